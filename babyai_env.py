@@ -1,0 +1,399 @@
+"""The world: seeded BabyAI environments as arrays, with the bot as teacher.
+
+An episode is its seed: `reset(seed=s)` alone determines the world. World k of slot i in a training run has the seed
+`training_seed(run seed, i, k)`; evaluation lists its seeds itself (below 2**32, so the two never meet).
+Axis letters: N environments (slots); O = 152 numbers of an observation.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # minigrid imports pygame, which greets on stdout
+
+import gymnasium
+import minigrid  # registers the environments
+import numpy as np
+from minigrid.core.actions import Actions
+
+from env_workers import WorkerPool
+from errors import InputError
+from grid_kernels import EMPTY, IMAGE_SIZE, cell_code, grid_codes, observe
+from teacher import FAILURE_KINDS, Teacher, TeacherFailure
+
+OBS_DIM = IMAGE_SIZE + 4 + 1  # image, direction one-hot, carrying flag
+NUM_ACTIONS = len(Actions)
+NO_LABEL = -1
+MINIGRID_VERSION = minigrid.__version__
+
+# Give up on a task whose bot fails in so many worlds in a row (the worst solvable task, UnlockToUnlock, fails in 43 %).
+MAX_FAILURES_IN_A_ROW = 100
+
+# Training replays the bot for the worlds whose k is a multiple of this, to estimate the path ratio of the successes.
+REPLAY_EVERY = 8
+
+
+def babyai_task_ids() -> list[str]:
+    """The ids of all registered BabyAI tasks, sorted (96 in minigrid 3.2.0)."""
+    return sorted(task_id for task_id in gymnasium.registry if task_id.startswith("BabyAI-"))
+
+
+def check_task_id(task_id: str) -> None:
+    """Raises InputError, with near matches, unless `task_id` is a registered BabyAI task."""
+    known = babyai_task_ids()
+    if task_id not in known:
+        near = difflib.get_close_matches(str(task_id), known, n=3, cutoff=0.4)
+        hint = f"did you mean {', '.join(near)}?" if near else "for example BabyAI-GoToObj-v0."
+        raise InputError(f"unknown task id {task_id!r}; {hint} Registered ids look like BabyAI-<Level>-v0.")
+
+
+def training_seed(run_seed: int, slot: int, k: int) -> int:
+    """The seed of the k-th world of a slot: 32 bits of `SeedSequence((run_seed, slot, k))`, moved above 2**32."""
+    return 2**32 + int(np.random.SeedSequence((run_seed, slot, k)).generate_state(1)[0])
+
+
+class World:
+    """One BabyAI environment: Minigrid's rules, a compiled view, the events of the episode and, if asked for, the bot.
+
+    obs (O,) float32 may be given as a row of a larger array; it is written in place.
+    """
+
+    def __init__(self, task_id: str, max_steps: int | None = None, obs: np.ndarray | None = None):
+        check_task_id(task_id)
+        limit = {} if max_steps is None else {"max_steps": max_steps}
+        self.env = gymnasium.make(task_id, disable_env_checker=True, **limit).unwrapped
+        self.env.gen_obs = self._observe  # called by Minigrid at the end of each reset and step
+        self.obs = np.zeros(OBS_DIM, np.float32) if obs is None else obs
+        self.seen = np.zeros((self.env.width, self.env.height), bool)
+
+    def reset(self, seed: int) -> None:
+        """Begin the episode `seed`."""
+        self.seed, self.actions = seed, []
+        self.codes, self.teacher = None, None
+        self.t_pick = self.t_opened = self.t_unlocked = self.t_drop = None
+        self.seen[:] = False
+        with contextlib.redirect_stdout(io.StringIO()):  # the world generator prints the worlds it rejects
+            self.env.reset(seed=seed)
+        self.mission = self.env.mission
+        if self.env.carrying is not None:  # PutNext*Carrying puts the object into the hand after the first view
+            self.codes = grid_codes(self.env.grid)
+
+    def step(self, action: int) -> tuple[float, bool, bool]:
+        """Reward, terminated, truncated. Success is reward > 0: strict missions also terminate when they fail."""
+        front = self._front_cell()
+        held, was = self.env.carrying, (getattr(front, "is_open", None), getattr(front, "is_locked", None))
+        self.actions.append(action)
+        _, reward, terminated, truncated, _ = self.env.step(action)
+        self._note_events(front, held, was)
+        return float(reward), bool(terminated), bool(truncated)
+
+    def label(self) -> int:
+        """The bot's action for the present state; call it once after each reset and step. Raises TeacherFailure."""
+        if self.teacher is None:
+            self.teacher = Teacher(self.env, self.codes, self.seen)
+        return self.teacher.label(self.actions[-1] if self.actions else None)
+
+    @property
+    def num_steps(self) -> int:
+        """Actions taken in this episode."""
+        return len(self.actions)
+
+    def _front_cell(self):
+        env = self.env
+        x, y = env.front_pos
+        return env.grid.grid[y * env.grid.width + x]
+
+    def _observe(self) -> None:
+        """The present view into `obs`. Since the last one only the cell in front of the agent can have changed."""
+        env = self.env
+        if self.codes is None:
+            self.codes = grid_codes(env.grid)
+        else:
+            x, y = env.front_pos
+            self.codes[y, x] = cell_code(env.grid.grid[y * env.grid.width + x])
+        carried = EMPTY if env.carrying is None else cell_code(env.carrying)
+        x, y = env.agent_pos
+        observe(self.codes, int(x), int(y), int(env.agent_dir), carried, self.obs, self.seen)
+        self.obs[IMAGE_SIZE:] = 0.0
+        self.obs[IMAGE_SIZE + int(env.agent_dir)] = 1.0
+        self.obs[-1] = env.carrying is not None
+
+    def _note_events(self, front, held, was: tuple) -> None:
+        """t_*: actions taken when an event was first true; opening a door and unlocking it are two events."""
+        if self.t_pick is None and held is None and self.env.carrying is not None:
+            self.t_pick = self.num_steps
+        if self.t_drop is None and held is not None and self.env.carrying is None:
+            self.t_drop = self.num_steps
+        was_open, was_locked = was
+        if self.t_opened is None and was_open is False and front.is_open:
+            self.t_opened = self.num_steps
+        if self.t_unlocked is None and was_locked and not front.is_locked:
+            self.t_unlocked = self.num_steps
+
+
+def teacher_steps(world: World, seed: int) -> int:
+    """The length of the bot's own episode in world `seed`, at most the step limit. Raises TeacherFailure."""
+    world.reset(seed)
+    while True:
+        reward, terminated, truncated = world.step(world.label())
+        if reward > 0:
+            return world.num_steps
+        if terminated or truncated:
+            raise TeacherFailure("unsolved")
+
+
+def render_world(task_id: str, seed: int, actions: Sequence[int] = (), tile_size: int = 32) -> np.ndarray:
+    """A picture (height, width, 3) uint8 of world `seed` after `actions`; the agent's view is highlighted."""
+    world = World(task_id)
+    world.reset(seed)
+    for action in actions:
+        world.step(action)
+    return world.env.get_frame(tile_size=tile_size)
+
+
+@dataclass
+class StepArrays:
+    """What all slots show after a reset or step; plain arrays, or views of memory shared with the workers.
+
+    Where an episode ended, obs and label belong to the next world already, and the other fields to the ended one.
+    """
+
+    obs: np.ndarray  # (N, O) float32
+    label: np.ndarray  # (N,) int64, the bot's action, NO_LABEL where it has none
+    label_valid: np.ndarray  # (N,) bool
+    reward: np.ndarray  # (N,) float32, of the action just taken
+    terminated: np.ndarray  # (N,) bool
+    truncated: np.ndarray  # (N,) bool; also where the bot failed
+    failure: np.ndarray  # (N,) int64, index into FAILURE_KINDS if the bot's failure ended the episode, else -1
+    fresh_failures: np.ndarray  # (N, F) int64, worlds passed over because the bot failed at their beginning, by kind
+    steps: np.ndarray  # (N,) int64, length of the episode that ended, else 0
+    expert_steps: np.ndarray  # (N,) int64, the bot's length in that world if it was a sampled success, else 0
+
+    @property
+    def done(self) -> np.ndarray:
+        """(N,) bool: an episode ended here, the hidden state starts afresh."""
+        return self.terminated | self.truncated
+
+    @classmethod
+    def layout(cls, num_envs: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of each field."""
+        shapes = {"obs": (num_envs, OBS_DIM), "fresh_failures": (num_envs, len(FAILURE_KINDS))}
+        dtypes = {"obs": "f4", "reward": "f4", "label_valid": "?", "terminated": "?", "truncated": "?"}
+        names = [field.name for field in dataclasses.fields(cls)]
+        return {name: (shapes.get(name, (num_envs,)), np.dtype(dtypes.get(name, "i8"))) for name in names}
+
+    @classmethod
+    def in_buffer(cls, buffer, num_envs: int) -> "StepArrays":
+        """The arrays of `num_envs` slots, one after the other in a writable buffer of `num_bytes(num_envs)`."""
+        arrays, offset = {}, 0
+        for name, (shape, dtype) in cls.layout(num_envs).items():
+            arrays[name] = np.ndarray(shape, dtype, buffer, offset)
+            offset += -(-arrays[name].nbytes // 64) * 64  # 64-byte alignment
+        return cls(**arrays)
+
+    @classmethod
+    def num_bytes(cls, num_envs: int) -> int:
+        """Size of the buffer for `in_buffer`."""
+        return sum(
+            -(-int(np.prod(shape)) * dtype.itemsize // 64) * 64 for shape, dtype in cls.layout(num_envs).values()
+        )
+
+
+class Slots:
+    """Some consecutive slots of a vector environment, stepped in one process."""
+
+    def __init__(self, task_id: str, seed: int, max_steps: int | None, first: int, arrays: StepArrays):
+        """arrays: those of all slots; this object owns the rows from `first` up to the number of its `worlds`."""
+        self.task_id, self.seed, self.first, self.arrays = task_id, seed, first, arrays
+        self.max_steps = max_steps
+        self.worlds: list[World] = []
+        self.k: list[int] = []  # index of each slot's present world
+        self._replay: World | None = None  # for the path ratio, made when first needed
+
+    def add(self, count: int) -> None:
+        """Own `count` more slots."""
+        for _ in range(count):
+            row = self.first + len(self.worlds)
+            self.worlds.append(World(self.task_id, self.max_steps, self.arrays.obs[row]))
+            self.k.append(-1)
+
+    def reset(self) -> dict[int, str]:
+        """World 0 of each slot (the first that the bot can begin). Returns the missions by slot."""
+        self._clear()
+        return {self.first + i: self._begin(i, 0) for i in range(len(self.worlds))}
+
+    def step(self, actions: np.ndarray) -> dict[int, str]:
+        """Execute actions (N,); ended episodes make room for the next world. Returns the new missions by slot."""
+        self._clear()
+        arrays, missions = self.arrays, {}
+        for i, world in enumerate(self.worlds):
+            row = self.first + i
+            reward, terminated, truncated = world.step(int(actions[row]))
+            if not (terminated or truncated):
+                try:
+                    arrays.label[row] = world.label()
+                    arrays.label_valid[row] = True
+                except TeacherFailure as failure:  # no label for this state: the episode ends without it
+                    arrays.failure[row] = FAILURE_KINDS.index(failure.kind)
+                    truncated = True
+            arrays.reward[row], arrays.terminated[row], arrays.truncated[row] = reward, terminated, truncated
+            if terminated or truncated:
+                arrays.steps[row] = world.num_steps
+                if reward > 0 and self.k[i] % REPLAY_EVERY == 0:
+                    arrays.expert_steps[row] = self._expert_steps(world.seed)
+                missions[row] = self._begin(i, self.k[i] + 1)
+        return missions
+
+    def save(self) -> list[tuple[int, list[int]]]:
+        """For each slot the index of its world and the actions taken in it: replaying them restores everything."""
+        return [(k, list(world.actions)) for k, world in zip(self.k, self.worlds, strict=True)]
+
+    def restore(self, saved: Sequence[tuple[int, Sequence[int]]]) -> dict[int, str]:
+        """Bring every world and its bot into the saved state. Returns the missions by slot."""
+        self._clear()
+        for i, (k, actions) in enumerate(saved):
+            row, world = self.first + i, self.worlds[i]
+            self.k[i] = k
+            world.reset(training_seed(self.seed, row, k))
+            label = world.label()
+            for action in actions:
+                world.step(int(action))
+                label = world.label()
+            self.arrays.label[row], self.arrays.label_valid[row] = label, True
+        return {self.first + i: world.mission for i, world in enumerate(self.worlds)}
+
+    def _clear(self) -> None:
+        mine = slice(self.first, self.first + len(self.worlds))
+        for name in ("reward", "terminated", "truncated", "fresh_failures", "steps", "expert_steps", "label_valid"):
+            getattr(self.arrays, name)[mine] = 0
+        self.arrays.failure[mine] = -1
+        self.arrays.label[mine] = NO_LABEL
+
+    def _begin(self, i: int, k: int) -> str:
+        """Start the first world from the k-th on that the bot can begin; count those that it cannot."""
+        row, world = self.first + i, self.worlds[i]
+        for attempt in range(MAX_FAILURES_IN_A_ROW):
+            world.reset(training_seed(self.seed, row, k + attempt))
+            try:
+                self.arrays.label[row] = world.label()
+            except TeacherFailure as failure:
+                self.arrays.fresh_failures[row, FAILURE_KINDS.index(failure.kind)] += 1
+                continue
+            self.arrays.label_valid[row] = True
+            self.k[i] = k + attempt
+            return world.mission
+        counts = dict(zip(FAILURE_KINDS, self.arrays.fresh_failures[row].tolist(), strict=True))
+        raise InputError(unteachable(self.task_id, counts))
+
+    def _expert_steps(self, seed: int) -> int:
+        if self._replay is None:
+            self._replay = World(self.task_id, self.max_steps)
+        try:
+            return teacher_steps(self._replay, seed)
+        except TeacherFailure:
+            return 0
+
+
+def unteachable(task_id: str, failures: dict[str, int]) -> str:
+    """The message for a task whose bot failed in every world tried; failures: kind -> count."""
+    kinds = ", ".join(f"{kind} {count}" for kind, count in failures.items() if count)
+    return (
+        f"the BabyAI bot cannot teach {task_id}: it failed in {sum(failures.values())} worlds in a row ({kinds}); "
+        "choose another task"
+    )
+
+
+class BabyAIVectorEnv:
+    """N seeded worlds with their teachers, stepped together, here or in worker processes.
+
+    `arrays` (StepArrays) and `missions` (list of N texts) always describe the present state. Results do not depend on
+    `num_workers`: 0 steps all slots in this process, W > 0 in W processes of N / W slots each.
+    """
+
+    def __init__(self, task_id: str, num_envs: int, seed: int, max_steps: int | None = None, num_workers: int = 0):
+        check_task_id(task_id)
+        self.num_envs, self.missions = num_envs, [""] * num_envs
+        num_workers = min(num_workers, num_envs)
+        self._pool = None
+        if num_workers == 0:
+            self.arrays = StepArrays.in_buffer(bytearray(StepArrays.num_bytes(num_envs)), num_envs)
+            self._slots = Slots(task_id, seed, max_steps, 0, self.arrays)
+            self._slots.add(num_envs)
+        else:
+            self._pool = WorkerPool(num_workers, StepArrays.num_bytes(num_envs) + 8 * num_envs)
+            self.arrays, self._actions = _share(self._pool.buffer, num_envs)
+            self._shares = [list(share) for share in np.array_split(range(num_envs), num_workers)]
+            for index, share in enumerate(self._shares):
+                self._pool.start(index, _slots_in_worker, (task_id, seed, max_steps, num_envs, share))
+            self._pool.collect()
+
+    def reset(self) -> StepArrays:
+        """World 0 of every slot."""
+        return self._call("reset")
+
+    def step(self, actions: np.ndarray) -> StepArrays:
+        """Execute actions (N,) int; worlds that end are replaced at once."""
+        return self._call("step", actions=actions)
+
+    def save(self) -> dict[str, np.ndarray]:
+        """The state of all slots: world (N,) int64, length (N,) int64 and the actions of all slots in one (sum,) int8."""
+        if self._pool is None:
+            saved = self._slots.save()
+        else:
+            saved = [slot for share in self._pool.call("save") for slot in share]
+        return {
+            "world": np.array([k for k, _ in saved], np.int64),
+            "length": np.array([len(actions) for _, actions in saved], np.int64),
+            "actions": np.array([action for _, actions in saved for action in actions], np.int8),
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> StepArrays:
+        """Back into a saved state, of an environment with the same task, seed, step limit and number of slots."""
+        if len(state["world"]) != self.num_envs:
+            raise InputError(f"the saved state has {len(state['world'])} environments, this run has {self.num_envs}")
+        actions = np.split(np.asarray(state["actions"]), np.cumsum(state["length"])[:-1])
+        saved = [(int(k), taken.tolist()) for k, taken in zip(state["world"], actions, strict=True)]
+        return self._call("restore", saved=saved)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _call(self, verb: str, actions: np.ndarray | None = None, saved: list | None = None) -> StepArrays:
+        if self._pool is None:
+            arguments = [value for value in (actions, saved) if value is not None]
+            replies = [getattr(self._slots, verb)(*arguments)]
+        elif saved is not None:
+            replies = self._pool.call(verb, [saved[share[0] : share[-1] + 1] for share in self._shares])
+        else:
+            if actions is not None:
+                self._actions[:] = actions
+            replies = self._pool.call(verb)
+        for missions in replies:
+            for slot, mission in missions.items():
+                self.missions[slot] = mission
+        return self.arrays
+
+
+def _share(buffer, num_envs: int) -> tuple[StepArrays, np.ndarray]:
+    """The step arrays and the actions (N,) int64 in the memory that workers share."""
+    start = StepArrays.num_bytes(num_envs)
+    return StepArrays.in_buffer(buffer, num_envs), np.ndarray((num_envs,), np.int64, buffer, start)
+
+
+def _slots_in_worker(buffer, task_id: str, seed: int, max_steps: int | None, num_envs: int, share: list[int]):
+    """The commands of one worker process: name -> function of an optional argument."""
+    arrays, actions = _share(buffer, num_envs)
+    slots = Slots(task_id, seed, max_steps, share[0], arrays)
+    slots.add(len(share))
+    return {
+        "reset": lambda _: slots.reset(),
+        "step": lambda _: slots.step(actions),
+        "save": lambda _: slots.save(),
+        "restore": slots.restore,
+    }

@@ -1,0 +1,99 @@
+"""Worker processes over one block of shared memory; knows nothing of environments."""
+
+import multiprocessing
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from errors import InputError
+
+_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+
+
+class WorkerPool:
+    """W processes that obey commands by name and read and write one shared buffer.
+
+    A worker that raises InputError raises it here again; one that dies is reported, never waited for. Workers end when
+    this process ends, however it ends.
+    """
+
+    def __init__(self, num_workers: int, num_bytes: int):
+        self._context = multiprocessing.get_context(_METHOD)
+        if _METHOD == "forkserver":  # workers then start in milliseconds, with these modules loaded
+            self._context.set_forkserver_preload(["babyai_env"])
+        self._memory = self._context.RawArray("B", num_bytes)  # anonymous: nothing is left behind by a kill
+        self._processes, self._pipes = [None] * num_workers, [None] * num_workers
+
+    @property
+    def buffer(self) -> memoryview:
+        """The shared memory, writable."""
+        return memoryview(self._memory).cast("B")
+
+    def start(self, index: int, make: Callable, arguments: tuple) -> None:
+        """Start worker `index`; there `make(buffer, *arguments)` returns its commands: name -> function."""
+        here, there = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(there, self._memory, make, arguments), daemon=True)
+        process.start()
+        there.close()
+        self._processes[index], self._pipes[index] = process, here
+
+    def call(self, command: str, arguments: Sequence | None = None) -> list:
+        """Send one command to every worker (with its own argument) and return their answers in order."""
+        for index, pipe in enumerate(self._pipes):
+            try:
+                pipe.send((command, arguments[index] if arguments is not None else None))
+            except (BrokenPipeError, OSError):
+                raise self._death(index) from None
+        return self.collect()
+
+    def collect(self) -> list:
+        """The pending answer of every worker. Raises InputError where a worker did, or died."""
+        answers = []
+        for index, pipe in enumerate(self._pipes):
+            try:
+                answers.append(pipe.recv())
+            except (EOFError, ConnectionResetError):
+                raise self._death(index) from None
+        for kind, value in answers:
+            if kind == "input_error":
+                raise InputError(value)
+            if kind == "bug":
+                raise RuntimeError(f"in an environment worker:\n{value}")
+        return [value for _, value in answers]
+
+    def close(self) -> None:
+        """End the workers."""
+        for pipe in self._pipes:
+            if pipe is not None:
+                pipe.close()
+        for process in self._processes:
+            if process is not None:
+                process.join(timeout=5)
+                if process.is_alive():
+                    process.kill()
+
+    def _death(self, index: int) -> InputError:
+        self._processes[index].join(timeout=5)
+        code = self._processes[index].exitcode
+        return InputError(
+            f"environment worker {index} ended with exit code {code} (out of memory, or killed?); "
+            "the last checkpoint is whole: continue with --resume, perhaps with fewer --num_workers"
+        )
+
+
+def _serve(pipe, memory, make: Callable, arguments: tuple) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it saves first, then closes the pipes
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        commands = make(memoryview(memory).cast("B"), *arguments)
+        pipe.send(("ok", None))
+        while True:
+            command, argument = pipe.recv()
+            pipe.send(("ok", commands[command](argument)))
+    except (EOFError, ConnectionResetError, BrokenPipeError):
+        return  # the parent has gone
+    except InputError as error:
+        pipe.send(("input_error", str(error)))
+    except Exception:
+        pipe.send(("bug", traceback.format_exc()))

@@ -1,0 +1,17 @@
+"""The one exception for bad input, and the way a script reports it."""
+
+import sys
+from collections.abc import Callable
+
+
+class InputError(Exception):
+    """Something the user gave (a flag, a key, a file) cannot be used; the message names it and the way out."""
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Run `main` as a script: an `InputError` becomes one line on stderr and exit code 2; a traceback is for bugs."""
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,379 @@
+"""The policies: a mixture of pathways through GRU experts of different sizes, and the plain GRU baseline.
+
+Axis letters: T steps of an unroll, N environments, D width, H hidden units of one block, E experts of a layer,
+L layers, A actions, S all hidden units of a policy. Both policies have one interface:
+
+    logits, hidden = policy(obs, lang, hidden)                              one step:  obs (N, I), lang (N, G)
+    logits, routing, hidden = policy.get_routing_info(obs, lang, hidden)    a sequence: obs (T, N, I), lang (T, N, G)
+
+The hidden state is one float tensor (N, S), so that it can be saved, copied and reset as a whole;
+`policy.hidden_by_name(hidden)` views the state of every GRU in it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from errors import InputError
+
+
+class Expert(nn.Module):
+    """One pathway of a layer: a GRU of `hidden_size` units and a projection back to the layer's width.
+
+    Size 0 is the skip expert: the identity, without parameters.
+    """
+
+    def __init__(self, width: int, hidden_size: int):
+        super().__init__()
+        self.hidden_size = hidden_size
+        if hidden_size > 0:
+            self.gru = nn.GRU(width, hidden_size)
+            self.projection = nn.Linear(hidden_size, width)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """x (T, N, D), hidden (1, N, size) -> output (T, N, D), hidden (1, N, size). What `pack` must equal."""
+        if self.hidden_size == 0:
+            return x, hidden
+        y, hidden = self.gru(x, hidden)
+        return self.projection(y), hidden
+
+
+class Router(nn.Module):
+    """A GRU that looks at the layer's input and answers with softmax weights over the layer's experts."""
+
+    def __init__(self, width: int, hidden_size: int, num_experts: int):
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.gru = nn.GRU(width, hidden_size)
+        self.fc = nn.Linear(hidden_size, num_experts)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """x (T, N, D), hidden (1, N, R) -> weights (T, N, E) on the simplex, hidden (1, N, R)."""
+        y, hidden = self.gru(x, hidden)
+        return self.fc(y).softmax(-1), hidden
+
+
+class PackedLayer(NamedTuple):
+    """The weights of one layer with its GRUs side by side: one matrix product where E + 1 modules would be called."""
+
+    input_weight: Tensor  # (3H, D) gates r, z, n; within a gate the router's rows, then each expert's
+    input_bias: Tensor  # (3H,)
+    hidden_weight: Tensor  # (3H, H) block-diagonal within each gate
+    hidden_bias: Tensor  # (3H,)
+    router_weight: Tensor | None = None  # (E, R)
+    router_bias: Tensor | None = None  # (E,)
+    projection: Tensor | None = None  # (D, H - R) the experts' projections side by side
+    projection_bias: Tensor | None = None  # (E, D) zero for skip experts
+    spread: Tensor | None = None  # (E, H - R) 0/1: repeats an expert's weight over its hidden units
+    is_skip: Tensor | None = None  # (E, 1) 0/1
+
+
+def pack_grus(grus: Sequence[nn.GRU]) -> PackedLayer:
+    """GRUs with a common input as one GRU with H = sum of their sizes; differentiable in their parameters."""
+
+    def by_gate(name: str) -> list[tuple[Tensor, ...]]:
+        return list(zip(*(getattr(gru, name).chunk(3) for gru in grus), strict=True))
+
+    return PackedLayer(
+        torch.cat([torch.cat(rows) for rows in by_gate("weight_ih_l0")]),
+        torch.cat([torch.cat(rows) for rows in by_gate("bias_ih_l0")]),
+        torch.cat([torch.block_diag(*blocks) for blocks in by_gate("weight_hh_l0")]),
+        torch.cat([torch.cat(rows) for rows in by_gate("bias_hh_l0")]),
+    )
+
+
+def _scan(gates_in: Tensor, hidden: Tensor, keep: Tensor | None, weight: Tensor, bias: Tensor, saved: dict | None):
+    """The recurrence of `gru_scan`; with `saved`, what its backward pass needs is put there, each (T, N, H)."""
+    size = hidden.shape[-1]
+    weight_t, zero = weight.t(), hidden.new_zeros(())
+    outputs, before, reset_update, candidate, gate_n = [], [], [], [], []
+    for t in range(gates_in.shape[0]):
+        if keep is not None:
+            hidden = torch.where(keep[t].unsqueeze(-1), hidden, zero)
+        gates_hidden = torch.addmm(bias, hidden, weight_t)
+        rz = torch.sigmoid(gates_in[t, :, : 2 * size] + gates_hidden[:, : 2 * size])
+        from_hidden = gates_hidden[:, 2 * size :]
+        n = torch.tanh(torch.addcmul(gates_in[t, :, 2 * size :], rz[:, :size], from_hidden))
+        if saved is not None:
+            before.append(hidden)
+            reset_update.append(rz)
+            candidate.append(n)
+            gate_n.append(from_hidden)
+        hidden = torch.lerp(n, hidden, rz[:, size:])
+        outputs.append(hidden)
+    if saved is not None:
+        saved |= {"before": torch.stack(before), "rz": torch.stack(reset_update)}
+        saved |= {"n": torch.stack(candidate), "gate_n": torch.stack(gate_n)}
+    return torch.stack(outputs)
+
+
+class _GRUScan(torch.autograd.Function):
+    """Back-propagation through `_scan` by hand: two small products a step in place of a graph of small modules."""
+
+    @staticmethod
+    def forward(ctx, gates_in, hidden, keep, weight, bias):
+        saved = {}
+        outputs = _scan(gates_in, hidden, keep, weight, bias, saved)
+        ctx.save_for_backward(saved["before"], saved["rz"], saved["n"], saved["gate_n"], keep, weight)
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_outputs):
+        before, rz, n, gate_n, keep, weight = ctx.saved_tensors
+        size = n.shape[-1]
+        r, z = rz[..., :size], rz[..., size:]
+        # derivatives of h' = (1 - z) n + z h by each gate's pre-activation, for all steps at once
+        by_n = (1 - z) * (1 - n * n)
+        by_z = (before - n) * z * (1 - z)
+        by_r = gate_n * r * (1 - r)  # times the gradient of n's pre-activation
+        grad_gates = grad_outputs.new_empty(*n.shape[:-1], 3 * size)  # of the hidden side: r, z, r * n
+        grad_n = torch.empty_like(n)
+        carry, zero = torch.zeros_like(n[0]), n.new_zeros(())
+        for t in reversed(range(n.shape[0])):
+            grad = grad_outputs[t] + carry
+            torch.mul(grad, by_n[t], out=grad_n[t])
+            torch.mul(grad_n[t], by_r[t], out=grad_gates[t, :, :size])
+            torch.mul(grad, by_z[t], out=grad_gates[t, :, size : 2 * size])
+            torch.mul(grad_n[t], r[t], out=grad_gates[t, :, 2 * size :])
+            carry = torch.addmm(grad * z[t], grad_gates[t], weight)
+            if keep is not None:
+                carry = torch.where(keep[t].unsqueeze(-1), carry, zero)
+        grad_in = torch.cat([grad_gates[..., : 2 * size], grad_n], -1)
+        flat = grad_gates.flatten(0, 1)
+        return grad_in, carry, None, flat.t() @ before.flatten(0, 1), flat.sum(0)
+
+
+def gru_scan(gates_in: Tensor, hidden: Tensor, keep: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
+    """A GRU over a sequence in which single samples may start afresh (`torch.nn.GRU` cannot).
+
+    Equations and gate order (r, z, n) of `torch.nn.GRU` (Cho et al. 2014, with the reset gate after the product):
+    r, z = sigmoid(i + W h + b);  n = tanh(i_n + r (W_n h + b_n));  h' = (1 - z) n + z h.
+
+    gates_in (T, N, 3H): input products with their bias; hidden (N, H); keep (T, N) bool: False where step t starts
+    from zeros, None where none does; weight (3H, H); bias (3H,). Returns the hidden states (T, N, H).
+    """
+    if torch.is_grad_enabled() and (gates_in.requires_grad or hidden.requires_grad or weight.requires_grad):
+        return _GRUScan.apply(gates_in, hidden, keep, weight, bias)
+    return _scan(gates_in, hidden, keep, weight, bias, None)
+
+
+class MoELayer(nn.Module):
+    """Experts of different sizes, mixed by a router: y = sum over e of weight_e * expert_e(x).
+
+    With `residual`, the block of the Mixture-of-Pathways paper: LayerNorm(x + y).
+    """
+
+    def __init__(self, width: int, expert_sizes: Sequence[int], router_hidden_size: int, residual: bool = False):
+        super().__init__()
+        self.expert_sizes = list(expert_sizes)
+        self.router = Router(width, router_hidden_size, len(self.expert_sizes))
+        self.experts = nn.ModuleList(Expert(width, size) for size in self.expert_sizes)
+        if residual:
+            self.norm = nn.LayerNorm(width)
+
+    def pack(self) -> PackedLayer:
+        """The layer's weights side by side; pack once, then run many steps."""
+        grown = [expert for expert in self.experts if expert.hidden_size > 0]
+        weight = self.router.fc.weight
+        width = self.router.gru.input_size
+        none = weight.new_zeros(width)
+        sizes = torch.tensor(self.expert_sizes, device=weight.device)
+        return pack_grus([self.router.gru, *(e.gru for e in grown)])._replace(
+            router_weight=weight,
+            router_bias=self.router.fc.bias,
+            projection=torch.cat([e.projection.weight for e in grown], 1) if grown else weight.new_zeros(width, 0),
+            projection_bias=torch.stack([e.projection.bias if e.hidden_size else none for e in self.experts]),
+            spread=torch.eye(len(sizes), device=weight.device, dtype=weight.dtype).repeat_interleave(sizes, 1),
+            is_skip=(sizes == 0).to(weight.dtype).unsqueeze(-1),
+        )
+
+    def forward(self, x: Tensor, hidden: Tensor, keep: Tensor | None = None, packed: PackedLayer | None = None):
+        """x (T, N, D), hidden (N, H), keep (T, N) -> output (T, N, D), weights (T, N, E), hidden states (T, N, H)."""
+        p = packed or self.pack()
+        states = gru_scan(F.linear(x, p.input_weight, p.input_bias), hidden, keep, p.hidden_weight, p.hidden_bias)
+        router_state, expert_state = states.split([p.router_weight.shape[1], p.spread.shape[1]], -1)
+        weights = F.linear(router_state, p.router_weight, p.router_bias).softmax(-1)
+        y = F.linear(expert_state * (weights @ p.spread), p.projection)
+        y = y + weights @ p.projection_bias + x * (weights @ p.is_skip)
+        return (self.norm(x + y) if hasattr(self, "norm") else y), weights, states
+
+
+class RecurrentPolicy(nn.Module):
+    """What both policies share: input projection, head, one hidden tensor, one interface.
+
+    A subclass sets `hidden_layout` (name -> columns of the hidden state) and `expert_hidden_sizes`, and runs its
+    recurrent part in `_recur`.
+    """
+
+    hidden_layout: dict[str, slice]
+    expert_hidden_sizes: list[list[int]]
+
+    def __init__(self, input_dim: int, lang_dim: int, width: int, head_dim: int, num_actions: int):
+        super().__init__()
+        self.input_dim, self.lang_dim, self.num_actions = input_dim, lang_dim, num_actions
+        self.input_projection = nn.Linear(input_dim + lang_dim, width)
+        self.head = nn.Linear(head_dim, num_actions)
+
+    def _recur(self, x: Tensor, hidden: Tensor, keep: Tensor | None, packed) -> tuple[Tensor, list[Tensor], Tensor]:
+        raise NotImplementedError
+
+    def pack(self) -> list[PackedLayer]:
+        """Weights laid out for stepping: `with torch.no_grad(): packed = policy.pack()`, valid until they change."""
+        raise NotImplementedError
+
+    def get_routing_info(
+        self, obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor | None = None, packed: list | None = None
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Logits, router weights and the new hidden state, for one step or a sequence.
+
+        obs (N, I) or (T, N, I) float; lang (N, G) or (T, N, G) float; hidden (N, S) float; keep (T, N) bool, only
+        with a sequence: False where an episode begins, so that step starts from a zero state; packed: see `pack`.
+        Returns logits ([T,] N, A), a list over L of router weights ([T,] N, E_l), hidden (N, S) after the last step.
+        """
+        x = torch.cat([obs, lang], -1)
+        is_step = x.dim() == 2
+        if is_step:
+            x = x.unsqueeze(0)
+        x, routing, hidden = self._recur(self.input_projection(x), hidden, keep, packed or self.pack())
+        logits = self.head(x)
+        if is_step:
+            return logits[0], [weights[0] for weights in routing], hidden
+        return logits, routing, hidden
+
+    def forward(self, obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor | None = None, packed=None):
+        """As `get_routing_info`, without the routing: logits ([T,] N, A), hidden (N, S)."""
+        logits, _, hidden = self.get_routing_info(obs, lang, hidden, keep, packed)
+        return logits, hidden
+
+    @property
+    def hidden_size(self) -> int:
+        """S, all hidden units of the policy."""
+        return max(columns.stop for columns in self.hidden_layout.values())
+
+    def initial_hidden(self, num_envs: int) -> Tensor:
+        """Zeros (N, S), the state at the beginning of an episode."""
+        return self.head.weight.new_zeros(num_envs, self.hidden_size)
+
+    def hidden_by_name(self, hidden: Tensor) -> dict[str, Tensor]:
+        """Views (1, N, size) of hidden (N, S), one for each GRU: `router_0`, `expert_0_1`, ... (layer, expert)."""
+        return {name: hidden[None, :, columns] for name, columns in self.hidden_layout.items()}
+
+
+class MixtureOfExpertsPolicy(RecurrentPolicy):
+    """Input projection, L layers of routed GRU experts, a linear head (Mixture-of-Pathways, adapted to stepping)."""
+
+    def __init__(
+        self,
+        input_dim: int = 152,
+        lang_dim: int = 32,
+        intermediate_dim: int = 64,
+        expert_hidden_sizes: Sequence = ((0, 16, 32),) * 3,
+        router_hidden_size: int = 64,
+        num_actions: int = 7,
+        residual: bool = False,
+    ):
+        """`expert_hidden_sizes`: one list of sizes for each layer; a flat list means one layer."""
+        super().__init__(input_dim, lang_dim, intermediate_dim, intermediate_dim, num_actions)
+        is_flat = all(isinstance(size, int) for size in expert_hidden_sizes)
+        self.expert_hidden_sizes = [
+            list(sizes) for sizes in ([expert_hidden_sizes] if is_flat else expert_hidden_sizes)
+        ]
+        self.moe_layers = nn.ModuleList(
+            MoELayer(intermediate_dim, sizes, router_hidden_size, residual) for sizes in self.expert_hidden_sizes
+        )
+        self.hidden_layout, self._layer_columns, start = {}, [], 0
+        for layer, sizes in enumerate(self.expert_hidden_sizes):
+            named = {f"router_{layer}": router_hidden_size}
+            named |= {f"expert_{layer}_{e}": size for e, size in enumerate(sizes) if size > 0}
+            self._layer_columns.append(sum(named.values()))
+            for name, size in named.items():
+                self.hidden_layout[name] = slice(start, start := start + size)
+
+    def pack(self) -> list[PackedLayer]:
+        """See `RecurrentPolicy.pack`."""
+        return [layer.pack() for layer in self.moe_layers]
+
+    def _recur(self, x, hidden, keep, packed):
+        routing, after = [], []
+        parts = hidden.split(self._layer_columns, -1)
+        for layer, part, weights_of_layer in zip(self.moe_layers, parts, packed, strict=True):
+            x, weights, states = layer(x, part, keep, weights_of_layer)
+            routing.append(weights)
+            after.append(states[-1])
+        return x, routing, torch.cat(after, -1)
+
+
+class GRUPolicy(RecurrentPolicy):
+    """The baseline: input projection, one GRU, a linear head.
+
+    For the measures it is a mixture with a single pathway: one layer, one expert, weight 1.
+    """
+
+    def __init__(
+        self,
+        input_dim: int = 152,
+        lang_dim: int = 32,
+        intermediate_dim: int = 64,
+        gru_hidden_size: int = 64,
+        num_actions: int = 7,
+    ):
+        super().__init__(input_dim, lang_dim, intermediate_dim, gru_hidden_size, num_actions)
+        self.gru = nn.GRU(intermediate_dim, gru_hidden_size)
+        self.expert_hidden_sizes = [[gru_hidden_size]]
+        self.hidden_layout = {"gru": slice(0, gru_hidden_size)}
+
+    def pack(self) -> list[PackedLayer]:
+        """See `RecurrentPolicy.pack`."""
+        return [pack_grus([self.gru])]
+
+    def _recur(self, x, hidden, keep, packed):
+        (p,) = packed
+        states = gru_scan(F.linear(x, p.input_weight, p.input_bias), hidden, keep, p.hidden_weight, p.hidden_bias)
+        return states, [states.new_ones(*states.shape[:2], 1)], states[-1]
+
+
+def reset_hidden(hidden: Tensor, done: Tensor) -> Tensor:
+    """hidden (N, S) with zeros where done (N,) is True; also where the old state was NaN or infinite."""
+    return torch.where(done.unsqueeze(-1), hidden.new_zeros(()), hidden)
+
+
+def detach_hidden(hidden: Tensor) -> Tensor:
+    """hidden (N, S) cut from the graph: back-propagation is truncated here."""
+    return hidden.detach()
+
+
+def compute_lpc(routing: Sequence[Tensor], expert_hidden_sizes: Sequence[Sequence[int]]) -> Tensor:
+    """Layered parameter cost of each sample: sum over layers and experts of router weight x expert size squared.
+
+    The complexity measure of the Mixture-of-Pathways paper. routing: list over L of (..., E_l); returns (...).
+    Uniform routing over three layers of [0, 16, 32] costs 1280, all weight on the largest experts 3072.
+    """
+    return sum(
+        weights @ weights.new_tensor([float(size) ** 2 for size in sizes])
+        for weights, sizes in zip(routing, expert_hidden_sizes, strict=True)
+    )
+
+
+def build_policy(config: Mapping) -> RecurrentPolicy:
+    """The untrained policy that a run's config describes; `policy` is "mop" (the default) or "gru".
+
+    Raises InputError where a key that the architecture needs is missing.
+    """
+    try:
+        shared = {key: config[key] for key in ("input_dim", "lang_dim", "intermediate_dim")}
+        shared["num_actions"] = int(config["num_actions"])
+        if config.get("policy", "mop") == "gru":
+            return GRUPolicy(gru_hidden_size=config["gru_hidden_size"], **shared)
+        return MixtureOfExpertsPolicy(
+            expert_hidden_sizes=config["expert_hidden_sizes"],
+            router_hidden_size=config["router_hidden_size"],
+            residual=config.get("residual", False),
+            **shared,
+        )
+    except KeyError as missing:
+        raise InputError(f"the config lacks {missing}, which the policy needs") from None

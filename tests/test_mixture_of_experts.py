@@ -1,0 +1,249 @@
+"""Contracts, known answers and a comparison with the plain modules for both policies."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from errors import InputError
+from mixture_of_experts import (
+    Expert,
+    GRUPolicy,
+    MixtureOfExpertsPolicy,
+    build_policy,
+    compute_lpc,
+    detach_hidden,
+    gru_scan,
+    pack_grus,
+    reset_hidden,
+)
+
+SIZES = [[0, 16, 32], [0, 8], [12]]
+
+
+def policies():
+    torch.manual_seed(0)
+    shapes = {"input_dim": 10, "lang_dim": 4, "intermediate_dim": 12}
+    return {
+        "mop": MixtureOfExpertsPolicy(expert_hidden_sizes=SIZES, router_hidden_size=9, **shapes),
+        "residual": MixtureOfExpertsPolicy(expert_hidden_sizes=SIZES, router_hidden_size=9, residual=True, **shapes),
+        "only_skip": MixtureOfExpertsPolicy(expert_hidden_sizes=[0, 0], router_hidden_size=5, **shapes),
+        "gru": GRUPolicy(gru_hidden_size=11, **shapes),
+    }
+
+
+def sequence(num_steps=7, num_envs=5):
+    generator = torch.Generator().manual_seed(1)
+    obs = torch.randn(num_steps, num_envs, 10, generator=generator)
+    lang = torch.randn(num_steps, num_envs, 4, generator=generator)
+    keep = torch.rand(num_steps, num_envs, generator=generator) > 0.3
+    assert not keep.all() and keep.any()
+    return obs, lang, keep
+
+
+@pytest.fixture(params=["mop", "residual", "only_skip", "gru"])
+def policy(request):
+    return policies()[request.param]
+
+
+def test_shapes_simplex_and_named_views(policy):
+    obs, lang, keep = sequence()
+    hidden = policy.initial_hidden(5)
+    logits, routing, after = policy.get_routing_info(obs, lang, hidden, keep)
+    assert logits.shape == (7, 5, 7) and after.shape == hidden.shape == (5, policy.hidden_size)
+    assert len(routing) == len(policy.expert_hidden_sizes)
+    for weights, sizes in zip(routing, policy.expert_hidden_sizes, strict=True):
+        assert weights.shape == (7, 5, len(sizes)) and (weights >= 0).all()
+        torch.testing.assert_close(weights.sum(-1), torch.ones(7, 5))
+    views = policy.hidden_by_name(after)
+    assert sum(view.shape[-1] for view in views.values()) == policy.hidden_size
+    assert all(view.shape[:2] == (1, 5) for view in views.values())
+    torch.testing.assert_close(policy(obs, lang, hidden, keep)[0], logits, rtol=0, atol=0)
+
+
+def test_names_of_the_hidden_state():
+    views = policies()["mop"].hidden_by_name(policies()["mop"].initial_hidden(3))
+    shapes = {name: tuple(view.shape) for name, view in views.items()}
+    assert shapes == {
+        "router_0": (1, 3, 9), "expert_0_1": (1, 3, 16), "expert_0_2": (1, 3, 32),
+        "router_1": (1, 3, 9), "expert_1_1": (1, 3, 8),
+        "router_2": (1, 3, 9), "expert_2_0": (1, 3, 12),
+    }  # fmt: skip
+
+
+def test_named_view_is_a_view():
+    policy = policies()["mop"]
+    hidden = policy.initial_hidden(2)
+    policy.hidden_by_name(hidden)["expert_0_2"][0, 1] = 3.0
+    assert hidden.sum() == 32 * 3.0 and (hidden[0] == 0).all()
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_packed_layers_equal_the_plain_modules(residual):
+    """An independent loop over `Router` and `Expert`, one step and one module at a time."""
+    policy = policies()["residual" if residual else "mop"]
+    obs, lang, keep = sequence()
+    logits, routing, after = policy.get_routing_info(obs, lang, policy.initial_hidden(5), keep)
+    views = {name: view.clone() for name, view in policy.hidden_by_name(policy.initial_hidden(5)).items()}
+    for t in range(7):
+        for view in views.values():
+            view[:, ~keep[t]] = 0
+        x = policy.input_projection(torch.cat([obs[t], lang[t]], -1))[None]
+        for i, layer in enumerate(policy.moe_layers):
+            weights, views[f"router_{i}"] = layer.router(x, views[f"router_{i}"])
+            mixed = torch.zeros_like(x)
+            for e, expert in enumerate(layer.experts):
+                y, state = expert(x, views.get(f"expert_{i}_{e}"))
+                if expert.hidden_size:
+                    views[f"expert_{i}_{e}"] = state
+                mixed = mixed + weights[..., e : e + 1] * y
+            x = layer.norm(x + mixed) if residual else mixed
+            torch.testing.assert_close(routing[i][t], weights[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(logits[t], policy.head(x)[0], rtol=1e-5, atol=1e-6)
+    for name, view in policy.hidden_by_name(after).items():
+        torch.testing.assert_close(view, views[name], rtol=1e-5, atol=1e-6)
+
+
+def test_whole_sequence_equals_single_steps(policy):
+    obs, lang, keep = sequence()
+    logits, routing, after = policy.get_routing_info(obs, lang, policy.initial_hidden(5), keep)
+    hidden = policy.initial_hidden(5)
+    with torch.no_grad():
+        packed = policy.pack()
+        for t in range(7):
+            hidden = reset_hidden(hidden, ~keep[t])
+            step_logits, step_routing, hidden = policy.get_routing_info(obs[t], lang[t], hidden, packed=packed)
+            torch.testing.assert_close(step_logits, logits[t], rtol=1e-5, atol=1e-6)
+            for weights, expected in zip(step_routing, routing, strict=True):
+                torch.testing.assert_close(weights, expected[t], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(hidden, after, rtol=1e-5, atol=1e-6)
+
+
+def test_no_sample_influences_another(policy):
+    obs, lang, keep = sequence()
+    hidden = torch.randn(5, policy.hidden_size, generator=torch.Generator().manual_seed(2))
+    before = policy.get_routing_info(obs, lang, hidden, keep)
+    obs, lang, hidden = obs.clone(), lang.clone(), hidden.clone()
+    obs[:, 2], lang[:, 2], hidden[2] = 1e3, -7.0, 0.9
+    after = policy.get_routing_info(obs, lang, hidden, keep)
+    others = [0, 1, 3, 4]
+    assert not torch.equal(before[0][:, 2], after[0][:, 2])
+    torch.testing.assert_close(after[0][:, others], before[0][:, others], rtol=0, atol=0)
+    torch.testing.assert_close(after[2][others], before[2][others], rtol=0, atol=0)
+    for old, new in zip(before[1], after[1], strict=True):
+        torch.testing.assert_close(new[:, others], old[:, others], rtol=0, atol=0)
+
+
+def test_reset_slot_is_a_fresh_slot_even_after_nan(policy):
+    obs, lang, _ = sequence(num_steps=1)
+    hidden = torch.full((5, policy.hidden_size), torch.nan)
+    done = torch.tensor([True, False, True, True, True])
+    cleared = reset_hidden(hidden, done)
+    assert torch.isnan(cleared[1]).all() and (cleared[done] == 0).all()
+    fresh = policy(obs[0], lang[0], policy.initial_hidden(5))[0]
+    torch.testing.assert_close(policy(obs[0], lang[0], cleared)[0][done], fresh[done], rtol=0, atol=0)
+    in_sequence = policy(obs, lang, hidden, keep=~done[None])[0][0]
+    torch.testing.assert_close(in_sequence[done], fresh[done], rtol=0, atol=0)
+
+
+def test_gradients_of_the_scan():
+    torch.manual_seed(3)
+    num_steps, num_envs, size = 4, 3, 5
+    keep = torch.tensor([[True, False, True], [True, True, True], [False, True, True], [True, True, False]])
+    shapes = [(num_steps, num_envs, 3 * size), (num_envs, size), (3 * size, size), (3 * size,)]
+    gates, hidden, weight, bias = (torch.randn(s, dtype=torch.double, requires_grad=True) for s in shapes)
+    for mask in (keep, None):
+        assert torch.autograd.gradcheck(
+            lambda *a, m=mask: gru_scan(a[0], a[1], m, a[2], a[3]), (gates, hidden, weight, bias)
+        )
+
+
+def test_scan_equals_torch_gru_in_value_and_gradient():
+    torch.manual_seed(4)
+    grus = [nn.GRU(6, size) for size in (3, 5)]
+    x = torch.randn(8, 4, 6, requires_grad=True)
+    packed = pack_grus(grus)
+    gates = nn.functional.linear(x, packed.input_weight, packed.input_bias)
+    ours = gru_scan(gates, torch.zeros(4, 8), None, packed.hidden_weight, packed.hidden_bias)
+    theirs = torch.cat([gru(x)[0] for gru in grus], -1)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    parameters = [x, *(p for gru in grus for p in gru.parameters())]
+    checked = 0
+    for a, b in zip(
+        torch.autograd.grad(ours.square().sum(), parameters),
+        torch.autograd.grad(theirs.square().sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        checked += 1
+    assert checked == 9
+
+
+def test_every_parameter_learns(policy):
+    obs, lang, keep = sequence()
+    logits, routing, _ = policy.get_routing_info(obs, lang, policy.initial_hidden(5), keep)
+    (logits.square().sum() + compute_lpc(routing, policy.expert_hidden_sizes).sum()).backward()
+    without = [name for name, p in policy.named_parameters() if p.grad is None]
+    assert without == []
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [([1 / 3, 1 / 3, 1 / 3], 1280.0), ([1.0, 0.0, 0.0], 0.0), ([0.0, 0.0, 1.0], 3072.0), ([0.0, 1.0, 0.0], 768.0)],
+)
+def test_lpc_known_answers(weights, expected):
+    routing = [torch.tensor([weights, weights])] * 3
+    lpc = compute_lpc(routing, [[0, 16, 32]] * 3)
+    torch.testing.assert_close(lpc, torch.full((2,), expected), rtol=1e-6, atol=1e-3)
+
+
+def test_lpc_is_per_sample_and_baseline_costs_its_square():
+    routing = [torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])]
+    assert compute_lpc(routing, [[0, 10]]).tolist() == [0.0, 100.0, 50.0]
+    policy = policies()["gru"]
+    obs, lang, _ = sequence()
+    _, routing, _ = policy.get_routing_info(obs, lang, policy.initial_hidden(5))
+    assert (compute_lpc(routing, policy.expert_hidden_sizes) == 121.0).all()
+
+
+def test_parameter_names_of_checkpoints_made_elsewhere():
+    names = set(MixtureOfExpertsPolicy(residual=True).state_dict())
+    gru = [f"{kind}_{side}_l0" for kind in ("weight", "bias") for side in ("ih", "hh")]
+    expected = {f"{part}.{kind}" for part in ("input_projection", "head") for kind in ("weight", "bias")}
+    for layer in range(3):
+        prefix = f"moe_layers.{layer}"
+        expected |= {f"{prefix}.router.gru.{name}" for name in gru}
+        expected |= {f"{prefix}.{part}.{kind}" for part in ("router.fc", "norm") for kind in ("weight", "bias")}
+        for expert in (1, 2):
+            expected |= {f"{prefix}.experts.{expert}.gru.{name}" for name in gru}
+            expected |= {f"{prefix}.experts.{expert}.projection.{kind}" for kind in ("weight", "bias")}
+    assert names == expected
+    assert set(MixtureOfExpertsPolicy().state_dict()) == {name for name in expected if ".norm." not in name}
+
+
+def test_skip_expert_has_no_parameters_and_flat_list_is_one_layer():
+    assert list(Expert(8, 0).parameters()) == []
+    x = torch.randn(2, 3, 8)
+    assert Expert(8, 0)(x, None)[0] is x
+    assert MixtureOfExpertsPolicy(expert_hidden_sizes=[0, 16]).expert_hidden_sizes == [[0, 16]]
+
+
+def test_detach_and_copy():
+    policy = policies()["mop"]
+    obs, lang, keep = sequence()
+    _, after = policy(obs, lang, policy.initial_hidden(5), keep)
+    assert after.requires_grad and not detach_hidden(after).requires_grad
+    twin = copy.deepcopy(policy)
+    torch.testing.assert_close(
+        twin(obs, lang, policy.initial_hidden(5))[0], policy(obs, lang, policy.initial_hidden(5))[0]
+    )
+
+
+def test_build_policy():
+    config = {"input_dim": 152, "lang_dim": 32, "intermediate_dim": 64, "num_actions": 7}
+    mop = build_policy(config | {"expert_hidden_sizes": [0, 16], "router_hidden_size": 8})
+    assert isinstance(mop, MixtureOfExpertsPolicy) and not hasattr(mop.moe_layers[0], "norm")
+    assert isinstance(build_policy(config | {"policy": "gru", "gru_hidden_size": 20}), GRUPolicy)
+    with pytest.raises(InputError, match="router_hidden_size"):
+        build_policy(config | {"expert_hidden_sizes": [0, 16]})
