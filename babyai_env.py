@@ -81,6 +81,7 @@ class World:
         self.mission = self.env.mission
         if self.env.carrying is not None:  # PutNext*Carrying puts the object into the hand after the first view
             self.codes = grid_codes(self.env.grid)
+            self.obs[-1] = 1.0
 
     def step(self, action: int) -> tuple[float, bool, bool]:
         """Reward, terminated, truncated. Success is reward > 0: strict missions also terminate when they fail."""

@@ -377,3 +377,21 @@ def build_policy(config: Mapping) -> RecurrentPolicy:
         )
     except KeyError as missing:
         raise InputError(f"the config lacks {missing}, which the policy needs") from None
+
+
+def policy_from_checkpoint(checkpoint: Mapping) -> tuple[RecurrentPolicy, nn.Linear]:
+    """The trained policy and its mission projection (encoder -> lang_dim), in evaluation mode on the CPU.
+
+    checkpoint: of `runs.load_checkpoint`, made here or elsewhere. Raises InputError where weights and config disagree.
+    """
+    policy = build_policy(checkpoint["config"])
+    projection = checkpoint.get("lang_proj_state_dict")
+    if not isinstance(projection, Mapping) or set(projection) != {"weight", "bias"}:
+        raise InputError("the checkpoint has no lang_proj_state_dict with weight and bias")
+    lang_proj = nn.Linear(projection["weight"].shape[1], policy.lang_dim)
+    try:
+        policy.load_state_dict(checkpoint["policy_state_dict"])
+        lang_proj.load_state_dict(projection)
+    except RuntimeError as error:
+        raise InputError(f"weights and config of the checkpoint disagree: {' '.join(str(error).split())}") from None
+    return policy.eval().requires_grad_(False), lang_proj.eval().requires_grad_(False)

@@ -1,0 +1,583 @@
+"""Where the files of a run are and how they are stored: checkpoint, result row, results table, routing cache.
+
+Nothing else spells a path or writes an artefact. Every file has one writer, and a reader never sees half of one.
+Axis letters: S steps, L layers, E experts, A actions.
+"""
+
+import gc
+import io
+import json
+import math
+import os
+import re
+import secrets
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+import pandas as pd
+
+from errors import InputError
+
+# torch is imported by the functions that need it: a notebook reads caches only, and opens two seconds sooner.
+
+# --- run key <-> path -----------------------------------------------------------------------------------------------
+
+_NUMBER = "0|[1-9][0-9]*"  # no leading zeros, so that a path and its key determine each other
+_RUN = rf"(?:.*/)?(?P<task_id>(?!\.\.?/)[^/]+)/trial_(?P<trial>{_NUMBER})(?:/seed_(?P<seed>{_NUMBER}))?"
+_CHECKPOINT_PATH = re.compile(rf"{_RUN}/checkpoint_(?:final|(?P<update>{_NUMBER}))\.pt", re.DOTALL)
+_ARTEFACTS_PATH = re.compile(rf"{_RUN}(?:/update_(?P<update>{_NUMBER}))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """The name of one checkpoint of one run, and with it of everything that is made from that checkpoint.
+
+    `seed` is None where none was given (the trial number is the seed then); `update` is None for the final checkpoint.
+    Raises InputError if `task_id` cannot be a folder name or a number is not an integer of 0 or more.
+    """
+
+    task_id: str
+    trial: int
+    seed: int | None = None
+    update: int | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.task_id, str) or self.task_id in ("", ".", "..") or "/" in self.task_id:
+            raise InputError(f"task_id must be a name without '/', not {self.task_id!r}")
+        for name, value in (("trial", self.trial), ("seed", self.seed), ("update", self.update)):
+            if value is None and name != "trial":
+                continue
+            if type(value) is not int or value < 0:  # bool is a subclass of int, and no trial
+                raise InputError(f"{name} must be an integer of 0 or more, not {value!r}")
+
+    def folder(self, root: str | Path) -> Path:
+        """`<root>/<task_id>/trial_<N>[/seed_<S>]`: the checkpoints and the log of the run."""
+        folder = Path(root) / self.task_id / f"trial_{self.trial}"
+        return folder if self.seed is None else folder / f"seed_{self.seed}"
+
+    def checkpoint(self, root: str | Path) -> Path:
+        """`checkpoint_final.pt` or `checkpoint_<U>.pt` in the folder of the run."""
+        return self.folder(root) / f"checkpoint_{'final' if self.update is None else self.update}.pt"
+
+    def artefacts(self, root: str | Path) -> Path:
+        """`<folder>[/update_<U>]` under `evaluation_cache/` or `plots/`: what is made from the checkpoint."""
+        folder = self.folder(root)
+        return folder if self.update is None else folder / f"update_{self.update}"
+
+    @property
+    def label(self) -> str:
+        """Short text for titles and messages, such as `BabyAI-GoToObj-v0 trial 0 seed 1 update 200`."""
+        numbers = (("trial", self.trial), ("seed", self.seed), ("update", self.update))
+        return " ".join([self.task_id, *(f"{name} {value}" for name, value in numbers if value is not None)])
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> "RunKey":
+        """The key of a checkpoint file, from the end of its path. Raises InputError if the path has another layout."""
+        return cls._parse(_CHECKPOINT_PATH, path, "<task_id>/trial_<N>[/seed_<S>]/checkpoint_final.pt (or _<U>.pt)")
+
+    @classmethod
+    def from_artefacts(cls, folder: str | Path) -> "RunKey":
+        """The key of a folder of artefacts, from the end of its path. Raises InputError if it has another layout."""
+        return cls._parse(_ARTEFACTS_PATH, folder, "<task_id>/trial_<N>[/seed_<S>][/update_<U>]")
+
+    @classmethod
+    def _parse(cls, pattern: re.Pattern, path: str | Path, layout: str) -> "RunKey":
+        match = pattern.fullmatch(Path(path).as_posix())
+        if match is None:
+            raise InputError(f"{path}: the path does not end in {layout}")
+        numbers = {name: match[name] and int(match[name]) for name in ("trial", "seed", "update")}
+        return cls(match["task_id"], **numbers)
+
+    def _order(self) -> tuple:
+        """Sort key: by task, trial, seed (none first), update (the final checkpoint last)."""
+        seed = -1 if self.seed is None else self.seed
+        return self.task_id, self.trial, seed, math.inf if self.update is None else self.update
+
+
+# --- bytes ----------------------------------------------------------------------------------------------------------
+
+
+def write_atomic(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Call `write(file)` on a temporary file beside `path`, then move it over `path`; parent folders are made.
+
+    Whatever happens in between, `path` holds all of the old content or all of the new.
+    Raises OSError if the disk refuses, and whatever `write` raises; the temporary file is gone in both cases.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile: its files are readable by their owner only, and would keep that mode. The name is unique because
+    # several processes may write one table, and starts with a dot and ends in .tmp so that no search finds it.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _read_bytes(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+
+
+def _write_json(path: Path, content: dict, option: int = 0) -> None:
+    """Strict JSON: NaN and infinities become null."""
+    data = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE | option)
+    write_atomic(path, lambda file: file.write(data))
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
+    """Write a checkpoint that loads with `weights_only=True`; numpy scalars in its `config` become Python numbers."""
+    save_training_state(path, checkpoint | {"config": _plain(checkpoint["config"])})
+
+
+def load_checkpoint(path: str | Path, device: str = "cpu") -> dict:
+    """Read a checkpoint: at least `policy_state_dict` (name -> tensor) and `config` (plain Python, with `task_id`).
+
+    Keys that an older checkpoint lacks stay absent. Only tensors, plain Python values and numpy scalars are loaded.
+    Raises InputError, naming file and reason, if the file is missing, cut short, no checkpoint, or holds anything else.
+    """
+    checkpoint = _load_torch(path, device, allowed=_numpy_scalar_globals())
+    for key in ("policy_state_dict", "config"):
+        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(key), dict):
+            raise InputError(f"{path}: it is no checkpoint (it has no dictionary '{key}')")
+    for name, value in checkpoint["policy_state_dict"].items():
+        if not hasattr(value, "untyped_storage"):
+            raise InputError(f"{path}: it is no checkpoint ({name!r} in its policy_state_dict is no tensor)")
+    if not isinstance(checkpoint["config"].get("task_id"), str):
+        raise InputError(f"{path}: it is no checkpoint (its config has no 'task_id')")
+    return checkpoint | {key: _plain(checkpoint[key]) for key in ("config", "update") if key in checkpoint}
+
+
+def save_training_state(path: str | Path, state: dict) -> None:
+    """Write nested dicts and lists of tensors, numbers and strings."""
+    import torch
+
+    write_atomic(path, lambda file: torch.save(state, file))
+
+
+def load_training_state(path: str | Path, device: str = "cpu") -> dict:
+    """Read what `save_training_state` wrote. Raises InputError, naming file and reason, if it is anything else."""
+    state = _load_torch(path, device)
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: it is no training state (it holds a {type(state).__name__})")
+    return state
+
+
+def _load_torch(path: str | Path, device: str, allowed: Sequence = ()) -> Any:
+    import torch
+
+    data = _read_bytes(path)
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except Exception as error:  # on a bad file torch raises nearly anything, KeyError('101') for a text among it
+        raise InputError(f"{path}: {_reason_not_loaded(data, error)}") from error
+
+
+def _reason_not_loaded(data: bytes, error: Exception) -> str:
+    forbidden = re.search(r"GLOBAL (\S+)", str(error))
+    if forbidden:
+        return f"it holds {forbidden[1]!r}, which no checkpoint needs; nothing of it was loaded"
+    if not data:
+        return "the file is empty"
+    if not data.startswith(b"PK"):  # torch.save writes a zip archive
+        return "it is no checkpoint (torch.save did not write it)"
+    if not zipfile.is_zipfile(io.BytesIO(data)):  # the table of contents stands at the end
+        return "the file is cut short"
+    return f"torch cannot load it ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+
+
+def _numpy_scalar_globals() -> list:
+    """What the pickle of a numpy scalar refers to: existing checkpoints hold `num_actions` as one.
+
+    Its constructor moved from `numpy.core` to `numpy._core` in numpy 2.0, and files name it by either.
+    """
+    scalar = np.int64(0).__reduce__()[0]
+    dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdU"]
+    return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *dtypes]
+
+
+def _plain(value: Any) -> Any:
+    """The same nested value with Python numbers and strings in place of numpy's."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item) for item in value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+@dataclass(frozen=True)
+class FoundCheckpoint:
+    """A checkpoint file and the key that its place gives it."""
+
+    key: RunKey
+    path: Path
+
+
+def find_checkpoints(roots: Sequence[str | Path]) -> list[FoundCheckpoint]:
+    """Every checkpoint below `roots`, once, sorted by key; files of another layout and missing roots do not matter.
+
+    Of the same key in two places the first root's is taken (a warning tells if the files differ). A periodic
+    checkpoint is left out where the final one of its run is of the same update.
+    """
+    found: dict[RunKey, Path] = {}
+    for root in map(Path, roots):
+        for path in sorted(root.rglob("checkpoint_*.pt")):
+            # Relative to the root: the task folder must lie inside it.
+            if not _CHECKPOINT_PATH.fullmatch(path.relative_to(root).as_posix()) or not path.is_file():
+                continue
+            first = found.setdefault(RunKey.from_checkpoint(path), path)
+            if first != path and _read_bytes(first) != _read_bytes(path):
+                warnings.warn(f"{path} differs from {first}, which is used for the same run", stacklevel=2)
+    for run in {replace(key, update=None) for key in found if key.update is not None} & found.keys():
+        update = _update_of(found[run])
+        if update is not None:
+            found.pop(replace(run, update=update), None)
+    return [FoundCheckpoint(key, found[key]) for key in sorted(found, key=RunKey._order)]
+
+
+def _update_of(path: Path) -> int | None:
+    """Number of updates that a final checkpoint has seen; None if the file cannot be read or does not tell."""
+    try:
+        checkpoint = load_checkpoint(path)
+    except InputError:
+        return None  # not reported here: whoever evaluates the file will
+    update = checkpoint.get("update", checkpoint["config"].get("num_updates"))
+    return update if type(update) is int and update >= 0 else None
+
+
+# --- results --------------------------------------------------------------------------------------------------------
+
+DOCUMENTED_COLUMNS = (
+    *("checkpoint_path", "task_id", "trial", "num_episodes", "success_rate", "path_ratio", "mean_lpc"),
+    *("bot_plan_failures", "num_updates", "unroll_len", "lr", "lpc_alpha", "expert_hidden_sizes", "intermediate_dim"),
+    *("router_hidden_size", "max_steps", "lang_dim", "evaluated_at"),
+)
+ADDED_COLUMNS = (
+    *("seed", "update", "policy", "lang_encoder", "normalize_lpc", "success_low", "success_high"),
+    *("eval_seed", "minigrid_version"),
+)
+
+
+def result_path(cache_dir: str | Path, key: RunKey) -> Path:
+    """The result row of one evaluation."""
+    return key.artefacts(cache_dir) / "result.json"
+
+
+def cache_path(cache_dir: str | Path, key: RunKey) -> Path:
+    """The routing cache of one evaluation."""
+    return key.artefacts(cache_dir) / "routing_data.json"
+
+
+def write_result(cache_dir: str | Path, key: RunKey, row: dict) -> None:
+    """Write the result row of one evaluation, column -> plain Python value; NaN becomes null."""
+    _result_key(row)
+    _write_json(result_path(cache_dir, key), row, orjson.OPT_INDENT_2)
+
+
+def load_result(path: str | Path) -> dict:
+    """Read one result row. Raises InputError, naming file and reason, if it is missing or no result."""
+    data = _read_bytes(path)
+    try:
+        row = orjson.loads(data)
+        _result_key(row)
+    except (ValueError, InputError) as error:
+        raise InputError(f"{path}: it is no result ({error})") from error
+    return row
+
+
+def _result_key(row: Any) -> RunKey:
+    missing = {"checkpoint_path", "task_id", "trial"} - (row.keys() if isinstance(row, dict) else set())
+    if missing:
+        raise InputError(f"the row lacks {', '.join(sorted(missing))}")
+    return RunKey(row["task_id"], row["trial"], row.get("seed"), row.get("update"))
+
+
+def merge_results(cache_dir: str | Path, results_path: str | Path) -> pd.DataFrame:
+    """Write the table of every result below `cache_dir` to `results_path` (CSV) and return it, sorted by run key.
+
+    First the documented columns, then the added ones, then others by name. Integers stay integers where some rows
+    have none (Int64), lists are JSON text. A result that cannot be read is left out with a warning that names it.
+    """
+    # Several processes may do this at once, each after it wrote its result, and no row is lost, without a lock. Take
+    # the process whose replacement of the table is the last of all, and any result R. If R was written before that
+    # process lists the files again, R is in its table, or else the listing has changed and it replaces the table once
+    # more: it was not the last. If R was written later, R's own process merges later still, and replaces the table
+    # after the last replacement. (Killed between the two, a process may leave an old table: the next merge mends it.)
+    while True:
+        listing = _list_results(cache_dir)
+        table = _results_table(sorted(path for path, *_ in listing))
+        data = table.to_csv(index=False, lineterminator="\n").encode()
+        write_atomic(results_path, lambda file, data=data: file.write(data))
+        if _list_results(cache_dir) == listing:
+            return table
+
+
+def _list_results(cache_dir: str | Path) -> set[tuple[Path, int, int]]:
+    """Path and version of each result: a replaced file has a new time or, within one tick of the clock, a new inode."""
+    stats = ((path, path.stat()) for path in Path(cache_dir).rglob("result.json"))
+    return {(path, stat.st_mtime_ns, stat.st_ino) for path, stat in stats}
+
+
+def _results_table(paths: Sequence[Path]) -> pd.DataFrame:
+    rows = []
+    for path in paths:
+        try:
+            rows.append(load_result(path))
+        except InputError as error:
+            warnings.warn(f"{error}; it is left out of the table", stacklevel=3)
+    rows.sort(key=lambda row: _result_key(row)._order())
+    known = DOCUMENTED_COLUMNS + ADDED_COLUMNS
+    others = sorted({name for row in rows for name in row}.difference(known))
+    return pd.DataFrame({name: _table_column([row.get(name) for row in rows]) for name in (*known, *others)})
+
+
+def _table_column(values: list) -> pd.Series:
+    types = {type(value) for value in values if value is not None}
+    if types in ({int}, {bool}):
+        return pd.Series(values, dtype="Int64" if types == {int} else "boolean")
+    return pd.Series([json.dumps(value) if isinstance(value, list | dict) else value for value in values])
+
+
+# --- the teacher's results ------------------------------------------------------------------------------------------
+
+
+def teacher_path(cache_dir: str | Path, task_id: str, max_steps: int | None) -> Path:
+    """The bot's results in the fixed worlds of a task, for one step limit (None: the task's own)."""
+    name = "teacher.json" if max_steps is None else f"teacher_max_steps_{max_steps}.json"
+    return RunKey(task_id, 0).folder(cache_dir).parent / name
+
+
+def load_teacher_results(path: str | Path, minigrid_version: str) -> dict[int, int | str]:
+    """Seed -> steps of the bot or kind of its failure; empty if there is no file, or one of another version.
+
+    It is a cache that anyone can compute again, so a broken file counts as none.
+    """
+    try:
+        content = orjson.loads(Path(path).read_bytes())
+        if content["minigrid_version"] != minigrid_version:
+            return {}
+        return {int(seed): result for seed, result in content["results"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def write_teacher_results(
+    path: Path, results: dict[int, int | str], task_id: str, max_steps: int | None, minigrid_version: str
+) -> None:
+    """Write what `load_teacher_results` reads; of two processes that do, either file is right."""
+    head = {"task_id": task_id, "max_steps": max_steps, "minigrid_version": minigrid_version}
+    _write_json(path, head | {"results": {str(seed): results[seed] for seed in sorted(results)}})
+
+
+# --- routing cache --------------------------------------------------------------------------------------------------
+
+SCHEMA_VERSION = 4
+_STEP_COLUMNS = {  # name: (dtype, shape of one entry)
+    "episode": (np.int32, ()),
+    "t_step": (np.int32, ()),
+    "position": (np.int32, (2,)),
+    "direction": (np.int8, ()),
+    "lpc": (np.float32, ()),
+    "carrying": (np.bool_, ()),
+    "door_unlocked": (np.bool_, ()),
+    "action_logits": (np.float32, (7,)),
+    "action": (np.int8, ()),
+}
+# Names of a step's index into `episodes`. Before v4 it is the index of a context, so a name that says so goes first.
+_EPISODE_KEYS = ("context_idx", "env_context_idx", "episode_index", "episode_idx", "episode", "env_context")
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A cache is millions of small objects and no garbage: looking for some would double the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@dataclass(eq=False)
+class RoutingSteps:
+    """One entry per environment step, in episode order: arrays (S, ...); a column that an older cache lacks is None.
+
+    `episode` is an index into the episodes of the cache. Before v4 these are contexts, and several episodes with one
+    layout share one. `layer_routing` holds L arrays (S, E_l) float32, the weights of the experts of each layer.
+    """
+
+    episode: np.ndarray  # (S,) int32
+    t_step: np.ndarray | None = None  # (S,) int32
+    position: np.ndarray | None = None  # (S, 2) int32, x and y
+    direction: np.ndarray | None = None  # (S,) int8
+    layer_routing: list[np.ndarray] | None = None
+    lpc: np.ndarray | None = None  # (S,) float32
+    carrying: np.ndarray | None = None  # (S,) bool
+    door_unlocked: np.ndarray | None = None  # (S,) bool
+    action_logits: np.ndarray | None = None  # (S, A) float32
+    action: np.ndarray | None = None  # (S,) int8
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+
+@dataclass(eq=False)
+class RoutingCache:
+    """One evaluation: `header` (every top-level key but the next two), one dict per episode, and the steps."""
+
+    header: dict
+    episodes: list[dict]
+    steps: RoutingSteps
+
+    def require(self, field: str) -> None:
+        """Raise InputError unless `field` is a column of the steps or a key of every episode."""
+        is_column = field in RoutingSteps.__dataclass_fields__
+        is_there = getattr(self.steps, field) is not None if is_column else all(field in e for e in self.episodes)
+        if is_there:
+            return
+        task_id = self.header.get("task_id")
+        if task_id is None:  # before v4 only the path of the checkpoint tells
+            match = _CHECKPOINT_PATH.fullmatch(str(self.header.get("checkpoint_path")))
+            task_id = match["task_id"] if match else "<task_id>"
+        raise InputError(
+            f"this routing cache (schema version {self.header.get('schema_version')}) has no '{field}': "
+            f"make a new one with `python batch_eval.py --force --task {task_id}`"
+        )
+
+
+@_no_garbage_collection()
+def write_cache(cache_dir: str | Path, key: RunKey, cache: RoutingCache) -> None:
+    """Write a routing cache, schema version 4: weights rounded to 5 decimals, logits and LPC to 4, NaN as null."""
+    content = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, **cache.header}
+    content |= {"schema_version": SCHEMA_VERSION, "episodes": cache.episodes, "routing_data": _records(cache.steps)}
+    _write_json(cache_path(cache_dir, key), content)
+
+
+def _records(steps: RoutingSteps) -> list[dict]:
+    """One dict per step; a column that is None has no key."""
+    columns = {}
+    for name in (column.name for column in fields(RoutingSteps)):
+        values = getattr(steps, name)
+        if values is None:
+            continue
+        if name == "layer_routing":
+            columns[name] = _layer_records(values) or [{}] * len(steps)
+        elif _STEP_COLUMNS[name][0] == np.float32:
+            columns[name] = _rounded(values, 4)
+        else:
+            columns[name] = np.asarray(values, _STEP_COLUMNS[name][0]).tolist()
+    return [dict(zip(columns, step, strict=True)) for step in zip(*columns.values(), strict=True)]
+
+
+def _layer_records(layer_routing: Sequence[np.ndarray]) -> list[dict]:
+    names = [f"layer_{layer}" for layer in range(len(layer_routing))]
+    layers = [_rounded(weights, 5) for weights in layer_routing]
+    return [dict(zip(names, step, strict=True)) for step in zip(*layers, strict=True)]
+
+
+def _rounded(values: np.ndarray, decimals: int) -> list:
+    # In float64: 0.1 rounded in float32 would be written as 0.10000000149011612.
+    return np.round(np.asarray(values, np.float64), decimals).tolist()
+
+
+@_no_garbage_collection()
+def load_cache(path: str | Path) -> RoutingCache:
+    """Read a routing cache of schema version 1 to 4; the header keeps the version of the file (1 if it has none).
+
+    A v1 cache holds no episodes: each run of steps with an equal context is taken for one. That is a best guess, for
+    two episodes in a row may have the same layout. The columns are those of the first step, other keys are left out.
+    Raises InputError, naming file and reason, if the file is missing, broken or no routing cache.
+    """
+    data = _read_bytes(path)
+    try:
+        return _parse_cache(_parse_json(data))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        reason = f"a step has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        way_out = "`python batch_eval.py --force` makes a new one"
+        raise InputError(f"{path}: it is no routing cache, or a broken one ({reason}); {way_out}") from error
+
+
+def _parse_json(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        # Older caches were written by Python's json, which writes NaN; it is null today.
+        return json.loads(data, parse_constant=lambda token: None)
+
+
+def _parse_cache(content: Any) -> RoutingCache:
+    if not isinstance(content, dict) or not isinstance(content.get("routing_data"), list):
+        raise ValueError("it has no list 'routing_data'")
+    steps = content.pop("routing_data")
+    if set(map(type, steps)) - {dict}:
+        raise ValueError("a step is no object")
+    version = content.setdefault("schema_version", 1)
+    if version not in range(1, SCHEMA_VERSION + 1):
+        raise ValueError(f"its schema version is {version!r}, and this program knows 1 to {SCHEMA_VERSION}")
+    names = [name for name in _STEP_COLUMNS if name != "episode" and (not steps or name in steps[0])]
+    columns = {name: _column(steps, name, name) for name in names}
+    episodes, episode = _parse_episodes(content, steps)
+    return RoutingCache(content, episodes, RoutingSteps(episode, layer_routing=_layer_columns(steps), **columns))
+
+
+def _parse_episodes(content: dict, steps: list[dict]) -> tuple[list[dict], np.ndarray]:
+    """The episodes, which are taken out of `content`, and the index (S,) int32 of each step's episode."""
+    if "episodes" in content:
+        episodes = content.pop("episodes")
+        key = next((key for key in _EPISODE_KEYS if steps and key in steps[0]), "episode")
+        index = _column(steps, key, "episode")
+    else:
+        stretches = [(context, len(list(same))) for context, same in groupby(steps, itemgetter("env_context"))]
+        episodes = [context for context, _ in stretches]
+        index = np.array([i for i, (_, length) in enumerate(stretches) for _ in range(length)], np.int32)
+    if not isinstance(episodes, list) or not all(isinstance(episode, dict) for episode in episodes):
+        raise ValueError("its episodes are no list of objects")
+    if steps and (index.min() < 0 or index.max() >= len(episodes)):
+        raise ValueError("a step refers to an episode that is not there")
+    return episodes, index
+
+
+def _column(steps: list[dict], key: str, name: str) -> np.ndarray:
+    """Column `name` (S, ...) from `key` of each step. Raises KeyError or ValueError if one is missing or misfit."""
+    dtype, entry_shape = _STEP_COLUMNS[name]
+    values = list(map(itemgetter(key), steps)) or np.empty((0, *entry_shape), dtype)
+    is_float = dtype == np.float32
+    raw = np.array(values, dtype if is_float else None)  # null becomes NaN
+    if raw.shape[1:] != entry_shape:
+        raise ValueError(f"'{key}' has the shape {raw.shape[1:]} in a step, not {entry_shape}")
+    array = raw if is_float else raw.astype(dtype)
+    if not is_float and (raw.dtype.kind not in "bi" or (array != raw).any()):
+        raise ValueError(f"'{key}' is not {np.dtype(dtype).name} in every step")
+    return array
+
+
+def _layer_columns(steps: list[dict]) -> list[np.ndarray] | None:
+    """L arrays (S, E_l) float32; None if the steps hold no weights."""
+    if steps and "layer_routing" not in steps[0]:
+        return None
+    layers = list(map(itemgetter("layer_routing"), steps))
+    if len(set(map(len, layers))) > 1:
+        raise ValueError("its steps have different numbers of layers")
+    names = [f"layer_{layer}" for layer in range(len(layers[0]))] if layers else []
+    return [np.array(list(map(itemgetter(name), layers)), np.float32) for name in names]

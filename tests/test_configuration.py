@@ -1,0 +1,99 @@
+"""config.yaml, flags, and one clear line for whatever cannot be."""
+
+import pytest
+
+from configuration import ALIASES, DEFAULTS_FILE, FIELDS, expert_sizes, help_texts, parse_config, read_config
+from errors import InputError
+
+
+def config_of(*argv):
+    return parse_config("a test", [str(word) for word in argv])[0]
+
+
+def test_every_key_has_a_default_a_check_and_a_help_text():
+    assert set(read_config(DEFAULTS_FILE)) == set(FIELDS) == set(help_texts())
+
+
+def test_defaults_are_the_documented_ones():
+    expected = {
+        "num_envs": 16, "unroll_len": 32, "lr": 1e-3, "grad_clip": 0.5, "intermediate_dim": 64, "lang_dim": 32,
+        "expert_hidden_sizes": [[0, 16, 32]] * 3, "router_hidden_size": 64, "input_dim": 152, "lpc_alpha": 0.0,
+        "trial": 0, "residual": False, "lang_encoder": "auto", "lpc_eps": 1e-2, "num_actions": 7,
+    }  # fmt: skip
+    config = config_of()
+    assert {key: config[key] for key in expected} == expected
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("lr: 3e-4\nnum_envs: 8\nmop_layers: ['32,64', '0,8']\n")
+    config, given = parse_config("", ["--config", str(path), "--num_envs", "4"])
+    assert (config["lr"], config["num_envs"], config["expert_hidden_sizes"]) == (3e-4, 4, [[32, 64], [0, 8]])
+    assert given == {"lr", "num_envs", "expert_hidden_sizes"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("[[0,16,32],[0,64]]", [[0, 16, 32], [0, 64]]),
+        ("0,16,32;0,64", [[0, 16, 32], [0, 64]]),
+        ("0,16", [[0, 16]]),
+        ("[0, 16]", [[0, 16]]),
+        ("32", [[32]]),
+        ([0, 16], [[0, 16]]),
+        (["32,64,128", "64,128,256"], [[32, 64, 128], [64, 128, 256]]),
+    ],
+)
+def test_expert_sizes(given, expected):
+    assert expert_sizes(given) == expected
+
+
+def test_aliases_and_switches():
+    config = config_of("--mop_layers", "16,32;8", "--mop_router_dim", 5, "--mop_intermediate_dim", 9, "--residual")
+    assert config["expert_hidden_sizes"] == [[16, 32], [8]]
+    assert (config["router_hidden_size"], config["intermediate_dim"], config["residual"]) == (5, 9, True)
+    assert config_of("--residual", "false")["residual"] is False
+    assert config_of("--max_steps", "null")["max_steps"] is None
+    assert len(ALIASES) == 3
+
+
+BAD_FLAGS = [
+    ("--lr", "fast"), ("--lr", "0"), ("--lr", "-1"), ("--lr", "nan"), ("--num_envs", "0"), ("--num_envs", "1.5"),
+    ("--num_updates", "-3"), ("--lpc_alpha", "-1e-4"), ("--expert_hidden_sizes", "0,-4"), ("--trial", "-1"),
+    ("--expert_hidden_sizes", "[]"), ("--expert_hidden_sizes", "[[0],[]]"), ("--expert_hidden_sizes", "print()"),
+    ("--expert_hidden_sizes", "0x"), ("--input_dim", "280"), ("--residual", "maybe"), ("--seed", "-1"),
+    ("--no_such_flag", "1"), ("--unroll_len", "0"), ("--lpc_eps", "0"), ("--unroll", "5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_FLAGS)
+def test_bad_flags_name_the_flag(name, value):
+    with pytest.raises(InputError, match=name.lstrip("-")) as error:
+        config_of(name, value)
+    assert "\n" not in str(error.value)
+
+
+BAD_FILES = {
+    "num_env: 4\n": "num_env",
+    "lr: [1]\n": "lr",
+    "num_envs: true\n": "num_envs",
+    "- a\n- b\n": "key: value",
+    "a: [\n": "YAML",
+    "residual: 1\n": "residual",
+    "mop_router_dim: 3\nrouter_hidden_size: 4\n": "second time",
+    "task_id: 7\n": "task_id",
+}
+
+
+@pytest.mark.parametrize(("content", "named"), BAD_FILES.items())
+def test_bad_files_name_the_file_and_the_key(tmp_path, content, named):
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=named) as error:
+        config_of("--config", path)
+    assert "bad.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_file():
+    with pytest.raises(InputError, match=r"nowhere\.yaml"):
+        config_of("--config", "nowhere.yaml")

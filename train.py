@@ -1,0 +1,19 @@
+"""Train the GRU baseline on a BabyAI task by imitating the BabyAI bot: one GRU where train_mop.py has a mixture.
+
+    python train.py --task_id BabyAI-GoToObj-v0 --trial 100
+
+It shares config.yaml with train_mop.py (keys of the experts have no effect; `gru_hidden_size` does) and writes to the
+same tree, so give it trial numbers of its own.
+"""
+
+from errors import run_script
+
+
+def main() -> int:
+    from imitation import train_from_command_line  # here: environment workers import this file, and need no torch
+
+    return train_from_command_line("gru", __doc__)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,21 @@
+"""Train a mixture-of-pathways policy on a BabyAI task by imitating the BabyAI bot.
+
+    python train_mop.py                                         GoToObj with the defaults of config.yaml
+    python train_mop.py --task_id BabyAI-UnlockPickup-v0 --trial 1 --residual
+    python train_mop.py --task_id BabyAI-UnlockPickup-v0 --trial 2 --lpc_alpha 1e-5
+    python train_mop.py --task_id BabyAI-UnlockPickup-v0 --trial 1 --resume
+
+Writes checkpoint_final.pt, training_log.csv and training_curve.png to checkpoints/<task_id>/trial_<N>[/seed_<S>]/.
+"""
+
+from errors import run_script
+
+
+def main() -> int:
+    from imitation import train_from_command_line  # here: environment workers import this file, and need no torch
+
+    return train_from_command_line("mop", __doc__)
+
+
+if __name__ == "__main__":
+    run_script(main)
