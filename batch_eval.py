@@ -1,0 +1,323 @@
+"""Evaluate every checkpoint that has no result yet, then merge all results into evaluation_results.csv.
+
+    python batch_eval.py                                   everything missing under checkpoints/ and modal_checkpoints/
+    python batch_eval.py --task BabyAI-GoToRedBall-v0 --trial 0
+    python batch_eval.py --num_episodes 200 --skip_routing   faster: no routing caches
+    python batch_eval.py --force                           evaluate again
+
+For each checkpoint it writes evaluation_cache/<task_id>/trial_<N>/.../result.json and routing_data.json as soon as they
+are there. A checkpoint that has changed since its result was made counts as missing. Several of these processes may
+work on one tree. Exit code 0: every checkpoint asked for has its result; 1: some could not be evaluated (they are
+listed, the others' results stand); 2: the command itself cannot be carried out.
+"""
+
+import fcntl
+import hashlib
+import multiprocessing
+import os
+import traceback
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+import runs
+from configuration import Parser, integer, optional
+from errors import InputError, run_script
+from runs import FoundCheckpoint
+
+DEFAULT_ROOTS = ("checkpoints", "modal_checkpoints")
+
+# config keys that are columns of the results table, in both directions the same name
+CONFIG_COLUMNS = (
+    "num_updates", "unroll_len", "lr", "lpc_alpha", "expert_hidden_sizes", "intermediate_dim", "router_hidden_size",
+    "max_steps", "lang_dim", "normalize_lpc", "lang_encoder", "num_envs", "grad_clip", "residual", "train_lang_proj",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How each checkpoint is evaluated and where its files go."""
+
+    num_episodes: int = 1000
+    num_envs: int = 64
+    eval_seed: int = 0
+    skip_routing: bool = False
+    plots: bool = False
+    cache_dir: str = "evaluation_cache"
+    plots_dir: str = "plots"
+    lang_encoder: str | None = None
+    device: str = "auto"
+
+
+def file_digest(path: str | Path) -> str:
+    """The first 16 hexadecimal digits of a file's SHA-256."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+def is_evaluated(found: FoundCheckpoint, settings: Settings) -> bool:
+    """Whether a result (with a routing cache, unless skipped) is there and was made from this very file."""
+    try:
+        row = runs.load_result(runs.result_path(settings.cache_dir, found.key))
+    except InputError:
+        return False
+    is_fresh = row.get("checkpoint_sha256") == file_digest(found.path)
+    return is_fresh and (settings.skip_routing or has_fresh_cache(row, found, settings))
+
+
+def has_fresh_cache(row: dict, found: FoundCheckpoint, settings: Settings) -> bool:
+    """Whether the routing cache of the evaluation that left `row` is there."""
+    return bool(row.get("has_routing_cache")) and runs.cache_path(settings.cache_dir, found.key).exists()
+
+
+def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=None) -> dict:
+    """Evaluate one checkpoint and write its result and cache; returns the result row. Raises InputError."""
+    # here, so that the processes which only look for missing results do not wait for torch
+    from babyai_env import MINIGRID_VERSION
+    from eval_mop import TeacherResults, encoder_for, evaluate
+    from imitation import choose_device
+    from mixture_of_experts import build_policy
+
+    digest = file_digest(found.path)
+    checkpoint = runs.load_checkpoint(found.path)
+    config, key = checkpoint["config"], found.key
+    if config["task_id"] != key.task_id:
+        raise InputError(f"{found.path} was trained on {config['task_id']}, not on {key.task_id} as its path says")
+    teacher = TeacherResults(key.task_id, config.get("max_steps"), settings.cache_dir)
+    evaluation = evaluate(
+        checkpoint, encoder_for(checkpoint, settings.lang_encoder), teacher, settings.num_episodes, settings.eval_seed,
+        settings.num_envs, not settings.skip_routing, choose_device(settings.device), progress,
+    )  # fmt: skip
+    sizes = build_policy(config).expert_hidden_sizes
+    shared = {
+        "checkpoint_path": Path(found.path).as_posix(),
+        "num_episodes": settings.num_episodes,
+        "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "task_id": key.task_id,
+        "trial": key.trial,
+        "seed": config.get("seed", key.seed),
+        "update": checkpoint.get("update", config.get("num_updates")),
+        "eval_seed": settings.eval_seed,
+        "minigrid_version": MINIGRID_VERSION,
+        "policy": config.get("policy", "mop"),
+    }
+    row = shared | evaluation.metrics | {name: config.get(name) for name in CONFIG_COLUMNS}
+    row |= {"expert_hidden_sizes": sizes, "checkpoint_sha256": digest}
+    row["has_routing_cache"] = not settings.skip_routing or is_evaluated(found, replace(settings, skip_routing=False))
+    if evaluation.steps is not None:
+        header = shared | {"metrics": evaluation.metrics, "expert_hidden_sizes": sizes, "config": config}
+        cache = runs.RoutingCache(header, evaluation.episodes, evaluation.steps)
+        runs.write_cache(settings.cache_dir, key, cache)
+        if settings.plots:
+            write_heatmap(found, settings, cache, sizes)
+    runs.write_result(settings.cache_dir, key, row)  # last: a result says that the rest is there
+    return row
+
+
+def heatmap_path(found: FoundCheckpoint, settings: Settings) -> Path:
+    """Where the picture of --plots goes."""
+    return found.key.artefacts(settings.plots_dir) / "routing_heatmap.png"
+
+
+def write_heatmap(found: FoundCheckpoint, settings: Settings, cache: runs.RoutingCache, sizes: list) -> None:
+    """The routing of the last layer as routing_heatmap.png beside the run's other pictures, with its first world."""
+    from babyai_env import render_world
+    from plotting_utils import plot_routing_heatmap
+
+    first, layer = cache.episodes[0], len(sizes) - 1
+    figure = plot_routing_heatmap(
+        cache.steps,
+        layer,
+        sizes,
+        grid_size=first["grid_size"],
+        title=f"{found.key.label}, layer {layer}",
+        env_image=render_world(found.key.task_id, first["seed"]),
+        mission=first["mission"],
+    )
+    runs.write_atomic(heatmap_path(found, settings), lambda file: figure.savefig(file, format="png"))
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process may evaluate the file now; another one that does holds it. A kill releases the claim."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        except OSError:
+            yield True  # a file system without locks: work may be done twice, but nothing is lost
+        else:
+            yield True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one checkpoint: status "done", "elsewhere" (another process has it) or "failed"."""
+
+    found: FoundCheckpoint
+    status: str
+    message: str = ""
+
+
+def attempt(found: FoundCheckpoint, settings: Settings, force: bool, progress=None) -> Outcome:
+    """Evaluate one checkpoint unless somebody else has done so or is at it; an error becomes the outcome's message."""
+    try:
+        with claimed(found.path) as is_ours:
+            if not is_ours:
+                return Outcome(found, "elsewhere")
+            if force or not is_evaluated(found, settings):
+                evaluate_checkpoint(found, settings, progress)
+        return Outcome(found, "done")
+    except InputError as error:
+        return Outcome(found, "failed", str(error))
+    except Exception:  # one checkpoint's bug must not cost the others their results
+        return Outcome(found, "failed", traceback.format_exc())
+
+
+def evaluate_all(missing: list[FoundCheckpoint], settings: Settings, force: bool, jobs: int) -> list[Outcome]:
+    """Evaluate the checkpoints, here or in `jobs` processes, with a progress bar."""
+    outcomes = []
+    with tqdm(total=len(missing), desc="checkpoints", unit="checkpoint", dynamic_ncols=True) as bar:
+        if jobs == 1:
+            for found in missing:
+                with tqdm(total=settings.num_episodes, desc=found.key.label, leave=False, dynamic_ncols=True) as inner:
+                    outcomes.append(attempt(found, settings, force, inner.update))
+                bar.update()
+            return outcomes
+        context = multiprocessing.get_context("spawn")  # fork and torch's threads do not go together
+        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+            futures = {pool.submit(attempt, found, settings, force): found for found in missing}
+            for future in as_completed(futures):
+                try:
+                    outcomes.append(future.result())
+                except Exception as error:  # the process died
+                    outcomes.append(Outcome(futures[future], "failed", f"its process ended: {error}"))
+                bar.update()
+    return outcomes
+
+
+def select(found: list[FoundCheckpoint], args) -> list[FoundCheckpoint]:
+    """The checkpoints that --task, --trial, --seed, --update and --final_only ask for."""
+
+    def wanted(item: FoundCheckpoint) -> bool:
+        key = item.key
+        seed = key.trial if key.seed is None else key.seed
+        return (
+            (args.task is None or key.task_id == args.task)
+            and (args.trial is None or key.trial == args.trial)
+            and (args.seed is None or seed == args.seed)
+            and (args.update is None or key.update == args.update)
+            and not (args.final_only and key.update is not None)
+        )
+
+    return [item for item in found if wanted(item)]
+
+
+def keep_foreign_table(results_path: Path) -> None:
+    """A table that another program made is no merge of our results: move it aside before it is replaced."""
+    try:
+        columns = pd.read_csv(results_path, nrows=0).columns
+    except FileNotFoundError:
+        return
+    except (ValueError, OSError):
+        columns = []
+    if "checkpoint_sha256" not in columns:
+        kept = results_path.with_name(f"{results_path.stem}.{datetime.now(UTC):%Y%m%dT%H%M%S}.csv")
+        os.replace(results_path, kept)
+        print(f"{results_path} was not made by this program; it is kept as {kept}")
+
+
+def format_table(table: pd.DataFrame) -> str:
+    """The results table for a terminal."""
+    if table.empty:
+        return "no results yet"
+    bounds = zip(table["success_low"], table["success_high"], strict=True)
+    shown = pd.DataFrame(
+        {
+            "task": table["task_id"],
+            "trial": table["trial"],
+            "seed": table["seed"],
+            "update": table["update"],
+            "policy": table["policy"],
+            "success": [f"{rate:.1%}" for rate in table["success_rate"]],
+            "95 % interval": [f"{low:.1%} to {high:.1%}" for low, high in bounds],
+            "path ratio": [f"{ratio:.3f}" for ratio in table["path_ratio"].astype(float)],
+            "mean LPC": [f"{lpc:.1f}" for lpc in table["mean_lpc"].astype(float)],
+            "episodes": table["num_episodes"],
+        }
+    )
+    return shown.to_string(index=False)
+
+
+def parser() -> Parser:
+    """The command line of this script."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--checkpoint_dir", help=f"tree of checkpoints (default: {' and '.join(DEFAULT_ROOTS)})")
+    parser.add_argument("--results_path", default="evaluation_results.csv", help="the table (default: %(default)s)")
+    parser.add_argument("--cache_dir", default="evaluation_cache", help="results and caches (default: %(default)s)")
+    parser.add_argument("--num_episodes", default=1000, help="worlds, one episode each (default: %(default)s)")
+    parser.add_argument("--num_envs", default=64, help="episodes side by side (default: %(default)s)")
+    parser.add_argument("--eval_seed", default=0, help="seed of the first world (default: %(default)s)")
+    parser.add_argument("--task", help="only this task id")
+    parser.add_argument("--trial", help="only this trial")
+    parser.add_argument("--seed", help="only this seed (where a path names none, the seed is the trial number)")
+    parser.add_argument("--update", help="only periodic checkpoints of this update")
+    parser.add_argument("--final_only", action="store_true", help="no periodic checkpoints")
+    parser.add_argument("--force", action="store_true", help="evaluate again what has a result")
+    parser.add_argument("--skip_routing", action="store_true", help="write no routing caches")
+    parser.add_argument("--plots", action="store_true", help="draw a routing heatmap of each checkpoint evaluated")
+    parser.add_argument("--plots_dir", default="plots", help="where it goes (default: %(default)s)")
+    parser.add_argument("--jobs", default=1, help="processes, a checkpoint each (default: %(default)s)")
+    parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
+    parser.add_argument("--device", default="auto", help="auto (cuda if there is one), cpu, cuda, ...")
+    return parser
+
+
+def main() -> int:
+    """The command line: evaluate what is missing, merge, print the table."""
+    from eval_mop import check_flags
+
+    args = parser().parse_args()
+    count, number = integer(1), optional(integer(0))
+    check_flags(
+        args, num_episodes=count, num_envs=count, jobs=count, eval_seed=integer(0, 2**32 - 1),
+        trial=number, seed=number, update=number,
+    )  # fmt: skip
+    if args.plots and args.skip_routing:
+        raise InputError("--plots draws the routing that --skip_routing leaves out; give one of them")
+    roots = [args.checkpoint_dir] if args.checkpoint_dir else list(DEFAULT_ROOTS)
+    warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}")
+    found = runs.find_checkpoints(roots)
+    selected = select(found, args)
+    if not selected:
+        why = f"none of the {len(found)} checkpoints fits the filters" if found else "there is none"
+        raise InputError(f"no checkpoint to evaluate under {', '.join(roots)}: {why}; train one with train_mop.py")
+    settings = Settings(**{name: getattr(args, name) for name in Settings.__dataclass_fields__})
+    missing = selected if args.force else [item for item in selected if not is_evaluated(item, settings)]
+    print(f"{len(selected)} checkpoints, {len(missing)} to evaluate")
+    outcomes = evaluate_all(missing, settings, args.force, args.jobs) if missing else []
+
+    keep_foreign_table(Path(args.results_path))
+    table = runs.merge_results(args.cache_dir, args.results_path)
+    print(format_table(table))
+    print(f"{len(table)} results in {args.results_path}, caches under {args.cache_dir}")
+    for outcome in outcomes:
+        if outcome.status == "elsewhere":
+            print(f"{outcome.found.key.label}: another process is evaluating it")
+        elif outcome.status == "done" and args.plots:
+            print(f"heatmap: {heatmap_path(outcome.found, settings)}")
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    for outcome in failed:
+        print(f"failed: {outcome.found.path}: {outcome.message}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    run_script(main)
