@@ -341,7 +341,7 @@ class BabyAIVectorEnv:
         return self._call("step", actions=actions)
 
     def save(self) -> dict[str, np.ndarray]:
-        """The state of all slots: world (N,) int64, length (N,) int64 and the actions of all slots in one (sum,) int8."""
+        """The state of all slots: world (N,) int64, length (N,) int64, and their actions end to end (sum,) int8."""
         if self._pool is None:
             saved = self._slots.save()
         else:

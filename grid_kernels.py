@@ -18,7 +18,7 @@ EMPTY = OBJECT_TO_IDX["empty"]
 GREY_WALL = OBJECT_TO_IDX["wall"] + 256 * COLOR_TO_IDX["grey"]
 _WALL, _DOOR = OBJECT_TO_IDX["wall"], OBJECT_TO_IDX["door"]
 _NO_CELL = -1  # in `previous`: a start of the search
-_NOT_VISITED = -2
+NOT_VISITED = -2
 
 
 def cell_code(cell) -> int:
@@ -103,10 +103,10 @@ def search(codes, seen, starts, start_dx, start_dy, ignore_blockers):
     codes (height, width) int32; seen (width, height) bool: unseen cells are reached but not left; starts (K, 2) int32
     cells (x, y), all entered in direction (start_dx, start_dy); ignore_blockers: pass through objects too.
     Returns order (V, 2) int32, the cells in the order of their visit, and previous (width * height,) int32: for cell
-    x * height + y the index of the cell before it, negative for a start or a cell not visited.
+    x * height + y the index of the cell before it, negative for a start, NOT_VISITED for a cell out of reach.
     """
     height, width = codes.shape
-    previous = np.full(width * height, _NOT_VISITED, np.int32)
+    previous = np.full(width * height, NOT_VISITED, np.int32)
     order = np.empty((width * height, 2), np.int32)
     queue = np.empty((len(starts) + 4 * width * height, 5), np.int32)  # x, y, dx, dy, previous
     tail = len(starts)
@@ -119,7 +119,7 @@ def search(codes, seen, starts, start_dx, start_dy, ignore_blockers):
         came_from = queue[head, 4]
         head += 1
         here = x * height + y
-        if previous[here] != _NOT_VISITED:
+        if previous[here] != NOT_VISITED:
             continue
         previous[here] = came_from
         order[count, 0], order[count, 1] = x, y

@@ -12,12 +12,12 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from plotting_utils import plot_training_curve
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -28,6 +28,7 @@ from configuration import RUNTIME_KEYS, parse_config
 from errors import InputError
 from mission_encoder import MissionEncoder, load_encoder
 from mixture_of_experts import build_policy, compute_lpc, reset_hidden
+from plotting_utils import plot_training_curve
 from teacher import FAILURE_KINDS
 
 RECENT_EPISODES = 100  # success rate and path ratio in the log are over so many last episodes
@@ -131,7 +132,7 @@ class ImitationRun:
     def _rollout(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """T steps: obs (T, N, O), mission ids (T, N), labels (T, N), keep (T, N), and the hidden state before them."""
         if not self._is_started:
-            self.env.reset()
+            self._count(self.env.reset())
             self._is_started = True
         num_steps, arrays = self.config["unroll_len"], self.env.arrays
         shape = (num_steps, self.env.num_envs)
@@ -195,7 +196,7 @@ class ImitationRun:
     def state(self) -> dict:
         """Everything that the rest of the run depends on, as tensors, numbers and texts."""
         if not self._is_started:
-            self.env.reset()
+            self._count(self.env.reset())
             self._is_started = True
         return self.checkpoint() | {
             "hidden": self.hidden.detach().cpu().clone(),
@@ -209,7 +210,7 @@ class ImitationRun:
         """Continue where `state()` was taken: the same updates follow, bit for bit on the same machine."""
         self.policy.load_state_dict(state["policy_state_dict"])
         self.lang_proj.load_state_dict(state["lang_proj_state_dict"])
-        self.optimizer.load_state_dict(state["optimizer_state_dict"])
+        self.optimizer.load_state_dict(_to_cpu(state["optimizer_state_dict"]))  # a copy: Adam changes it in place
         self.env.restore({name: tensor.numpy() for name, tensor in state["env"].items()})
         self._is_started = True
         self.hidden = state["hidden"].to(self.device, copy=True)
@@ -220,7 +221,7 @@ class ImitationRun:
 
     def copy(self) -> "ImitationRun":
         """A fork with its own policy, optimiser and worlds, in the same state."""
-        fork = ImitationRun(self.config, self.encoder, self.device)
+        fork = ImitationRun(deepcopy(self.config), self.encoder, self.device)
         fork.load_state(self.state())
         return fork
 
@@ -263,14 +264,16 @@ class _Interruption:
 class TrainingLog:
     """training_log.csv: rows of means since the last row; the file is replaced as a whole."""
 
-    def __init__(self, path: Path, update: int):
-        """Rows of an earlier part of the run are kept up to `update`."""
-        self.path, self.rows, self._sums, self._count = path, [], {}, 0
-        if update > 0 and path.is_file():
+    def __init__(self, path: Path, run: ImitationRun, unfinished_row: dict | None = None):
+        """Of an earlier part of the run, rows are kept up to `run.update`; `unfinished_row` is of its last state."""
+        self.path, self.rows = path, []
+        self._sums = dict(unfinished_row or {})
+        self._count = self._sums.pop("count", 0)
+        if run.update > 0 and path.is_file():
             old = pd.read_csv(path)
-            self.rows = old[old["update"] <= update].to_dict("records")
+            self.rows = old[old["update"] <= run.update].to_dict("records")
         self._seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
-        self._steps_before = self.rows[-1]["env_steps"] if self.rows else 0
+        self._steps_before = run.env_steps
         self._start = self._last = time.perf_counter()
 
     def add(self, measures: dict[str, float]) -> None:
@@ -278,6 +281,11 @@ class TrainingLog:
         self._count += 1
         for name, value in measures.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
+
+    @property
+    def unfinished_row(self) -> dict[str, float]:
+        """Sums since the last row and the number of updates in them."""
+        return self._sums | {"count": self._count}
 
     def write_row(self, run: ImitationRun) -> dict[str, float]:
         """Close the present row and write the file."""
@@ -321,7 +329,9 @@ def train(config: dict, given: Sequence[str] | set[str] = ()) -> Path:
         if saved is not None:
             run.load_state(saved)
             print(f"resuming {key.label} at update {run.update} of {config['num_updates']}")
-        path = _train_loop(run, key, folder, wandb_run)
+        else:
+            _remove_old_run(folder)
+        path = _train_loop(run, key, folder, wandb_run, (saved or {}).get("unfinished_row"))
     finally:
         run.close()
     return path
@@ -337,9 +347,6 @@ def _saved_state(folder: Path, config: dict, given: set[str]) -> dict | None:
                 f"{folder} holds a run already; continue it with --resume, replace it with --overwrite, "
                 "or choose another --trial or --seed"
             )
-        if exists:  # what belongs to the old run must not be taken for the new one's
-            for path in (state_path, *folder.glob("checkpoint_*.pt")):
-                path.unlink(missing_ok=True)
         return None
     if not state_path.exists():
         if final_path.exists():
@@ -361,6 +368,13 @@ def _saved_state(folder: Path, config: dict, given: set[str]) -> dict | None:
     return state
 
 
+def _remove_old_run(folder: Path) -> None:
+    """What belongs to an old run must not be taken for the new one's."""
+    for name in ("training_state.pt", "checkpoint_*.pt", "training_log.csv", "training_curve.png"):
+        for path in folder.glob(name):
+            path.unlink()
+
+
 def _start_wandb(config: dict, key: runs.RunKey):
     if config["wandb_project"] is None:
         return None
@@ -371,15 +385,15 @@ def _start_wandb(config: dict, key: runs.RunKey):
     return wandb.init(project=config["wandb_project"], name=key.label, config=config)
 
 
-def _train_loop(run: ImitationRun, key: runs.RunKey, folder: Path, wandb_run) -> Path:
+def _train_loop(run: ImitationRun, key: runs.RunKey, folder: Path, wandb_run, unfinished_row: dict | None) -> Path:
     config, final_path = run.config, folder / "checkpoint_final.pt"
-    log = TrainingLog(folder / "training_log.csv", run.update)
+    log = TrainingLog(folder / "training_log.csv", run, unfinished_row)
     saved_at, has_warned = time.monotonic(), False
 
     def save_state() -> None:
         if log.rows:
             log.save()
-        runs.save_training_state(folder / "training_state.pt", run.state())
+        runs.save_training_state(folder / "training_state.pt", run.state() | {"unfinished_row": log.unfinished_row})
 
     total = config["num_updates"]
     with (

@@ -66,10 +66,9 @@ class PackedLayer(NamedTuple):
     hidden_bias: Tensor  # (3H,)
     router_weight: Tensor | None = None  # (E, R)
     router_bias: Tensor | None = None  # (E,)
-    projection: Tensor | None = None  # (D, H - R) the experts' projections side by side
-    projection_bias: Tensor | None = None  # (E, D) zero for skip experts
     spread: Tensor | None = None  # (E, H - R) 0/1: repeats an expert's weight over its hidden units
-    is_skip: Tensor | None = None  # (E, 1) 0/1
+    projection: Tensor | None = None  # (D, H - R + E) the experts' projections side by side, then their biases
+    is_skip: Tensor | None = None  # (E, 1) 0/1; None if there is no skip expert
 
 
 def pack_grus(grus: Sequence[nn.GRU]) -> PackedLayer:
@@ -90,20 +89,22 @@ def _scan(gates_in: Tensor, hidden: Tensor, keep: Tensor | None, weight: Tensor,
     """The recurrence of `gru_scan`; with `saved`, what its backward pass needs is put there, each (T, N, H)."""
     size = hidden.shape[-1]
     weight_t, zero = weight.t(), hidden.new_zeros(())
+    starts = [None] * len(gates_in) if keep is None else keep.unsqueeze(-1).unbind()
+    inputs_rz, inputs_n = gates_in[..., : 2 * size].unbind(), gates_in[..., 2 * size :].unbind()
     outputs, before, reset_update, candidate, gate_n = [], [], [], [], []
-    for t in range(gates_in.shape[0]):
-        if keep is not None:
-            hidden = torch.where(keep[t].unsqueeze(-1), hidden, zero)
-        gates_hidden = torch.addmm(bias, hidden, weight_t)
-        rz = torch.sigmoid(gates_in[t, :, : 2 * size] + gates_hidden[:, : 2 * size])
-        from_hidden = gates_hidden[:, 2 * size :]
-        n = torch.tanh(torch.addcmul(gates_in[t, :, 2 * size :], rz[:, :size], from_hidden))
+    for input_rz, input_n, kept in zip(inputs_rz, inputs_n, starts, strict=True):
+        if kept is not None:
+            hidden = torch.where(kept, hidden, zero)
+        gates_rz, gates_n = torch.addmm(bias, hidden, weight_t).split([2 * size, size], -1)
+        rz = (gates_rz + input_rz).sigmoid_()
+        r, z = rz.split(size, -1)
+        n = torch.addcmul(input_n, r, gates_n).tanh_()
         if saved is not None:
             before.append(hidden)
             reset_update.append(rz)
             candidate.append(n)
-            gate_n.append(from_hidden)
-        hidden = torch.lerp(n, hidden, rz[:, size:])
+            gate_n.append(gates_n)
+        hidden = torch.lerp(n, hidden, z)
         outputs.append(hidden)
     if saved is not None:
         saved |= {"before": torch.stack(before), "rz": torch.stack(reset_update)}
@@ -134,15 +135,20 @@ class _GRUScan(torch.autograd.Function):
         grad_gates = grad_outputs.new_empty(*n.shape[:-1], 3 * size)  # of the hidden side: r, z, r * n
         grad_n = torch.empty_like(n)
         carry, zero = torch.zeros_like(n[0]), n.new_zeros(())
-        for t in reversed(range(n.shape[0])):
-            grad = grad_outputs[t] + carry
-            torch.mul(grad, by_n[t], out=grad_n[t])
-            torch.mul(grad_n[t], by_r[t], out=grad_gates[t, :, :size])
-            torch.mul(grad, by_z[t], out=grad_gates[t, :, size : 2 * size])
-            torch.mul(grad_n[t], r[t], out=grad_gates[t, :, 2 * size :])
-            carry = torch.addmm(grad * z[t], grad_gates[t], weight)
-            if keep is not None:
-                carry = torch.where(keep[t].unsqueeze(-1), carry, zero)
+        starts = [None] * len(n) if keep is None else keep.unsqueeze(-1).unbind()
+        gates = [part.unbind() for part in (grad_gates, *grad_gates.split(size, -1))]
+        steps = [part.unbind() for part in (grad_outputs, grad_n, by_n, by_z, by_r, r, z)]
+        for grad_output, to_n, n_, z_, r_, reset, update, all_gates, to_r, to_z, to_hidden_n, kept in zip(
+            *(reversed(part) for part in (*steps, *gates, starts)), strict=True
+        ):
+            grad = grad_output + carry
+            torch.mul(grad, n_, out=to_n)
+            torch.mul(to_n, r_, out=to_r)
+            torch.mul(grad, z_, out=to_z)
+            torch.mul(to_n, reset, out=to_hidden_n)
+            carry = torch.addmm(grad.mul_(update), all_gates, weight)
+            if kept is not None:
+                carry = torch.where(kept, carry, zero)
         grad_in = torch.cat([grad_gates[..., : 2 * size], grad_n], -1)
         flat = grad_gates.flatten(0, 1)
         return grad_in, carry, None, flat.t() @ before.flatten(0, 1), flat.sum(0)
@@ -183,13 +189,13 @@ class MoELayer(nn.Module):
         width = self.router.gru.input_size
         none = weight.new_zeros(width)
         sizes = torch.tensor(self.expert_sizes, device=weight.device)
+        biases = torch.stack([e.projection.bias if e.hidden_size else none for e in self.experts], 1)
         return pack_grus([self.router.gru, *(e.gru for e in grown)])._replace(
             router_weight=weight,
             router_bias=self.router.fc.bias,
-            projection=torch.cat([e.projection.weight for e in grown], 1) if grown else weight.new_zeros(width, 0),
-            projection_bias=torch.stack([e.projection.bias if e.hidden_size else none for e in self.experts]),
             spread=torch.eye(len(sizes), device=weight.device, dtype=weight.dtype).repeat_interleave(sizes, 1),
-            is_skip=(sizes == 0).to(weight.dtype).unsqueeze(-1),
+            projection=torch.cat([*(e.projection.weight for e in grown), biases], 1),
+            is_skip=(sizes == 0).to(weight.dtype).unsqueeze(-1) if 0 in self.expert_sizes else None,
         )
 
     def forward(self, x: Tensor, hidden: Tensor, keep: Tensor | None = None, packed: PackedLayer | None = None):
@@ -198,8 +204,9 @@ class MoELayer(nn.Module):
         states = gru_scan(F.linear(x, p.input_weight, p.input_bias), hidden, keep, p.hidden_weight, p.hidden_bias)
         router_state, expert_state = states.split([p.router_weight.shape[1], p.spread.shape[1]], -1)
         weights = F.linear(router_state, p.router_weight, p.router_bias).softmax(-1)
-        y = F.linear(expert_state * (weights @ p.spread), p.projection)
-        y = y + weights @ p.projection_bias + x * (weights @ p.is_skip)
+        y = F.linear(torch.cat([expert_state * (weights @ p.spread), weights], -1), p.projection)
+        if p.is_skip is not None:
+            y = torch.addcmul(y, x, weights @ p.is_skip)
         return (self.norm(x + y) if hasattr(self, "norm") else y), weights, states
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
 
-from grid_kernels import search
+from grid_kernels import NOT_VISITED, search
 
 # A legitimate call needs at most 4 passes of the planning loop (3,290 episodes); a call that passes this bound would
 # never return. A bound on passes needs no thread and no clock, so it finds the same failures on every machine.
@@ -48,7 +48,7 @@ class Teacher(BabyAIBot):
             raise TeacherFailure("disappeared_box") from None
         except AssertionError:
             raise TeacherFailure("assertion") from None
-        except (TypeError, ValueError, IndexError, AttributeError, KeyError) as error:  # of a planner that we do not own
+        except (TypeError, ValueError, IndexError, AttributeError, KeyError) as error:  # inside a foreign planner
             raise TeacherFailure("error") from error
         if action == self.mission.actions.done:
             raise TeacherFailure("unsolved")
@@ -57,18 +57,18 @@ class Teacher(BabyAIBot):
     def replan(self, action_taken=None):
         """As in Minigrid, with at most MAX_PASSES passes of the planning loop."""
         self._check_erroneous_box_opening(action_taken)
-        for subgoal in self.stack:
-            subgoal.update_agent_attributes()
         if self.stack:
+            self.stack[-1].update_agent_attributes()  # the same for all: looked up once
+            names = ("pos", "dir_vec", "right_vec", "fwd_pos", "fwd_cell", "carrying")
+            attributes = {name: getattr(self.stack[-1], name) for name in names}
+            for subgoal in self.stack[:-1]:
+                subgoal.__dict__.update(attributes)
             self.stack[-1].replan_after_action(action_taken)
         while self.stack and self.stack[-1].is_exploratory():
             self.stack.pop()
         action = None
         for _ in range(MAX_PASSES):
-            if not self.stack:
-                action = self.mission.actions.done
-            else:
-                action = self.stack[-1].replan_before_action()
+            action = self.stack[-1].replan_before_action() if self.stack else self.mission.actions.done
             if action is not None:
                 break
         else:
@@ -85,23 +85,27 @@ class Teacher(BabyAIBot):
         x, y = (int(v) for v in self.mission.agent_pos)
         dx, dy = (int(v) for v in self.mission.dir_vec)
         order, previous = search(self.codes, self.vis_mask, np.array([[x, y]], np.int32), dx, dy, False)
-        found = self._first_accepted(order, accept_fn)
+        found = self._first_accepted(order, previous, accept_fn)
         if found is not None:
             return self._path(found, previous)[::-1][1:], found, False
         if not try_with_blockers:
             return None, None, False
         beyond, previous_beyond = search(self.codes, self.vis_mask, order, 1, 0, True)
-        found = self._first_accepted(beyond, accept_fn)
+        found = self._first_accepted(beyond, previous_beyond, accept_fn)
         if found is None:
             return None, None, True
         path = self._path(found, previous_beyond)
         path += self._path(path[-1], previous)[1:]
         return path[::-1][1:], found, True
 
-    def _first_accepted(self, order: np.ndarray, accept_fn: Callable) -> tuple[int, int] | None:
-        cells, width = self.mission.grid.grid, self.mission.grid.width
+    def _first_accepted(self, order: np.ndarray, previous: np.ndarray, accept_fn: Callable) -> tuple[int, int] | None:
+        grid = self.mission.grid
+        if accept_fn.__code__.co_freevars in (("obj_pos",), ("target_pos",)):  # lambda pos, cell: pos == target_pos
+            x, y = (int(v) for v in accept_fn.__closure__[0].cell_contents)
+            is_inside = 0 <= x < grid.width and 0 <= y < grid.height
+            return (x, y) if is_inside and previous[x * grid.height + y] != NOT_VISITED else None
         for x, y in order.tolist():
-            if accept_fn((x, y), cells[y * width + x]):
+            if accept_fn((x, y), grid.grid[y * grid.width + x]):
                 return x, y
         return None
 

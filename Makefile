@@ -1,0 +1,33 @@
+# Every target sets up what it needs: a virtual environment in .venv with the pinned requirements. Python 3.11.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: help demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help:  ## what the targets do
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed: make PYTHON=/path/to/python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+demo: $(VENV)/.installed  ## train GoToObj for a few minutes, evaluate it, draw its routing
+	$(RUN) train_mop.py --task_id BabyAI-GoToObj-v0 --trial 0 --num_updates 400 --lang_encoder vocab --resume
+	$(RUN) batch_eval.py --task BabyAI-GoToObj-v0 --trial 0 --final_only --plots
+
+test: $(VENV)/.installed  ## run every test
+	$(RUN) -m pytest
+
+lint: $(VENV)/.installed  ## check style
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+bench: $(VENV)/.installed  ## training and evaluation speed beside a plain loop's
+	$(RUN) benchmarks/throughput.py
+
+clean:  ## remove the virtual environment and caches of tools (no results)
+	rm -rf $(VENV) .pytest_cache .ruff_cache __pycache__ tests/__pycache__ benchmarks/__pycache__

@@ -1,0 +1,96 @@
+"""Environment steps a second beside a plain loop's, as ratios of runs made right after each other.
+
+    python benchmarks/throughput.py                              three tasks, five pairs: some minutes
+    python benchmarks/throughput.py --tasks BabyAI-GoToObj-v0 --pairs 1 --updates 5
+
+Each pair runs naive_training.py, the plain loop, and then this project's training and evaluation, on the same task with
+the same sizes. Machines are shared and drift, so the ratio of a pair is the figure; the medians over the pairs are
+printed with their range. Evaluation is compared with the plain loop's training, the only thing it does.
+"""
+
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from configuration import Parser, integer, parse_config  # noqa: E402
+from errors import InputError, run_script  # noqa: E402
+
+WARM_UP_UPDATES = 3
+
+
+def plain_loop(task_id: str, updates: int) -> float:
+    """Environment steps a second of the plain training loop, in a process of its own."""
+    command = [sys.executable, str(HERE / "naive_training.py"), "--task_id", task_id, "--updates", str(updates)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(re.search(r"env steps/s (\d+)", result.stdout)[1])
+
+
+def make_run(task_id: str, num_workers: int, num_envs: int):
+    """A run with the default sizes and the encoder that needs no download."""
+    from imitation import ImitationRun, choose_device
+    from mission_encoder import load_encoder
+
+    flags = ["--task_id", task_id, "--num_workers", str(num_workers), "--num_envs", str(num_envs)]
+    config, _ = parse_config("", [*flags, "--lang_encoder", "vocab", "--device", "cpu"])
+    return ImitationRun(config | {"policy": "mop", "seed": 0}, load_encoder("vocab"), choose_device("cpu"))
+
+
+def training(run, updates: int) -> float:
+    """Environment steps a second of whole training updates."""
+    start = time.perf_counter()
+    for _ in range(updates):
+        run.step_update()
+    return updates * run.config["unroll_len"] * run.config["num_envs"] / (time.perf_counter() - start)
+
+
+def evaluation(run, teacher, num_episodes: int) -> float:
+    """Environment steps a second of an evaluation with routing recorded; the bot's own results are known before."""
+    from eval_mop import evaluate
+
+    start = time.perf_counter()
+    result = evaluate(run.checkpoint(), run.encoder, teacher, num_episodes)
+    return len(result.steps) / (time.perf_counter() - start)
+
+
+def main() -> int:
+    parser = Parser(description=__doc__)
+    tasks = "BabyAI-GoToObj-v0,BabyAI-UnlockPickup-v0,BabyAI-GoTo-v0"
+    parser.add_argument("--tasks", default=tasks, help="task ids, separated by commas (default: %(default)s)")
+    parser.add_argument("--pairs", default=5, help="runs of each of the two (default: %(default)s)")
+    parser.add_argument("--updates", default=20, help="training updates timed in each run (default: %(default)s)")
+    parser.add_argument("--num_episodes", default=200, help="episodes of each evaluation (default: %(default)s)")
+    parser.add_argument("--num_envs", default=16, help="environments of our training (default: %(default)s)")
+    parser.add_argument("--num_workers", default=0, help="processes that step our environments (default: %(default)s)")
+    args = parser.parse_args()
+    for name, low in (("pairs", 1), ("updates", 1), ("num_episodes", 1), ("num_envs", 1), ("num_workers", 0)):
+        try:
+            setattr(args, name, integer(low)(getattr(args, name)))
+        except ValueError as error:
+            raise InputError(f"--{name} {error}") from None
+    from eval_mop import TeacherResults
+
+    print(f"{'task':<26}{'plain loop':>11}{'training':>10}{'ratio':>22}{'evaluation':>12}{'ratio':>22}   (steps/s)")
+    for task_id in args.tasks.split(","):
+        run, teacher = make_run(task_id, args.num_workers, args.num_envs), TeacherResults(task_id, None, None)
+        teacher.solvable(0, args.num_episodes)
+        training(run, WARM_UP_UPDATES)
+        rows = []
+        for _ in range(args.pairs):
+            plain = plain_loop(task_id, args.updates)
+            rows.append((plain, training(run, args.updates), evaluation(run, teacher, args.num_episodes)))
+        run.close()
+        plain, trained, evaluated = (statistics.median(column) for column in zip(*rows, strict=True))
+        ratios = [sorted(row[column] / row[0] for row in rows) for column in (1, 2)]
+        texts = [f"{statistics.median(r):.1f} ({r[0]:.1f} to {r[-1]:.1f})" for r in ratios]
+        print(f"{task_id:<26}{plain:>11.0f}{trained:>10.0f}{texts[0]:>22}{evaluated:>12.0f}{texts[1]:>22}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
