@@ -147,6 +147,22 @@ def teacher_steps(world: World, seed: int) -> int:
             raise TeacherFailure("unsolved")
 
 
+def check_teachable(task_id: str, run_seed: int) -> None:
+    """Raises InputError unless the bot solves one of the first worlds of a run; asks one episode of it as a rule.
+
+    The bot labels the first states of some tasks that it never solves (KeyInBox, PutNext*Carrying): a run would learn
+    from these labels without a word.
+    """
+    world, failures = World(task_id), []
+    for k in range(MAX_FAILURES_IN_A_ROW):
+        try:
+            teacher_steps(world, training_seed(run_seed, 0, k))
+            return
+        except TeacherFailure as failure:
+            failures.append(failure.kind)
+    raise InputError(unteachable(task_id, {kind: failures.count(kind) for kind in FAILURE_KINDS}))
+
+
 def render_world(task_id: str, seed: int, actions: Sequence[int] = (), tile_size: int = 32) -> np.ndarray:
     """A picture (height, width, 3) uint8 of world `seed` after `actions`; the agent's view is highlighted."""
     world = World(task_id)

@@ -6,9 +6,10 @@
     python batch_eval.py --force                           evaluate again
 
 For each checkpoint it writes evaluation_cache/<task_id>/trial_<N>/.../result.json and routing_data.json as soon as they
-are there. A checkpoint that has changed since its result was made counts as missing. Several of these processes may
-work on one tree. Exit code 0: every checkpoint asked for has its result; 1: some could not be evaluated (they are
-listed, the others' results stand); 2: the command itself cannot be carried out.
+are there. A checkpoint that has changed since its result was made counts as missing; one whose result was made with
+other --num_episodes or --eval_seed does not (--force makes it anew). Several of these processes may work on one tree.
+Exit code 0: every checkpoint asked for has its result, or another process is making it; 1: some could not be evaluated
+(they are listed, the others' results stand); 2: the command itself cannot be carried out.
 """
 
 import fcntl
@@ -19,7 +20,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -213,7 +214,7 @@ def select(found: list[FoundCheckpoint], args) -> list[FoundCheckpoint]:
             (args.task is None or key.task_id == args.task)
             and (args.trial is None or key.trial == args.trial)
             and (args.seed is None or seed == args.seed)
-            and (args.update is None or key.update == args.update)
+            and (args.update is None or args.update in (key.update, runs.update_of(item)))
             and not (args.final_only and key.update is not None)
         )
 
@@ -228,10 +229,12 @@ def keep_foreign_table(results_path: Path) -> None:
         return
     except (ValueError, OSError):
         columns = []
-    if "checkpoint_sha256" not in columns:
-        kept = results_path.with_name(f"{results_path.stem}.{datetime.now(UTC):%Y%m%dT%H%M%S}.csv")
-        os.replace(results_path, kept)
-        print(f"{results_path} was not made by this program; it is kept as {kept}")
+    if not set(runs.ADDED_COLUMNS) <= set(columns):
+        # no two processes give the same name: the second would replace what the first has kept
+        kept = results_path.with_name(f"{results_path.stem}.{datetime.now(UTC):%Y%m%dT%H%M%S}.{os.getpid()}.csv")
+        with suppress(FileNotFoundError):  # another process was faster
+            os.replace(results_path, kept)
+            print(f"{results_path} was not made by this program; it is kept as {kept}")
 
 
 def format_table(table: pd.DataFrame) -> str:
@@ -268,7 +271,7 @@ def parser() -> Parser:
     parser.add_argument("--task", help="only this task id")
     parser.add_argument("--trial", help="only this trial")
     parser.add_argument("--seed", help="only this seed (where a path names none, the seed is the trial number)")
-    parser.add_argument("--update", help="only periodic checkpoints of this update")
+    parser.add_argument("--update", help="only checkpoints of this update")
     parser.add_argument("--final_only", action="store_true", help="no periodic checkpoints")
     parser.add_argument("--force", action="store_true", help="evaluate again what has a result")
     parser.add_argument("--skip_routing", action="store_true", help="write no routing caches")
@@ -292,6 +295,8 @@ def main() -> int:
     )  # fmt: skip
     if args.plots and args.skip_routing:
         raise InputError("--plots draws the routing that --skip_routing leaves out; give one of them")
+    if Path(args.results_path).is_dir():
+        raise InputError(f"--results_path {args.results_path} is a folder; give the name of a file")
     roots = [args.checkpoint_dir] if args.checkpoint_dir else list(DEFAULT_ROOTS)
     warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}")
     found = runs.find_checkpoints(roots)
@@ -307,6 +312,10 @@ def main() -> int:
     keep_foreign_table(Path(args.results_path))
     table = runs.merge_results(args.cache_dir, args.results_path)
     print(format_table(table))
+    asked = {"num_episodes": args.num_episodes, "eval_seed": args.eval_seed}
+    num_others = int((table[list(asked)] != pd.Series(asked)).any(axis=1).sum())
+    if num_others:
+        print(f"{num_others} of these were made with other --num_episodes or --eval_seed; --force makes them anew")
     print(f"{len(table)} results in {args.results_path}, caches under {args.cache_dir}")
     for outcome in outcomes:
         if outcome.status == "elsewhere":
@@ -315,7 +324,8 @@ def main() -> int:
             print(f"heatmap: {heatmap_path(outcome.found, settings)}")
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
-        print(f"failed: {outcome.found.path}: {outcome.message}")
+        where = "" if str(outcome.found.path) in outcome.message else f"{outcome.found.path}: "
+        print(f"failed: {where}{outcome.message}")
     return 1 if failed else 0
 
 

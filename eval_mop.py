@@ -4,7 +4,7 @@
     python eval_mop.py --bot --task_id BabyAI-UnlockPickup-v0 --num_episodes 150
 
 The worlds are the seeds eval_seed, eval_seed + 1, ...; one greedy episode each. A world that the bot cannot solve is
-counted and replaced by the next seed, as no path length is known for it. Nothing depends on --num_envs but the speed.
+counted and replaced by the next seed, as no path length is known for it. --num_envs changes speed and rounding only.
 """
 
 import functools
@@ -85,6 +85,7 @@ class TeacherResults:
         self._results: dict[int, int | str] = {}
         if self._path is not None:
             self._results = runs.load_teacher_results(self._path, MINIGRID_VERSION)
+        self._num_kept = len(self._results)
         self._world: World | None = None
 
     def ask(self, seed: int) -> int | str:
@@ -104,7 +105,6 @@ class TeacherResults:
         Raises InputError where it fails in too many worlds in a row.
         """
         solved, failures, in_a_row, seed = {}, 0, [], first_seed
-        known = len(self._results)
         with tqdm(total=count, desc="the bot's paths", unit="world", leave=False, delay=2, dynamic_ncols=True) as bar:
             while len(solved) < count:
                 result = self.ask(seed)
@@ -118,9 +118,14 @@ class TeacherResults:
                     if len(in_a_row) == MAX_FAILURES_IN_A_ROW:
                         raise InputError(unteachable(self.task_id, {k: in_a_row.count(k) for k in FAILURE_KINDS}))
                 seed += 1
-        if self._path is not None and len(self._results) > known:
-            runs.write_teacher_results(self._path, self._results, self.task_id, self.max_steps, MINIGRID_VERSION)
+        self.save()
         return solved, failures
+
+    def save(self) -> None:
+        """Keep what is new."""
+        if self._path is not None and len(self._results) > self._num_kept:
+            runs.write_teacher_results(self._path, self._results, self.task_id, self.max_steps, MINIGRID_VERSION)
+            self._num_kept = len(self._results)
 
 
 def episode_context(world: World) -> dict:
@@ -327,6 +332,7 @@ def evaluate_bot(
     for episode in env.episodes:
         result = teacher.ask(episode["seed"])
         episode["expert_steps"] = result if isinstance(result, int) else None
+    teacher.save()
     return Evaluation(compute_metrics(env.episodes, None, failures), env.episodes, None)
 
 

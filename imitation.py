@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import runs
-from babyai_env import NO_LABEL, BabyAIVectorEnv
+from babyai_env import NO_LABEL, BabyAIVectorEnv, check_teachable
 from configuration import RUNTIME_KEYS, parse_config
 from errors import InputError
 from mission_encoder import MissionEncoder, load_encoder
@@ -103,10 +103,8 @@ class ImitationRun:
 
     def step_update(self) -> dict[str, float]:
         """One update: an unroll of the student's own actions, then one Adam step on it. Returns its measures."""
-        unroll = self._rollout()
-        obs, mission_ids, labels, keep, first_hidden = unroll
-        lang = self.lang_proj(self.encoder.table.to(self.device)[mission_ids])
-        logits, routing, _ = self.policy.get_routing_info(obs, lang, first_hidden, keep)
+        obs, missions, labels, keep, first_hidden = self._rollout()
+        logits, routing, _ = self.policy.get_routing_info(obs, self.lang_proj(missions), first_hidden, keep)
         lpc = compute_lpc(routing, self.policy.expert_hidden_sizes)
         config = self.config
         loss, cross_entropy = imitation_loss(
@@ -130,30 +128,30 @@ class ImitationRun:
 
     @torch.no_grad()
     def _rollout(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """T steps: obs (T, N, O), mission ids (T, N), labels (T, N), keep (T, N), and the hidden state before them."""
+        """T steps: obs (T, N, O), mission embeddings (T, N, encoder_dim), labels (T, N), keep (T, N), first hidden."""
         if not self._is_started:
             self._count(self.env.reset())
             self._is_started = True
         num_steps, arrays = self.config["unroll_len"], self.env.arrays
         shape = (num_steps, self.env.num_envs)
-        obs, labels = torch.empty(*shape, arrays.obs.shape[1]), torch.empty(shape, dtype=torch.int64)
-        ids, keep = torch.empty(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.bool)
-        packed, table = self.policy.pack(), None
+        obs, missions = torch.empty(*shape, arrays.obs.shape[1]), torch.empty(*shape, self.encoder.dim)
+        labels, keep = torch.empty(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.bool)
+        packed, lang = self.policy.pack(), None
         first_hidden = self.hidden
         for t in range(num_steps):
-            if table is None or arrays.done.any():  # a new episode brings a new mission
-                mission_ids = torch.from_numpy(self.encoder.ids(self.env.missions))
-                table = self.lang_proj(self.encoder.table[mission_ids].to(self.device))
+            if lang is None or arrays.done.any():  # a new episode brings a new mission
+                embeddings = self.encoder.embed(self.env.missions)
+                lang = self.lang_proj(embeddings.to(self.device))
             obs[t], labels[t] = torch.from_numpy(arrays.obs), torch.from_numpy(arrays.label)
-            ids[t] = mission_ids
+            missions[t] = embeddings
             if t > 0:  # at t = 0 the hidden state is reset already
                 keep[t] = torch.from_numpy(~arrays.done)
-            logits, self.hidden = self.policy(obs[t].to(self.device), table, self.hidden, packed=packed)
+            logits, self.hidden = self.policy(obs[t].to(self.device), lang, self.hidden, packed=packed)
             self.env.step(logits.argmax(-1).cpu().numpy())
             self._count(arrays)
             if arrays.done.any():
                 self.hidden = reset_hidden(self.hidden, torch.from_numpy(arrays.done).to(self.device))
-        move = [tensor.to(self.device) for tensor in (obs, ids, labels, keep)]
+        move = [tensor.to(self.device) for tensor in (obs, missions, labels, keep)]
         return (*move, first_hidden)
 
     def _count(self, arrays) -> None:
@@ -269,7 +267,9 @@ class TrainingLog:
         self.path, self.rows = path, []
         self._sums = dict(unfinished_row or {})
         self._count = self._sums.pop("count", 0)
-        if run.update > 0 and path.is_file():
+        if run.update == 0:
+            path.unlink(missing_ok=True)
+        elif path.is_file():
             old = pd.read_csv(path)
             self.rows = old[old["update"] <= run.update].to_dict("records")
         self._seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
@@ -314,12 +314,19 @@ def train(config: dict, given: Sequence[str] | set[str] = ()) -> Path:
     key = runs.RunKey(config["task_id"], config["trial"], config["seed"])
     folder = key.folder(config["checkpoint_dir"])
     saved = _saved_state(folder, config, set(given))
+    location = None  # of the encoder, where it is not the one that is recorded
     if saved is not None:
-        config = saved["config"] | {name: config[name] for name in RUNTIME_KEYS}
+        if "lang_encoder" in given and config["lang_encoder"] not in ("auto", saved["config"]["lang_encoder"]):
+            location = config["lang_encoder"]
+        kept = set() if "num_updates" in given else {"num_updates"}  # a default must not cut the run short
+        config = saved["config"] | {name: config[name] for name in RUNTIME_KEYS if name not in kept}
+        if saved["update"] > config["num_updates"]:
+            raise InputError(f"{folder} is at update {saved['update']}, past --num_updates {config['num_updates']}")
     else:
         config = config | {"seed": key.trial if key.seed is None else key.seed}
+        check_teachable(config["task_id"], config["seed"])
     device = choose_device(config["device"])
-    encoder = load_encoder(config["lang_encoder"])
+    encoder = load_encoder(config["lang_encoder"], location)
     encoder.check_fingerprint(config.get("encoder_fingerprint"))
     config |= {"lang_encoder": encoder.name, "encoder_dim": encoder.dim, "encoder_fingerprint": encoder.fingerprint()}
     wandb_run = _start_wandb(config, key)
@@ -329,9 +336,11 @@ def train(config: dict, given: Sequence[str] | set[str] = ()) -> Path:
         if saved is not None:
             run.load_state(saved)
             print(f"resuming {key.label} at update {run.update} of {config['num_updates']}")
-        else:
+        elif config["overwrite"]:
             _remove_old_run(folder)
         path = _train_loop(run, key, folder, wandb_run, (saved or {}).get("unfinished_row"))
+    except OSError as error:  # no such folder, no permission, a full disk
+        raise InputError(f"cannot write the files of the run: {error}") from error
     finally:
         run.close()
     return path
@@ -340,8 +349,8 @@ def train(config: dict, given: Sequence[str] | set[str] = ()) -> Path:
 def _saved_state(folder: Path, config: dict, given: set[str]) -> dict | None:
     """The state to continue from, None for a new run. Raises InputError where files or settings are in the way."""
     state_path, final_path = folder / "training_state.pt", folder / "checkpoint_final.pt"
-    exists = state_path.exists() or final_path.exists()
     if not config["resume"]:
+        exists = state_path.exists() or any(folder.glob("checkpoint_*.pt"))
         if exists and not config["overwrite"]:
             raise InputError(
                 f"{folder} holds a run already; continue it with --resume, replace it with --overwrite, "
@@ -355,11 +364,10 @@ def _saved_state(folder: Path, config: dict, given: set[str]) -> dict | None:
         return None
     state = runs.load_training_state(state_path)
     old = state["config"]
-    wrong = sorted(
-        name
-        for name in given - set(RUNTIME_KEYS) - {"seed", "lang_encoder"}
-        if name in old and old[name] != config[name]
-    )
+    may_differ = {*RUNTIME_KEYS, "seed"}
+    if config["lang_encoder"] == "auto" or old["lang_encoder"] != "vocab":
+        may_differ.add("lang_encoder")  # it may lie elsewhere on this machine; its fingerprint is checked
+    wrong = sorted(name for name in given - may_differ if name in old and old[name] != config[name])
     if old["policy"] != config["policy"]:
         raise InputError(f"{folder} holds a {old['policy']!r} run, not {config['policy']!r}; use the other script")
     if wrong:
@@ -369,8 +377,8 @@ def _saved_state(folder: Path, config: dict, given: set[str]) -> dict | None:
 
 
 def _remove_old_run(folder: Path) -> None:
-    """What belongs to an old run must not be taken for the new one's."""
-    for name in ("training_state.pt", "checkpoint_*.pt", "training_log.csv", "training_curve.png"):
+    """What belongs to an old run must not be taken for the new one's (a log without a state goes in any case)."""
+    for name in ("training_state.pt", "checkpoint_*.pt", "training_curve.png"):
         for path in folder.glob(name):
             path.unlink()
 

@@ -1,4 +1,4 @@
-"""Mission text -> frozen sentence embedding: each distinct mission is encoded once and is then a row of a table.
+"""Mission text -> frozen sentence embedding: each distinct mission is encoded once and then remembered.
 
 Two encoders: a BERT-type model of Hugging Face (the [CLS] vector of DistilBERT, D = 768), and `vocab` (D = 512), a
 hashed code of the mission's words in order that needs no download. A checkpoint records the choice and a fingerprint.
@@ -21,12 +21,13 @@ VOCAB_DIM = 512
 
 PROBE_MISSION = "put the red ball next to the green box, then open the yellow door on your left"
 PROBE_TIMEOUT_S = 5.0
+MAX_REMEMBERED = 50_000  # distinct missions; 150 MB at D = 768
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 WAY_OUT = "give a model folder with --lang_encoder FOLDER, or use --lang_encoder vocab"
 
 
 class MissionEncoder:
-    """A growing table of mission embeddings: D = `dim`, M = distinct missions seen so far.
+    """Mission text -> embedding (D,) float32, D = `dim`; what was encoded once is remembered.
 
     `name` is the choice that a checkpoint records: "vocab", a Hugging Face id, or a folder as given; never "auto".
     """
@@ -37,28 +38,25 @@ class MissionEncoder:
         self._encode = encode
         self._probe = encode(PROBE_MISSION)
         self.dim = len(self._probe)
-        self.table = torch.empty(0, self.dim)  # (M, D) float32; replaced, never changed in place: a graph may hold it
-        self._rows: dict[str, int] = {}
+        self._known: dict[str, torch.Tensor] = {}
 
-    def ids(self, missions: Sequence[str]) -> np.ndarray:
-        """Rows of `table` (N,) int64; new missions are encoded and appended, known ones are dictionary look-ups.
+    def embed(self, missions: Sequence[str]) -> torch.Tensor:
+        """Embeddings (N, D) float32 of N missions, a new tensor; known missions are dictionary look-ups.
 
         Each mission is encoded alone, so no bit of an embedding depends on which missions came with it.
 
         Raises: InputError for an empty mission, and for a word that the encoder's tokenizer does not know.
         """
-        new = [mission for mission in dict.fromkeys(missions) if mission not in self._rows]
-        if any(not mission.strip() for mission in new):
-            raise InputError("an empty mission has no embedding; check the task's mission text")
-        if new:
-            self.table = torch.cat([self.table, torch.stack([self._encode(mission) for mission in new])])
-            self._rows.update({mission: len(self._rows) + k for k, mission in enumerate(new)})
-        return np.fromiter((self._rows[mission] for mission in missions), np.int64, len(missions))
-
-    def embed(self, missions: Sequence[str]) -> torch.Tensor:
-        """Embeddings (N, D) float32 of N missions. Raises: as `ids`."""
-        rows = torch.from_numpy(self.ids(missions))
-        return self.table[rows]
+        rows = torch.empty(len(missions), self.dim)
+        for row, mission in zip(rows, missions, strict=True):
+            if mission not in self._known:
+                if not mission.strip():
+                    raise InputError("an empty mission has no embedding; check the task's mission text")
+                if len(self._known) >= MAX_REMEMBERED:  # some tasks hardly ever repeat a mission
+                    self._known.clear()
+                self._known[mission] = self._encode(mission)
+            row.copy_(self._known[mission])
+        return rows
 
     def fingerprint(self) -> list[float]:
         """The first 8 numbers of a fixed probe mission's embedding, to 4 decimals: tells one encoder from another."""

@@ -249,16 +249,18 @@ def find_checkpoints(roots: Sequence[str | Path]) -> list[FoundCheckpoint]:
             if first != path and _read_bytes(first) != _read_bytes(path):
                 warnings.warn(f"{path} differs from {first}, which is used for the same run", stacklevel=2)
     for run in {replace(key, update=None) for key in found if key.update is not None} & found.keys():
-        update = _update_of(found[run])
+        update = update_of(FoundCheckpoint(run, found[run]))
         if update is not None:
             found.pop(replace(run, update=update), None)
     return [FoundCheckpoint(key, found[key]) for key in sorted(found, key=RunKey._order)]
 
 
-def _update_of(path: Path) -> int | None:
-    """Number of updates that a final checkpoint has seen; None if the file cannot be read or does not tell."""
+def update_of(found: FoundCheckpoint) -> int | None:
+    """Number of updates that a checkpoint has seen: of a final one, None if the file does not tell or is broken."""
+    if found.key.update is not None:
+        return found.key.update
     try:
-        checkpoint = load_checkpoint(path)
+        checkpoint = load_checkpoint(found.path)
     except InputError:
         return None  # not reported here: whoever evaluates the file will
     update = checkpoint.get("update", checkpoint["config"].get("num_updates"))
@@ -376,7 +378,9 @@ def load_teacher_results(path: str | Path, minigrid_version: str) -> dict[int, i
         content = orjson.loads(Path(path).read_bytes())
         if content["minigrid_version"] != minigrid_version:
             return {}
-        return {int(seed): result for seed, result in content["results"].items()}
+        results = {int(seed): result for seed, result in content["results"].items()}
+        is_whole = all(type(result) is str or (type(result) is int and result > 0) for result in results.values())
+        return results if is_whole else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

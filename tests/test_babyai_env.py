@@ -15,6 +15,7 @@ from minigrid.core.actions import Actions
 from minigrid.core.world_object import Ball, Box
 from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
 from minigrid.envs.babyai.core.verifier import GoToInstr, ObjDesc
+from minigrid.utils.baby_ai_bot import BabyAIBot
 
 import babyai_env
 from babyai_env import (
@@ -26,11 +27,13 @@ from babyai_env import (
     StepArrays,
     World,
     babyai_task_ids,
+    check_teachable,
     render_world,
     teacher_steps,
     training_seed,
 )
 from errors import InputError
+from grid_kernels import grid_codes
 from teacher import FAILURE_KINDS, TeacherFailure
 
 TASK_IDS = babyai_task_ids()
@@ -150,6 +153,32 @@ def test_bot_episodes(task_id):
         assert all(isinstance(steps, int) for steps in answers)
 
 
+@pytest.mark.parametrize("level", ["GoToLocal", "BlockedUnlockPickup", "KeyCorridorS4R3", "BossLevel"])
+def test_searches_of_the_bot(level):
+    """Full of balls, with some cells unseen: the path to each target is that of Minigrid's search, cell by cell."""
+    world, covered, beyond_blockers = World(f"BabyAI-{level}-v0"), 0, 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        world.reset(seed)
+        world.label()
+        bot, env = BabyAIBot(world.env), world.env
+        cells = [(x, y) for x in range(env.width) for y in range(env.height)]
+        for at in cells:
+            if env.grid.get(*at) is None and at != tuple(env.agent_pos) and rng.random() < 0.4:
+                env.grid.set(*at, Ball("red"))
+        world.codes[:] = grid_codes(env.grid)
+        world.seen[:] = rng.random(world.seen.shape) < 0.9
+        env.agent_dir, bot.vis_mask = seed % 4, world.seen
+        targets = [lambda pos, cell, at=cells[n]: pos == at for n in rng.permutation(len(cells))[:60]]
+        for accept in [*targets, lambda pos, cell: not world.seen[pos]]:
+            for with_blockers in (False, True):
+                ours = world.teacher._shortest_path(accept, with_blockers)
+                assert ours == bot._shortest_path(accept, with_blockers), seed
+                covered += 1
+                beyond_blockers += ours[2] and ours[0] is not None
+    assert covered == 12 * 61 * 2 and beyond_blockers > 10
+
+
 def test_step_limit():
     covered = 0
     for seed in (0, 1, 2):  # the bot needs about 20 steps
@@ -260,6 +289,17 @@ def test_every_task_can_be_driven_by_its_bot(task_id):
         assert task_id == "BabyAI-KeyInBox-v0" or not arrays.fresh_failures.any()
     if task_id in UNSOLVABLE:
         assert ends == failures > 0 and successes == 0
+
+
+def test_what_the_bot_cannot_solve_is_found_before_training():
+    refused = {}
+    for task_id in TASK_IDS:
+        try:
+            check_teachable(task_id, 0)
+        except InputError as error:
+            refused[task_id] = str(error)
+    assert set(refused) == UNSOLVABLE
+    assert all(task_id in text and "assertion 100" in text and "\n" not in text for task_id, text in refused.items())
 
 
 def test_task_whose_bot_never_begins(monkeypatch):
@@ -442,6 +482,15 @@ def test_bot_failure_ends_the_episode(corridor):
     np.testing.assert_array_equal(arrays.obs[0], first_obs(training_seed(5, 0, 1)))
     arrays = env.step(np.array([RIGHT, RIGHT]))
     assert (arrays.failure == -1).all() and not arrays.done.any() and not arrays.steps.any()
+
+
+def test_step_limit_comes_before_the_bot_failure(corridor):
+    """The bot is not asked about a state in which the episode has ended anyway."""
+    env = BabyAIVectorEnv(corridor, 1, 5, max_steps=2)
+    env.reset()
+    env.step(np.array([RIGHT]))
+    arrays = env.step(np.array([TOGGLE]))  # opens the box
+    assert arrays.truncated[0] and arrays.steps[0] == 2 and arrays.failure[0] == -1
 
 
 def test_worlds_that_the_bot_cannot_begin_are_passed_over(corridor, monkeypatch):

@@ -14,7 +14,7 @@ from tiny_encoder import COLOURS, build_tiny_encoder
 
 import mission_encoder
 from errors import InputError
-from mission_encoder import DEFAULT_MODEL, PROBE_MISSION, VOCAB_DIM, load_encoder
+from mission_encoder import DEFAULT_MODEL, PROBE_MISSION, VOCAB_DIM, encode_by_codes, load_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
 SWAPPED = ["put the red ball next to the green box", "put the green box next to the red ball"]
@@ -74,27 +74,35 @@ def test_vocab_tells_missions_apart():
     assert cosine.max() < 0.99
 
 
-# the table
+# what is remembered
 
 
-def test_ids_are_rows_of_the_table_in_order_of_appearance():
+def test_embeddings_come_in_order_and_are_copies():
     encoder = load_encoder("vocab")
-    assert encoder.table.shape == (0, 512)
-    first = encoder.ids(["c", "a", "c"])
-    assert first.dtype == np.int64 and first.tolist() == [0, 1, 0]
-    held = encoder.table
-    assert encoder.ids(["b", "a", "c", "b"]).tolist() == [2, 1, 0, 2]
-    assert held.shape == (2, 512) and torch.equal(encoder.table[:2], held)
-    assert torch.equal(encoder.embed(["a", "b"]), encoder.table[[1, 2]])
-    assert encoder.ids([]).shape == (0,) and encoder.embed([]).shape == (0, 512)
+    rows = encoder.embed(["c", "a", "c"])
+    assert rows.shape == (3, 512) and torch.equal(rows[0], rows[2]) and not torch.equal(rows[0], rows[1])
+    rows.zero_()
+    assert torch.equal(encoder.embed(["a"])[0], encode_by_codes("a"))
+    assert encoder.embed([]).shape == (0, 512)
+
+
+def test_memory_is_bounded_and_forgetting_changes_nothing(monkeypatch):
+    monkeypatch.setattr(mission_encoder, "MAX_REMEMBERED", 4)
+    encoder = load_encoder("vocab")
+    missions = [f"go to the {k} ball" for k in range(11)]
+    for start in range(9):
+        rows = encoder.embed(missions[start : start + 3])
+        assert torch.equal(rows, torch.stack([encode_by_codes(m) for m in missions[start : start + 3]]))
+        assert len(encoder._known) <= 4
+    assert torch.equal(encoder.embed(missions), torch.stack([encode_by_codes(m) for m in missions]))
 
 
 @pytest.mark.parametrize("mission", ["", "  "])
-def test_an_empty_mission_is_an_error_and_leaves_the_table_alone(mission):
+def test_an_empty_mission_is_an_error(mission):
     encoder = load_encoder("vocab")
     with pytest.raises(InputError, match="empty mission"):
-        encoder.ids(["go to the red ball", mission])
-    assert encoder.table.shape == (0, 512) and encoder.ids(["go"]).tolist() == [0]
+        encoder.embed(["go to the red ball", mission])
+    assert encoder.embed(["go"]).shape == (1, 512)
 
 
 # the path of a real model
@@ -120,12 +128,12 @@ def test_each_distinct_mission_is_encoded_once_and_alone(tiny):
     batch_sizes = []
     model = encoder._encode.model
     model.register_forward_hook(lambda module, args, kwargs, out: batch_sizes.append(len(out[0])), with_kwargs=True)
-    encoder.ids(MISSIONS * 3)
+    encoder.embed(MISSIONS * 3)
     encoder.embed(MISSIONS[::-1])
     encoder.fingerprint()
     assert not model.training
     assert batch_sizes == [1] * len(MISSIONS)
-    for mission, together in zip(MISSIONS, encoder.table, strict=True):
+    for mission, together in zip(MISSIONS, encoder.embed(MISSIONS), strict=True):
         assert torch.equal(load_encoder(str(tiny)).embed([mission])[0], together)
 
 
@@ -140,7 +148,7 @@ def test_location_keeps_the_recorded_name(tiny):
 
 def test_loading_leaves_the_random_stream_alone_and_prints_nothing(tiny, capfd):
     state = torch.get_rng_state()
-    load_encoder(str(tiny)).ids(MISSIONS)
+    load_encoder(str(tiny)).embed(MISSIONS)
     assert torch.equal(torch.get_rng_state(), state)
     assert capfd.readouterr() == ("", "")
 
@@ -154,7 +162,7 @@ def test_half_precision_weights_become_float32(tmp_path):
 
 def test_an_unknown_word_is_an_error(tiny):
     with pytest.raises(InputError, match="does not know every word of 'go to the zebra'"):
-        load_encoder(str(tiny)).ids(["go to the zebra"])
+        load_encoder(str(tiny)).embed(["go to the zebra"])
 
 
 def test_a_tokenizer_without_vocabulary_is_an_error(tmp_path):

@@ -1,0 +1,64 @@
+"""What several test files share: the flags of a tiny run, such a run as files, and scripts as subprocesses."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY_TASK = "BabyAI-GoToObj-v0"
+TINY_FLAGS = (
+    *("--task_id", TINY_TASK, "--num_envs", "4", "--unroll_len", "8", "--num_updates", "6", "--log_interval", "2"),
+    *("--expert_hidden_sizes", "0,4;0,8", "--router_hidden_size", "6", "--gru_hidden_size", "6"),
+    *("--intermediate_dim", "12", "--lang_dim", "5", "--lang_encoder", "vocab", "--device", "cpu"),
+)
+
+
+def script_command(name: str, *args) -> list[str]:
+    """The command line of a script of the repository; `name` without a folder, such as "train.py"."""
+    return [sys.executable, str(REPOSITORY / name), *map(str, args)]
+
+
+def script_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment, without the network for models, and with `env`."""
+    return os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"} | dict(env or {})
+
+
+def run_script(
+    name: str, *args, timeout: float = 120.0, env: Mapping[str, str] | None = None, cwd: str | Path = REPOSITORY
+) -> subprocess.CompletedProcess[str]:
+    """Run a script of the repository to its end with this Python; text output and return code, never an exception."""
+    return subprocess.run(
+        script_command(name, *args),
+        timeout=timeout,
+        env=script_environment(env),
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session", name="run_script")
+def run_script_fixture():
+    """`run_script` for tests that ask for it by name."""
+    return run_script
+
+
+@pytest.fixture(scope="session")
+def tiny_flags() -> list[str]:
+    """Flags of a run of a few seconds; a flag given once more after them wins."""
+    return list(TINY_FLAGS)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_flags) -> Path:
+    """A folder to run scripts in, with one finished MoE run, trial 0, below `checkpoints`; copy it to change it."""
+    root = tmp_path_factory.mktemp("tiny_run")
+    result = run_script("train_mop.py", *tiny_flags, cwd=root)
+    assert result.returncode == 0, result.stderr
+    return root

@@ -1,0 +1,481 @@
+"""Batch evaluation: what is missing, the files it leaves, bad checkpoints, several processes, a kill."""
+
+import csv
+import fcntl
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from eval_helpers import GOTO, UNLOCK, in_process, put, random_checkpoint, start, taught_checkpoint, the_error_line
+from PIL import Image
+
+import batch_eval
+import runs
+from babyai_env import MINIGRID_VERSION, World
+from eval_mop import episode_context, wilson_interval
+from runs import RunKey
+
+DOCUMENTED_COLUMNS = [
+    "checkpoint_path", "task_id", "trial", "num_episodes", "success_rate", "path_ratio", "mean_lpc",
+    "bot_plan_failures", "num_updates", "unroll_len", "lr", "lpc_alpha", "expert_hidden_sizes", "intermediate_dim",
+    "router_hidden_size", "max_steps", "lang_dim", "evaluated_at",
+]  # fmt: skip
+OUR_COLUMNS = [
+    "seed", "update", "policy", "lang_encoder", "normalize_lpc", "success_low", "success_high", "eval_seed",
+    "minigrid_version",
+]  # fmt: skip
+DOCUMENTED_HEADER = {
+    "schema_version", "checkpoint_path", "num_episodes", "evaluated_at", "metrics", "expert_hidden_sizes", "task_id",
+    "trial", "seed", "update", "config",
+}  # fmt: skip
+DOCUMENTED_EPISODE = {
+    "grid_size", "agent_start_pos", "agent_start_dir", "agent_start_room", "room_grid_shape", "room_bounds", "goals",
+    "doors", "keys", "balls", "boxes", "target_pos", "seed", "mission", "success", "truncated", "steps",
+    "expert_steps", "t_pick", "t_opened", "t_unlocked", "t_drop",
+}  # fmt: skip
+DOCUMENTED_STEP = {
+    "episode", "t_step", "position", "direction", "layer_routing", "lpc", "carrying", "door_unlocked",
+    "action_logits", "action",
+}  # fmt: skip
+FEW = ("--num_episodes", 3, "--device", "cpu")
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(batch_eval.warnings, "showwarning", batch_eval.warnings.showwarning)  # main sets it
+    return tmp_path
+
+
+def strict_json(path: Path) -> dict:
+    def refuse(token):
+        raise AssertionError(f"{path} holds {token}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def table_rows(path: str | Path = "evaluation_results.csv") -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def below(folder: str | Path, pattern: str) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob(pattern))
+
+
+@pytest.fixture
+def evaluated(monkeypatch) -> list[str]:
+    """Paths of the checkpoints that are evaluated in this process, in order."""
+    paths = []
+    evaluate_checkpoint = batch_eval.evaluate_checkpoint
+
+    def spy(found, *arguments):
+        paths.append(Path(found.path).as_posix())
+        return evaluate_checkpoint(found, *arguments)
+
+    monkeypatch.setattr(batch_eval, "evaluate_checkpoint", spy)
+    return paths
+
+
+def batch(evaluated: list[str], *flags) -> list[str]:
+    """What one successful call evaluates."""
+    evaluated.clear()
+    assert in_process(batch_eval.main, *FEW, *flags) == 0
+    return list(evaluated)
+
+
+def refused(capsys, *flags) -> str:
+    """The one line with which a command is refused."""
+    capsys.readouterr()
+    assert in_process(batch_eval.main, *FEW, *flags) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return the_error_line(captured.err)
+
+
+# --- what is missing ------------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_missing_is_evaluated(tree, evaluated, capsys):
+    files = {
+        put(tree / "checkpoints", random_checkpoint(0), trial=0): f"{GOTO}/trial_0",
+        put(tree / "checkpoints", random_checkpoint(1), trial=0, update=5): f"{GOTO}/trial_0/update_5",
+        put(tree / "checkpoints", random_checkpoint(2), trial=0, seed=7): f"{GOTO}/trial_0/seed_7",
+        put(tree / "checkpoints", random_checkpoint(3), trial=0, seed=7, update=10): f"{GOTO}/trial_0/seed_7/update_10",
+        put(tree / "modal_checkpoints", random_checkpoint(4, UNLOCK, max_steps=20), trial=2): f"{UNLOCK}/trial_2",
+    }
+    (tree / "checkpoints" / GOTO / "trial_0" / "training_state.pt").write_bytes(b"no checkpoint")
+    (tree / "checkpoints" / "checkpoint_final.pt").write_bytes(b"in no run's folder")
+    paths = [path.relative_to(tree).as_posix() for path in files]
+    assert sorted(batch(evaluated)) == sorted(paths) and len(paths) == 5
+    for name in ("result.json", "routing_data.json"):
+        assert below("evaluation_cache", name) == sorted(f"{folder}/{name}" for folder in files.values())
+    rows = table_rows()
+    assert sorted(row["checkpoint_path"] for row in rows) == sorted(paths)
+    assert f"{len(paths)} results in evaluation_results.csv" in capsys.readouterr().out
+    before = Path("evaluation_results.csv").read_bytes()
+    assert batch(evaluated) == [] and Path("evaluation_results.csv").read_bytes() == before
+    assert "5 checkpoints, 0 to evaluate" in capsys.readouterr().out
+
+    final, periodic, seeded, seeded_periodic, unlock = paths
+    selections = {
+        ("--task", UNLOCK): [unlock],
+        ("--trial", 0): [final, periodic, seeded, seeded_periodic],
+        ("--trial", 2): [unlock],
+        ("--seed", 7): [seeded, seeded_periodic],
+        ("--seed", 0): [final, periodic],  # without a seed of its own, a run's seed is its trial
+        ("--update", 5): [periodic],
+        ("--final_only",): [final, seeded, unlock],
+        ("--task", GOTO, "--seed", 7, "--update", 10): [seeded_periodic],
+        ("--task", GOTO, "--final_only", "--trial", 0): [final, seeded],
+        ("--checkpoint_dir", "modal_checkpoints"): [unlock],
+    }
+    for flags, expected in selections.items():
+        assert sorted(batch(evaluated, "--force", *flags)) == sorted(expected), flags
+    assert len(selections) == 10
+    assert len(batch(evaluated, "--force")) == 5 and len(table_rows()) == 5
+
+    # another file in the same place, and a lost result or cache, count as missing
+    shutil.copy(tree / seeded, tree / final)
+    assert batch(evaluated) == [final]
+    runs.result_path("evaluation_cache", RunKey(GOTO, 0, 7)).unlink()
+    runs.cache_path("evaluation_cache", RunKey(GOTO, 0, None, 5)).unlink()
+    assert sorted(batch(evaluated)) == sorted([seeded, periodic])
+    runs.result_path("evaluation_cache", RunKey(UNLOCK, 2)).write_text('{"task_id": ')
+    assert batch(evaluated) == [unlock] and len(table_rows()) == 5
+
+    for flags in (("--task", "BabyAI-GoTo-v0"), ("--trial", 9), ("--seed", 9), ("--update", 9)):
+        assert "none of the 5 checkpoints fits the filters" in refused(capsys, *flags)
+
+
+def test_skip_routing_first_and_the_caches_later(tree, evaluated):
+    path = put(tree / "checkpoints", random_checkpoint()).relative_to(tree).as_posix()
+    assert batch(evaluated, "--skip_routing") == [path]
+    assert below("evaluation_cache", "routing_data.json") == [] and len(table_rows()) == 1
+    (first,) = table_rows()
+    assert batch(evaluated, "--skip_routing") == []
+    assert batch(evaluated) == [path]
+    assert below("evaluation_cache", "routing_data.json") == [f"{GOTO}/trial_0/routing_data.json"]
+    (second,) = table_rows()
+    assert first["success_rate"] == second["success_rate"] and float(first["mean_lpc"]) == pytest.approx(
+        float(second["mean_lpc"]), rel=1e-6
+    )
+    assert batch(evaluated) == [] and batch(evaluated, "--skip_routing") == []
+    # evaluating again without the routing leaves the cache, which still is of this checkpoint
+    assert batch(evaluated, "--skip_routing", "--force") == [path] and batch(evaluated) == []
+    # a changed checkpoint's old cache does not count
+    put(tree / "checkpoints", random_checkpoint(1))
+    assert batch(evaluated, "--skip_routing") == [path] and batch(evaluated) == [path] and batch(evaluated) == []
+
+
+def test_final_and_periodic_checkpoint_of_one_update_are_one_row(tree, evaluated):
+    final = put(tree / "checkpoints", random_checkpoint(num_updates=20))
+    put(tree / "checkpoints", random_checkpoint(num_updates=20), update=20)
+    put(tree / "checkpoints", random_checkpoint(num_updates=10), update=10)
+    assert len(batch(evaluated)) == 2 and final.relative_to(tree).as_posix() in evaluated
+    assert [(row["update"], Path(row["checkpoint_path"]).name) for row in table_rows()] == [
+        ("10", "checkpoint_10.pt"),
+        ("20", "checkpoint_final.pt"),
+    ]
+    assert below("evaluation_cache", "routing_data.json") == [
+        f"{GOTO}/trial_0/routing_data.json",
+        f"{GOTO}/trial_0/update_10/routing_data.json",
+    ]
+
+
+def test_nothing_to_evaluate_and_bad_flags_are_one_line(tree, capsys):
+    assert "no checkpoint to evaluate under checkpoints, modal_checkpoints: there is none" in refused(capsys)
+    assert "under elsewhere" in refused(capsys, "--checkpoint_dir", "elsewhere")
+    assert list(tree.iterdir()) == []
+    put(tree / "checkpoints", random_checkpoint())
+    cases = {
+        ("--plots", "--skip_routing"): "--plots draws the routing that --skip_routing leaves out",
+        ("--num_episodes", "0"): "--num_episodes must be at least 1",
+        ("--num_envs", "x"): "--num_envs must be an integer",
+        ("--jobs", "0"): "--jobs must be at least 1",
+        ("--trial", "-1"): "--trial must be at least 0",
+        ("--update", "5.5"): "--update must be an integer",
+        ("--eval_seed", str(2**32)): "--eval_seed must be from 0",
+        ("--forced",): "--forced",
+    }
+    for flags, part in cases.items():
+        assert part in refused(capsys, *flags)
+    assert len(cases) == 8 and below(tree, "*.json") == []
+    assert in_process(batch_eval.main, "--help") == 0
+    text = capsys.readouterr().out
+    flags = "checkpoint_dir results_path cache_dir num_episodes num_envs eval_seed task trial seed update final_only"
+    flags = f"{flags} force skip_routing plots plots_dir jobs lang_encoder device".split()
+    assert all(f"--{flag} " in text or f"--{flag}\n" in text for flag in flags) and len(flags) == 18
+
+
+# --- the files ------------------------------------------------------------------------------------------------------
+
+
+def test_the_table(tree, evaluated):
+    put(tree / "checkpoints", taught_checkpoint(num_worlds=8, max_steps=20))
+    put(tree / "checkpoints", random_checkpoint(1, policy="gru", seed=3), trial=1, seed=3)
+    old = random_checkpoint(2, trial=4)
+    for key in ("seed", "policy", "num_envs", "residual", "num_updates", "gru_hidden_size"):
+        del old["config"][key]  # keys that older checkpoints lack
+    del old["update"]
+    put(tree / "checkpoints", old, trial=4)
+    assert len(batch(evaluated, "--eval_seed", 5)) == 3
+    rows = table_rows()
+    columns = list(rows[0])
+    assert columns[: len(DOCUMENTED_COLUMNS)] == DOCUMENTED_COLUMNS and len(DOCUMENTED_COLUMNS) == 18
+    assert columns[len(DOCUMENTED_COLUMNS) :][: len(OUR_COLUMNS)] == OUR_COLUMNS
+    assert [row["trial"] for row in rows] == ["0", "1", "4"]
+    integers = {
+        "num_episodes": ["3"] * 3,
+        "bot_plan_failures": ["0"] * 3,
+        "num_updates": ["20", "20", ""],
+        "update": ["20", "20", ""],
+        "seed": ["0", "3", ""],
+        "max_steps": ["20", "", ""],
+        "unroll_len": ["16"] * 3,
+        "intermediate_dim": ["24"] * 3,
+        "router_hidden_size": ["6"] * 3,
+        "lang_dim": ["8"] * 3,
+        "eval_seed": ["5"] * 3,
+        "num_envs": ["16", "16", ""],
+    }
+    for name, expected in integers.items():
+        assert [row[name] for row in rows] == expected, name
+    assert len(integers) == 12
+    assert [row["policy"] for row in rows] == ["mop", "gru", "mop"]
+    mixture = [[0, 8, 16], [24, 0]]
+    assert [json.loads(row["expert_hidden_sizes"]) for row in rows] == [mixture, [[32]], mixture]
+    for row in rows:
+        rate, low, high = (float(row[name]) for name in ("success_rate", "success_low", "success_high"))
+        assert (low, high) == pytest.approx(wilson_interval(round(3 * rate), 3), abs=1e-9)
+        assert row["path_ratio"] == "" if rate == 0 else float(row["path_ratio"]) >= 1.0
+        assert row["minigrid_version"] == MINIGRID_VERSION and row["lang_encoder"] == "vocab"
+        assert pd.Timestamp(row["evaluated_at"]).tzinfo is not None
+        key = RunKey.from_checkpoint(row["checkpoint_path"])
+        result = runs.load_result(runs.result_path("evaluation_cache", key))
+        assert result["success_rate"] == rate and result["mean_lpc"] == pytest.approx(float(row["mean_lpc"]))
+    assert [row["path_ratio"] == "" for row in rows] == [False, True, True]
+    assert float(rows[1]["mean_lpc"]) == 32.0**2
+
+
+def test_the_cache(tree, evaluated):
+    put(tree / "checkpoints", random_checkpoint(0, UNLOCK, max_steps=20), trial=3, seed=1)
+    put(tree / "checkpoints", random_checkpoint(1, policy="gru"), trial=0)
+    assert len(batch(evaluated, "--num_episodes", 7)) == 2
+    cases = {RunKey(UNLOCK, 3, 1): [3, 2], RunKey(GOTO, 0): [1]}
+    for key, num_experts in cases.items():
+        cache = strict_json(runs.cache_path("evaluation_cache", key))
+        row = runs.load_result(runs.result_path("evaluation_cache", key))
+        assert cache.keys() >= DOCUMENTED_HEADER | {"episodes", "routing_data"} and cache["schema_version"] == 4
+        assert (cache["task_id"], cache["trial"], cache["update"]) == (key.task_id, key.trial, 20)
+        assert cache["checkpoint_path"] == key.checkpoint("checkpoints").as_posix()
+        assert cache["num_episodes"] == len(cache["episodes"]) == 7
+        assert cache["config"]["lang_dim"] == 8 and cache["config"]["task_id"] == key.task_id
+        assert cache["expert_hidden_sizes"] == row["expert_hidden_sizes"]
+        assert cache["evaluated_at"] == row["evaluated_at"]
+        for name in ("success_rate", "path_ratio", "mean_lpc", "bot_plan_failures"):
+            assert cache["metrics"][name] == row[name]
+        world, steps = World(key.task_id), cache["routing_data"]
+        for episode in cache["episodes"]:
+            assert episode.keys() == DOCUMENTED_EPISODE
+            world.reset(episode["seed"])
+            context = episode_context(world)
+            assert {name: episode[name] for name in context} == context and episode["mission"] == world.mission
+        places = [(step["episode"], step["t_step"]) for step in steps]
+        assert places == [(k, t) for k, episode in enumerate(cache["episodes"]) for t in range(episode["steps"])]
+        for step in steps:
+            assert step.keys() == DOCUMENTED_STEP
+            weights = list(step["layer_routing"].values())
+            assert [len(layer) for layer in weights] == num_experts
+            assert all(sum(layer) == pytest.approx(1.0, abs=1e-4) for layer in weights)
+            assert step["action"] == int(np.argmax(step["action_logits"])) and len(step["action_logits"]) == 7
+            assert all(type(value) is int for value in (*step["position"], step["direction"]))
+            assert type(step["carrying"]) is type(step["door_unlocked"]) is bool
+        again = runs.load_cache(runs.cache_path("evaluation_cache", key))
+        assert len(again.steps) == len(steps) > 50 and again.header["metrics"] == cache["metrics"]
+    assert len(cases) == 2
+
+
+def test_heatmaps(tree, capsys):
+    put(tree / "checkpoints", random_checkpoint(0), trial=0, seed=1)
+    put(tree / "checkpoints", random_checkpoint(1, UNLOCK, max_steps=20), trial=2, update=4)
+    assert in_process(batch_eval.main, *FEW, "--plots") == 0
+    expected = [f"{GOTO}/trial_0/seed_1/routing_heatmap.png", f"{UNLOCK}/trial_2/update_4/routing_heatmap.png"]
+    assert below("plots", "*.*") == expected
+    out = capsys.readouterr().out
+    for path in expected:
+        assert f"heatmap: plots/{path}" in out
+        with Image.open(f"plots/{path}") as image:
+            assert image.format == "PNG" and min(image.size) > 200
+            assert len(np.unique(np.asarray(image.convert("L")))) > 20
+
+
+# --- bad checkpoints and foreign tables -----------------------------------------------------------------------------
+
+
+def test_one_bad_checkpoint_among_good_ones(tree, capsys):
+    root = tree / "checkpoints"
+    good = [put(root, random_checkpoint(k), trial=k) for k in (0, 9)]
+    cut = put(root, random_checkpoint(), trial=1)
+    cut.write_bytes(cut.read_bytes()[:-1500])
+    stray = put(root, random_checkpoint(task_id=UNLOCK), trial=2)
+    stray.parent.rename(root / GOTO / "trial_2")
+    mismatch = random_checkpoint()
+    put(root, mismatch | {"config": mismatch["config"] | {"router_hidden_size": 7}}, trial=3)
+    put(root, random_checkpoint(encoder_dim=768), trial=4)
+    put(root, {key: value for key, value in mismatch.items() if key != "lang_proj_state_dict"}, trial=5)
+    put(root, random_checkpoint(lang_encoder="./no_such_folder"), trial=6)
+    capsys.readouterr()
+    assert in_process(batch_eval.main, *FEW) == 1
+    out = capsys.readouterr().out
+    failed = [line for line in out.splitlines() if line.startswith("failed: ")]
+    reasons = {
+        1: "the file is cut short",
+        2: f"was trained on {UNLOCK}, not on {GOTO}",
+        3: "weights and config of the checkpoint disagree",
+        4: "768 numbers",
+        5: "lang_proj_state_dict",
+        6: "no_such_folder",
+    }
+    assert len(failed) == len(reasons) == 6 and "Traceback" not in out
+    for line, (trial, reason) in zip(sorted(failed), sorted(reasons.items()), strict=True):
+        assert line.startswith(f"failed: checkpoints/{GOTO}/trial_{trial}/checkpoint_final.pt: ") and reason in line
+    assert [row["checkpoint_path"] for row in table_rows()] == [path.relative_to(tree).as_posix() for path in good]
+    assert below("evaluation_cache", "routing_data.json") == [f"{GOTO}/trial_{k}/routing_data.json" for k in (0, 9)]
+
+
+def test_a_bug_in_one_evaluation_costs_no_other(tree, monkeypatch, capsys):
+    for trial in (0, 1, 2):
+        put(tree / "checkpoints", random_checkpoint(trial), trial=trial)
+    evaluate_checkpoint = batch_eval.evaluate_checkpoint
+
+    def fail(found, *arguments):
+        if found.key.trial == 1:
+            raise ZeroDivisionError("a bug")
+        return evaluate_checkpoint(found, *arguments)
+
+    monkeypatch.setattr(batch_eval, "evaluate_checkpoint", fail)
+    assert in_process(batch_eval.main, *FEW) == 1
+    out = capsys.readouterr().out
+    assert f"failed: checkpoints/{GOTO}/trial_1/checkpoint_final.pt: Traceback" in out and "a bug" in out
+    assert [row["trial"] for row in table_rows()] == ["0", "2"]
+
+
+def test_a_table_of_another_program_is_kept(tree, evaluated, capsys):
+    put(tree / "checkpoints", random_checkpoint())
+    foreign = ",".join(DOCUMENTED_COLUMNS) + "\nthere/checkpoint_final.pt,x,0" + ",1" * 15 + "\n"
+    cases = {"a table": foreign.encode(), "no table": b"\x80\x81\x00 bytes\n", "empty": b""}
+    for content in cases.values():
+        for path in tree.glob("evaluation_results*"):
+            path.unlink()
+        Path("evaluation_results.csv").write_bytes(content)
+        batch(evaluated)
+        (kept,) = tree.glob("evaluation_results.*.csv")
+        assert kept.read_bytes() == content and len(table_rows()) == 1
+        assert f"it is kept as {kept.name}" in capsys.readouterr().out
+        batch(evaluated)
+        assert list(tree.glob("evaluation_results.*.csv")) == [kept], "our own table is no foreign one"
+    assert len(cases) == 3
+
+
+def test_a_table_without_rows_is_our_own(tree, evaluated):
+    path = put(tree / "checkpoints", random_checkpoint())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    assert in_process(batch_eval.main, *FEW) == 1 and table_rows() == []
+    path.write_bytes(whole)
+    batch(evaluated)
+    assert len(table_rows()) == 1 and list(tree.glob("evaluation_results.*.csv")) == []
+
+
+def test_a_folder_in_the_place_of_the_table_is_left_alone(tree, capsys):
+    put(tree / "checkpoints", random_checkpoint())
+    assert in_process(batch_eval.main, *FEW, "--results_path", "checkpoints") == 2
+    assert "checkpoints" in the_error_line("error: " + capsys.readouterr().err.rpartition("error: ")[2])
+    assert below("checkpoints", "*.pt") == [f"{GOTO}/trial_0/checkpoint_final.pt"]
+
+
+# --- several processes ----------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_another_process_evaluates_is_left_to_it(tree, evaluated, capsys):
+    paths = [put(tree / "checkpoints", random_checkpoint(k), trial=k) for k in (0, 1)]
+    with paths[0].open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert batch(evaluated) == [paths[1].relative_to(tree).as_posix()]
+        assert f"{GOTO} trial 0: another process is evaluating it" in capsys.readouterr().out
+    assert batch(evaluated) == [paths[0].relative_to(tree).as_posix()] and len(table_rows()) == 2
+    # a checkpoint that was missing when this process looked, and that another one has evaluated since
+    found, settings = runs.find_checkpoints(["checkpoints"])[0], batch_eval.Settings(num_episodes=3, device="cpu")
+    evaluated.clear()
+    assert batch_eval.attempt(found, settings, force=False).status == "done" and evaluated == []
+    assert batch_eval.attempt(found, settings, force=True).status == "done" and len(evaluated) == 1
+
+
+def assert_complete(tree: Path, num_checkpoints: int) -> None:
+    """A row and a whole cache of each checkpoint, and no temporary file."""
+    rows = table_rows(tree / "evaluation_results.csv")
+    assert [row["trial"] for row in rows] == [str(trial) for trial in range(num_checkpoints)]
+    caches = below(tree / "evaluation_cache", "routing_data.json")
+    assert caches == sorted(f"{GOTO}/trial_{trial}/routing_data.json" for trial in range(num_checkpoints))
+    for path in caches:
+        cache = strict_json(tree / "evaluation_cache" / path)
+        assert len(cache["routing_data"]) == sum(episode["steps"] for episode in cache["episodes"])
+    assert below(tree / "evaluation_cache", ".*.tmp") == [] and list(tree.glob(".*.tmp")) == []
+
+
+def test_two_processes_share_the_work_and_lose_nothing(tree):
+    for trial in range(8):
+        put(tree / "checkpoints", random_checkpoint(trial), trial=trial)
+    Path("evaluation_results.csv").write_text("a table,of another program\n1,2\n")
+    processes = [start("batch_eval.py", "--num_episodes", 40, "--device", "cpu", cwd=tree) for _ in range(2)]
+    for process in processes:
+        out, err = process.communicate()
+        assert process.returncode == 0, out + err
+        assert "Traceback" not in err and "failed" not in out
+    assert_complete(tree, 8)
+    contents = [path.read_text() for path in tree.glob("evaluation_results.*.csv")]
+    assert contents.count("a table,of another program\n1,2\n") == 1
+
+
+def test_jobs_give_the_same_table(tree):
+    for trial in range(3):
+        put(tree / "checkpoints", random_checkpoint(trial), trial=trial)
+    bad = put(tree / "checkpoints", random_checkpoint(), trial=3)
+    bad.write_bytes(b"PK")
+    tables = []
+    two = start("batch_eval.py", *FEW, "--jobs", 2, "--cache_dir", "two", "--results_path", "two.csv", cwd=tree)
+    assert in_process(batch_eval.main, *FEW, "--cache_dir", "one", "--results_path", "one.csv") == 1
+    out, err = two.communicate()
+    assert two.returncode == 1 and out.count("failed: ") == 1 and "cut short" in out, out + err
+    tables = [pd.read_csv(name).drop(columns="evaluated_at") for name in ("one.csv", "two.csv")]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert len(tables[0]) == 3
+    assert below("one", "*.json") == below("two", "*.json") and len(below("one", "*.json")) == 3 * 2 + 1
+
+
+def test_a_killed_process_leaves_whole_files_and_the_next_one_finishes(tree, evaluated):
+    for trial in range(6):
+        put(tree / "checkpoints", random_checkpoint(trial), trial=trial)
+    process = start("batch_eval.py", "--num_episodes", 60, "--device", "cpu", cwd=tree)
+    while process.poll() is None and not below(tree, "result.json"):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode == -signal.SIGKILL, err
+    done = below("evaluation_cache", "result.json")
+    assert 1 <= len(done) < 6
+    for path in below("evaluation_cache", "*.json"):
+        strict_json(Path("evaluation_cache") / path)
+    for folder in {Path(path).parent for path in done}:
+        assert len(strict_json(Path("evaluation_cache") / folder / "routing_data.json")["episodes"]) == 60
+    assert len(batch(evaluated, "--num_episodes", 60)) == 6 - len(done)
+    for path in tree.rglob(".*.tmp"):  # what the killed process was writing
+        path.unlink()
+    assert_complete(tree, 6)

@@ -1,0 +1,563 @@
+"""The loss by hand, updates against a plain implementation, golden losses, one state that saves, forks and resumes."""
+
+import itertools
+import math
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_FLAGS
+from torch import nn
+
+import babyai_env
+import imitation
+import runs
+from babyai_env import NO_LABEL, BabyAIVectorEnv, training_seed
+from configuration import parse_config
+from errors import InputError
+from imitation import ImitationRun, choose_device, imitation_loss
+from mission_encoder import load_encoder
+from teacher import FAILURE_KINDS, TeacherFailure
+
+ENCODER = load_encoder("vocab")
+
+# The first losses of the run below; recorded once. A change of the world, the teacher, a weight's initial value or the
+# order of a random stream moves them by far more than the tolerance, another CPU's rounding by far less.
+GOLDEN_LOSSES = [1.978917, 1.934775, 1.986210, 1.911059, 1.906685, 1.845729, 1.749410, 1.778946]
+
+
+def tiny_config(**changes) -> dict:
+    """The config of a tiny run as `train` makes it."""
+    config, _ = parse_config("a test", list(TINY_FLAGS))
+    config |= {"policy": "mop", "seed": 0, "lang_encoder": ENCODER.name, "encoder_dim": ENCODER.dim}
+    assert not set(changes) - set(config)
+    return config | changes
+
+
+@pytest.fixture
+def make_run():
+    """Tiny runs that are closed at the end of the test."""
+    made = []
+
+    def make(**changes) -> ImitationRun:
+        made.append(ImitationRun(tiny_config(**changes), ENCODER, choose_device("cpu")))
+        return made[-1]
+
+    yield make
+    for run in made:
+        run.close()
+
+
+def losses(run: ImitationRun, num_updates: int) -> list[float]:
+    return [run.step_update()["loss"] for _ in range(num_updates)]
+
+
+def tensors(value, path="") -> dict[str, torch.Tensor]:
+    """Every tensor of a nested state by its path; numbers and texts become tensors and hashes too."""
+    if isinstance(value, torch.Tensor):
+        return {path: value}
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    else:
+        return {path: torch.tensor(value if isinstance(value, int | float) else hash(value))}
+    return {name: t for key, item in items for name, t in tensors(item, f"{path}.{key}").items()}
+
+
+def assert_same_state(one: dict, other: dict) -> None:
+    """Equal in every bit, config and all."""
+    one, other = tensors(one), tensors(other)
+    assert one.keys() == other.keys() and len(one) > 100
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def weights(run: ImitationRun) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in (*run.policy.parameters(), *run.lang_proj.parameters())])
+
+
+# --- the loss -------------------------------------------------------------------------------------------------------
+
+
+def toy_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits (2, 2, 3) with probabilities known by hand, labels with one gap, LPC with mean 10."""
+    probabilities = [[[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]], [[1 / 3, 1 / 3, 1 / 3], [0.2, 0.2, 0.6]]]
+    labels = torch.tensor([[0, 1], [NO_LABEL, 2]])
+    return torch.tensor(probabilities, dtype=torch.float64).log(), labels, torch.tensor([[4.0, 8.0], [12.0, 16.0]])
+
+
+def test_loss_by_hand():
+    logits, labels, lpc = toy_batch()
+    ce = -(math.log(0.5) + math.log(0.8) + math.log(0.6)) / 3  # the gap is no fourth label
+    expected = {
+        (0.0, False): ce,
+        (0.0, True): ce,
+        (0.5, False): ce + 0.5 * 10.0,
+        (0.5, True): ce + 0.5 * 10.0 / (ce + 0.25),
+    }
+    for (alpha, normalize), value in expected.items():
+        for detach in (False, True):  # the value is the same, the gradient is not
+            loss, cross_entropy = imitation_loss(logits, labels, lpc, alpha, normalize, 0.25, detach)
+            assert loss.item() == pytest.approx(value, abs=1e-6)
+            assert cross_entropy.item() == pytest.approx(ce, abs=1e-6)
+            assert loss.shape == cross_entropy.shape == ()
+    assert len(expected) == 4
+
+
+def test_positions_without_a_label_have_no_influence():
+    logits, labels, lpc = toy_batch()
+    for junk in (0.0, 50.0, -3.0):
+        changed = logits.clone()
+        changed[1, 0] = torch.tensor([junk, 0.0, 1.0])
+        changed.requires_grad_()
+        loss, _ = imitation_loss(changed, labels, lpc)
+        loss.backward()
+        assert loss.item() == imitation_loss(logits, labels, lpc)[0].item()
+        assert (changed.grad[1, 0] == 0).all() and (changed.grad[labels != NO_LABEL] != 0).all()
+    silent = torch.full_like(labels, NO_LABEL)
+    for normalize in (False, True):
+        logits, lpc = logits.detach().requires_grad_(), lpc.detach().requires_grad_()
+        loss, cross_entropy = imitation_loss(logits, silent, lpc, 0.5, normalize, 0.25)
+        loss.backward()
+        assert cross_entropy.item() == 0.0 and loss.item() == pytest.approx(0.5 * 10.0 / (0.25 if normalize else 1.0))
+        assert (logits.grad == 0).all() and torch.isfinite(lpc.grad).all() and (lpc.grad > 0).all()
+
+
+def test_gradient_of_live_and_detached_denominator():
+    """d loss / d logits = (1 - alpha LPC / (CE + eps)^2) d CE / d logits with a live denominator, else d CE alone."""
+    alpha, eps = 0.02, 0.25
+    logits, labels, lpc = toy_batch()
+    logits.requires_grad_()
+    _, cross_entropy = imitation_loss(logits, labels, lpc)
+    (by_logits,) = torch.autograd.grad(cross_entropy, logits)
+    ce = cross_entropy.item()
+    factors = {False: 1 - alpha * 10.0 / (ce + eps) ** 2, True: 1.0}
+    for detach, factor in factors.items():
+        lpc = lpc.detach().requires_grad_()
+        loss, _ = imitation_loss(logits, labels, lpc, alpha, True, eps, detach)
+        of_logits, of_lpc = torch.autograd.grad(loss, (logits, lpc))
+        assert torch.allclose(of_logits, factor * by_logits, rtol=1e-6, atol=1e-9)
+        assert torch.allclose(of_lpc, torch.full_like(of_lpc, alpha / (ce + eps) / 4))
+    assert 0.1 < factors[False] < 0.9  # so that the two forms are told apart
+
+
+# --- one update against a plain implementation ----------------------------------------------------------------------
+
+
+class PlainTraining:
+    """The same training with nothing shared but weights, worlds and mission vectors.
+
+    Modules are called one step at a time, back-propagation is autograd's through the steps that were acted on.
+    """
+
+    def __init__(self, run: ImitationRun):
+        self.config, self.policy, self.lang_proj = run.config, deepcopy(run.policy), deepcopy(run.lang_proj)
+        config = self.config
+        self.env = BabyAIVectorEnv(config["task_id"], config["num_envs"], config["seed"], config["max_steps"])
+        self.env.reset()
+        self.parameters = [*self.policy.parameters(), *self.lang_proj.parameters()]
+        self.adam = torch.optim.Adam(self.parameters, lr=config["lr"])
+        self.states: dict[str, torch.Tensor] = {}
+        self.layers = getattr(self.policy, "moe_layers", [])
+
+    def _recall(self, name: str, size: int) -> torch.Tensor:
+        return self.states.get(name, torch.zeros(1, self.config["num_envs"], size))
+
+    def act(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (N, A) and LPC (N,) of one step."""
+        lang = self.lang_proj(ENCODER.embed(self.env.missions))
+        x = self.policy.input_projection(torch.cat([torch.from_numpy(self.env.arrays.obs.copy()), lang], 1))[None]
+        lpc = torch.zeros(self.config["num_envs"])
+        if self.config["policy"] == "gru":
+            size = self.policy.gru.hidden_size
+            x, self.states["gru"] = self.policy.gru(x, self._recall("gru", size))
+            lpc = lpc + size**2
+        for index, layer in enumerate(self.layers):
+            name = f"router {index}"
+            mix, self.states[name] = layer.router(x, self._recall(name, layer.router.hidden_size))
+            y = torch.zeros_like(x)
+            for e, expert in enumerate(layer.experts):
+                name = f"expert {index} {e}"
+                out, self.states[name] = expert(x, self._recall(name, expert.hidden_size))
+                y = y + mix[..., e : e + 1] * out
+                lpc = lpc + mix[0, :, e] * expert.hidden_size**2
+            x = layer.norm(x + y) if self.config["residual"] else y
+        return self.policy.head(x)[0], lpc
+
+    def step_update(self) -> float:
+        """The loss of one update."""
+        config = self.config
+        errors, costs = [], []
+        self.states = {name: state.detach() for name, state in self.states.items()}
+        for _ in range(config["unroll_len"]):
+            logits, lpc = self.act()
+            costs.append(lpc)
+            for i in range(config["num_envs"]):
+                if self.env.arrays.label_valid[i]:
+                    errors.append(-logits[i].log_softmax(0)[int(self.env.arrays.label[i])])
+            self.env.step(logits.argmax(1).numpy())
+            begins = torch.from_numpy(self.env.arrays.done)[None, :, None]
+            self.states = {name: state * ~begins for name, state in self.states.items()}
+        ce = torch.stack(errors).mean()
+        cost = config["lpc_alpha"] * torch.stack(costs).mean()
+        if config["normalize_lpc"]:
+            cost = cost / (ce + config["lpc_eps"])
+        self.adam.zero_grad()
+        (ce + cost).backward()
+        if config["grad_clip"]:
+            nn.utils.clip_grad_norm_(self.parameters, config["grad_clip"])
+        self.adam.step()
+        return (ce + cost).item()
+
+
+VARIANTS = {
+    "mixture": {},
+    "residual": {"residual": True, "lpc_alpha": 1e-3},
+    "normalised": {"lpc_alpha": 1e-3, "normalize_lpc": True, "expert_hidden_sizes": [[0, 3, 5], [4], [0]]},
+    "baseline": {"policy": "gru", "grad_clip": 0.0},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_updates_equal_a_plain_implementation(make_run, variant):
+    # episodes of at most 5 steps: they end within every unroll, and at different places
+    run = make_run(max_steps=5, unroll_len=7, lr=1e-2, **VARIANTS[variant])
+    plain = PlainTraining(run)
+    own, other = losses(run, 4), [plain.step_update() for _ in range(4)]
+    assert own == pytest.approx(other, abs=1e-5)
+    assert run.counts["episodes"] >= 4 * 4
+    after = torch.cat([p.detach().flatten() for p in plain.parameters])
+    assert torch.allclose(weights(run), after, atol=1e-3)  # Adam divides by the gradient's size: rounding shows here
+    assert len(set(own)) == 4
+
+
+def without_labels(monkeypatch, is_silent):
+    """Take labels away after each reset and step: `is_silent(t, slot)`, t counting the calls of one environment."""
+    fill = BabyAIVectorEnv._call
+
+    def call(env, verb, **arguments):
+        arrays = fill(env, verb, **arguments)
+        env.calls = getattr(env, "calls", -1) + 1
+        for i in range(env.num_envs):
+            if is_silent(env.calls, i):
+                arrays.label[i], arrays.label_valid[i] = NO_LABEL, False
+        return arrays
+
+    monkeypatch.setattr(BabyAIVectorEnv, "_call", call)
+
+
+def test_states_without_a_label_are_not_trained_on(make_run, monkeypatch):
+    without_labels(monkeypatch, lambda t, slot: slot == 1 or (t + slot) % 3 == 0)
+    run = make_run(lr=1e-2)
+    plain = PlainTraining(run)
+    assert losses(run, 3) == pytest.approx([plain.step_update() for _ in range(3)], abs=1e-5)
+
+
+def test_an_unroll_without_any_label_changes_nothing(make_run, monkeypatch):
+    without_labels(monkeypatch, lambda t, slot: True)
+    run = make_run()
+    before = weights(run)
+    measures = run.step_update()
+    assert measures["loss"] == measures["cross_entropy"] == measures["grad_norm"] == 0.0
+    assert math.isnan(measures["accuracy"])  # of no label
+    assert torch.equal(weights(run), before) and run.update == 1
+
+
+# --- failures of the teacher ----------------------------------------------------------------------------------------
+
+
+def test_failures_of_the_teacher_are_counted_and_outside_the_success_rate(make_run, monkeypatch):
+    """A teacher that fails at the beginning of each third world, and after three steps in each fourth."""
+    answer, fresh, later, seen = babyai_env.World.label, [], [], []
+
+    def label(world):
+        if world.seed % 3 == 0 and world.num_steps == 0:
+            fresh.append(world)
+            raise TeacherFailure("assertion")
+        if world.seed % 4 == 0 and world.num_steps == 3:
+            later.append(world)
+            raise TeacherFailure("disappeared_box")
+        return answer(world)
+
+    step = BabyAIVectorEnv.step
+
+    def record(env, actions):
+        arrays = step(env, actions)
+        seen.extend(zip(arrays.done, arrays.failure, arrays.reward, arrays.label_valid, arrays.steps, strict=True))
+        return arrays
+
+    monkeypatch.setattr(babyai_env.World, "label", label)
+    monkeypatch.setattr(BabyAIVectorEnv, "step", record)
+    run = make_run(max_steps=6)
+    assert any(training_seed(0, slot, 0) % 3 == 0 for slot in range(4))  # the very first worlds count too
+    for _ in range(12):
+        run.step_update()
+    own = set(map(id, run.env._slots.worlds))  # not the world in which a success is replayed for the path ratio
+    ended = [(failure, reward) for done, failure, reward, *_ in seen if done]
+    failed = [failure for failure, _ in ended if failure >= 0]
+    assert len(failed) == sum(id(world) in own for world in later) > 0
+    assert run.counts["disappeared_box"] == len(failed)
+    assert run.counts["bot_plan_failures"] == sum(id(world) in own for world in fresh) > 0
+    assert run.counts["episodes"] == len(ended) - len(failed) == len(run.recent_success) > 0
+    assert list(run.recent_success) == [float(reward > 0) for failure, reward in ended if failure < 0]
+    assert sum(run.counts[kind] for kind in FAILURE_KINDS) == len(failed)
+    assert all(valid for *_, valid, _ in seen)  # a failed world makes room at once: none of its states is left
+    assert all(steps == 3 for done, failure, _, _, steps in seen if failure >= 0)
+    summary = run.summary()
+    assert summary["failures_disappeared_box"] == len(failed) and summary["episodes"] == run.counts["episodes"]
+    assert summary["success_rate"] == pytest.approx(sum(run.recent_success) / len(run.recent_success))
+
+
+# --- golden record, resume, fork ------------------------------------------------------------------------------------
+
+
+def test_golden_losses_and_the_tail_after_a_resume(make_run, tmp_path):
+    run = make_run(max_steps=12)
+    first = losses(run, 4)
+    runs.save_training_state(tmp_path / "training_state.pt", run.state())
+    whole = first + losses(run, 4)
+    assert whole == pytest.approx(GOLDEN_LOSSES, abs=1e-4)
+
+    state = runs.load_training_state(tmp_path / "training_state.pt")
+    for _ in range(2):  # one loaded state serves several runs: training one leaves it as it is
+        resumed = make_run(max_steps=12)
+        resumed.load_state(state)
+        assert resumed.update == 4 and losses(resumed, 4) == whole[4:]
+        assert_same_state(resumed.state(), run.state())
+        assert resumed.summary() == pytest.approx(run.summary(), nan_ok=True)
+
+
+def test_a_state_before_the_first_update_is_a_state(make_run):
+    run, resumed = make_run(), make_run()
+    resumed.load_state(run.state())
+    assert losses(run, 2) == losses(resumed, 2)
+
+
+def test_a_copy_goes_on_alike_and_shares_nothing(make_run):
+    run = make_run(max_steps=12)
+    losses(run, 3)
+    before = run.state()
+    fork, twin = run.copy(), run.copy()
+    assert_same_state(fork.state(), before)
+    fork.config["lr"] = 7.0
+    fork.config["expert_hidden_sizes"][0][0] = 99
+    assert run.config == tiny_config(max_steps=12)
+    of_fork = losses(fork, 4)
+    with torch.no_grad():
+        for tensor in (*fork.policy.parameters(), *fork.lang_proj.parameters(), fork.hidden):
+            tensor.fill_(1.0)
+    fork.recent_success.clear()
+    fork.counts["episodes"] = -1
+    assert_same_state(run.state(), before)
+    assert losses(run, 4) == losses(twin, 4) == of_fork
+    assert_same_state(run.state(), twin.state())
+
+
+def test_the_state_is_plain(make_run, tmp_path):
+    run = make_run()
+    losses(run, 1)
+    state = run.state()
+    count = 0
+
+    def check(value):
+        nonlocal count
+        count += 1
+        assert type(value) in (torch.Tensor, int, float, bool, str, list, dict, type(None)), type(value)
+        for item in value.items() if type(value) is dict else ():
+            assert type(item[0]) in (str, int)
+            check(item[1])
+        for item in value if type(value) is list else ():
+            check(item)
+
+    check(state)
+    assert count > 100
+    runs.save_training_state(tmp_path / "state.pt", state)
+    assert_same_state(torch.load(tmp_path / "state.pt", weights_only=True), state)
+    assert not {"resume", "overwrite"} & state["config"].keys()
+
+
+def test_a_state_of_another_size_is_refused(make_run):
+    run = make_run()
+    with pytest.raises(InputError, match="4 environments"):
+        make_run(num_envs=3).load_state(run.state())
+
+
+# --- seeds and workers ----------------------------------------------------------------------------------------------
+
+
+def test_seed_decides_and_workers_do_not(make_run):
+    trained = {}
+    for name, changes in {
+        "one": {"seed": 5},
+        "again": {"seed": 5},
+        "workers": {"seed": 5, "num_workers": 2},
+        "more workers than slots": {"seed": 5, "num_workers": 9},
+        "other": {"seed": 6},
+    }.items():
+        run = make_run(max_steps=12, **changes)
+        torch.rand(3), np.random.default_rng().random()  # other random streams have no say
+        losses(run, 3)
+        trained[name] = run
+    for name in ("again", "workers", "more workers than slots"):
+        assert torch.equal(weights(trained[name]), weights(trained["one"])), name
+        assert torch.equal(trained[name].hidden, trained["one"].hidden)
+        state, num_workers = trained[name].state(), trained[name].config["num_workers"]
+        assert_same_state(state, trained["one"].state() | {"config": state["config"]})
+        assert num_workers == {"again": 0, "workers": 2}.get(name, 9)
+    assert not torch.equal(weights(trained["other"]), weights(trained["one"]))
+    fork = trained["workers"].copy()
+    try:
+        assert losses(fork, 2) == losses(trained["one"], 2)
+    finally:
+        fork.close()
+
+
+def test_without_a_seed_the_trial_is_the_seed(tmp_path):
+    """Trial 3 equals trial 0 with seed 3; both differ from trial 0."""
+    saved = {}
+    for name, words in {"trial 3": "--trial 3", "seed 3": "--seed 3", "trial 0": "--trial 0"}.items():
+        argv = [*TINY_FLAGS, "--num_updates", "2", "--checkpoint_dir", str(tmp_path), *words.split()]
+        config, given = parse_config("a test", argv)
+        saved[name] = runs.load_checkpoint(imitation.train(config | {"policy": "mop"}, given))
+    folder = tmp_path / "BabyAI-GoToObj-v0"
+    assert [runs.RunKey.from_checkpoint(p) for p in sorted(folder.rglob("*final.pt"))] == [
+        runs.RunKey("BabyAI-GoToObj-v0", 0),
+        runs.RunKey("BabyAI-GoToObj-v0", 0, 3),
+        runs.RunKey("BabyAI-GoToObj-v0", 3),
+    ]
+    assert [saved[name]["config"]["seed"] for name in saved] == [3, 3, 0]
+    for part in ("policy_state_dict", "lang_proj_state_dict"):
+        one, two, three = (saved[name][part] for name in ("trial 3", "seed 3", "trial 0"))
+        assert all(torch.equal(one[key], two[key]) for key in one)
+        assert not any(torch.equal(one[key], three[key]) for key in one)
+
+
+# --- what the settings do -------------------------------------------------------------------------------------------
+
+
+def test_the_mission_projection_is_trained_or_frozen(make_run):
+    for is_trained in (True, False):
+        run = make_run(train_lang_proj=is_trained)
+        before = deepcopy(run.lang_proj.state_dict())
+        policy_before = deepcopy(run.policy.state_dict())
+        losses(run, 2)
+        after = run.lang_proj.state_dict()
+        assert [torch.equal(before[name], after[name]) for name in ("weight", "bias")] == [not is_trained] * 2
+        assert not any(torch.equal(policy_before[name], tensor) for name, tensor in run.policy.state_dict().items())
+        resumed = make_run(train_lang_proj=is_trained)
+        resumed.load_state(run.state())
+        assert losses(resumed, 1) == losses(run, 1)
+
+
+def test_clipping_and_none(make_run):
+    def norm(run):
+        return torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in run.parameters])).item()
+
+    free, wide, narrow = (make_run(grad_clip=value) for value in (0.0, 1e9, 0.01))
+    for update in range(3):
+        measured = [run.step_update()["grad_norm"] for run in (free, wide, narrow)]
+        assert norm(free) == pytest.approx(measured[0], rel=1e-5) and measured[0] > 0.1
+        assert norm(narrow) == pytest.approx(0.01, rel=1e-3)
+        if update == 0:
+            assert measured[2] == pytest.approx(measured[0])  # the measure is taken before clipping
+    assert torch.equal(weights(free), weights(wide))
+    assert not torch.equal(weights(free), weights(narrow))
+
+
+def test_a_cost_of_complexity_lowers_it(make_run):
+    lpc = {}
+    for name, changes in {
+        "none": {},
+        "plain": {"lpc_alpha": 0.1},
+        "normalised": {"lpc_alpha": 0.1, "normalize_lpc": True},
+        "detached": {"lpc_alpha": 0.1, "normalize_lpc": True, "lpc_detach": True},
+    }.items():
+        run = make_run(lr=1e-2, **changes)
+        measures = [run.step_update() for _ in range(20)]
+        assert 0.0 < measures[0]["lpc"] < 4**2 + 8**2
+        lpc[name] = measures[-1]["lpc"]
+    assert all(lpc[name] < 0.5 * lpc["none"] for name in ("plain", "normalised", "detached")), lpc
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(make_run):
+    run = make_run()
+    with torch.no_grad():
+        run.policy.head.weight[0, 0] = math.nan
+    with pytest.raises(InputError, match=r"diverged at update 1.*--lr"):
+        run.step_update()
+
+
+# --- the warning about a loss that rewards errors -------------------------------------------------------------------
+
+
+class _Settings:
+    """What the warning needs of a run."""
+
+    def __init__(self, **changes):
+        self.config, self.update = tiny_config(**changes), 17
+
+
+def test_the_warning_comes_exactly_where_the_loss_rewards_errors(capsys):
+    """That is: where the derivative of the loss by the cross-entropy is negative."""
+    cases = warned = 0
+    for alpha, eps, lpc in itertools.product((0.0, 1e-4, 1e-2), (0.01, 0.5), (0.0, 10.0, 75.0)):
+        settings = _Settings(lpc_alpha=alpha, normalize_lpc=True, lpc_eps=eps)
+        ce = torch.linspace(0.0, 1.2, 14, dtype=torch.float64, requires_grad=True)  # none of them on the border
+        (slopes,) = torch.autograd.grad((ce + alpha * lpc / (ce + eps)).sum(), ce)
+        assert (slopes.abs() > 1e-6).all()
+        for x, slope in zip(ce.tolist(), slopes.tolist(), strict=True):
+            has_warned = imitation._warn_of_reward_for_errors(settings, {"cross_entropy": x, "lpc": lpc})
+            out = capsys.readouterr().out
+            assert has_warned == (slope < 0) == ("update 17" in out and "rewards errors" in out)
+            assert out.count("\n") == has_warned
+            cases, warned = cases + 1, warned + has_warned
+    assert cases == 18 * 14 and warned >= 20, warned
+
+
+def test_no_other_form_of_the_loss_is_warned_of():
+    measures = {"cross_entropy": 0.0, "lpc": 75.0}
+    assert imitation._warn_of_reward_for_errors(_Settings(lpc_alpha=1.0, normalize_lpc=True), measures)
+    others = [
+        {"normalize_lpc": True},
+        {"lpc_alpha": 1.0},
+        {"lpc_alpha": 1.0, "normalize_lpc": True, "lpc_detach": True},
+    ]
+    for changes in others:
+        assert not imitation._warn_of_reward_for_errors(_Settings(**changes), measures)
+    assert len(others) == 3
+
+
+def test_a_run_warns_once(tmp_path, capsys):
+    argv = [*TINY_FLAGS, "--num_updates", "4", "--checkpoint_dir", str(tmp_path), "--lpc_alpha", "1", "--normalize_lpc"]
+    config, given = parse_config("a test", argv)
+    imitation.train(config | {"policy": "mop"}, given)
+    assert capsys.readouterr().out.count("rewards errors") == 1
+
+
+# --- the log --------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_keeps_its_own_rows_only(make_run, tmp_path):
+    """A log without a state is of another run; with one, rows after the state are taken again."""
+    run, path = make_run(), tmp_path / "training_log.csv"
+    path.write_text("update,seconds,env_steps\n1,1.0,32\n")
+    log = imitation.TrainingLog(path, run)
+    assert log.rows == [] and not path.exists()
+    log.add(run.step_update())
+    log.write_row(run)
+    log.add(run.step_update())
+    log.add(measures := run.step_update())
+    unfinished, state = log.unfinished_row, run.state()
+    log.add(run.step_update())
+    log.write_row(run)
+    assert [row["update"] for row in log.rows] == [1, 4]
+
+    resumed = make_run()
+    resumed.load_state(state)
+    again = imitation.TrainingLog(path, resumed, unfinished)
+    assert [row["update"] for row in again.rows] == [1] and unfinished["count"] == 2
+    again.add(resumed.step_update())
+    row = again.write_row(resumed)
+    assert {name: row[name] for name in measures} == {name: log.rows[1][name] for name in measures}
