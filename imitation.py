@@ -16,7 +16,6 @@ from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,10 +27,9 @@ from configuration import RUNTIME_KEYS, parse_config
 from errors import InputError
 from mission_encoder import MissionEncoder, load_encoder
 from mixture_of_experts import build_policy, compute_lpc, reset_hidden
-from plotting_utils import plot_training_curve
 from teacher import FAILURE_KINDS
+from training_log import RECENT_EPISODES, TrainingLog, bar_text, closing_table
 
-RECENT_EPISODES = 100  # success rate and path ratio in the log are over so many last episodes
 STATE_INTERVAL_S = 120.0  # time between states on disk from which a killed run continues
 
 
@@ -259,52 +257,6 @@ class _Interruption:
         self.signal = number
 
 
-class TrainingLog:
-    """training_log.csv: rows of means since the last row; the file is replaced as a whole."""
-
-    def __init__(self, path: Path, run: ImitationRun, unfinished_row: dict | None = None):
-        """Of an earlier part of the run, rows are kept up to `run.update`; `unfinished_row` is of its last state."""
-        self.path, self.rows = path, []
-        self._sums = dict(unfinished_row or {})
-        self._count = self._sums.pop("count", 0)
-        if run.update == 0:
-            path.unlink(missing_ok=True)
-        elif path.is_file():
-            old = pd.read_csv(path)
-            self.rows = old[old["update"] <= run.update].to_dict("records")
-        self._seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
-        self._steps_before = run.env_steps
-        self._start = self._last = time.perf_counter()
-
-    def add(self, measures: dict[str, float]) -> None:
-        """Measures of one update."""
-        self._count += 1
-        for name, value in measures.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-
-    @property
-    def unfinished_row(self) -> dict[str, float]:
-        """Sums since the last row and the number of updates in them."""
-        return self._sums | {"count": self._count}
-
-    def write_row(self, run: ImitationRun) -> dict[str, float]:
-        """Close the present row and write the file."""
-        now = time.perf_counter()
-        row = {"update": run.update, "env_steps": run.env_steps}
-        row |= {name: total / self._count for name, total in self._sums.items()} | run.summary()
-        row["steps_per_s"] = (run.env_steps - self._steps_before) / max(now - self._last, 1e-9)
-        row["seconds"] = self._seconds_before + now - self._start
-        self.rows.append(row)
-        self._sums, self._count, self._last, self._steps_before = {}, 0, now, run.env_steps
-        self.save()
-        return row
-
-    def save(self) -> None:
-        """Write all rows."""
-        text = pd.DataFrame(self.rows).to_csv(index=False)
-        runs.write_atomic(self.path, lambda file: file.write(text.encode()))
-
-
 def train(config: dict, given: Sequence[str] | set[str] = ()) -> Path:
     """Train one run to its final checkpoint and return the checkpoint's path.
 
@@ -330,6 +282,8 @@ def train(config: dict, given: Sequence[str] | set[str] = ()) -> Path:
     encoder.check_fingerprint(config.get("encoder_fingerprint"))
     config |= {"lang_encoder": encoder.name, "encoder_dim": encoder.dim, "encoder_fingerprint": encoder.fingerprint()}
     wandb_run = _start_wandb(config, key)
+    for leftover in folder.glob(".*.tmp"):  # of a writer that was killed; a run has one writer
+        leftover.unlink()
 
     run = ImitationRun(config, encoder, device)
     try:
@@ -363,7 +317,9 @@ def _saved_state(folder: Path, config: dict, given: set[str]) -> dict | None:
         print(f"nothing to resume in {folder}: starting anew")
         return None
     state = runs.load_training_state(state_path)
-    old = state["config"]
+    old = state.get("config", {})
+    if "env" not in state or "policy" not in old:
+        raise InputError(f"{state_path}: it is no training state; train anew with --overwrite")
     may_differ = {*RUNTIME_KEYS, "seed"}
     if config["lang_encoder"] == "auto" or old["lang_encoder"] != "vocab":
         may_differ.add("lang_encoder")  # it may lie elsewhere on this machine; its fingerprint is checked
@@ -415,7 +371,7 @@ def _train_loop(run: ImitationRun, key: runs.RunKey, folder: Path, wandb_run, un
             has_warned = has_warned or _warn_of_reward_for_errors(run, measures)
             if run.update % config["log_interval"] == 0 or run.update == total:
                 row = log.write_row(run)
-                bar.set_postfix_str(_bar_text(row))
+                bar.set_postfix_str(bar_text(row))
                 if wandb_run is not None:
                     wandb_run.log(row, step=run.update)
             interval = config["checkpoint_interval"]
@@ -435,9 +391,11 @@ def _train_loop(run: ImitationRun, key: runs.RunKey, folder: Path, wandb_run, un
     save_state()
     runs.save_checkpoint(final_path, run.checkpoint())
     if log.rows:
-        figure = plot_training_curve(pd.DataFrame(log.rows), key.label)
+        from plotting_utils import plot_training_curve  # here: matplotlib takes most of a second to load
+
+        figure = plot_training_curve(log.table(), key.label)
         runs.write_atomic(folder / "training_curve.png", lambda file: figure.savefig(file, format="png"))
-        print(_table(log.rows[-1], final_path))
+        print(closing_table(log.rows[-1], final_path))
     if wandb_run is not None:
         wandb_run.finish()
     return final_path
@@ -457,30 +415,6 @@ def _warn_of_reward_for_errors(run: ImitationRun, measures: dict[str, float]) ->
         "consider --lpc_detach, a larger --lpc_eps or a smaller --lpc_alpha"
     )
     return True
-
-
-def _bar_text(row: dict[str, float]) -> str:
-    return (
-        f"{row['steps_per_s']:.0f} steps/s loss {row['loss']:.3f} acc {row['accuracy']:.1%} "
-        f"success {row['success_rate']:.0%} path {row['path_ratio']:.2f} lpc {row['lpc']:.0f}"
-    )
-
-
-def _table(row: dict[str, float], final_path: Path) -> str:
-    """The end of a run in words."""
-    folder = final_path.parent
-    lines = {
-        "updates": f"{row['update']:.0f} ({row['env_steps']:,.0f} environment steps, {row['seconds']:.0f} s)",
-        "recent success": f"{row['success_rate']:.1%} of the last {RECENT_EPISODES} episodes",
-        "path ratio": f"{row['path_ratio']:.2f} (1 = as short as the bot's)",
-        "accuracy": f"{row['accuracy']:.1%} of the bot's labels",
-        "LPC": f"{row['lpc']:.0f}",
-        "bot failures": f"{row['bot_plan_failures']:.0f} fresh worlds, "
-        + (", ".join(f"{k} {row[f'failures_{k}']:.0f}" for k in FAILURE_KINDS if row[f"failures_{k}"]) or "0 later"),
-        "checkpoint": str(final_path),
-        "log, curve": f"{folder / 'training_log.csv'}, {folder / 'training_curve.png'}",
-    }
-    return "\n".join(f"{name:>15}  {value}" for name, value in lines.items())
 
 
 def train_from_command_line(policy: str, description: str) -> int:
