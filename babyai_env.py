@@ -28,6 +28,7 @@ from teacher import FAILURE_KINDS, Teacher, TeacherFailure
 OBS_DIM = IMAGE_SIZE + 4 + 1  # image, direction one-hot, carrying flag
 NUM_ACTIONS = len(Actions)
 NO_LABEL = -1
+DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up
 MINIGRID_VERSION = minigrid.__version__
 
 # Give up on a task whose bot fails in so many worlds in a row (the worst solvable task, UnlockToUnlock, fails in 43 %).
@@ -85,7 +86,8 @@ class World:
 
     def step(self, action: int) -> tuple[float, bool, bool]:
         """Reward, terminated, truncated. Success is reward > 0: strict missions also terminate when they fail."""
-        front = self._front_cell()
+        x, y = self._front()
+        front = self.env.grid.grid[y * self.env.grid.width + x]
         held, was = self.env.carrying, (getattr(front, "is_open", None), getattr(front, "is_locked", None))
         self.actions.append(action)
         _, reward, terminated, truncated, _ = self.env.step(action)
@@ -103,10 +105,10 @@ class World:
         """Actions taken in this episode."""
         return len(self.actions)
 
-    def _front_cell(self):
-        env = self.env
-        x, y = env.front_pos
-        return env.grid.grid[y * env.grid.width + x]
+    def _front(self) -> tuple[int, int]:
+        """The cell before the agent."""
+        (x, y), (dx, dy) = self.env.agent_pos, DIRECTIONS[self.env.agent_dir]
+        return int(x) + dx, int(y) + dy
 
     def _observe(self) -> None:
         """The present view into `obs`. Since the last one only the cell in front of the agent can have changed."""
@@ -114,7 +116,7 @@ class World:
         if self.codes is None:
             self.codes = grid_codes(env.grid)
         else:
-            x, y = env.front_pos
+            x, y = self._front()
             self.codes[y, x] = cell_code(env.grid.grid[y * env.grid.width + x])
         carried = EMPTY if env.carrying is None else cell_code(env.carrying)
         x, y = env.agent_pos
@@ -276,10 +278,13 @@ class Slots:
             row, world = self.first + i, self.worlds[i]
             self.k[i] = k
             world.reset(training_seed(self.seed, row, k))
-            label = world.label()
-            for action in actions:
-                world.step(int(action))
+            try:
                 label = world.label()
+                for action in actions:
+                    world.step(int(action))
+                    label = world.label()
+            except TeacherFailure as failure:
+                raise InputError(f"the saved worlds cannot be replayed ({failure.kind}); train anew") from None
             self.arrays.label[row], self.arrays.label_valid[row] = label, True
         return {self.first + i: world.mission for i, world in enumerate(self.worlds)}
 
@@ -315,12 +320,13 @@ class Slots:
             return 0
 
 
-def unteachable(task_id: str, failures: dict[str, int]) -> str:
+def unteachable(task_id: str, failures: dict[str, int], max_steps: int | None = None) -> str:
     """The message for a task whose bot failed in every world tried; failures: kind -> count."""
     kinds = ", ".join(f"{kind} {count}" for kind, count in failures.items() if count)
+    limit, way_out = ("", "") if max_steps is None else (f" within {max_steps} steps", "allow more steps, or ")
     return (
-        f"the BabyAI bot cannot teach {task_id}: it failed in {sum(failures.values())} worlds in a row ({kinds}); "
-        "choose another task"
+        f"the BabyAI bot cannot teach {task_id}{limit}: it failed in {sum(failures.values())} worlds in a row "
+        f"({kinds}); {way_out}choose another task"
     )
 
 
@@ -341,7 +347,7 @@ class BabyAIVectorEnv:
             self._slots = Slots(task_id, seed, max_steps, 0, self.arrays)
             self._slots.add(num_envs)
         else:
-            self._pool = WorkerPool(num_workers, StepArrays.num_bytes(num_envs) + 8 * num_envs)
+            self._pool = WorkerPool(num_workers, StepArrays.num_bytes(num_envs) + 8 * num_envs, preload=[__name__])
             self.arrays, self._actions = _share(self._pool.buffer, num_envs)
             self._shares = [list(share) for share in np.array_split(range(num_envs), num_workers)]
             for index, share in enumerate(self._shares):

@@ -12,16 +12,15 @@ Exit code 0: every checkpoint asked for has its result, or another process is ma
 (they are listed, the others' results stand); 2: the command itself cannot be carried out.
 """
 
-import fcntl
 import hashlib
 import multiprocessing
 import os
 import traceback
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,7 +28,7 @@ import pandas as pd
 from tqdm import tqdm
 
 import runs
-from configuration import Parser, integer, optional
+from configuration import Parser, check_flags, integer, optional
 from errors import InputError, run_script
 from runs import FoundCheckpoint
 
@@ -50,7 +49,6 @@ class Settings:
     num_envs: int = 64
     eval_seed: int = 0
     skip_routing: bool = False
-    plots: bool = False
     cache_dir: str = "evaluation_cache"
     plots_dir: str = "plots"
     lang_encoder: str | None = None
@@ -63,37 +61,33 @@ def file_digest(path: str | Path) -> str:
 
 
 def is_evaluated(found: FoundCheckpoint, settings: Settings) -> bool:
-    """Whether a result (with a routing cache, unless skipped) is there and was made from this very file."""
+    """Whether a result (with its routing cache, unless skipped) is there and was made from this very file."""
     try:
         row = runs.load_result(runs.result_path(settings.cache_dir, found.key))
-    except InputError:
+        is_fresh = row.get("checkpoint_sha256") == file_digest(found.path)
+    except (InputError, OSError):
         return False
-    is_fresh = row.get("checkpoint_sha256") == file_digest(found.path)
-    return is_fresh and (settings.skip_routing or has_fresh_cache(row, found, settings))
-
-
-def has_fresh_cache(row: dict, found: FoundCheckpoint, settings: Settings) -> bool:
-    """Whether the routing cache of the evaluation that left `row` is there."""
-    return bool(row.get("has_routing_cache")) and runs.cache_path(settings.cache_dir, found.key).exists()
+    has_cache = bool(row.get("has_routing_cache")) and runs.cache_path(settings.cache_dir, found.key).exists()
+    return is_fresh and (settings.skip_routing or has_cache)
 
 
 def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=None) -> dict:
     """Evaluate one checkpoint and write its result and cache; returns the result row. Raises InputError."""
     # here, so that the processes which only look for missing results do not wait for torch
     from babyai_env import MINIGRID_VERSION
-    from eval_mop import TeacherResults, encoder_for, evaluate
-    from imitation import choose_device
+    from devices import use_device
+    from eval_mop import TeacherResults, encoder_for, evaluate, load_for_evaluation
     from mixture_of_experts import build_policy
 
     digest = file_digest(found.path)
-    checkpoint = runs.load_checkpoint(found.path)
+    checkpoint = load_for_evaluation(found.path)
     config, key = checkpoint["config"], found.key
     if config["task_id"] != key.task_id:
         raise InputError(f"{found.path} was trained on {config['task_id']}, not on {key.task_id} as its path says")
     teacher = TeacherResults(key.task_id, config.get("max_steps"), settings.cache_dir)
     evaluation = evaluate(
         checkpoint, encoder_for(checkpoint, settings.lang_encoder), teacher, settings.num_episodes, settings.eval_seed,
-        settings.num_envs, not settings.skip_routing, choose_device(settings.device), progress,
+        settings.num_envs, not settings.skip_routing, use_device(settings.device), progress,
     )  # fmt: skip
     sizes = build_policy(config).expert_hidden_sizes
     shared = {
@@ -102,21 +96,21 @@ def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=Non
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "task_id": key.task_id,
         "trial": key.trial,
-        "seed": config.get("seed", key.seed),
-        "update": checkpoint.get("update", config.get("num_updates")),
+        "seed": key.seed,
+        "update": checkpoint["update"],
+        "is_final": key.update is None,
         "eval_seed": settings.eval_seed,
         "minigrid_version": MINIGRID_VERSION,
         "policy": config.get("policy", "mop"),
     }
     row = shared | evaluation.metrics | {name: config.get(name) for name in CONFIG_COLUMNS}
     row |= {"expert_hidden_sizes": sizes, "checkpoint_sha256": digest}
-    row["has_routing_cache"] = not settings.skip_routing or is_evaluated(found, replace(settings, skip_routing=False))
+    row["has_routing_cache"] = evaluation.steps is not None
+    runs.result_path(settings.cache_dir, key).unlink(missing_ok=True)  # it must not vouch for another cache
     if evaluation.steps is not None:
         header = shared | {"metrics": evaluation.metrics, "expert_hidden_sizes": sizes, "config": config}
         cache = runs.RoutingCache(header, evaluation.episodes, evaluation.steps)
         runs.write_cache(settings.cache_dir, key, cache)
-        if settings.plots:
-            write_heatmap(found, settings, cache, sizes)
     runs.write_result(settings.cache_dir, key, row)  # last: a result says that the rest is there
     return row
 
@@ -126,12 +120,22 @@ def heatmap_path(found: FoundCheckpoint, settings: Settings) -> Path:
     return found.key.artefacts(settings.plots_dir) / "routing_heatmap.png"
 
 
-def write_heatmap(found: FoundCheckpoint, settings: Settings, cache: runs.RoutingCache, sizes: list) -> None:
-    """The routing of the last layer as routing_heatmap.png beside the run's other pictures, with its first world."""
+def write_heatmap(found: FoundCheckpoint, settings: Settings) -> None:
+    """Draw the routing of the last layer, with the first world, unless the picture is newer than the cache.
+
+    Raises InputError where the cache cannot be read or drawn.
+    """
+    path, cache_path = heatmap_path(found, settings), runs.cache_path(settings.cache_dir, found.key)
+    if path.exists() and cache_path.exists() and path.stat().st_mtime_ns > cache_path.stat().st_mtime_ns:
+        return
     from babyai_env import render_world
     from plotting_utils import plot_routing_heatmap
 
-    first, layer = cache.episodes[0], len(sizes) - 1
+    cache = runs.load_cache(cache_path)
+    for field in ("position", "layer_routing", "seed", "mission"):
+        cache.require(field)
+    sizes, first = cache.header["expert_hidden_sizes"], cache.episodes[0]
+    layer = len(sizes) - 1
     figure = plot_routing_heatmap(
         cache.steps,
         layer,
@@ -141,21 +145,7 @@ def write_heatmap(found: FoundCheckpoint, settings: Settings, cache: runs.Routin
         env_image=render_world(found.key.task_id, first["seed"]),
         mission=first["mission"],
     )
-    runs.write_atomic(heatmap_path(found, settings), lambda file: figure.savefig(file, format="png"))
-
-
-@contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process may evaluate the file now; another one that does holds it. A kill releases the claim."""
-    with open(path, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        except OSError:
-            yield True  # a file system without locks: work may be done twice, but nothing is lost
-        else:
-            yield True
+    runs.write_atomic(path, lambda file: figure.savefig(file, format="png"))
 
 
 @dataclass(frozen=True)
@@ -170,7 +160,7 @@ class Outcome:
 def attempt(found: FoundCheckpoint, settings: Settings, force: bool, progress=None) -> Outcome:
     """Evaluate one checkpoint unless somebody else has done so or is at it; an error becomes the outcome's message."""
     try:
-        with claimed(found.path) as is_ours:
+        with runs.claimed(found.path) as is_ours:
             if not is_ours:
                 return Outcome(found, "elsewhere")
             if force or not is_evaluated(found, settings):
@@ -186,22 +176,34 @@ def evaluate_all(missing: list[FoundCheckpoint], settings: Settings, force: bool
     """Evaluate the checkpoints, here or in `jobs` processes, with a progress bar."""
     outcomes = []
     with tqdm(total=len(missing), desc="checkpoints", unit="checkpoint", dynamic_ncols=True) as bar:
-        if jobs == 1:
-            for found in missing:
-                with tqdm(total=settings.num_episodes, desc=found.key.label, leave=False, dynamic_ncols=True) as inner:
-                    outcomes.append(attempt(found, settings, force, inner.update))
-                bar.update()
+        if jobs > 1:
+            outcomes, lost = _attempt_in_pool(missing, settings, force, jobs, bar)
+            for found in lost:  # a process died and took its pool with it: one by one, only its own checkpoint fails
+                again, dead = _attempt_in_pool([found], settings, force, 1, bar)
+                outcomes += again + [Outcome(item, "failed", "its process died (out of memory?)") for item in dead]
             return outcomes
-        context = multiprocessing.get_context("spawn")  # fork and torch's threads do not go together
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            futures = {pool.submit(attempt, found, settings, force): found for found in missing}
-            for future in as_completed(futures):
-                try:
-                    outcomes.append(future.result())
-                except Exception as error:  # the process died
-                    outcomes.append(Outcome(futures[future], "failed", f"its process ended: {error}"))
-                bar.update()
+        for found in missing:
+            with tqdm(total=settings.num_episodes, desc=found.key.label, leave=False, dynamic_ncols=True) as inner:
+                outcomes.append(attempt(found, settings, force, inner.update))
+            bar.update()
     return outcomes
+
+
+def _attempt_in_pool(
+    missing: list[FoundCheckpoint], settings: Settings, force: bool, jobs: int, bar: tqdm
+) -> tuple[list[Outcome], list[FoundCheckpoint]]:
+    """The outcomes, and the checkpoints that have none because the pool broke."""
+    outcomes, lost = [], []
+    context = multiprocessing.get_context("spawn")  # fork and torch's threads do not go together
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        futures = {pool.submit(attempt, found, settings, force): found for found in missing}
+        for future in as_completed(futures):
+            try:
+                outcomes.append(future.result())
+                bar.update()
+            except BrokenProcessPool:
+                lost.append(futures[future])
+    return outcomes, lost
 
 
 def select(found: list[FoundCheckpoint], args) -> list[FoundCheckpoint]:
@@ -241,6 +243,7 @@ def format_table(table: pd.DataFrame) -> str:
     """The results table for a terminal."""
     if table.empty:
         return "no results yet"
+    table = table.astype({name: float for name in ("success_rate", "success_low", "success_high")})
     bounds = zip(table["success_low"], table["success_high"], strict=True)
     shown = pd.DataFrame(
         {
@@ -259,6 +262,16 @@ def format_table(table: pd.DataFrame) -> str:
     return shown.to_string(index=False)
 
 
+def print_heatmaps(evaluated: list[FoundCheckpoint], settings: Settings) -> None:
+    """Draw what is not drawn yet and say where it is; a picture that fails costs nothing but itself."""
+    for found in evaluated:
+        try:
+            write_heatmap(found, settings)
+            print(f"heatmap: {heatmap_path(found, settings)}")
+        except (InputError, OSError) as error:
+            print(f"no heatmap of {found.key.label}: {error}")
+
+
 def parser() -> Parser:
     """The command line of this script."""
     parser = Parser(description=__doc__)
@@ -275,7 +288,7 @@ def parser() -> Parser:
     parser.add_argument("--final_only", action="store_true", help="no periodic checkpoints")
     parser.add_argument("--force", action="store_true", help="evaluate again what has a result")
     parser.add_argument("--skip_routing", action="store_true", help="write no routing caches")
-    parser.add_argument("--plots", action="store_true", help="draw a routing heatmap of each checkpoint evaluated")
+    parser.add_argument("--plots", action="store_true", help="draw a routing heatmap of each checkpoint asked for")
     parser.add_argument("--plots_dir", default="plots", help="where it goes (default: %(default)s)")
     parser.add_argument("--jobs", default=1, help="processes, a checkpoint each (default: %(default)s)")
     parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
@@ -283,10 +296,20 @@ def parser() -> Parser:
     return parser
 
 
+def check_paths(args) -> None:
+    """Raises InputError where results could not be written, before any work is done for them."""
+    results_path = Path(args.results_path)
+    if results_path.suffix != ".csv" or (results_path.exists() and not results_path.is_file()):
+        raise InputError(f"--results_path must name a .csv file, not {results_path}")
+    for name, folder in (("--results_path", results_path.parent), ("--cache_dir", Path(args.cache_dir))):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{name}: {folder} cannot be made a folder ({error.strerror})") from None
+
+
 def main() -> int:
     """The command line: evaluate what is missing, merge, print the table."""
-    from eval_mop import check_flags
-
     args = parser().parse_args()
     count, number = integer(1), optional(integer(0))
     check_flags(
@@ -295,8 +318,6 @@ def main() -> int:
     )  # fmt: skip
     if args.plots and args.skip_routing:
         raise InputError("--plots draws the routing that --skip_routing leaves out; give one of them")
-    if Path(args.results_path).is_dir():
-        raise InputError(f"--results_path {args.results_path} is a folder; give the name of a file")
     roots = [args.checkpoint_dir] if args.checkpoint_dir else list(DEFAULT_ROOTS)
     warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}")
     found = runs.find_checkpoints(roots)
@@ -304,13 +325,19 @@ def main() -> int:
     if not selected:
         why = f"none of the {len(found)} checkpoints fits the filters" if found else "there is none"
         raise InputError(f"no checkpoint to evaluate under {', '.join(roots)}: {why}; train one with train_mop.py")
+    check_paths(args)
     settings = Settings(**{name: getattr(args, name) for name in Settings.__dataclass_fields__})
     missing = selected if args.force else [item for item in selected if not is_evaluated(item, settings)]
     print(f"{len(selected)} checkpoints, {len(missing)} to evaluate")
-    outcomes = evaluate_all(missing, settings, args.force, args.jobs) if missing else []
+    if missing:
+        from devices import use_device
 
-    keep_foreign_table(Path(args.results_path))
-    table = runs.merge_results(args.cache_dir, args.results_path)
+        use_device(args.device)  # an unusable one ends here, not once per checkpoint
+    try:
+        outcomes = evaluate_all(missing, settings, args.force, args.jobs) if missing else []
+    finally:  # also after Ctrl-C: what is evaluated is in the table
+        keep_foreign_table(Path(args.results_path))
+        table = runs.merge_results(args.cache_dir, args.results_path)
     print(format_table(table))
     asked = {"num_episodes": args.num_episodes, "eval_seed": args.eval_seed}
     num_others = int((table[list(asked)] != pd.Series(asked)).any(axis=1).sum())
@@ -320,8 +347,8 @@ def main() -> int:
     for outcome in outcomes:
         if outcome.status == "elsewhere":
             print(f"{outcome.found.key.label}: another process is evaluating it")
-        elif outcome.status == "done" and args.plots:
-            print(f"heatmap: {heatmap_path(outcome.found, settings)}")
+    if args.plots:
+        print_heatmaps([item for item in selected if is_evaluated(item, settings)], settings)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
         where = "" if str(outcome.found.path) in outcome.message else f"{outcome.found.path}: "

@@ -15,6 +15,8 @@ import yaml
 
 from errors import InputError
 
+MAX_INTEGER = 2**63 - 1  # what tables and JSON can hold
+
 DEFAULTS_FILE = Path(__file__).with_name("config.yaml")
 
 # names used by earlier guides for the same settings
@@ -120,10 +122,10 @@ def expert_sizes(value: Any) -> list[list[int]]:
 
 FIELDS: dict[str, Callable[[Any], Any]] = {
     "task_id": text,
-    "trial": integer(0),
-    "seed": optional(integer(0)),
-    "max_steps": optional(integer(1)),
-    "num_updates": integer(1),
+    "trial": integer(0, MAX_INTEGER),
+    "seed": optional(integer(0, MAX_INTEGER)),
+    "max_steps": optional(integer(1, MAX_INTEGER)),
+    "num_updates": integer(1, MAX_INTEGER),
     "num_envs": integer(1, 65536),
     "num_workers": integer(0, 1024),
     "unroll_len": integer(1),
@@ -198,6 +200,28 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see --help)")
+
+
+def check_flags(arguments: argparse.Namespace, **parsers: Callable[[Any], Any]) -> None:
+    """Parse the named attributes in place. Raises InputError naming the flag."""
+    for name, parse in parsers.items():
+        value = getattr(arguments, name)
+        try:
+            setattr(arguments, name, parse(value))
+        except ValueError as error:
+            raise InputError(f"--{name} {error}, not {value!r}") from None
+
+
+def check_recorded(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The config of a checkpoint, made here or elsewhere, with the values of our own keys checked and others kept.
+
+    Raises InputError naming source and key.
+    """
+    own = {key: value for key, value in config.items() if key in FIELDS and value is not None}
+    policy = config.get("policy", "mop")
+    if policy not in ("mop", "gru"):
+        raise InputError(f"{source}: policy must be mop or gru, not {policy!r}")
+    return {key: value for key, value in config.items() if value is not None} | check_values(own, source)
 
 
 def parser_for_training(description: str) -> Parser:

@@ -18,10 +18,11 @@ class WorkerPool:
     this process ends, however it ends.
     """
 
-    def __init__(self, num_workers: int, num_bytes: int):
+    def __init__(self, num_workers: int, num_bytes: int, preload: Sequence[str] = ()):
+        """preload: modules that a process to fork from loads once, so that workers start in milliseconds."""
         self._context = multiprocessing.get_context(_METHOD)
-        if _METHOD == "forkserver":  # workers then start in milliseconds, with these modules loaded
-            self._context.set_forkserver_preload(["babyai_env"])
+        if _METHOD == "forkserver":
+            self._context.set_forkserver_preload(list(preload))
         self._memory = self._context.RawArray("B", num_bytes)  # anonymous: nothing is left behind by a kill
         self._processes, self._pipes = [None] * num_workers, [None] * num_workers
 

@@ -9,9 +9,15 @@ class InputError(Exception):
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run `main` as a script: an `InputError` becomes one line on stderr and exit code 2; a traceback is for bugs."""
+    """Run `main` as a script: an `InputError` becomes one line on stderr and exit code 2; a traceback is for bugs.
+
+    So does an `OSError` (a folder that cannot be written, a full disk); Ctrl-C ends with exit code 130.
+    """
     try:
         sys.exit(main())
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

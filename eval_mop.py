@@ -9,6 +9,7 @@ counted and replaced by the next seed, as no path length is known for it. --num_
 
 import functools
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,9 @@ from babyai_env import (
     teacher_steps,
     unteachable,
 )
-from configuration import Parser, integer, optional
+from configuration import Parser, check_flags, check_recorded, integer, optional
+from devices import use_device
 from errors import InputError, run_script
-from imitation import choose_device
 from mission_encoder import DEFAULT_MODEL, MissionEncoder, load_encoder
 from mixture_of_experts import compute_lpc, policy_from_checkpoint, reset_hidden
 from runs import RoutingSteps
@@ -37,6 +38,7 @@ from teacher import FAILURE_KINDS, TeacherFailure
 
 GIVE_UP = -1  # in place of an action: the episode ends here without success
 NUM_ENVS = 64
+SAVE_INTERVAL_S = 5.0  # between writes of the bot's results while they are computed
 
 Progress = Callable[[int], None]  # called with the number of episodes just finished
 
@@ -104,10 +106,15 @@ class TeacherResults:
 
         Raises InputError where it fails in too many worlds in a row.
         """
-        solved, failures, in_a_row, seed = {}, 0, [], first_seed
+        solved, failures, in_a_row, seed, saved_at = {}, 0, [], first_seed, time.monotonic()
         with tqdm(total=count, desc="the bot's paths", unit="world", leave=False, delay=2, dynamic_ncols=True) as bar:
             while len(solved) < count:
+                if seed >= 2**32:
+                    raise InputError("the worlds run past seed 2**32, where training's begin; lower --eval_seed")
                 result = self.ask(seed)
+                if time.monotonic() - saved_at > SAVE_INTERVAL_S:
+                    self.save()
+                    saved_at = time.monotonic()
                 if isinstance(result, int):
                     solved[seed] = result
                     in_a_row = []
@@ -116,14 +123,16 @@ class TeacherResults:
                     failures += 1
                     in_a_row.append(result)
                     if len(in_a_row) == MAX_FAILURES_IN_A_ROW:
-                        raise InputError(unteachable(self.task_id, {k: in_a_row.count(k) for k in FAILURE_KINDS}))
+                        counts = {kind: in_a_row.count(kind) for kind in FAILURE_KINDS}
+                        raise InputError(unteachable(self.task_id, counts, self.max_steps))
                 seed += 1
         self.save()
         return solved, failures
 
     def save(self) -> None:
-        """Keep what is new."""
+        """Keep what is new, and what another process has kept meanwhile."""
         if self._path is not None and len(self._results) > self._num_kept:
+            self._results |= runs.load_teacher_results(self._path, MINIGRID_VERSION)
             runs.write_teacher_results(self._path, self._results, self.task_id, self.max_steps, MINIGRID_VERSION)
             self._num_kept = len(self._results)
 
@@ -336,6 +345,16 @@ def evaluate_bot(
     return Evaluation(compute_metrics(env.episodes, None, failures), env.episodes, None)
 
 
+def load_for_evaluation(path: str | Path) -> dict:
+    """A checkpoint whose config has been checked. Raises InputError, naming the file, where either is unusable."""
+    checkpoint = runs.load_checkpoint(path)
+    config = check_recorded(checkpoint["config"], str(path))
+    update = checkpoint.get("update", config.get("num_updates"))
+    if update is not None and (type(update) is not int or update < 0):
+        raise InputError(f"{path}: 'update' must be a number of updates, not {update!r}")
+    return checkpoint | {"config": config, "update": update}
+
+
 def encoder_for(checkpoint: Mapping, location: str | None = None) -> MissionEncoder:
     """The mission encoder that a checkpoint was trained with; `location`: where it lies on this machine.
 
@@ -352,16 +371,17 @@ _load_encoder_once = functools.lru_cache(load_encoder)
 
 def format_metrics(metrics: Mapping[str, float], num_episodes: int) -> str:
     """The metrics as lines for a person."""
-    return "\n".join(
-        [
-            f"success rate       {metrics['success_rate']:.1%}  "
-            f"(95 % interval {metrics['success_low']:.1%} to {metrics['success_high']:.1%}, {num_episodes} episodes)",
-            f"path ratio         {metrics['path_ratio']:.3f}  (steps / the bot's steps, successes only)",
-            f"mean LPC           {metrics['mean_lpc']:.1f}",
-            f"mean steps         {metrics['mean_steps']:.1f}",
-            f"bot plan failures  {metrics['bot_plan_failures']}",
-        ]
-    )
+    interval = f"95 % interval {metrics['success_low']:.1%} to {metrics['success_high']:.1%}, {num_episodes} episodes"
+    lines = {
+        "success rate": f"{metrics['success_rate']:.1%}  ({interval})",
+        "path ratio": f"{metrics['path_ratio']:.3f}  (steps / the bot's steps, successes only)",
+        "mean LPC": f"{metrics['mean_lpc']:.1f}",
+        "mean steps": f"{metrics['mean_steps']:.1f}",
+        "bot plan failures": str(metrics["bot_plan_failures"]),
+    }
+    if math.isnan(metrics["mean_lpc"]):  # the bot has none
+        del lines["mean LPC"]
+    return "\n".join(f"{name:<19}{value}" for name, value in lines.items())
 
 
 def parser() -> Parser:
@@ -378,16 +398,6 @@ def parser() -> Parser:
     parser.add_argument("--device", default="auto", help="auto (cuda if there is one), cpu, cuda, ...")
     parser.add_argument("--cache_dir", default="evaluation_cache", help="where the bot's own results are kept")
     return parser
-
-
-def check_flags(arguments, **parsers: Callable) -> None:
-    """Parse the named attributes of an argparse namespace in place. Raises InputError naming the flag."""
-    for name, parse in parsers.items():
-        value = getattr(arguments, name)
-        try:
-            setattr(arguments, name, parse(value))
-        except ValueError as error:
-            raise InputError(f"--{name} {error}, not {value!r}") from None
 
 
 def main() -> int:
@@ -407,10 +417,11 @@ def main() -> int:
         evaluation = evaluate_bot(teacher, args.num_episodes, args.eval_seed, args.num_envs)
         print(f"the BabyAI bot on {args.task_id}")
     else:
-        device = choose_device(args.device)
-        checkpoint = runs.load_checkpoint(args.checkpoint)
-        task_id = args.task_id or checkpoint["config"]["task_id"]
-        max_steps = args.max_steps or checkpoint["config"].get("max_steps")
+        device = use_device(args.device)
+        checkpoint = load_for_evaluation(args.checkpoint)
+        config = checkpoint["config"]
+        task_id = args.task_id or config["task_id"]
+        max_steps = args.max_steps or (config.get("max_steps") if task_id == config["task_id"] else None)
         encoder = encoder_for(checkpoint, args.lang_encoder)
         teacher = TeacherResults(task_id, max_steps, args.cache_dir)
         with tqdm(total=args.num_episodes, desc=task_id, unit="episode", leave=False, dynamic_ncols=True) as bar:

@@ -1,53 +1,31 @@
-"""One training loop: the student acts, the bot labels every state it visits, the student imitates the labels.
+"""Imitation: the student acts, the bot labels every state it visits, the student learns the labels.
 
-`ImitationRun` is the whole state of a run as one object that can be saved, restored and copied; `train` drives it from
-a config to a final checkpoint, with a log, a progress bar, and a state on disk from which a killed run continues.
+`ImitationRun` is the whole state of a training run as one object that can be saved, restored and copied;
+`training.train` drives it from a config to a final checkpoint.
 Axis letters: T steps of an unroll, N environments, A actions, G numbers of the mission (`lang_dim`).
 """
 
-import contextlib
 import math
-import signal
-import time
 import zlib
 from collections import deque
-from collections.abc import Sequence
 from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
-import runs
-from babyai_env import NO_LABEL, BabyAIVectorEnv, check_teachable
-from configuration import RUNTIME_KEYS, parse_config
+from babyai_env import MINIGRID_VERSION, NO_LABEL, BabyAIVectorEnv
 from errors import InputError
-from mission_encoder import MissionEncoder, load_encoder
-from mixture_of_experts import build_policy, compute_lpc, reset_hidden
+from mission_encoder import MissionEncoder
+from mixture_of_experts import build_policy, compute_lpc, detach_hidden, reset_hidden
 from teacher import FAILURE_KINDS
-from training_log import RECENT_EPISODES, TrainingLog, bar_text, closing_table
-
-STATE_INTERVAL_S = 120.0  # time between states on disk from which a killed run continues
+from training_log import RECENT_EPISODES
 
 
 def stream_seed(seed: int, name: str) -> int:
     """The seed of a named random stream of a run, so that streams do not depend on each other's use."""
     return int(np.random.SeedSequence((seed, zlib.crc32(name.encode()))).generate_state(1)[0])
-
-
-def choose_device(name: str) -> torch.device:
-    """The torch device for `auto`, `cpu`, `cuda`, ... Raises InputError for one that this machine lacks."""
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    if device.type == "cpu":
-        torch.set_num_threads(1)  # matrices are small: a second thread costs more than it does, and workers need it
-    return device
 
 
 def imitation_loss(
@@ -135,7 +113,7 @@ class ImitationRun:
         obs, missions = torch.empty(*shape, arrays.obs.shape[1]), torch.empty(*shape, self.encoder.dim)
         labels, keep = torch.empty(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.bool)
         packed, lang = self.policy.pack(), None
-        first_hidden = self.hidden
+        first_hidden = detach_hidden(self.hidden)  # back-propagation is truncated here
         for t in range(num_steps):
             if lang is None or arrays.done.any():  # a new episode brings a new mission
                 embeddings = self.encoder.embed(self.env.missions)
@@ -200,10 +178,16 @@ class ImitationRun:
             "recent_success": list(self.recent_success),
             "recent_path_ratio": list(self.recent_path_ratio),
             "counts": dict(self.counts),
+            "minigrid_version": MINIGRID_VERSION,
         }
 
     def load_state(self, state: dict) -> None:
-        """Continue where `state()` was taken: the same updates follow, bit for bit on the same machine."""
+        """Continue where `state()` was taken: the same updates follow, bit for bit on the same machine.
+
+        Raises InputError for a state of another Minigrid, whose worlds may differ, or one that its worlds contradict.
+        """
+        if state["minigrid_version"] != MINIGRID_VERSION:
+            raise InputError(f"the state is of minigrid {state['minigrid_version']}, here is {MINIGRID_VERSION}")
         self.policy.load_state_dict(state["policy_state_dict"])
         self.lang_proj.load_state_dict(state["lang_proj_state_dict"])
         self.optimizer.load_state_dict(_to_cpu(state["optimizer_state_dict"]))  # a copy: Adam changes it in place
@@ -233,195 +217,3 @@ def _to_cpu(value):
     if isinstance(value, dict):
         return {key: _to_cpu(item) for key, item in value.items()}
     return [_to_cpu(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-class _Interruption:
-    """Ctrl-C or SIGTERM: the update in progress is finished, then the run is saved; a second one stops at once."""
-
-    def __init__(self):
-        self.signal: int | None = None
-
-    def __enter__(self) -> "_Interruption":
-        self._previous = {}
-        with contextlib.suppress(ValueError):  # not in the main thread (a notebook): signals are somebody else's
-            self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = number
-
-
-def train(config: dict, given: Sequence[str] | set[str] = ()) -> Path:
-    """Train one run to its final checkpoint and return the checkpoint's path.
-
-    config: of `configuration.parse_config`, with `policy` ("mop" or "gru"); given: the keys that the user gave, which a
-    resumed run must not contradict. Raises InputError; KeyboardInterrupt after a signal, when everything is saved.
-    """
-    key = runs.RunKey(config["task_id"], config["trial"], config["seed"])
-    folder = key.folder(config["checkpoint_dir"])
-    saved = _saved_state(folder, config, set(given))
-    location = None  # of the encoder, where it is not the one that is recorded
-    if saved is not None:
-        if "lang_encoder" in given and config["lang_encoder"] not in ("auto", saved["config"]["lang_encoder"]):
-            location = config["lang_encoder"]
-        kept = set() if "num_updates" in given else {"num_updates"}  # a default must not cut the run short
-        config = saved["config"] | {name: config[name] for name in RUNTIME_KEYS if name not in kept}
-        if saved["update"] > config["num_updates"]:
-            raise InputError(f"{folder} is at update {saved['update']}, past --num_updates {config['num_updates']}")
-    else:
-        config = config | {"seed": key.trial if key.seed is None else key.seed}
-        check_teachable(config["task_id"], config["seed"])
-    device = choose_device(config["device"])
-    encoder = load_encoder(config["lang_encoder"], location)
-    encoder.check_fingerprint(config.get("encoder_fingerprint"))
-    config |= {"lang_encoder": encoder.name, "encoder_dim": encoder.dim, "encoder_fingerprint": encoder.fingerprint()}
-    wandb_run = _start_wandb(config, key)
-    for leftover in folder.glob(".*.tmp"):  # of a writer that was killed; a run has one writer
-        leftover.unlink()
-
-    run = ImitationRun(config, encoder, device)
-    try:
-        if saved is not None:
-            run.load_state(saved)
-            print(f"resuming {key.label} at update {run.update} of {config['num_updates']}")
-        elif config["overwrite"]:
-            _remove_old_run(folder)
-        path = _train_loop(run, key, folder, wandb_run, (saved or {}).get("unfinished_row"))
-    except OSError as error:  # no such folder, no permission, a full disk
-        raise InputError(f"cannot write the files of the run: {error}") from error
-    finally:
-        run.close()
-    return path
-
-
-def _saved_state(folder: Path, config: dict, given: set[str]) -> dict | None:
-    """The state to continue from, None for a new run. Raises InputError where files or settings are in the way."""
-    state_path, final_path = folder / "training_state.pt", folder / "checkpoint_final.pt"
-    if not config["resume"]:
-        exists = state_path.exists() or any(folder.glob("checkpoint_*.pt"))
-        if exists and not config["overwrite"]:
-            raise InputError(
-                f"{folder} holds a run already; continue it with --resume, replace it with --overwrite, "
-                "or choose another --trial or --seed"
-            )
-        return None
-    if not state_path.exists():
-        if final_path.exists():
-            raise InputError(f"{folder} has a final checkpoint but no training_state.pt to continue from")
-        print(f"nothing to resume in {folder}: starting anew")
-        return None
-    state = runs.load_training_state(state_path)
-    old = state.get("config", {})
-    if "env" not in state or "policy" not in old:
-        raise InputError(f"{state_path}: it is no training state; train anew with --overwrite")
-    may_differ = {*RUNTIME_KEYS, "seed"}
-    if config["lang_encoder"] == "auto" or old["lang_encoder"] != "vocab":
-        may_differ.add("lang_encoder")  # it may lie elsewhere on this machine; its fingerprint is checked
-    wrong = sorted(name for name in given - may_differ if name in old and old[name] != config[name])
-    if old["policy"] != config["policy"]:
-        raise InputError(f"{folder} holds a {old['policy']!r} run, not {config['policy']!r}; use the other script")
-    if wrong:
-        differences = ", ".join(f"{name} {old[name]}, not {config[name]}" for name in wrong)
-        raise InputError(f"the run in {folder} has {differences}; leave these flags out to resume it")
-    return state
-
-
-def _remove_old_run(folder: Path) -> None:
-    """What belongs to an old run must not be taken for the new one's (a log without a state goes in any case)."""
-    for name in ("training_state.pt", "checkpoint_*.pt", "training_curve.png"):
-        for path in folder.glob(name):
-            path.unlink()
-
-
-def _start_wandb(config: dict, key: runs.RunKey):
-    if config["wandb_project"] is None:
-        return None
-    try:
-        import wandb
-    except ImportError:
-        raise InputError("--wandb_project needs Weights & Biases: pip install wandb") from None
-    return wandb.init(project=config["wandb_project"], name=key.label, config=config)
-
-
-def _train_loop(run: ImitationRun, key: runs.RunKey, folder: Path, wandb_run, unfinished_row: dict | None) -> Path:
-    config, final_path = run.config, folder / "checkpoint_final.pt"
-    log = TrainingLog(folder / "training_log.csv", run, unfinished_row)
-    saved_at, has_warned = time.monotonic(), False
-
-    def save_state() -> None:
-        if log.rows:
-            log.save()
-        runs.save_training_state(folder / "training_state.pt", run.state() | {"unfinished_row": log.unfinished_row})
-
-    total = config["num_updates"]
-    with (
-        _Interruption() as interruption,
-        tqdm(total=total, initial=run.update, desc=key.label, unit="update", dynamic_ncols=True) as bar,
-    ):
-        while run.update < total:
-            measures = run.step_update()
-            log.add(measures)
-            bar.update()
-            has_warned = has_warned or _warn_of_reward_for_errors(run, measures)
-            if run.update % config["log_interval"] == 0 or run.update == total:
-                row = log.write_row(run)
-                bar.set_postfix_str(bar_text(row))
-                if wandb_run is not None:
-                    wandb_run.log(row, step=run.update)
-            interval = config["checkpoint_interval"]
-            if interval and run.update % interval == 0 and run.update < total:
-                runs.save_checkpoint(folder / f"checkpoint_{run.update}.pt", run.checkpoint())
-                save_state()
-                saved_at = time.monotonic()
-            elif time.monotonic() - saved_at > STATE_INTERVAL_S:
-                save_state()
-                saved_at = time.monotonic()
-            if interruption.signal is not None and run.update < total:
-                runs.save_checkpoint(folder / f"checkpoint_{run.update}.pt", run.checkpoint())
-                save_state()
-                bar.close()
-                print(f"interrupted: saved {folder}/checkpoint_{run.update}.pt; the same command with --resume goes on")
-                raise KeyboardInterrupt
-    save_state()
-    runs.save_checkpoint(final_path, run.checkpoint())
-    if log.rows:
-        from plotting_utils import plot_training_curve  # here: matplotlib takes most of a second to load
-
-        figure = plot_training_curve(log.table(), key.label)
-        runs.write_atomic(folder / "training_curve.png", lambda file: figure.savefig(file, format="png"))
-        print(closing_table(log.rows[-1], final_path))
-    if wandb_run is not None:
-        wandb_run.finish()
-    return final_path
-
-
-def _warn_of_reward_for_errors(run: ImitationRun, measures: dict[str, float]) -> bool:
-    """With a live denominator, below CE = sqrt(alpha x LPC) - eps a rise of the cross-entropy lowers the loss."""
-    config = run.config
-    if not config["normalize_lpc"] or config["lpc_detach"] or config["lpc_alpha"] == 0.0:
-        return False
-    threshold = math.sqrt(config["lpc_alpha"] * measures["lpc"]) - config["lpc_eps"]
-    if measures["cross_entropy"] >= threshold:
-        return False
-    tqdm.write(
-        f"warning: at update {run.update} the cross-entropy {measures['cross_entropy']:.4f} fell below "
-        f"sqrt(lpc_alpha * LPC) - lpc_eps = {threshold:.4f}: from here on the normalised loss rewards errors; "
-        "consider --lpc_detach, a larger --lpc_eps or a smaller --lpc_alpha"
-    )
-    return True
-
-
-def train_from_command_line(policy: str, description: str) -> int:
-    """The body of a training script: `policy` is "mop" or "gru". Returns the exit code, 130 after Ctrl-C."""
-    config, given = parse_config(description)
-    try:
-        train(config | {"policy": policy}, given)
-    except KeyboardInterrupt:
-        return 130
-    return 0

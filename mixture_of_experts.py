@@ -393,12 +393,15 @@ def policy_from_checkpoint(checkpoint: Mapping) -> tuple[RecurrentPolicy, nn.Lin
     """
     policy = build_policy(checkpoint["config"])
     projection = checkpoint.get("lang_proj_state_dict")
-    if not isinstance(projection, Mapping) or set(projection) != {"weight", "bias"}:
+    is_projection = isinstance(projection, Mapping) and set(projection) == {"weight", "bias"}
+    if not is_projection or not all(isinstance(p, Tensor) and p.dim() > 0 for p in projection.values()):
         raise InputError("the checkpoint has no lang_proj_state_dict with weight and bias")
-    lang_proj = nn.Linear(projection["weight"].shape[1], policy.lang_dim)
+    lang_proj = nn.Linear(projection["weight"].shape[-1], policy.lang_dim)
     try:
         policy.load_state_dict(checkpoint["policy_state_dict"])
         lang_proj.load_state_dict(projection)
     except RuntimeError as error:
         raise InputError(f"weights and config of the checkpoint disagree: {' '.join(str(error).split())}") from None
+    if not all(torch.isfinite(p).all() for p in (*policy.parameters(), *lang_proj.parameters())):
+        raise InputError("the checkpoint holds weights that are no finite numbers: its training diverged")
     return policy.eval().requires_grad_(False), lang_proj.eval().requires_grad_(False)

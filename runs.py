@@ -4,13 +4,16 @@ Nothing else spells a path or writes an artefact. Every file has one writer, and
 Axis letters: S steps, L layers, E experts, A actions.
 """
 
+import fcntl
 import gc
+import hashlib
 import io
 import json
 import math
 import os
 import re
 import secrets
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -126,6 +129,31 @@ def write_atomic(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def claimed(path: str | Path) -> Iterator[bool]:
+    """Whether this process alone may work on `path` (a file or folder, there or not) until the block ends.
+
+    A process that ends, however it ends, gives its claim back. The lock is a file in the system's temporary folder, so
+    nothing is left in the tree; it tells processes of one machine apart, not those of several.
+    """
+    name = hashlib.sha256(str(Path(path).resolve()).encode()).hexdigest()[:24]
+    try:
+        file = open(Path(tempfile.gettempdir()) / f"rl-mop-{name}.lock", "w")  # noqa: SIM115 - closed below
+    except OSError:  # another user's lock, or no such folder: go on without, work may be done twice
+        yield True
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_ours = False
+        except OSError:
+            is_ours = True
+        else:
+            is_ours = True
+        yield is_ours
 
 
 def _read_bytes(path: str | Path) -> bytes:

@@ -12,7 +12,7 @@ from errors import run_script
 
 
 def main() -> int:
-    from imitation import train_from_command_line  # here: environment workers import this file, and need no torch
+    from training import train_from_command_line  # here: environment workers import this file, and need no torch
 
     return train_from_command_line("mop", __doc__)
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import pandas as pd
 
 import runs
+from errors import InputError
 from teacher import FAILURE_KINDS
 
 RECENT_EPISODES = 100  # success rate and path ratio are over so many last episodes
@@ -32,7 +33,10 @@ class TrainingLog:
         if run.update == 0:
             path.unlink(missing_ok=True)
         elif path.is_file():
-            old = pd.read_csv(path)
+            try:
+                old = pd.read_csv(path)
+            except (ValueError, OSError) as error:
+                raise InputError(f"{path} is no training log ({error}); move it away to resume without it") from None
             self.rows = old[old["update"] <= run.update].to_dict("records")
         self._seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
         self._steps_before = run.env_steps
@@ -88,8 +92,8 @@ def closing_table(row: dict[str, float], final_path: Path) -> str:
         "path ratio": f"{row['path_ratio']:.2f} (1 = as short as the bot's)",
         "accuracy": f"{row['accuracy']:.1%} of the bot's labels",
         "LPC": f"{row['lpc']:.0f}",
-        "bot failures": f"{row['bot_plan_failures']:.0f} fresh worlds, "
-        + (", ".join(f"{k} {row[f'failures_{k}']:.0f}" for k in FAILURE_KINDS if row[f"failures_{k}"]) or "0 later"),
+        "bot failures": f"{row['bot_plan_failures']:.0f} worlds that it could not begin; later "
+        + (", ".join(f"{k} {row[f'failures_{k}']:.0f}" for k in FAILURE_KINDS if row[f"failures_{k}"]) or "none"),
         "checkpoint": str(final_path),
         "log, curve": f"{folder / 'training_log.csv'}, {folder / 'training_curve.png'}",
     }

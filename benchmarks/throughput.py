@@ -18,8 +18,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from configuration import Parser, integer, parse_config  # noqa: E402
-from errors import InputError, run_script  # noqa: E402
+from configuration import Parser, check_flags, integer, parse_config  # noqa: E402
+from errors import run_script  # noqa: E402
 
 WARM_UP_UPDATES = 3
 
@@ -33,12 +33,13 @@ def plain_loop(task_id: str, updates: int) -> float:
 
 def make_run(task_id: str, num_workers: int, num_envs: int):
     """A run with the default sizes and the encoder that needs no download."""
-    from imitation import ImitationRun, choose_device
+    from devices import use_device
+    from imitation import ImitationRun
     from mission_encoder import load_encoder
 
     flags = ["--task_id", task_id, "--num_workers", str(num_workers), "--num_envs", str(num_envs)]
     config, _ = parse_config("", [*flags, "--lang_encoder", "vocab", "--device", "cpu"])
-    return ImitationRun(config | {"policy": "mop", "seed": 0}, load_encoder("vocab"), choose_device("cpu"))
+    return ImitationRun(config | {"policy": "mop", "seed": 0}, load_encoder("vocab"), use_device("cpu"))
 
 
 def training(run, updates: int) -> float:
@@ -68,11 +69,8 @@ def main() -> int:
     parser.add_argument("--num_envs", default=16, help="environments of our training (default: %(default)s)")
     parser.add_argument("--num_workers", default=0, help="processes that step our environments (default: %(default)s)")
     args = parser.parse_args()
-    for name, low in (("pairs", 1), ("updates", 1), ("num_episodes", 1), ("num_envs", 1), ("num_workers", 0)):
-        try:
-            setattr(args, name, integer(low)(getattr(args, name)))
-        except ValueError as error:
-            raise InputError(f"--{name} {error}") from None
+    count = integer(1)
+    check_flags(args, pairs=count, updates=count, num_episodes=count, num_envs=count, num_workers=integer(0))
     from eval_mop import TeacherResults
 
     print(f"{'task':<26}{'plain loop':>11}{'training':>10}{'ratio':>22}{'evaluation':>12}{'ratio':>22}   (steps/s)")

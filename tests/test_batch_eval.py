@@ -1,10 +1,12 @@
 """Batch evaluation: what is missing, the files it leaves, bad checkpoints, several processes, a kill."""
 
 import csv
-import fcntl
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -167,8 +169,9 @@ def test_skip_routing_first_and_the_caches_later(tree, evaluated):
         float(second["mean_lpc"]), rel=1e-6
     )
     assert batch(evaluated) == [] and batch(evaluated, "--skip_routing") == []
-    # evaluating again without the routing leaves the cache, which still is of this checkpoint
-    assert batch(evaluated, "--skip_routing", "--force") == [path] and batch(evaluated) == []
+    # evaluating again without the routing leaves the old cache, but the new result does not vouch for it
+    assert batch(evaluated, "--skip_routing", "--force") == [path] and batch(evaluated, "--skip_routing") == []
+    assert batch(evaluated) == [path] and batch(evaluated) == []
     # a changed checkpoint's old cache does not count
     put(tree / "checkpoints", random_checkpoint(1))
     assert batch(evaluated, "--skip_routing") == [path] and batch(evaluated) == [path] and batch(evaluated) == []
@@ -236,7 +239,7 @@ def test_the_table(tree, evaluated):
         "bot_plan_failures": ["0"] * 3,
         "num_updates": ["20", "20", ""],
         "update": ["20", "20", ""],
-        "seed": ["0", "3", ""],
+        "seed": ["", "3", ""],  # of the run key: none where the path names none
         "max_steps": ["20", "", ""],
         "unroll_len": ["16"] * 3,
         "intermediate_dim": ["24"] * 3,
@@ -314,6 +317,15 @@ def test_heatmaps(tree, capsys):
         with Image.open(f"plots/{path}") as image:
             assert image.format == "PNG" and min(image.size) > 200
             assert len(np.unique(np.asarray(image.convert("L")))) > 20
+    # what has a result is drawn too, what is drawn is not drawn again, and a picture that fails costs no result
+    first, second = (Path("plots") / path for path in expected)
+    first.unlink()
+    written = second.stat().st_mtime_ns
+    put(tree / "checkpoints", random_checkpoint(2, expert_hidden_sizes=[[0, 1, 2, 3, 4, 5, 6]]), trial=5)
+    assert in_process(batch_eval.main, *FEW, "--plots") == 0
+    out = capsys.readouterr().out
+    assert first.exists() and second.stat().st_mtime_ns == written and out.count("heatmap: plots/") == 2
+    assert f"no heatmap of {GOTO} trial 5: " in out and len(table_rows()) == 3
 
 
 # --- bad checkpoints and foreign tables -----------------------------------------------------------------------------
@@ -406,8 +418,8 @@ def test_a_folder_in_the_place_of_the_table_is_left_alone(tree, capsys):
 
 def test_a_checkpoint_that_another_process_evaluates_is_left_to_it(tree, evaluated, capsys):
     paths = [put(tree / "checkpoints", random_checkpoint(k), trial=k) for k in (0, 1)]
-    with paths[0].open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with runs.claimed(paths[0]) as is_ours:
+        assert is_ours
         assert batch(evaluated) == [paths[1].relative_to(tree).as_posix()]
         assert f"{GOTO} trial 0: another process is evaluating it" in capsys.readouterr().out
     assert batch(evaluated) == [paths[0].relative_to(tree).as_posix()] and len(table_rows()) == 2
@@ -458,6 +470,34 @@ def test_jobs_give_the_same_table(tree):
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     assert len(tables[0]) == 3
     assert below("one", "*.json") == below("two", "*.json") and len(below("one", "*.json")) == 3 * 2 + 1
+
+
+DIES_ON_TRIAL_1 = """
+import os, signal
+import batch_eval
+from errors import run_script
+evaluate_checkpoint = batch_eval.evaluate_checkpoint
+def evaluate_or_die(found, settings, progress=None):
+    if found.key.trial == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return evaluate_checkpoint(found, settings, progress)
+batch_eval.evaluate_checkpoint = evaluate_or_die
+if __name__ == "__main__":
+    run_script(batch_eval.main)
+"""
+
+
+def test_a_process_that_dies_costs_its_own_checkpoint_only(tree):
+    for trial in range(4):
+        put(tree / "checkpoints", random_checkpoint(trial), trial=trial)
+    (tree / "dies.py").write_text(DIES_ON_TRIAL_1)
+    environment = os.environ | {"PYTHONPATH": str(Path(batch_eval.__file__).parent)}
+    command = [sys.executable, "dies.py", *map(str, FEW), "--jobs", "2"]
+    result = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    assert result.returncode == 1, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("failed: ")]
+    assert "trial_1/checkpoint_final.pt" in line and "process died" in line
+    assert [row["trial"] for row in table_rows(tree / "evaluation_results.csv")] == ["0", "2", "3"]
 
 
 def test_a_killed_process_leaves_whole_files_and_the_next_one_finishes(tree, evaluated):

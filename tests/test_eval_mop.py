@@ -718,7 +718,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
         ("--checkpoint", "mismatch.pt"): ("weights and config",),
         ("--checkpoint", "incomplete.pt"): ("router_hidden_size",),
         ("--checkpoint", "no_projection.pt"): ("lang_proj_state_dict",),
-        ("--checkpoint", "narrow.pt"): ("input_dim is 150",),
+        ("--checkpoint", "narrow.pt"): ("narrow.pt: input_dim must be 152, not 150",),
         ("--checkpoint", good, "--num_episodes", "0"): ("--num_episodes must be at least 1", "'0'"),
         ("--checkpoint", good, "--num_episodes", "ten"): ("--num_episodes must be an integer",),
         ("--checkpoint", good, "--num_episodes", "1.5"): ("--num_episodes must be an integer",),

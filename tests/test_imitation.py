@@ -11,14 +11,16 @@ from conftest import TINY_FLAGS
 from torch import nn
 
 import babyai_env
-import imitation
 import runs
+import training
 from babyai_env import NO_LABEL, BabyAIVectorEnv, training_seed
 from configuration import parse_config
+from devices import use_device
 from errors import InputError
-from imitation import ImitationRun, choose_device, imitation_loss
+from imitation import ImitationRun, imitation_loss
 from mission_encoder import load_encoder
 from teacher import FAILURE_KINDS, TeacherFailure
+from training_log import TrainingLog
 
 ENCODER = load_encoder("vocab")
 
@@ -41,7 +43,7 @@ def make_run():
     made = []
 
     def make(**changes) -> ImitationRun:
-        made.append(ImitationRun(tiny_config(**changes), ENCODER, choose_device("cpu")))
+        made.append(ImitationRun(tiny_config(**changes), ENCODER, use_device("cpu")))
         return made[-1]
 
     yield make
@@ -420,7 +422,7 @@ def test_without_a_seed_the_trial_is_the_seed(tmp_path):
     for name, words in {"trial 3": "--trial 3", "seed 3": "--seed 3", "trial 0": "--trial 0"}.items():
         argv = [*TINY_FLAGS, "--num_updates", "2", "--checkpoint_dir", str(tmp_path), *words.split()]
         config, given = parse_config("a test", argv)
-        saved[name] = runs.load_checkpoint(imitation.train(config | {"policy": "mop"}, given))
+        saved[name] = runs.load_checkpoint(training.train(config | {"policy": "mop"}, given))
     folder = tmp_path / "BabyAI-GoToObj-v0"
     assert [runs.RunKey.from_checkpoint(p) for p in sorted(folder.rglob("*final.pt"))] == [
         runs.RunKey("BabyAI-GoToObj-v0", 0),
@@ -508,7 +510,7 @@ def test_the_warning_comes_exactly_where_the_loss_rewards_errors(capsys):
         (slopes,) = torch.autograd.grad((ce + alpha * lpc / (ce + eps)).sum(), ce)
         assert (slopes.abs() > 1e-6).all()
         for x, slope in zip(ce.tolist(), slopes.tolist(), strict=True):
-            has_warned = imitation._warn_of_reward_for_errors(settings, {"cross_entropy": x, "lpc": lpc})
+            has_warned = training._warn_of_reward_for_errors(settings, {"cross_entropy": x, "lpc": lpc})
             out = capsys.readouterr().out
             assert has_warned == (slope < 0) == ("update 17" in out and "rewards errors" in out)
             assert out.count("\n") == has_warned
@@ -518,21 +520,21 @@ def test_the_warning_comes_exactly_where_the_loss_rewards_errors(capsys):
 
 def test_no_other_form_of_the_loss_is_warned_of():
     measures = {"cross_entropy": 0.0, "lpc": 75.0}
-    assert imitation._warn_of_reward_for_errors(_Settings(lpc_alpha=1.0, normalize_lpc=True), measures)
+    assert training._warn_of_reward_for_errors(_Settings(lpc_alpha=1.0, normalize_lpc=True), measures)
     others = [
         {"normalize_lpc": True},
         {"lpc_alpha": 1.0},
         {"lpc_alpha": 1.0, "normalize_lpc": True, "lpc_detach": True},
     ]
     for changes in others:
-        assert not imitation._warn_of_reward_for_errors(_Settings(**changes), measures)
+        assert not training._warn_of_reward_for_errors(_Settings(**changes), measures)
     assert len(others) == 3
 
 
 def test_a_run_warns_once(tmp_path, capsys):
     argv = [*TINY_FLAGS, "--num_updates", "4", "--checkpoint_dir", str(tmp_path), "--lpc_alpha", "1", "--normalize_lpc"]
     config, given = parse_config("a test", argv)
-    imitation.train(config | {"policy": "mop"}, given)
+    training.train(config | {"policy": "mop"}, given)
     assert capsys.readouterr().out.count("rewards errors") == 1
 
 
@@ -543,7 +545,7 @@ def test_the_log_keeps_its_own_rows_only(make_run, tmp_path):
     """A log without a state is of another run; with one, rows after the state are taken again."""
     run, path = make_run(), tmp_path / "training_log.csv"
     path.write_text("update,seconds,env_steps\n1,1.0,32\n")
-    log = imitation.TrainingLog(path, run)
+    log = TrainingLog(path, run)
     assert log.rows == [] and not path.exists()
     log.add(run.step_update())
     log.write_row(run)
@@ -556,7 +558,7 @@ def test_the_log_keeps_its_own_rows_only(make_run, tmp_path):
 
     resumed = make_run()
     resumed.load_state(state)
-    again = imitation.TrainingLog(path, resumed, unfinished)
+    again = TrainingLog(path, resumed, unfinished)
     assert [row["update"] for row in again.rows] == [1] and unfinished["count"] == 2
     again.add(resumed.step_update())
     row = again.write_row(resumed)

@@ -15,8 +15,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, TINY_FLAGS, TINY_TASK, run_script, script_command, script_environment
 
-from configuration import DEFAULTS_FILE, read_config
-from imitation import RUNTIME_KEYS
+from configuration import DEFAULTS_FILE, RUNTIME_KEYS, read_config
 from runs import load_checkpoint, load_training_state
 
 LIMIT_S = 60.0  # of every wait
@@ -197,7 +196,7 @@ def test_kill_9_and_resume(whole_run, tmp_path, moment, num_workers):
     code, *_ = cut_off(tmp_path, moment, signal.SIGKILL, False, "--num_workers", num_workers)
     assert code == -signal.SIGKILL and not (folder_of(tmp_path) / "checkpoint_final.pt").exists()
     saved = load_training_state(folder_of(tmp_path) / "training_state.pt")["update"]
-    assert 4 <= saved < TOTAL and saved % 4 == 0
+    assert 0 <= saved < TOTAL and saved % 4 == 0  # the first state is written before the first update
     said = resume(tmp_path, "--num_workers", num_workers)
     assert f"resuming {TINY_TASK} trial 0 at update {saved} of {TOTAL}" in said
     assert_same_run(tmp_path, whole_run, but=("num_workers",))
@@ -220,7 +219,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_kill_9_between_a_checkpoint_and_its_state(whole_run, tmp_path):
-    command = [sys.executable, "-c", DIE_BEFORE_REPLACE, 5, *script_command("train_mop.py", *FLAGS)[1:]]
+    command = [sys.executable, "-c", DIE_BEFORE_REPLACE, 6, *script_command("train_mop.py", *FLAGS)[1:]]
     result = subprocess.run([*map(str, command)], cwd=tmp_path, env=script_environment(), capture_output=True)
     assert result.returncode == -signal.SIGKILL, result.stderr
     folder = folder_of(tmp_path)
@@ -228,6 +227,31 @@ def test_kill_9_between_a_checkpoint_and_its_state(whole_run, tmp_path):
     assert load_training_state(folder / "training_state.pt")["update"] == 16
     assert "at update 16 of" in resume(tmp_path)
     assert_same_run(tmp_path, whole_run)
+
+
+@needs_proc
+def test_a_run_has_one_trainer_and_keeps_its_settings(tmp_path):
+    """While one process trains, another is refused; a resumed run keeps what the user does not give anew."""
+    command = script_command(
+        "train_mop.py", *FLAGS, "--num_updates", 500, "--log_interval", 7, "--checkpoint_interval", 5
+    )
+    with subprocess.Popen(command, cwd=tmp_path, env=script_environment(), stderr=subprocess.DEVNULL) as process:
+        wait_for((folder_of(tmp_path) / "checkpoint_5.pt").exists, process)
+        for flags in ((), ("--overwrite",), ("--resume",)):
+            result = run_script("train_mop.py", *FLAGS, *flags, cwd=tmp_path)
+            assert result.returncode == 2 and "another process is training the run" in result.stderr, result.stderr
+        process.kill()
+    update = load_training_state(folder_of(tmp_path) / "training_state.pt")["update"]
+    assert update >= 5
+    flags = ("--task_id", TINY_TASK, "--num_updates", update + 10)
+    result = run_script("train_mop.py", *flags, "--resume", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    config = load_checkpoint(folder_of(tmp_path) / "checkpoint_final.pt")["config"]
+    assert (config["log_interval"], config["checkpoint_interval"], config["device"]) == (7, 5, "cpu")
+    assert (folder_of(tmp_path) / f"checkpoint_{update + 5}.pt").exists()
+    before = tree(tmp_path)
+    again = run_script("train_mop.py", "--task_id", TINY_TASK, "--resume", cwd=tmp_path)
+    assert again.returncode == 0 and "is trained already" in again.stdout and tree(tmp_path) == before
 
 
 @needs_proc
@@ -401,7 +425,7 @@ def test_a_folder_in_use(tiny_run, tmp_path):
         ],
     )
     assert [code for code, _, _ in done] == [0] * 5, done
-    assert "at update 6 of 9" in done[0][1] and "at update 9 of 9" in done[1][1]
+    assert "at update 6 of 9" in done[0][1] and "is trained already" in done[1][1]
     assert "nothing to resume" in done[2][1] and "nothing to resume" in done[3][1]
     assert load_checkpoint(folder / "checkpoint_final.pt")["update"] == 9
     assert load_checkpoint(folder / "checkpoint_final.pt")["config"]["num_updates"] == 9
