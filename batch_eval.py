@@ -249,7 +249,7 @@ def format_table(table: pd.DataFrame) -> str:
         {
             "task": table["task_id"],
             "trial": table["trial"],
-            "seed": table["seed"],
+            "seed": table["seed"].astype(object).where(table["seed"].notna(), "-"),
             "update": table["update"],
             "policy": table["policy"],
             "success": [f"{rate:.1%}" for rate in table["success_rate"]],
@@ -343,7 +343,7 @@ def main() -> int:
     num_others = int((table[list(asked)] != pd.Series(asked)).any(axis=1).sum())
     if num_others:
         print(f"{num_others} of these were made with other --num_episodes or --eval_seed; --force makes them anew")
-    print(f"{len(table)} results in {args.results_path}, caches under {args.cache_dir}")
+    print(f"table: {args.results_path} (rows: {len(table)}), routing caches: {args.cache_dir}/<task_id>/trial_<N>/...")
     for outcome in outcomes:
         if outcome.status == "elsewhere":
             print(f"{outcome.found.key.label}: another process is evaluating it")
