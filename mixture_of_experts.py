@@ -357,7 +357,8 @@ def detach_hidden(hidden: Tensor) -> Tensor:
 def compute_lpc(routing: Sequence[Tensor], expert_hidden_sizes: Sequence[Sequence[int]]) -> Tensor:
     """Layered parameter cost of each sample: sum over layers and experts of router weight x expert size squared.
 
-    The complexity measure of the Mixture-of-Pathways paper. routing: list over L of (..., E_l); returns (...).
+    The measure of the Mixture-of-Pathways paper (arXiv 2506.02813), called learned pathway complexity there.
+    routing: list over L of (..., E_l); returns (...).
     Uniform routing over three layers of [0, 16, 32] costs 1280, all weight on the largest experts 3072.
     """
     return sum(

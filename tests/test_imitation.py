@@ -563,3 +563,14 @@ def test_the_log_keeps_its_own_rows_only(make_run, tmp_path):
     again.add(resumed.step_update())
     row = again.write_row(resumed)
     assert {name: row[name] for name in measures} == {name: log.rows[1][name] for name in measures}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_a_gpu_learns_as_on_the_cpu_and_resumes_exactly(make_run):
+    on_cpu, on_gpu = make_run(), ImitationRun(tiny_config(), ENCODER, use_device("cuda"))
+    for _ in range(3):
+        assert on_gpu.step_update()["loss"] == pytest.approx(on_cpu.step_update()["loss"], rel=1e-3)
+    fork = on_gpu.copy()
+    assert [fork.step_update() for _ in range(2)] == [on_gpu.step_update() for _ in range(2)]
+    fork.close()
+    on_gpu.close()
