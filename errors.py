@@ -1,6 +1,7 @@
 """The one exception for bad input, and the way a script reports it."""
 
 import sys
+import warnings
 from collections.abc import Callable
 
 
@@ -11,8 +12,10 @@ class InputError(Exception):
 def run_script(main: Callable[[], int | None]) -> None:
     """Run `main` as a script: an `InputError` becomes one line on stderr and exit code 2; a traceback is for bugs.
 
-    So does an `OSError` (a folder that cannot be written, a full disk); Ctrl-C ends with exit code 130.
+    So does an `OSError` (a folder that cannot be written, a full disk); a warning is one line without a place in the
+    code; Ctrl-C ends with exit code 130.
     """
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         sys.exit(main())
     except (InputError, OSError) as error:
