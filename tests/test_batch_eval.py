@@ -120,7 +120,7 @@ def test_only_what_is_missing_is_evaluated(tree, evaluated, capsys):
         assert below("evaluation_cache", name) == sorted(f"{folder}/{name}" for folder in files.values())
     rows = table_rows()
     assert sorted(row["checkpoint_path"] for row in rows) == sorted(paths)
-    assert f"{len(paths)} results in evaluation_results.csv" in capsys.readouterr().out
+    assert f"evaluation_results.csv (rows: {len(paths)})" in capsys.readouterr().out
     before = Path("evaluation_results.csv").read_bytes()
     assert batch(evaluated) == [] and Path("evaluation_results.csv").read_bytes() == before
     assert "5 checkpoints, 0 to evaluate" in capsys.readouterr().out
