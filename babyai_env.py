@@ -162,7 +162,7 @@ def check_teachable(task_id: str, run_seed: int) -> None:
             return
         except TeacherFailure as failure:
             failures.append(failure.kind)
-    raise InputError(unteachable(task_id, {kind: failures.count(kind) for kind in FAILURE_KINDS}))
+    raise InputError(unteachable(task_id, failures))
 
 
 def render_world(task_id: str, seed: int, actions: Sequence[int] = (), tile_size: int = 32) -> np.ndarray:
@@ -297,19 +297,19 @@ class Slots:
 
     def _begin(self, i: int, k: int) -> str:
         """Start the first world from the k-th on that the bot can begin; count those that it cannot."""
-        row, world = self.first + i, self.worlds[i]
+        row, world, failures = self.first + i, self.worlds[i], []
         for attempt in range(MAX_FAILURES_IN_A_ROW):
             world.reset(training_seed(self.seed, row, k + attempt))
             try:
                 self.arrays.label[row] = world.label()
             except TeacherFailure as failure:
                 self.arrays.fresh_failures[row, FAILURE_KINDS.index(failure.kind)] += 1
+                failures.append(failure.kind)
                 continue
             self.arrays.label_valid[row] = True
             self.k[i] = k + attempt
             return world.mission
-        counts = dict(zip(FAILURE_KINDS, self.arrays.fresh_failures[row].tolist(), strict=True))
-        raise InputError(unteachable(self.task_id, counts))
+        raise InputError(unteachable(self.task_id, failures))
 
     def _expert_steps(self, seed: int) -> int:
         if self._replay is None:
@@ -320,12 +320,12 @@ class Slots:
             return 0
 
 
-def unteachable(task_id: str, failures: dict[str, int], max_steps: int | None = None) -> str:
-    """The message for a task whose bot failed in every world tried; failures: kind -> count."""
-    kinds = ", ".join(f"{kind} {count}" for kind, count in failures.items() if count)
+def unteachable(task_id: str, failures: Sequence[str], max_steps: int | None = None) -> str:
+    """The message for a task whose bot failed in every world tried; failures: the kind of each."""
+    kinds = ", ".join(f"{kind} {failures.count(kind)}" for kind in FAILURE_KINDS if kind in failures)
     limit, way_out = ("", "") if max_steps is None else (f" within {max_steps} steps", "allow more steps, or ")
     return (
-        f"the BabyAI bot cannot teach {task_id}{limit}: it failed in {sum(failures.values())} worlds in a row "
+        f"the BabyAI bot cannot teach {task_id}{limit}: it failed in {len(failures)} worlds in a row "
         f"({kinds}); {way_out}choose another task"
     )
 

@@ -77,7 +77,6 @@ def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=Non
     from babyai_env import MINIGRID_VERSION
     from devices import use_device
     from eval_mop import TeacherResults, encoder_for, evaluate, load_for_evaluation
-    from mixture_of_experts import build_policy
 
     digest = file_digest(found.path)
     checkpoint = load_for_evaluation(found.path)
@@ -89,7 +88,7 @@ def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=Non
         checkpoint, encoder_for(checkpoint, settings.lang_encoder), teacher, settings.num_episodes, settings.eval_seed,
         settings.num_envs, not settings.skip_routing, use_device(settings.device), progress,
     )  # fmt: skip
-    sizes = build_policy(config).expert_hidden_sizes
+    sizes = evaluation.expert_hidden_sizes
     shared = {
         "checkpoint_path": Path(found.path).as_posix(),
         "num_episodes": settings.num_episodes,
@@ -277,10 +276,10 @@ def parser() -> Parser:
     parser = Parser(description=__doc__)
     parser.add_argument("--checkpoint_dir", help=f"tree of checkpoints (default: {' and '.join(DEFAULT_ROOTS)})")
     parser.add_argument("--results_path", default="evaluation_results.csv", help="the table (default: %(default)s)")
-    parser.add_argument("--cache_dir", default="evaluation_cache", help="results and caches (default: %(default)s)")
-    parser.add_argument("--num_episodes", default=1000, help="worlds, one episode each (default: %(default)s)")
-    parser.add_argument("--num_envs", default=64, help="episodes side by side (default: %(default)s)")
-    parser.add_argument("--eval_seed", default=0, help="seed of the first world (default: %(default)s)")
+    parser.add_argument("--cache_dir", default=Settings.cache_dir, help="results and caches (default: %(default)s)")
+    parser.add_argument("--num_episodes", default=Settings.num_episodes, help="one per world (default: %(default)s)")
+    parser.add_argument("--num_envs", default=Settings.num_envs, help="episodes side by side (default: %(default)s)")
+    parser.add_argument("--eval_seed", default=Settings.eval_seed, help="the first world (default: %(default)s)")
     parser.add_argument("--task", help="only this task id")
     parser.add_argument("--trial", help="only this trial")
     parser.add_argument("--seed", help="only this seed (where a path names none, the seed is the trial number)")
@@ -289,10 +288,10 @@ def parser() -> Parser:
     parser.add_argument("--force", action="store_true", help="evaluate again what has a result")
     parser.add_argument("--skip_routing", action="store_true", help="write no routing caches")
     parser.add_argument("--plots", action="store_true", help="draw a routing heatmap of each checkpoint asked for")
-    parser.add_argument("--plots_dir", default="plots", help="where it goes (default: %(default)s)")
+    parser.add_argument("--plots_dir", default=Settings.plots_dir, help="where it goes (default: %(default)s)")
     parser.add_argument("--jobs", default=1, help="processes, a checkpoint each (default: %(default)s)")
     parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
-    parser.add_argument("--device", default="auto", help="auto (cuda if there is one), cpu, cuda, ...")
+    parser.add_argument("--device", default=Settings.device, help="auto (cuda if there is one), cpu, cuda, ...")
     return parser
 
 

@@ -34,7 +34,7 @@ from errors import InputError, run_script
 from mission_encoder import DEFAULT_MODEL, MissionEncoder, load_encoder
 from mixture_of_experts import compute_lpc, policy_from_checkpoint, reset_hidden
 from runs import RoutingSteps
-from teacher import FAILURE_KINDS, TeacherFailure
+from teacher import TeacherFailure
 
 GIVE_UP = -1  # in place of an action: the episode ends here without success
 NUM_ENVS = 64
@@ -123,8 +123,7 @@ class TeacherResults:
                     failures += 1
                     in_a_row.append(result)
                     if len(in_a_row) == MAX_FAILURES_IN_A_ROW:
-                        counts = {kind: in_a_row.count(kind) for kind in FAILURE_KINDS}
-                        raise InputError(unteachable(self.task_id, counts, self.max_steps))
+                        raise InputError(unteachable(self.task_id, in_a_row, self.max_steps))
                 seed += 1
         self.save()
         return solved, failures
@@ -243,6 +242,7 @@ class Evaluation:
     metrics: dict[str, float]
     episodes: list[dict]
     steps: RoutingSteps | None
+    expert_hidden_sizes: list[list[int]] | None = None  # of the policy; the bot has none
 
 
 class _Recorder:
@@ -316,7 +316,8 @@ def evaluate(
     for episode in env.episodes:
         episode["expert_steps"] = expert_steps[episode["seed"]]
     metrics = compute_metrics(env.episodes, np.concatenate(mean_lpc), bot_plan_failures)
-    return Evaluation(metrics, env.episodes, recorder.steps() if record_steps else None)
+    steps = recorder.steps() if record_steps else None
+    return Evaluation(metrics, env.episodes, steps, policy.expert_hidden_sizes)
 
 
 def evaluate_bot(

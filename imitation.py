@@ -102,12 +102,16 @@ class ImitationRun:
             "grad_norm": grad_norm.item(),
         }
 
-    @torch.no_grad()
-    def _rollout(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """T steps: obs (T, N, O), mission embeddings (T, N, encoder_dim), labels (T, N), keep (T, N), first hidden."""
+    def _start_worlds(self) -> None:
+        """The first world of every slot, unless there is one already."""
         if not self._is_started:
             self._count(self.env.reset())
             self._is_started = True
+
+    @torch.no_grad()
+    def _rollout(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """T steps: obs (T, N, O), mission embeddings (T, N, encoder_dim), labels (T, N), keep (T, N), first hidden."""
+        self._start_worlds()
         num_steps, arrays = self.config["unroll_len"], self.env.arrays
         shape = (num_steps, self.env.num_envs)
         obs, missions = torch.empty(*shape, arrays.obs.shape[1]), torch.empty(*shape, self.encoder.dim)
@@ -169,9 +173,7 @@ class ImitationRun:
 
     def state(self) -> dict:
         """Everything that the rest of the run depends on, as tensors, numbers and texts."""
-        if not self._is_started:
-            self._count(self.env.reset())
-            self._is_started = True
+        self._start_worlds()
         return self.checkpoint() | {
             "hidden": self.hidden.detach().cpu().clone(),
             "env": {name: torch.from_numpy(array) for name, array in self.env.save().items()},
