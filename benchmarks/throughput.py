@@ -22,6 +22,7 @@ from configuration import Parser, check_flags, integer, parse_config  # noqa: E4
 from errors import run_script  # noqa: E402
 
 WARM_UP_UPDATES = 3
+TASKS = "BabyAI-GoToObj-v0,BabyAI-UnlockPickup-v0,BabyAI-GoTo-v0"
 
 
 def plain_loop(task_id: str, updates: int) -> float:
@@ -61,8 +62,7 @@ def evaluation(run, teacher, num_episodes: int) -> float:
 
 def main() -> int:
     parser = Parser(description=__doc__)
-    tasks = "BabyAI-GoToObj-v0,BabyAI-UnlockPickup-v0,BabyAI-GoTo-v0"
-    parser.add_argument("--tasks", default=tasks, help="task ids, separated by commas (default: %(default)s)")
+    parser.add_argument("--tasks", default=TASKS, help="task ids, separated by commas (default: %(default)s)")
     parser.add_argument("--pairs", default=5, help="runs of each of the two (default: %(default)s)")
     parser.add_argument("--updates", default=20, help="training updates timed in each run (default: %(default)s)")
     parser.add_argument("--num_episodes", default=200, help="episodes of each evaluation (default: %(default)s)")
