@@ -1,20 +1,34 @@
-"""The BabyAI bot as teacher: bounded, faster, and honest about its failures."""
-
-import traceback
-from collections.abc import Callable
+"""The BabyAI bot as teacher: compiled, bounded, and honest about its failures."""
 
 import numpy as np
+from minigrid.core.world_object import WorldObj
+from minigrid.envs.babyai.core.verifier import ObjDesc
 from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
 
-from grid_kernels import NOT_VISITED, search
-
-# A legitimate call needs at most 4 passes of the planning loop (3,290 episodes); a call that passes this bound would
-# never return. A bound on passes needs no thread and no clock, so it finds the same failures on every machine.
-MAX_PASSES = 64
+import bot_kernels
+from bot_kernels import (
+    BOT,
+    DONE,
+    ITEM,
+    MAX_PASSES,
+    MAX_PUSHES,
+    NO_ACTION,
+    NO_ROOM,
+    SUBGOAL,
+    WALL_ITEM,
+    EndlessPlanning,
+    NowhereToGo,
+    replan,
+)
+from grid_kernels import EMPTY
 
 # loop: planning never ends; disappeared_box: the student opened a box; assertion: no path or no free cell is left;
 # error: another exception inside the bot; unsolved: the bot gives up, fails the mission or runs out of steps
 FAILURE_KINDS = ("loop", "disappeared_box", "assertion", "error", "unsolved")
+
+_KINDS = {"OpenSubgoal": bot_kernels.OPEN, "DropSubgoal": bot_kernels.DROP, "PickupSubgoal": bot_kernels.PICKUP}
+_KINDS |= {"GoNextToSubgoal": bot_kernels.GO_NEXT_TO}
+_REASONS = {None: bot_kernels.NO_REASON, "PutNext": bot_kernels.TO_PUT_NEXT, "Open": bot_kernels.TO_OPEN}
 
 
 class TeacherFailure(Exception):
@@ -25,99 +39,71 @@ class TeacherFailure(Exception):
         self.kind = kind
 
 
-class Teacher(BabyAIBot):
-    """Minigrid's bot with its planning loop bounded, its view shared with the student and its searches compiled.
+class Teacher:
+    """Minigrid's bot in one world: its first plan is made by Minigrid, `bot_kernels.replan` goes on with it.
 
     Made anew for each episode, on a freshly reset environment. codes (height, width) int32 and seen (width, height)
     bool are those of `grid_kernels.observe`, kept up to date by the caller after every step.
     """
 
     def __init__(self, env, codes: np.ndarray, seen: np.ndarray):
-        super().__init__(env)
-        self.codes, self.vis_mask = codes, seen
+        self.codes, self.seen = codes, seen
+        self._descriptions: list[tuple[ObjDesc, int]] = []  # of the mission, with the row of the first item
+        plan, items = BabyAIBot(env).stack, []
+        self._stack = np.zeros(len(plan) + MAX_PUSHES, SUBGOAL)
+        for row, subgoal in zip(self._stack, plan, strict=False):
+            row["kind"], row["reason"] = _KINDS[type(subgoal).__name__], _REASONS[subgoal.reason]
+            if subgoal.datum is not None:
+                row["datum"], row["a"] = bot_kernels.DESCRIPTION, len(items)
+                row["b"] = len(subgoal.datum.obj_set)
+                self._descriptions.append((subgoal.datum, len(items)))
+                items += [_number(item) for item in subgoal.datum.obj_set]
+        num_keys = sum(cell is not None and cell.type == "key" for cell in env.grid.grid)
+        self._item_room = MAX_PASSES * (num_keys + 1)  # one key may be in a hand or in a box
+        self._items = np.zeros(len(items) + self._item_room, ITEM)
+        self._items["number"][: len(items)] = items
+        self.update_positions()
+        self._bot = np.zeros(1, BOT)[0]
+        self._bot["depth"], self._bot["num_items"] = len(plan), len(items)
+        self._bot["old_front"] = self._bot["old_carried"] = EMPTY
 
-    def label(self, last_action: int | None) -> int:
+    def update_positions(self) -> None:
+        """Read where the objects of the mission lie; call it whenever Minigrid has looked for them again."""
+        for description, first in self._descriptions:
+            rows = self._items[first : first + len(description.obj_set)]
+            rows["x"] = -1
+            for row, (x, y) in zip(rows, description.obj_poss, strict=False):
+                row["x"], row["y"] = x, y
+
+    def label(self, last_action: int | None, x: int, y: int, dx: int, dy: int, carried: int) -> int:
         """The bot's next action; call it once per step with the action that was executed (None first).
 
-        Raises TeacherFailure; the bot cannot be asked again in that episode.
+        The agent is at (x, y), faces (dx, dy) and carries an object of code `carried`. Raises TeacherFailure; the bot
+        cannot be asked again in that episode.
         """
+        action = NO_ACTION if last_action is None else last_action
         try:
-            action = self.replan(last_action)
-        except TeacherFailure:
-            raise
+            answer = self._replan(action, x, y, dx, dy, carried)
+            while answer == NO_ROOM:
+                self._stack = np.resize(self._stack, 2 * len(self._stack))
+                self._items = np.resize(self._items, 2 * len(self._items))
+                answer = self._replan(action, x, y, dx, dy, carried)
+        except EndlessPlanning:
+            raise TeacherFailure("loop") from None
         except DisappearedBoxError:
             raise TeacherFailure("disappeared_box") from None
         except AssertionError:
             raise TeacherFailure("assertion") from None
-        except (TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
-            if traceback.extract_tb(error.__traceback__)[-1].filename == __file__:
-                raise  # a bug of ours, not a failure of the planner
-            raise TeacherFailure("error") from error
-        if action == self.mission.actions.done:
+        except NowhereToGo:
+            raise TeacherFailure("error") from None
+        if answer == DONE:
             raise TeacherFailure("unsolved")
-        return int(action)
+        return answer
 
-    def replan(self, action_taken=None):
-        """As in Minigrid, with at most MAX_PASSES passes of the planning loop."""
-        self._check_erroneous_box_opening(action_taken)
-        if self.stack:
-            self.stack[-1].update_agent_attributes()  # the same for all: looked up once
-            names = ("pos", "dir_vec", "right_vec", "fwd_pos", "fwd_cell", "carrying")
-            attributes = {name: getattr(self.stack[-1], name) for name in names}
-            for subgoal in self.stack[:-1]:
-                subgoal.__dict__.update(attributes)
-            self.stack[-1].replan_after_action(action_taken)
-        while self.stack and self.stack[-1].is_exploratory():
-            self.stack.pop()
-        action = None
-        for _ in range(MAX_PASSES):
-            action = self.stack[-1].replan_before_action() if self.stack else self.mission.actions.done
-            if action is not None:
-                break
-        else:
-            raise TeacherFailure("loop")
-        self._remember_current_state()
-        return action
+    def _replan(self, *now: int) -> int:
+        return replan(self._bot, self._stack, self._items, self._item_room, self.codes, self.seen, *now)
 
-    def _shortest_path(self, accept_fn: Callable, try_with_blockers: bool = False):
-        """As in Minigrid: path to the first accepted cell (without the start), that cell, whether blockers are on it.
 
-        The visiting order does not depend on what is accepted, so one compiled search yields the whole order and
-        `accept_fn` is asked along it.
-        """
-        x, y = (int(v) for v in self.mission.agent_pos)
-        dx, dy = (int(v) for v in self.mission.dir_vec)
-        order, previous = search(self.codes, self.vis_mask, np.array([[x, y]], np.int32), dx, dy, False)
-        found = self._first_accepted(order, previous, accept_fn)
-        if found is not None:
-            return self._path(found, previous)[::-1][1:], found, False
-        if not try_with_blockers:
-            return None, None, False
-        beyond, previous_beyond = search(self.codes, self.vis_mask, order, 1, 0, True)
-        found = self._first_accepted(beyond, previous_beyond, accept_fn)
-        if found is None:
-            return None, None, True
-        path = self._path(found, previous_beyond)
-        path += self._path(path[-1], previous)[1:]
-        return path[::-1][1:], found, True
-
-    def _first_accepted(self, order: np.ndarray, previous: np.ndarray, accept_fn: Callable) -> tuple[int, int] | None:
-        grid = self.mission.grid
-        # The bot's `lambda pos, cell: pos == target_pos` needs no walk: other predicates close over other names.
-        if accept_fn.__code__.co_freevars in (("obj_pos",), ("target_pos",)):
-            x, y = (int(v) for v in accept_fn.__closure__[0].cell_contents)
-            is_inside = 0 <= x < grid.width and 0 <= y < grid.height
-            return (x, y) if is_inside and previous[x * grid.height + y] != NOT_VISITED else None
-        for x, y in order.tolist():
-            if accept_fn((x, y), grid.grid[y * grid.width + x]):
-                return x, y
-        return None
-
-    def _path(self, cell: tuple[int, int], previous: np.ndarray) -> list[tuple[int, int]]:
-        """From `cell` back to the start of its search."""
-        height = self.mission.grid.height
-        path, at = [], cell[0] * height + cell[1]
-        while at >= 0:
-            path.append(divmod(at, height))
-            at = int(previous[at])
-        return path
+def _number(item: WorldObj) -> int:
+    """As an ITEM knows it; objects that were never seen on the grid are no item in the hand either."""
+    return WALL_ITEM if item.type == "wall" else getattr(item, "number", 0)

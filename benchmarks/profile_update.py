@@ -15,10 +15,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from throughput import TASKS, WARM_UP_UPDATES, make_run  # noqa: E402
+from throughput import TASKS, WARM_UP_UPDATES, make_run
 
-from configuration import Parser, check_flags, integer  # noqa: E402
-from errors import run_script  # noqa: E402
+from configuration import Parser, check_flags, integer
+from errors import run_script
 
 
 class Stages:
