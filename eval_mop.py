@@ -38,6 +38,17 @@ from teacher import TeacherFailure
 
 GIVE_UP = -1  # in place of an action: the episode ends here without success
 NUM_ENVS = 64
+# What a slot shows before its next action; the names and types of the columns of RoutingSteps.
+SLOT_STATE = np.dtype(
+    [
+        ("episode", np.int32),  # index into `episodes`
+        ("t_step", np.int32),
+        ("position", np.int32, 2),
+        ("direction", np.int8),
+        ("carrying", np.bool_),
+        ("door_unlocked", np.bool_),  # a door was unlocked in this episode
+    ]
+)
 SAVE_INTERVAL_S = 5.0  # between writes of the bot's results while they are computed
 
 Progress = Callable[[int], None]  # called with the number of episodes just finished
@@ -179,10 +190,9 @@ def episode_context(world: World) -> dict:
 class EvalVectorEnv:
     """One episode for each seed of a list, in N slots; a free slot takes the next seed.
 
-    Arrays describe the present state of all slots: obs (N, O) float32, active (N,) bool (False when no seed is left),
-    episode (N,) index into `episodes`, t_step (N,), position (N, 2), direction (N,), carrying (N,) bool,
-    door_unlocked (N,) bool: a door was unlocked in this episode; missions, a list of N texts. `episodes` holds context
-    and outcome of every episode begun, in the order of the seeds.
+    Arrays describe the present of all slots: obs (N, O) float32, active (N,) bool (False when no seed is left), state
+    (N,) of SLOT_STATE; missions, a list of N texts. `episodes` holds context and outcome of every episode begun, in the
+    order of the seeds.
     """
 
     def __init__(self, task_id: str, seeds: Sequence[int], num_envs: int, max_steps: int | None = None):
@@ -190,30 +200,28 @@ class EvalVectorEnv:
         self.obs = np.zeros((num_envs, OBS_DIM), np.float32)
         self.worlds = [World(task_id, max_steps, row) for row in self.obs]
         self.seeds, self.episodes, self.missions = list(seeds), [], [""] * num_envs
-        self.active = np.ones(num_envs, bool)
-        self.episode, self.t_step = np.zeros(num_envs, np.int32), np.zeros(num_envs, np.int32)
-        self.position, self.direction = np.zeros((num_envs, 2), np.int32), np.zeros(num_envs, np.int8)
-        self.carrying, self.door_unlocked = np.zeros(num_envs, bool), np.zeros(num_envs, bool)
+        self.active, self.state = np.ones(num_envs, bool), np.zeros(num_envs, SLOT_STATE)
+        self._episode = [0] * num_envs  # of each slot
         for slot in range(num_envs):
             self._begin(slot)
+        self._describe()
 
     def step(self, actions: np.ndarray) -> np.ndarray:
         """Execute actions (N,) int in the active slots, GIVE_UP to end an episode. Returns done (N,) bool."""
-        done = np.zeros(len(self.worlds), bool)
-        for slot in np.flatnonzero(self.active):
-            world, action = self.worlds[slot], int(actions[slot])
+        done, actions = np.zeros(len(self.worlds), bool), actions.tolist()
+        for slot in np.flatnonzero(self.active).tolist():
+            world, action = self.worlds[slot], actions[slot]
             reward, terminated, truncated = (0.0, False, True) if action == GIVE_UP else world.step(action)
-            done[slot] = terminated or truncated
-            if done[slot]:
-                self.episodes[self.episode[slot]] |= {
+            if terminated or truncated:
+                done[slot] = True
+                self.episodes[self._episode[slot]] |= {
                     "success": reward > 0,
                     "truncated": truncated,
                     "steps": world.num_steps,
                     **{name: getattr(world, name) for name in ("t_pick", "t_opened", "t_unlocked", "t_drop")},
                 }
                 self._begin(slot)
-            else:
-                self._describe(slot)
+        self._describe()
         return done
 
     def _begin(self, slot: int) -> None:
@@ -222,17 +230,15 @@ class EvalVectorEnv:
             return
         world, seed = self.worlds[slot], self.seeds[len(self.episodes)]
         world.reset(seed)
-        self.episode[slot] = len(self.episodes)
+        self._episode[slot] = len(self.episodes)
         self.missions[slot] = world.mission
         self.episodes.append(episode_context(world) | {"seed": seed, "mission": world.mission})
-        self._describe(slot)
 
-    def _describe(self, slot: int) -> None:
-        world = self.worlds[slot]
-        self.t_step[slot] = world.num_steps
-        self.position[slot], self.direction[slot] = world.env.agent_pos, world.env.agent_dir
-        self.carrying[slot] = world.env.carrying is not None
-        self.door_unlocked[slot] = world.t_unlocked is not None
+    def _describe(self) -> None:
+        self.state[:] = [
+            (k, w.num_steps, w.env.agent_pos, w.env.agent_dir, w.env.carrying is not None, w.t_unlocked is not None)
+            for k, w in zip(self._episode, self.worlds, strict=True)
+        ]
 
 
 @dataclass
@@ -246,22 +252,31 @@ class Evaluation:
 
 
 class _Recorder:
-    """Collects the active slots' columns of every vector step; the result is in the order of episodes and steps."""
+    """Collects what the active slots show and what the policy answers at every vector step."""
 
     def __init__(self):
-        self._columns: dict[str, list[np.ndarray]] = {}
+        self._states: list[np.ndarray] = []
+        self._outputs: list[np.ndarray] = []
 
-    def add(self, active: np.ndarray, **columns: np.ndarray) -> None:
-        for name, values in columns.items():
-            self._columns.setdefault(name, []).append(values[active])
+    def add(self, active: np.ndarray, state: np.ndarray, outputs: np.ndarray) -> None:
+        """active (N,) bool, state (N,) of SLOT_STATE, outputs (N, A + sum of E_l) float32: logits, then weights."""
+        self._states.append(state[active])
+        self._outputs.append(outputs[active])
 
-    def steps(self) -> RoutingSteps:
-        columns = {name: np.concatenate(parts) for name, parts in self._columns.items()}
-        order = np.lexsort((columns["t_step"], columns["episode"]))
-        columns = {name: values[order] for name, values in columns.items()}
-        num_layers = sum(name.startswith("layer_") for name in columns)
-        routing = [columns.pop(f"layer_{layer}") for layer in range(num_layers)]
-        return RoutingSteps(layer_routing=routing, **columns)
+    def steps(self, num_actions: int, expert_hidden_sizes: Sequence[Sequence[int]]) -> RoutingSteps:
+        """Everything, in the order of episodes and steps."""
+        state, outputs = np.concatenate(self._states), np.concatenate(self._outputs)
+        order = np.argsort(state["episode"], kind="stable")  # the steps of an episode came in their order
+        state, outputs = state[order], outputs[order]
+        ends = np.cumsum([num_actions, *map(len, expert_hidden_sizes)])[:-1]
+        logits, *routing = map(np.ascontiguousarray, np.split(outputs, ends, axis=1))
+        return RoutingSteps(
+            **{name: np.ascontiguousarray(state[name]) for name in SLOT_STATE.names},
+            layer_routing=routing,
+            lpc=compute_lpc(list(map(torch.from_numpy, routing)), expert_hidden_sizes).numpy(),
+            action_logits=logits,
+            action=logits.argmax(-1).astype(np.int8),
+        )
 
 
 @torch.no_grad()
@@ -292,32 +307,25 @@ def evaluate(
     policy, lang_proj = policy.to(device), lang_proj.to(device)
     expert_steps, bot_plan_failures = teacher.solvable(eval_seed, num_episodes)
     env = EvalVectorEnv(teacher.task_id, list(expert_steps), num_envs, teacher.max_steps)
+    obs, embedding = torch.from_numpy(env.obs), encoder.embed(env.missions)  # obs shares the memory of env.obs
     hidden, packed, recorder = policy.initial_hidden(len(env.worlds)), policy.pack(), _Recorder()
-    lang, mean_lpc = None, []
+    lang = lang_proj(embedding.to(device))
     while env.active.any():
-        if lang is None:
-            lang = lang_proj(encoder.embed(env.missions).to(device))
-        obs = torch.from_numpy(env.obs).to(device)
-        logits, routing, hidden = policy.get_routing_info(obs, lang, hidden, packed=packed)
-        actions = logits.argmax(-1).cpu().numpy()
-        lpc = compute_lpc(routing, policy.expert_hidden_sizes).cpu().numpy()
-        mean_lpc.append(lpc[env.active])
-        if record_steps:
-            recorder.add(
-                env.active, episode=env.episode, t_step=env.t_step, position=env.position, direction=env.direction,
-                carrying=env.carrying, door_unlocked=env.door_unlocked, lpc=lpc, action=actions.astype(np.int8),
-                action_logits=logits.cpu().numpy(), **{f"layer_{i}": w.cpu().numpy() for i, w in enumerate(routing)},
-            )  # fmt: skip
-        done = env.step(actions)
+        logits, routing, hidden = policy.get_routing_info(obs.to(device), lang, hidden, packed=packed)
+        outputs = torch.cat([logits, *routing], -1).cpu().numpy()
+        recorder.add(env.active, env.state, outputs)
+        done = env.step(outputs[:, : policy.num_actions].argmax(-1))
         if done.any():
-            hidden, lang = reset_hidden(hidden, torch.from_numpy(done).to(device)), None
+            hidden = reset_hidden(hidden, torch.from_numpy(done).to(device))
+            embedding[done] = encoder.embed([env.missions[slot] for slot in np.flatnonzero(done)])
+            lang = lang_proj(embedding.to(device))
             if progress is not None:
                 progress(int(done.sum()))
     for episode in env.episodes:
         episode["expert_steps"] = expert_steps[episode["seed"]]
-    metrics = compute_metrics(env.episodes, np.concatenate(mean_lpc), bot_plan_failures)
-    steps = recorder.steps() if record_steps else None
-    return Evaluation(metrics, env.episodes, steps, policy.expert_hidden_sizes)
+    steps = recorder.steps(policy.num_actions, policy.expert_hidden_sizes)
+    metrics = compute_metrics(env.episodes, steps.lpc, bot_plan_failures)
+    return Evaluation(metrics, env.episodes, steps if record_steps else None, policy.expert_hidden_sizes)
 
 
 def evaluate_bot(

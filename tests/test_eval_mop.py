@@ -313,6 +313,13 @@ def test_steps_are_in_episode_order():
     starts = np.flatnonzero(steps.t_step == 0)
     assert [list(steps.position[i]) for i in starts] == [e["agent_start_pos"] for e in evaluation.episodes]
     assert [steps.direction[i] for i in starts] == [e["agent_start_dir"] for e in evaluation.episodes]
+    dtypes = {"episode": "i4", "t_step": "i4", "position": "i4", "direction": "i1", "action": "i1"}
+    dtypes |= {"carrying": "?", "door_unlocked": "?", "lpc": "f4", "action_logits": "f4"}
+    columns = {name: getattr(steps, name) for name in dtypes}
+    assert {name: values.dtype for name, values in columns.items()} == dtypes
+    assert [weights.dtype for weights in steps.layer_routing] == [np.float32] * 2
+    assert all(values.flags.c_contiguous for values in [*columns.values(), *steps.layer_routing])
+    assert evaluation.metrics["mean_lpc"] == pytest.approx(np.mean(steps.lpc, dtype=np.float64), rel=1e-12)
 
 
 # --- the teacher's results ------------------------------------------------------------------------------------------
@@ -575,7 +582,7 @@ def test_target_is_the_nearest_object_of_the_clause_that_comes_first():
 
 def test_slots_take_the_next_seed_and_stop_at_the_end_of_the_list():
     env = EvalVectorEnv(UNLOCK, [7, 3, 11], num_envs=8, max_steps=2)
-    assert len(env.worlds) == 3 and env.episode.tolist() == [0, 1, 2]
+    assert len(env.worlds) == 3 and env.state["episode"].tolist() == [0, 1, 2]
     env = EvalVectorEnv(UNLOCK, [7, 3, 11], num_envs=2, max_steps=2)
     done = [env.step(np.array([6, 6])).tolist() for _ in range(4)]
     assert done == [[False, False], [True, True], [False, False], [True, False]]

@@ -542,6 +542,48 @@ def test_cache_is_strict_json_and_nan_is_null(tmp_path):
     assert np.isnan(loaded.action_logits).sum() == 1 and np.isnan(loaded.layer_routing[0]).sum() == 1
 
 
+def test_every_step_of_a_long_cache_is_written_and_read(tmp_path):
+    key, num_steps = RunKey(TASK, 0), 2 * 1024 + 3  # more than are converted at a time
+    cache = toy_cache(num_steps)
+    steps = cache.steps
+    steps.action_logits = np.asfortranarray(steps.action_logits)
+    steps.t_step, steps.lpc = np.repeat(steps.t_step, 2)[::2], steps.lpc.astype(">f4")
+    steps.lpc[num_steps - 2], steps.layer_routing[1][1500, 2], steps.action_logits[1024, 0] = np.nan, np.nan, -1e-7
+    cache.episodes.append({"seed": 7})  # the last two steps are its
+    write_cache(tmp_path, key, cache)
+
+    def number(value, decimals):
+        return None if np.isnan(value) else round(float(value), decimals)
+
+    records = json.loads(cache_path(tmp_path, key).read_bytes())["routing_data"]
+    assert len(records) == num_steps
+    for i, record in enumerate(records):
+        assert record == {
+            "episode": i // 3,
+            "t_step": i % 3,
+            "position": steps.position[i].tolist(),
+            "direction": int(steps.direction[i]),
+            "layer_routing": {f"layer_{k}": [number(x, 5) for x in steps.layer_routing[k][i]] for k in range(3)},
+            "lpc": number(steps.lpc[i], 4),
+            "carrying": bool(steps.carrying[i]),
+            "door_unlocked": bool(steps.door_unlocked[i]),
+            "action_logits": [number(x, 4) for x in steps.action_logits[i]],
+            "action": int(steps.action[i]),
+        }
+    loaded = load_cache(cache_path(tmp_path, key)).steps
+    for name in ("episode", "t_step", "position", "direction", "carrying", "door_unlocked", "action"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(steps, name), name)
+    logits = np.array([record["action_logits"] for record in records], np.float32)
+    np.testing.assert_array_equal(loaded.action_logits, logits)
+    assert np.flatnonzero(np.isnan(loaded.lpc)).tolist() == [num_steps - 2]
+    assert np.argwhere(np.isnan(loaded.layer_routing[1])).tolist() == [[1500, 2]]
+
+    steps.action = steps.action[:-1]
+    with pytest.raises(ValueError, match="different lengths"):
+        write_cache(tmp_path, key, cache)
+    assert len(load_cache(cache_path(tmp_path, key)).steps) == num_steps, "the old file is still there"
+
+
 def test_cache_of_steps_is_compact(tmp_path):
     key = RunKey(TASK, 0)
     write_cache(tmp_path, key, toy_cache(3000))
@@ -646,8 +688,8 @@ def test_broken_caches_name_file_reason_and_way_out(tmp_path):
     good = {"schema_version": 2, "episodes": CONTEXTS, "routing_data": [old_step(i, episode=0) for i in range(3)]}
     text = json.dumps(good)
 
-    def with_step(**change) -> str:
-        steps = [*good["routing_data"][:2], old_step(9, episode=0) | change]
+    def with_step(after: int = 2, **change) -> str:
+        steps = [*good["routing_data"][:1] * after, old_step(9, episode=0) | change]
         return json.dumps(good | {"routing_data": steps})
 
     missing_position = [*good["routing_data"], {"episode": 0, "lpc": 1.0, "layer_routing": {}}]
@@ -673,6 +715,16 @@ def test_broken_caches_name_file_reason_and_way_out(tmp_path):
         "ragged": with_step(layer_routing={"layer_0": [1.0], "layer_1": [0.5, 0.5]}),
         "layers": with_step(layer_routing={"layer_0": [0.5, 0.5]}),
         "null": with_step(position=None),
+        "null coordinate": with_step(position=[None, 1]),
+        "scalar": with_step(position=3),
+        "list for a number": with_step(lpc=[1.0]),
+        "object": with_step(lpc={}),
+        "no routing": with_step(layer_routing=None),
+        "a word for weights": with_step(layer_routing={"layer_0": "ab", "layer_1": [0.5, 0.5]}),
+        "late 3d": with_step(3000, position=[1, 2, 3]),
+        "late ragged": with_step(3000, layer_routing={"layer_0": [1.0], "layer_1": [0.5, 0.5]}),
+        "late layers": with_step(3000, layer_routing={f"layer_{k}": [0.5, 0.5] for k in range(3)}),
+        "late range": with_step(3000, episode=3),
     }
     path = tmp_path / "routing_data.json"
     for name, content in broken.items():
@@ -680,7 +732,7 @@ def test_broken_caches_name_file_reason_and_way_out(tmp_path):
         with pytest.raises(InputError, match=r"`python batch_eval\.py --force`") as error:
             load_cache(path)
         assert one_line(error).startswith(f"{path}: "), name
-    assert len(broken) == 21
+    assert len(broken) == 31
     path.write_text(text)
     assert len(load_cache(path).steps) == 3, "the file is good without the faults"
     with pytest.raises(InputError, match="No such file"):
