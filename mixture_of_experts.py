@@ -8,17 +8,21 @@ L layers, A actions, S all hidden units of a policy. Both policies have one inte
 
 The hidden state is one float tensor (N, S), so that it can be saved, copied and reset as a whole;
 `policy.hidden_by_name(hidden)` views the state of every GRU in it.
+
+On a CPU the GRUs and what mixes them run in `policy_kernels`, with gradients by hand; on other devices in torch.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from errors import InputError
+from policy_kernels import CompiledPolicy, PolicyShape, mix_backward, mix_forward, scan_backward, scan_forward, zeros
 
 
 class Expert(nn.Module):
@@ -58,7 +62,10 @@ class Router(nn.Module):
 
 
 class PackedLayer(NamedTuple):
-    """The weights of one layer with its GRUs side by side: one matrix product where E + 1 modules would be called."""
+    """The weights of one layer with its GRUs side by side: one matrix product where E + 1 modules would be called.
+
+    For devices other than a CPU, where a call costs more than multiplying by zeros.
+    """
 
     input_weight: Tensor  # (3H, D) gates r, z, n; within a gate the router's rows, then each expert's
     input_bias: Tensor  # (3H,)
@@ -154,8 +161,91 @@ class _GRUScan(torch.autograd.Function):
         return grad_in, carry, None, flat.t() @ before.flatten(0, 1), flat.sum(0)
 
 
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    """The tensors as the kernels take them, without copying what is contiguous."""
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+class _CompiledGRUs(torch.autograd.Function):
+    """GRUs with a common input, side by side, on a CPU; equations and `keep` as in `gru_scan`.
+
+    x (T, N, D); hidden (N, H); keep (T, N) bool or None; parameters: the four of each GRU in its own order. Returns the
+    hidden states (T, N, H).
+    """
+
+    @staticmethod
+    def forward(ctx, x, hidden, keep, *parameters):
+        if keep is None:
+            keep = torch.ones(x.shape[:2], dtype=torch.bool)
+        weights_in, weights, biases_in, biases = (parameters[kind::4] for kind in range(4))
+        sizes = np.array([weight.shape[1] for weight in weights])
+        rows, weight_in = x.flatten(0, 1), torch.cat(weights_in)
+        gates = torch.addmm(torch.cat(biases_in), rows, weight_in.t()).view(*keep.shape, weight_in.shape[0])
+        product, before = torch.empty_like(gates), gates.new_empty(*keep.shape, sizes.sum())
+        after = torch.empty_like(before)
+        packed = torch.cat([*biases, *(weight.t().flatten() for weight in weights)])
+        scan_forward(*_arrays(packed), sizes, *_arrays(gates, hidden, keep, before, product, after))
+        ctx.save_for_backward(rows, weight_in, gates, before, product, keep, *weights)
+        return after
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_after):
+        rows, weight_in, gates, before, product, keep, *weights = ctx.saved_tensors
+        sizes = [weight.shape[1] for weight in weights]
+        packed = torch.cat([weight.flatten() for weight in weights])
+        grad_gates, grad_product = torch.empty_like(gates), torch.empty_like(gates)
+        grad_hidden = torch.zeros_like(before[0])
+        given = _arrays(gates, before, product, keep, grad_after)
+        scan_backward(*_arrays(packed), np.array(sizes), *given, *_arrays(grad_gates, grad_product, grad_hidden))
+        grad_gates, grad_product, before = (tensor.flatten(0, 1) for tensor in (grad_gates, grad_product, before))
+        triples = [3 * size for size in sizes]
+        columns = zip(grad_product.split(triples, 1), before.split(sizes, 1), strict=True)
+        by_kind = (
+            (grad_gates.t() @ rows).split(triples),
+            [grad.t() @ start for grad, start in columns],
+            grad_gates.sum(0).split(triples),
+            grad_product.sum(0).split(triples),
+        )
+        by_gru = [grad for grads in zip(*by_kind, strict=True) for grad in grads]
+        return (grad_gates @ weight_in).view(*keep.shape, -1), grad_hidden, None, *by_gru
+
+
+def _compiled_grus(grus: Sequence[nn.GRU], x: Tensor, hidden: Tensor, keep: Tensor | None) -> Tensor:
+    return _CompiledGRUs.apply(x, hidden, keep, *(parameter for gru in grus for parameter in gru.parameters()))
+
+
+class _CompiledMix(torch.autograd.Function):
+    """What follows the GRUs of a `MoELayer` on a CPU: the router's softmax, the experts' projections, the skipped part.
+
+    states (M, H), x (M, D), projection (D, H - R + E) as in `PackedLayer`; returns the mixture (M, D), weights (M, E).
+    """
+
+    @staticmethod
+    def forward(ctx, expert_sizes, states, x, router_weight, router_bias, projection):
+        ctx.sizes, ctx.first = np.array(expert_sizes), router_weight.shape[1]
+        weights = torch.addmm(router_bias, states[:, : ctx.first], router_weight.t())
+        mixed, y = x.new_empty(len(x), projection.shape[1]), torch.empty_like(x)
+        mix_forward(ctx.sizes, *_arrays(states), ctx.first, *_arrays(x, weights), 0, *_arrays(mixed, y))
+        ctx.save_for_backward(states, x, weights, mixed, router_weight, projection)
+        return y.addmm_(mixed, projection.t()), weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_y, grad_weights):
+        states, x, weights, mixed, router_weight, projection = ctx.saved_tensors
+        grad_logits, grad_states, grad_x = grad_weights.clone(), torch.empty_like(states), torch.empty_like(x)
+        mix_backward(
+            ctx.sizes, *_arrays(states), ctx.first,
+            *_arrays(x, weights, grad_y @ projection, grad_y, grad_logits, grad_states, grad_x),
+        )  # fmt: skip
+        grad_states[:, : ctx.first] = grad_logits @ router_weight
+        grad_router = grad_logits.t() @ states[:, : ctx.first]
+        return None, grad_states, grad_x, grad_router, grad_logits.sum(0), grad_y.t() @ mixed
+
+
 def gru_scan(gates_in: Tensor, hidden: Tensor, keep: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
-    """A GRU over a sequence in which single samples may start afresh (`torch.nn.GRU` cannot).
+    """A GRU over a sequence in which single samples may start afresh (`torch.nn.GRU` cannot), for any device.
 
     Equations and gate order (r, z, n) of `torch.nn.GRU` (Cho et al. 2014, with the reset gate after the product):
     r, z = sigmoid(i + W h + b);  n = tanh(i_n + r (W_n h + b_n));  h' = (1 - z) n + z h.
@@ -182,32 +272,47 @@ class MoELayer(nn.Module):
         if residual:
             self.norm = nn.LayerNorm(width)
 
+    @property
+    def _grus(self) -> list[nn.GRU]:
+        return [self.router.gru, *(expert.gru for expert in self.experts if expert.hidden_size > 0)]
+
+    def _projection(self) -> Tensor:
+        """(D, H - R + E): the experts' projections side by side, then their biases; a skip expert's is zero."""
+        none = self.router.fc.weight.new_zeros(self.router.gru.input_size)
+        biases = torch.stack([e.projection.bias if e.hidden_size > 0 else none for e in self.experts], 1)
+        return torch.cat([*(e.projection.weight for e in self.experts if e.hidden_size > 0), biases], 1)
+
     def pack(self) -> PackedLayer:
         """The layer's weights side by side; pack once, then run many steps."""
-        grown = [expert for expert in self.experts if expert.hidden_size > 0]
         weight = self.router.fc.weight
-        width = self.router.gru.input_size
-        none = weight.new_zeros(width)
         sizes = torch.tensor(self.expert_sizes, device=weight.device)
-        biases = torch.stack([e.projection.bias if e.hidden_size else none for e in self.experts], 1)
-        return pack_grus([self.router.gru, *(e.gru for e in grown)])._replace(
+        return pack_grus(self._grus)._replace(
             router_weight=weight,
             router_bias=self.router.fc.bias,
             spread=torch.eye(len(sizes), device=weight.device, dtype=weight.dtype).repeat_interleave(sizes, 1),
-            projection=torch.cat([*(e.projection.weight for e in grown), biases], 1),
+            projection=self._projection(),
             is_skip=(sizes == 0).to(weight.dtype).unsqueeze(-1) if 0 in self.expert_sizes else None,
         )
 
     def forward(self, x: Tensor, hidden: Tensor, keep: Tensor | None = None, packed: PackedLayer | None = None):
         """x (T, N, D), hidden (N, H), keep (T, N) -> output (T, N, D), weights (T, N, E), hidden states (T, N, H)."""
+        y, weights, states = self._compiled(x, hidden, keep) if x.is_cpu else self._packed(x, hidden, keep, packed)
+        return (self.norm(x + y) if hasattr(self, "norm") else y), weights, states
+
+    def _compiled(self, x: Tensor, hidden: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        fc, states = self.router.fc, _compiled_grus(self._grus, x, hidden, keep)
+        y, weights = _CompiledMix.apply(
+            self.expert_sizes, states.flatten(0, 1), x.flatten(0, 1), fc.weight, fc.bias, self._projection()
+        )
+        return y.view_as(x), weights.view(*x.shape[:2], -1), states
+
+    def _packed(self, x: Tensor, hidden: Tensor, keep: Tensor | None, packed: PackedLayer | None):
         p = packed or self.pack()
         states = gru_scan(F.linear(x, p.input_weight, p.input_bias), hidden, keep, p.hidden_weight, p.hidden_bias)
         router_state, expert_state = states.split([p.router_weight.shape[1], p.spread.shape[1]], -1)
         weights = F.linear(router_state, p.router_weight, p.router_bias).softmax(-1)
         y = F.linear(torch.cat([expert_state * (weights @ p.spread), weights], -1), p.projection)
-        if p.is_skip is not None:
-            y = torch.addcmul(y, x, weights @ p.is_skip)
-        return (self.norm(x + y) if hasattr(self, "norm") else y), weights, states
+        return y if p.is_skip is None else torch.addcmul(y, x, weights @ p.is_skip), weights, states
 
 
 class RecurrentPolicy(nn.Module):
@@ -219,6 +324,7 @@ class RecurrentPolicy(nn.Module):
 
     hidden_layout: dict[str, slice]
     expert_hidden_sizes: list[list[int]]
+    is_residual = False
 
     def __init__(self, input_dim: int, lang_dim: int, width: int, head_dim: int, num_actions: int):
         super().__init__()
@@ -229,12 +335,40 @@ class RecurrentPolicy(nn.Module):
     def _recur(self, x: Tensor, hidden: Tensor, keep: Tensor | None, packed) -> tuple[Tensor, list[Tensor], Tensor]:
         raise NotImplementedError
 
-    def pack(self) -> list[PackedLayer]:
-        """Weights laid out for stepping: `with torch.no_grad(): packed = policy.pack()`, valid until they change."""
+    def _pack_layers(self) -> list[PackedLayer]:
         raise NotImplementedError
 
+    @property
+    def _layer_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """See `PolicyShape.layers`."""
+        raise NotImplementedError
+
+    def pack(self) -> CompiledPolicy | list[PackedLayer]:
+        """Weights laid out for stepping: `with torch.no_grad(): packed = policy.pack()`, valid until they change."""
+        return self.compiled() if self.head.weight.is_cpu else self._pack_layers()
+
+    def shape(self, mission_dim: int = 0) -> PolicyShape:
+        """The architecture in plain numbers; mission_dim: with a mission projection from so many numbers."""
+        dims = (self.input_dim, self.lang_dim, self.input_projection.out_features, self.num_actions)
+        return PolicyShape(*dims, self._layer_sizes, self.is_residual, mission_dim)
+
+    def compiled(self, lang_proj: nn.Linear | None = None) -> CompiledPolicy:
+        """A copy of the policy, and of its mission projection, that steps without torch; see `refresh`."""
+        shape = self.shape(0 if lang_proj is None else lang_proj.in_features)
+        dtype = torch.empty(0, dtype=self.head.weight.dtype).numpy().dtype
+        compiled = CompiledPolicy(shape, zeros(shape.num_weights, dtype))
+        self.refresh(compiled, lang_proj)
+        return compiled
+
+    def refresh(self, compiled: CompiledPolicy, lang_proj: nn.Linear | None = None) -> None:
+        """Bring a compiled copy up to date, after an optimiser's step for instance."""
+        named = dict(self.named_parameters())
+        if lang_proj is not None:
+            named |= {f"lang_proj.{name}": parameter for name, parameter in lang_proj.named_parameters()}
+        compiled.load({name: parameter.detach().cpu().numpy() for name, parameter in named.items()})
+
     def get_routing_info(
-        self, obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor | None = None, packed: list | None = None
+        self, obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor | None = None, packed=None
     ) -> tuple[Tensor, list[Tensor], Tensor]:
         """Logits, router weights and the new hidden state, for one step or a sequence.
 
@@ -242,11 +376,16 @@ class RecurrentPolicy(nn.Module):
         with a sequence: False where an episode begins, so that step starts from a zero state; packed: see `pack`.
         Returns logits ([T,] N, A), a list over L of router weights ([T,] N, E_l), hidden (N, S) after the last step.
         """
+        is_step = obs.dim() == 2
+        if is_step and isinstance(packed, CompiledPolicy) and not torch.is_grad_enabled():
+            logits, routing, hidden = packed.step(*_arrays(obs, lang, hidden))
+            return torch.from_numpy(logits), [torch.from_numpy(w) for w in routing], torch.from_numpy(hidden)
         x = torch.cat([obs, lang], -1)
-        is_step = x.dim() == 2
         if is_step:
             x = x.unsqueeze(0)
-        x, routing, hidden = self._recur(self.input_projection(x), hidden, keep, packed or self.pack())
+        if isinstance(packed, CompiledPolicy):  # for single steps without gradients only
+            packed = None
+        x, routing, hidden = self._recur(self.input_projection(x), hidden, keep, packed)
         logits = self.head(x)
         if is_step:
             return logits[0], [weights[0] for weights in routing], hidden
@@ -286,6 +425,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
     ):
         """`expert_hidden_sizes`: one list of sizes for each layer; a flat list means one layer."""
         super().__init__(input_dim, lang_dim, intermediate_dim, intermediate_dim, num_actions)
+        self.is_residual = residual
         is_flat = all(isinstance(size, int) for size in expert_hidden_sizes)
         self.expert_hidden_sizes = [
             list(sizes) for sizes in ([expert_hidden_sizes] if is_flat else expert_hidden_sizes)
@@ -301,13 +441,16 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
             for name, size in named.items():
                 self.hidden_layout[name] = slice(start, start := start + size)
 
-    def pack(self) -> list[PackedLayer]:
-        """See `RecurrentPolicy.pack`."""
+    @property
+    def _layer_sizes(self):
+        return tuple((layer.router.hidden_size, *layer.expert_sizes) for layer in self.moe_layers)
+
+    def _pack_layers(self):
         return [layer.pack() for layer in self.moe_layers]
 
     def _recur(self, x, hidden, keep, packed):
         routing, after = [], []
-        parts = hidden.split(self._layer_columns, -1)
+        parts, packed = hidden.split(self._layer_columns, -1), packed or [None] * len(self.moe_layers)
         for layer, part, weights_of_layer in zip(self.moe_layers, parts, packed, strict=True):
             x, weights, states = layer(x, part, keep, weights_of_layer)
             routing.append(weights)
@@ -334,13 +477,19 @@ class GRUPolicy(RecurrentPolicy):
         self.expert_hidden_sizes = [[gru_hidden_size]]
         self.hidden_layout = {"gru": slice(0, gru_hidden_size)}
 
-    def pack(self) -> list[PackedLayer]:
-        """See `RecurrentPolicy.pack`."""
+    @property
+    def _layer_sizes(self):
+        return ((self.gru.hidden_size,),)
+
+    def _pack_layers(self):
         return [pack_grus([self.gru])]
 
     def _recur(self, x, hidden, keep, packed):
-        (p,) = packed
-        states = gru_scan(F.linear(x, p.input_weight, p.input_bias), hidden, keep, p.hidden_weight, p.hidden_bias)
+        if x.is_cpu:
+            states = _compiled_grus([self.gru], x, hidden, keep)
+        else:
+            (p,) = packed or self._pack_layers()
+            states = gru_scan(F.linear(x, p.input_weight, p.input_bias), hidden, keep, p.hidden_weight, p.hidden_bias)
         return states, [states.new_ones(*states.shape[:2], 1)], states[-1]
 
 
