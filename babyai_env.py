@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # minigrid imports pygame, which greets on stdout
@@ -20,7 +20,7 @@ import minigrid  # registers the environments
 import numpy as np
 from minigrid.core.actions import Actions
 
-from env_workers import WorkerPool
+from env_workers import Layout, WorkerPool, carve, num_bytes
 from errors import InputError
 from grid_kernels import IMAGE_SIZE, cell_code, grid_codes, observe
 from minigrid_patches import DIRECTIONS, make_quick
@@ -46,8 +46,8 @@ def babyai_task_ids() -> list[str]:
 
 def check_task_id(task_id: str) -> None:
     """Raises InputError, with near matches, unless `task_id` is a registered BabyAI task."""
-    known = babyai_task_ids()
-    if task_id not in known:
+    if not (str(task_id).startswith("BabyAI-") and task_id in gymnasium.registry):
+        known = babyai_task_ids()
         near = difflib.get_close_matches(str(task_id), known, n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}?" if near else "for example BabyAI-GoToObj-v0."
         raise InputError(f"unknown task id {task_id!r}; {hint} Registered ids look like BabyAI-<Level>-v0.")
@@ -204,47 +204,24 @@ class StepArrays:
         return self.terminated | self.truncated
 
     @classmethod
-    def layout(cls, num_envs: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        """Shape and dtype of each field."""
-        shapes = {"obs": (num_envs, OBS_DIM), "fresh_failures": (num_envs, len(FAILURE_KINDS))}
+    def layout(cls, *axes: int) -> Layout:
+        """Shape and dtype of each field for N environments, `axes` being N or, for a record of T steps, T, N."""
+        shapes = {"obs": (*axes, OBS_DIM), "fresh_failures": (*axes, len(FAILURE_KINDS))}
         dtypes = {"obs": "f4", "reward": "f4", "label_valid": "?", "terminated": "?", "truncated": "?"}
         names = [field.name for field in dataclasses.fields(cls)]
-        return {name: (shapes.get(name, (num_envs,)), np.dtype(dtypes.get(name, "i8"))) for name in names}
-
-    @classmethod
-    def in_buffer(cls, buffer, num_envs: int) -> "StepArrays":
-        """The arrays of `num_envs` slots, one after the other in a writable buffer of `num_bytes(num_envs)`."""
-        arrays, offset = {}, 0
-        for name, (shape, dtype) in cls.layout(num_envs).items():
-            arrays[name] = np.ndarray(shape, dtype, buffer, offset)
-            offset += -(-arrays[name].nbytes // 64) * 64  # 64-byte alignment
-        return cls(**arrays)
-
-    @classmethod
-    def num_bytes(cls, num_envs: int) -> int:
-        """Size of the buffer for `in_buffer`."""
-        return sum(
-            -(-int(np.prod(shape)) * dtype.itemsize // 64) * 64 for shape, dtype in cls.layout(num_envs).values()
-        )
+        return {name: (shapes.get(name, axes), np.dtype(dtypes.get(name, "i8"))) for name in names}
 
 
 class Slots:
     """Some consecutive slots of a vector environment, stepped in one process."""
 
-    def __init__(self, task_id: str, seed: int, max_steps: int | None, first: int, arrays: StepArrays):
-        """arrays: those of all slots; this object owns the rows from `first` up to the number of its `worlds`."""
-        self.task_id, self.seed, self.first, self.arrays = task_id, seed, first, arrays
-        self.max_steps = max_steps
-        self.worlds: list[World] = []
-        self.k: list[int] = []  # index of each slot's present world
+    def __init__(self, task_id: str, seed: int, max_steps: int | None, share: Sequence[int], arrays: StepArrays):
+        """share: the numbers of these slots; arrays: those of all slots, of which this object owns these rows."""
+        self.task_id, self.seed, self.max_steps, self.arrays = task_id, seed, max_steps, arrays
+        self.first, self.rows = share[0], slice(share[0], share[-1] + 1)
+        self.worlds = [World(task_id, max_steps, arrays.obs[row]) for row in share]
+        self.k = [-1] * len(self.worlds)  # index of each slot's present world
         self._replay: World | None = None  # for the path ratio, made when first needed
-
-    def add(self, count: int) -> None:
-        """Own `count` more slots."""
-        for _ in range(count):
-            row = self.first + len(self.worlds)
-            self.worlds.append(World(self.task_id, self.max_steps, self.arrays.obs[row]))
-            self.k.append(-1)
 
     def reset(self) -> dict[int, str]:
         """World 0 of each slot (the first that the bot can begin). Returns the missions by slot."""
@@ -295,11 +272,10 @@ class Slots:
         return {self.first + i: world.mission for i, world in enumerate(self.worlds)}
 
     def _clear(self) -> None:
-        mine = slice(self.first, self.first + len(self.worlds))
         for name in ("reward", "terminated", "truncated", "fresh_failures", "steps", "expert_steps", "label_valid"):
-            getattr(self.arrays, name)[mine] = 0
-        self.arrays.failure[mine] = -1
-        self.arrays.label[mine] = NO_LABEL
+            getattr(self.arrays, name)[self.rows] = 0
+        self.arrays.failure[self.rows] = -1
+        self.arrays.label[self.rows] = NO_LABEL
 
     def _begin(self, i: int, k: int) -> str:
         """Start the first world from the k-th on that the bot can begin; count those that it cannot."""
@@ -347,33 +323,42 @@ class BabyAIVectorEnv:
         check_task_id(task_id)
         self.num_envs, self.missions = num_envs, [""] * num_envs
         num_workers = min(num_workers, num_envs)
-        self._pool = None
+        arguments, layout, self._pool = (task_id, seed, max_steps), self._layout(), None
         if num_workers == 0:
-            self.arrays = StepArrays.in_buffer(bytearray(StepArrays.num_bytes(num_envs)), num_envs)
-            self._slots = Slots(task_id, seed, max_steps, 0, self.arrays)
-            self._slots.add(num_envs)
+            self._memory = carve(bytearray(num_bytes(layout)), layout)
+            self._commands, _ = self._make_commands(self._memory, self._ask, range(num_envs), *arguments)
         else:
-            self._pool = WorkerPool(num_workers, StepArrays.num_bytes(num_envs) + 8 * num_envs, preload=[__name__])
-            self.arrays, self._actions = _share(self._pool.buffer, num_envs)
+            self._pool = WorkerPool(num_workers, num_bytes(layout), preload=[type(self).__module__])
+            self._memory = carve(self._pool.buffer, layout)
             self._shares = [list(share) for share in np.array_split(range(num_envs), num_workers)]
             for index, share in enumerate(self._shares):
-                self._pool.start(index, _slots_in_worker, (task_id, seed, max_steps, num_envs, share))
+                self._pool.start(index, _commands_in_worker, (self._make_commands, layout, share, *arguments))
             self._pool.collect()
+        self.arrays = StepArrays(**{name: self._memory[name] for name in StepArrays.layout()})
+
+    def _layout(self) -> Layout:
+        """The arrays that this process and the workers share."""
+        return {**StepArrays.layout(self.num_envs), "actions": ((self.num_envs,), np.dtype("i8"))}
+
+    @property
+    def _make_commands(self) -> Callable:
+        """What makes the commands of a share of the slots: (memory, ask, share, task_id, seed, max_steps)."""
+        return slot_commands
 
     def reset(self) -> StepArrays:
         """World 0 of every slot."""
-        return self._call("reset")
+        self._begin_missions(self._call("reset"))
+        return self.arrays
 
     def step(self, actions: np.ndarray) -> StepArrays:
         """Execute actions (N,) int; worlds that end are replaced at once."""
-        return self._call("step", actions=actions)
+        self._memory["actions"][:] = actions
+        self._begin_missions(self._call("step"))
+        return self.arrays
 
     def save(self) -> dict[str, np.ndarray]:
         """The state of all slots: world (N,) int64, length (N,) int64, and their actions end to end (sum,) int8."""
-        if self._pool is None:
-            saved = self._slots.save()
-        else:
-            saved = [slot for share in self._pool.call("save") for slot in share]
+        saved = [slot for share in self._call("save") for slot in share]
         return {
             "world": np.array([k for k, _ in saved], np.int64),
             "length": np.array([len(actions) for _, actions in saved], np.int64),
@@ -386,43 +371,44 @@ class BabyAIVectorEnv:
             raise InputError(f"the saved state has {len(state['world'])} environments, this run has {self.num_envs}")
         actions = np.split(np.asarray(state["actions"]), np.cumsum(state["length"])[:-1])
         saved = [(int(k), taken.tolist()) for k, taken in zip(state["world"], actions, strict=True)]
-        return self._call("restore", saved=saved)
+        self._begin_missions(self._call("restore", saved))
+        return self.arrays
 
     def close(self) -> None:
         """End the worker processes."""
         if self._pool is not None:
             self._pool.close()
 
-    def _call(self, verb: str, actions: np.ndarray | None = None, saved: list | None = None) -> StepArrays:
+    def _call(self, command: str, by_slot: list | None = None, answer: Callable | None = None) -> list:
+        """Carry out a command for all slots, here or in the workers; its answer of each share."""
         if self._pool is None:
-            arguments = [value for value in (actions, saved) if value is not None]
-            replies = [getattr(self._slots, verb)(*arguments)]
-        elif saved is not None:
-            replies = self._pool.call(verb, [saved[share[0] : share[-1] + 1] for share in self._shares])
-        else:
-            if actions is not None:
-                self._actions[:] = actions
-            replies = self._pool.call(verb)
+            self._answer = answer
+            return [self._commands[command](by_slot)]
+        shares = by_slot and [by_slot[share[0] : share[-1] + 1] for share in self._shares]
+        return self._pool.call(command, shares, answer)
+
+    def _ask(self, question):
+        return self._answer(question)
+
+    def _begin_missions(self, replies: list[dict[int, str]]) -> None:
         for missions in replies:
             for slot, mission in missions.items():
                 self.missions[slot] = mission
-        return self.arrays
 
 
-def _share(buffer, num_envs: int) -> tuple[StepArrays, np.ndarray]:
-    """The step arrays and the actions (N,) int64 in the memory that workers share."""
-    start = StepArrays.num_bytes(num_envs)
-    return StepArrays.in_buffer(buffer, num_envs), np.ndarray((num_envs,), np.int64, buffer, start)
+def slot_commands(memory: dict[str, np.ndarray], ask: Callable, share: Sequence[int], *world):
+    """The commands of some consecutive slots, name -> function of an optional argument, and the slots.
 
-
-def _slots_in_worker(buffer, task_id: str, seed: int, max_steps: int | None, num_envs: int, share: list[int]):
-    """The commands of one worker process: name -> function of an optional argument."""
-    arrays, actions = _share(buffer, num_envs)
-    slots = Slots(task_id, seed, max_steps, share[0], arrays)
-    slots.add(len(share))
+    ask: puts a question to the caller of the command; stepping has none.
+    """
+    slots = Slots(*world, share, StepArrays(**{name: memory[name] for name in StepArrays.layout()}))
     return {
         "reset": lambda _: slots.reset(),
-        "step": lambda _: slots.step(actions),
+        "step": lambda _: slots.step(memory["actions"]),
         "save": lambda _: slots.save(),
         "restore": slots.restore,
-    }
+    }, slots
+
+
+def _commands_in_worker(buffer, ask, make_commands: Callable, layout: Layout, *arguments):
+    return make_commands(carve(buffer, layout), ask, *arguments)[0]

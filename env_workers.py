@@ -1,14 +1,38 @@
 """Worker processes over one block of shared memory; knows nothing of environments."""
 
+import math
 import multiprocessing
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import connection
+
+import numpy as np
 
 from errors import InputError
 
 _METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+
+Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name -> shape and dtype of an array
+
+
+def num_bytes(layout: Layout) -> int:
+    """Size of a buffer for `carve`."""
+    return sum(_padded(shape, dtype) for shape, dtype in layout.values())
+
+
+def carve(buffer, layout: Layout) -> dict[str, np.ndarray]:
+    """The arrays of a layout one after the other in a writable buffer, each at a multiple of 64 bytes."""
+    arrays, offset = {}, 0
+    for name, (shape, dtype) in layout.items():
+        arrays[name] = np.ndarray(shape, dtype, buffer, offset)
+        offset += _padded(shape, dtype)
+    return arrays
+
+
+def _padded(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return -(-math.prod(shape) * np.dtype(dtype).itemsize // 64) * 64
 
 
 class WorkerPool:
@@ -32,36 +56,52 @@ class WorkerPool:
         return memoryview(self._memory).cast("B")
 
     def start(self, index: int, make: Callable, arguments: tuple) -> None:
-        """Start worker `index`; there `make(buffer, *arguments)` returns its commands: name -> function."""
+        """Start worker `index`; there `make(buffer, ask, *arguments)` returns its commands: name -> function.
+
+        ask(question) is the answer of the function that the pending `call` was given.
+        """
         here, there = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(there, self._memory, make, arguments), daemon=True)
         process.start()
         there.close()
         self._processes[index], self._pipes[index] = process, here
 
-    def call(self, command: str, arguments: Sequence | None = None) -> list:
-        """Send one command to every worker (with its own argument) and return their answers in order."""
-        for index, pipe in enumerate(self._pipes):
-            try:
-                pipe.send((command, arguments[index] if arguments is not None else None))
-            except (BrokenPipeError, OSError):
-                raise self._death(index) from None
-        return self.collect()
+    def call(self, command: str, arguments: Sequence | None = None, answer: Callable | None = None) -> list:
+        """Send one command to every worker (with its own argument) and return their answers in order.
 
-    def collect(self) -> list:
-        """The pending answer of every worker. Raises InputError where a worker did, or died."""
-        answers = []
+        answer: replies to the questions that workers ask while they carry it out.
+        """
         for index, pipe in enumerate(self._pipes):
-            try:
-                answers.append(pipe.recv())
-            except (EOFError, ConnectionResetError):
-                raise self._death(index) from None
+            self._send(index, pipe, (command, arguments[index] if arguments is not None else None))
+        return self.collect(answer)
+
+    def collect(self, answer: Callable | None = None) -> list:
+        """The pending answer of every worker. Raises InputError where a worker did, or died."""
+        answers, pending = [None] * len(self._pipes), {pipe: index for index, pipe in enumerate(self._pipes)}
+        while pending:
+            for pipe in connection.wait(list(pending)):
+                index = pending[pipe]
+                try:
+                    kind, value = pipe.recv()
+                except (EOFError, ConnectionResetError):
+                    raise self._death(index) from None
+                if kind == "question":
+                    self._send(index, pipe, answer(value))
+                else:
+                    answers[index] = (kind, value)
+                    del pending[pipe]
         for kind, value in answers:
             if kind == "input_error":
                 raise InputError(value)
             if kind == "bug":
                 raise RuntimeError(f"in an environment worker:\n{value}")
         return [value for _, value in answers]
+
+    def _send(self, index: int, pipe, message) -> None:
+        try:
+            pipe.send(message)
+        except (BrokenPipeError, OSError):
+            raise self._death(index) from None
 
     def close(self) -> None:
         """End the workers."""
@@ -86,8 +126,13 @@ class WorkerPool:
 def _serve(pipe, memory, make: Callable, arguments: tuple) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it saves first, then closes the pipes
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def ask(question):
+        pipe.send(("question", question))
+        return pipe.recv()
+
     try:
-        commands = make(memoryview(memory).cast("B"), *arguments)
+        commands = make(memoryview(memory).cast("B"), ask, *arguments)
         pipe.send(("ok", None))
         while True:
             command, argument = pipe.recv()

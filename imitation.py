@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from babyai_env import MINIGRID_VERSION, NO_LABEL, BabyAIVectorEnv
+from babyai_env import MINIGRID_VERSION, NO_LABEL, StepArrays
 from errors import InputError
 from mission_encoder import MissionEncoder
-from mixture_of_experts import build_policy, compute_lpc, detach_hidden, reset_hidden
+from mixture_of_experts import build_policy, compute_lpc, detach_hidden
+from rollout import Rollouts, Unroll
 from teacher import FAILURE_KINDS
 from training_log import RECENT_EPISODES
 
@@ -66,11 +67,12 @@ class ImitationRun:
             self.lang_proj = nn.Linear(encoder.dim, config["lang_dim"]).to(device)
         self.lang_proj.requires_grad_(config["train_lang_proj"])
         self.parameters = [p for p in (*self.policy.parameters(), *self.lang_proj.parameters()) if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config["lr"])
-        self.env = BabyAIVectorEnv(
-            config["task_id"], config["num_envs"], config["seed"], config["max_steps"], config["num_workers"]
-        )
-        self.hidden = self.policy.initial_hidden(config["num_envs"])
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config["lr"], fused=True)
+        self.env = Rollouts(
+            config["task_id"], config["num_envs"], config["seed"], config["max_steps"], config["num_workers"],
+            shape=self.policy.shape(encoder.dim), num_steps=config["unroll_len"],
+        )  # fmt: skip
+        self.hidden = torch.from_numpy(self.env.hidden)  # on the CPU, where the student acts
         self.update = 0
         self.recent_success: deque[float] = deque(maxlen=RECENT_EPISODES)
         self.recent_path_ratio: deque[float] = deque(maxlen=RECENT_EPISODES)
@@ -79,8 +81,28 @@ class ImitationRun:
 
     def step_update(self) -> dict[str, float]:
         """One update: an unroll of the student's own actions, then one Adam step on it. Returns its measures."""
-        obs, missions, labels, keep, first_hidden = self._rollout()
-        logits, routing, _ = self.policy.get_routing_info(obs, self.lang_proj(missions), first_hidden, keep)
+        return self.learn(*self.act())
+
+    def act(self) -> tuple[Unroll, Tensor]:
+        """An unroll of the student's own actions, and the hidden state before it, where gradients are truncated.
+
+        Its arrays are overwritten by the next one.
+        """
+        self._start_worlds()
+        first_hidden = detach_hidden(self.hidden).to(self.device, copy=True)
+        self.policy.refresh(self.env.student, self.lang_proj)
+        unroll = self.env.unroll(lambda mission: self.encoder.embed([mission])[0].numpy())
+        self._count(unroll.steps)
+        return unroll, first_hidden
+
+    def learn(self, unroll: Unroll, first_hidden: Tensor) -> dict[str, float]:
+        """One Adam step on what `act` returned. Returns its measures."""
+        obs, labels, keep, mission = (
+            torch.from_numpy(array).to(self.device)
+            for array in (unroll.steps.obs, unroll.steps.label, unroll.keep, unroll.mission)
+        )
+        lang = self.lang_proj(self.encoder.embed(unroll.missions).to(self.device))[mission]
+        logits, routing, _ = self.policy.get_routing_info(obs, lang, first_hidden, keep)
         lpc = compute_lpc(routing, self.policy.expert_hidden_sizes)
         config = self.config
         loss, cross_entropy = imitation_loss(
@@ -108,36 +130,10 @@ class ImitationRun:
             self._count(self.env.reset())
             self._is_started = True
 
-    @torch.no_grad()
-    def _rollout(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """T steps: obs (T, N, O), mission embeddings (T, N, encoder_dim), labels (T, N), keep (T, N), first hidden."""
-        self._start_worlds()
-        num_steps, arrays = self.config["unroll_len"], self.env.arrays
-        shape = (num_steps, self.env.num_envs)
-        obs, missions = torch.empty(*shape, arrays.obs.shape[1]), torch.empty(*shape, self.encoder.dim)
-        labels, keep = torch.empty(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.bool)
-        packed, lang = self.policy.pack(), None
-        first_hidden = detach_hidden(self.hidden)  # back-propagation is truncated here
-        for t in range(num_steps):
-            if lang is None or arrays.done.any():  # a new episode brings a new mission
-                embeddings = self.encoder.embed(self.env.missions)
-                lang = self.lang_proj(embeddings.to(self.device))
-            obs[t], labels[t] = torch.from_numpy(arrays.obs), torch.from_numpy(arrays.label)
-            missions[t] = embeddings
-            if t > 0:  # at t = 0 the hidden state is reset already
-                keep[t] = torch.from_numpy(~arrays.done)
-            logits, self.hidden = self.policy(obs[t].to(self.device), lang, self.hidden, packed=packed)
-            self.env.step(logits.argmax(-1).cpu().numpy())
-            self._count(arrays)
-            if arrays.done.any():
-                self.hidden = reset_hidden(self.hidden, torch.from_numpy(arrays.done).to(self.device))
-        move = [tensor.to(self.device) for tensor in (obs, missions, labels, keep)]
-        return (*move, first_hidden)
-
-    def _count(self, arrays) -> None:
-        """Episodes that ended in this step; those that the bot's failure ended are outside the success rate."""
+    def _count(self, arrays: StepArrays) -> None:
+        """Episodes that ended in a step or unroll; those that the bot's failure ended are outside the success rate."""
         self.counts["bot_plan_failures"] += int(arrays.fresh_failures.sum())
-        for i in np.flatnonzero(arrays.done):
+        for i in zip(*np.nonzero(arrays.done), strict=True):  # in the order of time
             if arrays.failure[i] >= 0:
                 self.counts[FAILURE_KINDS[arrays.failure[i]]] += 1
                 continue
@@ -175,7 +171,7 @@ class ImitationRun:
         """Everything that the rest of the run depends on, as tensors, numbers and texts."""
         self._start_worlds()
         return self.checkpoint() | {
-            "hidden": self.hidden.detach().cpu().clone(),
+            "hidden": self.hidden.clone(),
             "env": {name: torch.from_numpy(array) for name, array in self.env.save().items()},
             "recent_success": list(self.recent_success),
             "recent_path_ratio": list(self.recent_path_ratio),
@@ -195,7 +191,7 @@ class ImitationRun:
         self.optimizer.load_state_dict(_to_cpu(state["optimizer_state_dict"]))  # a copy: Adam changes it in place
         self.env.restore({name: tensor.numpy() for name, tensor in state["env"].items()})
         self._is_started = True
-        self.hidden = state["hidden"].to(self.device, copy=True)
+        self.hidden.copy_(state["hidden"])
         self.update = state["update"]
         self.recent_success = deque(state["recent_success"], RECENT_EPISODES)
         self.recent_path_ratio = deque(state["recent_path_ratio"], RECENT_EPISODES)

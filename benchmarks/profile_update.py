@@ -62,6 +62,7 @@ def watch() -> Stages:
     from imitation import ImitationRun
     from mission_encoder import MissionEncoder
     from mixture_of_experts import RecurrentPolicy
+    from policy_kernels import CompiledPolicy
 
     stages = Stages()
     for owner, name, stage in (
@@ -70,8 +71,8 @@ def watch() -> Stages:
         (World, "label", "bot"),
         (Slots, "step", "slots"),
         (MissionEncoder, "embed", "mission encoder"),
-        (RecurrentPolicy, "forward", "policy, step by step"),
-        (ImitationRun, "_rollout", "rollout's own"),
+        (CompiledPolicy, "step", "policy, step by step"),
+        (ImitationRun, "act", "rollout's own"),
         (RecurrentPolicy, "get_routing_info", "policy, sequence forward"),
         (torch.Tensor, "backward", "policy, backward"),
         (torch.optim.Adam, "step", "optimiser"),

@@ -5,7 +5,8 @@
 
 Each pair runs naive_training.py, the plain loop, and then this project's training and evaluation, on the same task with
 the same sizes. Machines are shared and drift, so the ratio of a pair is the figure; the medians over the pairs are
-printed with their range. Evaluation is compared with the plain loop's training, the only thing it does.
+printed with their range. Evaluation is compared with the plain loop's training, the only thing it does. `share` is the
+speed of training over that of the policy alone: the same update with the world replaced by stored arrays.
 """
 
 import re
@@ -14,6 +15,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import numpy as np
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -51,6 +54,21 @@ def training(run, updates: int) -> float:
     return updates * run.config["unroll_len"] * run.config["num_envs"] / (time.perf_counter() - start)
 
 
+def policy_alone(run, updates: int) -> float:
+    """Environment steps a second of the same updates on one stored unroll: no world, no bot."""
+    unroll, first_hidden = run.act()
+    lang = np.zeros((run.env.num_envs, run.config["lang_dim"]), np.float32)
+    start = time.perf_counter()
+    for _ in range(updates):
+        run.policy.refresh(run.env.student, run.lang_proj)
+        hidden = first_hidden.numpy()
+        for obs in unroll.steps.obs:
+            logits, _, hidden = run.env.student.step(obs, lang, hidden)
+            logits.argmax(-1)
+        run.learn(unroll, first_hidden)
+    return updates * run.config["unroll_len"] * run.config["num_envs"] / (time.perf_counter() - start)
+
+
 def evaluation(run, teacher, num_episodes: int) -> float:
     """Environment steps a second of an evaluation with routing recorded; the bot's own results are known before."""
     from eval_mop import evaluate
@@ -73,7 +91,8 @@ def main() -> int:
     check_flags(args, pairs=count, updates=count, num_episodes=count, num_envs=count, num_workers=integer(0))
     from eval_mop import TeacherResults
 
-    print(f"{'task':<26}{'plain loop':>11}{'training':>10}{'ratio':>22}{'evaluation':>12}{'ratio':>22}   (steps/s)")
+    head = f"{'plain loop':>11}{'training':>10}{'ratio':>22}{'share':>22}{'evaluation':>12}{'ratio':>22}"
+    print(f"{'task':<26}{head}   (steps/s)")
     for task_id in args.tasks.split(","):
         run, teacher = make_run(task_id, args.num_workers, args.num_envs), TeacherResults(task_id, None, None)
         teacher.solvable(0, args.num_episodes)
@@ -81,13 +100,19 @@ def main() -> int:
         rows = []
         for _ in range(args.pairs):
             plain = plain_loop(task_id, args.updates)
-            rows.append((plain, training(run, args.updates), evaluation(run, teacher, args.num_episodes)))
+            trained, alone = training(run, args.updates), policy_alone(run, args.updates)
+            rows.append((plain, trained, alone, evaluation(run, teacher, args.num_episodes)))
         run.close()
-        plain, trained, evaluated = (statistics.median(column) for column in zip(*rows, strict=True))
-        ratios = [sorted(row[column] / row[0] for row in rows) for column in (1, 2)]
-        texts = [f"{statistics.median(r):.1f} ({r[0]:.1f} to {r[-1]:.1f})" for r in ratios]
-        print(f"{task_id:<26}{plain:>11.0f}{trained:>10.0f}{texts[0]:>22}{evaluated:>12.0f}{texts[1]:>22}", flush=True)
+        plain, trained, _, evaluated = (statistics.median(column) for column in zip(*rows, strict=True))
+        ratios, shares = spread([r[1] / r[0] for r in rows]), spread([r[1] / r[2] for r in rows], 2)
+        speeds = f"{plain:>11.0f}{trained:>10.0f}{ratios:>22}{shares:>22}{evaluated:>12.0f}"
+        print(f"{task_id:<26}{speeds}{spread([r[3] / r[0] for r in rows]):>22}", flush=True)
     return 0
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ LOCKSTEP_SEEDS=100 compares more worlds of each task than the default.
 
 import os
 import threading
-from itertools import pairwise
 
 import gymnasium
 import numpy as np
@@ -22,7 +21,6 @@ import bot_kernels
 from babyai_env import (
     MAX_FAILURES_IN_A_ROW,
     NUM_ACTIONS,
-    OBS_DIM,
     REPLAY_EVERY,
     BabyAIVectorEnv,
     StepArrays,
@@ -644,37 +642,3 @@ def test_events_of_a_plain_door():
         assert world.t_pick is None and world.t_unlocked is None and world.t_drop is None
         covered += 1
     assert covered == 5
-
-
-# --- the arrays in shared memory ---
-
-
-def test_step_arrays_fill_a_buffer_without_overlap():
-    covered = 0
-    for num_envs in (1, 3, 16):
-        buffer = bytearray(StepArrays.num_bytes(num_envs))
-        arrays = StepArrays.in_buffer(buffer, num_envs)
-        layout = StepArrays.layout(num_envs)
-        assert arrays.obs.shape == (num_envs, OBS_DIM)
-        assert arrays.fresh_failures.shape == (num_envs, len(FAILURE_KINDS))
-        spans = []
-        for name, (shape, dtype) in layout.items():
-            field = getattr(arrays, name)
-            assert (field.shape, field.dtype) == (shape, dtype) and shape[0] == num_envs
-            start = field.__array_interface__["data"][0]
-            spans.append((start, start + field.nbytes))
-            covered += 1
-        assert all(start % 8 == 0 for start, _ in spans)
-        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
-        assert spans[-1][1] - spans[0][0] <= len(buffer)
-        rng = np.random.default_rng(0)
-        written = {name: rng.integers(0, 2, shape).astype(dtype) for name, (shape, dtype) in layout.items()}
-        for name, value in written.items():
-            getattr(arrays, name)[:] = value
-        again = StepArrays.in_buffer(buffer, num_envs)
-        for name, value in written.items():
-            np.testing.assert_array_equal(getattr(again, name), value)
-        np.testing.assert_array_equal(again.done, again.terminated | again.truncated)
-        with pytest.raises(TypeError, match="too small"):
-            StepArrays.in_buffer(buffer[: len(buffer) // 2], num_envs)
-    assert covered == 3 * len(FIELDS) == 30

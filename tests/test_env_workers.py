@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from babyai_env import BabyAIVectorEnv
-from env_workers import WorkerPool
+from env_workers import WorkerPool, carve, num_bytes
 from errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +34,7 @@ if __name__ == "__main__":
 """
 
 
-def commands_of_a_worker(buffer, name):
+def commands_of_a_worker(buffer, ask, name):
     """A worker without an environment: name -> function."""
 
     def fill(value):
@@ -52,10 +52,14 @@ def commands_of_a_worker(buffer, name):
             os.kill(os.getpid(), signal.SIGKILL)
         return name
 
-    return {"fill": fill, "refuse": refuse, "stumble": stumble, "die": die, "exit": lambda code: os._exit(code)}
+    def consult(questions):
+        return [ask(f"{name} {question}") for question in range(questions)]
+
+    commands = {"consult": consult, "fill": fill, "refuse": refuse, "stumble": stumble, "die": die}
+    return commands | {"exit": lambda code: os._exit(code)}
 
 
-def refuses_to_start(buffer, text):
+def refuses_to_start(buffer, ask, text):
     raise InputError(text)
 
 
@@ -90,6 +94,34 @@ def test_answers_come_in_order_and_memory_is_shared(pool):
     assert bytes(pool.buffer[:3]) == bytes([7, 9, 0])
     pool.buffer[2] = 5
     assert pool.call("fill", [1, 2]) == answers and bytes(pool.buffer[:3]) == bytes([1, 2, 5])
+
+
+def test_questions_of_workers_are_answered_while_they_work(pool):
+    asked = []
+
+    def answer(question):
+        asked.append(question)
+        return question.upper()
+
+    answers = pool.call("consult", [3, 5], answer)
+    assert answers == [[f"{name} {n}" for n in range(count)] for name, count in (("FIRST", 3), ("SECOND", 5))]
+    assert len(asked) == 8 and pool.call("fill", [1, 2])[0][0] == "first"
+
+
+def test_arrays_are_carved_without_overlap():
+    layout = {"a": ((3, 5), np.dtype("f4")), "b": ((2,), np.dtype("?")), "c": ((4,), np.dtype("i8"))}
+    buffer, covered = bytearray(num_bytes(layout)), 0
+    arrays, rng = carve(buffer, layout), np.random.default_rng(0)
+    written = {name: rng.integers(0, 2, shape).astype(dtype) for name, (shape, dtype) in layout.items()}
+    for name, value in written.items():
+        arrays[name][:] = value
+    for name, array in carve(buffer, layout).items():
+        assert (array.shape, array.dtype) == layout[name] and array.__array_interface__["data"][0] % 8 == 0
+        np.testing.assert_array_equal(array, written[name])
+        covered += 1
+    assert covered == 3 and len(buffer) == 3 * 64
+    with pytest.raises(TypeError, match="too small"):
+        carve(buffer[:100], layout)
 
 
 def test_input_error_of_a_worker_arrives_as_one(pool):

@@ -13,7 +13,7 @@ from torch import nn
 import babyai_env
 import runs
 import training
-from babyai_env import NO_LABEL, BabyAIVectorEnv, training_seed
+from babyai_env import NO_LABEL, BabyAIVectorEnv, Slots, training_seed
 from configuration import parse_config
 from devices import use_device
 from errors import InputError
@@ -237,17 +237,20 @@ def test_updates_equal_a_plain_implementation(make_run, variant):
 
 def without_labels(monkeypatch, is_silent):
     """Take labels away after each reset and step: `is_silent(t, slot)`, t counting the calls of one environment."""
-    fill = BabyAIVectorEnv._call
 
-    def call(env, verb, **arguments):
-        arrays = fill(env, verb, **arguments)
-        env.calls = getattr(env, "calls", -1) + 1
-        for i in range(env.num_envs):
-            if is_silent(env.calls, i):
-                arrays.label[i], arrays.label_valid[i] = NO_LABEL, False
-        return arrays
+    def silenced(command):
+        def call(slots, *arguments):
+            missions, arrays = command(slots, *arguments), slots.arrays
+            slots.calls = getattr(slots, "calls", -1) + 1
+            for i in range(len(slots.worlds)):
+                if is_silent(slots.calls, i):
+                    arrays.label[i], arrays.label_valid[i] = NO_LABEL, False
+            return missions
 
-    monkeypatch.setattr(BabyAIVectorEnv, "_call", call)
+        return call
+
+    for name in ("reset", "step"):
+        monkeypatch.setattr(Slots, name, silenced(getattr(Slots, name)))
 
 
 def test_states_without_a_label_are_not_trained_on(make_run, monkeypatch):
@@ -272,7 +275,7 @@ def test_an_unroll_without_any_label_changes_nothing(make_run, monkeypatch):
 
 def test_failures_of_the_teacher_are_counted_and_outside_the_success_rate(make_run, monkeypatch):
     """A teacher that fails at the beginning of each third world, and after three steps in each fourth."""
-    answer, fresh, later, seen = babyai_env.World.label, [], [], []
+    answer, fresh, later, seen, slots_seen = babyai_env.World.label, [], [], [], []
 
     def label(world):
         if world.seed % 3 == 0 and world.num_steps == 0:
@@ -283,20 +286,22 @@ def test_failures_of_the_teacher_are_counted_and_outside_the_success_rate(make_r
             raise TeacherFailure("disappeared_box")
         return answer(world)
 
-    step = BabyAIVectorEnv.step
+    step = Slots.step
 
-    def record(env, actions):
-        arrays = step(env, actions)
-        seen.extend(zip(arrays.done, arrays.failure, arrays.reward, arrays.label_valid, arrays.steps, strict=True))
-        return arrays
+    def record(slots, actions):
+        missions, arrays = step(slots, actions), slots.arrays
+        fields = (arrays.done, arrays.failure, arrays.reward, arrays.label_valid, arrays.steps)
+        seen.extend(zip(*(field.copy() for field in fields), strict=True))
+        slots_seen.append(slots)
+        return missions
 
     monkeypatch.setattr(babyai_env.World, "label", label)
-    monkeypatch.setattr(BabyAIVectorEnv, "step", record)
+    monkeypatch.setattr(Slots, "step", record)
     run = make_run(max_steps=6)
     assert any(training_seed(0, slot, 0) % 3 == 0 for slot in range(4))  # the very first worlds count too
     for _ in range(12):
         run.step_update()
-    own = set(map(id, run.env._slots.worlds))  # not the world in which a success is replayed for the path ratio
+    own = set(map(id, slots_seen[0].worlds))  # not the world in which a success is replayed for the path ratio
     ended = [(failure, reward) for done, failure, reward, *_ in seen if done]
     failed = [failure for failure, _ in ended if failure >= 0]
     assert len(failed) == sum(id(world) in own for world in later) > 0

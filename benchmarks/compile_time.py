@@ -1,0 +1,53 @@
+"""How long the first update of training takes where the kernels have to be compiled, and where they were before.
+
+python benchmarks/compile_time.py
+"""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from configuration import Parser, check_flags, integer
+from errors import run_script
+
+FIRST_UPDATE = """
+import sys, time
+sys.path[:0] = sys.argv[1:]
+from throughput import make_run
+start = time.perf_counter()
+make_run("BabyAI-GoToObj-v0", 0, 16).step_update()
+print("seconds", time.perf_counter() - start)
+"""
+
+
+def first_update(cache: str) -> float:
+    """Seconds of the first update in a new process whose compiled kernels are kept in the folder `cache`."""
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", FIRST_UPDATE, str(here), str(here.parent)]
+    environment = os.environ | {"NUMBA_CACHE_DIR": cache}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return float(re.search(r"seconds ([\d.]+)", result.stdout)[1])
+
+
+def main() -> int:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--repeats", default=3, help="runs of each (default: %(default)s)")
+    args = parser.parse_args()
+    check_flags(args, repeats=integer(1))
+    pairs = []
+    for _ in range(args.repeats):
+        with tempfile.TemporaryDirectory() as cache:
+            pairs.append((first_update(cache), first_update(cache)))
+    for name, seconds in zip(("to be compiled", "compiled before"), zip(*pairs, strict=True), strict=True):
+        print(f"{name:<16}{statistics.median(seconds):6.1f} s ({min(seconds):.1f} to {max(seconds):.1f})")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,113 @@
+"""The student acts: unrolls of its own actions in its worlds, here or in worker processes that hold its weights.
+
+A whole unroll is one command to a worker, not one for each step: nothing waits for the slowest world but at its end.
+Axis letters: T steps of an unroll, N environments, O numbers of an observation, S hidden units, P weights.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from babyai_env import BabyAIVectorEnv, Slots, StepArrays, slot_commands
+from env_workers import Layout
+from policy_kernels import CompiledPolicy, PolicyShape
+
+# Embeddings that a worker remembers, so that it need not ask again: some megabytes.
+NUM_REMEMBERED = 2048
+
+# Fields of a step that belong to the action just taken; obs and labels are those that the student acted on.
+_AFTER = [name for name in StepArrays.layout() if name not in ("obs", "label", "label_valid")]
+
+Embed = Callable[[str], np.ndarray]  # a mission -> its embedding (mission_dim,) float32
+
+
+@dataclass
+class Unroll:
+    """What the student saw and did in T steps. Arrays are overwritten by the next unroll."""
+
+    steps: StepArrays  # (T, N, ...): obs and label before step t, the other fields after it
+    keep: np.ndarray  # (T, N) bool: False where step t is the first of an episode
+    missions: list[str]  # U different ones
+    mission: np.ndarray  # (T, N) int64, index into `missions`
+
+
+class Rollouts(BabyAIVectorEnv):
+    """A vector environment with a student, who acts in it without anybody's help.
+
+    `student` (CompiledPolicy) has the weights, and `hidden` (N, S) float32 the state of its memory; both may be written
+    between unrolls. Results do not depend on `num_workers`.
+    """
+
+    def __init__(self, *world: object, shape: PolicyShape, num_steps: int, **worlds: object):
+        """world, worlds: as for `BabyAIVectorEnv`; num_steps: T, the length of an unroll."""
+        self.num_steps, self.shape = num_steps, shape
+        super().__init__(*world, **worlds)
+        self.student = CompiledPolicy(shape, self._memory["weights"])
+        self.hidden = self._memory["hidden"]
+        self._steps = _recorded(self._memory)
+
+    def unroll(self, embed: Embed) -> Unroll:
+        """T steps of every slot; `embed` is asked for the missions that come up."""
+        begun = [mission for share in self._call("unroll", self.missions, embed) for mission in share]
+        begun.sort(reverse=True)  # by step and slot, whichever share was ready first; the earliest is the last
+        rows: dict[str, int] = {}
+        mission, done = np.empty((self.num_steps, self.num_envs), np.int64), self._steps.done
+        for t in range(self.num_steps):
+            mission[t] = [rows.setdefault(text, len(rows)) for text in self.missions]
+            while begun and begun[-1][0] == t:
+                _, slot, self.missions[slot] = begun.pop()
+        keep = np.ones_like(done)
+        keep[1:] = ~done[:-1]
+        return Unroll(self._steps, keep, list(rows), mission)
+
+    def _layout(self) -> Layout:
+        record = StepArrays.layout(self.num_steps, self.num_envs)
+        return {
+            **super()._layout(),
+            **{f"unroll.{name}": array for name, array in record.items()},
+            "weights": ((self.shape.num_weights,), np.dtype("f4")),
+            "hidden": ((self.num_envs, self.shape.hidden_size), np.dtype("f4")),
+        }
+
+    @property
+    def _make_commands(self) -> Callable:
+        return functools.partial(_student_commands, self.shape)
+
+
+def _recorded(memory: dict[str, np.ndarray]) -> StepArrays:
+    return StepArrays(**{name: memory[f"unroll.{name}"] for name in StepArrays.layout()})
+
+
+def _student_commands(shape: PolicyShape, memory: dict[str, np.ndarray], ask: Embed, share: Sequence[int], *world):
+    """As `slot_commands`, with one more: "unroll", given the missions of the slots."""
+    commands, slots = slot_commands(memory, ask, share, *world)
+    student, embed = CompiledPolicy(shape, memory["weights"]), functools.lru_cache(NUM_REMEMBERED)(ask)
+
+    def unroll(missions: Sequence[str]) -> list[tuple[int, int, str]]:
+        return _unroll(slots, student, memory["hidden"][slots.rows], missions, embed, _recorded(memory))
+
+    return commands | {"unroll": unroll}, slots
+
+
+def _unroll(slots: Slots, student: CompiledPolicy, hidden: np.ndarray, missions: Sequence[str], embed: Embed, record):
+    """T steps of some slots into the record (T, N, ...). Returns the missions begun: (step, slot, mission).
+
+    hidden (rows of `slots`, S) is carried on in place, missions are those of the slots at the beginning.
+    """
+    now, rows, begun = slots.arrays, slots.rows, []
+    lang = student.project(np.stack([embed(mission) for mission in missions]))
+    for t in range(len(record.obs)):
+        record.obs[t, rows], record.label[t, rows] = now.obs[rows], now.label[rows]
+        record.label_valid[t, rows] = now.label_valid[rows]
+        logits, _, hidden[:] = student.step(now.obs[rows], lang, hidden)
+        actions = np.zeros(len(now.obs), np.int64)
+        actions[rows] = logits.argmax(-1)
+        for slot, mission in slots.step(actions).items():
+            begun.append((t, slot, mission))
+            lang[slot - slots.first] = student.project(embed(mission)[None])[0]
+            hidden[slot - slots.first] = 0.0
+        for name in _AFTER:
+            getattr(record, name)[t, rows] = getattr(now, name)[rows]
+    return begun

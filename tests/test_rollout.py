@@ -1,0 +1,138 @@
+"""Unrolls of the student: what is recorded, against a plain loop; any number of workers; missions; save and restore."""
+
+import numpy as np
+import pytest
+
+from babyai_env import BabyAIVectorEnv, StepArrays
+from policy_kernels import CompiledPolicy, PolicyShape
+from rollout import Rollouts
+
+MISSION_DIM = 12
+SHAPE = PolicyShape(152, 6, 10, 7, ((5, 0, 3), (4, 0, 8, 2)), mission_dim=MISSION_DIM)
+NUM_ENVS, NUM_STEPS = 5, 9
+FIELDS = tuple(StepArrays.layout())
+
+
+def embed(mission: str) -> np.ndarray:
+    rng = np.random.default_rng(list(mission.encode()))
+    return rng.standard_normal(MISSION_DIM).astype(np.float32)
+
+
+def weights() -> np.ndarray:
+    """So large that the student's actions differ from state to state."""
+    return (0.5 * np.random.default_rng(0).standard_normal(SHAPE.num_weights)).astype(np.float32)
+
+
+def make(task_id: str = "BabyAI-GoToObj-v0", num_workers: int = 0, num_steps: int = NUM_STEPS) -> Rollouts:
+    """Short episodes, so that some end in every unroll."""
+    env = Rollouts(task_id, NUM_ENVS, 3, 6, num_workers, shape=SHAPE, num_steps=num_steps)
+    env.student.weights[:] = weights()
+    env.reset()
+    return env
+
+
+def copied(unroll) -> dict[str, np.ndarray]:
+    fields = {name: getattr(unroll.steps, name).copy() for name in FIELDS}
+    texts = np.array(unroll.missions)[unroll.mission]
+    return fields | {"keep": unroll.keep, "mission": texts, "missions": np.array(unroll.missions)}
+
+
+def assert_same(ours: dict, theirs: dict) -> None:
+    assert ours.keys() == theirs.keys() and len(ours) == len(FIELDS) + 3
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+@pytest.mark.parametrize("level", ["GoToObj", "PickupLoc"])
+def test_a_plain_loop_records_the_same(level):
+    """Stepping the vector environment with the student's actions; hidden state and mission change with the episode."""
+    env, plain = make(f"BabyAI-{level}-v0"), BabyAIVectorEnv(f"BabyAI-{level}-v0", NUM_ENVS, 3, 6)
+    student, hidden, num_done = CompiledPolicy(SHAPE, weights()), np.zeros((NUM_ENVS, 22), np.float32), 0
+    now, begins = plain.reset(), np.zeros(NUM_ENVS, bool)
+    for _ in range(3):
+        unroll = copied(env.unroll(embed))
+        for t in range(NUM_STEPS):
+            np.testing.assert_array_equal(unroll["obs"][t], now.obs)
+            np.testing.assert_array_equal(unroll["label"][t], now.label)
+            np.testing.assert_array_equal(unroll["label_valid"][t], now.label_valid)
+            assert list(unroll["mission"][t]) == plain.missions
+            assert list(unroll["keep"][t]) == ([True] * NUM_ENVS if t == 0 else list(~begins))
+            lang = student.project(np.stack([embed(mission) for mission in plain.missions]))
+            logits, _, hidden = student.step(now.obs.copy(), lang, hidden)
+            plain.step(logits.argmax(1))
+            begins = now.done
+            hidden[begins] = 0.0
+            num_done += begins.sum()
+            for name in FIELDS:
+                if name not in ("obs", "label", "label_valid"):
+                    np.testing.assert_array_equal(unroll[name][t], getattr(now, name), err_msg=name)
+        np.testing.assert_array_equal(env.hidden, hidden)
+        assert env.missions == plain.missions
+        assert set(unroll["missions"]) == set(unroll["mission"].ravel()) and len(set(unroll["missions"])) > 1
+    assert num_done >= 15 and len(set(plain.missions)) > 1
+
+
+@pytest.mark.parametrize("level", ["GoToObj", "UnlockToUnlock", "KeyInBox"])
+def test_any_number_of_workers_records_the_same(level):
+    shown, covered = {}, 0
+    for num_workers in (0, 1, 2, 9):
+        env = make(f"BabyAI-{level}-v0", num_workers)
+        shown[num_workers] = [copied(env.unroll(embed)) for _ in range(3)]
+        state, hidden = env.save(), env.hidden.copy()
+        env.close()
+        for ours, first in zip(shown[num_workers], shown[0], strict=True):
+            assert_same(ours, first)
+            covered += 1
+        if num_workers == 0:
+            first_state, first_hidden = state, hidden
+        np.testing.assert_array_equal(hidden, first_hidden)
+        for name in state:
+            np.testing.assert_array_equal(state[name], first_state[name])
+    assert covered == 4 * 3
+    assert sum(unroll["terminated"].sum() + unroll["truncated"].sum() for unroll in shown[0]) > 10
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_weights_and_hidden_state_count_when_they_are_written(num_workers):
+    env = make(num_workers=num_workers)
+    state, before = env.save(), copied(env.unroll(embed))
+    env.restore(state)
+    env.hidden[:] = 0.0
+    assert_same(copied(env.unroll(embed)), before)
+    env.restore(state)
+    env.hidden[:] = 5.0
+    other_hidden = copied(env.unroll(embed))
+    env.restore(state)
+    env.hidden[:] = 0.0
+    env.student.weights[:] = -weights()
+    other_weights = copied(env.unroll(embed))
+    env.close()
+    assert (other_hidden["obs"] != before["obs"]).any() and (other_weights["obs"] != before["obs"]).any()
+
+
+def test_missions_are_asked_for_once_by_each_worker():
+    asked = []
+
+    def answer(mission):
+        asked.append(mission)
+        return embed(mission)
+
+    env = make(num_workers=2, num_steps=40)
+    missions = {mission for _ in range(3) for mission in env.unroll(answer).missions}
+    env.close()
+    assert len(missions) > 8 and set(asked) == missions  # of the 18 missions of this task
+    assert max(asked.count(mission) for mission in missions) <= 2
+
+
+def test_an_error_of_the_encoder_arrives_and_ends_nothing():
+    def refuse(mission):
+        raise ValueError(mission)
+
+    env, covered = make(), 0
+    for _ in range(2):
+        with pytest.raises(ValueError, match="go to"):
+            env.unroll(refuse)
+        covered += 1
+    env.unroll(embed)
+    env.close()
+    assert covered == 2
