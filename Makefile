@@ -28,6 +28,9 @@ lint: $(VENV)/.installed  ## check style
 
 bench: $(VENV)/.installed  ## training and evaluation speed beside a plain loop's
 	$(RUN) benchmarks/throughput.py
+	$(RUN) benchmarks/scaling.py
+	$(RUN) benchmarks/cache_speed.py
+	$(RUN) benchmarks/compile_time.py
 
 clean:  ## remove the virtual environment and caches of tools (no results)
 	rm -rf $(VENV) .pytest_cache .ruff_cache __pycache__ tests/__pycache__ benchmarks/__pycache__

@@ -72,10 +72,10 @@ def _train_claimed(config: dict, given: set[str], key: runs.RunKey, folder: Path
         if saved["update"] == config["num_updates"] and final_path.exists():
             print(f"{key.label} is trained already: {final_path} (more: --resume --num_updates N)")
             return final_path
-    else:
+    device = use_device(config["device"])
+    if saved is None:
         config = config | {"seed": key.trial if key.seed is None else key.seed}
         check_teachable(config["task_id"], config["seed"])
-    device = use_device(config["device"])
     encoder = load_encoder(config["lang_encoder"], location)
     encoder.check_fingerprint(config.get("encoder_fingerprint"))
     config |= {"lang_encoder": encoder.name, "encoder_dim": encoder.dim, "encoder_fingerprint": encoder.fingerprint()}
