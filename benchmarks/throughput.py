@@ -6,7 +6,8 @@
 Each pair runs naive_training.py, the plain loop, and then this project's training and evaluation, on the same task with
 the same sizes. Machines are shared and drift, so the ratio of a pair is the figure; the medians over the pairs are
 printed with their range. Evaluation is compared with the plain loop's training, the only thing it does. `share` is the
-speed of training over that of the policy alone: the same update with the world replaced by stored arrays.
+speed of training over that of the policy alone: the same update with the world replaced by stored arrays. Both begin
+anew in each pair, because a policy that has learned ends its episodes sooner, and new worlds cost time.
 """
 
 import re
@@ -94,15 +95,17 @@ def main() -> int:
     head = f"{'plain loop':>11}{'training':>10}{'ratio':>22}{'share':>22}{'evaluation':>12}{'ratio':>22}"
     print(f"{'task':<26}{head}   (steps/s)")
     for task_id in args.tasks.split(","):
-        run, teacher = make_run(task_id, args.num_workers, args.num_envs), TeacherResults(task_id, None, None)
+        teacher, rows = TeacherResults(task_id, None, None), []
         teacher.solvable(0, args.num_episodes)
-        training(run, WARM_UP_UPDATES)
-        rows = []
         for _ in range(args.pairs):
             plain = plain_loop(task_id, args.updates)
-            trained, alone = training(run, args.updates), policy_alone(run, args.updates)
-            rows.append((plain, trained, alone, evaluation(run, teacher, args.num_episodes)))
-        run.close()
+            run = make_run(
+                task_id, args.num_workers, args.num_envs
+            )  # as new as the plain loop's: learning changes speed
+            training(run, WARM_UP_UPDATES)
+            trained, evaluated = training(run, args.updates), evaluation(run, teacher, args.num_episodes)
+            rows.append((plain, trained, policy_alone(run, args.updates), evaluated))
+            run.close()
         plain, trained, _, evaluated = (statistics.median(column) for column in zip(*rows, strict=True))
         ratios, shares = spread([r[1] / r[0] for r in rows]), spread([r[1] / r[2] for r in rows], 2)
         speeds = f"{plain:>11.0f}{trained:>10.0f}{ratios:>22}{shares:>22}{evaluated:>12.0f}"
