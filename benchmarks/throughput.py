@@ -101,7 +101,7 @@ def main() -> int:
             plain = plain_loop(task_id, args.updates)
             run = make_run(
                 task_id, args.num_workers, args.num_envs
-            )  # as new as the plain loop's: learning changes speed
+            )  # as new as the plain loop's
             training(run, WARM_UP_UPDATES)
             trained, evaluated = training(run, args.updates), evaluation(run, teacher, args.num_episodes)
             rows.append((plain, trained, policy_alone(run, args.updates), evaluated))
