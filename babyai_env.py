@@ -322,6 +322,7 @@ class BabyAIVectorEnv:
     def __init__(self, task_id: str, num_envs: int, seed: int, max_steps: int | None = None, num_workers: int = 0):
         check_task_id(task_id)
         self.num_envs, self.missions = num_envs, [""] * num_envs
+        self._answer, self._is_interrupted = None, False
         num_workers = min(num_workers, num_envs)
         arguments, layout, self._pool = (task_id, seed, max_steps), self._layout(), None
         if num_workers == 0:
@@ -381,11 +382,16 @@ class BabyAIVectorEnv:
 
     def _call(self, command: str, by_slot: list | None = None, answer: Callable | None = None) -> list:
         """Carry out a command for all slots, here or in the workers; its answer of each share."""
+        if self._is_interrupted:
+            raise RuntimeError("a command to these worlds was interrupted: they stand somewhere in it; make new ones")
+        self._is_interrupted, self._answer = True, answer
         if self._pool is None:
-            self._answer = answer
-            return [self._commands[command](by_slot)]
-        shares = by_slot and [by_slot[share[0] : share[-1] + 1] for share in self._shares]
-        return self._pool.call(command, shares, answer)
+            answers = [self._commands[command](by_slot)]
+        else:
+            shares = by_slot and [by_slot[share[0] : share[-1] + 1] for share in self._shares]
+            answers = self._pool.call(command, shares, answer)
+        self._is_interrupted = False
+        return answers
 
     def _ask(self, question):
         return self._answer(question)

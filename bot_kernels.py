@@ -5,7 +5,7 @@ Minigrid's bot takes 0.3 to 0.5 ms to answer; this takes a few microseconds. Eac
 rules are Minigrid's; `tests/test_babyai_env.py` compares every label and failure, step by step, on every task.
 
 A plan is a stack of subgoals, an array of `SUBGOAL`. Objects that a subgoal describes ("a red key") are rows of `ITEM`.
-Cells are (x, y); directions unit vectors (dx, dy). The first call of a fresh installation compiles for some seconds.
+Cells are (x, y); directions unit vectors (dx, dy).
 """
 
 import numpy as np
@@ -14,6 +14,7 @@ from minigrid.core.constants import OBJECT_TO_IDX, STATE_TO_IDX
 from minigrid.utils.baby_ai_bot import DisappearedBoxError
 from numba import njit
 
+import kernel_cache  # noqa: F401, says where numba keeps them
 from grid_kernels import EMPTY, VIEW_SIZE, code_color, code_kind, code_number, code_state
 
 BOT = np.dtype(

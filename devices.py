@@ -1,13 +1,9 @@
 """Where the arithmetic runs."""
 
-import sys
-from pathlib import Path
-
 import torch
 
-from bot_kernels import replan
 from errors import InputError
-from policy_kernels import scan_backward
+from kernel_cache import announce_compilation
 
 
 def use_device(name: str) -> torch.device:
@@ -24,16 +20,5 @@ def use_device(name: str) -> torch.device:
         raise InputError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
     if device.type == "cpu":
         torch.set_num_threads(1)  # matrices are small: a second thread costs more than it does, and workers need it
-    if not _are_kernels_compiled():
-        print("compiling for this machine: about a minute, once for this installation", file=sys.stderr)
+    announce_compilation()
     return device
-
-
-def _are_kernels_compiled() -> bool:
-    """Whether an earlier run left the largest of them where numba looks."""
-    for kernel in (replan, scan_backward):
-        code = kernel.py_func.__code__
-        index = f"{kernel.py_func.__module__}.{code.co_name}-{code.co_firstlineno}.*.nbi"
-        if not any(Path(kernel.stats.cache_path).glob(index)):
-            return False
-    return True

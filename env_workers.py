@@ -19,12 +19,12 @@ Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name -> shape and dty
 
 def num_bytes(layout: Layout) -> int:
     """Size of a buffer for `carve`."""
-    return sum(_padded(shape, dtype) for shape, dtype in layout.values())
+    return 63 + sum(_padded(shape, dtype) for shape, dtype in layout.values())
 
 
 def carve(buffer, layout: Layout) -> dict[str, np.ndarray]:
-    """The arrays of a layout one after the other in a writable buffer, each at a multiple of 64 bytes."""
-    arrays, offset = {}, 0
+    """The arrays of a layout one after the other in a writable buffer, each at the beginning of a cache line."""
+    arrays, offset = {}, -np.frombuffer(buffer, np.uint8).ctypes.data % 64
     for name, (shape, dtype) in layout.items():
         arrays[name] = np.ndarray(shape, dtype, buffer, offset)
         offset += _padded(shape, dtype)
@@ -76,14 +76,24 @@ class WorkerPool:
         return self.collect(answer)
 
     def collect(self, answer: Callable | None = None) -> list:
-        """The pending answer of every worker. Raises InputError where a worker did, or died."""
+        """The pending answer of every worker. Raises InputError where a worker did, or died.
+
+        Whatever is raised, the workers end: one that went on would answer this command when it is asked the next.
+        """
+        try:
+            return self._collect(answer)
+        except BaseException:
+            self.close()
+            raise
+
+    def _collect(self, answer: Callable | None) -> list:
         answers, pending = [None] * len(self._pipes), {pipe: index for index, pipe in enumerate(self._pipes)}
         while pending:
             for pipe in connection.wait(list(pending)):
                 index = pending[pipe]
                 try:
                     kind, value = pipe.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):  # OSError: it ended in the middle of a message
                     raise self._death(index) from None
                 if kind == "question":
                     self._send(index, pipe, answer(value))

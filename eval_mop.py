@@ -31,6 +31,7 @@ from babyai_env import (
 from configuration import Parser, check_flags, check_recorded, integer, optional
 from devices import use_device
 from errors import InputError, run_script
+from kernel_cache import announce_compilation
 from mission_encoder import DEFAULT_MODEL, MissionEncoder, load_encoder
 from mixture_of_experts import compute_lpc, policy_from_checkpoint, reset_hidden
 from runs import RoutingSteps
@@ -422,6 +423,7 @@ def main() -> int:
     if args.bot == (args.checkpoint is not None) or (args.bot and args.task_id is None):
         raise InputError("give --checkpoint PATH, or --bot with --task_id ID (see --help)")
     if args.bot:
+        announce_compilation()
         teacher = TeacherResults(args.task_id, args.max_steps, args.cache_dir)
         evaluation = evaluate_bot(teacher, args.num_episodes, args.eval_seed, args.num_envs)
         print(f"the BabyAI bot on {args.task_id}")

@@ -4,14 +4,14 @@ A cell is one integer: object type + 2^8 x colour + 2^16 x state (Minigrid's own
 object in its world (0 for walls and empty cells), so that the same object is known when it is carried elsewhere.
 The view costs Minigrid 0.1 ms in pure Python, most of a step's time. The rules of the game stay Minigrid's;
 `tests/test_babyai_env.py` holds the view against the original, step by step, on every task.
-
-The first call of a fresh installation compiles for a few seconds; numba keeps the result beside this file.
 """
 
 import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 from minigrid.core.world_object import Wall
 from numba import njit
+
+import kernel_cache  # noqa: F401, says where numba keeps them
 
 VIEW_SIZE = 7
 IMAGE_SIZE = 3 * VIEW_SIZE * VIEW_SIZE

@@ -189,6 +189,8 @@ class ImitationRun:
         self.policy.load_state_dict(state["policy_state_dict"])
         self.lang_proj.load_state_dict(state["lang_proj_state_dict"])
         self.optimizer.load_state_dict(_to_cpu(state["optimizer_state_dict"]))  # a copy: Adam changes it in place
+        for group in self.optimizer.param_groups:
+            group["fused"] = True  # states of earlier versions are not
         self.env.restore({name: tensor.numpy() for name, tensor in state["env"].items()})
         self._is_started = True
         self.hidden.copy_(state["hidden"])

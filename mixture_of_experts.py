@@ -12,6 +12,7 @@ The hidden state is one float tensor (N, S), so that it can be saved, copied and
 On a CPU the GRUs and what mixes them run in `policy_kernels`, with gradients by hand; on other devices in torch.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -161,9 +162,23 @@ class _GRUScan(torch.autograd.Function):
         return grad_in, carry, None, flat.t() @ before.flatten(0, 1), flat.sum(0)
 
 
-def _arrays(*tensors: Tensor) -> list[np.ndarray]:
-    """The tensors as the kernels take them, without copying what is contiguous."""
+_ROWS = torch.contiguous_format
+
+
+def _new(like: Tensor) -> Tensor:
+    """An uninitialised tensor of that shape, row by row whatever the other's strides are."""
+    return torch.empty_like(like, memory_format=_ROWS)
+
+
+def _inputs(*tensors: Tensor) -> list[np.ndarray]:
+    """Tensors that a kernel reads; a copy of what is not contiguous."""
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+def _outputs(*tensors: Tensor) -> list[np.ndarray]:
+    """Tensors that a kernel writes: their own memory."""
+    assert all(tensor.is_contiguous() for tensor in tensors)
+    return [tensor.detach().numpy() for tensor in tensors]
 
 
 class _CompiledGRUs(torch.autograd.Function):
@@ -184,7 +199,8 @@ class _CompiledGRUs(torch.autograd.Function):
         product, before = torch.empty_like(gates), gates.new_empty(*keep.shape, sizes.sum())
         after = torch.empty_like(before)
         packed = torch.cat([*biases, *(weight.t().flatten() for weight in weights)])
-        scan_forward(*_arrays(packed), sizes, *_arrays(gates, hidden, keep, before, product, after))
+        given = _outputs(gates), _inputs(hidden, keep), _outputs(before, product, after)
+        scan_forward(*_inputs(packed), sizes, *itertools.chain(*given))
         ctx.save_for_backward(rows, weight_in, gates, before, product, keep, *weights)
         return after
 
@@ -196,8 +212,8 @@ class _CompiledGRUs(torch.autograd.Function):
         packed = torch.cat([weight.flatten() for weight in weights])
         grad_gates, grad_product = torch.empty_like(gates), torch.empty_like(gates)
         grad_hidden = torch.zeros_like(before[0])
-        given = _arrays(gates, before, product, keep, grad_after)
-        scan_backward(*_arrays(packed), np.array(sizes), *given, *_arrays(grad_gates, grad_product, grad_hidden))
+        given = _inputs(gates, before, product, keep, grad_after)
+        scan_backward(*_inputs(packed), np.array(sizes), *given, *_outputs(grad_gates, grad_product, grad_hidden))
         grad_gates, grad_product, before = (tensor.flatten(0, 1) for tensor in (grad_gates, grad_product, before))
         triples = [3 * size for size in sizes]
         columns = zip(grad_product.split(triples, 1), before.split(sizes, 1), strict=True)
@@ -225,8 +241,9 @@ class _CompiledMix(torch.autograd.Function):
     def forward(ctx, expert_sizes, states, x, router_weight, router_bias, projection):
         ctx.sizes, ctx.first = np.array(expert_sizes), router_weight.shape[1]
         weights = torch.addmm(router_bias, states[:, : ctx.first], router_weight.t())
-        mixed, y = x.new_empty(len(x), projection.shape[1]), torch.empty_like(x)
-        mix_forward(ctx.sizes, *_arrays(states), ctx.first, *_arrays(x, weights), 0, *_arrays(mixed, y))
+        mixed, y = x.new_empty(len(x), projection.shape[1]), _new(x)
+        rows, routed = _inputs(x), _outputs(weights)
+        mix_forward(ctx.sizes, *_inputs(states), ctx.first, *rows, *routed, 0, *_outputs(mixed, y))
         ctx.save_for_backward(states, x, weights, mixed, router_weight, projection)
         return y.addmm_(mixed, projection.t()), weights
 
@@ -234,10 +251,10 @@ class _CompiledMix(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_y, grad_weights):
         states, x, weights, mixed, router_weight, projection = ctx.saved_tensors
-        grad_logits, grad_states, grad_x = grad_weights.clone(), torch.empty_like(states), torch.empty_like(x)
+        grad_logits, grad_states, grad_x = grad_weights.clone(memory_format=_ROWS), _new(states), _new(x)
         mix_backward(
-            ctx.sizes, *_arrays(states), ctx.first,
-            *_arrays(x, weights, grad_y @ projection, grad_y, grad_logits, grad_states, grad_x),
+            ctx.sizes, *_inputs(states), ctx.first, *_inputs(x, weights, grad_y @ projection, grad_y),
+            *_outputs(grad_logits, grad_states, grad_x),
         )  # fmt: skip
         grad_states[:, : ctx.first] = grad_logits @ router_weight
         grad_router = grad_logits.t() @ states[:, : ctx.first]
@@ -378,7 +395,7 @@ class RecurrentPolicy(nn.Module):
         """
         is_step = obs.dim() == 2
         if is_step and isinstance(packed, CompiledPolicy) and not torch.is_grad_enabled():
-            logits, routing, hidden = packed.step(*_arrays(obs, lang, hidden))
+            logits, routing, hidden = packed.step(*_inputs(obs, lang, hidden))
             return torch.from_numpy(logits), [torch.from_numpy(w) for w in routing], torch.from_numpy(hidden)
         x = torch.cat([obs, lang], -1)
         if is_step:

@@ -7,8 +7,6 @@ bit for bit in a batch of any size: every sum runs over its terms in their order
 Axis letters as in `mixture_of_experts`: T steps, N samples, D width, H hidden units of a layer, E experts, A actions,
 S hidden units of a policy; M = T * N rows. The hidden units of a layer are the router's, then each expert's; its gates
 (3H) are for each of these GRUs in turn r, z, n, so that a GRU's own matrices are blocks as they are.
-
-The first call of a fresh installation compiles for some seconds; numba keeps the result beside this file.
 """
 
 import functools
@@ -20,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
+
+import kernel_cache  # noqa: F401, says where numba keeps them
 
 # contract: a product and the sum it goes into are one instruction, in every loop alike; numpy: x / 0 is no exception,
 # so that loops with a division can be vectorised. Loops run over slices that begin at 0, as numba vectorises no others;

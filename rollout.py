@@ -40,16 +40,23 @@ class Rollouts(BabyAIVectorEnv):
     between unrolls. Results do not depend on `num_workers`.
     """
 
-    def __init__(self, *world: object, shape: PolicyShape, num_steps: int, **worlds: object):
-        """world, worlds: as for `BabyAIVectorEnv`; num_steps: T, the length of an unroll."""
+    def __init__(
+        self, task_id: str, num_envs: int, seed: int, max_steps: int | None, num_workers: int, *, shape: PolicyShape,
+        num_steps: int,
+    ):  # fmt: skip
+        """As `BabyAIVectorEnv`, for a student of that shape and unrolls of `num_steps` T."""
         self.num_steps, self.shape = num_steps, shape
-        super().__init__(*world, **worlds)
+        if num_workers > 0:  # compiled here, or every worker would
+            student = CompiledPolicy(shape)
+            student.step(*(np.zeros((1, n)) for n in (shape.input_dim, shape.lang_dim, shape.hidden_size)))
+            student.project(np.zeros((1, shape.mission_dim)))
+        super().__init__(task_id, num_envs, seed, max_steps, num_workers)
         self.student = CompiledPolicy(shape, self._memory["weights"])
         self.hidden = self._memory["hidden"]
         self._steps = _recorded(self._memory)
 
     def unroll(self, embed: Embed) -> Unroll:
-        """T steps of every slot; `embed` is asked for the missions that come up."""
+        """T steps of every slot; `embed` is asked for the missions that come up, and must not change its mind."""
         begun = [mission for share in self._call("unroll", self.missions, embed) for mission in share]
         begun.sort(reverse=True)  # by step and slot, whichever share was ready first; the earliest is the last
         rows: dict[str, int] = {}

@@ -99,9 +99,7 @@ def main() -> int:
         teacher.solvable(0, args.num_episodes)
         for _ in range(args.pairs):
             plain = plain_loop(task_id, args.updates)
-            run = make_run(
-                task_id, args.num_workers, args.num_envs
-            )  # as new as the plain loop's
+            run = make_run(task_id, args.num_workers, args.num_envs)  # as new as the plain loop's
             training(run, WARM_UP_UPDATES)
             trained, evaluated = training(run, args.updates), evaluation(run, teacher, args.num_episodes)
             rows.append((plain, trained, policy_alone(run, args.updates), evaluated))

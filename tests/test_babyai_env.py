@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from bare_minigrid import bare_bot, bare_env, bare_reset, bot_episode, bounded_label, observation_vector
 from minigrid.core.actions import Actions
-from minigrid.core.world_object import Ball, Box
+from minigrid.core.constants import COLOR_NAMES
+from minigrid.core.world_object import Ball, Box, Key
 from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
 from minigrid.envs.babyai.core.verifier import GoToInstr, ObjDesc
 from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
 
 import babyai_env
 import bot_kernels
+import minigrid_patches
 from babyai_env import (
     MAX_FAILURES_IN_A_ROW,
     NUM_ACTIONS,
@@ -33,7 +35,7 @@ from babyai_env import (
 )
 from errors import InputError
 from grid_kernels import grid_codes
-from minigrid_patches import DIRECTIONS
+from minigrid_patches import DIRECTIONS, QuickRandom
 from teacher import FAILURE_KINDS, TeacherFailure
 
 TASK_IDS = babyai_task_ids()
@@ -179,6 +181,79 @@ def test_searches_of_the_bot(level):
                 covered += 1
                 beyond_blockers += is_beyond and path is not None
     assert covered == 12 * 60 * 2 and beyond_blockers > 10
+
+
+def furnish(env, seed: int) -> None:
+    """Fill the free cells with objects, more in some seeds than in others, and lock or open some doors."""
+    rng = np.random.default_rng(seed)
+    density = (0.05, 0.15, 0.3, 0.5, 0.7, 0.9)[seed % 6]
+    for x in range(env.width):
+        for y in range(env.height):
+            if env.grid.get(x, y) is None and (x, y) != tuple(env.agent_pos) and rng.random() < density:
+                env.put_obj((Ball, Box, Key)[rng.integers(3)](COLOR_NAMES[rng.integers(6)]), x, y)
+    for door in (cell for cell in env.grid.grid if cell is not None and cell.type == "door"):
+        change = rng.random()
+        if change < 0.4:
+            door.is_locked, door.is_open = change < 0.15, change >= 0.15
+    env.instrs.reset_verifier(env)
+
+
+def test_lockstep_in_crowded_worlds():
+    """Where the bot has to clear its way, put things down, find keys, and often fails: in each of its ways."""
+    kinds, labels = dict.fromkeys(FAILURE_KINDS, 0), 0
+    for level in ("GoToLocal", "PutNextLocal", "UnlockPickup", "BlockedUnlockPickup", "KeyCorridorS4R3", "BossLevel"):
+        world, env = World(f"BabyAI-{level}-v0"), bare_env(f"BabyAI-{level}-v0")
+        for seed in range(48):
+            rng = np.random.default_rng((seed, 5))
+            bare_reset(env, seed)
+            world.reset(seed)
+            furnish(env, seed)
+            furnish(world.env, seed)
+            world.codes, world.seen[:] = grid_codes(world.env.grid), False
+            world._observe()
+            bot, action, share = bare_bot(env), None, rng.random()
+            for t in range(80):
+                label = bounded_label(bot, action)
+                assert label_or_kind(world) == label, (level, seed, t)
+                labels += 1
+                if isinstance(label, str):
+                    kinds[label] += 1
+                    break
+                action = label if rng.random() < share else int(rng.choice([0, 1, 2, 2, 3, 3, 4, 4, 5]))
+                ends = world.step(action)
+                assert ends == env.step(action)[1:4], (level, seed, t)
+                if ends[1] or ends[2]:
+                    break
+    assert labels > 5000 and all(kinds[kind] > 0 for kind in ("loop", "disappeared_box", "assertion", "error"))
+
+
+def test_random_draws_of_world_generation():
+    covered = 0
+    for seed in range(20):
+        ours, numpys = QuickRandom(np.random.PCG64(seed)), np.random.Generator(np.random.PCG64(seed))
+        choice = np.random.default_rng(seed)
+        for _ in range(200):
+            count = int(choice.choice([1, choice.integers(2, 9), choice.integers(2, 2**32), 3 * 2**30]))
+            assert ours.integers(-5, count - 5) == numpys.integers(-5, count - 5)  # the last: a quarter is rejected
+            assert ours.uniform(2.0, 3.0) == numpys.uniform(2.0, 3.0)
+            covered += 1
+    assert covered == 20 * 200
+
+
+def test_plain_environments_are_left_alone(monkeypatch):
+    """The bare environments of these tests never reach what replaces Minigrid's slow spots."""
+
+    def refuse(*_):
+        raise AssertionError("a plain environment was quickened")
+
+    for name in ("_verify_go_to", "_find_matching_objs"):
+        monkeypatch.setattr(minigrid_patches, name, refuse)
+    env = bare_env("BabyAI-GoToLocal-v0")
+    bare_reset(env, 0)
+    for action in (LEFT, FORWARD, Actions.drop, TOGGLE):
+        env.step(action)
+    assert not isinstance(env, minigrid_patches.QuickLevel) and env.step_count == 4
+    assert isinstance(env.np_random, np.random.Generator)
 
 
 @pytest.mark.parametrize("level", ["UnlockPickup", "BossLevel"])

@@ -1,12 +1,20 @@
 """Unrolls of the student: what is recorded, against a plain loop; any number of workers; missions; save and restore."""
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from babyai_env import BabyAIVectorEnv, StepArrays
+from errors import InputError
 from policy_kernels import CompiledPolicy, PolicyShape
 from rollout import Rollouts
 
+ROOT = Path(__file__).resolve().parent.parent
 MISSION_DIM = 12
 SHAPE = PolicyShape(152, 6, 10, 7, ((5, 0, 3), (4, 0, 8, 2)), mission_dim=MISSION_DIM)
 NUM_ENVS, NUM_STEPS = 5, 9
@@ -124,15 +132,35 @@ def test_missions_are_asked_for_once_by_each_worker():
     assert max(asked.count(mission) for mission in missions) <= 2
 
 
-def test_an_error_of_the_encoder_arrives_and_ends_nothing():
-    def refuse(mission):
-        raise ValueError(mission)
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_worlds_of_an_interrupted_unroll_are_not_used_again(num_workers):
+    """They stand somewhere in the unroll; what they would show next belongs to no step."""
+    asked = []
 
-    env, covered = make(), 0
-    for _ in range(2):
-        with pytest.raises(ValueError, match="go to"):
-            env.unroll(refuse)
-        covered += 1
-    env.unroll(embed)
+    def refuse(mission):
+        asked.append(mission)
+        if len(asked) == NUM_ENVS + 2:
+            raise KeyboardInterrupt
+        return embed(mission)
+
+    env = make(num_workers=num_workers, num_steps=40)
+    with pytest.raises(KeyboardInterrupt):
+        env.unroll(refuse)
+    for command in (env.reset, lambda: env.unroll(embed), env.save):
+        with pytest.raises(RuntimeError, match="interrupted"):
+            command()
     env.close()
-    assert covered == 2
+    assert len(asked) == NUM_ENVS + 2
+
+
+def test_killed_worker_is_reported_in_an_unroll():
+    env = make(num_workers=2)
+    os.kill(env._pool._processes[1].pid, signal.SIGKILL)
+    with pytest.raises(InputError, match=r"worker 1 ended with exit code -9 .*--resume"):
+        env.unroll(embed)
+    assert not any(process.is_alive() for process in env._pool._processes)
+
+
+def test_workers_need_no_torch():
+    code = "import sys, rollout; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
