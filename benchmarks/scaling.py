@@ -3,9 +3,11 @@
     python benchmarks/scaling.py                                        two tables: some minutes
     python benchmarks/scaling.py --tasks BabyAI-GoToObj-v0 --repeats 3
 
-Settings take turns, so that a drifting machine meets them alike; medians over the turns, with their range.
+Settings take turns, so that a drifting machine meets them alike; medians over the turns, with their range. What two
+unrelated processes gain is the most that the machine allows two workers.
 """
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -48,6 +50,32 @@ def compare(task_id: str, settings: list[tuple[int, int]], repeats: int) -> list
     return rows
 
 
+STEPPING = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from babyai_env import BabyAIVectorEnv
+env, rng = BabyAIVectorEnv(sys.argv[2], 8, 0), np.random.default_rng(0)
+env.reset()
+for count in (100, 1200):
+    start = time.perf_counter()
+    for _ in range(count):
+        env.step(rng.integers(0, 3, 8))
+print(time.perf_counter() - start)
+"""
+
+
+def two_at_once(task_id: str) -> float:
+    """How much more two processes step in the same time than one, though they have nothing to do with each other."""
+    command = [sys.executable, "-c", STEPPING, str(Path(__file__).parent.parent), task_id]
+
+    def seconds(count: int) -> float:
+        started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+        return max(float(process.communicate()[0]) for process in started)
+
+    return 2 * seconds(1) / seconds(2)
+
+
 def main() -> int:
     parser = Parser(description=__doc__)
     parser.add_argument("--tasks", default=TASKS, help="task ids, separated by commas (default: %(default)s)")
@@ -66,6 +94,8 @@ def main() -> int:
             gains = [spread([a[k] / b[k] for a, b in zip(rows[0], row, strict=True)], 2) for k in (1, 0)]
             cost = spread([whole for _, whole in row])
             print(f"{task_id:<26}{num_workers:>13}{cost:>28}{gains[0]:>22}{gains[1]:>22}", flush=True)
+        most = spread([two_at_once(task_id) for _ in range(args.repeats)], 2)
+        print(f"{task_id:<26}{'two unrelated processes of this machine':>63}{most:>22}", flush=True)
     return 0
 
 
