@@ -29,9 +29,10 @@ WARM_UP_UPDATES = 3
 TASKS = "BabyAI-GoToObj-v0,BabyAI-UnlockPickup-v0,BabyAI-GoTo-v0"
 
 
-def plain_loop(task_id: str, updates: int) -> float:
+def plain_loop(task_id: str, updates: int, num_envs: int) -> float:
     """Environment steps a second of the plain training loop, in a process of its own."""
     command = [sys.executable, str(HERE / "naive_training.py"), "--task_id", task_id, "--updates", str(updates)]
+    command += ["--num_envs", str(num_envs)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(re.search(r"env steps/s (\d+)", result.stdout)[1])
 
@@ -85,7 +86,7 @@ def main() -> int:
     parser.add_argument("--pairs", default=5, help="runs of each of the two (default: %(default)s)")
     parser.add_argument("--updates", default=20, help="training updates timed in each run (default: %(default)s)")
     parser.add_argument("--num_episodes", default=200, help="episodes of each evaluation (default: %(default)s)")
-    parser.add_argument("--num_envs", default=16, help="environments of our training (default: %(default)s)")
+    parser.add_argument("--num_envs", default=16, help="environments of both trainings (default: %(default)s)")
     parser.add_argument("--num_workers", default=0, help="processes that step our environments (default: %(default)s)")
     args = parser.parse_args()
     count = integer(1)
@@ -98,7 +99,7 @@ def main() -> int:
         teacher, rows = TeacherResults(task_id, None, None), []
         teacher.solvable(0, args.num_episodes)
         for _ in range(args.pairs):
-            plain = plain_loop(task_id, args.updates)
+            plain = plain_loop(task_id, args.updates, args.num_envs)
             run = make_run(task_id, args.num_workers, args.num_envs)  # as new as the plain loop's
             training(run, WARM_UP_UPDATES)
             trained, evaluated = training(run, args.updates), evaluation(run, teacher, args.num_episodes)
