@@ -7,15 +7,16 @@ The steps are random, with every column and the spread of values that evaluation
 the disk of the system's temporary folder; reading comes right after it, so the file is in memory.
 """
 
-import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
+from throughput import spread
 
 from configuration import Parser, check_flags, integer
 from errors import run_script
@@ -72,7 +73,7 @@ def main() -> int:
         size = cache_path(folder, key).stat().st_size
     print(f"{args.steps} steps, {size / args.steps:.0f} bytes a step; medians of {args.repeats} (min to max)")
     for name, values in zip(("write", "read", "together"), zip(*times, strict=True), strict=True):
-        print(f"{name:<10}{statistics.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})")
+        print(f"{name:<10}{spread(values, 2)} s")
     return 0
 
 

@@ -5,13 +5,15 @@ python benchmarks/compile_time.py
 
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from throughput import spread
 
 from configuration import Parser, check_flags, integer
 from errors import run_script
@@ -45,7 +47,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as cache:
             pairs.append((first_update(cache), first_update(cache)))
     for name, seconds in zip(("to be compiled", "compiled before"), zip(*pairs, strict=True), strict=True):
-        print(f"{name:<16}{statistics.median(seconds):6.1f} s ({min(seconds):.1f} to {max(seconds):.1f})")
+        print(f"{name:<16}{spread(seconds)} s")
     return 0
 
 
