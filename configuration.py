@@ -26,6 +26,9 @@ ALIASES = {
     "mop_router_dim": "router_hidden_size",
 }
 
+# what a config means that was written before the key was there
+BEFORE = {"obs_encoding": "raw", "residual": False, "teacher_mix": 0.0, "lr_decay": False}
+
 # settings of the machine and the moment, not of the experiment: they may differ when a run is resumed
 RUNTIME_KEYS = (
     "num_workers",
@@ -56,6 +59,17 @@ def flag(value: Any) -> bool:
     return value
 
 
+def choice(*allowed: str) -> Callable[[Any], str]:
+    """A parser of one of some words."""
+
+    def parse(value: Any) -> str:
+        if value not in allowed:
+            raise ValueError(f"must be {' or '.join(allowed)}")
+        return value
+
+    return parse
+
+
 def integer(low: int, high: int | None = None) -> Callable[[Any], int]:
     """A parser of integers within [low, high]."""
 
@@ -73,8 +87,8 @@ def integer(low: int, high: int | None = None) -> Callable[[Any], int]:
     return parse
 
 
-def number(low: float, above: bool = False) -> Callable[[Any], float]:
-    """A parser of finite numbers from `low` on (`above`: greater than it); `1e-4`, a string to YAML, is a number."""
+def number(low: float, above: bool = False, high: float = math.inf) -> Callable[[Any], float]:
+    """A parser of finite numbers from `low` (`above`: greater than it) to `high`; `1e-4`, text to YAML, is a number."""
 
     def parse(value: Any) -> float:
         try:
@@ -83,8 +97,9 @@ def number(low: float, above: bool = False) -> Callable[[Any], float]:
             result = float(value)
         except (TypeError, ValueError, OverflowError):
             raise ValueError("must be a number") from None
-        if not math.isfinite(result) or result < low or (above and result == low):
-            raise ValueError(f"must be a finite number {'>' if above else '>='} {low:g}")
+        if not math.isfinite(result) or result < low or (above and result == low) or result > high:
+            limit = f" and <= {high:g}" if high < math.inf else ""
+            raise ValueError(f"must be a finite number {'>' if above else '>='} {low:g}{limit}")
         return result
 
     return parse
@@ -130,6 +145,8 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "num_workers": integer(0, 1024),
     "unroll_len": integer(1),
     "lr": number(0, above=True),
+    "lr_decay": flag,
+    "teacher_mix": number(0, high=1),
     "grad_clip": number(0),
     "input_dim": integer(152, 152),
     "num_actions": integer(7, 7),
@@ -137,6 +154,7 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "expert_hidden_sizes": expert_sizes,
     "router_hidden_size": integer(1),
     "residual": flag,
+    "obs_encoding": choice("raw", "one_hot"),
     "gru_hidden_size": integer(1),
     "lang_encoder": text,
     "lang_dim": integer(1),

@@ -7,7 +7,7 @@ The view costs Minigrid 0.1 ms in pure Python, most of a step's time. The rules 
 """
 
 import numpy as np
-from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
+from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 from minigrid.core.world_object import Wall
 from numba import njit
 
@@ -15,6 +15,7 @@ import kernel_cache  # noqa: F401, says where numba keeps them
 
 VIEW_SIZE = 7
 IMAGE_SIZE = 3 * VIEW_SIZE * VIEW_SIZE
+CATEGORIES = (len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX))  # of each channel of an image
 EMPTY = OBJECT_TO_IDX["empty"]
 GREY_WALL = OBJECT_TO_IDX["wall"] + 256 * COLOR_TO_IDX["grey"]
 _WALL, _DOOR = OBJECT_TO_IDX["wall"], OBJECT_TO_IDX["door"]
@@ -41,6 +42,14 @@ def grid_codes(grid) -> np.ndarray:
                 cell.number = index + 1
             codes.append(cell_code(cell))
     return np.array(codes, np.int32).reshape(grid.height, grid.width)
+
+
+def one_hot_edges() -> np.ndarray:
+    """Where the columns of each integer of an image (147,) begin in its one-hot form; then their number, 980.
+
+    (148,) int64: integer k of an image, of value v, is a one in column edges[k] + v.
+    """
+    return np.cumsum([0, *np.repeat(CATEGORIES, VIEW_SIZE * VIEW_SIZE)])
 
 
 @njit(cache=True)

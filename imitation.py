@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from babyai_env import MINIGRID_VERSION, NO_LABEL, StepArrays
 from errors import InputError
 from mission_encoder import MissionEncoder
-from mixture_of_experts import build_policy, compute_lpc, detach_hidden
+from mixture_of_experts import build_policy, compute_lpc, detach_hidden, routing_measures
 from rollout import Rollouts, Unroll
 from teacher import FAILURE_KINDS
 from training_log import RECENT_EPISODES
@@ -55,8 +55,8 @@ class ImitationRun:
     """Policy, optimiser, hidden state, environments with their bots, and counters of one run.
 
     `state()` is plain tensors and numbers: a world in progress is its number and the actions taken in it, and replaying
-    them restores environment and bot exactly. Initial weights and worlds come from named streams of `config["seed"]`;
-    nothing else is random.
+    them restores environment and bot exactly. Initial weights, worlds and the bot's turns come from named streams of
+    `config["seed"]`; nothing else is random.
     """
 
     def __init__(self, config: dict, encoder: MissionEncoder, device: torch.device):
@@ -80,17 +80,19 @@ class ImitationRun:
         self._is_started = False
 
     def step_update(self) -> dict[str, float]:
-        """One update: an unroll of the student's own actions, then one Adam step on it. Returns its measures."""
+        """One update: an unroll of the student's actions, then one Adam step on it. Returns its measures."""
         return self.learn(*self.act())
 
     def act(self) -> tuple[Unroll, Tensor]:
-        """An unroll of the student's own actions, and the hidden state before it, where gradients are truncated.
+        """An unroll of the student's actions, and the hidden state before it, where gradients are truncated.
 
-        Its arrays are overwritten by the next one.
+        In a share `bot_share` of the steps, drawn at random, the bot acts. Its arrays are overwritten by the next one.
         """
         self._start_worlds()
         first_hidden = detach_hidden(self.hidden).to(self.device, copy=True)
         self.policy.refresh(self.env.student, self.lang_proj)
+        turns = np.random.default_rng((stream_seed(self.config["seed"], "turns"), self.update))
+        self.env.bot_acts[:] = turns.random(self.env.bot_acts.shape) < self.bot_share
         unroll = self.env.unroll(lambda mission: self.encoder.embed([mission])[0].numpy())
         self._count(unroll.steps)
         return unroll, first_hidden
@@ -113,7 +115,10 @@ class ImitationRun:
         grad_norm = nn.utils.clip_grad_norm_(self.parameters, config["grad_clip"] or math.inf)
         if not torch.isfinite(grad_norm):
             raise InputError(f"training diverged at update {self.update + 1}: the gradient is {grad_norm}; lower --lr")
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
         self.optimizer.step()
+        measures = {"bot_share": self.bot_share, "lr": self.lr}
         self.update += 1
         is_correct = (logits.argmax(-1) == labels)[labels != NO_LABEL]
         return {
@@ -122,7 +127,21 @@ class ImitationRun:
             "accuracy": is_correct.float().mean().item(),
             "lpc": lpc.mean().item(),
             "grad_norm": grad_norm.item(),
+            **measures,
+            **routing_measures(routing, self.policy.expert_hidden_sizes),
         }
+
+    @property
+    def bot_share(self) -> float:
+        """Probability that the bot acts in a step of the next update: from 1 to 0 over the first `teacher_mix`."""
+        num_mixed = self.config["teacher_mix"] * self.config["num_updates"]
+        return max(0.0, 1.0 - self.update / num_mixed) if num_mixed > 0 else 0.0
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update; with `lr_decay` it falls linearly and would be 0 after the last."""
+        progress = self.update / self.config["num_updates"] if self.config["lr_decay"] else 0.0
+        return self.config["lr"] * (1.0 - progress)
 
     def _start_worlds(self) -> None:
         """The first world of every slot, unless there is one already."""

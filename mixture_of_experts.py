@@ -23,7 +23,17 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from errors import InputError
-from policy_kernels import CompiledPolicy, PolicyShape, mix_backward, mix_forward, scan_backward, scan_forward, zeros
+from policy_kernels import (
+    CompiledPolicy,
+    PolicyShape,
+    encoded_dim,
+    mix_backward,
+    mix_forward,
+    obs_edges,
+    scan_backward,
+    scan_forward,
+    zeros,
+)
 
 
 class Expert(nn.Module):
@@ -343,11 +353,28 @@ class RecurrentPolicy(nn.Module):
     expert_hidden_sizes: list[list[int]]
     is_residual = False
 
-    def __init__(self, input_dim: int, lang_dim: int, width: int, head_dim: int, num_actions: int):
+    def __init__(
+        self, input_dim: int, lang_dim: int, width: int, head_dim: int, num_actions: int, obs_encoding: str = "raw"
+    ):
+        """`obs_encoding`: "raw" or "one_hot", see `policy_kernels.obs_edges`."""
         super().__init__()
         self.input_dim, self.lang_dim, self.num_actions = input_dim, lang_dim, num_actions
-        self.input_projection = nn.Linear(input_dim + lang_dim, width)
+        self.obs_encoding = obs_encoding
+        self.input_projection = nn.Linear(encoded_dim(input_dim, obs_encoding) + lang_dim, width)
+        if obs_encoding != "raw":  # torch's default for as many inputs as differ from zero at once
+            bound = (input_dim + lang_dim) ** -0.5
+            nn.init.uniform_(self.input_projection.weight, -bound, bound)
+        self.register_buffer("_edges", torch.from_numpy(obs_edges(obs_encoding)), persistent=False)
         self.head = nn.Linear(head_dim, num_actions)
+
+    def _encode(self, obs: Tensor, lang: Tensor) -> Tensor:
+        """obs (..., I) and lang (..., G) as inputs (..., K + G) of the projection; see `policy_kernels.obs_edges`."""
+        *starts, num_columns = self._edges.tolist()
+        if not starts:
+            return torch.cat([obs, lang], -1)
+        columns, others = obs[..., : len(starts)].long() + self._edges[:-1], obs[..., len(starts) :]
+        one_hot = obs.new_zeros(*obs.shape[:-1], num_columns).scatter_(-1, columns, 1.0)
+        return torch.cat([one_hot, others, lang], -1)
 
     def _recur(self, x: Tensor, hidden: Tensor, keep: Tensor | None, packed) -> tuple[Tensor, list[Tensor], Tensor]:
         raise NotImplementedError
@@ -367,7 +394,7 @@ class RecurrentPolicy(nn.Module):
     def shape(self, mission_dim: int = 0) -> PolicyShape:
         """The architecture in plain numbers; mission_dim: with a mission projection from so many numbers."""
         dims = (self.input_dim, self.lang_dim, self.input_projection.out_features, self.num_actions)
-        return PolicyShape(*dims, self._layer_sizes, self.is_residual, mission_dim)
+        return PolicyShape(*dims, self._layer_sizes, self.is_residual, mission_dim, self.obs_encoding)
 
     def compiled(self, lang_proj: nn.Linear | None = None) -> CompiledPolicy:
         """A copy of the policy, and of its mission projection, that steps without torch; see `refresh`."""
@@ -397,7 +424,7 @@ class RecurrentPolicy(nn.Module):
         if is_step and isinstance(packed, CompiledPolicy) and not torch.is_grad_enabled():
             logits, routing, hidden = packed.step(*_inputs(obs, lang, hidden))
             return torch.from_numpy(logits), [torch.from_numpy(w) for w in routing], torch.from_numpy(hidden)
-        x = torch.cat([obs, lang], -1)
+        x = self._encode(obs, lang)
         if is_step:
             x = x.unsqueeze(0)
         if isinstance(packed, CompiledPolicy):  # for single steps without gradients only
@@ -439,9 +466,10 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         router_hidden_size: int = 64,
         num_actions: int = 7,
         residual: bool = False,
+        obs_encoding: str = "raw",
     ):
         """`expert_hidden_sizes`: one list of sizes for each layer; a flat list means one layer."""
-        super().__init__(input_dim, lang_dim, intermediate_dim, intermediate_dim, num_actions)
+        super().__init__(input_dim, lang_dim, intermediate_dim, intermediate_dim, num_actions, obs_encoding)
         self.is_residual = residual
         is_flat = all(isinstance(size, int) for size in expert_hidden_sizes)
         self.expert_hidden_sizes = [
@@ -488,8 +516,9 @@ class GRUPolicy(RecurrentPolicy):
         intermediate_dim: int = 64,
         gru_hidden_size: int = 64,
         num_actions: int = 7,
+        obs_encoding: str = "raw",
     ):
-        super().__init__(input_dim, lang_dim, intermediate_dim, gru_hidden_size, num_actions)
+        super().__init__(input_dim, lang_dim, intermediate_dim, gru_hidden_size, num_actions, obs_encoding)
         self.gru = nn.GRU(intermediate_dim, gru_hidden_size)
         self.expert_hidden_sizes = [[gru_hidden_size]]
         self.hidden_layout = {"gru": slice(0, gru_hidden_size)}
@@ -533,6 +562,22 @@ def compute_lpc(routing: Sequence[Tensor], expert_hidden_sizes: Sequence[Sequenc
     )
 
 
+def routing_measures(routing: Sequence[Tensor], expert_hidden_sizes: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Of each layer with a choice: mean entropy of the router's weights in nats, and mean weight of the skip experts.
+
+    routing: list over L of (..., E_l). Names `router_entropy_<l>` and `skip_share_<l>`; the latter only where a layer
+    has experts of size 0.
+    """
+    measures = {}
+    for layer, (weights, sizes) in enumerate(zip(routing, expert_hidden_sizes, strict=True)):
+        weights, skips = weights.detach(), [e for e, size in enumerate(sizes) if size == 0]
+        if len(sizes) > 1:
+            measures[f"router_entropy_{layer}"] = torch.special.entr(weights).sum(-1).mean().item()
+            if skips:
+                measures[f"skip_share_{layer}"] = weights[..., skips].sum(-1).mean().item()
+    return measures
+
+
 def build_policy(config: Mapping) -> RecurrentPolicy:
     """The untrained policy that a run's config describes; `policy` is "mop" (the default) or "gru".
 
@@ -541,6 +586,7 @@ def build_policy(config: Mapping) -> RecurrentPolicy:
     try:
         shared = {key: config[key] for key in ("input_dim", "lang_dim", "intermediate_dim")}
         shared["num_actions"] = int(config["num_actions"])
+        shared["obs_encoding"] = config.get("obs_encoding", "raw")
         if config.get("policy", "mop") == "gru":
             return GRUPolicy(gru_hidden_size=config["gru_hidden_size"], **shared)
         return MixtureOfExpertsPolicy(

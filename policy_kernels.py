@@ -20,6 +20,7 @@ from numba import njit, types
 from numba.extending import overload
 
 import kernel_cache  # noqa: F401, says where numba keeps them
+from grid_kernels import one_hot_edges
 
 # contract: a product and the sum it goes into are one instruction, in every loop alike; numpy: x / 0 is no exception,
 # so that loops with a division can be vectorised. Loops run over slices that begin at 0, as numba vectorises no others;
@@ -292,16 +293,35 @@ def _normalise(weights, at, x, y):
 
 
 @_kernel
-def _step(weights, plan, sizes, is_residual, width, obs, lang, hidden, logits, routing, after):
+def _project_input(weights, at, edges, obs, lang, x):
+    """x (N, D) becomes bias + the encoded obs (N, I) and lang (N, G) @ weight; edges: `obs_edges`."""
+    num_categorical, num_columns, width, zero = len(edges) - 1, edges[-1], x.shape[1], np.int64(0)
+    num_others = obs.shape[1] - num_categorical
+    others = np.empty((len(obs), num_others + lang.shape[1]), x.dtype)
+    start = at + width
+    for n in range(len(obs)):
+        y = x[n]
+        for j in range(width):
+            y[j] = weights[at + j]
+        for k in range(num_categorical):
+            row = weights[start + (edges[k] + int(obs[n, k])) * width :]
+            for j in range(width):
+                y[j] += row[j]
+        for j in range(num_others):
+            others[n, j] = obs[n, num_categorical + j]
+        for j in range(lang.shape[1]):
+            others[n, num_others + j] = lang[n, j]
+    start += num_columns * width
+    block = weights[start : start + others.shape[1] * width].reshape(others.shape[1], width)
+    _add_product(others, zero, block, x, zero)
+
+
+@_kernel
+def _step(weights, plan, sizes, edges, is_residual, width, obs, lang, hidden, logits, routing, after):
     """`CompiledPolicy.step`; plan and sizes: of `_lay_out`."""
     num_samples, zero, dtype = len(obs), np.int64(0), weights.dtype
-    x, inputs = np.empty((num_samples, width), dtype), np.empty((num_samples, obs.shape[1] + lang.shape[1]), dtype)
-    for n in range(num_samples):
-        for j in range(obs.shape[1]):
-            inputs[n, j] = obs[n, j]
-        for j in range(lang.shape[1]):
-            inputs[n, obs.shape[1] + j] = lang[n, j]
-    _linear(weights, plan[0, 0], inputs, zero, inputs.shape[1], x, zero, width)
+    x = np.empty((num_samples, width), dtype)
+    _project_input(weights, plan[0, 0], edges, obs, lang, x)
     for i in range(1, len(plan)):
         at_input, at_hidden, at_router, at_mix, at_norm, column, units, first, num_experts = plan[i]
         grus = sizes[i, : 1 + num_experts]
@@ -326,6 +346,21 @@ def _step(weights, plan, sizes, is_residual, width, obs, lang, hidden, logits, r
     _linear(weights, plan[0, 1], x, zero, x.shape[1], logits, zero, logits.shape[1])
 
 
+@functools.lru_cache
+def obs_edges(obs_encoding: str) -> np.ndarray:
+    """How an observation becomes inputs: its first integers as one-hot columns, `grid_kernels.one_hot_edges`.
+
+    "raw": none of them, [0]; "one_hot": all those of the image. The other numbers are inputs as they are, behind them.
+    """
+    return np.zeros(1, np.int64) if obs_encoding == "raw" else one_hot_edges()
+
+
+def encoded_dim(input_dim: int, obs_encoding: str) -> int:
+    """Inputs that an observation of `input_dim` numbers becomes."""
+    edges = obs_edges(obs_encoding)
+    return int(edges[-1]) + input_dim - (len(edges) - 1)
+
+
 class PolicyShape(NamedTuple):
     """The architecture of a policy as plain numbers, as a worker process needs them."""
 
@@ -336,11 +371,17 @@ class PolicyShape(NamedTuple):
     layers: tuple[tuple[int, ...], ...]  # units of the router, then sizes of the experts; the baseline: ((units,),)
     is_residual: bool = False
     mission_dim: int = 0  # numbers of a mission embedding, 0: without the projection of missions
+    obs_encoding: str = "raw"  # see `obs_edges`
 
     @property
     def hidden_size(self) -> int:
         """S, all hidden units."""
         return sum(map(sum, self.layers))
+
+    @property
+    def num_inputs(self) -> int:
+        """Numbers that the input projection sees: the encoded observation and the mission."""
+        return encoded_dim(self.input_dim, self.obs_encoding) + self.lang_dim
 
     @property
     def num_weights(self) -> int:
@@ -404,7 +445,7 @@ def _lay_out(shape: PolicyShape) -> _Layout:
         end = bias + len(experts) * width
         return start
 
-    plan.append([linear("input_projection", shape.input_dim + shape.lang_dim, shape.width), *[0] * 8])
+    plan.append([linear("input_projection", shape.num_inputs, shape.width), *[0] * 8])
     column = first = 0
     for i, (router, *experts) in enumerate(shape.layers):
         layer = f"moe_layers.{i}"
@@ -474,8 +515,8 @@ class CompiledPolicy:
         logits = np.empty((num_samples, self.shape.num_actions), dtype)
         routing = np.empty((num_samples, self._routing[-1]), dtype)
         _step(
-            self.weights, self._layout.plan, self._layout.sizes, self.shape.is_residual, self.shape.width,
-            obs, lang, hidden, logits, routing, after,
+            self.weights, self._layout.plan, self._layout.sizes, obs_edges(self.shape.obs_encoding),
+            self.shape.is_residual, self.shape.width, obs, lang, hidden, logits, routing, after,
         )  # fmt: skip
         return logits, [routing[:, a:b] for a, b in itertools.pairwise(self._routing)], after
 

@@ -36,8 +36,9 @@ class Unroll:
 class Rollouts(BabyAIVectorEnv):
     """A vector environment with a student, who acts in it without anybody's help.
 
-    `student` (CompiledPolicy) has the weights, and `hidden` (N, S) float32 the state of its memory; both may be written
-    between unrolls. Results do not depend on `num_workers`.
+    `student` (CompiledPolicy) has the weights, `hidden` (N, S) float32 the state of its memory, and `bot_acts` (T, N)
+    bool says at which steps of an unroll the bot's label is taken instead of the student's action, where there is one;
+    all may be written between unrolls. Results do not depend on `num_workers`.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Rollouts(BabyAIVectorEnv):
         super().__init__(task_id, num_envs, seed, max_steps, num_workers)
         self.student = CompiledPolicy(shape, self._memory["weights"])
         self.hidden = self._memory["hidden"]
+        self.bot_acts = self._memory["bot_acts"]
         self._steps = _recorded(self._memory)
 
     def unroll(self, embed: Embed) -> Unroll:
@@ -75,6 +77,7 @@ class Rollouts(BabyAIVectorEnv):
             **super()._layout(),
             **{f"unroll.{name}": array for name, array in record.items()},
             "weights": ((self.shape.num_weights,), np.dtype("f4")),
+            "bot_acts": ((self.num_steps, self.num_envs), np.dtype(bool)),
             "hidden": ((self.num_envs, self.shape.hidden_size), np.dtype("f4")),
         }
 
@@ -93,12 +96,16 @@ def _student_commands(shape: PolicyShape, memory: dict[str, np.ndarray], ask: Em
     student, embed = CompiledPolicy(shape, memory["weights"]), functools.lru_cache(NUM_REMEMBERED)(ask)
 
     def unroll(missions: Sequence[str]) -> list[tuple[int, int, str]]:
-        return _unroll(slots, student, memory["hidden"][slots.rows], missions, embed, _recorded(memory))
+        hidden, record = memory["hidden"][slots.rows], _recorded(memory)
+        return _unroll(slots, student, hidden, missions, embed, memory["bot_acts"], record)
 
     return commands | {"unroll": unroll}, slots
 
 
-def _unroll(slots: Slots, student: CompiledPolicy, hidden: np.ndarray, missions: Sequence[str], embed: Embed, record):
+def _unroll(
+    slots: Slots, student: CompiledPolicy, hidden: np.ndarray, missions: Sequence[str], embed: Embed,
+    bot_acts: np.ndarray, record: StepArrays,
+) -> list[tuple[int, int, str]]:  # fmt: skip
     """T steps of some slots into the record (T, N, ...). Returns the missions begun: (step, slot, mission).
 
     hidden (rows of `slots`, S) is carried on in place, missions are those of the slots at the beginning.
@@ -110,7 +117,7 @@ def _unroll(slots: Slots, student: CompiledPolicy, hidden: np.ndarray, missions:
         record.label_valid[t, rows] = now.label_valid[rows]
         logits, _, hidden[:] = student.step(now.obs[rows], lang, hidden)
         actions = np.zeros(len(now.obs), np.int64)
-        actions[rows] = logits.argmax(-1)
+        actions[rows] = np.where(bot_acts[t, rows] & now.label_valid[rows], now.label[rows], logits.argmax(-1))
         for slot, mission in slots.step(actions).items():
             begun.append((t, slot, mission))
             lang[slot - slots.first] = student.project(embed(mission)[None])[0]

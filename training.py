@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import runs
 from babyai_env import check_teachable
-from configuration import RUNTIME_KEYS, parse_config
+from configuration import BEFORE, RUNTIME_KEYS, parse_config
 from devices import use_device
 from errors import InputError
 from imitation import ImitationRun
@@ -19,6 +19,7 @@ from mission_encoder import load_encoder
 from training_log import TrainingLog, bar_text, closing_table
 
 STATE_INTERVAL_S = 120.0  # time between states on disk from which a killed run continues
+COLLAPSED_SHARE = 0.98  # mean weight of the skip experts from which routing counts as collapsed
 
 
 class _Interruption:
@@ -112,7 +113,7 @@ def _saved_state(folder: Path, config: dict, given: set[str]) -> dict | None:
         print(f"nothing to resume in {folder}: starting anew")
         return None
     state = runs.load_training_state(state_path)
-    old = state.get("config", {})
+    old = state["config"] = BEFORE | state.get("config", {})
     needed = {"env", "hidden", "update", "counts", "policy_state_dict", "optimizer_state_dict", "minigrid_version"}
     if not needed <= state.keys() or "policy" not in old:
         raise InputError(f"{state_path}: it is no training state of this version; train anew with --overwrite")
@@ -148,7 +149,7 @@ def _start_wandb(config: dict, key: runs.RunKey):
 def _train_loop(run: ImitationRun, key: runs.RunKey, folder: Path, wandb_run, unfinished_row: dict | None) -> Path:
     config, total = run.config, run.config["num_updates"]
     log = TrainingLog(folder / "training_log.csv", run, unfinished_row)
-    saved_at, has_warned = 0.0, False
+    saved_at, checks = 0.0, [_reward_for_errors, _collapse]
 
     def save_state() -> None:
         nonlocal saved_at
@@ -170,7 +171,11 @@ def _train_loop(run: ImitationRun, key: runs.RunKey, folder: Path, wandb_run, un
             measures = run.step_update()
             log.add(measures)
             bar.update()
-            has_warned = has_warned or _warn_of_reward_for_errors(run, measures)
+            for check in list(checks):
+                warning = check(run, measures)
+                if warning is not None:
+                    tqdm.write(f"warning: at update {run.update} {warning}")
+                    checks.remove(check)  # once is enough
             if run.update % config["log_interval"] == 0 or run.update == total:
                 row = log.write_row(run)
                 bar.set_postfix_str(bar_text(row))
@@ -201,20 +206,31 @@ def _train_loop(run: ImitationRun, key: runs.RunKey, folder: Path, wandb_run, un
     return final_path
 
 
-def _warn_of_reward_for_errors(run: ImitationRun, measures: dict[str, float]) -> bool:
+def _reward_for_errors(run: ImitationRun, measures: dict[str, float]) -> str | None:
     """With a live denominator, below CE = sqrt(alpha x LPC) - eps a rise of the cross-entropy lowers the loss."""
     config = run.config
     if not config["normalize_lpc"] or config["lpc_detach"] or config["lpc_alpha"] == 0.0:
-        return False
+        return None
     threshold = math.sqrt(config["lpc_alpha"] * measures["lpc"]) - config["lpc_eps"]
     if measures["cross_entropy"] >= threshold:
-        return False
-    tqdm.write(
-        f"warning: at update {run.update} the cross-entropy {measures['cross_entropy']:.4f} fell below "
-        f"sqrt(lpc_alpha * LPC) - lpc_eps = {threshold:.4f}: from here on the normalised loss rewards errors; "
+        return None
+    return (
+        f"the cross-entropy {measures['cross_entropy']:.4f} fell below sqrt(lpc_alpha * LPC) - lpc_eps = "
+        f"{threshold:.4f}: from here on the normalised loss rewards errors; "
         "consider --lpc_detach, a larger --lpc_eps or a smaller --lpc_alpha"
     )
-    return True
+
+
+def _collapse(run: ImitationRun, measures: dict[str, float]) -> str | None:
+    """Where every layer skips, the policy is nearly linear and has no memory: its routing means little."""
+    shares = [value for name, value in measures.items() if name.startswith("skip_share_")]
+    if len(shares) < len(run.policy.expert_hidden_sizes) or min(shares) < COLLAPSED_SHARE:
+        return None
+    remedy = "--residual or a larger --lr" + (", or a smaller --lpc_alpha" if run.config["lpc_alpha"] else "")
+    return (
+        f"the routing has collapsed: every layer gives {min(shares):.1%} or more to its skip experts (mean LPC "
+        f"{measures['lpc']:.0f}); it may come back, and {remedy} can prevent it"
+    )
 
 
 def train_from_command_line(policy: str, description: str) -> int:

@@ -2,9 +2,11 @@
 
 import itertools
 import math
+import re
 from copy import deepcopy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import TINY_FLAGS
@@ -17,7 +19,7 @@ from babyai_env import NO_LABEL, BabyAIVectorEnv, Slots, training_seed
 from configuration import parse_config
 from devices import use_device
 from errors import InputError
-from imitation import ImitationRun, imitation_loss
+from imitation import ImitationRun, imitation_loss, stream_seed
 from mission_encoder import load_encoder
 from teacher import FAILURE_KINDS, TeacherFailure
 from training_log import TrainingLog
@@ -163,6 +165,7 @@ class PlainTraining:
         self.adam = torch.optim.Adam(self.parameters, lr=config["lr"])
         self.states: dict[str, torch.Tensor] = {}
         self.layers = getattr(self.policy, "moe_layers", [])
+        self.update = self.num_turns = 0
 
     def _recall(self, name: str, size: int) -> torch.Tensor:
         return self.states.get(name, torch.zeros(1, self.config["num_envs"], size))
@@ -170,7 +173,12 @@ class PlainTraining:
     def act(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (N, A) and LPC (N,) of one step."""
         lang = self.lang_proj(ENCODER.embed(self.env.missions))
-        x = self.policy.input_projection(torch.cat([torch.from_numpy(self.env.arrays.obs.copy()), lang], 1))[None]
+        obs = torch.from_numpy(self.env.arrays.obs.copy())
+        if self.config["obs_encoding"] == "one_hot":
+            types, colors, states = obs[:, :147].long().split(49, 1)
+            parts = [nn.functional.one_hot(*pair).flatten(1) for pair in ((types, 11), (colors, 6), (states, 3))]
+            obs = torch.cat([*parts, obs[:, 147:]], 1)
+        x = self.policy.input_projection(torch.cat([obs, lang], 1))[None]
         lpc = torch.zeros(self.config["num_envs"])
         if self.config["policy"] == "gru":
             size = self.policy.gru.hidden_size
@@ -193,13 +201,21 @@ class PlainTraining:
         config = self.config
         errors, costs = [], []
         self.states = {name: state.detach() for name, state in self.states.items()}
-        for _ in range(config["unroll_len"]):
+        rng = np.random.default_rng((stream_seed(config["seed"], "turns"), self.update))
+        turns = rng.random((config["unroll_len"], config["num_envs"]))
+        progress, mixed = self.update / config["num_updates"], config["teacher_mix"]
+        for t in range(config["unroll_len"]):
             logits, lpc = self.act()
             costs.append(lpc)
             for i in range(config["num_envs"]):
                 if self.env.arrays.label_valid[i]:
                     errors.append(-logits[i].log_softmax(0)[int(self.env.arrays.label[i])])
-            self.env.step(logits.argmax(1).numpy())
+            actions = logits.argmax(1).numpy()
+            for i in range(config["num_envs"]):
+                if mixed and turns[t, i] < 1 - progress / mixed and self.env.arrays.label_valid[i]:
+                    self.num_turns += 1
+                    actions[i] = self.env.arrays.label[i]
+            self.env.step(actions)
             begins = torch.from_numpy(self.env.arrays.done)[None, :, None]
             self.states = {name: state * ~begins for name, state in self.states.items()}
         ce = torch.stack(errors).mean()
@@ -210,7 +226,9 @@ class PlainTraining:
         (ce + cost).backward()
         if config["grad_clip"]:
             nn.utils.clip_grad_norm_(self.parameters, config["grad_clip"])
+        self.adam.param_groups[0]["lr"] = config["lr"] * (1 - progress if config["lr_decay"] else 1)
         self.adam.step()
+        self.update += 1
         return (ce + cost).item()
 
 
@@ -219,6 +237,7 @@ VARIANTS = {
     "residual": {"residual": True, "lpc_alpha": 1e-3},
     "normalised": {"lpc_alpha": 1e-3, "normalize_lpc": True, "expert_hidden_sizes": [[0, 3, 5], [4], [0]]},
     "baseline": {"policy": "gru", "grad_clip": 0.0},
+    "one-hot, mixed, decaying": {"obs_encoding": "one_hot", "teacher_mix": 0.5, "lr_decay": True, "num_updates": 6},
 }
 
 
@@ -233,6 +252,9 @@ def test_updates_equal_a_plain_implementation(make_run, variant):
     after = torch.cat([p.detach().flatten() for p in plain.parameters])
     assert torch.allclose(weights(run), after, atol=1e-3)  # Adam divides by the gradient's size: rounding shows here
     assert len(set(own)) == 4
+    # the bot acts in all steps of update 0, in a third of those of update 2, in none from update 3 on
+    low, high = (1.0, 2.5) if "mixed" in variant else (0.0, 0.0)
+    assert low <= plain.num_turns / (7 * run.config["num_envs"]) <= high
 
 
 def without_labels(monkeypatch, is_silent):
@@ -348,7 +370,7 @@ def test_a_copy_goes_on_alike_and_shares_nothing(make_run):
     before = run.state()
     fork, twin = run.copy(), run.copy()
     assert_same_state(fork.state(), before)
-    fork.config["lr"] = 7.0
+    fork.config["log_interval"] = 7
     fork.config["expert_hidden_sizes"][0][0] = 99
     assert run.config == tiny_config(max_steps=12)
     of_fork = losses(fork, 4)
@@ -506,7 +528,7 @@ class _Settings:
         self.config, self.update = tiny_config(**changes), 17
 
 
-def test_the_warning_comes_exactly_where_the_loss_rewards_errors(capsys):
+def test_the_warning_comes_exactly_where_the_loss_rewards_errors():
     """That is: where the derivative of the loss by the cross-entropy is negative."""
     cases = warned = 0
     for alpha, eps, lpc in itertools.product((0.0, 1e-4, 1e-2), (0.01, 0.5), (0.0, 10.0, 75.0)):
@@ -515,24 +537,22 @@ def test_the_warning_comes_exactly_where_the_loss_rewards_errors(capsys):
         (slopes,) = torch.autograd.grad((ce + alpha * lpc / (ce + eps)).sum(), ce)
         assert (slopes.abs() > 1e-6).all()
         for x, slope in zip(ce.tolist(), slopes.tolist(), strict=True):
-            has_warned = training._warn_of_reward_for_errors(settings, {"cross_entropy": x, "lpc": lpc})
-            out = capsys.readouterr().out
-            assert has_warned == (slope < 0) == ("update 17" in out and "rewards errors" in out)
-            assert out.count("\n") == has_warned
-            cases, warned = cases + 1, warned + has_warned
+            warning = training._reward_for_errors(settings, {"cross_entropy": x, "lpc": lpc})
+            assert (warning is not None) == (slope < 0) == ("rewards errors" in (warning or ""))
+            cases, warned = cases + 1, warned + (slope < 0)
     assert cases == 18 * 14 and warned >= 20, warned
 
 
 def test_no_other_form_of_the_loss_is_warned_of():
     measures = {"cross_entropy": 0.0, "lpc": 75.0}
-    assert training._warn_of_reward_for_errors(_Settings(lpc_alpha=1.0, normalize_lpc=True), measures)
+    assert training._reward_for_errors(_Settings(lpc_alpha=1.0, normalize_lpc=True), measures)
     others = [
         {"normalize_lpc": True},
         {"lpc_alpha": 1.0},
         {"lpc_alpha": 1.0, "normalize_lpc": True, "lpc_detach": True},
     ]
     for changes in others:
-        assert not training._warn_of_reward_for_errors(_Settings(**changes), measures)
+        assert training._reward_for_errors(_Settings(**changes), measures) is None
     assert len(others) == 3
 
 
@@ -540,7 +560,35 @@ def test_a_run_warns_once(tmp_path, capsys):
     argv = [*TINY_FLAGS, "--num_updates", "4", "--checkpoint_dir", str(tmp_path), "--lpc_alpha", "1", "--normalize_lpc"]
     config, given = parse_config("a test", argv)
     training.train(config | {"policy": "mop"}, given)
-    assert capsys.readouterr().out.count("rewards errors") == 1
+    out = capsys.readouterr().out
+    assert out.count("rewards errors") == 1
+    assert re.search(r"^warning: at update \d+ the cross-entropy ", out, re.MULTILINE)
+
+
+def test_a_collapse_is_every_layer_skipping(make_run):
+    run = make_run(expert_hidden_sizes=[[0, 4], [0, 8]])
+    shares = {"skip_share_0": 0.99, "skip_share_1": 0.985, "lpc": 1.0}
+    warning = training._collapse(run, shares)
+    assert "98.5%" in warning and "collapsed" in warning and "lpc_alpha" not in warning
+    run.config["lpc_alpha"] = 0.1
+    assert "--lpc_alpha" in training._collapse(run, shares)
+    assert training._collapse(run, shares | {"skip_share_0": 0.97}) is None
+    without_skip = make_run(expert_hidden_sizes=[[0, 4], [8]])  # the second layer cannot skip
+    assert training._collapse(without_skip, {"skip_share_0": 1.0, "lpc": 64.0}) is None
+    assert training._collapse(make_run(policy="gru"), {"lpc": 1.0}) is None
+
+
+def test_a_run_that_collapses_says_so_once(tmp_path, capsys):
+    """The cost of everything but skipping is far above the cross-entropy here."""
+    flags = {"lpc_alpha": 1, "lr": 0.1, "num_updates": 60, "checkpoint_dir": tmp_path}
+    argv = [*TINY_FLAGS, *(str(part) for name, value in flags.items() for part in (f"--{name}", value))]
+    config, given = parse_config("a test", argv)
+    final = training.train(config | {"policy": "mop"}, given)
+    assert capsys.readouterr().out.count("the routing has collapsed") == 1
+    log = pd.read_csv(final.parent / "training_log.csv")
+    layers = range(len(config["expert_hidden_sizes"]))
+    assert all(log[f"skip_share_{layer}"].iloc[-1] > 0.98 for layer in layers)
+    assert all(0 <= log[f"router_entropy_{layer}"].iloc[-1] < 0.1 for layer in layers)
 
 
 # --- the log --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Contracts, known answers and a comparison with the plain modules for both policies."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from mixture_of_experts import (
     gru_scan,
     pack_grus,
     reset_hidden,
+    routing_measures,
 )
 
 SIZES = [[0, 16, 32], [0, 8], [12]]
@@ -205,6 +207,29 @@ def test_lpc_is_per_sample_and_baseline_costs_its_square():
     obs, lang, _ = sequence()
     _, routing, _ = policy.get_routing_info(obs, lang, policy.initial_hidden(5))
     assert (compute_lpc(routing, policy.expert_hidden_sizes) == 121.0).all()
+
+
+def test_routing_measures_by_hand():
+    half, sure = torch.tensor([0.5, 0.0, 0.5]), torch.tensor([1.0, 0.0, 0.0])
+    routing = [torch.stack([half, sure])[None], torch.tensor([[[0.25, 0.75]] * 2]), torch.ones(1, 2, 1)]
+    measures = routing_measures(routing, [[0, 8, 0], [4, 8], [6]])
+    assert measures == pytest.approx(
+        {
+            "router_entropy_0": math.log(2) / 2,
+            "skip_share_0": 1.0,  # both skip experts of the layer
+            "router_entropy_1": -0.25 * math.log(0.25) - 0.75 * math.log(0.75),
+        }
+    )
+
+
+def test_one_hot_inputs_begin_on_the_scale_of_raw_ones():
+    """As many inputs differ from zero at once as an observation has numbers, so that the weights have their scale."""
+    torch.manual_seed(0)
+    raw, one_hot = MixtureOfExpertsPolicy(), MixtureOfExpertsPolicy(obs_encoding="one_hot")
+    assert one_hot.input_projection.weight.shape == (64, 49 * (11 + 6 + 3) + 5 + 32)
+    largest = [policy.input_projection.weight.abs().max().item() for policy in (raw, one_hot)]
+    assert largest == pytest.approx([184**-0.5] * 2, rel=0.01)
+    assert set(one_hot.state_dict()) == set(raw.state_dict())
 
 
 def test_parameter_names_of_checkpoints_made_elsewhere():

@@ -8,6 +8,7 @@ import torch
 from numba import njit
 from torch import nn
 
+from grid_kernels import CATEGORIES
 from mixture_of_experts import GRUPolicy, MixtureOfExpertsPolicy, _CompiledGRUs, _CompiledMix
 from policy_kernels import CompiledPolicy, PolicyShape, _tanh
 
@@ -15,6 +16,7 @@ SMALL = {"input_dim": 10, "lang_dim": 3, "intermediate_dim": 13, "num_actions": 
 ARCHITECTURES = {
     "default": lambda: MixtureOfExpertsPolicy(),
     "default, residual": lambda: MixtureOfExpertsPolicy(residual=True),
+    "one-hot": lambda: MixtureOfExpertsPolicy(residual=True, obs_encoding="one_hot"),
     "uneven": lambda: MixtureOfExpertsPolicy(**SMALL, expert_hidden_sizes=[[0, 5, 9], [4], [8, 0, 3, 1]]),
     "one layer": lambda: MixtureOfExpertsPolicy(**SMALL, expert_hidden_sizes=[6, 0], router_hidden_size=7),
     "skip only": lambda: MixtureOfExpertsPolicy(**SMALL, expert_hidden_sizes=[[0], [0, 0]], router_hidden_size=2),
@@ -22,6 +24,7 @@ ARCHITECTURES = {
         **SMALL, expert_hidden_sizes=[[0, 2], [0], [3, 3]], router_hidden_size=1, residual=True
     ),
     "baseline": lambda: GRUPolicy(),
+    "one-hot baseline": lambda: GRUPolicy(obs_encoding="one_hot"),
     "small baseline": lambda: GRUPolicy(**SMALL, gru_hidden_size=7),
 }
 
@@ -44,7 +47,21 @@ def inputs(policy, num_envs: int, num_steps: int = 1, dtype=torch.float32):
     obs, lang, hidden = (
         torch.randn(size, generator=generator, dtype=dtype) for size in (*sizes, (num_envs, policy.hidden_size))
     )
+    if policy.obs_encoding == "one_hot":
+        for image, num_categories in zip(obs[..., :147].split(49, -1), CATEGORIES, strict=True):
+            image.copy_(torch.randint(num_categories, image.shape, generator=generator))
     return obs, lang, 0.5 * hidden, torch.rand(num_steps, num_envs, generator=generator) > 0.3
+
+
+def encoded(policy, obs):
+    """obs (N, I) as the input projection sees it, one number at a time."""
+    if policy.obs_encoding == "raw":
+        return obs
+    parts = []
+    for k in range(147):
+        parts.append((obs[:, k : k + 1] == torch.arange(CATEGORIES[k // 49])).to(obs.dtype))
+        assert (parts[-1].sum(1) == 1).all()
+    return torch.cat([*parts, obs[:, 147:]], 1)
 
 
 def plain(policy, obs, lang, hidden, keep):
@@ -53,7 +70,7 @@ def plain(policy, obs, lang, hidden, keep):
     views = {name: hidden[None, :, columns] for name, columns in policy.hidden_layout.items()}
     for t in range(len(obs)):
         views = {name: torch.where(keep[t][None, :, None], view, 0.0) for name, view in views.items()}
-        x = policy.input_projection(torch.cat([obs[t], lang[t]], -1))[None]
+        x = policy.input_projection(torch.cat([encoded(policy, obs[t]), lang[t]], -1))[None]
         if isinstance(policy, GRUPolicy):
             x, views["gru"] = policy.gru(x, views["gru"])
             routing.append([x.new_ones(x.shape[1], 1)])
@@ -89,7 +106,7 @@ def test_a_step_equals_the_plain_modules():
                 assert own.dtype == np.float32
                 torch.testing.assert_close(torch.from_numpy(own), other.view(own.shape), rtol=1e-5, atol=2e-6)
             checked += 1
-    assert checked == 5 * len(ARCHITECTURES) == 40
+    assert checked == 5 * len(ARCHITECTURES) == 50
 
 
 def test_a_sample_does_not_depend_on_its_batch_bit_for_bit():
@@ -133,7 +150,7 @@ def test_a_sequence_and_its_gradient_equal_the_plain_modules(name):
         torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["default", "default, residual", "uneven", "baseline"])
+@pytest.mark.parametrize("name", ["default", "default, residual", "one-hot", "uneven", "baseline"])
 def test_float32_learns_the_same_within_rounding(name):
     policy = make(name)
     given, results = inputs(policy, 16, 32), []
@@ -181,7 +198,7 @@ def test_other_devices_compute_the_same():
             for own, other in zip(*results, strict=True):
                 torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
             checked += 1
-    assert checked == 3 + 3 + 3 + 1 + 2 + 3
+    assert checked == 3 + 3 + 3 + 3 + 1 + 2 + 3
 
 
 def test_nan_in_a_state_that_is_reset_does_not_leak():

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MISSION_DIM = 12
 SHAPE = PolicyShape(152, 6, 10, 7, ((5, 0, 3), (4, 0, 8, 2)), mission_dim=MISSION_DIM)
 NUM_ENVS, NUM_STEPS = 5, 9
+BOT_ACTS = np.random.default_rng(1).random((40, NUM_ENVS)) < 0.3
 FIELDS = tuple(StepArrays.layout())
 
 
@@ -35,6 +36,7 @@ def make(task_id: str = "BabyAI-GoToObj-v0", num_workers: int = 0, num_steps: in
     """Short episodes, so that some end in every unroll."""
     env = Rollouts(task_id, NUM_ENVS, 3, 6, num_workers, shape=SHAPE, num_steps=num_steps)
     env.student.weights[:] = weights()
+    env.bot_acts[:] = BOT_ACTS[:num_steps]
     env.reset()
     return env
 
@@ -67,7 +69,7 @@ def test_a_plain_loop_records_the_same(level):
             assert list(unroll["keep"][t]) == ([True] * NUM_ENVS if t == 0 else list(~begins))
             lang = student.project(np.stack([embed(mission) for mission in plain.missions]))
             logits, _, hidden = student.step(now.obs.copy(), lang, hidden)
-            plain.step(logits.argmax(1))
+            plain.step(np.where(BOT_ACTS[t] & now.label_valid, now.label, logits.argmax(1)))
             begins = now.done
             hidden[begins] = 0.0
             num_done += begins.sum()
