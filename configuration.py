@@ -27,7 +27,7 @@ ALIASES = {
 }
 
 # what a config means that was written before the key was there
-BEFORE = {"obs_encoding": "raw", "residual": False, "teacher_mix": 0.0, "lr_decay": False}
+BEFORE = {"obs_encoding": "raw", "residual": False, "teacher_mix": 0.0, "lr_decay": False, "expert_dropout": 0.0}
 
 # settings of the machine and the moment, not of the experiment: they may differ when a run is resumed
 RUNTIME_KEYS = (
@@ -154,6 +154,8 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "expert_hidden_sizes": expert_sizes,
     "router_hidden_size": integer(1),
     "residual": flag,
+    "expert_dropout": number(0, high=1),
+    "expert_dropout_below": number(0, above=True, high=1),
     "obs_encoding": choice("raw", "one_hot"),
     "gru_hidden_size": integer(1),
     "lang_encoder": text,

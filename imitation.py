@@ -104,7 +104,9 @@ class ImitationRun:
             for array in (unroll.steps.obs, unroll.steps.label, unroll.keep, unroll.mission)
         )
         lang = self.lang_proj(self.encoder.embed(unroll.missions).to(self.device))[mission]
-        logits, routing, _ = self.policy.get_routing_info(obs, lang, first_hidden, keep)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(stream_seed(self.config["seed"], f"dropout {self.update}"))
+            logits, routing, _ = self.policy.get_routing_info(obs, lang, first_hidden, keep)
         lpc = compute_lpc(routing, self.policy.expert_hidden_sizes)
         config = self.config
         loss, cross_entropy = imitation_loss(

@@ -72,6 +72,22 @@ class Router(nn.Module):
         return self.fc(y).softmax(-1), hidden
 
 
+class ExpertDropout(NamedTuple):
+    """Leaves out experts that the router hardly uses (arXiv 2506.02813, eq. 3), while training in training mode.
+
+    An expert of weight w below `threshold` (gamma) is dropped with probability `rate` x (1 - w / threshold) (beta), by
+    torch's random numbers; the other weights stay as they are.
+    """
+
+    rate: float
+    threshold: float
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        """weights (..., E), with zeros where an expert is dropped."""
+        dropped = torch.rand_like(weights) < self.rate * (1.0 - weights.detach() / self.threshold)
+        return weights.masked_fill(dropped, 0.0)
+
+
 class PackedLayer(NamedTuple):
     """The weights of one layer with its GRUs side by side: one matrix product where E + 1 modules would be called.
 
@@ -291,9 +307,16 @@ class MoELayer(nn.Module):
     With `residual`, the block of the Mixture-of-Pathways paper: LayerNorm(x + y).
     """
 
-    def __init__(self, width: int, expert_sizes: Sequence[int], router_hidden_size: int, residual: bool = False):
+    def __init__(
+        self,
+        width: int,
+        expert_sizes: Sequence[int],
+        router_hidden_size: int,
+        residual: bool = False,
+        dropout: ExpertDropout | None = None,
+    ):
         super().__init__()
-        self.expert_sizes = list(expert_sizes)
+        self.expert_sizes, self.dropout = list(expert_sizes), dropout
         self.router = Router(width, router_hidden_size, len(self.expert_sizes))
         self.experts = nn.ModuleList(Expert(width, size) for size in self.expert_sizes)
         if residual:
@@ -323,23 +346,26 @@ class MoELayer(nn.Module):
 
     def forward(self, x: Tensor, hidden: Tensor, keep: Tensor | None = None, packed: PackedLayer | None = None):
         """x (T, N, D), hidden (N, H), keep (T, N) -> output (T, N, D), weights (T, N, E), hidden states (T, N, H)."""
-        y, weights, states = self._compiled(x, hidden, keep) if x.is_cpu else self._packed(x, hidden, keep, packed)
+        drops = self.training and self.dropout is not None
+        p = None if x.is_cpu and not drops else packed or self.pack()
+        states = _compiled_grus(self._grus, x, hidden, keep) if x.is_cpu else self._scan(p, x, hidden, keep)
+        y, weights = self._compiled_mix(x, states) if p is None else self._mix(p, x, states)
         return (self.norm(x + y) if hasattr(self, "norm") else y), weights, states
 
-    def _compiled(self, x: Tensor, hidden: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        fc, states = self.router.fc, _compiled_grus(self._grus, x, hidden, keep)
-        y, weights = _CompiledMix.apply(
-            self.expert_sizes, states.flatten(0, 1), x.flatten(0, 1), fc.weight, fc.bias, self._projection()
-        )
-        return y.view_as(x), weights.view(*x.shape[:2], -1), states
+    def _compiled_mix(self, x: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        fc, rows = self.router.fc, (states.flatten(0, 1), x.flatten(0, 1))
+        y, weights = _CompiledMix.apply(self.expert_sizes, *rows, fc.weight, fc.bias, self._projection())
+        return y.view_as(x), weights.view(*x.shape[:2], -1)
 
-    def _packed(self, x: Tensor, hidden: Tensor, keep: Tensor | None, packed: PackedLayer | None):
-        p = packed or self.pack()
-        states = gru_scan(F.linear(x, p.input_weight, p.input_bias), hidden, keep, p.hidden_weight, p.hidden_bias)
+    def _scan(self, p: PackedLayer, x: Tensor, hidden: Tensor, keep: Tensor | None) -> Tensor:
+        return gru_scan(F.linear(x, p.input_weight, p.input_bias), hidden, keep, p.hidden_weight, p.hidden_bias)
+
+    def _mix(self, p: PackedLayer, x: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         router_state, expert_state = states.split([p.router_weight.shape[1], p.spread.shape[1]], -1)
         weights = F.linear(router_state, p.router_weight, p.router_bias).softmax(-1)
-        y = F.linear(torch.cat([expert_state * (weights @ p.spread), weights], -1), p.projection)
-        return y if p.is_skip is None else torch.addcmul(y, x, weights @ p.is_skip), weights, states
+        used = self.dropout(weights) if self.training and self.dropout is not None else weights
+        y = F.linear(torch.cat([expert_state * (used @ p.spread), used], -1), p.projection)
+        return (y if p.is_skip is None else torch.addcmul(y, x, used @ p.is_skip)), weights
 
 
 class RecurrentPolicy(nn.Module):
@@ -467,6 +493,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         num_actions: int = 7,
         residual: bool = False,
         obs_encoding: str = "raw",
+        dropout: ExpertDropout | None = None,
     ):
         """`expert_hidden_sizes`: one list of sizes for each layer; a flat list means one layer."""
         super().__init__(input_dim, lang_dim, intermediate_dim, intermediate_dim, num_actions, obs_encoding)
@@ -476,7 +503,8 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
             list(sizes) for sizes in ([expert_hidden_sizes] if is_flat else expert_hidden_sizes)
         ]
         self.moe_layers = nn.ModuleList(
-            MoELayer(intermediate_dim, sizes, router_hidden_size, residual) for sizes in self.expert_hidden_sizes
+            MoELayer(intermediate_dim, sizes, router_hidden_size, residual, dropout)
+            for sizes in self.expert_hidden_sizes
         )
         self.hidden_layout, self._layer_columns, start = {}, [], 0
         for layer, sizes in enumerate(self.expert_hidden_sizes):
@@ -589,10 +617,12 @@ def build_policy(config: Mapping) -> RecurrentPolicy:
         shared["obs_encoding"] = config.get("obs_encoding", "raw")
         if config.get("policy", "mop") == "gru":
             return GRUPolicy(gru_hidden_size=config["gru_hidden_size"], **shared)
+        rate = config.get("expert_dropout", 0.0)
         return MixtureOfExpertsPolicy(
             expert_hidden_sizes=config["expert_hidden_sizes"],
             router_hidden_size=config["router_hidden_size"],
             residual=config.get("residual", False),
+            dropout=ExpertDropout(rate, config["expert_dropout_below"]) if rate > 0 else None,
             **shared,
         )
     except KeyError as missing:

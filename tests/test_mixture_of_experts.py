@@ -10,6 +10,7 @@ from torch import nn
 from errors import InputError
 from mixture_of_experts import (
     Expert,
+    ExpertDropout,
     GRUPolicy,
     MixtureOfExpertsPolicy,
     build_policy,
@@ -220,6 +221,35 @@ def test_routing_measures_by_hand():
             "router_entropy_1": -0.25 * math.log(0.25) - 0.75 * math.log(0.75),
         }
     )
+
+
+def test_expert_dropout_by_its_formula():
+    dropout = ExpertDropout(0.5, 0.2)
+    torch.manual_seed(0)
+    weights = torch.tensor([0.0, 0.05, 0.1, 0.199, 0.2, 0.451])
+    used = dropout(weights.expand(20_000, 6))
+    assert ((used == weights) | (used == 0)).all()
+    shares = (used == 0).float().mean(0)[1:]  # of w = 0 nothing is left either way
+    torch.testing.assert_close(shares, torch.tensor([0.375, 0.25, 0.0025, 0.0, 0.0]), atol=0.02, rtol=0)
+    assert shares[2] > 0
+
+
+def test_dropped_experts_learn_nothing_and_evaluation_drops_none():
+    torch.manual_seed(0)
+    shapes = {"input_dim": 10, "lang_dim": 4, "intermediate_dim": 12, "router_hidden_size": 9}
+    policy = MixtureOfExpertsPolicy(expert_hidden_sizes=SIZES, **shapes, dropout=ExpertDropout(1.0, 1e9))
+    plain = MixtureOfExpertsPolicy(expert_hidden_sizes=SIZES, **shapes)
+    plain.load_state_dict(policy.state_dict())
+    obs, lang, keep = sequence()
+    logits, routing, _ = policy.get_routing_info(obs, lang, policy.initial_hidden(5), keep)
+    logits.sum().backward()
+    assert torch.equal(logits, policy.head.bias.expand_as(logits))  # all are dropped
+    assert all((p.grad is None or (p.grad == 0).all()) for n, p in policy.named_parameters() if n != "head.bias")
+    torch.testing.assert_close(routing[0].sum(-1), torch.ones(7, 5))  # the routers' weights are reported as they are
+    policy.eval()
+    with torch.no_grad():
+        own, other = (p(obs, lang, p.initial_hidden(5), keep)[0] for p in (policy, plain))
+    assert torch.equal(own, other)
 
 
 def test_one_hot_inputs_begin_on_the_scale_of_raw_ones():

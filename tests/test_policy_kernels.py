@@ -9,7 +9,7 @@ from numba import njit
 from torch import nn
 
 from grid_kernels import CATEGORIES
-from mixture_of_experts import GRUPolicy, MixtureOfExpertsPolicy, _CompiledGRUs, _CompiledMix
+from mixture_of_experts import GRUPolicy, MixtureOfExpertsPolicy, _compiled_grus, _CompiledGRUs, _CompiledMix
 from policy_kernels import CompiledPolicy, PolicyShape, _tanh
 
 SMALL = {"input_dim": 10, "lang_dim": 3, "intermediate_dim": 13, "num_actions": 5}
@@ -181,6 +181,17 @@ def test_gradients():
     assert checked == 4
 
 
+def compiled_layer(layer, x, hidden, keep):
+    states = _compiled_grus(layer._grus, x, hidden, keep)
+    return *layer._compiled_mix(x, states), states
+
+
+def torch_layer(layer, x, hidden, keep):
+    packed = layer.pack()
+    states = layer._scan(packed, x, hidden, keep)
+    return *layer._mix(packed, x, states), states
+
+
 def test_other_devices_compute_the_same():
     """Their path through torch, taken on the CPU."""
     checked = 0
@@ -190,8 +201,8 @@ def test_other_devices_compute_the_same():
             x = torch.randn(6, 5, layer.router.gru.input_size, generator=generator)
             hidden, keep = torch.randn(5, units, generator=generator), torch.rand(6, 5, generator=generator) > 0.3
             results = []
-            for run in (layer._compiled, lambda *given, layer=layer: layer._packed(*given, None)):
-                y, weights, states = run(x, hidden, keep)
+            for run in (compiled_layer, torch_layer):
+                y, weights, states = run(layer, x, hidden, keep)
                 loss = y.square().mean() + (weights**2).sum() + states[-1].sum()
                 parameters = [p for key, p in layer.named_parameters() if "norm" not in key]
                 results.append([y, weights, states, *torch.autograd.grad(loss, parameters)])
@@ -294,9 +305,9 @@ def test_gradients_do_not_depend_on_strides():
     x = torch.from_numpy(rng.standard_normal((64, 5, 4)).astype(np.float32)).permute(2, 1, 0)
     scale = torch.from_numpy(rng.standard_normal((3, 4, 5)).astype(np.float32))
     hidden, gradients = torch.zeros(5, 112), []
-    for run in (layer._compiled, lambda *given: layer._packed(*given, None)):
+    for run in (compiled_layer, torch_layer):
         layer.zero_grad()
-        y, weights, _ = run(x, hidden, None)
+        y, weights, _ = run(layer, x, hidden, None)
         ((weights.permute(2, 0, 1) * scale).sum() + y.permute(2, 1, 0).square().sum()).backward()
         gradients.append({name: p.grad.clone() for name, p in layer.named_parameters()})
     assert len(gradients[0]) == len(gradients[1]) > 10
