@@ -27,7 +27,10 @@ ALIASES = {
 }
 
 # what a config means that was written before the key was there
-BEFORE = {"obs_encoding": "raw", "residual": False, "teacher_mix": 0.0, "lr_decay": False, "expert_dropout": 0.0}
+BEFORE = {
+    "obs_encoding": "raw", "residual": False, "expert_dropout": 0.0, "expert_dropout_below": 0.1,
+    "teacher_mix": 0.0, "replay": 0, "replay_size": 1, "lr_decay": False,
+}  # fmt: skip
 
 # settings of the machine and the moment, not of the experiment: they may differ when a run is resumed
 RUNTIME_KEYS = (
@@ -147,6 +150,8 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "lr": number(0, above=True),
     "lr_decay": flag,
     "teacher_mix": number(0, high=1),
+    "replay": integer(0, MAX_INTEGER),
+    "replay_size": integer(1, MAX_INTEGER),
     "grad_clip": number(0),
     "input_dim": integer(152, 152),
     "num_actions": integer(7, 7),

@@ -19,6 +19,7 @@ from babyai_env import MINIGRID_VERSION, NO_LABEL, StepArrays
 from errors import InputError
 from mission_encoder import MissionEncoder
 from mixture_of_experts import build_policy, compute_lpc, detach_hidden, routing_measures
+from replay import Lesson, Replay
 from rollout import Rollouts, Unroll
 from teacher import FAILURE_KINDS
 from training_log import RECENT_EPISODES
@@ -52,11 +53,11 @@ def imitation_loss(
 
 
 class ImitationRun:
-    """Policy, optimiser, hidden state, environments with their bots, and counters of one run.
+    """Policy, optimiser, hidden state, environments with their bots, unrolls kept for replay, and counters of one run.
 
     `state()` is plain tensors and numbers: a world in progress is its number and the actions taken in it, and replaying
-    them restores environment and bot exactly. Initial weights, worlds and the bot's turns come from named streams of
-    `config["seed"]`; nothing else is random.
+    them restores environment and bot exactly. Initial weights, worlds, the bot's turns, what is replayed and dropped
+    experts come from named streams of `config["seed"]`; nothing else is random.
     """
 
     def __init__(self, config: dict, encoder: MissionEncoder, device: torch.device):
@@ -73,6 +74,7 @@ class ImitationRun:
             shape=self.policy.shape(encoder.dim), num_steps=config["unroll_len"],
         )  # fmt: skip
         self.hidden = torch.from_numpy(self.env.hidden)  # on the CPU, where the student acts
+        self.replay = Replay(config["replay_size"])
         self.update = 0
         self.recent_success: deque[float] = deque(maxlen=RECENT_EPISODES)
         self.recent_path_ratio: deque[float] = deque(maxlen=RECENT_EPISODES)
@@ -80,7 +82,7 @@ class ImitationRun:
         self._is_started = False
 
     def step_update(self) -> dict[str, float]:
-        """One update: an unroll of the student's actions, then one Adam step on it. Returns its measures."""
+        """One update: an unroll of the student's actions, then `learn` from it. Returns its measures."""
         return self.learn(*self.act())
 
     def act(self) -> tuple[Unroll, Tensor]:
@@ -91,22 +93,34 @@ class ImitationRun:
         self._start_worlds()
         first_hidden = detach_hidden(self.hidden).to(self.device, copy=True)
         self.policy.refresh(self.env.student, self.lang_proj)
-        turns = np.random.default_rng((stream_seed(self.config["seed"], "turns"), self.update))
-        self.env.bot_acts[:] = turns.random(self.env.bot_acts.shape) < self.bot_share
+        self.env.bot_acts[:] = self._rng("turns").random(self.env.bot_acts.shape) < self.bot_share
         unroll = self.env.unroll(lambda mission: self.encoder.embed([mission])[0].numpy())
         self._count(unroll.steps)
         return unroll, first_hidden
 
     def learn(self, unroll: Unroll, first_hidden: Tensor) -> dict[str, float]:
-        """One Adam step on what `act` returned. Returns its measures."""
-        obs, labels, keep, mission = (
-            torch.from_numpy(array).to(self.device)
-            for array in (unroll.steps.obs, unroll.steps.label, unroll.keep, unroll.mission)
-        )
-        lang = self.lang_proj(self.encoder.embed(unroll.missions).to(self.device))[mission]
+        """One Adam step on what `act` returned, then `replay` steps, each on an earlier unroll.
+
+        Returns measures of the new unroll before the first step.
+        """
+        lesson = Lesson.of(unroll, first_hidden)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(stream_seed(self.config["seed"], f"dropout {self.update}"))
-            logits, routing, _ = self.policy.get_routing_info(obs, lang, first_hidden, keep)
+            measures = self._fit(lesson)
+            rng = self._rng("replay")
+            for _ in range(self.config["replay"] if len(self.replay) > 0 else 0):
+                self._fit(self.replay.sample(rng))
+        if self.config["replay"] > 0:
+            self.replay.add(lesson)
+        measures |= {"bot_share": self.bot_share, "lr": self.lr}
+        self.update += 1
+        return measures
+
+    def _fit(self, lesson: Lesson) -> dict[str, float]:
+        """One Adam step. Returns measures of the policy before it."""
+        obs, labels, keep, mission, first_hidden = (tensor.to(self.device) for tensor in lesson[:-1])
+        lang = self.lang_proj(self.encoder.embed(lesson.missions).to(self.device))[mission]
+        logits, routing, _ = self.policy.get_routing_info(obs, lang, first_hidden, keep)
         lpc = compute_lpc(routing, self.policy.expert_hidden_sizes)
         config = self.config
         loss, cross_entropy = imitation_loss(
@@ -120,8 +134,6 @@ class ImitationRun:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         self.optimizer.step()
-        measures = {"bot_share": self.bot_share, "lr": self.lr}
-        self.update += 1
         is_correct = (logits.argmax(-1) == labels)[labels != NO_LABEL]
         return {
             "loss": loss.item(),
@@ -129,9 +141,12 @@ class ImitationRun:
             "accuracy": is_correct.float().mean().item(),
             "lpc": lpc.mean().item(),
             "grad_norm": grad_norm.item(),
-            **measures,
             **routing_measures(routing, self.policy.expert_hidden_sizes),
         }
+
+    def _rng(self, name: str) -> np.random.Generator:
+        """The random numbers of one purpose in the present update."""
+        return np.random.default_rng((stream_seed(self.config["seed"], name), self.update))
 
     @property
     def bot_share(self) -> float:
@@ -194,6 +209,7 @@ class ImitationRun:
         return self.checkpoint() | {
             "hidden": self.hidden.clone(),
             "env": {name: torch.from_numpy(array) for name, array in self.env.save().items()},
+            "replay": self.replay.state(),
             "recent_success": list(self.recent_success),
             "recent_path_ratio": list(self.recent_path_ratio),
             "counts": dict(self.counts),
@@ -215,6 +231,7 @@ class ImitationRun:
         self.env.restore({name: tensor.numpy() for name, tensor in state["env"].items()})
         self._is_started = True
         self.hidden.copy_(state["hidden"])
+        self.replay.load_state(state.get("replay", {}))
         self.update = state["update"]
         self.recent_success = deque(state["recent_success"], RECENT_EPISODES)
         self.recent_path_ratio = deque(state["recent_path_ratio"], RECENT_EPISODES)
