@@ -1,0 +1,193 @@
+"""The experiments behind the numbers of results/: trains what is missing, evaluates it, writes tables.
+
+    python results/experiments.py settings --jobs 2      one change of the settings at a time
+    python results/experiments.py tasks --jobs 2         every task, mixture and baseline
+    python results/experiments.py alpha --jobs 2         success against cost on UnlockPickup
+    python results/experiments.py settings --dry_run     prints the commands of the trainings, and runs nothing
+    python results/experiments.py settings --jobs 0      trains nothing more: evaluates what is there
+
+Each training is one `train_mop.py` or `train.py` command; its checkpoint and log stay under results/runs/ (not in git).
+Kill it at any time: the same command goes on. Success is measured in 1,000 fixed worlds that training never sees.
+Writes results/<experiment>.csv, a row for each training, and results/<experiment>_curves.csv, its learning curve.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import pandas as pd
+from tqdm import tqdm
+
+import runs
+from configuration import Parser, check_flags, integer
+from errors import InputError, run_script
+
+RESULTS = Path(__file__).resolve().parent
+ROOT = RESULTS.parent
+RUNS = RESULTS / "runs"
+SEEDS = (0, 1, 2)
+CURVE_ROWS = 25  # of a learning curve that are kept
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: its setting has a name within the experiment, and a trial number on disk."""
+
+    experiment: str
+    task_id: str
+    setting: str
+    trial: int
+    seed: int
+    flags: dict[str, object]
+    policy: str = "mop"
+
+    @property
+    def folder(self) -> Path:
+        """Where it leaves its files."""
+        return runs.RunKey(self.task_id, self.trial, self.seed).folder(RUNS / self.experiment)
+
+    @property
+    def command(self) -> list[str]:
+        """The command line, to be given in the root of the repository."""
+        given = {"task_id": self.task_id, "trial": self.trial, "seed": self.seed, "lang_encoder": "vocab", **self.flags}
+        given |= {"checkpoint_dir": (RUNS / self.experiment).relative_to(ROOT).as_posix()}
+        script = "train_mop.py" if self.policy == "mop" else "train.py"
+        return ["python", script, *(str(p) for name, value in given.items() for p in (f"--{name}", value)), "--resume"]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its last checkpoint is there."""
+        return (self.folder / "checkpoint_final.pt").exists()
+
+
+# --- one change of the settings at a time ---------------------------------------------------------------------------
+
+STUDY_STEPS = {"BabyAI-UnlockPickup-v0": 128_000, "BabyAI-GoToLocal-v0": 256_000}  # environment steps of a training
+BASE = {
+    "num_envs": 16, "unroll_len": 32, "lr": 1e-3, "lr_decay": "true", "grad_clip": 0.5, "replay": 8,
+    "teacher_mix": 0.5, "obs_encoding": "one_hot", "residual": "true", "train_lang_proj": "true", "expert_dropout": 0.0,
+}  # fmt: skip
+SETTINGS = {  # "bare": none of the changes, which is where collapse was seen first
+    "base": {},
+    "replay 0": {"replay": 0},
+    "replay 2": {"replay": 2},
+    "raw observations": {"obs_encoding": "raw"},
+    "no residual": {"residual": "false"},
+    "raw, no residual": {"obs_encoding": "raw", "residual": "false"},
+    "student from the start": {"teacher_mix": 0.0},
+    "lr 3e-4": {"lr": 3e-4},
+    "lr 3e-3": {"lr": 3e-3},
+    "no lr_decay": {"lr_decay": "false"},
+    "no clipping": {"grad_clip": 0.0},
+    "lang_proj frozen": {"train_lang_proj": "false"},
+    "unroll 20": {"unroll_len": 20},
+    "unroll 64": {"unroll_len": 64},
+    "64 environments": {"num_envs": 64},
+    "bare": {
+        "replay": 0, "teacher_mix": 0.0, "obs_encoding": "raw", "residual": "false", "lr": 3e-4, "lr_decay": "false",
+        "grad_clip": 0.0,
+    },
+    "expert dropout": {"expert_dropout": 0.3, "expert_dropout_below": 0.1},
+}  # fmt: skip
+
+
+def settings_study() -> Iterator[Training]:
+    """One change at a time from the base, with as many environment steps; a task without reading and one with."""
+    for seed in SEEDS:
+        for task_id, num_steps in STUDY_STEPS.items():
+            for trial, (setting, changes) in enumerate(SETTINGS.items()):
+                flags = BASE | changes
+                flags["num_updates"] = num_steps // (flags["num_envs"] * flags["unroll_len"])
+                flags["log_interval"] = max(1, flags["num_updates"] // CURVE_ROWS)
+                yield Training("settings", task_id, setting, trial, seed, flags)
+
+
+EXPERIMENTS = {"settings": settings_study}
+
+# --- running them ---------------------------------------------------------------------------------------------------
+
+
+def train_missing(trainings: list[Training], jobs: int) -> None:
+    """Run the commands of what is not finished, `jobs` at a time. Raises InputError naming those that failed."""
+    missing = [training for training in trainings if not training.is_finished]
+    logs = RUNS / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+
+    def run(training: Training) -> bool:
+        name = "_".join(map(str, (training.experiment, training.task_id, training.trial, training.seed)))
+        with open(logs / f"{name}.txt", "w") as log:
+            command = [sys.executable, *training.command[1:]]
+            return subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode == 0
+
+    failed = []
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(missing), unit="training") as bar:
+        for training, is_good in zip(missing, pool.map(run, missing), strict=True):
+            bar.update()
+            if not is_good:
+                failed.append(" ".join(training.command))
+    if failed:
+        raise InputError(f"{len(failed)} trainings failed, see {logs}: {'; '.join(failed)}")
+
+
+def evaluate(experiment: str) -> pd.DataFrame:
+    """The results table of an experiment's finished trainings, made by batch_eval.py."""
+    folder = RUNS / experiment
+    where = ("--checkpoint_dir", folder, "--cache_dir", folder / "evaluation", "--results_path", folder / "table.csv")
+    subprocess.run([sys.executable, "batch_eval.py", *where, "--final_only", "--skip_routing"], cwd=ROOT, check=True)
+    return pd.read_csv(folder / "table.csv")
+
+
+def write_tables(experiment: str, trainings: list[Training], evaluated: pd.DataFrame) -> None:
+    """One row for each finished training, and the learning curves."""
+    by_key = evaluated.set_index(["task_id", "trial", "seed"])
+    rows, curves = [], []
+    for training in trainings:
+        key = (training.task_id, training.trial, training.seed)
+        if key not in by_key.index:
+            continue
+        log = pd.read_csv(training.folder / "training_log.csv")
+        last, result = log.iloc[-1], by_key.loc[key]
+        rows.append(
+            {"task_id": training.task_id, "setting": training.setting, "policy": training.policy}
+            | {"trial": training.trial, "seed": training.seed}
+            | {"env_steps": int(last["env_steps"]), "seconds": round(last["seconds"])}
+            | {name: result[name] for name in ("success_rate", "success_low", "success_high", "path_ratio", "mean_lpc")}
+            | {"accuracy": round(last["accuracy"], 4), "command": " ".join(training.command)}
+        )
+        shown = log[["env_steps", "accuracy", "success_rate", "path_ratio", "lpc", "bot_share"]].round(4)
+        curves.append(shown.assign(task_id=training.task_id, setting=training.setting, seed=training.seed))
+    table = pd.DataFrame(rows)
+    for name, content in ((f"{experiment}.csv", table), (f"{experiment}_curves.csv", pd.concat(curves))):
+        runs.write_atomic(RESULTS / name, lambda file, content=content: content.to_csv(file, index=False))
+    shown = table.groupby(["task_id", "setting"], sort=False)[["success_rate", "path_ratio", "mean_lpc", "accuracy"]]
+    print(shown.agg(["median", "min", "max"]).round(3).to_string())
+    print(f"{len(rows)} of {len(trainings)} trainings: {RESULTS / experiment}.csv, {experiment}_curves.csv")
+
+
+def main() -> int:
+    """The command line: train what is missing, evaluate, write the tables."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("--jobs", default=1, help="trainings at a time; 0: none (default: %(default)s)")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands of the missing trainings")
+    args = parser.parse_args()
+    check_flags(args, jobs=integer(0))
+    trainings = list(EXPERIMENTS[args.experiment]())
+    if args.dry_run:
+        print("\n".join(" ".join(training.command) for training in trainings if not training.is_finished))
+        return 0
+    if args.jobs > 0:
+        train_missing(trainings, args.jobs)
+    if not any(training.is_finished for training in trainings):
+        raise InputError("no training is finished; give --jobs 1 or more")
+    write_tables(args.experiment, trainings, evaluate(args.experiment))
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
