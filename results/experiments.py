@@ -67,7 +67,7 @@ class Training:
 
 # --- one change of the settings at a time ---------------------------------------------------------------------------
 
-STUDY_STEPS = {"BabyAI-UnlockPickup-v0": 128_000, "BabyAI-GoToLocal-v0": 256_000}  # environment steps of a training
+STUDY_STEPS = {"BabyAI-UnlockPickup-v0": 64_000, "BabyAI-GoToLocal-v0": 128_000}  # environment steps of a training
 BASE = {
     "num_envs": 16, "unroll_len": 32, "lr": 1e-3, "lr_decay": "true", "grad_clip": 0.5, "replay": 8,
     "teacher_mix": 0.5, "obs_encoding": "one_hot", "residual": "true", "train_lang_proj": "true", "expert_dropout": 0.0,

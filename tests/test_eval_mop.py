@@ -88,7 +88,12 @@ class PlainPolicy:
     def __call__(self, vector: np.ndarray, mission: str) -> tuple[torch.Tensor, list[torch.Tensor], float]:
         """Logits (7,), router weights of each layer, LPC."""
         lang = self.linear("lang_proj", encode_by_codes(mission))
-        x = self.linear("input_projection", torch.cat([torch.from_numpy(vector), lang]))
+        obs = torch.from_numpy(vector)
+        if self.config.get("obs_encoding") == "one_hot":
+            columns = [i for channel in (11, 6, 3) for i in [channel] * 49]
+            ones = [nn.functional.one_hot(obs[k].long(), columns[k]) for k in range(147)]
+            obs = torch.cat([*ones, obs[147:]])
+        x = self.linear("input_projection", torch.cat([obs, lang]))
         if self.config["policy"] == "gru":
             size = self.config["gru_hidden_size"]
             return self.linear("head", self.gru("gru", x)), [torch.ones(1)], float(size**2)
@@ -170,7 +175,7 @@ def caches(tmp_path_factory) -> dict[str, tuple[dict, dict]]:
     checkpoints = {
         "GoToObj MoE": goto_checkpoint(),
         "GoToObj baseline": taught_checkpoint(GOTO, NUM_TAUGHT, num_fits=22, policy="gru"),
-        "UnlockPickup MoE": taught_checkpoint(UNLOCK, NUM_TAUGHT, num_fits=36, residual=True),
+        "UnlockPickup MoE": taught_checkpoint(UNLOCK, NUM_TAUGHT, num_fits=36, residual=True, obs_encoding="one_hot"),
         "UnlockPickup baseline": taught_checkpoint(UNLOCK, NUM_TAUGHT, num_fits=36, policy="gru"),
         "OpenTwoDoors MoE": taught_checkpoint(DOORS, NUM_TAUGHT, num_fits=45, max_steps=100),
     }
