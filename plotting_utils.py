@@ -5,16 +5,20 @@ are made without pyplot, which keeps every figure alive in a global list and is 
 Axis letters: S steps, C grid cells that were visited, L layers, E experts.
 """
 
+import itertools
+import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import EngFormatter, MaxNLocator
@@ -51,6 +55,8 @@ UNVISITED_COLOR = "#333333"  # dark: ramps start nearly white, and a paler grey 
 class Steps(Protocol):
     """The columns that are read here, one entry per environment step; None where the data has no such column."""
 
+    episode: np.ndarray | None  # (S,) int, index into the episodes
+    t_step: np.ndarray | None  # (S,) int, actions taken before this one
     position: np.ndarray | None  # (S, 2) int, x and y
     layer_routing: Sequence[np.ndarray] | None  # L arrays (S, E_l) float, rows sum to 1
     lpc: np.ndarray | None  # (S,) float
@@ -132,6 +138,28 @@ def aggregate_routing_by_position(steps: Steps, filter_fn: StepFilter = None) ->
     return RoutingByPosition(cells, counts, routing, lpc)
 
 
+PHASES = ("before the key", "carrying the key", "door opened", "key dropped")
+_PHASE_EVENTS = ("t_pick", "t_opened", "t_drop")  # each begins the next phase, whichever came before
+
+
+def key_phases(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
+    """The phase of each step (S,) int64, index into PHASES: the last event that has happened tells it.
+
+    episodes: with `t_pick`, `t_opened`, `t_drop`, actions taken when the event was first true, None where it never was.
+    Raises InputError if steps or episodes lack what is needed.
+    """
+    for name in ("episode", "t_step"):
+        if getattr(steps, name) is None:
+            raise InputError(f"these steps have no {name!r}, which the phases of the task need")
+    if not all(event in episode for episode in episodes for event in _PHASE_EVENTS):
+        raise InputError("these episodes have no 't_pick', 't_opened' and 't_drop', which the phases of the task need")
+    phase, t_step = np.zeros(len(steps.t_step), np.int64), np.asarray(steps.t_step)
+    for number, event in enumerate(_PHASE_EVENTS, 1):
+        times = np.array([np.inf if episode[event] is None else episode[event] for episode in episodes])
+        phase[t_step >= times[steps.episode]] = number
+    return phase
+
+
 def compute_confidence(weight: np.ndarray, num_experts: int) -> np.ndarray:
     """Largest weight of each row, rescaled: 0 where all experts have 1/E, 1 where one has all; always 1 if E is 1."""
     weight = np.asarray(weight, np.float64)
@@ -208,6 +236,25 @@ def render_routing_heatmap(ax: Axes, averaged: RoutingByPosition, grid_info: dic
         for index, value, count in zip(expert, weight, averaged.counts, strict=True)
     ]
     return _draw_cells(ax, averaged.cells, colors, texts, grid_info)
+
+
+LPC_CMAP = "viridis"
+
+
+def render_lpc_heatmap(
+    ax: Axes, averaged: RoutingByPosition, grid_info: dict[str, int], low: float, high: float
+) -> AxesImage:
+    """Draw the mean LPC of each cell, on a colour scale from low to high; a cell without any known LPC is unvisited.
+
+    Raises InputError if the steps have no LPC or a cell is off the grid.
+    """
+    if averaged.lpc is None:
+        raise InputError("these steps have no 'lpc'")
+    is_known = np.isfinite(averaged.lpc)
+    lpc, counts = averaged.lpc[is_known], averaged.counts[is_known]
+    colors = colormaps[LPC_CMAP](Normalize(low, high)(lpc))
+    texts = [f"mean LPC {value:.0f}, {_counted(count, 'step')}" for value, count in zip(lpc, counts, strict=True)]
+    return _draw_cells(ax, averaged.cells[is_known], colors, texts, grid_info)
 
 
 def _draw_cells(
@@ -315,12 +362,74 @@ def plot_routing_heatmap(
     return figure
 
 
-_CURVES = {  # title of a panel: the columns of the log that it shows
+def plot_lpc_by_phase(
+    steps: Steps, episodes: Sequence[Mapping], grid_size: Sequence[int] | None = None, title: str = ""
+) -> Figure:
+    """Where the policy spends its computation in each phase of the task: mean LPC of each cell, one colour scale.
+
+    Phases that no step is in are left out. Raises InputError as `key_phases`, or if the steps have no LPC.
+    """
+    phase = key_phases(steps, episodes)
+    present = [number for number in range(len(PHASES)) if (phase == number).any()]
+    averaged = [aggregate_routing_by_position(steps, phase == number) for number in present]
+    if any(part.lpc is None or not np.isfinite(part.lpc).any() for part in averaged):
+        raise InputError("these steps have no 'lpc'")
+    low, high = min(np.nanmin(part.lpc) for part in averaged), max(np.nanmax(part.lpc) for part in averaged)
+    high = high if high > low else low + 1.0
+    grid_info = compute_grid_bounds(np.concatenate([part.cells for part in averaged]), grid_size)
+    width, height = _panel_size(grid_info["grid_width"], grid_info["grid_height"], scale=0.3)
+    figure = Figure(
+        figsize=(len(present) * (width + 0.4) + 1.0, height + (1.6 if title else 1.2)), layout="constrained"
+    )
+    axes = figure.subplots(1, len(present), squeeze=False)[0]
+    for ax, number, part in zip(axes, present, averaged, strict=True):
+        render_lpc_heatmap(ax, part, grid_info, low, high)
+        mean = np.mean(np.asarray(steps.lpc)[phase == number])
+        ax.set_title(f"{PHASES[number]}\nmean {mean:.0f}, {_counted(part.num_steps, 'step')}", fontsize="medium")
+    for ax in axes[1:]:
+        ax.set_ylabel("")
+    figure.colorbar(ScalarMappable(Normalize(low, high), LPC_CMAP), ax=axes, label="mean LPC", shrink=0.9)
+    if title:
+        figure.suptitle(title, fontsize="large")
+    return figure
+
+
+def plot_success_against_lpc(table: pd.DataFrame, color_by: str, color_label: str = "") -> Figure:
+    """One point for each row: success with its 95 % interval over mean LPC, coloured by the values of a column.
+
+    table: `success_rate`, `success_low`, `success_high` (shares), `mean_lpc`, and the column `color_by`.
+    Raises InputError if there is no row or a column is missing.
+    """
+    missing = {"success_rate", "success_low", "success_high", "mean_lpc", color_by} - set(table.columns)
+    if missing or table.empty:
+        raise InputError(f"the results table has no {' and no '.join(sorted(missing)) or 'rows'}")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    ax = figure.subplots()
+    values = list(dict.fromkeys(table[color_by]))
+    colors = colormaps["cividis"](np.linspace(0, 0.9, len(values))) if len(values) > 6 else list(_HUES.values())
+    for value, color, marker in zip(values, colors, itertools.cycle("osD^vPX")):
+        rows = table[table[color_by] == value]
+        success = 100 * rows["success_rate"].to_numpy(float)
+        bounds = 100 * rows[["success_low", "success_high"]].to_numpy(float).T
+        style = {"fmt": marker, "color": color, "capsize": 2, "markersize": 6, "linewidth": 1}
+        label = f"{value:g}" if isinstance(value, float) else str(value)
+        ax.errorbar(rows["mean_lpc"], success, yerr=np.abs(bounds - success), label=label, **style)
+    ax.set(xlabel="mean LPC of a step", ylabel="success, %")
+    ax.grid(color="#dddddd", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(title=color_label or color_by, frameon=False, loc="best")
+    return figure
+
+
+_CURVES = {  # title of a panel: the columns of the log that it shows; one that ends in "_" stands for all layers' ones
     "loss": ("loss", "cross_entropy"),
     "accuracy": ("accuracy",),
     "recent success rate": ("success_rate",),
     "path ratio": ("path_ratio",),
     "LPC": ("lpc",),
+    "router entropy (nats)": ("router_entropy_",),
+    "weight of the skip experts": ("skip_share_",),
     "speed (environment steps per second)": ("steps_per_s",),
 }
 
@@ -336,7 +445,8 @@ def plot_training_curve(log: pd.DataFrame, title: str = "") -> Figure:
     env_steps = _numbers(log["env_steps"])
     panels = []
     for name, columns in _CURVES.items():
-        lines = {column: _numbers(log[column]) for column in columns if column in log}
+        chosen = [c for name in columns for c in log if c == name or (name.endswith("_") and str(c).startswith(name))]
+        lines = {column: _numbers(log[column]) for column in chosen}
         lines = {
             column: values for column, values in lines.items() if np.isfinite(values[np.isfinite(env_steps)]).any()
         }
@@ -365,15 +475,15 @@ def plot_training_curve(log: pd.DataFrame, title: str = "") -> Figure:
 
 def _render_curve(ax: Axes, env_steps: np.ndarray, lines: dict[str, np.ndarray]) -> None:
     """lines: column -> values (S,); NaN makes a gap."""
-    styles = zip(_HUES.values(), ("solid", "dashed"), strict=False)  # dashed: equal curves stay two visible ones
-    for (column, values), (color, linestyle) in zip(lines.items(), styles, strict=False):
+    dashes = itertools.cycle(("solid", "dashed", "dotted"))  # equal curves stay visible
+    for (column, values), color, linestyle in zip(lines.items(), itertools.cycle(_HUES.values()), dashes, strict=False):
         is_known = np.isfinite(values) & np.isfinite(env_steps)
         padded = np.pad(is_known, 1)
         is_alone = is_known & ~padded[:-2] & ~padded[2:]  # a line cannot show these
         ax.plot(
             env_steps,
             np.where(is_known, values, np.nan),
-            label=column.replace("_", " "),
+            label=re.sub(r".*_(\d+)$", r"layer \1", column).replace("_", " "),
             color=color,
             linestyle=linestyle,
             linewidth=1.5,

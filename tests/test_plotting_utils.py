@@ -10,17 +10,23 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import colormaps
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from errors import InputError
 from plotting_utils import (
     EXPERT_CMAPS,
+    LPC_CMAP,
+    PHASES,
     UNVISITED_COLOR,
     aggregate_routing_by_position,
     compute_confidence,
     compute_grid_bounds,
+    key_phases,
+    plot_lpc_by_phase,
     plot_routing_heatmap,
+    plot_success_against_lpc,
     plot_training_curve,
     render_routing_heatmap,
 )
@@ -337,6 +343,77 @@ def test_figures_need_no_pyplot():
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], timeout=60).returncode == 0
 
 
+# --- phases of the task, success against cost -----------------------------------------------------------------------
+
+EPISODES = [  # picked up after 1 action, opened after 2, dropped after 3; a pick-up alone; none
+    {"t_pick": 1, "t_opened": 2, "t_drop": 3},
+    {"t_pick": 1, "t_opened": None, "t_drop": None},
+    {"t_pick": None, "t_opened": None, "t_drop": None},
+]
+
+
+@pytest.fixture
+def phased():
+    """Four steps of the first episode and two of each other; the LPC of step k is 10 k."""
+    episode, t_step = np.array([0, 0, 0, 0, 1, 1, 2, 2]), np.array([0, 1, 2, 3, 0, 1, 0, 1])
+    steps = make_steps([[1, 1], [2, 1], [1, 1], [3, 1], [1, 1], [2, 1], [1, 1], [1, 1]], lpc=np.arange(8) * 10.0)
+    steps.episode, steps.t_step = episode, t_step
+    return steps
+
+
+def test_phases_by_hand(phased):
+    assert key_phases(phased, EPISODES).tolist() == [0, 1, 2, 3, 0, 1, 0, 0]
+    opened_first = [EPISODES[2] | {"t_opened": 1}] * 3  # a door that needs no key
+    assert key_phases(phased, opened_first).tolist() == [0, 2, 2, 2, 0, 2, 0, 2]
+
+
+def test_lpc_of_each_phase_is_drawn_on_one_scale(phased, tmp_path):
+    figure = plot_lpc_by_phase(phased, EPISODES, grid_size=(5, 3), title="UnlockPickup")
+    *panels, colorbar = figure.axes
+    assert [ax.get_title().split("\n")[0] for ax in panels] == list(PHASES)
+    # before the key: cell (1, 1) in steps 0, 4, 6, 7; carrying: (2, 1) in 1 and 5; opened: (1, 1); dropped: (3, 1)
+    means = [(1, 1, (0 + 40 + 60 + 70) / 4), (2, 1, 30.0), (1, 1, 20.0), (3, 1, 30.0)]
+    for ax, (x, y, mean) in zip(panels, means, strict=True):
+        expected = colormaps[LPC_CMAP]((mean - 20.0) / (42.5 - 20.0))
+        np.testing.assert_allclose(cell_color(ax, x, y), expected, atol=1e-6)
+        np.testing.assert_allclose(cell_color(ax, 4, 2), to_rgba(UNVISITED_COLOR))
+        assert f"mean LPC {mean:.0f}" in ax.format_coord(x, y)
+    assert "mean 42, 4 steps" in panels[0].get_title() and "1 step" in panels[2].get_title()
+    assert colorbar.get_ylim() == (20.0, 42.5)
+    figure.savefig(tmp_path / "phases.png")
+    only_start = plot_lpc_by_phase(phased, [EPISODES[2]] * 3)
+    assert len(only_start.axes) == 2  # phases without steps have no panel
+
+
+def test_phases_need_events_and_lpc(phased):
+    with pytest.raises(InputError, match="t_pick"):
+        plot_lpc_by_phase(phased, [{}] * 3)
+    phased.lpc = None
+    with pytest.raises(InputError, match="'lpc'"):
+        plot_lpc_by_phase(phased, EPISODES)
+    phased.t_step = None
+    with pytest.raises(InputError, match="'t_step'"):
+        key_phases(phased, EPISODES)
+
+
+def test_success_against_lpc_shows_each_row_with_its_interval():
+    table = pd.DataFrame(
+        {"success_rate": [0.9, 1.0, 0.5], "success_low": [0.8, 0.9, 0.4], "success_high": [0.95, 1.0, 0.7]}
+        | {"mean_lpc": [100.0, 2000.0, 10.0], "lpc_alpha": [1e-5, 0.0, 1e-5]}
+    )
+    figure = plot_success_against_lpc(table, "lpc_alpha", "alpha")
+    (ax,) = figure.axes
+    points = [np.column_stack(container.lines[0].get_data()).tolist() for container in ax.containers]
+    assert points == [[[100.0, 90.0], [10.0, 50.0]], [[2000.0, 100.0]]]
+    (bars,) = ax.containers[0].lines[2]
+    np.testing.assert_allclose([s[:, 1] for s in bars.get_segments()], [[80, 95], [40, 70]])
+    assert texts(ax.get_legend().get_texts()) == ["1e-05", "0"] and ax.get_legend().get_title().get_text() == "alpha"
+    with pytest.raises(InputError, match="task_id"):
+        plot_success_against_lpc(table, "task_id")
+    with pytest.raises(InputError, match="no rows"):
+        plot_success_against_lpc(table.iloc[:0], "lpc_alpha")
+
+
 # --- the training curve ---------------------------------------------------------------------------------------------
 
 
@@ -374,6 +451,17 @@ def test_every_measure_has_a_panel_with_the_numbers_of_the_log(log):
     assert texts(figure.axes[0].get_legend().get_texts()) == ["loss", "cross entropy"]
     np.testing.assert_allclose(figure.axes[2].get_ylim(), (0, 1), atol=0.05)
     assert [ax.get_xlabel() for ax in figure.axes] == [""] * 3 + ["environment steps"] * 3
+
+
+def test_routing_has_a_line_for_each_layer(log):
+    layers = {f"{name}_{layer}": [0.1 * layer] * 4 for name in ("router_entropy", "skip_share") for layer in range(3)}
+    figure = plot_training_curve(log.assign(**layers))
+    by_title = {ax.get_title(loc="left"): ax for ax in figure.axes}
+    for title in ("router entropy (nats)", "weight of the skip experts"):
+        lines = by_title[title].lines
+        assert [float(line.get_ydata()[0]) for line in lines] == pytest.approx([0.0, 0.1, 0.2])
+        assert len({line.get_color() for line in lines}) == 3
+        assert texts(by_title[title].get_legend().get_texts()) == ["layer 0", "layer 1", "layer 2"]
 
 
 def test_panels_of_missing_or_empty_columns_are_left_out(log):
