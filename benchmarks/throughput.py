@@ -38,12 +38,13 @@ def plain_loop(task_id: str, updates: int, num_envs: int) -> float:
 
 
 def make_run(task_id: str, num_workers: int, num_envs: int):
-    """A run with the default sizes and the encoder that needs no download."""
+    """A run with the default sizes and the encoder that needs no download, learning as the plain loop does."""
     from devices import use_device
     from imitation import ImitationRun
     from mission_encoder import load_encoder
 
     flags = ["--task_id", task_id, "--num_workers", str(num_workers), "--num_envs", str(num_envs)]
+    flags += ["--obs_encoding", "raw", "--residual", "false", "--replay", "0", "--teacher_mix", "0"]
     config, _ = parse_config("", [*flags, "--lang_encoder", "vocab", "--device", "cpu"])
     return ImitationRun(config | {"policy": "mop", "seed": 0}, load_encoder("vocab"), use_device("cpu"))
 

@@ -1,16 +1,18 @@
 """The experiments behind the numbers of results/: trains what is missing, evaluates it, writes tables.
 
     python results/experiments.py settings --jobs 2      one change of the settings at a time
-    python results/experiments.py tasks --jobs 2         every task, mixture and baseline
-    python results/experiments.py alpha --jobs 2         success against cost on UnlockPickup
+    python results/experiments.py tasks --jobs 2         every task, mixture and baseline; the zoo
+    python results/experiments.py alpha --jobs 2         success against cost on UnlockPickup, by phase of the task
     python results/experiments.py settings --dry_run     prints the commands of the trainings, and runs nothing
     python results/experiments.py settings --jobs 0      trains nothing more: evaluates what is there
 
 Each training is one `train_mop.py` or `train.py` command; its checkpoint and log stay under results/runs/ (not in git).
 Kill it at any time: the same command goes on. Success is measured in 1,000 fixed worlds that training never sees.
-Writes results/<experiment>.csv, a row for each training, and results/<experiment>_curves.csv, its learning curve.
+Writes results/<experiment>.csv, a row for each training, results/<experiment>_curves.csv, its learning curve, and
+results/<experiment>.md, the table that the documentation shows; and pictures.
 """
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ RESULTS = Path(__file__).resolve().parent
 ROOT = RESULTS.parent
 RUNS = RESULTS / "runs"
 SEEDS = (0, 1, 2)
+ENDINGS = (".csv", "_curves.csv", ".md")
 CURVE_ROWS = 25  # of a learning curve that are kept
 
 
@@ -55,7 +58,8 @@ class Training:
     def command(self) -> list[str]:
         """The command line, to be given in the root of the repository."""
         given = {"task_id": self.task_id, "trial": self.trial, "seed": self.seed, "lang_encoder": "vocab", **self.flags}
-        given |= {"checkpoint_dir": (RUNS / self.experiment).relative_to(ROOT).as_posix()}
+        where = RUNS / self.experiment
+        given["checkpoint_dir"] = (where.relative_to(ROOT) if where.is_relative_to(ROOT) else where).as_posix()
         script = "train_mop.py" if self.policy == "mop" else "train.py"
         return ["python", script, *(str(p) for name, value in given.items() for p in (f"--{name}", value)), "--resume"]
 
@@ -107,7 +111,50 @@ def settings_study() -> Iterator[Training]:
                 yield Training("settings", task_id, setting, trial, seed, flags)
 
 
-EXPERIMENTS = {"settings": settings_study}
+# --- every task, and the price of computation -----------------------------------------------------------------------
+
+TASKS = {  # updates of 512 environment steps, enough for the mixture where the time allows it
+    "BabyAI-GoToObj-v0": 200,
+    "BabyAI-GoToRedBallGrey-v0": 200,
+    "BabyAI-GoToRedBall-v0": 300,
+    "BabyAI-GoToLocal-v0": 2000,
+    "BabyAI-PickupLoc-v0": 2000,
+    "BabyAI-PutNextLocal-v0": 3000,
+    "BabyAI-GoToObjMazeS4-v0": 600,
+    "BabyAI-GoToDoor-v0": 500,
+    "BabyAI-OpenRedDoor-v0": 200,
+    "BabyAI-OpenTwoDoors-v0": 500,
+    "BabyAI-UnlockLocal-v0": 400,
+    "BabyAI-UnlockPickup-v0": 400,
+    "BabyAI-BlockedUnlockPickup-v0": 800,
+    "BabyAI-KeyCorridorS3R1-v0": 400,
+    "BabyAI-KeyCorridorS3R2-v0": 800,
+    "BabyAI-KeyCorridorS3R3-v0": 1500,
+    "BabyAI-GoTo-v0": 3000,
+}
+BASELINE_TRIAL = 100  # beside the mixture's trial 0
+
+ALPHAS = (0.0, 1e-6, 1e-5, 1e-4)
+ALPHA_TASK, ALPHA_UPDATES = "BabyAI-UnlockPickup-v0", 400
+
+
+def task_table() -> Iterator[Training]:
+    """Each task with the defaults of config.yaml."""
+    for seed in SEEDS:
+        for task_id, num_updates in TASKS.items():
+            for policy, trial in (("mop", 0), ("gru", BASELINE_TRIAL)):
+                yield Training("tasks", task_id, policy, trial, seed, {"num_updates": num_updates}, policy)
+
+
+def alpha_sweep() -> Iterator[Training]:
+    """The defaults with a growing weight of the cost in the loss."""
+    for seed in SEEDS:
+        for trial, alpha in enumerate(ALPHAS):
+            flags = {"num_updates": ALPHA_UPDATES, "lpc_alpha": alpha}
+            yield Training("alpha", ALPHA_TASK, f"{alpha:g}", trial, seed, flags)
+
+
+EXPERIMENTS = {"settings": settings_study, "tasks": task_table, "alpha": alpha_sweep}
 
 # --- running them ---------------------------------------------------------------------------------------------------
 
@@ -138,12 +185,13 @@ def evaluate(experiment: str) -> pd.DataFrame:
     """The results table of an experiment's finished trainings, made by batch_eval.py."""
     folder = RUNS / experiment
     where = ("--checkpoint_dir", folder, "--cache_dir", folder / "evaluation", "--results_path", folder / "table.csv")
-    subprocess.run([sys.executable, "batch_eval.py", *where, "--final_only", "--skip_routing"], cwd=ROOT, check=True)
+    routing = () if experiment == "alpha" else ("--skip_routing",)
+    subprocess.run([sys.executable, "batch_eval.py", *where, "--final_only", *routing], cwd=ROOT, check=True)
     return pd.read_csv(folder / "table.csv")
 
 
-def write_tables(experiment: str, trainings: list[Training], evaluated: pd.DataFrame) -> None:
-    """One row for each finished training, and the learning curves."""
+def write_tables(experiment: str, trainings: list[Training], evaluated: pd.DataFrame) -> pd.DataFrame:
+    """One row for each finished training, which is returned, and the learning curves."""
     by_key = evaluated.set_index(["task_id", "trial", "seed"])
     rows, curves = [], []
     for training in trainings:
@@ -164,9 +212,76 @@ def write_tables(experiment: str, trainings: list[Training], evaluated: pd.DataF
     table = pd.DataFrame(rows)
     for name, content in ((f"{experiment}.csv", table), (f"{experiment}_curves.csv", pd.concat(curves))):
         runs.write_atomic(RESULTS / name, lambda file, content=content: content.to_csv(file, index=False))
-    shown = table.groupby(["task_id", "setting"], sort=False)[["success_rate", "path_ratio", "mean_lpc", "accuracy"]]
-    print(shown.agg(["median", "min", "max"]).round(3).to_string())
-    print(f"{len(rows)} of {len(trainings)} trainings: {RESULTS / experiment}.csv, {experiment}_curves.csv")
+    text = markdown(table)
+    runs.write_atomic(RESULTS / f"{experiment}.md", lambda file: file.write(text.encode()))
+    print(text)
+    print(f"{len(rows)} of {len(trainings)} trainings: {', '.join(f'results/{experiment}{e}' for e in ENDINGS)}")
+    return table
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A row for each task and setting: of several seeds the mean and the range, of one its 95 % interval."""
+    lines = ["| task | setting | seeds | steps | minutes | success, % | path ratio | mean LPC |", "|---" * 8 + "|"]
+    for (task_id, setting), rows in table.groupby(["task_id", "setting"], sort=False):
+        success = 100 * rows["success_rate"]
+        low, high = (
+            (success.min(), success.max()) if len(rows) > 1 else 100 * rows[["success_low", "success_high"]].iloc[0]
+        )
+        cells = [
+            *(task_id.removeprefix("BabyAI-").removesuffix("-v0"), setting, str(len(rows))),
+            *(f"{rows['env_steps'].mean():,.0f}", f"{rows['seconds'].mean() / 60:.1f}"),
+            f"{success.mean():.1f} ({low:.1f} to {high:.1f})",
+            *(f"{rows['path_ratio'].mean():.3f}", f"{rows['mean_lpc'].mean():.0f}"),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+# --- what belongs to one experiment ---------------------------------------------------------------------------------
+
+
+def write_zoo(trainings: list[Training]) -> None:
+    """The mixture of each task that matched the bot best while training, without its optimiser, under results/zoo/."""
+    best: dict[str, tuple[float, Training]] = {}
+    for training in trainings:
+        if training.policy == "mop" and training.is_finished:
+            accuracy = pd.read_csv(training.folder / "training_log.csv")["accuracy"].tail(5).mean()
+            best[training.task_id] = max(
+                (accuracy, training), best.get(training.task_id, (0.0, training)), key=lambda p: p[0]
+            )
+    for task_id, (_, training) in best.items():
+        shutil.rmtree(RESULTS / "zoo" / task_id, ignore_errors=True)
+        checkpoint = runs.load_checkpoint(training.folder / "checkpoint_final.pt")
+        kept = {name: value for name, value in checkpoint.items() if name != "optimizer_state_dict"}
+        key = runs.RunKey(task_id, training.trial, training.seed)
+        runs.save_checkpoint(key.checkpoint(RESULTS / "zoo"), kept)
+    print(f"zoo: {len(best)} checkpoints in results/zoo/")
+
+
+def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None:
+    """Success against LPC; where the first seed of each alpha computes, by phase; mean LPC of each phase."""
+    from plotting_utils import PHASES, key_phases, plot_lpc_by_phase, plot_success_against_lpc
+
+    def save(figure, name: str) -> None:
+        runs.write_atomic(RESULTS / f"{name}.png", lambda file: figure.savefig(file, format="png", dpi=110))
+
+    save(plot_success_against_lpc(table.assign(alpha=table["setting"].astype(float)), "alpha", "lpc_alpha"), "alpha")
+    rows = []
+    for training in (training for training in trainings if training.is_finished):
+        key = runs.RunKey(training.task_id, training.trial, training.seed)
+        cache = runs.load_cache(runs.cache_path(RUNS / "alpha" / "evaluation", key))
+        phase = key_phases(cache.steps, cache.episodes)
+        means = {
+            PHASES[k]: round(float(cache.steps.lpc[phase == k].mean()), 1) for k in range(len(PHASES)) if k in phase
+        }
+        rows.append({"lpc_alpha": training.setting, "seed": training.seed} | means)
+        if training.seed == SEEDS[0]:
+            title = f"UnlockPickup, lpc_alpha {training.setting}"
+            figure = plot_lpc_by_phase(cache.steps, cache.episodes, cache.episodes[0]["grid_size"], title)
+            save(figure, f"alpha_{training.setting}_phases")
+    content = pd.DataFrame(rows)
+    runs.write_atomic(RESULTS / "alpha_phases.csv", lambda file: content.to_csv(file, index=False))
+    print(content.to_string(index=False))
 
 
 def main() -> int:
@@ -185,7 +300,11 @@ def main() -> int:
         train_missing(trainings, args.jobs)
     if not any(training.is_finished for training in trainings):
         raise InputError("no training is finished; give --jobs 1 or more")
-    write_tables(args.experiment, trainings, evaluate(args.experiment))
+    table = write_tables(args.experiment, trainings, evaluate(args.experiment))
+    if args.experiment == "tasks":
+        write_zoo(trainings)
+    elif args.experiment == "alpha":
+        write_alpha_pictures(trainings, table)
     return 0
 
 

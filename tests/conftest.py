@@ -14,6 +14,8 @@ TINY_FLAGS = (
     *("--task_id", TINY_TASK, "--num_envs", "4", "--unroll_len", "8", "--num_updates", "6", "--log_interval", "2"),
     *("--expert_hidden_sizes", "0,4;0,8", "--router_hidden_size", "6", "--gru_hidden_size", "6"),
     *("--intermediate_dim", "12", "--lang_dim", "5", "--lang_encoder", "vocab", "--device", "cpu"),
+    # the plainest training, whatever the defaults are
+    *("--obs_encoding", "raw", "--residual", "false", "--replay", "0", "--teacher_mix", "0", "--lr_decay", "false"),
 )
 
 

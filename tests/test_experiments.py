@@ -1,0 +1,120 @@
+"""The experiments of results/: their commands, and a tiny one from training to table and zoo."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import TINY_TASK, run_script
+
+ROOT = Path(__file__).resolve().parent.parent
+
+import experiments
+
+from configuration import parse_config
+from errors import InputError
+from runs import load_checkpoint
+
+TINY = {"num_envs": 4, "unroll_len": 8, "num_updates": 3, "log_interval": 1, "expert_hidden_sizes": "0,4"}
+TINY |= {"intermediate_dim": 8, "router_hidden_size": 4, "gru_hidden_size": 4, "lang_dim": 4}
+
+
+def test_every_command_is_understood_and_has_a_place_of_its_own():
+    count = 0
+    for make in experiments.EXPERIMENTS.values():
+        trainings = list(make())
+        assert len({training.folder for training in trainings}) == len(trainings)
+        for training in trainings:
+            _, script, *flags = training.command
+            config, _ = parse_config("", flags)
+            assert script == {"mop": "train_mop.py", "gru": "train.py"}[training.policy]
+            assert (config["task_id"], config["trial"], config["seed"]) == (
+                training.task_id,
+                training.trial,
+                training.seed,
+            )
+            count += 1
+    assert count == 3 * 2 * len(experiments.SETTINGS) + 3 * 2 * len(experiments.TASKS) + 3 * len(experiments.ALPHAS)
+    assert len(experiments.TASKS) >= 16 and len(experiments.SETTINGS) >= 12
+
+
+def test_settings_are_one_change_with_equal_steps():
+    by_task: dict[str, set] = {}
+    for training in experiments.settings_study():
+        config, _ = parse_config("", training.command[2:])
+        steps = config["num_envs"] * config["unroll_len"] * config["num_updates"]
+        by_task.setdefault(training.task_id, set()).add(steps)
+        if training.setting not in ("bare", "raw, no residual", "expert dropout"):
+            assert len(experiments.SETTINGS[training.setting]) == (training.setting != "base")
+    for task_id, steps in by_task.items():
+        wanted = experiments.STUDY_STEPS[task_id]
+        assert len(by_task) == 2 and all(0.97 * wanted <= s <= wanted for s in steps), (task_id, steps)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """One experiment of two tiny trainings, in a folder of its own."""
+    monkeypatch.setattr(experiments, "RESULTS", tmp_path)
+    monkeypatch.setattr(experiments, "RUNS", tmp_path / "runs")
+    trainings = [
+        experiments.Training("tasks", TINY_TASK, policy, trial, 0, TINY, policy)
+        for policy, trial in (("mop", 0), ("gru", 100))
+    ]
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {"tasks": lambda: iter(trainings)})
+    return trainings
+
+
+def call(monkeypatch, *arguments) -> int:
+    monkeypatch.setattr(sys, "argv", ["experiments.py", *arguments])
+    return experiments.main()
+
+
+def test_from_training_to_table_and_zoo(tiny, tmp_path, monkeypatch, capsys):
+    with pytest.raises(InputError, match="no training is finished"):
+        call(monkeypatch, "tasks", "--jobs", "0")
+    assert call(monkeypatch, "tasks", "--dry_run") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert call(monkeypatch, "tasks", "--jobs", "2") == 0
+    table = pd.read_csv(tmp_path / "tasks.csv")
+    assert table["policy"].tolist() == ["mop", "gru"] and (table["env_steps"] == 3 * 32).all()
+    assert table["success_rate"].between(0, 1).all() and table["mean_lpc"].tolist()[1] == 16.0
+    curves = pd.read_csv(tmp_path / "tasks_curves.csv")
+    assert len(curves) == 6 and curves.groupby("setting")["env_steps"].max().tolist() == [96, 96]
+    text = (tmp_path / "tasks.md").read_text()
+    assert text in capsys.readouterr().out and text.count("\n") == 4
+    (path,) = (tmp_path / "zoo").rglob("*.pt")
+    checkpoint = load_checkpoint(path)
+    assert "optimizer_state_dict" not in checkpoint and checkpoint["config"]["policy"] == "mop"
+    before = (tmp_path / "tasks.csv").read_bytes()
+    assert call(monkeypatch, "tasks") == 0  # nothing is trained again
+    assert (tmp_path / "tasks.csv").read_bytes() == before
+    assert call(monkeypatch, "tasks", "--dry_run") == 0 and "train" not in capsys.readouterr().out.splitlines()[-1][:6]
+
+
+def test_a_failed_training_is_named(tiny, monkeypatch):
+    bad = experiments.Training("tasks", "BabyAI-NoSuchTask-v0", "mop", 0, 0, TINY)
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {"tasks": lambda: iter([bad])})
+    with pytest.raises(InputError, match=r"1 trainings failed.*NoSuchTask"):
+        call(monkeypatch, "tasks")
+
+
+def test_bad_usage_is_one_line():
+    for arguments in (("nothing",), ("tasks", "--jobs", "-1")):
+        result = run_script("results/experiments.py", *arguments, cwd=ROOT)
+        assert result.returncode == 2 and result.stderr.count("\n") == 1
+
+
+def test_markdown_by_hand():
+    rows = {"task_id": "BabyAI-A-v0", "env_steps": 2000, "seconds": 90, "path_ratio": 1.5, "mean_lpc": 10.0}
+    table = pd.DataFrame(
+        [
+            rows | {"setting": "x", "success_rate": 0.9, "success_low": 0.8, "success_high": 0.95},
+            rows | {"setting": "x", "success_rate": 1.0, "success_low": 0.9, "success_high": 1.0},
+            rows | {"setting": "y", "success_rate": 0.5, "success_low": 0.4, "success_high": 0.6},
+        ]
+    )
+    lines = experiments.markdown(table).splitlines()[2:]
+    assert lines == [
+        "| A | x | 2 | 2,000 | 1.5 | 95.0 (90.0 to 100.0) | 1.500 | 10 |",
+        "| A | y | 1 | 2,000 | 1.5 | 50.0 (40.0 to 60.0) | 1.500 | 10 |",
+    ]
