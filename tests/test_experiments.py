@@ -3,18 +3,16 @@
 import sys
 from pathlib import Path
 
+import experiments
 import pandas as pd
 import pytest
 from conftest import TINY_TASK, run_script
-
-ROOT = Path(__file__).resolve().parent.parent
-
-import experiments
 
 from configuration import parse_config
 from errors import InputError
 from runs import load_checkpoint
 
+ROOT = Path(__file__).resolve().parent.parent
 TINY = {"num_envs": 4, "unroll_len": 8, "num_updates": 3, "log_interval": 1, "expert_hidden_sizes": "0,4"}
 TINY |= {"intermediate_dim": 8, "router_hidden_size": 4, "gru_hidden_size": 4, "lang_dim": 4}
 
