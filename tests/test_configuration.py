@@ -18,7 +18,10 @@ def test_defaults_are_the_documented_ones():
     expected = {
         "num_envs": 16, "unroll_len": 32, "lr": 1e-3, "grad_clip": 0.5, "intermediate_dim": 64, "lang_dim": 32,
         "expert_hidden_sizes": [[0, 16, 32]] * 3, "router_hidden_size": 64, "input_dim": 152, "lpc_alpha": 0.0,
-        "trial": 0, "residual": False, "lang_encoder": "auto", "lpc_eps": 1e-2, "num_actions": 7,
+        "trial": 0, "lang_encoder": "auto", "lpc_eps": 1e-2, "num_actions": 7,
+    }  # fmt: skip
+    expected |= {  # found by measurement: docs/settings_study.md
+        "obs_encoding": "one_hot", "residual": True, "replay": 8, "teacher_mix": 0.5, "lr_decay": True,
     }  # fmt: skip
     config = config_of()
     assert {key: config[key] for key in expected} == expected
