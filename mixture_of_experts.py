@@ -30,6 +30,8 @@ from policy_kernels import (
     mix_backward,
     mix_forward,
     obs_edges,
+    project_input,
+    project_input_backward,
     scan_backward,
     scan_forward,
     zeros,
@@ -205,6 +207,33 @@ def _outputs(*tensors: Tensor) -> list[np.ndarray]:
     """Tensors that a kernel writes: their own memory."""
     assert all(tensor.is_contiguous() for tensor in tensors)
     return [tensor.detach().numpy() for tensor in tensors]
+
+
+class _CompiledInput(torch.autograd.Function):
+    """The projection of encoded observations on a CPU, without making their ones and zeros; see `project_input`.
+
+    edges: of `obs_edges`; obs (M, I), whose categories have no gradient; lang (M, G); weight (D, K + G), bias (D,).
+    Returns (M, D).
+    """
+
+    @staticmethod
+    def forward(ctx, edges, obs, lang, weight, bias):
+        ctx.save_for_backward(edges, obs, lang, weight)
+        packed, x = torch.cat([bias, weight.t().flatten()]), obs.new_empty(len(obs), len(bias))
+        (packed,), given = _inputs(packed), _inputs(edges, obs, lang)
+        project_input(packed, 0, *given, *_outputs(x))
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_x):
+        edges, obs, lang, weight = ctx.saved_tensors
+        grad = weight.new_zeros(1 + weight.shape[1], len(weight))
+        project_input_backward(*_inputs(edges, obs, lang, grad_x), *_outputs(grad))
+        num_categorical, grad_obs = len(edges) - 1, torch.zeros_like(obs)
+        by_others = grad_x @ weight[:, edges[-1] :]
+        grad_obs[:, num_categorical:], grad_lang = by_others.split([obs.shape[1] - num_categorical, lang.shape[1]], 1)
+        return None, grad_obs, grad_lang, grad[1:].t(), grad[0]
 
 
 class _CompiledGRUs(torch.autograd.Function):
@@ -393,11 +422,19 @@ class RecurrentPolicy(nn.Module):
         self.register_buffer("_edges", torch.from_numpy(obs_edges(obs_encoding)), persistent=False)
         self.head = nn.Linear(head_dim, num_actions)
 
+    def _project(self, obs: Tensor, lang: Tensor) -> Tensor:
+        """The input projection (..., D) of obs (..., I) and lang (..., G)."""
+        if self.obs_encoding == "raw":
+            return self.input_projection(torch.cat([obs, lang], -1))
+        if not obs.is_cpu:
+            return self.input_projection(self._encode(obs, lang))
+        rows = obs.reshape(-1, obs.shape[-1]), lang.reshape(-1, lang.shape[-1])
+        x = _CompiledInput.apply(self._edges, *rows, self.input_projection.weight, self.input_projection.bias)
+        return x.view(*obs.shape[:-1], -1)
+
     def _encode(self, obs: Tensor, lang: Tensor) -> Tensor:
         """obs (..., I) and lang (..., G) as inputs (..., K + G) of the projection; see `policy_kernels.obs_edges`."""
         *starts, num_columns = self._edges.tolist()
-        if not starts:
-            return torch.cat([obs, lang], -1)
         columns, others = obs[..., : len(starts)].long() + self._edges[:-1], obs[..., len(starts) :]
         one_hot = obs.new_zeros(*obs.shape[:-1], num_columns).scatter_(-1, columns, 1.0)
         return torch.cat([one_hot, others, lang], -1)
@@ -450,12 +487,12 @@ class RecurrentPolicy(nn.Module):
         if is_step and isinstance(packed, CompiledPolicy) and not torch.is_grad_enabled():
             logits, routing, hidden = packed.step(*_inputs(obs, lang, hidden))
             return torch.from_numpy(logits), [torch.from_numpy(w) for w in routing], torch.from_numpy(hidden)
-        x = self._encode(obs, lang)
+        x = self._project(obs, lang)
         if is_step:
             x = x.unsqueeze(0)
         if isinstance(packed, CompiledPolicy):  # for single steps without gradients only
             packed = None
-        x, routing, hidden = self._recur(self.input_projection(x), hidden, keep, packed)
+        x, routing, hidden = self._recur(x, hidden, keep, packed)
         logits = self.head(x)
         if is_step:
             return logits[0], [weights[0] for weights in routing], hidden

@@ -293,8 +293,11 @@ def _normalise(weights, at, x, y):
 
 
 @_kernel
-def _project_input(weights, at, edges, obs, lang, x):
-    """x (N, D) becomes bias + the encoded obs (N, I) and lang (N, G) @ weight; edges: `obs_edges`."""
+def project_input(weights, at, edges, obs, lang, x):
+    """x (N, D) becomes bias + the encoded obs (N, I) and lang (N, G) @ weight; edges: `obs_edges`.
+
+    At `at` lie the bias (D,), then the weight (K + G, D).
+    """
     num_categorical, num_columns, width, zero = len(edges) - 1, edges[-1], x.shape[1], np.int64(0)
     num_others = obs.shape[1] - num_categorical
     others = np.empty((len(obs), num_others + lang.shape[1]), x.dtype)
@@ -317,11 +320,32 @@ def _project_input(weights, at, edges, obs, lang, x):
 
 
 @_kernel
+def project_input_backward(edges, obs, lang, grad_x, grad):
+    """The gradient of `project_input` by bias and weight, added to grad (1 + K + G, D), which must be zeros."""
+    num_categorical, num_columns, width = len(edges) - 1, edges[-1], grad_x.shape[1]
+    num_others = obs.shape[1] - num_categorical
+    for n in range(len(obs)):
+        g = grad_x[n]
+        row = grad[0]
+        for j in range(width):
+            row[j] += g[j]
+        for k in range(num_categorical):
+            row = grad[1 + edges[k] + int(obs[n, k])]
+            for j in range(width):
+                row[j] += g[j]
+        for i in range(num_others + lang.shape[1]):
+            value = obs[n, num_categorical + i] if i < num_others else lang[n, i - num_others]
+            row = grad[1 + num_columns + i]
+            for j in range(width):
+                row[j] += value * g[j]
+
+
+@_kernel
 def _step(weights, plan, sizes, edges, is_residual, width, obs, lang, hidden, logits, routing, after):
     """`CompiledPolicy.step`; plan and sizes: of `_lay_out`."""
     num_samples, zero, dtype = len(obs), np.int64(0), weights.dtype
     x = np.empty((num_samples, width), dtype)
-    _project_input(weights, plan[0, 0], edges, obs, lang, x)
+    project_input(weights, plan[0, 0], edges, obs, lang, x)
     for i in range(1, len(plan)):
         at_input, at_hidden, at_router, at_mix, at_norm, column, units, first, num_experts = plan[i]
         grus = sizes[i, : 1 + num_experts]
