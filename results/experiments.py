@@ -73,7 +73,7 @@ class Training:
 
 STUDY_STEPS = {"BabyAI-UnlockPickup-v0": 64_000, "BabyAI-GoToLocal-v0": 128_000}  # environment steps of a training
 BASE = {
-    "num_envs": 16, "unroll_len": 32, "lr": 1e-3, "lr_decay": "true", "grad_clip": 0.5, "replay": 8,
+    "num_envs": 16, "unroll_len": 32, "lr": 1e-3, "lr_decay": "true", "grad_clip": 0.5, "replay": 8, "replay_size": 200,
     "teacher_mix": 0.5, "obs_encoding": "one_hot", "residual": "true", "train_lang_proj": "true", "expert_dropout": 0.0,
 }  # fmt: skip
 SETTINGS = {  # "bare": none of the changes, which is where collapse was seen first
@@ -97,6 +97,8 @@ SETTINGS = {  # "bare": none of the changes, which is where collapse was seen fi
         "grad_clip": 0.0,
     },
     "expert dropout": {"expert_dropout": 0.3, "expert_dropout_below": 0.1},
+    "replay 16": {"replay": 16},
+    "replay_size 1000": {"replay_size": 1000},  # the whole training
 }  # fmt: skip
 
 
