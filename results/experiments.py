@@ -214,27 +214,51 @@ def write_tables(experiment: str, trainings: list[Training], evaluated: pd.DataF
     table = pd.DataFrame(rows)
     for name, content in ((f"{experiment}.csv", table), (f"{experiment}_curves.csv", pd.concat(curves))):
         runs.write_atomic(RESULTS / name, lambda file, content=content: content.to_csv(file, index=False))
-    text = markdown(table)
+    text = markdown_of_tasks(table) if experiment == "tasks" else markdown(table)
     runs.write_atomic(RESULTS / f"{experiment}.md", lambda file: file.write(text.encode()))
     print(text)
     print(f"{len(rows)} of {len(trainings)} trainings: {', '.join(f'results/{experiment}{e}' for e in ENDINGS)}")
     return table
 
 
+def percent(rows: pd.DataFrame) -> str:
+    """Success of several seeds as mean and range, of one with its 95 % interval."""
+    success = 100 * rows["success_rate"]
+    low, high = (success.min(), success.max())
+    if len(rows) == 1:
+        low, high = 100 * rows["success_low"].iloc[0], 100 * rows["success_high"].iloc[0]
+    return f"{success.mean():.1f} ({low:.1f} to {high:.1f})"
+
+
+def short(task_id: str) -> str:
+    """A task's name without what all have in common."""
+    return task_id.removeprefix("BabyAI-").removesuffix("-v0")
+
+
 def markdown(table: pd.DataFrame) -> str:
-    """A row for each task and setting: of several seeds the mean and the range, of one its 95 % interval."""
-    lines = ["| task | setting | seeds | steps | minutes | success, % | path ratio | mean LPC |", "|---" * 8 + "|"]
+    """A row for each task and setting."""
+    lines = ["| task | setting | seeds | minutes | success, % | path ratio | accuracy | mean LPC |", "|---" * 8 + "|"]
     for (task_id, setting), rows in table.groupby(["task_id", "setting"], sort=False):
-        success = 100 * rows["success_rate"]
-        low, high = (
-            (success.min(), success.max()) if len(rows) > 1 else 100 * rows[["success_low", "success_high"]].iloc[0]
-        )
-        cells = [
-            *(task_id.removeprefix("BabyAI-").removesuffix("-v0"), setting, str(len(rows))),
-            *(f"{rows['env_steps'].mean():,.0f}", f"{rows['seconds'].mean() / 60:.1f}"),
-            f"{success.mean():.1f} ({low:.1f} to {high:.1f})",
-            *(f"{rows['path_ratio'].mean():.3f}", f"{rows['mean_lpc'].mean():.0f}"),
-        ]
+        means = rows[["path_ratio", "accuracy", "mean_lpc"]].mean()
+        cells = [short(task_id), setting, str(len(rows)), f"{rows['seconds'].mean() / 60:.1f}", percent(rows)]
+        cells += [f"{means['path_ratio']:.2f}", f"{means['accuracy']:.3f}", f"{means['mean_lpc']:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def markdown_of_tasks(table: pd.DataFrame) -> str:
+    """A row for each task: the mixture, then the baseline."""
+    head = "task | steps | seeds | mixture: success, % | path ratio | mean LPC | minutes | GRU: success, % | path ratio"
+    lines = [f"| {head} |", "|---" * 9 + "|"]
+    for task_id, of_task in table.groupby("task_id", sort=False):
+        mixture, gru = (of_task[of_task["policy"] == policy] for policy in ("mop", "gru"))
+        cells = [short(task_id), f"{of_task['env_steps'].iloc[0]:,.0f}", str(len(mixture))]
+        if len(mixture):
+            cells += [percent(mixture), f"{mixture['path_ratio'].mean():.2f}", f"{mixture['mean_lpc'].mean():.0f}"]
+            cells += [f"{mixture['seconds'].mean() / 60:.0f}"]
+        else:
+            cells += [""] * 4
+        cells += [percent(gru), f"{gru['path_ratio'].mean():.2f}"] if len(gru) else [""] * 2
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -248,9 +272,8 @@ def write_zoo(trainings: list[Training]) -> None:
     for training in trainings:
         if training.policy == "mop" and training.is_finished:
             accuracy = pd.read_csv(training.folder / "training_log.csv")["accuracy"].tail(5).mean()
-            best[training.task_id] = max(
-                (accuracy, training), best.get(training.task_id, (0.0, training)), key=lambda p: p[0]
-            )
+            if accuracy > best.get(training.task_id, (0.0, None))[0]:
+                best[training.task_id] = accuracy, training
     for task_id, (_, training) in best.items():
         shutil.rmtree(RESULTS / "zoo" / task_id, ignore_errors=True)
         checkpoint = runs.load_checkpoint(training.folder / "checkpoint_final.pt")

@@ -79,7 +79,7 @@ def test_from_training_to_table_and_zoo(tiny, tmp_path, monkeypatch, capsys):
     curves = pd.read_csv(tmp_path / "tasks_curves.csv")
     assert len(curves) == 6 and curves.groupby("setting")["env_steps"].max().tolist() == [96, 96]
     text = (tmp_path / "tasks.md").read_text()
-    assert text in capsys.readouterr().out and text.count("\n") == 4
+    assert text in capsys.readouterr().out and text.count("\n") == 3
     (path,) = (tmp_path / "zoo").rglob("*.pt")
     checkpoint = load_checkpoint(path)
     assert "optimizer_state_dict" not in checkpoint and checkpoint["config"]["policy"] == "mop"
@@ -104,15 +104,20 @@ def test_bad_usage_is_one_line():
 
 def test_markdown_by_hand():
     rows = {"task_id": "BabyAI-A-v0", "env_steps": 2000, "seconds": 90, "path_ratio": 1.5, "mean_lpc": 10.0}
+    rows |= {"accuracy": 0.25}
     table = pd.DataFrame(
         [
-            rows | {"setting": "x", "success_rate": 0.9, "success_low": 0.8, "success_high": 0.95},
-            rows | {"setting": "x", "success_rate": 1.0, "success_low": 0.9, "success_high": 1.0},
-            rows | {"setting": "y", "success_rate": 0.5, "success_low": 0.4, "success_high": 0.6},
+            rows | {"policy": "mop", "setting": "x", "success_rate": 0.9, "success_low": 0.8, "success_high": 0.95},
+            rows | {"policy": "mop", "setting": "x", "success_rate": 1.0, "success_low": 0.9, "success_high": 1.0},
+            rows | {"policy": "gru", "setting": "y", "success_rate": 0.5, "success_low": 0.4, "success_high": 0.6},
         ]
     )
-    lines = experiments.markdown(table).splitlines()[2:]
-    assert lines == [
-        "| A | x | 2 | 2,000 | 1.5 | 95.0 (90.0 to 100.0) | 1.500 | 10 |",
-        "| A | y | 1 | 2,000 | 1.5 | 50.0 (40.0 to 60.0) | 1.500 | 10 |",
+    assert experiments.markdown(table).splitlines()[2:] == [
+        "| A | x | 2 | 1.5 | 95.0 (90.0 to 100.0) | 1.50 | 0.250 | 10 |",
+        "| A | y | 1 | 1.5 | 50.0 (40.0 to 60.0) | 1.50 | 0.250 | 10 |",
     ]
+    assert experiments.markdown_of_tasks(table).splitlines()[2:] == [
+        "| A | 2,000 | 2 | 95.0 (90.0 to 100.0) | 1.50 | 10 | 2 | 50.0 (40.0 to 60.0) | 1.50 |",
+    ]
+    alone = experiments.markdown_of_tasks(table[table["policy"] == "gru"])
+    assert alone.splitlines()[2:] == ["| A | 2,000 | 0 |  |  |  |  | 50.0 (40.0 to 60.0) | 1.50 |"]
