@@ -115,24 +115,24 @@ def settings_study() -> Iterator[Training]:
 
 # --- every task, and the price of computation -----------------------------------------------------------------------
 
-TASKS = {  # updates of 512 environment steps, enough for the mixture where the time allows it
+TASKS = {  # updates of 512 environment steps
     "BabyAI-GoToObj-v0": 200,
-    "BabyAI-GoToRedBallGrey-v0": 200,
-    "BabyAI-GoToRedBall-v0": 300,
+    "BabyAI-OpenRedDoor-v0": 200,
+    "BabyAI-UnlockLocal-v0": 300,
+    "BabyAI-UnlockPickup-v0": 300,
+    "BabyAI-OpenTwoDoors-v0": 400,
+    "BabyAI-KeyCorridorS3R1-v0": 400,
+    "BabyAI-GoToDoor-v0": 500,
+    "BabyAI-GoToObjMazeS4-v0": 500,
+    "BabyAI-GoToRedBallGrey-v0": 600,
+    "BabyAI-BlockedUnlockPickup-v0": 600,
+    "BabyAI-KeyCorridorS3R2-v0": 600,
+    "BabyAI-GoToRedBall-v0": 800,
+    "BabyAI-KeyCorridorS3R3-v0": 1200,
     "BabyAI-GoToLocal-v0": 2000,
     "BabyAI-PickupLoc-v0": 2000,
-    "BabyAI-PutNextLocal-v0": 3000,
-    "BabyAI-GoToObjMazeS4-v0": 600,
-    "BabyAI-GoToDoor-v0": 500,
-    "BabyAI-OpenRedDoor-v0": 200,
-    "BabyAI-OpenTwoDoors-v0": 500,
-    "BabyAI-UnlockLocal-v0": 400,
-    "BabyAI-UnlockPickup-v0": 400,
-    "BabyAI-BlockedUnlockPickup-v0": 800,
-    "BabyAI-KeyCorridorS3R1-v0": 400,
-    "BabyAI-KeyCorridorS3R2-v0": 800,
-    "BabyAI-KeyCorridorS3R3-v0": 1500,
-    "BabyAI-GoTo-v0": 3000,
+    "BabyAI-PutNextLocal-v0": 2500,
+    "BabyAI-GoTo-v0": 2500,
 }
 BASELINE_TRIAL = 100  # beside the mixture's trial 0
 
