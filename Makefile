@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench results clean
 .DEFAULT_GOAL := help
 
 help:  ## what the targets do
@@ -31,6 +31,11 @@ bench: $(VENV)/.installed  ## training and evaluation speed beside a plain loop'
 	$(RUN) benchmarks/scaling.py
 	$(RUN) benchmarks/cache_speed.py
 	$(RUN) benchmarks/compile_time.py
+
+results: $(VENV)/.installed  ## train and evaluate everything behind results/ (about a day; goes on where it was stopped)
+	$(RUN) results/experiments.py settings --jobs 2
+	$(RUN) results/experiments.py tasks --jobs 2
+	$(RUN) results/experiments.py alpha --jobs 2
 
 clean:  ## remove the virtual environment and caches of tools (no results)
 	rm -rf $(VENV) .pytest_cache .ruff_cache __pycache__ tests/__pycache__ benchmarks/__pycache__

@@ -28,7 +28,7 @@ import pandas as pd
 from tqdm import tqdm
 
 import runs
-from configuration import Parser, check_flags, integer, optional
+from configuration import BEFORE, Parser, check_flags, integer, optional
 from errors import InputError, run_script
 from runs import FoundCheckpoint
 
@@ -38,7 +38,7 @@ DEFAULT_ROOTS = ("checkpoints", "modal_checkpoints")
 CONFIG_COLUMNS = (
     "num_updates", "unroll_len", "lr", "lpc_alpha", "expert_hidden_sizes", "intermediate_dim", "router_hidden_size",
     "max_steps", "lang_dim", "normalize_lpc", "lang_encoder", "num_envs", "grad_clip", "residual", "train_lang_proj",
-    "obs_encoding", "teacher_mix", "replay", "lr_decay", "expert_dropout",
+    "obs_encoding", "teacher_mix", "replay", "replay_size", "lr_decay", "expert_dropout", "expert_dropout_below",
 )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=Non
         "minigrid_version": MINIGRID_VERSION,
         "policy": config.get("policy", "mop"),
     }
-    row = shared | evaluation.metrics | {name: config.get(name) for name in CONFIG_COLUMNS}
+    row = shared | evaluation.metrics | {name: (BEFORE | config).get(name) for name in CONFIG_COLUMNS}
     row |= {"expert_hidden_sizes": sizes, "checkpoint_sha256": digest}
     row["has_routing_cache"] = evaluation.steps is not None
     runs.result_path(settings.cache_dir, key).unlink(missing_ok=True)  # it must not vouch for another cache

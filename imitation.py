@@ -1,4 +1,4 @@
-"""Imitation: the student acts, the bot labels every state it visits, the student learns the labels.
+"""Imitation: the student acts, or the bot in its place, the bot labels every state, the student learns the labels.
 
 `ImitationRun` is the whole state of a training run as one object that can be saved, restored and copied;
 `training.train` drives it from a config to a final checkpoint.
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from babyai_env import MINIGRID_VERSION, NO_LABEL, StepArrays
+from configuration import BEFORE
 from errors import InputError
 from mission_encoder import MissionEncoder
 from mixture_of_experts import build_policy, compute_lpc, detach_hidden, routing_measures
-from replay import Lesson, Replay
+from replay import Batch, Replay
 from rollout import Rollouts, Unroll
 from teacher import FAILURE_KINDS
 from training_log import RECENT_EPISODES
@@ -61,6 +62,7 @@ class ImitationRun:
     """
 
     def __init__(self, config: dict, encoder: MissionEncoder, device: torch.device):
+        config = BEFORE | config
         self.config, self.encoder, self.device = config, encoder, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(config["seed"], "weights"))
@@ -103,23 +105,24 @@ class ImitationRun:
 
         Returns measures of the new unroll before the first step.
         """
-        lesson = Lesson.of(unroll, first_hidden)
+        batch = Batch.of(unroll, first_hidden)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(stream_seed(self.config["seed"], f"dropout {self.update}"))
-            measures = self._fit(lesson)
+            measures = self._fit(batch)
             rng = self._rng("replay")
             for _ in range(self.config["replay"] if len(self.replay) > 0 else 0):
                 self._fit(self.replay.sample(rng))
         if self.config["replay"] > 0:
-            self.replay.add(lesson)
+            self.replay.add(batch)
         measures |= {"bot_share": self.bot_share, "lr": self.lr}
         self.update += 1
         return measures
 
-    def _fit(self, lesson: Lesson) -> dict[str, float]:
+    def _fit(self, batch: Batch) -> dict[str, float]:
         """One Adam step. Returns measures of the policy before it."""
-        obs, labels, keep, mission, first_hidden = (tensor.to(self.device) for tensor in lesson[:-1])
-        lang = self.lang_proj(self.encoder.embed(lesson.missions).to(self.device))[mission]
+        obs, labels, keep, mission, first_hidden = (tensor.to(self.device) for tensor in batch[:-1])
+        obs, labels, mission = obs.float(), labels.long(), mission.long()
+        lang = self.lang_proj(self.encoder.embed(batch.missions).to(self.device))[mission]
         logits, routing, _ = self.policy.get_routing_info(obs, lang, first_hidden, keep)
         lpc = compute_lpc(routing, self.policy.expert_hidden_sizes)
         config = self.config
@@ -151,14 +154,19 @@ class ImitationRun:
     @property
     def bot_share(self) -> float:
         """Probability that the bot acts in a step of the next update: from 1 to 0 over the first `teacher_mix`."""
-        num_mixed = self.config["teacher_mix"] * self.config["num_updates"]
+        num_mixed = self.config["teacher_mix"] * self.scheduled_updates
         return max(0.0, 1.0 - self.update / num_mixed) if num_mixed > 0 else 0.0
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next update; with `lr_decay` it falls linearly and would be 0 after the last."""
-        progress = self.update / self.config["num_updates"] if self.config["lr_decay"] else 0.0
-        return self.config["lr"] * (1.0 - progress)
+        """The learning rate of the next update; with `lr_decay` it falls linearly and is 0 after the last."""
+        progress = self.update / self.scheduled_updates if self.config["lr_decay"] else 0.0
+        return self.config["lr"] * max(0.0, 1.0 - progress)
+
+    @property
+    def scheduled_updates(self) -> int:
+        """Updates that the schedules were made for: a run that is resumed for more of them keeps its schedules."""
+        return self.config.get("scheduled_updates", self.config["num_updates"])
 
     def _start_worlds(self) -> None:
         """The first world of every slot, unless there is one already."""

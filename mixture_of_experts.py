@@ -9,7 +9,8 @@ L layers, A actions, S all hidden units of a policy. Both policies have one inte
 The hidden state is one float tensor (N, S), so that it can be saved, copied and reset as a whole;
 `policy.hidden_by_name(hidden)` views the state of every GRU in it.
 
-On a CPU the GRUs and what mixes them run in `policy_kernels`, with gradients by hand; on other devices in torch.
+On a CPU the GRUs and what mixes them run in `policy_kernels`, with gradients by hand; on other devices, and where
+experts are dropped, in torch.
 """
 
 import itertools
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from configuration import BEFORE
 from errors import InputError
 from policy_kernels import (
     CompiledPolicy,
@@ -75,7 +77,7 @@ class Router(nn.Module):
 
 
 class ExpertDropout(NamedTuple):
-    """Leaves out experts that the router hardly uses (arXiv 2506.02813, eq. 3), while training in training mode.
+    """Leaves out experts that the router hardly uses (arXiv 2506.02813, eq. 3), in training mode.
 
     An expert of weight w below `threshold` (gamma) is dropped with probability `rate` x (1 - w / threshold) (beta), by
     torch's random numbers; the other weights stay as they are.
@@ -419,13 +421,18 @@ class RecurrentPolicy(nn.Module):
         if obs_encoding != "raw":  # torch's default for as many inputs as differ from zero at once
             bound = (input_dim + lang_dim) ** -0.5
             nn.init.uniform_(self.input_projection.weight, -bound, bound)
-        self.register_buffer("_edges", torch.from_numpy(obs_edges(obs_encoding)), persistent=False)
+        edges = torch.from_numpy(obs_edges(obs_encoding))
+        self._num_columns, self._num_categorical = int(edges[-1]), len(edges) - 1
+        self.register_buffer("_edges", edges, persistent=False)
         self.head = nn.Linear(head_dim, num_actions)
 
     def _project(self, obs: Tensor, lang: Tensor) -> Tensor:
-        """The input projection (..., D) of obs (..., I) and lang (..., G)."""
+        """The input projection (..., D) of obs (..., I) and lang (..., G). Raises ValueError for unknown categories."""
         if self.obs_encoding == "raw":
             return self.input_projection(torch.cat([obs, lang], -1))
+        categories = obs[..., : self._num_categorical]
+        if not ((categories >= 0) & (categories < self._edges.diff())).all():
+            raise ValueError("an observation has a category that Minigrid does not have")
         if not obs.is_cpu:
             return self.input_projection(self._encode(obs, lang))
         rows = obs.reshape(-1, obs.shape[-1]), lang.reshape(-1, lang.shape[-1])
@@ -434,9 +441,9 @@ class RecurrentPolicy(nn.Module):
 
     def _encode(self, obs: Tensor, lang: Tensor) -> Tensor:
         """obs (..., I) and lang (..., G) as inputs (..., K + G) of the projection; see `policy_kernels.obs_edges`."""
-        *starts, num_columns = self._edges.tolist()
-        columns, others = obs[..., : len(starts)].long() + self._edges[:-1], obs[..., len(starts) :]
-        one_hot = obs.new_zeros(*obs.shape[:-1], num_columns).scatter_(-1, columns, 1.0)
+        categories, others = obs.tensor_split([self._num_categorical], -1)
+        columns = categories.long() + self._edges[:-1]
+        one_hot = obs.new_zeros(*obs.shape[:-1], self._num_columns).scatter_(-1, columns, 1.0)
         return torch.cat([one_hot, others, lang], -1)
 
     def _recur(self, x: Tensor, hidden: Tensor, keep: Tensor | None, packed) -> tuple[Tensor, list[Tensor], Tensor]:
@@ -648,17 +655,18 @@ def build_policy(config: Mapping) -> RecurrentPolicy:
 
     Raises InputError where a key that the architecture needs is missing.
     """
+    config = BEFORE | config
     try:
         shared = {key: config[key] for key in ("input_dim", "lang_dim", "intermediate_dim")}
         shared["num_actions"] = int(config["num_actions"])
-        shared["obs_encoding"] = config.get("obs_encoding", "raw")
+        shared["obs_encoding"] = config["obs_encoding"]
         if config.get("policy", "mop") == "gru":
             return GRUPolicy(gru_hidden_size=config["gru_hidden_size"], **shared)
-        rate = config.get("expert_dropout", 0.0)
+        rate = config["expert_dropout"]
         return MixtureOfExpertsPolicy(
             expert_hidden_sizes=config["expert_hidden_sizes"],
             router_hidden_size=config["router_hidden_size"],
-            residual=config.get("residual", False),
+            residual=config["residual"],
             dropout=ExpertDropout(rate, config["expert_dropout_below"]) if rate > 0 else None,
             **shared,
         )

@@ -143,8 +143,9 @@ _PHASE_EVENTS = ("t_pick", "t_opened", "t_drop")  # each begins the next phase, 
 
 
 def key_phases(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
-    """The phase of each step (S,) int64, index into PHASES: the last event that has happened tells it.
+    """The phase of each step (S,) int64, index into PHASES: the furthest whose event has happened.
 
+    For tasks in which a key is fetched, a door unlocked and the key put down, such as UnlockPickup.
     episodes: with `t_pick`, `t_opened`, `t_drop`, actions taken when the event was first true, None where it never was.
     Raises InputError if steps or episodes lack what is needed.
     """
@@ -370,6 +371,8 @@ def plot_lpc_by_phase(
     Phases that no step is in are left out. Raises InputError as `key_phases`, or if the steps have no LPC.
     """
     phase = key_phases(steps, episodes)
+    if not len(phase):
+        raise InputError("there are no steps: the routing data is empty")
     present = [number for number in range(len(PHASES)) if (phase == number).any()]
     averaged = [aggregate_routing_by_position(steps, phase == number) for number in present]
     if any(part.lpc is None or not np.isfinite(part.lpc).any() for part in averaged):
@@ -384,7 +387,7 @@ def plot_lpc_by_phase(
     axes = figure.subplots(1, len(present), squeeze=False)[0]
     for ax, number, part in zip(axes, present, averaged, strict=True):
         render_lpc_heatmap(ax, part, grid_info, low, high)
-        mean = np.mean(np.asarray(steps.lpc)[phase == number])
+        mean = np.nanmean(np.asarray(steps.lpc)[phase == number])
         ax.set_title(f"{PHASES[number]}\nmean {mean:.0f}, {_counted(part.num_steps, 'step')}", fontsize="medium")
     for ax in axes[1:]:
         ax.set_ylabel("")
@@ -425,7 +428,7 @@ def plot_success_against_lpc(table: pd.DataFrame, color_by: str, color_label: st
 _CURVES = {  # title of a panel: the columns of the log that it shows; one that ends in "_" stands for all layers' ones
     "loss": ("loss", "cross_entropy"),
     "accuracy": ("accuracy",),
-    "recent success rate": ("success_rate",),
+    "recent success rate": ("success_rate", "bot_share"),
     "path ratio": ("path_ratio",),
     "LPC": ("lpc",),
     "router entropy (nats)": ("router_entropy_",),

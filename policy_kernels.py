@@ -376,12 +376,14 @@ def obs_edges(obs_encoding: str) -> np.ndarray:
 
     "raw": none of them, [0]; "one_hot": all those of the image. The other numbers are inputs as they are, behind them.
     """
-    return np.zeros(1, np.int64) if obs_encoding == "raw" else one_hot_edges()
+    return {"raw": np.zeros(1, np.int64), "one_hot": one_hot_edges()}[obs_encoding]
 
 
 def encoded_dim(input_dim: int, obs_encoding: str) -> int:
     """Inputs that an observation of `input_dim` numbers becomes."""
     edges = obs_edges(obs_encoding)
+    if input_dim < len(edges) - 1:
+        raise ValueError(f"observations of {input_dim} numbers have no image of {len(edges) - 1} integers to encode")
     return int(edges[-1]) + input_dim - (len(edges) - 1)
 
 
@@ -530,7 +532,8 @@ class CompiledPolicy:
     def step(self, obs: np.ndarray, lang: np.ndarray, hidden: np.ndarray):
         """One step of N samples, each independent of the others and of N, bit for bit.
 
-        obs (N, I), lang (N, G), hidden (N, S) of the weights' dtype. Returns logits (N, A), a list over L of router
+        obs (N, I), in a one-hot encoding with categories that Minigrid has: they are not checked; lang (N, G), hidden
+        (N, S) of the weights' dtype. Returns logits (N, A), a list over L of router
         weights (N, E_l), which are columns of one array, and the new hidden (N, S).
         """
         dtype, num_samples = self.weights.dtype, len(obs)

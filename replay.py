@@ -14,18 +14,18 @@ from torch import Tensor
 from rollout import Unroll
 
 
-class Lesson(NamedTuple):
+class Batch(NamedTuple):
     """What one optimiser step learns from."""
 
-    obs: Tensor  # (T, N, O) float32
-    label: Tensor  # (T, N) int64, NO_LABEL where the teacher is silent
+    obs: Tensor  # (T, N, O) float32, or integers of fewer bits
+    label: Tensor  # (T, N) integers, NO_LABEL where the teacher is silent
     keep: Tensor  # (T, N) bool: False where an episode begins
-    mission: Tensor  # (T, N) int64, index into `missions`
+    mission: Tensor  # (T, N) integers, index into `missions`
     first_hidden: Tensor  # (N, S) float32, the student's memory when it acted
     missions: list[str]
 
     @classmethod
-    def of(cls, unroll: Unroll, first_hidden: Tensor) -> "Lesson":
+    def of(cls, unroll: Unroll, first_hidden: Tensor) -> "Batch":
         """A view of the unroll's arrays, which the next unroll overwrites."""
         arrays = (unroll.steps.obs, unroll.steps.label, unroll.keep, unroll.mission)
         return cls(*map(torch.from_numpy, arrays), first_hidden, unroll.missions)
@@ -37,34 +37,33 @@ _KEPT_AS |= {"first_hidden": torch.float32}
 
 
 class Replay:
-    """The last `size` lessons."""
+    """The last `size` batches."""
 
     def __init__(self, size: int):
-        self._lessons: deque[Lesson] = deque(maxlen=size)
+        self._batches: deque[Batch] = deque(maxlen=size)
 
     def __len__(self) -> int:
-        return len(self._lessons)
+        return len(self._batches)
 
-    def add(self, lesson: Lesson) -> None:
-        """Keep a copy; the oldest lesson goes when there are too many."""
-        kept = {name: getattr(lesson, name).to("cpu", dtype, copy=True) for name, dtype in _KEPT_AS.items()}
-        self._lessons.append(Lesson(**kept, missions=list(lesson.missions)))
+    def add(self, batch: Batch) -> None:
+        """Keep a copy; the oldest batch goes when there are too many."""
+        kept = {name: getattr(batch, name).to("cpu", dtype, copy=True) for name, dtype in _KEPT_AS.items()}
+        self._batches.append(Batch(**kept, missions=list(batch.missions)))
 
-    def sample(self, rng: np.random.Generator) -> Lesson:
-        """One of the lessons, each as likely; its arrays in the types of a new one."""
-        kept = self._lessons[int(rng.integers(len(self._lessons)))]
-        return kept._replace(obs=kept.obs.float(), label=kept.label.long(), mission=kept.mission.long())
+    def sample(self, rng: np.random.Generator) -> Batch:
+        """One of the batches, each as likely, in the small types that it is kept in."""
+        return self._batches[int(rng.integers(len(self._batches)))]
 
     def state(self) -> dict:
-        """All lessons, oldest first, as tensors (K, ...) and texts."""
-        if not self._lessons:
+        """All batches, oldest first, as tensors (K, ...) and texts."""
+        if not self._batches:
             return {}
-        stacked = {name: torch.stack([getattr(lesson, name) for lesson in self._lessons]) for name in _KEPT_AS}
-        return stacked | {"missions": [list(lesson.missions) for lesson in self._lessons]}
+        stacked = {name: torch.stack([getattr(batch, name) for batch in self._batches]) for name in _KEPT_AS}
+        return stacked | {"missions": [list(batch.missions) for batch in self._batches]}
 
     def load_state(self, state: dict) -> None:
         """Take over what `state()` returned."""
-        self._lessons.clear()
+        self._batches.clear()
         for *tensors, missions in zip(*(state[name] for name in (*_KEPT_AS, "missions")), strict=True) if state else ():
             kept = {name: tensor.clone() for name, tensor in zip(_KEPT_AS, tensors, strict=True)}
-            self._lessons.append(Lesson(**kept, missions=list(missions)))
+            self._batches.append(Batch(**kept, missions=list(missions)))

@@ -1,4 +1,4 @@
-"""The student acts: unrolls of its own actions in its worlds, here or in worker processes that hold its weights.
+"""The student acts, or the bot in its place, in the student's worlds, here or in worker processes with its weights.
 
 A whole unroll is one command to a worker, not one for each step: nothing waits for the slowest world but at its end.
 Axis letters: T steps of an unroll, N environments, O numbers of an observation, S hidden units, P weights.
@@ -34,7 +34,7 @@ class Unroll:
 
 
 class Rollouts(BabyAIVectorEnv):
-    """A vector environment with a student, who acts in it without anybody's help.
+    """A vector environment with a student, who acts in it by itself.
 
     `student` (CompiledPolicy) has the weights, `hidden` (N, S) float32 the state of its memory, and `bot_acts` (T, N)
     bool says at which steps of an unroll the bot's label is taken instead of the student's action, where there is one;

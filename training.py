@@ -70,12 +70,19 @@ def _train_claimed(config: dict, given: set[str], key: runs.RunKey, folder: Path
         if saved["update"] > config["num_updates"]:
             raise InputError(f"{folder} is at update {saved['update']}, past --num_updates {config['num_updates']}")
         final_path = key.checkpoint(config["checkpoint_dir"])
+        scheduled = config.get("scheduled_updates", config["num_updates"])
+        if config["lr_decay"] and config["num_updates"] > scheduled:
+            raise InputError(
+                f"the learning rate of the run in {folder} falls to 0 at update {scheduled}; to train on to "
+                f"{config['num_updates']}, train anew with --overwrite, or another --trial"
+            )
         if saved["update"] == config["num_updates"] and final_path.exists():
             print(f"{key.label} is trained already: {final_path} (more: --resume --num_updates N)")
             return final_path
     device = use_device(config["device"])
     if saved is None:
         config = config | {"seed": key.trial if key.seed is None else key.seed}
+        config["scheduled_updates"] = config["num_updates"]
         check_teachable(config["task_id"], config["seed"])
     encoder = load_encoder(config["lang_encoder"], location)
     encoder.check_fingerprint(config.get("encoder_fingerprint"))
@@ -226,10 +233,12 @@ def _collapse(run: ImitationRun, measures: dict[str, float]) -> str | None:
     shares = [value for name, value in measures.items() if name.startswith("skip_share_")]
     if len(shares) < len(run.policy.expert_hidden_sizes) or min(shares) < COLLAPSED_SHARE:
         return None
-    remedy = "--residual or a larger --lr" + (", or a smaller --lpc_alpha" if run.config["lpc_alpha"] else "")
+    config = run.config
+    remedies = ["--residual"] * (not config["residual"]) + ["a larger --lr", "--replay"]
+    remedies += ["a smaller --lpc_alpha"] * (config["lpc_alpha"] > 0)
     return (
         f"the routing has collapsed: every layer gives {min(shares):.1%} or more to its skip experts (mean LPC "
-        f"{measures['lpc']:.0f}); it may come back, and {remedy} can prevent it"
+        f"{measures['lpc']:.0f}); it may come back; {' or '.join(remedies)} can prevent it"
     )
 
 

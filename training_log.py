@@ -44,6 +44,8 @@ class TrainingLog:
 
     def add(self, measures: dict[str, float]) -> None:
         """Measures of one update."""
+        if self._sums.keys() != measures.keys():  # the row was begun by a version with other measures
+            self._sums, self._count = {}, 0
         self._count += 1
         for name, value in measures.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -77,9 +79,10 @@ class TrainingLog:
 
 def bar_text(row: dict[str, float]) -> str:
     """The latest row beside the progress bar."""
+    bot = f" bot {row['bot_share']:.0%}" if row["bot_share"] > 0 else ""
     return (
         f"{row['steps_per_s']:.0f} steps/s loss {row['loss']:.3f} acc {row['accuracy']:.1%} "
-        f"success {row['success_rate']:.0%} path {row['path_ratio']:.2f} lpc {row['lpc']:.0f}"
+        f"success {row['success_rate']:.0%} path {row['path_ratio']:.2f} lpc {row['lpc']:.0f}{bot}"
     )
 
 

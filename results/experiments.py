@@ -7,7 +7,7 @@
     python results/experiments.py settings --jobs 0      trains nothing more: evaluates what is there
 
 Each training is one `train_mop.py` or `train.py` command; its checkpoint and log stay under results/runs/ (not in git).
-Kill it at any time: the same command goes on. Success is measured in 1,000 fixed worlds that training never sees.
+Ctrl-C at any time: the same command goes on. Success is measured in 1,000 fixed worlds that training never sees.
 Writes results/<experiment>.csv, a row for each training, results/<experiment>_curves.csv, its learning curve, and
 results/<experiment>.md, the table that the documentation shows; and pictures.
 """
@@ -26,13 +26,14 @@ import pandas as pd
 from tqdm import tqdm
 
 import runs
-from configuration import Parser, check_flags, integer
+from configuration import RUNTIME_KEYS, Parser, check_flags, integer, parse_config
 from errors import InputError, run_script
 
 RESULTS = Path(__file__).resolve().parent
 ROOT = RESULTS.parent
 RUNS = RESULTS / "runs"
 SEEDS = (0, 1, 2)
+OF_THE_MACHINE = set(RUNTIME_KEYS) - {"num_updates"}
 ENDINGS = (".csv", "_curves.csv", ".md")
 CURVE_ROWS = 25  # of a learning curve that are kept
 
@@ -171,7 +172,10 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
         name = "_".join(map(str, (training.experiment, training.task_id, training.trial, training.seed)))
         with open(logs / f"{name}.txt", "w") as log:
             command = [sys.executable, *training.command[1:]]
-            return subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode == 0
+            is_good = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode == 0
+        if is_good:  # nobody goes on from here, and with its replay a state takes some 80 MB
+            (training.folder / "training_state.pt").unlink()
+        return is_good
 
     failed = []
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(missing), unit="training") as bar:
@@ -183,12 +187,24 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
         raise InputError(f"{len(failed)} trainings failed, see {logs}: {'; '.join(failed)}")
 
 
+def check_commands(trainings: list[Training]) -> None:
+    """Raises InputError where a finished training is not what its command says: settings or defaults have changed."""
+    for training in (training for training in trainings if training.is_finished):
+        recorded = runs.load_checkpoint(training.folder / "checkpoint_final.pt")["config"]
+        wanted, _ = parse_config("", training.command[2:])
+        wrong = [name for name in wanted if name not in OF_THE_MACHINE and recorded.get(name) != wanted[name]]
+        if wrong:
+            raise InputError(f"{training.folder} was trained with other {', '.join(wrong)}; move it away")
+
+
 def evaluate(experiment: str) -> pd.DataFrame:
     """The results table of an experiment's finished trainings, made by batch_eval.py."""
     folder = RUNS / experiment
     where = ("--checkpoint_dir", folder, "--cache_dir", folder / "evaluation", "--results_path", folder / "table.csv")
     routing = () if experiment == "alpha" else ("--skip_routing",)
-    subprocess.run([sys.executable, "batch_eval.py", *where, "--final_only", *routing], cwd=ROOT, check=True)
+    done = subprocess.run([sys.executable, "batch_eval.py", *where, "--final_only", *routing], cwd=ROOT)
+    if done.returncode != 0:
+        raise InputError("batch_eval.py could not evaluate everything; it says why above")
     return pd.read_csv(folder / "table.csv")
 
 
@@ -325,6 +341,7 @@ def main() -> int:
         train_missing(trainings, args.jobs)
     if not any(training.is_finished for training in trainings):
         raise InputError("no training is finished; give --jobs 1 or more")
+    check_commands(trainings)
     table = write_tables(args.experiment, trainings, evaluate(args.experiment))
     if args.experiment == "tasks":
         write_zoo(trainings)

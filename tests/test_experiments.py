@@ -1,6 +1,7 @@
 """The experiments of results/: their commands, and a tiny one from training to table and zoo."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import experiments
@@ -86,7 +87,13 @@ def test_from_training_to_table_and_zoo(tiny, tmp_path, monkeypatch, capsys):
     before = (tmp_path / "tasks.csv").read_bytes()
     assert call(monkeypatch, "tasks") == 0  # nothing is trained again
     assert (tmp_path / "tasks.csv").read_bytes() == before
-    assert call(monkeypatch, "tasks", "--dry_run") == 0 and "train" not in capsys.readouterr().out.splitlines()[-1][:6]
+    capsys.readouterr()
+    assert call(monkeypatch, "tasks", "--dry_run") == 0 and capsys.readouterr().out.strip() == ""
+    assert not list((tmp_path / "runs").rglob("training_state.pt"))
+    changed = [replace(training, flags=TINY | {"lr": 0.5}) for training in tiny]
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {"tasks": lambda: iter(changed)})
+    with pytest.raises(InputError, match="was trained with other lr;"):
+        call(monkeypatch, "tasks")
 
 
 def test_a_failed_training_is_named(tiny, monkeypatch):

@@ -16,12 +16,12 @@ import babyai_env
 import runs
 import training
 from babyai_env import NO_LABEL, BabyAIVectorEnv, Slots, training_seed
-from configuration import parse_config
+from configuration import BEFORE, parse_config
 from devices import use_device
 from errors import InputError
 from imitation import ImitationRun, imitation_loss, stream_seed
 from mission_encoder import load_encoder
-from replay import Lesson
+from replay import Batch
 from teacher import FAILURE_KINDS, TeacherFailure
 from training_log import TrainingLog
 
@@ -35,7 +35,7 @@ GOLDEN_LOSSES = [1.978917, 1.934775, 1.986210, 1.911059, 1.906685, 1.845729, 1.7
 # Every setting that draws random numbers or keeps something from one update to the next.
 EVERYTHING = {
     "replay": 2, "replay_size": 2, "teacher_mix": 1.0, "lr_decay": True, "obs_encoding": "one_hot",
-    "expert_dropout": 0.5, "expert_dropout_below": 0.9,
+    "expert_dropout": 0.5, "expert_dropout_below": 0.9, "num_updates": 20,
 }  # fmt: skip
 
 
@@ -279,7 +279,7 @@ def test_replay_is_further_steps_on_earlier_unrolls(make_run):
             which = int(rng.integers(len(earlier)))
             chosen.add((update, which))
             other._fit(earlier[which])
-        earlier = [*earlier, deepcopy(Lesson.of(unroll, first_hidden))][-2:]
+        earlier = [*earlier, deepcopy(Batch.of(unroll, first_hidden))][-2:]
         assert torch.equal(weights(replaying), weights(other))
         assert len(replaying.replay) == min(update + 1, 2)
     assert len(chosen) > 6  # both were chosen in some updates
@@ -442,6 +442,44 @@ def test_a_state_of_another_size_is_refused(make_run):
     run = make_run()
     with pytest.raises(InputError, match="4 environments"):
         make_run(num_envs=3).load_state(run.state())
+
+
+def test_schedules_end_and_are_kept_by_a_longer_run(make_run):
+    run = make_run(lr_decay=True, teacher_mix=0.5, num_updates=4, lr=0.01)
+    seen = [run.step_update() for _ in range(6)]  # two more than planned
+    assert [m["bot_share"] for m in seen] == [1.0, 0.5, 0.0, 0.0, 0.0, 0.0]
+    assert [m["lr"] for m in seen] == pytest.approx([0.01, 0.0075, 0.005, 0.0025, 0.0, 0.0])
+    longer = make_run(teacher_mix=0.5, num_updates=8)
+    longer.update = 3
+    assert longer.bot_share == 0.25
+    longer.config["scheduled_updates"] = 4
+    assert longer.bot_share == 0.0
+
+
+def test_a_state_of_an_earlier_version_goes_on_as_it_was(tmp_path):
+    """Without the keys of later settings in its config, without a replay, with a row of fewer measures begun."""
+    argv = [*TINY_FLAGS, "--checkpoint_dir", str(tmp_path / "whole"), "--log_interval", "3"]
+    config, given = parse_config("a test", argv)
+    whole = training.train(config | {"policy": "mop"}, given)
+    part = [*argv, "--num_updates", "4"]
+    part[part.index("--checkpoint_dir") + 1] = str(tmp_path / "part")
+    config, given = parse_config("a test", part)
+    final = training.train(config | {"policy": "mop"}, given)
+    path = final.parent / "training_state.pt"
+    state = runs.load_training_state(path)
+    for name in (*BEFORE, "scheduled_updates"):
+        assert state["config"].pop(name) is not None
+    state.pop("replay")
+    state["unfinished_row"] = {"loss": 1.0, "count": 1}
+    runs.save_training_state(path, state)
+    final.unlink()
+    words = ["--resume", "--num_updates", "6", "--checkpoint_dir", str(tmp_path / "part"), "--log_interval", "3"]
+    config, given = parse_config("a test", ["--task_id", config["task_id"], *words])
+    resumed = training.train(config | {"policy": "mop"}, given)
+    ours, theirs = (runs.load_checkpoint(p)["policy_state_dict"] for p in (resumed, whole))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    logs = [pd.read_csv(p.parent / "training_log.csv").iloc[-1] for p in (resumed, whole)]
+    assert logs[0]["lr"] == logs[1]["lr"] == config["lr"]
 
 
 # --- seeds and workers ----------------------------------------------------------------------------------------------
@@ -651,8 +689,9 @@ def test_the_log_keeps_its_own_rows_only(make_run, tmp_path):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_run_on_a_gpu_learns_as_on_the_cpu_and_resumes_exactly(make_run):
-    on_cpu, on_gpu = make_run(), ImitationRun(tiny_config(), ENCODER, use_device("cuda"))
+@pytest.mark.parametrize("settings", [{}, EVERYTHING | {"expert_dropout": 0.0}], ids=["plain", "everything"])
+def test_a_run_on_a_gpu_learns_as_on_the_cpu_and_resumes_exactly(make_run, settings):
+    on_cpu, on_gpu = make_run(**settings), ImitationRun(tiny_config(**settings), ENCODER, use_device("cuda"))
     for _ in range(3):
         assert on_gpu.step_update()["loss"] == pytest.approx(on_cpu.step_update()["loss"], rel=1e-3)
     fork = on_gpu.copy()

@@ -252,6 +252,42 @@ def test_dropped_experts_learn_nothing_and_evaluation_drops_none():
     assert torch.equal(own, other)
 
 
+def test_experts_dropped_here_and_there_are_left_out_of_the_sum():
+    """Against the plain modules with the same experts missing; gradients too."""
+    torch.manual_seed(0)
+    shapes = {"input_dim": 10, "lang_dim": 4, "intermediate_dim": 12, "router_hidden_size": 9}
+    settings = {"expert_hidden_sizes": [0, 6, 5], "residual": True, "dropout": ExpertDropout(0.8, 2.0)}
+    (layer,) = MixtureOfExpertsPolicy(**shapes, **settings).moe_layers
+    x, hidden = torch.randn(4, 5, 12), torch.zeros(5, 9 + 6 + 5)
+    torch.manual_seed(1)
+    own, weights, _ = layer(x, hidden)
+    torch.manual_seed(1)
+    used = layer.dropout(weights)
+    mix, _ = layer.router(x, torch.zeros(1, 5, 9))
+    torch.testing.assert_close(weights, mix)
+    outputs = [expert(x, torch.zeros(1, 5, max(1, expert.hidden_size)))[0] for expert in layer.experts]
+    kept = (used > 0).float()
+    assert 0.1 < kept.mean() < 0.9
+    plain = layer.norm(x + sum(mix[..., [e]] * kept[..., [e]] * output for e, output in enumerate(outputs)))
+    torch.testing.assert_close(own, plain, rtol=1e-5, atol=1e-5)
+    grads = [torch.autograd.grad(y.square().sum(), list(layer.parameters()), retain_graph=True) for y in (own, plain)]
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_an_unknown_category_or_encoding_is_refused():
+    policy = MixtureOfExpertsPolicy(obs_encoding="one_hot")
+    for value in (-1.0, 11.0, 1e8, float("nan")):
+        obs = torch.zeros(2, 152)
+        obs[1, 0] = value
+        with pytest.raises(ValueError, match="category"):
+            policy(obs, torch.zeros(2, 32), policy.initial_hidden(2))
+    with pytest.raises(KeyError, match="onehot"):
+        MixtureOfExpertsPolicy(obs_encoding="onehot")
+    with pytest.raises(ValueError, match="147 integers"):
+        GRUPolicy(input_dim=10, obs_encoding="one_hot")
+
+
 def test_one_hot_inputs_begin_on_the_scale_of_raw_ones():
     """As many inputs differ from zero at once as an observation has numbers, so that the weights have their scale."""
     torch.manual_seed(0)

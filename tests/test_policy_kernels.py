@@ -181,6 +181,19 @@ def test_gradients():
     assert checked == 4
 
 
+def test_other_devices_project_one_hot_observations_the_same():
+    """Their way, through ones and zeros, taken on the CPU."""
+    policy = make("one-hot", torch.float64)
+    obs, lang, *_ = inputs(policy, 5, 3, torch.float64)
+    results = []
+    for project in (policy._project, lambda *given: policy.input_projection(policy._encode(*given))):
+        given = [tensor.clone().requires_grad_() for tensor in (obs, lang)]
+        x = project(*given)
+        results.append([x, *torch.autograd.grad(x.square().sum(), [*given, *policy.input_projection.parameters()])])
+    for own, other in zip(*results, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-10)
+
+
 def compiled_layer(layer, x, hidden, keep):
     states = _compiled_grus(layer._grus, x, hidden, keep)
     return *layer._compiled_mix(x, states), states

@@ -21,6 +21,16 @@ from runs import load_checkpoint, load_training_state
 LIMIT_S = 60.0  # of every wait
 TOTAL = 48  # updates of the run that is cut off; flags given twice: the last one counts
 FLAGS = (*TINY_FLAGS, "--num_updates", TOTAL, "--checkpoint_interval", 4, "--log_interval", 5)
+FLAGS += (
+    "--replay",
+    2,
+    "--replay_size",
+    5,
+    "--teacher_mix",
+    0.7,
+    "--obs_encoding",
+    "one_hot",
+)  # what a state must hold
 DOCUMENTED = {
     *("task_id", "trial", "input_dim", "intermediate_dim", "expert_hidden_sizes", "router_hidden_size", "num_actions"),
     *("lang_dim", "lr", "lpc_alpha", "num_updates", "unroll_len", "max_steps"),
