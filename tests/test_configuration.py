@@ -20,7 +20,7 @@ def test_defaults_are_the_documented_ones():
         "expert_hidden_sizes": [[0, 16, 32]] * 3, "router_hidden_size": 64, "input_dim": 152, "lpc_alpha": 0.0,
         "trial": 0, "lang_encoder": "auto", "lpc_eps": 1e-2, "num_actions": 7,
     }  # fmt: skip
-    expected |= {  # found by measurement: docs/settings_study.md
+    expected |= {  # found by measurement: results/experiments.py
         "obs_encoding": "one_hot", "residual": True, "replay": 8, "teacher_mix": 0.5, "lr_decay": False,
     }  # fmt: skip
     config = config_of()
