@@ -4,6 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
+import experiments
+
 import batch_eval
 import eval_mop
 from configuration import check_recorded, parse_config
@@ -16,7 +18,7 @@ def commands() -> list[list[str]]:
     """The words of every `python SCRIPT.py ...` line in the README's shell blocks, loop variables filled in."""
     blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     lines = [line.strip().replace("$s", "0") for block in blocks for line in block.splitlines()]
-    return [shlex.split(line, comments=True)[1:] for line in lines if re.match(r"python \w+\.py", line)]
+    return [shlex.split(line, comments=True)[1:] for line in lines if re.match(r"python [\w/]+\.py", line)]
 
 
 def test_every_command_is_understood_by_its_script():
@@ -25,10 +27,13 @@ def test_every_command_is_understood_by_its_script():
         if script in ("train.py", "train_mop.py"):
             config, given = parse_config("", flags)
             assert check_recorded(config, script)["task_id"].startswith("BabyAI-") and len(given) <= len(flags)
+        elif script == "results/experiments.py":
+            assert flags[0] in experiments.EXPERIMENTS and set(flags[1:]) <= {"--dry_run", "--jobs", "2"}
         else:
             {"batch_eval.py": batch_eval, "eval_mop.py": eval_mop}[script].parser().parse_args(flags)
         checked.append(script)
-    assert len(checked) >= 15 and set(checked) == {"train.py", "train_mop.py", "batch_eval.py", "eval_mop.py"}
+    scripts = {"train.py", "train_mop.py", "batch_eval.py", "eval_mop.py", "results/experiments.py"}
+    assert len(checked) >= 15 and set(checked) == scripts
 
 
 def test_make_targets_and_the_plain_commands_agree():
