@@ -9,6 +9,7 @@ import math
 import zlib
 from collections import deque
 from copy import deepcopy
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -51,6 +52,17 @@ def imitation_loss(
     if normalize:
         denominator = (cross_entropy.detach() if detach else cross_entropy) + eps
     return cross_entropy + alpha * lpc.mean() / denominator, cross_entropy
+
+
+class _Step(NamedTuple):
+    """What an optimiser step saw, of which the measures of an update are made; replayed steps need none."""
+
+    loss: Tensor
+    cross_entropy: Tensor
+    lpc: Tensor  # (T, N)
+    grad_norm: Tensor
+    logits: Tensor  # (T, N, A)
+    routing: list[Tensor]  # L of (T, N, E_l)
 
 
 class ImitationRun:
@@ -108,18 +120,18 @@ class ImitationRun:
         batch = Batch.of(unroll, first_hidden)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(stream_seed(self.config["seed"], f"dropout {self.update}"))
-            measures = self._fit(batch)
+            step = self._fit(batch)
             rng = self._rng("replay")
             for _ in range(self.config["replay"] if len(self.replay) > 0 else 0):
                 self._fit(self.replay.sample(rng))
         if self.config["replay"] > 0:
             self.replay.add(batch)
-        measures |= {"bot_share": self.bot_share, "lr": self.lr}
+        measures = self._measures(step, batch.label) | {"bot_share": self.bot_share, "lr": self.lr}
         self.update += 1
         return measures
 
-    def _fit(self, batch: Batch) -> dict[str, float]:
-        """One Adam step. Returns measures of the policy before it."""
+    def _fit(self, batch: Batch) -> "_Step":
+        """One Adam step. Returns what the policy did before it."""
         obs, labels, keep, mission, first_hidden = (tensor.to(self.device) for tensor in batch[:-1])
         obs, labels, mission = obs.float(), labels.long(), mission.long()
         lang = self.lang_proj(self.encoder.embed(batch.missions).to(self.device))[mission]
@@ -137,14 +149,18 @@ class ImitationRun:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         self.optimizer.step()
-        is_correct = (logits.argmax(-1) == labels)[labels != NO_LABEL]
+        return _Step(loss, cross_entropy, lpc, grad_norm, logits, routing)
+
+    def _measures(self, step: "_Step", labels: Tensor) -> dict[str, float]:
+        labels = labels.to(self.device)
+        is_correct = (step.logits.argmax(-1) == labels)[labels != NO_LABEL]
         return {
-            "loss": loss.item(),
-            "cross_entropy": cross_entropy.item(),
+            "loss": step.loss.item(),
+            "cross_entropy": step.cross_entropy.item(),
             "accuracy": is_correct.float().mean().item(),
-            "lpc": lpc.mean().item(),
-            "grad_norm": grad_norm.item(),
-            **routing_measures(routing, self.policy.expert_hidden_sizes),
+            "lpc": step.lpc.mean().item(),
+            "grad_norm": step.grad_norm.item(),
+            **routing_measures(step.routing, self.policy.expert_hidden_sizes),
         }
 
     def _rng(self, name: str) -> np.random.Generator:

@@ -377,11 +377,14 @@ class MoELayer(nn.Module):
 
     def forward(self, x: Tensor, hidden: Tensor, keep: Tensor | None = None, packed: PackedLayer | None = None):
         """x (T, N, D), hidden (N, H), keep (T, N) -> output (T, N, D), weights (T, N, E), hidden states (T, N, H)."""
-        drops = self.training and self.dropout is not None
-        p = None if x.is_cpu and not drops else packed or self.pack()
+        p = None if x.is_cpu and not self._drops else packed or self.pack()
         states = _compiled_grus(self._grus, x, hidden, keep) if x.is_cpu else self._scan(p, x, hidden, keep)
         y, weights = self._compiled_mix(x, states) if p is None else self._mix(p, x, states)
         return (self.norm(x + y) if hasattr(self, "norm") else y), weights, states
+
+    @property
+    def _drops(self) -> bool:
+        return self.training and self.dropout is not None
 
     def _compiled_mix(self, x: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         fc, rows = self.router.fc, (states.flatten(0, 1), x.flatten(0, 1))
@@ -394,7 +397,7 @@ class MoELayer(nn.Module):
     def _mix(self, p: PackedLayer, x: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         router_state, expert_state = states.split([p.router_weight.shape[1], p.spread.shape[1]], -1)
         weights = F.linear(router_state, p.router_weight, p.router_bias).softmax(-1)
-        used = self.dropout(weights) if self.training and self.dropout is not None else weights
+        used = self.dropout(weights) if self._drops else weights
         y = F.linear(torch.cat([expert_state * (used @ p.spread), used], -1), p.projection)
         return (y if p.is_skip is None else torch.addcmul(y, x, used @ p.is_skip)), weights
 

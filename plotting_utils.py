@@ -393,7 +393,7 @@ def plot_lpc_by_phase(
         ax.set_ylabel("")
     figure.colorbar(ScalarMappable(Normalize(low, high), LPC_CMAP), ax=axes, label="mean LPC", shrink=0.9)
     if title:
-        figure.suptitle(title, fontsize="large")
+        figure.suptitle(_wrapped(title, len(present) * width), fontsize="large")
     return figure
 
 
@@ -418,9 +418,7 @@ def plot_success_against_lpc(table: pd.DataFrame, color_by: str, color_label: st
         label = f"{value:g}" if isinstance(value, float) else str(value)
         ax.errorbar(rows["mean_lpc"], success, yerr=np.abs(bounds - success), label=label, **style)
     ax.set(xlabel="mean LPC of a step", ylabel="success, %")
-    ax.grid(color="#dddddd", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+    _open_frame(ax)
     ax.legend(title=color_label or color_by, frameon=False, loc="best")
     return figure
 
@@ -500,6 +498,11 @@ def _render_curve(ax: Axes, env_steps: np.ndarray, lines: dict[str, np.ndarray])
     ax.set_xlim(0, last * 1.03 if last > 0 else 1)
     ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    _open_frame(ax)
+
+
+def _open_frame(ax: Axes) -> None:
+    """A pale grid behind the data, and no frame above and to the right of it."""
     ax.grid(color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)

@@ -532,9 +532,9 @@ class CompiledPolicy:
     def step(self, obs: np.ndarray, lang: np.ndarray, hidden: np.ndarray):
         """One step of N samples, each independent of the others and of N, bit for bit.
 
-        obs (N, I), in a one-hot encoding with categories that Minigrid has: they are not checked; lang (N, G), hidden
-        (N, S) of the weights' dtype. Returns logits (N, A), a list over L of router
-        weights (N, E_l), which are columns of one array, and the new hidden (N, S).
+        obs (N, I), lang (N, G), hidden (N, S) of the weights' dtype; with one-hot encoding the categories in obs must
+        be Minigrid's, which is not checked. Returns logits (N, A), a list over L of router weights (N, E_l), which are
+        columns of one array, and the new hidden (N, S).
         """
         dtype, num_samples = self.weights.dtype, len(obs)
         obs, lang, hidden = (np.require(a, dtype, "CAW") for a in (obs, lang, hidden))

@@ -51,9 +51,14 @@ class Training:
     policy: str = "mop"
 
     @property
+    def key(self) -> runs.RunKey:
+        """What names its files."""
+        return runs.RunKey(self.task_id, self.trial, self.seed)
+
+    @property
     def folder(self) -> Path:
         """Where it leaves its files."""
-        return runs.RunKey(self.task_id, self.trial, self.seed).folder(RUNS / self.experiment)
+        return self.key.folder(RUNS / self.experiment)
 
     @property
     def command(self) -> list[str]:
@@ -98,7 +103,6 @@ SETTINGS = {  # "bare": none of the changes, which is where collapse was seen fi
         "grad_clip": 0.0,
     },
     "expert dropout": {"expert_dropout": 0.3, "expert_dropout_below": 0.1},
-    "replay 16": {"replay": 16},
     "replay_size 1000": {"replay_size": 1000},  # the whole training
 }  # fmt: skip
 
@@ -124,11 +128,11 @@ TASKS = {  # updates of 512 environment steps
     "BabyAI-OpenTwoDoors-v0": 400,
     "BabyAI-KeyCorridorS3R1-v0": 400,
     "BabyAI-GoToDoor-v0": 500,
-    "BabyAI-GoToObjMazeS4-v0": 500,
     "BabyAI-GoToRedBallGrey-v0": 600,
     "BabyAI-BlockedUnlockPickup-v0": 600,
     "BabyAI-KeyCorridorS3R2-v0": 600,
     "BabyAI-GoToRedBall-v0": 800,
+    "BabyAI-GoToObjMazeS4-v0": 1000,
     "BabyAI-KeyCorridorS3R3-v0": 1200,
     "BabyAI-GoToLocal-v0": 2000,
     "BabyAI-PickupLoc-v0": 2000,
@@ -189,7 +193,7 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
 
 def check_commands(trainings: list[Training]) -> None:
     """Raises InputError where a finished training is not what its command says: settings or defaults have changed."""
-    for training in (training for training in trainings if training.is_finished):
+    for training in trainings:
         recorded = runs.load_checkpoint(training.folder / "checkpoint_final.pt")["config"]
         wanted, _ = parse_config("", training.command[2:])
         wrong = [name for name in wanted if name not in OF_THE_MACHINE and recorded.get(name) != wanted[name]]
@@ -209,15 +213,12 @@ def evaluate(experiment: str) -> pd.DataFrame:
 
 
 def write_tables(experiment: str, trainings: list[Training], evaluated: pd.DataFrame) -> pd.DataFrame:
-    """One row for each finished training, which is returned, and the learning curves."""
+    """One row for each of some finished trainings, which is returned, and the learning curves."""
     by_key = evaluated.set_index(["task_id", "trial", "seed"])
     rows, curves = [], []
     for training in trainings:
-        key = (training.task_id, training.trial, training.seed)
-        if key not in by_key.index:
-            continue
         log = pd.read_csv(training.folder / "training_log.csv")
-        last, result = log.iloc[-1], by_key.loc[key]
+        last, result = log.iloc[-1], by_key.loc[(training.task_id, training.trial, training.seed)]
         rows.append(
             {"task_id": training.task_id, "setting": training.setting, "policy": training.policy}
             | {"trial": training.trial, "seed": training.seed}
@@ -233,14 +234,14 @@ def write_tables(experiment: str, trainings: list[Training], evaluated: pd.DataF
     text = markdown_of_tasks(table) if experiment == "tasks" else markdown(table)
     runs.write_atomic(RESULTS / f"{experiment}.md", lambda file: file.write(text.encode()))
     print(text)
-    print(f"{len(rows)} of {len(trainings)} trainings: {', '.join(f'results/{experiment}{e}' for e in ENDINGS)}")
+    print(f"{len(rows)} trainings: {', '.join(f'results/{experiment}{ending}' for ending in ENDINGS)}")
     return table
 
 
 def percent(rows: pd.DataFrame) -> str:
     """Success of several seeds as mean and range, of one with its 95 % interval."""
     success = 100 * rows["success_rate"]
-    low, high = (success.min(), success.max())
+    low, high = success.min(), success.max()
     if len(rows) == 1:
         low, high = 100 * rows["success_low"].iloc[0], 100 * rows["success_high"].iloc[0]
     return f"{success.mean():.1f} ({low:.1f} to {high:.1f})"
@@ -286,7 +287,7 @@ def write_zoo(trainings: list[Training]) -> None:
     """The mixture of each task that matched the bot best while training, without its optimiser, under results/zoo/."""
     best: dict[str, tuple[float, Training]] = {}
     for training in trainings:
-        if training.policy == "mop" and training.is_finished:
+        if training.policy == "mop":
             accuracy = pd.read_csv(training.folder / "training_log.csv")["accuracy"].tail(5).mean()
             if accuracy > best.get(training.task_id, (0.0, None))[0]:
                 best[training.task_id] = accuracy, training
@@ -294,8 +295,7 @@ def write_zoo(trainings: list[Training]) -> None:
         shutil.rmtree(RESULTS / "zoo" / task_id, ignore_errors=True)
         checkpoint = runs.load_checkpoint(training.folder / "checkpoint_final.pt")
         kept = {name: value for name, value in checkpoint.items() if name != "optimizer_state_dict"}
-        key = runs.RunKey(task_id, training.trial, training.seed)
-        runs.save_checkpoint(key.checkpoint(RESULTS / "zoo"), kept)
+        runs.save_checkpoint(training.key.checkpoint(RESULTS / "zoo"), kept)
     print(f"zoo: {len(best)} checkpoints in results/zoo/")
 
 
@@ -308,9 +308,8 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
 
     save(plot_success_against_lpc(table.assign(alpha=table["setting"].astype(float)), "alpha", "lpc_alpha"), "alpha")
     rows = []
-    for training in (training for training in trainings if training.is_finished):
-        key = runs.RunKey(training.task_id, training.trial, training.seed)
-        cache = runs.load_cache(runs.cache_path(RUNS / "alpha" / "evaluation", key))
+    for training in trainings:
+        cache = runs.load_cache(runs.cache_path(RUNS / "alpha" / "evaluation", training.key))
         phase = key_phases(cache.steps, cache.episodes)
         means = {
             PHASES[k]: round(float(cache.steps.lpc[phase == k].mean()), 1) for k in range(len(PHASES)) if k in phase
@@ -339,14 +338,16 @@ def main() -> int:
         return 0
     if args.jobs > 0:
         train_missing(trainings, args.jobs)
-    if not any(training.is_finished for training in trainings):
+    finished = [training for training in trainings if training.is_finished]
+    if not finished:
         raise InputError("no training is finished; give --jobs 1 or more")
-    check_commands(trainings)
-    table = write_tables(args.experiment, trainings, evaluate(args.experiment))
+    check_commands(finished)
+    print(f"{len(finished)} of {len(trainings)} trainings are finished")
+    table = write_tables(args.experiment, finished, evaluate(args.experiment))
     if args.experiment == "tasks":
-        write_zoo(trainings)
+        write_zoo(finished)
     elif args.experiment == "alpha":
-        write_alpha_pictures(trainings, table)
+        write_alpha_pictures(finished, table)
     return 0
 
 
