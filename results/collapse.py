@@ -1,0 +1,161 @@
+"""Why routing collapses: UnlockPickup in the plainest settings, then with one change each, of settings or weights.
+
+    python results/collapse.py --jobs 2
+
+Trains three seeds of every change and writes results/collapse.csv, a row for every tenth update of each training, and
+results/collapse.md, their summary. Finished trainings are kept under results/runs/collapse (not in git).
+"Signal" is what varies from step to step: the standard deviation over an unroll, mean over the units.
+"""
+
+import multiprocessing
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import pandas as pd
+import torch
+from experiments import BASE, RESULTS, RUNS, SEEDS, SETTINGS
+from tqdm import tqdm
+
+import runs
+from configuration import Parser, check_flags, integer, parse_config
+from devices import use_device
+from errors import InputError, run_script
+from imitation import ImitationRun
+from mission_encoder import load_encoder
+from mixture_of_experts import MixtureOfExpertsPolicy
+
+TASK, NUM_UPDATES, INTERVAL = "BabyAI-UnlockPickup-v0", 400, 10
+LAST = 5  # rows whose mean is "at the end"
+
+
+def experts_times_10(policy: MixtureOfExpertsPolicy) -> None:
+    """Experts that say as much as the input that a skip hands on."""
+    for layer in policy.moe_layers:
+        for expert in layer.experts:
+            if expert.hidden_size > 0:
+                expert.projection.weight.mul_(10)
+
+
+def head_times_27(policy: MixtureOfExpertsPolicy) -> None:
+    """Makes up for three layers that each hand on a third of their input."""
+    policy.head.weight.mul_(27)
+
+
+def inputs_times_a_tenth(policy: MixtureOfExpertsPolicy) -> None:
+    """The scale of one-hot numbers for integers up to 10."""
+    policy.input_projection.weight.mul_(0.1)
+
+
+def bias_against_skips(policy: MixtureOfExpertsPolicy) -> None:
+    """Skips begin with a weight of 0.02 in place of a third."""
+    for layer in policy.moe_layers:
+        for expert, size in enumerate(layer.expert_sizes):
+            if size == 0:
+                layer.router.fc.bias[expert] -= 3
+
+
+Change = tuple[dict[str, object], Callable[[MixtureOfExpertsPolicy], None] | None]
+CHANGES: dict[str, Change] = {
+    "none": ({}, None),
+    "one-hot observations": ({"obs_encoding": "one_hot"}, None),
+    "first input weights / 10": ({}, inputs_times_a_tenth),
+    "first expert outputs x 10": ({}, experts_times_10),
+    "first head weights x 27": ({}, head_times_27),
+    "first router biases against skips": ({}, bias_against_skips),
+    "gradient clipped at 0.5": ({"grad_clip": 0.5}, None),
+    "lr 1e-3": ({"lr": 1e-3}, None),
+    "lr 1e-3, clipped": ({"lr": 1e-3, "grad_clip": 0.5}, None),
+    "bot acts at first": ({"teacher_mix": 0.5}, None),
+    "replay 8": ({"replay": 8}, None),
+    "residual block": ({"residual": "true"}, None),
+}
+
+
+def signals(run: ImitationRun) -> dict[str, float]:
+    """Of the input of each layer, then of the head's, in the run's next unroll; the run itself stays as it is."""
+    seen: list[torch.Tensor] = []
+    fork = run.copy()
+    for module in (*fork.policy.moe_layers, fork.policy.head):
+        module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    fork.step_update()
+    fork.close()
+    names = (*(f"signal_{layer}" for layer in range(len(seen) - 1)), "signal_head")
+    return {name: x.flatten(0, -2).std(0).mean().item() for name, x in zip(names, seen, strict=True)}
+
+
+def log_path(name: str, seed: int) -> Path:
+    """Where a finished training leaves its rows."""
+    return RUNS / "collapse" / f"{name.replace(' ', '_').replace('/', 'by')}_{seed}.csv"
+
+
+def train(name: str, seed: int) -> None:
+    """One training; a row for each tenth update, with what belongs to its beginning in every row."""
+    flags, change_weights = CHANGES[name]
+    flags = BASE | SETTINGS["bare"] | flags | {"task_id": TASK, "seed": seed, "num_updates": NUM_UPDATES}
+    encoder = load_encoder("vocab")
+    config, _ = parse_config("", [part for key, value in flags.items() for part in (f"--{key}", str(value))])
+    run = ImitationRun(config | {"policy": "mop", "encoder_dim": encoder.dim}, encoder, use_device("cpu"))
+    if change_weights is not None:
+        with torch.no_grad():
+            change_weights(run.policy)
+    rows, first = [], {"change": name, "seed": seed} | signals(run)
+    for update in range(NUM_UPDATES):
+        measures = run.step_update()
+        if update % INTERVAL == 0 or update == NUM_UPDATES - 1:
+            shown = {key: measures[key] for key in measures if key.startswith(("lpc", "accuracy", "router", "skip"))}
+            now = {"env_steps": run.env_steps, "success_rate": run.summary()["success_rate"]}
+            rows.append(first | now | shown)
+    run.close()
+    runs.write_atomic(log_path(name, seed), lambda file: pd.DataFrame(rows).round(4).to_csv(file, index=False))
+
+
+def summary(table: pd.DataFrame) -> str:
+    """A Markdown row for each change: mean over the seeds, and their range."""
+    head = "change | signal at layers 1, 2, 3, head | least LPC | LPC at the end | accuracy | recent success, %"
+    lines = [f"| {head} |", "|---" * 6 + "|"]
+
+    def spread(values: pd.Series, digits: int = 0) -> str:
+        return f"{values.mean():.{digits}f} ({values.min():.{digits}f} to {values.max():.{digits}f})"
+
+    for name, rows in table.groupby("change", sort=False):
+        by_seed = rows.groupby("seed")
+        at_end = by_seed[["lpc", "accuracy", "success_rate"]].apply(lambda of_seed: of_seed.tail(LAST).mean())
+        signal = rows[[column for column in rows if column.startswith("signal")]].mean()
+        cells = [name, ", ".join(f"{value:.2f}" for value in signal), spread(by_seed["lpc"].min())]
+        cells += [spread(at_end["lpc"]), spread(at_end["accuracy"], 2), spread(100 * at_end["success_rate"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """The command line: train what is missing, write the summary."""
+    parser = Parser(description=__doc__, epilog="Ctrl-C at any time: the same command goes on.")
+    parser.add_argument("--jobs", default=1, help="trainings at a time; 0: none (default: %(default)s)")
+    args = parser.parse_args()
+    check_flags(args, jobs=integer(0))
+    every = [(name, seed) for seed in SEEDS for name in CHANGES]
+    missing = [one for one in every if not log_path(*one).exists()]
+    if args.jobs > 0 and missing:
+        with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
+            for _ in tqdm(pool.imap_unordered(_train, missing), total=len(missing), unit="training"):
+                pass
+    logs = [log_path(*one) for one in every if log_path(*one).exists()]
+    if not logs:
+        raise InputError("no training is finished; give --jobs 1 or more")
+    table = pd.concat(map(pd.read_csv, logs))
+    runs.write_atomic(RESULTS / "collapse.csv", lambda file: table.to_csv(file, index=False))
+    text = summary(table)
+    runs.write_atomic(RESULTS / "collapse.md", lambda file: file.write(text.encode()))
+    print(f"{text}{len(logs)} of {len(every)} trainings: results/collapse.csv, results/collapse.md")
+    return 0
+
+
+def _train(training: tuple[str, int]) -> None:
+    train(*training)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,32 @@
+"""The trained policies of results/zoo: all open, say what the results table says, and still solve their tasks."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import runs
+from eval_mop import TeacherResults, encoder_for, evaluate, wilson_interval
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+FOUND = runs.find_checkpoints([RESULTS / "zoo"])
+NUM_EPISODES = 200
+OTHER_WORLDS = 2_000_000  # eval_seed: worlds of neither the table nor any training
+
+
+def test_the_zoo_holds_a_policy_for_each_task_of_the_table():
+    table = pd.read_csv(RESULTS / "tasks.csv")
+    assert sorted(found.key.task_id for found in FOUND) == sorted(table.query("policy == 'mop'")["task_id"].unique())
+    assert len(FOUND) >= 10 and all(found.path.stat().st_size < 1_000_000 for found in FOUND)
+
+
+@pytest.mark.parametrize("found", FOUND, ids=lambda found: found.key.task_id)
+def test_success_in_other_worlds_is_that_of_the_table(found):
+    checkpoint = runs.load_checkpoint(found.path)
+    assert "optimizer_state_dict" not in checkpoint
+    teacher = TeacherResults(found.key.task_id, None, None)
+    result = evaluate(checkpoint, encoder_for(checkpoint), teacher, NUM_EPISODES, OTHER_WORLDS, record_steps=False)
+    rows = pd.read_csv(RESULTS / "tasks.csv").query("policy == 'mop'")
+    row = rows[(rows["task_id"] == found.key.task_id) & (rows["seed"] == found.key.seed)].iloc[0]
+    low, high = wilson_interval(round(NUM_EPISODES * result.metrics["success_rate"]), NUM_EPISODES)
+    assert low <= row["success_high"] and high >= row["success_low"]
