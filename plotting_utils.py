@@ -423,6 +423,40 @@ def plot_success_against_lpc(table: pd.DataFrame, color_by: str, color_label: st
     return figure
 
 
+def plot_curves_by(curves: pd.DataFrame, panel_by: str, measure: str, title: str = "") -> Figure:
+    """A panel for each value of a column, with a line for each seed, over the first value's lines in grey.
+
+    curves: `panel_by`, `seed`, `env_steps` and `measure`, with rows in the order of time. Raises InputError if a column
+    is missing, or there is no row.
+    """
+    missing = {panel_by, "seed", "env_steps", measure} - set(curves.columns)
+    if missing or curves.empty:
+        raise InputError(f"the learning curves have no {' and no '.join(sorted(missing)) or 'rows'}")
+    values = list(dict.fromkeys(curves[panel_by]))
+    num_columns = min(4, len(values))
+    num_rows = -(-len(values) // num_columns)
+    figure = Figure(figsize=(2.6 * num_columns + 0.4, 1.8 * num_rows + 0.7), layout="constrained")
+    grid = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
+    axes = grid.ravel()
+    for ax, value in zip(axes, values, strict=False):
+        for shown, color, width in ((values[0], "#bbbbbb", 1.0), (value, _HUES["blue"], 1.4)):
+            for _, line in curves[curves[panel_by] == shown].groupby("seed"):
+                ax.plot(line["env_steps"], line[measure], color=color, linewidth=width)
+        ax.set_title(str(value), fontsize="medium", loc="left")
+        ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+        _open_frame(ax)
+    for ax in axes[len(values) :]:
+        ax.remove()
+    for ax in axes[max(0, len(values) - num_columns) : len(values)]:  # the lowest panel of each column
+        ax.tick_params(labelbottom=True)
+    figure.supxlabel("environment steps", fontsize="medium")
+    figure.supylabel(measure.replace("_", " ").replace("lpc", "LPC"), fontsize="medium")
+    if title:
+        figure.suptitle(_wrapped(title, 2.6 * num_columns), fontsize="large")
+    return figure
+
+
 _CURVES = {  # title of a panel: the columns of the log that it shows; one that ends in "_" stands for all layers' ones
     "loss": ("loss", "cross_entropy"),
     "accuracy": ("accuracy",),

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
 import torch
-from experiments import BASE, RESULTS, RUNS, SEEDS, SETTINGS
+from experiments import BASE, RESULTS, RUNS, SEEDS, SETTINGS, save_picture
 from tqdm import tqdm
 
 import runs
@@ -26,6 +26,7 @@ from errors import InputError, run_script
 from imitation import ImitationRun
 from mission_encoder import load_encoder
 from mixture_of_experts import MixtureOfExpertsPolicy
+from plotting_utils import plot_curves_by
 
 TASK, NUM_UPDATES, INTERVAL = "BabyAI-UnlockPickup-v0", 400, 10
 LAST = 5  # rows whose mean is "at the end"
@@ -149,7 +150,8 @@ def main() -> int:
     runs.write_atomic(RESULTS / "collapse.csv", lambda file: table.to_csv(file, index=False))
     text = summary(table)
     runs.write_atomic(RESULTS / "collapse.md", lambda file: file.write(text.encode()))
-    print(f"{text}{len(logs)} of {len(every)} trainings: results/collapse.csv, results/collapse.md")
+    save_picture(plot_curves_by(table, "change", "lpc", f"{TASK}, in grey: no change"), "collapse")
+    print(f"{text}{len(logs)} of {len(every)} trainings: results/collapse.csv, .md, .png")
     return 0
 
 

@@ -28,6 +28,7 @@ from tqdm import tqdm
 import runs
 from configuration import RUNTIME_KEYS, Parser, check_flags, integer, parse_config
 from errors import InputError, run_script
+from plotting_utils import PHASES, key_phases, plot_curves_by, plot_lpc_by_phase, plot_success_against_lpc
 
 RESULTS = Path(__file__).resolve().parent
 ROOT = RESULTS.parent
@@ -35,6 +36,7 @@ RUNS = RESULTS / "runs"
 SEEDS = (0, 1, 2)
 OF_THE_MACHINE = set(RUNTIME_KEYS) - {"num_updates"}
 ENDINGS = (".csv", "_curves.csv", ".md")
+NUM_EPISODES = 1000  # of an evaluation
 CURVE_ROWS = 25  # of a learning curve that are kept
 
 
@@ -206,7 +208,8 @@ def evaluate(experiment: str) -> pd.DataFrame:
     folder = RUNS / experiment
     where = ("--checkpoint_dir", folder, "--cache_dir", folder / "evaluation", "--results_path", folder / "table.csv")
     routing = () if experiment == "alpha" else ("--skip_routing",)
-    done = subprocess.run([sys.executable, "batch_eval.py", *where, "--final_only", *routing], cwd=ROOT)
+    flags = (*where, "--final_only", "--num_episodes", str(NUM_EPISODES), *routing)
+    done = subprocess.run([sys.executable, "batch_eval.py", *flags], cwd=ROOT)
     if done.returncode != 0:
         raise InputError("batch_eval.py could not evaluate everything; it says why above")
     return pd.read_csv(folder / "table.csv")
@@ -299,14 +302,24 @@ def write_zoo(trainings: list[Training]) -> None:
     print(f"zoo: {len(best)} checkpoints in results/zoo/")
 
 
+def save_picture(figure, name: str) -> None:
+    """results/<name>.png"""
+    runs.write_atomic(RESULTS / f"{name}.png", lambda file: figure.savefig(file, format="png", dpi=110))
+
+
+def write_settings_pictures() -> None:
+    """For each task of the study a panel for each setting, with the curve of each seed over the base's."""
+    curves = pd.read_csv(RESULTS / "settings_curves.csv")
+    for task_id, of_task in curves.groupby("task_id", sort=False):
+        for measure in ("accuracy", "lpc"):
+            name = f"settings_{short(task_id)}_{measure}"
+            save_picture(plot_curves_by(of_task, "setting", measure, f"{short(task_id)}, in grey: base"), name)
+
+
 def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None:
     """Success against LPC; where the first seed of each alpha computes, by phase; mean LPC of each phase."""
-    from plotting_utils import PHASES, key_phases, plot_lpc_by_phase, plot_success_against_lpc
-
-    def save(figure, name: str) -> None:
-        runs.write_atomic(RESULTS / f"{name}.png", lambda file: figure.savefig(file, format="png", dpi=110))
-
-    save(plot_success_against_lpc(table.assign(alpha=table["setting"].astype(float)), "alpha", "lpc_alpha"), "alpha")
+    shown = table.assign(alpha=table["setting"].astype(float))
+    save_picture(plot_success_against_lpc(shown, "alpha", "lpc_alpha"), "alpha")
     rows = []
     for training in trainings:
         cache = runs.load_cache(runs.cache_path(RUNS / "alpha" / "evaluation", training.key))
@@ -318,7 +331,7 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
         if training.seed == SEEDS[0]:
             title = f"UnlockPickup, lpc_alpha {training.setting}"
             figure = plot_lpc_by_phase(cache.steps, cache.episodes, cache.episodes[0]["grid_size"], title)
-            save(figure, f"alpha_{training.setting}_phases")
+            save_picture(figure, f"alpha_{training.setting}_phases")
     content = pd.DataFrame(rows)
     runs.write_atomic(RESULTS / "alpha_phases.csv", lambda file: content.to_csv(file, index=False))
     print(content.to_string(index=False))
@@ -346,6 +359,8 @@ def main() -> int:
     table = write_tables(args.experiment, finished, evaluate(args.experiment))
     if args.experiment == "tasks":
         write_zoo(finished)
+    elif args.experiment == "settings":
+        write_settings_pictures()
     elif args.experiment == "alpha":
         write_alpha_pictures(finished, table)
     return 0

@@ -55,6 +55,7 @@ def tiny(tmp_path, monkeypatch):
     """One experiment of two tiny trainings, in a folder of its own."""
     monkeypatch.setattr(experiments, "RESULTS", tmp_path)
     monkeypatch.setattr(experiments, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(experiments, "NUM_EPISODES", 5)
     trainings = [
         experiments.Training("tasks", TINY_TASK, policy, trial, 0, TINY, policy)
         for policy, trial in (("mop", 0), ("gru", 100))
@@ -94,6 +95,22 @@ def test_from_training_to_table_and_zoo(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiments, "EXPERIMENTS", {"tasks": lambda: iter(changed)})
     with pytest.raises(InputError, match="was trained with other lr;"):
         call(monkeypatch, "tasks")
+
+
+def test_pictures_of_the_study_and_of_the_price(tiny, tmp_path, monkeypatch):
+    settings = [replace(tiny[0], experiment="settings", setting=name, trial=k) for k, name in enumerate(("base", "b"))]
+    task, flags = experiments.ALPHA_TASK, TINY | {"lpc_alpha": 1e-4}
+    alpha = [experiments.Training("alpha", task, "0.0001", 0, 0, flags)]
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {"settings": lambda: iter(settings), "alpha": lambda: iter(alpha)})
+    for name in ("settings", "alpha"):
+        assert call(monkeypatch, name) == 0
+    made = sorted(path.name for path in tmp_path.glob("*.png"))
+    tiny_task = experiments.short(TINY_TASK)
+    of_settings = [f"settings_{tiny_task}_{measure}.png" for measure in ("accuracy", "lpc")]
+    assert made == ["alpha.png", "alpha_0.0001_phases.png", *of_settings]
+    phases = pd.read_csv(tmp_path / "alpha_phases.csv")
+    assert phases["lpc_alpha"].tolist() == [1e-4] and (phases.iloc[0, 2:] >= 0).all() and len(phases.columns) >= 3
+    assert pd.read_csv(tmp_path / "settings.csv")["setting"].tolist() == ["base", "b"]
 
 
 def test_a_failed_training_is_named(tiny, monkeypatch):

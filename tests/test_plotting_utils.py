@@ -24,6 +24,7 @@ from plotting_utils import (
     compute_confidence,
     compute_grid_bounds,
     key_phases,
+    plot_curves_by,
     plot_lpc_by_phase,
     plot_routing_heatmap,
     plot_success_against_lpc,
@@ -412,6 +413,25 @@ def test_success_against_lpc_shows_each_row_with_its_interval():
         plot_success_against_lpc(table, "task_id")
     with pytest.raises(InputError, match="no rows"):
         plot_success_against_lpc(table.iloc[:0], "lpc_alpha")
+
+
+def test_curves_of_settings_lie_over_those_of_the_first():
+    rows = [
+        {"setting": setting, "seed": seed, "env_steps": step, "accuracy": step / 10 + seed}
+        for setting in ("base", "other")
+        for seed in (0, 1)
+        for step in (1, 2, 3)
+    ]
+    figure = plot_curves_by(pd.DataFrame(rows), "setting", "accuracy", "title")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["base", "other"]
+    for ax in figure.axes:
+        grey, blue = ax.lines[:2], ax.lines[2:]
+        assert len(grey) == len(blue) == 2 and grey[0].get_color() != blue[0].get_color()
+        np.testing.assert_allclose([line.get_ydata() for line in blue], [[0.1, 0.2, 0.3], [1.1, 1.2, 1.3]])
+    with pytest.raises(InputError, match="no loss"):
+        plot_curves_by(pd.DataFrame(rows), "setting", "loss")
+    with pytest.raises(InputError, match="no rows"):
+        plot_curves_by(pd.DataFrame(rows).iloc[:0], "setting", "accuracy")
 
 
 # --- the training curve ---------------------------------------------------------------------------------------------
