@@ -28,7 +28,7 @@ ALIASES = {
 
 # what a config means that was written before the key was there
 BEFORE = {
-    "obs_encoding": "raw", "residual": False, "expert_dropout": 0.0, "expert_dropout_below": 0.1,
+    "obs_encoding": "raw", "residual": False, "expert_gain": 1.0, "expert_dropout": 0.0, "expert_dropout_below": 0.1,
     "teacher_mix": 0.0, "replay": 0, "replay_size": 1, "lr_decay": False,
 }  # fmt: skip
 
@@ -159,6 +159,7 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "expert_hidden_sizes": expert_sizes,
     "router_hidden_size": integer(1),
     "residual": flag,
+    "expert_gain": number(0, above=True),
     "expert_dropout": number(0, high=1),
     "expert_dropout_below": number(0, above=True, high=1),
     "obs_encoding": choice("raw", "one_hot"),

@@ -46,12 +46,15 @@ class Expert(nn.Module):
     Size 0 is the skip expert: the identity, without parameters.
     """
 
-    def __init__(self, width: int, hidden_size: int):
+    def __init__(self, width: int, hidden_size: int, gain: float = 1.0):
+        """gain: of the projection's first weights, as a multiple of torch's default."""
         super().__init__()
         self.hidden_size = hidden_size
         if hidden_size > 0:
             self.gru = nn.GRU(width, hidden_size)
             self.projection = nn.Linear(hidden_size, width)
+            with torch.no_grad():
+                self.projection.weight.mul_(gain)
 
     def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """x (T, N, D), hidden (1, N, size) -> output (T, N, D), hidden (1, N, size). What `pack` must equal."""
@@ -345,11 +348,12 @@ class MoELayer(nn.Module):
         router_hidden_size: int,
         residual: bool = False,
         dropout: ExpertDropout | None = None,
+        expert_gain: float = 1.0,
     ):
         super().__init__()
         self.expert_sizes, self.dropout = list(expert_sizes), dropout
         self.router = Router(width, router_hidden_size, len(self.expert_sizes))
-        self.experts = nn.ModuleList(Expert(width, size) for size in self.expert_sizes)
+        self.experts = nn.ModuleList(Expert(width, size, expert_gain) for size in self.expert_sizes)
         if residual:
             self.norm = nn.LayerNorm(width)
 
@@ -541,8 +545,11 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         residual: bool = False,
         obs_encoding: str = "raw",
         dropout: ExpertDropout | None = None,
+        expert_gain: float = 1.0,
     ):
-        """`expert_hidden_sizes`: one list of sizes for each layer; a flat list means one layer."""
+        """`expert_hidden_sizes`: one list of sizes for each layer, a flat list means one layer; `expert_gain`: how much
+        the untrained experts say, see `Expert`.
+        """
         super().__init__(input_dim, lang_dim, intermediate_dim, intermediate_dim, num_actions, obs_encoding)
         self.is_residual = residual
         is_flat = all(isinstance(size, int) for size in expert_hidden_sizes)
@@ -550,7 +557,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
             list(sizes) for sizes in ([expert_hidden_sizes] if is_flat else expert_hidden_sizes)
         ]
         self.moe_layers = nn.ModuleList(
-            MoELayer(intermediate_dim, sizes, router_hidden_size, residual, dropout)
+            MoELayer(intermediate_dim, sizes, router_hidden_size, residual, dropout, expert_gain)
             for sizes in self.expert_hidden_sizes
         )
         self.hidden_layout, self._layer_columns, start = {}, [], 0
@@ -670,6 +677,7 @@ def build_policy(config: Mapping) -> RecurrentPolicy:
             expert_hidden_sizes=config["expert_hidden_sizes"],
             router_hidden_size=config["router_hidden_size"],
             residual=config["residual"],
+            expert_gain=config["expert_gain"],
             dropout=ExpertDropout(rate, config["expert_dropout_below"]) if rate > 0 else None,
             **shared,
         )

@@ -234,7 +234,8 @@ def _collapse(run: ImitationRun, measures: dict[str, float]) -> str | None:
     if len(shares) < len(run.policy.expert_hidden_sizes) or min(shares) < COLLAPSED_SHARE:
         return None
     config = run.config
-    remedies = ["--residual"] * (not config["residual"]) + ["a larger --lr", "a larger --replay"]
+    remedies = [] if config["residual"] else ["--residual", "a larger --expert_gain"]
+    remedies += ["a larger --lr", "a larger --replay"]
     remedies += ["a smaller --lpc_alpha"] * (config["lpc_alpha"] > 0)
     return (
         f"the routing has collapsed: every layer gives {min(shares):.1%} or more to its skip experts (mean LPC "

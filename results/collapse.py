@@ -32,14 +32,6 @@ TASK, NUM_UPDATES, INTERVAL = "BabyAI-UnlockPickup-v0", 400, 10
 LAST = 5  # rows whose mean is "at the end"
 
 
-def experts_times_10(policy: MixtureOfExpertsPolicy) -> None:
-    """Experts that say as much as the input that a skip hands on."""
-    for layer in policy.moe_layers:
-        for expert in layer.experts:
-            if expert.hidden_size > 0:
-                expert.projection.weight.mul_(10)
-
-
 def head_times_27(policy: MixtureOfExpertsPolicy) -> None:
     """Makes up for three layers that each hand on a third of their input."""
     policy.head.weight.mul_(27)
@@ -63,7 +55,7 @@ CHANGES: dict[str, Change] = {
     "none": ({}, None),
     "one-hot observations": ({"obs_encoding": "one_hot"}, None),
     "first input weights / 10": ({}, inputs_times_a_tenth),
-    "first expert outputs x 10": ({}, experts_times_10),
+    "first expert outputs x 10": ({"expert_gain": 10.0}, None),
     "first head weights x 27": ({}, head_times_27),
     "first router biases against skips": ({}, bias_against_skips),
     "gradient clipped at 0.5": ({"grad_clip": 0.5}, None),

@@ -26,7 +26,7 @@ import pandas as pd
 from tqdm import tqdm
 
 import runs
-from configuration import RUNTIME_KEYS, Parser, check_flags, integer, parse_config
+from configuration import BEFORE, RUNTIME_KEYS, Parser, check_flags, integer, parse_config
 from errors import InputError, run_script
 from plotting_utils import PHASES, key_phases, plot_curves_by, plot_lpc_by_phase, plot_success_against_lpc
 
@@ -82,7 +82,8 @@ class Training:
 STUDY_STEPS = {"BabyAI-UnlockPickup-v0": 64_000, "BabyAI-GoToLocal-v0": 128_000}  # environment steps of a training
 BASE = {
     "num_envs": 16, "unroll_len": 32, "lr": 1e-3, "lr_decay": "true", "grad_clip": 0.5, "replay": 8, "replay_size": 200,
-    "teacher_mix": 0.5, "obs_encoding": "one_hot", "residual": "true", "train_lang_proj": "true", "expert_dropout": 0.0,
+    "teacher_mix": 0.5, "obs_encoding": "one_hot", "residual": "true", "expert_gain": 1.0,
+    "train_lang_proj": "true", "expert_dropout": 0.0,
 }  # fmt: skip
 SETTINGS = {  # "bare": none of the changes, which is where collapse was seen first
     "base": {},
@@ -106,6 +107,9 @@ SETTINGS = {  # "bare": none of the changes, which is where collapse was seen fi
     },
     "expert dropout": {"expert_dropout": 0.3, "expert_dropout_below": 0.1},
     "replay_size 1000": {"replay_size": 1000},  # the whole training
+    "no residual, expert_gain 10": {"residual": "false", "expert_gain": 10.0},
+    "no residual, expert_gain 5": {"residual": "false", "expert_gain": 5.0},
+    "expert_gain 10": {"expert_gain": 10.0},
 }  # fmt: skip
 
 
@@ -196,7 +200,7 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
 def check_commands(trainings: list[Training]) -> None:
     """Raises InputError where a finished training is not what its command says: settings or defaults have changed."""
     for training in trainings:
-        recorded = runs.load_checkpoint(training.folder / "checkpoint_final.pt")["config"]
+        recorded = BEFORE | runs.load_checkpoint(training.folder / "checkpoint_final.pt")["config"]
         wanted, _ = parse_config("", training.command[2:])
         wrong = [name for name in wanted if name not in OF_THE_MACHINE and recorded.get(name) != wanted[name]]
         if wrong:

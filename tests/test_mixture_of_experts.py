@@ -45,6 +45,16 @@ def sequence(num_steps=7, num_envs=5):
     return obs, lang, keep
 
 
+def test_expert_gain_scales_what_untrained_experts_say():
+    x, hidden = torch.randn(5, 3, 8), torch.zeros(1, 3, 6)
+    experts = []
+    for gain in (1.0, 10.0):
+        torch.manual_seed(0)
+        experts.append(Expert(8, 6, gain))
+    said = [expert(x, hidden)[0] - expert.projection.bias for expert in experts]
+    torch.testing.assert_close(said[1], 10 * said[0])
+
+
 @pytest.fixture(params=["mop", "residual", "only_skip", "gru"])
 def policy(request):
     return policies()[request.param]
