@@ -36,6 +36,7 @@ results: $(VENV)/.installed  ## train and evaluate everything behind results/ (a
 	$(RUN) results/experiments.py settings --jobs 2
 	$(RUN) results/experiments.py tasks --jobs 2
 	$(RUN) results/experiments.py alpha --jobs 2
+	$(RUN) results/collapse.py --jobs 2
 
 clean:  ## remove the virtual environment and caches of tools (no results)
 	rm -rf $(VENV) .pytest_cache .ruff_cache __pycache__ tests/__pycache__ benchmarks/__pycache__

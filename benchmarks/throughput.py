@@ -44,7 +44,8 @@ def make_run(task_id: str, num_workers: int, num_envs: int):
     from mission_encoder import load_encoder
 
     flags = ["--task_id", task_id, "--num_workers", str(num_workers), "--num_envs", str(num_envs)]
-    flags += ["--obs_encoding", "raw", "--residual", "false", "--replay", "0", "--teacher_mix", "0"]
+    flags += ["--obs_encoding", "raw", "--residual", "false", "--expert_gain", "1"]
+    flags += ["--replay", "0", "--teacher_mix", "0"]
     config, _ = parse_config("", [*flags, "--lang_encoder", "vocab", "--device", "cpu"])
     return ImitationRun(config | {"policy": "mop", "seed": 0}, load_encoder("vocab"), use_device("cpu"))
 
