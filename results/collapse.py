@@ -142,7 +142,7 @@ def main() -> int:
     runs.write_atomic(RESULTS / "collapse.csv", lambda file: table.to_csv(file, index=False))
     text = summary(table)
     runs.write_atomic(RESULTS / "collapse.md", lambda file: file.write(text.encode()))
-    save_picture(plot_curves_by(table, "change", "lpc", f"{TASK}, in grey: no change"), "collapse")
+    save_picture(plot_curves_by(table, "change", "lpc", f"{TASK}, in grey: no change"), RESULTS / "collapse.png")
     print(f"{text}{len(logs)} of {len(every)} trainings: results/collapse.csv, .md, .png")
     return 0
 

@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import runs
@@ -305,9 +306,9 @@ def write_zoo(trainings: list[Training]) -> None:
     print(f"zoo: {len(best)} checkpoints in results/zoo/")
 
 
-def save_picture(figure, name: str) -> None:
-    """results/<name>.png"""
-    runs.write_atomic(RESULTS / f"{name}.png", lambda file: figure.savefig(file, format="png", dpi=110))
+def save_picture(figure: Figure, path: Path) -> None:
+    """A PNG file, written whole."""
+    runs.write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=110))
 
 
 def write_settings_pictures() -> None:
@@ -315,14 +316,14 @@ def write_settings_pictures() -> None:
     curves = pd.read_csv(RESULTS / "settings_curves.csv")
     for task_id, of_task in curves.groupby("task_id", sort=False):
         for measure in ("accuracy", "lpc"):
-            name = f"settings_{short(task_id)}_{measure}"
-            save_picture(plot_curves_by(of_task, "setting", measure, f"{short(task_id)}, in grey: base"), name)
+            figure = plot_curves_by(of_task, "setting", measure, f"{short(task_id)}, in grey: base")
+            save_picture(figure, RESULTS / f"settings_{short(task_id)}_{measure}.png")
 
 
 def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None:
     """Success against LPC; where the first seed of each alpha computes, by phase; mean LPC of each phase."""
     shown = table.assign(alpha=table["setting"].astype(float))
-    save_picture(plot_success_against_lpc(shown, "alpha", "lpc_alpha"), "alpha")
+    save_picture(plot_success_against_lpc(shown, "alpha", "lpc_alpha"), RESULTS / "alpha.png")
     rows = []
     for training in trainings:
         cache = runs.load_cache(runs.cache_path(RUNS / "alpha" / "evaluation", training.key))
@@ -334,7 +335,7 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
         if training.seed == SEEDS[0]:
             title = f"UnlockPickup, lpc_alpha {training.setting}"
             figure = plot_lpc_by_phase(cache.steps, cache.episodes, cache.episodes[0]["grid_size"], title)
-            save_picture(figure, f"alpha_{training.setting}_phases")
+            save_picture(figure, RESULTS / f"alpha_{training.setting}_phases.png")
     content = pd.DataFrame(rows)
     runs.write_atomic(RESULTS / "alpha_phases.csv", lambda file: content.to_csv(file, index=False))
     print(content.to_string(index=False))

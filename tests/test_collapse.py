@@ -34,6 +34,7 @@ def test_a_skip_hands_on_a_third_of_the_signal(few_updates, monkeypatch):
     plain, residual = (signal[first.index.get_loc(name)] for name in ("none", "residual block"))
     assert (plain[1:] < 0.5 * plain[:-1]).all() and (residual[1:] > 0.8 * residual[:-1]).all()
     assert 1200 < first.loc["none", "lpc"] < 1350 < first.loc["first router biases against skips", "lpc"]
+    assert (few_updates / "collapse.png").stat().st_size > 10_000
     text = (few_updates / "collapse.md").read_text()
     assert text.count("\n") == 5 and all(f"| {name} |" in text for name in collapse.CHANGES)
 
