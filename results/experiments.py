@@ -148,7 +148,7 @@ TASKS = {  # updates of 512 environment steps
 BASELINE_TRIAL = 100  # beside the mixture's trial 0
 
 ALPHAS = (0.0, 1e-6, 1e-5, 1e-4)
-ALPHA_TASK, ALPHA_UPDATES = "BabyAI-UnlockPickup-v0", 400
+ALPHA_TASK, ALPHA_UPDATES = "BabyAI-UnlockPickup-v0", 300
 
 
 def task_table() -> Iterator[Training]:
