@@ -82,7 +82,8 @@ def evaluation(run, teacher, num_episodes: int) -> float:
     return len(result.steps) / (time.perf_counter() - start)
 
 
-def main() -> int:
+def parser() -> Parser:
+    """The command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("--tasks", default=TASKS, help="task ids, separated by commas (default: %(default)s)")
     parser.add_argument("--pairs", default=5, help="runs of each of the two (default: %(default)s)")
@@ -90,7 +91,11 @@ def main() -> int:
     parser.add_argument("--num_episodes", default=200, help="episodes of each evaluation (default: %(default)s)")
     parser.add_argument("--num_envs", default=16, help="environments of both trainings (default: %(default)s)")
     parser.add_argument("--num_workers", default=0, help="processes that step our environments (default: %(default)s)")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    args = parser().parse_args()
     count = integer(1)
     check_flags(args, pairs=count, updates=count, num_episodes=count, num_envs=count, num_workers=integer(0))
     from eval_mop import TeacherResults

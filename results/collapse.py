@@ -123,11 +123,16 @@ def summary(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    """The command line: train what is missing, write the summary."""
+def parser() -> Parser:
+    """The command line."""
     parser = Parser(description=__doc__, epilog="Ctrl-C at any time: the same command goes on.")
     parser.add_argument("--jobs", default=1, help="trainings at a time; 0: none (default: %(default)s)")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Train what is missing, write the summary."""
+    args = parser().parse_args()
     check_flags(args, jobs=integer(0))
     every = [(name, seed) for seed in SEEDS for name in CHANGES]
     missing = [one for one in every if not log_path(*one).exists()]

@@ -341,13 +341,18 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
     print(content.to_string(index=False))
 
 
-def main() -> int:
-    """The command line: train what is missing, evaluate, write the tables."""
+def parser() -> Parser:
+    """The command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--jobs", default=1, help="trainings at a time; 0: none (default: %(default)s)")
     parser.add_argument("--dry_run", action="store_true", help="print the commands of the missing trainings")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Train what is missing, evaluate, write the tables."""
+    args = parser().parse_args()
     check_flags(args, jobs=integer(0))
     trainings = list(EXPERIMENTS[args.experiment]())
     if args.dry_run:

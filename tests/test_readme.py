@@ -1,10 +1,12 @@
-"""The README's commands are commands, its files exist, and every module is listed."""
+"""The documents' commands are commands, their tables those of results/, their files exist, every module is listed."""
 
 import re
 import shlex
 from pathlib import Path
 
+import collapse
 import experiments
+import throughput
 
 import batch_eval
 import eval_mop
@@ -12,12 +14,31 @@ from configuration import check_recorded, parse_config
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCRIPTS = {
+    "batch_eval.py": batch_eval,
+    "eval_mop.py": eval_mop,
+    "benchmarks/throughput.py": throughput,
+    "results/experiments.py": experiments,
+    "results/collapse.py": collapse,
+}
+DOCUMENTS = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", ROOT / "results" / "README.md")}
+DOCUMENTS |= {path: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 
 
 def commands() -> list[list[str]]:
-    """The words of every `python SCRIPT.py ...` line in the README's shell blocks, loop variables filled in."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    lines = [line.strip().replace("$s", "0") for block in blocks for line in block.splitlines()]
+    """The words of every `python SCRIPT.py ...` in the documents' shell blocks and in `code` within their lines."""
+    texts = DOCUMENTS.values()
+    lines = [
+        line.strip()
+        for text in texts
+        for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    lines += [
+        code
+        for text in texts
+        for code in re.findall(r"`(python [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    ]
     return [shlex.split(line, comments=True)[1:] for line in lines if re.match(r"python [\w/]+\.py", line)]
 
 
@@ -27,13 +48,11 @@ def test_every_command_is_understood_by_its_script():
         if script in ("train.py", "train_mop.py"):
             config, given = parse_config("", flags)
             assert check_recorded(config, script)["task_id"].startswith("BabyAI-") and len(given) <= len(flags)
-        elif script == "results/experiments.py":
-            assert flags[0] in experiments.EXPERIMENTS and set(flags[1:]) <= {"--dry_run", "--jobs", "2"}
         else:
-            {"batch_eval.py": batch_eval, "eval_mop.py": eval_mop}[script].parser().parse_args(flags)
+            SCRIPTS[script].parser().parse_args(flags)
         checked.append(script)
-    scripts = {"train.py", "train_mop.py", "batch_eval.py", "eval_mop.py", "results/experiments.py"}
-    assert len(checked) >= 15 and set(checked) == scripts
+    scripts = {"train.py", "train_mop.py", *SCRIPTS}
+    assert len(checked) >= 20 and set(checked) == scripts
 
 
 def test_make_targets_and_the_plain_commands_agree():
@@ -44,9 +63,23 @@ def test_make_targets_and_the_plain_commands_agree():
     assert {"demo", "test"} <= set(named) and all(f"\n{target}:" in makefile for target in named)
 
 
+def test_tables_are_those_that_the_experiments_wrote():
+    shown = [table for text in DOCUMENTS.values() for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)]
+    written = {
+        path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "results").glob("*.md") if path.stem != "README"
+    }
+    assert (
+        set(written) >= {"tasks", "collapse"} and [name for name, table in written.items() if table not in shown] == []
+    )
+
+
 def test_links_and_modules():
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    assert len(links) >= 3 and all((ROOT / link).exists() for link in links)
+    count = 0
+    for path, text in DOCUMENTS.items():
+        for link in re.findall(r"\]\(([^)#]+)\)", text):
+            assert link.startswith("http") or (path.parent / link).exists(), (path, link)
+            count += 1
+    assert count >= 8
     table = README.split("## Where things are")[1].split("##")[0]
     modules = sorted(path.name for path in ROOT.glob("*.py"))
     assert len(modules) >= 17 and [name for name in modules if f"`{name}`" not in table] == []
