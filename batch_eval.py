@@ -122,7 +122,7 @@ def heatmap_path(found: FoundCheckpoint, settings: Settings) -> Path:
 
 
 def write_heatmap(found: FoundCheckpoint, settings: Settings) -> None:
-    """Draw the routing of the last layer, with the first world, unless the picture is newer than the cache.
+    """Draw the routing of every layer, with the first world, unless the picture is newer than the cache.
 
     Raises InputError where the cache cannot be read or drawn.
     """
@@ -130,22 +130,13 @@ def write_heatmap(found: FoundCheckpoint, settings: Settings) -> None:
     if path.exists() and cache_path.exists() and path.stat().st_mtime_ns > cache_path.stat().st_mtime_ns:
         return
     from babyai_env import render_world
-    from plotting_utils import plot_routing_heatmap
+    from plotting_utils import plot_overall_routing
 
     cache = runs.load_cache(cache_path)
     for field in ("position", "layer_routing", "seed", "mission"):
         cache.require(field)
-    sizes, first = cache.header["expert_hidden_sizes"], cache.episodes[0]
-    layer = len(sizes) - 1
-    figure = plot_routing_heatmap(
-        cache.steps,
-        layer,
-        sizes,
-        grid_size=first["grid_size"],
-        title=f"{found.key.label}, layer {layer}",
-        env_image=render_world(found.key.task_id, first["seed"]),
-        mission=first["mission"],
-    )
+    first = cache.episodes[0]
+    figure = plot_overall_routing(cache, render_world(found.key.task_id, first["seed"]), first["mission"])
     runs.write_atomic(path, lambda file: figure.savefig(file, format="png"))
 
 

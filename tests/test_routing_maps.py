@@ -1,0 +1,342 @@
+"""The contents of figures over the grid, against inputs that were averaged by hand."""
+
+import numpy as np
+import pytest
+from matplotlib import colormaps
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from routing_data import make_data, make_steps, random_data, three_visits
+
+from errors import InputError
+from plotting_style import EXPERT_CMAPS, UNVISITED_COLOR
+from routing_analysis import aggregate_routing_by_position, compute_grid_bounds
+from routing_groups import PHASES, group_routing_data
+from routing_maps import (
+    LPC_CMAP,
+    plot_action_entropy,
+    plot_grouped_lpc,
+    plot_grouped_routing,
+    plot_lpc_by_phase,
+    plot_overall_lpc,
+    plot_overall_routing,
+    render_lpc_heatmap,
+    render_routing_heatmap,
+)
+
+SIZES = [[0, 16, 32], [0, 8]]
+
+
+@pytest.fixture
+def steps():
+    return three_visits()
+
+
+def new_axes():
+    return Figure().subplots()
+
+
+def cell_color(ax, x, y):
+    """RGBA that is drawn at grid cell (x, y), found through the extent of the picture."""
+    (image,) = ax.images
+    left, _, _, top = image.get_extent()
+    return image.get_array()[round(y - top - 0.5), round(x - left - 0.5)]
+
+
+def texts(axis_labels):
+    return [label.get_text() for label in axis_labels]
+
+
+# --- colours --------------------------------------------------------------------------------------------------------
+
+DEUTAN = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+PROTAN = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+SIGHTS = {"normal": np.eye(3), "deutan": np.array(DEUTAN), "protan": np.array(PROTAN)}  # Machado et al. 2009
+
+
+def lab(rgb, sight):
+    """CIELAB (..., 3) of sRGB colours as seen with one kind of sight."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ SIGHTS[sight].T
+    xyz = np.clip(linear, 0, 1) @ np.array(
+        [[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]]
+    )
+    f = np.cbrt(xyz / [0.9505, 1, 1.089])
+    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
+
+
+@pytest.mark.parametrize("sight", SIGHTS)
+def test_experts_and_unvisited_cells_can_be_told_apart(sight):
+    assert len(EXPERT_CMAPS) >= 6
+    levels = np.linspace(0, 1, 11)
+    ramps = np.stack([lab(cmap(levels)[:, :3], sight) for cmap in EXPERT_CMAPS])  # (E, levels, 3)
+    lightness = ramps[..., 0]
+    assert (lightness[:, 0] > 85).all() and (np.diff(lightness) < 0).all()  # from nearly white, ever darker
+    unvisited = lab(np.array(to_rgba(UNVISITED_COLOR)[:3]), sight)
+    assert np.linalg.norm(ramps - unvisited, axis=-1).min() > 20
+    distances = np.linalg.norm(ramps[:, None] - ramps[None], axis=-1)[..., 5]  # at confidence 0.5
+    for num_experts, least in ((3, 25), (6, 9)):
+        pairs = distances[:num_experts, :num_experts][np.triu_indices(num_experts, 1)]
+        assert pairs.min() > least
+
+
+# --- the heatmap ----------------------------------------------------------------------------------------------------
+
+
+def test_hue_is_the_dominant_expert_and_intensity_its_confidence(steps):
+    ax = new_axes()
+    averaged = aggregate_routing_by_position(steps)
+    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, (6, 5)), 0)
+    # (4, 1): expert 0 with mean 0.7, (0.7 - 1/3) / (2/3) = 0.55; (2, 3): expert 2 with 0.8, (0.8 - 1/3) / (2/3) = 0.7
+    visited = {(4, 1): EXPERT_CMAPS[0](0.55), (2, 3): EXPERT_CMAPS[2](0.7)}
+    for x in range(6):
+        for y in range(5):
+            expected = visited.get((x, y), to_rgba(UNVISITED_COLOR))
+            np.testing.assert_allclose(cell_color(ax, x, y), expected, atol=0.005)
+    assert ax.images[0].get_array().shape == (5, 6, 4)
+
+
+def test_equal_weights_are_palest_and_other_layers_have_their_own_scale(steps):
+    ax = new_axes()
+    averaged = aggregate_routing_by_position(steps)
+    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position), 1)
+    np.testing.assert_allclose(cell_color(ax, 4, 1), EXPERT_CMAPS[0](0.0), atol=0.005)  # 0.5 of 2 experts: a tie
+    np.testing.assert_allclose(cell_color(ax, 2, 3), EXPERT_CMAPS[1](0.5), atol=0.005)  # (0.75 - 1/2) / (1/2)
+
+
+def test_axes_show_absolute_grid_coordinates_with_y_downwards(steps):
+    averaged = aggregate_routing_by_position(steps)
+    ax = new_axes()
+    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, (11, 6)), 0)
+    assert ax.get_xlim() == (-0.5, 10.5) and ax.get_ylim() == (5.5, -0.5)
+    assert ax.get_xticks().tolist() == list(range(11)) and ax.get_yticks().tolist() == list(range(6))
+    assert ax.get_aspect() == 1
+    ax = new_axes()
+    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position), 0)
+    assert ax.get_xlim() == (1.5, 4.5) and ax.get_ylim() == (3.5, 0.5)
+    assert ax.get_xticks().tolist() == [2, 3, 4] and ax.get_yticks().tolist() == [1, 2, 3]
+
+
+def test_large_worlds_have_few_round_ticks(steps):
+    averaged = aggregate_routing_by_position(steps)
+    for world, x, y in (
+        ((22, 22), range(0, 22, 2), range(0, 22, 2)),
+        ((22, 100), [0, 10, 20], range(0, 100, 10)),  # narrow: no space for more
+    ):
+        ax = new_axes()
+        render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, world), 0)
+        assert ax.get_xticks().tolist() == list(x) and ax.get_yticks().tolist() == list(y)
+
+
+def test_text_under_the_mouse_names_expert_weight_and_visits(steps):
+    ax = new_axes()
+    averaged = aggregate_routing_by_position(steps)
+    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, (6, 5)), 0)
+    assert ax.format_coord(4.3, 0.8) == "x 4, y 1: expert 0, mean weight 0.70, 2 steps"
+    assert ax.format_coord(2.0, 3.0) == "x 2, y 3: expert 2, mean weight 0.80, 1 step"
+    assert ax.format_coord(0.2, 0.2) == "x 0, y 0: not visited"
+
+
+def test_cells_off_the_grid_are_not_painted_somewhere_else(steps):
+    averaged = aggregate_routing_by_position(steps)
+    with pytest.raises(InputError, match="x 2, y 3 is outside"):
+        render_routing_heatmap(new_axes(), averaged, compute_grid_bounds(np.array([[3, 0], [5, 4]])), 0)
+
+
+@pytest.mark.parametrize("layer", [2, -1])
+def test_a_layer_that_is_not_there_names_the_number_of_layers(steps, layer):
+    averaged = aggregate_routing_by_position(steps)
+    with pytest.raises(InputError, match=f"no layer {layer}: the policy has 2 layers, counted from 0"):
+        render_routing_heatmap(new_axes(), averaged, compute_grid_bounds(steps.position), layer)
+
+
+def test_more_experts_than_hues_is_one_clear_sentence():
+    num_experts = len(EXPERT_CMAPS) + 1
+    data = make_data(make_steps([[0, 0]], np.eye(num_experts)[:1]), sizes=[[4] * num_experts])
+    with pytest.raises(InputError, match=f"layer 0 has {num_experts} experts, and EXPERT_CMAPS has colours for"):
+        plot_overall_routing(data)
+
+
+def test_lpc_colours_run_from_low_to_high(steps):
+    averaged, grid_info = aggregate_routing_by_position(steps), compute_grid_bounds(steps.position)
+    for limits, expected in (((), (0.0, 1.0)), ((0, 1400), (150 / 1400, 0.5))):
+        ax = new_axes()
+        render_lpc_heatmap(ax, averaged, grid_info, *limits)
+        for cell, value in zip([(4, 1), (2, 3)], expected, strict=True):
+            np.testing.assert_allclose(cell_color(ax, *cell), colormaps[LPC_CMAP](value), atol=0.01)
+    assert ax.format_coord(4, 1) == "x 4, y 1: mean LPC 150, 2 steps"
+
+
+# --- overall --------------------------------------------------------------------------------------------------------
+
+WORLD = {"grid_size": [11, 6]}
+
+
+def test_a_map_for_each_layer_then_lpc_then_what_the_colours_mean(steps):
+    figure = plot_overall_routing(make_data(steps, [WORLD], SIZES, trial=0), title_suffix="after lunch")
+    *maps, first_legend, second_legend, lpc_bar = figure.axes
+    assert figure.get_suptitle() == "BabyAI-UnlockPickup-v0 trial 0, 3 steps of 1 episode, after lunch"
+    assert [ax.get_title() for ax in maps] == ["layer 0", "layer 1", "mean LPC"]
+    assert all(ax.get_xlim() == (-0.5, 10.5) and ax.get_ylim() == (5.5, -0.5) for ax in maps)
+    np.testing.assert_allclose(cell_color(maps[0], 4, 1), EXPERT_CMAPS[0](0.55), atol=0.005)
+    np.testing.assert_allclose(cell_color(maps[1], 2, 3), EXPERT_CMAPS[1](0.5), atol=0.005)
+    np.testing.assert_allclose(cell_color(maps[2], 2, 3), colormaps[LPC_CMAP](1.0))
+    assert lpc_bar.get_xlim() == (150, 700)
+    assert texts(first_legend.get_yticklabels()) == ["skip (size 0)", "GRU 16", "GRU 32", "not visited"]
+    assert texts(first_legend.get_xticklabels()) == ["0.33", "1"] and first_legend.get_xticks().tolist() == [0, 1]
+    strips = first_legend.images[0].get_array()
+    for expert in range(3):
+        np.testing.assert_allclose(strips[expert, [0, -1]], EXPERT_CMAPS[expert]([0.0, 1.0]))
+    assert (strips[3] == to_rgba(UNVISITED_COLOR)).all()
+    assert texts(second_legend.get_yticklabels()) == ["skip (size 0)", "GRU 8", "not visited"]  # sizes of its own
+    assert texts(second_legend.get_xticklabels()) == ["0.50", "1"]
+    assert [ax.get_title() for ax in (first_legend, second_legend)] == [
+        "layer 0: dominant expert",
+        "layer 1: dominant expert",
+    ]
+
+
+def test_layers_with_equal_experts_share_a_legend_and_unknown_sizes_are_numbers():
+    layers = [[[0.5, 0.5]], [[0.2, 0.8]]]
+    for sizes, names in ((None, ["expert 0", "expert 1"]), ([[0, 8]] * 2, ["skip (size 0)", "GRU 8"])):
+        *maps, legend = plot_overall_routing(make_data(make_steps([[1, 1]], *layers), sizes=sizes)).axes
+        assert texts(legend.get_yticklabels()) == [*names, "not visited"] and len(maps) == 2  # no LPC, no map of it
+
+
+@pytest.mark.parametrize("sizes", [[[0, 16], [0, 8]], [[0, 16, 32, 64]], []])
+@pytest.mark.parametrize("plot", [plot_overall_routing, plot_overall_lpc])
+def test_sizes_of_another_policy_are_one_clear_sentence(steps, plot, sizes):
+    with pytest.raises(InputError, match=r"layer 0 has 3 experts, and \d sizes are given"):
+        plot(make_data(steps, sizes=sizes))
+
+
+def test_picture_of_the_world_comes_first_under_its_mission_and_the_same_coordinates(steps):
+    env_image = np.random.default_rng(0).integers(0, 256, (6 * 32, 11 * 32, 3), dtype=np.uint8)
+    mission = "open the purple door on your left, then pick up the red ball and put it next to the grey box"
+    data = make_data(steps, [WORLD], SIZES)
+    for plot in (plot_overall_routing, plot_overall_lpc):
+        image_ax, map_ax = plot(data, env_image, mission).axes[:2]
+        np.testing.assert_array_equal(image_ax.images[0].get_array(), env_image)
+        assert image_ax.get_title().replace("\n", " ") == mission and "\n" in image_ax.get_title()
+        assert image_ax.get_xlim() == map_ax.get_xlim() and image_ax.get_ylim() == map_ax.get_ylim()
+    unknown_world = plot_overall_routing(make_data(steps, sizes=SIZES), env_image, mission).axes[0]
+    assert not unknown_world.axison
+
+
+def test_a_filter_leaves_out_steps_of_the_map_and_of_the_title(steps):
+    figure = plot_overall_routing(make_data(steps, [WORLD], SIZES), filter_fn=np.array([False, True, False]))
+    np.testing.assert_allclose(cell_color(figure.axes[0], 4, 1), to_rgba(UNVISITED_COLOR))
+    assert "1 step of 1 episode" in figure.get_suptitle()
+
+
+def test_single_step_of_a_policy_with_one_expert():
+    map_ax, legend_ax = plot_overall_routing(make_data(make_steps([[3, 4]], [[1.0]]), sizes=[[64]])).axes
+    np.testing.assert_allclose(cell_color(map_ax, 3, 4), EXPERT_CMAPS[0](1.0))
+    assert map_ax.get_xticks().tolist() == [3] and map_ax.get_yticks().tolist() == [4]
+    assert texts(legend_ax.get_yticklabels()) == ["GRU 64", "not visited"]
+
+
+def test_lpc_in_total_and_of_each_layer(steps):
+    figure = plot_overall_lpc(make_data(steps, [WORLD], SIZES))
+    total, first, second, total_bar, layer_bar = figure.axes
+    assert [ax.get_title() for ax in (total, first, second)] == ["all layers", "layer 0", "layer 1"]
+    # layer 0, mean weights (4, 1): 0.2 x 256 + 0.1 x 1024 = 153.6, (2, 3): 0.1 x 256 + 0.8 x 1024 = 844.8;
+    # layer 1: 0.5 x 64 = 32 and 0.75 x 64 = 48
+    assert total_bar.get_xlim() == (150, 700)
+    np.testing.assert_allclose(layer_bar.get_xlim(), (32, 844.8), rtol=1e-5)
+    np.testing.assert_allclose(cell_color(first, 4, 1), colormaps[LPC_CMAP]((153.6 - 32) / (844.8 - 32)), atol=0.01)
+    assert first.format_coord(2, 3) == "x 2, y 3: mean LPC of the layer 845, 1 step"
+    assert second.format_coord(4, 1) == "x 4, y 1: mean LPC of the layer 32, 2 steps"
+    with pytest.raises(InputError, match="expert_hidden_sizes"):
+        plot_overall_lpc(make_data(steps))
+    steps.lpc = None
+    with pytest.raises(InputError, match="no 'lpc'"):
+        plot_overall_lpc(make_data(steps, sizes=SIZES))
+
+
+def test_entropy_of_the_action_in_each_cell():
+    even, certain = np.zeros(7), np.eye(7)[0] * 1000
+    steps = make_steps([[1, 1], [1, 1], [2, 1]], action_logits=[even, certain, certain])
+    data = make_data(steps, [{"grid_size": [4, 3]}])
+    map_ax, bar = plot_action_entropy(data).axes
+    assert map_ax.format_coord(1, 1) == "x 1, y 1: mean entropy 0.97 nats, 2 steps"  # ln 7 / 2
+    assert map_ax.format_coord(2, 1) == "x 2, y 1: mean entropy 0.00 nats, 1 step"
+    np.testing.assert_allclose(bar.get_xlim(), (0, np.log(7) / 2))
+    assert map_ax.get_title() == "mean 0.65 nats"
+    steps.action_logits = None
+    with pytest.raises(InputError, match=r"no 'action_logits': make a new one with `python batch_eval.py --force"):
+        plot_action_entropy(data)
+
+
+# --- grouped --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def carried():
+    """The three visits, the last of them with something in the hands, in two episodes."""
+    steps = three_visits(carrying=[False, False, True], episode=[0, 0, 1])
+    return make_data(steps, [WORLD, WORLD], SIZES)
+
+
+def test_a_row_for_each_group_on_one_scale(carried):
+    images = {"carrying": np.zeros((60, 110, 3), np.uint8)}
+    figure = plot_grouped_routing(carried, "by_carrying", images, title_suffix="of a kind")
+    assert figure.get_suptitle().replace("\n", " ").endswith("3 steps of 2 episodes, by carrying phase, of a kind")
+    assert texts(figure.texts[1:]) == ["hands empty\n2 steps\n1 episode", "carrying\n1 step\n1 episode"]
+    empty, (picture, *holding) = figure.axes[:3], figure.axes[3:7]
+    assert [ax.get_title() for ax in empty] == ["layer 0", "layer 1", "mean LPC"]
+    assert picture.images[0].get_array().shape == (60, 110, 3)
+    np.testing.assert_allclose(cell_color(empty[0], 2, 3), EXPERT_CMAPS[2](0.7), atol=0.005)
+    np.testing.assert_allclose(cell_color(holding[0], 2, 3), to_rgba(UNVISITED_COLOR))
+    np.testing.assert_allclose(cell_color(holding[0], 4, 1), EXPERT_CMAPS[0](0.25), atol=0.005)
+    for ax, value in ((empty[2], 0.0), (holding[2], 100 / 600)):  # LPC 100 and 200 of 100 to 700
+        np.testing.assert_allclose(cell_color(ax, 4, 1), colormaps[LPC_CMAP](value), atol=0.01)
+    positions = [ax.get_position() for ax in (empty[0], holding[0])]
+    assert positions[0].x0 == pytest.approx(positions[1].x0) and positions[0].y0 > positions[1].y1
+
+
+def test_grouped_lpc_by_hand(carried):
+    figure = plot_grouped_lpc(carried, "by_carrying")
+    totals, firsts = figure.axes[0:6:3], figure.axes[1:6:3]
+    assert [ax.format_coord(4, 1) for ax in totals] == [f"x 4, y 1: mean LPC {v}, 1 step" for v in (100, 200)]
+    # 0.1 x 256 = 25.6, and 0.3 x 256 + 0.2 x 1024 = 281.6
+    expected = [f"x 4, y 1: mean LPC of the layer {value}, 1 step" for value in (26, 282)]
+    assert [ax.format_coord(4, 1) for ax in firsts] == expected
+
+
+def test_of_many_groups_the_largest_are_shown():
+    data = random_data()
+    groups = group_routing_data(data, "by_door_location_and_box_row")
+    assert len(groups) == 4
+    figure = plot_grouped_routing(data, "by_door_location_and_box_row", max_groups=2)
+    assert "(the largest 2 of 4 groups)" in figure.get_suptitle().replace("\n", " ")
+    largest = sorted(np.argsort(-groups.counts)[:2])
+    for text, group in zip(figure.texts[1:], largest, strict=True):
+        assert f"{groups.counts[group]:,} steps" in text.get_text()
+
+
+def test_lpc_of_each_phase_is_drawn_on_one_scale():
+    phased = make_steps(
+        [[1, 1], [2, 1], [1, 1], [3, 1], [1, 1], [2, 1], [1, 1], [1, 1]],
+        lpc=np.arange(8) * 10.0,
+        episode=[0, 0, 0, 0, 1, 1, 2, 2],
+        t_step=[0, 1, 2, 3, 0, 1, 0, 1],
+        carrying=[False, True, True, False, False, True, False, False],
+    )
+    episodes = [{"t_unlocked": 2}, {"t_unlocked": None}, {"t_unlocked": None}]
+    figure = plot_lpc_by_phase(phased, episodes, grid_size=(5, 3), title="UnlockPickup")
+    *panels, colorbar = figure.axes
+    assert [ax.get_title().split("\n")[0] for ax in panels] == list(PHASES)
+    # before the key: cell (1, 1) in steps 0, 4, 6, 7; carrying: (2, 1) in 1 and 5; opened: (1, 1); dropped: (3, 1)
+    means = [(1, 1, (0 + 40 + 60 + 70) / 4), (2, 1, 30.0), (1, 1, 20.0), (3, 1, 30.0)]
+    for ax, (x, y, mean) in zip(panels, means, strict=True):
+        expected = colormaps[LPC_CMAP]((mean - 20.0) / (42.5 - 20.0))
+        np.testing.assert_allclose(cell_color(ax, x, y), expected, atol=1e-6)
+        np.testing.assert_allclose(cell_color(ax, 4, 2), to_rgba(UNVISITED_COLOR))
+        assert f"mean LPC {mean:.0f}" in ax.format_coord(x, y)
+    assert "mean 42, 4 steps" in panels[0].get_title() and "1 step" in panels[2].get_title()
+    assert colorbar.get_xlim() == (20.0, 42.5)
+    phased.carrying[:] = False
+    only_start = plot_lpc_by_phase(phased, [{"t_unlocked": None}] * 3)
+    assert len(only_start.axes) == 2  # phases without steps have no panel
+    phased.lpc = None
+    with pytest.raises(InputError, match="'lpc'"):
+        plot_lpc_by_phase(phased, episodes)
