@@ -70,9 +70,10 @@ def drawn_texts(figure):
     hidden = set()
     for ax in figure.axes:
         for axis, limits in ((ax.xaxis, sorted(ax.get_xlim())), (ax.yaxis, sorted(ax.get_ylim()))):
-            hidden |= set() if ax.axison else {axis.label}
+            is_shown = ax.axison and axis.get_visible()
+            hidden |= set() if is_shown else {axis.label, axis.offsetText}
             for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-                if not (ax.axison and limits[0] - 1e-9 <= tick.get_loc() <= limits[1] + 1e-9):
+                if not (is_shown and limits[0] - 1e-9 <= tick.get_loc() <= limits[1] + 1e-9):
                     hidden |= {tick.label1, tick.label2}
     found = figure.findobj(Text)
     return [text for text in found if text.get_visible() and text.get_text().strip() and text not in hidden]
