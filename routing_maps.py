@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from errors import InputError
+from map_sheet import LABEL_IN, Legend, Panel, draw_sheet, expert_legend, scale_legend
 from plotting_style import EXPERT_CMAPS, UNVISITED_COLOR, counted, describe, expert_hues, expert_names, wrapped
 from routing_analysis import (
     RoutingByPosition,
@@ -181,132 +181,6 @@ def _render_env_image(ax: Axes, env_image: np.ndarray, grid_info: dict[str, int]
         ax.set_axis_off()
 
 
-# --- a sheet of maps ------------------------------------------------------------------------------------------------
-# Placed in inches by hand: the sizes are known, and the constrained layout of sixty axes takes seconds.
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """One map: what draws it, and the text above it."""
-
-    title: str
-    draw: Callable[[Axes], object]
-
-
-@dataclass(frozen=True)
-class _Legend:
-    """What colours mean: drawn above the maps."""
-
-    width_in: float
-    height_in: float
-    left_in: float  # for the labels to its left
-    foot_in: float  # for those below it
-    draw: Callable[[Axes], object]
-
-
-_LINE_IN = 0.19  # height of a line of text
-_AXIS_IN = 0.42  # tick labels and the name of an axis
-_GAP_IN = 0.22  # between neighbouring maps
-_LABEL_IN = 1.75  # width of a row's label
-
-
-def _draw_sheet(
-    rows: Sequence[Sequence[_Panel | None]],
-    labels: Sequence[str],
-    grid_info: dict[str, int],
-    legends: Sequence[_Legend],
-    title: str,
-) -> Figure:
-    """Rows of maps (None: an empty place) with a label to the left of each row, if any has one, and legends above."""
-    num_columns, label_in = max(map(len, rows)), _LABEL_IN if any(labels) else 0.0
-    cells = grid_info["grid_width"], grid_info["grid_height"]
-    cell_in = min(0.45, 2.7 / max(cells))
-    map_width, map_height = cells[0] * cell_in, cells[1] * cell_in
-    slot_in = max(map_width, 1.7) + _GAP_IN
-
-    left = label_in + _AXIS_IN + 0.1
-    legend_width = sum(legend.left_in + legend.width_in + 0.3 for legend in legends)
-    width = max(left + num_columns * slot_in, legend_width + 0.3, 4.0)
-    title = wrapped(title, width / 1.2 - 0.3)
-    title_height = 0.25 * (title.count("\n") + 1) + 0.1 if title else 0.05
-    legend_height = max(legend.height_in + legend.foot_in for legend in legends) + _LINE_IN
-    panel_titles = [[wrapped(panel.title, slot_in - 0.1) if panel else "" for panel in row] for row in rows]
-    lines = [max(text.count("\n") + 1 if text else 0 for text in row) for row in panel_titles]
-    label_heights = [0.17 * (label.count("\n") + 2) if label else 0.0 for label in labels]
-    row_height = [
-        line * _LINE_IN + max(0.1 + map_height + _GAP_IN, label)
-        for line, label in zip(lines, label_heights, strict=True)
-    ]
-    height = title_height + legend_height + sum(row_height) + _AXIS_IN
-    figure = Figure(figsize=(width, height))
-
-    def place(x: float, y: float, w: float, h: float) -> Axes:
-        """Axes whose upper left corner is x, y inches from that of the figure."""
-        return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
-
-    if title:
-        figure.suptitle(title, y=1 - 0.08 / height, va="top", fontsize="large")
-    y = title_height + legend_height
-    for number, row in enumerate(rows):
-        top = y + lines[number] * _LINE_IN + 0.1
-        if labels[number]:
-            middle = 1 - (top + map_height / 2) / height
-            figure.text((label_in - 0.08) / width, middle, labels[number], ha="right", va="center", fontsize="medium")
-        for column, panel in enumerate(row):
-            if panel is None:
-                continue
-            ax = place(left + column * slot_in + (slot_in - _GAP_IN - map_width) / 2, top, map_width, map_height)
-            ax.xaxis.set_visible(number == len(rows) - 1 or column >= len(rows[number + 1]))  # the lowest map
-            ax.yaxis.set_visible(column == 0)
-            panel.draw(ax)
-            ax.set_title(panel_titles[number][column], fontsize="medium", pad=4)
-        y += row_height[number]
-    x = max((width - legend_width) / 2, 0.1)
-    for legend in legends:
-        legend.draw(place(x + legend.left_in, title_height + _LINE_IN, legend.width_in, legend.height_in))
-        x += legend.left_in + legend.width_in + 0.3
-    return figure
-
-
-def _expert_legend(names: Sequence[str], title: str) -> _Legend:
-    """One strip per expert from low to high confidence, and the colour of unvisited cells below them."""
-    num_experts = len(names)
-
-    def draw(ax: Axes) -> None:
-        levels = np.linspace(0, 1, 256)
-        strips = [EXPERT_CMAPS[index](levels) for index in range(num_experts)]
-        strips.append(np.tile(to_rgba(UNVISITED_COLOR), (len(levels), 1)))
-        ax.imshow(np.stack(strips), extent=(0, 1, num_experts + 0.5, -0.5), interpolation="nearest", aspect="auto")
-        ax.set_yticks(range(num_experts + 1), [*names, "not visited"])
-        ax.hlines(np.arange(num_experts) + 0.5, 0, 1, color="white", linewidth=4)
-        ax.tick_params(axis="y", length=0)
-        ax.set_xticks(
-            [1] if num_experts == 1 else [0, 1], ["1"] if num_experts == 1 else [f"{1 / num_experts:.2f}", "1"]
-        )
-        ax.tick_params(labelsize="small")
-        ax.set_title(title, fontsize="small")
-        ax.set_xlabel("its mean weight", fontsize="small")
-        ax.spines[:].set_visible(False)
-
-    return _Legend(1.5, 0.2 * (num_experts + 1), 1.0, 0.5, draw)
-
-
-def _scale_legend(scale: Scale, cmap: str, label: str) -> _Legend:
-    """A horizontal colour bar."""
-
-    def draw(ax: Axes) -> None:
-        ax.figure.colorbar(ScalarMappable(Normalize(*scale), cmap), cax=ax, orientation="horizontal")
-        ax.tick_params(labelsize="small")
-        ax.locator_params(nbins=5)
-        ax.set_title(label, fontsize="small")
-
-    return _Legend(1.9, 0.2, 0.15, 0.35, draw)
-
-
-def _wrap(panels: Sequence[_Panel], num_columns: int) -> list[list[_Panel]]:
-    return [list(panels[start : start + num_columns]) for start in range(0, len(panels), num_columns)]
-
-
 # --- figures --------------------------------------------------------------------------------------------------------
 
 _MAPS_IN_A_ROW = 3  # of a figure without groups: still legible in a page's column
@@ -405,13 +279,13 @@ def plot_action_entropy(
     if not np.isfinite(means).any():
         raise InputError("the action logits are not finite: the policy has diverged")
     grid_info, scale = _grid_info(routing_data, cells.cells), (0.0, max(float(np.nanmax(means)), 0.01))
-    panel = _Panel(
+    panel = Panel(
         f"mean {np.nanmean(entropy):.2f} nats",
         lambda ax: _render_values(ax, cells.cells, cells.counts, means, grid_info, scale, ENTROPY_CMAP, text),
     )
     panels = [*_env_panels(env_image, env_mission, grid_info), panel]
-    legend = _scale_legend(scale, ENTROPY_CMAP, "entropy of the action (nats)")
-    return _draw_sheet([panels], [""], grid_info, [legend], _title(routing_data, mask, title_suffix))
+    legend = scale_legend(scale, ENTROPY_CMAP, "entropy of the action (nats)")
+    return draw_sheet([panels], [""], grid_info, [legend], _title(routing_data, mask, title_suffix))
 
 
 def plot_lpc_by_phase(
@@ -432,12 +306,12 @@ def plot_lpc_by_phase(
     for number, part in zip(present, averaged, strict=True):
         mean = np.nanmean(np.asarray(steps.lpc)[phase == number])
         panels.append(
-            _Panel(
+            Panel(
                 f"{PHASES[number]}\nmean {mean:.0f}, {counted(part.num_steps, 'step')}",
                 lambda ax, part=part: render_lpc_heatmap(ax, part, grid_info, *scale),
             )
         )
-    return _draw_sheet([panels], [""], grid_info, [_scale_legend(scale, LPC_CMAP, "mean LPC")], title)
+    return draw_sheet([panels], [""], grid_info, [scale_legend(scale, LPC_CMAP, "mean LPC")], title)
 
 
 def _plot_routing(routing_data: RoutingData, parts: Sequence[_Part], title: str) -> Figure:
@@ -451,22 +325,22 @@ def _plot_routing(routing_data: RoutingData, parts: Sequence[_Part], title: str)
         for layer in layers
     ]
     if all(name == names[0] for name in names):
-        legends = [_expert_legend(names[0], "dominant expert")]
+        legends = [expert_legend(names[0], "dominant expert")]
     else:
-        legends = [_expert_legend(names[layer], f"layer {layer}: dominant expert") for layer in layers]
+        legends = [expert_legend(names[layer], f"layer {layer}: dominant expert") for layer in layers]
     scale = None
     if first.lpc is not None:
         scale = _scale([_known_lpc(part.averaged) for part in parts])
-        legends.append(_scale_legend(scale, LPC_CMAP, "mean LPC"))
+        legends.append(scale_legend(scale, LPC_CMAP, "mean LPC"))
 
-    def maps(part: _Part) -> list[_Panel]:
+    def maps(part: _Part) -> list[Panel]:
         averaged = part.averaged
         panels = [
-            _Panel(f"layer {layer}", lambda ax, layer=layer: render_routing_heatmap(ax, averaged, grid_info, layer))
+            Panel(f"layer {layer}", lambda ax, layer=layer: render_routing_heatmap(ax, averaged, grid_info, layer))
             for layer in layers
         ]
         if scale is not None:
-            panels.append(_Panel("mean LPC", lambda ax: render_lpc_heatmap(ax, averaged, grid_info, *scale)))
+            panels.append(Panel("mean LPC", lambda ax: render_lpc_heatmap(ax, averaged, grid_info, *scale)))
         return panels
 
     return _arrange(parts, maps, grid_info, legends, title)
@@ -475,58 +349,59 @@ def _plot_routing(routing_data: RoutingData, parts: Sequence[_Part], title: str)
 def _plot_lpc(routing_data: RoutingData, parts: Sequence[_Part], title: str) -> Figure:
     sizes = routing_data.header.get("expert_hidden_sizes")
     if sizes is None:
-        raise InputError("this routing data has no 'expert_hidden_sizes', which the LPC of a layer needs")
+        way_out = "make a new cache with `python batch_eval.py --force`"
+        raise InputError(f"this routing data has no 'expert_hidden_sizes', which the LPC of a layer needs: {way_out}")
     if parts[0].averaged.routing is None:
         routing_data.require("layer_routing")
     grid_info = _grid_info(routing_data, np.concatenate([part.averaged.cells for part in parts]))
     for layer, weights in enumerate(parts[0].averaged.routing):
         expert_names(sizes, layer, weights.shape[1])  # raises if they are those of another policy
-    by_layer = {  # the mean of a weighted sum is the weighted sum of the means
-        id(part): [compute_layer_lpc(*pair) for pair in zip(part.averaged.routing, sizes, strict=True)]
-        for part in parts
-    }
-    total_scale = _scale([_known_lpc(part.averaged) for part in parts])
-    layer_scale = _scale([values for layers in by_layer.values() for values in layers])
 
-    def maps(part: _Part) -> list[_Panel]:
+    def layer_lpc(part: _Part) -> list[np.ndarray]:  # the mean of a weighted sum is the weighted sum of the means
+        return [compute_layer_lpc(weights, sizes[layer]) for layer, weights in enumerate(part.averaged.routing)]
+
+    total_scale = _scale([_known_lpc(part.averaged) for part in parts])
+    layer_scale = _scale([values for part in parts for values in layer_lpc(part)])
+
+    def maps(part: _Part) -> list[Panel]:
         cells, counts = part.averaged.cells, part.averaged.counts
-        panels = [_Panel("all layers", lambda ax: render_lpc_heatmap(ax, part.averaged, grid_info, *total_scale))]
+        panels = [Panel("all layers", lambda ax: render_lpc_heatmap(ax, part.averaged, grid_info, *total_scale))]
         return panels + [
-            _Panel(
+            Panel(
                 f"layer {layer}",
                 lambda ax, values=values: _render_values(
                     ax, cells, counts, values, grid_info, layer_scale, LPC_CMAP, "mean LPC of the layer {:.0f}"
                 ),
             )
-            for layer, values in enumerate(by_layer[id(part)])
+            for layer, values in enumerate(layer_lpc(part))
         ]
 
     legends = [
-        _scale_legend(total_scale, LPC_CMAP, "mean LPC, all layers"),
-        _scale_legend(layer_scale, LPC_CMAP, "mean LPC of a layer"),
+        scale_legend(total_scale, LPC_CMAP, "mean LPC, all layers"),
+        scale_legend(layer_scale, LPC_CMAP, "mean LPC of a layer"),
     ]
     return _arrange(parts, maps, grid_info, legends, title)
 
 
 def _arrange(
     parts: Sequence[_Part],
-    maps: Callable[[_Part], list[_Panel]],
+    maps: Callable[[_Part], list[Panel]],
     grid_info: dict[str, int],
-    legends: Sequence[_Legend],
+    legends: Sequence[Legend],
     title: str,
 ) -> Figure:
     """A row for each part under titles of the columns, or the maps of a single part in several rows."""
     if len(parts) == 1 and not parts[0].label:
         panels = [*_env_panels(parts[0].env_image, parts[0].mission, grid_info), *maps(parts[0])]
-        rows = _wrap(panels, _MAPS_IN_A_ROW)
-        return _draw_sheet(rows, [""] * len(rows), grid_info, legends, title)
+        rows = [panels[start : start + _MAPS_IN_A_ROW] for start in range(0, len(panels), _MAPS_IN_A_ROW)]
+        return draw_sheet(rows, [""] * len(rows), grid_info, legends, title)
     has_images, rows = any(part.env_image is not None for part in parts), []
     for part in parts:
         env_panel = _env_panels(part.env_image, "an example", grid_info) or [None]
         rows.append([*(env_panel if has_images else []), *maps(part)])
     for row in rows[1:]:  # the first row names the columns
-        row[:] = [panel and _Panel("", panel.draw) for panel in row]
-    return _draw_sheet(rows, [part.label for part in parts], grid_info, legends, title)
+        row[:] = [panel and Panel("", panel.draw) for panel in row]
+    return draw_sheet(rows, [part.label for part in parts], grid_info, legends, title)
 
 
 def _grouped_parts(
@@ -543,7 +418,7 @@ def _grouped_parts(
     for group in shown:
         averaged = aggregate_routing_by_position(routing_data.steps, groups.mask(group))
         name, episodes = groups.labels[group], counted(groups.num_episodes[group], "episode")
-        label = f"{wrapped(name, _LABEL_IN)}\n{counted(averaged.num_steps, 'step')}\n{episodes}"
+        label = f"{wrapped(name, LABEL_IN)}\n{counted(averaged.num_steps, 'step')}\n{episodes}"
         parts.append(_Part(averaged, label, (env_images or {}).get(name)))
     title = _title(routing_data, None, f"by {groups.grouping.title}")
     if len(shown) < len(groups):
@@ -551,10 +426,10 @@ def _grouped_parts(
     return parts, f"{title}{', ' if title_suffix else ''}{title_suffix}"
 
 
-def _env_panels(env_image: np.ndarray | None, title: str, grid_info: dict[str, int]) -> list[_Panel]:
+def _env_panels(env_image: np.ndarray | None, title: str, grid_info: dict[str, int]) -> list[Panel]:
     if env_image is None:
         return []
-    return [_Panel(title, lambda ax: _render_env_image(ax, env_image, grid_info))]
+    return [Panel(title, lambda ax: _render_env_image(ax, env_image, grid_info))]
 
 
 def _grid_info(routing_data: RoutingData, cells: np.ndarray) -> dict[str, int]:

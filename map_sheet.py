@@ -1,0 +1,137 @@
+"""A sheet of maps of one grid: rows of panels, labels of rows, legends above.
+
+Placed in inches by hand: the sizes are known, and matplotlib's constrained layout of sixty axes takes seconds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgba
+from matplotlib.figure import Figure
+
+from plotting_style import EXPERT_CMAPS, UNVISITED_COLOR, wrapped
+
+_LINE_IN = 0.19  # height of a line of text
+_AXIS_IN = 0.42  # tick labels and the name of an axis
+_GAP_IN = 0.22  # between neighbouring maps
+LABEL_IN = 1.75  # width of a row's label
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One map: what draws it, and the text above it."""
+
+    title: str
+    draw: Callable[[Axes], object]
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What colours mean: drawn above the maps."""
+
+    width_in: float
+    height_in: float
+    left_in: float  # for the labels to its left
+    foot_in: float  # for those below it
+    draw: Callable[[Axes], object]
+
+
+def draw_sheet(
+    rows: Sequence[Sequence[Panel | None]],
+    labels: Sequence[str],
+    grid_info: dict[str, int],
+    legends: Sequence[Legend],
+    title: str,
+) -> Figure:
+    """Rows of maps (None: an empty place) with a label to the left of each row, if any has one, and legends above.
+
+    grid_info: the cells that every map shows, of `compute_grid_bounds`. Coordinates stand below the lowest map of each
+    column and to the left of the first column; the axes of the other maps are invisible when their panels are drawn.
+    """
+    cells = grid_info["grid_width"], grid_info["grid_height"]
+    cell_in = min(0.45, 2.7 / max(cells))
+    map_width, map_height = cells[0] * cell_in, cells[1] * cell_in
+    slot_in = max(map_width, 1.7) + _GAP_IN
+    label_in = LABEL_IN if any(labels) else 0.0
+    left = label_in + _AXIS_IN + 0.1
+    legends_in = sum(legend.left_in + legend.width_in + 0.3 for legend in legends)
+    width = max(left + max(map(len, rows)) * slot_in, legends_in + 0.3, 4.0)
+
+    title = wrapped(title, width / 1.2 - 0.3)
+    title_height = 0.25 * (title.count("\n") + 1) + 0.1 if title else 0.05
+    legend_height = max(legend.height_in + legend.foot_in for legend in legends) + _LINE_IN
+    panel_titles = [[wrapped(panel.title, slot_in - 0.1) if panel else "" for panel in row] for row in rows]
+    titles_in = [_LINE_IN * max(text.count("\n") + 1 if text else 0 for text in row) + 0.1 for row in panel_titles]
+    labels_in = [0.17 * (label.count("\n") + 2) if label else 0.0 for label in labels]
+    heights = [above + max(map_height + _GAP_IN, label) for above, label in zip(titles_in, labels_in, strict=True)]
+    height = title_height + legend_height + sum(heights) + _AXIS_IN
+    figure = Figure(figsize=(width, height))
+    if title:
+        figure.suptitle(title, y=1 - 0.08 / height, va="top", fontsize="large")
+
+    x = max((width - legends_in) / 2, 0.1)
+    y = title_height + legend_height
+    for number, row in enumerate(rows):
+        top = y + titles_in[number]
+        if labels[number]:
+            middle = 1 - (top + map_height / 2) / height
+            figure.text((label_in - 0.08) / width, middle, labels[number], ha="right", va="center", fontsize="medium")
+        for column, panel in enumerate(row):
+            if panel is None:
+                continue
+            middle = left + column * slot_in + (slot_in - _GAP_IN) / 2
+            ax = _add_axes(figure, middle - map_width / 2, top, map_width, map_height)
+            ax.xaxis.set_visible(number == len(rows) - 1 or column >= len(rows[number + 1]))
+            ax.yaxis.set_visible(column == 0)
+            panel.draw(ax)
+            ax.set_title(panel_titles[number][column], fontsize="medium", pad=4)
+        y += heights[number]
+    for legend in legends:  # last, so that the axes of a figure begin with its maps
+        x += legend.left_in
+        legend.draw(_add_axes(figure, x, title_height + _LINE_IN, legend.width_in, legend.height_in))
+        x += legend.width_in + 0.3
+    return figure
+
+
+def _add_axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+    """Axes whose upper left corner is x, y inches from that of the figure."""
+    all_width, all_height = figure.get_size_inches()
+    return figure.add_axes((x / all_width, 1 - (y + height) / all_height, width / all_width, height / all_height))
+
+
+def expert_legend(names: Sequence[str], title: str) -> Legend:
+    """One strip per expert from low to high confidence, and the colour of unvisited cells below them."""
+    num_experts = len(names)
+
+    def draw(ax: Axes) -> None:
+        levels = np.linspace(0, 1, 256)
+        strips = [EXPERT_CMAPS[index](levels) for index in range(num_experts)]
+        strips.append(np.tile(to_rgba(UNVISITED_COLOR), (len(levels), 1)))
+        ax.imshow(np.stack(strips), extent=(0, 1, num_experts + 0.5, -0.5), interpolation="nearest", aspect="auto")
+        ax.set_yticks(range(num_experts + 1), [*names, "not visited"])
+        ax.hlines(np.arange(num_experts) + 0.5, 0, 1, color="white", linewidth=4)
+        ax.tick_params(axis="y", length=0)
+        ax.set_xticks(
+            [1] if num_experts == 1 else [0, 1], ["1"] if num_experts == 1 else [f"{1 / num_experts:.2f}", "1"]
+        )
+        ax.tick_params(labelsize="small")
+        ax.set_title(title, fontsize="small")
+        ax.set_xlabel("its mean weight", fontsize="small")
+        ax.spines[:].set_visible(False)
+
+    return Legend(1.5, 0.2 * (num_experts + 1), 1.0, 0.5, draw)
+
+
+def scale_legend(scale: tuple[float, float], cmap: str, label: str) -> Legend:
+    """A horizontal colour bar from scale[0] to scale[1]."""
+
+    def draw(ax: Axes) -> None:
+        ax.figure.colorbar(ScalarMappable(Normalize(*scale), cmap), cax=ax, orientation="horizontal")
+        ax.tick_params(labelsize="small")
+        ax.locator_params(nbins=5)
+        ax.set_title(label, fontsize="small")
+
+    return Legend(1.9, 0.2, 0.15, 0.35, draw)
