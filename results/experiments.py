@@ -27,9 +27,19 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import runs
+from babyai_env import render_world
 from configuration import BEFORE, RUNTIME_KEYS, Parser, check_flags, integer, parse_config
 from errors import InputError, run_script
-from plotting_utils import PHASES, key_phases, plot_curves_by, plot_lpc_by_phase, plot_success_against_lpc
+from plotting_utils import (
+    PHASES,
+    get_available_analyses,
+    group_routing_data,
+    key_phases,
+    plot_curves_by,
+    plot_grouped_routing,
+    plot_lpc_by_phase,
+    plot_success_against_lpc,
+)
 
 RESULTS = Path(__file__).resolve().parent
 ROOT = RESULTS.parent
@@ -333,12 +343,37 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
         }
         rows.append({"lpc_alpha": training.setting, "seed": training.seed} | means)
         if training.seed == SEEDS[0]:
-            title = f"UnlockPickup, lpc_alpha {training.setting}"
-            figure = plot_lpc_by_phase(cache.steps, cache.episodes, cache.episodes[0]["grid_size"], title)
-            save_picture(figure, RESULTS / f"alpha_{training.setting}_phases.png")
-    content = pd.DataFrame(rows)
-    runs.write_atomic(RESULTS / "alpha_phases.csv", lambda file: content.to_csv(file, index=False))
-    print(content.to_string(index=False))
+            write_phase_pictures(training, cache)
+    phases = pd.DataFrame(rows)
+    runs.write_atomic(RESULTS / "alpha_phases.csv", lambda file: phases.to_csv(file, index=False))
+    text = markdown_of_phases(phases)
+    runs.write_atomic(RESULTS / "alpha_phases.md", lambda file: file.write(text.encode()))
+    print(text)
+
+
+def write_phase_pictures(training: Training, cache: runs.RoutingCache) -> None:
+    """Mean LPC of each cell in each phase of the task, and the routing of each layer with a world of each phase."""
+    title = f"UnlockPickup, lpc_alpha {training.setting}"
+    figure = plot_lpc_by_phase(cache.steps, cache.episodes, cache.episodes[0]["grid_size"], title)
+    save_picture(figure, RESULTS / f"alpha_{training.setting}_phases.png")
+    if "by_key_phase" in get_available_analyses(cache):
+        groups, steps = group_routing_data(cache, "by_key_phase"), cache.steps
+        images = {}
+        for label, step in zip(groups.labels, groups.first_steps.tolist(), strict=True):
+            seed = cache.episodes[steps.episode[step]]["seed"]
+            images[label] = render_world(training.task_id, seed, steps.action[step - steps.t_step[step] : step])
+        figure = plot_grouped_routing(cache, "by_key_phase", images, f"lpc_alpha {training.setting}")
+        save_picture(figure, RESULTS / f"alpha_{training.setting}_routing.png")
+
+
+def markdown_of_phases(phases: pd.DataFrame) -> str:
+    """Mean LPC of each phase for each alpha: mean over the seeds and their range."""
+    names = [name for name in PHASES if name in phases]
+    lines = [f"| lpc_alpha | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    for alpha, rows in phases.groupby("lpc_alpha", sort=False):
+        cells = [f"{rows[name].mean():.0f} ({rows[name].min():.0f} to {rows[name].max():.0f})" for name in names]
+        lines.append(f"| {alpha} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def parser() -> Parser:

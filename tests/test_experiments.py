@@ -126,6 +126,17 @@ def test_bad_usage_is_one_line():
         assert result.returncode == 2 and result.stderr.count("\n") == 1
 
 
+def test_markdown_of_phases_by_hand():
+    phases = pd.DataFrame(
+        {"lpc_alpha": ["0", "0"], "seed": [0, 1], "before the key": [10.0, 20.0], "key dropped": [5.0, 5.0]}
+    )
+    assert experiments.markdown_of_phases(phases).splitlines() == [
+        "| lpc_alpha | before the key | key dropped |",
+        "|---|---|---|",
+        "| 0 | 15 (10 to 20) | 5 (5 to 5) |",
+    ]
+
+
 def test_markdown_by_hand():
     rows = {"task_id": "BabyAI-A-v0", "env_steps": 2000, "seconds": 90, "path_ratio": 1.5, "mean_lpc": 10.0}
     rows |= {"accuracy": 0.25}
