@@ -152,7 +152,7 @@ TASKS = {  # updates of 512 environment steps
     "BabyAI-KeyCorridorS3R3-v0": 1200,
     "BabyAI-GoToLocal-v0": 2000,
     "BabyAI-PickupLoc-v0": 2000,
-    "BabyAI-PutNextLocal-v0": 2500,
+    "BabyAI-PutNextLocal-v0": 2000,
     "BabyAI-GoTo-v0": 2500,
 }
 BASELINE_TRIAL = 100  # beside the mixture's trial 0
