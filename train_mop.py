@@ -1,7 +1,7 @@
 """Train a mixture-of-pathways policy on a BabyAI task by imitating the BabyAI bot.
 
     python train_mop.py                                         GoToObj with the defaults of config.yaml
-    python train_mop.py --task_id BabyAI-UnlockPickup-v0 --trial 1 --residual false
+    python train_mop.py --task_id BabyAI-UnlockPickup-v0 --trial 1 --residual
     python train_mop.py --task_id BabyAI-UnlockPickup-v0 --trial 2 --lpc_alpha 1e-5
     python train_mop.py --task_id BabyAI-UnlockPickup-v0 --trial 1 --resume
 
