@@ -46,6 +46,9 @@ ROOT = RESULTS.parent
 RUNS = RESULTS / "runs"
 SEEDS = (0, 1, 2)
 OF_THE_MACHINE = set(RUNTIME_KEYS) - {"num_updates"}
+OF_THE_MIXTURE = {
+    "expert_hidden_sizes", "router_hidden_size", "residual", "expert_gain", "expert_dropout", "expert_dropout_below",
+}  # fmt: skip
 ENDINGS = (".csv", "_curves.csv", ".md")
 NUM_EPISODES = 1000  # of an evaluation
 CURVE_ROWS = 25  # of a learning curve that are kept
@@ -212,7 +215,8 @@ def check_commands(trainings: list[Training]) -> None:
     for training in trainings:
         recorded = BEFORE | runs.load_checkpoint(training.folder / "checkpoint_final.pt")["config"]
         wanted, _ = parse_config("", training.command[2:])
-        wrong = [name for name in wanted if name not in OF_THE_MACHINE and recorded.get(name) != wanted[name]]
+        ignored = OF_THE_MACHINE | (OF_THE_MIXTURE if training.policy == "gru" else set())
+        wrong = [name for name in wanted if name not in ignored and recorded.get(name) != wanted[name]]
         if wrong:
             raise InputError(f"{training.folder} was trained with other {', '.join(wrong)}; move it away")
 

@@ -91,6 +91,9 @@ def test_from_training_to_table_and_zoo(tiny, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert call(monkeypatch, "tasks", "--dry_run") == 0 and capsys.readouterr().out.strip() == ""
     assert not list((tmp_path / "runs").rglob("training_state.pt"))
+    ignored = [replace(training, flags=TINY | {"residual": "true"}) for training in tiny[1:]]  # by the baseline
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {"tasks": lambda: iter(ignored)})
+    assert call(monkeypatch, "tasks") == 0
     changed = [replace(training, flags=TINY | {"lr": 0.5}) for training in tiny]
     monkeypatch.setattr(experiments, "EXPERIMENTS", {"tasks": lambda: iter(changed)})
     with pytest.raises(InputError, match="was trained with other lr;"):
