@@ -312,12 +312,17 @@ def write_zoo(trainings: list[Training]) -> None:
             accuracy = pd.read_csv(training.folder / "training_log.csv")["accuracy"].tail(5).mean()
             if accuracy > best.get(training.task_id, (0.0, None))[0]:
                 best[training.task_id] = accuracy, training
-    for task_id, (_, training) in best.items():
-        shutil.rmtree(RESULTS / "zoo" / task_id, ignore_errors=True)
-        checkpoint = runs.load_checkpoint(training.folder / "checkpoint_final.pt")
-        kept = {name: value for name, value in checkpoint.items() if name != "optimizer_state_dict"}
-        runs.save_checkpoint(training.key.checkpoint(RESULTS / "zoo"), kept)
-    print(f"zoo: {len(best)} checkpoints in results/zoo/")
+    for _, training in best.values():
+        add_to_zoo(training)
+
+
+def add_to_zoo(training: Training) -> None:
+    """In place of another seed of the same task and trial, if there is one."""
+    path = training.key.checkpoint(RESULTS / "zoo")
+    shutil.rmtree(path.parent.parent, ignore_errors=True)
+    checkpoint = runs.load_checkpoint(training.folder / "checkpoint_final.pt")
+    runs.save_checkpoint(path, {name: value for name, value in checkpoint.items() if name != "optimizer_state_dict"})
+    print(f"zoo: {training.key.label}")
 
 
 def save_picture(figure: Figure, path: Path) -> None:
@@ -335,7 +340,7 @@ def write_settings_pictures() -> None:
 
 
 def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None:
-    """Success against LPC; where the first seed of each alpha computes, by phase; mean LPC of each phase."""
+    """Success against LPC; mean LPC of each phase; of the first seed of each alpha pictures and a place in the zoo."""
     shown = table.assign(alpha=table["setting"].astype(float))
     save_picture(plot_success_against_lpc(shown, "alpha", "lpc_alpha"), RESULTS / "alpha.png")
     rows = []
@@ -348,6 +353,8 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
         rows.append({"lpc_alpha": training.setting, "seed": training.seed} | means)
         if training.seed == SEEDS[0]:
             write_phase_pictures(training, cache)
+            if float(training.setting) > 0:  # without the penalty the zoo has one already
+                add_to_zoo(training)
     phases = pd.DataFrame(rows)
     runs.write_atomic(RESULTS / "alpha_phases.csv", lambda file: phases.to_csv(file, index=False))
     text = markdown_of_phases(phases)

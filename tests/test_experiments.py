@@ -113,6 +113,7 @@ def test_pictures_of_the_study_and_of_the_price(tiny, tmp_path, monkeypatch):
     assert made == ["alpha.png", "alpha_0.0001_phases.png", *of_settings]
     phases = pd.read_csv(tmp_path / "alpha_phases.csv")
     assert phases["lpc_alpha"].tolist() == [1e-4] and (phases.iloc[0, 2:] >= 0).all() and len(phases.columns) >= 3
+    assert len(list((tmp_path / "zoo").rglob("*.pt"))) == 1  # the penalised one
     assert pd.read_csv(tmp_path / "settings.csv")["setting"].tolist() == ["base", "b"]
 
 
