@@ -25,6 +25,7 @@ from errors import InputError
 from grid_kernels import IMAGE_SIZE, cell_code, grid_codes, observe
 from minigrid_patches import DIRECTIONS, make_quick
 from teacher import FAILURE_KINDS, Teacher, TeacherFailure
+from world_pictures import render_world  # noqa: F401, belongs to what this module offers
 
 OBS_DIM = IMAGE_SIZE + 4 + 1  # image, direction one-hot, carrying flag
 NUM_ACTIONS = len(Actions)
@@ -169,15 +170,6 @@ def check_teachable(task_id: str, run_seed: int) -> None:
         except TeacherFailure as failure:
             failures.append(failure.kind)
     raise InputError(unteachable(task_id, failures))
-
-
-def render_world(task_id: str, seed: int, actions: Sequence[int] = (), tile_size: int = 32) -> np.ndarray:
-    """A picture (height, width, 3) uint8 of world `seed` after `actions`; the agent's view is highlighted."""
-    world = World(task_id)
-    world.reset(seed)
-    for action in actions:
-        world.step(action)
-    return world.env.get_frame(tile_size=tile_size)
 
 
 @dataclass

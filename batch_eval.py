@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from tqdm import tqdm
@@ -32,7 +33,8 @@ from configuration import BEFORE, Parser, check_flags, integer, optional
 from errors import InputError, run_script
 from runs import FoundCheckpoint
 
-DEFAULT_ROOTS = ("checkpoints", "modal_checkpoints")
+if TYPE_CHECKING:
+    from eval_mop import Evaluation
 
 # config keys that are columns of the results table, in both directions the same name
 CONFIG_COLUMNS = (
@@ -51,8 +53,8 @@ class Settings:
     num_envs: int = 64
     eval_seed: int = 0
     skip_routing: bool = False
-    cache_dir: str = "evaluation_cache"
-    plots_dir: str = "plots"
+    cache_dir: str = runs.CACHE_DIR
+    plots_dir: str = runs.PLOTS_DIR
     lang_encoder: str | None = None
     device: str = "auto"
 
@@ -73,14 +75,16 @@ def is_evaluated(found: FoundCheckpoint, settings: Settings) -> bool:
     return is_fresh and (settings.skip_routing or has_cache)
 
 
-def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=None) -> dict:
-    """Evaluate one checkpoint and write its result and cache; returns the result row. Raises InputError."""
+def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) -> tuple[dict, "Evaluation"]:
+    """Evaluate one checkpoint without writing its result or cache: the header of a cache, and the rest of it.
+
+    Raises InputError where the checkpoint cannot be used.
+    """
     # here, so that the processes which only look for missing results do not wait for torch
     from babyai_env import MINIGRID_VERSION
     from devices import use_device
     from eval_mop import TeacherResults, encoder_for, evaluate, load_for_evaluation
 
-    digest = file_digest(found.path)
     checkpoint = load_for_evaluation(found.path)
     config, key = checkpoint["config"], found.key
     if config["task_id"] != key.task_id:
@@ -90,8 +94,7 @@ def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=Non
         checkpoint, encoder_for(checkpoint, settings.lang_encoder), teacher, settings.num_episodes, settings.eval_seed,
         settings.num_envs, not settings.skip_routing, use_device(settings.device), progress,
     )  # fmt: skip
-    sizes = evaluation.expert_hidden_sizes
-    shared = {
+    header = {
         "checkpoint_path": Path(found.path).as_posix(),
         "num_episodes": settings.num_episodes,
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -103,13 +106,24 @@ def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=Non
         "eval_seed": settings.eval_seed,
         "minigrid_version": MINIGRID_VERSION,
         "policy": config.get("policy", "mop"),
+        "metrics": evaluation.metrics,
+        "expert_hidden_sizes": evaluation.expert_hidden_sizes,
+        "config": config,
     }
-    row = shared | evaluation.metrics | {name: (BEFORE | config).get(name) for name in CONFIG_COLUMNS}
-    row |= {"expert_hidden_sizes": sizes, "checkpoint_sha256": digest}
+    return header, evaluation
+
+
+def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=None) -> dict:
+    """Evaluate one checkpoint and write its result and cache; returns the result row. Raises InputError."""
+    key, digest = found.key, file_digest(found.path)
+    header, evaluation = evaluate_found(found, settings, progress)
+    config = BEFORE | header["config"]
+    row = {name: header[name] for name in header if name not in ("metrics", "config")}
+    row |= evaluation.metrics | {name: config.get(name) for name in CONFIG_COLUMNS}
+    row |= {"expert_hidden_sizes": evaluation.expert_hidden_sizes, "checkpoint_sha256": digest}
     row["has_routing_cache"] = evaluation.steps is not None
     runs.result_path(settings.cache_dir, key).unlink(missing_ok=True)  # it must not vouch for another cache
     if evaluation.steps is not None:
-        header = shared | {"metrics": evaluation.metrics, "expert_hidden_sizes": sizes, "config": config}
         cache = runs.RoutingCache(header, evaluation.episodes, evaluation.steps)
         runs.write_cache(settings.cache_dir, key, cache)
     runs.write_result(settings.cache_dir, key, row)  # last: a result says that the rest is there
@@ -129,15 +143,15 @@ def write_heatmap(found: FoundCheckpoint, settings: Settings) -> None:
     path, cache_path = heatmap_path(found, settings), runs.cache_path(settings.cache_dir, found.key)
     if path.exists() and cache_path.exists() and path.stat().st_mtime_ns > cache_path.stat().st_mtime_ns:
         return
-    from babyai_env import render_world
     from plotting_utils import plot_overall_routing
+    from world_pictures import render_world
 
     cache = runs.load_cache(cache_path)
     for field in ("position", "layer_routing", "seed", "mission"):
         cache.require(field)
     first = cache.episodes[0]
     figure = plot_overall_routing(cache, render_world(found.key.task_id, first["seed"]), first["mission"])
-    runs.write_atomic(path, lambda file: figure.savefig(file, format="png"))
+    runs.write_figure(path, figure)
 
 
 @dataclass(frozen=True)
@@ -267,7 +281,7 @@ def print_heatmaps(evaluated: list[FoundCheckpoint], settings: Settings) -> None
 def parser() -> Parser:
     """The command line of this script."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--checkpoint_dir", help=f"tree of checkpoints (default: {' and '.join(DEFAULT_ROOTS)})")
+    parser.add_argument("--checkpoint_dir", help=f"tree of checkpoints (default: {' and '.join(runs.DEFAULT_ROOTS)})")
     parser.add_argument("--results_path", default="evaluation_results.csv", help="the table (default: %(default)s)")
     parser.add_argument("--cache_dir", default=Settings.cache_dir, help="results and caches (default: %(default)s)")
     parser.add_argument("--num_episodes", default=Settings.num_episodes, help="one per world (default: %(default)s)")
@@ -310,7 +324,7 @@ def main() -> int:
     )  # fmt: skip
     if args.plots and args.skip_routing:
         raise InputError("--plots draws the routing that --skip_routing leaves out; give one of them")
-    roots = [args.checkpoint_dir] if args.checkpoint_dir else list(DEFAULT_ROOTS)
+    roots = [args.checkpoint_dir] if args.checkpoint_dir else list(runs.DEFAULT_ROOTS)
     warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}")
     found = runs.find_checkpoints(roots)
     selected = select(found, args)

@@ -45,16 +45,19 @@ def draw_sheet(
     grid_info: dict[str, int],
     legends: Sequence[Legend],
     title: str,
+    has_own_axes: bool = False,
 ) -> Figure:
     """Rows of maps (None: an empty place) with a label to the left of each row, if any has one, and legends above.
 
     grid_info: the cells that every map shows, of `compute_grid_bounds`. Coordinates stand below the lowest map of each
     column and to the left of the first column; the axes of the other maps are invisible when their panels are drawn.
+    has_own_axes: the columns show different grids, so that each has the coordinates of y; grid_info is the largest.
     """
     cells = grid_info["grid_width"], grid_info["grid_height"]
     cell_in = min(0.45, 2.7 / max(cells))
     map_width, map_height = cells[0] * cell_in, cells[1] * cell_in
-    slot_in = max(map_width, 1.7) + _GAP_IN
+    gap_in = _GAP_IN + (_AXIS_IN if has_own_axes else 0)
+    slot_in = max(map_width, 1.7) + gap_in
     label_in = LABEL_IN if any(labels) else 0.0
     left = label_in + _AXIS_IN + 0.1
     legends_in = sum(legend.left_in + legend.width_in + 0.3 for legend in legends)
@@ -82,10 +85,10 @@ def draw_sheet(
         for column, panel in enumerate(row):
             if panel is None:
                 continue
-            middle = left + column * slot_in + (slot_in - _GAP_IN) / 2
+            middle = left + column * slot_in + (slot_in - gap_in) / 2
             ax = _add_axes(figure, middle - map_width / 2, top, map_width, map_height)
             ax.xaxis.set_visible(number == len(rows) - 1 or column >= len(rows[number + 1]))
-            ax.yaxis.set_visible(column == 0)
+            ax.yaxis.set_visible(column == 0 or has_own_axes)
             panel.draw(ax)
             ax.set_title(panel_titles[number][column], fontsize="medium", pad=4)
         y += heights[number]

@@ -32,6 +32,7 @@ from routing_maps import (
     plot_lpc_by_phase,
     plot_overall_lpc,
     plot_overall_routing,
+    plot_routing_side_by_side,
     render_lpc_heatmap,
     render_routing_heatmap,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "plot_routing_distributions",
     "plot_routing_near_objects",
     "plot_routing_over_progress",
+    "plot_routing_side_by_side",
     "plot_specialisation",
     "plot_success_against_lpc",
     "plot_training_curve",

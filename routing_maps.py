@@ -288,6 +288,38 @@ def plot_action_entropy(
     return draw_sheet([panels], [""], grid_info, [legend], _title(routing_data, mask, title_suffix))
 
 
+def plot_routing_side_by_side(runs: Mapping[str, RoutingData]) -> Figure:
+    """A column for each run, with the dominant expert of each layer and mean LPC below each other.
+
+    runs: what a run is called -> its routing data. Each run has the grid of its own world; the scale of LPC is shared.
+    Raises InputError if there is no run, or one lacks router weights or LPC.
+    """
+    if not runs:
+        raise InputError("there is no run to show: choose at least one")
+    averaged = {name: aggregate_routing_by_position(data.steps) for name, data in runs.items()}
+    scale = _scale([_known_lpc(part) for part in averaged.values()])
+    grids = {name: _grid_info(data, averaged[name].cells) for name, data in runs.items()}
+    largest = {side: max(grid[side] for grid in grids.values()) for side in ("grid_width", "grid_height")}
+    columns, legends = [], {}
+    for name, data in runs.items():
+        part, grid = averaged[name], grids[name]
+        if part.routing is None:
+            data.require("layer_routing")
+        panels = [
+            Panel(f"layer {layer}", lambda ax, a=part, g=grid, k=layer: render_routing_heatmap(ax, a, g, k))
+            for layer in range(len(part.routing))
+        ]
+        panels.append(Panel("mean LPC", lambda ax, a=part, g=grid: render_lpc_heatmap(ax, a, g, *scale)))
+        panels[0] = Panel(f"{name}\n{counted(part.num_steps, 'step')}\n{panels[0].title}", panels[0].draw)
+        columns.append(panels)
+        for layer, weights in enumerate(part.routing):
+            names = expert_names(data.header.get("expert_hidden_sizes"), layer, weights.shape[1])
+            legends.setdefault(tuple(names), expert_legend(names, "dominant expert"))
+    rows = [[panels[row] if row < len(panels) else None for panels in columns] for row in range(max(map(len, columns)))]
+    shown = [*legends.values(), scale_legend(scale, LPC_CMAP, "mean LPC")]
+    return draw_sheet(rows, [""] * len(rows), largest, shown, "", has_own_axes=True)
+
+
 def plot_lpc_by_phase(
     steps: Steps, episodes: Sequence[Mapping], grid_size: Sequence[int] | None = None, title: str = ""
 ) -> Figure:

@@ -22,15 +22,22 @@ from dataclasses import dataclass, fields, replace
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import orjson
-import pandas as pd
 
 from errors import InputError
 
-# torch is imported by the functions that need it: a notebook reads caches only, and opens two seconds sooner.
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+# torch and pandas are imported by the functions that need them: a notebook reads caches only, and opens seconds sooner.
+
+DEFAULT_ROOTS = ("checkpoints", "modal_checkpoints")
+CACHE_DIR = "evaluation_cache"
+PLOTS_DIR = "plots"
 
 # --- run key <-> path -----------------------------------------------------------------------------------------------
 
@@ -163,6 +170,13 @@ def _read_bytes(path: str | Path) -> bytes:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
 
+def write_figure(path: str | Path, figure: "Figure") -> Path:
+    """Write a figure as PNG; returns `path`."""
+    path = Path(path)
+    write_atomic(path, lambda file: figure.savefig(file, format="png"))
+    return path
+
+
 def _write_json(path: Path, content: dict, option: int = 0) -> None:
     """Strict JSON: NaN and infinities become null."""
     data = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE | option)
@@ -261,11 +275,12 @@ class FoundCheckpoint:
     path: Path
 
 
-def find_checkpoints(roots: Sequence[str | Path]) -> list[FoundCheckpoint]:
+def find_checkpoints(roots: Sequence[str | Path], is_quick: bool = False) -> list[FoundCheckpoint]:
     """Every checkpoint below `roots`, once, sorted by key; files of another layout and missing roots do not matter.
 
     Of the same key in two places the first root's is taken (a warning tells if the files differ). A periodic
-    checkpoint is left out where the final one of its run is of the same update.
+    checkpoint is left out where the final one of its run is of the same update; is_quick: do not open the final ones
+    to find that out, which needs torch.
     """
     found: dict[RunKey, Path] = {}
     for root in map(Path, roots):
@@ -276,11 +291,22 @@ def find_checkpoints(roots: Sequence[str | Path]) -> list[FoundCheckpoint]:
             first = found.setdefault(RunKey.from_checkpoint(path), path)
             if first != path and _read_bytes(first) != _read_bytes(path):
                 warnings.warn(f"{path} differs from {first}, which is used for the same run", stacklevel=2)
-    for run in {replace(key, update=None) for key in found if key.update is not None} & found.keys():
+    runs_to_open = set() if is_quick else {replace(key, update=None) for key in found if key.update is not None}
+    for run in runs_to_open & found.keys():
         update = update_of(FoundCheckpoint(run, found[run]))
         if update is not None:
             found.pop(replace(run, update=update), None)
     return [FoundCheckpoint(key, found[key]) for key in sorted(found, key=RunKey._order)]
+
+
+def find_caches(cache_dir: str | Path) -> list[RunKey]:
+    """The keys of all routing caches below `cache_dir`, sorted; files of another layout do not matter."""
+    keys = []
+    for path in Path(cache_dir).rglob("routing_data.json"):
+        folder = path.parent.relative_to(cache_dir).as_posix()
+        if _ARTEFACTS_PATH.fullmatch(folder):
+            keys.append(RunKey.from_artefacts(folder))
+    return sorted((key for key in keys if cache_path(cache_dir, key).is_file()), key=RunKey._order)
 
 
 def update_of(found: FoundCheckpoint) -> int | None:
@@ -342,7 +368,7 @@ def _result_key(row: Any) -> RunKey:
     return RunKey(row["task_id"], row["trial"], row.get("seed"), row.get("update"))
 
 
-def merge_results(cache_dir: str | Path, results_path: str | Path) -> pd.DataFrame:
+def merge_results(cache_dir: str | Path, results_path: str | Path) -> "pd.DataFrame":
     """Write the table of every result below `cache_dir` to `results_path` (CSV) and return it, sorted by run key.
 
     First the documented columns, then the added ones, then others by name. Integers stay integers where some rows
@@ -362,13 +388,20 @@ def merge_results(cache_dir: str | Path, results_path: str | Path) -> pd.DataFra
             return table
 
 
+def load_results(cache_dir: str | Path) -> "pd.DataFrame":
+    """The table that `merge_results` writes, of the results that are there now."""
+    return _results_table(sorted(path for path, *_ in _list_results(cache_dir)))
+
+
 def _list_results(cache_dir: str | Path) -> set[tuple[Path, int, int]]:
     """Path and version of each result: a replaced file has a new time or, within one tick of the clock, a new inode."""
     stats = ((path, path.stat()) for path in Path(cache_dir).rglob("result.json"))
     return {(path, stat.st_mtime_ns, stat.st_ino) for path, stat in stats}
 
 
-def _results_table(paths: Sequence[Path]) -> pd.DataFrame:
+def _results_table(paths: Sequence[Path]) -> "pd.DataFrame":
+    import pandas as pd
+
     rows = []
     for path in paths:
         try:
@@ -381,7 +414,9 @@ def _results_table(paths: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame({name: _table_column([row.get(name) for row in rows]) for name in (*known, *others)})
 
 
-def _table_column(values: list) -> pd.Series:
+def _table_column(values: list) -> "pd.Series":
+    import pandas as pd
+
     types = {type(value) for value in values if value is not None}
     if types in ({int}, {bool}):
         return pd.Series(values, dtype="Int64" if types == {int} else "boolean")
@@ -424,6 +459,7 @@ def write_teacher_results(
 # --- routing cache --------------------------------------------------------------------------------------------------
 
 SCHEMA_VERSION = 4
+REMAKE = "python batch_eval.py --force"
 _STEP_COLUMNS = {  # name: (dtype, shape of one entry)
     "episode": (np.int32, ()),
     "t_step": (np.int32, ()),
@@ -485,11 +521,15 @@ class RoutingSteps:
 
 @dataclass(eq=False)
 class RoutingCache:
-    """One evaluation: `header` (every top-level key but the next two), one dict per episode, and the steps."""
+    """One evaluation: `header` (every top-level key but the next two), one dict per episode, and the steps.
+
+    remake: the command that makes it anew, for messages; where it is None, they name a more general one.
+    """
 
     header: dict
     episodes: list[dict]
     steps: RoutingSteps
+    remake: str | None = None
 
     def require(self, field: str) -> None:
         """Raise InputError unless `field` is a column of the steps or a key of every episode."""
@@ -503,7 +543,7 @@ class RoutingCache:
             task_id = match["task_id"] if match else "<task_id>"
         raise InputError(
             f"this routing cache (schema version {self.header.get('schema_version')}) has no '{field}': "
-            f"make a new one with `python batch_eval.py --force --task {task_id}`"
+            f"make a new one with `{self.remake or f'{REMAKE} --task {task_id}'}`"
         )
 
 
@@ -550,8 +590,10 @@ def _rounded(values: np.ndarray, decimals: int) -> np.ndarray:
 
 
 @_no_garbage_collection()
-def load_cache(path: str | Path) -> RoutingCache:
+def load_cache(path: str | Path, remake: str | None = None) -> RoutingCache:
     """Read a routing cache of schema version 1 to 4; the header keeps the version of the file (1 if it has none).
+
+    remake: the command that makes this cache anew, for messages.
 
     A v1 cache holds no episodes: each run of steps with an equal context is taken for one. That is a best guess, for
     two episodes in a row may have the same layout. The columns are those of the first step, other keys are left out.
@@ -559,10 +601,10 @@ def load_cache(path: str | Path) -> RoutingCache:
     """
     data = _read_bytes(path)
     try:
-        return _parse_cache(_parse_json(data))
+        return replace(_parse_cache(_parse_json(data)), remake=remake)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"a step has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
-        way_out = "`python batch_eval.py --force` makes a new one"
+        way_out = f"`{remake or REMAKE}` makes a new one"
         raise InputError(f"{path}: it is no routing cache, or a broken one ({reason}); {way_out}") from error
 
 

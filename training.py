@@ -206,7 +206,7 @@ def _train_loop(run: ImitationRun, key: runs.RunKey, folder: Path, wandb_run, un
         from plotting_utils import plot_training_curve  # here: matplotlib takes most of a second to load
 
         figure = plot_training_curve(log.table(), key.label)
-        runs.write_atomic(folder / "training_curve.png", lambda file: figure.savefig(file, format="png"))
+        runs.write_figure(folder / "training_curve.png", figure)
         print(closing_table(log.rows[-1], final_path))
     if wandb_run is not None:
         wandb_run.finish()

@@ -2,9 +2,9 @@
 
 import itertools
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,8 +13,11 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from errors import InputError
 from plotting_style import HUES, open_frame, wrapped
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def plot_success_against_lpc(table: pd.DataFrame, color_by: str, color_label: str = "") -> Figure:
+
+def plot_success_against_lpc(table: "pd.DataFrame", color_by: str, color_label: str = "") -> Figure:
     """One point for each row: success with its 95 % interval over mean LPC, coloured by the values of a column.
 
     table: `success_rate`, `success_low`, `success_high` (shares), `mean_lpc`, and the column `color_by`.
@@ -40,7 +43,7 @@ def plot_success_against_lpc(table: pd.DataFrame, color_by: str, color_label: st
     return figure
 
 
-def plot_curves_by(curves: pd.DataFrame, panel_by: str, measure: str, title: str = "") -> Figure:
+def plot_curves_by(curves: "pd.DataFrame", panel_by: str, measure: str, title: str = "") -> Figure:
     """A panel for each value of a column, with a line for each seed, over the first value's lines in grey.
 
     curves: `panel_by`, `seed`, `env_steps` and `measure`, with rows in the order of time. Raises InputError if a column
@@ -86,7 +89,7 @@ _CURVES = {  # title of a panel: the columns of the log that it shows; one that 
 }
 
 
-def plot_training_curve(log: pd.DataFrame, title: str = "") -> Figure:
+def plot_training_curve(log: "pd.DataFrame", title: str = "") -> Figure:
     """One panel for each measure of a training log, over environment steps; a measure that is not there has no panel.
 
     Where a value is missing or not finite the line has a gap; a value without neighbours is a dot.
@@ -152,5 +155,5 @@ def _render_curve(ax: Axes, env_steps: np.ndarray, lines: dict[str, np.ndarray])
     open_frame(ax)
 
 
-def _numbers(column: pd.Series) -> np.ndarray:
+def _numbers(column: "pd.Series") -> np.ndarray:
     return column.to_numpy(dtype=np.float64, na_value=np.nan)

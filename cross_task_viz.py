@@ -1,0 +1,140 @@
+"""Runs beside each other: results, success against cost, routing: marimo run cross_task_viz.py"""
+
+import marimo
+
+__generated_with = "0.25.2"
+app = marimo.App(width="full", app_title="Runs beside each other")
+
+with app.setup:
+    import marimo as mo
+
+    import viz_data
+    import viz_parts
+    from errors import InputError, run_script
+
+
+@app.function
+def parser():
+    """The command line of this app."""
+    added = viz_data.parser(
+        "Runs beside each other: results, success against cost, routing. `marimo run cross_task_viz.py` opens the app "
+        "(flags go behind a --); as a script, it saves its figures to plots/ and prints their paths."
+    )
+    added.add_argument(
+        "--results_path",
+        nargs="+",
+        default=viz_data.RESULTS_PATHS,
+        metavar="CSV",
+        help="tables beside the cached results",
+    )
+    return added
+
+
+@app.cell
+def _():
+    if mo.app_meta().mode == "script":
+        run_script(lambda: viz_data.save_comparison(parser()))
+    mo.md("# Runs beside each other")
+    return
+
+
+@app.cell
+def _():
+    try:
+        args = viz_data.parse(parser())
+        results, unreadable = viz_data.load_table(args.cache_dir, args.results_path)
+    except InputError as error:
+        mo.stop(True, viz_parts.problem(error))
+    mo.vstack([viz_parts.problem(message, "warn") for message in unreadable])
+    return args, results
+
+
+@app.cell
+def _(results):
+    percent = dict.fromkeys(("success_rate", "success_low", "success_high"), "{:.1%}")
+    mo.ui.table(
+        results,
+        selection=None,
+        page_size=10,
+        format_mapping=percent | {"path_ratio": "{:.2f}", "mean_lpc": "{:,.0f}"},
+        label="**Results** of greedy episodes in fixed worlds, with 95 % intervals",
+    )
+    return
+
+
+@app.cell
+def _(results):
+    color_dropdown = mo.ui.dropdown(list(viz_data.COLORS), "task", label="Colour by", allow_select_none=False)
+    policies = [name for name, policy in viz_data.POLICIES.items() if policy in set(results["policy"])]
+    policy_dropdown = mo.ui.dropdown(
+        {"all": None} | {name: viz_data.POLICIES[name] for name in policies},
+        "all",
+        label="Policy",
+        allow_select_none=False,
+    )
+    mo.vstack([mo.md("## Success against cost"), mo.hstack([color_dropdown, policy_dropdown], justify="start", gap=2)])
+    return color_dropdown, policy_dropdown
+
+
+@app.cell
+def _(color_dropdown, policy_dropdown, results):
+    try:
+        fig_tradeoff = viz_data.plot_tradeoff(results, color_dropdown.value, policy_dropdown.value)
+    except InputError as error:
+        mo.stop(True, viz_parts.problem(error))
+    tradeoff_name = f"success_against_lpc_by_{color_dropdown.value}"
+    mo.mpl.interactive(fig_tradeoff)
+    return fig_tradeoff, tradeoff_name
+
+
+@app.cell
+def _(tradeoff_name):
+    save_tradeoff = mo.ui.run_button(label=f"Save {tradeoff_name}.png")
+    save_tradeoff
+    return (save_tradeoff,)
+
+
+@app.cell
+def _(args, fig_tradeoff, save_tradeoff, tradeoff_name):
+    mo.stop(not save_tradeoff.value)
+    viz_parts.save_figure(fig_tradeoff, args.plots_dir, tradeoff_name)
+    return
+
+
+@app.cell
+def _(args):
+    cached_runs = {
+        name: run for name, run in viz_data.find_runs(args.checkpoint_dir, args.cache_dir).items() if run.has_cache
+    }
+    runs_choice = mo.ui.multiselect(cached_runs, list(cached_runs)[: viz_data.NUM_COMPARED], label="Runs")
+    mo.vstack([mo.md("## Routing side by side"), runs_choice])
+    return (runs_choice,)
+
+
+@app.cell
+def _(runs_choice):
+    try:
+        fig_heatmap = viz_data.plot_comparison(runs_choice.value)
+    except InputError as error:
+        mo.stop(True, viz_parts.problem(error))
+    heatmap_name = "routing_side_by_side"
+    mo.mpl.interactive(fig_heatmap)
+    return fig_heatmap, heatmap_name
+
+
+@app.cell
+def _(heatmap_name):
+    save_heatmap = mo.ui.run_button(label=f"Save {heatmap_name}.png")
+    save_heatmap
+    return (save_heatmap,)
+
+
+@app.cell
+def _(args, fig_heatmap, heatmap_name, save_heatmap):
+    mo.stop(not save_heatmap.value)
+    viz_parts.save_figure(fig_heatmap, args.plots_dir, heatmap_name)
+    return
+
+
+if __name__ == "__main__":
+    app.run()

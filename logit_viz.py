@@ -1,0 +1,137 @@
+"""Which actions a policy chooses, and where it is uncertain: marimo run logit_viz.py"""
+
+import marimo
+
+__generated_with = "0.25.2"
+app = marimo.App(width="full", app_title="Actions of a policy")
+
+with app.setup:
+    import marimo as mo
+
+    import viz_data
+    import viz_parts
+    from errors import InputError, run_script
+    from plotting_utils import plot_action_frequency
+
+
+@app.function
+def parser():
+    """The command line of this app."""
+    return viz_data.run_parser(
+        "Which actions a policy chooses, and where it is uncertain. `marimo run logit_viz.py` opens the app "
+        "(flags go behind a --); as a script, it saves its figures to plots/<run key>/ and prints their paths."
+    )
+
+
+@app.function
+def plot_view(data, tab: str, group_by: str):
+    """The name and the figure of a tab. Raises InputError where the data does not support it."""
+    if tab == "Action entropy":
+        return "action_entropy_heatmap", viz_data.plot_entropy(data)
+    group_by = group_by if tab == "By phase" else "overall"
+    return viz_data.grouped_name("action_frequency", group_by), plot_action_frequency(data, group_by)
+
+
+@app.cell
+def _():
+    if mo.app_meta().mode == "script":
+        run_script(lambda: viz_data.save_figures_of_run(parser(), viz_data.action_figures))
+    mo.md("# What a policy does, and how sure it is")
+    return
+
+
+@app.cell
+def _():
+    try:
+        args = viz_data.parse(parser())
+        found_runs = viz_data.find_runs(args.checkpoint_dir, args.cache_dir)
+        first_run = viz_data.choose_run(found_runs, args)
+    except InputError as error:
+        mo.stop(True, viz_parts.problem(error))
+    return args, first_run, found_runs
+
+
+@app.cell
+def _(args, first_run, found_runs):
+    checkpoint_dropdown = mo.ui.dropdown(list(found_runs), first_run, label="Run", allow_select_none=False)
+    use_cache_toggle = mo.ui.checkbox(not args.fresh, label="Use cached routing data")
+    num_episodes_slider = viz_parts.count_slider("Episodes", args.num_episodes, 1000)
+    num_envs_slider = viz_parts.count_slider("Environments", args.num_envs, 128)
+    return checkpoint_dropdown, num_envs_slider, num_episodes_slider, use_cache_toggle
+
+
+@app.cell
+def _(checkpoint_dropdown, num_envs_slider, num_episodes_slider, use_cache_toggle):
+    fresh_controls = [] if use_cache_toggle.value else [num_episodes_slider, num_envs_slider]
+    mo.hstack([checkpoint_dropdown, use_cache_toggle, *fresh_controls], justify="start", gap=2, wrap=True)
+    return
+
+
+@app.cell
+def _(checkpoint_dropdown, found_runs, num_envs_slider, num_episodes_slider, use_cache_toggle):
+    run, asked = found_runs[checkpoint_dropdown.value], (num_episodes_slider.value, num_envs_slider.value)
+    try:
+        routing_data = viz_parts.load_or_evaluate(run, use_cache_toggle.value, *asked)
+    except (InputError, OSError) as error:
+        mo.stop(True, viz_parts.problem(error))
+    viz_parts.metrics_row(routing_data)
+    return routing_data, run
+
+
+@app.cell
+def _():
+    tabs_about = {
+        "Action frequency": "How often each action was chosen.",
+        "By phase": "The same, for the steps of each phase: with empty hands and carrying, or any other analysis.",
+        "Action entropy": "The mean entropy of the policy in each cell, in nats: high where it is uncertain.",
+    }
+    view_tabs = mo.ui.tabs({tab: mo.md(about) for tab, about in tabs_about.items()})
+    view_tabs
+    return (view_tabs,)
+
+
+@app.cell
+def _(routing_data):
+    analyses = {name: key for name, key in viz_data.analyses(routing_data).items() if key != "overall"}
+    first_analysis = next((name for name, key in analyses.items() if key == "by_carrying"), next(iter(analyses), None))
+    analysis_dropdown = mo.ui.dropdown(analyses, first_analysis, label="Analysis")
+    return (analysis_dropdown,)
+
+
+@app.cell
+def _(analysis_dropdown, view_tabs):
+    analysis_dropdown if view_tabs.value == "By phase" else None
+    return
+
+
+@app.cell
+def _(analysis_dropdown, routing_data, view_tabs):
+    try:
+        figure_name, fig_heatmap = plot_view(routing_data, view_tabs.value, analysis_dropdown.value or "by_carrying")
+    except InputError as error:
+        mo.stop(True, viz_parts.problem(error))
+    return fig_heatmap, figure_name
+
+
+@app.cell
+def _(fig_heatmap):
+    mo.mpl.interactive(fig_heatmap)
+    return
+
+
+@app.cell
+def _(figure_name):
+    save_button = mo.ui.run_button(label=f"Save {figure_name}.png")
+    save_button
+    return (save_button,)
+
+
+@app.cell
+def _(args, fig_heatmap, figure_name, run, save_button):
+    mo.stop(not save_button.value)
+    viz_parts.save_figure(fig_heatmap, run.key.artefacts(args.plots_dir), figure_name)
+    return
+
+
+if __name__ == "__main__":
+    app.run()

@@ -1,0 +1,161 @@
+"""Where, when and for what a policy uses its experts: marimo run routing_viz.py"""
+
+import marimo
+
+__generated_with = "0.25.2"
+app = marimo.App(width="full", app_title="Routing of a policy")
+
+with app.setup:
+    import marimo as mo
+
+    import viz_data
+    import viz_parts
+    from errors import InputError, run_script
+    from plotting_utils import plot_episode_routing
+
+
+@app.function
+def parser():
+    """The command line of this app."""
+    return viz_data.run_parser(
+        "Where, when and for what a policy uses its experts. `marimo run routing_viz.py` opens the app "
+        "(flags go behind a --); as a script, it saves its figures to plots/<run key>/ and prints their paths."
+    )
+
+
+@app.function
+def plot_view(data, tab: str, measure: str, group_by: str, images: dict, episode: int, t_step: int):
+    """The name and the figure of a tab. Raises InputError where the data does not support it."""
+    if tab == "Spatial":
+        name = viz_data.grouped_name(viz_data.MAPS[measure][0], group_by)
+        return name, viz_data.plot_map(data, measure, group_by, images)
+    if tab == "Episodes":
+        return f"episode_{episode}", plot_episode_routing(data, episode, t_step)
+    name, plot, _ = viz_data.CHARTS[tab]
+    return name, plot(data)
+
+
+@app.cell
+def _():
+    if mo.app_meta().mode == "script":
+        run_script(lambda: viz_data.save_figures_of_run(parser(), viz_data.routing_figures))
+    mo.md("# How a policy routes its computation")
+    return
+
+
+@app.cell
+def _():
+    try:
+        args = viz_data.parse(parser())
+        found_runs = viz_data.find_runs(args.checkpoint_dir, args.cache_dir)
+        first_run = viz_data.choose_run(found_runs, args)
+    except InputError as error:
+        mo.stop(True, viz_parts.problem(error))
+    return args, first_run, found_runs
+
+
+@app.cell
+def _(args, first_run, found_runs):
+    checkpoint_dropdown = mo.ui.dropdown(list(found_runs), first_run, label="Run", allow_select_none=False)
+    use_cache_toggle = mo.ui.checkbox(not args.fresh, label="Use cached routing data")
+    num_episodes_slider = viz_parts.count_slider("Episodes", args.num_episodes, 1000)
+    num_envs_slider = viz_parts.count_slider("Environments", args.num_envs, 128)
+    return checkpoint_dropdown, num_envs_slider, num_episodes_slider, use_cache_toggle
+
+
+@app.cell
+def _(checkpoint_dropdown, num_envs_slider, num_episodes_slider, use_cache_toggle):
+    fresh_controls = [] if use_cache_toggle.value else [num_episodes_slider, num_envs_slider]
+    mo.hstack([checkpoint_dropdown, use_cache_toggle, *fresh_controls], justify="start", gap=2, wrap=True)
+    return
+
+
+@app.cell
+def _(checkpoint_dropdown, found_runs, num_envs_slider, num_episodes_slider, use_cache_toggle):
+    run, asked = found_runs[checkpoint_dropdown.value], (num_episodes_slider.value, num_envs_slider.value)
+    try:
+        routing_data = viz_parts.load_or_evaluate(run, use_cache_toggle.value, *asked)
+    except (InputError, OSError) as error:
+        mo.stop(True, viz_parts.problem(error))
+    viz_parts.metrics_row(routing_data)
+    return routing_data, run
+
+
+@app.cell
+def _():
+    tabs_about = {"Spatial": "The dominant expert, or the cost, in each cell of the grid."}
+    tabs_about |= {tab: about for tab, (*_, about) in viz_data.CHARTS.items()}
+    tabs_about["Episodes"] = "One episode, frame by frame, with the router weights beside it."
+    view_tabs = mo.ui.tabs({tab: mo.md(about) for tab, about in tabs_about.items()})
+    view_tabs
+    return (view_tabs,)
+
+
+@app.cell
+def _(routing_data):
+    measure_dropdown = mo.ui.dropdown(list(viz_data.MAPS), "dominant expert", label="Map", allow_select_none=False)
+    analysis_dropdown = mo.ui.dropdown(
+        viz_data.analyses(routing_data), "overall", label="Analysis", allow_select_none=False
+    )
+    episode_dropdown = mo.ui.dropdown(
+        labels := viz_data.episode_labels(routing_data), next(iter(labels)), label="Episode", allow_select_none=False
+    )
+    return analysis_dropdown, episode_dropdown, measure_dropdown
+
+
+@app.cell
+def _(episode_dropdown, routing_data):
+    num_steps = int((routing_data.steps.episode == episode_dropdown.value).sum())
+    step_slider = mo.ui.slider(0, max(num_steps - 1, 1), label="Step", include_input=True)
+    return (step_slider,)
+
+
+@app.cell
+def _(analysis_dropdown, episode_dropdown, measure_dropdown, step_slider, view_tabs):
+    tab_controls = {"Spatial": [measure_dropdown, analysis_dropdown], "Episodes": [episode_dropdown, step_slider]}
+    mo.hstack(tab_controls.get(view_tabs.value, []), justify="start", gap=2, wrap=True)
+    return
+
+
+@app.cell
+def _(analysis_dropdown, routing_data):
+    room_env_images = viz_data.example_images(routing_data, analysis_dropdown.value)
+    return (room_env_images,)
+
+
+@app.cell
+def _(analysis_dropdown, episode_dropdown, measure_dropdown, room_env_images, routing_data, step_slider, view_tabs):
+    spatial = measure_dropdown.value, analysis_dropdown.value, room_env_images
+    episode = episode_dropdown.value, step_slider.value
+    try:
+        figure_name, fig_heatmap = plot_view(routing_data, view_tabs.value, *spatial, *episode)
+    except InputError as error:
+        mo.stop(True, viz_parts.problem(error))
+    return fig_heatmap, figure_name
+
+
+@app.cell
+def _(episode_dropdown, fig_heatmap, routing_data, step_slider, view_tabs):
+    frame = []
+    if view_tabs.value == "Episodes":
+        frame = [viz_parts.episode_frame(routing_data, episode_dropdown.value, step_slider.value)]
+    mo.hstack([*frame, mo.mpl.interactive(fig_heatmap)], justify="start", align="start", wrap=True)
+    return
+
+
+@app.cell
+def _(figure_name):
+    save_button = mo.ui.run_button(label=f"Save {figure_name}.png")
+    save_button
+    return (save_button,)
+
+
+@app.cell
+def _(args, fig_heatmap, figure_name, run, save_button):
+    mo.stop(not save_button.value)
+    viz_parts.save_figure(fig_heatmap, run.key.artefacts(args.plots_dir), figure_name)
+    return
+
+
+if __name__ == "__main__":
+    app.run()

@@ -1,0 +1,56 @@
+"""The pieces of a page that the apps share: marimo around `viz_data`."""
+
+from pathlib import Path
+
+import marimo as mo
+from matplotlib.figure import Figure
+
+import runs
+import viz_data
+from errors import InputError
+from viz_data import Run
+
+
+def problem(error: Exception | str, kind: str = "danger") -> mo.Html:
+    """What cannot be shown, and the way out."""
+    return mo.callout(mo.Html(viz_data.as_html(str(error))), kind=kind)
+
+
+def count_slider(label: str, value: int, stop: int):
+    """A slider from 1 to `stop`, or to `value` where that is more; it reports when it is let go."""
+    return mo.ui.slider(1, max(stop, value), value=value, label=label, debounce=True, include_input=True)
+
+
+def load_or_evaluate(run: Run, use_cache: bool, num_episodes: int, num_envs: int) -> runs.RoutingCache:
+    """Cached routing data, or those of a fresh evaluation with a progress bar. Raises InputError."""
+    if use_cache:
+        return viz_data.load_routing(run)
+    with mo.status.progress_bar(
+        total=num_episodes, title=f"Evaluating {run.key.label}", completion_title="Evaluated", remove_on_exit=True
+    ) as bar:
+        return viz_data.evaluate_now(run, num_episodes, num_envs, lambda num_done: bar.update(increment=num_done))
+
+
+def metrics_row(data: runs.RoutingCache) -> mo.Html:
+    """What was measured."""
+    stats = [mo.stat(value, name, remark, bordered=True) for name, value, remark in viz_data.describe_metrics(data)]
+    return mo.hstack(stats, justify="start", align="stretch", wrap=True)
+
+
+def episode_frame(data: runs.RoutingCache, episode: int, t_step: int) -> mo.Html:
+    """The world at a step of an episode, and what happens there."""
+    try:
+        picture = mo.image(viz_data.episode_frame(data, episode, t_step))
+        caption = mo.md(viz_data.step_caption(data, episode, t_step))
+    except InputError as error:
+        return problem(error, "warn")
+    return mo.vstack([picture, caption])
+
+
+def save_figure(figure: Figure, folder: str | Path, name: str) -> mo.Html:
+    """Write a figure, and say where."""
+    try:
+        path = runs.write_figure(Path(folder) / f"{name}.png", figure)
+    except OSError as error:
+        return problem(error)
+    return mo.callout(mo.Html(viz_data.as_html(f"saved: `{path}`")), kind="success")
