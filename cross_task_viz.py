@@ -53,9 +53,11 @@ def _():
 def _(results):
     percent = dict.fromkeys(("success_rate", "success_low", "success_high"), "{:.1%}")
     mo.ui.table(
-        results,
+        results.dropna(axis="columns", how="all"),
         selection=None,
         page_size=10,
+        show_column_summaries=False,
+        show_data_types=False,
         format_mapping=percent | {"path_ratio": "{:.2f}", "mean_lpc": "{:,.0f}"},
         label="**Results** of greedy episodes in fixed worlds, with 95 % intervals",
     )
@@ -83,7 +85,7 @@ def _(color_dropdown, policy_dropdown, results):
     except InputError as error:
         mo.stop(True, viz_parts.problem(error))
     tradeoff_name = f"success_against_lpc_by_{color_dropdown.value}"
-    mo.mpl.interactive(fig_tradeoff)
+    viz_parts.show_figure(fig_tradeoff)
     return fig_tradeoff, tradeoff_name
 
 
@@ -103,10 +105,13 @@ def _(args, fig_tradeoff, save_tradeoff, tradeoff_name):
 
 @app.cell
 def _(args):
-    cached_runs = {
-        name: run for name, run in viz_data.find_runs(args.checkpoint_dir, args.cache_dir).items() if run.has_cache
-    }
-    runs_choice = mo.ui.multiselect(cached_runs, list(cached_runs)[: viz_data.NUM_COMPARED], label="Runs")
+    try:
+        cached_runs = viz_data.find_cached_runs(args.checkpoint_dir, args.cache_dir)
+    except InputError as error:
+        mo.stop(True, viz_parts.problem(error))
+    runs_choice = mo.ui.multiselect(
+        cached_runs, list(cached_runs)[: viz_data.NUM_COMPARED], label="Runs", full_width=True
+    )
     mo.vstack([mo.md("## Routing side by side"), runs_choice])
     return (runs_choice,)
 
@@ -118,7 +123,7 @@ def _(runs_choice):
     except InputError as error:
         mo.stop(True, viz_parts.problem(error))
     heatmap_name = "routing_side_by_side"
-    mo.mpl.interactive(fig_heatmap)
+    viz_parts.show_figure(fig_heatmap)
     return fig_heatmap, heatmap_name
 
 

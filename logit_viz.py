@@ -115,7 +115,7 @@ def _(analysis_dropdown, routing_data, view_tabs):
 
 @app.cell
 def _(fig_heatmap):
-    mo.mpl.interactive(fig_heatmap)
+    viz_parts.show_figure(fig_heatmap)
     return
 
 

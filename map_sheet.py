@@ -90,6 +90,7 @@ def draw_sheet(
             ax.xaxis.set_visible(number == len(rows) - 1 or column >= len(rows[number + 1]))
             ax.yaxis.set_visible(column == 0 or has_own_axes)
             panel.draw(ax)
+            ax.set_anchor("N")  # the first row of a smaller grid stands beside those of the others
             ax.set_title(panel_titles[number][column], fontsize="medium", pad=4)
         y += heights[number]
     for legend in legends:  # last, so that the axes of a figure begin with its maps

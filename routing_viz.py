@@ -113,7 +113,8 @@ def _(episode_dropdown, routing_data):
 @app.cell
 def _(analysis_dropdown, episode_dropdown, measure_dropdown, step_slider, view_tabs):
     tab_controls = {"Spatial": [measure_dropdown, analysis_dropdown], "Episodes": [episode_dropdown, step_slider]}
-    mo.hstack(tab_controls.get(view_tabs.value, []), justify="start", gap=2, wrap=True)
+    shown_controls = tab_controls.get(view_tabs.value)
+    mo.hstack(shown_controls, justify="start", gap=2, wrap=True) if shown_controls else None
     return
 
 
@@ -139,7 +140,7 @@ def _(episode_dropdown, fig_heatmap, routing_data, step_slider, view_tabs):
     frame = []
     if view_tabs.value == "Episodes":
         frame = [viz_parts.episode_frame(routing_data, episode_dropdown.value, step_slider.value)]
-    mo.hstack([*frame, mo.mpl.interactive(fig_heatmap)], justify="start", align="start", wrap=True)
+    mo.hstack([*frame, viz_parts.show_figure(fig_heatmap)], justify="start", align="start", wrap=True)
     return
 
 

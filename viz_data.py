@@ -126,10 +126,7 @@ def find_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str
 
     Raises InputError if there is none.
     """
-    cached = runs.find_caches(cache_dir)
-    checkpoints = {found.key: found.path for found in runs.find_checkpoints(checkpoint_dirs, is_quick=True)}
-    keys = [*cached, *(key for key in checkpoints if key not in cached)]
-    found = [Run(key, cache_dir, key in cached, checkpoints.get(key)) for key in keys]
+    found = _list_runs(checkpoint_dirs, cache_dir)
     if not found:
         places = " and ".join(f"{folder}/" for folder in checkpoint_dirs)
         raise InputError(
@@ -139,13 +136,29 @@ def find_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str
     return {_label(run): run for run in found}
 
 
+def find_cached_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str, Run]:
+    """Every run with a routing cache, by its name. Raises InputError if there is none."""
+    cached = {run.key.label: run for run in _list_runs(checkpoint_dirs, cache_dir) if run.has_cache}
+    if not cached:
+        raise InputError(f"there is no routing cache under {cache_dir}/: `python batch_eval.py` makes some")
+    return cached
+
+
+def _list_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> list[Run]:
+    cached = runs.find_caches(cache_dir)
+    checkpoints = {found.key: found.path for found in runs.find_checkpoints(checkpoint_dirs, is_quick=True)}
+    keys = [*cached, *(key for key in checkpoints if key not in cached)]
+    return [Run(key, cache_dir, key in cached, checkpoints.get(key)) for key in keys]
+
+
 def _label(run: Run) -> str:
     label = run.key.label
     if run.key.update is None:
         update = _result(run).get("update")
         label += " final" if update is None else f" final (update {update})"
-    missing = "" if run.has_cache and run.checkpoint else " · no checkpoint" if run.has_cache else " · no cache"
-    return label + missing
+    if not run.has_cache:
+        label += " · no cache"
+    return label if run.checkpoint else f"{label} · no checkpoint"
 
 
 def _result(run: Run) -> dict:
@@ -210,7 +223,7 @@ def evaluate_now(run: Run, num_episodes: int, num_envs: int, progress: Callable[
 
 def describe_metrics(data: RoutingCache) -> list[tuple[str, str, str]]:
     """What was measured, for a row of figures: name, value and a remark of each; unknown values are left out."""
-    metrics = {name: value for name, value in data.header.get("metrics", {}).items() if value is not None}
+    metrics = {name: value for name, value in (data.header.get("metrics") or {}).items() if value is not None}
     interval, failures = "", metrics.get("bot_plan_failures", 0)
     if {"success_low", "success_high"} <= metrics.keys():
         interval = f"95 % interval {metrics['success_low']:.1%} to {metrics['success_high']:.1%}"
@@ -221,7 +234,7 @@ def describe_metrics(data: RoutingCache) -> list[tuple[str, str, str]]:
     ]
     rows = [(title, form.format(metrics[name]), caption) for name, title, form, caption in shown if name in metrics]
     num_episodes = data.header.get("num_episodes", len(data.episodes))
-    remark = f"{failures:,} worlds that the bot cannot solve left out" if failures else ""
+    remark = f"without {failures:,} worlds that the bot cannot solve" if failures else "one in each world"
     rows.append(("episodes", f"{num_episodes:,}", remark))
     rows.append(("steps", f"{len(data.steps):,}", str(data.header.get("evaluated_at", ""))[:16].replace("T", " ")))
     return rows
@@ -235,7 +248,7 @@ def episode_labels(data: RoutingCache) -> dict[str, int]:
     counts = np.bincount(data.steps.episode, minlength=len(data.episodes))
     labels = {}
     for index, (episode, count) in enumerate(zip(data.episodes, counts.tolist(), strict=True)):
-        outcome = {True: "success", False: "failure", None: ""}[episode.get("success")]
+        outcome = {True: "success", False: "failure"}.get(episode.get("success"), "")
         parts = [f"{index}", episode.get("mission", ""), outcome, f"{count} steps"]
         if count:
             labels[" · ".join(filter(None, parts))] = index
@@ -475,7 +488,7 @@ def plot_tradeoff(table: "pd.DataFrame", color_by: str, policy: str | None) -> F
 
 def plot_comparison(chosen: Sequence[Run]) -> Figure:
     """The routing of some cached runs side by side. Raises InputError as `load_routing`, or without routing."""
-    return plot_routing_side_by_side({run.key.label: load_routing(run) for run in chosen})
+    return plot_routing_side_by_side({run.key.label.replace(" ", "\n", 1): load_routing(run) for run in chosen})
 
 
 def save_comparison(parser: Parser) -> None:
@@ -484,6 +497,7 @@ def save_comparison(parser: Parser) -> None:
     table, problems = load_table(args.cache_dir, args.results_path)
     print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
     figures = {f"success_against_lpc_by_{name}": lambda name=name: plot_tradeoff(table, name, None) for name in COLORS}
-    cached = [Run(key, args.cache_dir, True, None) for key in runs.find_caches(args.cache_dir)]
-    figures["routing_side_by_side"] = lambda: plot_comparison(cached[:NUM_COMPARED])
+    figures["routing_side_by_side"] = lambda: plot_comparison(
+        list(find_cached_runs(args.checkpoint_dir, args.cache_dir).values())[:NUM_COMPARED]
+    )
     save_figures(figures, args.plots_dir)

@@ -10,6 +10,8 @@ import viz_data
 from errors import InputError
 from viz_data import Run
 
+PAGE_WIDTH_PX = 1200  # what is free on a screen of 1440
+
 
 def problem(error: Exception | str, kind: str = "danger") -> mo.Html:
     """What cannot be shown, and the way out."""
@@ -26,7 +28,10 @@ def load_or_evaluate(run: Run, use_cache: bool, num_episodes: int, num_envs: int
     if use_cache:
         return viz_data.load_routing(run)
     with mo.status.progress_bar(
-        total=num_episodes, title=f"Evaluating {run.key.label}", completion_title="Evaluated", remove_on_exit=True
+        total=num_episodes,
+        title=f"Evaluating {run.key.label}",
+        subtitle="after the bot's own paths; a new installation compiles for a minute first",
+        remove_on_exit=True,
     ) as bar:
         return viz_data.evaluate_now(run, num_episodes, num_envs, lambda num_done: bar.update(increment=num_done))
 
@@ -45,6 +50,15 @@ def episode_frame(data: runs.RoutingCache, episode: int, t_step: int) -> mo.Html
     except InputError as error:
         return problem(error, "warn")
     return mo.vstack([picture, caption])
+
+
+def show_figure(figure: Figure) -> mo.Html:
+    """A figure to zoom into, with the values under the mouse; a wide one is made to fit the page."""
+    figure.set_dpi(min(100, PAGE_WIDTH_PX / figure.get_figwidth()))
+    if figure.get_layout_engine() is not None:  # lay out once: it would be done again at every draw
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    return mo.mpl.interactive(figure)
 
 
 def save_figure(figure: Figure, folder: str | Path, name: str) -> mo.Html:

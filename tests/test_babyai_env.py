@@ -29,7 +29,6 @@ from babyai_env import (
     World,
     babyai_task_ids,
     check_teachable,
-    render_world,
     teacher_steps,
     training_seed,
 )
@@ -346,13 +345,6 @@ def test_world_generation_is_silent(capfd):
     for seed in range(30):
         world.reset(seed)
     assert capfd.readouterr() == ("", "")
-
-
-def test_render_world():
-    picture = render_world("BabyAI-UnlockPickup-v0", 3, tile_size=8)
-    assert picture.shape == (6 * 8, 11 * 8, 3) and picture.dtype == np.uint8
-    np.testing.assert_array_equal(picture, render_world("BabyAI-UnlockPickup-v0", 3, [], tile_size=8))
-    assert (picture != render_world("BabyAI-UnlockPickup-v0", 3, [0], tile_size=8)).any()
 
 
 # --- task ids ---
