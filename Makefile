@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help demo test lint bench results clean
+.PHONY: help demo app browser test lint bench results clean
 .DEFAULT_GOAL := help
 
 help:  ## what the targets do
@@ -19,7 +19,16 @@ demo: $(VENV)/.installed  ## train GoToObj for a few minutes, evaluate it, draw 
 	$(RUN) train_mop.py --task_id BabyAI-GoToObj-v0 --trial 99 --num_updates 100 --lang_encoder vocab --resume
 	$(RUN) batch_eval.py --task BabyAI-GoToObj-v0 --trial 99 --final_only --plots
 
-test: $(VENV)/.installed  ## run every test
+app: $(VENV)/.installed  ## look at the trained policies of results/zoo, and at what you evaluated
+	$(RUN) -m marimo run routing_viz.py
+
+browser:  # Debian's chromium for the tests of the apps; without it, they are skipped
+	@command -v chromium >/dev/null || \
+		{ command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
+		echo "no chromium, and it cannot be installed here: the tests in a browser will be skipped"
+
+test: $(VENV)/.installed browser  ## run every test
 	$(RUN) -m pytest
 
 lint: $(VENV)/.installed  ## check style

@@ -61,21 +61,23 @@ def _(args, first_run, found_runs):
 
 
 @app.cell
-def _(checkpoint_dropdown, num_envs_slider, num_episodes_slider, use_cache_toggle):
-    fresh_controls = [] if use_cache_toggle.value else [num_episodes_slider, num_envs_slider]
+def _(checkpoint_dropdown, found_runs, num_envs_slider, num_episodes_slider, use_cache_toggle):
+    run = found_runs[checkpoint_dropdown.value]
+    fresh_controls = [] if use_cache_toggle.value and run.has_cache else [num_episodes_slider, num_envs_slider]
     mo.hstack([checkpoint_dropdown, use_cache_toggle, *fresh_controls], justify="start", gap=2, wrap=True)
-    return
+    return (run,)
 
 
 @app.cell
-def _(checkpoint_dropdown, found_runs, num_envs_slider, num_episodes_slider, use_cache_toggle):
-    run, asked = found_runs[checkpoint_dropdown.value], (num_episodes_slider.value, num_envs_slider.value)
+def _(num_envs_slider, num_episodes_slider, run, use_cache_toggle):
     try:
-        routing_data = viz_parts.load_or_evaluate(run, use_cache_toggle.value, *asked)
+        routing_data = viz_parts.load_or_evaluate(
+            run, use_cache_toggle.value, num_episodes_slider.value, num_envs_slider.value
+        )
     except (InputError, OSError) as error:
         mo.stop(True, viz_parts.problem(error))
-    viz_parts.metrics_row(routing_data)
-    return routing_data, run
+    viz_parts.metrics_row(run, routing_data)
+    return (routing_data,)
 
 
 @app.cell

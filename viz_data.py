@@ -181,14 +181,18 @@ def choose_run(found: Mapping[str, Run], args: Namespace) -> str:
 # --- routing data ---------------------------------------------------------------------------------------------------
 
 
+def no_cache(run: Run) -> str:
+    """What to say of a run that has no cache."""
+    return f"{run.cache_path}: there is no routing cache; `{run.remake}` makes it"
+
+
 def load_routing(run: Run) -> RoutingCache:
     """The cached routing data of a run; the header of an older cache is completed from the run's key.
 
     Raises InputError, naming the file and the command that makes it, if it is missing, broken or without steps.
     """
     if not run.has_cache:
-        now = "; or evaluate here: untick 'Use cached routing data' (--fresh)" if run.checkpoint else ""
-        raise InputError(f"{run.cache_path}: there is no routing cache; `{run.remake}` makes it{now}")
+        raise InputError(f"{no_cache(run)}; `--fresh` does without")
     try:
         stat = run.cache_path.stat()
     except OSError as error:

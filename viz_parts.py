@@ -24,8 +24,11 @@ def count_slider(label: str, value: int, stop: int):
 
 
 def load_or_evaluate(run: Run, use_cache: bool, num_episodes: int, num_envs: int) -> runs.RoutingCache:
-    """Cached routing data, or those of a fresh evaluation with a progress bar. Raises InputError."""
-    if use_cache:
+    """Cached routing data, or those of a fresh evaluation with a progress bar. Raises InputError.
+
+    A run without a cache is evaluated in any case.
+    """
+    if use_cache and run.has_cache:
         return viz_data.load_routing(run)
     with mo.status.progress_bar(
         total=num_episodes,
@@ -36,16 +39,17 @@ def load_or_evaluate(run: Run, use_cache: bool, num_episodes: int, num_envs: int
         return viz_data.evaluate_now(run, num_episodes, num_envs, lambda num_done: bar.update(increment=num_done))
 
 
-def metrics_row(data: runs.RoutingCache) -> mo.Html:
-    """What was measured."""
+def metrics_row(run: Run, data: runs.RoutingCache) -> mo.Html:
+    """What was measured; under what has to be said of a run without a cache."""
+    notes = [] if run.has_cache else [problem(f"{viz_data.no_cache(run)}. Shown are fresh episodes.", "warn")]
     stats = [mo.stat(value, name, remark, bordered=True) for name, value, remark in viz_data.describe_metrics(data)]
-    return mo.hstack(stats, justify="start", align="stretch", wrap=True)
+    return mo.vstack([*notes, mo.hstack(stats, justify="start", align="stretch", wrap=True)])
 
 
 def episode_frame(data: runs.RoutingCache, episode: int, t_step: int) -> mo.Html:
     """The world at a step of an episode, and what happens there."""
     try:
-        picture = mo.image(viz_data.episode_frame(data, episode, t_step))
+        picture = mo.image(viz_data.episode_frame(data, episode, t_step), alt="the world")
         caption = mo.md(viz_data.step_caption(data, episode, t_step))
     except InputError as error:
         return problem(error, "warn")

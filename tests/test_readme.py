@@ -9,7 +9,10 @@ import experiments
 import throughput
 
 import batch_eval
+import cross_task_viz
 import eval_mop
+import logit_viz
+import routing_viz
 from configuration import check_recorded, parse_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,6 +20,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = {
     "batch_eval.py": batch_eval,
     "eval_mop.py": eval_mop,
+    "routing_viz.py": routing_viz,
+    "logit_viz.py": logit_viz,
+    "cross_task_viz.py": cross_task_viz,
     "benchmarks/throughput.py": throughput,
     "results/experiments.py": experiments,
     "results/collapse.py": collapse,
@@ -26,7 +32,7 @@ DOCUMENTS |= {path: path.read_text(encoding="utf-8") for path in (ROOT / "docs")
 
 
 def commands() -> list[list[str]]:
-    """The words of every `python SCRIPT.py ...` in the documents' shell blocks and in `code` within their lines."""
+    """The words of every `python X.py ...` and `marimo run X.py ...` in the documents' shell blocks and in `code`."""
     texts = DOCUMENTS.values()
     lines = [
         line.strip()
@@ -37,9 +43,12 @@ def commands() -> list[list[str]]:
     lines += [
         code
         for text in texts
-        for code in re.findall(r"`(python [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+        for code in re.findall(
+            r"`((?:python|marimo run|marimo edit) [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        )
     ]
-    return [shlex.split(line, comments=True)[1:] for line in lines if re.match(r"python [\w/]+\.py", line)]
+    found = [re.match(r"(?:python|marimo run|marimo edit) ([\w/]+\.py.*)", line) for line in lines]
+    return [[word for word in shlex.split(match[1], comments=True) if word != "--"] for match in found if match]
 
 
 def test_every_command_is_understood_by_its_script():

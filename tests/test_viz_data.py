@@ -144,7 +144,7 @@ def test_broken_and_missing_caches_name_file_and_command(cache_dir):
         with pytest.raises(InputError, match=reason) as caught:
             viz_data.load_routing(run)
         assert str(run.cache_path) in str(caught.value) and f"`{run.remake}`" in str(caught.value)
-    assert "untick" in str(caught.value), "the checkpoint of the last one is there"
+    assert "`--fresh` does without" in str(caught.value), "the checkpoint of the last one is there"
 
 
 def test_old_caches_are_completed_from_their_key(cache_dir):

@@ -1,0 +1,341 @@
+"""The three apps: as scripts, and in a real browser, with every control, broken and old caches, fresh evaluation."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, run_script, script_environment
+from old_caches import CACHE, TASK, write_variants
+
+from runs import RunKey
+
+APPS = ("routing_viz.py", "logit_viz.py", "cross_task_viz.py")
+CHROMIUM = shutil.which("chromium")
+CHROMIUM_FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+TIMEOUT_MS = 120_000  # the first fresh evaluation of an installation compiles its kernels
+PLOTS = Path("plots") / TASK / "trial_0" / "seed_0"
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (`apt-get install chromium`)")
+
+# What the figure shows, or "" while nothing is painted on it.
+PICTURE = """canvas => {
+    const [width, height] = [canvas.width, canvas.height];
+    if (!width || !height) return "";
+    const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+    for (let i = 0; i < pixels.length; i += 4)
+        if (pixels[i + 3] > 0 && pixels[i] < 200) return canvas.toDataURL();
+    return "";
+}"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a cache of a good run, broken and old ones beside it, and nothing else."""
+    root = tmp_path_factory.mktemp("apps")
+    shutil.copytree(CACHE, root / "evaluation_cache")
+    shutil.copytree(RunKey(TASK, 0, 0).artefacts(CACHE), RunKey(TASK, 7).artefacts(root / "evaluation_cache"))
+    write_variants(root / "evaluation_cache")
+    return root
+
+
+@contextlib.contextmanager
+def served(app: Path, place: Path, *flags, mode: str = "run"):
+    """The address of an app that is served from `place`; its processes end with the block, whatever happens in it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "marimo", "-q", "-y", mode, app, "--headless", "--no-token", "--host", "127.0.0.1"]
+    zoo = ("--checkpoint_dir", REPOSITORY / "results" / "zoo")
+    log = place / f"{app.stem}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*map(str, command), "-p", str(port), "--", *map(str, (*zoo, *flags))],
+            cwd=place,
+            env=script_environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                break
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
+        yield browser
+        browser.close()
+
+
+class Page:
+    """A page of an app, which notes errors of the console and requests that leave the machine."""
+
+    def __init__(self, browser, address: str):
+        self.page = browser.new_page(viewport={"width": 1440, "height": 1400})
+        self.page.set_default_timeout(TIMEOUT_MS)
+        self.faults: list[str] = []
+        self.page.on("console", lambda message: message.type == "error" and self.faults.append(message.text))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", lambda request: self._check_request(request.url, address))
+        self.page.goto(address, wait_until="domcontentloaded")
+
+    def _check_request(self, url: str, address: str) -> None:
+        if not url.startswith((address, "data:", "blob:")):
+            self.faults.append(f"fetched {url}")
+
+    def picture(self, number: int = 0, other_than: str = "") -> str:
+        """The picture of a figure once it is painted and is another one."""
+        deadline = time.monotonic() + TIMEOUT_MS / 1000
+        canvases = self.page.locator("canvas.mpl-canvas")
+        while time.monotonic() < deadline:
+            shown = canvases.nth(number).evaluate(PICTURE)
+            if shown not in ("", other_than):
+                return shown
+            self.page.wait_for_timeout(100)
+        raise AssertionError("the picture did not change")
+
+    def choose(self, label: str, option: str) -> None:
+        self.dropdown(label).select_option(label=option)
+
+    def dropdown(self, label: str):
+        return self.page.locator(f"marimo-dropdown[data-label*='{label}'] select")
+
+    def open_tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
+
+    def enter(self, label: str, value: int) -> None:
+        """Type a number beside a slider."""
+        box = self.page.locator(f"marimo-slider[data-label*='{label}']").locator("input[inputmode]")
+        box.fill(str(value))
+        box.press("Enter")
+
+    def see(self, text: str) -> None:
+        self.page.get_by_text(text).first.wait_for()
+
+    def save(self, name: str, place: Path) -> None:
+        """Press the button that saves a figure, and find the file where the page says it is."""
+        self.page.get_by_role("button", name=f"Save {name}", exact=True).click()
+        self.see("saved:")
+        path = self.page.locator("code", has_text=name).first.inner_text()
+        assert (place / path).read_bytes().startswith(b"\x89PNG")
+
+    def close(self) -> None:
+        self.page.close()
+        assert self.faults == []
+
+
+@contextlib.contextmanager
+def opened(browser, address: str):
+    page = Page(browser, address)
+    yield page
+    page.close()
+
+
+# --- without a browser ---
+
+
+def test_marimo_finds_nothing_to_complain_about():
+    command = [sys.executable, "-m", "marimo", "check", "--strict", *APPS]
+    result = subprocess.run(command, cwd=REPOSITORY, timeout=120, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "app, names",
+    [
+        (
+            "routing_viz.py",
+            ["routing_heatmap.png", "routing_heatmap_by_key_phase.png", "lpc_heatmap.png", "pathways.png"],
+        ),
+        ("logit_viz.py", ["action_frequency.png", "action_frequency_by_carrying.png", "action_entropy_heatmap.png"]),
+    ],
+)
+def test_script_saves_the_figures_of_a_run(app, names, place):
+    result = run_script(app, "--", "--task", TASK, "--seed", 0, cwd=place)
+    assert result.returncode == 0, result.stderr
+    written = result.stdout.split()
+    assert {str(PLOTS / name) for name in names} <= set(written)
+    assert all((place / path).read_bytes().startswith(b"\x89PNG") for path in written)
+
+
+def test_script_saves_the_figures_across_runs(place):
+    result = run_script("cross_task_viz.py", cwd=place)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == [
+        "plots/success_against_lpc_by_task.png",
+        "plots/success_against_lpc_by_lpc_alpha.png",
+    ]
+    assert "no routing_side_by_side.png: " in result.stderr and "a broken one" in result.stderr
+    assert (place / "plots" / "success_against_lpc_by_task.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_script_help_and_bad_input(app, tmp_path):
+    result = run_script(app, "--help", cwd=tmp_path)
+    assert result.returncode == 0 and f"marimo run {app}" in " ".join(result.stdout.split())
+    for flags, words in (
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--", "--cache_dir", "none", "--checkpoint_dir", "none"], "`python batch_eval.py`"),
+    ):
+        result = run_script(app, *flags, cwd=tmp_path)
+        assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+        assert words in result.stderr
+
+
+# --- in a browser ---
+
+
+@in_browser
+def test_routing_viz(place, browser):
+    flags = ("--num_episodes", 6, "--num_envs", 3)
+    with served(REPOSITORY / "routing_viz.py", place, *flags) as address:
+        with opened(browser, address) as page:
+            controls_of_routing_viz(page, place)
+        with opened(browser, address) as page:
+            fresh_evaluation(page)
+        with opened(browser, address) as page:
+            faulty_caches(page)
+
+
+def controls_of_routing_viz(page: Page, place: Path) -> None:
+    shown = page.picture()
+    page.choose("Map", "LPC")
+    shown = page.picture(other_than=shown)
+    page.choose("Analysis", "by key phase")
+    shown = page.picture(other_than=shown)
+    page.choose("Map", "dominant expert")
+    shown = page.picture(other_than=shown)
+    page.save("routing_heatmap_by_key_phase.png", place)
+    for tab in ("Near objects", "Temporal", "Distributions", "Specialisation", "Pathways", "Episodes"):
+        page.open_tab(tab)
+        shown = page.picture(other_than=shown)
+    world = page.page.get_by_alt_text("the world")
+    frame = world.get_attribute("src")
+    page.enter("Step", 7)
+    shown = page.picture(other_than=shown)
+    page.see("step 7 · next action: ")
+    assert world.get_attribute("src") != frame
+    option = page.dropdown("Episode").locator("option").nth(4).inner_text()
+    page.choose("Episode", option)
+    shown = page.picture(other_than=shown)
+    page.save("episode_4.png", place)
+    page.choose("Run", f"{TASK} trial 7 final (update 300) · no checkpoint")
+    page.picture(other_than=shown)
+
+
+def fresh_evaluation(page: Page) -> None:
+    shown = page.picture()
+    page.page.get_by_text("Use cached routing data").click()
+    page.see(f"Evaluating {TASK} trial 0 seed 0")
+    shown = page.picture(other_than=shown)
+    page.enter("Episodes", 9)
+    shown = page.picture(other_than=shown)
+    page.enter("Environments", 2)
+    page.page.wait_for_timeout(1000)  # these change the speed alone
+    assert page.picture() == shown
+    page.page.get_by_text("9", exact=True).first.wait_for()
+
+
+def faulty_caches(page: Page) -> None:
+    page.picture()
+    for trial, words in ((1, "a broken one"), (3, "it holds no steps")):
+        page.choose("Run", f"{TASK} trial {trial} final · no checkpoint")
+        page.see(words)
+        page.see(f"trial_{trial}/routing_data.json")
+        page.see(f"python batch_eval.py --force --task {TASK} --trial {trial}")
+    page.choose("Run", "BabyAI-GoToObj-v0 trial 0 seed 0 final · no cache")
+    page.see("there is no routing cache")
+    page.see("python batch_eval.py --force --checkpoint_dir")
+    shown = page.picture()  # evaluated instead
+    page.choose("Run", f"{TASK} trial 2 final · no checkpoint")
+    shown = page.picture(other_than=shown)
+    page.open_tab("Episodes")
+    page.see("has no 't_step'")
+    page.open_tab("Distributions")
+    page.picture(other_than=shown)
+
+
+@in_browser
+def test_logit_viz(place, browser):
+    with served(REPOSITORY / "logit_viz.py", place, "--num_episodes", 6) as address, opened(browser, address) as page:
+        shown = page.picture()
+        page.save("action_frequency.png", place)
+        page.open_tab("By phase")
+        shown = page.picture(other_than=shown)
+        page.choose("Analysis", "by key phase")
+        shown = page.picture(other_than=shown)
+        page.save("action_frequency_by_key_phase.png", place)
+        page.open_tab("Action entropy")
+        shown = page.picture(other_than=shown)
+        page.save("action_entropy_heatmap.png", place)
+        page.page.get_by_text("Use cached routing data").click()
+        shown = page.picture(other_than=shown)
+        page.page.get_by_text("Use cached routing data").click()
+        page.choose("Run", f"{TASK} trial 2 final · no checkpoint")
+        page.see("(schema version 1) has no 'action_logits'")
+        page.see(f"python batch_eval.py --force --task {TASK} --trial 2")
+        page.choose("Run", f"{TASK} trial 1 final · no checkpoint")
+        page.see("a broken one")
+
+
+@in_browser
+def test_cross_task_viz(place, browser):
+    tables = ("--results_path", REPOSITORY / "results" / "tasks.csv")
+    with served(REPOSITORY / "cross_task_viz.py", place, *tables) as address, opened(browser, address) as page:
+        shown = page.picture()
+        page.see("a broken one")  # of the runs that are shown beside each other at first
+        page.see("BabyAI-GoToObj-v0")
+        page.choose("Policy", "mixture")
+        shown = page.picture(other_than=shown)
+        page.choose("Colour by", "lpc_alpha")
+        shown = page.picture(other_than=shown)
+        page.save("success_against_lpc_by_lpc_alpha.png", place)
+        page.page.locator("marimo-multiselect button").first.click()
+        page.page.get_by_role("option", name=f"{TASK} trial 1").click()
+        compared = page.picture(1)
+        page.page.get_by_role("option", name=f"{TASK} trial 7").click()
+        page.page.keyboard.press("Escape")
+        page.picture(1, other_than=compared)
+        page.save("routing_side_by_side.png", place)
+
+
+@in_browser
+@pytest.mark.parametrize("app", APPS)
+def test_the_editor_shows_what_the_app_shows(app, place, browser):
+    before = (REPOSITORY / app).read_bytes()
+    with served(REPOSITORY / app, place, mode="edit") as address, opened(browser, address) as page:
+        page.picture()
+    assert (REPOSITORY / app).read_bytes() == before
+
+
+@in_browser
+def test_nothing_to_show(browser, tmp_path):
+    app = REPOSITORY / "cross_task_viz.py"
+    with served(app, tmp_path, "--checkpoint_dir", "none") as address, opened(browser, address) as page:
+        page.see("there is no result under evaluation_cache/")
+        page.see("python batch_eval.py")
