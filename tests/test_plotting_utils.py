@@ -25,6 +25,7 @@ from plotting_utils import (
     plot_routing_distributions,
     plot_routing_near_objects,
     plot_routing_over_progress,
+    plot_routing_side_by_side,
     plot_specialisation,
     plot_success_against_lpc,
 )
@@ -49,6 +50,9 @@ FIGURES = {  # every figure of routing data
     "lpc_by_phase": lambda d: plot_lpc_by_phase(d.steps, d.episodes, d.episodes[0]["grid_size"], "a title"),
     "action_entropy": lambda d: plot_action_entropy(d, IMAGE, MISSION),
     "episode_routing": lambda d: plot_episode_routing(d, 3, mark_step=4),
+    "routing_side_by_side": lambda d: plot_routing_side_by_side(
+        {"BabyAI-A-v0\ntrial 0": d, "B\ntrial 1": random_data()}
+    ),
     "routing_over_progress": plot_routing_over_progress,
     "routing_distributions": plot_routing_distributions,
     "routing_near_objects": lambda d: plot_routing_near_objects(d, min_steps=3),
@@ -93,7 +97,7 @@ def test_labels_of_every_figure_stay_inside_and_apart(kind):
             overlap_y = min(first.y1, second.y1) - max(first.y0, second.y0)
             assert overlap_x <= 1 or overlap_y <= 1, (name, one, other)
         num_texts[name] = len(boxes)
-    assert len(num_texts) == 16 and min(num_texts.values()) >= 8
+    assert len(num_texts) == 17 and min(num_texts.values()) >= 8
 
 
 def test_documented_names_are_there():
