@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
 import torch
-from experiments import BASE, RESULTS, RUNS, SEEDS, SETTINGS, save_picture
+from experiments import BASE, RESULTS, RUNS, SEEDS, SETTINGS
 from tqdm import tqdm
 
 import runs
@@ -147,7 +147,7 @@ def main() -> int:
     runs.write_atomic(RESULTS / "collapse.csv", lambda file: table.to_csv(file, index=False))
     text = summary(table)
     runs.write_atomic(RESULTS / "collapse.md", lambda file: file.write(text.encode()))
-    save_picture(plot_curves_by(table, "change", "lpc", f"{TASK}, in grey: no change"), RESULTS / "collapse.png")
+    runs.write_figure(RESULTS / "collapse.png", plot_curves_by(table, "change", "lpc", f"{TASK}, in grey: no change"))
     print(f"{text}{len(logs)} of {len(every)} trainings: results/collapse.csv, .md, .png")
     return 0
 

@@ -23,23 +23,21 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import runs
-from babyai_env import render_world
 from configuration import BEFORE, RUNTIME_KEYS, Parser, check_flags, integer, parse_config
 from errors import InputError, run_script
 from plotting_utils import (
     PHASES,
     get_available_analyses,
-    group_routing_data,
     key_phases,
     plot_curves_by,
     plot_grouped_routing,
     plot_lpc_by_phase,
     plot_success_against_lpc,
 )
+from viz_data import example_images
 
 RESULTS = Path(__file__).resolve().parent
 ROOT = RESULTS.parent
@@ -325,24 +323,19 @@ def add_to_zoo(training: Training) -> None:
     print(f"zoo: {training.key.label}")
 
 
-def save_picture(figure: Figure, path: Path) -> None:
-    """A PNG file, written whole."""
-    runs.write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=110))
-
-
 def write_settings_pictures() -> None:
     """For each task of the study a panel for each setting, with the curve of each seed over the base's."""
     curves = pd.read_csv(RESULTS / "settings_curves.csv")
     for task_id, of_task in curves.groupby("task_id", sort=False):
         for measure in ("accuracy", "lpc"):
             figure = plot_curves_by(of_task, "setting", measure, f"{short(task_id)}, in grey: base")
-            save_picture(figure, RESULTS / f"settings_{short(task_id)}_{measure}.png")
+            runs.write_figure(RESULTS / f"settings_{short(task_id)}_{measure}.png", figure)
 
 
 def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None:
     """Success against LPC; mean LPC of each phase; of the first seed of each alpha pictures and a place in the zoo."""
     shown = table.assign(alpha=table["setting"].astype(float))
-    save_picture(plot_success_against_lpc(shown, "alpha", "lpc_alpha"), RESULTS / "alpha.png")
+    runs.write_figure(RESULTS / "alpha.png", plot_success_against_lpc(shown, "alpha", "lpc_alpha"))
     rows = []
     for training in trainings:
         cache = runs.load_cache(runs.cache_path(RUNS / "alpha" / "evaluation", training.key))
@@ -366,15 +359,11 @@ def write_phase_pictures(training: Training, cache: runs.RoutingCache) -> None:
     """Mean LPC of each cell in each phase of the task, and the routing of each layer with a world of each phase."""
     title = f"UnlockPickup, lpc_alpha {training.setting}"
     figure = plot_lpc_by_phase(cache.steps, cache.episodes, cache.episodes[0]["grid_size"], title)
-    save_picture(figure, RESULTS / f"alpha_{training.setting}_phases.png")
+    runs.write_figure(RESULTS / f"alpha_{training.setting}_phases.png", figure)
     if "by_key_phase" in get_available_analyses(cache):
-        groups, steps = group_routing_data(cache, "by_key_phase"), cache.steps
-        images = {}
-        for label, step in zip(groups.labels, groups.first_steps.tolist(), strict=True):
-            seed = cache.episodes[steps.episode[step]]["seed"]
-            images[label] = render_world(training.task_id, seed, steps.action[step - steps.t_step[step] : step])
+        images = example_images(cache, "by_key_phase")
         figure = plot_grouped_routing(cache, "by_key_phase", images, f"lpc_alpha {training.setting}")
-        save_picture(figure, RESULTS / f"alpha_{training.setting}_routing.png")
+        runs.write_figure(RESULTS / f"alpha_{training.setting}_routing.png", figure)
 
 
 def markdown_of_phases(phases: pd.DataFrame) -> str:
