@@ -17,6 +17,8 @@ from plotting_style import EXPERT_CMAPS, UNVISITED_COLOR, wrapped
 _LINE_IN = 0.19  # height of a line of text
 _AXIS_IN = 0.42  # tick labels and the name of an axis
 _GAP_IN = 0.22  # between neighbouring maps
+_MAP_IN = (1.7, 2.7)  # the longer side of a map, which shrinks so that
+_SHEET_IN = 12.0  # ... a sheet fits a page, if it can
 LABEL_IN = 1.75  # width of a row's label
 
 
@@ -53,13 +55,14 @@ def draw_sheet(
     column and to the left of the first column; the axes of the other maps are invisible when their panels are drawn.
     has_own_axes: the columns show different grids, so that each has the coordinates of y; grid_info is the largest.
     """
-    cells = grid_info["grid_width"], grid_info["grid_height"]
-    cell_in = min(0.45, 2.7 / max(cells))
-    map_width, map_height = cells[0] * cell_in, cells[1] * cell_in
-    gap_in = _GAP_IN + (_AXIS_IN if has_own_axes else 0)
-    slot_in = max(map_width, 1.7) + gap_in
     label_in = LABEL_IN if any(labels) else 0.0
     left = label_in + _AXIS_IN + 0.1
+    gap_in = _GAP_IN + (_AXIS_IN if has_own_axes else 0)
+    map_in = max(_MAP_IN[0], min(_MAP_IN[1], (_SHEET_IN - left) / max(map(len, rows)) - gap_in))
+    cells = grid_info["grid_width"], grid_info["grid_height"]
+    cell_in = min(0.45, map_in / max(cells))
+    map_width, map_height = cells[0] * cell_in, cells[1] * cell_in
+    slot_in = max(map_width, _MAP_IN[0]) + gap_in
     legends_in = sum(legend.left_in + legend.width_in + 0.3 for legend in legends)
     width = max(left + max(map(len, rows)) * slot_in, legends_in + 0.3, 4.0)
 

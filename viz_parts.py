@@ -10,8 +10,6 @@ import viz_data
 from errors import InputError
 from viz_data import Run
 
-PAGE_WIDTH_PX = 1200  # what is free on a screen of 1440
-
 
 def problem(error: Exception | str, kind: str = "danger") -> mo.Html:
     """What cannot be shown, and the way out."""
@@ -57,8 +55,7 @@ def episode_frame(data: runs.RoutingCache, episode: int, t_step: int) -> mo.Html
 
 
 def show_figure(figure: Figure) -> mo.Html:
-    """A figure to zoom into, with the values under the mouse; a wide one is made to fit the page."""
-    figure.set_dpi(min(100, PAGE_WIDTH_PX / figure.get_figwidth()))
+    """A figure to zoom into, with the values under the mouse."""
     if figure.get_layout_engine() is not None:  # lay out once: it would be done again at every draw
         figure.draw_without_rendering()
         figure.set_layout_engine("none")

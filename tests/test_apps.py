@@ -230,6 +230,7 @@ def controls_of_routing_viz(page: Page, place: Path) -> None:
     shown = page.picture(other_than=shown)
     page.choose("Map", "dominant expert")
     shown = page.picture(other_than=shown)
+    assert page.page.locator("canvas.mpl-canvas").evaluate("canvas => canvas.width") <= 1200, "wider than the page"
     page.save("routing_heatmap_by_key_phase.png", place)
     for tab in ("Near objects", "Temporal", "Distributions", "Specialisation", "Pathways", "Episodes"):
         page.open_tab(tab)
