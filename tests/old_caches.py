@@ -7,7 +7,7 @@ import runs
 from runs import RunKey
 
 TASK = "BabyAI-UnlockPickup-v0"
-CACHE = Path(__file__).parent / "evaluation_cache"  # 12 episodes of the zoo's policy, by batch_eval.py
+CACHE = Path(__file__).parent / "evaluation_cache"  # 12 episodes of a trained policy, by batch_eval.py
 _CONTEXT = (
     "grid_size",
     "agent_start_pos",

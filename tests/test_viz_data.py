@@ -189,10 +189,13 @@ def test_metrics(data):
     assert viz_data.describe_metrics(data)[0][:2] == ("episodes", "1")
 
 
-def test_fresh_evaluation_gives_the_cached_data_and_writes_no_cache(data, tmp_path):
+def test_fresh_evaluation_gives_the_cached_data_and_writes_no_cache(tmp_path):
     run, done = Run(KEY, str(tmp_path), False, KEY.checkpoint(ZOO)), []
     fresh = viz_data.evaluate_now(run, 12, 5, done.append)
     assert sum(done) == 12 and not run.cache_path.exists()
+    settings = batch_eval.Settings(num_episodes=12, num_envs=7, cache_dir=str(tmp_path), device="cpu")
+    batch_eval.evaluate_checkpoint(runs.FoundCheckpoint(KEY, run.checkpoint), settings)
+    data = viz_data.load_routing(Run(KEY, str(tmp_path), True, None))
     assert fresh.episodes == data.episodes
     np.testing.assert_array_equal(fresh.steps.action, data.steps.action)
     np.testing.assert_allclose(fresh.steps.layer_routing[1], data.steps.layer_routing[1], atol=2e-5)
