@@ -25,7 +25,6 @@ from errors import InputError
 from grid_kernels import IMAGE_SIZE, cell_code, grid_codes, observe
 from minigrid_patches import DIRECTIONS, make_quick
 from teacher import FAILURE_KINDS, Teacher, TeacherFailure
-from world_pictures import render_world  # noqa: F401, belongs to what this module offers
 
 OBS_DIM = IMAGE_SIZE + 4 + 1  # image, direction one-hot, carrying flag
 NUM_ACTIONS = len(Actions)

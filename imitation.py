@@ -130,7 +130,7 @@ class ImitationRun:
         self.update += 1
         return measures
 
-    def _fit(self, batch: Batch) -> "_Step":
+    def _fit(self, batch: Batch) -> _Step:
         """One Adam step. Returns what the policy did before it."""
         obs, labels, keep, mission, first_hidden = (tensor.to(self.device) for tensor in batch[:-1])
         obs, labels, mission = obs.float(), labels.long(), mission.long()
@@ -151,7 +151,7 @@ class ImitationRun:
         self.optimizer.step()
         return _Step(loss, cross_entropy, lpc, grad_norm, logits, routing)
 
-    def _measures(self, step: "_Step", labels: Tensor) -> dict[str, float]:
+    def _measures(self, step: _Step, labels: Tensor) -> dict[str, float]:
         labels = labels.to(self.device)
         is_correct = (step.logits.argmax(-1) == labels)[labels != NO_LABEL]
         return {

@@ -53,18 +53,16 @@ def _():
 
 @app.cell
 def _(args, first_run, found_runs):
-    checkpoint_dropdown = mo.ui.dropdown(list(found_runs), first_run, label="Run", allow_select_none=False)
-    use_cache_toggle = mo.ui.checkbox(not args.fresh, label="Use cached routing data")
-    num_episodes_slider = viz_parts.count_slider("Episodes", args.num_episodes, 1000)
-    num_envs_slider = viz_parts.count_slider("Environments", args.num_envs, 128)
+    checkpoint_dropdown, use_cache_toggle, num_episodes_slider, num_envs_slider = viz_parts.run_controls(
+        found_runs, first_run, args
+    )
     return checkpoint_dropdown, num_envs_slider, num_episodes_slider, use_cache_toggle
 
 
 @app.cell
 def _(checkpoint_dropdown, found_runs, num_envs_slider, num_episodes_slider, use_cache_toggle):
     run = found_runs[checkpoint_dropdown.value]
-    fresh_controls = [] if use_cache_toggle.value and run.has_cache else [num_episodes_slider, num_envs_slider]
-    mo.hstack([checkpoint_dropdown, use_cache_toggle, *fresh_controls], justify="start", gap=2, wrap=True)
+    viz_parts.controls_row(run, checkpoint_dropdown, use_cache_toggle, num_episodes_slider, num_envs_slider)
     return (run,)
 
 

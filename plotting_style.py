@@ -57,6 +57,11 @@ def expert_names(expert_sizes: Sequence | None, layer: int, num_experts: int) ->
     return [f"GRU {size}" if size else "skip (size 0)" for size in sizes]
 
 
+def task_name(task_id: str) -> str:
+    """What tells a task id from the others: "UnlockPickup"."""
+    return task_id.removeprefix("BabyAI-").removesuffix("-v0")
+
+
 def open_frame(ax: Axes) -> None:
     """A pale grid behind the data, and no frame above and to the right of it."""
     ax.grid(color="#dddddd", linewidth=0.6)

@@ -305,11 +305,7 @@ def plot_routing_side_by_side(runs: Mapping[str, RoutingData]) -> Figure:
         part, grid = averaged[name], grids[name]
         if part.routing is None:
             data.require("layer_routing")
-        panels = [
-            Panel(f"layer {layer}", lambda ax, a=part, g=grid, k=layer: render_routing_heatmap(ax, a, g, k))
-            for layer in range(len(part.routing))
-        ]
-        panels.append(Panel("mean LPC", lambda ax, a=part, g=grid: render_lpc_heatmap(ax, a, g, *scale)))
+        panels = _routing_panels(part, grid, scale)
         panels[0] = Panel(f"{name}\n{counted(part.num_steps, 'step')}\n{panels[0].title}", panels[0].draw)
         columns.append(panels)
         for layer, weights in enumerate(part.routing):
@@ -365,17 +361,18 @@ def _plot_routing(routing_data: RoutingData, parts: Sequence[_Part], title: str)
         scale = _scale([_known_lpc(part.averaged) for part in parts])
         legends.append(scale_legend(scale, LPC_CMAP, "mean LPC"))
 
-    def maps(part: _Part) -> list[Panel]:
-        averaged = part.averaged
-        panels = [
-            Panel(f"layer {layer}", lambda ax, layer=layer: render_routing_heatmap(ax, averaged, grid_info, layer))
-            for layer in layers
-        ]
-        if scale is not None:
-            panels.append(Panel("mean LPC", lambda ax: render_lpc_heatmap(ax, averaged, grid_info, *scale)))
-        return panels
+    return _arrange(parts, lambda part: _routing_panels(part.averaged, grid_info, scale), grid_info, legends, title)
 
-    return _arrange(parts, maps, grid_info, legends, title)
+
+def _routing_panels(averaged: RoutingByPosition, grid_info: dict[str, int], lpc_scale: Scale | None) -> list[Panel]:
+    """The dominant expert of each layer, and mean LPC where there is a scale for it."""
+    panels = [
+        Panel(f"layer {layer}", lambda ax, layer=layer: render_routing_heatmap(ax, averaged, grid_info, layer))
+        for layer in range(len(averaged.routing))
+    ]
+    if lpc_scale is not None:
+        panels.append(Panel("mean LPC", lambda ax: render_lpc_heatmap(ax, averaged, grid_info, *lpc_scale)))
+    return panels
 
 
 def _plot_lpc(routing_data: RoutingData, parts: Sequence[_Part], title: str) -> Figure:

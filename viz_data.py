@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 import runs
 from configuration import Parser, check_flags, integer, optional
 from errors import InputError
+from plotting_style import task_name
 from plotting_utils import (
     GROUPINGS,
     get_available_analyses,
@@ -486,8 +487,7 @@ def plot_tradeoff(table: "pd.DataFrame", color_by: str, policy: str | None) -> F
     rows = rows[rows[column].notna()].sort_values(column, kind="stable")
     if rows.empty:
         raise InputError(f"no result of this policy has a value of {color_by}")
-    names = rows["task_id"].str.removeprefix("BabyAI-").str.removesuffix("-v0")
-    return plot_success_against_lpc(rows.assign(task_id=names), column, color_by)
+    return plot_success_against_lpc(rows.assign(task_id=rows["task_id"].map(task_name)), column, color_by)
 
 
 def plot_comparison(chosen: Sequence[Run]) -> Figure:

@@ -1,5 +1,7 @@
 """The pieces of a page that the apps share: marimo around `viz_data`."""
 
+from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 
 import marimo as mo
@@ -16,7 +18,23 @@ def problem(error: Exception | str, kind: str = "danger") -> mo.Html:
     return mo.callout(mo.Html(viz_data.as_html(str(error))), kind=kind)
 
 
-def count_slider(label: str, value: int, stop: int):
+def run_controls(found_runs: Mapping[str, Run], first_run: str, args: Namespace) -> tuple:
+    """Dropdown of the runs, toggle of the cache, sliders of a fresh evaluation's episodes and environments."""
+    return (
+        mo.ui.dropdown(list(found_runs), first_run, label="Run", allow_select_none=False),
+        mo.ui.checkbox(not args.fresh, label="Use cached routing data"),
+        _count_slider("Episodes", args.num_episodes, 1000),
+        _count_slider("Environments", args.num_envs, 128),
+    )
+
+
+def controls_row(run: Run, dropdown, toggle, *sliders) -> mo.Html:
+    """The `run_controls` in a row; the sliders only where the chosen run will be evaluated."""
+    shown = [] if toggle.value and run.has_cache else sliders
+    return mo.hstack([dropdown, toggle, *shown], justify="start", gap=2, wrap=True)
+
+
+def _count_slider(label: str, value: int, stop: int):
     """A slider from 1 to `stop`, or to `value` where that is more; it reports when it is let go."""
     return mo.ui.slider(1, max(stop, value), value=value, label=label, debounce=True, include_input=True)
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
 import torch
-from experiments import BASE, RESULTS, RUNS, SEEDS, SETTINGS
+from experiments import BASE, RESULTS, RUNS, SEEDS, SETTINGS, markdown_table, spread, write_table
 from tqdm import tqdm
 
 import runs
@@ -108,19 +108,15 @@ def train(name: str, seed: int) -> None:
 def summary(table: pd.DataFrame) -> str:
     """A Markdown row for each change: mean over the seeds, and their range."""
     head = "change | signal at layers 1, 2, 3, head | least LPC | LPC at the end | accuracy | recent success, %"
-    lines = [f"| {head} |", "|---" * 6 + "|"]
-
-    def spread(values: pd.Series, digits: int = 0) -> str:
-        return f"{values.mean():.{digits}f} ({values.min():.{digits}f} to {values.max():.{digits}f})"
-
+    lines = []
     for name, rows in table.groupby("change", sort=False):
         by_seed = rows.groupby("seed")
         at_end = by_seed[["lpc", "accuracy", "success_rate"]].apply(lambda of_seed: of_seed.tail(LAST).mean())
         signal = rows[[column for column in rows if column.startswith("signal")]].mean()
         cells = [name, ", ".join(f"{value:.2f}" for value in signal), spread(by_seed["lpc"].min())]
         cells += [spread(at_end["lpc"]), spread(at_end["accuracy"], 2), spread(100 * at_end["success_rate"])]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown_table(head, lines)
 
 
 def parser() -> Parser:
@@ -144,11 +140,9 @@ def main() -> int:
     if not logs:
         raise InputError("no training is finished; give --jobs 1 or more")
     table = pd.concat(map(pd.read_csv, logs))
-    runs.write_atomic(RESULTS / "collapse.csv", lambda file: table.to_csv(file, index=False))
-    text = summary(table)
-    runs.write_atomic(RESULTS / "collapse.md", lambda file: file.write(text.encode()))
+    write_table("collapse", table, summary(table))
     runs.write_figure(RESULTS / "collapse.png", plot_curves_by(table, "change", "lpc", f"{TASK}, in grey: no change"))
-    print(f"{text}{len(logs)} of {len(every)} trainings: results/collapse.csv, .md, .png")
+    print(f"{len(logs)} of {len(every)} trainings: results/collapse.csv, .md, .png")
     return 0
 
 

@@ -15,7 +15,7 @@ results/<experiment>.md, the table that the documentation shows; and pictures.
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from tqdm import tqdm
 import runs
 from configuration import BEFORE, RUNTIME_KEYS, Parser, check_flags, integer, parse_config
 from errors import InputError, run_script
+from plotting_style import task_name
 from plotting_utils import (
     PHASES,
     get_available_analyses,
@@ -219,19 +220,19 @@ def check_commands(trainings: list[Training]) -> None:
             raise InputError(f"{training.folder} was trained with other {', '.join(wrong)}; move it away")
 
 
-def evaluate(experiment: str) -> pd.DataFrame:
+def evaluate(experiment: str, jobs: int) -> pd.DataFrame:
     """The results table of an experiment's finished trainings, made by batch_eval.py."""
     folder = RUNS / experiment
     where = ("--checkpoint_dir", folder, "--cache_dir", folder / "evaluation", "--results_path", folder / "table.csv")
     routing = () if experiment == "alpha" else ("--skip_routing",)
-    flags = (*where, "--final_only", "--num_episodes", str(NUM_EPISODES), *routing)
+    flags = (*where, "--final_only", "--num_episodes", str(NUM_EPISODES), "--jobs", str(jobs), *routing)
     done = subprocess.run([sys.executable, "batch_eval.py", *flags], cwd=ROOT)
     if done.returncode != 0:
         raise InputError("batch_eval.py could not evaluate everything; it says why above")
     return pd.read_csv(folder / "table.csv")
 
 
-def write_tables(experiment: str, trainings: list[Training], evaluated: pd.DataFrame) -> pd.DataFrame:
+def write_results(experiment: str, trainings: list[Training], evaluated: pd.DataFrame) -> pd.DataFrame:
     """One row for each of some finished trainings, which is returned, and the learning curves."""
     by_key = evaluated.set_index(["task_id", "trial", "seed"])
     rows, curves = [], []
@@ -248,55 +249,64 @@ def write_tables(experiment: str, trainings: list[Training], evaluated: pd.DataF
         shown = log[["env_steps", "accuracy", "success_rate", "path_ratio", "lpc", "bot_share"]].round(4)
         curves.append(shown.assign(task_id=training.task_id, setting=training.setting, seed=training.seed))
     table = pd.DataFrame(rows)
-    for name, content in ((f"{experiment}.csv", table), (f"{experiment}_curves.csv", pd.concat(curves))):
-        runs.write_atomic(RESULTS / name, lambda file, content=content: content.to_csv(file, index=False))
-    text = markdown_of_tasks(table) if experiment == "tasks" else markdown(table)
-    runs.write_atomic(RESULTS / f"{experiment}.md", lambda file: file.write(text.encode()))
-    print(text)
+    runs.write_atomic(RESULTS / f"{experiment}_curves.csv", lambda file: pd.concat(curves).to_csv(file, index=False))
+    write_table(experiment, table, markdown_of_tasks(table) if experiment == "tasks" else markdown(table))
     print(f"{len(rows)} trainings: {', '.join(f'results/{experiment}{ending}' for ending in ENDINGS)}")
     return table
 
 
+def spread(values: pd.Series, digits: int = 0) -> str:
+    """Mean and range of one value for each seed."""
+    return f"{values.mean():.{digits}f} ({values.min():.{digits}f} to {values.max():.{digits}f})"
+
+
 def percent(rows: pd.DataFrame) -> str:
     """Success of several seeds as mean and range, of one with its 95 % interval."""
-    success = 100 * rows["success_rate"]
-    low, high = success.min(), success.max()
     if len(rows) == 1:
-        low, high = 100 * rows["success_low"].iloc[0], 100 * rows["success_high"].iloc[0]
-    return f"{success.mean():.1f} ({low:.1f} to {high:.1f})"
+        rate, low, high = 100 * rows[["success_rate", "success_low", "success_high"]].iloc[0]
+        return f"{rate:.1f} ({low:.1f} to {high:.1f})"
+    return spread(100 * rows["success_rate"], 1)
 
 
-def short(task_id: str) -> str:
-    """A task's name without what all have in common."""
-    return task_id.removeprefix("BabyAI-").removesuffix("-v0")
+def markdown_table(head: str, rows: Iterable[Sequence[str]]) -> str:
+    """head: the columns' names with " | " between them; rows: their cells."""
+    lines = [f"| {head} |", "|---" * (1 + head.count(" | ")) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)]) + "\n"
+
+
+def write_table(name: str, table: pd.DataFrame, text: str) -> None:
+    """results/<name>.csv, and `text`, which is printed too, as results/<name>.md."""
+    runs.write_atomic(RESULTS / f"{name}.csv", lambda file: table.to_csv(file, index=False))
+    runs.write_atomic(RESULTS / f"{name}.md", lambda file: file.write(text.encode()))
+    print(text)
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A row for each task and setting."""
-    lines = ["| task | setting | seeds | minutes | success, % | path ratio | accuracy | mean LPC |", "|---" * 8 + "|"]
+    lines = []
     for (task_id, setting), rows in table.groupby(["task_id", "setting"], sort=False):
         means = rows[["path_ratio", "accuracy", "mean_lpc"]].mean()
-        cells = [short(task_id), setting, str(len(rows)), f"{rows['seconds'].mean() / 60:.1f}", percent(rows)]
+        cells = [task_name(task_id), setting, str(len(rows)), f"{rows['seconds'].mean() / 60:.1f}", percent(rows)]
         cells += [f"{means['path_ratio']:.2f}", f"{means['accuracy']:.3f}", f"{means['mean_lpc']:.0f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown_table("task | setting | seeds | minutes | success, % | path ratio | accuracy | mean LPC", lines)
 
 
 def markdown_of_tasks(table: pd.DataFrame) -> str:
     """A row for each task: the mixture, then the baseline."""
     head = "task | steps | seeds | mixture: success, % | path ratio | mean LPC | minutes | GRU: success, % | path ratio"
-    lines = [f"| {head} |", "|---" * 9 + "|"]
+    lines = []
     for task_id, of_task in table.groupby("task_id", sort=False):
         mixture, gru = (of_task[of_task["policy"] == policy] for policy in ("mop", "gru"))
-        cells = [short(task_id), f"{of_task['env_steps'].iloc[0]:,.0f}", str(len(mixture))]
+        cells = [task_name(task_id), f"{of_task['env_steps'].iloc[0]:,.0f}", str(len(mixture))]
         if len(mixture):
             cells += [percent(mixture), f"{mixture['path_ratio'].mean():.2f}", f"{mixture['mean_lpc'].mean():.0f}"]
             cells += [f"{mixture['seconds'].mean() / 60:.0f}"]
         else:
             cells += [""] * 4
         cells += [percent(gru), f"{gru['path_ratio'].mean():.2f}"] if len(gru) else [""] * 2
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown_table(head, lines)
 
 
 # --- what belongs to one experiment ---------------------------------------------------------------------------------
@@ -328,8 +338,8 @@ def write_settings_pictures() -> None:
     curves = pd.read_csv(RESULTS / "settings_curves.csv")
     for task_id, of_task in curves.groupby("task_id", sort=False):
         for measure in ("accuracy", "lpc"):
-            figure = plot_curves_by(of_task, "setting", measure, f"{short(task_id)}, in grey: base")
-            runs.write_figure(RESULTS / f"settings_{short(task_id)}_{measure}.png", figure)
+            figure = plot_curves_by(of_task, "setting", measure, f"{task_name(task_id)}, in grey: base")
+            runs.write_figure(RESULTS / f"settings_{task_name(task_id)}_{measure}.png", figure)
 
 
 def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None:
@@ -349,10 +359,7 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
             if float(training.setting) > 0:  # without the penalty the zoo has one already
                 add_to_zoo(training)
     phases = pd.DataFrame(rows)
-    runs.write_atomic(RESULTS / "alpha_phases.csv", lambda file: phases.to_csv(file, index=False))
-    text = markdown_of_phases(phases)
-    runs.write_atomic(RESULTS / "alpha_phases.md", lambda file: file.write(text.encode()))
-    print(text)
+    write_table("alpha_phases", phases, markdown_of_phases(phases))
 
 
 def write_phase_pictures(training: Training, cache: runs.RoutingCache) -> None:
@@ -369,11 +376,10 @@ def write_phase_pictures(training: Training, cache: runs.RoutingCache) -> None:
 def markdown_of_phases(phases: pd.DataFrame) -> str:
     """Mean LPC of each phase for each alpha: mean over the seeds and their range."""
     names = [name for name in PHASES if name in phases]
-    lines = [f"| lpc_alpha | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
-    for alpha, rows in phases.groupby("lpc_alpha", sort=False):
-        cells = [f"{rows[name].mean():.0f} ({rows[name].min():.0f} to {rows[name].max():.0f})" for name in names]
-        lines.append(f"| {alpha} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    by_alpha = phases.groupby("lpc_alpha", sort=False)
+    return markdown_table(
+        " | ".join(["lpc_alpha", *names]), ([str(alpha), *(spread(rows[n]) for n in names)] for alpha, rows in by_alpha)
+    )
 
 
 def parser() -> Parser:
@@ -400,7 +406,7 @@ def main() -> int:
         raise InputError("no training is finished; give --jobs 1 or more")
     check_commands(finished)
     print(f"{len(finished)} of {len(trainings)} trainings are finished")
-    table = write_tables(args.experiment, finished, evaluate(args.experiment))
+    table = write_results(args.experiment, finished, evaluate(args.experiment, max(1, args.jobs)))
     if args.experiment == "tasks":
         write_zoo(finished)
     elif args.experiment == "settings":

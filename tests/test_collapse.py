@@ -3,6 +3,7 @@
 import sys
 
 import collapse
+import experiments
 import pandas as pd
 import pytest
 import torch
@@ -12,7 +13,8 @@ from mixture_of_experts import MixtureOfExpertsPolicy, compute_lpc
 
 @pytest.fixture
 def few_updates(tmp_path, monkeypatch):
-    monkeypatch.setattr(collapse, "RESULTS", tmp_path)
+    for module in (collapse, experiments):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
     monkeypatch.setattr(collapse, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(collapse, "NUM_UPDATES", 3)
     monkeypatch.setattr(collapse, "INTERVAL", 1)

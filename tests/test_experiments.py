@@ -108,7 +108,7 @@ def test_pictures_of_the_study_and_of_the_price(tiny, tmp_path, monkeypatch):
     for name in ("settings", "alpha"):
         assert call(monkeypatch, name) == 0
     made = sorted(path.name for path in tmp_path.glob("*.png"))
-    tiny_task = experiments.short(TINY_TASK)
+    tiny_task = experiments.task_name(TINY_TASK)
     of_settings = [f"settings_{tiny_task}_{measure}.png" for measure in ("accuracy", "lpc")]
     assert made == ["alpha.png", "alpha_0.0001_phases.png", *of_settings]
     phases = pd.read_csv(tmp_path / "alpha_phases.csv")
