@@ -258,12 +258,8 @@ class Groups:
         return self.index == group
 
 
-def group_routing_data(routing_data: RoutingData, group_by: str) -> Groups:
-    """Split the steps by one of GROUPINGS.
-
-    Raises InputError if there is no such grouping, the data lacks a field that it needs or does not suit it, or there
-    are no steps.
-    """
+def _keys(routing_data: RoutingData, group_by: str) -> tuple[Grouping, np.ndarray]:
+    """The grouping of that name and the keys (S, K) int64 of the steps. Raises as `group_routing_data`."""
     grouping = GROUPINGS.get(group_by)
     if grouping is None:
         raise InputError(f"there is no grouping {group_by!r}; choose one of {', '.join(GROUPINGS)}")
@@ -276,7 +272,16 @@ def group_routing_data(routing_data: RoutingData, group_by: str) -> Groups:
             f"these worlds cannot be split by {grouping.title}; `get_available_analyses` lists what they can"
         )
     keys = grouping.keys(routing_data)
-    keys = keys.reshape(len(keys), -1)
+    return grouping, keys.reshape(len(keys), -1)
+
+
+def group_routing_data(routing_data: RoutingData, group_by: str) -> Groups:
+    """Split the steps by one of GROUPINGS.
+
+    Raises InputError if there is no such grouping, the data lacks a field that it needs or does not suit it, or there
+    are no steps.
+    """
+    grouping, keys = _keys(routing_data, group_by)
     low, span = keys.min(0), np.ptp(keys, axis=0) + 1
     flat = (keys - low) @ np.concatenate([[1], np.cumprod(span[:-1])])
     _, first, index, counts = np.unique(flat, return_index=True, return_inverse=True, return_counts=True)
@@ -293,7 +298,7 @@ def get_available_analyses(routing_data: RoutingData) -> list[str]:
     names = ["overall"]
     for name in GROUPINGS:
         try:
-            if len(group_routing_data(routing_data, name)) > 1:
+            if np.ptp(_keys(routing_data, name)[1], axis=0).any():
                 names.append(name)
         except InputError:  # what it needs is not there
             continue

@@ -177,9 +177,13 @@ def write_figure(path: str | Path, figure: "Figure") -> Path:
     return path
 
 
-def _write_json(path: Path, content: dict, option: int = 0) -> None:
+def _json_bytes(content: dict, option: int = 0) -> bytes:
     """Strict JSON: NaN and infinities become null."""
-    data = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE | option)
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE | option)
+
+
+def _write_json(path: Path, content: dict, option: int = 0) -> None:
+    data = _json_bytes(content, option)
     write_atomic(path, lambda file: file.write(data))
 
 
@@ -548,10 +552,16 @@ class RoutingCache:
 
 
 def write_cache(cache_dir: str | Path, key: RunKey, cache: RoutingCache) -> None:
-    """Write a routing cache, schema version 4: weights rounded to 5 decimals, logits and LPC to 4, NaN as null."""
+    """Write a routing cache, schema version 4: weights rounded to 5 decimals, logits and LPC to 4, NaN as null.
+
+    Its steps are written once more as arrays, routing_data.npz beside it, for `load_cache` to read at once.
+    """
     content = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, **cache.header}
-    content |= {"schema_version": SCHEMA_VERSION, "episodes": cache.episodes, "routing_data": _records(cache.steps)}
-    _write_json(cache_path(cache_dir, key), content)
+    content |= {"schema_version": SCHEMA_VERSION, "episodes": cache.episodes}
+    path, data = cache_path(cache_dir, key), _json_bytes(content | {"routing_data": _records(cache.steps)})
+    write_atomic(path, lambda file: file.write(data))
+    if len(cache.steps):
+        _write_arrays(path, data, content, cache.steps)
 
 
 def _records(steps: RoutingSteps) -> orjson.Fragment:
@@ -567,9 +577,8 @@ def _records(steps: RoutingSteps) -> orjson.Fragment:
             members.append(f'"layer_routing":{{{layers}}}')
             arrays += [_rounded(weights, 5) for weights in values]
         else:
-            dtype, entry_shape = _STEP_COLUMNS[name]
-            members.append(f'"{name}":[%b]' if entry_shape else f'"{name}":%b')
-            arrays.append(_rounded(values, 4) if dtype == np.float32 else np.ascontiguousarray(values, dtype))
+            members.append(f'"{name}":[%b]' if _STEP_COLUMNS[name][1] else f'"{name}":%b')
+            arrays.append(_as_written(name, values))
     record = f"{{{','.join(members)}}}".encode()
     if any(len(array) != len(steps) for array in arrays):
         raise ValueError("the columns of the steps have different lengths")
@@ -584,9 +593,51 @@ def _json_rows(values: np.ndarray) -> list[bytes]:
     return text[1:-1].split(b",") if values.ndim == 1 else text[2:-2].split(b"],[")
 
 
+def _as_written(name: str, values: np.ndarray) -> np.ndarray:
+    """A column as it goes into the file, (S, ...) float64 where it is a float."""
+    dtype, _ = _STEP_COLUMNS[name]
+    return _rounded(values, 4) if dtype == np.float32 else np.ascontiguousarray(values, dtype)
+
+
 def _rounded(values: np.ndarray, decimals: int) -> np.ndarray:
-    # In float64: 0.1 rounded in float32 would be written as 0.10000000149011612.
-    return np.round(np.ascontiguousarray(values, np.float64), decimals)
+    # In float64: 0.1 rounded in float32 would be written as 0.10000000149011612. JSON knows no infinities.
+    numbers = np.ascontiguousarray(values, np.float64)
+    return np.round(np.where(np.isfinite(numbers), numbers, np.nan), decimals)
+
+
+def _write_arrays(path: Path, data: bytes, content: dict, steps: RoutingSteps) -> None:
+    """Write what `load_cache` makes of `data`, the cache `path`, with a digest that tells whose arrays they are."""
+    arrays = {"digest": _digest(data), "content": np.frombuffer(_json_bytes(content), np.uint8)}
+    for name, (dtype, _) in _STEP_COLUMNS.items():
+        if (values := getattr(steps, name)) is not None:
+            arrays[name] = _as_written(name, values).astype(dtype)
+    if steps.layer_routing is not None:
+        weights = [_rounded(values, 5).astype(np.float32) for values in steps.layer_routing]
+        arrays |= {"num_layers": np.array(len(weights)), **dict(zip(_layer_names(len(weights)), weights, strict=True))}
+    write_atomic(_arrays_path(path), lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+def _load_arrays(path: Path, data: bytes) -> RoutingCache | None:
+    """What `_write_arrays` has written; None if there is no such file, or it is broken or not of this `data`."""
+    try:
+        with np.load(_arrays_path(path), allow_pickle=False) as file:
+            if not np.array_equal(file["digest"], _digest(data)):
+                return None
+            arrays = {name: file[name] for name in file.files if name != "digest"}
+        content = orjson.loads(arrays.pop("content").tobytes())
+        if "num_layers" in arrays:
+            arrays["layer_routing"] = [arrays.pop(name) for name in _layer_names(arrays.pop("num_layers"))]
+        return RoutingCache(content, content.pop("episodes"), RoutingSteps(**arrays))
+    except Exception:  # whatever is wrong with them: `data` holds all that they do
+        return None
+
+
+def _arrays_path(path: Path) -> Path:
+    return path.with_suffix(".npz")
+
+
+def _digest(data: bytes) -> np.ndarray:
+    return np.frombuffer(hashlib.blake2b(data).digest(), np.uint8)
 
 
 @_no_garbage_collection()
@@ -600,6 +651,8 @@ def load_cache(path: str | Path, remake: str | None = None) -> RoutingCache:
     Raises InputError, naming file and reason, if the file is missing, broken or no routing cache.
     """
     data = _read_bytes(path)
+    if (cache := _load_arrays(Path(path), data)) is not None:
+        return replace(cache, remake=remake)
     try:
         return replace(_parse_cache(_parse_json(data)), remake=remake)
     except (KeyError, TypeError, ValueError, OverflowError) as error:

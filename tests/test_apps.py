@@ -1,41 +1,23 @@
 """The three apps: as scripts, and in a real browser, with every control, broken and old caches, fresh evaluation."""
 
 import contextlib
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, run_script, script_environment
+from browser import CHROMIUM, CHROMIUM_FLAGS, PICTURE, served
+from conftest import REPOSITORY, run_script
 from old_caches import CACHE, TASK, write_variants
 
 from runs import RunKey
 
 APPS = ("routing_viz.py", "logit_viz.py", "cross_task_viz.py")
-CHROMIUM = shutil.which("chromium")
-CHROMIUM_FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-)
 TIMEOUT_MS = 120_000  # the first fresh evaluation of an installation compiles its kernels
 PLOTS = Path("plots") / TASK / "trial_0" / "seed_0"
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (`apt-get install chromium`)")
-
-# What the figure shows, or "" while nothing is painted on it.
-PICTURE = """canvas => {
-    const [width, height] = [canvas.width, canvas.height];
-    if (!width || !height) return "";
-    const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
-    for (let i = 0; i < pixels.length; i += 4)
-        if (pixels[i + 3] > 0 && pixels[i] < 200) return canvas.toDataURL();
-    return "";
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -46,41 +28,6 @@ def place(tmp_path_factory) -> Path:
     shutil.copytree(RunKey(TASK, 0, 0).artefacts(CACHE), RunKey(TASK, 7).artefacts(root / "evaluation_cache"))
     write_variants(root / "evaluation_cache")
     return root
-
-
-@contextlib.contextmanager
-def served(app: Path, place: Path, *flags, mode: str = "run"):
-    """The address of an app that is served from `place`; its processes end with the block, whatever happens in it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "marimo", "-q", "-y", mode, app, "--headless", "--no-token", "--host", "127.0.0.1"]
-    zoo = ("--checkpoint_dir", REPOSITORY / "results" / "zoo")
-    log = place / f"{app.stem}.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*map(str, command), "-p", str(port), "--", *map(str, (*zoo, *flags))],
-            cwd=place,
-            env=script_environment(),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                break
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 @pytest.fixture(scope="module")

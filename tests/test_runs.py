@@ -10,6 +10,7 @@ import sys
 import warnings
 import zipfile
 from collections import OrderedDict
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
+import runs
 from errors import InputError
 from runs import (
     ADDED_COLUMNS,
@@ -503,10 +505,39 @@ def toy_cache(num_steps=6, **sizes) -> RoutingCache:
     return RoutingCache(header, episodes, toy_steps(num_steps, **sizes))
 
 
+def load_both_ways(folder: Path, key: RunKey) -> RoutingCache:
+    """A cache read from its arrays, after a look whether its JSON alone says the same."""
+    path = cache_path(folder, key)
+    cache = load_cache(path)
+    arrays = path.with_suffix(".npz")
+    assert arrays.exists() == (len(cache.steps) > 0)
+    content = arrays.read_bytes() if arrays.exists() else None
+    arrays.unlink(missing_ok=True)
+    assert_same_caches(cache, load_cache(path))
+    if content is not None:
+        arrays.write_bytes(content)
+    return cache
+
+
+def assert_same_caches(one: RoutingCache, other: RoutingCache) -> None:
+    assert (one.header, one.episodes) == (other.header, other.episodes)
+    count = 0
+    for name in (field.name for field in fields(RoutingSteps)):
+        values = [getattr(cache.steps, name) for cache in (one, other)]
+        pairs = zip(*values, strict=True) if name == "layer_routing" and values[0] is not None else [values]
+        for first, second in pairs:
+            assert (first is None) == (second is None), name
+            if first is not None:
+                assert (first.dtype, first.shape) == (second.dtype, second.shape), name
+                np.testing.assert_array_equal(first, second, name)
+        count += 1
+    assert count == 10
+
+
 def test_cache_round_trip_keeps_dtypes_and_decimals(tmp_path):
     key, cache = RunKey(TASK, 0, 5, 100), toy_cache()
     write_cache(tmp_path, key, cache)
-    loaded = load_cache(cache_path(tmp_path, key))
+    loaded = load_both_ways(tmp_path, key)
     assert loaded.header == cache.header | {
         "schema_version": 4,
         "seed": 5,
@@ -537,7 +568,7 @@ def test_cache_is_strict_json_and_nan_is_null(tmp_path):
     steps = content["routing_data"]
     assert steps[1]["lpc"] is None and steps[2]["action_logits"][3] is None
     assert steps[4]["layer_routing"]["layer_0"][1] is None
-    loaded = load_cache(cache_path(tmp_path, key)).steps
+    loaded = load_both_ways(tmp_path, key).steps
     assert np.isnan(loaded.lpc).tolist() == [False, True, False, False, False, False]
     assert np.isnan(loaded.action_logits).sum() == 1 and np.isnan(loaded.layer_routing[0]).sum() == 1
 
@@ -570,7 +601,7 @@ def test_every_step_of_a_long_cache_is_written_and_read(tmp_path):
             "action_logits": [number(x, 4) for x in steps.action_logits[i]],
             "action": int(steps.action[i]),
         }
-    loaded = load_cache(cache_path(tmp_path, key)).steps
+    loaded = load_both_ways(tmp_path, key).steps
     for name in ("episode", "t_step", "position", "direction", "carrying", "door_unlocked", "action"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(steps, name), name)
     logits = np.array([record["action_logits"] for record in records], np.float32)
@@ -581,7 +612,7 @@ def test_every_step_of_a_long_cache_is_written_and_read(tmp_path):
     steps.action = steps.action[:-1]
     with pytest.raises(ValueError, match="different lengths"):
         write_cache(tmp_path, key, cache)
-    assert len(load_cache(cache_path(tmp_path, key)).steps) == num_steps, "the old file is still there"
+    assert len(load_both_ways(tmp_path, key).steps) == num_steps, "the old file is still there"
 
 
 def test_cache_of_steps_is_compact(tmp_path):
@@ -595,13 +626,42 @@ def test_experts_per_layer_may_differ_and_layers_or_steps_may_be_none(tmp_path):
     key, cache = RunKey(TASK, 0), toy_cache(num_layers=12)
     cache.steps.layer_routing[11] = np.ones((6, 1), np.float32)
     write_cache(tmp_path, key, cache)
-    assert [w.shape[1] for w in load_cache(cache_path(tmp_path, key)).steps.layer_routing] == [3] * 11 + [1]
+    assert [w.shape[1] for w in load_both_ways(tmp_path, key).steps.layer_routing] == [3] * 11 + [1]
     write_cache(tmp_path, key, toy_cache(num_layers=0))  # the GRU baseline
-    assert load_cache(cache_path(tmp_path, key)).steps.layer_routing == []
+    assert load_both_ways(tmp_path, key).steps.layer_routing == []
     write_cache(tmp_path, key, toy_cache(0))
-    empty = load_cache(cache_path(tmp_path, key))
+    empty = load_both_ways(tmp_path, key)
     assert len(empty.steps) == 0 and empty.episodes == []
     assert empty.steps.position.shape == (0, 2) and empty.steps.action_logits.shape == (0, 7)
+
+
+def test_arrays_are_read_only_where_they_are_those_of_the_json(tmp_path, monkeypatch):
+    key, cache = RunKey(TASK, 0), toy_cache()
+    write_cache(tmp_path, key, cache)
+    path = cache_path(tmp_path, key)
+    arrays, text = path.with_suffix(".npz"), path.read_bytes()
+    expected, whole = load_cache(path, "remake it"), arrays.read_bytes()
+    assert expected.remake == "remake it"
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "_parse_cache", None)
+        assert_same_caches(load_cache(path), expected)  # the JSON was not parsed
+    half = len(whole) // 2
+    broken = (b"", b"nonsense", whole[:half], whole[:half] + b"\0\0\0\0" + whole[half + 4 :], text)
+    for content in broken:
+        arrays.write_bytes(content)
+        assert_same_caches(load_cache(path), expected)
+    assert len(broken) == 5
+    arrays.write_bytes(whole)
+    path.write_bytes(text.replace(b'"mission":"go"', b'"mission":"no"', 1))
+    assert load_cache(path).episodes[0]["mission"] == "no", "the file was changed by hand: it counts"
+    path.write_bytes(text[:-9])
+    with pytest.raises(InputError, match="a broken one"):
+        load_cache(path)
+    path.write_bytes(text)
+    with np.load(arrays) as file:
+        np.savez(tmp_path / "later.npz", **file, unknown=np.zeros(6))  # of a later version of this program
+    arrays.write_bytes((tmp_path / "later.npz").read_bytes())
+    assert_same_caches(load_cache(path), expected)
 
 
 CONTEXTS = [{"grid_size": [8, 8], "doors": [], "agent_start_pos": [x, 1]} for x in (1, 2, 3)]

@@ -1,0 +1,65 @@
+"""The apps in a real browser: where it is, how an app is served to it, what a figure shows."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from conftest import REPOSITORY, script_environment
+
+CHROMIUM = shutil.which("chromium")
+CHROMIUM_FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+
+# What the figure shows, or "" while nothing is painted on it.
+PICTURE = """canvas => {
+    const [width, height] = [canvas.width, canvas.height];
+    if (!width || !height) return "";
+    const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+    for (let i = 0; i < pixels.length; i += 4)
+        if (pixels[i + 3] > 0 && pixels[i] < 200) return canvas.toDataURL();
+    return "";
+}"""
+
+
+@contextlib.contextmanager
+def served(app: Path, place: Path, *flags, mode: str = "run"):
+    """The address of an app that is served from `place`; its processes end with the block, whatever happens in it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "marimo", "-q", "-y", mode, app, "--headless", "--no-token", "--host", "127.0.0.1"]
+    zoo = ("--checkpoint_dir", REPOSITORY / "results" / "zoo")
+    log = place / f"{app.stem}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*map(str, command), "-p", str(port), "--", *map(str, (*zoo, *flags))],
+            cwd=place,
+            env=script_environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                break
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
