@@ -152,9 +152,9 @@ TASKS = {  # updates of 512 environment steps
     "BabyAI-GoToRedBall-v0": 800,
     "BabyAI-GoToObjMazeS4-v0": 1000,
     "BabyAI-KeyCorridorS3R3-v0": 1200,
-    "BabyAI-GoToLocal-v0": 2000,
-    "BabyAI-PickupLoc-v0": 2000,
-    "BabyAI-PutNextLocal-v0": 2000,
+    "BabyAI-GoToLocal-v0": 4000,
+    "BabyAI-PickupLoc-v0": 4000,
+    "BabyAI-PutNextLocal-v0": 4000,
     "BabyAI-GoTo-v0": 2500,
 }
 BASELINE_TRIAL = 100  # beside the mixture's trial 0
