@@ -475,6 +475,40 @@ _STEP_COLUMNS = {  # name: (dtype, shape of one entry)
     "action_logits": (np.float32, (7,)),
     "action": (np.int8, ()),
 }
+_MAX_WORLD_SIZE = 1000  # cells; a figure of a larger one would take the memory of the machine
+
+
+def _is_place(value: Any, length: int = 2) -> bool:
+    """Whether this is a list of so many coordinates."""
+    return (
+        isinstance(value, list)
+        and len(value) == length
+        and all(type(number) is int and 0 <= number < _MAX_WORLD_SIZE for number in value)
+    )
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, list) and _is_place(entry[:2]) for entry in value)
+
+
+def _is_bounds(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_place(entry, 4) for entry in value)
+
+
+def _is_count(value: Any) -> bool:
+    return value is None or (type(value) is int and 0 <= value < 2**63)
+
+
+_OBJECTS = ("goals", "doors", "keys", "balls", "boxes")
+_EPISODE_FIELDS = {  # what is read of an episode -> whether a value can be one; any may be absent from older caches
+    **dict.fromkeys(("grid_size", "agent_start_pos", "agent_start_room", "room_grid_shape"), _is_place),
+    "target_pos": lambda value: value is None or _is_place(value),
+    **dict.fromkeys(_OBJECTS, _is_list_of_objects),
+    "room_bounds": _is_bounds,
+    **dict.fromkeys(("seed", "t_pick", "t_opened", "t_unlocked", "t_drop", "steps", "expert_steps"), _is_count),
+    "mission": lambda value: isinstance(value, str),
+    "success": lambda value: isinstance(value, bool),
+}
 _BATCH_STEPS = 1024  # converted at a time: all their values stay in the processor's cache, which saves a third
 # Names of a step's index into `episodes`. Before v4 it is the index of a context, so a name that says so goes first.
 _EPISODE_KEYS = ("context_idx", "env_context_idx", "episode_index", "episode_idx", "episode", "env_context")
@@ -691,6 +725,9 @@ def _parse_columns(steps: list[dict]) -> dict[str, Any]:
         layers = {name: len(first["layer_routing"][name]) for name in _layer_names(len(first["layer_routing"]))}
     batches = [_parse_batch(steps[batch], names, layers) for batch in _batches(len(steps)) or [slice(0)]]
     columns = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    position = columns.get("position", np.zeros(1))
+    if position.size and not 0 <= position.min() <= position.max() < _MAX_WORLD_SIZE:
+        raise ValueError("a 'position' is in no world")
     if layers is not None:
         columns["layer_routing"] = [columns.pop(name) for name in layers]
     return columns
@@ -721,9 +758,23 @@ def _parse_episodes(content: dict, steps: list[dict]) -> tuple[list[dict], np.nd
         index = np.array([i for i, (_, length) in enumerate(stretches) for _ in range(length)], np.int32)
     if not isinstance(episodes, list) or not all(isinstance(episode, dict) for episode in episodes):
         raise ValueError("its episodes are no list of objects")
+    for number, episode in enumerate(episodes):
+        _check_episode(episode, number)
     if steps and (index.min() < 0 or index.max() >= len(episodes)):
         raise ValueError("a step refers to an episode that is not there")
     return episodes, index
+
+
+def _check_episode(episode: dict, number: int) -> None:
+    """Raises ValueError if what is read of an episode cannot be so."""
+    for name, value in episode.items():
+        if name in _EPISODE_FIELDS and not _EPISODE_FIELDS[name](value):
+            raise ValueError(f"'{name}' of episode {number} cannot be {str(value)[:40]!r}")
+    columns, rows = episode.get("grid_size", (_MAX_WORLD_SIZE, _MAX_WORLD_SIZE))
+    objects = [thing[:2] for name in _OBJECTS for thing in episode.get(name, ())]
+    for x, y in [*objects, *filter(None, (episode.get("agent_start_pos"), episode.get("target_pos")))]:
+        if x >= columns or y >= rows:
+            raise ValueError(f"something of episode {number} is at {x}, {y}, outside its grid")
 
 
 def _column(steps: list[dict], key: str, name: str) -> np.ndarray:
