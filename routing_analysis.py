@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from errors import InputError
-from routing_groups import Groups, RoutingData, Steps
+from routing_groups import Groups, RoutingData, Steps, chosen_actions
 
 StepFilter = np.ndarray | Callable[[Steps], np.ndarray] | None  # a mask (S,) bool, or what makes it from the steps
 
@@ -275,9 +275,8 @@ def mean_weights_by_distance(distance: np.ndarray, layers: Sequence[np.ndarray])
 
 
 def count_actions(routing_data: RoutingData, groups: Groups, num_actions: int) -> np.ndarray:
-    """How often each action was chosen in each group, (G, A) int64. Raises InputError if the steps have no 'action'."""
-    routing_data.require("action")
-    flat = groups.index * num_actions + np.asarray(routing_data.steps.action, np.int64)
+    """How often each action was chosen in each group, (G, A) int64. Raises InputError as `chosen_actions`."""
+    flat = groups.index * num_actions + chosen_actions(routing_data)
     return np.bincount(flat, minlength=len(groups) * num_actions).reshape(len(groups), num_actions)
 
 

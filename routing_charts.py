@@ -283,8 +283,8 @@ def plot_pathways(routing_data: RoutingData, max_pathways: int = 8) -> Figure:
 def plot_action_frequency(routing_data: RoutingData, group_by: str = "overall", max_groups: int = 16) -> Figure:
     """How often each action was chosen, in a panel for each group of `group_routing_data`, as shares of its steps.
 
-    Of more than max_groups groups the largest are shown. Raises InputError as `group_routing_data`, or if the steps
-    have no 'action'.
+    Of more than max_groups groups the largest are shown. Raises InputError as `group_routing_data` and
+    `chosen_actions`.
     """
     groups = group_routing_data(routing_data, group_by)
     counts = count_actions(routing_data, groups, len(ACTION_NAMES))

@@ -55,6 +55,18 @@ def _since(steps: Steps, episodes: Sequence[Mapping], event: str) -> np.ndarray:
     return np.asarray(steps.t_step) >= times[np.asarray(steps.episode)]
 
 
+def chosen_actions(routing_data: RoutingData) -> np.ndarray:
+    """The action of each step (S,) int64. Of an older cache, which has logits alone, the likeliest: episodes are greedy.
+
+    Raises InputError if the steps have neither 'action' nor 'action_logits'.
+    """
+    steps = routing_data.steps
+    if steps.action is None and steps.action_logits is not None:
+        return np.asarray(steps.action_logits).argmax(-1)
+    routing_data.require("action")
+    return np.asarray(steps.action, np.int64)
+
+
 PHASES = ("before the key", "carrying the key", "door opened", "key dropped")
 
 
@@ -234,7 +246,7 @@ GROUPINGS = {
     "by_mission_verb": Grouping(
         "mission verb", ("mission",), lambda d: _of_episode(d, lambda e: [_verbs(e["mission"])]), _verb_label
     ),
-    "by_action": Grouping("action", ("action",), lambda d: np.asarray(d.steps.action, np.int64), _named(*ACTION_NAMES)),
+    "by_action": Grouping("action", (), chosen_actions, _named(*ACTION_NAMES)),
 }
 
 

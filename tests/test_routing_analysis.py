@@ -234,6 +234,15 @@ def test_missing_columns_are_one_clear_sentence(two_episodes):
             call(empty)
 
 
+def test_actions_of_a_cache_that_has_logits_alone(two_episodes):
+    groups = group_routing_data(two_episodes, "overall")
+    expected = count_actions(two_episodes, groups, 7).tolist()
+    two_episodes.steps.action_logits = np.eye(7)[two_episodes.steps.action] - 3
+    two_episodes.steps.action = None
+    assert count_actions(two_episodes, groups, 7).tolist() == expected == [[1, 0, 4, 0, 0, 1, 0]]
+    assert len(group_routing_data(two_episodes, "by_action")) == 3
+
+
 def test_plain_loops_agree():
     data = random_data()
     steps, pathways = data.steps, compute_pathways(data)
