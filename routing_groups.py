@@ -56,7 +56,7 @@ def _since(steps: Steps, episodes: Sequence[Mapping], event: str) -> np.ndarray:
 
 
 def chosen_actions(routing_data: RoutingData) -> np.ndarray:
-    """The action of each step (S,) int64. Of an older cache, which has logits alone, the likeliest: episodes are greedy.
+    """The action of each step (S,) int64. Of an older cache, with logits alone, the likeliest: its episodes are greedy.
 
     Raises InputError if the steps have neither 'action' nor 'action_logits'.
     """
