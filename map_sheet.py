@@ -138,7 +138,7 @@ def scale_legend(scale: tuple[float, float], cmap: str, label: str) -> Legend:
     def draw(ax: Axes) -> None:
         ax.figure.colorbar(ScalarMappable(Normalize(*scale), cmap), cax=ax, orientation="horizontal")
         ax.tick_params(labelsize="small")
-        ax.locator_params(nbins=5)
+        ax.locator_params(nbins=5 if scale[1] < 1000 else 3)  # labels of four digits or more are wide
         ax.set_title(label, fontsize="small")
 
     return Legend(1.9, 0.2, 0.15, 0.35, draw)

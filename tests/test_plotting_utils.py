@@ -64,6 +64,7 @@ FIGURES = {  # every figure of routing data
 DATA = {
     "two rooms": lambda: random_data(),
     "nine rooms, six experts": lambda: random_data(40, 3, 6, (22, 22), (3, 3)),
+    "one GRU, one cost": lambda: random_data(20, 1, 1),
     "a long corridor, one layer": lambda: random_data(20, 1, 2, (31, 4), (3, 1)),
 }
 
