@@ -286,7 +286,7 @@ def markdown(table: pd.DataFrame) -> str:
     lines = []
     for (task_id, setting), rows in table.groupby(["task_id", "setting"], sort=False):
         means = rows[["path_ratio", "accuracy", "mean_lpc"]].mean()
-        cells = [task_name(task_id), setting, str(len(rows)), f"{rows['seconds'].mean() / 60:.1f}", percent(rows)]
+        cells = [task_name(task_id), setting, str(len(rows)), f"{rows['seconds'].median() / 60:.1f}", percent(rows)]
         cells += [f"{means['path_ratio']:.2f}", f"{means['accuracy']:.3f}", f"{means['mean_lpc']:.0f}"]
         lines.append(cells)
     return markdown_table("task | setting | seeds | minutes | success, % | path ratio | accuracy | mean LPC", lines)
@@ -301,7 +301,7 @@ def markdown_of_tasks(table: pd.DataFrame) -> str:
         cells = [task_name(task_id), f"{of_task['env_steps'].iloc[0]:,.0f}", str(len(mixture))]
         if len(mixture):
             cells += [percent(mixture), f"{mixture['path_ratio'].mean():.2f}", f"{mixture['mean_lpc'].mean():.0f}"]
-            cells += [f"{mixture['seconds'].mean() / 60:.0f}"]
+            cells += [f"{mixture['seconds'].median() / 60:.0f}"]
         else:
             cells += [""] * 4
         cells += [percent(gru), f"{gru['path_ratio'].mean():.2f}"] if len(gru) else [""] * 2
