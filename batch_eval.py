@@ -31,6 +31,7 @@ from tqdm import tqdm
 import runs
 from configuration import BEFORE, Parser, check_flags, integer, optional
 from errors import InputError, run_script
+from routing_cache import RoutingCache, load_cache, write_cache
 from runs import FoundCheckpoint
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=Non
     row["has_routing_cache"] = evaluation.steps is not None
     runs.result_path(settings.cache_dir, key).unlink(missing_ok=True)  # it must not vouch for another cache
     if evaluation.steps is not None:
-        cache = runs.RoutingCache(header, evaluation.episodes, evaluation.steps)
-        runs.write_cache(settings.cache_dir, key, cache)
+        cache = RoutingCache(header, evaluation.episodes, evaluation.steps)
+        write_cache(settings.cache_dir, key, cache)
     runs.write_result(settings.cache_dir, key, row)  # last: a result says that the rest is there
     return row
 
@@ -146,7 +147,7 @@ def write_heatmap(found: FoundCheckpoint, settings: Settings) -> None:
     from plotting_utils import plot_overall_routing
     from world_pictures import render_world
 
-    cache = runs.load_cache(cache_path)
+    cache = load_cache(cache_path)
     for field in ("position", "layer_routing", "seed", "mission"):
         cache.require(field)
     first = cache.episodes[0]

@@ -34,7 +34,7 @@ from errors import InputError, run_script
 from kernel_cache import announce_compilation
 from mission_encoder import DEFAULT_MODEL, MissionEncoder, load_encoder
 from mixture_of_experts import compute_lpc, policy_from_checkpoint, reset_hidden
-from runs import RoutingSteps
+from routing_cache import RoutingSteps
 from teacher import TeacherFailure
 
 GIVE_UP = -1  # in place of an action: the episode ends here without success

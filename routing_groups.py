@@ -30,7 +30,7 @@ class Steps(Protocol):
 
 
 class RoutingData(Protocol):
-    """One evaluation, as `runs.RoutingCache` holds it."""
+    """One evaluation, as `routing_cache.RoutingCache` holds it."""
 
     header: Mapping  # `expert_hidden_sizes` is read where it is there
     episodes: Sequence[Mapping]  # context and outcome of each

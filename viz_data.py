@@ -39,8 +39,9 @@ from plotting_utils import (
     plot_specialisation,
     plot_success_against_lpc,
 )
+from routing_cache import RoutingCache, load_cache
 from routing_groups import ACTION_NAMES
-from runs import FoundCheckpoint, RoutingCache, RunKey
+from runs import FoundCheckpoint, RunKey
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,7 +204,7 @@ def load_routing(run: Run) -> RoutingCache:
 
 @functools.lru_cache(maxsize=4)  # visitors of one server share them
 def _load(run: Run, *version: int) -> RoutingCache:
-    cache = runs.load_cache(run.cache_path, run.remake)
+    cache = load_cache(run.cache_path, run.remake)
     if not len(cache.steps):
         raise InputError(f"{run.cache_path}: it holds no steps; `{run.remake}` makes a new one")
     key = run.key

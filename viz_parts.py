@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 import runs
 import viz_data
 from errors import InputError
+from routing_cache import RoutingCache
 from viz_data import Run
 
 
@@ -39,7 +40,7 @@ def _count_slider(label: str, value: int, stop: int):
     return mo.ui.slider(1, max(stop, value), value=value, label=label, debounce=True, include_input=True)
 
 
-def load_or_evaluate(run: Run, use_cache: bool, num_episodes: int, num_envs: int) -> runs.RoutingCache:
+def load_or_evaluate(run: Run, use_cache: bool, num_episodes: int, num_envs: int) -> RoutingCache:
     """Cached routing data, or those of a fresh evaluation with a progress bar. Raises InputError.
 
     A run without a cache is evaluated in any case.
@@ -55,14 +56,14 @@ def load_or_evaluate(run: Run, use_cache: bool, num_episodes: int, num_envs: int
         return viz_data.evaluate_now(run, num_episodes, num_envs, lambda num_done: bar.update(increment=num_done))
 
 
-def metrics_row(run: Run, data: runs.RoutingCache) -> mo.Html:
+def metrics_row(run: Run, data: RoutingCache) -> mo.Html:
     """What was measured; under what has to be said of a run without a cache."""
     notes = [] if run.has_cache else [problem(f"{viz_data.no_cache(run)}. Shown are fresh episodes.", "warn")]
     stats = [mo.stat(value, name, remark, bordered=True) for name, value, remark in viz_data.describe_metrics(data)]
     return mo.vstack([*notes, mo.hstack(stats, justify="start", align="stretch", wrap=True)])
 
 
-def episode_frame(data: runs.RoutingCache, episode: int, t_step: int) -> mo.Html:
+def episode_frame(data: RoutingCache, episode: int, t_step: int) -> mo.Html:
     """The world at a step of an episode, and what happens there."""
     try:
         picture = mo.image(viz_data.episode_frame(data, episode, t_step), alt="the world")

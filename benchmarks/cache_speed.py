@@ -20,7 +20,8 @@ from throughput import spread
 
 from configuration import Parser, check_flags, integer
 from errors import run_script
-from runs import RoutingCache, RoutingSteps, RunKey, cache_path, load_cache, write_cache
+from routing_cache import RoutingCache, RoutingSteps, load_cache, write_cache
+from runs import RunKey, cache_path
 
 EPISODE_STEPS = 40
 EXPERT_SIZES = (0, 16, 32)  # of each of three layers

@@ -23,7 +23,8 @@ from throughput import spread
 
 from configuration import Parser, check_flags, integer
 from errors import run_script
-from runs import RunKey, cache_path, load_cache
+from routing_cache import load_cache
+from runs import RunKey, cache_path
 
 ROOT = Path(__file__).parent.parent
 KEY = RunKey("BabyAI-KeyCorridorS3R3-v0", 0, 0)

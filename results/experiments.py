@@ -38,6 +38,7 @@ from plotting_utils import (
     plot_lpc_by_phase,
     plot_success_against_lpc,
 )
+from routing_cache import RoutingCache, load_cache
 from viz_data import example_images
 
 RESULTS = Path(__file__).resolve().parent
@@ -348,7 +349,7 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
     runs.write_figure(RESULTS / "alpha.png", plot_success_against_lpc(shown, "alpha", "lpc_alpha"))
     rows = []
     for training in trainings:
-        cache = runs.load_cache(runs.cache_path(RUNS / "alpha" / "evaluation", training.key))
+        cache = load_cache(runs.cache_path(RUNS / "alpha" / "evaluation", training.key))
         phase = key_phases(cache.steps, cache.episodes)
         means = {
             PHASES[k]: round(float(cache.steps.lpc[phase == k].mean()), 1) for k in range(len(PHASES)) if k in phase
@@ -362,7 +363,7 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
     write_table("alpha_phases", phases, markdown_of_phases(phases))
 
 
-def write_phase_pictures(training: Training, cache: runs.RoutingCache) -> None:
+def write_phase_pictures(training: Training, cache: RoutingCache) -> None:
     """Mean LPC of each cell in each phase of the task, and the routing of each layer with a world of each phase."""
     title = f"UnlockPickup, lpc_alpha {training.setting}"
     figure = plot_lpc_by_phase(cache.steps, cache.episodes, cache.episodes[0]["grid_size"], title)

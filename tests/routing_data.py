@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from runs import RoutingCache, RoutingSteps
+from routing_cache import RoutingCache, RoutingSteps
 
 TASK = "BabyAI-UnlockPickup-v0"
 

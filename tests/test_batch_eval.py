@@ -20,6 +20,7 @@ import batch_eval
 import runs
 from babyai_env import MINIGRID_VERSION, World
 from eval_mop import episode_context, wilson_interval
+from routing_cache import load_cache
 from runs import RunKey
 
 DOCUMENTED_COLUMNS = [
@@ -300,7 +301,7 @@ def test_the_cache(tree, evaluated):
             assert step["action"] == int(np.argmax(step["action_logits"])) and len(step["action_logits"]) == 7
             assert all(type(value) is int for value in (*step["position"], step["direction"]))
             assert type(step["carrying"]) is type(step["door_unlocked"]) is bool
-        again = runs.load_cache(runs.cache_path("evaluation_cache", key))
+        again = load_cache(runs.cache_path("evaluation_cache", key))
         assert len(again.steps) == len(steps) > 50 and again.header["metrics"] == cache["metrics"]
     assert len(cases) == 2
 

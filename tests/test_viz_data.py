@@ -20,6 +20,7 @@ import batch_eval
 import runs
 import viz_data
 from errors import InputError
+from routing_cache import RoutingCache
 from runs import RunKey
 from viz_data import Run
 from world_pictures import render_world
@@ -35,7 +36,7 @@ def cache_dir(tmp_path) -> Path:
 
 
 @pytest.fixture
-def data() -> runs.RoutingCache:
+def data() -> RoutingCache:
     return viz_data.load_routing(Run(KEY, str(CACHE), True, None))
 
 
