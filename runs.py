@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import numpy as np
 import orjson
@@ -142,21 +142,36 @@ def claimed(path: str | Path) -> Iterator[bool]:
     nothing is left in the tree; it tells processes of one machine apart, not those of several.
     """
     name = hashlib.sha256(str(Path(path).resolve()).encode()).hexdigest()[:24]
+    lock = Path(tempfile.gettempdir()) / f"rl-mop-{name}.lock"
     try:
-        file = open(Path(tempfile.gettempdir()) / f"rl-mop-{name}.lock", "w")  # noqa: SIM115 - closed below
+        file, is_ours = _lock(lock)
     except OSError:  # another user's lock, or no such folder: go on without, work may be done twice
         yield True
         return
     with file:
         try:
+            yield is_ours
+        finally:
+            if is_ours:
+                lock.unlink(missing_ok=True)
+
+
+def _lock(path: Path) -> tuple[TextIO, bool]:
+    """The open lock file, and whether it is ours until it is closed."""
+    while True:
+        file = path.open("w")
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file, True
         except BlockingIOError:
-            is_ours = False
+            return file, False
+        except FileNotFoundError:
+            pass
         except OSError:
-            is_ours = True
-        else:
-            is_ours = True
-        yield is_ours
+            file.close()
+            raise
+        file.close()  # its owner removed it between our opening and locking it: nobody else would see our lock
 
 
 def read_bytes(path: str | Path) -> bytes:

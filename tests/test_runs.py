@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
+import runs
 from errors import InputError
 from runs import (
     ADDED_COLUMNS,
@@ -160,6 +162,39 @@ runs.write_atomic({str(path)!r}, write)
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_is_one_process_only_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with runs.claimed("a run") as first, runs.claimed("a run") as second, runs.claimed("another") as other:
+        assert (first, second, other) == (True, False, True)
+        assert len(files_below(tmp_path)) == 2
+    with runs.claimed("a run") as again:
+        assert again
+    assert files_below(tmp_path) == []
+
+
+def test_claims_of_many_processes_never_overlap(tmp_path):
+    program = """
+import sys, tempfile, time
+tempfile.tempdir = sys.argv[1]
+import runs
+num_claims = 0
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    with runs.claimed("a run") as is_ours:
+        if is_ours:
+            with open(sys.argv[1] + "/owner", "x"):  # fails if another process is in here
+                pass
+            num_claims += 1
+            __import__("os").unlink(sys.argv[1] + "/owner")
+print(num_claims)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    processes = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    counts = [int(process.communicate(timeout=60)[0]) for process in processes]
+    assert len(counts) == 3 and sum(counts) > 100 and all(process.returncode == 0 for process in processes)
+    assert files_below(tmp_path) == []
 
 
 def test_checkpoint_round_trip_needs_no_allow_list(tmp_path):
