@@ -41,6 +41,28 @@ class Legend:
     draw: Callable[[Axes], object]
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where everything of a sheet goes; y from its top, all in inches."""
+
+    width: float
+    height: float
+    title: str  # in as many lines as it needs
+    panel_titles: list[list[str]]
+    legends_x: float
+    legends_y: float
+    left: float  # of the first column
+    slot: float  # width of a column, with the gap to its neighbour
+    gap: float
+    map_width: float
+    map_height: float
+    row_tops: list[float]  # of the maps, below their titles
+
+    def map_x(self, column: int) -> float:
+        """The left edge of a column's maps, which stand in the middle of their place."""
+        return self.left + column * self.slot + (self.slot - self.gap - self.map_width) / 2
+
+
 def draw_sheet(
     rows: Sequence[Sequence[Panel | None]],
     labels: Sequence[str],
@@ -55,52 +77,73 @@ def draw_sheet(
     column and to the left of the first column; the axes of the other maps are invisible when their panels are drawn.
     has_own_axes: the columns show different grids, so that each has the coordinates of y; grid_info is the largest.
     """
-    label_in = LABEL_IN if any(labels) else 0.0
-    left = label_in + _AXIS_IN + 0.1
-    gap_in = _GAP_IN + (_AXIS_IN if has_own_axes else 0)
-    map_in = max(_MAP_IN[0], min(_MAP_IN[1], (_SHEET_IN - left) / max(map(len, rows)) - gap_in))
-    cells = grid_info["grid_width"], grid_info["grid_height"]
-    cell_in = min(0.45, map_in / max(cells))
-    map_width, map_height = cells[0] * cell_in, cells[1] * cell_in
-    slot_in = max(map_width, _MAP_IN[0]) + gap_in
-    legends_in = sum(legend.left_in + legend.width_in + 0.3 for legend in legends)
-    width = max(left + max(map(len, rows)) * slot_in, legends_in + 0.3, 4.0)
-
-    title = wrapped(title, width / 1.2 - 0.3)
-    title_height = 0.25 * (title.count("\n") + 1) + 0.1 if title else 0.05
-    legend_height = max(legend.height_in + legend.foot_in for legend in legends) + _LINE_IN
-    panel_titles = [[wrapped(panel.title, slot_in - 0.1) if panel else "" for panel in row] for row in rows]
-    titles_in = [_LINE_IN * max(text.count("\n") + 1 if text else 0 for text in row) + 0.1 for row in panel_titles]
-    labels_in = [0.17 * (label.count("\n") + 2) if label else 0.0 for label in labels]
-    heights = [above + max(map_height + _GAP_IN, label) for above, label in zip(titles_in, labels_in, strict=True)]
-    height = title_height + legend_height + sum(heights) + _AXIS_IN
-    figure = Figure(figsize=(width, height))
+    places = _place(rows, labels, grid_info, legends, title, has_own_axes)
+    figure = Figure(figsize=(places.width, places.height))
     if title:
-        figure.suptitle(title, y=1 - 0.08 / height, va="top", fontsize="large")
-
-    x = max((width - legends_in) / 2, 0.1)
-    y = title_height + legend_height
-    for number, row in enumerate(rows):
-        top = y + titles_in[number]
-        if labels[number]:
-            middle = 1 - (top + map_height / 2) / height
-            figure.text((label_in - 0.08) / width, middle, labels[number], ha="right", va="center", fontsize="medium")
+        figure.suptitle(places.title, y=1 - 0.08 / places.height, va="top", fontsize="large")
+    for number, (row, label, top) in enumerate(zip(rows, labels, places.row_tops, strict=True)):
+        if label:
+            x, middle = places.left - _AXIS_IN - 0.18, 1 - (top + places.map_height / 2) / places.height
+            figure.text(x / places.width, middle, label, ha="right", va="center", fontsize="medium")
         for column, panel in enumerate(row):
             if panel is None:
                 continue
-            middle = left + column * slot_in + (slot_in - gap_in) / 2
-            ax = _add_axes(figure, middle - map_width / 2, top, map_width, map_height)
+            ax = _add_axes(figure, places.map_x(column), top, places.map_width, places.map_height)
             ax.xaxis.set_visible(number == len(rows) - 1 or column >= len(rows[number + 1]))
             ax.yaxis.set_visible(column == 0 or has_own_axes)
             panel.draw(ax)
             ax.set_anchor("N")  # the first row of a smaller grid stands beside those of the others
-            ax.set_title(panel_titles[number][column], fontsize="medium", pad=4)
-        y += heights[number]
+            ax.set_title(places.panel_titles[number][column], fontsize="medium", pad=4)
+    x = places.legends_x
     for legend in legends:  # last, so that the axes of a figure begin with its maps
         x += legend.left_in
-        legend.draw(_add_axes(figure, x, title_height + _LINE_IN, legend.width_in, legend.height_in))
+        legend.draw(_add_axes(figure, x, places.legends_y, legend.width_in, legend.height_in))
         x += legend.width_in + 0.3
     return figure
+
+
+def _place(
+    rows: Sequence[Sequence[Panel | None]],
+    labels: Sequence[str],
+    grid_info: dict[str, int],
+    legends: Sequence[Legend],
+    title: str,
+    has_own_axes: bool,
+) -> _Places:
+    """The places of a sheet with the arguments of `draw_sheet`."""
+    left = (LABEL_IN if any(labels) else 0.0) + _AXIS_IN + 0.1
+    gap = _GAP_IN + (_AXIS_IN if has_own_axes else 0)
+    num_columns, cells = max(map(len, rows)), (grid_info["grid_width"], grid_info["grid_height"])
+    longer_side = max(_MAP_IN[0], min(_MAP_IN[1], (_SHEET_IN - left) / num_columns - gap))
+    cell = min(0.45, longer_side / max(cells))
+    map_width, map_height = cells[0] * cell, cells[1] * cell
+    slot = max(map_width, _MAP_IN[0]) + gap
+    legends_width = sum(legend.left_in + legend.width_in + 0.3 for legend in legends)
+    width = max(left + num_columns * slot, legends_width + 0.3, 4.0)
+
+    title = wrapped(title, width / 1.2 - 0.3)
+    title_height = 0.25 * (title.count("\n") + 1) + 0.1 if title else 0.05
+    y = title_height + max(legend.height_in + legend.foot_in for legend in legends) + _LINE_IN
+    panel_titles = [[wrapped(panel.title, slot - 0.1) if panel else "" for panel in row] for row in rows]
+    row_tops = []
+    for texts, label in zip(panel_titles, labels, strict=True):
+        row_tops.append(y + _LINE_IN * max(text.count("\n") + 1 if text else 0 for text in texts) + 0.1)
+        label_height = 0.17 * (label.count("\n") + 2) if label else 0.0
+        y = row_tops[-1] + max(map_height + _GAP_IN, label_height)
+    return _Places(
+        width=width,
+        height=y + _AXIS_IN,
+        title=title,
+        panel_titles=panel_titles,
+        legends_x=max((width - legends_width) / 2, 0.1),
+        legends_y=title_height + _LINE_IN,
+        left=left,
+        slot=slot,
+        gap=gap,
+        map_width=map_width,
+        map_height=map_height,
+        row_tops=row_tops,
+    )
 
 
 def _add_axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
