@@ -154,7 +154,7 @@ TASKS = {  # updates of 512 environment steps
     "BabyAI-GoToObjMazeS4-v0": 1000,
     "BabyAI-KeyCorridorS3R3-v0": 1200,
     "BabyAI-GoToLocal-v0": 4000,
-    "BabyAI-PickupLoc-v0": 4000,
+    "BabyAI-PickupLoc-v0": 2000,
     "BabyAI-PutNextLocal-v0": 4000,
     "BabyAI-GoTo-v0": 2500,
 }
