@@ -77,13 +77,23 @@ class Training:
         return self.key.folder(RUNS / self.experiment)
 
     @property
-    def command(self) -> list[str]:
-        """The command line, to be given in the root of the repository."""
-        given = {"task_id": self.task_id, "trial": self.trial, "seed": self.seed, "lang_encoder": "vocab", **self.flags}
+    def commands(self) -> list[list[str]]:
+        """The command lines, to be given in the root of the repository: several if it is to be trained on."""
+        num_updates = self.flags["num_updates"]
+        return [self._command(number) for number in (num_updates if isinstance(num_updates, tuple) else (num_updates,))]
+
+    def _command(self, num_updates: int) -> list[str]:
+        given = {"task_id": self.task_id, "trial": self.trial, "seed": self.seed, "lang_encoder": "vocab"}
         where = RUNS / self.experiment
+        given |= self.flags | {"num_updates": num_updates}
         given["checkpoint_dir"] = (where.relative_to(ROOT) if where.is_relative_to(ROOT) else where).as_posix()
         script = "train_mop.py" if self.policy == "mop" else "train.py"
         return ["python", script, *(str(p) for name, value in given.items() for p in (f"--{name}", value)), "--resume"]
+
+    @property
+    def text(self) -> str:
+        """Its commands as a line for a shell."""
+        return " && ".join(map(" ".join, self.commands))
 
     @property
     def is_finished(self) -> bool:
@@ -139,7 +149,7 @@ def settings_study() -> Iterator[Training]:
 
 # --- every task, and the price of computation -----------------------------------------------------------------------
 
-TASKS = {  # updates of 512 environment steps
+TASKS = {  # updates of 512 environment steps; two numbers: trained on with --resume, by the schedules of the first
     "BabyAI-GoToObj-v0": 200,
     "BabyAI-OpenRedDoor-v0": 200,
     "BabyAI-UnlockLocal-v0": 300,
@@ -153,7 +163,7 @@ TASKS = {  # updates of 512 environment steps
     "BabyAI-GoToRedBall-v0": 800,
     "BabyAI-GoToObjMazeS4-v0": 1000,
     "BabyAI-KeyCorridorS3R3-v0": 1200,
-    "BabyAI-GoToLocal-v0": 4000,
+    "BabyAI-GoToLocal-v0": (2000, 4000),
     "BabyAI-PickupLoc-v0": 2000,
     "BabyAI-PutNextLocal-v0": 4000,
     "BabyAI-GoTo-v0": 2500,
@@ -194,8 +204,11 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
     def run(training: Training) -> bool:
         name = "_".join(map(str, (training.experiment, training.task_id, training.trial, training.seed)))
         with open(logs / f"{name}.txt", "w") as log:
-            command = [sys.executable, *training.command[1:]]
-            is_good = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode == 0
+            commands = ([sys.executable, *command[1:]] for command in training.commands)
+            is_good = all(
+                subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode == 0
+                for command in commands
+            )
         if is_good:  # nobody goes on from here, and with its replay a state takes some 80 MB
             (training.folder / "training_state.pt").unlink()
         return is_good
@@ -205,7 +218,7 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
         for training, is_good in zip(missing, pool.map(run, missing), strict=True):
             bar.update()
             if not is_good:
-                failed.append(" ".join(training.command))
+                failed.append(training.text)
     if failed:
         raise InputError(f"{len(failed)} trainings failed, see {logs}: {'; '.join(failed)}")
 
@@ -214,7 +227,7 @@ def check_commands(trainings: list[Training]) -> None:
     """Raises InputError where a finished training is not what its command says: settings or defaults have changed."""
     for training in trainings:
         recorded = BEFORE | runs.load_checkpoint(training.folder / "checkpoint_final.pt")["config"]
-        wanted, _ = parse_config("", training.command[2:])
+        wanted, _ = parse_config("", training.commands[-1][2:])
         ignored = OF_THE_MACHINE | (OF_THE_MIXTURE if training.policy == "gru" else set())
         wrong = [name for name in wanted if name not in ignored and recorded.get(name) != wanted[name]]
         if wrong:
@@ -245,7 +258,7 @@ def write_results(experiment: str, trainings: list[Training], evaluated: pd.Data
             | {"trial": training.trial, "seed": training.seed}
             | {"env_steps": int(last["env_steps"]), "seconds": round(last["seconds"])}
             | {name: result[name] for name in ("success_rate", "success_low", "success_high", "path_ratio", "mean_lpc")}
-            | {"accuracy": round(last["accuracy"], 4), "command": " ".join(training.command)}
+            | {"accuracy": round(last["accuracy"], 4), "command": training.text}
         )
         shown = log[["env_steps", "accuracy", "success_rate", "path_ratio", "lpc", "bot_share"]].round(4)
         curves.append(shown.assign(task_id=training.task_id, setting=training.setting, seed=training.seed))
@@ -398,7 +411,7 @@ def main() -> int:
     check_flags(args, jobs=integer(0))
     trainings = list(EXPERIMENTS[args.experiment]())
     if args.dry_run:
-        print("\n".join(" ".join(training.command) for training in trainings if not training.is_finished))
+        print("\n".join(training.text for training in trainings if not training.is_finished))
         return 0
     if args.jobs > 0:
         train_missing(trainings, args.jobs)

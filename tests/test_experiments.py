@@ -24,14 +24,11 @@ def test_every_command_is_understood_and_has_a_place_of_its_own():
         trainings = list(make())
         assert len({training.folder for training in trainings}) == len(trainings)
         for training in trainings:
-            _, script, *flags = training.command
-            config, _ = parse_config("", flags)
-            assert script == {"mop": "train_mop.py", "gru": "train.py"}[training.policy]
-            assert (config["task_id"], config["trial"], config["seed"]) == (
-                training.task_id,
-                training.trial,
-                training.seed,
-            )
+            wanted = (training.task_id, training.trial, training.seed)
+            for _, script, *flags in training.commands:
+                config, _ = parse_config("", flags)
+                assert script == {"mop": "train_mop.py", "gru": "train.py"}[training.policy]
+                assert (config["task_id"], config["trial"], config["seed"]) == wanted
             count += 1
     assert count == 3 * 2 * len(experiments.SETTINGS) + 3 * 2 * len(experiments.TASKS) + 3 * len(experiments.ALPHAS)
     assert len(experiments.TASKS) >= 16 and len(experiments.SETTINGS) >= 12
@@ -40,7 +37,7 @@ def test_every_command_is_understood_and_has_a_place_of_its_own():
 def test_settings_are_one_change_with_equal_steps():
     by_task: dict[str, set] = {}
     for training in experiments.settings_study():
-        config, _ = parse_config("", training.command[2:])
+        config, _ = parse_config("", training.commands[0][2:])
         steps = config["num_envs"] * config["unroll_len"] * config["num_updates"]
         by_task.setdefault(training.task_id, set()).add(steps)
         if training.setting not in ("bare", "expert dropout") and "," not in training.setting:
@@ -57,8 +54,8 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(experiments, "NUM_EPISODES", 5)
     trainings = [
-        experiments.Training("tasks", TINY_TASK, policy, trial, 0, TINY, policy)
-        for policy, trial in (("mop", 0), ("gru", 100))
+        experiments.Training("tasks", TINY_TASK, policy, trial, 0, TINY | {"num_updates": num_updates}, policy)
+        for policy, trial, num_updates in (("mop", 0, 3), ("gru", 100, (2, 3)))  # the second is trained on
     ]
     monkeypatch.setattr(experiments, "EXPERIMENTS", {"tasks": lambda: iter(trainings)})
     return trainings
@@ -85,6 +82,7 @@ def test_from_training_to_table_and_zoo(tiny, tmp_path, monkeypatch, capsys):
     (path,) = (tmp_path / "zoo").rglob("*.pt")
     checkpoint = load_checkpoint(path)
     assert "optimizer_state_dict" not in checkpoint and checkpoint["config"]["policy"] == "mop"
+    assert ["--num_updates 2" in line and "--num_updates 3" in line for line in table["command"]] == [False, True]
     before = (tmp_path / "tasks.csv").read_bytes()
     assert call(monkeypatch, "tasks") == 0  # nothing is trained again
     assert (tmp_path / "tasks.csv").read_bytes() == before
