@@ -176,12 +176,16 @@ def expert_legend(names: Sequence[str], title: str) -> Legend:
 
 
 def scale_legend(scale: tuple[float, float], cmap: str, label: str) -> Legend:
-    """A horizontal colour bar from scale[0] to scale[1]."""
+    """A horizontal colour bar from scale[0] to scale[1], with one label if these are equal."""
 
     def draw(ax: Axes) -> None:
-        ax.figure.colorbar(ScalarMappable(Normalize(*scale), cmap), cax=ax, orientation="horizontal")
+        low, high = scale
+        norm = Normalize(low, high if high > low else low + 1)
+        ax.figure.colorbar(ScalarMappable(norm, cmap), cax=ax, orientation="horizontal")
         ax.tick_params(labelsize="small")
-        ax.locator_params(nbins=5 if scale[1] < 1000 else 3)  # labels of four digits or more are wide
+        ax.locator_params(nbins=5 if high < 1000 else 3)  # labels of four digits or more are wide
+        if high == low:
+            ax.set_xticks([low])
         ax.set_title(label, fontsize="small")
 
     return Legend(1.9, 0.2, 0.15, 0.35, draw)

@@ -62,6 +62,12 @@ def task_name(task_id: str) -> str:
     return task_id.removeprefix("BabyAI-").removesuffix("-v0")
 
 
+def isolated(values: np.ndarray) -> np.ndarray:
+    """(S,) bool: finite values (S,) without a finite neighbour, which a line cannot show."""
+    padded = np.pad(np.isfinite(values), 1)
+    return padded[1:-1] & ~padded[:-2] & ~padded[2:]
+
+
 def open_frame(ax: Axes) -> None:
     """A pale grid behind the data, and no frame above and to the right of it."""
     ax.grid(color="#dddddd", linewidth=0.6)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from errors import InputError
-from plotting_style import counted, describe, expert_hues, expert_names, open_frame, wrapped
+from plotting_style import counted, describe, expert_hues, expert_names, isolated, open_frame, wrapped
 from routing_analysis import (
     checked_weights,
     compute_pathways,
@@ -80,6 +80,8 @@ def plot_routing_over_progress(routing_data: RoutingData, num_bins: int = 20) ->
             mean, low, high = (part[layer][:, expert] for part in (over.mean, over.low, over.high))
             ax.fill_between(over.progress, low, high, color=hue, alpha=0.2, linewidth=0)
             ax.plot(over.progress, mean, color=hue, linestyle=_LINES[expert], linewidth=1.8, label=names[layer][expert])
+            is_alone = isolated(mean)  # as in episodes of fewer steps than bins
+            ax.plot(over.progress[is_alone], mean[is_alone], "o", color=hue, markersize=4)
         ax.set(xlim=(0, 1), ylim=_ALL_OF_0_TO_1, xlabel="progress through the episode")
         ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
         ax.set_title(f"layer {layer}", fontsize="medium", loc="left")
@@ -161,7 +163,7 @@ def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) ->
             ax.tick_params(labelleft=column == 0)
             ax.set_title(f"layer {layer}, {kind}", fontsize="medium", loc="left")
         axes[-1, column].bar(distance, counts[distance], color="#777777")
-        axes[-1, column].set(xlabel=f"steps to the {kind}")
+        axes[-1, column].set(xlabel=f"cells to the {kind}")
         axes[-1, column].set_title(counted(int(counts[distance].sum()), "step"), fontsize="medium", loc="left")
         axes[-1, column].xaxis.set_major_locator(MaxNLocator(8, integer=True))
     for ax in axes.ravel():
@@ -170,7 +172,8 @@ def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) ->
         ax.set_ylabel("weight")
     axes[-1, 0].set_ylabel("steps there")
     _add_legend(figure, axes[:-1].ravel(), names)
-    _set_title(figure, describe(routing_data.header, routing_data.steps.episode))
+    suffix = f"distances with {min_steps} steps or more"
+    _set_title(figure, describe(routing_data.header, routing_data.steps.episode, suffix))
     return figure
 
 
@@ -263,8 +266,7 @@ def plot_pathways(routing_data: RoutingData, max_pathways: int = 8) -> Figure:
         bars.text(value, row, f" {value:.1%} ({count:,})", va="center", fontsize="small")
     bars.set_yticks(range(shown), labels)
     bars.set(xlabel="share of the steps", xlim=(0, share.max() * 1.6), ylim=(shown - 0.5, -0.5))
-    bars.xaxis.set_major_locator(MaxNLocator(4))
-    bars.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    _share_ticks(bars, share.max())
     of_all = f"{shown} of {counted(len(pathways.counts), 'pathway')}, {share.sum():.1%} of the steps"
     bars.set_title(of_all, fontsize="medium")
     open_frame(bars)
@@ -298,8 +300,7 @@ def plot_action_frequency(routing_data: RoutingData, group_by: str = "overall", 
             ax.text(share, action, f" {share:.1%} ({count:,})", va="center", fontsize="small")
         ax.set_title(f"{groups.labels[group]}, {counted(groups.counts[group], 'step')}", fontsize="medium", loc="left")
         ax.set(xlim=(0, shares[shown].max() * 1.55), ylim=(len(ACTION_NAMES) - 0.4, -0.6))
-        ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        _share_ticks(ax, shares[shown].max())
         open_frame(ax)
     for ax in axes.ravel()[len(shown) :]:
         ax.remove()
@@ -311,6 +312,13 @@ def plot_action_frequency(routing_data: RoutingData, group_by: str = "overall", 
         by += f" (the largest {len(shown)} of {len(groups)} groups)"
     _set_title(figure, describe(routing_data.header, routing_data.steps.episode, by))
     return figure
+
+
+def _share_ticks(ax: Axes, largest: float) -> None:
+    """Ticks of x in percent, up to the largest share: the room beyond is for the numbers beside the bars."""
+    ticks = MaxNLocator(4).tick_values(0, largest)
+    ax.set_xticks([tick for tick in ticks if tick <= min(1.0, largest * 1.2)])
+    ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
 
 
 # --- shared ---------------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def chosen_actions(routing_data: RoutingData) -> np.ndarray:
     return np.asarray(steps.action, np.int64)
 
 
-PHASES = ("before the key", "carrying the key", "door opened", "key dropped")
+PHASES = ("before the key", "carrying the key", "door unlocked", "key dropped")
 
 
 def key_phases(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:

@@ -115,9 +115,8 @@ def _known_lpc(averaged: RoutingByPosition) -> np.ndarray:
 
 
 def _scale(values: Sequence[np.ndarray]) -> Scale:
-    """The range of all finite values, widened if it is a point."""
-    low, high = min(np.nanmin(part) for part in values), max(np.nanmax(part) for part in values)
-    return float(low), float(high if high > low else low + 1.0)
+    """The range of all finite values."""
+    return float(min(np.nanmin(part) for part in values)), float(max(np.nanmax(part) for part in values))
 
 
 def _draw_cells(

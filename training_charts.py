@@ -5,13 +5,12 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from errors import InputError
-from plotting_style import HUES, open_frame, wrapped
+from plotting_style import HUES, isolated, open_frame, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
 def plot_success_against_lpc(table: "pd.DataFrame", color_by: str, color_label: str = "") -> Figure:
     """One point for each row: success with its 95 % interval over mean LPC, coloured by the values of a column.
 
-    table: `success_rate`, `success_low`, `success_high` (shares), `mean_lpc`, and the column `color_by`.
+    table: `success_rate`, `success_low`, `success_high` (shares), `mean_lpc`, and the column `color_by`; where it has
+    `policy`, the points of GRU baselines are hollow.
     Raises InputError if there is no row or a column is missing.
     """
     missing = {"success_rate", "success_low", "success_high", "mean_lpc", color_by} - set(table.columns)
@@ -29,14 +29,21 @@ def plot_success_against_lpc(table: "pd.DataFrame", color_by: str, color_label: 
     figure = Figure(figsize=(7.6, 4.2), layout="constrained")
     ax = figure.subplots()
     values = list(dict.fromkeys(table[color_by]))
-    colors = colormaps["cividis"](np.linspace(0, 0.9, len(values))) if len(values) > 6 else list(HUES.values())
-    for value, color, marker in zip(values, colors, itertools.cycle("osD^vPX<>*")):
-        rows = table[table[color_by] == value]
-        success = 100 * rows["success_rate"].to_numpy(float)
-        bounds = 100 * rows[["success_low", "success_high"]].to_numpy(float).T
+    is_gru = table["policy"].to_numpy() == "gru" if "policy" in table else np.zeros(len(table), bool)
+    for value, color, marker in zip(values, itertools.cycle(HUES.values()), itertools.cycle("osD^vPX<>*")):
         style = {"fmt": marker, "color": color, "capsize": 2, "markersize": 6, "linewidth": 1}
         label = f"{value:g}" if isinstance(value, float) else str(value)
-        ax.errorbar(rows["mean_lpc"], success, yerr=np.abs(bounds - success), label=label, **style)
+        for chosen, more in ((~is_gru, {}), (is_gru, {"markerfacecolor": "white"})):
+            rows = table[(table[color_by] == value).to_numpy() & chosen]
+            if rows.empty:
+                continue
+            success = 100 * rows["success_rate"].to_numpy(float)
+            bounds = 100 * rows[["success_low", "success_high"]].to_numpy(float).T
+            yerr = np.abs(bounds - success)
+            ax.errorbar(rows["mean_lpc"], success, yerr=yerr, label=label, **style, **more)
+            label = "_again"  # one name in the legend
+    if is_gru.any():
+        ax.set_title("hollow: GRU baseline", fontsize="medium", loc="left")
     ax.set(xlabel="mean LPC of a step", ylabel="success, %")
     open_frame(ax)
     figure.legend(title=color_label or color_by, frameon=False, loc="outside right upper")  # over no point
@@ -132,12 +139,11 @@ def _render_curve(ax: Axes, env_steps: np.ndarray, lines: dict[str, np.ndarray])
     """lines: column -> values (S,); NaN makes a gap."""
     dashes = itertools.cycle(("solid", "dashed", "dotted"))  # equal curves stay visible
     for (column, values), color, linestyle in zip(lines.items(), itertools.cycle(HUES.values()), dashes, strict=False):
-        is_known = np.isfinite(values) & np.isfinite(env_steps)
-        padded = np.pad(is_known, 1)
-        is_alone = is_known & ~padded[:-2] & ~padded[2:]  # a line cannot show these
+        known = np.where(np.isfinite(values) & np.isfinite(env_steps), values, np.nan)
+        is_alone = isolated(known)
         ax.plot(
             env_steps,
-            np.where(is_known, values, np.nan),
+            known,
             label=re.sub(r".*_(\d+)$", r"layer \1", column).replace("_", " "),
             color=color,
             linestyle=linestyle,

@@ -301,9 +301,15 @@ def example_images(data: RoutingCache, group_by: str, max_groups: int = 16) -> d
 
 
 def step_caption(data: RoutingCache, episode: int, t_step: int) -> str:
-    """What the agent does at a step of an episode and what that costs, as far as the data tells."""
+    """What the agent does at a step of an episode and what that costs, as far as the data tells.
+
+    Raises InputError if the episode has no such step.
+    """
     steps = data.steps
-    row = np.flatnonzero((steps.episode == episode) & (steps.t_step == t_step))[0]
+    rows = np.flatnonzero((steps.episode == episode) & (steps.t_step == t_step))
+    if not len(rows):
+        raise InputError(f"episode {episode} has no step {t_step}")
+    row = rows[0]
     parts = [f"step {t_step}"]
     if steps.action is not None:
         parts.append(f"next action: {ACTION_NAMES[steps.action[row]]}")
@@ -501,7 +507,7 @@ def save_comparison(parser: Parser) -> None:
     args = parse(parser)
     table, problems = load_table(args.cache_dir, args.results_path)
     print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
-    figures = {f"success_against_lpc_by_{name}": lambda name=name: plot_tradeoff(table, name, None) for name in COLORS}
+    figures = {f"success_against_lpc_by_{name}": lambda name=name: plot_tradeoff(table, name, "mop") for name in COLORS}
     figures["routing_side_by_side"] = lambda: plot_comparison(
         list(find_cached_runs(args.checkpoint_dir, args.cache_dir).values())[:NUM_COMPARED]
     )

@@ -133,6 +133,7 @@ SETTINGS = {  # "bare": none of the changes, which is where collapse was seen fi
     "replay_size 1000": {"replay_size": 1000},  # the whole training
     "no residual, expert_gain 10": {"residual": "false", "expert_gain": 10.0},
     "no residual, expert_gain 5": {"residual": "false", "expert_gain": 5.0},
+    "raw, no residual, expert_gain 10": {"obs_encoding": "raw", "residual": "false", "expert_gain": 10.0},
 }  # fmt: skip
 
 

@@ -74,12 +74,19 @@ def test_weights_over_an_episode_are_stacked_with_its_events(data):
 
 def test_lines_against_progress(data):
     figure = plot_routing_over_progress(data, num_bins=2)
-    skip, gru = figure.axes[0].lines
+    skip, no_dots, gru, _ = figure.axes[0].lines
+    assert len(no_dots.get_xdata()) == 0
     np.testing.assert_allclose(skip.get_xdata(), [0.25, 0.75])
     np.testing.assert_allclose(skip.get_ydata(), [0.7 / 3, 1.5 / 3], atol=1e-6)
     np.testing.assert_allclose(gru.get_ydata(), [2.3 / 3, 1.5 / 3], atol=1e-6)
     assert skip.get_linestyle() != gru.get_linestyle() and legend_of(figure) == ["skip (size 0)", "GRU 16"]
     assert figure.get_suptitle().replace("\n", " ") == "BabyAI-UnlockPickup-v0, 6 steps of 2 episodes"
+
+
+def test_short_episodes_are_dots_against_progress(data):
+    figure = plot_routing_over_progress(data, num_bins=20)  # of 4 and 2 steps
+    _, dots, *_ = figure.axes[0].lines
+    assert len(dots.get_xdata()) == 4 and dots.get_marker() == "o" and np.isfinite(dots.get_ydata()).all()
 
 
 def test_distributions_are_shares_of_the_steps(data):
@@ -104,7 +111,7 @@ def test_weights_against_the_walking_distance(data):
     np.testing.assert_allclose(skip.get_ydata(), [0.3, 0.2, 0.1, 1.6 / 3], atol=1e-6)
     np.testing.assert_allclose(gru.get_ydata(), 1 - skip.get_ydata(), atol=1e-6)
     np.testing.assert_allclose(second.lines[0].get_ydata(), 1)
-    assert [bar.get_height() for bar in counts.patches] == [1, 1, 1, 3] and counts.get_xlabel() == "steps to the target"
+    assert [bar.get_height() for bar in counts.patches] == [1, 1, 1, 3] and counts.get_xlabel() == "cells to the target"
     assert plot_routing_near_objects(data, min_steps=2).axes[0].lines[0].get_xdata().tolist() == [4]
     with pytest.raises(InputError, match="no distance to a door, key or target has 4 steps: evaluate more"):
         plot_routing_near_objects(data, min_steps=4)

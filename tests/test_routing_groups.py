@@ -62,7 +62,7 @@ EXPECTED = {
     "by_key_phase": [
         ("before the key", [0, 4, 6, 7], 3),
         ("carrying the key", [1, 5], 2),
-        ("door opened", [2], 1),
+        ("door unlocked", [2], 1),
         ("key dropped", [3], 1),
     ],
     "by_door_opened": [("no door opened yet", [0, 1, 4, 5, 6, 7], 3), ("a door opened", [2, 3], 1)],

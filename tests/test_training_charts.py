@@ -24,6 +24,10 @@ def test_success_against_lpc_shows_each_row_with_its_interval():
     (bars,) = ax.containers[0].lines[2]
     np.testing.assert_allclose([s[:, 1] for s in bars.get_segments()], [[80, 95], [40, 70]])
     assert texts(legend.get_texts()) == ["1e-05", "0"] and legend.get_title().get_text() == "alpha"
+    figure = plot_success_against_lpc(table.assign(policy=["mop", "mop", "gru"]), "lpc_alpha")
+    faces = [container.lines[0].get_markerfacecolor() for container in figure.axes[0].containers]
+    assert [face == "white" for face in faces] == [False, True, False] and "hollow" in figure.axes[0].get_title("left")
+    assert texts(figure.legends[0].get_texts()) == ["1e-05", "0"]
     with pytest.raises(InputError, match="task_id"):
         plot_success_against_lpc(table, "task_id")
     with pytest.raises(InputError, match="no rows"):

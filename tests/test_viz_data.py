@@ -231,7 +231,7 @@ def test_a_world_that_is_another_one_here_is_not_shown(data):
 
 def test_example_images_show_the_first_step_of_each_group(data):
     images = viz_data.example_images(data, "by_key_phase")
-    assert list(images) == ["before the key", "carrying the key", "door opened", "key dropped"]
+    assert list(images) == ["before the key", "carrying the key", "door unlocked", "key dropped"]
     np.testing.assert_array_equal(images["before the key"], viz_data.episode_frame(data, 0, 0, tile_size=24))
     assert len({image.tobytes() for image in images.values()}) == 4
 
