@@ -82,8 +82,8 @@ def _parse_extra_args(script: str, extra_args: str) -> tuple[dict[str, Any], set
     taken = sorted(given & OWN_FLAGS)
     if taken:
         raise InputError(
-            f"--extra-args: {taken[0]} is not free in the cloud: --task-ids, --trials and --seeds name the runs, and "
-            "a run goes on where it stopped; to train one anew, remove it with `modal volume rm -r` or take another trial"
+            f"--extra-args: {taken[0]} is not free in the cloud: --task-ids, --trials and --seeds name the runs, and a "
+            "run goes on where it stopped; to train it anew, remove it with `modal volume rm -r` or take another trial"
         )
     return config, given
 
@@ -116,7 +116,7 @@ def train(config: dict, given: Sequence[str], on_save: Callable[[], object]) -> 
 
 
 def plan_evaluations(filters: batch_eval.Filters, num_episodes: int, force: bool, skip_routing: bool) -> list[Job]:
-    """One `evaluate` for each checkpoint of CHECKPOINT_DIR, here, that has no row in RESULTS_TABLE, here; prints how many.
+    """One `evaluate` for each checkpoint of CHECKPOINT_DIR without a row in RESULTS_TABLE, both here; prints how many.
 
     Rows are matched by the run keys of their paths. A checkpoint that has changed since, or lacks a routing cache that
     is wanted, has none; `force` asks for all. Raises InputError where no checkpoint is asked for.
@@ -124,9 +124,7 @@ def plan_evaluations(filters: batch_eval.Filters, num_episodes: int, force: bool
     if num_episodes < 1:
         raise InputError(f"--num-episodes must be at least 1, not {num_episodes}")
     settings = settings_of_container(num_episodes, skip_routing)
-    way_out = (
-        f"download some: mkdir -p {CHECKPOINT_DIR} && modal volume get --force {CHECKPOINTS_VOLUME} / {CHECKPOINT_DIR}"
-    )
+    way_out = f"download some: modal volume get --force {CHECKPOINTS_VOLUME} / {CHECKPOINT_DIR}"
     selected = batch_eval.select([CHECKPOINT_DIR], filters, way_out)
     rows = read_rows(RESULTS_TABLE)
     missing = [item for item in selected if force or not _has_row(item, rows, settings)]

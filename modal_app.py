@@ -1,9 +1,9 @@
 """Train and evaluate on Modal's machines: one container for each run, one for each checkpoint without a result.
 
     modal run --detach modal_app.py::main --task-ids "BabyAI-GoToObj-v0,BabyAI-UnlockPickup-v0" --trials "0,1,2"
-    modal run modal_app.py::eval_parallel                  what modal_checkpoints/ holds and evaluation_results.csv lacks
-    modal run modal_app.py::eval_main                      the same one after another in one container
-    python modal_app.py eval_parallel --dry-run            the jobs of any of these, without an account
+    modal run modal_app.py::eval_parallel          what modal_checkpoints/ holds and evaluation_results.csv lacks
+    modal run modal_app.py::eval_main              the same one after another in one container
+    python modal_app.py eval_parallel --dry-run    the jobs of any of these, without an account
 
 Checkpoints go to the volume rl-mop, results to rl-mop-eval; the commands that download them are printed at the end.
 Exit code 0: every job is done; 1: some failed (they are listed, the others' files stand); 2: nothing was started.

@@ -1,4 +1,4 @@
-"""Importing this loads all that training and evaluation need, compiled kernels too: the stand-in forks containers then."""
+"""Importing this loads all that a job needs, compiled kernels too; the stand-in's containers are forked afterwards."""
 
 import contextlib
 import os

@@ -29,6 +29,7 @@ from importlib import import_module
 from multiprocessing import forkserver
 from pathlib import Path, PurePosixPath
 
+import grpclib
 import grpclib.server
 from google.protobuf.empty_pb2 import Empty
 from modal._serialization import deserialize_data_format, serialize_data_format
@@ -276,12 +277,8 @@ class StandIn(api_grpc.ModalClientBase):
         """Whether one container succeeds, what it returns or raises, and the traceback."""
         token = self.new_id("ak")
         container = Container(token, self.folder / environment, function, self.volumes)
-        variables = os.environ | {
-            "MODAL_SERVER_URL": self.address,
-            "MODAL_TOKEN_ID": token,
-            "MODAL_TOKEN_SECRET": "as-x",
-        }
-        variables |= {"MODAL_ENVIRONMENT": environment}
+        variables = {"MODAL_SERVER_URL": self.address, "MODAL_ENVIRONMENT": environment}
+        variables |= {"MODAL_TOKEN_ID": token, "MODAL_TOKEN_SECRET": "as-container"}  # tells containers apart
         names = function.module_name, function.function_name
         process = self.processes.Process(target=run_container, args=(*names, arguments, container.home, variables))
         self.record(environment, "start", function=names[1], container=token, attempt=attempt)
@@ -319,7 +316,7 @@ class StandIn(api_grpc.ModalClientBase):
         if self.must_die(environment, function, container.num_commits):
             self.record(environment, "kill", function=function, container=container.name)
             os.kill(process.pid, signal.SIGKILL)
-            return
+            raise grpclib.GRPCError(grpclib.Status.UNAVAILABLE)
         files, volume = container.commit(request.volume_id), self.volumes[request.volume_id].name
         self.record(environment, "commit", function=function, container=container.name, volume=volume, files=files)
         await stream.send_message(api_pb2.VolumeCommitResponse(skip_reload=True))
