@@ -72,15 +72,12 @@ def train(config: dict, given: list[str]) -> Result:
 
 @on_machines(gpu=EVAL_GPU)
 def evaluate(*arguments) -> Result:
-    checkpoints.reload(), results.reload()
-    result = cloud_jobs.evaluate(*arguments)
-    results.commit()
-    return result
+    return _evaluate(*arguments)
 
 
 @on_machines(gpu=EVAL_GPU)
 def evaluate_all(jobs: list[Job]) -> list[Result]:
-    return [_outcome(job, functools.partial(evaluate.local, *job.arguments)) for job in jobs]
+    return [_outcome(job, functools.partial(_evaluate, *job.arguments)) for job in jobs]
 
 
 @on_machines()
@@ -89,6 +86,14 @@ def merge() -> str:
     table = cloud_jobs.merge()
     results.commit()
     return table
+
+
+def _evaluate(*arguments) -> Result:
+    checkpoints.reload()
+    results.reload()
+    result = cloud_jobs.evaluate(*arguments)
+    results.commit()
+    return result
 
 
 def _outcome(job: Job, get: Callable[[], Result]) -> Result:

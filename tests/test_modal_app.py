@@ -487,7 +487,7 @@ def test_evaluations_of_what_is_missing(cloud, monkeypatch):
     # a job that dies whenever it is tried is given up, and the older result stays
     before = {file: (cloud.volume("rl-mop-eval") / file).read_bytes() for file in below(cloud.volume("rl-mop-eval"))}
     cloud.kill("evaluate", commit=1, times=99)
-    code, output, events = cloud.run("eval_parallel", "--force", "--task", UNLOCK)
+    code, output, events = cloud.run("eval_parallel", *few, "--force", "--task", UNLOCK)
     assert code == 1 and f"failed: {UNLOCK} trial 2: RuntimeError: the container ended with -9" in output
     assert [event["attempt"] for event in of(events, "start")] == [0, 1, 2, 3]
     assert before == {file: (cloud.volume("rl-mop-eval") / file).read_bytes() for file in before}
