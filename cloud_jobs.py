@@ -150,7 +150,7 @@ def read_rows(path: str) -> dict[RunKey, dict[str, Any]]:
     Raises InputError where the file is no results table.
     """
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, dtype={"checkpoint_sha256": str})  # some digests look like numbers
         paths = table["checkpoint_path"].astype(str)
     except FileNotFoundError:
         return {}
@@ -191,8 +191,9 @@ def evaluate(path: str, digest: str, settings: batch_eval.Settings, force: bool)
             batch_eval.evaluate_checkpoint(found, settings)
     except InputError as error:
         return Result(key.label, error=str(error))
-    made = [runs.result_path(settings.cache_dir, key), runs.cache_path(settings.cache_dir, key)]
-    return Result(key.label, tuple(p.relative_to(RESULTS_DIR).as_posix() for p in made if p.exists()))
+    caches = [] if settings.skip_routing else sorted(key.artefacts(settings.cache_dir).glob("routing_data.*"))
+    made = [runs.result_path(settings.cache_dir, key), *caches]
+    return Result(key.label, tuple(path.relative_to(RESULTS_DIR).as_posix() for path in made))
 
 
 def merge() -> str:
