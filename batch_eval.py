@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import traceback
 import warnings
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -58,6 +59,18 @@ class Settings:
     plots_dir: str = runs.PLOTS_DIR
     lang_encoder: str | None = None
     device: str = "auto"
+    teacher_dir: str | None = None  # where the bot's own results are kept; None: in cache_dir
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which checkpoints are asked for; None: any. `seed` is the trial number where a path names no seed."""
+
+    task: str | None = None
+    trial: int | None = None
+    seed: int | None = None
+    update: int | None = None
+    final_only: bool = False
 
 
 def file_digest(path: str | Path) -> str:
@@ -69,11 +82,16 @@ def is_evaluated(found: FoundCheckpoint, settings: Settings) -> bool:
     """Whether a result (with its routing cache, unless skipped) is there and was made from this very file."""
     try:
         row = runs.load_result(runs.result_path(settings.cache_dir, found.key))
-        is_fresh = row.get("checkpoint_sha256") == file_digest(found.path)
+        is_done = vouches_for(row, found, settings)
     except (InputError, OSError):
         return False
-    has_cache = bool(row.get("has_routing_cache")) and runs.cache_path(settings.cache_dir, found.key).exists()
-    return is_fresh and (settings.skip_routing or has_cache)
+    return is_done and (settings.skip_routing or runs.cache_path(settings.cache_dir, found.key).exists())
+
+
+def vouches_for(row: Mapping, found: FoundCheckpoint, settings: Settings) -> bool:
+    """Whether a result row says that it was made from this very file, with a routing cache where one is wanted."""
+    has_cache = settings.skip_routing or bool(row.get("has_routing_cache"))
+    return has_cache and row.get("checkpoint_sha256") == file_digest(found.path)
 
 
 def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) -> tuple[dict, "Evaluation"]:
@@ -90,7 +108,7 @@ def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) ->
     config, key = checkpoint["config"], found.key
     if config["task_id"] != key.task_id:
         raise InputError(f"{found.path} was trained on {config['task_id']}, not on {key.task_id} as its path says")
-    teacher = TeacherResults(key.task_id, config.get("max_steps"), settings.cache_dir)
+    teacher = TeacherResults(key.task_id, config.get("max_steps"), settings.teacher_dir or settings.cache_dir)
     evaluation = evaluate(
         checkpoint, encoder_for(checkpoint, settings.lang_encoder), teacher, settings.num_episodes, settings.eval_seed,
         settings.num_envs, not settings.skip_routing, use_device(settings.device), progress,
@@ -213,21 +231,35 @@ def _attempt_in_pool(
     return outcomes, lost
 
 
-def select(found: list[FoundCheckpoint], args) -> list[FoundCheckpoint]:
-    """The checkpoints that --task, --trial, --seed, --update and --final_only ask for."""
+def select(roots: Sequence[str], filters: Filters, way_out: str) -> list[FoundCheckpoint]:
+    """The checkpoints below `roots` that are asked for. Raises InputError, ending in `way_out`, where there is none."""
 
     def wanted(item: FoundCheckpoint) -> bool:
         key = item.key
         seed = key.trial if key.seed is None else key.seed
         return (
-            (args.task is None or key.task_id == args.task)
-            and (args.trial is None or key.trial == args.trial)
-            and (args.seed is None or seed == args.seed)
-            and (args.update is None or args.update in (key.update, runs.update_of(item)))
-            and not (args.final_only and key.update is not None)
+            (filters.task is None or key.task_id == filters.task)
+            and (filters.trial is None or key.trial == filters.trial)
+            and (filters.seed is None or seed == filters.seed)
+            and (filters.update is None or filters.update in (key.update, runs.update_of(item)))
+            and not (filters.final_only and key.update is not None)
         )
 
-    return [item for item in found if wanted(item)]
+    found = runs.find_checkpoints(roots)
+    selected = [item for item in found if wanted(item)]
+    if not selected:
+        why = f"none of the {len(found)} checkpoints fits the filters" if found else "there is none"
+        raise InputError(f"no checkpoint to evaluate under {', '.join(roots)}: {why}; {way_out}")
+    return selected
+
+
+def note_other_settings(table: pd.DataFrame, settings: Settings) -> None:
+    """Say how many rows were made in other worlds than those asked for now."""
+    asked = {"num_episodes": settings.num_episodes, "eval_seed": settings.eval_seed}
+    known = [name for name in asked if name in table]
+    num_others = int((table[known] != pd.Series(asked)[known]).any(axis=1).sum())
+    if num_others:
+        print(f"{num_others} of these were made with other --num_episodes or --eval_seed; --force makes them anew")
 
 
 def keep_foreign_table(results_path: Path) -> None:
@@ -303,6 +335,11 @@ def parser() -> Parser:
     return parser
 
 
+def taken_by(kind: type, args) -> dict:
+    """The attributes of `args` that are fields of a dataclass."""
+    return {name: getattr(args, name) for name in kind.__dataclass_fields__ if hasattr(args, name)}
+
+
 def check_paths(args) -> None:
     """Raises InputError where results could not be written, before any work is done for them."""
     results_path = Path(args.results_path)
@@ -327,13 +364,9 @@ def main() -> int:
         raise InputError("--plots draws the routing that --skip_routing leaves out; give one of them")
     roots = [args.checkpoint_dir] if args.checkpoint_dir else list(runs.DEFAULT_ROOTS)
     warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}")
-    found = runs.find_checkpoints(roots)
-    selected = select(found, args)
-    if not selected:
-        why = f"none of the {len(found)} checkpoints fits the filters" if found else "there is none"
-        raise InputError(f"no checkpoint to evaluate under {', '.join(roots)}: {why}; train one with train_mop.py")
+    selected = select(roots, Filters(**taken_by(Filters, args)), "train one with train_mop.py")
     check_paths(args)
-    settings = Settings(**{name: getattr(args, name) for name in Settings.__dataclass_fields__})
+    settings = Settings(**taken_by(Settings, args))
     missing = selected if args.force else [item for item in selected if not is_evaluated(item, settings)]
     print(f"{len(selected)} checkpoints, {len(missing)} to evaluate")
     if missing:
@@ -346,10 +379,7 @@ def main() -> int:
         keep_foreign_table(Path(args.results_path))
         table = runs.merge_results(args.cache_dir, args.results_path)
     print(format_table(table))
-    asked = {"num_episodes": args.num_episodes, "eval_seed": args.eval_seed}
-    num_others = int((table[list(asked)] != pd.Series(asked)).any(axis=1).sum())
-    if num_others:
-        print(f"{num_others} of these were made with other --num_episodes or --eval_seed; --force makes them anew")
+    note_other_settings(table, settings)
     print(f"table: {args.results_path} (rows: {len(table)}), routing caches: {args.cache_dir}/<task_id>/trial_<N>/...")
     for outcome in outcomes:
         if outcome.status == "elsewhere":

@@ -4,7 +4,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -44,22 +44,25 @@ class _Interruption:
         self.signal = number
 
 
-def train(config: dict, given: Sequence[str] | set[str] = ()) -> Path:
+def train(config: dict, given: Sequence[str] | set[str] = (), on_save: Callable[[], object] = lambda: None) -> Path:
     """Train one run to its final checkpoint and return the checkpoint's path.
 
     config: of `configuration.parse_config`, with `policy` ("mop" or "gru"); given: the keys that the user gave, which a
-    resumed run must not contradict; what was not given stays as the run had it. Raises InputError; KeyboardInterrupt
-    after a signal, when everything is saved.
+    resumed run must not contradict; what was not given stays as the run had it; on_save: called whenever the files on
+    disk are a state to continue from, and at the end. Raises InputError; KeyboardInterrupt after a signal, when
+    everything is saved.
     """
     key = runs.RunKey(config["task_id"], config["trial"], config["seed"])
     folder = key.folder(config["checkpoint_dir"])
     with runs.claimed(folder) as is_ours:
         if not is_ours:
             raise InputError(f"another process is training the run in {folder}; choose another --trial or --seed")
-        return _train_claimed(config, set(given), key, folder)
+        return _train_claimed(config, set(given), key, folder, on_save)
 
 
-def _train_claimed(config: dict, given: set[str], key: runs.RunKey, folder: Path) -> Path:
+def _train_claimed(
+    config: dict, given: set[str], key: runs.RunKey, folder: Path, on_save: Callable[[], object]
+) -> Path:
     saved = _saved_state(folder, config, given)
     location = None  # of the encoder, where it is not the one that is recorded
     if saved is not None:
@@ -98,7 +101,7 @@ def _train_claimed(config: dict, given: set[str], key: runs.RunKey, folder: Path
             print(f"resuming {key.label} at update {run.update} of {config['num_updates']}")
         elif config["overwrite"]:
             _remove_old_run(folder)
-        return _train_loop(run, key, folder, wandb_run, (saved or {}).get("unfinished_row"))
+        return _train_loop(run, key, folder, wandb_run, (saved or {}).get("unfinished_row"), on_save)
     finally:
         run.close()
 
@@ -153,7 +156,14 @@ def _start_wandb(config: dict, key: runs.RunKey):
     return wandb.init(project=config["wandb_project"], name=key.label, config=config)
 
 
-def _train_loop(run: ImitationRun, key: runs.RunKey, folder: Path, wandb_run, unfinished_row: dict | None) -> Path:
+def _train_loop(
+    run: ImitationRun,
+    key: runs.RunKey,
+    folder: Path,
+    wandb_run,
+    unfinished_row: dict | None,
+    on_save: Callable[[], object],
+) -> Path:
     config, total = run.config, run.config["num_updates"]
     log = TrainingLog(folder / "training_log.csv", run, unfinished_row)
     saved_at, checks = 0.0, [_reward_for_errors, _collapse]
@@ -163,6 +173,7 @@ def _train_loop(run: ImitationRun, key: runs.RunKey, folder: Path, wandb_run, un
         if log.rows:
             log.save()
         runs.save_training_state(folder / "training_state.pt", run.state() | {"unfinished_row": log.unfinished_row})
+        on_save()
         saved_at = time.monotonic()
 
     def save_checkpoint(path: Path) -> None:
@@ -207,6 +218,7 @@ def _train_loop(run: ImitationRun, key: runs.RunKey, folder: Path, wandb_run, un
 
         figure = plot_training_curve(log.table(), key.label)
         runs.write_figure(folder / "training_curve.png", figure)
+        on_save()
         print(closing_table(log.rows[-1], final_path))
     if wandb_run is not None:
         wandb_run.finish()

@@ -7,11 +7,13 @@ from pathlib import Path
 import collapse
 import experiments
 import throughput
+from modal.cli.volume import volume_cli
 
 import batch_eval
 import cross_task_viz
 import eval_mop
 import logit_viz
+import modal_app
 import routing_viz
 from configuration import check_recorded, parse_config
 
@@ -32,7 +34,10 @@ DOCUMENTS |= {path: path.read_text(encoding="utf-8") for path in (ROOT / "docs")
 
 
 def commands() -> list[list[str]]:
-    """The words of every `python X.py ...` and `marimo run X.py ...` in the documents' shell blocks and in `code`."""
+    """The words of every `python X.py ...`, `marimo run X.py ...`, `modal run X.py::...` and `modal volume ...`.
+
+    They stand in the documents' shell blocks and in `code`. No command is run.
+    """
     texts = DOCUMENTS.values()
     lines = [
         line.strip()
@@ -44,10 +49,11 @@ def commands() -> list[list[str]]:
         code
         for text in texts
         for code in re.findall(
-            r"`((?:python|marimo run|marimo edit) [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+            r"`((?:time )?(?:python|marimo run|marimo edit) [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)
         )
     ]
-    found = [re.match(r"(?:python|marimo run|marimo edit) ([\w/]+\.py.*)", line) for line in lines]
+    starts = r"(?:time )?(?:python|marimo run|marimo edit|modal run(?: --detach)?) (?=[\w/]+\.py)|modal (?=volume )"
+    found = [re.match(rf"(?:{starts})(.*)", line) for line in lines]
     return [[word for word in shlex.split(match[1], comments=True) if word != "--"] for match in found if match]
 
 
@@ -57,10 +63,18 @@ def test_every_command_is_understood_by_its_script():
         if script in ("train.py", "train_mop.py"):
             config, given = parse_config("", flags)
             assert check_recorded(config, script)["task_id"].startswith("BabyAI-") and len(given) <= len(flags)
+        elif script == "volume":
+            volume_cli.commands[flags[0]].make_context(flags[0], flags[1:])
+        elif script.startswith("modal_app.py"):
+            entry_point = script.partition("::")[2] or "main"
+            arguments = vars(modal_app.parser(entry_point).parse_args(flags))
+            if entry_point == "main":  # the others look for checkpoints
+                assert modal_app.ENTRY_POINTS[entry_point](**arguments | {"dry_run": True}) == 0
         else:
             SCRIPTS[script].parser().parse_args(flags)
         checked.append(script)
-    scripts = {"train.py", "train_mop.py", *SCRIPTS}
+    scripts = {"train.py", "train_mop.py", "volume", "modal_app.py", *SCRIPTS}
+    scripts |= {f"modal_app.py::{name}" for name in modal_app.ENTRY_POINTS}
     assert len(checked) >= 20 and set(checked) == scripts
 
 

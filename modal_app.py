@@ -1,0 +1,224 @@
+"""Train and evaluate on Modal's machines: one container for each run, one for each checkpoint without a result.
+
+    modal run --detach modal_app.py::main --task-ids "BabyAI-GoToObj-v0,BabyAI-UnlockPickup-v0" --trials "0,1,2"
+    modal run modal_app.py::eval_parallel          what modal_checkpoints/ holds and evaluation_results.csv lacks
+    modal run modal_app.py::eval_main              the same one after another in one container
+    python modal_app.py eval_parallel --dry-run    the jobs of any of these, without an account
+
+Checkpoints go to the volume rl-mop, results to rl-mop-eval; the commands that download them are printed at the end.
+Exit code 0: every job is done; 1: some failed (they are listed, the others' files stand); 2: nothing was started.
+"""
+
+import argparse
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import modal
+
+import cloud_jobs
+from batch_eval import Filters
+from cloud_jobs import CHECKPOINT_DIR, CHECKPOINTS_VOLUME, RESULTS_DIR, RESULTS_TABLE, RESULTS_VOLUME, Job, Result
+from configuration import Parser
+from errors import InputError, exit_code, run_script
+
+TRAIN_GPU = "T4"  # None: train on the CPU
+EVAL_GPU = None  # as on most people's machines, and so with the same rounding
+CPUS = 4.0
+MEMORY_MIB = 8192
+TIMEOUT_S = 24 * 60 * 60  # the longest that Modal allows; a run that needs more goes on in its next attempt
+RETRIES = modal.Retries(max_retries=3, initial_delay=10.0, backoff_coefficient=2.0)
+
+HERE = Path(__file__).resolve().parent
+HOME = "/root"  # of a container: where Modal puts modules
+MODULES = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "modal_app")  # this one Modal adds itself
+# Kernels are compiled where the image is built, and used on machines with other processors: for the oldest of them.
+ANY_PROCESSOR = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
+
+image = (
+    modal.Image.debian_slim(python_version="3.11")
+    .uv_pip_install(requirements=[str(HERE / "requirements.txt")])
+    .env({"HF_HOME": "/opt/huggingface", **ANY_PROCESSOR})
+    .workdir(HOME)
+    .add_local_python_source("errors", "mission_encoder", copy=True)
+    .run_commands("python -c 'import mission_encoder as m; m.load_encoder(m.DEFAULT_MODEL)'")  # fetches DistilBERT
+    .add_local_python_source(*MODULES, copy=True)
+    .add_local_file(HERE / "config.yaml", f"{HOME}/config.yaml", copy=True)
+    .run_commands("python -c 'import cloud_jobs; cloud_jobs.warm_up()'")
+)
+checkpoints = modal.Volume.from_name(CHECKPOINTS_VOLUME, create_if_missing=True)
+results = modal.Volume.from_name(RESULTS_VOLUME, create_if_missing=True)
+app = modal.App("rl-mop", image=image)
+on_machines = functools.partial(
+    app.function,
+    cpu=CPUS,
+    memory=MEMORY_MIB,
+    timeout=TIMEOUT_S,
+    retries=RETRIES,
+    volumes={f"{HOME}/{CHECKPOINT_DIR}": checkpoints, f"{HOME}/{RESULTS_DIR}": results},
+)
+
+
+# --- in containers --------------------------------------------------------------------------------------------------
+
+
+@on_machines(gpu=TRAIN_GPU, single_use_containers=True)
+def train(config: dict, given: list[str]) -> Result:
+    checkpoints.reload()
+    return cloud_jobs.train(config, given, on_save=checkpoints.commit)
+
+
+@on_machines(gpu=EVAL_GPU)
+def evaluate(*arguments) -> Result:
+    return _evaluate(*arguments)
+
+
+@on_machines(gpu=EVAL_GPU)
+def evaluate_all(jobs: list[Job]) -> list[Result]:
+    return [_outcome(job, functools.partial(_evaluate, *job.arguments)) for job in jobs]
+
+
+@on_machines()
+def merge() -> str:
+    results.reload()
+    table = cloud_jobs.merge()
+    results.commit()
+    return table
+
+
+def _evaluate(*arguments) -> Result:
+    checkpoints.reload()
+    results.reload()
+    result = cloud_jobs.evaluate(*arguments)
+    results.commit()
+    return result
+
+
+def _outcome(job: Job, get: Callable[[], Result]) -> Result:
+    """What a job returns, or the exception that ended it."""
+    try:
+        return get()
+    except Exception as error:
+        return Result(job.label, error=" ".join(f"{type(error).__name__}: {error}".split()))
+
+
+# --- entry points ---------------------------------------------------------------------------------------------------
+
+
+ENTRY_POINTS: dict[str, Callable[..., int]] = {}
+
+
+def entry_point(function: Callable[..., int]) -> modal.app.LocalEntrypoint:
+    """Make a command of `modal run` of a function: its parameters are the flags, and it returns the exit code."""
+    ENTRY_POINTS[function.__name__] = function
+
+    @functools.wraps(function)
+    def command(**flags) -> None:
+        code = exit_code(functools.partial(function, **flags))
+        if code:  # Modal takes even an exit with 0 for an error
+            sys.exit(code)
+
+    return app.local_entrypoint()(command)
+
+
+@entry_point
+def main(
+    task_ids: str,
+    trials: str = "0",
+    seeds: str = "",
+    script: str = "train_mop.py",
+    extra_args: str = "",
+    dry_run: bool = False,
+) -> int:
+    """Train every task x trial [x seed] in a container of its own."""
+    jobs = cloud_jobs.plan_trainings(script, task_ids, trials, seeds, extra_args)
+    if dry_run:
+        return show(jobs, f"{script} on {TRAIN_GPU or 'no GPU'}")
+    return cloud_jobs.report(run_apart(train, jobs), CHECKPOINTS_VOLUME, CHECKPOINT_DIR)
+
+
+@entry_point
+def eval_parallel(
+    num_episodes: int = 1000,
+    force: bool = False,
+    task: str | None = None,
+    trial: int | None = None,
+    seed: int | None = None,
+    update: int | None = None,
+    final_only: bool = False,
+    skip_routing: bool = False,
+    dry_run: bool = False,
+) -> int:
+    """Evaluate every checkpoint that has no result, each in a container of its own, then merge all results."""
+    filters = Filters(task, trial, seed, update, final_only)
+    jobs = cloud_jobs.plan_evaluations(filters, num_episodes, force, skip_routing)
+    return show(jobs, "a container each") if dry_run else finish(run_apart(evaluate, jobs))
+
+
+@entry_point
+def eval_main(
+    num_episodes: int = 1000,
+    force: bool = False,
+    task: str | None = None,
+    trial: int | None = None,
+    seed: int | None = None,
+    update: int | None = None,
+    final_only: bool = False,
+    skip_routing: bool = False,
+    dry_run: bool = False,
+) -> int:
+    """Evaluate every checkpoint that has no result, one after another in one container, then merge all results."""
+    filters = Filters(task, trial, seed, update, final_only)
+    jobs = cloud_jobs.plan_evaluations(filters, num_episodes, force, skip_routing)
+    return show(jobs, "one container") if dry_run else finish(evaluate_all.remote(jobs) if jobs else [])
+
+
+def show(jobs: list[Job], where: str) -> int:
+    """Print the jobs instead of starting them."""
+    print(*(f"{job.label} ({where})" for job in jobs), f"{len(jobs)} jobs; none is started", sep="\n")
+    return 0
+
+
+def run_apart(function: modal.Function, jobs: list[Job]) -> list[Result]:
+    """Start all jobs, then wait for each. They are calls of their own, which go on without this process if detached."""
+    calls = [(job, function.spawn(*job.arguments)) for job in jobs]
+    print(*(f"started {job.label} ({call.object_id})" for job, call in calls), sep="\n")
+    return [_outcome(job, call.get) for job, call in calls]
+
+
+def finish(outcomes: list[Result]) -> int:
+    """Merge what there is, and report."""
+    is_new = any(outcome.files for outcome in outcomes)
+    if is_new:
+        print(merge.remote())
+    return cloud_jobs.report(outcomes, RESULTS_VOLUME, others=[RESULTS_TABLE] if is_new else [])
+
+
+# --- without an account ---------------------------------------------------------------------------------------------
+
+
+def parser(name: str) -> Parser:
+    """The flags that `modal run` gives an entry point."""
+    parser = Parser(prog=f"modal_app.py {name}", description=__doc__)
+    for parameter in inspect.signature(ENTRY_POINTS[name]).parameters.values():
+        options: dict = {"action": argparse.BooleanOptionalAction} if parameter.annotation is bool else {}
+        if parameter.annotation in (int, int | None):
+            options["type"] = int
+        options |= {"required": True} if parameter.default is parameter.empty else {"default": parameter.default}
+        parser.add_argument(f"--{parameter.name.replace('_', '-')}", **options)
+    return parser
+
+
+def show_jobs() -> int:
+    """`python modal_app.py [ENTRY POINT] --dry-run ...`: print its jobs."""
+    name = next((word for word in sys.argv[1:] if word in ENTRY_POINTS), "main")
+    flags = vars(parser(name).parse_args([word for word in sys.argv[1:] if word != name]))
+    if not flags["dry_run"]:
+        raise InputError(f"add --dry-run to see the jobs; to start them: modal run modal_app.py::{name} ...")
+    return ENTRY_POINTS[name](**flags)
+
+
+if __name__ == "__main__":
+    run_script(show_jobs)

@@ -1,0 +1,551 @@
+"""The cloud: what is planned, refused and printed; the real `modal run` against a stand-in for Modal's servers."""
+
+import ast
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import REPOSITORY, TINY_FLAGS, TINY_TASK, run_script, script_environment
+from eval_helpers import GOTO, UNLOCK, in_process, put, random_checkpoint, the_error_line
+
+import batch_eval
+import cloud_jobs
+import mission_encoder
+import runs
+from batch_eval import Settings
+from errors import InputError
+from runs import RunKey
+
+PIN = re.search(r"^modal==(.*)$", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE)[1]
+modal = pytest.importorskip("modal")
+if modal.__version__ != PIN:
+    pytest.skip(f"modal {modal.__version__} is here, the stand-in is for {PIN}", allow_module_level=True)
+
+import modal_stand_in  # noqa: E402
+
+import modal_app  # noqa: E402
+
+MAIN, EVAL_PARALLEL, EVAL_MAIN = (modal_app.ENTRY_POINTS[name] for name in ("main", "eval_parallel", "eval_main"))
+OTHER_TASK = "BabyAI-GoToRedBallGrey-v0"
+EXTRA_ARGS = shlex.join(TINY_FLAGS[2:])  # without the task
+RUN_FILES = {"checkpoint_final.pt", "training_log.csv", "training_curve.png"}
+
+
+# --- without Modal --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """The working directory of this process."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def upload_sources(root: Path) -> dict[str, Path]:
+    """Five checkpoints below `root`, by their labels."""
+    return {
+        f"{GOTO} trial 0 update 5": put(root, random_checkpoint(1), trial=0, update=5),
+        f"{GOTO} trial 0": put(root, random_checkpoint(0), trial=0),
+        f"{GOTO} trial 0 seed 7": put(root, random_checkpoint(2), trial=0, seed=7),
+        f"{GOTO} trial 1": put(root, random_checkpoint(3), trial=1),
+        f"{UNLOCK} trial 2": put(root, random_checkpoint(4, UNLOCK, max_steps=20), trial=2),
+    }
+
+
+def planned(capsys, entry_point, **flags) -> list[str]:
+    """The labels that a dry run prints."""
+    capsys.readouterr()
+    assert entry_point(**flags, dry_run=True) == 0
+    lines = capsys.readouterr().out.splitlines()
+    jobs = [line.partition(" (")[0] for line in lines if line.startswith("BabyAI-")]
+    assert lines[-1] == f"{len(jobs)} jobs; none is started"
+    return jobs
+
+
+def test_trainings_are_planned_for_every_task_trial_and_seed(capsys):
+    tasks = f"{GOTO}, {UNLOCK}"
+    assert planned(capsys, MAIN, task_ids=tasks, trials="0,2") == [
+        f"{task} trial {trial}" for task in (GOTO, UNLOCK) for trial in (0, 2)
+    ]
+    labels = planned(capsys, MAIN, task_ids=GOTO, trials="3,3", seeds="0,1", script="train.py")
+    assert labels == [f"{GOTO} trial 3 seed 0", f"{GOTO} trial 3 seed 1"]
+    (job,) = cloud_jobs.plan_trainings("train.py", GOTO, "3", "1", "--lr 1e-4 --residual")
+    config, given = job.arguments
+    assert given == ["lr", "residual", "seed", "task_id", "trial"] and config["policy"] == "gru"
+    assert (config["task_id"], config["trial"], config["seed"], config["lr"]) == (GOTO, 3, 1, 1e-4)
+    assert config["resume"] is True and config["checkpoint_dir"] == "modal_checkpoints"
+    assert json.loads(json.dumps(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"task_ids": "BabyAI-GoToObject-v0"}, "unknown task id 'BabyAI-GoToObject-v0'; did you mean"),
+        ({"task_ids": f"{GOTO},nothing"}, "unknown task id 'nothing'"),
+        ({"task_ids": " , "}, "--task-ids is empty"),
+        ({"script": "eval_mop.py"}, "--script must be train_mop.py or train.py, not 'eval_mop.py'"),
+        ({"trials": "0,x"}, "--trials must be numbers such as 0,1,2, not '0,x'"),
+        ({"trials": "-1"}, "--trials must be numbers"),
+        ({"seeds": "1.5"}, "--seeds must be numbers"),
+        ({"extra_args": "--lpc_alfa 1e-4"}, "--extra-args: unrecognized arguments: --lpc_alfa"),
+        ({"extra_args": "--lr fast"}, "--extra-args: command line: lr must be a number, not 'fast'"),
+        ({"extra_args": "--config nowhere.yaml"}, "--extra-args: cannot read the config nowhere.yaml"),
+        ({"extra_args": "--lr '1e-4"}, "--extra-args: No closing quotation"),
+        ({"extra_args": "--overwrite"}, "--extra-args: overwrite is not free in the cloud"),
+        ({"extra_args": "--trial 3"}, "--extra-args: trial is not free in the cloud"),
+    ],
+)
+def test_a_wrong_training_is_refused(flags, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        MAIN(**({"task_ids": GOTO} | flags))
+
+
+def test_evaluations_are_planned_for_what_the_table_lacks(here, capsys, monkeypatch):
+    root = here / "modal_checkpoints"
+    files = upload_sources(root)
+    everything = sorted(files, key=lambda label: RunKey.from_checkpoint(files[label])._order())
+    assert planned(capsys, EVAL_PARALLEL) == planned(capsys, EVAL_MAIN) == everything
+    final, seeded = f"{GOTO} trial 0", f"{GOTO} trial 0 seed 7"
+    selections = {
+        ("task", UNLOCK): [f"{UNLOCK} trial 2"],
+        ("trial", 1): [f"{GOTO} trial 1"],
+        ("seed", 7): [seeded],
+        ("update", 5): [f"{final} update 5"],
+        ("final_only", True): [label for label in everything if "update" not in label],
+    }
+    for (name, value), labels in selections.items():
+        assert planned(capsys, EVAL_PARALLEL, **{name: value}) == labels, name
+    # rows of another program: only the path tells the run, wherever it lies
+    columns = {"checkpoint_path": [f"old/{GOTO}/trial_0/checkpoint_final.pt", "lost.pt"], "success_rate": [0.5, 0.5]}
+    table = pd.DataFrame(columns)
+    table.to_csv("evaluation_results.csv", index=False)
+    assert planned(capsys, EVAL_PARALLEL) == [label for label in everything if label != final]
+    assert planned(capsys, EVAL_PARALLEL, force=True) == everything
+    # rows of this one: a changed checkpoint and a cache that is wanted count as missing
+    row = {"checkpoint_sha256": batch_eval.file_digest(files[seeded]), "has_routing_cache": False, "num_episodes": 3}
+    row |= {"checkpoint_path": f"modal_checkpoints/{GOTO}/trial_0/seed_7/checkpoint_final.pt", "eval_seed": 0}
+    pd.concat([table, pd.DataFrame([row])]).to_csv("evaluation_results.csv", index=False)
+    assert planned(capsys, EVAL_PARALLEL, seed=7) == [seeded]
+    assert planned(capsys, EVAL_PARALLEL, seed=7, skip_routing=True) == []
+    assert EVAL_PARALLEL(seed=7, skip_routing=True) == 0  # no job, and so no account needed
+    out = capsys.readouterr().out
+    assert "1 checkpoints, 0 to evaluate" in out and "1 of these were made with other --num_episodes" in out
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_eval, "file_digest", lambda path: "0012345678901e34")
+        pd.DataFrame([row | {"checkpoint_sha256": "0012345678901e34"}]).to_csv("evaluation_results.csv", index=False)
+        assert planned(capsys, EVAL_PARALLEL, seed=7, skip_routing=True) == []
+    put(root, random_checkpoint(9), trial=0, seed=7)
+    assert planned(capsys, EVAL_PARALLEL, seed=7, skip_routing=True) == [seeded]
+
+    for flags, message in (
+        ({"trial": 9}, "none of the 5 checkpoints fits the filters"),
+        ({"num_episodes": 0}, "--num-episodes must be at least 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            EVAL_MAIN(**flags)
+    Path("evaluation_results.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"evaluation_results\.csv is no results table \(no column checkpoint_path\)"):
+        EVAL_PARALLEL()
+    shutil.rmtree(root)
+    with pytest.raises(InputError, match=r"there is none; download some: modal volume get --force rl-mop /"):
+        EVAL_PARALLEL()
+
+
+def test_a_checkpoint_that_is_another_on_the_volume_is_not_evaluated(here):
+    path = put(here / "modal_checkpoints", random_checkpoint()).relative_to(here).as_posix()
+    digest, settings = batch_eval.file_digest(path), Settings(3)
+    result = cloud_jobs.evaluate(path, "0" * 16, settings, force=False)
+    assert result.error.endswith(f"modal volume get --force rl-mop /{path.removeprefix('modal_checkpoints/')} {path}")
+    Path(path).unlink()
+    result = cloud_jobs.evaluate(path, digest, settings, force=False)
+    assert result.error.endswith(f"modal volume put rl-mop {path} /{path.removeprefix('modal_checkpoints/')}")
+    assert not Path("evaluation").exists() and result.files == ()
+
+
+def test_no_deprecated_name_of_modal():
+    code = "import modal_app"
+    flags = ["-W", "error::UserWarning", "-W", "error::DeprecationWarning:modal_app"]
+    result = subprocess.run([sys.executable, *flags, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def without_account() -> dict[str, str]:
+    """An environment without any account of Modal."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MODAL_")} | {
+        "MODAL_CONFIG_PATH": os.devnull
+    }
+
+
+def test_dry_runs_without_an_account(here, capsys):
+    upload_sources(here / "modal_checkpoints")
+    result = run_script("modal_app.py", "--dry-run", "eval_main", "--trial", 0, cwd=here, env=without_account())
+    assert result.returncode == 0 and result.stdout.endswith("3 jobs; none is started\n"), result.stderr
+    calls = {
+        ("--dry-run", "--task-ids", f"{GOTO},{UNLOCK}", "--trials", "0,1"): 4,
+        ("eval_parallel", "--dry-run", "--task", UNLOCK): 1,
+        ("eval_parallel", "--dry-run", "--no-force"): 5,
+    }
+    for words, num_jobs in calls.items():
+        capsys.readouterr()
+        assert in_process(modal_app.show_jobs, *words) == 0
+        out = capsys.readouterr().out
+        assert out.endswith(f"{num_jobs} jobs; none is started\n")
+        assert sum(line.startswith("BabyAI-") for line in out.splitlines()) == num_jobs
+    for words, message in {
+        ("--task-ids", GOTO): "add --dry-run to see the jobs; to start them: modal run modal_app.py::main ...",
+        ("--dry-run",): "the following arguments are required: --task-ids",
+        ("eval_main", "--dry-run", "--trial", "x"): "argument --trial: invalid int value: 'x'",
+    }.items():
+        assert in_process(modal_app.show_jobs, *words) == 2 and message in the_error_line(capsys.readouterr().err)
+    assert in_process(modal_app.show_jobs, "eval_main", "--help") == 0
+
+
+# --- the real command against the stand-in --------------------------------------------------------------------------
+
+
+class Cloud:
+    """One Modal environment of the stand-in, and the folder on "this machine" that it is used from."""
+
+    def __init__(self, folder: Path, address: str, name: str, here: Path):
+        self.folder, self.here = folder / name, here
+        self.folder.mkdir()
+        self.environment = script_environment(without_account()) | {
+            "MODAL_SERVER_URL": address, "MODAL_TOKEN_ID": "ak-user", "MODAL_TOKEN_SECRET": "as-user",
+            "MODAL_ENVIRONMENT": name, "COLUMNS": "400",
+        }  # fmt: skip
+
+    def start(self, entry_point: str, *words) -> subprocess.Popen:
+        """`modal run modal_app.py::<entry point> ...`; `--detach` goes before the file."""
+        flags = [word for word in words if word == "--detach"]
+        words = [str(word) for word in words if word != "--detach"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "modal", "run", *flags, f"{REPOSITORY}/modal_app.py::{entry_point}", *words],
+            cwd=self.here, env=self.environment, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, entry_point: str, *words) -> tuple[int, str, list[dict]]:
+        """The exit code, the output, and what the stand-in recorded meanwhile."""
+        before = len(self.events())
+        process = self.start(entry_point, *words)
+        out, err = process.communicate(timeout=240)
+        assert "Traceback" not in out + err, out + err + self.logs()
+        return process.returncode, out + err, self.events()[before:]
+
+    def events(self) -> list[dict]:
+        path = self.folder / "calls.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def logs(self) -> str:
+        """What the containers printed."""
+        return "".join(path.read_text() for path in sorted(self.folder.glob("containers/*/log")))
+
+    def volume(self, name: str) -> Path:
+        return self.folder / "volumes" / name
+
+    def upload(self) -> None:
+        """Copy modal_checkpoints/ to its volume."""
+        shutil.copytree(self.here / "modal_checkpoints", self.volume("rl-mop"), dirs_exist_ok=True)
+
+    def kill(self, function: str, commit: int, times: int = 1) -> None:
+        """Have containers of a function killed at their commit of that number."""
+        (self.folder / "kill.json").write_text(json.dumps({function: {"commit": commit, "times": times}}))
+
+    def download(self, output: str) -> list[str]:
+        """Do what the printed commands say, as `modal volume get` would; the local files."""
+        from modal.cli.volume import volume_cli
+
+        get, files = volume_cli.commands["get"], []
+        for line in re.findall(r"^  (modal volume get .*)$", output, re.MULTILINE):
+            flags = get.make_context("get", shlex.split(line)[3:]).params
+            remote = self.volume(flags["volume_name"]) / flags["remote_path"].removeprefix("/")
+            local = self.here / flags["local_destination"]
+            assert flags["force"] and flags["remote_path"].startswith("/") and not local.is_dir()
+            local.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(remote, local)
+            files.append(flags["local_destination"])
+        return files
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Folder and address of the running stand-in."""
+    folder = tmp_path_factory.mktemp("stand_in")
+    environment = script_environment({"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        [sys.executable, modal_stand_in.__file__, str(folder)],
+        env=environment | without_account(), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield folder, f"http://127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+
+@pytest.fixture
+def cloud(server, tmp_path, request) -> Cloud:
+    name = re.sub(r"[^a-z]+", "-", request.node.name.removeprefix("test_"))
+    return Cloud(*server, name, tmp_path)
+
+
+def below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def of(events: list[dict], kind: str, function: str | None = None) -> list[dict]:
+    return [event for event in events if event["event"] == kind and function in (None, event.get("function"))]
+
+
+def assert_files_are_their_own(events: list[dict]) -> None:
+    """No file was written by containers of two calls; the table by the merge alone."""
+    writers: dict[tuple, set] = {}
+    for event in of(events, "commit"):
+        for file in event["files"]:
+            writers.setdefault((event["volume"], file), set()).add(event["container"])
+    assert writers and all(len(containers) == 1 for containers in writers.values()), writers
+
+
+def num_overlaps(events: list[dict], function: str) -> int:
+    """Containers that started while another one of the function was running."""
+    times = {event["container"]: [event["time"]] for event in of(events, "start", function)}
+    for event in of(events, "end", function):
+        times[event["container"]].append(event["time"])
+    return sum(any(a[0] < b[0] < a[1] for a in times.values()) for b in times.values())
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return runs.load_checkpoint(path)["policy_state_dict"]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    one, other = weights(one), weights(other)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_trainings(cloud, tiny_run):
+    words = ("--task-ids", f"{TINY_TASK},{OTHER_TASK}", "--trials", "0,1", "--extra-args", EXTRA_ARGS)
+    code, output, events = cloud.run("main", "--detach", *words, "--script", "train_mop.py")
+    assert code == 0, output + cloud.logs()
+    assert "4 of 4 jobs done" in output and [event["detached"] for event in of(events, "app")] == [True]
+    assert len(of(events, "call")) == len(of(events, "call", "train")) == 4 and num_overlaps(events, "train") >= 1
+    folders = [f"{task}/trial_{trial}" for task in (TINY_TASK, OTHER_TASK) for trial in (0, 1)]
+    expected = {f"{folder}/{name}" for folder in folders for name in RUN_FILES}
+    assert below(cloud.volume("rl-mop")) == expected | {f"{folder}/training_state.pt" for folder in folders}
+    assert_files_are_their_own(events)
+    assert set(cloud.download(output)) == {f"modal_checkpoints/{file}" for file in expected}
+    final = "trial_0/checkpoint_final.pt"
+    here, there = cloud.here / "modal_checkpoints", tiny_run / "checkpoints"
+    assert_same_weights(here / TINY_TASK / final, there / TINY_TASK / final)
+    assert runs.load_checkpoint(here / OTHER_TASK / final)["config"]["task_id"] == OTHER_TASK
+
+    # the machine and the image that the jobs asked for
+    functions = {event["name"]: event for event in of(events, "function")}
+    assert set(functions) == {"train", "evaluate", "evaluate_all", "merge"}
+    train = functions["train"]
+    assert (train["gpu"], train["milli_cpu"]) == (modal_app.TRAIN_GPU, 1000 * modal_app.CPUS)
+    assert (train["timeout_s"], train["retries"]) == (modal_app.TIMEOUT_S, modal_app.RETRIES.max_retries)
+    assert train["mounts"] == ["/root/modal_checkpoints", "/root/evaluation"]
+    check_image(events, train["image"])
+
+    # the same again goes on with nothing; other settings are refused by the run itself
+    code, output, events = cloud.run("main", "--task-ids", TINY_TASK, "--extra-args", f"{EXTRA_ARGS} --lr 0.5")
+    assert code == 1 and re.search(rf"failed: {TINY_TASK} trial 0: the run in .* has lr 0.001, not 0.5", output)
+    assert "0 of 1 jobs done" in output and "download" not in output and of(events, "commit") == []
+    assert [event["attempt"] for event in of(events, "start", "train")] == [0]  # it would be refused again
+
+
+def check_image(events: list[dict], image: str) -> None:
+    """The layers of an image: pinned packages, every module that is imported, the encoder, the kernels."""
+    images, layers = {event["id"]: event for event in of(events, "image")}, []
+    while True:
+        layers.insert(0, images[image])
+        if not images[image]["base"]:
+            break
+        (image,) = images[image]["base"]
+    mounts = {event["id"]: event["files"] for event in of(events, "mount")}
+    assert re.match(r"FROM python:3\.11\b", layers[0]["commands"][0])
+    assert any((REPOSITORY / "requirements.txt").read_text() in layer["files"].values() for layer in layers)
+    assert ["/root/modal_app.py"] in mounts.values()  # Modal adds it by itself
+    copied, ran = set(), []
+    for layer in layers:
+        copied |= set(mounts.get(layer["context"], []))
+        for code in re.findall(r"^RUN python -c '(.*)'$", "\n".join(layer["commands"]), re.MULTILINE):
+            (module,) = re.findall(r"import (\w+)", code)
+            needed = {f"/root/{path.name}" for path in imported_by(REPOSITORY / f"{module}.py")}
+            assert needed <= copied and ("/root/config.yaml" in copied or module == "mission_encoder")
+            ran += names_called(code)
+    assert ran == [("load_encoder", "distilbert-base-uncased"), ("warm_up",)]  # the second: modal_preload calls it too
+    needed = {f"/root/{path.name}" for path in imported_by(REPOSITORY / "modal_app.py")}
+    assert needed - copied == {"/root/modal_app.py"} and len(needed) >= 25
+    commands = [command for layer in layers for command in layer["commands"]]
+    assert commands.index("ENV HF_HOME=/opt/huggingface") < next(k for k, c in enumerate(commands) if "encoder" in c)
+
+
+def names_called(code: str) -> list[tuple]:
+    """Run a command of the image's with the slow functions replaced; their names and arguments."""
+    called = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mission_encoder, "load_encoder", lambda *arguments: called.append(("load_encoder", *arguments)))
+        patch.setattr(cloud_jobs, "warm_up", lambda *arguments: called.append(("warm_up", *arguments)))
+        exec(code, {})
+    return called
+
+
+def imported_by(path: Path) -> set[Path]:
+    """A file and every file of the repository that it imports, anywhere, directly or not."""
+    found, left = set(), {path}
+    while left:
+        path = left.pop()
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            left |= {file for name in names if (file := REPOSITORY / f"{name}.py").exists()} - found
+    return found
+
+
+def test_a_killed_training_goes_on_where_it_was(cloud, tiny_run):
+    cloud.kill("train", commit=3)  # after those of the beginning and of update 2
+    words = ("--task-ids", TINY_TASK, "--extra-args", f"{EXTRA_ARGS} --checkpoint_interval 2")
+    code, output, events = cloud.run("main", *words)
+    assert code == 0, output + cloud.logs()
+    assert [event["attempt"] for event in of(events, "start")] == [0, 1] and len(of(events, "kill")) == 1
+    assert f"resuming {TINY_TASK} trial 0 at update 2 of 6" in cloud.logs()
+    run = f"{TINY_TASK}/trial_0"
+    folder = cloud.volume("rl-mop") / run
+    assert below(folder) == RUN_FILES | {"training_state.pt", "checkpoint_2.pt", "checkpoint_4.pt"}
+    assert_same_weights(folder / "checkpoint_final.pt", tiny_run / "checkpoints" / run / "checkpoint_final.pt")
+
+
+def table_of(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path).drop(columns="evaluated_at")
+
+
+def cache_of(path: Path) -> dict:
+    return {name: value for name, value in json.loads(path.read_text()).items() if name != "evaluated_at"}
+
+
+def test_evaluations_of_what_is_missing(cloud, monkeypatch):
+    files = upload_sources(cloud.here / "modal_checkpoints")
+    cloud.upload()
+    few = ("--num-episodes", 3)
+    code, output, events = cloud.run("eval_parallel", *few, "--task", UNLOCK)
+    assert code == 0, output + cloud.logs()
+    assert [event["function"] for event in of(events, "call")] == ["evaluate", "merge"]
+    folder = f"evaluation_cache/{UNLOCK}/trial_2"
+    names = ("result.json", "routing_data.json", "routing_data.npz")
+    assert cloud.download(output) == ["evaluation_results.csv", *(f"{folder}/{name}" for name in names)]
+
+    # of the four others one is damaged, and one job is killed once
+    damaged = files.pop(f"{GOTO} trial 1")
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    cloud.upload()
+    cloud.kill("evaluate", commit=1)
+    code, output, events = cloud.run("eval_parallel", *few)
+    assert code == 1 and "5 checkpoints, 4 to evaluate" in output and "3 of 4 jobs done" in output
+    assert re.findall(r"failed: (.*?):", output) == [f"{GOTO} trial 1"] and "the file is cut short" in output
+    assert [event["function"] for event in of(events, "call")] == ["evaluate"] * 4 + ["merge"]
+    attempts = [event["attempt"] for event in of(events, "start", "evaluate")]
+    assert sorted(attempts) == [0, 0, 0, 0, 1] and len(of(events, "kill")) == 1
+    assert num_overlaps(events, "evaluate") >= 1
+    assert_files_are_their_own(events)
+    results = {f"evaluation_cache/{RunKey.from_checkpoint(path).artefacts('').as_posix()}" for path in files.values()}
+    made = {f"{folder}/{name}" for folder in results for name in names}
+    assert below(cloud.volume("rl-mop-eval")) == {"evaluation_results.csv"} | made and len(made) == 4 * 3
+    assert len(cloud.download(output)) == 1 + 3 * 3
+
+    # the same rows and caches as those that are made here
+    damaged.unlink()
+    monkeypatch.chdir(cloud.here)
+    monkeypatch.setattr(
+        sys, "argv", ["batch_eval.py", "--num_episodes", "3", "--cache_dir", "other", "--results_path", "other.csv"]
+    )
+    assert batch_eval.main() == 0
+    pd.testing.assert_frame_equal(table_of(Path("evaluation_results.csv")), table_of(Path("other.csv")))
+    assert len(table_of(Path("other.csv"))) == len(results) == 4
+    for result in results:
+        path = Path(result, "routing_data.json")
+        assert cache_of(path) == cache_of("other" / path.relative_to("evaluation_cache"))
+
+    # nothing is missing now, and no job is started; --force starts some
+    code, output, events = cloud.run("eval_parallel", *few)
+    assert code == 0 and "4 checkpoints, 0 to evaluate" in output and of(events, "call") == []
+    code, output, events = cloud.run("eval_parallel", "--num-episodes", 4, "--force", "--trial", 0, "--final-only")
+    assert code == 0 and len(of(events, "call", "evaluate")) == 2, output
+    cloud.download(output)
+    num_episodes = pd.read_csv("evaluation_results.csv").set_index("checkpoint_path")["num_episodes"].to_dict()
+    forced = [path.relative_to(cloud.here).as_posix() for label, path in files.items() if label in output]
+    assert len(num_episodes) == 4 and sorted(path for path, n in num_episodes.items() if n == 4) == sorted(forced)
+
+    # a job that dies whenever it is tried is given up, and the older result stays
+    before = {file: (cloud.volume("rl-mop-eval") / file).read_bytes() for file in below(cloud.volume("rl-mop-eval"))}
+    cloud.kill("evaluate", commit=1, times=99)
+    code, output, events = cloud.run("eval_parallel", *few, "--force", "--task", UNLOCK)
+    assert code == 1 and f"failed: {UNLOCK} trial 2: RuntimeError: the container ended with -9" in output
+    assert [event["attempt"] for event in of(events, "start")] == [0, 1, 2, 3]
+    assert before == {file: (cloud.volume("rl-mop-eval") / file).read_bytes() for file in before}
+
+
+def test_evaluations_one_after_another(cloud):
+    files = upload_sources(cloud.here / "modal_checkpoints")
+    files[f"{GOTO} trial 0"].write_bytes(b"PK")
+    cloud.upload()
+    words = ("--num-episodes", 3, "--task", GOTO, "--skip-routing")
+    code, output, events = cloud.run("eval_main", *words)
+    assert code == 1 and "4 checkpoints, 4 to evaluate" in output and "3 of 4 jobs done" in output, output
+    assert re.findall(r"failed: (.*?):", output) == [f"{GOTO} trial 0"]
+    assert [event["function"] for event in of(events, "start")] == ["evaluate_all", "merge"]
+    assert len(of(events, "commit", "evaluate_all")) == 4  # one by one: what is done is safe
+    names = ("trial_0/seed_7", "trial_0/update_5", "trial_1")
+    results = [f"evaluation_cache/{GOTO}/{name}/result.json" for name in names]
+    assert sorted(cloud.download(output)) == [*results, "evaluation_results.csv"]
+    assert len(table_of(cloud.here / "evaluation_results.csv")) == 3
+    code, output, events = cloud.run("eval_main", *words, "--final-only", "--seed", 7)
+    assert code == 0 and "1 checkpoints, 0 to evaluate" in output and of(events, "call") == []
+
+
+def test_help_dry_run_and_refusals(cloud):
+    upload_sources(cloud.here / "modal_checkpoints")
+    flags = {
+        "main": ["--task-ids", "--trials", "--seeds", "--script", "--extra-args", "--dry-run"],
+        "eval_parallel": [
+            *("--num-episodes", "--force", "--task", "--trial", "--seed", "--update", "--final-only", "--skip-routing"),
+            "--dry-run",
+        ],
+    }
+    flags["eval_main"] = flags["eval_parallel"]
+    helps = {name: cloud.start(name, "--help") for name in flags}
+    for name, process in helps.items():
+        out, err = process.communicate()
+        assert process.returncode == 0 and all(f"{flag} " in out for flag in flags[name]), out + err
+    dry = {
+        "main": ("--task-ids", GOTO, "--trials", "0,1,2"),
+        "eval_parallel": ("--task", UNLOCK),
+        "eval_main": (),
+    }
+    dry_runs = {name: cloud.start(name, *words, "--dry-run") for name, words in dry.items()}
+    for process, num_jobs in zip(dry_runs.values(), (3, 1, 5), strict=True):
+        out, err = process.communicate()
+        assert process.returncode == 0 and f"{num_jobs} jobs; none is started" in out, out + err
+    refused = {
+        ("main", "--task-ids", "BabyAI-Nothing-v0"): "unknown task id 'BabyAI-Nothing-v0'",
+        ("main", "--task-ids", GOTO, "--script", "batch_eval.py"): "--script must be train_mop.py or train.py",
+        ("main", "--task-ids", GOTO, "--extra-args", "--lpc_alfa 1"): "unrecognized arguments: --lpc_alfa 1",
+        ("main", "--task-ids", GOTO, "--trials", "first"): "--trials must be numbers",
+    }
+    processes = {words: cloud.start(*words) for words in refused}
+    for words, process in processes.items():
+        out, err = process.communicate()
+        assert process.returncode == 2 and refused[words] in the_error_line(err), out + err
+    events = cloud.events()
+    assert of(events, "call") == of(events, "start") == [] and len(of(events, "app")) == 3 + 4
