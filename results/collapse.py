@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
 import torch
-from experiments import BASE, RESULTS, RUNS, SEEDS, SETTINGS, markdown_table, spread, write_table
+from experiments import BASE, LAST_ROWS, RESULTS, RUNS, SEEDS, SETTINGS, markdown_table, spread, write_table
 from tqdm import tqdm
 
 import runs
@@ -29,7 +29,6 @@ from mixture_of_experts import MixtureOfExpertsPolicy
 from plotting_utils import plot_curves_by
 
 TASK, NUM_UPDATES, INTERVAL = "BabyAI-UnlockPickup-v0", 400, 10
-LAST = 5  # rows whose mean is "at the end"
 
 
 def head_times_27(policy: MixtureOfExpertsPolicy) -> None:
@@ -111,7 +110,7 @@ def summary(table: pd.DataFrame) -> str:
     lines = []
     for name, rows in table.groupby("change", sort=False):
         by_seed = rows.groupby("seed")
-        at_end = by_seed[["lpc", "accuracy", "success_rate"]].apply(lambda of_seed: of_seed.tail(LAST).mean())
+        at_end = by_seed[["lpc", "accuracy", "success_rate"]].apply(lambda of_seed: of_seed.tail(LAST_ROWS).mean())
         signal = rows[[column for column in rows if column.startswith("signal")]].mean()
         cells = [name, ", ".join(f"{value:.2f}" for value in signal), spread(by_seed["lpc"].min())]
         cells += [spread(at_end["lpc"]), spread(at_end["accuracy"], 2), spread(100 * at_end["success_rate"])]

@@ -12,6 +12,7 @@ Writes results/<experiment>.csv, a row for each training, results/<experiment>_c
 results/<experiment>.md, the table that the documentation shows; and pictures.
 """
 
+import math
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,7 @@ OF_THE_MIXTURE = {
 ENDINGS = (".csv", "_curves.csv", ".md")
 NUM_EPISODES = 1000  # of an evaluation
 CURVE_ROWS = 25  # of a learning curve that are kept
+LAST_ROWS = 5  # of a training's log that tell how it ended
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,6 @@ TASKS = {  # updates of 512 environment steps; two numbers: trained on with --re
     "BabyAI-GoToLocal-v0": (2000, 4000),
     "BabyAI-PickupLoc-v0": 2000,
     "BabyAI-PutNextLocal-v0": 4000,
-    "BabyAI-GoTo-v0": 2500,
 }
 BASELINE_TRIAL = 100  # beside the mixture's trial 0
 
@@ -259,7 +260,7 @@ def write_results(experiment: str, trainings: list[Training], evaluated: pd.Data
             | {"trial": training.trial, "seed": training.seed}
             | {"env_steps": int(last["env_steps"]), "seconds": round(last["seconds"])}
             | {name: result[name] for name in ("success_rate", "success_low", "success_high", "path_ratio", "mean_lpc")}
-            | {"accuracy": round(last["accuracy"], 4), "command": training.text}
+            | {"accuracy": round(final_accuracy(log), 4), "lpc_alpha": result["lpc_alpha"], "command": training.text}
         )
         shown = log[["env_steps", "accuracy", "success_rate", "path_ratio", "lpc", "bot_share"]].round(4)
         curves.append(shown.assign(task_id=training.task_id, setting=training.setting, seed=training.seed))
@@ -268,6 +269,11 @@ def write_results(experiment: str, trainings: list[Training], evaluated: pd.Data
     write_table(experiment, table, markdown_of_tasks(table) if experiment == "tasks" else markdown(table))
     print(f"{len(rows)} trainings: {', '.join(f'results/{experiment}{ending}' for ending in ENDINGS)}")
     return table
+
+
+def final_accuracy(log: pd.DataFrame) -> float:
+    """Share of the bot's labels matched at the end of a training: a single row of its log is one of some updates."""
+    return log["accuracy"].tail(LAST_ROWS).mean()
 
 
 def spread(values: pd.Series, digits: int = 0) -> str:
@@ -281,6 +287,17 @@ def percent(rows: pd.DataFrame) -> str:
         rate, low, high = 100 * rows[["success_rate", "success_low", "success_high"]].iloc[0]
         return f"{rate:.1f} ({low:.1f} to {high:.1f})"
     return spread(100 * rows["success_rate"], 1)
+
+
+def cost(rows: pd.DataFrame) -> str:
+    """Mean LPC, of several seeds with its range."""
+    return f"{rows['mean_lpc'].iloc[0]:.0f}" if len(rows) == 1 else spread(rows["mean_lpc"])
+
+
+def ratio(rows: pd.DataFrame) -> str:
+    """Mean path ratio, a dash where no world was solved."""
+    mean = rows["path_ratio"].mean()
+    return "–" if math.isnan(mean) else f"{mean:.2f}"
 
 
 def markdown_table(head: str, rows: Iterable[Sequence[str]]) -> str:
@@ -300,9 +317,8 @@ def markdown(table: pd.DataFrame) -> str:
     """A row for each task and setting."""
     lines = []
     for (task_id, setting), rows in table.groupby(["task_id", "setting"], sort=False):
-        means = rows[["path_ratio", "accuracy", "mean_lpc"]].mean()
         cells = [task_name(task_id), setting, str(len(rows)), f"{rows['seconds'].median() / 60:.1f}", percent(rows)]
-        cells += [f"{means['path_ratio']:.2f}", f"{means['accuracy']:.3f}", f"{means['mean_lpc']:.0f}"]
+        cells += [ratio(rows), f"{rows['accuracy'].mean():.3f}", cost(rows)]
         lines.append(cells)
     return markdown_table("task | setting | seeds | minutes | success, % | path ratio | accuracy | mean LPC", lines)
 
@@ -315,11 +331,11 @@ def markdown_of_tasks(table: pd.DataFrame) -> str:
         mixture, gru = (of_task[of_task["policy"] == policy] for policy in ("mop", "gru"))
         cells = [task_name(task_id), f"{of_task['env_steps'].iloc[0]:,.0f}", str(len(mixture))]
         if len(mixture):
-            cells += [percent(mixture), f"{mixture['path_ratio'].mean():.2f}", f"{mixture['mean_lpc'].mean():.0f}"]
+            cells += [percent(mixture), ratio(mixture), cost(mixture)]
             cells += [f"{mixture['seconds'].median() / 60:.0f}"]
         else:
             cells += [""] * 4
-        cells += [percent(gru), f"{gru['path_ratio'].mean():.2f}"] if len(gru) else [""] * 2
+        cells += [percent(gru), ratio(gru)] if len(gru) else [""] * 2
         lines.append(cells)
     return markdown_table(head, lines)
 
@@ -332,7 +348,7 @@ def write_zoo(trainings: list[Training]) -> None:
     best: dict[str, tuple[float, Training]] = {}
     for training in trainings:
         if training.policy == "mop":
-            accuracy = pd.read_csv(training.folder / "training_log.csv")["accuracy"].tail(5).mean()
+            accuracy = final_accuracy(pd.read_csv(training.folder / "training_log.csv"))
             if accuracy > best.get(training.task_id, (0.0, None))[0]:
                 best[training.task_id] = accuracy, training
     for _, training in best.values():
@@ -342,8 +358,8 @@ def write_zoo(trainings: list[Training]) -> None:
 def add_to_zoo(training: Training) -> None:
     """In place of another seed of the same task and trial, if there is one."""
     path = training.key.checkpoint(RESULTS / "zoo")
-    shutil.rmtree(path.parent.parent, ignore_errors=True)
     checkpoint = runs.load_checkpoint(training.folder / "checkpoint_final.pt")
+    shutil.rmtree(path.parent.parent, ignore_errors=True)
     runs.save_checkpoint(path, {name: value for name, value in checkpoint.items() if name != "optimizer_state_dict"})
     print(f"zoo: {training.key.label}")
 
