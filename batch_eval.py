@@ -12,7 +12,6 @@ Exit code 0: every checkpoint asked for has its result, or another process is ma
 (they are listed, the others' results stand); 2: the command itself cannot be carried out.
 """
 
-import hashlib
 import multiprocessing
 import os
 import traceback
@@ -73,11 +72,6 @@ class Filters:
     final_only: bool = False
 
 
-def file_digest(path: str | Path) -> str:
-    """The first 16 hexadecimal digits of a file's SHA-256."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-
-
 def is_evaluated(found: FoundCheckpoint, settings: Settings) -> bool:
     """Whether a result (with its routing cache, unless skipped) is there and was made from this very file."""
     try:
@@ -91,7 +85,7 @@ def is_evaluated(found: FoundCheckpoint, settings: Settings) -> bool:
 def vouches_for(row: Mapping, found: FoundCheckpoint, settings: Settings) -> bool:
     """Whether a result row says that it was made from this very file, with a routing cache where one is wanted."""
     has_cache = settings.skip_routing or bool(row.get("has_routing_cache"))
-    return has_cache and row.get("checkpoint_sha256") == file_digest(found.path)
+    return has_cache and row.get("checkpoint_sha256") == runs.file_digest(found.path)
 
 
 def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) -> tuple[dict, "Evaluation"]:
@@ -134,7 +128,7 @@ def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) ->
 
 def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=None) -> dict:
     """Evaluate one checkpoint and write its result and cache; returns the result row. Raises InputError."""
-    key, digest = found.key, file_digest(found.path)
+    key, digest = found.key, runs.file_digest(found.path)
     header, evaluation = evaluate_found(found, settings, progress)
     config = BEFORE | header["config"]
     row = {name: header[name] for name in header if name not in ("metrics", "config")}

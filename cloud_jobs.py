@@ -133,8 +133,7 @@ def plan_evaluations(filters: batch_eval.Filters, num_episodes: int, force: bool
     if present:
         batch_eval.note_other_settings(pd.DataFrame(present), settings)
     return [
-        Job(item.key.label, (item.path.as_posix(), batch_eval.file_digest(item.path), settings, force))
-        for item in missing
+        Job(item.key.label, (item.path.as_posix(), runs.file_digest(item.path), settings, force)) for item in missing
     ]
 
 
@@ -169,7 +168,7 @@ def read_rows(path: str) -> dict[RunKey, dict[str, Any]]:
 def _has_row(found: FoundCheckpoint, rows: dict[RunKey, dict], settings: batch_eval.Settings) -> bool:
     if found.key not in rows:
         return False
-    unrecorded = {"checkpoint_sha256": batch_eval.file_digest(found.path), "has_routing_cache": True}
+    unrecorded = {"checkpoint_sha256": runs.file_digest(found.path), "has_routing_cache": True}
     return batch_eval.vouches_for(unrecorded | rows[found.key], found, settings)  # older tables hold neither
 
 
@@ -184,7 +183,7 @@ def evaluate(path: str, digest: str, settings: batch_eval.Settings, force: bool)
         if not found.path.exists():
             way_out = shlex.join(["modal", "volume", "put", CHECKPOINTS_VOLUME, path, on_volume])
             raise InputError(f"{on_volume} is not on volume {CHECKPOINTS_VOLUME}; upload it: {way_out}")
-        if batch_eval.file_digest(found.path) != digest:
+        if runs.file_digest(found.path) != digest:
             command = download_command(CHECKPOINTS_VOLUME, on_volume[1:], CHECKPOINT_DIR)
             raise InputError(f"{path} is not the file of volume {CHECKPOINTS_VOLUME}; download it anew: {command}")
         if force or not batch_eval.is_evaluated(found, settings):

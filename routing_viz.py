@@ -77,7 +77,7 @@ def _(num_envs_slider, num_episodes_slider, run, use_cache_toggle):
         )
     except (InputError, OSError) as error:
         mo.stop(True, viz_parts.problem(error))
-    viz_parts.metrics_row(run, routing_data)
+    viz_parts.metrics_row(run, routing_data, use_cache_toggle.value)
     return (routing_data,)
 
 

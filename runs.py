@@ -182,6 +182,11 @@ def read_bytes(path: str | Path) -> bytes:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
 
+def file_digest(path: str | Path) -> str:
+    """The first 16 hexadecimal digits of a file's SHA-256. Raises OSError."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
 def write_figure(path: str | Path, figure: "Figure") -> Path:
     """Write a figure as PNG of 100 dots per inch, however it is shown; returns `path`."""
     path = Path(path)

@@ -188,6 +188,14 @@ def no_cache(run: Run) -> str:
     return f"{run.cache_path}: there is no routing cache; `{run.remake}` makes it"
 
 
+def other_checkpoint(run: Run) -> str | None:
+    """What to say of a run whose cache was made from another file than its checkpoint here; None if none is known."""
+    digest = _result(run).get("checkpoint_sha256")
+    if run.checkpoint is None or digest in (None, runs.file_digest(run.checkpoint)):
+        return None
+    return f"{run.cache_path} was made from another checkpoint than {run.checkpoint}; `{run.remake}` makes a new one"
+
+
 def load_routing(run: Run) -> RoutingCache:
     """The cached routing data of a run; the header of an older cache is completed from the run's key.
 
@@ -429,6 +437,8 @@ def save_figures_of_run(parser: Parser, figures_of: Callable[[RoutingCache], Fig
         data = evaluate_now(run, args.num_episodes, args.num_envs, lambda num_done: None)
     else:
         data = load_routing(run)
+        if (note := other_checkpoint(run)) is not None:
+            print(f"note: {note}", file=sys.stderr)
     save_figures(figures_of(data), run.key.artefacts(args.plots_dir))
 
 

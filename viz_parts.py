@@ -56,9 +56,12 @@ def load_or_evaluate(run: Run, use_cache: bool, num_episodes: int, num_envs: int
         return viz_data.evaluate_now(run, num_episodes, num_envs, lambda num_done: bar.update(increment=num_done))
 
 
-def metrics_row(run: Run, data: RoutingCache) -> mo.Html:
-    """What was measured; under what has to be said of a run without a cache."""
-    notes = [] if run.has_cache else [problem(f"{viz_data.no_cache(run)}. Shown are fresh episodes.", "warn")]
+def metrics_row(run: Run, data: RoutingCache, use_cache: bool) -> mo.Html:
+    """What was measured; under what has to be said of a run without a cache, or with one of another checkpoint."""
+    note = viz_data.other_checkpoint(run) if use_cache else None
+    if not run.has_cache:
+        note = f"{viz_data.no_cache(run)}. Shown are fresh episodes."
+    notes = [] if note is None else [problem(note, "warn")]
     stats = [mo.stat(value, name, remark, bordered=True) for name, value, remark in viz_data.describe_metrics(data)]
     return mo.vstack([*notes, mo.hstack(stats, justify="start", align="stretch", wrap=True)])
 

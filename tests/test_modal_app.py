@@ -131,7 +131,7 @@ def test_evaluations_are_planned_for_what_the_table_lacks(here, capsys, monkeypa
     assert planned(capsys, EVAL_PARALLEL) == [label for label in everything if label != final]
     assert planned(capsys, EVAL_PARALLEL, force=True) == everything
     # rows of this one: a changed checkpoint and a cache that is wanted count as missing
-    row = {"checkpoint_sha256": batch_eval.file_digest(files[seeded]), "has_routing_cache": False, "num_episodes": 3}
+    row = {"checkpoint_sha256": runs.file_digest(files[seeded]), "has_routing_cache": False, "num_episodes": 3}
     row |= {"checkpoint_path": f"modal_checkpoints/{GOTO}/trial_0/seed_7/checkpoint_final.pt", "eval_seed": 0}
     pd.concat([table, pd.DataFrame([row])]).to_csv("evaluation_results.csv", index=False)
     assert planned(capsys, EVAL_PARALLEL, seed=7) == [seeded]
@@ -140,7 +140,7 @@ def test_evaluations_are_planned_for_what_the_table_lacks(here, capsys, monkeypa
     out = capsys.readouterr().out
     assert "1 checkpoints, 0 to evaluate" in out and "1 of these were made with other --num_episodes" in out
     with monkeypatch.context() as patch:
-        patch.setattr(batch_eval, "file_digest", lambda path: "0012345678901e34")
+        patch.setattr(runs, "file_digest", lambda path: "0012345678901e34")
         pd.DataFrame([row | {"checkpoint_sha256": "0012345678901e34"}]).to_csv("evaluation_results.csv", index=False)
         assert planned(capsys, EVAL_PARALLEL, seed=7, skip_routing=True) == []
     put(root, random_checkpoint(9), trial=0, seed=7)
@@ -162,7 +162,7 @@ def test_evaluations_are_planned_for_what_the_table_lacks(here, capsys, monkeypa
 
 def test_a_checkpoint_that_is_another_on_the_volume_is_not_evaluated(here):
     path = put(here / "modal_checkpoints", random_checkpoint()).relative_to(here).as_posix()
-    digest, settings = batch_eval.file_digest(path), Settings(3)
+    digest, settings = runs.file_digest(path), Settings(3)
     result = cloud_jobs.evaluate(path, "0" * 16, settings, force=False)
     assert result.error.endswith(f"modal volume get --force rl-mop /{path.removeprefix('modal_checkpoints/')} {path}")
     Path(path).unlink()

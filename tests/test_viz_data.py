@@ -83,7 +83,7 @@ def test_no_run_at_all(tmp_path):
 
 @pytest.mark.parametrize("key", [KEY, RunKey(TASK, 3), RunKey(TASK, 0, 1, 200), RunKey(TASK, 2, update=5)])
 @pytest.mark.parametrize("root", ["results/zoo", "checkpoints", None])
-def test_the_command_in_messages_selects_the_run(key, root):
+def test_the_command_in_messages_selects_the_run(key, root, monkeypatch):
     run = Run(key, "elsewhere", False, None if root is None else key.checkpoint(root))
     script, *flags = shlex.split(run.remake)[1:]
     args = batch_eval.parser().parse_args(flags)
@@ -92,7 +92,9 @@ def test_the_command_in_messages_selects_the_run(key, root):
     batch_eval.check_flags(args, trial=int, seed=batch_eval.optional(int), update=batch_eval.optional(int))
     others = [replace(key, trial=9), replace(key, task_id="X"), replace(key, update=77)]
     found = [batch_eval.FoundCheckpoint(k, Path("x.pt")) for k in (key, *others)]
-    assert [item.key for item in batch_eval.select(found, args)] == [key]
+    monkeypatch.setattr(runs, "find_checkpoints", lambda roots: found)
+    filters = batch_eval.Filters(**batch_eval.taken_by(batch_eval.Filters, args))
+    assert [item.key for item in batch_eval.select(["here"], filters, "no way out")] == [key]
 
 
 def test_choose_run():
@@ -202,6 +204,23 @@ def test_fresh_evaluation_gives_the_cached_data_and_writes_no_cache(tmp_path):
     np.testing.assert_allclose(fresh.steps.layer_routing[1], data.steps.layer_routing[1], atol=2e-5)
     with pytest.raises(InputError, match=r"checkpoint of .* is not on this machine"):
         viz_data.evaluate_now(replace(run, checkpoint=None), 2, 2, done.append)
+
+
+def test_a_cache_of_another_checkpoint_is_told(tmp_path):
+    def run(name: str) -> Run:
+        path = runs.cache_path(tmp_path / name, KEY)
+        shutil.copytree(runs.cache_path(CACHE, KEY).parent, path.parent)
+        return Run(KEY, str(tmp_path / name), True, KEY.checkpoint(ZOO))
+
+    same, other, unknown = run("same"), run("other"), run("unknown")
+    assert viz_data.other_checkpoint(same) is None
+    result = runs.result_path(other.cache_dir, KEY)
+    result.write_text(result.read_text().replace(runs.file_digest(other.checkpoint), "0" * 16))
+    told = viz_data.other_checkpoint(other)
+    assert str(other.cache_path) in told and str(other.checkpoint) in told and other.remake in told
+    runs.result_path(unknown.cache_dir, KEY).unlink()  # as beside older caches
+    assert viz_data.other_checkpoint(unknown) is None
+    assert viz_data.other_checkpoint(replace(other, checkpoint=None)) is None
 
 
 # --- pictures ---
