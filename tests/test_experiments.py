@@ -34,6 +34,15 @@ def test_every_command_is_understood_and_has_a_place_of_its_own():
     assert len(experiments.TASKS) >= 16 and len(experiments.SETTINGS) >= 12
 
 
+def test_published_numbers_have_the_commands_that_make_them():
+    count = 0
+    for name, make in experiments.EXPERIMENTS.items():
+        published = pd.read_csv(experiments.RESULTS / f"{name}.csv")["command"]
+        assert set(published) <= {training.text for training in make()}, name
+        count += len(published)
+    assert count >= 28 + 120 + 12
+
+
 def test_settings_are_one_change_with_equal_steps():
     by_task: dict[str, set] = {}
     for training in experiments.settings_study():
