@@ -301,7 +301,7 @@ def example_images(data: RoutingCache, group_by: str, max_groups: int = 16) -> d
             data.require(field)
         first = {groups.labels[group]: groups.first_steps[group] for group in shown}
         return {
-            label: episode_frame(data, data.steps.episode[step], data.steps.t_step[step], tile_size=24)
+            label: episode_frame(data, data.steps.episode[step], data.steps.t_step[step], tile_size=16)
             for label, step in first.items()
         }
     except InputError:
@@ -497,13 +497,16 @@ def _comparable(table: "pd.DataFrame") -> "pd.DataFrame":
 def plot_tradeoff(table: "pd.DataFrame", color_by: str, policy: str | None) -> Figure:
     """Success against LPC, coloured by a column of COLORS, of one policy of POLICIES or of all.
 
-    Rows without a value of the column are left out. Raises InputError if no row is left.
+    Rows without a value of the column are left out, and tasks with a single one if others have several. Raises
+    InputError if no row is left.
     """
     column = COLORS[color_by]
     rows = table if policy is None else table[table["policy"] == policy]
     rows = rows[rows[column].notna()].sort_values(column, kind="stable")
     if rows.empty:
         raise InputError(f"no result of this policy has a value of {color_by}")
+    varies = rows.groupby("task_id")[column].transform("nunique") > 1
+    rows = rows[varies] if varies.any() else rows
     return plot_success_against_lpc(rows.assign(task_id=rows["task_id"].map(task_name)), column, color_by)
 
 

@@ -251,7 +251,7 @@ def test_a_world_that_is_another_one_here_is_not_shown(data):
 def test_example_images_show_the_first_step_of_each_group(data):
     images = viz_data.example_images(data, "by_key_phase")
     assert list(images) == ["before the key", "carrying the key", "door unlocked", "key dropped"]
-    np.testing.assert_array_equal(images["before the key"], viz_data.episode_frame(data, 0, 0, tile_size=24))
+    np.testing.assert_array_equal(images["before the key"], viz_data.episode_frame(data, 0, 0, tile_size=16))
     assert len({image.tobytes() for image in images.values()}) == 4
 
 
@@ -298,14 +298,20 @@ def test_table_of_results_and_older_tables(cache_dir, tmp_path):
 
 
 def test_tradeoff_leaves_out_what_it_cannot_colour(cache_dir):
-    rows, _ = viz_data.load_table(str(cache_dir), [REPOSITORY / "results" / "tasks.csv"])
-    assert len(rows) >= 20 and set(rows["policy"]) == {"mop", "gru"}
+    rows, _ = viz_data.load_table(
+        str(cache_dir), [REPOSITORY / "results" / f"{name}.csv" for name in ("tasks", "alpha")]
+    )
+    assert len(rows) >= 40 and set(rows["policy"]) == {"mop", "gru"}
 
     def labels(*asked) -> list[str]:
         return [text.get_text() for text in viz_data.plot_tradeoff(rows, *asked).legends[0].get_texts()]
 
-    assert "UnlockPickup" in labels("task", "mop") and labels("lpc_alpha", None) == ["0"]
-    with pytest.raises(InputError, match=r"no value of lpc_alpha|no result of this policy"):
+    assert len(labels("task", "mop")) == 16 and labels("lpc_alpha", "mop") == ["0", "1e-06", "1e-05", "0.0001"]
+    (ax,) = viz_data.plot_tradeoff(rows, "lpc_alpha", "mop").axes
+    assert sum(len(container.lines[0].get_xdata()) for container in ax.containers) == 12  # of UnlockPickup alone
+    assert labels("lpc_alpha", "gru") == ["0"]
+    rows["lpc_alpha"] = None
+    with pytest.raises(InputError, match="no result of this policy has a value of lpc_alpha"):
         labels("lpc_alpha", "gru")
 
 
