@@ -226,7 +226,10 @@ def _attempt_in_pool(
 
 
 def select(roots: Sequence[str], filters: Filters, way_out: str) -> list[FoundCheckpoint]:
-    """The checkpoints below `roots` that are asked for. Raises InputError, ending in `way_out`, where there is none."""
+    """The checkpoints below `roots` that are asked for.
+
+    Raises InputError where there is none, with `way_out` where there is none to choose from either.
+    """
 
     def wanted(item: FoundCheckpoint) -> bool:
         key = item.key
@@ -242,8 +245,9 @@ def select(roots: Sequence[str], filters: Filters, way_out: str) -> list[FoundCh
     found = runs.find_checkpoints(roots)
     selected = [item for item in found if wanted(item)]
     if not selected:
-        why = f"none of the {len(found)} checkpoints fits the filters" if found else "there is none"
-        raise InputError(f"no checkpoint to evaluate under {', '.join(roots)}: {why}; {way_out}")
+        no_fit = f"none of the {len(found)} checkpoints fits the filters; change them"
+        why = no_fit if found else f"there is none; {way_out}"
+        raise InputError(f"no checkpoint to evaluate under {', '.join(roots)}: {why}")
     return selected
 
 

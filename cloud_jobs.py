@@ -124,7 +124,8 @@ def plan_evaluations(filters: batch_eval.Filters, num_episodes: int, force: bool
     if num_episodes < 1:
         raise InputError(f"--num-episodes must be at least 1, not {num_episodes}")
     settings = settings_of_container(num_episodes, skip_routing)
-    way_out = f"download some: modal volume get --force {CHECKPOINTS_VOLUME} / {CHECKPOINT_DIR}"
+    # the folder first: without it, Modal's client takes its name for that of every file
+    way_out = f"download some: mkdir -p {CHECKPOINT_DIR} && modal volume get {CHECKPOINTS_VOLUME} / {CHECKPOINT_DIR}"
     selected = batch_eval.select([CHECKPOINT_DIR], filters, way_out)
     rows = read_rows(RESULTS_TABLE)
     missing = [item for item in selected if force or not _has_row(item, rows, settings)]
