@@ -145,7 +145,7 @@ def settings_of_container(num_episodes: int, skip_routing: bool) -> batch_eval.S
 
 
 def read_rows(path: str) -> dict[RunKey, dict[str, Any]]:
-    """The rows of a results table by the keys of their checkpoint paths, without empty cells; none if it is missing.
+    """The rows of a results table by the keys of their checkpoint paths, None for empty cells; none if it is missing.
 
     Raises InputError where the file is no results table.
     """
@@ -158,25 +158,27 @@ def read_rows(path: str) -> dict[RunKey, dict[str, Any]]:
         reason = "no column checkpoint_path" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise InputError(f"{path} is no results table ({reason}); move it away") from None
     rows = {}
-    for checkpoint_path, (_, row) in zip(paths, table.iterrows(), strict=True):
+    table = table.astype(object).where(table.notna(), None)
+    for checkpoint_path, row in zip(paths, table.to_dict("records"), strict=True):
         try:
-            rows[RunKey.from_checkpoint(checkpoint_path)] = row.dropna().to_dict()
+            rows[RunKey.from_checkpoint(checkpoint_path)] = row
         except InputError:
             continue  # a row that somebody else keeps for a file of another layout
     return rows
 
 
 def _has_row(found: FoundCheckpoint, rows: dict[RunKey, dict], settings: batch_eval.Settings) -> bool:
-    if found.key not in rows:
+    row = rows.get(found.key, {})
+    if row.get("success_rate") is None:  # there is none, or it is cut short
         return False
     unrecorded = {"checkpoint_sha256": runs.file_digest(found.path), "has_routing_cache": True}
-    return batch_eval.vouches_for(unrecorded | rows[found.key], found, settings)  # older tables hold neither
+    return batch_eval.vouches_for(unrecorded | row, found, settings)  # older tables lack these columns
 
 
 def evaluate(path: str, digest: str, settings: batch_eval.Settings, force: bool) -> Result:
     """Evaluate one checkpoint of the volume, of the digest that it has where the job was planned.
 
-    An earlier attempt's or call's result is kept unless `force`.
+    The result of an earlier attempt or call is kept if it was made in the same worlds, unless `force`.
     """
     found = FoundCheckpoint(RunKey.from_checkpoint(path), Path(path))
     key, on_volume = found.key, f"/{Path(path).relative_to(CHECKPOINT_DIR).as_posix()}"
@@ -187,13 +189,21 @@ def evaluate(path: str, digest: str, settings: batch_eval.Settings, force: bool)
         if runs.file_digest(found.path) != digest:
             command = download_command(CHECKPOINTS_VOLUME, on_volume[1:], CHECKPOINT_DIR)
             raise InputError(f"{path} is not the file of volume {CHECKPOINTS_VOLUME}; download it anew: {command}")
-        if force or not batch_eval.is_evaluated(found, settings):
+        if force or not _is_answered(found, settings):
             batch_eval.evaluate_checkpoint(found, settings)
     except InputError as error:
         return Result(key.label, error=str(error))
     caches = [] if settings.skip_routing else sorted(key.artefacts(settings.cache_dir).glob("routing_data.*"))
     made = [runs.result_path(settings.cache_dir, key), *caches]
     return Result(key.label, tuple(path.relative_to(RESULTS_DIR).as_posix() for path in made))
+
+
+def _is_answered(found: FoundCheckpoint, settings: batch_eval.Settings) -> bool:
+    """Whether the volume holds the very result that is asked for: a trial in a few worlds must not pass for it."""
+    if not batch_eval.is_evaluated(found, settings):
+        return False
+    row = runs.load_result(runs.result_path(settings.cache_dir, found.key))
+    return all(row.get(name) == getattr(settings, name) for name in ("num_episodes", "eval_seed"))
 
 
 def merge() -> str:

@@ -133,12 +133,18 @@ def test_evaluations_are_planned_for_what_the_table_lacks(here, capsys, monkeypa
     # rows of this one: a changed checkpoint and a cache that is wanted count as missing
     row = {"checkpoint_sha256": runs.file_digest(files[seeded]), "has_routing_cache": False, "num_episodes": 3}
     row |= {"checkpoint_path": f"modal_checkpoints/{GOTO}/trial_0/seed_7/checkpoint_final.pt", "eval_seed": 0}
+    row["success_rate"] = 0.5
     pd.concat([table, pd.DataFrame([row])]).to_csv("evaluation_results.csv", index=False)
     assert planned(capsys, EVAL_PARALLEL, seed=7) == [seeded]
     assert planned(capsys, EVAL_PARALLEL, seed=7, skip_routing=True) == []
     assert EVAL_PARALLEL(seed=7, skip_routing=True) == 0  # no job, and so no account needed
     out = capsys.readouterr().out
     assert "1 checkpoints, 0 to evaluate" in out and "1 of these were made with other --num_episodes" in out
+    for name in ("success_rate", "checkpoint_sha256", "has_routing_cache"):  # a row that was cut short
+        pd.DataFrame([row | {"has_routing_cache": True}, row | {name: None}])[[*row]].to_csv(
+            "evaluation_results.csv", index=False
+        )
+        assert planned(capsys, EVAL_PARALLEL, seed=7) == [seeded], name
     with monkeypatch.context() as patch:
         patch.setattr(runs, "file_digest", lambda path: "0012345678901e34")
         pd.DataFrame([row | {"checkpoint_sha256": "0012345678901e34"}]).to_csv("evaluation_results.csv", index=False)
@@ -156,9 +162,9 @@ def test_evaluations_are_planned_for_what_the_table_lacks(here, capsys, monkeypa
     with pytest.raises(InputError, match=r"evaluation_results\.csv is no results table \(no column checkpoint_path\)"):
         EVAL_PARALLEL()
     shutil.rmtree(root)
-    with pytest.raises(InputError, match=r"there is none; download some: .* modal volume get rl-mop / modal_") as refusal:
+    with pytest.raises(InputError, match=r"there is none; download some: .* modal volume get rl-mop /") as refused:
         EVAL_PARALLEL()
-    assert "--force" not in str(refusal.value)  # it removes local folders with all that is in them
+    assert "--force" not in str(refused.value)  # it removes local folders with all that is in them
 
 
 def test_a_checkpoint_that_is_another_on_the_volume_is_not_evaluated(here):
@@ -170,6 +176,19 @@ def test_a_checkpoint_that_is_another_on_the_volume_is_not_evaluated(here):
     result = cloud_jobs.evaluate(path, digest, settings, force=False)
     assert result.error.endswith(f"modal volume put rl-mop {path} /{path.removeprefix('modal_checkpoints/')}")
     assert not Path("evaluation").exists() and result.files == ()
+
+
+def test_a_result_of_fewer_worlds_is_not_kept(here):
+    path = put(here / "modal_checkpoints", random_checkpoint()).relative_to(here).as_posix()
+    made_at = []
+    for num_episodes, force in ((2, False), (3, False), (3, False), (3, True)):
+        settings = cloud_jobs.settings_of_container(num_episodes, skip_routing=True)
+        result = cloud_jobs.evaluate(path, runs.file_digest(path), settings, force)
+        (file,) = (Path("evaluation", name) for name in result.files)
+        assert runs.load_result(file)["num_episodes"] == num_episodes
+        made_at.append(file.stat().st_mtime_ns)
+    few, more, same, forced = made_at
+    assert few < more == same < forced
 
 
 def test_no_deprecated_name_of_modal():
