@@ -39,11 +39,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job: files it made, relative to its volume, or why it failed."""
+    """What became of a job: files it made, relative to its volume, or why it failed; `is_lost`: nobody knows yet."""
 
     label: str
     files: tuple[str, ...] = ()
     error: str | None = None
+    is_lost: bool = False
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The table of a volume: as text for a terminal, and when each of its checkpoint paths was evaluated."""
+
+    text: str
+    evaluated_at: dict[str, str]
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -144,10 +153,11 @@ def settings_of_container(num_episodes: int, skip_routing: bool) -> batch_eval.S
     return batch_eval.Settings(num_episodes, skip_routing=skip_routing, cache_dir=cache_dir, teacher_dir=SCRATCH_DIR)
 
 
-def read_rows(path: str) -> dict[RunKey, dict[str, Any]]:
-    """The rows of a results table by the keys of their checkpoint paths, None for empty cells; none if it is missing.
+def read_rows(path: str) -> dict[RunKey | str, dict[str, Any]]:
+    """The rows of a results table, None for empty cells, by the keys of their checkpoint paths; none if it is missing.
 
-    Raises InputError where the file is no results table.
+    A row that somebody keeps for a file of another layout goes by its path. Raises InputError where the file is no
+    results table.
     """
     try:
         table = pd.read_csv(path, dtype={"checkpoint_sha256": str})  # some digests look like numbers
@@ -160,14 +170,18 @@ def read_rows(path: str) -> dict[RunKey, dict[str, Any]]:
     rows = {}
     table = table.astype(object).where(table.notna(), None)
     for checkpoint_path, row in zip(paths, table.to_dict("records"), strict=True):
-        try:
-            rows[RunKey.from_checkpoint(checkpoint_path)] = row
-        except InputError:
-            continue  # a row that somebody else keeps for a file of another layout
+        rows[_row_key(checkpoint_path)] = row
     return rows
 
 
-def _has_row(found: FoundCheckpoint, rows: dict[RunKey, dict], settings: batch_eval.Settings) -> bool:
+def _row_key(checkpoint_path: str) -> RunKey | str:
+    try:
+        return RunKey.from_checkpoint(checkpoint_path)
+    except InputError:
+        return checkpoint_path
+
+
+def _has_row(found: FoundCheckpoint, rows: dict[RunKey | str, dict], settings: batch_eval.Settings) -> bool:
     row = rows.get(found.key, {})
     if row.get("success_rate") is None:  # there is none, or it is cut short
         return False
@@ -206,10 +220,11 @@ def _is_answered(found: FoundCheckpoint, settings: batch_eval.Settings) -> bool:
     return all(row.get(name) == getattr(settings, name) for name in ("num_episodes", "eval_seed"))
 
 
-def merge() -> str:
-    """Write the table of every result on the volume; the table as text for a terminal."""
+def merge() -> Merged:
+    """Write the table of every result on the volume."""
     table = runs.merge_results(f"{RESULTS_DIR}/{runs.CACHE_DIR}", f"{RESULTS_DIR}/{RESULTS_TABLE}")
-    return batch_eval.format_table(table)
+    evaluated_at = dict(zip(table["checkpoint_path"], table["evaluated_at"], strict=True))
+    return Merged(batch_eval.format_table(table), evaluated_at)
 
 
 # --- afterwards -----------------------------------------------------------------------------------------------------
@@ -223,14 +238,28 @@ def download_command(volume: str, file: str, folder: str = ".") -> str:
     return shlex.join(["modal", "volume", "get", "--force", volume, f"/{file}", (Path(folder) / file).as_posix()])
 
 
+def tables_to_download(merged: Merged) -> list[str]:
+    """RESULTS_TABLE, unless the one here has rows that the merged one lacks or has older: then prints what to do."""
+    there = {_row_key(path): when for path, when in merged.evaluated_at.items()}
+    rows = read_rows(RESULTS_TABLE)
+    num_lost = sum(key not in there or (row.get("evaluated_at") or "") > there[key] for key, row in rows.items())
+    if not num_lost:
+        return [RESULTS_TABLE]
+    print(
+        f"{RESULTS_TABLE} has {num_lost} rows that the cloud's table lacks or has older: it is not to be replaced; "
+        f"to add the new ones, download them, then: python batch_eval.py --checkpoint_dir {CHECKPOINT_DIR}"
+    )
+    return []
+
+
 def report(results: Sequence[Result], volume: str, folder: str = ".", others: Sequence[str] = ()) -> int:
-    """Print how to download what was made, files `others` first, and what failed; the exit code, 1 for a failure."""
+    """Print how to download what was made, files `others` first, and what failed or may have; if so, returns 1."""
     files = [*others, *(file for result in results for file in result.files)]
     if files:
         print("download:", *(download_command(volume, file, folder) for file in files), sep="\n  ")
     failed = [result for result in results if result.error is not None]
     for result in failed:
-        print(f"failed: {result.label}: {result.error}")
+        print(f"{'unknown' if result.is_lost else 'failed'}: {result.label}: {result.error}")
     print(f"{len(results) - len(failed)} of {len(results)} jobs done")
     return 1 if failed else 0
 

@@ -2,7 +2,7 @@
 
     modal run --detach modal_app.py::main --task-ids "BabyAI-GoToObj-v0,BabyAI-UnlockPickup-v0" --trials "0,1,2"
     modal run modal_app.py::eval_parallel          what modal_checkpoints/ holds and evaluation_results.csv lacks
-    modal run modal_app.py::eval_main              the same one after another in one container
+    modal run modal_app.py::eval_main              the same, one container at a time
     python modal_app.py eval_parallel --dry-run    the jobs of any of these, without an account
 
 Checkpoints go to the volume rl-mop, results to rl-mop-eval; the commands that download them are printed at the end.
@@ -15,20 +15,23 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import modal
+import modal.exception
 
 import cloud_jobs
 from batch_eval import Filters
-from cloud_jobs import CHECKPOINT_DIR, CHECKPOINTS_VOLUME, RESULTS_DIR, RESULTS_TABLE, RESULTS_VOLUME, Job, Result
+from cloud_jobs import CHECKPOINT_DIR, CHECKPOINTS_VOLUME, RESULTS_DIR, RESULTS_VOLUME, Job, Merged, Result
 from configuration import Parser
 from errors import InputError, exit_code, run_script
 
 TRAIN_GPU = "T4"  # None: train on the CPU
 EVAL_GPU = None  # as on most people's machines, and so with the same rounding
-CPUS = 4.0
+TRAIN_CPUS, EVAL_CPUS = 4.0, 1.0
 MEMORY_MIB = 8192
-TIMEOUT_S = 24 * 60 * 60  # the longest that Modal allows; a run that needs more goes on in its next attempt
+# of one attempt; a day is the longest that Modal allows, and a run that needs more goes on in its next attempt
+TRAIN_TIMEOUT_S, EVAL_TIMEOUT_S = 24 * 60 * 60, 60 * 60
 RETRIES = modal.Retries(max_retries=3, initial_delay=10.0, backoff_coefficient=2.0)
 
 HERE = Path(__file__).resolve().parent
@@ -53,39 +56,43 @@ results = modal.Volume.from_name(RESULTS_VOLUME, create_if_missing=True)
 app = modal.App("rl-mop", image=image)
 on_machines = functools.partial(
     app.function,
-    cpu=CPUS,
     memory=MEMORY_MIB,
-    timeout=TIMEOUT_S,
     retries=RETRIES,
     volumes={f"{HOME}/{CHECKPOINT_DIR}": checkpoints, f"{HOME}/{RESULTS_DIR}": results},
 )
+on_small_machines = functools.partial(on_machines, cpu=EVAL_CPUS, timeout=EVAL_TIMEOUT_S)
+# What Modal's client raises where it cannot ask how a call is doing: that says nothing about the call.
+NO_ANSWER = (
+    modal.exception.ConnectionError, modal.exception.ServiceError, modal.exception.InternalError,
+    modal.exception.AuthError, modal.exception.ClientClosed,
+)  # fmt: skip
 
 
 # --- in containers --------------------------------------------------------------------------------------------------
 
 
-@on_machines(gpu=TRAIN_GPU, single_use_containers=True)
+@on_machines(gpu=TRAIN_GPU, cpu=TRAIN_CPUS, timeout=TRAIN_TIMEOUT_S, single_use_containers=True)
 def train(config: dict, given: list[str]) -> Result:
     checkpoints.reload()
     return cloud_jobs.train(config, given, on_save=checkpoints.commit)
 
 
-@on_machines(gpu=EVAL_GPU)
+@on_small_machines(gpu=EVAL_GPU)
 def evaluate(*arguments) -> Result:
     return _evaluate(*arguments)
 
 
-@on_machines(gpu=EVAL_GPU)
-def evaluate_all(jobs: list[Job]) -> list[Result]:
-    return [_outcome(job, functools.partial(_evaluate, *job.arguments)) for job in jobs]
+@on_small_machines(gpu=EVAL_GPU, max_containers=1)
+def evaluate_in_turn(*arguments) -> Result:
+    return _evaluate(*arguments)
 
 
-@on_machines()
-def merge() -> str:
+@on_small_machines()
+def merge() -> Merged:
     results.reload()
-    table = cloud_jobs.merge()
+    merged = cloud_jobs.merge()
     results.commit()
-    return table
+    return merged
 
 
 def _evaluate(*arguments) -> Result:
@@ -94,14 +101,6 @@ def _evaluate(*arguments) -> Result:
     result = cloud_jobs.evaluate(*arguments)
     results.commit()
     return result
-
-
-def _outcome(job: Job, get: Callable[[], Result]) -> Result:
-    """What a job returns, or the exception that ended it."""
-    try:
-        return get()
-    except Exception as error:
-        return Result(job.label, error=" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 # --- entry points ---------------------------------------------------------------------------------------------------
@@ -169,10 +168,10 @@ def eval_main(
     skip_routing: bool = False,
     dry_run: bool = False,
 ) -> int:
-    """Evaluate every checkpoint that has no result, one after another in one container, then merge all results."""
+    """Evaluate every checkpoint that has no result, in one container at a time, then merge all results."""
     filters = Filters(task, trial, seed, update, final_only)
     jobs = cloud_jobs.plan_evaluations(filters, num_episodes, force, skip_routing)
-    return show(jobs, "one container") if dry_run else finish(evaluate_all.remote(jobs) if jobs else [])
+    return show(jobs, "one container for all") if dry_run else finish(run_apart(evaluate_in_turn, jobs))
 
 
 def show(jobs: list[Job], where: str) -> int:
@@ -183,17 +182,43 @@ def show(jobs: list[Job], where: str) -> int:
 
 def run_apart(function: modal.Function, jobs: list[Job]) -> list[Result]:
     """Start all jobs, then wait for each. They are calls of their own, which go on without this process if detached."""
-    calls = [(job, function.spawn(*job.arguments)) for job in jobs]
-    print(*(f"started {job.label} ({call.object_id})" for job, call in calls), sep="\n")
-    return [_outcome(job, call.get) for job, call in calls]
+    calls: list[modal.FunctionCall | Result] = []
+    for job in jobs:
+        call = outcome(job.label, functools.partial(function.spawn, *job.arguments))
+        if not isinstance(call, Result):
+            print(f"started {job.label} ({call.object_id})", flush=True)
+        calls.append(call)
+    return [
+        call if isinstance(call, Result) else outcome(job.label, call.get, call.object_id)
+        for job, call in zip(jobs, calls, strict=True)
+    ]
 
 
 def finish(outcomes: list[Result]) -> int:
     """Merge what there is, and report."""
-    is_new = any(outcome.files for outcome in outcomes)
-    if is_new:
-        print(merge.remote())
-    return cloud_jobs.report(outcomes, RESULTS_VOLUME, others=[RESULTS_TABLE] if is_new else [])
+    is_new = any(result.files for result in outcomes)
+    tables = outcome("merging the results", merge_and_show) if is_new else []
+    if isinstance(tables, Result):
+        outcomes, tables = [*outcomes, tables], []
+    return cloud_jobs.report(outcomes, RESULTS_VOLUME, others=tables)
+
+
+def merge_and_show() -> list[str]:
+    """Print the merged table; the files of the volume that are to be downloaded besides those of the jobs."""
+    merged = merge.remote()
+    print(merged.text)
+    return cloud_jobs.tables_to_download(merged)
+
+
+def outcome(label: str, ask: Callable[[], Any], call_id: str | None = None) -> Any:
+    """What Modal answers, or, as the job's result, why it does not; `call_id` is that of a call which has begun."""
+    try:
+        return ask()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if call_id is None or not isinstance(error, NO_ANSWER):
+            return Result(label, error=reason)
+        return Result(label, error=f"{reason}; call {call_id} may still be running: see `modal app list`", is_lost=True)
 
 
 # --- without an account ---------------------------------------------------------------------------------------------

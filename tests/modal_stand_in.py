@@ -104,6 +104,7 @@ class StandIn(api_grpc.ModalClientBase):
         self.folder, self.processes, self.address = folder, processes, ""
         self.numbers = itertools.count(1)
         self.free = asyncio.Semaphore(CONTAINERS_AT_A_TIME)
+        self.limits: dict[str, asyncio.Semaphore] = {}  # of each function
         self.environments: dict[str, str] = {}  # of each app
         self.stopped: dict[str, asyncio.Event] = {}  # of each app
         self.functions: dict[str, tuple[str, api_pb2.Function]] = {}  # environment and definition
@@ -259,7 +260,8 @@ class StandIn(api_grpc.ModalClientBase):
         environment, function = self.functions[function_id]
         self.record(environment, "call", function=function.function_name, call=call_id)
         arguments = deserialize_data_format(item.input.args, item.input.data_format or api_pb2.DATA_FORMAT_PICKLE, None)
-        async with self.free:
+        limit = asyncio.Semaphore(function.concurrency_limit or CONTAINERS_AT_A_TIME)
+        async with self.limits.setdefault(function_id, limit), self.free:
             for attempt in range(1 + function.retry_policy.retries):
                 is_done, value, trace = await self.attempt(environment, function, pickle.dumps(arguments), attempt)
                 if is_done:

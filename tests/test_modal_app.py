@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -191,6 +192,72 @@ def test_a_result_of_fewer_worlds_is_not_kept(here):
     assert few < more == same < forced
 
 
+def test_whatever_fails_is_reported(here, capsys, monkeypatch):
+    printed = []
+
+    class Call:
+        def __init__(self, answer):
+            self.answer, self.object_id = answer, f"fc-{len(printed)}"
+
+        def get(self):
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            return self.answer
+
+    def spawn(answer, may_start=True):
+        printed.append(capsys.readouterr().out)
+        if not may_start:
+            raise modal.exception.ResourceExhaustedError("too many")
+        return Call(answer)
+
+    done = cloud_jobs.Result("done", ("some/result.json",))
+    failing = [(RuntimeError("out of\nmemory"),), (modal.exception.ConnectionError("gone"),), (None, False)]
+    names = ("done", "broken", "away", "refused")
+    jobs = [cloud_jobs.Job(name, words) for name, words in zip(names, [(done,), *failing], strict=True)]
+    outcomes = modal_app.run_apart(SimpleNamespace(spawn=spawn), jobs)
+    assert printed == ["", "started done (fc-1)\n", "started broken (fc-2)\n", "started away (fc-3)\n"]
+
+    def out_of_space():
+        raise OSError("no space")
+
+    monkeypatch.setattr(modal_app, "merge", SimpleNamespace(remote=out_of_space))
+    assert modal_app.finish(outcomes) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "download:",
+        "  modal volume get --force rl-mop-eval /some/result.json some/result.json",
+        "failed: broken: RuntimeError: out of memory",
+        "unknown: away: ConnectionError: gone; call fc-3 may still be running: see `modal app list`",
+        "failed: refused: ResourceExhaustedError: too many",
+        "failed: merging the results: OSError: no space",
+        "1 of 5 jobs done",
+    ]
+    assert modal_app.finish([]) == 0  # nothing to merge
+
+
+def test_a_table_with_other_rows_is_not_replaced(here, capsys, monkeypatch):
+    path = f"modal_checkpoints/{GOTO}/trial_0/checkpoint_final.pt"
+    monkeypatch.setattr(
+        modal_app, "merge", SimpleNamespace(remote=lambda: cloud_jobs.Merged("the table", {path: "2025-01-02"}))
+    )
+    rows, stays = pd.DataFrame({"checkpoint_path": [path], "evaluated_at": ["2025-01-01"]}), "it is not to be replaced"
+    other = path.replace("trial_0", "trial_1").replace("modal_", "")
+    for changes, num_lost in (
+        ({}, 0),
+        ({"checkpoint_path": [f"elsewhere/{path}"]}, 0),
+        ({"evaluated_at": [None]}, 0),
+        ({"evaluated_at": ["2025-01-03"]}, 1),
+        ({"checkpoint_path": [other]}, 1),
+        ({"checkpoint_path": ["somebodys.pt"]}, 1),
+    ):
+        rows.assign(**changes).to_csv("evaluation_results.csv", index=False)
+        assert modal_app.finish([cloud_jobs.Result("some job", ("some/result.json",))]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith("the table\n") and ("get --force rl-mop-eval /evaluation_results.csv" in out) != num_lost
+        assert (f"has {num_lost} rows that" in out) == (stays in out) == bool(num_lost), changes
+    Path("evaluation_results.csv").unlink()
+    assert modal_app.merge_and_show() == ["evaluation_results.csv"]
+
+
 def test_no_deprecated_name_of_modal():
     code = "import modal_app"
     flags = ["-W", "error::UserWarning", "-W", "error::DeprecationWarning:modal_app"]
@@ -370,10 +437,12 @@ def test_trainings(cloud, tiny_run):
 
     # the machine and the image that the jobs asked for
     functions = {event["name"]: event for event in of(events, "function")}
-    assert set(functions) == {"train", "evaluate", "evaluate_all", "merge"}
-    train = functions["train"]
-    assert (train["gpu"], train["milli_cpu"]) == (modal_app.TRAIN_GPU, 1000 * modal_app.CPUS)
-    assert (train["timeout_s"], train["retries"]) == (modal_app.TIMEOUT_S, modal_app.RETRIES.max_retries)
+    assert set(functions) == {"train", "evaluate", "evaluate_in_turn", "merge"}
+    train = functions.pop("train")
+    assert (train["gpu"], train["milli_cpu"]) == (modal_app.TRAIN_GPU, 1000 * modal_app.TRAIN_CPUS)
+    assert (train["timeout_s"], train["retries"]) == (modal_app.TRAIN_TIMEOUT_S, modal_app.RETRIES.max_retries)
+    for small in functions.values():
+        assert (small["milli_cpu"], small["timeout_s"]) == (1000 * modal_app.EVAL_CPUS, modal_app.EVAL_TIMEOUT_S)
     assert train["mounts"] == ["/root/modal_checkpoints", "/root/evaluation"]
     check_image(events, train["image"])
 
@@ -524,8 +593,8 @@ def test_evaluations_one_after_another(cloud):
     code, output, events = cloud.run("eval_main", *words)
     assert code == 1 and "4 checkpoints, 4 to evaluate" in output and "3 of 4 jobs done" in output, output
     assert re.findall(r"failed: (.*?):", output) == [f"{GOTO} trial 0"]
-    assert [event["function"] for event in of(events, "start")] == ["evaluate_all", "merge"]
-    assert len(of(events, "commit", "evaluate_all")) == 4  # one by one: what is done is safe
+    assert [event["function"] for event in of(events, "start")] == ["evaluate_in_turn"] * 4 + ["merge"]
+    assert num_overlaps(events, "evaluate_in_turn") == 0
     names = ("trial_0/seed_7", "trial_0/update_5", "trial_1")
     results = [f"evaluation_cache/{GOTO}/{name}/result.json" for name in names]
     assert sorted(cloud.download(output)) == [*results, "evaluation_results.csv"]
