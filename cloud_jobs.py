@@ -27,6 +27,7 @@ RESULTS_TABLE = "evaluation_results.csv"
 SCRATCH_DIR = "scratch"  # of a container: what is not worth keeping
 POLICIES = {"train_mop.py": "mop", "train.py": "gru"}
 OWN_FLAGS = {"task_id", "trial", "seed", "checkpoint_dir", "resume", "overwrite"}  # of every cloud training
+CONTAINER_DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,31 @@ def _parse_extra_args(script: str, extra_args: str) -> tuple[dict[str, Any], set
             f"--extra-args: {taken[0]} is not free in the cloud: --task-ids, --trials and --seeds name the runs, and a "
             "run goes on where it stopped; to train it anew, remove it with `modal volume rm -r` or take another trial"
         )
+    _check_for_container(config)
     return config, given
+
+
+def _check_for_container(config: dict[str, Any]) -> None:
+    """Raises InputError where a setting needs what this machine has and a container has not."""
+    encoder, device = config["lang_encoder"], config["device"]
+    if config["wandb_project"] is not None:
+        raise InputError(
+            "--extra-args: wandb_project cannot be used in the cloud, where neither wandb nor your key is; leave it "
+            "out: training_log.csv holds the same"
+        )
+    if encoder not in ("auto", "vocab"):
+        from mission_encoder import is_folder  # here: it takes seconds to load torch
+
+        if is_folder(encoder):
+            raise InputError(
+                f"--extra-args: lang_encoder {encoder!r} is a folder of this machine; in the cloud, take auto, vocab "
+                "or a model's id on Hugging Face"
+            )
+    if device not in CONTAINER_DEVICES:
+        raise InputError(
+            f"--extra-args: device must be {' or '.join(CONTAINER_DEVICES)} in the cloud, not {device!r}; leave it out "
+            "to use what there is"
+        )
 
 
 def _parse_list(flag: str, value: str, parse: Callable[[str], Any]) -> list:

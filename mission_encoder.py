@@ -159,16 +159,23 @@ class _ClsVector:
         return output.last_hidden_state[0, 0].clone()  # a copy, or the table's row would hold on to the whole output
 
 
+def is_folder(where: str) -> bool:
+    """Whether `where` is a folder of this machine, not an id.
+
+    An existing directory is one, and so is what starts with `.`, `/` or `~` or has more than one slash.
+    """
+    return Path(where).expanduser().is_dir() or where.startswith((".", "/", "~")) or where.count("/") > 1
+
+
 def find_model_folder(where: str) -> Path:
     """The folder on this machine that holds the model `where` (folder or id), downloaded if need be.
 
-    An existing directory is a folder, and so is what starts with `.`, `/` or `~` or has more than one slash; the rest
-    are ids. An id is sought on this machine, then on the hub, after a probe that takes PROBE_TIMEOUT_S at most.
+    An id is sought on this machine, then on the hub, after a probe that takes PROBE_TIMEOUT_S at most.
 
     Raises: InputError.
     """
-    folder = Path(where).expanduser()
-    if folder.is_dir() or where.startswith((".", "/", "~")) or where.count("/") > 1:
+    if is_folder(where):
+        folder = Path(where).expanduser()
         lack = _lack(folder)
         if lack:
             raise InputError(f"mission encoder folder {where!r} {lack}; {WAY_OUT}")

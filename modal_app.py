@@ -14,6 +14,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -238,11 +239,25 @@ def parser(name: str) -> Parser:
 
 def show_jobs() -> int:
     """`python modal_app.py [ENTRY POINT] --dry-run ...`: print its jobs."""
-    name = next((word for word in sys.argv[1:] if word in ENTRY_POINTS), "main")
-    flags = vars(parser(name).parse_args([word for word in sys.argv[1:] if word != name]))
+    words = sys.argv[1:]
+    if "--extra-args" in words[:-1]:  # argparse, unlike `modal run`, would take a value such as --residual for a flag
+        place = words.index("--extra-args")
+        words[place : place + 2] = ["=".join(words[place : place + 2])]
+    name = entry_point_of(words)
+    flags = vars(parser(name).parse_args([word for word in words if word != name]))
     if not flags["dry_run"]:
         raise InputError(f"add --dry-run to see the jobs; to start them: modal run modal_app.py::{name} ...")
     return ENTRY_POINTS[name](**flags)
+
+
+def entry_point_of(words: list[str]) -> str:
+    """The entry point that a command line names; main if none. Raises InputError where it names another."""
+    for before, word in pairwise(["--dry-run", *words]):
+        if word in ENTRY_POINTS:
+            return word
+        if before == "--dry-run" and not word.startswith("-"):
+            raise InputError(f"unknown entry point {word!r}; it must be {', '.join(ENTRY_POINTS)}")
+    return "main"
 
 
 if __name__ == "__main__":

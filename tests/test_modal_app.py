@@ -103,6 +103,10 @@ def test_trainings_are_planned_for_every_task_trial_and_seed(capsys):
         ({"extra_args": "--lr '1e-4"}, "--extra-args: No closing quotation"),
         ({"extra_args": "--overwrite"}, "--extra-args: overwrite is not free in the cloud"),
         ({"extra_args": "--trial 3"}, "--extra-args: trial is not free in the cloud"),
+        ({"extra_args": "--wandb_project mine"}, "wandb_project cannot be used in the cloud"),
+        ({"extra_args": "--lang_encoder ./model"}, "lang_encoder './model' is a folder of this machine"),
+        ({"extra_args": f"--lang_encoder '{REPOSITORY}'"}, "in the cloud, take auto, vocab or a model's id"),
+        ({"extra_args": "--device mps"}, "device must be auto or cpu or cuda in the cloud, not 'mps'; leave it out"),
     ],
 )
 def test_a_wrong_training_is_refused(flags, message):
@@ -280,6 +284,8 @@ def test_dry_runs_without_an_account(here, capsys):
         ("--dry-run", "--task-ids", f"{GOTO},{UNLOCK}", "--trials", "0,1"): 4,
         ("eval_parallel", "--dry-run", "--task", UNLOCK): 1,
         ("eval_parallel", "--dry-run", "--no-force"): 5,
+        ("--dry-run", "--task-ids", GOTO, "--extra-args", "--residual"): 1,
+        ("main", "--extra-args", "--residual --lr 1e-3", "--task-ids", GOTO, "--dry-run"): 1,
     }
     for words, num_jobs in calls.items():
         capsys.readouterr()
@@ -290,6 +296,9 @@ def test_dry_runs_without_an_account(here, capsys):
     for words, message in {
         ("--task-ids", GOTO): "add --dry-run to see the jobs; to start them: modal run modal_app.py::main ...",
         ("--dry-run",): "the following arguments are required: --task-ids",
+        ("eval_paralel", "--dry-run"): "unknown entry point 'eval_paralel'; it must be main, eval_parallel, eval_main",
+        ("--dry-run", "evals", "--trial", "0"): "unknown entry point 'evals'",
+        ("--dry-run", "--task-ids", GOTO, "--extra-args"): "argument --extra-args: expected one argument",
         ("eval_main", "--dry-run", "--trial", "x"): "argument --trial: invalid int value: 'x'",
     }.items():
         assert in_process(modal_app.show_jobs, *words) == 2 and message in the_error_line(capsys.readouterr().err)
