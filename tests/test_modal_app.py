@@ -24,6 +24,7 @@ import mission_encoder
 import runs
 from batch_eval import Settings
 from errors import InputError
+from imitation import ImitationRun
 from runs import RunKey
 
 PIN = re.search(r"^modal==(.*)$", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE)[1]
@@ -260,6 +261,32 @@ def test_a_table_with_other_rows_is_not_replaced(here, capsys, monkeypatch):
         assert (f"has {num_lost} rows that" in out) == (stays in out) == bool(num_lost), changes
     Path("evaluation_results.csv").unlink()
     assert modal_app.merge_and_show() == ["evaluation_results.csv"]
+
+
+def test_a_pre_empted_training_is_saved_and_goes_on(here, tiny_run):
+    (job,) = cloud_jobs.plan_trainings("train_mop.py", TINY_TASK, "0", "", EXTRA_ARGS)
+    folder = here / "modal_checkpoints" / TINY_TASK / "trial_0"
+    saved = []
+
+    def on_save():
+        saved.append(below(folder))
+
+    step_update = ImitationRun.step_update
+
+    def step_and_pre_empt(run):
+        if run.update == 2:  # Modal's first signal comes in the middle of an update
+            os.kill(os.getpid(), signal.SIGINT)
+        return step_update(run)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ImitationRun, "step_update", step_and_pre_empt)
+        cloud_jobs.train(*job.arguments, on_save)
+    assert len(saved) == 2 and saved[-1] == {"training_log.csv", "training_state.pt", "checkpoint_3.pt"}
+    assert runs.load_training_state(folder / "training_state.pt")["update"] == 3
+    result = cloud_jobs.train(*job.arguments, on_save)  # the next attempt
+    assert {Path(file).name for file in result.files} == RUN_FILES | {"checkpoint_3.pt"}
+    final = f"{TINY_TASK}/trial_0/checkpoint_final.pt"
+    assert_same_weights(folder / "checkpoint_final.pt", tiny_run / "checkpoints" / final)
 
 
 def test_no_deprecated_name_of_modal():
