@@ -6,7 +6,8 @@
     python modal_app.py eval_parallel --dry-run    the jobs of any of these, without an account
 
 Checkpoints go to the volume rl-mop, results to rl-mop-eval; the commands that download them are printed at the end.
-Exit code 0: every job is done; 1: some failed (they are listed, the others' files stand); 2: nothing was started.
+Exit code 0: every job is done; 1: some failed, or nobody knows (they are listed, the others' files stand); 2: nothing
+was started.
 """
 
 import argparse

@@ -8,6 +8,10 @@ containers/<id>, which plays /root. Volumes are folders FOLDER/<environment>/vol
 them at its mounts as they were when it started; others see what it writes there after a commit, and it sees what others
 have committed after a reload, no sooner. Calls are retried as often as the function says, without a delay.
 
+Not imitated: that Modal also commits volumes by itself, every few seconds and at the end of a container; that it takes
+one container for several calls; time limits; pre-emption, with a signal and time to save; that an app which is not
+detached ends with its client.
+
 FOLDER/<environment>/calls.jsonl records what was asked for, in order. FOLDER/<environment>/kill.json, such as
 {"train": {"commit": 2, "times": 1}}, has the first container of `train` killed when it asks for its second commit.
 """
