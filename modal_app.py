@@ -21,6 +21,7 @@ from typing import Any
 
 import modal
 import modal.exception
+from grpclib.exceptions import StreamTerminatedError
 
 import cloud_jobs
 from batch_eval import Filters
@@ -66,7 +67,7 @@ on_small_machines = functools.partial(on_machines, cpu=EVAL_CPUS, timeout=EVAL_T
 # What Modal's client raises where it cannot ask how a call is doing: that says nothing about the call.
 NO_ANSWER = (
     modal.exception.ConnectionError, modal.exception.ServiceError, modal.exception.InternalError,
-    modal.exception.AuthError, modal.exception.ClientClosed,
+    modal.exception.AuthError, modal.exception.ClientClosed, StreamTerminatedError,
 )  # fmt: skip
 
 

@@ -216,11 +216,13 @@ def test_whatever_fails_is_reported(here, capsys, monkeypatch):
         return Call(answer)
 
     done = cloud_jobs.Result("done", ("some/result.json",))
-    failing = [(RuntimeError("out of\nmemory"),), (modal.exception.ConnectionError("gone"),), (None, False)]
-    names = ("done", "broken", "away", "refused")
+    away = [(modal.exception.ConnectionError("gone"),), (modal_app.StreamTerminatedError("cut"),)]
+    failing = [(RuntimeError("out of\nmemory"),), *away, (None, False)]
+    names = ("done", "broken", "away", "cut off", "refused")
     jobs = [cloud_jobs.Job(name, words) for name, words in zip(names, [(done,), *failing], strict=True)]
     outcomes = modal_app.run_apart(SimpleNamespace(spawn=spawn), jobs)
-    assert printed == ["", "started done (fc-1)\n", "started broken (fc-2)\n", "started away (fc-3)\n"]
+    started = [f"started {name} (fc-{number})\n" for number, name in enumerate(names[:-1], 1)]
+    assert printed == ["", *started]  # each as soon as it is
 
     def out_of_space():
         raise OSError("no space")
@@ -232,9 +234,10 @@ def test_whatever_fails_is_reported(here, capsys, monkeypatch):
         "  modal volume get --force rl-mop-eval /some/result.json some/result.json",
         "failed: broken: RuntimeError: out of memory",
         "unknown: away: ConnectionError: gone; call fc-3 may still be running: see `modal app list`",
+        "unknown: cut off: StreamTerminatedError: cut; call fc-4 may still be running: see `modal app list`",
         "failed: refused: ResourceExhaustedError: too many",
         "failed: merging the results: OSError: no space",
-        "1 of 5 jobs done",
+        "1 of 6 jobs done",
     ]
     assert modal_app.finish([]) == 0  # nothing to merge
 
