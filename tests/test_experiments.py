@@ -158,12 +158,13 @@ def test_markdown_by_hand():
             rows | {"policy": "gru", "setting": "y", "success_rate": 0.5, "success_low": 0.4, "success_high": 0.6},
         ]
     )
+    table.loc[1, ["seconds", "mean_lpc"]], table.loc[2, "path_ratio"] = [150, 20], float("nan")
     assert experiments.markdown(table).splitlines()[2:] == [
-        "| A | x | 2 | 1.5 | 95.0 (90.0 to 100.0) | 1.50 | 0.250 | 10 |",
-        "| A | y | 1 | 1.5 | 50.0 (40.0 to 60.0) | 1.50 | 0.250 | 10 |",
+        "| A | x | 2 | 2.0 | 95.0 (90.0 to 100.0) | 1.50 | 0.250 | 15 (10 to 20) |",
+        "| A | y | 1 | 1.5 | 50.0 (40.0 to 60.0) | – | 0.250 | 10 |",
     ]
     assert experiments.markdown_of_tasks(table).splitlines()[2:] == [
-        "| A | 2,000 | 2 | 95.0 (90.0 to 100.0) | 1.50 | 10 | 2 | 50.0 (40.0 to 60.0) | 1.50 |",
+        "| A | 2,000 | 2 | 95.0 (90.0 to 100.0) | 1.50 | 15 (10 to 20) | 2 | 50.0 (40.0 to 60.0) | – |",
     ]
     alone = experiments.markdown_of_tasks(table[table["policy"] == "gru"])
-    assert alone.splitlines()[2:] == ["| A | 2,000 | 0 |  |  |  |  | 50.0 (40.0 to 60.0) | 1.50 |"]
+    assert alone.splitlines()[2:] == ["| A | 2,000 | 0 |  |  |  |  | 50.0 (40.0 to 60.0) | – |"]
