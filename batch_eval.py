@@ -313,7 +313,7 @@ def parser() -> Parser:
     """The command line of this script."""
     parser = Parser(description=__doc__)
     parser.add_argument("--checkpoint_dir", help=f"tree of checkpoints (default: {' and '.join(runs.DEFAULT_ROOTS)})")
-    parser.add_argument("--results_path", default="evaluation_results.csv", help="the table (default: %(default)s)")
+    parser.add_argument("--results_path", default=runs.RESULTS_TABLE, help="the table (default: %(default)s)")
     parser.add_argument("--cache_dir", default=Settings.cache_dir, help="results and caches (default: %(default)s)")
     parser.add_argument("--num_episodes", default=Settings.num_episodes, help="one per world (default: %(default)s)")
     parser.add_argument("--num_envs", default=Settings.num_envs, help="episodes side by side (default: %(default)s)")

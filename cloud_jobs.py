@@ -18,12 +18,11 @@ import batch_eval
 import runs
 from configuration import MAX_INTEGER, integer, parse_config
 from errors import InputError
-from runs import FoundCheckpoint, RunKey
+from runs import RESULTS_TABLE, FoundCheckpoint, RunKey
 
 CHECKPOINTS_VOLUME, RESULTS_VOLUME = "rl-mop", "rl-mop-eval"
 CHECKPOINT_DIR = "modal_checkpoints"
 RESULTS_DIR = "evaluation"  # of a container
-RESULTS_TABLE = "evaluation_results.csv"
 SCRATCH_DIR = "scratch"  # of a container: what is not worth keeping
 POLICIES = {"train_mop.py": "mop", "train.py": "gru"}
 OWN_FLAGS = {"task_id", "trial", "seed", "checkpoint_dir", "resume", "overwrite"}  # of every cloud training

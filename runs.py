@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 DEFAULT_ROOTS = ("checkpoints", "modal_checkpoints")
 CACHE_DIR = "evaluation_cache"
 PLOTS_DIR = "plots"
+RESULTS_TABLE = "evaluation_results.csv"
 
 # --- run key <-> path -----------------------------------------------------------------------------------------------
 

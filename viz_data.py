@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 # Minigrid, pandas and torch are imported by the functions that need them: a page opens seconds sooner.
 
 CHECKPOINT_DIRS = (*runs.DEFAULT_ROOTS, "results/zoo")
-RESULTS_PATHS = ("evaluation_results.csv", "results/tasks.csv", "results/alpha.csv")
+RESULTS_PATHS = (runs.RESULTS_TABLE, "results/tasks.csv", "results/alpha.csv")
 
 # --- the command line of an app -------------------------------------------------------------------------------------
 
