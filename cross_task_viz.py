@@ -8,22 +8,21 @@ app = marimo.App(width="full", app_title="Runs beside each other")
 with app.setup:
     import marimo as mo
 
-    import viz_data
-    import viz_parts
-    from errors import InputError, run_script
+    from mop.base.errors import InputError, run_script
+    from mop.pages import comparison, flags, parts, runs
 
 
 @app.function
 def parser():
     """The command line of this app."""
-    added = viz_data.parser(
+    added = flags.parser(
         "Runs beside each other: results, success against cost, routing. `marimo run cross_task_viz.py` opens the app "
         "(flags go behind a --); as a script, it saves its figures to plots/ and prints their paths."
     )
     added.add_argument(
         "--results_path",
         nargs="+",
-        default=viz_data.RESULTS_PATHS,
+        default=flags.RESULTS_PATHS,
         metavar="CSV",
         help="tables beside the cached results",
     )
@@ -33,7 +32,7 @@ def parser():
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: viz_data.save_comparison(parser()))
+        run_script(lambda: comparison.save_comparison(parser()))
     mo.md("# Runs beside each other")
     return
 
@@ -41,11 +40,11 @@ def _():
 @app.cell
 def _():
     try:
-        args = viz_data.parse(parser())
-        results, unreadable = viz_data.load_table(args.cache_dir, args.results_path)
+        args = flags.parse(parser())
+        results, unreadable = comparison.load_table(args.cache_dir, args.results_path)
     except InputError as error:
-        mo.stop(True, viz_parts.problem(error))
-    mo.vstack([viz_parts.problem(message, "warn") for message in unreadable])
+        mo.stop(True, parts.problem(error))
+    mo.vstack([parts.problem(message, "warn") for message in unreadable])
     return args, results
 
 
@@ -66,10 +65,10 @@ def _(results):
 
 @app.cell
 def _(results):
-    color_dropdown = mo.ui.dropdown(list(viz_data.COLORS), "task", label="Colour by", allow_select_none=False)
-    policies = [name for name, policy in viz_data.POLICIES.items() if policy in set(results["policy"])]
+    color_dropdown = mo.ui.dropdown(list(comparison.COLORS), "task", label="Colour by", allow_select_none=False)
+    policies = [name for name, policy in comparison.POLICIES.items() if policy in set(results["policy"])]
     policy_dropdown = mo.ui.dropdown(
-        {"all": None} | {name: viz_data.POLICIES[name] for name in policies},
+        {"all": None} | {name: comparison.POLICIES[name] for name in policies},
         "all",
         label="Policy",
         allow_select_none=False,
@@ -81,11 +80,11 @@ def _(results):
 @app.cell
 def _(color_dropdown, policy_dropdown, results):
     try:
-        fig_tradeoff = viz_data.plot_tradeoff(results, color_dropdown.value, policy_dropdown.value)
+        fig_tradeoff = comparison.plot_tradeoff(results, color_dropdown.value, policy_dropdown.value)
     except InputError as error:
-        mo.stop(True, viz_parts.problem(error))
+        mo.stop(True, parts.problem(error))
     tradeoff_name = f"success_against_lpc_by_{color_dropdown.value}"
-    viz_parts.show_figure(fig_tradeoff)
+    parts.show_figure(fig_tradeoff)
     return fig_tradeoff, tradeoff_name
 
 
@@ -99,18 +98,18 @@ def _(tradeoff_name):
 @app.cell
 def _(args, fig_tradeoff, save_tradeoff, tradeoff_name):
     mo.stop(not save_tradeoff.value)
-    viz_parts.save_figure(fig_tradeoff, args.plots_dir, tradeoff_name)
+    parts.save_figure(fig_tradeoff, args.plots_dir, tradeoff_name)
     return
 
 
 @app.cell
 def _(args):
     try:
-        cached_runs = viz_data.find_cached_runs(args.checkpoint_dir, args.cache_dir)
+        cached_runs = runs.find_cached_runs(args.checkpoint_dir, args.cache_dir)
     except InputError as error:
-        mo.stop(True, viz_parts.problem(error))
+        mo.stop(True, parts.problem(error))
     runs_choice = mo.ui.multiselect(
-        cached_runs, list(cached_runs)[: viz_data.NUM_COMPARED], label="Runs", full_width=True
+        cached_runs, list(cached_runs)[: comparison.NUM_COMPARED], label="Runs", full_width=True
     )
     mo.vstack([mo.md("## Routing side by side"), runs_choice])
     return (runs_choice,)
@@ -119,11 +118,11 @@ def _(args):
 @app.cell
 def _(runs_choice):
     try:
-        fig_heatmap = viz_data.plot_comparison(runs_choice.value)
+        fig_heatmap = comparison.plot_comparison(runs_choice.value)
     except InputError as error:
-        mo.stop(True, viz_parts.problem(error))
+        mo.stop(True, parts.problem(error))
     heatmap_name = "routing_side_by_side"
-    viz_parts.show_figure(fig_heatmap)
+    parts.show_figure(fig_heatmap)
     return fig_heatmap, heatmap_name
 
 
@@ -137,7 +136,7 @@ def _(heatmap_name):
 @app.cell
 def _(args, fig_heatmap, heatmap_name, save_heatmap):
     mo.stop(not save_heatmap.value)
-    viz_parts.save_figure(fig_heatmap, args.plots_dir, heatmap_name)
+    parts.save_figure(fig_heatmap, args.plots_dir, heatmap_name)
     return
 
 

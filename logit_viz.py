@@ -8,16 +8,15 @@ app = marimo.App(width="full", app_title="Actions of a policy")
 with app.setup:
     import marimo as mo
 
-    import viz_data
-    import viz_parts
-    from errors import InputError, run_script
+    from mop.base.errors import InputError, run_script
+    from mop.pages import figures, flags, parts, runs
     from plotting_utils import plot_action_frequency
 
 
 @app.function
 def parser():
     """The command line of this app."""
-    return viz_data.run_parser(
+    return flags.run_parser(
         "Which actions a policy chooses, and where it is uncertain. `marimo run logit_viz.py` opens the app "
         "(flags go behind a --); as a script, it saves its figures to plots/<run key>/ and prints their paths."
     )
@@ -27,15 +26,15 @@ def parser():
 def plot_view(data, tab: str, group_by: str):
     """The name and the figure of a tab. Raises InputError where the data does not support it."""
     if tab == "Action entropy":
-        return "action_entropy_heatmap", viz_data.plot_entropy(data)
+        return "action_entropy_heatmap", figures.plot_entropy(data)
     group_by = group_by if tab == "By phase" else "overall"
-    return viz_data.grouped_name("action_frequency", group_by), plot_action_frequency(data, group_by)
+    return figures.grouped_name("action_frequency", group_by), plot_action_frequency(data, group_by)
 
 
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: viz_data.save_figures_of_run(parser(), viz_data.action_figures))
+        run_script(lambda: figures.save_figures_of_run(parser(), figures.action_figures))
     mo.md("# What a policy does, and how sure it is")
     return
 
@@ -43,17 +42,17 @@ def _():
 @app.cell
 def _():
     try:
-        args = viz_data.parse(parser())
-        found_runs = viz_data.find_runs(args.checkpoint_dir, args.cache_dir)
-        first_run = viz_data.choose_run(found_runs, args)
+        args = flags.parse(parser())
+        found_runs = runs.find_runs(args.checkpoint_dir, args.cache_dir)
+        first_run = runs.choose_run(found_runs, args)
     except InputError as error:
-        mo.stop(True, viz_parts.problem(error))
+        mo.stop(True, parts.problem(error))
     return args, first_run, found_runs
 
 
 @app.cell
 def _(args, first_run, found_runs):
-    checkpoint_dropdown, use_cache_toggle, num_episodes_slider, num_envs_slider = viz_parts.run_controls(
+    checkpoint_dropdown, use_cache_toggle, num_episodes_slider, num_envs_slider = parts.run_controls(
         found_runs, first_run, args
     )
     return checkpoint_dropdown, num_envs_slider, num_episodes_slider, use_cache_toggle
@@ -62,19 +61,19 @@ def _(args, first_run, found_runs):
 @app.cell
 def _(checkpoint_dropdown, found_runs, num_envs_slider, num_episodes_slider, use_cache_toggle):
     run = found_runs[checkpoint_dropdown.value]
-    viz_parts.controls_row(run, checkpoint_dropdown, use_cache_toggle, num_episodes_slider, num_envs_slider)
+    parts.controls_row(run, checkpoint_dropdown, use_cache_toggle, num_episodes_slider, num_envs_slider)
     return (run,)
 
 
 @app.cell
 def _(num_envs_slider, num_episodes_slider, run, use_cache_toggle):
     try:
-        routing_data = viz_parts.load_or_evaluate(
+        routing_data = parts.load_or_evaluate(
             run, use_cache_toggle.value, num_episodes_slider.value, num_envs_slider.value
         )
     except (InputError, OSError) as error:
-        mo.stop(True, viz_parts.problem(error))
-    viz_parts.metrics_row(run, routing_data, use_cache_toggle.value)
+        mo.stop(True, parts.problem(error))
+    parts.metrics_row(run, routing_data, use_cache_toggle.value)
     return (routing_data,)
 
 
@@ -92,7 +91,7 @@ def _():
 
 @app.cell
 def _(routing_data):
-    analyses = {name: key for name, key in viz_data.analyses(routing_data).items() if key != "overall"}
+    analyses = {name: key for name, key in figures.analyses(routing_data).items() if key != "overall"}
     first_analysis = next((name for name, key in analyses.items() if key == "by_carrying"), next(iter(analyses), None))
     analysis_dropdown = mo.ui.dropdown(analyses, first_analysis, label="Analysis")
     return (analysis_dropdown,)
@@ -109,13 +108,13 @@ def _(analysis_dropdown, routing_data, view_tabs):
     try:
         figure_name, fig_heatmap = plot_view(routing_data, view_tabs.value, analysis_dropdown.value or "by_carrying")
     except InputError as error:
-        mo.stop(True, viz_parts.problem(error))
+        mo.stop(True, parts.problem(error))
     return fig_heatmap, figure_name
 
 
 @app.cell
 def _(fig_heatmap):
-    viz_parts.show_figure(fig_heatmap)
+    parts.show_figure(fig_heatmap)
     return
 
 
@@ -129,7 +128,7 @@ def _(figure_name):
 @app.cell
 def _(args, fig_heatmap, figure_name, run, save_button):
     mo.stop(not save_button.value)
-    viz_parts.save_figure(fig_heatmap, run.key.artefacts(args.plots_dir), figure_name)
+    parts.save_figure(fig_heatmap, run.key.artefacts(args.plots_dir), figure_name)
     return
 
 

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from configuration import BEFORE
-from errors import InputError
-from policy_kernels import (
+from mop.base.configuration import BEFORE
+from mop.base.errors import InputError
+from mop.kernels.policy import (
     CompiledPolicy,
     PolicyShape,
     encoded_dim,
@@ -688,7 +688,7 @@ def build_policy(config: Mapping) -> RecurrentPolicy:
 def policy_from_checkpoint(checkpoint: Mapping) -> tuple[RecurrentPolicy, nn.Linear]:
     """The trained policy and its mission projection (encoder -> lang_dim), in evaluation mode on the CPU.
 
-    checkpoint: of `runs.load_checkpoint`, made here or elsewhere. Raises InputError where weights and config disagree.
+    checkpoint: of `load_checkpoint`, made here or elsewhere. Raises InputError where weights and config disagree.
     """
     policy = build_policy(checkpoint["config"])
     projection = checkpoint.get("lang_proj_state_dict")

@@ -23,11 +23,11 @@ import modal
 import modal.exception
 from grpclib.exceptions import StreamTerminatedError
 
-import cloud_jobs
-from batch_eval import Filters
-from cloud_jobs import CHECKPOINT_DIR, CHECKPOINTS_VOLUME, RESULTS_DIR, RESULTS_VOLUME, Job, Merged, Result
-from configuration import Parser
-from errors import InputError, exit_code, run_script
+from mop.base.configuration import Parser
+from mop.base.errors import InputError, exit_code, run_script
+from mop.jobs import cloud as cloud_jobs
+from mop.jobs.batch import Filters
+from mop.jobs.cloud import CHECKPOINT_DIR, CHECKPOINTS_VOLUME, RESULTS_DIR, RESULTS_VOLUME, Job, Merged, Result
 
 TRAIN_GPU = "T4"  # None: train on the CPU
 EVAL_GPU = None  # as on most people's machines, and so with the same rounding
@@ -39,20 +39,33 @@ RETRIES = modal.Retries(max_retries=3, initial_delay=10.0, backoff_coefficient=2
 
 HERE = Path(__file__).resolve().parent
 HOME = "/root"  # of a container: where Modal puts modules
-MODULES = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "modal_app")  # this one Modal adds itself
+LIBRARY = ("mop", "mixture_of_experts", "plotting_utils")  # what jobs import; this file Modal adds itself
+# What fetching DistilBERT needs, so that a change of other code does not fetch it again.
+FETCHING = ("mop/__init__.py", "mop/base/__init__.py", "mop/base/errors.py", "mop/worlds/__init__.py")
+FETCHING += ("mop/worlds/missions.py",)
 # Kernels are compiled where the image is built, and used on machines with other processors: for the oldest of them.
 ANY_PROCESSOR = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
 
-image = (
+
+def with_files(image: modal.Image, *names: str) -> modal.Image:
+    """An image with files of the repository at the same places below HOME."""
+    for name in names:
+        image = image.add_local_file(HERE / name, f"{HOME}/{name}", copy=True)
+    return image
+
+
+base_image = (
     modal.Image.debian_slim(python_version="3.11")
     .uv_pip_install(requirements=[str(HERE / "requirements.txt")])
     .env({"HF_HOME": "/opt/huggingface", **ANY_PROCESSOR})
     .workdir(HOME)
-    .add_local_python_source("errors", "mission_encoder", copy=True)
-    .run_commands("python -c 'import mission_encoder as m; m.load_encoder(m.DEFAULT_MODEL)'")  # fetches DistilBERT
-    .add_local_python_source(*MODULES, copy=True)
+)
+image = (
+    with_files(base_image, *FETCHING)
+    .run_commands("python -c 'import mop.worlds.missions as m; m.load_encoder(m.DEFAULT_MODEL)'")
+    .add_local_python_source(*LIBRARY, copy=True)
     .add_local_file(HERE / "config.yaml", f"{HOME}/config.yaml", copy=True)
-    .run_commands("python -c 'import cloud_jobs; cloud_jobs.warm_up()'")
+    .run_commands("python -c 'import mop.jobs.cloud as jobs; jobs.warm_up()'")
 )
 checkpoints = modal.Volume.from_name(CHECKPOINTS_VOLUME, create_if_missing=True)
 results = modal.Volume.from_name(RESULTS_VOLUME, create_if_missing=True)

@@ -4,9 +4,16 @@ The work is done in `routing_groups` (ways to split the steps), `routing_analysi
 `routing_maps`, `routing_charts` and `training_charts` (figures); this module only puts their names in one place.
 """
 
-from plotting_style import EXPERT_CMAPS, UNVISITED_COLOR
-from routing_analysis import aggregate_routing_by_position, compute_confidence, compute_grid_bounds
-from routing_charts import (
+from mop.measures.cells import aggregate_routing_by_position, compute_confidence, compute_grid_bounds
+from mop.measures.groups import (
+    GROUPINGS,
+    PHASES,
+    get_available_analyses,
+    group_routing_data,
+    key_phases,
+    room_labels_for_groups,
+)
+from mop.plotting.charts import (
     BEHAVIOURS,
     plot_action_frequency,
     plot_episode_routing,
@@ -16,15 +23,8 @@ from routing_charts import (
     plot_routing_over_progress,
     plot_specialisation,
 )
-from routing_groups import (
-    GROUPINGS,
-    PHASES,
-    get_available_analyses,
-    group_routing_data,
-    key_phases,
-    room_labels_for_groups,
-)
-from routing_maps import (
+from mop.plotting.curves import plot_curves_by, plot_success_against_lpc, plot_training_curve
+from mop.plotting.maps import (
     LPC_CMAP,
     plot_action_entropy,
     plot_grouped_lpc,
@@ -36,7 +36,7 @@ from routing_maps import (
     render_lpc_heatmap,
     render_routing_heatmap,
 )
-from training_charts import plot_curves_by, plot_success_against_lpc, plot_training_curve
+from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR
 
 __all__ = [
     "BEHAVIOURS",

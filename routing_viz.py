@@ -8,16 +8,15 @@ app = marimo.App(width="full", app_title="Routing of a policy")
 with app.setup:
     import marimo as mo
 
-    import viz_data
-    import viz_parts
-    from errors import InputError, run_script
+    from mop.base.errors import InputError, run_script
+    from mop.pages import episodes, figures, flags, parts, runs
     from plotting_utils import plot_episode_routing
 
 
 @app.function
 def parser():
     """The command line of this app."""
-    return viz_data.run_parser(
+    return flags.run_parser(
         "Where, when and for what a policy uses its experts. `marimo run routing_viz.py` opens the app "
         "(flags go behind a --); as a script, it saves its figures to plots/<run key>/ and prints their paths."
     )
@@ -27,18 +26,18 @@ def parser():
 def plot_view(data, tab: str, measure: str, group_by: str, images: dict, episode: int, t_step: int):
     """The name and the figure of a tab. Raises InputError where the data does not support it."""
     if tab == "Spatial":
-        name = viz_data.grouped_name(viz_data.MAPS[measure][0], group_by)
-        return name, viz_data.plot_map(data, measure, group_by, images)
+        name = figures.grouped_name(figures.MAPS[measure][0], group_by)
+        return name, figures.plot_map(data, measure, group_by, images)
     if tab == "Episodes":
         return f"episode_{episode}", plot_episode_routing(data, episode, t_step)
-    name, plot, _ = viz_data.CHARTS[tab]
+    name, plot, _ = figures.CHARTS[tab]
     return name, plot(data)
 
 
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: viz_data.save_figures_of_run(parser(), viz_data.routing_figures))
+        run_script(lambda: figures.save_figures_of_run(parser(), figures.routing_figures))
     mo.md("# How a policy routes its computation")
     return
 
@@ -46,17 +45,17 @@ def _():
 @app.cell
 def _():
     try:
-        args = viz_data.parse(parser())
-        found_runs = viz_data.find_runs(args.checkpoint_dir, args.cache_dir)
-        first_run = viz_data.choose_run(found_runs, args)
+        args = flags.parse(parser())
+        found_runs = runs.find_runs(args.checkpoint_dir, args.cache_dir)
+        first_run = runs.choose_run(found_runs, args)
     except InputError as error:
-        mo.stop(True, viz_parts.problem(error))
+        mo.stop(True, parts.problem(error))
     return args, first_run, found_runs
 
 
 @app.cell
 def _(args, first_run, found_runs):
-    checkpoint_dropdown, use_cache_toggle, num_episodes_slider, num_envs_slider = viz_parts.run_controls(
+    checkpoint_dropdown, use_cache_toggle, num_episodes_slider, num_envs_slider = parts.run_controls(
         found_runs, first_run, args
     )
     return checkpoint_dropdown, num_envs_slider, num_episodes_slider, use_cache_toggle
@@ -65,26 +64,26 @@ def _(args, first_run, found_runs):
 @app.cell
 def _(checkpoint_dropdown, found_runs, num_envs_slider, num_episodes_slider, use_cache_toggle):
     run = found_runs[checkpoint_dropdown.value]
-    viz_parts.controls_row(run, checkpoint_dropdown, use_cache_toggle, num_episodes_slider, num_envs_slider)
+    parts.controls_row(run, checkpoint_dropdown, use_cache_toggle, num_episodes_slider, num_envs_slider)
     return (run,)
 
 
 @app.cell
 def _(num_envs_slider, num_episodes_slider, run, use_cache_toggle):
     try:
-        routing_data = viz_parts.load_or_evaluate(
+        routing_data = parts.load_or_evaluate(
             run, use_cache_toggle.value, num_episodes_slider.value, num_envs_slider.value
         )
     except (InputError, OSError) as error:
-        mo.stop(True, viz_parts.problem(error))
-    viz_parts.metrics_row(run, routing_data, use_cache_toggle.value)
+        mo.stop(True, parts.problem(error))
+    parts.metrics_row(run, routing_data, use_cache_toggle.value)
     return (routing_data,)
 
 
 @app.cell
 def _():
     tabs_about = {"Spatial": "The dominant expert, or the cost, in each cell of the grid."}
-    tabs_about |= {tab: about for tab, (*_, about) in viz_data.CHARTS.items()}
+    tabs_about |= {tab: about for tab, (*_, about) in figures.CHARTS.items()}
     tabs_about["Episodes"] = "One episode, frame by frame, with the router weights beside it."
     view_tabs = mo.ui.tabs({tab: mo.md(about) for tab, about in tabs_about.items()})
     view_tabs
@@ -93,12 +92,12 @@ def _():
 
 @app.cell
 def _(routing_data):
-    measure_dropdown = mo.ui.dropdown(list(viz_data.MAPS), "dominant expert", label="Map", allow_select_none=False)
+    measure_dropdown = mo.ui.dropdown(list(figures.MAPS), "dominant expert", label="Map", allow_select_none=False)
     analysis_dropdown = mo.ui.dropdown(
-        viz_data.analyses(routing_data), "overall", label="Analysis", allow_select_none=False
+        figures.analyses(routing_data), "overall", label="Analysis", allow_select_none=False
     )
     episode_dropdown = mo.ui.dropdown(
-        labels := viz_data.episode_labels(routing_data), next(iter(labels)), label="Episode", allow_select_none=False
+        labels := episodes.episode_labels(routing_data), next(iter(labels)), label="Episode", allow_select_none=False
     )
     return analysis_dropdown, episode_dropdown, measure_dropdown
 
@@ -120,7 +119,7 @@ def _(analysis_dropdown, episode_dropdown, measure_dropdown, step_slider, view_t
 
 @app.cell
 def _(analysis_dropdown, routing_data):
-    room_env_images = viz_data.example_images(routing_data, analysis_dropdown.value)
+    room_env_images = episodes.example_images(routing_data, analysis_dropdown.value)
     return (room_env_images,)
 
 
@@ -131,7 +130,7 @@ def _(analysis_dropdown, episode_dropdown, measure_dropdown, room_env_images, ro
     try:
         figure_name, fig_heatmap = plot_view(routing_data, view_tabs.value, *spatial, *episode)
     except InputError as error:
-        mo.stop(True, viz_parts.problem(error))
+        mo.stop(True, parts.problem(error))
     return fig_heatmap, figure_name
 
 
@@ -139,8 +138,8 @@ def _(analysis_dropdown, episode_dropdown, measure_dropdown, room_env_images, ro
 def _(episode_dropdown, fig_heatmap, routing_data, step_slider, view_tabs):
     frame = []
     if view_tabs.value == "Episodes":
-        frame = [viz_parts.episode_frame(routing_data, episode_dropdown.value, step_slider.value)]
-    mo.hstack([*frame, viz_parts.show_figure(fig_heatmap)], justify="start", align="start", wrap=True)
+        frame = [parts.episode_frame(routing_data, episode_dropdown.value, step_slider.value)]
+    mo.hstack([*frame, parts.show_figure(fig_heatmap)], justify="start", align="start", wrap=True)
     return
 
 
@@ -154,7 +153,7 @@ def _(figure_name):
 @app.cell
 def _(args, fig_heatmap, figure_name, run, save_button):
     mo.stop(not save_button.value)
-    viz_parts.save_figure(fig_heatmap, run.key.artefacts(args.plots_dir), figure_name)
+    parts.save_figure(fig_heatmap, run.key.artefacts(args.plots_dir), figure_name)
     return
 
 

@@ -13,15 +13,14 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from throughput import spread
 
-from configuration import Parser, check_flags, integer
-from errors import run_script
-from routing_cache import RoutingCache, RoutingSteps, load_cache, write_cache
-from runs import RunKey, cache_path
+from benchmarks.throughput import spread
+from mop.base.configuration import Parser, check_flags, integer
+from mop.base.errors import run_script
+from mop.store.routing_cache import RoutingCache, RoutingSteps, load_cache, write_cache
+from mop.store.run_keys import RunKey, cache_path
 
 EPISODE_STEPS = 40
 EXPERT_SIZES = (0, 16, 32)  # of each of three layers

@@ -11,17 +11,15 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent))
 
-from throughput import spread
-
-from configuration import Parser, check_flags, integer
-from errors import run_script
+from benchmarks.throughput import spread
+from mop.base.configuration import Parser, check_flags, integer
+from mop.base.errors import run_script
 
 FIRST_UPDATE = """
 import sys, time
-sys.path[:0] = sys.argv[1:]
-from throughput import make_run
+sys.path.insert(0, sys.argv[1])
+from benchmarks.throughput import make_run
 start = time.perf_counter()
 make_run("BabyAI-GoToObj-v0", 0, 16).step_update()
 print("seconds", time.perf_counter() - start)
@@ -30,8 +28,7 @@ print("seconds", time.perf_counter() - start)
 
 def first_update(cache: str) -> float:
     """Seconds of the first update in a new process whose compiled kernels are kept in the folder `cache`."""
-    here = Path(__file__).parent
-    command = [sys.executable, "-c", FIRST_UPDATE, str(here), str(here.parent)]
+    command = [sys.executable, "-c", FIRST_UPDATE, str(Path(__file__).parent.parent)]
     environment = os.environ | {"NUMBA_CACHE_DIR": cache}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return float(re.search(r"seconds ([\d.]+)", result.stdout)[1])

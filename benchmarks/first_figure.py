@@ -15,16 +15,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-sys.path.insert(0, str(Path(__file__).parent))
 
 from browser import CHROMIUM, CHROMIUM_FLAGS, PICTURE, served
 from playwright.sync_api import sync_playwright
-from throughput import spread
 
-from configuration import Parser, check_flags, integer
-from errors import run_script
-from routing_cache import load_cache
-from runs import RunKey, cache_path
+from benchmarks.throughput import spread
+from mop.base.configuration import Parser, check_flags, integer
+from mop.base.errors import run_script
+from mop.store.routing_cache import load_cache
+from mop.store.run_keys import RunKey, cache_path
 
 ROOT = Path(__file__).parent.parent
 KEY = RunKey("BabyAI-KeyCorridorS3R3-v0", 0, 0)

@@ -13,12 +13,10 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent))
 
-from throughput import TASKS, WARM_UP_UPDATES, make_run
-
-from configuration import Parser, check_flags, integer
-from errors import run_script
+from benchmarks.throughput import TASKS, WARM_UP_UPDATES, make_run
+from mop.base.configuration import Parser, check_flags, integer
+from mop.base.errors import run_script
 
 
 class Stages:
@@ -58,11 +56,12 @@ def watch() -> Stages:
     """Timers around the stages of `ImitationRun.step_update`."""
     import torch
 
-    from babyai_env import Slots, World
-    from imitation import ImitationRun
-    from mission_encoder import MissionEncoder
     from mixture_of_experts import RecurrentPolicy
-    from policy_kernels import CompiledPolicy
+    from mop.kernels.policy import CompiledPolicy
+    from mop.learning.imitation import ImitationRun
+    from mop.worlds.missions import MissionEncoder
+    from mop.worlds.vector_env import Slots
+    from mop.worlds.world import World
 
     stages = Stages()
     for owner, name, stage in (

@@ -22,8 +22,8 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from configuration import Parser, check_flags, integer, parse_config  # noqa: E402
-from errors import run_script  # noqa: E402
+from mop.base.configuration import Parser, check_flags, integer, parse_config  # noqa: E402
+from mop.base.errors import run_script  # noqa: E402
 
 WARM_UP_UPDATES = 3
 TASKS = "BabyAI-GoToObj-v0,BabyAI-UnlockPickup-v0,BabyAI-GoTo-v0"
@@ -39,9 +39,9 @@ def plain_loop(task_id: str, updates: int, num_envs: int) -> float:
 
 def make_run(task_id: str, num_workers: int, num_envs: int):
     """A run with the default sizes and the encoder that needs no download, learning as the plain loop does."""
-    from devices import use_device
-    from imitation import ImitationRun
-    from mission_encoder import load_encoder
+    from mop.kernels.devices import use_device
+    from mop.learning.imitation import ImitationRun
+    from mop.worlds.missions import load_encoder
 
     flags = ["--task_id", task_id, "--num_workers", str(num_workers), "--num_envs", str(num_envs)]
     flags += ["--obs_encoding", "raw", "--residual", "false", "--expert_gain", "1"]
@@ -75,7 +75,7 @@ def policy_alone(run, updates: int) -> float:
 
 def evaluation(run, teacher, num_episodes: int) -> float:
     """Environment steps a second of an evaluation with routing recorded; the bot's own results are known before."""
-    from eval_mop import evaluate
+    from mop.jobs.evaluation import evaluate
 
     start = time.perf_counter()
     result = evaluate(run.checkpoint(), run.encoder, teacher, num_episodes)
@@ -98,7 +98,7 @@ def main() -> int:
     args = parser().parse_args()
     count = integer(1)
     check_flags(args, pairs=count, updates=count, num_episodes=count, num_envs=count, num_workers=integer(0))
-    from eval_mop import TeacherResults
+    from mop.worlds.bot_paths import TeacherResults
 
     head = f"{'plain loop':>11}{'training':>10}{'ratio':>22}{'share':>22}{'evaluation':>12}{'ratio':>22}"
     print(f"{'task':<26}{head}   (steps/s)")

@@ -12,21 +12,22 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from mop.base.files import write_atomic, write_figure
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
 import torch
-from experiments import BASE, LAST_ROWS, RESULTS, RUNS, SEEDS, SETTINGS, markdown_table, spread, write_table
 from tqdm import tqdm
 
-import runs
-from configuration import Parser, check_flags, integer, parse_config
-from devices import use_device
-from errors import InputError, run_script
-from imitation import ImitationRun
-from mission_encoder import load_encoder
 from mixture_of_experts import MixtureOfExpertsPolicy
+from mop.base.configuration import Parser, check_flags, integer, parse_config
+from mop.base.errors import InputError, run_script
+from mop.kernels.devices import use_device
+from mop.learning.imitation import ImitationRun
+from mop.worlds.missions import load_encoder
 from plotting_utils import plot_curves_by
+from results.experiments import BASE, LAST_ROWS, RESULTS, RUNS, SEEDS, SETTINGS, markdown_table, spread, write_table
 
 TASK, NUM_UPDATES, INTERVAL = "BabyAI-UnlockPickup-v0", 400, 10
 
@@ -101,7 +102,7 @@ def train(name: str, seed: int) -> None:
             now = {"env_steps": run.env_steps, "success_rate": run.summary()["success_rate"]}
             rows.append(first | now | shown)
     run.close()
-    runs.write_atomic(log_path(name, seed), lambda file: pd.DataFrame(rows).round(4).to_csv(file, index=False))
+    write_atomic(log_path(name, seed), lambda file: pd.DataFrame(rows).round(4).to_csv(file, index=False))
 
 
 def summary(table: pd.DataFrame) -> str:
@@ -140,7 +141,7 @@ def main() -> int:
         raise InputError("no training is finished; give --jobs 1 or more")
     table = pd.concat(map(pd.read_csv, logs))
     write_table("collapse", table, summary(table))
-    runs.write_figure(RESULTS / "collapse.png", plot_curves_by(table, "change", "lpc", f"{TASK}, in grey: no change"))
+    write_figure(RESULTS / "collapse.png", plot_curves_by(table, "change", "lpc", f"{TASK}, in grey: no change"))
     print(f"{len(logs)} of {len(every)} trainings: results/collapse.csv, .md, .png")
     return 0
 

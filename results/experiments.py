@@ -21,15 +21,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from mop.base.files import write_atomic, write_figure
+from mop.store.checkpoints import load_checkpoint, save_checkpoint
+from mop.store.run_keys import RunKey, cache_path
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
 from tqdm import tqdm
 
-import runs
-from configuration import BEFORE, RUNTIME_KEYS, Parser, check_flags, integer, parse_config
-from errors import InputError, run_script
-from plotting_style import task_name
+from mop.base.configuration import BEFORE, RUNTIME_KEYS, Parser, check_flags, integer, parse_config
+from mop.base.errors import InputError, run_script
+from mop.pages.episodes import example_images
+from mop.plotting.style import task_name
+from mop.store.routing_cache import RoutingCache, load_cache
 from plotting_utils import (
     PHASES,
     get_available_analyses,
@@ -39,8 +44,6 @@ from plotting_utils import (
     plot_lpc_by_phase,
     plot_success_against_lpc,
 )
-from routing_cache import RoutingCache, load_cache
-from viz_data import example_images
 
 RESULTS = Path(__file__).resolve().parent
 ROOT = RESULTS.parent
@@ -69,9 +72,9 @@ class Training:
     policy: str = "mop"
 
     @property
-    def key(self) -> runs.RunKey:
+    def key(self) -> RunKey:
         """What names its files."""
-        return runs.RunKey(self.task_id, self.trial, self.seed)
+        return RunKey(self.task_id, self.trial, self.seed)
 
     @property
     def folder(self) -> Path:
@@ -228,7 +231,7 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
 def check_commands(trainings: list[Training]) -> None:
     """Raises InputError where a finished training is not what its command says: settings or defaults have changed."""
     for training in trainings:
-        recorded = BEFORE | runs.load_checkpoint(training.folder / "checkpoint_final.pt")["config"]
+        recorded = BEFORE | load_checkpoint(training.folder / "checkpoint_final.pt")["config"]
         wanted, _ = parse_config("", training.commands[-1][2:])
         ignored = OF_THE_MACHINE | (OF_THE_MIXTURE if training.policy == "gru" else set())
         wrong = [name for name in wanted if name not in ignored and recorded.get(name) != wanted[name]]
@@ -265,7 +268,7 @@ def write_results(experiment: str, trainings: list[Training], evaluated: pd.Data
         shown = log[["env_steps", "accuracy", "success_rate", "path_ratio", "lpc", "bot_share"]].round(4)
         curves.append(shown.assign(task_id=training.task_id, setting=training.setting, seed=training.seed))
     table = pd.DataFrame(rows)
-    runs.write_atomic(RESULTS / f"{experiment}_curves.csv", lambda file: pd.concat(curves).to_csv(file, index=False))
+    write_atomic(RESULTS / f"{experiment}_curves.csv", lambda file: pd.concat(curves).to_csv(file, index=False))
     write_table(experiment, table, markdown_of_tasks(table) if experiment == "tasks" else markdown(table))
     print(f"{len(rows)} trainings: {', '.join(f'results/{experiment}{ending}' for ending in ENDINGS)}")
     return table
@@ -308,8 +311,8 @@ def markdown_table(head: str, rows: Iterable[Sequence[str]]) -> str:
 
 def write_table(name: str, table: pd.DataFrame, text: str) -> None:
     """results/<name>.csv, and `text`, which is printed too, as results/<name>.md."""
-    runs.write_atomic(RESULTS / f"{name}.csv", lambda file: table.to_csv(file, index=False))
-    runs.write_atomic(RESULTS / f"{name}.md", lambda file: file.write(text.encode()))
+    write_atomic(RESULTS / f"{name}.csv", lambda file: table.to_csv(file, index=False))
+    write_atomic(RESULTS / f"{name}.md", lambda file: file.write(text.encode()))
     print(text)
 
 
@@ -358,9 +361,9 @@ def write_zoo(trainings: list[Training]) -> None:
 def add_to_zoo(training: Training) -> None:
     """In place of another seed of the same task and trial, if there is one."""
     path = training.key.checkpoint(RESULTS / "zoo")
-    checkpoint = runs.load_checkpoint(training.folder / "checkpoint_final.pt")
+    checkpoint = load_checkpoint(training.folder / "checkpoint_final.pt")
     shutil.rmtree(path.parent.parent, ignore_errors=True)
-    runs.save_checkpoint(path, {name: value for name, value in checkpoint.items() if name != "optimizer_state_dict"})
+    save_checkpoint(path, {name: value for name, value in checkpoint.items() if name != "optimizer_state_dict"})
     print(f"zoo: {training.key.label}")
 
 
@@ -370,16 +373,16 @@ def write_settings_pictures() -> None:
     for task_id, of_task in curves.groupby("task_id", sort=False):
         for measure in ("accuracy", "lpc"):
             figure = plot_curves_by(of_task, "setting", measure, f"{task_name(task_id)}, in grey: base")
-            runs.write_figure(RESULTS / f"settings_{task_name(task_id)}_{measure}.png", figure)
+            write_figure(RESULTS / f"settings_{task_name(task_id)}_{measure}.png", figure)
 
 
 def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None:
     """Success against LPC; mean LPC of each phase; of the first seed of each alpha pictures and a place in the zoo."""
     shown = table.assign(alpha=table["setting"].astype(float))
-    runs.write_figure(RESULTS / "alpha.png", plot_success_against_lpc(shown, "alpha", "lpc_alpha"))
+    write_figure(RESULTS / "alpha.png", plot_success_against_lpc(shown, "alpha", "lpc_alpha"))
     rows = []
     for training in trainings:
-        cache = load_cache(runs.cache_path(RUNS / "alpha" / "evaluation", training.key))
+        cache = load_cache(cache_path(RUNS / "alpha" / "evaluation", training.key))
         phase = key_phases(cache.steps, cache.episodes)
         means = {
             PHASES[k]: round(float(cache.steps.lpc[phase == k].mean()), 1) for k in range(len(PHASES)) if k in phase
@@ -397,11 +400,11 @@ def write_phase_pictures(training: Training, cache: RoutingCache) -> None:
     """Mean LPC of each cell in each phase of the task, and the routing of each layer with a world of each phase."""
     title = f"UnlockPickup, lpc_alpha {training.setting}"
     figure = plot_lpc_by_phase(cache.steps, cache.episodes, cache.episodes[0]["grid_size"], title)
-    runs.write_figure(RESULTS / f"alpha_{training.setting}_phases.png", figure)
+    write_figure(RESULTS / f"alpha_{training.setting}_phases.png", figure)
     if "by_key_phase" in get_available_analyses(cache):
         images = example_images(cache, "by_key_phase")
         figure = plot_grouped_routing(cache, "by_key_phase", images, f"lpc_alpha {training.setting}")
-        runs.write_figure(RESULTS / f"alpha_{training.setting}_routing.png", figure)
+        write_figure(RESULTS / f"alpha_{training.setting}_routing.png", figure)
 
 
 def markdown_of_phases(phases: pd.DataFrame) -> str:

@@ -12,10 +12,11 @@ from bare_minigrid import bare_bot, bare_env, bare_reset, bounded_label, observa
 from torch import nn
 from torch.nn import functional as F
 
-from errors import run_script
-from mission_encoder import load_encoder
 from mixture_of_experts import build_policy
-from runs import RunKey, save_checkpoint
+from mop.base.errors import run_script
+from mop.store.checkpoints import save_checkpoint
+from mop.store.run_keys import RunKey
+from mop.worlds.missions import load_encoder
 
 REPOSITORY = Path(__file__).parent.parent
 GOTO, UNLOCK = "BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0"

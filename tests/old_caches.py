@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-import runs
-from runs import RunKey
+from mop.store.run_keys import RunKey, cache_path
 
 TASK = "BabyAI-UnlockPickup-v0"
 CACHE = Path(__file__).parent / "evaluation_cache"  # 12 episodes of a trained policy, by batch_eval.py
@@ -38,7 +37,7 @@ def as_version_1(content: dict) -> dict:
 
 def write_variants(cache_dir: Path) -> None:
     """Beside trial 0: trial 1 is cut short, trial 2 of version 1, trial 3 without steps."""
-    text = runs.cache_path(CACHE, RunKey(TASK, 0, 0)).read_text()
+    text = cache_path(CACHE, RunKey(TASK, 0, 0)).read_text()
     content = json.loads(text)
     texts = {
         1: text[: len(text) // 2],
@@ -46,6 +45,6 @@ def write_variants(cache_dir: Path) -> None:
         3: json.dumps(content | {"routing_data": []}),
     }
     for trial, variant in texts.items():
-        path = runs.cache_path(cache_dir, RunKey(TASK, trial))
+        path = cache_path(cache_dir, RunKey(TASK, trial))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(variant)

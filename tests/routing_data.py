@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from routing_cache import RoutingCache, RoutingSteps
+from mop.store.routing_cache import RoutingCache, RoutingSteps
 
 TASK = "BabyAI-UnlockPickup-v0"
 

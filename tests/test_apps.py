@@ -12,7 +12,7 @@ from browser import CHROMIUM, CHROMIUM_FLAGS, PICTURE, served
 from conftest import REPOSITORY, run_script
 from old_caches import CACHE, TASK, write_variants
 
-from runs import RunKey
+from mop.store.run_keys import RunKey
 
 APPS = ("routing_viz.py", "logit_viz.py", "cross_task_viz.py")
 TIMEOUT_MS = 120_000  # the first fresh evaluation of an installation compiles its kernels

@@ -17,25 +17,22 @@ from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
 from minigrid.envs.babyai.core.verifier import GoToInstr, ObjDesc
 from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
 
-import babyai_env
-import bot_kernels
-import minigrid_patches
-from babyai_env import (
+from mop.base.errors import InputError
+from mop.kernels import bot as bot_kernels
+from mop.kernels.grid import grid_codes
+from mop.worlds import minigrid_patches, vector_env
+from mop.worlds.minigrid_patches import DIRECTIONS, QuickRandom
+from mop.worlds.teacher import FAILURE_KINDS, TeacherFailure
+from mop.worlds.vector_env import REPLAY_EVERY, BabyAIVectorEnv, StepArrays
+from mop.worlds.world import (
     MAX_FAILURES_IN_A_ROW,
     NUM_ACTIONS,
-    REPLAY_EVERY,
-    BabyAIVectorEnv,
-    StepArrays,
     World,
     babyai_task_ids,
     check_teachable,
     teacher_steps,
     training_seed,
 )
-from errors import InputError
-from grid_kernels import grid_codes
-from minigrid_patches import DIRECTIONS, QuickRandom
-from teacher import FAILURE_KINDS, TeacherFailure
 
 TASK_IDS = babyai_task_ids()
 NUM_TASKS = 96
@@ -620,10 +617,10 @@ def test_last_world_before_giving_up_still_counts(corridor, monkeypatch):
         return original(world)
 
     monkeypatch.setattr(World, "label", label)
-    monkeypatch.setattr(babyai_env, "MAX_FAILURES_IN_A_ROW", 4)
+    monkeypatch.setattr(vector_env, "MAX_FAILURES_IN_A_ROW", 4)
     env = BabyAIVectorEnv(corridor, 1, 5)
     assert env.reset().fresh_failures.sum() == 3 and env.save()["world"].tolist() == [3]
-    monkeypatch.setattr(babyai_env, "MAX_FAILURES_IN_A_ROW", 3)
+    monkeypatch.setattr(vector_env, "MAX_FAILURES_IN_A_ROW", 3)
     with pytest.raises(InputError, match=f"cannot teach {corridor}: it failed in 3 worlds in a row"):
         env.reset()
 
@@ -632,7 +629,7 @@ def test_failed_replay_gives_no_expert_steps(corridor, monkeypatch):
     def fail(world, seed):
         raise TeacherFailure("unsolved")
 
-    monkeypatch.setattr(babyai_env, "teacher_steps", fail)
+    monkeypatch.setattr(vector_env, "teacher_steps", fail)
     env = BabyAIVectorEnv(corridor, 1, 5)
     env.reset()
     while not env.arrays.done.any():
@@ -654,7 +651,7 @@ def test_teacher_keeps_the_kind_of_every_failure(corridor, monkeypatch):
         def raise_it(*_, error=error):
             raise error
 
-        monkeypatch.setattr("teacher.replan", raise_it)
+        monkeypatch.setattr("mop.worlds.teacher.replan", raise_it)
         world.reset(0)
         if kind is None:
             with pytest.raises(TypeError):
@@ -662,7 +659,7 @@ def test_teacher_keeps_the_kind_of_every_failure(corridor, monkeypatch):
         else:
             assert label_or_kind(world) == kind
         covered += 1
-    monkeypatch.setattr("teacher.replan", lambda *_: bot_kernels.DONE)
+    monkeypatch.setattr("mop.worlds.teacher.replan", lambda *_: bot_kernels.DONE)
     world.reset(0)
     assert label_or_kind(world) == "unsolved"
     assert covered == 5

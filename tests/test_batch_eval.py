@@ -17,11 +17,16 @@ from eval_helpers import GOTO, UNLOCK, in_process, put, random_checkpoint, start
 from PIL import Image
 
 import batch_eval
-import runs
-from babyai_env import MINIGRID_VERSION, World
-from eval_mop import episode_context, wilson_interval
-from routing_cache import load_cache
-from runs import RunKey
+from mop.base.files import claimed
+from mop.jobs import batch as jobs
+from mop.jobs.batch import Settings, attempt
+from mop.measures.metrics import wilson_interval
+from mop.store.checkpoints import find_checkpoints
+from mop.store.results import load_result
+from mop.store.routing_cache import load_cache
+from mop.store.run_keys import RunKey, cache_path, result_path
+from mop.worlds.episodes import episode_context
+from mop.worlds.world import MINIGRID_VERSION, World
 
 DOCUMENTED_COLUMNS = [
     "checkpoint_path", "task_id", "trial", "num_episodes", "success_rate", "path_ratio", "mean_lpc",
@@ -76,13 +81,13 @@ def below(folder: str | Path, pattern: str) -> list[str]:
 def evaluated(monkeypatch) -> list[str]:
     """Paths of the checkpoints that are evaluated in this process, in order."""
     paths = []
-    evaluate_checkpoint = batch_eval.evaluate_checkpoint
+    evaluate = jobs.evaluate_checkpoint
 
     def spy(found, *arguments):
         paths.append(Path(found.path).as_posix())
-        return evaluate_checkpoint(found, *arguments)
+        return evaluate(found, *arguments)
 
-    monkeypatch.setattr(batch_eval, "evaluate_checkpoint", spy)
+    monkeypatch.setattr(jobs, "evaluate_checkpoint", spy)
     return paths
 
 
@@ -147,10 +152,10 @@ def test_only_what_is_missing_is_evaluated(tree, evaluated, capsys):
     # another file in the same place, and a lost result or cache, count as missing
     shutil.copy(tree / seeded, tree / final)
     assert batch(evaluated) == [final]
-    runs.result_path("evaluation_cache", RunKey(GOTO, 0, 7)).unlink()
-    runs.cache_path("evaluation_cache", RunKey(GOTO, 0, None, 5)).unlink()
+    result_path("evaluation_cache", RunKey(GOTO, 0, 7)).unlink()
+    cache_path("evaluation_cache", RunKey(GOTO, 0, None, 5)).unlink()
     assert sorted(batch(evaluated)) == sorted([seeded, periodic])
-    runs.result_path("evaluation_cache", RunKey(UNLOCK, 2)).write_text('{"task_id": ')
+    result_path("evaluation_cache", RunKey(UNLOCK, 2)).write_text('{"task_id": ')
     assert batch(evaluated) == [unlock] and len(table_rows()) == 5
 
     for flags in (("--task", "BabyAI-GoTo-v0"), ("--trial", 9), ("--seed", 9), ("--update", 9)):
@@ -262,7 +267,7 @@ def test_the_table(tree, evaluated):
         assert row["minigrid_version"] == MINIGRID_VERSION and row["lang_encoder"] == "vocab"
         assert pd.Timestamp(row["evaluated_at"]).tzinfo is not None
         key = RunKey.from_checkpoint(row["checkpoint_path"])
-        result = runs.load_result(runs.result_path("evaluation_cache", key))
+        result = load_result(result_path("evaluation_cache", key))
         assert result["success_rate"] == rate and result["mean_lpc"] == pytest.approx(float(row["mean_lpc"]))
     assert [row["path_ratio"] == "" for row in rows] == [False, True, True]
     assert float(rows[1]["mean_lpc"]) == 32.0**2
@@ -274,8 +279,8 @@ def test_the_cache(tree, evaluated):
     assert len(batch(evaluated, "--num_episodes", 7)) == 2
     cases = {RunKey(UNLOCK, 3, 1): [3, 2], RunKey(GOTO, 0): [1]}
     for key, num_experts in cases.items():
-        cache = strict_json(runs.cache_path("evaluation_cache", key))
-        row = runs.load_result(runs.result_path("evaluation_cache", key))
+        cache = strict_json(cache_path("evaluation_cache", key))
+        row = load_result(result_path("evaluation_cache", key))
         assert cache.keys() >= DOCUMENTED_HEADER | {"episodes", "routing_data"} and cache["schema_version"] == 4
         assert (cache["task_id"], cache["trial"], cache["update"]) == (key.task_id, key.trial, 20)
         assert cache["checkpoint_path"] == key.checkpoint("checkpoints").as_posix()
@@ -301,7 +306,7 @@ def test_the_cache(tree, evaluated):
             assert step["action"] == int(np.argmax(step["action_logits"])) and len(step["action_logits"]) == 7
             assert all(type(value) is int for value in (*step["position"], step["direction"]))
             assert type(step["carrying"]) is type(step["door_unlocked"]) is bool
-        again = load_cache(runs.cache_path("evaluation_cache", key))
+        again = load_cache(cache_path("evaluation_cache", key))
         assert len(again.steps) == len(steps) > 50 and again.header["metrics"] == cache["metrics"]
     assert len(cases) == 2
 
@@ -366,14 +371,14 @@ def test_one_bad_checkpoint_among_good_ones(tree, capsys):
 def test_a_bug_in_one_evaluation_costs_no_other(tree, monkeypatch, capsys):
     for trial in (0, 1, 2):
         put(tree / "checkpoints", random_checkpoint(trial), trial=trial)
-    evaluate_checkpoint = batch_eval.evaluate_checkpoint
+    evaluate = jobs.evaluate_checkpoint
 
     def fail(found, *arguments):
         if found.key.trial == 1:
             raise ZeroDivisionError("a bug")
-        return evaluate_checkpoint(found, *arguments)
+        return evaluate(found, *arguments)
 
-    monkeypatch.setattr(batch_eval, "evaluate_checkpoint", fail)
+    monkeypatch.setattr(jobs, "evaluate_checkpoint", fail)
     assert in_process(batch_eval.main, *FEW) == 1
     out = capsys.readouterr().out
     assert f"failed: checkpoints/{GOTO}/trial_1/checkpoint_final.pt: Traceback" in out and "a bug" in out
@@ -419,16 +424,16 @@ def test_a_folder_in_the_place_of_the_table_is_left_alone(tree, capsys):
 
 def test_a_checkpoint_that_another_process_evaluates_is_left_to_it(tree, evaluated, capsys):
     paths = [put(tree / "checkpoints", random_checkpoint(k), trial=k) for k in (0, 1)]
-    with runs.claimed(paths[0]) as is_ours:
+    with claimed(paths[0]) as is_ours:
         assert is_ours
         assert batch(evaluated) == [paths[1].relative_to(tree).as_posix()]
         assert f"{GOTO} trial 0: another process is evaluating it" in capsys.readouterr().out
     assert batch(evaluated) == [paths[0].relative_to(tree).as_posix()] and len(table_rows()) == 2
     # a checkpoint that was missing when this process looked, and that another one has evaluated since
-    found, settings = runs.find_checkpoints(["checkpoints"])[0], batch_eval.Settings(num_episodes=3, device="cpu")
+    found, settings = find_checkpoints(["checkpoints"])[0], Settings(num_episodes=3, device="cpu")
     evaluated.clear()
-    assert batch_eval.attempt(found, settings, force=False).status == "done" and evaluated == []
-    assert batch_eval.attempt(found, settings, force=True).status == "done" and len(evaluated) == 1
+    assert attempt(found, settings, force=False).status == "done" and evaluated == []
+    assert attempt(found, settings, force=True).status == "done" and len(evaluated) == 1
 
 
 def assert_complete(tree: Path, num_checkpoints: int) -> None:
@@ -476,13 +481,14 @@ def test_jobs_give_the_same_table(tree):
 DIES_ON_TRIAL_1 = """
 import os, signal
 import batch_eval
-from errors import run_script
-evaluate_checkpoint = batch_eval.evaluate_checkpoint
+from mop.base.errors import run_script
+from mop.jobs import batch
+evaluate = batch.evaluate_checkpoint
 def evaluate_or_die(found, settings, progress=None):
     if found.key.trial == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    return evaluate_checkpoint(found, settings, progress)
-batch_eval.evaluate_checkpoint = evaluate_or_die
+    return evaluate(found, settings, progress)
+batch.evaluate_checkpoint = evaluate_or_die
 if __name__ == "__main__":
     run_script(batch_eval.main)
 """

@@ -2,13 +2,12 @@
 
 import sys
 
-import collapse
-import experiments
 import pandas as pd
 import pytest
 import torch
 
 from mixture_of_experts import MixtureOfExpertsPolicy, compute_lpc
+from results import collapse, experiments
 
 
 @pytest.fixture

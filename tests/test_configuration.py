@@ -2,8 +2,8 @@
 
 import pytest
 
-from configuration import ALIASES, DEFAULTS_FILE, FIELDS, expert_sizes, help_texts, parse_config, read_config
-from errors import InputError
+from mop.base.configuration import ALIASES, DEFAULTS_FILE, FIELDS, expert_sizes, help_texts, parse_config, read_config
+from mop.base.errors import InputError
 
 
 def config_of(*argv):

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from babyai_env import BabyAIVectorEnv
-from env_workers import WorkerPool, carve, num_bytes
-from errors import InputError
+from mop.base.errors import InputError
+from mop.base.workers import WorkerPool, carve, num_bytes
+from mop.worlds.vector_env import BabyAIVectorEnv
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 30.0
@@ -21,7 +21,7 @@ LIMIT_S = 30.0
 PARENT = """
 import sys
 import numpy as np
-from babyai_env import BabyAIVectorEnv
+from mop.worlds.vector_env import BabyAIVectorEnv
 
 if __name__ == "__main__":
     env = BabyAIVectorEnv("BabyAI-GoToObj-v0", 4, 0, num_workers=2)

@@ -25,20 +25,15 @@ from torch import nn
 
 import batch_eval
 import eval_mop
-import runs
-from babyai_env import MINIGRID_VERSION, World, babyai_task_ids
-from errors import InputError
-from eval_mop import (
-    EvalVectorEnv,
-    TeacherResults,
-    compute_metrics,
-    encoder_for,
-    episode_context,
-    evaluate,
-    evaluate_bot,
-    wilson_interval,
-)
-from mission_encoder import encode_by_codes, load_encoder
+from mop.base.errors import InputError
+from mop.jobs.evaluation import encoder_for, evaluate, evaluate_bot
+from mop.measures.metrics import compute_metrics, wilson_interval
+from mop.store.run_keys import RunKey, cache_path, teacher_path
+from mop.worlds import bot_paths
+from mop.worlds.bot_paths import TeacherResults
+from mop.worlds.episodes import EvalVectorEnv, episode_context
+from mop.worlds.missions import encode_by_codes, load_encoder
+from mop.worlds.world import MINIGRID_VERSION, World, babyai_task_ids
 
 DOORS = "BabyAI-OpenTwoDoors-v0"  # none of them locked
 NUM_EPISODES = 24  # of each checkpoint in `caches`; in the first 20 worlds the policies were taught
@@ -184,8 +179,8 @@ def caches(tmp_path_factory) -> dict[str, tuple[dict, dict]]:
         patch.chdir(folder)
         flags = ("--checkpoint_dir", "in", "--num_episodes", NUM_EPISODES, "--num_envs", 5)
         assert in_process(batch_eval.main, *flags) == 0
-    keys = {name: runs.RunKey.from_checkpoint(path) for name, path in paths.items()}
-    written = {name: strict_json(runs.cache_path(folder / "evaluation_cache", key)) for name, key in keys.items()}
+    keys = {name: RunKey.from_checkpoint(path) for name, path in paths.items()}
+    written = {name: strict_json(cache_path(folder / "evaluation_cache", key)) for name, key in keys.items()}
     return {name: (checkpoint, written[name]) for name, checkpoint in checkpoints.items()}
 
 
@@ -353,9 +348,9 @@ def test_a_task_that_the_bot_cannot_solve_at_all_is_one_clear_line():
 
 def test_the_bot_is_asked_once_per_task_and_step_limit(tmp_path, monkeypatch):
     made, asked = [], []
-    teacher_steps = eval_mop.teacher_steps
-    monkeypatch.setattr(eval_mop, "World", lambda *arguments: made.append(arguments) or World(*arguments))
-    monkeypatch.setattr(eval_mop, "teacher_steps", lambda w, seed: asked.append(seed) or teacher_steps(w, seed))
+    teacher_steps = bot_paths.teacher_steps
+    monkeypatch.setattr(bot_paths, "World", lambda *arguments: made.append(arguments) or World(*arguments))
+    monkeypatch.setattr(bot_paths, "teacher_steps", lambda w, seed: asked.append(seed) or teacher_steps(w, seed))
 
     def solvable(max_steps: int | None, count: int) -> tuple[dict, int]:
         made.clear()
@@ -373,7 +368,7 @@ def test_the_bot_is_asked_once_per_task_and_step_limit(tmp_path, monkeypatch):
     assert len(made) == 1 and short[1] > 0 and max(short[0].values()) <= limit
     expected = [bot_episode(GOTO, seed, limit) for seed in asked]
     assert {seed: n for seed, n in zip(asked, expected, strict=True) if isinstance(n, int)} == short[0]
-    paths = [runs.teacher_path(tmp_path, GOTO, max_steps) for max_steps in (None, limit)]
+    paths = [teacher_path(tmp_path, GOTO, max_steps) for max_steps in (None, limit)]
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(paths)
     assert solvable(limit, 8) == short and not made
 
@@ -465,7 +460,7 @@ def test_success_on_the_very_last_step_counts():
 def test_the_step_limit_is_the_checkpoints_unless_a_flag_is_given(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     limits = []
-    evaluate_ = eval_mop.evaluate
+    evaluate_ = evaluate
 
     def spy(*arguments, **options):
         evaluation = evaluate_(*arguments, **options)

@@ -4,14 +4,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import experiments
 import pandas as pd
 import pytest
 from conftest import TINY_TASK, run_script
 
-from configuration import parse_config
-from errors import InputError
-from runs import load_checkpoint
+from mop.base.configuration import parse_config
+from mop.base.errors import InputError
+from mop.store.checkpoints import load_checkpoint
+from results import experiments
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = {"num_envs": 4, "unroll_len": 8, "num_updates": 3, "log_interval": 1, "expert_hidden_sizes": "0,4"}

@@ -12,18 +12,19 @@ import torch
 from conftest import TINY_FLAGS
 from torch import nn
 
-import babyai_env
-import runs
-import training
-from babyai_env import NO_LABEL, BabyAIVectorEnv, Slots, training_seed
-from configuration import BEFORE, parse_config
-from devices import use_device
-from errors import InputError
-from imitation import ImitationRun, imitation_loss, stream_seed
-from mission_encoder import load_encoder
-from replay import Batch
-from teacher import FAILURE_KINDS, TeacherFailure
-from training_log import TrainingLog
+from mop.base.configuration import BEFORE, parse_config
+from mop.base.errors import InputError
+from mop.kernels.devices import use_device
+from mop.learning import loop as training
+from mop.learning.imitation import ImitationRun, imitation_loss, stream_seed
+from mop.learning.log import TrainingLog
+from mop.learning.replay import Batch
+from mop.store.checkpoints import load_checkpoint, load_training_state, save_training_state
+from mop.store.run_keys import RunKey
+from mop.worlds.missions import load_encoder
+from mop.worlds.teacher import FAILURE_KINDS, TeacherFailure
+from mop.worlds.vector_env import BabyAIVectorEnv, Slots
+from mop.worlds.world import NO_LABEL, World, training_seed
 
 ENCODER = load_encoder("vocab")
 
@@ -326,7 +327,7 @@ def test_an_unroll_without_any_label_changes_nothing(make_run, monkeypatch):
 
 def test_failures_of_the_teacher_are_counted_and_outside_the_success_rate(make_run, monkeypatch):
     """A teacher that fails at the beginning of each third world, and after three steps in each fourth."""
-    answer, fresh, later, seen, slots_seen = babyai_env.World.label, [], [], [], []
+    answer, fresh, later, seen, slots_seen = World.label, [], [], [], []
 
     def label(world):
         if world.seed % 3 == 0 and world.num_steps == 0:
@@ -346,7 +347,7 @@ def test_failures_of_the_teacher_are_counted_and_outside_the_success_rate(make_r
         slots_seen.append(slots)
         return missions
 
-    monkeypatch.setattr(babyai_env.World, "label", label)
+    monkeypatch.setattr(World, "label", label)
     monkeypatch.setattr(Slots, "step", record)
     run = make_run(max_steps=6)
     assert any(training_seed(0, slot, 0) % 3 == 0 for slot in range(4))  # the very first worlds count too
@@ -375,11 +376,11 @@ def test_failures_of_the_teacher_are_counted_and_outside_the_success_rate(make_r
 def test_golden_losses_and_the_tail_after_a_resume(make_run, tmp_path, settings):
     run = make_run(max_steps=12, **settings)
     first = losses(run, 4)
-    runs.save_training_state(tmp_path / "training_state.pt", run.state())
+    save_training_state(tmp_path / "training_state.pt", run.state())
     whole = first + losses(run, 4)
     assert settings or whole == pytest.approx(GOLDEN_LOSSES, abs=1e-4)
 
-    state = runs.load_training_state(tmp_path / "training_state.pt")
+    state = load_training_state(tmp_path / "training_state.pt")
     for _ in range(2):  # one loaded state serves several runs: training one leaves it as it is
         resumed = make_run(max_steps=12, **settings)
         resumed.load_state(state)
@@ -433,7 +434,7 @@ def test_the_state_is_plain(make_run, tmp_path):
 
     check(state)
     assert count > 100
-    runs.save_training_state(tmp_path / "state.pt", state)
+    save_training_state(tmp_path / "state.pt", state)
     assert_same_state(torch.load(tmp_path / "state.pt", weights_only=True), state)
     assert not {"resume", "overwrite"} & state["config"].keys()
 
@@ -466,17 +467,17 @@ def test_a_state_of_an_earlier_version_goes_on_as_it_was(tmp_path):
     config, given = parse_config("a test", part)
     final = training.train(config | {"policy": "mop"}, given)
     path = final.parent / "training_state.pt"
-    state = runs.load_training_state(path)
+    state = load_training_state(path)
     for name in (*BEFORE, "scheduled_updates"):
         assert state["config"].pop(name) is not None
     state.pop("replay")
     state["unfinished_row"] = {"loss": 1.0, "count": 1}
-    runs.save_training_state(path, state)
+    save_training_state(path, state)
     final.unlink()
     words = ["--resume", "--num_updates", "6", "--checkpoint_dir", str(tmp_path / "part"), "--log_interval", "3"]
     config, given = parse_config("a test", ["--task_id", config["task_id"], *words])
     resumed = training.train(config | {"policy": "mop"}, given)
-    ours, theirs = (runs.load_checkpoint(p)["policy_state_dict"] for p in (resumed, whole))
+    ours, theirs = (load_checkpoint(p)["policy_state_dict"] for p in (resumed, whole))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     logs = [pd.read_csv(p.parent / "training_log.csv").iloc[-1] for p in (resumed, whole)]
     assert logs[0]["lr"] == logs[1]["lr"] == config["lr"]
@@ -519,12 +520,12 @@ def test_without_a_seed_the_trial_is_the_seed(tmp_path):
     for name, words in {"trial 3": "--trial 3", "seed 3": "--seed 3", "trial 0": "--trial 0"}.items():
         argv = [*TINY_FLAGS, "--num_updates", "2", "--checkpoint_dir", str(tmp_path), *words.split()]
         config, given = parse_config("a test", argv)
-        saved[name] = runs.load_checkpoint(training.train(config | {"policy": "mop"}, given))
+        saved[name] = load_checkpoint(training.train(config | {"policy": "mop"}, given))
     folder = tmp_path / "BabyAI-GoToObj-v0"
-    assert [runs.RunKey.from_checkpoint(p) for p in sorted(folder.rglob("*final.pt"))] == [
-        runs.RunKey("BabyAI-GoToObj-v0", 0),
-        runs.RunKey("BabyAI-GoToObj-v0", 0, 3),
-        runs.RunKey("BabyAI-GoToObj-v0", 3),
+    assert [RunKey.from_checkpoint(p) for p in sorted(folder.rglob("*final.pt"))] == [
+        RunKey("BabyAI-GoToObj-v0", 0),
+        RunKey("BabyAI-GoToObj-v0", 0, 3),
+        RunKey("BabyAI-GoToObj-v0", 3),
     ]
     assert [saved[name]["config"]["seed"] for name in saved] == [3, 3, 0]
     for part in ("policy_state_dict", "lang_proj_state_dict"):

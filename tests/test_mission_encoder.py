@@ -12,9 +12,9 @@ import pytest
 import torch
 from tiny_encoder import COLOURS, build_tiny_encoder
 
-import mission_encoder
-from errors import InputError
-from mission_encoder import DEFAULT_MODEL, PROBE_MISSION, VOCAB_DIM, encode_by_codes, load_encoder
+from mop.base.errors import InputError
+from mop.worlds import missions as mission_encoder
+from mop.worlds.missions import DEFAULT_MODEL, PROBE_MISSION, VOCAB_DIM, encode_by_codes, load_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
 SWAPPED = ["put the red ball next to the green box", "put the green box next to the red ball"]

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from errors import InputError
 from mixture_of_experts import (
     Expert,
     ExpertDropout,
@@ -21,6 +20,7 @@ from mixture_of_experts import (
     reset_hidden,
     routing_measures,
 )
+from mop.base.errors import InputError
 
 SIZES = [[0, 16, 32], [0, 8], [12]]
 

@@ -19,13 +19,16 @@ from conftest import REPOSITORY, TINY_FLAGS, TINY_TASK, run_script, script_envir
 from eval_helpers import GOTO, UNLOCK, in_process, put, random_checkpoint, the_error_line
 
 import batch_eval
-import cloud_jobs
-import mission_encoder
-import runs
-from batch_eval import Settings
-from errors import InputError
-from imitation import ImitationRun
-from runs import RunKey
+from mop.base.errors import InputError
+from mop.base.files import file_digest
+from mop.jobs import batch
+from mop.jobs import cloud as cloud_jobs
+from mop.jobs.batch import Settings
+from mop.learning.imitation import ImitationRun
+from mop.store.checkpoints import load_checkpoint, load_training_state
+from mop.store.results import load_result
+from mop.store.run_keys import RunKey
+from mop.worlds import missions as mission_encoder
 
 PIN = re.search(r"^modal==(.*)$", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE)[1]
 modal = pytest.importorskip("modal")
@@ -137,7 +140,7 @@ def test_evaluations_are_planned_for_what_the_table_lacks(here, capsys, monkeypa
     assert planned(capsys, EVAL_PARALLEL) == [label for label in everything if label != final]
     assert planned(capsys, EVAL_PARALLEL, force=True) == everything
     # rows of this one: a changed checkpoint and a cache that is wanted count as missing
-    row = {"checkpoint_sha256": runs.file_digest(files[seeded]), "has_routing_cache": False, "num_episodes": 3}
+    row = {"checkpoint_sha256": file_digest(files[seeded]), "has_routing_cache": False, "num_episodes": 3}
     row |= {"checkpoint_path": f"modal_checkpoints/{GOTO}/trial_0/seed_7/checkpoint_final.pt", "eval_seed": 0}
     row["success_rate"] = 0.5
     pd.concat([table, pd.DataFrame([row])]).to_csv("evaluation_results.csv", index=False)
@@ -152,7 +155,8 @@ def test_evaluations_are_planned_for_what_the_table_lacks(here, capsys, monkeypa
         )
         assert planned(capsys, EVAL_PARALLEL, seed=7) == [seeded], name
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "file_digest", lambda path: "0012345678901e34")
+        for module in (cloud_jobs, batch):
+            patch.setattr(module, "file_digest", lambda path: "0012345678901e34")
         pd.DataFrame([row | {"checkpoint_sha256": "0012345678901e34"}]).to_csv("evaluation_results.csv", index=False)
         assert planned(capsys, EVAL_PARALLEL, seed=7, skip_routing=True) == []
     put(root, random_checkpoint(9), trial=0, seed=7)
@@ -175,7 +179,7 @@ def test_evaluations_are_planned_for_what_the_table_lacks(here, capsys, monkeypa
 
 def test_a_checkpoint_that_is_another_on_the_volume_is_not_evaluated(here):
     path = put(here / "modal_checkpoints", random_checkpoint()).relative_to(here).as_posix()
-    digest, settings = runs.file_digest(path), Settings(3)
+    digest, settings = file_digest(path), Settings(3)
     result = cloud_jobs.evaluate(path, "0" * 16, settings, force=False)
     assert result.error.endswith(f"modal volume get --force rl-mop /{path.removeprefix('modal_checkpoints/')} {path}")
     Path(path).unlink()
@@ -189,9 +193,9 @@ def test_a_result_of_fewer_worlds_is_not_kept(here):
     made_at = []
     for num_episodes, force in ((2, False), (3, False), (3, False), (3, True)):
         settings = cloud_jobs.settings_of_container(num_episodes, skip_routing=True)
-        result = cloud_jobs.evaluate(path, runs.file_digest(path), settings, force)
+        result = cloud_jobs.evaluate(path, file_digest(path), settings, force)
         (file,) = (Path("evaluation", name) for name in result.files)
-        assert runs.load_result(file)["num_episodes"] == num_episodes
+        assert load_result(file)["num_episodes"] == num_episodes
         made_at.append(file.stat().st_mtime_ns)
     few, more, same, forced = made_at
     assert few < more == same < forced
@@ -285,7 +289,7 @@ def test_a_pre_empted_training_is_saved_and_goes_on(here, tiny_run):
         patch.setattr(ImitationRun, "step_update", step_and_pre_empt)
         cloud_jobs.train(*job.arguments, on_save)
     assert len(saved) == 2 and saved[-1] == {"training_log.csv", "training_state.pt", "checkpoint_3.pt"}
-    assert runs.load_training_state(folder / "training_state.pt")["update"] == 3
+    assert load_training_state(folder / "training_state.pt")["update"] == 3
     result = cloud_jobs.train(*job.arguments, on_save)  # the next attempt
     assert {Path(file).name for file in result.files} == RUN_FILES | {"checkpoint_3.pt"}
     final = f"{TINY_TASK}/trial_0/checkpoint_final.pt"
@@ -450,7 +454,7 @@ def num_overlaps(events: list[dict], function: str) -> int:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    return runs.load_checkpoint(path)["policy_state_dict"]
+    return load_checkpoint(path)["policy_state_dict"]
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
@@ -472,7 +476,7 @@ def test_trainings(cloud, tiny_run):
     final = "trial_0/checkpoint_final.pt"
     here, there = cloud.here / "modal_checkpoints", tiny_run / "checkpoints"
     assert_same_weights(here / TINY_TASK / final, there / TINY_TASK / final)
-    assert runs.load_checkpoint(here / OTHER_TASK / final)["config"]["task_id"] == OTHER_TASK
+    assert load_checkpoint(here / OTHER_TASK / final)["config"]["task_id"] == OTHER_TASK
 
     # the machine and the image that the jobs asked for
     functions = {event["name"]: event for event in of(events, "function")}
@@ -508,12 +512,12 @@ def check_image(events: list[dict], image: str) -> None:
     for layer in layers:
         copied |= set(mounts.get(layer["context"], []))
         for code in re.findall(r"^RUN python -c '(.*)'$", "\n".join(layer["commands"]), re.MULTILINE):
-            (module,) = re.findall(r"import (\w+)", code)
-            needed = {f"/root/{path.name}" for path in imported_by(REPOSITORY / f"{module}.py")}
-            assert needed <= copied and ("/root/config.yaml" in copied or module == "mission_encoder")
+            (module,) = re.findall(r"import ([\w.]+)", code)
+            needed = in_container(imported_by(REPOSITORY / f"{module.replace('.', '/')}.py"))
+            assert needed <= copied and ("/root/config.yaml" in copied or module == "mop.worlds.missions")
             ran += names_called(code)
     assert ran == [("load_encoder", "distilbert-base-uncased"), ("warm_up",)]  # the second: modal_preload calls it too
-    needed = {f"/root/{path.name}" for path in imported_by(REPOSITORY / "modal_app.py")}
+    needed = in_container(imported_by(REPOSITORY / "modal_app.py"))
     assert needed - copied == {"/root/modal_app.py"} and len(needed) >= 25
     commands = [command for layer in layers for command in layer["commands"]]
     assert commands.index("ENV HF_HOME=/opt/huggingface") < next(k for k, c in enumerate(commands) if "encoder" in c)
@@ -537,9 +541,19 @@ def imported_by(path: Path) -> set[Path]:
         found.add(path)
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            left |= {file for name in names if (file := REPOSITORY / f"{name}.py").exists()} - found
+            if isinstance(node, ast.ImportFrom):  # what is imported from a package may be a module of it
+                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                parts = Path(*name.split("."))
+                packages = [folder / "__init__.py" for folder in (parts, *parts.parents)]
+                files = {REPOSITORY / file for file in (Path(f"{parts}.py"), *packages)}
+                left |= {file for file in files if file.exists()} - found
     return found
+
+
+def in_container(files: set[Path]) -> set[str]:
+    """Where files of the repository are in a container."""
+    return {f"/root/{file.relative_to(REPOSITORY).as_posix()}" for file in files}
 
 
 def test_a_killed_training_goes_on_where_it_was(cloud, tiny_run):

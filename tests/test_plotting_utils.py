@@ -116,6 +116,6 @@ def test_figures_need_no_pyplot():
         " layer_routing=[np.ones((1, 1))]);"
         "d = types.SimpleNamespace(header={}, episodes=[{}], steps=s);"
         "p.plot_overall_routing(d).savefig('/dev/null', format='png');"
-        "sys.exit(any(name in sys.modules for name in ('matplotlib.pyplot', 'torch', 'gymnasium', 'runs')))"
+        "sys.exit(any(name in sys.modules for name in ('matplotlib.pyplot', 'torch', 'gymnasium', 'mop.store')))"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], timeout=60).returncode == 0

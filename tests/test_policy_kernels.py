@@ -8,9 +8,9 @@ import torch
 from numba import njit
 from torch import nn
 
-from grid_kernels import CATEGORIES
 from mixture_of_experts import GRUPolicy, MixtureOfExpertsPolicy, _compiled_grus, _CompiledGRUs, _CompiledMix
-from policy_kernels import CompiledPolicy, PolicyShape, _tanh
+from mop.kernels.grid import CATEGORIES
+from mop.kernels.policy import CompiledPolicy, PolicyShape, _tanh
 
 SMALL = {"input_dim": 10, "lang_dim": 3, "intermediate_dim": 13, "num_actions": 5}
 ARCHITECTURES = {

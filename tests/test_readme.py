@@ -4,9 +4,6 @@ import re
 import shlex
 from pathlib import Path
 
-import collapse
-import experiments
-import throughput
 from modal.cli.volume import volume_cli
 
 import batch_eval
@@ -15,7 +12,9 @@ import eval_mop
 import logit_viz
 import modal_app
 import routing_viz
-from configuration import check_recorded, parse_config
+from benchmarks import throughput
+from mop.base.configuration import check_recorded, parse_config
+from results import collapse, experiments
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

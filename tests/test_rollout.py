@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from babyai_env import BabyAIVectorEnv, StepArrays
-from errors import InputError
-from policy_kernels import CompiledPolicy, PolicyShape
-from rollout import Rollouts
+from mop.base.errors import InputError
+from mop.kernels.policy import CompiledPolicy, PolicyShape
+from mop.learning.rollout import Rollouts
+from mop.worlds.vector_env import BabyAIVectorEnv, StepArrays
 
 ROOT = Path(__file__).resolve().parent.parent
 MISSION_DIM = 12
@@ -164,5 +164,5 @@ def test_killed_worker_is_reported_in_an_unroll():
 
 
 def test_workers_need_no_torch():
-    code = "import sys, rollout; sys.exit('torch' in sys.modules)"
+    code = "import sys, mop.learning.rollout; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -6,24 +6,21 @@ import numpy as np
 import pytest
 from routing_data import make_data, make_steps, random_data, three_visits
 
-from errors import InputError
-from routing_analysis import (
-    aggregate_routing_by_position,
-    compute_confidence,
-    compute_grid_bounds,
+from mop.base.errors import InputError
+from mop.measures.cells import aggregate_routing_by_position, compute_confidence, compute_grid_bounds, index_cells
+from mop.measures.groups import group_routing_data
+from mop.measures.pathways import compute_pathways
+from mop.measures.routing import (
     compute_layer_lpc,
-    compute_pathways,
     compute_policy_entropy,
     compute_router_entropy,
     compute_routing_over_progress,
     count_actions,
-    index_cells,
     mean_weights_by_distance,
     mean_weights_by_group,
     select_episode,
 )
-from routing_groups import group_routing_data
-from routing_maps import plot_overall_routing
+from mop.plotting.maps import plot_overall_routing
 
 
 @pytest.fixture

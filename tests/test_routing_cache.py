@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import routing_cache
-from errors import InputError
-from routing_cache import RoutingCache, RoutingSteps, load_cache, write_cache
-from runs import RunKey, cache_path
+from mop.base.errors import InputError
+from mop.store import routing_cache
+from mop.store.routing_cache import RoutingCache, RoutingSteps, load_cache, write_cache
+from mop.store.run_keys import RunKey, cache_path
 
 TASK = "BabyAI-GoToObj-v0"
 

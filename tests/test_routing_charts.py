@@ -5,9 +5,8 @@ import pytest
 from matplotlib.colors import to_hex
 from routing_data import make_data, make_steps, random_data
 
-from errors import InputError
-from plotting_style import HUES
-from routing_charts import (
+from mop.base.errors import InputError
+from mop.plotting.charts import (
     plot_action_frequency,
     plot_episode_routing,
     plot_pathways,
@@ -16,6 +15,7 @@ from routing_charts import (
     plot_routing_over_progress,
     plot_specialisation,
 )
+from mop.plotting.style import HUES
 
 FIRST = np.array([0.0, 0.1, 0.2, 0.3, 0.6, 1.0])  # weight of expert 0 in layer 0
 

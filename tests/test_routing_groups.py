@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from routing_data import make_data, make_steps, random_data
 
-from errors import InputError
-from routing_groups import (
+from mop.base.errors import InputError
+from mop.measures.groups import (
     GROUPINGS,
     PHASES,
     get_available_analyses,

@@ -7,11 +7,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from routing_data import make_data, make_steps, random_data, three_visits
 
-from errors import InputError
-from plotting_style import EXPERT_CMAPS, UNVISITED_COLOR
-from routing_analysis import aggregate_routing_by_position, compute_grid_bounds
-from routing_groups import PHASES, group_routing_data
-from routing_maps import (
+from mop.base.errors import InputError
+from mop.measures.cells import aggregate_routing_by_position, compute_grid_bounds
+from mop.measures.groups import PHASES, group_routing_data
+from mop.plotting.maps import (
     LPC_CMAP,
     plot_action_entropy,
     plot_grouped_lpc,
@@ -22,6 +21,7 @@ from routing_maps import (
     render_lpc_heatmap,
     render_routing_heatmap,
 )
+from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR
 
 SIZES = [[0, 16, 32], [0, 8]]
 

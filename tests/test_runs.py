@@ -18,24 +18,17 @@ import pandas as pd
 import pytest
 import torch
 
-import runs
-from errors import InputError
-from runs import (
-    ADDED_COLUMNS,
-    DOCUMENTED_COLUMNS,
-    RunKey,
-    cache_path,
+from mop.base.errors import InputError
+from mop.base.files import claimed, write_atomic
+from mop.store.checkpoints import (
     find_checkpoints,
     load_checkpoint,
-    load_result,
     load_training_state,
-    merge_results,
-    result_path,
     save_checkpoint,
     save_training_state,
-    write_atomic,
-    write_result,
 )
+from mop.store.results import ADDED_COLUMNS, DOCUMENTED_COLUMNS, load_result, merge_results, write_result
+from mop.store.run_keys import RunKey, cache_path, result_path
 
 REPOSITORY = Path(__file__).parent.parent
 TASK = "BabyAI-GoToObj-v0"
@@ -145,11 +138,12 @@ def test_sigkill_inside_the_writer_keeps_the_old_checkpoint(tmp_path):
     path = RunKey(TASK, 0).checkpoint(tmp_path)
     save_checkpoint(path, toy_checkpoint(update=7))
     code = f"""
-import time, runs
+import time
+from mop.base.files import write_atomic
 def write(file):
     file.write(open({str(path)!r}, "rb").read()[:500]); file.flush()
     print("inside", flush=True); time.sleep(60)
-runs.write_atomic({str(path)!r}, write)
+write_atomic({str(path)!r}, write)
 """
     child = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "inside\n"
@@ -166,10 +160,10 @@ runs.write_atomic({str(path)!r}, write)
 
 def test_a_claim_is_one_process_only_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with runs.claimed("a run") as first, runs.claimed("a run") as second, runs.claimed("another") as other:
+    with claimed("a run") as first, claimed("a run") as second, claimed("another") as other:
         assert (first, second, other) == (True, False, True)
         assert len(files_below(tmp_path)) == 2
-    with runs.claimed("a run") as again:
+    with claimed("a run") as again:
         assert again
     assert files_below(tmp_path) == []
 
@@ -178,11 +172,11 @@ def test_claims_of_many_processes_never_overlap(tmp_path):
     program = """
 import sys, tempfile, time
 tempfile.tempdir = sys.argv[1]
-import runs
+from mop.base.files import claimed
 num_claims = 0
 end = time.monotonic() + 2
 while time.monotonic() < end:
-    with runs.claimed("a run") as is_ours:
+    with claimed("a run") as is_ours:
         if is_ours:
             with open(sys.argv[1] + "/owner", "x"):  # fails if another process is in here
                 pass
@@ -481,13 +475,15 @@ def test_a_result_written_while_the_table_is_made_is_not_lost(tmp_path, monkeypa
 def test_four_processes_merge_at_once_and_no_row_is_lost(tmp_path):
     cache, results = tmp_path / "cache", tmp_path / "evaluation_results.csv"
     code = f"""
-import sys, runs
+import sys
+from mop.store.results import merge_results, write_result
+from mop.store.run_keys import RunKey
 print("ready", flush=True); sys.stdin.readline()
 for trial in range(5):
-    key = runs.RunKey("task_" + sys.argv[1], trial)
+    key = RunKey("task_" + sys.argv[1], trial)
     row = {{"checkpoint_path": "x", "task_id": key.task_id, "trial": trial}}
-    runs.write_result({str(cache)!r}, key, row)
-    runs.merge_results({str(cache)!r}, {str(results)!r})
+    write_result({str(cache)!r}, key, row)
+    merge_results({str(cache)!r}, {str(results)!r})
 """
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": REPOSITORY}
     children = [subprocess.Popen([sys.executable, "-c", code, str(number)], **pipes) for number in range(4)]

@@ -15,8 +15,8 @@ import pytest
 import torch
 from conftest import REPOSITORY, TINY_FLAGS, TINY_TASK, run_script, script_command, script_environment
 
-from configuration import DEFAULTS_FILE, RUNTIME_KEYS, read_config
-from runs import load_checkpoint, load_training_state
+from mop.base.configuration import DEFAULTS_FILE, RUNTIME_KEYS, read_config
+from mop.store.checkpoints import load_checkpoint, load_training_state
 
 LIMIT_S = 60.0  # of every wait
 TOTAL = 48  # updates of the run that is cut off; flags given twice: the last one counts

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from errors import InputError
-from training_charts import plot_curves_by, plot_success_against_lpc, plot_training_curve
+from mop.base.errors import InputError
+from mop.plotting.curves import plot_curves_by, plot_success_against_lpc, plot_training_curve
 
 
 def texts(axis_labels):

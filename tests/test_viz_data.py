@@ -17,13 +17,29 @@ from old_caches import CACHE, TASK, as_version_1, write_variants
 from routing_data import make_data, make_steps
 
 import batch_eval
-import runs
-import viz_data
-from errors import InputError
-from routing_cache import RoutingCache
-from runs import RunKey
-from viz_data import Run
-from world_pictures import render_world
+from mop.base.errors import InputError
+from mop.base.files import file_digest
+from mop.jobs import batch
+from mop.jobs.batch import Filters, Settings, evaluate_checkpoint, select
+from mop.pages.comparison import load_table, plot_comparison, plot_tradeoff
+from mop.pages.episodes import episode_frame, episode_labels, example_images, step_caption
+from mop.pages.figures import action_figures, analyses, grouped_name, routing_figures, save_figures
+from mop.pages.flags import as_html, parse, run_parser
+from mop.pages.runs import (
+    Run,
+    choose_run,
+    describe_metrics,
+    evaluate_now,
+    find_cached_runs,
+    find_runs,
+    load_routing,
+    other_checkpoint,
+)
+from mop.store.checkpoints import FoundCheckpoint, save_checkpoint
+from mop.store.results import write_result
+from mop.store.routing_cache import RoutingCache
+from mop.store.run_keys import RunKey, cache_path, result_path
+from mop.worlds.pictures import render_world
 
 ZOO = REPOSITORY / "results" / "zoo"
 KEY = RunKey(TASK, 0, 0)
@@ -37,7 +53,7 @@ def cache_dir(tmp_path) -> Path:
 
 @pytest.fixture
 def data() -> RoutingCache:
-    return viz_data.load_routing(Run(KEY, str(CACHE), True, None))
+    return load_routing(Run(KEY, str(CACHE), True, None))
 
 
 # --- runs ---
@@ -46,18 +62,18 @@ def data() -> RoutingCache:
 def test_runs_of_every_layout_are_found(tmp_path):
     cached = [RunKey("A", 1), RunKey("A", 1, 2), RunKey("B", 0, 3, 50), RunKey("B", 0, update=50)]
     for key in cached:
-        path = runs.cache_path(tmp_path / "cache", key)
+        path = cache_path(tmp_path / "cache", key)
         path.parent.mkdir(parents=True)
         path.write_text("{}")
     stray = tmp_path / "cache" / "A" / "trial_x"
     stray.mkdir()
     (stray / "routing_data.json").write_text("{}")
     for key in (RunKey("A", 1), RunKey("C", 0)):
-        runs.save_checkpoint(key.checkpoint(tmp_path / "zoo"), random_checkpoint())
-    runs.write_result(
+        save_checkpoint(key.checkpoint(tmp_path / "zoo"), random_checkpoint())
+    write_result(
         tmp_path / "cache", RunKey("A", 1, 2), {"checkpoint_path": "", "task_id": "A", "trial": 1, "update": 9}
     )
-    found = viz_data.find_runs([tmp_path / "nowhere", tmp_path / "zoo"], str(tmp_path / "cache"))
+    found = find_runs([tmp_path / "nowhere", tmp_path / "zoo"], str(tmp_path / "cache"))
     assert list(found) == [
         "A trial 1 final",
         "A trial 1 seed 2 final (update 9) · no checkpoint",
@@ -67,7 +83,7 @@ def test_runs_of_every_layout_are_found(tmp_path):
     ]
     assert [run.has_cache for run in found.values()] == [True] * 4 + [False]
     assert found["A trial 1 final"].checkpoint == tmp_path / "zoo" / "A" / "trial_1" / "checkpoint_final.pt"
-    assert list(viz_data.find_cached_runs([], str(tmp_path / "cache"))) == [
+    assert list(find_cached_runs([], str(tmp_path / "cache"))) == [
         key.label for key in sorted(cached, key=RunKey._order)
     ]
 
@@ -76,9 +92,9 @@ def test_no_run_at_all(tmp_path):
     with pytest.raises(
         InputError, match=r"no routing cache under .*/none/ and no checkpoint under a/ and b/: train .*train_mop"
     ):
-        viz_data.find_runs(["a", "b"], str(tmp_path / "none"))
+        find_runs(["a", "b"], str(tmp_path / "none"))
     with pytest.raises(InputError, match=r"no routing cache under .*batch_eval\.py"):
-        viz_data.find_cached_runs([], str(tmp_path / "none"))
+        find_cached_runs([], str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("key", [KEY, RunKey(TASK, 3), RunKey(TASK, 0, 1, 200), RunKey(TASK, 2, update=5)])
@@ -92,9 +108,9 @@ def test_the_command_in_messages_selects_the_run(key, root, monkeypatch):
     batch_eval.check_flags(args, trial=int, seed=batch_eval.optional(int), update=batch_eval.optional(int))
     others = [replace(key, trial=9), replace(key, task_id="X"), replace(key, update=77)]
     found = [batch_eval.FoundCheckpoint(k, Path("x.pt")) for k in (key, *others)]
-    monkeypatch.setattr(runs, "find_checkpoints", lambda roots: found)
-    filters = batch_eval.Filters(**batch_eval.taken_by(batch_eval.Filters, args))
-    assert [item.key for item in batch_eval.select(["here"], filters, "no way out")] == [key]
+    monkeypatch.setattr(batch, "find_checkpoints", lambda roots: found)
+    filters = Filters(**batch_eval.taken_by(Filters, args))
+    assert [item.key for item in select(["here"], filters, "no way out")] == [key]
 
 
 def test_choose_run():
@@ -103,31 +119,28 @@ def test_choose_run():
         for name, trial, seed in (("a", 0, None), ("b", 1, 2), ("c", 1, 3))
     }
     asked = Namespace(task=None, trial=None, seed=None, update=None)
-    assert viz_data.choose_run(found, asked) == "a"
-    assert viz_data.choose_run(found, Namespace(**vars(asked) | {"trial": 1})) == "b"
-    assert viz_data.choose_run(found, Namespace(**vars(asked) | {"trial": 1, "seed": 3})) == "c"
+    assert choose_run(found, asked) == "a"
+    assert choose_run(found, Namespace(**vars(asked) | {"trial": 1})) == "b"
+    assert choose_run(found, Namespace(**vars(asked) | {"trial": 1, "seed": 3})) == "c"
     with pytest.raises(InputError, match=r"none of the 3 runs has \{'update': 5\}; they are: a, b, c"):
-        viz_data.choose_run(found, Namespace(**vars(asked) | {"update": 5}))
+        choose_run(found, Namespace(**vars(asked) | {"update": 5}))
 
 
 def test_flags(monkeypatch):
-    parser = viz_data.run_parser("about")
+    parser = run_parser("about")
     for words in (["--", "--trial", "3", "--fresh"], ["--trial", "3", "--fresh"]):
         monkeypatch.setattr(sys, "argv", ["app.py", *words])
-        args = viz_data.parse(parser)
+        args = parse(parser)
         assert (args.trial, args.fresh, args.num_episodes, args.cache_dir) == (3, True, 100, "evaluation_cache")
         assert args.checkpoint_dir == ("checkpoints", "modal_checkpoints", "results/zoo")
     for words in (["--num_episodes", "0"], ["--trial", "x"], ["--nonsense"]):
         monkeypatch.setattr(sys, "argv", ["app.py", *words])
         with pytest.raises(InputError, match=words[0]):
-            viz_data.parse(parser)
+            parse(parser)
 
 
 def test_messages_are_no_markup():
-    assert (
-        viz_data.as_html("a <b> & `python x.py --task <T>`")
-        == "a &lt;b&gt; &amp; <code>python x.py --task &lt;T&gt;</code>"
-    )
+    assert as_html("a <b> & `python x.py --task <T>`") == "a &lt;b&gt; &amp; <code>python x.py --task &lt;T&gt;</code>"
 
 
 # --- routing data ---
@@ -145,7 +158,7 @@ def test_broken_and_missing_caches_name_file_and_command(cache_dir):
         key = RunKey(TASK, trial)
         run = Run(key, str(cache_dir), trial != 5, key.checkpoint(ZOO) if trial == 5 else None)
         with pytest.raises(InputError, match=reason) as caught:
-            viz_data.load_routing(run)
+            load_routing(run)
         assert str(run.cache_path) in str(caught.value) and f"`{run.remake}`" in str(caught.value)
     assert "`--fresh` does without" in str(caught.value), "the checkpoint of the last one is there"
 
@@ -153,19 +166,19 @@ def test_broken_and_missing_caches_name_file_and_command(cache_dir):
 def test_old_caches_are_completed_from_their_key(cache_dir):
     write_variants(cache_dir)
     run = Run(RunKey(TASK, 2), str(cache_dir), True, None)
-    old = viz_data.load_routing(run)
+    old = load_routing(run)
     assert (old.header["task_id"], old.header["trial"], old.header["is_final"]) == (TASK, 2, True)
-    assert [name for name, *_ in viz_data.describe_metrics(old)] == [
+    assert [name for name, *_ in describe_metrics(old)] == [
         "success",
         "path ratio",
         "mean LPC",
         "episodes",
         "steps",
     ]
-    assert viz_data.example_images(old, "overall") == {}
-    assert set(viz_data.analyses(old).values()) >= {"overall", "by_door_location"}
-    assert next(iter(viz_data.episode_labels(old))) == "0 · 20 steps"
-    for draw in viz_data.action_figures(old).values():
+    assert example_images(old, "overall") == {}
+    assert set(analyses(old).values()) >= {"overall", "by_door_location"}
+    assert next(iter(episode_labels(old))) == "0 · 20 steps"
+    for draw in action_figures(old).values():
         with pytest.raises(InputError, match=r"has no '(action|action_logits|carrying)'.*make a new one") as caught:
             draw()
         assert f"`{run.remake}`" in str(caught.value)
@@ -173,54 +186,54 @@ def test_old_caches_are_completed_from_their_key(cache_dir):
 
 def test_a_replaced_cache_is_read_anew(cache_dir):
     run = Run(KEY, str(cache_dir), True, None)
-    first = viz_data.load_routing(run)
-    assert viz_data.load_routing(run) is first
+    first = load_routing(run)
+    assert load_routing(run) is first
     content = json.loads(run.cache_path.read_text())
     content["routing_data"] = content["routing_data"][:10]
     run.cache_path.unlink()
     run.cache_path.write_text(json.dumps(content))
-    assert len(viz_data.load_routing(run).steps) == 10
+    assert len(load_routing(run).steps) == 10
 
 
 def test_metrics(data):
-    rows = {name: (value, remark) for name, value, remark in viz_data.describe_metrics(data)}
+    rows = {name: (value, remark) for name, value, remark in describe_metrics(data)}
     metrics = data.header["metrics"]
     assert rows["success"] == ("100.0%", "95 % interval 75.8% to 100.0%") and metrics["success_rate"] == 1.0
     assert rows["mean LPC"][0] == f"{metrics['mean_lpc']:,.0f}" and rows["episodes"][0] == "12"
     assert rows["steps"][0] == str(len(data.steps))
     data = make_data(make_steps([[1, 1]]), metrics=None)
-    assert viz_data.describe_metrics(data)[0][:2] == ("episodes", "1")
+    assert describe_metrics(data)[0][:2] == ("episodes", "1")
 
 
 def test_fresh_evaluation_gives_the_cached_data_and_writes_no_cache(tmp_path):
     run, done = Run(KEY, str(tmp_path), False, KEY.checkpoint(ZOO)), []
-    fresh = viz_data.evaluate_now(run, 12, 5, done.append)
+    fresh = evaluate_now(run, 12, 5, done.append)
     assert sum(done) == 12 and not run.cache_path.exists()
-    settings = batch_eval.Settings(num_episodes=12, num_envs=7, cache_dir=str(tmp_path), device="cpu")
-    batch_eval.evaluate_checkpoint(runs.FoundCheckpoint(KEY, run.checkpoint), settings)
-    data = viz_data.load_routing(Run(KEY, str(tmp_path), True, None))
+    settings = Settings(num_episodes=12, num_envs=7, cache_dir=str(tmp_path), device="cpu")
+    evaluate_checkpoint(FoundCheckpoint(KEY, run.checkpoint), settings)
+    data = load_routing(Run(KEY, str(tmp_path), True, None))
     assert fresh.episodes == data.episodes
     np.testing.assert_array_equal(fresh.steps.action, data.steps.action)
     np.testing.assert_allclose(fresh.steps.layer_routing[1], data.steps.layer_routing[1], atol=2e-5)
     with pytest.raises(InputError, match=r"checkpoint of .* is not on this machine"):
-        viz_data.evaluate_now(replace(run, checkpoint=None), 2, 2, done.append)
+        evaluate_now(replace(run, checkpoint=None), 2, 2, done.append)
 
 
 def test_a_cache_of_another_checkpoint_is_told(tmp_path):
     def run(name: str) -> Run:
-        path = runs.cache_path(tmp_path / name, KEY)
-        shutil.copytree(runs.cache_path(CACHE, KEY).parent, path.parent)
+        path = cache_path(tmp_path / name, KEY)
+        shutil.copytree(cache_path(CACHE, KEY).parent, path.parent)
         return Run(KEY, str(tmp_path / name), True, KEY.checkpoint(ZOO))
 
     same, other, unknown = run("same"), run("other"), run("unknown")
-    assert viz_data.other_checkpoint(same) is None
-    result = runs.result_path(other.cache_dir, KEY)
-    result.write_text(result.read_text().replace(runs.file_digest(other.checkpoint), "0" * 16))
-    told = viz_data.other_checkpoint(other)
+    assert other_checkpoint(same) is None
+    result = result_path(other.cache_dir, KEY)
+    result.write_text(result.read_text().replace(file_digest(other.checkpoint), "0" * 16))
+    told = other_checkpoint(other)
     assert str(other.cache_path) in told and str(other.checkpoint) in told and other.remake in told
-    runs.result_path(unknown.cache_dir, KEY).unlink()  # as beside older caches
-    assert viz_data.other_checkpoint(unknown) is None
-    assert viz_data.other_checkpoint(replace(other, checkpoint=None)) is None
+    result_path(unknown.cache_dir, KEY).unlink()  # as beside older caches
+    assert other_checkpoint(unknown) is None
+    assert other_checkpoint(replace(other, checkpoint=None)) is None
 
 
 # --- pictures ---
@@ -231,27 +244,27 @@ def test_frames_follow_the_episode(data):
     actions = steps.action[steps.episode == 3].tolist()
     count = 0
     for t_step in (0, 5, len(actions) - 1):
-        frame = viz_data.episode_frame(data, 3, t_step)
+        frame = episode_frame(data, 3, t_step)
         np.testing.assert_array_equal(frame, render_world(TASK, data.episodes[3]["seed"], actions[:t_step]))
         count += 1
-    assert count == 3 and (viz_data.episode_frame(data, 3, 0) != frame).any()
-    labels = viz_data.episode_labels(data)
+    assert count == 3 and (episode_frame(data, 3, 0) != frame).any()
+    labels = episode_labels(data)
     assert list(labels.values()) == list(range(12)) and next(iter(labels)).startswith("0 · pick up the")
-    assert viz_data.step_caption(data, 3, 0).startswith("step 0 · next action: ")
+    assert step_caption(data, 3, 0).startswith("step 0 · next action: ")
 
 
 def test_a_world_that_is_another_one_here_is_not_shown(data):
     moved = replace(data.steps, position=data.steps.position + 1)
     other = replace(data, steps=moved)
     with pytest.raises(InputError, match="is another one here"):
-        viz_data.episode_frame(other, 0, 0)
-    assert viz_data.example_images(other, "overall") == {}
+        episode_frame(other, 0, 0)
+    assert example_images(other, "overall") == {}
 
 
 def test_example_images_show_the_first_step_of_each_group(data):
-    images = viz_data.example_images(data, "by_key_phase")
+    images = example_images(data, "by_key_phase")
     assert list(images) == ["before the key", "carrying the key", "door unlocked", "key dropped"]
-    np.testing.assert_array_equal(images["before the key"], viz_data.episode_frame(data, 0, 0, tile_size=16))
+    np.testing.assert_array_equal(images["before the key"], episode_frame(data, 0, 0, tile_size=16))
     assert len({image.tobytes() for image in images.values()}) == 4
 
 
@@ -259,24 +272,24 @@ def test_example_images_show_the_first_step_of_each_group(data):
 
 
 def test_figures_are_saved_and_those_without_data_explained(data, tmp_path, capsys):
-    figures = viz_data.action_figures(data)
-    viz_data.save_figures(figures, tmp_path)
+    figures = action_figures(data)
+    save_figures(figures, tmp_path)
     written = capsys.readouterr().out.split()
     assert written == [str(tmp_path / f"{name}.png") for name in figures]
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in written)
     silent = replace(data, steps=replace(data.steps, action_logits=None))
-    viz_data.save_figures(viz_data.action_figures(silent), tmp_path)
+    save_figures(action_figures(silent), tmp_path)
     assert "no action_entropy_heatmap.png: this routing cache" in capsys.readouterr().err
     nothing = replace(silent, steps=replace(silent.steps, action=None))
     with pytest.raises(InputError, match="has no 'action'"):
-        viz_data.save_figures(viz_data.action_figures(nothing), tmp_path)
+        save_figures(action_figures(nothing), tmp_path)
 
 
 def test_names_of_figures(data):
-    names = list(viz_data.routing_figures(data))
+    names = list(routing_figures(data))
     assert names[0] == "routing_heatmap" and {"routing_heatmap_by_key_phase", "lpc_heatmap", "episode_0"} <= set(names)
-    assert viz_data.grouped_name("routing_heatmap", "by_starting_room") == "routing_heatmap_by_starting_room"
-    assert viz_data.analyses(data)["by carrying phase"] == "by_carrying"
+    assert grouped_name("routing_heatmap", "by_starting_room") == "routing_heatmap_by_starting_room"
+    assert analyses(data)["by carrying phase"] == "by_carrying"
 
 
 def test_table_of_results_and_older_tables(cache_dir, tmp_path):
@@ -285,29 +298,27 @@ def test_table_of_results_and_older_tables(cache_dir, tmp_path):
     old |= {"success_rate": [0.5, 0.1], "mean_lpc": [100.0, 7.0], "lpc_alpha": [1e-5, 0.0]}
     pd.DataFrame(old).to_csv(table, index=False)
     (cache_dir / "result.json").write_text("{}")
-    rows, problems = viz_data.load_table(str(cache_dir), [table, tmp_path / "none.csv"])
+    rows, problems = load_table(str(cache_dir), [table, tmp_path / "none.csv"])
     assert rows["task_id"].tolist() == [TASK, "BabyAI-GoTo-v0"], "the cached result goes before that of the table"
     assert rows["success_rate"].tolist() == [1.0, 0.5] and rows["policy"].tolist() == ["mop", "mop"]
     assert rows.loc[1, "success_low"] == pytest.approx(0.469, abs=1e-3)
     assert len(problems) == 1 and "it is no result" in problems[0]
     (tmp_path / "broken.csv").write_bytes(b"\x00\xff")
-    rows, problems = viz_data.load_table(str(tmp_path / "none"), [table, tmp_path / "broken.csv"])
+    rows, problems = load_table(str(tmp_path / "none"), [table, tmp_path / "broken.csv"])
     assert len(rows) == 2 and "broken.csv: it is no table" in problems[0]
     with pytest.raises(InputError, match=r"no result under .*/none/, nor in x\.csv: `python batch_eval.py`"):
-        viz_data.load_table(str(tmp_path / "none"), ["x.csv"])
+        load_table(str(tmp_path / "none"), ["x.csv"])
 
 
 def test_tradeoff_leaves_out_what_it_cannot_colour(cache_dir):
-    rows, _ = viz_data.load_table(
-        str(cache_dir), [REPOSITORY / "results" / f"{name}.csv" for name in ("tasks", "alpha")]
-    )
+    rows, _ = load_table(str(cache_dir), [REPOSITORY / "results" / f"{name}.csv" for name in ("tasks", "alpha")])
     assert len(rows) >= 40 and set(rows["policy"]) == {"mop", "gru"}
 
     def labels(*asked) -> list[str]:
-        return [text.get_text() for text in viz_data.plot_tradeoff(rows, *asked).legends[0].get_texts()]
+        return [text.get_text() for text in plot_tradeoff(rows, *asked).legends[0].get_texts()]
 
     assert len(labels("task", "mop")) == 16 and labels("lpc_alpha", "mop") == ["0", "1e-06", "1e-05", "0.0001"]
-    (ax,) = viz_data.plot_tradeoff(rows, "lpc_alpha", "mop").axes
+    (ax,) = plot_tradeoff(rows, "lpc_alpha", "mop").axes
     assert sum(len(container.lines[0].get_xdata()) for container in ax.containers) == 12  # of UnlockPickup alone
     assert labels("lpc_alpha", "gru") == ["0"]
     rows["lpc_alpha"] = None
@@ -318,13 +329,13 @@ def test_tradeoff_leaves_out_what_it_cannot_colour(cache_dir):
 def test_comparison_shows_a_column_for_each_run(data, cache_dir):
     other = RunKey(TASK, 7)
     shutil.copytree(KEY.artefacts(CACHE), other.artefacts(cache_dir))
-    chosen = list(viz_data.find_cached_runs([], str(cache_dir)).values())
-    figure = viz_data.plot_comparison(chosen)
+    chosen = list(find_cached_runs([], str(cache_dir)).values())
+    figure = plot_comparison(chosen)
     titles = [ax.get_title() for ax in figure.axes]
     assert f"{TASK}\ntrial 7\n{len(data.steps)} steps\nlayer 0" in titles
     assert [titles.count(name) for name in ("layer 1", "layer 2")] == [2, 2]
     with pytest.raises(InputError, match="choose at least one"):
-        viz_data.plot_comparison([])
+        plot_comparison([])
 
 
 def test_version_1_of_the_small_cache_has_no_episodes():

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from routing_data import make_data, make_steps
 
-from babyai_env import World
-from errors import InputError
-from eval_mop import episode_context
-from walking import distances_to_objects, free_cells, walking_distances
+from mop.base.errors import InputError
+from mop.measures.walking import distances_to_objects, free_cells, walking_distances
+from mop.worlds.episodes import episode_context
+from mop.worlds.world import World
 
 # Two rooms of 2 x 3 cells, with a door low in the wall between them.
 EPISODE = {

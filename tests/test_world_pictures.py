@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
-from babyai_env import World
-from errors import InputError
-from world_pictures import render_world, replay_world
+from mop.base.errors import InputError
+from mop.worlds.pictures import render_world, replay_world
+from mop.worlds.world import World
 
 
 def test_render_world():
@@ -39,5 +39,5 @@ def test_unknown_task():
 
 
 def test_no_compiled_kernels_are_loaded():
-    program = "import sys, world_pictures; sys.exit(bool({'numba', 'torch', 'pandas'} & set(sys.modules)))"
+    program = "import sys, mop.worlds.pictures; sys.exit(bool({'numba', 'torch', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=60).returncode == 0

@@ -5,11 +5,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import runs
-from eval_mop import TeacherResults, encoder_for, evaluate, wilson_interval
+from mop.jobs.evaluation import encoder_for, evaluate
+from mop.measures.metrics import wilson_interval
+from mop.store.checkpoints import find_checkpoints, load_checkpoint
+from mop.worlds.bot_paths import TeacherResults
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
-FOUND = runs.find_checkpoints([RESULTS / "zoo"])
+FOUND = find_checkpoints([RESULTS / "zoo"])
 NUM_EPISODES = 200
 OTHER_WORLDS = 2_000_000  # eval_seed: worlds of neither the table nor any training
 
@@ -22,7 +24,7 @@ def test_the_zoo_holds_a_policy_for_each_task_of_the_table():
 
 @pytest.mark.parametrize("found", FOUND, ids=lambda found: found.key.task_id)
 def test_success_in_other_worlds_is_that_of_the_table(found):
-    checkpoint = runs.load_checkpoint(found.path)
+    checkpoint = load_checkpoint(found.path)
     assert "optimizer_state_dict" not in checkpoint
     teacher = TeacherResults(found.key.task_id, None, None)
     result = evaluate(checkpoint, encoder_for(checkpoint), teacher, NUM_EPISODES, OTHER_WORLDS, record_steps=False)

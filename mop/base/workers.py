@@ -1,0 +1,155 @@
+"""Worker processes over one block of shared memory; knows nothing of environments."""
+
+import math
+import multiprocessing
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import connection
+
+import numpy as np
+
+from mop.base.errors import InputError
+
+_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+
+Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name -> shape and dtype of an array
+
+
+def num_bytes(layout: Layout) -> int:
+    """Size of a buffer for `carve`."""
+    return 63 + sum(_padded(shape, dtype) for shape, dtype in layout.values())
+
+
+def carve(buffer, layout: Layout) -> dict[str, np.ndarray]:
+    """The arrays of a layout one after the other in a writable buffer, each at the beginning of a cache line."""
+    arrays, offset = {}, -np.frombuffer(buffer, np.uint8).ctypes.data % 64
+    for name, (shape, dtype) in layout.items():
+        arrays[name] = np.ndarray(shape, dtype, buffer, offset)
+        offset += _padded(shape, dtype)
+    return arrays
+
+
+def _padded(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return -(-math.prod(shape) * np.dtype(dtype).itemsize // 64) * 64
+
+
+class WorkerPool:
+    """W processes that obey commands by name and read and write one shared buffer.
+
+    A worker that raises InputError raises it here again; one that dies is reported, never waited for. Workers end when
+    this process ends, however it ends.
+    """
+
+    def __init__(self, num_workers: int, num_bytes: int, preload: Sequence[str] = ()):
+        """preload: modules that a process to fork from loads once, so that workers start in milliseconds."""
+        self._context = multiprocessing.get_context(_METHOD)
+        if _METHOD == "forkserver":
+            self._context.set_forkserver_preload(list(preload))
+        self._memory = self._context.RawArray("B", num_bytes)  # anonymous: nothing is left behind by a kill
+        self._processes, self._pipes = [None] * num_workers, [None] * num_workers
+
+    @property
+    def buffer(self) -> memoryview:
+        """The shared memory, writable."""
+        return memoryview(self._memory).cast("B")
+
+    def start(self, index: int, make: Callable, arguments: tuple) -> None:
+        """Start worker `index`; there `make(buffer, ask, *arguments)` returns its commands: name -> function.
+
+        ask(question) is the answer of the function that the pending `call` was given.
+        """
+        here, there = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(there, self._memory, make, arguments), daemon=True)
+        process.start()
+        there.close()
+        self._processes[index], self._pipes[index] = process, here
+
+    def call(self, command: str, arguments: Sequence | None = None, answer: Callable | None = None) -> list:
+        """Send one command to every worker (with its own argument) and return their answers in order.
+
+        answer: replies to the questions that workers ask while they carry it out.
+        """
+        for index, pipe in enumerate(self._pipes):
+            self._send(index, pipe, (command, arguments[index] if arguments is not None else None))
+        return self.collect(answer)
+
+    def collect(self, answer: Callable | None = None) -> list:
+        """The pending answer of every worker. Raises InputError where a worker did, or died.
+
+        Whatever is raised, the workers end: one that went on would answer this command when it is asked the next.
+        """
+        try:
+            return self._collect(answer)
+        except BaseException:
+            self.close()
+            raise
+
+    def _collect(self, answer: Callable | None) -> list:
+        answers, pending = [None] * len(self._pipes), {pipe: index for index, pipe in enumerate(self._pipes)}
+        while pending:
+            for pipe in connection.wait(list(pending)):
+                index = pending[pipe]
+                try:
+                    kind, value = pipe.recv()
+                except (EOFError, OSError):  # OSError: it ended in the middle of a message
+                    raise self._death(index) from None
+                if kind == "question":
+                    self._send(index, pipe, answer(value))
+                else:
+                    answers[index] = (kind, value)
+                    del pending[pipe]
+        for kind, value in answers:
+            if kind == "input_error":
+                raise InputError(value)
+            if kind == "bug":
+                raise RuntimeError(f"in an environment worker:\n{value}")
+        return [value for _, value in answers]
+
+    def _send(self, index: int, pipe, message) -> None:
+        try:
+            pipe.send(message)
+        except (BrokenPipeError, OSError):
+            raise self._death(index) from None
+
+    def close(self) -> None:
+        """End the workers."""
+        for pipe in self._pipes:
+            if pipe is not None:
+                pipe.close()
+        for process in self._processes:
+            if process is not None:
+                process.join(timeout=5)
+                if process.is_alive():
+                    process.kill()
+
+    def _death(self, index: int) -> InputError:
+        self._processes[index].join(timeout=5)
+        code = self._processes[index].exitcode
+        return InputError(
+            f"environment worker {index} ended with exit code {code} (out of memory, or killed?); "
+            "the last checkpoint is whole: continue with --resume, perhaps with fewer --num_workers"
+        )
+
+
+def _serve(pipe, memory, make: Callable, arguments: tuple) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it saves first, then closes the pipes
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def ask(question):
+        pipe.send(("question", question))
+        return pipe.recv()
+
+    try:
+        commands = make(memoryview(memory).cast("B"), ask, *arguments)
+        pipe.send(("ok", None))
+        while True:
+            command, argument = pipe.recv()
+            pipe.send(("ok", commands[command](argument)))
+    except (EOFError, ConnectionResetError, BrokenPipeError):
+        return  # the parent has gone
+    except InputError as error:
+        pipe.send(("input_error", str(error)))
+    except Exception:
+        pipe.send(("bug", traceback.format_exc()))

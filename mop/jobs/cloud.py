@@ -1,0 +1,311 @@
+"""The jobs of modal_app.py, without Modal: which are to be done, what each of them does, how to download what it made.
+
+Jobs are planned here, against modal_checkpoints/ and evaluation_results.csv, and done in containers that look the same:
+their volume of checkpoints lies at modal_checkpoints/, the one of results at evaluation/. So a path means one
+checkpoint on both sides. Each job writes files of its own only.
+"""
+
+import shlex
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mop.base.configuration import MAX_INTEGER, integer, parse_config
+from mop.base.errors import InputError
+from mop.base.files import file_digest
+from mop.jobs.batch import (
+    Filters,
+    Settings,
+    evaluate_checkpoint,
+    evaluate_found,
+    format_table,
+    is_evaluated,
+    note_other_settings,
+    select,
+    vouches_for,
+)
+from mop.store.checkpoints import FoundCheckpoint, find_checkpoints
+from mop.store.results import load_result, merge_results
+from mop.store.run_keys import CACHE_DIR, RESULTS_TABLE, RunKey, result_path
+
+CHECKPOINTS_VOLUME, RESULTS_VOLUME = "rl-mop", "rl-mop-eval"
+CHECKPOINT_DIR = "modal_checkpoints"
+RESULTS_DIR = "evaluation"  # of a container
+SCRATCH_DIR = "scratch"  # of a container: what is not worth keeping
+POLICIES = {"train_mop.py": "mop", "train.py": "gru"}
+OWN_FLAGS = {"task_id", "trial", "seed", "checkpoint_dir", "resume", "overwrite"}  # of every cloud training
+CONTAINER_DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One container's work: the arguments of its Modal function, and a line for the user."""
+
+    label: str
+    arguments: tuple
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a job: files it made, relative to its volume, or why it failed; `is_lost`: nobody knows yet."""
+
+    label: str
+    files: tuple[str, ...] = ()
+    error: str | None = None
+    is_lost: bool = False
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The table of a volume: as text for a terminal, and when each of its checkpoint paths was evaluated."""
+
+    text: str
+    evaluated_at: dict[str, str]
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def plan_trainings(script: str, task_ids: str, trials: str, seeds: str = "", extra_args: str = "") -> list[Job]:
+    """One `train` for each task, trial and seed of three lists such as "0,1".
+
+    Raises InputError where a list, the script, a task id or one of the script's flags in `extra_args` is wrong.
+    """
+    from mop.worlds.world import check_task_id
+
+    if script not in POLICIES:
+        raise InputError(f"--script must be {' or '.join(POLICIES)}, not {script!r}")
+    config, given = _parse_extra_args(script, extra_args)
+    names = _parse_list("task-ids", task_ids, str)
+    for task_id in names:
+        check_task_id(task_id)
+    number = integer(0, MAX_INTEGER)
+    numbered = _parse_list("trials", trials, number)
+    seeded = _parse_list("seeds", seeds, number) if seeds else [None]
+    jobs = []
+    for key in (RunKey(task_id, trial, seed) for task_id in names for trial in numbered for seed in seeded):
+        own = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, "policy": POLICIES[script]}
+        own |= {"checkpoint_dir": CHECKPOINT_DIR, "resume": True}
+        own_given = {"task_id", "trial"} | ({"seed"} if key.seed is not None else set())
+        jobs.append(Job(key.label, (config | own, sorted(given | own_given))))
+    return jobs
+
+
+def _parse_extra_args(script: str, extra_args: str) -> tuple[dict[str, Any], set[str]]:
+    try:
+        config, given = parse_config(script, shlex.split(extra_args))
+    except (InputError, ValueError) as error:
+        raise InputError(f"--extra-args: {error}; its flags are those of `python {script} --help`") from None
+    taken = sorted(given & OWN_FLAGS)
+    if taken:
+        raise InputError(
+            f"--extra-args: {taken[0]} is not free in the cloud: --task-ids, --trials and --seeds name the runs, and a "
+            "run goes on where it stopped; to train it anew, remove it with `modal volume rm -r` or take another trial"
+        )
+    _check_for_container(config)
+    return config, given
+
+
+def _check_for_container(config: dict[str, Any]) -> None:
+    """Raises InputError where a setting needs what this machine has and a container has not."""
+    encoder, device = config["lang_encoder"], config["device"]
+    if config["wandb_project"] is not None:
+        raise InputError(
+            "--extra-args: wandb_project cannot be used in the cloud, where neither wandb nor your key is; leave it "
+            "out: training_log.csv holds the same"
+        )
+    if encoder not in ("auto", "vocab"):
+        from mop.worlds.missions import is_folder
+
+        if is_folder(encoder):
+            raise InputError(
+                f"--extra-args: lang_encoder {encoder!r} is a folder of this machine; in the cloud, take auto, vocab "
+                "or a model's id on Hugging Face"
+            )
+    if device not in CONTAINER_DEVICES:
+        raise InputError(
+            f"--extra-args: device must be {' or '.join(CONTAINER_DEVICES)} in the cloud, not {device!r}; leave it out "
+            "to use what there is"
+        )
+
+
+def _parse_list(flag: str, value: str, parse: Callable[[str], Any]) -> list:
+    """The distinct entries of "a,b,c", in order."""
+    try:
+        entries = [parse(entry.strip()) for entry in value.split(",") if entry.strip()]
+    except ValueError as error:
+        raise InputError(f"--{flag} must be numbers such as 0,1,2, not {value!r}: each {error}") from None
+    if not entries:
+        raise InputError(f"--{flag} is empty; give a list such as A,B")
+    return list(dict.fromkeys(entries))
+
+
+def train(config: dict, given: Sequence[str], on_save: Callable[[], object]) -> Result:
+    """Train one run, or go on with it from its last state; `on_save` is called whenever its files are worth keeping."""
+    from mop.learning.loop import train as train_run
+
+    key = RunKey(config["task_id"], config["trial"], config["seed"])
+    try:
+        folder = train_run(config, given, on_save).parent
+    except InputError as error:
+        return Result(key.label, error=str(error))
+    names = sorted(path.name for pattern in ("checkpoint_*.pt", "training_[lc]*") for path in folder.glob(pattern))
+    return Result(key.label, tuple(key.folder("").joinpath(name).as_posix() for name in names))
+
+
+# --- evaluation -----------------------------------------------------------------------------------------------------
+
+
+def plan_evaluations(filters: Filters, num_episodes: int, force: bool, skip_routing: bool) -> list[Job]:
+    """One `evaluate` for each checkpoint of CHECKPOINT_DIR without a row in RESULTS_TABLE, both here; prints how many.
+
+    Rows are matched by the run keys of their paths. A checkpoint that has changed since, or lacks a routing cache that
+    is wanted, has none; `force` asks for all. Raises InputError where no checkpoint is asked for.
+    """
+    if num_episodes < 1:
+        raise InputError(f"--num-episodes must be at least 1, not {num_episodes}")
+    settings = settings_of_container(num_episodes, skip_routing)
+    # the folder first: without it, Modal's client takes its name for that of every file
+    way_out = f"download some: mkdir -p {CHECKPOINT_DIR} && modal volume get {CHECKPOINTS_VOLUME} / {CHECKPOINT_DIR}"
+    selected = select([CHECKPOINT_DIR], filters, way_out)
+    rows = read_rows(RESULTS_TABLE)
+    missing = [item for item in selected if force or not _has_row(item, rows, settings)]
+    print(f"{len(selected)} checkpoints, {len(missing)} to evaluate")
+    present = [rows[item.key] for item in selected if item not in missing]
+    if present:
+        note_other_settings(pd.DataFrame(present), settings)
+    return [Job(item.key.label, (item.path.as_posix(), file_digest(item.path), settings, force)) for item in missing]
+
+
+def settings_of_container(num_episodes: int, skip_routing: bool) -> Settings:
+    """Where a container keeps results. What the bot did is not shared, as two jobs on one task would write one file."""
+    cache_dir = f"{RESULTS_DIR}/{CACHE_DIR}"
+    return Settings(num_episodes, skip_routing=skip_routing, cache_dir=cache_dir, teacher_dir=SCRATCH_DIR)
+
+
+def read_rows(path: str) -> dict[RunKey | str, dict[str, Any]]:
+    """The rows of a results table, None for empty cells, by the keys of their checkpoint paths; none if it is missing.
+
+    A row that somebody keeps for a file of another layout goes by its path. Raises InputError where the file is no
+    results table.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"checkpoint_sha256": str})  # some digests look like numbers
+        paths = table["checkpoint_path"].astype(str)
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError) as error:
+        reason = "no column checkpoint_path" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise InputError(f"{path} is no results table ({reason}); move it away") from None
+    rows = {}
+    table = table.astype(object).where(table.notna(), None)
+    for checkpoint_path, row in zip(paths, table.to_dict("records"), strict=True):
+        rows[_row_key(checkpoint_path)] = row
+    return rows
+
+
+def _row_key(checkpoint_path: str) -> RunKey | str:
+    try:
+        return RunKey.from_checkpoint(checkpoint_path)
+    except InputError:
+        return checkpoint_path
+
+
+def _has_row(found: FoundCheckpoint, rows: dict[RunKey | str, dict], settings: Settings) -> bool:
+    row = rows.get(found.key, {})
+    if row.get("success_rate") is None:  # there is none, or it is cut short
+        return False
+    unrecorded = {"checkpoint_sha256": file_digest(found.path), "has_routing_cache": True}
+    return vouches_for(unrecorded | row, found, settings)  # older tables lack these columns
+
+
+def evaluate(path: str, digest: str, settings: Settings, force: bool) -> Result:
+    """Evaluate one checkpoint of the volume, of the digest that it has where the job was planned.
+
+    The result of an earlier attempt or call is kept if it was made in the same worlds, unless `force`.
+    """
+    found = FoundCheckpoint(RunKey.from_checkpoint(path), Path(path))
+    key, on_volume = found.key, f"/{Path(path).relative_to(CHECKPOINT_DIR).as_posix()}"
+    try:
+        if not found.path.exists():
+            way_out = shlex.join(["modal", "volume", "put", CHECKPOINTS_VOLUME, path, on_volume])
+            raise InputError(f"{on_volume} is not on volume {CHECKPOINTS_VOLUME}; upload it: {way_out}")
+        if file_digest(found.path) != digest:
+            command = download_command(CHECKPOINTS_VOLUME, on_volume[1:], CHECKPOINT_DIR)
+            raise InputError(f"{path} is not the file of volume {CHECKPOINTS_VOLUME}; download it anew: {command}")
+        if force or not _is_answered(found, settings):
+            evaluate_checkpoint(found, settings)
+    except InputError as error:
+        return Result(key.label, error=str(error))
+    caches = [] if settings.skip_routing else sorted(key.artefacts(settings.cache_dir).glob("routing_data.*"))
+    made = [result_path(settings.cache_dir, key), *caches]
+    return Result(key.label, tuple(path.relative_to(RESULTS_DIR).as_posix() for path in made))
+
+
+def _is_answered(found: FoundCheckpoint, settings: Settings) -> bool:
+    """Whether the volume holds the very result that is asked for: a trial in a few worlds must not pass for it."""
+    if not is_evaluated(found, settings):
+        return False
+    row = load_result(result_path(settings.cache_dir, found.key))
+    return all(row.get(name) == getattr(settings, name) for name in ("num_episodes", "eval_seed"))
+
+
+def merge() -> Merged:
+    """Write the table of every result on the volume."""
+    table = merge_results(f"{RESULTS_DIR}/{CACHE_DIR}", f"{RESULTS_DIR}/{RESULTS_TABLE}")
+    evaluated_at = dict(zip(table["checkpoint_path"], table["evaluated_at"], strict=True))
+    return Merged(format_table(table), evaluated_at)
+
+
+# --- afterwards -----------------------------------------------------------------------------------------------------
+
+
+def download_command(volume: str, file: str, folder: str = ".") -> str:
+    """The command that copies one file of a volume into `folder`, in place of an older copy.
+
+    File by file: `modal volume get --force` of a folder would first remove the local one, with all that is in it.
+    """
+    return shlex.join(["modal", "volume", "get", "--force", volume, f"/{file}", (Path(folder) / file).as_posix()])
+
+
+def tables_to_download(merged: Merged) -> list[str]:
+    """RESULTS_TABLE, unless the one here has rows that the merged one lacks or has older: then prints what to do."""
+    there = {_row_key(path): when for path, when in merged.evaluated_at.items()}
+    rows = read_rows(RESULTS_TABLE)
+    num_lost = sum(key not in there or (row.get("evaluated_at") or "") > there[key] for key, row in rows.items())
+    if not num_lost:
+        return [RESULTS_TABLE]
+    print(
+        f"{RESULTS_TABLE} has {num_lost} rows that the cloud's table lacks or has older: it is not to be replaced; "
+        f"to add the new ones, download them, then: python batch_eval.py --checkpoint_dir {CHECKPOINT_DIR}"
+    )
+    return []
+
+
+def report(results: Sequence[Result], volume: str, folder: str = ".", others: Sequence[str] = ()) -> int:
+    """Print how to download what was made, files `others` first, and what failed or may have; if so, returns 1."""
+    files = [*others, *(file for result in results for file in result.files)]
+    if files:
+        print("download:", *(download_command(volume, file, folder) for file in files), sep="\n  ")
+    failed = [result for result in results if result.error is not None]
+    for result in failed:
+        print(f"{'unknown' if result.is_lost else 'failed'}: {result.label}: {result.error}")
+    print(f"{len(results) - len(failed)} of {len(results)} jobs done")
+    return 1 if failed else 0
+
+
+def warm_up() -> None:
+    """Compile every kernel: train each kind of policy for one update and evaluate the mixture in one world."""
+    from mop.learning.loop import train as train_run
+
+    tiny = "--num_updates 1 --num_envs 2 --unroll_len 4 --lang_encoder vocab --device cpu --replay 1"
+    with tempfile.TemporaryDirectory() as folder:
+        for trial, (policy, more) in enumerate((("mop", ""), ("mop", "--residual --obs_encoding raw"), ("gru", ""))):
+            config, given = parse_config("", [*tiny.split(), *more.split(), "--trial", str(trial)])
+            train_run(config | {"policy": policy, "checkpoint_dir": folder}, given)
+        found = find_checkpoints([folder])[0]
+        evaluate_found(found, Settings(1, cache_dir=folder, device="cpu"))

@@ -1,0 +1,164 @@
+"""Evaluate one checkpoint, or the bot itself, on a fixed list of worlds."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mixture_of_experts import compute_lpc, policy_from_checkpoint, reset_hidden
+from mop.base.configuration import check_recorded
+from mop.base.errors import InputError
+from mop.measures.metrics import compute_metrics
+from mop.store.checkpoints import load_checkpoint
+from mop.store.routing_cache import RoutingSteps
+from mop.worlds.bot_paths import TeacherResults
+from mop.worlds.episodes import GIVE_UP, SLOT_STATE, EvalVectorEnv
+from mop.worlds.missions import DEFAULT_MODEL, MissionEncoder, load_encoder
+from mop.worlds.teacher import TeacherFailure
+from mop.worlds.world import (
+    OBS_DIM,
+)
+
+NUM_ENVS = 64
+
+Progress = Callable[[int], None]  # called with the number of episodes just finished
+
+
+@dataclass
+class Evaluation:
+    """metrics: of `compute_metrics`; episodes: context and outcome of each; steps: None if not recorded."""
+
+    metrics: dict[str, float]
+    episodes: list[dict]
+    steps: RoutingSteps | None
+    expert_hidden_sizes: list[list[int]] | None = None  # of the policy; the bot has none
+
+
+class _Recorder:
+    """Collects what the active slots show and what the policy answers at every vector step."""
+
+    def __init__(self):
+        self._states: list[np.ndarray] = []
+        self._outputs: list[np.ndarray] = []
+
+    def add(self, active: np.ndarray, state: np.ndarray, outputs: np.ndarray) -> None:
+        """active (N,) bool, state (N,) of SLOT_STATE, outputs (N, A + sum of E_l) float32: logits, then weights."""
+        self._states.append(state[active])
+        self._outputs.append(outputs[active])
+
+    def steps(self, num_actions: int, expert_hidden_sizes: Sequence[Sequence[int]]) -> RoutingSteps:
+        """Everything, in the order of episodes and steps."""
+        state, outputs = np.concatenate(self._states), np.concatenate(self._outputs)
+        order = np.argsort(state["episode"], kind="stable")  # the steps of an episode came in their order
+        state, outputs = state[order], outputs[order]
+        ends = np.cumsum([num_actions, *map(len, expert_hidden_sizes)])[:-1]
+        logits, *routing = map(np.ascontiguousarray, np.split(outputs, ends, axis=1))
+        return RoutingSteps(
+            **{name: np.ascontiguousarray(state[name]) for name in SLOT_STATE.names},
+            layer_routing=routing,
+            lpc=compute_lpc(list(map(torch.from_numpy, routing)), expert_hidden_sizes).numpy(),
+            action_logits=logits,
+            action=logits.argmax(-1).astype(np.int8),
+        )
+
+
+@torch.no_grad()
+def evaluate(
+    checkpoint: Mapping,
+    encoder: MissionEncoder,
+    teacher: TeacherResults,
+    num_episodes: int = 1000,
+    eval_seed: int = 0,
+    num_envs: int = NUM_ENVS,
+    record_steps: bool = True,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """One greedy episode of a checkpoint's policy in each of the first `num_episodes` worlds that the bot solves.
+
+    checkpoint: of `load_checkpoint`, MoE or baseline; encoder: of `encoder_for`; teacher: results of the task and
+    step limit to evaluate on. Raises InputError where checkpoint, encoder and task do not fit together.
+    """
+    policy, lang_proj = policy_from_checkpoint(checkpoint)
+    if lang_proj.in_features != encoder.dim:
+        raise InputError(
+            f"the checkpoint projects {lang_proj.in_features} numbers of a mission, encoder {encoder.name!r} gives "
+            f"{encoder.dim}; name the one it was trained with: --lang_encoder FOLDER"
+        )
+    if policy.input_dim != OBS_DIM:
+        raise InputError(f"the checkpoint's input_dim is {policy.input_dim}, observations have {OBS_DIM} numbers")
+    policy, lang_proj = policy.to(device), lang_proj.to(device)
+    expert_steps, bot_plan_failures = teacher.solvable(eval_seed, num_episodes)
+    env = EvalVectorEnv(teacher.task_id, list(expert_steps), num_envs, teacher.max_steps)
+    obs, embedding = torch.from_numpy(env.obs), encoder.embed(env.missions)  # obs shares the memory of env.obs
+    hidden, packed, recorder = policy.initial_hidden(len(env.worlds)), policy.pack(), _Recorder()
+    lang = lang_proj(embedding.to(device))
+    while env.active.any():
+        logits, routing, hidden = policy.get_routing_info(obs.to(device), lang, hidden, packed=packed)
+        outputs = torch.cat([logits, *routing], -1).cpu().numpy()
+        recorder.add(env.active, env.state, outputs)
+        done = env.step(outputs[:, : policy.num_actions].argmax(-1))
+        if done.any():
+            hidden = reset_hidden(hidden, torch.from_numpy(done).to(device))
+            embedding[done] = encoder.embed([env.missions[slot] for slot in np.flatnonzero(done)])
+            lang = lang_proj(embedding.to(device))
+            if progress is not None:
+                progress(int(done.sum()))
+    for episode in env.episodes:
+        episode["expert_steps"] = expert_steps[episode["seed"]]
+    steps = recorder.steps(policy.num_actions, policy.expert_hidden_sizes)
+    metrics = compute_metrics(env.episodes, steps.lpc, bot_plan_failures)
+    return Evaluation(metrics, env.episodes, steps if record_steps else None, policy.expert_hidden_sizes)
+
+
+def evaluate_bot(
+    teacher: TeacherResults, num_episodes: int = 1000, eval_seed: int = 0, num_envs: int = NUM_ENVS
+) -> Evaluation:
+    """The bot's own episodes in exactly the worlds eval_seed ... eval_seed + num_episodes - 1; none is replaced.
+
+    Its failures to plan are episodes without success here, and are counted in bot_plan_failures.
+    """
+    seeds = list(range(eval_seed, eval_seed + num_episodes))
+    env = EvalVectorEnv(teacher.task_id, seeds, num_envs, teacher.max_steps)
+    failures = 0
+    while env.active.any():
+        actions = np.zeros(len(env.worlds), np.int64)
+        for slot in np.flatnonzero(env.active):
+            try:
+                actions[slot] = env.worlds[slot].label()
+            except TeacherFailure:
+                actions[slot] = GIVE_UP
+                failures += 1
+        env.step(actions)
+    for episode in env.episodes:
+        result = teacher.ask(episode["seed"])
+        episode["expert_steps"] = result if isinstance(result, int) else None
+    teacher.save()
+    return Evaluation(compute_metrics(env.episodes, None, failures), env.episodes, None)
+
+
+def load_for_evaluation(path: str | Path) -> dict:
+    """A checkpoint whose config has been checked. Raises InputError, naming the file, where either is unusable."""
+    checkpoint = load_checkpoint(path)
+    config = check_recorded(checkpoint["config"], str(path))
+    update = checkpoint.get("update", config.get("num_updates"))
+    if update is not None and (type(update) is not int or update < 0):
+        raise InputError(f"{path}: 'update' must be a number of updates, not {update!r}")
+    return checkpoint | {"config": config, "update": update}
+
+
+def encoder_for(checkpoint: Mapping, location: str | None = None) -> MissionEncoder:
+    """The mission encoder that a checkpoint was trained with; `location`: where it lies on this machine.
+
+    Checkpoints made elsewhere name none and used DistilBERT. Raises InputError where it cannot be had.
+    """
+    config = checkpoint["config"]
+    encoder = _load_encoder_once(config.get("lang_encoder", DEFAULT_MODEL), location)
+    encoder.check_fingerprint(config.get("encoder_fingerprint"))
+    return encoder
+
+
+_load_encoder_once = functools.lru_cache(load_encoder)

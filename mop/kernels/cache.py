@@ -1,0 +1,36 @@
+"""Where numba keeps the compiled kernels: one folder for each state of their sources. Import it before numba's `njit`.
+
+numba itself asks only whether the file of a function has changed, not those of the functions that it calls: a change of
+one kernel file would leave old code in the kernels of another.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import numba
+
+HERE = Path(__file__).resolve().parent
+
+
+def _folder() -> Path:
+    """Beside the sources (or under NUMBA_CACHE_DIR), in the user's cache where these may not be written to."""
+    files = (path.read_bytes() for path in sorted(HERE.glob("*.py")))
+    sources = b"".join(source for source in files if b"njit" in source)
+    home = Path(os.environ.get("NUMBA_CACHE_DIR") or HERE / "__pycache__")
+    if not os.access(home if home.exists() else home.parent, os.W_OK):
+        home = Path.home() / ".cache" / "rl-mop"
+    return home / f"kernels-{hashlib.sha256(sources).hexdigest()[:16]}"
+
+
+numba.config.CACHE_DIR = str(_folder())
+
+
+def announce_compilation() -> None:
+    """Say once, on stderr, that the first run of an installation compiles."""
+    try:
+        Path(numba.config.CACHE_DIR).mkdir(parents=True)
+    except FileExistsError:
+        return
+    print("compiling for this machine: about 40 seconds, once for this installation", file=sys.stderr)

@@ -1,0 +1,112 @@
+"""Means over the steps in each cell of the grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mop.base.errors import InputError
+from mop.measures.groups import Steps
+from mop.measures.routing import mean_by
+from mop.measures.routing_data import StepFilter, checked_positions, checked_weights, step_mask
+
+# --- cells of the grid ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class CellIndex:
+    """Which of the visited cells each step is in; cells are in reading order (by y, then x)."""
+
+    cells: np.ndarray  # (C, 2) int64, x and y
+    counts: np.ndarray  # (C,) int64, steps in the cell
+    index: np.ndarray  # (S,) int64, cell of each step
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Mean (C,) float64 of values (S,) over the steps in each cell; values that are not finite are left out."""
+        is_known = np.isfinite(values)
+        num_known = self._total(is_known)
+        mean = np.full(len(self.cells), np.nan)
+        return np.divide(self._total(np.where(is_known, values, 0)), num_known, out=mean, where=num_known > 0)
+
+    def _total(self, values: np.ndarray) -> np.ndarray:
+        return np.bincount(self.index, weights=values, minlength=len(self.cells))
+
+
+def index_cells(positions: np.ndarray) -> CellIndex:
+    """The visited cells of positions (S, 2) int. Raises InputError if there are none."""
+    positions = checked_positions(positions)
+    x_min, y_min = positions.min(0)
+    width = positions[:, 0].max() - x_min + 1
+    flat = (positions[:, 1] - y_min) * width + (positions[:, 0] - x_min)
+    flat, index, counts = np.unique(flat, return_inverse=True, return_counts=True)
+    return CellIndex(np.stack([flat % width + x_min, flat // width + y_min], axis=1), counts, index)
+
+
+@dataclass(frozen=True, eq=False)
+class RoutingByPosition:
+    """Means over the steps in each visited cell, in reading order (by y, then x)."""
+
+    cells: np.ndarray  # (C, 2) int64, x and y
+    counts: np.ndarray  # (C,) int64, steps in the cell
+    routing: list[np.ndarray] | None  # L arrays (C, E_l) float64, mean weights; None if the steps have none
+    lpc: np.ndarray | None  # (C,) float64, mean over the steps whose LPC is known; NaN where none is
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.counts.sum())
+
+
+def aggregate_routing_by_position(steps: Steps, filter_fn: StepFilter = None) -> RoutingByPosition:
+    """Mean router weights and LPC of each cell that the agent stood on.
+
+    filter_fn: the steps that count, as a mask (S,) bool or a function from the steps to one; None counts all.
+    Raises InputError if no steps are left, they have no positions, or a router weight is not finite; ValueError if the
+    mask is not (S,) bool.
+    """
+    positions = checked_positions(steps.position)
+    mask = step_mask(steps, filter_fn, len(positions))
+    if not mask.any():
+        raise InputError("there are no steps to average: the filter leaves none")
+    cells = index_cells(positions[mask])
+    routing = None
+    if steps.layer_routing is not None:
+        routing = [mean_by(cells.index, weights[mask], cells.counts) for weights in checked_weights(steps)]
+    lpc = None if steps.lpc is None else cells.mean(np.asarray(steps.lpc, np.float64)[mask])
+    return RoutingByPosition(cells.cells, cells.counts, routing, lpc)
+
+
+def compute_grid_bounds(positions: np.ndarray, grid_size: Sequence[int] | None = None) -> dict[str, int]:
+    """The rectangle of cells to draw: `x_min, x_max, y_min, y_max` (all inclusive), `grid_width, grid_height`.
+
+    positions: (S, 2) int. With `grid_size` (width, height) it is the whole world, so that walls show as unvisited;
+    without, the smallest rectangle that holds every position.
+    Raises InputError if there are no positions or one lies outside the world.
+    """
+    positions = checked_positions(positions)
+    if grid_size is None:
+        (x_min, y_min), (x_max, y_max) = positions.min(0).tolist(), positions.max(0).tolist()
+    else:
+        x_min, y_min, x_max, y_max = 0, 0, int(grid_size[0]) - 1, int(grid_size[1]) - 1
+    size = {"grid_width": x_max - x_min + 1, "grid_height": y_max - y_min + 1}
+    grid_info = {"x_min": x_min, "x_max": x_max, "y_min": y_min, "y_max": y_max, **size}
+    check_inside(positions, grid_info)
+    return grid_info
+
+
+def compute_confidence(weight: np.ndarray, num_experts: int) -> np.ndarray:
+    """Largest weight of each row, rescaled: 0 where all experts have 1/E, 1 where one has all; always 1 if E is 1."""
+    weight = np.asarray(weight, np.float64)
+    if num_experts == 1:
+        return np.ones_like(weight)
+    return np.clip((weight - 1 / num_experts) / (1 - 1 / num_experts), 0, 1)
+
+
+def check_inside(cells: np.ndarray, grid_info: dict[str, int]) -> None:
+    """Raise InputError if one of cells (C, 2) lies outside; an index below 0 would paint the opposite side."""
+    low, high = (grid_info["x_min"], grid_info["y_min"]), (grid_info["x_max"], grid_info["y_max"])
+    is_outside = ((cells < low) | (cells > high)).any(1)
+    if is_outside.any():
+        x, y = cells[is_outside][0].tolist()
+        raise InputError(
+            f"a step at x {x}, y {y} is outside the grid of x {low[0]} to {high[0]}, y {low[1]} to {high[1]}"
+        )

@@ -1,0 +1,37 @@
+"""Pathways: which expert of each layer has the largest weight, and which pathway follows which."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mop.measures.groups import RoutingData
+from mop.measures.routing_data import checked_weights, follows_on
+
+
+@dataclass(frozen=True, eq=False)
+class Pathways:
+    """The combinations of dominant experts over the layers that occur, the most frequent first."""
+
+    experts: np.ndarray  # (P, L) int64, dominant expert of each layer; the first one of equal weights
+    counts: np.ndarray  # (P,) int64, steps
+    transitions: np.ndarray  # (P, P) int64: from the row's pathway to the column's in the next step of an episode
+    index: np.ndarray  # (S,) int64, pathway of each step
+
+
+def compute_pathways(routing_data: RoutingData) -> Pathways:
+    """The argmax over each layer's weights in each step, and what follows what within an episode.
+
+    Raises InputError if there are no steps or they lack 't_step' or 'layer_routing'.
+    """
+    routing_data.require("t_step")
+    steps, layers = routing_data.steps, checked_weights(routing_data.steps)
+    follows = follows_on(steps)
+    shape = tuple(weights.shape[1] for weights in layers)
+    flat = np.ravel_multi_index([weights.argmax(1) for weights in layers], shape)
+    flat, index, counts = np.unique(flat, return_inverse=True, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    rank = np.argsort(order)  # of each pathway, once the most frequent is first
+    index = rank[index]
+    pairs = (index[:-1] * len(flat) + index[1:])[follows]
+    transitions = np.bincount(pairs, minlength=len(flat) ** 2).reshape(len(flat), len(flat))
+    return Pathways(np.stack(np.unravel_index(flat[order], shape), axis=1), counts[order], transitions, index)

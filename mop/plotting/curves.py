@@ -1,0 +1,165 @@
+"""Runs -> figures: learning curves, success against cost. Arrays and tables in, Figures out."""
+
+import itertools
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from mop.base.errors import InputError
+from mop.plotting.style import HUES, isolated, open_frame, wrapped
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def plot_success_against_lpc(table: "pd.DataFrame", color_by: str, color_label: str = "") -> Figure:
+    """One point for each row: success with its 95 % interval over mean LPC, coloured by the values of a column.
+
+    table: `success_rate`, `success_low`, `success_high` (shares), `mean_lpc`, and the column `color_by`; where it has
+    `policy`, the points of GRU baselines are hollow.
+    Raises InputError if there is no row or a column is missing.
+    """
+    missing = {"success_rate", "success_low", "success_high", "mean_lpc", color_by} - set(table.columns)
+    if missing or table.empty:
+        raise InputError(f"the results table has no {' and no '.join(sorted(missing)) or 'rows'}")
+    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
+    ax = figure.subplots()
+    values = list(dict.fromkeys(table[color_by]))
+    is_gru = table["policy"].to_numpy() == "gru" if "policy" in table else np.zeros(len(table), bool)
+    for value, color, marker in zip(values, itertools.cycle(HUES.values()), itertools.cycle("osD^vPX<>*")):
+        style = {"fmt": marker, "color": color, "capsize": 2, "markersize": 6, "linewidth": 1}
+        label = f"{value:g}" if isinstance(value, float) else str(value)
+        for chosen, more in ((~is_gru, {}), (is_gru, {"markerfacecolor": "white"})):
+            rows = table[(table[color_by] == value).to_numpy() & chosen]
+            if rows.empty:
+                continue
+            success = 100 * rows["success_rate"].to_numpy(float)
+            bounds = 100 * rows[["success_low", "success_high"]].to_numpy(float).T
+            yerr = np.abs(bounds - success)
+            ax.errorbar(rows["mean_lpc"], success, yerr=yerr, label=label, **style, **more)
+            label = "_again"  # one name in the legend
+    if is_gru.any():
+        ax.set_title("hollow: GRU baseline", fontsize="medium", loc="left")
+    ax.set(xlabel="mean LPC of a step", ylabel="success, %")
+    open_frame(ax)
+    figure.legend(title=color_label or color_by, frameon=False, loc="outside right upper")  # over no point
+    return figure
+
+
+def plot_curves_by(curves: "pd.DataFrame", panel_by: str, measure: str, title: str = "") -> Figure:
+    """A panel for each value of a column, with a line for each seed, over the first value's lines in grey.
+
+    curves: `panel_by`, `seed`, `env_steps` and `measure`, with rows in the order of time. Raises InputError if a column
+    is missing, or there is no row.
+    """
+    missing = {panel_by, "seed", "env_steps", measure} - set(curves.columns)
+    if missing or curves.empty:
+        raise InputError(f"the learning curves have no {' and no '.join(sorted(missing)) or 'rows'}")
+    values = list(dict.fromkeys(curves[panel_by]))
+    num_columns = min(4, len(values))
+    num_rows = -(-len(values) // num_columns)
+    figure = Figure(figsize=(2.6 * num_columns + 0.4, 1.8 * num_rows + 0.7), layout="constrained")
+    grid = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
+    axes = grid.ravel()
+    for ax, value in zip(axes, values, strict=False):
+        for shown, color, width in ((values[0], "#bbbbbb", 1.0), (value, HUES["blue"], 1.4)):
+            for _, line in curves[curves[panel_by] == shown].groupby("seed"):
+                ax.plot(line["env_steps"], line[measure], color=color, linewidth=width)
+        ax.set_title(str(value), fontsize="medium", loc="left")
+        ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+        open_frame(ax)
+    for ax in axes[len(values) :]:
+        ax.remove()
+    for ax in axes[max(0, len(values) - num_columns) : len(values)]:  # the lowest panel of each column
+        ax.tick_params(labelbottom=True)
+    figure.supxlabel("environment steps", fontsize="medium")
+    figure.supylabel(measure.replace("_", " ").replace("lpc", "LPC"), fontsize="medium")
+    if title:
+        figure.suptitle(wrapped(title, 2.6 * num_columns), fontsize="large")
+    return figure
+
+
+_CURVES = {  # title of a panel: the columns of the log that it shows; one that ends in "_" stands for all layers' ones
+    "loss": ("loss", "cross_entropy"),
+    "accuracy": ("accuracy",),
+    "recent success rate": ("success_rate", "bot_share"),
+    "path ratio": ("path_ratio",),
+    "LPC": ("lpc",),
+    "router entropy (nats)": ("router_entropy_",),
+    "weight of the skip experts": ("skip_share_",),
+    "speed (environment steps per second)": ("steps_per_s",),
+}
+
+
+def plot_training_curve(log: "pd.DataFrame", title: str = "") -> Figure:
+    """One panel for each measure of a training log, over environment steps; a measure that is not there has no panel.
+
+    Where a value is missing or not finite the line has a gap; a value without neighbours is a dot.
+    Raises InputError if the log has no `env_steps`, or nothing to draw over them.
+    """
+    if "env_steps" not in log:
+        raise InputError("the training log has no column 'env_steps'")
+    env_steps = _numbers(log["env_steps"])
+    panels = []
+    for name, columns in _CURVES.items():
+        chosen = [c for name in columns for c in log if c == name or (name.endswith("_") and str(c).startswith(name))]
+        lines = {column: _numbers(log[column]) for column in chosen}
+        lines = {
+            column: values for column, values in lines.items() if np.isfinite(values[np.isfinite(env_steps)]).any()
+        }
+        if lines:
+            panels.append((name, lines))
+    if not panels:
+        raise InputError("the training log has nothing to draw: it is empty, or holds none of the known measures")
+
+    num_columns = min(3, len(panels))
+    num_rows = -(-len(panels) // num_columns)
+    figure = Figure(figsize=(3.6 * num_columns + 0.4, 2.5 * num_rows + 0.6), layout="constrained")
+    axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+    for ax, (name, lines) in zip(axes, panels, strict=False):
+        _render_curve(ax, env_steps, lines)
+        ax.set_title(name, fontsize="medium", loc="left")
+        if "success_rate" in lines:
+            ax.set_ylim(-0.03, 1.03)  # 0 to 1, and room for a line on either end
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    for ax in axes[max(0, len(panels) - num_columns) : len(panels)]:  # the lowest panel of each column
+        ax.set_xlabel("environment steps")
+    if title:
+        figure.suptitle(wrapped(title, 3.6 * num_columns), fontsize="large")
+    return figure
+
+
+def _render_curve(ax: Axes, env_steps: np.ndarray, lines: dict[str, np.ndarray]) -> None:
+    """lines: column -> values (S,); NaN makes a gap."""
+    dashes = itertools.cycle(("solid", "dashed", "dotted"))  # equal curves stay visible
+    for (column, values), color, linestyle in zip(lines.items(), itertools.cycle(HUES.values()), dashes, strict=False):
+        known = np.where(np.isfinite(values) & np.isfinite(env_steps), values, np.nan)
+        is_alone = isolated(known)
+        ax.plot(
+            env_steps,
+            known,
+            label=re.sub(r".*_(\d+)$", r"layer \1", column).replace("_", " "),
+            color=color,
+            linestyle=linestyle,
+            linewidth=1.5,
+            marker="o" if is_alone.any() else "",
+            markersize=4,
+            markevery=is_alone.tolist(),
+        )
+    if len(lines) > 1:
+        ax.legend(frameon=False, fontsize="small")
+    last = np.max(env_steps[np.isfinite(env_steps)])
+    ax.set_xlim(0, last * 1.03 if last > 0 else 1)
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    open_frame(ax)
+
+
+def _numbers(column: "pd.Series") -> np.ndarray:
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)

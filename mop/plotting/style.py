@@ -1,0 +1,94 @@
+"""What all figures share: colours, names of experts, text that fits.
+
+Figures are made without pyplot, which keeps every figure alive in a global list and is not safe in the threads of a
+server.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+from mop.base.errors import InputError
+
+# Hues of Okabe and Ito (https://jfly.uni-koeln.de/color/), the fourth one of Paul Tol's "bright" set. They are in this
+# order because blue, orange and green stay furthest apart at every intensity, for colour-blind eyes too, and most
+# layers have three experts.
+HUES = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "purple": "#AA3377",
+    "sky": "#56B4E9",
+    "vermilion": "#D55E00",
+}
+_PALEST = 0.12  # share of the hue at confidence 0: nearly white, but not the white of the page
+
+
+def _ramp(name: str, hue: str) -> LinearSegmentedColormap:
+    palest = 1 - _PALEST * (1 - np.array(to_rgba(hue)))
+    return LinearSegmentedColormap.from_list(f"expert_{name}", [tuple(palest), hue])
+
+
+EXPERT_CMAPS = tuple(_ramp(name, hue) for name, hue in HUES.items())  # confidence 0..1 -> colour of expert 0, 1, ...
+UNVISITED_COLOR = "#333333"  # dark: ramps start nearly white, and a paler grey is somewhere on a ramp for some eyes
+
+
+def expert_hues(num_experts: int, layer: int) -> list[str]:
+    """The full hue of each expert. Raises InputError if there are more experts than hues."""
+    if num_experts > len(HUES):
+        raise InputError(f"layer {layer} has {num_experts} experts, and EXPERT_CMAPS has colours for {len(HUES)}")
+    return list(HUES.values())[:num_experts]
+
+
+def expert_names(expert_sizes: Sequence | None, layer: int, num_experts: int) -> list[str]:
+    """What the experts of a layer are called, by their sizes, or by their number where no sizes are known.
+
+    expert_sizes: one list for each layer, as a run's `expert_hidden_sizes`.
+    Raises InputError if it has another number of experts.
+    """
+    if expert_sizes is None:
+        return [f"expert {index}" for index in range(num_experts)]
+    sizes = expert_sizes[layer] if layer < len(expert_sizes) else ()
+    if len(sizes) != num_experts:
+        raise InputError(f"layer {layer} has {counted(num_experts, 'expert')}, and {len(sizes)} sizes are given")
+    return [f"GRU {size}" if size else "skip (size 0)" for size in sizes]
+
+
+def task_name(task_id: str) -> str:
+    """What tells a task id from the others: "UnlockPickup"."""
+    return task_id.removeprefix("BabyAI-").removesuffix("-v0")
+
+
+def isolated(values: np.ndarray) -> np.ndarray:
+    """(S,) bool: finite values (S,) without a finite neighbour, which a line cannot show."""
+    padded = np.pad(np.isfinite(values), 1)
+    return padded[1:-1] & ~padded[:-2] & ~padded[2:]
+
+
+def open_frame(ax: Axes) -> None:
+    """A pale grid behind the data, and no frame above and to the right of it."""
+    ax.grid(color="#dddddd", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def wrapped(text: str, width_in: float) -> str:
+    """Text in lines that fit a width: a letter of the usual size is about 0.09 inches wide."""
+    lines = [textwrap.fill(line, max(16, int(width_in / 0.09))) for line in text.split("\n")]
+    return "\n".join(lines)
+
+
+def counted(count: int, noun: str) -> str:
+    """ "1 step", "12,345 steps"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def describe(header: Mapping, episode: np.ndarray, suffix: str = "") -> str:
+    """What was evaluated and how much of it is shown, for a title; episode: (S,) int, of the steps shown."""
+    numbers = ["trial", "seed"] if header.get("is_final", True) else ["trial", "seed", "update"]
+    run = " ".join(f"{name} {header[name]}" for name in numbers if header.get(name) is not None)
+    counts = f"{counted(len(episode), 'step')} of {counted(len(np.unique(episode)), 'episode')}"
+    return ", ".join(filter(None, [" ".join(filter(None, [header.get("task_id"), run])), counts, suffix]))

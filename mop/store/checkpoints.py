@@ -1,0 +1,141 @@
+"""Checkpoints and training states: written whole, read without running what they hold, found by their places."""
+
+import io
+import re
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mop.base.errors import InputError
+from mop.base.files import read_bytes, write_atomic
+from mop.store.run_keys import _CHECKPOINT_PATH, RunKey
+
+
+def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
+    """Write a checkpoint that loads with `weights_only=True`; numpy scalars in its `config` become Python numbers."""
+    save_training_state(path, checkpoint | {"config": _plain(checkpoint["config"])})
+
+
+def load_checkpoint(path: str | Path, device: str = "cpu") -> dict:
+    """Read a checkpoint: at least `policy_state_dict` (name -> tensor) and `config` (plain Python, with `task_id`).
+
+    Keys that an older checkpoint lacks stay absent. Only tensors, plain Python values and numpy scalars are loaded.
+    Raises InputError, naming file and reason, if the file is missing, cut short, no checkpoint, or holds anything else.
+    """
+    checkpoint = _load_torch(path, device, allowed=_numpy_scalar_globals())
+    for key in ("policy_state_dict", "config"):
+        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(key), dict):
+            raise InputError(f"{path}: it is no checkpoint (it has no dictionary '{key}')")
+    for name, value in checkpoint["policy_state_dict"].items():
+        if not hasattr(value, "untyped_storage"):
+            raise InputError(f"{path}: it is no checkpoint ({name!r} in its policy_state_dict is no tensor)")
+    if not isinstance(checkpoint["config"].get("task_id"), str):
+        raise InputError(f"{path}: it is no checkpoint (its config has no 'task_id')")
+    return checkpoint | {key: _plain(checkpoint[key]) for key in ("config", "update") if key in checkpoint}
+
+
+def save_training_state(path: str | Path, state: dict) -> None:
+    """Write nested dicts and lists of tensors, numbers and strings."""
+    import torch
+
+    write_atomic(path, lambda file: torch.save(state, file))
+
+
+def load_training_state(path: str | Path, device: str = "cpu") -> dict:
+    """Read what `save_training_state` wrote. Raises InputError, naming file and reason, if it is anything else."""
+    state = _load_torch(path, device)
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: it is no training state (it holds a {type(state).__name__})")
+    return state
+
+
+def _load_torch(path: str | Path, device: str, allowed: Sequence = ()) -> Any:
+    import torch
+
+    data = read_bytes(path)
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except Exception as error:  # on a bad file torch raises nearly anything, KeyError('101') for a text among it
+        raise InputError(f"{path}: {_reason_not_loaded(data, error)}") from error
+
+
+def _reason_not_loaded(data: bytes, error: Exception) -> str:
+    forbidden = re.search(r"GLOBAL (\S+)", str(error))
+    if forbidden:
+        return f"it holds {forbidden[1]!r}, which no checkpoint needs; nothing of it was loaded"
+    if not data:
+        return "the file is empty"
+    if not data.startswith(b"PK"):  # torch.save writes a zip archive
+        return "it is no checkpoint (torch.save did not write it)"
+    if not zipfile.is_zipfile(io.BytesIO(data)):  # the table of contents stands at the end
+        return "the file is cut short"
+    return f"torch cannot load it ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+
+
+def _numpy_scalar_globals() -> list:
+    """What the pickle of a numpy scalar refers to: existing checkpoints hold `num_actions` as one.
+
+    Its constructor moved from `numpy.core` to `numpy._core` in numpy 2.0, and files name it by either.
+    """
+    scalar = np.int64(0).__reduce__()[0]
+    dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdU"]
+    return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *dtypes]
+
+
+def _plain(value: Any) -> Any:
+    """The same nested value with Python numbers and strings in place of numpy's."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item) for item in value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+@dataclass(frozen=True)
+class FoundCheckpoint:
+    """A checkpoint file and the key that its place gives it."""
+
+    key: RunKey
+    path: Path
+
+
+def find_checkpoints(roots: Sequence[str | Path], is_quick: bool = False) -> list[FoundCheckpoint]:
+    """Every checkpoint below `roots`, once, sorted by key; files of another layout and missing roots do not matter.
+
+    Of the same key in two places the first root's is taken (a warning tells if the files differ). A periodic
+    checkpoint is left out where the final one of its run is of the same update; is_quick: do not open the final ones
+    to find that out, which needs torch.
+    """
+    found: dict[RunKey, Path] = {}
+    for root in map(Path, roots):
+        for path in sorted(root.rglob("checkpoint_*.pt")):
+            # Relative to the root: the task folder must lie inside it.
+            if not _CHECKPOINT_PATH.fullmatch(path.relative_to(root).as_posix()) or not path.is_file():
+                continue
+            first = found.setdefault(RunKey.from_checkpoint(path), path)
+            if first != path and read_bytes(first) != read_bytes(path):
+                warnings.warn(f"{path} differs from {first}, which is used for the same run", stacklevel=2)
+    runs_to_open = set() if is_quick else {replace(key, update=None) for key in found if key.update is not None}
+    for run in runs_to_open & found.keys():
+        update = update_of(FoundCheckpoint(run, found[run]))
+        if update is not None:
+            found.pop(replace(run, update=update), None)
+    return [FoundCheckpoint(key, found[key]) for key in sorted(found, key=RunKey._order)]
+
+
+def update_of(found: FoundCheckpoint) -> int | None:
+    """Number of updates that a checkpoint has seen: of a final one, None if the file does not tell or is broken."""
+    if found.key.update is not None:
+        return found.key.update
+    try:
+        checkpoint = load_checkpoint(found.path)
+    except InputError:
+        return None  # not reported here: whoever evaluates the file will
+    update = checkpoint.get("update", checkpoint["config"].get("num_updates"))
+    return update if type(update) is int and update >= 0 else None

@@ -1,0 +1,112 @@
+"""The name of a checkpoint of a run, and the place of everything that is made from it."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mop.base.errors import InputError
+
+# torch and pandas are imported by the functions that need them: a notebook reads caches only, and opens seconds sooner.
+
+DEFAULT_ROOTS = ("checkpoints", "modal_checkpoints")
+CACHE_DIR = "evaluation_cache"
+PLOTS_DIR = "plots"
+RESULTS_TABLE = "evaluation_results.csv"
+
+_NUMBER = "0|[1-9][0-9]*"  # no leading zeros, so that a path and its key determine each other
+_RUN = rf"(?:.*/)?(?P<task_id>(?!\.\.?/)[^/]+)/trial_(?P<trial>{_NUMBER})(?:/seed_(?P<seed>{_NUMBER}))?"
+_CHECKPOINT_PATH = re.compile(rf"{_RUN}/checkpoint_(?:final|(?P<update>{_NUMBER}))\.pt", re.DOTALL)
+_ARTEFACTS_PATH = re.compile(rf"{_RUN}(?:/update_(?P<update>{_NUMBER}))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """The name of one checkpoint of one run, and with it of everything that is made from that checkpoint.
+
+    `seed` is None where none was given (the trial number is the seed then); `update` is None for the final checkpoint.
+    Raises InputError if `task_id` cannot be a folder name or a number is not an integer of 0 or more.
+    """
+
+    task_id: str
+    trial: int
+    seed: int | None = None
+    update: int | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.task_id, str) or self.task_id in ("", ".", "..") or "/" in self.task_id:
+            raise InputError(f"task_id must be a name without '/', not {self.task_id!r}")
+        for name, value in (("trial", self.trial), ("seed", self.seed), ("update", self.update)):
+            if value is None and name != "trial":
+                continue
+            if type(value) is not int or value < 0:  # bool is a subclass of int, and no trial
+                raise InputError(f"{name} must be an integer of 0 or more, not {value!r}")
+
+    def folder(self, root: str | Path) -> Path:
+        """`<root>/<task_id>/trial_<N>[/seed_<S>]`: the checkpoints and the log of the run."""
+        folder = Path(root) / self.task_id / f"trial_{self.trial}"
+        return folder if self.seed is None else folder / f"seed_{self.seed}"
+
+    def checkpoint(self, root: str | Path) -> Path:
+        """`checkpoint_final.pt` or `checkpoint_<U>.pt` in the folder of the run."""
+        return self.folder(root) / f"checkpoint_{'final' if self.update is None else self.update}.pt"
+
+    def artefacts(self, root: str | Path) -> Path:
+        """`<folder>[/update_<U>]` under `evaluation_cache/` or `plots/`: what is made from the checkpoint."""
+        folder = self.folder(root)
+        return folder if self.update is None else folder / f"update_{self.update}"
+
+    @property
+    def label(self) -> str:
+        """Short text for titles and messages, such as `BabyAI-GoToObj-v0 trial 0 seed 1 update 200`."""
+        numbers = (("trial", self.trial), ("seed", self.seed), ("update", self.update))
+        return " ".join([self.task_id, *(f"{name} {value}" for name, value in numbers if value is not None)])
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> "RunKey":
+        """The key of a checkpoint file, from the end of its path. Raises InputError if the path has another layout."""
+        return cls._parse(_CHECKPOINT_PATH, path, "<task_id>/trial_<N>[/seed_<S>]/checkpoint_final.pt (or _<U>.pt)")
+
+    @classmethod
+    def from_artefacts(cls, folder: str | Path) -> "RunKey":
+        """The key of a folder of artefacts, from the end of its path. Raises InputError if it has another layout."""
+        return cls._parse(_ARTEFACTS_PATH, folder, "<task_id>/trial_<N>[/seed_<S>][/update_<U>]")
+
+    @classmethod
+    def _parse(cls, pattern: re.Pattern, path: str | Path, layout: str) -> "RunKey":
+        match = pattern.fullmatch(Path(path).as_posix())
+        if match is None:
+            raise InputError(f"{path}: the path does not end in {layout}")
+        numbers = {name: match[name] and int(match[name]) for name in ("trial", "seed", "update")}
+        return cls(match["task_id"], **numbers)
+
+    def _order(self) -> tuple:
+        """Sort key: by task, trial, seed (none first), update (the final checkpoint last)."""
+        seed = -1 if self.seed is None else self.seed
+        return self.task_id, self.trial, seed, math.inf if self.update is None else self.update
+
+
+def find_caches(cache_dir: str | Path) -> list[RunKey]:
+    """The keys of all routing caches below `cache_dir`, sorted; files of another layout do not matter."""
+    keys = []
+    for path in Path(cache_dir).rglob("routing_data.json"):
+        folder = path.parent.relative_to(cache_dir).as_posix()
+        if _ARTEFACTS_PATH.fullmatch(folder):
+            keys.append(RunKey.from_artefacts(folder))
+    return sorted((key for key in keys if cache_path(cache_dir, key).is_file()), key=RunKey._order)
+
+
+def result_path(cache_dir: str | Path, key: RunKey) -> Path:
+    """The result row of one evaluation."""
+    return key.artefacts(cache_dir) / "result.json"
+
+
+def cache_path(cache_dir: str | Path, key: RunKey) -> Path:
+    """The routing cache of one evaluation."""
+    return key.artefacts(cache_dir) / "routing_data.json"
+
+
+def teacher_path(cache_dir: str | Path, task_id: str, max_steps: int | None) -> Path:
+    """The bot's results in the fixed worlds of a task, for one step limit (None: the task's own)."""
+    name = "teacher.json" if max_steps is None else f"teacher_max_steps_{max_steps}.json"
+    return RunKey(task_id, 0).folder(cache_dir).parent / name

@@ -1,0 +1,84 @@
+"""The bot's own path in each fixed world of a task."""
+
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mop.base.errors import InputError
+from mop.store.results import load_teacher_results, write_teacher_results
+from mop.store.run_keys import teacher_path
+from mop.worlds.teacher import TeacherFailure
+from mop.worlds.world import (
+    MAX_FAILURES_IN_A_ROW,
+    MINIGRID_VERSION,
+    World,
+    check_task_id,
+    teacher_steps,
+    unteachable,
+)
+
+SAVE_INTERVAL_S = 5.0  # between writes of the bot's results while they are computed
+
+
+class TeacherResults:
+    """The bot's result in each fixed world of a task and step limit: path length, or the kind of its failure.
+
+    Computed once and kept under `cache_dir`, so that evaluating many checkpoints asks the bot once.
+    """
+
+    def __init__(self, task_id: str, max_steps: int | None, cache_dir: str | Path | None):
+        """cache_dir None: keep nothing."""
+        check_task_id(task_id)
+        self.task_id, self.max_steps = task_id, max_steps
+        self._path = teacher_path(cache_dir, task_id, max_steps) if cache_dir is not None else None
+        self._results: dict[int, int | str] = {}
+        if self._path is not None:
+            self._results = load_teacher_results(self._path, MINIGRID_VERSION)
+        self._num_kept = len(self._results)
+        self._world: World | None = None
+
+    def ask(self, seed: int) -> int | str:
+        """Steps of the bot's episode in world `seed`, or one of FAILURE_KINDS."""
+        if seed not in self._results:
+            if self._world is None:
+                self._world = World(self.task_id, self.max_steps)
+            try:
+                self._results[seed] = teacher_steps(self._world, seed)
+            except TeacherFailure as failure:
+                self._results[seed] = failure.kind
+        return self._results[seed]
+
+    def solvable(self, first_seed: int, count: int) -> tuple[dict[int, int], int]:
+        """The first `count` worlds from `first_seed` on that the bot solves (seed -> its steps); how many it cannot.
+
+        Raises InputError where it fails in too many worlds in a row.
+        """
+        solved, failures, in_a_row, seed, saved_at = {}, 0, [], first_seed, time.monotonic()
+        with tqdm(total=count, desc="the bot's paths", unit="world", leave=False, delay=2, dynamic_ncols=True) as bar:
+            while len(solved) < count:
+                if seed >= 2**32:
+                    raise InputError("the worlds run past seed 2**32, where training's begin; lower --eval_seed")
+                result = self.ask(seed)
+                if time.monotonic() - saved_at > SAVE_INTERVAL_S:
+                    self.save()
+                    saved_at = time.monotonic()
+                if isinstance(result, int):
+                    solved[seed] = result
+                    in_a_row = []
+                    bar.update()
+                else:
+                    failures += 1
+                    in_a_row.append(result)
+                    if len(in_a_row) == MAX_FAILURES_IN_A_ROW:
+                        raise InputError(unteachable(self.task_id, in_a_row, self.max_steps))
+                seed += 1
+        self.save()
+        return solved, failures
+
+    def save(self) -> None:
+        """Keep what is new, and what another process has kept meanwhile."""
+        if self._path is not None and len(self._results) > self._num_kept:
+            self._results |= load_teacher_results(self._path, MINIGRID_VERSION)
+            write_teacher_results(self._path, self._results, self.task_id, self.max_steps, MINIGRID_VERSION)
+            self._num_kept = len(self._results)

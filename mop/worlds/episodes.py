@@ -1,0 +1,114 @@
+"""Episodes in a fixed list of worlds, as arrays, with the context and outcome of each."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mop.worlds.world import OBS_DIM, World
+
+GIVE_UP = -1  # in place of an action: the episode ends here without success
+# What a slot shows before its next action; the names and types of the columns of RoutingSteps.
+SLOT_STATE = np.dtype(
+    [
+        ("episode", np.int32),  # index into `episodes`
+        ("t_step", np.int32),
+        ("position", np.int32, 2),
+        ("direction", np.int8),
+        ("carrying", np.bool_),
+        ("door_unlocked", np.bool_),  # a door was unlocked in this episode
+    ]
+)
+
+
+def episode_context(world: World) -> dict:
+    """What a reader needs to know of a world at the start of an episode; cells are [x, y], rooms [column, row].
+
+    room_grid_shape is [columns, rows]; room_bounds [x_min, y_min, x_max, y_max] of each room with its walls, row by
+    row; doors [x, y, color, is_open, is_locked], other objects [x, y, color]; target_pos: the nearest of the objects
+    named by the clause of the mission that is to be done first (the one to be moved, if it names two).
+    """
+    env = world.env
+    x, y = (int(v) for v in env.agent_pos)
+    objects: dict[str, list] = {kind: [] for kind in ("goal", "door", "key", "ball", "box")}
+    for index, cell in enumerate(env.grid.grid):
+        if cell is not None and cell.type in objects:
+            extra = [bool(cell.is_open), bool(cell.is_locked)] if cell.type == "door" else []
+            objects[cell.type].append([index % env.grid.width, index // env.grid.width, cell.color, *extra])
+    clause = env.instrs
+    while hasattr(clause, "instr_a"):  # "A after you B" is done from its end
+        clause = clause.instr_b if type(clause).__name__ == "AfterInstr" else clause.instr_a
+    named = getattr(clause, "desc", None) or clause.desc_move
+    targets = [[int(v) for v in position] for position in named.obj_poss]
+    size = env.room_size - 1
+    return {
+        "grid_size": [env.grid.width, env.grid.height],
+        "agent_start_pos": [x, y],
+        "agent_start_dir": int(env.agent_dir),
+        "agent_start_room": [x // size, y // size],
+        "room_grid_shape": [env.num_cols, env.num_rows],
+        "room_bounds": [
+            [i * size, j * size, (i + 1) * size, (j + 1) * size]
+            for j in range(env.num_rows)
+            for i in range(env.num_cols)
+        ],
+        "goals": objects["goal"],
+        "doors": objects["door"],
+        "keys": objects["key"],
+        "balls": objects["ball"],
+        "boxes": objects["box"],
+        "target_pos": min(targets, key=lambda t: abs(t[0] - x) + abs(t[1] - y), default=None),
+    }
+
+
+class EvalVectorEnv:
+    """One episode for each seed of a list, in N slots; a free slot takes the next seed.
+
+    Arrays describe the present of all slots: obs (N, O) float32, active (N,) bool (False when no seed is left), state
+    (N,) of SLOT_STATE; missions, a list of N texts. `episodes` holds context and outcome of every episode begun, in the
+    order of the seeds.
+    """
+
+    def __init__(self, task_id: str, seeds: Sequence[int], num_envs: int, max_steps: int | None = None):
+        num_envs = min(num_envs, len(seeds))
+        self.obs = np.zeros((num_envs, OBS_DIM), np.float32)
+        self.worlds = [World(task_id, max_steps, row) for row in self.obs]
+        self.seeds, self.episodes, self.missions = list(seeds), [], [""] * num_envs
+        self.active, self.state = np.ones(num_envs, bool), np.zeros(num_envs, SLOT_STATE)
+        self._episode = [0] * num_envs  # of each slot
+        for slot in range(num_envs):
+            self._begin(slot)
+        self._describe()
+
+    def step(self, actions: np.ndarray) -> np.ndarray:
+        """Execute actions (N,) int in the active slots, GIVE_UP to end an episode. Returns done (N,) bool."""
+        done, actions = np.zeros(len(self.worlds), bool), actions.tolist()
+        for slot in np.flatnonzero(self.active).tolist():
+            world, action = self.worlds[slot], actions[slot]
+            reward, terminated, truncated = (0.0, False, True) if action == GIVE_UP else world.step(action)
+            if terminated or truncated:
+                done[slot] = True
+                self.episodes[self._episode[slot]] |= {
+                    "success": reward > 0,
+                    "truncated": truncated,
+                    "steps": world.num_steps,
+                    **{name: getattr(world, name) for name in ("t_pick", "t_opened", "t_unlocked", "t_drop")},
+                }
+                self._begin(slot)
+        self._describe()
+        return done
+
+    def _begin(self, slot: int) -> None:
+        if len(self.episodes) == len(self.seeds):
+            self.active[slot] = False
+            return
+        world, seed = self.worlds[slot], self.seeds[len(self.episodes)]
+        world.reset(seed)
+        self._episode[slot] = len(self.episodes)
+        self.missions[slot] = world.mission
+        self.episodes.append(episode_context(world) | {"seed": seed, "mission": world.mission})
+
+    def _describe(self) -> None:
+        self.state[:] = [
+            (k, w.num_steps, w.env.agent_pos, w.env.agent_dir, w.env.carrying is not None, w.t_unlocked is not None)
+            for k, w in zip(self._episode, self.worlds, strict=True)
+        ]

@@ -1,0 +1,258 @@
+"""Seeded worlds as arrays, stepped together, in this process or in workers; save and restore."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mop.worlds.world import (
+    MAX_FAILURES_IN_A_ROW,
+    NO_LABEL,
+    OBS_DIM,
+    World,
+    check_task_id,
+    teacher_steps,
+    training_seed,
+    unteachable,
+)
+
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # minigrid imports pygame, which greets on stdout
+
+import numpy as np
+
+from mop.base.errors import InputError
+from mop.base.workers import Layout, WorkerPool, carve, num_bytes
+from mop.worlds.teacher import FAILURE_KINDS, TeacherFailure
+
+# Training replays the bot for the worlds whose k is a multiple of this, to estimate the path ratio of the successes.
+REPLAY_EVERY = 8
+
+
+@dataclass
+class StepArrays:
+    """What all slots show after a reset or step; plain arrays, or views of memory shared with the workers.
+
+    Where an episode ended, obs and label belong to the next world already, and the other fields to the ended one.
+    """
+
+    obs: np.ndarray  # (N, O) float32
+    label: np.ndarray  # (N,) int64, the bot's action, NO_LABEL where it has none
+    label_valid: np.ndarray  # (N,) bool
+    reward: np.ndarray  # (N,) float32, of the action just taken
+    terminated: np.ndarray  # (N,) bool
+    truncated: np.ndarray  # (N,) bool; also where the bot failed
+    failure: np.ndarray  # (N,) int64, index into FAILURE_KINDS if the bot's failure ended the episode, else -1
+    fresh_failures: np.ndarray  # (N, F) int64, worlds passed over because the bot failed at their beginning, by kind
+    steps: np.ndarray  # (N,) int64, length of the episode that ended, else 0
+    expert_steps: np.ndarray  # (N,) int64, the bot's length in that world if it was a sampled success, else 0
+
+    @property
+    def done(self) -> np.ndarray:
+        """(N,) bool: an episode ended here, the hidden state starts afresh."""
+        return self.terminated | self.truncated
+
+    @classmethod
+    def layout(cls, *axes: int) -> Layout:
+        """Shape and dtype of each field for N environments, `axes` being N or, for a record of T steps, T, N."""
+        shapes = {"obs": (*axes, OBS_DIM), "fresh_failures": (*axes, len(FAILURE_KINDS))}
+        dtypes = {"obs": "f4", "reward": "f4", "label_valid": "?", "terminated": "?", "truncated": "?"}
+        names = [field.name for field in dataclasses.fields(cls)]
+        return {name: (shapes.get(name, axes), np.dtype(dtypes.get(name, "i8"))) for name in names}
+
+
+class Slots:
+    """Some consecutive slots of a vector environment, stepped in one process."""
+
+    def __init__(self, task_id: str, seed: int, max_steps: int | None, share: Sequence[int], arrays: StepArrays):
+        """share: the numbers of these slots; arrays: those of all slots, of which this object owns these rows."""
+        self.task_id, self.seed, self.max_steps, self.arrays = task_id, seed, max_steps, arrays
+        self.first, self.rows = share[0], slice(share[0], share[-1] + 1)
+        self.worlds = [World(task_id, max_steps, arrays.obs[row]) for row in share]
+        self.k = [-1] * len(self.worlds)  # index of each slot's present world
+        self._replay: World | None = None  # for the path ratio, made when first needed
+
+    def reset(self) -> dict[int, str]:
+        """World 0 of each slot (the first that the bot can begin). Returns the missions by slot."""
+        self._clear()
+        return {self.first + i: self._begin(i, 0) for i in range(len(self.worlds))}
+
+    def step(self, actions: np.ndarray) -> dict[int, str]:
+        """Execute actions (N,); ended episodes make room for the next world. Returns the new missions by slot."""
+        self._clear()
+        arrays, missions = self.arrays, {}
+        for i, world in enumerate(self.worlds):
+            row = self.first + i
+            reward, terminated, truncated = world.step(int(actions[row]))
+            if not (terminated or truncated):
+                try:
+                    arrays.label[row] = world.label()
+                    arrays.label_valid[row] = True
+                except TeacherFailure as failure:  # no label for this state: the episode ends without it
+                    arrays.failure[row] = FAILURE_KINDS.index(failure.kind)
+                    truncated = True
+            arrays.reward[row], arrays.terminated[row], arrays.truncated[row] = reward, terminated, truncated
+            if terminated or truncated:
+                arrays.steps[row] = world.num_steps
+                if reward > 0 and self.k[i] % REPLAY_EVERY == 0:
+                    arrays.expert_steps[row] = self._expert_steps(world.seed)
+                missions[row] = self._begin(i, self.k[i] + 1)
+        return missions
+
+    def save(self) -> list[tuple[int, list[int]]]:
+        """For each slot the index of its world and the actions taken in it: replaying them restores everything."""
+        return [(k, list(world.actions)) for k, world in zip(self.k, self.worlds, strict=True)]
+
+    def restore(self, saved: Sequence[tuple[int, Sequence[int]]]) -> dict[int, str]:
+        """Bring every world and its bot into the saved state. Returns the missions by slot."""
+        self._clear()
+        for i, (k, actions) in enumerate(saved):
+            row, world = self.first + i, self.worlds[i]
+            self.k[i] = k
+            world.reset(training_seed(self.seed, row, k))
+            try:
+                label = world.label()
+                for action in actions:
+                    world.step(int(action))
+                    label = world.label()
+            except TeacherFailure as failure:
+                raise InputError(f"the saved worlds cannot be replayed ({failure.kind}); train anew") from None
+            self.arrays.label[row], self.arrays.label_valid[row] = label, True
+        return {self.first + i: world.mission for i, world in enumerate(self.worlds)}
+
+    def _clear(self) -> None:
+        for name in ("reward", "terminated", "truncated", "fresh_failures", "steps", "expert_steps", "label_valid"):
+            getattr(self.arrays, name)[self.rows] = 0
+        self.arrays.failure[self.rows] = -1
+        self.arrays.label[self.rows] = NO_LABEL
+
+    def _begin(self, i: int, k: int) -> str:
+        """Start the first world from the k-th on that the bot can begin; count those that it cannot."""
+        row, world, failures = self.first + i, self.worlds[i], []
+        for attempt in range(MAX_FAILURES_IN_A_ROW):
+            world.reset(training_seed(self.seed, row, k + attempt))
+            try:
+                self.arrays.label[row] = world.label()
+            except TeacherFailure as failure:
+                self.arrays.fresh_failures[row, FAILURE_KINDS.index(failure.kind)] += 1
+                failures.append(failure.kind)
+                continue
+            self.arrays.label_valid[row] = True
+            self.k[i] = k + attempt
+            return world.mission
+        raise InputError(unteachable(self.task_id, failures))
+
+    def _expert_steps(self, seed: int) -> int:
+        if self._replay is None:
+            self._replay = World(self.task_id, self.max_steps)
+        try:
+            return teacher_steps(self._replay, seed)
+        except TeacherFailure:
+            return 0
+
+
+class BabyAIVectorEnv:
+    """N seeded worlds with their teachers, stepped together, here or in worker processes.
+
+    `arrays` (StepArrays) and `missions` (list of N texts) always describe the present state. Results do not depend on
+    `num_workers`: 0 steps all slots in this process, W > 0 in W processes of N / W slots each.
+    """
+
+    def __init__(self, task_id: str, num_envs: int, seed: int, max_steps: int | None = None, num_workers: int = 0):
+        check_task_id(task_id)
+        self.num_envs, self.missions = num_envs, [""] * num_envs
+        self._answer, self._is_interrupted = None, False
+        num_workers = min(num_workers, num_envs)
+        arguments, layout, self._pool = (task_id, seed, max_steps), self._layout(), None
+        if num_workers == 0:
+            self._memory = carve(bytearray(num_bytes(layout)), layout)
+            self._commands, _ = self._make_commands(self._memory, self._ask, range(num_envs), *arguments)
+        else:
+            self._pool = WorkerPool(num_workers, num_bytes(layout), preload=[type(self).__module__])
+            self._memory = carve(self._pool.buffer, layout)
+            self._shares = [list(share) for share in np.array_split(range(num_envs), num_workers)]
+            for index, share in enumerate(self._shares):
+                self._pool.start(index, _commands_in_worker, (self._make_commands, layout, share, *arguments))
+            self._pool.collect()
+        self.arrays = StepArrays(**{name: self._memory[name] for name in StepArrays.layout()})
+
+    def _layout(self) -> Layout:
+        """The arrays that this process and the workers share."""
+        return {**StepArrays.layout(self.num_envs), "actions": ((self.num_envs,), np.dtype("i8"))}
+
+    @property
+    def _make_commands(self) -> Callable:
+        """What makes the commands of a share of the slots: (memory, ask, share, task_id, seed, max_steps)."""
+        return slot_commands
+
+    def reset(self) -> StepArrays:
+        """World 0 of every slot."""
+        self._begin_missions(self._call("reset"))
+        return self.arrays
+
+    def step(self, actions: np.ndarray) -> StepArrays:
+        """Execute actions (N,) int; worlds that end are replaced at once."""
+        self._memory["actions"][:] = actions
+        self._begin_missions(self._call("step"))
+        return self.arrays
+
+    def save(self) -> dict[str, np.ndarray]:
+        """The state of all slots: world (N,) int64, length (N,) int64, and their actions end to end (sum,) int8."""
+        saved = [slot for share in self._call("save") for slot in share]
+        return {
+            "world": np.array([k for k, _ in saved], np.int64),
+            "length": np.array([len(actions) for _, actions in saved], np.int64),
+            "actions": np.array([action for _, actions in saved for action in actions], np.int8),
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> StepArrays:
+        """Back into a saved state, of an environment with the same task, seed, step limit and number of slots."""
+        if len(state["world"]) != self.num_envs:
+            raise InputError(f"the saved state has {len(state['world'])} environments, this run has {self.num_envs}")
+        actions = np.split(np.asarray(state["actions"]), np.cumsum(state["length"])[:-1])
+        saved = [(int(k), taken.tolist()) for k, taken in zip(state["world"], actions, strict=True)]
+        self._begin_missions(self._call("restore", saved))
+        return self.arrays
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _call(self, command: str, by_slot: list | None = None, answer: Callable | None = None) -> list:
+        """Carry out a command for all slots, here or in the workers; its answer of each share."""
+        if self._is_interrupted:
+            raise RuntimeError("a command to these worlds was interrupted: they stand somewhere in it; make new ones")
+        self._is_interrupted, self._answer = True, answer
+        if self._pool is None:
+            answers = [self._commands[command](by_slot)]
+        else:
+            shares = by_slot and [by_slot[share[0] : share[-1] + 1] for share in self._shares]
+            answers = self._pool.call(command, shares, answer)
+        self._is_interrupted = False
+        return answers
+
+    def _ask(self, question):
+        return self._answer(question)
+
+    def _begin_missions(self, replies: list[dict[int, str]]) -> None:
+        for missions in replies:
+            for slot, mission in missions.items():
+                self.missions[slot] = mission
+
+
+def slot_commands(memory: dict[str, np.ndarray], ask: Callable, share: Sequence[int], *world):
+    """The commands of some consecutive slots, name -> function of an optional argument, and the slots.
+
+    ask: puts a question to the caller of the command; stepping has none.
+    """
+    slots = Slots(*world, share, StepArrays(**{name: memory[name] for name in StepArrays.layout()}))
+    return {
+        "reset": lambda _: slots.reset(),
+        "step": lambda _: slots.step(memory["actions"]),
+        "save": lambda _: slots.save(),
+        "restore": slots.restore,
+    }, slots
+
+
+def _commands_in_worker(buffer, ask, make_commands: Callable, layout: Layout, *arguments):
+    return make_commands(carve(buffer, layout), ask, *arguments)[0]
