@@ -15,7 +15,7 @@ from mop.jobs.evaluation import NUM_ENVS, encoder_for, evaluate, evaluate_bot, l
 from mop.kernels.cache import announce_compilation
 from mop.kernels.devices import use_device
 from mop.measures.metrics import format_metrics
-from mop.worlds.bot_paths import TeacherResults
+from mop.worlds.bot_paths import BotPaths
 
 
 def parser() -> Parser:
@@ -48,7 +48,7 @@ def main() -> int:
         raise InputError("give --checkpoint PATH, or --bot with --task_id ID (see --help)")
     if args.bot:
         announce_compilation()
-        teacher = TeacherResults(args.task_id, args.max_steps, args.cache_dir)
+        teacher = BotPaths(args.task_id, args.max_steps, args.cache_dir)
         evaluation = evaluate_bot(teacher, args.num_episodes, args.eval_seed, args.num_envs)
         print(f"the BabyAI bot on {args.task_id}")
     else:
@@ -58,7 +58,7 @@ def main() -> int:
         task_id = args.task_id or config["task_id"]
         max_steps = args.max_steps or (config.get("max_steps") if task_id == config["task_id"] else None)
         encoder = encoder_for(checkpoint, args.lang_encoder)
-        teacher = TeacherResults(task_id, max_steps, args.cache_dir)
+        teacher = BotPaths(task_id, max_steps, args.cache_dir)
         with tqdm(total=args.num_episodes, desc=task_id, unit="episode", leave=False, dynamic_ncols=True) as bar:
             evaluation = evaluate(
                 checkpoint, encoder, teacher, args.num_episodes, args.eval_seed, args.num_envs,

@@ -98,12 +98,12 @@ def main() -> int:
     args = parser().parse_args()
     count = integer(1)
     check_flags(args, pairs=count, updates=count, num_episodes=count, num_envs=count, num_workers=integer(0))
-    from mop.worlds.bot_paths import TeacherResults
+    from mop.worlds.bot_paths import BotPaths
 
     head = f"{'plain loop':>11}{'training':>10}{'ratio':>22}{'share':>22}{'evaluation':>12}{'ratio':>22}"
     print(f"{'task':<26}{head}   (steps/s)")
     for task_id in args.tasks.split(","):
-        teacher, rows = TeacherResults(task_id, None, None), []
+        teacher, rows = BotPaths(task_id, None, None), []
         teacher.solvable(0, args.num_episodes)
         for _ in range(args.pairs):
             plain = plain_loop(task_id, args.updates, args.num_envs)

@@ -29,8 +29,8 @@ from mop.worlds.world import (
     NUM_ACTIONS,
     World,
     babyai_task_ids,
+    bot_steps,
     check_teachable,
-    teacher_steps,
     training_seed,
 )
 
@@ -57,7 +57,7 @@ def label_or_kind(world: World) -> int | str:
 
 def steps_or_kind(world: World, seed: int) -> int | str:
     try:
-        return teacher_steps(world, seed)
+        return bot_steps(world, seed)
     except TeacherFailure as failure:
         return failure.kind
 
@@ -299,7 +299,7 @@ def test_endless_planning_is_a_counted_failure(level, seed, last_step):
 
 def test_bot_solves_unlock_pickup():
     world = World("BabyAI-UnlockPickup-v0")
-    steps = [teacher_steps(world, seed) for seed in range(150)]  # no TeacherFailure: success 1.0
+    steps = [bot_steps(world, seed) for seed in range(150)]  # no TeacherFailure: success 1.0
     assert len(steps) == 150 and max(steps) == 27
     assert np.mean(steps) == pytest.approx(19.56, abs=1e-9)
     assert world.env.max_steps == 72
@@ -432,7 +432,7 @@ def test_same_seed_same_arrays_with_any_number_of_workers(level):
         assert_same(runs["plain"], runs[name], slots=2)
     assert (runs["plain"][0]["obs"] != runs["other seed"][0]["obs"]).any()
     assert count(runs["plain"], "steps") > 5 and count(runs["plain"], "failure") > 0
-    assert (count(runs["plain"], "expert_steps") > 0) == (level != "KeyInBox")
+    assert (count(runs["plain"], "bot_steps") > 0) == (level != "KeyInBox")
     assert (count(runs["plain"], "fresh_failures") > 0) == (level == "KeyInBox")
 
 
@@ -542,7 +542,7 @@ def test_events_of_known_length(corridor, limit):
             assert (arrays.reward[i] > 0) == is_success
             assert arrays.steps[i] == (walked[i] if arrays.done[i] else 0)
             is_replayed = is_success and k[i] % REPLAY_EVERY == 0
-            assert arrays.expert_steps[i] == (length if is_replayed else 0)
+            assert arrays.bot_steps[i] == (length if is_replayed else 0)
             assert arrays.failure[i] == -1 and not arrays.fresh_failures[i].any()
             if arrays.done[i]:
                 k[i], walked[i], ends = k[i] + 1, 0, ends + 1
@@ -561,7 +561,7 @@ def test_bot_failure_ends_the_episode(corridor):
     arrays = env.step(np.array([TOGGLE, RIGHT]))
     assert (arrays.terminated.tolist(), arrays.truncated.tolist()) == ([False, False], [True, False])
     assert arrays.failure.tolist() == [FAILURE_KINDS.index("disappeared_box"), -1]
-    assert arrays.steps.tolist() == [2, 0] and not arrays.reward.any() and not arrays.expert_steps.any()
+    assert arrays.steps.tolist() == [2, 0] and not arrays.reward.any() and not arrays.bot_steps.any()
     assert not arrays.fresh_failures.any()
     assert arrays.label.tolist() == [FORWARD, FORWARD] and arrays.label_valid.all()
     np.testing.assert_array_equal(arrays.obs[0], first_obs(training_seed(5, 0, 1)))
@@ -625,16 +625,16 @@ def test_last_world_before_giving_up_still_counts(corridor, monkeypatch):
         env.reset()
 
 
-def test_failed_replay_gives_no_expert_steps(corridor, monkeypatch):
+def test_failed_replay_gives_no_bot_steps(corridor, monkeypatch):
     def fail(world, seed):
         raise TeacherFailure("unsolved")
 
-    monkeypatch.setattr(vector_env, "teacher_steps", fail)
+    monkeypatch.setattr(vector_env, "bot_steps", fail)
     env = BabyAIVectorEnv(corridor, 1, 5)
     env.reset()
     while not env.arrays.done.any():
         env.step(env.arrays.label.copy())
-    assert env.arrays.reward[0] > 0 and env.arrays.expert_steps[0] == 0
+    assert env.arrays.reward[0] > 0 and env.arrays.bot_steps[0] == 0
 
 
 def test_teacher_keeps_the_kind_of_every_failure(corridor, monkeypatch):
@@ -698,7 +698,7 @@ def test_events_of_a_plain_door():
     """Opening a closed door is not unlocking it; only the first opening counts."""
     world, covered = World("BabyAI-OpenDoor-v0"), 0
     for seed in range(5):
-        steps = teacher_steps(world, seed)
+        steps = bot_steps(world, seed)
         assert world.t_opened == steps == world.num_steps and world.actions[-1] == TOGGLE
         for _ in range(2):  # close it and open it again
             world.step(TOGGLE)

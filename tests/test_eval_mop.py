@@ -28,9 +28,9 @@ import eval_mop
 from mop.base.errors import InputError
 from mop.jobs.evaluation import encoder_for, evaluate, evaluate_bot
 from mop.measures.metrics import compute_metrics, wilson_interval
-from mop.store.run_keys import RunKey, cache_path, teacher_path
+from mop.store.run_keys import RunKey, bot_paths_file, cache_path
 from mop.worlds import bot_paths
-from mop.worlds.bot_paths import TeacherResults
+from mop.worlds.bot_paths import BotPaths
 from mop.worlds.episodes import EvalVectorEnv, episode_context
 from mop.worlds.missions import encode_by_codes, load_encoder
 from mop.worlds.world import MINIGRID_VERSION, World, babyai_task_ids
@@ -198,9 +198,9 @@ def test_a_plain_loop_over_bare_minigrid_finds_the_same(caches, name):
     successes, ratios, costs = 0, [], []
     for episode, records in zip(cache["episodes"], by_episode, strict=True):
         outcome, steps = play(env, episode["seed"], policy)
-        expert_steps = bot_episode(task_id, episode["seed"], max_steps)
+        steps_of_bot = bot_episode(task_id, episode["seed"], max_steps)
         assert {key: episode[key] for key in outcome} == outcome
-        assert episode["expert_steps"] == expert_steps
+        assert episode["expert_steps"] == steps_of_bot
         assert len(records) == len(steps) == episode["steps"]
         for record, step in zip(records, steps, strict=True):
             same = ("t_step", "position", "direction", "carrying", "door_unlocked", "action")
@@ -212,7 +212,7 @@ def test_a_plain_loop_over_bare_minigrid_finds_the_same(caches, name):
             assert record["lpc"] == pytest.approx(step["lpc"], rel=1e-5, abs=1e-3)
             costs.append(step["lpc"])
         successes += outcome["success"]
-        ratios += [outcome["steps"] / expert_steps] if outcome["success"] else []
+        ratios += [outcome["steps"] / steps_of_bot] if outcome["success"] else []
     metrics, count = cache["metrics"], len(cache["episodes"])
     assert count == NUM_EPISODES and len(costs) == len(cache["routing_data"]) > 5 * count
     assert 0 < successes < count, "both kinds of outcome must be covered"
@@ -237,7 +237,7 @@ def test_a_plain_loop_over_bare_minigrid_finds_the_same(caches, name):
 
 
 def test_the_bot_through_our_evaluator():
-    evaluation = evaluate_bot(TeacherResults(UNLOCK, None, None), num_episodes=150)
+    evaluation = evaluate_bot(BotPaths(UNLOCK, None, None), num_episodes=150)
     steps = [episode["steps"] for episode in evaluation.episodes]
     assert len(steps) == 150 and evaluation.steps is None
     assert [episode["seed"] for episode in evaluation.episodes] == list(range(150))
@@ -248,7 +248,7 @@ def test_the_bot_through_our_evaluator():
 
 
 def test_the_bot_fails_a_strict_mission():
-    evaluation = evaluate_bot(TeacherResults("BabyAI-OpenDoorsOrderN4Debug-v0", None, None), num_episodes=150)
+    evaluation = evaluate_bot(BotPaths("BabyAI-OpenDoorsOrderN4Debug-v0", None, None), num_episodes=150)
     assert sum(episode["success"] for episode in evaluation.episodes) == 46
     assert evaluation.metrics["success_rate"] == pytest.approx(46 / 150, abs=1e-12)
     failed = [episode for episode in evaluation.episodes if not episode["success"]]
@@ -257,7 +257,7 @@ def test_the_bot_fails_a_strict_mission():
 
 
 def test_a_world_without_a_plan_is_an_episode_of_the_bot_without_success():
-    evaluation = evaluate_bot(TeacherResults("BabyAI-UnlockToUnlock-v0", None, None), num_episodes=1, eval_seed=4)
+    evaluation = evaluate_bot(BotPaths("BabyAI-UnlockToUnlock-v0", None, None), num_episodes=1, eval_seed=4)
     (episode,) = evaluation.episodes
     assert not episode["success"] and episode["truncated"] and episode["expert_steps"] is None
     assert episode["steps"] == 1  # it is asked twice in this world
@@ -283,7 +283,7 @@ def assert_same(one, other) -> None:
 
 def test_results_do_not_depend_on_num_envs():
     checkpoint = taught_checkpoint(UNLOCK, num_worlds=8, num_fits=40)
-    teacher = TeacherResults(UNLOCK, None, None)
+    teacher = BotPaths(UNLOCK, None, None)
     first, cases = evaluate(checkpoint, VOCAB, teacher, 10, num_envs=1), 0
     assert 0 < first.metrics["success_rate"] < 1 and len(first.episodes) == 10
     for num_envs in (1, 3, 8, 50):
@@ -296,7 +296,7 @@ def test_results_do_not_depend_on_num_envs():
 
 
 def test_an_episode_is_its_seed_wherever_the_list_begins():
-    checkpoint, teacher, finished = goto_checkpoint(), TeacherResults(GOTO, None, None), []
+    checkpoint, teacher, finished = goto_checkpoint(), BotPaths(GOTO, None, None), []
     whole = evaluate(checkpoint, VOCAB, teacher, 9, num_envs=4, progress=finished.append)
     part = evaluate(checkpoint, VOCAB, teacher, 4, eval_seed=5, num_envs=4)
     assert part.episodes == whole.episodes[5:] and len(part.episodes) == 4
@@ -305,7 +305,7 @@ def test_an_episode_is_its_seed_wherever_the_list_begins():
 
 
 def test_steps_are_in_episode_order():
-    evaluation = evaluate(goto_checkpoint(), VOCAB, TeacherResults(GOTO, None, None), 24, num_envs=5)
+    evaluation = evaluate(goto_checkpoint(), VOCAB, BotPaths(GOTO, None, None), 24, num_envs=5)
     steps, lengths = evaluation.steps, [episode["steps"] for episode in evaluation.episodes]
     assert len(steps) == sum(lengths) and len(set(lengths)) > 3
     np.testing.assert_array_equal(steps.episode, np.repeat(np.arange(24), lengths))
@@ -334,28 +334,28 @@ def test_a_world_that_the_bot_cannot_solve_is_counted_and_replaced():
         failures += not isinstance(result, int)
         seed += 1
     assert failures >= 1 and 4 not in solved
-    evaluation = evaluate(random_checkpoint(task_id=task_id), VOCAB, TeacherResults(task_id, None, None), 5)
+    evaluation = evaluate(random_checkpoint(task_id=task_id), VOCAB, BotPaths(task_id, None, None), 5)
     assert {e["seed"]: e["expert_steps"] for e in evaluation.episodes} == solved and len(evaluation.episodes) == 5
     assert evaluation.metrics["bot_plan_failures"] == failures
 
 
 def test_a_task_that_the_bot_cannot_solve_at_all_is_one_clear_line():
     with pytest.raises(InputError, match=r"cannot teach BabyAI-KeyInBox-v0.*100 worlds"):
-        TeacherResults("BabyAI-KeyInBox-v0", None, None).solvable(0, 1)
+        BotPaths("BabyAI-KeyInBox-v0", None, None).solvable(0, 1)
     with pytest.raises(InputError, match="did you mean BabyAI-GoToObj"):
-        TeacherResults("BabyAI-GoToObject-v0", None, None)
+        BotPaths("BabyAI-GoToObject-v0", None, None)
 
 
 def test_the_bot_is_asked_once_per_task_and_step_limit(tmp_path, monkeypatch):
     made, asked = [], []
-    teacher_steps = bot_paths.teacher_steps
+    bot_steps = bot_paths.bot_steps
     monkeypatch.setattr(bot_paths, "World", lambda *arguments: made.append(arguments) or World(*arguments))
-    monkeypatch.setattr(bot_paths, "teacher_steps", lambda w, seed: asked.append(seed) or teacher_steps(w, seed))
+    monkeypatch.setattr(bot_paths, "bot_steps", lambda w, seed: asked.append(seed) or bot_steps(w, seed))
 
     def solvable(max_steps: int | None, count: int) -> tuple[dict, int]:
         made.clear()
         asked.clear()
-        return TeacherResults(GOTO, max_steps, tmp_path).solvable(0, count)
+        return BotPaths(GOTO, max_steps, tmp_path).solvable(0, count)
 
     first = solvable(None, 8)
     assert len(made) == 1 and asked == list(range(8)) and list(first[0]) == asked and first[1] == 0
@@ -368,7 +368,7 @@ def test_the_bot_is_asked_once_per_task_and_step_limit(tmp_path, monkeypatch):
     assert len(made) == 1 and short[1] > 0 and max(short[0].values()) <= limit
     expected = [bot_episode(GOTO, seed, limit) for seed in asked]
     assert {seed: n for seed, n in zip(asked, expected, strict=True) if isinstance(n, int)} == short[0]
-    paths = [teacher_path(tmp_path, GOTO, max_steps) for max_steps in (None, limit)]
+    paths = [bot_paths_file(tmp_path, GOTO, max_steps) for max_steps in (None, limit)]
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(paths)
     assert solvable(limit, 8) == short and not made
 
@@ -438,13 +438,13 @@ def test_metrics_by_hand():
 
 
 def test_success_on_the_very_last_step_counts():
-    checkpoint, teacher = goto_checkpoint(), TeacherResults(GOTO, None, None)
+    checkpoint, teacher = goto_checkpoint(), BotPaths(GOTO, None, None)
     solved = [e for e in evaluate(checkpoint, VOCAB, teacher, 12).episodes if e["success"]]
     solved = [e for e in solved if e["steps"] == e["expert_steps"] > 2]
     assert len(solved) >= 3
     for episode in solved:
         limit = episode["steps"]
-        last = evaluate(checkpoint, VOCAB, TeacherResults(GOTO, limit, None), 1, eval_seed=episode["seed"])
+        last = evaluate(checkpoint, VOCAB, BotPaths(GOTO, limit, None), 1, eval_seed=episode["seed"])
         (outcome,) = last.episodes
         assert outcome["seed"] == episode["seed"] and outcome["steps"] == limit
         assert outcome["success"] and outcome["truncated"] and last.metrics["path_ratio"] == 1.0
@@ -453,7 +453,7 @@ def test_success_on_the_very_last_step_counts():
         rewards = [env.step(action)[1:4] for action in last.steps.action.tolist()]
         assert rewards[-1] == (pytest.approx(0.1, abs=1e-9), True, True)
         assert all(reward == (0, False, False) for reward in rewards[:-1])
-        too_short = evaluate_bot(TeacherResults(GOTO, limit - 1, None), 1, eval_seed=episode["seed"])
+        too_short = evaluate_bot(BotPaths(GOTO, limit - 1, None), 1, eval_seed=episode["seed"])
         assert not too_short.episodes[0]["success"] and too_short.episodes[0]["steps"] == limit - 1
 
 

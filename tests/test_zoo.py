@@ -8,7 +8,7 @@ import pytest
 from mop.jobs.evaluation import encoder_for, evaluate
 from mop.measures.metrics import wilson_interval
 from mop.store.checkpoints import find_checkpoints, load_checkpoint
-from mop.worlds.bot_paths import TeacherResults
+from mop.worlds.bot_paths import BotPaths
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 FOUND = find_checkpoints([RESULTS / "zoo"])
@@ -26,7 +26,7 @@ def test_the_zoo_holds_a_policy_for_each_task_of_the_table():
 def test_success_in_other_worlds_is_that_of_the_table(found):
     checkpoint = load_checkpoint(found.path)
     assert "optimizer_state_dict" not in checkpoint
-    teacher = TeacherResults(found.key.task_id, None, None)
+    teacher = BotPaths(found.key.task_id, None, None)
     result = evaluate(checkpoint, encoder_for(checkpoint), teacher, NUM_EPISODES, OTHER_WORLDS, record_steps=False)
     rows = pd.concat(pd.read_csv(RESULTS / f"{name}.csv") for name in ("tasks", "alpha"))
     key = (found.key.task_id, found.key.trial, found.key.seed)

@@ -86,14 +86,14 @@ def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) ->
     # here, so that the processes which only look for missing results do not wait for torch
     from mop.jobs.evaluation import encoder_for, evaluate, load_for_evaluation
     from mop.kernels.devices import use_device
-    from mop.worlds.bot_paths import TeacherResults
+    from mop.worlds.bot_paths import BotPaths
     from mop.worlds.world import MINIGRID_VERSION
 
     checkpoint = load_for_evaluation(found.path)
     config, key = checkpoint["config"], found.key
     if config["task_id"] != key.task_id:
         raise InputError(f"{found.path} was trained on {config['task_id']}, not on {key.task_id} as its path says")
-    teacher = TeacherResults(key.task_id, config.get("max_steps"), settings.teacher_dir or settings.cache_dir)
+    teacher = BotPaths(key.task_id, config.get("max_steps"), settings.teacher_dir or settings.cache_dir)
     evaluation = evaluate(
         checkpoint, encoder_for(checkpoint, settings.lang_encoder), teacher, settings.num_episodes, settings.eval_seed,
         settings.num_envs, not settings.skip_routing, use_device(settings.device), progress,

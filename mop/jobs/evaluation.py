@@ -14,7 +14,7 @@ from mop.base.errors import InputError
 from mop.measures.metrics import compute_metrics
 from mop.store.checkpoints import load_checkpoint
 from mop.store.routing_cache import RoutingSteps
-from mop.worlds.bot_paths import TeacherResults
+from mop.worlds.bot_paths import BotPaths
 from mop.worlds.episodes import GIVE_UP, SLOT_STATE, EvalVectorEnv
 from mop.worlds.missions import DEFAULT_MODEL, MissionEncoder, load_encoder
 from mop.worlds.teacher import TeacherFailure
@@ -69,7 +69,7 @@ class _Recorder:
 def evaluate(
     checkpoint: Mapping,
     encoder: MissionEncoder,
-    teacher: TeacherResults,
+    teacher: BotPaths,
     num_episodes: int = 1000,
     eval_seed: int = 0,
     num_envs: int = NUM_ENVS,
@@ -91,8 +91,8 @@ def evaluate(
     if policy.input_dim != OBS_DIM:
         raise InputError(f"the checkpoint's input_dim is {policy.input_dim}, observations have {OBS_DIM} numbers")
     policy, lang_proj = policy.to(device), lang_proj.to(device)
-    expert_steps, bot_plan_failures = teacher.solvable(eval_seed, num_episodes)
-    env = EvalVectorEnv(teacher.task_id, list(expert_steps), num_envs, teacher.max_steps)
+    solved, bot_plan_failures = teacher.solvable(eval_seed, num_episodes)
+    env = EvalVectorEnv(teacher.task_id, list(solved), num_envs, teacher.max_steps)
     obs, embedding = torch.from_numpy(env.obs), encoder.embed(env.missions)  # obs shares the memory of env.obs
     hidden, packed, recorder = policy.initial_hidden(len(env.worlds)), policy.pack(), _Recorder()
     lang = lang_proj(embedding.to(device))
@@ -108,14 +108,14 @@ def evaluate(
             if progress is not None:
                 progress(int(done.sum()))
     for episode in env.episodes:
-        episode["expert_steps"] = expert_steps[episode["seed"]]
+        episode["expert_steps"] = solved[episode["seed"]]
     steps = recorder.steps(policy.num_actions, policy.expert_hidden_sizes)
     metrics = compute_metrics(env.episodes, steps.lpc, bot_plan_failures)
     return Evaluation(metrics, env.episodes, steps if record_steps else None, policy.expert_hidden_sizes)
 
 
 def evaluate_bot(
-    teacher: TeacherResults, num_episodes: int = 1000, eval_seed: int = 0, num_envs: int = NUM_ENVS
+    teacher: BotPaths, num_episodes: int = 1000, eval_seed: int = 0, num_envs: int = NUM_ENVS
 ) -> Evaluation:
     """The bot's own episodes in exactly the worlds eval_seed ... eval_seed + num_episodes - 1; none is replaced.
 

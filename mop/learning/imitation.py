@@ -200,8 +200,8 @@ class ImitationRun:
                 continue
             self.counts["episodes"] += 1
             self.recent_success.append(float(arrays.reward[i] > 0))
-            if arrays.expert_steps[i] > 0:
-                self.recent_path_ratio.append(float(arrays.steps[i] / arrays.expert_steps[i]))
+            if arrays.bot_steps[i] > 0:
+                self.recent_path_ratio.append(float(arrays.steps[i] / arrays.bot_steps[i]))
 
     @property
     def env_steps(self) -> int:

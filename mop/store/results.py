@@ -106,7 +106,7 @@ def _table_column(values: list) -> "pd.Series":
     return pd.Series([json.dumps(value) if isinstance(value, list | dict) else value for value in values])
 
 
-def load_teacher_results(path: str | Path, minigrid_version: str) -> dict[int, int | str]:
+def load_bot_paths(path: str | Path, minigrid_version: str) -> dict[int, int | str]:
     """Seed -> steps of the bot or kind of its failure; empty if there is no file, or one of another version.
 
     It is a cache that anyone can compute again, so a broken file counts as none.
@@ -122,9 +122,9 @@ def load_teacher_results(path: str | Path, minigrid_version: str) -> dict[int, i
         return {}
 
 
-def write_teacher_results(
+def write_bot_paths(
     path: Path, results: dict[int, int | str], task_id: str, max_steps: int | None, minigrid_version: str
 ) -> None:
-    """Write what `load_teacher_results` reads; of two processes that do, either file is right."""
+    """Write what `load_bot_paths` reads; of two processes that do, either file is right."""
     head = {"task_id": task_id, "max_steps": max_steps, "minigrid_version": minigrid_version}
     write_json(path, head | {"results": {str(seed): results[seed] for seed in sorted(results)}})

@@ -106,7 +106,7 @@ def cache_path(cache_dir: str | Path, key: RunKey) -> Path:
     return key.artefacts(cache_dir) / "routing_data.json"
 
 
-def teacher_path(cache_dir: str | Path, task_id: str, max_steps: int | None) -> Path:
+def bot_paths_file(cache_dir: str | Path, task_id: str, max_steps: int | None) -> Path:
     """The bot's results in the fixed worlds of a task, for one step limit (None: the task's own)."""
     name = "teacher.json" if max_steps is None else f"teacher_max_steps_{max_steps}.json"
     return RunKey(task_id, 0).folder(cache_dir).parent / name

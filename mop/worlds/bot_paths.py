@@ -6,22 +6,22 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mop.base.errors import InputError
-from mop.store.results import load_teacher_results, write_teacher_results
-from mop.store.run_keys import teacher_path
+from mop.store.results import load_bot_paths, write_bot_paths
+from mop.store.run_keys import bot_paths_file
 from mop.worlds.teacher import TeacherFailure
 from mop.worlds.world import (
     MAX_FAILURES_IN_A_ROW,
     MINIGRID_VERSION,
     World,
+    bot_steps,
     check_task_id,
-    teacher_steps,
     unteachable,
 )
 
 SAVE_INTERVAL_S = 5.0  # between writes of the bot's results while they are computed
 
 
-class TeacherResults:
+class BotPaths:
     """The bot's result in each fixed world of a task and step limit: path length, or the kind of its failure.
 
     Computed once and kept under `cache_dir`, so that evaluating many checkpoints asks the bot once.
@@ -31,10 +31,10 @@ class TeacherResults:
         """cache_dir None: keep nothing."""
         check_task_id(task_id)
         self.task_id, self.max_steps = task_id, max_steps
-        self._path = teacher_path(cache_dir, task_id, max_steps) if cache_dir is not None else None
+        self._path = bot_paths_file(cache_dir, task_id, max_steps) if cache_dir is not None else None
         self._results: dict[int, int | str] = {}
         if self._path is not None:
-            self._results = load_teacher_results(self._path, MINIGRID_VERSION)
+            self._results = load_bot_paths(self._path, MINIGRID_VERSION)
         self._num_kept = len(self._results)
         self._world: World | None = None
 
@@ -44,7 +44,7 @@ class TeacherResults:
             if self._world is None:
                 self._world = World(self.task_id, self.max_steps)
             try:
-                self._results[seed] = teacher_steps(self._world, seed)
+                self._results[seed] = bot_steps(self._world, seed)
             except TeacherFailure as failure:
                 self._results[seed] = failure.kind
         return self._results[seed]
@@ -79,6 +79,6 @@ class TeacherResults:
     def save(self) -> None:
         """Keep what is new, and what another process has kept meanwhile."""
         if self._path is not None and len(self._results) > self._num_kept:
-            self._results |= load_teacher_results(self._path, MINIGRID_VERSION)
-            write_teacher_results(self._path, self._results, self.task_id, self.max_steps, MINIGRID_VERSION)
+            self._results |= load_bot_paths(self._path, MINIGRID_VERSION)
+            write_bot_paths(self._path, self._results, self.task_id, self.max_steps, MINIGRID_VERSION)
             self._num_kept = len(self._results)

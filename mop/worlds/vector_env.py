@@ -10,8 +10,8 @@ from mop.worlds.world import (
     NO_LABEL,
     OBS_DIM,
     World,
+    bot_steps,
     check_task_id,
-    teacher_steps,
     training_seed,
     unteachable,
 )
@@ -44,7 +44,7 @@ class StepArrays:
     failure: np.ndarray  # (N,) int64, index into FAILURE_KINDS if the bot's failure ended the episode, else -1
     fresh_failures: np.ndarray  # (N, F) int64, worlds passed over because the bot failed at their beginning, by kind
     steps: np.ndarray  # (N,) int64, length of the episode that ended, else 0
-    expert_steps: np.ndarray  # (N,) int64, the bot's length in that world if it was a sampled success, else 0
+    bot_steps: np.ndarray  # (N,) int64, the bot's length in that world if it was a sampled success, else 0
 
     @property
     def done(self) -> np.ndarray:
@@ -94,7 +94,7 @@ class Slots:
             if terminated or truncated:
                 arrays.steps[row] = world.num_steps
                 if reward > 0 and self.k[i] % REPLAY_EVERY == 0:
-                    arrays.expert_steps[row] = self._expert_steps(world.seed)
+                    arrays.bot_steps[row] = self._bot_steps(world.seed)
                 missions[row] = self._begin(i, self.k[i] + 1)
         return missions
 
@@ -120,7 +120,7 @@ class Slots:
         return {self.first + i: world.mission for i, world in enumerate(self.worlds)}
 
     def _clear(self) -> None:
-        for name in ("reward", "terminated", "truncated", "fresh_failures", "steps", "expert_steps", "label_valid"):
+        for name in ("reward", "terminated", "truncated", "fresh_failures", "steps", "bot_steps", "label_valid"):
             getattr(self.arrays, name)[self.rows] = 0
         self.arrays.failure[self.rows] = -1
         self.arrays.label[self.rows] = NO_LABEL
@@ -141,11 +141,11 @@ class Slots:
             return world.mission
         raise InputError(unteachable(self.task_id, failures))
 
-    def _expert_steps(self, seed: int) -> int:
+    def _bot_steps(self, seed: int) -> int:
         if self._replay is None:
             self._replay = World(self.task_id, self.max_steps)
         try:
-            return teacher_steps(self._replay, seed)
+            return bot_steps(self._replay, seed)
         except TeacherFailure:
             return 0
 

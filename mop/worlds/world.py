@@ -138,7 +138,7 @@ class World:
             self.t_unlocked = self.num_steps
 
 
-def teacher_steps(world: World, seed: int) -> int:
+def bot_steps(world: World, seed: int) -> int:
     """The length of the bot's own episode in world `seed`, at most the step limit. Raises TeacherFailure."""
     world.reset(seed)
     while True:
@@ -158,7 +158,7 @@ def check_teachable(task_id: str, run_seed: int) -> None:
     world, failures = World(task_id), []
     for k in range(MAX_FAILURES_IN_A_ROW):
         try:
-            teacher_steps(world, training_seed(run_seed, 0, k))
+            bot_steps(world, training_seed(run_seed, 0, k))
             return
         except TeacherFailure as failure:
             failures.append(failure.kind)
