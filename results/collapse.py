@@ -12,8 +12,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mop.base.files import write_atomic, write_figure
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
@@ -23,6 +21,7 @@ from tqdm import tqdm
 from mixture_of_experts import MixtureOfExpertsPolicy
 from mop.base.configuration import Parser, check_flags, integer, parse_config
 from mop.base.errors import InputError, run_script
+from mop.base.files import write_atomic, write_figure
 from mop.kernels.devices import use_device
 from mop.learning.imitation import ImitationRun
 from mop.worlds.missions import load_encoder

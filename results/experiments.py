@@ -21,10 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mop.base.files import write_atomic, write_figure
-from mop.store.checkpoints import load_checkpoint, save_checkpoint
-from mop.store.run_keys import RunKey, cache_path
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pandas as pd
@@ -32,9 +28,12 @@ from tqdm import tqdm
 
 from mop.base.configuration import BEFORE, RUNTIME_KEYS, Parser, check_flags, integer, parse_config
 from mop.base.errors import InputError, run_script
+from mop.base.files import write_atomic, write_figure
 from mop.pages.episodes import example_images
 from mop.plotting.style import task_name
+from mop.store.checkpoints import load_checkpoint, save_checkpoint
 from mop.store.routing_cache import RoutingCache, load_cache
+from mop.store.run_keys import RunKey, cache_path
 from plotting_utils import (
     PHASES,
     get_available_analyses,
