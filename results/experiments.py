@@ -402,7 +402,9 @@ def write_phase_pictures(training: Training, cache: RoutingCache) -> None:
     write_figure(RESULTS / f"alpha_{training.setting}_phases.png", figure)
     if "by_key_phase" in get_available_analyses(cache):
         images = example_images(cache, "by_key_phase")
-        figure = plot_grouped_routing(cache, "by_key_phase", images, f"lpc_alpha {training.setting}")
+        figure = plot_grouped_routing(cache, "by_key_phase", images)
+        shown = f"dominant expert of each layer and mean LPC, by phase of the task, over {len(cache.episodes):,} worlds"
+        figure.suptitle(f"UnlockPickup, lpc_alpha {training.setting}: {shown}", y=0.988)
         write_figure(RESULTS / f"alpha_{training.setting}_routing.png", figure)
 
 
