@@ -15,7 +15,7 @@ from mop.base.files import claimed, write_figure
 from mop.kernels.devices import use_device
 from mop.learning.imitation import ImitationRun
 from mop.learning.log import TrainingLog, bar_text, closing_table
-from mop.store.checkpoints import load_training_state, save_training_state
+from mop.store.checkpoints import load_training_state, save_checkpoint, save_training_state
 from mop.store.run_keys import RunKey
 from mop.worlds.missions import load_encoder
 from mop.worlds.world import check_teachable
@@ -176,7 +176,7 @@ def _train_loop(
         on_save()
         saved_at = time.monotonic()
 
-    def save_checkpoint(path: Path) -> None:
+    def save(path: Path) -> None:
         save_checkpoint(path, run.checkpoint())
         save_state()
 
@@ -203,16 +203,16 @@ def _train_loop(
             if run.update == total:
                 break
             if interruption.signal is not None:
-                save_checkpoint(periodic_path)
+                save(periodic_path)
                 bar.close()
                 print(f"interrupted: saved {periodic_path}; the same command with --resume goes on")
                 raise KeyboardInterrupt
             if config["checkpoint_interval"] and run.update % config["checkpoint_interval"] == 0:
-                save_checkpoint(periodic_path)
+                save(periodic_path)
             elif time.monotonic() - saved_at > STATE_INTERVAL_S:
                 save_state()
     final_path = folder / "checkpoint_final.pt"
-    save_checkpoint(final_path)
+    save(final_path)
     if log.rows:
         from plotting_utils import plot_training_curve  # here: matplotlib takes most of a second to load
 
