@@ -184,7 +184,7 @@ def test_arrays_are_read_only_where_they_are_those_of_the_json(tmp_path, monkeyp
     expected, whole = load_cache(path, "remake it"), arrays.read_bytes()
     assert expected.remake == "remake it"
     with monkeypatch.context() as patched:
-        patched.setattr(routing_cache, "_parse_cache", None)
+        patched.setattr(routing_cache, "parse_cache", None)
         assert_same_caches(load_cache(path), expected)  # the JSON was not parsed
     half = len(whole) // 2
     broken = (b"", b"nonsense", whole[:half], whole[:half] + b"\0\0\0\0" + whole[half + 4 :], text)

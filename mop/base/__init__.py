@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, configuration, files, worker processes; imports no other room."""

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 
 class InputError(Exception):
-    """Something the user gave (a flag, a key, a file) cannot be used; the message names it and the way out."""
+    """Something that the user gave (a flag, a key, a file) cannot be used; the message names it and the way out."""
 
 
 def exit_code(main: Callable[[], int | None]) -> int:
-    """What `main` returns, 0 for None; an `InputError` becomes one line on stderr and 2; a traceback is for bugs.
+    """What `main` returns, 0 for None; 2 after an `InputError` or `OSError`, which is printed as one line on stderr.
 
-    So does an `OSError` (a folder that cannot be written, a full disk); a warning is one line without a place in the
-    code.
+    An `OSError` is a folder that cannot be written or a full disk. Other exceptions are bugs and keep their traceback.
+    Warnings are printed as one line each, without the place in the code.
     """
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:

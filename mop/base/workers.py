@@ -1,4 +1,8 @@
-"""Worker processes over one block of shared memory; knows nothing of environments."""
+"""Worker processes over one block of shared memory.
+
+What the workers do is given to them as functions; only the error messages name their one use, the environments of a
+training run.
+"""
 
 import math
 import multiprocessing
@@ -18,7 +22,7 @@ Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name -> shape and dty
 
 
 def num_bytes(layout: Layout) -> int:
-    """Size of a buffer for `carve`."""
+    """Bytes of a buffer that `carve` can lay these arrays out in."""
     return 63 + sum(_padded(shape, dtype) for shape, dtype in layout.values())
 
 
@@ -36,14 +40,14 @@ def _padded(shape: tuple[int, ...], dtype: np.dtype) -> int:
 
 
 class WorkerPool:
-    """W processes that obey commands by name and read and write one shared buffer.
+    """W processes that carry out commands by name, and that read and write one shared buffer.
 
-    A worker that raises InputError raises it here again; one that dies is reported, never waited for. Workers end when
-    this process ends, however it ends.
+    An InputError of a worker is raised again here; a worker that dies is reported at once, not waited for. Workers end
+    when this process ends, however it ends.
     """
 
     def __init__(self, num_workers: int, num_bytes: int, preload: Sequence[str] = ()):
-        """preload: modules that a process to fork from loads once, so that workers start in milliseconds."""
+        """preload: modules that are imported once, by the process that workers are forked from: they start sooner."""
         self._context = multiprocessing.get_context(_METHOD)
         if _METHOD == "forkserver":
             self._context.set_forkserver_preload(list(preload))
@@ -56,9 +60,9 @@ class WorkerPool:
         return memoryview(self._memory).cast("B")
 
     def start(self, index: int, make: Callable, arguments: tuple) -> None:
-        """Start worker `index`; there `make(buffer, ask, *arguments)` returns its commands: name -> function.
+        """Start worker `index`; `make(buffer, ask, *arguments)` in the worker returns its commands: name -> function.
 
-        ask(question) is the answer of the function that the pending `call` was given.
+        ask(question) in the worker returns what the `answer` of the pending `call` makes of the question.
         """
         here, there = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(there, self._memory, make, arguments), daemon=True)
@@ -67,18 +71,20 @@ class WorkerPool:
         self._processes[index], self._pipes[index] = process, here
 
     def call(self, command: str, arguments: Sequence | None = None, answer: Callable | None = None) -> list:
-        """Send one command to every worker (with its own argument) and return their answers in order.
+        """Send one command to every worker, each with its own argument; returns their answers in order.
 
-        answer: replies to the questions that workers ask while they carry it out.
+        answer: makes the replies to the questions that workers ask while they carry the command out. Raises as
+        `collect`.
         """
         for index, pipe in enumerate(self._pipes):
             self._send(index, pipe, (command, arguments[index] if arguments is not None else None))
         return self.collect(answer)
 
     def collect(self, answer: Callable | None = None) -> list:
-        """The pending answer of every worker. Raises InputError where a worker did, or died.
+        """The pending answer of every worker.
 
-        Whatever is raised, the workers end: one that went on would answer this command when it is asked the next.
+        Raises InputError where a worker raised one or died, RuntimeError with the traceback of any other exception. The
+        workers are ended then: a late answer to this command would pass for one to the next.
         """
         try:
             return self._collect(answer)

@@ -1,4 +1,4 @@
-"""Checkpoints and training states: written whole, read without running what they hold, found by their places."""
+"""Checkpoints and training states: written as a whole, read without running what they hold, found by their paths."""
 
 import io
 import re
@@ -13,7 +13,7 @@ import numpy as np
 
 from mop.base.errors import InputError
 from mop.base.files import read_bytes, write_atomic
-from mop.store.run_keys import _CHECKPOINT_PATH, RunKey
+from mop.store.run_keys import RunKey
 
 
 def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
@@ -25,7 +25,8 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> dict:
     """Read a checkpoint: at least `policy_state_dict` (name -> tensor) and `config` (plain Python, with `task_id`).
 
     Keys that an older checkpoint lacks stay absent. Only tensors, plain Python values and numpy scalars are loaded.
-    Raises InputError, naming file and reason, if the file is missing, cut short, no checkpoint, or holds anything else.
+    Raises InputError, naming file and reason, if the file is missing or cut short, is no checkpoint, or holds anything
+    else.
     """
     checkpoint = _load_torch(path, device, allowed=_numpy_scalar_globals())
     for key in ("policy_state_dict", "config"):
@@ -40,7 +41,7 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> dict:
 
 
 def save_training_state(path: str | Path, state: dict) -> None:
-    """Write nested dicts and lists of tensors, numbers and strings."""
+    """Write nested dicts and lists of tensors, numbers and strings; it loads with `weights_only=True`."""
     import torch
 
     write_atomic(path, lambda file: torch.save(state, file))
@@ -52,6 +53,55 @@ def load_training_state(path: str | Path, device: str = "cpu") -> dict:
     if not isinstance(state, dict):
         raise InputError(f"{path}: it is no training state (it holds a {type(state).__name__})")
     return state
+
+
+@dataclass(frozen=True)
+class FoundCheckpoint:
+    """A checkpoint file and its key, which its path tells."""
+
+    key: RunKey
+    path: Path
+
+
+def find_checkpoints(roots: Sequence[str | Path], is_quick: bool = False) -> list[FoundCheckpoint]:
+    """Every checkpoint below `roots`, once, sorted by key; files of another layout and missing roots are ignored.
+
+    Where two roots have a checkpoint of the same key, that of the first root is taken, with a warning if the files
+    differ. A periodic checkpoint is left out if the final one of its run is of the same update. To know that update,
+    the final one is opened, which needs torch; with `is_quick` it is not, and the periodic one stays.
+    """
+    found: dict[RunKey, Path] = {}
+    for root in map(Path, roots):
+        for path in sorted(root.rglob("checkpoint_*.pt")):
+            try:
+                key = RunKey.from_checkpoint(
+                    path.relative_to(root)
+                )  # relative: the task's folder must be below the root
+            except InputError:
+                continue
+            if not path.is_file():
+                continue
+            first = found.setdefault(key, path)
+            if first != path and read_bytes(first) != read_bytes(path):
+                warnings.warn(f"{path} differs from {first}, which is used for the same run", stacklevel=2)
+    final_ones = set() if is_quick else {replace(key, update=None) for key in found if key.update is not None}
+    for final in final_ones & found.keys():
+        update = update_of(FoundCheckpoint(final, found[final]))
+        if update is not None:
+            found.pop(replace(final, update=update), None)
+    return [FoundCheckpoint(key, found[key]) for key in sorted(found)]
+
+
+def update_of(found: FoundCheckpoint) -> int | None:
+    """The update that a checkpoint was saved at; None for a final one whose file is broken or does not tell."""
+    if found.key.update is not None:
+        return found.key.update
+    try:
+        checkpoint = load_checkpoint(found.path)
+    except InputError:
+        return None  # not reported here: whoever evaluates the file will
+    update = checkpoint.get("update", checkpoint["config"].get("num_updates"))
+    return update if type(update) is int and update >= 0 else None
 
 
 def _load_torch(path: str | Path, device: str, allowed: Sequence = ()) -> Any:
@@ -79,7 +129,7 @@ def _reason_not_loaded(data: bytes, error: Exception) -> str:
 
 
 def _numpy_scalar_globals() -> list:
-    """What the pickle of a numpy scalar refers to: existing checkpoints hold `num_actions` as one.
+    """What the pickle of a numpy scalar refers to; `num_actions` is one in older checkpoints.
 
     Its constructor moved from `numpy.core` to `numpy._core` in numpy 2.0, and files name it by either.
     """
@@ -95,47 +145,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_plain(item) for item in value)
     return value.item() if isinstance(value, np.generic) else value
-
-
-@dataclass(frozen=True)
-class FoundCheckpoint:
-    """A checkpoint file and the key that its place gives it."""
-
-    key: RunKey
-    path: Path
-
-
-def find_checkpoints(roots: Sequence[str | Path], is_quick: bool = False) -> list[FoundCheckpoint]:
-    """Every checkpoint below `roots`, once, sorted by key; files of another layout and missing roots do not matter.
-
-    Of the same key in two places the first root's is taken (a warning tells if the files differ). A periodic
-    checkpoint is left out where the final one of its run is of the same update; is_quick: do not open the final ones
-    to find that out, which needs torch.
-    """
-    found: dict[RunKey, Path] = {}
-    for root in map(Path, roots):
-        for path in sorted(root.rglob("checkpoint_*.pt")):
-            # Relative to the root: the task folder must lie inside it.
-            if not _CHECKPOINT_PATH.fullmatch(path.relative_to(root).as_posix()) or not path.is_file():
-                continue
-            first = found.setdefault(RunKey.from_checkpoint(path), path)
-            if first != path and read_bytes(first) != read_bytes(path):
-                warnings.warn(f"{path} differs from {first}, which is used for the same run", stacklevel=2)
-    runs_to_open = set() if is_quick else {replace(key, update=None) for key in found if key.update is not None}
-    for run in runs_to_open & found.keys():
-        update = update_of(FoundCheckpoint(run, found[run]))
-        if update is not None:
-            found.pop(replace(run, update=update), None)
-    return [FoundCheckpoint(key, found[key]) for key in sorted(found, key=RunKey._order)]
-
-
-def update_of(found: FoundCheckpoint) -> int | None:
-    """Number of updates that a checkpoint has seen: of a final one, None if the file does not tell or is broken."""
-    if found.key.update is not None:
-        return found.key.update
-    try:
-        checkpoint = load_checkpoint(found.path)
-    except InputError:
-        return None  # not reported here: whoever evaluates the file will
-    update = checkpoint.get("update", checkpoint["config"].get("num_updates"))
-    return update if type(update) is int and update >= 0 else None

@@ -1,4 +1,4 @@
-"""Results of evaluations: a row for each checkpoint, the table of all of them, and the bot's own results."""
+"""Results of evaluations: a row for each checkpoint, and the table of all of them."""
 
 import json
 import warnings
@@ -15,7 +15,6 @@ from mop.store.run_keys import RunKey, result_path
 if TYPE_CHECKING:
     import pandas as pd
 
-
 DOCUMENTED_COLUMNS = (
     *("checkpoint_path", "task_id", "trial", "num_episodes", "success_rate", "path_ratio", "mean_lpc"),
     *("bot_plan_failures", "num_updates", "unroll_len", "lr", "lpc_alpha", "expert_hidden_sizes", "intermediate_dim"),
@@ -28,7 +27,10 @@ ADDED_COLUMNS = (
 
 
 def write_result(cache_dir: str | Path, key: RunKey, row: dict) -> None:
-    """Write the result row of one evaluation, column -> plain Python value; NaN becomes null."""
+    """Write the result row of one evaluation, column -> plain Python value; NaN becomes null.
+
+    Raises InputError if the row does not name its checkpoint.
+    """
     _result_key(row)
     write_json(result_path(cache_dir, key), row, orjson.OPT_INDENT_2)
 
@@ -45,6 +47,7 @@ def load_result(path: str | Path) -> dict:
 
 
 def _result_key(row: Any) -> RunKey:
+    """The key of the checkpoint that a row is about. Raises InputError if the row does not tell it."""
     missing = {"checkpoint_path", "task_id", "trial"} - (row.keys() if isinstance(row, dict) else set())
     if missing:
         raise InputError(f"the row lacks {', '.join(sorted(missing))}")
@@ -57,11 +60,12 @@ def merge_results(cache_dir: str | Path, results_path: str | Path) -> "pd.DataFr
     First the documented columns, then the added ones, then others by name. Integers stay integers where some rows
     have none (Int64), lists are JSON text. A result that cannot be read is left out with a warning that names it.
     """
-    # Several processes may do this at once, each after it wrote its result, and no row is lost, without a lock. Take
-    # the process whose replacement of the table is the last of all, and any result R. If R was written before that
-    # process lists the files again, R is in its table, or else the listing has changed and it replaces the table once
-    # more: it was not the last. If R was written later, R's own process merges later still, and replaces the table
-    # after the last replacement. (Killed between the two, a process may leave an old table: the next merge mends it.)
+    # Several processes may merge at once, each after it has written its result, and no row is lost, without a lock:
+    # take the process whose replacement of the table is the last of all, and any result R. If R was written before
+    # that process lists the files again, R is in its table; otherwise the listing would have changed, the process
+    # would replace the table once more, and this would not be the last replacement. If R was written after that, R's
+    # own process merges later still and replaces the table after the last replacement: impossible. (A process that is
+    # killed between writing and merging may leave an old table: the next merge mends it.)
     while True:
         listing = _list_results(cache_dir)
         table = _results_table(sorted(path for path, *_ in listing))
@@ -91,7 +95,7 @@ def _results_table(paths: Sequence[Path]) -> "pd.DataFrame":
             rows.append(load_result(path))
         except InputError as error:
             warnings.warn(f"{error}; it is left out of the table", stacklevel=3)
-    rows.sort(key=lambda row: _result_key(row)._order())
+    rows.sort(key=_result_key)
     known = DOCUMENTED_COLUMNS + ADDED_COLUMNS
     others = sorted({name for row in rows for name in row}.difference(known))
     return pd.DataFrame({name: _table_column([row.get(name) for row in rows]) for name in (*known, *others)})
@@ -104,27 +108,3 @@ def _table_column(values: list) -> "pd.Series":
     if types in ({int}, {bool}):
         return pd.Series(values, dtype="Int64" if types == {int} else "boolean")
     return pd.Series([json.dumps(value) if isinstance(value, list | dict) else value for value in values])
-
-
-def load_bot_paths(path: str | Path, minigrid_version: str) -> dict[int, int | str]:
-    """Seed -> steps of the bot or kind of its failure; empty if there is no file, or one of another version.
-
-    It is a cache that anyone can compute again, so a broken file counts as none.
-    """
-    try:
-        content = orjson.loads(Path(path).read_bytes())
-        if content["minigrid_version"] != minigrid_version:
-            return {}
-        results = {int(seed): result for seed, result in content["results"].items()}
-        is_whole = all(type(result) is str or (type(result) is int and result > 0) for result in results.values())
-        return results if is_whole else {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def write_bot_paths(
-    path: Path, results: dict[int, int | str], task_id: str, max_steps: int | None, minigrid_version: str
-) -> None:
-    """Write what `load_bot_paths` reads; of two processes that do, either file is right."""
-    head = {"task_id": task_id, "max_steps": max_steps, "minigrid_version": minigrid_version}
-    write_json(path, head | {"results": {str(seed): results[seed] for seed in sorted(results)}})

@@ -1,13 +1,12 @@
-"""The name of a checkpoint of a run, and the place of everything that is made from it."""
+"""The names of runs and checkpoints, and the place of every file that belongs to one."""
 
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mop.base.errors import InputError
-
-# torch and pandas are imported by the functions that need them: a notebook reads caches only, and opens seconds sooner.
 
 DEFAULT_ROOTS = ("checkpoints", "modal_checkpoints")
 CACHE_DIR = "evaluation_cache"
@@ -22,9 +21,10 @@ _ARTEFACTS_PATH = re.compile(rf"{_RUN}(?:/update_(?P<update>{_NUMBER}))?", re.DO
 
 @dataclass(frozen=True)
 class RunKey:
-    """The name of one checkpoint of one run, and with it of everything that is made from that checkpoint.
+    """The name of a checkpoint: the run that it belongs to (task, trial, seed), and the update that it was saved at.
 
     `seed` is None where none was given (the trial number is the seed then); `update` is None for the final checkpoint.
+    Keys sort by task, trial, seed (none first) and update (the final checkpoint last).
     Raises InputError if `task_id` cannot be a folder name or a number is not an integer of 0 or more.
     """
 
@@ -80,20 +80,12 @@ class RunKey:
         numbers = {name: match[name] and int(match[name]) for name in ("trial", "seed", "update")}
         return cls(match["task_id"], **numbers)
 
+    def __lt__(self, other: "RunKey") -> bool:
+        return self._order() < other._order()
+
     def _order(self) -> tuple:
-        """Sort key: by task, trial, seed (none first), update (the final checkpoint last)."""
         seed = -1 if self.seed is None else self.seed
         return self.task_id, self.trial, seed, math.inf if self.update is None else self.update
-
-
-def find_caches(cache_dir: str | Path) -> list[RunKey]:
-    """The keys of all routing caches below `cache_dir`, sorted; files of another layout do not matter."""
-    keys = []
-    for path in Path(cache_dir).rglob("routing_data.json"):
-        folder = path.parent.relative_to(cache_dir).as_posix()
-        if _ARTEFACTS_PATH.fullmatch(folder):
-            keys.append(RunKey.from_artefacts(folder))
-    return sorted((key for key in keys if cache_path(cache_dir, key).is_file()), key=RunKey._order)
 
 
 def result_path(cache_dir: str | Path, key: RunKey) -> Path:
@@ -110,3 +102,12 @@ def bot_paths_file(cache_dir: str | Path, task_id: str, max_steps: int | None) -
     """The bot's results in the fixed worlds of a task, for one step limit (None: the task's own)."""
     name = "teacher.json" if max_steps is None else f"teacher_max_steps_{max_steps}.json"
     return RunKey(task_id, 0).folder(cache_dir).parent / name
+
+
+def find_caches(cache_dir: str | Path) -> list[RunKey]:
+    """The keys of all routing caches below `cache_dir`, sorted; files of another layout are ignored."""
+    keys = []
+    for path in Path(cache_dir).rglob("routing_data.json"):
+        with suppress(InputError):
+            keys.append(RunKey.from_artefacts(path.parent.relative_to(cache_dir)))
+    return sorted(key for key in keys if cache_path(cache_dir, key).is_file())

@@ -1,0 +1,1 @@
+"""BabyAI: worlds as arrays, their teacher, missions and pictures; imports base, store and kernels."""

@@ -1,30 +1,25 @@
-"""The bot's own path in each fixed world of a task."""
+"""The bot's own path in each fixed world of a task: computed once, and kept in a file."""
 
 import time
 from pathlib import Path
 
+import orjson
 from tqdm import tqdm
 
 from mop.base.errors import InputError
-from mop.store.results import load_bot_paths, write_bot_paths
+from mop.base.files import write_json
 from mop.store.run_keys import bot_paths_file
 from mop.worlds.teacher import TeacherFailure
-from mop.worlds.world import (
-    MAX_FAILURES_IN_A_ROW,
-    MINIGRID_VERSION,
-    World,
-    bot_steps,
-    check_task_id,
-    unteachable,
-)
+from mop.worlds.world import MAX_FAILURES_IN_A_ROW, MINIGRID_VERSION, World, bot_steps, check_task_id, unteachable
 
 SAVE_INTERVAL_S = 5.0  # between writes of the bot's results while they are computed
 
 
 class BotPaths:
-    """The bot's result in each fixed world of a task and step limit: path length, or the kind of its failure.
+    """The bot's result in each fixed world of a task and step limit: its steps, or the kind of its failure.
 
-    Computed once and kept under `cache_dir`, so that evaluating many checkpoints asks the bot once.
+    Results are kept under `cache_dir`, so that the bot is asked once for many checkpoints. Raises InputError for an
+    unknown task.
     """
 
     def __init__(self, task_id: str, max_steps: int | None, cache_dir: str | Path | None):
@@ -32,9 +27,7 @@ class BotPaths:
         check_task_id(task_id)
         self.task_id, self.max_steps = task_id, max_steps
         self._path = bot_paths_file(cache_dir, task_id, max_steps) if cache_dir is not None else None
-        self._results: dict[int, int | str] = {}
-        if self._path is not None:
-            self._results = load_bot_paths(self._path, MINIGRID_VERSION)
+        self._results = self._load()
         self._num_kept = len(self._results)
         self._world: World | None = None
 
@@ -77,8 +70,27 @@ class BotPaths:
         return solved, failures
 
     def save(self) -> None:
-        """Keep what is new, and what another process has kept meanwhile."""
-        if self._path is not None and len(self._results) > self._num_kept:
-            self._results |= load_bot_paths(self._path, MINIGRID_VERSION)
-            write_bot_paths(self._path, self._results, self.task_id, self.max_steps, MINIGRID_VERSION)
-            self._num_kept = len(self._results)
+        """Write what is new, together with what another process has written meanwhile."""
+        if self._path is None or len(self._results) == self._num_kept:
+            return
+        self._results |= self._load()  # of two processes that write at once, the file of either is right
+        head = {"task_id": self.task_id, "max_steps": self.max_steps, "minigrid_version": MINIGRID_VERSION}
+        write_json(self._path, head | {"results": {str(seed): self._results[seed] for seed in sorted(self._results)}})
+        self._num_kept = len(self._results)
+
+    def _load(self) -> dict[int, int | str]:
+        """What is in the file; nothing if there is none, it is broken, or it is of another version of Minigrid.
+
+        A broken file is no error, as everything in it can be computed again.
+        """
+        if self._path is None:
+            return {}
+        try:
+            content = orjson.loads(self._path.read_bytes())
+            if content["minigrid_version"] != MINIGRID_VERSION:
+                return {}
+            results = {int(seed): result for seed, result in content["results"].items()}
+            is_whole = all(type(result) is str or (type(result) is int and result > 0) for result in results.values())
+            return results if is_whole else {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
