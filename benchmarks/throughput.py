@@ -60,14 +60,16 @@ def training(run, updates: int) -> float:
 
 def policy_alone(run, updates: int) -> float:
     """Environment steps a second of the same updates on one stored unroll: no world, no bot."""
+    from mop.kernels.fast import refresh_student
+
     unroll, first_hidden = run.act()
-    lang = np.zeros((run.env.num_envs, run.config["lang_dim"]), np.float32)
+    lang = np.zeros((len(first_hidden), run.config["lang_dim"]), np.float32)
     start = time.perf_counter()
     for _ in range(updates):
-        run.policy.refresh(run.env.student, run.lang_proj)
+        refresh_student(run.rollouts.student, run.policy, run.lang_proj)
         hidden = first_hidden.numpy()
         for obs in unroll.steps.obs:
-            logits, _, hidden = run.env.student.step(obs, lang, hidden)
+            logits, _, hidden = run.rollouts.student.step(obs, lang, hidden)
             logits.argmax(-1)
         run.learn(unroll, first_hidden)
     return updates * run.config["unroll_len"] * run.config["num_envs"] / (time.perf_counter() - start)

@@ -12,8 +12,8 @@ from bare_minigrid import bare_bot, bare_env, bare_reset, bounded_label, observa
 from torch import nn
 from torch.nn import functional as F
 
-from mixture_of_experts import build_policy
 from mop.base.errors import run_script
+from mop.learning.policies import build_policy
 from mop.store.checkpoints import save_checkpoint
 from mop.store.run_keys import RunKey
 from mop.worlds.missions import load_encoder

@@ -1,4 +1,4 @@
-"""Contracts, known answers and a comparison with the plain modules for both policies."""
+"""The equations of both policies: contracts, known answers, derivatives, interventions."""
 
 import copy
 import math
@@ -12,15 +12,15 @@ from mixture_of_experts import (
     ExpertDropout,
     GRUPolicy,
     MixtureOfExpertsPolicy,
-    build_policy,
+    MoELayer,
     compute_lpc,
     detach_hidden,
-    gru_scan,
-    pack_grus,
+    gru_step,
     reset_hidden,
     routing_measures,
 )
 from mop.base.errors import InputError
+from mop.learning.policies import build_policy
 
 SIZES = [[0, 16, 32], [0, 8], [12]]
 
@@ -46,7 +46,7 @@ def sequence(num_steps=7, num_envs=5):
 
 
 def test_expert_gain_scales_what_untrained_experts_say():
-    x, hidden = torch.randn(5, 3, 8), torch.zeros(1, 3, 6)
+    x, hidden = torch.randn(3, 8), torch.zeros(3, 6)
     experts = []
     for gain in (1.0, 10.0):
         torch.manual_seed(0)
@@ -92,44 +92,16 @@ def test_named_view_is_a_view():
     assert hidden.sum() == 32 * 3.0 and (hidden[0] == 0).all()
 
 
-@pytest.mark.parametrize("residual", [False, True])
-def test_packed_layers_equal_the_plain_modules(residual):
-    """An independent loop over `Router` and `Expert`, one step and one module at a time."""
-    policy = policies()["residual" if residual else "mop"]
-    obs, lang, keep = sequence()
-    logits, routing, after = policy.get_routing_info(obs, lang, policy.initial_hidden(5), keep)
-    views = {name: view.clone() for name, view in policy.hidden_by_name(policy.initial_hidden(5)).items()}
-    for t in range(7):
-        for view in views.values():
-            view[:, ~keep[t]] = 0
-        x = policy.input_projection(torch.cat([obs[t], lang[t]], -1))[None]
-        for i, layer in enumerate(policy.moe_layers):
-            weights, views[f"router_{i}"] = layer.router(x, views[f"router_{i}"])
-            mixed = torch.zeros_like(x)
-            for e, expert in enumerate(layer.experts):
-                y, state = expert(x, views.get(f"expert_{i}_{e}"))
-                if expert.hidden_size:
-                    views[f"expert_{i}_{e}"] = state
-                mixed = mixed + weights[..., e : e + 1] * y
-            x = layer.norm(x + mixed) if residual else mixed
-            torch.testing.assert_close(routing[i][t], weights[0], rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(logits[t], policy.head(x)[0], rtol=1e-5, atol=1e-6)
-    for name, view in policy.hidden_by_name(after).items():
-        torch.testing.assert_close(view, views[name], rtol=1e-5, atol=1e-6)
-
-
 def test_whole_sequence_equals_single_steps(policy):
     obs, lang, keep = sequence()
     logits, routing, after = policy.get_routing_info(obs, lang, policy.initial_hidden(5), keep)
     hidden = policy.initial_hidden(5)
-    with torch.no_grad():
-        packed = policy.pack()
-        for t in range(7):
-            hidden = reset_hidden(hidden, ~keep[t])
-            step_logits, step_routing, hidden = policy.get_routing_info(obs[t], lang[t], hidden, packed=packed)
-            torch.testing.assert_close(step_logits, logits[t], rtol=1e-5, atol=1e-6)
-            for weights, expected in zip(step_routing, routing, strict=True):
-                torch.testing.assert_close(weights, expected[t], rtol=1e-5, atol=1e-6)
+    for t in range(7):
+        hidden = reset_hidden(hidden, ~keep[t])
+        step_logits, step_routing, hidden = policy.get_routing_info(obs[t], lang[t], hidden)
+        torch.testing.assert_close(step_logits, logits[t], rtol=1e-5, atol=1e-6)
+        for weights, expected in zip(step_routing, routing, strict=True):
+            torch.testing.assert_close(weights, expected[t], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(hidden, after, rtol=1e-5, atol=1e-6)
 
 
@@ -160,37 +132,102 @@ def test_reset_slot_is_a_fresh_slot_even_after_nan(policy):
     torch.testing.assert_close(in_sequence[done], fresh[done], rtol=0, atol=0)
 
 
-def test_gradients_of_the_scan():
-    torch.manual_seed(3)
-    num_steps, num_envs, size = 4, 3, 5
-    keep = torch.tensor([[True, False, True], [True, True, True], [False, True, True], [True, True, False]])
-    shapes = [(num_steps, num_envs, 3 * size), (num_envs, size), (3 * size, size), (3 * size,)]
-    gates, hidden, weight, bias = (torch.randn(s, dtype=torch.double, requires_grad=True) for s in shapes)
-    for mask in (keep, None):
-        assert torch.autograd.gradcheck(
-            lambda *a, m=mask: gru_scan(a[0], a[1], m, a[2], a[3]), (gates, hidden, weight, bias)
-        )
-
-
-def test_scan_equals_torch_gru_in_value_and_gradient():
+def test_a_gru_step_is_that_of_torch():
     torch.manual_seed(4)
-    grus = [nn.GRU(6, size) for size in (3, 5)]
-    x = torch.randn(8, 4, 6, requires_grad=True)
-    packed = pack_grus(grus)
-    gates = nn.functional.linear(x, packed.input_weight, packed.input_bias)
-    ours = gru_scan(gates, torch.zeros(4, 8), None, packed.hidden_weight, packed.hidden_bias)
-    theirs = torch.cat([gru(x)[0] for gru in grus], -1)
+    gru, x = nn.GRU(6, 5), torch.randn(8, 4, 6, requires_grad=True)
+    states = [torch.randn(4, 5)]
+    theirs, _ = gru(x, states[0][None])
+    for step in x:
+        states.append(gru_step(gru, step, states[-1]))
+    ours = torch.stack(states[1:])
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-    parameters = [x, *(p for gru in grus for p in gru.parameters())]
-    checked = 0
-    for a, b in zip(
-        torch.autograd.grad(ours.square().sum(), parameters),
-        torch.autograd.grad(theirs.square().sum(), parameters),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-        checked += 1
-    assert checked == 9
+    grads = [torch.autograd.grad(y.square().sum(), [x, *gru.parameters()]) for y in (ours, theirs)]
+    assert len(grads[0]) == 5
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_is_the_weighted_sum_of_its_experts():
+    """By hand: constant experts (no weights, a bias), and a router whose weights are the softmax of its bias."""
+    layer = MoELayer(2, [0, 3, 1], router_hidden_size=4)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+        layer.router.fc.bias.copy_(torch.tensor([0.5, 0.3, 0.2]).log())
+        layer.experts[1].projection.bias.copy_(torch.tensor([10.0, 0.0]))
+        layer.experts[2].projection.bias.copy_(torch.tensor([0.0, -5.0]))
+    x, states = torch.tensor([[1.0, 2.0], [-4.0, 0.0]]), torch.ones(2, 4 + 3 + 1)
+    y, weights, after = layer(x, states)
+    torch.testing.assert_close(weights, torch.tensor([[0.5, 0.3, 0.2]]).expand(2, 3))
+    torch.testing.assert_close(y, 0.5 * x + torch.tensor([3.0, -1.0]))
+    torch.testing.assert_close(after, torch.full((2, 8), 0.5))  # all gates are 1/2, all candidates 0
+    only_skip, used, same = layer(x, states, lambda weights: torch.tensor([1.0, 0.0, 0.0]).expand(2, 3))
+    assert torch.equal(only_skip, x) and used[0].tolist() == [1.0, 0.0, 0.0] and torch.equal(same, after)
+
+
+def soft_inputs(policy, num_steps=3, num_envs=2):
+    """Inputs that are no ones and zeros, hidden state, keep; float64."""
+    generator = torch.Generator().manual_seed(5)
+    inputs = torch.rand(num_steps, num_envs, policy.input_projection.in_features, generator=generator).double()
+    hidden = torch.randn(num_envs, policy.hidden_size, generator=generator).double()
+    return inputs, hidden, torch.tensor([[True, True], [False, True], [True, True]])
+
+
+def test_derivatives_by_soft_inputs_and_state_by_finite_differences(policy):
+    policy = policy.double()
+    inputs, hidden, keep = soft_inputs(policy)
+
+    def outputs(inputs, hidden):
+        logits, routing, after = policy.forward_encoded(inputs, hidden, keep)
+        return logits, after, *routing
+
+    given = inputs.requires_grad_(), hidden.requires_grad_()
+    assert torch.autograd.gradcheck(outputs, given)
+    assert torch.autograd.gradgradcheck(
+        lambda x: policy.step(x, hidden[:1])[0], (inputs[0, :1],)
+    )  # as saliency may ask
+
+
+def test_one_hot_inputs_take_soft_categories():
+    """Half of one category and half of another lies between the two, and the gradient says in which direction."""
+    torch.manual_seed(0)
+    policy = MixtureOfExpertsPolicy(obs_encoding="one_hot").double()
+    obs, lang = torch.zeros(2, 152).double(), torch.zeros(2, 32).double()
+    obs[1, 0] = 3.0
+    one, other = policy.encode(obs, lang)
+    assert one.shape == (49 * (11 + 6 + 3) + 5 + 32,) and (one != other).sum() == 2 and one[:980].sum() == 147
+    blend = (0.5 * one + 0.5 * other)[None].requires_grad_()
+    x = policy.input_projection(torch.stack([one, blend[0], other]))
+    torch.testing.assert_close(x[1], (x[0] + x[2]) / 2)
+    logits, routing, _ = policy.forward_encoded(blend, policy.initial_hidden(1))
+    (grad,) = torch.autograd.grad(logits[0, 0] + compute_lpc(routing, policy.expert_hidden_sizes).sum(), blend)
+    assert (grad[0, :980] != 0).all()
+
+
+def test_an_intervention_replaces_the_routers_weights(policy):
+    obs, lang, keep = sequence()
+    hidden, asked = policy.initial_hidden(5), []
+    plain = policy.forward_encoded(policy.encode(obs, lang), hidden, keep)
+
+    def leave(layer, weights):
+        asked.append((layer, tuple(weights.shape)))
+        return weights
+
+    same = policy.get_routing_info(obs, lang, hidden, keep, leave)
+    assert torch.equal(same[0], plain[0]) and torch.equal(same[2], plain[2])  # one that does nothing changes no bit
+    num_layers = len(getattr(policy, "moe_layers", []))
+    shapes = [(layer, (5, len(policy.expert_hidden_sizes[layer]))) for layer in range(num_layers)]
+    assert asked == shapes * 7
+
+    def uniform(layer, weights):
+        return torch.full_like(weights, 1 / weights.shape[-1]) if layer == 0 else weights
+
+    logits, routing, _ = policy.get_routing_info(obs, lang, hidden, keep, uniform)
+    if num_layers and len(policy.expert_hidden_sizes[0]) > 1 and sum(policy.expert_hidden_sizes[0]) > 0:
+        assert (routing[0] == 1 / 3).all() and not torch.allclose(logits, plain[0])
+        assert not torch.allclose(routing[1], plain[1][1])  # later layers see the change
+    single = policy.get_routing_info(obs[0], lang[0], hidden, intervene=uniform)
+    torch.testing.assert_close(single[0], logits[0])
 
 
 def test_every_parameter_learns(policy):
@@ -262,29 +299,6 @@ def test_dropped_experts_learn_nothing_and_evaluation_drops_none():
     assert torch.equal(own, other)
 
 
-def test_experts_dropped_here_and_there_are_left_out_of_the_sum():
-    """Against the plain modules with the same experts missing; gradients too."""
-    torch.manual_seed(0)
-    shapes = {"input_dim": 10, "lang_dim": 4, "intermediate_dim": 12, "router_hidden_size": 9}
-    settings = {"expert_hidden_sizes": [0, 6, 5], "residual": True, "dropout": ExpertDropout(0.8, 2.0)}
-    (layer,) = MixtureOfExpertsPolicy(**shapes, **settings).moe_layers
-    x, hidden = torch.randn(4, 5, 12), torch.zeros(5, 9 + 6 + 5)
-    torch.manual_seed(1)
-    own, weights, _ = layer(x, hidden)
-    torch.manual_seed(1)
-    used = layer.dropout(weights)
-    mix, _ = layer.router(x, torch.zeros(1, 5, 9))
-    torch.testing.assert_close(weights, mix)
-    outputs = [expert(x, torch.zeros(1, 5, max(1, expert.hidden_size)))[0] for expert in layer.experts]
-    kept = (used > 0).float()
-    assert 0.1 < kept.mean() < 0.9
-    plain = layer.norm(x + sum(mix[..., [e]] * kept[..., [e]] * output for e, output in enumerate(outputs)))
-    torch.testing.assert_close(own, plain, rtol=1e-5, atol=1e-5)
-    grads = [torch.autograd.grad(y.square().sum(), list(layer.parameters()), retain_graph=True) for y in (own, plain)]
-    for one, other in zip(*grads, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
-
-
 def test_an_unknown_category_or_encoding_is_refused():
     policy = MixtureOfExpertsPolicy(obs_encoding="one_hot")
     for value in (-1.0, 11.0, 1e8, float("nan")):
@@ -325,8 +339,8 @@ def test_parameter_names_of_checkpoints_made_elsewhere():
 
 def test_skip_expert_has_no_parameters_and_flat_list_is_one_layer():
     assert list(Expert(8, 0).parameters()) == []
-    x = torch.randn(2, 3, 8)
-    assert Expert(8, 0)(x, None)[0] is x
+    x, nothing = torch.randn(3, 8), torch.zeros(3, 0)
+    assert Expert(8, 0)(x, nothing)[0] is x
     assert MixtureOfExpertsPolicy(expert_hidden_sizes=[0, 16]).expert_hidden_sizes == [[0, 16]]
 
 
@@ -344,7 +358,7 @@ def test_detach_and_copy():
 def test_build_policy():
     config = {"input_dim": 152, "lang_dim": 32, "intermediate_dim": 64, "num_actions": 7}
     mop = build_policy(config | {"expert_hidden_sizes": [0, 16], "router_hidden_size": 8})
-    assert isinstance(mop, MixtureOfExpertsPolicy) and not hasattr(mop.moe_layers[0], "norm")
+    assert isinstance(mop, MixtureOfExpertsPolicy) and mop.moe_layers[0].norm is None
     assert isinstance(build_policy(config | {"policy": "gru", "gru_hidden_size": 20}), GRUPolicy)
     with pytest.raises(InputError, match="router_hidden_size"):
         build_policy(config | {"expert_hidden_sizes": [0, 16]})

@@ -1,5 +1,6 @@
 """Unrolls of the student: what is recorded, against a plain loop; any number of workers; missions; save and restore."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from mixture_of_experts import MixtureOfExpertsPolicy
 from mop.base.errors import InputError
+from mop.kernels import fast
 from mop.kernels.policy import CompiledPolicy, PolicyShape
 from mop.learning.rollout import Rollouts
 from mop.worlds.vector_env import BabyAIVectorEnv, StepArrays
@@ -34,11 +38,11 @@ def weights() -> np.ndarray:
 
 def make(task_id: str = "BabyAI-GoToObj-v0", num_workers: int = 0, num_steps: int = NUM_STEPS) -> Rollouts:
     """Short episodes, so that some end in every unroll."""
-    env = Rollouts(task_id, NUM_ENVS, 3, 6, num_workers, shape=SHAPE, num_steps=num_steps)
-    env.student.weights[:] = weights()
-    env.bot_acts[:] = BOT_ACTS[:num_steps]
-    env.reset()
-    return env
+    rollouts = Rollouts(task_id, NUM_ENVS, 3, 6, num_workers, student=SHAPE, num_steps=num_steps)
+    rollouts.student.weights[:] = weights()
+    rollouts.bot_acts[:] = BOT_ACTS[:num_steps]
+    rollouts.env.reset()
+    return rollouts
 
 
 def copied(unroll) -> dict[str, np.ndarray]:
@@ -56,11 +60,11 @@ def assert_same(ours: dict, theirs: dict) -> None:
 @pytest.mark.parametrize("level", ["GoToObj", "PickupLoc"])
 def test_a_plain_loop_records_the_same(level):
     """Stepping the vector environment with the student's actions; hidden state and mission change with the episode."""
-    env, plain = make(f"BabyAI-{level}-v0"), BabyAIVectorEnv(f"BabyAI-{level}-v0", NUM_ENVS, 3, 6)
+    rollouts, plain = make(f"BabyAI-{level}-v0"), BabyAIVectorEnv(f"BabyAI-{level}-v0", NUM_ENVS, 3, 6)
     student, hidden, num_done = CompiledPolicy(SHAPE, weights()), np.zeros((NUM_ENVS, 22), np.float32), 0
     now, begins = plain.reset(), np.zeros(NUM_ENVS, bool)
     for _ in range(3):
-        unroll = copied(env.unroll(embed))
+        unroll = copied(rollouts.unroll(embed))
         for t in range(NUM_STEPS):
             np.testing.assert_array_equal(unroll["obs"][t], now.obs)
             np.testing.assert_array_equal(unroll["label"][t], now.label)
@@ -76,8 +80,8 @@ def test_a_plain_loop_records_the_same(level):
             for name in FIELDS:
                 if name not in ("obs", "label", "label_valid"):
                     np.testing.assert_array_equal(unroll[name][t], getattr(now, name), err_msg=name)
-        np.testing.assert_array_equal(env.hidden, hidden)
-        assert env.missions == plain.missions
+        np.testing.assert_array_equal(rollouts.hidden, hidden)
+        assert rollouts.env.missions == plain.missions
         assert set(unroll["missions"]) == set(unroll["mission"].ravel()) and len(set(unroll["missions"])) > 1
     assert num_done >= 15 and len(set(plain.missions)) > 1
 
@@ -86,10 +90,10 @@ def test_a_plain_loop_records_the_same(level):
 def test_any_number_of_workers_records_the_same(level):
     shown, covered = {}, 0
     for num_workers in (0, 1, 2, 9):
-        env = make(f"BabyAI-{level}-v0", num_workers)
-        shown[num_workers] = [copied(env.unroll(embed)) for _ in range(3)]
-        state, hidden = env.save(), env.hidden.copy()
-        env.close()
+        rollouts = make(f"BabyAI-{level}-v0", num_workers)
+        shown[num_workers] = [copied(rollouts.unroll(embed)) for _ in range(3)]
+        state, hidden = rollouts.env.save(), rollouts.hidden.copy()
+        rollouts.close()
         for ours, first in zip(shown[num_workers], shown[0], strict=True):
             assert_same(ours, first)
             covered += 1
@@ -104,19 +108,19 @@ def test_any_number_of_workers_records_the_same(level):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_weights_and_hidden_state_count_when_they_are_written(num_workers):
-    env = make(num_workers=num_workers)
-    state, before = env.save(), copied(env.unroll(embed))
-    env.restore(state)
-    env.hidden[:] = 0.0
-    assert_same(copied(env.unroll(embed)), before)
-    env.restore(state)
-    env.hidden[:] = 5.0
-    other_hidden = copied(env.unroll(embed))
-    env.restore(state)
-    env.hidden[:] = 0.0
-    env.student.weights[:] = -weights()
-    other_weights = copied(env.unroll(embed))
-    env.close()
+    rollouts = make(num_workers=num_workers)
+    state, before = rollouts.env.save(), copied(rollouts.unroll(embed))
+    rollouts.env.restore(state)
+    rollouts.hidden[:] = 0.0
+    assert_same(copied(rollouts.unroll(embed)), before)
+    rollouts.env.restore(state)
+    rollouts.hidden[:] = 5.0
+    other_hidden = copied(rollouts.unroll(embed))
+    rollouts.env.restore(state)
+    rollouts.hidden[:] = 0.0
+    rollouts.student.weights[:] = -weights()
+    other_weights = copied(rollouts.unroll(embed))
+    rollouts.close()
     assert (other_hidden["obs"] != before["obs"]).any() and (other_weights["obs"] != before["obs"]).any()
 
 
@@ -127,9 +131,9 @@ def test_missions_are_asked_for_once_by_each_worker():
         asked.append(mission)
         return embed(mission)
 
-    env = make(num_workers=2, num_steps=40)
-    missions = {mission for _ in range(3) for mission in env.unroll(answer).missions}
-    env.close()
+    rollouts = make(num_workers=2, num_steps=40)
+    missions = {mission for _ in range(3) for mission in rollouts.unroll(answer).missions}
+    rollouts.close()
     assert len(missions) > 8 and set(asked) == missions  # of the 18 missions of this task
     assert max(asked.count(mission) for mission in missions) <= 2
 
@@ -145,24 +149,40 @@ def test_worlds_of_an_interrupted_unroll_are_not_used_again(num_workers):
             raise KeyboardInterrupt
         return embed(mission)
 
-    env = make(num_workers=num_workers, num_steps=40)
+    rollouts = make(num_workers=num_workers, num_steps=40)
     with pytest.raises(KeyboardInterrupt):
-        env.unroll(refuse)
-    for command in (env.reset, lambda: env.unroll(embed), env.save):
+        rollouts.unroll(refuse)
+    for command in (rollouts.env.reset, lambda: rollouts.unroll(embed), rollouts.env.save):
         with pytest.raises(RuntimeError, match="interrupted"):
             command()
-    env.close()
+    rollouts.close()
     assert len(asked) == NUM_ENVS + 2
 
 
 def test_killed_worker_is_reported_in_an_unroll():
-    env = make(num_workers=2)
-    os.kill(env._pool._processes[1].pid, signal.SIGKILL)
-    with pytest.raises(InputError, match=r"worker 1 ended with exit code -9 .*--resume"):
-        env.unroll(embed)
-    assert not any(process.is_alive() for process in env._pool._processes)
+    rollouts = make(num_workers=2)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    os.kill(workers[0].pid, signal.SIGKILL)
+    with pytest.raises(InputError, match=r"worker [01] ended with exit code -9 .*--resume"):
+        rollouts.unroll(embed)
+    assert not any(process.is_alive() for process in workers)
 
 
 def test_workers_need_no_torch():
     code = "import sys, mop.learning.rollout; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_a_student_in_plain_torch_acts_as_the_compiled_one():
+    """As where the equations of a policy are not compiled: in this process, with no memory shared."""
+    policy, lang_proj = MixtureOfExpertsPolicy(expert_hidden_sizes=[0, 5]), torch.nn.Linear(MISSION_DIM, 32)
+    unrolls = []
+    for student in (fast.student_of(policy, lang_proj, 0), fast.PlainStudent(policy, lang_proj)):
+        rollouts = Rollouts("BabyAI-GoToObj-v0", NUM_ENVS, 3, 6, 0, student=student, num_steps=NUM_STEPS)
+        fast.refresh_student(rollouts.student, policy, lang_proj)
+        rollouts.env.reset()
+        unrolls.append([copied(rollouts.unroll(embed)) for _ in range(3)])
+    for ours, theirs in zip(*unrolls, strict=True):
+        assert_same(ours, theirs)
+    assert len(unrolls[0]) == 3

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mixture_of_experts import compute_lpc, policy_from_checkpoint, reset_hidden
+from mixture_of_experts import compute_lpc, reset_hidden
 from mop.base.configuration import check_recorded
 from mop.base.errors import InputError
+from mop.kernels import fast
+from mop.learning.policies import policy_from_checkpoint
 from mop.measures.metrics import compute_metrics
 from mop.store.checkpoints import load_checkpoint
 from mop.store.routing_cache import RoutingSteps
@@ -94,10 +96,10 @@ def evaluate(
     solved, bot_plan_failures = teacher.solvable(eval_seed, num_episodes)
     env = EvalVectorEnv(teacher.task_id, list(solved), num_envs, teacher.max_steps)
     obs, embedding = torch.from_numpy(env.obs), encoder.embed(env.missions)  # obs shares the memory of env.obs
-    hidden, packed, recorder = policy.initial_hidden(len(env.worlds)), policy.pack(), _Recorder()
+    hidden, step, recorder = policy.initial_hidden(len(env.worlds)), fast.stepper(policy), _Recorder()
     lang = lang_proj(embedding.to(device))
     while env.active.any():
-        logits, routing, hidden = policy.get_routing_info(obs.to(device), lang, hidden, packed=packed)
+        logits, routing, hidden = step(obs.to(device), lang, hidden)
         outputs = torch.cat([logits, *routing], -1).cpu().numpy()
         recorder.add(env.active, env.state, outputs)
         done = env.step(outputs[:, : policy.num_actions].argmax(-1))

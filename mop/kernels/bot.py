@@ -1,4 +1,4 @@
-"""The BabyAI bot's planning, compiled: Minigrid's `BabyAIBot.replan` on the codes of `grid_kernels`.
+"""The BabyAI bot's planning, compiled: Minigrid's `BabyAIBot.replan` on the codes of `grid`.
 
 Minigrid's bot takes 0.3 to 0.5 ms to answer; this takes a few microseconds. Each function here follows one of
 `minigrid.utils.baby_ai_bot`, whose comments explain the plan, quirks included, and raises where that one does. The
@@ -12,9 +12,8 @@ import numpy as np
 from minigrid.core.actions import Actions
 from minigrid.core.constants import OBJECT_TO_IDX, STATE_TO_IDX
 from minigrid.utils.baby_ai_bot import DisappearedBoxError
-from numba import njit
 
-from mop.kernels import cache as kernel_cache  # noqa: F401, says where numba keeps them
+from mop.kernels.cache import kernel
 from mop.kernels.grid import EMPTY, VIEW_SIZE, code_color, code_kind, code_number, code_state
 
 BOT = np.dtype(
@@ -53,7 +52,7 @@ class NowhereToGo(Exception):
 # --- searches ---
 
 
-@njit(cache=True)
+@kernel
 def search(codes, seen, starts, start_dx, start_dy, ignore_blockers, wanted):
     """Breadth-first search from `starts` in the order of the bot, which prefers to go straight.
 
@@ -100,7 +99,7 @@ def search(codes, seen, starts, start_dx, start_dy, ignore_blockers, wanted):
     return order[:count], previous
 
 
-@njit(cache=True)
+@kernel
 def _search_freely(bot, codes, seen, wanted=_NO_CELL):
     """The bot's first search: from the agent, around all objects."""
     start = np.empty((1, 2), np.int32)
@@ -108,7 +107,7 @@ def _search_freely(bot, codes, seen, wanted=_NO_CELL):
     return search(codes, seen, start, bot.dx, bot.dy, False, wanted)
 
 
-@njit(cache=True)
+@kernel
 def _steps_back(previous, x, y, height):
     """Moves from the start of a search to (x, y), the cell after the start (the start itself if no move), the start."""
     steps, at = 0, x * height + y
@@ -120,7 +119,7 @@ def _steps_back(previous, x, y, height):
     return steps, first, at
 
 
-@njit(cache=True)
+@kernel
 def shortest_path(bot, codes, seen, x, y, try_with_blockers):
     """Moves from the agent to (x, y) or -1, the first cell of that path, and whether it leads through objects."""
     height, width = codes.shape
@@ -143,24 +142,24 @@ def shortest_path(bot, codes, seen, x, y, try_with_blockers):
     return steps + more, (np.int32(first // height), np.int32(first % height)), True
 
 
-@njit(cache=True)
+@kernel
 def _cell(codes, x, y):
     """As `Grid.get`, which refuses cells outside."""
     assert 0 <= x < codes.shape[1] and 0 <= y < codes.shape[0]
     return codes[y, x]
 
 
-@njit(cache=True)
+@kernel
 def _front(bot, codes):
     return _cell(codes, bot.x + bot.dx, bot.y + bot.dy)
 
 
-@njit(cache=True)
+@kernel
 def _is_open_door(code):
     return code_kind(code) == _DOOR and code_state(code) == _IS_OPEN
 
 
-@njit(cache=True)
+@kernel
 def _fits_drop(bot, codes, seen, x, y, except_x, except_y, keep_ways_open):
     """`match_empty` of `_find_drop_pos`; with `keep_ways_open` its `match_unblock`."""
     if (x == bot.x and y == bot.y) or (x == except_x and y == except_y):
@@ -190,7 +189,7 @@ def _fits_drop(bot, codes, seen, x, y, except_x, except_y, keep_ways_open):
     return changes <= 2
 
 
-@njit(cache=True)
+@kernel
 def _find_drop_pos(bot, codes, seen, except_x, except_y):
     """Where to put a thing: rather reached freely than beyond objects, where it blocks no way; (-1, -1): nowhere."""
     order, _ = _search_freely(bot, codes, seen)
@@ -204,7 +203,7 @@ def _find_drop_pos(bot, codes, seen, except_x, except_y):
     return np.int32(-1), np.int32(-1)
 
 
-@njit(cache=True)
+@kernel
 def _find_item(bot, codes, seen, items, first, count, adjacent):
     """`_find_obj_pos`: the cell of the nearest seen object among `count` items; (-1, -1) if none is seen.
 
@@ -242,26 +241,26 @@ def _find_item(bot, codes, seen, items, first, count, adjacent):
 # --- the stack ---
 
 
-@njit(cache=True)
+@kernel
 def _push(bot, stack, kind, reason, datum, a, b):
     top = stack[bot.depth]
     top.kind, top.reason, top.datum, top.a, top.b = kind, reason, datum, a, b
     bot.depth += 1
 
 
-@njit(cache=True)
+@kernel
 def _go(bot, stack, x, y, reason=NO_REASON):
     """Add the subgoal to stand next to a cell; a cell that was not found fails when its turn comes, as in Python."""
     _push(bot, stack, GO_NEXT_TO, reason, CELL if x >= 0 else NOTHING, x, y)
 
 
-@njit(cache=True)
+@kernel
 def _do(bot, stack, kind, reason=NO_REASON):
     """Add a subgoal that needs no place."""
     _push(bot, stack, kind, reason, NOTHING, 0, 0)
 
 
-@njit(cache=True)
+@kernel
 def _go_to_key(bot, stack, items, codes, color):
     """Add the subgoal to stand next to a key of that colour, as the keys lie now."""
     first = bot.num_items
@@ -275,7 +274,7 @@ def _go_to_key(bot, stack, items, codes, color):
     _push(bot, stack, GO_NEXT_TO, NO_REASON, DESCRIPTION, first, bot.num_items - first)
 
 
-@njit(cache=True)
+@kernel
 def _plan_undo(bot, stack, codes, action):
     """Answer an action that was not planned with the subgoal that undoes it."""
     front = _front(bot, codes)
@@ -293,7 +292,7 @@ def _plan_undo(bot, stack, codes, action):
         _do(bot, stack, CLOSE if _is_open_door(front) else OPEN)
 
 
-@njit(cache=True)
+@kernel
 def _after_action(bot, stack, codes, seen, action):
     """`replan_after_action` of the top subgoal."""
     top = stack[bot.depth - 1]
@@ -318,7 +317,7 @@ def _after_action(bot, stack, codes, seen, action):
             _plan_undo(bot, stack, codes, action)
 
 
-@njit(cache=True)
+@kernel
 def _open(bot, stack, items, codes, seen, reason):
     """`OpenSubgoal.replan_before_action`."""
     front = _front(bot, codes)
@@ -348,13 +347,13 @@ def _open(bot, stack, items, codes, seen, reason):
     return NO_ACTION
 
 
-@njit(cache=True)
+@kernel
 def _can_step(bot, codes, dx, dy):
     code = _cell(codes, bot.x + dx, bot.y + dy)
     return code_kind(code) == EMPTY or _is_open_door(code)
 
 
-@njit(cache=True)
+@kernel
 def _move_away(bot, codes):
     """The agent stands where it should stand next to: a step aside."""
     if _can_step(bot, codes, bot.dx, bot.dy):
@@ -364,7 +363,7 @@ def _move_away(bot, codes):
     return _LEFT
 
 
-@njit(cache=True)
+@kernel
 def _clear_way(bot, stack, codes, seen):
     """Put the object in front elsewhere, with a stop to put down what is in the hand."""
     x, y = _find_drop_pos(bot, codes, seen, -1, -1)
@@ -384,7 +383,7 @@ def _clear_way(bot, stack, codes, seen):
     _go(bot, stack, x, y)
 
 
-@njit(cache=True)
+@kernel
 def _free_way(bot, codes, dx, dy):
     """`_closest_wall_or_door_given_dir`: cells to the next wall or door at the agent's side, as far as it can see."""
     for distance in range(1, VIEW_SIZE // 2 + 1):
@@ -394,7 +393,7 @@ def _free_way(bot, codes, dx, dy):
     return VIEW_SIZE // 2
 
 
-@njit(cache=True)
+@kernel
 def _step_towards(bot, stack, codes, seen, next_x, next_y):
     """Walk or turn to the neighbouring cell of the path; open or clear what is in front."""
     front, dx, dy = _front(bot, codes), next_x - bot.x, next_y - bot.y
@@ -415,7 +414,7 @@ def _step_towards(bot, stack, codes, seen, next_x, next_y):
     return _LEFT if to_left > to_right else _RIGHT
 
 
-@njit(cache=True)
+@kernel
 def _go_next_to(bot, stack, items, codes, seen, reason, datum, a, b):
     """`GoNextToSubgoal.replan_before_action`."""
     if datum == NOTHING:
@@ -453,7 +452,7 @@ def _go_next_to(bot, stack, items, codes, seen, reason, datum, a, b):
     return _step_towards(bot, stack, codes, seen, next_x, next_y)
 
 
-@njit(cache=True)
+@kernel
 def _first_unseen(seen, order):
     for n in range(len(order)):
         if not seen[order[n, 0], order[n, 1]]:
@@ -461,7 +460,7 @@ def _first_unseen(seen, order):
     return np.int32(-1), np.int32(-1)
 
 
-@njit(cache=True)
+@kernel
 def _first_closed_door(codes, order, locked_too):
     for n in range(len(order)):
         code = codes[order[n, 1], order[n, 0]]
@@ -471,7 +470,7 @@ def _first_closed_door(codes, order, locked_too):
     return np.int32(-1), np.int32(-1)
 
 
-@njit(cache=True)
+@kernel
 def _explore(bot, stack, codes, seen):
     """`ExploreSubgoal.replan_before_action`: to the nearest unseen cell, else to a closed door, else a locked one."""
     order, _ = _search_freely(bot, codes, seen)
@@ -495,7 +494,7 @@ def _explore(bot, stack, codes, seen):
     return NO_ACTION
 
 
-@njit(cache=True)
+@kernel
 def _before_action(bot, stack, items, codes, seen):
     """`replan_before_action` of the top subgoal: an action, or NO_ACTION where the stack has changed."""
     top = stack[bot.depth - 1]
@@ -516,7 +515,7 @@ def _before_action(bot, stack, items, codes, seen):
     return _PICK
 
 
-@njit(cache=True)
+@kernel
 def replan(bot, stack, items, item_room, codes, seen, action, x, y, dx, dy, carried):
     """The bot's next action in the present state, DONE if it believes to be done; call it once per step.
 

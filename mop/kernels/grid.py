@@ -9,9 +9,8 @@ The view costs Minigrid 0.1 ms in pure Python, most of a step's time. The rules 
 import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 from minigrid.core.world_object import Wall
-from numba import njit
 
-from mop.kernels import cache as kernel_cache  # noqa: F401, says where numba keeps them
+from mop.kernels.cache import kernel
 
 VIEW_SIZE = 7
 IMAGE_SIZE = 3 * VIEW_SIZE * VIEW_SIZE
@@ -52,36 +51,36 @@ def one_hot_edges() -> np.ndarray:
     return np.cumsum([0, *np.repeat(CATEGORIES, VIEW_SIZE * VIEW_SIZE)])
 
 
-@njit(cache=True)
+@kernel
 def code_kind(code):
     """Minigrid's index of the object type."""
     return code & 255
 
 
-@njit(cache=True)
+@kernel
 def code_color(code):
     """Minigrid's index of the colour."""
     return (code >> 8) & 255
 
 
-@njit(cache=True)
+@kernel
 def code_state(code):
     """Of a door: 0 open, 1 closed, 2 locked."""
     return (code >> 16) & 15
 
 
-@njit(cache=True)
+@kernel
 def code_number(code):
     """The number of the object, 0 for what has none."""
     return code >> 20
 
 
-@njit(cache=True)
+@kernel
 def _blocks_sight(code):
     return code_kind(code) == _WALL or (code_kind(code) == _DOOR and code_state(code) != 0)
 
 
-@njit(cache=True)
+@kernel
 def observe(codes, x, y, direction, carried, image, seen):
     """Write the agent's view, as Minigrid's `gen_obs` makes it, and mark the cells it shows.
 
@@ -133,7 +132,7 @@ def observe(codes, x, y, direction, carried, image, seen):
                     seen[cx, cy] = True
 
 
-@njit(cache=True)
+@kernel
 def flood(is_free, width, start):
     """The cells that can be walked to from `start`, and those beside them.
 

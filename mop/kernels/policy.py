@@ -1,34 +1,36 @@
 """The policies' arithmetic on a CPU, compiled: one step of a whole policy, and what learning does between products.
 
-Matrices are small (16 environments, widths of 16 to 300), so a step through a tensor library is mostly calls. Here it
-is one call, over one flat array of weights that processes can share; torch is not needed. A sample's result is the same
-bit for bit in a batch of any size: every sum runs over its terms in their order, whatever other rows there are.
+Matrices are small (16 environments, widths of 16 to 300), so most of the time of a step through a tensor library goes
+to calls. Here a step is one call, over one flat array of weights that processes can share; torch is not needed. The
+result of a sample is the same bit for bit in a batch of any size: every sum adds its terms in a fixed order.
 
-Axis letters as in `mixture_of_experts`: T steps, N samples, D width, H hidden units of a layer, E experts, A actions,
-S hidden units of a policy; M = T * N rows. The hidden units of a layer are the router's, then each expert's; its gates
-(3H) are for each of these GRUs in turn r, z, n, so that a GRU's own matrices are blocks as they are.
+The equations are those of `mixture_of_experts`, against which the tests hold these kernels. Axis letters as there:
+T steps, N samples, D width, H hidden units of a layer, E experts, A actions, S hidden units of a policy; M = T * N
+rows. The hidden units of a layer are the router's, then each expert's. Its gates (3H) are r, z, n of the first of these
+GRUs, then r, z, n of the next, so that the matrices of a GRU are blocks as they are.
 """
 
 import functools
 import itertools
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
-from mop.kernels import cache as kernel_cache  # noqa: F401, says where numba keeps them
+from mop.base.workers import Layout as SharedLayout
+from mop.kernels.cache import kernel
 from mop.kernels.grid import one_hot_edges
 
-# contract: a product and the sum it goes into are one instruction, in every loop alike; numpy: x / 0 is no exception,
-# so that loops with a division can be vectorised. Loops run over slices that begin at 0, as numba vectorises no others;
-# rows are copied by loops, which it compiles seconds faster than `a[i] = b`; zeros that are arguments are np.int64(0),
-# as it compiles a function anew for a constant.
+# contract: a product and the sum it goes into are one instruction, in every loop alike. error_model numpy: x / 0 is no
+# exception, so that loops with a division can be vectorised. Loops run over slices that begin at 0, because numba
+# vectorises no others. Rows are copied by loops, which compile seconds faster than `a[i] = b`. Zeros that are arguments
+# are np.int64(0), because numba compiles a function anew for a constant.
 _OPTIONS = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}}
-_kernel = njit(cache=True, **_OPTIONS)
-_kernel_of_sums = njit(cache=True, **(_OPTIONS | {"fastmath": {"contract", "reassoc"}}))  # sums in any order: learning
+_kernel = kernel(**_OPTIONS)
+_kernel_of_sums = kernel(**(_OPTIONS | {"fastmath": {"contract", "reassoc"}}))  # sums in any order: learning
 
 _BOUND = np.float32(7.90531110763549805)
 _P1, _P3, _P5, _P7, _P9, _P11, _P13 = (
@@ -341,38 +343,44 @@ def project_input_backward(edges, obs, lang, grad_x, grad):
 
 
 @_kernel
-def _step(weights, plan, sizes, edges, is_residual, width, obs, lang, hidden, logits, routing, after):
-    """`CompiledPolicy.step`; plan and sizes: of `_lay_out`."""
+def _step(
+    weights, layers, sizes, at_input, at_head, edges, is_residual, width, obs, lang, hidden, logits, routing, after
+):
+    """`CompiledPolicy.step`; layers (L,) of LAYER; sizes (L, E + 1): units of the router, then sizes of the experts."""
     num_samples, zero, dtype = len(obs), np.int64(0), weights.dtype
     x = np.empty((num_samples, width), dtype)
-    project_input(weights, plan[0, 0], edges, obs, lang, x)
-    for i in range(1, len(plan)):
-        at_input, at_hidden, at_router, at_mix, at_norm, column, units, first, num_experts = plan[i]
-        grus = sizes[i, : 1 + num_experts]
-        gates = np.empty((num_samples, 3 * units), dtype)
-        _linear(weights, at_input, x, zero, x.shape[1], gates, zero, 3 * units)
-        _recur(weights, at_hidden, grus, gates, hidden, column, np.empty_like(gates), after)
-        if num_experts == 0:  # the baseline's GRU
+    project_input(weights, at_input, edges, obs, lang, x)
+    for i in range(len(layers)):
+        layer = layers[i]
+        grus = sizes[i, : 1 + layer.num_experts]
+        gates = np.empty((num_samples, 3 * layer.num_units), dtype)
+        _linear(weights, layer.at_input, x, zero, x.shape[1], gates, zero, 3 * layer.num_units)
+        _recur(weights, layer.at_hidden, grus, gates, hidden, layer.first_unit, np.empty_like(gates), after)
+        if layer.num_experts == 0:  # the baseline's GRU
             x = after
             for n in range(num_samples):
                 routing[n, 0] = 1
         else:
-            router_size = grus[0]
-            _linear(weights, at_router, after, column, router_size, routing, first, num_experts)
-            mixed = np.empty((num_samples, units - router_size + num_experts), dtype)
+            num_router_units, num_experts = grus[0], layer.num_experts
+            first_weight, first_state = layer.first_weight, layer.first_unit + num_router_units
+            _linear(
+                weights, layer.at_router, after, layer.first_unit, num_router_units, routing, first_weight, num_experts
+            )
+            mixed = np.empty((num_samples, layer.num_units - num_router_units + num_experts), dtype)
             y = np.empty((num_samples, width), dtype)
-            mix_forward(grus[1:], after, column + router_size, x, routing, first, mixed, y)
+            mix_forward(grus[1:], after, first_state, x, routing, first_weight, mixed, y)
+            at_mix = layer.at_mix
             block = weights[at_mix : at_mix + mixed.shape[1] * width].reshape(mixed.shape[1], width)
             _add_product(mixed, zero, block, y, zero)
             if is_residual:
-                _normalise(weights, at_norm, x, y)
+                _normalise(weights, layer.at_norm, x, y)
             x = y
-    _linear(weights, plan[0, 1], x, zero, x.shape[1], logits, zero, logits.shape[1])
+    _linear(weights, at_head, x, zero, x.shape[1], logits, zero, logits.shape[1])
 
 
 @functools.lru_cache
 def obs_edges(obs_encoding: str) -> np.ndarray:
-    """How an observation becomes inputs: its first integers as one-hot columns, `grid_kernels.one_hot_edges`.
+    """How an observation becomes inputs: its first integers as one-hot columns, `grid.one_hot_edges`.
 
     "raw": none of them, [0]; "one_hot": all those of the image. The other numbers are inputs as they are, behind them.
     """
@@ -412,90 +420,181 @@ class PolicyShape(NamedTuple):
     @property
     def num_weights(self) -> int:
         """Length of the flat array of weights."""
-        return _lay_out(self).num_weights
+        return lay_out(self).num_weights
+
+    @property
+    def layout(self) -> SharedLayout:
+        """The memory that all copies of a policy share: `attach`."""
+        return {"weights": ((self.num_weights,), np.dtype(np.float32))}
+
+    def attach(self, memory: Mapping[str, np.ndarray]) -> "CompiledPolicy":
+        """A policy of this shape whose weights are those of the memory, in this process or another."""
+        return CompiledPolicy(self, memory["weights"])
+
+    def compile(self) -> None:
+        """Compile what steps a policy of this shape, so that workers need not."""
+        policy = CompiledPolicy(self)
+        policy.step(*(np.zeros((1, n)) for n in (self.input_dim, self.lang_dim, self.hidden_size)))
+        policy.project(np.zeros((1, self.mission_dim)))
 
 
-class _Layout(NamedTuple):
+# --- where the parameters lie in the flat array -----------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """Where one parameter lies, in the shape that torch gives it; strides in numbers, not bytes."""
+
+    start: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class LinearPlaces(NamedTuple):
+    """Of an `nn.Linear`, `nn.LayerNorm` or the projection of an expert; fields as torch names them."""
+
+    weight: Any
+    bias: Any
+
+
+class GRUPlaces(NamedTuple):
+    """Of an `nn.GRU` of one layer; fields as torch names them, without their `_l0`."""
+
+    weight_ih: Any
+    weight_hh: Any
+    bias_ih: Any
+    bias_hh: Any
+
+
+class LayerPlaces(NamedTuple):
+    """Of the parts of a layer; the baseline's layer has one GRU and nothing else."""
+
+    grus: tuple[GRUPlaces, ...]  # the router's, then those of the experts that are no skips
+    router: LinearPlaces | None = None  # from the router's state to the logits of its weights
+    projections: tuple[LinearPlaces, ...] = ()  # of the experts that are no skips
+    norm: LinearPlaces | None = None  # of the residual block
+
+
+class PolicyPlaces(NamedTuple):
+    """Of all parameters; in a `CompiledPolicy`, in place of each `Place` the view of it."""
+
+    input_projection: LinearPlaces
+    layers: tuple[LayerPlaces, ...]
+    head: LinearPlaces
+    lang_proj: LinearPlaces | None
+
+
+LAYER = np.dtype(
+    [(name, np.int64) for name in ("at_input", "at_hidden", "at_router", "at_mix", "at_norm")]
+    + [(name, np.int64) for name in ("first_unit", "num_units", "first_weight", "num_experts")]
+)  # at_*: index of the first weight of that part; units are columns of the hidden state, weights those of the routing
+
+
+class Layout(NamedTuple):
+    """What the kernels and the copying of parameters need to know of a flat array."""
+
     num_weights: int
-    parameters: dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]]  # name: first index, shape, strides
-    plan: np.ndarray  # row 0: where input projection, head, mission projection begin; then a row for each layer: where
-    # its parts begin, its first hidden column and number of them, its first column of the routing and number of experts
-    sizes: np.ndarray  # row i: units of the router of layer i - 1, then sizes of its experts
+    places: PolicyPlaces
+    layers: np.ndarray  # (L,) of LAYER
+    sizes: np.ndarray  # (L, most experts + 1) int64: units of the router, then sizes of the experts
+    at_input: int  # index of the first weight of the input projection
+    at_head: int
+    at_lang_proj: int
 
 
-def _aligned(index: int) -> int:
-    """The next index of a flat array at which a cache line begins: a product off the line takes 1.4 times as long."""
-    return -(-index // 16) * 16
+class _Allocator:
+    """Gives out stretches of a flat array one after the other."""
+
+    def __init__(self):
+        self.end = 0
+
+    def take(self, count: int) -> int:
+        """The first index of the next `count` numbers, where a cache line begins: a product that does not begin on a
+        line takes 1.4 times as long.
+        """
+        start = -(-self.end // 16) * 16
+        self.end = start + count
+        return start
+
+    def linear(self, inputs: int, outputs: int) -> tuple[int, LinearPlaces]:
+        """The bias, then the weight transposed: (inputs, outputs)."""
+        start = self.take((1 + inputs) * outputs)
+        weight = Place(start + outputs, (outputs, inputs), (1, outputs))
+        return start, LinearPlaces(weight, Place(start, (outputs,), (1,)))
+
+    def grus(self, sizes: Sequence[int], inputs: int) -> tuple[int, int, tuple[GRUPlaces, ...]]:
+        """GRUs side by side: all input biases, then one matrix of their input weights; all hidden biases, then the
+        hidden matrix of each.
+        """
+        width = 3 * sum(sizes)
+        at_input = self.take((1 + inputs) * width)
+        at_hidden = self.take(width + sum(3 * size * size for size in sizes))
+        places, column, block = [], 0, at_hidden + width
+        for size in sizes:
+            weight_ih = Place(at_input + width + column, (3 * size, inputs), (1, width))
+            weight_hh = Place(block, (3 * size, size), (1, 3 * size))
+            biases = (Place(start + column, (3 * size,), (1,)) for start in (at_input, at_hidden))
+            places.append(GRUPlaces(weight_ih, weight_hh, *biases))
+            column += 3 * size
+            block += 3 * size * size
+        return at_input, at_hidden, tuple(places)
+
+    def projections(self, sizes: Sequence[int], width: int) -> tuple[int, tuple[LinearPlaces, ...]]:
+        """The projections of a layer's experts below each other, then their biases; that of a skip is never set."""
+        start = self.take((sum(sizes) + len(sizes)) * width)
+        places, row, bias = [], start, start + sum(sizes) * width
+        for size in sizes:
+            if size > 0:
+                places.append(LinearPlaces(Place(row, (width, size), (1, width)), Place(bias, (width,), (1,))))
+            row += size * width
+            bias += width
+        return start, tuple(places)
+
+    def norm(self, width: int) -> tuple[int, LinearPlaces]:
+        """Weight, then bias."""
+        start = self.take(2 * width)
+        return start, LinearPlaces(Place(start, (width,), (1,)), Place(start + width, (width,), (1,)))
 
 
 @functools.lru_cache
-def _lay_out(shape: PolicyShape) -> _Layout:
-    """Where each parameter of a policy lies in the flat array, by its name in the state dict.
-
-    Matrices lie transposed, (inputs, outputs), behind their biases, the GRUs of a layer side by side.
-    """
-    end, parameters, plan = 0, {}, []
-
-    def linear(name, inputs, outputs) -> int:
-        nonlocal end
-        start = end = _aligned(end)
-        parameters[f"{name}.bias"] = (start, (outputs,), (1,))
-        parameters[f"{name}.weight"] = (start + outputs, (outputs, inputs), (1, outputs))
-        end += (1 + inputs) * outputs
-        return start
-
-    def grus(named, inputs) -> tuple[int, int]:
-        nonlocal end
-        width, at_input, column = 3 * sum(named.values()), _aligned(end), 0
-        at_hidden = _aligned(at_input + (1 + inputs) * width)
-        block = at_hidden + width
-        for name, size in named.items():
-            parameters[f"{name}.bias_ih_l0"] = (at_input + column, (3 * size,), (1,))
-            parameters[f"{name}.weight_ih_l0"] = (at_input + width + column, (3 * size, inputs), (1, width))
-            parameters[f"{name}.bias_hh_l0"] = (at_hidden + column, (3 * size,), (1,))
-            parameters[f"{name}.weight_hh_l0"] = (block, (3 * size, size), (1, 3 * size))
-            column += 3 * size
-            block += 3 * size * size
-        end = block
-        return at_input, at_hidden
-
-    def projections(name, experts) -> int:
-        nonlocal end
-        start, width = _aligned(end), shape.width
-        row, bias = start, start + sum(experts) * width
-        for e, size in enumerate(experts):
-            if size > 0:
-                parameters[f"{name}.{e}.projection.weight"] = (row, (width, size), (1, width))
-                parameters[f"{name}.{e}.projection.bias"] = (bias + e * width, (width,), (1,))
-            row += size * width
-        end = bias + len(experts) * width
-        return start
-
-    plan.append([linear("input_projection", shape.num_inputs, shape.width), *[0] * 8])
-    column = first = 0
-    for i, (router, *experts) in enumerate(shape.layers):
-        layer = f"moe_layers.{i}"
-        if not experts:
-            plan.append([*grus({"gru": router}, shape.width), 0, 0, 0, 0, router, 0, 0])
-            continue
-        named = {f"{layer}.experts.{e}.gru": size for e, size in enumerate(experts) if size > 0}
-        row = [*grus({f"{layer}.router.gru": router} | named, shape.width)]
-        row += [linear(f"{layer}.router.fc", router, len(experts)), projections(f"{layer}.experts", experts), end]
-        if shape.is_residual:
-            parameters[f"{layer}.norm.weight"] = (end, (shape.width,), (1,))
-            parameters[f"{layer}.norm.bias"] = (end + shape.width, (shape.width,), (1,))
-            end += 2 * shape.width
-        units = router + sum(experts)
-        plan.append([*row, column, units, first, len(experts)])
-        column, first = column + units, first + len(experts)
-    head_inputs = shape.width if len(shape.layers[-1]) > 1 else shape.layers[-1][0]
-    plan[0][1] = linear("head", head_inputs, shape.num_actions)
+def lay_out(shape: PolicyShape) -> Layout:
+    """Where everything of a policy lies in its flat array. Matrices lie transposed, (inputs, outputs)."""
+    memory, sizes = _Allocator(), np.zeros((len(shape.layers), max(map(len, shape.layers))), np.int64)
+    layers, places = np.zeros(len(shape.layers), LAYER), []
+    at_input, input_projection = memory.linear(shape.num_inputs, shape.width)
+    first_unit = first_weight = 0
+    for layer, row, (num_router_units, *experts) in zip(layers, sizes, shape.layers, strict=True):
+        row[: 1 + len(experts)] = num_router_units, *experts
+        units = [num_router_units, *(size for size in experts if size > 0)]
+        layer["at_input"], layer["at_hidden"], grus = memory.grus(units, shape.width)
+        layer["first_unit"], layer["num_units"] = first_unit, sum(units)
+        layer["first_weight"], layer["num_experts"] = first_weight, len(experts)
+        first_unit, first_weight = first_unit + sum(units), first_weight + len(experts)
+        router = projections = norm = None
+        if experts:
+            layer["at_router"], router = memory.linear(num_router_units, len(experts))
+            layer["at_mix"], projections = memory.projections(experts, shape.width)
+        if experts and shape.is_residual:
+            layer["at_norm"], norm = memory.norm(shape.width)
+        places.append(LayerPlaces(grus, router, projections or (), norm))
+    is_baseline = len(shape.layers[-1]) == 1
+    at_head, head = memory.linear(shape.layers[-1][0] if is_baseline else shape.width, shape.num_actions)
+    at_lang_proj, lang_proj = (0, None)
     if shape.mission_dim > 0:
-        plan[0][2] = linear("lang_proj", shape.mission_dim, shape.lang_dim)
-    sizes = np.zeros((len(plan), max(map(len, shape.layers))), np.int64)
-    for i, layer in enumerate(shape.layers, 1):
-        sizes[i, : len(layer)] = layer
-    return _Layout(end, parameters, np.array(plan, np.int64), sizes)
+        at_lang_proj, lang_proj = memory.linear(shape.mission_dim, shape.lang_dim)
+    all_places = PolicyPlaces(input_projection, tuple(places), head, lang_proj)
+    return Layout(memory.end, all_places, layers, sizes, at_input, at_head, at_lang_proj)
+
+
+def _views(places, weights: np.ndarray):
+    """The same nested structure with the array that each `Place` stands for, a view of `weights`."""
+    if places is None:
+        return None
+    if isinstance(places, Place):
+        size = weights.itemsize
+        strides = tuple(size * stride for stride in places.strides)
+        return np.ndarray(places.shape, weights.dtype, weights, places.start * size, strides)
+    views = [_views(part, weights) for part in places]
+    return tuple(views) if type(places) is tuple else type(places)(*views)
 
 
 def zeros(num_weights: int, dtype=np.float32) -> np.ndarray:
@@ -508,26 +607,18 @@ def zeros(num_weights: int, dtype=np.float32) -> np.ndarray:
 class CompiledPolicy:
     """A policy for stepping, without torch: its shape, and one flat array of weights that may be shared memory.
 
-    Whatever is written into `weights` counts from the next step on.
+    `parameters` (PolicyPlaces) holds the views of `weights` that are to be filled with a policy's parameters; what is
+    written into them counts from the next step on.
     """
 
     def __init__(self, shape: PolicyShape, weights: np.ndarray | None = None):
         """weights (shape.num_weights,) float, contiguous, writable, best at a multiple of 64 bytes; None: new zeros."""
-        self.shape, self._layout = shape, _lay_out(shape)
+        self.shape, self._layout = shape, lay_out(shape)
         self.weights = zeros(self._layout.num_weights) if weights is None else weights
         if self.weights.shape != (self._layout.num_weights,):
             raise ValueError(f"weights of shape {self.weights.shape}; this policy has {self._layout.num_weights}")
-        size = self.weights.itemsize
-        self.parameters = {  # views of `weights` by the name of the parameter, in its shape
-            name: np.ndarray(shape, self.weights.dtype, self.weights, start * size, tuple(size * s for s in strides))
-            for name, (start, shape, strides) in self._layout.parameters.items()
-        }
+        self.parameters: PolicyPlaces = _views(self._layout.places, self.weights)
         self._routing = np.cumsum([0, *(max(1, len(layer) - 1) for layer in shape.layers)])
-
-    def load(self, parameters: Mapping[str, np.ndarray]) -> None:
-        """Take over the values of all parameters, by their names in the policy's state dict and `lang_proj.*`."""
-        for name, view in self.parameters.items():
-            view[...] = parameters[name]
 
     def step(self, obs: np.ndarray, lang: np.ndarray, hidden: np.ndarray):
         """One step of N samples, each independent of the others and of N, bit for bit.
@@ -536,14 +627,15 @@ class CompiledPolicy:
         be Minigrid's, which is not checked. Returns logits (N, A), a list over L of router weights (N, E_l), which are
         columns of one array, and the new hidden (N, S).
         """
-        dtype, num_samples = self.weights.dtype, len(obs)
+        layout, dtype, num_samples = self._layout, self.weights.dtype, len(obs)
         obs, lang, hidden = (np.require(a, dtype, "CAW") for a in (obs, lang, hidden))
         after = np.empty((num_samples, self.shape.hidden_size), dtype)
         logits = np.empty((num_samples, self.shape.num_actions), dtype)
         routing = np.empty((num_samples, self._routing[-1]), dtype)
         _step(
-            self.weights, self._layout.plan, self._layout.sizes, obs_edges(self.shape.obs_encoding),
-            self.shape.is_residual, self.shape.width, obs, lang, hidden, logits, routing, after,
+            self.weights, layout.layers, layout.sizes, layout.at_input, layout.at_head,
+            obs_edges(self.shape.obs_encoding), self.shape.is_residual, self.shape.width, obs, lang, hidden,
+            logits, routing, after,
         )  # fmt: skip
         return logits, [routing[:, a:b] for a, b in itertools.pairwise(self._routing)], after
 
@@ -552,5 +644,5 @@ class CompiledPolicy:
         missions = np.require(missions, self.weights.dtype, "CAW")
         lang = np.empty((len(missions), self.shape.lang_dim), self.weights.dtype)
         inputs, outputs = self.shape.mission_dim, self.shape.lang_dim
-        _linear(self.weights, self._layout.plan[0, 2], missions, 0, inputs, lang, 0, outputs)
+        _linear(self.weights, self._layout.at_lang_proj, missions, 0, inputs, lang, 0, outputs)
         return lang

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixture_of_experts import build_policy, compute_lpc, detach_hidden, routing_measures
+from mixture_of_experts import compute_lpc, detach_hidden, routing_measures
 from mop.base.configuration import BEFORE
 from mop.base.errors import InputError
+from mop.kernels import fast
 from mop.learning.log import RECENT_EPISODES
+from mop.learning.policies import build_policy
 from mop.learning.replay import Batch, Replay
 from mop.learning.rollout import Rollouts, Unroll
 from mop.worlds.missions import MissionEncoder
@@ -84,11 +86,12 @@ class ImitationRun:
         self.lang_proj.requires_grad_(config["train_lang_proj"])
         self.parameters = [p for p in (*self.policy.parameters(), *self.lang_proj.parameters()) if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=config["lr"], fused=True)
-        self.env = Rollouts(
+        student = fast.student_of(self.policy, self.lang_proj, config["num_workers"])
+        self.rollouts = Rollouts(
             config["task_id"], config["num_envs"], config["seed"], config["max_steps"], config["num_workers"],
-            shape=self.policy.shape(encoder.dim), num_steps=config["unroll_len"],
+            student=student, num_steps=config["unroll_len"],
         )  # fmt: skip
-        self.hidden = torch.from_numpy(self.env.hidden)  # on the CPU, where the student acts
+        self.hidden = torch.from_numpy(self.rollouts.hidden)  # on the CPU, where the student acts
         self.replay = Replay(config["replay_size"])
         self.update = 0
         self.recent_success: deque[float] = deque(maxlen=RECENT_EPISODES)
@@ -107,9 +110,10 @@ class ImitationRun:
         """
         self._start_worlds()
         first_hidden = detach_hidden(self.hidden).to(self.device, copy=True)
-        self.policy.refresh(self.env.student, self.lang_proj)
-        self.env.bot_acts[:] = self._rng("turns").random(self.env.bot_acts.shape) < self.bot_share
-        unroll = self.env.unroll(lambda mission: self.encoder.embed([mission])[0].numpy())
+        fast.refresh_student(self.rollouts.student, self.policy, self.lang_proj)
+        bot_acts = self.rollouts.bot_acts
+        bot_acts[:] = self._rng("turns").random(bot_acts.shape) < self.bot_share
+        unroll = self.rollouts.unroll(lambda mission: self.encoder.embed([mission])[0].numpy())
         self._count(unroll.steps)
         return unroll, first_hidden
 
@@ -188,7 +192,7 @@ class ImitationRun:
     def _start_worlds(self) -> None:
         """The first world of every slot, unless there is one already."""
         if not self._is_started:
-            self._count(self.env.reset())
+            self._count(self.rollouts.env.reset())
             self._is_started = True
 
     def _count(self, arrays: StepArrays) -> None:
@@ -233,7 +237,7 @@ class ImitationRun:
         self._start_worlds()
         return self.checkpoint() | {
             "hidden": self.hidden.clone(),
-            "env": {name: torch.from_numpy(array) for name, array in self.env.save().items()},
+            "env": {name: torch.from_numpy(array) for name, array in self.rollouts.env.save().items()},
             "replay": self.replay.state(),
             "recent_success": list(self.recent_success),
             "recent_path_ratio": list(self.recent_path_ratio),
@@ -253,7 +257,7 @@ class ImitationRun:
         self.optimizer.load_state_dict(_to_cpu(state["optimizer_state_dict"]))  # a copy: Adam changes it in place
         for group in self.optimizer.param_groups:
             group["fused"] = True  # states of earlier versions are not
-        self.env.restore({name: tensor.numpy() for name, tensor in state["env"].items()})
+        self.rollouts.env.restore({name: tensor.numpy() for name, tensor in state["env"].items()})
         self._is_started = True
         self.hidden.copy_(state["hidden"])
         self.replay.load_state(state.get("replay", {}))
@@ -270,7 +274,7 @@ class ImitationRun:
 
     def close(self) -> None:
         """End the environment workers."""
-        self.env.close()
+        self.rollouts.close()
 
 
 def _to_cpu(value):

@@ -7,11 +7,11 @@ Axis letters: T steps of an unroll, N environments, O numbers of an observation,
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from mop.base.workers import Layout
-from mop.kernels.policy import CompiledPolicy, PolicyShape
 from mop.worlds.vector_env import BabyAIVectorEnv, Slots, StepArrays, slot_commands
 
 # Embeddings that a worker remembers, so that it need not ask again: some megabytes.
@@ -33,67 +33,72 @@ class Unroll:
     mission: np.ndarray  # (T, N) int64, index into `missions`
 
 
-class Rollouts(BabyAIVectorEnv):
-    """A vector environment with a student, who acts in it by itself.
+class Student(Protocol):
+    """What acts in the worlds, without its weights: `policy.PolicyShape`, or `fast.PlainStudent` without workers."""
 
-    `student` (CompiledPolicy) has the weights, `hidden` (N, S) float32 the state of its memory, and `bot_acts` (T, N)
-    bool says at which steps of an unroll the bot's label is taken instead of the student's action, where there is one;
-    all may be written between unrolls. Results do not depend on `num_workers`.
+    hidden_size: int  # S
+    layout: Layout  # the memory that holds its weights
+
+    def attach(self, memory: dict[str, np.ndarray]):
+        """What has `step` and `project`, as `policy.CompiledPolicy`, with the weights of that memory."""
+
+
+class Rollouts:
+    """A student in a vector environment, in which it acts by itself.
+
+    `env` (BabyAIVectorEnv) has the worlds, `student` the weights, `hidden` (N, S) float32 the state of the student's
+    memory, and `bot_acts` (T, N) bool says at which steps of an unroll the bot's label is taken instead of the
+    student's action, where there is one. All may be written between unrolls. Results do not depend on `num_workers`.
     """
 
     def __init__(
-        self, task_id: str, num_envs: int, seed: int, max_steps: int | None, num_workers: int, *, shape: PolicyShape,
+        self, task_id: str, num_envs: int, seed: int, max_steps: int | None, num_workers: int, *, student: Student,
         num_steps: int,
     ):  # fmt: skip
-        """As `BabyAIVectorEnv`, for a student of that shape and unrolls of `num_steps` T."""
-        self.num_steps, self.shape = num_steps, shape
-        if num_workers > 0:  # compiled here, or every worker would
-            student = CompiledPolicy(shape)
-            student.step(*(np.zeros((1, n)) for n in (shape.input_dim, shape.lang_dim, shape.hidden_size)))
-            student.project(np.zeros((1, shape.mission_dim)))
-        super().__init__(task_id, num_envs, seed, max_steps, num_workers)
-        self.student = CompiledPolicy(shape, self._memory["weights"])
-        self.hidden = self._memory["hidden"]
-        self.bot_acts = self._memory["bot_acts"]
-        self._steps = _recorded(self._memory)
+        """As `BabyAIVectorEnv`, for that student and unrolls of `num_steps` T."""
+        self.num_steps = num_steps
+        if num_workers > 0:
+            student.compile()  # here, or every worker would
+        shared = {f"unroll.{name}": array for name, array in StepArrays.layout(num_steps, num_envs).items()}
+        shared["bot_acts"] = ((num_steps, num_envs), np.dtype(bool))
+        shared["hidden"] = ((num_envs, student.hidden_size), np.dtype("f4"))
+        make_commands = functools.partial(_student_commands, student)
+        self.env = BabyAIVectorEnv(
+            task_id, num_envs, seed, max_steps, num_workers, {**shared, **student.layout}, make_commands
+        )
+        self.student = student.attach(self.env.memory)
+        self.hidden, self.bot_acts = self.env.memory["hidden"], self.env.memory["bot_acts"]
+        self._steps = _recorded(self.env.memory)
 
     def unroll(self, embed: Embed) -> Unroll:
-        """T steps of every slot; `embed` is asked for the missions that come up, and must not change its mind."""
-        begun = [mission for share in self._call("unroll", self.missions, embed) for mission in share]
+        """T steps of every slot; `embed` is asked for the missions that come up, and must be deterministic."""
+        missions = self.env.missions
+        begun = [mission for share in self.env.call("unroll", missions, embed) for mission in share]
         begun.sort(reverse=True)  # by step and slot, whichever share was ready first; the earliest is the last
         rows: dict[str, int] = {}
-        mission, done = np.empty((self.num_steps, self.num_envs), np.int64), self._steps.done
+        done = self._steps.done
+        mission = np.empty(done.shape, np.int64)
         for t in range(self.num_steps):
-            mission[t] = [rows.setdefault(text, len(rows)) for text in self.missions]
+            mission[t] = [rows.setdefault(text, len(rows)) for text in missions]
             while begun and begun[-1][0] == t:
-                _, slot, self.missions[slot] = begun.pop()
+                _, slot, missions[slot] = begun.pop()
         keep = np.ones_like(done)
         keep[1:] = ~done[:-1]
         return Unroll(self._steps, keep, list(rows), mission)
 
-    def _layout(self) -> Layout:
-        record = StepArrays.layout(self.num_steps, self.num_envs)
-        return {
-            **super()._layout(),
-            **{f"unroll.{name}": array for name, array in record.items()},
-            "weights": ((self.shape.num_weights,), np.dtype("f4")),
-            "bot_acts": ((self.num_steps, self.num_envs), np.dtype(bool)),
-            "hidden": ((self.num_envs, self.shape.hidden_size), np.dtype("f4")),
-        }
-
-    @property
-    def _make_commands(self) -> Callable:
-        return functools.partial(_student_commands, self.shape)
+    def close(self) -> None:
+        """End the worker processes."""
+        self.env.close()
 
 
 def _recorded(memory: dict[str, np.ndarray]) -> StepArrays:
     return StepArrays(**{name: memory[f"unroll.{name}"] for name in StepArrays.layout()})
 
 
-def _student_commands(shape: PolicyShape, memory: dict[str, np.ndarray], ask: Embed, share: Sequence[int], *world):
+def _student_commands(given: Student, memory: dict[str, np.ndarray], ask: Embed, share: Sequence[int], *world):
     """As `slot_commands`, with one more: "unroll", given the missions of the slots."""
     commands, slots = slot_commands(memory, ask, share, *world)
-    student, embed = CompiledPolicy(shape, memory["weights"]), functools.lru_cache(NUM_REMEMBERED)(ask)
+    student, embed = given.attach(memory), functools.lru_cache(NUM_REMEMBERED)(ask)
 
     def unroll(missions: Sequence[str]) -> list[tuple[int, int, str]]:
         hidden, record = memory["hidden"][slots.rows], _recorded(memory)
@@ -103,7 +108,7 @@ def _student_commands(shape: PolicyShape, memory: dict[str, np.ndarray], ask: Em
 
 
 def _unroll(
-    slots: Slots, student: CompiledPolicy, hidden: np.ndarray, missions: Sequence[str], embed: Embed,
+    slots: Slots, student, hidden: np.ndarray, missions: Sequence[str], embed: Embed,
     bot_acts: np.ndarray, record: StepArrays,
 ) -> list[tuple[int, int, str]]:  # fmt: skip
     """T steps of some slots into the record (T, N, ...). Returns the missions begun: (step, slot, mission).

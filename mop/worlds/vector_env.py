@@ -157,47 +157,54 @@ class BabyAIVectorEnv:
     `num_workers`: 0 steps all slots in this process, W > 0 in W processes of N / W slots each.
     """
 
-    def __init__(self, task_id: str, num_envs: int, seed: int, max_steps: int | None = None, num_workers: int = 0):
+    def __init__(
+        self,
+        task_id: str,
+        num_envs: int,
+        seed: int,
+        max_steps: int | None = None,
+        num_workers: int = 0,
+        shared: Layout | None = None,
+        make_commands: Callable | None = None,
+    ):
+        """shared: further arrays in `memory`, which this process and the workers share.
+
+        make_commands: what makes the commands of some slots, as `slot_commands`, which it replaces, with the same
+        arguments; where there are workers, it must be picklable.
+        """
         check_task_id(task_id)
         self.num_envs, self.missions = num_envs, [""] * num_envs
-        self._answer, self._is_interrupted = None, False
-        num_workers = min(num_workers, num_envs)
-        arguments, layout, self._pool = (task_id, seed, max_steps), self._layout(), None
+        self._answer, self._is_interrupted, self._pool = None, False, None
+        num_workers, make_commands = min(num_workers, num_envs), make_commands or slot_commands
+        arguments = (task_id, seed, max_steps)
+        layout = {**StepArrays.layout(num_envs), "actions": ((num_envs,), np.dtype("i8")), **(shared or {})}
         if num_workers == 0:
-            self._memory = carve(bytearray(num_bytes(layout)), layout)
-            self._commands, _ = self._make_commands(self._memory, self._ask, range(num_envs), *arguments)
+            self.memory = carve(bytearray(num_bytes(layout)), layout)
+            self._commands, _ = make_commands(self.memory, self._ask, range(num_envs), *arguments)
         else:
-            self._pool = WorkerPool(num_workers, num_bytes(layout), preload=[type(self).__module__])
-            self._memory = carve(self._pool.buffer, layout)
+            module = getattr(make_commands, "func", make_commands).__module__  # of a partial function, or of itself
+            self._pool = WorkerPool(num_workers, num_bytes(layout), preload=[module])
+            self.memory = carve(self._pool.buffer, layout)
             self._shares = [list(share) for share in np.array_split(range(num_envs), num_workers)]
             for index, share in enumerate(self._shares):
-                self._pool.start(index, _commands_in_worker, (self._make_commands, layout, share, *arguments))
+                self._pool.start(index, _commands_in_worker, (make_commands, layout, share, *arguments))
             self._pool.collect()
-        self.arrays = StepArrays(**{name: self._memory[name] for name in StepArrays.layout()})
-
-    def _layout(self) -> Layout:
-        """The arrays that this process and the workers share."""
-        return {**StepArrays.layout(self.num_envs), "actions": ((self.num_envs,), np.dtype("i8"))}
-
-    @property
-    def _make_commands(self) -> Callable:
-        """What makes the commands of a share of the slots: (memory, ask, share, task_id, seed, max_steps)."""
-        return slot_commands
+        self.arrays = StepArrays(**{name: self.memory[name] for name in StepArrays.layout()})
 
     def reset(self) -> StepArrays:
         """World 0 of every slot."""
-        self._begin_missions(self._call("reset"))
+        self._begin_missions(self.call("reset"))
         return self.arrays
 
     def step(self, actions: np.ndarray) -> StepArrays:
         """Execute actions (N,) int; worlds that end are replaced at once."""
-        self._memory["actions"][:] = actions
-        self._begin_missions(self._call("step"))
+        self.memory["actions"][:] = actions
+        self._begin_missions(self.call("step"))
         return self.arrays
 
     def save(self) -> dict[str, np.ndarray]:
         """The state of all slots: world (N,) int64, length (N,) int64, and their actions end to end (sum,) int8."""
-        saved = [slot for share in self._call("save") for slot in share]
+        saved = [slot for share in self.call("save") for slot in share]
         return {
             "world": np.array([k for k, _ in saved], np.int64),
             "length": np.array([len(actions) for _, actions in saved], np.int64),
@@ -210,7 +217,7 @@ class BabyAIVectorEnv:
             raise InputError(f"the saved state has {len(state['world'])} environments, this run has {self.num_envs}")
         actions = np.split(np.asarray(state["actions"]), np.cumsum(state["length"])[:-1])
         saved = [(int(k), taken.tolist()) for k, taken in zip(state["world"], actions, strict=True)]
-        self._begin_missions(self._call("restore", saved))
+        self._begin_missions(self.call("restore", saved))
         return self.arrays
 
     def close(self) -> None:
@@ -218,8 +225,11 @@ class BabyAIVectorEnv:
         if self._pool is not None:
             self._pool.close()
 
-    def _call(self, command: str, by_slot: list | None = None, answer: Callable | None = None) -> list:
-        """Carry out a command for all slots, here or in the workers; its answer of each share."""
+    def call(self, command: str, by_slot: list | None = None, answer: Callable | None = None) -> list:
+        """Carry out a command for all slots, here or in the workers; what it returns for each share of them.
+
+        by_slot: arguments, one for each slot; answer: replies to the questions that are asked while it is carried out.
+        """
         if self._is_interrupted:
             raise RuntimeError("a command to these worlds was interrupted: they stand somewhere in it; make new ones")
         self._is_interrupted, self._answer = True, answer

@@ -1,0 +1,271 @@
+"""How a policy runs fast: the one place where that is chosen. What is computed is what `mixture_of_experts` says.
+
+    learning on a CPU       compiled kernels with gradients by hand (`autograd`)
+    stepping on a CPU       one call a step over a flat array of weights, which workers can share (`policy`)
+    other devices           the GRUs of a layer side by side in torch (`packed`)
+    other equations         refused (`refusal`), and the policy's own plain torch is used in their place
+
+A policy is read through its modules (`input_projection`, `moe_layers` or `gru`, `head`), so its parameters have their
+names there alone. Axis letters as in `mixture_of_experts`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mop.base.errors import InputError
+from mop.base.workers import Layout
+from mop.kernels import autograd, packed
+from mop.kernels.policy import CompiledPolicy, GRUPlaces, LinearPlaces, PolicyShape, zeros
+
+MIXING = "softmax"  # of the routers whose equations are known here
+
+
+class _Layer(NamedTuple):
+    """The modules of one layer of a policy; the baseline's layer has one GRU and nothing else."""
+
+    grus: list[nn.GRU]  # the router's, then those of the experts that are no skips
+    sizes: Sequence[int] = ()  # of the experts, 0 = skip
+    router: nn.Linear | None = None
+    projections: Sequence[nn.Linear | None] = ()  # of the experts; None: a skip
+    norm: nn.LayerNorm | None = None
+    dropout: Callable[[Tensor], Tensor] | None = None  # of experts, while learning
+
+    @property
+    def num_units(self) -> int:
+        """H, all hidden units of the layer."""
+        return sum(gru.hidden_size for gru in self.grus)
+
+    def projection(self) -> Tensor:
+        """(D, H - R + E), of `packed.join_projections`."""
+        return packed.join_projections(self.projections, self.router.weight.new_zeros(self.grus[0].input_size))
+
+
+def _layers(policy) -> list[_Layer]:
+    if not hasattr(policy, "moe_layers"):
+        return [_Layer([policy.gru])]
+    return [
+        _Layer(
+            [layer.router.gru, *(expert.gru for expert in layer.experts if expert.hidden_size > 0)],
+            layer.expert_sizes,
+            layer.router.fc,
+            [expert.projection if expert.hidden_size > 0 else None for expert in layer.experts],
+            layer.norm,
+            layer.dropout if layer.training else None,
+        )
+        for layer in policy.moe_layers
+    ]
+
+
+def refusal(policy) -> str | None:
+    """Why a policy's equations cannot be computed here; None if they can."""
+    for layer in getattr(policy, "moe_layers", ()):
+        mixing = layer.router.mixing
+        if mixing != MIXING:
+            return f"the compiled kernels mix experts by {MIXING}, and the routers of this policy by {mixing}"
+    return None
+
+
+# --- sequences, with gradients ----------------------------------------------------------------------------------------
+
+
+def run(policy, obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor | None, path: str | None = None):
+    """What `RecurrentPolicy.get_routing_info` documents, of a policy that is not refused.
+
+    path: "compiled", for a CPU alone, "packed" for any device, or None to choose. In the compiled path, the gradients
+    by the categories of one-hot observations are zero, and there are no second derivatives.
+    """
+    if obs.dim() == 2:
+        logits, routing, hidden = run(policy, obs[None], lang[None], hidden, keep, path)
+        return logits[0], [weights[0] for weights in routing], hidden
+    is_compiled = (path or path_for(obs.device)) == "compiled"
+    x, routing, after, layers = _project(policy, obs, lang, is_compiled), [], [], _layers(policy)
+    for layer, before in zip(layers, hidden.split([layer.num_units for layer in layers], -1), strict=True):
+        x, weights, states = _run_layer(layer, x, before, keep, is_compiled)
+        routing.append(weights)
+        after.append(states[-1])
+    return policy.head(x), routing, torch.cat(after, -1)
+
+
+def path_for(device: torch.device) -> str:
+    """ "compiled" on a CPU, "packed" elsewhere."""
+    return "compiled" if device.type == "cpu" else "packed"
+
+
+def _project(policy, obs: Tensor, lang: Tensor, is_compiled: bool) -> Tensor:
+    """The input projection (T, N, D) of obs (T, N, I) and lang (T, N, G)."""
+    linear = policy.input_projection
+    if policy.obs_encoding == "raw" or not is_compiled:
+        return linear(policy.encode(obs, lang))
+    policy.check_categories(obs)
+    rows = obs.flatten(0, 1), lang.flatten(0, 1)
+    x = autograd.CompiledInput.apply(policy.edges, *rows, linear.weight, linear.bias)
+    return x.view(*obs.shape[:-1], -1)
+
+
+def _run_layer(
+    layer: _Layer, x: Tensor, hidden: Tensor, keep: Tensor | None, is_compiled: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x (T, N, D), hidden (N, H), keep (T, N) -> output (T, N, D), weights (T, N, E), hidden states (T, N, H)."""
+    if is_compiled:
+        states = autograd.run_grus(layer.grus, x, hidden, keep)
+    else:
+        states = packed.run_grus(packed.pack_grus(layer.grus), x, hidden, keep)
+    if layer.router is None:
+        return states, states.new_ones(*states.shape[:2], 1), states
+    if is_compiled and layer.dropout is None:
+        y, weights = autograd.mix(layer.router, layer.sizes, layer.projection(), x, states)
+    else:
+        y, weights = packed.mix(_pack_mix(layer), x, states, layer.dropout)
+    return (y if layer.norm is None else layer.norm(x + y)), weights, states
+
+
+def _pack_mix(layer: _Layer) -> packed.PackedMix:
+    return packed.pack_mix(layer.router, layer.sizes, layer.projection())
+
+
+# --- single steps, without gradients ----------------------------------------------------------------------------------
+
+
+def stepper(policy, path: str | None = None) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor], Tensor]]:
+    """`get_routing_info` for many single steps without gradients, of the weights that the policy has now.
+
+    The function takes obs (N, I), lang (N, G), hidden (N, S) and returns logits (N, A), router weights L x (N, E_l) and
+    the new hidden (N, S), all on the policy's device; path: as in `run`. The categories of one-hot observations must be
+    Minigrid's, which the compiled path does not check.
+    """
+    if refusal(policy) is not None:
+        return torch.no_grad()(policy.get_routing_info)
+    if (path or path_for(policy.head.weight.device)) == "compiled":
+        compiled = compile_policy(policy)
+
+        def step(obs: Tensor, lang: Tensor, hidden: Tensor):
+            logits, routing, after = compiled.step(*(tensor.detach().numpy() for tensor in (obs, lang, hidden)))
+            return torch.from_numpy(logits), [torch.from_numpy(weights) for weights in routing], torch.from_numpy(after)
+
+        return step
+    return torch.no_grad()(_packed_stepper(policy))
+
+
+@torch.no_grad()
+def _packed_stepper(policy) -> Callable:
+    layers = [
+        (layer, packed.pack_grus(layer.grus), None if layer.router is None else _pack_mix(layer))
+        for layer in _layers(policy)
+    ]
+    columns = [layer.num_units for layer, *_ in layers]
+
+    def step(obs: Tensor, lang: Tensor, hidden: Tensor):
+        x, routing, after = policy.input_projection(policy.encode(obs, lang))[None], [], []
+        for (layer, grus, mix), before in zip(layers, hidden.split(columns, -1), strict=True):
+            states = packed.run_grus(grus, x, before, None)
+            y, weights = (states, states.new_ones(1, len(obs), 1)) if mix is None else packed.mix(mix, x, states)
+            x = y if layer.norm is None else layer.norm(x + y)
+            routing.append(weights[0])
+            after.append(states[0])
+        return policy.head(x)[0], routing, torch.cat(after, -1)
+
+    return step
+
+
+# --- a copy that steps without torch ----------------------------------------------------------------------------------
+
+
+def shape_of(policy, mission_dim: int = 0) -> PolicyShape:
+    """The architecture in plain numbers; mission_dim: with a mission projection from so many numbers.
+
+    Raises InputError where the policy is refused.
+    """
+    if (reason := refusal(policy)) is not None:
+        raise InputError(reason)
+    layers = _layers(policy)
+    sizes = tuple((layer.grus[0].hidden_size, *layer.sizes) for layer in layers)
+    dims = (policy.input_dim, policy.lang_dim, policy.input_projection.out_features, policy.num_actions)
+    return PolicyShape(*dims, sizes, layers[0].norm is not None, mission_dim, policy.obs_encoding)
+
+
+def compile_policy(policy, lang_proj: nn.Linear | None = None) -> CompiledPolicy:
+    """A copy of the policy, and of its mission projection, that steps without torch; see `refresh`."""
+    shape = shape_of(policy, 0 if lang_proj is None else lang_proj.in_features)
+    dtype = torch.empty(0, dtype=policy.head.weight.dtype).numpy().dtype
+    compiled = CompiledPolicy(shape, zeros(shape.num_weights, dtype))
+    refresh(compiled, policy, lang_proj)
+    return compiled
+
+
+def refresh(compiled: CompiledPolicy, policy, lang_proj: nn.Linear | None = None) -> None:
+    """Bring a compiled copy up to date, after an optimiser's step for instance."""
+    places = compiled.parameters
+    _copy(places.input_projection, policy.input_projection)
+    _copy(places.head, policy.head)
+    if lang_proj is not None:
+        _copy(places.lang_proj, lang_proj)
+    for place, layer in zip(places.layers, _layers(policy), strict=True):
+        for gru_place, gru in zip(place.grus, layer.grus, strict=True):
+            _copy(gru_place, gru, "_l0")
+        if layer.router is not None:
+            _copy(place.router, layer.router)
+            real = [projection for projection in layer.projections if projection is not None]
+            for projection_place, projection in zip(place.projections, real, strict=True):
+                _copy(projection_place, projection)
+        if layer.norm is not None:
+            _copy(place.norm, layer.norm)
+
+
+def _copy(places: LinearPlaces | GRUPlaces, module: nn.Module, suffix: str = "") -> None:
+    """The parameters of a module into their places, whose fields have the names that torch gives them."""
+    for name, view in places._asdict().items():
+        view[...] = getattr(module, f"{name}{suffix}").detach().cpu().numpy()
+
+
+# --- a student for rollouts -------------------------------------------------------------------------------------------
+
+
+class PlainStudent:
+    """A policy whose equations are refused here, as a student in this process: slow, and by its own plain torch.
+
+    As `policy.CompiledPolicy`: `step` and `project`, from arrays to arrays. It has no weights of its own, so nothing
+    has to be refreshed.
+    """
+
+    def __init__(self, policy, lang_proj: nn.Linear):
+        self.policy, self.lang_proj, self.hidden_size = policy, lang_proj, policy.hidden_size
+        self.layout: Layout = {}  # it shares no memory
+
+    def attach(self, memory: dict[str, np.ndarray]) -> "PlainStudent":
+        """The student that `memory`, shared with this process, holds the weights of: itself."""
+        return self
+
+    @torch.no_grad()
+    def step(self, *arrays: np.ndarray) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+        """obs (N, I), lang (N, G), hidden (N, S) -> logits (N, A), router weights L x (N, E_l), hidden (N, S)."""
+        obs, lang, hidden = (self._tensor(array) for array in arrays)
+        logits, routing, hidden = self.policy.get_routing_info(obs, lang, hidden)
+        return logits.cpu().numpy(), [weights.cpu().numpy() for weights in routing], hidden.cpu().numpy()
+
+    @torch.no_grad()
+    def project(self, missions: np.ndarray) -> np.ndarray:
+        """lang (N, G) of mission embeddings (N, mission_dim)."""
+        return self.lang_proj(self._tensor(missions)).cpu().numpy()
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.lang_proj.weight.device)
+
+
+def student_of(policy, lang_proj: nn.Linear, num_workers: int) -> "PolicyShape | PlainStudent":
+    """What `rollout.Rollouts` needs to act with a policy. Raises InputError for workers with a refused policy."""
+    reason = refusal(policy)
+    if reason is None:
+        return shape_of(policy, lang_proj.in_features)
+    if num_workers > 0:
+        raise InputError(f"{reason}: worker processes cannot step it; leave out --num_workers")
+    return PlainStudent(policy, lang_proj)
+
+
+def refresh_student(student: CompiledPolicy | PlainStudent, policy, lang_proj: nn.Linear) -> None:
+    """Bring what acts up to date with the policy that learns."""
+    if isinstance(student, CompiledPolicy):
+        refresh(student, policy, lang_proj)

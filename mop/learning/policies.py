@@ -1,0 +1,56 @@
+"""Which policy a config describes, and the trained one of a checkpoint."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mixture_of_experts import ExpertDropout, GRUPolicy, MixtureOfExpertsPolicy, RecurrentPolicy
+from mop.base.configuration import BEFORE
+from mop.base.errors import InputError
+
+
+def build_policy(config: Mapping) -> RecurrentPolicy:
+    """The untrained policy that a run's config describes; `policy` is "mop" (the default) or "gru".
+
+    Raises InputError where a key that the architecture needs is missing.
+    """
+    config = BEFORE | config
+    try:
+        shared = {key: config[key] for key in ("input_dim", "lang_dim", "intermediate_dim")}
+        shared["num_actions"] = int(config["num_actions"])
+        shared["obs_encoding"] = config["obs_encoding"]
+        if config.get("policy", "mop") == "gru":
+            return GRUPolicy(gru_hidden_size=config["gru_hidden_size"], **shared)
+        rate = config["expert_dropout"]
+        return MixtureOfExpertsPolicy(
+            expert_hidden_sizes=config["expert_hidden_sizes"],
+            router_hidden_size=config["router_hidden_size"],
+            residual=config["residual"],
+            expert_gain=config["expert_gain"],
+            dropout=ExpertDropout(rate, config["expert_dropout_below"]) if rate > 0 else None,
+            **shared,
+        )
+    except KeyError as missing:
+        raise InputError(f"the config lacks {missing}, which the policy needs") from None
+
+
+def policy_from_checkpoint(checkpoint: Mapping) -> tuple[RecurrentPolicy, nn.Linear]:
+    """The trained policy and its mission projection (encoder -> lang_dim), in evaluation mode on the CPU.
+
+    checkpoint: of `load_checkpoint`, made here or elsewhere. Raises InputError where weights and config disagree.
+    """
+    policy = build_policy(checkpoint["config"])
+    projection = checkpoint.get("lang_proj_state_dict")
+    is_projection = isinstance(projection, Mapping) and set(projection) == {"weight", "bias"}
+    if not is_projection or not all(isinstance(p, Tensor) and p.dim() > 0 for p in projection.values()):
+        raise InputError("the checkpoint has no lang_proj_state_dict with weight and bias")
+    lang_proj = nn.Linear(projection["weight"].shape[-1], policy.lang_dim)
+    try:
+        policy.load_state_dict(checkpoint["policy_state_dict"])
+        lang_proj.load_state_dict(projection)
+    except RuntimeError as error:
+        raise InputError(f"weights and config of the checkpoint disagree: {' '.join(str(error).split())}") from None
+    if not all(torch.isfinite(p).all() for p in (*policy.parameters(), *lang_proj.parameters())):
+        raise InputError("the checkpoint holds weights that are no finite numbers: its training diverged")
+    return policy.eval().requires_grad_(False), lang_proj.eval().requires_grad_(False)
