@@ -147,12 +147,13 @@ class RecurrentPolicy(nn.Module):
     """What both policies share: input projection, head, one hidden tensor, one interface.
 
     The hidden state is one float tensor (N, S), so that it can be saved, copied and reset as a whole. A subclass sets
-    `hidden_layout` (the name of each GRU -> its columns of the hidden state) and `expert_hidden_sizes`, and says in
-    `recur` what is between input projection and head.
+    `hidden_layout` (the name of each GRU -> its columns of the hidden state), `expert_hidden_sizes` and `layers`, the
+    modules between input projection and head, and says in `recur` what these compute.
     """
 
     hidden_layout: dict[str, slice]
     expert_hidden_sizes: list[list[int]]
+    layers: Sequence[nn.Module]
 
     def __init__(
         self, input_dim: int, lang_dim: int, width: int, head_dim: int, num_actions: int, obs_encoding: str = "raw"
@@ -297,6 +298,10 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
             for name, size in named.items():
                 self.hidden_layout[name] = slice(start, start := start + size)
 
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.moe_layers
+
     def recur(self, x, hidden, intervene):
         routing, after = [], []
         units = [layer.router.hidden_size + sum(layer.expert_sizes) for layer in self.moe_layers]
@@ -327,6 +332,10 @@ class GRUPolicy(RecurrentPolicy):
         self.gru = nn.GRU(intermediate_dim, gru_hidden_size)
         self.expert_hidden_sizes = [[gru_hidden_size]]
         self.hidden_layout = {"gru": slice(0, gru_hidden_size)}
+
+    @property
+    def layers(self) -> list[nn.GRU]:
+        return [self.gru]
 
     def recur(self, x, hidden, intervene):
         state = gru_step(self.gru, x, hidden)

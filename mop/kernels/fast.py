@@ -5,8 +5,8 @@
     other devices           the GRUs of a layer side by side in torch (`packed`)
     other equations         refused (`refusal`), and the policy's own plain torch is used in their place
 
-A policy is read through its modules (`input_projection`, `moe_layers` or `gru`, `head`), so its parameters have their
-names there alone. Axis letters as in `mixture_of_experts`.
+A policy is read through its modules (`input_projection`, `layers`, `head`), so its parameters have their names there
+alone. Axis letters as in `mixture_of_experts`.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,26 +44,28 @@ class _Layer(NamedTuple):
         return packed.join_projections(self.projections, self.router.weight.new_zeros(self.grus[0].input_size))
 
 
+def _modules_of(layer: nn.Module) -> _Layer:
+    """layer: a `MoELayer`, or the GRU of the baseline."""
+    if isinstance(layer, nn.GRU):
+        return _Layer([layer])
+    return _Layer(
+        grus=[layer.router.gru, *(expert.gru for expert in layer.experts if expert.hidden_size > 0)],
+        sizes=layer.expert_sizes,
+        router=layer.router.fc,
+        projections=[expert.projection if expert.hidden_size > 0 else None for expert in layer.experts],
+        norm=layer.norm,
+        dropout=layer.dropout if layer.training else None,
+    )
+
+
 def _layers(policy) -> list[_Layer]:
-    if not hasattr(policy, "moe_layers"):
-        return [_Layer([policy.gru])]
-    return [
-        _Layer(
-            [layer.router.gru, *(expert.gru for expert in layer.experts if expert.hidden_size > 0)],
-            layer.expert_sizes,
-            layer.router.fc,
-            [expert.projection if expert.hidden_size > 0 else None for expert in layer.experts],
-            layer.norm,
-            layer.dropout if layer.training else None,
-        )
-        for layer in policy.moe_layers
-    ]
+    return [_modules_of(layer) for layer in policy.layers]
 
 
 def refusal(policy) -> str | None:
     """Why a policy's equations cannot be computed here; None if they can."""
-    for layer in getattr(policy, "moe_layers", ()):
-        mixing = layer.router.mixing
+    for layer in policy.layers:
+        mixing = MIXING if isinstance(layer, nn.GRU) else layer.router.mixing
         if mixing != MIXING:
             return f"the compiled kernels mix experts by {MIXING}, and the routers of this policy by {mixing}"
     return None
