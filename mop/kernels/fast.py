@@ -109,24 +109,33 @@ def _project(policy, obs: Tensor, lang: Tensor, is_compiled: bool) -> Tensor:
 
 
 def _run_layer(
-    layer: _Layer, x: Tensor, hidden: Tensor, keep: Tensor | None, is_compiled: bool
+    layer: _Layer,
+    x: Tensor,
+    hidden: Tensor,
+    keep: Tensor | None,
+    is_compiled: bool,
+    grus: packed.PackedGRUs | None = None,
+    mix: packed.PackedMix | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x (T, N, D), hidden (N, H), keep (T, N) -> output (T, N, D), weights (T, N, E), hidden states (T, N, H)."""
+    """x (T, N, D), hidden (N, H), keep (T, N) -> output (T, N, D), weights (T, N, E), hidden states (T, N, H).
+
+    grus, mix: of `packed.pack_grus` and `_pack_mix`, where they are packed once for many steps.
+    """
     if is_compiled:
         states = autograd.run_grus(layer.grus, x, hidden, keep)
     else:
-        states = packed.run_grus(packed.pack_grus(layer.grus), x, hidden, keep)
+        states = packed.run_grus(grus or packed.pack_grus(layer.grus), x, hidden, keep)
     if layer.router is None:
         return states, states.new_ones(*states.shape[:2], 1), states
     if is_compiled and layer.dropout is None:
         y, weights = autograd.mix(layer.router, layer.sizes, layer.projection(), x, states)
     else:
-        y, weights = packed.mix(_pack_mix(layer), x, states, layer.dropout)
+        y, weights = packed.mix(mix or _pack_mix(layer), x, states, layer.dropout)
     return (y if layer.norm is None else layer.norm(x + y)), weights, states
 
 
-def _pack_mix(layer: _Layer) -> packed.PackedMix:
-    return packed.pack_mix(layer.router, layer.sizes, layer.projection())
+def _pack_mix(layer: _Layer) -> packed.PackedMix | None:
+    return layer.router and packed.pack_mix(layer.router, layer.sizes, layer.projection())
 
 
 # --- single steps, without gradients ----------------------------------------------------------------------------------
@@ -154,18 +163,13 @@ def stepper(policy, path: str | None = None) -> Callable[[Tensor, Tensor, Tensor
 
 @torch.no_grad()
 def _packed_stepper(policy) -> Callable:
-    layers = [
-        (layer, packed.pack_grus(layer.grus), None if layer.router is None else _pack_mix(layer))
-        for layer in _layers(policy)
-    ]
+    layers = [(layer, packed.pack_grus(layer.grus), _pack_mix(layer)) for layer in _layers(policy)]
     columns = [layer.num_units for layer, *_ in layers]
 
     def step(obs: Tensor, lang: Tensor, hidden: Tensor):
         x, routing, after = policy.input_projection(policy.encode(obs, lang))[None], [], []
         for (layer, grus, mix), before in zip(layers, hidden.split(columns, -1), strict=True):
-            states = packed.run_grus(grus, x, before, None)
-            y, weights = (states, states.new_ones(1, len(obs), 1)) if mix is None else packed.mix(mix, x, states)
-            x = y if layer.norm is None else layer.norm(x + y)
+            x, weights, states = _run_layer(layer, x, before, None, False, grus, mix)
             routing.append(weights[0])
             after.append(states[0])
         return policy.head(x)[0], routing, torch.cat(after, -1)
@@ -238,14 +242,17 @@ class PlainStudent:
         self.layout: Layout = {}  # it shares no memory
 
     def attach(self, memory: dict[str, np.ndarray]) -> "PlainStudent":
-        """The student that `memory`, shared with this process, holds the weights of: itself."""
+        """The student itself: its weights are in this process already."""
         return self
 
     @torch.no_grad()
     def step(self, *arrays: np.ndarray) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
         """obs (N, I), lang (N, G), hidden (N, S) -> logits (N, A), router weights L x (N, E_l), hidden (N, S)."""
         obs, lang, hidden = (self._tensor(array) for array in arrays)
+        was_training = self.policy.training
+        self.policy.eval()  # experts are dropped while it learns, not while it acts
         logits, routing, hidden = self.policy.get_routing_info(obs, lang, hidden)
+        self.policy.train(was_training)
         return logits.cpu().numpy(), [weights.cpu().numpy() for weights in routing], hidden.cpu().numpy()
 
     @torch.no_grad()
