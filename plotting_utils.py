@@ -1,31 +1,12 @@
-"""Every name that draws routing data: the numbers, the figures over the grid, the charts, the curves of runs.
-
-The work is done in `routing_groups` (ways to split the steps), `routing_analysis` and `walking` (numbers),
-`routing_maps`, `routing_charts` and `training_charts` (figures); this module only puts their names in one place.
-"""
+"""The names of figures and of the numbers behind them, in one place; mop.measures and mop.plotting do the work."""
 
 from mop.measures.cells import aggregate_routing_by_position, compute_confidence, compute_grid_bounds
-from mop.measures.groups import (
-    GROUPINGS,
-    PHASES,
-    get_available_analyses,
-    group_routing_data,
-    key_phases,
-    room_labels_for_groups,
-)
-from mop.plotting.charts import (
-    BEHAVIOURS,
-    plot_action_frequency,
-    plot_episode_routing,
-    plot_pathways,
-    plot_routing_distributions,
-    plot_routing_near_objects,
-    plot_routing_over_progress,
-    plot_specialisation,
-)
+from mop.measures.groups import GROUPINGS, get_available_analyses, group_routing_data, room_labels_for_groups
+from mop.measures.phases import PHASES, key_phases
+from mop.plotting.actions import plot_action_frequency
 from mop.plotting.curves import plot_curves_by, plot_success_against_lpc, plot_training_curve
+from mop.plotting.heatmaps import LPC_CMAP, render_lpc_heatmap, render_routing_heatmap
 from mop.plotting.maps import (
-    LPC_CMAP,
     plot_action_entropy,
     plot_grouped_lpc,
     plot_grouped_routing,
@@ -33,8 +14,14 @@ from mop.plotting.maps import (
     plot_overall_lpc,
     plot_overall_routing,
     plot_routing_side_by_side,
-    render_lpc_heatmap,
-    render_routing_heatmap,
+)
+from mop.plotting.pathways import plot_pathways
+from mop.plotting.progress import plot_episode_routing, plot_routing_over_progress
+from mop.plotting.router_weights import (
+    BEHAVIOURS,
+    plot_routing_distributions,
+    plot_routing_near_objects,
+    plot_specialisation,
 )
 from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR
 

@@ -72,3 +72,27 @@ def random_data(num_episodes=30, num_layers=3, num_experts=3, grid=(11, 6), room
         action=rng.integers(0, 7, len(t_step)),
     )
     return make_data(steps, episodes, [[0, *(8 * 2**k for k in range(1, num_experts))]] * num_layers, trial=0, seed=1)
+
+
+FIRST_WEIGHTS = np.array([0.0, 0.1, 0.2, 0.3, 0.6, 1.0])  # of expert 0 in layer 0, in the episodes below
+_TWO_EPISODES = {"episode": [0, 0, 0, 0, 1, 1], "t_step": [0, 1, 2, 3, 0, 1], "action": [2, 2, 2, 5, 0, 2]}
+
+
+def two_episodes() -> RoutingCache:
+    """Episodes of 4 and 2 steps; a layer of two experts, of which the first has FIRST_WEIGHTS."""
+    steps = make_steps(np.ones((6, 2)), np.stack([FIRST_WEIGHTS, 1 - FIRST_WEIGHTS], axis=1), **_TWO_EPISODES)
+    outcomes = [{"success": True, "t_pick": 2, "t_opened": None}, {"success": False, "t_pick": None, "t_opened": 1}]
+    return make_data(steps, outcomes)
+
+
+def two_episodes_in_a_corridor() -> RoutingCache:
+    """Episodes of 4 and 2 steps; the layer of `two_episodes`, and one whose first expert has all."""
+    layers = [np.stack([FIRST_WEIGHTS, 1 - FIRST_WEIGHTS], axis=1), np.eye(2)[[0] * 6]]
+    position = [[1, 1], [2, 1], [3, 1], [4, 1], [1, 1], [1, 1]]
+    steps = make_steps(position, *layers, carrying=[False, False, True, True, False, False], **_TWO_EPISODES)
+    world = {"grid_size": [7, 3], "room_bounds": [[0, 0, 6, 2]], "doors": [], "keys": [], "target_pos": [5, 1]}
+    outcomes = [
+        world | {"success": True, "mission": "open the door", "t_pick": 2, "t_opened": 3, "t_unlocked": 3},
+        world | {"success": False, "mission": "open the door", "t_pick": None, "t_opened": None, "t_unlocked": None},
+    ]
+    return make_data(steps, outcomes, [[0, 16], [0, 16]])

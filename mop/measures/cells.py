@@ -1,4 +1,7 @@
-"""Means over the steps in each cell of the grid."""
+"""Means over the steps in each cell of the grid, and the rectangle of cells to draw.
+
+Axis letters: S steps, C grid cells that were visited, L layers, E experts.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mop.base.errors import InputError
-from mop.measures.groups import Steps
-from mop.measures.routing import mean_by
-from mop.measures.routing_data import StepFilter, checked_positions, checked_weights, step_mask
-
-# --- cells of the grid ----------------------------------------------------------------------------------------------
+from mop.measures.router_weights import mean_by
+from mop.measures.routing_data import StepFilter, Steps, checked_positions, checked_weights, step_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,16 @@ def index_cells(positions: np.ndarray) -> CellIndex:
     return CellIndex(np.stack([flat % width + x_min, flat // width + y_min], axis=1), counts, index)
 
 
+def index_filtered_cells(steps: Steps, filter_fn: StepFilter = None) -> tuple[np.ndarray, CellIndex]:
+    """The mask (S,) bool of the steps that a filter leaves, and the cells that these visit.
+
+    Raises InputError if no steps are left or they have no positions, ValueError if the mask is not (S,) bool.
+    """
+    positions = checked_positions(steps.position)
+    mask = step_mask(steps, filter_fn, len(positions))
+    return mask, index_cells(positions[mask])
+
+
 @dataclass(frozen=True, eq=False)
 class RoutingByPosition:
     """Means over the steps in each visited cell, in reading order (by y, then x)."""
@@ -63,11 +73,7 @@ def aggregate_routing_by_position(steps: Steps, filter_fn: StepFilter = None) ->
     Raises InputError if no steps are left, they have no positions, or a router weight is not finite; ValueError if the
     mask is not (S,) bool.
     """
-    positions = checked_positions(steps.position)
-    mask = step_mask(steps, filter_fn, len(positions))
-    if not mask.any():
-        raise InputError("there are no steps to average: the filter leaves none")
-    cells = index_cells(positions[mask])
+    mask, cells = index_filtered_cells(steps, filter_fn)
     routing = None
     if steps.layer_routing is not None:
         routing = [mean_by(cells.index, weights[mask], cells.counts) for weights in checked_weights(steps)]
@@ -94,7 +100,10 @@ def compute_grid_bounds(positions: np.ndarray, grid_size: Sequence[int] | None =
 
 
 def compute_confidence(weight: np.ndarray, num_experts: int) -> np.ndarray:
-    """Largest weight of each row, rescaled: 0 where all experts have 1/E, 1 where one has all; always 1 if E is 1."""
+    """The largest weight (...) rescaled to float64 (...): 0 where all experts have 1/E, 1 where one has all.
+
+    Of a single expert it is always 1.
+    """
     weight = np.asarray(weight, np.float64)
     if num_experts == 1:
         return np.ones_like(weight)
@@ -102,7 +111,7 @@ def compute_confidence(weight: np.ndarray, num_experts: int) -> np.ndarray:
 
 
 def check_inside(cells: np.ndarray, grid_info: dict[str, int]) -> None:
-    """Raise InputError if one of cells (C, 2) lies outside; an index below 0 would paint the opposite side."""
+    """Raises InputError if one of cells (C, 2) lies outside; an index below 0 would paint the opposite side."""
     low, high = (grid_info["x_min"], grid_info["y_min"]), (grid_info["x_max"], grid_info["y_max"])
     is_outside = ((cells < low) | (cells > high)).any(1)
     if is_outside.any():

@@ -1,44 +1,20 @@
-"""Routing data -> groups of steps: one table of the ways to split an evaluation; no files, no matplotlib.
+"""Routing data -> groups of steps: one table, GROUPINGS, of the ways to split an evaluation.
 
-Adding a way is adding one entry to GROUPINGS. Axis letters: S steps, K numbers of a key, G groups.
+Axis letters: S steps, K numbers of a key, G groups.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from mop.base.errors import InputError
+from mop.measures.phases import PHASES, key_phases
+from mop.measures.routing_data import ACTION_NAMES, RoutingData, check_not_empty, chosen_actions, has_happened
 
-ACTION_NAMES = ("turn left", "turn right", "forward", "pick up", "drop", "toggle", "done")  # Minigrid's, by number
-
-
-class Steps(Protocol):
-    """The columns that are read, one entry per environment step; None where the data has no such column."""
-
-    episode: np.ndarray | None  # (S,) int, index into the episodes
-    t_step: np.ndarray | None  # (S,) int, actions taken before this one
-    position: np.ndarray | None  # (S, 2) int, x and y
-    layer_routing: Sequence[np.ndarray] | None  # L arrays (S, E_l) float, rows sum to 1
-    lpc: np.ndarray | None  # (S,) float
-    carrying: np.ndarray | None  # (S,) bool
-    door_unlocked: np.ndarray | None  # (S,) bool
-    action_logits: np.ndarray | None  # (S, A) float
-    action: np.ndarray | None  # (S,) int
-
-
-class RoutingData(Protocol):
-    """One evaluation, as `routing_cache.RoutingCache` holds it."""
-
-    header: Mapping  # `expert_hidden_sizes` is read where it is there
-    episodes: Sequence[Mapping]  # context and outcome of each
-    steps: Steps
-
-    def require(self, field: str) -> None:
-        """Raise InputError unless `field` is a column of the steps or a key of every episode."""
-
+_QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
+_VERBS = ("go to", "pick up", "open", "put")
 
 # --- the keys of each step ------------------------------------------------------------------------------------------
 
@@ -47,51 +23,6 @@ def _of_episode(routing_data: RoutingData, key: Callable[[Mapping], Sequence[int
     """(S, K) int64: `key(episode)`, K integers, for the episode of each step."""
     keys = np.array([key(episode) for episode in routing_data.episodes], np.int64)
     return keys[np.asarray(routing_data.steps.episode)]
-
-
-def _since(steps: Steps, episodes: Sequence[Mapping], event: str) -> np.ndarray:
-    """(S,) bool: the event (`t_pick`, `t_opened`, ...) of the step's episode has happened."""
-    times = np.array([np.inf if episode[event] is None else episode[event] for episode in episodes])
-    return np.asarray(steps.t_step) >= times[np.asarray(steps.episode)]
-
-
-def chosen_actions(routing_data: RoutingData) -> np.ndarray:
-    """The action of each step (S,) int64. Of an older cache, with logits alone, the likeliest: its episodes are greedy.
-
-    Raises InputError if the steps have neither 'action' nor 'action_logits'.
-    """
-    steps = routing_data.steps
-    if steps.action is None and steps.action_logits is not None:
-        return np.asarray(steps.action_logits).argmax(-1)
-    routing_data.require("action")
-    return np.asarray(steps.action, np.int64)
-
-
-PHASES = ("before the key", "carrying the key", "door unlocked", "key dropped")
-
-
-def key_phases(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
-    """The phase of each step (S,) int64, index into PHASES, in tasks where a key is fetched to unlock a door.
-
-    What is carried when the door is unlocked is the key: it is "carried" since the hands were last empty before, and
-    "dropped" once they are empty after. So another object that was moved out of the way before is not taken for it.
-    episodes: with `t_unlocked`, actions taken when a door was first unlocked, None where none was; in such an episode
-    what is carried at the end counts as the key.
-    Raises InputError if steps or episodes lack what is needed.
-    """
-    for name in ("episode", "t_step", "carrying"):
-        if getattr(steps, name) is None:
-            raise InputError(f"these steps have no {name!r}, which the phases of the task need")
-    if not all("t_unlocked" in episode for episode in episodes):
-        raise InputError("these episodes have no 't_unlocked', which the phases of the task need")
-    episode, t_step, carrying = (np.asarray(column) for column in (steps.episode, steps.t_step, steps.carrying))
-    is_unlocked = _since(steps, episodes, "t_unlocked")
-    picked, dropped = np.zeros(len(episodes)), np.full(len(episodes), np.inf)  # t_step of each episode
-    empty_before, empty_after = ~carrying & ~is_unlocked, ~carrying & is_unlocked
-    np.maximum.at(picked, episode[empty_before], t_step[empty_before] + 1)
-    np.minimum.at(dropped, episode[empty_after], t_step[empty_after])
-    before_door = np.where(t_step >= picked[episode], 1, 0)
-    return np.where(is_unlocked, np.where(t_step >= dropped[episode], 3, 2), before_door)
 
 
 def _the_door(episode: Mapping) -> Sequence | None:
@@ -118,16 +49,10 @@ def _has_targets(routing_data: RoutingData) -> bool:
     return all(episode["target_pos"] is not None for episode in routing_data.episodes)
 
 
-_QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
-
-
 def _quadrant(position: Sequence[int], grid_size: Sequence[int]) -> int:
     """Index into _QUADRANTS; a middle column or row counts as left or top."""
     is_right, is_bottom = (2 * place >= size for place, size in zip(position, grid_size, strict=True))
     return 2 * is_bottom + is_right
-
-
-_VERBS = ("go to", "pick up", "open", "put")
 
 
 def _verbs(mission: str) -> int:
@@ -149,8 +74,9 @@ def _verb_label(key: tuple[int, ...], routing_data: RoutingData) -> str:
 def room_labels_for_groups(sorted_keys: Sequence[Sequence[int]], room_grid_shape: Sequence[int]) -> list[str]:
     """The place of each room in the real grid of rooms: "Top-Left", "Middle-Center", "Right", "Row 2-Column 4".
 
-    sorted_keys: G rooms [column, row]; room_grid_shape: [columns, rows] of the world, so a room keeps its name whether
-    or not any episode began in the others. A side with one room has no name, one with more than three is numbered.
+    sorted_keys: G rooms [column, row]; room_grid_shape: [columns, rows] of the world, so that the name of a room does
+    not depend on the other rooms in `sorted_keys`. A side with one room has no name, one with more than three is
+    numbered.
     Raises InputError if a room is not in that grid.
     """
     num_columns, num_rows = room_grid_shape
@@ -231,7 +157,7 @@ GROUPINGS = {
     "by_door_opened": Grouping(
         "door opened",
         ("t_step", "t_opened"),
-        lambda d: _since(d.steps, d.episodes, "t_opened").astype(np.int64),
+        lambda d: has_happened(d.steps, d.episodes, "t_opened").astype(np.int64),
         _named("no door opened yet", "a door opened"),
     ),
     "by_door_unlocked": Grouping(
@@ -269,22 +195,9 @@ class Groups:
         """(S,) bool, the steps of one group; a `filter_fn`."""
         return self.index == group
 
-
-def _keys(routing_data: RoutingData, group_by: str) -> tuple[Grouping, np.ndarray]:
-    """The grouping of that name and the keys (S, K) int64 of the steps. Raises as `group_routing_data`."""
-    grouping = GROUPINGS.get(group_by)
-    if grouping is None:
-        raise InputError(f"there is no grouping {group_by!r}; choose one of {', '.join(GROUPINGS)}")
-    for field in grouping.fields:
-        routing_data.require(field)
-    if not len(routing_data.steps.episode):
-        raise InputError("there are no steps: the routing data is empty")
-    if not grouping.suits(routing_data):
-        raise InputError(
-            f"these worlds cannot be split by {grouping.title}; `get_available_analyses` lists what they can"
-        )
-    keys = grouping.keys(routing_data)
-    return grouping, keys.reshape(len(keys), -1)
+    def largest(self, max_groups: int) -> list[int]:
+        """The groups with the most steps, at most so many, in the order of the groups."""
+        return sorted(np.argsort(-self.counts, kind="stable")[:max_groups].tolist())
 
 
 def group_routing_data(routing_data: RoutingData, group_by: str) -> Groups:
@@ -315,3 +228,19 @@ def get_available_analyses(routing_data: RoutingData) -> list[str]:
         except InputError:  # what it needs is not there
             continue
     return names
+
+
+def _keys(routing_data: RoutingData, group_by: str) -> tuple[Grouping, np.ndarray]:
+    """The grouping of that name and the keys (S, K) int64 of the steps. Raises as `group_routing_data`."""
+    grouping = GROUPINGS.get(group_by)
+    if grouping is None:
+        raise InputError(f"there is no grouping {group_by!r}; choose one of {', '.join(GROUPINGS)}")
+    for field in grouping.fields:
+        routing_data.require(field)
+    check_not_empty(routing_data.steps.episode)
+    if not grouping.suits(routing_data):
+        raise InputError(
+            f"these worlds cannot be split by {grouping.title}; `get_available_analyses` lists what they can"
+        )
+    keys = grouping.keys(routing_data)
+    return grouping, keys.reshape(len(keys), -1)

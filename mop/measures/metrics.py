@@ -1,4 +1,4 @@
-"""The measures of an evaluation; their only home."""
+"""Success, path ratio and cost of an evaluation: what they are, and their denominators."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,20 +7,27 @@ import numpy as np
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a success probability (Wilson 1927, score interval without continuity correction)."""
+    """95 % interval of a success probability (Wilson 1927: the score interval, without continuity correction)."""
     z = 1.959963984540054
     centre = (successes + z * z / 2) / (trials + z * z)
     half = z / (trials + z * z) * math.sqrt(successes * (trials - successes) / trials + z * z / 4)
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def compute_metrics(episodes: Sequence[Mapping], lpc: np.ndarray | None, bot_plan_failures: int) -> dict[str, float]:
-    """The measures of an evaluation; their only home.
+def interval_of_rate(success_rate: float, num_episodes: int) -> tuple[float, float]:
+    """`wilson_interval` of a success rate among so many episodes."""
+    return wilson_interval(round(success_rate * num_episodes), num_episodes)
 
-    success_rate: successes / episodes (success is reward > 0), with its 95 % Wilson interval success_low, success_high.
-    path_ratio: mean over the successes of steps / the bot's steps in the same world; 1 is as short as the bot's, NaN
-    without a success. mean_lpc: mean over all steps of all episodes of lpc (S,), NaN without routing.
-    bot_plan_failures: worlds of the list that were replaced because the bot cannot solve them.
+
+def compute_metrics(episodes: Sequence[Mapping], lpc: np.ndarray | None, bot_plan_failures: int) -> dict[str, float]:
+    """The measures of an evaluation.
+
+    episodes: with `success` (reward > 0), `steps`, and the bot's steps in the same world as `expert_steps`; lpc: of all
+    S steps of all episodes, (S,) float, or None.
+    success_rate: successes / episodes; success_low, success_high: its 95 % Wilson interval. path_ratio: mean over the
+    successes of steps / the bot's steps, so 1 is as short as the bot's path; NaN without a success. mean_lpc: mean of
+    lpc; NaN without it. mean_steps: mean over the episodes. bot_plan_failures, as given: worlds that were replaced
+    because the bot cannot solve them.
     """
     successes = [episode for episode in episodes if episode["success"]]
     low, high = wilson_interval(len(successes), len(episodes))

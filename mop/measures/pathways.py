@@ -1,25 +1,27 @@
-"""Pathways: which expert of each layer has the largest weight, and which pathway follows which."""
+"""Pathways: the dominant expert of each layer, and which pathway follows which.
+
+Axis letters: S steps, L layers, P pathways.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from mop.measures.groups import RoutingData
-from mop.measures.routing_data import checked_weights, follows_on
+from mop.measures.routing_data import RoutingData, checked_weights, follows_on
 
 
 @dataclass(frozen=True, eq=False)
 class Pathways:
-    """The combinations of dominant experts over the layers that occur, the most frequent first."""
+    """The pathways that occur, one dominant expert for each layer, the most frequent first."""
 
-    experts: np.ndarray  # (P, L) int64, dominant expert of each layer; the first one of equal weights
+    experts: np.ndarray  # (P, L) int64, the expert with the largest weight; the first one of equal weights
     counts: np.ndarray  # (P,) int64, steps
     transitions: np.ndarray  # (P, P) int64: from the row's pathway to the column's in the next step of an episode
     index: np.ndarray  # (S,) int64, pathway of each step
 
 
 def compute_pathways(routing_data: RoutingData) -> Pathways:
-    """The argmax over each layer's weights in each step, and what follows what within an episode.
+    """The pathway of each step, the argmax of each layer's weights, and what follows what within an episode.
 
     Raises InputError if there are no steps or they lack 't_step' or 'layer_routing'.
     """

@@ -1,37 +1,63 @@
-"""What the measures ask of routing data, and its checks."""
+"""What the measures read of an evaluation, and its checks.
 
-from collections.abc import Callable
+Axis letters: S steps, L layers, E experts, A actions.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from mop.base.errors import InputError
-from mop.measures.groups import Steps
+
+ACTION_NAMES = ("turn left", "turn right", "forward", "pick up", "drop", "toggle", "done")  # Minigrid's, by number
+
+
+class Steps(Protocol):
+    """The columns that are read, one entry per environment step; None where the data has no such column."""
+
+    episode: np.ndarray | None  # (S,) int, index into the episodes
+    t_step: np.ndarray | None  # (S,) int, actions taken before this one
+    position: np.ndarray | None  # (S, 2) int, x and y
+    layer_routing: Sequence[np.ndarray] | None  # L arrays (S, E_l) float, rows sum to 1
+    lpc: np.ndarray | None  # (S,) float
+    carrying: np.ndarray | None  # (S,) bool
+    door_unlocked: np.ndarray | None  # (S,) bool
+    action_logits: np.ndarray | None  # (S, A) float
+    action: np.ndarray | None  # (S,) int
+
+
+class RoutingData(Protocol):
+    """One evaluation, as `mop.store.routing_cache.RoutingCache` holds it."""
+
+    header: Mapping  # `expert_hidden_sizes` is read where it is there
+    episodes: Sequence[Mapping]  # context and outcome of each
+    steps: Steps
+
+    def require(self, field: str) -> None:
+        """Raise InputError unless `field` is a column of the steps or a key of every episode."""
+
 
 StepFilter = np.ndarray | Callable[[Steps], np.ndarray] | None  # a mask (S,) bool, or what makes it from the steps
 
 
+def check_not_empty(steps: np.ndarray) -> None:
+    """Raises InputError unless a column (S, ...) of the steps has entries."""
+    if not len(steps):
+        raise InputError("there are no steps: the routing data is empty")
+
+
 def checked_positions(positions: np.ndarray | None) -> np.ndarray:
-    """positions (S, 2) as int64, S > 0."""
+    """positions (S, 2) as int64. Raises InputError if they are missing or S is 0."""
     if positions is None:
         raise InputError("these steps have no 'position'")
     positions = np.asarray(positions)
-    if not len(positions):
-        raise InputError("there are no steps: the routing data is empty")
+    check_not_empty(positions)
     return positions.astype(np.int64)
 
 
-def step_mask(steps: Steps, filter_fn: StepFilter, num_steps: int) -> np.ndarray:
-    """The steps that a filter leaves, (S,) bool. Raises ValueError if it is not (S,) bool."""
-    if filter_fn is None:
-        return np.ones(num_steps, bool)
-    mask = np.asarray(filter_fn(steps) if callable(filter_fn) else filter_fn)
-    if mask.dtype != bool or mask.shape != (num_steps,):  # integers would select other steps, without a word
-        raise ValueError(f"a filter is a boolean mask ({num_steps},), not {mask.dtype} {mask.shape}")
-    return mask
-
-
 def checked_weights(steps: Steps) -> list[np.ndarray]:
-    """Router weights, L arrays (S, E_l). Raises InputError if there are none or one is not finite."""
+    """Router weights, L arrays (S, E_l). Raises InputError if they are missing or one is not finite."""
     if steps.layer_routing is None:
         raise InputError("these steps have no 'layer_routing'")
     layers = [np.asarray(weights) for weights in steps.layer_routing]
@@ -41,7 +67,40 @@ def checked_weights(steps: Steps) -> list[np.ndarray]:
     return layers
 
 
-# --- time -----------------------------------------------------------------------------------------------------------
+def step_mask(steps: Steps, filter_fn: StepFilter, num_steps: int) -> np.ndarray:
+    """The steps that a filter leaves, (S,) bool.
+
+    Raises InputError if it leaves none, ValueError if it is not (S,) bool.
+    """
+    if filter_fn is None:
+        return np.ones(num_steps, bool)
+    mask = np.asarray(filter_fn(steps) if callable(filter_fn) else filter_fn)
+    if mask.dtype != bool or mask.shape != (num_steps,):  # integers would select other steps, without a word
+        raise ValueError(f"a filter is a boolean mask ({num_steps},), not {mask.dtype} {mask.shape}")
+    if not mask.any():
+        raise InputError("there are no steps to average: the filter leaves none")
+    return mask
+
+
+def chosen_actions(routing_data: RoutingData) -> np.ndarray:
+    """The action of each step (S,) int64. An older cache has logits alone: the likeliest, as its episodes are greedy.
+
+    Raises InputError if the steps have neither 'action' nor 'action_logits'.
+    """
+    steps = routing_data.steps
+    if steps.action is None and steps.action_logits is not None:
+        return np.asarray(steps.action_logits).argmax(-1)
+    routing_data.require("action")
+    return np.asarray(steps.action, np.int64)
+
+
+def has_happened(steps: Steps, episodes: Sequence[Mapping], event: str) -> np.ndarray:
+    """(S,) bool: an event (`t_pick`, `t_opened`, ...) of the step's episode has happened before the step.
+
+    episodes: with the event's key, the number of actions taken when it was first true, None where it never was.
+    """
+    times = np.array([np.inf if episode[event] is None else episode[event] for episode in episodes])
+    return np.asarray(steps.t_step) >= times[np.asarray(steps.episode)]
 
 
 def follows_on(steps: Steps) -> np.ndarray:
@@ -50,6 +109,5 @@ def follows_on(steps: Steps) -> np.ndarray:
     The steps of an episode are neighbours in a cache; before v4 the same number may stand for two episodes in a row.
     """
     episode, t_step = np.asarray(steps.episode), np.asarray(steps.t_step)
-    if not len(episode):
-        raise InputError("there are no steps: the routing data is empty")
+    check_not_empty(episode)
     return (episode[1:] == episode[:-1]) & (t_step[1:] == t_step[:-1] + 1)

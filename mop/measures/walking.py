@@ -1,4 +1,4 @@
-"""Worlds as free cells, and how many steps a cell is from an object, around the walls; no files, no matplotlib.
+"""Worlds as free cells, and how many steps a cell is from an object, around the walls.
 
 Axis letters: B worlds (one for each episode), H, W height and width of the grid, S steps.
 """
@@ -6,7 +6,7 @@ Axis letters: B worlds (one for each episode), H, W height and width of the grid
 import numpy as np
 
 from mop.base.errors import InputError
-from mop.measures.groups import RoutingData
+from mop.measures.routing_data import RoutingData
 
 # What distances are measured to: kind -> its cells [x, y, ...] at the start of an episode.
 OBJECT_KINDS = {
@@ -19,10 +19,10 @@ OBJECT_KINDS = {
 def free_cells(routing_data: RoutingData) -> np.ndarray:
     """The cells (B, H, W) bool that are no wall, in the world of each episode.
 
-    The inside of each room is free, and so are doors: a locked one can be unlocked. A wall between two rooms that is
-    missing in all worlds of a task (KeyCorridor, PutNext, MoveTwoAcross) is in no record; Minigrid removes such a wall
-    whole and at the same place in every world, so one step of any episode on it, where its own world has no door,
-    shows that it is gone. Objects move, and do not count as obstacles.
+    The inside of each room is free, and so are doors, as a locked one can be unlocked. In some tasks (KeyCorridor,
+    PutNext, MoveTwoAcross) a wall between two rooms is missing, which the episodes do not tell. Minigrid removes such a
+    wall whole, at the same place in every world; so one step of any episode on it, where its world has no door, shows
+    that it is missing. Objects move, and do not count as obstacles.
     Raises InputError if the episodes lack a field, or their grids differ in size.
     """
     for field in ("position", "grid_size", "room_bounds", "doors"):
@@ -46,23 +46,6 @@ def free_cells(routing_data: RoutingData) -> np.ndarray:
         if opened[wall].any():
             free[(slice(None), *wall)] = True
     return free
-
-
-def _walls_between(rooms: np.ndarray) -> list[tuple[slice, slice]]:
-    """Rows and columns of each wall that two of the rooms (R, 4), x_min, y_min, x_max, y_max, share; no corners."""
-    walls = []
-    for x_min, y_min, x_max, y_max in rooms.tolist():
-        if ((rooms[:, 0] == x_max) & (rooms[:, 1] == y_min)).any():
-            walls.append((slice(y_min + 1, y_max), slice(x_max, x_max + 1)))
-        if ((rooms[:, 1] == y_max) & (rooms[:, 0] == x_min)).any():
-            walls.append((slice(y_max, y_max + 1), slice(x_min + 1, x_max)))
-    return walls
-
-
-def _cells(episodes, cells_of) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """World, x, y of every object, one array each."""
-    found = [(world, cell[0], cell[1]) for world, episode in enumerate(episodes) for cell in cells_of(episode)]
-    return tuple(np.array(found, np.int64).reshape(-1, 3).T)
 
 
 def walking_distances(free: np.ndarray, sources: np.ndarray) -> np.ndarray:
@@ -111,3 +94,20 @@ def distances_to_objects(routing_data: RoutingData) -> dict[str, np.ndarray]:
         distance = walking_distances(free, sources)[np.asarray(routing_data.steps.episode), y, x].astype(np.float64)
         distances[kind] = np.where(distance < 0, np.nan, distance)
     return distances
+
+
+def _walls_between(rooms: np.ndarray) -> list[tuple[slice, slice]]:
+    """Rows and columns of each wall that two of the rooms (R, 4) [x_min, y_min, x_max, y_max] share; no corners."""
+    walls = []
+    for x_min, y_min, x_max, y_max in rooms.tolist():
+        if ((rooms[:, 0] == x_max) & (rooms[:, 1] == y_min)).any():
+            walls.append((slice(y_min + 1, y_max), slice(x_max, x_max + 1)))
+        if ((rooms[:, 1] == y_max) & (rooms[:, 0] == x_min)).any():
+            walls.append((slice(y_max, y_max + 1), slice(x_min + 1, x_max)))
+    return walls
+
+
+def _cells(episodes, cells_of) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """World, x, y of every object, one array each."""
+    found = [(world, cell[0], cell[1]) for world, episode in enumerate(episodes) for cell in cells_of(episode)]
+    return tuple(np.array(found, np.int64).reshape(-1, 3).T)

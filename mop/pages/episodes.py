@@ -1,19 +1,17 @@
-"""Single episodes: their names, frames and captions."""
+"""Single episodes: their names, pictures and captions."""
 
 import math
 
 import numpy as np
 
 from mop.base.errors import InputError
-from mop.measures.groups import ACTION_NAMES
+from mop.measures.groups import group_routing_data
+from mop.measures.routing_data import ACTION_NAMES
 from mop.store.routing_cache import RoutingCache
-from plotting_utils import (
-    group_routing_data,
-)
 
 
 def episode_labels(data: RoutingCache) -> dict[str, int]:
-    """The episodes with a step in the data, described in a line each -> their index."""
+    """The episodes that have a step in the data: a line that describes each -> its index."""
     counts = np.bincount(data.steps.episode, minlength=len(data.episodes))
     labels = {}
     for index, (episode, count) in enumerate(zip(data.episodes, counts.tolist(), strict=True)):
@@ -31,8 +29,7 @@ def episode_frame(data: RoutingCache, episode: int, t_step: int, tile_size: int 
     """
     from mop.worlds.pictures import replay_world
 
-    for field in ("seed", "action", "t_step", "position"):
-        data.require(field)
+    _require_pictures(data)
     steps = data.steps
     rows = np.flatnonzero(steps.episode == episode)
     rows = rows[np.argsort(steps.t_step[rows], kind="stable")]
@@ -45,16 +42,14 @@ def episode_frame(data: RoutingCache, episode: int, t_step: int, tile_size: int 
 
 
 def example_images(data: RoutingCache, group_by: str, max_groups: int = 16) -> dict[str, np.ndarray]:
-    """A picture of the first step of each of the first groups: label -> (height, width, 3) uint8.
+    """A picture of the first step of each group, of the largest if there are more: label -> (height, width, 3) uint8.
 
-    Empty where the cache lacks what is needed: a figure does without. Raises InputError as `group_routing_data`.
+    Empty if the cache lacks what is needed, as figures can do without. Raises InputError as `group_routing_data`.
     """
     groups = group_routing_data(data, group_by)
-    shown = sorted(np.argsort(-groups.counts, kind="stable")[:max_groups].tolist())
     try:
-        for field in ("seed", "action", "t_step", "position"):
-            data.require(field)
-        first = {groups.labels[group]: groups.first_steps[group] for group in shown}
+        _require_pictures(data)
+        first = {groups.labels[group]: groups.first_steps[group] for group in groups.largest(max_groups)}
         return {
             label: episode_frame(data, data.steps.episode[step], data.steps.t_step[step], tile_size=16)
             for label, step in first.items()
@@ -81,3 +76,9 @@ def step_caption(data: RoutingCache, episode: int, t_step: int) -> str:
     if steps.lpc is not None and math.isfinite(steps.lpc[row]):
         parts.append(f"LPC {steps.lpc[row]:,.0f}")
     return " · ".join(parts)
+
+
+def _require_pictures(data: RoutingCache) -> None:
+    """Raises InputError if the data lacks what a picture of a world at some step is made from."""
+    for field in ("seed", "action", "t_step", "position"):
+        data.require(field)

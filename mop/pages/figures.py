@@ -1,4 +1,4 @@
-"""The figures of one run: which there are, and saving them."""
+"""The figures of one run: which there are, and how a script saves them."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -12,7 +12,8 @@ from mop.base.errors import InputError
 from mop.base.files import write_figure
 from mop.pages.episodes import example_images
 from mop.pages.flags import parse
-from mop.pages.runs import choose_run, evaluate_now, find_runs, load_routing, other_checkpoint
+from mop.pages.routing import evaluate_now, load_routing, other_checkpoint
+from mop.pages.runs import choose_run, find_runs
 from mop.store.routing_cache import RoutingCache
 from plotting_utils import (
     GROUPINGS,
@@ -33,11 +34,11 @@ from plotting_utils import (
 
 Figures = Mapping[str, Callable[[], Figure]]  # name of the file without its ending -> what draws it
 
-MAPS = {  # measure: name of the file, the figure of all steps, that of groups of them
+MAPS = {  # measure -> name of the file, the figure of all steps, that of groups of them
     "dominant expert": ("routing_heatmap", plot_overall_routing, plot_grouped_routing),
     "LPC": ("lpc_heatmap", plot_overall_lpc, plot_grouped_lpc),
 }
-CHARTS = {  # tab: name of the file, figure, what it shows
+CHARTS = {  # tab -> name of the file, figure, what it shows
     "Near objects": (
         "routing_near_objects",
         plot_routing_near_objects,
@@ -72,7 +73,7 @@ def grouped_name(name: str, group_by: str) -> str:
 
 
 def plot_map(data: RoutingCache, measure: str, group_by: str, images: Mapping[str, np.ndarray]) -> Figure:
-    """One of MAPS; images: of `example_images`. Raises InputError as the plots."""
+    """One of MAPS; images: of `example_images`. Raises InputError as the functions of MAPS."""
     _, plot_overall, plot_grouped = MAPS[measure]
     if group_by != "overall":
         return plot_grouped(data, group_by, images)
@@ -80,7 +81,7 @@ def plot_map(data: RoutingCache, measure: str, group_by: str, images: Mapping[st
 
 
 def analyses(data: RoutingCache) -> dict[str, str]:
-    """The analyses that the data supports: what a person calls each -> its name in GROUPINGS."""
+    """The analyses that the data supports: what each is called on a page -> its name in GROUPINGS."""
     names = get_available_analyses(data)
     return {"overall" if name == "overall" else f"by {GROUPINGS[name].title}": name for name in names}
 
@@ -114,7 +115,7 @@ def action_figures(data: RoutingCache) -> Figures:
 
 
 def save_figures(figures: Figures, folder: str | Path) -> None:
-    """Write each figure as a PNG and print its path; of one that the data does not support, say why.
+    """Write each figure as a PNG and print its path; on stderr, say why a figure cannot be drawn.
 
     Raises InputError if none can be drawn.
     """
@@ -130,7 +131,10 @@ def save_figures(figures: Figures, folder: str | Path) -> None:
 
 
 def save_figures_of_run(parser: Parser, figures_of: Callable[[RoutingCache], Figures]) -> None:
-    """An app of one run as a script: save the figures of the run that the flags ask for. Raises InputError."""
+    """An app of one run as a script: save the figures of the run that the flags ask for.
+
+    Raises InputError if a flag is wrong, there is no such run, or none of its figures can be drawn.
+    """
     args = parse(parser)
     found = find_runs(args.checkpoint_dir, args.cache_dir)
     run = found[choose_run(found, args)]

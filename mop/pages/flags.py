@@ -1,21 +1,17 @@
 """The command line of the apps."""
 
-import html
-import re
 import sys
 from argparse import Namespace
 
 from mop.base.configuration import Parser, check_flags, integer, optional
 from mop.store.run_keys import CACHE_DIR, DEFAULT_ROOTS, PLOTS_DIR, RESULTS_TABLE
 
-# Minigrid, pandas and torch are imported by the functions that need them: a page opens seconds sooner.
-
 CHECKPOINT_DIRS = (*DEFAULT_ROOTS, "results/zoo")
 RESULTS_PATHS = (RESULTS_TABLE, "results/tasks.csv", "results/alpha.csv")
 
 
 def parser(description: str) -> Parser:
-    """The flags that the apps share: where things are, and which run is shown first."""
+    """The flags that the apps share: where things are."""
     parser = Parser(description=description)
     parser.add_argument(
         "--checkpoint_dir", nargs="+", default=CHECKPOINT_DIRS, metavar="DIR", help="trees of checkpoints"
@@ -26,7 +22,7 @@ def parser(description: str) -> Parser:
 
 
 def run_parser(description: str) -> Parser:
-    """The flags of an app that shows one run."""
+    """The flags of an app that shows one run: where things are, which run is shown first, and how it is evaluated."""
     added = parser(description)
     added.add_argument("--task", help="begin with a run of this task id")
     added.add_argument("--trial", help="... of this trial")
@@ -39,15 +35,10 @@ def run_parser(description: str) -> Parser:
 
 
 def parse(parser: Parser) -> Namespace:
-    """The flags behind the app's name; a "--" in front of them is left out. Raises InputError."""
+    """The checked flags of this process; a "--" in front of them is left out. Raises InputError naming a wrong flag."""
     given = sys.argv[1:]
     args = parser.parse_args(given[1:] if given[:1] == ["--"] else given)
     if "num_episodes" in args:
         number = optional(integer(0))
         check_flags(args, num_episodes=integer(1), num_envs=integer(1), trial=number, seed=number, update=number)
     return args
-
-
-def as_html(message: str) -> str:
-    """A message for a page: `...` is code, nothing else is markup."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(message))

@@ -1,4 +1,4 @@
-"""Runs -> figures: learning curves, success against cost. Arrays and tables in, Figures out."""
+"""Tables of runs -> figures: learning curves, success against cost."""
 
 import itertools
 import re
@@ -10,10 +10,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from mop.base.errors import InputError
+from mop.plotting.panels import ALL_OF_0_TO_1, remove_empty
 from mop.plotting.style import HUES, isolated, open_frame, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_CURVES = {  # title of a panel: the columns of the log that it shows; one that ends in "_" stands for all layers' ones
+    "loss": ("loss", "cross_entropy"),
+    "accuracy": ("accuracy",),
+    "recent success rate": ("success_rate", "bot_share"),
+    "path ratio": ("path_ratio",),
+    "LPC": ("lpc",),
+    "router entropy (nats)": ("router_entropy_",),
+    "weight of the skip experts": ("skip_share_",),
+    "speed (environment steps per second)": ("steps_per_s",),
+}
 
 
 def plot_success_against_lpc(table: "pd.DataFrame", color_by: str, color_label: str = "") -> Figure:
@@ -23,9 +35,8 @@ def plot_success_against_lpc(table: "pd.DataFrame", color_by: str, color_label: 
     `policy`, the points of GRU baselines are hollow.
     Raises InputError if there is no row or a column is missing.
     """
-    missing = {"success_rate", "success_low", "success_high", "mean_lpc", color_by} - set(table.columns)
-    if missing or table.empty:
-        raise InputError(f"the results table has no {' and no '.join(sorted(missing)) or 'rows'}")
+    needed = {"success_rate", "success_low", "success_high", "mean_lpc", color_by}
+    _check_columns(table, needed, "the results table has")
     figure = Figure(figsize=(7.6, 4.2), layout="constrained")
     ax = figure.subplots()
     values = list(dict.fromkeys(table[color_by]))
@@ -51,21 +62,18 @@ def plot_success_against_lpc(table: "pd.DataFrame", color_by: str, color_label: 
 
 
 def plot_curves_by(curves: "pd.DataFrame", panel_by: str, measure: str, title: str = "") -> Figure:
-    """A panel for each value of a column, with a line for each seed, over the first value's lines in grey.
+    """A panel for each value of a column, with a line for each seed; in grey behind them the lines of the first value.
 
-    curves: `panel_by`, `seed`, `env_steps` and `measure`, with rows in the order of time. Raises InputError if a column
-    is missing, or there is no row.
+    curves: the columns `panel_by`, `seed`, `env_steps` and `measure`, rows in the order of time. Raises InputError if a
+    column is missing, or there is no row.
     """
-    missing = {panel_by, "seed", "env_steps", measure} - set(curves.columns)
-    if missing or curves.empty:
-        raise InputError(f"the learning curves have no {' and no '.join(sorted(missing)) or 'rows'}")
+    _check_columns(curves, {panel_by, "seed", "env_steps", measure}, "the learning curves have")
     values = list(dict.fromkeys(curves[panel_by]))
     num_columns = min(4, len(values))
     num_rows = -(-len(values) // num_columns)
     figure = Figure(figsize=(2.6 * num_columns + 0.4, 1.8 * num_rows + 0.7), layout="constrained")
-    grid = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
-    axes = grid.ravel()
-    for ax, value in zip(axes, values, strict=False):
+    axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
+    for ax, value in zip(axes.ravel(), values, strict=False):
         for shown, color, width in ((values[0], "#bbbbbb", 1.0), (value, HUES["blue"], 1.4)):
             for _, line in curves[curves[panel_by] == shown].groupby("seed"):
                 ax.plot(line["env_steps"], line[measure], color=color, linewidth=width)
@@ -73,9 +81,7 @@ def plot_curves_by(curves: "pd.DataFrame", panel_by: str, measure: str, title: s
         ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         open_frame(ax)
-    for ax in axes[len(values) :]:
-        ax.remove()
-    for ax in axes[max(0, len(values) - num_columns) : len(values)]:  # the lowest panel of each column
+    for ax in remove_empty(axes, len(values)):
         ax.tick_params(labelbottom=True)
     figure.supxlabel("environment steps", fontsize="medium")
     figure.supylabel(measure.replace("_", " ").replace("lpc", "LPC"), fontsize="medium")
@@ -84,20 +90,8 @@ def plot_curves_by(curves: "pd.DataFrame", panel_by: str, measure: str, title: s
     return figure
 
 
-_CURVES = {  # title of a panel: the columns of the log that it shows; one that ends in "_" stands for all layers' ones
-    "loss": ("loss", "cross_entropy"),
-    "accuracy": ("accuracy",),
-    "recent success rate": ("success_rate", "bot_share"),
-    "path ratio": ("path_ratio",),
-    "LPC": ("lpc",),
-    "router entropy (nats)": ("router_entropy_",),
-    "weight of the skip experts": ("skip_share_",),
-    "speed (environment steps per second)": ("steps_per_s",),
-}
-
-
 def plot_training_curve(log: "pd.DataFrame", title: str = "") -> Figure:
-    """One panel for each measure of a training log, over environment steps; a measure that is not there has no panel.
+    """One panel for each measure that a training log has, over environment steps.
 
     Where a value is missing or not finite the line has a gap; a value without neighbours is a dot.
     Raises InputError if the log has no `env_steps`, or nothing to draw over them.
@@ -120,23 +114,28 @@ def plot_training_curve(log: "pd.DataFrame", title: str = "") -> Figure:
     num_columns = min(3, len(panels))
     num_rows = -(-len(panels) // num_columns)
     figure = Figure(figsize=(3.6 * num_columns + 0.4, 2.5 * num_rows + 0.6), layout="constrained")
-    axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
-    for ax, (name, lines) in zip(axes, panels, strict=False):
+    axes = figure.subplots(num_rows, num_columns, squeeze=False)
+    for ax, (name, lines) in zip(axes.ravel(), panels, strict=False):
         _render_curve(ax, env_steps, lines)
         ax.set_title(name, fontsize="medium", loc="left")
         if "success_rate" in lines:
-            ax.set_ylim(-0.03, 1.03)  # 0 to 1, and room for a line on either end
-    for ax in axes[len(panels) :]:
-        ax.remove()
-    for ax in axes[max(0, len(panels) - num_columns) : len(panels)]:  # the lowest panel of each column
+            ax.set_ylim(ALL_OF_0_TO_1)
+    for ax in remove_empty(axes, len(panels)):
         ax.set_xlabel("environment steps")
     if title:
         figure.suptitle(wrapped(title, 3.6 * num_columns), fontsize="large")
     return figure
 
 
+def _check_columns(table: "pd.DataFrame", needed: set[str], what: str) -> None:
+    """Raises InputError if a column is missing or there is no row."""
+    missing = needed - set(table.columns)
+    if missing or table.empty:
+        raise InputError(f"{what} no {' and no '.join(sorted(missing)) or 'rows'}")
+
+
 def _render_curve(ax: Axes, env_steps: np.ndarray, lines: dict[str, np.ndarray]) -> None:
-    """lines: column -> values (S,); NaN makes a gap."""
+    """Draw lines, column -> values (S,), over env_steps (S,); NaN makes a gap."""
     dashes = itertools.cycle(("solid", "dashed", "dotted"))  # equal curves stay visible
     for (column, values), color, linestyle in zip(lines.items(), itertools.cycle(HUES.values()), dashes, strict=False):
         known = np.where(np.isfinite(values) & np.isfinite(env_steps), values, np.nan)
@@ -162,4 +161,5 @@ def _render_curve(ax: Axes, env_steps: np.ndarray, lines: dict[str, np.ndarray])
 
 
 def _numbers(column: "pd.Series") -> np.ndarray:
+    """A column as float64, NaN where it has no value."""
     return column.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -1,6 +1,7 @@
-"""A sheet of maps of one grid: rows of panels, labels of rows, legends above.
+"""A sheet of maps: rows of panels, labels of rows, legends above.
 
-Placed in inches by hand: the sizes are known, and matplotlib's constrained layout of sixty axes takes seconds.
+Everything is placed in inches here: the sizes are known, and matplotlib's constrained layout of sixty axes takes
+seconds.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +15,12 @@ from matplotlib.figure import Figure
 
 from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR, wrapped
 
+LABEL_IN = 1.75  # width of a row's label
 _LINE_IN = 0.19  # height of a line of text
 _AXIS_IN = 0.42  # tick labels and the name of an axis
 _GAP_IN = 0.22  # between neighbouring maps
-_MAP_IN = (1.7, 2.7)  # the longer side of a map, which shrinks so that
-_SHEET_IN = 12.0  # ... a sheet fits a page, if it can
-LABEL_IN = 1.75  # width of a row's label
+_MAP_IN = (1.7, 2.7)  # the longer side of a map: least and most
+_SHEET_IN = 12.0  # width of a page: maps shrink to fit it, down to their least side
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,18 @@ class Panel:
 
 @dataclass(frozen=True)
 class Legend:
-    """What colours mean: drawn above the maps."""
+    """What the colours mean, drawn above the maps."""
 
     width_in: float
     height_in: float
-    left_in: float  # for the labels to its left
-    foot_in: float  # for those below it
+    left_in: float  # room for the labels to its left
+    foot_in: float  # room for those below it
     draw: Callable[[Axes], object]
 
 
 @dataclass(frozen=True)
 class _Places:
-    """Where everything of a sheet goes; y from its top, all in inches."""
+    """Where everything of a sheet goes, in inches; y is counted from the top."""
 
     width: float
     height: float
@@ -59,7 +60,7 @@ class _Places:
     row_tops: list[float]  # of the maps, below their titles
 
     def map_x(self, column: int) -> float:
-        """The left edge of a column's maps, which stand in the middle of their place."""
+        """The left edge of a column's maps, which stand in the middle of their slot."""
         return self.left + column * self.slot + (self.slot - self.gap - self.map_width) / 2
 
 
@@ -74,8 +75,8 @@ def draw_sheet(
     """Rows of maps (None: an empty place) with a label to the left of each row, if any has one, and legends above.
 
     grid_info: the cells that every map shows, of `compute_grid_bounds`. Coordinates stand below the lowest map of each
-    column and to the left of the first column; the axes of the other maps are invisible when their panels are drawn.
-    has_own_axes: the columns show different grids, so that each has the coordinates of y; grid_info is the largest.
+    column and to the left of the first column; the axes of the other maps are made invisible before `Panel.draw`.
+    has_own_axes: the columns show different grids, and grid_info is the largest; then y stands beside every column.
     """
     places = _place(rows, labels, grid_info, legends, title, has_own_axes)
     figure = Figure(figsize=(places.width, places.height))
@@ -100,6 +101,45 @@ def draw_sheet(
         legend.draw(_add_axes(figure, x, places.legends_y, legend.width_in, legend.height_in))
         x += legend.width_in + 0.3
     return figure
+
+
+def expert_legend(names: Sequence[str], title: str) -> Legend:
+    """One strip per expert from low to high confidence, and the colour of unvisited cells below them."""
+    num_experts = len(names)
+
+    def draw(ax: Axes) -> None:
+        levels = np.linspace(0, 1, 256)
+        strips = [EXPERT_CMAPS[index](levels) for index in range(num_experts)]
+        strips.append(np.tile(to_rgba(UNVISITED_COLOR), (len(levels), 1)))
+        ax.imshow(np.stack(strips), extent=(0, 1, num_experts + 0.5, -0.5), interpolation="nearest", aspect="auto")
+        ax.set_yticks(range(num_experts + 1), [*names, "not visited"])
+        ax.hlines(np.arange(num_experts) + 0.5, 0, 1, color="white", linewidth=4)
+        ax.tick_params(axis="y", length=0)
+        ax.set_xticks(
+            [1] if num_experts == 1 else [0, 1], ["1"] if num_experts == 1 else [f"{1 / num_experts:.2f}", "1"]
+        )
+        ax.tick_params(labelsize="small")
+        ax.set_title(title, fontsize="small")
+        ax.set_xlabel("its mean weight", fontsize="small")
+        ax.spines[:].set_visible(False)
+
+    return Legend(1.5, 0.2 * (num_experts + 1), 1.0, 0.5, draw)
+
+
+def scale_legend(scale: tuple[float, float], cmap: str, label: str) -> Legend:
+    """A horizontal colour bar from scale[0] to scale[1], with one label if these are equal."""
+
+    def draw(ax: Axes) -> None:
+        low, high = scale
+        norm = Normalize(low, high if high > low else low + 1)
+        ax.figure.colorbar(ScalarMappable(norm, cmap), cax=ax, orientation="horizontal")
+        ax.tick_params(labelsize="small")
+        ax.locator_params(nbins=5 if high < 1000 else 3)  # labels of four digits or more are wide
+        if high == low:
+            ax.set_xticks([low])
+        ax.set_title(label, fontsize="small")
+
+    return Legend(1.9, 0.2, 0.15, 0.35, draw)
 
 
 def _place(
@@ -150,42 +190,3 @@ def _add_axes(figure: Figure, x: float, y: float, width: float, height: float) -
     """Axes whose upper left corner is x, y inches from that of the figure."""
     all_width, all_height = figure.get_size_inches()
     return figure.add_axes((x / all_width, 1 - (y + height) / all_height, width / all_width, height / all_height))
-
-
-def expert_legend(names: Sequence[str], title: str) -> Legend:
-    """One strip per expert from low to high confidence, and the colour of unvisited cells below them."""
-    num_experts = len(names)
-
-    def draw(ax: Axes) -> None:
-        levels = np.linspace(0, 1, 256)
-        strips = [EXPERT_CMAPS[index](levels) for index in range(num_experts)]
-        strips.append(np.tile(to_rgba(UNVISITED_COLOR), (len(levels), 1)))
-        ax.imshow(np.stack(strips), extent=(0, 1, num_experts + 0.5, -0.5), interpolation="nearest", aspect="auto")
-        ax.set_yticks(range(num_experts + 1), [*names, "not visited"])
-        ax.hlines(np.arange(num_experts) + 0.5, 0, 1, color="white", linewidth=4)
-        ax.tick_params(axis="y", length=0)
-        ax.set_xticks(
-            [1] if num_experts == 1 else [0, 1], ["1"] if num_experts == 1 else [f"{1 / num_experts:.2f}", "1"]
-        )
-        ax.tick_params(labelsize="small")
-        ax.set_title(title, fontsize="small")
-        ax.set_xlabel("its mean weight", fontsize="small")
-        ax.spines[:].set_visible(False)
-
-    return Legend(1.5, 0.2 * (num_experts + 1), 1.0, 0.5, draw)
-
-
-def scale_legend(scale: tuple[float, float], cmap: str, label: str) -> Legend:
-    """A horizontal colour bar from scale[0] to scale[1], with one label if these are equal."""
-
-    def draw(ax: Axes) -> None:
-        low, high = scale
-        norm = Normalize(low, high if high > low else low + 1)
-        ax.figure.colorbar(ScalarMappable(norm, cmap), cax=ax, orientation="horizontal")
-        ax.tick_params(labelsize="small")
-        ax.locator_params(nbins=5 if high < 1000 else 3)  # labels of four digits or more are wide
-        if high == low:
-            ax.set_xticks([low])
-        ax.set_title(label, fontsize="small")
-
-    return Legend(1.9, 0.2, 0.15, 0.35, draw)

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
 from mop.base.errors import InputError
+from mop.measures.groups import Groups
 
 # Hues of Okabe and Ito (https://jfly.uni-koeln.de/color/), the fourth one of Paul Tol's "bright" set. They are in this
 # order because blue, orange and green stay furthest apart at every intensity, for colour-blind eyes too, and most
@@ -37,33 +38,38 @@ UNVISITED_COLOR = "#333333"  # dark: ramps start nearly white, and a paler grey 
 
 
 def expert_hues(num_experts: int, layer: int) -> list[str]:
-    """The full hue of each expert. Raises InputError if there are more experts than hues."""
+    """The full hue of each expert of a layer. Raises InputError if there are more experts than hues."""
     if num_experts > len(HUES):
         raise InputError(f"layer {layer} has {num_experts} experts, and EXPERT_CMAPS has colours for {len(HUES)}")
     return list(HUES.values())[:num_experts]
 
 
-def expert_names(expert_sizes: Sequence | None, layer: int, num_experts: int) -> list[str]:
-    """What the experts of a layer are called, by their sizes, or by their number where no sizes are known.
+def expert_names(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[str]]:
+    """What the experts of each layer are called: by their sizes, or by their numbers where no sizes are known.
 
-    expert_sizes: one list for each layer, as a run's `expert_hidden_sizes`.
-    Raises InputError if it has another number of experts.
+    header: of the routing data, with the sizes as `expert_hidden_sizes`; layers: L arrays (..., E_l).
+    Raises InputError if a layer has another number of experts than of sizes.
     """
-    if expert_sizes is None:
-        return [f"expert {index}" for index in range(num_experts)]
-    sizes = expert_sizes[layer] if layer < len(expert_sizes) else ()
-    if len(sizes) != num_experts:
-        raise InputError(f"layer {layer} has {counted(num_experts, 'expert')}, and {len(sizes)} sizes are given")
-    return [f"GRU {size}" if size else "skip (size 0)" for size in sizes]
+    sizes = header.get("expert_hidden_sizes")
+    names = []
+    for layer, num_experts in enumerate(weights.shape[-1] for weights in layers):
+        if sizes is None:
+            names.append([f"expert {index}" for index in range(num_experts)])
+            continue
+        of_layer = sizes[layer] if layer < len(sizes) else ()
+        if len(of_layer) != num_experts:
+            raise InputError(f"layer {layer} has {counted(num_experts, 'expert')}, and {len(of_layer)} sizes are given")
+        names.append([f"GRU {size}" if size else "skip (size 0)" for size in of_layer])
+    return names
 
 
 def task_name(task_id: str) -> str:
-    """What tells a task id from the others: "UnlockPickup"."""
+    """A task id without what all task ids share: "UnlockPickup"."""
     return task_id.removeprefix("BabyAI-").removesuffix("-v0")
 
 
 def isolated(values: np.ndarray) -> np.ndarray:
-    """(S,) bool: finite values (S,) without a finite neighbour, which a line cannot show."""
+    """Which of values (S,) are finite without a finite neighbour, (S,) bool: a line does not show them."""
     padded = np.pad(np.isfinite(values), 1)
     return padded[1:-1] & ~padded[:-2] & ~padded[2:]
 
@@ -87,8 +93,14 @@ def counted(count: int, noun: str) -> str:
 
 
 def describe(header: Mapping, episode: np.ndarray, suffix: str = "") -> str:
-    """What was evaluated and how much of it is shown, for a title; episode: (S,) int, of the steps shown."""
+    """What was evaluated and how much of it is shown, for a title; episode: (S,) int, of the steps that are shown."""
     numbers = ["trial", "seed"] if header.get("is_final", True) else ["trial", "seed", "update"]
     run = " ".join(f"{name} {header[name]}" for name in numbers if header.get(name) is not None)
     counts = f"{counted(len(episode), 'step')} of {counted(len(np.unique(episode)), 'episode')}"
     return ", ".join(filter(None, [" ".join(filter(None, [header.get("task_id"), run])), counts, suffix]))
+
+
+def describe_groups(groups: Groups, shown: Sequence[int]) -> str:
+    """How the steps are grouped, and which groups are shown if not all, for a title."""
+    text = f"by {groups.grouping.title}"
+    return text if len(shown) == len(groups) else f"{text} (the largest {len(shown)} of {len(groups)} groups)"

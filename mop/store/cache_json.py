@@ -111,7 +111,7 @@ def _batches(num_steps: int) -> list[slice]:
 def parse_cache(data: bytes) -> tuple[dict, list[dict], dict[str, Any]]:
     """Header, episodes and columns of the steps in a file of version 1 to 4; `schema_version` of the header says which.
 
-    A v1 cache holds no episodes: each run of steps with an equal context is taken for one. That is a best guess, for
+    A v1 cache holds no episodes: each stretch of steps with an equal context is taken for one. That is a guess, as
     two episodes in a row may have the same layout. The columns are those of the first step; other keys are left out.
     Raises ValueError, with the reason in a line, if the file is broken or holds something else.
     """

@@ -1,29 +1,28 @@
-"""The contents of figures over the grid, against inputs that were averaged by hand."""
+"""Figures of maps, against inputs that were averaged by hand."""
 
 import numpy as np
 import pytest
+from figure_contents import cell_color, texts
 from matplotlib import colormaps
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
 from routing_data import make_data, make_steps, random_data, three_visits
 
 from mop.base.errors import InputError
-from mop.measures.cells import aggregate_routing_by_position, compute_grid_bounds
-from mop.measures.groups import PHASES, group_routing_data
+from mop.measures.groups import group_routing_data
+from mop.measures.phases import PHASES
+from mop.plotting.heatmaps import LPC_CMAP
 from mop.plotting.maps import (
-    LPC_CMAP,
     plot_action_entropy,
     plot_grouped_lpc,
     plot_grouped_routing,
     plot_lpc_by_phase,
     plot_overall_lpc,
     plot_overall_routing,
-    render_lpc_heatmap,
-    render_routing_heatmap,
 )
 from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR
 
 SIZES = [[0, 16, 32], [0, 8]]
+WORLD = {"grid_size": [11, 6]}
 
 
 @pytest.fixture
@@ -31,143 +30,7 @@ def steps():
     return three_visits()
 
 
-def new_axes():
-    return Figure().subplots()
-
-
-def cell_color(ax, x, y):
-    """RGBA that is drawn at grid cell (x, y), found through the extent of the picture."""
-    (image,) = ax.images
-    left, _, _, top = image.get_extent()
-    return image.get_array()[round(y - top - 0.5), round(x - left - 0.5)]
-
-
-def texts(axis_labels):
-    return [label.get_text() for label in axis_labels]
-
-
-# --- colours --------------------------------------------------------------------------------------------------------
-
-DEUTAN = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
-PROTAN = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
-SIGHTS = {"normal": np.eye(3), "deutan": np.array(DEUTAN), "protan": np.array(PROTAN)}  # Machado et al. 2009
-
-
-def lab(rgb, sight):
-    """CIELAB (..., 3) of sRGB colours as seen with one kind of sight."""
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ SIGHTS[sight].T
-    xyz = np.clip(linear, 0, 1) @ np.array(
-        [[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]]
-    )
-    f = np.cbrt(xyz / [0.9505, 1, 1.089])
-    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
-
-
-@pytest.mark.parametrize("sight", SIGHTS)
-def test_experts_and_unvisited_cells_can_be_told_apart(sight):
-    assert len(EXPERT_CMAPS) >= 6
-    levels = np.linspace(0, 1, 11)
-    ramps = np.stack([lab(cmap(levels)[:, :3], sight) for cmap in EXPERT_CMAPS])  # (E, levels, 3)
-    lightness = ramps[..., 0]
-    assert (lightness[:, 0] > 85).all() and (np.diff(lightness) < 0).all()  # from nearly white, ever darker
-    unvisited = lab(np.array(to_rgba(UNVISITED_COLOR)[:3]), sight)
-    assert np.linalg.norm(ramps - unvisited, axis=-1).min() > 20
-    distances = np.linalg.norm(ramps[:, None] - ramps[None], axis=-1)[..., 5]  # at confidence 0.5
-    for num_experts, least in ((3, 25), (6, 9)):
-        pairs = distances[:num_experts, :num_experts][np.triu_indices(num_experts, 1)]
-        assert pairs.min() > least
-
-
-# --- the heatmap ----------------------------------------------------------------------------------------------------
-
-
-def test_hue_is_the_dominant_expert_and_intensity_its_confidence(steps):
-    ax = new_axes()
-    averaged = aggregate_routing_by_position(steps)
-    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, (6, 5)), 0)
-    # (4, 1): expert 0 with mean 0.7, (0.7 - 1/3) / (2/3) = 0.55; (2, 3): expert 2 with 0.8, (0.8 - 1/3) / (2/3) = 0.7
-    visited = {(4, 1): EXPERT_CMAPS[0](0.55), (2, 3): EXPERT_CMAPS[2](0.7)}
-    for x in range(6):
-        for y in range(5):
-            expected = visited.get((x, y), to_rgba(UNVISITED_COLOR))
-            np.testing.assert_allclose(cell_color(ax, x, y), expected, atol=0.005)
-    assert ax.images[0].get_array().shape == (5, 6, 4)
-
-
-def test_equal_weights_are_palest_and_other_layers_have_their_own_scale(steps):
-    ax = new_axes()
-    averaged = aggregate_routing_by_position(steps)
-    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position), 1)
-    np.testing.assert_allclose(cell_color(ax, 4, 1), EXPERT_CMAPS[0](0.0), atol=0.005)  # 0.5 of 2 experts: a tie
-    np.testing.assert_allclose(cell_color(ax, 2, 3), EXPERT_CMAPS[1](0.5), atol=0.005)  # (0.75 - 1/2) / (1/2)
-
-
-def test_axes_show_absolute_grid_coordinates_with_y_downwards(steps):
-    averaged = aggregate_routing_by_position(steps)
-    ax = new_axes()
-    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, (11, 6)), 0)
-    assert ax.get_xlim() == (-0.5, 10.5) and ax.get_ylim() == (5.5, -0.5)
-    assert ax.get_xticks().tolist() == list(range(11)) and ax.get_yticks().tolist() == list(range(6))
-    assert ax.get_aspect() == 1
-    ax = new_axes()
-    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position), 0)
-    assert ax.get_xlim() == (1.5, 4.5) and ax.get_ylim() == (3.5, 0.5)
-    assert ax.get_xticks().tolist() == [2, 3, 4] and ax.get_yticks().tolist() == [1, 2, 3]
-
-
-def test_large_worlds_have_few_round_ticks(steps):
-    averaged = aggregate_routing_by_position(steps)
-    for world, x, y in (
-        ((22, 22), range(0, 22, 2), range(0, 22, 2)),
-        ((22, 100), [0, 10, 20], range(0, 100, 10)),  # narrow: no space for more
-    ):
-        ax = new_axes()
-        render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, world), 0)
-        assert ax.get_xticks().tolist() == list(x) and ax.get_yticks().tolist() == list(y)
-
-
-def test_text_under_the_mouse_names_expert_weight_and_visits(steps):
-    ax = new_axes()
-    averaged = aggregate_routing_by_position(steps)
-    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, (6, 5)), 0)
-    assert ax.format_coord(4.3, 0.8) == "x 4, y 1: expert 0, mean weight 0.70, 2 steps"
-    assert ax.format_coord(2.0, 3.0) == "x 2, y 3: expert 2, mean weight 0.80, 1 step"
-    assert ax.format_coord(0.2, 0.2) == "x 0, y 0: not visited"
-
-
-def test_cells_off_the_grid_are_not_painted_somewhere_else(steps):
-    averaged = aggregate_routing_by_position(steps)
-    with pytest.raises(InputError, match="x 2, y 3 is outside"):
-        render_routing_heatmap(new_axes(), averaged, compute_grid_bounds(np.array([[3, 0], [5, 4]])), 0)
-
-
-@pytest.mark.parametrize("layer", [2, -1])
-def test_a_layer_that_is_not_there_names_the_number_of_layers(steps, layer):
-    averaged = aggregate_routing_by_position(steps)
-    with pytest.raises(InputError, match=f"no layer {layer}: the policy has 2 layers, counted from 0"):
-        render_routing_heatmap(new_axes(), averaged, compute_grid_bounds(steps.position), layer)
-
-
-def test_more_experts_than_hues_is_one_clear_sentence():
-    num_experts = len(EXPERT_CMAPS) + 1
-    data = make_data(make_steps([[0, 0]], np.eye(num_experts)[:1]), sizes=[[4] * num_experts])
-    with pytest.raises(InputError, match=f"layer 0 has {num_experts} experts, and EXPERT_CMAPS has colours for"):
-        plot_overall_routing(data)
-
-
-def test_lpc_colours_run_from_low_to_high(steps):
-    averaged, grid_info = aggregate_routing_by_position(steps), compute_grid_bounds(steps.position)
-    for limits, expected in (((), (0.0, 1.0)), ((0, 1400), (150 / 1400, 0.5))):
-        ax = new_axes()
-        render_lpc_heatmap(ax, averaged, grid_info, *limits)
-        for cell, value in zip([(4, 1), (2, 3)], expected, strict=True):
-            np.testing.assert_allclose(cell_color(ax, *cell), colormaps[LPC_CMAP](value), atol=0.01)
-    assert ax.format_coord(4, 1) == "x 4, y 1: mean LPC 150, 2 steps"
-
-
 # --- overall --------------------------------------------------------------------------------------------------------
-
-WORLD = {"grid_size": [11, 6]}
 
 
 def test_a_map_for_each_layer_then_lpc_then_what_the_colours_mean(steps):
@@ -206,6 +69,13 @@ def test_layers_with_equal_experts_share_a_legend_and_unknown_sizes_are_numbers(
 def test_sizes_of_another_policy_are_one_clear_sentence(steps, plot, sizes):
     with pytest.raises(InputError, match=r"layer 0 has 3 experts, and \d sizes are given"):
         plot(make_data(steps, sizes=sizes))
+
+
+def test_more_experts_than_hues_is_one_clear_sentence():
+    num_experts = len(EXPERT_CMAPS) + 1
+    data = make_data(make_steps([[0, 0]], np.eye(num_experts)[:1]), sizes=[[4] * num_experts])
+    with pytest.raises(InputError, match=f"layer 0 has {num_experts} experts, and EXPERT_CMAPS has colours for"):
+        plot_overall_routing(data)
 
 
 def test_picture_of_the_world_comes_first_under_its_mission_and_the_same_coordinates(steps):

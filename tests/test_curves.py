@@ -3,13 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from figure_contents import texts
 
 from mop.base.errors import InputError
 from mop.plotting.curves import plot_curves_by, plot_success_against_lpc, plot_training_curve
-
-
-def texts(axis_labels):
-    return [label.get_text() for label in axis_labels]
 
 
 def test_success_against_lpc_shows_each_row_with_its_interval():

@@ -5,14 +5,7 @@ import pytest
 from routing_data import make_data, make_steps, random_data
 
 from mop.base.errors import InputError
-from mop.measures.groups import (
-    GROUPINGS,
-    PHASES,
-    get_available_analyses,
-    group_routing_data,
-    key_phases,
-    room_labels_for_groups,
-)
+from mop.measures.groups import GROUPINGS, get_available_analyses, group_routing_data, room_labels_for_groups
 
 WORLD = {"grid_size": [11, 6], "room_grid_shape": [2, 1]}
 EPISODES = [  # the steps of 0 are 0..3, those of 1 and 2 are 0..1
@@ -146,28 +139,3 @@ def test_every_step_is_in_exactly_one_group():
             assert groups.num_episodes[group] == len(set(data.steps.episode[mask].tolist()))
         checked += 1
     assert checked == len(GROUPINGS)
-
-
-# --- key phases -----------------------------------------------------------------------------------------------------
-
-
-def phases_of(carrying, t_unlocked):
-    steps = make_steps(np.ones((len(carrying), 2)), t_step=range(len(carrying)), carrying=np.array(carrying, bool))
-    return key_phases(steps, [{"t_unlocked": t_unlocked}]).tolist()
-
-
-def test_phases_by_hand():
-    assert len(PHASES) == 4
-    assert phases_of([0, 1, 1, 0, 1], 2) == [0, 1, 2, 3, 3]  # the box at the end is not the key
-    assert phases_of([0, 1, 0, 1, 1, 0], 4) == [0, 0, 0, 1, 2, 3]  # a ball was moved out of the way before
-    assert phases_of([0, 0, 1, 1], None) == [0, 0, 1, 1]
-    assert phases_of([0, 1, 1, 1], 2) == [0, 1, 2, 2]  # never dropped
-    assert phases_of([1, 1, 0], 1) == [1, 2, 3]  # in the hands from the start
-
-
-def test_phases_need_carrying_and_unlocking(data):
-    with pytest.raises(InputError, match="t_unlocked"):
-        key_phases(data.steps, [{}] * 3)
-    data.steps.carrying = None
-    with pytest.raises(InputError, match="'carrying'"):
-        key_phases(data.steps, EPISODES)

@@ -1,0 +1,72 @@
+"""Figures of several panels, and what their panels share: lines, legends, titles, matrices."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from mop.plotting.style import wrapped
+
+LINES = ("solid", "dashed", "dashdot", "dotted", (0, (1, 1)), (0, (5, 1)))  # of the experts, beside their hues
+ALL_OF_0_TO_1 = (-0.03, 1.03)  # limits of an axis with room for a line on either end
+
+
+def make_panels(
+    rows: int, columns: int, width: float, height: float, extra_height: float, **sharing
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes (rows, columns), each of about this size in inches; sharing: `sharex`, `sharey`."""
+    figure = Figure(figsize=(max(columns * width + 0.6, 4.6), rows * height + extra_height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
+
+
+def remove_empty(axes: np.ndarray, num_shown: int) -> list[Axes]:
+    """Remove all but the first `num_shown` axes (rows, columns); returns the lowest of each column that are left."""
+    for ax in axes.ravel()[num_shown:]:
+        ax.remove()
+    return list(axes.ravel()[max(0, num_shown - axes.shape[1]) : num_shown])
+
+
+def add_legend(figure: Figure, axes: Sequence[Axes], names: Sequence[Sequence[str]]) -> None:
+    """One legend below the panels where all layers have the same experts, else one in each panel."""
+    if any(name != names[0] for name in names):
+        for ax in axes:
+            ax.legend(frameon=False, fontsize="small")
+        return
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=_num_columns(labels, figure), frameon=False)
+
+
+def set_title(figure: Figure, title: str) -> None:
+    """A title above all panels, in as many lines as it needs."""
+    figure.suptitle(wrapped(title, figure.get_figwidth() / 1.2 - 0.3), fontsize="large")
+
+
+def share_ticks(ax: Axes, largest: float) -> None:
+    """Ticks of x in percent, up to the largest share: the room beyond is for the numbers beside the bars."""
+    ticks = MaxNLocator(4).tick_values(0, largest)
+    ax.set_xticks([tick for tick in ticks if tick <= min(1.0, largest * 1.2)])
+    ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
+
+
+def render_matrix(ax: Axes, values: np.ndarray, texts: Sequence[Sequence[str]]) -> AxesImage:
+    """Draw values (R, C) from 0 to 1 as colours, with a text in each field."""
+    image = ax.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row, line in enumerate(texts):
+        for column, text in enumerate(line):
+            color = "white" if values[row, column] > 0.55 else "black"
+            ax.text(column, row, text, ha="center", va="center", fontsize="small", color=color)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return image
+
+
+def _num_columns(labels: Sequence[str], figure: Figure) -> int:
+    """The most columns of a legend, filled one after the other, that are not wider than the figure."""
+    for num_columns in range(len(labels), 1, -1):
+        columns = np.array_split([len(label) for label in labels], num_columns)
+        if sum(0.09 * column.max() + 0.7 for column in columns) < figure.get_figwidth():
+            return num_columns
+    return 1

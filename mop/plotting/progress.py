@@ -1,0 +1,70 @@
+"""Routing in the course of an episode -> figures: one episode step by step, all of them by their progress."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from mop.measures.progress import compute_routing_over_progress, select_episode
+from mop.measures.routing_data import RoutingData
+from mop.plotting.panels import ALL_OF_0_TO_1, LINES, add_legend, make_panels, set_title
+from mop.plotting.style import counted, describe, expert_hues, expert_names, isolated, open_frame
+
+
+def plot_episode_routing(routing_data: RoutingData, episode: int, mark_step: int | None = None) -> Figure:
+    """The router weights of each layer over one episode, stacked to 1, with the events of the episode as lines.
+
+    mark_step: a step to be pointed out. Raises InputError as `select_episode`.
+    """
+    chosen, context = select_episode(routing_data, episode), routing_data.episodes[episode]
+    names = expert_names(routing_data.header, chosen.routing)
+    figure, axes = make_panels(len(chosen.routing), 1, 7.2, 1.3, extra_height=1.4, sharex=True)
+    edges = np.append(chosen.t_step, chosen.t_step[-1] + 1)
+    for layer, (ax, weights) in enumerate(zip(axes[:, 0], chosen.routing, strict=True)):
+        held = np.concatenate([weights, weights[-1:]])  # each weight counts until the next step
+        ax.stackplot(edges, held.T, step="post", labels=names[layer], colors=expert_hues(weights.shape[1], layer))
+        for (name, time), style in zip(_times(chosen.events).items(), LINES, strict=False):
+            ax.axvline(time, color="black", linewidth=1.8, linestyle=style, label=f"{name} (step {time})")
+        if mark_step is not None:
+            ax.axvspan(mark_step, mark_step + 1, facecolor="none", edgecolor="black", linewidth=2, label="shown step")
+        ax.set(ylabel="weight", ylim=(0, 1), xlim=(edges[0], edges[-1]))
+        ax.set_title(f"layer {layer}", fontsize="medium", loc="left")
+        ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    axes[-1, 0].set_xlabel("step of the episode")
+    add_legend(figure, axes[:, 0], names)
+    outcome = "" if "success" not in context else ", success" if context["success"] else ", failure"
+    mission = f": {context['mission']}" if "mission" in context else ""
+    set_title(figure, f"episode {episode}{mission}, {counted(len(chosen.t_step), 'step')}{outcome}")
+    return figure
+
+
+def plot_routing_over_progress(routing_data: RoutingData, num_bins: int = 20) -> Figure:
+    """Mean router weights against progress through the episode; the band holds the middle half of the steps.
+
+    Raises InputError as `compute_routing_over_progress`.
+    """
+    over = compute_routing_over_progress(routing_data, num_bins)
+    names = expert_names(routing_data.header, over.mean)
+    figure, axes = make_panels(1, len(over.mean), 3.0, 2.3, extra_height=1.2, sharey=True)
+    for layer, ax in enumerate(axes[0]):
+        for expert, hue in enumerate(expert_hues(over.mean[layer].shape[1], layer)):
+            mean, low, high = (part[layer][:, expert] for part in (over.mean, over.low, over.high))
+            ax.fill_between(over.progress, low, high, color=hue, alpha=0.2, linewidth=0)
+            ax.plot(over.progress, mean, color=hue, linestyle=LINES[expert], linewidth=1.8, label=names[layer][expert])
+            is_alone = isolated(mean)  # as in episodes of fewer steps than bins
+            ax.plot(over.progress[is_alone], mean[is_alone], "o", color=hue, markersize=4)
+        ax.set(xlim=(0, 1), ylim=ALL_OF_0_TO_1, xlabel="progress through the episode")
+        ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
+        ax.set_title(f"layer {layer}", fontsize="medium", loc="left")
+        open_frame(ax)
+    axes[0, 0].set_ylabel("router weight")
+    add_legend(figure, axes[0], names)
+    set_title(figure, describe(routing_data.header, routing_data.steps.episode))
+    return figure
+
+
+def _times(events: dict[str, int]) -> dict[str, int]:
+    """Events by name in the order of time; those of one moment under one name."""
+    moments = {}
+    for name, time in sorted(events.items(), key=lambda item: item[1]):
+        moments.setdefault(time, []).append(name)
+    return {", ".join(names): time for time, names in moments.items()}

@@ -1,0 +1,142 @@
+"""Router weights -> figures: their distributions, near objects, and by behaviour.
+
+Axis letters: S steps, L layers, E experts.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from mop.base.errors import InputError
+from mop.measures.groups import Groups, group_routing_data
+from mop.measures.router_weights import compute_router_entropy, mean_weights_by_distance, mean_weights_by_group
+from mop.measures.routing_data import RoutingData, check_not_empty, checked_weights
+from mop.measures.walking import distances_to_objects
+from mop.plotting.panels import ALL_OF_0_TO_1, LINES, add_legend, make_panels, render_matrix, set_title
+from mop.plotting.style import counted, describe, expert_hues, expert_names, open_frame
+
+BEHAVIOURS = ("by_action", "by_key_phase", "by_carrying", "by_outcome")
+
+
+def plot_routing_distributions(routing_data: RoutingData, num_bins: int = 25) -> Figure:
+    """How the weights of each expert and the entropy of each router are distributed over the steps.
+
+    Entropy in nats, from 0 (one expert has all) to ln E (all have the same), which is marked. Raises InputError if the
+    steps have no router weights.
+    """
+    layers = checked_weights(routing_data.steps)
+    check_not_empty(routing_data.steps.episode)
+    names = expert_names(routing_data.header, layers)
+    figure, axes = make_panels(2, len(layers), 3.0, 2.0, extra_height=1.3, sharey="row")
+    for layer, weights in enumerate(layers):
+        over, under = axes[:, layer]
+        shares = np.full(len(weights), 1 / len(weights))
+        for expert, hue in enumerate(expert_hues(weights.shape[1], layer)):
+            values, edges = np.histogram(np.clip(weights[:, expert], 0, 1), num_bins, (0, 1), weights=shares)
+            over.stairs(values, edges, color=hue, linestyle=LINES[expert], linewidth=1.8, label=names[layer][expert])
+        over.set(xlabel="router weight", xlim=ALL_OF_0_TO_1)
+        over.set_title(f"layer {layer}", fontsize="medium", loc="left")
+
+        entropy, most = compute_router_entropy(weights), math.log(weights.shape[1])
+        top = max(most, 0.1)
+        values, edges = np.histogram(np.clip(entropy, 0, top), num_bins, (0, top), weights=shares)
+        under.stairs(values, edges, color="#555555", fill=True)
+        under.axvline(most, color="black", linestyle="dotted")
+        under.set(xlabel="entropy of the router (nats)", xlim=(0, top * 1.05))
+        under.set_title(f"layer {layer}: mean {entropy.mean():.2f}, at most {most:.2f}", fontsize="medium", loc="left")
+        for ax in (over, under):
+            ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
+            open_frame(ax)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("share of the steps")
+    add_legend(figure, axes[0], names)
+    set_title(figure, describe(routing_data.header, routing_data.steps.episode))
+    return figure
+
+
+def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) -> Figure:
+    """Mean router weights against the walking distance to the nearest door, key and target, above the steps at each.
+
+    Distances are to the places at the start of the episode, around walls, through doors (`walking.free_cells`); one
+    with fewer than `min_steps` steps is left out. Raises InputError as `distances_to_objects`, or if no distance is
+    left.
+    """
+    layers = checked_weights(routing_data.steps)
+    check_not_empty(routing_data.steps.episode)
+    names = expert_names(routing_data.header, layers)
+    averaged = {}
+    for kind, distance in distances_to_objects(routing_data).items():
+        counts, means = mean_weights_by_distance(distance, layers)
+        if (counts >= min_steps).any():
+            averaged[kind] = counts, means
+    if not averaged:
+        raise InputError(f"no distance to a door, key or target has {min_steps} steps: evaluate more episodes")
+    figure, axes = make_panels(len(layers) + 1, len(averaged), 3.0, 1.5, extra_height=1.2, sharex="col")
+    for column, (kind, (counts, means)) in enumerate(averaged.items()):
+        distance = np.flatnonzero(counts >= min_steps)
+        for layer, weights in enumerate(means):
+            ax = axes[layer, column]
+            for expert, hue in enumerate(expert_hues(weights.shape[1], layer)):
+                style = {"color": hue, "linestyle": LINES[expert], "marker": "o", "markersize": 3}
+                ax.plot(distance, weights[distance, expert], label=names[layer][expert], **style)
+            ax.set(ylim=ALL_OF_0_TO_1)
+            ax.tick_params(labelleft=column == 0)
+            ax.set_title(f"layer {layer}, {kind}", fontsize="medium", loc="left")
+        axes[-1, column].bar(distance, counts[distance], color="#777777")
+        axes[-1, column].set(xlabel=f"cells to the {kind}")
+        axes[-1, column].set_title(counted(int(counts[distance].sum()), "step"), fontsize="medium", loc="left")
+        axes[-1, column].xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    for ax in axes.ravel():
+        open_frame(ax)
+    for ax in axes[:-1, 0]:
+        ax.set_ylabel("weight")
+    axes[-1, 0].set_ylabel("steps there")
+    add_legend(figure, axes[:-1].ravel(), names)
+    suffix = f"distances with {min_steps} steps or more"
+    set_title(figure, describe(routing_data.header, routing_data.steps.episode, suffix))
+    return figure
+
+
+def plot_specialisation(routing_data: RoutingData, group_bys: Sequence[str] | None = None) -> Figure:
+    """Which expert carries which behaviour: mean weight of each expert (column) in each group (row), with its steps.
+
+    group_bys: names of GROUPINGS; without, those of BEHAVIOURS that the data supports. Raises InputError as
+    `group_routing_data`, or if the steps have no router weights.
+    """
+    splits = _splits(routing_data, group_bys)
+    layers = [mean_weights_by_group(routing_data.steps, groups) for groups in splits]
+    names = expert_names(routing_data.header, layers[0])
+    heights = [len(groups) for groups in splits]
+    widths = [weights.shape[1] for weights in layers[0]]
+    size = (2.4 + 0.85 * sum(widths) + 0.2 * len(widths) + 0.9, 0.3 * sum(heights) + 0.42 * len(heights) + 1.6)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(splits), len(widths), squeeze=False, height_ratios=heights, width_ratios=widths)
+    for row, (groups, by_layer) in enumerate(zip(splits, layers, strict=True)):
+        for layer, weights in enumerate(by_layer):
+            ax = axes[row, layer]
+            image = render_matrix(ax, weights, [[f"{value:.2f}" for value in line] for line in weights])
+            ax.set_yticks(range(len(groups)), [])
+            labels = [name.removesuffix(" (size 0)") for name in names[layer]] if row == len(splits) - 1 else []
+            ax.set_xticks(range(widths[layer]) if labels else [], labels)
+            if row == 0:
+                ax.set_title(f"layer {layer}", fontsize="medium")
+        labels = [f"{label}  ({count:,})" for label, count in zip(groups.labels, groups.counts, strict=True)]
+        axes[row, 0].set_yticks(range(len(groups)), labels)
+    figure.colorbar(image, ax=axes, label="mean router weight", aspect=30, shrink=0.9)
+    set_title(figure, describe(routing_data.header, routing_data.steps.episode, "steps in parentheses"))
+    return figure
+
+
+def _splits(routing_data: RoutingData, group_bys: Sequence[str] | None) -> list[Groups]:
+    if group_bys is not None:
+        return [group_routing_data(routing_data, name) for name in group_bys]
+    splits = []
+    for name in BEHAVIOURS:
+        try:
+            splits.append(group_routing_data(routing_data, name))
+        except InputError:  # this data lacks what it needs
+            continue
+    return splits or [group_routing_data(routing_data, "overall")]

@@ -1,0 +1,31 @@
+"""What a figure shows: texts, the colour of a cell, the fields of a matrix."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+
+def new_axes() -> Axes:
+    return Figure().subplots()
+
+
+def texts(artists) -> list[str]:
+    return [artist.get_text() for artist in artists]
+
+
+def cell_color(ax: Axes, x: int, y: int) -> np.ndarray:
+    """RGBA that is drawn at grid cell (x, y), found through the extent of the picture."""
+    (image,) = ax.images
+    left, _, _, top = image.get_extent()
+    return image.get_array()[round(y - top - 0.5), round(x - left - 0.5)]
+
+
+def matrix_texts(ax: Axes) -> list[list[str]]:
+    """The text in each field of a matrix."""
+    return np.array(texts(ax.texts)).reshape(ax.images[0].get_array().shape).tolist()
+
+
+def legend_of(figure: Figure) -> list[str]:
+    """The texts of the only legend."""
+    (legend,) = figure.legends
+    return texts(legend.get_texts())

@@ -1,0 +1,95 @@
+"""One map of the grid, against inputs that were averaged by hand."""
+
+import numpy as np
+import pytest
+from figure_contents import cell_color, new_axes
+from matplotlib import colormaps
+from matplotlib.colors import to_rgba
+from routing_data import three_visits
+
+from mop.base.errors import InputError
+from mop.measures.cells import aggregate_routing_by_position, compute_grid_bounds
+from mop.plotting.heatmaps import LPC_CMAP, render_lpc_heatmap, render_routing_heatmap
+from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR
+
+
+@pytest.fixture
+def steps():
+    return three_visits()
+
+
+def test_hue_is_the_dominant_expert_and_intensity_its_confidence(steps):
+    ax = new_axes()
+    averaged = aggregate_routing_by_position(steps)
+    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, (6, 5)), 0)
+    # (4, 1): expert 0 with mean 0.7, (0.7 - 1/3) / (2/3) = 0.55; (2, 3): expert 2 with 0.8, (0.8 - 1/3) / (2/3) = 0.7
+    visited = {(4, 1): EXPERT_CMAPS[0](0.55), (2, 3): EXPERT_CMAPS[2](0.7)}
+    for x in range(6):
+        for y in range(5):
+            expected = visited.get((x, y), to_rgba(UNVISITED_COLOR))
+            np.testing.assert_allclose(cell_color(ax, x, y), expected, atol=0.005)
+    assert ax.images[0].get_array().shape == (5, 6, 4)
+
+
+def test_equal_weights_are_palest_and_other_layers_have_their_own_scale(steps):
+    ax = new_axes()
+    averaged = aggregate_routing_by_position(steps)
+    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position), 1)
+    np.testing.assert_allclose(cell_color(ax, 4, 1), EXPERT_CMAPS[0](0.0), atol=0.005)  # 0.5 of 2 experts: a tie
+    np.testing.assert_allclose(cell_color(ax, 2, 3), EXPERT_CMAPS[1](0.5), atol=0.005)  # (0.75 - 1/2) / (1/2)
+
+
+def test_axes_show_absolute_grid_coordinates_with_y_downwards(steps):
+    averaged = aggregate_routing_by_position(steps)
+    ax = new_axes()
+    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, (11, 6)), 0)
+    assert ax.get_xlim() == (-0.5, 10.5) and ax.get_ylim() == (5.5, -0.5)
+    assert ax.get_xticks().tolist() == list(range(11)) and ax.get_yticks().tolist() == list(range(6))
+    assert ax.get_aspect() == 1
+    ax = new_axes()
+    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position), 0)
+    assert ax.get_xlim() == (1.5, 4.5) and ax.get_ylim() == (3.5, 0.5)
+    assert ax.get_xticks().tolist() == [2, 3, 4] and ax.get_yticks().tolist() == [1, 2, 3]
+
+
+def test_large_worlds_have_few_round_ticks(steps):
+    averaged = aggregate_routing_by_position(steps)
+    for world, x, y in (
+        ((22, 22), range(0, 22, 2), range(0, 22, 2)),
+        ((22, 100), [0, 10, 20], range(0, 100, 10)),  # narrow: no space for more
+    ):
+        ax = new_axes()
+        render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, world), 0)
+        assert ax.get_xticks().tolist() == list(x) and ax.get_yticks().tolist() == list(y)
+
+
+def test_text_under_the_mouse_names_expert_weight_and_visits(steps):
+    ax = new_axes()
+    averaged = aggregate_routing_by_position(steps)
+    render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, (6, 5)), 0)
+    assert ax.format_coord(4.3, 0.8) == "x 4, y 1: expert 0, mean weight 0.70, 2 steps"
+    assert ax.format_coord(2.0, 3.0) == "x 2, y 3: expert 2, mean weight 0.80, 1 step"
+    assert ax.format_coord(0.2, 0.2) == "x 0, y 0: not visited"
+
+
+def test_cells_off_the_grid_are_not_painted_somewhere_else(steps):
+    averaged = aggregate_routing_by_position(steps)
+    with pytest.raises(InputError, match="x 2, y 3 is outside"):
+        render_routing_heatmap(new_axes(), averaged, compute_grid_bounds(np.array([[3, 0], [5, 4]])), 0)
+
+
+@pytest.mark.parametrize("layer", [2, -1])
+def test_a_layer_that_is_not_there_names_the_number_of_layers(steps, layer):
+    averaged = aggregate_routing_by_position(steps)
+    with pytest.raises(InputError, match=f"no layer {layer}: the policy has 2 layers, counted from 0"):
+        render_routing_heatmap(new_axes(), averaged, compute_grid_bounds(steps.position), layer)
+
+
+def test_lpc_colours_run_from_low_to_high(steps):
+    averaged, grid_info = aggregate_routing_by_position(steps), compute_grid_bounds(steps.position)
+    for limits, expected in (((), (0.0, 1.0)), ((0, 1400), (150 / 1400, 0.5))):
+        ax = new_axes()
+        render_lpc_heatmap(ax, averaged, grid_info, *limits)
+        for cell, value in zip([(4, 1), (2, 3)], expected, strict=True):
+            np.testing.assert_allclose(cell_color(ax, *cell), colormaps[LPC_CMAP](value), atol=0.01)
+    assert ax.format_coord(4, 1) == "x 4, y 1: mean LPC 150, 2 steps"
