@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checks import one_line
 
 from mop.base.errors import InputError
 from mop.store import routing_cache
@@ -14,13 +15,6 @@ from mop.store.routing_cache import RoutingCache, RoutingSteps, load_cache, writ
 from mop.store.run_keys import RunKey, cache_path
 
 TASK = "BabyAI-GoToObj-v0"
-
-
-def one_line(error: pytest.ExceptionInfo) -> str:
-    text = str(error.value)
-    assert "\n" not in text and text
-    return text
-
 
 STEP_COLUMNS = ("t_step", "position", "direction", "lpc", "carrying", "door_unlocked", "action_logits", "action")
 
