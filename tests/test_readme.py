@@ -1,9 +1,11 @@
 """The documents' commands are commands, their tables those of results/, their files exist, every module is listed."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
 
+import pytest
 from modal.cli.volume import volume_cli
 
 import batch_eval
@@ -13,11 +15,14 @@ import logit_viz
 import modal_app
 import routing_viz
 from benchmarks import throughput
-from mop.base.configuration import check_recorded, parse_config
+from mop.base.configuration import DEFAULTS_FILE, check_recorded, parse_config, read_config
 from results import collapse, experiments
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "benchmarks" / "README.md"]
+DOCUMENTS = {path: path.read_text(encoding="utf-8") for path in [*PAGES, *sorted((ROOT / "docs").glob("*.md"))]}
+README, LAYOUT = DOCUMENTS[ROOT / "README.md"], DOCUMENTS[ROOT / "docs" / "layout.md"]
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 SCRIPTS = {
     "batch_eval.py": batch_eval,
     "eval_mop.py": eval_mop,
@@ -28,8 +33,9 @@ SCRIPTS = {
     "results/experiments.py": experiments,
     "results/collapse.py": collapse,
 }
-DOCUMENTS = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", ROOT / "results" / "README.md")}
-DOCUMENTS |= {path: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+BENCHMARKS = {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")} - {
+    "benchmarks/naive_training.py"
+}
 
 
 def commands() -> list[list[str]]:
@@ -56,12 +62,14 @@ def commands() -> list[list[str]]:
     return [[word for word in shlex.split(match[1], comments=True) if word != "--"] for match in found if match]
 
 
-def test_every_command_is_understood_by_its_script():
+def test_every_command_is_understood_by_its_script(monkeypatch):
+    monkeypatch.chdir(ROOT)  # where `--config` files lie
     checked = []
     for script, *flags in commands():
         if script in ("train.py", "train_mop.py"):
             config, given = parse_config("", flags)
-            assert check_recorded(config, script)["task_id"].startswith("BabyAI-") and len(given) <= len(flags)
+            assert check_recorded(config, script)["task_id"].startswith("BabyAI-")
+            assert "--config" in flags or len(given) <= len(flags)
         elif script == "volume":
             volume_cli.commands[flags[0]].make_context(flags[0], flags[1:])
         elif script.startswith("modal_app.py"):
@@ -69,20 +77,31 @@ def test_every_command_is_understood_by_its_script():
             arguments = vars(modal_app.parser(entry_point).parse_args(flags))
             if entry_point == "main":  # the others look for checkpoints
                 assert modal_app.ENTRY_POINTS[entry_point](**arguments | {"dry_run": True}) == 0
-        else:
+        elif script in SCRIPTS:
             SCRIPTS[script].parser().parse_args(flags)
+        else:  # a benchmark, whose parser is made when it runs
+            assert script in BENCHMARKS
+            source = (ROOT / script).read_text(encoding="utf-8")
+            assert all(f'"{flag}"' in source for flag in flags if flag.startswith("--")), (script, flags)
         checked.append(script)
-    scripts = {"train.py", "train_mop.py", "volume", "modal_app.py", *SCRIPTS}
+    scripts = {"train.py", "train_mop.py", "volume", "modal_app.py", *SCRIPTS, *BENCHMARKS}
     scripts |= {f"modal_app.py::{name}" for name in modal_app.ENTRY_POINTS}
-    assert len(checked) >= 20 and set(checked) == scripts
+    assert len(checked) >= 40 and set(checked) == scripts
 
 
 def test_make_targets_and_the_plain_commands_agree():
     makefile = (ROOT / "Makefile").read_text()
     demo = re.findall(r"^\t\$\(RUN\) (\w+\.py .*)$", makefile.split("demo:")[1].split("\n\n")[0], re.MULTILINE)
-    assert len(demo) == 2 and all(f"python {command}\n" in README for command in demo)
-    named = re.findall(r"^make (\w+)", README, re.MULTILINE)
-    assert {"demo", "test"} <= set(named) and all(f"\n{target}:" in makefile for target in named)
+    training = DOCUMENTS[ROOT / "docs" / "training.md"]
+    assert len(demo) == 2 and all(f"python {command}\n" in training for command in demo)
+    named = {
+        name for text in DOCUMENTS.values() for name in re.findall(r"^make (\w+)|`make (\w+)`", text, re.MULTILINE)
+    }
+    named = {first or second for first, second in named}
+    assert {"demo", "app", "test", "bench", "results"} <= named
+    assert [target for target in named if f"\n{target}:" not in makefile] == []
+    bench = set(re.findall(r"benchmarks/\w+\.py", makefile))
+    assert {"benchmarks/profile_update.py"} == BENCHMARKS - bench  # as benchmarks/README.md says
 
 
 def test_tables_are_those_that_the_experiments_wrote():
@@ -90,19 +109,138 @@ def test_tables_are_those_that_the_experiments_wrote():
     written = {
         path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "results").glob("*.md") if path.stem != "README"
     }
-    assert (
-        set(written) >= {"tasks", "collapse"} and [name for name, table in written.items() if table not in shown] == []
-    )
+    assert set(written) >= {"tasks", "alpha", "alpha_phases", "settings", "collapse"}
+    assert [name for name, table in written.items() if table not in shown] == []
 
 
-def test_links_and_modules():
+def test_readme_is_short_and_its_results_are_rows_of_the_table():
+    assert 1_000 <= len(README.split()) <= 1_700
+    head, line, *tasks = (ROOT / "results" / "tasks.md").read_text(encoding="utf-8").splitlines()
+    shown = README.split("## Results")[1].split("\n## ")[0]
+    rows = re.findall(r"^\|.*$", shown, re.MULTILINE)
+    assert rows[:2] == [head, line] and len(rows) == 7 and [row for row in rows[2:] if row not in tasks] == []
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_somewhere():
     count = 0
-    for path, text in DOCUMENTS.items():
-        for link in re.findall(r"\]\(([^)#]+)\)", text):
-            assert link.startswith("http") or (path.parent / link).exists(), (path, link)
+    for path, text in [*DOCUMENTS.items(), (ROOT / "CHANGELOG.md", CHANGELOG)]:
+        for link, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", text):
+            if link.startswith("http"):
+                continue
+            target = (path.parent / link).resolve() if link else path
+            assert target.exists(), (path, link)
+            assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), (path, link, anchor)
             count += 1
-    assert count >= 8
-    table = README.split("## Where things are")[1].split("##")[0]
-    modules = sorted(path.name for path in ROOT.glob("*.py"))
-    assert len(modules) >= 17 and [name for name in modules if f"`{name}`" not in table] == []
-    assert [name for name in re.findall(r"`(\w+\.\w+)`", table) if not (ROOT / name).exists()] == []
+    assert count >= 50
+    unnamed = [path.name for path in DOCUMENTS if path.parent.name == "docs" and f"docs/{path.name}" not in README]
+    assert unnamed == []
+
+
+def test_layout_lists_every_file_and_no_other():
+    rooms = dict(re.findall(r"^## (`mop/\w+/`|Top level)\n(.*?)(?=^## |\Z)", LAYOUT, re.MULTILINE | re.DOTALL))
+    listed = {
+        (room.strip("`") if room.startswith("`") else "") + name
+        for room, text in rooms.items()
+        for name in re.findall(r"^\| `(\w+\.py)` \| \S", text, re.MULTILINE)
+    }
+    files = {path.name for path in ROOT.glob("*.py")}
+    files |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "mop").rglob("*.py") if path.name != "__init__.py"}
+    assert len(files) >= 50 and listed == files
+
+
+def names_in_documents(pattern: str) -> set[str]:
+    """What a pattern finds in the `code` of the documents and of the latest part of the changelog."""
+    texts = [*DOCUMENTS.values(), CHANGELOG.split("\n## 0.2.0")[0]]
+    return {name for text in texts for name in re.findall(pattern, text)}
+
+
+def defined_names(source: str) -> set[str]:
+    """The names that a module defines at its top level."""
+    names = set()
+    for node in ast.parse(source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+        names |= {getattr(target, "id", getattr(target, "name", None)) for target in targets}
+    return names
+
+
+def test_files_and_names_in_the_documents_exist():
+    paths = names_in_documents(r"`((?:mop|tests|results|benchmarks|docs)/[\w./]+)`")
+    paths -= {"results/runs/"}  # not in git
+    assert len(paths) >= 15 and [path for path in paths if not (ROOT / path).exists()] == []
+    dotted = names_in_documents(r"`(mop(?:\.\w+)+)`")
+    for name in dotted:
+        room, module, *rest = name.split(".")[1:]
+        source = (ROOT / "mop" / room / f"{module}.py").read_text(encoding="utf-8")
+        assert len(rest) <= 1 and set(rest) <= defined_names(source), name
+    assert len(dotted) >= 30
+
+
+def test_what_is_to_be_opened_is_there():
+    table = README.split("## To change something")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| [^|]+ \| (.*) \|$", table, re.MULTILINE)[1:]
+    for row in rows:
+        sources = [(ROOT / path).read_text(encoding="utf-8") for path in re.findall(r"`([\w/]+\.(?:py|yaml))`", row)]
+        for name in re.findall(r"`([A-Za-z_]+(?:\.(?!py`|yaml`)[a-z]+)?)`", row):
+            assert any(re.search(rf"\b{name.rpartition('.')[2]}\b", source) for source in sources), (row, name)
+    assert len(rows) >= 8
+
+
+def test_a_file_imports_from_its_own_room_and_from_floors_below():
+    floor_of = {}
+    for floor, text in re.findall(r"^(\d)\. (.*)$", LAYOUT.split("## Floors")[1].split("\n## ")[0], re.MULTILINE):
+        floor_of |= {name.strip("/"): int(floor) for name in re.findall(r"`([\w./]+)`", text)}
+    rooms = {f"mop/{path.parent.name}" for path in (ROOT / "mop").glob("*/__init__.py")}
+    assert set(floor_of) == rooms | {"mixture_of_experts.py", "plotting_utils.py"}
+    scripts = max(floor_of.values()) + 1
+    count = 0
+    for path in [*ROOT.glob("*.py"), *(ROOT / "mop").glob("*/*.py")]:
+        own = path.relative_to(ROOT).as_posix() if path.parent == ROOT else f"mop/{path.parent.name}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom | ast.Import):
+                continue
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            if names == ["mop"]:
+                names = [f"mop.{alias.name}" for alias in node.names]
+            for name in names:
+                place = "/".join(name.split(".")[:2]) if name.startswith("mop.") else f"{name}.py"
+                if place != own and (place in floor_of or (ROOT / place).exists()):
+                    assert floor_of.get(place, scripts) < floor_of.get(own, scripts), (path, name)
+                    count += 1
+    assert count >= 100
+
+
+DOCUMENTED = {
+    "num_updates": 10_000, "num_envs": 16, "unroll_len": 32, "lr": 3e-4, "lr_decay": False, "teacher_mix": 0.0,
+    "replay": 0, "grad_clip": 0.0, "input_dim": 152, "num_actions": 7, "intermediate_dim": 64,
+    "expert_hidden_sizes": [[0, 16, 32]] * 3, "router_hidden_size": 64, "obs_encoding": "raw", "residual": False,
+    "expert_gain": 1.0, "lang_encoder": "distilbert-base-uncased", "lang_dim": 32, "lpc_alpha": 0.0,
+}  # fmt: skip
+
+
+def test_documented_settings_are_read_and_their_differences_are_told():
+    path = ROOT / "documented.yaml"
+    config, given = parse_config("", ["--config", str(path)])
+    assert given == set(DOCUMENTED) and {name: config[name] for name in given} == DOCUMENTED
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    assert len(lines) == len(given) and all(re.match(r"\w+: .* # \S", line) for line in lines)
+    defaults = read_config(DEFAULTS_FILE)
+    assert {name: config[name] for name in defaults if name not in given} == {
+        name: value for name, value in defaults.items() if name not in given
+    }
+    paper = DOCUMENTS[ROOT / "docs" / "paper.md"]
+    told = set(re.findall(r"^\| `(\w+)`", paper, re.MULTILINE))
+    assert told == {name for name in given if config[name] != defaults[name]}
+
+
+@pytest.mark.parametrize(
+    "path", [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "documented.yaml"], ids=lambda path: path.stem
+)
+def test_documents_name_nothing_of_one_machine(path):
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"(?<![\w.])/(?:work|home|tmp|mnt|data|Users)\b\S*", text) == []
