@@ -12,25 +12,9 @@ Exit code 0: every checkpoint asked for has its result, or another process is ma
 (they are listed, the others' results stand); 2: the command itself cannot be carried out.
 """
 
-import warnings
-from pathlib import Path
-
-from tqdm import tqdm
-
 from mop.base.configuration import Parser, check_flags, integer, optional
 from mop.base.errors import InputError, run_script
-from mop.jobs.batch import (
-    Filters,
-    Settings,
-    evaluate_all,
-    format_table,
-    is_evaluated,
-    keep_foreign_table,
-    note_other_settings,
-    print_heatmaps,
-    select,
-)
-from mop.store.results import merge_results
+from mop.jobs.batch import Filters, Settings, evaluate_missing, from_flags
 from mop.store.run_keys import DEFAULT_ROOTS, RESULTS_TABLE
 
 
@@ -58,25 +42,8 @@ def parser() -> Parser:
     return parser
 
 
-def taken_by(kind: type, args) -> dict:
-    """The attributes of `args` that are fields of a dataclass."""
-    return {name: getattr(args, name) for name in kind.__dataclass_fields__ if hasattr(args, name)}
-
-
-def check_paths(args) -> None:
-    """Raises InputError where results could not be written, before any work is done for them."""
-    results_path = Path(args.results_path)
-    if results_path.suffix != ".csv" or (results_path.exists() and not results_path.is_file()):
-        raise InputError(f"--results_path must name a .csv file, not {results_path}")
-    for name, folder in (("--results_path", results_path.parent), ("--cache_dir", Path(args.cache_dir))):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{name}: {folder} cannot be made a folder ({error.strerror})") from None
-
-
 def main() -> int:
-    """The command line: evaluate what is missing, merge, print the table."""
+    """Check the flags, evaluate what is missing, and print the table."""
     args = parser().parse_args()
     count, number = integer(1), optional(integer(0))
     check_flags(
@@ -85,35 +52,9 @@ def main() -> int:
     )  # fmt: skip
     if args.plots and args.skip_routing:
         raise InputError("--plots draws the routing that --skip_routing leaves out; give one of them")
-    roots = [args.checkpoint_dir] if args.checkpoint_dir else list(DEFAULT_ROOTS)
-    warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}")
-    selected = select(roots, Filters(**taken_by(Filters, args)), "train one with train_mop.py")
-    check_paths(args)
-    settings = Settings(**taken_by(Settings, args))
-    missing = selected if args.force else [item for item in selected if not is_evaluated(item, settings)]
-    print(f"{len(selected)} checkpoints, {len(missing)} to evaluate")
-    if missing:
-        from mop.kernels.devices import use_device
-
-        use_device(args.device)  # an unusable one ends here, not once per checkpoint
-    try:
-        outcomes = evaluate_all(missing, settings, args.force, args.jobs) if missing else []
-    finally:  # also after Ctrl-C: what is evaluated is in the table
-        keep_foreign_table(Path(args.results_path))
-        table = merge_results(args.cache_dir, args.results_path)
-    print(format_table(table))
-    note_other_settings(table, settings)
-    print(f"table: {args.results_path} (rows: {len(table)}), routing caches: {args.cache_dir}/<task_id>/trial_<N>/...")
-    for outcome in outcomes:
-        if outcome.status == "elsewhere":
-            print(f"{outcome.found.key.label}: another process is evaluating it")
-    if args.plots:
-        print_heatmaps([item for item in selected if is_evaluated(item, settings)], settings)
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    for outcome in failed:
-        where = "" if str(outcome.found.path) in outcome.message else f"{outcome.found.path}: "
-        print(f"failed: {where}{outcome.message}")
-    return 1 if failed else 0
+    roots = [args.checkpoint_dir] if args.checkpoint_dir else DEFAULT_ROOTS
+    filters, settings = from_flags(Filters, args), from_flags(Settings, args)
+    return evaluate_missing(roots, filters, settings, args.results_path, args.force, args.jobs, args.plots)
 
 
 if __name__ == "__main__":

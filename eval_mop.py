@@ -7,15 +7,13 @@ The worlds are the seeds eval_seed, eval_seed + 1, ...; one greedy episode each.
 counted and replaced by the next seed, as no path length is known for it. --num_envs changes speed and rounding only.
 """
 
-from tqdm import tqdm
-
 from mop.base.configuration import Parser, check_flags, integer, optional
 from mop.base.errors import InputError, run_script
-from mop.jobs.evaluation import NUM_ENVS, encoder_for, evaluate, evaluate_bot, load_for_evaluation
-from mop.kernels.cache import announce_compilation
-from mop.kernels.devices import use_device
-from mop.measures.metrics import format_metrics
-from mop.worlds.bot_paths import BotPaths
+from mop.jobs.evaluation import NUM_ENVS, evaluate
+from mop.jobs.single import evaluate_one
+from mop.worlds.episodes import EvalVectorEnv
+
+__all__ = ["EvalVectorEnv", "evaluate", "main", "parser"]  # the first two are documented as names of this script
 
 
 def parser() -> Parser:
@@ -35,7 +33,7 @@ def parser() -> Parser:
 
 
 def main() -> int:
-    """The command line: evaluates and prints."""
+    """Check the flags, evaluate, and print the metrics."""
     args = parser().parse_args()
     check_flags(
         args,
@@ -46,27 +44,10 @@ def main() -> int:
     )
     if args.bot == (args.checkpoint is not None) or (args.bot and args.task_id is None):
         raise InputError("give --checkpoint PATH, or --bot with --task_id ID (see --help)")
-    if args.bot:
-        announce_compilation()
-        teacher = BotPaths(args.task_id, args.max_steps, args.cache_dir)
-        evaluation = evaluate_bot(teacher, args.num_episodes, args.eval_seed, args.num_envs)
-        print(f"the BabyAI bot on {args.task_id}")
-    else:
-        device = use_device(args.device)
-        checkpoint = load_for_evaluation(args.checkpoint)
-        config = checkpoint["config"]
-        task_id = args.task_id or config["task_id"]
-        max_steps = args.max_steps or (config.get("max_steps") if task_id == config["task_id"] else None)
-        encoder = encoder_for(checkpoint, args.lang_encoder)
-        teacher = BotPaths(task_id, max_steps, args.cache_dir)
-        with tqdm(total=args.num_episodes, desc=task_id, unit="episode", leave=False, dynamic_ncols=True) as bar:
-            evaluation = evaluate(
-                checkpoint, encoder, teacher, args.num_episodes, args.eval_seed, args.num_envs,
-                record_steps=False, device=device, progress=bar.update,
-            )  # fmt: skip
-        print(f"{args.checkpoint} on {task_id}")
-    print(format_metrics(evaluation.metrics, args.num_episodes))
-    return 0
+    return evaluate_one(
+        args.checkpoint, args.task_id, args.num_episodes, args.num_envs, args.max_steps, args.eval_seed,
+        args.lang_encoder, args.device, args.cache_dir,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from grpclib.exceptions import StreamTerminatedError
 
 from mop.base.configuration import Parser
 from mop.base.errors import InputError, exit_code, run_script
-from mop.jobs import cloud as cloud_jobs
+from mop.jobs import cloud
 from mop.jobs.batch import Filters
 from mop.jobs.cloud import CHECKPOINT_DIR, CHECKPOINTS_VOLUME, RESULTS_DIR, RESULTS_VOLUME, Job, Merged, Result
 
@@ -90,7 +90,7 @@ NO_ANSWER = (
 @on_machines(gpu=TRAIN_GPU, cpu=TRAIN_CPUS, timeout=TRAIN_TIMEOUT_S, single_use_containers=True)
 def train(config: dict, given: list[str]) -> Result:
     checkpoints.reload()
-    return cloud_jobs.train(config, given, on_save=checkpoints.commit)
+    return cloud.train(config, given, on_save=checkpoints.commit)
 
 
 @on_small_machines(gpu=EVAL_GPU)
@@ -106,7 +106,7 @@ def evaluate_in_turn(*arguments) -> Result:
 @on_small_machines()
 def merge() -> Merged:
     results.reload()
-    merged = cloud_jobs.merge()
+    merged = cloud.merge()
     results.commit()
     return merged
 
@@ -114,7 +114,7 @@ def merge() -> Merged:
 def _evaluate(*arguments) -> Result:
     checkpoints.reload()
     results.reload()
-    result = cloud_jobs.evaluate(*arguments)
+    result = cloud.evaluate(*arguments)
     results.commit()
     return result
 
@@ -148,10 +148,10 @@ def main(
     dry_run: bool = False,
 ) -> int:
     """Train every task x trial [x seed] in a container of its own."""
-    jobs = cloud_jobs.plan_trainings(script, task_ids, trials, seeds, extra_args)
+    jobs = cloud.plan_trainings(script, task_ids, trials, seeds, extra_args)
     if dry_run:
         return show(jobs, f"{script} on {TRAIN_GPU or 'no GPU'}")
-    return cloud_jobs.report(run_apart(train, jobs), CHECKPOINTS_VOLUME, CHECKPOINT_DIR)
+    return cloud.report(run_apart(train, jobs), CHECKPOINTS_VOLUME, CHECKPOINT_DIR)
 
 
 @entry_point
@@ -168,7 +168,7 @@ def eval_parallel(
 ) -> int:
     """Evaluate every checkpoint that has no result, each in a container of its own, then merge all results."""
     filters = Filters(task, trial, seed, update, final_only)
-    jobs = cloud_jobs.plan_evaluations(filters, num_episodes, force, skip_routing)
+    jobs = cloud.plan_evaluations(filters, num_episodes, force, skip_routing)
     return show(jobs, "a container each") if dry_run else finish(run_apart(evaluate, jobs))
 
 
@@ -186,7 +186,7 @@ def eval_main(
 ) -> int:
     """Evaluate every checkpoint that has no result, in one container at a time, then merge all results."""
     filters = Filters(task, trial, seed, update, final_only)
-    jobs = cloud_jobs.plan_evaluations(filters, num_episodes, force, skip_routing)
+    jobs = cloud.plan_evaluations(filters, num_episodes, force, skip_routing)
     return show(jobs, "one container for all") if dry_run else finish(run_apart(evaluate_in_turn, jobs))
 
 
@@ -216,14 +216,14 @@ def finish(outcomes: list[Result]) -> int:
     tables = outcome("merging the results", merge_and_show) if is_new else []
     if isinstance(tables, Result):
         outcomes, tables = [*outcomes, tables], []
-    return cloud_jobs.report(outcomes, RESULTS_VOLUME, others=tables)
+    return cloud.report(outcomes, RESULTS_VOLUME, others=tables)
 
 
 def merge_and_show() -> list[str]:
     """Print the merged table; the files of the volume that are to be downloaded besides those of the jobs."""
     merged = merge.remote()
     print(merged.text)
-    return cloud_jobs.tables_to_download(merged)
+    return cloud.tables_to_download(merged)
 
 
 def outcome(label: str, ask: Callable[[], Any], call_id: str | None = None) -> Any:

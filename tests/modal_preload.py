@@ -3,7 +3,7 @@
 import contextlib
 import os
 
-from mop.jobs import cloud as cloud_jobs
+from mop.jobs import cloud
 
 with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-    cloud_jobs.warm_up()
+    cloud.warm_up()

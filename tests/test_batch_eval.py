@@ -8,17 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from checks import files_below, strict_json
 from eval_helpers import GOTO, UNLOCK, in_process, put, random_checkpoint, start, taught_checkpoint, the_error_line
 from PIL import Image
 
 import batch_eval
 from mop.base.files import claimed
-from mop.jobs import batch as jobs
+from mop.jobs import batch
 from mop.jobs.batch import Settings, attempt
 from mop.measures.metrics import wilson_interval
 from mop.store.checkpoints import find_checkpoints
@@ -57,15 +59,8 @@ FEW = ("--num_episodes", 3, "--device", "cpu")
 def tree(tmp_path, monkeypatch) -> Path:
     """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(batch_eval.warnings, "showwarning", batch_eval.warnings.showwarning)  # main sets it
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # restored after main has set it
     return tmp_path
-
-
-def strict_json(path: Path) -> dict:
-    def refuse(token):
-        raise AssertionError(f"{path} holds {token}")
-
-    return json.loads(path.read_text(), parse_constant=refuse)
 
 
 def table_rows(path: str | Path = "evaluation_results.csv") -> list[dict[str, str]]:
@@ -73,25 +68,21 @@ def table_rows(path: str | Path = "evaluation_results.csv") -> list[dict[str, st
         return list(csv.DictReader(file))
 
 
-def below(folder: str | Path, pattern: str) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob(pattern))
-
-
 @pytest.fixture
 def evaluated(monkeypatch) -> list[str]:
     """Paths of the checkpoints that are evaluated in this process, in order."""
     paths = []
-    evaluate = jobs.evaluate_checkpoint
+    evaluate = batch.evaluate_checkpoint
 
     def spy(found, *arguments):
         paths.append(Path(found.path).as_posix())
         return evaluate(found, *arguments)
 
-    monkeypatch.setattr(jobs, "evaluate_checkpoint", spy)
+    monkeypatch.setattr(batch, "evaluate_checkpoint", spy)
     return paths
 
 
-def batch(evaluated: list[str], *flags) -> list[str]:
+def run(evaluated: list[str], *flags) -> list[str]:
     """What one successful call evaluates."""
     evaluated.clear()
     assert in_process(batch_eval.main, *FEW, *flags) == 0
@@ -121,14 +112,14 @@ def test_only_what_is_missing_is_evaluated(tree, evaluated, capsys):
     (tree / "checkpoints" / GOTO / "trial_0" / "training_state.pt").write_bytes(b"no checkpoint")
     (tree / "checkpoints" / "checkpoint_final.pt").write_bytes(b"in no run's folder")
     paths = [path.relative_to(tree).as_posix() for path in files]
-    assert sorted(batch(evaluated)) == sorted(paths) and len(paths) == 5
+    assert sorted(run(evaluated)) == sorted(paths) and len(paths) == 5
     for name in ("result.json", "routing_data.json"):
-        assert below("evaluation_cache", name) == sorted(f"{folder}/{name}" for folder in files.values())
+        assert files_below("evaluation_cache", name) == sorted(f"{folder}/{name}" for folder in files.values())
     rows = table_rows()
     assert sorted(row["checkpoint_path"] for row in rows) == sorted(paths)
     assert f"evaluation_results.csv (rows: {len(paths)})" in capsys.readouterr().out
     before = Path("evaluation_results.csv").read_bytes()
-    assert batch(evaluated) == [] and Path("evaluation_results.csv").read_bytes() == before
+    assert run(evaluated) == [] and Path("evaluation_results.csv").read_bytes() == before
     assert "5 checkpoints, 0 to evaluate" in capsys.readouterr().out
 
     final, periodic, seeded, seeded_periodic, unlock = paths
@@ -145,18 +136,18 @@ def test_only_what_is_missing_is_evaluated(tree, evaluated, capsys):
         ("--checkpoint_dir", "modal_checkpoints"): [unlock],
     }
     for flags, expected in selections.items():
-        assert sorted(batch(evaluated, "--force", *flags)) == sorted(expected), flags
+        assert sorted(run(evaluated, "--force", *flags)) == sorted(expected), flags
     assert len(selections) == 10
-    assert len(batch(evaluated, "--force")) == 5 and len(table_rows()) == 5
+    assert len(run(evaluated, "--force")) == 5 and len(table_rows()) == 5
 
     # another file in the same place, and a lost result or cache, count as missing
     shutil.copy(tree / seeded, tree / final)
-    assert batch(evaluated) == [final]
+    assert run(evaluated) == [final]
     result_path("evaluation_cache", RunKey(GOTO, 0, 7)).unlink()
     cache_path("evaluation_cache", RunKey(GOTO, 0, None, 5)).unlink()
-    assert sorted(batch(evaluated)) == sorted([seeded, periodic])
+    assert sorted(run(evaluated)) == sorted([seeded, periodic])
     result_path("evaluation_cache", RunKey(UNLOCK, 2)).write_text('{"task_id": ')
-    assert batch(evaluated) == [unlock] and len(table_rows()) == 5
+    assert run(evaluated) == [unlock] and len(table_rows()) == 5
 
     for flags in (("--task", "BabyAI-GoTo-v0"), ("--trial", 9), ("--seed", 9), ("--update", 9)):
         assert "none of the 5 checkpoints fits the filters" in refused(capsys, *flags)
@@ -164,35 +155,35 @@ def test_only_what_is_missing_is_evaluated(tree, evaluated, capsys):
 
 def test_skip_routing_first_and_the_caches_later(tree, evaluated):
     path = put(tree / "checkpoints", random_checkpoint()).relative_to(tree).as_posix()
-    assert batch(evaluated, "--skip_routing") == [path]
-    assert below("evaluation_cache", "routing_data.json") == [] and len(table_rows()) == 1
+    assert run(evaluated, "--skip_routing") == [path]
+    assert files_below("evaluation_cache", "routing_data.json") == [] and len(table_rows()) == 1
     (first,) = table_rows()
-    assert batch(evaluated, "--skip_routing") == []
-    assert batch(evaluated) == [path]
-    assert below("evaluation_cache", "routing_data.json") == [f"{GOTO}/trial_0/routing_data.json"]
+    assert run(evaluated, "--skip_routing") == []
+    assert run(evaluated) == [path]
+    assert files_below("evaluation_cache", "routing_data.json") == [f"{GOTO}/trial_0/routing_data.json"]
     (second,) = table_rows()
     assert first["success_rate"] == second["success_rate"] and float(first["mean_lpc"]) == pytest.approx(
         float(second["mean_lpc"]), rel=1e-6
     )
-    assert batch(evaluated) == [] and batch(evaluated, "--skip_routing") == []
+    assert run(evaluated) == [] and run(evaluated, "--skip_routing") == []
     # evaluating again without the routing leaves the old cache, but the new result does not vouch for it
-    assert batch(evaluated, "--skip_routing", "--force") == [path] and batch(evaluated, "--skip_routing") == []
-    assert batch(evaluated) == [path] and batch(evaluated) == []
+    assert run(evaluated, "--skip_routing", "--force") == [path] and run(evaluated, "--skip_routing") == []
+    assert run(evaluated) == [path] and run(evaluated) == []
     # a changed checkpoint's old cache does not count
     put(tree / "checkpoints", random_checkpoint(1))
-    assert batch(evaluated, "--skip_routing") == [path] and batch(evaluated) == [path] and batch(evaluated) == []
+    assert run(evaluated, "--skip_routing") == [path] and run(evaluated) == [path] and run(evaluated) == []
 
 
 def test_final_and_periodic_checkpoint_of_one_update_are_one_row(tree, evaluated):
     final = put(tree / "checkpoints", random_checkpoint(num_updates=20))
     put(tree / "checkpoints", random_checkpoint(num_updates=20), update=20)
     put(tree / "checkpoints", random_checkpoint(num_updates=10), update=10)
-    assert len(batch(evaluated)) == 2 and final.relative_to(tree).as_posix() in evaluated
+    assert len(run(evaluated)) == 2 and final.relative_to(tree).as_posix() in evaluated
     assert [(row["update"], Path(row["checkpoint_path"]).name) for row in table_rows()] == [
         ("10", "checkpoint_10.pt"),
         ("20", "checkpoint_final.pt"),
     ]
-    assert below("evaluation_cache", "routing_data.json") == [
+    assert files_below("evaluation_cache", "routing_data.json") == [
         f"{GOTO}/trial_0/routing_data.json",
         f"{GOTO}/trial_0/update_10/routing_data.json",
     ]
@@ -215,7 +206,7 @@ def test_nothing_to_evaluate_and_bad_flags_are_one_line(tree, capsys):
     }
     for flags, part in cases.items():
         assert part in refused(capsys, *flags)
-    assert len(cases) == 8 and below(tree, "*.json") == []
+    assert len(cases) == 8 and files_below(tree, "*.json") == []
     assert in_process(batch_eval.main, "--help") == 0
     text = capsys.readouterr().out
     flags = "checkpoint_dir results_path cache_dir num_episodes num_envs eval_seed task trial seed update final_only"
@@ -234,7 +225,7 @@ def test_the_table(tree, evaluated):
         del old["config"][key]  # keys that older checkpoints lack
     del old["update"]
     put(tree / "checkpoints", old, trial=4)
-    assert len(batch(evaluated, "--eval_seed", 5)) == 3
+    assert len(run(evaluated, "--eval_seed", 5)) == 3
     rows = table_rows()
     columns = list(rows[0])
     assert columns[: len(DOCUMENTED_COLUMNS)] == DOCUMENTED_COLUMNS and len(DOCUMENTED_COLUMNS) == 18
@@ -276,7 +267,7 @@ def test_the_table(tree, evaluated):
 def test_the_cache(tree, evaluated):
     put(tree / "checkpoints", random_checkpoint(0, UNLOCK, max_steps=20), trial=3, seed=1)
     put(tree / "checkpoints", random_checkpoint(1, policy="gru"), trial=0)
-    assert len(batch(evaluated, "--num_episodes", 7)) == 2
+    assert len(run(evaluated, "--num_episodes", 7)) == 2
     cases = {RunKey(UNLOCK, 3, 1): [3, 2], RunKey(GOTO, 0): [1]}
     for key, num_experts in cases.items():
         cache = strict_json(cache_path("evaluation_cache", key))
@@ -316,7 +307,7 @@ def test_heatmaps(tree, capsys):
     put(tree / "checkpoints", random_checkpoint(1, UNLOCK, max_steps=20), trial=2, update=4)
     assert in_process(batch_eval.main, *FEW, "--plots") == 0
     expected = [f"{GOTO}/trial_0/seed_1/routing_heatmap.png", f"{UNLOCK}/trial_2/update_4/routing_heatmap.png"]
-    assert below("plots", "*.*") == expected
+    assert files_below("plots", "*.*") == expected
     out = capsys.readouterr().out
     for path in expected:
         assert f"heatmap: plots/{path}" in out
@@ -365,20 +356,21 @@ def test_one_bad_checkpoint_among_good_ones(tree, capsys):
     for line, (trial, reason) in zip(sorted(failed), sorted(reasons.items()), strict=True):
         assert line.count(f"checkpoints/{GOTO}/trial_{trial}/checkpoint_final.pt") == 1 and reason in line
     assert [row["checkpoint_path"] for row in table_rows()] == [path.relative_to(tree).as_posix() for path in good]
-    assert below("evaluation_cache", "routing_data.json") == [f"{GOTO}/trial_{k}/routing_data.json" for k in (0, 9)]
+    caches = files_below("evaluation_cache", "routing_data.json")
+    assert caches == [f"{GOTO}/trial_{k}/routing_data.json" for k in (0, 9)]
 
 
 def test_a_bug_in_one_evaluation_costs_no_other(tree, monkeypatch, capsys):
     for trial in (0, 1, 2):
         put(tree / "checkpoints", random_checkpoint(trial), trial=trial)
-    evaluate = jobs.evaluate_checkpoint
+    evaluate = batch.evaluate_checkpoint
 
     def fail(found, *arguments):
         if found.key.trial == 1:
             raise ZeroDivisionError("a bug")
         return evaluate(found, *arguments)
 
-    monkeypatch.setattr(jobs, "evaluate_checkpoint", fail)
+    monkeypatch.setattr(batch, "evaluate_checkpoint", fail)
     assert in_process(batch_eval.main, *FEW) == 1
     out = capsys.readouterr().out
     assert f"failed: checkpoints/{GOTO}/trial_1/checkpoint_final.pt: Traceback" in out and "a bug" in out
@@ -393,11 +385,11 @@ def test_a_table_of_another_program_is_kept(tree, evaluated, capsys):
         for path in tree.glob("evaluation_results*"):
             path.unlink()
         Path("evaluation_results.csv").write_bytes(content)
-        batch(evaluated)
+        run(evaluated)
         (kept,) = tree.glob("evaluation_results.*.csv")
         assert kept.read_bytes() == content and len(table_rows()) == 1
         assert f"it is kept as {kept.name}" in capsys.readouterr().out
-        batch(evaluated)
+        run(evaluated)
         assert list(tree.glob("evaluation_results.*.csv")) == [kept], "our own table is no foreign one"
     assert len(cases) == 3
 
@@ -408,7 +400,7 @@ def test_a_table_without_rows_is_our_own(tree, evaluated):
     path.write_bytes(whole[:100])
     assert in_process(batch_eval.main, *FEW) == 1 and table_rows() == []
     path.write_bytes(whole)
-    batch(evaluated)
+    run(evaluated)
     assert len(table_rows()) == 1 and list(tree.glob("evaluation_results.*.csv")) == []
 
 
@@ -416,7 +408,7 @@ def test_a_folder_in_the_place_of_the_table_is_left_alone(tree, capsys):
     put(tree / "checkpoints", random_checkpoint())
     assert in_process(batch_eval.main, *FEW, "--results_path", "checkpoints") == 2
     assert "checkpoints" in the_error_line("error: " + capsys.readouterr().err.rpartition("error: ")[2])
-    assert below("checkpoints", "*.pt") == [f"{GOTO}/trial_0/checkpoint_final.pt"]
+    assert files_below("checkpoints", "*.pt") == [f"{GOTO}/trial_0/checkpoint_final.pt"]
 
 
 # --- several processes ----------------------------------------------------------------------------------------------
@@ -426,9 +418,9 @@ def test_a_checkpoint_that_another_process_evaluates_is_left_to_it(tree, evaluat
     paths = [put(tree / "checkpoints", random_checkpoint(k), trial=k) for k in (0, 1)]
     with claimed(paths[0]) as is_ours:
         assert is_ours
-        assert batch(evaluated) == [paths[1].relative_to(tree).as_posix()]
+        assert run(evaluated) == [paths[1].relative_to(tree).as_posix()]
         assert f"{GOTO} trial 0: another process is evaluating it" in capsys.readouterr().out
-    assert batch(evaluated) == [paths[0].relative_to(tree).as_posix()] and len(table_rows()) == 2
+    assert run(evaluated) == [paths[0].relative_to(tree).as_posix()] and len(table_rows()) == 2
     # a checkpoint that was missing when this process looked, and that another one has evaluated since
     found, settings = find_checkpoints(["checkpoints"])[0], Settings(num_episodes=3, device="cpu")
     evaluated.clear()
@@ -440,12 +432,12 @@ def assert_complete(tree: Path, num_checkpoints: int) -> None:
     """A row and a whole cache of each checkpoint, and no temporary file."""
     rows = table_rows(tree / "evaluation_results.csv")
     assert [row["trial"] for row in rows] == [str(trial) for trial in range(num_checkpoints)]
-    caches = below(tree / "evaluation_cache", "routing_data.json")
+    caches = files_below(tree / "evaluation_cache", "routing_data.json")
     assert caches == sorted(f"{GOTO}/trial_{trial}/routing_data.json" for trial in range(num_checkpoints))
     for path in caches:
         cache = strict_json(tree / "evaluation_cache" / path)
         assert len(cache["routing_data"]) == sum(episode["steps"] for episode in cache["episodes"])
-    assert below(tree / "evaluation_cache", ".*.tmp") == [] and list(tree.glob(".*.tmp")) == []
+    assert files_below(tree / "evaluation_cache", ".*.tmp") == [] and list(tree.glob(".*.tmp")) == []
 
 
 def test_two_processes_share_the_work_and_lose_nothing(tree):
@@ -475,7 +467,8 @@ def test_jobs_give_the_same_table(tree):
     tables = [pd.read_csv(name).drop(columns="evaluated_at") for name in ("one.csv", "two.csv")]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     assert len(tables[0]) == 3
-    assert below("one", "*.json") == below("two", "*.json") and len(below("one", "*.json")) == 3 * 2 + 1
+    written = files_below("one", "*.json")
+    assert written == files_below("two", "*.json") and len(written) == 3 * 2 + 1
 
 
 DIES_ON_TRIAL_1 = """
@@ -511,18 +504,18 @@ def test_a_killed_process_leaves_whole_files_and_the_next_one_finishes(tree, eva
     for trial in range(6):
         put(tree / "checkpoints", random_checkpoint(trial), trial=trial)
     process = start("batch_eval.py", "--num_episodes", 60, "--device", "cpu", cwd=tree)
-    while process.poll() is None and not below(tree, "result.json"):
+    while process.poll() is None and not files_below(tree, "result.json"):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     _, err = process.communicate()
     assert process.returncode == -signal.SIGKILL, err
-    done = below("evaluation_cache", "result.json")
+    done = files_below("evaluation_cache", "result.json")
     assert 1 <= len(done) < 6
-    for path in below("evaluation_cache", "*.json"):
+    for path in files_below("evaluation_cache", "*.json"):
         strict_json(Path("evaluation_cache") / path)
     for folder in {Path(path).parent for path in done}:
         assert len(strict_json(Path("evaluation_cache") / folder / "routing_data.json")["episodes"]) == 60
-    assert len(batch(evaluated, "--num_episodes", 60)) == 6 - len(done)
+    assert len(run(evaluated, "--num_episodes", 60)) == 6 - len(done)
     for path in tree.rglob(".*.tmp"):  # what the killed process was writing
         path.unlink()
     assert_complete(tree, 6)

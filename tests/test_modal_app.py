@@ -15,20 +15,20 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from checks import files_below
 from conftest import REPOSITORY, TINY_FLAGS, TINY_TASK, run_script, script_environment
 from eval_helpers import GOTO, UNLOCK, in_process, put, random_checkpoint, the_error_line
 
 import batch_eval
 from mop.base.errors import InputError
 from mop.base.files import file_digest
-from mop.jobs import batch
-from mop.jobs import cloud as cloud_jobs
+from mop.jobs import batch, cloud
 from mop.jobs.batch import Settings
 from mop.learning.imitation import ImitationRun
 from mop.store.checkpoints import load_checkpoint, load_training_state
 from mop.store.results import load_result
 from mop.store.run_keys import RunKey
-from mop.worlds import missions as mission_encoder
+from mop.worlds import missions
 
 PIN = re.search(r"^modal==(.*)$", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE)[1]
 modal = pytest.importorskip("modal")
@@ -83,7 +83,7 @@ def test_trainings_are_planned_for_every_task_trial_and_seed(capsys):
     ]
     labels = planned(capsys, MAIN, task_ids=GOTO, trials="3,3", seeds="0,1", script="train.py")
     assert labels == [f"{GOTO} trial 3 seed 0", f"{GOTO} trial 3 seed 1"]
-    (job,) = cloud_jobs.plan_trainings("train.py", GOTO, "3", "1", "--lr 1e-4 --residual")
+    (job,) = cloud.plan_trainings("train.py", GOTO, "3", "1", "--lr 1e-4 --residual")
     config, given = job.arguments
     assert given == ["lr", "residual", "seed", "task_id", "trial"] and config["policy"] == "gru"
     assert (config["task_id"], config["trial"], config["seed"], config["lr"]) == (GOTO, 3, 1, 1e-4)
@@ -121,7 +121,7 @@ def test_a_wrong_training_is_refused(flags, message):
 def test_evaluations_are_planned_for_what_the_table_lacks(here, capsys, monkeypatch):
     root = here / "modal_checkpoints"
     files = upload_sources(root)
-    everything = sorted(files, key=lambda label: RunKey.from_checkpoint(files[label])._order())
+    everything = sorted(files, key=lambda label: RunKey.from_checkpoint(files[label]))
     assert planned(capsys, EVAL_PARALLEL) == planned(capsys, EVAL_MAIN) == everything
     final, seeded = f"{GOTO} trial 0", f"{GOTO} trial 0 seed 7"
     selections = {
@@ -155,7 +155,7 @@ def test_evaluations_are_planned_for_what_the_table_lacks(here, capsys, monkeypa
         )
         assert planned(capsys, EVAL_PARALLEL, seed=7) == [seeded], name
     with monkeypatch.context() as patch:
-        for module in (cloud_jobs, batch):
+        for module in (cloud, batch):
             patch.setattr(module, "file_digest", lambda path: "0012345678901e34")
         pd.DataFrame([row | {"checkpoint_sha256": "0012345678901e34"}]).to_csv("evaluation_results.csv", index=False)
         assert planned(capsys, EVAL_PARALLEL, seed=7, skip_routing=True) == []
@@ -180,10 +180,10 @@ def test_evaluations_are_planned_for_what_the_table_lacks(here, capsys, monkeypa
 def test_a_checkpoint_that_is_another_on_the_volume_is_not_evaluated(here):
     path = put(here / "modal_checkpoints", random_checkpoint()).relative_to(here).as_posix()
     digest, settings = file_digest(path), Settings(3)
-    result = cloud_jobs.evaluate(path, "0" * 16, settings, force=False)
+    result = cloud.evaluate(path, "0" * 16, settings, force=False)
     assert result.error.endswith(f"modal volume get --force rl-mop /{path.removeprefix('modal_checkpoints/')} {path}")
     Path(path).unlink()
-    result = cloud_jobs.evaluate(path, digest, settings, force=False)
+    result = cloud.evaluate(path, digest, settings, force=False)
     assert result.error.endswith(f"modal volume put rl-mop {path} /{path.removeprefix('modal_checkpoints/')}")
     assert not Path("evaluation").exists() and result.files == ()
 
@@ -192,8 +192,8 @@ def test_a_result_of_fewer_worlds_is_not_kept(here):
     path = put(here / "modal_checkpoints", random_checkpoint()).relative_to(here).as_posix()
     made_at = []
     for num_episodes, force in ((2, False), (3, False), (3, False), (3, True)):
-        settings = cloud_jobs.settings_of_container(num_episodes, skip_routing=True)
-        result = cloud_jobs.evaluate(path, file_digest(path), settings, force)
+        settings = cloud.settings_of_container(num_episodes, skip_routing=True)
+        result = cloud.evaluate(path, file_digest(path), settings, force)
         (file,) = (Path("evaluation", name) for name in result.files)
         assert load_result(file)["num_episodes"] == num_episodes
         made_at.append(file.stat().st_mtime_ns)
@@ -219,11 +219,11 @@ def test_whatever_fails_is_reported(here, capsys, monkeypatch):
             raise modal.exception.ResourceExhaustedError("too many")
         return Call(answer)
 
-    done = cloud_jobs.Result("done", ("some/result.json",))
+    done = cloud.Result("done", ("some/result.json",))
     away = [(modal.exception.ConnectionError("gone"),), (modal_app.StreamTerminatedError("cut"),)]
     failing = [(RuntimeError("out of\nmemory"),), *away, (None, False)]
     names = ("done", "broken", "away", "cut off", "refused")
-    jobs = [cloud_jobs.Job(name, words) for name, words in zip(names, [(done,), *failing], strict=True)]
+    jobs = [cloud.Job(name, words) for name, words in zip(names, [(done,), *failing], strict=True)]
     outcomes = modal_app.run_apart(SimpleNamespace(spawn=spawn), jobs)
     started = [f"started {name} (fc-{number})\n" for number, name in enumerate(names[:-1], 1)]
     assert printed == ["", *started]  # each as soon as it is
@@ -249,7 +249,7 @@ def test_whatever_fails_is_reported(here, capsys, monkeypatch):
 def test_a_table_with_other_rows_is_not_replaced(here, capsys, monkeypatch):
     path = f"modal_checkpoints/{GOTO}/trial_0/checkpoint_final.pt"
     monkeypatch.setattr(
-        modal_app, "merge", SimpleNamespace(remote=lambda: cloud_jobs.Merged("the table", {path: "2025-01-02"}))
+        modal_app, "merge", SimpleNamespace(remote=lambda: cloud.Merged("the table", {path: "2025-01-02"}))
     )
     rows, stays = pd.DataFrame({"checkpoint_path": [path], "evaluated_at": ["2025-01-01"]}), "it is not to be replaced"
     other = path.replace("trial_0", "trial_1").replace("modal_", "")
@@ -262,7 +262,7 @@ def test_a_table_with_other_rows_is_not_replaced(here, capsys, monkeypatch):
         ({"checkpoint_path": ["somebodys.pt"]}, 1),
     ):
         rows.assign(**changes).to_csv("evaluation_results.csv", index=False)
-        assert modal_app.finish([cloud_jobs.Result("some job", ("some/result.json",))]) == 0
+        assert modal_app.finish([cloud.Result("some job", ("some/result.json",))]) == 0
         out = capsys.readouterr().out
         assert out.startswith("the table\n") and ("get --force rl-mop-eval /evaluation_results.csv" in out) != num_lost
         assert (f"has {num_lost} rows that" in out) == (stays in out) == bool(num_lost), changes
@@ -271,12 +271,12 @@ def test_a_table_with_other_rows_is_not_replaced(here, capsys, monkeypatch):
 
 
 def test_a_pre_empted_training_is_saved_and_goes_on(here, tiny_run):
-    (job,) = cloud_jobs.plan_trainings("train_mop.py", TINY_TASK, "0", "", EXTRA_ARGS)
+    (job,) = cloud.plan_trainings("train_mop.py", TINY_TASK, "0", "", EXTRA_ARGS)
     folder = here / "modal_checkpoints" / TINY_TASK / "trial_0"
     saved = []
 
     def on_save():
-        saved.append(below(folder))
+        saved.append(set(files_below(folder)))
 
     step_update = ImitationRun.step_update
 
@@ -287,10 +287,10 @@ def test_a_pre_empted_training_is_saved_and_goes_on(here, tiny_run):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ImitationRun, "step_update", step_and_pre_empt)
-        cloud_jobs.train(*job.arguments, on_save)
+        cloud.train(*job.arguments, on_save)
     assert len(saved) == 2 and saved[-1] == {"training_log.csv", "training_state.pt", "checkpoint_3.pt"}
     assert load_training_state(folder / "training_state.pt")["update"] == 3
-    result = cloud_jobs.train(*job.arguments, on_save)  # the next attempt
+    result = cloud.train(*job.arguments, on_save)  # the next attempt
     assert {Path(file).name for file in result.files} == RUN_FILES | {"checkpoint_3.pt"}
     final = f"{TINY_TASK}/trial_0/checkpoint_final.pt"
     assert_same_weights(folder / "checkpoint_final.pt", tiny_run / "checkpoints" / final)
@@ -423,13 +423,9 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture
-def cloud(server, tmp_path, request) -> Cloud:
+def remote(server, tmp_path, request) -> Cloud:
     name = re.sub(r"[^a-z]+", "-", request.node.name.removeprefix("test_"))
     return Cloud(*server, name, tmp_path)
-
-
-def below(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def of(events: list[dict], kind: str, function: str | None = None) -> list[dict]:
@@ -462,19 +458,19 @@ def assert_same_weights(one: Path, other: Path) -> None:
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_trainings(cloud, tiny_run):
+def test_trainings(remote, tiny_run):
     words = ("--task-ids", f"{TINY_TASK},{OTHER_TASK}", "--trials", "0,1", "--extra-args", EXTRA_ARGS)
-    code, output, events = cloud.run("main", "--detach", *words, "--script", "train_mop.py")
-    assert code == 0, output + cloud.logs()
+    code, output, events = remote.run("main", "--detach", *words, "--script", "train_mop.py")
+    assert code == 0, output + remote.logs()
     assert "4 of 4 jobs done" in output and [event["detached"] for event in of(events, "app")] == [True]
     assert len(of(events, "call")) == len(of(events, "call", "train")) == 4 and num_overlaps(events, "train") >= 1
     folders = [f"{task}/trial_{trial}" for task in (TINY_TASK, OTHER_TASK) for trial in (0, 1)]
     expected = {f"{folder}/{name}" for folder in folders for name in RUN_FILES}
-    assert below(cloud.volume("rl-mop")) == expected | {f"{folder}/training_state.pt" for folder in folders}
+    assert set(files_below(remote.volume("rl-mop"))) == expected | {f"{folder}/training_state.pt" for folder in folders}
     assert_files_are_their_own(events)
-    assert set(cloud.download(output)) == {f"modal_checkpoints/{file}" for file in expected}
+    assert set(remote.download(output)) == {f"modal_checkpoints/{file}" for file in expected}
     final = "trial_0/checkpoint_final.pt"
-    here, there = cloud.here / "modal_checkpoints", tiny_run / "checkpoints"
+    here, there = remote.here / "modal_checkpoints", tiny_run / "checkpoints"
     assert_same_weights(here / TINY_TASK / final, there / TINY_TASK / final)
     assert load_checkpoint(here / OTHER_TASK / final)["config"]["task_id"] == OTHER_TASK
 
@@ -490,7 +486,7 @@ def test_trainings(cloud, tiny_run):
     check_image(events, train["image"])
 
     # the same again goes on with nothing; other settings are refused by the run itself
-    code, output, events = cloud.run("main", "--task-ids", TINY_TASK, "--extra-args", f"{EXTRA_ARGS} --lr 0.5")
+    code, output, events = remote.run("main", "--task-ids", TINY_TASK, "--extra-args", f"{EXTRA_ARGS} --lr 0.5")
     assert code == 1 and re.search(rf"failed: {TINY_TASK} trial 0: the run in .* has lr 0.001, not 0.5", output)
     assert "0 of 1 jobs done" in output and "download" not in output and of(events, "commit") == []
     assert [event["attempt"] for event in of(events, "start", "train")] == [0]  # it would be refused again
@@ -527,8 +523,8 @@ def names_called(code: str) -> list[tuple]:
     """Run a command of the image's with the slow functions replaced; their names and arguments."""
     called = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mission_encoder, "load_encoder", lambda *arguments: called.append(("load_encoder", *arguments)))
-        patch.setattr(cloud_jobs, "warm_up", lambda *arguments: called.append(("warm_up", *arguments)))
+        patch.setattr(missions, "load_encoder", lambda *arguments: called.append(("load_encoder", *arguments)))
+        patch.setattr(cloud, "warm_up", lambda *arguments: called.append(("warm_up", *arguments)))
         exec(code, {})
     return called
 
@@ -556,16 +552,16 @@ def in_container(files: set[Path]) -> set[str]:
     return {f"/root/{file.relative_to(REPOSITORY).as_posix()}" for file in files}
 
 
-def test_a_killed_training_goes_on_where_it_was(cloud, tiny_run):
-    cloud.kill("train", commit=3)  # after those of the beginning and of update 2
+def test_a_killed_training_goes_on_where_it_was(remote, tiny_run):
+    remote.kill("train", commit=3)  # after those of the beginning and of update 2
     words = ("--task-ids", TINY_TASK, "--extra-args", f"{EXTRA_ARGS} --checkpoint_interval 2")
-    code, output, events = cloud.run("main", *words)
-    assert code == 0, output + cloud.logs()
+    code, output, events = remote.run("main", *words)
+    assert code == 0, output + remote.logs()
     assert [event["attempt"] for event in of(events, "start")] == [0, 1] and len(of(events, "kill")) == 1
-    assert f"resuming {TINY_TASK} trial 0 at update 2 of 6" in cloud.logs()
+    assert f"resuming {TINY_TASK} trial 0 at update 2 of 6" in remote.logs()
     run = f"{TINY_TASK}/trial_0"
-    folder = cloud.volume("rl-mop") / run
-    assert below(folder) == RUN_FILES | {"training_state.pt", "checkpoint_2.pt", "checkpoint_4.pt"}
+    folder = remote.volume("rl-mop") / run
+    assert set(files_below(folder)) == RUN_FILES | {"training_state.pt", "checkpoint_2.pt", "checkpoint_4.pt"}
     assert_same_weights(folder / "checkpoint_final.pt", tiny_run / "checkpoints" / run / "checkpoint_final.pt")
 
 
@@ -577,23 +573,23 @@ def cache_of(path: Path) -> dict:
     return {name: value for name, value in json.loads(path.read_text()).items() if name != "evaluated_at"}
 
 
-def test_evaluations_of_what_is_missing(cloud, monkeypatch):
-    files = upload_sources(cloud.here / "modal_checkpoints")
-    cloud.upload()
+def test_evaluations_of_what_is_missing(remote, monkeypatch):
+    files = upload_sources(remote.here / "modal_checkpoints")
+    remote.upload()
     few = ("--num-episodes", 3)
-    code, output, events = cloud.run("eval_parallel", *few, "--task", UNLOCK)
-    assert code == 0, output + cloud.logs()
+    code, output, events = remote.run("eval_parallel", *few, "--task", UNLOCK)
+    assert code == 0, output + remote.logs()
     assert [event["function"] for event in of(events, "call")] == ["evaluate", "merge"]
     folder = f"evaluation_cache/{UNLOCK}/trial_2"
     names = ("result.json", "routing_data.json", "routing_data.npz")
-    assert cloud.download(output) == ["evaluation_results.csv", *(f"{folder}/{name}" for name in names)]
+    assert remote.download(output) == ["evaluation_results.csv", *(f"{folder}/{name}" for name in names)]
 
     # of the four others one is damaged, and one job is killed once
     damaged = files.pop(f"{GOTO} trial 1")
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    cloud.upload()
-    cloud.kill("evaluate", commit=1)
-    code, output, events = cloud.run("eval_parallel", *few)
+    remote.upload()
+    remote.kill("evaluate", commit=1)
+    code, output, events = remote.run("eval_parallel", *few)
     assert code == 1 and "5 checkpoints, 4 to evaluate" in output and "3 of 4 jobs done" in output
     assert re.findall(r"failed: (.*?):", output) == [f"{GOTO} trial 1"] and "the file is cut short" in output
     assert [event["function"] for event in of(events, "call")] == ["evaluate"] * 4 + ["merge"]
@@ -603,12 +599,12 @@ def test_evaluations_of_what_is_missing(cloud, monkeypatch):
     assert_files_are_their_own(events)
     results = {f"evaluation_cache/{RunKey.from_checkpoint(path).artefacts('').as_posix()}" for path in files.values()}
     made = {f"{folder}/{name}" for folder in results for name in names}
-    assert below(cloud.volume("rl-mop-eval")) == {"evaluation_results.csv"} | made and len(made) == 4 * 3
-    assert len(cloud.download(output)) == 1 + 3 * 3
+    assert set(files_below(remote.volume("rl-mop-eval"))) == {"evaluation_results.csv"} | made and len(made) == 4 * 3
+    assert len(remote.download(output)) == 1 + 3 * 3
 
     # the same rows and caches as those that are made here
     damaged.unlink()
-    monkeypatch.chdir(cloud.here)
+    monkeypatch.chdir(remote.here)
     monkeypatch.setattr(
         sys, "argv", ["batch_eval.py", "--num_episodes", "3", "--cache_dir", "other", "--results_path", "other.csv"]
     )
@@ -620,44 +616,45 @@ def test_evaluations_of_what_is_missing(cloud, monkeypatch):
         assert cache_of(path) == cache_of("other" / path.relative_to("evaluation_cache"))
 
     # nothing is missing now, and no job is started; --force starts some
-    code, output, events = cloud.run("eval_parallel", *few)
+    code, output, events = remote.run("eval_parallel", *few)
     assert code == 0 and "4 checkpoints, 0 to evaluate" in output and of(events, "call") == []
-    code, output, events = cloud.run("eval_parallel", "--num-episodes", 4, "--force", "--trial", 0, "--final-only")
+    code, output, events = remote.run("eval_parallel", "--num-episodes", 4, "--force", "--trial", 0, "--final-only")
     assert code == 0 and len(of(events, "call", "evaluate")) == 2, output
-    cloud.download(output)
+    remote.download(output)
     num_episodes = pd.read_csv("evaluation_results.csv").set_index("checkpoint_path")["num_episodes"].to_dict()
-    forced = [path.relative_to(cloud.here).as_posix() for label, path in files.items() if label in output]
+    forced = [path.relative_to(remote.here).as_posix() for label, path in files.items() if label in output]
     assert len(num_episodes) == 4 and sorted(path for path, n in num_episodes.items() if n == 4) == sorted(forced)
 
     # a job that dies whenever it is tried is given up, and the older result stays
-    before = {file: (cloud.volume("rl-mop-eval") / file).read_bytes() for file in below(cloud.volume("rl-mop-eval"))}
-    cloud.kill("evaluate", commit=1, times=99)
-    code, output, events = cloud.run("eval_parallel", *few, "--force", "--task", UNLOCK)
+    volume = remote.volume("rl-mop-eval")
+    before = {file: (volume / file).read_bytes() for file in files_below(volume)}
+    remote.kill("evaluate", commit=1, times=99)
+    code, output, events = remote.run("eval_parallel", *few, "--force", "--task", UNLOCK)
     assert code == 1 and f"failed: {UNLOCK} trial 2: RuntimeError: the container ended with -9" in output
     assert [event["attempt"] for event in of(events, "start")] == [0, 1, 2, 3]
-    assert before == {file: (cloud.volume("rl-mop-eval") / file).read_bytes() for file in before}
+    assert before == {file: (volume / file).read_bytes() for file in before}
 
 
-def test_evaluations_one_after_another(cloud):
-    files = upload_sources(cloud.here / "modal_checkpoints")
+def test_evaluations_one_after_another(remote):
+    files = upload_sources(remote.here / "modal_checkpoints")
     files[f"{GOTO} trial 0"].write_bytes(b"PK")
-    cloud.upload()
+    remote.upload()
     words = ("--num-episodes", 3, "--task", GOTO, "--skip-routing")
-    code, output, events = cloud.run("eval_main", *words)
+    code, output, events = remote.run("eval_main", *words)
     assert code == 1 and "4 checkpoints, 4 to evaluate" in output and "3 of 4 jobs done" in output, output
     assert re.findall(r"failed: (.*?):", output) == [f"{GOTO} trial 0"]
     assert [event["function"] for event in of(events, "start")] == ["evaluate_in_turn"] * 4 + ["merge"]
     assert num_overlaps(events, "evaluate_in_turn") == 0
     names = ("trial_0/seed_7", "trial_0/update_5", "trial_1")
     results = [f"evaluation_cache/{GOTO}/{name}/result.json" for name in names]
-    assert sorted(cloud.download(output)) == [*results, "evaluation_results.csv"]
-    assert len(table_of(cloud.here / "evaluation_results.csv")) == 3
-    code, output, events = cloud.run("eval_main", *words, "--final-only", "--seed", 7)
+    assert sorted(remote.download(output)) == [*results, "evaluation_results.csv"]
+    assert len(table_of(remote.here / "evaluation_results.csv")) == 3
+    code, output, events = remote.run("eval_main", *words, "--final-only", "--seed", 7)
     assert code == 0 and "1 checkpoints, 0 to evaluate" in output and of(events, "call") == []
 
 
-def test_help_dry_run_and_refusals(cloud):
-    upload_sources(cloud.here / "modal_checkpoints")
+def test_help_dry_run_and_refusals(remote):
+    upload_sources(remote.here / "modal_checkpoints")
     flags = {
         "main": ["--task-ids", "--trials", "--seeds", "--script", "--extra-args", "--dry-run"],
         "eval_parallel": [
@@ -666,7 +663,7 @@ def test_help_dry_run_and_refusals(cloud):
         ],
     }
     flags["eval_main"] = flags["eval_parallel"]
-    helps = {name: cloud.start(name, "--help") for name in flags}
+    helps = {name: remote.start(name, "--help") for name in flags}
     for name, process in helps.items():
         out, err = process.communicate()
         assert process.returncode == 0 and all(f"{flag} " in out for flag in flags[name]), out + err
@@ -675,7 +672,7 @@ def test_help_dry_run_and_refusals(cloud):
         "eval_parallel": ("--task", UNLOCK),
         "eval_main": (),
     }
-    dry_runs = {name: cloud.start(name, *words, "--dry-run") for name, words in dry.items()}
+    dry_runs = {name: remote.start(name, *words, "--dry-run") for name, words in dry.items()}
     for process, num_jobs in zip(dry_runs.values(), (3, 1, 5), strict=True):
         out, err = process.communicate()
         assert process.returncode == 0 and f"{num_jobs} jobs; none is started" in out, out + err
@@ -685,9 +682,9 @@ def test_help_dry_run_and_refusals(cloud):
         ("main", "--task-ids", GOTO, "--extra-args", "--lpc_alfa 1"): "unrecognized arguments: --lpc_alfa 1",
         ("main", "--task-ids", GOTO, "--trials", "first"): "--trials must be numbers",
     }
-    processes = {words: cloud.start(*words) for words in refused}
+    processes = {words: remote.start(*words) for words in refused}
     for words, process in processes.items():
         out, err = process.communicate()
         assert process.returncode == 2 and refused[words] in the_error_line(err), out + err
-    events = cloud.events()
+    events = remote.events()
     assert of(events, "call") == of(events, "start") == [] and len(of(events, "app")) == 3 + 4

@@ -1,33 +1,33 @@
-"""Which checkpoints lack a result, and making it: result, routing cache, picture, table."""
+"""Checkpoints without a result -> results and routing caches, and the table of all results."""
 
 import multiprocessing
-import os
 import traceback
+import warnings
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from tqdm import tqdm
 
 from mop.base.configuration import BEFORE
 from mop.base.errors import InputError
-from mop.base.files import claimed, file_digest, write_figure
+from mop.base.files import claimed, file_digest
+from mop.jobs.heatmaps import print_heatmaps
+from mop.jobs.tables import format_table, keep_foreign_table, note_other_worlds
 from mop.store.checkpoints import FoundCheckpoint, find_checkpoints, update_of
-from mop.store.results import ADDED_COLUMNS, load_result, write_result
-from mop.store.routing_cache import RoutingCache, load_cache, write_cache
+from mop.store.results import load_result, merge_results, write_result
+from mop.store.routing_cache import RoutingCache, write_cache
 from mop.store.run_keys import CACHE_DIR, PLOTS_DIR, cache_path, result_path
 
 if TYPE_CHECKING:
     from mop.jobs.evaluation import Evaluation
 
-
-# config keys that are columns of the results table, in both directions the same name
+# Keys of a run's config that are columns of the results table, under the same names.
 CONFIG_COLUMNS = (
     "num_updates", "unroll_len", "lr", "lpc_alpha", "expert_hidden_sizes", "intermediate_dim", "router_hidden_size",
     "max_steps", "lang_dim", "normalize_lpc", "lang_encoder", "num_envs", "grad_clip", "residual", "train_lang_proj",
@@ -38,7 +38,7 @@ CONFIG_COLUMNS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """How each checkpoint is evaluated and where its files go."""
+    """How each checkpoint is evaluated, and where its files go."""
 
     num_episodes: int = 1000
     num_envs: int = 64
@@ -62,6 +62,96 @@ class Filters:
     final_only: bool = False
 
 
+def from_flags(kind: type, args: Namespace):
+    """Settings or Filters (`kind`) with the values of the flags that have the names of their fields."""
+    return kind(**{name: getattr(args, name) for name in kind.__dataclass_fields__ if hasattr(args, name)})
+
+
+def evaluate_missing(
+    roots: Sequence[str],
+    filters: Filters,
+    settings: Settings,
+    results_path: str,
+    force: bool = False,
+    jobs: int = 1,
+    plots: bool = False,
+) -> int:
+    """Evaluate every checkpoint below `roots` that has no result yet, merge all results into a table, and print it.
+
+    force: those with a result too; jobs: processes; plots: draw the heatmap of each checkpoint that is asked for.
+    Returns 0 if every checkpoint asked for has its result or another process is making it, 1 if some could not be
+    evaluated, which are printed. Raises InputError where no checkpoint is asked for, or nothing could be written.
+    """
+    warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}")
+    selected = select(roots, filters, "train one with train_mop.py")
+    _check_places(Path(results_path), Path(settings.cache_dir))
+    missing = selected if force else [item for item in selected if not is_evaluated(item, settings)]
+    print(f"{len(selected)} checkpoints, {len(missing)} to evaluate")
+    if missing:
+        from mop.kernels.devices import use_device
+
+        use_device(settings.device)  # an unusable one ends here, not once per checkpoint
+    try:
+        outcomes = evaluate_all(missing, settings, force, jobs) if missing else []
+    finally:  # also after Ctrl-C: what is evaluated is in the table
+        keep_foreign_table(Path(results_path))
+        table = merge_results(settings.cache_dir, results_path)
+    print(format_table(table))
+    note_other_worlds(table, settings.num_episodes, settings.eval_seed)
+    print(f"table: {results_path} (rows: {len(table)}), routing caches: {settings.cache_dir}/<task_id>/trial_<N>/...")
+    for outcome in outcomes:
+        if outcome.status == "elsewhere":
+            print(f"{outcome.found.key.label}: another process is evaluating it")
+    if plots:
+        evaluated = [item for item in selected if is_evaluated(item, settings)]
+        print_heatmaps(evaluated, settings.cache_dir, settings.plots_dir)
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    for outcome in failed:
+        where = "" if str(outcome.found.path) in outcome.message else f"{outcome.found.path}: "
+        print(f"failed: {where}{outcome.message}")
+    return 1 if failed else 0
+
+
+def _check_places(results_path: Path, cache_dir: Path) -> None:
+    """Make the folders of the results. Raises InputError where they could not be written, before any work is done."""
+    if results_path.suffix != ".csv" or (results_path.exists() and not results_path.is_file()):
+        raise InputError(f"--results_path must name a .csv file, not {results_path}")
+    for name, folder in (("--results_path", results_path.parent), ("--cache_dir", cache_dir)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{name}: {folder} cannot be made a folder ({error.strerror})") from None
+
+
+# --- which are asked for, and which lack a result ---------------------------------------------------------------------
+
+
+def select(roots: Sequence[str], filters: Filters, way_out: str) -> list[FoundCheckpoint]:
+    """The checkpoints below `roots` that are asked for.
+
+    Raises InputError where there is none, with `way_out` where there is none to choose from either.
+    """
+
+    def wanted(item: FoundCheckpoint) -> bool:
+        key = item.key
+        seed = key.trial if key.seed is None else key.seed
+        return (
+            (filters.task is None or key.task_id == filters.task)
+            and (filters.trial is None or key.trial == filters.trial)
+            and (filters.seed is None or seed == filters.seed)
+            and (filters.update is None or filters.update in (key.update, update_of(item)))
+            and not (filters.final_only and key.update is not None)
+        )
+
+    found = find_checkpoints(roots)
+    selected = [item for item in found if wanted(item)]
+    if not selected:
+        no_fit = f"none of the {len(found)} checkpoints fits the filters; change them"
+        why = no_fit if found else f"there is none; {way_out}"
+        raise InputError(f"no checkpoint to evaluate under {', '.join(roots)}: {why}")
+    return selected
+
+
 def is_evaluated(found: FoundCheckpoint, settings: Settings) -> bool:
     """Whether a result (with its routing cache, unless skipped) is there and was made from this very file."""
     try:
@@ -76,6 +166,9 @@ def vouches_for(row: Mapping, found: FoundCheckpoint, settings: Settings) -> boo
     """Whether a result row says that it was made from this very file, with a routing cache where one is wanted."""
     has_cache = settings.skip_routing or bool(row.get("has_routing_cache"))
     return has_cache and row.get("checkpoint_sha256") == file_digest(found.path)
+
+
+# --- one checkpoint ---------------------------------------------------------------------------------------------------
 
 
 def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) -> tuple[dict, "Evaluation"]:
@@ -134,28 +227,7 @@ def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=Non
     return row
 
 
-def heatmap_path(found: FoundCheckpoint, settings: Settings) -> Path:
-    """Where the picture of --plots goes."""
-    return found.key.artefacts(settings.plots_dir) / "routing_heatmap.png"
-
-
-def write_heatmap(found: FoundCheckpoint, settings: Settings) -> None:
-    """Draw the routing of every layer, with the first world, unless the picture is newer than the cache.
-
-    Raises InputError where the cache cannot be read or drawn.
-    """
-    path, cached = heatmap_path(found, settings), cache_path(settings.cache_dir, found.key)
-    if path.exists() and cached.exists() and path.stat().st_mtime_ns > cached.stat().st_mtime_ns:
-        return
-    from mop.worlds.pictures import render_world
-    from plotting_utils import plot_overall_routing
-
-    cache = load_cache(cached)
-    for field in ("position", "layer_routing", "seed", "mission"):
-        cache.require(field)
-    first = cache.episodes[0]
-    figure = plot_overall_routing(cache, render_world(found.key.task_id, first["seed"]), first["mission"])
-    write_figure(path, figure)
+# --- many checkpoints -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -214,87 +286,3 @@ def _attempt_in_pool(
             except BrokenProcessPool:
                 lost.append(futures[future])
     return outcomes, lost
-
-
-def select(roots: Sequence[str], filters: Filters, way_out: str) -> list[FoundCheckpoint]:
-    """The checkpoints below `roots` that are asked for.
-
-    Raises InputError where there is none, with `way_out` where there is none to choose from either.
-    """
-
-    def wanted(item: FoundCheckpoint) -> bool:
-        key = item.key
-        seed = key.trial if key.seed is None else key.seed
-        return (
-            (filters.task is None or key.task_id == filters.task)
-            and (filters.trial is None or key.trial == filters.trial)
-            and (filters.seed is None or seed == filters.seed)
-            and (filters.update is None or filters.update in (key.update, update_of(item)))
-            and not (filters.final_only and key.update is not None)
-        )
-
-    found = find_checkpoints(roots)
-    selected = [item for item in found if wanted(item)]
-    if not selected:
-        no_fit = f"none of the {len(found)} checkpoints fits the filters; change them"
-        why = no_fit if found else f"there is none; {way_out}"
-        raise InputError(f"no checkpoint to evaluate under {', '.join(roots)}: {why}")
-    return selected
-
-
-def note_other_settings(table: pd.DataFrame, settings: Settings) -> None:
-    """Say how many rows were made in other worlds than those asked for now."""
-    asked = {"num_episodes": settings.num_episodes, "eval_seed": settings.eval_seed}
-    known = [name for name in asked if name in table]
-    num_others = int((table[known] != pd.Series(asked)[known]).any(axis=1).sum())
-    if num_others:
-        print(f"{num_others} of these were made with other --num_episodes or --eval_seed; --force makes them anew")
-
-
-def keep_foreign_table(results_path: Path) -> None:
-    """A table that another program made is no merge of our results: move it aside before it is replaced."""
-    try:
-        columns = pd.read_csv(results_path, nrows=0).columns
-    except FileNotFoundError:
-        return
-    except (ValueError, OSError):
-        columns = []
-    if not set(ADDED_COLUMNS) <= set(columns):
-        # no two processes give the same name: the second would replace what the first has kept
-        kept = results_path.with_name(f"{results_path.stem}.{datetime.now(UTC):%Y%m%dT%H%M%S}.{os.getpid()}.csv")
-        with suppress(FileNotFoundError):  # another process was faster
-            os.replace(results_path, kept)
-            print(f"{results_path} was not made by this program; it is kept as {kept}")
-
-
-def format_table(table: pd.DataFrame) -> str:
-    """The results table for a terminal."""
-    if table.empty:
-        return "no results yet"
-    table = table.astype({name: float for name in ("success_rate", "success_low", "success_high")})
-    bounds = zip(table["success_low"], table["success_high"], strict=True)
-    shown = pd.DataFrame(
-        {
-            "task": table["task_id"],
-            "trial": table["trial"],
-            "seed": table["seed"].astype(object).where(table["seed"].notna(), "-"),
-            "update": table["update"],
-            "policy": table["policy"],
-            "success": [f"{rate:.1%}" for rate in table["success_rate"]],
-            "95 % interval": [f"{low:.1%} to {high:.1%}" for low, high in bounds],
-            "path ratio": [f"{ratio:.3f}" for ratio in table["path_ratio"].astype(float)],
-            "mean LPC": [f"{lpc:.1f}" for lpc in table["mean_lpc"].astype(float)],
-            "episodes": table["num_episodes"],
-        }
-    )
-    return shown.to_string(index=False)
-
-
-def print_heatmaps(evaluated: list[FoundCheckpoint], settings: Settings) -> None:
-    """Draw what is not drawn yet and say where it is; a picture that fails costs nothing but itself."""
-    for found in evaluated:
-        try:
-            write_heatmap(found, settings)
-            print(f"heatmap: {heatmap_path(found, settings)}")
-        except (InputError, OSError) as error:
-            print(f"no heatmap of {found.key.label}: {error}")

@@ -1,8 +1,8 @@
 """The jobs of modal_app.py, without Modal: which are to be done, what each of them does, how to download what it made.
 
-Jobs are planned here, against modal_checkpoints/ and evaluation_results.csv, and done in containers that look the same:
-their volume of checkpoints lies at modal_checkpoints/, the one of results at evaluation/. So a path means one
-checkpoint on both sides. Each job writes files of its own only.
+Jobs are planned on this machine, from its modal_checkpoints/ and evaluation_results.csv. In a container the volume of
+checkpoints is at modal_checkpoints/ too, and that of results at evaluation/, so that a path means the same checkpoint
+on both sides. No file is written by two jobs.
 """
 
 import shlex
@@ -17,17 +17,8 @@ import pandas as pd
 from mop.base.configuration import MAX_INTEGER, integer, parse_config
 from mop.base.errors import InputError
 from mop.base.files import file_digest
-from mop.jobs.batch import (
-    Filters,
-    Settings,
-    evaluate_checkpoint,
-    evaluate_found,
-    format_table,
-    is_evaluated,
-    note_other_settings,
-    select,
-    vouches_for,
-)
+from mop.jobs.batch import Filters, Settings, evaluate_checkpoint, evaluate_found, is_evaluated, select, vouches_for
+from mop.jobs.tables import format_table, note_other_worlds
 from mop.store.checkpoints import FoundCheckpoint, find_checkpoints
 from mop.store.results import load_result, merge_results
 from mop.store.run_keys import CACHE_DIR, RESULTS_TABLE, RunKey, result_path
@@ -51,7 +42,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job: files it made, relative to its volume, or why it failed; `is_lost`: nobody knows yet."""
+    """What became of a job: the files that it made, relative to its volume, or why it failed.
+
+    is_lost: Modal's client cannot tell; the job may still be running.
+    """
 
     label: str
     files: tuple[str, ...] = ()
@@ -71,7 +65,7 @@ class Merged:
 
 
 def plan_trainings(script: str, task_ids: str, trials: str, seeds: str = "", extra_args: str = "") -> list[Job]:
-    """One `train` for each task, trial and seed of three lists such as "0,1".
+    """One job of `train` for each task, trial and seed of three lists such as "0,1".
 
     Raises InputError where a list, the script, a task id or one of the script's flags in `extra_args` is wrong.
     """
@@ -111,7 +105,7 @@ def _parse_extra_args(script: str, extra_args: str) -> tuple[dict[str, Any], set
 
 
 def _check_for_container(config: dict[str, Any]) -> None:
-    """Raises InputError where a setting needs what this machine has and a container has not."""
+    """Raises InputError where a setting needs something of this machine that a container lacks."""
     encoder, device = config["lang_encoder"], config["device"]
     if config["wandb_project"] is not None:
         raise InputError(
@@ -146,11 +140,11 @@ def _parse_list(flag: str, value: str, parse: Callable[[str], Any]) -> list:
 
 def train(config: dict, given: Sequence[str], on_save: Callable[[], object]) -> Result:
     """Train one run, or go on with it from its last state; `on_save` is called whenever its files are worth keeping."""
-    from mop.learning.loop import train as train_run
+    from mop.learning import loop
 
     key = RunKey(config["task_id"], config["trial"], config["seed"])
     try:
-        folder = train_run(config, given, on_save).parent
+        folder = loop.train(config, given, on_save).parent
     except InputError as error:
         return Result(key.label, error=str(error))
     names = sorted(path.name for pattern in ("checkpoint_*.pt", "training_[lc]*") for path in folder.glob(pattern))
@@ -161,10 +155,10 @@ def train(config: dict, given: Sequence[str], on_save: Callable[[], object]) -> 
 
 
 def plan_evaluations(filters: Filters, num_episodes: int, force: bool, skip_routing: bool) -> list[Job]:
-    """One `evaluate` for each checkpoint of CHECKPOINT_DIR without a row in RESULTS_TABLE, both here; prints how many.
+    """One job of `evaluate` for each checkpoint of CHECKPOINT_DIR without a row in RESULTS_TABLE; prints how many.
 
-    Rows are matched by the run keys of their paths. A checkpoint that has changed since, or lacks a routing cache that
-    is wanted, has none; `force` asks for all. Raises InputError where no checkpoint is asked for.
+    Rows are matched by the keys of their paths. A row does not count if the checkpoint has changed since, or if its
+    routing cache is wanted and missing; with `force` none counts. Raises InputError where no checkpoint is asked for.
     """
     if num_episodes < 1:
         raise InputError(f"--num-episodes must be at least 1, not {num_episodes}")
@@ -177,12 +171,12 @@ def plan_evaluations(filters: Filters, num_episodes: int, force: bool, skip_rout
     print(f"{len(selected)} checkpoints, {len(missing)} to evaluate")
     present = [rows[item.key] for item in selected if item not in missing]
     if present:
-        note_other_settings(pd.DataFrame(present), settings)
+        note_other_worlds(pd.DataFrame(present), settings.num_episodes, settings.eval_seed)
     return [Job(item.key.label, (item.path.as_posix(), file_digest(item.path), settings, force)) for item in missing]
 
 
 def settings_of_container(num_episodes: int, skip_routing: bool) -> Settings:
-    """Where a container keeps results. What the bot did is not shared, as two jobs on one task would write one file."""
+    """Settings with the places of a container; the bot's own results are not kept, as two jobs would write one file."""
     cache_dir = f"{RESULTS_DIR}/{CACHE_DIR}"
     return Settings(num_episodes, skip_routing=skip_routing, cache_dir=cache_dir, teacher_dir=SCRATCH_DIR)
 
@@ -190,7 +184,7 @@ def settings_of_container(num_episodes: int, skip_routing: bool) -> Settings:
 def read_rows(path: str) -> dict[RunKey | str, dict[str, Any]]:
     """The rows of a results table, None for empty cells, by the keys of their checkpoint paths; none if it is missing.
 
-    A row that somebody keeps for a file of another layout goes by its path. Raises InputError where the file is no
+    A row for a checkpoint at a path of another layout has this path as its key. Raises InputError where the file is no
     results table.
     """
     try:
@@ -224,7 +218,7 @@ def _has_row(found: FoundCheckpoint, rows: dict[RunKey | str, dict], settings: S
 
 
 def evaluate(path: str, digest: str, settings: Settings, force: bool) -> Result:
-    """Evaluate one checkpoint of the volume, of the digest that it has where the job was planned.
+    """Evaluate one checkpoint of the volume, whose digest must be that of the file where the job was planned.
 
     The result of an earlier attempt or call is kept if it was made in the same worlds, unless `force`.
     """
@@ -247,7 +241,7 @@ def evaluate(path: str, digest: str, settings: Settings, force: bool) -> Result:
 
 
 def _is_answered(found: FoundCheckpoint, settings: Settings) -> bool:
-    """Whether the volume holds the very result that is asked for: a trial in a few worlds must not pass for it."""
+    """Whether the volume holds the result that is asked for, in the same worlds: fewer would not do."""
     if not is_evaluated(found, settings):
         return False
     row = load_result(result_path(settings.cache_dir, found.key))
@@ -273,7 +267,7 @@ def download_command(volume: str, file: str, folder: str = ".") -> str:
 
 
 def tables_to_download(merged: Merged) -> list[str]:
-    """RESULTS_TABLE, unless the one here has rows that the merged one lacks or has older: then prints what to do."""
+    """RESULTS_TABLE, or nothing if the local one has rows that the merged one lacks or has older; then prints why."""
     there = {_row_key(path): when for path, when in merged.evaluated_at.items()}
     rows = read_rows(RESULTS_TABLE)
     num_lost = sum(key not in there or (row.get("evaluated_at") or "") > there[key] for key, row in rows.items())
@@ -287,7 +281,10 @@ def tables_to_download(merged: Merged) -> list[str]:
 
 
 def report(results: Sequence[Result], volume: str, folder: str = ".", others: Sequence[str] = ()) -> int:
-    """Print how to download what was made, files `others` first, and what failed or may have; if so, returns 1."""
+    """Print how to download what was made, `others` first, and what failed; returns 1 if anything failed, else 0.
+
+    volume: of the files; folder: where they are to lie on this machine; others: more files of the volume.
+    """
     files = [*others, *(file for result in results for file in result.files)]
     if files:
         print("download:", *(download_command(volume, file, folder) for file in files), sep="\n  ")
@@ -300,12 +297,12 @@ def report(results: Sequence[Result], volume: str, folder: str = ".", others: Se
 
 def warm_up() -> None:
     """Compile every kernel: train each kind of policy for one update and evaluate the mixture in one world."""
-    from mop.learning.loop import train as train_run
+    from mop.learning import loop
 
     tiny = "--num_updates 1 --num_envs 2 --unroll_len 4 --lang_encoder vocab --device cpu --replay 1"
     with tempfile.TemporaryDirectory() as folder:
         for trial, (policy, more) in enumerate((("mop", ""), ("mop", "--residual --obs_encoding raw"), ("gru", ""))):
             config, given = parse_config("", [*tiny.split(), *more.split(), "--trial", str(trial)])
-            train_run(config | {"policy": policy, "checkpoint_dir": folder}, given)
+            loop.train(config | {"policy": policy, "checkpoint_dir": folder}, given)
         found = find_checkpoints([folder])[0]
         evaluate_found(found, Settings(1, cache_dir=folder, device="cpu"))

@@ -1,0 +1,48 @@
+"""One evaluation for a person to read: of a checkpoint, or of the bot itself; no result is written."""
+
+from tqdm import tqdm
+
+from mop.jobs.evaluation import encoder_for, evaluate, evaluate_bot, load_for_evaluation
+from mop.kernels.cache import announce_compilation
+from mop.kernels.devices import use_device
+from mop.measures.metrics import format_metrics
+from mop.worlds.bot_paths import BotPaths
+
+
+def evaluate_one(
+    path: str | None,
+    task_id: str | None,
+    num_episodes: int,
+    num_envs: int,
+    max_steps: int | None,
+    eval_seed: int,
+    lang_encoder: str | None,
+    device: str,
+    cache_dir: str,
+) -> int:
+    """Evaluate the checkpoint `path`, or the bot if there is none, and print the metrics; returns 0.
+
+    task_id, max_steps: of the worlds, by default the checkpoint's own; the bot needs a task. cache_dir: where the bot's
+    own results are kept. Raises InputError if the checkpoint, the task, the encoder or the device cannot be used.
+    """
+    if path is None:
+        announce_compilation()
+        teacher = BotPaths(task_id, max_steps, cache_dir)
+        evaluation = evaluate_bot(teacher, num_episodes, eval_seed, num_envs)
+        print(f"the BabyAI bot on {task_id}")
+    else:
+        where = use_device(device)
+        checkpoint = load_for_evaluation(path)
+        config = checkpoint["config"]
+        task_id = task_id or config["task_id"]
+        max_steps = max_steps or (config.get("max_steps") if task_id == config["task_id"] else None)
+        encoder = encoder_for(checkpoint, lang_encoder)
+        teacher = BotPaths(task_id, max_steps, cache_dir)
+        with tqdm(total=num_episodes, desc=task_id, unit="episode", leave=False, dynamic_ncols=True) as bar:
+            evaluation = evaluate(
+                checkpoint, encoder, teacher, num_episodes, eval_seed, num_envs,
+                record_steps=False, device=where, progress=bar.update,
+            )  # fmt: skip
+        print(f"{path} on {task_id}")
+    print(format_metrics(evaluation.metrics, num_episodes))
+    return 0
