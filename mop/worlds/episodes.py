@@ -1,4 +1,7 @@
-"""Episodes in a fixed list of worlds, as arrays, with the context and outcome of each."""
+"""Episodes in a fixed list of worlds, as arrays, with the context and outcome of each.
+
+Axis letters: N slots, O = 152 numbers of an observation.
+"""
 
 from collections.abc import Sequence
 
@@ -7,7 +10,7 @@ import numpy as np
 from mop.worlds.world import OBS_DIM, World
 
 GIVE_UP = -1  # in place of an action: the episode ends here without success
-# What a slot shows before its next action; the names and types of the columns of RoutingSteps.
+# What a slot shows before its next action: columns of RoutingSteps, by the same names.
 SLOT_STATE = np.dtype(
     [
         ("episode", np.int32),  # index into `episodes`
@@ -21,11 +24,11 @@ SLOT_STATE = np.dtype(
 
 
 def episode_context(world: World) -> dict:
-    """What a reader needs to know of a world at the start of an episode; cells are [x, y], rooms [column, row].
+    """What readers need to know of a world at the start of an episode; cells are [x, y], rooms [column, row].
 
-    room_grid_shape is [columns, rows]; room_bounds [x_min, y_min, x_max, y_max] of each room with its walls, row by
-    row; doors [x, y, color, is_open, is_locked], other objects [x, y, color]; target_pos: the nearest of the objects
-    named by the clause of the mission that is to be done first (the one to be moved, if it names two).
+    room_grid_shape: [columns, rows]; room_bounds: [x_min, y_min, x_max, y_max] of each room with its walls, row by row;
+    doors: [x, y, color, is_open, is_locked]; other objects: [x, y, color]; target_pos: the nearest object among those
+    that the mission names in the clause to be done first (the one to be moved, if the clause names two kinds).
     """
     env = world.env
     x, y = (int(v) for v in env.agent_pos)
@@ -63,9 +66,9 @@ def episode_context(world: World) -> dict:
 class EvalVectorEnv:
     """One episode for each seed of a list, in N slots; a free slot takes the next seed.
 
-    Arrays describe the present of all slots: obs (N, O) float32, active (N,) bool (False when no seed is left), state
-    (N,) of SLOT_STATE; missions, a list of N texts. `episodes` holds context and outcome of every episode begun, in the
-    order of the seeds.
+    The present of all slots: obs (N, O) float32, active (N,) bool (False when no seed is left), state (N,) of
+    SLOT_STATE, missions (N texts), worlds (N). `episodes` holds context and outcome of every episode that has begun, in
+    the order of the seeds.
     """
 
     def __init__(self, task_id: str, seeds: Sequence[int], num_envs: int, max_steps: int | None = None):

@@ -1,8 +1,8 @@
 """Minigrid's slow spots, replaced for the environments of this project alone.
 
-World generation and the check of the mission look at every cell through `Grid.get`, several times a world; what they
-find is found here with a tenth of the work. Rules, random draws and their order stay Minigrid's, and environments made
-by `gymnasium.make` alone stay as they are: `tests/test_babyai_env.py` compares the two, step by step, on every task.
+World generation and the check of the mission look at every cell through `Grid.get`, several times a world; here the
+same is found with a tenth of the work. Rules, random draws and their order stay Minigrid's, and environments that are
+made by `gymnasium.make` stay as they are: `tests/test_world.py` compares the two, step by step, on every task.
 """
 
 import copy
@@ -21,10 +21,10 @@ DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up
 
 
 class QuickRandom:
-    """The draws that world generation makes of a NumPy generator, in Python: the same numbers, six times as fast.
+    """The random numbers that world generation draws, in Python: the same as NumPy's generator, six times as fast.
 
     Integers by Lemire's method ("Fast random integer generation in an interval", 2019) on halves of 64-bit words, the
-    lower first, and floats from the upper 53 bits, as `numpy.random.Generator` over PCG64 makes them.
+    lower half first, and floats from the upper 53 bits, as `numpy.random.Generator` over PCG64 makes them.
     """
 
     def __init__(self, bit_generator: np.random.PCG64):
@@ -44,7 +44,7 @@ class QuickRandom:
         return word & 0xFFFFFFFF
 
     def integers(self, low: int, high: int) -> np.int64:
-        """Uniform in [low, high), at most 2**32 - 1 values; no plain int, as a level compares its draws with `is`."""
+        """Uniform in [low, high), at most 2**32 - 1 values; an np.int64, as a level compares its draws by `is`."""
         count = int(high) - int(low)
         if count == 1:
             return np.int64(low)
@@ -60,10 +60,10 @@ class QuickRandom:
 
 
 class QuickLevel:
-    """Mixed into the classes of the environments that `make_quick` makes."""
+    """What `make_quick` mixes into the classes of its environments."""
 
     def reset(self, *, seed: int, **kwargs):
-        """World `seed`."""
+        """Begin world `seed`."""
         self._np_random = QuickRandom(np.random.PCG64(seed))
         self._rand_int = self._np_random.integers  # the most frequent call, without its detours
         return super().reset(**kwargs)
@@ -75,7 +75,7 @@ class QuickLevel:
         return x + dx, y + dy
 
     def check_objs_reachable(self, raise_exc: bool = True) -> bool:
-        """As Minigrid's: whether the agent can walk up to every object; doors stand open for it."""
+        """Whether the agent can walk up to every object, through doors that count as open, as Minigrid's method."""
         cells, width = self.grid.grid, self.grid.width
         is_free = np.array([cell is None or cell.type == "door" for cell in cells])
         x, y = self.agent_pos
@@ -89,7 +89,7 @@ class QuickLevel:
 
 
 def make_quick(task_id: str, **kwargs):
-    """The environment of a registered id, unwrapped, with the quick methods; it behaves as Minigrid's own."""
+    """The unwrapped environment of a registered id with the quick methods; it behaves as Minigrid's own."""
     spec = copy.deepcopy(gymnasium.spec(task_id))
     level = spec.entry_point if callable(spec.entry_point) else load_env_creator(spec.entry_point)
     spec.entry_point = type(level.__name__, (QuickLevel, level), {})
@@ -97,7 +97,7 @@ def make_quick(task_id: str, **kwargs):
 
 
 def _for_quick_levels(owner: type, name: str):
-    """Decorator: replaces `owner.name` where its environment is a QuickLevel, and nowhere else."""
+    """Decorator: replaces the method `name` of a class where its environment is a QuickLevel, and nowhere else."""
     original = getattr(owner, name)
 
     def decorate(quick):
@@ -118,7 +118,7 @@ def _verify_go_to(self, action) -> str:
 
 @_for_quick_levels(ObjDesc, "find_matching_objs")
 def _find_matching_objs(self, env, use_location: bool = True):
-    """Objects in the order of their cells, column by column; without `use_location` where those known by now lie."""
+    """The objects that fit a description, column by column; without `use_location` those of `obj_set`, moved or not."""
     width, height = env.grid.width, env.grid.height
     known = {id(item) for item in self.obj_set}
     found = [
@@ -140,7 +140,7 @@ def _find_matching_objs(self, env, use_location: bool = True):
 
 
 def _is_at(location: str, env, x: int, y: int) -> bool:
-    """Whether a cell lies on that side of the agent."""
+    """Whether a cell is to the "left" or "right" of the agent, in "front" of it or "behind" it."""
     (dx, dy), to_x, to_y = DIRECTIONS[env.agent_dir], x - env.agent_pos[0], y - env.agent_pos[1]
     ahead, aside = to_x * dx + to_y * dy, to_y * dx - to_x * dy  # aside: to the right
     return {"left": aside < 0, "right": aside > 0, "front": ahead > 0, "behind": ahead < 0}[location]

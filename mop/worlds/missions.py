@@ -1,7 +1,8 @@
 """Mission text -> frozen sentence embedding: each distinct mission is encoded once and then remembered.
 
-Two encoders: a BERT-type model of Hugging Face (the [CLS] vector of DistilBERT, D = 768), and `vocab` (D = 512), a
-hashed code of the mission's words in order that needs no download. A checkpoint records the choice and a fingerprint.
+There are two kinds of encoder: a BERT-type model of Hugging Face (the [CLS] vector of DistilBERT, D = 768), and `vocab`
+(D = 512), a hashed code of the mission's words in order that needs no download. A checkpoint records the choice and a
+fingerprint. Axis letters: N missions, D numbers of an embedding.
 """
 
 import hashlib
@@ -27,45 +28,45 @@ WAY_OUT = "give a model folder with --lang_encoder FOLDER, or use --lang_encoder
 
 
 class MissionEncoder:
-    """Mission text -> embedding (D,) float32, D = `dim`; what was encoded once is remembered.
+    """Mission text -> embedding (D,) float32 on the CPU, D = `dim`.
 
     `name` is the choice that a checkpoint records: "vocab", a Hugging Face id, or a folder as given; never "auto".
+    `remembered` holds the embeddings of the missions that were encoded before.
     """
 
     def __init__(self, name: str, encode: Callable[[str], torch.Tensor]):
-        """`encode` maps one mission to its embedding (D,), float32 on the CPU."""
+        """encode: maps one mission to its embedding (D,), float32 on the CPU."""
         self.name = name
+        self.remembered: dict[str, torch.Tensor] = {}
         self._encode = encode
         self._probe = encode(PROBE_MISSION)
         self.dim = len(self._probe)
-        self._known: dict[str, torch.Tensor] = {}
 
     def embed(self, missions: Sequence[str]) -> torch.Tensor:
-        """Embeddings (N, D) float32 of N missions, a new tensor; known missions are dictionary look-ups.
+        """Embeddings (N, D) float32 of N missions, a new tensor.
 
-        Each mission is encoded alone, so no bit of an embedding depends on which missions came with it.
-
-        Raises: InputError for an empty mission, and for a word that the encoder's tokenizer does not know.
+        Each mission is encoded alone, so that its embedding does not depend on the missions beside it. Raises
+        InputError for an empty mission, and for a word that the encoder's tokenizer does not know.
         """
         rows = torch.empty(len(missions), self.dim)
         for row, mission in zip(rows, missions, strict=True):
-            if mission not in self._known:
+            if mission not in self.remembered:
                 if not mission.strip():
                     raise InputError("an empty mission has no embedding; check the task's mission text")
-                if len(self._known) >= MAX_REMEMBERED:  # some tasks hardly ever repeat a mission
-                    self._known.clear()
-                self._known[mission] = self._encode(mission)
-            row.copy_(self._known[mission])
+                if len(self.remembered) >= MAX_REMEMBERED:  # some tasks hardly ever repeat a mission
+                    self.remembered.clear()
+                self.remembered[mission] = self._encode(mission)
+            row.copy_(self.remembered[mission])
         return rows
 
     def fingerprint(self) -> list[float]:
-        """The first 8 numbers of a fixed probe mission's embedding, to 4 decimals: tells one encoder from another."""
+        """The first 8 numbers of PROBE_MISSION's embedding, to 4 decimals: they tell one encoder from another."""
         return [round(float(x), 4) for x in self._probe[:8]]
 
     def check_fingerprint(self, recorded: list[float] | None) -> None:
         """Compare with the fingerprint in a checkpoint; None (a checkpoint without one) passes.
 
-        Raises: InputError where a number differs by more than 0.01.
+        Raises InputError where a number differs by more than 0.01.
         """
         if recorded is None:
             return
@@ -81,11 +82,10 @@ class MissionEncoder:
 def load_encoder(name: str, location: str | None = None) -> MissionEncoder:
     """The encoder that `name` chooses: "vocab", "auto", a Hugging Face id, or a model folder.
 
-    `location` (folder or id) says where a recorded Hugging Face encoder lies on this machine; it keeps its recorded
-    `name`. "vocab" needs no files and ignores it. "auto" is DEFAULT_MODEL where it can be had, else "vocab" with a
-    warning; with a `location` it does not fall back.
-
-    Raises: InputError where the encoder cannot be had or is not usable; the message names it and the way out.
+    "auto" is DEFAULT_MODEL where it can be had, else "vocab" with a warning.
+    location: the folder or id under which a recorded Hugging Face encoder is found on this machine. The encoder keeps
+    its recorded `name`; "auto" does not fall back to "vocab" then; "vocab" needs no files and ignores it.
+    Raises InputError where the encoder cannot be had or is not usable; the message names it and the way out.
     """
     if name == "vocab":
         return MissionEncoder("vocab", encode_by_codes)
@@ -106,8 +106,8 @@ def encode_by_codes(mission: str) -> torch.Tensor:
 
     Hashed positional codes in the manner of hyperdimensional computing (Kanerva 2009, "Hyperdimensional Computing: An
     Introduction to Computing in Distributed Representation with High-Dimensional Random Vectors"): codes of different
-    words or positions are nearly orthogonal, so word order counts. SHAKE-256 supplies the bits: any word has a code,
-    the same on every machine. The root mean square is about 1, the scale of a DistilBERT vector.
+    words or positions are nearly orthogonal, so word order counts. SHAKE-256 supplies the bits, so that any word has a
+    code, the same on every machine. The root mean square is about 1, the scale of a DistilBERT vector.
     """
     words = mission.lower().replace(",", " , ").split()
     hashes = [hashlib.shake_256(f"{k} {word}".encode()).digest(VOCAB_DIM // 8) for k, word in enumerate(words)]
@@ -120,7 +120,7 @@ class _ClsVector:
     """mission -> last hidden state (D,) of the [CLS] token of a frozen Hugging Face model."""
 
     def __init__(self, where: str):
-        """Raises: InputError where `where` (folder or id) cannot be found, lacks weights, or lacks its vocabulary."""
+        """where: folder or id. Raises InputError where it cannot be found, lacks weights, or lacks its vocabulary."""
         self.where = where
         folder = find_model_folder(where)
         transformers = _import_quietly()
@@ -160,9 +160,9 @@ class _ClsVector:
 
 
 def is_folder(where: str) -> bool:
-    """Whether `where` is a folder of this machine, not an id.
+    """Whether `where` means a folder of this machine and no id of the hub.
 
-    An existing directory is one, and so is what starts with `.`, `/` or `~` or has more than one slash.
+    An existing directory does, and so does what starts with `.`, `/` or `~`, or has more than one slash.
     """
     return Path(where).expanduser().is_dir() or where.startswith((".", "/", "~")) or where.count("/") > 1
 
@@ -170,9 +170,8 @@ def is_folder(where: str) -> bool:
 def find_model_folder(where: str) -> Path:
     """The folder on this machine that holds the model `where` (folder or id), downloaded if need be.
 
-    An id is sought on this machine, then on the hub, after a probe that takes PROBE_TIMEOUT_S at most.
-
-    Raises: InputError.
+    An id is looked up on this machine, then on the hub if that answers within PROBE_TIMEOUT_S. Raises InputError where
+    the model cannot be had or is incomplete.
     """
     if is_folder(where):
         folder = Path(where).expanduser()
@@ -208,7 +207,7 @@ def find_model_folder(where: str) -> Path:
 
 
 def _lack(folder: Path) -> str | None:
-    """What keeps `folder` from being a model folder, as the end of a sentence; None where all is there."""
+    """What a model folder lacks, as the end of a sentence about it; None if it lacks nothing."""
     if not folder.is_dir():
         return "does not exist"
     if not (folder / "config.json").is_file():
@@ -222,7 +221,7 @@ def _lack(folder: Path) -> str | None:
 
 
 def _probe_hub(model_id: str) -> None:
-    """Ask the hub for `model_id` once. Raises: what the hub's client raised, or TimeoutError after PROBE_TIMEOUT_S."""
+    """Ask the hub for `model_id` once. Raises what the hub's client raises, or TimeoutError after PROBE_TIMEOUT_S."""
     from huggingface_hub import HfApi
 
     answer: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
@@ -245,7 +244,7 @@ def _probe_hub(model_id: str) -> None:
 
 
 def _import_quietly():
-    """The module transformers, imported late as it is slow, with its and the hub's progress bars and chatter off."""
+    """The module transformers, without progress bars and log messages, the hub's too; imported late as it is slow."""
     import huggingface_hub
     import transformers
 

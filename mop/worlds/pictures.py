@@ -1,7 +1,7 @@
-"""Pictures of worlds, from their seed and the actions taken: Minigrid alone, without the compiled kernels.
+"""Pictures of worlds, from their seed and the actions taken.
 
-A page that shows one opens half a second sooner so. Minigrid's own environment makes the same world of a seed as
-`World`.
+They are made by Minigrid's own environments, which make the same world of a seed as `World`, without the compiled
+kernels: a page that shows a picture opens half a second sooner.
 """
 
 import contextlib

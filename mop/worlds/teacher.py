@@ -1,20 +1,27 @@
-"""The BabyAI bot as teacher: compiled, bounded, and honest about its failures."""
+"""The BabyAI bot as teacher: its planning is compiled and bounded, and each of its failures has a kind."""
 
 import numpy as np
 from minigrid.core.world_object import WorldObj
 from minigrid.envs.babyai.core.verifier import ObjDesc
 from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
 
-from mop.kernels import bot as bot_kernels
 from mop.kernels.bot import (
     BOT,
+    DESCRIPTION,
     DONE,
+    DROP,
+    GO_NEXT_TO,
     ITEM,
     MAX_PASSES,
     MAX_PUSHES,
     NO_ACTION,
+    NO_REASON,
     NO_ROOM,
+    OPEN,
+    PICKUP,
     SUBGOAL,
+    TO_OPEN,
+    TO_PUT_NEXT,
     WALL_ITEM,
     EndlessPlanning,
     NowhereToGo,
@@ -26,9 +33,8 @@ from mop.kernels.grid import EMPTY
 # error: another exception inside the bot; unsolved: the bot gives up, fails the mission or runs out of steps
 FAILURE_KINDS = ("loop", "disappeared_box", "assertion", "error", "unsolved")
 
-_KINDS = {"OpenSubgoal": bot_kernels.OPEN, "DropSubgoal": bot_kernels.DROP, "PickupSubgoal": bot_kernels.PICKUP}
-_KINDS |= {"GoNextToSubgoal": bot_kernels.GO_NEXT_TO}
-_REASONS = {None: bot_kernels.NO_REASON, "PutNext": bot_kernels.TO_PUT_NEXT, "Open": bot_kernels.TO_OPEN}
+_KINDS = {"OpenSubgoal": OPEN, "DropSubgoal": DROP, "PickupSubgoal": PICKUP, "GoNextToSubgoal": GO_NEXT_TO}
+_REASONS = {None: NO_REASON, "PutNext": TO_PUT_NEXT, "Open": TO_OPEN}
 
 
 class TeacherFailure(Exception):
@@ -40,10 +46,10 @@ class TeacherFailure(Exception):
 
 
 class Teacher:
-    """Minigrid's bot in one world: its first plan is made by Minigrid, `bot_kernels.replan` goes on with it.
+    """Minigrid's bot in one world: its first plan is made by Minigrid, `replan` goes on with it.
 
-    Made anew for each episode, on a freshly reset environment. codes (height, width) int32 and seen (width, height)
-    bool are those of `grid_kernels.observe`, kept up to date by the caller after every step.
+    It is made anew for each episode, on a freshly reset environment. codes (height, width) int32 and seen (width,
+    height) bool are those of `mop.kernels.grid.observe`; the caller keeps them up to date after every step.
     """
 
     def __init__(self, env, codes: np.ndarray, seen: np.ndarray):
@@ -54,7 +60,7 @@ class Teacher:
         for row, subgoal in zip(self._stack, plan, strict=False):
             row["kind"], row["reason"] = _KINDS[type(subgoal).__name__], _REASONS[subgoal.reason]
             if subgoal.datum is not None:
-                row["datum"], row["a"] = bot_kernels.DESCRIPTION, len(items)
+                row["datum"], row["a"] = DESCRIPTION, len(items)
                 row["b"] = len(subgoal.datum.obj_set)
                 self._descriptions.append((subgoal.datum, len(items)))
                 items += [_number(item) for item in subgoal.datum.obj_set]
@@ -68,7 +74,7 @@ class Teacher:
         self._bot["old_front"] = self._bot["old_carried"] = EMPTY
 
     def update_positions(self) -> None:
-        """Read where the objects of the mission lie; call it whenever Minigrid has looked for them again."""
+        """Read again where the objects of the mission are; call it whenever Minigrid has looked for them."""
         for description, first in self._descriptions:
             rows = self._items[first : first + len(description.obj_set)]
             rows["x"] = -1
@@ -76,10 +82,10 @@ class Teacher:
                 row["x"], row["y"] = x, y
 
     def label(self, last_action: int | None, x: int, y: int, dx: int, dy: int, carried: int) -> int:
-        """The bot's next action; call it once per step with the action that was executed (None first).
+        """The bot's next action; call it once per step, with the action that was executed (None at first).
 
-        The agent is at (x, y), faces (dx, dy) and carries an object of code `carried`. Raises TeacherFailure; the bot
-        cannot be asked again in that episode.
+        The agent is at (x, y), faces (dx, dy) and carries an object of code `carried`. Raises TeacherFailure; after
+        that the bot cannot be asked again in the episode.
         """
         action = NO_ACTION if last_action is None else last_action
         try:
@@ -105,5 +111,5 @@ class Teacher:
 
 
 def _number(item: WorldObj) -> int:
-    """As an ITEM knows it; objects that were never seen on the grid are no item in the hand either."""
+    """The number of an object in an ITEM; 0 for one that was never on the grid, as `code_number` has it too."""
     return WALL_ITEM if item.type == "wall" else getattr(item, "number", 0)

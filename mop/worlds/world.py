@@ -1,8 +1,8 @@
-"""The world: seeded BabyAI environments as arrays, with the bot as teacher.
+"""One world: a seeded BabyAI environment as arrays, with the bot as teacher.
 
-An episode is its seed: `reset(seed=s)` alone determines the world. World k of slot i in a training run has the seed
-`training_seed(run seed, i, k)`; evaluation lists its seeds itself (below 2**32, so the two never meet).
-Axis letters: N environments (slots); O = 152 numbers of an observation.
+An episode is its seed: the seed alone determines the world. The k-th world of slot i in a training run has the seed
+`training_seed(run seed, i, k)`; evaluation lists its seeds itself, below 2**32, so that the two never meet.
+Axis letter: O = 152 numbers of an observation.
 """
 
 import contextlib
@@ -29,7 +29,8 @@ NO_LABEL = -1
 DROP = int(Actions.drop)
 MINIGRID_VERSION = minigrid.__version__
 
-# Give up on a task whose bot fails in so many worlds in a row (the worst solvable task, UnlockToUnlock, fails in 43 %).
+# A task is given up if its bot fails in so many worlds in a row (of the solvable tasks the worst, UnlockToUnlock, fails
+# in 43 %).
 MAX_FAILURES_IN_A_ROW = 100
 
 
@@ -55,7 +56,9 @@ def training_seed(run_seed: int, slot: int, k: int) -> int:
 class World:
     """One BabyAI environment: Minigrid's rules, a compiled view, the events of the episode and, if asked for, the bot.
 
-    obs (O,) float32 may be given as a row of a larger array; it is written in place.
+    obs (O,) float32 is written in place; it may be given as a row of a larger array. t_pick, t_opened, t_unlocked and
+    t_drop count the actions taken when something was first picked up, opened, unlocked or dropped; None before.
+    Raises InputError for an unknown task.
     """
 
     def __init__(self, task_id: str, max_steps: int | None = None, obs: np.ndarray | None = None):
@@ -80,7 +83,10 @@ class World:
             self.obs[-1] = 1.0
 
     def step(self, action: int) -> tuple[float, bool, bool]:
-        """Reward, terminated, truncated. Success is reward > 0: strict missions also terminate when they fail."""
+        """Execute an action; returns reward, terminated, truncated.
+
+        Success is reward > 0: a strict mission terminates when it fails, too.
+        """
         x, y = self._front()
         front = self.env.grid.grid[y * self.env.grid.width + x]
         held, was = self.env.carrying, (getattr(front, "is_open", None), getattr(front, "is_locked", None))
@@ -94,7 +100,7 @@ class World:
         last_action = self.actions[-1] if self.actions else None
         if self.teacher is None:
             self.teacher = Teacher(self.env, self.codes, self.seen)
-        elif last_action == DROP:  # Minigrid looks for the objects of the mission after each
+        elif last_action == DROP:  # after each drop Minigrid looks for the objects of the mission
             self.teacher.update_positions()
         return self.teacher.label(last_action, *self.position, *DIRECTIONS[self.direction], self._carried)
 
@@ -109,7 +115,7 @@ class World:
         return x + dx, y + dy
 
     def _observe(self) -> None:
-        """The present view into `obs`. Since the last one only the cell in front of the agent can have changed."""
+        """Write the present view into `obs`. Since the last view only the cell before the agent can have changed."""
         env = self.env
         x, y = env.agent_pos
         self.position, self.direction = (int(x), int(y)), int(env.agent_dir)
@@ -126,7 +132,7 @@ class World:
         self.obs[-1] = env.carrying is not None
 
     def _note_events(self, front, held, was: tuple) -> None:
-        """t_*: actions taken when an event was first true; opening a door and unlocking it are two events."""
+        """Note what has happened for the first time; opening a door and unlocking it are two events."""
         if self.t_pick is None and held is None and self.env.carrying is not None:
             self.t_pick = self.num_steps
         if self.t_drop is None and held is not None and self.env.carrying is None:
@@ -150,10 +156,10 @@ def bot_steps(world: World, seed: int) -> int:
 
 
 def check_teachable(task_id: str, run_seed: int) -> None:
-    """Raises InputError unless the bot solves one of the first worlds of a run; asks one episode of it as a rule.
+    """Raises InputError unless the bot solves one of the first worlds of a run; as a rule it solves the first.
 
-    The bot labels the first states of some tasks that it never solves (KeyInBox, PutNext*Carrying): a run would learn
-    from these labels without a word.
+    The bot labels the first states of some tasks that it never solves (KeyInBox, PutNext*Carrying): without this check
+    a run would learn from these labels.
     """
     world, failures = World(task_id), []
     for k in range(MAX_FAILURES_IN_A_ROW):

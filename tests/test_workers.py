@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 
 from mop.base.errors import InputError
 from mop.base.workers import WorkerPool, carve, num_bytes
 from mop.worlds.vector_env import BabyAIVectorEnv
 
-ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 30.0
 
 PARENT = """
+import multiprocessing
 import sys
 import numpy as np
 from mop.worlds.vector_env import BabyAIVectorEnv
@@ -26,7 +27,7 @@ from mop.worlds.vector_env import BabyAIVectorEnv
 if __name__ == "__main__":
     env = BabyAIVectorEnv("BabyAI-GoToObj-v0", 4, 0, num_workers=2)
     env.reset()
-    print(*(process.pid for process in env._pool._processes), flush=True)
+    print(*(process.pid for process in multiprocessing.active_children()), flush=True)
     if sys.argv[1] == "idle":
         sys.stdin.read()
     while True:
@@ -74,7 +75,7 @@ def pool():
     assert pool.collect() == [None, None]
     yield pool
     pool.close()
-    assert not any(process.is_alive() for process in pool._processes)
+    assert not multiprocessing.active_children()
 
 
 def is_running(pid: int) -> bool:
@@ -161,20 +162,22 @@ def test_close_twice_and_before_start():
     pool.start(0, commands_of_a_worker, ("first",))
     pool.close()
     pool.close()
-    assert not pool._processes[0].is_alive()
+    assert not multiprocessing.active_children()
 
 
 def test_killed_worker_of_an_environment_is_reported():
     env = BabyAIVectorEnv("BabyAI-GoToObj-v0", 4, 0, num_workers=2)
     env.reset()
     start = time.monotonic()
-    os.kill(env._pool._processes[1].pid, signal.SIGKILL)
+    _, second = sorted(
+        multiprocessing.active_children(), key=lambda process: process.pid
+    )  # in the order of their start
+    os.kill(second.pid, signal.SIGKILL)
     with pytest.raises(InputError, match=r"worker 1 ended with exit code -9 .*--resume"):
         for _ in range(100):
             env.step(np.zeros(4, np.int64))
     env.close()
     assert time.monotonic() - start < LIMIT_S
-    assert not any(process.is_alive() for process in env._pool._processes)
     assert not multiprocessing.active_children()
 
 
@@ -194,7 +197,7 @@ def test_unknown_task_in_a_worker_is_an_input_error():
 def test_no_worker_survives_a_killed_parent(tmp_path, state):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, str(script), state]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path, env=environment, text=True

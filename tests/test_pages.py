@@ -17,24 +17,18 @@ from old_caches import CACHE, TASK, as_version_1, write_variants
 from routing_data import make_data, make_steps
 
 import batch_eval
+from mop.base.configuration import check_flags, optional
 from mop.base.errors import InputError
 from mop.base.files import file_digest
 from mop.jobs import batch
-from mop.jobs.batch import Filters, Settings, evaluate_checkpoint, select
+from mop.jobs.batch import Filters, Settings, evaluate_checkpoint, from_flags, select
 from mop.pages.comparison import load_table, plot_comparison, plot_tradeoff
 from mop.pages.episodes import episode_frame, episode_labels, example_images, step_caption
 from mop.pages.figures import action_figures, analyses, grouped_name, routing_figures, save_figures
-from mop.pages.flags import as_html, parse, run_parser
-from mop.pages.runs import (
-    Run,
-    choose_run,
-    describe_metrics,
-    evaluate_now,
-    find_cached_runs,
-    find_runs,
-    load_routing,
-    other_checkpoint,
-)
+from mop.pages.flags import parse, run_parser
+from mop.pages.parts import as_html
+from mop.pages.routing import describe_metrics, evaluate_now, load_routing, other_checkpoint
+from mop.pages.runs import Run, choose_run, find_cached_runs, find_runs
 from mop.store.checkpoints import FoundCheckpoint, save_checkpoint
 from mop.store.results import write_result
 from mop.store.routing_cache import RoutingCache
@@ -83,9 +77,7 @@ def test_runs_of_every_layout_are_found(tmp_path):
     ]
     assert [run.has_cache for run in found.values()] == [True] * 4 + [False]
     assert found["A trial 1 final"].checkpoint == tmp_path / "zoo" / "A" / "trial_1" / "checkpoint_final.pt"
-    assert list(find_cached_runs([], str(tmp_path / "cache"))) == [
-        key.label for key in sorted(cached, key=RunKey._order)
-    ]
+    assert list(find_cached_runs([], str(tmp_path / "cache"))) == [key.label for key in sorted(cached)]
 
 
 def test_no_run_at_all(tmp_path):
@@ -105,12 +97,11 @@ def test_the_command_in_messages_selects_the_run(key, root, monkeypatch):
     args = batch_eval.parser().parse_args(flags)
     assert script == "batch_eval.py" and args.force and args.cache_dir == "elsewhere"
     assert args.checkpoint_dir == ("results/zoo" if root == "results/zoo" else None)
-    batch_eval.check_flags(args, trial=int, seed=batch_eval.optional(int), update=batch_eval.optional(int))
+    check_flags(args, trial=int, seed=optional(int), update=optional(int))
     others = [replace(key, trial=9), replace(key, task_id="X"), replace(key, update=77)]
-    found = [batch_eval.FoundCheckpoint(k, Path("x.pt")) for k in (key, *others)]
+    found = [FoundCheckpoint(k, Path("x.pt")) for k in (key, *others)]
     monkeypatch.setattr(batch, "find_checkpoints", lambda roots: found)
-    filters = Filters(**batch_eval.taken_by(Filters, args))
-    assert [item.key for item in select(["here"], filters, "no way out")] == [key]
+    assert [item.key for item in select(["here"], from_flags(Filters, args), "no way out")] == [key]
 
 
 def test_choose_run():

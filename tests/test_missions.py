@@ -1,4 +1,4 @@
-"""The mission encoder: codes without a download, the path of a real model, and the decision without a hub."""
+"""Mission encoders: codes without a download, the path of a real model, and the decision without a hub."""
 
 import itertools
 import os
@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from tiny_encoder import COLOURS, build_tiny_encoder
 
 from mop.base.errors import InputError
-from mop.worlds import missions as mission_encoder
+from mop.worlds import missions
 from mop.worlds.missions import DEFAULT_MODEL, PROBE_MISSION, VOCAB_DIM, encode_by_codes, load_encoder
 
-ROOT = Path(__file__).resolve().parent.parent
 SWAPPED = ["put the red ball next to the green box", "put the green box next to the red ball"]
 MISSIONS = ["go to the red ball", *SWAPPED, "open the door on your left, then pick up a key", "go to the red key"]
 
@@ -37,14 +37,14 @@ def no_hub(tmp_path, monkeypatch):
 
 def generated_missions() -> list[str]:
     nouns = [f"{colour} {kind}" for colour in COLOURS for kind in ("ball", "box", "key")]
-    missions = [f"go to the {noun}" for noun in nouns]
-    missions += [f"put the {a} next to the {b}" for a, b in itertools.permutations(nouns, 2)]
+    texts = [f"go to the {noun}" for noun in nouns]
+    texts += [f"put the {a} next to the {b}" for a, b in itertools.permutations(nouns, 2)]
     triples = zip(nouns, nouns[5:], COLOURS, strict=False)
-    missions += [f"pick up a {a}, then go to the {b} and open a {c} door" for a, b, c in triples]
-    return missions
+    texts += [f"pick up a {a}, then go to the {b} and open a {c} door" for a, b, c in triples]
+    return texts
 
 
-# the codes of "vocab"
+# --- the codes of "vocab" --------------------------------------------------------------------------------------------
 
 
 def test_vocab_known_answer():
@@ -64,17 +64,17 @@ def test_vocab_has_the_scale_of_a_layer_norm_and_ignores_case():
 
 
 def test_vocab_tells_missions_apart():
-    missions = generated_missions()
+    texts = generated_missions()
     encoder = load_encoder("vocab")
     a, b = encoder.embed(SWAPPED)
     assert torch.cosine_similarity(a, b, dim=0) < 0.8
-    rows = torch.nn.functional.normalize(encoder.embed(missions), dim=1)
+    rows = torch.nn.functional.normalize(encoder.embed(texts), dim=1)
     cosine = (rows @ rows.T).fill_diagonal_(-1.0)
-    assert len(missions) == len(set(missions)) > 300
+    assert len(texts) == len(set(texts)) > 300
     assert cosine.max() < 0.99
 
 
-# what is remembered
+# --- what is remembered ----------------------------------------------------------------------------------------------
 
 
 def test_embeddings_come_in_order_and_are_copies():
@@ -87,14 +87,14 @@ def test_embeddings_come_in_order_and_are_copies():
 
 
 def test_memory_is_bounded_and_forgetting_changes_nothing(monkeypatch):
-    monkeypatch.setattr(mission_encoder, "MAX_REMEMBERED", 4)
+    monkeypatch.setattr(missions, "MAX_REMEMBERED", 4)
     encoder = load_encoder("vocab")
-    missions = [f"go to the {k} ball" for k in range(11)]
+    texts = [f"go to the {k} ball" for k in range(11)]
     for start in range(9):
-        rows = encoder.embed(missions[start : start + 3])
-        assert torch.equal(rows, torch.stack([encode_by_codes(m) for m in missions[start : start + 3]]))
-        assert len(encoder._known) <= 4
-    assert torch.equal(encoder.embed(missions), torch.stack([encode_by_codes(m) for m in missions]))
+        rows = encoder.embed(texts[start : start + 3])
+        assert torch.equal(rows, torch.stack([encode_by_codes(text) for text in texts[start : start + 3]]))
+        assert len(encoder.remembered) <= 4
+    assert torch.equal(encoder.embed(texts), torch.stack([encode_by_codes(text) for text in texts]))
 
 
 @pytest.mark.parametrize("mission", ["", "  "])
@@ -105,7 +105,7 @@ def test_an_empty_mission_is_an_error(mission):
     assert encoder.embed(["go"]).shape == (1, 512)
 
 
-# the path of a real model
+# --- the path of a real model ----------------------------------------------------------------------------------------
 
 
 def test_folder_gives_the_cls_vector(tiny):
@@ -124,14 +124,21 @@ def test_folder_gives_the_cls_vector(tiny):
 
 
 def test_each_distinct_mission_is_encoded_once_and_alone(tiny):
+    from torch.nn.modules.module import register_module_forward_hook
+    from transformers import DistilBertModel
+
     encoder = load_encoder(str(tiny))
     batch_sizes = []
-    model = encoder._encode.model
-    model.register_forward_hook(lambda module, args, kwargs, out: batch_sizes.append(len(out[0])), with_kwargs=True)
-    encoder.embed(MISSIONS * 3)
-    encoder.embed(MISSIONS[::-1])
-    encoder.fingerprint()
-    assert not model.training
+
+    def note(model, args, output):
+        if isinstance(model, DistilBertModel):
+            assert not model.training
+            batch_sizes.append(len(output[0]))
+
+    with register_module_forward_hook(note):
+        encoder.embed(MISSIONS * 3)
+        encoder.embed(MISSIONS[::-1])
+        encoder.fingerprint()
     assert batch_sizes == [1] * len(MISSIONS)
     for mission, together in zip(MISSIONS, encoder.embed(MISSIONS), strict=True):
         assert torch.equal(load_encoder(str(tiny)).embed([mission])[0], together)
@@ -216,12 +223,17 @@ def test_an_unusable_folder_is_one_line(tmp_path, files, message):
 
 @pytest.mark.parametrize("name", ["./absent", "/absent/model", "~/absent_model", "models/absent/here"])
 def test_a_path_is_never_sought_on_the_hub(name, monkeypatch):
-    monkeypatch.setattr(mission_encoder, "_probe_hub", lambda model_id: pytest.fail("asked the hub"))
+    import huggingface_hub
+
+    asked = []
+    for function in ("snapshot_download", "HfApi"):
+        monkeypatch.setattr(huggingface_hub, function, lambda *arguments, **options: asked.append(arguments))
     with pytest.raises(InputError, match=f"folder '{name}' does not exist"):
         load_encoder(name)
+    assert asked == []
 
 
-# the fingerprint
+# --- the fingerprint -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["vocab", "tiny"])
@@ -240,11 +252,11 @@ def test_fingerprint(name, tiny, tmp_path):
         assert encoder.name in str(caught.value)
 
 
-# the decision without a hub
+# --- the decision without a hub --------------------------------------------------------------------------------------
 
 DECIDE = """
 import sys, warnings
-from mission_encoder import load_encoder
+from mop.worlds.missions import load_encoder
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     print(load_encoder(sys.argv[1]).name)
@@ -262,7 +274,7 @@ def decide(name: str, home: Path, **environment: str) -> list[str]:
     env = {**inherited, "HF_HOME": str(home), "no_proxy": "*", **environment}
     # 60 s: minutes of retries are what this guards against; a decision takes seconds
     return subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=True
+        command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60, check=True
     ).stdout.splitlines()
 
 
@@ -294,7 +306,7 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch, no_hub):
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(mission_encoder, "PROBE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(missions, "PROBE_TIMEOUT_S", 0.05)
     never = threading.Event()
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, *args, **kwargs: never.wait())
     with pytest.raises(InputError, match="did not answer"):
