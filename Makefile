@@ -49,4 +49,5 @@ results: $(VENV)/.installed  ## train and evaluate everything behind results/ (a
 	$(RUN) results/collapse.py --jobs 2
 
 clean:  ## remove the virtual environment and caches of tools (no results)
-	rm -rf $(VENV) .pytest_cache .ruff_cache __pycache__ tests/__pycache__ benchmarks/__pycache__
+	rm -rf $(VENV) .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
