@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pandas as pd
 from tqdm import tqdm
 
-from mop.base.configuration import BEFORE, RUNTIME_KEYS, Parser, check_flags, integer, parse_config
+from mop.base.configuration import RUNTIME_KEYS, Parser, check_flags, integer, parse_config
 from mop.base.errors import InputError, run_script
 from mop.base.files import write_atomic, write_figure
 from mop.pages.episodes import example_images
@@ -230,7 +230,7 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
 def check_commands(trainings: list[Training]) -> None:
     """Raises InputError where a finished training is not what its command says: settings or defaults have changed."""
     for training in trainings:
-        recorded = BEFORE | load_checkpoint(training.folder / "checkpoint_final.pt")["config"]
+        recorded = load_checkpoint(training.folder / "checkpoint_final.pt")["config"]
         wanted, _ = parse_config("", training.commands[-1][2:])
         ignored = OF_THE_MACHINE | (OF_THE_MIXTURE if training.policy == "gru" else set())
         wrong = [name for name in wanted if name not in ignored and recorded.get(name) != wanted[name]]

@@ -12,6 +12,7 @@ from bare_minigrid import bare_bot, bare_env, bare_reset, bounded_label, observa
 from torch import nn
 from torch.nn import functional as F
 
+from mop.base.configuration import complete
 from mop.base.errors import run_script
 from mop.learning.policies import build_policy
 from mop.store.checkpoints import save_checkpoint
@@ -28,7 +29,7 @@ def toy_config(task_id: str = GOTO, **changes) -> dict:
     config |= {"input_dim": 152, "num_actions": 7, "lang_dim": 8, "intermediate_dim": 24, "router_hidden_size": 6}
     config |= {"expert_hidden_sizes": [[0, 8, 16], [24, 0]], "gru_hidden_size": 32, "residual": False}
     config |= {"num_updates": 20, "num_envs": 16, "unroll_len": 16, "lr": 0.01, "lpc_alpha": 0.0}
-    return config | changes
+    return complete(config | changes)
 
 
 def as_checkpoint(policy: nn.Module, lang_proj: nn.Module, config: dict) -> dict:

@@ -1,17 +1,36 @@
 """config.yaml, flags, and one clear line for whatever cannot be."""
 
+import numpy as np
 import pytest
+import torch
 
-from mop.base.configuration import ALIASES, DEFAULTS_FILE, FIELDS, expert_sizes, help_texts, parse_config, read_config
+from mop.base.configuration import (
+    ALIASES,
+    DEFAULTS_FILE,
+    FIELDS,
+    FLAGS,
+    RUNTIME_KEYS,
+    check_declared,
+    check_recorded,
+    complete,
+    expert_sizes,
+    meanings,
+    parse_config,
+    read_config,
+)
 from mop.base.errors import InputError
+from mop.store.checkpoints import load_checkpoint, load_training_state, save_training_state
 
 
 def config_of(*argv):
     return parse_config("a test", [str(word) for word in argv])[0]
 
 
-def test_every_key_has_a_default_a_check_and_a_help_text():
-    assert set(read_config(DEFAULTS_FILE)) == set(FIELDS) == set(help_texts())
+def test_every_flag_has_a_default_and_every_key_a_meaning():
+    assert set(read_config(DEFAULTS_FILE)) == set(FLAGS)
+    assert set(FIELDS) == set(FLAGS) | {"policy", "scheduled_updates", "encoder_dim", "encoder_fingerprint"}
+    assert set(meanings()) == set(FIELDS) and all(meanings().values())
+    assert set(RUNTIME_KEYS) < set(FLAGS)
 
 
 def test_defaults_are_the_documented_ones():
@@ -101,3 +120,65 @@ def test_bad_files_name_the_file_and_the_key(tmp_path, content, named):
 def test_missing_file():
     with pytest.raises(InputError, match=r"nowhere\.yaml"):
         config_of("--config", "nowhere.yaml")
+
+
+# --- configs of files -----------------------------------------------------------------------------------------------
+
+
+OLDEST = {"task_id": "BabyAI-GoToObj-v0", "trial": 0, "num_updates": 20, "num_actions": np.int64(7)}
+ABSENCE_MEANS = {
+    "policy": "mop", "seed": None, "max_steps": None, "wandb_project": None, "scheduled_updates": 20,
+    "obs_encoding": "raw", "residual": False, "expert_gain": 1.0, "expert_dropout": 0.0, "expert_dropout_below": 0.1,
+    "teacher_mix": 0.0, "replay": 0, "replay_size": 1, "lr_decay": False,
+}  # fmt: skip
+
+
+def test_an_old_config_is_completed():
+    assert complete(OLDEST) == OLDEST | ABSENCE_MEANS
+    assert complete({"task_id": "a"}).keys() == {"task_id"} | ABSENCE_MEANS.keys() - {"scheduled_updates"}
+    given = {"policy": "gru", "scheduled_updates": 9, "max_steps": 5, "residual": True, "replay": 3}
+    assert complete(OLDEST | given) == OLDEST | ABSENCE_MEANS | given
+    nulls = dict.fromkeys(("lr", "policy", "residual", "seed", "theirs"))
+    assert complete(OLDEST | nulls) == complete(OLDEST)
+    assert complete(complete(OLDEST)) == complete(OLDEST)
+    config = config_of()
+    assert complete(config).items() >= config.items()  # what this version writes means what it says
+
+
+def test_files_are_completed_and_checked_where_they_are_read(tmp_path):
+    path = tmp_path / "checkpoint_final.pt"
+    theirs = {"their_key": [1, 2], "lr": "1e-3", "expert_hidden_sizes": "0,4;8"}
+    expected = OLDEST | ABSENCE_MEANS | {"their_key": [1, 2], "lr": 1e-3, "expert_hidden_sizes": [[0, 4], [8]]}
+    torch.save({"policy_state_dict": {}, "config": OLDEST | theirs}, path)
+    loaded = load_checkpoint(path)["config"]
+    assert loaded == expected and type(loaded["num_actions"]) is int
+    save_training_state(path, {"config": OLDEST | theirs | {"num_actions": 7}})
+    assert load_training_state(path)["config"] == expected
+
+
+BAD_RECORDS = {
+    "policy": "cnn", "encoder_dim": 0, "encoder_fingerprint": [0.5, "x"], "scheduled_updates": "many", "lr": -1.0,
+    "input_dim": 150,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_RECORDS.items())
+def test_every_declared_key_of_a_file_is_checked(tmp_path, name, value):
+    with pytest.raises(InputError, match=f"^the file: {name} must be .*, not "):
+        check_recorded(OLDEST | {name: value}, "the file")
+    path = tmp_path / "checkpoint_final.pt"
+    torch.save({"policy_state_dict": {}, "config": OLDEST | {name: value}}, path)
+    with pytest.raises(InputError, match=rf"checkpoint_final\.pt: {name} must be "):
+        load_checkpoint(path)
+
+
+def test_what_a_run_adds_is_no_flag():
+    for name in set(FIELDS) - set(FLAGS):
+        with pytest.raises(InputError, match=name):
+            config_of(f"--{name}", "1")
+
+
+def test_a_key_that_was_not_declared_is_not_written():
+    check_declared(dict.fromkeys(FIELDS))
+    with pytest.raises(KeyError, match="does not declare a_new_key, b"):
+        check_declared({"b": 1, "a_new_key": 2, "lr": 3})

@@ -19,6 +19,7 @@ from mixture_of_experts import (
     reset_hidden,
     routing_measures,
 )
+from mop.base.configuration import complete
 from mop.base.errors import InputError
 from mop.learning.policies import build_policy
 
@@ -356,7 +357,7 @@ def test_detach_and_copy():
 
 
 def test_build_policy():
-    config = {"input_dim": 152, "lang_dim": 32, "intermediate_dim": 64, "num_actions": 7}
+    config = complete({"input_dim": 152, "lang_dim": 32, "intermediate_dim": 64, "num_actions": 7})
     mop = build_policy(config | {"expert_hidden_sizes": [0, 16], "router_hidden_size": 8})
     assert isinstance(mop, MixtureOfExpertsPolicy) and mop.moe_layers[0].norm is None
     assert isinstance(build_policy(config | {"policy": "gru", "gru_hidden_size": 20}), GRUPolicy)

@@ -1,13 +1,15 @@
-"""One run's settings: config.yaml -> flags -> a checked dictionary of plain values.
+"""One run's settings: config.yaml -> flags -> a checked dictionary of plain values, which its checkpoints carry.
 
-config.yaml holds the defaults and, as comments, the help texts; this module holds what each key accepts.
+`FIELDS` declares every key of such a config. Of the flags, config.yaml holds the defaults and, as comments, the
+meanings; this module holds what each key accepts, and what its absence means in a file that is older than the key.
 """
 
 import argparse
 import ast
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,25 +27,6 @@ ALIASES = {
     "mop_intermediate_dim": "intermediate_dim",
     "mop_router_dim": "router_hidden_size",
 }
-
-# what a config means that was written before the key was there
-BEFORE = {
-    "obs_encoding": "raw", "residual": False, "expert_gain": 1.0, "expert_dropout": 0.0, "expert_dropout_below": 0.1,
-    "teacher_mix": 0.0, "replay": 0, "replay_size": 1, "lr_decay": False,
-}  # fmt: skip
-
-# settings of the machine and the moment, not of the experiment: they may differ when a run is resumed
-RUNTIME_KEYS = (
-    "num_workers",
-    "num_updates",
-    "log_interval",
-    "checkpoint_interval",
-    "checkpoint_dir",
-    "resume",
-    "overwrite",
-    "device",
-    "wandb_project",
-)
 
 
 def text(value: Any) -> str:
@@ -108,6 +91,16 @@ def number(low: float, above: bool = False, high: float = math.inf) -> Callable[
     return parse
 
 
+def numbers(value: Any) -> list[float]:
+    """A list of finite numbers."""
+    try:
+        if not isinstance(value, list | tuple):
+            raise ValueError
+        return [number(-math.inf)(item) for item in value]
+    except ValueError:
+        raise ValueError("must be a list of finite numbers") from None
+
+
 def bounds(low: int, high: int | None) -> str:
     """The range [low, high] in words."""
     return f"at least {low}" if high is None else f"from {low} to {high}"
@@ -138,63 +131,132 @@ def expert_sizes(value: Any) -> list[list[int]]:
     return sizes
 
 
-FIELDS: dict[str, Callable[[Any], Any]] = {
-    "task_id": text,
-    "trial": integer(0, MAX_INTEGER),
-    "seed": optional(integer(0, MAX_INTEGER)),
-    "max_steps": optional(integer(1, MAX_INTEGER)),
-    "num_updates": integer(1, MAX_INTEGER),
-    "num_envs": integer(1, 65536),
-    "num_workers": integer(0, 1024),
-    "unroll_len": integer(1),
-    "lr": number(0, above=True),
-    "lr_decay": flag,
-    "teacher_mix": number(0, high=1),
-    "replay": integer(0, MAX_INTEGER),
-    "replay_size": integer(1, MAX_INTEGER),
-    "grad_clip": number(0),
-    "input_dim": integer(152, 152),
-    "num_actions": integer(7, 7),
-    "intermediate_dim": integer(1),
-    "expert_hidden_sizes": expert_sizes,
-    "router_hidden_size": integer(1),
-    "residual": flag,
-    "expert_gain": number(0, above=True),
-    "expert_dropout": number(0, high=1),
-    "expert_dropout_below": number(0, above=True, high=1),
-    "obs_encoding": choice("raw", "one_hot"),
-    "gru_hidden_size": integer(1),
-    "lang_encoder": text,
-    "lang_dim": integer(1),
-    "train_lang_proj": flag,
-    "lpc_alpha": number(0),
-    "normalize_lpc": flag,
-    "lpc_eps": number(0, above=True),
-    "lpc_detach": flag,
-    "log_interval": integer(1),
-    "checkpoint_interval": integer(0),
-    "checkpoint_dir": text,
-    "resume": flag,
-    "overwrite": flag,
-    "device": text,
-    "wandb_project": optional(text),
+UNKNOWN = object()  # no value can be assumed
+
+
+@dataclass(frozen=True)
+class Field:
+    """A key that the config of a run may have.
+
+    parse: checks a value of a flag, a file or a checkpoint and returns it in its proper type, or raises ValueError.
+    before: what it means that a file lacks the key, because the file is older than the key or was made elsewhere.
+    is_runtime: a setting of the machine and the moment, not of the experiment, so that it may differ in a resumed run.
+    meaning: of a key that no user gives, because the program adds it. Flags have none here: theirs is in config.yaml.
+    """
+
+    parse: Callable[[Any], Any]
+    before: Any = UNKNOWN
+    is_runtime: bool = False
+    meaning: str | None = None
+
+
+FIELDS = {
+    "task_id": Field(text),
+    "trial": Field(integer(0, MAX_INTEGER)),
+    "seed": Field(optional(integer(0, MAX_INTEGER)), before=None),
+    "max_steps": Field(optional(integer(1, MAX_INTEGER)), before=None),
+    "num_updates": Field(integer(1, MAX_INTEGER), is_runtime=True),
+    "num_envs": Field(integer(1, 65536)),
+    "num_workers": Field(integer(0, 1024), is_runtime=True),
+    "unroll_len": Field(integer(1)),
+    "lr": Field(number(0, above=True)),
+    "lr_decay": Field(flag, before=False),
+    "teacher_mix": Field(number(0, high=1), before=0.0),
+    "replay": Field(integer(0, MAX_INTEGER), before=0),
+    "replay_size": Field(integer(1, MAX_INTEGER), before=1),
+    "grad_clip": Field(number(0)),
+    "input_dim": Field(integer(152, 152)),
+    "num_actions": Field(integer(7, 7)),
+    "intermediate_dim": Field(integer(1)),
+    "expert_hidden_sizes": Field(expert_sizes),
+    "router_hidden_size": Field(integer(1)),
+    "obs_encoding": Field(choice("raw", "one_hot"), before="raw"),
+    "residual": Field(flag, before=False),
+    "expert_gain": Field(number(0, above=True), before=1.0),
+    "expert_dropout": Field(number(0, high=1), before=0.0),
+    "expert_dropout_below": Field(number(0, above=True, high=1), before=0.1),
+    "gru_hidden_size": Field(integer(1)),
+    "lang_encoder": Field(text),
+    "lang_dim": Field(integer(1)),
+    "train_lang_proj": Field(flag),
+    "lpc_alpha": Field(number(0)),
+    "normalize_lpc": Field(flag),
+    "lpc_eps": Field(number(0, above=True)),
+    "lpc_detach": Field(flag),
+    "log_interval": Field(integer(1), is_runtime=True),
+    "checkpoint_interval": Field(integer(0), is_runtime=True),
+    "checkpoint_dir": Field(text, is_runtime=True),
+    "resume": Field(flag, is_runtime=True),
+    "overwrite": Field(flag, is_runtime=True),
+    "device": Field(text, is_runtime=True),
+    "wandb_project": Field(optional(text), before=None, is_runtime=True),
+    "policy": Field(
+        choice("mop", "gru"), before="mop", meaning="mop: mixture of pathways (train_mop.py); gru: baseline (train.py)"
+    ),
+    "scheduled_updates": Field(
+        integer(1, MAX_INTEGER),
+        meaning="num_updates when the run began: lr_decay and teacher_mix go by it, also where the run is continued",
+    ),
+    "encoder_dim": Field(integer(1), meaning="numbers of the encoder's embedding of a mission"),
+    "encoder_fingerprint": Field(
+        numbers, meaning="first numbers of the embedding of a fixed mission, to know the encoder again"
+    ),
 }
+FLAGS = tuple(name for name, field in FIELDS.items() if field.meaning is None)
+RUNTIME_KEYS = tuple(name for name, field in FIELDS.items() if field.is_runtime)
+BEFORE = {name: field.before for name, field in FIELDS.items() if field.before is not UNKNOWN}
 
 
-def check_values(values: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Known keys with parsed values, aliases resolved. Raises InputError naming source, key and what it accepts."""
+def check_values(values: Mapping[str, Any], source: str, allowed: Collection[str] = FLAGS) -> dict[str, Any]:
+    """The values parsed, under the names of `allowed` keys, with aliases resolved.
+
+    Raises InputError naming the source, the key and what it accepts.
+    """
     checked = {}
     for key, value in values.items():
         name = ALIASES.get(key, key)
-        if name not in FIELDS:
+        if name not in allowed:
             raise InputError(f"{source}: unknown key {key!r}; the keys are those of config.yaml")
         if name in checked:
             raise InputError(f"{source}: {key!r} gives {name!r} a second time; keep one of them")
         try:
-            checked[name] = FIELDS[name](value)
+            checked[name] = FIELDS[name].parse(value)
         except ValueError as error:
             raise InputError(f"{source}: {key} {error}, not {value!r}") from None
     return checked
+
+
+# --- configs of files -----------------------------------------------------------------------------------------------
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with what the absence of its missing keys means; None is taken for absence.
+
+    Keys of which nothing can be assumed stay absent. Keys that are not ours are kept.
+    """
+    known = {name: value for name, value in config.items() if value is not None}
+    before = BEFORE | ({"scheduled_updates": known["num_updates"]} if "num_updates" in known else {})
+    return known | {name: value for name, value in before.items() if name not in known}
+
+
+def check_recorded(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The completed config of a checkpoint or state, made here or elsewhere, with the values of declared keys checked.
+
+    The loaders of `mop.store.checkpoints` call it, so that every config in memory is complete. Raises InputError naming
+    the source, the key and what it accepts.
+    """
+    declared = {name: value for name, value in config.items() if name in FIELDS and value is not None}
+    return complete({**config, **check_values(declared, source, FIELDS)})
+
+
+def check_declared(config: Mapping[str, Any]) -> None:
+    """Raises KeyError, as it is a bug, where a config that we are about to write has a key that FIELDS lacks."""
+    undeclared = sorted(config.keys() - FIELDS.keys())
+    if undeclared:
+        raise KeyError(f"configuration.FIELDS does not declare {', '.join(undeclared)}")
+
+
+# --- files and flags ------------------------------------------------------------------------------------------------
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -212,10 +274,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return check_values(values, str(path))
 
 
-def help_texts(path: Path = DEFAULTS_FILE) -> dict[str, str]:
-    """The comment behind each key of a config file."""
+def meanings() -> dict[str, str]:
+    """What each declared key means: the comment behind it in config.yaml, or `Field.meaning`."""
     line = re.compile(r"^(\w+):.*?\s# (.*)$", re.MULTILINE)
-    return dict(line.findall(path.read_text(encoding="utf-8")))
+    of_flags = dict(line.findall(DEFAULTS_FILE.read_text(encoding="utf-8")))
+    return of_flags | {name: field.meaning for name, field in FIELDS.items() if field.meaning is not None}
 
 
 class Parser(argparse.ArgumentParser):
@@ -238,29 +301,18 @@ def check_flags(arguments: argparse.Namespace, **parsers: Callable[[Any], Any]) 
             raise InputError(f"--{name} {error}, not {value!r}") from None
 
 
-def check_recorded(config: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The config of a checkpoint, made here or elsewhere, with the values of our own keys checked and others kept.
-
-    Raises InputError naming source and key.
-    """
-    own = {key: value for key, value in config.items() if key in FIELDS and value is not None}
-    policy = config.get("policy", "mop")
-    if policy not in ("mop", "gru"):
-        raise InputError(f"{source}: policy must be mop or gru, not {policy!r}")
-    return {key: value for key, value in config.items() if value is not None} | check_values(own, source)
-
-
 def parser_for_training(description: str) -> Parser:
     """Every key of config.yaml as a flag, with its comment as help."""
     parser = Parser(description=description)
     parser.add_argument("--config", metavar="YAML", help="file with keys that differ from config.yaml")
-    defaults, helps = read_config(DEFAULTS_FILE), help_texts()
+    defaults, helps = read_config(DEFAULTS_FILE), meanings()
     names = {name: alias for alias, name in ALIASES.items()}
-    for key, parse in FIELDS.items():
+    for key in FLAGS:
         options = [f"--{key}"] + ([f"--{names[key]}"] if key in names else [])
         what = f"{helps[key]} (default: {'null' if defaults[key] is None else defaults[key]})".replace("%", "%%")
-        switch = {"nargs": "?", "const": "true", "metavar": "true|false"} if parse is flag else {"metavar": "VALUE"}
-        parser.add_argument(*options, dest=key, default=argparse.SUPPRESS, help=what, **switch)
+        is_switch = FIELDS[key].parse is flag
+        form = {"nargs": "?", "const": "true", "metavar": "true|false"} if is_switch else {"metavar": "VALUE"}
+        parser.add_argument(*options, dest=key, default=argparse.SUPPRESS, help=what, **form)
     return parser
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from mop.base.configuration import BEFORE
 from mop.base.errors import InputError
 from mop.base.files import claimed, file_digest
 from mop.jobs.heatmaps import print_heatmaps
@@ -186,7 +185,7 @@ def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) ->
     config, key = checkpoint["config"], found.key
     if config["task_id"] != key.task_id:
         raise InputError(f"{found.path} was trained on {config['task_id']}, not on {key.task_id} as its path says")
-    teacher = BotPaths(key.task_id, config.get("max_steps"), settings.teacher_dir or settings.cache_dir)
+    teacher = BotPaths(key.task_id, config["max_steps"], settings.teacher_dir or settings.cache_dir)
     evaluation = evaluate(
         checkpoint, encoder_for(checkpoint, settings.lang_encoder), teacher, settings.num_episodes, settings.eval_seed,
         settings.num_envs, not settings.skip_routing, use_device(settings.device), progress,
@@ -202,10 +201,10 @@ def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) ->
         "is_final": key.update is None,
         "eval_seed": settings.eval_seed,
         "minigrid_version": MINIGRID_VERSION,
-        "policy": config.get("policy", "mop"),
+        "policy": config["policy"],
         "metrics": evaluation.metrics,
         "expert_hidden_sizes": evaluation.expert_hidden_sizes,
-        "config": config,
+        "config": {name: value for name, value in config.items() if value is not None},
     }
     return header, evaluation
 
@@ -214,7 +213,7 @@ def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=Non
     """Evaluate one checkpoint and write its result and cache; returns the result row. Raises InputError."""
     key, digest = found.key, file_digest(found.path)
     header, evaluation = evaluate_found(found, settings, progress)
-    config = BEFORE | header["config"]
+    config = header["config"]
     row = {name: header[name] for name in header if name not in ("metrics", "config")}
     row |= evaluation.metrics | {name: config.get(name) for name in CONFIG_COLUMNS}
     row |= {"expert_hidden_sizes": evaluation.expert_hidden_sizes, "checkpoint_sha256": digest}

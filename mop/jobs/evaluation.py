@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from mixture_of_experts import compute_lpc, reset_hidden
-from mop.base.configuration import check_recorded
 from mop.base.errors import InputError
 from mop.kernels import fast
 from mop.learning.policies import policy_from_checkpoint
@@ -143,13 +142,15 @@ def evaluate_bot(
 
 
 def load_for_evaluation(path: str | Path) -> dict:
-    """A checkpoint whose config has been checked. Raises InputError, naming the file, where either is unusable."""
+    """A checkpoint with its number of updates, None if the file does not tell.
+
+    Raises InputError, naming the file, where it cannot be used.
+    """
     checkpoint = load_checkpoint(path)
-    config = check_recorded(checkpoint["config"], str(path))
-    update = checkpoint.get("update", config.get("num_updates"))
+    update = checkpoint.get("update", checkpoint["config"].get("num_updates"))
     if update is not None and (type(update) is not int or update < 0):
         raise InputError(f"{path}: 'update' must be a number of updates, not {update!r}")
-    return checkpoint | {"config": config, "update": update}
+    return checkpoint | {"update": update}
 
 
 def encoder_for(checkpoint: Mapping, location: str | None = None) -> MissionEncoder:

@@ -6,21 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from mixture_of_experts import ExpertDropout, GRUPolicy, MixtureOfExpertsPolicy, RecurrentPolicy
-from mop.base.configuration import BEFORE
 from mop.base.errors import InputError
 
 
 def build_policy(config: Mapping) -> RecurrentPolicy:
-    """The untrained policy that a run's config describes; `policy` is "mop" (the default) or "gru".
+    """The untrained policy that a run's config describes; `policy` is "mop" or "gru".
 
-    Raises InputError where a key that the architecture needs is missing.
+    config: with every key, as that of a run and of a loaded checkpoint. Raises InputError where one is missing that the
+    policy needs.
     """
-    config = BEFORE | config
     try:
-        shared = {key: config[key] for key in ("input_dim", "lang_dim", "intermediate_dim")}
-        shared["num_actions"] = int(config["num_actions"])
-        shared["obs_encoding"] = config["obs_encoding"]
-        if config.get("policy", "mop") == "gru":
+        keys = ("input_dim", "lang_dim", "intermediate_dim", "num_actions", "obs_encoding")
+        shared = {key: config[key] for key in keys}
+        if config["policy"] == "gru":
             return GRUPolicy(gru_hidden_size=config["gru_hidden_size"], **shared)
         rate = config["expert_dropout"]
         return MixtureOfExpertsPolicy(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mop.base.configuration import check_recorded
 from mop.base.errors import InputError
 from mop.base.files import read_bytes, write_atomic
 from mop.store.run_keys import RunKey
@@ -24,9 +25,9 @@ def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
 def load_checkpoint(path: str | Path, device: str = "cpu") -> dict:
     """Read a checkpoint: at least `policy_state_dict` (name -> tensor) and `config` (plain Python, with `task_id`).
 
-    Keys that an older checkpoint lacks stay absent. Only tensors, plain Python values and numpy scalars are loaded.
-    Raises InputError, naming file and reason, if the file is missing or cut short, is no checkpoint, or holds anything
-    else.
+    The config is checked and completed by `configuration.check_recorded`; other keys that an older checkpoint lacks
+    stay absent. Only tensors, plain Python values and numpy scalars are loaded. Raises InputError, naming file and
+    reason, if the file is missing or cut short, is no checkpoint, or holds anything else.
     """
     checkpoint = _load_torch(path, device, allowed=_numpy_scalar_globals())
     for key in ("policy_state_dict", "config"):
@@ -37,7 +38,8 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> dict:
             raise InputError(f"{path}: it is no checkpoint ({name!r} in its policy_state_dict is no tensor)")
     if not isinstance(checkpoint["config"].get("task_id"), str):
         raise InputError(f"{path}: it is no checkpoint (its config has no 'task_id')")
-    return checkpoint | {key: _plain(checkpoint[key]) for key in ("config", "update") if key in checkpoint}
+    plain = {key: _plain(checkpoint[key]) for key in ("config", "update") if key in checkpoint}
+    return checkpoint | plain | {"config": check_recorded(plain["config"], str(path))}
 
 
 def save_training_state(path: str | Path, state: dict) -> None:
@@ -48,10 +50,15 @@ def save_training_state(path: str | Path, state: dict) -> None:
 
 
 def load_training_state(path: str | Path, device: str = "cpu") -> dict:
-    """Read what `save_training_state` wrote. Raises InputError, naming file and reason, if it is anything else."""
+    """Read what `save_training_state` wrote; its config, if it has one, is completed as that of a checkpoint.
+
+    Raises InputError, naming file and reason, if it is anything else.
+    """
     state = _load_torch(path, device)
     if not isinstance(state, dict):
         raise InputError(f"{path}: it is no training state (it holds a {type(state).__name__})")
+    if isinstance(state.get("config"), dict):
+        state["config"] = check_recorded(state["config"], str(path))
     return state
 
 
