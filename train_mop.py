@@ -12,7 +12,7 @@ from mop.base.errors import run_script
 
 
 def main() -> int:
-    from mop.learning.loop import train_from_command_line
+    from mop.learning.training import train_from_command_line
 
     return train_from_command_line("mop", __doc__)
 

@@ -12,13 +12,15 @@ import torch
 from conftest import TINY_FLAGS
 from torch import nn
 
-from mop.base.configuration import BEFORE, parse_config
+from mop.base.configuration import BEFORE, FIELDS, parse_config
 from mop.base.errors import InputError
 from mop.kernels.devices import use_device
-from mop.learning import loop as training
-from mop.learning.imitation import ImitationRun, imitation_loss, stream_seed
+from mop.learning.imitation import ImitationRun, stream_seed
+from mop.learning.imitation_log import reward_for_errors
 from mop.learning.log import TrainingLog
+from mop.learning.loss import ComplexityPrice, imitation_loss
 from mop.learning.replay import Batch
+from mop.learning.training import train
 from mop.store.checkpoints import load_checkpoint, load_training_state, save_training_state
 from mop.store.run_keys import RunKey
 from mop.worlds.missions import load_encoder
@@ -41,11 +43,10 @@ EVERYTHING = {
 
 
 def tiny_config(**changes) -> dict:
-    """The config of a tiny run as `train` makes it."""
+    """What `train` makes a tiny run of."""
     config, _ = parse_config("a test", list(TINY_FLAGS))
-    config |= {"policy": "mop", "seed": 0, "lang_encoder": ENCODER.name, "encoder_dim": ENCODER.dim}
-    assert not set(changes) - set(config)
-    return config | changes
+    assert changes.keys() <= FIELDS.keys()
+    return config | {"policy": "mop", "seed": 0} | changes
 
 
 @pytest.fixture
@@ -112,7 +113,8 @@ def test_loss_by_hand():
     }
     for (alpha, normalize), value in expected.items():
         for detach in (False, True):  # the value is the same, the gradient is not
-            loss, cross_entropy = imitation_loss(logits, labels, lpc, alpha, normalize, 0.25, detach)
+            price = ComplexityPrice(alpha, normalize, 0.25, detach)
+            loss, cross_entropy = imitation_loss(logits, labels, lpc, price)
             assert loss.item() == pytest.approx(value, abs=1e-6)
             assert cross_entropy.item() == pytest.approx(ce, abs=1e-6)
             assert loss.shape == cross_entropy.shape == ()
@@ -132,7 +134,7 @@ def test_positions_without_a_label_have_no_influence():
     silent = torch.full_like(labels, NO_LABEL)
     for normalize in (False, True):
         logits, lpc = logits.detach().requires_grad_(), lpc.detach().requires_grad_()
-        loss, cross_entropy = imitation_loss(logits, silent, lpc, 0.5, normalize, 0.25)
+        loss, cross_entropy = imitation_loss(logits, silent, lpc, ComplexityPrice(0.5, normalize, 0.25))
         loss.backward()
         assert cross_entropy.item() == 0.0 and loss.item() == pytest.approx(0.5 * 10.0 / (0.25 if normalize else 1.0))
         assert (logits.grad == 0).all() and torch.isfinite(lpc.grad).all() and (lpc.grad > 0).all()
@@ -149,7 +151,7 @@ def test_gradient_of_live_and_detached_denominator():
     factors = {False: 1 - alpha * 10.0 / (ce + eps) ** 2, True: 1.0}
     for detach, factor in factors.items():
         lpc = lpc.detach().requires_grad_()
-        loss, _ = imitation_loss(logits, labels, lpc, alpha, True, eps, detach)
+        loss, _ = imitation_loss(logits, labels, lpc, ComplexityPrice(alpha, True, eps, detach))
         of_logits, of_lpc = torch.autograd.grad(loss, (logits, lpc))
         assert torch.allclose(of_logits, factor * by_logits, rtol=1e-6, atol=1e-9)
         assert torch.allclose(of_lpc, torch.full_like(of_lpc, alpha / (ce + eps) / 4))
@@ -257,7 +259,7 @@ def test_updates_equal_a_plain_implementation(make_run, variant):
     plain = PlainTraining(run)
     own, other = losses(run, 4), [plain.step_update() for _ in range(4)]
     assert own == pytest.approx(other, abs=1e-5)
-    assert run.counts["episodes"] >= 4 * 4
+    assert run.tally.counts["episodes"] >= 4 * 4
     after = torch.cat([p.detach().flatten() for p in plain.parameters])
     assert torch.allclose(weights(run), after, atol=1e-3)  # Adam divides by the gradient's size: rounding shows here
     assert len(set(own)) == 4
@@ -279,7 +281,7 @@ def test_replay_is_further_steps_on_earlier_unrolls(make_run):
         for _ in range(3 if earlier else 0):
             which = int(rng.integers(len(earlier)))
             chosen.add((update, which))
-            other._fit(earlier[which])
+            other.fit(earlier[which])
         earlier = [*earlier, deepcopy(Batch.of(unroll, first_hidden))][-2:]
         assert torch.equal(weights(replaying), weights(other))
         assert len(replaying.replay) == min(update + 1, 2)
@@ -357,16 +359,16 @@ def test_failures_of_the_teacher_are_counted_and_outside_the_success_rate(make_r
     ended = [(failure, reward) for done, failure, reward, *_ in seen if done]
     failed = [failure for failure, _ in ended if failure >= 0]
     assert len(failed) == sum(id(world) in own for world in later) > 0
-    assert run.counts["disappeared_box"] == len(failed)
-    assert run.counts["bot_plan_failures"] == sum(id(world) in own for world in fresh) > 0
-    assert run.counts["episodes"] == len(ended) - len(failed) == len(run.recent_success) > 0
-    assert list(run.recent_success) == [float(reward > 0) for failure, reward in ended if failure < 0]
-    assert sum(run.counts[kind] for kind in FAILURE_KINDS) == len(failed)
+    assert run.tally.counts["disappeared_box"] == len(failed)
+    assert run.tally.counts["bot_plan_failures"] == sum(id(world) in own for world in fresh) > 0
+    assert run.tally.counts["episodes"] == len(ended) - len(failed) == len(run.tally.recent_success) > 0
+    assert list(run.tally.recent_success) == [float(reward > 0) for failure, reward in ended if failure < 0]
+    assert sum(run.tally.counts[kind] for kind in FAILURE_KINDS) == len(failed)
     assert all(valid for *_, valid, _ in seen)  # a failed world makes room at once: none of its states is left
     assert all(steps == 3 for done, failure, _, _, steps in seen if failure >= 0)
     summary = run.summary()
-    assert summary["failures_disappeared_box"] == len(failed) and summary["episodes"] == run.counts["episodes"]
-    assert summary["success_rate"] == pytest.approx(sum(run.recent_success) / len(run.recent_success))
+    assert summary["failures_disappeared_box"] == len(failed) and summary["episodes"] == run.tally.counts["episodes"]
+    assert summary["success_rate"] == pytest.approx(sum(run.tally.recent_success) / len(run.tally.recent_success))
 
 
 # --- golden record, resume, fork ------------------------------------------------------------------------------------
@@ -399,21 +401,29 @@ def test_a_state_before_the_first_update_is_a_state(make_run):
 def test_a_copy_goes_on_alike_and_shares_nothing(make_run, settings):
     run = make_run(max_steps=12, **settings)
     losses(run, 3)
-    before = run.state()
+    before, config = run.state(), deepcopy(run.config)
     fork, twin = run.copy(), run.copy()
     assert_same_state(fork.state(), before)
     fork.config["log_interval"] = 7
     fork.config["expert_hidden_sizes"][0][0] = 99
-    assert run.config == tiny_config(max_steps=12, **settings)
+    assert run.config == config and config.items() >= tiny_config(max_steps=12, **settings).items()
     of_fork = losses(fork, 4)
     with torch.no_grad():
         for tensor in (*fork.policy.parameters(), *fork.lang_proj.parameters(), fork.hidden):
             tensor.fill_(1.0)
-    fork.recent_success.clear()
-    fork.counts["episodes"] = -1
+    fork.tally.recent_success.clear()
+    fork.tally.counts["episodes"] = -1
     assert_same_state(run.state(), before)
     assert losses(run, 4) == losses(twin, 4) == of_fork
     assert_same_state(run.state(), twin.state())
+
+
+def test_every_key_of_a_run_is_declared(make_run):
+    run = make_run()
+    assert run.checkpoint()["config"].keys() | {"resume", "overwrite"} == FIELDS.keys()
+    assert run.config["scheduled_updates"] == run.config["num_updates"] and run.config["encoder_dim"] == ENCODER.dim
+    with pytest.raises(KeyError, match="does not declare forgotten"):
+        ImitationRun(tiny_config() | {"forgotten": 1}, ENCODER, use_device("cpu"))
 
 
 def test_the_state_is_plain(make_run, tmp_path):
@@ -450,33 +460,31 @@ def test_schedules_end_and_are_kept_by_a_longer_run(make_run):
     seen = [run.step_update() for _ in range(6)]  # two more than planned
     assert [m["bot_share"] for m in seen] == [1.0, 0.5, 0.0, 0.0, 0.0, 0.0]
     assert [m["lr"] for m in seen] == pytest.approx([0.01, 0.0075, 0.005, 0.0025, 0.0, 0.0])
-    longer = make_run(teacher_mix=0.5, num_updates=8)
-    longer.update = 3
-    assert longer.bot_share == 0.25
-    longer.config["scheduled_updates"] = 4
-    assert longer.bot_share == 0.0
+    longer, continued = (make_run(teacher_mix=0.5, num_updates=8, **more) for more in ({}, {"scheduled_updates": 4}))
+    longer.update = continued.update = 3
+    assert longer.bot_share == 0.25 and continued.bot_share == 0.0
 
 
 def test_a_state_of_an_earlier_version_goes_on_as_it_was(tmp_path):
     """Without the keys of later settings in its config, without a replay, with a row of fewer measures begun."""
     argv = [*TINY_FLAGS, "--checkpoint_dir", str(tmp_path / "whole"), "--log_interval", "3"]
     config, given = parse_config("a test", argv)
-    whole = training.train(config | {"policy": "mop"}, given)
+    whole = train(config | {"policy": "mop"}, given)
     part = [*argv, "--num_updates", "4"]
     part[part.index("--checkpoint_dir") + 1] = str(tmp_path / "part")
     config, given = parse_config("a test", part)
-    final = training.train(config | {"policy": "mop"}, given)
+    final = train(config | {"policy": "mop"}, given)
     path = final.parent / "training_state.pt"
     state = load_training_state(path)
-    for name in (*BEFORE, "scheduled_updates"):
-        assert state["config"].pop(name) is not None
+    for name in {*BEFORE, "scheduled_updates"} - {"seed"}:  # runs have always had one
+        del state["config"][name]
     state.pop("replay")
     state["unfinished_row"] = {"loss": 1.0, "count": 1}
     save_training_state(path, state)
     final.unlink()
     words = ["--resume", "--num_updates", "6", "--checkpoint_dir", str(tmp_path / "part"), "--log_interval", "3"]
     config, given = parse_config("a test", ["--task_id", config["task_id"], *words])
-    resumed = training.train(config | {"policy": "mop"}, given)
+    resumed = train(config | {"policy": "mop"}, given)
     ours, theirs = (load_checkpoint(p)["policy_state_dict"] for p in (resumed, whole))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     logs = [pd.read_csv(p.parent / "training_log.csv").iloc[-1] for p in (resumed, whole)]
@@ -520,7 +528,7 @@ def test_without_a_seed_the_trial_is_the_seed(tmp_path):
     for name, words in {"trial 3": "--trial 3", "seed 3": "--seed 3", "trial 0": "--trial 0"}.items():
         argv = [*TINY_FLAGS, "--num_updates", "2", "--checkpoint_dir", str(tmp_path), *words.split()]
         config, given = parse_config("a test", argv)
-        saved[name] = load_checkpoint(training.train(config | {"policy": "mop"}, given))
+        saved[name] = load_checkpoint(train(config | {"policy": "mop"}, given))
     folder = tmp_path / "BabyAI-GoToObj-v0"
     assert [RunKey.from_checkpoint(p) for p in sorted(folder.rglob("*final.pt"))] == [
         RunKey("BabyAI-GoToObj-v0", 0),
@@ -592,61 +600,51 @@ def test_a_gradient_that_is_not_finite_stops_the_run(make_run):
 # --- the warning about a loss that rewards errors -------------------------------------------------------------------
 
 
-class _Settings:
-    """What the warning needs of a run."""
-
-    def __init__(self, **changes):
-        self.config, self.update = tiny_config(**changes), 17
-
-
 def test_the_warning_comes_exactly_where_the_loss_rewards_errors():
     """That is: where the derivative of the loss by the cross-entropy is negative."""
     cases = warned = 0
     for alpha, eps, lpc in itertools.product((0.0, 1e-4, 1e-2), (0.01, 0.5), (0.0, 10.0, 75.0)):
-        settings = _Settings(lpc_alpha=alpha, normalize_lpc=True, lpc_eps=eps)
+        price = ComplexityPrice(alpha, normalize=True, eps=eps)
         ce = torch.linspace(0.0, 1.2, 14, dtype=torch.float64, requires_grad=True)  # none of them on the border
         (slopes,) = torch.autograd.grad((ce + alpha * lpc / (ce + eps)).sum(), ce)
         assert (slopes.abs() > 1e-6).all()
         for x, slope in zip(ce.tolist(), slopes.tolist(), strict=True):
-            warning = training._reward_for_errors(settings, {"cross_entropy": x, "lpc": lpc})
+            warning = reward_for_errors(x, lpc, price)
             assert (warning is not None) == (slope < 0) == ("rewards errors" in (warning or ""))
             cases, warned = cases + 1, warned + (slope < 0)
     assert cases == 18 * 14 and warned >= 20, warned
 
 
 def test_no_other_form_of_the_loss_is_warned_of():
-    measures = {"cross_entropy": 0.0, "lpc": 75.0}
-    assert training._reward_for_errors(_Settings(lpc_alpha=1.0, normalize_lpc=True), measures)
-    others = [
-        {"normalize_lpc": True},
-        {"lpc_alpha": 1.0},
-        {"lpc_alpha": 1.0, "normalize_lpc": True, "lpc_detach": True},
-    ]
-    for changes in others:
-        assert training._reward_for_errors(_Settings(**changes), measures) is None
+    assert reward_for_errors(0.0, 75.0, ComplexityPrice(1.0, normalize=True))
+    others = [ComplexityPrice(0.0, normalize=True), ComplexityPrice(1.0), ComplexityPrice(1.0, True, detach=True)]
+    for price in others:
+        assert reward_for_errors(0.0, 75.0, price) is None
     assert len(others) == 3
 
 
 def test_a_run_warns_once(tmp_path, capsys):
     argv = [*TINY_FLAGS, "--num_updates", "4", "--checkpoint_dir", str(tmp_path), "--lpc_alpha", "1", "--normalize_lpc"]
     config, given = parse_config("a test", argv)
-    training.train(config | {"policy": "mop"}, given)
+    train(config | {"policy": "mop"}, given)
     out = capsys.readouterr().out
     assert out.count("rewards errors") == 1
     assert re.search(r"^warning: at update \d+ the cross-entropy ", out, re.MULTILINE)
 
 
 def test_a_collapse_is_every_layer_skipping(make_run):
-    run = make_run(expert_hidden_sizes=[[0, 4], [0, 8]])
-    shares = {"skip_share_0": 0.99, "skip_share_1": 0.985, "lpc": 1.0}
-    warning = training._collapse(run, shares)
-    assert "98.5%" in warning and "collapsed" in warning and "lpc_alpha" not in warning
-    run.config["lpc_alpha"] = 0.1
-    assert "--lpc_alpha" in training._collapse(run, shares)
-    assert training._collapse(run, shares | {"skip_share_0": 0.97}) is None
+    measures = {"skip_share_0": 0.99, "skip_share_1": 0.985, "lpc": 1.0, "cross_entropy": 1.0}
+    run, priced, residual = (
+        make_run(expert_hidden_sizes=[[0, 4], [0, 8]], **more) for more in ({}, {"lpc_alpha": 0.1}, {"residual": True})
+    )
+    warning = run.warnings(measures)["collapse"]
+    assert "98.5%" in warning and "collapsed" in warning and "--residual" in warning and "lpc_alpha" not in warning
+    assert "--lpc_alpha" in priced.warnings(measures)["collapse"]
+    assert "--residual" not in residual.warnings(measures)["collapse"]
+    assert run.warnings(measures | {"skip_share_0": 0.97}) == {}
     without_skip = make_run(expert_hidden_sizes=[[0, 4], [8]])  # the second layer cannot skip
-    assert training._collapse(without_skip, {"skip_share_0": 1.0, "lpc": 64.0}) is None
-    assert training._collapse(make_run(policy="gru"), {"lpc": 1.0}) is None
+    assert without_skip.warnings({"skip_share_0": 1.0, "lpc": 64.0, "cross_entropy": 1.0}) == {}
+    assert make_run(policy="gru").warnings({"lpc": 1.0, "cross_entropy": 1.0}) == {}
 
 
 def test_a_run_that_collapses_says_so_once(tmp_path, capsys):
@@ -654,7 +652,7 @@ def test_a_run_that_collapses_says_so_once(tmp_path, capsys):
     flags = {"lpc_alpha": 1, "lr": 0.1, "num_updates": 60, "checkpoint_dir": tmp_path}
     argv = [*TINY_FLAGS, *(str(part) for name, value in flags.items() for part in (f"--{name}", value))]
     config, given = parse_config("a test", argv)
-    final = training.train(config | {"policy": "mop"}, given)
+    final = train(config | {"policy": "mop"}, given)
     assert capsys.readouterr().out.count("the routing has collapsed") == 1
     log = pd.read_csv(final.parent / "training_log.csv")
     layers = range(len(config["expert_hidden_sizes"]))

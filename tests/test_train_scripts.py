@@ -16,21 +16,12 @@ import torch
 from conftest import REPOSITORY, TINY_FLAGS, TINY_TASK, run_script, script_command, script_environment
 
 from mop.base.configuration import DEFAULTS_FILE, RUNTIME_KEYS, read_config
-from mop.store.checkpoints import load_checkpoint, load_training_state
+from mop.store.checkpoints import load_checkpoint, load_training_state, save_training_state
 
 LIMIT_S = 60.0  # of every wait
 TOTAL = 48  # updates of the run that is cut off; flags given twice: the last one counts
 FLAGS = (*TINY_FLAGS, "--num_updates", TOTAL, "--checkpoint_interval", 4, "--log_interval", 5)
-FLAGS += (
-    "--replay",
-    2,
-    "--replay_size",
-    5,
-    "--teacher_mix",
-    0.7,
-    "--obs_encoding",
-    "one_hot",
-)  # what a state must hold
+FLAGS += ("--replay", 2, "--replay_size", 5, "--teacher_mix", 0.7, "--obs_encoding", "one_hot")  # a state holds more
 DOCUMENTED = {
     *("task_id", "trial", "input_dim", "intermediate_dim", "expert_hidden_sizes", "router_hidden_size", "num_actions"),
     *("lang_dim", "lr", "lpc_alpha", "num_updates", "unroll_len", "max_steps"),
@@ -389,8 +380,9 @@ def test_a_folder_in_use(tiny_run, tmp_path):
     """Refused, resumed with more updates, resumed by mistake, replaced."""
     shutil.copytree(tiny_run, tmp_path, dirs_exist_ok=True)
     folder = folder_of(tmp_path)
-    # a second folder whose state is cut short, a third without one, a fourth with a checkpoint only
-    for trial in (1, 2, 3):
+    # a second folder whose state is cut short, a third without one, a fourth with a checkpoint only, a fifth
+    # whose state was written by a later version
+    for trial in (1, 2, 3, 4):
         shutil.copytree(folder, folder_of(tmp_path, trial))
     state = (folder / "training_state.pt").read_bytes()
     (folder_of(tmp_path, 1) / "training_state.pt").write_bytes(state[: len(state) // 2])
@@ -398,6 +390,9 @@ def test_a_folder_in_use(tiny_run, tmp_path):
     for name in ("training_state.pt", "checkpoint_final.pt"):
         (folder_of(tmp_path, 3) / name).unlink()
     shutil.copy(folder / "checkpoint_final.pt", folder_of(tmp_path, 3) / "checkpoint_4.pt")
+    later = load_training_state(folder_of(tmp_path, 4) / "training_state.pt")
+    later["config"]["key_of_tomorrow"] = 1
+    save_training_state(folder_of(tmp_path, 4) / "training_state.pt", later)
     mop = ("train_mop.py", *TINY_FLAGS)
     refused = {
         mop: ("trial_0", "--resume", "--overwrite", "--trial"),
@@ -412,6 +407,7 @@ def test_a_folder_in_use(tiny_run, tmp_path):
         ("train.py", *TINY_FLAGS, "--resume"): ("'mop'", "'gru'", "other script"),
         (*mop, "--trial", 1, "--resume"): ("trial_1/training_state.pt", "cut short"),
         (*mop, "--trial", 2, "--resume"): ("trial_2", "no training_state.pt"),
+        (*mop, "--trial", 4, "--resume"): ("trial_4/training_state.pt", "key_of_tomorrow", "--overwrite"),
         # what is wrong is found before the old run is given up
         (*mop, "--overwrite", "--device", "warp"): ("warp",),
         (*mop, "--overwrite", "--lang_encoder", "./nowhere"): ("./nowhere",),
@@ -420,7 +416,7 @@ def test_a_folder_in_use(tiny_run, tmp_path):
     answers = run_all(tmp_path, list(refused))
     for words, answer in zip(refused.values(), answers, strict=True):
         assert_one_line(answer, *words)
-    assert len(answers) == len(refused) == 14
+    assert len(answers) == len(refused) == 15
     assert tree(tmp_path) == before
 
     short = (*mop[:1], "--task_id", TINY_TASK)

@@ -140,11 +140,11 @@ def _parse_list(flag: str, value: str, parse: Callable[[str], Any]) -> list:
 
 def train(config: dict, given: Sequence[str], on_save: Callable[[], object]) -> Result:
     """Train one run, or go on with it from its last state; `on_save` is called whenever its files are worth keeping."""
-    from mop.learning import loop
+    from mop.learning import training
 
     key = RunKey(config["task_id"], config["trial"], config["seed"])
     try:
-        folder = loop.train(config, given, on_save).parent
+        folder = training.train(config, given, on_save).parent
     except InputError as error:
         return Result(key.label, error=str(error))
     names = sorted(path.name for pattern in ("checkpoint_*.pt", "training_[lc]*") for path in folder.glob(pattern))
@@ -297,12 +297,12 @@ def report(results: Sequence[Result], volume: str, folder: str = ".", others: Se
 
 def warm_up() -> None:
     """Compile every kernel: train each kind of policy for one update and evaluate the mixture in one world."""
-    from mop.learning import loop
+    from mop.learning import training
 
     tiny = "--num_updates 1 --num_envs 2 --unroll_len 4 --lang_encoder vocab --device cpu --replay 1"
     with tempfile.TemporaryDirectory() as folder:
         for trial, (policy, more) in enumerate((("mop", ""), ("mop", "--residual --obs_encoding raw"), ("gru", ""))):
             config, given = parse_config("", [*tiny.split(), *more.split(), "--trial", str(trial)])
-            loop.train(config | {"policy": policy, "checkpoint_dir": folder}, given)
+            training.train(config | {"policy": policy, "checkpoint_dir": folder}, given)
         found = find_checkpoints([folder])[0]
         evaluate_found(found, Settings(1, cache_dir=folder, device="cpu"))

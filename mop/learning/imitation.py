@@ -1,32 +1,31 @@
 """Imitation: the student acts, or the bot in its place, the bot labels every state, the student learns the labels.
 
 `ImitationRun` is the whole state of a training run as one object that can be saved, restored and copied;
-`training.train` drives it from a config to a final checkpoint.
+`training.train` makes one from a config, and `loop.drive` brings it to its final checkpoint.
 Axis letters: T steps of an unroll, N environments, A actions, G numbers of the mission (`lang_dim`).
 """
 
 import math
 import zlib
-from collections import deque
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mixture_of_experts import compute_lpc, detach_hidden, routing_measures
-from mop.base.configuration import BEFORE
+from mop.base.configuration import check_declared
 from mop.base.errors import InputError
 from mop.kernels import fast
-from mop.learning.log import RECENT_EPISODES
+from mop.learning import imitation_log
+from mop.learning.loss import ComplexityPrice, imitation_loss
 from mop.learning.policies import build_policy
 from mop.learning.replay import Batch, Replay
 from mop.learning.rollout import Rollouts, Unroll
+from mop.learning.tally import EpisodeTally
 from mop.worlds.missions import MissionEncoder
-from mop.worlds.teacher import FAILURE_KINDS
-from mop.worlds.vector_env import StepArrays
 from mop.worlds.world import MINIGRID_VERSION, NO_LABEL
 
 
@@ -35,29 +34,20 @@ def stream_seed(seed: int, name: str) -> int:
     return int(np.random.SeedSequence((seed, zlib.crc32(name.encode()))).generate_state(1)[0])
 
 
-def imitation_loss(
-    logits: Tensor, labels: Tensor, lpc: Tensor, alpha: float = 0.0, normalize: bool = False, eps: float = 1e-2,
-    detach: bool = False,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Loss and its cross-entropy part, both scalars.
+class Decline(NamedTuple):
+    """A number that falls linearly from `first` in update 0 to 0 in update `end`; where `end` is None, it stays."""
 
-    Mean cross-entropy in nats over the labels that are there, plus alpha x mean LPC, or with `normalize` the form of
-    the Mixture-of-Pathways paper, alpha x mean LPC / (cross-entropy + eps); `detach`: no gradient through that
-    denominator. logits (T, N, A); labels (T, N) int64, NO_LABEL where the teacher is silent; lpc (T, N).
-    """
-    num_labels = (labels != NO_LABEL).sum().clamp(min=1)
-    cross_entropy = F.cross_entropy(
-        logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum"
-    ) / num_labels  # fmt: skip
-    if alpha == 0.0:
-        return cross_entropy, cross_entropy
-    denominator = 1.0
-    if normalize:
-        denominator = (cross_entropy.detach() if detach else cross_entropy) + eps
-    return cross_entropy + alpha * lpc.mean() / denominator, cross_entropy
+    first: float
+    end: float | None
+
+    def at(self, update: int) -> float:
+        """The number in an update."""
+        if self.end is None:
+            return self.first
+        return self.first * max(0.0, 1.0 - update / self.end) if self.end > 0 else 0.0
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """What an optimiser step saw, of which the measures of an update are made; replayed steps need none."""
 
     loss: Tensor
@@ -76,9 +66,20 @@ class ImitationRun:
     experts come from named streams of `config["seed"]`; nothing else is random.
     """
 
+    columns = imitation_log.COLUMNS
+
     def __init__(self, config: dict, encoder: MissionEncoder, device: torch.device):
-        config = BEFORE | config
+        """config: the flags of config.yaml, `policy` and an integer `seed`; the run adds what else it carries."""
+        config = _carried(config, encoder)
         self.config, self.encoder, self.device = config, encoder, device
+        self.price = ComplexityPrice(
+            config["lpc_alpha"], config["normalize_lpc"], config["lpc_eps"], config["lpc_detach"]
+        )
+        scheduled = config["scheduled_updates"]
+        self._bot_shares = Decline(1.0, config["teacher_mix"] * scheduled)
+        self._lrs = Decline(config["lr"], scheduled if config["lr_decay"] else None)
+        self._max_grad_norm = config["grad_clip"] or math.inf
+        self._num_replayed, self._steps_of_update = config["replay"], config["unroll_len"] * config["num_envs"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(config["seed"], "weights"))
             self.policy = build_policy(config).to(device)
@@ -94,9 +95,7 @@ class ImitationRun:
         self.hidden = torch.from_numpy(self.rollouts.hidden)  # on the CPU, where the student acts
         self.replay = Replay(config["replay_size"])
         self.update = 0
-        self.recent_success: deque[float] = deque(maxlen=RECENT_EPISODES)
-        self.recent_path_ratio: deque[float] = deque(maxlen=RECENT_EPISODES)
-        self.counts = {name: 0 for name in ("episodes", "bot_plan_failures", *FAILURE_KINDS)}
+        self.tally = EpisodeTally()
         self._is_started = False
 
     def step_update(self) -> dict[str, float]:
@@ -114,7 +113,7 @@ class ImitationRun:
         bot_acts = self.rollouts.bot_acts
         bot_acts[:] = self._rng("turns").random(bot_acts.shape) < self.bot_share
         unroll = self.rollouts.unroll(lambda mission: self.encoder.embed([mission])[0].numpy())
-        self._count(unroll.steps)
+        self.tally.add(unroll.steps)
         return unroll, first_hidden
 
     def learn(self, unroll: Unroll, first_hidden: Tensor) -> dict[str, float]:
@@ -125,38 +124,35 @@ class ImitationRun:
         batch = Batch.of(unroll, first_hidden)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(stream_seed(self.config["seed"], f"dropout {self.update}"))
-            step = self._fit(batch)
+            step = self.fit(batch)
             rng = self._rng("replay")
-            for _ in range(self.config["replay"] if len(self.replay) > 0 else 0):
-                self._fit(self.replay.sample(rng))
-        if self.config["replay"] > 0:
+            for _ in range(self._num_replayed if len(self.replay) > 0 else 0):
+                self.fit(self.replay.sample(rng))
+        if self._num_replayed > 0:
             self.replay.add(batch)
         measures = self._measures(step, batch.label) | {"bot_share": self.bot_share, "lr": self.lr}
         self.update += 1
         return measures
 
-    def _fit(self, batch: Batch) -> _Step:
-        """One Adam step. Returns what the policy did before it."""
+    def fit(self, batch: Batch) -> Step:
+        """One Adam step on a batch. Returns what the policy did before it."""
         obs, labels, keep, mission, first_hidden = (tensor.to(self.device) for tensor in batch[:-1])
         obs, labels, mission = obs.float(), labels.long(), mission.long()
         lang = self.lang_proj(self.encoder.embed(batch.missions).to(self.device))[mission]
         logits, routing, _ = self.policy.get_routing_info(obs, lang, first_hidden, keep)
         lpc = compute_lpc(routing, self.policy.expert_hidden_sizes)
-        config = self.config
-        loss, cross_entropy = imitation_loss(
-            logits, labels, lpc, config["lpc_alpha"], config["normalize_lpc"], config["lpc_eps"], config["lpc_detach"]
-        )
+        loss, cross_entropy = imitation_loss(logits, labels, lpc, self.price)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(self.parameters, config["grad_clip"] or math.inf)
+        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
         if not torch.isfinite(grad_norm):
             raise InputError(f"training diverged at update {self.update + 1}: the gradient is {grad_norm}; lower --lr")
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         self.optimizer.step()
-        return _Step(loss, cross_entropy, lpc, grad_norm, logits, routing)
+        return Step(loss, cross_entropy, lpc, grad_norm, logits, routing)
 
-    def _measures(self, step: _Step, labels: Tensor) -> dict[str, float]:
+    def _measures(self, step: Step, labels: Tensor) -> dict[str, float]:
         labels = labels.to(self.device)
         is_correct = (step.logits.argmax(-1) == labels)[labels != NO_LABEL]
         return {
@@ -175,51 +171,37 @@ class ImitationRun:
     @property
     def bot_share(self) -> float:
         """Probability that the bot acts in a step of the next update: from 1 to 0 over the first `teacher_mix`."""
-        num_mixed = self.config["teacher_mix"] * self.scheduled_updates
-        return max(0.0, 1.0 - self.update / num_mixed) if num_mixed > 0 else 0.0
+        return self._bot_shares.at(self.update)
 
     @property
     def lr(self) -> float:
         """The learning rate of the next update; with `lr_decay` it falls linearly and is 0 after the last."""
-        progress = self.update / self.scheduled_updates if self.config["lr_decay"] else 0.0
-        return self.config["lr"] * max(0.0, 1.0 - progress)
-
-    @property
-    def scheduled_updates(self) -> int:
-        """Updates that the schedules were made for: a run that is resumed for more of them keeps its schedules."""
-        return self.config.get("scheduled_updates", self.config["num_updates"])
+        return self._lrs.at(self.update)
 
     def _start_worlds(self) -> None:
         """The first world of every slot, unless there is one already."""
         if not self._is_started:
-            self._count(self.rollouts.env.reset())
+            self.tally.add(self.rollouts.env.reset())
             self._is_started = True
-
-    def _count(self, arrays: StepArrays) -> None:
-        """Episodes that ended in a step or unroll; those that the bot's failure ended are outside the success rate."""
-        self.counts["bot_plan_failures"] += int(arrays.fresh_failures.sum())
-        for i in zip(*np.nonzero(arrays.done), strict=True):  # in the order of time
-            if arrays.failure[i] >= 0:
-                self.counts[FAILURE_KINDS[arrays.failure[i]]] += 1
-                continue
-            self.counts["episodes"] += 1
-            self.recent_success.append(float(arrays.reward[i] > 0))
-            if arrays.bot_steps[i] > 0:
-                self.recent_path_ratio.append(float(arrays.steps[i] / arrays.bot_steps[i]))
 
     @property
     def env_steps(self) -> int:
         """Environment steps learned from so far."""
-        return self.update * self.config["unroll_len"] * self.config["num_envs"]
+        return self.update * self._steps_of_update
 
     def summary(self) -> dict[str, float]:
-        """Recent success rate and path ratio (NaN before the first), and the counters."""
+        """How the latest episodes ended, and counters."""
+        return self.tally.summary()
 
-        def mean(values: deque) -> float:
-            return sum(values) / len(values) if values else math.nan
-
-        recent = {"success_rate": mean(self.recent_success), "path_ratio": mean(self.recent_path_ratio)}
-        return recent | {f"failures_{k}" if k in FAILURE_KINDS else k: v for k, v in self.counts.items()}
+    def warnings(self, measures: Mapping[str, float]) -> dict[str, str]:
+        """Whether the loss rewards errors, and whether the routing has collapsed."""
+        num_layers, lpc = len(self.policy.expert_hidden_sizes), measures["lpc"]
+        skip_shares = [measures.get(f"skip_share_{layer}", 0.0) for layer in range(num_layers)]
+        texts = {
+            "errors": imitation_log.reward_for_errors(measures["cross_entropy"], lpc, self.price),
+            "collapse": imitation_log.collapse(skip_shares, lpc, self.config["residual"], self.price.alpha),
+        }
+        return {kind: text for kind, text in texts.items() if text is not None}
 
     def checkpoint(self) -> dict:
         """What evaluation needs, as formats of the pipeline ask: weights, optimiser, config."""
@@ -235,15 +217,12 @@ class ImitationRun:
     def state(self) -> dict:
         """Everything that the rest of the run depends on, as tensors, numbers and texts."""
         self._start_worlds()
-        return self.checkpoint() | {
+        return self.checkpoint() | self.tally.state() | {
             "hidden": self.hidden.clone(),
             "env": {name: torch.from_numpy(array) for name, array in self.rollouts.env.save().items()},
             "replay": self.replay.state(),
-            "recent_success": list(self.recent_success),
-            "recent_path_ratio": list(self.recent_path_ratio),
-            "counts": dict(self.counts),
             "minigrid_version": MINIGRID_VERSION,
-        }
+        }  # fmt: skip
 
     def load_state(self, state: dict) -> None:
         """Continue where `state()` was taken: the same updates follow, bit for bit on the same machine.
@@ -262,9 +241,7 @@ class ImitationRun:
         self.hidden.copy_(state["hidden"])
         self.replay.load_state(state.get("replay", {}))
         self.update = state["update"]
-        self.recent_success = deque(state["recent_success"], RECENT_EPISODES)
-        self.recent_path_ratio = deque(state["recent_path_ratio"], RECENT_EPISODES)
-        self.counts = dict(state["counts"])
+        self.tally.load_state(state)
 
     def copy(self) -> "ImitationRun":
         """A fork with its own policy, optimiser and worlds, in the same state."""
@@ -275,6 +252,14 @@ class ImitationRun:
     def close(self) -> None:
         """End the environment workers."""
         self.rollouts.close()
+
+
+def _carried(config: dict, encoder: MissionEncoder) -> dict:
+    """The config that the run's checkpoints carry: the given one with the keys that a run adds."""
+    config = {"scheduled_updates": config["num_updates"]} | config
+    config |= {"lang_encoder": encoder.name, "encoder_dim": encoder.dim, "encoder_fingerprint": encoder.fingerprint()}
+    check_declared(config)
+    return config
 
 
 def _to_cpu(value):

@@ -1,31 +1,65 @@
-"""What a training run reports: training_log.csv, the text beside the progress bar, the table at the end."""
+"""training_log.csv: a row at intervals, of whatever a run measures; how its rows are shown is up to the run."""
 
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
 
 from mop.base.errors import InputError
 from mop.base.files import write_atomic
-from mop.worlds.teacher import FAILURE_KINDS
 
-RECENT_EPISODES = 100  # success rate and path ratio are over so many last episodes
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, float]  # of the log: column -> number
 
 
-class Reporting(Protocol):
-    """What the log asks of a run (`imitation.ImitationRun`)."""
+def _as_text(row: Row) -> str:
+    return " ".join(f"{name} {value:.4g}" for name, value in row.items())
 
-    update: int
-    env_steps: int
 
-    def summary(self) -> dict[str, float]: ...
+def _as_lines(row: Row) -> dict[str, str]:
+    return {name: f"{value:g}" for name, value in row.items()}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that a run adds to its measures and its summary, and how its rows are shown.
+
+    counters: names of attributes of the run, such as `env_steps`; in a row they follow `update`.
+    rates: column -> the counter of which it shows the growth in a second, since the last row.
+    bar_text: a row -> the text beside the progress bar.
+    closing_lines: the last row -> name and text of each line that is printed at the end of the run.
+    plot: all rows and the name of the run -> the figure training_curve.png; None: there is none.
+    """
+
+    counters: tuple[str, ...] = ()
+    rates: Mapping[str, str] = field(default_factory=dict)
+    bar_text: Callable[[Row], str] = _as_text
+    closing_lines: Callable[[Row], dict[str, str]] = _as_lines
+    plot: "Callable[[pd.DataFrame, str], Figure] | None" = None
+
+
+class Logged(Protocol):
+    """What the log asks of a run."""
+
+    update: int  # updates done
+    columns: Columns
+
+    def summary(self) -> dict[str, float]:
+        """Numbers as they are at the moment of a row; the measures of updates are averaged instead."""
 
 
 class TrainingLog:
-    """training_log.csv: rows of means since the last row; the file is replaced as a whole."""
+    """The rows of a run. A row: `update`, counters, means of the measures since the last row, summary, rates, seconds.
 
-    def __init__(self, path: Path, run: Reporting, unfinished_row: dict | None = None):
+    The file is replaced as a whole.
+    """
+
+    def __init__(self, path: Path, run: Logged, unfinished_row: dict | None = None):
         """Of an earlier part of the run, rows are kept up to `run.update`; `unfinished_row` is of its last state."""
         self.path, self.rows = path, []
         self._sums = dict(unfinished_row or {})
@@ -33,16 +67,12 @@ class TrainingLog:
         if run.update == 0:
             path.unlink(missing_ok=True)
         elif path.is_file():
-            try:
-                old = pd.read_csv(path)
-            except (ValueError, OSError) as error:
-                raise InputError(f"{path} is no training log ({error}); move it away to resume without it") from None
-            self.rows = old[old["update"] <= run.update].to_dict("records")
+            self.rows = _read_rows(path, run.update)
         self._seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
-        self._steps_before = run.env_steps
+        self._counters_before = _counters(run)
         self._start = self._last = time.perf_counter()
 
-    def add(self, measures: dict[str, float]) -> None:
+    def add(self, measures: Row) -> None:
         """Measures of one update."""
         if self._sums.keys() != measures.keys():  # the row was begun by a version with other measures
             self._sums, self._count = {}, 0
@@ -55,15 +85,16 @@ class TrainingLog:
         """Sums since the last row and the number of updates in them."""
         return self._sums | {"count": self._count}
 
-    def write_row(self, run: Reporting) -> dict[str, float]:
-        """Close the present row and write the file."""
-        now = time.perf_counter()
-        row = {"update": run.update, "env_steps": run.env_steps}
+    def write_row(self, run: Logged) -> dict[str, float]:
+        """End the present row and write the file."""
+        now, counters = time.perf_counter(), _counters(run)
+        seconds, before = max(now - self._last, 1e-9), self._counters_before
+        row = {"update": run.update} | counters
         row |= {name: total / self._count for name, total in self._sums.items()} | run.summary()
-        row["steps_per_s"] = (run.env_steps - self._steps_before) / max(now - self._last, 1e-9)
+        row |= {rate: (counters[name] - before[name]) / seconds for rate, name in run.columns.rates.items()}
         row["seconds"] = self._seconds_before + now - self._start
         self.rows.append(row)
-        self._sums, self._count, self._last, self._steps_before = {}, 0, now, run.env_steps
+        self._sums, self._count, self._last, self._counters_before = {}, 0, now, counters
         self.save()
         return row
 
@@ -77,27 +108,17 @@ class TrainingLog:
         write_atomic(self.path, lambda file: file.write(text.encode()))
 
 
-def bar_text(row: dict[str, float]) -> str:
-    """The latest row beside the progress bar."""
-    bot = f" bot {row['bot_share']:.0%}" if row["bot_share"] > 0 else ""
-    return (
-        f"{row['steps_per_s']:.0f} steps/s loss {row['loss']:.3f} acc {row['accuracy']:.1%} "
-        f"success {row['success_rate']:.0%} path {row['path_ratio']:.2f} lpc {row['lpc']:.0f}{bot}"
-    )
+def _counters(run: Logged) -> dict[str, float]:
+    return {name: getattr(run, name) for name in run.columns.counters}
 
 
-def closing_table(row: dict[str, float], final_path: Path) -> str:
-    """The end of a run in words."""
-    folder = final_path.parent
-    lines = {
-        "updates": f"{row['update']:.0f} ({row['env_steps']:,.0f} environment steps, {row['seconds']:.0f} s)",
-        "recent success": f"{row['success_rate']:.1%} of the last {RECENT_EPISODES} episodes",
-        "path ratio": f"{row['path_ratio']:.2f} (1 = as short as the bot's)",
-        "accuracy": f"{row['accuracy']:.1%} of the bot's labels",
-        "LPC": f"{row['lpc']:.0f}",
-        "bot failures": f"{row['bot_plan_failures']:.0f} worlds that it could not begin; later "
-        + (", ".join(f"{k} {row[f'failures_{k}']:.0f}" for k in FAILURE_KINDS if row[f"failures_{k}"]) or "none"),
-        "checkpoint": str(final_path),
-        "log, curve": f"{folder / 'training_log.csv'}, {folder / 'training_curve.png'}",
-    }
-    return "\n".join(f"{name:>15}  {value}" for name, value in lines.items())
+def _read_rows(path: Path, update: int) -> list[dict[str, float]]:
+    """The rows up to an update. Raises InputError where the file is no training log."""
+    try:
+        old = pd.read_csv(path)
+        missing = {"update", "seconds"} - set(old)
+        if missing:
+            raise ValueError(f"it has no column {' and no column '.join(sorted(missing))}")
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is no training log ({error}); move it away to resume without it") from None
+    return old[old["update"] <= update].to_dict("records")

@@ -46,12 +46,12 @@ class Replay:
         return len(self._batches)
 
     def add(self, batch: Batch) -> None:
-        """Keep a copy; the oldest batch goes when there are too many."""
+        """Keep a copy; where there are too many batches, the oldest one is dropped."""
         kept = {name: getattr(batch, name).to("cpu", dtype, copy=True) for name, dtype in _KEPT_AS.items()}
         self._batches.append(Batch(**kept, missions=list(batch.missions)))
 
     def sample(self, rng: np.random.Generator) -> Batch:
-        """One of the batches, each as likely, in the small types that it is kept in."""
+        """One of the batches, drawn with equal probabilities, in the small types in which it is kept."""
         return self._batches[int(rng.integers(len(self._batches)))]
 
     def state(self) -> dict:
@@ -62,8 +62,8 @@ class Replay:
         return stacked | {"missions": [list(batch.missions) for batch in self._batches]}
 
     def load_state(self, state: dict) -> None:
-        """Take over what `state()` returned."""
+        """Go on with the batches that `state()` returned, in place of one's own."""
         self._batches.clear()
-        for *tensors, missions in zip(*(state[name] for name in (*_KEPT_AS, "missions")), strict=True) if state else ():
-            kept = {name: tensor.clone() for name, tensor in zip(_KEPT_AS, tensors, strict=True)}
+        for k, missions in enumerate(state.get("missions", ())):
+            kept = {name: state[name][k].clone() for name in _KEPT_AS}
             self._batches.append(Batch(**kept, missions=list(missions)))

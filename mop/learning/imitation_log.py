@@ -1,0 +1,81 @@
+"""What an imitation run reports: the columns of its log and how they are shown, and what its user is warned of."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from mop.learning.log import Columns, Row
+from mop.learning.loss import ComplexityPrice
+from mop.learning.tally import RECENT_EPISODES
+from mop.worlds.teacher import FAILURE_KINDS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLLAPSED_SHARE = 0.98  # mean weight of the skip experts from which routing counts as collapsed
+
+
+def bar_text(row: Row) -> str:
+    """The latest row beside the progress bar."""
+    bot = f" bot {row['bot_share']:.0%}" if row["bot_share"] > 0 else ""
+    return (
+        f"{row['steps_per_s']:.0f} steps/s loss {row['loss']:.3f} acc {row['accuracy']:.1%} "
+        f"success {row['success_rate']:.0%} path {row['path_ratio']:.2f} lpc {row['lpc']:.0f}{bot}"
+    )
+
+
+def closing_lines(row: Row) -> dict[str, str]:
+    """The end of a run in words."""
+    later = ", ".join(f"{k} {row[f'failures_{k}']:.0f}" for k in FAILURE_KINDS if row[f"failures_{k}"])
+    return {
+        "updates": f"{row['update']:.0f} ({row['env_steps']:,.0f} environment steps, {row['seconds']:.0f} s)",
+        "recent success": f"{row['success_rate']:.1%} of the last {RECENT_EPISODES} episodes",
+        "path ratio": f"{row['path_ratio']:.2f} (1 = as short as the bot's)",
+        "accuracy": f"{row['accuracy']:.1%} of the bot's labels",
+        "LPC": f"{row['lpc']:.0f}",
+        "bot failures": f"{row['bot_plan_failures']:.0f} worlds that it could not begin; later {later or 'none'}",
+    }
+
+
+def _plot(table: pd.DataFrame, label: str) -> "Figure":
+    from plotting_utils import plot_training_curve  # here: matplotlib takes most of a second to load
+
+    return plot_training_curve(table, label)
+
+
+COLUMNS = Columns(("env_steps",), {"steps_per_s": "env_steps"}, bar_text, closing_lines, _plot)
+
+
+def reward_for_errors(cross_entropy: float, lpc: float, price: ComplexityPrice) -> str | None:
+    """The warning that a rise of the cross-entropy now lowers the loss.
+
+    With a live denominator that is so below cross-entropy = sqrt(alpha x LPC) - eps. lpc: the mean.
+    """
+    if not price.normalize or price.detach or price.alpha == 0.0:
+        return None
+    threshold = math.sqrt(price.alpha * lpc) - price.eps
+    if cross_entropy >= threshold:
+        return None
+    return (
+        f"the cross-entropy {cross_entropy:.4f} fell below sqrt(lpc_alpha * LPC) - lpc_eps = "
+        f"{threshold:.4f}: from here on the normalised loss rewards errors; "
+        "consider --lpc_detach, a larger --lpc_eps or a smaller --lpc_alpha"
+    )
+
+
+def collapse(skip_shares: Sequence[float], lpc: float, is_residual: bool, alpha: float) -> str | None:
+    """The warning that every layer skips: then the policy is nearly linear and has no memory, and routing means little.
+
+    skip_shares: the mean weight of each layer's skip experts, 0 where a layer has none; lpc: the mean.
+    """
+    if not skip_shares or min(skip_shares) < COLLAPSED_SHARE:
+        return None
+    remedies = [] if is_residual else ["--residual", "a larger --expert_gain"]
+    remedies += ["a larger --lr", "a larger --replay"]
+    remedies += ["a smaller --lpc_alpha"] * (alpha > 0)
+    return (
+        f"the routing has collapsed: every layer gives {min(skip_shares):.1%} or more to its skip experts (mean LPC "
+        f"{lpc:.0f}); it may come back; {' or '.join(remedies)} can prevent it"
+    )

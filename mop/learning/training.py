@@ -1,0 +1,165 @@
+"""From a config to the final checkpoint of an imitation run, a new one or one that is continued."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from mop.base.configuration import FIELDS, RUNTIME_KEYS, parse_config
+from mop.base.errors import InputError
+from mop.base.files import claimed
+from mop.kernels.devices import use_device
+from mop.learning.imitation import ImitationRun
+from mop.learning.loop import CURVE_NAME, FINAL_NAME, STATE_NAME, drive
+from mop.store.checkpoints import load_training_state
+from mop.store.run_keys import RunKey
+from mop.worlds.missions import load_encoder
+from mop.worlds.world import check_teachable
+
+_NEEDED = {
+    "config", "env", "hidden", "update", "counts", "policy_state_dict", "optimizer_state_dict", "minigrid_version",
+}  # fmt: skip
+
+
+def train_from_command_line(policy: str, description: str) -> int:
+    """The body of a training script: `policy` is "mop" or "gru". Returns the exit code, 130 after Ctrl-C."""
+    config, given = parse_config(description)
+    try:
+        train(config | {"policy": policy}, given)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def train(config: dict, given: Collection[str] = (), on_save: Callable[[], object] = lambda: None) -> Path:
+    """Train one run to its final checkpoint and return the checkpoint's path.
+
+    config: of `configuration.parse_config`, with `policy` ("mop" or "gru"); given: the keys that the user gave, which a
+    resumed run must not contradict; what was not given stays as the run had it; on_save: called whenever the files on
+    disk are a state to continue from, and at the end. Raises InputError; KeyboardInterrupt after a signal, when
+    everything is saved.
+    """
+    key = RunKey(config["task_id"], config["trial"], config["seed"])
+    folder = key.folder(config["checkpoint_dir"])
+    with claimed(folder) as is_ours:
+        if not is_ours:
+            raise InputError(f"another process is training the run in {folder}; choose another --trial or --seed")
+        saved = _saved_state(folder, config, set(given))
+        location = None  # of the encoder, where it is not the one that is recorded
+        if saved is not None:
+            location = _other_location(saved["config"], config, given)
+            config = _continued(saved, config, set(given), folder)
+            if saved["update"] == config["num_updates"] and (folder / FINAL_NAME).exists():
+                final_path = folder / FINAL_NAME
+                print(f"{key.label} is trained already: {final_path} (more: --resume --num_updates N)")
+                return final_path
+        device = use_device(config["device"])
+        if saved is None:
+            config = config | {"seed": key.trial if key.seed is None else key.seed}
+            check_teachable(config["task_id"], config["seed"])
+        encoder = load_encoder(config["lang_encoder"], location)
+        encoder.check_fingerprint(config.get("encoder_fingerprint"))
+        return _train(ImitationRun(config, encoder, device), key, folder, saved, on_save)
+
+
+def _train(run: ImitationRun, key: RunKey, folder: Path, saved: dict | None, on_save: Callable[[], object]) -> Path:
+    """Drive a run that is as new, and end its workers."""
+    config = run.config
+    try:
+        wandb_run = _start_wandb(config, key)
+        for leftover in folder.glob(".*.tmp"):  # of a writer that was killed
+            leftover.unlink()
+        if saved is None and config["overwrite"]:
+            _remove_old_run(folder)
+
+        def on_row(row: dict[str, float]) -> None:
+            if wandb_run is not None:
+                wandb_run.log(row, step=run.update)
+
+        final_path = drive(
+            run, folder, config["num_updates"], key.label, log_interval=config["log_interval"],
+            checkpoint_interval=config["checkpoint_interval"], saved=saved, on_save=on_save, on_row=on_row,
+        )  # fmt: skip
+        if wandb_run is not None:
+            wandb_run.finish()
+        return final_path
+    finally:
+        run.close()
+
+
+# --- a run that is continued ----------------------------------------------------------------------------------------
+
+
+def _saved_state(folder: Path, config: dict, given: set[str]) -> dict | None:
+    """The state to continue from, None for a new run. Raises InputError where files or settings are in the way."""
+    state_path, final_path = folder / STATE_NAME, folder / FINAL_NAME
+    if not config["resume"]:
+        exists = state_path.exists() or any(folder.glob("checkpoint_*.pt"))
+        if exists and not config["overwrite"]:
+            raise InputError(
+                f"{folder} holds a run already; continue it with --resume, replace it with --overwrite, "
+                "or choose another --trial or --seed"
+            )
+        return None
+    if not state_path.exists():
+        if final_path.exists():
+            raise InputError(f"{folder} has a final checkpoint but no {STATE_NAME} to continue from")
+        print(f"nothing to resume in {folder}: starting anew")
+        return None
+    state = load_training_state(state_path)
+    unknown = sorted(state.get("config", {}).keys() - FIELDS.keys())
+    if not state.keys() >= _NEEDED or unknown:
+        why = f" (its config has {', '.join(unknown)})" if unknown else ""
+        raise InputError(f"{state_path}: it is no training state of this version{why}; train anew with --overwrite")
+    _check_given(state["config"], config, given, folder)
+    return state
+
+
+def _check_given(old: dict, config: dict, given: set[str], folder: Path) -> None:
+    """Raises InputError where what the user gave contradicts the run's own config `old`."""
+    if old["policy"] != config["policy"]:
+        raise InputError(f"{folder} holds a {old['policy']!r} run, not {config['policy']!r}; use the other script")
+    may_differ = {*RUNTIME_KEYS, "seed"}
+    if config["lang_encoder"] == "auto" or old["lang_encoder"] != "vocab":
+        may_differ.add("lang_encoder")  # it may lie elsewhere on this machine; its fingerprint is checked
+    wrong = sorted(name for name in given - may_differ if name in old and old[name] != config[name])
+    if wrong:
+        differences = ", ".join(f"{name} {old[name]}, not {config[name]}" for name in wrong)
+        raise InputError(f"the run in {folder} has {differences}; leave these flags out to resume it")
+
+
+def _other_location(old: dict, config: dict, given: Collection[str]) -> str | None:
+    """Where the user says that the run's encoder lies on this machine; None: where its name says."""
+    is_other = "lang_encoder" in given and config["lang_encoder"] not in ("auto", old["lang_encoder"])
+    return config["lang_encoder"] if is_other else None
+
+
+def _continued(saved: dict, config: dict, given: set[str], folder: Path) -> dict:
+    """The run's own config with what the user may change and did. Raises InputError where it leaves nothing to do."""
+    now = {"resume", "overwrite", "checkpoint_dir"} | (given & set(RUNTIME_KEYS))
+    config = saved["config"] | {name: config[name] for name in now}
+    num_updates, scheduled = config["num_updates"], config["scheduled_updates"]
+    if saved["update"] > num_updates:
+        raise InputError(f"{folder} is at update {saved['update']}, past --num_updates {num_updates}")
+    if config["lr_decay"] and num_updates > scheduled:
+        raise InputError(
+            f"the learning rate of the run in {folder} falls to 0 at update {scheduled}; to train on to "
+            f"{num_updates}, train anew with --overwrite, or another --trial"
+        )
+    return config
+
+
+def _remove_old_run(folder: Path) -> None:
+    """What belongs to an old run must not be taken for the new one's (a log without a state goes in any case)."""
+    for name in (STATE_NAME, "checkpoint_*.pt", CURVE_NAME):
+        for path in folder.glob(name):
+            path.unlink()
+
+
+def _start_wandb(config: dict, key: RunKey):
+    """A run of Weights & Biases, None where none is asked for. Raises InputError where it is not installed."""
+    if config["wandb_project"] is None:
+        return None
+    try:
+        import wandb
+    except ImportError:
+        raise InputError("--wandb_project needs Weights & Biases: pip install wandb") from None
+    return wandb.init(project=config["wandb_project"], name=key.label, config=config)
