@@ -418,6 +418,93 @@ def test_a_copy_goes_on_alike_and_shares_nothing(make_run, settings):
     assert_same_state(run.state(), twin.state())
 
 
+FORK_SETTINGS = {"max_steps": 12, **EVERYTHING}
+
+
+def test_forks_with_seeds_differ_and_can_be_made_again(make_run):
+    run = make_run(**FORK_SETTINGS)
+    losses(run, 3)
+    before = run.state()
+    forks = {name: run.copy(seed) for name, seed in {"none": None, "1": 1, "again": 1, "2": 2, "own": 0}.items()}
+    for fork in forks.values():  # they begin alike
+        assert torch.equal(weights(fork), weights(run)) and torch.equal(fork.hidden, run.hidden)
+        assert fork.state()["env"].keys() == before["env"].keys() and fork.config == run.config
+    trained = {name: losses(fork, 5) for name, fork in forks.items()}
+    assert_same_state(run.state(), before)
+    assert trained["none"] == losses(run, 5) and trained["again"] == trained["1"]
+    assert_same_state(forks["none"].state(), run.state())
+    assert_same_state(forks["again"].state(), forks["1"].state())
+    ends = [weights(forks[name]) for name in ("none", "1", "2", "own")]  # seed 0 is the run's own
+    assert all(not torch.equal(one, other) for one, other in itertools.combinations(ends, 2))
+    assert all(a["world"].tolist() != [0] * 4 for a in (fork.state()["env"] for fork in forks.values()))
+
+
+@pytest.mark.parametrize("drawn", ["nothing", "teacher_mix", "replay", "expert_dropout"])
+def test_a_fork_with_a_seed_draws_everything_anew(make_run, drawn):
+    """One update in worlds that are in progress: it can differ by what is drawn in it only."""
+    settings = {"teacher_mix": 1.0, "replay": 2, "expert_dropout": 0.5}
+    drawing = {} if drawn == "nothing" else {drawn: settings[drawn]}
+    run = make_run(task_id="BabyAI-UnlockPickup-v0", unroll_len=3, expert_dropout_below=0.9, **drawing)
+    losses(run, 2)
+    fork, num_ended = run.copy(seed=1), run.tally.counts["episodes"]
+    losses(run, 1), losses(fork, 1)
+    assert run.tally.counts["episodes"] == num_ended, "no world has begun since the fork"
+    assert torch.equal(weights(run), weights(fork)) == (drawn == "nothing")
+
+
+def test_a_fork_with_a_seed_is_saved_and_goes_on(make_run, tmp_path):
+    """On disk, with workers, and forked once more."""
+    run = make_run(**FORK_SETTINGS)
+    losses(run, 2)
+    fork = run.copy(seed=1)
+    losses(fork, 1)
+    save_training_state(tmp_path / "training_state.pt", fork.state())
+    state = load_training_state(tmp_path / "training_state.pt")
+    seeds = set(state["env"]["seed"].tolist())
+    assert len(seeds) == 2, "some worlds are of the run, some of the fork: or this test shows less than it should"
+    again = fork.copy(seed=1)
+    rest = losses(fork, 4)
+    for num_workers in (0, 2):
+        resumed = make_run(**FORK_SETTINGS, num_workers=num_workers)
+        losses(resumed, num_workers)  # whatever it did before
+        resumed.load_state(state)
+        assert_same_state(resumed.state() | {"config": None}, state | {"config": None})
+        assert losses(resumed, 4) == rest
+        assert_same_state(resumed.state() | {"config": None}, fork.state() | {"config": None})
+    assert losses(again, 4) != rest
+    run.load_state(before := run.state())  # a state without the fork's keys
+    assert not {"stream_seed"} & before.keys() and "seed" not in before["env"]
+    resumed.load_state(before)
+    assert losses(resumed, 2) == losses(run, 2)
+    assert_same_state(resumed.state() | {"config": None}, run.state() | {"config": None})
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_worlds_in_progress_stay_and_later_ones_come_from_the_new_seed(num_workers):
+    task_id, num_envs = "BabyAI-GoToObj-v0", 3
+    env, plain = (BabyAIVectorEnv(task_id, num_envs, 5, 9, w) for w in (num_workers, 0))
+    rng, num_begun = np.random.default_rng(0), np.zeros(num_envs, int)
+    for e in (env, plain):
+        e.reset()
+    for t in range(30):
+        if t == 4:
+            env.reseed(77)
+            assert "seed" not in env.save()
+        actions = rng.integers(0, 3, num_envs)
+        for e in (env, plain):
+            e.step(actions)
+        for slot in np.flatnonzero(env.arrays.done):
+            world = World(task_id, 9)
+            num_begun[slot] += 1
+            world.reset(training_seed(77, slot, env.save()["world"][slot]))
+            assert world.mission == env.missions[slot] and np.array_equal(world.obs, env.arrays.obs[slot])
+        for slot in np.flatnonzero(num_begun == 0):
+            assert np.array_equal(env.arrays.obs[slot], plain.arrays.obs[slot])
+    assert num_begun.min() >= 2 and set(env.save()["seed"]) == {77}
+    assert not np.array_equal(env.arrays.obs, plain.arrays.obs)
+    env.close()
+
+
 def test_every_key_of_a_run_is_declared(make_run):
     run = make_run()
     assert run.checkpoint()["config"].keys() | {"resume", "overwrite"} == FIELDS.keys()

@@ -1,6 +1,6 @@
 """Imitation: the student acts, or the bot in its place, the bot labels every state, the student learns the labels.
 
-`ImitationRun` is the whole state of a training run as one object that can be saved, restored and copied;
+`ImitationRun` is the whole state of a training run as one object that can be saved, restored, copied and forked;
 `training.train` makes one from a config, and `loop.drive` brings it to its final checkpoint.
 Axis letters: T steps of an unroll, N environments, A actions, G numbers of the mission (`lang_dim`).
 """
@@ -63,7 +63,8 @@ class ImitationRun:
 
     `state()` is plain tensors and numbers: a world in progress is its number and the actions taken in it, and replaying
     them restores environment and bot exactly. Initial weights, worlds, the bot's turns, what is replayed and dropped
-    experts come from named streams of `config["seed"]`; nothing else is random.
+    experts come from named streams of `config["seed"]`, in a fork with a seed of its own from those of `stream_seed`
+    instead; nothing else is random.
     """
 
     columns = imitation_log.COLUMNS
@@ -72,6 +73,7 @@ class ImitationRun:
         """config: the flags of config.yaml, `policy` and an integer `seed`; the run adds what else it carries."""
         config = _carried(config, encoder)
         self.config, self.encoder, self.device = config, encoder, device
+        self.stream_seed: int = config["seed"]
         self.price = ComplexityPrice(
             config["lpc_alpha"], config["normalize_lpc"], config["lpc_eps"], config["lpc_detach"]
         )
@@ -123,7 +125,7 @@ class ImitationRun:
         """
         batch = Batch.of(unroll, first_hidden)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(stream_seed(self.config["seed"], f"dropout {self.update}"))
+            torch.manual_seed(stream_seed(self.stream_seed, f"dropout {self.update}"))
             step = self.fit(batch)
             rng = self._rng("replay")
             for _ in range(self._num_replayed if len(self.replay) > 0 else 0):
@@ -166,7 +168,7 @@ class ImitationRun:
 
     def _rng(self, name: str) -> np.random.Generator:
         """The random numbers of one purpose in the present update."""
-        return np.random.default_rng((stream_seed(self.config["seed"], name), self.update))
+        return np.random.default_rng((stream_seed(self.stream_seed, name), self.update))
 
     @property
     def bot_share(self) -> float:
@@ -217,7 +219,8 @@ class ImitationRun:
     def state(self) -> dict:
         """Everything that the rest of the run depends on, as tensors, numbers and texts."""
         self._start_worlds()
-        return self.checkpoint() | self.tally.state() | {
+        of_fork = {} if self.stream_seed == self.config["seed"] else {"stream_seed": self.stream_seed}
+        return self.checkpoint() | self.tally.state() | of_fork | {
             "hidden": self.hidden.clone(),
             "env": {name: torch.from_numpy(array) for name, array in self.rollouts.env.save().items()},
             "replay": self.replay.state(),
@@ -238,16 +241,29 @@ class ImitationRun:
             group["fused"] = True  # states of earlier versions are not
         self.rollouts.env.restore({name: tensor.numpy() for name, tensor in state["env"].items()})
         self._is_started = True
+        self._draw_from(state.get("stream_seed", self.config["seed"]))
         self.hidden.copy_(state["hidden"])
         self.replay.load_state(state.get("replay", {}))
         self.update = state["update"]
         self.tally.load_state(state)
 
-    def copy(self) -> "ImitationRun":
-        """A fork with its own policy, optimiser and worlds, in the same state."""
+    def copy(self, seed: int | None = None) -> "ImitationRun":
+        """A fork with its own policy, optimiser and worlds, in the same state.
+
+        seed: what is drawn from here on comes from other streams, which this seed and the streams of this run decide:
+        worlds that begin after those in progress, the bot's turns, what is replayed, dropped experts. None: the fork
+        goes on as this run does, bit for bit.
+        """
         fork = ImitationRun(deepcopy(self.config), self.encoder, self.device)
         fork.load_state(self.state())
+        if seed is not None:
+            fork._draw_from(stream_seed(self.stream_seed, f"fork {seed}"))
         return fork
+
+    def _draw_from(self, seed: int) -> None:
+        """Take random numbers from the streams of another seed from now on; worlds in progress stay what they are."""
+        self.stream_seed = seed
+        self.rollouts.env.reseed(seed)
 
     def close(self) -> None:
         """End the environment workers."""

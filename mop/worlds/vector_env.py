@@ -69,6 +69,7 @@ class Slots:
         self.first, self.rows = share[0], slice(share[0], share[-1] + 1)
         self.worlds = [World(task_id, max_steps, arrays.obs[row]) for row in share]
         self.k = [-1] * len(self.worlds)  # index of each slot's present world
+        self.seeds = [seed] * len(self.worlds)  # run seed of each slot's present world; of the next one, `self.seed`
         self._replay: World | None = None  # for the path ratio, made when first needed
 
     def reset(self) -> dict[int, str]:
@@ -98,17 +99,17 @@ class Slots:
                 missions[row] = self._begin(i, self.k[i] + 1)
         return missions
 
-    def save(self) -> list[tuple[int, list[int]]]:
-        """For each slot the index of its world and the actions taken in it: replaying them restores everything."""
-        return [(k, list(world.actions)) for k, world in zip(self.k, self.worlds, strict=True)]
+    def save(self) -> list[tuple[int, int, list[int]]]:
+        """For each slot run seed and index of its world, and the actions in it: replaying them restores everything."""
+        return [(*slot, list(world.actions)) for *slot, world in zip(self.seeds, self.k, self.worlds, strict=True)]
 
-    def restore(self, saved: Sequence[tuple[int, Sequence[int]]]) -> dict[int, str]:
+    def restore(self, saved: Sequence[tuple[int, int, Sequence[int]]]) -> dict[int, str]:
         """Bring every world and its bot into the saved state. Returns the missions by slot."""
         self._clear()
-        for i, (k, actions) in enumerate(saved):
+        for i, (seed, k, actions) in enumerate(saved):
             row, world = self.first + i, self.worlds[i]
-            self.k[i] = k
-            world.reset(training_seed(self.seed, row, k))
+            self.seeds[i], self.k[i] = seed, k
+            world.reset(training_seed(seed, row, k))
             try:
                 label = world.label()
                 for action in actions:
@@ -118,6 +119,10 @@ class Slots:
                 raise InputError(f"the saved worlds cannot be replayed ({failure.kind}); train anew") from None
             self.arrays.label[row], self.arrays.label_valid[row] = label, True
         return {self.first + i: world.mission for i, world in enumerate(self.worlds)}
+
+    def reseed(self, seed: int) -> None:
+        """Take the worlds that begin from now on from another run seed; those in progress stay what they are."""
+        self.seed = seed
 
     def _clear(self) -> None:
         for name in ("reward", "terminated", "truncated", "fresh_failures", "steps", "bot_steps", "label_valid"):
@@ -137,7 +142,7 @@ class Slots:
                 failures.append(failure.kind)
                 continue
             self.arrays.label_valid[row] = True
-            self.k[i] = k + attempt
+            self.seeds[i], self.k[i] = self.seed, k + attempt
             return world.mission
         raise InputError(unteachable(self.task_id, failures))
 
@@ -173,7 +178,7 @@ class BabyAIVectorEnv:
         arguments; where there are workers, it must be picklable.
         """
         check_task_id(task_id)
-        self.num_envs, self.missions = num_envs, [""] * num_envs
+        self.num_envs, self.seed, self.missions = num_envs, seed, [""] * num_envs
         self._answer, self._is_interrupted, self._pool = None, False, None
         num_workers, make_commands = min(num_workers, num_envs), make_commands or slot_commands
         arguments = (task_id, seed, max_steps)
@@ -203,12 +208,17 @@ class BabyAIVectorEnv:
         return self.arrays
 
     def save(self) -> dict[str, np.ndarray]:
-        """The state of all slots: world (N,) int64, length (N,) int64, and their actions end to end (sum,) int8."""
+        """The state of all slots: world (N,) int64, length (N,) int64, and their actions end to end (sum,) int8.
+
+        Where a world is of another seed than the environment was made with, also the seeds of all: seed (N,) int64.
+        """
         saved = [slot for share in self.call("save") for slot in share]
+        seeds = np.array([seed for seed, *_ in saved], np.int64)
         return {
-            "world": np.array([k for k, _ in saved], np.int64),
-            "length": np.array([len(actions) for _, actions in saved], np.int64),
-            "actions": np.array([action for _, actions in saved for action in actions], np.int8),
+            "world": np.array([k for _, k, _ in saved], np.int64),
+            "length": np.array([len(actions) for *_, actions in saved], np.int64),
+            "actions": np.array([action for *_, actions in saved for action in actions], np.int8),
+            **({"seed": seeds} if (seeds != self.seed).any() else {}),
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> StepArrays:
@@ -216,9 +226,17 @@ class BabyAIVectorEnv:
         if len(state["world"]) != self.num_envs:
             raise InputError(f"the saved state has {len(state['world'])} environments, this run has {self.num_envs}")
         actions = np.split(np.asarray(state["actions"]), np.cumsum(state["length"])[:-1])
-        saved = [(int(k), taken.tolist()) for k, taken in zip(state["world"], actions, strict=True)]
+        worlds = zip(state.get("seed", [self.seed] * self.num_envs), state["world"], actions, strict=True)
+        saved = [(int(seed), int(k), taken.tolist()) for seed, k, taken in worlds]
         self._begin_missions(self.call("restore", saved))
         return self.arrays
+
+    def reseed(self, seed: int) -> None:
+        """Take the worlds that begin from now on from another seed; those in progress stay what they are.
+
+        `save` keeps the seeds of worlds in progress, not this one: call `reseed` after `restore` again.
+        """
+        self.call("reseed", [seed] * self.num_envs)
 
     def close(self) -> None:
         """End the worker processes."""
@@ -261,6 +279,7 @@ def slot_commands(memory: dict[str, np.ndarray], ask: Callable, share: Sequence[
         "step": lambda _: slots.step(memory["actions"]),
         "save": lambda _: slots.save(),
         "restore": slots.restore,
+        "reseed": lambda seeds: slots.reseed(seeds[0]),
     }, slots
 
 
