@@ -88,6 +88,10 @@ def assert_same_state(one: dict, other: dict) -> None:
         assert torch.equal(one[name], other[name]), name
 
 
+def same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
 def weights(run: ImitationRun) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in (*run.policy.parameters(), *run.lang_proj.parameters())])
 
@@ -479,30 +483,22 @@ def test_a_fork_with_a_seed_is_saved_and_goes_on(make_run, tmp_path):
     assert_same_state(resumed.state() | {"config": None}, run.state() | {"config": None})
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_worlds_in_progress_stay_and_later_ones_come_from_the_new_seed(num_workers):
-    task_id, num_envs = "BabyAI-GoToObj-v0", 3
-    env, plain = (BabyAIVectorEnv(task_id, num_envs, 5, 9, w) for w in (num_workers, 0))
-    rng, num_begun = np.random.default_rng(0), np.zeros(num_envs, int)
-    for e in (env, plain):
-        e.reset()
-    for t in range(30):
-        if t == 4:
-            env.reseed(77)
-            assert "seed" not in env.save()
-        actions = rng.integers(0, 3, num_envs)
-        for e in (env, plain):
-            e.step(actions)
-        for slot in np.flatnonzero(env.arrays.done):
-            world = World(task_id, 9)
-            num_begun[slot] += 1
-            world.reset(training_seed(77, slot, env.save()["world"][slot]))
-            assert world.mission == env.missions[slot] and np.array_equal(world.obs, env.arrays.obs[slot])
-        for slot in np.flatnonzero(num_begun == 0):
-            assert np.array_equal(env.arrays.obs[slot], plain.arrays.obs[slot])
-    assert num_begun.min() >= 2 and set(env.save()["seed"]) == {77}
-    assert not np.array_equal(env.arrays.obs, plain.arrays.obs)
-    env.close()
+def test_a_fork_on_disk_is_resumed_by_the_same_command(tmp_path):
+    argv = [*TINY_FLAGS, "--checkpoint_dir", str(tmp_path), "--resume", "--max_steps", "4"]
+    config, given = parse_config("a test", [*argv, "--num_updates", "2"])
+    final_path = train(config | {"policy": "mop"}, given)
+    state_path = final_path.with_name("training_state.pt")
+    run = ImitationRun(load_training_state(state_path)["config"] | {"num_updates": 5}, ENCODER, use_device("cpu"))
+    run.load_state(load_training_state(state_path))
+    fork = run.copy(seed=3)
+    save_training_state(state_path, fork.state())
+    losses(run, 3), losses(fork, 3)
+    config, given = parse_config("a test", [*argv, "--num_updates", "5"])
+    assert train(config | {"policy": "mop"}, given) == final_path
+    state = load_training_state(state_path)
+    assert same_tensors(state["policy_state_dict"], fork.policy.state_dict())
+    assert not same_tensors(state["policy_state_dict"], run.policy.state_dict())
+    assert state["stream_seed"] == fork.stream_seed != run.stream_seed == 0
 
 
 def test_every_key_of_a_run_is_declared(make_run):

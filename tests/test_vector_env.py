@@ -146,6 +146,33 @@ def test_task_whose_bot_never_begins(monkeypatch):
         BabyAIVectorEnv("BabyAI-GoToObj-v0", 2, 0).reset()
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_worlds_in_progress_stay_and_later_ones_come_from_the_new_seed(num_workers):
+    """Missions and views tell whose worlds they are."""
+    task_id, num_envs = "BabyAI-GoToObj-v0", 3
+    env, plain = (BabyAIVectorEnv(task_id, num_envs, 5, 9, w) for w in (num_workers, 0))
+    rng, num_begun = np.random.default_rng(0), np.zeros(num_envs, int)
+    for e in (env, plain):
+        e.reset()
+    for t in range(30):
+        if t == 4:
+            env.reseed(77)
+            assert "seed" not in env.save()
+        actions = rng.integers(0, 3, num_envs)
+        for e in (env, plain):
+            e.step(actions)
+        for slot in np.flatnonzero(env.arrays.done):
+            world = World(task_id, 9)
+            num_begun[slot] += 1
+            world.reset(training_seed(77, slot, env.save()["world"][slot]))
+            assert world.mission == env.missions[slot] and np.array_equal(world.obs, env.arrays.obs[slot])
+        for slot in np.flatnonzero(num_begun == 0):
+            assert np.array_equal(env.arrays.obs[slot], plain.arrays.obs[slot])
+    assert num_begun.min() >= 2 and set(env.save()["seed"]) == {77}
+    assert not np.array_equal(env.arrays.obs, plain.arrays.obs)
+    env.close()
+
+
 # --- a world of known length: events and their indices ----------------------------------------------------------------
 
 

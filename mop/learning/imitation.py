@@ -1,4 +1,4 @@
-"""Imitation: the student acts, or the bot in its place, the bot labels every state, the student learns the labels.
+"""Imitation: the student, or the bot in its place, acts; the bot labels every state; the student learns the labels.
 
 `ImitationRun` is the whole state of a training run as one object that can be saved, restored, copied and forked;
 `training.train` makes one from a config, and `loop.drive` brings it to its final checkpoint.
@@ -48,7 +48,7 @@ class Decline(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What an optimiser step saw, of which the measures of an update are made; replayed steps need none."""
+    """What the policy did just before an optimiser step; the measures of an update are computed from it."""
 
     loss: Tensor
     cross_entropy: Tensor
@@ -61,16 +61,18 @@ class Step(NamedTuple):
 class ImitationRun:
     """Policy, optimiser, hidden state, environments with their bots, unrolls kept for replay, and counters of one run.
 
-    `state()` is plain tensors and numbers: a world in progress is its number and the actions taken in it, and replaying
-    them restores environment and bot exactly. Initial weights, worlds, the bot's turns, what is replayed and dropped
-    experts come from named streams of `config["seed"]`, in a fork with a seed of its own from those of `stream_seed`
-    instead; nothing else is random.
+    `state()` is plain tensors and numbers. Of a world in progress it holds the number and the actions taken, because
+    repeating them restores environment and bot exactly.
+
+    Only these are random: initial weights, worlds, the bot's turns, which unrolls are replayed, which experts are
+    dropped. They come from named streams of `stream_seed`, which is `config["seed"]` or, in a fork that was given a
+    seed of its own, another number.
     """
 
     columns = imitation_log.COLUMNS
 
     def __init__(self, config: dict, encoder: MissionEncoder, device: torch.device):
-        """config: the flags of config.yaml, `policy` and an integer `seed`; the run adds what else it carries."""
+        """config: the flags of config.yaml, `policy` and an integer `seed`; the run adds the other declared keys."""
         config = _carried(config, encoder)
         self.config, self.encoder, self.device = config, encoder, device
         self.stream_seed: int = config["seed"]
@@ -107,7 +109,7 @@ class ImitationRun:
     def act(self) -> tuple[Unroll, Tensor]:
         """An unroll of the student's actions, and the hidden state before it, where gradients are truncated.
 
-        In a share `bot_share` of the steps, drawn at random, the bot acts. Its arrays are overwritten by the next one.
+        In a random share `bot_share` of the steps the bot acts instead. The next unroll overwrites these arrays.
         """
         self._start_worlds()
         first_hidden = detach_hidden(self.hidden).to(self.device, copy=True)
@@ -181,7 +183,7 @@ class ImitationRun:
         return self._lrs.at(self.update)
 
     def _start_worlds(self) -> None:
-        """The first world of every slot, unless there is one already."""
+        """Begin the first world of every slot, unless there is one already."""
         if not self._is_started:
             self.tally.add(self.rollouts.env.reset())
             self._is_started = True
@@ -206,7 +208,7 @@ class ImitationRun:
         return {kind: text for kind, text in texts.items() if text is not None}
 
     def checkpoint(self) -> dict:
-        """What evaluation needs, as formats of the pipeline ask: weights, optimiser, config."""
+        """What evaluation needs, in the documented format: weights, optimiser, number of updates, config."""
         config = {key: value for key, value in self.config.items() if key not in ("resume", "overwrite")}
         return {
             "policy_state_dict": _to_cpu(self.policy.state_dict()),
@@ -230,7 +232,8 @@ class ImitationRun:
     def load_state(self, state: dict) -> None:
         """Continue where `state()` was taken: the same updates follow, bit for bit on the same machine.
 
-        Raises InputError for a state of another Minigrid, whose worlds may differ, or one that its worlds contradict.
+        Raises InputError for a state of another version of Minigrid, whose worlds may differ, and for one whose worlds
+        cannot be replayed.
         """
         if state["minigrid_version"] != MINIGRID_VERSION:
             raise InputError(f"the state is of minigrid {state['minigrid_version']}, here is {MINIGRID_VERSION}")
@@ -248,11 +251,11 @@ class ImitationRun:
         self.tally.load_state(state)
 
     def copy(self, seed: int | None = None) -> "ImitationRun":
-        """A fork with its own policy, optimiser and worlds, in the same state.
+        """A fork in the same state, with a policy, an optimiser and worlds of its own.
 
-        seed: what is drawn from here on comes from other streams, which this seed and the streams of this run decide:
-        worlds that begin after those in progress, the bot's turns, what is replayed, dropped experts. None: the fork
-        goes on as this run does, bit for bit.
+        seed: None for a fork that goes on as this run does, bit for bit. With a number, everything that is random from
+        here on comes from other streams, which are determined by it and by those of this run. Worlds in progress go on
+        as they are; the worlds that begin after them are others.
         """
         fork = ImitationRun(deepcopy(self.config), self.encoder, self.device)
         fork.load_state(self.state())

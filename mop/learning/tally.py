@@ -12,7 +12,7 @@ RECENT_EPISODES = 100  # the rates are over so many
 
 
 class EpisodeTally:
-    """Counters of episodes and of the bot's failures; episodes that such a failure ended are in no rate."""
+    """Counters of episodes and of the bot's failures. Episodes that ended by a failure do not count in the rates."""
 
     def __init__(self):
         self.counts = {name: 0 for name in ("episodes", "bot_plan_failures", *FAILURE_KINDS)}

@@ -61,7 +61,7 @@ def train(config: dict, given: Collection[str] = (), on_save: Callable[[], objec
 
 
 def _train(run: ImitationRun, key: RunKey, folder: Path, saved: dict | None, on_save: Callable[[], object]) -> Path:
-    """Drive a run that is as new, and end its workers."""
+    """Drive a run that was just made, and end its workers."""
     config = run.config
     try:
         wandb_run = _start_wandb(config, key)
@@ -127,13 +127,16 @@ def _check_given(old: dict, config: dict, given: set[str], folder: Path) -> None
 
 
 def _other_location(old: dict, config: dict, given: Collection[str]) -> str | None:
-    """Where the user says that the run's encoder lies on this machine; None: where its name says."""
+    """Where the run's encoder lies on this machine, if the user says so; None: it is found by its recorded name."""
     is_other = "lang_encoder" in given and config["lang_encoder"] not in ("auto", old["lang_encoder"])
     return config["lang_encoder"] if is_other else None
 
 
 def _continued(saved: dict, config: dict, given: set[str], folder: Path) -> dict:
-    """The run's own config with what the user may change and did. Raises InputError where it leaves nothing to do."""
+    """The run's own config with the changes that the user may make and made.
+
+    Raises InputError where the run cannot be continued to the number of updates asked for.
+    """
     now = {"resume", "overwrite", "checkpoint_dir"} | (given & set(RUNTIME_KEYS))
     config = saved["config"] | {name: config[name] for name in now}
     num_updates, scheduled = config["num_updates"], config["scheduled_updates"]
@@ -148,7 +151,7 @@ def _continued(saved: dict, config: dict, given: set[str], folder: Path) -> dict
 
 
 def _remove_old_run(folder: Path) -> None:
-    """What belongs to an old run must not be taken for the new one's (a log without a state goes in any case)."""
+    """Remove the files of an old run that could be taken for those of the new one; `TrainingLog` removes the log."""
     for name in (STATE_NAME, "checkpoint_*.pt", CURVE_NAME):
         for path in folder.glob(name):
             path.unlink()

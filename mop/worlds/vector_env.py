@@ -69,7 +69,7 @@ class Slots:
         self.first, self.rows = share[0], slice(share[0], share[-1] + 1)
         self.worlds = [World(task_id, max_steps, arrays.obs[row]) for row in share]
         self.k = [-1] * len(self.worlds)  # index of each slot's present world
-        self.seeds = [seed] * len(self.worlds)  # run seed of each slot's present world; of the next one, `self.seed`
+        self.seeds = [seed] * len(self.worlds)  # run seed of each slot's present world; `seed` is the next one's
         self._replay: World | None = None  # for the path ratio, made when first needed
 
     def reset(self) -> dict[int, str]:
