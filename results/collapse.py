@@ -10,6 +10,7 @@ results/collapse.md, their summary. Finished trainings are kept under results/ru
 import multiprocessing
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -32,17 +33,17 @@ TASK, NUM_UPDATES, INTERVAL = "BabyAI-UnlockPickup-v0", 400, 10
 
 
 def head_times_27(policy: MixtureOfExpertsPolicy) -> None:
-    """Makes up for three layers that each hand on a third of their input."""
+    """Make up for three layers that each hand on a third of their input."""
     policy.head.weight.mul_(27)
 
 
 def inputs_times_a_tenth(policy: MixtureOfExpertsPolicy) -> None:
-    """The scale of one-hot numbers for integers up to 10."""
+    """Give integers up to 10 the scale of one-hot numbers."""
     policy.input_projection.weight.mul_(0.1)
 
 
 def bias_against_skips(policy: MixtureOfExpertsPolicy) -> None:
-    """Skips begin with a weight of 0.02 in place of a third."""
+    """Let the skips begin with a weight of 0.02 instead of a third."""
     for layer in policy.moe_layers:
         for expert, size in enumerate(layer.expert_sizes):
             if size == 0:
@@ -67,15 +68,21 @@ CHANGES: dict[str, Change] = {
 
 
 def signals(run: ImitationRun) -> dict[str, float]:
-    """Of the input of each layer, then of the head's, in the run's next unroll; the run itself stays as it is."""
-    seen: list[torch.Tensor] = []
+    """The signal at the input of each layer and of the head in the run's next unroll; the run itself stays as it is."""
     fork = run.copy()
-    for module in (*fork.policy.moe_layers, fork.policy.head):
-        module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
-    fork.step_update()
+    acted = fork.act()
+    seen: dict[str, list[torch.Tensor]] = {}
+    for layer, module in enumerate(fork.policy.moe_layers):
+        module.router.mixing = "plain"  # the layers themselves are to be called, not what computes the same faster
+        module.register_forward_pre_hook(partial(_note, seen.setdefault(f"signal_{layer}", [])))
+    fork.policy.head.register_forward_pre_hook(partial(_note, seen.setdefault("signal_head", [])))
+    fork.learn(*acted)
     fork.close()
-    names = (*(f"signal_{layer}" for layer in range(len(seen) - 1)), "signal_head")
-    return {name: x.flatten(0, -2).std(0).mean().item() for name, x in zip(names, seen, strict=True)}
+    return {name: torch.cat(inputs).std(0).mean().item() for name, inputs in seen.items()}
+
+
+def _note(seen: list[torch.Tensor], module: torch.nn.Module, inputs: tuple) -> None:
+    seen.append(inputs[0].detach())
 
 
 def log_path(name: str, seed: int) -> Path:
@@ -84,7 +91,7 @@ def log_path(name: str, seed: int) -> Path:
 
 
 def train(name: str, seed: int) -> None:
-    """One training; a row for each tenth update, with what belongs to its beginning in every row."""
+    """Train once and write a row for each tenth update; the signals at the beginning are in every row."""
     flags, change_weights = CHANGES[name]
     flags = BASE | SETTINGS["bare"] | flags | {"task_id": TASK, "seed": seed, "num_updates": NUM_UPDATES}
     encoder = load_encoder("vocab")
