@@ -43,7 +43,7 @@ LIBRARY = ("mop", "mixture_of_experts", "plotting_utils")  # what jobs import; t
 # What fetching DistilBERT needs, so that a change of other code does not fetch it again.
 FETCHING = ("mop/__init__.py", "mop/base/__init__.py", "mop/base/errors.py", "mop/worlds/__init__.py")
 FETCHING += ("mop/worlds/missions.py",)
-# Kernels are compiled where the image is built, and used on machines with other processors: for the oldest of them.
+# Kernels are compiled where the image is built and run on other processors: they are compiled for the oldest of these.
 ANY_PROCESSOR = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
 
 
@@ -126,7 +126,7 @@ ENTRY_POINTS: dict[str, Callable[..., int]] = {}
 
 
 def entry_point(function: Callable[..., int]) -> modal.app.LocalEntrypoint:
-    """Make a command of `modal run` of a function: its parameters are the flags, and it returns the exit code."""
+    """Make a function a command of `modal run`: its parameters are the flags, and it returns the exit code."""
     ENTRY_POINTS[function.__name__] = function
 
     @functools.wraps(function)
@@ -220,14 +220,14 @@ def finish(outcomes: list[Result]) -> int:
 
 
 def merge_and_show() -> list[str]:
-    """Print the merged table; the files of the volume that are to be downloaded besides those of the jobs."""
+    """Print the merged table; returns the files of the volume to download in addition to those of the jobs."""
     merged = merge.remote()
     print(merged.text)
     return cloud.tables_to_download(merged)
 
 
 def outcome(label: str, ask: Callable[[], Any], call_id: str | None = None) -> Any:
-    """What Modal answers, or, as the job's result, why it does not; `call_id` is that of a call which has begun."""
+    """What Modal answers, or a `Result` that says why it does not; call_id: of the call, if it has begun."""
     try:
         return ask()
     except Exception as error:
@@ -241,7 +241,7 @@ def outcome(label: str, ask: Callable[[], Any], call_id: str | None = None) -> A
 
 
 def parser(name: str) -> Parser:
-    """The flags that `modal run` gives an entry point."""
+    """A command line with the flags that `modal run` gives an entry point."""
     parser = Parser(prog=f"modal_app.py {name}", description=__doc__)
     for parameter in inspect.signature(ENTRY_POINTS[name]).parameters.values():
         options: dict = {"action": argparse.BooleanOptionalAction} if parameter.annotation is bool else {}

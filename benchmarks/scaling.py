@@ -64,7 +64,7 @@ print(time.perf_counter() - start)
 
 
 def two_at_once(task_id: str) -> float:
-    """How much more two processes step in the same time than one, though they have nothing to do with each other."""
+    """How many times as many steps as one process two unrelated ones take in the same time."""
     command = [sys.executable, "-c", STEPPING, str(Path(__file__).parent.parent), task_id]
 
     def seconds(count: int) -> float:

@@ -82,7 +82,7 @@ class Training:
 
     @property
     def commands(self) -> list[list[str]]:
-        """The command lines, to be given in the root of the repository: several if it is to be trained on."""
+        """The command lines, for the root of the repository; several if the training goes on after its first end."""
         num_updates = self.flags["num_updates"]
         return [self._command(number) for number in (num_updates if isinstance(num_updates, tuple) else (num_updates,))]
 
@@ -142,7 +142,10 @@ SETTINGS = {  # "bare": none of the changes, which is where collapse was seen fi
 
 
 def settings_study() -> Iterator[Training]:
-    """One change at a time from the base, with as many environment steps; a task without reading and one with."""
+    """One change at a time from the base, all of a task with as many environment steps.
+
+    In one of the tasks the mission need not be read, in the other it must be.
+    """
     for seed in SEEDS:
         for task_id, num_steps in STUDY_STEPS.items():
             for trial, (setting, changes) in enumerate(SETTINGS.items()):
@@ -213,7 +216,7 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
                 subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode == 0
                 for command in commands
             )
-        if is_good:  # nobody goes on from here, and with its replay a state takes some 80 MB
+        if is_good:  # nothing goes on from it, and with its replay it takes some 80 MB
             (training.folder / "training_state.pt").unlink()
         return is_good
 
@@ -251,7 +254,7 @@ def evaluate(experiment: str, jobs: int) -> pd.DataFrame:
 
 
 def write_results(experiment: str, trainings: list[Training], evaluated: pd.DataFrame) -> pd.DataFrame:
-    """One row for each of some finished trainings, which is returned, and the learning curves."""
+    """Write and return the table of the finished trainings, a row each; write their learning curves."""
     by_key = evaluated.set_index(["task_id", "trial", "seed"])
     rows, curves = [], []
     for training in trainings:
@@ -274,7 +277,7 @@ def write_results(experiment: str, trainings: list[Training], evaluated: pd.Data
 
 
 def final_accuracy(log: pd.DataFrame) -> float:
-    """Share of the bot's labels matched at the end of a training: a single row of its log is one of some updates."""
+    """Share of the bot's labels matched at the end of a training: of several rows, as one is of few updates."""
     return log["accuracy"].tail(LAST_ROWS).mean()
 
 
@@ -346,7 +349,7 @@ def markdown_of_tasks(table: pd.DataFrame) -> str:
 
 
 def write_zoo(trainings: list[Training]) -> None:
-    """The mixture of each task that matched the bot best while training, without its optimiser, under results/zoo/."""
+    """Write the mixture of each task that matched the bot best in training, without its optimiser, to results/zoo/."""
     best: dict[str, tuple[float, Training]] = {}
     for training in trainings:
         if training.policy == "mop":
@@ -358,7 +361,7 @@ def write_zoo(trainings: list[Training]) -> None:
 
 
 def add_to_zoo(training: Training) -> None:
-    """In place of another seed of the same task and trial, if there is one."""
+    """Write a training's policy to results/zoo/, in place of another seed's of the same task and trial."""
     path = training.key.checkpoint(RESULTS / "zoo")
     checkpoint = load_checkpoint(training.folder / "checkpoint_final.pt")
     shutil.rmtree(path.parent.parent, ignore_errors=True)
@@ -367,7 +370,7 @@ def add_to_zoo(training: Training) -> None:
 
 
 def write_settings_pictures() -> None:
-    """For each task of the study a panel for each setting, with the curve of each seed over the base's."""
+    """Draw the curves of each setting of the study in a panel, over those of the base; two pictures for each task."""
     curves = pd.read_csv(RESULTS / "settings_curves.csv")
     for task_id, of_task in curves.groupby("task_id", sort=False):
         for measure in ("accuracy", "lpc"):
@@ -376,7 +379,7 @@ def write_settings_pictures() -> None:
 
 
 def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None:
-    """Success against LPC; mean LPC of each phase; of the first seed of each alpha pictures and a place in the zoo."""
+    """Draw success against LPC, write the mean LPC of each phase; draw the first seed of each alpha and keep it."""
     shown = table.assign(alpha=table["setting"].astype(float))
     write_figure(RESULTS / "alpha.png", plot_success_against_lpc(shown, "alpha", "lpc_alpha"))
     rows = []
@@ -396,7 +399,7 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
 
 
 def write_phase_pictures(training: Training, cache: RoutingCache) -> None:
-    """Mean LPC of each cell in each phase of the task, and the routing of each layer with a world of each phase."""
+    """Draw the mean LPC of each cell in each phase of the task, and the routing of each layer in each phase."""
     title = f"UnlockPickup, lpc_alpha {training.setting}"
     figure = plot_lpc_by_phase(cache.steps, cache.episodes, cache.episodes[0]["grid_size"], title)
     write_figure(RESULTS / f"alpha_{training.setting}_phases.png", figure)

@@ -89,7 +89,7 @@ def evaluate_missing(
     if missing:
         from mop.kernels.devices import use_device
 
-        use_device(settings.device)  # an unusable one ends here, not once per checkpoint
+        use_device(settings.device)  # an unusable one is reported here, not once for each checkpoint
     try:
         outcomes = evaluate_all(missing, settings, force, jobs) if missing else []
     finally:  # also after Ctrl-C: what is evaluated is in the table
@@ -128,7 +128,7 @@ def _check_places(results_path: Path, cache_dir: Path) -> None:
 def select(roots: Sequence[str], filters: Filters, way_out: str) -> list[FoundCheckpoint]:
     """The checkpoints below `roots` that are asked for.
 
-    Raises InputError where there is none, with `way_out` where there is none to choose from either.
+    Raises InputError where there is none; if there is no checkpoint at all, the message ends in `way_out`.
     """
 
     def wanted(item: FoundCheckpoint) -> bool:
@@ -171,11 +171,11 @@ def vouches_for(row: Mapping, found: FoundCheckpoint, settings: Settings) -> boo
 
 
 def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) -> tuple[dict, "Evaluation"]:
-    """Evaluate one checkpoint without writing its result or cache: the header of a cache, and the rest of it.
+    """Evaluate one checkpoint and write nothing: the header of its routing cache, and the evaluation.
 
-    Raises InputError where the checkpoint cannot be used.
+    progress: called with the number of episodes just finished. Raises InputError where the checkpoint cannot be used.
     """
-    # here, so that the processes which only look for missing results do not wait for torch
+    # imported here, so that a process that finds nothing missing does not wait for torch
     from mop.jobs.evaluation import encoder_for, evaluate, load_for_evaluation
     from mop.kernels.devices import use_device
     from mop.worlds.bot_paths import BotPaths
@@ -210,7 +210,7 @@ def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) ->
 
 
 def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=None) -> dict:
-    """Evaluate one checkpoint and write its result and cache; returns the result row. Raises InputError."""
+    """Evaluate one checkpoint and write its result and cache; returns the result row. Raises as `evaluate_found`."""
     key, digest = found.key, file_digest(found.path)
     header, evaluation = evaluate_found(found, settings, progress)
     config = header["config"]
@@ -239,7 +239,7 @@ class Outcome:
 
 
 def attempt(found: FoundCheckpoint, settings: Settings, force: bool, progress=None) -> Outcome:
-    """Evaluate one checkpoint unless somebody else has done so or is at it; an error becomes the outcome's message."""
+    """Evaluate one checkpoint unless another process has done so or is doing it; an exception becomes the message."""
     try:
         with claimed(found.path) as is_ours:
             if not is_ours:
@@ -259,7 +259,7 @@ def evaluate_all(missing: list[FoundCheckpoint], settings: Settings, force: bool
     with tqdm(total=len(missing), desc="checkpoints", unit="checkpoint", dynamic_ncols=True) as bar:
         if jobs > 1:
             outcomes, lost = _attempt_in_pool(missing, settings, force, jobs, bar)
-            for found in lost:  # a process died and took its pool with it: one by one, only its own checkpoint fails
+            for found in lost:  # a process died, and its pool with it: alone, only its own checkpoint fails
                 again, dead = _attempt_in_pool([found], settings, force, 1, bar)
                 outcomes += again + [Outcome(item, "failed", "its process died (out of memory?)") for item in dead]
             return outcomes

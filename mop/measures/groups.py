@@ -107,7 +107,7 @@ class Grouping:
     fields: tuple[str, ...]  # columns of the steps and keys of the episodes that it needs
     keys: Callable[[RoutingData], np.ndarray]  # (S,) or (S, K) int: steps of equal keys are a group
     label: Callable[[tuple[int, ...], RoutingData], str]  # of a key of K numbers
-    suits: Callable[[RoutingData], bool] = lambda routing_data: True  # asked when the fields are there
+    suits: Callable[[RoutingData], bool] = lambda routing_data: True  # whether it suits data that has the fields
 
 
 GROUPINGS = {
@@ -181,7 +181,7 @@ class Groups:
     """The steps, split: every step is in exactly one group."""
 
     grouping: Grouping
-    keys: list[tuple[int, ...]]  # G keys of K numbers, by their last number first: reading order for [x, y]
+    keys: list[tuple[int, ...]]  # G keys of K numbers, sorted by their last number first: reading order for [x, y]
     labels: list[str]
     index: np.ndarray  # (S,) int64, group of each step
     counts: np.ndarray  # (G,) int64, steps of each group

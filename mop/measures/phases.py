@@ -13,10 +13,10 @@ PHASES = ("before the key", "carrying the key", "door unlocked", "key dropped")
 def key_phases(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
     """The phase of each step (S,) int64, index into PHASES.
 
-    What is carried when the door is unlocked is the key: it is "carried" from the last time before that the hands were
-    empty, and "dropped" once they are empty after it. So another object that was moved out of the way before is not
-    taken for the key.
-    episodes: with `t_unlocked`, actions taken when a door was first unlocked, None where none was; in such an episode
+    What is carried when the door is unlocked is the key. "Carrying the key" begins after the last step before that with
+    empty hands, and "key dropped" with the first step after it with empty hands. So another object that was moved out
+    of the way before is not taken for the key.
+    episodes: with `t_unlocked`, the number of actions taken when a door was first unlocked, None where none was; there,
     what is carried at the end counts as the key.
     Raises InputError if steps or episodes lack what is needed.
     """

@@ -75,7 +75,7 @@ def step_mask(steps: Steps, filter_fn: StepFilter, num_steps: int) -> np.ndarray
     if filter_fn is None:
         return np.ones(num_steps, bool)
     mask = np.asarray(filter_fn(steps) if callable(filter_fn) else filter_fn)
-    if mask.dtype != bool or mask.shape != (num_steps,):  # integers would select other steps, without a word
+    if mask.dtype != bool or mask.shape != (num_steps,):  # integers would select other steps without an error
         raise ValueError(f"a filter is a boolean mask ({num_steps},), not {mask.dtype} {mask.shape}")
     if not mask.any():
         raise InputError("there are no steps to average: the filter leaves none")
@@ -83,7 +83,7 @@ def step_mask(steps: Steps, filter_fn: StepFilter, num_steps: int) -> np.ndarray
 
 
 def chosen_actions(routing_data: RoutingData) -> np.ndarray:
-    """The action of each step (S,) int64. An older cache has logits alone: the likeliest, as its episodes are greedy.
+    """The action of each step (S,) int64; of older caches, which have logits alone, the likeliest: they are greedy.
 
     Raises InputError if the steps have neither 'action' nor 'action_logits'.
     """
@@ -106,7 +106,7 @@ def has_happened(steps: Steps, episodes: Sequence[Mapping], event: str) -> np.nd
 def follows_on(steps: Steps) -> np.ndarray:
     """(S - 1,) bool: the next step belongs to the same episode. Raises InputError if there are no steps.
 
-    The steps of an episode are neighbours in a cache; before v4 the same number may stand for two episodes in a row.
+    The steps of an episode are neighbours in a cache; in one before v4, two episodes in a row may have the same number.
     """
     episode, t_step = np.asarray(steps.episode), np.asarray(steps.t_step)
     check_not_empty(episode)

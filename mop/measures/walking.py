@@ -20,9 +20,9 @@ def free_cells(routing_data: RoutingData) -> np.ndarray:
     """The cells (B, H, W) bool that are no wall, in the world of each episode.
 
     The inside of each room is free, and so are doors, as a locked one can be unlocked. In some tasks (KeyCorridor,
-    PutNext, MoveTwoAcross) a wall between two rooms is missing, which the episodes do not tell. Minigrid removes such a
-    wall whole, at the same place in every world; so one step of any episode on it, where its world has no door, shows
-    that it is missing. Objects move, and do not count as obstacles.
+    PutNext, MoveTwoAcross) a wall between two rooms is missing, and the episodes do not say so. Minigrid removes such a
+    wall whole, at the same place in every world; so one step of any episode where this wall would be, and no door is,
+    shows that it is missing. Objects move, and do not count as obstacles.
     Raises InputError if the episodes lack a field, or their grids differ in size.
     """
     for field in ("position", "grid_size", "room_bounds", "doors"):
@@ -52,8 +52,8 @@ def walking_distances(free: np.ndarray, sources: np.ndarray) -> np.ndarray:
     """Steps (B, H, W) int64 from each cell to the nearest source of its world, -1 where none can be reached.
 
     free, sources: (B, H, W) bool. A breadth-first search in all worlds at once, over the four neighbours of a cell; a
-    source counts as free. The outermost cells of a grid must not be free, nor sources: there the search would run on
-    into the next row or world.
+    source counts as free. Raises ValueError if an outermost cell of a grid is free or a source: from there the search
+    would run on into the next row or world.
     """
     num_worlds, height, width = free.shape
     inner = np.zeros_like(free)
@@ -75,7 +75,7 @@ def walking_distances(free: np.ndarray, sources: np.ndarray) -> np.ndarray:
 
 
 def distances_to_objects(routing_data: RoutingData) -> dict[str, np.ndarray]:
-    """Kind of OBJECT_KINDS -> walking distance (S,) float64 of each step to the nearest one's place at the start.
+    """Kind of OBJECT_KINDS -> walking distance (S,) float64 from each step to where the nearest one was at the start.
 
     NaN where the world has none or it cannot be reached; a kind that no world has is left out.
     Raises InputError as `free_cells`, or if the episodes lack 'keys' or 'target_pos'.

@@ -16,7 +16,7 @@ from mop.plotting.style import HUES, isolated, open_frame, wrapped
 if TYPE_CHECKING:
     import pandas as pd
 
-_CURVES = {  # title of a panel: the columns of the log that it shows; one that ends in "_" stands for all layers' ones
+_CURVES = {  # title of a panel -> columns of the log; one that ends in "_" stands for those of all layers
     "loss": ("loss", "cross_entropy"),
     "accuracy": ("accuracy",),
     "recent success rate": ("success_rate", "bot_share"),
@@ -29,7 +29,7 @@ _CURVES = {  # title of a panel: the columns of the log that it shows; one that 
 
 
 def plot_success_against_lpc(table: "pd.DataFrame", color_by: str, color_label: str = "") -> Figure:
-    """One point for each row: success with its 95 % interval over mean LPC, coloured by the values of a column.
+    """One point for each row: success with its 95 % interval against mean LPC, coloured by the values of a column.
 
     table: `success_rate`, `success_low`, `success_high` (shares), `mean_lpc`, and the column `color_by`; where it has
     `policy`, the points of GRU baselines are hollow.
@@ -57,7 +57,7 @@ def plot_success_against_lpc(table: "pd.DataFrame", color_by: str, color_label: 
         ax.set_title("hollow: GRU baseline", fontsize="medium", loc="left")
     ax.set(xlabel="mean LPC of a step", ylabel="success, %")
     open_frame(ax)
-    figure.legend(title=color_label or color_by, frameon=False, loc="outside right upper")  # over no point
+    figure.legend(title=color_label or color_by, frameon=False, loc="outside right upper")  # where it hides no point
     return figure
 
 

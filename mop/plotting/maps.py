@@ -87,9 +87,10 @@ def plot_overall_lpc(
     filter_fn: StepFilter = None,
     title_suffix: str = "",
 ) -> Figure:
-    """Mean LPC of each cell: in total, and each layer's part on a scale of their own; else as `plot_overall_routing`.
+    """Mean LPC of each cell, in total and of each layer, where the layers share a colour scale.
 
-    Raises InputError as `plot_overall_routing`, or if LPC or the sizes of the experts are not known.
+    Arguments and errors as `plot_overall_routing`. Raises InputError too if LPC or the sizes of the experts are not
+    known.
     """
     return _plot_lpc(routing_data, *_overall_part(routing_data, env_image, env_mission, filter_fn, title_suffix))
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mop.plotting.style import wrapped
 
-LINES = ("solid", "dashed", "dashdot", "dotted", (0, (1, 1)), (0, (5, 1)))  # of the experts, beside their hues
+LINES = ("solid", "dashed", "dashdot", "dotted", (0, (1, 1)), (0, (5, 1)))  # of the experts, in addition to their hues
 ALL_OF_0_TO_1 = (-0.03, 1.03)  # limits of an axis with room for a line on either end
 
 

@@ -10,7 +10,7 @@ from mop.plotting.style import counted, describe, expert_names, open_frame
 
 
 def plot_pathways(routing_data: RoutingData, max_pathways: int = 8) -> Figure:
-    """The most frequent combinations of dominant experts over the layers, and which follows which in the next step.
+    """The most frequent pathways, and which follows which in the next step.
 
     A pathway is named by the sizes of its experts, first layer first. Rows of the right matrix are shares of the steps
     that have a next one; what is missing from 100 % goes to pathways that are not shown.

@@ -13,7 +13,7 @@ from mop.plotting.style import counted, describe, expert_hues, expert_names, iso
 def plot_episode_routing(routing_data: RoutingData, episode: int, mark_step: int | None = None) -> Figure:
     """The router weights of each layer over one episode, stacked to 1, with the events of the episode as lines.
 
-    mark_step: a step to be pointed out. Raises InputError as `select_episode`.
+    mark_step: a step to mark. Raises InputError as `select_episode`.
     """
     chosen, context = select_episode(routing_data, episode), routing_data.episodes[episode]
     names = expert_names(routing_data.header, chosen.routing)

@@ -58,9 +58,9 @@ def plot_routing_distributions(routing_data: RoutingData, num_bins: int = 25) ->
 
 
 def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) -> Figure:
-    """Mean router weights against the walking distance to the nearest door, key and target, above the steps at each.
+    """Mean router weights against the walking distance to the nearest door, key and target; below them, how many steps.
 
-    Distances are to the places at the start of the episode, around walls, through doors (`walking.free_cells`); one
+    Distances are to the places of the objects at the start of the episode, around walls and through doors; a distance
     with fewer than `min_steps` steps is left out. Raises InputError as `distances_to_objects`, or if no distance is
     left.
     """
@@ -101,7 +101,7 @@ def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) ->
 
 
 def plot_specialisation(routing_data: RoutingData, group_bys: Sequence[str] | None = None) -> Figure:
-    """Which expert carries which behaviour: mean weight of each expert (column) in each group (row), with its steps.
+    """Which expert carries which behaviour: mean weight of each expert (column) in each group (row) of steps.
 
     group_bys: names of GROUPINGS; without, those of BEHAVIOURS that the data supports. Raises InputError as
     `group_routing_data`, or if the steps have no router weights.

@@ -93,7 +93,7 @@ def draw_sheet(
             ax.xaxis.set_visible(number == len(rows) - 1 or column >= len(rows[number + 1]))
             ax.yaxis.set_visible(column == 0 or has_own_axes)
             panel.draw(ax)
-            ax.set_anchor("N")  # the first row of a smaller grid stands beside those of the others
+            ax.set_anchor("N")  # the first row of a smaller grid is level with those of the others
             ax.set_title(places.panel_titles[number][column], fontsize="medium", pad=4)
     x = places.legends_x
     for legend in legends:  # last, so that the axes of a figure begin with its maps

@@ -34,7 +34,7 @@ def _ramp(name: str, hue: str) -> LinearSegmentedColormap:
 
 
 EXPERT_CMAPS = tuple(_ramp(name, hue) for name, hue in HUES.items())  # confidence 0..1 -> colour of expert 0, 1, ...
-UNVISITED_COLOR = "#333333"  # dark: ramps start nearly white, and a paler grey is somewhere on a ramp for some eyes
+UNVISITED_COLOR = "#333333"  # dark: for some eyes, any paler grey is on the ramp of an expert
 
 
 def expert_hues(num_experts: int, layer: int) -> list[str]:

@@ -45,10 +45,10 @@ def layer_names(num_layers: int) -> list[str]:
 
 
 def rounded(columns: Columns) -> dict[str, Any]:
-    """The columns as numbers of the file: weights to 5 decimals, logits and LPC to 4, infinities as NaN.
+    """The columns with the numbers of the file: weights to 5 decimals, logits and LPC to 4, infinities as NaN.
 
-    Floats are float64 (0.1 rounded in float32 would be written as 0.10000000149011612), others of their dtype in
-    COLUMNS.
+    Floats become float64, as 0.1 rounded in float32 would be written as 0.10000000149011612; the other columns get
+    their dtypes in COLUMNS.
     """
     numbers = {}
     for name, values in columns.items():
@@ -67,7 +67,7 @@ def _rounded(values: np.ndarray, decimals: int) -> np.ndarray:
 
 
 def format_cache(content: Mapping, columns: Columns) -> bytes:
-    """The file of a cache: `content`, all but the steps, and the steps of `rounded` columns; NaN becomes null.
+    """The bytes of a file with `content` (all but the steps) and the steps in `rounded` columns; NaN becomes null.
 
     Raises ValueError if the columns differ in length.
     """
@@ -109,7 +109,7 @@ def _batches(num_steps: int) -> list[slice]:
 
 
 def parse_cache(data: bytes) -> tuple[dict, list[dict], dict[str, Any]]:
-    """Header, episodes and columns of the steps in a file of version 1 to 4; `schema_version` of the header says which.
+    """Header, episodes, and columns of the steps, of a file of version 1 to 4 (`schema_version` in the header).
 
     A v1 cache holds no episodes: each stretch of steps with an equal context is taken for one. That is a guess, as
     two episodes in a row may have the same layout. The columns are those of the first step; other keys are left out.
@@ -257,7 +257,7 @@ _EPISODE_FIELDS = {  # what is read of an episode -> whether a value can be one;
 
 
 def _check_episode(episode: dict, number: int) -> None:
-    """Raises ValueError if what is read of an episode cannot be so."""
+    """Raises ValueError if a field that is read of an episode has an impossible value."""
     for name, value in episode.items():
         if name in _EPISODE_FIELDS and not _EPISODE_FIELDS[name](value):
             raise ValueError(f"'{name}' of episode {number} cannot be {str(value)[:40]!r}")

@@ -81,14 +81,10 @@ def find_checkpoints(roots: Sequence[str | Path], is_quick: bool = False) -> lis
     for root in map(Path, roots):
         for path in sorted(root.rglob("checkpoint_*.pt")):
             try:
-                key = RunKey.from_checkpoint(
-                    path.relative_to(root)
-                )  # relative: the task's folder must be below the root
+                key = RunKey.from_checkpoint(path.relative_to(root))  # the task's folder must be below the root
             except InputError:
                 continue
-            if not path.is_file():
-                continue
-            first = found.setdefault(key, path)
+            first = found.setdefault(key, path) if path.is_file() else path
             if first != path and read_bytes(first) != read_bytes(path):
                 warnings.warn(f"{path} differs from {first}, which is used for the same run", stacklevel=2)
     final_ones = set() if is_quick else {replace(key, update=None) for key in found if key.update is not None}

@@ -60,12 +60,11 @@ def merge_results(cache_dir: str | Path, results_path: str | Path) -> "pd.DataFr
     First the documented columns, then the added ones, then others by name. Integers stay integers where some rows
     have none (Int64), lists are JSON text. A result that cannot be read is left out with a warning that names it.
     """
-    # Several processes may merge at once, each after it has written its result, and no row is lost, without a lock:
-    # take the process whose replacement of the table is the last of all, and any result R. If R was written before
-    # that process lists the files again, R is in its table; otherwise the listing would have changed, the process
-    # would replace the table once more, and this would not be the last replacement. If R was written after that, R's
-    # own process merges later still and replaces the table after the last replacement: impossible. (A process that is
-    # killed between writing and merging may leave an old table: the next merge mends it.)
+    # Several processes may merge at once, each after it has written its result; no row is lost, without a lock. Take
+    # the last replacement of the table and any result R. If R was written before the process that replaced it listed
+    # the files again, R is in this table: else the listing would have changed, and the process would have replaced the
+    # table once more. R cannot have been written later: its own process would have replaced the table after that. (A
+    # process that is killed between writing and merging may leave an old table, which the next merge mends.)
     while True:
         listing = _list_results(cache_dir)
         table = _results_table(sorted(path for path, *_ in listing))

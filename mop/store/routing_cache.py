@@ -111,8 +111,8 @@ def _no_garbage_collection() -> Iterator[None]:
 def load_cache(path: str | Path, remake: str | None = None) -> RoutingCache:
     """Read a routing cache of schema version 1 to 4; the header keeps the version of the file (1 if it has none).
 
-    remake: the command that makes this cache anew, for messages. What older versions lack and how their episodes are
-    found: `cache_json.parse_cache`.
+    remake: the command that makes this cache anew, for messages. `cache_json.parse_cache` says how older versions are
+    read.
     Raises InputError, naming file and reason, if the file is missing, broken or no routing cache.
     """
     data = read_bytes(path)
