@@ -60,7 +60,7 @@ def tiny_flags() -> list[str]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, tiny_flags) -> Path:
-    """A folder to run scripts in, with one finished MoE run, trial 0, below `checkpoints`; copy it to change it."""
+    """A folder to run scripts in, with a finished run of a mixture, trial 0, in `checkpoints`; change only copies."""
     root = tmp_path_factory.mktemp("tiny_run")
     result = run_script("train_mop.py", *tiny_flags, cwd=root)
     assert result.returncode == 0, result.stderr

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from bare_minigrid import bare_bot, bare_env, bare_reset, bounded_label, observation_vector
+from conftest import REPOSITORY
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,7 +20,6 @@ from mop.store.checkpoints import save_checkpoint
 from mop.store.run_keys import RunKey
 from mop.worlds.missions import load_encoder
 
-REPOSITORY = Path(__file__).parent.parent
 GOTO, UNLOCK = "BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0"
 
 

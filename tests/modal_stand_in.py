@@ -364,7 +364,7 @@ async def serve(folder: Path) -> None:
     stand_in = StandIn(folder, processes)
     server = grpclib.server.Server([stand_in])
     await server.start("127.0.0.1", 0)
-    port = server._server.sockets[0].getsockname()[1]
+    port = server._server.sockets[0].getsockname()[1]  # grpclib tells it nowhere else
     stand_in.address = f"http://127.0.0.1:{port}"
     print(port, flush=True)
     stop = asyncio.Event()

@@ -22,7 +22,7 @@ import batch_eval
 from mop.base.files import claimed
 from mop.jobs import batch
 from mop.jobs.batch import Settings, attempt
-from mop.measures.metrics import wilson_interval
+from mop.measures.metrics import interval_of_rate
 from mop.store.checkpoints import find_checkpoints
 from mop.store.results import load_result
 from mop.store.routing_cache import load_cache
@@ -253,7 +253,7 @@ def test_the_table(tree, evaluated):
     assert [json.loads(row["expert_hidden_sizes"]) for row in rows] == [mixture, [[32]], mixture]
     for row in rows:
         rate, low, high = (float(row[name]) for name in ("success_rate", "success_low", "success_high"))
-        assert (low, high) == pytest.approx(wilson_interval(round(3 * rate), 3), abs=1e-9)
+        assert (low, high) == pytest.approx(interval_of_rate(rate, 3), abs=1e-9)
         assert row["path_ratio"] == "" if rate == 0 else float(row["path_ratio"]) >= 1.0
         assert row["minigrid_version"] == MINIGRID_VERSION and row["lang_encoder"] == "vocab"
         assert pd.Timestamp(row["evaluated_at"]).tzinfo is not None

@@ -143,11 +143,13 @@ def caches(tmp_path_factory) -> dict[str, tuple[dict, dict]]:
     """Name -> checkpoint, and the cache that batch_eval.py wrote for it."""
     folder = tmp_path_factory.mktemp("caches")
     checkpoints = {
-        "GoToObj MoE": goto_checkpoint(),
+        "GoToObj mixture": goto_checkpoint(),
         "GoToObj baseline": taught_checkpoint(GOTO, NUM_TAUGHT, num_fits=22, policy="gru"),
-        "UnlockPickup MoE": taught_checkpoint(UNLOCK, NUM_TAUGHT, num_fits=36, residual=True, obs_encoding="one_hot"),
+        "UnlockPickup mixture": taught_checkpoint(
+            UNLOCK, NUM_TAUGHT, num_fits=36, residual=True, obs_encoding="one_hot"
+        ),
         "UnlockPickup baseline": taught_checkpoint(UNLOCK, NUM_TAUGHT, num_fits=36, policy="gru"),
-        "OpenTwoDoors MoE": taught_checkpoint(DOORS, NUM_TAUGHT, num_fits=45, max_steps=100),
+        "OpenTwoDoors mixture": taught_checkpoint(DOORS, NUM_TAUGHT, num_fits=45, max_steps=100),
     }
     paths = {name: put(folder / "in", c, trial=k) for k, (name, c) in enumerate(checkpoints.items())}
     with pytest.MonkeyPatch.context() as patch:
@@ -159,7 +161,7 @@ def caches(tmp_path_factory) -> dict[str, tuple[dict, dict]]:
     return {name: (checkpoint, written[name]) for name, checkpoint in checkpoints.items()}
 
 
-NAMES = ("GoToObj MoE", "GoToObj baseline", "UnlockPickup MoE", "UnlockPickup baseline", "OpenTwoDoors MoE")
+NAMES = ("GoToObj mixture", "GoToObj baseline", "UnlockPickup mixture", "UnlockPickup baseline", "OpenTwoDoors mixture")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,18 +2,16 @@
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import TINY_TASK, run_script
+from conftest import REPOSITORY, TINY_TASK, run_script
 
 from mop.base.configuration import parse_config
 from mop.base.errors import InputError
 from mop.store.checkpoints import load_checkpoint
 from results import experiments
 
-ROOT = Path(__file__).resolve().parent.parent
 TINY = {"num_envs": 4, "unroll_len": 8, "num_updates": 3, "log_interval": 1, "expert_hidden_sizes": "0,4"}
 TINY |= {"intermediate_dim": 8, "router_hidden_size": 4, "gru_hidden_size": 4, "lang_dim": 4}
 
@@ -133,7 +131,7 @@ def test_a_failed_training_is_named(tiny, monkeypatch):
 
 def test_bad_usage_is_one_line():
     for arguments in (("nothing",), ("tasks", "--jobs", "-1")):
-        result = run_script("results/experiments.py", *arguments, cwd=ROOT)
+        result = run_script("results/experiments.py", *arguments, cwd=REPOSITORY)
         assert result.returncode == 2 and result.stderr.count("\n") == 1
 
 

@@ -3,11 +3,11 @@
 import subprocess
 import sys
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import REPOSITORY
 from matplotlib.text import Text
 from routing_data import random_data
 
@@ -118,4 +118,4 @@ def test_figures_need_no_pyplot():
         "p.plot_overall_routing(d).savefig('/dev/null', format='png');"
         "sys.exit(any(name in sys.modules for name in ('matplotlib.pyplot', 'torch', 'gymnasium', 'mop.store')))"
     )
-    assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=60).returncode == 0

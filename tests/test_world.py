@@ -128,6 +128,7 @@ def test_searches_of_the_bot(level):
         (ours["x"], ours["y"]), (ours["dx"], ours["dy"]) = env.agent_pos, DIRECTIONS[env.agent_dir]
         for target in [cells[n] for n in rng.permutation(len(cells))[:60]]:
             for with_blockers in (False, True):
+                # Minigrid's search has no public name
                 path, _, is_beyond = bot._shortest_path(lambda pos, cell, at=target: pos == at, with_blockers)
                 steps, first, ours_is_beyond = shortest_path(ours, codes, seen, *target, with_blockers)
                 assert (steps, ours_is_beyond) == (-1 if path is None else len(path), is_beyond), seed

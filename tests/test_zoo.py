@@ -1,16 +1,15 @@
 """The trained policies of results/zoo: all open, say what the results table says, and still solve their tasks."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
+from conftest import REPOSITORY
 
 from mop.jobs.evaluation import encoder_for, evaluate
-from mop.measures.metrics import wilson_interval
+from mop.measures.metrics import interval_of_rate
 from mop.store.checkpoints import find_checkpoints, load_checkpoint
 from mop.worlds.bot_paths import BotPaths
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+RESULTS = REPOSITORY / "results"
 FOUND = find_checkpoints([RESULTS / "zoo"])
 NUM_EPISODES = 200
 OTHER_WORLDS = 2_000_000  # eval_seed: worlds of neither the table nor any training
@@ -31,5 +30,5 @@ def test_success_in_other_worlds_is_that_of_the_table(found):
     rows = pd.concat(pd.read_csv(RESULTS / f"{name}.csv") for name in ("tasks", "alpha"))
     key = (found.key.task_id, found.key.trial, found.key.seed)
     row = rows.set_index(["task_id", "trial", "seed"]).loc[[key]].iloc[0]
-    low, high = wilson_interval(round(NUM_EPISODES * result.metrics["success_rate"]), NUM_EPISODES)
+    low, high = interval_of_rate(result.metrics["success_rate"], NUM_EPISODES)
     assert low <= row["success_high"] and high >= row["success_low"]
