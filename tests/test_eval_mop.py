@@ -12,6 +12,7 @@ from tiny_encoder import build_tiny_encoder
 import eval_mop
 from mop.jobs import single
 from mop.jobs.evaluation import encoder_for, evaluate
+from mop.worlds.episodes import EvalVectorEnv
 from mop.worlds.missions import load_encoder
 
 DOCUMENTED_CONFIG = {
@@ -19,6 +20,10 @@ DOCUMENTED_CONFIG = {
     "router_hidden_size": 5, "num_actions": np.int64(7), "lang_dim": 32, "lr": 1e-3, "lpc_alpha": 1e-4,
     "num_updates": 5000, "unroll_len": 32, "max_steps": None,
 }  # fmt: skip
+
+
+def test_documented_names_are_there():
+    assert eval_mop.evaluate is evaluate and eval_mop.EvalVectorEnv is EvalVectorEnv
 
 
 def test_the_step_limit_is_the_checkpoints_unless_a_flag_is_given(tmp_path, monkeypatch, capsys):

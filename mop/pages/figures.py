@@ -77,7 +77,7 @@ def plot_map(data: RoutingCache, measure: str, group_by: str, images: Mapping[st
     _, plot_overall, plot_grouped = MAPS[measure]
     if group_by != "overall":
         return plot_grouped(data, group_by, images)
-    return plot_overall(data, next(iter(images.values()), None), data.episodes[0].get("mission", ""))
+    return plot_overall(data, *_first_world(data, images))
 
 
 def analyses(data: RoutingCache) -> dict[str, str]:
@@ -101,8 +101,12 @@ def routing_figures(data: RoutingCache) -> Figures:
 
 def plot_entropy(data: RoutingCache) -> Figure:
     """The entropy of the action in each cell, beside the first world."""
-    images = example_images(data, "overall")
-    return plot_action_entropy(data, next(iter(images.values()), None), data.episodes[0].get("mission", ""))
+    return plot_action_entropy(data, *_first_world(data, example_images(data, "overall")))
+
+
+def _first_world(data: RoutingCache, images: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, str]:
+    """The picture of the first world, if there is one, and its mission."""
+    return next(iter(images.values()), None), data.episodes[0].get("mission", "")
 
 
 def action_figures(data: RoutingCache) -> Figures:
