@@ -9,9 +9,9 @@ A layer has experts of different sizes and a router. At each step, for its input
 
 These equations are written below in plain torch, one step at a time: `step`, `forward_encoded`. They run on any device,
 have gradients by everything that goes in, and take interventions on the router's weights. `get_routing_info` gives the
-same numbers many times faster, because `mop.kernels.fast` knows these equations too. A change of an equation is a
-change of this file: where it changes how a `Router` mixes, give `Router.mixing` another name, and everything that is
-compiled refuses the policy, which then learns and acts by this file alone.
+same numbers many times faster, because `mop.kernels.fast` knows these equations too. To change an equation, change it
+here and give `MixtureOfExpertsPolicy.equations` another name: everything that is compiled then refuses the policy,
+which learns and acts by this file alone.
 
 Axis letters: T steps of an unroll, N environments, D width, H hidden units of a layer, E experts of a layer, L layers,
 A actions, S all hidden units of a policy; I numbers of an observation, G of a mission, K of an encoded observation.
@@ -70,8 +70,6 @@ class Expert(nn.Module):
 
 class Router(nn.Module):
     """A GRU that looks at the layer's input, and softmax weights over the layer's experts."""
-
-    mixing = "softmax"  # what `forward` does, for those that compute it elsewhere
 
     def __init__(self, width: int, hidden_size: int, num_experts: int):
         super().__init__()
@@ -148,9 +146,11 @@ class RecurrentPolicy(nn.Module):
 
     The hidden state is one float tensor (N, S), so that it can be saved, copied and reset as a whole. A subclass sets
     `hidden_layout` (the name of each GRU -> its columns of the hidden state), `expert_hidden_sizes` and `layers`, the
-    modules between input projection and head, and says in `recur` what these compute.
+    modules between input projection and head, says in `recur` what these compute, and names that in `equations`, for
+    those who compute the same elsewhere.
     """
 
+    equations: str
     hidden_layout: dict[str, slice]
     expert_hidden_sizes: list[list[int]]
     layers: Sequence[nn.Module]
@@ -266,6 +266,8 @@ class RecurrentPolicy(nn.Module):
 class MixtureOfExpertsPolicy(RecurrentPolicy):
     """Input projection, L layers of routed GRU experts, a linear head (Mixture-of-Pathways, adapted to stepping)."""
 
+    equations = "GRU experts mixed by the softmax of a GRU router"
+
     def __init__(
         self,
         input_dim: int = 152,
@@ -318,6 +320,8 @@ class GRUPolicy(RecurrentPolicy):
 
     For the measures it is a mixture with a single pathway: one layer, one expert, weight 1.
     """
+
+    equations = "one GRU"
 
     def __init__(
         self,

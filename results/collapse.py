@@ -70,10 +70,10 @@ CHANGES: dict[str, Change] = {
 def signals(run: ImitationRun) -> dict[str, float]:
     """The signal at the input of each layer and of the head in the run's next unroll; the run itself stays as it is."""
     fork = run.copy()
+    fork.policy.equations = "the layers of this file's policy"  # they are called, not what computes the same faster
     acted = fork.act()
     seen: dict[str, list[torch.Tensor]] = {}
     for layer, module in enumerate(fork.policy.moe_layers):
-        module.router.mixing = "plain"  # the layers themselves are to be called, not what computes the same faster
         module.register_forward_pre_hook(partial(_note, seen.setdefault(f"signal_{layer}", [])))
     fork.policy.head.register_forward_pre_hook(partial(_note, seen.setdefault("signal_head", [])))
     fork.learn(*acted)

@@ -365,13 +365,13 @@ def test_other_equations_are_refused_and_run_by_the_plain_path(monkeypatch):
     obs, lang, hidden, keep = inputs(policy, 5, 4)
     before = policy.get_routing_info(obs, lang, hidden, keep)[0]
     monkeypatch.setattr(router, "forward", top_1)
-    monkeypatch.setattr(router, "mixing", "the largest alone")
+    monkeypatch.setattr(MixtureOfExpertsPolicy, "equations", "the largest expert alone")
     logits, routing, _ = policy.get_routing_info(obs, lang, hidden, keep)
     assert all((weights.amax(-1) == 1).all() for weights in routing) and not torch.allclose(logits, before)
     assert torch.equal(logits, plain(policy, obs, lang, hidden, keep)[0])
     stepped = fast.stepper(policy)(obs[0], lang[0], hidden)
     assert torch.equal(stepped[0], plain(policy, obs[0], lang[0], hidden, None)[0])
-    with pytest.raises(InputError, match="mix experts by softmax, and the routers of this policy by the largest alone"):
+    with pytest.raises(InputError, match="the equations of this policy, 'the largest expert alone', are not among"):
         fast.compile_policy(policy, lang_proj)
     with pytest.raises(InputError, match="leave out --num_workers"):
         fast.student_of(policy, lang_proj, num_workers=1)

@@ -21,7 +21,8 @@ from mop.base.workers import Layout
 from mop.kernels import autograd, packed
 from mop.kernels.policy import CompiledPolicy, GRUPlaces, LinearPlaces, PolicyShape, zeros
 
-MIXING = "softmax"  # of the routers whose equations are known here
+# The names of the equations that are known here; what they are is in `mixture_of_experts`.
+KNOWN = ("GRU experts mixed by the softmax of a GRU router", "one GRU")
 
 
 class _Layer(NamedTuple):
@@ -64,11 +65,9 @@ def _layers(policy) -> list[_Layer]:
 
 def refusal(policy) -> str | None:
     """Why a policy's equations cannot be computed here; None if they can."""
-    for layer in policy.layers:
-        mixing = MIXING if isinstance(layer, nn.GRU) else layer.router.mixing
-        if mixing != MIXING:
-            return f"the compiled kernels mix experts by {MIXING}, and the routers of this policy by {mixing}"
-    return None
+    if policy.equations in KNOWN:
+        return None
+    return f"the equations of this policy, {policy.equations!r}, are not among those that are compiled"
 
 
 # --- sequences, with gradients ----------------------------------------------------------------------------------------
