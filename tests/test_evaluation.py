@@ -9,10 +9,11 @@ import torch
 from bare_minigrid import bare_env, bare_reset, bot_episode, observation_vector
 from checks import strict_json
 from eval_helpers import GOTO, UNLOCK, in_process, put, random_checkpoint, taught_checkpoint
-from torch import nn
 
 import batch_eval
+from mixture_of_experts import compute_lpc
 from mop.jobs.evaluation import evaluate, evaluate_bot
+from mop.learning.policies import policy_from_checkpoint
 from mop.store.run_keys import RunKey, cache_path
 from mop.worlds.bot_paths import BotPaths
 from mop.worlds.missions import encode_by_codes, load_encoder
@@ -34,64 +35,22 @@ def goto_checkpoint() -> dict:
 
 
 class PlainPolicy:
-    """A checkpoint's policy from its documented parameter names and PyTorch's own modules, one environment a call."""
+    """A checkpoint's policy by its equations, in plain torch, one environment a call."""
 
     def __init__(self, checkpoint: dict):
-        self.config = checkpoint["config"]
-        self.parameters = checkpoint["policy_state_dict"] | {
-            f"lang_proj.{name}": value for name, value in checkpoint["lang_proj_state_dict"].items()
-        }
-        self.used, self.modules = set(), {}
+        self.policy, self.lang_proj = policy_from_checkpoint(checkpoint)
         self.reset()
 
     def reset(self) -> None:
-        self.hidden = {}
+        self.hidden = self.policy.initial_hidden(1)
 
-    def linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        weight, bias = self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"]
-        self.used |= {f"{name}.weight", f"{name}.bias"}
-        return weight @ x + bias
-
-    def gru(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        if name not in self.modules:
-            weights = {k.removeprefix(f"{name}."): v for k, v in self.parameters.items() if k.startswith(f"{name}.")}
-            self.modules[name] = nn.GRU(weights["weight_ih_l0"].shape[1], weights["weight_hh_l0"].shape[1])
-            self.modules[name].load_state_dict(weights)
-            self.used |= {f"{name}.{key}" for key in weights}
-        _, self.hidden[name] = self.modules[name](x[None], self.hidden.get(name))
-        return self.hidden[name][0]
-
-    @torch.no_grad()
     def __call__(self, vector: np.ndarray, mission: str) -> tuple[torch.Tensor, list[torch.Tensor], float]:
         """Logits (7,), router weights of each layer, LPC."""
-        lang = self.linear("lang_proj", encode_by_codes(mission))
-        obs = torch.from_numpy(vector)
-        if self.config.get("obs_encoding") == "one_hot":
-            columns = [i for channel in (11, 6, 3) for i in [channel] * 49]
-            ones = [nn.functional.one_hot(obs[k].long(), columns[k]) for k in range(147)]
-            obs = torch.cat([*ones, obs[147:]])
-        x = self.linear("input_projection", torch.cat([obs, lang]))
-        if self.config["policy"] == "gru":
-            size = self.config["gru_hidden_size"]
-            return self.linear("head", self.gru("gru", x)), [torch.ones(1)], float(size**2)
-        routing, lpc = [], 0.0
-        for layer, sizes in enumerate(self.config["expert_hidden_sizes"]):
-            name = f"moe_layers.{layer}"
-            weights = torch.softmax(self.linear(f"{name}.router.fc", self.gru(f"{name}.router.gru", x)), 0)
-            mixed = torch.zeros_like(x)
-            for e, size in enumerate(sizes):
-                expert = f"{name}.experts.{e}"
-                y = x if size == 0 else self.linear(f"{expert}.projection", self.gru(f"{expert}.gru", x))
-                mixed = mixed + weights[e] * y
-                lpc += float(weights[e]) * size**2
-            if self.config["residual"]:
-                mixed = x + mixed
-                mixed = (mixed - mixed.mean()) / torch.sqrt(mixed.var(unbiased=False) + 1e-5)
-                mixed = mixed * self.parameters[f"{name}.norm.weight"] + self.parameters[f"{name}.norm.bias"]
-                self.used |= {f"{name}.norm.weight", f"{name}.norm.bias"}
-            routing.append(weights)
-            x = mixed
-        return self.linear("head", x), routing, lpc
+        lang = self.lang_proj(encode_by_codes(mission)[None])
+        inputs = self.policy.encode(torch.from_numpy(vector)[None], lang)
+        logits, routing, self.hidden = self.policy.step(inputs, self.hidden)
+        lpc = compute_lpc(routing, self.policy.expert_hidden_sizes)
+        return logits[0], [weights[0] for weights in routing], lpc.item()
 
 
 def door_states(env) -> dict[int, tuple[bool, bool]]:
@@ -199,7 +158,6 @@ def test_a_plain_loop_over_bare_minigrid_finds_the_same(caches, name):
     assert metrics["mean_steps"] == pytest.approx(len(costs) / count, abs=1e-9)
     assert metrics["bot_plan_failures"] == 0
     assert [episode["seed"] for episode in cache["episodes"]] == list(range(NUM_EPISODES))
-    assert policy.used == set(policy.parameters), "the plain policy must use every parameter of the checkpoint"
     if task_id == UNLOCK:
         seen = {event: sum(episode[event] is not None for episode in cache["episodes"]) for event in EVENTS}
         assert min(seen.values()) >= 5, seen

@@ -12,6 +12,7 @@ import torch
 from conftest import TINY_FLAGS
 from torch import nn
 
+from mixture_of_experts import compute_lpc
 from mop.base.configuration import BEFORE, FIELDS, parse_config
 from mop.base.errors import InputError
 from mop.kernels.devices import use_device
@@ -168,7 +169,8 @@ def test_gradient_of_live_and_detached_denominator():
 class PlainTraining:
     """The same training with nothing shared but weights, worlds and mission vectors.
 
-    Modules are called one step at a time, back-propagation is autograd's through the steps that were acted on.
+    The policy is called by its equations, one step at a time; back-propagation is autograd's through the steps that
+    were acted on.
     """
 
     def __init__(self, run: ImitationRun):
@@ -178,44 +180,21 @@ class PlainTraining:
         self.env.reset()
         self.parameters = [*self.policy.parameters(), *self.lang_proj.parameters()]
         self.adam = torch.optim.Adam(self.parameters, lr=config["lr"])
-        self.states: dict[str, torch.Tensor] = {}
-        self.layers = getattr(self.policy, "moe_layers", [])
+        self.hidden = self.policy.initial_hidden(config["num_envs"])
         self.update = self.num_turns = 0
-
-    def _recall(self, name: str, size: int) -> torch.Tensor:
-        return self.states.get(name, torch.zeros(1, self.config["num_envs"], size))
 
     def act(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (N, A) and LPC (N,) of one step."""
         lang = self.lang_proj(ENCODER.embed(self.env.missions))
-        obs = torch.from_numpy(self.env.arrays.obs.copy())
-        if self.config["obs_encoding"] == "one_hot":
-            types, colors, states = obs[:, :147].long().split(49, 1)
-            parts = [nn.functional.one_hot(*pair).flatten(1) for pair in ((types, 11), (colors, 6), (states, 3))]
-            obs = torch.cat([*parts, obs[:, 147:]], 1)
-        x = self.policy.input_projection(torch.cat([obs, lang], 1))[None]
-        lpc = torch.zeros(self.config["num_envs"])
-        if self.config["policy"] == "gru":
-            size = self.policy.gru.hidden_size
-            x, self.states["gru"] = self.policy.gru(x, self._recall("gru", size))
-            lpc = lpc + size**2
-        for index, layer in enumerate(self.layers):
-            name = f"router {index}"
-            mix, self.states[name] = layer.router(x, self._recall(name, layer.router.hidden_size))
-            y = torch.zeros_like(x)
-            for e, expert in enumerate(layer.experts):
-                name = f"expert {index} {e}"
-                out, self.states[name] = expert(x, self._recall(name, expert.hidden_size))
-                y = y + mix[..., e : e + 1] * out
-                lpc = lpc + mix[0, :, e] * expert.hidden_size**2
-            x = layer.norm(x + y) if self.config["residual"] else y
-        return self.policy.head(x)[0], lpc
+        inputs = self.policy.encode(torch.from_numpy(self.env.arrays.obs.copy()), lang)
+        logits, routing, self.hidden = self.policy.step(inputs, self.hidden)
+        return logits, compute_lpc(routing, self.policy.expert_hidden_sizes)
 
     def step_update(self) -> float:
         """The loss of one update."""
         config = self.config
         errors, costs = [], []
-        self.states = {name: state.detach() for name, state in self.states.items()}
+        self.hidden = self.hidden.detach()
         rng = np.random.default_rng((stream_seed(config["seed"], "turns"), self.update))
         turns = rng.random((config["unroll_len"], config["num_envs"]))
         progress, mixed = self.update / config["num_updates"], config["teacher_mix"]
@@ -231,8 +210,7 @@ class PlainTraining:
                     self.num_turns += 1
                     actions[i] = self.env.arrays.label[i]
             self.env.step(actions)
-            begins = torch.from_numpy(self.env.arrays.done)[None, :, None]
-            self.states = {name: state * ~begins for name, state in self.states.items()}
+            self.hidden = self.hidden * ~torch.from_numpy(self.env.arrays.done)[:, None]
         ce = torch.stack(errors).mean()
         cost = config["lpc_alpha"] * torch.stack(costs).mean()
         if config["normalize_lpc"]:
