@@ -84,7 +84,7 @@ def _(color_dropdown, policy_dropdown, results):
     except InputError as error:
         mo.stop(True, parts.problem(error))
     tradeoff_name = f"success_against_lpc_by_{color_dropdown.value}"
-    parts.show_figure(fig_tradeoff)
+    parts.show_figure(fig_tradeoff, tradeoff_name)
     return fig_tradeoff, tradeoff_name
 
 
@@ -122,7 +122,7 @@ def _(runs_choice):
     except InputError as error:
         mo.stop(True, parts.problem(error))
     heatmap_name = "routing_side_by_side"
-    parts.show_figure(fig_heatmap)
+    parts.show_figure(fig_heatmap, ", ".join([heatmap_name, *(run.key.label for run in runs_choice.value)]))
     return fig_heatmap, heatmap_name
 
 

@@ -113,8 +113,8 @@ def _(analysis_dropdown, routing_data, view_tabs):
 
 
 @app.cell
-def _(fig_heatmap):
-    parts.show_figure(fig_heatmap)
+def _(fig_heatmap, figure_name, run):
+    parts.show_figure(fig_heatmap, f"{run.key.label}: {figure_name}")
     return
 
 

@@ -135,11 +135,13 @@ def _(analysis_dropdown, episode_dropdown, measure_dropdown, room_env_images, ro
 
 
 @app.cell
-def _(episode_dropdown, fig_heatmap, routing_data, step_slider, view_tabs):
-    frame = []
+def _(episode_dropdown, fig_heatmap, figure_name, routing_data, run, step_slider, view_tabs):
+    frame, shown_step = [], ""
     if view_tabs.value == "Episodes":
         frame = [parts.episode_frame(routing_data, episode_dropdown.value, step_slider.value)]
-    mo.hstack([*frame, parts.show_figure(fig_heatmap)], justify="start", align="start", wrap=True)
+        shown_step = f", step {step_slider.value}"
+    shown_figure = parts.show_figure(fig_heatmap, f"{run.key.label}: {figure_name}{shown_step}")
+    mo.hstack([*frame, shown_figure], justify="start", align="start", wrap=True)
     return
 
 

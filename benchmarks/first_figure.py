@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from browser import CHROMIUM, CHROMIUM_FLAGS, PICTURE, served
+from browser import CHROMIUM, CHROMIUM_FLAGS, FIGURE, served
 from playwright.sync_api import sync_playwright
 
 from benchmarks.throughput import spread
@@ -45,10 +45,9 @@ def visit(browser, address: str) -> float:
     page = context.new_page()
     start = time.perf_counter()
     page.goto(address, wait_until="commit")
-    canvas = page.locator("canvas.mpl-canvas").first
-    canvas.wait_for(timeout=120_000)
-    while not canvas.evaluate(PICTURE):
-        page.wait_for_timeout(20)
+    figure = page.locator(FIGURE).first
+    figure.wait_for(timeout=120_000)
+    page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=figure.element_handle())
     seconds = time.perf_counter() - start
     context.close()
     return seconds

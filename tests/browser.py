@@ -1,4 +1,4 @@
-"""The apps in a real browser: where it is, how an app is served to it, what a figure shows."""
+"""The apps in a real browser: where it is, how an app is served to it, where its figures are."""
 
 import contextlib
 import os
@@ -19,15 +19,7 @@ CHROMIUM_FLAGS = (
     *("--disable-component-update", "--disable-sync"),
 )
 
-# What the figure shows, or "" while nothing is painted on it.
-PICTURE = """canvas => {
-    const [width, height] = [canvas.width, canvas.height];
-    if (!width || !height) return "";
-    const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
-    for (let i = 0; i < pixels.length; i += 4)
-        if (pixels[i + 3] > 0 && pixels[i] < 200) return canvas.toDataURL();
-    return "";
-}"""
+FIGURE = ".figure img"  # each figure of a page
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mop.plotting.hover import notes_of
+
 
 def new_axes() -> Axes:
     return Figure().subplots()
@@ -29,3 +31,11 @@ def legend_of(figure: Figure) -> list[str]:
     """The texts of the only legend."""
     (legend,) = figure.legends
     return texts(legend.get_texts())
+
+
+def hover_text(ax: Axes, x: float, y: float) -> str | None:
+    """What axes show under the mouse at a place of the data; None: nothing."""
+    for left, right, bottom, top, text in notes_of(ax):
+        if left <= x <= right and min(bottom, top) <= y <= max(bottom, top):
+            return text
+    return None

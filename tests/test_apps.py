@@ -1,6 +1,7 @@
 """The three apps: as scripts, and in a real browser, with every control, broken and old caches, fresh evaluation."""
 
 import contextlib
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, CHROMIUM_FLAGS, PICTURE, served
+from browser import CHROMIUM, CHROMIUM_FLAGS, FIGURE, served
 from conftest import REPOSITORY, run_script
 from old_caches import CACHE, TASK, write_variants
 
@@ -40,7 +41,7 @@ def browser():
 
 
 class Page:
-    """A page of an app, which notes errors of the console and requests that leave the machine."""
+    """A page of an app, in a profile of its own; it notes errors of the console and requests that leave the machine."""
 
     def __init__(self, browser, address: str):
         self.page = browser.new_page(viewport={"width": 1440, "height": 1400})
@@ -56,15 +57,27 @@ class Page:
             self.faults.append(f"fetched {url}")
 
     def picture(self, number: int = 0, other_than: str = "") -> str:
-        """The picture of a figure once it is painted and is another one."""
+        """The picture of a figure once it is there and is another one."""
         deadline = time.monotonic() + TIMEOUT_MS / 1000
-        canvases = self.page.locator("canvas.mpl-canvas")
         while time.monotonic() < deadline:
-            shown = canvases.nth(number).evaluate(PICTURE)
-            if shown not in ("", other_than):
+            shown = self.figures().nth(number).get_attribute("src")
+            if shown != other_than:
                 return shown
             self.page.wait_for_timeout(100)
         raise AssertionError("the picture did not change")
+
+    def figures(self):
+        return self.page.locator(FIGURE)
+
+    def shown_texts(self) -> list[str]:
+        """The texts under the mouse, of all figures."""
+        return self.page.locator(".figure i").evaluate_all("spots => spots.map(spot => spot.dataset.text)")
+
+    def label(self, expected: str) -> None:
+        """Wait until the figure says that it is this one, and see that it stays so."""
+        self.page.locator(f"{FIGURE}[alt='{expected}']").wait_for()
+        self.page.wait_for_timeout(2000)  # what was still on its way would come now
+        assert self.figures().first.get_attribute("alt") == expected
 
     def choose(self, label: str, option: str) -> None:
         self.dropdown(label).select_option(label=option)
@@ -156,6 +169,25 @@ def test_script_help_and_bad_input(app, tmp_path):
 
 # --- in a browser ---
 
+REST_S = 130.0  # after it, marimo has forgotten a visitor who left
+
+
+@pytest.fixture(scope="module")
+def left_alone(place, browser):
+    """The address of a server whose only visitor has seen a figure and left, and when that was."""
+    with served(REPOSITORY / "routing_viz.py", place) as address:
+        with opened(browser, address) as page:
+            page.picture()
+        yield address, time.monotonic()
+
+
+@in_browser
+def test_a_visitor_comes_while_another_is_there(left_alone, browser):
+    """First of the tests in a browser, so that the others pass the time until the last."""
+    address, _ = left_alone
+    with opened(browser, address) as page:
+        page.picture()
+
 
 @in_browser
 def test_routing_viz(place, browser):
@@ -163,6 +195,8 @@ def test_routing_viz(place, browser):
     with served(REPOSITORY / "routing_viz.py", place, *flags) as address:
         with opened(browser, address) as page:
             controls_of_routing_viz(page, place)
+        with opened(browser, address) as page:
+            quick_switches(page, place)
         with opened(browser, address) as page:
             fresh_evaluation(page)
         with opened(browser, address) as page:
@@ -177,7 +211,11 @@ def controls_of_routing_viz(page: Page, place: Path) -> None:
     shown = page.picture(other_than=shown)
     page.choose("Map", "dominant expert")
     shown = page.picture(other_than=shown)
-    assert page.page.locator("canvas.mpl-canvas").evaluate("canvas => canvas.width") <= 1200, "wider than the page"
+    assert page.figures().evaluate("image => image.clientWidth") <= 1200, "wider than the page"
+    texts = page.shown_texts()
+    assert len(texts) > 100 and any(
+        re.fullmatch(r"x \d+, y \d+: skip .*mean weight 0.\d\d, .*", text) for text in texts
+    )
     page.save("routing_heatmap_by_key_phase.png", place)
     for tab in ("Near objects", "Temporal", "Distributions", "Specialisation", "Pathways", "Episodes"):
         page.open_tab(tab)
@@ -188,12 +226,34 @@ def controls_of_routing_viz(page: Page, place: Path) -> None:
     shown = page.picture(other_than=shown)
     page.see("step 7 · next action: ")
     assert world.get_attribute("src") != frame
+    slider = page.page.locator("marimo-slider[data-label*='Step']").get_by_role("slider")
+    slider.focus()
+    for _ in range(6):  # faster than a figure is drawn
+        slider.press("ArrowRight")
+        page.page.wait_for_timeout(100)
+    page.label(f"{TASK} trial 0 seed 0: episode_0, step 13")
+    assert world.get_attribute("alt") == "the world at step 13 of episode 0"
+    shown = page.picture()
+    page.save("episode_0.png", place)
     option = page.dropdown("Episode").locator("option").nth(4).inner_text()
     page.choose("Episode", option)
     shown = page.picture(other_than=shown)
     page.save("episode_4.png", place)
     page.choose("Run", f"{TASK} trial 7 final (update 300) · no checkpoint")
     page.picture(other_than=shown)
+
+
+def quick_switches(page: Page, place: Path) -> None:
+    """Six choices of a run, half a second apart: what is shown at last belongs to the last one."""
+    page.picture()
+    names = (f"{TASK} trial 7 final (update 300) · no checkpoint", f"{TASK} trial 0 seed 0 final (update 300)")
+    for number in range(6):
+        page.choose("Run", names[number % 2])
+        page.page.wait_for_timeout(500)
+    page.label(f"{TASK} trial 0 seed 0: routing_heatmap")
+    page.save("routing_heatmap.png", place)
+    page.choose("Run", names[0])
+    page.label(f"{TASK} trial 7: routing_heatmap")
 
 
 def fresh_evaluation(page: Page) -> None:
@@ -287,3 +347,14 @@ def test_nothing_to_show(browser, tmp_path):
     with served(app, tmp_path, "--checkpoint_dir", "none") as address, opened(browser, address) as page:
         page.see("there is no result under evaluation_cache/")
         page.see("python batch_eval.py")
+
+
+@in_browser
+def test_figures_are_there_when_another_visitor_comes_later(left_alone, browser):
+    """From another profile, after the first visitor is forgotten."""
+    address, left_at = left_alone
+    time.sleep(max(0.0, left_at + REST_S - time.monotonic()))
+    with opened(browser, address) as page:
+        shown = page.picture()
+        page.choose("Map", "LPC")
+        page.picture(other_than=shown)

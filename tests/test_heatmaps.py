@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from figure_contents import cell_color, new_axes
+from figure_contents import cell_color, hover_text, new_axes
 from matplotlib import colormaps
 from matplotlib.colors import to_rgba
 from routing_data import three_visits
@@ -67,9 +67,9 @@ def test_text_under_the_mouse_names_expert_weight_and_visits(steps):
     ax = new_axes()
     averaged = aggregate_routing_by_position(steps)
     render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, (6, 5)), 0)
-    assert ax.format_coord(4.3, 0.8) == "x 4, y 1: expert 0, mean weight 0.70, 2 steps"
-    assert ax.format_coord(2.0, 3.0) == "x 2, y 3: expert 2, mean weight 0.80, 1 step"
-    assert ax.format_coord(0.2, 0.2) == "x 0, y 0: not visited"
+    assert hover_text(ax, 4.3, 0.8) == "x 4, y 1: expert 0, mean weight 0.70, 2 steps"
+    assert hover_text(ax, 2.0, 3.0) == "x 2, y 3: expert 2, mean weight 0.80, 1 step"
+    assert hover_text(ax, 0.2, 0.2) is None
 
 
 def test_cells_off_the_grid_are_not_painted_somewhere_else(steps):
@@ -92,4 +92,4 @@ def test_lpc_colours_run_from_low_to_high(steps):
         render_lpc_heatmap(ax, averaged, grid_info, *limits)
         for cell, value in zip([(4, 1), (2, 3)], expected, strict=True):
             np.testing.assert_allclose(cell_color(ax, *cell), colormaps[LPC_CMAP](value), atol=0.01)
-    assert ax.format_coord(4, 1) == "x 4, y 1: mean LPC 150, 2 steps"
+    assert hover_text(ax, 4, 1) == "x 4, y 1: mean LPC 150, 2 steps"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from figure_contents import cell_color, texts
+from figure_contents import cell_color, hover_text, texts
 from matplotlib import colormaps
 from matplotlib.colors import to_rgba
 from routing_data import make_data, make_steps, random_data, three_visits
@@ -113,8 +113,8 @@ def test_lpc_in_total_and_of_each_layer(steps):
     assert total_bar.get_xlim() == (150, 700)
     np.testing.assert_allclose(layer_bar.get_xlim(), (32, 844.8), rtol=1e-5)
     np.testing.assert_allclose(cell_color(first, 4, 1), colormaps[LPC_CMAP]((153.6 - 32) / (844.8 - 32)), atol=0.01)
-    assert first.format_coord(2, 3) == "x 2, y 3: mean LPC of the layer 845, 1 step"
-    assert second.format_coord(4, 1) == "x 4, y 1: mean LPC of the layer 32, 2 steps"
+    assert hover_text(first, 2, 3) == "x 2, y 3: mean LPC of the layer 845, 1 step"
+    assert hover_text(second, 4, 1) == "x 4, y 1: mean LPC of the layer 32, 2 steps"
     with pytest.raises(InputError, match="expert_hidden_sizes"):
         plot_overall_lpc(make_data(steps))
     steps.lpc = None
@@ -127,8 +127,8 @@ def test_entropy_of_the_action_in_each_cell():
     steps = make_steps([[1, 1], [1, 1], [2, 1]], action_logits=[even, certain, certain])
     data = make_data(steps, [{"grid_size": [4, 3]}])
     map_ax, bar = plot_action_entropy(data).axes
-    assert map_ax.format_coord(1, 1) == "x 1, y 1: mean entropy 0.97 nats, 2 steps"  # ln 7 / 2
-    assert map_ax.format_coord(2, 1) == "x 2, y 1: mean entropy 0.00 nats, 1 step"
+    assert hover_text(map_ax, 1, 1) == "x 1, y 1: mean entropy 0.97 nats, 2 steps"  # ln 7 / 2
+    assert hover_text(map_ax, 2, 1) == "x 2, y 1: mean entropy 0.00 nats, 1 step"
     np.testing.assert_allclose(bar.get_xlim(), (0, np.log(7) / 2))
     assert map_ax.get_title() == "mean 0.65 nats"
     steps.action_logits = None
@@ -166,10 +166,10 @@ def test_a_row_for_each_group_on_one_scale(carried):
 def test_grouped_lpc_by_hand(carried):
     figure = plot_grouped_lpc(carried, "by_carrying")
     totals, firsts = figure.axes[0:6:3], figure.axes[1:6:3]
-    assert [ax.format_coord(4, 1) for ax in totals] == [f"x 4, y 1: mean LPC {v}, 1 step" for v in (100, 200)]
+    assert [hover_text(ax, 4, 1) for ax in totals] == [f"x 4, y 1: mean LPC {v}, 1 step" for v in (100, 200)]
     # 0.1 x 256 = 25.6, and 0.3 x 256 + 0.2 x 1024 = 281.6
     expected = [f"x 4, y 1: mean LPC of the layer {value}, 1 step" for value in (26, 282)]
-    assert [ax.format_coord(4, 1) for ax in firsts] == expected
+    assert [hover_text(ax, 4, 1) for ax in firsts] == expected
 
 
 def test_of_many_groups_the_largest_are_shown():
@@ -201,7 +201,7 @@ def test_lpc_of_each_phase_is_drawn_on_one_scale():
         expected = colormaps[LPC_CMAP]((mean - 20.0) / (42.5 - 20.0))
         np.testing.assert_allclose(cell_color(ax, x, y), expected, atol=1e-6)
         np.testing.assert_allclose(cell_color(ax, 4, 2), to_rgba(UNVISITED_COLOR))
-        assert f"mean LPC {mean:.0f}" in ax.format_coord(x, y)
+        assert f"mean LPC {mean:.0f}" in hover_text(ax, x, y)
     assert "mean 42, 4 steps" in panels[0].get_title() and "1 step" in panels[2].get_title()
     assert colorbar.get_xlim() == (20.0, 42.5)
     phased.carrying[:] = False

@@ -1,6 +1,8 @@
 """The pieces of a page that the apps share: marimo around what the other files of this room give."""
 
+import base64
 import html
+import io
 import re
 from argparse import Namespace
 from collections.abc import Mapping
@@ -8,13 +10,28 @@ from pathlib import Path
 
 import marimo as mo
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from mop.base.errors import InputError
 from mop.base.files import write_figure
 from mop.pages import episodes
 from mop.pages.routing import describe_metrics, evaluate_now, load_routing, no_cache, other_checkpoint
 from mop.pages.runs import Run
+from mop.plotting.hover import Box, boxes_of
 from mop.store.routing_cache import RoutingCache
+
+CSS_DPI = 96  # of a page
+PICTURE_DPI = 2 * CSS_DPI  # sharp on the screens of most visitors
+_STYLE = """
+.figure { position: relative; max-width: 100% }
+.figure img { display: block; width: 100%; margin: 0 }
+.figure i { position: absolute }
+.figure i:hover { outline: 2px solid #000 }
+.figure i:hover::after {
+  content: attr(data-text); position: absolute; left: 60%; top: 105%; z-index: 9; width: max-content; max-width: 22rem;
+  padding: 2px 8px; border-radius: 4px; background: #111; color: #fff; font: 13px sans-serif; pointer-events: none }
+.figure i.to-left:hover::after { left: auto; right: 40% }
+"""
 
 
 def problem(error: Exception | str, kind: str = "danger") -> mo.Html:
@@ -72,19 +89,42 @@ def metrics_row(run: Run, data: RoutingCache, use_cache: bool) -> mo.Html:
 def episode_frame(data: RoutingCache, episode: int, t_step: int) -> mo.Html:
     """The world at a step of an episode, and what happens there."""
     try:
-        picture = mo.image(episodes.episode_frame(data, episode, t_step), alt="the world")
+        imsave(file := io.BytesIO(), episodes.episode_frame(data, episode, t_step), format="png")
+        picture = mo.Html(_image(file, f"the world at step {t_step} of episode {episode}"))
         caption = mo.md(episodes.step_caption(data, episode, t_step))
     except InputError as error:
         return problem(error, "warn")
     return mo.vstack([picture, caption])
 
 
-def show_figure(figure: Figure) -> mo.Html:
-    """A figure to zoom into, with the values under the mouse."""
-    if figure.get_layout_engine() is not None:  # lay it out once, not at every draw
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-    return mo.mpl.interactive(figure)
+def show_figure(figure: Figure, label: str) -> mo.Html:
+    """A figure as a still picture, with its texts under the mouse; label: what it shows of which run, for readers of
+    the page that cannot see it.
+
+    Not `mo.mpl.interactive`: it keeps a connection for each figure, whose pictures can be those of an earlier choice,
+    and whose script a later visitor of the same server does not get.
+    """
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=PICTURE_DPI, pil_kwargs={"compress_level": 1})
+    spots = "".join(map(_spot, boxes_of(figure)))
+    width = round(CSS_DPI * figure.get_figwidth())
+    return mo.Html(
+        f'<style>{_STYLE}</style><div class="figure" style="width:{width}px">{_image(file, label)}{spots}</div>'
+    )
+
+
+def _image(file: io.BytesIO, label: str) -> str:
+    """The element of a PNG with the picture in it: a file of its own could be gone before the browser asks for it."""
+    source = base64.b64encode(file.getvalue()).decode()
+    return f'<img alt="{html.escape(label)}" src="data:image/png;base64,{source}">'
+
+
+def _spot(box: Box) -> str:
+    """The element over a figure that shows a text under the mouse; to its left where the right is not wide enough."""
+    sides = {"left": box.left, "top": box.top, "width": box.width, "height": box.height}
+    style = ";".join(f"{side}:{share:.2%}" for side, share in sides.items())
+    side = "to-left" if box.left > 0.6 else "to-right"
+    return f'<i class="{side}" style="{style}" data-text="{html.escape(box.text)}"></i>'
 
 
 def save_figure(figure: Figure, folder: str | Path, name: str) -> mo.Html:

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from mop.base.errors import InputError
+from mop.plotting.hover import add_note
 from mop.plotting.panels import ALL_OF_0_TO_1, remove_empty
 from mop.plotting.style import HUES, isolated, open_frame, wrapped
 
@@ -53,12 +55,26 @@ def plot_success_against_lpc(table: "pd.DataFrame", color_by: str, color_label: 
             yerr = np.abs(bounds - success)
             ax.errorbar(rows["mean_lpc"], success, yerr=yerr, label=label, **style, **more)
             label = "_again"  # one name in the legend
+            for row in rows.to_dict("records"):
+                x, y = row["mean_lpc"], 100 * row["success_rate"]
+                add_note(ax, x, x, y, y, _text_of(row))
     if is_gru.any():
         ax.set_title("hollow: GRU baseline", fontsize="medium", loc="left")
     ax.set(xlabel="mean LPC of a step", ylabel="success, %")
     open_frame(ax)
     figure.legend(title=color_label or color_by, frameon=False, loc="outside right upper")  # where it hides no point
     return figure
+
+
+def _text_of(row: Mapping) -> str:
+    """What a row of results is called under the mouse, as far as the table tells."""
+    names = [str(row["task_id"])] if "task_id" in row else []
+    numbers = {name: row.get(name) for name in ("trial", "seed", "lpc_alpha")}
+    names += [f"{name} {value:g}" for name, value in numbers.items() if value is not None and value == value]
+    names += [{"mop": "mixture", "gru": "GRU"}.get(row.get("policy"), "")]
+    interval = f"{100 * row['success_low']:.1f} to {100 * row['success_high']:.1f}"
+    where = " ".join(filter(None, names))
+    return f"{where}: {100 * row['success_rate']:.1f} % ({interval}), mean LPC {row['mean_lpc']:,.0f}"
 
 
 def plot_curves_by(curves: "pd.DataFrame", panel_by: str, measure: str, title: str = "") -> Figure:

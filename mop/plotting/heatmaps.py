@@ -15,6 +15,7 @@ from matplotlib.image import AxesImage
 
 from mop.base.errors import InputError
 from mop.measures.cells import RoutingByPosition, check_inside, compute_confidence
+from mop.plotting.hover import add_note
 from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR, counted, expert_hues
 
 LPC_CMAP = "viridis"
@@ -22,12 +23,18 @@ _MAX_TICKS = 12  # along one side of a grid
 Scale = tuple[float, float]  # values of the lowest and of the highest colour
 
 
-def render_routing_heatmap(ax: Axes, averaged: RoutingByPosition, grid_info: dict[str, int], layer: int) -> AxesImage:
+def render_routing_heatmap(
+    ax: Axes,
+    averaged: RoutingByPosition,
+    grid_info: dict[str, int],
+    layer: int,
+    names: Sequence[str] | None = None,
+) -> AxesImage:
     """Draw one layer: the hue of a cell is the expert with the largest mean weight, its intensity that weight.
 
-    grid_info: the cells to show, of `compute_grid_bounds`. Intensity runs from 1/E (nearly white) to 1 (the full hue);
-    of experts with equal weights the first one counts. Raises InputError as `layer_weights`, or if a cell is off the
-    grid.
+    grid_info: the cells to show, of `compute_grid_bounds`; names: what the experts are called under the mouse, or their
+    numbers. Intensity runs from 1/E (nearly white) to 1 (the full hue); of experts with equal weights the first one
+    counts. Raises InputError as `layer_weights`, or if a cell is off the grid.
     """
     weights = layer_weights(averaged, layer)
     expert, weight = weights.argmax(1), weights.max(1)
@@ -36,7 +43,7 @@ def render_routing_heatmap(ax: Axes, averaged: RoutingByPosition, grid_info: dic
     for index in range(weights.shape[1]):
         colors[expert == index] = EXPERT_CMAPS[index](confidence[expert == index])
     texts = [
-        f"expert {index}, mean weight {value:.2f}, {counted(count, 'step')}"
+        f"{names[index] if names else f'expert {index}'}, mean weight {value:.2f}, {counted(count, 'step')}"
         for index, value, count in zip(expert, weight, averaged.counts, strict=True)
     ]
     return _draw_cells(ax, averaged.cells, colors, texts, grid_info)
@@ -134,9 +141,8 @@ def _draw_cells(
     ax.add_collection(LineCollection(lines, colors=UNVISITED_COLOR, linewidths=0.5), autolim=False)
     _mark_coordinates(ax, grid_info)
 
-    text_at = dict(zip(map(tuple, cells.tolist()), texts, strict=True))
-    ax.format_coord = lambda x, y: f"x {round(x)}, y {round(y)}: {text_at.get((round(x), round(y)), 'not visited')}"
-    image.mouseover = False  # or a viewer adds the cell's RGBA numbers to that text
+    for (x, y), text in zip(cells.tolist(), texts, strict=True):
+        add_note(ax, x - 0.5, x + 0.5, y + 0.5, y - 0.5, f"x {x}, y {y}: {text}")
     return image
 
 

@@ -149,11 +149,11 @@ def plot_routing_side_by_side(runs: Mapping[str, RoutingData]) -> Figure:
     columns, legends = [], {}
     for name, data in runs.items():
         part, grid = averaged[name], grids[name]
-        layers = _mean_weights(data, part)
-        panels = _routing_panels(part, grid, scale)
+        names_of_layers = expert_names(data.header, _mean_weights(data, part))
+        panels = _routing_panels(part, grid, scale, names_of_layers)
         panels[0] = Panel(f"{name}\n{counted(part.num_steps, 'step')}\n{panels[0].title}", panels[0].draw)
         columns.append(panels)
-        for names in expert_names(data.header, layers):
+        for names in names_of_layers:
             legends.setdefault(tuple(names), expert_legend(names, "dominant expert"))
     rows = [[panels[row] if row < len(panels) else None for panels in columns] for row in range(max(map(len, columns)))]
     shown = [*legends.values(), scale_legend(scale, LPC_CMAP, "mean LPC")]
@@ -231,14 +231,22 @@ def _plot_routing(routing_data: RoutingData, parts: Sequence[_Part], title: str)
         scale = value_range([known_lpc(part.averaged) for part in parts])
         legends.append(scale_legend(scale, LPC_CMAP, "mean LPC"))
 
-    return _arrange(parts, lambda part: _routing_panels(part.averaged, grid_info, scale), grid_info, legends, title)
+    def maps(part: _Part) -> list[Panel]:
+        return _routing_panels(part.averaged, grid_info, scale, names)
+
+    return _arrange(parts, maps, grid_info, legends, title)
 
 
-def _routing_panels(averaged: RoutingByPosition, grid_info: dict[str, int], lpc_scale: Scale | None) -> list[Panel]:
-    """The dominant expert of each layer, and mean LPC where there is a scale for it."""
+def _routing_panels(
+    averaged: RoutingByPosition, grid_info: dict[str, int], lpc_scale: Scale | None, names: Sequence[Sequence[str]]
+) -> list[Panel]:
+    """The dominant expert of each layer, with the names of its experts, and mean LPC where there is a scale for it."""
     panels = [
-        Panel(f"layer {layer}", lambda ax, layer=layer: render_routing_heatmap(ax, averaged, grid_info, layer))
-        for layer in range(len(averaged.routing))
+        Panel(
+            f"layer {layer}",
+            lambda ax, layer=layer, of_layer=of_layer: render_routing_heatmap(ax, averaged, grid_info, layer, of_layer),
+        )
+        for layer, of_layer in enumerate(names)
     ]
     if lpc_scale is not None:
         panels.append(Panel("mean LPC", lambda ax: render_lpc_heatmap(ax, averaged, grid_info, *lpc_scale)))

@@ -6,7 +6,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mop.measures.progress import compute_routing_over_progress, select_episode
 from mop.measures.routing_data import RoutingData
-from mop.plotting.panels import ALL_OF_0_TO_1, LINES, add_legend, make_panels, set_title
+from mop.plotting.hover import add_note
+from mop.plotting.panels import ALL_OF_0_TO_1, LINES, add_legend, make_panels, set_title, weights_text
 from mop.plotting.style import counted, describe, expert_hues, expert_names, isolated, open_frame
 
 
@@ -26,6 +27,8 @@ def plot_episode_routing(routing_data: RoutingData, episode: int, mark_step: int
             ax.axvline(time, color="black", linewidth=1.8, linestyle=style, label=f"{name} (step {time})")
         if mark_step is not None:
             ax.axvspan(mark_step, mark_step + 1, facecolor="none", edgecolor="black", linewidth=2, label="shown step")
+        for left, right, shares in zip(edges[:-1], edges[1:], weights, strict=True):
+            add_note(ax, left, right, 0, 1, f"step {left}, layer {layer}: {weights_text(names[layer], shares)}")
         ax.set(ylabel="weight", ylim=(0, 1), xlim=(edges[0], edges[-1]))
         ax.set_title(f"layer {layer}", fontsize="medium", loc="left")
         ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
@@ -52,6 +55,10 @@ def plot_routing_over_progress(routing_data: RoutingData, num_bins: int = 20) ->
             ax.plot(over.progress, mean, color=hue, linestyle=LINES[expert], linewidth=1.8, label=names[layer][expert])
             is_alone = isolated(mean)  # as in episodes of fewer steps than bins
             ax.plot(over.progress[is_alone], mean[is_alone], "o", color=hue, markersize=4)
+        for middle, count, shares in zip(over.progress, over.counts, over.mean[layer], strict=True):
+            left, right = (middle + sign / (2 * num_bins) for sign in (-1, 1))
+            shown = f"{weights_text(names[layer], shares)}, {counted(count, 'step')}"
+            add_note(ax, left, right, 0, 1, f"{left:.0%} to {right:.0%} of the episode: {shown}")
         ax.set(xlim=(0, 1), ylim=ALL_OF_0_TO_1, xlabel="progress through the episode")
         ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
         ax.set_title(f"layer {layer}", fontsize="medium", loc="left")

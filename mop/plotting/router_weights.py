@@ -15,7 +15,16 @@ from mop.measures.groups import Groups, group_routing_data
 from mop.measures.router_weights import compute_router_entropy, mean_weights_by_distance, mean_weights_by_group
 from mop.measures.routing_data import RoutingData, check_not_empty, checked_weights
 from mop.measures.walking import distances_to_objects
-from mop.plotting.panels import ALL_OF_0_TO_1, LINES, add_legend, make_panels, render_matrix, set_title
+from mop.plotting.hover import add_note
+from mop.plotting.panels import (
+    ALL_OF_0_TO_1,
+    LINES,
+    add_legend,
+    make_panels,
+    render_matrix,
+    set_title,
+    weights_text,
+)
 from mop.plotting.style import counted, describe, expert_hues, expert_names, open_frame
 
 BEHAVIOURS = ("by_action", "by_key_phase", "by_carrying", "by_outcome")
@@ -82,6 +91,10 @@ def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) ->
             for expert, hue in enumerate(expert_hues(weights.shape[1], layer)):
                 style = {"color": hue, "linestyle": LINES[expert], "marker": "o", "markersize": 3}
                 ax.plot(distance, weights[distance, expert], label=names[layer][expert], **style)
+            for cells in distance:
+                count = counted(int(counts[cells]), "step")
+                text = f"{counted(cells, 'cell')} to the {kind}: {weights_text(names[layer], weights[cells])}, {count}"
+                add_note(ax, cells - 0.5, cells + 0.5, 0, 1, text)
             ax.set(ylim=ALL_OF_0_TO_1)
             ax.tick_params(labelleft=column == 0)
             ax.set_title(f"layer {layer}, {kind}", fontsize="medium", loc="left")

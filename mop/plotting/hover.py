@@ -1,0 +1,64 @@
+"""What a figure says under the mouse: texts for rectangles of its axes, which the pages show over a still picture.
+
+A still picture cannot show another run than the one it was made of, whatever the browser has kept of an earlier page.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_POINT_IN = 0.09  # half the side of the square around a point, in inches
+
+
+class Note(NamedTuple):
+    """A text for a rectangle, or a point, in the coordinates of the data."""
+
+    left: float
+    right: float
+    bottom: float
+    top: float
+    text: str
+
+
+class Box(NamedTuple):
+    """A text for a rectangle, in shares of the figure; y from its top."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    text: str
+
+
+def add_note(ax: Axes, left: float, right: float, bottom: float, top: float, text: str) -> None:
+    """Let a rectangle of the data show a text under the mouse, or a point, with a little around it."""
+    notes_of(ax).append(Note(left, right, bottom, top, text))
+
+
+def notes_of(ax: Axes) -> list[Note]:
+    """The notes of axes, in the order in which they were added."""
+    if not hasattr(ax, "hover_notes"):
+        ax.hover_notes = []
+    return ax.hover_notes
+
+
+def boxes_of(figure: Figure) -> list[Box]:
+    """Where the notes of a figure stand; call it after the figure was drawn, which settles where its axes are.
+
+    Notes outside the limits of their axes are cut to these, or left out.
+    """
+    boxes = []
+    for ax in figure.axes:
+        frame = ax.get_window_extent().transformed(figure.transFigure.inverted())
+        for note in notes_of(ax):
+            corners = ax.transData.transform([(note.left, note.bottom), (note.right, note.top)])
+            if note.left == note.right and note.bottom == note.top:
+                corners += figure.dpi * _POINT_IN * np.array([[-1], [1]])
+            (x0, y0), (x1, y1) = figure.transFigure.inverted().transform(corners)
+            x0, x1 = np.clip(sorted((x0, x1)), frame.x0, frame.x1)
+            y0, y1 = np.clip(sorted((y0, y1)), frame.y0, frame.y1)
+            if x1 > x0 and y1 > y0:
+                boxes.append(Box(float(x0), float(1 - y1), float(x1 - x0), float(y1 - y0), note.text))
+    return boxes
