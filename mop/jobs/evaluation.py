@@ -19,9 +19,7 @@ from mop.worlds.bot_paths import BotPaths
 from mop.worlds.episodes import GIVE_UP, SLOT_STATE, EvalVectorEnv
 from mop.worlds.missions import DEFAULT_MODEL, MissionEncoder, load_encoder
 from mop.worlds.teacher import TeacherFailure
-from mop.worlds.world import (
-    OBS_DIM,
-)
+from mop.worlds.world import OBS_DIM
 
 NUM_ENVS = 64
 
@@ -80,7 +78,7 @@ def evaluate(
 ) -> Evaluation:
     """One greedy episode of a checkpoint's policy in each of the first `num_episodes` worlds that the bot solves.
 
-    checkpoint: of `load_checkpoint`, MoE or baseline; encoder: of `encoder_for`; teacher: results of the task and
+    checkpoint: of `load_checkpoint`, mixture or baseline; encoder: of `encoder_for`; teacher: results of the task and
     step limit to evaluate on. Raises InputError where checkpoint, encoder and task do not fit together.
     """
     policy, lang_proj = policy_from_checkpoint(checkpoint)

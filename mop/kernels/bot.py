@@ -2,7 +2,7 @@
 
 Minigrid's bot takes 0.3 to 0.5 ms to answer; this takes a few microseconds. Each function here follows one of
 `minigrid.utils.baby_ai_bot`, whose comments explain the plan, quirks included, and raises where that one does. The
-rules are Minigrid's; `tests/test_babyai_env.py` compares every label and failure, step by step, on every task.
+rules are Minigrid's; `tests/test_world.py` compares every label and failure, step by step, on every task.
 
 A plan is a stack of subgoals, an array of `SUBGOAL`. Objects that a subgoal describes ("a red key") are rows of `ITEM`.
 Cells are (x, y); directions unit vectors (dx, dy).
@@ -520,7 +520,7 @@ def replan(bot, stack, items, item_room, codes, seen, action, x, y, dx, dy, carr
     """The bot's next action in the present state, DONE if it believes to be done; call it once per step.
 
     bot: record of `BOT`; stack (D,) of `SUBGOAL`; items (I,) of `ITEM`; item_room: rows that one call may need; codes
-    (height, width), seen (width, height): of `grid_kernels.observe`; action: the one just executed, NO_ACTION at first;
+    (height, width), seen (width, height): of `grid.observe`; action: the one just executed, NO_ACTION at first;
     then the agent's cell, direction and the code of what it carries. NO_ROOM: nothing was done, stack or items must
     grow. Raises EndlessPlanning, DisappearedBoxError, AssertionError, NowhereToGo; then it cannot be asked again in
     that episode.

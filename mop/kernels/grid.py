@@ -3,7 +3,7 @@
 A cell is one integer: object type + 2^8 x colour + 2^16 x state (Minigrid's own indices) + 2^20 x the number of the
 object in its world (0 for walls and empty cells), so that the same object is known when it is carried elsewhere.
 The view costs Minigrid 0.1 ms in pure Python, most of a step's time. The rules of the game stay Minigrid's;
-`tests/test_babyai_env.py` holds the view against the original, step by step, on every task.
+`tests/test_world.py` holds the view against the original, step by step, on every task.
 """
 
 import numpy as np

@@ -1,10 +1,14 @@
 """Seeded worlds as arrays, stepped together, in this process or in workers; save and restore."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from mop.base.errors import InputError
+from mop.base.workers import Layout, WorkerPool, carve, num_bytes
+from mop.worlds.teacher import FAILURE_KINDS, TeacherFailure
 from mop.worlds.world import (
     MAX_FAILURES_IN_A_ROW,
     NO_LABEL,
@@ -15,14 +19,6 @@ from mop.worlds.world import (
     training_seed,
     unteachable,
 )
-
-os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # minigrid imports pygame, which greets on stdout
-
-import numpy as np
-
-from mop.base.errors import InputError
-from mop.base.workers import Layout, WorkerPool, carve, num_bytes
-from mop.worlds.teacher import FAILURE_KINDS, TeacherFailure
 
 # Training replays the bot for the worlds whose k is a multiple of this, to estimate the path ratio of the successes.
 REPLAY_EVERY = 8
