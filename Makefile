@@ -15,7 +15,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-demo: $(VENV)/.installed  ## train GoToObj for a few minutes, evaluate it, draw its routing
+demo: $(VENV)/.installed  ## train GoToObj for a minute, evaluate it, draw its routing
 	$(RUN) train_mop.py --task_id BabyAI-GoToObj-v0 --trial 99 --num_updates 100 --lang_encoder vocab --resume
 	$(RUN) batch_eval.py --task BabyAI-GoToObj-v0 --trial 99 --final_only --plots
 

@@ -1,17 +1,19 @@
 """The policies as equations: a mixture of pathways through GRU experts of different sizes, and the plain GRU baseline.
 
-A layer has experts of different sizes and a router. At each step, for its input x,
+A policy is a stack of layers; each has experts of different sizes and a router. At each step,
 
-    weights = softmax(W router_state + b)            router_state = GRU(x, router_state)
-    y       = sum over experts e of weights_e E_e(x)
+    x       = W_in [observation, mission] + b_in     the input of the first layer
+    weights = softmax(W_r router_state + b_r)        router_state = GRU(x, router_state)
     E_e(x)  = P_e state_e + b_e                      state_e = GRU_e(x, state_e);  E_e(x) = x for a skip, size 0
-    LPC     = sum over layers and experts of weights_e size_e^2, the layered parameter cost
+    y       = sum over experts e of weights_e E_e(x) the input of the next layer; with `residual`, LayerNorm(x + y)
+    logits  = W_out y + b_out                        of the last layer's y
+    LPC     = sum over layers and experts of weights_e size_e^2, the layered parameter cost of the step
 
-These equations are written below in plain torch, one step at a time: `step`, `forward_encoded`. They run on any device,
-have gradients by everything that goes in, and take interventions on the router's weights. `get_routing_info` gives the
-same numbers many times faster, because `mop.kernels.fast` knows these equations too. To change an equation, change it
-here and give `MixtureOfExpertsPolicy.equations` another name: everything that is compiled then refuses the policy,
-which learns and acts by this file alone.
+and GRU is `gru_step`. These equations are written below in plain torch, one step at a time: `step`, `forward_encoded`.
+They run on any device, have derivatives with respect to everything that goes in, and take interventions on the router's
+weights. `get_routing_info` gives the same numbers many times faster, because `mop.kernels.fast` knows these equations
+too. To change an equation, change it here and give `MixtureOfExpertsPolicy.equations` another name, or put it into a
+class of your own: everything that is compiled then refuses the policy, which learns and acts by its own plain torch.
 
 Axis letters: T steps of an unroll, N environments, D width, H hidden units of a layer, E experts of a layer, L layers,
 A actions, S all hidden units of a policy; I numbers of an observation, G of a mission, K of an encoded observation.
@@ -26,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mop.kernels import fast
-from mop.kernels.policy import encoded_dim, obs_edges
+from mop.kernels.grid import encoded_dim, obs_edges
 
 # (layer, the router's weights (N, E)) -> the weights (N, E) to mix the experts with in their place
 Intervention = Callable[[int, Tensor], Tensor]
@@ -125,8 +127,8 @@ class MoELayer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x (N, D), states (N, H) -> output (N, D), weights (N, E), states (N, H); H: the router's units, the experts'.
 
-        intervene: the router's weights (N, E) -> those to be used and returned; dropped experts are in the weights
-        that are returned.
+        intervene: the router's weights (N, E) -> those to be used and returned. An expert that is dropped keeps its
+        weight in what is returned.
         """
         router_state, *expert_states = states.split([self.router.hidden_size, *self.expert_sizes], -1)
         weights, router_state = self.router(x, router_state)
@@ -211,8 +213,9 @@ class RecurrentPolicy(nn.Module):
     ) -> tuple[Tensor, list[Tensor], Tensor]:
         """The equations over a sequence, or at one step: `get_routing_info` for inputs ([T,] N, K + G) of `encode`.
 
-        The inputs need not be ones and zeros; gradients reach them. intervene: see `Intervention`; the weights that it
-        gives are those that are returned.
+        The inputs need not be ones and zeros; gradients reach them. keep: only with a sequence. intervene: see
+        `Intervention`; the weights that it gives are those that are returned. The baseline has no router, and so
+        nothing to intervene on.
         """
         if inputs.dim() == 2:
             return self.step(inputs, hidden, intervene)

@@ -25,6 +25,7 @@ from mop.base.errors import InputError, run_script
 from mop.base.files import write_atomic, write_figure
 from mop.kernels.devices import use_device
 from mop.learning.imitation import ImitationRun
+from mop.learning.replay import Batch
 from mop.worlds.missions import load_encoder
 from plotting_utils import plot_curves_by
 from results.experiments import BASE, LAST_ROWS, RESULTS, RUNS, SEEDS, SETTINGS, markdown_table, spread, write_table
@@ -70,13 +71,14 @@ CHANGES: dict[str, Change] = {
 def signals(run: ImitationRun) -> dict[str, float]:
     """The signal at the input of each layer and of the head in the run's next unroll; the run itself stays as it is."""
     fork = run.copy()
-    fork.policy.equations = "the layers of this file's policy"  # they are called, not what computes the same faster
     acted = fork.act()
     seen: dict[str, list[torch.Tensor]] = {}
     for layer, module in enumerate(fork.policy.moe_layers):
         module.register_forward_pre_hook(partial(_note, seen.setdefault(f"signal_{layer}", [])))
     fork.policy.head.register_forward_pre_hook(partial(_note, seen.setdefault("signal_head", [])))
-    fork.learn(*acted)
+    batch, policy = Batch.of(*acted), fork.policy
+    lang = fork.lang_proj(fork.encoder.embed(batch.missions))[batch.mission]
+    policy.forward_encoded(policy.encode(batch.obs, lang), batch.first_hidden, batch.keep)  # calls each layer itself
     fork.close()
     return {name: torch.cat(inputs).std(0).mean().item() for name, inputs in seen.items()}
 

@@ -8,7 +8,7 @@ import torch
 from numba import njit
 from torch import nn
 
-from mixture_of_experts import ExpertDropout, GRUPolicy, MixtureOfExpertsPolicy
+from mixture_of_experts import ExpertDropout, GRUPolicy, MixtureOfExpertsPolicy, Router
 from mop.base.errors import InputError
 from mop.kernels import autograd, fast, packed
 from mop.kernels.grid import CATEGORIES
@@ -91,9 +91,9 @@ def learned(policy, path: str, given, keep, parameters):
     else:
         logits, routing, after = fast.run(policy, *given, keep, path=path)
     loss = logits.square().sum() + after.sin().sum() + sum((weights**3).sum() for weights in routing)
-    grads = torch.autograd.grad(loss, [*given, *parameters], allow_unused=True)
-    assert not any(grad is None for grad in grads[1:])
-    return [logits, after, *routing, *grads[1:]]  # categories of observations have no gradient in the compiled path
+    grads = torch.autograd.grad(loss, [*given, *parameters])
+    by_obs = grads[0][..., len(policy.edges) - 1 :]  # the categories of one-hot observations have no gradient
+    return [logits, after, *routing, by_obs, *grads[1:]]
 
 
 def test_a_step_equals_the_equations():
@@ -263,6 +263,14 @@ def test_a_stepper_has_no_gradients_and_keeps_its_weights():
             own = policy.get_routing_info(obs[0], lang[0], hidden)[0]
             assert own.requires_grad
             torch.testing.assert_close(own, logits, rtol=1e-5, atol=2e-6)
+            if path == "compiled":
+                bits, _, _ = fast.compile_policy(policy).step(*(x.numpy() for x in (obs[0], lang[0], hidden)))
+                assert np.array_equal(logits.numpy(), bits)
+            with torch.no_grad():
+                for parameter in policy.parameters():
+                    parameter.add_(1.0)
+            assert torch.equal(step(obs[0], lang[0], hidden)[0], logits)
+            assert not torch.allclose(policy.get_routing_info(obs[0], lang[0], hidden)[0], logits)
             checked += 1
     assert checked == 2 * len(ARCHITECTURES)
 
@@ -381,3 +389,24 @@ def test_other_equations_are_refused_and_run_by_the_plain_path(monkeypatch):
     mission = torch.randn(2, 20)
     np.testing.assert_array_equal(student.project(mission.numpy()), lang_proj(mission).detach().numpy())
     assert fast.refusal(make("baseline")) is None
+
+
+def test_a_class_of_its_own_is_refused_without_a_word_from_its_author():
+    class LargestAlone(Router):
+        def forward(self, x, state):
+            weights, state = super().forward(x, state)
+            return nn.functional.one_hot(weights.argmax(-1), weights.shape[-1]).to(weights.dtype), state
+
+    class Doubled(MixtureOfExpertsPolicy):
+        def recur(self, x, hidden, intervene):
+            x, routing, hidden = super().recur(x, hidden, intervene)
+            return 2 * x, routing, hidden
+
+    other_router, other_policy = make("uneven"), Doubled(**SMALL)
+    other_router.moe_layers[0].router.__class__ = LargestAlone
+    for policy, name in ((other_router, "LargestAlone"), (other_policy, "Doubled")):
+        assert name in fast.refusal(policy)
+        obs, lang, hidden, keep = inputs(policy, 3, 2)
+        own = policy.get_routing_info(obs, lang, hidden, keep)
+        assert torch.equal(own[0], plain(policy, obs, lang, hidden, keep)[0])
+    assert fast.refusal(make("residual")) is None

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -166,6 +167,62 @@ def test_a_layer_is_the_weighted_sum_of_its_experts():
     assert torch.equal(only_skip, x) and used[0].tolist() == [1.0, 0.0, 0.0] and torch.equal(same, after)
 
 
+def test_the_residual_block_by_hand():
+    """LayerNorm of x + y with another weight and bias for each column, by NumPy."""
+    torch.manual_seed(0)
+    layer = MoELayer(4, [0, 3], router_hidden_size=2, residual=True)
+    nn.init.normal_(layer.norm.weight)
+    nn.init.normal_(layer.norm.bias)
+    x, states = torch.randn(5, 4), torch.randn(5, 2 + 3)
+    own, weights, _ = layer(x, states)
+    plain = MoELayer(4, [0, 3], router_hidden_size=2)
+    plain.load_state_dict({name: p for name, p in layer.state_dict().items() if not name.startswith("norm")})
+    v = (x + plain(x, states)[0]).detach().numpy()
+    v = (v - v.mean(1, keepdims=True)) / np.sqrt(v.var(1, keepdims=True) + 1e-5)
+    expected = v * layer.norm.weight.detach().numpy() + layer.norm.bias.detach().numpy()
+    np.testing.assert_allclose(own.detach(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(weights, plain(x, states)[1])
+
+
+def test_the_columns_of_a_one_hot_observation():
+    """49 cells of 11 types, then of 6 colours, then of 3 states; behind them direction, carrying and mission."""
+    policy = MixtureOfExpertsPolicy(obs_encoding="one_hot")
+    obs, lang = torch.zeros(1, 152), torch.arange(32.0)[None]
+    obs[0, [0, 48, 49, 98, 146]] = torch.tensor([10.0, 4.0, 5.0, 2.0, 1.0])
+    obs[0, [148, 151]] = 1.0
+    (encoded,) = policy.encode(obs, lang)
+    ones = [11 * k for k in range(49)] + [539 + 6 * k for k in range(49)] + [833 + 3 * k for k in range(49)]
+    for place, value in ((0, 10), (48, 4), (49, 5), (98, 2), (146, 1)):
+        ones[place] += value
+    expected = torch.zeros(980)
+    expected[ones] = 1.0
+    assert torch.equal(encoded[:980], expected)
+    assert encoded[980:985].tolist() == [0.0, 1.0, 0.0, 0.0, 1.0] and torch.equal(encoded[985:], lang[0])
+
+
+def test_input_projection_and_head_by_hand():
+    """The baseline with a GRU that does nothing: gates of 1/2 and no candidate halve the state, whatever the input."""
+    policy = GRUPolicy(input_dim=3, lang_dim=2, intermediate_dim=4, gru_hidden_size=2, num_actions=2)
+    with torch.no_grad():
+        for parameter in policy.gru.parameters():
+            parameter.zero_()
+        policy.head.weight.copy_(torch.tensor([[1.0, 0.0], [2.0, -1.0]]))
+        policy.head.bias.copy_(torch.tensor([0.5, 0.0]))
+    hidden = torch.tensor([[4.0, 2.0]])
+    logits, (weights,), after = policy.get_routing_info(torch.ones(1, 3), torch.ones(1, 2), hidden)
+    assert after.tolist() == [[2.0, 1.0]] and logits.tolist() == [[2.5, 3.0]] and weights.tolist() == [[1.0]]
+    mixture = MixtureOfExpertsPolicy(input_dim=3, lang_dim=2, intermediate_dim=2, expert_hidden_sizes=[[0]])
+    with torch.no_grad():
+        mixture.input_projection.weight.copy_(torch.tensor([[1.0, 2, 3, 4, 5], [0, 0, 0, 0, 1]]))
+        mixture.input_projection.bias.copy_(torch.tensor([0.0, 7.0]))
+        mixture.head.weight.zero_()
+        mixture.head.weight[1] = torch.tensor([1.0, 10.0])
+        mixture.head.bias.zero_()
+    obs, lang = torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([[0.0, 3.0]])
+    logits = mixture(obs, lang, mixture.initial_hidden(1))[0]
+    assert logits[0, :2].tolist() == [0.0, (1 + 6 + 15) + 10 * (3 + 7)]  # a skip alone hands on its input
+
+
 def soft_inputs(policy, num_steps=3, num_envs=2):
     """Inputs that are no ones and zeros, hidden state, keep; float64."""
     generator = torch.Generator().manual_seed(5)
@@ -174,8 +231,15 @@ def soft_inputs(policy, num_steps=3, num_envs=2):
     return inputs, hidden, torch.tensor([[True, True], [False, True], [True, True]])
 
 
-def test_derivatives_by_soft_inputs_and_state_by_finite_differences(policy):
-    policy = policy.double()
+@pytest.mark.parametrize("residual", [False, True, None], ids=["mop", "residual", "gru"])
+def test_derivatives_by_soft_inputs_and_state_by_finite_differences(residual):
+    torch.manual_seed(0)
+    dims = {"input_dim": 3, "lang_dim": 2, "intermediate_dim": 4, "num_actions": 3}
+    if residual is None:
+        policy = GRUPolicy(**dims, gru_hidden_size=3).double()
+    else:
+        sizes = {"expert_hidden_sizes": [[0, 2], [1, 0]], "router_hidden_size": 2}
+        policy = MixtureOfExpertsPolicy(**dims, **sizes, residual=residual).double()
     inputs, hidden, keep = soft_inputs(policy)
 
     def outputs(inputs, hidden):

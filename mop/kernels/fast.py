@@ -5,11 +5,12 @@
     other devices           the GRUs of a layer side by side in torch (`packed`)
     other equations         refused (`refusal`), and the policy's own plain torch is used in their place
 
-A policy is read through its modules (`input_projection`, `layers`, `head`), so its parameters have their names there
-alone. Axis letters as in `mixture_of_experts`.
+A policy is read through the attributes of its modules; the names of its parameters are made of these, and are spelt
+nowhere else. Axis letters as in `mixture_of_experts`.
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,12 @@ from mop.kernels.policy import CompiledPolicy, GRUPlaces, LinearPlaces, PolicySh
 
 # The names of the equations that are known here; what they are is in `mixture_of_experts`.
 KNOWN = ("GRU experts mixed by the softmax of a GRU router", "one GRU")
+
+
+_OF_TORCH = {nn.GRU, nn.LayerNorm, nn.Linear, nn.ModuleList}
+_OF_POLICY = {  # the classes of that file, by name: it imports this one
+    ("mixture_of_experts", name) for name in ("Expert", "GRUPolicy", "MixtureOfExpertsPolicy", "MoELayer", "Router")
+}
 
 
 class _Layer(NamedTuple):
@@ -65,16 +72,20 @@ def _layers(policy) -> list[_Layer]:
 
 def refusal(policy) -> str | None:
     """Why a policy's equations cannot be computed here; None if they can."""
-    if policy.equations in KNOWN:
-        return None
-    return f"the equations of this policy, {policy.equations!r}, are not among those that are compiled"
+    if policy.equations not in KNOWN:
+        return f"the equations of this policy, {policy.equations!r}, are not among those that are compiled"
+    for module in policy.modules():
+        kind = type(module)
+        if kind not in _OF_TORCH and (kind.__module__, kind.__qualname__) not in _OF_POLICY:
+            return f"{kind.__qualname__} is no class whose equations are compiled"
+    return None
 
 
 # --- sequences, with gradients ----------------------------------------------------------------------------------------
 
 
 def run(policy, obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor | None, path: str | None = None):
-    """What `RecurrentPolicy.get_routing_info` documents, of a policy that is not refused.
+    """Compute what `RecurrentPolicy.get_routing_info` documents, for a policy that is not refused.
 
     path: "compiled", for a CPU alone, "packed" for any device, or None to choose. In the compiled path, the gradients
     by the categories of one-hot observations are zero, and there are no second derivatives.
@@ -134,21 +145,23 @@ def _run_layer(
 
 
 def _pack_mix(layer: _Layer) -> packed.PackedMix | None:
-    return layer.router and packed.pack_mix(layer.router, layer.sizes, layer.projection())
+    if layer.router is None:
+        return None
+    return packed.pack_mix(layer.router, layer.sizes, layer.projection())
 
 
 # --- single steps, without gradients ----------------------------------------------------------------------------------
 
 
 def stepper(policy, path: str | None = None) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor], Tensor]]:
-    """`get_routing_info` for many single steps without gradients, of the weights that the policy has now.
+    """`get_routing_info` for many single steps without gradients, with the weights that the policy has now.
 
     The function takes obs (N, I), lang (N, G), hidden (N, S) and returns logits (N, A), router weights L x (N, E_l) and
     the new hidden (N, S), all on the policy's device; path: as in `run`. The categories of one-hot observations must be
     Minigrid's, which the compiled path does not check.
     """
     if refusal(policy) is not None:
-        return torch.no_grad()(policy.get_routing_info)
+        return torch.no_grad()(deepcopy(policy).eval().get_routing_info)
     if (path or path_for(policy.head.weight.device)) == "compiled":
         compiled = compile_policy(policy)
 
@@ -157,7 +170,7 @@ def stepper(policy, path: str | None = None) -> Callable[[Tensor, Tensor, Tensor
             return torch.from_numpy(logits), [torch.from_numpy(weights) for weights in routing], torch.from_numpy(after)
 
         return step
-    return torch.no_grad()(_packed_stepper(policy))
+    return torch.no_grad()(_packed_stepper(deepcopy(policy).eval()))
 
 
 @torch.no_grad()

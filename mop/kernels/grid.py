@@ -6,6 +6,8 @@ The view costs Minigrid 0.1 ms in pure Python, most of a step's time. The rules 
 `tests/test_world.py` holds the view against the original, step by step, on every task.
 """
 
+import functools
+
 import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 from minigrid.core.world_object import Wall
@@ -49,6 +51,23 @@ def one_hot_edges() -> np.ndarray:
     (148,) int64: integer k of an image, of value v, is a one in column edges[k] + v.
     """
     return np.cumsum([0, *np.repeat(CATEGORIES, VIEW_SIZE * VIEW_SIZE)])
+
+
+@functools.lru_cache
+def obs_edges(obs_encoding: str) -> np.ndarray:
+    """How an observation becomes inputs: its first integers as one-hot columns, `one_hot_edges`.
+
+    "raw": none of them, [0]; "one_hot": all those of the image. The other numbers are inputs as they are, behind them.
+    """
+    return {"raw": np.zeros(1, np.int64), "one_hot": one_hot_edges()}[obs_encoding]
+
+
+def encoded_dim(input_dim: int, obs_encoding: str) -> int:
+    """Inputs that an observation of `input_dim` numbers becomes."""
+    edges = obs_edges(obs_encoding)
+    if input_dim < len(edges) - 1:
+        raise ValueError(f"observations of {input_dim} numbers have no image of {len(edges) - 1} integers to encode")
+    return int(edges[-1]) + input_dim - (len(edges) - 1)
 
 
 @kernel

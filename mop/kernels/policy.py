@@ -22,7 +22,7 @@ from numba.extending import overload
 
 from mop.base.workers import Layout as SharedLayout
 from mop.kernels.cache import kernel
-from mop.kernels.grid import one_hot_edges
+from mop.kernels.grid import encoded_dim, obs_edges
 
 # contract: a product and the sum it goes into are one instruction, in every loop alike. error_model numpy: x / 0 is no
 # exception, so that loops with a division can be vectorised. Loops run over slices that begin at 0, because numba
@@ -243,8 +243,8 @@ def mix_forward(sizes, states, start, x, routing, first, mixed, y):
 def mix_backward(sizes, states, start, x, routing, grad_mixed, grad_y, grad_routing, grad_states, grad_x):
     """The gradient of `mix_forward`, routing (M, E) being the weights.
 
-    grad_routing (M, E): in, of the weights; out, of the logits. Writes the experts' part of grad_states (M, S) and
-    grad_x (M, D).
+    grad_routing (M, E): on entry the gradient by the weights, on return that by the logits. Writes the experts' part of
+    grad_states (M, S) and grad_x (M, D).
     """
     num_experts = len(sizes)
     for n in range(len(x)):
@@ -378,23 +378,6 @@ def _step(
     _linear(weights, at_head, x, zero, x.shape[1], logits, zero, logits.shape[1])
 
 
-@functools.lru_cache
-def obs_edges(obs_encoding: str) -> np.ndarray:
-    """How an observation becomes inputs: its first integers as one-hot columns, `grid.one_hot_edges`.
-
-    "raw": none of them, [0]; "one_hot": all those of the image. The other numbers are inputs as they are, behind them.
-    """
-    return {"raw": np.zeros(1, np.int64), "one_hot": one_hot_edges()}[obs_encoding]
-
-
-def encoded_dim(input_dim: int, obs_encoding: str) -> int:
-    """Inputs that an observation of `input_dim` numbers becomes."""
-    edges = obs_edges(obs_encoding)
-    if input_dim < len(edges) - 1:
-        raise ValueError(f"observations of {input_dim} numbers have no image of {len(edges) - 1} integers to encode")
-    return int(edges[-1]) + input_dim - (len(edges) - 1)
-
-
 class PolicyShape(NamedTuple):
     """The architecture of a policy as plain numbers, as a worker process needs them."""
 
@@ -450,14 +433,14 @@ class Place(NamedTuple):
 
 
 class LinearPlaces(NamedTuple):
-    """Of an `nn.Linear`, `nn.LayerNorm` or the projection of an expert; fields as torch names them."""
+    """Where the parameters of an `nn.Linear` or `nn.LayerNorm` lie, under the names that torch gives them."""
 
     weight: Any
     bias: Any
 
 
 class GRUPlaces(NamedTuple):
-    """Of an `nn.GRU` of one layer; fields as torch names them, without their `_l0`."""
+    """Where the parameters of an `nn.GRU` of one layer lie, under torch's names without `_l0`."""
 
     weight_ih: Any
     weight_hh: Any
@@ -466,7 +449,7 @@ class GRUPlaces(NamedTuple):
 
 
 class LayerPlaces(NamedTuple):
-    """Of the parts of a layer; the baseline's layer has one GRU and nothing else."""
+    """Where the parts of a layer lie; the baseline's layer has one GRU and nothing else."""
 
     grus: tuple[GRUPlaces, ...]  # the router's, then those of the experts that are no skips
     router: LinearPlaces | None = None  # from the router's state to the logits of its weights
@@ -475,7 +458,7 @@ class LayerPlaces(NamedTuple):
 
 
 class PolicyPlaces(NamedTuple):
-    """Of all parameters; in a `CompiledPolicy`, in place of each `Place` the view of it."""
+    """Where all parameters lie; a `CompiledPolicy` has a view of the array instead of each `Place`."""
 
     input_projection: LinearPlaces
     layers: tuple[LayerPlaces, ...]
