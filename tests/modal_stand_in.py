@@ -133,6 +133,7 @@ class StandIn(api_grpc.ModalClientBase):
         self.running: dict[str, tuple[str, Container, multiprocessing.Process]] = {}  # by token id
         self.outputs: dict[str, tuple[str, asyncio.Future]] = {}  # of each call: environment and answer
         self.dicts: dict[str, dict[bytes, bytes]] = {}
+        self.environment_of_dict: dict[str, str] = {}
         self.secrets: dict[str, str] = {}  # names
         self.tasks: set[asyncio.Task] = set()
 
@@ -297,6 +298,7 @@ class StandIn(api_grpc.ModalClientBase):
         request = await stream.recv_message()
         dict_id = f"di-{request.environment_name}-{request.deployment_name}"
         self.dicts.setdefault(dict_id, {})
+        self.environment_of_dict[dict_id] = request.environment_name
         metadata = api_pb2.DictMetadata(name=request.deployment_name)
         await stream.send_message(api_pb2.DictGetOrCreateResponse(dict_id=dict_id, metadata=metadata))
 
@@ -308,6 +310,7 @@ class StandIn(api_grpc.ModalClientBase):
     async def DictUpdate(self, stream):
         request = await stream.recv_message()
         self.dicts[request.dict_id] |= {entry.key: entry.value for entry in request.updates}
+        self.record(self.environment_of_dict[request.dict_id], "dict", num_entries=len(self.dicts[request.dict_id]))
         await stream.send_message(api_pb2.DictUpdateResponse(created=True))
 
     # --- calls ---
