@@ -22,7 +22,7 @@ NO_ANSWER = (
     modal.exception.AuthError, modal.exception.ClientClosed, modal.exception.ResourceExhaustedError,
     StreamTerminatedError,
 )  # fmt: skip
-POLL_S = 5.0  # longest wait for one call while others are waited for
+POLL_S = 2.0  # longest wait for one call while others are waited for
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between attempts while there is no answer
 PATIENCE_S = 15 * 60.0  # without any answer
 
