@@ -5,37 +5,43 @@
     modal run modal_app.py::eval_main              the same, one container at a time
     python modal_app.py eval_parallel --dry-run    the jobs of any of these, without an account
 
-Checkpoints go to the volume rl-mop, results to rl-mop-eval; the commands that download them are printed at the end.
-Exit code 0: every job is done; 1: some failed, or nobody knows (they are listed, the others' files stand); 2: nothing
-was started.
+    python modal_app.py download                   what is new on the volumes, to modal_checkpoints/ and here
+
+Checkpoints go to the volume rl-mop, results to rl-mop-eval. A command that is given again while its jobs are running
+waits for them and starts none of them anew. Exit code 0: every job is done; 1: some failed, or nobody knows (they are
+listed, the others' files stand); 2: nothing was started.
 """
 
 import argparse
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import click
 import modal
 import modal.exception
-from grpclib.exceptions import StreamTerminatedError
 
 from mop.base.configuration import Parser
 from mop.base.errors import InputError, exit_code, run_script
-from mop.jobs import cloud
+from mop.jobs import calls, cloud
 from mop.jobs.batch import Filters
-from mop.jobs.cloud import CHECKPOINT_DIR, CHECKPOINTS_VOLUME, RESULTS_DIR, RESULTS_VOLUME, Job, Merged, Result
+from mop.jobs.cloud import CHECKPOINT_DIR, CHECKPOINTS_VOLUME, RESULTS_DIR, RESULTS_VOLUME, Job, Result
+from mop.jobs.hardware import Machine, cost_lines, parse_gpu
 
-TRAIN_GPU = "T4"  # None: train on the CPU
-EVAL_GPU = None  # as on most people's machines, and so with the same rounding
-TRAIN_CPUS, EVAL_CPUS = 4.0, 1.0
-MEMORY_MIB = 8192
+TRAIN_GPU = "T4"  # unless --gpu says otherwise
+EVAL_GPU = "none"  # as on most people's machines, and so with the same rounding
+# One core each: all of it is one thread. Peaks: a default training 1.0 GiB, the largest evaluation measured 1.4.
+CPUS, MEMORY_MIB = 1.0, 3072
+MERGE_CPUS, MERGE_MEMORY_MIB = 0.25, 1024  # it waits for most of its time
 # of one attempt; a day is the longest that Modal allows, and a run that needs more goes on in its next attempt
-TRAIN_TIMEOUT_S, EVAL_TIMEOUT_S = 24 * 60 * 60, 60 * 60
+TRAIN_TIMEOUT_S, EVAL_TIMEOUT_S, MERGE_TIMEOUT_S = 24 * 60 * 60, 60 * 60, 24 * 60 * 60
+STARTUP_TIMEOUT_S = 10 * 60
 RETRIES = modal.Retries(max_retries=3, initial_delay=10.0, backoff_coefficient=2.0)
+REGISTER = "rl-mop-calls"  # the modal.Dict of what is at work on what
 
 HERE = Path(__file__).resolve().parent
 HOME = "/root"  # of a container: where Modal puts modules
@@ -45,6 +51,9 @@ FETCHING = ("mop/__init__.py", "mop/base/__init__.py", "mop/base/errors.py", "mo
 FETCHING += ("mop/worlds/missions.py",)
 # Kernels are compiled where the image is built and run on other processors: they are compiled for the oldest of these.
 ANY_PROCESSOR = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
+# `modal app logs` shows the last 100 entries, and each refresh of a progress bar is one.
+FEW_LINES = {"TQDM_MININTERVAL": "60", "TQDM_MAXINTERVAL": "60"}
+WANDB = "wandb==0.31.0"  # for --extra-args "--wandb_project ...", with --secrets
 
 
 def with_files(image: modal.Image, *names: str) -> modal.Image:
@@ -57,7 +66,8 @@ def with_files(image: modal.Image, *names: str) -> modal.Image:
 base_image = (
     modal.Image.debian_slim(python_version="3.11")
     .uv_pip_install(requirements=[str(HERE / "requirements.txt")])
-    .env({"HF_HOME": "/opt/huggingface", **ANY_PROCESSOR})
+    .uv_pip_install(WANDB)
+    .env({"HF_HOME": "/opt/huggingface", **ANY_PROCESSOR, **FEW_LINES})
     .workdir(HOME)
 )
 image = (
@@ -69,54 +79,53 @@ image = (
 )
 checkpoints = modal.Volume.from_name(CHECKPOINTS_VOLUME, create_if_missing=True)
 results = modal.Volume.from_name(RESULTS_VOLUME, create_if_missing=True)
+checkpoints_to_read = checkpoints.with_mount_options(read_only=True)
+register = modal.Dict.from_name(REGISTER, create_if_missing=True)
 app = modal.App("rl-mop", image=image)
 on_machines = functools.partial(
-    app.function,
-    memory=MEMORY_MIB,
-    retries=RETRIES,
-    volumes={f"{HOME}/{CHECKPOINT_DIR}": checkpoints, f"{HOME}/{RESULTS_DIR}": results},
+    app.function, cpu=CPUS, memory=MEMORY_MIB, retries=RETRIES, startup_timeout=STARTUP_TIMEOUT_S
 )
-on_small_machines = functools.partial(on_machines, cpu=EVAL_CPUS, timeout=EVAL_TIMEOUT_S)
-# What Modal's client raises where it cannot ask how a call is doing: that says nothing about the call.
-NO_ANSWER = (
-    modal.exception.ConnectionError, modal.exception.ServiceError, modal.exception.InternalError,
-    modal.exception.AuthError, modal.exception.ClientClosed, StreamTerminatedError,
-)  # fmt: skip
+WRITES_CHECKPOINTS = {f"{HOME}/{CHECKPOINT_DIR}": checkpoints}
+WRITES_RESULTS = {f"{HOME}/{RESULTS_DIR}": results}
+READS_CHECKPOINTS = {f"{HOME}/{CHECKPOINT_DIR}": checkpoints_to_read}
 
 
 # --- in containers --------------------------------------------------------------------------------------------------
 
 
-@on_machines(gpu=TRAIN_GPU, cpu=TRAIN_CPUS, timeout=TRAIN_TIMEOUT_S, single_use_containers=True)
+@on_machines(timeout=TRAIN_TIMEOUT_S, volumes=WRITES_CHECKPOINTS, single_use_containers=True)
 def train(config: dict, given: list[str]) -> Result:
     checkpoints.reload()
     return cloud.train(config, given, on_save=checkpoints.commit)
 
 
-@on_small_machines(gpu=EVAL_GPU)
+@on_machines(timeout=EVAL_TIMEOUT_S, volumes=READS_CHECKPOINTS | WRITES_RESULTS)
 def evaluate(*arguments) -> Result:
     return _evaluate(*arguments)
 
 
-@on_small_machines(gpu=EVAL_GPU, max_containers=1)
+@on_machines(timeout=EVAL_TIMEOUT_S, volumes=READS_CHECKPOINTS | WRITES_RESULTS, max_containers=1)
 def evaluate_in_turn(*arguments) -> Result:
     return _evaluate(*arguments)
 
 
-@on_small_machines()
-def merge() -> Merged:
-    results.reload()
-    merged = cloud.merge()
-    results.commit()
-    return merged
-
-
 def _evaluate(*arguments) -> Result:
-    checkpoints.reload()
+    checkpoints_to_read.reload()
     results.reload()
     result = cloud.evaluate(*arguments)
     results.commit()
     return result
+
+
+@on_machines(cpu=MERGE_CPUS, memory=MERGE_MEMORY_MIB, timeout=MERGE_TIMEOUT_S, volumes=WRITES_RESULTS)
+def merge(call_ids: list[str]) -> str:
+    """Wait for evaluations, however they end, then merge all results of the volume; the table as text."""
+    for _ in calls.answers({call_id: modal.FunctionCall.from_id(call_id) for call_id in call_ids}):
+        pass
+    results.reload()
+    table = cloud.merge()
+    results.commit()
+    return table
 
 
 # --- entry points ---------------------------------------------------------------------------------------------------
@@ -145,13 +154,19 @@ def main(
     seeds: str = "",
     script: str = "train_mop.py",
     extra_args: str = "",
+    gpu: str = TRAIN_GPU,
+    secrets: str = "",
     dry_run: bool = False,
 ) -> int:
     """Train every task x trial [x seed] in a container of its own."""
-    jobs = cloud.plan_trainings(script, task_ids, trials, seeds, extra_args)
+    machine, names = Machine(parse_gpu(gpu), CPUS, MEMORY_MIB), split(secrets)
+    jobs = cloud.plan_trainings(script, task_ids, trials, seeds, extra_args, machine.gpu, names)
+    if jobs[0].arguments[0]["device"] == "cpu":
+        machine = Machine(None, CPUS, MEMORY_MIB)  # the GPU would be idle
+    announce(machine, TRAIN_GPU)
     if dry_run:
-        return show(jobs, f"{script} on {TRAIN_GPU or 'no GPU'}")
-    return cloud.report(run_apart(train, jobs), CHECKPOINTS_VOLUME, CHECKPOINT_DIR)
+        return show(jobs, f"{script} on {machine.gpu or 'no GPU'}")
+    return cloud.report(wait(start("training", on(train, machine, names), jobs)), way_to_download())
 
 
 @entry_point
@@ -164,12 +179,14 @@ def eval_parallel(
     update: int | None = None,
     final_only: bool = False,
     skip_routing: bool = False,
+    gpu: str = EVAL_GPU,
+    secrets: str = "",
     dry_run: bool = False,
 ) -> int:
     """Evaluate every checkpoint that has no result, each in a container of its own, then merge all results."""
     filters = Filters(task, trial, seed, update, final_only)
     jobs = cloud.plan_evaluations(filters, num_episodes, force, skip_routing)
-    return show(jobs, "a container each") if dry_run else finish(run_apart(evaluate, jobs))
+    return evaluate_all(evaluate, jobs, "a container each", gpu, secrets, dry_run)
 
 
 @entry_point
@@ -182,12 +199,46 @@ def eval_main(
     update: int | None = None,
     final_only: bool = False,
     skip_routing: bool = False,
+    gpu: str = EVAL_GPU,
+    secrets: str = "",
     dry_run: bool = False,
 ) -> int:
     """Evaluate every checkpoint that has no result, in one container at a time, then merge all results."""
     filters = Filters(task, trial, seed, update, final_only)
     jobs = cloud.plan_evaluations(filters, num_episodes, force, skip_routing)
-    return show(jobs, "one container for all") if dry_run else finish(run_apart(evaluate_in_turn, jobs))
+    return evaluate_all(evaluate_in_turn, jobs, "one container for all", gpu, secrets, dry_run)
+
+
+def evaluate_all(function: modal.Function, jobs: list[Job], where: str, gpu: str, secrets: str, dry_run: bool) -> int:
+    """Evaluate, and have the results merged in the cloud when all are there, whether or not anybody waits here."""
+    machine = Machine(parse_gpu(gpu), CPUS, MEMORY_MIB)
+    if jobs:
+        announce(machine, TRAIN_GPU)
+    if dry_run:
+        return show(jobs, where)
+    started = start("evaluation", on(function, machine, split(secrets)), jobs)
+    ids = [entry[0].object_id for entry in started.values() if not isinstance(entry, Result)]
+    if not ids:
+        return cloud.report(wait(started), way_to_download())
+    label = "merging the results"
+    merging = attempt(label, functools.partial(merge.spawn, ids))
+    outcomes = wait(started)
+    merged = merging if isinstance(merging, Result) else dict(calls.answers({label: merging}))[label]
+    if isinstance(merged, str):
+        print(merged)
+    else:
+        outcomes.append(outcome(label, merged, merging))
+    return cloud.report(outcomes, way_to_download())
+
+
+def split(names: str) -> list[str]:
+    """The entries of "a,b"."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def announce(machine: Machine, other_gpu: str) -> None:
+    """Print what the jobs run on, and what that costs."""
+    print(*cost_lines(machine, other_gpu), sep="\n")
 
 
 def show(jobs: list[Job], where: str) -> int:
@@ -196,54 +247,129 @@ def show(jobs: list[Job], where: str) -> int:
     return 0
 
 
-def run_apart(function: modal.Function, jobs: list[Job]) -> list[Result]:
-    """Start all jobs, then wait for each. They are calls of their own, which go on without this process if detached."""
-    calls: list[modal.FunctionCall | Result] = []
+# --- calls ----------------------------------------------------------------------------------------------------------
+
+
+# Label of a job -> its call and whether this command started it, or why there is none.
+Started = dict[str, tuple[modal.FunctionCall, bool] | Result]
+
+
+def on(function: modal.Function, machine: Machine, secrets: Sequence[str]) -> modal.Function:
+    """The function on a machine with a GPU, where one is asked for, and with secrets of the account.
+
+    Raises InputError where a secret is missing.
+    """
+    options: dict[str, Any] = {}
+    if machine.gpu is not None:  # all of them: it is not documented that a GPU alone keeps the others
+        options |= {"gpu": machine.gpu, "cpu": machine.cpus, "memory": machine.memory_mib}
+    if secrets:
+        options["secrets"] = [modal.Secret.from_name(name) for name in secrets]
+        for secret, name in zip(options["secrets"], secrets, strict=True):
+            try:
+                secret.hydrate()
+            except modal.exception.NotFoundError as error:
+                raise InputError(
+                    f"--secrets: {name}: {error}; create it: modal secret create {name} KEY=VALUE"
+                ) from None
+    return function.with_options(**options) if options else function
+
+
+def start(kind: str, function: modal.Function, jobs: list[Job]) -> Started:
+    """Start the jobs that are not running already. They are calls of their own, which go on if detached."""
+    if jobs:
+        print(
+            f"app {app.app_id}; its logs: modal app logs{env_flag()} -f {app.app_id}; to end all jobs: modal app stop"
+            f"{env_flag()} {app.app_id}"
+        )
+    started: Started = {}
     for job in jobs:
-        call = outcome(job.label, functools.partial(function.spawn, *job.arguments))
-        if not isinstance(call, Result):
-            print(f"started {job.label} ({call.object_id})", flush=True)
-        calls.append(call)
-    return [
-        call if isinstance(call, Result) else outcome(job.label, call.get, call.object_id)
-        for job, call in zip(jobs, calls, strict=True)
-    ]
+        work = f"{kind} of {job.label}"
+        begin = functools.partial(calls.start, work, function.spawn, job.arguments, register, app.app_id)
+        started[job.label] = answer = attempt(job.label, begin)
+        if not isinstance(answer, Result):
+            call, is_new = answer
+            print(f"{'started' if is_new else 'running already:'} {job.label} ({call.object_id})", flush=True)
+    return started
 
 
-def finish(outcomes: list[Result]) -> int:
-    """Merge what there is, and report."""
-    is_new = any(result.files for result in outcomes)
-    tables = outcome("merging the results", merge_and_show) if is_new else []
-    if isinstance(tables, Result):
-        outcomes, tables = [*outcomes, tables], []
-    return cloud.report(outcomes, RESULTS_VOLUME, others=tables)
-
-
-def merge_and_show() -> list[str]:
-    """Print the merged table; returns the files of the volume to download in addition to those of the jobs."""
-    merged = merge.remote()
-    print(merged.text)
-    return cloud.tables_to_download(merged)
-
-
-def outcome(label: str, ask: Callable[[], Any], call_id: str | None = None) -> Any:
-    """What Modal answers, or a `Result` that says why it does not; call_id: of the call, if it has begun."""
+def attempt(label: str, ask: Callable[[], Any]) -> Any:
+    """What Modal answers, or a `Result` that says why it does not."""
     try:
         return ask()
+    except InputError as error:
+        return Result(label, error=str(error))
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        if call_id is None or not isinstance(error, NO_ANSWER):
-            return Result(label, error=reason)
-        return Result(label, error=f"{reason}; call {call_id} may still be running: see `modal app list`", is_lost=True)
+        return Result(label, error=one_line(error))
 
 
-# --- without an account ---------------------------------------------------------------------------------------------
+def wait(started: Started) -> list[Result]:
+    """What became of each job, in their order; printed as they end."""
+    outcomes = {label: call for label, call in started.items() if isinstance(call, Result)}
+    waiting = {label: call for label, call in started.items() if label not in outcomes}
+    for label, answer in calls.answers({label: call for label, (call, _) in waiting.items()}):
+        outcomes[label] = outcome(label, answer, *waiting[label])
+        is_done = outcomes[label].error is None
+        print(f"{'done' if is_done else 'not done'} {len(outcomes)}/{len(started)}: {label}", flush=True)
+    return [outcomes[label] for label in started]
+
+
+def outcome(label: str, answer: Any, call: modal.FunctionCall, is_new: bool = True) -> Result:
+    """A call's answer as a result: its own, or that of an exception or of silence."""
+    if isinstance(answer, Result):
+        return answer
+    if not isinstance(answer, calls.Unanswered):
+        return Result(label, error=one_line(answer))
+    if run_option("detach") or not is_new:
+        fate = f"call {call.object_id} may still be running, and the same command waits for it"
+    else:
+        fate = "without --detach it ends with this command; the same command starts it again, where it was saved"
+    return Result(label, error=f"{one_line(answer.error)}; {fate}", is_lost=True)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def run_option(name: str) -> Any:
+    """What an option of `modal run` itself was given, None outside of it."""
+    context = click.get_current_context(silent=True)
+    while context is not None and name not in context.params:
+        context = context.parent
+    return context and context.params[name]
+
+
+def env_flag() -> str:
+    """` -e ENV` as it was given to `modal run`, for the commands that are printed."""
+    env = run_option("env")
+    return f" -e {env}" if env else ""
+
+
+def way_to_download() -> str:
+    """The command that downloads what is new."""
+    env = run_option("env")
+    return cloud.DOWNLOAD + (f" --env {env}" if env else "")
+
+
+# --- python modal_app.py --------------------------------------------------------------------------------------------
+
+
+def download(env: str | None = None) -> int:
+    """Copy what is new on the volumes to this folder, file by file; nothing is removed, no newer file replaced."""
+    for name, copy in ((CHECKPOINTS_VOLUME, cloud.download_checkpoints), (RESULTS_VOLUME, cloud.download_results)):
+        try:
+            copy(modal.Volume.from_name(name, environment_name=env))
+        except modal.exception.NotFoundError as error:
+            print(f"{name}: nothing to download ({error})")
+        except modal.exception.Error as error:
+            raise InputError(f"volume {name}: {one_line(error)}; the same command goes on where it was") from None
+    return 0
 
 
 def parser(name: str) -> Parser:
-    """A command line with the flags that `modal run` gives an entry point."""
+    """A command line with the flags that `modal run` gives an entry point; that of `download`, too."""
     parser = Parser(prog=f"modal_app.py {name}", description=__doc__)
-    for parameter in inspect.signature(ENTRY_POINTS[name]).parameters.values():
+    for parameter in inspect.signature(COMMANDS[name]).parameters.values():
         options: dict = {"action": argparse.BooleanOptionalAction} if parameter.annotation is bool else {}
         if parameter.annotation in (int, int | None):
             options["type"] = int
@@ -252,28 +378,30 @@ def parser(name: str) -> Parser:
     return parser
 
 
-def show_jobs() -> int:
-    """`python modal_app.py [ENTRY POINT] --dry-run ...`: print its jobs."""
+def run_command() -> int:
+    """`python modal_app.py download`, or `python modal_app.py [ENTRY POINT] --dry-run ...`: print its jobs."""
     words = sys.argv[1:]
     if "--extra-args" in words[:-1]:  # argparse, unlike `modal run`, would take a value such as --residual for a flag
         place = words.index("--extra-args")
         words[place : place + 2] = ["=".join(words[place : place + 2])]
-    name = entry_point_of(words)
+    name = command_of(words)
     flags = vars(parser(name).parse_args([word for word in words if word != name]))
-    if not flags["dry_run"]:
+    if name in ENTRY_POINTS and not flags["dry_run"]:
         raise InputError(f"add --dry-run to see the jobs; to start them: modal run modal_app.py::{name} ...")
-    return ENTRY_POINTS[name](**flags)
+    return COMMANDS[name](**flags)
 
 
-def entry_point_of(words: list[str]) -> str:
-    """The entry point that a command line names; main if none. Raises InputError where it names another."""
+def command_of(words: list[str]) -> str:
+    """The command that a command line names; main if none. Raises InputError where it names another."""
     for before, word in pairwise(["--dry-run", *words]):
-        if word in ENTRY_POINTS:
+        if word in COMMANDS:
             return word
         if before == "--dry-run" and not word.startswith("-"):
-            raise InputError(f"unknown entry point {word!r}; it must be {', '.join(ENTRY_POINTS)}")
+            raise InputError(f"unknown entry point {word!r}; it must be {', '.join(COMMANDS)}")
     return "main"
 
 
+COMMANDS: dict[str, Callable[..., int]] = {**ENTRY_POINTS, "download": download}
+
 if __name__ == "__main__":
-    run_script(show_jobs)
+    run_script(run_command)

@@ -6,18 +6,28 @@ It speaks the protocol of modal 1.6.4, through private parts of the package, so 
 of a function runs in a process of its own, a container: forked, with the working directory FOLDER/<environment>/
 containers/<id>, which plays /root. Volumes are folders FOLDER/<environment>/volumes/<name>. A container sees a copy of
 them at its mounts as they were when it started; others see what it writes there after a commit, and it sees what others
-have committed after a reload, no sooner. Calls are retried as often as the function says, without a delay.
+have committed after a reload, no sooner. A container that has written to a mount for reading fails. Calls are retried
+as often as the function says, without a delay. `with_options` replaces what it names, all resources together. Files are
+downloaded over HTTP, in blocks, as from Modal's stores.
 
 Not imitated: that Modal also commits volumes by itself, every few seconds and at the end of a container; that it takes
 one container for several calls; time limits; pre-emption, with a signal and time to save; that an app which is not
-detached ends with its client.
+detached ends with its client, and its calls with it; that a detached one goes on; that entries of a Dict expire; GPUs,
+prices, and what secrets hold; limits on how often one may ask; logs.
 
-FOLDER/<environment>/calls.jsonl records what was asked for, in order. FOLDER/<environment>/kill.json, such as
-{"train": {"commit": 2, "times": 1}}, has the first container of `train` killed when it asks for its second commit.
+FOLDER/<environment>/calls.jsonl records what was asked for, in order. These files there play tricks:
+
+    kill.json   such as {"train": {"commit": 2, "times": 1}}: the first container of `train` is killed when it asks for
+                its second commit
+    hold        while it is there, no container starts
+    gap         until the time in it (s since 1970), nobody is told how a call is doing
+    secrets     the names of those that there are, one a line
 """
 
 import asyncio
 import base64
+import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -35,13 +45,15 @@ from pathlib import Path, PurePosixPath
 
 import grpclib
 import grpclib.server
+from aiohttp import web
 from google.protobuf.empty_pb2 import Empty
 from modal._serialization import deserialize_data_format, serialize_data_format
+from modal._utils.blob_utils import BLOCK_SIZE
 from modal._utils.grpc_testing import patch_mock_servicer
 from modal_proto import api_grpc, api_pb2
 
 VERSION = "1.6.4"
-CONTAINERS_AT_A_TIME = 2
+CONTAINERS_AT_A_TIME = 2  # of a core or more
 HOME = PurePosixPath("/root")
 PRELOADED = ["__main__", "modal_preload"]  # by the process that containers are forked from
 SUCCESS, FAILURE = api_pb2.GenericResult.GENERIC_STATUS_SUCCESS, api_pb2.GenericResult.GENERIC_STATUS_FAILURE
@@ -75,6 +87,11 @@ class Container:
             self.mounts[mount.volume_id] = self.home / PurePosixPath(mount.mount_path).relative_to(HOME)
             self.reload(mount.volume_id)
 
+    def must_not_have_written(self) -> list[str]:
+        """The mounts for reading in which something has changed."""
+        mounts = [mount for mount in self.definition.volume_mounts if mount.read_only]
+        return [m.mount_path for m in mounts if times_of(self.mounts[m.volume_id]) != self.seen[m.volume_id]]
+
     def commit(self, volume_id: str) -> list[str]:
         """Carry over what this container has written or removed since it last looked; those files."""
         mount, committed, before = self.mounts[volume_id], self.volumes[volume_id], self.seen[volume_id]
@@ -102,10 +119,10 @@ def times_of(folder: Path) -> dict[str, int]:
 
 @patch_mock_servicer
 class StandIn(api_grpc.ModalClientBase):
-    """The calls that `modal run` makes, and Volume.commit and Volume.reload in containers."""
+    """The calls that `modal run` and a download make, and those of functions in containers."""
 
     def __init__(self, folder: Path, processes: multiprocessing.context.ForkServerContext):
-        self.folder, self.processes, self.address = folder, processes, ""
+        self.folder, self.processes, self.address, self.blocks_address = folder, processes, "", ""
         self.numbers = itertools.count(1)
         self.free = asyncio.Semaphore(CONTAINERS_AT_A_TIME)
         self.limits: dict[str, asyncio.Semaphore] = {}  # of each function
@@ -114,7 +131,10 @@ class StandIn(api_grpc.ModalClientBase):
         self.functions: dict[str, tuple[str, api_pb2.Function]] = {}  # environment and definition
         self.volumes: dict[str, Path] = {}
         self.running: dict[str, tuple[str, Container, multiprocessing.Process]] = {}  # by token id
-        self.outputs: dict[str, asyncio.Future] = {}
+        self.outputs: dict[str, tuple[str, asyncio.Future]] = {}  # of each call: environment and answer
+        self.dicts: dict[str, dict[bytes, bytes]] = {}
+        self.environment_of_dict: dict[str, str] = {}
+        self.secrets: dict[str, str] = {}  # names
         self.tasks: set[asyncio.Task] = set()
 
     def new_id(self, kind: str) -> str:
@@ -218,17 +238,7 @@ class StandIn(api_grpc.ModalClientBase):
         function, function_id = request.function, request.existing_function_id or self.new_id("fu")
         environment = self.environments[request.app_id]
         self.functions[function_id] = environment, function
-        self.record(
-            environment,
-            "function",
-            name=function.function_name,
-            image=function.image_id,
-            gpu=function.resources.gpu_config.gpu_type,
-            milli_cpu=function.resources.milli_cpu,
-            timeout_s=function.timeout_secs,
-            retries=function.retry_policy.retries,
-            mounts=[mount.mount_path for mount in function.volume_mounts],
-        )
+        self.record_function(environment, "function", function)
         data = api_pb2.FunctionData(
             module_name=function.module_name,
             function_name=function.function_name,
@@ -241,13 +251,76 @@ class StandIn(api_grpc.ModalClientBase):
         )
         await stream.send_message(response)
 
+    def record_function(self, environment: str, event: str, function: api_pb2.Function) -> None:
+        self.record(
+            environment,
+            event,
+            name=function.function_name,
+            image=function.image_id,
+            gpu=function.resources.gpu_config.gpu_type,
+            milli_cpu=function.resources.milli_cpu,
+            memory_mib=function.resources.memory_mb,
+            timeout_s=function.timeout_secs,
+            startup_timeout_s=function.startup_timeout_secs,
+            retries=function.retry_policy.retries,
+            mounts={mount.mount_path: mount.read_only for mount in function.volume_mounts},
+            secrets=[self.secrets[secret_id] for secret_id in function.secret_ids],
+        )
+
+    async def FunctionBindParams(self, stream):
+        request = await stream.recv_message()
+        environment, base = self.functions[request.function_id]
+        function, options, function_id = api_pb2.Function(), request.function_options, self.new_id("fu")
+        function.CopyFrom(base)
+        if options.resources.ByteSize():
+            function.resources.CopyFrom(options.resources)
+        if options.replace_secret_ids:
+            function.secret_ids[:] = options.secret_ids
+        self.functions[function_id] = environment, function
+        self.record_function(environment, "variant", function)
+        metadata = function_metadata(function.function_name, "de-1")
+        response = api_pb2.FunctionBindParamsResponse(bound_function_id=function_id, handle_metadata=metadata)
+        await stream.send_message(response)
+
+    async def SecretGetOrCreate(self, stream):
+        request = await stream.recv_message()
+        names = self.folder / request.environment_name / "secrets"
+        if request.deployment_name not in (names.read_text().split() if names.exists() else []):
+            raise grpclib.GRPCError(grpclib.Status.NOT_FOUND, f"Secret '{request.deployment_name}' not found")
+        secret_id = self.new_id("st")
+        self.secrets[secret_id] = request.deployment_name
+        metadata = api_pb2.SecretMetadata(name=request.deployment_name)
+        await stream.send_message(api_pb2.SecretGetOrCreateResponse(secret_id=secret_id, metadata=metadata))
+
+    # --- dictionaries ---
+
+    async def DictGetOrCreate(self, stream):
+        request = await stream.recv_message()
+        dict_id = f"di-{request.environment_name}-{request.deployment_name}"
+        self.dicts.setdefault(dict_id, {})
+        self.environment_of_dict[dict_id] = request.environment_name
+        metadata = api_pb2.DictMetadata(name=request.deployment_name)
+        await stream.send_message(api_pb2.DictGetOrCreateResponse(dict_id=dict_id, metadata=metadata))
+
+    async def DictGet(self, stream):
+        request = await stream.recv_message()
+        value = self.dicts[request.dict_id].get(request.key)
+        await stream.send_message(api_pb2.DictGetResponse(found=value is not None, value=value))
+
+    async def DictUpdate(self, stream):
+        request = await stream.recv_message()
+        self.dicts[request.dict_id] |= {entry.key: entry.value for entry in request.updates}
+        self.record(self.environment_of_dict[request.dict_id], "dict", num_entries=len(self.dicts[request.dict_id]))
+        await stream.send_message(api_pb2.DictUpdateResponse(created=True))
+
     # --- calls ---
 
     async def FunctionMap(self, stream):
         request = await stream.recv_message()
         (item,) = request.pipelined_inputs  # .spawn and .remote; a map would send none here
         call_id, input_id = self.new_id("fc"), self.new_id("in")
-        self.outputs[call_id] = asyncio.get_running_loop().create_future()
+        environment = self.functions[request.function_id][0]
+        self.outputs[call_id] = environment, asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self.answer(call_id, request.function_id, item))
         self.tasks.add(task)
         response = api_pb2.FunctionMapResponse(
@@ -265,7 +338,10 @@ class StandIn(api_grpc.ModalClientBase):
         self.record(environment, "call", function=function.function_name, call=call_id)
         arguments = deserialize_data_format(item.input.args, item.input.data_format or api_pb2.DATA_FORMAT_PICKLE, None)
         limit = asyncio.Semaphore(function.concurrency_limit or CONTAINERS_AT_A_TIME)
-        async with self.limits.setdefault(function_id, limit), self.free:
+        free = self.free if function.resources.milli_cpu >= 1000 else contextlib.nullcontext()
+        async with self.limits.setdefault(function_id, limit), free:
+            while (self.folder / environment / "hold").exists():
+                await asyncio.sleep(0.05)
             for attempt in range(1 + function.retry_policy.retries):
                 is_done, value, trace = await self.attempt(environment, function, pickle.dumps(arguments), attempt)
                 if is_done:
@@ -277,7 +353,7 @@ class StandIn(api_grpc.ModalClientBase):
         output = api_pb2.FunctionGetOutputsItem(
             idx=item.idx, input_id="in-1", result=result, data_format=api_pb2.DATA_FORMAT_PICKLE
         )
-        self.outputs[call_id].set_result(output)
+        self.outputs[call_id][1].set_result(output)
 
     async def attempt(self, environment: str, function: api_pb2.Function, arguments: bytes, attempt: int) -> tuple:
         """Whether one container succeeds, what it returns or raises, and the traceback."""
@@ -293,14 +369,25 @@ class StandIn(api_grpc.ModalClientBase):
         await asyncio.get_running_loop().run_in_executor(None, process.join)
         self.record(environment, "end", function=names[1], container=token, exit_code=process.exitcode)
         outcome = container.home / "outcome"
+        if written := container.must_not_have_written():
+            return False, OSError(errno.EROFS, os.strerror(errno.EROFS), written[0]), ""
         if not outcome.exists():
             return False, RuntimeError(f"the container ended with {process.exitcode}"), ""
         return pickle.loads(outcome.read_bytes())
 
     async def FunctionGetOutputs(self, stream):
         request = await stream.recv_message()
-        output = await asyncio.shield(self.outputs[request.function_call_id])
-        response = api_pb2.FunctionGetOutputsResponse(outputs=[output], idxs=[0], last_entry_id="1-0")
+        if request.function_call_id not in self.outputs:
+            raise grpclib.GRPCError(grpclib.Status.NOT_FOUND, "no such call")
+        environment, future = self.outputs[request.function_call_id]
+        gap = self.folder / environment / "gap"
+        if gap.exists() and time.time() < float(gap.read_text()):
+            self.record(environment, "cut off")
+            raise grpclib.GRPCError(grpclib.Status.UNAVAILABLE)
+        await asyncio.wait([future], timeout=request.timeout)
+        response = api_pb2.FunctionGetOutputsResponse(last_entry_id="1-0", num_unfinished_inputs=1)
+        if future.done():
+            response = api_pb2.FunctionGetOutputsResponse(outputs=[future.result()], idxs=[0], last_entry_id="1-0")
         await stream.send_message(response)
 
     # --- volumes ---
@@ -308,6 +395,8 @@ class StandIn(api_grpc.ModalClientBase):
     async def VolumeGetOrCreate(self, stream):
         request = await stream.recv_message()
         path = self.folder / request.environment_name / "volumes" / request.deployment_name
+        if not (path.exists() or request.object_creation_type == api_pb2.OBJECT_CREATION_TYPE_CREATE_IF_MISSING):
+            raise grpclib.GRPCError(grpclib.Status.NOT_FOUND, f"Volume '{request.deployment_name}' not found")
         path.mkdir(parents=True, exist_ok=True)
         volume_id = next((key for key, known in self.volumes.items() if known == path), None) or self.new_id("vo")
         self.volumes[volume_id] = path
@@ -332,6 +421,33 @@ class StandIn(api_grpc.ModalClientBase):
         _, container, _ = self.running[stream.metadata["x-modal-token-id"]]
         container.reload(request.volume_id)
         await stream.send_message(Empty())
+
+    async def VolumeListFiles(self, stream):
+        request = await stream.recv_message()
+        root, kinds = self.volumes[request.volume_id], api_pb2.FileEntry.FileType
+        entries = [
+            api_pb2.FileEntry(
+                path=path.relative_to(root).as_posix(),
+                type=kinds.DIRECTORY if path.is_dir() else kinds.FILE,
+                mtime=int(path.stat().st_mtime),
+                size=path.stat().st_size,
+            )
+            for path in sorted((root / request.path.strip("/")).rglob("*"))
+        ]
+        await stream.send_message(api_pb2.VolumeListFilesResponse(entries=entries))
+
+    async def VolumeGetFile2(self, stream):
+        request = await stream.recv_message()
+        size = (self.volumes[request.volume_id] / request.path).stat().st_size
+        starts = range(0, size, BLOCK_SIZE)
+        urls = [f"{self.blocks_address}/{request.volume_id}/{start}/{request.path}" for start in starts]
+        await stream.send_message(api_pb2.VolumeGetFile2Response(get_urls=urls, size=size, start=0, len=size))
+
+    async def block(self, request: web.Request) -> web.Response:
+        """One block of a file, as VolumeGetFile2 addresses it."""
+        path = self.volumes[request.match_info["volume_id"]] / request.match_info["path"]
+        start = int(request.match_info["start"])
+        return web.Response(body=path.read_bytes()[start : start + BLOCK_SIZE])
 
     def must_die(self, environment: str, function: str, num_commits: int) -> bool:
         """Whether kill.json asks for it; then it is asked for once less."""
@@ -366,12 +482,19 @@ async def serve(folder: Path) -> None:
     await server.start("127.0.0.1", 0)
     port = server._server.sockets[0].getsockname()[1]  # grpclib tells it nowhere else
     stand_in.address = f"http://127.0.0.1:{port}"
+    blocks = web.Application()
+    blocks.router.add_get("/{volume_id}/{start}/{path:.*}", stand_in.block)
+    runner = web.AppRunner(blocks)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    stand_in.blocks_address = f"http://127.0.0.1:{runner.addresses[0][1]}"
     print(port, flush=True)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
     for *_, process in stand_in.running.values():
         process.kill()
+    await runner.cleanup()
     server.close()
 
 

@@ -1,10 +1,12 @@
-"""The jobs of modal_app.py, without Modal: which are to be done, what each of them does, how to download what it made.
+"""The jobs of modal_app.py, without Modal: which are to be done, what each of them does, what became of them.
 
 Jobs are planned on this machine, from its modal_checkpoints/ and evaluation_results.csv. In a container the volume of
 checkpoints is at modal_checkpoints/ too, and that of results at evaluation/, so that a path means the same checkpoint
 on both sides. No file is written by two jobs.
 """
 
+import contextlib
+import io
 import shlex
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,18 +20,21 @@ from mop.base.configuration import MAX_INTEGER, integer, parse_config
 from mop.base.errors import InputError
 from mop.base.files import file_digest
 from mop.jobs.batch import Filters, Settings, evaluate_checkpoint, evaluate_found, is_evaluated, select, vouches_for
-from mop.jobs.tables import format_table, note_other_worlds
+from mop.jobs.download import Downloaded, Volume, download
+from mop.jobs.tables import format_table, keep_foreign_table, note_other_worlds
 from mop.store.checkpoints import FoundCheckpoint, find_checkpoints
-from mop.store.results import load_result, merge_results
+from mop.store.results import load_result, load_results, merge_results
 from mop.store.run_keys import CACHE_DIR, RESULTS_TABLE, RunKey, result_path
 
 CHECKPOINTS_VOLUME, RESULTS_VOLUME = "rl-mop", "rl-mop-eval"
 CHECKPOINT_DIR = "modal_checkpoints"
 RESULTS_DIR = "evaluation"  # of a container
 SCRATCH_DIR = "scratch"  # of a container: what is not worth keeping
+DOWNLOAD = "python modal_app.py download"
 POLICIES = {"train_mop.py": "mop", "train.py": "gru"}
 OWN_FLAGS = {"task_id", "trial", "seed", "checkpoint_dir", "resume", "overwrite"}  # of every cloud training
 CONTAINER_DEVICES = ("auto", "cpu", "cuda")
+STATE_NAME, RESULT_NAME = "training_state.pt", "result.json"
 
 
 @dataclass(frozen=True)
@@ -53,27 +58,24 @@ class Result:
     is_lost: bool = False
 
 
-@dataclass(frozen=True)
-class Merged:
-    """The table of a volume: as text for a terminal, and when each of its checkpoint paths was evaluated."""
-
-    text: str
-    evaluated_at: dict[str, str]
-
-
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-def plan_trainings(script: str, task_ids: str, trials: str, seeds: str = "", extra_args: str = "") -> list[Job]:
+def plan_trainings(
+    script: str, task_ids: str, trials: str, seeds: str = "", extra_args: str = "", gpu: str | None = "T4",
+    secrets: Sequence[str] = (),
+) -> list[Job]:  # fmt: skip
     """One job of `train` for each task, trial and seed of three lists such as "0,1".
 
-    Raises InputError where a list, the script, a task id or one of the script's flags in `extra_args` is wrong.
+    gpu: of the containers; secrets: names of those that they get. Raises InputError where a list, the script, a task id
+    or one of the script's flags in `extra_args` is wrong.
     """
     from mop.worlds.world import check_task_id
 
     if script not in POLICIES:
         raise InputError(f"--script must be {' or '.join(POLICIES)}, not {script!r}")
     config, given = _parse_extra_args(script, extra_args)
+    _check_for_container(config, gpu, secrets)
     names = _parse_list("task-ids", task_ids, str)
     for task_id in names:
         check_task_id(task_id)
@@ -100,17 +102,17 @@ def _parse_extra_args(script: str, extra_args: str) -> tuple[dict[str, Any], set
             f"--extra-args: {taken[0]} is not free in the cloud: --task-ids, --trials and --seeds name the runs, and a "
             "run goes on where it stopped; to train it anew, remove it with `modal volume rm -r` or take another trial"
         )
-    _check_for_container(config)
     return config, given
 
 
-def _check_for_container(config: dict[str, Any]) -> None:
+def _check_for_container(config: dict[str, Any], gpu: str | None, secrets: Sequence[str]) -> None:
     """Raises InputError where a setting needs something of this machine that a container lacks."""
     encoder, device = config["lang_encoder"], config["device"]
-    if config["wandb_project"] is not None:
+    if config["wandb_project"] is not None and not secrets:
         raise InputError(
-            "--extra-args: wandb_project cannot be used in the cloud, where neither wandb nor your key is; leave it "
-            "out: training_log.csv holds the same"
+            "--extra-args: wandb_project needs your key in the cloud: --secrets NAME, of a secret of your account that "
+            "sets WANDB_API_KEY (modal secret create NAME WANDB_API_KEY=...); or leave it out: training_log.csv holds "
+            "the same"
         )
     if encoder not in ("auto", "vocab"):
         from mop.worlds.missions import is_folder
@@ -125,6 +127,8 @@ def _check_for_container(config: dict[str, Any]) -> None:
             f"--extra-args: device must be {' or '.join(CONTAINER_DEVICES)} in the cloud, not {device!r}; leave it out "
             "to use what there is"
         )
+    if device == "cuda" and gpu is None:
+        raise InputError("--extra-args: device cuda needs a GPU, and --gpu none asks for none; leave one of them out")
 
 
 def _parse_list(flag: str, value: str, parse: Callable[[str], Any]) -> list:
@@ -139,12 +143,15 @@ def _parse_list(flag: str, value: str, parse: Callable[[str], Any]) -> list:
 
 
 def train(config: dict, given: Sequence[str], on_save: Callable[[], object]) -> Result:
-    """Train one run, or go on with it from its last state; `on_save` is called whenever its files are worth keeping."""
+    """Train one run, or go on with it from its last state; `on_save` is called whenever its files are worth keeping.
+
+    An interruption saves the state alone: the next attempt goes on, and nobody asked for a checkpoint there.
+    """
     from mop.learning import training
 
     key = RunKey(config["task_id"], config["trial"], config["seed"])
     try:
-        folder = training.train(config, given, on_save).parent
+        folder = training.train(config, given, on_save, checkpoint_on_interrupt=False).parent
     except InputError as error:
         return Result(key.label, error=str(error))
     names = sorted(path.name for pattern in ("checkpoint_*.pt", "training_[lc]*") for path in folder.glob(pattern))
@@ -163,9 +170,7 @@ def plan_evaluations(filters: Filters, num_episodes: int, force: bool, skip_rout
     if num_episodes < 1:
         raise InputError(f"--num-episodes must be at least 1, not {num_episodes}")
     settings = settings_of_container(num_episodes, skip_routing)
-    # the folder first: without it, Modal's client takes its name for that of every file
-    way_out = f"download some: mkdir -p {CHECKPOINT_DIR} && modal volume get {CHECKPOINTS_VOLUME} / {CHECKPOINT_DIR}"
-    selected = select([CHECKPOINT_DIR], filters, way_out)
+    selected = select([CHECKPOINT_DIR], filters, f"download some: {DOWNLOAD}")
     rows = read_rows(RESULTS_TABLE)
     missing = [item for item in selected if force or not _has_row(item, rows, settings)]
     print(f"{len(selected)} checkpoints, {len(missing)} to evaluate")
@@ -229,8 +234,8 @@ def evaluate(path: str, digest: str, settings: Settings, force: bool) -> Result:
             way_out = shlex.join(["modal", "volume", "put", CHECKPOINTS_VOLUME, path, on_volume])
             raise InputError(f"{on_volume} is not on volume {CHECKPOINTS_VOLUME}; upload it: {way_out}")
         if file_digest(found.path) != digest:
-            command = download_command(CHECKPOINTS_VOLUME, on_volume[1:], CHECKPOINT_DIR)
-            raise InputError(f"{path} is not the file of volume {CHECKPOINTS_VOLUME}; download it anew: {command}")
+            way_out = f"to have the volume's here, move yours away, then {DOWNLOAD}"
+            raise InputError(f"{path} is not the file of volume {CHECKPOINTS_VOLUME}; {way_out}")
         if force or not _is_answered(found, settings):
             evaluate_checkpoint(found, settings)
     except InputError as error:
@@ -248,46 +253,43 @@ def _is_answered(found: FoundCheckpoint, settings: Settings) -> bool:
     return all(row.get(name) == getattr(settings, name) for name in ("num_episodes", "eval_seed"))
 
 
-def merge() -> Merged:
-    """Write the table of every result on the volume."""
-    table = merge_results(f"{RESULTS_DIR}/{CACHE_DIR}", f"{RESULTS_DIR}/{RESULTS_TABLE}")
-    evaluated_at = dict(zip(table["checkpoint_path"], table["evaluated_at"], strict=True))
-    return Merged(format_table(table), evaluated_at)
+def merge() -> str:
+    """Write the table of every result on the volume; the table as text. A table that is not ours is kept beside it."""
+    table_path, notes = f"{RESULTS_DIR}/{RESULTS_TABLE}", io.StringIO()
+    with contextlib.redirect_stdout(notes):
+        keep_foreign_table(Path(table_path))
+    return notes.getvalue() + format_table(merge_results(f"{RESULTS_DIR}/{CACHE_DIR}", table_path))
 
 
 # --- afterwards -----------------------------------------------------------------------------------------------------
 
 
-def download_command(volume: str, file: str, folder: str = ".") -> str:
-    """The command that copies one file of a volume into `folder`, in place of an older copy.
+def download_checkpoints(volume: Volume) -> None:
+    """Copy what is new on the volume of checkpoints to CHECKPOINT_DIR, without the states."""
+    _show_downloaded(download(volume, Path(CHECKPOINT_DIR), left_out={STATE_NAME}), CHECKPOINTS_VOLUME)
 
-    File by file: `modal volume get --force` of a folder would first remove the local one, with all that is in it.
+
+def download_results(volume: Volume) -> None:
+    """Copy what is new on the volume of results, and merge all results here.
+
+    The volume's own table stays there: it holds the results of the cloud alone.
     """
-    return shlex.join(["modal", "volume", "get", "--force", volume, f"/{file}", (Path(folder) / file).as_posix()])
+    _show_downloaded(download(volume, Path(), left_out={RESULTS_TABLE}, last=RESULT_NAME), RESULTS_VOLUME)
+    if not load_results(CACHE_DIR).empty:
+        keep_foreign_table(Path(RESULTS_TABLE))
+        print(f"table: {RESULTS_TABLE} (rows: {len(merge_results(CACHE_DIR, RESULTS_TABLE))})")
 
 
-def tables_to_download(merged: Merged) -> list[str]:
-    """RESULTS_TABLE, or nothing if the local one has rows that the merged one lacks or has older; then prints why."""
-    there = {_row_key(path): when for path, when in merged.evaluated_at.items()}
-    rows = read_rows(RESULTS_TABLE)
-    num_lost = sum(key not in there or (row.get("evaluated_at") or "") > there[key] for key, row in rows.items())
-    if not num_lost:
-        return [RESULTS_TABLE]
-    print(
-        f"{RESULTS_TABLE} has {num_lost} rows that the cloud's table lacks or has older: it is not to be replaced; "
-        f"to add the new ones, download them, then: python batch_eval.py --checkpoint_dir {CHECKPOINT_DIR}"
-    )
-    return []
+def _show_downloaded(done: Downloaded, volume: str) -> None:
+    print(f"{volume}: {len(done.new)} of {done.num_files} files were new")
+    for path in done.kept:
+        print(f"kept: {path} is newer than that of {volume}; to have the volume's, move it away first")
 
 
-def report(results: Sequence[Result], volume: str, folder: str = ".", others: Sequence[str] = ()) -> int:
-    """Print how to download what was made, `others` first, and what failed; returns 1 if anything failed, else 0.
-
-    volume: of the files; folder: where they are to lie on this machine; others: more files of the volume.
-    """
-    files = [*others, *(file for result in results for file in result.files)]
-    if files:
-        print("download:", *(download_command(volume, file, folder) for file in files), sep="\n  ")
+def report(results: Sequence[Result], way_to_download: str) -> int:
+    """Print how to download what was made, and what failed; returns 1 if anything failed, else 0."""
+    if any(result.files for result in results):
+        print(f"download: {way_to_download}")
     failed = [result for result in results if result.error is not None]
     for result in failed:
         print(f"{'unknown' if result.is_lost else 'failed'}: {result.label}: {result.error}")

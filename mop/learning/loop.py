@@ -51,14 +51,15 @@ class Trainable(Protocol):
 def drive(
     run: Trainable, folder: Path, num_updates: int, label: str, *, log_interval: int = 10, checkpoint_interval: int = 0,
     saved: dict | None = None, on_save: Callable[[], object] = lambda: None,
-    on_row: Callable[[dict[str, float]], object] = lambda row: None,
+    on_row: Callable[[dict[str, float]], object] = lambda row: None, checkpoint_on_interrupt: bool = True,
 ) -> Path:  # fmt: skip
     """Train a run up to `num_updates` updates; the path of its final checkpoint, `folder`/checkpoint_final.pt.
 
     label: the name of the run in what is printed; log_interval: updates between rows of training_log.csv;
     checkpoint_interval: updates between checkpoints checkpoint_<U>.pt, 0 for none; saved: what training_state.pt holds,
     to continue from it; on_save: called whenever the files are a state to continue from, and at the end; on_row: called
-    with each new row of the log. Raises KeyboardInterrupt after SIGINT or SIGTERM, when everything is saved.
+    with each new row of the log; checkpoint_on_interrupt: whether an interruption leaves a checkpoint_<U>.pt besides
+    the state. Raises KeyboardInterrupt after SIGINT or SIGTERM, when everything is saved.
     """
     if saved is not None:
         run.load_state(saved)
@@ -79,12 +80,15 @@ def drive(
             is_last = run.update == num_updates
             if is_last or run.update % log_interval == 0:
                 row = log.write_row(run)
-                bar.set_postfix_str(run.columns.bar_text(row))
+                bar.set_postfix_str(run.columns.bar_text(row), refresh=False)  # forced, it is a line in a log file
                 on_row(row)
             if is_last:
                 break
             if interruption.signal is not None:
-                path = files.save_checkpoint(f"checkpoint_{run.update}.pt")
+                if checkpoint_on_interrupt:
+                    path = files.save_checkpoint(f"checkpoint_{run.update}.pt")
+                else:
+                    path = files.save_state()
                 bar.close()
                 print(f"interrupted: saved {path}; the same command with --resume goes on")
                 raise KeyboardInterrupt
@@ -108,14 +112,15 @@ class _Files:
     def __init__(self, run: Trainable, folder: Path, log: TrainingLog, on_save: Callable[[], object]):
         self._run, self._folder, self._log, self._on_save = run, folder, log, on_save
 
-    def save_state(self) -> None:
-        """Write log and state, which belong together."""
+    def save_state(self) -> Path:
+        """Write log and state, which belong together; the state's path."""
         if self._log.rows:
             self._log.save()
         state = self._run.state() | {"unfinished_row": self._log.unfinished_row}
         save_training_state(self._folder / STATE_NAME, state)
         self._on_save()
         self.saved_at = time.monotonic()
+        return self._folder / STATE_NAME
 
     def save_checkpoint(self, name: str) -> Path:
         """Write a checkpoint, then the state; a run that is killed in between continues from the state before."""

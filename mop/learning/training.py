@@ -29,13 +29,16 @@ def train_from_command_line(policy: str, description: str) -> int:
     return 0
 
 
-def train(config: dict, given: Collection[str] = (), on_save: Callable[[], object] = lambda: None) -> Path:
+def train(
+    config: dict, given: Collection[str] = (), on_save: Callable[[], object] = lambda: None,
+    checkpoint_on_interrupt: bool = True,
+) -> Path:  # fmt: skip
     """Train one run to its final checkpoint and return the checkpoint's path.
 
     config: of `configuration.parse_config`, with `policy` ("mop" or "gru"); given: the keys that the user gave, which a
     resumed run must not contradict; what was not given stays as the run had it; on_save: called whenever the files on
-    disk are a state to continue from, and at the end. Raises InputError; KeyboardInterrupt after a signal, when
-    everything is saved.
+    disk are a state to continue from, and at the end; checkpoint_on_interrupt: of `drive`. Raises InputError;
+    KeyboardInterrupt after a signal, when everything is saved.
     """
     key = RunKey(config["task_id"], config["trial"], config["seed"])
     folder = key.folder(config["checkpoint_dir"])
@@ -57,10 +60,13 @@ def train(config: dict, given: Collection[str] = (), on_save: Callable[[], objec
             check_teachable(config["task_id"], config["seed"])
         encoder = load_encoder(config["lang_encoder"], location)
         encoder.check_fingerprint(config.get("encoder_fingerprint"))
-        return _train(ImitationRun(config, encoder, device), key, folder, saved, on_save)
+        return _train(ImitationRun(config, encoder, device), key, folder, saved, on_save, checkpoint_on_interrupt)
 
 
-def _train(run: ImitationRun, key: RunKey, folder: Path, saved: dict | None, on_save: Callable[[], object]) -> Path:
+def _train(
+    run: ImitationRun, key: RunKey, folder: Path, saved: dict | None, on_save: Callable[[], object],
+    checkpoint_on_interrupt: bool,
+) -> Path:  # fmt: skip
     """Drive a run that was just made, and end its workers."""
     config = run.config
     try:
@@ -77,6 +83,7 @@ def _train(run: ImitationRun, key: RunKey, folder: Path, saved: dict | None, on_
         final_path = drive(
             run, folder, config["num_updates"], key.label, log_interval=config["log_interval"],
             checkpoint_interval=config["checkpoint_interval"], saved=saved, on_save=on_save, on_row=on_row,
+            checkpoint_on_interrupt=checkpoint_on_interrupt,
         )  # fmt: skip
         if wandb_run is not None:
             wandb_run.finish()
