@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from mop.base.errors import InputError
 from mop.base.files import read_bytes, write_atomic
 from mop.store.archives import check_sums, open_archive
 from mop.store.run_keys import RunKey
+
+if TYPE_CHECKING:
+    import torch
 
 _MAX_DEPTH = 50  # of dictionaries and lists in one another
 
@@ -167,8 +170,15 @@ def _check_content(content: Any, max_items: int) -> None:
             is_dense = value.layout is torch.strided and not (value.is_quantized or value.is_meta)
             if not is_dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
                 raise ValueError(f"the tensor {name} is not stored number by number")
-            if value.is_floating_point() and not torch.isfinite(value).all():
+            if value.is_floating_point() and not _is_finite(value):
                 raise ValueError(f"{name} holds weights that are no finite numbers: its training diverged")
+
+
+def _is_finite(values: "torch.Tensor") -> bool:
+    values = values.detach().cpu()
+    if values.element_size() == 2:  # numpy does not know bfloat16
+        values = values.float()
+    return bool(np.isfinite(values.numpy()).all())  # torch would wake its threads for each of many small tensors
 
 
 def _numpy_scalar_globals() -> list:
