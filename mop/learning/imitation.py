@@ -21,9 +21,11 @@ from mop.base.errors import InputError
 from mop.kernels import fast
 from mop.learning import imitation_log
 from mop.learning.loss import ComplexityPrice, imitation_loss
+from mop.learning.memory import check_memory
 from mop.learning.policies import build_policy
 from mop.learning.replay import Batch, Replay
 from mop.learning.rollout import Rollouts, Unroll
+from mop.learning.states import check_state
 from mop.learning.tally import EpisodeTally
 from mop.worlds.missions import MissionEncoder
 from mop.worlds.world import MINIGRID_VERSION, NO_LABEL
@@ -72,8 +74,12 @@ class ImitationRun:
     columns = imitation_log.COLUMNS
 
     def __init__(self, config: dict, encoder: MissionEncoder, device: torch.device):
-        """config: the flags of config.yaml, `policy` and an integer `seed`; the run adds the other declared keys."""
+        """config: the flags of config.yaml, `policy` and an integer `seed`; the run adds the other declared keys.
+
+        Raises InputError where the run needs more memory than this machine has.
+        """
         config = _carried(config, encoder)
+        check_memory(config, encoder.dim)
         self.config, self.encoder, self.device = config, encoder, device
         self.stream_seed: int = config["seed"]
         self.price = ComplexityPrice(
@@ -232,9 +238,10 @@ class ImitationRun:
     def load_state(self, state: dict) -> None:
         """Continue where `state()` was taken: the same updates follow, bit for bit on the same machine.
 
-        Raises InputError for a state of another version of Minigrid, whose worlds may differ, and for one whose worlds
-        cannot be replayed.
+        Raises InputError for a state of another run (see `states.check_state`), for one of another version of Minigrid,
+        whose worlds may differ, and for one whose worlds cannot be replayed.
         """
+        check_state(state, self, "the state")
         if state["minigrid_version"] != MINIGRID_VERSION:
             raise InputError(f"the state is of minigrid {state['minigrid_version']}, here is {MINIGRID_VERSION}")
         self.policy.load_state_dict(state["policy_state_dict"])

@@ -43,4 +43,3 @@ def check_array_headers(archive: zipfile.ZipFile) -> None:
             shape, _, dtype = read(file)
             if dtype.hasobject or file.tell() + dtype.itemsize * math.prod(shape) != member.file_size:
                 raise ValueError(f"the array {member.filename!r} does not have the size that its header tells")
-
