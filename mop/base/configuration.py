@@ -20,6 +20,8 @@ import yaml
 from mop.base.errors import InputError
 
 MAX_INTEGER = 2**63 - 1  # what tables and JSON can hold
+MAX_ENVS = 2**16
+MAX_EPISODES = 10**6  # of an evaluation, which keeps them all in memory
 MAX_LAYERS = MAX_EXPERTS = 256  # of a policy, of a layer: far more than a figure can show
 _MAX_YAML_CHARACTERS, _MAX_YAML_DEPTH = 2**20, 20
 
@@ -182,7 +184,7 @@ FIELDS = {
     "seed": Field(optional(integer(0, MAX_INTEGER)), before=None),
     "max_steps": Field(optional(integer(1, MAX_INTEGER)), before=None),
     "num_updates": Field(integer(1, MAX_INTEGER), is_runtime=True),
-    "num_envs": Field(integer(1, 65536)),
+    "num_envs": Field(integer(1, MAX_ENVS)),
     "num_workers": Field(integer(0, 1024), is_runtime=True),
     "unroll_len": Field(integer(1)),
     "lr": Field(number(0, above=True)),

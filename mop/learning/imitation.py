@@ -138,6 +138,7 @@ class ImitationRun:
             rng = self._rng("replay")
             for _ in range(self._num_replayed if len(self.replay) > 0 else 0):
                 self.fit(self.replay.sample(rng))
+        self._check_finite()
         if self._num_replayed > 0:
             self.replay.add(batch)
         measures = self._measures(step, batch.label) | {"bot_share": self.bot_share, "lr": self.lr}
@@ -161,6 +162,13 @@ class ImitationRun:
             group["lr"] = self.lr
         self.optimizer.step()
         return Step(loss, cross_entropy, lpc, grad_norm, logits, routing)
+
+    def _check_finite(self) -> None:
+        """Raises InputError, so that nothing is saved, where the last step left weights that are no numbers."""
+        squares = [moments["exp_avg_sq"] for moments in self.optimizer.state.values()]
+        largest = nn.utils.get_total_norm([*self.parameters, *squares], math.inf)
+        if not torch.isfinite(largest):
+            raise InputError(f"training diverged at update {self.update + 1}: weights are not finite; lower --lr")
 
     def _measures(self, step: Step, labels: Tensor) -> dict[str, float]:
         labels = labels.to(self.device)
