@@ -105,7 +105,7 @@ class ImitationRun:
         self.hidden = torch.from_numpy(self.rollouts.hidden)  # on the CPU, where the student acts
         self.replay = Replay(config["replay_size"])
         self.update = 0
-        self.tally = EpisodeTally()
+        self.tally = EpisodeTally(config["num_envs"])
         self._is_started = False
 
     def step_update(self) -> dict[str, float]:
@@ -123,7 +123,7 @@ class ImitationRun:
         bot_acts = self.rollouts.bot_acts
         bot_acts[:] = self._rng("turns").random(bot_acts.shape) < self.bot_share
         unroll = self.rollouts.unroll(lambda mission: self.encoder.embed([mission])[0].numpy())
-        self.tally.add(unroll.steps)
+        self.tally.add(unroll.steps, bot_acts)
         return unroll, first_hidden
 
     def learn(self, unroll: Unroll, first_hidden: Tensor) -> dict[str, float]:
@@ -199,7 +199,7 @@ class ImitationRun:
     def _start_worlds(self) -> None:
         """Begin the first world of every slot, unless there is one already."""
         if not self._is_started:
-            self.tally.add(self.rollouts.env.reset())
+            self.tally.reset(self.rollouts.env.reset())
             self._is_started = True
 
     @property
@@ -263,7 +263,7 @@ class ImitationRun:
         self.hidden.copy_(state["hidden"])
         self.replay.load_state(state.get("replay", {}))
         self.update = state["update"]
-        self.tally.load_state(state)
+        self.tally.load_state(state, has_teacher=self.config["teacher_mix"] > 0)
 
     def copy(self, seed: int | None = None) -> "ImitationRun":
         """A fork in the same state, with a policy, an optimiser and worlds of its own.

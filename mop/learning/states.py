@@ -62,7 +62,7 @@ def check_state(state: Mapping, run: "ImitationRun", source: str) -> None:
     _check_tensors(state["policy_state_dict"], run.policy.state_dict(), "policy_state_dict", source)
     _check_tensors(state["lang_proj_state_dict"], run.lang_proj.state_dict(), "lang_proj_state_dict", source)
     _check_adam(state["optimizer_state_dict"], run, source)
-    _check_tally(state, run.tally.counts, source)
+    _check_tally(state, run.tally.counts, run.config["num_envs"], source)
     _check_replay(state.get("replay", {}), run, source)
     _check_unfinished_row(state.get("unfinished_row"), source)
 
@@ -124,7 +124,7 @@ def _check_adam(adam: Any, run: "ImitationRun", source: str) -> None:
             _check_tensor(of_weight[name], shape, parameter.dtype, f"{key}.state.{number}.{name}", source)
 
 
-def _check_tally(state: Mapping, own_counts: Mapping, source: str) -> None:
+def _check_tally(state: Mapping, own_counts: Mapping, num_envs: int, source: str) -> None:
     counts = state["counts"]
     if not isinstance(counts, dict) or not counts.keys() >= own_counts.keys():
         raise _refused(source, f"counts is no dictionary of {', '.join(own_counts)}")
@@ -133,6 +133,10 @@ def _check_tally(state: Mapping, own_counts: Mapping, source: str) -> None:
     for key in ("recent_success", "recent_path_ratio"):
         if not isinstance(state[key], list) or not all(_is_number(value) and value >= 0 for value in state[key]):
             raise _refused(source, f"{key} is no list of numbers")
+    for key, length in (("recent_alone", len(state["recent_success"])), ("bot_acted", num_envs)):
+        values = state.get(key, [False] * length)  # older states have none
+        if not isinstance(values, list) or len(values) != length or not all(type(v) is bool for v in values):
+            raise _refused(source, f"{key} is no list of {length} booleans")
 
 
 def _check_replay(replay: Any, run: "ImitationRun", source: str) -> None:
