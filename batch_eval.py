@@ -12,7 +12,7 @@ Exit code 0: every checkpoint asked for has its result, or another process is ma
 (they are listed, the others' results stand); 2: the command itself cannot be carried out.
 """
 
-from mop.base.configuration import Parser, check_flags, integer, optional
+from mop.base.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer, optional
 from mop.base.errors import InputError, run_script
 from mop.jobs.batch import Filters, Settings, evaluate_missing, from_flags
 from mop.store.run_keys import DEFAULT_ROOTS, RESULTS_TABLE
@@ -45,10 +45,10 @@ def parser() -> Parser:
 def main() -> int:
     """Check the flags, evaluate what is missing, and print the table."""
     args = parser().parse_args()
-    count, number = integer(1), optional(integer(0))
+    number = optional(integer(0))
     check_flags(
-        args, num_episodes=count, num_envs=count, jobs=count, eval_seed=integer(0, 2**32 - 1),
-        trial=number, seed=number, update=number,
+        args, num_episodes=integer(1, MAX_EPISODES), num_envs=integer(1, MAX_ENVS), jobs=integer(1, 1024),
+        eval_seed=integer(0, 2**32 - 1), trial=number, seed=number, update=number,
     )  # fmt: skip
     if args.plots and args.skip_routing:
         raise InputError("--plots draws the routing that --skip_routing leaves out; give one of them")

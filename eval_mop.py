@@ -7,7 +7,7 @@ The worlds are the seeds eval_seed, eval_seed + 1, ...; one greedy episode each.
 counted and replaced by the next seed, as no path length is known for it. --num_envs changes speed and rounding only.
 """
 
-from mop.base.configuration import Parser, check_flags, integer, optional
+from mop.base.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer, optional
 from mop.base.errors import InputError, run_script
 from mop.jobs.evaluation import NUM_ENVS, evaluate
 from mop.jobs.single import evaluate_one
@@ -37,8 +37,8 @@ def main() -> int:
     args = parser().parse_args()
     check_flags(
         args,
-        num_episodes=integer(1),
-        num_envs=integer(1),
+        num_episodes=integer(1, MAX_EPISODES),
+        num_envs=integer(1, MAX_ENVS),
         eval_seed=integer(0, 2**32 - 1),
         max_steps=optional(integer(1)),
     )

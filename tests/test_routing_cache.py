@@ -240,9 +240,9 @@ def test_v2_and_v3_caches_refer_to_shared_contexts(tmp_path):
         assert (cache.steps.action_logits is None) == (version == 2)
         cases += 1
     assert cases == 12
-    steps = [old_step(i, episode=i, context_idx=0) for i in range(9)]
+    steps = [old_step(i, episode=i, context_idx=0) for i in range(8)]
     cache = load_cache(write_old(tmp_path, schema_version=2, episodes=CONTEXTS[:1], routing_data=steps))
-    assert cache.steps.episode.tolist() == [0] * 9, "where a step has both, the context is what `episodes` holds"
+    assert cache.steps.episode.tolist() == [0] * 8, "where a step has both, the context is what `episodes` holds"
 
 
 def test_an_old_cache_with_nan_tokens_loads_and_can_be_written_anew(tmp_path):

@@ -8,6 +8,8 @@ import argparse
 import ast
 import math
 import re
+import sys
+import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,10 @@ import yaml
 from mop.base.errors import InputError
 
 MAX_INTEGER = 2**63 - 1  # what tables and JSON can hold
+MAX_ENVS = 2**16
+MAX_EPISODES = 10**6  # of an evaluation, which keeps them all in memory
+MAX_LAYERS = MAX_EXPERTS = 256  # of a policy, of a layer: far more than a figure can show
+_MAX_YAML_CHARACTERS, _MAX_YAML_DEPTH = 2**20, 20
 
 DEFAULTS_FILE = Path(__file__).parents[2] / "config.yaml"
 
@@ -30,10 +36,26 @@ ALIASES = {
 
 
 def text(value: Any) -> str:
-    """A non-empty string."""
+    """A non-empty string that a path, a table and a line on the screen can hold."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError("must be a text")
+    if not is_plain(value.strip()):
+        raise ValueError("must be a text of one line, without control characters")
     return value.strip()
+
+
+def is_plain(value: str) -> bool:
+    """Whether a text has no control character, line break or lone surrogate, which no file format here can hold."""
+    return value.isprintable() or not {"Cc", "Cs", "Zl", "Zp"}.intersection(map(unicodedata.category, value))
+
+
+def shown(value: Any) -> str:
+    """A value in a message: its `repr`, cut where it is long."""
+    try:
+        words = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; lists in lists without end
+        return f"a {type(value).__name__} too large to show"
+    return words if len(words) <= 200 else f"{words[:200]}..."
 
 
 def flag(value: Any) -> bool:
@@ -56,17 +78,19 @@ def choice(*allowed: str) -> Callable[[Any], str]:
     return parse
 
 
-def integer(low: int, high: int | None = None) -> Callable[[Any], int]:
-    """A parser of integers within [low, high]."""
+def integer(low: int, high: int = MAX_INTEGER) -> Callable[[Any], int]:
+    """A parser of integers within [low, high]. `010` is refused: it is 8 to some programs, and no path has it."""
 
     def parse(value: Any) -> int:
         try:
             if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
                 raise ValueError
+            if isinstance(value, str) and re.fullmatch(r"\s*[+-]?0[0-9_]+\s*", value):
+                raise ValueError
             number = int(value)
         except (TypeError, ValueError, OverflowError):
             raise ValueError("must be an integer") from None
-        if number < low or (high is not None and number > high):
+        if not low <= number <= high:
             raise ValueError(f"must be {low}" if low == high else f"must be {bounds(low, high)}")
         return number
 
@@ -101,9 +125,9 @@ def numbers(value: Any) -> list[float]:
         raise ValueError("must be a list of finite numbers") from None
 
 
-def bounds(low: int, high: int | None) -> str:
+def bounds(low: int, high: int) -> str:
     """The range [low, high] in words."""
-    return f"at least {low}" if high is None else f"from {low} to {high}"
+    return f"at least {low}, and below 2^63" if high == MAX_INTEGER else f"from {low} to {high}"
 
 
 def optional(parse: Callable) -> Callable:
@@ -119,15 +143,19 @@ def expert_sizes(value: Any) -> list[list[int]]:
     try:
         if isinstance(value, str):
             is_literal = value.strip().startswith("[")
-            value = ast.literal_eval(value) if is_literal else value.strip().strip(";").split(";")
-        if value and not any(isinstance(layer, (list, tuple, str)) for layer in value):
+            value = ast.literal_eval(value.strip()) if is_literal else value.strip().strip(";").split(";")
+        if isinstance(value, list | tuple) and value and not any(isinstance(x, list | tuple | str) for x in value):
             value = [value]
         layers = [layer.split(",") if isinstance(layer, str) else layer for layer in value]
+        if not all(isinstance(layer, list | tuple) for layer in (value, *layers)):
+            raise ValueError  # a mapping, a set: their order and repetitions say nothing
         sizes = [[integer(0, 65536)(size) for size in layer] for layer in layers]
-    except (ValueError, SyntaxError, TypeError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # the last two: brackets without end
         raise ValueError(form) from None
     if not sizes or not all(sizes):
         raise ValueError(form + ", with at least one expert in each layer")
+    if len(sizes) > MAX_LAYERS or max(map(len, sizes)) > MAX_EXPERTS:
+        raise ValueError(f"{form}, with at most {MAX_LAYERS} layers of {MAX_EXPERTS} experts")
     return sizes
 
 
@@ -156,7 +184,7 @@ FIELDS = {
     "seed": Field(optional(integer(0, MAX_INTEGER)), before=None),
     "max_steps": Field(optional(integer(1, MAX_INTEGER)), before=None),
     "num_updates": Field(integer(1, MAX_INTEGER), is_runtime=True),
-    "num_envs": Field(integer(1, 65536)),
+    "num_envs": Field(integer(1, MAX_ENVS)),
     "num_workers": Field(integer(0, 1024), is_runtime=True),
     "unroll_len": Field(integer(1)),
     "lr": Field(number(0, above=True)),
@@ -216,13 +244,13 @@ def check_values(values: Mapping[str, Any], source: str, allowed: Collection[str
     for key, value in values.items():
         name = ALIASES.get(key, key)
         if name not in allowed:
-            raise InputError(f"{source}: unknown key {key!r}; the keys are those of config.yaml")
+            raise InputError(f"{source}: unknown key {shown(key)}; the keys are those of config.yaml")
         if name in checked:
             raise InputError(f"{source}: {key!r} gives {name!r} a second time; keep one of them")
         try:
             checked[name] = FIELDS[name].parse(value)
         except ValueError as error:
-            raise InputError(f"{source}: {key} {error}, not {value!r}") from None
+            raise InputError(f"{source}: {key} {error}, not {shown(value)}") from None
     return checked
 
 
@@ -259,14 +287,56 @@ def check_declared(config: Mapping[str, Any]) -> None:
 # --- files and flags ------------------------------------------------------------------------------------------------
 
 
+class _PlainYaml(yaml.SafeLoader):
+    """YAML without what makes a small file large, or leaves open which value counts."""
+
+    _depth = 0
+
+    def compose_node(self, parent, index):
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"an alias (*{event.anchor}) is not accepted: write the value out")
+        if self._depth >= _MAX_YAML_DEPTH:
+            raise yaml.YAMLError(f"it is nested more than {_MAX_YAML_DEPTH} levels deep")
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_mapping(self, node, deep=False):
+        mapping = super().construct_mapping(node, deep=deep)
+        if len(mapping) < len(node.value):
+            keys = [key.value for key, _ in node.value]
+            twice = next((key for key in keys if keys.count(key) > 1), keys[-1])
+            raise yaml.YAMLError(f"it gives {shown(twice)} twice; keep one of them")
+        return mapping
+
+    def construct_yaml_int(self, node):
+        # 010 and 1:30 are 8 and 90 in YAML, which nobody means: they stay texts, and no integer
+        return super().construct_yaml_int(node) if not re.search(r"^[+-]?0[0-9_]|:", node.value) else node.value
+
+
+_PlainYaml.add_constructor("tag:yaml.org,2002:int", _PlainYaml.construct_yaml_int)
+
+
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The checked values of a YAML file. Raises InputError for a file that is missing or no mapping of known keys."""
+    """The checked values of a YAML file.
+
+    Raises InputError for a file that is missing or no mapping of known keys, each once; aliases are not accepted.
+    """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open(encoding="utf-8") as file:
+            content = file.read(_MAX_YAML_CHARACTERS + 1)
+        if len(content) > _MAX_YAML_CHARACTERS:
+            raise InputError(f"{path} is no config: it has more than a million characters")
+        values = yaml.load(content, _PlainYaml)
     except OSError as error:
         raise InputError(f"cannot read the config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    except InputError:
+        raise
+    except Exception as error:  # where a value does not fit its tag, yaml raises nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} is no valid YAML: {reason[:300]}") from None
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -287,6 +357,13 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
+    def parse_known_args(self, args=None, namespace=None):
+        words = sys.argv[1:] if args is None else list(args)
+        for word in words:
+            if not is_plain(word):
+                self.error(f"{shown(word)} has a line break, a control character or half a character")
+        return super().parse_known_args(words, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see --help)")
 
@@ -298,7 +375,7 @@ def check_flags(arguments: argparse.Namespace, **parsers: Callable[[Any], Any]) 
         try:
             setattr(arguments, name, parse(value))
         except ValueError as error:
-            raise InputError(f"--{name} {error}, not {value!r}") from None
+            raise InputError(f"--{name} {error}, not {shown(value)}") from None
 
 
 def parser_for_training(description: str) -> Parser:

@@ -10,7 +10,7 @@ class InputError(Exception):
 
 
 def exit_code(main: Callable[[], int | None]) -> int:
-    """What `main` returns, 0 for None; 2 after an `InputError` or `OSError`, which is printed as one line on stderr.
+    """What `main` returns, 0 for None; 2 after an `InputError`, `OSError` or `MemoryError`, one line on stderr.
 
     An `OSError` is a folder that cannot be written or a full disk. Other exceptions are bugs and keep their traceback.
     Warnings are printed as one line each, without the place in the code.
@@ -19,7 +19,10 @@ def exit_code(main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", *str(error).splitlines(), file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"error: there is not enough memory {error}".rstrip(), file=sys.stderr)
         return 2
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mixture_of_experts import compute_lpc, reset_hidden
+from mop.base.configuration import MAX_INTEGER, shown
 from mop.base.errors import InputError
 from mop.kernels import fast
 from mop.learning.policies import policy_from_checkpoint
@@ -146,8 +147,8 @@ def load_for_evaluation(path: str | Path) -> dict:
     """
     checkpoint = load_checkpoint(path)
     update = checkpoint.get("update", checkpoint["config"].get("num_updates"))
-    if update is not None and (type(update) is not int or update < 0):
-        raise InputError(f"{path}: 'update' must be a number of updates, not {update!r}")
+    if update is not None and (type(update) is not int or not 0 <= update <= MAX_INTEGER):
+        raise InputError(f"{path}: 'update' must be a number of updates, not {shown(update)}")
     return checkpoint | {"update": update}
 
 

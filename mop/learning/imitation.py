@@ -21,9 +21,11 @@ from mop.base.errors import InputError
 from mop.kernels import fast
 from mop.learning import imitation_log
 from mop.learning.loss import ComplexityPrice, imitation_loss
+from mop.learning.memory import check_memory
 from mop.learning.policies import build_policy
 from mop.learning.replay import Batch, Replay
 from mop.learning.rollout import Rollouts, Unroll
+from mop.learning.states import check_state
 from mop.learning.tally import EpisodeTally
 from mop.worlds.missions import MissionEncoder
 from mop.worlds.world import MINIGRID_VERSION, NO_LABEL
@@ -72,8 +74,12 @@ class ImitationRun:
     columns = imitation_log.COLUMNS
 
     def __init__(self, config: dict, encoder: MissionEncoder, device: torch.device):
-        """config: the flags of config.yaml, `policy` and an integer `seed`; the run adds the other declared keys."""
+        """config: the flags of config.yaml, `policy` and an integer `seed`; the run adds the other declared keys.
+
+        Raises InputError where the run needs more memory than this machine has.
+        """
         config = _carried(config, encoder)
+        check_memory(config, encoder.dim)
         self.config, self.encoder, self.device = config, encoder, device
         self.stream_seed: int = config["seed"]
         self.price = ComplexityPrice(
@@ -99,7 +105,7 @@ class ImitationRun:
         self.hidden = torch.from_numpy(self.rollouts.hidden)  # on the CPU, where the student acts
         self.replay = Replay(config["replay_size"])
         self.update = 0
-        self.tally = EpisodeTally()
+        self.tally = EpisodeTally(config["num_envs"])
         self._is_started = False
 
     def step_update(self) -> dict[str, float]:
@@ -117,7 +123,7 @@ class ImitationRun:
         bot_acts = self.rollouts.bot_acts
         bot_acts[:] = self._rng("turns").random(bot_acts.shape) < self.bot_share
         unroll = self.rollouts.unroll(lambda mission: self.encoder.embed([mission])[0].numpy())
-        self.tally.add(unroll.steps)
+        self.tally.add(unroll.steps, bot_acts)
         return unroll, first_hidden
 
     def learn(self, unroll: Unroll, first_hidden: Tensor) -> dict[str, float]:
@@ -132,6 +138,7 @@ class ImitationRun:
             rng = self._rng("replay")
             for _ in range(self._num_replayed if len(self.replay) > 0 else 0):
                 self.fit(self.replay.sample(rng))
+        self._check_finite()
         if self._num_replayed > 0:
             self.replay.add(batch)
         measures = self._measures(step, batch.label) | {"bot_share": self.bot_share, "lr": self.lr}
@@ -155,6 +162,13 @@ class ImitationRun:
             group["lr"] = self.lr
         self.optimizer.step()
         return Step(loss, cross_entropy, lpc, grad_norm, logits, routing)
+
+    def _check_finite(self) -> None:
+        """Raises InputError, so that nothing is saved, where the last step left weights that are no numbers."""
+        squares = [moments["exp_avg_sq"] for moments in self.optimizer.state.values()]
+        largest = nn.utils.get_total_norm([*self.parameters, *squares], math.inf)
+        if not torch.isfinite(largest):
+            raise InputError(f"training diverged at update {self.update + 1}: weights are not finite; lower --lr")
 
     def _measures(self, step: Step, labels: Tensor) -> dict[str, float]:
         labels = labels.to(self.device)
@@ -185,7 +199,7 @@ class ImitationRun:
     def _start_worlds(self) -> None:
         """Begin the first world of every slot, unless there is one already."""
         if not self._is_started:
-            self.tally.add(self.rollouts.env.reset())
+            self.tally.reset(self.rollouts.env.reset())
             self._is_started = True
 
     @property
@@ -232,9 +246,10 @@ class ImitationRun:
     def load_state(self, state: dict) -> None:
         """Continue where `state()` was taken: the same updates follow, bit for bit on the same machine.
 
-        Raises InputError for a state of another version of Minigrid, whose worlds may differ, and for one whose worlds
-        cannot be replayed.
+        Raises InputError for a state of another run (see `states.check_state`), for one of another version of Minigrid,
+        whose worlds may differ, and for one whose worlds cannot be replayed.
         """
+        check_state(state, self, "the state")
         if state["minigrid_version"] != MINIGRID_VERSION:
             raise InputError(f"the state is of minigrid {state['minigrid_version']}, here is {MINIGRID_VERSION}")
         self.policy.load_state_dict(state["policy_state_dict"])
@@ -248,7 +263,7 @@ class ImitationRun:
         self.hidden.copy_(state["hidden"])
         self.replay.load_state(state.get("replay", {}))
         self.update = state["update"]
-        self.tally.load_state(state)
+        self.tally.load_state(state, has_teacher=self.config["teacher_mix"] > 0)
 
     def copy(self, seed: int | None = None) -> "ImitationRun":
         """A fork in the same state, with a policy, an optimiser and worlds of its own.

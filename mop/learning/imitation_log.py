@@ -1,6 +1,7 @@
 """What an imitation run reports: the columns of its log and how they are shown, and what its user is warned of."""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,18 +21,46 @@ COLLAPSED_SHARE = 0.98  # mean weight of the skip experts from which routing cou
 def bar_text(row: Row) -> str:
     """The latest row beside the progress bar."""
     bot = f" bot {row['bot_share']:.0%}" if row["bot_share"] > 0 else ""
+    success = f"{row['success_rate']:.0%}"
+    if _has_bot(row):  # that is no success of the student
+        own = f"{row['student_success_rate']:.0%} of {row['student_episodes']:.0f} alone, " * bool(
+            row["student_episodes"]
+        )
+        success = f"{own}{success} with the bot"
     return (
         f"{row['steps_per_s']:.0f} steps/s loss {row['loss']:.3f} acc {row['accuracy']:.1%} "
-        f"success {row['success_rate']:.0%} path {row['path_ratio']:.2f} lpc {row['lpc']:.0f}{bot}"
+        f"success {success} path {row['path_ratio']:.2f} lpc {row['lpc']:.0f}{bot}"
+    )
+
+
+def _has_bot(row: Row) -> bool:
+    """Whether the bot acted in some of the latest episodes; False where an older log does not tell."""
+    return row["student_episodes"] < min(row["episodes"], RECENT_EPISODES)
+
+
+def _recent_success(row: Row) -> str:
+    """Whose success it is, and in how many episodes."""
+    if not _has_bot(row):
+        return f"{row['success_rate']:.1%} of the last {RECENT_EPISODES} episodes"
+    num_recent, num_own = min(row["episodes"], RECENT_EPISODES), row["student_episodes"]
+    if num_own == 0:
+        return f"not known: the bot acted in each of the last {num_recent:.0f} episodes ({row['success_rate']:.1%})"
+    return (
+        f"{row['student_success_rate']:.1%} of the {num_own:.0f} of the last {num_recent:.0f} episodes "
+        f"in which the bot did not act ({row['success_rate']:.1%} of all)"
     )
 
 
 def closing_lines(row: Row) -> dict[str, str]:
     """The end of a run in words."""
-    later = ", ".join(f"{k} {row[f'failures_{k}']:.0f}" for k in FAILURE_KINDS if row[f"failures_{k}"])
+    row = defaultdict(lambda: math.nan, row)  # of a log that an earlier version began, it may lack some columns
+    later = ", ".join(f"{k} {row[f'failures_{k}']:.0f}" for k in FAILURE_KINDS if row[f"failures_{k}"] > 0)
+    share = row["bot_share"]
+    teacher = {"teacher": f"the bot still acted in {share:.1%} of the steps of the log's last row"}
     return {
         "updates": f"{row['update']:.0f} ({row['env_steps']:,.0f} environment steps, {row['seconds']:.0f} s)",
-        "recent success": f"{row['success_rate']:.1%} of the last {RECENT_EPISODES} episodes",
+        "recent success": _recent_success(row),
+        **(teacher if share > 0 else {}),
         "path ratio": f"{row['path_ratio']:.2f} (1 = as short as the bot's)",
         "accuracy": f"{row['accuracy']:.1%} of the bot's labels",
         "LPC": f"{row['lpc']:.0f}",

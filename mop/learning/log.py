@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
 
+from mop.base.configuration import shown
 from mop.base.errors import InputError
 from mop.base.files import write_atomic
 
@@ -113,12 +114,18 @@ def _counters(run: Logged) -> dict[str, float]:
 
 
 def _read_rows(path: Path, update: int) -> list[dict[str, float]]:
-    """The rows up to an update. Raises InputError where the file is no training log."""
+    """The rows up to an update, each a number in every column. Raises InputError where the file is no training log."""
     try:
         old = pd.read_csv(path)
         missing = {"update", "seconds"} - set(old)
         if missing:
             raise ValueError(f"it has no column {' and no column '.join(sorted(missing))}")
+        textual = [name for name, column in old.items() if column.dtype.kind not in "iuf"]
+        if textual and len(old):
+            raise ValueError(f"its column {shown(textual[0])} holds something else than numbers")
+        if not old["update"].is_monotonic_increasing or old["seconds"].isna().any():
+            raise ValueError("its rows are not in the order of updates, each with its seconds")
     except (ValueError, OSError) as error:
-        raise InputError(f"{path} is no training log ({error}); move it away to resume without it") from None
+        why = " ".join(str(error).split())
+        raise InputError(f"{path} is no training log ({why}); move it away to resume without it") from None
     return old[old["update"] <= update].to_dict("records")

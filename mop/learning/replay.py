@@ -32,8 +32,8 @@ class Batch(NamedTuple):
 
 
 # Small types for what is kept: observations are integers below 256, an unroll has fewer missions than 2^31.
-_KEPT_AS = {"obs": torch.uint8, "label": torch.int8, "keep": torch.bool, "mission": torch.int32}
-_KEPT_AS |= {"first_hidden": torch.float32}
+KEPT_AS = {"obs": torch.uint8, "label": torch.int8, "keep": torch.bool, "mission": torch.int32}
+KEPT_AS |= {"first_hidden": torch.float32}
 
 
 class Replay:
@@ -47,7 +47,7 @@ class Replay:
 
     def add(self, batch: Batch) -> None:
         """Keep a copy; where there are too many batches, the oldest one is dropped."""
-        kept = {name: getattr(batch, name).to("cpu", dtype, copy=True) for name, dtype in _KEPT_AS.items()}
+        kept = {name: getattr(batch, name).to("cpu", dtype, copy=True) for name, dtype in KEPT_AS.items()}
         self._batches.append(Batch(**kept, missions=list(batch.missions)))
 
     def sample(self, rng: np.random.Generator) -> Batch:
@@ -58,12 +58,12 @@ class Replay:
         """All batches, oldest first, as tensors (K, ...) and texts."""
         if not self._batches:
             return {}
-        stacked = {name: torch.stack([getattr(batch, name) for batch in self._batches]) for name in _KEPT_AS}
+        stacked = {name: torch.stack([getattr(batch, name) for batch in self._batches]) for name in KEPT_AS}
         return stacked | {"missions": [list(batch.missions) for batch in self._batches]}
 
     def load_state(self, state: dict) -> None:
         """Go on with the batches that `state()` returned, in place of one's own."""
         self._batches.clear()
         for k, missions in enumerate(state.get("missions", ())):
-            kept = {name: state[name][k].clone() for name in _KEPT_AS}
+            kept = {name: state[name][k].clone() for name in KEPT_AS}
             self._batches.append(Batch(**kept, missions=list(missions)))

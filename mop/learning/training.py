@@ -3,20 +3,17 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from mop.base.configuration import FIELDS, RUNTIME_KEYS, parse_config
+from mop.base.configuration import RUNTIME_KEYS, parse_config
 from mop.base.errors import InputError
 from mop.base.files import claimed
 from mop.kernels.devices import use_device
 from mop.learning.imitation import ImitationRun
 from mop.learning.loop import CURVE_NAME, FINAL_NAME, STATE_NAME, drive
+from mop.learning.states import check_settings, check_state
 from mop.store.checkpoints import load_training_state
 from mop.store.run_keys import RunKey
 from mop.worlds.missions import load_encoder
 from mop.worlds.world import check_teachable
-
-_NEEDED = {
-    "config", "env", "hidden", "update", "counts", "policy_state_dict", "optimizer_state_dict", "minigrid_version",
-}  # fmt: skip
 
 
 def train_from_command_line(policy: str, description: str) -> int:
@@ -70,6 +67,8 @@ def _train(
     """Drive a run that was just made, and end its workers."""
     config = run.config
     try:
+        if saved is not None:
+            check_state(saved, run, str(folder / STATE_NAME))
         wandb_run = _start_wandb(config, key)
         for leftover in folder.glob(".*.tmp"):  # of a writer that was killed
             leftover.unlink()
@@ -112,10 +111,7 @@ def _saved_state(folder: Path, config: dict, given: set[str]) -> dict | None:
         print(f"nothing to resume in {folder}: starting anew")
         return None
     state = load_training_state(state_path)
-    unknown = sorted(state.get("config", {}).keys() - FIELDS.keys())
-    if not state.keys() >= _NEEDED or unknown:
-        why = f" (its config has {', '.join(unknown)})" if unknown else ""
-        raise InputError(f"{state_path}: it is no training state of this version{why}; train anew with --overwrite")
+    check_settings(state, str(state_path))
     _check_given(state["config"], config, given, folder)
     return state
 

@@ -3,7 +3,7 @@
 import sys
 from argparse import Namespace
 
-from mop.base.configuration import Parser, check_flags, integer, optional
+from mop.base.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer, optional
 from mop.store.run_keys import CACHE_DIR, DEFAULT_ROOTS, PLOTS_DIR, RESULTS_TABLE
 
 CHECKPOINT_DIRS = (*DEFAULT_ROOTS, "results/zoo")
@@ -40,5 +40,6 @@ def parse(parser: Parser) -> Namespace:
     args = parser.parse_args(given[1:] if given[:1] == ["--"] else given)
     if "num_episodes" in args:
         number = optional(integer(0))
-        check_flags(args, num_episodes=integer(1), num_envs=integer(1), trial=number, seed=number, update=number)
+        counts = {"num_episodes": integer(1, MAX_EPISODES), "num_envs": integer(1, MAX_ENVS)}
+        check_flags(args, **counts, trial=number, seed=number, update=number)
     return args

@@ -6,7 +6,7 @@ Axis letters: S steps, E experts.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from mop.base.configuration import MAX_EXPERTS, MAX_LAYERS
 from mop.base.files import json_bytes
 
 SCHEMA_VERSION = 4
@@ -121,6 +122,8 @@ def parse_cache(data: bytes) -> tuple[dict, list[dict], dict[str, Any]]:
         raise ValueError(f"a step has no {error}") from error
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(str(error).splitlines()[0]) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def _parse_json(data: bytes) -> Any:
@@ -141,7 +144,9 @@ def _parse_content(content: Any) -> tuple[dict, list[dict], dict[str, Any]]:
     if version not in range(1, SCHEMA_VERSION + 1):
         raise ValueError(f"its schema version is {version!r}, and this program knows 1 to {SCHEMA_VERSION}")
     episodes, episode = _parse_episodes(content, steps)
-    return content, episodes, {"episode": episode, **_parse_columns(steps)}
+    columns = {"episode": episode, **_parse_columns(steps)}
+    check_columns(columns, episodes)
+    return content, episodes, columns
 
 
 def _parse_columns(steps: list[dict]) -> dict[str, Any]:
@@ -151,14 +156,44 @@ def _parse_columns(steps: list[dict]) -> dict[str, Any]:
     layers = None
     if "layer_routing" in first:
         layers = {name: len(first["layer_routing"][name]) for name in layer_names(len(first["layer_routing"]))}
+        _check_sizes(layers.values())
     batches = [_parse_batch(steps[batch], names, layers) for batch in _batches(len(steps)) or [slice(0)]]
     columns = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    position = columns.get("position", np.zeros(1))
-    if position.size and not 0 <= position.min() <= position.max() < _MAX_WORLD_SIZE:
-        raise ValueError("a 'position' is in no world")
     if layers is not None:
         columns["layer_routing"] = [columns.pop(name) for name in layers]
     return columns
+
+
+def check_columns(columns: Columns, episodes: Sequence[Mapping]) -> None:
+    """Raises ValueError where columns have other shapes than COLUMNS says, or numbers that no evaluation has.
+
+    columns: of `parse_cache`, or arrays of a file; episodes: those that the steps refer to, already checked.
+    """
+    num_steps = len(columns["episode"])
+    for name, values in columns.items():
+        for array in values if name == "layer_routing" else [values]:
+            dtype, shape = (np.float32, array.shape[1:2]) if name == "layer_routing" else COLUMNS[name]
+            if array.shape != (num_steps, *shape) or array.dtype != dtype:
+                raise ValueError(f"'{name}' has another form than its steps")
+    _check_sizes(weights.shape[1] for weights in columns.get("layer_routing", ()))
+    if num_steps == 0:
+        return
+    # an array as long as the largest time is a figure's own; 10^6 is more than any task allows
+    ends = {"episode": len(episodes), "t_step": max(num_steps, 10**6), "direction": 4, "action": 7}
+    for name in ends.keys() & columns.keys():
+        if not 0 <= columns[name].min() <= columns[name].max() < ends[name]:
+            raise ValueError(f"a step's '{name}' is not from 0 to {ends[name] - 1}")
+    if "position" in columns:
+        sizes = [episode.get("grid_size", (_MAX_WORLD_SIZE, _MAX_WORLD_SIZE)) for episode in episodes]
+        position = columns["position"]
+        if not ((position >= 0) & (position < np.array(sizes, np.int32)[columns["episode"]])).all():
+            raise ValueError("a step's 'position' is outside the grid of its episode")
+
+
+def _check_sizes(num_experts: Iterable[int]) -> None:
+    sizes = list(num_experts)
+    if len(sizes) > MAX_LAYERS or max(sizes, default=0) > MAX_EXPERTS:
+        raise ValueError(f"it has more than {MAX_LAYERS} layers, or more than {MAX_EXPERTS} experts in one")
 
 
 def _parse_batch(steps: list[dict], names: Sequence[str], layers: dict[str, int] | None) -> dict[str, np.ndarray]:
@@ -218,8 +253,6 @@ def _parse_episodes(content: dict, steps: list[dict]) -> tuple[list[dict], np.nd
         raise ValueError("its episodes are no list of objects")
     for number, episode in enumerate(episodes):
         _check_episode(episode, number)
-    if steps and (index.min() < 0 or index.max() >= len(episodes)):
-        raise ValueError("a step refers to an episode that is not there")
     return episodes, index
 
 

@@ -7,14 +7,20 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mop.base.configuration import check_recorded
+from mop.base.configuration import check_recorded, shown
 from mop.base.errors import InputError
 from mop.base.files import read_bytes, write_atomic
+from mop.store.archives import check_sums, open_archive
 from mop.store.run_keys import RunKey
+
+if TYPE_CHECKING:
+    import torch
+
+_MAX_DEPTH = 50  # of dictionaries and lists in one another
 
 
 def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
@@ -26,16 +32,17 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> dict:
     """Read a checkpoint: at least `policy_state_dict` (name -> tensor) and `config` (plain Python, with `task_id`).
 
     The config is checked and completed by `configuration.check_recorded`; other keys that an older checkpoint lacks
-    stay absent. Only tensors, plain Python values and numpy scalars are loaded. Raises InputError, naming file and
-    reason, if the file is missing or cut short, is no checkpoint, or holds anything else.
+    stay absent. Only tensors, plain Python values and numpy scalars are loaded; every tensor's numbers are finite.
+    Raises InputError, naming file and reason, if the file is missing, cut short or damaged, is no checkpoint, or holds
+    anything else.
     """
     checkpoint = _load_torch(path, device, allowed=_numpy_scalar_globals())
     for key in ("policy_state_dict", "config"):
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(key), dict):
             raise InputError(f"{path}: it is no checkpoint (it has no dictionary '{key}')")
     for name, value in checkpoint["policy_state_dict"].items():
-        if not hasattr(value, "untyped_storage"):
-            raise InputError(f"{path}: it is no checkpoint ({name!r} in its policy_state_dict is no tensor)")
+        if not isinstance(name, str) or not hasattr(value, "untyped_storage"):
+            raise InputError(f"{path}: it is no checkpoint ({shown(name)} in its policy_state_dict is no tensor)")
     if not isinstance(checkpoint["config"].get("task_id"), str):
         raise InputError(f"{path}: it is no checkpoint (its config has no 'task_id')")
     plain = {key: _plain(checkpoint[key]) for key in ("config", "update") if key in checkpoint}
@@ -52,7 +59,7 @@ def save_training_state(path: str | Path, state: dict) -> None:
 def load_training_state(path: str | Path, device: str = "cpu") -> dict:
     """Read what `save_training_state` wrote; its config, if it has one, is completed as that of a checkpoint.
 
-    Raises InputError, naming file and reason, if it is anything else.
+    Raises InputError, naming file and reason, if it is anything else, or damaged, or its numbers are not finite.
     """
     state = _load_torch(path, device)
     if not isinstance(state, dict):
@@ -112,10 +119,17 @@ def _load_torch(path: str | Path, device: str, allowed: Sequence = ()) -> Any:
 
     data = read_bytes(path)
     try:
+        if data.startswith(b"PK"):  # torch.save writes a zip archive; before torch 1.6 it did not
+            check_sums(open_archive(data))
         with torch.serialization.safe_globals(list(allowed)):
-            return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+            content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     except Exception as error:  # on a bad file torch raises nearly anything, KeyError('101') for a text among it
         raise InputError(f"{path}: {_reason_not_loaded(data, error)}") from error
+    try:
+        _check_content(content, max_items=len(data))
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    return content
 
 
 def _reason_not_loaded(data: bytes, error: Exception) -> str:
@@ -124,11 +138,47 @@ def _reason_not_loaded(data: bytes, error: Exception) -> str:
         return f"it holds {forbidden[1]!r}, which no checkpoint needs; nothing of it was loaded"
     if not data:
         return "the file is empty"
-    if not data.startswith(b"PK"):  # torch.save writes a zip archive
+    if not data.startswith(b"PK"):
         return "it is no checkpoint (torch.save did not write it)"
     if not zipfile.is_zipfile(io.BytesIO(data)):  # the table of contents stands at the end
         return "the file is cut short"
-    return f"torch cannot load it ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    if "weights_only" in str(error):  # torch's advice to load it unsafely is none for a file that is damaged
+        return "torch cannot load it (it holds something that is no tensor, number or text)"
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return reason if type(error) is ValueError and reason.startswith("it ") else f"torch cannot load it ({reason})"
+
+
+def _check_content(content: Any, max_items: int) -> None:
+    """Raises ValueError for tensors that are not what they seem, or lists in lists without end.
+
+    max_items: a file has at least a byte for each item, unless an item stands in several places; then a few bytes can
+    be so many items that nothing that looks at each of them would come to an end.
+    """
+    import torch
+
+    waiting, num_items = [("", content, 0)], 0
+    while waiting:
+        name, value, depth = waiting.pop()
+        num_items += 1
+        if num_items > max_items or depth > _MAX_DEPTH:
+            raise ValueError("its dictionaries and lists hold each other without end")
+        if isinstance(value, dict):
+            waiting += [(f"{name}.{shown(key)}" if depth else str(key), item, depth + 1) for key, item in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(name, item, depth + 1) for item in value]
+        elif isinstance(value, torch.Tensor):
+            is_dense = value.layout is torch.strided and not (value.is_quantized or value.is_meta)
+            if not is_dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise ValueError(f"the tensor {name} is not stored number by number")
+            if value.is_floating_point() and not _is_finite(value):
+                raise ValueError(f"{name} holds weights that are no finite numbers: its training diverged")
+
+
+def _is_finite(values: "torch.Tensor") -> bool:
+    values = values.detach().cpu()
+    if values.element_size() == 2:  # numpy does not know bfloat16
+        values = values.float()
+    return bool(np.isfinite(values.numpy()).all())  # torch would wake its threads for each of many small tensors
 
 
 def _numpy_scalar_globals() -> list:

@@ -7,6 +7,7 @@ Axis letters: S steps, L layers, E experts, A actions.
 
 import gc
 import hashlib
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -17,7 +18,17 @@ import orjson
 
 from mop.base.errors import InputError
 from mop.base.files import json_bytes, read_bytes, write_atomic
-from mop.store.cache_json import COLUMNS, SCHEMA_VERSION, Columns, format_cache, layer_names, parse_cache, rounded
+from mop.store.archives import check_array_headers, open_archive
+from mop.store.cache_json import (
+    COLUMNS,
+    SCHEMA_VERSION,
+    Columns,
+    check_columns,
+    format_cache,
+    layer_names,
+    parse_cache,
+    rounded,
+)
 from mop.store.run_keys import RunKey, cache_path
 
 REMAKE = "python batch_eval.py --force"
@@ -142,13 +153,17 @@ def _write_arrays(path: Path, data: bytes, content: Mapping, columns: Columns) -
 def _load_arrays(path: Path, data: bytes) -> RoutingCache | None:
     """What `_write_arrays` has written; None if there is no such file, or it is broken or not of this `data`."""
     try:
-        with np.load(_arrays_path(path), allow_pickle=False) as file:
+        stored = read_bytes(_arrays_path(path))
+        with open_archive(stored) as archive:
+            check_array_headers(archive)
+        with np.load(io.BytesIO(stored), allow_pickle=False) as file:  # it looks at the checksums
             if not np.array_equal(file["digest"], _digest(data)):
                 return None
             arrays = {name: file[name] for name in file.files if name != "digest"}
         content = orjson.loads(arrays.pop("content").tobytes())
         if "num_layers" in arrays:
             arrays["layer_routing"] = [arrays.pop(name) for name in layer_names(arrays.pop("num_layers"))]
+        check_columns(arrays, content["episodes"])
         return RoutingCache(content, content.pop("episodes"), RoutingSteps(**arrays))
     except Exception:  # whatever is wrong with them: `data` holds all that they do
         return None

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mop.base.configuration import MAX_INTEGER, is_plain, shown
 from mop.base.errors import InputError
 
 DEFAULT_ROOTS = ("checkpoints", "modal_checkpoints")
@@ -25,7 +26,7 @@ class RunKey:
 
     `seed` is None where none was given (the trial number is the seed then); `update` is None for the final checkpoint.
     Keys sort by task, trial, seed (none first) and update (the final checkpoint last).
-    Raises InputError if `task_id` cannot be a folder name or a number is not an integer of 0 or more.
+    Raises InputError if `task_id` cannot be a folder name or a number is not an integer from 0 to 2^63 - 1.
     """
 
     task_id: str
@@ -34,13 +35,14 @@ class RunKey:
     update: int | None = None
 
     def __post_init__(self):
-        if not isinstance(self.task_id, str) or self.task_id in ("", ".", "..") or "/" in self.task_id:
-            raise InputError(f"task_id must be a name without '/', not {self.task_id!r}")
+        is_name = isinstance(self.task_id, str) and is_plain(self.task_id)
+        if not is_name or self.task_id in ("", ".", "..") or "/" in self.task_id:
+            raise InputError(f"task_id must be a name without '/' and control characters, not {shown(self.task_id)}")
         for name, value in (("trial", self.trial), ("seed", self.seed), ("update", self.update)):
             if value is None and name != "trial":
                 continue
-            if type(value) is not int or value < 0:  # bool is a subclass of int, and no trial
-                raise InputError(f"{name} must be an integer of 0 or more, not {value!r}")
+            if type(value) is not int or not 0 <= value <= MAX_INTEGER:  # bool is a subclass of int, and no trial
+                raise InputError(f"{name} must be an integer of 0 or more and below 2^63, not {shown(value)}")
 
     def folder(self, root: str | Path) -> Path:
         """`<root>/<task_id>/trial_<N>[/seed_<S>]`: the checkpoints and the log of the run."""
@@ -77,6 +79,8 @@ class RunKey:
         match = pattern.fullmatch(Path(path).as_posix())
         if match is None:
             raise InputError(f"{path}: the path does not end in {layout}")
+        if any(len(digits or "") > 19 for digits in match.group("trial", "seed", "update")):  # those of MAX_INTEGER
+            raise InputError(f"{path}: a number of the path is past 64 bits")
         numbers = {name: match[name] and int(match[name]) for name in ("trial", "seed", "update")}
         return cls(match["task_id"], **numbers)
 

@@ -1,7 +1,7 @@
 """Seeded worlds as arrays, stepped together, in this process or in workers; save and restore."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from mop.worlds.teacher import FAILURE_KINDS, TeacherFailure
 from mop.worlds.world import (
     MAX_FAILURES_IN_A_ROW,
     NO_LABEL,
+    NUM_ACTIONS,
     OBS_DIM,
     World,
     bot_steps,
@@ -109,7 +110,9 @@ class Slots:
             try:
                 label = world.label()
                 for action in actions:
-                    world.step(int(action))
+                    _, *ended = world.step(int(action))
+                    if any(ended):
+                        raise InputError("the saved worlds end within the saved actions; train anew")
                     label = world.label()
             except TeacherFailure as failure:
                 raise InputError(f"the saved worlds cannot be replayed ({failure.kind}); train anew") from None
@@ -218,9 +221,11 @@ class BabyAIVectorEnv:
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> StepArrays:
-        """Back into a saved state, of an environment with the same task, seed, step limit and number of slots."""
-        if len(state["world"]) != self.num_envs:
-            raise InputError(f"the saved state has {len(state['world'])} environments, this run has {self.num_envs}")
+        """Back into a saved state, of an environment with the same task, seed, step limit and number of slots.
+
+        Raises InputError for what `save` cannot have returned, as far as that can be known.
+        """
+        check_saved(state, self.num_envs)
         actions = np.split(np.asarray(state["actions"]), np.cumsum(state["length"])[:-1])
         worlds = zip(state.get("seed", [self.seed] * self.num_envs), state["world"], actions, strict=True)
         saved = [(int(seed), int(k), taken.tolist()) for seed, k, taken in worlds]
@@ -262,6 +267,22 @@ class BabyAIVectorEnv:
         for missions in replies:
             for slot, mission in missions.items():
                 self.missions[slot] = mission
+
+
+def check_saved(state: Mapping[str, np.ndarray], num_envs: int) -> None:
+    """Raises InputError where arrays cannot be those of `BabyAIVectorEnv.save` of so many environments."""
+    missing = {"world", "length", "actions"} - state.keys()
+    if missing:
+        raise InputError(f"the saved state has no {', no '.join(sorted(missing))}")
+    if state["world"].ndim != 1 or len(state["world"]) != num_envs:
+        raise InputError(f"the saved state has {state['world'].size} environments, this run has {num_envs}")
+    for name in ("world", "length", "seed"):
+        array = state.get(name, state["world"])
+        if array.shape != (num_envs,) or array.dtype != np.int64 or (array < 0).any():
+            raise InputError(f"'{name}' of the saved state must be an integer of 0 or more for each environment")
+    actions, total = state["actions"], sum(state["length"].tolist())  # of Python's integers, which do not overflow
+    if actions.shape != (total,) or actions.dtype != np.int8 or not ((actions >= 0) & (actions < NUM_ACTIONS)).all():
+        raise InputError(f"'actions' of the saved state must be {total} actions, as its 'length' says")
 
 
 def slot_commands(memory: dict[str, np.ndarray], ask: Callable, share: Sequence[int], *world):
