@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mixture_of_experts import ExpertDropout, GRUPolicy, MixtureOfExpertsPolicy, RecurrentPolicy
 from mop.base.errors import InputError
-from mop.kernels.policy import encoded_dim
+from mop.kernels.grid import encoded_dim
 
 
 def build_policy(config: Mapping) -> RecurrentPolicy:
