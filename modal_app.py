@@ -36,7 +36,7 @@ TRAIN_GPU = "T4"  # unless --gpu says otherwise
 EVAL_GPU = "none"  # as on most people's machines, and so with the same rounding
 # One core each: all of it is one thread. Peaks: a default training 1.0 GiB, the largest evaluation measured 1.4.
 CPUS, MEMORY_MIB = 1.0, 3072
-MERGE_CPUS, MERGE_MEMORY_MIB = 0.25, 1024  # it waits for most of its time
+MERGE_CPUS, MERGE_MEMORY_MIB = 0.25, 512  # it waits for most of its time
 # of one attempt; a day is the longest that Modal allows, and a run that needs more goes on in its next attempt
 TRAIN_TIMEOUT_S, EVAL_TIMEOUT_S, MERGE_TIMEOUT_S = 24 * 60 * 60, 60 * 60, 24 * 60 * 60
 STARTUP_TIMEOUT_S = 10 * 60

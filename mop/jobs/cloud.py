@@ -23,7 +23,7 @@ from mop.jobs.batch import Filters, Settings, evaluate_checkpoint, evaluate_foun
 from mop.jobs.download import Downloaded, Volume, download
 from mop.jobs.tables import format_table, keep_foreign_table, note_other_worlds
 from mop.store.checkpoints import FoundCheckpoint, find_checkpoints
-from mop.store.results import load_result, load_results, merge_results
+from mop.store.results import load_result, merge_results
 from mop.store.run_keys import CACHE_DIR, RESULTS_TABLE, RunKey, result_path
 
 CHECKPOINTS_VOLUME, RESULTS_VOLUME = "rl-mop", "rl-mop-eval"
@@ -275,7 +275,7 @@ def download_results(volume: Volume) -> None:
     The volume's own table stays there: it holds the results of the cloud alone.
     """
     _show_downloaded(download(volume, Path(), left_out={RESULTS_TABLE}, last=RESULT_NAME), RESULTS_VOLUME)
-    if not load_results(CACHE_DIR).empty:
+    if any(Path(CACHE_DIR).rglob(RESULT_NAME)):
         keep_foreign_table(Path(RESULTS_TABLE))
         print(f"table: {RESULTS_TABLE} (rows: {len(merge_results(CACHE_DIR, RESULTS_TABLE))})")
 
