@@ -17,10 +17,11 @@ from mop.base.configuration import BEFORE, FIELDS, parse_config
 from mop.base.errors import InputError
 from mop.kernels.devices import use_device
 from mop.learning.imitation import ImitationRun, stream_seed
-from mop.learning.imitation_log import reward_for_errors
+from mop.learning.imitation_log import bar_text, closing_lines, reward_for_errors
 from mop.learning.log import TrainingLog
 from mop.learning.loss import ComplexityPrice, imitation_loss
 from mop.learning.replay import Batch
+from mop.learning.tally import RECENT_EPISODES
 from mop.learning.training import train
 from mop.store.checkpoints import load_checkpoint, load_training_state, save_training_state
 from mop.store.run_keys import RunKey
@@ -355,6 +356,84 @@ def test_failures_of_the_teacher_are_counted_and_outside_the_success_rate(make_r
     summary = run.summary()
     assert summary["failures_disappeared_box"] == len(failed) and summary["episodes"] == run.tally.counts["episodes"]
     assert summary["success_rate"] == pytest.approx(sum(run.tally.recent_success) / len(run.tally.recent_success))
+
+
+# --- whose success it is --------------------------------------------------------------------------------------------
+
+
+def test_the_student_s_own_episodes_are_told_from_those_with_the_bot(make_run):
+    """Counted by hand from the turns, over unrolls that end in the midst of episodes; a resumed run goes on alike."""
+    run = make_run(max_steps=5, unroll_len=7, teacher_mix=0.6, num_updates=20)
+    acted, own, resumed = np.zeros(4, bool), [], None
+    for update in range(20):
+        unroll, first_hidden = run.act()
+        for t in range(7):
+            acted |= run.rollouts.bot_acts[t]
+            for i in np.flatnonzero(unroll.steps.done[t]):
+                if unroll.steps.failure[t, i] < 0:
+                    own.append((not acted[i], float(unroll.steps.reward[t, i] > 0)))
+                acted[i] = False
+        run.learn(unroll, first_hidden)
+        if resumed is not None:
+            resumed.step_update()
+        latest = own[-RECENT_EPISODES:]
+        alone = [success for is_alone, success in latest if is_alone]
+        for of_run in filter(None, (run, resumed)):
+            summary = of_run.summary()
+            assert summary["student_episodes"] == len(alone)
+            assert summary["student_success_rate"] == pytest.approx(np.mean(alone) if alone else math.nan, nan_ok=True)
+        if update == 8:
+            resumed = make_run(max_steps=5, unroll_len=7, teacher_mix=0.6, num_updates=20)
+            resumed.load_state(run.state())
+    assert sum(is_alone for is_alone, _ in own[:10]) == 0 and all(is_alone for is_alone, _ in own[-20:])
+    assert 0 < sum(is_alone for is_alone, _ in own) < len(own)
+
+
+def test_an_older_state_does_not_tell_who_acted(make_run):
+    for mix, own in ((1.0, 0), (0.0, None)):
+        run = make_run(max_steps=5, teacher_mix=mix)
+        losses(run, 3)
+        state = run.state()
+        del state["recent_alone"], state["bot_acted"]
+        resumed = make_run(max_steps=5, teacher_mix=mix)
+        resumed.load_state(state)
+        expected = len(run.tally.recent_success) if own is None else own
+        assert resumed.summary()["student_episodes"] == expected and len(run.tally.recent_success) > 0
+        assert losses(resumed, 2) == losses(run, 2)
+
+
+ROW = {
+    "update": 3, "env_steps": 96, "seconds": 1.0, "steps_per_s": 96.0, "loss": 1.0, "accuracy": 0.5, "path_ratio": 1.0,
+    "lpc": 8.0, "bot_share": 0.0, "bot_plan_failures": 0, **{f"failures_{kind}": 0 for kind in FAILURE_KINDS},
+}  # fmt: skip
+SUMMARIES = [  # episodes, success, of the student's own, their number -> bar, closing line
+    (250, 0.95, 0.95, 100, "success 95% path", "95.0% of the last 100 episodes"),
+    (
+        250,
+        0.95,
+        0.5,
+        12,
+        "success 50% of 12 alone, 95% with the bot",
+        "50.0% of the 12 of the last 100 episodes in which",
+    ),
+    (30, 1.0, math.nan, 0, "success 100% with the bot", "not known: the bot acted in each of the last 30 episodes"),
+    (0, math.nan, math.nan, 0, "success nan%", "not known: no episode has ended"),
+]
+
+
+@pytest.mark.parametrize(("episodes", "success", "own", "num_own", "bar", "closing"), SUMMARIES)
+def test_a_summary_says_whose_success_it_is(episodes, success, own, num_own, bar, closing):
+    row = ROW | {
+        "episodes": episodes,
+        "success_rate": success,
+        "student_success_rate": own,
+        "student_episodes": num_own,
+    }
+    assert bar in bar_text(row) and closing_lines(row)["recent success"].startswith(closing)
+    assert "teacher" not in closing_lines(row)
+    assert closing_lines(row | {"bot_share": 0.25})["teacher"].startswith("the bot still acted in 25.0% of the steps")
+    older = {name: value for name, value in row.items() if name not in ("student_success_rate", "student_episodes")}
+    assert "of the last 100" in closing_lines(older | {"episodes": 9})["recent success"]
 
 
 # --- golden record, resume, fork ------------------------------------------------------------------------------------

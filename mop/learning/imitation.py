@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mixture_of_experts import compute_lpc, detach_hidden, routing_measures
-from mop.base.configuration import check_declared
+from mop.base.configuration import check_declared, shown
 from mop.base.errors import InputError
 from mop.kernels import fast
 from mop.learning import imitation_log
@@ -251,7 +251,7 @@ class ImitationRun:
         """
         check_state(state, self, "the state")
         if state["minigrid_version"] != MINIGRID_VERSION:
-            raise InputError(f"the state is of minigrid {state['minigrid_version']}, here is {MINIGRID_VERSION}")
+            raise InputError(f"the state is of minigrid {shown(state['minigrid_version'])}, here is {MINIGRID_VERSION}")
         self.policy.load_state_dict(state["policy_state_dict"])
         self.lang_proj.load_state_dict(state["lang_proj_state_dict"])
         self.optimizer.load_state_dict(_to_cpu(state["optimizer_state_dict"]))  # a copy: Adam changes it in place

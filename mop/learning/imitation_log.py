@@ -22,10 +22,9 @@ def bar_text(row: Row) -> str:
     """The latest row beside the progress bar."""
     bot = f" bot {row['bot_share']:.0%}" if row["bot_share"] > 0 else ""
     success = f"{row['success_rate']:.0%}"
-    if _has_bot(row):  # that is no success of the student
-        own = f"{row['student_success_rate']:.0%} of {row['student_episodes']:.0f} alone, " * bool(
-            row["student_episodes"]
-        )
+    if _has_bot(row):  # then this is not the student's alone
+        num_own = row["student_episodes"]
+        own = f"{row['student_success_rate']:.0%} of {num_own:.0f} alone, " if num_own else ""
         success = f"{own}{success} with the bot"
     return (
         f"{row['steps_per_s']:.0f} steps/s loss {row['loss']:.3f} acc {row['accuracy']:.1%} "
@@ -40,6 +39,8 @@ def _has_bot(row: Row) -> bool:
 
 def _recent_success(row: Row) -> str:
     """Whose success it is, and in how many episodes."""
+    if row["episodes"] == 0:
+        return "not known: no episode has ended"
     if not _has_bot(row):
         return f"{row['success_rate']:.1%} of the last {RECENT_EPISODES} episodes"
     num_recent, num_own = min(row["episodes"], RECENT_EPISODES), row["student_episodes"]
