@@ -179,18 +179,12 @@ def _load_rows(cache_dir: str | Path, tell: Callable[[str], object]) -> list[dic
             if path.exists():  # else another process has just begun to replace it
                 tell(f"{error}; it is left out of the table")
             continue
-        if _is_of(row, key):
-            rows.append(row)
-        else:
-            _warn(f"{path} is skipped: it is the result of {_result_key(row).label}, a copy?")
+        with suppress(InputError):  # of a path of another layout: the place must do
+            if RunKey.from_checkpoint(row["checkpoint_path"]) != key:
+                _warn(f"{path} is skipped: it is the result of {row['checkpoint_path']}, a copy?")
+                continue
+        rows.append(row)
     return rows
-
-
-def _is_of(row: dict, key: RunKey) -> bool:
-    """Whether a row is about the checkpoint `key`. Rows of early versions do not say whether it is the final one."""
-    is_final = key.update is None
-    names_it = row.get("is_final", is_final) == is_final and (is_final or row.get("update") == key.update)
-    return names_it and (row["task_id"], row["trial"], row.get("seed")) == (key.task_id, key.trial, key.seed)
 
 
 def _joined(rows: list[dict], columns: Sequence[str], old: list[dict[str, str]]) -> tuple[list[dict], list[str]]:
