@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -61,7 +62,6 @@ def _written(path: Path, write: Callable[[BinaryIO], Any]) -> Iterator[Path]:
     file = None
     try:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             file = _open_locked(temporary)
             write(file)
             file.flush()
@@ -79,13 +79,15 @@ def _written(path: Path, write: Callable[[BinaryIO], Any]) -> Iterator[Path]:
 
 
 def _open_locked(temporary: Path) -> BinaryIO:
-    """A new file, locked where the file system can lock. Raises OSError."""
-    try:
-        while (descriptor := _lock(temporary, os.O_RDWR | os.O_CREAT)) is None:
-            pass  # `remove_leftovers` looks at it, for a moment
-    except OSError:  # no locks here, or no file: then this says so
-        return temporary.open("wb")
-    return os.fdopen(descriptor, "wb")
+    """A new file in a folder that is made if it is missing, locked where the file system can lock. Raises OSError."""
+    for _ in range(2):  # the claim of another process may end in between, and remove the empty folder
+        with suppress(OSError):
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            while (descriptor := _lock(temporary, os.O_RDWR | os.O_CREAT)) is None:
+                pass  # `remove_leftovers` looks at it, for a moment
+            return os.fdopen(descriptor, "wb")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    return temporary.open("wb")  # no locks here, or no file: then this says so
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:
@@ -112,12 +114,12 @@ def find_files(root: str | Path, pattern: str) -> list[Path]:
         for folder, names, files in os.walk(start):
             if not names and not fnmatch.filter(files, pattern):
                 continue  # nothing here to be found twice
-            stat = os.stat(folder)
-            if (stat.st_dev, stat.st_ino) in seen:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
                 warnings.warn(f"{start} is skipped: it is a link to a folder that is searched already", stacklevel=3)
                 names.clear()
                 continue
-            seen.add((stat.st_dev, stat.st_ino))
+            seen.add((status.st_dev, status.st_ino))
             waiting += [path for path in (Path(folder, name) for name in sorted(names)) if path.is_symlink()]
             found += [Path(folder, name) for name in fnmatch.filter(files, pattern)]
     return sorted(found)
@@ -171,9 +173,10 @@ def claimed(folder: str | Path, wait_s: float = 0.0) -> Iterator[bool]:
 
     wait_s: how long to wait for a process that has it. A process that ends, however it ends, gives its claim back. The
     claim is a lock on the folder itself, so nothing is left in the tree, and the environment does not matter; it holds
-    between the processes of one machine. A folder that is empty at the end is removed.
+    between the processes of one machine. A folder that is empty at the end is removed, with the parents made for it.
     """
     folder = Path(folder).resolve()
+    missing = [parent for parent in folder.parents if not parent.exists()]
     end = time.monotonic() + wait_s
     try:
         while (descriptor := _lock_folder(folder)) is None and time.monotonic() < end:
@@ -189,20 +192,22 @@ def claimed(folder: str | Path, wait_s: float = 0.0) -> Iterator[bool]:
     finally:
         with suppress(OSError):
             (folder / _CLAIM).unlink(missing_ok=True)
-        with suppress(OSError):  # not empty
-            folder.rmdir()  # while it is locked: who waits for it then sees that it is another one
+        for empty in (folder, *missing):  # while it is locked: who waits for it then sees that it is another one
+            with suppress(OSError):
+                empty.rmdir()
         os.close(descriptor)
 
 
 def _lock_folder(folder: Path) -> int | None:
     """`_lock` of a folder, which is made if it is missing."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with suppress(FileExistsError):
-            folder.mkdir()
-        with suppress(FileNotFoundError):  # another process has just removed it
+        with suppress(FileNotFoundError):  # another process has just removed it, or one of its parents
             try:
+                folder.mkdir(parents=True, exist_ok=True)
                 return _lock(folder, os.O_RDONLY)
+            except FileExistsError as error:  # a file, or a folder that was removed before Python looked at it
+                if not stat.S_ISDIR(os.stat(error.filename).st_mode):
+                    raise
             except OSError as error:
                 if error.errno != errno.EBADF:
                     raise

@@ -15,7 +15,7 @@ from mop.learning.states import check_settings, check_state
 from mop.store.checkpoints import load_training_state
 from mop.store.run_keys import RunKey
 from mop.worlds.missions import load_encoder
-from mop.worlds.world import check_task_id, check_teachable
+from mop.worlds.world import check_teachable
 
 
 def train_from_command_line(policy: str, description: str) -> int:
@@ -41,7 +41,6 @@ def train(
     """
     key = RunKey(config["task_id"], config["trial"], config["seed"])
     folder = key.folder(config["checkpoint_dir"])
-    check_task_id(config["task_id"])  # before anything is made in its name
     with claimed(folder) as is_ours:
         if not is_ours:
             raise InputError(f"another process is training the run in {folder}; choose another --trial or --seed")
