@@ -8,8 +8,9 @@
 For each checkpoint it writes evaluation_cache/<task_id>/trial_<N>/.../result.json and routing_data.json as soon as they
 are there. A checkpoint that has changed since its result was made counts as missing; one whose result was made with
 other --num_episodes or --eval_seed does not (--force makes it anew). Several of these processes may work on one tree.
-Exit code 0: every checkpoint asked for has its result, or another process is making it; 1: some could not be evaluated
-(they are listed, the others' results stand); 2: the command itself cannot be carried out.
+Exit code 0: every checkpoint asked for has its result, or another process is making it; 1: some could not be evaluated,
+or a result cannot be read (they are listed, the others' results stand), or there was nothing to do but what other
+processes are doing; 2: the command itself cannot be carried out.
 """
 
 from mop.base.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer, optional

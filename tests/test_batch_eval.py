@@ -1,6 +1,7 @@
 """Batch evaluation: what is missing, the files it leaves, bad checkpoints, several processes, a kill."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -411,15 +412,139 @@ def test_a_folder_in_the_place_of_the_table_is_left_alone(tree, capsys):
     assert files_below("checkpoints", "*.pt") == [f"{GOTO}/trial_0/checkpoint_final.pt"]
 
 
+# --- nothing is lost ------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_costs_no_result(tree, evaluated, monkeypatch, capsys):
+    for trial in range(3):
+        put(tree / "checkpoints", random_checkpoint(trial), trial=trial)
+    run(evaluated)
+    before = {path: Path("evaluation_cache", path).read_bytes() for path in files_below("evaluation_cache")}
+    rows, fsync = table_rows(), os.fsync
+
+    def refuse(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if any(name in path for name in full):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    cases = ("routing_data.json", "routing_data.npz", "result.json")
+    for name in cases:
+        full = [f"/.{name}."]
+        assert in_process(batch_eval.main, *FEW, "--force") == 1
+        out = capsys.readouterr().out
+        failed = [line for line in out.splitlines() if line.startswith("failed: ")]
+        assert len(failed) == 3 and "Traceback" not in out
+        for trial, line in enumerate(failed):
+            assert "No space left on device" in line and f"evaluation_cache/{GOTO}/trial_{trial}/{name}" in line
+        assert {path: Path("evaluation_cache", path).read_bytes() for path in before} == before
+        assert files_below("evaluation_cache") == sorted(before) and table_rows() == rows
+    full = [".evaluation_results.csv."]
+    assert in_process(batch_eval.main, *FEW) == 2
+    assert "No space left on device: 'evaluation_results.csv'" in capsys.readouterr().err
+    assert table_rows() == rows and len(cases) == 3
+    full = []
+    assert len(run(evaluated, "--force")) == 3
+
+
+def test_places_that_cannot_be_written_are_refused_before_the_work(tree, evaluated, capsys):
+    put(tree / "checkpoints", random_checkpoint())
+    Path("file").write_bytes(b"")
+    Path("read_only.csv").write_text("mine\n")
+    Path("read_only.csv").chmod(0o444)
+    cases = {
+        ("--cache_dir", "file"): "--cache_dir: file cannot be written to (it is a file)",
+        ("--cache_dir", "file/below"): "--cache_dir: file/below cannot be written to (Not a directory)",
+        ("--cache_dir", "/proc/x"): "--cache_dir: /proc/x cannot be written to",
+        ("--results_path", "file/table.csv"): "--results_path: ",
+        ("--results_path", "read_only.csv"): "--results_path: read_only.csv is read-only; make it writable",
+        ("--plots", "--plots_dir", "file"): "--plots_dir: file cannot be written to",
+    }
+    for flags, part in cases.items():
+        assert part in refused(capsys, *flags)
+    assert evaluated == [] and len(cases) == 6 and Path("read_only.csv").read_text() == "mine\n"
+    run(evaluated, "--results_path", "new/folder/table.csv", "--cache_dir", "new/cache")
+    assert len(table_rows("new/folder/table.csv")) == 1
+
+
+def test_a_damaged_result_that_nobody_asked_for_is_named_and_the_others_count(tree, evaluated, capsys):
+    for trial in (0, 1):
+        put(tree / "checkpoints", random_checkpoint(trial), trial=trial)
+    run(evaluated)
+    path = result_path("evaluation_cache", RunKey(GOTO, 1))
+    whole = path.read_text()
+    cases = {'"success_rate": 0.0': '"success_rate": "high"', '"num_updates": 20': f'"num_updates": {2**70}'}
+    cases['"mean_lpc": '] = '"mean_lpc": [],"x": '
+    for old, new in cases.items():
+        path.write_text(whole.replace(old, new))
+        assert path.read_text() != whole
+        Path("evaluation_results.csv").unlink()
+        capsys.readouterr()
+        assert in_process(batch_eval.main, *FEW, "--trial", 0) == 1
+        out = capsys.readouterr().out
+        (line,) = [line for line in out.splitlines() if line.startswith("failed: ")]
+        assert str(path) in line and "left out" in line and [row["trial"] for row in table_rows()] == ["0"]
+    assert len(cases) == 3
+    assert len(run(evaluated)) == 1 and len(table_rows()) == 2, "asked for, it is made anew"
+
+
+def test_what_a_killed_process_left_is_removed(tree, evaluated):
+    put(tree / "checkpoints", random_checkpoint())
+    run(evaluated, "--plots")
+    for path in ("plots/T/.x.png", f"evaluation_cache/{GOTO}/trial_0/.result.json", ".evaluation_results.csv"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{path}.0123456789ab.tmp").write_bytes(b"half")
+    assert len(list(tree.rglob(".*.tmp"))) == 3
+    run(evaluated, "--plots")
+    assert list(tree.rglob(".*.tmp")) == []
+
+
+def children_of(pid: int) -> list[int]:
+    """The living processes that a process started."""
+    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_workers_end_with_their_parent_and_release_their_claims(tree, evaluated, number):
+    for trial in range(3):
+        put(tree / "checkpoints", random_checkpoint(trial), trial=trial)
+    flags = ("--num_episodes", 100_000, "--device", "cpu", "--jobs", 2)  # longer than the test
+    with start("batch_eval.py", *flags, cwd=tree) as process:
+        end = time.monotonic() + 60
+        while len(list(tree.glob("evaluation_cache/*/trial_*"))) < 2:  # both have a claim
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.05)
+        workers = children_of(process.pid)
+        process.send_signal(number)
+    assert process.returncode == -number and len(workers) >= 2
+    end = time.monotonic() + 10
+    while any(map(is_alive, workers)):
+        assert time.monotonic() < end, "a worker outlives its parent"
+        time.sleep(0.05)
+    assert len(run(evaluated)) == 3 and len(table_rows()) == 3
+
+
 # --- several processes ----------------------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_that_another_process_evaluates_is_left_to_it(tree, evaluated, capsys):
     paths = [put(tree / "checkpoints", random_checkpoint(k), trial=k) for k in (0, 1)]
-    with claimed(paths[0]) as is_ours:
+    with claimed(RunKey(GOTO, 0).artefacts("evaluation_cache")) as is_ours:
         assert is_ours
         assert run(evaluated) == [paths[1].relative_to(tree).as_posix()]
         assert f"{GOTO} trial 0: another process is evaluating it" in capsys.readouterr().out
+        # nothing to do but what the other one does: that is no success, but the table is there
+        assert in_process(batch_eval.main, *FEW) == 1
+        out = capsys.readouterr().out
+        assert "another process is evaluating it" in out and "(rows: 1)" in out
+        assert len(run(evaluated, "--cache_dir", "own", "--results_path", "own.csv")) == 2, "other files: other work"
     assert run(evaluated) == [paths[0].relative_to(tree).as_posix()] and len(table_rows()) == 2
     # a checkpoint that was missing when this process looked, and that another one has evaluated since
     found, settings = find_checkpoints(["checkpoints"])[0], Settings(num_episodes=3, device="cpu")

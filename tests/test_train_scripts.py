@@ -256,12 +256,12 @@ def test_a_run_has_one_trainer_and_keeps_its_settings(tmp_path):
 
 
 @needs_proc
-@pytest.mark.parametrize(("number", "num_workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(("number", "num_workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0), (signal.SIGTERM, 2)])
 def test_signals_save_and_the_run_goes_on(whole_run, tmp_path, number, num_workers):
     log = folder_of(tmp_path) / "training_log.csv"
-    is_terminal = number == signal.SIGINT  # it sends Ctrl-C to the workers too
+    to_group = num_workers > 0  # to the workers too, as by a terminal's Ctrl-C, or by `timeout`
     flags = ("--num_workers", num_workers, "--checkpoint_interval", 0, "--log_interval", 1)
-    code, out, err = cut_off(tmp_path, log.name, number, is_terminal, *flags)
+    code, out, err = cut_off(tmp_path, log.name, number, to_group, *flags)
     assert code == 130, err
     assert "Traceback" not in err and "Traceback" not in out
     state = load_training_state(folder_of(tmp_path) / "training_state.pt")
@@ -283,6 +283,72 @@ def test_signals_save_and_the_run_goes_on(whole_run, tmp_path, number, num_worke
     whole_log = pd.read_csv(folder_of(whole_run) / "training_log.csv")
     assert log["loss"][:5].mean() == pytest.approx(whole_log["loss"][0], rel=1e-9)
     assert log["loss"][45:].mean() == pytest.approx(whole_log["loss"].iloc[-1], rel=1e-9)
+
+
+# raises "no space left" in the fsync of the n-th temporary file of a name
+FULL_DISK = """
+import errno, os, runpy, sys
+fsync, name, n = os.fsync, sys.argv[1], int(sys.argv[2])
+seen = []
+def fsync_or_refuse(descriptor):
+    path = os.readlink(f"/proc/self/fd/{descriptor}")
+    seen.extend([path] if name in path else [])
+    if name in path and len(seen) >= n:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    fsync(descriptor)
+os.fsync = fsync_or_refuse
+sys.argv = sys.argv[3:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize(("name", "n", "update"), [("checkpoint_12.pt", 1, 8), ("training_state.pt", 4, 8)])
+def test_a_full_disk_is_one_line_and_the_state_before_stays(whole_run, tmp_path, name, n, update):
+    command = [sys.executable, "-c", FULL_DISK, f".{name}.", n, *script_command("train_mop.py", *FLAGS)[1:]]
+    result = subprocess.run(
+        [*map(str, command)], cwd=tmp_path, env=script_environment(), capture_output=True, text=True
+    )
+    (line,) = [line for line in result.stderr.replace("\r", "\n").splitlines() if "rror" in line]
+    path = (folder_of(tmp_path) / name).relative_to(tmp_path)
+    assert result.returncode == 2 and line == f"error: [Errno 28] No space left on device: '{path}'"
+    assert load_training_state(folder_of(tmp_path) / "training_state.pt")["update"] == update
+    assert list(folder_of(tmp_path).glob(".*")) == []
+    resume(tmp_path)
+    assert_same_run(tmp_path, whole_run)
+
+
+# torch makes a RuntimeError of what a file refuses: this is a real limit
+LIMITED = """
+import resource, sys
+import torch
+from mop.store.checkpoints import save_training_state
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+save_training_state(sys.argv[1], {"weights": torch.zeros(100_000)})
+"""
+
+
+def test_a_state_that_the_disk_refuses_is_an_os_error_that_names_it(tmp_path):
+    path = tmp_path / "training_state.pt"
+    save_training_state(path, {"update": 1})
+    result = subprocess.run(
+        [sys.executable, "-c", LIMITED, path], cwd=REPOSITORY, env=script_environment(), capture_output=True, text=True
+    )
+    assert result.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{path}'"
+    assert load_training_state(path) == {"update": 1} and [*tmp_path.iterdir()] == [path]
+
+
+def test_a_kill_while_the_curve_is_drawn(tiny_run, tmp_path):
+    """The same command with --resume draws it and removes what is left of the first attempt."""
+    shutil.copytree(tiny_run, tmp_path, dirs_exist_ok=True)
+    curve = folder_of(tmp_path) / "training_curve.png"
+    whole = curve.read_bytes()
+    curve.unlink()
+    (folder_of(tmp_path) / ".training_curve.png.0123456789ab.tmp").write_bytes(whole[:100])
+    result = run_script("train_mop.py", *TINY_FLAGS, "--resume", cwd=tmp_path)
+    assert result.returncode == 0 and "is trained already" in result.stdout, result.stderr
+    assert curve.read_bytes() == whole and tree(tmp_path).keys() == tree(tiny_run).keys()
 
 
 # --- many command lines, one process --------------------------------------------------------------------------------
@@ -360,6 +426,8 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(tmp_path):
         ("--lang_encoder", "./empty_encoder"): ("./empty_encoder", "config.json"),
         ("--device", "warp"): ("warp",),
         ("--checkpoint_dir", "a_file/below"): ("a_file",),
+        ("--checkpoint_dir", "/proc/x"): ("--checkpoint_dir", "/proc/x", "cannot be written to"),
+        ("--max_steps", "1"): ("cannot teach", "within 1 steps", "allow more steps"),
     }
     if not torch.cuda.is_available():
         cases[("--device", "cuda")] = ("cuda",)
@@ -369,7 +437,7 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(tmp_path):
     answers = run_all(tmp_path, commands)
     for words, answer in zip(cases.values(), answers, strict=True):
         assert_one_line(answer, *words)
-    assert len(answers) == len(cases) >= 20
+    assert len(answers) == len(cases) >= 22
     assert tree(tmp_path) == before and not (tmp_path / "checkpoints").exists()
     # the same from a process of its own
     result = run_script("train_mop.py", *TINY_FLAGS, "--task_id", "BabyAI-GoToOj-v0", cwd=tmp_path)

@@ -212,3 +212,21 @@ def test_no_worker_survives_a_killed_parent(tmp_path, state):
     while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [pid for pid in pids if is_running(pid)] == []
+
+
+UNCLOSED = """
+import numpy as np
+from mop.worlds.vector_env import BabyAIVectorEnv
+
+if __name__ == "__main__":
+    env = BabyAIVectorEnv("BabyAI-GoToObj-v0", 2, 0, num_workers=2)
+    env.reset()
+"""
+
+
+def test_a_script_that_closes_nothing_ends(tmp_path):
+    """multiprocessing would wait at the end for workers that leave signals to their parent."""
+    (tmp_path / "unclosed.py").write_text(UNCLOSED)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run([sys.executable, "unclosed.py"], cwd=tmp_path, env=environment, timeout=LIMIT_S)
+    assert result.returncode == 0

@@ -4,11 +4,15 @@ What the workers do is given to them as functions; only the error messages name 
 training run.
 """
 
+import atexit
 import math
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import traceback
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection
 
@@ -53,6 +57,8 @@ class WorkerPool:
             self._context.set_forkserver_preload(list(preload))
         self._memory = self._context.RawArray("B", num_bytes)  # anonymous: nothing is left behind by a kill
         self._processes, self._pipes = [None] * num_workers, [None] * num_workers
+        # before multiprocessing's own, which would wait for ever for workers that ignore its SIGTERM
+        atexit.register(_close, weakref.ref(self))
 
     @property
     def buffer(self) -> memoryview:
@@ -139,9 +145,25 @@ class WorkerPool:
         )
 
 
+def _close(reference: weakref.ref) -> None:
+    if (pool := reference()) is not None:
+        pool.close()
+
+
+def end_with_parent() -> None:
+    """End this process of `multiprocessing` as soon as the one that started it is gone, in the midst of its work."""
+    parent = multiprocessing.parent_process().sentinel
+
+    def watch() -> None:
+        connection.wait([parent])
+        os._exit(1)  # nobody is there who could be told why
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _serve(pipe, memory, make: Callable, arguments: tuple) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it saves first, then closes the pipes
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whoever signals the process group means the parent:
+        signal.signal(number, signal.SIG_IGN)  # it saves first, then closes the pipes, as does its death
 
     def ask(question):
         pipe.send(("question", question))

@@ -1,6 +1,7 @@
 """Checkpoints without a result -> results and routing caches, and the table of all results."""
 
 import multiprocessing
+import os
 import traceback
 import warnings
 from argparse import Namespace
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from mop.base.errors import InputError
-from mop.base.files import claimed, file_digest
+from mop.base.files import check_writable, claimed, file_digest, find_files, remove_leftovers, write_together
+from mop.base.workers import end_with_parent
 from mop.jobs.heatmaps import print_heatmaps
-from mop.jobs.tables import format_table, keep_foreign_table, note_other_worlds
+from mop.jobs.tables import format_table, note_other_worlds
 from mop.store.checkpoints import FoundCheckpoint, find_checkpoints, update_of
-from mop.store.results import load_result, merge_results, write_result
-from mop.store.routing_cache import RoutingCache, write_cache
+from mop.store.results import load_result, merge_results, result_file
+from mop.store.routing_cache import RoutingCache, cache_files
 from mop.store.run_keys import CACHE_DIR, PLOTS_DIR, cache_path, result_path
 
 if TYPE_CHECKING:
@@ -78,23 +80,25 @@ def evaluate_missing(
     """Evaluate every checkpoint below `roots` that has no result yet, merge all results into a table, and print it.
 
     force: those with a result too; jobs: processes; plots: draw the heatmap of each checkpoint that is asked for.
-    Returns 0 if every checkpoint asked for has its result or another process is making it, 1 if some could not be
-    evaluated, which are printed. Raises InputError where no checkpoint is asked for, or nothing could be written.
+    Returns 0 if every checkpoint asked for has its result or another process is making it, and this one did something
+    or had nothing to do; 1 if some could not be evaluated, a result cannot be read (both are printed), or all that is
+    missing was left to other processes. Raises InputError where no checkpoint is asked for, or nothing could be
+    written; OSError if the disk refuses the table.
     """
     warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}")
     selected = select(roots, filters, "train one with train_mop.py")
-    _check_places(Path(results_path), Path(settings.cache_dir))
+    _prepare_places(Path(results_path), settings, plots)
     missing = selected if force else [item for item in selected if not is_evaluated(item, settings)]
     print(f"{len(selected)} checkpoints, {len(missing)} to evaluate")
     if missing:
         from mop.kernels.devices import use_device
 
         use_device(settings.device)  # an unusable one is reported here, not once for each checkpoint
+    unread: list[str] = []
     try:
         outcomes = evaluate_all(missing, settings, force, jobs) if missing else []
     finally:  # also after Ctrl-C: what is evaluated is in the table
-        keep_foreign_table(Path(results_path))
-        table = merge_results(settings.cache_dir, results_path)
+        table = merge_results(settings.cache_dir, results_path, unread.append)
     print(format_table(table))
     note_other_worlds(table, settings.num_episodes, settings.eval_seed)
     print(f"table: {results_path} (rows: {len(table)}), routing caches: {settings.cache_dir}/<task_id>/trial_<N>/...")
@@ -108,18 +112,26 @@ def evaluate_missing(
     for outcome in failed:
         where = "" if str(outcome.found.path) in outcome.message else f"{outcome.found.path}: "
         print(f"failed: {where}{outcome.message}")
-    return 1 if failed else 0
+    for message in unread:
+        print(f"failed: {message}")
+    has_waited_only = bool(outcomes) and all(outcome.status == "elsewhere" for outcome in outcomes)
+    return 1 if failed or unread or has_waited_only else 0
 
 
-def _check_places(results_path: Path, cache_dir: Path) -> None:
-    """Make the folders of the results. Raises InputError where they could not be written, before any work is done."""
+def _prepare_places(results_path: Path, settings: Settings, plots: bool) -> None:
+    """Remove what killed processes left. Raises InputError where something could not be written, before any work."""
     if results_path.suffix != ".csv" or (results_path.exists() and not results_path.is_file()):
         raise InputError(f"--results_path must name a .csv file, not {results_path}")
-    for name, folder in (("--results_path", results_path.parent), ("--cache_dir", cache_dir)):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{name}: {folder} cannot be made a folder ({error.strerror})") from None
+    if results_path.exists() and not (results_path.stat().st_mode & 0o222 and os.access(results_path, os.W_OK)):
+        raise InputError(f"--results_path: {results_path} is read-only; make it writable, or name another file")
+    place = results_path.resolve()  # a link is written through
+    check_writable(place.parent, "--results_path")
+    remove_leftovers(place.parent.glob(f".{place.name}.*"))
+    folders = {"--cache_dir": settings.cache_dir} | ({"--plots_dir": settings.plots_dir} if plots else {})
+    for flag, folder in folders.items():
+        check_writable(folder, flag)
+        with warnings.catch_warnings(action="ignore"):  # of links: the search for results tells them
+            remove_leftovers(find_files(folder, ".*.tmp"))
 
 
 # --- which are asked for, and which lack a result ---------------------------------------------------------------------
@@ -210,7 +222,11 @@ def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) ->
 
 
 def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=None) -> dict:
-    """Evaluate one checkpoint and write its result and cache; returns the result row. Raises as `evaluate_found`."""
+    """Evaluate one checkpoint and write its result and cache; returns the result row.
+
+    The old ones go when the new ones are whole on the disk, and a result never lies beside a cache that it was not
+    made with: see `write_together`. Raises as `evaluate_found`; OSError if the disk refuses, then the old ones stay.
+    """
     key, digest = found.key, file_digest(found.path)
     header, evaluation = evaluate_found(found, settings, progress)
     config = header["config"]
@@ -218,11 +234,10 @@ def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=Non
     row |= evaluation.metrics | {name: config.get(name) for name in CONFIG_COLUMNS}
     row |= {"expert_hidden_sizes": evaluation.expert_hidden_sizes, "checkpoint_sha256": digest}
     row["has_routing_cache"] = evaluation.steps is not None
-    result_path(settings.cache_dir, key).unlink(missing_ok=True)  # it must not vouch for another cache
+    files = []
     if evaluation.steps is not None:
-        cache = RoutingCache(header, evaluation.episodes, evaluation.steps)
-        write_cache(settings.cache_dir, key, cache)
-    write_result(settings.cache_dir, key, row)  # last: a result says that the rest is there
+        files += cache_files(settings.cache_dir, key, RoutingCache(header, evaluation.episodes, evaluation.steps))
+    write_together([*files, result_file(settings.cache_dir, key, row)])  # last: a result says that the rest is there
     return row
 
 
@@ -241,13 +256,13 @@ class Outcome:
 def attempt(found: FoundCheckpoint, settings: Settings, force: bool, progress=None) -> Outcome:
     """Evaluate one checkpoint unless another process has done so or is doing it; an exception becomes the message."""
     try:
-        with claimed(found.path) as is_ours:
+        with claimed(found.key.artefacts(settings.cache_dir)) as is_ours:
             if not is_ours:
                 return Outcome(found, "elsewhere")
             if force or not is_evaluated(found, settings):
                 evaluate_checkpoint(found, settings, progress)
         return Outcome(found, "done")
-    except InputError as error:
+    except (InputError, OSError) as error:
         return Outcome(found, "failed", str(error))
     except Exception:  # one checkpoint's bug must not cost the others their results
         return Outcome(found, "failed", traceback.format_exc())
@@ -276,7 +291,7 @@ def _attempt_in_pool(
     """The outcomes, and the checkpoints that have none because the pool broke."""
     outcomes, lost = [], []
     context = multiprocessing.get_context("spawn")  # fork and torch's threads do not go together
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
         futures = {pool.submit(attempt, found, settings, force): found for found in missing}
         for future in as_completed(futures):
             try:

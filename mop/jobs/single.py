@@ -2,6 +2,7 @@
 
 from tqdm import tqdm
 
+from mop.base.files import check_writable
 from mop.jobs.evaluation import encoder_for, evaluate, evaluate_bot, load_for_evaluation
 from mop.kernels.cache import announce_compilation
 from mop.kernels.devices import use_device
@@ -23,8 +24,10 @@ def evaluate_one(
     """Evaluate the checkpoint `path`, or the bot if there is none, and print the metrics; returns 0.
 
     task_id, max_steps: of the worlds, by default the checkpoint's own; the bot needs a task. cache_dir: where the bot's
-    own results are kept. Raises InputError if the checkpoint, the task, the encoder or the device cannot be used.
+    own results are kept. Raises InputError if the checkpoint, the task, the encoder or the device cannot be used, or
+    `cache_dir` cannot be written to.
     """
+    check_writable(cache_dir, "--cache_dir")
     if path is None:
         announce_compilation()
         teacher = BotPaths(task_id, max_steps, cache_dir)

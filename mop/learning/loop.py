@@ -8,13 +8,16 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tqdm import tqdm
 
 from mop.base.files import write_figure
 from mop.learning.log import Columns, TrainingLog
 from mop.store.checkpoints import save_checkpoint, save_training_state
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOG_NAME = "training_log.csv"
 STATE_NAME = "training_state.pt"
@@ -98,12 +101,16 @@ def drive(
                 files.save_state()
     final_path = files.save_checkpoint(FINAL_NAME)
     if log.rows:
-        curve_path = None
-        if run.columns.plot is not None:
-            curve_path = write_figure(folder / CURVE_NAME, run.columns.plot(log.table(), label))
+        curve_path = draw_curve(folder, run.columns, log.table(), label)
+        if curve_path is not None:
             on_save()
         print(_closing_table(run.columns, log, final_path, curve_path))
     return final_path
+
+
+def draw_curve(folder: Path, columns: Columns, table: "pd.DataFrame", label: str) -> Path | None:
+    """Draw the curve of a run from all rows of its log; its path, None where such runs have no curve."""
+    return None if columns.plot is None else write_figure(folder / CURVE_NAME, columns.plot(table, label))
 
 
 class _Files:

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Collection
 from pathlib import Path
+from types import SimpleNamespace
 
 from mop.base.configuration import RUNTIME_KEYS, parse_config
 from mop.base.errors import InputError
-from mop.base.files import claimed
+from mop.base.files import check_writable, claimed, remove_leftovers
 from mop.kernels.devices import use_device
 from mop.learning.imitation import ImitationRun
-from mop.learning.loop import CURVE_NAME, FINAL_NAME, STATE_NAME, drive
+from mop.learning.log import Columns, TrainingLog
+from mop.learning.loop import CURVE_NAME, FINAL_NAME, LOG_NAME, STATE_NAME, draw_curve, drive
 from mop.learning.states import check_settings, check_state
 from mop.store.checkpoints import load_training_state
 from mop.store.run_keys import RunKey
@@ -48,13 +50,12 @@ def train(
             location = _other_location(saved["config"], config, given)
             config = _continued(saved, config, set(given), folder)
             if saved["update"] == config["num_updates"] and (folder / FINAL_NAME).exists():
-                final_path = folder / FINAL_NAME
-                print(f"{key.label} is trained already: {final_path} (more: --resume --num_updates N)")
-                return final_path
+                return _finished(folder, key, saved["update"], on_save)
         device = use_device(config["device"])
         if saved is None:
             config = config | {"seed": key.trial if key.seed is None else key.seed}
-            check_teachable(config["task_id"], config["seed"])
+            check_writable(folder, "--checkpoint_dir")
+            check_teachable(config["task_id"], config["seed"], config["max_steps"])
         encoder = load_encoder(config["lang_encoder"], location)
         encoder.check_fingerprint(config.get("encoder_fingerprint"))
         return _train(ImitationRun(config, encoder, device), key, folder, saved, on_save, checkpoint_on_interrupt)
@@ -70,8 +71,7 @@ def _train(
         if saved is not None:
             check_state(saved, run, str(folder / STATE_NAME))
         wandb_run = _start_wandb(config, key)
-        for leftover in folder.glob(".*.tmp"):  # of a writer that was killed
-            leftover.unlink()
+        remove_leftovers(folder.glob(".*.tmp"))
         if saved is None and config["overwrite"]:
             _remove_old_run(folder)
 
@@ -89,6 +89,17 @@ def _train(
         return final_path
     finally:
         run.close()
+
+
+def _finished(folder: Path, key: RunKey, update: int, on_save: Callable[[], object]) -> Path:
+    """The final checkpoint of a run that is trained already; draws its curve if it was killed before it had one."""
+    remove_leftovers(folder.glob(".*.tmp"))
+    if not (folder / CURVE_NAME).exists() and (folder / LOG_NAME).exists():
+        log = TrainingLog(folder / LOG_NAME, SimpleNamespace(update=update, columns=Columns()))
+        draw_curve(folder, ImitationRun.columns, log.table(), key.label)
+        on_save()
+    print(f"{key.label} is trained already: {folder / FINAL_NAME} (more: --resume --num_updates N)")
+    return folder / FINAL_NAME
 
 
 # --- a run that is continued ----------------------------------------------------------------------------------------

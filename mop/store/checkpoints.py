@@ -13,7 +13,7 @@ import numpy as np
 
 from mop.base.configuration import check_recorded, shown
 from mop.base.errors import InputError
-from mop.base.files import read_bytes, write_atomic
+from mop.base.files import find_files, read_bytes, write_atomic
 from mop.store.archives import check_sums, open_archive
 from mop.store.run_keys import RunKey
 
@@ -50,10 +50,15 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> dict:
 
 
 def save_training_state(path: str | Path, state: dict) -> None:
-    """Write nested dicts and lists of tensors, numbers and strings; it loads with `weights_only=True`."""
+    """Write nested dicts and lists of tensors, numbers and strings; it loads with `weights_only=True`.
+
+    Raises OSError if the disk refuses.
+    """
     import torch
 
-    write_atomic(path, lambda file: torch.save(state, file))
+    buffer = io.BytesIO()
+    torch.save(state, buffer)  # not to the file: torch makes a RuntimeError of a full disk
+    write_atomic(path, lambda file: file.write(buffer.getbuffer()))
 
 
 def load_training_state(path: str | Path, device: str = "cpu") -> dict:
@@ -80,13 +85,14 @@ class FoundCheckpoint:
 def find_checkpoints(roots: Sequence[str | Path], is_quick: bool = False) -> list[FoundCheckpoint]:
     """Every checkpoint below `roots`, once, sorted by key; files of another layout and missing roots are ignored.
 
+    Links to folders are followed, see `find_files`.
     Where two roots have a checkpoint of the same key, that of the first root is taken, with a warning if the files
     differ. A periodic checkpoint is left out if the final one of its run is of the same update. To know that update,
     the final one is opened, which needs torch; with `is_quick` it is not, and the periodic one stays.
     """
     found: dict[RunKey, Path] = {}
     for root in map(Path, roots):
-        for path in sorted(root.rglob("checkpoint_*.pt")):
+        for path in find_files(root, "checkpoint_*.pt"):
             try:
                 key = RunKey.from_checkpoint(path.relative_to(root))  # the task's folder must be below the root
             except InputError:

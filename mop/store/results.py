@@ -1,15 +1,21 @@
 """Results of evaluations: a row for each checkpoint, and the table of all of them."""
 
+import csv
+import io
 import json
+import math
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
 from mop.base.errors import InputError
-from mop.base.files import read_bytes, write_atomic, write_json
+from mop.base.files import claimed, find_files, json_bytes, read_bytes, write_atomic, write_together
 from mop.store.run_keys import RunKey, result_path
 
 if TYPE_CHECKING:
@@ -26,13 +32,31 @@ ADDED_COLUMNS = (
 )
 
 
+_TEXTS = {"checkpoint_path", "task_id", "evaluated_at", "policy", "lang_encoder", "minigrid_version"}
+_FLAGS = {"normalize_lpc"}
+_LISTS = {"expert_hidden_sizes"}
+_NUMBERS = {"success_rate", "path_ratio", "mean_lpc", "lr", "lpc_alpha", "success_low", "success_high"}
+_INTEGERS = {*DOCUMENTED_COLUMNS, *ADDED_COLUMNS} - _TEXTS - _FLAGS - _LISTS - _NUMBERS
+_KINDS = (
+    *((_TEXTS, (str,), "a text"), (_FLAGS, (bool,), "true or false"), (_LISTS, (list,), "a list")),
+    *((_NUMBERS, (int, float), "a number"), (_INTEGERS, (int,), "an integer")),
+)
+_WAIT_S = 60.0  # for another process that writes the table, which takes it a moment
+
+
 def write_result(cache_dir: str | Path, key: RunKey, row: dict) -> None:
     """Write the result row of one evaluation, column -> plain Python value; NaN becomes null.
 
-    Raises InputError if the row does not name its checkpoint.
+    Raises InputError if the row does not name its checkpoint, OSError if the disk refuses.
     """
+    write_together([result_file(cache_dir, key, row)])
+
+
+def result_file(cache_dir: str | Path, key: RunKey, row: dict) -> tuple[Path, Callable[[BinaryIO], Any]]:
+    """What `write_result` writes, for `write_together`. Raises InputError if the row does not name its checkpoint."""
     _result_key(row)
-    write_json(result_path(cache_dir, key), row, orjson.OPT_INDENT_2)
+    data = json_bytes(row, orjson.OPT_INDENT_2)
+    return result_path(cache_dir, key), lambda file: file.write(data)
 
 
 def load_result(path: str | Path) -> dict:
@@ -41,63 +65,167 @@ def load_result(path: str | Path) -> dict:
     try:
         row = orjson.loads(data)
         _result_key(row)
+        _check_values(row)
     except (ValueError, InputError) as error:
         raise InputError(f"{path}: it is no result ({error})") from error
     return row
 
 
 def _result_key(row: Any) -> RunKey:
-    """The key of the checkpoint that a row is about. Raises InputError if the row does not tell it."""
+    """The key of the checkpoint that a row is about, except that a final checkpoint has its update too.
+
+    Raises InputError if the row does not tell it.
+    """
     missing = {"checkpoint_path", "task_id", "trial"} - (row.keys() if isinstance(row, dict) else set())
     if missing:
         raise InputError(f"the row lacks {', '.join(sorted(missing))}")
+    if not isinstance(row["checkpoint_path"], str):
+        raise InputError(f"checkpoint_path must be a text, not {row['checkpoint_path']!r:.40}")
     return RunKey(row["task_id"], row["trial"], row.get("seed"), row.get("update"))
 
 
-def merge_results(cache_dir: str | Path, results_path: str | Path) -> "pd.DataFrame":
+def _check_values(row: dict) -> None:
+    """Raises InputError where a value is not of the kind of its column, or an integer not of 64 bits."""
+    for names, types, kind in _KINDS:
+        for name in names & row.keys():
+            if row[name] is not None and type(row[name]) not in types:
+                raise InputError(f"{name} must be {kind}, not {row[name]!r:.40}")
+    for name, value in row.items():
+        if type(value) is int and abs(value) >= 2**63:
+            raise InputError(f"{name} must be of 64 bits, not {value}")
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=3)
+
+
+def merge_results(
+    cache_dir: str | Path, results_path: str | Path, tell: Callable[[str], object] = _warn
+) -> "pd.DataFrame":
     """Write the table of every result below `cache_dir` to `results_path` (CSV) and return it, sorted by run key.
 
     First the documented columns, then the added ones, then others by name. Integers stay integers where some rows
-    have none (Int64), lists are JSON text. A result that cannot be read is left out with a warning that names it.
+    have none (Int64), lists are JSON text. Of the table that is there, the rows of other checkpoints and the columns
+    that no result has are kept, these as texts; a table of another program is moved aside, with a warning. A link is
+    written through. tell: called with a line about each result that cannot be read, which is left out; those that are
+    not in the place of their own key are skipped with a warning. Raises OSError if the disk refuses.
     """
-    # Several processes may merge at once, each after it has written its result; no row is lost, without a lock. Take
-    # the last replacement of the table and any result R. If R was written before the process that replaced it listed
-    # the files again, R is in this table: else the listing would have changed, and the process would have replaced the
-    # table once more. R cannot have been written later: its own process would have replaced the table after that. (A
-    # process that is killed between writing and merging may leave an old table, which the next merge mends.)
-    while True:
-        listing = _list_results(cache_dir)
-        table = _results_table(sorted(path for path, *_ in listing))
+    place = Path(results_path)
+    place = place.resolve() if place.is_symlink() else place
+    # Several processes may merge at once, each after it has written its results. One after the other, each finds what
+    # was written before it, and the rows that the one before it has put into the table.
+    with claimed(place.with_name(f".{place.name}.claim"), _WAIT_S):
+        try:
+            columns, old = read_table(place)
+        except InputError as error:
+            _move_aside(place, error)
+            columns, old = [], []
+        table = _as_table(*_joined(_load_rows(cache_dir, tell), columns, old))
         data = table.to_csv(index=False, lineterminator="\n").encode()
-        write_atomic(results_path, lambda file, data=data: file.write(data))
-        if _list_results(cache_dir) == listing:
-            return table
+        write_atomic(place, lambda file: file.write(data))
+        return table
 
 
 def load_results(cache_dir: str | Path) -> "pd.DataFrame":
-    """The table that `merge_results` writes, of the results that are there now."""
-    return _results_table(sorted(path for path, *_ in _list_results(cache_dir)))
+    """The table that `merge_results` would write, of the results that are there now alone."""
+    return _as_table(_load_rows(cache_dir, _warn), [])
 
 
-def _list_results(cache_dir: str | Path) -> set[tuple[Path, int, int]]:
-    """Path and version of each result: a replaced file has a new time or, within one tick of the clock, a new inode."""
-    stats = ((path, path.stat()) for path in Path(cache_dir).rglob("result.json"))
-    return {(path, stat.st_mtime_ns, stat.st_ino) for path, stat in stats}
+def read_table(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows of a results table, all as texts; nothing if there is no file.
+
+    Raises InputError if it is not one of this program: not a CSV table with the documented and added columns.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+        rows = list(reader)
+    except FileNotFoundError:
+        return [], []
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path} is no results table ({error})") from None
+    columns = list(reader.fieldnames or [])
+    is_ours = set(ADDED_COLUMNS) <= set(columns) and len(set(columns)) == len(columns)
+    if not is_ours or any(None in row for row in rows):  # None: cells past the last column
+        raise InputError(f"{path} was not made by this program")
+    return columns, rows
 
 
-def _results_table(paths: Sequence[Path]) -> "pd.DataFrame":
+def _move_aside(path: Path, reason: InputError) -> None:
+    # no two processes give the same name: the second would replace what the first has kept
+    kept = path.with_name(f"{path.stem}.{datetime.now(UTC):%Y%m%dT%H%M%S}.{os.getpid()}.csv")
+    with suppress(FileNotFoundError):  # another process was faster
+        os.replace(path, kept)
+        _warn(f"{reason}; it is kept as {kept}")
+
+
+def _load_rows(cache_dir: str | Path, tell: Callable[[str], object]) -> list[dict]:
+    """Every result below `cache_dir` that lies in the place of its own key."""
+    rows = []
+    for path in find_files(cache_dir, "result.json"):
+        try:
+            key = RunKey.from_artefacts(path.parent.relative_to(cache_dir))
+            if result_path(cache_dir, key) != path:
+                raise InputError("more folders than those of a run")
+        except InputError:
+            _warn(f"{path} is skipped: results lie in <task_id>/trial_<N>[/seed_<S>][/update_<U>] of {cache_dir}")
+            continue
+        try:
+            row = load_result(path)
+        except InputError as error:
+            if path.exists():  # else another process has just begun to replace it
+                tell(f"{error}; it is left out of the table")
+            continue
+        with suppress(InputError):  # of a path of another layout: the place must do
+            if RunKey.from_checkpoint(row["checkpoint_path"]) != key:
+                _warn(f"{path} is skipped: it is the result of {row['checkpoint_path']}, a copy?")
+                continue
+        rows.append(row)
+    return rows
+
+
+def _joined(rows: list[dict], columns: Sequence[str], old: list[dict[str, str]]) -> tuple[list[dict], list[str]]:
+    """These rows with what only the old table has: its rows of other checkpoints, and its columns, which are named."""
+    own = {name for row in rows for name in row}.union(DOCUMENTED_COLUMNS, ADDED_COLUMNS)
+    kept = [name for name in columns if name not in own]
+    added = {os.path.abspath(row["checkpoint_path"]): {name: row[name] for name in kept} for row in old}
+    paths = [os.path.abspath(row["checkpoint_path"]) for row in rows]
+    others = [row for row in old if os.path.abspath(row["checkpoint_path"]) not in set(paths)]
+    joined = [row | added.get(path, {}) for row, path in zip(rows, paths, strict=True)]
+    joined += [{name: row[name] if name in kept else _value(row[name]) for name in columns} for row in others]
+    return joined, kept
+
+
+def _value(cell: str) -> Any:
+    """The number, truth value or None whose text in a table is `cell`, else `cell` itself."""
+    if cell in ("", "True", "False"):
+        return None if cell == "" else cell == "True"
+    for kind in (int, float):
+        with suppress(ValueError):
+            value = kind(cell)
+            if str(value) == cell and math.isfinite(value) and (kind is float or abs(value) < 2**63):
+                return value
+    return cell
+
+
+def _as_table(rows: list[dict], kept: Sequence[str]) -> "pd.DataFrame":
+    """The table of some rows; kept: columns of texts, which come last."""
     import pandas as pd
 
-    rows = []
-    for path in paths:
-        try:
-            rows.append(load_result(path))
-        except InputError as error:
-            warnings.warn(f"{error}; it is left out of the table", stacklevel=3)
-    rows.sort(key=_result_key)
-    known = DOCUMENTED_COLUMNS + ADDED_COLUMNS
-    others = sorted({name for row in rows for name in row}.difference(known))
-    return pd.DataFrame({name: _table_column([row.get(name) for row in rows]) for name in (*known, *others)})
+    rows = sorted(rows, key=_order)
+    known = (*DOCUMENTED_COLUMNS, *ADDED_COLUMNS)
+    others = sorted({name for row in rows for name in row}.difference(known, kept))
+    return pd.DataFrame({name: _table_column([row.get(name) for row in rows]) for name in (*known, *others, *kept)})
+
+
+def _order(row: dict) -> tuple:
+    try:
+        return 0, _result_key(row)
+    except InputError:  # added by hand, and of no run
+        return (1,)
 
 
 def _table_column(values: list) -> "pd.Series":

@@ -8,16 +8,17 @@ Axis letters: S steps, L layers, E experts, A actions.
 import gc
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import orjson
 
 from mop.base.errors import InputError
-from mop.base.files import json_bytes, read_bytes, write_atomic
+from mop.base.files import json_bytes, read_bytes, write_together
 from mop.store.archives import check_array_headers, open_archive
 from mop.store.cache_json import (
     COLUMNS,
@@ -95,15 +96,23 @@ class RoutingCache:
 def write_cache(cache_dir: str | Path, key: RunKey, cache: RoutingCache) -> None:
     """Write a routing cache, schema version 4: weights rounded to 5 decimals, logits and LPC to 4, NaN as null.
 
-    Raises ValueError if the columns of the steps differ in length.
+    Raises ValueError if the columns of the steps differ in length, OSError if the disk refuses.
     """
+    write_together(cache_files(cache_dir, key, cache))
+
+
+def cache_files(
+    cache_dir: str | Path, key: RunKey, cache: RoutingCache
+) -> list[tuple[Path, Callable[[BinaryIO], None]]]:
+    """What `write_cache` writes, for `write_together`. Raises ValueError as it does."""
     content = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, **cache.header}
     content |= {"schema_version": SCHEMA_VERSION, "episodes": cache.episodes}
     columns = rounded(cache.steps.columns())
     path, data = cache_path(cache_dir, key), format_cache(content, columns)
-    write_atomic(path, lambda file: file.write(data))
+    files = [(path, lambda file: file.write(data))]
     if len(cache.steps):
-        _write_arrays(path, data, content, columns)
+        files.append((_arrays_path(path), lambda file: _write_arrays(file, data, content, columns)))
+    return files
 
 
 @contextmanager
@@ -140,14 +149,14 @@ def load_cache(path: str | Path, remake: str | None = None) -> RoutingCache:
 # --- the arrays beside the JSON ---------------------------------------------------------------------------------------
 
 
-def _write_arrays(path: Path, data: bytes, content: Mapping, columns: Columns) -> None:
-    """Write what `load_cache` makes of `data`, the cache `path`, with a digest that tells whose arrays they are."""
+def _write_arrays(file: BinaryIO, data: bytes, content: Mapping, columns: Columns) -> None:
+    """Write what `load_cache` makes of the cache `data`, with a digest that tells whose arrays they are."""
     arrays = {"digest": _digest(data), "content": np.frombuffer(json_bytes(content), np.uint8)}
     arrays |= {name: values.astype(COLUMNS[name][0]) for name, values in columns.items() if name != "layer_routing"}
     if "layer_routing" in columns:
         weights = [values.astype(np.float32) for values in columns["layer_routing"]]
         arrays |= {"num_layers": np.array(len(weights)), **dict(zip(layer_names(len(weights)), weights, strict=True))}
-    write_atomic(_arrays_path(path), lambda file: np.savez(file, allow_pickle=False, **arrays))
+    np.savez(file, allow_pickle=False, **arrays)
 
 
 def _load_arrays(path: Path, data: bytes) -> RoutingCache | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mop.base.configuration import MAX_INTEGER, is_plain, shown
 from mop.base.errors import InputError
+from mop.base.files import find_files
 
 DEFAULT_ROOTS = ("checkpoints", "modal_checkpoints")
 CACHE_DIR = "evaluation_cache"
@@ -109,9 +110,10 @@ def bot_paths_file(cache_dir: str | Path, task_id: str, max_steps: int | None) -
 
 
 def find_caches(cache_dir: str | Path) -> list[RunKey]:
-    """The keys of all routing caches below `cache_dir`, sorted; files of another layout are ignored."""
+    """The keys of all routing caches below `cache_dir`, sorted; files in other places, such as copies, are ignored."""
     keys = []
-    for path in Path(cache_dir).rglob("routing_data.json"):
+    for path in find_files(cache_dir, "routing_data.json"):
         with suppress(InputError):
-            keys.append(RunKey.from_artefacts(path.parent.relative_to(cache_dir)))
-    return sorted(key for key in keys if cache_path(cache_dir, key).is_file())
+            key = RunKey.from_artefacts(path.parent.relative_to(cache_dir))
+            keys += [key] if path == cache_path(cache_dir, key) and path.is_file() else []
+    return sorted(keys)

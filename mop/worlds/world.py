@@ -155,20 +155,22 @@ def bot_steps(world: World, seed: int) -> int:
             raise TeacherFailure("unsolved")
 
 
-def check_teachable(task_id: str, run_seed: int) -> None:
+def check_teachable(task_id: str, run_seed: int, max_steps: int | None = None) -> None:
     """Raises InputError unless the bot solves one of the first worlds of a run; as a rule it solves the first.
+
+    max_steps: the step limit of the run, None for the task's own.
 
     The bot labels the first states of some tasks that it never solves (KeyInBox, PutNext*Carrying): without this check
     a run would learn from these labels.
     """
-    world, failures = World(task_id), []
+    world, failures = World(task_id, max_steps), []
     for k in range(MAX_FAILURES_IN_A_ROW):
         try:
             bot_steps(world, training_seed(run_seed, 0, k))
             return
         except TeacherFailure as failure:
             failures.append(failure.kind)
-    raise InputError(unteachable(task_id, failures))
+    raise InputError(unteachable(task_id, failures, max_steps))
 
 
 def unteachable(task_id: str, failures: Sequence[str], max_steps: int | None = None) -> str:
