@@ -5,10 +5,9 @@ checkpoints is at modal_checkpoints/ too, and that of results at evaluation/, so
 on both sides. No file is written by two jobs.
 """
 
-import contextlib
-import io
 import shlex
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from mop.base.errors import InputError
 from mop.base.files import file_digest
 from mop.jobs.batch import Filters, Settings, evaluate_checkpoint, evaluate_found, is_evaluated, select, vouches_for
 from mop.jobs.download import Downloaded, Volume, download
-from mop.jobs.tables import format_table, keep_foreign_table, note_other_worlds
+from mop.jobs.tables import format_table, note_other_worlds
 from mop.store.checkpoints import FoundCheckpoint, find_checkpoints
 from mop.store.results import load_result, merge_results
 from mop.store.run_keys import CACHE_DIR, RESULTS_TABLE, RunKey, result_path
@@ -255,10 +254,10 @@ def _is_answered(found: FoundCheckpoint, settings: Settings) -> bool:
 
 def merge() -> str:
     """Write the table of every result on the volume; the table as text. A table that is not ours is kept beside it."""
-    table_path, notes = f"{RESULTS_DIR}/{RESULTS_TABLE}", io.StringIO()
-    with contextlib.redirect_stdout(notes):
-        keep_foreign_table(Path(table_path))
-    return notes.getvalue() + format_table(merge_results(f"{RESULTS_DIR}/{CACHE_DIR}", table_path))
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        table = merge_results(f"{RESULTS_DIR}/{CACHE_DIR}", f"{RESULTS_DIR}/{RESULTS_TABLE}")
+    return "".join(f"{note.message}\n" for note in notes) + format_table(table)
 
 
 # --- afterwards -----------------------------------------------------------------------------------------------------
@@ -276,7 +275,6 @@ def download_results(volume: Volume) -> None:
     """
     _show_downloaded(download(volume, Path(), left_out={RESULTS_TABLE}, last=RESULT_NAME), RESULTS_VOLUME)
     if any(Path(CACHE_DIR).rglob(RESULT_NAME)):
-        keep_foreign_table(Path(RESULTS_TABLE))
         print(f"table: {RESULTS_TABLE} (rows: {len(merge_results(CACHE_DIR, RESULTS_TABLE))})")
 
 
