@@ -75,12 +75,12 @@ def policy_alone(run, updates: int) -> float:
     return updates * run.config["unroll_len"] * run.config["num_envs"] / (time.perf_counter() - start)
 
 
-def evaluation(run, teacher, num_episodes: int) -> float:
+def evaluation(run, bot_paths, num_episodes: int) -> float:
     """Environment steps a second of an evaluation with routing recorded; the bot's own results are known before."""
     from mop.jobs.evaluation import evaluate
 
     start = time.perf_counter()
-    result = evaluate(run.checkpoint(), run.encoder, teacher, num_episodes)
+    result = evaluate(run.checkpoint(), run.encoder, bot_paths, num_episodes)
     return len(result.steps) / (time.perf_counter() - start)
 
 
@@ -105,13 +105,13 @@ def main() -> int:
     head = f"{'plain loop':>11}{'training':>10}{'ratio':>22}{'share':>22}{'evaluation':>12}{'ratio':>22}"
     print(f"{'task':<26}{head}   (steps/s)")
     for task_id in args.tasks.split(","):
-        teacher, rows = BotPaths(task_id, None, None), []
-        teacher.solvable(0, args.num_episodes)
+        bot_paths, rows = BotPaths(task_id, None, None), []
+        bot_paths.solvable(0, args.num_episodes)
         for _ in range(args.pairs):
             plain = plain_loop(task_id, args.updates, args.num_envs)
             run = make_run(task_id, args.num_workers, args.num_envs)  # as new as the plain loop's
             training(run, WARM_UP_UPDATES)
-            trained, evaluated = training(run, args.updates), evaluation(run, teacher, args.num_episodes)
+            trained, evaluated = training(run, args.updates), evaluation(run, bot_paths, args.num_episodes)
             rows.append((plain, trained, policy_alone(run, args.updates), evaluated))
             run.close()
         plain, trained, _, evaluated = (statistics.median(column) for column in zip(*rows, strict=True))

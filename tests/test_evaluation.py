@@ -232,22 +232,22 @@ def assert_same(one, other) -> None:
 
 def test_results_do_not_depend_on_num_envs():
     checkpoint = taught_checkpoint(UNLOCK, num_worlds=8, num_fits=40)
-    teacher = BotPaths(UNLOCK, None, None)
-    first, cases = evaluate(checkpoint, VOCAB, teacher, 10, num_envs=1), 0
+    bot_paths = BotPaths(UNLOCK, None, None)
+    first, cases = evaluate(checkpoint, VOCAB, bot_paths, 10, num_envs=1), 0
     assert 0 < first.metrics["success_rate"] < 1 and len(first.episodes) == 10
     for num_envs in (1, 3, 8, 50):
-        assert_same(first, evaluate(checkpoint, VOCAB, teacher, 10, num_envs=num_envs))
+        assert_same(first, evaluate(checkpoint, VOCAB, bot_paths, 10, num_envs=num_envs))
         cases += 1
     assert cases == 4
-    without_steps = evaluate(checkpoint, VOCAB, teacher, 10, num_envs=4, record_steps=False)
+    without_steps = evaluate(checkpoint, VOCAB, bot_paths, 10, num_envs=4, record_steps=False)
     assert without_steps.steps is None and without_steps.episodes == first.episodes
     assert without_steps.metrics == pytest.approx(first.metrics, abs=1e-5)
 
 
 def test_an_episode_is_its_seed_wherever_the_list_begins():
-    checkpoint, teacher, finished = goto_checkpoint(), BotPaths(GOTO, None, None), []
-    whole = evaluate(checkpoint, VOCAB, teacher, 9, num_envs=4, progress=finished.append)
-    part = evaluate(checkpoint, VOCAB, teacher, 4, eval_seed=5, num_envs=4)
+    checkpoint, bot_paths, finished = goto_checkpoint(), BotPaths(GOTO, None, None), []
+    whole = evaluate(checkpoint, VOCAB, bot_paths, 9, num_envs=4, progress=finished.append)
+    part = evaluate(checkpoint, VOCAB, bot_paths, 4, eval_seed=5, num_envs=4)
     assert part.episodes == whole.episodes[5:] and len(part.episodes) == 4
     np.testing.assert_array_equal(part.steps.action, whole.steps.action[whole.steps.episode >= 5])
     assert sum(finished) == 9
@@ -272,8 +272,8 @@ def test_steps_are_in_episode_order():
 
 
 def test_success_on_the_very_last_step_counts():
-    checkpoint, teacher = goto_checkpoint(), BotPaths(GOTO, None, None)
-    solved = [e for e in evaluate(checkpoint, VOCAB, teacher, 12).episodes if e["success"]]
+    checkpoint, bot_paths = goto_checkpoint(), BotPaths(GOTO, None, None)
+    solved = [e for e in evaluate(checkpoint, VOCAB, bot_paths, 12).episodes if e["success"]]
     solved = [e for e in solved if e["steps"] == e["expert_steps"] > 2]
     assert len(solved) >= 3
     for episode in solved:

@@ -25,8 +25,8 @@ def test_the_zoo_holds_a_policy_for_each_task_of_the_table():
 def test_success_in_other_worlds_is_that_of_the_table(found):
     checkpoint = load_checkpoint(found.path)
     assert "optimizer_state_dict" not in checkpoint
-    teacher = BotPaths(found.key.task_id, None, None)
-    result = evaluate(checkpoint, encoder_for(checkpoint), teacher, NUM_EPISODES, OTHER_WORLDS, record_steps=False)
+    bot_paths = BotPaths(found.key.task_id, None, None)
+    result = evaluate(checkpoint, encoder_for(checkpoint), bot_paths, NUM_EPISODES, OTHER_WORLDS, record_steps=False)
     rows = pd.concat(pd.read_csv(RESULTS / f"{name}.csv") for name in ("tasks", "alpha"))
     key = (found.key.task_id, found.key.trial, found.key.seed)
     row = rows.set_index(["task_id", "trial", "seed"]).loc[[key]].iloc[0]

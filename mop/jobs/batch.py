@@ -197,10 +197,10 @@ def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) ->
     config, key = checkpoint["config"], found.key
     if config["task_id"] != key.task_id:
         raise InputError(f"{found.path} was trained on {config['task_id']}, not on {key.task_id} as its path says")
-    teacher = BotPaths(key.task_id, config["max_steps"], settings.teacher_dir or settings.cache_dir)
+    bot_paths = BotPaths(key.task_id, config["max_steps"], settings.teacher_dir or settings.cache_dir)
     evaluation = evaluate(
-        checkpoint, encoder_for(checkpoint, settings.lang_encoder), teacher, settings.num_episodes, settings.eval_seed,
-        settings.num_envs, not settings.skip_routing, use_device(settings.device), progress,
+        checkpoint, encoder_for(checkpoint, settings.lang_encoder), bot_paths, settings.num_episodes,
+        settings.eval_seed, settings.num_envs, not settings.skip_routing, use_device(settings.device), progress,
     )  # fmt: skip
     header = {
         "checkpoint_path": Path(found.path).as_posix(),

@@ -69,7 +69,7 @@ class _Recorder:
 def evaluate(
     checkpoint: Mapping,
     encoder: MissionEncoder,
-    teacher: BotPaths,
+    bot_paths: BotPaths,
     num_episodes: int = 1000,
     eval_seed: int = 0,
     num_envs: int = NUM_ENVS,
@@ -79,7 +79,7 @@ def evaluate(
 ) -> Evaluation:
     """One greedy episode of a checkpoint's policy in each of the first `num_episodes` worlds that the bot solves.
 
-    checkpoint: of `load_checkpoint`, mixture or baseline; encoder: of `encoder_for`; teacher: results of the task and
+    checkpoint: of `load_checkpoint`, mixture or baseline; encoder: of `encoder_for`; bot_paths: results of the task and
     step limit to evaluate on. Raises InputError where checkpoint, encoder and task do not fit together.
     """
     policy, lang_proj = policy_from_checkpoint(checkpoint)
@@ -91,8 +91,8 @@ def evaluate(
     if policy.input_dim != OBS_DIM:
         raise InputError(f"the checkpoint's input_dim is {policy.input_dim}, observations have {OBS_DIM} numbers")
     policy, lang_proj = policy.to(device), lang_proj.to(device)
-    solved, bot_plan_failures = teacher.solvable(eval_seed, num_episodes)
-    env = EvalVectorEnv(teacher.task_id, list(solved), num_envs, teacher.max_steps)
+    solved, bot_plan_failures = bot_paths.solvable(eval_seed, num_episodes)
+    env = EvalVectorEnv(bot_paths.task_id, list(solved), num_envs, bot_paths.max_steps)
     obs, embedding = torch.from_numpy(env.obs), encoder.embed(env.missions)  # obs shares the memory of env.obs
     hidden, step, recorder = policy.initial_hidden(len(env.worlds)), fast.stepper(policy), _Recorder()
     lang = lang_proj(embedding.to(device))
@@ -115,14 +115,14 @@ def evaluate(
 
 
 def evaluate_bot(
-    teacher: BotPaths, num_episodes: int = 1000, eval_seed: int = 0, num_envs: int = NUM_ENVS
+    bot_paths: BotPaths, num_episodes: int = 1000, eval_seed: int = 0, num_envs: int = NUM_ENVS
 ) -> Evaluation:
     """The bot's own episodes in exactly the worlds eval_seed ... eval_seed + num_episodes - 1; none is replaced.
 
     Its failures to plan are episodes without success here, and are counted in bot_plan_failures.
     """
     seeds = list(range(eval_seed, eval_seed + num_episodes))
-    env = EvalVectorEnv(teacher.task_id, seeds, num_envs, teacher.max_steps)
+    env = EvalVectorEnv(bot_paths.task_id, seeds, num_envs, bot_paths.max_steps)
     failures = 0
     while env.active.any():
         actions = np.zeros(len(env.worlds), np.int64)
@@ -134,9 +134,9 @@ def evaluate_bot(
                 failures += 1
         env.step(actions)
     for episode in env.episodes:
-        result = teacher.ask(episode["seed"])
+        result = bot_paths.ask(episode["seed"])
         episode["expert_steps"] = result if isinstance(result, int) else None
-    teacher.save()
+    bot_paths.save()
     return Evaluation(compute_metrics(env.episodes, None, failures), env.episodes, None)
 
 

@@ -30,8 +30,8 @@ def evaluate_one(
     check_writable(cache_dir, "--cache_dir")
     if path is None:
         announce_compilation()
-        teacher = BotPaths(task_id, max_steps, cache_dir)
-        evaluation = evaluate_bot(teacher, num_episodes, eval_seed, num_envs)
+        bot_paths = BotPaths(task_id, max_steps, cache_dir)
+        evaluation = evaluate_bot(bot_paths, num_episodes, eval_seed, num_envs)
         print(f"the BabyAI bot on {task_id}")
     else:
         where = use_device(device)
@@ -40,10 +40,10 @@ def evaluate_one(
         task_id = task_id or config["task_id"]
         max_steps = max_steps or (config.get("max_steps") if task_id == config["task_id"] else None)
         encoder = encoder_for(checkpoint, lang_encoder)
-        teacher = BotPaths(task_id, max_steps, cache_dir)
+        bot_paths = BotPaths(task_id, max_steps, cache_dir)
         with tqdm(total=num_episodes, desc=task_id, unit="episode", leave=False, dynamic_ncols=True) as bar:
             evaluation = evaluate(
-                checkpoint, encoder, teacher, num_episodes, eval_seed, num_envs,
+                checkpoint, encoder, bot_paths, num_episodes, eval_seed, num_envs,
                 record_steps=False, device=where, progress=bar.update,
             )  # fmt: skip
         print(f"{path} on {task_id}")
