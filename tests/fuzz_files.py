@@ -235,7 +235,7 @@ def fuzz_arrays(files: Fuzzer, rng: random.Random) -> None:
             lambda a: a.astype("U"),
             None,
         ]
-        change = rng.choice(changes)
+        change = rng.choice(changes[: -1 if name == "action" else None])  # a column left out cannot be known
         arrays = {n: a for n, a in arrays.items() if n != name} | ({name: change(arrays[name])} if change else {})
         rng.choice((np.savez, np.savez_compressed))(path, **arrays)
     assert np.array_equal(load_cache(files.cache).steps.action, expected.steps.action)
