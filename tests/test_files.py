@@ -190,6 +190,9 @@ def test_a_claim_is_one_process_only_and_leaves_nothing(tmp_path):
         assert again
         (tmp_path / "a run" / "file").write_bytes(b"")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a run", "link"]
+    for nowhere in (Path("/proc/x/run"), tmp_path / "a run" / "file" / "below"):
+        with claimed(nowhere) as is_ours:  # who cannot write there will be told so by the writing
+            assert is_ours
 
 
 HOLDS = """

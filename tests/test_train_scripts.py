@@ -427,7 +427,11 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(tmp_path):
         ("--device", "warp"): ("warp",),
         ("--checkpoint_dir", "a_file/below"): ("a_file",),
         ("--checkpoint_dir", "/proc/x"): ("--checkpoint_dir", "/proc/x", "cannot be written to"),
-        ("--max_steps", "1"): ("cannot teach", "within 1 steps", "allow more steps"),
+        ("--task_id", "BabyAI-UnlockPickup-v0", "--max_steps", "3"): (
+            "cannot teach",
+            "within 3 steps",
+            "allow more steps",
+        ),
     }
     if not torch.cuda.is_available():
         cases[("--device", "cuda")] = ("cuda",)

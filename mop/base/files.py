@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import secrets
-import stat
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -200,18 +199,20 @@ def claimed(folder: str | Path, wait_s: float = 0.0) -> Iterator[bool]:
 
 def _lock_folder(folder: Path) -> int | None:
     """`_lock` of a folder, which is made if it is missing."""
-    while True:
-        with suppress(FileNotFoundError):  # another process has just removed it, or one of its parents
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                return _lock(folder, os.O_RDONLY)
-            except FileExistsError as error:  # a file, or a folder that was removed before Python looked at it
-                if not stat.S_ISDIR(os.stat(error.filename).st_mode):
-                    raise
-            except OSError as error:
-                if error.errno != errno.EBADF:
-                    raise
-                return _lock(folder / _CLAIM, os.O_RDWR | os.O_CREAT)  # NFS locks only what is open for writing
+    for attempts_left in range(100, -1, -1):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return _lock(folder, os.O_RDONLY)
+        except FileNotFoundError:  # another process has just removed it, or nothing can be made there, as in /proc
+            if not attempts_left:
+                raise
+        except FileExistsError as error:  # a file, or a folder that was removed before Python looked at it
+            if os.path.isfile(error.filename) or not attempts_left:
+                raise
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            return _lock(folder / _CLAIM, os.O_RDWR | os.O_CREAT)  # NFS locks only what is open for writing
 
 
 def _lock(path: Path, flags: int) -> int | None:
