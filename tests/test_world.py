@@ -384,6 +384,14 @@ def test_what_the_bot_cannot_solve_is_found_before_training():
     assert all(task_id in text and "assertion 100" in text and "\n" not in text for task_id, text in refused.items())
 
 
+def test_a_step_limit_that_evaluation_would_refuse_is_found_before_training():
+    check_teachable("BabyAI-GoToObj-v0", 0, max_steps=20)
+    with pytest.raises(InputError, match=r"GoToObj-v0 within 1 steps: it failed in 9\d of 100 worlds \(unsolved 9\d\)"):
+        check_teachable("BabyAI-GoToObj-v0", 0, max_steps=1)
+    with pytest.raises(InputError, match=r"within 3 steps: it failed in 100 worlds in a row"):
+        check_teachable("BabyAI-UnlockPickup-v0", 0, max_steps=3)
+
+
 def test_training_seeds_are_distinct_and_beyond_evaluation_seeds():
     seeds = [training_seed(run, slot, k) for run in range(4) for slot in range(20) for k in range(40)]
     assert len(set(seeds)) == len(seeds) == 3200

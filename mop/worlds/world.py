@@ -32,6 +32,7 @@ MINIGRID_VERSION = minigrid.__version__
 # A task is given up if its bot fails in so many worlds in a row (of the solvable tasks the worst, UnlockToUnlock, fails
 # in 43 %).
 MAX_FAILURES_IN_A_ROW = 100
+MIN_SOLVED = 10  # worlds of so many; a bot that solves a tenth fails in 100 in a row once in 30,000 tries
 
 
 def babyai_task_ids() -> list[str]:
@@ -158,26 +159,35 @@ def bot_steps(world: World, seed: int) -> int:
 def check_teachable(task_id: str, run_seed: int, max_steps: int | None = None) -> None:
     """Raises InputError unless the bot solves one of the first worlds of a run; as a rule it solves the first.
 
-    max_steps: the step limit of the run, None for the task's own.
+    max_steps: the step limit of the run, None for the task's own. With a limit of the user's, it must solve MIN_SOLVED
+    of them: where it solves fewer, evaluation would come to MAX_FAILURES_IN_A_ROW sooner or later, and refuse.
 
     The bot labels the first states of some tasks that it never solves (KeyInBox, PutNext*Carrying): without this check
     a run would learn from these labels.
     """
-    world, failures = World(task_id, max_steps), []
+    world, failures, needed = World(task_id, max_steps), [], 1 if max_steps is None else MIN_SOLVED
     for k in range(MAX_FAILURES_IN_A_ROW):
         try:
             bot_steps(world, training_seed(run_seed, 0, k))
-            return
+            needed -= 1
         except TeacherFailure as failure:
             failures.append(failure.kind)
-    raise InputError(unteachable(task_id, failures, max_steps))
+        if needed == 0:
+            return
+    raise InputError(unteachable(task_id, failures, max_steps, MAX_FAILURES_IN_A_ROW))
 
 
-def unteachable(task_id: str, failures: Sequence[str], max_steps: int | None = None) -> str:
-    """The message for a task whose bot failed in every world tried; failures: the kind of each."""
+def unteachable(
+    task_id: str, failures: Sequence[str], max_steps: int | None = None, num_tried: int | None = None
+) -> str:
+    """The message for a task whose bot failed in too many worlds; failures: the kind of each.
+
+    num_tried: worlds that were tried; None: those that it failed in.
+    """
+    where = "worlds in a row" if num_tried in (None, len(failures)) else f"of {num_tried} worlds"
     kinds = ", ".join(f"{kind} {failures.count(kind)}" for kind in FAILURE_KINDS if kind in failures)
     limit, way_out = ("", "") if max_steps is None else (f" within {max_steps} steps", "allow more steps, or ")
     return (
-        f"the BabyAI bot cannot teach {task_id}{limit}: it failed in {len(failures)} worlds in a row "
+        f"the BabyAI bot cannot teach {task_id}{limit}: it failed in {len(failures)} {where} "
         f"({kinds}); {way_out}choose another task"
     )
