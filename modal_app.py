@@ -45,7 +45,7 @@ REGISTER = "rl-mop-calls"  # the modal.Dict of what is at work on what
 
 HERE = Path(__file__).resolve().parent
 HOME = "/root"  # of a container: where Modal puts modules
-LIBRARY = ("mop", "mixture_of_experts", "plotting_utils")  # what jobs import; this file Modal adds itself
+LIBRARY = ("mop", "mixture_of_experts", "plotting_utils")  # what jobs import; Modal adds this file itself
 # What fetching DistilBERT needs, so that a change of other code does not fetch it again.
 FETCHING = ("mop/__init__.py", "mop/base/__init__.py", "mop/base/errors.py", "mop/worlds/__init__.py")
 FETCHING += ("mop/worlds/missions.py",)

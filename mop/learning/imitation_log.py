@@ -81,7 +81,7 @@ COLUMNS = Columns(("env_steps",), {"steps_per_s": "env_steps"}, bar_text, closin
 def reward_for_errors(cross_entropy: float, lpc: float, price: ComplexityPrice) -> str | None:
     """The warning that a rise of the cross-entropy now lowers the loss.
 
-    With a live denominator that is so below cross-entropy = sqrt(alpha x LPC) - eps. lpc: the mean.
+    If gradients flow through the denominator, this is so below cross-entropy = sqrt(alpha x LPC) - eps. lpc: the mean.
     """
     if not price.normalize or price.detach or price.alpha == 0.0:
         return None

@@ -61,7 +61,7 @@ class TrainingLog:
     """
 
     def __init__(self, path: Path, run: Logged, unfinished_row: dict | None = None):
-        """Of an earlier part of the run, rows are kept up to `run.update`; `unfinished_row` is of its last state."""
+        """Rows of an earlier part of the run are kept up to `run.update`; `unfinished_row` is of its last state."""
         self.path, self.rows = path, []
         self._sums = dict(unfinished_row or {})
         self._count = self._sums.pop("count", 0)
