@@ -293,7 +293,7 @@ def test_table_of_results_and_older_tables(cache_dir, tmp_path):
     assert rows["task_id"].tolist() == [TASK, "BabyAI-GoTo-v0"], "the cached result goes before that of the table"
     assert rows["success_rate"].tolist() == [1.0, 0.5] and rows["policy"].tolist() == ["mop", "mop"]
     assert rows.loc[1, "success_low"] == pytest.approx(0.469, abs=1e-3)
-    assert len(problems) == 1 and "it is no result" in problems[0]
+    assert len(problems) == 1 and "result.json is skipped: results lie in" in problems[0]
     (tmp_path / "broken.csv").write_bytes(b"\x00\xff")
     rows, problems = load_table(str(tmp_path / "none"), [table, tmp_path / "broken.csv"])
     assert len(rows) == 2 and "broken.csv: it is no table" in problems[0]
