@@ -5,7 +5,7 @@ import io
 import pytest
 from matplotlib.figure import Figure
 
-from mop.plotting.hover import add_note, boxes_of, notes_of
+from mop.plotting.hover import add_note, boxes_of, notes_of, values_of
 
 
 def drawn(figure: Figure) -> Figure:
@@ -40,3 +40,17 @@ def test_boxes_follow_the_place_that_drawing_gives_to_axes():
     assert box.width * 6 == pytest.approx(box.height * 3) and box.height < 0.9
     frame = ax.get_position()
     assert (box.left, 1 - box.top) == pytest.approx((frame.x0, frame.y1))
+
+
+def test_values_are_named_by_their_panel():
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    left.set_title("layer 0\n3 steps", loc="left")
+    right.set_title("mean LPC")
+    add_note(left, 0, 1, 0, 1, "a cell", x=3, weight=0.5)
+    add_note(left, 0, 1, 0, 1, "a text alone")
+    add_note(right, 0, 1, 0, 1, "another", x=4, lpc=256.0)
+    assert values_of(figure) == [
+        {"panel": "layer 0 3 steps", "x": 3, "weight": 0.5},
+        {"panel": "mean LPC", "x": 4, "lpc": 256.0},
+    ]

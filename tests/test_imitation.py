@@ -743,6 +743,20 @@ def test_a_gradient_that_is_not_finite_stops_the_run(make_run):
         run.step_update()
 
 
+def test_weights_that_are_not_finite_are_not_saved(make_run):
+    for spoil in (
+        lambda run: run.policy.head.weight.data.fill_(math.inf),
+        lambda run: next(iter(run.optimizer.state.values()))["exp_avg_sq"].fill_(math.inf),
+    ):
+        run = make_run()
+        run.step_update()
+        run.checkpoint(), run.state()
+        spoil(run)
+        for save in (run.checkpoint, run.state):
+            with pytest.raises(InputError, match=r"diverged at update 1.*--lr"):
+                save()
+
+
 # --- the warning about a loss that rewards errors -------------------------------------------------------------------
 
 

@@ -138,7 +138,6 @@ class ImitationRun:
             rng = self._rng("replay")
             for _ in range(self._num_replayed if len(self.replay) > 0 else 0):
                 self.fit(self.replay.sample(rng))
-        self._check_finite()
         if self._num_replayed > 0:
             self.replay.add(batch)
         measures = self._measures(step, batch.label) | {"bot_share": self.bot_share, "lr": self.lr}
@@ -164,11 +163,14 @@ class ImitationRun:
         return Step(loss, cross_entropy, lpc, grad_norm, logits, routing)
 
     def _check_finite(self) -> None:
-        """Raises InputError, so that nothing is saved, where the last step left weights that are no numbers."""
+        """Raises InputError where a step left weights that are no numbers: nothing of them is saved.
+
+        Checked when the run is saved; before that, the gradient of the next step says so.
+        """
         squares = [moments["exp_avg_sq"] for moments in self.optimizer.state.values()]
         largest = nn.utils.get_total_norm([*self.parameters, *squares], math.inf)
         if not torch.isfinite(largest):
-            raise InputError(f"training diverged at update {self.update + 1}: weights are not finite; lower --lr")
+            raise InputError(f"training diverged at update {self.update}: weights are not finite; lower --lr")
 
     def _measures(self, step: Step, labels: Tensor) -> dict[str, float]:
         labels = labels.to(self.device)
@@ -222,7 +224,11 @@ class ImitationRun:
         return {kind: text for kind, text in texts.items() if text is not None}
 
     def checkpoint(self) -> dict:
-        """What evaluation needs, in the documented format: weights, optimiser, number of updates, config."""
+        """What evaluation needs, in the documented format: weights, optimiser, number of updates, config.
+
+        Raises InputError where the training has diverged.
+        """
+        self._check_finite()
         config = {key: value for key, value in self.config.items() if key not in ("resume", "overwrite")}
         return {
             "policy_state_dict": _to_cpu(self.policy.state_dict()),

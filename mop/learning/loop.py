@@ -42,7 +42,10 @@ class Trainable(Protocol):
         """What the user must know of the update with these measures: kind -> text. A kind is told once in a run."""
 
     def checkpoint(self) -> dict:
-        """What is kept of the run: the result so far, with a dictionary `config` of plain values."""
+        """What is kept of the run: the result so far, with a dictionary `config` of plain values.
+
+        Raises InputError where the result is worth nothing: then nothing is written.
+        """
 
     def state(self) -> dict:
         """Everything that the rest of the run depends on, as nested dictionaries and lists of tensors and numbers."""

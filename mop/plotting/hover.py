@@ -1,6 +1,7 @@
-"""What a figure says under the mouse: texts for rectangles of its axes, which the pages show over a still picture.
+"""What a figure says under the mouse, and the numbers that it shows: notes for rectangles of its axes.
 
-A still picture cannot show another run than the one it was made of, whatever the browser has kept of an earlier page.
+The pages show the texts over a still picture, which cannot be of another run than the one it was made of, whatever the
+browser has kept of an earlier page. The numbers are saved beside the picture.
 """
 
 from typing import NamedTuple
@@ -20,6 +21,7 @@ class Note(NamedTuple):
     bottom: float
     top: float
     text: str
+    values: dict[str, object]  # the numbers that are drawn there, by name
 
 
 class Box(NamedTuple):
@@ -32,9 +34,12 @@ class Box(NamedTuple):
     text: str
 
 
-def add_note(ax: Axes, left: float, right: float, bottom: float, top: float, text: str) -> None:
-    """Let a rectangle of the data show a text under the mouse, or a point, with a little around it."""
-    notes_of(ax).append(Note(left, right, bottom, top, text))
+def add_note(ax: Axes, left: float, right: float, bottom: float, top: float, text: str, **values: object) -> None:
+    """Let a rectangle of the data show a text under the mouse, or a point, with a little around it.
+
+    values: the numbers that are drawn there, by name: a row of `values_of`.
+    """
+    notes_of(ax).append(Note(left, right, bottom, top, text, values))
 
 
 def notes_of(ax: Axes) -> list[Note]:
@@ -42,6 +47,15 @@ def notes_of(ax: Axes) -> list[Note]:
     if not hasattr(ax, "hover_notes"):
         ax.hover_notes = []
     return ax.hover_notes
+
+
+def values_of(figure: Figure) -> list[dict[str, object]]:
+    """The numbers that a figure shows: those of each note that has some, behind the title of its panel ("panel")."""
+    rows = []
+    for ax in figure.axes:
+        title = " ".join((ax.get_title(loc="left") or ax.get_title()).split())
+        rows += [{"panel": title} | note.values for note in notes_of(ax) if note.values]
+    return rows
 
 
 def boxes_of(figure: Figure) -> list[Box]:
