@@ -6,6 +6,7 @@ Axis letters: P pairs of children, E episodes, A places on the line.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
@@ -52,12 +53,12 @@ class PathResult:
         """How much better the ends are than a policy that acts at random, in units of return."""
         return self.end_return - self.random_return
 
-    @property
+    @cached_property
     def barrier(self) -> Estimate:
         """B, in units of return."""
         return largest_drop(drops_below_chord(self.returns, self.places))
 
-    @property
+    @cached_property
     def instability(self) -> Estimate:
         """I, in units of return."""
         return largest_drop(drops_below_ends(self.returns))

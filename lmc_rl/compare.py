@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 
 from lmc_rl.analysis import HEAD, PathResult, as_text, pool, table_of
-from lmc_rl.experiment import Probe, in_order
+from lmc_rl.experiment import Probe, Workers
 from lmc_rl.figures import plot_path
 from lmc_rl.policies import common_config, load_policy
 from lmc_rl.settings import add_flags, defaults, settle
@@ -52,8 +52,8 @@ def compare(first: Path, second: Path, out: Path, settings: dict) -> PathResult:
         arguments = (config["task_id"], config["max_episode_steps"], *(settings[name] for name in FLAGS[:2]))
         planned = list(stretches([Walk("random"), walk], *arguments))
         missing = planned[cut_to_whole(out / "episodes.jsonl", planned) :]
-        with (out / "episodes.jsonl").open("ab") as file:
-            played = in_order(play, missing, settings["jobs"], "walking along the path")
+        with (out / "episodes.jsonl").open("ab") as file, Workers(settings["jobs"]) as workers:
+            played = workers.in_order(play, missing, "walking along the path")
             for stretch, result in zip(missing, played, strict=True):
                 file.write(rows_of(stretch, result, out.name))
                 file.flush()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from itertools import combinations
@@ -144,6 +144,8 @@ class Training:
         if not self.is_finished:
             remove_leftovers(self.folder.glob(".*.tmp"))
             run, settings = self.make(), self.settings
+            if self.fork is not None:  # a child's log is enough: it is one of many
+                run.columns = replace(run.columns, plot=None)
             saved = load_training_state(state_path) if state_path.exists() else None
             every = settings["train_freq"]
             interval = max(1, (settings["eval_freq"] or settings["total_steps"] // 100) // every)
@@ -226,14 +228,9 @@ def run(settings: dict, given: set[str]) -> Path:
             write_json(places.results / CONFIG_NAME, recorded(settings), orjson.OPT_INDENT_2)
         print(f"experiment {places.results}")
         try:
-            for stage in trainings(settings, places):
-                waiting = [training for training in stage if not training.is_finished]
-                for training in stage:
-                    if training.is_finished:
-                        training.train()  # removes what a kill has left
-                for _ in in_order(Training.train, waiting, settings["jobs"], "training"):
-                    pass
-            _walk(settings, places)
+            with Workers(settings["jobs"]) as workers:
+                _train(settings, places, workers)
+                _walk(settings, places, workers)
         except KeyboardInterrupt:
             print("interrupted: all is saved; the same command with --resume goes on")
             raise
@@ -279,7 +276,18 @@ def _begin_or_continue(settings: dict, given: set[str]) -> tuple[dict, Places]:
     return settings, Places.of(settings["output_dir"], kind / name)
 
 
-def _walk(settings: dict, places: Places) -> None:
+def _train(settings: dict, places: Places, workers: "Workers") -> None:
+    """Train what is not trained: first what depends on nothing, then the children."""
+    for stage in trainings(settings, places):
+        waiting = [training for training in stage if not training.is_finished]
+        for training in stage:
+            if training.is_finished:
+                training.train()  # removes what a kill has left
+        for _ in workers.in_order(Training.train, waiting, "training"):
+            pass
+
+
+def _walk(settings: dict, places: Places, workers: "Workers") -> None:
     """Walk along all paths: first their returns, row by row, then the other measures."""
     paths = walks_of_experiment(settings, places)
     planned = list(
@@ -292,38 +300,47 @@ def _walk(settings: dict, places: Places) -> None:
     missing = planned[cut_to_whole(rows_path, planned) :]
     if missing:
         with rows_path.open("ab") as file:
-            results = in_order(walks.play, missing, settings["jobs"], "walking along paths")
+            results = workers.in_order(walks.play, missing, "walking along paths")
             for stretch, played in zip(missing, results, strict=True):
                 file.write(rows_of(stretch, played, places.results.name))
                 file.flush()
                 os.fsync(file.fileno())
     probes = [Probe(walk, places.probe(walk), settings["alpha_points"]) for walk in paths if walk.kind != "random"]
     waiting = [probe for probe in probes if not probe.path.exists()]
-    for _ in in_order(Probe.run, waiting, settings["jobs"], "measuring paths"):
+    for _ in workers.in_order(Probe.run, waiting, "measuring paths"):
         pass
 
 
-def in_order(function: Callable, pieces: Sequence, jobs: int, label: str) -> Iterator:
-    """The results of a function of pieces of work, in their order, made here or in several processes.
+class Workers:
+    """Does pieces of work here, or in several processes, which begin with the first piece and end with the block."""
 
-    Raises InputError where a process died.
-    """
-    if jobs == 1 or len(pieces) < 2:
-        shows_bar = function is not Training.train  # a training has a bar of its own
-        yield from tqdm(map(function, pieces), label, len(pieces), disable=not shows_bar, dynamic_ncols=True)
-        return
-    os.environ["TQDM_DISABLE"] = "1"  # of the processes: several bars would overwrite each other
-    context = multiprocessing.get_context("spawn")  # fork and torch's threads do not go together
-    pool = ProcessPoolExecutor(min(jobs, len(pieces)), mp_context=context, initializer=_begin_worker)
-    try:
-        futures = [pool.submit(_quietly, function, piece) for piece in pieces]
-        for future in tqdm(futures, label, dynamic_ncols=True):
-            yield future.result()
-    except BrokenProcessPool:
-        raise InputError(f"a process died while {label} (out of memory?); go on with --resume") from None
-    finally:
-        del os.environ["TQDM_DISABLE"]
-        pool.shutdown(cancel_futures=True)
+    def __init__(self, jobs: int):
+        self._jobs, self._pool = jobs, None
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            del os.environ["TQDM_DISABLE"]
+
+    def in_order(self, function: Callable, pieces: Sequence, label: str) -> Iterator:
+        """The results of a function of pieces, in their order. Raises InputError where a process died."""
+        if self._jobs == 1 or len(pieces) < 2:
+            shows_bar = function is not Training.train  # a training has a bar of its own
+            yield from tqdm(map(function, pieces), label, len(pieces), disable=not shows_bar, dynamic_ncols=True)
+            return
+        if self._pool is None:
+            os.environ["TQDM_DISABLE"] = "1"  # of the processes: several bars would overwrite each other
+            context = multiprocessing.get_context("spawn")  # fork and torch's threads do not go together
+            self._pool = ProcessPoolExecutor(self._jobs, mp_context=context, initializer=_begin_worker)
+        try:
+            futures = [self._pool.submit(_quietly, function, piece) for piece in pieces]
+            for future in tqdm(futures, label, dynamic_ncols=True):
+                yield future.result()
+        except BrokenProcessPool:
+            raise InputError(f"a process died while {label} (out of memory?); go on with --resume") from None
 
 
 def _begin_worker() -> None:

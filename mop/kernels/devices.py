@@ -3,11 +3,12 @@
 import torch
 
 from mop.base.errors import InputError
-from mop.kernels.cache import announce_compilation
 
 
 def use_device(name: str) -> torch.device:
     """`choose_device`, for policies of compiled kernels: says so where this installation has none yet."""
+    from mop.kernels.cache import announce_compilation  # here: numba takes a while to load
+
     device = choose_device(name)
     announce_compilation()
     return device
