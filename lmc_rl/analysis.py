@@ -28,6 +28,9 @@ from lmc_rl.walks import ROWS_NAME, Walk, read_rows, walks_of
 from mop.base.errors import InputError
 from mop.base.files import write_json
 
+# settings that change nothing in a path
+_DO_NOT_MATTER = {"seed", "controls", "eval_freq", "eval_episodes", "experiment_name"}
+
 
 @dataclass(frozen=True)
 class PathResult:
@@ -103,8 +106,8 @@ class Experiment:
 
     @property
     def group(self) -> tuple:
-        """What experiments that differ in their seeds alone have in common."""
-        return tuple((name, str(value)) for name, value in sorted(self.settings.items()) if name != "seed")
+        """What experiments have in common whose parents differ in their seeds alone."""
+        return tuple((name, str(value)) for name, value in sorted(self.settings.items()) if name not in _DO_NOT_MATTER)
 
     def write(self) -> None:
         """The summaries: forks/instability_<i>.json, all_forks_results.json and controls.json."""
@@ -195,7 +198,7 @@ def pooled_groups(experiments: Iterable[Experiment]) -> dict[str, list[Pooled]]:
 
 def labels_of(settings: Sequence[Mapping]) -> list[str]:
     """A name for each of several settings: environment, algorithm, buffer, and what else differs between them."""
-    told = ("env", "algo", "fork_buffer_strategy", "seed", "fork_points")
+    told = {"env", "algo", "fork_buffer_strategy", "fork_points", *_DO_NOT_MATTER}
     differing = [
         name for name in settings[0] if name not in told and len({str(s.get(name)) for s in settings}) > 1
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from mop.plotting.hover import add_note
 from mop.plotting.panels import make_panels, remove_empty, set_title
-from mop.plotting.style import HUES, open_frame
+from mop.plotting.style import HUES, counted, open_frame, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lmc_rl.analysis import PathResult, Pooled
 
 _MAX_COLUMNS = 3
+_WIDTH = 3.9  # of a panel, in inches
 _FRACTIONS = colormaps["viridis"]
 
 
@@ -35,7 +36,7 @@ def plot_learning_curves(tables: "Mapping[str, pd.DataFrame]", title: str = "") 
             x, y = row["env_steps"], row["eval_return"]
             add_note(ax, x, x, y, y, f"step {x:,.0f}: return {y:.1f}", env_steps=x, eval_return=y)
         _steps_axis(ax)
-        ax.set_title(label, fontsize="medium", loc="left")
+        _name(ax, label)
         open_frame(ax)
     axes[0].set_ylabel("return")
     axes[0].legend(frameon=False, fontsize="small")
@@ -53,7 +54,7 @@ def plot_wall_clock(tables: "Mapping[str, pd.DataFrame]", title: str = "") -> Fi
         add_note(ax, x, x, y, y, f"{y:.0f} s for {x:,.0f} steps", env_steps=x, seconds=y)
         _steps_axis(ax)
         ax.set_ylim(bottom=0)
-        ax.set_title(f"{label}: {y:.0f} s, {x / max(y, 1e-9):.0f} steps/s", fontsize="medium", loc="left")
+        _name(ax, f"{label}: {y:.0f} s, {x / max(y, 1e-9):.0f} steps/s")
         open_frame(ax)
     axes[0].set_ylabel("seconds")
     _finish(figure, title)
@@ -73,7 +74,7 @@ def plot_path(results: "Mapping[str, PathResult]", title: str = "") -> Figure:
             text = f"alpha {a:.2f}: return {mean:.1f} ± {error:.1f}"
             add_note(ax, a, a, mean, mean, text, alpha=a, mean_return=mean, low=mean - error, high=mean + error)
         words = f"{result.verdict}, B {result.barrier.value:.0f} of {result.scale:.0f}"
-        ax.set_title(f"{label}: {words}" if label else words, fontsize="medium", loc="left")
+        _name(ax, f"{label}\n{words}" if label else words)
         _alpha_axis(ax)
     axes[0].set_ylabel("return")
     axes[0].legend(frameon=False, fontsize="small")
@@ -95,7 +96,7 @@ def plot_all_paths(runs: "Mapping[str, Sequence[PathResult]]", title: str = "") 
                 text = f"fork {name}, alpha {a:.2f}: return {mean:.1f}"
                 add_note(ax, a, a, mean, mean, text, fork=name, alpha=a, mean_return=mean)
         ax.axhline(results[0].random_return, color="#bbbbbb", linewidth=1, linestyle="dotted")
-        ax.set_title(label, fontsize="medium", loc="left")
+        _name(ax, label)
         _alpha_axis(ax)
     axes[0].set_ylabel("return")
     handles, labels = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
@@ -109,13 +110,13 @@ def plot_instability(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") 
 
     The chord barrier B and the instability I are shares of (return of the ends - random policy).
     """
-    figure, axes = _panels(len(groups))
+    figure, axes = _panels(len(groups), sharey=True)
     for ax, (label, points) in zip(axes, groups.items(), strict=True):
         forks = [point for point in points if point.kind == "fork" and np.isfinite(point.barrier.value)]
         tolerance = points[0].results[0].tolerance
         ax.axhline(tolerance, color="#888888", linestyle="dashed", linewidth=1, label="tolerance")
         shown = {"chord barrier B": ("barrier", "blue", "o"), "instability I": ("instability", "orange", "s")}
-        for shift, (name, (key, hue, marker)) in zip((-0.004, 0.004), shown.items(), strict=True):
+        for shift, (name, (key, hue, marker)) in zip((-0.006, 0.006), shown.items(), strict=True):
             estimates = [getattr(point, key) for point in forks]
             x = np.array([point.fraction for point in forks]) + shift
             y = np.array([estimate.value for estimate in estimates])
@@ -132,16 +133,23 @@ def plot_instability(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") 
             if point.kind == "independent" and np.isfinite(point.barrier.value):
                 ax.axhline(point.barrier.value, color="black", linestyle="dotted", linewidth=1, label="B, independent")
         parents = max(len(point.results) for point in points)
-        ax.set_title(f"{label}, {parents} parent{'s' * (parents > 1)}", fontsize="medium", loc="left")
+        _name(ax, f"{label}, {counted(parents, 'parent')}")
         ax.set_xlim(-0.02, 1.0)
         ax.set_ylim(bottom=0)
         ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
         ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
         ax.set_xlabel("fork point, % of training")
         open_frame(ax)
-    axes[0].set_ylabel("lost on the line, % of what was learned")
+    axes[0].set_ylabel("lost on the line")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize="small")
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=2 if len(groups) == 1 else len(labels),
+        frameon=False,
+        fontsize="small",
+    )
     _finish(figure, title)
     return figure
 
@@ -152,12 +160,16 @@ def _mean_and_error(result: "PathResult") -> tuple[np.ndarray, np.ndarray]:
     return by_episode.mean(axis=0), 1.96 * by_episode.std(axis=0, ddof=1) / np.sqrt(len(by_episode))
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, **sharing) -> tuple[Figure, list[Axes]]:
     columns = min(_MAX_COLUMNS, count)
     rows = -(-count // columns)
-    figure, axes = make_panels(rows, columns, 3.9, 2.7, 0.6)
+    figure, axes = make_panels(rows, columns, _WIDTH, 2.7, 0.6, **sharing)
     remove_empty(axes, count)
     return figure, list(axes.ravel()[:count])
+
+
+def _name(ax: Axes, text: str) -> None:
+    ax.set_title(wrapped(text, 0.85 * _WIDTH), fontsize="medium", loc="left")
 
 
 def _steps_axis(ax: Axes) -> None:
