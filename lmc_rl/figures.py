@@ -135,21 +135,15 @@ def plot_instability(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") 
         parents = max(len(point.results) for point in points)
         _name(ax, f"{label}, {counted(parents, 'parent')}")
         ax.set_xlim(-0.02, 1.0)
-        ax.set_ylim(bottom=0)
         ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
         ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
         ax.set_xlabel("fork point, % of training")
         open_frame(ax)
     axes[0].set_ylabel("lost on the line")
+    axes[0].set_ylim(bottom=0)  # last: it would keep the limits from growing
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=2 if len(groups) == 1 else len(labels),
-        frameon=False,
-        fontsize="small",
-    )
+    columns = 2 if len(groups) == 1 else len(labels)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
     _finish(figure, title)
     return figure
 

@@ -60,8 +60,8 @@ def build_model(settings: Mapping, obs_dim: int, action_dim: int, device: torch.
 class Learner:
     """A run of SAC or DDPG. An update is `train_freq` environment steps, and then a gradient step.
 
-    There is no gradient step while the buffer holds fewer than `learning_starts` transitions, and actions are random in
-    the first `learning_starts` steps of the run. `streams` holds the seed of each random stream: `exploration` of the
+    There is no gradient step while the buffer is filled and holds fewer than `learning_starts` transitions, and actions
+    are random in the first `learning_starts` steps of the run. `streams` holds the seed of each random stream: `exploration` of the
     noise on actions, `replay` of what a gradient step samples (transitions, and the actions in the losses of SAC),
     `environment` of the worlds in which episodes begin.
     """
@@ -124,7 +124,7 @@ class Learner:
     def learn(self) -> dict[str, float]:
         """A gradient step of stable-baselines3; its losses."""
         names = ("critic_loss", "actor_loss") + (("ent_coef",) if self.settings["algo"] == "SAC" else ())
-        if len(self.memory) < self.settings["learning_starts"]:
+        if self.collects and len(self.memory) < self.settings["learning_starts"]:
             return dict.fromkeys(names, math.nan)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(stream_seed(self.streams["replay"], f"actions {self.update}"))

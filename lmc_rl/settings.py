@@ -206,8 +206,6 @@ def fork_problem(settings: dict[str, Any], step: int) -> str | None:
     strategy = settings["fork_buffer_strategy"]
     if strategy == "fresh" and left <= wait:
         return f"leaves {left} steps, and a fresh buffer needs {wait} before anything is learned (--learning_starts)"
-    if strategy == "frozen" and known < wait:
-        return f"has {known} transitions, which do not grow, and learning needs {wait} (--learning_starts)"
     if strategy == "split" and known // settings["children"] + left <= wait:
         return f"leaves each child too few transitions to learn from (--learning_starts {wait})"
     return None

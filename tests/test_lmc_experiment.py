@@ -1,5 +1,7 @@
 """Experiments of lmc_rl from beginning to end: interrupted anywhere, in several processes, and by their commands."""
 
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -224,7 +226,7 @@ BAD_FLAGS = [
     (["--fork_points", "0.001"], "where no fork is"),
     (["--fork_points", "0.5,0.501"], "another one is already"),
     (["--fork_points", "0.9", "--fork_buffer_strategy", "fresh"], "leaves 24 steps, and a fresh buffer needs 40"),
-    (["--fork_points", "0.1", "--fork_buffer_strategy", "frozen"], "has 24 transitions, which do not grow"),
+    (["--fork_points", "0.9", "--fork_buffer_strategy", "split", "--buffer_size", "40"], "too few transitions"),
     (["--fork_buffer_strategy", "half"], "fork_buffer_strategy must be copy or"),
     (["--algo", "PPO"], "algo must be SAC or DDPG"),
     (["--algo", "DDPG", "--ent_coef", "auto"], "DDPG has no ent_coef"),
@@ -315,6 +317,17 @@ def test_ctrl_c_and_resume_in_a_process(tmp_path):
     result = subprocess.run(args, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0 and "parent: return" in result.stdout, result.stderr
     assert len(list(tmp_path.rglob("config.json"))) == len(list(tmp_path.rglob("final.pt"))) == 1
+
+
+def test_the_commands_of_the_document_are_understood():
+    text = (REPOSITORY / "docs" / "lmc.md").read_text(encoding="utf-8")
+    modules = {module.__name__.partition(".")[2]: module for module in (run_env, check_run, analyze, compare)}
+    found = re.findall(r"^python -m lmc_rl\.(\w+)(.*)$", text, re.MULTILINE)
+    for name, words in found:
+        flags = vars(modules[name].parser().parse_args(shlex.split(words, comments=True)))
+        if name == "run_env":
+            settle(flags, flags.pop("config"))
+    assert len(found) == 10 and {name for name, _ in found} == set(modules)
 
 
 @pytest.mark.parametrize("module", [run_env, check_run, analyze, compare], ids=lambda module: module.__name__)

@@ -142,6 +142,13 @@ def test_a_fresh_child_learns_only_after_the_warm_up():
     assert one.gradient_steps == 32
 
 
+def test_a_frozen_child_learns_at_once_whatever_its_parent_had():
+    parent = learner(tiny(), 10).state()
+    one = child_of(tiny(fork_buffer_strategy="frozen"), parent, 20, 0, CPU)
+    one.step_update()
+    assert parent["gradient_steps"] == 0 and one.gradient_steps == 1 and one.env_steps == len(content(one)) == 20
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_an_interrupted_child_goes_on(strategy):
     parent, settings = snapshot(), tiny(fork_buffer_strategy=strategy)
