@@ -9,8 +9,7 @@ with app.setup:
     import marimo as mo
 
     from mop.base.errors import InputError, run_script
-    from mop.pages import episodes, figures, flags, parts, runs
-    from plotting_utils import plot_episode_routing
+    from mop.pages import episode_tab, episodes, figures, flags, parts, runs
 
 
 @app.function
@@ -23,13 +22,11 @@ def parser():
 
 
 @app.function
-def plot_view(data, tab: str, measure: str, group_by: str, images: dict, episode: int, t_step: int):
+def plot_view(data, tab: str, measure: str, group_by: str, images: dict):
     """The name and the figure of a tab. Raises InputError where the data does not support it."""
     if tab == "Spatial":
         name = figures.grouped_name(figures.MAPS[measure][0], group_by)
         return name, figures.plot_map(data, measure, group_by, images)
-    if tab == "Episodes":
-        return f"episode_{episode}", plot_episode_routing(data, episode, t_step)
     name, plot, _ = figures.CHARTS[tab]
     return name, plot(data)
 
@@ -82,10 +79,15 @@ def _(num_envs_slider, num_episodes_slider, run, use_cache_toggle):
 
 @app.cell
 def _():
-    tabs_about = {"Spatial": "The dominant expert, or the cost, in each cell of the grid."}
+    tabs_about = {
+        "Spatial": "The dominant expert, or the cost, in each cell of the grid. Click a cell for its episodes."
+    }
     tabs_about |= {tab: about for tab, (*_, about) in figures.CHARTS.items()}
-    tabs_about["Episodes"] = "One episode, frame by frame, with the router weights beside it."
-    view_tabs = mo.ui.tabs({tab: mo.md(about) for tab, about in tabs_about.items()})
+    tabs_about["Episodes"] = "One episode, step by step, with the router weights beside the world."
+    asked_tab = mo.query_params().get("tab")
+    view_tabs = mo.ui.tabs(
+        {tab: mo.md(about) for tab, about in tabs_about.items()}, asked_tab if asked_tab in tabs_about else None
+    )
     view_tabs
     return (view_tabs,)
 
@@ -96,22 +98,24 @@ def _(routing_data):
     analysis_dropdown = mo.ui.dropdown(
         figures.analyses(routing_data), "overall", label="Analysis", allow_select_none=False
     )
-    episode_dropdown = mo.ui.dropdown(
-        labels := episodes.episode_labels(routing_data), next(iter(labels)), label="Episode", allow_select_none=False
-    )
-    return analysis_dropdown, episode_dropdown, measure_dropdown
+    return analysis_dropdown, measure_dropdown
 
 
 @app.cell
-def _(episode_dropdown, routing_data):
-    num_steps = int((routing_data.steps.episode == episode_dropdown.value).sum())
-    step_slider = mo.ui.slider(0, max(num_steps - 1, 1), label="Step", include_input=True)
-    return (step_slider,)
+def _(routing_data):
+    episode_filter = episode_tab.filter_controls(routing_data, mo.query_params().get(episode_tab.CELL, ""))
+    return (episode_filter,)
 
 
 @app.cell
-def _(analysis_dropdown, episode_dropdown, measure_dropdown, step_slider, view_tabs):
-    tab_controls = {"Spatial": [measure_dropdown, analysis_dropdown], "Episodes": [episode_dropdown, step_slider]}
+def _(episode_filter, routing_data):
+    episode_dropdown, no_episode = episode_tab.list_episodes(routing_data, episode_filter.value)
+    return episode_dropdown, no_episode
+
+
+@app.cell
+def _(analysis_dropdown, episode_dropdown, episode_filter, measure_dropdown, view_tabs):
+    tab_controls = {"Spatial": [measure_dropdown, analysis_dropdown], "Episodes": [episode_filter, episode_dropdown]}
     shown_controls = tab_controls.get(view_tabs.value)
     mo.hstack(shown_controls, justify="start", gap=2, wrap=True) if shown_controls else None
     return
@@ -124,24 +128,47 @@ def _(analysis_dropdown, routing_data):
 
 
 @app.cell
-def _(analysis_dropdown, episode_dropdown, measure_dropdown, room_env_images, routing_data, step_slider, view_tabs):
-    spatial = measure_dropdown.value, analysis_dropdown.value, room_env_images
-    episode = episode_dropdown.value, step_slider.value
+def _(episode_dropdown, no_episode, routing_data, view_tabs):
+    mo.stop(view_tabs.value != "Episodes")
+    episode_tab.show_player(routing_data, episode_dropdown.value, no_episode)
+    return
+
+
+@app.cell
+def _(episode_dropdown, view_tabs):
+    mo.stop(view_tabs.value != "Episodes" or episode_dropdown.value is None)
+    ending_dropdown = mo.ui.dropdown(episode_tab.ENDINGS, next(iter(episode_tab.ENDINGS)), allow_select_none=False)
+    save_episode_button = mo.ui.run_button(label=f"Save episode_{episode_dropdown.value}")
+    mo.hstack([save_episode_button, ending_dropdown], justify="start")
+    return ending_dropdown, save_episode_button
+
+
+@app.cell
+def _(args, ending_dropdown, episode_dropdown, routing_data, run, save_episode_button):
+    mo.stop(not save_episode_button.value)
+    episode_tab.save_episode(
+        routing_data, episode_dropdown.value, run.key.artefacts(args.plots_dir), ending_dropdown.value
+    )
+    return
+
+
+@app.cell
+def _(analysis_dropdown, measure_dropdown, room_env_images, routing_data, view_tabs):
+    mo.stop(view_tabs.value == "Episodes")
     try:
-        figure_name, fig_heatmap = plot_view(routing_data, view_tabs.value, *spatial, *episode)
+        figure_name, fig_heatmap = plot_view(
+            routing_data, view_tabs.value, measure_dropdown.value, analysis_dropdown.value, room_env_images
+        )
     except InputError as error:
         mo.stop(True, parts.problem(error))
     return fig_heatmap, figure_name
 
 
 @app.cell
-def _(episode_dropdown, fig_heatmap, figure_name, routing_data, run, step_slider, view_tabs):
-    frame, shown_step = [], ""
-    if view_tabs.value == "Episodes":
-        frame = [parts.episode_frame(routing_data, episode_dropdown.value, step_slider.value)]
-        shown_step = f", step {step_slider.value}"
-    shown_figure = parts.show_figure(fig_heatmap, f"{run.key.label}: {figure_name}{shown_step}")
-    mo.hstack([*frame, shown_figure], justify="start", align="start", wrap=True)
+def _(fig_heatmap, figure_name, run, view_tabs):
+    to_episodes = episode_tab.link_to_episodes(mo.query_params().to_dict())
+    links = {"link": to_episodes} if view_tabs.value == "Spatial" else {}
+    parts.show_figure(fig_heatmap, f"{run.key.label}: {figure_name}", **links)
     return
 
 

@@ -5,16 +5,13 @@ import html
 import io
 import re
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import marimo as mo
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
 
-from mop.base.errors import InputError
 from mop.base.files import write_figure
-from mop.pages import episodes
 from mop.pages.routing import describe_metrics, evaluate_now, load_routing, no_cache, other_checkpoint
 from mop.pages.runs import Run
 from mop.plotting.hover import Box, boxes_of
@@ -86,27 +83,19 @@ def metrics_row(run: Run, data: RoutingCache, use_cache: bool) -> mo.Html:
     return mo.vstack([*notes, mo.hstack(stats, justify="start", align="stretch", wrap=True)])
 
 
-def episode_frame(data: RoutingCache, episode: int, t_step: int) -> mo.Html:
-    """The world at a step of an episode, and what happens there."""
-    try:
-        imsave(file := io.BytesIO(), episodes.episode_frame(data, episode, t_step), format="png")
-        picture = mo.Html(_image(file, f"the world at step {t_step} of episode {episode}"))
-        caption = mo.md(episodes.step_caption(data, episode, t_step))
-    except InputError as error:
-        return problem(error, "warn")
-    return mo.vstack([picture, caption])
-
-
-def show_figure(figure: Figure, label: str) -> mo.Html:
+def show_figure(figure: Figure, label: str, link: Callable[[Mapping], str] = lambda values: "") -> mo.Html:
     """A figure as a still picture, with its texts under the mouse; label: what it shows of which run, for readers of
     the page that cannot see it.
+
+    link: the numbers of a text -> where a click on it leads, "" for nowhere. It is a plain link to an address of the
+    page, which needs no script.
 
     Not `mo.mpl.interactive`: it keeps a connection for each figure, whose pictures can be those of an earlier choice,
     and whose script a later visitor of the same server does not get.
     """
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=PICTURE_DPI, pil_kwargs={"compress_level": 1})
-    spots = "".join(map(_spot, boxes_of(figure)))
+    spots = "".join(_spot(box, link(box.values)) for box in boxes_of(figure))
     width = round(CSS_DPI * figure.get_figwidth())
     return mo.Html(
         f'<style>{_STYLE}</style><div class="figure" style="width:{width}px">{_image(file, label)}{spots}</div>'
@@ -119,12 +108,16 @@ def _image(file: io.BytesIO, label: str) -> str:
     return f'<img alt="{html.escape(label)}" src="data:image/png;base64,{source}">'
 
 
-def _spot(box: Box) -> str:
-    """The element over a figure that shows a text under the mouse; to its left where the right is not wide enough."""
+def _spot(box: Box, address: str) -> str:
+    """The element over a figure that shows a text under the mouse; to its left where the right is not wide enough.
+
+    A spot with an address is a link, which the Tab key passes over: a map has hundreds of them.
+    """
     sides = {"left": box.left, "top": box.top, "width": box.width, "height": box.height}
     style = ";".join(f"{side}:{share:.2%}" for side, share in sides.items())
     side = "to-left" if box.left > 0.6 else "to-right"
-    return f'<i class="{side}" style="{style}" data-text="{html.escape(box.text)}"></i>'
+    spot = f'<i class="{side}" style="{style}" data-text="{html.escape(box.text)}"></i>'
+    return f'<a tabindex="-1" href="{html.escape(address)}">{spot}</a>' if address else spot
 
 
 def save_figure(figure: Figure, folder: str | Path, name: str) -> mo.Html:

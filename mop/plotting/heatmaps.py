@@ -142,7 +142,7 @@ def _draw_cells(
     _mark_coordinates(ax, grid_info)
 
     for (x, y), text in zip(cells.tolist(), texts, strict=True):
-        add_note(ax, x - 0.5, x + 0.5, y + 0.5, y - 0.5, f"x {x}, y {y}: {text}")
+        add_note(ax, x - 0.5, x + 0.5, y + 0.5, y - 0.5, f"x {x}, y {y}: {text}", x=x, y=y)
     return image
 
 
