@@ -2,6 +2,7 @@
 
 from mop.measures.cells import aggregate_routing_by_position, compute_confidence, compute_grid_bounds
 from mop.measures.groups import GROUPINGS, get_available_analyses, group_routing_data, room_labels_for_groups
+from mop.measures.loops import compute_loops
 from mop.measures.phases import PHASES, key_phases
 from mop.plotting.actions import plot_action_frequency
 from mop.plotting.curves import plot_curves_by, plot_success_against_lpc, plot_training_curve
@@ -35,6 +36,7 @@ __all__ = [
     "aggregate_routing_by_position",
     "compute_confidence",
     "compute_grid_bounds",
+    "compute_loops",
     "get_available_analyses",
     "group_routing_data",
     "key_phases",

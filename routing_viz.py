@@ -34,7 +34,7 @@ def plot_view(data, tab: str, measure: str, group_by: str, images: dict):
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: figures.save_figures_of_run(parser(), figures.routing_figures))
+        run_script(lambda: episode_tab.save_as_script(parser()))
     mo.md("# How a policy routes its computation")
     return
 

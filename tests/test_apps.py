@@ -217,28 +217,13 @@ def controls_of_routing_viz(page: Page, place: Path) -> None:
         re.fullmatch(r"x \d+, y \d+: skip .*mean weight 0.\d\d, .*", text) for text in texts
     )
     page.save("routing_heatmap_by_key_phase.png", place)
-    for tab in ("Near objects", "Temporal", "Distributions", "Specialisation", "Pathways", "Episodes"):
+    for tab in ("Near objects", "Temporal", "Distributions", "Specialisation", "Pathways"):
         page.open_tab(tab)
         shown = page.picture(other_than=shown)
-    world = page.page.get_by_alt_text("the world")
-    frame = world.get_attribute("src")
-    page.enter("Step", 7)
-    shown = page.picture(other_than=shown)
-    page.see("step 7 · next action: ")
-    assert world.get_attribute("src") != frame
-    slider = page.page.locator("marimo-slider[data-label*='Step']").get_by_role("slider")
-    slider.focus()
-    for _ in range(6):  # faster than a figure is drawn
-        slider.press("ArrowRight")
-        page.page.wait_for_timeout(100)
-    page.label(f"{TASK} trial 0 seed 0: episode_0, step 13")
-    assert world.get_attribute("alt") == "the world at step 13 of episode 0"
-    shown = page.picture()
-    page.save("episode_0.png", place)
-    option = page.dropdown("Episode").locator("option").nth(4).inner_text()
-    page.choose("Episode", option)
-    shown = page.picture(other_than=shown)
-    page.save("episode_4.png", place)
+    page.open_tab("Episodes")  # tests/test_player.py presses its controls
+    page.page.frame_locator("iframe.player").get_by_text("step 0 of").first.wait_for()
+    page.open_tab("Pathways")
+    page.picture()
     page.choose("Run", f"{TASK} trial 7 final (update 300) · no checkpoint")
     page.picture(other_than=shown)
 

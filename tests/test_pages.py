@@ -23,7 +23,7 @@ from mop.base.files import file_digest
 from mop.jobs import batch
 from mop.jobs.batch import Filters, Settings, evaluate_checkpoint, from_flags, select
 from mop.pages.comparison import load_table, plot_comparison, plot_tradeoff
-from mop.pages.episodes import episode_frame, episode_labels, example_images, step_caption
+from mop.pages.episodes import episode_frame, episode_labels, example_images
 from mop.pages.figures import action_figures, analyses, grouped_name, routing_figures, save_figures
 from mop.pages.flags import parse, run_parser
 from mop.pages.parts import as_html
@@ -241,7 +241,6 @@ def test_frames_follow_the_episode(data):
     assert count == 3 and (episode_frame(data, 3, 0) != frame).any()
     labels = episode_labels(data)
     assert list(labels.values()) == list(range(12)) and next(iter(labels)).startswith("0 · pick up the")
-    assert step_caption(data, 3, 0).startswith("step 0 · next action: ")
 
 
 def test_a_world_that_is_another_one_here_is_not_shown(data):

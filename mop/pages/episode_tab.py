@@ -2,11 +2,13 @@
 
 import html
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from urllib.parse import urlencode
 
 import marimo as mo
 
+from mop.base.configuration import Parser, check_flags, integer, optional
 from mop.base.errors import InputError
 from mop.base.files import write_atomic, write_figure
 from mop.pages.episodes import (
@@ -18,6 +20,8 @@ from mop.pages.episodes import (
     find_episodes,
     parse_cell,
 )
+from mop.pages.figures import routing_figures, run_of_script, save_figures_of_run
+from mop.pages.flags import parse
 from mop.pages.parts import as_html, problem
 from mop.pages.player import player_document
 from mop.store.routing_cache import RoutingCache
@@ -88,8 +92,13 @@ def show_player(data: RoutingCache, episode: int | None, reason: str = "") -> mo
     )
 
 
-def write_episode(data: RoutingCache, episode: int, folder: str | Path, ending: str) -> Path:
-    """Write `<folder>/episode_<N>.<ending>`, one of ENDINGS, and return its path. Raises InputError, OSError."""
+def write_episode(
+    data: RoutingCache, episode: int, folder: str | Path, ending: str, first: int = 0, last: int | None = None
+) -> Path:
+    """Write `<folder>/episode_<N>.<ending>`, one of ENDINGS, and return its path.
+
+    first, last: the states that a film shows, if not all. Raises InputError, OSError.
+    """
     path = Path(folder) / f"episode_{episode}.{ending}"
     if ending == "png":
         return write_figure(path, plot_episode_routing(data, episode))
@@ -98,9 +107,27 @@ def write_episode(data: RoutingCache, episode: int, folder: str | Path, ending: 
     else:
         from mop.pages.film import episode_gif  # what draws films takes a moment to load
 
-        content = episode_gif(data, episode)
+        content = episode_gif(data, episode, first=first, last=last)
     write_atomic(path, lambda file: file.write(content))
     return path
+
+
+def save_as_script(parser: Parser) -> None:
+    """The app as a script: the figures of a run, or, with --episode, the still, film and player of some episodes.
+
+    Raises InputError as `save_figures_of_run`, or if an episode cannot be shown.
+    """
+    parser.add_argument("--episode", nargs="+", metavar="N", help="save these episodes alone: still, film and player")
+    parser.add_argument("--film", nargs=2, metavar=("FIRST", "LAST"), help="... the film from and to these steps")
+    args = parse(parser)
+    several = optional(lambda texts: [integer(0)(text) for text in texts])
+    check_flags(args, episode=several, film=several)
+    if args.episode is None:
+        save_figures_of_run(parser, routing_figures)
+        return
+    run, data = run_of_script(args)
+    for episode, ending in product(args.episode, ENDINGS.values()):
+        print(write_episode(data, episode, run.key.artefacts(args.plots_dir), ending, *(args.film or ())))
 
 
 def save_episode(data: RoutingCache, episode: int, folder: str | Path, ending: str) -> mo.Html:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mop.base.errors import InputError
 from mop.measures.groups import group_routing_data
+from mop.measures.loops import find_loop
 from mop.measures.progress import select_episode
 from mop.measures.routing_data import ACTION_NAMES
 from mop.plotting.style import counted, expert_hues, expert_names
@@ -147,7 +148,8 @@ def episode_record(data: RoutingCache, episode: int, tile_size: int = 32) -> Epi
         world = _replay(data, episode, rows, tile_size)
     except InputError as error:
         no_world = str(error)
-    events = [(time, what) for what, time in chosen.events.items()] if world is None else world.events
+    events = [(time, what) for what, time in chosen.events.items()] if world is None else list(world.events)
+    events += _loop_event(data, rows)
     carrying = None if world is None else world.carrying
     if carrying is None and steps.carrying is not None:
         carrying = ["something" if held else "" for held in steps.carrying[rows]]
@@ -204,6 +206,15 @@ def _probabilities(logits: np.ndarray | None, rows: np.ndarray) -> np.ndarray | 
         return None
     exponents = np.exp(logits[rows].astype(np.float64) - logits[rows].max(1, keepdims=True))
     return exponents / exponents.sum(1, keepdims=True)
+
+
+def _loop_event(data: RoutingCache, rows: np.ndarray) -> list[tuple[int, str]]:
+    """The loop in which an episode ends, as an event, where there is one and the data tell it."""
+    steps = data.steps
+    if steps.position is None or steps.direction is None or steps.action is None:
+        return []
+    loop = find_loop(steps.position[rows], steps.direction[rows], steps.action[rows])
+    return [] if loop is None else [(loop.start, f"repeats {counted(loop.period, 'action')} from here on")]
 
 
 def _run_name(header: Mapping) -> str:

@@ -1,6 +1,7 @@
 """The figures of one run: which there are, and how a script saves them."""
 
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mop.base.files import write_figure
 from mop.pages.episodes import example_images
 from mop.pages.flags import parse
 from mop.pages.routing import evaluate_now, load_routing, other_checkpoint
-from mop.pages.runs import choose_run, find_runs
+from mop.pages.runs import Run, choose_run, find_runs
 from mop.store.routing_cache import RoutingCache
 from plotting_utils import (
     GROUPINGS,
@@ -140,12 +141,17 @@ def save_figures_of_run(parser: Parser, figures_of: Callable[[RoutingCache], Fig
     Raises InputError if a flag is wrong, there is no such run, or none of its figures can be drawn.
     """
     args = parse(parser)
+    run, data = run_of_script(args)
+    save_figures(figures_of(data), run.key.artefacts(args.plots_dir))
+
+
+def run_of_script(args: Namespace) -> tuple[Run, RoutingCache]:
+    """The run that the flags ask for, and its routing data. Raises InputError if there is no such run."""
     found = find_runs(args.checkpoint_dir, args.cache_dir)
     run = found[choose_run(found, args)]
     if args.fresh:
-        data = evaluate_now(run, args.num_episodes, args.num_envs, lambda num_done: None)
-    else:
-        data = load_routing(run)
-        if (note := other_checkpoint(run)) is not None:
-            print(f"note: {note}", file=sys.stderr)
-    save_figures(figures_of(data), run.key.artefacts(args.plots_dir))
+        return run, evaluate_now(run, args.num_episodes, args.num_envs, lambda num_done: None)
+    data = load_routing(run)
+    if (note := other_checkpoint(run)) is not None:
+        print(f"note: {note}", file=sys.stderr)
+    return run, data

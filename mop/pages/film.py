@@ -5,6 +5,7 @@ packages brings; the player is the better document on a page.
 """
 
 import io
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -25,34 +26,41 @@ _WORLD_PX, _MARGIN_PX, _LINE_PX, _BAR_PX = 300, 10, 17, 12
 _DPI = 72  # of the strips of weights
 
 
-def episode_gif(data: RoutingCache, episode: int, steps_per_second: float = STEPS_PER_SECOND) -> bytes:
+def episode_gif(
+    data: RoutingCache,
+    episode: int,
+    steps_per_second: float = STEPS_PER_SECOND,
+    first: int = 0,
+    last: int | None = None,
+) -> bytes:
     """A GIF of one episode, a frame for the state before each action and one for the state after the last.
 
-    steps_per_second: how fast it plays, to a hundredth of a second. Raises InputError as `episode_record`, or if the
-    world of the episode cannot be made again.
+    steps_per_second: how fast it plays, to a hundredth of a second; first, last: the states to show, if not all.
+    Raises InputError as `episode_record`, if the world of the episode cannot be made again, or it has no such states.
     """
     record = episode_record(data, episode)
     if record.world is None:
         raise InputError(f"no film of episode {episode}: {record.no_world}")
-    figure = plot_episode_routing(data, episode)
-    frames = draw_frames(record, figure)
+    last = record.num_steps if last is None else last
+    if not 0 <= first <= last <= record.num_steps:
+        raise InputError(f"episode {episode} has the states 0 to {record.num_steps}, not {first} to {last}")
+    frames = draw_frames(record, plot_episode_routing(data, episode), range(first, last + 1))
     durations = [round(100 / steps_per_second) * 10] * (len(frames) - 1) + [_LAST_MS]
     palette = _shared_palette(record, frames)
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    # Without a difference, two frames would become one: the number of frames is the number of states.
     small[0].save(file := io.BytesIO(), "GIF", save_all=True, append_images=small[1:], duration=durations, loop=0)
     return file.getvalue()
 
 
-def draw_frames(record: EpisodeRecord, figure: Figure) -> list[Image.Image]:
-    """The T + 1 pictures of a film; figure: `plot_episode_routing` of the episode."""
+def draw_frames(record: EpisodeRecord, figure: Figure, states: Sequence[int]) -> list[Image.Image]:
+    """The pictures of a film, one for each state; figure: `plot_episode_routing` of the episode."""
     strips, panels = _rasterise(figure)
     lines = max(len(_lines(record, t_step)) for t_step in range(record.num_steps + 1))
     left_height = _MARGIN_PX * 3 + _world_size(record)[1] + _LINE_PX * (lines + len(record.weights)) + _LINE_PX
     page = Image.new("RGB", (_WORLD_PX + 2 * _MARGIN_PX + strips.width, max(left_height, strips.height)), "white")
     page.paste(strips, (_WORLD_PX + 2 * _MARGIN_PX, 0))
     frames = []
-    for t_step in range(record.num_steps + 1):
+    for t_step in states:
         frame = page.copy()
         _draw_state(frame, record, t_step)
         for left, top, right, bottom in panels:
