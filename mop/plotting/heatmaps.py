@@ -16,7 +16,7 @@ from matplotlib.image import AxesImage
 from mop.base.errors import InputError
 from mop.measures.cells import RoutingByPosition, check_inside, compute_confidence
 from mop.plotting.hover import add_note
-from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR, counted, expert_hues
+from mop.plotting.style import UNVISITED_COLOR, counted, expert_cmap, expert_hues, expert_names
 
 LPC_CMAP = "viridis"
 _MAX_TICKS = 12  # along one side of a grid
@@ -29,21 +29,24 @@ def render_routing_heatmap(
     grid_info: dict[str, int],
     layer: int,
     names: Sequence[str] | None = None,
+    hues: Sequence[str] | None = None,
 ) -> AxesImage:
     """Draw one layer: the hue of a cell is the expert with the largest mean weight, its intensity that weight.
 
-    grid_info: the cells to show, of `compute_grid_bounds`; names: what the experts are called under the mouse, or their
-    numbers. Intensity runs from 1/E (nearly white) to 1 (the full hue); of experts with equal weights the first one
-    counts. Raises InputError as `layer_weights`, or if a cell is off the grid.
+    grid_info: the cells to show, of `compute_grid_bounds`; names, hues: of the E experts, from `expert_names` and
+    `expert_hues`; without, those of experts whose sizes are not known. Intensity runs from 1/E (pale) to 1 (the full
+    hue), by `expert_cmap`; of experts with equal weights the first one counts.
+    Raises InputError as `layer_weights`, or if a cell is off the grid.
     """
     weights = layer_weights(averaged, layer)
     expert, weight = weights.argmax(1), weights.max(1)
     confidence = compute_confidence(weight, weights.shape[1])
+    names, hues = names or expert_names({}, [weights])[0], hues or expert_hues({}, [weights])[0]
     colors = np.empty((len(weights), 4))
-    for index in range(weights.shape[1]):
-        colors[expert == index] = EXPERT_CMAPS[index](confidence[expert == index])
+    for index, hue in enumerate(hues):
+        colors[expert == index] = expert_cmap(hue)(confidence[expert == index])
     texts = [
-        f"{names[index] if names else f'expert {index}'}, mean weight {value:.2f}, {counted(count, 'step')}"
+        f"{names[index].removesuffix(' (size 0)')}, mean weight {value:.2f}, {counted(count, 'step')}"
         for index, value, count in zip(expert, weight, averaged.counts, strict=True)
     ]
     return _draw_cells(ax, averaged.cells, colors, texts, grid_info)
@@ -101,16 +104,14 @@ def render_env_image(ax: Axes, env_image: np.ndarray, grid_info: dict[str, int])
 def layer_weights(averaged: RoutingByPosition, layer: int) -> np.ndarray:
     """Mean weights (C, E) of one layer.
 
-    Raises InputError if there are none, the layer does not exist, or it has more experts than there are hues.
+    Raises InputError if there are none, or the layer does not exist.
     """
     if averaged.routing is None:
         raise InputError("these steps have no 'layer_routing'")
     num_layers = len(averaged.routing)
     if not 0 <= layer < num_layers:
         raise InputError(f"there is no layer {layer}: the policy has {counted(num_layers, 'layer')}, counted from 0")
-    weights = averaged.routing[layer]
-    expert_hues(weights.shape[1], layer)  # raises if there are too few
-    return weights
+    return averaged.routing[layer]
 
 
 def known_lpc(averaged: RoutingByPosition) -> np.ndarray:

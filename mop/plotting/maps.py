@@ -6,6 +6,7 @@ letters: S steps, C grid cells that were visited, L layers, E experts.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -26,7 +27,6 @@ from mop.plotting.heatmaps import (
     LPC_CMAP,
     Scale,
     known_lpc,
-    layer_weights,
     render_env_image,
     render_lpc_heatmap,
     render_routing_heatmap,
@@ -34,10 +34,17 @@ from mop.plotting.heatmaps import (
     value_range,
 )
 from mop.plotting.sheets import LABEL_IN, Legend, Panel, draw_sheet, expert_legend, scale_legend
-from mop.plotting.style import counted, describe, describe_groups, expert_names, wrapped
+from mop.plotting.style import counted, describe, describe_groups, expert_hues, expert_names, wrapped
 
 ENTROPY_CMAP = "YlOrRd"  # its ends are far from the colour of unvisited cells
 _MAPS_IN_A_ROW = 3  # of a figure without groups: still legible in a page's column
+
+
+class _Experts(NamedTuple):
+    """The experts of a layer."""
+
+    names: list[str]
+    hues: list[str]
 
 
 @dataclass(frozen=True)
@@ -149,12 +156,12 @@ def plot_routing_side_by_side(runs: Mapping[str, RoutingData]) -> Figure:
     columns, legends = [], {}
     for name, data in runs.items():
         part, grid = averaged[name], grids[name]
-        names_of_layers = expert_names(data.header, _mean_weights(data, part))
-        panels = _routing_panels(part, grid, scale, names_of_layers)
+        experts = _experts(data, part)
+        panels = _routing_panels(part, grid, scale, experts)
         panels[0] = Panel(f"{name}\n{counted(part.num_steps, 'step')}\n{panels[0].title}", panels[0].draw)
         columns.append(panels)
-        for names in names_of_layers:
-            legends.setdefault(tuple(names), expert_legend(names, "dominant expert"))
+        for names, hues in experts:
+            legends.setdefault(tuple(names), expert_legend(names, hues, "dominant expert"))
     rows = [[panels[row] if row < len(panels) else None for panels in columns] for row in range(max(map(len, columns)))]
     shown = [*legends.values(), scale_legend(scale, LPC_CMAP, "mean LPC")]
     return draw_sheet(rows, [""] * len(rows), largest, shown, "", has_own_axes=True)
@@ -220,33 +227,36 @@ def _grouped_parts(
 def _plot_routing(routing_data: RoutingData, parts: Sequence[_Part], title: str) -> Figure:
     grid_info = _grid_info(routing_data, np.concatenate([part.averaged.cells for part in parts]))
     first = parts[0].averaged
-    num_layers = len(_mean_weights(routing_data, first))
-    names = expert_names(routing_data.header, [layer_weights(first, layer) for layer in range(num_layers)])
-    if all(of_layer == names[0] for of_layer in names):
-        legends = [expert_legend(names[0], "dominant expert")]
+    experts = _experts(routing_data, first)
+    if all(of_layer == experts[0] for of_layer in experts):
+        legends = [expert_legend(*experts[0], "dominant expert")]
     else:
-        legends = [expert_legend(of_layer, f"layer {layer}: dominant expert") for layer, of_layer in enumerate(names)]
+        legends = [
+            expert_legend(*of_layer, f"layer {layer}: dominant expert") for layer, of_layer in enumerate(experts)
+        ]
     scale = None
     if first.lpc is not None:
         scale = value_range([known_lpc(part.averaged) for part in parts])
         legends.append(scale_legend(scale, LPC_CMAP, "mean LPC"))
 
     def maps(part: _Part) -> list[Panel]:
-        return _routing_panels(part.averaged, grid_info, scale, names)
+        return _routing_panels(part.averaged, grid_info, scale, experts)
 
     return _arrange(parts, maps, grid_info, legends, title)
 
 
 def _routing_panels(
-    averaged: RoutingByPosition, grid_info: dict[str, int], lpc_scale: Scale | None, names: Sequence[Sequence[str]]
+    averaged: RoutingByPosition, grid_info: dict[str, int], lpc_scale: Scale | None, experts: Sequence[_Experts]
 ) -> list[Panel]:
-    """The dominant expert of each layer, with the names of its experts, and mean LPC where there is a scale for it."""
+    """The dominant expert of each layer and mean LPC where there is a scale for it."""
     panels = [
         Panel(
             f"layer {layer}",
-            lambda ax, layer=layer, of_layer=of_layer: render_routing_heatmap(ax, averaged, grid_info, layer, of_layer),
+            lambda ax, layer=layer, of_layer=of_layer: render_routing_heatmap(
+                ax, averaged, grid_info, layer, *of_layer
+            ),
         )
-        for layer, of_layer in enumerate(names)
+        for layer, of_layer in enumerate(experts)
     ]
     if lpc_scale is not None:
         panels.append(Panel("mean LPC", lambda ax: render_lpc_heatmap(ax, averaged, grid_info, *lpc_scale)))
@@ -306,6 +316,13 @@ def _arrange(
     for row in rows[1:]:  # the first row names the columns
         row[:] = [panel and Panel("", panel.draw) for panel in row]
     return draw_sheet(rows, [part.label for part in parts], grid_info, legends, title)
+
+
+def _experts(routing_data: RoutingData, averaged: RoutingByPosition) -> list[_Experts]:
+    """What the experts of each layer are called, and their hues. Raises InputError as `_mean_weights`."""
+    layers = _mean_weights(routing_data, averaged)
+    pairs = zip(expert_names(routing_data.header, layers), expert_hues(routing_data.header, layers), strict=True)
+    return [_Experts(*of_layer) for of_layer in pairs]
 
 
 def _mean_weights(routing_data: RoutingData, averaged: RoutingByPosition) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
 
-from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR, wrapped
+from mop.plotting.style import UNVISITED_COLOR, expert_cmap, wrapped
 
 LABEL_IN = 1.75  # width of a row's label
 _LINE_IN = 0.19  # height of a line of text
@@ -103,13 +103,13 @@ def draw_sheet(
     return figure
 
 
-def expert_legend(names: Sequence[str], title: str) -> Legend:
+def expert_legend(names: Sequence[str], hues: Sequence[str], title: str) -> Legend:
     """One strip per expert from low to high confidence, and the colour of unvisited cells below them."""
     num_experts = len(names)
 
     def draw(ax: Axes) -> None:
         levels = np.linspace(0, 1, 256)
-        strips = [EXPERT_CMAPS[index](levels) for index in range(num_experts)]
+        strips = [expert_cmap(hue)(levels) for hue in hues]
         strips.append(np.tile(to_rgba(UNVISITED_COLOR), (len(levels), 1)))
         ax.imshow(np.stack(strips), extent=(0, 1, num_experts + 0.5, -0.5), interpolation="nearest", aspect="auto")
         ax.set_yticks(range(num_experts + 1), [*names, "not visited"])
