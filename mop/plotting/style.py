@@ -26,10 +26,10 @@ HUES = {
 }
 SKIP_HUE = "#787878"
 SIZE_HUES = {  # found by a search; tests/test_style.py measures how far apart they are, for every kind of sight
-    16: "#82a7f9",
+    16: "#1f4eff",
     32: "#9c7e00",
     64: "#88006f",
-    8: "#1f4eff",
+    8: "#82a7f9",
     128: "#1b520e",
     256: "#e79b64",
 }
@@ -95,6 +95,11 @@ def expert_names(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[str
         pairs = zip(of_layer, letters, strict=True)
         names.append([f"GRU {size}{letter}" if size else f"skip{letter} (size 0)" for size, letter in pairs])
     return names
+
+
+def short_name(name: str) -> str:
+    """The name of an expert, of `expert_names`, where space is short: "skip"."""
+    return name.removesuffix(" (size 0)")
 
 
 def is_baseline(header: Mapping) -> bool:
