@@ -24,19 +24,21 @@ from mop.plotting.router_weights import (
     plot_routing_near_objects,
     plot_specialisation,
 )
-from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR
+from mop.plotting.style import UNVISITED_COLOR, WALL_COLOR, expert_cmap, expert_hues, size_hue
 
 __all__ = [
     "BEHAVIOURS",
-    "EXPERT_CMAPS",
     "GROUPINGS",
     "LPC_CMAP",
     "PHASES",
     "UNVISITED_COLOR",
+    "WALL_COLOR",
     "aggregate_routing_by_position",
     "compute_confidence",
     "compute_grid_bounds",
     "compute_loops",
+    "expert_cmap",
+    "expert_hues",
     "get_available_analyses",
     "group_routing_data",
     "key_phases",
@@ -60,4 +62,5 @@ __all__ = [
     "render_lpc_heatmap",
     "render_routing_heatmap",
     "room_labels_for_groups",
+    "size_hue",
 ]

@@ -10,7 +10,9 @@ from routing_data import three_visits
 from mop.base.errors import InputError
 from mop.measures.cells import aggregate_routing_by_position, compute_grid_bounds
 from mop.plotting.heatmaps import LPC_CMAP, render_lpc_heatmap, render_routing_heatmap
-from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR
+from mop.plotting.style import SIZE_HUES, UNVISITED_COLOR, expert_cmap
+
+RAMPS = [expert_cmap(hue) for hue in SIZE_HUES.values()]  # of experts whose sizes are not known
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def test_hue_is_the_dominant_expert_and_intensity_its_confidence(steps):
     averaged = aggregate_routing_by_position(steps)
     render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, (6, 5)), 0)
     # (4, 1): expert 0 with mean 0.7, (0.7 - 1/3) / (2/3) = 0.55; (2, 3): expert 2 with 0.8, (0.8 - 1/3) / (2/3) = 0.7
-    visited = {(4, 1): EXPERT_CMAPS[0](0.55), (2, 3): EXPERT_CMAPS[2](0.7)}
+    visited = {(4, 1): RAMPS[0](0.55), (2, 3): RAMPS[2](0.7)}
     for x in range(6):
         for y in range(5):
             expected = visited.get((x, y), to_rgba(UNVISITED_COLOR))
@@ -35,8 +37,8 @@ def test_equal_weights_are_palest_and_other_layers_have_their_own_scale(steps):
     ax = new_axes()
     averaged = aggregate_routing_by_position(steps)
     render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position), 1)
-    np.testing.assert_allclose(cell_color(ax, 4, 1), EXPERT_CMAPS[0](0.0), atol=0.005)  # 0.5 of 2 experts: a tie
-    np.testing.assert_allclose(cell_color(ax, 2, 3), EXPERT_CMAPS[1](0.5), atol=0.005)  # (0.75 - 1/2) / (1/2)
+    np.testing.assert_allclose(cell_color(ax, 4, 1), RAMPS[0](0.0), atol=0.005)  # 0.5 of 2 experts: a tie
+    np.testing.assert_allclose(cell_color(ax, 2, 3), RAMPS[1](0.5), atol=0.005)  # (0.75 - 1/2) / (1/2)
 
 
 def test_axes_show_absolute_grid_coordinates_with_y_downwards(steps):

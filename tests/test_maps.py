@@ -19,9 +19,15 @@ from mop.plotting.maps import (
     plot_overall_lpc,
     plot_overall_routing,
 )
-from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR
+from mop.plotting.style import BASELINE_HUE, UNVISITED_COLOR, expert_cmap, size_hue
 
 SIZES = [[0, 16, 32], [0, 8]]
+
+
+def ramp(size):
+    return expert_cmap(size_hue(size))
+
+
 WORLD = {"grid_size": [11, 6]}
 
 
@@ -39,15 +45,15 @@ def test_a_map_for_each_layer_then_lpc_then_what_the_colours_mean(steps):
     assert figure.get_suptitle() == "BabyAI-UnlockPickup-v0 trial 0, 3 steps of 1 episode, after lunch"
     assert [ax.get_title() for ax in maps] == ["layer 0", "layer 1", "mean LPC"]
     assert all(ax.get_xlim() == (-0.5, 10.5) and ax.get_ylim() == (5.5, -0.5) for ax in maps)
-    np.testing.assert_allclose(cell_color(maps[0], 4, 1), EXPERT_CMAPS[0](0.55), atol=0.005)
-    np.testing.assert_allclose(cell_color(maps[1], 2, 3), EXPERT_CMAPS[1](0.5), atol=0.005)
+    np.testing.assert_allclose(cell_color(maps[0], 4, 1), ramp(0)(0.55), atol=0.005)
+    np.testing.assert_allclose(cell_color(maps[1], 2, 3), ramp(8)(0.5), atol=0.005)
     np.testing.assert_allclose(cell_color(maps[2], 2, 3), colormaps[LPC_CMAP](1.0))
     assert lpc_bar.get_xlim() == (150, 700)
     assert texts(first_legend.get_yticklabels()) == ["skip (size 0)", "GRU 16", "GRU 32", "not visited"]
     assert texts(first_legend.get_xticklabels()) == ["0.33", "1"] and first_legend.get_xticks().tolist() == [0, 1]
     strips = first_legend.images[0].get_array()
-    for expert in range(3):
-        np.testing.assert_allclose(strips[expert, [0, -1]], EXPERT_CMAPS[expert]([0.0, 1.0]))
+    for strip, size in zip(strips, SIZES[0], strict=False):
+        np.testing.assert_allclose(strip[[0, -1]], ramp(size)([0.0, 1.0]))
     assert (strips[3] == to_rgba(UNVISITED_COLOR)).all()
     assert texts(second_legend.get_yticklabels()) == ["skip (size 0)", "GRU 8", "not visited"]  # sizes of its own
     assert texts(second_legend.get_xticklabels()) == ["0.50", "1"]
@@ -71,13 +77,6 @@ def test_sizes_of_another_policy_are_one_clear_sentence(steps, plot, sizes):
         plot(make_data(steps, sizes=sizes))
 
 
-def test_more_experts_than_hues_is_one_clear_sentence():
-    num_experts = len(EXPERT_CMAPS) + 1
-    data = make_data(make_steps([[0, 0]], np.eye(num_experts)[:1]), sizes=[[4] * num_experts])
-    with pytest.raises(InputError, match=f"layer 0 has {num_experts} experts, and EXPERT_CMAPS has colours for"):
-        plot_overall_routing(data)
-
-
 def test_picture_of_the_world_comes_first_under_its_mission_and_the_same_coordinates(steps):
     env_image = np.random.default_rng(0).integers(0, 256, (6 * 32, 11 * 32, 3), dtype=np.uint8)
     mission = "open the purple door on your left, then pick up the red ball and put it next to the grey box"
@@ -99,9 +98,9 @@ def test_a_filter_leaves_out_steps_of_the_map_and_of_the_title(steps):
 
 def test_single_step_of_a_policy_with_one_expert():
     map_ax, legend_ax = plot_overall_routing(make_data(make_steps([[3, 4]], [[1.0]]), sizes=[[64]])).axes
-    np.testing.assert_allclose(cell_color(map_ax, 3, 4), EXPERT_CMAPS[0](1.0))
+    np.testing.assert_allclose(cell_color(map_ax, 3, 4), to_rgba(BASELINE_HUE))
     assert map_ax.get_xticks().tolist() == [3] and map_ax.get_yticks().tolist() == [4]
-    assert texts(legend_ax.get_yticklabels()) == ["GRU 64", "not visited"]
+    assert texts(legend_ax.get_yticklabels()) == ["baseline GRU 64", "not visited"]
 
 
 def test_lpc_in_total_and_of_each_layer(steps):
@@ -154,9 +153,9 @@ def test_a_row_for_each_group_on_one_scale(carried):
     empty, (picture, *holding) = figure.axes[:3], figure.axes[3:7]
     assert [ax.get_title() for ax in empty] == ["layer 0", "layer 1", "mean LPC"]
     assert picture.images[0].get_array().shape == (60, 110, 3)
-    np.testing.assert_allclose(cell_color(empty[0], 2, 3), EXPERT_CMAPS[2](0.7), atol=0.005)
+    np.testing.assert_allclose(cell_color(empty[0], 2, 3), ramp(32)(0.7), atol=0.005)
     np.testing.assert_allclose(cell_color(holding[0], 2, 3), to_rgba(UNVISITED_COLOR))
-    np.testing.assert_allclose(cell_color(holding[0], 4, 1), EXPERT_CMAPS[0](0.25), atol=0.005)
+    np.testing.assert_allclose(cell_color(holding[0], 4, 1), ramp(0)(0.25), atol=0.005)
     for ax, value in ((empty[2], 0.0), (holding[2], 100 / 600)):  # LPC 100 and 200 of 100 to 700
         np.testing.assert_allclose(cell_color(ax, 4, 1), colormaps[LPC_CMAP](value), atol=0.01)
     positions = [ax.get_position() for ax in (empty[0], holding[0])]

@@ -123,7 +123,7 @@ def test_what_the_document_holds(data):
         env = replay_world(TASK, seed, actions[:t_step])
         np.testing.assert_array_equal(frame_of(content["world"], t_step), env.get_frame(tile_size=32))
         assert content["world"]["path"][t_step] == [int(place) for place in env.agent_pos]
-    hues = [expert_hues(weights.shape[1], layer) for layer, weights in enumerate(steps.layer_routing)]
+    hues = expert_hues(data.header, steps.layer_routing)
     assert [layer["hues"] for layer in content["layers"]] == hues
     for layer, weights, overlay in zip(content["layers"], steps.layer_routing, content["overlays"], strict=False):
         np.testing.assert_allclose(layer["weights"], weights[rows], atol=1e-4)

@@ -155,7 +155,7 @@ def episode_record(data: RoutingCache, episode: int, tile_size: int = 32) -> Epi
         carrying = ["something" if held else "" for held in steps.carrying[rows]]
     layers = [layer for layer, weights in enumerate(chosen.routing) if weights.shape[1] > 1]
     names = expert_names(data.header, chosen.routing)
-    hues = [expert_hues(weights.shape[1], layer) for layer, weights in enumerate(chosen.routing)]
+    hues = expert_hues(data.header, chosen.routing)
     mission, outcome = str(context.get("mission", "")), _outcome(context)
     return EpisodeRecord(
         number=episode,

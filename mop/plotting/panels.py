@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mop.plotting.style import wrapped
+from mop.plotting.style import short_name, wrapped
 
 LINES = ("solid", "dashed", "dashdot", "dotted", (0, (1, 1)), (0, (5, 1)))  # of the experts, in addition to their hues
 ALL_OF_0_TO_1 = (-0.03, 1.03)  # limits of an axis with room for a line on either end
@@ -54,7 +54,7 @@ def share_ticks(ax: Axes, largest: float) -> None:
 def weights_text(names: Sequence[str], weights: np.ndarray) -> str:
     """Weights (E,) of the experts with these names, for a text under the mouse: "skip 0.62 · GRU 16 0.38"."""
     pairs = zip(names, weights, strict=True)
-    return " · ".join(f"{name.removesuffix(' (size 0)')} {weight:.2f}" for name, weight in pairs)
+    return " · ".join(f"{short_name(name)} {weight:.2f}" for name, weight in pairs)
 
 
 def render_matrix(ax: Axes, values: np.ndarray, texts: Sequence[Sequence[str]]) -> AxesImage:
