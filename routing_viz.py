@@ -15,10 +15,11 @@ with app.setup:
 @app.function
 def parser():
     """The command line of this app."""
-    return flags.run_parser(
+    added = flags.run_parser(
         "Where, when and for what a policy uses its experts. `marimo run routing_viz.py` opens the app "
         "(flags go behind a --); as a script, it saves its figures to plots/<run key>/ and prints their paths."
     )
+    return episode_tab.add_flags(added)
 
 
 @app.function

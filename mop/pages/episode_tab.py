@@ -112,13 +112,18 @@ def write_episode(
     return path
 
 
-def save_as_script(parser: Parser) -> None:
-    """The app as a script: the figures of a run, or, with --episode, the still, film and player of some episodes.
-
-    Raises InputError as `save_figures_of_run`, or if an episode cannot be shown.
-    """
-    parser.add_argument("--episode", nargs="+", metavar="N", help="save these episodes alone: still, film and player")
+def add_flags(parser: Parser) -> Parser:
+    """The same command line, with what a script saves of single episodes."""
+    parser.add_argument("--episode", nargs="+", metavar="N", help="as a script, save these alone: player, film, still")
     parser.add_argument("--film", nargs=2, metavar=("FIRST", "LAST"), help="... the film from and to these steps")
+    return parser
+
+
+def save_as_script(parser: Parser) -> None:
+    """The app as a script: the figures of a run, or, with --episode, the player, film and still of some episodes.
+
+    parser: with the flags of `add_flags`. Raises InputError as `save_figures_of_run`, or if an episode cannot be shown.
+    """
     args = parse(parser)
     several = optional(lambda texts: [integer(0)(text) for text in texts])
     check_flags(args, episode=several, film=several)

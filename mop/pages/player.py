@@ -62,15 +62,16 @@ def player_content(record: EpisodeRecord) -> dict:
 
 
 def _overlays(record: EpisodeRecord) -> list[dict]:
-    """What can be drawn over the world: a name, and the colour of each step."""
+    """What can be drawn over the world: a name, the colour of each step, and colours from low to high, if any."""
     overlays = []
     for number, hues, weights in zip(record.layer_numbers, record.hues, record.weights, strict=True):
         colors = [hues[expert] for expert in weights.argmax(1).tolist()]
-        overlays.append({"name": f"dominant expert of layer {number}", "colors": colors})
+        overlays.append({"name": f"dominant expert of layer {number}", "colors": colors, "ramp": []})
     if record.lpc is not None and np.isfinite(record.lpc).any():
         values = np.nan_to_num(record.lpc, posinf=0.0, neginf=0.0)
-        shades = colormaps[LPC_CMAP](Normalize(0, max(values.max(), 1e-9))(values))
-        overlays.append({"name": f"LPC, 0 to {values.max():,.0f}", "colors": list(map(to_hex, shades))})
+        cmap, scale = colormaps[LPC_CMAP], Normalize(0, max(values.max(), 1e-9))
+        colors, ramp = ([to_hex(color) for color in cmap(places)] for places in (scale(values), np.linspace(0, 1, 9)))
+        overlays.append({"name": f"LPC, 0 to {values.max():,.0f}", "colors": colors, "ramp": ramp})
     return overlays
 
 
