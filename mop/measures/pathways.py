@@ -23,11 +23,10 @@ class Pathways:
 def compute_pathways(routing_data: RoutingData) -> Pathways:
     """The pathway of each step, the argmax of each layer's weights, and what follows what within an episode.
 
+    Of a part of the steps (`RoutingCache.where`), transitions are those between two of them without another in between.
     Raises InputError if there are no steps or they lack 't_step' or 'layer_routing'.
     """
-    routing_data.require("t_step")
-    steps, layers = routing_data.steps, checked_weights(routing_data.steps)
-    follows = follows_on(steps)
+    layers, follows = checked_weights(routing_data.steps), follows_on(routing_data)
     shape = tuple(weights.shape[1] for weights in layers)
     flat = np.ravel_multi_index([weights.argmax(1) for weights in layers], shape)
     flat, index, counts = np.unique(flat, return_inverse=True, return_counts=True)

@@ -97,7 +97,8 @@ def describe(header: Mapping, episode: np.ndarray, suffix: str = "") -> str:
     numbers = ["trial", "seed"] if header.get("is_final", True) else ["trial", "seed", "update"]
     run = " ".join(f"{name} {header[name]}" for name in numbers if header.get(name) is not None)
     counts = f"{counted(len(episode), 'step')} of {counted(len(np.unique(episode)), 'episode')}"
-    return ", ".join(filter(None, [" ".join(filter(None, [header.get("task_id"), run])), counts, suffix]))
+    evaluated = " ".join(filter(None, [header.get("task_id"), run]))
+    return ", ".join(filter(None, [evaluated, header.get("restricted_to"), counts, suffix]))
 
 
 def describe_groups(groups: Groups, shown: Sequence[int]) -> str:
