@@ -3,6 +3,7 @@
 Axis letters: S steps, B episodes, G groups of steps, K values of a step, R resamples.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +25,11 @@ class Means:
     steps: np.ndarray  # (G,) int64
     episodes: np.ndarray  # (G,) int64, episodes with a step in the group
 
-    def numbers(self, group: int, value: int) -> dict[str, float | int]:
-        """One mean and what it stands on, by name, for `add_note`."""
-        found = {name: float(getattr(self, name)[group, value]) for name in ("mean", "low", "high")}
-        return found | {"steps": int(self.steps[group]), "episodes": int(self.episodes[group])}
+    def numbers(self, group: int, value: int, name: str = "mean") -> dict[str, float | int]:
+        """One mean under a name of your choice, its interval, and what they stand on."""
+        mean, low, high = (float(part[group, value]) for part in (self.mean, self.low, self.high))
+        counts = {"steps": int(self.steps[group]), "episodes": int(self.episodes[group])}
+        return {name: mean, "low": low, "high": high, **counts}
 
 
 def bootstrap_means(
@@ -64,6 +66,26 @@ def bootstrap_means(
         steps,
         episodes,
     )
+
+
+def bootstrap_layers(
+    layers: Sequence[np.ndarray], episode: np.ndarray, group: np.ndarray | None = None, num_groups: int = 1
+) -> list[Means]:
+    """`bootstrap_means` of the router weights of each layer, L arrays (S, E_l), with the same draws for all."""
+    every = bootstrap_means(np.concatenate(layers, axis=1), episode, group, num_groups)
+    ends = np.cumsum([weights.shape[1] for weights in layers])[:-1]
+    parts = zip(*(np.split(part, ends, axis=1) for part in (every.mean, every.low, every.high)), strict=True)
+    return [Means(*of_layer, every.steps, every.episodes) for of_layer in parts]
+
+
+def bootstrap_shares(
+    kind: np.ndarray, num_kinds: int, episode: np.ndarray, group: np.ndarray | None = None, num_groups: int = 1
+) -> Means:
+    """Share of the steps of each group that is of each kind, (G, K), as `bootstrap_means`.
+
+    kind: (S,) int; numbers outside 0 to num_kinds - 1 are of none.
+    """
+    return bootstrap_means(np.asarray(kind)[:, None] == np.arange(num_kinds), episode, group, num_groups)
 
 
 def resample(sums: np.ndarray) -> np.ndarray:

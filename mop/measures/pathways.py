@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mop.measures.routing_data import RoutingData, checked_weights, follows_on
+from mop.measures.bootstrap import Means, bootstrap_shares
+from mop.measures.routing_data import RoutingData, checked_weights, follows_on, index_episodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +19,7 @@ class Pathways:
     counts: np.ndarray  # (P,) int64, steps
     transitions: np.ndarray  # (P, P) int64: from the row's pathway to the column's in the next step of an episode
     index: np.ndarray  # (S,) int64, pathway of each step
+    shares: Means  # of one group, the steps, and P values
 
 
 def compute_pathways(routing_data: RoutingData) -> Pathways:
@@ -35,4 +37,6 @@ def compute_pathways(routing_data: RoutingData) -> Pathways:
     index = rank[index]
     pairs = (index[:-1] * len(flat) + index[1:])[follows]
     transitions = np.bincount(pairs, minlength=len(flat) ** 2).reshape(len(flat), len(flat))
-    return Pathways(np.stack(np.unravel_index(flat[order], shape), axis=1), counts[order], transitions, index)
+    shares = bootstrap_shares(index, len(flat), index_episodes(routing_data))
+    experts = np.stack(np.unravel_index(flat[order], shape), axis=1)
+    return Pathways(experts, counts[order], transitions, index, shares)
