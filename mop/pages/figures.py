@@ -30,6 +30,7 @@ from plotting_utils import (
     plot_routing_near_objects,
     plot_routing_over_progress,
     plot_specialisation,
+    plot_variance_explained,
 )
 
 Figures = Mapping[str, Callable[[], Figure]]  # name of the file without its ending -> what draws it
@@ -47,7 +48,7 @@ CHARTS = {  # tab -> name of the file, figure, what it shows
     "Temporal": (
         "routing_over_progress",
         plot_routing_over_progress,
-        "Mean router weights from the first to the last step of an episode; the band holds the middle half of them.",
+        "Mean router weights from the first to the last step of an episode, with 95 % bands over episodes.",
     ),
     "Distributions": (
         "routing_distributions",
@@ -63,6 +64,11 @@ CHARTS = {  # tab -> name of the file, figure, what it shows
         "pathways",
         plot_pathways,
         "The combinations of dominant experts over the layers, and which follows which in the next step.",
+    ),
+    "Variance": (
+        "variance_explained",
+        plot_variance_explained,
+        "How much of the variance of LPC place, action, phase and time explain, alone and together.",
     ),
 }
 
