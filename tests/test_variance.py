@@ -19,6 +19,7 @@ def by_factors(explained):
 def test_two_episodes_by_hand():
     steps = make_steps(np.ones((4, 2)), np.ones((4, 1)), episode=[0, 0, 1, 1], action=[0, 2, 0, 2])
     (found,) = explain_variance(make_data(steps, [{}, {}]), np.array([[1.0], [5.0], [3.0], [5.0]]))
+    assert np.isnan(found.low).all()  # too few episodes for an interval
     assert found.factors == ("action",) and found.group_steps.tolist() == [2, 2] and found.unseen == 0
     # the other episode's mean of the action predicts 3, 5, 1, 5: errors 4, 0, 4, 0. Its mean of all steps predicts
     # 4, 4, 3, 3: errors 9, 1, 0, 4
@@ -68,6 +69,23 @@ def test_noise_is_not_explained_and_a_rule_is():
     assert r2 == pytest.approx(0.5, abs=0.06)
 
 
+def test_the_share_of_endless_data_lies_between():
+    """35 groups in 40 episodes of 10 steps: out of episode the share is underestimated, in sample overestimated."""
+    rng, scores = np.random.default_rng(7), []
+    means = rng.normal(size=7)
+    truth = means.var() / (means.var() + 1)
+    for _ in range(40):
+        action, cell = rng.integers(7, size=400), rng.integers(5, size=400)  # the cell explains nothing
+        steps = make_steps(
+            np.stack([cell, cell], 1), np.ones((400, 1)), episode=np.repeat(np.arange(40), 10), action=action
+        )
+        cost = (means[action] + rng.normal(size=400))[:, None]
+        found = by_factors(explain_variance(make_data(steps, [{}] * 40), cost))[("cell", "action")]
+        scores.append([found.r2[0], found.in_sample[0]])
+    r2, eta_squared = np.mean(scores, axis=0)
+    assert truth - 0.1 < r2 < truth - 0.01 and truth + 0.01 < eta_squared < truth + 0.1
+
+
 def test_factors_are_those_that_the_data_has():
     data = random_data()
     factors = index_factors(data)
@@ -97,6 +115,8 @@ def test_what_cannot_be_explained_is_said():
     alone = random_data(1)
     with pytest.raises(InputError, match="at least two episodes"):
         explain_variance(alone, alone.steps.lpc[:, None])
+    with pytest.raises(InputError, match="the same in every step"):
+        explain_variance(data, np.ones((len(data.steps), 1)))
     same = make_data(make_steps(np.ones((2, 2)), np.ones((2, 1)), episode=[0, 1]), [{}, {}])
     with pytest.raises(InputError, match="nothing splits these steps"):
         explain_variance(same, np.eye(2)[:, :1])
