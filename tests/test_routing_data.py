@@ -17,7 +17,8 @@ from mop.plotting.pathways import plot_pathways
 from mop.plotting.progress import plot_episode_routing, plot_routing_over_progress
 from mop.plotting.router_weights import plot_routing_distributions, plot_routing_near_objects, plot_specialisation
 from mop.plotting.style import describe
-from mop.store.routing_cache import RoutingCache
+from mop.store.routing_cache import RoutingCache, cache_files
+from mop.store.run_keys import RunKey
 
 
 def num_named(data: RoutingCache, users: dict[str, tuple]) -> int:
@@ -80,6 +81,8 @@ def test_a_part_of_the_steps_says_so_and_keeps_the_whole():
     assert "restricted_to" not in data.header and len(data.steps) == 6
     with pytest.raises(InputError, match="no step is left: there is none with nothing at all"):
         part.where(np.zeros(4, bool), "nothing at all")
+    with pytest.raises(ValueError, match="a part of a cache is not written"):
+        cache_files("nowhere", RunKey("BabyAI-UnlockPickup-v0", 0, None, None), part)
     for wrong in (np.arange(4), np.ones(6, bool)):
         with pytest.raises(ValueError, match=r"a boolean mask \(4,\)"):
             part.where(wrong, "wrong")
