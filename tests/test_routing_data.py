@@ -5,7 +5,7 @@ import pytest
 from routing_data import make_data, make_steps, random_data, two_episodes, two_episodes_in_a_corridor
 
 from mop.base.errors import InputError
-from mop.measures.actions import count_actions, hold_action
+from mop.measures.actions import compute_action_shares, hold_action
 from mop.measures.groups import group_routing_data
 from mop.measures.pathways import compute_pathways
 from mop.measures.progress import compute_routing_over_progress, select_episode
@@ -41,7 +41,7 @@ def test_numbers_name_a_missing_column():
     users = {
         "t_step": (compute_routing_over_progress, compute_pathways, lambda data: select_episode(data, 0)),
         "layer_routing": (compute_routing_over_progress, compute_pathways, lambda data: select_episode(data, 0)),
-        "action": (lambda data: count_actions(data, groups, 7),),
+        "action": (lambda data: compute_action_shares(data, groups, 7),),
     }
     assert num_named(data, users) == 7
     empty = make_data(make_steps([], np.empty((0, 2)), t_step=[]), [])
