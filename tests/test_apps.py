@@ -232,7 +232,7 @@ def controls_of_routing_viz(page: Page, place: Path) -> None:
         re.fullmatch(r"x \d+, y \d+: skip .*mean weight 0.\d\d, .*", text) for text in texts
     )
     page.save("routing_heatmap_by_key_phase.png", place)
-    for tab in ("Near objects", "Temporal", "Distributions", "Specialisation", "Pathways", "Episodes"):
+    for tab in ("Near objects", "Temporal", "Distributions", "Specialisation", "Pathways", "Variance", "Episodes"):
         page.open_tab(tab)
         shown = page.picture(other_than=shown)
     world = page.page.get_by_alt_text("the world")

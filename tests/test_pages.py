@@ -22,6 +22,7 @@ from mop.base.errors import InputError
 from mop.base.files import file_digest
 from mop.jobs import batch
 from mop.jobs.batch import Filters, Settings, evaluate_checkpoint, from_flags, select
+from mop.measures.actions import hold_action
 from mop.pages.comparison import load_table, plot_comparison, plot_tradeoff
 from mop.pages.episodes import episode_frame, episode_labels, example_images, step_caption
 from mop.pages.export import Export
@@ -281,6 +282,8 @@ def test_frames_follow_the_episode(data):
         np.testing.assert_array_equal(frame, render_world(TASK, data.episodes[3]["seed"], actions[:t_step]))
         count += 1
     assert count == 3 and (episode_frame(data, 3, 0) != frame).any()
+    held = hold_action(data, "forward")  # the actions in between still happened
+    np.testing.assert_array_equal(episode_frame(held, 3, len(actions) - 1), frame)
     labels = episode_labels(data)
     assert list(labels.values()) == list(range(12)) and next(iter(labels)).startswith("0 · pick up the")
     assert step_caption(data, 3, 0).startswith("step 0 · next action: ")

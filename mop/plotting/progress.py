@@ -14,6 +14,7 @@ from mop.plotting.panels import (
     make_panels,
     means_text,
     means_values,
+    over_episodes,
     set_title,
     weights_text,
 )
@@ -75,7 +76,7 @@ def plot_routing_over_progress(routing_data: RoutingData, num_bins: int = 20) ->
         open_frame(ax)
     axes[0, 0].set_ylabel("router weight")
     add_legend(figure, axes[0], names)
-    set_title(figure, describe(routing_data.header, routing_data.steps.episode, "bands: 95 % over episodes"))
+    set_title(figure, describe(routing_data.header, routing_data.steps.episode, over_episodes("bands", over.layers[0])))
     return figure
 
 

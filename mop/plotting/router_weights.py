@@ -33,6 +33,7 @@ from mop.plotting.panels import (
     make_panels,
     means_text,
     means_values,
+    over_episodes,
     render_matrix,
     set_title,
 )
@@ -136,7 +137,8 @@ def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) ->
         ax.set_ylabel("weight")
     axes[-1, 0].set_ylabel("steps there")
     add_legend(figure, axes[:-1].ravel(), names)
-    suffix = f"distances with {min_steps} steps or more, bands: 95 % over episodes"
+    bands = {over_episodes("bands", of_layers[0]) for of_layers in averaged.values()}
+    suffix = ", ".join([f"distances with {min_steps} steps or more", *filter(None, bands)])
     set_title(figure, describe(routing_data.header, routing_data.steps.episode, suffix))
     return figure
 

@@ -64,14 +64,14 @@ def expert_names(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[str
     return names
 
 
-def short_name(name: str) -> str:
-    """The name of an expert without its size in brackets: "skip"."""
-    return name.removesuffix(" (size 0)")
-
-
 def task_name(task_id: str) -> str:
     """A task id without what all task ids share: "UnlockPickup"."""
     return task_id.removeprefix("BabyAI-").removesuffix("-v0")
+
+
+def short_name(name: str) -> str:
+    """The name of an expert without its size in brackets: "skip"."""
+    return name.removesuffix(" (size 0)")
 
 
 def isolated(values: np.ndarray) -> np.ndarray:
