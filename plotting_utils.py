@@ -7,6 +7,7 @@ from mop.plotting.actions import plot_action_frequency
 from mop.plotting.curves import plot_curves_by, plot_success_against_lpc, plot_training_curve
 from mop.plotting.heatmaps import LPC_CMAP, render_lpc_heatmap, render_routing_heatmap
 from mop.plotting.maps import (
+    lpc_scale,
     plot_action_entropy,
     plot_grouped_lpc,
     plot_grouped_routing,
@@ -40,6 +41,7 @@ __all__ = [
     "get_available_analyses",
     "group_routing_data",
     "key_phases",
+    "lpc_scale",
     "plot_action_entropy",
     "plot_action_frequency",
     "plot_curves_by",
