@@ -11,6 +11,7 @@ from mop.plotting.actions import plot_action_frequency
 from mop.plotting.curves import plot_curves_by, plot_success_against_lpc, plot_training_curve
 from mop.plotting.heatmaps import LPC_CMAP, render_lpc_heatmap, render_routing_heatmap
 from mop.plotting.maps import (
+    lpc_scale,
     plot_action_entropy,
     plot_grouped_lpc,
     plot_grouped_routing,
@@ -27,27 +28,30 @@ from mop.plotting.router_weights import (
     plot_routing_near_objects,
     plot_specialisation,
 )
-from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR
+from mop.plotting.style import UNVISITED_COLOR, WALL_COLOR, expert_cmap, expert_hues, size_hue
 from mop.plotting.variance import plot_variance_explained
 
 __all__ = [
     "BEHAVIOURS",
-    "EXPERT_CMAPS",
     "GROUPINGS",
     "LPC_CMAP",
     "PHASES",
     "UNVISITED_COLOR",
+    "WALL_COLOR",
     "aggregate_routing_by_position",
     "bootstrap_means",
     "compute_confidence",
     "compute_grid_bounds",
     "compute_layer_costs",
+    "expert_cmap",
+    "expert_hues",
     "explain_variance",
     "get_available_analyses",
     "group_routing_data",
     "hold_action",
     "index_episodes",
     "key_phases",
+    "lpc_scale",
     "plot_action_entropy",
     "plot_action_frequency",
     "plot_curves_by",
@@ -69,4 +73,5 @@ __all__ = [
     "render_lpc_heatmap",
     "render_routing_heatmap",
     "room_labels_for_groups",
+    "size_hue",
 ]

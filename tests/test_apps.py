@@ -229,7 +229,7 @@ def controls_of_routing_viz(page: Page, place: Path) -> None:
     assert page.figures().evaluate("image => image.clientWidth") <= 1200, "wider than the page"
     texts = page.shown_texts()
     assert len(texts) > 100 and any(
-        re.fullmatch(r"x \d+, y \d+: skip .*mean weight 0.\d\d, .*", text) for text in texts
+        re.fullmatch(r"x \d+, y \d+: skip 0.\d\d, GRU \d+ 0.\d\d, .* steps?", text) for text in texts
     )
     page.save("routing_heatmap_by_key_phase.png", place)
     for tab in ("Near objects", "Temporal", "Distributions", "Specialisation", "Pathways", "Variance", "Episodes"):

@@ -107,7 +107,8 @@ def test_documented_names_are_there():
     functions = """compute_grid_bounds aggregate_routing_by_position render_routing_heatmap render_lpc_heatmap
         plot_overall_routing get_available_analyses group_routing_data room_labels_for_groups plot_grouped_routing"""
     assert all(callable(getattr(plotting_utils, name)) for name in functions.split())
-    assert len(plotting_utils.EXPERT_CMAPS) == 6 and plotting_utils.UNVISITED_COLOR.startswith("#")
+    assert plotting_utils.expert_cmap(plotting_utils.size_hue(32)).N == 256
+    assert plotting_utils.UNVISITED_COLOR.startswith("#") and plotting_utils.WALL_COLOR.startswith("#")
     assert all(hasattr(plotting_utils, name) for name in plotting_utils.__all__)
 
 

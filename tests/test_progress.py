@@ -18,7 +18,7 @@ from mop.measures.pathways import compute_pathways
 from mop.measures.progress import compute_routing_over_progress, select_episode
 from mop.plotting.hover import values_of
 from mop.plotting.progress import plot_episode_routing, plot_routing_over_progress
-from mop.plotting.style import HUES
+from mop.plotting.style import size_hue
 
 
 @pytest.fixture
@@ -76,7 +76,8 @@ def test_weights_over_an_episode_are_stacked_with_its_events(data):
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["layer 0", "layer 1"]
     lower, upper = figure.axes[0].collections
     assert [to_hex(area.get_facecolor()[0]) for area in (lower, upper)] == [
-        hue.lower() for hue in list(HUES.values())[:2]
+        size_hue(0),
+        size_hue(16),
     ]
     edge = lower.get_paths()[0].vertices
     for step, weight in enumerate(FIRST_WEIGHTS[:4]):  # each weight from its step to the next
