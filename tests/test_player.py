@@ -23,6 +23,7 @@ from mop.pages.episodes import EpisodeFilter, episode_labels, episode_record, fi
 from mop.pages.film import episode_gif
 from mop.pages.flags import run_parser
 from mop.pages.player import player_document
+from mop.pages.view import View
 from mop.plotting.style import expert_hues
 from mop.store.routing_cache import RoutingCache, load_cache
 from mop.store.run_keys import RunKey, cache_path
@@ -104,7 +105,7 @@ def test_a_cell_is_two_numbers():
 
 
 def test_links_of_a_map():
-    address = link_to_episodes({"run": "a b", "cell": "9,9"})
+    address = link_to_episodes(View({"run": "a b", "cell": "9,9", "outcome": "failure"}))
     assert address({"x": 3, "y": 4, "weight": 0.5}) == "?run=a+b&cell=3,4&tab=Episodes"
     assert address({"weight": 0.5}) == ""
 
@@ -240,7 +241,7 @@ def test_a_film_has_every_state(data):
 def test_flags_of_episodes_are_numbers(flags, monkeypatch):
     monkeypatch.setattr("sys.argv", ["routing_viz.py", *flags])
     with pytest.raises(InputError, match=r"--(episode|film) must be "):
-        save_as_script(add_flags(run_parser("")))
+        save_as_script("routing_viz.py", add_flags(run_parser("")))
 
 
 def test_a_script_saves_an_episode(tmp_path):

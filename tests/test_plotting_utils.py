@@ -28,6 +28,7 @@ from plotting_utils import (
     plot_routing_side_by_side,
     plot_specialisation,
     plot_success_against_lpc,
+    plot_variance_explained,
 )
 
 IMAGE = np.zeros((192, 352, 3), np.uint8)
@@ -59,6 +60,7 @@ FIGURES = {  # every figure of routing data
     "specialisation": plot_specialisation,
     "pathways": plot_pathways,
     "action_frequency": lambda d: plot_action_frequency(d, "by_key_phase"),
+    "variance_explained": lambda d: plot_variance_explained(d if np.ptp(d.steps.lpc) > 0 else random_data()),
     "success_against_lpc": lambda d: plot_success_against_lpc(RESULTS, "task"),
 }
 DATA = {
@@ -98,7 +100,7 @@ def test_labels_of_every_figure_stay_inside_and_apart(kind):
             overlap_y = min(first.y1, second.y1) - max(first.y0, second.y0)
             assert overlap_x <= 1 or overlap_y <= 1, (name, one, other)
         num_texts[name] = len(boxes)
-    assert len(num_texts) == 17 and min(num_texts.values()) >= 8
+    assert len(num_texts) == 18 and min(num_texts.values()) >= 8
 
 
 def test_documented_names_are_there():

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mop.base.errors import InputError
-from mop.measures.routing_data import RoutingData, Steps
+from mop.measures.routing_data import RoutingData, Steps, whole_of
 
 # What distances are measured to: kind -> its cells [x, y, ...] at the start of an episode.
 OBJECT_KINDS = {
@@ -104,7 +104,7 @@ def distances_to_objects(routing_data: RoutingData) -> dict[str, np.ndarray]:
     """
     for field in ("keys", "target_pos"):
         routing_data.require(field)
-    free = free_cells(routing_data)
+    free = free_cells(whole_of(routing_data))
     x, y = np.asarray(routing_data.steps.position).T
     distances = {}
     for kind, cells_of in OBJECT_KINDS.items():

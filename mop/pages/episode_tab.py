@@ -1,12 +1,13 @@
 """The Episodes tab: which episodes to list, the player of one, and what is saved of it."""
 
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import product
 from pathlib import Path
 from urllib.parse import urlencode
 
 import marimo as mo
+import numpy as np
 
 from mop.base.configuration import Parser, check_flags, integer, optional
 from mop.base.errors import InputError
@@ -24,28 +25,41 @@ from mop.pages.figures import routing_figures, run_of_script, save_figures_of_ru
 from mop.pages.flags import parse
 from mop.pages.parts import as_html, problem
 from mop.pages.player import player_document
+from mop.pages.view import View
 from mop.store.routing_cache import RoutingCache
 from plotting_utils import plot_episode_routing
 
 _HEIGHT_PX = 720  # until the player has measured itself
 ENDINGS = {"player (html)": "html", "film (gif)": "gif", "still (png)": "png"}  # what can be saved of an episode
+_FILTER = ("outcome", "least", "mission", "order", "episode")  # words of the address, beside CELL
 CELL = "cell"  # in the address of a page: the cell that listed episodes pass, as "x,y"
 
 
-def filter_controls(data: RoutingCache, cell: str = ""):
-    """The controls of a filter, in a row; cell: what its field for a cell says at first."""
-    longest = max((episode.get("steps") or 1 for episode in data.episodes), default=1)
+def filter_controls(data: RoutingCache, view: View):
+    """The controls of a filter, in a row, as the address of the page has them."""
+    longest = int(np.bincount(data.steps.episode).max())
+    words = view.words
+
+    def dropdown(name: str, options: Collection[str], label: str):
+        default = next(iter(options))
+        chosen, keep = view.pick(name, options, default), view.keep(name, default)
+        return mo.ui.dropdown(list(options), chosen, label=label, allow_select_none=False, on_change=keep)
+
+    def text(name: str, label: str, example: str):
+        return mo.ui.text(words.get(name, ""), label=label, placeholder=example, on_change=view.keep(name, ""))
+
+    least, keep_least = view.pick_number("least", 1, longest, 1), view.keep("least", 1)
     return mo.md("{outcome} {min_steps} {words} {cell} {order}").batch(
-        outcome=mo.ui.dropdown(list(OUTCOMES), "all", label="Outcome", allow_select_none=False),
-        min_steps=mo.ui.number(1, max(longest, 1), value=1, label="Least steps", debounce=True),
-        words=mo.ui.text(label="Mission has", placeholder="text"),
-        cell=mo.ui.text(cell, label="Passes cell", placeholder="x, y"),
-        order=mo.ui.dropdown(list(ORDERS), ORDERS[0], label="Order", allow_select_none=False),
+        outcome=dropdown("outcome", OUTCOMES, "Outcome"),
+        min_steps=mo.ui.number(1, longest, value=least, label="Least steps", debounce=True, on_change=keep_least),
+        words=text("mission", "Mission has", "text"),
+        cell=text(CELL, "Passes cell", "x, y"),
+        order=dropdown("order", ORDERS, "Order"),
     )
 
 
-def link_to_episodes(query: Mapping[str, str]) -> Callable[[Mapping], str]:
-    """For `show_figure`: from a cell of a map to the episodes that pass it; query: of the page's present address.
+def link_to_episodes(view: View) -> Callable[[Mapping], str]:
+    """For `show_figure`: from a cell of a map to all episodes that pass it; what else the address says stays.
 
     The page opens anew there. A link is what works for every visitor, in a new tab and with the browser's way back.
     """
@@ -53,12 +67,13 @@ def link_to_episodes(query: Mapping[str, str]) -> Callable[[Mapping], str]:
     def address(values: Mapping) -> str:
         if not {"x", "y"} <= values.keys():
             return ""
-        return "?" + urlencode({**query, "tab": "Episodes", CELL: f"{values['x']},{values['y']}"}, safe=",")
+        kept = {name: word for name, word in view.words.items() if name not in _FILTER}
+        return "?" + urlencode({**kept, "tab": "Episodes", CELL: f"{values['x']},{values['y']}"}, safe=",")
 
     return address
 
 
-def list_episodes(data: RoutingCache, chosen: Mapping) -> tuple:
+def list_episodes(data: RoutingCache, chosen: Mapping, view: View) -> tuple:
     """A dropdown of the episodes that pass a filter, which says how many they are, and why there is none, or "".
 
     chosen: the value of `filter_controls`. Where no episode passes, the value of the dropdown is None.
@@ -70,7 +85,10 @@ def list_episodes(data: RoutingCache, chosen: Mapping) -> tuple:
     except InputError as error:
         reason = str(error)
     label = f"Episode ({len(labels):,} of {len(data.episodes):,})"
-    dropdown = mo.ui.dropdown(labels, next(iter(labels), None), label=label, allow_select_none=not labels)
+    asked = next((name for name, index in labels.items() if str(index) == view.words.get("episode")), None)
+    first = asked or next(iter(labels), None)
+    keep = view.keep("episode", None)
+    dropdown = mo.ui.dropdown(labels, first, label=label, allow_select_none=not labels, on_change=keep)
     return dropdown, "" if labels else reason
 
 
@@ -119,16 +137,17 @@ def add_flags(parser: Parser) -> Parser:
     return parser
 
 
-def save_as_script(parser: Parser) -> None:
+def save_as_script(app: str, parser: Parser) -> None:
     """The app as a script: the figures of a run, or, with --episode, the player, film and still of some episodes.
 
-    parser: with the flags of `add_flags`. Raises InputError as `save_figures_of_run`, or if an episode cannot be shown.
+    app, parser: of `save_figures_of_run`, with the flags of `add_flags`. Raises InputError as `save_figures_of_run`, or
+    if an episode cannot be shown.
     """
     args = parse(parser)
     several = optional(lambda texts: [integer(0)(text) for text in texts])
     check_flags(args, episode=several, film=several)
     if args.episode is None:
-        save_figures_of_run(parser, routing_figures)
+        save_figures_of_run(app, parser, routing_figures)
         return
     run, data = run_of_script(args)
     for episode, ending in product(args.episode, ENDINGS.values()):

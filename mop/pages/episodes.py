@@ -14,7 +14,7 @@ from mop.base.errors import InputError
 from mop.measures.groups import group_routing_data
 from mop.measures.loops import find_loop
 from mop.measures.progress import select_episode
-from mop.measures.routing_data import ACTION_NAMES
+from mop.measures.routing_data import ACTION_NAMES, whole_of
 from mop.plotting.style import counted, expert_hues, expert_names
 from mop.store.routing_cache import RoutingCache
 
@@ -136,6 +136,7 @@ def episode_record(data: RoutingCache, episode: int, tile_size: int = 32) -> Epi
 
     Raises InputError as `select_episode`, or if the steps of the episode are not all there, from 0 on.
     """
+    data = whole_of(data)
     chosen, context, steps = select_episode(data, episode), data.episodes[episode], data.steps
     num_steps = len(chosen.t_step)
     if not np.array_equal(chosen.t_step, np.arange(num_steps)):
@@ -237,6 +238,7 @@ def episode_frame(data: RoutingCache, episode: int, t_step: int, tile_size: int 
     from mop.worlds.pictures import replay_world
 
     _require_pictures(data)
+    data = whole_of(data)
     steps, rows, seed = data.steps, episode_rows(data, episode), data.episodes[episode]["seed"]
     world = replay_world(data.header["task_id"], seed, steps.action[rows[:t_step]].tolist())
     if t_step < len(rows) and list(map(int, world.agent_pos)) != steps.position[rows[t_step]].tolist():

@@ -55,6 +55,7 @@ class Legend:
     left_in: float  # room for the labels to its left
     foot_in: float  # room for those below it
     draw: Callable[[Axes], object]
+    num_lines: int = 1  # of the text above it
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def scale_legend(scale: Scale, cmap: str, label: str, values: Sequence[np.ndarra
             ax.axvline(greatest, color="black", linewidth=1.5)
         ax.set_title(label, fontsize="small")
 
-    return Legend(1.9, 0.2, 0.15, 0.35, draw)
+    return Legend(1.9, 0.2, 0.15, 0.35, draw, num_lines=label.count("\n") + 1)
 
 
 def _weight(value: float) -> str:
@@ -252,11 +253,12 @@ def _place(
 
 def _place_legends(legends: Sequence[Legend], width: float) -> tuple[float, float, list[tuple[float, float]]]:
     """Width and height of all legends, in as many rows as a width needs, and the left upper corner of each."""
-    corners, x, y, height, widest = [], _BETWEEN_IN, _LINE_IN, 0.0, 0.0
+    head = _LINE_IN * max(legend.num_lines for legend in legends)
+    corners, x, y, height, widest = [], _BETWEEN_IN, head, 0.0, 0.0
     for legend in legends:
         legend_width = legend.left_in + legend.width_in + _BETWEEN_IN
         if corners and x + legend_width > width:
-            x, y, height = _BETWEEN_IN, y + height + _LINE_IN, 0.0
+            x, y, height = _BETWEEN_IN, y + height + head, 0.0
         corners.append((x, y))
         x, height = x + legend_width, max(height, legend.height_in + legend.foot_in)
         widest = max(widest, x)

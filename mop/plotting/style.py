@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, hsv_to_rgb, to_hex, to_rgb
 
 from mop.base.errors import InputError
+from mop.base.run_names import run_name
 from mop.measures.groups import Groups
 
 # Hues of Okabe and Ito (https://jfly.uni-koeln.de/color/), the fourth one of Paul Tol's "bright" set: for lines, points
@@ -160,10 +161,8 @@ def counted(count: int, noun: str) -> str:
 
 def describe(header: Mapping, episode: np.ndarray, suffix: str = "") -> str:
     """What was evaluated and how much of it is shown, for a title; episode: (S,) int, of the steps that are shown."""
-    numbers = ["trial", "seed"] if header.get("is_final", True) else ["trial", "seed", "update"]
-    run = " ".join(f"{name} {header[name]}" for name in numbers if header.get(name) is not None)
     counts = f"{counted(len(episode), 'step')} of {counted(len(np.unique(episode)), 'episode')}"
-    return ", ".join(filter(None, [" ".join(filter(None, [header.get("task_id"), run])), counts, suffix]))
+    return ", ".join(filter(None, [run_name(header), header.get("restricted_to"), counts, suffix]))
 
 
 def describe_groups(groups: Groups, shown: Sequence[int]) -> str:
