@@ -340,7 +340,8 @@ def choose_a_view(page: Page) -> str:
     page.shows(f"{NAME} 0 seed 0: lpc_heatmap_by_key_phase_forward")
     page.choose("Run", f"{TASK} GRU trial 6 · update 300 · no checkpoint")
     page.see("this is the GRU baseline")
-    page.shows(f"{TASK} GRU trial 6: episode_0, step 0")
+    player = page.page.frame_locator("iframe.player")
+    player.get_by_text("This policy has no routers").wait_for()
     assert page.page.get_by_role("tab").all_inner_texts() == ["Episodes"]
     page.choose("Run", f"{NAME} 9 · 3 checkpoints · no checkpoint")
     page.shows(f"{NAME} 9: lpc_heatmap_by_key_phase_forward")
