@@ -5,7 +5,7 @@ from mop.measures.groups import GROUPINGS, get_available_analyses, group_routing
 from mop.measures.phases import PHASES, key_phases
 from mop.plotting.actions import plot_action_frequency
 from mop.plotting.curves import plot_curves_by, plot_success_against_lpc, plot_training_curve
-from mop.plotting.heatmaps import LPC_CMAP, render_lpc_heatmap, render_routing_heatmap
+from mop.plotting.heatmaps import LPC_CMAP, LogScale, render_lpc_heatmap, render_routing_heatmap
 from mop.plotting.maps import (
     lpc_scale,
     plot_action_entropy,
@@ -33,6 +33,7 @@ __all__ = [
     "PHASES",
     "UNVISITED_COLOR",
     "WALL_COLOR",
+    "LogScale",
     "aggregate_routing_by_position",
     "compute_confidence",
     "compute_grid_bounds",
