@@ -195,9 +195,9 @@ def scale_legend(scale: Scale, cmap: str, label: str, values: Sequence[np.ndarra
         if high == low:
             ax.set_xticks([low])
         elif isinstance(scale, LogScale):
-            decades = [factor * 10.0**power for power in range(-3, 8) for factor in (1, 2, 5)]
             ax.xaxis.set_minor_locator(NullLocator())
-            ax.set_xticks(ticks := [tick for tick in decades if low <= tick <= high], [f"{tick:g}" for tick in ticks])
+            ticks = _log_ticks(low, high)
+            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         else:
             ax.locator_params(nbins=5 if high < 1000 else 3)  # labels of four digits or more are wide
         if mark:
@@ -205,6 +205,16 @@ def scale_legend(scale: Scale, cmap: str, label: str, values: Sequence[np.ndarra
         ax.set_title(label, fontsize="small")
 
     return Legend(1.9, 0.2, 0.15, 0.35, draw, num_lines=label.count("\n") + 1)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from low to high: as many to a power of ten as there is space for."""
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [factor * 10.0**power for power in range(-3, 8) for factor in factors]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= 4:
+            break
+    return ticks
 
 
 def _weight(value: float) -> str:
