@@ -279,7 +279,6 @@ def test_figures_fill_a_width_and_no_more(width):
     figures = [
         plot_overall_routing(data, np.zeros((60, 60, 3), np.uint8), "a mission", width_in=width),
         plot_grouped_routing(data, "by_carrying", width_in=width),
-        plot_overall_lpc(data, width_in=width),
     ]
     for figure in figures:
         assert 0.75 * width <= figure.get_figwidth() <= width + 1e-6

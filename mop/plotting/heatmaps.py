@@ -211,9 +211,10 @@ def _draw_cells(
     left, right, bottom, top = _extent(grid_info)
     lines = [[(x + 0.5, top), (x + 0.5, bottom)] for x in range(x_min, x_max)]
     lines += [[(left, y + 0.5), (right, y + 0.5)] for y in range(y_min, y_max)]
-    ax.add_collection(LineCollection(lines, colors=GRID_COLOR, linewidths=0.5), autolim=False)
+    thin = min(1.0, 72 * ax.get_window_extent().width / ax.figure.dpi / rgba.shape[1] / 10)  # cells below 10 points
+    ax.add_collection(LineCollection(lines, colors=GRID_COLOR, linewidths=0.5 * thin), autolim=False)
     y, x = np.nonzero(~is_visited)
-    ax.plot(x + x_min, y + y_min, ".", color=GRID_COLOR, markersize=2.5, scalex=False, scaley=False)
+    ax.plot(x + x_min, y + y_min, ".", color=GRID_COLOR, markersize=2.5 * thin, scalex=False, scaley=False)
     _mark_coordinates(ax, grid_info)
 
     for (x, y), count, text, row in zip(cells.tolist(), counts.tolist(), texts, values, strict=True):
