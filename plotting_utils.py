@@ -10,7 +10,7 @@ from mop.measures.routing_data import index_episodes
 from mop.measures.variance import compute_layer_costs, explain_variance
 from mop.plotting.actions import plot_action_frequency
 from mop.plotting.curves import plot_curves_by, plot_success_against_lpc, plot_training_curve
-from mop.plotting.heatmaps import LPC_CMAP, render_lpc_heatmap, render_routing_heatmap
+from mop.plotting.heatmaps import LPC_CMAP, LogScale, render_lpc_heatmap, render_routing_heatmap
 from mop.plotting.maps import (
     lpc_scale,
     plot_action_entropy,
@@ -39,6 +39,7 @@ __all__ = [
     "PHASES",
     "UNVISITED_COLOR",
     "WALL_COLOR",
+    "LogScale",
     "aggregate_routing_by_position",
     "bootstrap_means",
     "compute_confidence",

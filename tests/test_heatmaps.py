@@ -9,7 +9,15 @@ from routing_data import make_steps, three_visits
 
 from mop.base.errors import InputError
 from mop.measures.cells import aggregate_routing_by_position, compute_grid_bounds
-from mop.plotting.heatmaps import LPC_CMAP, render_lpc_heatmap, render_routing_heatmap, render_walls, value_range
+from mop.plotting.heatmaps import (
+    LPC_CMAP,
+    LogScale,
+    render_lpc_heatmap,
+    render_routing_heatmap,
+    render_values,
+    render_walls,
+    value_range,
+)
 from mop.plotting.hover import values_of
 from mop.plotting.style import SIZE_HUES, UNVISITED_COLOR, expert_cmap, expert_names
 
@@ -149,3 +157,13 @@ def test_numbers_of_a_map_are_those_that_it_shows(steps):
         | {"weight_skip": 0.7, "weight_GRU 16": 0.2, "weight_GRU 32": 0.1}
     )
     assert second["expert"] == "GRU 32" and second["margin"] == pytest.approx(0.7)
+
+
+def test_logarithmic_scale_has_equal_colours_for_equal_ratios():
+    averaged, ax = many_visits([10, 10, 10]), new_axes()
+    values = np.array([10.0, 100.0, 1000.0])
+    grid_info = compute_grid_bounds(averaged.cells)
+    scale = LogScale((10, 1000))
+    render_values(ax, averaged.cells, averaged.counts, values, grid_info, scale, LPC_CMAP, "{:.0f}", "lpc")
+    for x, share in enumerate((0.0, 0.5, 1.0)):
+        np.testing.assert_allclose(cell_color(ax, x, 0), colormaps[LPC_CMAP](share), atol=0.01)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.colors import Normalize, to_rgb, to_rgba
+from matplotlib.colors import LogNorm, Normalize, to_rgb, to_rgba
 from matplotlib.image import AxesImage
 
 from mop.base.errors import InputError
@@ -39,6 +39,10 @@ GRID_COLOR = "#cccccc"  # lines between cells, and the dot in a cell that is not
 HATCH_COLOR = "#222222"
 _MAX_TICKS = 12  # along one side of a grid
 Scale = tuple[float, float]  # values of the lowest and of the highest colour
+
+
+class LogScale(tuple):
+    """A `Scale` on which equal ratios have equal distances, for values above 0 of different orders of magnitude."""
 
 
 def render_routing_heatmap(
@@ -89,10 +93,15 @@ def render_lpc_heatmap(
     Without `low` or `high`, the scale ends where `value_range` of this map ends. Raises InputError if the steps have no
     LPC or a cell is off the grid.
     """
-    lpc = known_lpc(averaged)
-    least, greatest = value_range([lpc], [averaged.counts])
+    least, greatest = value_range([known_lpc(averaged)], [averaged.counts])
     scale = (least if low is None else low, greatest if high is None else high)
-    return render_values(ax, averaged.cells, averaged.counts, lpc, grid_info, scale, LPC_CMAP, "mean LPC {:.0f}", "lpc")
+    return render_lpc(ax, averaged, grid_info, scale)
+
+
+def render_lpc(ax: Axes, averaged: RoutingByPosition, grid_info: dict[str, int], scale: Scale) -> AxesImage:
+    """Draw the mean LPC of each cell on a scale. Errors as `render_lpc_heatmap`."""
+    cells, counts, lpc = averaged.cells, averaged.counts, known_lpc(averaged)
+    return render_values(ax, cells, counts, lpc, grid_info, scale, LPC_CMAP, "mean LPC {:.0f}", "lpc")
 
 
 def render_values(
@@ -116,8 +125,14 @@ def render_values(
     is_known = np.isfinite(values)
     known, counts = values[is_known], counts[is_known]
     rows = [more | {name: float(value)} for value in known]
-    colors = colormaps[cmap](Normalize(*scale, clip=True)(known))[:, :3]
+    colors = colormaps[cmap](norm_of(scale)(known))[:, :3]
     return _draw_cells(ax, cells[is_known], counts, colors, [text.format(value) for value in known], rows, grid_info)
+
+
+def norm_of(scale: Scale) -> Normalize:
+    """From values to shares of a colour map; beyond the ends of the scale, those of its ends."""
+    low, high = scale
+    return LogNorm(low, high, clip=True) if isinstance(scale, LogScale) else Normalize(low, high, clip=True)
 
 
 def render_walls(ax: Axes, walls: np.ndarray | None) -> None:
@@ -196,9 +211,10 @@ def _draw_cells(
     left, right, bottom, top = _extent(grid_info)
     lines = [[(x + 0.5, top), (x + 0.5, bottom)] for x in range(x_min, x_max)]
     lines += [[(left, y + 0.5), (right, y + 0.5)] for y in range(y_min, y_max)]
-    ax.add_collection(LineCollection(lines, colors=GRID_COLOR, linewidths=0.5), autolim=False)
+    thin = min(1.0, 72 * ax.get_window_extent().width / ax.figure.dpi / rgba.shape[1] / 10)  # cells below 10 points
+    ax.add_collection(LineCollection(lines, colors=GRID_COLOR, linewidths=0.5 * thin), autolim=False)
     y, x = np.nonzero(~is_visited)
-    ax.plot(x + x_min, y + y_min, ".", color=GRID_COLOR, markersize=2.5, scalex=False, scaley=False)
+    ax.plot(x + x_min, y + y_min, ".", color=GRID_COLOR, markersize=2.5 * thin, scalex=False, scaley=False)
     _mark_coordinates(ax, grid_info)
 
     for (x, y), count, text, row in zip(cells.tolist(), counts.tolist(), texts, values, strict=True):

@@ -22,6 +22,7 @@ from mop.measures.cells import (
     RoutingByPosition,
     aggregate_routing_by_position,
     compute_grid_bounds,
+    enough_steps,
     index_filtered_cells,
 )
 from mop.measures.groups import group_routing_data
@@ -34,7 +35,7 @@ from mop.plotting.heatmaps import (
     Scale,
     known_lpc,
     render_env_image,
-    render_lpc_heatmap,
+    render_lpc,
     render_routing_heatmap,
     render_values,
     render_walls,
@@ -270,12 +271,16 @@ def plot_lpc_by_phase(
 ) -> Figure:
     """Where the policy spends its computation in each phase of the task: mean LPC of each cell, one colour scale.
 
-    Phases that no step is in are left out. Raises InputError as `key_phases`, or if the steps have no LPC.
+    Phases that no step is in, or that have no cell of enough steps, are left out. Raises InputError as `key_phases`, or
+    if the steps have no LPC.
     """
     phase = key_phases(steps, episodes)
     check_not_empty(phase)
     present = [number for number in range(len(PHASES)) if (phase == number).any()]
-    averaged = [aggregate_routing_by_position(steps, phase == number).with_steps(min_steps) for number in present]
+    averaged = [aggregate_routing_by_position(steps, phase == number) for number in present]
+    enough = enough_steps(np.array([part.counts.max() for part in averaged]), min_steps)
+    present = [number for number, is_enough in zip(present, enough, strict=True) if is_enough]
+    averaged = [part.with_steps(min_steps) for part, is_enough in zip(averaged, enough, strict=True) if is_enough]
     lpc = [known_lpc(part) for part in averaged]
     scale = scale or _range_of_lpc(averaged)
     info = compute_grid_bounds(np.asarray(steps.position), grid_size)
@@ -425,7 +430,7 @@ def _arrange(
 
 
 def _lpc_map(averaged: RoutingByPosition, scale: Scale) -> Callable[[Axes, dict[str, int]], object]:
-    return lambda ax, info: render_lpc_heatmap(ax, averaged, info, *scale)
+    return lambda ax, info: render_lpc(ax, averaged, info, scale)
 
 
 def _range_of_lpc(averaged: Iterable[RoutingByPosition]) -> Scale:

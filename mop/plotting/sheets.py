@@ -13,9 +13,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 
 from mop.measures.cells import CLOSE, FULL_STEPS, compute_confidence, visit_strength
-from mop.plotting.heatmaps import GRID_COLOR, HATCH_COLOR, Scale
+from mop.plotting.heatmaps import GRID_COLOR, HATCH_COLOR, LogScale, Scale, norm_of
 from mop.plotting.style import SKIP_HUE, UNVISITED_COLOR, WALL_COLOR, counted, expert_cmap, wrapped
 
 LABEL_IN = 1.75  # width of a row's label
@@ -187,18 +188,33 @@ def scale_legend(scale: Scale, cmap: str, label: str, values: Sequence[np.ndarra
     ends = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
 
     def draw(ax: Axes) -> None:
-        norm = Normalize(low, high if high > low else low + 1)
+        norm = norm_of(scale) if high > low else Normalize(low, low + 1)
         extend = ends[least < low, greatest > high] if high > low else "neither"
         ax.figure.colorbar(ScalarMappable(norm, cmap), cax=ax, orientation="horizontal", extend=extend)
         ax.tick_params(labelsize="small")
-        ax.locator_params(nbins=5 if high < 1000 else 3)  # labels of four digits or more are wide
         if high == low:
             ax.set_xticks([low])
+        elif isinstance(scale, LogScale):
+            ax.xaxis.set_minor_locator(NullLocator())
+            ticks = _log_ticks(low, high)
+            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        else:
+            ax.locator_params(nbins=5 if high < 1000 else 3)  # labels of four digits or more are wide
         if mark:
             ax.axvline(greatest, color="black", linewidth=1.5)
         ax.set_title(label, fontsize="small")
 
     return Legend(1.9, 0.2, 0.15, 0.35, draw, num_lines=label.count("\n") + 1)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from low to high: as many to a power of ten as there is space for."""
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [factor * 10.0**power for power in range(-3, 8) for factor in factors]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= 4:
+            break
+    return ticks
 
 
 def _weight(value: float) -> str:
