@@ -255,6 +255,17 @@ def test_walls_are_those_of_the_rooms_unless_a_step_was_there():
     assert not any(has_wall(figure.axes[0], x, 0) for x in range(11)) and "wall" not in texts(figure.axes[-1].texts)
 
 
+def test_walls_of_a_part_are_those_of_the_whole():
+    data = random_data()
+    for episode in data.episodes:
+        episode["doors"] = [[5, 1, "red", False, True]]
+    data.steps.position[0] = (5, 3)  # through a wall: it is missing
+    part = data.where(np.arange(len(data.steps)) > 0, "but the first step")
+    for shown in (data, part):
+        ax = plot_overall_routing(shown).axes[0]
+        assert not has_wall(ax, 5, 3) and has_wall(ax, 5, 0)
+
+
 def test_figures_that_are_compared_share_a_scale():
     low, high = random_data(seed=0), random_data(seed=1)
     high.steps.lpc = high.steps.lpc + 5000

@@ -28,7 +28,7 @@ from mop.measures.cells import (
 from mop.measures.groups import group_routing_data
 from mop.measures.phases import PHASES, key_phases
 from mop.measures.router_weights import compute_layer_lpc
-from mop.measures.routing_data import RoutingData, StepFilter, Steps, check_not_empty, step_mask
+from mop.measures.routing_data import RoutingData, StepFilter, Steps, check_not_empty, step_mask, whole_of
 from mop.measures.walking import wall_cells
 from mop.plotting.heatmaps import (
     LPC_CMAP,
@@ -198,7 +198,7 @@ def plot_action_entropy(
     means, counts, places = cells.mean(entropy)[kept], cells.counts[kept], cells.cells[kept]
     if not np.isfinite(means).any():
         raise InputError("the action logits are not finite: the policy has diverged")
-    grid, most = _grid(routing_data.steps, routing_data.episodes, cells.cells), math.log(logits.shape[1])
+    grid, most = _grid(routing_data, cells.cells), math.log(logits.shape[1])
     text, look = "mean entropy {:.2f} nats", _Look(min_steps, None, width_in)
     panel = grid.map(
         f"mean {np.nanmean(entropy):.2f} nats",
@@ -243,7 +243,7 @@ def plot_routing_side_by_side(
     averaged = {name: aggregate_routing_by_position(data.steps).with_steps(min_steps) for name, data in runs.items()}
     lpc = [known_lpc(part) for part in averaged.values()]
     scale = scale or _range_of_lpc(averaged.values())
-    grids = {name: _grid(data.steps, data.episodes, np.asarray(data.steps.position)) for name, data in runs.items()}
+    grids = {name: _grid(data, np.asarray(data.steps.position)) for name, data in runs.items()}
     largest = {side: max(grid.info[side] for grid in grids.values()) for side in ("grid_width", "grid_height")}
     columns, legends = [], {}
     for name, data in runs.items():
@@ -333,7 +333,7 @@ def _grouped_parts(
 
 
 def _plot_routing(routing_data: RoutingData, parts: Sequence[_Part], title: str, look: _Look) -> Figure:
-    grid = _grid(routing_data.steps, routing_data.episodes, np.asarray(routing_data.steps.position))
+    grid = _grid(routing_data, np.asarray(routing_data.steps.position))
     first = parts[0].averaged
     experts = _experts(routing_data, first)
     if all(of_layer == experts[0] for of_layer in experts):
@@ -375,7 +375,7 @@ def _plot_lpc(routing_data: RoutingData, parts: Sequence[_Part], title: str, loo
         way_out = "make a new cache with `python batch_eval.py --force`"
         raise InputError(f"this routing data has no 'expert_hidden_sizes', which the LPC of a layer needs: {way_out}")
     expert_names(routing_data.header, _mean_weights(routing_data, parts[0].averaged))  # raises if they do not fit
-    grid = _grid(routing_data.steps, routing_data.episodes, np.asarray(routing_data.steps.position))
+    grid = _grid(routing_data, np.asarray(routing_data.steps.position))
 
     def layer_lpc(part: _Part) -> list[np.ndarray]:  # the mean of a weighted sum is the weighted sum of the means
         return [compute_layer_lpc(weights, sizes[layer]) for layer, weights in enumerate(part.averaged.routing)]
@@ -462,8 +462,9 @@ def _env_panels(env_image: np.ndarray | None, title: str, grid: _Grid) -> list[P
     return [Panel(title, lambda ax: render_env_image(ax, env_image, grid.info))]
 
 
-def _grid(steps: Steps, episodes: Sequence[Mapping], cells: np.ndarray) -> _Grid:
+def _grid(routing_data: RoutingData, cells: np.ndarray) -> _Grid:
     """The whole world, if its size is known and the same in all episodes; else the cells (C, 2) that were visited."""
+    steps, episodes = whole_of(routing_data).steps, routing_data.episodes  # a part may not pass a missing wall
     sizes = {tuple(episode.get("grid_size") or ()) for episode in episodes}
     size = sizes.pop() if len(sizes) == 1 and () not in sizes else None
     return _Grid(compute_grid_bounds(cells, size), None if size is None else wall_cells(steps, episodes))
