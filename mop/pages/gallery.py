@@ -1,149 +1,188 @@
-"""Runs as a static site: a page with a card for each, and a page of figures for each; they need no server."""
+"""Runs as a static site: a page with a card for each, and a page of figures and episodes for each.
+
+The pages need no server and ask nobody for anything: pictures and players are in them.
+"""
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from mop.base.errors import InputError
 from mop.base.files import write_atomic
 from mop.pages import comparison, parts
-from mop.pages.figures import CHARTS, Figures, action_figures, routing_figures
+from mop.pages.captions import Shown, caption_of
+from mop.pages.episodes import episode_record
+from mop.pages.export import Export
+from mop.pages.figures import CHARTS, Drawing, action_figures, routing_figures
+from mop.pages.player import player_document
 from mop.pages.routing import describe_metrics, load_routing
 from mop.pages.runs import Run
 from mop.plotting.style import task_name
 from mop.store.routing_cache import RoutingCache
-from plotting_utils import GROUPINGS, aggregate_routing_by_position, compute_grid_bounds, render_routing_heatmap
+from plotting_utils import (
+    GROUPINGS,
+    aggregate_routing_by_position,
+    compute_grid_bounds,
+    expert_hues,
+    render_routing_heatmap,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _CARD_DPI = 90  # of the picture of a card
-_ABOUT = {  # file name of a figure -> its title, what it shows; those of CHARTS are there
-    "routing_heatmap": ("Dominant expert", "The expert with the largest mean weight in each cell of the grid."),
-    "lpc_heatmap": ("Cost", "Mean LPC in each cell, of all layers and of each."),
-    "episode": ("An episode", "The router weights at every step."),
-    "action_frequency": ("Actions", "How often each action was chosen."),
-    "action_entropy_heatmap": ("Uncertainty", "The mean entropy of the policy in each cell, in nats."),
-    "success_against_lpc": ("Success against cost", "Each point is a policy in its fixed worlds."),
-} | {name: (tab, about) for tab, (name, _, about) in CHARTS.items()}
+_TITLES = {  # file name of a figure -> its title; an analysis is added to it
+    "routing_heatmap": "Dominant expert",
+    "lpc_heatmap": "Cost",
+    "action_frequency": "Actions",
+    "action_entropy_heatmap": "Entropy of the action",
+} | {name: tab for tab, (name, *_) in CHARTS.items()}
 
 
 def write_gallery(found: Sequence[Run], table: "pd.DataFrame", folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """Write a page for each run, then index.html; yields the path of each, and what could not be shown there.
 
-    found: runs with routing caches; table: of `comparison.load_table`. A run whose cache cannot be shown has no page.
-    Raises InputError if none can be shown.
+    found: runs with routing caches; table: of `comparison.load_table`. A run whose cache cannot be read has no page.
+    Raises InputError if none has one.
     """
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    macros = template.get_template("gallery.html").module
-    links = [{"href": _page_name(run), "name": _name(run)} for run in found]
-    cards, unshown = [], []
-    for number, run in enumerate(found):
+    cards, unread = [], []
+    for run in found:
         try:
             data = load_routing(run)
         except InputError as error:
-            unshown.append(str(error))
+            unread.append(str(error))
             continue
-        figures, reasons = _drawn(routing_figures(data) | action_figures(data))
-        text = macros.run(
-            title=_name(run), about=_about(run, data), numbers=describe_metrics(data),
-            figures=figures, notes=reasons, before=links[number - 1] if number else None,
-            after=links[number + 1] if number + 1 < len(found) else None,
-        )  # fmt: skip
-        yield _write_page(folder / _page_name(run), text), reasons
+        text, missing = _page_of_run(run, data, found)
+        yield _write(folder / _file_name(run), text), missing
         cards.append(_card(run, data))
     if not cards:
-        raise InputError(unshown[0])
-    across, reasons = _drawn(comparison_figures(table))
-    index = macros.index(title="Trained policies", cards=cards, figures=across, notes=unshown + reasons)
-    yield _write_page(folder / "index.html", index), unshown + reasons
+        raise InputError(unread[0])
+    figures, missing = _shown(_figures_of_all(table), lambda name, about: about)
+    text = _template("index", title="Trained policies", cards=cards, figures=figures, notes=unread + missing)
+    yield _write(folder / "index.html", text), unread + missing
 
 
-def comparison_figures(table):
+def _page_of_run(run: Run, data: RoutingCache, found: Sequence[Run]) -> tuple[str, list[str]]:
+    """The page of a run, and what could not be shown on it."""
+
+    def captioned(app: str, drawings: Mapping[str, Drawing]) -> tuple[list[dict[str, str]], list[str]]:
+        shown = Shown(run)
+        return _shown(drawings, lambda name, about: caption_of(app, shown, data, name, about, Export()))
+
+    routing = {name: draw for name, draw in routing_figures(data).items() if not name.startswith("episode_")}
+    figures, missing = captioned("routing_viz.py", routing)
+    of_actions, also_missing = captioned("logit_viz.py", action_figures(data))
+    others = [other for other in found if other.key.task_id == run.key.task_id and other != run]
+    return _template(
+        "run",
+        title=run.name,
+        numbers=describe_metrics(data),
+        episodes=[_player(data, number) for number in _examples(data)],
+        figures=figures + of_actions,
+        notes=missing + also_missing,
+        others=[{"href": _file_name(other), "name": other.name} for other in others],
+    ), missing + also_missing
+
+
+def _template(macro: str, **values: object) -> str:
+    """One of the pages of gallery.html."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return getattr(environment.get_template("gallery.html").module, macro)(**values)
+
+
+def _shown(
+    drawings: Mapping[str, Drawing], caption: Callable[[str, str], str]
+) -> tuple[list[dict[str, str]], list[str]]:
+    """What a page shows of each figure, and why others cannot be drawn; caption: name and subject -> its lines."""
+    figures, missing = [], []
+    for name, drawing in drawings.items():
+        title = _title(name)
+        try:
+            picture = parts.show_figure(drawing(), title).text
+        except InputError as error:
+            missing.append(f"{title}: {error}")
+            continue
+        about, *more = caption(name, drawing.about).split("\n")
+        figures.append({"name": name, "title": title, "about": about, "more": "\n".join(more), "picture": picture})
+    return figures, missing
+
+
+def _title(name: str) -> str:
+    """The title of a figure by the name of its file, which may end in an analysis."""
+    stem = next((stem for stem in _TITLES if name == stem or name.startswith(f"{stem}_by_")), None)
+    if stem is None:
+        return name.replace("_", " ").capitalize()
+    analysis = name[len(stem) + 1 :]
+    return f"{_TITLES[stem]} by {GROUPINGS[analysis].title}" if analysis in GROUPINGS else _TITLES[stem]
+
+
+def _figures_of_all(table: "pd.DataFrame") -> dict[str, Drawing]:
+    about = "Worlds that a policy fails in, with 95 % intervals"
     return {
-        f"success_against_lpc_by_{name}": lambda name=name: comparison.plot_tradeoff(table, name, None)
-        for name in comparison.COLORS
+        "tasks": Drawing(f"{about}, task by task.", lambda: comparison.plot_tasks(table, "failures")),
+        "success_against_cost": Drawing(
+            f"{about}, against its mean LPC.", lambda: comparison.plot_tradeoff(table, "lpc_alpha", None)
+        ),
     }
 
 
-def _drawn(figures: Figures) -> tuple[list[dict[str, str]], list[str]]:
-    """What a template shows of each figure, and why the others cannot be drawn."""
-    shown, reasons = [], []
-    for name, draw in figures.items():
-        title, about = about_figure(name)
-        try:
-            html = parts.show_figure(draw(), title).text
-        except InputError as error:
-            reasons.append(f"{title}: {error}")
-            continue
-        shown.append({"name": name, "title": title, "about": about, "html": html})
-    return shown, reasons
+def _examples(data: RoutingCache) -> list[int]:
+    """Up to three episodes to play: the first that succeeds, the longest that does, and the first that fails."""
+    lengths = np.bincount(data.steps.episode, minlength=len(data.episodes))
+    present = [number for number in range(len(data.episodes)) if lengths[number]]
+    good = [number for number in present if data.episodes[number].get("success")]
+    bad = [number for number in present if data.episodes[number].get("success") is False]
+    chosen = [*good[:1], *sorted(good, key=lambda number: -lengths[number])[:1], *bad[:1]] or present[:1]
+    return list(dict.fromkeys(chosen))
 
 
-def about_figure(name: str) -> tuple[str, str]:
-    """Title of a figure and what it shows, by the name of its file, which may end in an analysis or a number."""
-    stem = max((stem for stem in _ABOUT if name == stem or name.startswith(f"{stem}_")), key=len, default=None)
-    if stem is None:
-        return name.replace("_", " ").capitalize(), ""
-    title, about = _ABOUT[stem]
-    analysis = name[len(stem) + 1 :]
-    if analysis in GROUPINGS:
-        title = f"{title} by {GROUPINGS[analysis].title}"
-    elif analysis:
-        title = f"{title}: {analysis.replace('_', ' ')}"
-    return title, about
+def _player(data: RoutingCache, number: int) -> dict[str, str]:
+    """What a page shows of an episode."""
+    record = episode_record(data, number)
+    return {"title": record.title, "document": player_document(record)}
 
 
 def _card(run: Run, data: RoutingCache) -> dict[str, str]:
     """What the front page shows of a run."""
-    numbers = {
-        name: f"{value} ({remark})" if name == "success" else value for name, value, remark in describe_metrics(data)
-    }
-    shown = [f"{name} {numbers[name]}" for name in ("success", "mean LPC", "path ratio") if name in numbers]
+    values = {name: (value, remark) for name, value, remark in describe_metrics(data)}
+    numbers = [f"{name} {values[name][0]}" for name in ("success", "mean LPC", "path ratio") if name in values]
     return {
-        "href": _page_name(run), "name": _name(run), "task": task_name(run.key.task_id), "about": _about(run, data),
-        "numbers": " · ".join(shown), "picture": _picture(data),
-    }  # fmt: skip
+        "href": _file_name(run),
+        "name": run.name,
+        "task": task_name(run.key.task_id),
+        "numbers": " · ".join(numbers),
+        "interval": values.get("success", ("", ""))[1],
+        "picture": _picture(data),
+    }
 
 
 def _picture(data: RoutingCache) -> str:
-    """Small maps of the dominant expert in each layer, as the source of an image; empty where there are none."""
+    """Small maps of the dominant expert in each layer, as the source of an image; "" where there are none."""
     with suppress(InputError):
         averaged = aggregate_routing_by_position(data.steps)
-        grid_info = compute_grid_bounds(averaged.cells)
-        figure = Figure(figsize=(1.7 * len(averaged.routing or ()), 1.7), layout="constrained")
-        for layer, ax in enumerate(figure.subplots(1, len(averaged.routing), squeeze=False)[0]):
-            render_routing_heatmap(ax, averaged, grid_info, layer)
+        hues = expert_hues(data.header, averaged.routing or ())
+        figure = Figure(figsize=(1.7 * len(hues), 1.7), layout="constrained")
+        for layer, ax in enumerate(figure.subplots(1, len(hues), squeeze=False)[0] if hues else ()):
+            render_routing_heatmap(ax, averaged, compute_grid_bounds(averaged.cells), layer, hues=hues[layer])
             ax.set_axis_off()
         figure.savefig(file := io.BytesIO(), format="png", dpi=_CARD_DPI)
         return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
     return ""
 
 
-def _write_page(path: Path, text: str) -> Path:
+def _write(path: Path, text: str) -> Path:
     write_atomic(path, lambda file: file.write(text.encode()))
     return path
 
 
-def _name(run: Run) -> str:
-    return f"{task_name(run.key.task_id)} {run.key.label.removeprefix(run.key.task_id).strip()}"
-
-
-def _about(run: Run, data: RoutingCache) -> str:
-    """Which policy it is: its kind, its experts, what computation costs it."""
-    row = run.result
-    kind = {"mop": "mixture", "gru": "GRU baseline"}.get(data.header.get("policy"), "")
-    price = f"lpc_alpha {row['lpc_alpha']:g}" if row.get("lpc_alpha") is not None else ""
-    return ", ".join(filter(None, [kind, price, run.key.label.removeprefix(run.key.task_id).strip()]))
-
-
-def _page_name(run: Run) -> str:
+def _file_name(run: Run) -> str:
     return run.key.label.replace(" ", "_") + ".html"
