@@ -226,7 +226,7 @@ def controls_of_routing_viz(page: Page, place: Path) -> None:
     shown = page.picture(other_than=shown)
     page.choose("Map", "dominant expert")
     shown = page.picture(other_than=shown)
-    assert page.figures().evaluate("image => image.clientWidth") <= 1200, "wider than the page"
+    assert page.figures().evaluate("image => image.clientWidth") <= 1280, "wider than the page"
     texts = page.shown_texts()
     assert len(texts) > 100 and any(
         re.fullmatch(r"x \d+, y \d+: skip 0.\d\d, GRU \d+ 0.\d\d, .* steps?", text) for text in texts
