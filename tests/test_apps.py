@@ -333,7 +333,7 @@ def test_view_in_the_address(own_place, browser):
         with opened(browser, address) as page:
             link = choose_a_view(page)
         with opened(browser, link) as page:  # another profile
-            page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_forward")
+            page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_forward_min_2_steps")
             chosen = [page.chosen(label) for label in ("Map", "Analysis", "Steps with")]
             assert chosen == ["LPC", "by key phase", "forward"] and page.page.url == link
             nothing_is_cut_off(page)
@@ -353,22 +353,25 @@ def choose_a_view(page: Page) -> str:
     page.choose("Map", "LPC")
     page.choose("Analysis", "by key phase")
     page.choose("Steps with", "forward")
-    page.shows(f"{NAME} 0 seed 0: lpc_heatmap_by_key_phase_forward")
+    least = page.page.locator("marimo-number input")
+    least.fill("2")
+    least.press("Enter")
+    page.shows(f"{NAME} 0 seed 0: lpc_heatmap_by_key_phase_forward_min_2_steps")
     page.choose("Run", f"{TASK} GRU trial 6 · update 300 · no checkpoint")
     page.see("this is the GRU baseline")
     page.shows(f"{TASK} GRU trial 6: episode_0, step 0")
     assert page.page.get_by_role("tab").all_inner_texts() == ["Episodes"]
     page.choose("Run", f"{NAME} 9 · 3 checkpoints · no checkpoint")
-    page.shows(f"{NAME} 9: lpc_heatmap_by_key_phase_forward")
+    page.shows(f"{NAME} 9: lpc_heatmap_by_key_phase_forward_min_2_steps")
     page.see("update 300 (3 of 3)")
     slider = page.page.locator("marimo-slider[data-label*='Training']").get_by_role("slider")
     for update in (200, 100):
         slider.focus()
         slider.press("ArrowLeft")
-        page.shows(f"{NAME} 9 update {update}: lpc_heatmap_by_key_phase_forward")
+        page.shows(f"{NAME} 9 update {update}: lpc_heatmap_by_key_phase_forward_min_2_steps")
     slider.focus()
     slider.press("ArrowRight")
-    page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_forward")
+    page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_forward_min_2_steps")
     return page.page.url
 
 
