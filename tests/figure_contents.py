@@ -35,7 +35,7 @@ def legend_of(figure: Figure) -> list[str]:
 
 def hover_text(ax: Axes, x: float, y: float) -> str | None:
     """What axes show under the mouse at a place of the data; None: nothing."""
-    for left, right, bottom, top, text in notes_of(ax):
+    for left, right, bottom, top, text, _ in notes_of(ax):
         if left <= x <= right and min(bottom, top) <= y <= max(bottom, top):
             return text
     return None

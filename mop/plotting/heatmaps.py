@@ -4,7 +4,7 @@ Cells stand at their absolute grid coordinates, y downwards. Axis letters: C gri
 E experts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -46,7 +46,7 @@ def render_routing_heatmap(
         f"{names[index] if names else f'expert {index}'}, mean weight {value:.2f}, {counted(count, 'step')}"
         for index, value, count in zip(expert, weight, averaged.counts, strict=True)
     ]
-    return _draw_cells(ax, averaged.cells, colors, texts, grid_info)
+    return draw_cells(ax, averaged.cells, colors, texts, grid_info)
 
 
 def render_lpc_heatmap(
@@ -84,7 +84,7 @@ def render_values(
     is_known = np.isfinite(values)
     known, counts = values[is_known], counts[is_known]
     texts = [f"{text.format(value)}, {counted(count, 'step')}" for value, count in zip(known, counts, strict=True)]
-    return _draw_cells(ax, cells[is_known], colormaps[cmap](Normalize(*scale)(known)), texts, grid_info)
+    return draw_cells(ax, cells[is_known], colormaps[cmap](Normalize(*scale)(known)), texts, grid_info)
 
 
 def render_env_image(ax: Axes, env_image: np.ndarray, grid_info: dict[str, int]) -> None:
@@ -125,10 +125,18 @@ def value_range(values: Sequence[np.ndarray]) -> Scale:
     return float(min(np.nanmin(part) for part in values)), float(max(np.nanmax(part) for part in values))
 
 
-def _draw_cells(
-    ax: Axes, cells: np.ndarray, colors: np.ndarray, texts: Sequence[str], grid_info: dict[str, int]
+def draw_cells(
+    ax: Axes,
+    cells: np.ndarray,
+    colors: np.ndarray,
+    texts: Sequence[str],
+    grid_info: dict[str, int],
+    values: Sequence[Mapping[str, object]] | None = None,
 ) -> AxesImage:
-    """Paint cells (C, 2) with colors (C, 4) on a grid whose other cells are unvisited; texts: shown under the mouse."""
+    """Paint cells (C, 2) with colors (C, 4) on a grid whose other cells are unvisited.
+
+    texts: shown under the mouse, behind the place; values: the numbers that are drawn in each cell, by name.
+    """
     check_inside(cells, grid_info)
     x_min, x_max, y_min, y_max = (grid_info[name] for name in ("x_min", "x_max", "y_min", "y_max"))
     rgba = np.empty((y_max - y_min + 1, x_max - x_min + 1, 4))
@@ -141,8 +149,8 @@ def _draw_cells(
     ax.add_collection(LineCollection(lines, colors=UNVISITED_COLOR, linewidths=0.5), autolim=False)
     _mark_coordinates(ax, grid_info)
 
-    for (x, y), text in zip(cells.tolist(), texts, strict=True):
-        add_note(ax, x - 0.5, x + 0.5, y + 0.5, y - 0.5, f"x {x}, y {y}: {text}")
+    for (x, y), text, drawn in zip(cells.tolist(), texts, values or [{}] * len(cells), strict=True):
+        add_note(ax, x - 0.5, x + 0.5, y + 0.5, y - 0.5, f"x {x}, y {y}: {text}", **drawn)
     return image
 
 
