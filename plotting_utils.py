@@ -4,7 +4,8 @@ from mop.measures.cells import aggregate_routing_by_position, compute_confidence
 from mop.measures.groups import GROUPINGS, get_available_analyses, group_routing_data, room_labels_for_groups
 from mop.measures.phases import PHASES, key_phases
 from mop.plotting.actions import plot_action_frequency
-from mop.plotting.curves import plot_curves_by, plot_success_against_lpc, plot_training_curve
+from mop.plotting.comparison import plot_difference
+from mop.plotting.curves import plot_curves_by, plot_training_curve
 from mop.plotting.heatmaps import LPC_CMAP, render_lpc_heatmap, render_routing_heatmap
 from mop.plotting.maps import (
     plot_action_entropy,
@@ -24,6 +25,7 @@ from mop.plotting.router_weights import (
     plot_specialisation,
 )
 from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR
+from mop.plotting.tasks import plot_by_task, plot_success_against_lpc
 
 __all__ = [
     "BEHAVIOURS",
@@ -40,7 +42,9 @@ __all__ = [
     "key_phases",
     "plot_action_entropy",
     "plot_action_frequency",
+    "plot_by_task",
     "plot_curves_by",
+    "plot_difference",
     "plot_episode_routing",
     "plot_grouped_lpc",
     "plot_grouped_routing",

@@ -230,8 +230,8 @@ def _limit(rows: Sequence[_Row], min_episodes: int) -> float:
     for least in (min_episodes, 1):
         sizes = [np.abs(of_map.difference[of_map.is_known(least)]) for of_map in means]
         if any(map(len, sizes)):
-            return max(float(max(size.max(initial=0) for size in sizes)), 1e-9)
-    return 1e-9  # no cell that both visited
+            return max(float(size.max(initial=0)) for size in sizes) or 1.0  # all equal: any scale will do
+    return 1.0  # no cell that both visited
 
 
 def _render_difference(
@@ -298,8 +298,5 @@ def _title(pair: Pair, remark: str, min_episodes: int) -> str:
     tasks = " and ".join(dict.fromkeys(str(data.header.get("task_id")) for data in (pair.left, pair.right)))
     left, right = pair.num_worlds
     worlds = f"paired in {left:,} worlds" if pair.is_paired else f"not paired: {left:,} and {right:,} worlds"
-    marks = (
-        f"hatched: not clear (the 95 % interval holds 0, or under {min_episodes} episodes came there); "
-        "triangle: only that side was there"
-    )
-    return ", ".join(filter(None, (tasks, worlds, remark))) + "\n" + marks
+    unclear = f"hatched: not clear (95 % interval holds 0, or under {min_episodes} episodes)"
+    return ", ".join(filter(None, (tasks, worlds, remark))) + f"\n{unclear}; triangle: only that side was there"
