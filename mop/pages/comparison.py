@@ -1,8 +1,9 @@
-"""Runs beside each other: the table of results, success against cost, routing side by side."""
+"""Runs beside each other: the table of results, the tasks, success against cost, two runs in numbers and maps."""
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,32 +11,43 @@ from matplotlib.figure import Figure
 
 from mop.base.configuration import Parser
 from mop.base.errors import InputError
+from mop.measures.comparison import Interval, Pair, compare_metrics, pair_worlds
+from mop.measures.groups import GROUPINGS, get_available_analyses
 from mop.measures.metrics import interval_of_rate
 from mop.pages.figures import save_figures
 from mop.pages.flags import parse
 from mop.pages.routing import load_routing
 from mop.pages.runs import Run, find_cached_runs
+from mop.plotting.comparison import ALL_MEASURES, difference_measures
 from mop.plotting.style import task_name
 from mop.store.results import load_results
-from plotting_utils import plot_routing_side_by_side, plot_success_against_lpc
+from mop.store.routing_cache import RoutingCache
+from mop.store.run_names import run_name
+from plotting_utils import plot_by_task, plot_difference, plot_routing_side_by_side, plot_success_against_lpc
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TABLE_COLUMNS = (
     *("task_id", "trial", "seed", "update", "policy", "success_rate", "success_low", "success_high", "path_ratio"),
-    *("mean_lpc", "lpc_alpha", "num_episodes"),
+    *("mean_lpc", "lpc_alpha", "num_episodes", "eval_seed", "env_steps"),
 )
 POLICIES = {"mixture": "mop", "GRU baseline": "gru"}  # what a policy is called on the page -> its name in the table
 NUM_COMPARED = 3  # runs side by side at first
 COLORS = {"task": "task_id", "lpc_alpha": "lpc_alpha"}  # what points may be coloured by -> the column
+ALL = "all"
+_UNKNOWN = "worlds that the table does not name"
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
 
 
 def load_table(cache_dir: str, results_paths: Sequence[str | Path]) -> tuple["pd.DataFrame", list[str]]:
-    """A row for each evaluated checkpoint, in TABLE_COLUMNS, and what could not be read.
+    """A row for each evaluation, in TABLE_COLUMNS, and what could not be read.
 
-    First the results below `cache_dir`, then the rows of the tables for checkpoints that have no result there; the
-    intervals that older tables lack are filled in. Raises InputError if there is no row.
+    An evaluation is a checkpoint in certain worlds: first the results below `cache_dir`, then the rows of the tables
+    that are not there. Where a table does not name its worlds, only checkpoints without another row count. The
+    intervals and the training lengths that older tables lack are filled in. Raises InputError if there is no row.
     """
     import pandas as pd
 
@@ -46,19 +58,90 @@ def load_table(cache_dir: str, results_paths: Sequence[str | Path]) -> tuple["pd
     for path in map(Path, results_paths):
         try:
             if path.exists():
-                tables.append(pd.read_csv(path))
+                tables.append(_results_table(path))
         except (ValueError, OSError) as error:
-            problems.append(f"{path}: it is no table ({error})")
+            problems.append(f"{path}: it is no table of results ({error})")
     rows = pd.concat([_comparable(table) for table in tables], ignore_index=True)
-    rows = rows.drop_duplicates(["task_id", "trial", "seed", "update"]).infer_objects().reset_index(drop=True)
+    run = ["task_id", "trial", "seed", "update"]
+    rows = rows.drop_duplicates([*run, "num_episodes", "eval_seed"])
+    rows = rows.sort_values("eval_seed", key=lambda seeds: seeds.isna(), kind="stable")
+    rows = rows[rows["eval_seed"].notna() | ~rows.duplicated(run)].sort_index()
+    rows = rows.infer_objects().reset_index(drop=True)
     if rows.empty:
         places = " and ".join(map(str, results_paths))
         raise InputError(f"there is no result under {cache_dir}/, nor in {places}: `python batch_eval.py` makes some")
     return rows, problems
 
 
-def plot_tradeoff(table: "pd.DataFrame", color_by: str, policy: str | None) -> Figure:
-    """Success against LPC, coloured by one of COLORS, of one policy ("mop" or "gru") or of all.
+def worlds_of(table: "pd.DataFrame") -> "pd.Series":
+    """What the worlds of each row are called: "1,000 worlds from eval_seed 0"."""
+
+    def name(row: "pd.Series") -> str:
+        if row.isna().any():
+            return _UNKNOWN
+        return f"{int(row['num_episodes']):,} worlds from eval_seed {int(row['eval_seed'])}"
+
+    return table[["num_episodes", "eval_seed"]].apply(name, axis=1)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which results are shown."""
+
+    worlds: str = ALL  # of `worlds_of`
+    env_steps: tuple[float, float] | None = None  # least and most steps of training; None: any, also where not known
+    lpc_alpha: float | None = None  # of mixtures; None: any
+
+    def apply(self, table: "pd.DataFrame") -> "pd.DataFrame":
+        """The rows that are shown. Raises InputError if none is left."""
+        is_shown = worlds_of(table).eq(self.worlds) | (self.worlds == ALL)
+        if self.env_steps is not None:
+            is_shown &= table["env_steps"].astype(float).between(*self.env_steps)
+        if self.lpc_alpha is not None:
+            is_shown &= (table["policy"] == "gru") | (table["lpc_alpha"].astype(float) == self.lpc_alpha)
+        if not is_shown.any():
+            raise InputError("no result fits the filters: choose other worlds, or another length of training")
+        return table[is_shown]
+
+
+def common_worlds(table: "pd.DataFrame") -> list[str]:
+    """What `worlds_of` has, the most frequent first."""
+    return worlds_of(table).value_counts(sort=True).index.tolist()
+
+
+def training_lengths(table: "pd.DataFrame") -> list[int]:
+    """The known lengths of training in environment steps, ascending."""
+    return sorted({int(steps) for steps in table["env_steps"].dropna()})
+
+
+def penalties(table: "pd.DataFrame") -> list[float]:
+    """The lpc_alpha of mixtures, the most frequent first."""
+    return table[table["policy"] == "mop"]["lpc_alpha"].dropna().astype(float).value_counts().index.tolist()
+
+
+def result_notes(table: "pd.DataFrame") -> list[str]:
+    """What to know before rows are compared, a sentence each."""
+    notes, worlds = [], common_worlds(table)
+    if len(worlds) > 1:
+        notes.append(
+            f"these runs were evaluated in different worlds ({'; '.join(worlds)}): part of what differs is chance"
+        )
+    for name, policy in POLICIES.items():
+        if not (table["policy"] == policy).any():
+            script = "train_mop.py" if policy == "mop" else "train.py"
+            notes.append(f"there is no {name} among these results: `python {script}` trains one")
+    return notes
+
+
+def plot_tasks(table: "pd.DataFrame", measure: str) -> Figure:
+    """`plot_by_task` of the last checkpoint of each run, with a title that names the worlds."""
+    last = table.sort_values("env_steps", kind="stable", na_position="first")
+    last = last.drop_duplicates(["task_id", "policy", "trial", "seed"], keep="last").sort_index()
+    return plot_by_task(last, measure, _in_which_worlds(last))
+
+
+def plot_tradeoff(table: "pd.DataFrame", color_by: str, policy: str | None, measure: str = "failures") -> Figure:
+    """Success, or failures, against LPC, coloured by one of COLORS, of one policy ("mop" or "gru") or of all.
 
     Rows without a value of the column are left out; so are tasks with a single value if other tasks have several.
     Raises InputError if no row is left.
@@ -70,7 +153,95 @@ def plot_tradeoff(table: "pd.DataFrame", color_by: str, policy: str | None) -> F
         raise InputError(f"no result of this policy has a value of {color_by}")
     varies = rows.groupby("task_id")[column].transform("nunique") > 1
     rows = rows[varies] if varies.any() else rows
-    return plot_success_against_lpc(rows.assign(task_id=rows["task_id"].map(task_name)), column, color_by)
+    rows = rows.assign(task_id=rows["task_id"].map(task_name))
+    return plot_success_against_lpc(rows, column, color_by, measure, _in_which_worlds(rows))
+
+
+def _in_which_worlds(table: "pd.DataFrame") -> str:
+    worlds = common_worlds(table)
+    return worlds[0] if len(worlds) == 1 else "runs in different worlds"
+
+
+# --- two runs ---------------------------------------------------------------------------------------------------------
+
+
+def run_words(cached: Mapping[str, Run]) -> dict[str, str]:
+    """What each run is called -> its word in an address: the folder of its cache below the root."""
+    return {name: run.key.artefacts("").as_posix() for name, run in cached.items()}
+
+
+def first_pair(cached: Mapping[str, Run]) -> tuple[str, str]:
+    """The names of the first two runs of one task, else of the first two. Raises InputError if there is one alone."""
+    names = list(cached)
+    if len(names) < 2:
+        raise InputError(
+            f"{names[0]} is the only run with a routing cache, and two are needed to compare: "
+            "`python batch_eval.py` makes more"
+        )
+    for index, name in enumerate(names):
+        for other in names[index + 1 :]:
+            if cached[other].key.task_id == cached[name].key.task_id:
+                return name, other
+    return names[0], names[1]
+
+
+def short_name(data: RoutingCache) -> str:
+    """The name of a run without its task, which is the head of its maps."""
+    return run_name(data.header).removeprefix(f"{data.header.get('task_id')} ")
+
+
+def common_analyses(left: RoutingCache, right: RoutingCache) -> dict[str, str]:
+    """The analyses that both support: what each is called on a page -> its name in GROUPINGS."""
+    of_right = get_available_analyses(right)
+    names = [name for name in get_available_analyses(left) if name in of_right]
+    return {"overall" if name == "overall" else f"by {GROUPINGS[name].title}": name for name in names}
+
+
+def measures_of(left: RoutingCache, right: RoutingCache, group_by: str) -> list[str]:
+    """What the maps of two runs can show, the first choice first: of all steps everything, of groups one measure."""
+    measures = difference_measures(left, right)
+    return [ALL_MEASURES, *measures] if group_by == "overall" and len(measures) > 1 else measures
+
+
+def plot_pair(left: RoutingCache, right: RoutingCache, group_by: str, measure: str) -> Figure:
+    """`plot_difference` under the names of the runs."""
+    return plot_difference(left, right, (short_name(left), short_name(right)), group_by, measure)
+
+
+def compare_in_numbers(left: RoutingCache, right: RoutingCache) -> tuple[list[dict[str, str]], list[str]]:
+    """A row for each measure as texts, and what to know before they are compared, a sentence each."""
+    pair = pair_worlds(left, right)
+    names = [f"left: {short_name(left)}", f"right: {short_name(right)}"]
+    rows = []
+    for measure in compare_metrics(pair):
+        title, form = _SHOWN[measure.name]
+        cells = dict(zip(names, (_as_text(of_side, form) for of_side in (measure.left, measure.right)), strict=True))
+        differs = _as_text(measure.difference, form.replace(":", ":+"))
+        rows.append({"measure": title} | cells | {"right minus left": differs, "intervals": _basis(pair, measure)})
+    return rows, pair.notes()
+
+
+_SHOWN = {
+    "success_rate": ("success", "{:.1f} %"),
+    "path_ratio": ("path ratio", "{:.3f}"),
+    "mean_lpc": ("mean LPC", "{:,.1f}"),
+}
+
+
+def _as_text(interval: Interval, form: str) -> str:
+    factor = 100 if "%" in form else 1
+    value, low, high = (form.format(factor * number) for number in interval)
+    return f"{value} ({low.removesuffix(' %')} to {high.removesuffix(' %')})"
+
+
+def _basis(pair: Pair, measure) -> str:
+    if not pair.is_paired:
+        return f"not paired, {measure.left_episodes:,} and {measure.right_episodes:,} episodes"
+    solved = " that both solve" if measure.name == "path_ratio" else ""
+    return f"paired by world, {measure.left_episodes:,} worlds{solved}"
+
+
+# --- side by side -----------------------------------------------------------------------------------------------------
 
 
 def plot_comparison(chosen: Sequence[Run]) -> Figure:
@@ -78,7 +249,8 @@ def plot_comparison(chosen: Sequence[Run]) -> Figure:
 
     Raises InputError as `load_routing` and `plot_routing_side_by_side`.
     """
-    return plot_routing_side_by_side({run.key.label.replace(" ", "\n", 1): load_routing(run) for run in chosen})
+    caches = [load_routing(run) for run in chosen]
+    return plot_routing_side_by_side({f"{data.header['task_id']}\n{short_name(data)}": data for data in caches})
 
 
 def save_comparison(parser: Parser) -> None:
@@ -88,17 +260,46 @@ def save_comparison(parser: Parser) -> None:
     """
     args = parse(parser)
     table, problems = load_table(args.cache_dir, args.results_path)
+    shown = Filters(common_worlds(table)[0]).apply(table)
+    problems += result_notes(shown)
     print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
-    figures = {f"success_against_lpc_by_{name}": lambda name=name: plot_tradeoff(table, name, "mop") for name in COLORS}
-    figures["routing_side_by_side"] = lambda: plot_comparison(
-        list(find_cached_runs(args.checkpoint_dir, args.cache_dir).values())[:NUM_COMPARED]
-    )
+    of_tasks = Filters(lpc_alpha=next(iter(penalties(shown)), None)).apply(shown)
+    figures = {
+        f"{name.replace(' ', '_')}_by_task": lambda name=name: plot_tasks(of_tasks, name)
+        for name in ("failures", "path ratio", "mean LPC")
+    }
+    figures |= {
+        f"success_against_lpc_by_{name}": lambda name=name: plot_tradeoff(shown, name, "mop") for name in COLORS
+    }
+    cached = lambda: find_cached_runs(args.checkpoint_dir, args.cache_dir)  # noqa: E731
+    figures["routing_side_by_side"] = lambda: plot_comparison(list(cached().values())[:NUM_COMPARED])
+    figures["difference"] = lambda: _plot_first_pair(cached())
     save_figures(figures, args.plots_dir)
+
+
+def _plot_first_pair(cached: Mapping[str, Run]) -> Figure:
+    left, right = (load_routing(cached[name]) for name in first_pair(cached))
+    return plot_pair(left, right, "overall", measures_of(left, right, "overall")[0])
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _results_table(path: Path) -> "pd.DataFrame":
+    """Raises ValueError if it is not one of results."""
+    import pandas as pd
+
+    table = pd.read_csv(path)
+    missing = {"task_id", "trial", "success_rate", "mean_lpc"} - set(table.columns)
+    if missing:
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    return table
 
 
 def _comparable(table: "pd.DataFrame") -> "pd.DataFrame":
     """TABLE_COLUMNS of the rows that have a result; `update` of periodic checkpoints only, as in their keys."""
-    rows = table.reindex(columns=[*TABLE_COLUMNS, "is_final"]).astype(object)
+    rows = table.reindex(columns=[*TABLE_COLUMNS, "is_final", "num_envs", "unroll_len"]).astype(object)
+    rows["env_steps"] = rows["env_steps"].fillna(rows["update"] * rows.pop("num_envs") * rows.pop("unroll_len"))
     rows["update"] = rows["update"].where(rows.pop("is_final") != True)  # noqa: E712 - it may be missing
     rows["policy"] = rows["policy"].fillna("mop")
     rows = rows[rows[["task_id", "trial", "success_rate", "mean_lpc"]].notna().all(axis=1)].copy()

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
@@ -38,10 +37,10 @@ from mop.plotting.heatmaps import (
 from mop.plotting.sheets import LABEL_IN, Legend, Panel, draw_sheet, expert_legend, scale_legend
 from mop.plotting.style import counted, expert_names, wrapped
 
-# Violet and brown: apart for colour-blind eyes, and unlike the hues of most experts; without their darkest ends, which
-# are close to the colour of unvisited cells.
-DIFFERENCE_CMAP = LinearSegmentedColormap.from_list("difference", colormaps["PuOr_r"](np.linspace(0.08, 0.92, 65)))
-ONE_SIDED_COLOR = "#8c8c8c"  # only one of the two was there: nothing to compare
+# Teal and vermilion stay apart for colour-blind eyes, and are no experts' hues; the middle is a grey, not the white of
+# the page.
+DIFFERENCE_CMAP = LinearSegmentedColormap.from_list("difference", ["#006d66", "#dadada", "#c23b00"])
+ONE_SIDED_COLOR = "#7f7f7f"  # only one of the two was there: nothing to compare
 ALL_MEASURES = "LPC and all layers"
 _UNCLEAR = {"hatch": "/////", "facecolor": "none", "edgecolor": "#777777", "linewidth": 0}
 

@@ -227,7 +227,7 @@ def _draw_seeds(ax: Axes, rows: "pd.DataFrame", what: Measure, y: float, look: M
 
 
 def _log_axis(ax: Axes, axis: str, points: _Points, zero: float) -> None:
-    """A log axis in percent, labelled at 1, 2 and 5 times powers of ten, with the place of 0 beyond where it is used."""
+    """A log axis in percent, labelled at 1, 2 and 5 times powers of ten; beyond it the place of 0, if it is used."""
     has_zero = bool(points.is_zero.any())
     high = min(float(points.high.max(initial=0)) * 1.25, 110.0)
     low = zero / 1.3 if has_zero else zero * _TO_ZERO
