@@ -6,7 +6,7 @@ Axis letters: B worlds (one for each episode), H, W height and width of the grid
 import numpy as np
 
 from mop.base.errors import InputError
-from mop.measures.routing_data import RoutingData
+from mop.measures.routing_data import RoutingData, whole_of
 
 # What distances are measured to: kind -> its cells [x, y, ...] at the start of an episode.
 OBJECT_KINDS = {
@@ -82,7 +82,7 @@ def distances_to_objects(routing_data: RoutingData) -> dict[str, np.ndarray]:
     """
     for field in ("keys", "target_pos"):
         routing_data.require(field)
-    free = free_cells(routing_data)
+    free = free_cells(whole_of(routing_data))
     x, y = np.asarray(routing_data.steps.position).T
     distances = {}
     for kind, cells_of in OBJECT_KINDS.items():

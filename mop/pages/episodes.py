@@ -6,7 +6,7 @@ import numpy as np
 
 from mop.base.errors import InputError
 from mop.measures.groups import group_routing_data
-from mop.measures.routing_data import ACTION_NAMES
+from mop.measures.routing_data import ACTION_NAMES, whole_of
 from mop.store.routing_cache import RoutingCache
 
 
@@ -30,7 +30,7 @@ def episode_frame(data: RoutingCache, episode: int, t_step: int, tile_size: int 
     from mop.worlds.pictures import replay_world
 
     _require_pictures(data)
-    steps = data.steps
+    steps = whole_of(data).steps
     rows = np.flatnonzero(steps.episode == episode)
     rows = rows[np.argsort(steps.t_step[rows], kind="stable")]
     seed = data.episodes[episode]["seed"]

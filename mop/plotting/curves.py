@@ -84,7 +84,8 @@ def plot_training_curve(log: "pd.DataFrame", title: str = "") -> Figure:
     axes = figure.subplots(num_rows, num_columns, squeeze=False)
     for ax, (name, lines) in zip(axes.ravel(), panels, strict=False):
         _render_curve(ax, env_steps, lines)
-        ax.set_title(name, fontsize="medium", loc="left")
+        rows = _legend_above(ax) if len(lines) > 1 else 0
+        ax.set_title(name, fontsize="medium", loc="left", pad=5 + 13 * rows)
         if "success_rate" in lines:
             ax.set_ylim(ALL_OF_0_TO_1)
     for ax in remove_empty(axes, len(panels)):
@@ -118,13 +119,23 @@ def _render_curve(ax: Axes, env_steps: np.ndarray, lines: dict[str, np.ndarray])
             markersize=4,
             markevery=is_alone.tolist(),
         )
-    if len(lines) > 1:
-        ax.legend(frameon=False, fontsize="small")
     last = np.max(env_steps[np.isfinite(env_steps)])
     ax.set_xlim(0, last * 1.03 if last > 0 else 1)
     ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     open_frame(ax)
+
+
+def _legend_above(ax: Axes) -> int:
+    """A legend between the axes and their title, where it covers no line; returns its rows."""
+    handles, labels = ax.get_legend_handles_labels()
+    num_columns = min(len(labels), 4)
+    more = {"frameon": False, "fontsize": "small", "handlelength": 1.3, "columnspacing": 1.0, "borderaxespad": 0.1}
+    # its entries are in reading order: matplotlib fills one column after the other
+    order = [place for column in range(num_columns) for place in range(column, len(labels), num_columns)]
+    chosen = [handles[place] for place in order], [labels[place] for place in order]
+    ax.legend(*chosen, loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=num_columns, **more)
+    return -(-len(labels) // num_columns)
 
 
 def _numbers(column: "pd.Series") -> np.ndarray:

@@ -13,6 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
 from mop.base.errors import InputError
 from mop.measures.groups import Groups
+from mop.store.run_names import run_name
 
 # Hues of Okabe and Ito (https://jfly.uni-koeln.de/color/), the fourth one of Paul Tol's "bright" set. They are in this
 # order because blue, orange and green stay furthest apart at every intensity, for colour-blind eyes too, and most
@@ -63,6 +64,11 @@ def expert_names(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[str
     return names
 
 
+def short_name(name: str) -> str:
+    """The name of an expert without its size in brackets: "skip"."""
+    return name.removesuffix(" (size 0)")
+
+
 def task_name(task_id: str) -> str:
     """A task id without what all task ids share: "UnlockPickup"."""
     return task_id.removeprefix("BabyAI-").removesuffix("-v0")
@@ -94,10 +100,8 @@ def counted(count: int, noun: str) -> str:
 
 def describe(header: Mapping, episode: np.ndarray, suffix: str = "") -> str:
     """What was evaluated and how much of it is shown, for a title; episode: (S,) int, of the steps that are shown."""
-    numbers = ["trial", "seed"] if header.get("is_final", True) else ["trial", "seed", "update"]
-    run = " ".join(f"{name} {header[name]}" for name in numbers if header.get(name) is not None)
     counts = f"{counted(len(episode), 'step')} of {counted(len(np.unique(episode)), 'episode')}"
-    return ", ".join(filter(None, [" ".join(filter(None, [header.get("task_id"), run])), counts, suffix]))
+    return ", ".join(filter(None, [run_name(header), header.get("restricted_to"), counts, suffix]))
 
 
 def describe_groups(groups: Groups, shown: Sequence[int]) -> str:

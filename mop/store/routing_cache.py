@@ -74,6 +74,31 @@ class RoutingCache:
     episodes: list[dict]
     steps: RoutingSteps
     remake: str | None = None
+    whole: "RoutingCache | None" = None  # of a part: the cache with every step of its episodes
+    rows: np.ndarray | None = None  # of a part: (S,) int64, which of the steps of `whole` it has, in their order
+
+    def where(self, mask: np.ndarray, note: str) -> "RoutingCache":
+        """The part of this cache with the steps of mask (S,) bool: the same episodes, all columns.
+
+        note: what these steps have in common; titles say it, from the header's `restricted_to`. What depends on the
+        steps before (phases, progress, what follows what) is still found from the whole episodes.
+        Raises InputError if the mask leaves no step, ValueError if it is not (S,) bool.
+        """
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != (len(self.steps),):
+            raise ValueError(f"a filter is a boolean mask ({len(self.steps)},), not {mask.dtype} {mask.shape}")
+        rows = np.flatnonzero(mask)
+        if not len(rows):
+            raise InputError(f"no step is left: there is none with {note}")
+        columns = self.steps.columns()
+        weights = columns.pop("layer_routing", None)
+        columns = {name: values[rows] for name, values in columns.items()}
+        if weights is not None:
+            columns["layer_routing"] = [of_layer[rows] for of_layer in weights]
+        notes = ", ".join(filter(None, (self.header.get("restricted_to"), note)))
+        header = self.header | {"restricted_to": notes}
+        whole, rows = (self, rows) if self.whole is None else (self.whole, self.rows[rows])
+        return RoutingCache(header, self.episodes, RoutingSteps(**columns), self.remake, whole, rows)
 
     def require(self, field: str) -> None:
         """Raise InputError unless `field` is a column of the steps or a key of every episode."""
