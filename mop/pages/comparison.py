@@ -1,9 +1,12 @@
 """Runs beside each other: the table of results, the tasks, success against cost, two runs in numbers and maps."""
 
+import shlex
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +17,17 @@ from mop.base.errors import InputError
 from mop.measures.comparison import Interval, Pair, compare_metrics, pair_worlds
 from mop.measures.groups import GROUPINGS, get_available_analyses
 from mop.measures.metrics import interval_of_rate
-from mop.pages.figures import save_figures
+from mop.pages.export import Export
+from mop.pages.figures import Drawing, chosen, save_figures
 from mop.pages.flags import parse
 from mop.pages.routing import load_routing
 from mop.pages.runs import Run, find_cached_runs
 from mop.plotting.comparison import ALL_MEASURES, difference_measures
 from mop.plotting.style import task_name
+from mop.plotting.tasks import MEASURES
 from mop.store.results import load_results
 from mop.store.routing_cache import RoutingCache
+from mop.store.run_keys import CACHE_DIR, PLOTS_DIR
 from mop.store.run_names import run_name
 from plotting_utils import plot_by_task, plot_difference, plot_routing_side_by_side, plot_success_against_lpc
 
@@ -35,8 +41,10 @@ TABLE_COLUMNS = (
 POLICIES = {"mixture": "mop", "GRU baseline": "gru"}  # what a policy is called on the page -> its name in the table
 NUM_COMPARED = 3  # runs side by side at first
 COLORS = {"task": "task_id", "lpc_alpha": "lpc_alpha"}  # what points may be coloured by -> the column
-ALL = "all"
-_UNKNOWN = "worlds that the table does not name"
+TRADEOFFS = ("failures", "success")  # what may be drawn against LPC
+ALL = "all"  # the word for no filter
+DIFFERENCE_ABOUT = "Two runs, and right minus left in each cell; hatched where the 95 % interval holds 0"
+UNKNOWN = "unknown"
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -74,21 +82,27 @@ def load_table(cache_dir: str, results_paths: Sequence[str | Path]) -> tuple["pd
 
 
 def worlds_of(table: "pd.DataFrame") -> "pd.Series":
-    """What the worlds of each row are called: "1,000 worlds from eval_seed 0"."""
+    """The word for the worlds of each row: "1000:0" for 1,000 worlds from eval_seed 0, UNKNOWN where none is named."""
 
-    def name(row: "pd.Series") -> str:
-        if row.isna().any():
-            return _UNKNOWN
-        return f"{int(row['num_episodes']):,} worlds from eval_seed {int(row['eval_seed'])}"
+    def word(row: "pd.Series") -> str:
+        return UNKNOWN if row.isna().any() else f"{int(row['num_episodes'])}:{int(row['eval_seed'])}"
 
-    return table[["num_episodes", "eval_seed"]].apply(name, axis=1)
+    return table[["num_episodes", "eval_seed"]].apply(word, axis=1)
+
+
+def worlds_name(word: str) -> str:
+    """What worlds are called on the page, by their word."""
+    if word in (ALL, UNKNOWN):
+        return {ALL: "all, though they differ", UNKNOWN: "worlds that the table does not name"}[word]
+    num_episodes, eval_seed = word.split(":")
+    return f"{int(num_episodes):,} worlds from eval_seed {eval_seed}"
 
 
 @dataclass(frozen=True)
 class Filters:
     """Which results are shown."""
 
-    worlds: str = ALL  # of `worlds_of`
+    worlds: str = ALL  # a word of `worlds_of`
     env_steps: tuple[float, float] | None = None  # least and most steps of training; None: any, also where not known
     lpc_alpha: float | None = None  # of mixtures; None: any
 
@@ -105,7 +119,7 @@ class Filters:
 
 
 def common_worlds(table: "pd.DataFrame") -> list[str]:
-    """What `worlds_of` has, the most frequent first."""
+    """The words of `worlds_of`, the most frequent first."""
     return worlds_of(table).value_counts(sort=True).index.tolist()
 
 
@@ -123,9 +137,8 @@ def result_notes(table: "pd.DataFrame") -> list[str]:
     """What to know before rows are compared, a sentence each."""
     notes, worlds = [], common_worlds(table)
     if len(worlds) > 1:
-        notes.append(
-            f"these runs were evaluated in different worlds ({'; '.join(worlds)}): part of what differs is chance"
-        )
+        names = "; ".join(map(worlds_name, worlds))
+        notes.append(f"these runs were evaluated in different worlds ({names}): part of what differs is due to them")
     for name, policy in POLICIES.items():
         if not (table["policy"] == policy).any():
             script = "train_mop.py" if policy == "mop" else "train.py"
@@ -159,7 +172,7 @@ def plot_tradeoff(table: "pd.DataFrame", color_by: str, policy: str | None, meas
 
 def _in_which_worlds(table: "pd.DataFrame") -> str:
     worlds = common_worlds(table)
-    return worlds[0] if len(worlds) == 1 else "runs in different worlds"
+    return worlds_name(worlds[0]) if len(worlds) == 1 else "runs in different worlds"
 
 
 # --- two runs ---------------------------------------------------------------------------------------------------------
@@ -167,7 +180,23 @@ def _in_which_worlds(table: "pd.DataFrame") -> str:
 
 def run_words(cached: Mapping[str, Run]) -> dict[str, str]:
     """What each run is called -> its word in an address: the folder of its cache below the root."""
-    return {name: run.key.artefacts("").as_posix() for name, run in cached.items()}
+    return {name: word_of(run) for name, run in cached.items()}
+
+
+def word_of(run: Run) -> str:
+    return run.key.artefacts("").as_posix()
+
+
+def choose_pair(cached: Mapping[str, Run], left: str | None, right: str | None) -> tuple[Run, Run]:
+    """The runs of two words, by default the first two of one task. Raises InputError if there are no such two."""
+    by_word = {word_of(run): run for run in cached.values()}
+    for word in filter(None, (left, right)):
+        if word not in by_word:
+            raise InputError(f"there is no routing cache of {word}; there are {', '.join(by_word)}")
+    if left and right:
+        return by_word[left], by_word[right]
+    pair = [cached[name] for name in first_pair(cached)]
+    return (by_word[left] if left else pair[0]), (by_word[right] if right else pair[1])
 
 
 def first_pair(cached: Mapping[str, Run]) -> tuple[str, str]:
@@ -253,6 +282,76 @@ def plot_comparison(chosen: Sequence[Run]) -> Figure:
     return plot_routing_side_by_side({f"{data.header['task_id']}\n{short_name(data)}": data for data in caches})
 
 
+# --- saving -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a page shows beside the figures' names, as flags of this app say it."""
+
+    filters: Filters = Filters()
+    policy: str = ALL
+    left: Run | None = None
+    right: Run | None = None
+    analysis: str = "overall"
+    measure: str = ALL_MEASURES
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags that choose the same again."""
+        alpha, steps = self.filters.lpc_alpha, self.filters.env_steps
+        words = ["--worlds", self.filters.worlds, "--lpc_alpha", ALL if alpha is None else f"{alpha:g}"]
+        words += [] if steps is None else ["--env_steps", f"{steps[0]}:{steps[1]}"]
+        words += ["--policy", self.policy]
+        for name, run in (("--left", self.left), ("--right", self.right)):
+            words += [] if run is None else [name, word_of(run)]
+        words += [] if self.analysis == "overall" else ["--analysis", self.analysis]
+        return words + ([] if self.measure == ALL_MEASURES else ["--map", self.measure])
+
+
+def caption_of(args: Namespace, choices: Choices, name: str, about: str, export: Export) -> str:
+    """The caption of a figure across runs: what it shows, in which worlds, and the command that makes it again."""
+    words = ["python", "cross_task_viz.py", *choices.flags, "--results_path", *map(str, args.results_path)]
+    words += [] if args.cache_dir == CACHE_DIR else ["--cache_dir", args.cache_dir]
+    words += [] if args.plots_dir == PLOTS_DIR else ["--plots_dir", args.plots_dir]
+    lines = [f"{about}.", f"Results: {worlds_name(choices.filters.worlds)}."]
+    lines += [f"{side}: {run.name}." for side, run in (("Left", choices.left), ("Right", choices.right)) if run]
+    return "\n".join([*lines, f"Command: {shlex.join([*words, '--only', name, *export.flags])}"])
+
+
+def tasks_name(measure: str) -> str:
+    """The name of the file of `plot_tasks`."""
+    return f"{measure.lower().replace(' ', '_')}_by_task"
+
+
+def tradeoff_name(measure: str, color_by: str) -> str:
+    """The name of the file of `plot_tradeoff`."""
+    return f"{measure}_against_lpc_by_{color_by}"
+
+
+def filters_of(args: Namespace, table: "pd.DataFrame") -> Filters:
+    """The filters of the flags, by default the most frequent worlds and penalty. Raises InputError if one is wrong."""
+    worlds, alphas = common_worlds(table), penalties(table)
+    if args.worlds not in (None, ALL, *worlds):
+        raise InputError(f"--worlds: there is no result in {args.worlds}; there are {', '.join([*worlds, ALL])}")
+    alpha = next(iter(alphas), None)
+    if args.lpc_alpha is not None:
+        alpha = None if args.lpc_alpha == ALL else _number(args.lpc_alpha, "--lpc_alpha")
+    steps = None
+    if args.env_steps is not None:
+        low, _, high = args.env_steps.partition(":")
+        steps = (int(_number(low, "--env_steps")), int(_number(high, "--env_steps")))
+    return Filters(args.worlds or worlds[0], steps, alpha)
+
+
+def _number(text: str, flag: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        form = "two numbers, such as 0:200000" if flag == "--env_steps" else f"a number, or {ALL}"
+        raise InputError(f"{flag} must be {form}, not {text!r:.40}") from None
+
+
 def save_comparison(parser: Parser) -> None:
     """The app of many runs as a script: save the figures across runs.
 
@@ -260,26 +359,49 @@ def save_comparison(parser: Parser) -> None:
     """
     args = parse(parser)
     table, problems = load_table(args.cache_dir, args.results_path)
-    shown = Filters(common_worlds(table)[0]).apply(table)
-    problems += result_notes(shown)
+    choices = Choices(filters_of(args, table), args.policy, None, None, args.analysis, args.map or ALL_MEASURES)
+    of_tasks = choices.filters.apply(table)
+    shown = replace(choices.filters, lpc_alpha=None).apply(table)
+    problems += result_notes(of_tasks)
     print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
-    of_tasks = Filters(lpc_alpha=next(iter(penalties(shown)), None)).apply(shown)
-    figures = {
-        f"{name.replace(' ', '_')}_by_task": lambda name=name: plot_tasks(of_tasks, name)
-        for name in ("failures", "path ratio", "mean LPC")
-    }
-    figures |= {
-        f"success_against_lpc_by_{name}": lambda name=name: plot_tradeoff(shown, name, "mop") for name in COLORS
-    }
-    cached = lambda: find_cached_runs(args.checkpoint_dir, args.cache_dir)  # noqa: E731
-    figures["routing_side_by_side"] = lambda: plot_comparison(list(cached().values())[:NUM_COMPARED])
-    figures["difference"] = lambda: _plot_first_pair(cached())
-    save_figures(figures, args.plots_dir)
+    with suppress(InputError):  # the figures of runs say what is missing
+        left, right = choose_pair(find_cached_runs(args.checkpoint_dir, args.cache_dir), args.left, args.right)
+        choices = replace(choices, left=left, right=right)
+    drawings = _drawings(args, choices, of_tasks, shown)
+    figures, export = chosen(drawings, args.only), Export(args.format, args.width)
+    save_figures(
+        figures, args.plots_dir, export, lambda name: caption_of(args, choices, name, drawings[name].about, export)
+    )
 
 
-def _plot_first_pair(cached: Mapping[str, Run]) -> Figure:
-    left, right = (load_routing(cached[name]) for name in first_pair(cached))
-    return plot_pair(left, right, "overall", measures_of(left, right, "overall")[0])
+def _drawings(args: Namespace, choices: Choices, of_tasks: "pd.DataFrame", shown: "pd.DataFrame") -> dict[str, Drawing]:
+    """Every figure that the script can save."""
+    policy = None if choices.policy == ALL else choices.policy
+    drawings = {
+        tasks_name(name): Drawing(f"{name.capitalize()} by task", lambda name=name: plot_tasks(of_tasks, name))
+        for name in MEASURES
+    }
+    for measure in TRADEOFFS:
+        for color in COLORS:
+            drawings[tradeoff_name(measure, color)] = Drawing(
+                f"{measure.capitalize()} against mean LPC, coloured by {color}",
+                lambda measure=measure, color=color: plot_tradeoff(shown, color, policy, measure),
+            )
+
+    def cached() -> dict[str, Run]:
+        return find_cached_runs(args.checkpoint_dir, args.cache_dir)
+
+    def difference() -> Figure:
+        left, right = map(load_routing, choose_pair(cached(), args.left, args.right))
+        measure = args.map or measures_of(left, right, choices.analysis)[0]
+        return plot_pair(left, right, choices.analysis, measure)
+
+    drawings["routing_side_by_side"] = Drawing(
+        "The dominant experts and the mean LPC of several runs",
+        lambda: plot_comparison(list(cached().values())[:NUM_COMPARED]),
+    )
+    drawings["difference"] = Drawing(DIFFERENCE_ABOUT, difference)
+    return drawings
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
