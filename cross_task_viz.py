@@ -89,14 +89,13 @@ def _(alpha_dropdown, results, steps_slider, worlds_dropdown):
     except InputError as error:
         mo.stop(True, parts.problem(error))
     notes = [parts.problem(note, "warn") for note in comparison.result_notes(shown_results)]
-    percent = dict.fromkeys(("success_rate", "success_low", "success_high"), "{:.1%}")
     table = mo.ui.table(
-        shown_results.dropna(axis="columns", how="all"),
+        comparison.as_shown(shown_results),
         selection=None,
         page_size=10,
         show_column_summaries=False,
         show_data_types=False,
-        format_mapping=percent | {"path_ratio": "{:.2f}", "mean_lpc": "{:,.0f}", "env_steps": "{:,}"},
+        format_mapping={"success": "{:.1%}", "path ratio": "{:.2f}", "mean LPC": "{:,.0f}", "env_steps": "{:,}"},
         label="**Results** of greedy episodes in fixed worlds, with 95 % intervals",
     )
     mo.vstack([*notes, table])
@@ -219,10 +218,7 @@ def _(args, left_dropdown, right_dropdown):
     except InputError as error:
         mo.stop(True, parts.problem(error))
     numbers, pair_notes = comparison.compare_in_numbers(left_data, right_data)
-    shown_numbers = mo.ui.table(
-        numbers, selection=None, pagination=False, show_column_summaries=False, show_data_types=False
-    )
-    mo.vstack([*(parts.problem(note, "info") for note in pair_notes), *([shown_numbers] if numbers else [])])
+    mo.vstack([*(parts.problem(note, "info") for note in pair_notes), *([mo.md(numbers)] if numbers else [])])
     return left_data, left_run, right_data, right_run
 
 
@@ -251,7 +247,7 @@ def _(analysis_dropdown, left_data, left_run, measure_dropdown, right_data, righ
         return comparison.plot_pair(left_data, right_data, analysis_dropdown.value, measure_dropdown.value)
 
     shown_names = f"difference, {left_run.name}, {right_run.name}: {measure_dropdown.value}, {analysis_dropdown.value}"
-    mo.vstack([parts.absent(view), parts.drawn(draw_difference, shown_names)])
+    mo.vstack(list(filter(None, [parts.absent(view), parts.drawn(draw_difference, shown_names)])))
     return (draw_difference,)
 
 

@@ -155,10 +155,16 @@ def _half(variance: np.ndarray, k: np.ndarray) -> np.ndarray:
 
 
 def _t_quantile(df: np.ndarray) -> np.ndarray:
-    """97.5 % quantile of Student's t: Abramowitz and Stegun 26.7.5, within 0.005 from five degrees of freedom on."""
+    """97.5 % quantile of Student's t: exact up to two degrees of freedom, from three on within 1 %.
+
+    Abramowitz and Stegun 26.7.5, an expansion in 1 / df.
+    """
     z, df = _Z, np.asarray(df, np.float64)
     terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
-    return z + sum(term / df ** (power + 1) for power, term in enumerate(terms))
+    expanded = z + sum(term / df ** (power + 1) for power, term in enumerate(terms))
+    return np.where(
+        df == 1, math.tan(0.475 * math.pi), np.where(df == 2, 0.95 / math.sqrt(2 * 0.975 * 0.025), expanded)
+    )
 
 
 # --- in each cell -----------------------------------------------------------------------------------------------------

@@ -146,6 +146,17 @@ def result_notes(table: "pd.DataFrame") -> list[str]:
     return notes
 
 
+def as_shown(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The columns that a page shows, under the names that it uses; those without a value are left out."""
+    bounds = zip(table["success_low"], table["success_high"], strict=True)
+    shown = {"task": table["task_id"].map(task_name), "policy": table["policy"]}
+    shown |= {name: table[name] for name in ("trial", "seed", "update", "lpc_alpha")}
+    shown |= {"success": table["success_rate"], "interval": [f"{low:.1%} to {high:.1%}" for low, high in bounds]}
+    shown |= {"path ratio": table["path_ratio"], "mean LPC": table["mean_lpc"], "env_steps": table["env_steps"]}
+    shown |= {"worlds": worlds_of(table)}
+    return table.assign(**shown)[[*shown]].dropna(axis="columns", how="all")
+
+
 def plot_tasks(table: "pd.DataFrame", measure: str) -> Figure:
     """`plot_by_task` of the last checkpoint of each run, with a title that names the worlds."""
     last = table.sort_values("env_steps", kind="stable", na_position="first")
@@ -237,17 +248,19 @@ def plot_pair(left: RoutingCache, right: RoutingCache, group_by: str, measure: s
     return plot_difference(left, right, (short_name(left), short_name(right)), group_by, measure)
 
 
-def compare_in_numbers(left: RoutingCache, right: RoutingCache) -> tuple[list[dict[str, str]], list[str]]:
-    """A row for each measure as texts, and what to know before they are compared, a sentence each."""
+def compare_in_numbers(left: RoutingCache, right: RoutingCache) -> tuple[str, list[str]]:
+    """A Markdown table with a row for each measure, and what to know before they are compared, a sentence each."""
     pair = pair_worlds(left, right)
-    names = [f"left: {short_name(left)}", f"right: {short_name(right)}"]
-    rows = []
+    lines = [
+        f"| | left: {short_name(left)} | right: {short_name(right)} | right minus left | 95 % intervals |",
+        "|---" * 5 + "|",
+    ]
     for measure in compare_metrics(pair):
         title, form = _SHOWN[measure.name]
-        cells = dict(zip(names, (_as_text(of_side, form) for of_side in (measure.left, measure.right)), strict=True))
-        differs = _as_text(measure.difference, form.replace(":", ":+"))
-        rows.append({"measure": title} | cells | {"right minus left": differs, "intervals": _basis(pair, measure)})
-    return rows, pair.notes()
+        cells = [_as_text(measure.left, form), _as_text(measure.right, form)]
+        cells += [f"**{_as_text(measure.difference, form.replace(':', ':+'))}**", _basis(pair, measure)]
+        lines.append(f"| {' | '.join([title, *cells])} |")
+    return "\n".join(lines) if len(lines) > 2 else "", pair.notes()
 
 
 _SHOWN = {
