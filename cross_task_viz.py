@@ -242,9 +242,9 @@ def _(analysis_dropdown, args, left_data, right_data, view):
 
 @app.cell
 def _(analysis_dropdown, left_data, left_run, measure_dropdown, right_data, right_run, view):
-    def draw_difference():
+    def draw_difference(width_in=None):
         """Both runs and their difference. Raises InputError if they cannot be compared."""
-        return comparison.plot_pair(left_data, right_data, analysis_dropdown.value, measure_dropdown.value)
+        return comparison.plot_pair(left_data, right_data, analysis_dropdown.value, measure_dropdown.value, width_in)
 
     shown_names = f"difference, {left_run.name}, {right_run.name}: {measure_dropdown.value}, {analysis_dropdown.value}"
     mo.vstack(list(filter(None, [parts.absent(view), parts.drawn(draw_difference, shown_names)])))
@@ -275,7 +275,7 @@ def _(
         choices, left=left_run, right=right_run, analysis=analysis_dropdown.value, measure=measure_dropdown.value
     )
     parts.save_figure(
-        draw_difference(),
+        draw_difference(export.width_in),
         args.plots_dir,
         "difference",
         export,
@@ -297,9 +297,9 @@ def _(args):
 
 @app.cell
 def _(runs_choice):
-    def draw_side_by_side():
+    def draw_side_by_side(width_in=None):
         """The maps of the chosen runs. Raises InputError if one has none."""
-        return comparison.plot_comparison(runs_choice.value)
+        return comparison.plot_comparison(runs_choice.value, width_in)
 
     parts.drawn(draw_side_by_side, ", ".join(["routing_side_by_side", *(run.name for run in runs_choice.value)]))
     return (draw_side_by_side,)
@@ -318,7 +318,7 @@ def _(args, choices, draw_side_by_side, export, runs_choice, save_heatmap):
     mo.stop(not save_heatmap.value)
     names = "; ".join(run.name for run in runs_choice.value)
     parts.save_figure(
-        draw_side_by_side(),
+        draw_side_by_side(export.width_in),
         args.plots_dir,
         "routing_side_by_side",
         export,

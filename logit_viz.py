@@ -145,8 +145,8 @@ def _(analysis_dropdown, shown, shown_data, view, view_tabs):
 
 
 @app.cell
-def _(fig_heatmap, figure_name, run):
-    parts.show_figure(fig_heatmap, f"{run.name}: {figure_name}")
+def _(fig_heatmap, figure_name, run, shown):
+    parts.show_figure(fig_heatmap, f"{run.name}: {figure_name}{shown.part}")
     return
 
 

@@ -184,12 +184,12 @@ def _(
 
 
 @app.cell
-def _(episode_dropdown, fig_heatmap, figure_name, routing_data, run, step_slider, view_tabs):
+def _(episode_dropdown, fig_heatmap, figure_name, routing_data, run, shown, step_slider, view_tabs):
     frame, shown_step = [], ""
     if view_tabs.value == "Episodes":
         frame = [parts.episode_frame(routing_data, episode_dropdown.value, step_slider.value)]
         shown_step = f", step {step_slider.value}"
-    shown_figure = parts.show_figure(fig_heatmap, f"{run.name}: {figure_name}{shown_step}")
+    shown_figure = parts.show_figure(fig_heatmap, f"{run.name}: {figure_name}{shown.part}{shown_step}")
     mo.hstack([*frame, shown_figure], justify="start", align="start", wrap=True) if frame else shown_figure
     return
 

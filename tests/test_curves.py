@@ -78,6 +78,25 @@ def test_routing_has_a_line_for_each_layer(log):
         assert texts(by_title[title].get_legend().get_texts()) == ["layer 0", "layer 1", "layer 2"]
 
 
+def test_legends_cover_no_line(log):
+    """Legends stand above the axes and below the title, inside the figure, whatever the number of layers."""
+    count = 0
+    for num_layers in (4, 7):
+        layers = {f"skip_share_{layer}": np.linspace(0, 1, 4) for layer in range(num_layers)}
+        figure = plot_training_curve(log.assign(**layers), title="title")
+        figure.draw_without_rendering()
+        for ax in figure.axes:
+            if (legend := ax.get_legend()) is None:
+                continue
+            box, title = legend.get_window_extent(), ax._left_title.get_window_extent()
+            assert box.y0 >= ax.get_window_extent().y1 - 1 and title.y0 >= box.y1 - 1
+            assert box.x1 <= figure.bbox.x1 and title.y1 <= figure.bbox.y1
+            count += 1
+            if "skip" in ax.get_title(loc="left"):
+                assert sorted(texts(legend.get_texts())) == [f"layer {layer}" for layer in range(num_layers)]
+    assert count == 2 * 2
+
+
 def test_panels_of_missing_or_empty_columns_are_left_out(log):
     figure = plot_training_curve(log.drop(columns=["cross_entropy", "lpc"]).assign(path_ratio=None))
     assert titles(figure)[:3] == ["loss", "accuracy", "recent success rate"] and len(figure.axes) == 4

@@ -8,12 +8,6 @@ from mop.measures.groups import Groups
 from mop.measures.routing_data import ACTION_NAMES, RoutingData, chosen_actions, index_episodes
 
 
-def count_actions(routing_data: RoutingData, groups: Groups, num_actions: int) -> np.ndarray:
-    """How often each action was chosen in each group, (G, A) int64. Raises InputError as `chosen_actions`."""
-    flat = groups.index * num_actions + chosen_actions(routing_data)
-    return np.bincount(flat, minlength=len(groups) * num_actions).reshape(len(groups), num_actions)
-
-
 def compute_action_shares(routing_data: RoutingData, groups: Groups, num_actions: int) -> Means:
     """The share of each action in the steps of each group, with its interval. Raises InputError as `chosen_actions`."""
     actions, episode = chosen_actions(routing_data), index_episodes(routing_data)

@@ -3,14 +3,14 @@
 Axis letters: S steps, B episodes, G groups of steps, K values of a step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
 from mop.base.errors import InputError
-from mop.measures.bootstrap import bounds, resample
+from mop.measures.bootstrap import MIN_EPISODES, bounds, resample
 from mop.measures.cells import index_cells
 from mop.measures.groups import group_routing_data
 from mop.measures.router_weights import compute_layer_lpc
@@ -105,14 +105,18 @@ def explain_variance(routing_data: RoutingData, values: np.ndarray) -> list[Expl
     blocks, as steps of an episode resemble each other: Roberts et al. 2017, Ecography 40, doi:10.1111/ecog.02881).
     Why not eta squared, the share of the group means in the variance of the same steps: a group of one step explains
     itself, so 500 cells explain much of mere noise. Adjusted R2, omega and epsilon squared take off what independent
-    steps would give, and steps of one episode are not independent.
+    steps would give, and steps of one episode are not independent. What endless data would give lies on average between
+    r2, whose group means are not exact, and eta squared, `in_sample`.
     The interval resamples the errors by episode (`bootstrap.resample`); predictions are not fitted anew, so it is a
-    little narrow where groups are small. Raises InputError as `index_factors`, or if there is only one episode.
+    little narrow where groups are small; below MIN_EPISODES episodes it is NaN. Raises InputError as `index_factors`,
+    if there is only one episode, or if a value is the same in every step.
     """
     episode = index_episodes(routing_data)
     _, episode = np.unique(episode, return_inverse=True)
     if not episode.max():
         raise InputError("variance explained out of episode needs at least two episodes")
+    if not np.ptp(values, axis=0).all():
+        raise InputError("a value that is the same in every step has no variance to explain")
     factors = index_factors(routing_data)
     names = list(factors)
     chosen = [(name,) for name in names] + list(combinations(names, 2)) + ([tuple(names)] if len(names) > 2 else [])
@@ -122,6 +126,8 @@ def explain_variance(routing_data: RoutingData, values: np.ndarray) -> list[Expl
     errors, unseen = zip(*(_errors_out_of_episode(values, episode, group) for group in groups), strict=True)
     drawn = resample(np.concatenate([null, *errors], axis=1)).reshape(-1, 1 + len(chosen), values.shape[1])
     low, high = bounds(1 - drawn[:, 1:] / drawn[:, :1])
+    if episode.max() + 1 < MIN_EPISODES:
+        low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
     return [
         Explained(
             of,
@@ -136,7 +142,7 @@ def explain_variance(routing_data: RoutingData, values: np.ndarray) -> list[Expl
     ]
 
 
-def _joint(indices) -> np.ndarray:
+def _joint(indices: Iterable[np.ndarray]) -> np.ndarray:
     """One number (S,) int64 for each combination of the numbers of several factors (S,)."""
     joint = np.int64(0)
     for index in indices:

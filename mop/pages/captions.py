@@ -4,12 +4,12 @@ import shlex
 from dataclasses import dataclass
 
 from mop.base.files import file_digest
+from mop.base.run_names import run_name
 from mop.pages.export import Export
 from mop.pages.runs import Run
 from mop.plotting.style import counted
 from mop.store.routing_cache import RoutingCache
 from mop.store.run_keys import PLOTS_DIR
-from mop.store.run_names import run_name
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from mop.base.configuration import Parser
 from mop.base.errors import InputError
+from mop.base.run_names import run_name
 from mop.measures.comparison import Interval, Pair, compare_metrics, pair_worlds
 from mop.measures.groups import GROUPINGS, get_available_analyses
 from mop.measures.metrics import interval_of_rate
@@ -28,7 +29,6 @@ from mop.plotting.tasks import MEASURES
 from mop.store.results import load_results
 from mop.store.routing_cache import RoutingCache
 from mop.store.run_keys import CACHE_DIR, PLOTS_DIR
-from mop.store.run_names import run_name
 from plotting_utils import plot_by_task, plot_difference, plot_routing_side_by_side, plot_success_against_lpc
 
 if TYPE_CHECKING:
@@ -243,9 +243,12 @@ def measures_of(left: RoutingCache, right: RoutingCache, group_by: str) -> list[
     return [ALL_MEASURES, *measures] if group_by == "overall" and len(measures) > 1 else measures
 
 
-def plot_pair(left: RoutingCache, right: RoutingCache, group_by: str, measure: str) -> Figure:
+def plot_pair(
+    left: RoutingCache, right: RoutingCache, group_by: str, measure: str, width_in: float | None = None
+) -> Figure:
     """`plot_difference` under the names of the runs."""
-    return plot_difference(left, right, (short_name(left), short_name(right)), group_by, measure)
+    names = short_name(left), short_name(right)
+    return plot_difference(left, right, names, group_by, measure, width_in=width_in)
 
 
 def compare_in_numbers(left: RoutingCache, right: RoutingCache) -> tuple[str, list[str]]:
@@ -286,13 +289,15 @@ def _basis(pair: Pair, measure) -> str:
 # --- side by side -----------------------------------------------------------------------------------------------------
 
 
-def plot_comparison(chosen: Sequence[Run]) -> Figure:
+def plot_comparison(chosen: Sequence[Run], width_in: float | None = None) -> Figure:
     """The routing of some cached runs side by side.
 
     Raises InputError as `load_routing` and `plot_routing_side_by_side`.
     """
     caches = [load_routing(run) for run in chosen]
-    return plot_routing_side_by_side({f"{data.header['task_id']}\n{short_name(data)}": data for data in caches})
+    return plot_routing_side_by_side(
+        {f"{data.header['task_id']}\n{short_name(data)}": data for data in caches}, width_in=width_in
+    )
 
 
 # --- saving -----------------------------------------------------------------------------------------------------------
@@ -407,11 +412,11 @@ def _drawings(args: Namespace, choices: Choices, of_tasks: "pd.DataFrame", shown
     def difference() -> Figure:
         left, right = map(load_routing, choose_pair(cached(), args.left, args.right))
         measure = args.map or measures_of(left, right, choices.analysis)[0]
-        return plot_pair(left, right, choices.analysis, measure)
+        return plot_pair(left, right, choices.analysis, measure, args.width)
 
     drawings["routing_side_by_side"] = Drawing(
         "The dominant experts and the mean LPC of several runs",
-        lambda: plot_comparison(list(cached().values())[:NUM_COMPARED]),
+        lambda: plot_comparison(list(cached().values())[:NUM_COMPARED], args.width),
     )
     drawings["difference"] = Drawing(DIFFERENCE_ABOUT, difference)
     return drawings

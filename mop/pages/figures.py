@@ -33,6 +33,7 @@ from plotting_utils import (
     plot_routing_near_objects,
     plot_routing_over_progress,
     plot_specialisation,
+    plot_variance_explained,
 )
 
 TEXT_SHARE = 0.6  # maps for a narrow column are drawn for a page this much wider, which brings 10 points to 6
@@ -75,7 +76,7 @@ CHARTS = {  # tab -> name of the file, figure, what it shows
     "Temporal": (
         "routing_over_progress",
         plot_routing_over_progress,
-        "Mean router weights from the first to the last step of an episode; the band holds the middle half of them.",
+        "Mean router weights from the first to the last step of an episode, with 95 % bands over episodes.",
     ),
     "Distributions": (
         "routing_distributions",
@@ -91,6 +92,11 @@ CHARTS = {  # tab -> name of the file, figure, what it shows
         "pathways",
         plot_pathways,
         "The combinations of dominant experts over the layers, and which follows which in the next step.",
+    ),
+    "Variance": (
+        "variance_explained",
+        plot_variance_explained,
+        "How much of the variance of LPC place, action, phase and time explain, alone and together.",
     ),
 }
 

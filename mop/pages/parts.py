@@ -29,7 +29,9 @@ from mop.store.routing_cache import RoutingCache
 MAX_MIN_STEPS = 1000
 CSS_DPI = 96  # of a page
 PICTURE_DPI = 2 * CSS_DPI  # sharp on the screens of most visitors
-LARGEST_GROWTH = 1.5  # of a figure on a wide page: 12 inches fill 1,728 pixels
+LARGEST_GROWTH = (
+    1.3  # of a figure on a wide page: 12 inches fill 1,498 pixels, and text is as large as that of the page
+)
 # The text of a spot stands below it, or above it in the lower half of the figure, and is pushed left by the share of
 # the figure that lies left of the spot: it is nowhere outside the figure.
 _STYLE = """
@@ -110,8 +112,8 @@ def controls_row(runs: Sequence[Run], run: Run, dropdown, slider, refresh, toggl
     training = []
     if len(runs) > 1:
         update, number = run.about.get("update"), runs.index(run) + 1
-        place = f"{'final' if run.key.update is None else ''} {'' if update is None else f'update {update}'}".strip()
-        training = [mo.hstack([slider, mo.md(f"**{place}** ({number} of {len(runs)} checkpoints)")], justify="start")]
+        place = "final" if update is None else f"update {update}"
+        training = [mo.hstack([slider, mo.md(f"**{place}** ({number} of {len(runs)})")], justify="start")]
     return mo.hstack([dropdown, *training, toggle, *shown, refresh], justify="start", align="center", gap=2, wrap=True)
 
 

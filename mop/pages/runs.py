@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mop.base.errors import InputError
+from mop.base.run_names import run_name
 from mop.store.checkpoints import find_checkpoints, quick_config
 from mop.store.results import load_result
 from mop.store.run_keys import CACHE_DIR, DEFAULT_ROOTS, RunKey, cache_path, find_caches, result_path
-from mop.store.run_names import run_name
 
 FINAL = "final"  # the word for the last checkpoint of a run, where the others have the number of their update
 

@@ -27,7 +27,7 @@ class View:
         self._absent.pop(name, None)
         if word is None or word in options:
             return default if word is None else word
-        self._absent[name] = f"{name} {word!r:.60} is not to be had here: shown is {default!r:.60}"
+        self._absent[name] = f"there is no {name} {word!r:.60} here: shown is {default!r:.60}"
         return default
 
     def pick_number(self, name: str, low: int, high: int, default: int) -> int:

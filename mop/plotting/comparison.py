@@ -3,14 +3,14 @@
 Axis letters: S steps, C grid cells that one of the two visited, L layers, E experts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 
 from mop.base.errors import InputError
@@ -26,16 +26,18 @@ from mop.measures.comparison import (
 )
 from mop.measures.groups import GROUPINGS, group_routing_data
 from mop.measures.routing_data import RoutingData, checked_positions
+from mop.measures.walking import wall_cells
 from mop.plotting.heatmaps import (
     LPC_CMAP,
     draw_cells,
     known_lpc,
     render_lpc_heatmap,
     render_routing_heatmap,
+    render_walls,
     value_range,
 )
-from mop.plotting.sheets import LABEL_IN, Legend, Panel, draw_sheet, expert_legend, scale_legend
-from mop.plotting.style import counted, expert_names, wrapped
+from mop.plotting.sheets import LABEL_IN, Legend, Panel, draw_sheet, expert_legend, marks_legend, scale_legend
+from mop.plotting.style import expert_hues, expert_names, wrapped
 
 # Teal and vermilion stay apart for colour-blind eyes, and are no experts' hues; the middle is a grey, not the white of
 # the page.
@@ -61,8 +63,18 @@ class _Frame:
     """What all maps of the figure share."""
 
     grid_info: dict[str, int]
+    walls: np.ndarray | None
     names: tuple[str, str]
     min_episodes: int
+
+    def map(self, title: str, render: Callable[[Axes, dict[str, int]], object]) -> Panel:
+        """A panel that draws a map, with the walls over it."""
+
+        def draw(ax: Axes) -> None:
+            render(ax, self.grid_info)
+            render_walls(ax, self.walls)
+
+        return Panel(title, draw)
 
 
 def difference_measures(left: RoutingData, right: RoutingData) -> list[str]:
@@ -82,6 +94,7 @@ def plot_difference(
     measure: str = ALL_MEASURES,
     min_episodes: int = MIN_EPISODES,
     max_groups: int = 8,
+    width_in: float | None = None,
 ) -> Figure:
     """Two policies and, in each cell, right minus left: of mean LPC, and of the mean weight of each size of expert.
 
@@ -89,7 +102,7 @@ def plot_difference(
     `difference_measures`, or all of them. Both sides share every scale. Differences are on a symmetric one, which ends
     at the largest of a cell with enough episodes; they are hatched where their 95 % interval holds 0 or a side has
     fewer than min_episodes episodes, and a triangle points to the side that alone was there. Worlds are paired as
-    `pair_worlds` says. Of more than max_groups groups the largest are shown.
+    `pair_worlds` says. Of more than max_groups groups the largest are shown. width_in: of the figure, as `draw_sheet`.
     Raises InputError if the grids differ, there is no such measure or no common group, or as `group_routing_data`.
     """
     possible = difference_measures(left, right)
@@ -100,17 +113,20 @@ def plot_difference(
     pair, chosen = pair_worlds(left, right), possible if measure == ALL_MEASURES else [measure]
     groups, remark = _common_groups(pair, group_by, max_groups)
     rows = [_make_row(pair, masks, name, label) for label, masks in groups for name in chosen]
-    frame = _Frame(_common_grid(left, right), names, min_episodes)
+    frame = _Frame(_common_grid(left, right), _common_walls(left, right), names, min_episodes)
     panels, legends = {}, []
     for draw, is_lpc in ((_lpc_panels, True), (_weight_panels, False)):
         if of_kind := [row for row in rows if (row.layer is None) == is_lpc]:
             drawn, their_legends = draw(of_kind, frame, pair)
             panels |= dict(zip(map(id, of_kind), drawn, strict=True))
             legends += their_legends
+    has_ties = any(row.layer is not None for row in rows)
+    legends.append(marks_legend(1, frame.walls is not None, has_ties))
     sheet = [panels[id(row)] for row in rows]
     for name, panel in zip(names, sheet[0], strict=False):
         sheet[0][sheet[0].index(panel)] = Panel(name, panel.draw)
-    return draw_sheet(sheet, [row.label for row in rows], frame.grid_info, legends, _title(pair, remark, min_episodes))
+    title = _title(pair, remark, min_episodes)
+    return draw_sheet(sheet, [row.label for row in rows], frame.grid_info, legends, title, width_in=width_in)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -126,6 +142,14 @@ def _common_grid(left: RoutingData, right: RoutingData) -> dict[str, int]:
         raise InputError(f"the worlds have {shapes[0]} and {shapes[1]} cells: no cell of one is a cell of the other")
     positions = np.concatenate([checked_positions(data.steps.position) for data in (left, right)])
     return compute_grid_bounds(positions, *(sizes[0] if sizes[0] == sizes[1] and len(sizes[0]) == 1 else [None]))
+
+
+def _common_walls(left: RoutingData, right: RoutingData) -> np.ndarray | None:
+    """The cells (H, W) bool that are a wall in every world of both; None where that is not known, or sizes differ."""
+    walls = [wall_cells(data.steps, data.episodes) for data in (left, right)]
+    if any(of_side is None for of_side in walls) or walls[0].shape != walls[1].shape:
+        return None
+    return walls[0] & walls[1]
 
 
 def _common_groups(
@@ -187,37 +211,44 @@ def _size_name(size: int) -> str:
 
 def _lpc_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[list[list[Panel]], list[Legend]]:
     """The maps of each row, both sides first, and what their colours mean."""
-    scale = value_range([known_lpc(side) for row in rows for side in row.sides])
+    sides = [side for row in rows for side in row.sides]
+    lpc = [known_lpc(side) for side in sides]
+    scale = value_range(lpc, [side.counts for side in sides])
 
     def side_panel(side: RoutingByPosition) -> Panel:
-        return Panel("", lambda ax: render_lpc_heatmap(ax, side, frame.grid_info, *scale))
+        return frame.map("", lambda ax, grid: render_lpc_heatmap(ax, side, grid, *scale))
 
     limit = _limit(rows, frame.min_episodes)
-    legends = [scale_legend(scale, LPC_CMAP, "mean LPC"), _difference_legend(limit, "mean LPC")]
+    legends = [scale_legend(scale, LPC_CMAP, "mean LPC", lpc), _difference_legend(limit, "mean LPC")]
     return [[*map(side_panel, row.sides), *_difference_panels(row, frame, limit)] for row in rows], legends
 
 
 def _weight_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[list[list[Panel]], list[Legend]]:
     """As `_lpc_panels`, of the router weights of layers."""
-    names = [expert_names(data.header, data.steps.layer_routing) for data in (pair.left, pair.right)]
+    data = (pair.left, pair.right)
+    names = [expert_names(of_side.header, of_side.steps.layer_routing) for of_side in data]
+    hues = [expert_hues(of_side.header, of_side.steps.layer_routing) for of_side in data]
 
-    def side_panel(row: _Row, side: RoutingByPosition, of_layer: list[str]) -> Panel:
-        return Panel("", lambda ax: render_routing_heatmap(ax, side, frame.grid_info, row.layer, of_layer))
+    def side_panel(row: _Row, number: int) -> Panel:
+        looks = names[number][row.layer], hues[number][row.layer]
+        return frame.map("", lambda ax, grid: render_routing_heatmap(ax, row.sides[number], grid, row.layer, *looks))
 
     limit, panels, legends = _limit(rows, frame.min_episodes), [], {}
     for row in rows:
-        of_layer = [of_side[row.layer] for of_side in names]
-        sides = [side_panel(row, *side) for side in zip(row.sides, of_layer, strict=True)]
-        panels.append([*sides, *_difference_panels(row, frame, limit)])
-        legends |= {tuple(experts): expert_legend(experts, "dominant expert") for experts in of_layer}
+        panels.append([side_panel(row, 0), side_panel(row, 1), *_difference_panels(row, frame, limit)])
+        for of_names, of_hues in zip(names, hues, strict=True):
+            looks = of_names[row.layer], of_hues[row.layer]
+            legends[(*looks[0], *looks[1])] = expert_legend(*looks, "dominant expert")
     return panels, [*legends.values(), _difference_legend(limit, "weight")]
 
 
 def _difference_panels(row: _Row, frame: _Frame, limit: float) -> list[Panel]:
     return [
-        Panel(
+        frame.map(
             f"{name}, difference",
-            lambda ax, name=name, compared=compared: _render_difference(ax, compared, frame, limit, name, row.layer),
+            lambda ax, grid, name=name, compared=compared: _render_difference(
+                ax, compared, frame, limit, name, row.layer
+            ),
         )
         for name, compared in row.differences.items()
     ]
@@ -239,17 +270,18 @@ def _render_difference(
     """Draw right minus left of each cell; hatched where it is not clear, a triangle where only one side was."""
     means, cells = compared.means, compared.cells
     is_both, is_clear = means.is_known(1), means.is_clear(frame.min_episodes)
-    colors = np.empty((len(cells), 4))
-    colors[:] = to_rgba(ONE_SIDED_COLOR)
-    colors[is_both] = DIFFERENCE_CMAP(Normalize(-limit, limit)(means.difference[is_both]))
+    colors = np.empty((len(cells), 3))
+    colors[:] = to_rgb(ONE_SIDED_COLOR)
+    colors[is_both] = DIFFERENCE_CMAP(Normalize(-limit, limit)(means.difference[is_both]))[:, :3]
     values = [_cell_values(compared, index) for index in range(len(cells))]
     texts = [_cell_text(name, of_cell, is_sure, frame) for of_cell, is_sure in zip(values, is_clear, strict=True)]
     where = {} if layer is None else {"layer": layer, "expert": name}
-    draw_cells(ax, cells, colors, texts, frame.grid_info, [where | of_cell for of_cell in values])
+    counts = compared.left_steps + compared.right_steps
+    draw_cells(ax, cells, counts, colors, texts, [where | of_cell for of_cell in values], frame.grid_info)
     corners = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
     ax.add_collection(PolyCollection(cells[is_both & ~is_clear][:, None] + corners, **_UNCLEAR), autolim=False)
     for marker, is_alone in (("<", compared.right_steps == 0), (">", compared.left_steps == 0)):
-        ax.plot(*cells[is_alone].T, marker, color="white", markersize=4, scalex=False, scaley=False)
+        ax.plot(*cells[is_alone].T, marker, color="#222222", markersize=4, scalex=False, scaley=False)
 
 
 def _cell_values(compared: CellContrast, index: int) -> dict[str, float | int]:
@@ -260,21 +292,20 @@ def _cell_values(compared: CellContrast, index: int) -> dict[str, float | int]:
     )
     steps = {"left_steps": int(compared.left_steps[index]), "right_steps": int(compared.right_steps[index])}
     bounds = {"low": difference - half, "high": difference + half}
-    x, y = compared.cells[index].tolist()
-    return {"x": x, "y": y, "left_mean": left, "right_mean": right, "difference": difference, **bounds, **steps}
+    return {"left_mean": left, "right_mean": right, "difference": difference, **bounds, **steps}
 
 
 def _cell_text(name: str, values: dict[str, float | int], is_clear: bool, frame: _Frame) -> str:
     """What a cell says under the mouse, behind its place."""
-    for side, own, other in zip(frame.names, ("left_steps", "right_steps"), ("right_steps", "left_steps"), strict=True):
+    for side, other in zip(frame.names, ("right_steps", "left_steps"), strict=True):
         if not values[other]:
-            return f"only {' '.join(side.split())} was here, {counted(values[own], 'step')}"
+            return f"only {' '.join(side.split())} was here"
     form = "{:,.0f}" if name == "LPC" else "{:.2f}"
     left, right, low, high = (form.format(values[column]) for column in ("left_mean", "right_mean", "low", "high"))
     difference = form.replace(":", ":+").format(values["difference"])
     interval = f"95 % interval {low} to {high}" if np.isfinite(values["low"]) else "one episode"
     doubt = "" if is_clear else ", not clear"
-    steps = f"{values['left_steps']:,} and {values['right_steps']:,} steps"
+    steps = f"{values['left_steps']:,} + {values['right_steps']:,}"
     return f"{name} {left} → {right}, {difference} ({interval}{doubt}), {steps}"
 
 
@@ -297,5 +328,5 @@ def _title(pair: Pair, remark: str, min_episodes: int) -> str:
     tasks = " and ".join(dict.fromkeys(str(data.header.get("task_id")) for data in (pair.left, pair.right)))
     left, right = pair.num_worlds
     worlds = f"paired in {left:,} worlds" if pair.is_paired else f"not paired: {left:,} and {right:,} worlds"
-    unclear = f"hatched: not clear (95 % interval holds 0, or under {min_episodes} episodes)"
+    unclear = f"hatched difference: 95 % interval holds 0, or under {min_episodes} episodes"
     return ", ".join(filter(None, (tasks, worlds, remark))) + f"\n{unclear}; triangle: only that side was there"

@@ -85,7 +85,7 @@ def plot_training_curve(log: "pd.DataFrame", title: str = "") -> Figure:
     for ax, (name, lines) in zip(axes.ravel(), panels, strict=False):
         _render_curve(ax, env_steps, lines)
         rows = _legend_above(ax) if len(lines) > 1 else 0
-        ax.set_title(name, fontsize="medium", loc="left", pad=5 + 13 * rows)
+        ax.set_title(name, fontsize="medium", loc="left", pad=6 + 14 * rows)
         if "success_rate" in lines:
             ax.set_ylim(ALL_OF_0_TO_1)
     for ax in remove_empty(axes, len(panels)):

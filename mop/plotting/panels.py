@@ -86,6 +86,11 @@ def counts_text(means: Means, group: int) -> str:
     return f"{counted(int(means.steps[group]), 'step')} of {counted(int(means.episodes[group]), 'episode')}"
 
 
+def over_episodes(mark: str, means: Means) -> str:
+    """What a mark of the intervals stands for, for a title: "bands: 95 % over episodes"; "" where there are none."""
+    return f"{mark}: 95 % over episodes" if np.isfinite(means.low).any() else ""
+
+
 def render_bars(ax: Axes, means: Means, group: int, num_shown: int, color: str) -> None:
     """Horizontal bars of the first shares of a group, with whiskers for their intervals and numbers beside them.
 

@@ -14,6 +14,7 @@ from mop.plotting.panels import (
     make_panels,
     means_text,
     means_values,
+    over_episodes,
     set_title,
     weights_text,
 )
@@ -26,12 +27,12 @@ def plot_episode_routing(routing_data: RoutingData, episode: int, mark_step: int
     mark_step: a step to mark. Raises InputError as `select_episode`.
     """
     chosen, context = select_episode(routing_data, episode), routing_data.episodes[episode]
-    names = expert_names(routing_data.header, chosen.routing)
+    names, hues = expert_names(routing_data.header, chosen.routing), expert_hues(routing_data.header, chosen.routing)
     figure, axes = make_panels(len(chosen.routing), 1, 7.2, 1.3, extra_height=1.4, sharex=True)
     edges = np.append(chosen.t_step, chosen.t_step[-1] + 1)
     for layer, (ax, weights) in enumerate(zip(axes[:, 0], chosen.routing, strict=True)):
         held = np.concatenate([weights, weights[-1:]])  # each weight counts until the next step
-        ax.stackplot(edges, held.T, step="post", labels=names[layer], colors=expert_hues(weights.shape[1], layer))
+        ax.stackplot(edges, held.T, step="post", labels=names[layer], colors=hues[layer])
         for (name, time), style in zip(_times(chosen.events).items(), LINES, strict=False):
             ax.axvline(time, color="black", linewidth=1.8, linestyle=style, label=f"{name} (step {time})")
         if mark_step is not None:
@@ -55,13 +56,21 @@ def plot_routing_over_progress(routing_data: RoutingData, num_bins: int = 20) ->
     Raises InputError as `compute_routing_over_progress`.
     """
     over = compute_routing_over_progress(routing_data, num_bins)
-    names = expert_names(routing_data.header, [means.mean for means in over.layers])
+    weights = [means.mean for means in over.layers]
+    names, hues = expert_names(routing_data.header, weights), expert_hues(routing_data.header, weights)
     figure, axes = make_panels(1, len(over.layers), 3.0, 2.3, extra_height=1.2, sharey=True)
     for layer, (ax, means) in enumerate(zip(axes[0], over.layers, strict=True)):
-        for expert, hue in enumerate(expert_hues(means.mean.shape[1], layer)):
+        for expert, hue in enumerate(hues[layer]):
             mean, low, high = (part[:, expert] for part in (means.mean, means.low, means.high))
             ax.fill_between(over.progress, low, high, color=hue, alpha=0.3, linewidth=0)
-            ax.plot(over.progress, mean, color=hue, linestyle=LINES[expert], linewidth=1.8, label=names[layer][expert])
+            ax.plot(
+                over.progress,
+                mean,
+                color=hue,
+                linestyle=LINES[expert % len(LINES)],
+                linewidth=1.8,
+                label=names[layer][expert],
+            )
             is_alone = isolated(mean)  # as in episodes of fewer steps than bins
             ax.plot(over.progress[is_alone], mean[is_alone], "o", color=hue, markersize=4)
         for part in np.flatnonzero(means.steps):
@@ -75,7 +84,7 @@ def plot_routing_over_progress(routing_data: RoutingData, num_bins: int = 20) ->
         open_frame(ax)
     axes[0, 0].set_ylabel("router weight")
     add_legend(figure, axes[0], names)
-    set_title(figure, describe(routing_data.header, routing_data.steps.episode, "bands: 95 % over episodes"))
+    set_title(figure, describe(routing_data.header, routing_data.steps.episode, over_episodes("bands", over.layers[0])))
     return figure
 
 

@@ -33,6 +33,7 @@ from mop.plotting.panels import (
     make_panels,
     means_text,
     means_values,
+    over_episodes,
     render_matrix,
     set_title,
 )
@@ -49,14 +50,21 @@ def plot_routing_distributions(routing_data: RoutingData, num_bins: int = 25) ->
     """
     layers = checked_weights(routing_data.steps)
     check_not_empty(routing_data.steps.episode)
-    names = expert_names(routing_data.header, layers)
+    names, hues = expert_names(routing_data.header, layers), expert_hues(routing_data.header, layers)
     figure, axes = make_panels(2, len(layers), 3.0, 2.0, extra_height=1.3, sharey="row")
     for layer, weights in enumerate(layers):
         over, under = axes[:, layer]
         shares = np.full(len(weights), 1 / len(weights))
-        for expert, hue in enumerate(expert_hues(weights.shape[1], layer)):
+        for expert, hue in enumerate(hues[layer]):
             values, edges = np.histogram(np.clip(weights[:, expert], 0, 1), num_bins, (0, 1), weights=shares)
-            over.stairs(values, edges, color=hue, linestyle=LINES[expert], linewidth=1.8, label=names[layer][expert])
+            over.stairs(
+                values,
+                edges,
+                color=hue,
+                linestyle=LINES[expert % len(LINES)],
+                linewidth=1.8,
+                label=names[layer][expert],
+            )
         over.set(xlabel="router weight", xlim=ALL_OF_0_TO_1)
         _note_bins(over, layer, "weight", names[layer])
         over.set_title(f"layer {layer}", fontsize="medium", loc="left")
@@ -99,7 +107,7 @@ def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) ->
     """
     layers = checked_weights(routing_data.steps)
     check_not_empty(routing_data.steps.episode)
-    names = expert_names(routing_data.header, layers)
+    names, hues = expert_names(routing_data.header, layers), expert_hues(routing_data.header, layers)
     averaged = {}
     for kind, distance in distances_to_objects(routing_data).items():
         if np.isfinite(distance).any():
@@ -114,8 +122,8 @@ def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) ->
         distance = np.flatnonzero(counts >= min_steps)
         for layer, means in enumerate(of_layers):
             ax = axes[layer, column]
-            for expert, hue in enumerate(expert_hues(means.mean.shape[1], layer)):
-                style = {"color": hue, "linestyle": LINES[expert], "marker": "o", "markersize": 3}
+            for expert, hue in enumerate(hues[layer]):
+                style = {"color": hue, "linestyle": LINES[expert % len(LINES)], "marker": "o", "markersize": 3}
                 mean, low, high = (part[distance, expert] for part in (means.mean, means.low, means.high))
                 ax.fill_between(distance, low, high, color=hue, alpha=0.3, linewidth=0)
                 ax.plot(distance, mean, label=names[layer][expert], **style)
@@ -136,7 +144,8 @@ def plot_routing_near_objects(routing_data: RoutingData, min_steps: int = 20) ->
         ax.set_ylabel("weight")
     axes[-1, 0].set_ylabel("steps there")
     add_legend(figure, axes[:-1].ravel(), names)
-    suffix = f"distances with {min_steps} steps or more, bands: 95 % over episodes"
+    bands = {over_episodes("bands", of_layers[0]) for of_layers in averaged.values()}
+    suffix = ", ".join([f"distances with {min_steps} steps or more", *filter(None, bands)])
     set_title(figure, describe(routing_data.header, routing_data.steps.episode, suffix))
     return figure
 

@@ -9,7 +9,7 @@ from mop.measures.routing_data import RoutingData
 from mop.measures.variance import Explained, compute_layer_costs, explain_variance
 from mop.plotting.hover import add_note
 from mop.plotting.panels import make_panels, set_title
-from mop.plotting.style import HUES, counted, describe, open_frame
+from mop.plotting.style import HUES, counted, describe, open_frame, wrapped
 
 _COLORS = (HUES["blue"], HUES["vermilion"], "#333333")  # of one factor, of two, of more
 
@@ -34,8 +34,10 @@ def plot_variance_explained(routing_data: RoutingData) -> Figure:
     names = ["all together" if len(found.factors) > 2 else " × ".join(found.factors) for found in rows]
     axes[0, 0].set_yticks(places, names)
     axes[0, 0].set_ylim(places[-1] + 0.6, -0.6)
-    figure.supxlabel("variance explained in episodes left out", fontsize="medium")
-    set_title(figure, describe(routing_data.header, routing_data.steps.episode, "lines: 95 % over episodes"))
+    about = "share of the variance explained, each episode predicted from the others"
+    figure.supxlabel(wrapped(about, figure.get_figwidth()), fontsize="medium")
+    suffix = "lines: 95 % over episodes" if np.isfinite(rows[0].low).all() else ""
+    set_title(figure, describe(routing_data.header, routing_data.steps.episode, suffix))
     return figure
 
 
@@ -46,11 +48,12 @@ def _render_dots(ax: Axes, rows: list[Explained], places: np.ndarray, cost: int)
         color = _COLORS[min(len(found.factors), 3) - 1]
         ax.plot([max(low, 0), max(high, 0)], [place, place], color=color, linewidth=1.2, marker="|", markersize=7)
         ax.plot(max(r2, 0), place, "o", color=color, markersize=4)
-        ax.text(1.04, place, f"{r2:.2f}", va="center", fontsize="small")
+        ax.text(1.04, place, f"{round(r2, 2) + 0.0:.2f}", va="center", fontsize="small")
         names, sizes = " × ".join(found.factors), found.group_steps
         groups = f"{counted(len(sizes), 'group')} of {sizes.min():,} to {sizes.max():,} steps"
         unseen = f", {found.unseen:.1%} of the steps in groups of one episode" if found.unseen else ""
-        text = f"{names}: {r2:.3f} ({low:.3f} to {high:.3f}), {groups}{unseen}; in sample {in_sample:.3f}"
+        interval = f" ({low:.3f} to {high:.3f})" if np.isfinite(low) else ""
+        text = f"{names}: {r2:.3f}{interval}, {groups}{unseen}; in sample {in_sample:.3f}"
         values = {"factors": names, "r2": r2, "low": low, "high": high, "in_sample": in_sample, "groups": len(sizes)}
         values |= {"smallest": int(sizes.min()), "largest": int(sizes.max()), "unseen": found.unseen}
         add_note(ax, 0, 1.3, place - 0.5, place + 0.5, text, **values)

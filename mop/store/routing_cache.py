@@ -121,7 +121,8 @@ class RoutingCache:
 def write_cache(cache_dir: str | Path, key: RunKey, cache: RoutingCache) -> None:
     """Write a routing cache, schema version 4: weights rounded to 5 decimals, logits and LPC to 4, NaN as null.
 
-    Raises ValueError if the columns of the steps differ in length, OSError if the disk refuses.
+    Raises ValueError if the columns of the steps differ in length or the cache is a part (`where`), OSError if the disk
+    refuses.
     """
     write_together(cache_files(cache_dir, key, cache))
 
@@ -130,6 +131,8 @@ def cache_files(
     cache_dir: str | Path, key: RunKey, cache: RoutingCache
 ) -> list[tuple[Path, Callable[[BinaryIO], None]]]:
     """What `write_cache` writes, for `write_together`. Raises ValueError as it does."""
+    if cache.whole is not None:
+        raise ValueError("a part of a cache is not written: read alone, its phases and progress would be wrong")
     content = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, **cache.header}
     content |= {"schema_version": SCHEMA_VERSION, "episodes": cache.episodes}
     columns = rounded(cache.steps.columns())
