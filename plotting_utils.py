@@ -9,7 +9,8 @@ from mop.measures.phases import PHASES, key_phases
 from mop.measures.routing_data import index_episodes
 from mop.measures.variance import compute_layer_costs, explain_variance
 from mop.plotting.actions import plot_action_frequency
-from mop.plotting.curves import plot_curves_by, plot_success_against_lpc, plot_training_curve
+from mop.plotting.comparison import plot_difference
+from mop.plotting.curves import plot_curves_by, plot_training_curve
 from mop.plotting.heatmaps import LPC_CMAP, LogScale, render_lpc_heatmap, render_routing_heatmap
 from mop.plotting.maps import (
     lpc_scale,
@@ -30,6 +31,7 @@ from mop.plotting.router_weights import (
     plot_specialisation,
 )
 from mop.plotting.style import UNVISITED_COLOR, WALL_COLOR, expert_cmap, expert_hues, size_hue
+from mop.plotting.tasks import plot_by_task, plot_success_against_lpc
 from mop.plotting.variance import plot_variance_explained
 
 __all__ = [
@@ -57,7 +59,9 @@ __all__ = [
     "lpc_scale",
     "plot_action_entropy",
     "plot_action_frequency",
+    "plot_by_task",
     "plot_curves_by",
+    "plot_difference",
     "plot_episode_routing",
     "plot_grouped_lpc",
     "plot_grouped_routing",

@@ -267,6 +267,7 @@ def write_results(experiment: str, trainings: list[Training], evaluated: pd.Data
             | {"trial": training.trial, "seed": training.seed}
             | {"env_steps": int(last["env_steps"]), "seconds": round(last["seconds"])}
             | {name: result[name] for name in ("success_rate", "success_low", "success_high", "path_ratio", "mean_lpc")}
+            | {name: int(result[name]) for name in ("num_episodes", "eval_seed")}
             | {"accuracy": round(final_accuracy(log), 4), "lpc_alpha": result["lpc_alpha"], "command": training.text}
         )
         shown = log[["env_steps", "accuracy", "success_rate", "path_ratio", "lpc", "bot_share"]].round(4)

@@ -159,14 +159,15 @@ def test_script_saves_the_figures_of_a_run(app, names, place):
 
 
 def test_script_saves_the_figures_across_runs(place):
-    result = run_script("cross_task_viz.py", cwd=place)
+    result = run_script("cross_task_viz.py", "--right", f"{TASK}/trial_7", cwd=place)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == [
-        "plots/success_against_lpc_by_task.png",
-        "plots/success_against_lpc_by_lpc_alpha.png",
-    ]
+    names = [f"{measure}_by_task" for measure in ("failures", "success", "path_ratio", "mean_lpc")]
+    names += [f"{y}_against_lpc_by_{color}" for y in ("failures", "success") for color in ("task", "lpc_alpha")]
+    assert result.stdout.split() == [f"plots/{name}.png" for name in [*names, "difference"]]
     assert "no routing_side_by_side.png: " in result.stderr and "a broken one" in result.stderr
-    assert (place / "plots" / "success_against_lpc_by_task.png").read_bytes().startswith(b"\x89PNG")
+    for name in names:
+        assert (place / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (place / "plots" / f"{name}.csv").read_text().startswith("panel,task_id,")
 
 
 @pytest.mark.parametrize("app", APPS)
@@ -226,7 +227,7 @@ def controls_of_routing_viz(page: Page, place: Path) -> None:
     shown = page.picture(other_than=shown)
     page.choose("Map", "dominant expert")
     shown = page.picture(other_than=shown)
-    assert page.figures().evaluate("image => image.clientWidth") <= 1200, "wider than the page"
+    assert page.figures().evaluate("image => image.clientWidth") <= 1280, "wider than the page"
     texts = page.shown_texts()
     assert len(texts) > 100 and any(
         re.fullmatch(r"x \d+, y \d+: skip 0.\d\d, GRU \d+ 0.\d\d, .* steps?", text) for text in texts
@@ -317,7 +318,7 @@ def test_view_in_the_address(own_place, browser):
         with opened(browser, address) as page:
             link = choose_a_view(page)
         with opened(browser, link) as page:  # another profile
-            page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_forward")
+            page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_forward_min_2_steps")
             chosen = [page.chosen(label) for label in ("Map", "Analysis", "Steps with")]
             assert chosen == ["LPC", "by key phase", "forward"] and page.page.url == link
             nothing_is_cut_off(page)
@@ -337,23 +338,26 @@ def choose_a_view(page: Page) -> str:
     page.choose("Map", "LPC")
     page.choose("Analysis", "by key phase")
     page.choose("Steps with", "forward")
-    page.shows(f"{NAME} 0 seed 0: lpc_heatmap_by_key_phase_forward")
+    least = page.page.locator("marimo-number input")
+    least.fill("2")
+    least.press("Enter")
+    page.shows(f"{NAME} 0 seed 0: lpc_heatmap_by_key_phase_forward_min_2_steps")
     page.choose("Run", f"{TASK} GRU trial 6 · update 300 · no checkpoint")
     page.see("this is the GRU baseline")
     player = page.page.frame_locator("iframe.player")
     player.get_by_text("This policy has no routers").wait_for()
     assert page.page.get_by_role("tab").all_inner_texts() == ["Episodes"]
     page.choose("Run", f"{NAME} 9 · 3 checkpoints · no checkpoint")
-    page.shows(f"{NAME} 9: lpc_heatmap_by_key_phase_forward")
+    page.shows(f"{NAME} 9: lpc_heatmap_by_key_phase_forward_min_2_steps")
     page.see("update 300 (3 of 3)")
     slider = page.page.locator("marimo-slider[data-label*='Training']").get_by_role("slider")
     for update in (200, 100):
         slider.focus()
         slider.press("ArrowLeft")
-        page.shows(f"{NAME} 9 update {update}: lpc_heatmap_by_key_phase_forward")
+        page.shows(f"{NAME} 9 update {update}: lpc_heatmap_by_key_phase_forward_min_2_steps")
     slider.focus()
     slider.press("ArrowRight")
-    page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_forward")
+    page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_forward_min_2_steps")
     return page.page.url
 
 
@@ -448,22 +452,57 @@ def test_logit_viz(place, browser):
 @in_browser
 def test_cross_task_viz(place, browser):
     tables = ("--results_path", REPOSITORY / "results" / "tasks.csv")
-    with served(REPOSITORY / "cross_task_viz.py", place, *tables) as address, opened(browser, address) as page:
-        shown = page.picture()
-        page.see("a broken one")  # of the runs that are shown beside each other at first
-        page.see("BabyAI-GoToObj-v0")
-        page.choose("Policy", "mixture")
-        shown = page.picture(other_than=shown)
-        page.choose("Colour by", "lpc_alpha")
-        shown = page.picture(other_than=shown)
-        page.save("success_against_lpc_by_lpc_alpha.png", place)
-        page.page.locator("marimo-multiselect button").first.click()
-        page.page.get_by_role("option", name=f"{TASK} trial 1").click()
-        compared = page.picture(1)
-        page.page.get_by_role("option", name=f"{NAME} 7").click()
-        page.page.keyboard.press("Escape")
-        page.picture(1, other_than=compared)
-        page.save("routing_side_by_side.png", place)
+    with served(REPOSITORY / "cross_task_viz.py", place, *tables) as address:
+        with opened(browser, address) as page:
+            results_and_filters(page, place)
+        with opened(browser, address) as page:
+            two_runs(page, place, address)
+
+
+def results_and_filters(page: Page, place: Path) -> None:
+    by_task, against_cost = page.picture(), page.picture(1)
+    hardest = page.page.locator(".figure i[data-text^='KeyCorridorS3R3 GRU baseline']").first
+    hardest.hover()
+    assert "success 53.4 % (50.3 to 56.5)" in hardest.evaluate("spot => getComputedStyle(spot, '::after').content")
+    page.choose("Measure", "path ratio")
+    by_task = page.picture(other_than=by_task)
+    page.save("path_ratio_by_task.png", place)
+    page.choose("Policy", "mixture")
+    against_cost = page.picture(1, other_than=against_cost)
+    page.choose("Show", "success")
+    page.picture(1, other_than=against_cost)
+    page.save("success_against_lpc_by_task.png", place)
+    page.choose("Worlds", "12 worlds from eval_seed 0")
+    page.see("there is no GRU baseline among these results")
+    page.picture(other_than=by_task)
+    for choice in ("worlds=12", "measure=path", "policy=mop", "scale=success"):
+        assert choice in page.page.url
+    page.choose("Worlds", "all, though they differ")
+    page.see("these runs were evaluated in different worlds")
+
+
+def two_runs(page: Page, place: Path, address: str) -> None:
+    page.see("a broken one")  # the first two runs of a task
+    name = f"{TASK} mixture lpc_alpha 0 trial"
+    page.choose("Right", f"{name} 7")
+    label = f"difference, {name} 0 seed 0, {name} 7"
+    page.page.get_by_alt_text(f"{label}: LPC and all layers, overall").wait_for()
+    page.see("+0.0 (+0.0 to +0.0)")  # the same evaluation twice
+    assert any(re.fullmatch(r"x \d+, y \d+: LPC ([\d,]+) → \1, \+0 \(95 % .*", text) for text in page.shown_texts())
+    page.choose("Analysis", "by key phase")
+    page.page.get_by_alt_text(f"{label}: LPC, by_key_phase").wait_for()
+    page.choose("Map", "layer 1")
+    page.page.get_by_alt_text(f"{label}: layer 1, by_key_phase").wait_for()
+    page.save("difference.png", place)
+    link = page.page.url
+    page.page.goto(link, wait_until="domcontentloaded")  # the link opens the same view
+    page.page.get_by_alt_text(f"{label}: layer 1, by_key_phase").wait_for()
+    page.page.locator("marimo-multiselect button").first.click()
+    for trial in ("trial 1", "trial 2", "trial 7"):  # those that cannot be shown away, another one in
+        page.page.get_by_role("option", name=re.compile(rf" {trial}( |$)")).first.click()
+    page.page.keyboard.press("Escape")
+    page.page.locator(f"{FIGURE}[alt^='routing_side_by_side, '][alt*='trial 7']").wait_for()
+    page.save("routing_side_by_side.png", place)
 
 
 @in_browser

@@ -6,29 +6,7 @@ import pytest
 from figure_contents import texts
 
 from mop.base.errors import InputError
-from mop.plotting.curves import plot_curves_by, plot_success_against_lpc, plot_training_curve
-
-
-def test_success_against_lpc_shows_each_row_with_its_interval():
-    table = pd.DataFrame(
-        {"success_rate": [0.9, 1.0, 0.5], "success_low": [0.8, 0.9, 0.4], "success_high": [0.95, 1.0, 0.7]}
-        | {"mean_lpc": [100.0, 2000.0, 10.0], "lpc_alpha": [1e-5, 0.0, 1e-5]}
-    )
-    figure = plot_success_against_lpc(table, "lpc_alpha", "alpha")
-    (ax,), (legend,) = figure.axes, figure.legends
-    points = [np.column_stack(container.lines[0].get_data()).tolist() for container in ax.containers]
-    assert points == [[[100.0, 90.0], [10.0, 50.0]], [[2000.0, 100.0]]]
-    (bars,) = ax.containers[0].lines[2]
-    np.testing.assert_allclose([s[:, 1] for s in bars.get_segments()], [[80, 95], [40, 70]])
-    assert texts(legend.get_texts()) == ["1e-05", "0"] and legend.get_title().get_text() == "alpha"
-    figure = plot_success_against_lpc(table.assign(policy=["mop", "mop", "gru"]), "lpc_alpha")
-    faces = [container.lines[0].get_markerfacecolor() for container in figure.axes[0].containers]
-    assert [face == "white" for face in faces] == [False, True, False] and "hollow" in figure.axes[0].get_title("left")
-    assert texts(figure.legends[0].get_texts()) == ["1e-05", "0"]
-    with pytest.raises(InputError, match="task_id"):
-        plot_success_against_lpc(table, "task_id")
-    with pytest.raises(InputError, match="no rows"):
-        plot_success_against_lpc(table.iloc[:0], "lpc_alpha")
+from mop.plotting.curves import plot_curves_by, plot_training_curve
 
 
 def test_curves_of_settings_lie_over_those_of_the_first():

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import REPOSITORY
 from eval_helpers import random_checkpoint
@@ -23,7 +22,6 @@ from mop.base.files import file_digest
 from mop.jobs import batch
 from mop.jobs.batch import Filters, Settings, evaluate_checkpoint, from_flags, select
 from mop.measures.actions import hold_action
-from mop.pages.comparison import load_table, plot_comparison, plot_tradeoff
 from mop.pages.episodes import episode_frame, episode_labels, example_images
 from mop.pages.export import Export
 from mop.pages.figures import (
@@ -348,52 +346,6 @@ def test_names_of_figures(data):
     assert names[0] == "routing_heatmap" and {"routing_heatmap_by_key_phase", "lpc_heatmap", "episode_0"} <= set(names)
     assert grouped_name("routing_heatmap", "by_starting_room") == "routing_heatmap_by_starting_room"
     assert analyses(data)["by carrying phase"] == "by_carrying"
-
-
-def test_table_of_results_and_older_tables(cache_dir, tmp_path):
-    table = tmp_path / "table.csv"
-    old = {"task_id": ["BabyAI-GoTo-v0", TASK], "trial": [1, 0], "seed": [None, 0], "num_episodes": [1000, 1000]}
-    old |= {"success_rate": [0.5, 0.1], "mean_lpc": [100.0, 7.0], "lpc_alpha": [1e-5, 0.0]}
-    pd.DataFrame(old).to_csv(table, index=False)
-    (cache_dir / "result.json").write_text("{}")
-    rows, problems = load_table(str(cache_dir), [table, tmp_path / "none.csv"])
-    assert rows["task_id"].tolist() == [TASK, "BabyAI-GoTo-v0"], "the cached result goes before that of the table"
-    assert rows["success_rate"].tolist() == [1.0, 0.5] and rows["policy"].tolist() == ["mop", "mop"]
-    assert rows.loc[1, "success_low"] == pytest.approx(0.469, abs=1e-3)
-    assert len(problems) == 1 and "result.json is skipped: results lie in" in problems[0]
-    (tmp_path / "broken.csv").write_bytes(b"\x00\xff")
-    rows, problems = load_table(str(tmp_path / "none"), [table, tmp_path / "broken.csv"])
-    assert len(rows) == 2 and "broken.csv: it is no table" in problems[0]
-    with pytest.raises(InputError, match=r"no result under .*/none/, nor in x\.csv: `python batch_eval.py`"):
-        load_table(str(tmp_path / "none"), ["x.csv"])
-
-
-def test_tradeoff_leaves_out_what_it_cannot_colour(cache_dir):
-    rows, _ = load_table(str(cache_dir), [REPOSITORY / "results" / f"{name}.csv" for name in ("tasks", "alpha")])
-    assert len(rows) >= 40 and set(rows["policy"]) == {"mop", "gru"}
-
-    def labels(*asked) -> list[str]:
-        return [text.get_text() for text in plot_tradeoff(rows, *asked).legends[0].get_texts()]
-
-    assert len(labels("task", "mop")) == 16 and labels("lpc_alpha", "mop") == ["0", "1e-06", "1e-05", "0.0001"]
-    (ax,) = plot_tradeoff(rows, "lpc_alpha", "mop").axes
-    assert sum(len(container.lines[0].get_xdata()) for container in ax.containers) == 12  # of UnlockPickup alone
-    assert labels("lpc_alpha", "gru") == ["0"]
-    rows["lpc_alpha"] = None
-    with pytest.raises(InputError, match="no result of this policy has a value of lpc_alpha"):
-        labels("lpc_alpha", "gru")
-
-
-def test_comparison_shows_a_column_for_each_run(data, cache_dir):
-    other = RunKey(TASK, 7)
-    shutil.copytree(KEY.artefacts(CACHE), other.artefacts(cache_dir))
-    chosen = list(find_cached_runs([], str(cache_dir)).values())
-    figure = plot_comparison(chosen)
-    titles = [ax.get_title() for ax in figure.axes]
-    assert f"{TASK}\ntrial 7\n{len(data.steps)} steps\nlayer 0" in titles
-    assert [titles.count(name) for name in ("layer 1", "layer 2")] == [2, 2]
-    with pytest.raises(InputError, match="choose at least one"):
-        plot_comparison([])
 
 
 def test_version_1_of_the_small_cache_has_no_episodes():

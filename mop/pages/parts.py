@@ -149,6 +149,27 @@ def choice_dropdown(view: View, name: str, options: Mapping[str, str], default: 
     return mo.ui.dropdown(options, first, label=label, allow_select_none=False, on_change=view.keep(name, default))
 
 
+def range_slider(view: View, name: str, steps: Sequence[int], default: tuple[int, int] | None, label: str):
+    """A slider over a range of some numbers, ascending, with the range of the address ("100:5000"), else the default,
+    else all."""
+    ends = list(steps) if len(steps) > 1 else [0, *steps, 1][:2]
+    whole = (ends[0], ends[-1])
+    known = {f"{low}:{high}": (low, high) for low in ends for high in ends if low <= high}
+    first = f"{whole[0]}:{whole[1]}" if default is None else f"{default[0]}:{default[1]}"
+    low, high = known.get(view.pick(name, known.keys() | {first}, first), whole)
+    keep = view.keep(name, first)
+    return mo.ui.range_slider(
+        steps=ends, value=[low, high], label=label, debounce=True, show_value=True,
+        on_change=lambda value: keep(f"{value[0]}:{value[1]}"),
+    )  # fmt: skip
+
+
+def chosen_range(slider) -> tuple[int, int] | None:
+    """The range of a `range_slider`; None if it is all."""
+    low, high = slider.value
+    return None if (low, high) == (slider.steps[0], slider.steps[-1]) else (int(low), int(high))
+
+
 def tabs(view: View, about: Mapping[str, str]):
     """Tabs, by what each shows, with the one of the address open, else the first."""
     first = next(iter(about))
@@ -204,6 +225,21 @@ def show_figure(figure: Figure, label: str, link: Callable[[Mapping], str] = lam
     return mo.Html(
         f'<style>{_STYLE}</style><div class="figure" style="width:{width}px">{_image(file, label)}{spots}</div>'
     )
+
+
+def drawn(draw: Callable[[], Figure], label: str) -> mo.Html:
+    """`show_figure` of what a function draws, or why it cannot."""
+    try:
+        return show_figure(draw(), label)
+    except InputError as error:
+        return problem(error)
+
+
+def beside(*items: mo.Html) -> mo.Html:
+    """Items beside each other, with equal widths, as many as a page has room for at 700 pixels each."""
+    columns = "repeat(auto-fit, minmax(min(100%, 700px), 1fr))"
+    cells = "".join(f'<div style="min-width: 0">{item.text}</div>' for item in items)
+    return mo.Html(f'<div style="display: grid; grid-template-columns: {columns}; gap: 2rem">{cells}</div>')
 
 
 def _image(file: io.BytesIO, label: str) -> str:

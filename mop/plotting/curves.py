@@ -1,8 +1,7 @@
-"""Tables of runs -> figures: learning curves, success against cost."""
+"""Tables of runs -> figures: learning curves."""
 
 import itertools
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from mop.base.errors import InputError
-from mop.plotting.hover import add_note
 from mop.plotting.panels import ALL_OF_0_TO_1, remove_empty
 from mop.plotting.style import HUES, isolated, open_frame, wrapped
 
@@ -30,60 +28,13 @@ _CURVES = {  # title of a panel -> columns of the log; one that ends in "_" stan
 }
 
 
-def plot_success_against_lpc(table: "pd.DataFrame", color_by: str, color_label: str = "") -> Figure:
-    """One point for each row: success with its 95 % interval against mean LPC, coloured by the values of a column.
-
-    table: `success_rate`, `success_low`, `success_high` (shares), `mean_lpc`, and the column `color_by`; where it has
-    `policy`, the points of GRU baselines are hollow.
-    Raises InputError if there is no row or a column is missing.
-    """
-    needed = {"success_rate", "success_low", "success_high", "mean_lpc", color_by}
-    _check_columns(table, needed, "the results table has")
-    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
-    ax = figure.subplots()
-    values = list(dict.fromkeys(table[color_by]))
-    is_gru = table["policy"].to_numpy() == "gru" if "policy" in table else np.zeros(len(table), bool)
-    for value, color, marker in zip(values, itertools.cycle(HUES.values()), itertools.cycle("osD^vPX<>*")):
-        style = {"fmt": marker, "color": color, "capsize": 2, "markersize": 6, "linewidth": 1}
-        label = f"{value:g}" if isinstance(value, float) else str(value)
-        for chosen, more in ((~is_gru, {}), (is_gru, {"markerfacecolor": "white"})):
-            rows = table[(table[color_by] == value).to_numpy() & chosen]
-            if rows.empty:
-                continue
-            success = 100 * rows["success_rate"].to_numpy(float)
-            bounds = 100 * rows[["success_low", "success_high"]].to_numpy(float).T
-            yerr = np.abs(bounds - success)
-            ax.errorbar(rows["mean_lpc"], success, yerr=yerr, label=label, **style, **more)
-            label = "_again"  # one name in the legend
-            for row in rows.to_dict("records"):
-                x, y = row["mean_lpc"], 100 * row["success_rate"]
-                add_note(ax, x, x, y, y, _text_of(row), **row)
-    if is_gru.any():
-        ax.set_title("hollow: GRU baseline", fontsize="medium", loc="left")
-    ax.set(xlabel="mean LPC of a step", ylabel="success, %")
-    open_frame(ax)
-    figure.legend(title=color_label or color_by, frameon=False, loc="outside right upper")  # where it hides no point
-    return figure
-
-
-def _text_of(row: Mapping) -> str:
-    """What a row of results is called under the mouse, as far as the table tells."""
-    names = [str(row["task_id"])] if "task_id" in row else []
-    numbers = {name: row.get(name) for name in ("trial", "seed", "lpc_alpha")}
-    names += [f"{name} {value:g}" for name, value in numbers.items() if value is not None and value == value]
-    names += [{"mop": "mixture", "gru": "GRU"}.get(row.get("policy"), "")]
-    interval = f"{100 * row['success_low']:.1f} to {100 * row['success_high']:.1f}"
-    where = " ".join(filter(None, names))
-    return f"{where}: {100 * row['success_rate']:.1f} % ({interval}), mean LPC {row['mean_lpc']:,.0f}"
-
-
 def plot_curves_by(curves: "pd.DataFrame", panel_by: str, measure: str, title: str = "") -> Figure:
     """A panel for each value of a column, with a line for each seed; in grey behind them the lines of the first value.
 
     curves: the columns `panel_by`, `seed`, `env_steps` and `measure`, rows in the order of time. Raises InputError if a
     column is missing, or there is no row.
     """
-    _check_columns(curves, {panel_by, "seed", "env_steps", measure}, "the learning curves have")
+    check_columns(curves, {panel_by, "seed", "env_steps", measure}, "the learning curves have")
     values = list(dict.fromkeys(curves[panel_by]))
     num_columns = min(4, len(values))
     num_rows = -(-len(values) // num_columns)
@@ -144,7 +95,7 @@ def plot_training_curve(log: "pd.DataFrame", title: str = "") -> Figure:
     return figure
 
 
-def _check_columns(table: "pd.DataFrame", needed: set[str], what: str) -> None:
+def check_columns(table: "pd.DataFrame", needed: set[str], what: str) -> None:
     """Raises InputError if a column is missing or there is no row."""
     missing = needed - set(table.columns)
     if missing or table.empty:

@@ -76,7 +76,7 @@ def render_routing_heatmap(
         texts.append(", ".join(f"{names[index]} {weights[row, index]:.2f}" for index in shown))
         of_experts = {f"weight_{name}": float(value) for name, value in zip(names, weights[row], strict=True)}
         values.append({"layer": layer, "expert": names[one], "margin": float(margin[row])} | of_experts)
-    image = _draw_cells(ax, averaged.cells, averaged.counts, colors, texts, values, grid_info)
+    image = draw_cells(ax, averaged.cells, averaged.counts, colors, texts, values, grid_info)
     _hatch(ax, averaged.cells[margin < CLOSE])
     return image
 
@@ -126,7 +126,7 @@ def render_values(
     known, counts = values[is_known], counts[is_known]
     rows = [more | {name: float(value)} for value in known]
     colors = colormaps[cmap](norm_of(scale)(known))[:, :3]
-    return _draw_cells(ax, cells[is_known], counts, colors, [text.format(value) for value in known], rows, grid_info)
+    return draw_cells(ax, cells[is_known], counts, colors, [text.format(value) for value in known], rows, grid_info)
 
 
 def norm_of(scale: Scale) -> Normalize:
@@ -186,7 +186,7 @@ def value_range(values: Sequence[np.ndarray], counts: Sequence[np.ndarray]) -> S
     return float(values.min()), float(values.max())
 
 
-def _draw_cells(
+def draw_cells(
     ax: Axes,
     cells: np.ndarray,
     counts: np.ndarray,

@@ -11,7 +11,8 @@ from mop.plotting.style import wrapped
 TEXT_PT = (6.0, 5.5, 5.0, 4.5, 4.0, 3.5, 3.0)  # least size of text, the first that fits; journals ask for 5 to 7 points
 _LARGEST_TEXT_PT = 18.0
 _TITLE_PT = 12.0
-_TOUCHING_PX = 0.3  # texts that share less than this do not overlap
+_DPI = 300  # at which it is found whether texts overlap: the fewer dots, the less even are their letters
+_TOUCHING_PX = 1.0  # texts that share less than this do not overlap
 
 
 def fit_to_width(figure: Figure, width_in: float) -> None:
@@ -68,15 +69,20 @@ def _text_resizer(figure: Figure) -> Callable[[Callable[[float], float]], None]:
     return resize
 
 
-def _crowding(figure: Figure) -> int:
-    """How many pairs of texts overlap, and how many texts are cut off at the edge of the figure."""
+def _crowding(figure: Figure) -> set[tuple[str, ...]]:
+    """The pairs of texts that overlap, and the texts that are cut off at the edge of the figure."""
+    dpi = figure.dpi
+    figure.set_dpi(_DPI)
     figure.draw_without_rendering()
-    width, height = figure.bbox.size
-    boxes = np.array([text.get_window_extent().extents for text in _shown_texts(figure)]).reshape(-1, 4)
+    size, texts = np.array(figure.bbox.size), _shown_texts(figure)
+    boxes = np.array([text.get_window_extent().extents for text in texts]).reshape(-1, 4)
+    figure.set_dpi(dpi)
     low, high = boxes[:, :2], boxes[:, 2:]
-    is_cut = (low < -_TOUCHING_PX).any(1) | (high > np.array([width, height]) + _TOUCHING_PX).any(1)
+    is_cut = (low < -_TOUCHING_PX).any(1) | (high > size + _TOUCHING_PX).any(1)
     shared = np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None])
-    return int(is_cut.sum()) + int(np.triu((shared > _TOUCHING_PX).all(-1), 1).sum())
+    pairs = np.argwhere(np.triu((shared > _TOUCHING_PX).all(-1), 1))
+    groups = [*pairs.tolist(), *np.flatnonzero(is_cut)[:, None].tolist()]
+    return {tuple(texts[index].get_text() for index in group) for group in groups}
 
 
 def _shown_texts(figure: Figure) -> list[Text]:

@@ -80,6 +80,9 @@ class _Unknown:
     def __init__(self, *_, **__):
         pass
 
+    def __call__(self, *_, **__) -> "_Unknown":
+        return self
+
     def __setstate__(self, state: Any) -> None:
         pass
 
