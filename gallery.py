@@ -1,5 +1,6 @@
 """Runs as a static site, for people without this repository: python gallery.py, then open site/index.html."""
 
+import sys
 from pathlib import Path
 
 from tqdm import tqdm
@@ -24,18 +25,17 @@ def parser() -> Parser:
 
 
 def main() -> int:
-    """Write the site. Returns 1 if a page lacks something, which is said."""
+    """Write the site. Returns 1 if a run has no page or a result cannot be read, 0 otherwise."""
     args = flags.parse(parser())
-    check_writable(Path(args.site_dir), "--site_dir")
+    check_writable(args.site_dir, "--site_dir")
     found = list(runs.find_cached_runs(args.checkpoint_dir, args.cache_dir).values())
     table, problems = comparison.load_table(args.cache_dir, args.results_path)
     pages = gallery.write_gallery(found, table, Path(args.site_dir))
-    for path, reasons in tqdm(pages, total=len(found) + 1, desc="site", unit="page", dynamic_ncols=True):
-        problems += [f"{path}: {reason}" for reason in reasons]
-    for problem in problems:
-        print(f"warning: {problem}")
-    print(f"site: {path.parent / 'index.html'} ({len(found)} runs)")
-    return 0
+    for problem in tqdm(pages, total=len(found) + 1, desc="site", unit="page", dynamic_ncols=True):
+        problems += [] if problem is None else [problem]
+    print(*(f"warning: {problem}" for problem in problems), sep="\n", end="\n" if problems else "", file=sys.stderr)
+    print(f"site: {Path(args.site_dir) / gallery.INDEX_NAME}")
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

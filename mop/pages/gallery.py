@@ -23,7 +23,7 @@ from mop.pages.figures import CHARTS, Drawing, action_figures, routing_figures
 from mop.pages.player import player_document
 from mop.pages.routing import describe_metrics, load_routing
 from mop.pages.runs import Run
-from mop.plotting.style import task_name
+from mop.plotting.style import counted, task_name
 from mop.store.routing_cache import RoutingCache
 from plotting_utils import (
     GROUPINGS,
@@ -36,6 +36,8 @@ from plotting_utils import (
 if TYPE_CHECKING:
     import pandas as pd
 
+INDEX_NAME = "index.html"
+_ANALYSES = ("by_key_phase", "by_action")  # of the maps and of the actions; the apps have them all
 _CARD_DPI = 90  # of the picture of a card
 _TITLES = {  # file name of a figure -> its title; an analysis is added to it
     "routing_heatmap": "Dominant expert",
@@ -45,41 +47,46 @@ _TITLES = {  # file name of a figure -> its title; an analysis is added to it
 } | {name: tab for tab, (name, *_) in CHARTS.items()}
 
 
-def write_gallery(found: Sequence[Run], table: "pd.DataFrame", folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Write a page for each run, then index.html; yields the path of each, and what could not be shown there.
+def write_gallery(found: Sequence[Run], table: "pd.DataFrame", folder: Path) -> Iterator[str | None]:
+    """Write a page for each run, then index.html; yields None for each page, and why a run can have none.
 
-    found: runs with routing caches; table: of `comparison.load_table`. A run whose cache cannot be read has no page.
-    Raises InputError if none has one.
+    found: runs with routing caches; table: of `comparison.load_table`. Raises InputError if no run can have a page.
     """
-    cards, unread = [], []
-    for run in found:
-        try:
-            data = load_routing(run)
-        except InputError as error:
-            unread.append(str(error))
-            continue
-        text, missing = _page_of_run(run, data, found)
-        yield _write(folder / _file_name(run), text), missing
+    reasons = {run: reason for run in found if (reason := _unreadable(run)) is not None}
+    shown, cards = [run for run in found if run not in reasons], []
+    if not shown:
+        raise InputError(next(iter(reasons.values())))
+    yield from reasons.values()
+    for run in shown:
+        data = load_routing(run)
+        _write(folder / _file_name(run), _page_of_run(run, data, shown))
         cards.append(_card(run, data))
-    if not cards:
-        raise InputError(unread[0])
+        yield None
     figures, missing = _shown(_figures_of_all(table), lambda name, about: about)
-    text = _template("index", title="Trained policies", cards=cards, figures=figures, notes=unread + missing)
-    yield _write(folder / "index.html", text), unread + missing
+    notes = [*reasons.values(), *missing]
+    _write(folder / INDEX_NAME, _page("index", title="Trained policies", cards=cards, figures=figures, notes=notes))
+    yield None
 
 
-def _page_of_run(run: Run, data: RoutingCache, found: Sequence[Run]) -> tuple[str, list[str]]:
-    """The page of a run, and what could not be shown on it."""
+def _unreadable(run: Run) -> str | None:
+    try:
+        load_routing(run)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _page_of_run(run: Run, data: RoutingCache, found: Sequence[Run]) -> str:
+    """The page of a run, which links to the others of its task."""
 
     def captioned(app: str, drawings: Mapping[str, Drawing]) -> tuple[list[dict[str, str]], list[str]]:
         shown = Shown(run)
         return _shown(drawings, lambda name, about: caption_of(app, shown, data, name, about, Export()))
 
-    routing = {name: draw for name, draw in routing_figures(data).items() if not name.startswith("episode_")}
-    figures, missing = captioned("routing_viz.py", routing)
-    of_actions, also_missing = captioned("logit_viz.py", action_figures(data))
+    figures, missing = captioned("routing_viz.py", _chosen(routing_figures(data)))
+    of_actions, also_missing = captioned("logit_viz.py", _chosen(action_figures(data)))
     others = [other for other in found if other.key.task_id == run.key.task_id and other != run]
-    return _template(
+    return _page(
         "run",
         title=run.name,
         numbers=describe_metrics(data),
@@ -87,11 +94,11 @@ def _page_of_run(run: Run, data: RoutingCache, found: Sequence[Run]) -> tuple[st
         figures=figures + of_actions,
         notes=missing + also_missing,
         others=[{"href": _file_name(other), "name": other.name} for other in others],
-    ), missing + also_missing
+    )
 
 
-def _template(macro: str, **values: object) -> str:
-    """One of the pages of gallery.html."""
+def _page(macro: str, **values: object) -> str:
+    """The HTML of one of the macros of gallery.html."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -116,6 +123,12 @@ def _shown(
     return figures, missing
 
 
+def _chosen(drawings: Mapping[str, Drawing]) -> dict[str, Drawing]:
+    """Of a run's figures those of all steps and of _ANALYSES, and no stills of episodes, which are played."""
+    analyses = {f"{stem}_{name}" for stem in _TITLES for name in GROUPINGS if name not in _ANALYSES}
+    return {name: draw for name, draw in drawings.items() if name not in analyses and not name.startswith("episode_")}
+
+
 def _title(name: str) -> str:
     """The title of a figure by the name of its file, which may end in an analysis."""
     stem = next((stem for stem in _TITLES if name == stem or name.startswith(f"{stem}_by_")), None)
@@ -126,11 +139,18 @@ def _title(name: str) -> str:
 
 
 def _figures_of_all(table: "pd.DataFrame") -> dict[str, Drawing]:
-    about = "Worlds that a policy fails in, with 95 % intervals"
+    """Figures of many runs: those in the most frequent worlds; by task, mixtures with the most frequent penalty."""
+    about, worlds = "Worlds that a policy fails in, with 95 % intervals", comparison.common_worlds(table)[0]
+    alpha = next(iter(comparison.penalties(table)), None)
+    by_task = comparison.Filters(worlds, lpc_alpha=alpha)
+    of_alpha = "" if alpha is None else f" Mixtures are those with lpc_alpha {alpha:g}."
     return {
-        "tasks": Drawing(f"{about}, task by task.", lambda: comparison.plot_tasks(table, "failures")),
-        "success_against_cost": Drawing(
-            f"{about}, against its mean LPC.", lambda: comparison.plot_tradeoff(table, "lpc_alpha", None)
+        "tasks": Drawing(
+            f"{about}, task by task.{of_alpha}", lambda: comparison.plot_tasks(by_task.apply(table), "failures")
+        ),
+        "failures_against_cost": Drawing(
+            f"{about}, against its mean LPC.",
+            lambda: comparison.plot_tradeoff(comparison.Filters(worlds).apply(table), "lpc_alpha", None),
         ),
     }
 
@@ -148,7 +168,9 @@ def _examples(data: RoutingCache) -> list[int]:
 def _player(data: RoutingCache, number: int) -> dict[str, str]:
     """What a page shows of an episode."""
     record = episode_record(data, number)
-    return {"title": record.title, "document": player_document(record)}
+    about = [f"world {data.episodes[number].get('seed', number)}", record.mission, record.outcome]
+    about.append(counted(record.num_steps, "step"))
+    return {"title": " · ".join(filter(None, about)), "document": player_document(record)}
 
 
 def _card(run: Run, data: RoutingCache) -> dict[str, str]:
@@ -157,8 +179,8 @@ def _card(run: Run, data: RoutingCache) -> dict[str, str]:
     numbers = [f"{name} {values[name][0]}" for name in ("success", "mean LPC", "path ratio") if name in values]
     return {
         "href": _file_name(run),
-        "name": run.name,
         "task": task_name(run.key.task_id),
+        "name": run.name.removeprefix(run.key.task_id),
         "numbers": " · ".join(numbers),
         "interval": values.get("success", ("", ""))[1],
         "picture": _picture(data),
@@ -179,9 +201,8 @@ def _picture(data: RoutingCache) -> str:
     return ""
 
 
-def _write(path: Path, text: str) -> Path:
+def _write(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
-    return path
 
 
 def _file_name(run: Run) -> str:
