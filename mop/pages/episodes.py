@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mop.base.errors import InputError
+from mop.base.run_names import run_name
 from mop.measures.groups import group_routing_data
 from mop.measures.loops import find_loop
 from mop.measures.progress import select_episode
@@ -160,7 +161,7 @@ def episode_record(data: RoutingCache, episode: int, tile_size: int = 32) -> Epi
     mission, outcome = str(context.get("mission", "")), _outcome(context)
     return EpisodeRecord(
         number=episode,
-        title=", ".join(filter(None, [_run_name(data.header), f"episode {episode}", _seed(context)])),
+        title=", ".join(filter(None, [run_name(data.header), f"episode {episode}", _seed(context)])),
         mission=mission,
         outcome=f"{outcome}: out of steps" if outcome == "failure" and context.get("truncated") else outcome,
         num_steps=num_steps,
@@ -216,11 +217,6 @@ def _loop_event(data: RoutingCache, rows: np.ndarray) -> list[tuple[int, str]]:
         return []
     loop = find_loop(steps.position[rows], steps.direction[rows], steps.action[rows])
     return [] if loop is None else [(loop.start, f"repeats {counted(loop.period, 'action')} from here on")]
-
-
-def _run_name(header: Mapping) -> str:
-    numbers = [f"{name} {header[name]}" for name in ("trial", "seed") if header.get(name) is not None]
-    return " ".join([str(header.get("task_id", "")), *numbers]).strip()
 
 
 def _seed(context: Mapping) -> str:
