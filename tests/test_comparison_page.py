@@ -218,3 +218,11 @@ def test_the_command_of_a_caption_makes_the_same_figure(cache_dir, tmp_path):
     assert result.stdout.split() == ["plots/difference.svg"]
     assert (tmp_path / "plots" / "difference.txt").read_text().splitlines()[:-1] == caption.splitlines()
     assert (tmp_path / "plots" / "difference.csv").read_text().startswith("panel,")
+
+
+def test_a_run_that_is_asked_for_and_not_there_is_refused():
+    result = run_script("cross_task_viz.py", "--left", "nonsense", "--cache_dir", CACHE, cwd=REPOSITORY)
+    assert result.returncode == 2 and result.stderr.startswith(
+        "error: there is no routing cache of nonsense; there are"
+    )
+    assert result.stdout == ""

@@ -5,7 +5,7 @@ import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -382,7 +382,7 @@ def save_comparison(parser: Parser) -> None:
     shown = replace(choices.filters, lpc_alpha=None).apply(table)
     problems += result_notes(of_tasks)
     print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
-    with suppress(InputError):  # the figures of runs say what is missing
+    with nullcontext() if args.left or args.right else suppress(InputError):  # the figures of runs say what is missing
         left, right = choose_pair(find_cached_runs(args.checkpoint_dir, args.cache_dir), args.left, args.right)
         choices = replace(choices, left=left, right=right)
     drawings = _drawings(args, choices, of_tasks, shown)
