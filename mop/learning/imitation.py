@@ -6,7 +6,6 @@ Axis letters: T steps of an unroll, N environments, A actions, G numbers of the 
 """
 
 import math
-import zlib
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from mixture_of_experts import compute_lpc, detach_hidden, routing_measures
 from mop.base.configuration import check_declared, shown
 from mop.base.errors import InputError
+from mop.base.streams import stream_seed
 from mop.kernels import fast
 from mop.learning import imitation_log
 from mop.learning.loss import ComplexityPrice, imitation_loss
@@ -29,11 +29,6 @@ from mop.learning.states import check_state
 from mop.learning.tally import EpisodeTally
 from mop.worlds.missions import MissionEncoder
 from mop.worlds.world import MINIGRID_VERSION, NO_LABEL
-
-
-def stream_seed(seed: int, name: str) -> int:
-    """The seed of a named random stream of a run, so that streams do not depend on each other's use."""
-    return int(np.random.SeedSequence((seed, zlib.crc32(name.encode()))).generate_state(1)[0])
 
 
 class Decline(NamedTuple):
