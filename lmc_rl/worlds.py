@@ -69,7 +69,7 @@ class Body:
 
 
 def _hear_mujoco() -> None:
-    """Let MuJoCo's warnings be those of Python, not lines on the screen and in a file. Raises ImportError without it."""
+    """Make MuJoCo's warnings those of Python, not lines on the screen and in a file. Raises ImportError without it."""
     import mujoco
 
     def warn(message: str) -> None:

@@ -1,4 +1,4 @@
-"""Instability against fork point on the double pendulum: SAC and DDPG, buffers copied and frozen, three parents of each.
+"""Instability against fork point on the double pendulum: SAC and DDPG, buffers copied and frozen, three parents each.
 
     python results/lmc.py               trains and walks what is missing, and writes results/lmc/
     python results/lmc.py --dry_run     prints the commands of the experiments, and runs nothing
