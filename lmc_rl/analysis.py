@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from lmc_rl.experiment import Places, load_settings
 from lmc_rl.instability import (
     CONNECTED,
     Estimate,
@@ -23,8 +22,8 @@ from lmc_rl.instability import (
     over_parents,
     verdict,
 )
+from lmc_rl.records import ROWS_NAME, Places, Walk, load_settings, read_rows, walks_of
 from lmc_rl.settings import fork_steps
-from lmc_rl.walks import ROWS_NAME, Walk, read_rows, walks_of
 from mop.base.errors import InputError
 from mop.base.files import write_json
 

@@ -16,8 +16,9 @@ from lmc_rl.analysis import HEAD, PathResult, as_text, pool, table_of
 from lmc_rl.experiment import Probe, Workers
 from lmc_rl.figures import plot_path
 from lmc_rl.policies import common_config, load_policy
+from lmc_rl.records import Walk, read_rows, walks_of
 from lmc_rl.settings import add_flags, defaults, settle
-from lmc_rl.walks import Walk, cut_to_whole, play, read_rows, rows_of, stretches, walks_of
+from lmc_rl.walks import cut_to_whole, play, rows_of, stretches
 from mop.base.configuration import Parser
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, file_digest, write_figure, write_json

@@ -27,8 +27,9 @@ from lmc_rl.learners import Learner
 from lmc_rl.paths import alphas
 from lmc_rl.policies import common_config, load_policy
 from lmc_rl.probes import measure
-from lmc_rl.settings import FIELDS, RUNTIME_KEYS, check_values, fork_steps
-from lmc_rl.walks import ROWS_NAME, Walk, cut_to_whole, rows_of, stretches
+from lmc_rl.records import CONFIG_NAME, ROWS_NAME, Places, Walk, load_settings
+from lmc_rl.settings import RUNTIME_KEYS, fork_steps
+from lmc_rl.walks import cut_to_whole, rows_of, stretches
 from mop.base.errors import InputError
 from mop.base.files import check_writable, claimed, remove_leftovers, write_json
 from mop.base.streams import stream_seed
@@ -37,39 +38,7 @@ from mop.kernels.devices import choose_device
 from mop.learning.loop import FINAL_NAME, STATE_NAME, drive
 from mop.store.checkpoints import load_training_state, save_checkpoint, save_training_state
 
-CONFIG_NAME = "config.json"
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "stable-baselines3")
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the files of an experiment are: two folders of the same name, for results and for weights."""
-
-    results: Path
-    weights: Path
-
-    @classmethod
-    def of(cls, output_dir: str | Path, name: Path) -> "Places":
-        """name: <experiment>/<env>/<algo>/seed_<seed>_<time>."""
-        return cls(Path(output_dir) / "results" / name, Path(output_dir) / "model_weights" / name)
-
-    @classmethod
-    def of_results(cls, results: Path) -> "Places":
-        """Those of a folder of results, whose weights are where they were written."""
-        results = Path(results).resolve()
-        return cls.of(results.parents[4], results.relative_to(results.parents[3]))
-
-    def snapshot(self, fork: int) -> Path:
-        """The whole state of the run at a fork."""
-        return self.results / "forks" / f"snapshot_{fork}.pt"
-
-    def child(self, fork: int, child: int) -> Path:
-        """The final weights of a child, from 1 on."""
-        return self.weights / f"fork{child}_{fork}.pt"
-
-    def probe(self, walk: Walk) -> Path:
-        """Measures of a path besides its return."""
-        return self.results / "paths" / f"{walk.name}.json"
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -242,18 +211,6 @@ def recorded(settings: dict) -> dict:
     kept = {name: value for name, value in settings.items() if name not in RUNTIME_KEYS}
     versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
     return {"settings": kept, "versions": versions}
-
-
-def load_settings(results: Path) -> dict:
-    """The settings of an experiment. Raises InputError where the folder is of something else."""
-    path = Path(results) / CONFIG_NAME
-    try:
-        settings = orjson.loads(path.read_bytes())["settings"]
-        if not FIELDS.keys() - set(RUNTIME_KEYS) >= settings.keys() >= {"env", "algo", "seed", "fork_points"}:
-            raise KeyError
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        raise InputError(f"{results} holds no experiment of lmc_rl (no {CONFIG_NAME} of one)") from None
-    return check_values(settings, str(path))
 
 
 def _begin_or_continue(settings: dict, given: set[str]) -> tuple[dict, Places]:

@@ -16,11 +16,11 @@ from lmc_settings import FLAGS, TINY, tiny
 
 from lmc_rl import analyze, check_run, compare, experiment, run_env, walks
 from lmc_rl.analysis import load_experiment, pooled_groups, table_of
-from lmc_rl.experiment import Places, run
+from lmc_rl.experiment import run
 from lmc_rl.figures import plot_all_paths, plot_instability, plot_path
 from lmc_rl.learners import Learner
+from lmc_rl.records import ROWS_NAME, Places, read_rows
 from lmc_rl.settings import STRATEGIES, settle
-from lmc_rl.walks import ROWS_NAME, read_rows
 from mop.base.errors import InputError, exit_code
 from mop.plotting.hover import values_of
 from mop.store.checkpoints import load_checkpoint
