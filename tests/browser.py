@@ -23,17 +23,20 @@ FIGURE = ".figure img"  # each figure of a page
 
 
 @contextlib.contextmanager
-def served(app: Path, place: Path, *flags, mode: str = "run"):
-    """The address of an app that is served from `place`; its processes end with the block, whatever happens in it."""
+def served(app: Path, place: Path, *flags, mode: str = "run", zoo: bool = True):
+    """The address of an app that is served from `place`; its processes end with the block, whatever happens in it.
+
+    zoo: whether it is to offer the checkpoints of results/zoo.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "marimo", "-q", "-y", mode, app, "--headless", "--no-token", "--host", "127.0.0.1"]
-    zoo = ("--checkpoint_dir", REPOSITORY / "results" / "zoo")
+    given = ("--checkpoint_dir", REPOSITORY / "results" / "zoo") if zoo else ()
     log = place / f"{app.stem}.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*map(str, command), "-p", str(port), "--", *map(str, (*zoo, *flags))],
+            [*map(str, command), "-p", str(port), "--", *map(str, (*given, *flags))],
             cwd=place,
             env=script_environment(),
             stdout=output,
