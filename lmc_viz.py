@@ -8,7 +8,7 @@ app = marimo.App(width="full", app_title="Linear mode connectivity")
 with app.setup:
     import marimo as mo
 
-    from lmc_rl import page
+    from lmc_rl import page, studies, views
     from mop.base.errors import InputError, run_script
     from mop.pages import flags, parts
     from mop.pages.export import Export
@@ -58,7 +58,7 @@ def _(refresh_button):
     try:
         args = flags.parse(parser())
         view = parts.open_view()
-        found = page.find_studies(args.results_dir)
+        found = studies.find_studies(args.results_dir)
         first_run = page.choose_runs(found, [args.run] if args.run else None, next(iter(found.values())))[0]
     except (InputError, OSError) as error:
         mo.stop(True, parts.problem(error))
@@ -70,7 +70,7 @@ def _(refresh_button):
 @app.cell
 def _(args, run_dropdown):
     try:
-        study = page.load_study(args.results_dir, run_dropdown.value)
+        study = studies.load_study(args.results_dir, run_dropdown.value)
     except InputError as error:
         mo.stop(True, parts.problem(error))
     facts = [mo.stat(value, name, remark, bordered=True) for value, name, remark in page.facts(study)]
@@ -86,7 +86,7 @@ def _(args, first_run, study, view):
         first_path = page.choose_path(study, asked_fork)
     except InputError as error:
         mo.stop(True, parts.problem(error))
-    curves = {curve.replace("_", " "): curve for curve in page.curves_of(study.log)} or {"none": ""}
+    curves = {curve.replace("_", " "): curve for curve in views.curves_of(study.log)} or {"none": ""}
     curve_dropdown = parts.choice_dropdown(view, "curve", curves, next(iter(curves.values())), "Curve")
     paths = page.path_names(study) or {"none yet": ""}
     path_dropdown = parts.choice_dropdown(view, "fork", paths, first_path, "Path")

@@ -29,7 +29,7 @@ GREY = "#888888"
 RETURN = "return"  # the curve of evaluations over that of the training episodes
 LOST = {"barrier": "chord barrier B", "instability": "instability I"}
 _MARKERS = "osD^vP*X"
-_WIDTH_IN, _HEIGHT_IN = 8.2, 3.9
+_WIDTH_IN, _HEIGHT_IN = 8.2, 3.6
 _STRIP = 0.012  # of the width of the axes, that shows the text of a fork point
 _CLICK = "; click for its path"
 _BINS = 40  # over the height of the axes: episodes that are nearer to each other share a text
@@ -178,8 +178,7 @@ def _draw_mark(ax: Axes, mark: Mark, is_chosen: bool, limits: tuple[float, float
 def plot_episodes(result: "PathResult", title: str = "") -> Figure:
     """The return of each episode along the line of one fork or control, and their mean with its 95 % interval.
 
-    Dashed: the chord between the ends; dotted: the policy that acts at random. The arrow is at the place of the largest
-    mean drop below the chord.
+    Dashed: the chord between the ends; dotted: the policy that acts at random.
     """
     figure, ax = _one_panel()
     places, (means, errors) = result.places, mean_and_error(result)
@@ -198,8 +197,8 @@ def plot_episodes(result: "PathResult", title: str = "") -> Figure:
         add_note(ax, a, a, mean, mean, text, alpha=a, **numbers)
     deepest = int((chord - means).argmax())
     if chord[deepest] > means[deepest]:
-        ends = (places[deepest], means[deepest]), (places[deepest], chord[deepest])
-        ax.annotate("", *ends, arrowprops={"arrowstyle": "<->", "color": HUES["vermilion"], "linewidth": 1.6})
+        ends = [places[deepest]] * 2, [means[deepest], chord[deepest]]
+        ax.plot(*ends, color=HUES["vermilion"], linewidth=2, label="largest drop below the chord")
     alpha_axis(ax, ends_of(result))
     ax.set_ylabel("return")
     _legend(figure, ax)
@@ -326,7 +325,7 @@ def plot_lost(lines: Sequence[Line], measure: str = "barrier", title: str = "") 
     ax.set_ylabel(LOST[measure])
     open_frame(ax)
     _legend(figure, ax)
-    about = "lost on the line, in % of (return of the ends - random policy); dotted: between independent runs"
+    about = "% of (return of the ends - random policy); dotted: between independent runs"
     set_title(figure, ", ".join([*filter(None, [title]), about]))
     return figure
 
@@ -473,4 +472,5 @@ def _legend(figure: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     labels = [wrapped(label, _WIDTH_IN / 2) for label in labels]
     columns = max(1, min(len(labels), int((_WIDTH_IN + 0.6) / (0.6 + 0.08 * max(map(len, labels))))))
+    figure.set_figheight(_HEIGHT_IN + 0.2 * -(-len(labels) // columns))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
