@@ -69,8 +69,10 @@ def find_studies(results_dir: str | Path) -> dict[str, str]:
                 continue  # a file of something else
             found[f"{word} · damaged"] = word
             continue
-        more = "" if (path.parent / ROWS_NAME).exists() else " · no path yet"
-        found[f"{labels_of([settings])[0]}, seed {settings['seed']} · {word}{more}"] = word
+        parts = word.split("/")  # <experiment_name>/<env>/<algo>/seed_<seed>_<time>
+        label = f"{labels_of([settings])[0]}, seed {settings['seed']} · {parts[0]} {parts[-1].split('_', 2)[-1]}"
+        label += "" if (path.parent / ROWS_NAME).exists() else " · no path yet"
+        found[label if label not in found else f"{label} · {word}"] = word
     if not found:
         raise InputError(
             f"there is no experiment of linear mode connectivity under {results_dir}/: "
