@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help demo app browser test lint bench results clean
+.PHONY: help demo app site browser test lint bench results clean
 .DEFAULT_GOAL := help
 
 help:  ## what the targets do
@@ -21,6 +21,10 @@ demo: $(VENV)/.installed  ## train GoToObj for a minute, evaluate it, draw its r
 
 app: $(VENV)/.installed  ## look at the trained policies of results/zoo, and at what you evaluated
 	$(RUN) -m marimo run routing_viz.py
+
+site: $(VENV)/.installed  ## the policies of results/zoo as pages that need no server: site/index.html
+	$(RUN) batch_eval.py --checkpoint_dir results/zoo --final_only --cache_dir site/cache --results_path site/results.csv
+	$(RUN) gallery.py --checkpoint_dir results/zoo --cache_dir site/cache --results_path site/results.csv results/tasks.csv
 
 browser:  # Debian's chromium for the tests of the apps; without it, they are skipped
 	@command -v chromium >/dev/null || \

@@ -1,4 +1,4 @@
-"""Runs beside each other: results, success against cost, routing: marimo run cross_task_viz.py"""
+"""Runs beside each other: results, tasks, success against cost, two runs compared: marimo run cross_task_viz.py"""
 
 import marimo
 
@@ -6,18 +6,24 @@ __generated_with = "0.25.2"
 app = marimo.App(width="full", app_title="Runs beside each other")
 
 with app.setup:
+    from dataclasses import replace
+
     import marimo as mo
 
     from mop.base.errors import InputError, run_script
     from mop.pages import comparison, flags, parts, runs
+    from mop.pages.comparison import ALL, Choices
+    from mop.pages.export import Export
+    from mop.pages.routing import load_routing
 
 
 @app.function
 def parser():
     """The command line of this app."""
     added = flags.parser(
-        "Runs beside each other: results, success against cost, routing. `marimo run cross_task_viz.py` opens the app "
-        "(flags go behind a --); as a script, it saves its figures to plots/ and prints their paths."
+        "Runs beside each other: results, tasks, success against cost, two runs compared. `marimo run "
+        "cross_task_viz.py` opens the app (flags go behind a --); as a script, it saves its figures to plots/ and "
+        "prints their paths."
     )
     added.add_argument(
         "--results_path",
@@ -26,6 +32,14 @@ def parser():
         metavar="CSV",
         help="tables beside the cached results",
     )
+    added.add_argument("--worlds", help="of the results, as EPISODES:EVAL_SEED, or all (default: the most frequent)")
+    added.add_argument("--env_steps", metavar="LOW:HIGH", help="results of runs with so many steps of training")
+    added.add_argument("--lpc_alpha", help="of mixtures by task, or all (default: the most frequent)")
+    added.add_argument("--policy", default=ALL, choices=("mop", "gru", ALL), help="of success against cost")
+    added.add_argument("--left", metavar="RUN", help="compare this run (<task_id>/trial_<N>[/seed_<S>][/update_<U>])")
+    added.add_argument("--right", metavar="RUN", help="... with this one")
+    added.add_argument("--analysis", default="overall", help="how their steps are split: by_key_phase, ...")
+    added.add_argument("--map", help='what of them is compared: LPC, "layer 0", ...')
     return added
 
 
@@ -42,101 +56,274 @@ def _():
     try:
         args = flags.parse(parser())
         results, unreadable = comparison.load_table(args.cache_dir, args.results_path)
+        defaults = comparison.filters_of(args, results)
     except InputError as error:
         mo.stop(True, parts.problem(error))
+    view = parts.open_view()
     mo.vstack([parts.problem(message, "warn") for message in unreadable])
-    return args, results
+    return args, defaults, results, view
 
 
 @app.cell
-def _(results):
-    percent = dict.fromkeys(("success_rate", "success_low", "success_high"), "{:.1%}")
-    mo.ui.table(
-        results.dropna(axis="columns", how="all"),
+def _(defaults, results, view):
+    worlds = {comparison.worlds_name(word): word for word in [*comparison.common_worlds(results), ALL]}
+    worlds_dropdown = parts.choice_dropdown(view, "worlds", worlds, defaults.worlds, "Worlds")
+    alphas = {f"{alpha:g}": f"{alpha:g}" for alpha in comparison.penalties(results)} | {"all": ALL}
+    default_alpha = ALL if defaults.lpc_alpha is None else f"{defaults.lpc_alpha:g}"
+    alpha_dropdown = parts.choice_dropdown(view, "lpc_alpha", alphas, default_alpha, "lpc_alpha of mixtures by task")
+    steps_slider = parts.range_slider(
+        view, "env_steps", comparison.training_lengths(results), defaults.env_steps, "Steps of training"
+    )
+    mo.hstack([worlds_dropdown, steps_slider, alpha_dropdown], justify="start", align="center", gap=2, wrap=True)
+    return alpha_dropdown, steps_slider, worlds_dropdown
+
+
+@app.cell
+def _(alpha_dropdown, results, steps_slider, worlds_dropdown):
+    env_steps = parts.chosen_range(steps_slider)
+    alpha = None if alpha_dropdown.value == ALL else float(alpha_dropdown.value)
+    filters = comparison.Filters(worlds_dropdown.value, env_steps, alpha)
+    try:
+        shown_results = replace(filters, lpc_alpha=None).apply(results)
+        task_results = filters.apply(results)
+    except InputError as error:
+        mo.stop(True, parts.problem(error))
+    notes = [parts.problem(note, "warn") for note in comparison.result_notes(shown_results)]
+    table = mo.ui.table(
+        comparison.as_shown(shown_results),
         selection=None,
         page_size=10,
         show_column_summaries=False,
         show_data_types=False,
-        format_mapping=percent | {"path_ratio": "{:.2f}", "mean_lpc": "{:,.0f}"},
+        format_mapping={"success": "{:.1%}", "path ratio": "{:.2f}", "mean LPC": "{:,.0f}", "env_steps": "{:,}"},
         label="**Results** of greedy episodes in fixed worlds, with 95 % intervals",
+    )
+    mo.vstack([*notes, table])
+    return filters, shown_results, task_results
+
+
+@app.cell
+def _(args, view):
+    by_task = {name: name for name in comparison.MEASURES}
+    task_dropdown = parts.choice_dropdown(view, "measure", by_task, "failures", "Measure")
+    colors = {name: name for name in comparison.COLORS}
+    color_dropdown = parts.choice_dropdown(view, "color", colors, "task", "Colour by")
+    policies = {"all": ALL} | comparison.POLICIES
+    policy_dropdown = parts.choice_dropdown(view, "policy", policies, args.policy, "Policy")
+    scales = {"failures (log axis)": "failures", "success": "success"}
+    scale_dropdown = parts.choice_dropdown(view, "scale", scales, "failures", "Show")
+    format_dropdown, width_dropdown = parts.save_controls(args)
+    return color_dropdown, format_dropdown, policy_dropdown, scale_dropdown, task_dropdown, width_dropdown
+
+
+@app.cell
+def _(color_dropdown, filters, format_dropdown, policy_dropdown, scale_dropdown, task_dropdown, width_dropdown):
+    export = Export(format_dropdown.value, width_dropdown.value)
+    choices = Choices(filters, policy_dropdown.value)
+    tasks_name = comparison.tasks_name(task_dropdown.value)
+    save_tasks = mo.ui.run_button(label=f"Save {export.stem(tasks_name)}.{export.format}")
+    tradeoff_name = comparison.tradeoff_name(scale_dropdown.value, color_dropdown.value)
+    save_tradeoff = mo.ui.run_button(label=f"Save {export.stem(tradeoff_name)}.{export.format}")
+    return choices, export, save_tasks, save_tradeoff, tasks_name, tradeoff_name
+
+
+@app.cell
+def _(color_dropdown, policy_dropdown, scale_dropdown, shown_results, task_dropdown, task_results):
+    def draw_tasks():
+        """The tasks below each other. Raises InputError if there is nothing to draw."""
+        return comparison.plot_tasks(task_results, task_dropdown.value)
+
+    def draw_tradeoff():
+        """Success against cost. Raises InputError if there is nothing to draw."""
+        policy = None if policy_dropdown.value == ALL else policy_dropdown.value
+        return comparison.plot_tradeoff(shown_results, color_dropdown.value, policy, scale_dropdown.value)
+
+    return draw_tasks, draw_tradeoff
+
+
+@app.cell
+def _(
+    color_dropdown,
+    draw_tasks,
+    draw_tradeoff,
+    policy_dropdown,
+    save_tasks,
+    save_tradeoff,
+    scale_dropdown,
+    task_dropdown,
+    tasks_name,
+    tradeoff_name,
+):
+    parts.beside(
+        mo.vstack([mo.md("## By task"), task_dropdown, parts.drawn(draw_tasks, tasks_name), save_tasks]),
+        mo.vstack(
+            [
+                mo.md("## Success against cost"),
+                mo.hstack([color_dropdown, policy_dropdown, scale_dropdown], justify="start", gap=2, wrap=True),
+                parts.drawn(draw_tradeoff, tradeoff_name),
+                save_tradeoff,
+            ]
+        ),
     )
     return
 
 
 @app.cell
-def _(results):
-    color_dropdown = mo.ui.dropdown(list(comparison.COLORS), "task", label="Colour by", allow_select_none=False)
-    policies = [name for name, policy in comparison.POLICIES.items() if policy in set(results["policy"])]
-    policy_dropdown = mo.ui.dropdown(
-        {"all": None} | {name: comparison.POLICIES[name] for name in policies},
-        "all",
-        label="Policy",
-        allow_select_none=False,
+def _(args, choices, draw_tasks, export, save_tasks, tasks_name):
+    mo.stop(not save_tasks.value)
+    parts.save_figure(
+        draw_tasks(),
+        args.plots_dir,
+        tasks_name,
+        export,
+        comparison.caption_of(args, choices, tasks_name, "The tasks below each other", export),
     )
-    mo.vstack([mo.md("## Success against cost"), mo.hstack([color_dropdown, policy_dropdown], justify="start", gap=2)])
-    return color_dropdown, policy_dropdown
+    return
 
 
 @app.cell
-def _(color_dropdown, policy_dropdown, results):
+def _(args, choices, draw_tradeoff, export, save_tradeoff, tradeoff_name):
+    mo.stop(not save_tradeoff.value)
+    parts.save_figure(
+        draw_tradeoff(),
+        args.plots_dir,
+        tradeoff_name,
+        export,
+        comparison.caption_of(args, choices, tradeoff_name, "Success against cost", export),
+    )
+    return
+
+
+@app.cell
+def _(args, view):
     try:
-        fig_tradeoff = comparison.plot_tradeoff(results, color_dropdown.value, policy_dropdown.value)
+        cached_runs = runs.find_cached_runs(args.checkpoint_dir, args.cache_dir)
+        first_left, first_right = comparison.choose_pair(cached_runs, args.left, args.right)
+    except InputError as error:
+        mo.stop(True, mo.vstack([mo.md("## Two runs"), parts.problem(error)]))
+    words = comparison.run_words(cached_runs)
+    left_dropdown = parts.choice_dropdown(view, "left", words, comparison.word_of(first_left), "Left")
+    right_dropdown = parts.choice_dropdown(view, "right", words, comparison.word_of(first_right), "Right")
+    mo.vstack([mo.md("## Two runs"), mo.hstack([left_dropdown, right_dropdown], justify="start", gap=2, wrap=True)])
+    return left_dropdown, right_dropdown
+
+
+@app.cell
+def _(args, left_dropdown, right_dropdown):
+    left_run, right_run = comparison.choose_pair(
+        runs.find_cached_runs(args.checkpoint_dir, args.cache_dir), left_dropdown.value, right_dropdown.value
+    )
+    try:
+        left_data, right_data = load_routing(left_run), load_routing(right_run)
     except InputError as error:
         mo.stop(True, parts.problem(error))
-    tradeoff_name = f"success_against_lpc_by_{color_dropdown.value}"
-    parts.show_figure(fig_tradeoff, tradeoff_name)
-    return fig_tradeoff, tradeoff_name
+    numbers, pair_notes = comparison.compare_in_numbers(left_data, right_data)
+    mo.vstack([*(parts.problem(note, "info") for note in pair_notes), *([mo.md(numbers)] if numbers else [])])
+    return left_data, left_run, right_data, right_run
 
 
 @app.cell
-def _(tradeoff_name):
-    save_tradeoff = mo.ui.run_button(label=f"Save {tradeoff_name}.png")
-    save_tradeoff
-    return (save_tradeoff,)
+def _(args, left_data, right_data, view):
+    analyses = comparison.common_analyses(left_data, right_data)
+    first_analysis = args.analysis if args.analysis in analyses.values() else "overall"
+    analysis_dropdown = parts.choice_dropdown(view, "analysis", analyses, first_analysis, "Analysis")
+    return (analysis_dropdown,)
 
 
 @app.cell
-def _(args, fig_tradeoff, save_tradeoff, tradeoff_name):
-    mo.stop(not save_tradeoff.value)
-    parts.save_figure(fig_tradeoff, args.plots_dir, tradeoff_name)
+def _(analysis_dropdown, args, left_data, right_data, view):
+    measures = {name: name for name in comparison.measures_of(left_data, right_data, analysis_dropdown.value)}
+    mo.stop(not measures, parts.problem("one has no LPC, and the layers differ: there is no map of a difference"))
+    first_measure = args.map if args.map in measures else next(iter(measures))
+    measure_dropdown = parts.choice_dropdown(view, "map", measures, first_measure, "Map")
+    mo.hstack([analysis_dropdown, measure_dropdown], justify="start", gap=2, wrap=True)
+    return (measure_dropdown,)
+
+
+@app.cell
+def _(analysis_dropdown, left_data, left_run, measure_dropdown, right_data, right_run, view):
+    def draw_difference(width_in=None):
+        """Both runs and their difference. Raises InputError if they cannot be compared."""
+        return comparison.plot_pair(left_data, right_data, analysis_dropdown.value, measure_dropdown.value, width_in)
+
+    shown_names = f"difference, {left_run.name}, {right_run.name}: {measure_dropdown.value}, {analysis_dropdown.value}"
+    mo.vstack(list(filter(None, [parts.absent(view), parts.drawn(draw_difference, shown_names)])))
+    return (draw_difference,)
+
+
+@app.cell
+def _(export):
+    save_difference = mo.ui.run_button(label=f"Save {export.stem('difference')}.{export.format}")
+    save_difference
+    return (save_difference,)
+
+
+@app.cell
+def _(
+    analysis_dropdown,
+    args,
+    choices,
+    draw_difference,
+    export,
+    left_run,
+    measure_dropdown,
+    right_run,
+    save_difference,
+):
+    mo.stop(not save_difference.value)
+    pair_choices = replace(
+        choices, left=left_run, right=right_run, analysis=analysis_dropdown.value, measure=measure_dropdown.value
+    )
+    parts.save_figure(
+        draw_difference(export.width_in),
+        args.plots_dir,
+        "difference",
+        export,
+        comparison.caption_of(args, pair_choices, "difference", comparison.DIFFERENCE_ABOUT, export),
+    )
     return
 
 
 @app.cell
 def _(args):
     try:
-        cached_runs = runs.find_cached_runs(args.checkpoint_dir, args.cache_dir)
-    except InputError as error:
-        mo.stop(True, parts.problem(error))
-    runs_choice = mo.ui.multiselect(
-        cached_runs, list(cached_runs)[: comparison.NUM_COMPARED], label="Runs", full_width=True
-    )
+        all_runs = runs.find_cached_runs(args.checkpoint_dir, args.cache_dir)
+    except InputError:
+        mo.stop(True)  # said above
+    runs_choice = mo.ui.multiselect(all_runs, list(all_runs)[: comparison.NUM_COMPARED], label="Runs", full_width=True)
     mo.vstack([mo.md("## Routing side by side"), runs_choice])
     return (runs_choice,)
 
 
 @app.cell
 def _(runs_choice):
-    try:
-        fig_heatmap = comparison.plot_comparison(runs_choice.value)
-    except InputError as error:
-        mo.stop(True, parts.problem(error))
-    heatmap_name = "routing_side_by_side"
-    parts.show_figure(fig_heatmap, ", ".join([heatmap_name, *(run.key.label for run in runs_choice.value)]))
-    return fig_heatmap, heatmap_name
+    def draw_side_by_side(width_in=None):
+        """The maps of the chosen runs. Raises InputError if one has none."""
+        return comparison.plot_comparison(runs_choice.value, width_in)
+
+    parts.drawn(draw_side_by_side, ", ".join(["routing_side_by_side", *(run.name for run in runs_choice.value)]))
+    return (draw_side_by_side,)
 
 
 @app.cell
-def _(heatmap_name):
-    save_heatmap = mo.ui.run_button(label=f"Save {heatmap_name}.png")
-    save_heatmap
+def _(export, format_dropdown, width_dropdown):
+    save_heatmap = mo.ui.run_button(label=f"Save {export.stem('routing_side_by_side')}.{export.format}")
+    saving = mo.hstack([format_dropdown, width_dropdown, mo.md("of every saved figure")], justify="start", gap=2)
+    mo.vstack([save_heatmap, saving])
     return (save_heatmap,)
 
 
 @app.cell
-def _(args, fig_heatmap, heatmap_name, save_heatmap):
+def _(args, choices, draw_side_by_side, export, runs_choice, save_heatmap):
     mo.stop(not save_heatmap.value)
-    parts.save_figure(fig_heatmap, args.plots_dir, heatmap_name)
+    names = "; ".join(run.name for run in runs_choice.value)
+    parts.save_figure(
+        draw_side_by_side(export.width_in),
+        args.plots_dir,
+        "routing_side_by_side",
+        export,
+        comparison.caption_of(args, choices, "routing_side_by_side", f"The routing of {names}", export),
+    )
     return
 
 

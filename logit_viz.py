@@ -9,7 +9,8 @@ with app.setup:
     import marimo as mo
 
     from mop.base.errors import InputError, run_script
-    from mop.pages import figures, flags, parts, runs
+    from mop.pages import captions, figures, flags, parts, runs
+    from mop.pages.export import Export
     from plotting_utils import plot_action_frequency
 
 
@@ -23,10 +24,10 @@ def parser():
 
 
 @app.function
-def plot_view(data, tab: str, group_by: str):
+def plot_view(data, tab: str, group_by: str, min_steps: int, width_in: float | None = None):
     """The name and the figure of a tab. Raises InputError where the data does not support it."""
     if tab == "Action entropy":
-        return "action_entropy_heatmap", figures.plot_entropy(data)
+        return "action_entropy_heatmap", figures.plot_entropy(data, min_steps, width_in)
     group_by = group_by if tab == "By phase" else "overall"
     return figures.grouped_name("action_frequency", group_by), plot_action_frequency(data, group_by)
 
@@ -34,101 +35,142 @@ def plot_view(data, tab: str, group_by: str):
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: figures.save_figures_of_run(parser(), figures.action_figures))
+        run_script(lambda: figures.save_figures_of_run("logit_viz.py", parser(), figures.action_figures))
     mo.md("# What a policy does, and how sure it is")
     return
 
 
 @app.cell
 def _():
+    refresh_button = mo.ui.run_button(label="Refresh", tooltip="Look for new runs, caches and checkpoints")
+    return (refresh_button,)
+
+
+@app.cell
+def _(refresh_button):
+    refresh_button.value  # pressed: look again
     try:
         args = flags.parse(parser())
+        view = parts.open_view()
         found_runs = runs.find_runs(args.checkpoint_dir, args.cache_dir)
-        first_run = runs.choose_run(found_runs, args)
+        run_dropdown = parts.run_dropdown(found_runs, view, args)
     except InputError as error:
-        mo.stop(True, parts.problem(error))
-    return args, first_run, found_runs
+        mo.stop(True, mo.vstack([parts.problem(error), refresh_button]))
+    return args, found_runs, run_dropdown, view
 
 
 @app.cell
-def _(args, first_run, found_runs):
-    checkpoint_dropdown, use_cache_toggle, num_episodes_slider, num_envs_slider = parts.run_controls(
-        found_runs, first_run, args
-    )
-    return checkpoint_dropdown, num_envs_slider, num_episodes_slider, use_cache_toggle
+def _(args, found_runs, run_dropdown, view):
+    checkpoints = found_runs[run_dropdown.value]
+    update_slider = parts.update_slider(checkpoints, view, args)
+    return checkpoints, update_slider
 
 
 @app.cell
-def _(checkpoint_dropdown, found_runs, num_envs_slider, num_episodes_slider, use_cache_toggle):
-    run = found_runs[checkpoint_dropdown.value]
-    parts.controls_row(run, checkpoint_dropdown, use_cache_toggle, num_episodes_slider, num_envs_slider)
+def _(args, view):
+    use_cache_toggle, num_episodes_slider, num_envs_slider = parts.evaluation_controls(view, args)
+    return num_envs_slider, num_episodes_slider, use_cache_toggle
+
+
+@app.cell
+def _(checkpoints, num_envs_slider, num_episodes_slider, refresh_button, run_dropdown, update_slider, use_cache_toggle):
+    run = checkpoints[min(update_slider.value, len(checkpoints) - 1)]
+    run_controls = run_dropdown, update_slider, refresh_button, use_cache_toggle, num_episodes_slider, num_envs_slider
+    parts.controls_row(checkpoints, run, *run_controls)
     return (run,)
 
 
 @app.cell
 def _(num_envs_slider, num_episodes_slider, run, use_cache_toggle):
+    num_fresh = parts.num_fresh(run, use_cache_toggle.value, num_episodes_slider.value)
     try:
-        routing_data = parts.load_or_evaluate(
-            run, use_cache_toggle.value, num_episodes_slider.value, num_envs_slider.value
-        )
+        routing_data = parts.load_or_evaluate(run, num_fresh, num_envs_slider.value)
     except (InputError, OSError) as error:
         mo.stop(True, parts.problem(error))
-    parts.metrics_row(run, routing_data, use_cache_toggle.value)
-    return (routing_data,)
+    parts.metrics_row(run, routing_data, num_fresh is not None)
+    return num_fresh, routing_data
 
 
 @app.cell
-def _():
+def _(view):
     tabs_about = {
         "Action frequency": "How often each action was chosen.",
         "By phase": "The same, for the steps of each phase: with empty hands and carrying, or any other analysis.",
         "Action entropy": "The mean entropy of the policy in each cell, in nats: high where it is uncertain.",
     }
-    view_tabs = mo.ui.tabs({tab: mo.md(about) for tab, about in tabs_about.items()})
+    view_tabs = parts.tabs(view, tabs_about)
     view_tabs
     return (view_tabs,)
 
 
 @app.cell
-def _(routing_data):
+def _(args, routing_data, view):
     analyses = {name: key for name, key in figures.analyses(routing_data).items() if key != "overall"}
-    first_analysis = next((name for name, key in analyses.items() if key == "by_carrying"), next(iter(analyses), None))
-    analysis_dropdown = mo.ui.dropdown(analyses, first_analysis, label="Analysis")
-    return (analysis_dropdown,)
+    first_analysis = "by_carrying" if "by_carrying" in analyses.values() else next(iter(analyses.values()), None)
+    analysis_dropdown = (
+        parts.choice_dropdown(view, "analysis", analyses, first_analysis, "Analysis")
+        if analyses
+        else mo.ui.dropdown(["by carrying phase"], "by carrying phase", label="Analysis")
+    )
+    action_dropdown = parts.action_dropdown(routing_data, view, args)
+    min_steps_number = parts.min_steps_control(view, args)
+    return action_dropdown, analysis_dropdown, min_steps_number
 
 
 @app.cell
-def _(analysis_dropdown, view_tabs):
-    analysis_dropdown if view_tabs.value == "By phase" else None
+def _(action_dropdown, analysis_dropdown, min_steps_number, view_tabs):
+    tab_controls = {"By phase": [analysis_dropdown], "Action entropy": [action_dropdown, min_steps_number]}
+    mo.hstack(tab_controls.get(view_tabs.value, []), justify="start", gap=2, wrap=True)
     return
 
 
 @app.cell
-def _(analysis_dropdown, routing_data, view_tabs):
+def _(action_dropdown, min_steps_number, num_fresh, routing_data, run, view_tabs):
+    is_map = view_tabs.value == "Action entropy"
+    action = action_dropdown.value if is_map else None
+    shown = captions.Shown(run, num_fresh, action, int(min_steps_number.value or 1) if is_map else 1)
+    shown_data = figures.hold(routing_data, action)
+    return shown, shown_data
+
+
+@app.cell
+def _(analysis_dropdown, shown, shown_data, view, view_tabs):
+    chosen_view = shown_data, view_tabs.value, analysis_dropdown.value, shown.min_steps
     try:
-        figure_name, fig_heatmap = plot_view(routing_data, view_tabs.value, analysis_dropdown.value or "by_carrying")
+        figure_name, fig_heatmap = plot_view(*chosen_view)
     except InputError as error:
         mo.stop(True, parts.problem(error))
-    return fig_heatmap, figure_name
+    parts.absent(view)
+    return chosen_view, fig_heatmap, figure_name
 
 
 @app.cell
-def _(fig_heatmap, figure_name, run):
-    parts.show_figure(fig_heatmap, f"{run.key.label}: {figure_name}")
+def _(fig_heatmap, figure_name, run, shown):
+    parts.show_figure(fig_heatmap, f"{run.name}: {figure_name}{shown.part}")
     return
 
 
 @app.cell
-def _(figure_name):
-    save_button = mo.ui.run_button(label=f"Save {figure_name}.png")
-    save_button
-    return (save_button,)
+def _(args):
+    format_dropdown, width_dropdown = parts.save_controls(args)
+    return format_dropdown, width_dropdown
 
 
 @app.cell
-def _(args, fig_heatmap, figure_name, run, save_button):
+def _(figure_name, format_dropdown, shown, width_dropdown):
+    export = Export(format_dropdown.value, width_dropdown.value, shown.part)
+    save_button = mo.ui.run_button(label=f"Save {export.stem(figure_name)}.{export.format}")
+    mo.hstack([save_button, format_dropdown, width_dropdown], justify="start", align="center", gap=2, wrap=True)
+    return export, save_button
+
+
+@app.cell
+def _(args, chosen_view, export, figure_name, save_button, shown, shown_data):
     mo.stop(not save_button.value)
-    parts.save_figure(fig_heatmap, run.key.artefacts(args.plots_dir), figure_name)
+    _, redrawn = plot_view(*chosen_view, width_in=export.width_in)
+    about = figures.action_figures(shown_data)[figure_name].about
+    caption = captions.caption_of("logit_viz.py", shown, shown_data, figure_name, about, export, args.plots_dir)
+    parts.save_figure(redrawn, shown.run.key.artefacts(args.plots_dir), figure_name, export, caption)
     return
 
 

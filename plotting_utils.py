@@ -1,12 +1,19 @@
 """The names of figures and of the numbers behind them, in one place; mop.measures and mop.plotting do the work."""
 
+from mop.measures.actions import hold_action
+from mop.measures.bootstrap import bootstrap_means
 from mop.measures.cells import aggregate_routing_by_position, compute_confidence, compute_grid_bounds
 from mop.measures.groups import GROUPINGS, get_available_analyses, group_routing_data, room_labels_for_groups
+from mop.measures.loops import compute_loops
 from mop.measures.phases import PHASES, key_phases
+from mop.measures.routing_data import index_episodes
+from mop.measures.variance import compute_layer_costs, explain_variance
 from mop.plotting.actions import plot_action_frequency
-from mop.plotting.curves import plot_curves_by, plot_success_against_lpc, plot_training_curve
-from mop.plotting.heatmaps import LPC_CMAP, render_lpc_heatmap, render_routing_heatmap
+from mop.plotting.comparison import plot_difference
+from mop.plotting.curves import plot_curves_by, plot_training_curve
+from mop.plotting.heatmaps import LPC_CMAP, LogScale, render_lpc_heatmap, render_routing_heatmap
 from mop.plotting.maps import (
+    lpc_scale,
     plot_action_entropy,
     plot_grouped_lpc,
     plot_grouped_routing,
@@ -23,24 +30,38 @@ from mop.plotting.router_weights import (
     plot_routing_near_objects,
     plot_specialisation,
 )
-from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR
+from mop.plotting.style import UNVISITED_COLOR, WALL_COLOR, expert_cmap, expert_hues, size_hue
+from mop.plotting.tasks import plot_by_task, plot_success_against_lpc
+from mop.plotting.variance import plot_variance_explained
 
 __all__ = [
     "BEHAVIOURS",
-    "EXPERT_CMAPS",
     "GROUPINGS",
     "LPC_CMAP",
     "PHASES",
     "UNVISITED_COLOR",
+    "WALL_COLOR",
+    "LogScale",
     "aggregate_routing_by_position",
+    "bootstrap_means",
     "compute_confidence",
     "compute_grid_bounds",
+    "compute_layer_costs",
+    "compute_loops",
+    "expert_cmap",
+    "expert_hues",
+    "explain_variance",
     "get_available_analyses",
     "group_routing_data",
+    "hold_action",
+    "index_episodes",
     "key_phases",
+    "lpc_scale",
     "plot_action_entropy",
     "plot_action_frequency",
+    "plot_by_task",
     "plot_curves_by",
+    "plot_difference",
     "plot_episode_routing",
     "plot_grouped_lpc",
     "plot_grouped_routing",
@@ -55,7 +76,9 @@ __all__ = [
     "plot_specialisation",
     "plot_success_against_lpc",
     "plot_training_curve",
+    "plot_variance_explained",
     "render_lpc_heatmap",
     "render_routing_heatmap",
     "room_labels_for_groups",
+    "size_hue",
 ]

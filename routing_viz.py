@@ -9,27 +9,26 @@ with app.setup:
     import marimo as mo
 
     from mop.base.errors import InputError, run_script
-    from mop.pages import episodes, figures, flags, parts, runs
-    from plotting_utils import plot_episode_routing
+    from mop.pages import captions, episode_tab, episodes, figures, flags, parts, runs
+    from mop.pages.export import Export
 
 
 @app.function
 def parser():
     """The command line of this app."""
-    return flags.run_parser(
+    added = flags.run_parser(
         "Where, when and for what a policy uses its experts. `marimo run routing_viz.py` opens the app "
         "(flags go behind a --); as a script, it saves its figures to plots/<run key>/ and prints their paths."
     )
+    return episode_tab.add_flags(added)
 
 
 @app.function
-def plot_view(data, tab: str, measure: str, group_by: str, images: dict, episode: int, t_step: int):
+def plot_view(data, tab, measure, group_by, images, min_steps, width_in=None):
     """The name and the figure of a tab. Raises InputError where the data does not support it."""
     if tab == "Spatial":
         name = figures.grouped_name(figures.MAPS[measure][0], group_by)
-        return name, figures.plot_map(data, measure, group_by, images)
-    if tab == "Episodes":
-        return f"episode_{episode}", plot_episode_routing(data, episode, t_step)
+        return name, figures.plot_map(data, measure, group_by, images, min_steps, width_in)
     name, plot, _ = figures.CHARTS[tab]
     return name, plot(data)
 
@@ -37,125 +36,198 @@ def plot_view(data, tab: str, measure: str, group_by: str, images: dict, episode
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: figures.save_figures_of_run(parser(), figures.routing_figures))
+        run_script(lambda: episode_tab.save_as_script("routing_viz.py", parser()))
     mo.md("# How a policy routes its computation")
     return
 
 
 @app.cell
 def _():
+    refresh_button = mo.ui.run_button(label="Refresh", tooltip="Look for new runs, caches and checkpoints")
+    return (refresh_button,)
+
+
+@app.cell
+def _(refresh_button):
+    refresh_button.value  # pressed: look again
     try:
         args = flags.parse(parser())
+        view = parts.open_view()
         found_runs = runs.find_runs(args.checkpoint_dir, args.cache_dir)
-        first_run = runs.choose_run(found_runs, args)
+        run_dropdown = parts.run_dropdown(found_runs, view, args)
     except InputError as error:
-        mo.stop(True, parts.problem(error))
-    return args, first_run, found_runs
+        mo.stop(True, mo.vstack([parts.problem(error), refresh_button]))
+    return args, found_runs, run_dropdown, view
 
 
 @app.cell
-def _(args, first_run, found_runs):
-    checkpoint_dropdown, use_cache_toggle, num_episodes_slider, num_envs_slider = parts.run_controls(
-        found_runs, first_run, args
-    )
-    return checkpoint_dropdown, num_envs_slider, num_episodes_slider, use_cache_toggle
+def _(args, found_runs, run_dropdown, view):
+    checkpoints = found_runs[run_dropdown.value]
+    update_slider = parts.update_slider(checkpoints, view, args)
+    return checkpoints, update_slider
 
 
 @app.cell
-def _(checkpoint_dropdown, found_runs, num_envs_slider, num_episodes_slider, use_cache_toggle):
-    run = found_runs[checkpoint_dropdown.value]
-    parts.controls_row(run, checkpoint_dropdown, use_cache_toggle, num_episodes_slider, num_envs_slider)
+def _(args, view):
+    use_cache_toggle, num_episodes_slider, num_envs_slider = parts.evaluation_controls(view, args)
+    return num_envs_slider, num_episodes_slider, use_cache_toggle
+
+
+@app.cell
+def _(checkpoints, num_envs_slider, num_episodes_slider, refresh_button, run_dropdown, update_slider, use_cache_toggle):
+    run = checkpoints[min(update_slider.value, len(checkpoints) - 1)]
+    run_controls = run_dropdown, update_slider, refresh_button, use_cache_toggle, num_episodes_slider, num_envs_slider
+    parts.controls_row(checkpoints, run, *run_controls)
     return (run,)
 
 
 @app.cell
 def _(num_envs_slider, num_episodes_slider, run, use_cache_toggle):
+    num_fresh = parts.num_fresh(run, use_cache_toggle.value, num_episodes_slider.value)
     try:
-        routing_data = parts.load_or_evaluate(
-            run, use_cache_toggle.value, num_episodes_slider.value, num_envs_slider.value
-        )
+        routing_data = parts.load_or_evaluate(run, num_fresh, num_envs_slider.value)
     except (InputError, OSError) as error:
         mo.stop(True, parts.problem(error))
-    parts.metrics_row(run, routing_data, use_cache_toggle.value)
-    return (routing_data,)
+    parts.metrics_row(run, routing_data, num_fresh is not None)
+    return num_fresh, routing_data
 
 
 @app.cell
-def _():
-    tabs_about = {"Spatial": "The dominant expert, or the cost, in each cell of the grid."}
-    tabs_about |= {tab: about for tab, (*_, about) in figures.CHARTS.items()}
-    tabs_about["Episodes"] = "One episode, frame by frame, with the router weights beside it."
-    view_tabs = mo.ui.tabs({tab: mo.md(about) for tab, about in tabs_about.items()})
-    view_tabs
+def _(routing_data, view):
+    tabs_about, note = {}, None
+    if figures.has_routing(routing_data):
+        tabs_about["Spatial"] = (
+            "The dominant expert, or the cost, in each cell of the grid. Click a cell for its episodes."
+        )
+        tabs_about |= {tab: about for tab, (*_, about) in figures.CHARTS.items()}
+    else:
+        note = parts.problem(figures.NO_ROUTERS, "info")
+    tabs_about["Episodes"] = "One episode, step by step, with the router weights beside the world."
+    view_tabs = parts.tabs(view, tabs_about)
+    mo.vstack([note, view_tabs]) if note else view_tabs
     return (view_tabs,)
 
 
 @app.cell
-def _(routing_data):
-    measure_dropdown = mo.ui.dropdown(list(figures.MAPS), "dominant expert", label="Map", allow_select_none=False)
-    analysis_dropdown = mo.ui.dropdown(
-        figures.analyses(routing_data), "overall", label="Analysis", allow_select_none=False
-    )
-    episode_dropdown = mo.ui.dropdown(
-        labels := episodes.episode_labels(routing_data), next(iter(labels)), label="Episode", allow_select_none=False
-    )
-    return analysis_dropdown, episode_dropdown, measure_dropdown
+def _(args, routing_data, view):
+    maps = {name: name for name in figures.MAPS}
+    measure_dropdown = parts.choice_dropdown(view, "map", maps, next(iter(maps)), "Map")
+    analyses = figures.analyses(routing_data)
+    analysis_dropdown = parts.choice_dropdown(view, "analysis", analyses, "overall", "Analysis")
+    action_dropdown = parts.action_dropdown(routing_data, view, args)
+    min_steps_number = parts.min_steps_control(view, args)
+    return action_dropdown, analysis_dropdown, measure_dropdown, min_steps_number
 
 
 @app.cell
-def _(episode_dropdown, routing_data):
-    num_steps = int((routing_data.steps.episode == episode_dropdown.value).sum())
-    step_slider = mo.ui.slider(0, max(num_steps - 1, 1), label="Step", include_input=True)
-    return (step_slider,)
+def _(routing_data, view):
+    episode_filter = episode_tab.filter_controls(routing_data, view)
+    return (episode_filter,)
 
 
 @app.cell
-def _(analysis_dropdown, episode_dropdown, measure_dropdown, step_slider, view_tabs):
-    tab_controls = {"Spatial": [measure_dropdown, analysis_dropdown], "Episodes": [episode_dropdown, step_slider]}
-    shown_controls = tab_controls.get(view_tabs.value)
-    mo.hstack(shown_controls, justify="start", gap=2, wrap=True) if shown_controls else None
+def _(episode_filter, routing_data, view):
+    episode_dropdown, no_episode = episode_tab.list_episodes(routing_data, episode_filter.value, view)
+    return episode_dropdown, no_episode
+
+
+@app.cell
+def _(
+    action_dropdown, analysis_dropdown, episode_dropdown, episode_filter, measure_dropdown, min_steps_number, view_tabs
+):
+    tab_controls = {
+        "Spatial": [measure_dropdown, analysis_dropdown, action_dropdown, min_steps_number],
+        "Episodes": [episode_filter, episode_dropdown],
+    }
+    shown_controls = tab_controls.get(view_tabs.value, [action_dropdown])
+    mo.hstack(shown_controls, justify="start", gap=2, wrap=True)
     return
 
 
 @app.cell
-def _(analysis_dropdown, routing_data):
-    room_env_images = episodes.example_images(routing_data, analysis_dropdown.value)
+def _(action_dropdown, min_steps_number, num_fresh, routing_data, run, view_tabs):
+    is_map = view_tabs.value == "Spatial"
+    action = None if view_tabs.value == "Episodes" else action_dropdown.value
+    shown = captions.Shown(run, num_fresh, action, int(min_steps_number.value or 1) if is_map else 1)
+    shown_data = figures.hold(routing_data, action)
+    return shown, shown_data
+
+
+@app.cell
+def _(analysis_dropdown, shown_data):
+    room_env_images = episodes.example_images(shown_data, analysis_dropdown.value)
     return (room_env_images,)
 
 
 @app.cell
-def _(analysis_dropdown, episode_dropdown, measure_dropdown, room_env_images, routing_data, step_slider, view_tabs):
-    spatial = measure_dropdown.value, analysis_dropdown.value, room_env_images
-    episode = episode_dropdown.value, step_slider.value
-    try:
-        figure_name, fig_heatmap = plot_view(routing_data, view_tabs.value, *spatial, *episode)
-    except InputError as error:
-        mo.stop(True, parts.problem(error))
-    return fig_heatmap, figure_name
-
-
-@app.cell
-def _(episode_dropdown, fig_heatmap, figure_name, routing_data, run, step_slider, view_tabs):
-    frame, shown_step = [], ""
-    if view_tabs.value == "Episodes":
-        frame = [parts.episode_frame(routing_data, episode_dropdown.value, step_slider.value)]
-        shown_step = f", step {step_slider.value}"
-    shown_figure = parts.show_figure(fig_heatmap, f"{run.key.label}: {figure_name}{shown_step}")
-    mo.hstack([*frame, shown_figure], justify="start", align="start", wrap=True)
+def _(episode_dropdown, no_episode, routing_data, view, view_tabs):
+    mo.stop(view_tabs.value != "Episodes")
+    player = episode_tab.show_player(routing_data, episode_dropdown.value, no_episode)
+    mo.vstack([notes, player]) if (notes := parts.absent(view)) else player
     return
 
 
 @app.cell
-def _(figure_name):
-    save_button = mo.ui.run_button(label=f"Save {figure_name}.png")
-    save_button
-    return (save_button,)
+def _(episode_dropdown, view_tabs):
+    mo.stop(view_tabs.value != "Episodes" or episode_dropdown.value is None)
+    ending_dropdown = mo.ui.dropdown(episode_tab.ENDINGS, next(iter(episode_tab.ENDINGS)), allow_select_none=False)
+    save_episode_button = mo.ui.run_button(label=f"Save episode_{episode_dropdown.value}")
+    mo.hstack([save_episode_button, ending_dropdown], justify="start")
+    return ending_dropdown, save_episode_button
 
 
 @app.cell
-def _(args, fig_heatmap, figure_name, run, save_button):
+def _(args, ending_dropdown, episode_dropdown, routing_data, run, save_episode_button):
+    mo.stop(not save_episode_button.value)
+    episode_tab.save_episode(
+        routing_data, episode_dropdown.value, run.key.artefacts(args.plots_dir), ending_dropdown.value
+    )
+    return
+
+
+@app.cell
+def _(analysis_dropdown, measure_dropdown, room_env_images, shown, shown_data, view, view_tabs):
+    mo.stop(view_tabs.value == "Episodes")
+    chosen_view = (
+        *(shown_data, view_tabs.value, measure_dropdown.value, analysis_dropdown.value),
+        *(room_env_images, shown.min_steps),
+    )
+    try:
+        figure_name, fig_heatmap = plot_view(*chosen_view)
+    except InputError as error:
+        mo.stop(True, parts.problem(error))
+    parts.absent(view)
+    return chosen_view, fig_heatmap, figure_name
+
+
+@app.cell
+def _(fig_heatmap, figure_name, run, shown, view, view_tabs):
+    links = {"link": episode_tab.link_to_episodes(view)} if view_tabs.value == "Spatial" else {}
+    parts.show_figure(fig_heatmap, f"{run.name}: {figure_name}{shown.part}", **links)
+    return
+
+
+@app.cell
+def _(args):
+    format_dropdown, width_dropdown = parts.save_controls(args)
+    return format_dropdown, width_dropdown
+
+
+@app.cell
+def _(figure_name, format_dropdown, shown, width_dropdown):
+    export = Export(format_dropdown.value, width_dropdown.value, shown.part)
+    save_button = mo.ui.run_button(label=f"Save {export.stem(figure_name)}.{export.format}")
+    mo.hstack([save_button, format_dropdown, width_dropdown], justify="start", align="center", gap=2, wrap=True)
+    return export, save_button
+
+
+@app.cell
+def _(args, chosen_view, export, figure_name, save_button, shown, shown_data):
     mo.stop(not save_button.value)
-    parts.save_figure(fig_heatmap, run.key.artefacts(args.plots_dir), figure_name)
+    _, redrawn = plot_view(*chosen_view, width_in=export.width_in)
+    about = figures.routing_figures(shown_data)[figure_name].about
+    caption = captions.caption_of("routing_viz.py", shown, shown_data, figure_name, about, export, args.plots_dir)
+    parts.save_figure(redrawn, shown.run.key.artefacts(args.plots_dir), figure_name, export, caption)
     return
 
 

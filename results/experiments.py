@@ -16,7 +16,7 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +36,10 @@ from mop.store.routing_cache import RoutingCache, load_cache
 from mop.store.run_keys import RunKey, cache_path
 from plotting_utils import (
     PHASES,
+    LogScale,
     get_available_analyses,
     key_phases,
+    lpc_scale,
     plot_curves_by,
     plot_grouped_routing,
     plot_lpc_by_phase,
@@ -265,6 +267,7 @@ def write_results(experiment: str, trainings: list[Training], evaluated: pd.Data
             | {"trial": training.trial, "seed": training.seed}
             | {"env_steps": int(last["env_steps"]), "seconds": round(last["seconds"])}
             | {name: result[name] for name in ("success_rate", "success_low", "success_high", "path_ratio", "mean_lpc")}
+            | {name: int(result[name]) for name in ("num_episodes", "eval_seed")}
             | {"accuracy": round(final_accuracy(log), 4), "lpc_alpha": result["lpc_alpha"], "command": training.text}
         )
         shown = log[["env_steps", "accuracy", "success_rate", "path_ratio", "lpc", "bot_share"]].round(4)
@@ -382,7 +385,7 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
     """Draw success against LPC, write the mean LPC of each phase; draw the first seed of each alpha and keep it."""
     shown = table.assign(alpha=table["setting"].astype(float))
     write_figure(RESULTS / "alpha.png", plot_success_against_lpc(shown, "alpha", "lpc_alpha"))
-    rows = []
+    rows, first_seeds = [], {}
     for training in trainings:
         cache = load_cache(cache_path(RUNS / "alpha" / "evaluation", training.key))
         phase = key_phases(cache.steps, cache.episodes)
@@ -391,24 +394,31 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
         }
         rows.append({"lpc_alpha": training.setting, "seed": training.seed} | means)
         if training.seed == SEEDS[0]:
-            write_phase_pictures(training, cache)
+            first_seeds[training.setting] = cache
             if float(training.setting) > 0:  # without the penalty the zoo has one already
                 add_to_zoo(training)
+    write_phase_pictures(first_seeds)
     phases = pd.DataFrame(rows)
     write_table("alpha_phases", phases, markdown_of_phases(phases))
 
 
-def write_phase_pictures(training: Training, cache: RoutingCache) -> None:
-    """Draw the mean LPC of each cell in each phase of the task, and the routing of each layer in each phase."""
-    title = f"UnlockPickup, lpc_alpha {training.setting}"
-    figure = plot_lpc_by_phase(cache.steps, cache.episodes, cache.episodes[0]["grid_size"], title)
-    write_figure(RESULTS / f"alpha_{training.setting}_phases.png", figure)
-    if "by_key_phase" in get_available_analyses(cache):
-        images = example_images(cache, "by_key_phase")
-        figure = plot_grouped_routing(cache, "by_key_phase", images)
-        shown = f"dominant expert of each layer and mean LPC, by phase of the task, over {len(cache.episodes):,} worlds"
-        figure.suptitle(f"UnlockPickup, lpc_alpha {training.setting}: {shown}", y=0.988)
-        write_figure(RESULTS / f"alpha_{training.setting}_routing.png", figure)
+def write_phase_pictures(caches: Mapping[str, RoutingCache]) -> None:
+    """Draw the mean LPC of each cell in each phase of the task, and the routing of each layer in each phase.
+
+    caches: lpc_alpha -> the evaluation of one policy. All pictures have one scale of LPC, a logarithmic one: a policy
+    may cost a twentieth of another.
+    """
+    by_phase = all("by_key_phase" in get_available_analyses(cache) for cache in caches.values())
+    scale = LogScale(lpc_scale(caches.values(), "by_key_phase" if by_phase else "overall"))
+    for alpha, cache in caches.items():
+        name = f"UnlockPickup, lpc_alpha {alpha}"
+        figure = plot_lpc_by_phase(cache.steps, cache.episodes, cache.episodes[0]["grid_size"], name, scale=scale)
+        write_figure(RESULTS / f"alpha_{alpha}_phases.png", figure)
+        if by_phase:
+            figure = plot_grouped_routing(cache, "by_key_phase", example_images(cache, "by_key_phase"), scale=scale)
+            shown = f"dominant expert of each layer and mean LPC, by phase, over {len(cache.episodes):,} worlds"
+            figure.suptitle(f"{name}: {shown}", y=0.988)
+            write_figure(RESULTS / f"alpha_{alpha}_routing.png", figure)
 
 
 def markdown_of_phases(phases: pd.DataFrame) -> str:

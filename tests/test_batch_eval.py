@@ -510,9 +510,17 @@ def is_alive(pid: int) -> bool:
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
 
 
+@pytest.fixture
+def hangup_ends():
+    """Under nohup, SIGHUP is ignored by pytest and by every process that it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_workers_end_with_their_parent_and_release_their_claims(tree, evaluated, number):
+def test_workers_end_with_their_parent_and_release_their_claims(tree, evaluated, number, hangup_ends):
     for trial in range(3):
         put(tree / "checkpoints", random_checkpoint(trial), trial=trial)
     flags = ("--num_episodes", 100_000, "--device", "cpu", "--jobs", 2)  # longer than the test

@@ -5,7 +5,14 @@ import pytest
 from routing_data import make_data, make_steps, three_visits
 
 from mop.base.errors import InputError
-from mop.measures.cells import aggregate_routing_by_position, compute_confidence, compute_grid_bounds, index_cells
+from mop.measures.cells import (
+    aggregate_routing_by_position,
+    compute_confidence,
+    compute_grid_bounds,
+    index_cells,
+    rank_experts,
+    visit_strength,
+)
 from mop.plotting.maps import plot_overall_routing
 
 
@@ -108,3 +115,25 @@ def test_cells_and_means_of_any_values():
     cells = index_cells(np.array([[4, 1], [2, 3], [4, 1]]))
     assert cells.cells.tolist() == [[4, 1], [2, 3]] and cells.index.tolist() == [0, 1, 0]
     np.testing.assert_array_equal(cells.mean(np.array([1.0, np.inf, 4.0])), [2.5, np.nan])
+
+
+def test_first_expert_runner_up_and_margin():
+    first, second, margin = rank_experts(np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4]]))
+    assert first.tolist() == [1, 0] and second.tolist() == [2, 2]  # of equal weights the first one counts
+    np.testing.assert_allclose(margin, [0.2, 0.0], atol=1e-12)
+    first, second, margin = rank_experts(np.ones((2, 1)))
+    assert first.tolist() == [0, 0] and second.tolist() == [-1, -1] and np.isnan(margin).all()
+
+
+def test_colour_of_few_steps_grows_as_their_standard_error_falls():
+    np.testing.assert_allclose(visit_strength([1, 2.5, 10, 1000]), [0.1**0.5, 0.5, 1, 1])
+
+
+def test_cells_with_fewer_steps_are_left_out(steps):
+    averaged = aggregate_routing_by_position(steps)
+    kept = averaged.with_steps(2)
+    assert kept.cells.tolist() == [[4, 1]] and kept.counts.tolist() == [2] and kept.lpc.tolist() == [150]
+    assert [weights.shape for weights in kept.routing] == [(1, 3), (1, 2)]
+    assert averaged.with_steps(1).cells.tolist() == averaged.cells.tolist()
+    with pytest.raises(InputError, match="no cell has 3 steps, the most are 2"):
+        averaged.with_steps(3)

@@ -22,6 +22,7 @@ from mop.store.checkpoints import (
     find_checkpoints,
     load_checkpoint,
     load_training_state,
+    quick_config,
     save_checkpoint,
     save_training_state,
 )
@@ -58,6 +59,35 @@ def test_checkpoint_round_trip_needs_no_allow_list(tmp_path):
         assert torch.equal(result["policy_state_dict"]["weight"], weight)
         assert torch.equal(result["optimizer_state_dict"]["state"][0]["exp_avg"], torch.ones(3, 2))
     assert type(checkpoint["config"]["num_actions"]) is np.int64, "the caller's dictionary is left alone"
+
+
+def test_quick_config_reads_what_a_name_needs(tmp_path):
+    path = tmp_path / "checkpoint_final.pt"
+    checkpoint = toy_checkpoint(update=5, trial=2, lpc_alpha=1e-05, policy="gru")
+    checkpoint["config"]["num_actions"] = np.int64(7)  # as in older files; it is left out
+    torch.save(checkpoint | {"optimizer_state_dict": {"state": {0: torch.ones(3)}}}, path)
+    expected = {"task_id": TASK, "trial": 2, "lpc_alpha": 1e-05, "policy": "gru", "update": 5}
+    assert quick_config(path) == expected
+    torch.save(torch.nn.Linear(2, 3), path)
+    assert quick_config(path) == {}
+    path.write_bytes(path.read_bytes()[:200])
+    assert quick_config(path) == {} and quick_config(tmp_path / "none.pt") == {}
+
+
+class Evil:
+    """Would make a file where it is unpickled."""
+
+    def __init__(self, place: Path):
+        self.place = place
+
+    def __reduce__(self):
+        return Path.touch, (self.place,)
+
+
+def test_quick_config_runs_nothing(tmp_path):
+    path, place = tmp_path / "checkpoint_final.pt", tmp_path / "made"
+    torch.save(toy_checkpoint(trial=2) | {"evil": Evil(place)}, path)
+    assert quick_config(path) == {"task_id": TASK, "trial": 2} and not place.exists()
 
 
 def test_training_state_round_trip(tmp_path):

@@ -6,29 +6,7 @@ import pytest
 from figure_contents import texts
 
 from mop.base.errors import InputError
-from mop.plotting.curves import plot_curves_by, plot_success_against_lpc, plot_training_curve
-
-
-def test_success_against_lpc_shows_each_row_with_its_interval():
-    table = pd.DataFrame(
-        {"success_rate": [0.9, 1.0, 0.5], "success_low": [0.8, 0.9, 0.4], "success_high": [0.95, 1.0, 0.7]}
-        | {"mean_lpc": [100.0, 2000.0, 10.0], "lpc_alpha": [1e-5, 0.0, 1e-5]}
-    )
-    figure = plot_success_against_lpc(table, "lpc_alpha", "alpha")
-    (ax,), (legend,) = figure.axes, figure.legends
-    points = [np.column_stack(container.lines[0].get_data()).tolist() for container in ax.containers]
-    assert points == [[[100.0, 90.0], [10.0, 50.0]], [[2000.0, 100.0]]]
-    (bars,) = ax.containers[0].lines[2]
-    np.testing.assert_allclose([s[:, 1] for s in bars.get_segments()], [[80, 95], [40, 70]])
-    assert texts(legend.get_texts()) == ["1e-05", "0"] and legend.get_title().get_text() == "alpha"
-    figure = plot_success_against_lpc(table.assign(policy=["mop", "mop", "gru"]), "lpc_alpha")
-    faces = [container.lines[0].get_markerfacecolor() for container in figure.axes[0].containers]
-    assert [face == "white" for face in faces] == [False, True, False] and "hollow" in figure.axes[0].get_title("left")
-    assert texts(figure.legends[0].get_texts()) == ["1e-05", "0"]
-    with pytest.raises(InputError, match="task_id"):
-        plot_success_against_lpc(table, "task_id")
-    with pytest.raises(InputError, match="no rows"):
-        plot_success_against_lpc(table.iloc[:0], "lpc_alpha")
+from mop.plotting.curves import plot_curves_by, plot_training_curve
 
 
 def test_curves_of_settings_lie_over_those_of_the_first():
@@ -98,6 +76,25 @@ def test_routing_has_a_line_for_each_layer(log):
         assert [float(line.get_ydata()[0]) for line in lines] == pytest.approx([0.0, 0.1, 0.2])
         assert len({line.get_color() for line in lines}) == 3
         assert texts(by_title[title].get_legend().get_texts()) == ["layer 0", "layer 1", "layer 2"]
+
+
+def test_legends_cover_no_line(log):
+    """Legends stand above the axes and below the title, inside the figure, whatever the number of layers."""
+    count = 0
+    for num_layers in (4, 7):
+        layers = {f"skip_share_{layer}": np.linspace(0, 1, 4) for layer in range(num_layers)}
+        figure = plot_training_curve(log.assign(**layers), title="title")
+        figure.draw_without_rendering()
+        for ax in figure.axes:
+            if (legend := ax.get_legend()) is None:
+                continue
+            box, title = legend.get_window_extent(), ax._left_title.get_window_extent()
+            assert box.y0 >= ax.get_window_extent().y1 - 1 and title.y0 >= box.y1 - 1
+            assert box.x1 <= figure.bbox.x1 and title.y1 <= figure.bbox.y1
+            count += 1
+            if "skip" in ax.get_title(loc="left"):
+                assert sorted(texts(legend.get_texts())) == [f"layer {layer}" for layer in range(num_layers)]
+    assert count == 2 * 2
 
 
 def test_panels_of_missing_or_empty_columns_are_left_out(log):

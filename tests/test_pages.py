@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import REPOSITORY
 from eval_helpers import random_checkpoint
@@ -22,13 +21,22 @@ from mop.base.errors import InputError
 from mop.base.files import file_digest
 from mop.jobs import batch
 from mop.jobs.batch import Filters, Settings, evaluate_checkpoint, from_flags, select
-from mop.pages.comparison import load_table, plot_comparison, plot_tradeoff
-from mop.pages.episodes import episode_frame, episode_labels, example_images, step_caption
-from mop.pages.figures import action_figures, analyses, grouped_name, routing_figures, save_figures
+from mop.measures.actions import hold_action
+from mop.pages.episodes import episode_frame, episode_labels, example_images
+from mop.pages.export import Export
+from mop.pages.figures import (
+    action_figures,
+    analyses,
+    chosen,
+    grouped_name,
+    has_routing,
+    routing_figures,
+    save_figures,
+)
 from mop.pages.flags import parse, run_parser
 from mop.pages.parts import as_html
 from mop.pages.routing import describe_metrics, evaluate_now, load_routing, other_checkpoint
-from mop.pages.runs import Run, choose_run, find_cached_runs, find_runs
+from mop.pages.runs import Run, choose_run, find_cached_runs, find_runs, label_of, last_cached
 from mop.store.checkpoints import FoundCheckpoint, save_checkpoint
 from mop.store.results import write_result
 from mop.store.routing_cache import RoutingCache
@@ -47,7 +55,7 @@ def cache_dir(tmp_path) -> Path:
 
 @pytest.fixture
 def data() -> RoutingCache:
-    return load_routing(Run(KEY, str(CACHE), True, None))
+    return load_routing(Run(KEY, str(CACHE)))
 
 
 # --- runs ---
@@ -68,16 +76,40 @@ def test_runs_of_every_layout_are_found(tmp_path):
         tmp_path / "cache", RunKey("A", 1, 2), {"checkpoint_path": "", "task_id": "A", "trial": 1, "update": 9}
     )
     found = find_runs([tmp_path / "nowhere", tmp_path / "zoo"], str(tmp_path / "cache"))
-    assert list(found) == [
-        "A trial 1 final",
-        "A trial 1 seed 2 final (update 9) · no checkpoint",
-        "B trial 0 update 50 · no checkpoint",
-        "B trial 0 seed 3 update 50 · no checkpoint",
-        "C trial 0 final · no cache",
+    assert {folder: [run.word for run in runs] for folder, runs in found.items()} == {
+        "A/trial_1": ["final"],
+        "A/trial_1/seed_2": ["final"],
+        "B/trial_0": ["50"],
+        "B/trial_0/seed_3": ["50"],
+        "C/trial_0": ["final"],
+    }
+    assert [label_of(runs) for runs in found.values()] == [
+        "A mixture lpc_alpha 0 trial 1 · update 20",
+        "A trial 1 seed 2 · update 9 · no checkpoint",
+        "B trial 0 · update 50 · no checkpoint",
+        "B trial 0 seed 3 · update 50 · no checkpoint",
+        "C mixture lpc_alpha 0 trial 0 · update 20 · no cache",
     ]
-    assert [run.has_cache for run in found.values()] == [True] * 4 + [False]
-    assert found["A trial 1 final"].checkpoint == tmp_path / "zoo" / "A" / "trial_1" / "checkpoint_final.pt"
-    assert list(find_cached_runs([], str(tmp_path / "cache"))) == [key.label for key in sorted(cached)]
+    assert [run.has_cache for (run,) in found.values()] == [True] * 4 + [False]
+    assert found["A/trial_1"][0].checkpoint == tmp_path / "zoo" / "A" / "trial_1" / "checkpoint_final.pt"
+    names = ["A mixture lpc_alpha 0 trial 1", "A trial 1 seed 2", "B trial 0 update 50", "B trial 0 seed 3 update 50"]
+    assert list(find_cached_runs([tmp_path / "zoo"], str(tmp_path / "cache"))) == names
+
+
+def test_checkpoints_of_a_run_are_in_their_order(tmp_path):
+    """The final one is of update 20: its periodic copy is left out, unless it alone has a cache."""
+    for update in (None, 10, 9, 20):
+        save_checkpoint(RunKey("A", 0, update=update).checkpoint(tmp_path), random_checkpoint())
+    (runs,) = find_runs([tmp_path], str(tmp_path / "cache")).values()
+    assert [run.word for run in runs] == ["9", "10", "final"] and last_cached(runs) is runs[-1]
+    assert label_of(runs) == "A mixture lpc_alpha 0 trial 0 · 3 checkpoints · no cache"
+    copy = cache_path(tmp_path / "cache", RunKey("A", 0, update=20))
+    copy.parent.mkdir(parents=True)
+    copy.write_text("{}")
+    (runs,) = find_runs([tmp_path], str(tmp_path / "cache")).values()
+    assert [run.word for run in runs] == ["9", "10", "20", "final"] and last_cached(runs) is runs[2]
+    copy.unlink()
+    assert not runs[2].has_cache and last_cached(runs) is runs[-1], "what is deleted is gone at once"
 
 
 def test_no_run_at_all(tmp_path):
@@ -92,7 +124,7 @@ def test_no_run_at_all(tmp_path):
 @pytest.mark.parametrize("key", [KEY, RunKey(TASK, 3), RunKey(TASK, 0, 1, 200), RunKey(TASK, 2, update=5)])
 @pytest.mark.parametrize("root", ["results/zoo", "checkpoints", None])
 def test_the_command_in_messages_selects_the_run(key, root, monkeypatch):
-    run = Run(key, "elsewhere", False, None if root is None else key.checkpoint(root))
+    run = Run(key, "elsewhere", None if root is None else key.checkpoint(root))
     script, *flags = shlex.split(run.remake)[1:]
     args = batch_eval.parser().parse_args(flags)
     assert script == "batch_eval.py" and args.force and args.cache_dir == "elsewhere"
@@ -105,16 +137,19 @@ def test_the_command_in_messages_selects_the_run(key, root, monkeypatch):
 
 
 def test_choose_run():
-    found = {
-        name: Run(RunKey("T", trial, seed), "", True, None)
-        for name, trial, seed in (("a", 0, None), ("b", 1, 2), ("c", 1, 3))
-    }
+    keys = [RunKey("T", 0), RunKey("T", 1, 2), RunKey("T", 1, 3, 50), RunKey("T", 1, 3)]
+    found = {}
+    for key in keys:
+        found.setdefault(key.folder("").as_posix(), []).append(Run(key, ""))
     asked = Namespace(task=None, trial=None, seed=None, update=None)
-    assert choose_run(found, asked) == "a"
-    assert choose_run(found, Namespace(**vars(asked) | {"trial": 1})) == "b"
-    assert choose_run(found, Namespace(**vars(asked) | {"trial": 1, "seed": 3})) == "c"
-    with pytest.raises(InputError, match=r"none of the 3 runs has \{'update': 5\}; they are: a, b, c"):
-        choose_run(found, Namespace(**vars(asked) | {"update": 5}))
+
+    def choose(**flags) -> RunKey:
+        return choose_run(found, Namespace(**vars(asked) | flags)).key
+
+    assert choose() == keys[0] and choose(trial=1) == keys[1]
+    assert choose(trial=1, seed=3) == keys[3] and choose(update=50) == keys[2]
+    with pytest.raises(InputError, match=r"none of the 3 runs has \{'update': 5\}; they are: T trial 0 · no cache"):
+        choose(update=5)
 
 
 def test_flags(monkeypatch):
@@ -124,7 +159,12 @@ def test_flags(monkeypatch):
         args = parse(parser)
         assert (args.trial, args.fresh, args.num_episodes, args.cache_dir) == (3, True, 100, "evaluation_cache")
         assert args.checkpoint_dir == ("checkpoints", "modal_checkpoints", "results/zoo")
-    for words in (["--num_episodes", "0"], ["--trial", "x"], ["--nonsense"]):
+    assert (args.only, args.format, args.width, args.action, args.min_steps) == (None, "png", None, None, 1)
+    monkeypatch.setattr(sys, "argv", ["app.py", "--width", "3.35", "--action", "turn left", "--only", "a", "b"])
+    args = parse(parser)
+    assert (args.only, args.width, args.action) == (["a", "b"], 3.35, "turn left")
+    wrong = (["--format", "gif2"], ["--width", "0.1"], ["--action", "fly"], ["--min_steps", "0"])
+    for words in (*wrong, ["--num_episodes", "0"], ["--trial", "x"], ["--nonsense"]):
         monkeypatch.setattr(sys, "argv", ["app.py", *words])
         with pytest.raises(InputError, match=words[0]):
             parse(parser)
@@ -142,12 +182,13 @@ def test_broken_and_missing_caches_name_file_and_command(cache_dir):
     reasons = {
         1: "unexpected end of data|broken one",
         3: "it holds no steps",
-        4: "No such file",
+        4: "there is no routing cache",
         5: "there is no routing cache",
     }
+    cache_path(cache_dir, RunKey(TASK, 4)).parent.mkdir(parents=True)
     for trial, reason in reasons.items():
         key = RunKey(TASK, trial)
-        run = Run(key, str(cache_dir), trial != 5, key.checkpoint(ZOO) if trial == 5 else None)
+        run = Run(key, str(cache_dir), key.checkpoint(ZOO) if trial == 5 else None)
         with pytest.raises(InputError, match=reason) as caught:
             load_routing(run)
         assert str(run.cache_path) in str(caught.value) and f"`{run.remake}`" in str(caught.value)
@@ -156,7 +197,7 @@ def test_broken_and_missing_caches_name_file_and_command(cache_dir):
 
 def test_old_caches_are_completed_from_their_key(cache_dir):
     write_variants(cache_dir)
-    run = Run(RunKey(TASK, 2), str(cache_dir), True, None)
+    run = Run(RunKey(TASK, 2), str(cache_dir))
     old = load_routing(run)
     assert (old.header["task_id"], old.header["trial"], old.header["is_final"]) == (TASK, 2, True)
     assert [name for name, *_ in describe_metrics(old)] == [
@@ -176,7 +217,7 @@ def test_old_caches_are_completed_from_their_key(cache_dir):
 
 
 def test_a_replaced_cache_is_read_anew(cache_dir):
-    run = Run(KEY, str(cache_dir), True, None)
+    run = Run(KEY, str(cache_dir))
     first = load_routing(run)
     assert load_routing(run) is first
     content = json.loads(run.cache_path.read_text())
@@ -197,12 +238,12 @@ def test_metrics(data):
 
 
 def test_fresh_evaluation_gives_the_cached_data_and_writes_no_cache(tmp_path):
-    run, done = Run(KEY, str(tmp_path), False, KEY.checkpoint(ZOO)), []
+    run, done = Run(KEY, str(tmp_path), KEY.checkpoint(ZOO)), []
     fresh = evaluate_now(run, 12, 5, done.append)
     assert sum(done) == 12 and not run.cache_path.exists()
     settings = Settings(num_episodes=12, num_envs=7, cache_dir=str(tmp_path), device="cpu")
     evaluate_checkpoint(FoundCheckpoint(KEY, run.checkpoint), settings)
-    data = load_routing(Run(KEY, str(tmp_path), True, None))
+    data = load_routing(Run(KEY, str(tmp_path)))
     assert fresh.episodes == data.episodes
     np.testing.assert_array_equal(fresh.steps.action, data.steps.action)
     np.testing.assert_allclose(fresh.steps.layer_routing[1], data.steps.layer_routing[1], atol=2e-5)
@@ -214,7 +255,7 @@ def test_a_cache_of_another_checkpoint_is_told(tmp_path):
     def run(name: str) -> Run:
         path = cache_path(tmp_path / name, KEY)
         shutil.copytree(cache_path(CACHE, KEY).parent, path.parent)
-        return Run(KEY, str(tmp_path / name), True, KEY.checkpoint(ZOO))
+        return Run(KEY, str(tmp_path / name), KEY.checkpoint(ZOO))
 
     same, other, unknown = run("same"), run("other"), run("unknown")
     assert other_checkpoint(same) is None
@@ -239,9 +280,10 @@ def test_frames_follow_the_episode(data):
         np.testing.assert_array_equal(frame, render_world(TASK, data.episodes[3]["seed"], actions[:t_step]))
         count += 1
     assert count == 3 and (episode_frame(data, 3, 0) != frame).any()
+    held = hold_action(data, "forward")  # the actions in between still happened
+    np.testing.assert_array_equal(episode_frame(held, 3, len(actions) - 1), frame)
     labels = episode_labels(data)
     assert list(labels.values()) == list(range(12)) and next(iter(labels)).startswith("0 · pick up the")
-    assert step_caption(data, 3, 0).startswith("step 0 · next action: ")
 
 
 def test_a_world_that_is_another_one_here_is_not_shown(data):
@@ -262,18 +304,41 @@ def test_example_images_show_the_first_step_of_each_group(data):
 # --- figures and tables ---
 
 
+def some_figures(data: RoutingCache) -> dict:
+    drawings = action_figures(data)
+    return {name: drawings[name] for name in ("action_frequency", "action_entropy_heatmap")}
+
+
 def test_figures_are_saved_and_those_without_data_explained(data, tmp_path, capsys):
-    figures = action_figures(data)
+    figures = some_figures(data)
     save_figures(figures, tmp_path)
     written = capsys.readouterr().out.split()
     assert written == [str(tmp_path / f"{name}.png") for name in figures]
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in written)
     silent = replace(data, steps=replace(data.steps, action_logits=None))
-    save_figures(action_figures(silent), tmp_path)
-    assert "no action_entropy_heatmap.png: this routing cache" in capsys.readouterr().err
+    save_figures(some_figures(silent), tmp_path, Export("pdf", part="_forward"))
+    told = capsys.readouterr()
+    assert "no action_entropy_heatmap_forward.pdf: this routing cache" in told.err
+    assert told.out.split() == [str(tmp_path / "action_frequency_forward.pdf")]
     nothing = replace(silent, steps=replace(silent.steps, action=None))
     with pytest.raises(InputError, match="has no 'action'"):
-        save_figures(action_figures(nothing), tmp_path)
+        save_figures(some_figures(nothing), tmp_path)
+
+
+def test_which_figures_a_script_saves(data):
+    drawings = routing_figures(data)
+    saved = list(chosen(drawings, None))
+    assert "lpc_heatmap_by_key_phase" in saved and [name for name in saved if "episode" in name] == ["episode_0"]
+    assert list(chosen(drawings, ["episode_11", "pathways"])) == ["episode_11", "pathways"]
+    with pytest.raises(InputError, match=r"no figure 'episode_12' here; there are .*episode_0 or another episode"):
+        chosen(drawings, ["episode_12"])
+
+
+def test_a_policy_without_routers_has_no_figures_of_routing(data):
+    ones = [np.ones((len(data.steps), 1), np.float32)]
+    baseline = replace(data, steps=replace(data.steps, layer_routing=ones))
+    assert has_routing(data) and not has_routing(baseline)
+    assert list(routing_figures(baseline)) == [f"episode_{number}" for number in range(12)]
 
 
 def test_names_of_figures(data):
@@ -281,52 +346,6 @@ def test_names_of_figures(data):
     assert names[0] == "routing_heatmap" and {"routing_heatmap_by_key_phase", "lpc_heatmap", "episode_0"} <= set(names)
     assert grouped_name("routing_heatmap", "by_starting_room") == "routing_heatmap_by_starting_room"
     assert analyses(data)["by carrying phase"] == "by_carrying"
-
-
-def test_table_of_results_and_older_tables(cache_dir, tmp_path):
-    table = tmp_path / "table.csv"
-    old = {"task_id": ["BabyAI-GoTo-v0", TASK], "trial": [1, 0], "seed": [None, 0], "num_episodes": [1000, 1000]}
-    old |= {"success_rate": [0.5, 0.1], "mean_lpc": [100.0, 7.0], "lpc_alpha": [1e-5, 0.0]}
-    pd.DataFrame(old).to_csv(table, index=False)
-    (cache_dir / "result.json").write_text("{}")
-    rows, problems = load_table(str(cache_dir), [table, tmp_path / "none.csv"])
-    assert rows["task_id"].tolist() == [TASK, "BabyAI-GoTo-v0"], "the cached result goes before that of the table"
-    assert rows["success_rate"].tolist() == [1.0, 0.5] and rows["policy"].tolist() == ["mop", "mop"]
-    assert rows.loc[1, "success_low"] == pytest.approx(0.469, abs=1e-3)
-    assert len(problems) == 1 and "result.json is skipped: results lie in" in problems[0]
-    (tmp_path / "broken.csv").write_bytes(b"\x00\xff")
-    rows, problems = load_table(str(tmp_path / "none"), [table, tmp_path / "broken.csv"])
-    assert len(rows) == 2 and "broken.csv: it is no table" in problems[0]
-    with pytest.raises(InputError, match=r"no result under .*/none/, nor in x\.csv: `python batch_eval.py`"):
-        load_table(str(tmp_path / "none"), ["x.csv"])
-
-
-def test_tradeoff_leaves_out_what_it_cannot_colour(cache_dir):
-    rows, _ = load_table(str(cache_dir), [REPOSITORY / "results" / f"{name}.csv" for name in ("tasks", "alpha")])
-    assert len(rows) >= 40 and set(rows["policy"]) == {"mop", "gru"}
-
-    def labels(*asked) -> list[str]:
-        return [text.get_text() for text in plot_tradeoff(rows, *asked).legends[0].get_texts()]
-
-    assert len(labels("task", "mop")) == 16 and labels("lpc_alpha", "mop") == ["0", "1e-06", "1e-05", "0.0001"]
-    (ax,) = plot_tradeoff(rows, "lpc_alpha", "mop").axes
-    assert sum(len(container.lines[0].get_xdata()) for container in ax.containers) == 12  # of UnlockPickup alone
-    assert labels("lpc_alpha", "gru") == ["0"]
-    rows["lpc_alpha"] = None
-    with pytest.raises(InputError, match="no result of this policy has a value of lpc_alpha"):
-        labels("lpc_alpha", "gru")
-
-
-def test_comparison_shows_a_column_for_each_run(data, cache_dir):
-    other = RunKey(TASK, 7)
-    shutil.copytree(KEY.artefacts(CACHE), other.artefacts(cache_dir))
-    chosen = list(find_cached_runs([], str(cache_dir)).values())
-    figure = plot_comparison(chosen)
-    titles = [ax.get_title() for ax in figure.axes]
-    assert f"{TASK}\ntrial 7\n{len(data.steps)} steps\nlayer 0" in titles
-    assert [titles.count(name) for name in ("layer 1", "layer 2")] == [2, 2]
-    with pytest.raises(InputError, match="choose at least one"):
-        plot_comparison([])
 
 
 def test_version_1_of_the_small_cache_has_no_episodes():

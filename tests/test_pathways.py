@@ -6,6 +6,7 @@ from figure_contents import matrix_texts, texts
 from routing_data import make_data, make_steps, random_data, two_episodes_in_a_corridor
 
 from mop.measures.pathways import compute_pathways
+from mop.plotting.hover import values_of
 from mop.plotting.pathways import plot_pathways
 
 
@@ -45,3 +46,19 @@ def test_pathways_are_named_by_sizes(data):
     assert matrix_texts(matrix) == [["100", ""], ["", "100"]]
     assert bars.get_title() == "2 of 2 pathways, 100.0% of the steps"
     assert plot_pathways(data, max_pathways=1).axes[0].get_title() == "1 of 2 pathways, 66.7% of the steps"
+
+
+def test_shares_of_pathways_have_intervals():
+    data = random_data()
+    figure = plot_pathways(data, max_pathways=3)
+    rows = values_of(figure)
+    pathways = compute_pathways(data)
+    shares = [row for row in rows if "pathway" in row]
+    np.testing.assert_allclose([row["share"] for row in shares], pathways.counts[:3] / len(data.steps))
+    assert all(row["low"] < row["share"] < row["high"] and row["episodes"] == 30 for row in shares)
+    (whiskers,) = figure.axes[0].containers[1].lines[2]
+    np.testing.assert_allclose(
+        [segment[:, 0] for segment in whiskers.get_segments()], [[row["low"], row["high"]] for row in shares]
+    )
+    follows = [row for row in rows if "from" in row]
+    assert [row["steps"] for row in follows] == pathways.transitions[:3, :3].ravel().tolist()

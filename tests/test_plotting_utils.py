@@ -15,6 +15,8 @@ import plotting_utils
 from plotting_utils import (
     plot_action_entropy,
     plot_action_frequency,
+    plot_by_task,
+    plot_difference,
     plot_episode_routing,
     plot_grouped_lpc,
     plot_grouped_routing,
@@ -28,6 +30,7 @@ from plotting_utils import (
     plot_routing_side_by_side,
     plot_specialisation,
     plot_success_against_lpc,
+    plot_variance_explained,
 )
 
 IMAGE = np.zeros((192, 352, 3), np.uint8)
@@ -59,7 +62,11 @@ FIGURES = {  # every figure of routing data
     "specialisation": plot_specialisation,
     "pathways": plot_pathways,
     "action_frequency": lambda d: plot_action_frequency(d, "by_key_phase"),
+    "variance_explained": lambda d: plot_variance_explained(d if np.ptp(d.steps.lpc) > 0 else random_data()),
     "success_against_lpc": lambda d: plot_success_against_lpc(RESULTS, "task"),
+    "failures_against_lpc": lambda d: plot_success_against_lpc(RESULTS, "task", measure="failures", title="worlds"),
+    "by_task": lambda d: plot_by_task(RESULTS.assign(task_id=RESULTS["task"]), "failures", "a title"),
+    "difference": lambda d: plot_difference(d, d, ("mixture lpc_alpha 1e-05 trial 2 seed 0", "mixture trial 1")),
 }
 DATA = {
     "two rooms": lambda: random_data(),
@@ -98,14 +105,15 @@ def test_labels_of_every_figure_stay_inside_and_apart(kind):
             overlap_y = min(first.y1, second.y1) - max(first.y0, second.y0)
             assert overlap_x <= 1 or overlap_y <= 1, (name, one, other)
         num_texts[name] = len(boxes)
-    assert len(num_texts) == 17 and min(num_texts.values()) >= 8
+    assert len(num_texts) == 21 and min(num_texts.values()) >= 8
 
 
 def test_documented_names_are_there():
     functions = """compute_grid_bounds aggregate_routing_by_position render_routing_heatmap render_lpc_heatmap
         plot_overall_routing get_available_analyses group_routing_data room_labels_for_groups plot_grouped_routing"""
     assert all(callable(getattr(plotting_utils, name)) for name in functions.split())
-    assert len(plotting_utils.EXPERT_CMAPS) == 6 and plotting_utils.UNVISITED_COLOR.startswith("#")
+    assert plotting_utils.expert_cmap(plotting_utils.size_hue(32)).N == 256
+    assert plotting_utils.UNVISITED_COLOR.startswith("#") and plotting_utils.WALL_COLOR.startswith("#")
     assert all(hasattr(plotting_utils, name) for name in plotting_utils.__all__)
 
 

@@ -16,8 +16,9 @@ from routing_data import (
 from mop.base.errors import InputError
 from mop.measures.pathways import compute_pathways
 from mop.measures.progress import compute_routing_over_progress, select_episode
+from mop.plotting.hover import values_of
 from mop.plotting.progress import plot_episode_routing, plot_routing_over_progress
-from mop.plotting.style import HUES
+from mop.plotting.style import size_hue
 
 
 @pytest.fixture
@@ -31,19 +32,19 @@ def data():
 def test_weights_against_progress_by_hand():
     data = two_episodes()
     over = compute_routing_over_progress(data, 2)
-    assert over.progress.tolist() == [0.25, 0.75] and over.counts.tolist() == [3, 3]
-    np.testing.assert_allclose(over.mean[0][:, 0], [(0 + 0.1 + 0.6) / 3, (0.2 + 0.3 + 1) / 3], atol=1e-6)
-    np.testing.assert_allclose(over.low[0][:, 0], [0.05, 0.25], atol=1e-6)
-    np.testing.assert_allclose(over.high[0][:, 0], [0.35, 0.65], atol=1e-6)
-    over = compute_routing_over_progress(data, 8)  # more parts than steps
-    assert over.counts.tolist() == [2, 0, 1, 0, 2, 0, 1, 0]
-    assert np.isnan(over.mean[0][1]).all() and np.isfinite(over.mean[0][0]).all()
+    (means,) = over.layers
+    assert over.progress.tolist() == [0.25, 0.75] and means.steps.tolist() == [3, 3]
+    assert means.episodes.tolist() == [2, 2] and np.isnan(means.low).all()  # too few for an interval
+    np.testing.assert_allclose(means.mean[:, 0], [(0 + 0.1 + 0.6) / 3, (0.2 + 0.3 + 1) / 3], atol=1e-6)
+    (means,) = compute_routing_over_progress(data, 8).layers  # more parts than steps
+    assert means.steps.tolist() == [2, 0, 1, 0, 2, 0, 1, 0]
+    assert np.isnan(means.mean[1]).all() and np.isfinite(means.mean[0]).all()
 
 
 def test_two_episodes_under_one_number_are_two():
     steps = make_steps(np.ones((4, 2)), np.eye(2)[[0, 1, 1, 0]], t_step=[0, 1, 0, 1])
     data = make_data(steps, schema_version=3)
-    np.testing.assert_allclose(compute_routing_over_progress(data, 2).mean[0], [[0.5, 0.5], [0.5, 0.5]])
+    np.testing.assert_allclose(compute_routing_over_progress(data, 2).layers[0].mean, [[0.5, 0.5], [0.5, 0.5]])
     assert compute_pathways(data).transitions.tolist() == [[0, 1], [1, 0]]
 
 
@@ -63,7 +64,7 @@ def test_a_plain_loop_over_parts_agrees():
     lengths = np.bincount(steps.episode)
     for part in range(5):
         chosen = [k for k in range(len(steps)) if steps.t_step[k] * 5 // lengths[steps.episode[k]] == part]
-        np.testing.assert_allclose(over.mean[1][part], steps.layer_routing[1][chosen].mean(0), atol=1e-6)
+        np.testing.assert_allclose(over.layers[1].mean[part], steps.layer_routing[1][chosen].mean(0), atol=1e-6)
 
 
 # --- figures --------------------------------------------------------------------------------------------------------
@@ -75,7 +76,8 @@ def test_weights_over_an_episode_are_stacked_with_its_events(data):
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["layer 0", "layer 1"]
     lower, upper = figure.axes[0].collections
     assert [to_hex(area.get_facecolor()[0]) for area in (lower, upper)] == [
-        hue.lower() for hue in list(HUES.values())[:2]
+        size_hue(0),
+        size_hue(16),
     ]
     edge = lower.get_paths()[0].vertices
     for step, weight in enumerate(FIRST_WEIGHTS[:4]):  # each weight from its step to the next
@@ -115,3 +117,18 @@ def test_layers_of_different_experts_have_legends_of_their_own():
     figure = plot_routing_over_progress(make_data(steps, sizes=[[0, 8], [0, 8, 16]]))
     assert not figure.legends
     assert [len(ax.get_legend().get_texts()) for ax in figure.axes] == [2, 3]
+
+
+def test_bands_hold_the_means():
+    data = random_data()
+    figure = plot_routing_over_progress(data, num_bins=4)
+    rows = [row for row in values_of(figure) if row["layer"] == 1]
+    assert [row["progress"] for row in rows] == [0.125, 0.375, 0.625, 0.875]
+    band = figure.axes[1].collections[0].get_paths()[0].vertices
+    for row in rows:
+        edges = np.unique(band[np.isclose(band[:, 0], row["progress"]), 1])
+        assert (
+            edges.tolist() == [row["skip low"], row["skip high"]] and row["skip low"] < row["skip"] < row["skip high"]
+        )
+    assert len(rows) == 4 and rows[0]["episodes"] == 30
+    assert figure.get_suptitle().replace("\n", " ").endswith("bands: 95 % over episodes")

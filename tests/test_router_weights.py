@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from figure_contents import matrix_texts, texts
-from routing_data import two_episodes, two_episodes_in_a_corridor
+from routing_data import make_data, make_steps, random_data, two_episodes, two_episodes_in_a_corridor
 
 from mixture_of_experts import compute_lpc, routing_measures
 from mop.base.errors import InputError
@@ -16,7 +16,9 @@ from mop.measures.router_weights import (
     compute_router_entropy,
     mean_weights_by_distance,
     mean_weights_by_group,
+    undecided_experts,
 )
+from mop.plotting.hover import values_of
 from mop.plotting.router_weights import plot_routing_distributions, plot_routing_near_objects, plot_specialisation
 
 
@@ -41,15 +43,41 @@ def test_entropy_in_nats():
 def test_weights_of_groups():
     data = two_episodes()
     groups = group_routing_data(data, "by_outcome")
-    (means,) = mean_weights_by_group(data.steps, groups)
-    np.testing.assert_allclose(means, [[0.15, 0.85], [0.8, 0.2]], atol=1e-6)
+    (means,) = mean_weights_by_group(data, groups)
+    np.testing.assert_allclose(means.mean, [[0.15, 0.85], [0.8, 0.2]], atol=1e-6)
 
 
 def test_weights_at_distances():
-    weights = np.array([[0.2, 0.8], [0.4, 0.6], [1.0, 0.0], [0.5, 0.5]])
-    counts, (means,) = mean_weights_by_distance(np.array([2, 2, 0, np.nan]), [weights])
-    assert counts.tolist() == [1, 0, 2]
-    np.testing.assert_allclose(means, [[1, 0], [np.nan, np.nan], [0.3, 0.7]])
+    data = make_data(make_steps(np.ones((4, 2)), [[0.2, 0.8], [0.4, 0.6], [1.0, 0.0], [0.5, 0.5]]))
+    (means,) = mean_weights_by_distance(data, np.array([2, 2, 0, np.nan]))
+    assert means.steps.tolist() == [1, 0, 2]
+    np.testing.assert_allclose(means.mean, [[1, 0], [np.nan, np.nan], [0.3, 0.7]], atol=1e-6)
+    with pytest.raises(InputError, match="no step has a known distance"):
+        mean_weights_by_distance(data, np.full(4, np.nan))
+
+
+def test_experts_that_may_be_the_largest():
+    """Twenty episodes of one step for each action; in the first, two experts lead by turns."""
+    leads_by_turns = [[0.5, 0.4, 0.1], [0.4, 0.5, 0.1]] * 10
+    clear, few = [[0.5, 0.4, 0.1], [0.6, 0.3, 0.1]] * 10, [[0.4, 0.3, 0.3]] * 4
+    steps = make_steps(
+        np.ones((44, 2)),
+        leads_by_turns + clear + few,
+        episode=[*range(20), *range(20), *range(4)],
+        action=[0] * 20 + [1] * 20 + [2] * 4,
+    )
+    data = make_data(steps, [{}] * 20)
+    (undecided,) = undecided_experts(data, group_routing_data(data, "by_action"))
+    assert undecided.tolist() == [[True, True, False], [False] * 3, [False] * 3]
+    figure = plot_specialisation(data, ["by_action"])
+    assert matrix_texts(figure.axes[0]) == [
+        ["≈0.45", "≈0.45", "0.10"],
+        ["0.55", "0.35", "0.10"],
+        ["0.40?", "0.30?", "0.30?"],
+    ]
+    title = figure.get_suptitle().replace("\n", " ")
+    assert "≈ any of these may be the largest" in title and "? fewer than 5 episodes" in title
+    assert [row["undecided"] for row in values_of(figure)][:4] == [True, True, False, False]
 
 
 def test_cost_and_entropy_are_those_of_training():
@@ -102,7 +130,7 @@ def test_specialisation_is_a_matrix_with_counts(data):
     # forward: steps 0, 1, 2, 5; toggle: 3; left: 4
     assert texts(actions.get_yticklabels()) == ["turn left  (1)", "forward  (4)", "toggle  (1)"]
     np.testing.assert_allclose(actions.images[0].get_array(), [[0.6, 0.4], [0.325, 0.675], [0.3, 0.7]], atol=1e-6)
-    assert matrix_texts(actions)[0] == ["0.60", "0.40"] and matrix_texts(certain) == [["1.00", "0.00"]] * 3
+    assert matrix_texts(actions)[0] == ["0.60?", "0.40?"] and matrix_texts(certain) == [["1.00?", "0.00?"]] * 3
     assert texts(outcomes.get_yticklabels()) == ["success  (4)", "failure  (2)"]
     np.testing.assert_allclose(outcomes.images[0].get_array(), [[0.15, 0.85], [0.8, 0.2]], atol=1e-6)
     assert texts(outcomes.get_xticklabels()) == ["skip", "GRU 16"]
@@ -110,3 +138,33 @@ def test_specialisation_is_a_matrix_with_counts(data):
     assert len(plot_specialisation(data).axes) == 2 * 3 + 1  # by action, carrying, outcome: no keys, no key phases
     with pytest.raises(InputError, match="no grouping 'by_moon'"):
         plot_specialisation(data, ["by_moon"])
+
+
+def test_figures_give_their_numbers():
+    """What is saved beside a figure are the means that it draws, with their intervals."""
+    data = random_data()
+    groups = group_routing_data(data, "by_action")
+    (row,) = [
+        row
+        for row in values_of(plot_specialisation(data))
+        if (row["group"], row["layer"], row["expert"]) == ("forward", 1, "GRU 16")
+    ]
+    means = mean_weights_by_group(data, groups)[1]
+    assert row["weight"] == means.mean[2, 1] == pytest.approx(data.steps.layer_routing[1][groups.mask(2), 1].mean())
+    assert (row["low"], row["high"]) == (means.low[2, 1], means.high[2, 1]) and row["low"] < row["weight"] < row["high"]
+    assert row["steps"] == groups.counts[2] and row["episodes"] == groups.num_episodes[2]
+
+    figure = plot_routing_near_objects(data, min_steps=3)
+    rows = [row for row in values_of(figure) if (row["object"], row["layer"]) == ("key", 0)]
+    (line,) = [line for line in figure.axes[1].lines if line.get_label() == "skip (size 0)"]
+    assert figure.axes[1].get_title(loc="left") == "layer 0, key"
+    assert [row["distance"] for row in rows] == line.get_xdata().tolist()
+    assert [row["skip"] for row in rows] == line.get_ydata().tolist()
+    band = figure.axes[1].collections[0].get_paths()[0].vertices
+    known = [row for row in rows if np.isfinite(row["skip low"])]
+    assert {(row["distance"], row["skip low"]) for row in known} <= set(map(tuple, band.tolist())) and len(known) > 3
+    assert "bands: 95 % over episodes" in figure.get_suptitle().replace("\n", " ")
+
+    rows = [row for row in values_of(plot_routing_distributions(data)) if row["layer"] == 2]
+    assert sum(row["skip"] for row in rows if "weight from" in row) == pytest.approx(1)
+    assert sum(row["share"] for row in rows if "entropy from" in row) == pytest.approx(1)

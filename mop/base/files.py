@@ -4,6 +4,7 @@ import errno
 import fcntl
 import fnmatch
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -146,11 +147,30 @@ def json_bytes(content: dict, option: int = 0) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE | option)
 
 
-def write_figure(path: str | Path, figure: "Figure") -> Path:
-    """Write a figure as a PNG of 100 dots per inch, however it is shown; returns `path`. Raises OSError."""
+def write_figure(path: str | Path, figure: "Figure", dpi: int = 100) -> Path:
+    """Write a figure in the format of the path's ending (.png, .svg, .pdf), however it is shown; returns `path`.
+
+    dpi: dots per inch of a PNG. Raises OSError.
+    """
     path = Path(path)
-    write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=100))
+    data = figure_bytes(figure, path.suffix[1:], dpi)
+    write_atomic(path, lambda file: file.write(data))
     return path
+
+
+def figure_bytes(figure: "Figure", file_format: str, dpi: int = 100) -> bytes:
+    """A figure as a file of a format: png of `dpi` dots per inch, svg or pdf.
+
+    The text of the latter two is text, which can be searched and edited, not outlines. The same figure gives the same
+    bytes: no file holds the time.
+    """
+    import matplotlib
+
+    settings = {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "figure"}
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(file_format)
+    with matplotlib.rc_context(settings):
+        figure.savefig(file := io.BytesIO(), format=file_format, dpi=dpi, metadata=metadata)
+    return file.getvalue()
 
 
 def read_bytes(path: str | Path) -> bytes:

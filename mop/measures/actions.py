@@ -2,14 +2,29 @@
 
 import numpy as np
 
+from mop.base.errors import InputError
+from mop.measures.bootstrap import Means, bootstrap_shares
 from mop.measures.groups import Groups
-from mop.measures.routing_data import RoutingData, chosen_actions
+from mop.measures.routing_data import ACTION_NAMES, RoutingData, chosen_actions, index_episodes
 
 
-def count_actions(routing_data: RoutingData, groups: Groups, num_actions: int) -> np.ndarray:
-    """How often each action was chosen in each group, (G, A) int64. Raises InputError as `chosen_actions`."""
-    flat = groups.index * num_actions + chosen_actions(routing_data)
-    return np.bincount(flat, minlength=len(groups) * num_actions).reshape(len(groups), num_actions)
+def compute_action_shares(routing_data: RoutingData, groups: Groups, num_actions: int) -> Means:
+    """The share of each action in the steps of each group, with its interval. Raises InputError as `chosen_actions`."""
+    actions, episode = chosen_actions(routing_data), index_episodes(routing_data)
+    return bootstrap_shares(actions, num_actions, episode, groups.index, len(groups))
+
+
+def hold_action(routing_data: RoutingData, action: str | int) -> RoutingData:
+    """The steps in which this action was chosen, by its name or number in ACTION_NAMES: `RoutingCache.where`.
+
+    What still differs between places and phases among them is not the action. Raises InputError if there is no such
+    action, it was never chosen, or the steps do not tell (`chosen_actions`).
+    """
+    names = dict(enumerate(ACTION_NAMES)) | {name: name for name in ACTION_NAMES}
+    if action not in names:
+        raise InputError(f"there is no action {action!r}; choose one of {', '.join(ACTION_NAMES)}")
+    name = names[action]
+    return routing_data.where(chosen_actions(routing_data) == ACTION_NAMES.index(name), f"action: {name}")
 
 
 def compute_policy_entropy(action_logits: np.ndarray) -> np.ndarray:

@@ -12,6 +12,9 @@ from mop.base.errors import InputError
 from mop.measures.router_weights import mean_by
 from mop.measures.routing_data import StepFilter, Steps, checked_positions, checked_weights, step_mask
 
+FULL_STEPS = 10  # from so many steps on, a mean counts fully
+CLOSE = 0.05  # mean weights that differ by less do not say which expert is the first
+
 
 @dataclass(frozen=True, eq=False)
 class CellIndex:
@@ -20,6 +23,10 @@ class CellIndex:
     cells: np.ndarray  # (C, 2) int64, x and y
     counts: np.ndarray  # (C,) int64, steps in the cell
     index: np.ndarray  # (S,) int64, cell of each step
+
+    def has_steps(self, min_steps: int) -> np.ndarray:
+        """The cells (C,) bool with so many steps. Raises InputError as `enough_steps`."""
+        return enough_steps(self.counts, min_steps)
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Mean (C,) float64 of values (S,) over the steps in each cell; values that are not finite are left out."""
@@ -65,6 +72,14 @@ class RoutingByPosition:
     def num_steps(self) -> int:
         return int(self.counts.sum())
 
+    def with_steps(self, min_steps: int) -> "RoutingByPosition":
+        """Without the cells that have fewer steps. Raises InputError as `enough_steps`."""
+        kept = enough_steps(self.counts, min_steps)
+        routing = None if self.routing is None else [weights[kept] for weights in self.routing]
+        return RoutingByPosition(
+            self.cells[kept], self.counts[kept], routing, None if self.lpc is None else self.lpc[kept]
+        )
+
 
 def aggregate_routing_by_position(steps: Steps, filter_fn: StepFilter = None) -> RoutingByPosition:
     """Mean router weights and LPC of each cell that the agent stood on.
@@ -81,10 +96,40 @@ def aggregate_routing_by_position(steps: Steps, filter_fn: StepFilter = None) ->
     return RoutingByPosition(cells.cells, cells.counts, routing, lpc)
 
 
+def enough_steps(counts: np.ndarray, min_steps: int) -> np.ndarray:
+    """Which of counts (C,) are at least `min_steps`, (C,) bool. Raises InputError if none is."""
+    kept = counts >= min_steps
+    if not kept.any():
+        most = int(counts.max(initial=0))
+        raise InputError(f"no cell has {min_steps} steps, the most are {most}: lower the least number of steps")
+    return kept
+
+
+def visit_strength(counts: np.ndarray) -> np.ndarray:
+    """How much of its colour a cell with counts (...) steps has: sqrt(min(1, n / FULL_STEPS)), float64 (...).
+
+    The inverse of the standard error of its mean, relative to that of FULL_STEPS steps.
+    """
+    return np.sqrt(np.minimum(np.asarray(counts, np.float64) / FULL_STEPS, 1))
+
+
+def rank_experts(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of mean weights (C, E): the first expert and the runner-up, (C,) int64 each, and the margin (C,) between them.
+
+    Of equal weights the first one counts. A single expert has no runner-up: it is -1, and the margin is NaN.
+    """
+    order = np.argsort(-weights, axis=1, kind="stable")
+    first = order[:, 0]
+    if weights.shape[1] == 1:
+        return first, np.full(len(weights), -1), np.full(len(weights), np.nan)
+    margin = np.diff(np.take_along_axis(weights, order[:, 1::-1], 1))[:, 0]
+    return first, order[:, 1], margin
+
+
 def compute_grid_bounds(positions: np.ndarray, grid_size: Sequence[int] | None = None) -> dict[str, int]:
     """The rectangle of cells to draw: `x_min, x_max, y_min, y_max` (all inclusive), `grid_width, grid_height`.
 
-    positions: (S, 2) int. With `grid_size` (width, height) it is the whole world, so that walls show as unvisited;
+    positions: (S, 2) int. With `grid_size` (width, height) it is the whole world, walls included;
     without, the smallest rectangle that holds every position.
     Raises InputError if there are no positions or one lies outside the world.
     """

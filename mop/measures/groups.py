@@ -11,7 +11,14 @@ import numpy as np
 
 from mop.base.errors import InputError
 from mop.measures.phases import PHASES, key_phases
-from mop.measures.routing_data import ACTION_NAMES, RoutingData, check_not_empty, chosen_actions, has_happened
+from mop.measures.routing_data import (
+    ACTION_NAMES,
+    RoutingData,
+    check_not_empty,
+    chosen_actions,
+    has_happened,
+    in_whole_episodes,
+)
 
 _QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
 _VERBS = ("go to", "pick up", "open", "put")
@@ -242,5 +249,5 @@ def _keys(routing_data: RoutingData, group_by: str) -> tuple[Grouping, np.ndarra
         raise InputError(
             f"these worlds cannot be split by {grouping.title}; `get_available_analyses` lists what they can"
         )
-    keys = grouping.keys(routing_data)
+    keys = in_whole_episodes(grouping.keys, routing_data)
     return grouping, keys.reshape(len(keys), -1)

@@ -3,54 +3,38 @@
 Axis letters: B parts of an episode, L layers, E experts, T steps of one episode.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from mop.base.errors import InputError
-from mop.measures.routing_data import RoutingData, checked_weights, follows_on
+from mop.measures.bootstrap import Means, bootstrap_layers
+from mop.measures.routing_data import RoutingData, checked_weights, index_episodes, whole_of
 
 _EVENTS = {"t_pick": "picked up", "t_opened": "opened", "t_unlocked": "unlocked", "t_drop": "dropped"}
 
 
 @dataclass(frozen=True, eq=False)
 class RoutingOverProgress:
-    """Router weights in B equal parts of an episode: mean, and the quarter and three-quarter marks of the steps."""
+    """Router weights in B equal parts of an episode."""
 
     progress: np.ndarray  # (B,) float64, middle of each part, 0 to 1
-    counts: np.ndarray  # (B,) int64, steps
-    mean: list[np.ndarray]  # L arrays (B, E_l) float64; NaN where a part has no steps
-    low: list[np.ndarray]  # 25 % quantile, as mean
-    high: list[np.ndarray]  # 75 % quantile
+    layers: list[Means]  # L means of B groups and E_l values, with their intervals
 
 
 def compute_routing_over_progress(routing_data: RoutingData, num_bins: int = 20) -> RoutingOverProgress:
-    """Router weights against progress, t_step / steps of the episode; step 0 is in the first part.
+    """Router weights against progress, t_step / steps of the whole episode; step 0 is in the first part.
 
     An episode of fewer than `num_bins` steps has no step in some parts, so the parts differ in their counts.
     Raises InputError if there are no steps or they lack 't_step' or 'layer_routing'.
     """
     routing_data.require("t_step")
-    layers = checked_weights(routing_data.steps)
-    episode = np.cumsum(np.concatenate([[False], ~follows_on(routing_data.steps)]))
-    t_step = np.asarray(routing_data.steps.t_step, np.int64)
-    part = t_step * num_bins // np.bincount(episode)[episode]
-    counts = np.bincount(part, minlength=num_bins)
-    order = np.argsort(part, kind="stable")
-    rows = np.split(order, np.cumsum(counts)[:-1])  # the steps of each part
-
-    def of_parts(statistic: Callable, weights: np.ndarray) -> np.ndarray:
-        nothing = np.full(weights.shape[1], np.nan)
-        return np.stack([statistic(weights[chosen]) if len(chosen) else nothing for chosen in rows])
-
-    statistics = [
-        lambda w: w.mean(0, dtype=np.float64),
-        lambda w: np.quantile(w, 0.25, 0),
-        lambda w: np.quantile(w, 0.75, 0),
-    ]
-    mean, low, high = ([of_parts(statistic, weights) for weights in layers] for statistic in statistics)
-    return RoutingOverProgress((np.arange(num_bins) + 0.5) / num_bins, counts, mean, low, high)
+    layers, episode = checked_weights(routing_data.steps), index_episodes(routing_data)
+    length = np.bincount(index_episodes(whole_of(routing_data)))
+    part = np.asarray(routing_data.steps.t_step, np.int64) * num_bins // length[episode]
+    return RoutingOverProgress(
+        (np.arange(num_bins) + 0.5) / num_bins, bootstrap_layers(layers, episode, part, num_bins)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +47,12 @@ class EpisodeRouting:
 
 
 def select_episode(routing_data: RoutingData, episode: int) -> EpisodeRouting:
-    """The steps of one episode. Raises InputError if it has none, or the steps lack 't_step' or 'layer_routing'."""
+    """All steps of one episode, of restricted data too, as each weight counts until the next step.
+
+    Raises InputError if it has none, or the steps lack 't_step' or 'layer_routing'.
+    """
     routing_data.require("t_step")
-    steps = routing_data.steps
+    steps = whole_of(routing_data).steps
     chosen = np.flatnonzero(np.asarray(steps.episode) == episode)
     if not len(chosen):
         raise InputError(f"there is no episode {episode}: they are counted from 0 to {len(routing_data.episodes) - 1}")

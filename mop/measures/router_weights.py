@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mop.base.errors import InputError
+from mop.measures.bootstrap import Means, bootstrap_layers
 from mop.measures.groups import Groups
-from mop.measures.routing_data import Steps, checked_weights
+from mop.measures.routing_data import RoutingData, checked_weights, index_episodes
 
 
 def compute_layer_lpc(weights: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
@@ -25,20 +27,42 @@ def compute_router_entropy(weights: np.ndarray) -> np.ndarray:
     return -np.sum(weights * np.log(np.where(weights > 0, weights, 1)), axis=-1)  # 0 ln 0 = 0
 
 
-def mean_weights_by_group(steps: Steps, groups: Groups) -> list[np.ndarray]:
-    """Mean router weights of each group, L arrays (G, E_l) float64. Raises InputError as `checked_weights`."""
-    return [mean_by(groups.index, weights, groups.counts) for weights in checked_weights(steps)]
+def mean_weights_by_group(routing_data: RoutingData, groups: Groups) -> list[Means]:
+    """Mean router weights of each group, L means of G groups and E_l values. Raises InputError as `checked_weights`."""
+    layers = checked_weights(routing_data.steps)
+    return bootstrap_layers(layers, index_episodes(routing_data), groups.index, len(groups))
 
 
-def mean_weights_by_distance(distance: np.ndarray, layers: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Steps (D,) int64 at each distance 0..D-1 and their mean router weights, L arrays (D, E_l), NaN where no step is.
+def mean_weights_by_distance(routing_data: RoutingData, distance: np.ndarray) -> list[Means]:
+    """Mean router weights at each distance, L means of the groups 0..D-1 and E_l values.
 
-    distance: (S,) float of whole numbers, NaN where it is unknown; layers: L arrays (S, E_l).
+    distance: (S,) float of whole numbers, NaN where it is unknown. Raises InputError as `checked_weights`, or if no
+    distance is known.
     """
     is_known = np.isfinite(distance)
+    if not is_known.any():
+        raise InputError("no step has a known distance")
+    layers = [weights[is_known] for weights in checked_weights(routing_data.steps)]
     index = distance[is_known].astype(np.int64)
-    counts = np.bincount(index)
-    return counts, [mean_by(index, np.asarray(weights)[is_known], counts) for weights in layers]
+    return bootstrap_layers(layers, index_episodes(routing_data)[is_known], index, index.max() + 1)
+
+
+def undecided_experts(routing_data: RoutingData, groups: Groups) -> list[np.ndarray]:
+    """The experts of which more than one may be the dominant one of a group, L arrays (G, E_l) bool.
+
+    They are the one with the largest mean weight, and those whose distance to it has a 95 % interval that reaches 0;
+    in a row without True it is decided, or there are too few episodes for an interval (`MIN_EPISODES`). The interval is
+    that of the difference, step by step: weights of one step sum to 1, so two means side by side would say too little.
+    Raises InputError as `checked_weights`.
+    """
+    layers, episode = checked_weights(routing_data.steps), index_episodes(routing_data)
+    first = [mean_by(groups.index, weights, groups.counts).argmax(1) for weights in layers]
+    leads = [
+        np.take_along_axis(weights, of_group[groups.index, None], 1) - weights
+        for weights, of_group in zip(layers, first, strict=True)
+    ]
+    may_lead = [lead.low <= 0 for lead in bootstrap_layers(leads, episode, groups.index, len(groups))]
+    return [of_layer & (of_layer.sum(1) > 1)[:, None] for of_layer in may_lead]  # each may lead itself
 
 
 def mean_by(index: np.ndarray, values: np.ndarray, counts: np.ndarray) -> np.ndarray:

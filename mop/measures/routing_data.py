@@ -37,6 +37,24 @@ class RoutingData(Protocol):
     def require(self, field: str) -> None:
         """Raise InputError unless `field` is a column of the steps or a key of every episode."""
 
+    def where(self, mask: np.ndarray, note: str) -> "RoutingData":
+        """The part with the steps of mask (S,) bool; it keeps the data with every step as `whole`, and `rows` of it."""
+
+
+def whole_of(routing_data: RoutingData) -> RoutingData:
+    """The data with every step of its episodes, of which `routing_data` may be a part (`RoutingCache.where`)."""
+    whole = getattr(routing_data, "whole", None)
+    return routing_data if whole is None else whole
+
+
+def in_whole_episodes(compute: Callable[[RoutingData], np.ndarray], routing_data: RoutingData) -> np.ndarray:
+    """compute(data) (S, ...), found where every step of an episode is there, of the steps of `routing_data`.
+
+    For what depends on the steps before.
+    """
+    whole = whole_of(routing_data)
+    return compute(whole) if whole is routing_data else compute(whole)[routing_data.rows]
+
 
 StepFilter = np.ndarray | Callable[[Steps], np.ndarray] | None  # a mask (S,) bool, or what makes it from the steps
 
@@ -103,11 +121,26 @@ def has_happened(steps: Steps, episodes: Sequence[Mapping], event: str) -> np.nd
     return np.asarray(steps.t_step) >= times[np.asarray(steps.episode)]
 
 
-def follows_on(steps: Steps) -> np.ndarray:
-    """(S - 1,) bool: the next step belongs to the same episode. Raises InputError if there are no steps.
+def index_episodes(routing_data: RoutingData) -> np.ndarray:
+    """(S,) int64: which of the episodes that were played each step belongs to, counted from 0 in the order of steps.
 
-    The steps of an episode are neighbours in a cache; in one before v4, two episodes in a row may have the same number.
+    The steps of an episode are neighbours in a cache. In one before v4, two episodes in a row may have the same number;
+    `t_step`, where it is there, tells them apart. Raises InputError if there are no steps.
     """
-    episode, t_step = np.asarray(steps.episode), np.asarray(steps.t_step)
-    check_not_empty(episode)
+
+    def index(whole: RoutingData) -> np.ndarray:
+        episode, t_step = np.asarray(whole.steps.episode), whole.steps.t_step
+        check_not_empty(episode)
+        is_first = episode[1:] != episode[:-1]
+        if t_step is not None:
+            is_first |= np.asarray(t_step)[1:] != np.asarray(t_step)[:-1] + 1
+        return np.concatenate([[0], np.cumsum(is_first)])
+
+    return in_whole_episodes(index, routing_data)
+
+
+def follows_on(routing_data: RoutingData) -> np.ndarray:
+    """(S - 1,) bool: the next row is the next step of the same episode. Raises InputError if there are no steps."""
+    routing_data.require("t_step")
+    episode, t_step = index_episodes(routing_data), np.asarray(routing_data.steps.t_step)
     return (episode[1:] == episode[:-1]) & (t_step[1:] == t_step[:-1] + 1)

@@ -3,10 +3,12 @@
 Axis letters: B worlds (one for each episode), H, W height and width of the grid, S steps.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from mop.base.errors import InputError
-from mop.measures.routing_data import RoutingData
+from mop.measures.routing_data import RoutingData, Steps, whole_of
 
 # What distances are measured to: kind -> its cells [x, y, ...] at the start of an episode.
 OBJECT_KINDS = {
@@ -14,6 +16,7 @@ OBJECT_KINDS = {
     "key": lambda episode: episode["keys"],
     "target": lambda episode: [] if episode["target_pos"] is None else [episode["target_pos"]],
 }
+WORLD_FIELDS = ("position", "grid_size", "room_bounds", "doors")  # what tells walls: of the steps, of the episodes
 
 
 def free_cells(routing_data: RoutingData) -> np.ndarray:
@@ -25,9 +28,28 @@ def free_cells(routing_data: RoutingData) -> np.ndarray:
     shows that it is missing. Objects move, and do not count as obstacles.
     Raises InputError if the episodes lack a field, or their grids differ in size.
     """
-    for field in ("position", "grid_size", "room_bounds", "doors"):
+    for field in WORLD_FIELDS:
         routing_data.require(field)
-    episodes, steps = routing_data.episodes, routing_data.steps
+    return _free_cells(routing_data.steps, routing_data.episodes)
+
+
+def wall_cells(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray | None:
+    """The cells (H, W) bool that are a wall in the world of every episode, as `free_cells`; None where none can tell.
+
+    The data do not tell if they lack a field of WORLD_FIELDS or the worlds differ in size or rooms.
+    """
+    if steps.position is None or not all(field in episode for episode in episodes for field in WORLD_FIELDS[1:]):
+        return None
+    try:
+        walls = ~_free_cells(steps, episodes).any(0)
+    except InputError:
+        return None
+    x, y = np.asarray(steps.position).T
+    walls[y, x] = False  # whoever stood there was not in a wall
+    return walls
+
+
+def _free_cells(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
     if len({(tuple(e["grid_size"]), str(e["room_bounds"])) for e in episodes}) != 1:
         raise InputError("distances need episodes whose worlds have one size and one grid of rooms")
     (width, height), rooms = episodes[0]["grid_size"], np.array(episodes[0]["room_bounds"]).reshape(-1, 4)
@@ -82,7 +104,7 @@ def distances_to_objects(routing_data: RoutingData) -> dict[str, np.ndarray]:
     """
     for field in ("keys", "target_pos"):
         routing_data.require(field)
-    free = free_cells(routing_data)
+    free = free_cells(whole_of(routing_data))
     x, y = np.asarray(routing_data.steps.position).T
     distances = {}
     for kind, cells_of in OBJECT_KINDS.items():

@@ -3,7 +3,9 @@
 import sys
 from argparse import Namespace
 
-from mop.base.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer, optional
+from mop.base.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, choice, integer, number, optional
+from mop.measures.routing_data import ACTION_NAMES
+from mop.pages.export import FORMATS, LARGEST_WIDTH_IN, LEAST_WIDTH_IN
 from mop.store.run_keys import CACHE_DIR, DEFAULT_ROOTS, PLOTS_DIR, RESULTS_TABLE
 
 CHECKPOINT_DIRS = (*DEFAULT_ROOTS, "results/zoo")
@@ -18,6 +20,12 @@ def parser(description: str) -> Parser:
     )
     parser.add_argument("--cache_dir", default=CACHE_DIR, help="results and caches (default: %(default)s)")
     parser.add_argument("--plots_dir", default=PLOTS_DIR, help="where pictures go (default: %(default)s)")
+    saving = parser.add_argument_group("as a script")
+    saving.add_argument("--only", nargs="+", metavar="FIGURE", help="save these figures alone, named as their files")
+    saving.add_argument(
+        "--format", default="png", metavar="|".join(FORMATS), help="of the files (default: %(default)s)"
+    )
+    saving.add_argument("--width", metavar="INCHES", help="of the figures; null: as they are drawn for a screen")
     return parser
 
 
@@ -28,6 +36,8 @@ def run_parser(description: str) -> Parser:
     added.add_argument("--trial", help="... of this trial")
     added.add_argument("--seed", help="... of this seed")
     added.add_argument("--update", help="... of this update (a periodic checkpoint)")
+    added.add_argument("--action", help="show only the steps of this action: forward, toggle, ...")
+    added.add_argument("--min_steps", default=1, help="leave out cells with fewer steps (default: %(default)s)")
     added.add_argument("--fresh", action="store_true", help="evaluate the checkpoint now, without the cache")
     added.add_argument("--num_episodes", default=100, help="worlds of a fresh evaluation (default: %(default)s)")
     added.add_argument("--num_envs", default=64, help="of these, side by side (default: %(default)s)")
@@ -38,8 +48,11 @@ def parse(parser: Parser) -> Namespace:
     """The checked flags of this process; a "--" in front of them is left out. Raises InputError naming a wrong flag."""
     given = sys.argv[1:]
     args = parser.parse_args(given[1:] if given[:1] == ["--"] else given)
+    width = optional(number(LEAST_WIDTH_IN, high=LARGEST_WIDTH_IN))
+    check_flags(args, format=choice(*FORMATS), width=width)
     if "num_episodes" in args:
-        number = optional(integer(0))
+        index = optional(integer(0))
         counts = {"num_episodes": integer(1, MAX_EPISODES), "num_envs": integer(1, MAX_ENVS)}
-        check_flags(args, **counts, trial=number, seed=number, update=number)
+        shown = {"action": optional(choice(*ACTION_NAMES)), "min_steps": integer(1)}
+        check_flags(args, **counts, **shown, trial=index, seed=index, update=index)
     return args

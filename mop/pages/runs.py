@@ -1,15 +1,19 @@
 """The runs that a page can show: those with a routing cache or a checkpoint on this machine."""
 
+import functools
 import shlex
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mop.base.errors import InputError
-from mop.store.checkpoints import find_checkpoints
+from mop.base.run_names import run_name
+from mop.store.checkpoints import find_checkpoints, quick_config
 from mop.store.results import load_result
 from mop.store.run_keys import CACHE_DIR, DEFAULT_ROOTS, RunKey, cache_path, find_caches, result_path
+
+FINAL = "final"  # the word for the last checkpoint of a run, where the others have the number of their update
 
 
 @dataclass(frozen=True)
@@ -18,13 +22,17 @@ class Run:
 
     key: RunKey
     cache_dir: str
-    has_cache: bool
-    checkpoint: Path | None
+    checkpoint: Path | None = None
 
     @property
     def cache_path(self) -> Path:
         """Where its routing cache is, or would be."""
         return cache_path(self.cache_dir, self.key)
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether its routing cache is there now."""
+        return self.cache_path.is_file()
 
     @property
     def result(self) -> dict:
@@ -35,64 +43,135 @@ class Run:
             return {}
 
     @property
+    def about(self) -> dict:
+        """What is known of it without opening its cache: its result row, else what its checkpoint says; and its key."""
+        known = self.result
+        if not known and self.checkpoint is not None:
+            known = _config_of(self.checkpoint, *_version(self.checkpoint))
+        key = self.key
+        numbers = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, "is_final": key.update is None}
+        return known | numbers | ({} if key.update is None else {"update": key.update})
+
+    @property
+    def name(self) -> str:
+        """What it is called: policy, penalty, trial, seed, and its update if it is a periodic checkpoint."""
+        return run_name(self.about)
+
+    @property
+    def word(self) -> str:
+        """Its checkpoint within the run, in a URL: the update, or FINAL."""
+        return FINAL if self.key.update is None else str(self.key.update)
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags of this program's scripts that choose it."""
+        key = self.key
+        words = ["--task", key.task_id, "--trial", str(key.trial)]
+        words += [] if key.seed is None else ["--seed", str(key.seed)]
+        return words + ([] if key.update is None else ["--update", str(key.update)])
+
+    @property
+    def places(self) -> list[str]:
+        """The flags that say where its files are, if that is not where the scripts look by themselves."""
+        words = []
+        if self.checkpoint is not None:
+            root = self.checkpoint.parents[len(self.key.checkpoint("").parts) - 1].as_posix()
+            words += [] if root in DEFAULT_ROOTS else ["--checkpoint_dir", root]
+        return words + ([] if self.cache_dir == CACHE_DIR else ["--cache_dir", self.cache_dir])
+
+    @property
     def remake(self) -> str:
         """The command that makes its routing cache."""
-        key, words = self.key, ["python", "batch_eval.py", "--force"]
-        if self.checkpoint is not None:
-            root = self.checkpoint.parents[len(key.checkpoint("").parts) - 1].as_posix()
-            words += [] if root in DEFAULT_ROOTS else ["--checkpoint_dir", root]
-        words += ["--task", key.task_id, "--trial", str(key.trial)]
-        words += [] if key.seed is None else ["--seed", str(key.seed)]
-        words += ["--final_only"] if key.update is None else ["--update", str(key.update)]
-        words += [] if self.cache_dir == CACHE_DIR else ["--cache_dir", self.cache_dir]
-        return shlex.join(words)
+        last = ["--final_only"] if self.key.update is None else []
+        return shlex.join(["python", "batch_eval.py", "--force", *self.places, *self.flags, *last])
 
 
-def find_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str, Run]:
-    """Every run with a routing cache or a checkpoint, by a label that says what it has; those with a cache first.
+Runs = Mapping[str, Sequence[Run]]  # the folder of each run below a root -> its checkpoints, the final one last
 
-    Raises InputError if there is none.
+
+def find_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str, list[Run]]:
+    """Every run with a routing cache or a checkpoint, by its folder below a root; those with a cache first.
+
+    The checkpoints of a run are in the order of their updates, the final one last; a periodic one of the same update
+    as the final one is left out, unless it alone has a cache. Raises InputError if there is no run.
     """
-    found = _list_runs(checkpoint_dirs, cache_dir)
+    found: dict[str, list[Run]] = {}
+    for run in _list_runs(checkpoint_dirs, cache_dir):
+        found.setdefault(run.key.folder("").as_posix(), []).append(run)
     if not found:
         places = " and ".join(f"{folder}/" for folder in checkpoint_dirs)
         raise InputError(
             f"there is no routing cache under {cache_dir}/ and no checkpoint under {places}: "
             "train a policy with `python train_mop.py`, then evaluate it with `python batch_eval.py`"
         )
-    return {_label(run): run for run in found}
+    return {folder: _without_copies(sorted(runs, key=lambda run: run.key)) for folder, runs in found.items()}
 
 
 def find_cached_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str, Run]:
     """Every run with a routing cache, by its name. Raises InputError if there is none."""
-    cached = {run.key.label: run for run in _list_runs(checkpoint_dirs, cache_dir) if run.has_cache}
+    cached = {run.name: run for run in _list_runs(checkpoint_dirs, cache_dir) if run.has_cache}
     if not cached:
         raise InputError(f"there is no routing cache under {cache_dir}/: `python batch_eval.py` makes some")
     return cached
 
 
-def choose_run(found: Mapping[str, Run], args: Namespace) -> str:
-    """The label of the first run that --task, --trial, --seed and --update ask for. Raises InputError if none fits."""
+def label_of(runs: Sequence[Run]) -> str:
+    """What a menu says of a run with these checkpoints: its name, its updates, and what is missing."""
+    last = runs[-1]
+    label, update = run_name(last.about | {"is_final": True}), last.about.get("update")
+    if len(runs) > 1:
+        label += f" · {len(runs)} checkpoints"
+    elif update is not None:
+        label += f" · update {update}"
+    if not any(run.has_cache for run in runs):
+        label += " · no cache"
+    return label if any(run.checkpoint for run in runs) else f"{label} · no checkpoint"
+
+
+def choose_run(found: Runs, args: Namespace) -> Run:
+    """The first run that --task, --trial, --seed and --update ask for, else its last checkpoint with a cache, if any.
+
+    Raises InputError if none fits.
+    """
     asked = {"task_id": args.task, "trial": args.trial, "seed": args.seed, "update": args.update}
     asked = {name: value for name, value in asked.items() if value is not None}
-    for label, run in found.items():
-        if all(getattr(run.key, name) == value for name, value in asked.items()):
-            return label
-    raise InputError(f"none of the {len(found)} runs has {asked}; they are: {', '.join(found)}")
+    for runs in found.values():
+        fitting = [run for run in runs if all(getattr(run.key, name) == value for name, value in asked.items())]
+        if fitting:
+            return last_cached(fitting)
+    names = ", ".join(map(label_of, found.values()))
+    raise InputError(f"none of the {len(found)} runs has {asked}; they are: {names}")
+
+
+def last_cached(runs: Sequence[Run]) -> Run:
+    """The last of some checkpoints of a run that has a cache; the last of all if none has."""
+    return next((run for run in reversed(runs) if run.has_cache), runs[-1])
 
 
 def _list_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> list[Run]:
     cached = find_caches(cache_dir)
     checkpoints = {found.key: found.path for found in find_checkpoints(checkpoint_dirs, is_quick=True)}
     keys = [*cached, *(key for key in checkpoints if key not in cached)]
-    return [Run(key, cache_dir, key in cached, checkpoints.get(key)) for key in keys]
+    return [Run(key, cache_dir, checkpoints.get(key)) for key in keys]
 
 
-def _label(run: Run) -> str:
-    label = run.key.label
-    if run.key.update is None:
-        update = run.result.get("update")
-        label += " final" if update is None else f" final (update {update})"
-    if not run.has_cache:
-        label += " · no cache"
-    return label if run.checkpoint else f"{label} · no checkpoint"
+def _without_copies(runs: list[Run]) -> list[Run]:
+    """Without the periodic checkpoint that the final one is a copy of."""
+    final = runs[-1]
+    if len(runs) == 1 or final.key.update is not None:
+        return runs
+    copy = replace(final.key, update=final.about.get("update"))
+    return [run for run in runs if run.key != copy or run is final or (run.has_cache and not final.has_cache)]
+
+
+def _version(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_ino
+
+
+@functools.lru_cache(maxsize=1024)
+def _config_of(path: Path, *version: int) -> dict:
+    return quick_config(path)

@@ -1,8 +1,7 @@
-"""Tables of runs -> figures: learning curves, success against cost."""
+"""Tables of runs -> figures: learning curves."""
 
 import itertools
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from mop.base.errors import InputError
-from mop.plotting.hover import add_note
 from mop.plotting.panels import ALL_OF_0_TO_1, remove_empty
 from mop.plotting.style import HUES, isolated, open_frame, wrapped
 
@@ -30,60 +28,13 @@ _CURVES = {  # title of a panel -> columns of the log; one that ends in "_" stan
 }
 
 
-def plot_success_against_lpc(table: "pd.DataFrame", color_by: str, color_label: str = "") -> Figure:
-    """One point for each row: success with its 95 % interval against mean LPC, coloured by the values of a column.
-
-    table: `success_rate`, `success_low`, `success_high` (shares), `mean_lpc`, and the column `color_by`; where it has
-    `policy`, the points of GRU baselines are hollow.
-    Raises InputError if there is no row or a column is missing.
-    """
-    needed = {"success_rate", "success_low", "success_high", "mean_lpc", color_by}
-    _check_columns(table, needed, "the results table has")
-    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
-    ax = figure.subplots()
-    values = list(dict.fromkeys(table[color_by]))
-    is_gru = table["policy"].to_numpy() == "gru" if "policy" in table else np.zeros(len(table), bool)
-    for value, color, marker in zip(values, itertools.cycle(HUES.values()), itertools.cycle("osD^vPX<>*")):
-        style = {"fmt": marker, "color": color, "capsize": 2, "markersize": 6, "linewidth": 1}
-        label = f"{value:g}" if isinstance(value, float) else str(value)
-        for chosen, more in ((~is_gru, {}), (is_gru, {"markerfacecolor": "white"})):
-            rows = table[(table[color_by] == value).to_numpy() & chosen]
-            if rows.empty:
-                continue
-            success = 100 * rows["success_rate"].to_numpy(float)
-            bounds = 100 * rows[["success_low", "success_high"]].to_numpy(float).T
-            yerr = np.abs(bounds - success)
-            ax.errorbar(rows["mean_lpc"], success, yerr=yerr, label=label, **style, **more)
-            label = "_again"  # one name in the legend
-            for row in rows.to_dict("records"):
-                x, y = row["mean_lpc"], 100 * row["success_rate"]
-                add_note(ax, x, x, y, y, _text_of(row))
-    if is_gru.any():
-        ax.set_title("hollow: GRU baseline", fontsize="medium", loc="left")
-    ax.set(xlabel="mean LPC of a step", ylabel="success, %")
-    open_frame(ax)
-    figure.legend(title=color_label or color_by, frameon=False, loc="outside right upper")  # where it hides no point
-    return figure
-
-
-def _text_of(row: Mapping) -> str:
-    """What a row of results is called under the mouse, as far as the table tells."""
-    names = [str(row["task_id"])] if "task_id" in row else []
-    numbers = {name: row.get(name) for name in ("trial", "seed", "lpc_alpha")}
-    names += [f"{name} {value:g}" for name, value in numbers.items() if value is not None and value == value]
-    names += [{"mop": "mixture", "gru": "GRU"}.get(row.get("policy"), "")]
-    interval = f"{100 * row['success_low']:.1f} to {100 * row['success_high']:.1f}"
-    where = " ".join(filter(None, names))
-    return f"{where}: {100 * row['success_rate']:.1f} % ({interval}), mean LPC {row['mean_lpc']:,.0f}"
-
-
 def plot_curves_by(curves: "pd.DataFrame", panel_by: str, measure: str, title: str = "") -> Figure:
     """A panel for each value of a column, with a line for each seed; in grey behind them the lines of the first value.
 
     curves: the columns `panel_by`, `seed`, `env_steps` and `measure`, rows in the order of time. Raises InputError if a
     column is missing, or there is no row.
     """
-    _check_columns(curves, {panel_by, "seed", "env_steps", measure}, "the learning curves have")
+    check_columns(curves, {panel_by, "seed", "env_steps", measure}, "the learning curves have")
     values = list(dict.fromkeys(curves[panel_by]))
     num_columns = min(4, len(values))
     num_rows = -(-len(values) // num_columns)
@@ -133,7 +84,8 @@ def plot_training_curve(log: "pd.DataFrame", title: str = "") -> Figure:
     axes = figure.subplots(num_rows, num_columns, squeeze=False)
     for ax, (name, lines) in zip(axes.ravel(), panels, strict=False):
         _render_curve(ax, env_steps, lines)
-        ax.set_title(name, fontsize="medium", loc="left")
+        rows = _legend_above(ax) if len(lines) > 1 else 0
+        ax.set_title(name, fontsize="medium", loc="left", pad=6 + 14 * rows)
         if "success_rate" in lines:
             ax.set_ylim(ALL_OF_0_TO_1)
     for ax in remove_empty(axes, len(panels)):
@@ -143,7 +95,7 @@ def plot_training_curve(log: "pd.DataFrame", title: str = "") -> Figure:
     return figure
 
 
-def _check_columns(table: "pd.DataFrame", needed: set[str], what: str) -> None:
+def check_columns(table: "pd.DataFrame", needed: set[str], what: str) -> None:
     """Raises InputError if a column is missing or there is no row."""
     missing = needed - set(table.columns)
     if missing or table.empty:
@@ -167,13 +119,23 @@ def _render_curve(ax: Axes, env_steps: np.ndarray, lines: dict[str, np.ndarray])
             markersize=4,
             markevery=is_alone.tolist(),
         )
-    if len(lines) > 1:
-        ax.legend(frameon=False, fontsize="small")
     last = np.max(env_steps[np.isfinite(env_steps)])
     ax.set_xlim(0, last * 1.03 if last > 0 else 1)
     ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     open_frame(ax)
+
+
+def _legend_above(ax: Axes) -> int:
+    """A legend between the axes and their title, where it covers no line; returns its rows."""
+    handles, labels = ax.get_legend_handles_labels()
+    num_columns = min(len(labels), 4)
+    more = {"frameon": False, "fontsize": "small", "handlelength": 1.3, "columnspacing": 1.0, "borderaxespad": 0.1}
+    # its entries are in reading order: matplotlib fills one column after the other
+    order = [place for column in range(num_columns) for place in range(column, len(labels), num_columns)]
+    chosen = [handles[place] for place in order], [labels[place] for place in order]
+    ax.legend(*chosen, loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=num_columns, **more)
+    return -(-len(labels) // num_columns)
 
 
 def _numbers(column: "pd.Series") -> np.ndarray:

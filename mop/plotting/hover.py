@@ -4,6 +4,7 @@ The pages show the texts over a still picture, which cannot be of another run th
 browser has kept of an earlier page. The numbers are saved beside the picture.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ class Box(NamedTuple):
     width: float
     height: float
     text: str
+    values: Mapping[str, object] = {}  # of its note
 
 
 def add_note(ax: Axes, left: float, right: float, bottom: float, top: float, text: str, **values: object) -> None:
@@ -74,5 +76,5 @@ def boxes_of(figure: Figure) -> list[Box]:
             x0, x1 = np.clip(sorted((x0, x1)), frame.x0, frame.x1)
             y0, y1 = np.clip(sorted((y0, y1)), frame.y0, frame.y1)
             if x1 > x0 and y1 > y0:
-                boxes.append(Box(float(x0), float(1 - y1), float(x1 - x0), float(y1 - y0), note.text))
+                boxes.append(Box(float(x0), float(1 - y1), float(x1 - x0), float(y1 - y0), note.text, note.values))
     return boxes

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mop.plotting.style import wrapped
+from mop.measures.bootstrap import Means
+from mop.plotting.style import counted, short_name, wrapped
 
 LINES = ("solid", "dashed", "dashdot", "dotted", (0, (1, 1)), (0, (5, 1)))  # of the experts, in addition to their hues
 ALL_OF_0_TO_1 = (-0.03, 1.03)  # limits of an axis with room for a line on either end
@@ -54,7 +55,53 @@ def share_ticks(ax: Axes, largest: float) -> None:
 def weights_text(names: Sequence[str], weights: np.ndarray) -> str:
     """Weights (E,) of the experts with these names, for a text under the mouse: "skip 0.62 · GRU 16 0.38"."""
     pairs = zip(names, weights, strict=True)
-    return " · ".join(f"{name.removesuffix(' (size 0)')} {weight:.2f}" for name, weight in pairs)
+    return " · ".join(f"{short_name(name)} {weight:.2f}" for name, weight in pairs)
+
+
+def means_text(names: Sequence[str], means: Means, group: int) -> str:
+    """Mean weights of a group and what they stand on: "skip 0.62 (0.58 to 0.66) · GRU 16 ..., 9 steps of 7 ..."."""
+    weights = " · ".join(
+        f"{short_name(name)} {interval_text(means, group, expert)}" for expert, name in enumerate(names)
+    )
+    return f"{weights}, {counts_text(means, group)}"
+
+
+def means_values(names: Sequence[str], means: Means, group: int) -> dict[str, float | int]:
+    """The same as numbers, by name: "steps", "episodes", and "skip", "skip low", "skip high" of each expert."""
+    values = {"steps": int(means.steps[group]), "episodes": int(means.episodes[group])}
+    for expert, name in enumerate(map(short_name, names)):
+        mean, low, high = (float(part[group, expert]) for part in (means.mean, means.low, means.high))
+        values |= {name: mean, f"{name} low": low, f"{name} high": high}
+    return values
+
+
+def interval_text(means: Means, group: int, value: int, form: str = ".2f") -> str:
+    """ "0.62 (0.58 to 0.66)"; of too few episodes for an interval, "0.62"."""
+    mean, low, high = (part[group, value] for part in (means.mean, means.low, means.high))
+    return f"{mean:{form}}" + (f" ({low:{form}} to {high:{form}})" if np.isfinite(low) else "")
+
+
+def counts_text(means: Means, group: int) -> str:
+    """ "9 steps of 7 episodes"."""
+    return f"{counted(int(means.steps[group]), 'step')} of {counted(int(means.episodes[group]), 'episode')}"
+
+
+def over_episodes(mark: str, means: Means) -> str:
+    """What a mark of the intervals stands for, for a title: "bands: 95 % over episodes"; "" where there are none."""
+    return f"{mark}: 95 % over episodes" if np.isfinite(means.low).any() else ""
+
+
+def render_bars(ax: Axes, means: Means, group: int, num_shown: int, color: str) -> None:
+    """Horizontal bars of the first shares of a group, with whiskers for their intervals and numbers beside them.
+
+    Bars are at 0, 1, ...; the numbers are steps.
+    """
+    share, low, high = (part[group, :num_shown] for part in (means.mean, means.low, means.high))
+    ax.barh(range(num_shown), share, color=color)
+    ax.errorbar(share, range(num_shown), xerr=[share - low, high - share], fmt="none", ecolor="black", elinewidth=1)
+    for place, (value, end) in enumerate(zip(share, np.fmax(share, high), strict=True)):
+        text = f" {value:.1%} ({round(value * means.steps[group]):,})"
+        ax.text(end, place, text, va="center", fontsize="small")
 
 
 def render_matrix(ax: Axes, values: np.ndarray, texts: Sequence[Sequence[str]]) -> AxesImage:

@@ -10,17 +10,33 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_rgba
+from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 
-from mop.plotting.style import EXPERT_CMAPS, UNVISITED_COLOR, wrapped
+from mop.measures.cells import CLOSE, FULL_STEPS, compute_confidence, visit_strength
+from mop.plotting.heatmaps import GRID_COLOR, HATCH_COLOR, LogScale, Scale, norm_of
+from mop.plotting.style import SKIP_HUE, UNVISITED_COLOR, WALL_COLOR, counted, expert_cmap, wrapped
 
 LABEL_IN = 1.75  # width of a row's label
 _LINE_IN = 0.19  # height of a line of text
 _AXIS_IN = 0.42  # tick labels and the name of an axis
 _GAP_IN = 0.22  # between neighbouring maps
+_CELL_IN = 0.45  # a cell is not larger
 _MAP_IN = (1.7, 2.7)  # the longer side of a map: least and most
+_FILLED_MAP_IN = (0.75, 4.5)  # the same where a width is given
 _SHEET_IN = 12.0  # width of a page: maps shrink to fit it, down to their least side
+_BETWEEN_IN = 0.3  # between legends
+_SWATCH_IN = 0.3  # width of a swatch of `marks_legend`
+
+
+def maps_in_a_row(width_in: float | None) -> int:
+    """How many maps stand side by side in a figure without groups: none smaller than the usual most, if they are two.
+
+    width_in: as `draw_sheet`.
+    """
+    return max(2, int(((width_in or _SHEET_IN) - _AXIS_IN - 0.1) / (_MAP_IN[1] + _GAP_IN)))
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,7 @@ class Legend:
     left_in: float  # room for the labels to its left
     foot_in: float  # room for those below it
     draw: Callable[[Axes], object]
+    num_lines: int = 1  # of the text above it
 
 
 @dataclass(frozen=True)
@@ -50,8 +67,7 @@ class _Places:
     height: float
     title: str  # in as many lines as it needs
     panel_titles: list[list[str]]
-    legends_x: float
-    legends_y: float
+    legends: list[tuple[float, float]]  # the left upper corner of each
     left: float  # of the first column
     slot: float  # width of a column, with the gap to its neighbour
     gap: float
@@ -71,14 +87,17 @@ def draw_sheet(
     legends: Sequence[Legend],
     title: str,
     has_own_axes: bool = False,
+    width_in: float | None = None,
 ) -> Figure:
     """Rows of maps (None: an empty place) with a label to the left of each row, if any has one, and legends above.
 
     grid_info: the cells that every map shows, of `compute_grid_bounds`. Coordinates stand below the lowest map of each
     column and to the left of the first column; the axes of the other maps are made invisible before `Panel.draw`.
     has_own_axes: the columns show different grids, and grid_info is the largest; then y stands beside every column.
+    width_in: of the figure in inches; maps grow and shrink to fill it, but a cell is at most 0.45 inches wide and a map
+    at least 0.75. Without, maps are 1.7 to 2.7 inches wide on a page of 12.
     """
-    places = _place(rows, labels, grid_info, legends, title, has_own_axes)
+    places = _place(rows, labels, grid_info, legends, title, has_own_axes, width_in)
     figure = Figure(figsize=(places.width, places.height))
     if title:
         figure.suptitle(places.title, y=1 - 0.08 / places.height, va="top", fontsize="large")
@@ -95,51 +114,111 @@ def draw_sheet(
             panel.draw(ax)
             ax.set_anchor("N")  # the first row of a smaller grid is level with those of the others
             ax.set_title(places.panel_titles[number][column], fontsize="medium", pad=4)
-    x = places.legends_x
-    for legend in legends:  # last, so that the axes of a figure begin with its maps
-        x += legend.left_in
-        legend.draw(_add_axes(figure, x, places.legends_y, legend.width_in, legend.height_in))
-        x += legend.width_in + 0.3
+    for legend, (x, y) in zip(legends, places.legends, strict=True):  # last: the axes of a figure begin with its maps
+        legend.draw(_add_axes(figure, x + legend.left_in, y, legend.width_in, legend.height_in))
     return figure
 
 
-def expert_legend(names: Sequence[str], title: str) -> Legend:
-    """One strip per expert from low to high confidence, and the colour of unvisited cells below them."""
+def expert_legend(names: Sequence[str], hues: Sequence[str], title: str) -> Legend:
+    """One strip per expert over its mean weight, from 1/E to 1."""
     num_experts = len(names)
+    least = 1 / num_experts
 
     def draw(ax: Axes) -> None:
-        levels = np.linspace(0, 1, 256)
-        strips = [EXPERT_CMAPS[index](levels) for index in range(num_experts)]
-        strips.append(np.tile(to_rgba(UNVISITED_COLOR), (len(levels), 1)))
-        ax.imshow(np.stack(strips), extent=(0, 1, num_experts + 0.5, -0.5), interpolation="nearest", aspect="auto")
-        ax.set_yticks(range(num_experts + 1), [*names, "not visited"])
-        ax.hlines(np.arange(num_experts) + 0.5, 0, 1, color="white", linewidth=4)
+        weights = np.linspace(least, 1, 256)
+        strips = [expert_cmap(hue)(compute_confidence(weights, num_experts)) for hue in hues]
+        extent = (0, 1, num_experts - 0.5, -0.5)
+        ax.imshow(np.stack(strips), extent=extent, interpolation="nearest", aspect="auto")
+        ax.set_yticks(range(num_experts), names)
+        ax.hlines(np.arange(num_experts - 1) + 0.5, 0, 1, color="white", linewidth=4)
         ax.tick_params(axis="y", length=0)
-        ax.set_xticks(
-            [1] if num_experts == 1 else [0, 1], ["1"] if num_experts == 1 else [f"{1 / num_experts:.2f}", "1"]
-        )
+        ticks = [1.0] if num_experts == 1 else [least, 1.0] if least > 0.4 else [least, 0.5, 1.0]
+        ax.set_xticks([(tick - least) / (1 - least) if num_experts > 1 else 1 for tick in ticks], map(_weight, ticks))
         ax.tick_params(labelsize="small")
         ax.set_title(title, fontsize="small")
         ax.set_xlabel("its mean weight", fontsize="small")
         ax.spines[:].set_visible(False)
 
-    return Legend(1.5, 0.2 * (num_experts + 1), 1.0, 0.5, draw)
+    return Legend(1.5, 0.2 * num_experts, 1.25, 0.5, draw)
 
 
-def scale_legend(scale: tuple[float, float], cmap: str, label: str) -> Legend:
-    """A horizontal colour bar from scale[0] to scale[1], with one label if these are equal."""
+def marks_legend(min_steps: int, has_walls: bool, has_ties: bool) -> Legend:
+    """What else a cell can be: hatched, pale, not visited, a wall.
+
+    min_steps: cells with fewer steps are left out; has_ties: the maps hatch cells where two experts are close.
+    """
+    left_out = "not visited" if min_steps <= 1 else f"fewer than {counted(min_steps, 'step')}"
+    marks = {f"first two closer than {CLOSE:g}": "hatched"} if has_ties else {}
+    marks |= {f"pale: fewer than {FULL_STEPS} steps": "pale"} if min_steps < FULL_STEPS else {}
+    marks |= {left_out: "dot"} | ({"wall": "wall"} if has_walls else {})
 
     def draw(ax: Axes) -> None:
-        low, high = scale
-        norm = Normalize(low, high if high > low else low + 1)
-        ax.figure.colorbar(ScalarMappable(norm, cmap), cax=ax, orientation="horizontal")
+        width = _SWATCH_IN / 2.4
+        for row, mark in enumerate(marks.values()):
+            middle, low, high = width / 2, row - 0.38, row + 0.38
+            if mark == "pale":
+                steps = visit_strength(np.arange(1, FULL_STEPS + 1))[None, :, None]
+                shades = 1 - steps * (1 - np.array(to_rgb(SKIP_HUE)))
+                ax.imshow(shades, extent=(0, width, high, low), aspect="auto", interpolation="nearest")
+                continue
+            face = WALL_COLOR if mark == "wall" else UNVISITED_COLOR
+            ax.add_patch(Rectangle((0, low), width, high - low, facecolor=face, edgecolor=GRID_COLOR, linewidth=0.5))
+            if mark == "dot":
+                ax.plot(middle, row, ".", color=GRID_COLOR, markersize=2.5)
+            elif mark == "hatched":
+                for left in np.linspace(0, width, 5)[:-1]:
+                    ax.plot([left, left + width / 4], [high, low], color=HATCH_COLOR, linewidth=0.6)
+        for row, text in enumerate(marks):
+            ax.text(width + 0.04, row, text, va="center", fontsize="small")
+        ax.set(xlim=(0, 1), ylim=(len(marks) - 0.5, -0.5))
+        ax.set_axis_off()
+
+    return Legend(2.4, 0.2 * len(marks), 0.15, 0.1, draw)
+
+
+def scale_legend(scale: Scale, cmap: str, label: str, values: Sequence[np.ndarray] = (), mark: bool = False) -> Legend:
+    """A horizontal colour bar from scale[0] to scale[1], with one label if these are equal.
+
+    values: what the maps show (C,) each; where some lie beyond an end, the bar has an arrow there. mark: a line at the
+    largest of them.
+    """
+    low, high = scale
+    least = min((float(np.nanmin(part)) for part in values), default=low)
+    greatest = max((float(np.nanmax(part)) for part in values), default=high)
+    ends = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
+
+    def draw(ax: Axes) -> None:
+        norm = norm_of(scale) if high > low else Normalize(low, low + 1)
+        extend = ends[least < low, greatest > high] if high > low else "neither"
+        ax.figure.colorbar(ScalarMappable(norm, cmap), cax=ax, orientation="horizontal", extend=extend)
         ax.tick_params(labelsize="small")
-        ax.locator_params(nbins=5 if high < 1000 else 3)  # labels of four digits or more are wide
         if high == low:
             ax.set_xticks([low])
+        elif isinstance(scale, LogScale):
+            ax.xaxis.set_minor_locator(NullLocator())
+            ticks = _log_ticks(low, high)
+            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        else:
+            ax.locator_params(nbins=5 if high < 1000 else 3)  # labels of four digits or more are wide
+        if mark:
+            ax.axvline(greatest, color="black", linewidth=1.5)
         ax.set_title(label, fontsize="small")
 
-    return Legend(1.9, 0.2, 0.15, 0.35, draw)
+    return Legend(1.9, 0.2, 0.15, 0.35, draw, num_lines=label.count("\n") + 1)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from low to high: as many to a power of ten as there is space for."""
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [factor * 10.0**power for power in range(-3, 8) for factor in factors]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= 4:
+            break
+    return ticks
+
+
+def _weight(value: float) -> str:
+    return "1" if value == 1 else f"{value:.2f}"
 
 
 def _place(
@@ -149,21 +228,24 @@ def _place(
     legends: Sequence[Legend],
     title: str,
     has_own_axes: bool,
+    width_in: float | None,
 ) -> _Places:
     """The places of a sheet with the arguments of `draw_sheet`."""
+    least, most = _MAP_IN if width_in is None else _FILLED_MAP_IN
+    page = width_in or _SHEET_IN
     left = (LABEL_IN if any(labels) else 0.0) + _AXIS_IN + 0.1
     gap = _GAP_IN + (_AXIS_IN if has_own_axes else 0)
     num_columns, cells = max(map(len, rows)), (grid_info["grid_width"], grid_info["grid_height"])
-    longer_side = max(_MAP_IN[0], min(_MAP_IN[1], (_SHEET_IN - left) / num_columns - gap))
-    cell = min(0.45, longer_side / max(cells))
+    longer_side = max(least, min(most, (page - left) / num_columns - gap))
+    cell = min(_CELL_IN, longer_side / max(cells))
     map_width, map_height = cells[0] * cell, cells[1] * cell
-    slot = max(map_width, _MAP_IN[0]) + gap
-    legends_width = sum(legend.left_in + legend.width_in + 0.3 for legend in legends)
-    width = max(left + num_columns * slot, legends_width + 0.3, 4.0)
+    slot = max(map_width, min(_MAP_IN[0], longer_side)) + gap
+    legends_width, legends_height, corners = _place_legends(legends, max(page, left + num_columns * slot))
+    width = max(left + num_columns * slot, legends_width, 4.0)
 
     title = wrapped(title, width / 1.2 - 0.3)
     title_height = 0.25 * (title.count("\n") + 1) + 0.1 if title else 0.05
-    y = title_height + max(legend.height_in + legend.foot_in for legend in legends) + _LINE_IN
+    y = title_height + legends_height
     panel_titles = [[wrapped(panel.title, slot - 0.1) if panel else "" for panel in row] for row in rows]
     row_tops = []
     for texts, label in zip(panel_titles, labels, strict=True):
@@ -175,8 +257,7 @@ def _place(
         height=y + _AXIS_IN,
         title=title,
         panel_titles=panel_titles,
-        legends_x=max((width - legends_width) / 2, 0.1),
-        legends_y=title_height + _LINE_IN,
+        legends=[(x + (width - legends_width) / 2, y + title_height) for x, y in corners],
         left=left,
         slot=slot,
         gap=gap,
@@ -184,6 +265,20 @@ def _place(
         map_height=map_height,
         row_tops=row_tops,
     )
+
+
+def _place_legends(legends: Sequence[Legend], width: float) -> tuple[float, float, list[tuple[float, float]]]:
+    """Width and height of all legends, in as many rows as a width needs, and the left upper corner of each."""
+    head = _LINE_IN * max(legend.num_lines for legend in legends)
+    corners, x, y, height, widest = [], _BETWEEN_IN, head, 0.0, 0.0
+    for legend in legends:
+        legend_width = legend.left_in + legend.width_in + _BETWEEN_IN
+        if corners and x + legend_width > width:
+            x, y, height = _BETWEEN_IN, y + height + head, 0.0
+        corners.append((x, y))
+        x, height = x + legend_width, max(height, legend.height_in + legend.foot_in)
+        widest = max(widest, x)
+    return widest, y + height, corners
 
 
 def _add_axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:

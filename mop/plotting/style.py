@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.colors import LinearSegmentedColormap, hsv_to_rgb, to_hex, to_rgb
 
 from mop.base.errors import InputError
+from mop.base.run_names import run_name
 from mop.measures.groups import Groups
 
-# Hues of Okabe and Ito (https://jfly.uni-koeln.de/color/), the fourth one of Paul Tol's "bright" set. They are in this
-# order because blue, orange and green stay furthest apart at every intensity, for colour-blind eyes too, and most
-# layers have three experts.
+# Hues of Okabe and Ito (https://jfly.uni-koeln.de/color/), the fourth one of Paul Tol's "bright" set: for lines, points
+# and bars that are no experts.
 HUES = {
     "blue": "#0072B2",
     "orange": "#E69F00",
@@ -25,42 +25,109 @@ HUES = {
     "sky": "#56B4E9",
     "vermilion": "#D55E00",
 }
-_PALEST = 0.12  # share of the hue at confidence 0: nearly white, but not the white of the page
+SKIP_HUE = "#787878"
+SIZE_HUES = {  # found by a search; tests/test_style.py measures how far apart they are, for every kind of sight
+    16: "#1f4eff",
+    32: "#9c7e00",
+    64: "#88006f",
+    8: "#82a7f9",
+    128: "#1b520e",
+    256: "#e79b64",
+}
+BASELINE_HUE = "#b63b96"  # of the GRU baseline, whatever its size
+UNVISITED_COLOR = "#ffffff"  # the page: the fewer steps in a cell, the nearer its colour
+WALL_COLOR = "#222222"
+_PALEST = 0.55  # share of the hue at confidence 0: a tie of two experts is still clearly coloured
+_BEND = 0.6  # below 1: the ramp falls most where most weights are, little above 1/E
 
 
-def _ramp(name: str, hue: str) -> LinearSegmentedColormap:
-    palest = 1 - _PALEST * (1 - np.array(to_rgba(hue)))
-    return LinearSegmentedColormap.from_list(f"expert_{name}", [tuple(palest), hue])
+def expert_cmap(hue: str) -> LinearSegmentedColormap:
+    """The ramp of an expert: confidence 0..1 (of `compute_confidence`) -> from a pale shade of its hue to all of it.
+
+    hue: of `expert_hues`.
+    """
+    shares = _PALEST + (1 - _PALEST) * np.linspace(0, 1, 256)[:, None] ** _BEND
+    return LinearSegmentedColormap.from_list(f"expert_{hue}", 1 - shares * (1 - np.array(to_rgb(hue))))
 
 
-EXPERT_CMAPS = tuple(_ramp(name, hue) for name, hue in HUES.items())  # confidence 0..1 -> colour of expert 0, 1, ...
-UNVISITED_COLOR = "#333333"  # dark: for some eyes, any paler grey is on the ramp of an expert
+def size_hue(size: int) -> str:
+    """The full hue of experts of a size, 0 for the skip: the same in every figure. Any size has one."""
+    if size == 0:
+        return SKIP_HUE
+    if size in SIZE_HUES:
+        return SIZE_HUES[size]
+    turn, depth = size * (5**0.5 - 1) / 2 % 1, size * 2**0.5 % 1  # multiples of irrational numbers stay apart
+    return to_hex(hsv_to_rgb((turn, 0.85, 0.55 + 0.3 * depth)))
 
 
-def expert_hues(num_experts: int, layer: int) -> list[str]:
-    """The full hue of each expert of a layer. Raises InputError if there are more experts than hues."""
-    if num_experts > len(HUES):
-        raise InputError(f"layer {layer} has {num_experts} experts, and EXPERT_CMAPS has colours for {len(HUES)}")
-    return list(HUES.values())[:num_experts]
+def expert_hues(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[str]]:
+    """The full hue of each expert of each layer: L lists of E_l hex colours.
+
+    A hue tells the size: the skip is grey, each size has one of its own, the GRU baseline another. Of several experts
+    of one size, each is darker than the one before. Where no sizes are known, experts take the hues of SIZE_HUES in
+    order. Arguments and errors as `expert_names`.
+    """
+    sizes = _sizes(header, layers)
+    if sizes is None:
+        hues = [*SIZE_HUES.values(), *(size_hue(index) for index in range(300, 400))]
+        return [hues[: weights.shape[-1]] for weights in layers]
+    if is_baseline(header):
+        return [[BASELINE_HUE] * len(of_layer) for of_layer in sizes]
+    return [
+        [_darker(size_hue(size), rank / of_layer.count(size)) for size, rank in _ranked(of_layer)] for of_layer in sizes
+    ]
 
 
 def expert_names(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[str]]:
     """What the experts of each layer are called: by their sizes, or by their numbers where no sizes are known.
 
-    header: of the routing data, with the sizes as `expert_hidden_sizes`; layers: L arrays (..., E_l).
-    Raises InputError if a layer has another number of experts than of sizes.
+    header: of the routing data, with the sizes as `expert_hidden_sizes`; layers: L arrays (..., E_l). Several experts
+    of one size in a layer are "GRU 32a", "GRU 32b". Raises InputError if a layer has another number of experts than of
+    sizes.
     """
-    sizes = header.get("expert_hidden_sizes")
+    sizes = _sizes(header, layers)
+    if sizes is None:
+        return [[f"expert {index}" for index in range(weights.shape[-1])] for weights in layers]
+    if is_baseline(header):
+        return [[f"baseline GRU {size}" for size in of_layer] for of_layer in sizes]
     names = []
-    for layer, num_experts in enumerate(weights.shape[-1] for weights in layers):
-        if sizes is None:
-            names.append([f"expert {index}" for index in range(num_experts)])
-            continue
-        of_layer = sizes[layer] if layer < len(sizes) else ()
-        if len(of_layer) != num_experts:
-            raise InputError(f"layer {layer} has {counted(num_experts, 'expert')}, and {len(of_layer)} sizes are given")
-        names.append([f"GRU {size}" if size else "skip (size 0)" for size in of_layer])
+    for of_layer in sizes:
+        letters = [chr(ord("a") + rank) if of_layer.count(size) > 1 else "" for size, rank in _ranked(of_layer)]
+        pairs = zip(of_layer, letters, strict=True)
+        names.append([f"GRU {size}{letter}" if size else f"skip{letter} (size 0)" for size, letter in pairs])
     return names
+
+
+def short_name(name: str) -> str:
+    """The name of an expert, of `expert_names`, where space is short: "skip"."""
+    return name.removesuffix(" (size 0)")
+
+
+def is_baseline(header: Mapping) -> bool:
+    """Whether routing data is of the GRU baseline: its header says so, or knows of one layer with one expert."""
+    sizes = header.get("expert_hidden_sizes") or []
+    return header.get("policy", "gru" if [len(of_layer) for of_layer in sizes] == [1] else "mop") == "gru"
+
+
+def _sizes(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[int]] | None:
+    """The sizes of the experts of each layer, None where they are not known. Raises InputError as `expert_names`."""
+    sizes = header.get("expert_hidden_sizes")
+    if sizes is None:
+        return None
+    for layer, num_experts in enumerate(weights.shape[-1] for weights in layers):
+        num_sizes = len(sizes[layer]) if layer < len(sizes) else 0
+        if num_sizes != num_experts:
+            raise InputError(f"layer {layer} has {counted(num_experts, 'expert')}, and {num_sizes} sizes are given")
+    return [list(of_layer) for of_layer in sizes[: len(layers)]]
+
+
+def _ranked(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Each size of a layer with how often it came before."""
+    return [(size, sizes[:index].count(size)) for index, size in enumerate(sizes)]
+
+
+def _darker(hue: str, share: float) -> str:
+    return to_hex((1 - 0.7 * share) * np.array(to_rgb(hue)))
 
 
 def task_name(task_id: str) -> str:
@@ -94,10 +161,8 @@ def counted(count: int, noun: str) -> str:
 
 def describe(header: Mapping, episode: np.ndarray, suffix: str = "") -> str:
     """What was evaluated and how much of it is shown, for a title; episode: (S,) int, of the steps that are shown."""
-    numbers = ["trial", "seed"] if header.get("is_final", True) else ["trial", "seed", "update"]
-    run = " ".join(f"{name} {header[name]}" for name in numbers if header.get(name) is not None)
     counts = f"{counted(len(episode), 'step')} of {counted(len(np.unique(episode)), 'episode')}"
-    return ", ".join(filter(None, [" ".join(filter(None, [header.get("task_id"), run])), counts, suffix]))
+    return ", ".join(filter(None, [run_name(header), header.get("restricted_to"), counts, suffix]))
 
 
 def describe_groups(groups: Groups, shown: Sequence[int]) -> str:

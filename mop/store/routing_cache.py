@@ -74,6 +74,31 @@ class RoutingCache:
     episodes: list[dict]
     steps: RoutingSteps
     remake: str | None = None
+    whole: "RoutingCache | None" = None  # of a part: the cache with every step of its episodes
+    rows: np.ndarray | None = None  # of a part: (S,) int64, which of the steps of `whole` it has, in their order
+
+    def where(self, mask: np.ndarray, note: str) -> "RoutingCache":
+        """The part of this cache with the steps of mask (S,) bool: the same episodes, all columns.
+
+        note: what these steps have in common; titles say it, from the header's `restricted_to`. What depends on the
+        steps before (phases, progress, what follows what) is still found from the whole episodes.
+        Raises InputError if the mask leaves no step, ValueError if it is not (S,) bool.
+        """
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != (len(self.steps),):
+            raise ValueError(f"a filter is a boolean mask ({len(self.steps)},), not {mask.dtype} {mask.shape}")
+        rows = np.flatnonzero(mask)
+        if not len(rows):
+            raise InputError(f"no step is left: there is none with {note}")
+        columns = self.steps.columns()
+        weights = columns.pop("layer_routing", None)
+        columns = {name: values[rows] for name, values in columns.items()}
+        if weights is not None:
+            columns["layer_routing"] = [of_layer[rows] for of_layer in weights]
+        notes = ", ".join(filter(None, (self.header.get("restricted_to"), note)))
+        header = self.header | {"restricted_to": notes}
+        whole, rows = (self, rows) if self.whole is None else (self.whole, self.rows[rows])
+        return RoutingCache(header, self.episodes, RoutingSteps(**columns), self.remake, whole, rows)
 
     def require(self, field: str) -> None:
         """Raise InputError unless `field` is a column of the steps or a key of every episode."""
@@ -96,7 +121,8 @@ class RoutingCache:
 def write_cache(cache_dir: str | Path, key: RunKey, cache: RoutingCache) -> None:
     """Write a routing cache, schema version 4: weights rounded to 5 decimals, logits and LPC to 4, NaN as null.
 
-    Raises ValueError if the columns of the steps differ in length, OSError if the disk refuses.
+    Raises ValueError if the columns of the steps differ in length or the cache is a part (`where`), OSError if the disk
+    refuses.
     """
     write_together(cache_files(cache_dir, key, cache))
 
@@ -105,6 +131,8 @@ def cache_files(
     cache_dir: str | Path, key: RunKey, cache: RoutingCache
 ) -> list[tuple[Path, Callable[[BinaryIO], None]]]:
     """What `write_cache` writes, for `write_together`. Raises ValueError as it does."""
+    if cache.whole is not None:
+        raise ValueError("a part of a cache is not written: read alone, its phases and progress would be wrong")
     content = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, **cache.header}
     content |= {"schema_version": SCHEMA_VERSION, "episodes": cache.episodes}
     columns = rounded(cache.steps.columns())

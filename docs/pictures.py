@@ -1,0 +1,56 @@
+"""The pictures of README.md, from the evaluations of `make site`: python docs/pictures.py (needs chromium)."""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent))
+
+from mop.base.errors import InputError, run_script  # noqa: E402
+from mop.base.files import write_atomic, write_figure  # noqa: E402
+from mop.pages.episodes import episode_record  # noqa: E402
+from mop.pages.player import player_document  # noqa: E402
+from mop.store.routing_cache import load_cache  # noqa: E402
+from mop.store.run_keys import RunKey, cache_path  # noqa: E402
+from plotting_utils import plot_specialisation  # noqa: E402
+
+CACHE_DIR = DOCS.parent / "site" / "cache"
+RUN = RunKey("BabyAI-KeyCorridorS3R3-v0", 0, 0)
+EPISODE, T_STEP, OVERLAY = 0, 33, "dominant expert of layer 2"
+
+
+def main() -> None:
+    """Draw them all."""
+    data = load_cache(cache_path(CACHE_DIR, RUN), "make site")
+    write_figure(DOCS / "specialisation.png", plot_specialisation(data, ["by_action", "by_key_phase"]))
+    screenshot = _screenshot(player_document(episode_record(data, EPISODE)))
+    write_atomic(DOCS / "app.png", lambda file: file.write(screenshot))
+
+
+def _screenshot(document: str) -> bytes:
+    """A PNG of the player at T_STEP."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        raise InputError("there is no chromium here: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
+        path = Path(folder) / "player.html"
+        path.write_text(document)
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1200, "height": 700}, device_scale_factor=1.25)
+        page.goto(path.as_uri())
+        page.get_by_role("combobox").last.select_option(label=OVERLAY)
+        page.locator("h1, body").first.click(position={"x": 5, "y": 5})
+        page.keyboard.press("Home")
+        for _ in range(T_STEP):
+            page.keyboard.press("ArrowRight")
+        png = page.screenshot(full_page=True)
+        browser.close()
+    return png
+
+
+if __name__ == "__main__":
+    run_script(main)

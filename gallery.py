@@ -1,0 +1,42 @@
+"""Runs as a static site, for people without this repository: python gallery.py, then open site/index.html."""
+
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mop.base.configuration import Parser
+from mop.base.errors import run_script
+from mop.base.files import check_writable
+from mop.pages import comparison, flags, gallery, runs
+
+
+def parser() -> Parser:
+    """The command line of this script."""
+    added = flags.parser(
+        "Writes a site of every run with a routing cache: a front page with a card for each, and for each a page of "
+        "its figures. The pages need no server and no network: open them from the disk, or upload them anywhere."
+    )
+    added.add_argument(
+        "--results_path", nargs="+", default=flags.RESULTS_PATHS, metavar="CSV", help="tables of results"
+    )
+    added.add_argument("--site_dir", default="site", help="where the pages go (default: %(default)s)")
+    return added
+
+
+def main() -> int:
+    """Write the site. Returns 1 if a run has no page or a result cannot be read, 0 otherwise."""
+    args = flags.parse(parser())
+    check_writable(args.site_dir, "--site_dir")
+    found = list(runs.find_cached_runs(args.checkpoint_dir, args.cache_dir).values())
+    table, problems = comparison.load_table(args.cache_dir, args.results_path)
+    pages = gallery.write_gallery(found, table, Path(args.site_dir))
+    for problem in tqdm(pages, total=len(found) + 1, desc="site", unit="page", dynamic_ncols=True):
+        problems += [] if problem is None else [problem]
+    print(*(f"warning: {problem}" for problem in problems), sep="\n", end="\n" if problems else "", file=sys.stderr)
+    print(f"site: {Path(args.site_dir) / gallery.INDEX_NAME}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    run_script(main)
