@@ -61,9 +61,9 @@ class Learner:
     """A run of SAC or DDPG. An update is `train_freq` environment steps, and then a gradient step.
 
     There is no gradient step while the buffer is filled and holds fewer than `learning_starts` transitions, and actions
-    are random in the first `learning_starts` steps of the run. `streams` holds the seed of each random stream: `exploration` of the
-    noise on actions, `replay` of what a gradient step samples (transitions, and the actions in the losses of SAC),
-    `environment` of the worlds in which episodes begin.
+    are random in the first `learning_starts` steps of the run. `streams` holds the seed of each random stream:
+    `exploration` of the noise on actions, `replay` of what a gradient step samples (transitions, and the actions in the
+    losses of SAC), `environment` of the worlds in which episodes begin.
     """
 
     def __init__(self, settings: dict, device: torch.device, streams: Mapping[str, int] | None = None):

@@ -6,6 +6,7 @@ included. Time limits are kept here too, so that the end of an episode by time i
 Axis letters: A policies, E episodes, O numbers of an observation, D of an action.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ class Body:
         """Raises InputError where there is no such MuJoCo environment, or no MuJoCo."""
         spec = _spec(env_id)
         try:
+            _hear_mujoco()
             self.env = gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True).unwrapped
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
             reason = str(error).splitlines()[0]
@@ -64,6 +66,17 @@ class Body:
     def scaled(self, action: np.ndarray) -> np.ndarray:
         """An action (D,) from -1 to 1 as one of the environment: -1 is its lower bound, 1 its upper one."""
         return np.clip(self.low + 0.5 * (action + 1) * (self.high - self.low), self.low, self.high, dtype=np.float32)
+
+
+def _hear_mujoco() -> None:
+    """Make MuJoCo's warnings those of Python, not lines on the screen and in a file. Raises ImportError without it."""
+    import mujoco
+
+    def warn(message: str) -> None:
+        if "deprecated" not in message:  # that is said of Gymnasium's own files, for each environment that is made
+            warnings.warn(f"MuJoCo: {message}", stacklevel=2)
+
+    mujoco.set_mju_user_warning(warn)
 
 
 def _spec(env_id: str):

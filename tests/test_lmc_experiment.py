@@ -226,7 +226,7 @@ BAD_FLAGS = [
     (["--fork_points", "0.001"], "where no fork is"),
     (["--fork_points", "0.5,0.501"], "another one is already"),
     (["--fork_points", "0.9", "--fork_buffer_strategy", "fresh"], "leaves 24 steps, and a fresh buffer needs 40"),
-    (["--fork_points", "0.9", "--fork_buffer_strategy", "split", "--buffer_size", "40"], "too few transitions"),
+    (["--fork_points", "0.95", "--fork_buffer_strategy", "split", "--buffer_size", "40"], "too few transitions"),
     (["--fork_buffer_strategy", "half"], "fork_buffer_strategy must be copy or"),
     (["--algo", "PPO"], "algo must be SAC or DDPG"),
     (["--algo", "DDPG", "--ent_coef", "auto"], "DDPG has no ent_coef"),

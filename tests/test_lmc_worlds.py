@@ -125,6 +125,15 @@ def test_what_is_no_mujoco_environment_is_named(env, words):
         Body(env, 1000)
 
 
+def test_mujoco_warns_in_words_of_python(capfd):
+    import mujoco
+
+    Body("HalfCheetah-v5", 10)
+    with pytest.warns(UserWarning, match="MuJoCo: the world shook"):
+        mujoco.get_mju_user_warning()("the world shook")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_missing_mujoco_is_one_line(monkeypatch):
     def refuse(*_, **__):
         import gymnasium

@@ -17,7 +17,7 @@ import modal_app
 import routing_viz
 from benchmarks import throughput
 from mop.base.configuration import DEFAULTS_FILE, check_recorded, parse_config, read_config
-from results import collapse, experiments
+from results import collapse, experiments, lmc
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "benchmarks" / "README.md"]
@@ -33,6 +33,7 @@ SCRIPTS = {
     "benchmarks/throughput.py": throughput,
     "results/experiments.py": experiments,
     "results/collapse.py": collapse,
+    "results/lmc.py": lmc,
 }
 BENCHMARKS = {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")} - {
     "benchmarks/naive_training.py"
