@@ -7,6 +7,7 @@ trajectories or episodes, A places on the line, L layers.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import orjson
 
 from lmc_rl.analysis import PathResult
 from lmc_rl.imitation import fork_updates, load_settings
-from lmc_rl.instability import Estimate, over_parents, verdict
+from lmc_rl.instability import Estimate, largest_drop, over_parents, verdict
 from lmc_rl.lines import TRAJECTORIES_NAME, read_lines
 from lmc_rl.walks import ROWS_NAME
 from mop.base.errors import InputError
@@ -56,6 +57,11 @@ class LineResult:
         """Mean cross-entropy of the ends, nats."""
         return -self.loss.end_return
 
+    @cached_property
+    def rise(self) -> Estimate:
+        """How far the loss rises above that of the first end, nats: what moving a part does to a trained policy."""
+        return largest_drop(self.loss.returns[..., :1] - self.loss.returns)
+
     @property
     def bulge(self) -> float:
         """LPC above its chord, negative below, at the place where it is farthest; mean over the pairs."""
@@ -70,6 +76,7 @@ class LineResult:
         found = {
             "kind": self.kind, "fork_id": self.fork, "fork_point": self.fraction, "part": self.part,
             "aligned": self.is_aligned, "places": self.loss.places, "pairs": self.loss.pairs, "lpc_bulge": self.bulge,
+            "cross_entropy_rise": asdict(self.rise),
         }  # fmt: skip
         for name, result in (("cross_entropy", self.loss), ("success", self.success)):
             if result is not None:
@@ -212,6 +219,7 @@ class PooledLine:
     results: tuple[LineResult, ...]  # one for each parent
     barrier: Estimate  # B of the cross-entropy, nats
     instability: Estimate  # I of the same
+    rise: Estimate  # above the first end, of the same
     verdict: str  # of B as a share of (chance - ends)
     success_barrier: Estimate | None  # B of success, as a share of the episodes
     success_verdict: str | None
@@ -227,7 +235,8 @@ def pool_lines(results: Sequence[LineResult]) -> PooledLine:
     barrier, instability, says = _pool([result.loss for result in results])
     success = [result.success for result in results if result.success is not None]
     of_success = _pool(success) if len(success) == len(results) else (None, None, None)
-    return PooledLine(tuple(results), barrier, instability, says, of_success[0], of_success[2])
+    rise = over_parents([result.rise for result in results])
+    return PooledLine(tuple(results), barrier, instability, rise, says, of_success[0], of_success[2])
 
 
 def _pool(paths: Sequence[PathResult]) -> tuple[Estimate, Estimate, str]:
@@ -256,7 +265,7 @@ def pooled_lines(experiments: Iterable[LineExperiment]) -> dict[str, list[Pooled
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 HEAD = (
-    *("run", "fork", "part", "parents", "cross-entropy of ends", "B, nats", "I, nats", "verdict"),
+    *("run", "fork", "part", "parents", "cross-entropy of ends", "B, nats", "I, nats", "rise, nats", "verdict"),
     *("success of ends, %", "B, points", "verdict", "LPC bulge"),
 )
 
@@ -274,7 +283,8 @@ def table_of(groups: Mapping[str, Sequence[PooledLine]]) -> list[tuple[str, ...]
                 ends = f"{100 * np.mean([result.success.end_return for result in results]):.1f}"
                 played = (ends, as_text_of(line.success_barrier, 100, 1), line.success_verdict)
             bulge = f"{np.mean([result.bulge for result in results]):+.0f}"
-            told = (as_text_of(line.barrier), as_text_of(line.instability), line.verdict, *played, bulge)
+            told = [as_text_of(estimate) for estimate in (line.barrier, line.instability, line.rise)]
+            told += [line.verdict, *played, bulge]
             rows.append((label, where, first.name, str(len(results)), loss, *told))
     return rows
 

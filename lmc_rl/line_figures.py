@@ -77,23 +77,26 @@ def _barriers(ax: Axes, lines: "Sequence[PooledLine]", key: str, unit: str, fact
 
 
 def plot_parts(groups: "Mapping[str, Sequence[PooledLine]]", title: str = "") -> Figure:
-    """The barrier of the cross-entropy against the fork point, where one part of the weights moves alone."""
+    """How far the cross-entropy rises above that of the first child where one part of the weights moves alone.
+
+    Against the fork point; a panel for each group.
+    """
     figure, axes = make_panels(1, len(groups), _WIDTH, 3.0, 0.6, sharey=True)
     for ax, (label, lines) in zip(axes[0], groups.items(), strict=True):
         forks = [line for line in lines if line.first.kind == "fork" and not line.first.is_aligned]
         names = list(dict.fromkeys(line.first.name for line in forks))
         for name in names:
             own = sorted((line for line in forks if line.first.name == name), key=lambda line: line.first.fraction)
-            x, y = [line.first.fraction for line in own], [line.barrier.value for line in own]
+            x, y = [line.first.fraction for line in own], [line.rise.value for line in own]
             ax.plot(x, y, label=_words(name), marker="o", markersize=3, **_style(name, names))
             for place, value in zip(x, y, strict=True):
-                text = f"{_words(name)}, forked at {place:.1%}: {value:.3g} nats"
+                text = f"{_words(name)}, forked at {place:.1%}: rises by {value:.3g} nats"
                 add_note(ax, place, place, value, value, text, part=name, fraction=place, value=value)
         ax.set_title(wrapped(label, 0.85 * _WIDTH), loc="left", fontsize="medium")
         ax.set_xlabel("fork point, % of training")
         ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
         open_frame(ax)
-    axes[0, 0].set_ylabel("barrier of the cross-entropy, nats")
+    axes[0, 0].set_ylabel("rise of the cross-entropy, nats")
     axes[0, 0].set_ylim(bottom=0)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, title="what moves", loc="outside right upper", frameon=False, fontsize="small")

@@ -15,7 +15,7 @@ def report_lines(experiments: Sequence[LineExperiment], folder: Path, say: Calla
     forked = {label: lines for label, lines in groups.items() if any(line.first.kind == "fork" for line in lines)}
     if forked:
         write_figure(folder / "instability_over_time.png", plot_line_instability(forked))
-        write_figure(folder / "barrier_by_part.png", plot_parts(forked))
+        write_figure(folder / "rise_by_part.png", plot_parts(forked))
     for experiment in experiments:
         seed = experiment.settings["run"]["seed"]
         more = "" if len(experiments) == 1 else f"_{experiment.results.name}"
