@@ -17,7 +17,7 @@ import modal_app
 import routing_viz
 from benchmarks import throughput
 from mop.base.configuration import DEFAULTS_FILE, check_recorded, parse_config, read_config
-from results import collapse, experiments
+from results import collapse, experiments, lmc
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "benchmarks" / "README.md"]
@@ -33,6 +33,7 @@ SCRIPTS = {
     "benchmarks/throughput.py": throughput,
     "results/experiments.py": experiments,
     "results/collapse.py": collapse,
+    "results/lmc.py": lmc,
 }
 BENCHMARKS = {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")} - {
     "benchmarks/naive_training.py"
@@ -144,14 +145,17 @@ def test_links_lead_somewhere():
 
 
 def test_layout_lists_every_file_and_no_other():
-    rooms = dict(re.findall(r"^## (`mop/\w+/`|Top level)\n(.*?)(?=^## |\Z)", LAYOUT, re.MULTILINE | re.DOTALL))
+    rooms = dict(
+        re.findall(r"^## (`(?:mop/\w+|lmc_rl)/`|Top level)\n(.*?)(?=^## |\Z)", LAYOUT, re.MULTILINE | re.DOTALL)
+    )
     listed = {
         (room.strip("`") if room.startswith("`") else "") + name
         for room, text in rooms.items()
         for name in re.findall(r"^\| `(\w+\.py)` \| \S", text, re.MULTILINE)
     }
     files = {path.name for path in ROOT.glob("*.py")}
-    files |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "mop").rglob("*.py") if path.name != "__init__.py"}
+    packages = [path for name in ("mop", "lmc_rl") for path in (ROOT / name).rglob("*.py")]
+    files |= {path.relative_to(ROOT).as_posix() for path in packages if path.name != "__init__.py"}
     assert len(files) >= 50 and listed == files
 
 
@@ -172,7 +176,7 @@ def defined_names(source: str) -> set[str]:
 
 def test_files_and_names_in_the_documents_exist():
     paths = names_in_documents(r"`((?:mop|tests|results|benchmarks|docs)/[\w./]+)`")
-    paths -= {"results/runs/"}  # not in git
+    paths -= {"results/runs/", "results/lmc/"}  # made by scripts
     assert len(paths) >= 15 and [path for path in paths if not (ROOT / path).exists()] == []
     dotted = names_in_documents(r"`(mop(?:\.\w+)+)`")
     for name in dotted:
@@ -193,9 +197,10 @@ def test_what_is_to_be_opened_is_there():
 
 
 def test_floors_are_those_that_are_kept():
-    listed = re.findall(r"^\d\. (.*)$", LAYOUT.split("## Floors")[1].split("\n## ")[0], re.MULTILINE)
+    listed = re.findall(r"^\d+\. (.*)$", LAYOUT.split("## Floors")[1].split("\n## ")[0], re.MULTILINE)
     floors = [sorted(re.findall(r"`([\w./]+)`", line)) for line in listed[:-1]]  # the last are the other scripts
-    kept = [[f"{room.replace('.', '/')}/" if "." in room else f"{room}.py" for room in rooms] for rooms in FLOORS]
+    kept = [[f"{room.replace('.', '/')}/" for room in rooms] for rooms in FLOORS]
+    kept = [[room if (ROOT / room).is_dir() else f"{room.strip('/')}.py" for room in rooms] for rooms in kept]
     kept = [sorted(room for room in rooms if (ROOT / room).exists()) for rooms in kept]
     assert floors == [rooms for rooms in kept if rooms] and len(floors) >= 8
 

@@ -324,6 +324,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
     Raises InputError for a file that is missing or no mapping of known keys, each once; aliases are not accepted.
     """
+    return check_values(read_yaml(path), str(path))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The keys and values of a YAML file, as they are; {} of an empty one. Raises InputError as `read_config`."""
     try:
         with Path(path).open(encoding="utf-8") as file:
             content = file.read(_MAX_YAML_CHARACTERS + 1)
@@ -341,7 +346,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError(f"{path} must hold `key: value` lines like those of config.yaml")
-    return check_values(values, str(path))
+    return values
 
 
 def meanings() -> dict[str, str]:

@@ -1,0 +1,4 @@
+"""Linear mode connectivity of reinforcement learners: forks of a run, and what is lost between their policies.
+
+Stages run as `python -m lmc_rl.run_env`, `.check_run`, `.analyze` and `.compare`; see docs/lmc.md.
+"""

@@ -1,0 +1,246 @@
+"""From the rows of experiments to what they say: a result for each fork, of one parent or of several.
+
+Axis letters: P pairs of children, E episodes, A places on the line.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from lmc_rl.experiment import Places, load_settings
+from lmc_rl.instability import (
+    CONNECTED,
+    Estimate,
+    drops_below_chord,
+    drops_below_ends,
+    largest_drop,
+    over_parents,
+    verdict,
+)
+from lmc_rl.settings import fork_steps
+from lmc_rl.walks import ROWS_NAME, Walk, read_rows, walks_of
+from mop.base.errors import InputError
+from mop.base.files import write_json
+
+# settings that change nothing in a path
+_DO_NOT_MATTER = {"seed", "controls", "eval_freq", "eval_episodes", "experiment_name"}
+
+
+@dataclass(frozen=True)
+class PathResult:
+    """What was measured between the children of one fork, or between the policies of a control."""
+
+    kind: str  # fork, self, independent, other
+    fork: int | None
+    fraction: float | None  # of the training after which it was forked
+    pairs: tuple[tuple[int, int] | None, ...]
+    places: np.ndarray  # (A,)
+    returns: np.ndarray  # (P, E, A)
+    random_return: float  # mean of the policy that acts at random
+    tolerance: float
+    measures: tuple[dict | None, ...] = ()  # of `probes.measure`, for each pair
+
+    @property
+    def end_return(self) -> float:
+        """Mean return of the ends."""
+        return float(self.returns[..., [0, -1]].mean())
+
+    @property
+    def scale(self) -> float:
+        """How much better the ends are than a policy that acts at random, in units of return."""
+        return self.end_return - self.random_return
+
+    @cached_property
+    def barrier(self) -> Estimate:
+        """B, in units of return."""
+        return largest_drop(drops_below_chord(self.returns, self.places))
+
+    @cached_property
+    def instability(self) -> Estimate:
+        """I, in units of return."""
+        return largest_drop(drops_below_ends(self.returns))
+
+    @property
+    def verdict(self) -> str:
+        """Of the normalised barrier; undecided too where the ends are no better than chance."""
+        return verdict(self.barrier.over(self.scale), self.tolerance)
+
+    def summary(self) -> dict:
+        """All of it as plain values."""
+        paths = []
+        for pair, returns, measures in zip(self.pairs, self.returns, self.measures, strict=True):
+            rows = zip(self.places, returns.mean(axis=0), returns.std(axis=0), strict=True)
+            path = {"children": pair, "fork1_return": returns[:, 0].mean(), "fork2_return": returns[:, -1].mean()}
+            path["interpolation"] = [{"alpha": a, "mean_return": m, "std_return": s} for a, m, s in rows]
+            paths.append(path | {"measures": measures})
+        barrier, instability = self.barrier, self.instability
+        return {
+            "kind": self.kind, "fork_id": self.fork, "fork_point": self.fraction,
+            "num_episodes": self.returns.shape[1], "random_return": self.random_return, "scale": self.scale,
+            "barrier": asdict(barrier), "normalised_barrier": asdict(barrier.over(self.scale)),
+            "instability": asdict(instability), "normalised_instability": asdict(instability.over(self.scale)),
+            "tolerance": self.tolerance, "verdict": self.verdict, "is_stable": self.verdict == CONNECTED,
+            "paths": paths,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment with all that was measured of it so far."""
+
+    results: Path
+    settings: dict
+    forks: tuple[PathResult, ...]
+    controls: tuple[PathResult, ...]
+
+    @property
+    def seed(self) -> int:
+        """Of the parent."""
+        return self.settings["seed"]
+
+    @property
+    def group(self) -> tuple:
+        """What experiments have in common whose parents differ in their seeds alone."""
+        return tuple((name, str(value)) for name, value in sorted(self.settings.items()) if name not in _DO_NOT_MATTER)
+
+    def write(self) -> None:
+        """The summaries: forks/instability_<i>.json, all_forks_results.json and controls.json."""
+        for result in self.forks:
+            path = self.results / "forks" / f"instability_{result.fork}.json"
+            write_json(path, result.summary(), orjson.OPT_INDENT_2)
+        all_of_them = {"forks": [result.summary() for result in self.forks]}
+        write_json(self.results / "all_forks_results.json", all_of_them, orjson.OPT_INDENT_2)
+        controls = {result.kind: result.summary() for result in self.controls}
+        write_json(self.results / "controls.json", controls, orjson.OPT_INDENT_2)
+
+
+def load_experiment(results: str | Path, total_steps: int | None = None) -> Experiment:
+    """Read an experiment. total_steps: fork points are fractions of these steps; None: of those of the run.
+
+    Raises InputError where the folder is of something else, or holds no path yet.
+    """
+    settings = load_settings(Path(results))
+    found = walks_of(read_rows(Path(results) / ROWS_NAME))
+    if ("random", None, None) not in found:
+        raise InputError(f"{Path(results) / ROWS_NAME} is cut off; finish the experiment with --resume")
+    random_return = float(found.pop(("random", None, None))[1].mean())
+    steps, total = fork_steps(settings), total_steps or settings["total_steps"]
+    places, parts = Places.of_results(Path(results)), []
+    for (kind, fork), keys in groupby(found, key=lambda key: key[:2]):
+        keys = list(keys)
+        num_episodes = min(len(found[key][1]) for key in keys)
+        if num_episodes < 2:
+            continue
+        measures = [_probe(places.probe(Walk(*key))) for key in keys]
+        returns = np.stack([found[key][1][:num_episodes] for key in keys])
+        fraction = steps[fork] / total if fork is not None else None
+        parts.append(
+            PathResult(
+                kind, fork, fraction, tuple(key[2] for key in keys), found[keys[0]][0], returns, random_return,
+                settings["tolerance"], tuple(measures),
+            )
+        )  # fmt: skip
+    forks = tuple(part for part in parts if part.kind == "fork")
+    return Experiment(Path(results), settings, forks, tuple(part for part in parts if part.kind != "fork"))
+
+
+def _probe(path: Path) -> dict | None:
+    """Measures of a path besides its return; None where they were not taken."""
+    try:
+        return orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise InputError(f"{path} is damaged; remove it, and continue the experiment with --resume") from None
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A fork point, or a control, of experiments that differ in their seeds alone; estimates are normalised."""
+
+    kind: str
+    fraction: float | None
+    results: tuple[PathResult, ...]  # one for each parent
+    barrier: Estimate
+    instability: Estimate
+    verdict: str
+
+
+def pool(results: Sequence[PathResult]) -> Pooled:
+    """Several parents together: the unit of the intervals is the parent, or the episode where there is one parent."""
+    barrier = over_parents([result.barrier.over(result.scale) for result in results])
+    instability = over_parents([result.instability.over(result.scale) for result in results])
+    says = verdict(barrier, results[0].tolerance)
+    return Pooled(results[0].kind, results[0].fraction, tuple(results), barrier, instability, says)
+
+
+def pooled_groups(experiments: Iterable[Experiment]) -> dict[str, list[Pooled]]:
+    """Label of the group -> its fork points, then its controls, of experiments with the same settings but the seed."""
+    by_group: dict[tuple, list[Experiment]] = {}
+    for experiment in experiments:
+        by_group.setdefault(experiment.group, []).append(experiment)
+    groups = {}
+    labels = labels_of([members[0].settings for members in by_group.values()])
+    for label, members in zip(labels, by_group.values(), strict=True):
+        by_place: dict[tuple, list[PathResult]] = {}
+        for member in members:
+            for result in (*member.forks, *member.controls):
+                by_place.setdefault((result.kind, result.fraction), []).append(result)
+        groups[label] = [pool(results) for results in by_place.values()]
+    return groups
+
+
+def labels_of(settings: Sequence[Mapping]) -> list[str]:
+    """A name for each of several settings: environment, algorithm, buffer, and what else differs between them."""
+    told = {"env", "algo", "fork_buffer_strategy", "fork_points", *_DO_NOT_MATTER}
+    differing = [
+        name for name in settings[0] if name not in told and len({str(s.get(name)) for s in settings}) > 1
+    ]  # fmt: skip
+    labels = []
+    for own in settings:
+        more = [f"{name} {own[name]}" for name in differing if name in own]
+        labels.append(", ".join([f"{own['env']} {own['algo']}", own["fork_buffer_strategy"], *more]))
+    return labels
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+HEAD = ("settings", "fork", "parents", "end return", "B, %", "I, %", "verdict")
+
+
+def table_of(groups: Mapping[str, Sequence[Pooled]]) -> list[tuple[str, ...]]:
+    """A row of texts for each fork point and control, under `HEAD`."""
+    rows = []
+    for label, points in groups.items():
+        for point in points:
+            where = f"{point.fraction:.0%}" if point.kind == "fork" else point.kind
+            ends = np.mean([result.end_return for result in point.results])
+            row = (label, where, str(len(point.results)), f"{ends:,.1f}")
+            rows.append((*row, percent(point.barrier), percent(point.instability), point.verdict))
+    return rows
+
+
+def percent(estimate: Estimate) -> str:
+    """An estimate of a share with its interval, "12.3 (4.0 to 20.1)"."""
+    if math.isnan(estimate.value):
+        return "–"
+    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+
+
+def as_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for the screen, in columns."""
+    widths = [max(len(line[k]) for line in (head, *rows)) for k in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in (head, *rows)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def as_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for a page."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

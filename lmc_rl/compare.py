@@ -1,0 +1,101 @@
+"""Walk along the line between any two policies of SAC or DDPG, and say whether it has a barrier.
+
+    python -m lmc_rl.compare A.pt B.pt
+    python -m lmc_rl.compare model_weights/base/Hopper-v5/SAC/seed_1_*/final.pt model_weights/.../final.pt
+    python -m lmc_rl.compare A.pt A.pt                       the control: a policy and itself have no barrier
+
+Both are played in the same worlds, and so is every policy between them. Writes <out>/episodes.jsonl, a row for each
+episode, compare.json and path.png. An --out that holds another comparison is refused.
+"""
+
+from pathlib import Path
+
+import orjson
+
+from lmc_rl.analysis import HEAD, PathResult, as_text, pool, table_of
+from lmc_rl.experiment import Probe, Workers
+from lmc_rl.figures import plot_path
+from lmc_rl.policies import common_config, load_policy
+from lmc_rl.settings import add_flags, defaults, settle
+from lmc_rl.walks import Walk, cut_to_whole, play, read_rows, rows_of, stretches, walks_of
+from mop.base.configuration import Parser
+from mop.base.errors import InputError, run_script
+from mop.base.files import check_writable, claimed, file_digest, write_figure, write_json
+from mop.kernels.devices import choose_device
+
+FLAGS = ("alpha_points", "num_eval_episodes", "tolerance", "jobs")
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m lmc_rl.compare", description=__doc__)
+    parser.add_argument("policies", nargs=2, metavar="FILE", help="final.pt, fork1_3.pt, ... of lmc_rl.run_env")
+    parser.add_argument("--out", default="plots/compare", help="folder of what is written (default: %(default)s)")
+    add_flags(parser, FLAGS)
+    return parser
+
+
+def compare(first: Path, second: Path, out: Path, settings: dict) -> PathResult:
+    """Walk from one policy to the other; what is in `out` of the same comparison already is not done again.
+
+    Raises InputError where there is no line between them.
+    """
+    policies = [load_policy(path) for path in (first, second)]
+    config = common_config(*policies)
+    walk = Walk("other", None, None, first, second)
+    record = {name: settings[name] for name in ("alpha_points", "num_eval_episodes")}
+    record |= {"files": [str(first), str(second)], "digests": [file_digest(first), file_digest(second)]}
+    with claimed(out) as is_ours:
+        if not is_ours:
+            raise InputError(f"another process works on {out}; choose another --out")
+        _check_same(out / "compared.json", record)
+        arguments = (config["task_id"], config["max_episode_steps"], *(settings[name] for name in FLAGS[:2]))
+        planned = list(stretches([Walk("random"), walk], *arguments))
+        missing = planned[cut_to_whole(out / "episodes.jsonl", planned) :]
+        with (out / "episodes.jsonl").open("ab") as file, Workers(settings["jobs"]) as workers:
+            played = workers.in_order(play, missing, "walking along the path")
+            for stretch, result in zip(missing, played, strict=True):
+                file.write(rows_of(stretch, result, out.name))
+                file.flush()
+        probe = Probe(walk, out / "probe.json", settings["alpha_points"])
+        if not probe.path.exists():
+            probe.run()
+        found = walks_of(read_rows(out / "episodes.jsonl"))
+    places, returns = found["other", None, None]
+    random_return = float(found["random", None, None][1].mean())
+    measures = orjson.loads(probe.path.read_bytes())
+    return PathResult(
+        "other", None, None, (None,), places, returns[None], random_return, settings["tolerance"], (measures,)
+    )
+
+
+def _check_same(path: Path, record: dict) -> None:
+    """Write what is compared, or raise InputError where the folder holds something else."""
+    if path.exists():
+        if orjson.loads(path.read_bytes()) != record:
+            raise InputError(f"{path.parent} holds another comparison; choose another --out")
+    elif any(path.parent.glob("*")):
+        raise InputError(f"{path.parent} holds something else; choose another --out")
+    else:
+        write_json(path, record, orjson.OPT_INDENT_2)
+
+
+def main() -> int:
+    """Compare two policies, and tell."""
+    args = vars(parser().parse_args())
+    out, (first, second) = Path(args.pop("out")), map(Path, args.pop("policies"))
+    settings, _ = settle(args)
+    choose_device(defaults()["device"])
+    check_writable(out, "--out")
+    result = compare(first, second, out, settings)
+    write_json(out / "compare.json", result.summary(), orjson.OPT_INDENT_2)
+    title = f"{first} to {second}"
+    write_figure(out / "path.png", plot_path({"": result}, title))
+    print(as_text(HEAD, table_of({"the line": [pool([result])]})))
+    print(f"distance {result.measures[0]['distance']:.2f}, of the actors {result.measures[0]['actor_distance']:.2f}")
+    print(f"figure and numbers: {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,354 @@
+"""One experiment: a run, its forks, their children, the paths between these, and what was lost on them.
+
+Each stage is a list of pieces of work. A piece that has its result is left out, so an experiment that was cut off goes
+on where it was; pieces are done here, or in several processes, with the same results.
+"""
+
+import multiprocessing
+import os
+import platform
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from datetime import datetime
+from importlib.metadata import version
+from itertools import combinations
+from pathlib import Path
+
+import orjson
+from tqdm import tqdm
+
+from lmc_rl import walks
+from lmc_rl.forks import LockStep, child_of
+from lmc_rl.learners import Learner
+from lmc_rl.paths import alphas
+from lmc_rl.policies import common_config, load_policy
+from lmc_rl.probes import measure
+from lmc_rl.settings import FIELDS, RUNTIME_KEYS, check_values, fork_steps
+from lmc_rl.walks import ROWS_NAME, Walk, cut_to_whole, rows_of, stretches
+from mop.base.errors import InputError
+from mop.base.files import check_writable, claimed, remove_leftovers, write_json
+from mop.base.streams import stream_seed
+from mop.base.workers import end_with_parent
+from mop.kernels.devices import choose_device
+from mop.learning.loop import FINAL_NAME, STATE_NAME, drive
+from mop.store.checkpoints import load_training_state, save_checkpoint, save_training_state
+
+CONFIG_NAME = "config.json"
+PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "stable-baselines3")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the files of an experiment are: two folders of the same name, for results and for weights."""
+
+    results: Path
+    weights: Path
+
+    @classmethod
+    def of(cls, output_dir: str | Path, name: Path) -> "Places":
+        """name: <experiment>/<env>/<algo>/seed_<seed>_<time>."""
+        return cls(Path(output_dir) / "results" / name, Path(output_dir) / "model_weights" / name)
+
+    @classmethod
+    def of_results(cls, results: Path) -> "Places":
+        """Those of a folder of results, whose weights are where they were written."""
+        results = Path(results).resolve()
+        return cls.of(results.parents[4], results.relative_to(results.parents[3]))
+
+    def snapshot(self, fork: int) -> Path:
+        """The whole state of the run at a fork."""
+        return self.results / "forks" / f"snapshot_{fork}.pt"
+
+    def child(self, fork: int, child: int) -> Path:
+        """The final weights of a child, from 1 on."""
+        return self.weights / f"fork{child}_{fork}.pt"
+
+    def probe(self, walk: Walk) -> Path:
+        """Measures of a path besides its return."""
+        return self.results / "paths" / f"{walk.name}.json"
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+class Parent(Learner):
+    """A learner that leaves a snapshot of itself at each fork; apart from that it learns as one without forks."""
+
+    def __init__(self, settings: dict, device, places: Places):
+        super().__init__(settings, device)
+        self._snapshots = {step: places.snapshot(k) for k, step in enumerate(fork_steps(settings))}
+
+    def after_update(self) -> None:
+        super().after_update()
+        if self.env_steps in self._snapshots:
+            save_training_state(self._snapshots[self.env_steps], self.state())
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run to be trained: the parent, an independent one, a child, or all children of a fork that share a buffer."""
+
+    settings: dict
+    places: Places
+    kind: str  # parent, independent, child, children, self
+    fork: int | None = None
+    child: int | None = None  # from 1 on
+
+    @property
+    def label(self) -> str:
+        """Its name in what is printed, and of its folder."""
+        return "_".join(str(part) for part in (self.kind, self.fork, self.child) if part is not None)
+
+    @property
+    def folder(self) -> Path:
+        """Where its log is, and its state while it is trained."""
+        return self.places.results / "training" / self.label
+
+    @property
+    def targets(self) -> list[Path]:
+        """The files of its final weights."""
+        if self.kind == "parent":
+            return [self.places.weights / "final.pt"]
+        if self.kind == "independent":
+            return [self.places.weights / "independent.pt"]
+        if self.kind == "self":
+            return [self.places.weights / f"self_{self.fork}.pt"]
+        children = [self.child] if self.kind == "child" else range(1, self.settings["children"] + 1)
+        return [self.places.child(self.fork, child) for child in children]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all of its weights are there."""
+        return all(path.exists() for path in self.targets)
+
+    def make(self) -> Learner | LockStep:
+        """The run at its beginning."""
+        device = choose_device(self.settings["device"])
+        if self.kind == "parent":
+            return Parent(self.settings, device, self.places)
+        if self.kind == "independent":
+            return Learner(self.settings | {"seed": stream_seed(self.settings["seed"], "independent run")}, device)
+        snapshot = load_training_state(self.places.snapshot(self.fork))
+        step = fork_steps(self.settings)[self.fork]
+        if self.settings["fork_buffer_strategy"] == "shared":
+            return LockStep(self.settings, snapshot, step, device)
+        return child_of(self.settings, snapshot, step, (self.child or 1) - 1, device)
+
+    def train(self) -> None:
+        """Train it to its end, from its last state if there is one; then only its weights and its log are kept."""
+        state_path, final_path = self.folder / STATE_NAME, self.folder / FINAL_NAME
+        if not self.is_finished:
+            remove_leftovers(self.folder.glob(".*.tmp"))
+            run, settings = self.make(), self.settings
+            if self.fork is not None:  # a child's log is enough: it is one of many
+                run.columns = replace(run.columns, plot=None)
+            saved = load_training_state(state_path) if state_path.exists() else None
+            every = settings["train_freq"]
+            interval = max(1, (settings["eval_freq"] or settings["total_steps"] // 100) // every)
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # its files are not where they will stay
+                drive(
+                    run, self.folder, settings["total_steps"] // every, self.label, log_interval=interval, saved=saved,
+                    checkpoint_on_interrupt=False,
+                )  # fmt: skip
+            for path, learner in zip(self.targets, getattr(run, "learners", [run]), strict=False):
+                save_checkpoint(path, learner.checkpoint())
+            print(f"{self.label}: return {run.summary()['eval_return']:.1f} after {run.env_steps:,} steps")
+        state_path.unlink(missing_ok=True)
+        final_path.unlink(missing_ok=True)
+
+
+def trainings(settings: dict, places: Places) -> tuple[list[Training], list[Training]]:
+    """What depends on nothing, and what needs the snapshots of the parent."""
+    first = [Training(settings, places, "parent")]
+    if "independent" in settings["controls"]:
+        first.append(Training(settings, places, "independent"))
+    forks, children = range(len(settings["fork_points"])), range(1, settings["children"] + 1)
+    if settings["fork_buffer_strategy"] == "shared":
+        later = [Training(settings, places, "children", fork) for fork in forks]
+    else:
+        later = [Training(settings, places, "child", fork, child) for fork in forks for child in children]
+    if "self" in settings["controls"] and settings["fork_points"]:
+        later.append(Training(settings, places, "self", len(settings["fork_points"]) - 1))
+    return first, later
+
+
+# --- paths ----------------------------------------------------------------------------------------------------------
+
+
+def walks_of_experiment(settings: dict, places: Places) -> list[Walk]:
+    """The random policy, the controls, and a path for each fork and pair of children."""
+    final = places.weights / "final.pt"
+    found = [Walk("random")]
+    last = len(settings["fork_points"]) - 1
+    if "self" in settings["controls"] and last >= 0:
+        found.append(Walk("self", last, None, places.child(last, 1), places.weights / f"self_{last}.pt"))
+    if "independent" in settings["controls"]:
+        found.append(Walk("independent", None, None, final, places.weights / "independent.pt"))
+    pairs = list(combinations(range(1, settings["children"] + 1), 2))
+    for fork in range(last + 1):
+        found += [Walk("fork", fork, pair, *(places.child(fork, child) for child in pair)) for pair in pairs]
+    return found
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The measures of a path besides its return."""
+
+    walk: Walk
+    path: Path
+    alpha_points: int
+
+    def run(self) -> None:
+        """Take them, and write them."""
+        first, second = load_policy(self.walk.first), load_policy(self.walk.second)
+        config = common_config(first, second)
+        measures = measure(config, first.weights, second.weights, alphas(self.alpha_points))
+        write_json(self.path, self.walk.identity | measures, orjson.OPT_INDENT_2)
+
+
+# --- all of it ------------------------------------------------------------------------------------------------------
+
+
+def run(settings: dict, given: set[str]) -> Path:
+    """Do what is missing of an experiment; the folder of its results.
+
+    settings: of `settings.settle`; given: the names of those that the user gave. Raises InputError; KeyboardInterrupt
+    after a signal, when what is being trained is saved.
+    """
+    check_writable(Path(settings["output_dir"]) / "results", "--output_dir")
+    settings, places = _begin_or_continue(settings, given)
+    with claimed(places.results) as is_ours:
+        if not is_ours:
+            raise InputError(f"another process works on {places.results}; wait for it, or take another --seed")
+        if not (places.results / CONFIG_NAME).exists():
+            write_json(places.results / CONFIG_NAME, recorded(settings), orjson.OPT_INDENT_2)
+        print(f"experiment {places.results}")
+        try:
+            with Workers(settings["jobs"]) as workers:
+                _train(settings, places, workers)
+                _walk(settings, places, workers)
+        except KeyboardInterrupt:
+            print("interrupted: all is saved; the same command with --resume goes on")
+            raise
+    return places.results
+
+
+def recorded(settings: dict) -> dict:
+    """What config.json holds: the settings of the experiment, and the versions that it was made with."""
+    kept = {name: value for name, value in settings.items() if name not in RUNTIME_KEYS}
+    versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+    return {"settings": kept, "versions": versions}
+
+
+def load_settings(results: Path) -> dict:
+    """The settings of an experiment. Raises InputError where the folder is of something else."""
+    path = Path(results) / CONFIG_NAME
+    try:
+        settings = orjson.loads(path.read_bytes())["settings"]
+        if not FIELDS.keys() - set(RUNTIME_KEYS) >= settings.keys() >= {"env", "algo", "seed", "fork_points"}:
+            raise KeyError
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise InputError(f"{results} holds no experiment of lmc_rl (no {CONFIG_NAME} of one)") from None
+    return check_values(settings, str(path))
+
+
+def _begin_or_continue(settings: dict, given: set[str]) -> tuple[dict, Places]:
+    """The settings with a seed, and the places of a new experiment or, with `resume`, of the latest such one."""
+    kind = Path(settings["experiment_name"], settings["env"], settings["algo"])
+    root = Path(settings["output_dir"]) / "results" / kind
+    if settings["resume"]:
+        own = {name: value for name, value in settings.items() if name not in RUNTIME_KEYS}
+        for folder in sorted(root.glob("seed_*"), key=lambda folder: folder.name.split("_")[2:], reverse=True):
+            old = load_settings(folder) if (folder / CONFIG_NAME).exists() else {}
+            if old and own | ({} if "seed" in given else {"seed": old["seed"]}) == old:
+                now = {name: settings[name] for name in RUNTIME_KEYS}
+                return old | now, Places.of(settings["output_dir"], kind / folder.name)
+        print(f"nothing to resume in {root}: beginning a new experiment")
+    if settings["seed"] is None:
+        settings = settings | {"seed": int.from_bytes(os.urandom(4), "little") % 1_000_000 + 1}
+    name = f"seed_{settings['seed']}_{datetime.now():%Y%m%d_%H%M%S}"
+    if (root / name).exists():
+        raise InputError(f"{root / name} was begun in this second; try again")
+    return settings, Places.of(settings["output_dir"], kind / name)
+
+
+def _train(settings: dict, places: Places, workers: "Workers") -> None:
+    """Train what is not trained: first what depends on nothing, then the children."""
+    for stage in trainings(settings, places):
+        waiting = [training for training in stage if not training.is_finished]
+        for training in stage:
+            if training.is_finished:
+                training.train()  # removes what a kill has left
+        for _ in workers.in_order(Training.train, waiting, "training"):
+            pass
+
+
+def _walk(settings: dict, places: Places, workers: "Workers") -> None:
+    """Walk along all paths: first their returns, row by row, then the other measures."""
+    paths = walks_of_experiment(settings, places)
+    planned = list(
+        stretches(
+            paths, settings["env"], settings["max_episode_steps"], settings["alpha_points"],
+            settings["num_eval_episodes"],
+        )
+    )  # fmt: skip
+    rows_path = places.results / ROWS_NAME
+    missing = planned[cut_to_whole(rows_path, planned) :]
+    if missing:
+        with rows_path.open("ab") as file:
+            results = workers.in_order(walks.play, missing, "walking along paths")
+            for stretch, played in zip(missing, results, strict=True):
+                file.write(rows_of(stretch, played, places.results.name))
+                file.flush()
+                os.fsync(file.fileno())
+    probes = [Probe(walk, places.probe(walk), settings["alpha_points"]) for walk in paths if walk.kind != "random"]
+    waiting = [probe for probe in probes if not probe.path.exists()]
+    for _ in workers.in_order(Probe.run, waiting, "measuring paths"):
+        pass
+
+
+class Workers:
+    """Does pieces of work here, or in several processes, which begin with the first piece and end with the block."""
+
+    def __init__(self, jobs: int):
+        self._jobs, self._pool = jobs, None
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            os.environ.pop("TQDM_DISABLE", None)
+
+    def in_order(self, function: Callable, pieces: Sequence, label: str) -> Iterator:
+        """The results of a function of pieces, in their order. Raises InputError where a process died."""
+        if self._jobs == 1 or len(pieces) < 2:
+            shows_bar = function is not Training.train  # a training has a bar of its own
+            yield from tqdm(map(function, pieces), label, len(pieces), disable=not shows_bar, dynamic_ncols=True)
+            return
+        if self._pool is None:
+            os.environ["TQDM_DISABLE"] = "1"  # of the processes: several bars would overwrite each other
+            context = multiprocessing.get_context("spawn")  # fork and torch's threads do not go together
+            self._pool = ProcessPoolExecutor(self._jobs, mp_context=context, initializer=_begin_worker)
+        try:
+            futures = [self._pool.submit(_quietly, function, piece) for piece in pieces]
+            for future in tqdm(futures, label, dynamic_ncols=True):
+                yield future.result()
+        except BrokenProcessPool:
+            raise InputError(f"a process died while {label} (out of memory?); go on with --resume") from None
+
+
+def _begin_worker() -> None:
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the first process; a training saves itself
+    choose_device("cpu")  # one thread of torch
+
+
+def _quietly(function: Callable, piece):
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        return function(piece)

@@ -1,0 +1,49 @@
+"""Train a learner on a MuJoCo environment, fork it, and measure what is lost on the lines between its children.
+
+    python -m lmc_rl.run_env --env InvertedDoublePendulum-v5 --algo SAC --seed 42
+    python -m lmc_rl.run_env --env Hopper-v5 --algo DDPG --fork_points 0.1,0.3,0.5,0.7,0.9
+    python -m lmc_rl.run_env --env Hopper-v5 --seed 42 --fork_buffer_strategy frozen --jobs 2
+    python -m lmc_rl.run_env --env Hopper-v5 --seed 42 --split_noise replay        which noise breaks connectivity?
+    python -m lmc_rl.run_env --env Hopper-v5 --seed 42 --resume                    after Ctrl-C, a kill, ...
+
+The run is trained to its end; at each fork point it leaves a snapshot, from which its children continue to the same
+step, each with noise of its own. Then policies on the straight line between two children are played in the same worlds.
+B is the largest loss against the chord between the ends, I that against their mean (Frankle et al. 2020), both in
+percent of (return of the ends - random policy) with 95 % intervals. The verdict is `connected` where the interval of B
+is below --tolerance, `barrier` where it is above, else `undecided`.
+
+Writes results/<experiment_name>/<env>/<algo>/seed_<seed>_<time>/ and model_weights/<the same>/; see docs/lmc.md.
+"""
+
+from pathlib import Path
+
+from lmc_rl.analysis import load_experiment
+from lmc_rl.experiment import run
+from lmc_rl.reports import report
+from lmc_rl.settings import add_flags, settle
+from mop.base.configuration import Parser
+from mop.base.errors import run_script
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m lmc_rl.run_env", description=__doc__)
+    parser.add_argument("--config", metavar="YAML", help="file with settings that differ from the defaults")
+    add_flags(parser)
+    return parser
+
+
+def main() -> int:
+    """Run one experiment, and report it."""
+    flags = vars(parser().parse_args())
+    settings, given = settle(flags, flags.pop("config"))
+    results = run(settings, given)
+    experiment = load_experiment(results)
+    experiment.write()
+    if experiment.forks or experiment.controls:
+        report([experiment], Path(results) / "fork_analysis")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
