@@ -323,7 +323,7 @@ class Workers:
     def __exit__(self, *_) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-            del os.environ["TQDM_DISABLE"]
+            os.environ.pop("TQDM_DISABLE", None)
 
     def in_order(self, function: Callable, pieces: Sequence, label: str) -> Iterator:
         """The results of a function of pieces, in their order. Raises InputError where a process died."""
