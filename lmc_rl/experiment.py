@@ -280,12 +280,12 @@ class Workers:
     def __exit__(self, *_) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-            del os.environ["TQDM_DISABLE"]
+            os.environ.pop("TQDM_DISABLE", None)
 
     def in_order(self, function: Callable, pieces: Sequence, label: str) -> Iterator:
         """The results of a function of pieces, in their order. Raises InputError where a process died."""
         if self._jobs == 1 or len(pieces) < 2:
-            shows_bar = function is not Training.train  # a training has a bar of its own
+            shows_bar = function.__name__ != "train"  # a training has a bar of its own
             yield from tqdm(map(function, pieces), label, len(pieces), disable=not shows_bar, dynamic_ncols=True)
             return
         if self._pool is None:
