@@ -107,8 +107,11 @@ class Training:
             return LockStep(self.settings, snapshot, step, device)
         return child_of(self.settings, snapshot, step, (self.child or 1) - 1, device)
 
-    def train(self) -> None:
-        """Train it to its end, from its last state if there is one; then only its weights and its log are kept."""
+    def train(self, on_save: Callable[[], object] = lambda: None) -> None:
+        """Train it to its end, from its last state if there is one; then only its weights and its log are kept.
+
+        on_save: called when its files are a state to continue from.
+        """
         state_path, final_path = self.folder / STATE_NAME, self.folder / FINAL_NAME
         if not self.is_finished:
             remove_leftovers(self.folder.glob(".*.tmp"))
@@ -121,7 +124,7 @@ class Training:
             with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # its files are not where they will stay
                 drive(
                     run, self.folder, settings["total_steps"] // every, self.label, log_interval=interval, saved=saved,
-                    checkpoint_on_interrupt=False,
+                    checkpoint_on_interrupt=False, on_save=on_save,
                 )  # fmt: skip
             for path, learner in zip(self.targets, getattr(run, "learners", [run]), strict=False):
                 save_checkpoint(path, learner.checkpoint())
@@ -199,7 +202,7 @@ def run(settings: dict, given: set[str]) -> Path:
         try:
             with Workers(settings["jobs"]) as workers:
                 _train(settings, places, workers)
-                _walk(settings, places, workers)
+                walk_all(settings, places, workers)
         except KeyboardInterrupt:
             print("interrupted: all is saved; the same command with --resume goes on")
             raise
@@ -244,8 +247,11 @@ def _train(settings: dict, places: Places, workers: "Workers") -> None:
             pass
 
 
-def _walk(settings: dict, places: Places, workers: "Workers") -> None:
-    """Walk along all paths: first their returns, row by row, then the other measures."""
+def walk_all(settings: dict, places: Places, workers: "Workers", on_save: Callable[[], object] = lambda: None) -> None:
+    """Walk along all paths, or go on with it: first their returns, row by row, then the other measures.
+
+    on_save: called when more rows are on the disk.
+    """
     paths = walks_of_experiment(settings, places)
     planned = list(
         stretches(
@@ -262,6 +268,7 @@ def _walk(settings: dict, places: Places, workers: "Workers") -> None:
                 file.write(rows_of(stretch, played, places.results.name))
                 file.flush()
                 os.fsync(file.fileno())
+                on_save()
     probes = [Probe(walk, places.probe(walk), settings["alpha_points"]) for walk in paths if walk.kind != "random"]
     waiting = [probe for probe in probes if not probe.path.exists()]
     for _ in workers.in_order(Probe.run, waiting, "measuring paths"):
