@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import orjson
 
 from lmc_rl.analysis import Experiment, PathResult, labels_of, load_experiment
 from lmc_rl.records import CONFIG_NAME, ROWS_NAME, load_settings
@@ -67,7 +68,7 @@ def find_studies(results_dir: str | Path) -> dict[str, str]:
         except InputError:
             if not (path.parent / ROWS_NAME).exists() and not (path.parent / "training").exists():
                 continue  # a file of something else
-            found[f"{word} · damaged"] = word
+            found[f"{word} · {'of run_mop' if _is_of_run_mop(path.parent) else 'damaged'}"] = word
             continue
         parts = word.split("/")  # <experiment_name>/<env>/<algo>/seed_<seed>_<time>
         label = f"{labels_of([settings])[0]}, seed {settings['seed']} · {parts[0]} {parts[-1].split('_', 2)[-1]}"
@@ -82,8 +83,13 @@ def find_studies(results_dir: str | Path) -> dict[str, str]:
 
 
 def load_study(results_dir: str | Path, word: str) -> Study:
-    """An experiment with all that it has so far. Raises InputError where it is damaged."""
+    """An experiment with all that it has so far. Raises InputError where it is damaged, or one of imitation runs."""
     folder = Path(results_dir) / word
+    if _is_of_run_mop(folder):
+        raise InputError(
+            f"{folder} is of `lmc_rl.run_mop`, which this page does not show: "
+            f"`python -m lmc_rl.analyze --results_dir {folder}` draws its figures"
+        )
     files = [folder / CONFIG_NAME, folder / ROWS_NAME, folder / "training" / "parent" / "training_log.csv"]
     versions = tuple(_version(path) for path in [*files, *sorted((folder / "paths").glob("*.json"))])
     return _load_study(word, folder, versions)
@@ -103,6 +109,14 @@ def _load_study(word: str, folder: Path, versions: tuple) -> Study:
     return Study(
         word, folder, settings, read_log(folder / "training" / "parent" / "training_log.csv"), experiment, more
     )
+
+
+def _is_of_run_mop(folder: Path) -> bool:
+    """Whether an experiment forks an imitation run: its settings hold those of the run."""
+    try:
+        return "run" in orjson.loads((folder / CONFIG_NAME).read_bytes())["settings"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def _version(path: Path) -> tuple[int, int]:

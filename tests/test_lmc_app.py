@@ -73,6 +73,13 @@ def test_experiments_are_found_and_what_they_lack_is_said(place):
     assert views.NOT_MEASURED in {mark.verdict for mark in at_work.marks}
     early = load_study(place / "results", "demo/Hopper-v5/SAC/seed_4_20260101_000004")
     assert early.paths == {} and "no path was walked along yet" in early.note and len(early.log["env_steps"]) == 20
+    of_imitation = place / "results" / "demo" / "BabyAI-GoToObj-v0" / "mop" / "seed_1_x"
+    (of_imitation / "training").mkdir(parents=True)
+    (of_imitation / "config.json").write_text('{"settings": {"run": {}, "fork_points": []}}')
+    assert any(name.endswith("seed_1_x · of run_mop") for name in find_studies(place / "results"))
+    with pytest.raises(InputError, match=r"python -m lmc_rl\.analyze --results_dir .*` draws its figures"):
+        load_study(place / "results", "demo/BabyAI-GoToObj-v0/mop/seed_1_x")
+    shutil.rmtree(of_imitation)
     with pytest.raises(InputError, match=r"no experiment .* under .*nowhere/: `python -m lmc_rl\.run_env` makes one"):
         find_studies(place / "nowhere")
 
