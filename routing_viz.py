@@ -94,15 +94,16 @@ def _(num_envs_slider, num_episodes_slider, run, use_cache_toggle):
 
 @app.cell
 def _(routing_data, view):
-    tabs_about, note = {}, None
+    tabs_about, note, beside = {}, None, ""
     if figures.has_routing(routing_data):
         tabs_about["Spatial"] = (
             "The dominant expert, or the cost, in each cell of the grid. Click a cell for its episodes."
         )
         tabs_about |= {tab: about for tab, (*_, about) in figures.CHARTS.items()}
+        beside = ", with the router weights beside the world"
     else:
         note = parts.problem(figures.NO_ROUTERS, "info")
-    tabs_about["Episodes"] = "One episode, step by step, with the router weights beside the world."
+    tabs_about["Episodes"] = f"One episode, step by step{beside}."
     view_tabs = parts.tabs(view, tabs_about)
     mo.vstack([note, view_tabs]) if note else view_tabs
     return (view_tabs,)

@@ -232,7 +232,7 @@ def test_metrics(data):
     metrics = data.header["metrics"]
     assert rows["success"] == ("100.0%", "95 % interval 75.8% to 100.0%") and metrics["success_rate"] == 1.0
     assert rows["mean LPC"][0] == f"{metrics['mean_lpc']:,.0f}" and rows["episodes"][0] == "12"
-    assert rows["steps"][0] == str(len(data.steps))
+    assert rows["steps"] == (str(len(data.steps)), "evaluated 2026-11-21 15:34")
     data = make_data(make_steps([[1, 1]]), metrics=None)
     assert describe_metrics(data)[0][:2] == ("episodes", "1")
 

@@ -27,9 +27,7 @@ from mop.store.routing_cache import RoutingCache
 MAX_MIN_STEPS = 1000
 CSS_DPI = 96  # of a page
 PICTURE_DPI = 2 * CSS_DPI  # sharp on the screens of most visitors
-LARGEST_GROWTH = (
-    1.3  # of a figure on a wide page: 12 inches fill 1,498 pixels, and text is as large as that of the page
-)
+LARGEST_GROWTH = 1.6  # of a figure on a wide page: 9 inches then fill 1,382 pixels, with text of 21 pixels
 # The text of a spot stands below it, or above it in the lower half of the figure, and is pushed left by the share of
 # the figure that lies left of the spot: it is nowhere outside the figure.
 _STYLE = """
