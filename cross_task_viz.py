@@ -95,7 +95,7 @@ def _(alpha_dropdown, results, steps_slider, worlds_dropdown):
         page_size=10,
         show_column_summaries=False,
         show_data_types=False,
-        format_mapping={"success": "{:.1%}", "path ratio": "{:.2f}", "mean LPC": "{:,.0f}", "env_steps": "{:,}"},
+        format_mapping={"success": "{:.1%}", "path ratio": "{:.2f}", "mean LPC": "{:,.0f}", "env_steps": "{:,.0f}"},
         label="**Results** of greedy episodes in fixed worlds, with 95 % intervals",
     )
     mo.vstack([*notes, table])
