@@ -490,6 +490,7 @@ def results_and_filters(page: Page, place: Path) -> None:
 
 def two_runs(page: Page, place: Path, address: str) -> None:
     page.see("a broken one")  # the first two runs of a task
+    assert page.page.get_by_role("button", name="Save difference.png").count() == 0
     name = f"{TASK} mixture lpc_alpha 0 trial"
     page.choose("Right", f"{name} 7")
     label = f"difference, {name} 0 seed 0, {name} 7"

@@ -34,7 +34,7 @@ from mop.pages.figures import (
     save_figures,
 )
 from mop.pages.flags import parse, run_parser
-from mop.pages.parts import as_html
+from mop.pages.parts import as_html, save_figure
 from mop.pages.routing import describe_metrics, evaluate_now, load_routing, other_checkpoint
 from mop.pages.runs import Run, choose_run, find_cached_runs, find_runs, label_of, last_cached
 from mop.store.checkpoints import FoundCheckpoint, save_checkpoint
@@ -225,6 +225,14 @@ def test_a_replaced_cache_is_read_anew(cache_dir):
     run.cache_path.unlink()
     run.cache_path.write_text(json.dumps(content))
     assert len(load_routing(run).steps) == 10
+
+
+def test_what_cannot_be_drawn_is_not_saved(tmp_path):
+    def draw():
+        raise InputError("one line of the `reason`")
+
+    assert "<code>reason</code>" in save_figure(draw, tmp_path / "plots", "name", Export(), "").text
+    assert not (tmp_path / "plots").exists()
 
 
 def test_metrics(data):

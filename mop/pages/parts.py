@@ -271,11 +271,12 @@ def save_controls(args: Namespace) -> tuple:
     )
 
 
-def save_figure(figure: Figure, folder: str | Path, name: str, export: Export, caption: str) -> mo.Html:
-    """Save a figure as `export.save_figure`, and say where it is."""
+def save_figure(draw: Callable[[], Figure], folder: str | Path, name: str, export: Export, caption: str) -> mo.Html:
+    """Save what a function draws as `export.save_figure`, and say where it is, or why there is none."""
     try:
+        figure = draw()
         path = export_figure(figure, folder, name, export, caption)
-    except OSError as error:
+    except (InputError, OSError) as error:
         return problem(error)
     beside = [f"its numbers `{path.with_suffix('.csv')}`"] if values_of(figure) else []
     beside += [f"its caption `{path.with_suffix('.txt')}`"]
