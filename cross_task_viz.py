@@ -95,7 +95,7 @@ def _(alpha_dropdown, results, steps_slider, worlds_dropdown):
         page_size=10,
         show_column_summaries=False,
         show_data_types=False,
-        format_mapping={"success": "{:.1%}", "path ratio": "{:.2f}", "mean LPC": "{:,.0f}", "env_steps": "{:,}"},
+        format_mapping={"success": "{:.1%}", "path ratio": "{:.2f}", "mean LPC": "{:,.0f}", "env_steps": "{:,.0f}"},
         label="**Results** of greedy episodes in fixed worlds, with 95 % intervals",
     )
     mo.vstack([*notes, table])
@@ -172,7 +172,7 @@ def _(
 def _(args, choices, draw_tasks, export, save_tasks, tasks_name):
     mo.stop(not save_tasks.value)
     parts.save_figure(
-        draw_tasks(),
+        draw_tasks,
         args.plots_dir,
         tasks_name,
         export,
@@ -185,7 +185,7 @@ def _(args, choices, draw_tasks, export, save_tasks, tasks_name):
 def _(args, choices, draw_tradeoff, export, save_tradeoff, tradeoff_name):
     mo.stop(not save_tradeoff.value)
     parts.save_figure(
-        draw_tradeoff(),
+        draw_tradeoff,
         args.plots_dir,
         tradeoff_name,
         export,
@@ -209,14 +209,14 @@ def _(args, view):
 
 
 @app.cell
-def _(args, left_dropdown, right_dropdown):
+def _(args, left_dropdown, right_dropdown, view):
     left_run, right_run = comparison.choose_pair(
         runs.find_cached_runs(args.checkpoint_dir, args.cache_dir), left_dropdown.value, right_dropdown.value
     )
     try:
         left_data, right_data = load_routing(left_run), load_routing(right_run)
     except InputError as error:
-        mo.stop(True, parts.problem(error))
+        mo.stop(True, mo.vstack([*filter(None, [parts.absent(view)]), parts.problem(error)]))
     numbers, pair_notes = comparison.compare_in_numbers(left_data, right_data)
     mo.vstack([*(parts.problem(note, "info") for note in pair_notes), *([mo.md(numbers)] if numbers else [])])
     return left_data, left_run, right_data, right_run
@@ -252,7 +252,8 @@ def _(analysis_dropdown, left_data, left_run, measure_dropdown, right_data, righ
 
 
 @app.cell
-def _(export):
+def _(draw_difference, export):
+    mo.stop(not draw_difference)  # nor is there a button where two runs cannot be read
     save_difference = mo.ui.run_button(label=f"Save {export.stem('difference')}.{export.format}")
     save_difference
     return (save_difference,)
@@ -275,7 +276,7 @@ def _(
         choices, left=left_run, right=right_run, analysis=analysis_dropdown.value, measure=measure_dropdown.value
     )
     parts.save_figure(
-        draw_difference(export.width_in),
+        lambda: draw_difference(export.width_in),
         args.plots_dir,
         "difference",
         export,
@@ -318,7 +319,7 @@ def _(args, choices, draw_side_by_side, export, runs_choice, save_heatmap):
     mo.stop(not save_heatmap.value)
     names = "; ".join(run.name for run in runs_choice.value)
     parts.save_figure(
-        draw_side_by_side(export.width_in),
+        lambda: draw_side_by_side(export.width_in),
         args.plots_dir,
         "routing_side_by_side",
         export,

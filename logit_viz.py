@@ -167,10 +167,12 @@ def _(figure_name, format_dropdown, shown, width_dropdown):
 @app.cell
 def _(args, chosen_view, export, figure_name, save_button, shown, shown_data):
     mo.stop(not save_button.value)
-    _, redrawn = plot_view(*chosen_view, width_in=export.width_in)
     about = figures.action_figures(shown_data)[figure_name].about
     caption = captions.caption_of("logit_viz.py", shown, shown_data, figure_name, about, export, args.plots_dir)
-    parts.save_figure(redrawn, shown.run.key.artefacts(args.plots_dir), figure_name, export, caption)
+    folder = shown.run.key.artefacts(args.plots_dir)
+    parts.save_figure(
+        lambda: plot_view(*chosen_view, width_in=export.width_in)[1], folder, figure_name, export, caption
+    )
     return
 
 

@@ -94,15 +94,16 @@ def _(num_envs_slider, num_episodes_slider, run, use_cache_toggle):
 
 @app.cell
 def _(routing_data, view):
-    tabs_about, note = {}, None
+    tabs_about, note, beside = {}, None, ""
     if figures.has_routing(routing_data):
         tabs_about["Spatial"] = (
             "The dominant expert, or the cost, in each cell of the grid. Click a cell for its episodes."
         )
         tabs_about |= {tab: about for tab, (*_, about) in figures.CHARTS.items()}
+        beside = ", with the router weights beside the world"
     else:
         note = parts.problem(figures.NO_ROUTERS, "info")
-    tabs_about["Episodes"] = "One episode, step by step, with the router weights beside the world."
+    tabs_about["Episodes"] = f"One episode, step by step{beside}."
     view_tabs = parts.tabs(view, tabs_about)
     mo.vstack([note, view_tabs]) if note else view_tabs
     return (view_tabs,)
@@ -224,10 +225,12 @@ def _(figure_name, format_dropdown, shown, width_dropdown):
 @app.cell
 def _(args, chosen_view, export, figure_name, save_button, shown, shown_data):
     mo.stop(not save_button.value)
-    _, redrawn = plot_view(*chosen_view, width_in=export.width_in)
     about = figures.routing_figures(shown_data)[figure_name].about
     caption = captions.caption_of("routing_viz.py", shown, shown_data, figure_name, about, export, args.plots_dir)
-    parts.save_figure(redrawn, shown.run.key.artefacts(args.plots_dir), figure_name, export, caption)
+    folder = shown.run.key.artefacts(args.plots_dir)
+    parts.save_figure(
+        lambda: plot_view(*chosen_view, width_in=export.width_in)[1], folder, figure_name, export, caption
+    )
     return
 
 

@@ -232,6 +232,9 @@ def test_view_in_the_address(own_place, browser):
             chosen = [page.chosen(label) for label in ("Map", "Analysis", "Steps with")]
             assert chosen == ["LPC", "by key phase", "forward"] and page.page.url == link
             nothing_is_cut_off(page)
+            page.choose("Analysis", "overall")  # a figure of fewer inches
+            page.shows(f"{NAME} 9 update 200: lpc_heatmap_forward_min_2_steps")
+            fills_the_page(page, 1800)
             exported(page, own_place)
         with opened(browser, f"{address}/?run=none&tab=Nowhere&analysis=by_magic&min_steps=x&action=fly") as page:
             page.shows(f"{NAME} 0 seed 0: routing_heatmap")
@@ -290,10 +293,14 @@ def nothing_is_cut_off(page: Page) -> None:
             spot.hover()
             assert spot.evaluate(inside), f"{width} pixels"
             assert page.page.evaluate("document.querySelector('#App').scrollHeight") == height
-        left, right = page.figures().first.evaluate(
-            "image => [image.getBoundingClientRect().left, image.getBoundingClientRect().right]"
-        )
-        assert left >= 0 and right <= width and right - left > 0.75 * width
+        fills_the_page(page, width)
+
+
+def fills_the_page(page: Page, width: int) -> None:
+    left, right = page.figures().first.evaluate(
+        "image => [image.getBoundingClientRect().left, image.getBoundingClientRect().right]"
+    )
+    assert left >= 0 and right <= width and right - left > 0.75 * width
 
 
 def exported(page: Page, place: Path) -> None:
@@ -393,6 +400,7 @@ def results_and_filters(page: Page, place: Path) -> None:
 
 def two_runs(page: Page, place: Path, address: str) -> None:
     page.see("a broken one")  # the first two runs of a task
+    assert page.page.get_by_role("button", name="Save difference.png").count() == 0
     name = f"{TASK} mixture lpc_alpha 0 trial"
     page.choose("Right", f"{name} 7")
     label = f"difference, {name} 0 seed 0, {name} 7"

@@ -231,6 +231,15 @@ def test_enough_episodes_and_a_large_difference_are_not_hatched():
     assert any("not clear" not in note.text for note in notes_of(ax))
 
 
+def test_rounding_does_not_stretch_the_scale():
+    data, again = random_data(), random_data()
+    again.steps.lpc = again.steps.lpc + 1e-4
+    figure = plot_difference(data, again, measure="LPC")
+    bar = next(ax for ax in figure.axes if ax.get_title() == "mean LPC, right minus left")
+    means = [row["left_mean"] for row in values_of(figure) if "left_mean" in row]
+    assert bar.get_xticks()[-1] == pytest.approx(1e-3 * max(means))
+
+
 def test_groups_that_both_have_are_rows(left, right):
     data, other = random_data(), random_data(seed=1)
     figure = plot_difference(data, other, group_by="by_carrying", measure="layer 1")

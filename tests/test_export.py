@@ -65,13 +65,18 @@ def test_formats_have_real_text_and_no_time():
 
 def test_a_narrow_figure_has_its_width_and_legible_text():
     figure = a_figure("a title " * 12)
+    figure.axes[0].tick_params(axis="y", length=0)
     fit_to_width(figure, 3.35)
     assert figure.get_figwidth() == 3.35 and 4 * 3.35 / 8 < figure.get_figheight() < 4
     assert smallest_text_pt(figure) == 6.0
     figure.draw_without_rendering()
     extents = figure._suptitle.get_window_extent()
     assert extents.x0 >= 0 and extents.x1 <= figure.bbox.width, "the title has more lines"
-    assert figure.axes[0].lines[0].get_linewidth() == pytest.approx(1.0)
+    (line,) = figure.axes[0].lines
+    assert line.get_linewidth() == pytest.approx(1.0) and line.get_markersize() == pytest.approx(6 * 3.35 / 8)
+    along_x, along_y = figure.axes[0].get_xticklines()[0], figure.axes[0].get_yticklines()[0]
+    assert along_x.get_markersize() == pytest.approx(3.5 * 6 / 10)
+    assert along_y.get_markersize() == 0, "ticks that are switched off stay so"
     small = a_figure()
     small.axes[0].text(0.5, 0.5, "small already", fontsize=5)
     fit_to_width(small, 3.35)

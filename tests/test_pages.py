@@ -34,7 +34,7 @@ from mop.pages.figures import (
     save_figures,
 )
 from mop.pages.flags import parse, run_parser
-from mop.pages.parts import as_html
+from mop.pages.parts import as_html, save_figure
 from mop.pages.routing import describe_metrics, evaluate_now, load_routing, other_checkpoint
 from mop.pages.runs import Run, choose_run, find_cached_runs, find_runs, label_of, last_cached
 from mop.store.checkpoints import FoundCheckpoint, save_checkpoint
@@ -227,12 +227,20 @@ def test_a_replaced_cache_is_read_anew(cache_dir):
     assert len(load_routing(run).steps) == 10
 
 
+def test_what_cannot_be_drawn_is_not_saved(tmp_path):
+    def draw():
+        raise InputError("one line of the `reason`")
+
+    assert "one line of the" in save_figure(draw, tmp_path / "plots", "name", Export(), "").text
+    assert not (tmp_path / "plots").exists()
+
+
 def test_metrics(data):
     rows = {name: (value, remark) for name, value, remark in describe_metrics(data)}
     metrics = data.header["metrics"]
     assert rows["success"] == ("100.0%", "95 % interval 75.8% to 100.0%") and metrics["success_rate"] == 1.0
     assert rows["mean LPC"][0] == f"{metrics['mean_lpc']:,.0f}" and rows["episodes"][0] == "12"
-    assert rows["steps"][0] == str(len(data.steps))
+    assert rows["steps"] == (str(len(data.steps)), "evaluated 2026-11-21 15:34")
     data = make_data(make_steps([[1, 1]]), metrics=None)
     assert describe_metrics(data)[0][:2] == ("episodes", "1")
 

@@ -114,7 +114,7 @@ def explain_variance(routing_data: RoutingData, values: np.ndarray) -> list[Expl
     episode = index_episodes(routing_data)
     _, episode = np.unique(episode, return_inverse=True)
     if not episode.max():
-        raise InputError("variance explained out of episode needs at least two episodes")
+        raise InputError("each episode is predicted from the others here: it takes at least two episodes")
     if not np.ptp(values, axis=0).all():
         raise InputError("a value that is the same in every step has no variance to explain")
     factors = index_factors(routing_data)

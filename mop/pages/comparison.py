@@ -149,11 +149,12 @@ def result_notes(table: "pd.DataFrame") -> list[str]:
 def as_shown(table: "pd.DataFrame") -> "pd.DataFrame":
     """The columns that a page shows, under the names that it uses; those without a value are left out."""
     bounds = zip(table["success_low"], table["success_high"], strict=True)
-    shown = {"task": table["task_id"].map(task_name), "policy": table["policy"]}
+    names = {word: name for name, word in POLICIES.items()}
+    shown = {"task": table["task_id"].map(task_name), "policy": table["policy"].map(names)}
     shown |= {name: table[name] for name in ("trial", "seed", "update", "lpc_alpha")}
     shown |= {"success": table["success_rate"], "interval": [f"{low:.1%} to {high:.1%}" for low, high in bounds]}
     shown |= {"path ratio": table["path_ratio"], "mean LPC": table["mean_lpc"], "env_steps": table["env_steps"]}
-    shown |= {"worlds": worlds_of(table)}
+    shown |= {"worlds": worlds_of(table).map(worlds_name)}
     return table.assign(**shown)[[*shown]].dropna(axis="columns", how="all")
 
 

@@ -27,9 +27,7 @@ from mop.store.routing_cache import RoutingCache
 MAX_MIN_STEPS = 1000
 CSS_DPI = 96  # of a page
 PICTURE_DPI = 2 * CSS_DPI  # sharp on the screens of most visitors
-LARGEST_GROWTH = (
-    1.3  # of a figure on a wide page: 12 inches fill 1,498 pixels, and text is as large as that of the page
-)
+LARGEST_GROWTH = 1.6  # of a figure on a wide page: 9 inches then fill 1,382 pixels, with text of 21 pixels
 # The text of a spot stands below it, or above it in the lower half of the figure, and is pushed left by the share of
 # the figure that lies left of the spot: it is nowhere outside the figure.
 _STYLE = """
@@ -273,11 +271,12 @@ def save_controls(args: Namespace) -> tuple:
     )
 
 
-def save_figure(figure: Figure, folder: str | Path, name: str, export: Export, caption: str) -> mo.Html:
-    """Save a figure as `export.save_figure`, and say where it is."""
+def save_figure(draw: Callable[[], Figure], folder: str | Path, name: str, export: Export, caption: str) -> mo.Html:
+    """Save what a function draws as `export.save_figure`, and say where it is, or why there is none."""
     try:
+        figure = draw()
         path = export_figure(figure, folder, name, export, caption)
-    except OSError as error:
+    except (InputError, OSError) as error:
         return problem(error)
     beside = [f"its numbers `{path.with_suffix('.csv')}`"] if values_of(figure) else []
     beside += [f"its caption `{path.with_suffix('.txt')}`"]

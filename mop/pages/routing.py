@@ -69,7 +69,8 @@ def describe_metrics(data: RoutingCache) -> list[tuple[str, str, str]]:
     num_episodes = data.header.get("num_episodes", len(data.episodes))
     remark = f"without {failures:,} worlds that the bot cannot solve" if failures else "one in each world"
     rows.append(("episodes", f"{num_episodes:,}", remark))
-    rows.append(("steps", f"{len(data.steps):,}", str(data.header.get("evaluated_at", ""))[:16].replace("T", " ")))
+    when = str(data.header.get("evaluated_at", ""))[:16].replace("T", " ")
+    rows.append(("steps", f"{len(data.steps):,}", f"evaluated {when}" if when else ""))
     return rows
 
 

@@ -44,6 +44,7 @@ from mop.plotting.style import expert_hues, expert_names, wrapped
 DIFFERENCE_CMAP = LinearSegmentedColormap.from_list("difference", ["#006d66", "#dadada", "#c23b00"])
 ONE_SIDED_COLOR = "#7f7f7f"  # only one of the two was there: nothing to compare
 ALL_MEASURES = "LPC and all layers"
+_ROUNDING = 1e-3  # of a mean: smaller differences are pale
 _UNCLEAR = {"hatch": "/////", "facecolor": "none", "edgecolor": "#777777", "linewidth": 0}
 
 
@@ -255,12 +256,17 @@ def _difference_panels(row: _Row, frame: _Frame, limit: float) -> list[Panel]:
 
 
 def _limit(rows: Sequence[_Row], min_episodes: int) -> float:
-    """Where the symmetric scale ends: the largest difference of a cell with enough episodes, or of any."""
+    """Where the symmetric scale ends: the largest difference of a cell with enough episodes, or of any.
+
+    It is at least a share of the means: what rounding makes of one policy evaluated twice is no difference.
+    """
     means = [compared.means for row in rows for compared in row.differences.values()]
     for least in (min_episodes, 1):
         sizes = [np.abs(of_map.difference[of_map.is_known(least)]) for of_map in means]
         if any(map(len, sizes)):
-            return max(float(size.max(initial=0)) for size in sizes) or 1.0  # all equal: any scale will do
+            sides = np.concatenate([side for of_map in means for side in (of_map.left, of_map.right)])
+            largest = max(float(size.max(initial=0)) for size in sizes)
+            return max(largest, _ROUNDING * float(np.nanmax(np.abs(sides)))) or 1.0  # all 0: any scale will do
     return 1.0  # no cell that both visited
 
 

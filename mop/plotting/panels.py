@@ -12,6 +12,7 @@ from mop.measures.bootstrap import Means
 from mop.plotting.style import counted, short_name, wrapped
 
 LINES = ("solid", "dashed", "dashdot", "dotted", (0, (1, 1)), (0, (5, 1)))  # of the experts, in addition to their hues
+_LEAST_WIDTH_IN = 7.5  # of a figure, which is to fill a page though it has a single panel
 ALL_OF_0_TO_1 = (-0.03, 1.03)  # limits of an axis with room for a line on either end
 
 
@@ -19,7 +20,9 @@ def make_panels(
     rows: int, columns: int, width: float, height: float, extra_height: float, **sharing
 ) -> tuple[Figure, np.ndarray]:
     """A figure and its axes (rows, columns), each of about this size in inches; sharing: `sharex`, `sharey`."""
-    figure = Figure(figsize=(max(columns * width + 0.6, 4.6), rows * height + extra_height), layout="constrained")
+    figure = Figure(
+        figsize=(max(columns * width + 0.6, _LEAST_WIDTH_IN), rows * height + extra_height), layout="constrained"
+    )
     return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -11,6 +12,7 @@ from mop.plotting.style import wrapped
 TEXT_PT = (6.0, 5.5, 5.0, 4.5, 4.0, 3.5, 3.0)  # least size of text, the first that fits; journals ask for 5 to 7 points
 _LARGEST_TEXT_PT = 18.0
 _TITLE_PT = 12.0
+_TICK_LABEL_PT, _TICK_LENGTH_PT, _TICK_WIDTH_PT = 10.0, 3.5, 0.8  # of matplotlib's axes
 _DPI = 300  # at which it is found whether texts overlap: the fewer dots, the less even are their letters
 _TOUCHING_PX = 1.0  # texts that share less than this do not overlap
 
@@ -32,6 +34,9 @@ def fit_to_width(figure: Figure, width_in: float) -> None:
     for artist in figure.findobj(lambda artist: hasattr(artist, "set_linewidth") and hasattr(artist, "get_linewidth")):
         if isinstance(artist.get_linewidth(), int | float):
             artist.set_linewidth(artist.get_linewidth() * max(share, 0.5))
+    for points in (line for part in (*figure.axes, *figure.legends) for line in part.get_lines()):
+        points.set_markersize(points.get_markersize() * max(share, 0.4))
+        points.set_markeredgewidth(points.get_markeredgewidth() * max(share, 0.5))
     for least in (*TEXT_PT, 0.0):
         resize(lambda size, least=least: _text_size(size, share, least))
         if title:
@@ -57,16 +62,24 @@ def _text_resizer(figure: Figure) -> Callable[[Callable[[float], float]], None]:
     """What gives each text of a figure the size that a function makes of its size now."""
     texts = [(text, text.get_fontsize()) for text in figure.findobj(Text)]
     axes = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
-    ticks = [(axis, [label.get_fontsize() for label in axis.get_ticklabels()][:1]) for axis in axes]
+    ticks = [(axis, [label.get_fontsize() for label in axis.get_ticklabels()][:1], _tick_length(axis)) for axis in axes]
 
     def resize(new_size: Callable[[float], float]) -> None:
         for text, size in texts:
             text.set_fontsize(new_size(size))
-        for axis, sizes in ticks:  # their texts are made anew when the figure is drawn
-            for size in sizes:
-                axis.set_tick_params(which="both", labelsize=new_size(size), length=min(3.5, new_size(size) / 2))
+        for axis, sizes, length in ticks:  # their texts are made anew when the figure is drawn
+            for size in sizes or [_TICK_LABEL_PT]:
+                share = min(new_size(size) / _TICK_LABEL_PT, 1.0)
+                axis.set_tick_params(
+                    which="both", labelsize=new_size(size), length=length * share, width=_TICK_WIDTH_PT * share
+                )
 
     return resize
+
+
+def _tick_length(axis: Axis) -> float:
+    """The length of the ticks of an axis in points: 0 where they are switched off."""
+    return axis.get_tick_params().get("length", _TICK_LENGTH_PT)
 
 
 def _crowding(figure: Figure) -> set[tuple[str, ...]]:
