@@ -361,13 +361,13 @@ def planted(folder: Path, whole: Places, height: float) -> Path:
 
 
 def test_a_planted_bump_is_found_with_its_height(tmp_path, whole):
-    """B is the height above the chord, whatever the ends; I adds half their difference; the rise all of it to there."""
+    """B is the height above the chord, whatever the ends; I is against their mean; the rise against the first."""
     experiment = load_line_experiment(planted(tmp_path, whole, 0.7))
     found = [line for line in experiment.lines if line.key == ("fork", 0.0, "all", False)]
     assert len(found) == 1 and found[0].fork == 0
     assert found[0].loss.barrier.value == pytest.approx(0.7, abs=0.05)
     assert found[0].rise.value == pytest.approx(1.2, abs=0.1) and found[0].bulge == pytest.approx(-4)
-    assert found[0].loss.verdict == "barrier" and found[0].loss.instability.value == pytest.approx(0.7, abs=0.05)
+    assert found[0].loss.verdict == "barrier" and found[0].loss.instability.value == pytest.approx(0.7, abs=0.1)
     lengths = [
         row["length"] for row in lines.read_lines(experiment.results / TRAJECTORIES_NAME, ()) if row["fork"] == 0
     ]
