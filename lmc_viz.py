@@ -106,7 +106,8 @@ def _(args, path_dropdown, several_select, study, unknown_runs):
     several, several_problems = page.load_several(args.results_dir, several_select.value)
     several_problems = [*unknown_runs, *several_problems]
     choices = page.Choices(args.results_dir, study, path_dropdown.value, several)
-    return choices, several_problems
+    drawings = page.drawings(choices)
+    return choices, drawings, several_problems
 
 
 @app.cell
@@ -116,14 +117,15 @@ def _(args):
 
 
 @app.cell
-def _(curve_dropdown, format_dropdown, kind_dropdown, path_dropdown, seeds_dropdown, width_dropdown):
+def _(curve_dropdown, drawings, format_dropdown, kind_dropdown, path_dropdown, seeds_dropdown, width_dropdown):
     export = Export(format_dropdown.value, width_dropdown.value)
     path_name = page.path_file(path_dropdown.value)
     training_name = f"training_{curve_dropdown.value}"
     several_name = page.several_name(kind_dropdown.value, seeds_dropdown.value)
     names = [training_name, f"path_{path_name}", f"measures_{path_name}", several_name]
     save_training, save_path, save_measures, save_several = (
-        mo.ui.run_button(label=f"Save {export.stem(name)}.{export.format}") for name in names
+        mo.ui.run_button(label=f"Save {export.stem(name)}.{export.format}", disabled=name not in drawings)
+        for name in names
     )
     return export, names, save_measures, save_path, save_several, save_training
 
@@ -194,16 +196,16 @@ def _(format_dropdown, width_dropdown):
 
 
 @app.cell
-def _(args, choices, export, names, save_measures, save_path, save_several, save_training):
+def _(args, choices, drawings, export, names, save_measures, save_path, save_several, save_training):
     pressed = [
         name
         for name, button in zip(names, (save_training, save_path, save_measures, save_several), strict=True)
         if button.value
     ]
     mo.stop(not pressed)
-    drawing = page.drawings(choices)[pressed[0]]
+    drawing = drawings[pressed[0]]
     parts.save_figure(
-        drawing(),
+        drawing,
         page.folder_of(args, choices),
         pressed[0],
         export,

@@ -30,7 +30,7 @@ from lmc_rl.paths import Weights, check_same_shapes, distance
 from lmc_rl.pathways import MISSION
 
 _MAX_ROUNDS = 50  # of the coordinate ascent; it stops earlier, when nothing gets nearer
-_GAIN = 1e-12  # a step must gain this share of the inner product
+_GAIN = 1e-7  # a step must gain this share of the inner product
 _GRU_WEIGHTS = ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0", "weight_hh_l0")
 
 
@@ -192,8 +192,9 @@ def align(first: Weights, second: Weights) -> Alignment:
     """
     check_same_shapes(first, second)
     match = _Match(first, second)
-    starts = [Symmetry.identity(match.anatomy), match.from_inputs()]
-    best = max(map(match.climb, starts), key=match.inner_product)
+    best = match.from_inputs()
+    if not match.is_perfect(best):  # else it is a transformed copy, and nothing is nearer
+        best = max(match.climb(Symmetry.identity(match.anatomy)), match.climb(best), key=match.inner_product)
     moved = transformed(match.second, best, match.anatomy)
     weights = {name: moved[name].to(value.dtype) for name, value in second.items()}
     return Alignment(weights, best, distance(first, second), distance(match.first, moved))
@@ -212,6 +213,11 @@ class _Match:
         """Of the first policy's weights with the transformed ones of the second; names: only of these weights."""
         moved = transformed(self.second, symmetry, self.anatomy)
         return sum((self.first[name] * moved[name]).sum() for name in (moved if names is None else names))
+
+    def is_perfect(self, symmetry: Symmetry) -> bool:
+        """Whether the inner product is as large as that of any weights of these norms."""
+        norms = [sum(value.square().sum() for value in weights.values()) for weights in (self.first, self.second)]
+        return bool(self.inner_product(symmetry) > (1 - 1e-12) * (norms[0] * norms[1]).sqrt())
 
     def climb(self, symmetry: Symmetry) -> Symmetry:
         """Better one basis, then the units of one GRU after the other, until nothing gets nearer."""

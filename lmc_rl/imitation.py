@@ -138,10 +138,10 @@ def check_together(settings: dict[str, Any]) -> None:
     if name in (".", "..") or re.search(r"[\\/]", name):
         raise InputError(f"--experiment_name must be the name of a folder, not {shown(name)}")
     check_task_id(settings["run"]["task_id"])
-    if missing := [part for part in settings["played_parts"] if part not in settings["parts"]]:
-        raise InputError(f"--played_parts has {missing[0]}, which --parts lacks")
     if "all" not in settings["parts"]:
         raise InputError("--parts must have all: the barrier is that of all weights together")
+    if missing := [part for part in settings["played_parts"] if part not in settings["parts"]]:
+        raise InputError(f"--played_parts has {missing[0]}, which --parts lacks")
     updates = fork_updates(settings)
     for point, update in zip(settings["fork_points"], updates, strict=True):
         if updates.count(update) > 1 or (update == 0 and point > 0):
@@ -238,8 +238,8 @@ class Training:
                         checkpoint_interval=config["checkpoint_interval"], saved=saved, checkpoint_on_interrupt=False,
                     )  # fmt: skip
                 save_checkpoint(self.target, run.checkpoint())
-                told = run.summary()
-                print(f"{self.label}: success {told['success_rate']:.1%} in training, after {run.update} updates")
+                num_episodes = run.summary()["episodes"]
+                print(f"{self.label}: {run.update} updates, {num_episodes:,} episodes")
             finally:
                 run.close()
         state_path.unlink(missing_ok=True)
@@ -248,7 +248,7 @@ class Training:
 
 def run_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The config that the runs of an experiment are made with, which their checkpoints carry."""
-    return settings["run"] | {"checkpoint_dir": settings["output_dir"], "wandb_project": None}
+    return settings["run"] | {"checkpoint_dir": "model_weights", "wandb_project": None}
 
 
 def trainings(settings: dict, places: Places) -> tuple[list[Training], list[Training]]:

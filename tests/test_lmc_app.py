@@ -303,6 +303,7 @@ def missing_and_damaged(shown: Page) -> None:
     shown.see("are not measured yet: the experiment is at work")
     shown.choose("Run", "Hopper-v5 SAC, copy, seed 4 · demo 20260101_000004 · no path yet")
     shown.see("no path was walked along yet")
+    shown.page.get_by_text("has no path yet").first.wait_for()
     shown.page.locator(f"{FIGURE}[alt^='Hopper-v5 SAC, copy, seed 4: training_']").wait_for()
     shown.choose("Run", "demo/Swimmer-v5/SAC/seed_5_20260101_000005 · damaged")
     shown.see("holds no experiment of lmc_rl")

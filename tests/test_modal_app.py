@@ -971,6 +971,7 @@ def test_help_dry_run_and_refusals(remote):
         ],
     }
     flags["eval_main"] = flags["eval_parallel"]
+    flags["lmc"] = ["--env", "--algo", "--seeds", "--fork-points", "--extra-args", "--gpu", "--secrets", "--dry-run"]
     helps = {name: remote.start(name, "--help") for name in flags}
     for name, process in helps.items():
         out, err = process.communicate()
