@@ -12,7 +12,6 @@ from torch import nn
 
 from lmc_rl import analyze, compare, imitation, lines, run_mop
 from lmc_rl.alignment import Anatomy, Symmetry, align, transformed
-from lmc_rl.experiment import Places
 from lmc_rl.imitation import Training, fork_updates, run, settle, walks_of_experiment
 from lmc_rl.line_analysis import load_line_experiment, pooled_lines
 from lmc_rl.line_figures import plot_line_instability, plot_lines, plot_parts
@@ -30,7 +29,7 @@ from lmc_rl.pathways import (
     on_line,
     parts_of,
 )
-from lmc_rl.walks import ROWS_NAME
+from lmc_rl.records import ROWS_NAME, Places
 from mixture_of_experts import GRUPolicy, MixtureOfExpertsPolicy, compute_lpc
 from mop.base.errors import InputError, exit_code
 from mop.kernels.devices import choose_device
