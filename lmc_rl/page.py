@@ -186,8 +186,7 @@ def facts(study: Study) -> list[tuple[str, str, str]]:
     shown.append((_connected_from(study.marks), "connected from", "and at every later fork point"))
     for kind in ("independent", "self"):
         if kind in paths:
-            barrier = percent(normalised(paths[kind]).barrier)
-            shown.append((f"{barrier} %", f"B, {kind}", f"control: {paths[kind].verdict}"))
+            shown.append((percent(normalised(paths[kind]).barrier), f"B, {kind}, %", f"control: {paths[kind].verdict}"))
     return shown
 
 

@@ -202,7 +202,8 @@ def plot_episodes(result: "PathResult", title: str = "") -> Figure:
     alpha_axis(ax, ends_of(result))
     ax.set_ylabel("return")
     _legend(figure, ax)
-    about = f"{result.verdict}: {lost_text('B', normalised(result).barrier)} of {result.scale:,.1f} above chance"
+    about = f"{result.verdict}: {lost_text('B', normalised(result).barrier)}"
+    about += f" of {result.scale:,.1f} above chance" if result.scale > 0 else ""
     set_title(figure, ", ".join([*filter(None, [title]), about]))
     return figure
 
@@ -278,7 +279,7 @@ def plot_measures(result: "PathResult", title: str = "") -> Figure:
                 add_note(ax, a, a, value, value, text, measure=name, alpha=a, value=value)
         alpha_axis(ax, "between the ends")
         ax.set_ylabel(panel)
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, max(1.08 * ax.dataLim.ymax, 1e-9))
         if any(lines.values()):
             ax.legend(frameon=False, fontsize="small")
     distances = (
