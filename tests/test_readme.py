@@ -12,6 +12,7 @@ from test_floors import FLOORS
 import batch_eval
 import cross_task_viz
 import eval_mop
+import gallery
 import logit_viz
 import modal_app
 import routing_viz
@@ -30,6 +31,7 @@ SCRIPTS = {
     "routing_viz.py": routing_viz,
     "logit_viz.py": logit_viz,
     "cross_task_viz.py": cross_task_viz,
+    "gallery.py": gallery,
     "benchmarks/throughput.py": throughput,
     "results/experiments.py": experiments,
     "results/collapse.py": collapse,
