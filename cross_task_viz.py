@@ -286,24 +286,28 @@ def _(
 
 
 @app.cell
-def _(args):
+def _(args, view):
     try:
         all_runs = runs.find_cached_runs(args.checkpoint_dir, args.cache_dir)
     except InputError:
         mo.stop(True)  # said above
-    runs_choice = mo.ui.multiselect(all_runs, list(all_runs)[: comparison.NUM_COMPARED], label="Runs", full_width=True)
+    words_of_all = comparison.run_words(all_runs)
+    first_words = list(words_of_all.values())[: comparison.NUM_COMPARED]
+    runs_choice = parts.several_dropdown(view, "runs", words_of_all, first_words, "Runs")
     mo.vstack([mo.md("## Routing side by side"), runs_choice])
-    return (runs_choice,)
+    return all_runs, runs_choice
 
 
 @app.cell
-def _(runs_choice):
+def _(all_runs, runs_choice):
+    chosen_runs = [run for run in all_runs.values() if comparison.word_of(run) in runs_choice.value]
+
     def draw_side_by_side(width_in=None):
         """The maps of the chosen runs. Raises InputError if one has none."""
-        return comparison.plot_comparison(runs_choice.value, width_in)
+        return comparison.plot_comparison(chosen_runs, width_in)
 
-    parts.drawn(draw_side_by_side, ", ".join(["routing_side_by_side", *(run.name for run in runs_choice.value)]))
-    return (draw_side_by_side,)
+    parts.drawn(draw_side_by_side, ", ".join(["routing_side_by_side", *(run.name for run in chosen_runs)]))
+    return chosen_runs, draw_side_by_side
 
 
 @app.cell
@@ -315,9 +319,9 @@ def _(export, format_dropdown, width_dropdown):
 
 
 @app.cell
-def _(args, choices, draw_side_by_side, export, runs_choice, save_heatmap):
+def _(args, choices, chosen_runs, draw_side_by_side, export, save_heatmap):
     mo.stop(not save_heatmap.value)
-    names = "; ".join(run.name for run in runs_choice.value)
+    names = "; ".join(run.name for run in chosen_runs)
     parts.save_figure(
         lambda: draw_side_by_side(export.width_in),
         args.plots_dir,

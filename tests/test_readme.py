@@ -12,6 +12,7 @@ from test_floors import FLOORS
 import batch_eval
 import cross_task_viz
 import eval_mop
+import gallery
 import lmc_viz
 import logit_viz
 import modal_app
@@ -32,6 +33,7 @@ SCRIPTS = {
     "logit_viz.py": logit_viz,
     "cross_task_viz.py": cross_task_viz,
     "lmc_viz.py": lmc_viz,
+    "gallery.py": gallery,
     "benchmarks/throughput.py": throughput,
     "results/experiments.py": experiments,
     "results/collapse.py": collapse,

@@ -35,6 +35,15 @@ def test_what_is_not_here_is_told_and_kept_for_a_run_that_has_it():
     assert view.absent == [] and params == {"analysis": "by_carrying", "min_steps": "3"}
 
 
+def test_several_words_are_one_choice():
+    params = {"runs": "a,b"}
+    view = View(params)
+    assert view.pick_several("runs", ("a", "b", "c"), ["c"]) == ["a", "b"] and view.absent == []
+    assert view.pick_several("runs", ("b", "c"), ["c"]) == ["b"]
+    assert view.absent == ["there is no 'a' among the runs here"]
+    assert View({}).pick_several("runs", ("a",), ["a"]) == ["a"]
+
+
 def test_any_address_is_read():
     count = 0
     for word in ("", "x", "-1", "1e3", "٣", "9" * 5000, ["2", "x"], [], "<script>"):

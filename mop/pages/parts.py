@@ -147,6 +147,17 @@ def choice_dropdown(view: View, name: str, options: Mapping[str, str], default: 
     return mo.ui.dropdown(options, first, label=label, allow_select_none=False, on_change=view.keep(name, default))
 
 
+def several_dropdown(view: View, name: str, options: Mapping[str, str], default: Sequence[str], label: str):
+    """The same for several words."""
+    called = {word: name for name, word in options.items()}
+    chosen = view.pick_several(name, called, default)
+    keep = view.keep(name, ",".join(default))
+    return mo.ui.multiselect(
+        options, [called[word] for word in chosen], label=label, full_width=True,
+        on_change=lambda words: keep(",".join(words) or None),
+    )  # fmt: skip
+
+
 def range_slider(view: View, name: str, steps: Sequence[int], default: tuple[int, int] | None, label: str):
     """A slider over a range of some numbers, ascending, with the range of the address ("100:5000"), else the default,
     else all."""

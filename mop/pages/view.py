@@ -4,7 +4,7 @@ Controls are made anew where another run has other choices. What was chosen is k
 that does not have it.
 """
 
-from collections.abc import Callable, Collection, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from typing import Any
 
 
@@ -40,6 +40,18 @@ class View:
             return int(word)
         self._absent[name] = f"{name} {word!r:.60} is no number from {low:,} to {high:,}: shown is {default:,}"
         return default
+
+    def pick_several(self, name: str, options: Collection[str], default: Sequence[str]) -> list[str]:
+        """The words that are chosen, joined by commas in the address; those that are no options are left out."""
+        word = self._word(name)
+        self._absent.pop(name, None)
+        if word is None:
+            return list(default)
+        words = word.split(",")
+        missing = [word for word in words if word not in options]
+        if missing:
+            self._absent[name] = f"there is no {missing[0]!r:.60} among the {name} here"
+        return [word for word in words if word in options]
 
     def keep(self, name: str, default: object) -> Callable[[object], None]:
         """What puts a choice into the address: the `on_change` of its control."""
