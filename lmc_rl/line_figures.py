@@ -127,7 +127,7 @@ def plot_lines(lines: "Sequence[LineResult]", title: str = "") -> Figure:
         y = whole.kl.mean(0)[0, :, layer]
         hue = _LAYERS(0.85 * layer / max(1, whole.kl.shape[-1] - 1))
         _curve(axes[0, -1], whole.loss.places, y, f"layer {layer}", "KL in nats", color=hue)
-    axes[0, -1].set_title("KL of the routing, nats", loc="left", fontsize="medium")
+    axes[0, -1].set_title("KL of routing from the first end, nats", loc="left", fontsize="medium")
     axes[0, -1].legend(frameon=False, fontsize="small")
     for ax in axes[0]:
         ax.set_xlabel("alpha")
