@@ -105,7 +105,9 @@ def _tell_imitation(first: Path, second: Path, out: Path, flags: dict) -> None:
     settings, _ = settle_imitation(flags)
     results = compare_imitation(first, second, out, settings)
     write_json(out / "compare.json", {"lines": [result.summary() for result in results]}, orjson.OPT_INDENT_2)
-    write_figure(out / "path.png", plot_lines(results, f"{first} to {second}"))
+    write_figure(
+        out / "path.png", plot_lines(results, " to ".join("/".join(path.parts[-2:]) for path in (first, second)))
+    )
     print(as_text(HEAD_OF_LINES, table_of_lines({"the line": [pool_lines([result]) for result in results]})))
     found = orjson.loads((out / "paths" / "other.json").read_bytes())
     print(f"distance {found['distance']:.3f}, aligned {found['alignment']['distance_after']:.3f}")

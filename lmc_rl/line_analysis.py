@@ -23,6 +23,7 @@ from mop.base.files import write_json
 from mop.worlds.world import NUM_ACTIONS
 
 CHANCE_NATS = math.log(NUM_ACTIONS)  # cross-entropy of a policy that draws each action evenly
+_KINDS = ("fork", "independent", "self", "other")
 _DO_NOT_MATTER = {"trial", "seed"}  # settings of a run in which parents differ
 
 
@@ -258,7 +259,8 @@ def pooled_lines(experiments: Iterable[LineExperiment]) -> dict[str, list[Pooled
         label = members[0].label
         while label in groups:  # what else differs is in their config.json
             label += "'"
-        groups[label] = [pool_lines(results) for results in by_key.values()]
+        in_order = sorted(by_key, key=lambda key: (_KINDS.index(key[0]), key[1] or 0.0))  # parts stay as they come
+        groups[label] = [pool_lines(by_key[key]) for key in in_order]
     return groups
 
 

@@ -45,7 +45,8 @@ def plot_line_instability(groups: "Mapping[str, Sequence[PooledLine]]", title: s
     if is_played:
         axes[1, 0].set_ylabel("barrier of success,\npoints")
     for row in axes:
-        row[0].set_ylim(bottom=0)  # last: it would keep the limits from growing
+        top = row[0].get_ylim()[1]
+        row[0].set_ylim(-0.04 * top, top)  # last: it would keep the limits from growing
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     if title:
@@ -97,7 +98,8 @@ def plot_parts(groups: "Mapping[str, Sequence[PooledLine]]", title: str = "") ->
         ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
         open_frame(ax)
     axes[0, 0].set_ylabel("rise of the cross-entropy, nats")
-    axes[0, 0].set_ylim(bottom=0)
+    top = axes[0, 0].get_ylim()[1]
+    axes[0, 0].set_ylim(-0.04 * top, top)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, title="what moves", loc="outside right upper", frameon=False, fontsize="small")
     if title:
@@ -127,7 +129,7 @@ def plot_lines(lines: "Sequence[LineResult]", title: str = "") -> Figure:
         y = whole.kl.mean(0)[0, :, layer]
         hue = _LAYERS(0.85 * layer / max(1, whole.kl.shape[-1] - 1))
         _curve(axes[0, -1], whole.loss.places, y, f"layer {layer}", "KL in nats", color=hue)
-    axes[0, -1].set_title("KL of the routing, nats", loc="left", fontsize="medium")
+    axes[0, -1].set_title("KL of routing from the first end, nats", loc="left", fontsize="medium")
     axes[0, -1].legend(frameon=False, fontsize="small")
     for ax in axes[0]:
         ax.set_xlabel("alpha")
