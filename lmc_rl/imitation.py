@@ -9,6 +9,7 @@ import functools
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -247,8 +248,12 @@ class Training:
 
 
 def run_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The config that the runs of an experiment are made with, which their checkpoints carry."""
-    return settings["run"] | {"checkpoint_dir": "model_weights", "wandb_project": None}
+    """The config that the runs of an experiment are made with, which their checkpoints carry.
+
+    Its texts are interned: a pickle tells equal texts from one text, and another process would write other bytes.
+    """
+    config = settings["run"] | {"checkpoint_dir": "model_weights", "wandb_project": None}
+    return {sys.intern(name): sys.intern(v) if isinstance(v, str) else v for name, v in config.items()}
 
 
 def trainings(settings: dict, places: Places) -> tuple[list[Training], list[Training]]:
