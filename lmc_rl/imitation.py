@@ -6,10 +6,10 @@ of a line. A piece of work that has its result is left out, so an experiment tha
 
 import argparse
 import functools
+import json
 import os
 import platform
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -250,10 +250,10 @@ class Training:
 def run_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The config that the runs of an experiment are made with, which their checkpoints carry.
 
-    Its texts are interned: a pickle tells equal texts from one text, and another process would write other bytes.
+    All its texts are new ones: a pickle tells two equal texts from one that stands in two places, so that a checkpoint
+    would have other bytes where an optimiser that was restored, or another process, has texts of its own.
     """
-    config = settings["run"] | {"checkpoint_dir": "model_weights", "wandb_project": None}
-    return {sys.intern(name): sys.intern(v) if isinstance(v, str) else v for name, v in config.items()}
+    return json.loads(json.dumps(settings["run"] | {"checkpoint_dir": "model_weights", "wandb_project": None}))
 
 
 def trainings(settings: dict, places: Places) -> tuple[list[Training], list[Training]]:
