@@ -6,6 +6,7 @@ of a line. A piece of work that has its result is left out, so an experiment tha
 
 import argparse
 import functools
+import json
 import os
 import platform
 import re
@@ -247,8 +248,12 @@ class Training:
 
 
 def run_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The config that the runs of an experiment are made with, which their checkpoints carry."""
-    return settings["run"] | {"checkpoint_dir": "model_weights", "wandb_project": None}
+    """The config that the runs of an experiment are made with, which their checkpoints carry.
+
+    All its texts are new ones: a pickle tells two equal texts from one that stands in two places, so that a checkpoint
+    would have other bytes where an optimiser that was restored, or another process, has texts of its own.
+    """
+    return json.loads(json.dumps(settings["run"] | {"checkpoint_dir": "model_weights", "wandb_project": None}))
 
 
 def trainings(settings: dict, places: Places) -> tuple[list[Training], list[Training]]:
