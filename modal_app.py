@@ -5,11 +5,13 @@
     modal run modal_app.py::eval_main              the same, one container at a time
     python modal_app.py eval_parallel --dry-run    the jobs of any of these, without an account
 
+    modal run modal_app.py::lmc --env Hopper-v5 --seeds "1,2,3"     forks, and the paths between their children
+
     python modal_app.py download                   what is new on the volumes, to modal_checkpoints/ and here
 
-Checkpoints go to the volume rl-mop, results to rl-mop-eval. A command that is given again while its jobs are running
-waits for them and starts none of them anew. Exit code 0: every job is done; 1: some failed, or nobody knows (they are
-listed, the others' files stand); 2: nothing was started.
+Checkpoints go to the volume rl-mop, results to rl-mop-eval, linear mode connectivity to rl-mop-lmc. A command that is
+given again while its jobs are running waits for them and starts none of them anew. Exit code 0: every job is done; 1:
+some failed, or nobody knows (they are listed, the others' files stand); 2: nothing was started.
 """
 
 import argparse
@@ -29,7 +31,16 @@ from mop.base.configuration import Parser
 from mop.base.errors import InputError, exit_code, run_script
 from mop.jobs import calls, cloud
 from mop.jobs.batch import Filters
-from mop.jobs.cloud import CHECKPOINT_DIR, CHECKPOINTS_VOLUME, RESULTS_DIR, RESULTS_VOLUME, Job, Result
+from mop.jobs.cloud import (
+    CHECKPOINT_DIR,
+    CHECKPOINTS_VOLUME,
+    LMC_DIR,
+    LMC_VOLUME,
+    RESULTS_DIR,
+    RESULTS_VOLUME,
+    Job,
+    Result,
+)
 from mop.jobs.hardware import Machine, cost_lines, parse_gpu
 
 TRAIN_GPU = "T4"  # unless --gpu says otherwise
@@ -53,6 +64,7 @@ FETCHING += ("mop/worlds/missions.py",)
 ANY_PROCESSOR = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
 # `modal app logs` shows the last 100 entries, and each refresh of a progress bar is one.
 FEW_LINES = {"TQDM_MININTERVAL": "60", "TQDM_MAXINTERVAL": "60"}
+NO_SCREEN = {"MUJOCO_GL": "disable"}  # nothing is rendered, and a container has no libraries for it
 WANDB = "wandb==0.31.0"  # for --extra-args "--wandb_project ...", with --secrets
 
 
@@ -77,8 +89,15 @@ image = (
     .add_local_file(HERE / "config.yaml", f"{HOME}/config.yaml", copy=True)
     .run_commands("python -c 'import mop.jobs.cloud as jobs; jobs.warm_up()'")
 )
+lmc_image = (
+    base_image.env(NO_SCREEN)
+    .add_local_python_source(*LIBRARY, "lmc_rl", copy=True)
+    .add_local_dir(HERE / "lmc_rl" / "configs", f"{HOME}/lmc_rl/configs", copy=True)
+    .run_commands("python -c 'import lmc_rl.cloud'")
+)
 checkpoints = modal.Volume.from_name(CHECKPOINTS_VOLUME, create_if_missing=True)
 results = modal.Volume.from_name(RESULTS_VOLUME, create_if_missing=True)
+lmc_volume = modal.Volume.from_name(LMC_VOLUME, create_if_missing=True)
 checkpoints_to_read = checkpoints.with_mount_options(read_only=True)
 register = modal.Dict.from_name(REGISTER, create_if_missing=True)
 app = modal.App("rl-mop", image=image)
@@ -87,6 +106,7 @@ on_machines = functools.partial(
 )
 WRITES_CHECKPOINTS = {f"{HOME}/{CHECKPOINT_DIR}": checkpoints}
 WRITES_RESULTS = {f"{HOME}/{RESULTS_DIR}": results}
+WRITES_LMC = {f"{HOME}/{LMC_DIR}": lmc_volume}
 READS_CHECKPOINTS = {f"{HOME}/{CHECKPOINT_DIR}": checkpoints_to_read}
 
 
@@ -126,6 +146,30 @@ def merge(call_ids: list[str]) -> str:
     table = cloud.merge()
     results.commit()
     return table
+
+
+@on_machines(image=lmc_image, timeout=TRAIN_TIMEOUT_S, volumes=WRITES_LMC, single_use_containers=True)
+def train_fork(*arguments) -> Result:
+    return _on_lmc(lambda jobs: jobs.train(*arguments, lmc_volume.commit))
+
+
+@on_machines(image=lmc_image, timeout=TRAIN_TIMEOUT_S, volumes=WRITES_LMC, single_use_containers=True)
+def walk_paths(*arguments) -> Result:
+    return _on_lmc(lambda jobs: jobs.walk(*arguments, lmc_volume.commit))
+
+
+@on_machines(image=lmc_image, timeout=EVAL_TIMEOUT_S, volumes=WRITES_LMC)
+def analyze_seeds(*arguments) -> Result:
+    return _on_lmc(lambda jobs: jobs.analyze(*arguments))
+
+
+def _on_lmc(work: Callable[[Any], Any]) -> Any:
+    from lmc_rl import cloud as jobs  # here: other commands do without MuJoCo
+
+    lmc_volume.reload()
+    result = work(jobs)
+    lmc_volume.commit()
+    return result
 
 
 # --- entry points ---------------------------------------------------------------------------------------------------
@@ -207,6 +251,40 @@ def eval_main(
     filters = Filters(task, trial, seed, update, final_only)
     jobs = cloud.plan_evaluations(filters, num_episodes, force, skip_routing)
     return evaluate_all(evaluate_in_turn, jobs, "one container for all", gpu, secrets, dry_run)
+
+
+@entry_point
+def lmc(
+    env: str = "InvertedDoublePendulum-v5",
+    algo: str = "SAC",
+    seeds: str = "1",
+    fork_points: str = "",
+    extra_args: str = "",
+    gpu: str = EVAL_GPU,
+    secrets: str = "",
+    dry_run: bool = False,
+) -> int:
+    """Train a parent for each seed, its children in a container each, walk the paths between them, tell what is lost.
+
+    A stage begins when the one before it has ended. What the volume holds is not done again.
+    """
+    from lmc_rl.cloud import plan
+
+    machine = Machine(parse_gpu(gpu), CPUS, MEMORY_MIB)
+    stages = plan(env, algo, seeds, fork_points, extra_args)
+    announce(machine, TRAIN_GPU)
+    if dry_run:
+        return show([piece.job for stage in stages for piece in stage], f"on {machine.gpu or 'no GPU'}")
+    outcomes: list[Result] = []
+    for function, pieces in zip((train_fork, train_fork, walk_paths, analyze_seeds), stages, strict=True):
+        files = {entry.path.lstrip("/") for entry in lmc_volume.listdir("/", recursive=True)}
+        missing = [piece for piece in pieces if not piece.is_done(files)]
+        waiting = [piece for piece in missing if piece.lacks(files)]
+        print(f"{len(pieces)} of this stage, {len(pieces) - len(missing)} on the volume", flush=True)
+        jobs = [piece.job for piece in missing if piece not in waiting]
+        outcomes += wait(start("connectivity", on(function, machine, split(secrets)), jobs))
+        outcomes += [Result(piece.job.label, error=f"it needs {piece.lacks(files)[0]}") for piece in waiting]
+    return cloud.report(outcomes, way_to_download())
 
 
 def evaluate_all(function: modal.Function, jobs: list[Job], where: str, gpu: str, secrets: str, dry_run: bool) -> int:
@@ -334,6 +412,7 @@ def one_line(error: BaseException) -> str:
 def run_option(name: str) -> Any:
     """What an option of `modal run` itself was given, None outside of it."""
     context = click.get_current_context(silent=True)
+    context = context and context.parent  # an entry point may have a flag of the same name
     while context is not None and name not in context.params:
         context = context.parent
     return context and context.params[name]
@@ -356,7 +435,8 @@ def way_to_download() -> str:
 
 def download(env: str | None = None) -> int:
     """Copy what is new on the volumes to this folder, file by file; nothing is removed, no newer file replaced."""
-    for name, copy in ((CHECKPOINTS_VOLUME, cloud.download_checkpoints), (RESULTS_VOLUME, cloud.download_results)):
+    copies = {CHECKPOINTS_VOLUME: cloud.download_checkpoints, RESULTS_VOLUME: cloud.download_results}
+    for name, copy in (copies | {LMC_VOLUME: cloud.download_lmc}).items():
         try:
             copy(modal.Volume.from_name(name, environment_name=env))
         except modal.exception.NotFoundError as error:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from lmc_rl.experiment import Places, load_settings
 from lmc_rl.instability import (
     CONNECTED,
     Estimate,
@@ -23,8 +22,8 @@ from lmc_rl.instability import (
     over_parents,
     verdict,
 )
+from lmc_rl.records import ROWS_NAME, Places, Walk, load_settings, read_rows, walks_of
 from lmc_rl.settings import fork_steps
-from lmc_rl.walks import ROWS_NAME, Walk, read_rows, walks_of
 from mop.base.errors import InputError
 from mop.base.files import write_json
 
@@ -197,14 +196,13 @@ def pooled_groups(experiments: Iterable[Experiment]) -> dict[str, list[Pooled]]:
 
 
 def labels_of(settings: Sequence[Mapping]) -> list[str]:
-    """A name for each of several settings: environment, algorithm, buffer, and what else differs between them."""
-    told = {"env", "algo", "fork_buffer_strategy", "fork_points", *_DO_NOT_MATTER}
-    differing = [
-        name for name in settings[0] if name not in told and len({str(s.get(name)) for s in settings}) > 1
-    ]  # fmt: skip
+    """A name for each of several settings: environment, algorithm, buffer, and what else differs from the others."""
+    told = {"env", "algo", "fork_buffer_strategy", *_DO_NOT_MATTER}
     labels = []
     for own in settings:
-        more = [f"{name} {own[name]}" for name in differing if name in own]
+        alike = [other for other in settings if (other["env"], other["algo"]) == (own["env"], own["algo"])]
+        differing = [name for name in own if name not in told and len({str(o.get(name)) for o in alike}) > 1]
+        more = [f"{name} {own[name]}" for name in differing]
         labels.append(", ".join([f"{own['env']} {own['algo']}", own["fork_buffer_strategy"], *more]))
     return labels
 

@@ -1,11 +1,13 @@
-"""Walk along the line between any two policies of SAC or DDPG, and say whether it has a barrier.
+"""Walk along the line between any two policies, and say whether it has a barrier.
 
     python -m lmc_rl.compare A.pt B.pt
     python -m lmc_rl.compare model_weights/base/Hopper-v5/SAC/seed_1_*/final.pt model_weights/.../final.pt
     python -m lmc_rl.compare A.pt A.pt                       the control: a policy and itself have no barrier
 
-Both are played in the same worlds, and so is every policy between them. Writes <out>/episodes.jsonl, a row for each
-episode, compare.json and path.png. An --out that holds another comparison is refused.
+The policies are two of SAC or DDPG, or two checkpoints of imitation runs (train_mop.py, train.py, lmc_rl.run_mop), of
+the same task. Both are played in the same worlds, and so is every policy between them. Writes <out>/episodes.jsonl, a
+row for each episode, compare.json and path.png; of imitation runs also trajectories.jsonl, and the aligned second
+policy. An --out that holds another comparison is refused. Of imitation runs, defaults are those of lmc_rl.run_mop.
 """
 
 from pathlib import Path
@@ -15,9 +17,18 @@ import orjson
 from lmc_rl.analysis import HEAD, PathResult, as_text, pool, table_of
 from lmc_rl.experiment import Probe, Workers
 from lmc_rl.figures import plot_path
+from lmc_rl.imitation import all_lines
+from lmc_rl.imitation import settle as settle_imitation
+from lmc_rl.line_analysis import HEAD as HEAD_OF_LINES
+from lmc_rl.line_analysis import LineResult, load_lines, pool_lines
+from lmc_rl.line_analysis import table_of as table_of_lines
+from lmc_rl.line_figures import plot_lines
+from lmc_rl.lines import write_rows
+from lmc_rl.pathways import check_comparable, is_imitation, load_pathways
 from lmc_rl.policies import common_config, load_policy
+from lmc_rl.records import Walk, read_rows, walks_of
 from lmc_rl.settings import add_flags, defaults, settle
-from lmc_rl.walks import Walk, cut_to_whole, play, read_rows, rows_of, stretches, walks_of
+from lmc_rl.walks import cut_to_whole, play, rows_of, stretches
 from mop.base.configuration import Parser
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, file_digest, write_figure, write_json
@@ -69,6 +80,40 @@ def compare(first: Path, second: Path, out: Path, settings: dict) -> PathResult:
     )
 
 
+def compare_imitation(first: Path, second: Path, out: Path, settings: dict) -> tuple[LineResult, ...]:
+    """The lines between two imitation runs, of each part and to the aligned second; as `compare`.
+
+    settings: of `imitation.settle`. Raises InputError where there is no line between them.
+    """
+    policies = [load_pathways(path) for path in (first, second)]
+    check_comparable(*policies)
+    config = policies[0].config
+    record = {name: settings[name] for name in ("alpha_points", "num_trajectories", "num_eval_episodes")}
+    record |= {"files": [str(first), str(second)], "digests": [file_digest(first), file_digest(second)]}
+    with claimed(out) as is_ours:
+        if not is_ours:
+            raise InputError(f"another process works on {out}; choose another --out")
+        _check_same(out / "compared.json", record)
+        lines = all_lines([Walk("other", None, None, first, second)], settings | {"run": config}, out)
+        with Workers(settings["jobs"]) as workers:
+            write_rows(lines, config, settings, out, workers)
+        return load_lines(out, (), settings["alpha_points"], settings["tolerance"])
+
+
+def _tell_imitation(first: Path, second: Path, out: Path, flags: dict) -> None:
+    """Compare two imitation runs, and tell."""
+    settings, _ = settle_imitation(flags)
+    results = compare_imitation(first, second, out, settings)
+    write_json(out / "compare.json", {"lines": [result.summary() for result in results]}, orjson.OPT_INDENT_2)
+    write_figure(
+        out / "path.png", plot_lines(results, " to ".join("/".join(path.parts[-2:]) for path in (first, second)))
+    )
+    print(as_text(HEAD_OF_LINES, table_of_lines({"the line": [pool_lines([result]) for result in results]})))
+    found = orjson.loads((out / "paths" / "other.json").read_bytes())
+    print(f"distance {found['distance']:.3f}, aligned {found['alignment']['distance_after']:.3f}")
+    print(f"figure and numbers: {out}")
+
+
 def _check_same(path: Path, record: dict) -> None:
     """Write what is compared, or raise InputError where the folder holds something else."""
     if path.exists():
@@ -84,9 +129,15 @@ def main() -> int:
     """Compare two policies, and tell."""
     args = vars(parser().parse_args())
     out, (first, second) = Path(args.pop("out")), map(Path, args.pop("policies"))
-    settings, _ = settle(args)
-    choose_device(defaults()["device"])
     check_writable(out, "--out")
+    choose_device(defaults()["device"])
+    kinds = [is_imitation(path) for path in (first, second)]
+    if all(kinds):
+        _tell_imitation(first, second, out, args)
+        return 0
+    if any(kinds):
+        raise InputError(f"{first} and {second} are policies of different kinds: there is no line between them")
+    settings, _ = settle(args)
     result = compare(first, second, out, settings)
     write_json(out / "compare.json", result.summary(), orjson.OPT_INDENT_2)
     title = f"{first} to {second}"

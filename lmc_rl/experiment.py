@@ -27,8 +27,9 @@ from lmc_rl.learners import Learner
 from lmc_rl.paths import alphas
 from lmc_rl.policies import common_config, load_policy
 from lmc_rl.probes import measure
-from lmc_rl.settings import FIELDS, RUNTIME_KEYS, check_values, fork_steps
-from lmc_rl.walks import ROWS_NAME, Walk, cut_to_whole, rows_of, stretches
+from lmc_rl.records import CONFIG_NAME, ROWS_NAME, Places, Walk, load_settings
+from lmc_rl.settings import RUNTIME_KEYS, fork_steps
+from lmc_rl.walks import cut_to_whole, rows_of, stretches
 from mop.base.errors import InputError
 from mop.base.files import check_writable, claimed, remove_leftovers, write_json
 from mop.base.streams import stream_seed
@@ -37,39 +38,7 @@ from mop.kernels.devices import choose_device
 from mop.learning.loop import FINAL_NAME, STATE_NAME, drive
 from mop.store.checkpoints import load_training_state, save_checkpoint, save_training_state
 
-CONFIG_NAME = "config.json"
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "stable-baselines3")
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the files of an experiment are: two folders of the same name, for results and for weights."""
-
-    results: Path
-    weights: Path
-
-    @classmethod
-    def of(cls, output_dir: str | Path, name: Path) -> "Places":
-        """name: <experiment>/<env>/<algo>/seed_<seed>_<time>."""
-        return cls(Path(output_dir) / "results" / name, Path(output_dir) / "model_weights" / name)
-
-    @classmethod
-    def of_results(cls, results: Path) -> "Places":
-        """Those of a folder of results, whose weights are where they were written."""
-        results = Path(results).resolve()
-        return cls.of(results.parents[4], results.relative_to(results.parents[3]))
-
-    def snapshot(self, fork: int) -> Path:
-        """The whole state of the run at a fork."""
-        return self.results / "forks" / f"snapshot_{fork}.pt"
-
-    def child(self, fork: int, child: int) -> Path:
-        """The final weights of a child, from 1 on."""
-        return self.weights / f"fork{child}_{fork}.pt"
-
-    def probe(self, walk: Walk) -> Path:
-        """Measures of a path besides its return."""
-        return self.results / "paths" / f"{walk.name}.json"
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -138,8 +107,11 @@ class Training:
             return LockStep(self.settings, snapshot, step, device)
         return child_of(self.settings, snapshot, step, (self.child or 1) - 1, device)
 
-    def train(self) -> None:
-        """Train it to its end, from its last state if there is one; then only its weights and its log are kept."""
+    def train(self, on_save: Callable[[], object] = lambda: None) -> None:
+        """Train it to its end, from its last state if there is one; then only its weights and its log are kept.
+
+        on_save: called when its files are a state to continue from.
+        """
         state_path, final_path = self.folder / STATE_NAME, self.folder / FINAL_NAME
         if not self.is_finished:
             remove_leftovers(self.folder.glob(".*.tmp"))
@@ -152,7 +124,7 @@ class Training:
             with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # its files are not where they will stay
                 drive(
                     run, self.folder, settings["total_steps"] // every, self.label, log_interval=interval, saved=saved,
-                    checkpoint_on_interrupt=False,
+                    checkpoint_on_interrupt=False, on_save=on_save,
                 )  # fmt: skip
             for path, learner in zip(self.targets, getattr(run, "learners", [run]), strict=False):
                 save_checkpoint(path, learner.checkpoint())
@@ -230,7 +202,7 @@ def run(settings: dict, given: set[str]) -> Path:
         try:
             with Workers(settings["jobs"]) as workers:
                 _train(settings, places, workers)
-                _walk(settings, places, workers)
+                walk_all(settings, places, workers)
         except KeyboardInterrupt:
             print("interrupted: all is saved; the same command with --resume goes on")
             raise
@@ -242,18 +214,6 @@ def recorded(settings: dict) -> dict:
     kept = {name: value for name, value in settings.items() if name not in RUNTIME_KEYS}
     versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
     return {"settings": kept, "versions": versions}
-
-
-def load_settings(results: Path) -> dict:
-    """The settings of an experiment. Raises InputError where the folder is of something else."""
-    path = Path(results) / CONFIG_NAME
-    try:
-        settings = orjson.loads(path.read_bytes())["settings"]
-        if not FIELDS.keys() - set(RUNTIME_KEYS) >= settings.keys() >= {"env", "algo", "seed", "fork_points"}:
-            raise KeyError
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        raise InputError(f"{results} holds no experiment of lmc_rl (no {CONFIG_NAME} of one)") from None
-    return check_values(settings, str(path))
 
 
 def _begin_or_continue(settings: dict, given: set[str]) -> tuple[dict, Places]:
@@ -287,8 +247,11 @@ def _train(settings: dict, places: Places, workers: "Workers") -> None:
             pass
 
 
-def _walk(settings: dict, places: Places, workers: "Workers") -> None:
-    """Walk along all paths: first their returns, row by row, then the other measures."""
+def walk_all(settings: dict, places: Places, workers: "Workers", on_save: Callable[[], object] = lambda: None) -> None:
+    """Walk along all paths, or go on with it: first their returns, row by row, then the other measures.
+
+    on_save: called when more rows are on the disk.
+    """
     paths = walks_of_experiment(settings, places)
     planned = list(
         stretches(
@@ -305,6 +268,7 @@ def _walk(settings: dict, places: Places, workers: "Workers") -> None:
                 file.write(rows_of(stretch, played, places.results.name))
                 file.flush()
                 os.fsync(file.fileno())
+                on_save()
     probes = [Probe(walk, places.probe(walk), settings["alpha_points"]) for walk in paths if walk.kind != "random"]
     waiting = [probe for probe in probes if not probe.path.exists()]
     for _ in workers.in_order(Probe.run, waiting, "measuring paths"):
@@ -328,7 +292,7 @@ class Workers:
     def in_order(self, function: Callable, pieces: Sequence, label: str) -> Iterator:
         """The results of a function of pieces, in their order. Raises InputError where a process died."""
         if self._jobs == 1 or len(pieces) < 2:
-            shows_bar = function is not Training.train  # a training has a bar of its own
+            shows_bar = function.__name__ != "train"  # a training has a bar of its own
             yield from tqdm(map(function, pieces), label, len(pieces), disable=not shows_bar, dynamic_ncols=True)
             return
         if self._pool is None:

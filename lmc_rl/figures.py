@@ -35,7 +35,7 @@ def plot_learning_curves(tables: "Mapping[str, pd.DataFrame]", title: str = "") 
         for row in table[table["eval_return"].notna()].to_dict("records"):
             x, y = row["env_steps"], row["eval_return"]
             add_note(ax, x, x, y, y, f"step {x:,.0f}: return {y:.1f}", env_steps=x, eval_return=y)
-        _steps_axis(ax)
+        steps_axis(ax)
         _name(ax, label)
         open_frame(ax)
     axes[0].set_ylabel("return")
@@ -52,7 +52,7 @@ def plot_wall_clock(tables: "Mapping[str, pd.DataFrame]", title: str = "") -> Fi
         last = table.iloc[-1]
         x, y = last["env_steps"], last["seconds"]
         add_note(ax, x, x, y, y, f"{y:.0f} s for {x:,.0f} steps", env_steps=x, seconds=y)
-        _steps_axis(ax)
+        steps_axis(ax)
         ax.set_ylim(bottom=0)
         _name(ax, f"{label}: {y:.0f} s, {x / max(y, 1e-9):.0f} steps/s")
         open_frame(ax)
@@ -65,7 +65,7 @@ def plot_path(results: "Mapping[str, PathResult]", title: str = "") -> Figure:
     """Return along the line of a fork with 95 % intervals over episodes, a panel for each parent; the chord dashed."""
     figure, axes = _panels(len(results))
     for ax, (label, result) in zip(axes, results.items(), strict=True):
-        means, errors = _mean_and_error(result)
+        means, errors = mean_and_error(result)
         chord = (1 - result.places) * means[0] + result.places * means[-1]
         ax.axhline(result.random_return, color="#bbbbbb", linewidth=1, linestyle="dotted", label="random policy")
         ax.plot(result.places, chord, color="#888888", linestyle="dashed", linewidth=1, label="chord")
@@ -75,7 +75,7 @@ def plot_path(results: "Mapping[str, PathResult]", title: str = "") -> Figure:
             add_note(ax, a, a, mean, mean, text, alpha=a, mean_return=mean, low=mean - error, high=mean + error)
         words = f"{result.verdict}, B {result.barrier.value:.0f} of {result.scale:.0f}"
         _name(ax, f"{label}\n{words}" if label else words)
-        _alpha_axis(ax)
+        alpha_axis(ax)
     axes[0].set_ylabel("return")
     axes[0].legend(frameon=False, fontsize="small")
     _finish(figure, title)
@@ -87,7 +87,7 @@ def plot_all_paths(runs: "Mapping[str, Sequence[PathResult]]", title: str = "") 
     figure, axes = _panels(len(runs))
     for ax, (label, results) in zip(axes, runs.items(), strict=True):
         for result in results:
-            means, _ = _mean_and_error(result)
+            means, _ = mean_and_error(result)
             style = {"color": "black", "linestyle": "dotted"} if result.fraction is None else {}
             style = style or {"color": _FRACTIONS(0.95 * result.fraction)}
             name = result.kind if result.kind != "fork" else f"{result.fraction:.0%}"
@@ -97,7 +97,7 @@ def plot_all_paths(runs: "Mapping[str, Sequence[PathResult]]", title: str = "") 
                 add_note(ax, a, a, mean, mean, text, fork=name, alpha=a, mean_return=mean)
         ax.axhline(results[0].random_return, color="#bbbbbb", linewidth=1, linestyle="dotted")
         _name(ax, label)
-        _alpha_axis(ax)
+        alpha_axis(ax)
     axes[0].set_ylabel("return")
     handles, labels = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
     figure.legend(handles, labels, title="forked at", loc="outside right upper", frameon=False, fontsize="small")
@@ -148,7 +148,7 @@ def plot_instability(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") 
     return figure
 
 
-def _mean_and_error(result: "PathResult") -> tuple[np.ndarray, np.ndarray]:
+def mean_and_error(result: "PathResult") -> tuple[np.ndarray, np.ndarray]:
     """Mean return (A,) over pairs and episodes, and half of its 95 % interval over episodes."""
     by_episode = result.returns.mean(axis=0)  # (E, A)
     return by_episode.mean(axis=0), 1.96 * by_episode.std(axis=0, ddof=1) / np.sqrt(len(by_episode))
@@ -166,14 +166,16 @@ def _name(ax: Axes, text: str) -> None:
     ax.set_title(wrapped(text, 0.85 * _WIDTH), fontsize="medium", loc="left")
 
 
-def _steps_axis(ax: Axes) -> None:
+def steps_axis(ax: Axes) -> None:
+    """Environment steps on the x axis, as 50k."""
     ax.set_xlabel("environment steps")
     ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def _alpha_axis(ax: Axes) -> None:
-    ax.set_xlabel("alpha, from one child to the other")
+def alpha_axis(ax: Axes, ends: str = "from one child to the other") -> None:
+    """Places on a line on the x axis; ends: what it leads from and to."""
+    ax.set_xlabel(f"alpha, {ends}")
     ax.set_xlim(-0.02, 1.02)
     open_frame(ax)
 

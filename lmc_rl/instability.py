@@ -75,13 +75,17 @@ def over_parents(estimates: Sequence[Estimate]) -> Estimate:
 
     The interval of a mean of numbers that cannot be negative is cut off at 0.
     """
-    values = np.array([estimate.value for estimate in estimates])
-    if len(values) == 1:
+    if len(estimates) == 1:
         return estimates[0]
-    quantile = _T_QUANTILES[len(values) - 2] if len(values) - 2 < len(_T_QUANTILES) else 1.96
-    half = quantile * values.std(ddof=1) / np.sqrt(len(values))
-    mean = float(values.mean())
-    return Estimate(mean, max(0.0, mean - float(half)), mean + float(half))
+    mean, half = map(float, interval_of_mean(np.array([estimate.value for estimate in estimates])))
+    return Estimate(mean, max(0.0, mean - half), mean + half)
+
+
+def interval_of_mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean (...) of values (K, ...), K at least 2, and half of its 95 % interval: Student's t."""
+    freedom = len(values) - 1
+    quantile = _T_QUANTILES[freedom - 1] if freedom <= len(_T_QUANTILES) else 1.96
+    return values.mean(axis=0), quantile * values.std(axis=0, ddof=1) / np.sqrt(len(values))
 
 
 def verdict(barrier: Estimate, tolerance: float) -> str:

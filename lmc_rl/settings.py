@@ -38,16 +38,20 @@ def words_of(*allowed: str) -> Callable[[Any], list[str]]:
     return parse
 
 
-def fractions(value: Any) -> list[float]:
-    """Increasing fractions between 0 and 1, neither included, "0.1,0.5" or a list; "none" is no fraction."""
-    form = "must be fractions between 0 and 1, neither included, such as 0.1,0.5"
+def fractions(value: Any, with_zero: bool = False) -> list[float]:
+    """Increasing fractions between 0 and 1, "0.1,0.5" or a list; "none" is no fraction. 1 is not included.
+
+    with_zero: whether 0 is.
+    """
+    limits = "from 0 to 1, 1 not included" if with_zero else "between 0 and 1, neither included"
+    form = f"must be fractions {limits}, such as 0.1,0.5"
     if isinstance(value, str):
         value = [] if value.strip().lower() == "none" else value.strip().strip(",").split(",")
     try:
         given = [number(0)(item) for item in ([value] if isinstance(value, float) else value or [])]
     except (ValueError, TypeError):
         raise ValueError(form) from None
-    if not all(0 < point < 1 for point in given):
+    if not all(0 < point < 1 or (with_zero and point == 0) for point in given):
         raise ValueError(form)
     if given != sorted(set(given)):
         raise ValueError("must increase, each fraction once")

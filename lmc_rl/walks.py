@@ -5,7 +5,7 @@ length. Rows are only ever added, in an order that the settings determine; so a 
 on. Axis letters: A places, E episodes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,34 +16,11 @@ import orjson
 from lmc_rl.actors import StackedActor
 from lmc_rl.paths import alphas, interpolate
 from lmc_rl.policies import common_config, load_policy
+from lmc_rl.records import Walk
 from lmc_rl.worlds import EVALUATION_SEEDS, EvaluationWorlds, Played
-from mop.base.errors import InputError
 from mop.base.streams import stream_seed
 
-ROWS_NAME = "episodes.jsonl"
 _MAX_WORLDS = 256  # environments side by side
-
-
-@dataclass(frozen=True)
-class Walk:
-    """A line between the policies of two files, or the random policy, where there are no files."""
-
-    kind: str  # fork, self, independent, random, other
-    fork: int | None = None  # number of the fork
-    children: tuple[int, int] | None = None  # the children of that fork, from 1 on
-    first: Path | None = None
-    second: Path | None = None
-
-    @property
-    def name(self) -> str:
-        """What its files are called."""
-        parts = [self.kind, *([self.fork] if self.fork is not None else []), *(self.children or ())]
-        return "_".join(map(str, parts))
-
-    @property
-    def identity(self) -> dict:
-        """What its rows say of it."""
-        return {"kind": self.kind, "fork": self.fork, "children": list(self.children) if self.children else None}
 
 
 @dataclass(frozen=True)
@@ -135,41 +112,3 @@ def cut_to_whole(path: Path, planned: Sequence[Stretch]) -> int:
     with path.open("r+b") as file:
         file.truncate(ends[counts[whole]])
     return whole
-
-
-def read_rows(path: Path) -> list[dict]:
-    """The rows of a file. Raises InputError, naming file and line, where one is none."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; the experiment has walked along no path yet") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = orjson.loads(line)
-            row["kind"], row["fork"], row["children"], row["alpha"], row["episode"]
-            if not np.isfinite(row["return"]):
-                raise ValueError
-        except (ValueError, TypeError, KeyError):
-            raise InputError(f"{path}: line {number} is no row of an episode") from None
-        rows.append(row)
-    return rows
-
-
-def walks_of(rows: Iterable[Mapping]) -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
-    """The places (A,) and returns (E, A) of each walk, by (kind, fork, children), of the episodes that are whole.
-
-    The random policy has one place, NaN.
-    """
-    found: dict[tuple, dict] = {}
-    for row in rows:
-        key = (row["kind"], row["fork"], tuple(row["children"]) if row["children"] else None)
-        found.setdefault(key, {}).setdefault(row["alpha"], {})[row["episode"]] = row["return"]
-    walks = {}
-    for key, by_place in found.items():
-        places = list(by_place) if key[0] == "random" else sorted(by_place)
-        episodes = sorted(set.intersection(*(set(by_place[place]) for place in places)))
-        if len(places) > 2 or key[0] == "random":
-            returns = np.array([[by_place[place][e] for place in places] for e in episodes])
-            walks[key] = np.array([np.nan if place is None else place for place in places]), returns
-    return walks

@@ -16,10 +16,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lmc_rl.analysis import load_experiment
-from lmc_rl.experiment import CONFIG_NAME, run
+from lmc_rl.experiment import run
+from lmc_rl.records import CONFIG_NAME, ROWS_NAME
 from lmc_rl.reports import report
 from lmc_rl.settings import settle
-from lmc_rl.walks import ROWS_NAME
 from mop.base.configuration import Parser, check_flags, integer
 from mop.base.errors import InputError, run_script
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 
+import lmc_rl.cloud  # noqa: F401 - loaded here once
 from mop.jobs import cloud
 
 with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):

@@ -14,13 +14,13 @@ import pytest
 from conftest import REPOSITORY, script_environment
 from lmc_settings import FLAGS, TINY, tiny
 
-from lmc_rl import analyze, check_run, compare, experiment, run_env, walks
+from lmc_rl import analyze, check_run, compare, experiment, imitation, run_env, walks
 from lmc_rl.analysis import load_experiment, pooled_groups, table_of
-from lmc_rl.experiment import Places, run
+from lmc_rl.experiment import run
 from lmc_rl.figures import plot_all_paths, plot_instability, plot_path
 from lmc_rl.learners import Learner
+from lmc_rl.records import ROWS_NAME, Places, read_rows
 from lmc_rl.settings import STRATEGIES, settle
-from lmc_rl.walks import ROWS_NAME, read_rows
 from mop.base.errors import InputError, exit_code
 from mop.plotting.hover import values_of
 from mop.store.checkpoints import load_checkpoint
@@ -321,13 +321,14 @@ def test_ctrl_c_and_resume_in_a_process(tmp_path):
 
 def test_the_commands_of_the_document_are_understood():
     text = (REPOSITORY / "docs" / "lmc.md").read_text(encoding="utf-8")
-    modules = {module.__name__.partition(".")[2]: module for module in (run_env, check_run, analyze, compare)}
+    parsers = {module.__name__.partition(".")[2]: module.parser for module in (run_env, check_run, analyze, compare)}
+    parsers["run_mop"] = lambda: imitation.parser("")
     found = re.findall(r"^python -m lmc_rl\.(\w+)(.*)$", text, re.MULTILINE)
     for name, words in found:
-        flags = vars(modules[name].parser().parse_args(shlex.split(words, comments=True)))
+        flags = vars(parsers[name]().parse_args(shlex.split(words, comments=True)))
         if name == "run_env":
             settle(flags, flags.pop("config"))
-    assert len(found) == 10 and {name for name, _ in found} == set(modules)
+    assert len(found) == 17 and {name for name, _ in found} == set(parsers)
 
 
 @pytest.mark.parametrize("module", [run_env, check_run, analyze, compare], ids=lambda module: module.__name__)

@@ -5,8 +5,9 @@ import pytest
 import torch
 from lmc_settings import assert_equal_states, learner, tiny
 
-from lmc_rl.experiment import Parent, Places
+from lmc_rl.experiment import Parent
 from lmc_rl.forks import LockStep, child_of, child_streams
+from lmc_rl.records import Places
 from lmc_rl.settings import NOISES, STRATEGIES
 from mop.kernels.devices import choose_device
 from mop.store.checkpoints import load_training_state

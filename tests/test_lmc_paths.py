@@ -9,7 +9,8 @@ from lmc_rl import probes, walks
 from lmc_rl.actors import StackedActor, stack
 from lmc_rl.paths import alphas, distance, interpolate
 from lmc_rl.policies import common_config, load_policy
-from lmc_rl.walks import Walk, cut_to_whole, play, read_rows, rows_of, stretches, walks_of
+from lmc_rl.records import Walk, read_rows, walks_of
+from lmc_rl.walks import cut_to_whole, play, rows_of, stretches
 from mop.base.errors import InputError
 from mop.store.checkpoints import save_checkpoint
 
@@ -125,6 +126,9 @@ def test_rows_are_added_and_a_file_that_was_cut_off_tells_where_to_go_on(tmp_pat
     assert places.tolist() == PLACES.tolist() and returns.shape == (7, 5)
     assert found["random", None, None][1].shape == (7, 1)
     assert returns[0, 0] == rows[7]["return"]
+    with path.open("ab") as file:
+        file.write(b'{"run": "a run", "ki')  # still being written
+    assert read_rows(path) == rows
     path.write_text("{}\n")
     with pytest.raises(InputError, match="line 1 is no row"):
         read_rows(path)

@@ -20,8 +20,13 @@ import torch
 from checks import files_below
 from conftest import REPOSITORY, TINY_FLAGS, TINY_TASK, run_script, script_environment
 from eval_helpers import GOTO, UNLOCK, in_process, put, random_checkpoint, the_error_line
+from lmc_settings import TINY, tiny
 
 import batch_eval
+from lmc_rl.cloud import plan
+from lmc_rl.experiment import run
+from lmc_rl.records import ROWS_NAME, Places, read_rows
+from lmc_rl.studies import find_studies
 from mop.base.errors import InputError
 from mop.base.files import file_digest
 from mop.jobs import batch, calls, cloud, download, hardware
@@ -473,7 +478,7 @@ def test_dry_runs_without_an_account(here, capsys):
         (
             "eval_paralel",
             "--dry-run",
-        ): "unknown entry point 'eval_paralel'; it must be main, eval_parallel, eval_main, download",
+        ): "unknown entry point 'eval_paralel'; it must be main, eval_parallel, eval_main, lmc, download",
         ("--dry-run", "evals", "--trial", "0"): "unknown entry point 'evals'",
         ("--dry-run", "--task-ids", GOTO, "--extra-args"): "argument --extra-args: expected one argument",
         ("eval_main", "--dry-run", "--trial", "x"): "argument --trial: invalid int value: 'x'",
@@ -966,6 +971,7 @@ def test_help_dry_run_and_refusals(remote):
         ],
     }
     flags["eval_main"] = flags["eval_parallel"]
+    flags["lmc"] = ["--env", "--algo", "--seeds", "--fork-points", "--extra-args", "--gpu", "--secrets", "--dry-run"]
     helps = {name: remote.start(name, "--help") for name in flags}
     for name, process in helps.items():
         out, err = process.communicate()
@@ -991,3 +997,86 @@ def test_help_dry_run_and_refusals(remote):
         assert process.returncode == 2 and refused[words] in the_error_line(err), out + err
     events = remote.events()
     assert of(events, "call") == of(events, "start") == [] and len(of(events, "app")) == 3 + 4
+
+
+# --- linear mode connectivity -----------------------------------------------------------------------------------------
+
+LMC_ARGS = " ".join(f"--{name} {value}" for name, value in TINY.items() if name not in ("seed", "fork_points"))
+LMC_FLAGS = ("--fork-points", "0.5", "--extra-args", f"{LMC_ARGS} --controls self --experiment_name c")
+
+
+def test_a_wrong_experiment_is_refused():
+    lmc = modal_app.ENTRY_POINTS["lmc"]
+    wrong = {
+        "--env 'Nope-v1' is unknown": {"env": "Nope-v1"},
+        "algo must be SAC or DDPG, not 'TD3'": {"algo": "TD3"},
+        "--seeds must be numbers such as 0,1,2, not '1,x'": {"seeds": "1,x"},
+        "--seeds is empty": {"seeds": " "},
+        "fork_points must be fractions between 0 and 1": {"fork_points": "0.5,1"},
+        "--extra-args: unrecognized arguments: --gama": {"extra_args": "--gama 1"},
+        "--extra-args: jobs is not free in the cloud": {"extra_args": "--jobs 2"},
+        "DDPG has no ent_coef": {"algo": "DDPG", "extra_args": "--ent_coef 0.1"},
+        "--gpu must be none": {"gpu": "T5"},
+    }
+    for message, flags in wrong.items():
+        with pytest.raises(InputError) as caught:
+            lmc(**flags)
+        assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert len(wrong) == 9
+
+
+def test_experiments_are_planned_in_stages(capsys):
+    stages = plan("Hopper-v5", "SAC", "1,2", "0.1,0.5", "--children 3")
+    assert [len(stage) for stage in stages] == [4, 14, 2, 1]
+    shared = plan("Hopper-v5", "SAC", "1", "0.1,0.5", "--fork_buffer_strategy shared --controls none")
+    assert [[piece.job.label.split()[1] for piece in stage] for stage in shared] == [
+        ["parent"], ["children_0", "children_1"], ["paths"], []
+    ]  # fmt: skip
+    parent, child = shared.parents[0], shared.children[1]
+    assert child.lacks(parent.makes) == [] and child.lacks(parent.makes[:-1]) == [parent.makes[-1]]
+    (paths,) = shared.paths
+    assert not paths.is_done(paths.needs) and set(paths.needs) == {
+        name for piece in shared.children for name in piece.makes
+    }
+    assert plan("Hopper-v5", "SAC", "1", "", "") == plan("Hopper-v5", "SAC", "1", "", "")
+    assert plan("Hopper-v5", "SAC", "1", "", "--gamma 0.9").parents != plan("Hopper-v5", "SAC", "1", "", "").parents
+    words = ("lmc", "--dry-run", "--env", "Hopper-v5", "--seeds", "1", "--fork-points", "0.5")
+    assert in_process(modal_app.run_command, *words) == 0
+    assert capsys.readouterr().out.endswith(" paths (on no GPU)\n6 jobs; none is started\n")
+
+
+def test_linear_mode_connectivity(remote, tmp_path):
+    """Killed once, continued with one more seed: the same weights and rows as here, and nothing twice."""
+    remote.kill("train_fork", commit=2)
+    code, output, events = remote.run("lmc", "--seeds", "5", *LMC_FLAGS)
+    assert code == 0 and "5 of 5 jobs done" in output, output + remote.logs()
+    functions = [event["function"] for event in of(events, "call")]
+    assert functions == ["train_fork"] * 4 + ["walk_paths"] and len(of(events, "kill")) == 1
+    code, output, events = remote.run("lmc", "--seeds", "5,6", *LMC_FLAGS)
+    assert_files_are_their_own(events)
+    assert code == 0 and "2 of this stage, 1 on the volume" in output and "6 of 6 jobs done" in output, output
+    assert [event["function"] for event in of(events, "call")] == ["train_fork"] * 4 + ["walk_paths", "analyze_seeds"]
+    code, output, events = remote.run("lmc", "--seeds", "5,6", *LMC_FLAGS)
+    assert code == 0 and of(events, "call") == [] and "0 of 0 jobs done" in output
+
+    copied = remote.download()
+    assert not any("snapshot_" in name or "training_state" in name for name in copied)
+    (cloud_results,) = (remote.here / "results").glob("c/*/SAC/seed_5_*")
+    places = Places.of_results(
+        run(tiny(fork_points="0.5", controls="self", output_dir=str(tmp_path / "own")), {"seed"})
+    )
+    theirs = Places.of_results(cloud_results)
+    for name in ("final.pt", "fork1_0.pt", "fork2_0.pt", "self_0.pt"):
+        assert_same_weights(theirs.weights / name, places.weights / name)
+    rows = [read_rows(folder / ROWS_NAME) for folder in (theirs.results, places.results)]
+    assert [row | {"run": ""} for row in rows[0]] == [row | {"run": ""} for row in rows[1]]
+    (table,) = (remote.here / "results").glob("c/*/SAC/all_*/instability.md")
+    assert "| 50% | 2 |" in table.read_text() and (table.parent / "instability_over_time.png").exists()
+    assert len(find_studies(remote.here / "results")) == 2
+
+
+def test_what_an_experiment_needs_and_lacks_is_not_started(remote):
+    remote.kill("train_fork", commit=1, times=99)
+    code, output, events = remote.run("lmc", "--seeds", "5", *LMC_FLAGS)
+    assert code == 1 and [event["function"] for event in of(events, "call")] == ["train_fork"]
+    assert "child_0_1: it needs model_weights/c/" in output and "0 of 5 jobs done" in output

@@ -13,6 +13,7 @@ import batch_eval
 import cross_task_viz
 import eval_mop
 import gallery
+import lmc_viz
 import logit_viz
 import modal_app
 import routing_viz
@@ -31,6 +32,7 @@ SCRIPTS = {
     "routing_viz.py": routing_viz,
     "logit_viz.py": logit_viz,
     "cross_task_viz.py": cross_task_viz,
+    "lmc_viz.py": lmc_viz,
     "gallery.py": gallery,
     "benchmarks/throughput.py": throughput,
     "results/experiments.py": experiments,

@@ -25,15 +25,15 @@ from mop.store.checkpoints import FoundCheckpoint, find_checkpoints
 from mop.store.results import load_result, merge_results
 from mop.store.run_keys import CACHE_DIR, RESULTS_TABLE, RunKey, result_path
 
-CHECKPOINTS_VOLUME, RESULTS_VOLUME = "rl-mop", "rl-mop-eval"
+CHECKPOINTS_VOLUME, RESULTS_VOLUME, LMC_VOLUME = "rl-mop", "rl-mop-eval", "rl-mop-lmc"
 CHECKPOINT_DIR = "modal_checkpoints"
-RESULTS_DIR = "evaluation"  # of a container
+RESULTS_DIR, LMC_DIR = "evaluation", "lmc"  # of a container
 SCRATCH_DIR = "scratch"  # of a container: what is not worth keeping
 DOWNLOAD = "python modal_app.py download"
 POLICIES = {"train_mop.py": "mop", "train.py": "gru"}
 OWN_FLAGS = {"task_id", "trial", "seed", "checkpoint_dir", "resume", "overwrite"}  # of every cloud training
 CONTAINER_DEVICES = ("auto", "cpu", "cuda")
-STATE_NAME, RESULT_NAME = "training_state.pt", "result.json"
+STATE_NAME, SNAPSHOTS, RESULT_NAME = "training_state.pt", "snapshot_*.pt", "result.json"
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,12 @@ def plan_trainings(
         raise InputError(f"--script must be {' or '.join(POLICIES)}, not {script!r}")
     config, given = _parse_extra_args(script, extra_args)
     _check_for_container(config, gpu, secrets)
-    names = _parse_list("task-ids", task_ids, str)
+    names = parse_list("task-ids", task_ids, str)
     for task_id in names:
         check_task_id(task_id)
     number = integer(0, MAX_INTEGER)
-    numbered = _parse_list("trials", trials, number)
-    seeded = _parse_list("seeds", seeds, number) if seeds else [None]
+    numbered = parse_list("trials", trials, number)
+    seeded = parse_list("seeds", seeds, number) if seeds else [None]
     jobs = []
     for key in (RunKey(task_id, trial, seed) for task_id in names for trial in numbered for seed in seeded):
         own = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, "policy": POLICIES[script]}
@@ -130,7 +130,7 @@ def _check_for_container(config: dict[str, Any], gpu: str | None, secrets: Seque
         raise InputError("--extra-args: device cuda needs a GPU, and --gpu none asks for none; leave one of them out")
 
 
-def _parse_list(flag: str, value: str, parse: Callable[[str], Any]) -> list:
+def parse_list(flag: str, value: str, parse: Callable[[str], Any]) -> list:
     """The distinct entries of "a,b,c", in order."""
     try:
         entries = [parse(entry.strip()) for entry in value.split(",") if entry.strip()]
@@ -276,6 +276,11 @@ def download_results(volume: Volume) -> None:
     _show_downloaded(download(volume, Path(), left_out={RESULTS_TABLE}, last=RESULT_NAME), RESULTS_VOLUME)
     if any(Path(CACHE_DIR).rglob(RESULT_NAME)):
         print(f"table: {RESULTS_TABLE} (rows: {len(merge_results(CACHE_DIR, RESULTS_TABLE))})")
+
+
+def download_lmc(volume: Volume) -> None:
+    """Copy what is new of linear mode connectivity to results/ and model_weights/, without states and snapshots."""
+    _show_downloaded(download(volume, Path(), left_out={STATE_NAME, SNAPSHOTS}), LMC_VOLUME)
 
 
 def _show_downloaded(done: Downloaded, volume: str) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -39,8 +40,8 @@ class Downloaded:
 def download(volume: Volume, folder: Path, left_out: Collection[str] = (), last: str = "") -> Downloaded:
     """Copy every file of a volume that is missing below `folder` or older there, with its time.
 
-    left_out: names of files that are not wanted, besides hidden ones; last: the name of files that say that the others
-    of their folder are there.
+    left_out: names, or patterns of names, of files that are not wanted, besides hidden ones; last: the name of files
+    that say that the others of their folder are there.
     """
     wanted = [entry for entry in volume.listdir("/", recursive=True) if entry.type.name == "FILE"]
     wanted = [entry for entry in wanted if not is_left_out(Path(entry.path).name, left_out)]
@@ -62,4 +63,4 @@ def download(volume: Volume, folder: Path, left_out: Collection[str] = (), last:
 
 def is_left_out(name: str, left_out: Collection[str]) -> bool:
     """Whether a file is not to be copied: it is named so, or it is a writer's unfinished one."""
-    return name in left_out or name.startswith(".")
+    return any(fnmatch(name, pattern) for pattern in left_out) or name.startswith(".")

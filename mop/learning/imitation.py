@@ -260,7 +260,7 @@ class ImitationRun:
             group["fused"] = True  # states of earlier versions are not
         self.rollouts.env.restore({name: tensor.numpy() for name, tensor in state["env"].items()})
         self._is_started = True
-        self._draw_from(state.get("stream_seed", self.config["seed"]))
+        self.draw_from(state.get("stream_seed", self.config["seed"]))
         self.hidden.copy_(state["hidden"])
         self.replay.load_state(state.get("replay", {}))
         self.update = state["update"]
@@ -276,11 +276,14 @@ class ImitationRun:
         fork = ImitationRun(deepcopy(self.config), self.encoder, self.device)
         fork.load_state(self.state())
         if seed is not None:
-            fork._draw_from(stream_seed(self.stream_seed, f"fork {seed}"))
+            fork.draw_from(stream_seed(self.stream_seed, f"fork {seed}"))
         return fork
 
-    def _draw_from(self, seed: int) -> None:
-        """Take random numbers from the streams of another seed from now on; worlds in progress stay what they are."""
+    def draw_from(self, seed: int) -> None:
+        """Take random numbers from the streams of another seed from now on; worlds in progress stay what they are.
+
+        Initial weights are drawn already.
+        """
         self.stream_seed = seed
         self.rollouts.env.reseed(seed)
 

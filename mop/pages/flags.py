@@ -13,12 +13,18 @@ RESULTS_PATHS = (RESULTS_TABLE, "results/tasks.csv", "results/alpha.csv")
 
 
 def parser(description: str) -> Parser:
-    """The flags that the apps share: where things are."""
-    parser = Parser(description=description)
-    parser.add_argument(
+    """The flags of an app over routing caches: where things are, and how figures are saved."""
+    added = saving_parser(description)
+    added.add_argument(
         "--checkpoint_dir", nargs="+", default=CHECKPOINT_DIRS, metavar="DIR", help="trees of checkpoints"
     )
-    parser.add_argument("--cache_dir", default=CACHE_DIR, help="results and caches (default: %(default)s)")
+    added.add_argument("--cache_dir", default=CACHE_DIR, help="results and caches (default: %(default)s)")
+    return added
+
+
+def saving_parser(description: str) -> Parser:
+    """The flags that all apps share: where figures go, which, and how."""
+    parser = Parser(description=description)
     parser.add_argument("--plots_dir", default=PLOTS_DIR, help="where pictures go (default: %(default)s)")
     saving = parser.add_argument_group("as a script")
     saving.add_argument("--only", nargs="+", metavar="FIGURE", help="save these figures alone, named as their files")

@@ -39,7 +39,7 @@ class Box(NamedTuple):
 def add_note(ax: Axes, left: float, right: float, bottom: float, top: float, text: str, **values: object) -> None:
     """Let a rectangle of the data show a text under the mouse, or a point, with a little around it.
 
-    values: the numbers that are drawn there, by name: a row of `values_of`.
+    values: the numbers that are drawn there, by name: a row of `values_of`. A note without a text is such a row alone.
     """
     notes_of(ax).append(Note(left, right, bottom, top, text, values))
 
@@ -68,7 +68,7 @@ def boxes_of(figure: Figure) -> list[Box]:
     boxes = []
     for ax in figure.axes:
         frame = ax.get_window_extent().transformed(figure.transFigure.inverted())
-        for note in notes_of(ax):
+        for note in filter(lambda note: note.text, notes_of(ax)):
             corners = ax.transData.transform([(note.left, note.bottom), (note.right, note.top)])
             if note.left == note.right and note.bottom == note.top:
                 corners += figure.dpi * _POINT_IN * np.array([[-1], [1]])

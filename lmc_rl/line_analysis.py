@@ -1,0 +1,312 @@
+"""From the rows of lines between imitation runs to what they say, of one parent or of several.
+
+Loss is the cross-entropy with the bot's actions, in nats; return is success. Axis letters: P pairs of children, E
+trajectories or episodes, A places on the line, L layers.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from lmc_rl.analysis import PathResult
+from lmc_rl.imitation import fork_updates, load_settings
+from lmc_rl.instability import Estimate, largest_drop, over_parents, verdict
+from lmc_rl.lines import TRAJECTORIES_NAME, read_lines
+from lmc_rl.records import ROWS_NAME
+from mop.base.errors import InputError
+from mop.base.files import write_json
+from mop.worlds.world import NUM_ACTIONS
+
+CHANCE_NATS = math.log(NUM_ACTIONS)  # cross-entropy of a policy that draws each action evenly
+_KINDS = ("fork", "independent", "self", "other")
+_DO_NOT_MATTER = {"trial", "seed"}  # settings of a run in which parents differ
+
+
+@dataclass(frozen=True)
+class LineResult:
+    """What was measured on the lines of a fork, or of a control, on which one part of the weights moves."""
+
+    kind: str  # fork, self, independent, other
+    fork: int | None
+    fraction: float | None  # of the updates after which it was forked
+    part: str
+    is_aligned: bool
+    loss: PathResult  # returns are -cross-entropy in nats, of a trajectory
+    success: PathResult | None  # returns are 1 or 0
+    accuracy: np.ndarray  # (P, A)
+    lpc: np.ndarray  # (P, A), mean over the steps
+    kl: np.ndarray  # (P, 2, A, L): nats from the first end, from the second
+    path_ratio: np.ndarray | None  # (P, A) over the successes, NaN where there is none
+
+    @property
+    def key(self) -> tuple:
+        """What lines of several parents have in common."""
+        return self.kind, self.fraction, self.part, self.is_aligned
+
+    @property
+    def name(self) -> str:
+        """The part that moves, and whether the second end is aligned."""
+        return "all, aligned" if self.is_aligned else self.part
+
+    @property
+    def end_loss(self) -> float:
+        """Mean cross-entropy of the ends, nats."""
+        return -self.loss.end_return
+
+    @cached_property
+    def rise(self) -> Estimate:
+        """How far the loss rises above that of the first end, nats: what moving a part does to a trained policy."""
+        return largest_drop(self.loss.returns[..., :1] - self.loss.returns)
+
+    @property
+    def bulge(self) -> float:
+        """LPC above its chord, negative below, at the place where it is farthest; mean over the pairs."""
+        places = self.loss.places
+        chord = (1 - places) * self.lpc[:, :1] + places * self.lpc[:, -1:]
+        off = self.lpc - chord
+        return float(np.take_along_axis(off, np.abs(off).argmax(1)[:, None], 1).mean())
+
+    def summary(self) -> dict:
+        """All of it as plain values."""
+        along = {"cross_entropy": -self.loss.returns.mean(1), "accuracy": self.accuracy, "lpc": self.lpc, "kl": self.kl}
+        found = {
+            "kind": self.kind, "fork_id": self.fork, "fork_point": self.fraction, "part": self.part,
+            "aligned": self.is_aligned, "places": self.loss.places, "pairs": self.loss.pairs, "lpc_bulge": self.bulge,
+            "cross_entropy_rise": asdict(self.rise),
+        }  # fmt: skip
+        for name, result in (("cross_entropy", self.loss), ("success", self.success)):
+            if result is not None:
+                found[f"{name}_barrier"] = asdict(result.barrier)
+                found[f"{name}_instability"] = asdict(result.instability)
+                found |= {f"{name}_scale": result.scale, f"{name}_verdict": result.verdict}
+        if self.success is not None:
+            along |= {"success": self.success.returns.mean(1), "path_ratio": self.path_ratio}
+        return found | {"along": {name: np.ascontiguousarray(values) for name, values in along.items()}}
+
+
+@dataclass(frozen=True)
+class LineExperiment:
+    """One experiment on imitation runs with all that was measured of it so far."""
+
+    results: Path
+    settings: dict
+    lines: tuple[LineResult, ...]
+    alignments: dict[str, dict]  # of each walk: distances, and what the alignment found
+
+    @property
+    def label(self) -> str:
+        """The run, in words."""
+        run = self.settings["run"]
+        return f"{run['task_id']}, lpc_alpha {run['lpc_alpha']:g}"
+
+    @property
+    def group(self) -> tuple:
+        """What experiments have in common whose parents differ in their seeds alone."""
+        run = {name: value for name, value in self.settings["run"].items() if name not in _DO_NOT_MATTER}
+        own = {name: value for name, value in self.settings.items() if name not in ("run", "experiment_name")}
+        return tuple((name, str(value)) for name, value in sorted((own | run).items()))
+
+    def write(self) -> None:
+        """The summaries: forks/instability_<i>.json, all_forks_results.json and controls.json."""
+        by_fork: dict[int, list] = {}
+        for line in self.lines:
+            if line.kind == "fork":
+                by_fork.setdefault(line.fork, []).append(line.summary())
+        for fork, summaries in by_fork.items():
+            path = self.results / "forks" / f"instability_{fork}.json"
+            write_json(path, {"fork_id": fork, "lines": summaries}, orjson.OPT_INDENT_2)
+        forks = [{"fork_id": fork, "lines": summaries} for fork, summaries in by_fork.items()]
+        write_json(self.results / "all_forks_results.json", {"forks": forks}, orjson.OPT_INDENT_2)
+        controls = [line.summary() for line in self.lines if line.kind != "fork"]
+        write_json(self.results / "controls.json", {"lines": controls}, orjson.OPT_INDENT_2)
+
+
+def load_line_experiment(results: str | Path) -> LineExperiment:
+    """Read an experiment of run_mop. Raises InputError where the folder is of something else, or holds no line yet."""
+    results = Path(results)
+    settings = load_settings(results)
+    if settings is None:
+        raise InputError(f"{results} holds no experiment of lmc_rl.run_mop")
+    fractions = [update / settings["run"]["num_updates"] for update in fork_updates(settings)]
+    lines = load_lines(results, fractions, settings["alpha_points"], settings["tolerance"])
+    if not lines:
+        raise InputError(f"{results} has measured no line yet; finish the experiment with --resume")
+    try:
+        found = {path.stem: orjson.loads(path.read_bytes()) for path in sorted((results / "paths").glob("*.json"))}
+    except ValueError:
+        raise InputError(f"{results / 'paths'} is damaged; remove it, and continue with --resume") from None
+    return LineExperiment(results, settings, lines, found)
+
+
+def load_lines(folder: Path, fractions: Sequence[float], num_places: int, tolerance: float) -> tuple[LineResult, ...]:
+    """The lines of a folder that are measured at all places; fractions: of the updates, for each fork."""
+    needed = ("cross_entropy", "accuracy", "lpc", "length")
+    seen = _by_line(read_lines(folder / TRAJECTORIES_NAME, needed))
+    played, chance = {}, math.nan
+    if (folder / ROWS_NAME).exists():
+        played = _by_line(read_lines(folder / ROWS_NAME, ("return", "length", "bot_length")))
+        at_random = [own for key, own in played.items() if key[0] == "random"]
+        chance = float(np.mean([row["return"] for row in at_random[0][None]])) if at_random else math.nan
+    walks: dict[tuple, list[tuple]] = {}
+    for key, own in seen.items():
+        kind, fork, _, part, is_aligned = key
+        if len(own) == num_places and len({len(rows) for rows in own.values()}) == 1:
+            walks.setdefault((kind, fork, part, is_aligned), []).append(key)
+    found = []
+    for (kind, fork, part, is_aligned), keys in walks.items():
+        fraction, pairs = fractions[fork] if fork is not None else None, tuple(key[2] for key in keys)
+        places, rows = np.array(sorted(seen[keys[0]])), [_in_order(seen[key]) for key in keys]
+        length = _numbers(rows, "length")
+        share = length / length.mean(axis=1, keepdims=True)  # so that a mean over trajectories is one over steps
+
+        def path(returns: np.ndarray, random_return: float, about: tuple) -> PathResult:
+            return PathResult(*about, returns, random_return, tolerance, (None,) * len(returns))
+
+        about = (kind, fork, fraction, pairs, places)
+        success = ratio = None
+        if all(len(played.get(key, {})) == num_places for key in keys):
+            rows_played = [_in_order(played[key]) for key in keys]
+            success = path(wins := _numbers(rows_played, "return"), chance, about)
+            ratio = _path_ratio(wins, _numbers(rows_played, "length"), _numbers(rows_played, "bot_length"))
+        ends = [_numbers(rows, name) for name in ("kl_to_first", "kl_to_second")]  # (P, E, A, L)
+        found.append(
+            LineResult(
+                kind, fork, fraction, part, is_aligned,
+                path(-share * _numbers(rows, "cross_entropy"), -CHANCE_NATS, about), success,
+                (share * _numbers(rows, "accuracy")).mean(1), (share * _numbers(rows, "lpc")).mean(1),
+                np.stack([(share[..., None] * end).mean(1) for end in ends], 1), ratio,
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _by_line(rows: Iterable[Mapping]) -> dict[tuple, dict]:
+    """(kind, fork, children, part, aligned) -> place -> rows, in the order of the file."""
+    found: dict[tuple, dict] = {}
+    for row in rows:
+        children = tuple(row["children"]) if row["children"] else None
+        key = (row["kind"], row["fork"], children, row["part"], row["aligned"])
+        found.setdefault(key, {}).setdefault(row["alpha"], []).append(row)
+    return found
+
+
+def _in_order(by_place: Mapping[float, list]) -> list[list]:
+    return [by_place[place] for place in sorted(by_place)]
+
+
+def _numbers(lines: Sequence[Sequence[Sequence[Mapping]]], name: str) -> np.ndarray:
+    """One of the numbers of rows, (P, E, A, ...)."""
+    return np.array([[[row[name] for row in rows] for rows in line] for line in lines]).swapaxes(1, 2)
+
+
+def _path_ratio(wins: np.ndarray, steps: np.ndarray, bot_steps: np.ndarray) -> np.ndarray:
+    """Mean (P, A) of steps / the bot's over the successes."""
+    num = wins.sum(axis=1)
+    return np.where(num > 0, (wins * steps / bot_steps).sum(axis=1) / np.maximum(num, 1), np.nan)
+
+
+# --- several parents ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PooledLine:
+    """A fork point, or a control, and a part, of experiments that differ in their seeds alone."""
+
+    results: tuple[LineResult, ...]  # one for each parent
+    barrier: Estimate  # B of the cross-entropy, nats
+    instability: Estimate  # I of the same
+    rise: Estimate  # above the first end, of the same
+    verdict: str  # of B as a share of (chance - ends)
+    success_barrier: Estimate | None  # B of success, as a share of the episodes
+    success_verdict: str | None
+
+    @property
+    def first(self) -> LineResult:
+        """That of one parent, for what all have in common."""
+        return self.results[0]
+
+
+def pool_lines(results: Sequence[LineResult]) -> PooledLine:
+    """Several parents together: the unit of the intervals is the parent, or the trajectory where there is one."""
+    barrier, instability, says = _pool([result.loss for result in results])
+    success = [result.success for result in results if result.success is not None]
+    of_success = _pool(success) if len(success) == len(results) else (None, None, None)
+    rise = over_parents([result.rise for result in results])
+    return PooledLine(tuple(results), barrier, instability, rise, says, of_success[0], of_success[2])
+
+
+def _pool(paths: Sequence[PathResult]) -> tuple[Estimate, Estimate, str]:
+    normalised = over_parents([path.barrier.over(path.scale) for path in paths])
+    absolute = [over_parents([getattr(path, name) for path in paths]) for name in ("barrier", "instability")]
+    return *absolute, verdict(normalised, paths[0].tolerance)
+
+
+def pooled_lines(experiments: Iterable[LineExperiment]) -> dict[str, list[PooledLine]]:
+    """Label of the group -> its lines, of experiments with the same settings but the seed."""
+    by_group: dict[tuple, list[LineExperiment]] = {}
+    for experiment in experiments:
+        by_group.setdefault(experiment.group, []).append(experiment)
+    groups: dict[str, list[PooledLine]] = {}
+    for members in by_group.values():
+        by_key: dict[tuple, list[LineResult]] = {}
+        for line in (line for member in members for line in member.lines):
+            by_key.setdefault(line.key, []).append(line)
+        label = members[0].label
+        while label in groups:  # what else differs is in their config.json
+            label += "'"
+        in_order = sorted(by_key, key=lambda key: (_KINDS.index(key[0]), key[1] or 0.0))  # parts stay as they come
+        groups[label] = [pool_lines(by_key[key]) for key in in_order]
+    return groups
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+HEAD = (
+    *("run", "fork", "part", "parents", "cross-entropy of ends", "B, nats", "I, nats", "rise, nats", "verdict"),
+    *("success of ends, %", "B, points", "verdict", "LPC bulge"),
+)
+
+
+def table_of(groups: Mapping[str, Sequence[PooledLine]]) -> list[tuple[str, ...]]:
+    """A row of texts for each line, under `HEAD`."""
+    rows = []
+    for label, lines in groups.items():
+        for line in lines:
+            first, results = line.first, line.results
+            where = f"{first.fraction:.1%}" if first.kind == "fork" else first.kind
+            loss = f"{np.mean([result.end_loss for result in results]):.3f}"
+            played = ("–", "–", "–")
+            if line.success_barrier is not None:
+                ends = f"{100 * np.mean([result.success.end_return for result in results]):.1f}"
+                played = (ends, as_text_of(line.success_barrier, 100, 1), line.success_verdict)
+            bulge = f"{np.mean([result.bulge for result in results]):+.0f}"
+            told = [as_text_of(estimate) for estimate in (line.barrier, line.instability, line.rise)]
+            told += [line.verdict, *played, bulge]
+            rows.append((label, where, first.name, str(len(results)), loss, *told))
+    return rows
+
+
+def as_text_of(estimate: Estimate, factor: float = 1, digits: int = 3) -> str:
+    """An estimate with its interval, "0.123 (0.040 to 0.201)"."""
+    low, high = factor * estimate.low, factor * estimate.high
+    return f"{factor * estimate.value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+ALIGNMENT_HEAD = ("run", "line", "distance", "aligned", "units moved", "experts moved", "turn of the stream")
+
+
+def alignments_of(experiments: Sequence[LineExperiment]) -> list[tuple[str, ...]]:
+    """A row of texts for each alignment, under `ALIGNMENT_HEAD`."""
+    rows = []
+    for experiment in experiments:
+        for name, found in experiment.alignments.items():
+            if (a := found.get("alignment")) is not None:
+                numbers = (f"{a['distance_before']:.3f}", f"{a['distance_after']:.3f}", f"{a['moved_units']:.1%}")
+                label = f"{experiment.label}, seed {experiment.settings['run']['seed']}"
+                rows.append((label, name, *numbers, str(a["moved_experts"]), f"{a['stream_turn']:.3f}"))
+    return rows

@@ -1,0 +1,369 @@
+"""What the page of linear mode connectivity shows: the experiments, their figures, and what a script saves of them."""
+
+import shlex
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlencode
+
+import numpy as np
+
+from lmc_rl.analysis import (
+    HEAD,
+    PathResult,
+    as_markdown,
+    labels_of,
+    percent,
+    pool,
+    pooled_groups,
+    table_of,
+)
+from lmc_rl.figures import plot_instability
+from lmc_rl.instability import CONNECTED
+from lmc_rl.studies import Study, find_studies, load_study
+from lmc_rl.views import (
+    NOT_MEASURED,
+    Line,
+    Mark,
+    curves_of,
+    looks,
+    marker,
+    normalised,
+    plot_curves,
+    plot_episodes,
+    plot_lost,
+    plot_measures,
+    plot_paths,
+    plot_training,
+)
+from mop.base.configuration import Parser
+from mop.base.errors import InputError
+from mop.pages.export import Export
+from mop.pages.figures import Drawing, chosen, save_figures
+from mop.pages.flags import parse
+from mop.pages.view import View
+from mop.plotting.style import counted
+from mop.store.run_keys import PLOTS_DIR
+
+RESULTS_DIR = "results"
+POOLED, EACH = "pooled", "each"  # words for how seeds are shown
+SEEDS = {"pooled, 95 % over parents": POOLED, "each by itself, 95 % over episodes": EACH}
+SEVERAL = {  # what is drawn of several runs -> name of the figure
+    "chord barrier B": "barrier",
+    "instability I": "instability",
+    "B and I, groups side by side": "side_by_side",
+    "return along the path": "paths",
+    "learning curves": "curves",
+}
+_MAX_LINES = 18  # of a figure; more cannot be told apart
+
+
+# --- what is chosen ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a page or a script shows."""
+
+    results_dir: str
+    study: Study
+    path: str  # a word of `Study.paths`, "" where there is none
+    several: tuple[Study, ...]
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags that choose the same again."""
+        words = [] if self.results_dir == RESULTS_DIR else ["--results_dir", self.results_dir]
+        words += ["--run", self.study.word]
+        words += ["--fork", self.path] if self.path else []
+        return [*words, "--runs", *(study.word for study in self.several)]
+
+    @property
+    def result(self) -> PathResult | None:
+        """The chosen path."""
+        return self.study.paths.get(self.path)
+
+
+def path_names(study: Study) -> dict[str, str]:
+    """What each path is called on the page -> its word."""
+    names = {}
+    for word, result in study.paths.items():
+        called = f"fork {word}, at {result.fraction:.0%}" if result.kind == "fork" else f"control: {word}"
+        names[f"{called} ({result.verdict})"] = word
+    return names
+
+
+def path_file(word: str) -> str:
+    """What the files of a path are called."""
+    return f"fork_{word}" if word.isdigit() else word
+
+
+def choose_path(study: Study, asked: str | None) -> str:
+    """The word of a path: the one that is asked for, else the first fork with a path, else a control.
+
+    Raises InputError if it has no such path.
+    """
+    if asked is not None and asked not in study.paths:
+        raise InputError(f"--fork: {study.name} has no path {asked}; it has {', '.join(study.paths) or 'none yet'}")
+    return asked or next(iter(study.paths), "")
+
+
+def default_runs(found: Mapping[str, str], word: str) -> list[str]:
+    """The words of the runs that are shown with one at first: those that lie beside it below the same environment."""
+    root = word.split("/")[:-2]
+    beside = [other for other in found.values() if other.split("/")[:-2] == root and other != word]
+    return [word, *beside][:_MAX_LINES]
+
+
+def choose_runs(found: Mapping[str, str], asked: Sequence[str] | None, word: str) -> list[str]:
+    """The words of several runs: those that are asked for, else `default_runs`.
+
+    Raises InputError if one is not there.
+    """
+    for other in asked or ():
+        if other not in found.values():
+            raise InputError(f"there is no experiment {other}; there are {', '.join(found.values())}")
+    return list(asked) if asked else default_runs(found, word)
+
+
+def load_several(results_dir: str, words: Sequence[str]) -> tuple[tuple[Study, ...], list[str]]:
+    """The experiments of these words, and what is wrong with those that cannot be shown."""
+    studies, problems = [], []
+    for word in words:
+        try:
+            studies.append(load_study(results_dir, word))
+        except InputError as error:
+            problems.append(str(error))
+    return tuple(studies), problems
+
+
+def runs_select(found: Mapping[str, str], word: str, view: View) -> tuple:
+    """A choice of several runs, with those of the address, else `default_runs`; and a line for each that is not there.
+
+    In the address, their words have commas between them.
+    """
+    import marimo as mo
+
+    default = default_runs(found, word)
+    asked = list(filter(None, view.words.get("runs", "").split(",")))
+    unknown = [f"there is no run {other!r:.60} here" for other in asked if other not in found.values()]
+    words = [other for other in asked if other in found.values()] or default
+    called = {other: name for name, other in found.items()}
+    select = mo.ui.multiselect(
+        dict(found), [called[other] for other in words], label="Runs", full_width=True,
+        on_change=lambda chosen: view.put("runs", ",".join(chosen), ",".join(default)),
+    )  # fmt: skip
+    return select, unknown
+
+
+def link_to_fork(view: View) -> Callable[[Mapping], str]:
+    """For `show_figure`: from a fork point in a figure to its path; what else the address says stays."""
+
+    def address(values: Mapping) -> str:
+        if "fork" not in values or values["verdict"] == NOT_MEASURED:
+            return ""
+        run = {"run": values["run"]} if values.get("run") else {}
+        return "?" + urlencode({**view.words, **run, "fork": str(values["fork"])}, safe="/,")
+
+    return address
+
+
+# --- in numbers -------------------------------------------------------------------------------------------------------
+
+
+def facts(study: Study) -> list[tuple[str, str, str]]:
+    """What a page says of an experiment at first sight: value, name, remark."""
+    shown = []
+    returns = study.log.get("eval_return", np.array([]))
+    if np.isfinite(returns).any():
+        last = np.flatnonzero(np.isfinite(returns))[-1]
+        shown.append((f"{returns[last]:,.1f}", "return", f"last evaluation, step {study.log['env_steps'][last]:,.0f}"))
+    if study.experiment is None:
+        return shown
+    paths = study.paths
+    shown += [(f"{result.random_return:,.1f}", "random policy", "return by chance") for result in [*paths.values()][:1]]
+    shown.append((_connected_from(study.marks), "connected from", "and at every later fork point"))
+    for kind in ("independent", "self"):
+        if kind in paths:
+            shown.append((percent(normalised(paths[kind]).barrier), f"B, {kind}, %", f"control: {paths[kind].verdict}"))
+    return shown
+
+
+def _connected_from(marks: Sequence[Mark]) -> str:
+    """The earliest fork point from which on every path is connected."""
+    first = None
+    for mark in reversed(marks):
+        if mark.verdict != CONNECTED:
+            break
+        first = mark
+    return "no fork point" if first is None else f"{first.fraction:.0%}"
+
+
+def as_table(studies: Sequence[Study]) -> str:
+    """A Markdown table of the fork points and controls of experiments; those that differ in their seeds are pooled."""
+    experiments = [study.experiment for study in studies if study.experiment is not None]
+    return as_markdown(HEAD, table_of(pooled_groups(experiments))) if experiments else ""
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def lines_of(studies: Sequence[Study], seeds: str) -> list[Line]:
+    """The lines of a figure of several runs: one for each group that differs in its seeds alone, or one for each run.
+
+    Runs of a group have its hue, and a marker each. Raises InputError where none has a path.
+    """
+    measured = [study for study in studies if study.experiment is not None]
+    if not measured:
+        raise InputError("choose at least one run that has walked along a path")
+    groups: dict[tuple, list[Study]] = {}
+    for study in measured:
+        groups.setdefault(study.experiment.group, []).append(study)
+    labels = labels_of([members[0].settings for members in groups.values()])
+    lines = []
+    for label, members, (hue, of_group) in zip(labels, groups.values(), looks(len(groups)), strict=True):
+        if seeds == POOLED:
+            ((_, points),) = pooled_groups([study.experiment for study in members]).items()
+            told = f"{label}, {counted(len(members), 'seed')}"
+            lines.append(Line(told, hue, of_group, points, [study.log for study in members]))
+            continue
+        for number, study in enumerate(members):
+            points = [pool([result]) for result in study.paths.values()]
+            told = f"{label}, seed {study.settings['seed']}"
+            lines.append(Line(told, hue, marker(number), points, [study.log], study.word))
+    if len(lines) > _MAX_LINES:
+        raise InputError(f"{len(lines)} lines cannot be told apart: choose at most {_MAX_LINES} runs, or pool them")
+    return lines
+
+
+def drawings(choices: Choices) -> dict[str, Drawing]:
+    """Every figure of the chosen run and of several, by the name of its file."""
+    study, found = choices.study, {}
+    for curve in curves_of(study.log):
+        about = f"The {curve.replace('_', ' ')} of the run over its training, with its fork points"
+        found[f"training_{curve}"] = Drawing(about, lambda curve=curve: draw_training(choices, curve))
+    for word, result in study.paths.items():
+        called = f"fork {word}" if result.kind == "fork" else f"the control: {word}"
+        name = path_file(word)
+        about = f"The return of each episode along the line of {called}"
+        found[f"path_{name}"] = Drawing(about, lambda word=word: draw_path(replace(choices, path=word)))
+        about = f"What else was measured along the line of {called}"
+        found[f"measures_{name}"] = Drawing(about, lambda word=word: draw_measures(replace(choices, path=word)))
+    for title, figure in SEVERAL.items():
+        for seeds in (POOLED, EACH) if figure != "side_by_side" else (POOLED,):
+            about = f"{title[0].upper()}{title[1:]}, seeds {'pooled' if seeds == POOLED else 'each by itself'}"
+            found[several_name(figure, seeds)] = Drawing(
+                about, lambda figure=figure, seeds=seeds: draw_several(choices, figure, seeds)
+            )
+    return found
+
+
+def several_name(figure: str, seeds: str) -> str:
+    """The name of the file of `draw_several`."""
+    return f"several_{figure}" + ("" if seeds == POOLED or figure == "side_by_side" else "_each_seed")
+
+
+def several_label(choices: Choices, name: str) -> str:
+    """What a figure of several runs shows, for readers that cannot see it."""
+    return ", ".join([name, *(study.word for study in choices.several)])
+
+
+def draw_training(choices: Choices, curve: str):
+    """`plot_training` of the chosen run, with the children of the chosen fork. Raises InputError as that."""
+    study = choices.study
+    if not study.log:
+        raise InputError(f"{study.name} has no training log yet")
+    fork = int(choices.path) if choices.path.isdigit() else None
+    return plot_training(study.log, study.marks, study.children_of(choices.path), curve, fork, study.name)
+
+
+def draw_path(choices: Choices):
+    """`plot_episodes` of the chosen path. Raises InputError where there is none."""
+    return plot_episodes(_result(choices), f"{choices.study.name}, {_path_title(choices)}")
+
+
+def draw_measures(choices: Choices):
+    """`plot_measures` of the chosen path. Raises InputError where there is none."""
+    return plot_measures(_result(choices), f"{choices.study.name}, {_path_title(choices)}")
+
+
+def draw_several(choices: Choices, figure: str, seeds: str):
+    """One of SEVERAL. Raises InputError where none of the runs has what it takes."""
+    if figure == "side_by_side":
+        experiments = [study.experiment for study in choices.several if study.experiment is not None]
+        groups = {
+            label: points
+            for label, points in pooled_groups(experiments).items()
+            if any(point.kind == "fork" for point in points)
+        } if experiments else {}  # fmt: skip
+        if not groups:
+            raise InputError("choose at least one run with a fork point that was measured")
+        return plot_instability(groups)
+    lines = lines_of(choices.several, seeds)
+    if figure == "curves":
+        return plot_curves(lines)
+    if figure == "paths":
+        result = _result(choices)
+        return plot_paths(lines, result.kind, result.fraction, _path_title(choices))
+    return plot_lost(lines, figure)
+
+
+def _result(choices: Choices) -> PathResult:
+    if choices.result is None:
+        raise InputError(f"{choices.study.name} has no path yet")
+    return choices.result
+
+
+def _path_title(choices: Choices) -> str:
+    result = _result(choices)
+    return f"forked at {result.fraction:.0%}" if result.kind == "fork" else f"control: {result.kind}"
+
+
+# --- saving -----------------------------------------------------------------------------------------------------------
+
+
+def folder_of(args: Namespace, choices: Choices) -> Path:
+    """Where the figures of the chosen run go."""
+    return Path(args.plots_dir) / "lmc" / choices.study.word
+
+
+def caption_of(args: Namespace, choices: Choices, name: str, about: str, export: Export) -> str:
+    """The caption of a figure, in lines; the last but one is what makes it again."""
+    words = ["python", "lmc_viz.py", *choices.flags, "--only", name, *export.flags]
+    words += [] if args.plots_dir == PLOTS_DIR else ["--plots_dir", args.plots_dir]
+    shown = choices.several if name.startswith("several_") else (choices.study,)
+    lines = [f"{about.rstrip('.')}."]
+    lines += [f"Run: {study.name} ({study.word}), {_describe(study)}." for study in shown]
+    return "\n".join([*lines, f"Command: {shlex.join(words)}"])
+
+
+def _describe(study: Study) -> str:
+    settings = study.settings
+    parts = [counted(settings["total_steps"], "step")]
+    if settings["fork_points"]:
+        parts.append(f"{settings['alpha_points']:,} policies along each line")
+        parts.append(f"{counted(settings['num_eval_episodes'], 'episode')} of each")
+    return ", ".join(parts)
+
+
+def save_as_script(parser: Parser) -> None:
+    """The app as a script: save every figure of a run and of several, or those that --only names.
+
+    Raises InputError if a flag is wrong, there is no such run, or no figure can be drawn.
+    """
+    args = parse(parser)
+    found = find_studies(args.results_dir)
+    (word,) = choose_runs(found, [args.run] if args.run else None, next(iter(found.values())))[:1]
+    study = load_study(args.results_dir, word)
+    several, problems = load_several(args.results_dir, choose_runs(found, args.runs, word))
+    for problem in [*problems, *([f"{study.name}: {study.note}"] if study.note else [])]:
+        print(f"note: {problem}")
+    choices = Choices(args.results_dir, study, choose_path(study, args.fork), several)
+    available, export = drawings(choices), Export(args.format, args.width)
+    save_figures(
+        chosen(available, args.only),
+        folder_of(args, choices),
+        export,
+        lambda name: caption_of(args, choices, name, available[name].about, export),
+    )

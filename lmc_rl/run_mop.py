@@ -1,0 +1,36 @@
+"""Train a pathways policy by imitation, fork it, and measure what is lost on the lines between its children.
+
+    python -m lmc_rl.run_mop --task_id BabyAI-UnlockPickup-v0 --fork_points 0,0.02,0.05,0.1,0.2,0.4,0.6,0.8
+    python -m lmc_rl.run_mop --task_id BabyAI-GoToLocal-v0 --seed 1 --lpc_alpha 1e-5 --jobs 2
+    python -m lmc_rl.run_mop --task_id BabyAI-GoToObj-v0 --num_updates 100 --parts all,routers,experts --align false
+    python -m lmc_rl.run_mop --task_id BabyAI-UnlockPickup-v0 --resume           after Ctrl-C, a kill, ...
+
+The run is trained to its end; at each fork point it leaves a snapshot, from which its children continue to the same
+update, each with worlds and other random numbers of its own. A fork point of 0 leaves them the initial weights alone.
+Every flag of train_mop.py is one here, but those of its folders. Along the line between two children, or with one part
+of the weights moving, it measures cross-entropy, accuracy, LPC and routing on fixed trajectories of the bot, and
+success in fixed worlds. B is the largest loss against the chord between the ends, I that against their mean.
+
+Writes results/<experiment_name>/<task_id>/mop/seed_<seed>_<time>/ and model_weights/<the same>/; see docs/lmc.md.
+"""
+
+from lmc_rl.imitation import parser, run, settle
+from lmc_rl.line_analysis import load_line_experiment
+from lmc_rl.line_reports import report_lines
+from mop.base.errors import run_script
+
+
+def main() -> int:
+    """Run one experiment, and report it."""
+    flags = vars(parser(__doc__).parse_args())
+    settings, given = settle(flags, flags.pop("config"))
+    results = run(settings, given)
+    if settings["fork_points"] or "independent" in settings["controls"]:
+        experiment = load_line_experiment(results)
+        experiment.write()
+        report_lines([experiment], results / "fork_analysis")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

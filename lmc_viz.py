@@ -1,0 +1,218 @@
+"""When does a run commit to its basin? Trainings, their forks, the paths between children: marimo run lmc_viz.py"""
+
+import marimo
+
+__generated_with = "0.25.2"
+app = marimo.App(width="full", app_title="Linear mode connectivity")
+
+with app.setup:
+    import marimo as mo
+
+    from lmc_rl import page, studies, views
+    from mop.base.errors import InputError, run_script
+    from mop.pages import flags, parts
+    from mop.pages.export import Export
+
+
+@app.function
+def parser():
+    """The command line of this app."""
+    added = flags.saving_parser(
+        "When does a run commit to its basin? Trainings, their forks, the paths between children, several runs. "
+        "`marimo run lmc_viz.py` opens the app (flags go behind a --); as a script, it saves its figures to "
+        "plots/lmc/<run>/ and prints their paths."
+    )
+    added.add_argument("--results_dir", default=page.RESULTS_DIR, help="with experiments below (default: %(default)s)")
+    added.add_argument("--run", metavar="FOLDER", help="begin with this experiment, by its folder below --results_dir")
+    added.add_argument("--fork", metavar="N", help="... at this fork, or at a control: self, independent")
+    added.add_argument("--runs", nargs="+", metavar="FOLDER", help="show these over each other")
+    return added
+
+
+@app.function
+def show(choices, draw, name, view):
+    """A figure whose fork points lead to their paths, or why it cannot be drawn."""
+    try:
+        return parts.show_figure(draw(), f"{choices.study.name}: {name}", page.link_to_fork(view))
+    except InputError as error:
+        return parts.problem(error)
+
+
+@app.cell
+def _():
+    if mo.app_meta().mode == "script":
+        run_script(lambda: page.save_as_script(parser()))
+    mo.md("# When does a run commit to its basin?")
+    return
+
+
+@app.cell
+def _():
+    refresh_button = mo.ui.run_button(label="Refresh", tooltip="Look for new experiments, and what is new in them")
+    return (refresh_button,)
+
+
+@app.cell
+def _(refresh_button):
+    refresh_button.value  # pressed: look again
+    try:
+        args = flags.parse(parser())
+        view = parts.open_view()
+        found = studies.find_studies(args.results_dir)
+        first_run = page.choose_runs(found, [args.run] if args.run else None, next(iter(found.values())))[0]
+    except (InputError, OSError) as error:
+        mo.stop(True, parts.problem(error))
+    run_dropdown = parts.choice_dropdown(view, "run", found, first_run, "Run")
+    mo.hstack([run_dropdown, refresh_button], justify="start", align="center", gap=2, wrap=True)
+    return args, first_run, found, run_dropdown, view
+
+
+@app.cell
+def _(args, run_dropdown):
+    try:
+        study = studies.load_study(args.results_dir, run_dropdown.value)
+    except InputError as error:
+        mo.stop(True, parts.problem(error))
+    facts = [mo.stat(value, name, remark, bordered=True) for value, name, remark in page.facts(study)]
+    notes = [parts.problem(study.note, "warn")] if study.note else []
+    mo.vstack([*notes, mo.hstack(facts, justify="start", align="stretch", wrap=True)])
+    return (study,)
+
+
+@app.cell
+def _(args, first_run, study, view):
+    try:
+        asked_fork = args.fork if study.word == first_run else None
+        first_path = page.choose_path(study, asked_fork)
+    except InputError as error:
+        mo.stop(True, parts.problem(error))
+    curves = {curve.replace("_", " "): curve for curve in views.curves_of(study.log)} or {"none": ""}
+    curve_dropdown = parts.choice_dropdown(view, "curve", curves, next(iter(curves.values())), "Curve")
+    paths = page.path_names(study) or {"none yet": ""}
+    path_dropdown = parts.choice_dropdown(view, "fork", paths, first_path, "Path")
+    return curve_dropdown, path_dropdown
+
+
+@app.cell
+def _(found, study, view):
+    several_select, unknown_runs = page.runs_select(found, study.word, view)
+    kind_dropdown = parts.choice_dropdown(view, "show", page.SEVERAL, "barrier", "Show")
+    seeds_dropdown = parts.choice_dropdown(view, "seeds", page.SEEDS, page.POOLED, "Seeds")
+    return kind_dropdown, seeds_dropdown, several_select, unknown_runs
+
+
+@app.cell
+def _(args, path_dropdown, several_select, study, unknown_runs):
+    several, several_problems = page.load_several(args.results_dir, several_select.value)
+    several_problems = [*unknown_runs, *several_problems]
+    choices = page.Choices(args.results_dir, study, path_dropdown.value, several)
+    drawings = page.drawings(choices)
+    return choices, drawings, several_problems
+
+
+@app.cell
+def _(args):
+    format_dropdown, width_dropdown = parts.save_controls(args)
+    return format_dropdown, width_dropdown
+
+
+@app.cell
+def _(curve_dropdown, drawings, format_dropdown, kind_dropdown, path_dropdown, seeds_dropdown, width_dropdown):
+    export = Export(format_dropdown.value, width_dropdown.value)
+    path_name = page.path_file(path_dropdown.value)
+    training_name = f"training_{curve_dropdown.value}"
+    several_name = page.several_name(kind_dropdown.value, seeds_dropdown.value)
+    names = [training_name, f"path_{path_name}", f"measures_{path_name}", several_name]
+    save_training, save_path, save_measures, save_several = (
+        mo.ui.run_button(label=f"Save {export.stem(name)}.{export.format}", disabled=name not in drawings)
+        for name in names
+    )
+    return export, names, save_measures, save_path, save_several, save_training
+
+
+@app.cell
+def _(choices, curve_dropdown, names, save_training, view):
+    mo.vstack(
+        [
+            *filter(None, [parts.absent(view)]),
+            mo.md("## Training\n\nThe lines are fork points; a click on one shows the path between its children."),
+            curve_dropdown,
+            show(choices, lambda: page.draw_training(choices, curve_dropdown.value), names[0], view),
+            save_training,
+        ]
+    )
+    return
+
+
+@app.cell
+def _(choices, names, path_dropdown, save_measures, save_path, view):
+    mo.vstack(
+        [
+            mo.md("## Path"),
+            path_dropdown,
+            parts.beside(
+                mo.vstack([show(choices, lambda: page.draw_path(choices), names[1], view), save_path]),
+                mo.vstack([show(choices, lambda: page.draw_measures(choices), names[2], view), save_measures]),
+            ),
+        ]
+    )
+    return
+
+
+@app.cell
+def _(
+    choices,
+    kind_dropdown,
+    names,
+    save_several,
+    seeds_dropdown,
+    several_problems,
+    several_select,
+    view,
+):
+    mo.vstack(
+        [
+            mo.md("## Several runs"),
+            several_select,
+            *(parts.problem(line, "warn") for line in several_problems),
+            mo.hstack([kind_dropdown, seeds_dropdown], justify="start", gap=2, wrap=True),
+            show(
+                choices,
+                lambda: page.draw_several(choices, kind_dropdown.value, seeds_dropdown.value),
+                page.several_label(choices, names[3]),
+                view,
+            ),
+            save_several,
+            mo.md(page.as_table(choices.several)),
+        ]
+    )
+    return
+
+
+@app.cell
+def _(format_dropdown, width_dropdown):
+    mo.hstack([format_dropdown, width_dropdown, mo.md("of every saved figure")], justify="start", gap=2)
+    return
+
+
+@app.cell
+def _(args, choices, drawings, export, names, save_measures, save_path, save_several, save_training):
+    pressed = [
+        name
+        for name, button in zip(names, (save_training, save_path, save_measures, save_several), strict=True)
+        if button.value
+    ]
+    mo.stop(not pressed)
+    drawing = drawings[pressed[0]]
+    parts.save_figure(
+        drawing,
+        page.folder_of(args, choices),
+        pressed[0],
+        export,
+        page.caption_of(args, choices, pressed[0], drawing.about, export),
+    )
+    return
+
+
+if __name__ == "__main__":
+    app.run()

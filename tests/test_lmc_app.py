@@ -1,0 +1,312 @@
+"""The page of linear mode connectivity: its numbers by hand, as a script, in a real browser, with damaged files."""
+
+import csv
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, CHROMIUM_FLAGS, FIGURE, Page, opened, served
+from conftest import REPOSITORY, run_script
+from lmc_files import BEST, FORKS, RANDOM, write_experiment
+
+from lmc_rl import page, views
+from lmc_rl.studies import find_studies, load_study, read_log
+from mop.base.errors import InputError
+from mop.pages.view import View
+from mop.plotting.hover import boxes_of, values_of
+
+APP = "lmc_viz.py"
+LEARNED = BEST - RANDOM
+ENV = "demo/InvertedDoublePendulum-v5"
+SAC_1 = f"{ENV}/SAC/seed_1_20260101_000001"
+DDPG_2 = f"{ENV}/DDPG/seed_2_20260101_000002"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with three finished experiments, one at work, one damaged, and other files of the same names."""
+    root = tmp_path_factory.mktemp("lmc")
+    results = root / "results"
+    write_experiment(results, "SAC", 1)
+    write_experiment(results, "SAC", 2)
+    write_experiment(results, "DDPG", 2, scale=0.5)
+    at_work = write_experiment(results, "SAC", 3, max_episode_steps=50)
+    lines = (at_work / "episodes.jsonl").read_text().splitlines(keepends=True)
+    (at_work / "episodes.jsonl").write_text("".join(lines[: len(lines) // 2]) + '{"run": "se')
+    early = write_experiment(results, "SAC", 4, env="Hopper-v5")
+    (early / "episodes.jsonl").unlink()
+    broken = write_experiment(results, "SAC", 5, env="Swimmer-v5")
+    (broken / "config.json").write_text("{}")
+    (results / "zoo").mkdir()
+    (results / "zoo" / "config.json").write_text('{"of": "something else"}')
+    return root
+
+
+@pytest.fixture
+def choices(place) -> page.Choices:
+    """The first run of SAC at its first fork, beside all that can be pooled."""
+    results = place / "results"
+    several, problems = page.load_several(results, [SAC_1, DDPG_2])
+    assert problems == []
+    return page.Choices(str(results), load_study(results, SAC_1), "0", several)
+
+
+# --- what there is ----------------------------------------------------------------------------------------------------
+
+
+def test_experiments_are_found_and_what_they_lack_is_said(place):
+    found = find_studies(place / "results")
+    words = {word: label for label, word in found.items()}
+    assert len(words) == 6 and "zoo" not in words
+    assert words[SAC_1] == "InvertedDoublePendulum-v5 SAC, copy, seed 1 · demo 20260101_000001"
+    assert words["demo/Hopper-v5/SAC/seed_4_20260101_000004"].endswith("· no path yet")
+    damaged = "demo/Swimmer-v5/SAC/seed_5_20260101_000005"
+    assert words[damaged] == f"{damaged} · damaged"
+    with pytest.raises(InputError, match=r"seed_5_.* holds no experiment of lmc_rl"):
+        load_study(place / "results", damaged)
+    at_work = load_study(place / "results", f"{ENV}/SAC/seed_3_20260101_000003")
+    assert "forks are not measured yet: the experiment is at work" in at_work.note and 0 < len(at_work.paths) < 6
+    assert views.NOT_MEASURED in {mark.verdict for mark in at_work.marks}
+    early = load_study(place / "results", "demo/Hopper-v5/SAC/seed_4_20260101_000004")
+    assert early.paths == {} and "no path was walked along yet" in early.note and len(early.log["env_steps"]) == 20
+    of_imitation = place / "results" / "demo" / "BabyAI-GoToObj-v0" / "mop" / "seed_1_x"
+    (of_imitation / "training").mkdir(parents=True)
+    (of_imitation / "config.json").write_text('{"settings": {"run": {}, "fork_points": []}}')
+    assert any(name.endswith("seed_1_x · of run_mop") for name in find_studies(place / "results"))
+    with pytest.raises(InputError, match=r"python -m lmc_rl\.analyze --results_dir .*` draws its figures"):
+        load_study(place / "results", "demo/BabyAI-GoToObj-v0/mop/seed_1_x")
+    shutil.rmtree(of_imitation)
+    with pytest.raises(InputError, match=r"no experiment .* under .*nowhere/: `python -m lmc_rl\.run_env` makes one"):
+        find_studies(place / "nowhere")
+
+
+def test_a_result_that_has_changed_is_read_again(tmp_path):
+    folder = write_experiment(tmp_path)
+    word = folder.relative_to(tmp_path).as_posix()
+    assert len(load_study(tmp_path, word).experiment.forks) == len(FORKS)
+    rows = folder / "episodes.jsonl"
+    rows.write_bytes(b"".join(line for line in rows.read_bytes().splitlines(True) if b'"fork":3' not in line))
+    again = load_study(tmp_path, word)
+    assert len(again.experiment.forks) == 3 and again.note.startswith("1 of 4 forks")
+    (folder / "training" / "parent" / "training_log.csv").write_text("update,env_steps\n1,x\n")
+    with pytest.raises(InputError, match=r"training_log\.csv is damaged"):
+        load_study(tmp_path, word)
+    assert read_log(tmp_path / "none.csv") == {}
+
+
+def test_the_page_opens_without_torch():
+    program = "import sys, lmc_viz, lmc_rl.page; print({'torch', 'numba', 'pandas', 'mujoco'} & set(sys.modules) or 0)"
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert (result.stdout, result.stderr) == ("0\n", "")
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def rows_of(figure, **fixed) -> list[dict]:
+    return [row for row in values_of(figure) if all(row.get(name) == value for name, value in fixed.items())]
+
+
+def test_a_path_shows_every_episode_and_the_planted_dip(choices):
+    """The mean at the middle is 60 below the ends; each episode is a row, and under the mouse with its neighbours."""
+    figure = page.draw_path(choices)
+    episodes = [row for row in values_of(figure) if "episode" in row]
+    assert len(episodes) == 11 * 12 and {row["episode"] for row in episodes} == set(range(12))
+    returns = choices.result.returns[0]
+    for row in episodes:
+        assert row["return"] == returns[row["episode"], round(row["alpha"] * 10)]
+    (middle,) = [row for row in values_of(figure) if row["alpha"] == 0.5 and "mean_return" in row]
+    assert middle["mean_return"] == pytest.approx(returns[:, 5].mean()) and middle["low"] < middle["mean_return"]
+    assert middle["chord"] - middle["mean_return"] == pytest.approx(FORKS[0.1], abs=1)
+    texts = " ".join(box.text for box in boxes_of(figure))
+    assert all(f"episode {number}" in texts for number in range(12))
+    barrier = choices.result.barrier.over(choices.result.scale)
+    assert 0.6 < barrier.low < FORKS[0.1] / LEARNED < barrier.high < 0.75
+    title = " ".join(figure.get_suptitle().split())
+    assert f"barrier: B {100 * barrier.value:.1f} % (95 %: {100 * barrier.low:.1f} to" in title
+
+
+def test_a_training_marks_its_forks_and_their_children(choices):
+    figure = page.draw_training(choices, views.RETURN)
+    marks = [row for row in values_of(figure) if "fork" in row]
+    assert [(row["env_steps"], row["verdict"]) for row in marks] == [
+        (2000, "barrier"), (5000, "barrier"), (10_000, "connected"), (16_000, "connected")
+    ]  # fmt: skip
+    children = rows_of(figure, line="child 2")
+    assert children[0]["env_steps"] == 3000 and len(children) == 18
+    assert len(rows_of(figure, line="run")) == 20
+    assert views.curves_of(choices.study.log) == ["return", "critic_loss", "actor_loss"]
+    losses = page.draw_training(choices, "critic_loss")
+    assert rows_of(losses, line="run")[0] == {"panel": "", "line": "run", "env_steps": 2000, "critic_loss": 45.0}
+    with pytest.raises(InputError, match="the training log has no ent coef"):
+        page.draw_training(choices, "ent_coef")
+
+
+def test_several_runs_pooled_and_single(place):
+    results = place / "results"
+    words = [f"{ENV}/SAC/seed_{seed}_20260101_00000{seed}" for seed in (1, 2)] + [DDPG_2]
+    several, _ = page.load_several(results, words)
+    pooled, single = (page.lines_of(several, seeds) for seeds in (page.POOLED, page.EACH))
+    sac = "InvertedDoublePendulum-v5 SAC, copy"
+    assert [line.label for line in pooled] == [f"{sac}, 2 seeds", "InvertedDoublePendulum-v5 DDPG, copy, 1 seed"]
+    assert [line.label for line in single][:2] == [f"{sac}, seed 1", f"{sac}, seed 2"]
+    assert single[0].hue == single[1].hue != single[2].hue and single[0].marker != single[1].marker
+    choices = page.Choices(str(results), several[0], "0", several)
+    figure = page.draw_several(choices, "barrier", page.POOLED)
+    first = rows_of(figure, line=pooled[0].label, kind="fork")
+    values = [load_study(results, word).paths["0"] for word in words[:2]]
+    shares = [result.barrier.value / result.scale for result in values]
+    assert first[0]["value"] == pytest.approx(np.mean(shares)) and first[0]["parents"] == 2
+    half = 12.706 * np.std(shares, ddof=1) / 2**0.5  # Student's t with one degree of freedom
+    assert first[0]["high"] - first[0]["value"] == pytest.approx(half)
+    by_seed = page.draw_several(choices, "barrier", page.EACH)
+    assert {(row["run"], row["fork"]) for row in rows_of(by_seed, kind="fork")} == {
+        (word, fork) for word in words for fork in range(4)
+    }
+    paths = page.draw_several(choices, "paths", page.EACH)
+    (middle,) = rows_of(paths, line=f"{sac}, seed 1", alpha=0.5)
+    assert middle["share"] == pytest.approx(1 - FORKS[0.1] / LEARNED, abs=0.02)
+    covered = 0
+    for name, drawing in page.drawings(choices).items():
+        figure = drawing()
+        assert values_of(figure) and boxes_of(figure), name
+        covered += 1
+    assert covered == 3 + 2 * 6 + 9
+
+
+def test_links_keep_what_else_was_chosen():
+    link = page.link_to_fork(View({"run": SAC_1, "seeds": "each", "fork": "2"}))
+    assert link({"fork": 0, "verdict": "barrier"}) == f"?run={SAC_1}&seeds=each&fork=0"
+    assert link({"fork": 1, "verdict": "barrier", "run": DDPG_2}) == f"?run={DDPG_2}&seeds=each&fork=1"
+    assert link({"fork": 1, "verdict": views.NOT_MEASURED}) == link({"alpha": 0.5}) == ""
+
+
+# --- as a script ------------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_saved_and_a_caption_makes_them_again(place, tmp_path):
+    only = ["training_return", "path_fork_3", "several_paths_each_seed"]
+    flags = ("--results_dir", place / "results", "--run", SAC_1, "--runs", SAC_1, DDPG_2)
+    result = run_script(APP, *flags, "--only", *only, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "plots" / "lmc" / SAC_1
+    assert result.stdout.split() == [f"plots/lmc/{SAC_1}/{name}.png" for name in only]
+    caption = (folder / "several_paths_each_seed.txt").read_text()
+    assert f"({DDPG_2}), 20,000 steps, 11 policies along each line, 12 episodes of each." in caption
+    numbers = (folder / "several_paths_each_seed.csv").read_bytes()
+    (command,) = (line for line in caption.splitlines() if line.startswith("Command: "))
+    shutil.rmtree(tmp_path / "plots")
+    python, *words = shlex.split(command.removeprefix("Command: "))
+    result = run_script(*words, "--format", "svg", cwd=tmp_path)
+    assert python == "python" and result.returncode == 0, result.stderr
+    assert (folder / "several_paths_each_seed.csv").read_bytes() == numbers
+    assert [path.suffix for path in sorted(folder.iterdir())] == [".csv", ".svg", ".txt"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--results_dir", "nowhere"), "there is no experiment of linear mode connectivity under nowhere/"),
+        (("--run", "x"), "there is no experiment x; there are demo/"),
+        (("--runs", SAC_1, "y"), "there is no experiment y"),
+        (
+            ("--run", SAC_1, "--fork", "9"),
+            "--fork: InvertedDoublePendulum-v5 SAC, copy, seed 1 has no path 9; it has 0,",
+        ),
+        (("--run", SAC_1, "--only", "map"), "--only: there is no figure 'map' here; there are training_return,"),
+        (("--width", "x"), "--width must be"),
+    ],
+)
+def test_bad_flags_are_one_line(place, monkeypatch, flags, message):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("sys.argv", [APP, *flags])
+    import lmc_viz
+
+    with pytest.raises(InputError) as caught:
+        page.save_as_script(lmc_viz.parser())
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_script_ends_with_2(tmp_path):
+    result = run_script(APP, cwd=tmp_path)
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith("error: there is no experiment of linear mode connectivity under results/")
+    assert len(result.stderr.splitlines()) == 1
+
+
+# --- in a browser -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (`apt-get install chromium`)")
+def test_in_a_browser(place):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver, served(REPOSITORY / APP, place, zoo=False) as address:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
+        with opened(browser, f"{address}/?run={SAC_1}") as shown:
+            link = walk_through(shown, place)
+            assert shown.faults == []
+        with opened(browser, link) as shown:  # another profile: the link opens the same view
+            shown.page.get_by_alt_text("copy, seed 1: path_self").wait_for()
+            assert shown.chosen("Seeds").startswith("each") and shown.chosen("Show") == "instability I"
+            missing_and_damaged(shown)
+            assert shown.faults == []
+        with opened(browser, f"{address}/?run={SAC_1}&fork=7&runs=nothing") as shown:
+            shown.see("there is no fork '7' here: shown is '0'")
+            shown.see("there is no run 'nothing' here")
+        browser.close()
+
+
+def walk_through(shown: Page, place: Path) -> str:
+    """Every control once: a click on a fork point, hover texts, what is saved; the address at the end."""
+    name = "InvertedDoublePendulum-v5 SAC, copy, seed 1"
+    shown.page.get_by_alt_text(f"{name}: path_fork_0").wait_for()
+    mark = shown.page.locator(".figure i[data-text^='fork 2, at 50%']")
+    mark.hover()
+    assert "connected, B 1." in mark.evaluate("spot => getComputedStyle(spot, '::after').content")
+    mark.click()
+    shown.page.get_by_alt_text(f"{name}: path_fork_2").wait_for()
+    assert "fork=2" in shown.page.url
+    assert any(text.startswith("alpha 0.50, episode ") for text in shown.shown_texts())
+    shown.see("connected from")
+    shown.choose("Curve", "critic loss")
+    shown.page.get_by_alt_text(f"{name}: training_critic_loss").wait_for()
+    shown.choose("Path", "control: independent (barrier)")
+    shown.page.get_by_alt_text(f"{name}: path_independent").wait_for()
+    path = shown.save("path_independent.png", place)
+    assert path.parent == place / "plots" / "lmc" / SAC_1
+    with path.with_suffix(".csv").open(newline="") as file:
+        assert sum(row["episode"] != "" for row in csv.DictReader(file)) == 11 * 12
+    assert "--fork independent --runs" in path.with_suffix(".txt").read_text()
+    shown.choose("Path", "control: self (connected)")
+    shown.page.get_by_alt_text(f"{name}: measures_self").wait_for()
+    for option, figure in [*page.SEVERAL.items()][:0:-1]:  # the first is shown already
+        shown.choose("Show", option)
+        shown.page.locator(f"{FIGURE}[alt^='{name}: several_{figure}, ']").wait_for()
+    shown.choose("Seeds", "each by itself, 95 % over episodes")
+    shown.page.locator(f"{FIGURE}[alt^='{name}: several_instability_each_seed, {SAC_1}']").wait_for()
+    shown.page.locator("marimo-multiselect button").first.click()
+    shown.page.get_by_role("option", name="DDPG, copy, seed 2").first.click()  # away with it
+    shown.page.keyboard.press("Escape")
+    shown.page.locator(f"{FIGURE}[alt*='several_']:not([alt*='DDPG'])").wait_for()
+    for choice in ("curve=critic_loss", "fork=self", "show=instability", "seeds=each", "runs="):
+        assert choice in shown.page.url
+    return shown.page.url
+
+
+def missing_and_damaged(shown: Page) -> None:
+    """An experiment at work, one without a path, a damaged one: each says what is the matter."""
+    shown.choose("Run", "InvertedDoublePendulum-v5 SAC, copy, seed 3 · demo 20260101_000003")
+    shown.see("are not measured yet: the experiment is at work")
+    shown.choose("Run", "Hopper-v5 SAC, copy, seed 4 · demo 20260101_000004 · no path yet")
+    shown.see("no path was walked along yet")
+    shown.page.get_by_text("has no path yet").first.wait_for()
+    shown.page.locator(f"{FIGURE}[alt^='Hopper-v5 SAC, copy, seed 4: training_']").wait_for()
+    shown.choose("Run", "demo/Swimmer-v5/SAC/seed_5_20260101_000005 · damaged")
+    shown.see("holds no experiment of lmc_rl")
+    shown.refresh()
+    shown.choose("Run", "InvertedDoublePendulum-v5 SAC, copy, seed 2 · demo 20260101_000002")
+    shown.page.locator(f"{FIGURE}[alt^='InvertedDoublePendulum-v5 SAC, copy, seed 2: path_']").wait_for()
