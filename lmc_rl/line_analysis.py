@@ -284,7 +284,7 @@ def table_of(groups: Mapping[str, Sequence[PooledLine]]) -> list[tuple[str, ...]
             if line.success_barrier is not None:
                 ends = f"{100 * np.mean([result.success.end_return for result in results]):.1f}"
                 played = (ends, as_text_of(line.success_barrier, 100, 1), line.success_verdict)
-            bulge = f"{np.mean([result.bulge for result in results]):+.0f}"
+            bulge = f"{round(np.mean([result.bulge for result in results])):+d}"
             told = [as_text_of(estimate) for estimate in (line.barrier, line.instability, line.rise)]
             told += [line.verdict, *played, bulge]
             rows.append((label, where, first.name, str(len(results)), loss, *told))
