@@ -636,6 +636,11 @@ def test_trainings(remote, tiny_run):
 
     # the machine and the image that the jobs asked for
     functions = {event["name"]: event for event in of(events, "function")}
+    of_lmc = {"train_fork", "walk_paths", "analyze_seeds"}
+    (image_of_lmc,) = {functions.pop(name)["image"] for name in of_lmc}  # see test_linear_mode_connectivity
+    layers, mounts = layers_of(events, image_of_lmc)
+    copied = {path for layer in layers for path in mounts.get(layer["context"], [])}
+    assert in_container(imported_by(REPOSITORY / "modal_app.py")) - copied == {"/root/modal_app.py"}
     assert set(functions) == {"train", "evaluate", "evaluate_in_turn", "merge"}
     resources = {name: (f["gpu"], f["milli_cpu"], f["memory_mib"]) for name, f in functions.items()}
     machine = ("", 1000 * modal_app.CPUS, modal_app.MEMORY_MIB)
@@ -662,15 +667,19 @@ def test_trainings(remote, tiny_run):
     assert [event["attempt"] for event in of(events, "start", "train")] == [0]  # it would be refused again
 
 
-def check_image(events: list[dict], image: str) -> None:
-    """The layers of an image: pinned packages, every module that is imported, the encoder, the kernels."""
+def layers_of(events: list[dict], image: str) -> tuple[list[dict], dict[str, list[str]]]:
+    """The layers of an image, the lowest first, and the files of each context that a layer can copy."""
     images, layers = {event["id"]: event for event in of(events, "image")}, []
     while True:
         layers.insert(0, images[image])
         if not images[image]["base"]:
-            break
+            return layers, {event["id"]: event["files"] for event in of(events, "mount")}
         (image,) = images[image]["base"]
-    mounts = {event["id"]: event["files"] for event in of(events, "mount")}
+
+
+def check_image(events: list[dict], image: str) -> None:
+    """The layers of an image: pinned packages, every module that is imported, the encoder, the kernels."""
+    layers, mounts = layers_of(events, image)
     assert re.match(r"FROM python:3\.11\b", layers[0]["commands"][0])
     assert any((REPOSITORY / "requirements.txt").read_text() in layer["files"].values() for layer in layers)
     assert ["/root/modal_app.py"] in mounts.values()  # Modal adds it by itself
@@ -684,6 +693,9 @@ def check_image(events: list[dict], image: str) -> None:
             ran += names_called(code)
     assert ran == [("load_encoder", "distilbert-base-uncased"), ("warm_up",)]  # the second: modal_preload calls it too
     needed = in_container(imported_by(REPOSITORY / "modal_app.py"))
+    needed = {
+        path for path in needed if not path.startswith("/root/lmc_rl/")
+    }  # the jobs with that have their own image
     assert needed - copied == {"/root/modal_app.py"} and len(needed) >= 25
     commands = [command for layer in layers for command in layer["commands"]]
     assert {"ENV TQDM_MININTERVAL=60", "ENV TQDM_MAXINTERVAL=60"} <= set(commands)
