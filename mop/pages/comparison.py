@@ -151,9 +151,9 @@ def as_shown(table: "pd.DataFrame") -> "pd.DataFrame":
     bounds = zip(table["success_low"], table["success_high"], strict=True)
     names = {word: name for name, word in POLICIES.items()}
     shown = {"task": table["task_id"].map(task_name), "policy": table["policy"].map(names)}
-    shown |= {name: table[name] for name in ("trial", "seed", "update", "lpc_alpha")}
     shown |= {"success": table["success_rate"], "interval": [f"{low:.1%} to {high:.1%}" for low, high in bounds]}
     shown |= {"path ratio": table["path_ratio"], "mean LPC": table["mean_lpc"], "env_steps": table["env_steps"]}
+    shown |= {name: table[name] for name in ("lpc_alpha", "trial", "seed", "update")}
     shown |= {"worlds": worlds_of(table).map(worlds_name)}
     return table.assign(**shown)[[*shown]].dropna(axis="columns", how="all")
 

@@ -335,4 +335,4 @@ def _title(pair: Pair, remark: str, min_episodes: int) -> str:
     left, right = pair.num_worlds
     worlds = f"paired in {left:,} worlds" if pair.is_paired else f"not paired: {left:,} and {right:,} worlds"
     unclear = f"hatched difference: 95 % interval holds 0, or under {min_episodes} episodes"
-    return ", ".join(filter(None, (tasks, worlds, remark))) + f"\n{unclear}; triangle: only that side was there"
+    return ", ".join(filter(None, (tasks, worlds, remark))) + f"\n{unclear}; triangle: only that side"
