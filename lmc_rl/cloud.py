@@ -18,7 +18,7 @@ import orjson
 
 from lmc_rl import run_env
 from lmc_rl.analysis import load_experiment
-from lmc_rl.experiment import Training, Workers, recorded, trainings, walk_all, walks_of_experiment
+from lmc_rl.experiment import RLTraining, Workers, recorded, trainings, walk_all, walks_of_experiment
 from lmc_rl.records import CONFIG_NAME, Places
 from lmc_rl.reports import report
 from lmc_rl.settings import RUNTIME_KEYS, settle
@@ -140,7 +140,7 @@ def _digest(value) -> str:
 # --- in containers --------------------------------------------------------------------------------------------------
 
 
-def train(training: Training, on_save: Callable[[], object]) -> Result:
+def train(training: RLTraining, on_save: Callable[[], object]) -> Result:
     """Train one run, or go on with it from its last state; `on_save` is called when its files are worth keeping."""
     label = _label(training.places, training.label)
     try:

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
-from itertools import combinations
 from pathlib import Path
 
 import orjson
@@ -29,14 +28,15 @@ from lmc_rl.policies import common_config, load_policy
 from lmc_rl.probes import measure
 from lmc_rl.records import CONFIG_NAME, ROWS_NAME, Places, Walk, load_settings
 from lmc_rl.settings import RUNTIME_KEYS, fork_steps
+from lmc_rl.trainings import Training, plan, train_stages, walks_between
 from lmc_rl.walks import cut_to_whole, rows_of, stretches
 from mop.base.errors import InputError
-from mop.base.files import check_writable, claimed, remove_leftovers, write_json
+from mop.base.files import check_writable, claimed, write_json
 from mop.base.streams import stream_seed
 from mop.base.workers import end_with_parent
 from mop.kernels.devices import choose_device
-from mop.learning.loop import FINAL_NAME, STATE_NAME, drive
-from mop.store.checkpoints import load_training_state, save_checkpoint, save_training_state
+from mop.learning.loop import drive
+from mop.store.checkpoints import load_training_state, save_training_state
 
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "stable-baselines3")
 
@@ -57,45 +57,14 @@ class Parent(Learner):
             save_training_state(self._snapshots[self.env_steps], self.state())
 
 
-@dataclass(frozen=True)
-class Training:
-    """A run to be trained: the parent, an independent one, a child, or all children of a fork that share a buffer."""
-
-    settings: dict
-    places: Places
-    kind: str  # parent, independent, child, children, self
-    fork: int | None = None
-    child: int | None = None  # from 1 on
+class RLTraining(Training):
+    """A run of reinforcement learning to be trained."""
 
     @property
-    def label(self) -> str:
-        """Its name in what is printed, and of its folder."""
-        return "_".join(str(part) for part in (self.kind, self.fork, self.child) if part is not None)
-
-    @property
-    def folder(self) -> Path:
-        """Where its log is, and its state while it is trained."""
-        return self.places.results / "training" / self.label
-
-    @property
-    def targets(self) -> list[Path]:
-        """The files of its final weights."""
-        if self.kind == "parent":
-            return [self.places.weights / "final.pt"]
-        if self.kind == "independent":
-            return [self.places.weights / "independent.pt"]
-        if self.kind == "self":
-            return [self.places.weights / f"self_{self.fork}.pt"]
-        children = [self.child] if self.kind == "child" else range(1, self.settings["children"] + 1)
-        return [self.places.child(self.fork, child) for child in children]
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether all of its weights are there."""
-        return all(path.exists() for path in self.targets)
+    def has_curve(self) -> bool:
+        return self.fork is None
 
     def make(self) -> Learner | LockStep:
-        """The run at its beginning."""
         device = choose_device(self.settings["device"])
         if self.kind == "parent":
             return Parent(self.settings, device, self.places)
@@ -107,45 +76,21 @@ class Training:
             return LockStep(self.settings, snapshot, step, device)
         return child_of(self.settings, snapshot, step, (self.child or 1) - 1, device)
 
-    def train(self, on_save: Callable[[], object] = lambda: None) -> None:
-        """Train it to its end, from its last state if there is one; then only its weights and its log are kept.
+    def drive(self, run: Learner | LockStep, saved: dict | None, on_save: Callable[[], object]) -> None:
+        every, total_steps = self.settings["train_freq"], self.settings["total_steps"]
+        interval = max(1, (self.settings["eval_freq"] or total_steps // 100) // every)
+        drive(
+            run, self.folder, total_steps // every, self.label, log_interval=interval, saved=saved,
+            checkpoint_on_interrupt=False, on_save=on_save,
+        )  # fmt: skip
 
-        on_save: called when its files are a state to continue from.
-        """
-        state_path, final_path = self.folder / STATE_NAME, self.folder / FINAL_NAME
-        if not self.is_finished:
-            remove_leftovers(self.folder.glob(".*.tmp"))
-            run, settings = self.make(), self.settings
-            if self.fork is not None:  # a child's log is enough: it is one of many
-                run.columns = replace(run.columns, plot=None)
-            saved = load_training_state(state_path) if state_path.exists() else None
-            every = settings["train_freq"]
-            interval = max(1, (settings["eval_freq"] or settings["total_steps"] // 100) // every)
-            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # its files are not where they will stay
-                drive(
-                    run, self.folder, settings["total_steps"] // every, self.label, log_interval=interval, saved=saved,
-                    checkpoint_on_interrupt=False, on_save=on_save,
-                )  # fmt: skip
-            for path, learner in zip(self.targets, getattr(run, "learners", [run]), strict=False):
-                save_checkpoint(path, learner.checkpoint())
-            print(f"{self.label}: return {run.summary()['eval_return']:.1f} after {run.env_steps:,} steps")
-        state_path.unlink(missing_ok=True)
-        final_path.unlink(missing_ok=True)
+    def report(self, run: Learner | LockStep) -> str:
+        return f"return {run.summary()['eval_return']:.1f} after {run.env_steps:,} steps"
 
 
-def trainings(settings: dict, places: Places) -> tuple[list[Training], list[Training]]:
-    """What depends on nothing, and what needs the snapshots of the parent."""
-    first = [Training(settings, places, "parent")]
-    if "independent" in settings["controls"]:
-        first.append(Training(settings, places, "independent"))
-    forks, children = range(len(settings["fork_points"])), range(1, settings["children"] + 1)
-    if settings["fork_buffer_strategy"] == "shared":
-        later = [Training(settings, places, "children", fork) for fork in forks]
-    else:
-        later = [Training(settings, places, "child", fork, child) for fork in forks for child in children]
-    if "self" in settings["controls"] and settings["fork_points"]:
-        later.append(Training(settings, places, "self", len(settings["fork_points"]) - 1))
-    return first, later
+def trainings(settings: dict, places: Places) -> tuple[list[RLTraining], list[RLTraining]]:
+    """`trainings.plan` of an experiment."""
+    return plan(RLTraining, settings, places, settings["fork_buffer_strategy"] == "shared")
 
 
 # --- paths ----------------------------------------------------------------------------------------------------------
@@ -153,17 +98,7 @@ def trainings(settings: dict, places: Places) -> tuple[list[Training], list[Trai
 
 def walks_of_experiment(settings: dict, places: Places) -> list[Walk]:
     """The random policy, the controls, and a path for each fork and pair of children."""
-    final = places.weights / "final.pt"
-    found = [Walk("random")]
-    last = len(settings["fork_points"]) - 1
-    if "self" in settings["controls"] and last >= 0:
-        found.append(Walk("self", last, None, places.child(last, 1), places.weights / f"self_{last}.pt"))
-    if "independent" in settings["controls"]:
-        found.append(Walk("independent", None, None, final, places.weights / "independent.pt"))
-    pairs = list(combinations(range(1, settings["children"] + 1), 2))
-    for fork in range(last + 1):
-        found += [Walk("fork", fork, pair, *(places.child(fork, child) for child in pair)) for pair in pairs]
-    return found
+    return [Walk("random"), *walks_between(settings, places)]
 
 
 @dataclass(frozen=True)
@@ -201,7 +136,7 @@ def run(settings: dict, given: set[str]) -> Path:
         print(f"experiment {places.results}")
         try:
             with Workers(settings["jobs"]) as workers:
-                _train(settings, places, workers)
+                train_stages(trainings(settings, places), workers)
                 walk_all(settings, places, workers)
         except KeyboardInterrupt:
             print("interrupted: all is saved; the same command with --resume goes on")
@@ -234,17 +169,6 @@ def _begin_or_continue(settings: dict, given: set[str]) -> tuple[dict, Places]:
     if (root / name).exists():
         raise InputError(f"{root / name} was begun in this second; try again")
     return settings, Places.of(settings["output_dir"], kind / name)
-
-
-def _train(settings: dict, places: Places, workers: "Workers") -> None:
-    """Train what is not trained: first what depends on nothing, then the children."""
-    for stage in trainings(settings, places):
-        waiting = [training for training in stage if not training.is_finished]
-        for training in stage:
-            if training.is_finished:
-                training.train()  # removes what a kill has left
-        for _ in workers.in_order(Training.train, waiting, "training"):
-            pass
 
 
 def walk_all(settings: dict, places: Places, workers: "Workers", on_save: Callable[[], object] = lambda: None) -> None:

@@ -7,15 +7,11 @@ of a line. A piece of work that has its result is left out, so an experiment tha
 import argparse
 import functools
 import json
-import os
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from lmc_rl.lines import Line, lines_of, write_rows
 from lmc_rl.pathways import PARTS, parts_of
 from lmc_rl.records import CONFIG_NAME, Places, Walk
 from lmc_rl.settings import CONFIGS, CONTROLS, fractions, words_of
+from lmc_rl.trainings import Training, plan, train_stages, walks_between
 from mop.base.configuration import (
     DEFAULTS_FILE,
     MAX_EPISODES,
@@ -44,13 +41,13 @@ from mop.base.configuration import (
 from mop.base.configuration import RUNTIME_KEYS as RUNTIME_KEYS_OF_RUNS
 from mop.base.configuration import check_values as check_run_values
 from mop.base.errors import InputError
-from mop.base.files import check_writable, claimed, remove_leftovers, write_json
+from mop.base.files import check_writable, claimed, write_json
 from mop.base.streams import stream_seed
 from mop.kernels.devices import choose_device, use_device
 from mop.learning.imitation import ImitationRun
-from mop.learning.loop import FINAL_NAME, STATE_NAME, drive
+from mop.learning.loop import STATE_NAME, drive
 from mop.learning.states import check_state
-from mop.store.checkpoints import load_training_state, save_checkpoint, save_training_state
+from mop.store.checkpoints import load_training_state, save_training_state
 from mop.worlds.missions import load_encoder
 from mop.worlds.world import check_task_id, check_teachable
 
@@ -173,36 +170,14 @@ class Parent(ImitationRun):
         return super().step_update()
 
 
-@dataclass(frozen=True)
-class Training:
-    """A run to be trained: the parent, an independent one, or a child of a fork."""
-
-    settings: dict
-    places: Places
-    kind: str  # parent, independent, child, self
-    fork: int | None = None
-    child: int | None = None  # from 1 on
+class ImitationTraining(Training):
+    """An imitation run to be trained."""
 
     @property
-    def label(self) -> str:
-        """Its name in what is printed, and of its folder."""
-        return "_".join(str(part) for part in (self.kind, self.fork, self.child) if part is not None)
-
-    @property
-    def folder(self) -> Path:
-        """Where its log is, and its state while it is trained."""
-        return self.places.results / "training" / self.label
-
-    @property
-    def target(self) -> Path:
-        """The file of its final weights."""
-        if self.kind == "child":
-            return self.places.child(self.fork, self.child)
-        names = {"parent": "final", "independent": "independent", "self": f"self_{self.fork}"}
-        return self.places.weights / f"{names[self.kind]}.pt"
+    def has_curve(self) -> bool:
+        return self.kind == "parent"
 
     def make(self) -> ImitationRun:
-        """The run at its beginning."""
         config = run_config(self.settings)
         encoder, device = _cached_encoder(config["lang_encoder"]), choose_device(config["device"])
         if self.kind == "parent":
@@ -221,30 +196,18 @@ class Training:
         run.draw_from(stream_seed(config["seed"], f"fork at update {update}, child {self.child or 1}"))
         return run
 
-    def train(self) -> None:
-        """Train it to its end, from its last state if there is one; then only its weights and its log are kept."""
-        state_path, final_path = self.folder / STATE_NAME, self.folder / FINAL_NAME
-        if not self.target.exists():
-            remove_leftovers(self.folder.glob(".*.tmp"))
-            run, config = self.make(), self.settings["run"]
-            try:
-                if self.kind != "parent":  # a log is enough: it is one of many
-                    run.columns = replace(run.columns, plot=None)
-                saved = load_training_state(state_path) if state_path.exists() else None
-                if saved is not None:
-                    check_state(saved, run, str(state_path))
-                with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # its files are not where they stay
-                    drive(
-                        run, self.folder, config["num_updates"], self.label, log_interval=config["log_interval"],
-                        checkpoint_interval=config["checkpoint_interval"], saved=saved, checkpoint_on_interrupt=False,
-                    )  # fmt: skip
-                save_checkpoint(self.target, run.checkpoint())
-                num_episodes = run.summary()["episodes"]
-                print(f"{self.label}: {run.update} updates, {num_episodes:,} episodes")
-            finally:
-                run.close()
-        state_path.unlink(missing_ok=True)
-        final_path.unlink(missing_ok=True)
+    def drive(self, run: ImitationRun, saved: dict | None, on_save: Callable[[], object]) -> None:
+        config = self.settings["run"]
+        if saved is not None:
+            check_state(saved, run, str(self.folder / STATE_NAME))
+        drive(
+            run, self.folder, config["num_updates"], self.label, log_interval=config["log_interval"],
+            checkpoint_interval=config["checkpoint_interval"], saved=saved, checkpoint_on_interrupt=False,
+            on_save=on_save,
+        )  # fmt: skip
+
+    def report(self, run: ImitationRun) -> str:
+        return f"{run.update} updates, {run.summary()['episodes']:,} episodes"
 
 
 def run_config(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,31 +217,6 @@ def run_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     would have other bytes where an optimiser that was restored, or another process, has texts of its own.
     """
     return json.loads(json.dumps(settings["run"] | {"checkpoint_dir": "model_weights", "wandb_project": None}))
-
-
-def trainings(settings: dict, places: Places) -> tuple[list[Training], list[Training]]:
-    """What depends on nothing, and what needs the snapshots of the parent."""
-    first = [Training(settings, places, "parent")]
-    if "independent" in settings["controls"]:
-        first.append(Training(settings, places, "independent"))
-    forks, children = range(len(settings["fork_points"])), range(1, settings["children"] + 1)
-    later = [Training(settings, places, "child", fork, child) for fork in forks for child in children]
-    if "self" in settings["controls"] and settings["fork_points"]:
-        later.append(Training(settings, places, "self", len(settings["fork_points"]) - 1))
-    return first, later
-
-
-def walks_of_experiment(settings: Mapping[str, Any], places: Places) -> list[Walk]:
-    """The controls, and a line for each fork and pair of children."""
-    last, found = len(settings["fork_points"]) - 1, []
-    if "self" in settings["controls"] and last >= 0:
-        found.append(Walk("self", last, None, places.child(last, 1), places.weights / f"self_{last}.pt"))
-    if "independent" in settings["controls"]:
-        found.append(Walk("independent", None, None, places.weights / "final.pt", places.weights / "independent.pt"))
-    pairs = list(combinations(range(1, settings["children"] + 1), 2))
-    for fork in range(last + 1):
-        found += [Walk("fork", fork, pair, *(places.child(fork, child) for child in pair)) for pair in pairs]
-    return found
 
 
 # --- all of it ------------------------------------------------------------------------------------------------------
@@ -305,14 +243,8 @@ def run(settings: dict, given: set[str]) -> Path:
         print(f"experiment {places.results}")
         try:
             with Workers(settings["jobs"]) as workers:
-                for stage in trainings(settings, places):
-                    waiting = [training for training in stage if not training.target.exists()]
-                    for training in stage:
-                        if training.target.exists():
-                            training.train()  # removes what a kill has left
-                    for _ in workers.in_order(Training.train, waiting, "training"):
-                        pass
-                walks = walks_of_experiment(settings, places)
+                train_stages(plan(ImitationTraining, settings, places), workers)
+                walks = walks_between(settings, places)
                 write_rows(all_lines(walks, settings, places.weights), config, settings, places.results, workers)
         except KeyboardInterrupt:
             print("interrupted: all is saved; the same command with --resume goes on")

@@ -12,7 +12,7 @@ from torch import nn
 
 from lmc_rl import analyze, compare, imitation, lines, run_mop
 from lmc_rl.alignment import Anatomy, Symmetry, align, transformed
-from lmc_rl.imitation import Training, fork_updates, run, settle, walks_of_experiment
+from lmc_rl.imitation import ImitationTraining, fork_updates, run, settle
 from lmc_rl.line_analysis import load_line_experiment, pooled_lines
 from lmc_rl.line_figures import plot_line_instability, plot_lines, plot_parts
 from lmc_rl.lines import TRAJECTORIES_NAME, Played, Seen
@@ -30,6 +30,7 @@ from lmc_rl.pathways import (
     parts_of,
 )
 from lmc_rl.records import ROWS_NAME, Places
+from lmc_rl.trainings import walks_between
 from mixture_of_experts import GRUPolicy, MixtureOfExpertsPolicy, compute_lpc
 from mop.base.errors import InputError, exit_code
 from mop.kernels.devices import choose_device
@@ -274,8 +275,8 @@ def test_children_share_what_they_should(whole):
             assert (path.barrier.value, path.barrier.low, line.bulge) == (0, 0, 0) and path.barrier.high < 1e-9
     settings = imitation.load_settings(whole.results) | {"output_dir": str(whole.results.parents[4])}
     settings["run"] = tiny()["run"] | {"lang_encoder": "vocab"}
-    makes = [Training(settings, whole, "child", 0, 1), Training(settings, whole, "child", 0, 2)]
-    parent, first, second = (t.make() for t in (Training(settings, whole, "parent"), *makes))
+    makes = [ImitationTraining(settings, whole, "child", 0, 1), ImitationTraining(settings, whole, "child", 0, 2)]
+    parent, first, second = (t.make() for t in (ImitationTraining(settings, whole, "parent"), *makes))
     worlds = []
     for child in (parent, first, second):
         assert torch.equal(child.policy.head.weight, parent.policy.head.weight)
@@ -288,7 +289,8 @@ def test_children_share_what_they_should(whole):
 def test_a_frozen_mission_projection_is_the_parents_everywhere(tmp_path):
     settings = tiny(train_lang_proj="false", output_dir=str(tmp_path))
     settings["run"] |= {"lang_encoder": "vocab"}
-    runs = [Training(settings, Places.of(tmp_path, Path("a")), kind).make() for kind in ("parent", "independent")]
+    places = Places.of(tmp_path, Path("a"))
+    runs = [ImitationTraining(settings, places, kind).make() for kind in ("parent", "independent")]
     assert torch.equal(runs[0].lang_proj.weight, runs[1].lang_proj.weight)
     assert not torch.equal(runs[0].policy.head.weight, runs[1].policy.head.weight)
     for made in runs:
@@ -446,5 +448,5 @@ def test_other_files_are_refused(tmp_path, whole):
     second.config["task_id"] = "BabyAI-GoToLocal-v0"
     with pytest.raises(InputError, match="differ in task_id"):
         check_comparable(first, second)
-    assert fork_updates(tiny()) == [0, 3] and len(walks_of_experiment(tiny(), whole)) == 4
+    assert fork_updates(tiny()) == [0, 3] and len(walks_between(tiny(), whole)) == 4
     assert isinstance(bot_trajectories("BabyAI-GoToObj-v0", None, 1), Trajectories)
