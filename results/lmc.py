@@ -27,8 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SEEDS, ALGORITHMS = (1, 2, 3), ("SAC", "DDPG")
 STRATEGIES = {"copy": "self,independent", "frozen": "none"}  # the controls are the same for both: once is enough
 SHARED = {
-    "env": "InvertedDoublePendulum-v5", "total_steps": "30000", "learning_starts": "1000", "eval_freq": "3000",
-    "eval_episodes": "5", "fork_points": "0.05,0.1,0.2,0.4,0.6,0.8", "alpha_points": "21", "num_eval_episodes": "32",
+    "env": "InvertedDoublePendulum-v5", "total_steps": "20000", "train_freq": "1", "batch_size": "64",
+    "learning_rate": "0.001", "learning_starts": "1000", "eval_freq": "2000", "eval_episodes": "5",
+    "fork_points": "0.05,0.2,0.4,0.6,0.8,0.9", "alpha_points": "21", "num_eval_episodes": "16",
     "experiment_name": "lmc",
 }  # fmt: skip
 
