@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 from stable_baselines3 import DDPG, SAC
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
 
@@ -53,7 +53,7 @@ def build_model(settings: Mapping, obs_dim: int, action_dim: int, device: torch.
         model = SAC("MlpPolicy", spaces, ent_coef=settings["ent_coef"], **shared)
     else:
         model = DDPG("MlpPolicy", spaces, **shared)
-    model.set_logger(configure(None, []))
+    model.set_logger(Logger(None, []))  # one of `configure` would leave a folder in /tmp
     return model
 
 
