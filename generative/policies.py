@@ -1,0 +1,59 @@
+"""The frozen policy of a checkpoint, as a function of soft observations, its memory, and nothing else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from generative.soft import decoding
+from mixture_of_experts import Intervention, RecurrentPolicy, compute_lpc
+from mop.jobs.evaluation import encoder_for, load_for_evaluation
+from mop.learning.policies import policy_from_checkpoint
+from mop.worlds.missions import MissionEncoder
+
+
+class Answer(NamedTuple):
+    """What a policy says at one step."""
+
+    logits: Tensor  # (N, A)
+    routing: list[Tensor]  # L x (N, E_l)
+    hidden: Tensor  # (N, S), after the step
+
+
+class FrozenPolicy:
+    """A trained policy without gradients of its own: `step` is functional, and gradients reach its inputs.
+
+    Axis letters: N environments, X numbers of a soft observation (`generative.soft`), G of a mission, S hidden units.
+    """
+
+    def __init__(self, policy: RecurrentPolicy, lang_proj: torch.nn.Linear | None, encoder: MissionEncoder | None):
+        """lang_proj, encoder: None where missions are given as numbers alone."""
+        self.policy = policy.eval().requires_grad_(False)
+        self._lang_proj, self._encoder = lang_proj, encoder
+        self._decoding = None if policy.obs_encoding == "one_hot" else decoding()
+
+    @classmethod
+    def load(cls, path: str | Path, encoder_location: str | None = None) -> tuple["FrozenPolicy", dict]:
+        """The policy of a checkpoint, and the checkpoint's config. Raises InputError where it cannot be used."""
+        checkpoint = load_for_evaluation(path)
+        policy, lang_proj = policy_from_checkpoint(checkpoint)
+        return cls(policy, lang_proj, encoder_for(checkpoint, encoder_location)), checkpoint["config"]
+
+    def embed(self, missions: Sequence[str]) -> Tensor:
+        """What the policy is given of N missions: (N, G) float32."""
+        return self._lang_proj(self._encoder.embed(missions))
+
+    def initial_hidden(self, num_envs: int) -> Tensor:
+        """Zeros (N, S), the memory at the beginning of an episode."""
+        return self.policy.initial_hidden(num_envs)
+
+    def step(self, soft: Tensor, lang: Tensor, hidden: Tensor, intervene: Intervention | None = None) -> Answer:
+        """One step. soft (N, X), lang (N, G), hidden (N, S); see `mixture_of_experts.Intervention`."""
+        obs = soft if self._decoding is None else soft @ self._decoding
+        return Answer(*self.policy.step(torch.cat([obs, lang], -1), hidden, intervene))
+
+    def lpc(self, routing: Sequence[Tensor]) -> Tensor:
+        """Layered parameter cost (N,) of router weights L x (N, E_l)."""
+        return compute_lpc(routing, self.policy.expert_hidden_sizes)
