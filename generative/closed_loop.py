@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from generative.policies import FrozenPolicy
+from generative.policies import Answer, FrozenPolicy
 from generative.simulators import Simulator, State
 from generative.soft import straight_through
 from mop.base.streams import stream_seed
@@ -45,6 +45,10 @@ class Trace(NamedTuple):
     hidden: Tensor  # (T, N, S), the memory after each step; a recording has it one row later
     actions: Tensor  # (T, N) int64, what was executed
     states: list[State]  # T, the state that each view is of
+
+    def answer(self, i: int) -> Answer:
+        """What the policy said at step i."""
+        return Answer(self.logits[i], [weights[i] for weights in self.routing], self.hidden[i])
 
 
 def roll_out(
