@@ -19,7 +19,6 @@ from generative.closed_loop import repeat_state
 from generative.exact import ExactSimulator, cell_columns
 from generative.simulators import Simulator, State
 from generative.soft import DIRECTION, cells, soften
-from generative.world_model import WorldModel
 from mop.kernels.grid import CATEGORIES, EMPTY
 from mop.worlds.world import NUM_ACTIONS
 
@@ -137,7 +136,7 @@ class LearnedScenes:
 
     kinds = (VIEW,)
 
-    def __init__(self, model: WorldModel, num_frames: int):
+    def __init__(self, model, num_frames: int):
         self.simulator, self._num_frames = model, num_frames
 
     def at(self, rows, step, kind):
