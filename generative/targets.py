@@ -1,6 +1,7 @@
 """What of a policy's answer is to be explained, as text and as a differentiable number.
 
     action:forward   the logit of an action, minus the mean of all logits; a name of Minigrid's, or its number
+    action:chosen    the same of the action that the policy chose at the recorded step
     routing:2.1      the weight of expert 1 of layer 2, both counted from 0
     lpc              layered parameter cost, in parameters
     entropy          of the router's weights in nats, mean over the layers; entropy:1: of layer 1, counted from 0
@@ -20,9 +21,10 @@ from generative.policies import Answer, FrozenPolicy
 from mop.base.errors import InputError
 from mop.measures.routing_data import ACTION_NAMES
 
+CHOSEN = "action:chosen"
 TARGETS_HELP = (
-    "action:NAME, its logit minus the mean of the logits (left, right, forward, pickup, drop, toggle, done); "
-    "routing:L.E, the weight of expert E in layer L, both counted from 0; lpc, the layered parameter cost; "
+    "action:NAME, its logit minus the mean of the logits (left, right, forward, pickup, drop, toggle, done), "
+    "or that of the action:chosen; routing:L.E, the weight of expert E in layer L, both counted from 0; lpc, the layered parameter cost; "
     "entropy or entropy:L, of the router's weights in nats, the mean of the layers or of layer L; "
     "direction:K, the memory along direction K of a file"
 )
@@ -39,14 +41,18 @@ class Target:
         return self.of(answer)
 
 
-def parse_target(text: str, policy: FrozenPolicy, directions: Tensor | None = None) -> Target:
-    """The target that a text names. directions (K, S) float32: rows to project the memory on.
+def parse_target(
+    text: str, policy: FrozenPolicy, directions: Tensor | None = None, chosen: int | None = None
+) -> Target:
+    """The target that a text names. directions (K, S) float32: rows to project the memory on; chosen: an action.
 
     Raises InputError where this policy has no such target.
     """
     text = text.strip()
     kind, _, rest = text.partition(":")
     sizes = policy.policy.expert_hidden_sizes
+    if text == CHOSEN and chosen is not None:
+        return Target(CHOSEN, _logit(chosen))
     if kind == "action":
         return _action(text, rest)
     if kind == "routing" and (found := re.fullmatch(r"(\d{1,4})\.(\d{1,4})", rest)):
@@ -74,8 +80,11 @@ def _action(text: str, word: str) -> Target:
     numbers = {name: k for known in (names, ACTION_NAMES, map(str, range(len(names)))) for k, name in enumerate(known)}
     if word not in numbers:
         raise InputError(f"{text!r}: there is no such action; the actions are {', '.join(names)}")
-    number = numbers[word]
-    return Target(f"action:{names[number]}", lambda answer: answer.logits[:, number] - answer.logits.mean(-1))
+    return Target(f"action:{names[numbers[word]]}", _logit(numbers[word]))
+
+
+def _logit(action: int) -> Callable[[Answer], Tensor]:
+    return lambda answer: answer.logits[:, action] - answer.logits.mean(-1)
 
 
 def _direction(number: int, directions: Tensor | None) -> Target:
