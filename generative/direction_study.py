@@ -13,13 +13,13 @@ from generative.components import METHODS, Fit, matched_cosines
 from generative.direction_sets import Directions
 from generative.labels import PROPERTIES, UNKNOWN, label_episode
 from generative.probes import Probe, above_chance, accuracy_alone, balanced_accuracy, labels_of_others
+from generative.recordings import SPLITS
 from mop.base.errors import InputError
 from mop.base.files import write_atomic
 from mop.base.streams import stream_seed
 from mop.measures.bootstrap import MIN_EPISODES, bounds, resample
 from mop.measures.comparison import Interval
 
-SPLITS = ("train", "validation", "test")
 _PROBE_ROWS = 8000  # of the training worlds, for each probe
 _SINGLE_ROWS = 4000  # and for those of one coordinate, of which there are many
 
@@ -139,29 +139,35 @@ class Study:
 
     def _probe(self, name: str, label: str, x: Mapping[str, np.ndarray], duals: np.ndarray) -> dict:
         """What a block tells of a property, and each of its directions alone, with the control."""
-        classes, train, rng = self.properties[label], self.rows["train"], self._rng(f"probe of {name} {label}")
-        kept = {split: np.flatnonzero(np.isin(part.labels[label], classes)) for split, part in self.rows.items()}
-        labels = {split: part.labels[label][kept[split]] for split, part in self.rows.items()}
-        x = {split: values[kept[split]] for split, values in x.items()}
-        episode = self.rows["test"].episode[kept["test"]]
+        rng = self._rng(f"probe of {name} {label}")
+        everything = np.eye(len(duals[0]))
+        true, others = {}, {}
+        for split, part in self.rows.items():
+            true[split] = part.labels[label]
+            others[split] = labels_of_others(true[split], part.t_step, rng)
 
-        def judge(columns: np.ndarray, truth: np.ndarray, num_rows: int) -> Callable[[str], np.ndarray]:
-            """What a probe of memories . columns, taught on some rows with these labels, says of a split."""
-            known = np.flatnonzero(np.isin(truth, classes))
-            some = np.sort(rng.permutation(known)[:num_rows])
-            probe = Probe(x["train"][some] @ columns, truth[some])
-            return lambda split: probe(x[split] @ columns)
+        def judge(labels: Mapping[str, np.ndarray], columns: np.ndarray, num_rows: int) -> dict[str, tuple]:
+            """What a probe of memories . columns says in the other splits: predictions, labels, episodes."""
+            known = {split: np.flatnonzero(np.isin(labels[split], self.properties[label])) for split in SPLITS}
+            some = np.sort(rng.permutation(known["train"])[:num_rows])
+            probe = Probe(x["train"][some] @ columns, labels["train"][some])
+            return {
+                split: (
+                    probe(x[split][known[split]] @ columns),
+                    labels[split][known[split]],
+                    episode[split][known[split]],
+                )
+                for split in SPLITS[1:]
+            }
 
-        others = labels_of_others(train.labels[label], train.episode, train.t_step, rng)[kept["train"]]
-        everything = np.eye(x["train"].shape[1])
-        found = {"classes": classes}
-        for key, truth in (("accuracy", labels["train"]), ("shuffled", others)):
-            found[key] = balanced_accuracy(judge(everything, truth, _PROBE_ROWS)("test"), labels["test"], episode)
-        singles = [judge(dual[:, None], labels["train"], _SINGLE_ROWS) for dual in duals]
-        scores = [[accuracy_alone(says(split), labels[split]) for split in SPLITS[1:]] for says in singles]
+        episode = {split: part.episode for split, part in self.rows.items()}
+        found = {"classes": self.properties[label]}
+        for key, labels in (("accuracy", true), ("shuffled", others)):
+            found[key] = balanced_accuracy(*judge(labels, everything, _PROBE_ROWS)["test"])
+        singles = [judge(true, dual[:, None], _SINGLE_ROWS) for dual in duals]
+        scores = [[accuracy_alone(*judged[split][:2]) for split in SPLITS[1:]] for judged in singles]
         best = int(np.argmax([validation for validation, _ in scores]))
-        best_accuracy = balanced_accuracy(singles[best]("test"), labels["test"], episode)
-        return found | {"singles": scores, "best": best, "best accuracy": best_accuracy}
+        return found | {"singles": scores, "best": best, "best accuracy": balanced_accuracy(*singles[best]["test"])}
 
     def _rng(self, name: str) -> np.random.Generator:
         return np.random.default_rng(stream_seed(self.seed, name))

@@ -56,18 +56,15 @@ def _counts(predicted: np.ndarray, labels: np.ndarray, episode: np.ndarray) -> t
     return tuple(of_kind.reshape(shape).astype(np.float64) for of_kind in counts)
 
 
-def labels_of_others(labels: np.ndarray, episode: np.ndarray, t_step: np.ndarray, rng: np.random.Generator):
-    """Labels (M,) of another episode at the same step, or at its last one where it was shorter: the control.
+def labels_of_others(labels: np.ndarray, t_step: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Labels (M,) drawn anew, without replacement, from those of all rows of the same t_step (M,) int: the control.
 
-    What is still found then is known from the time alone. episode (M,) int, its rows neighbours and in order of
-    t_step (M,) int, which begins at 0.
+    A probe that is taught and judged by these finds what the time alone tells (a control task, Hewitt and Liang 2019,
+    arXiv 1909.03368).
     """
-    _, first, index, counts = np.unique(episode, return_index=True, return_inverse=True, return_counts=True)
-    order = rng.permutation(len(first))
-    partner = np.empty(len(first), np.int64)
-    partner[order] = np.roll(order, 1)  # one round through all of them: nobody is its own partner
-    of_row = partner[index]
-    return labels[first[of_row] + np.minimum(t_step, counts[of_row] - 1)]
+    mixed = np.empty_like(labels)
+    mixed[np.argsort(t_step, kind="stable")] = labels[np.lexsort((rng.random(len(labels)), t_step))]
+    return mixed
 
 
 def above_chance(accuracy: float, num_classes: int) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 NUM_ACTIVE = 4
-_NUM_UPDATES, _BATCH_SIZE, _LR = 3000, 256, 3e-3
+_NUM_UPDATES, _BATCH_SIZE, _LR = 2000, 256, 3e-3
 
 
 class SparseAutoencoder(nn.Module):
