@@ -5,28 +5,30 @@
     routing:2.1      the weight of expert 1 of layer 2, both counted from 0
     lpc              layered parameter cost, in parameters
     entropy          of the router's weights in nats, mean over the layers; entropy:1: of layer 1, counted from 0
-    direction:4      the memory after the step along direction 4 of a file
-Axis letters: N environments, A actions, L layers, E experts, S hidden units, K directions.
+    direction:4      the coordinate of the memory after the step along direction 4 of a file; or by its name
+Axis letters: N environments, A actions, L layers, E experts, S hidden units.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from minigrid.core.actions import Actions
 from torch import Tensor
 
+from generative.direction_sets import Directions
 from generative.policies import Answer, FrozenPolicy
 from mop.base.errors import InputError
 from mop.measures.routing_data import ACTION_NAMES
 
 CHOSEN = "action:chosen"
 TARGETS_HELP = (
-    "action:NAME, its logit minus the mean of the logits (left, right, forward, pickup, drop, toggle, done), "
-    "or that of the action:chosen; routing:L.E, the weight of expert E in layer L, both counted from 0; lpc, the layered parameter cost; "
-    "entropy or entropy:L, of the router's weights in nats, the mean of the layers or of layer L; "
-    "direction:K, the memory along direction K of a file"
+    "action:NAME, its logit minus the mean of the logits (left, right, forward, pickup, drop, toggle, done), or "
+    "action:chosen, of the one that the policy chose; routing:L.E, the weight of expert E in layer L, both counted "
+    "from 0; lpc, the layered parameter cost; entropy or entropy:L, of the router's weights in nats, the mean of the "
+    "layers or of layer L; direction:K, the memory along direction K of a file"
 )
 
 
@@ -42,9 +44,9 @@ class Target:
 
 
 def parse_target(
-    text: str, policy: FrozenPolicy, directions: Tensor | None = None, chosen: int | None = None
+    text: str, policy: FrozenPolicy, directions: Directions | None = None, chosen: int | None = None
 ) -> Target:
-    """The target that a text names. directions (K, S) float32: rows to project the memory on; chosen: an action.
+    """The target that a text names; chosen: an action, for action:chosen.
 
     Raises InputError where this policy has no such target.
     """
@@ -65,8 +67,8 @@ def parse_target(
     if kind == "entropy" and (not rest or (rest.isdecimal() and int(rest) < len(sizes))):
         layers = [int(rest)] if rest else range(len(sizes))
         return Target(text, lambda answer: torch.stack([_entropy(answer.routing[layer]) for layer in layers]).mean(0))
-    if kind == "direction" and re.fullmatch(r"\d{1,6}", rest):
-        return _direction(int(rest), directions)
+    if kind == "direction" and rest:
+        return _direction(rest, directions)
     raise InputError(f"unknown target {text!r}; there are: {TARGETS_HELP}")
 
 
@@ -87,10 +89,9 @@ def _logit(action: int) -> Callable[[Answer], Tensor]:
     return lambda answer: answer.logits[:, action] - answer.logits.mean(-1)
 
 
-def _direction(number: int, directions: Tensor | None) -> Target:
+def _direction(word: str, directions: Directions | None) -> Target:
     if directions is None:
-        raise InputError(f"direction:{number} needs the file of directions: give --directions")
-    if number >= len(directions):
-        raise InputError(f"direction:{number}: the file has {len(directions)} directions, from 0")
-    row = directions[number]
-    return Target(f"direction:{number}", lambda answer: answer.hidden @ row)
+        raise InputError(f"direction:{word} is of a file of directions; give --directions")
+    number = directions.number(word)
+    dual, mean = (torch.from_numpy(np.array(part)) for part in (directions.duals[number], directions.mean))
+    return Target(f"direction:{directions.names[number]}", lambda answer: (answer.hidden - mean) @ dual)

@@ -8,6 +8,7 @@ from generative_toys import Corridor, LateReader, precise, tiny_policy
 from generative.attribution import NO_PATH, PATHS, Loop, predict_effects
 from generative.causes import place_name, thing_name, things_in_view, things_in_world, views_without, worlds_without
 from generative.closed_loop import EVERY_PATH, Paths
+from generative.direction_sets import Directions
 from generative.soft import harden, soften
 from generative.targets import parse_target
 from mop.base.errors import InputError
@@ -37,14 +38,21 @@ def beginnings(num_changes=6, seed=2):
     return {"view": soften(obs)[None].double()}, {"view": soften(views_without(obs, things)).double()}, things
 
 
+def toy_directions(policy) -> Directions:
+    """The first three units of the memory, from a mean of 0.5."""
+    size, dtype = policy.policy.hidden_size, str(policy.policy.head.weight.dtype).removeprefix("torch.")
+    eye, none = np.eye(size, dtype=dtype), np.zeros(0)
+    names = np.array(["d0", "d1", "d2"])
+    return Directions(eye[:3], eye[:3], names, names, names, np.full(size, 0.5, dtype), eye, eye, none, none, none)
+
+
 TARGETS = ("action:forward", "routing:1.1", "lpc", "entropy", "direction:1")
 
 
 @pytest.mark.parametrize("text", TARGETS)
 def test_gradients_are_those_of_finite_differences(text):
     policy, (there, changed, _), step = precise(tiny_policy(seed=1)), beginnings(), 1e-5
-    directions = torch.eye(policy.policy.hidden_size).double()[:3]
-    target, loop = parse_target(text, policy, directions), loop_of(policy, lag=3)
+    target, loop = parse_target(text, policy, toy_directions(policy)), loop_of(policy, lag=3)
     (found,) = predict_effects(loop, there, changed, [target], "gradient")
     towards = changed["view"] - there["view"]
     up, down = (loop.values({"view": there["view"] + sign * step * towards}, [target])[0] for sign in (1, -1))
@@ -56,8 +64,7 @@ def test_gradients_are_those_of_finite_differences(text):
 def test_integrated_gradients_are_complete(text):
     """Their sum along a change is the difference of the outputs, and gradients alone are not it."""
     policy, (there, changed, _) = precise(tiny_policy(seed=1)), beginnings()
-    directions = torch.eye(policy.policy.hidden_size).double()[:3]
-    target, loop = parse_target(text, policy, directions), loop_of(policy, lag=3)
+    target, loop = parse_target(text, policy, toy_directions(policy)), loop_of(policy, lag=3)
     (effects,) = predict_effects(loop, there, changed, [target], num_points=64)
     true = loop.values(changed, [target])[0] - loop.values(there, [target])[0]
     assert torch.allclose(effects.total(), true, rtol=1e-3) and effects.gap.abs().max() < 1e-3 * true.abs().max()
@@ -140,8 +147,13 @@ def test_targets_are_read_and_refused():
     ):
         with pytest.raises(InputError):
             parse_target(text, policy)
-    with pytest.raises(InputError, match="has 2 directions"):
-        parse_target("direction:2", policy, torch.zeros(2, policy.policy.hidden_size))
+    with pytest.raises(InputError, match="no direction '3'"):
+        parse_target("direction:3", policy, toy_directions(policy))
+    answer = policy.step(soften(np.zeros((1, 152))), torch.zeros(1, 5), policy.initial_hidden(1))
+    chosen, named = (parse_target(text, policy, chosen=5) for text in ("action:chosen", "action:toggle"))
+    assert torch.equal(chosen(answer), named(answer)) and chosen.name == "action:chosen"
+    coordinate = parse_target("direction:d1", policy, toy_directions(policy))
+    assert torch.allclose(coordinate(answer).double(), answer.hidden[:, 1].double() - 0.5)
 
 
 def test_things_are_told_as_the_agent_sees_them():
