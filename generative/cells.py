@@ -7,6 +7,7 @@ K, or more behind them.
 import numpy as np
 import torch
 from minigrid.core.constants import OBJECT_TO_IDX, STATE_TO_IDX
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,9 +22,9 @@ PORTABLE = (KEY, BALL, BOX)
 OPEN = STATE.start + STATE_TO_IDX["open"]  # the column
 
 
-def cell_columns(codes: np.ndarray | Tensor) -> Tensor:
+def cell_columns(codes: ArrayLike) -> Tensor:
     """Cells (..., K) float32, ones and zeros, of codes (...) of `mop.kernels.grid`; numbers of objects are dropped."""
-    codes = torch.as_tensor(codes).long()
+    codes = torch.from_numpy(np.array(codes, np.int64))
     categories = (codes & 255, codes >> 8 & 255, codes >> 16 & 15)
     return torch.cat([F.one_hot(k, size) for k, size in zip(categories, CATEGORIES, strict=True)], -1).float()
 

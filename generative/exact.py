@@ -77,7 +77,7 @@ class ExactSimulator:
         if np.shape(grid)[1:] != self.grid_shape:
             raise ValueError(f"worlds of {np.shape(grid)[1:]} cells; this simulator has {self.grid_shape}")
         height, width = self.grid_shape
-        x, y = torch.as_tensor(np.asarray(position, np.int64)).unbind(-1)
+        x, y = torch.from_numpy(np.array(position, np.int64)).unbind(-1)
         grid, carried = cell_columns(grid), cell_columns(carried)
         if contents is not None:
             grid, carried = (
@@ -87,7 +87,7 @@ class ExactSimulator:
         return {
             "grid": grid,
             "position": F.one_hot(y * width + x, height * width).float().unflatten(-1, (height, width)),
-            "direction": F.one_hot(torch.as_tensor(np.asarray(direction, np.int64)), 4).float(),
+            "direction": F.one_hot(torch.from_numpy(np.array(direction, np.int64)), 4).float(),
             "carried": carried,
         }
 
