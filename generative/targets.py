@@ -48,28 +48,34 @@ def parse_target(
 ) -> Target:
     """The target that a text names; chosen: an action, for action:chosen.
 
-    Raises InputError where this policy has no such target.
+    Raises InputError for another text; the target does where the policy has no such layer or expert.
     """
     text = text.strip()
     kind, _, rest = text.partition(":")
-    sizes = policy.policy.expert_hidden_sizes
     if text == CHOSEN and chosen is not None:
         return Target(CHOSEN, _logit(chosen))
     if kind == "action":
         return _action(text, rest)
     if kind == "routing" and (found := re.fullmatch(r"(\d{1,4})\.(\d{1,4})", rest)):
         layer, expert = map(int, found.groups())
-        if layer < len(sizes) and expert < len(sizes[layer]):
-            return Target(f"routing:{layer}.{expert}", lambda answer: answer.routing[layer][:, expert])
-        raise InputError(f"{text!r}: the policy's layers, from 0, have {[len(of) for of in sizes]} experts, from 0")
+        return Target(text, lambda answer: _weights(answer, text, layer, expert)[:, expert])
     if text == "lpc":
-        return Target("lpc", lambda answer: policy.lpc(answer.routing))
-    if kind == "entropy" and (not rest or (rest.isdecimal() and int(rest) < len(sizes))):
-        layers = [int(rest)] if rest else range(len(sizes))
-        return Target(text, lambda answer: torch.stack([_entropy(answer.routing[layer]) for layer in layers]).mean(0))
+        return Target(text, lambda answer: policy.lpc(answer.routing))
+    if text == "entropy":
+        return Target(text, lambda answer: torch.stack([_entropy(weights) for weights in answer.routing]).mean(0))
+    if kind == "entropy" and re.fullmatch(r"\d{1,4}", rest):
+        return Target(text, lambda answer: _entropy(_weights(answer, text, int(rest))))
     if kind == "direction" and rest:
         return _direction(rest, directions)
     raise InputError(f"unknown target {text!r}; there are: {TARGETS_HELP}")
+
+
+def _weights(answer: Answer, text: str, layer: int, expert: int = 0) -> Tensor:
+    """The router's weights (N, E) in a layer. Raises InputError where there is no such layer, or no such expert."""
+    sizes = [weights.shape[-1] for weights in answer.routing]
+    if layer >= len(sizes) or expert >= sizes[layer]:
+        raise InputError(f"no {text}: the policy has layers 0 to {len(sizes) - 1}, of {sizes} experts, counted from 0")
+    return answer.routing[layer]
 
 
 def _entropy(weights: Tensor) -> Tensor:
