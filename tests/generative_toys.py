@@ -10,7 +10,6 @@ from generative.policies import Answer, FrozenPolicy
 from generative.simulators import State
 from generative.soft import cells, join_cells, soften
 from mixture_of_experts import compute_lpc
-from mop.kernels.grid import EMPTY
 from mop.learning.policies import build_policy
 from mop.worlds.world import NUM_ACTIONS
 
@@ -57,11 +56,11 @@ class Corridor:
         return {"view": join_cells((1 - share) * image + share * image.roll(1, dims=2), others)}
 
 
-def empty_view() -> Tensor:
-    """A view (1, X) of empty floor."""
-    obs = torch.zeros(1, 152)
-    obs[:, :49], obs[:, 148] = EMPTY, 1.0
-    return soften(obs)
+class Still(Corridor):
+    """A world in which nothing happens."""
+
+    def step(self, state: State, action: Tensor) -> State:
+        return state
 
 
 def precise(policy: FrozenPolicy) -> FrozenPolicy:
