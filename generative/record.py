@@ -30,6 +30,7 @@ from generative.recordings import BEHAVIOURS, CONFIG, find_shards, load_config, 
 from mop.base.configuration import MAX_ENVS, Parser, check_flags, integer, number, optional, shown
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, read_bytes, remove_leftovers, write_json
+from mop.kernels.cache import announce_compilation
 from mop.worlds.world import MINIGRID_VERSION
 
 
@@ -61,9 +62,10 @@ def behaviours_of(text: str) -> tuple[str, ...]:
 def make_config(args, policy: FrozenPolicy, checkpoint: dict, worlds: BabyAIWorlds, digest: str) -> dict:
     """The config of a recording: what it is of, and what its readers must know."""
     inner = policy.policy
-    settings = {name: getattr(args, name) for name in ("num_steps", "policies", "seed", "epsilon")}
+    settings = {name: getattr(args, name) for name in ("num_steps", "seed", "epsilon")}
+    settings |= {"policies": list(args.policies), "max_steps": worlds.encoding["max_steps"]}
     return {
-        "settings": settings | {"max_steps": worlds.max_steps},
+        "settings": settings,
         "checkpoint": {"path": args.checkpoint, "sha256": digest, "config": checkpoint},
         "versions": {"python": platform.python_version(), "minigrid": MINIGRID_VERSION}
         | {module.__name__: module.__version__ for module in (torch, np, numba)},
@@ -125,6 +127,7 @@ def main() -> int:
         num_envs=integer(1, MAX_ENVS),
         max_steps=optional(integer(1)),
     )
+    announce_compilation()
     digest = hashlib.sha256(read_bytes(args.checkpoint)).hexdigest()
     policy, checkpoint = FrozenPolicy.load(args.checkpoint, args.lang_encoder)
     worlds = BabyAIWorlds(checkpoint["task_id"], args.max_steps or checkpoint.get("max_steps"), args.num_envs)
@@ -137,8 +140,10 @@ def main() -> int:
         settle_folder(folder, config, args.resume)
         plan = Plan(args.policies, args.num_steps, config["num_shards"], args.seed, args.epsilon)
         recorder = Recorder(policy, worlds, plan, folder)
-        with tqdm(total=args.num_steps, initial=recorder.num_steps, unit="step", dynamic_ncols=True) as bar:
-            recorder.run(bar.update)
+        with tqdm(
+            total=args.num_steps, initial=min(recorder.num_steps, args.num_steps), unit="step", dynamic_ncols=True
+        ) as bar:
+            recorder.run(lambda steps: bar.update(min(steps, bar.total - bar.n)))  # the last episodes run past the end
     recording = open_recording(folder)
     print(table_of(folder, row_dtype(policy, worlds).itemsize).to_string(index=False))
     print(f"{folder}: {len(recording):,} episodes, {len(recording.missions)} missions, {len(recording.shards)} shards")
