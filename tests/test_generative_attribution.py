@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from generative_toys import Corridor, Planted, Still, precise, tiny_policy
+from generative_planted import Planted
+from generative_toys import Corridor, Still, precise, tiny_policy
 
 from generative.attribution import NO_PATH, PATHS, Loop, predict_effects
 from generative.causes import place_name, thing_name, things_in_view, things_in_world, views_without, worlds_without
