@@ -48,6 +48,10 @@ class Explanation:
         """(R,): the attribution of each cause."""
         return self.attribution.sum((1, 2))
 
+    def paths_of(self, row: int) -> Iterator[tuple[str, float]]:
+        """The attribution of a cause along each path."""
+        return zip(PATHS, self.by_path[row].tolist(), strict=True)
+
     def thing(self, row: int) -> Thing:
         """What a cause is."""
         x, y, *code, ahead, right, is_carried = self.things[row].tolist()
@@ -73,8 +77,8 @@ class Explanation:
         """The largest causes in words."""
         for row in self.top(number):
             lag, total = int(self.lag[row]), float(self.total[row])
-            digits = max(0, 2 - math.floor(math.log10(abs(total))))  # of all numbers, after the point
-            amounts = dict(zip(PATHS, (f"{value + 0.0:+.{digits}f}" for value in self.by_path[row]), strict=True))
+            digits = digits_of(total)
+            amounts = {path: f"{round(value, digits) + 0.0:+.{digits}f}" for path, value in self.paths_of(row)}
             when = "at this step" if lag == 0 else f"{lag} step{'s' * (lag > 1)} earlier"
             how = "through memory {memory} / world {world} / both {mixed}" if lag else "direct {direct}"
             yield f"{when}: {self.thing(row)}, {total:+.{digits}f}, {how.format(**amounts)}"
@@ -85,7 +89,7 @@ class Explanation:
         return [
             place
             | {"lag": int(self.lag[row]), "cause": str(self.thing(row)), "total": float(self.total[row])}
-            | {path: float(value) for path, value in zip(PATHS, self.by_path[row], strict=True)}
+            | dict(self.paths_of(row))
             | {"gap": float(self.gap[row])}
             for row in range(len(self.lag))
         ]
@@ -103,3 +107,13 @@ def load_explanation(path: str | Path) -> Explanation:
             return Explanation(**{field.name: file[field.name] for field in fields(Explanation)})
     except Exception as error:  # a damaged archive raises nearly anything
         raise InputError(f"{path} is no file of generative.saliency ({type(error).__name__}); make it anew") from None
+
+
+def digits_of(value: float, significant: int = 3) -> int:
+    """How many digits after the point show so many of a number; none where it has enough before it."""
+    return max(0, significant - 1 - math.floor(math.log10(abs(value)))) if value else 0
+
+
+def short_number(value: float, significant: int = 3, sign: str = "") -> str:
+    """A number with so many significant digits, or all those before the point; sign: "+" to show that of all."""
+    return f"{value:{sign}.{digits_of(value, significant)}f}"

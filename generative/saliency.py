@@ -28,7 +28,7 @@ from generative.attribution import METHODS, NUM_POINTS
 from generative.causes import PATHS
 from generative.direction_sets import load_directions
 from generative.explaining import explain
-from generative.explanations import Explanation, load_explanation
+from generative.explanations import Explanation, load_explanation, short_number
 from generative.fidelity import MIN_FIDELITY, check_fidelity
 from generative.inputs import EXACT, open_scenes, recorded_values, settle_folder
 from generative.policies import FrozenPolicy
@@ -156,7 +156,7 @@ def headline(explanation: Explanation) -> str:
     """What is explained, in one line."""
     return (
         f"## {explanation.target} at step {int(explanation.step)} of episode {int(explanation.episode)} "
-        f"(world {int(explanation.seed)}, {explanation.mission!s}): {float(explanation.value):.4g}"
+        f"(world {int(explanation.seed)}, {explanation.mission!s}): {short_number(float(explanation.value), 4)}"
     )
 
 

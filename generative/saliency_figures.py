@@ -9,7 +9,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from generative.causes import PATHS, code_of, thing_name
-from generative.explanations import Explanation
+from generative.explanations import Explanation, short_number
 from mop.kernels.grid import EMPTY
 from mop.plotting.panels import set_title
 from mop.plotting.style import HUES, open_frame
@@ -54,7 +54,8 @@ def plot_map(explanation: Explanation, lag: int | None = None) -> Figure:
     for (x, y), value in np.ndenumerate(values):
         if abs(value) >= 0.05 * limit:
             place = (np.array([x, y]) + 0.5) * _TILE_PX
-            right.text(*place, f"{value:+.2g}", ha="center", va="center", fontsize=7, color="black")
+            color = "white" if abs(value) > 0.6 * limit else "black"
+            right.text(*place, short_number(value, 2, "+"), ha="center", va="center", fontsize=7, color=color)
     left.set_title(_subject(explanation, lag), fontsize="medium", loc="left")
     right.set_title("attribution, all paths", fontsize="medium", loc="left")
     for ax in (left, right):
@@ -135,7 +136,7 @@ def _draw(ax: Axes, picture: np.ndarray, values: np.ndarray, limit: float) -> No
         cmap=_MAP,
         vmin=-limit,
         vmax=limit,
-        alpha=0.85 * shares,
+        alpha=0.8 * shares,
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )
 
@@ -151,7 +152,7 @@ def _add_scale(figure: Figure, axes: list[Axes], limit: float) -> None:
 
 def _title(explanation: Explanation) -> str:
     return (
-        f"{explanation.target} = {float(explanation.value):.3g} at step {int(explanation.step)} "
+        f"{explanation.target} = {short_number(float(explanation.value))} at step {int(explanation.step)} "
         f"of episode {int(explanation.episode)}, “{explanation.mission}”"
     )
 

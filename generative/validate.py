@@ -10,7 +10,7 @@ In episodes of recorded test worlds, at steps drawn by chance and k steps before
 target at the step in the real world, edited and played on: with the policy acting on what it sees ("acting"), and with
 the recorded actions ("forced"). The prediction is the attribution of the edit (generative/attribution.py): in each
 simulator, by integrated gradients and by the gradient alone, through the policy's own actions and with the recorded
-ones, with and without the path through the world; and of controls: an untrained policy, random numbers, effects that
+ones, with and without the path through the world; and of controls: untrained policies, random numbers, effects that
 are shuffled. For each case Spearman's rank correlation; means with 95 % intervals over episodes.
 {targets}
 
@@ -18,6 +18,7 @@ Writes config.json, cases.jsonl (a line for each case, added as they are measure
 stopped), agreement.csv, agreement.md and agreement.png to --out.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ from generative.validation import Predictor, Study, cut_to_whole, plan_cases, re
 from mop.base.configuration import Parser, check_flags, choice, integer, number
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, write_atomic, write_figure
+from mop.base.streams import stream_seed
 
 CASES = "cases.jsonl"
 
@@ -92,26 +94,27 @@ def lags_of(value: str) -> list[int]:
 
 
 def make_predictors(args, policy: FrozenPolicy, recording: Recording) -> list[Predictor]:
-    """What predicts: each simulator in all ways, and an untrained policy in the first one."""
-    found, control = [], untrained(policy, recording.config["checkpoint"]["config"], args.seed)
+    """What predicts: each simulator in all ways, and in the first one untrained policies, another in each episode."""
+
+    @functools.lru_cache(maxsize=1)
+    def untrained_of(episode: int) -> FrozenPolicy:
+        config = recording.config["checkpoint"]["config"]
+        return untrained(policy, config, stream_seed(args.seed, f"control of episode {episode}"))
+
+    found = []
     for place, name in enumerate(args.simulators):
         scenes = open_scenes(name, recording)
         label = "exact" if name == EXACT else f"learned {Path(name).name}"
         for actions in args.actions:
-            ways = [(label, policy, method) for method in args.methods]
+            for method in args.methods:
+                full = ", ".join([label, *(["gradient"] if method == "gradient" else []), f"{actions} actions"])
+                ways = (scenes, scenes.kinds[0], method)
+                found.append(Predictor(full, lambda episode: policy, *ways, False, actions == "own"))
             if place == 0:
-                ways.append((f"{label}, untrained policy", control, args.methods[0]))
-            found += [
-                Predictor(
-                    _name(who, method, actions), of, scenes, scenes.kinds[0], method, of is control, actions == "own"
-                )
-                for who, of, method in ways
-            ]
+                full = f"{label}, untrained policies, {actions} actions"
+                ways = (scenes, scenes.kinds[0], args.methods[0])
+                found.append(Predictor(full, untrained_of, *ways, True, actions == "own"))
     return found
-
-
-def _name(label: str, method: str, actions: str) -> str:
-    return ", ".join([label, *(["gradient"] if method == "gradient" else []), f"{actions} actions"])
 
 
 def main() -> int:
