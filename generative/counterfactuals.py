@@ -89,7 +89,7 @@ def world_at(task_id: str, max_steps: int | None, seed: int, actions: Sequence[i
 
 
 def clone(world: World) -> World:
-    """A copy that goes on by itself; what never changes is shared. About a millisecond."""
+    """A copy that goes on by itself; what never changes is shared."""
     env = world.env
     shared = [cell for cell in env.grid.grid if cell is not None and cell.type == "wall"]
     shared += [env.spec, env.action_space, env.observation_space]
@@ -199,8 +199,8 @@ def effects(
 ) -> list[Effects]:
     """The effects of every edit of every case: the policy is asked for all worlds at once.
 
-    With a simulator, the same is done in its worlds rather than in the real ones. E edits are 2 (E + 1) worlds, each
-    about a quarter of a megabyte: give a few hundred at a time. Raises ValueError where an edit does not fit.
+    With a simulator, the same is done in its worlds rather than in the real ones. E edits of a case are 2 (E + 1)
+    worlds. Raises ValueError where an edit does not fit.
     """
     rows, forced = [], []  # (case, edit) of each world, and its actions
     for case in cases:
