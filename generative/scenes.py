@@ -7,7 +7,7 @@ height and width of a grid, K categories of a cell.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -122,19 +122,35 @@ class Scenes(Protocol):
         """The scene of an episode at a step."""
 
 
-def loop_from(policy: FrozenPolicy, scenes: Scenes, scene: Scene, episode: Episode, step: int, lag: int, own: bool):
-    """The loop of an episode from a scene, at `step`, to `lag` steps later; own: with the policy's own actions.
+class Place(NamedTuple):
+    """A step of an episode, and how many steps earlier its causes are looked for."""
 
-    Else those that were recorded. The memory at its beginning is the recorded one.
+    episode: int
+    step: int  # t
+    lag: int  # k
+
+
+def memory_at(policy: FrozenPolicy, recorded: FrozenPolicy, episode: Episode, step: int) -> Tensor:
+    """The memory (1, S) of a policy before a step: that of the recording, or of another one that has watched it."""
+    if policy is recorded:
+        return torch.from_numpy(np.array(episode["hidden"][step], np.float32))[None]
+    hidden, lang = policy.initial_hidden(1), torch.from_numpy(np.array(episode.lang))[None]
+    for obs in np.array(episode["obs"][:step]):
+        hidden = policy.step(soften(obs)[None], lang, hidden).hidden
+    return hidden
+
+
+def loop_from(
+    policy: FrozenPolicy, scenes: Scenes, scene: Scene, episode: Episode, memory: Tensor, place: Place, is_own: bool
+) -> Loop:
+    """The loop of an episode that begins with a scene, `lag` steps before a step, and with this memory (1, S).
+
+    is_own: the policy acts; else the recorded actions are executed.
     """
-    lang, hidden = (
-        torch.from_numpy(np.array(part, np.float32))[None] for part in (episode.lang, episode["hidden"][step])
-    )
-    recorded = np.maximum(
-        episode["action"][step : step + lag + 1].astype(np.int64), 0
-    )  # of the end: none, and not used
-    actions = None if own else torch.from_numpy(recorded)[None]
-    return Loop(policy, scenes.simulator, scene.begin, lang, hidden, lag, actions)
+    lang, start = torch.from_numpy(np.array(episode.lang))[None], place.step - place.lag
+    recorded = np.maximum(episode["action"][start : place.step + 1].astype(np.int64), 0)  # the last one is not used
+    actions = None if is_own else torch.from_numpy(recorded)[None]
+    return Loop(policy, scenes.simulator, scene.begin, lang, memory, place.lag, actions)
 
 
 class ExactScenes:
