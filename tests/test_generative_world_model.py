@@ -103,7 +103,7 @@ def test_the_map_moves_as_the_agent_does():
     motion = {0: 1, 1: 2, 2: 3, 4: 0}  # action -> stay, left, right, ahead
     for seed in range(20):
         world.reset(seed)
-        around = torch.full((1, 13, 13, 1), -1.0)
+        around, heading = torch.full((1, 13, 13, 1), -1.0), torch.eye(4)[None, world.direction]
         for action in rng.choice([0, 1, 2, 2, 4], 12).tolist():
             around = places.written(around, *known(world))
             before = world.position
@@ -113,7 +113,9 @@ def test_the_map_moves_as_the_agent_does():
                 for parameter in places.motion[-1].parameters():
                     parameter.zero_()
                 places.motion[-1].bias[kind] = 1e3
-                around = places.moved(around, torch.zeros(1, model.gru.hidden_size + NUM_ACTIONS))
+                weights = places.motions(around, torch.zeros(1, model.gru.hidden_size + NUM_ACTIONS))
+                around, heading = places.moved(around, weights), places.turned(heading, weights)
+            assert int(heading.argmax()) == world.direction
             told, (true, visible) = places.view(around), known(world)
             compared = (visible > 0) & (told > 0)
             compared[:, 3, 6] = False  # the agent's own cell shows what it carries
