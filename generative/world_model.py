@@ -1,18 +1,20 @@
 """The learned simulator: a recurrent state-space model of worlds, which the policy sees through `likelihood`.
 
-The state of a world is what it deterministically became (h), what chance has decided (z, categorical variables), and a
-map of the places around the agent (m): C numbers of each cell of a square with the agent at its centre. One step:
+The state of a world is what it deterministically became (h), what chance has decided (z, categorical variables), a map
+of the places around the agent (m), C numbers of each cell of a square with the agent at its centre, and the direction
+that it faces (d). One step:
 
     h' = GRU(h, [z, action, mission, m before the agent])
-    m* = sum over motions k of w_k motion_k(m)          w = softmax(MLP([h', action, m before the agent]))
+    m* = sum over motions k of w_k motion_k(m)          w = softmax(MLP([h', action, m before the agent])); d' likewise
     p(z' | h', m* in view)                              the prior, with which the model is a simulator
     q(z' | h', m* in view, observation)                 the posterior, with which it learns, and begins
     m' = m*, changed in view as [h', z', m* in view] say
-    observation, end, success ~ heads([h', z', m' in view])
+    observation, end, success ~ heads([h', z', m' in view], d')
 
 The motions are to stay, to turn to either side, and to step ahead; which one an action is, and when a way is blocked,
 is learned. Hafner et al. 2021 (arXiv 2010.02193) for h and z; Parisotto and Salakhutdinov 2018 (arXiv 1702.08360) for
-m. In the first frames the posterior is used, and the cells that are seen are put on the map as they are.
+m. In the first frames, which the model is shown, the posterior is used, what is seen also enters h' by another GRU, and
+the cells that are seen are put on the map as they are, and the direction is the one that is seen.
 Axis letters: N worlds, T steps, A actions, X numbers of a soft observation, G of a mission, S hidden units of the
 policy, Z = groups x classes of z, C numbers of a cell of the map.
 """
@@ -25,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.likelihood import SymbolicViews
+from generative.likelihood import NUM_DIRECTIONS, SymbolicViews
 from generative.simulators import State
 from mop.base.errors import InputError
 from mop.kernels.grid import VIEW_SIZE
@@ -45,6 +47,7 @@ class Foresight(NamedTuple):
 
     deterministic: Tensor  # (N, H)
     places: Tensor  # (N, 13, 13, C), moved
+    heading: Tensor  # (N, 4), turned
     features: Tensor  # (N, W)
     prior: Tensor  # (N, Z), logits of z
 
@@ -75,11 +78,19 @@ class Places(nn.Module):
         side = VIEW_SIZE // 2
         return places[:, REACH - side : REACH + side + 1, :VIEW_SIZE]
 
-    def moved(self, places: Tensor, inputs: Tensor) -> Tensor:
-        """The map as it is around the agent after its motion, which inputs (N, I) and the cell before it tell."""
+    def motions(self, places: Tensor, inputs: Tensor) -> Tensor:
+        """How much of each motion there is, (N, 4): stay, left, right, ahead; inputs (N, I) and the cell ahead tell."""
+        return self.motion(torch.cat([inputs, self.ahead(places)], -1)).softmax(-1)
+
+    def turned(self, heading: Tensor, weights: Tensor) -> Tensor:
+        """The direction (N, 4) that is faced after motions (N, 4)."""
+        stay, left, right, ahead = weights[..., None].unbind(1)
+        return (stay + ahead) * heading + left * heading.roll(-1, -1) + right * heading.roll(1, -1)
+
+    def moved(self, places: Tensor, weights: Tensor) -> Tensor:
+        """The map as it is around the agent after motions (N, 4)."""
         if not self.channels:
             return places
-        weights = self.motion(torch.cat([inputs, self.ahead(places)], -1)).softmax(-1)
         stay, left, right, ahead = weights[..., None, None, None].unbind(1)
         turned = places.transpose(1, 2)
         beyond = F.pad(places[:, :, :-1], (0, 0, 1, 0))  # at the far edge nothing is known
@@ -113,6 +124,7 @@ class WorldModel(nn.Module):
         in_view = VIEW_SIZE * VIEW_SIZE * channels
         self.views = SymbolicViews(width, channels, encoded)
         self.gru = nn.GRUCell(self.stochastic + NUM_ACTIONS + lang_dim + channels, deterministic)
+        self.take_in = nn.GRUCell(encoded, deterministic)
         self.places = Places(channels, deterministic + NUM_ACTIONS, width)
         self.look_ahead = nn.Linear(deterministic + in_view, width)
         self.prior = nn.Linear(width, self.stochastic)
@@ -138,7 +150,7 @@ class WorldModel(nn.Module):
 
     def observe(self, state: State) -> Tensor:
         """What the agent sees, (N, X): the likeliest observation, with gradients behind it."""
-        return self.views.decode(self.views(*self.shown(state)))
+        return self.views.decode(self.views(*self.shown(state), state["heading"]))
 
     def step(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
         """The state after an action (N, A), with the likeliest z, or one that is drawn with `noise` (see `choose`)."""
@@ -162,6 +174,7 @@ class WorldModel(nn.Module):
             "deterministic": lang.new_zeros(num_worlds, self.gru.hidden_size),
             "stochastic": lang.new_zeros(num_worlds, self.stochastic),
             "places": self.places.empty(num_worlds),
+            "heading": lang.new_zeros(num_worlds, NUM_DIRECTIONS),
             "mission": lang,
         }
 
@@ -169,9 +182,10 @@ class WorldModel(nn.Module):
         """All of the next state but z, and the probabilities of that."""
         parts = [state["stochastic"], action, state["mission"], self.places.ahead(state["places"])]
         deterministic = self.gru(torch.cat(parts, -1), state["deterministic"])
-        places = self.places.moved(state["places"], torch.cat([deterministic, action], -1))
+        weights = self.places.motions(state["places"], torch.cat([deterministic, action], -1))
+        places, heading = self.places.moved(state["places"], weights), self.places.turned(state["heading"], weights)
         features = F.elu(self.look_ahead(torch.cat([deterministic, self.places.view(places).flatten(1)], -1)))
-        return Foresight(deterministic, places, features, self.prior(features))
+        return Foresight(deterministic, places, heading, features, self.prior(features))
 
     def look(self, foresight: Foresight, encoded: Tensor) -> Tensor:
         """The posterior of z: logits (N, Z), given an encoded observation (N, E)."""
@@ -191,28 +205,33 @@ class WorldModel(nn.Module):
         probabilities = self.probabilities(logits)
         rates = probabilities if noise is None else probabilities / noise
         chosen = F.one_hot(rates.detach().argmax(-1), self.classes).to(probabilities)
-        return (chosen + probabilities - probabilities.detach()).flatten(1)
+        return (chosen + (probabilities - probabilities.detach())).flatten(1)
 
     def settle(self, state: State, foresight: Foresight, z: Tensor) -> State:
         """The next state, once z (N, Z) is decided."""
         features = F.elu(self.settle_in(torch.cat([foresight.features, z], -1)))
         places = self.places.changed(foresight.places, features)
         return {
-            "deterministic": foresight.deterministic, "stochastic": z, "places": places, "mission": state["mission"],
-        }  # fmt: skip
+            "deterministic": foresight.deterministic,
+            "stochastic": z,
+            "places": places,
+            "heading": foresight.heading,
+            "mission": state["mission"],
+        }
 
     def filter(
         self, state: State, action: Tensor, encoded: Tensor, soft: Tensor, noise: Tensor | None
     ) -> tuple[State, Tensor, Tensor]:
-        """A step in which the observation is known, encoded (N, E) and soft (N, X), and put on the map.
+        """A step in which the observation is shown, encoded (N, E) and soft (N, X).
 
         Returns the state, and prior and posterior of z, logits (N, Z).
         """
         foresight = self.foresee(state, action)
         posterior = self.look(foresight, encoded)
+        foresight = foresight._replace(deterministic=self.take_in(encoded, foresight.deterministic))
+        foresight = foresight._replace(heading=self.views.heading(soft))
         state = self.settle(state, foresight, self.choose(posterior, noise))
-        if self.places.channels:
-            state["places"] = self.places.written(state["places"], *self.views.remember(soft))
+        state["places"] = self.places.written(state["places"], *self.views.remember(soft))
         return state, foresight.prior, posterior
 
     def shown(self, state: State) -> tuple[Tensor, Tensor]:
