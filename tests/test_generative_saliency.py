@@ -41,7 +41,7 @@ def places_of(recording, num: int, behaviour="bot", horizon=6) -> list[Place]:
 
 
 def test_a_scene_begins_as_it_was_recorded_and_the_loop_repeats_the_recording(recorded):
-    """In the exact simulator, with the recorded actions: every view, the memory, the target; from both kinds of scene."""
+    """In the exact simulator, with the recorded actions, from both kinds of scene: the view, the memory, the target."""
     recording, policy = recorded
     scenes, target = open_scenes("exact", recording), parse_target("lpc", policy)
     cases = 0
@@ -64,7 +64,7 @@ def test_a_scene_begins_as_it_was_recorded_and_the_loop_repeats_the_recording(re
 
 
 def test_a_scene_without_a_thing_is_that_of_the_edited_world(recorded):
-    recording, policy = recorded
+    recording, _ = recorded
     scenes, cases = ExactScenes(recording.config["encoding"]["grid_shape"]), 0
     for place in places_of(recording, 4):
         episode, encoding = recording.episode(place.episode), recording.config["encoding"]
@@ -225,7 +225,7 @@ def test_an_explanation_comes_back_from_its_file(explanation, tmp_path):
     again = load_explanation(tmp_path / "one.npz")
     assert np.array_equal(again.attribution, explanation.attribution) and str(again.mission) == str(explanation.mission)
     (tmp_path / "two.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:100])
-    with pytest.raises(InputError, match="no file of generative.saliency"):
+    with pytest.raises(InputError, match="is no file of"):
         load_explanation(tmp_path / "two.npz")
 
 
