@@ -14,6 +14,7 @@ from generative.soft import CARRYING, CELL_CATEGORIES, DIRECTION, NUM_CELLS, SOF
 from mop.kernels.grid import CATEGORIES
 
 MAX_LOGIT = 30.0  # beyond it a category is certain; so exponentials stay finite
+READ_GAIN = 6.0  # logits that a category has at first where it was written
 NUM_DIRECTIONS = 4
 CHOICES = (*((NUM_CELLS, size) for size in CATEGORIES), (1, NUM_DIRECTIONS))
 # of CARRYING columns: so many choices side by side, each among so many; the last one is the direction
@@ -35,6 +36,10 @@ class SymbolicViews(nn.Module):
         self.read_cell = nn.Linear(num_remembered, CELL_CATEGORIES, bias=False)
         self.read_heading = nn.Linear(NUM_DIRECTIONS, NUM_DIRECTIONS, bias=False)
         self.heads = nn.Linear(num_features, SOFT_DIM)
+        with torch.no_grad():  # from the first update on, what was written can be read
+            nn.init.orthogonal_(self.write_cell.weight)
+            self.read_cell.weight.copy_(READ_GAIN * self.write_cell.weight.t())
+            self.read_heading.weight.copy_(READ_GAIN * torch.eye(NUM_DIRECTIONS))
         self.register_buffer("member", _members(), persistent=False)
 
     def encode(self, soft: Tensor) -> Tensor:

@@ -1,20 +1,20 @@
 """The learned simulator: a recurrent state-space model of worlds, which the policy sees through `likelihood`.
 
 The state of a world is what it deterministically became (h), what chance has decided (z, categorical variables), a map
-of the places around the agent (m), C numbers of each cell of a square with the agent at its centre, and the direction
-that it faces (d). One step:
+of the places around the agent (m), C numbers of each cell of a square with the agent at its centre, and what goes with
+the agent: the direction that it faces (d), and C numbers of what is in its hand (o). One step:
 
     h' = GRU(h, [z, action, mission, m before the agent])
     m* = sum over motions k of w_k motion_k(m)          w = softmax(MLP([h', action, m before the agent])); d' likewise
     p(z' | h', m* in view)                              the prior, with which the model is a simulator
     q(z' | h', m* in view, observation)                 the posterior, with which it learns, and begins
-    m' = m*, changed in view as [h', z', m* in view] say
+    m' = m*, changed in view as [h', z', m* in view] say; o' likewise
     observation, end, success ~ heads([h', z', m' in view], d')
 
-The motions are to stay, to turn to either side, and to step ahead; which one an action is, and when a way is blocked,
-is learned. Hafner et al. 2021 (arXiv 2010.02193) for h and z; Parisotto and Salakhutdinov 2018 (arXiv 1702.08360) for
-m. In the first frames, which the model is shown, the posterior is used, what is seen also enters h' by another GRU, and
-the cells that are seen are put on the map as they are, and the direction is the one that is seen.
+The agent's own cell in view shows its hand; so "in view" is with o in that cell. The motions are to stay, to turn to
+either side, and to step ahead; which one an action is, and when a way is blocked, is learned. In the first frames, which
+the model is shown, the posterior is used, what is seen also enters h' by another GRU, and m, o and d become what is
+seen. Hafner et al. 2021 (arXiv 2010.02193) for h and z; Parisotto and Salakhutdinov 2018 (arXiv 1702.08360) for m.
 Axis letters: N worlds, T steps, A actions, X numbers of a soft observation, G of a mission, S hidden units of the
 policy, Z = groups x classes of z, C numbers of a cell of the map.
 """
@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from generative.likelihood import NUM_DIRECTIONS, SymbolicViews
 from generative.simulators import State
+from generative.soft import NUM_CELLS
 from mop.base.errors import InputError
 from mop.kernels.grid import VIEW_SIZE
 from mop.learning.loop import FINAL_NAME
@@ -36,6 +37,9 @@ from mop.store.checkpoints import load_checkpoint
 from mop.worlds.world import NUM_ACTIONS
 
 SIZES = {"deterministic": 192, "groups": 12, "classes": 12, "map_channels": 12, "width": 128, "encoded": 128}
+SIDE = VIEW_SIZE // 2  # cells of a view to each side of the agent
+OWN = SIDE * VIEW_SIZE + VIEW_SIZE - 1  # the agent's own cell among those of a view
+FIRST_SHARE = -2.0  # log-odds that a cell changes in a step, at first
 REACH = VIEW_SIZE - 1  # cells that the map reaches from the agent to each side: those that a view can reach
 MAP_SIZE = 2 * REACH + 1
 UNIFORM = 0.01  # share of the uniform distribution in that of z, so that no surprise is infinite
@@ -47,6 +51,7 @@ class Foresight(NamedTuple):
 
     deterministic: Tensor  # (N, H)
     places: Tensor  # (N, 13, 13, C), moved
+    in_view: Tensor  # (N, 7, 7, C)
     heading: Tensor  # (N, 4), turned
     features: Tensor  # (N, W)
     prior: Tensor  # (N, Z), logits of z
@@ -63,7 +68,10 @@ class Places(nn.Module):
         super().__init__()
         self.channels = channels
         self.motion = nn.Sequential(nn.Linear(num_inputs + channels, 64), nn.ELU(), nn.Linear(64, 4))
-        self.change = nn.Linear(num_features, VIEW_SIZE * VIEW_SIZE * (channels + 1))
+        self.change = nn.Linear(num_features, NUM_CELLS * (channels + 1))
+        with torch.no_grad():
+            self.change.bias[:: channels + 1] = FIRST_SHARE
+        self.register_buffer("is_own", (torch.arange(NUM_CELLS) == OWN).float().view(1, VIEW_SIZE, VIEW_SIZE, 1), False)
 
     def empty(self, num_worlds: int) -> Tensor:
         """A map (N, 13, 13, C) of which nothing is known."""
@@ -73,10 +81,10 @@ class Places(nn.Module):
         """The cell before the agent, (N, C)."""
         return places[:, REACH, REACH - 1]
 
-    def view(self, places: Tensor) -> Tensor:
-        """The cells in view, (N, 7, 7, C)."""
-        side = VIEW_SIZE // 2
-        return places[:, REACH - side : REACH + side + 1, :VIEW_SIZE]
+    def view(self, places: Tensor, hand: Tensor) -> Tensor:
+        """The cells in view, (N, 7, 7, C), the hand (N, C) in the agent's own."""
+        cells = places[:, REACH - SIDE : REACH + SIDE + 1, :VIEW_SIZE]
+        return cells + self.is_own * (hand[:, None, None] - cells)
 
     def motions(self, places: Tensor, inputs: Tensor) -> Tensor:
         """How much of each motion there is, (N, 4): stay, left, right, ahead; inputs (N, I) and the cell ahead tell."""
@@ -96,19 +104,20 @@ class Places(nn.Module):
         beyond = F.pad(places[:, :, :-1], (0, 0, 1, 0))  # at the far edge nothing is known
         return stay * places + left * turned.flip(1) + right * turned.flip(2) + ahead * beyond
 
-    def changed(self, places: Tensor, features: Tensor) -> Tensor:
-        """The map with the changes in view that features (N, F) tell."""
-        if not self.channels:
-            return places
+    def changed(self, places: Tensor, hand: Tensor, in_view: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map and hand with the changes in view that features (N, F) tell; in_view: of `view`."""
         found = self.change(features).unflatten(-1, (VIEW_SIZE, VIEW_SIZE, self.channels + 1))
-        return self.written(places, found[..., 1:], found[..., :1].sigmoid())
+        return self.written(places, hand, in_view, found[..., 1:], found[..., :1].sigmoid())
 
-    def written(self, places: Tensor, seen: Tensor, shares: Tensor) -> Tensor:
-        """The map with what is seen, (N, 7, 7, C), in the cells in view, each to its share (N, 7, 7, 1)."""
+    def written(
+        self, places: Tensor, hand: Tensor, in_view: Tensor, seen: Tensor, shares: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Map and hand with what is seen, (N, 7, 7, C), in the cells in view, each to its share (N, 7, 7, 1)."""
         if not self.channels:
-            return places
-        side = REACH - VIEW_SIZE // 2
-        return places + F.pad(shares * (seen - self.view(places)), (0, 0, 0, MAP_SIZE - VIEW_SIZE, side, side))
+            return places, hand
+        changes = shares * (seen - in_view)
+        around = F.pad(changes * (1 - self.is_own), (0, 0, 0, MAP_SIZE - VIEW_SIZE, REACH - SIDE, REACH - SIDE))
+        return places + around, hand + changes[:, SIDE, VIEW_SIZE - 1]
 
 
 class WorldModel(nn.Module):
@@ -121,7 +130,7 @@ class WorldModel(nn.Module):
         self.groups, self.classes = sizes["groups"], sizes["classes"]
         self.stochastic = self.groups * self.classes
         channels = sizes["map_channels"]
-        in_view = VIEW_SIZE * VIEW_SIZE * channels
+        in_view = NUM_CELLS * channels
         self.views = SymbolicViews(width, channels, encoded)
         self.gru = nn.GRUCell(self.stochastic + NUM_ACTIONS + lang_dim + channels, deterministic)
         self.take_in = nn.GRUCell(encoded, deterministic)
@@ -175,6 +184,7 @@ class WorldModel(nn.Module):
             "stochastic": lang.new_zeros(num_worlds, self.stochastic),
             "places": self.places.empty(num_worlds),
             "heading": lang.new_zeros(num_worlds, NUM_DIRECTIONS),
+            "hand": lang.new_zeros(num_worlds, self.places.channels),
             "mission": lang,
         }
 
@@ -184,8 +194,9 @@ class WorldModel(nn.Module):
         deterministic = self.gru(torch.cat(parts, -1), state["deterministic"])
         weights = self.places.motions(state["places"], torch.cat([deterministic, action], -1))
         places, heading = self.places.moved(state["places"], weights), self.places.turned(state["heading"], weights)
-        features = F.elu(self.look_ahead(torch.cat([deterministic, self.places.view(places).flatten(1)], -1)))
-        return Foresight(deterministic, places, heading, features, self.prior(features))
+        in_view = self.places.view(places, state["hand"])
+        features = F.elu(self.look_ahead(torch.cat([deterministic, in_view.flatten(1)], -1)))
+        return Foresight(deterministic, places, in_view, heading, features, self.prior(features))
 
     def look(self, foresight: Foresight, encoded: Tensor) -> Tensor:
         """The posterior of z: logits (N, Z), given an encoded observation (N, E)."""
@@ -210,12 +221,13 @@ class WorldModel(nn.Module):
     def settle(self, state: State, foresight: Foresight, z: Tensor) -> State:
         """The next state, once z (N, Z) is decided."""
         features = F.elu(self.settle_in(torch.cat([foresight.features, z], -1)))
-        places = self.places.changed(foresight.places, features)
+        places, hand = self.places.changed(foresight.places, state["hand"], foresight.in_view, features)
         return {
             "deterministic": foresight.deterministic,
             "stochastic": z,
             "places": places,
             "heading": foresight.heading,
+            "hand": hand,
             "mission": state["mission"],
         }
 
@@ -231,12 +243,17 @@ class WorldModel(nn.Module):
         foresight = foresight._replace(deterministic=self.take_in(encoded, foresight.deterministic))
         foresight = foresight._replace(heading=self.views.heading(soft))
         state = self.settle(state, foresight, self.choose(posterior, noise))
-        state["places"] = self.places.written(state["places"], *self.views.remember(soft))
-        return state, foresight.prior, posterior
+        in_view, seen = self.in_view(state), self.views.remember(soft)
+        places, hand = self.places.written(state["places"], state["hand"], in_view, *seen)
+        return {**state, "places": places, "hand": hand}, foresight.prior, posterior
+
+    def in_view(self, state: State) -> Tensor:
+        """What is remembered of the cells in view, (N, 7, 7, C)."""
+        return self.places.view(state["places"], state["hand"])
 
     def shown(self, state: State) -> tuple[Tensor, Tensor]:
         """What the heads see of a state: features (N, W), and the cells of the map in view (N, 7, 7, C)."""
-        in_view = self.places.view(state["places"])
+        in_view = self.in_view(state)
         return self.features(state["deterministic"], state["stochastic"], in_view), in_view
 
     def features(self, deterministic: Tensor, z: Tensor, in_view: Tensor) -> Tensor:
