@@ -242,7 +242,7 @@ def test_pictures_show_the_attribution_of_each_cell(explanation):
     ]
     for ax, lag in zip(panels[5:10], (4, 3, 2, 1, 0), strict=True):
         assert np.allclose(ax.images[1].get_array(), explanation.maps(PATHS.index("memory"), lag).T)
-    curve = plot_horizon(saliency.sizes_by_lag([explanation, explanation]))
+    curve = plot_horizon(saliency.sizes_by_lag([explanation, explanation]), saliency.amounts_by_kind([explanation]))
     total = np.abs(explanation.by_path[explanation.lag == 3]).sum(0)
     lines = {line.get_label(): dict(zip(*line.get_data(), strict=True)) for line in curve.axes[0].lines}
     assert lines["memory"][3] == pytest.approx(total[PATHS.index("memory")], rel=1e-5) and set(lines["direct"]) == {0}
@@ -265,8 +265,8 @@ def test_the_command_writes_what_it_says_and_goes_on(recorded, tmp_path, monkeyp
     assert told.count("## lpc at step") == 2 and "exact simulator" in told and "through memory" in told
     files = {path.name for path in (tmp_path / "out").iterdir()}
     npz = sorted(name for name in files if name.endswith(".npz"))
-    assert len(npz) == 2 and files >= {"config.json", "causes.csv", "causes.md", "horizon.png"}
-    assert len(files) == 4 + 3 * 2
+    assert len(npz) == 2 and files >= {"config.json", "causes.csv", "causes.md", "kinds.csv", "horizon.png"}
+    assert len(files) == 5 + 3 * 2
     found = load_explanation(tmp_path / "out" / npz[0])
     episode = recording.episode(int(found.episode))
     assert episode.behaviour == "argmax" and episode["lpc"][: len(episode["action"]) - 1].argmax() == found.step
