@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from generative.attribution import Loop
 from generative.causes import Thing, code_of, things_in_view, things_in_world, views_without
 from generative.closed_loop import repeat_state
-from generative.counterfactuals import Edit, edit_state
+from generative.counterfactuals import Case, Edit, edit_state, world_at
 from generative.exact import ExactSimulator, cell_columns
 from generative.policies import FrozenPolicy
-from generative.recordings import Episode
+from generative.recordings import Episode, Recording
 from generative.simulators import Simulator, State
 from generative.soft import DIRECTION, cells, soften
 from generative.world_model import WorldModel
@@ -139,6 +139,20 @@ def memory_at(policy: FrozenPolicy, recorded: FrozenPolicy, episode: Episode, st
     for obs in np.array(episode["obs"][:step]):
         hidden = policy.step(soften(obs)[None], lang, hidden).hidden
     return hidden
+
+
+def real_world(recording: Recording, place: Place) -> World:
+    """The real world of an episode, `lag` steps before a step."""
+    encoding, episode = recording.config["encoding"], recording.episode(place.episode)
+    actions = episode["action"][: place.step - place.lag]
+    return world_at(encoding["task_id"], encoding["max_steps"], episode.seed, actions)
+
+
+def real_case(world: World, policy: FrozenPolicy, episode: Episode, place: Place, edits: Sequence[Edit]) -> Case:
+    """Edits to be made in this world, `lag` steps before a step, and what its policy remembers and did from there."""
+    start = place.step - place.lag
+    hidden, lang = memory_at(policy, policy, episode, start)[0], torch.from_numpy(np.array(episode.lang))
+    return Case(world, hidden, lang, episode["action"][start : place.step].tolist(), edits)
 
 
 def loop_from(

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from generative.attribution import EVERY_PATH, MEMORY_ONLY, attribute, total_of
 from generative.causes import code_of, thing_name
-from generative.counterfactuals import Case, Edit, clone, edit_world, effects, legal_edits, world_at
+from generative.counterfactuals import Edit, clone, edit_world, effects, legal_edits
 from generative.policies import FrozenPolicy
-from generative.recordings import Recording
-from generative.scenes import VIEW, Place, Scenes, loop_from, memory_at
+from generative.recordings import Episode, Recording
+from generative.scenes import VIEW, Place, Scenes, loop_from, memory_at, real_case, real_world
 from generative.targets import parse_target
 from mop.base.errors import InputError
 from mop.base.streams import stream_seed
@@ -75,9 +75,7 @@ class Study:
 
     def measure(self, place: Place) -> dict:
         """The row of a case."""
-        episode, start = self.recording.episode(place.episode), place.step - place.lag
-        encoding = self.recording.config["encoding"]
-        world = world_at(encoding["task_id"], encoding["max_steps"], episode.seed, episode["action"][:start])
+        episode, world = self.recording.episode(place.episode), real_world(self.recording, place)
         edits = self._draw(place, legal_edits(world, self.kinds))
         row = {
             **place._asdict(), "seed": episode.seed, "behaviour": episode.behaviour, "targets": list(self.targets),
@@ -88,31 +86,30 @@ class Study:
             return row
         chosen = int(episode["student"][place.step])
         targets = [parse_target(text, self.policy, self.directions, chosen) for text in self.targets]
-        hidden, lang = memory_at(self.policy, self.policy, episode, start)[0], torch.from_numpy(np.array(episode.lang))
-        case = Case(world, hidden, lang, episode["action"][start : place.step].tolist(), edits)
-        (true,) = effects(self.policy, [case], targets)
+        (true,) = effects(self.policy, [real_case(world, self.policy, episode, place, edits)], targets)
         row |= {name: _rounded(getattr(true, name).T) for name in ("acting", "forced")}
-        edited = np.stack([_edited(world, edit).obs for edit in edits])
+        seen = np.stack([_edited(world, edit).obs for edit in edits])
         for predictor in self.predictors:
-            if predictor.kind == VIEW:
-                scene = predictor.scenes.at(episode, start, VIEW)
-                changed = scene.seen(edited)
-            else:
-                scene = predictor.scenes.at_world(world)
-                changed = scene.edited(edits)
-            policy = predictor.policy_of(place.episode)
-            memory = memory_at(policy, self.policy, episode, start)
-            loop = loop_from(policy, predictor.scenes, scene, episode, memory, place, predictor.is_own)
-            row["predicted"][predictor.name] = {
-                name: self._predict(predictor, loop, scene.there, changed, targets, paths)
-                for name, paths in WAYS.items()
-                if name == ALL or not predictor.is_control
-            }
+            loop, there, changed = self._set_up(predictor, episode, place, world, edits, seen)
+            row["predicted"][predictor.name] = predicted = {}
+            for name, paths in WAYS.items():
+                if name == ALL or not predictor.is_control:
+                    found = attribute(loop, there, changed, targets, paths, predictor.method, self.num_points)
+                    predicted[name] = _rounded(torch.stack([total_of(numbers) for numbers in found]).numpy())
         return row
 
-    def _predict(self, predictor, loop, there, changed, targets, paths) -> list:
-        found = attribute(loop, there, changed, targets, paths, predictor.method, self.num_points)
-        return _rounded(torch.stack([total_of(numbers) for numbers in found]).numpy())
+    def _set_up(self, predictor: Predictor, episode: Episode, place: Place, world: World, edits, seen: np.ndarray):
+        """A predictor's loop, what was there, and the same after each edit; seen: the observations (E, O) then."""
+        scenes, start = predictor.scenes, place.step - place.lag
+        if predictor.kind == VIEW:
+            scene = scenes.at(episode, start, VIEW)
+            changed = scene.seen(seen)
+        else:
+            scene = scenes.at_world(world)
+            changed = scene.edited(edits)
+        policy = predictor.policy_of(place.episode)
+        memory = memory_at(policy, self.policy, episode, start)
+        return loop_from(policy, scenes, scene, episode, memory, place, predictor.is_own), scene.there, changed
 
     def _draw(self, place: Place, edits: list[Edit]) -> list[Edit]:
         if len(edits) <= self.max_edits:
@@ -133,7 +130,7 @@ def edit_name(world: World, edit: Edit) -> str:
     where = "in the hand" if (edit.x, edit.y) == world.position else f"at {edit.x}, {edit.y}"
     if edit.after == EMPTY:
         return f"{old} {where} removed"
-    return f"{new} put {where}" if edit.before == EMPTY else f"{old} {where} made a {new}"
+    return f"{new} put {where}" if edit.before == EMPTY else f"{old} {where} becomes {new}"
 
 
 def _rounded(values: np.ndarray) -> list:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from generative_data import record_tiny, tiny_checkpoint
 
-from generative import saliency
+from generative import inputs, saliency
 from generative.attribution import NO_PATH, PATHS, attribute, predict_effects, total_of
 from generative.causes import views_without
 from generative.closed_loop import EVERY_PATH
@@ -167,6 +167,20 @@ def test_a_cut_loop_has_no_cause_in_a_recorded_world(recorded):
         (whole,), (cut,) = (attribute(loop, scene.there, changed, [target], paths) for paths in (EVERY_PATH, NO_PATH))
         assert total_of(whole).abs().max() > 0
         assert torch.equal(total_of(whole), total_of(cut)) if lag == 0 else total_of(cut).abs().max() == 0
+
+
+def test_a_learned_simulator_of_another_policy_is_refused(recorded, monkeypatch):
+    recording, _ = recorded
+    encoding = recording.config["encoding"]
+    model = WorldModel(encoding["lang_dim"], encoding["hidden_size"])
+    config = {"task_id": encoding["task_id"], "agent": {"sha256": recording.config["checkpoint"]["sha256"]}}
+    config |= {"settings": {"num_initializing_steps": 3}}
+    monkeypatch.setattr(inputs, "load_world_model", lambda path: (model, config))
+    scenes = open_scenes("simulators/one", recording)
+    assert scenes.simulator is model and scenes.kinds == (VIEW,)
+    config["agent"]["sha256"] = "0" * 64
+    with pytest.raises(InputError, match="another policy or task"):
+        open_scenes("simulators/one", recording)
 
 
 # --- explanations ---------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_edits_are_told_in_words():
     world = world_at("BabyAI-UnlockPickup-v0", None, 7, [])
     words = [edit_name(world, edit) for edit in legal_edits(world, ["remove", "state"])]
     assert len(words) == 4 and sum("removed" in word for word in words) == 2
-    assert sum("made a open" in word or "made a closed" in word for word in words) == 2
+    assert sum("becomes open" in word or "becomes closed" in word for word in words) == 2
 
 
 # --- a planted cause, in the real world -------------------------------------------------------------------------------
