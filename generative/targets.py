@@ -1,50 +1,78 @@
-"""What is asked of a policy's answer, by a text: one differentiable number of each world."""
+"""What of a policy's answer is to be explained, as text and as a differentiable number.
 
+    action:forward   the logit of an action, minus the mean of all logits; a name of Minigrid's, or its number
+    action:chosen    the same of the action that the policy chose at the recorded step
+    routing:2.1      the weight of expert 1 of layer 2, both counted from 0
+    lpc              layered parameter cost, in parameters
+    entropy          of the router's weights in nats, mean over the layers; entropy:1: of layer 1, counted from 0
+    direction:4      the coordinate of the memory after the step along direction 4 of a file; or by its name
+Axis letters: N environments, A actions, L layers, E experts, S hidden units.
+"""
+
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from minigrid.core.actions import Actions
 from torch import Tensor
 
+from generative.direction_sets import Directions
 from generative.policies import Answer, FrozenPolicy
 from mop.base.errors import InputError
+from mop.measures.routing_data import ACTION_NAMES
 
-Target = Callable[[Answer], Tensor]  # (N,) of an answer to N worlds
-
+_NAMES = [action.name for action in Actions]
+_NUMBERS = {name: k for names in (_NAMES, ACTION_NAMES, "0123456") for k, name in enumerate(names)}
+CHOSEN = "action:chosen"
 TARGETS_HELP = (
-    "action:NAME, its logit minus the mean of the logits (left, right, forward, pickup, drop, toggle, done); "
-    "routing:L.E, the weight of expert E in layer L, both counted from 0; lpc, the layered parameter cost; "
-    "entropy or entropy:L, of the router's weights in nats, the mean of the layers or of layer L"
+    "action:NAME, its logit minus the mean of the logits (left, right, forward, pickup, drop, toggle, done), or "
+    "action:chosen, of the one that the policy chose; routing:L.E, the weight of expert E in layer L, both counted "
+    "from 0; lpc, the layered parameter cost; entropy or entropy:L, of the router's weights in nats, the mean of the "
+    "layers or of layer L; direction:K, the memory along direction K of a file"
 )
 
 
-def parse_target(text: str, policy: FrozenPolicy) -> Target:
-    """The function of an `Answer` that a text means, see TARGETS_HELP.
+@dataclass(frozen=True)
+class Target:
+    """A number (N,) of a policy's answer to N worlds, which is a differentiable function of it."""
 
-    Raises InputError for another text; the function does where the policy has no such layer or expert.
+    name: str
+    of: Callable[[Answer], Tensor]
+
+    def __call__(self, answer: Answer) -> Tensor:
+        return self.of(answer)
+
+
+def parse_target(
+    text: str, policy: FrozenPolicy, directions: Directions | None = None, chosen: int | None = None
+) -> Target:
+    """The target that a text names; chosen: an action, for action:chosen.
+
+    Raises InputError for another text; the target does where the policy has no such layer or expert.
     """
-    name, _, argument = text.partition(":")
-    if name == "action" and argument in Actions.__members__:
-        action = int(Actions[argument])
-        return lambda answer: answer.logits[:, action] - answer.logits.mean(-1)
-    if name == "routing" and (numbers := _numbers(argument, 2)):
-        return lambda answer: _layer(answer, numbers[0], text, numbers[1])[:, numbers[1]]
+    text = text.strip()
+    kind, _, rest = text.partition(":")
+    if text == CHOSEN and chosen is not None:
+        return Target(CHOSEN, _logit(chosen))
+    if kind == "action" and rest in _NUMBERS:
+        return Target(f"action:{_NAMES[_NUMBERS[rest]]}", _logit(_NUMBERS[rest]))
+    if kind == "routing" and (found := re.fullmatch(r"(\d{1,4})\.(\d{1,4})", rest)):
+        layer, expert = map(int, found.groups())
+        return Target(text, lambda answer: _weights(answer, text, layer, expert)[:, expert])
     if text == "lpc":
-        return lambda answer: policy.lpc(answer.routing)
+        return Target(text, lambda answer: policy.lpc(answer.routing))
     if text == "entropy":
-        return lambda answer: sum(_entropy(weights) for weights in answer.routing) / len(answer.routing)
-    if name == "entropy" and (numbers := _numbers(argument, 1)):
-        return lambda answer: _entropy(_layer(answer, numbers[0], text))
+        return Target(text, lambda answer: torch.stack([_entropy(weights) for weights in answer.routing]).mean(0))
+    if kind == "entropy" and re.fullmatch(r"\d{1,4}", rest):
+        return Target(text, lambda answer: _entropy(_weights(answer, text, int(rest))))
+    if kind == "direction" and rest:
+        return _direction(rest, directions)
     raise InputError(f"unknown target {text!r}; there are: {TARGETS_HELP}")
 
 
-def _numbers(text: str, count: int) -> list[int] | None:
-    """The numbers of "2.1", None unless there are so many."""
-    parts = text.split(".")
-    return [int(part) for part in parts] if len(parts) == count and all(map(str.isdecimal, parts)) else None
-
-
-def _layer(answer: Answer, layer: int, text: str, expert: int = 0) -> Tensor:
+def _weights(answer: Answer, text: str, layer: int, expert: int = 0) -> Tensor:
     """The router's weights (N, E) in a layer. Raises InputError where there is no such layer, or no such expert."""
     sizes = [weights.shape[-1] for weights in answer.routing]
     if layer >= len(sizes) or expert >= sizes[layer]:
@@ -53,5 +81,17 @@ def _layer(answer: Answer, layer: int, text: str, expert: int = 0) -> Tensor:
 
 
 def _entropy(weights: Tensor) -> Tensor:
-    """Of weights (N, E) in nats, (N,)."""
-    return torch.special.entr(weights).sum(-1)
+    """Of router weights (N, E) in nats, (N,): `mop.measures.router_weights.compute_router_entropy` with gradients."""
+    return torch.special.entr(weights.clamp_min(1e-30)).sum(-1)
+
+
+def _logit(action: int) -> Callable[[Answer], Tensor]:
+    return lambda answer: answer.logits[:, action] - answer.logits.mean(-1)
+
+
+def _direction(word: str, directions: Directions | None) -> Target:
+    if directions is None:
+        raise InputError(f"direction:{word} is of a file of directions; give --directions")
+    number = directions.number(word)
+    dual, mean = (torch.from_numpy(np.array(part)) for part in (directions.duals[number], directions.mean))
+    return Target(f"direction:{directions.names[number]}", lambda answer: (answer.hidden - mean) @ dual)
