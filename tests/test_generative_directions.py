@@ -14,7 +14,7 @@ from generative import sparse
 from generative.components import METHODS, matched_cosines
 from generative.direction_sets import Directions, load_directions, random_unit, write_directions
 from generative.direction_study import Rows, Study, join_parts, probe_rows, read_rows, variance_explained
-from generative.labels import CARRIED, DOOR_STATES, PROPERTIES, UNKNOWN, label_episode
+from generative.labels import CARRIED, DOOR_STATES, PROPERTIES, UNKNOWN, label_episode, labeller
 from generative.probes import accuracy_alone, balanced_accuracy, labels_of_others
 from generative.recordings import SPLITS
 from generative.sparse import train_sparse
@@ -243,9 +243,9 @@ def test_the_direction_that_tells_is_found_and_what_nothing_tells_is_not(hasty):
 
 
 def test_rows_pair_the_memory_after_a_step_with_what_it_saw(recording):
-    seeds = {}
+    seeds, label = {}, labeller(recording.config["encoding"])
     for split in SPLITS:
-        rows = read_rows(recording, split, None, 10**6, 0, 6)
+        rows = read_rows(recording, split, None, 10**6, 0, label)
         episodes = np.sort(recording.episodes(split))
         assert len(np.unique(rows.episode)) == len(episodes)
         for number in (0, len(episodes) - 1):
@@ -257,13 +257,14 @@ def test_rows_pair_the_memory_after_a_step_with_what_it_saw(recording):
                 assert np.array_equal(rows.labels[name][here], labels[:-1])
         seeds[split] = set(recording.index["seed"][episodes].tolist())
     assert not seeds["train"] & seeds["test"] and not seeds["train"] & seeds["validation"]
-    few = read_rows(recording, "train", ["epsilon"], 200, 0, 6)
+    few = read_rows(recording, "train", ["epsilon"], 200, 0, label)
     assert 100 < len(few.hidden) <= 200
     assert not np.array_equal(
-        few.hidden, read_rows(recording, "train", ["epsilon"], 200, 1, 6).hidden[: len(few.hidden)]
+        few.hidden, read_rows(recording, "train", ["epsilon"], 200, 1, label).hidden[: len(few.hidden)]
     )
     with pytest.raises(InputError, match="too few"):
-        read_rows(recording, "train", ["epsilon"], 30, 0, 6)
+        read_rows(recording, "train", ["epsilon"], 30, 0, label)
+    assert read_rows(recording, "train", None, 500, 0, labeller({"task_id": "coinrun"})).labels == {}
 
 
 # --- files and random directions --------------------------------------------------------------------------------------
