@@ -164,6 +164,16 @@ def test_planted_directions_are_found_where_they_are_not_orthogonal():
     assert matched_cosines(units, METHODS["pca"](x, 4, 0).units).min() < 0.95  # what an orthogonal basis cannot do
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_units_that_never_move_and_blocks_of_one_unit_are_no_trouble(method, hasty):
+    x, _ = planted(num_rows=400)
+    for still, num in ((np.where(np.arange(12) == 5, 1.0, x), 12), (x[:, :1], 1)):
+        fit = METHODS[method](still, num, 0)
+        assert 1 <= len(fit.units) <= 2 * num and fit.units.shape == fit.duals.shape
+        assert np.isfinite(fit.units).all() and np.abs(fit.duals).max() < 1e6
+        assert np.isfinite(fit.rebuild(still)).all()
+
+
 def test_variance_explained_is_that_of_other_worlds():
     rng, episode = RNG(2), np.repeat(np.arange(50), 10)
     train, test = rng.standard_normal((2, 500, 40))
