@@ -4,6 +4,7 @@ import itertools
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from eval_helpers import in_process
@@ -12,8 +13,9 @@ from generative_data import record_tiny, tiny_checkpoint
 from generative import directions as command
 from generative import sparse
 from generative.components import METHODS, matched_cosines
+from generative.direction_figures import plot_probes, plot_stability
 from generative.direction_sets import Directions, load_directions, random_unit, write_directions
-from generative.direction_study import Rows, Study, join_parts, probe_rows, read_rows, variance_explained
+from generative.direction_study import Rows, Study, join_parts, method_rows, probe_rows, read_rows, variance_explained
 from generative.labels import CARRIED, DOOR_STATES, PROPERTIES, UNKNOWN, label_episode, labeller
 from generative.probes import accuracy_alone, balanced_accuracy, labels_of_others
 from generative.recordings import SPLITS
@@ -21,6 +23,7 @@ from generative.sparse import train_sparse
 from mop.base.errors import InputError
 from mop.kernels.grid import code_color, code_kind, code_state
 from mop.measures.phases import key_phases
+from mop.plotting.hover import values_of
 from mop.worlds.world import World
 
 RNG = np.random.default_rng
@@ -246,6 +249,13 @@ def test_the_direction_that_tells_is_found_and_what_nothing_tells_is_not(hasty):
     assert abs(directions.units[door["best_number"]] @ planted_unit) > 0.95
     for key in ("accuracy", "shuffled", "best_accuracy"):
         assert 0.44 < carrying[key] < 0.56, key
+    shown = values_of(plot_probes(pd.DataFrame([door, carrying])))
+    of_figure = {(row["panel"], row["measure"]): row["value"] for row in shown}
+    assert of_figure["door", "whole block"] == door["accuracy"] and len(of_figure) == 6
+    assert of_figure["carrying", "labels of other episodes"] == carrying["shuffled"]
+    methods = method_rows({"memory": part})
+    shown = values_of(plot_stability(pd.DataFrame(methods)))
+    assert [row["explained"] for row in shown] == [row["explained"] for row in methods] and len(methods) == 4
     assert part["pca stability"][0] > 0.99 > 0.9 > float(part["pca chance"])
 
 
