@@ -56,9 +56,7 @@ def read_rows(
         where = np.full(num_steps, number), np.arange(num_steps)
         parts.append(Rows(hidden[1:], labels, *where))
     labels = {name: np.concatenate([part.labels[name] for part in parts]) for name in parts[0].labels}
-    hidden, episode, t_step = (
-        np.concatenate([getattr(p, key) for p in parts]) for key in ("hidden", "episode", "t_step")
-    )
+    hidden, episode, t_step = (np.concatenate(column) for column in zip(*((p[0], *p[2:]) for p in parts), strict=True))
     return Rows(hidden, labels, episode, t_step)
 
 
@@ -145,16 +143,12 @@ class Study:
             known = {split: np.flatnonzero(np.isin(labels[split], self.properties[label])) for split in SPLITS}
             some = np.sort(rng.permutation(known["train"])[:num_rows])
             probe = Probe(x["train"][some] @ columns, labels["train"][some])
-            return {
-                split: (
-                    probe(x[split][known[split]] @ columns),
-                    labels[split][known[split]],
-                    episode[split][known[split]],
-                )
-                for split in SPLITS[1:]
-            }
+            says = {}
+            for split in SPLITS[1:]:
+                these = known[split]
+                says[split] = probe(x[split][these] @ columns), labels[split][these], self.rows[split].episode[these]
+            return says
 
-        episode = {split: part.episode for split, part in self.rows.items()}
         found = {"classes": self.properties[label]}
         for key, labels in (("accuracy", true), ("shuffled", others)):
             found[key] = balanced_accuracy(*judge(labels, everything, _PROBE_ROWS)["test"])
