@@ -8,12 +8,12 @@ et al. 2017, arXiv 1703.01365, equation 1), of every number i of x,
     IG_i(x -> x') = (x'_i - x_i) * integral over a from 0 to 1 of dF/dx_i (x + a (x' - x)) da
     sum_i IG_i    = F(x') - F(x)                                       completeness, where F is smooth
 
-by the midpoint rule over `num_points` values of a; "gradient" is the same with a = 0 alone, the first-order effect. Here
-the line goes from what is to what could be, so that the sum predicts the effect of that change. The attribution of what
-a cell holds is minus the prediction for emptying it: the baseline x' is the same view, or world, with empty floor in
-that cell (type empty, colour and state 0), one line for each cell, walls and doors included. Floor and cells that were
-not seen have the attribution 0. The agent's own cell of a view shows what is carried; emptying it also clears the
-carrying flag.
+by the midpoint rule over `num_points` values of a; "gradient" is the same with a = 0 alone, the first-order effect. The
+line goes from what is to what could be, so that the sum predicts the effect of that change. The attribution of what a
+cell holds is minus the prediction for emptying it: the baseline x' is the same view, or world, with empty floor in that
+cell (type empty, colour and state 0), one line for each cell, walls and doors included. Floor and cells that were not
+seen have the attribution 0. The agent's own cell of a view shows what is carried; emptying it also clears the carrying
+flag.
 
 The argmax of the policy's actions, and the rules of the exact simulator, are no smooth functions: their gradients are
 straight-through, and completeness fails by what `Effects.gap` says.

@@ -1,4 +1,4 @@
-"""The things at one moment that can be causes of a later one: what they are, where they are, and the moment without one.
+"""The things of one moment, which can be causes of a later one: what and where they are, and the moment without one.
 
 Axis letters: C things, O = 152 numbers of an observation, H and W height and width of a grid.
 """
