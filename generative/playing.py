@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generative.policies import FrozenPolicy
+from generative.policies import Answer, FrozenPolicy
 from generative.soft import soften
 from mop.kernels.grid import cell_code
 from mop.worlds.world import World
 
 Choose = Callable[[Tensor], Tensor]  # logits (N, A) -> actions (N,) int64
+Measure = Callable[[Answer], Tensor]  # what a policy says -> (N,), as `Target.of`
 
 
 def greedy(logits: Tensor) -> Tensor:
@@ -31,12 +32,17 @@ def sampler(seed: int) -> Choose:
 
 @torch.no_grad()
 def play(
-    policy: FrozenPolicy, worlds: Sequence[World], num_steps: int | None = None, choose: Choose = greedy
+    policy: FrozenPolicy,
+    worlds: Sequence[World],
+    num_steps: int | None = None,
+    choose: Choose = greedy,
+    measure: Measure | None = None,
 ) -> list[dict[str, np.ndarray]]:
     """Play each world from where it is, with an empty memory, until its episode ends or `num_steps` actions are taken.
 
     Returns the T + 1 rows of each world under the names of a recording (`generative.recordings`), without the bot's;
-    the policy is asked about the last state, too. `action` is -1 there, and `reward` 0.
+    the policy is asked about the last state, too. `action` is -1 there, and `reward` 0. With a measure of what the policy
+    says, `value`.
     """
     rows: list[list[dict]] = [[] for _ in worlds]
     playing, hidden = list(range(len(worlds))), policy.initial_hidden(len(worlds))
@@ -53,6 +59,8 @@ def play(
             "lpc": policy.lpc(answer.routing).numpy(),
             "student": answer.logits.argmax(-1).numpy(),
         }
+        if measure is not None:
+            columns["value"] = measure(answer).numpy()
         actions = choose(answer.logits).tolist()
         for k, n in enumerate(playing):
             is_last = ended[n] or t_step == num_steps
