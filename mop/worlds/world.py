@@ -57,7 +57,8 @@ def training_seed(run_seed: int, slot: int, k: int) -> int:
 class World:
     """One BabyAI environment: Minigrid's rules, a compiled view, the events of the episode and, if asked for, the bot.
 
-    obs (O,) float32 is written in place; it may be given as a row of a larger array. t_pick, t_opened, t_unlocked and
+    obs (O,) float32 is written in place; it may be given as a row of a larger array. codes (height, width) int32 is the
+    grid, carried the code of what is carried, `mop.kernels.grid.EMPTY` for nothing. t_pick, t_opened, t_unlocked and
     t_drop count the actions taken when something was first picked up, opened, unlocked or dropped; None before.
     Raises InputError for an unknown task.
     """
@@ -78,7 +79,7 @@ class World:
             self.env.reset(seed=seed)
         self.mission = self.env.mission
         if self.env.carrying is not None:  # PutNext*Carrying puts the object into the hand after the first view
-            self.codes, self._carried = grid_codes(self.env.grid), cell_code(self.env.carrying)
+            self.codes, self.carried = grid_codes(self.env.grid), cell_code(self.env.carrying)
             self.obs[-1] = 1.0
 
     def begin_here(self) -> None:
@@ -113,7 +114,7 @@ class World:
             self.teacher = Teacher(self.env, self.codes, self.seen)
         elif last_action == DROP:  # after each drop Minigrid looks for the objects of the mission
             self.teacher.update_positions()
-        return self.teacher.label(last_action, *self.position, *DIRECTIONS[self.direction], self._carried)
+        return self.teacher.label(last_action, *self.position, *DIRECTIONS[self.direction], self.carried)
 
     @property
     def num_steps(self) -> int:
@@ -136,8 +137,8 @@ class World:
         else:
             x, y = self._front()
             self.codes[y, x] = cell_code(env.grid.grid[y * env.grid.width + x])
-        self._carried = cell_code(env.carrying)
-        observe(self.codes, *self.position, self.direction, self._carried, self.obs, self.seen)
+        self.carried = cell_code(env.carrying)
+        observe(self.codes, *self.position, self.direction, self.carried, self.obs, self.seen)
         self.obs[IMAGE_SIZE:] = 0.0
         self.obs[IMAGE_SIZE + self.direction] = 1.0
         self.obs[-1] = env.carrying is not None

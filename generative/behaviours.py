@@ -1,0 +1,39 @@
+"""Who acts in an episode: `CHOOSE`, a function for each behaviour.
+
+Each takes what the policy and the bot say in N episodes, as rows (N,) of a recording, two uniform numbers in [0, 1) for
+each of them (N, 2), and epsilon; it returns actions (N,) int.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def _argmax(rows: np.ndarray, draws: np.ndarray, epsilon: float) -> np.ndarray:
+    return rows["student"]
+
+
+def _sampled(rows: np.ndarray, draws: np.ndarray, epsilon: float) -> np.ndarray:
+    ends = np.exp(rows["log_probs"].astype(np.float64)).cumsum(-1)
+    return (ends[:, :-1] <= draws[:, :1] * ends[:, -1:]).sum(-1)
+
+
+def _epsilon(rows: np.ndarray, draws: np.ndarray, epsilon: float) -> np.ndarray:
+    return np.where(draws[:, 0] < epsilon, _random(rows, draws, epsilon), rows["student"])
+
+
+def _bot(rows: np.ndarray, draws: np.ndarray, epsilon: float) -> np.ndarray:
+    return rows["bot"]
+
+
+def _random(rows: np.ndarray, draws: np.ndarray, epsilon: float) -> np.ndarray:
+    return (draws[:, 1] * rows["log_probs"].shape[1]).astype(np.int64)
+
+
+CHOOSE: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
+    "argmax": _argmax,  # the policy's likeliest action
+    "sampled": _sampled,  # an action by the policy's probabilities
+    "epsilon": _epsilon,  # argmax, but with probability epsilon any action, each as likely
+    "bot": _bot,
+    "random": _random,  # any action, each as likely
+}

@@ -1,0 +1,268 @@
+"""How a recording is made: many episodes side by side, filed by behaviour and number, written shard by shard.
+
+An episode is determined by the recording's seed, its behaviour and its number alone: its world, and the random numbers
+of who acts in it. The episodes of a behaviour are filed in the order of their numbers, whichever ends first, and each
+belongs to the shard that its first step falls into. So a recording that was killed goes on behind its last whole shard,
+and ends with the same bytes, with any number of slots.
+Axis letters: N slots, A actions, S hidden units, E experts of all layers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from generative.behaviours import CHOOSE
+from generative.domains import Worlds
+from generative.policies import FrozenPolicy
+from generative.recordings import (
+    NOTHING,
+    SPLITS,
+    find_shards,
+    make_index,
+    policy_fields,
+    read_episodes,
+    split_of,
+    write_shard,
+)
+from mop.base.streams import stream_seed
+from mop.kernels import fast
+
+FIRST_SEED = 2**33  # of a recorded world: evaluation's are below 2**32, training's below this
+_SHARD_BYTES, _MAX_SHARDS = 64e6, 32  # about; the files of all shards are open at once
+_FIRST_ROOM = 64  # rows of each slot, doubled where an episode is longer
+_DRAWS = 64  # steps whose random numbers are drawn at once
+
+
+class Plan(NamedTuple):
+    """What is to be recorded."""
+
+    behaviours: Sequence[str]
+    num_steps: int
+    num_shards: int
+    seed: int
+    epsilon: float
+
+    def shard_of(self, steps: int) -> int:
+        """The shard of the episode that begins after so many steps of its behaviour; num_shards where none is left."""
+        return min(steps * len(self.behaviours) * self.num_shards // self.num_steps, self.num_shards)
+
+
+def plan_shards(num_steps: int, row_bytes: int) -> int:
+    """How many shards so many steps are written in."""
+    return int(np.clip(round(num_steps * row_bytes / _SHARD_BYTES), 1, _MAX_SHARDS))
+
+
+def world_seed(seed: int, behaviour: str, number: int, attempt: int) -> int:
+    """The seed of the world of an episode: from FIRST_SEED on; attempt: how many worlds its teacher failed in before.
+
+    Each behaviour has worlds of its own.
+    """
+    words = (stream_seed(seed, f"worlds of {behaviour}"), number, attempt)
+    return FIRST_SEED + int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+@dataclass
+class _Queue:
+    """The episodes of one behaviour: begun in the order of their numbers, and filed in that order."""
+
+    behaviour: str
+    num_filed: int = 0
+    steps_filed: int = 0
+    num_begun: int = 0
+    steps_begun: int = 0  # of all episodes that have begun, so far
+    finished: dict[int, tuple[np.ndarray, dict]] = field(default_factory=dict)  # those that cannot be filed yet
+    filed: list[tuple[int, np.ndarray, dict]] = field(default_factory=list)  # shard, rows, record; not yet written
+
+    def file(self, plan: Plan) -> None:
+        """File what is next; what was begun and is not needed any more is left."""
+        while self.num_filed in self.finished and (shard := plan.shard_of(self.steps_filed)) < plan.num_shards:
+            rows, record = self.finished.pop(self.num_filed)
+            self.filed.append((shard, rows, record))
+            self.num_filed += 1
+            self.steps_filed += record["steps"]
+
+
+@dataclass
+class _Slot:
+    """What runs in a slot."""
+
+    queue: _Queue
+    number: int
+    record: dict
+    generator: np.random.Generator
+    t_step: int = 0
+    is_over: bool = False  # what is left is to ask the policy about the last observation
+
+
+class _Actor:
+    """The policy in N slots: what it says of what they show, as fields of their rows, and its memory in each."""
+
+    def __init__(self, policy: FrozenPolicy, num_slots: int):
+        self._policy, self._step = policy, fast.stepper(policy.policy)
+        self.langs: dict[str, np.ndarray] = {}  # what it is given of each mission that was begun, (G,) float32
+        self._hidden = policy.initial_hidden(num_slots)
+        self._lang = torch.zeros(num_slots, policy.policy.lang_dim)
+        sizes = [size for sizes in policy.policy.expert_hidden_sizes for size in sizes]
+        self._squares = np.square(np.array(sizes, np.float32))
+
+    def begin(self, slot: int, mission: str) -> None:
+        """Forget all in a slot, and take up a mission."""
+        if mission not in self.langs:  # each alone, so that it does not depend on those beside it
+            self.langs[mission] = self._policy.embed([mission])[0].numpy()
+        self._hidden[slot], self._lang[slot] = 0.0, torch.from_numpy(self.langs[mission])
+
+    def ask(self, obs: np.ndarray, rows: np.ndarray) -> None:
+        """Write the policy's answers about obs (N, O) to rows (N,), and remember."""
+        rows["hidden"] = self._hidden.numpy()
+        logits, routing, self._hidden = self._step(torch.from_numpy(obs), self._lang, self._hidden)
+        logits, weights = logits.numpy(), np.concatenate([weights.numpy() for weights in routing], -1)
+        above = logits - logits.max(-1, keepdims=True)
+        rows["log_probs"] = above - np.log(np.exp(above).sum(-1, keepdims=True))
+        rows["routing"], rows["lpc"] = weights, (weights * self._squares).sum(-1)
+        rows["student"] = logits.argmax(-1)
+
+
+def row_dtype(policy: FrozenPolicy, worlds: Worlds) -> np.dtype:
+    """One row of a recording, as a structured dtype."""
+    inner = policy.policy
+    num_experts = sum(map(len, inner.expert_hidden_sizes))
+    return np.dtype(worlds.fields() + policy_fields(inner.hidden_size, inner.num_actions, num_experts))
+
+
+class Recorder:
+    """Makes the shards that a recording lacks."""
+
+    def __init__(self, policy: FrozenPolicy, worlds: Worlds, plan: Plan, folder: Path):
+        """worlds: with a slot for each episode that is to run at once. Raises InputError for a damaged shard."""
+        self.plan, self.folder, self._worlds = plan, folder, worlds
+        num_slots, self._lang_dim = len(worlds.obs), policy.policy.lang_dim
+        self._actor = _Actor(policy, num_slots)
+        self._now = np.zeros(num_slots, row_dtype(policy, worlds))
+        self._rows = np.zeros((num_slots, _FIRST_ROOM), self._now.dtype)
+        self._draws = np.zeros((num_slots, 2))
+        self._behaviour = np.zeros(num_slots, np.int64)
+        self._slots: list[_Slot | None] = [None] * num_slots
+        self._blocks = np.zeros((num_slots, _DRAWS, 2))
+        self._queues = [_Queue(behaviour) for behaviour in plan.behaviours]
+        shards = find_shards(folder)
+        self._num_written = len(shards)
+        for queue in self._queues:
+            done = [episode for shard in shards for episode in read_episodes(shard)]
+            steps = [episode["steps"] for episode in done if episode["behaviour"] == queue.behaviour]
+            queue.num_filed = queue.num_begun = len(steps)
+            queue.steps_filed = queue.steps_begun = sum(steps)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that are recorded so far."""
+        return sum(queue.steps_filed for queue in self._queues)
+
+    def run(self, progress: Callable[[int], None]) -> None:
+        """Record all that is missing, and make the index. progress: called with the number of new steps.
+
+        Raises InputError where the teacher fails at the beginning of too many worlds, and OSError.
+        """
+        for slot in range(len(self._slots)):
+            self._begin(slot)
+        while self._num_written < self.plan.num_shards:
+            before = self.num_steps
+            self._step()
+            self._write()
+            progress(self.num_steps - before)
+        make_index(self.folder)
+
+    def _begin(self, slot: int) -> None:
+        """The next episode of the behaviour of which the fewest run, if its steps are not enough yet."""
+        end = self.plan.num_shards
+        waiting = [queue for queue in self._queues if self.plan.shard_of(queue.steps_begun) < end]
+        self._slots[slot] = None
+        if not waiting:
+            return
+        running = [other.queue.behaviour for other in self._slots if other is not None]
+        queue = min(waiting, key=lambda queue: running.count(queue.behaviour))
+        number, behaviour = queue.num_begun, queue.behaviour
+        start = self._worlds.begin(slot, lambda attempt: world_seed(self.plan.seed, behaviour, number, attempt))
+        self._actor.begin(slot, start.mission)
+        record = {"seed": start.seed, "split": SPLITS[split_of(start.seed)], "behaviour": behaviour, "number": number}
+        record |= {"mission": start.mission, "passed_over": start.passed_over, "teacher_failure": None}
+        generator = np.random.default_rng(stream_seed(start.seed, f"actions of {behaviour}, {number}"))
+        queue.num_begun += 1
+        self._slots[slot] = _Slot(queue, number, record, generator)
+        self._behaviour[slot] = self.plan.behaviours.index(behaviour)
+
+    def _step(self) -> None:
+        """One row in each slot, and one action where the episode goes on."""
+        running = [slot for slot, content in enumerate(self._slots) if content is not None]
+        now = self._now
+        self._worlds.show(now, running)
+        self._actor.ask(self._worlds.obs, now)
+        now["bot"] = self._worlds.teacher
+        now["action"] = self._choose(running)
+        for name in ("reward", "terminated", "truncated"):
+            now[name] = 0
+        over = [slot for slot in running if self._slots[slot].is_over]
+        now["action"][over] = NOTHING
+        for slot in running:
+            if not self._slots[slot].is_over:
+                self._act(slot)
+        self._keep(running)
+        for slot in over:
+            self._finish(slot)
+
+    def _choose(self, running: Sequence[int]) -> np.ndarray:
+        """What each slot's behaviour does: (N,) int64."""
+        for slot in running:
+            content = self._slots[slot]
+            at = content.t_step % _DRAWS
+            if at == 0:
+                content.generator.random(out=self._blocks[slot])
+            self._draws[slot] = self._blocks[slot, at]
+        given = self._now, self._draws, self.plan.epsilon
+        choices = np.stack([CHOOSE[behaviour](*given) for behaviour in self.plan.behaviours])
+        return choices[self._behaviour, np.arange(len(self._slots))]
+
+    def _act(self, slot: int) -> None:
+        """Execute the action of a slot, and note what came of it."""
+        content, now = self._slots[slot], self._now
+        reward, terminated, truncated, failure = self._worlds.step(slot, int(now["action"][slot]))
+        if failure is not None:
+            content.record["teacher_failure"] = failure
+            truncated |= content.queue.behaviour == "bot"  # nobody is left who could act
+        now["reward"][slot], now["terminated"][slot], now["truncated"][slot] = reward, terminated, truncated
+        content.is_over = terminated or truncated
+        content.queue.steps_begun += 1
+        if content.is_over:
+            content.record |= {"success": reward > 0, "steps": content.t_step + 1}
+
+    def _keep(self, running: Sequence[int]) -> None:
+        """Put the rows behind those of their episodes."""
+        times = [self._slots[slot].t_step for slot in running]
+        if max(times) == self._rows.shape[1]:
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)], 1)
+        self._rows[running, times] = self._now[running]
+        for slot in running:
+            self._slots[slot].t_step += 1
+
+    def _finish(self, slot: int) -> None:
+        """File an episode that is over, and begin another in its place."""
+        content = self._slots[slot]
+        content.queue.finished[content.number] = (self._rows[slot, : content.t_step].copy(), content.record)
+        content.queue.file(self.plan)
+        self._begin(slot)
+
+    def _write(self) -> None:
+        """Write the shards whose episodes are all filed."""
+        begun = min(self.plan.shard_of(queue.steps_filed) for queue in self._queues)  # what is before it is complete
+        for number in range(self._num_written, begun):
+            chosen = [item for queue in self._queues for item in queue.filed if item[0] == number]
+            rows = np.concatenate([self._now[:0], *(rows for _, rows, _ in chosen)])
+            records = [record for *_, record in chosen]
+            lang = [self._actor.langs[record["mission"]] for record in records]
+            write_shard(self.folder, number, rows, records, np.array(lang, np.float32).reshape(-1, self._lang_dim))
+            for queue in self._queues:
+                queue.filed = [item for item in queue.filed if item[0] > number]
+        self._num_written = begun

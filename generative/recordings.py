@@ -1,0 +1,313 @@
+"""Recordings of one policy: every step of many episodes on disk, read as whole episodes or as windows of them.
+
+A recording is a folder: `config.json`, shards, and an index of all episodes, which is made of the shards. A shard is a
+folder with a file for each array, which is memory-mapped, and `episodes.json`, `lang.npy` with a row an episode. An
+episode of T actions has T + 1 consecutive rows; the last one is what the last action led to, with action -1.
+Axis letters: M rows, T of them in an episode or a window, B windows, G numbers of a mission, S hidden units.
+"""
+
+import functools
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from mop.base.errors import InputError
+from mop.base.files import json_bytes, read_bytes, write_atomic, write_together
+
+SPLITS = ("train", "validation", "test")
+BEHAVIOURS = ("argmax", "sampled", "epsilon", "bot", "random")  # who acts; `generative.behaviours` says how
+NOTHING = -1  # in place of an action: of the bot where it is silent, of a terminal row, of padding
+CONFIG, INDEX, MISSIONS, LANG, EPISODES = "config.json", "index.npz", "missions.json", "lang.npy", "episodes.json"
+
+_PADDING = {"action": NOTHING, "bot": NOTHING, "student": NOTHING}  # of the other arrays: 0
+_INDEX = {
+    **{"shard": np.int32, "first_row": np.int64, "num_rows": np.int32, "seed": np.int64, "split": np.int8},
+    **{"behaviour": np.int8, "mission": np.int32, "success": np.bool_},
+}
+
+
+def split_of(seed: int) -> int:
+    """The number in SPLITS of every episode in world `seed`: of ten seeds eight, one and one.
+
+    The seed alone decides, so that the splits share no world, not even those of different recordings.
+    """
+    return max(0, seed % 10 - 7)
+
+
+def policy_fields(hidden_size: int, num_actions: int, num_experts: int) -> list[tuple]:
+    """The arrays of a row that do not depend on the kind of world, as fields of a dtype; num_experts: of all layers."""
+    return [
+        ("hidden", np.float32, (hidden_size,)),  # the memory before the step
+        ("log_probs", np.float32, (num_actions,)),
+        ("routing", np.float32, (num_experts,)),  # all layers side by side
+        ("lpc", np.float32),
+        ("student", np.int8),  # the policy's likeliest action
+        ("bot", np.int8),
+        ("action", np.int8),  # what was executed
+        ("reward", np.float32),  # of that action, and so the next two
+        ("terminated", np.bool_),
+        ("truncated", np.bool_),
+    ]
+
+
+# --- shards -----------------------------------------------------------------------------------------------------------
+
+
+def shard_name(number: int) -> str:
+    """The name of a shard's folder."""
+    return f"shard_{number:05d}"
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """The whole shards of a recording in their order. Raises InputError where one is missing between them."""
+    found = sorted(path for path in folder.glob("shard_*") if re.fullmatch(r"shard_\d{5,}", path.name))
+    for number, path in enumerate(found):
+        if path.name != shard_name(number):
+            raise InputError(f"{folder}: {shard_name(number)} is missing; bring it back, or record anew")
+    return found
+
+
+def write_shard(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[dict], lang: np.ndarray) -> None:
+    """Write a shard as a whole: under another name first, which is then changed.
+
+    rows (M,): of all its episodes, of a dtype whose fields become the arrays; episodes: what is to be known of each,
+    without its place, with its number of `steps`; lang (episodes, G) float32. Raises OSError.
+    """
+    temporary = folder / f".{shard_name(number)}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    temporary.mkdir(parents=True)
+    records, first = [], 0
+    for episode in episodes:
+        records.append({**episode, "first_row": first, "num_rows": episode["steps"] + 1})
+        first += episode["steps"] + 1
+    arrays = {f"{name}.npy": rows[name] for name in rows.dtype.names} | {LANG: lang}
+    writers = {name: functools.partial(np.save, arr=array, allow_pickle=False) for name, array in arrays.items()}
+    for name, write in {**writers, EPISODES: lambda file: file.write(json_bytes(records))}.items():
+        write_atomic(temporary / name, write)
+    os.rename(temporary, folder / shard_name(number))
+
+
+def read_episodes(shard: Path) -> list[dict]:
+    """What is known of each episode of a shard. Raises InputError."""
+    return _read_json(shard / EPISODES)
+
+
+def _read_json(path: Path):
+    """The content of a JSON file. Raises InputError, naming it."""
+    try:
+        return orjson.loads(read_bytes(path))
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged ({error}); record anew") from None
+
+
+def _map_arrays(shard: Path) -> dict[str, np.ndarray]:
+    """The arrays of a shard, by name, memory-mapped; what is written to them stays in memory. Raises InputError."""
+    # not read-only: torch would warn of such arrays, and die where it writes to one
+    arrays = {path.stem: _load_array(path, "c") for path in sorted(shard.glob("*.npy")) if path.name != LANG}
+    if not arrays or len({len(array) for array in arrays.values()}) != 1:
+        raise InputError(f"{shard} is damaged: its arrays differ in length; record anew")
+    return arrays
+
+
+def _kinds(arrays: Mapping[str, np.ndarray]) -> dict:
+    return {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
+
+
+def _load_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); record anew") from None
+
+
+# --- the index --------------------------------------------------------------------------------------------------------
+
+
+def make_index(folder: Path) -> tuple[dict[str, np.ndarray], list[str], np.ndarray]:
+    """The index of a recording's shards, its missions, and what the policy is given of each (missions, G) float32.
+
+    All three are written, too, where the folder can be written to. Raises InputError for a damaged shard.
+    """
+    shards = find_shards(folder)
+    of_shards = [read_episodes(shard) for shard in shards]
+    episodes = [{**episode, "shard": number} for number, some in enumerate(of_shards) for episode in some]
+    missions = sorted({episode["mission"] for episode in episodes})
+    numbers = {mission: number for number, mission in enumerate(missions)}
+    names = {"mission": numbers.get, "split": SPLITS.index, "behaviour": BEHAVIOURS.index}
+    index = {
+        name: np.array([names.get(name, lambda value: value)(episode[name]) for episode in episodes], dtype)
+        for name, dtype in _INDEX.items()
+    }
+    of_episodes = np.concatenate([_load_array(shard / LANG) for shard in shards])
+    first = np.unique(index["mission"], return_index=True)[1]
+    lang = of_episodes[first]
+    files = [
+        (folder / MISSIONS, lambda file: file.write(json_bytes(missions, orjson.OPT_INDENT_2))),
+        (folder / LANG, lambda file: np.save(file, lang, allow_pickle=False)),
+        (folder / INDEX, lambda file: np.savez(file, **index)),
+    ]
+    if os.access(folder, os.W_OK):
+        write_together(files)
+    return index, missions, lang
+
+
+def _read_index(folder: Path, num_rows: Sequence[int]) -> tuple[dict[str, np.ndarray], list[str], np.ndarray] | None:
+    """What `make_index` wrote, if it is there and of shards of so many rows; else None."""
+    try:
+        with np.load(folder / INDEX, allow_pickle=False) as archive:
+            index = {name: archive[name] for name in _INDEX}
+        missions, lang = _read_json(folder / MISSIONS), _load_array(folder / LANG)
+        found = np.bincount(index["shard"], index["num_rows"], len(num_rows))
+        is_of_these = found.tolist() == list(num_rows) and len(lang) == len(missions) == index["mission"].max() + 1
+    except Exception:  # a damaged archive raises nearly anything, and all of it can be made again
+        return None
+    return (index, missions, lang) if is_of_these else None
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Episode(Mapping):
+    """The arrays (T, ...) of one episode by name, and what is known of it; its last row is terminal."""
+
+    arrays: dict[str, np.ndarray]
+    seed: int
+    split: str
+    behaviour: str
+    mission: str
+    success: bool
+    lang: np.ndarray  # (G,) float32, what the policy is given of the mission
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        """How many arrays there are."""
+        return len(self.arrays)
+
+
+class Recording:
+    """A finished recording. config: of config.json; index: arrays of a row an episode, `shard`, `first_row`, ...
+
+    missions: the distinct texts, to which `index["mission"]` points; lang (missions, G) float32: what the policy is
+    given of each. Raises InputError where the folder holds none, or a damaged one.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.config = load_config(self.folder)
+        shards, wanted = find_shards(self.folder), self.config["num_shards"]
+        if len(shards) < wanted:
+            raise InputError(
+                f"{folder} is not finished ({len(shards)} of {wanted} shards); give the command of "
+                "generative.record that began it once more, with --resume"
+            )
+        self.shards = [_map_arrays(shard) for shard in shards]
+        for shard, arrays in zip(shards, self.shards, strict=True):
+            if _kinds(arrays) != _kinds(self.shards[0]):
+                raise InputError(f"{shard} is damaged: its arrays are not those of the first shard; record anew")
+        num_rows = [len(next(iter(arrays.values()))) for arrays in self.shards]
+        self.index, self.missions, self.lang = _read_index(self.folder, num_rows) or make_index(self.folder)
+
+    def __len__(self) -> int:
+        """How many episodes there are."""
+        return len(self.index["seed"])
+
+    def episodes(self, split: str | None = None, behaviours: Sequence[str] | None = None) -> np.ndarray:
+        """The numbers of the episodes of a split of SPLITS and of some of BEHAVIOURS; None: of all."""
+        wanted = np.ones(len(self), bool)
+        if split is not None:
+            wanted &= self.index["split"] == SPLITS.index(split)
+        if behaviours is not None:
+            wanted &= np.isin(self.index["behaviour"], [BEHAVIOURS.index(name) for name in behaviours])
+        return np.flatnonzero(wanted)
+
+    def episode(self, k: int) -> Episode:
+        """Episode number k, its arrays memory-mapped."""
+        row = {name: column[k].item() for name, column in self.index.items()}
+        rows = slice(row["first_row"], row["first_row"] + row["num_rows"])
+        return Episode(
+            arrays={name: array[rows] for name, array in self.shards[row["shard"]].items()},
+            seed=row["seed"],
+            split=SPLITS[row["split"]],
+            behaviour=BEHAVIOURS[row["behaviour"]],
+            mission=self.missions[row["mission"]],
+            success=row["success"],
+            lang=self.lang[row["mission"]],
+        )
+
+    def windows(
+        self, length: int, split: str | None = None, behaviours: Sequence[str] | None = None, stride: int = 1
+    ) -> "Windows":
+        """All windows of `length` consecutive rows of one episode, at every `stride`-th row of it and at its end.
+
+        An episode of fewer rows is one window, the rest of which is padding.
+        """
+        if length < 1 or stride < 1:
+            raise ValueError("length and stride of windows must be at least 1")
+        episodes = self.episodes(split, behaviours)
+        last = np.maximum(self.index["num_rows"][episodes] - length, 0)
+        counts = -(-last // stride) + 1
+        which = np.repeat(np.arange(len(episodes)), counts)
+        of_episode = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return Windows(self, length, episodes[which], np.minimum(of_episode * stride, last[which]))
+
+
+class Windows:
+    """Windows of a recording: window w begins at row `starts[w]` of episode `episodes[w]`."""
+
+    def __init__(self, recording: Recording, length: int, episodes: np.ndarray, starts: np.ndarray):
+        self.recording, self.length, self.episodes, self.starts = recording, length, episodes, starts
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def batch(self, numbers: Sequence[int] | np.ndarray, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """The arrays (B, T, ...) of some windows, all of them or those of `names`, as new arrays.
+
+        With them `mask` (B, T) bool, False in the padding, where arrays are 0 and actions -1, and `lang` (B, G).
+        """
+        index, shards = self.recording.index, self.recording.shards
+        numbers = np.asarray(numbers, np.int64)
+        episodes = self.episodes[numbers]
+        rows = self.starts[numbers, None] + np.arange(self.length)
+        mask = rows < index["num_rows"][episodes, None]
+        rows = np.where(mask, rows + index["first_row"][episodes, None], index["first_row"][episodes, None])
+        of_shard = index["shard"][episodes]
+        found = {
+            name: np.empty((*mask.shape, *shards[0][name].shape[1:]), shards[0][name].dtype)
+            for name in (shards[0] if names is None else names)
+        }
+        for number in np.unique(of_shard):
+            here = of_shard == number
+            for name, array in found.items():
+                array[here] = shards[number][name][rows[here]]
+        for name, array in found.items():
+            array[~mask] = _PADDING.get(name, 0)
+        return {**found, "mask": mask, "lang": self.recording.lang[index["mission"][episodes]]}
+
+
+def load_config(folder: str | Path) -> dict:
+    """The config of a recording. Raises InputError where the folder holds none."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise InputError(f"{folder} is no recording (it has no {CONFIG}); make one with python -m generative.record")
+    config = _read_json(path)
+    if not isinstance(config, dict) or not {"settings", "checkpoint", "encoding", "num_shards"} <= config.keys():
+        raise InputError(f"{path} is not the config of a recording; name the folder of one")
+    return config
+
+
+def open_recording(folder: str | Path) -> Recording:
+    """The finished recording in a folder. Raises InputError where there is none."""
+    return Recording(folder)
