@@ -4,10 +4,9 @@ Worlds are ones and zeros, and on these `step` and `observe` are Minigrid's own 
 they are polynomials. Each is linear in every block of a state taken alone (the action, the direction, the position,
 what is carried, of each cell its type, its colour, its state). So at ones and zeros the gradient with respect to a
 block is exactly the difference that another category in its place would make in one call; for the action, compared with
-doing nothing. The one thing that is not smooth is which cells are visible: its gradient is the difference that one
-cell's becoming opaque or clear would make (`Sight`).
-What the gradient does not contain: what two changes do only together, such as a cell that matters at two steps, or the
-type and the state of a new door. And a view from another row and another column counts as the sum of the two moves.
+doing nothing. (What is not smooth, the place from which one looks and which cells are visible, has such differences as
+its gradient too: `generative.sight`.) What the gradient does not contain is what two changes do only together, such as
+a cell that matters at two steps, or the type and the state of a new door.
 
 Not part of a world here: its mission, the end of its episode, the numbers of its objects.
 Axis letters: N worlds, A actions, H height, W width, K columns of a cell (20: types, colours, states), C columns that
@@ -15,44 +14,40 @@ a state keeps of a cell: K, or 2 K where boxes hold something, then with the col
 soft observation (`generative.soft`).
 """
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from minigrid.core.constants import OBJECT_TO_IDX, STATE_TO_IDX
 from torch import Tensor
 from torch.nn import functional as F
 
+from generative.cells import (
+    BOX,
+    COLOR,
+    DOOR,
+    FLOOR,
+    GOAL,
+    KEY,
+    LAVA,
+    NUM_TYPES,
+    OPEN,
+    PORTABLE,
+    STATE,
+    TYPE,
+    cell_columns,
+)
+from generative.sight import cells_in_view, view
 from generative.simulators import State
-from generative.soft import CELL_CATEGORIES, NUM_CELLS, join_cells
-from mop.kernels.grid import CATEGORIES, EMPTY, GREY_WALL, VIEW_SIZE, cell_code
+from generative.soft import CELL_CATEGORIES, join_cells
+from mop.kernels.grid import EMPTY, VIEW_SIZE, cell_code
 from mop.worlds.minigrid_patches import DIRECTIONS
 from mop.worlds.world import World
 
-NUM_TYPES = CATEGORIES[0]
-TYPE, COLOR, STATE = (slice(end - size, end) for size, end in zip(CATEGORIES, np.cumsum(CATEGORIES), strict=True))
-WALL, DOOR, KEY, BALL, BOX = (OBJECT_TO_IDX[name] for name in ("wall", "door", "key", "ball", "box"))
-PORTABLE = [KEY, BALL, BOX]
-_WALKABLE = [EMPTY, *(OBJECT_TO_IDX[name] for name in ("floor", "goal", "lava"))]
-_OPEN = COLOR.stop + STATE_TO_IDX["open"]  # the column
-_LAST, _HALF = VIEW_SIZE - 1, VIEW_SIZE // 2
-
-
-def cell_columns(codes: np.ndarray | Tensor) -> Tensor:
-    """Cells (..., K) float32, ones and zeros, of codes (...) of `mop.kernels.grid`; numbers of objects are dropped."""
-    codes = torch.as_tensor(codes).long()
-    categories = (codes & 255, codes >> 8 & 255, codes >> 16 & 15)
-    return torch.cat([F.one_hot(k, size) for k, size in zip(categories, CATEGORIES, strict=True)], -1).float()
-
-
-def cell_codes(cells: Tensor) -> Tensor:
-    """The likeliest codes (...) int32 of cells (..., C), without numbers of objects: the inverse of `cell_columns`."""
-    kind, color, state = (cells[..., columns].argmax(-1) for columns in (TYPE, COLOR, STATE))
-    return (kind + (color << 8) + (state << 16)).int()
-
-
-_EMPTY, _GREY_WALL, _UNSEEN = cell_columns([EMPTY, GREY_WALL, 0])
+_EMPTY = cell_columns(EMPTY)
+_IS_FREE, _IS_PORTABLE, _IS_EMPTY, _IS_BOX = (
+    cell_columns(kinds)[:, TYPE].sum(0) for kinds in ([EMPTY, FLOOR, GOAL, LAVA], PORTABLE, [EMPTY], [BOX])
+)
+_LEAVES = torch.stack([_IS_PORTABLE, _IS_EMPTY, _IS_BOX])  # which types leave a cell: picked up, filled, opened
 
 
 class ExactSimulator:
@@ -64,6 +59,7 @@ class ExactSimulator:
     def __init__(self, grid_shape: tuple[int, int]):
         """grid_shape: H, W."""
         self.grid_shape = tuple(grid_shape)
+        self._in_view = cells_in_view(*self.grid_shape)
 
     def state_of(
         self,
@@ -81,7 +77,7 @@ class ExactSimulator:
         if np.shape(grid)[1:] != self.grid_shape:
             raise ValueError(f"worlds of {np.shape(grid)[1:]} cells; this simulator has {self.grid_shape}")
         height, width = self.grid_shape
-        x, y = torch.as_tensor(np.asarray(position, np.int64)).unbind(-1)
+        x, y = torch.from_numpy(np.array(position, np.int64)).unbind(-1)
         grid, carried = cell_columns(grid), cell_columns(carried)
         if contents is not None:
             grid, carried = (
@@ -91,7 +87,7 @@ class ExactSimulator:
         return {
             "grid": grid,
             "position": F.one_hot(y * width + x, height * width).float().unflatten(-1, (height, width)),
-            "direction": F.one_hot(torch.as_tensor(np.asarray(direction, np.int64)), 4).float(),
+            "direction": F.one_hot(torch.from_numpy(np.array(direction, np.int64)), 4).float(),
             "carried": carried,
         }
 
@@ -112,13 +108,8 @@ class ExactSimulator:
 
     def observe(self, state: State) -> Tensor:
         """What the agents see: soft observations (N, X), ones and zeros where the state is."""
-        view = _view(state)
-        opaque = view[..., WALL] + view[..., DOOR] * (1.0 - view[..., _OPEN])
-        carried = state["carried"][:, :CELL_CATEGORIES]
-        here = F.one_hot(torch.tensor(_HALF * VIEW_SIZE + _LAST), NUM_CELLS).to(view)[:, None]
-        view = view * (1.0 - here) + here * carried[:, None]
-        visible = Sight.apply(opaque)[..., None]
-        image = visible * view + (1.0 - visible) * _UNSEEN
+        grid, carried = state["grid"][..., :CELL_CATEGORIES], state["carried"][:, :CELL_CATEGORIES]
+        image = view(grid, state["position"], state["direction"], carried, self._in_view)
         others = torch.cat([state["direction"], 1.0 - carried[:, EMPTY, None]], -1)
         return join_cells(image.unflatten(1, (VIEW_SIZE, VIEW_SIZE)), others)
 
@@ -127,7 +118,7 @@ class ExactSimulator:
         grid, position, direction, carried = (state[name] for name in ("grid", "position", "direction", "carried"))
         left, right, forward, pick_up, drop, toggle, _ = action.unbind(-1)
         front = sum(_times(direction[:, d], _shift(position, d)) for d in range(4))
-        is_free = grid[..., _WALKABLE].sum(-1) + grid[..., DOOR] * grid[..., _OPEN]
+        is_free = grid[..., TYPE] @ _IS_FREE + grid[..., DOOR] * grid[..., OPEN]
         is_free_ahead = sum(_times(direction[:, d], _shift(is_free, (d + 2) % 4)) for d in range(4))
         grid, carried = _handle(grid, carried, front, pick_up, drop, toggle)
         return {
@@ -154,16 +145,14 @@ def _handle(
     empty_hand, held = _split_empty(carried)
     at_pick_up, at_drop, at_toggle = (_times(gate, front) for gate in (pick_up * hand_empty, drop, toggle))
     picked, filled, opened = (
-        at_pick_up * types[..., PORTABLE].sum(-1),
+        at_pick_up * (types @ _IS_PORTABLE),
         at_drop * types[..., EMPTY],
         at_toggle * types[..., BOX],
     )
 
-    leaves = torch.zeros(3, NUM_TYPES)  # which types leave a cell: picked up, filled, opened
-    leaves[0, PORTABLE] = leaves[1, EMPTY] = leaves[2, BOX] = 1.0
     gates = torch.stack([at_pick_up, _times(1.0 - hand_empty, at_drop), at_toggle], -1)
     lost = picked + _times(1.0 - hand_empty, filled) + opened
-    stays = torch.cat([types * (1.0 - gates @ leaves), grid[..., NUM_TYPES:] * (1.0 - lost)[..., None]], -1)
+    stays = torch.cat([types * (1.0 - gates @ _LEAVES), grid[..., NUM_TYPES:] * (1.0 - lost)[..., None]], -1)
     inside = torch.cat([grid[..., CELL_CATEGORIES:], _EMPTY.expand(*front.shape, -1)], -1)
     after = stays + picked[..., None] * nothing + filled[..., None] * held[:, None, None] + opened[..., None] * inside
 
@@ -175,93 +164,12 @@ def _handle(
     after = after + F.pad(turned, (STATE.start, size - STATE.stop))
 
     taken = torch.cat(
-        [_sum_over_cells(at_pick_up, types) * leaves[0], _sum_over_cells(picked, grid[..., NUM_TYPES:])], -1
+        [_sum_over_cells(at_pick_up, types) * _IS_PORTABLE, _sum_over_cells(picked, grid[..., NUM_TYPES:])], -1
     )
-    num_picked = _sum_over_cells(_times(pick_up, front), types[..., PORTABLE]).sum(-1)
+    num_picked = _sum_over_cells(_times(pick_up, front), types) @ _IS_PORTABLE
     num_filled = filled.sum((-1, -2))
     carried = carried + taken - _times(num_picked, empty_hand)
     return after, carried + _times(num_filled, _times(1.0 - hand_empty, nothing.expand_as(held)) - held)
-
-
-class Sight(torch.autograd.Function):
-    """Which cells of a view light reaches: opaque (N, 49) -> (N, 49), ones and zeros, as `mop.kernels.grid.observe`.
-
-    A cell counts as opaque from 0.5 on. The gradient with respect to a cell is the difference between the visible cells
-    with this one opaque and with it clear, the others as they are.
-    """
-
-    @staticmethod
-    def forward(ctx, opaque: Tensor) -> Tensor:
-        """opaque (N, 49) float, by cell [i, j] of the view."""
-        clear = _rows(opaque < 0.5)
-        ctx.save_for_backward(clear)
-        return _spread_light(clear).to(opaque)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        """gradient (N, 49) with respect to the visible cells -> (N, 49) to the opaque ones."""
-        (clear,) = ctx.saved_tensors
-        one_cell = _rows(torch.eye(NUM_CELLS, dtype=torch.bool))
-        shut, lit = _spread_light(clear[:, None] & ~one_cell), _spread_light(clear[:, None] | one_cell)
-        return torch.einsum("nv,ncv->nc", gradient, shut.to(gradient) - lit.to(gradient))
-
-
-def _rows(cells: Tensor) -> Tensor:
-    """Flags (..., 49) of the cells [i, j] of a view as (..., 7) numbers, one for each j: bit i."""
-    return (cells.unflatten(-1, (VIEW_SIZE, VIEW_SIZE)).long() << torch.arange(VIEW_SIZE)[:, None]).sum(-2)
-
-
-def _row_of_light() -> Tensor:
-    """How light spreads in a row, (128, 128, 2): lit at first, clear -> lit at last, and lit in the row behind.
-
-    Each lit clear cell lights its neighbour and what is behind the two of them, first to the right, then to the left.
-    """
-    lit, clear = (numbers.ravel() for numbers in np.mgrid[: 1 << VIEW_SIZE, : 1 << VIEW_SIZE])
-    first, last = 1, 1 << _LAST
-    for _ in range(_LAST):
-        lit = lit | ((lit & clear & ~last) << 1)
-    sources = lit & clear & ~last
-    behind = sources | sources << 1
-    for _ in range(_LAST):
-        lit = lit | ((lit & clear & ~first) >> 1)
-    sources = lit & clear & ~first
-    return torch.from_numpy(np.stack([lit, behind | sources | sources >> 1], -1).reshape(1 << VIEW_SIZE, -1, 2))
-
-
-_LIGHT = _row_of_light()
-
-
-def _spread_light(clear: Tensor) -> Tensor:
-    """The visible cells (..., 49) bool of views whose clear cells are given by row (..., 7), see `_rows`."""
-    lit, rows = torch.full(clear.shape[:-1], 1 << _HALF), []
-    for j in range(_LAST, -1, -1):
-        in_row, lit = _LIGHT[lit, clear[..., j]].unbind(-1)
-        rows.insert(0, in_row)
-    return ((torch.stack(rows, -1)[..., None, :] >> torch.arange(VIEW_SIZE)[:, None]) & 1).bool().flatten(-2)
-
-
-def _view_cells() -> Tensor:
-    """(4, 49) int64: for each direction and cell [i, j] of the view, its place in a window around the agent."""
-    places = []
-    for (dx, dy), i, j in itertools.product(DIRECTIONS, range(VIEW_SIZE), range(VIEW_SIZE)):
-        ahead, aside = _LAST - j, i - _HALF
-        places.append((_LAST + dy * ahead + dx * aside) * (2 * _LAST + 1) + _LAST + dx * ahead - dy * aside)
-    return torch.tensor(places).view(4, NUM_CELLS)
-
-
-_VIEW_CELLS = _view_cells()
-
-
-def _view(state: State) -> Tensor:
-    """The cells before the agents, all lit, (N, 49, K): a window around each agent, turned; grey walls outside."""
-    cells, position = state["grid"][..., :CELL_CATEGORIES] - _GREY_WALL, state["position"]
-    # (N, 13, H): row a of the window is row y of the grid; the same for the columns
-    row_at, column_at = (
-        F.pad(position.sum(axis), (_LAST, _LAST)).unfold(-1, position.shape[other], 1).flip(-2)
-        for axis, other in ((-1, -2), (-2, -1))
-    )
-    window = torch.einsum("nay,nyxk,nbx->nabk", row_at, cells, column_at).flatten(1, 2) + _GREY_WALL
-    return torch.einsum("nd,ndck->nck", state["direction"], window[:, _VIEW_CELLS])
 
 
 def _shift(planes: Tensor, direction: int) -> Tensor:

@@ -1,16 +1,18 @@
 """Small policies and worlds of known causes, to hold attribution against."""
 
-from types import SimpleNamespace
-
 import torch
-from minigrid.core.constants import OBJECT_TO_IDX
+from minigrid.core.actions import Actions
 from torch import Tensor
+from torch.nn import functional as F
 
+from generative.cells import COLOR
 from generative.policies import Answer, FrozenPolicy
 from generative.simulators import State
 from generative.soft import cells, join_cells, soften
+from mixture_of_experts import compute_lpc
 from mop.kernels.grid import EMPTY
 from mop.learning.policies import build_policy
+from mop.worlds.world import NUM_ACTIONS
 
 TINY = {
     "policy": "mop", "input_dim": 152, "lang_dim": 5, "intermediate_dim": 12, "num_actions": 7, "obs_encoding": "raw",
@@ -69,25 +71,35 @@ def precise(policy: FrozenPolicy) -> FrozenPolicy:
     return policy
 
 
-class LateReader:
-    """A policy of known cause: whether it goes forward depends on a key in one cell of its view five steps ago.
+class Planted:
+    """A policy whose reasons are known: what it chooses now is the colour that it saw in one cell, some steps ago.
 
-    Its memory is what it read at the last five steps.
+    It remembers the colour at [i, j] of its view for `delay` steps; then its answer follows it. As a FrozenPolicy.
+
+    Of colour 0 (red, or nothing there) it turns left, of any other it goes forward; the weight of expert 1 is the
+    colour's logistic function. With `is_silent` it always goes forward. Its memory is the colours, the latest first.
     """
 
-    delay, num_actions = 5, 7
+    expert_hidden_sizes = ((0, 16),)
 
-    def __init__(self, x: int, y: int):
-        self.cell = (x, y)
-        self.policy = SimpleNamespace(expert_hidden_sizes=[[1]])
+    def __init__(self, cell: tuple[int, int], delay: int, is_silent: bool = False):
+        self.cell, self.delay, self.is_silent = cell, delay, is_silent
 
     def initial_hidden(self, num_envs: int) -> Tensor:
-        """Nothing read yet."""
         return torch.zeros(num_envs, self.delay)
 
+    def embed(self, missions) -> Tensor:
+        return torch.zeros(len(missions), 1)
+
+    def lpc(self, routing) -> Tensor:
+        return compute_lpc(routing, self.expert_hidden_sizes)
+
     def step(self, soft: Tensor, lang: Tensor, hidden: Tensor, intervene=None) -> Answer:
-        """The logit of forward is 1 where there was a key, that of turning left 0.5 always."""
-        read = cells(soft)[:, *self.cell, OBJECT_TO_IDX["key"]]
-        logits = torch.nn.functional.one_hot(torch.tensor(2), 7) * hidden[:, :1]
-        logits = logits + 0.5 * torch.nn.functional.one_hot(torch.tensor(0), 7)
-        return Answer(logits, [torch.ones(len(soft), 1)], torch.cat([hidden[:, 1:], read[:, None]], -1))
+        color = (cells(soft)[..., *self.cell, COLOR] @ torch.arange(6.0))[:, None]
+        memory = torch.cat([color, hidden], -1)
+        now = memory[:, -1]
+        left = now.new_zeros(len(now)) if self.is_silent else 1.0 - now
+        logits = F.one_hot(torch.full((len(soft),), Actions.forward), NUM_ACTIONS) * 0.5
+        logits = logits + F.one_hot(torch.tensor(Actions.left), NUM_ACTIONS) * left[:, None]
+        weight = torch.sigmoid(now)
+        return Answer(logits, [torch.stack([1.0 - weight, weight], -1)], memory[:, :-1])
