@@ -2,7 +2,7 @@
 
 A level is a world of the task at its beginning with other things in it: walls, places of doors, mission and step limit
 are those of that world, its base. Free cells hold what free cells of the task's worlds hold, and doors are doors that
-they have. Axis letters: N levels, H and W height and width of the grid, P = H W places, C contents, K columns of a cell.
+they have. Axis letters: N levels, H and W height and width of the grid, P = H W places, C contents.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from minigrid.envs.babyai.core.roomgrid_level import RejectSampling
 from torch import Tensor
 from torch.nn import functional as F
 
-from generative.exact import cell_columns
+from generative.cells import DOOR, WALL, cell_columns
 from generative.simulators import State
 from generative.soft import straight_through
 from mop.base.errors import InputError
@@ -26,7 +26,6 @@ from mop.worlds.teacher import TeacherFailure
 from mop.worlds.world import World, solve_with_bot
 
 PSEUDO_WORLDS = 1.0  # worlds with the average content in every cell, beside those counted: nothing legal is impossible
-WALL, DOOR = OBJECT_TO_IDX["wall"], OBJECT_TO_IDX["door"]
 NUM_DIRECTIONS = 4
 _WITHOUT_NUMBER = 0xFFFFF  # of a code
 _THINGS = [OBJECT_TO_IDX[name] for name in ("door", "key", "ball", "box")]  # what a mission can speak of
@@ -126,7 +125,7 @@ def estimate_prior(levels: Sequence[Level]) -> LevelPrior:
 
 
 def _log_shares(counts: np.ndarray, average: np.ndarray) -> np.ndarray:
-    """Log of the shares of counts (..., C), with PSEUDO_WORLDS in the proportions of `average` (C,) added; -inf of 0."""
+    """Log of the shares of counts (..., C), PSEUDO_WORLDS in the proportions of `average` (C,) added; -inf of 0."""
     more = PSEUDO_WORLDS * average / max(average.sum(), 1)
     with np.errstate(divide="ignore"):
         return np.log((counts + more) / (counts.sum(-1, keepdims=True) + PSEUDO_WORLDS))

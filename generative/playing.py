@@ -41,8 +41,8 @@ def play(
     """Play each world from where it is, with an empty memory, until its episode ends or `num_steps` actions are taken.
 
     Returns the T + 1 rows of each world under the names of a recording (`generative.recordings`), without the bot's;
-    the policy is asked about the last state, too. `action` is -1 there, and `reward` 0. With a measure of what the policy
-    says, `value`.
+    the policy is asked about the last state, too. `action` is -1 there, and `reward` 0. With a measure, also `value`,
+    what it is at each row.
     """
     rows: list[list[dict]] = [[] for _ in worlds]
     playing, hidden = list(range(len(worlds))), policy.initial_hidden(len(worlds))

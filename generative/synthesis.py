@@ -169,6 +169,6 @@ def _chunks(items: Sequence, size: int) -> Iterator[Sequence]:
 
 
 def percentile_of(value: float, values: np.ndarray) -> float:
-    """The share in percent of values (M,) that are below a value; NaN where it is NaN. NaN among the values is left out."""
+    """The share in percent of values (M,), NaN left out, that are below a value; NaN where that is NaN."""
     known = values[np.isfinite(values)]
     return float("nan") if np.isnan(value) or not len(known) else 100.0 * float((known < value).mean())
