@@ -91,6 +91,13 @@ def comparison_film(
     return Film(list(title), columns, captions, [strip for pair in strips for strip in pair])
 
 
+def outcome_of(rows) -> str:
+    """How an episode ended, for its last caption."""
+    if rows["reward"].max() > 0:
+        return "success"
+    return "failure" + (": out of steps" if rows["truncated"].any() else "")
+
+
 def wrong_cells(true_obs: np.ndarray, simulated_obs: np.ndarray) -> np.ndarray:
     """Which cells of views differ in type, colour or state: (T, 7, 7) bool, [j, i] as they are drawn; obs (T, 152)."""
     differ = (true_obs[:, :147] != simulated_obs[:, :147]).reshape(-1, 3, 7, 7).any(1)

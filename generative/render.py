@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from generative.closed_loop import roll_out
-from generative.films import WRITERS, Film, comparison_film, episode_film, film_bytes
+from generative.films import WRITERS, Film, comparison_film, episode_film, film_bytes, outcome_of
 from generative.inputs import open_scenes
 from generative.playing import greedy, play, sampler
 from generative.policies import FrozenPolicy
@@ -159,13 +159,6 @@ class Simulation:
         name = f"{Path(args.data_dir).name}_episode_{k}_step_{args.step}_{Path(args.simulator).name}_{args.actions}"
         sizes = self.policy.policy.expert_hidden_sizes
         return name, comparison_film(truth, simulated, title, sizes, args.step)
-
-
-def outcome_of(rows) -> str:
-    """How an episode ended, for its last caption."""
-    if rows["reward"].max() > 0:
-        return "success"
-    return "failure" + (": out of steps" if rows["truncated"].any() else "")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Worlds that excite a quantity of the policy, found by gradients through policy and world; and what they do really.
+"""The search for levels that excite a quantity of the policy, by gradients through policy and world.
 
 Of each level, values = the quantity at steps 0 ... T - 1 of the closed loop that begins in it, and what is maximised is
 
@@ -11,7 +11,7 @@ were drawn the best with nothing missing is kept. Adam moves the logits.
 Axis letters: N levels, T steps, I iterations.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,32 +22,32 @@ from tqdm import tqdm
 
 from generative.closed_loop import roll_out
 from generative.levels import Draw, Level, SoftLevels
-from generative.playing import play
 from generative.policies import FrozenPolicy
 from generative.simulators import Simulator, State
 from generative.targets import Target
 from mop.base.streams import stream_seed
-from mop.worlds.world import World
 
+# the beginning of a level in the exact simulator -> the simulator's own, and what the policy sees first (N, X), None
+# for what the simulator shows
+Begin = Callable[[State], tuple[State, Tensor | None]]
 READINGS: dict[str, Callable[[Tensor], Tensor]] = {  # values (T, N) -> (N,)
     "mean": lambda values: values.mean(0),
     "last": lambda values: values[-1],
 }
-_AT_ONCE = 256  # worlds that are played together
 
 
 @dataclass(frozen=True)
 class Search:
     """How levels are optimised."""
 
-    num_steps: int = 8  # T
+    num_steps: int = 4  # T
     read: str = "mean"  # of READINGS
     iterations: int = 300
     lr: float = 0.1
     prior: float = 0.02  # standard deviations of the quantity for a nat
     mission: float = 1.0  # ... for a thing that is missing
     diversity: float = 0.5  # ... for levels that are all the same
-    sureness: float = 0.9  # the probability, at first, of each thing of a level's base
+    sureness: float = 0.95  # the probability, at first, of each thing of a level's base
     temperatures: tuple[float, float] = (2.0, 0.3)
     seed: int = 0
 
@@ -63,33 +63,37 @@ class Found(NamedTuple):
 def search_levels(
     policy: FrozenPolicy,
     simulator: Simulator,
-    begin: Callable[[State], State],
+    begin: Begin,
     levels: SoftLevels,
     lang: Tensor,
     target: Target,
     search: Search,
     sd: float,
 ) -> Found:
-    """Optimise the levels, which are changed. begin: an exact state -> where the simulator begins; lang (N, G)."""
+    """Optimise the levels, which are changed; lang (N, G), sd: of the quantity over random levels."""
     generator = torch.Generator().manual_seed(stream_seed(search.seed, "search of levels"))
     optimizer = torch.optim.Adam(levels.parameters, search.lr)
     hidden, best = policy.initial_hidden(len(lang)), _Best(levels, len(lang))
 
     def excite(draw: Draw) -> tuple[Tensor, Tensor]:
         """The quantity (N,), and what it is worth with its prior (N,)."""
-        trace = roll_out(policy, simulator, begin(levels.state(draw)), lang, hidden, search.num_steps)
-        values = torch.stack([target.of(trace.answer(t)) for t in range(search.num_steps)])
+        state, first_view = begin(levels.state(draw))
+        trace = roll_out(policy, simulator, state, lang, hidden, search.num_steps, first_view=first_view)
+        values = torch.stack([target(trace.answer(t)) for t in range(search.num_steps)])
         value = READINGS[search.read](values)
         return value, value / sd + search.prior * levels.log_prior(draw)
 
-    curve, (hot, cold) = [], search.temperatures
-    for i in tqdm(range(search.iterations), "optimising", leave=False, dynamic_ncols=True):
-        draw = levels.draw(hot * (cold / hot) ** (i / max(1, search.iterations - 1)), generator)
-        (value, worth), missing = excite(draw), levels.missing(draw)
-        loss = search.mission * missing + search.diversity * levels.likeness() - worth
-        optimizer.zero_grad()
-        loss.sum().backward()
-        optimizer.step()
+    curve, (hot, cold), is_climbing = [], search.temperatures, search.lr > 0
+    name = "optimising" if is_climbing else "searching without gradients"
+    for i in tqdm(range(search.iterations), name, leave=False, dynamic_ncols=True):
+        with torch.set_grad_enabled(is_climbing):
+            draw = levels.draw(hot * (cold / hot) ** (i / max(1, search.iterations - 1)), generator)
+            (value, worth), missing = excite(draw), levels.missing(draw)
+            loss = search.mission * missing + search.diversity * levels.likeness() - worth
+        if is_climbing:
+            optimizer.zero_grad()
+            loss.sum().backward()
+            optimizer.step()
         best.note(draw, value, worth, missing)
         curve.append(value.detach().numpy())
     with torch.no_grad():
@@ -116,59 +120,3 @@ class _Best:
                 for new, old in zip(draw, self.draw, strict=True)
             )
         )
-
-
-# --- the real worlds --------------------------------------------------------------------------------------------------
-
-
-def read_real(rows: dict[str, np.ndarray], num_steps: int, read: str) -> float:
-    """The quantity of an episode that was played for T - 1 actions; rows: of `play`, with `value`.
-
-    Where the episode ended before, its mean is over the steps that it had, and it has no last value: NaN.
-    """
-    has_ended = bool((rows["terminated"] | rows["truncated"]).any())
-    values = rows["value"][: len(rows["value"]) - has_ended]  # nobody acts on the state after the end
-    if read == "last" and len(values) < num_steps:
-        return float("nan")
-    return float(READINGS[read](torch.from_numpy(values).double()))
-
-
-class RandomLevels(NamedTuple):
-    """Worlds of a task as they come."""
-
-    levels: list[Level]
-    values: list[np.ndarray]  # of each policy, (M,) the quantity
-
-
-def random_levels(
-    world_of: Callable[[], World],
-    seeds: Sequence[int],
-    level_of: Callable[[World], Level],
-    policies: Sequence[tuple[FrozenPolicy, Target]],
-    search: Search,
-) -> RandomLevels:
-    """Play the worlds of these seeds with each policy, and read its quantity."""
-    worlds, levels, values = [world_of() for _ in range(min(_AT_ONCE, len(seeds)))], [], [[] for _ in policies]
-    with tqdm(total=len(seeds), desc="random levels", unit="level", leave=False, dynamic_ncols=True) as bar:
-        for some in _chunks(seeds, _AT_ONCE):
-            for number, (policy, target) in enumerate(policies):
-                for world, seed in zip(worlds, some, strict=False):
-                    world.reset(seed)
-                here = worlds[: len(some)]
-                if number == 0:
-                    levels += [level_of(world) for world in here]
-                played = play(policy, here, search.num_steps - 1, measure=target.of)
-                values[number] += [read_real(rows, search.num_steps, search.read) for rows in played]
-            bar.update(len(some))
-    return RandomLevels(levels, [np.array(of_policy) for of_policy in values])
-
-
-def _chunks(items: Sequence, size: int) -> Iterator[Sequence]:
-    for first in range(0, len(items), size):
-        yield items[first : first + size]
-
-
-def percentile_of(value: float, values: np.ndarray) -> float:
-    """The share in percent of values (M,), NaN left out, that are below a value; NaN where that is NaN."""
-    known = values[np.isfinite(values)]
-    return float("nan") if np.isnan(value) or not len(known) else 100.0 * float((known < value).mean())
