@@ -8,7 +8,8 @@ doing nothing. (What is not smooth, the place from which one looks and which cel
 its gradient too: `generative.sight`.) What the gradient does not contain is what two changes do only together, such as
 a cell that matters at two steps, or the type and the state of a new door.
 
-Not part of a world here: its mission, the end of its episode, the numbers of its objects.
+Not part of a world here: its mission, the end of its episode, the numbers of its objects. The tasks PutNext*Carrying,
+which no bot solves, show what is carried one step late; here it is shown at once.
 Axis letters: N worlds, A actions, H height, W width, K columns of a cell (20: types, colours, states), C columns that
 a state keeps of a cell: K, or 2 K where boxes hold something, then with the columns of what lies in it; X numbers of a
 soft observation (`generative.soft`).
@@ -34,6 +35,7 @@ from generative.cells import (
     PORTABLE,
     STATE,
     TYPE,
+    cell_codes,
     cell_columns,
 )
 from generative.sight import cells_in_view, view
@@ -106,6 +108,16 @@ class ExactSimulator:
             (contents[:, :-1].reshape(-1, *self.grid_shape), contents[:, -1]) if (contents != EMPTY).any() else None,
         )
 
+    def codes_of(self, state: State) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The likeliest grid codes (N, H, W) int32, positions (N, 2) x, y, directions (N,) and carried codes (N,).
+
+        The inverse of `state_of`, without the numbers of objects and what boxes hold.
+        """
+        place = state["position"].flatten(1).argmax(-1).numpy()
+        position = np.stack([place % self.grid_shape[1], place // self.grid_shape[1]], -1)
+        grid, carried = (cell_codes(state[name]).numpy() for name in ("grid", "carried"))
+        return grid, position, state["direction"].argmax(-1).numpy(), carried
+
     def observe(self, state: State) -> Tensor:
         """What the agents see: soft observations (N, X), ones and zeros where the state is."""
         grid, carried = state["grid"][..., :CELL_CATEGORIES], state["carried"][:, :CELL_CATEGORIES]
@@ -120,56 +132,63 @@ class ExactSimulator:
         front = sum(_times(direction[:, d], _shift(position, d)) for d in range(4))
         is_free = grid[..., TYPE] @ _IS_FREE + grid[..., DOOR] * grid[..., OPEN]
         is_free_ahead = sum(_times(direction[:, d], _shift(is_free, (d + 2) % 4)) for d in range(4))
-        grid, carried = _handle(grid, carried, front, pick_up, drop, toggle)
+        pick_up, drop, toggle = (_times(gate, front) for gate in (pick_up, drop, toggle))
         return {
-            "grid": grid,
+            "grid": _cells_after(grid, carried, pick_up, drop, toggle) + _doors_turned(grid, carried, toggle),
             "position": position + _times(forward, front * is_free - position * is_free_ahead),
             "direction": direction
             + _times(left, direction.roll(-1, -1) - direction)
             + _times(right, direction.roll(1, -1) - direction),
-            "carried": carried,
+            "carried": _hand_after(grid, carried, pick_up, drop),
         }
 
 
-def _handle(
-    grid: Tensor, carried: Tensor, front: Tensor, pick_up: Tensor, drop: Tensor, toggle: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Grid and hand after picking up, dropping, toggling: grid (N, H, W, C), carried (N, C), front (N, H, W).
+def _cells_after(grid: Tensor, carried: Tensor, pick_up: Tensor, drop: Tensor, toggle: Tensor) -> Tensor:
+    """The cells (N, H, W, C) after things were picked up, dropped, and boxes opened: gates (N, H, W), by cell.
 
-    What a cell loses is multiplied with its type column by column, not with the cell as a whole: so the result stays
-    linear in the type, and a gradient asks what an object of another type would have done.
+    What leaves a cell is multiplied with its types one by one, not with the cell as a whole: so the result stays
+    linear in the type, and a gradient asks what a thing of another type would have done.
     """
-    size, types = carried.shape[-1], grid[..., TYPE]
-    nothing = _EMPTY.repeat(size // CELL_CATEGORIES)
-    hand_empty = carried[:, EMPTY]
-    empty_hand, held = _split_empty(carried)
-    at_pick_up, at_drop, at_toggle = (_times(gate, front) for gate in (pick_up * hand_empty, drop, toggle))
-    picked, filled, opened = (
-        at_pick_up * (types @ _IS_PORTABLE),
-        at_drop * types[..., EMPTY],
-        at_toggle * types[..., BOX],
-    )
+    types, hand_empty, nothing = grid[..., TYPE], carried[:, EMPTY], _nothing(carried.shape[-1])
+    pick_up = _times(hand_empty, pick_up)
+    picked, filled, opened = pick_up * (types @ _IS_PORTABLE), drop * types[..., EMPTY], toggle * types[..., BOX]
+    emptied = _times(1.0 - hand_empty, drop)
+    leaving = types * (torch.stack([pick_up, emptied, toggle], -1) @ _LEAVES)
+    left = torch.cat([types - leaving, grid[..., NUM_TYPES:] * (1.0 - leaving.sum(-1, keepdim=True))], -1)
+    inside = torch.cat([grid[..., CELL_CATEGORIES:], _nothing(CELL_CATEGORIES).expand(*picked.shape, -1)], -1)
+    held = carried - _empty_part(carried)
+    return left + picked[..., None] * nothing + filled[..., None] * held[:, None, None] + opened[..., None] * inside
 
-    gates = torch.stack([at_pick_up, _times(1.0 - hand_empty, at_drop), at_toggle], -1)
-    lost = picked + _times(1.0 - hand_empty, filled) + opened
-    stays = torch.cat([types * (1.0 - gates @ _LEAVES), grid[..., NUM_TYPES:] * (1.0 - lost)[..., None]], -1)
-    inside = torch.cat([grid[..., CELL_CATEGORIES:], _EMPTY.expand(*front.shape, -1)], -1)
-    after = stays + picked[..., None] * nothing + filled[..., None] * held[:, None, None] + opened[..., None] * inside
 
+def _doors_turned(grid: Tensor, carried: Tensor, toggle: Tensor) -> Tensor:
+    """What is added to the cells (N, H, W, C) where doors are opened, closed, or unlocked by a key of their colour."""
     fits = _times(carried[:, KEY], torch.einsum("nyxk,nk->nyx", grid[..., COLOR], carried[:, COLOR]))
     is_open, is_closed, is_locked = grid[..., STATE].unbind(-1)
     unlocked = is_locked * fits
     turned = torch.stack([is_closed + unlocked - is_open, is_open - is_closed, -unlocked], -1)
-    turned = (at_toggle * types[..., DOOR])[..., None] * turned
-    after = after + F.pad(turned, (STATE.start, size - STATE.stop))
+    turned = (toggle * grid[..., DOOR])[..., None] * turned
+    return F.pad(turned, (STATE.start, grid.shape[-1] - STATE.stop))
 
-    taken = torch.cat(
-        [_sum_over_cells(at_pick_up, types) * _IS_PORTABLE, _sum_over_cells(picked, grid[..., NUM_TYPES:])], -1
-    )
-    num_picked = _sum_over_cells(_times(pick_up, front), types) @ _IS_PORTABLE
-    num_filled = filled.sum((-1, -2))
-    carried = carried + taken - _times(num_picked, empty_hand)
-    return after, carried + _times(num_filled, _times(1.0 - hand_empty, nothing.expand_as(held)) - held)
+
+def _hand_after(grid: Tensor, carried: Tensor, pick_up: Tensor, drop: Tensor) -> Tensor:
+    """What is carried (N, C) after picking up and dropping; linear in the same way as `_cells_after`."""
+    portable, hand_empty, empty_part = grid[..., TYPE] @ _IS_PORTABLE, carried[:, EMPTY], _empty_part(carried)
+    taken_types = _sum_over_cells(pick_up, grid[..., TYPE]) * _IS_PORTABLE
+    taken = torch.cat([taken_types, _sum_over_cells(pick_up * portable, grid[..., NUM_TYPES:])], -1)
+    let_go = _times(1.0 - hand_empty, _nothing(carried.shape[-1]).expand_as(carried)) - (carried - empty_part)
+    num_taken, num_let_go = (pick_up * portable).sum((-1, -2)), (drop * grid[..., EMPTY]).sum((-1, -2))
+    return carried + _times(hand_empty, taken) - _times(num_taken, empty_part) + _times(num_let_go, let_go)
+
+
+def _nothing(size: int) -> Tensor:
+    """An empty cell of so many columns, with nothing in it."""
+    return _EMPTY.repeat(size // CELL_CATEGORIES)
+
+
+def _empty_part(carried: Tensor) -> Tensor:
+    """The part of what is carried (N, C) that is nothing; the rest is a thing."""
+    hand_empty = carried[:, EMPTY, None]
+    return torch.cat([hand_empty * _EMPTY[TYPE], hand_empty * carried[:, NUM_TYPES:]], -1)
 
 
 def _shift(planes: Tensor, direction: int) -> Tensor:
@@ -187,13 +206,6 @@ def _times(gate: Tensor, values: Tensor) -> Tensor:
 def _sum_over_cells(weights: Tensor, values: Tensor) -> Tensor:
     """weights (N, H, W), values (N, H, W, C) -> (N, C)."""
     return (weights.flatten(1)[:, None] @ values.flatten(1, 2)).squeeze(1)
-
-
-def _split_empty(carried: Tensor) -> tuple[Tensor, Tensor]:
-    """What is carried (N, C) as the part that is nothing and the part that is an object; they sum to it."""
-    hand_empty = carried[:, EMPTY, None]
-    nothing = torch.cat([hand_empty * _EMPTY[TYPE], hand_empty * carried[:, NUM_TYPES:]], -1)
-    return nothing, carried - nothing
 
 
 def _content(cell) -> int:

@@ -1,5 +1,7 @@
 """Small policies and worlds of known causes, to hold attribution against."""
 
+from types import SimpleNamespace
+
 import torch
 from minigrid.core.actions import Actions
 from torch import Tensor
@@ -84,6 +86,7 @@ class Planted:
 
     def __init__(self, cell: tuple[int, int], delay: int, is_silent: bool = False):
         self.cell, self.delay, self.is_silent = cell, delay, is_silent
+        self.policy = SimpleNamespace(expert_hidden_sizes=self.expert_hidden_sizes)
 
     def initial_hidden(self, num_envs: int) -> Tensor:
         return torch.zeros(num_envs, self.delay)
