@@ -80,8 +80,12 @@ def make_config(args, policy: FrozenPolicy, checkpoint: dict, worlds: BabyAIWorl
     }
 
 
-def settle_folder(folder: Path, config: dict, is_resumed: bool) -> None:
-    """Make the folder that of this recording. Raises InputError where it holds another, or something else."""
+def settle_folder(folder: Path, config: dict, is_resumed: bool) -> dict:
+    """Make the folder that of this recording; the config that is in it. Raises InputError where it holds another one.
+
+    It also does where the folder holds something else.
+    """
+    remove_leftovers(folder.glob(".*.tmp"))
     if (folder / CONFIG).exists():
         old = load_config(folder)
         for name, value in config["settings"].items():
@@ -94,11 +98,11 @@ def settle_folder(folder: Path, config: dict, is_resumed: bool) -> None:
             raise InputError(f"{folder} is a recording of another checkpoint; choose another --data_dir")
         if not is_resumed:
             raise InputError(f"{folder} holds this recording; go on with --resume, or choose another --data_dir")
-        return
-    remove_leftovers(folder.glob(".*.tmp"))
+        return old
     if any(folder.iterdir()):
         raise InputError(f"{folder} holds something else; choose another --data_dir")
     write_json(folder / CONFIG, config, orjson.OPT_INDENT_2)
+    return config
 
 
 def table_of(folder: Path, row_bytes: int) -> pd.DataFrame:
@@ -137,8 +141,8 @@ def main() -> int:
     with claimed(folder) as is_ours:
         if not is_ours:
             raise InputError(f"another process works on {folder}; choose another --data_dir")
-        settle_folder(folder, config, args.resume)
-        plan = Plan(args.policies, args.num_steps, config["num_shards"], args.seed, args.epsilon)
+        num_shards = settle_folder(folder, config, args.resume)["num_shards"]
+        plan = Plan(args.policies, args.num_steps, num_shards, args.seed, args.epsilon)
         recorder = Recorder(policy, worlds, plan, folder)
         with tqdm(
             total=args.num_steps, initial=min(recorder.num_steps, args.num_steps), unit="step", dynamic_ncols=True

@@ -95,7 +95,10 @@ def write_shard(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[
 
 def read_episodes(shard: Path) -> list[dict]:
     """What is known of each episode of a shard. Raises InputError."""
-    return _read_json(shard / EPISODES)
+    episodes, wanted = _read_json(shard / EPISODES), (_INDEX.keys() - {"shard"}) | {"steps"}
+    if not isinstance(episodes, list) or not all(isinstance(one, dict) and wanted <= one.keys() for one in episodes):
+        raise InputError(f"{shard / EPISODES} is damaged: it is no list of episodes; record anew")
+    return episodes
 
 
 def _read_json(path: Path):
@@ -165,6 +168,7 @@ def _read_index(folder: Path, num_rows: Sequence[int]) -> tuple[dict[str, np.nda
         missions, lang = _read_json(folder / MISSIONS), _load_array(folder / LANG)
         found = np.bincount(index["shard"], index["num_rows"], len(num_rows))
         is_of_these = found.tolist() == list(num_rows) and len(lang) == len(missions) == index["mission"].max() + 1
+        is_of_these &= {len(column) for column in index.values()} == {len(index["shard"])}
     except Exception:  # a damaged archive raises nearly anything, and all of it can be made again
         return None
     return (index, missions, lang) if is_of_these else None
@@ -173,7 +177,7 @@ def _read_index(folder: Path, num_rows: Sequence[int]) -> tuple[dict[str, np.nda
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Episode(Mapping):
     """The arrays (T, ...) of one episode by name, and what is known of it; its last row is terminal."""
 
@@ -303,7 +307,8 @@ def load_config(folder: str | Path) -> dict:
     if not path.is_file():
         raise InputError(f"{folder} is no recording (it has no {CONFIG}); make one with python -m generative.record")
     config = _read_json(path)
-    if not isinstance(config, dict) or not {"settings", "checkpoint", "encoding", "num_shards"} <= config.keys():
+    parts = {"settings": dict, "checkpoint": dict, "encoding": dict, "num_shards": int}
+    if not isinstance(config, dict) or not all(isinstance(config.get(key), kind) for key, kind in parts.items()):
         raise InputError(f"{path} is not the config of a recording; name the folder of one")
     return config
 

@@ -23,6 +23,8 @@ from generative.policies import Answer, FrozenPolicy
 from mop.base.errors import InputError
 from mop.measures.routing_data import ACTION_NAMES
 
+_NAMES = [action.name for action in Actions]
+_NUMBERS = {name: k for names in (_NAMES, ACTION_NAMES, "0123456") for k, name in enumerate(names)}
 CHOSEN = "action:chosen"
 TARGETS_HELP = (
     "action:NAME, its logit minus the mean of the logits (left, right, forward, pickup, drop, toggle, done), or "
@@ -54,8 +56,8 @@ def parse_target(
     kind, _, rest = text.partition(":")
     if text == CHOSEN and chosen is not None:
         return Target(CHOSEN, _logit(chosen))
-    if kind == "action":
-        return _action(text, rest)
+    if kind == "action" and rest in _NUMBERS:
+        return Target(f"action:{_NAMES[_NUMBERS[rest]]}", _logit(_NUMBERS[rest]))
     if kind == "routing" and (found := re.fullmatch(r"(\d{1,4})\.(\d{1,4})", rest)):
         layer, expert = map(int, found.groups())
         return Target(text, lambda answer: _weights(answer, text, layer, expert)[:, expert])
@@ -81,14 +83,6 @@ def _weights(answer: Answer, text: str, layer: int, expert: int = 0) -> Tensor:
 def _entropy(weights: Tensor) -> Tensor:
     """Of router weights (N, E) in nats, (N,): `mop.measures.router_weights.compute_router_entropy` with gradients."""
     return torch.special.entr(weights.clamp_min(1e-30)).sum(-1)
-
-
-def _action(text: str, word: str) -> Target:
-    names = [action.name for action in Actions]
-    numbers = {name: k for known in (names, ACTION_NAMES, map(str, range(len(names)))) for k, name in enumerate(known)}
-    if word not in numbers:
-        raise InputError(f"{text!r}: there is no such action; the actions are {', '.join(names)}")
-    return Target(f"action:{names[numbers[word]]}", _logit(numbers[word]))
 
 
 def _logit(action: int) -> Callable[[Answer], Tensor]:

@@ -262,12 +262,19 @@ def test_recordings_are_read_without_torch():
     assert (result.stdout, result.stderr) == ("none\n", "")
 
 
+def _damage_episodes(folder):
+    """Of the index nothing is left, so that the episodes of a shard must be read."""
+    (folder / "index.npz").unlink()
+    (folder / "shard_00000" / "episodes.json").write_bytes(b"[{}]")
+
+
 def test_damaged_folders_are_refused_in_one_line(tmp_path, recording):
     damages = {
         "is missing": lambda folder: shutil.rmtree(folder / "shard_00000"),
         "not finished": lambda folder: shutil.rmtree(folder / "shard_00001"),
         "is no recording": lambda folder: (folder / "config.json").unlink(),
         "is damaged": lambda folder: (folder / "config.json").write_bytes(b"{"),
+        "is no list of episodes": _damage_episodes,
         "is not the config": lambda folder: (folder / "config.json").write_bytes(b"[1]"),
         "cannot be read": lambda folder: os.truncate(folder / "shard_00001" / "obs.npy", 2000),
         "differ": lambda folder: np.save(folder / "shard_00001" / "obs.npy", np.zeros((3, 152), np.uint8)),
