@@ -33,7 +33,8 @@ class Measure(NamedTuple):
 def measures_of(plain: Table, moved: Table) -> list[Measure]:
     """All measures of two runs in the same worlds: those of MAIN, then weights, then actions by phase.
 
-    Per episode: success, steps, events. Per step: LPC, moved (how far the memory is moved), weights of the experts.
+    Per episode: success, steps, events. Per step: LPC, weights of the experts, and moved, how far the memory is moved:
+    no effect, but a check, as it is to be as far in the random runs.
     path ratio: mean of steps / the bot's steps over the worlds that both runs solve. Actions: share of the steps of a
     phase.
     """

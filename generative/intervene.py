@@ -10,8 +10,8 @@ K is the number of a direction or its name, in directions.csv. After each step o
     --null K          the coordinate is that of the mean memory
     --clamp K=VALUE   the coordinate is VALUE, in standard deviations from its mean
     --add K=VALUE     VALUE standard deviations are added to the coordinate
-The policy acts greedily in the same worlds without and with it, and with the same done along random directions of the
-block, of the same length and the same spread. Told are paired differences with 95 % intervals over worlds, and how many
+The policy acts greedily in the same worlds without and with it, and with its memory moved by the same amounts, step by
+step, along random directions of the block. Told are paired differences with 95 % intervals over worlds, and how many
 random directions change as much. The action of a step is chosen before the memory is moved.
 
 Writes a table of episodes for each run, effects.csv, and effect.png. A run that was cut off goes on when it is given
@@ -20,10 +20,9 @@ again. See docs/generative.md.
 
 import hashlib
 import re
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -31,11 +30,11 @@ from generative.direction_figures import plot_effects
 from generative.direction_sets import Directions, load_directions
 from generative.directions import check_same
 from generative.effects import MAIN, effect_rows, random_effects
-from generative.interventions import Move, Operation, play
+from generative.interventions import Move, Operation, Replay, play
 from generative.policies import FrozenPolicy
 from mop.base.configuration import MAX_ENVS, Parser, check_flags, integer, number, shown
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, read_bytes, write_atomic, write_figure
+from mop.base.files import check_writable, claimed, read_bytes, write_atomic, write_figure, write_together
 from mop.jobs.evaluation import NUM_ENVS
 from mop.kernels.devices import use_device
 from mop.worlds.bot_paths import BotPaths
@@ -58,7 +57,7 @@ def parser() -> Parser:
     parser.add_argument("--num_random", default=50, help=f"random directions, {LEAST_RANDOM} at least (default: 50)")
     parser.add_argument("--eval_seed", default=0, help="seed of the first world (default: %(default)s)")
     parser.add_argument("--seed", default=0, help="of the random directions (default: %(default)s)")
-    parser.add_argument("--num_envs", default=NUM_ENVS, help="side by side: speed alone (default: %(default)s)")
+    parser.add_argument("--num_envs", default=NUM_ENVS, help="side by side: speed and rounding (default: %(default)s)")
     parser.add_argument("--out", help="folder of what is written (default: plots/intervene/<what is done>)")
     parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
     parser.add_argument("--cache_dir", default="evaluation_cache", help="where the bot's own results are kept")
@@ -75,9 +74,11 @@ def operation_of(args, directions: Directions) -> Operation:
         return Operation("swap", directions.number(given), directions.number(args.to))
     if kind == "null":
         return Operation("null", directions.number(given))
-    name, equals, value = given.rpartition("=")
+    name, _, value = given.rpartition("=")
     try:
-        return Operation(kind, directions.number(name if equals else given), None, number(float("-inf"))(value))
+        if not name:
+            raise ValueError
+        return Operation(kind, directions.number(name), None, number(float("-inf"))(value))
     except ValueError:
         raise InputError(f"--{kind} must be K=VALUE such as 3=1.5, not {shown(given)}") from None
 
@@ -91,45 +92,62 @@ def load_matching(args) -> tuple[FrozenPolicy, dict, Directions, str]:
     return *FrozenPolicy.load(args.checkpoint, args.lang_encoder), directions, digest
 
 
-def runs_of(operation: Operation, directions: Directions, num_random: int, seed: int) -> Iterator[tuple[str, Move]]:
-    """The name of each run, and its move, None of the plain one."""
-    yield PLAIN, None
-    yield MOVED, operation.move(directions)
-    for k in range(num_random):
-        yield f"random_{k:03d}", operation.random_move(directions, seed, k)
+class Runs:
+    """The runs of an intervention, a table of episodes for each: without it, with it, along random directions."""
+
+    def __init__(self, policy: FrozenPolicy, config: dict, bot_steps: dict[int, int], out: Path, num_envs: int):
+        """bot_steps: seed of each world -> steps of the bot's episode."""
+        self._policy, self._worlds = policy, (config["task_id"], config.get("max_steps"), list(bot_steps))
+        self._bot_steps, self._num_envs, self.folder = list(bot_steps.values()), num_envs, out / "episodes"
+
+    def play_missing(self, operation: Operation, directions: Directions, num_random: int, seed: int) -> None:
+        """Play each run that has no table yet; those along random directions after the one that they copy."""
+        names = [PLAIN, MOVED, *(random_name(k) for k in range(num_random))]
+        missing = [name for name in names if not self._path(name).exists()]
+        with tqdm(total=len(missing) * len(self._bot_steps), unit="episode", dynamic_ncols=True) as bar:
+            for name, move in {PLAIN: None, MOVED: operation.move(directions)}.items():
+                if name in missing:
+                    self._play(name, move, bar)
+            replay = Replay(np.load(self._amounts, allow_pickle=False), self.read(MOVED)["steps"].astype(np.int64))
+            for k in range(num_random):
+                if random_name(k) in missing:
+                    self._play(random_name(k), operation.random_move(directions, replay, seed, k), bar)
+
+    def read(self, name: str) -> dict[str, np.ndarray]:
+        """The table of a run, name -> (W,) float64."""
+        table = pd.read_csv(self._path(name))
+        return {column: table[column].to_numpy(np.float64) for column in table}
+
+    @property
+    def _amounts(self) -> Path:
+        return self.folder / f"{MOVED}_amounts.npy"
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.csv"
+
+    def _play(self, name: str, move: Move | None, bar: tqdm) -> None:
+        bar.set_description(name)
+        played = play(self._policy, *self._worlds, move, self._num_envs, bar.update)
+        table = pd.DataFrame(played.table)
+        table.insert(3, "bot_steps", self._bot_steps)
+        content = table.to_csv(index=False).encode()
+        files = [(self._path(name), lambda file: file.write(content))]  # the last vouches for the others
+        if name == MOVED:
+            files.insert(0, (self._amounts, lambda file: np.save(file, played.amounts, allow_pickle=False)))
+        write_together(files)
 
 
-def table_path(out: Path, run: str) -> Path:
-    """Where the episodes of a run are."""
-    return out / "episodes" / f"{run}.csv"
+def random_name(number: int) -> str:
+    """The name of the run along a random direction."""
+    return f"random_{number:03d}"
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as a whole."""
-    content = table.to_csv(index=False).encode()
-    write_atomic(path, lambda file: file.write(content))
-
-
-def play_missing(policy: FrozenPolicy, config: dict, runs, bot_steps: dict[int, int], out: Path, num_envs: int) -> None:
-    """Play each run that has no table yet."""
-    missing = [(name, move) for name, move in runs if not table_path(out, name).exists()]
-    with tqdm(total=len(missing) * len(bot_steps), unit="episode", dynamic_ncols=True) as bar:
-        for name, move in missing:
-            bar.set_description(name)
-            worlds = config["task_id"], config.get("max_steps"), list(bot_steps)
-            table = pd.DataFrame(play(policy, *worlds, move, num_envs, bar.update))
-            table.insert(3, "bot_steps", list(bot_steps.values()))
-            write_table(table_path(out, name), table)
-
-
-def report(out: Path, names: list[str], title: str) -> str:
+def report(runs: Runs, num_random: int, out: Path, title: str) -> str:
     """Write the effects and their figure; the table for the screen."""
-    read = partial(pd.read_csv, float_precision="round_trip")
-    plain, moved, *randoms = (
-        {column: values.to_numpy(float) for column, values in read(table_path(out, name)).items()} for name in names
-    )
+    plain, moved, randoms = runs.read(PLAIN), runs.read(MOVED), [runs.read(random_name(k)) for k in range(num_random)]
     rows = effect_rows(plain, moved, randoms)
-    write_table(out / "effects.csv", pd.DataFrame(rows))
+    content = pd.DataFrame(rows).to_csv(index=False).encode()
+    write_atomic(out / "effects.csv", lambda file: file.write(content))
     main_rows = [row for row in rows if row["measure"] in MAIN]
     write_figure(out / "effect.png", plot_effects(main_rows, random_effects(plain, randoms), title))
     lines = [
@@ -168,10 +186,10 @@ def main() -> int:
         check_same(out / "config.json", record | {"checkpoint": digest, "directions": moved_by})
         bot_paths = BotPaths(config["task_id"], config.get("max_steps"), args.cache_dir)
         bot_steps, _ = bot_paths.solvable(args.eval_seed, args.num_worlds)
-        runs = list(runs_of(operation, directions, args.num_random, args.seed))
-        play_missing(policy, config, runs, bot_steps, out, args.num_envs)
+        runs = Runs(policy, config, bot_steps, out, args.num_envs)
+        runs.play_missing(operation, directions, args.num_random, args.seed)
         where = f"{config['task_id']}, {args.num_worlds} worlds, {args.num_random} random directions"
-        print(report(out, [name for name, _ in runs], f"{title}\n{where}"))
+        print(report(runs, args.num_random, out, f"{title}\n{where}"))
     print(f"{title}; table and figure: {out}")
     return 0
 

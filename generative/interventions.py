@@ -7,12 +7,13 @@ memory; w and c(h) = w . (h - mean) are the dual and the coordinate of a directi
     null    a = -c(h)                                    u                      the coordinate is that of the mean
     clamp   a = value - c(h)                             u                      the coordinate is a value
     add     a = value                                    u
+    random  a of that run, world and step by step        random, as long        the control
 
 The action of the step is chosen before, so a move acts from the next step on. Axis letters: N environments, W worlds,
-S hidden units, E experts of all layers, K directions.
+T steps, S hidden units.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,10 +22,11 @@ from minigrid.core.actions import Actions
 from minigrid.core.constants import OBJECT_TO_IDX
 from torch import Tensor
 
-from generative.direction_sets import Directions, RandomSpace, random_stream, spread
+from generative.direction_sets import Directions, random_unit
 from generative.labels import DOOR_STATES, phase_of
 from generative.policies import FrozenPolicy
 from mixture_of_experts import compute_lpc, reset_hidden
+from mop.base.streams import stream_seed
 from mop.jobs.evaluation import NUM_ENVS
 from mop.kernels import fast
 from mop.kernels.grid import EMPTY, code_color, code_kind, code_state
@@ -35,22 +37,41 @@ from mop.worlds.minigrid_patches import DIRECTIONS
 from mop.worlds.world import World
 
 EVENTS = ("pick-ups", "drops", "door toggles")
+_PICK_UP, _DROP, _TOGGLE = int(Actions.pickup), int(Actions.drop), int(Actions.toggle)
 _DOOR, _KEY, _LOCKED = OBJECT_TO_IDX["door"], OBJECT_TO_IDX["key"], DOOR_STATES.index("locked")
 _MOVABLE = {OBJECT_TO_IDX[name] for name in ("key", "ball", "box")}
 
+# memories (N, S) before and after a step, and the state (N,) of `episodes.SLOT_STATE` -> amounts (N,) float32
+Amounts = Callable[[Tensor, Tensor, np.ndarray], Tensor]
+
 
 class Move(NamedTuple):
-    """h + a way, where a = reads . (h - origin) + offset; origin None: the memory before the step."""
+    """What is done to the memory after a step: h + amount x way."""
+
+    amounts: Amounts
+    way: Tensor  # (S,) float32
+
+
+class Reading(NamedTuple):
+    """Amounts that are read off the memory: reads . (h - origin) + offset; origin None: the memory before the step."""
 
     reads: Tensor  # (S,) float32
-    way: Tensor  # (S,) float32
     origin: Tensor | None  # (S,) float32
     offset: float
 
-    def __call__(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """Memories (N, S) before and after a step -> the moved ones (N, S), and how far each was moved (N,)."""
-        amount = (after - (before if self.origin is None else self.origin)) @ self.reads + self.offset
-        return after + amount[:, None] * self.way, amount.abs() * self.way.norm()
+    def __call__(self, before: Tensor, after: Tensor, state: np.ndarray) -> Tensor:
+        return (after - (before if self.origin is None else self.origin)) @ self.reads + self.offset
+
+
+class Replay(NamedTuple):
+    """The amounts of another run in the same worlds at the same steps; where that run was shorter, from its start."""
+
+    recorded: np.ndarray  # (W, T) float32
+    steps: np.ndarray  # (W,) int64, how many of them each world has
+
+    def __call__(self, before: Tensor, after: Tensor, state: np.ndarray) -> Tensor:
+        episode = state["episode"]
+        return torch.from_numpy(self.recorded[episode, state["t_step"] % self.steps[episode]])
 
 
 class Operation(NamedTuple):
@@ -63,46 +84,35 @@ class Operation(NamedTuple):
 
     def move(self, directions: Directions) -> Move:
         """The move along the direction itself."""
-        unit, dual = directions.units[self.number], directions.duals[self.number]
-        other = None if self.to is None else directions.units[self.to]
-        return self._move(directions, unit, dual, other)
-
-    def random_move(self, directions: Directions, seed: int, number: int) -> Move:
-        """The same along a random direction of the block, of the same length, whose coordinate varies as much.
-
-        Of a swap, the other direction is random too, at the same angle to the first; what must vary as much is what a
-        step adds to the coordinate. Each number has a random stream of its own.
-        """
-        rng, size = random_stream(seed, number), len(directions.mean)
-        moment = directions.change_moment if self.kind == "swap" else directions.covariance
-
-        def space(k: int) -> RandomSpace:
-            return RandomSpace(moment, directions.columns(directions.blocks[k]), size)
-
-        sd = spread(directions.duals[self.number][None], moment)[0]
-        unit, dual = space(self.number).draw(sd, rng)
-        other = None
-        if self.to is not None:
-            cosine = float(np.clip(directions.units[self.number] @ directions.units[self.to], -1.0, 1.0))
-            other = unit if self.to == self.number else space(self.to).draw_unit(rng, unit, cosine)
-        return self._move(directions, unit, dual, other)
-
-    def _move(self, directions: Directions, unit: np.ndarray, dual: np.ndarray, other: np.ndarray | None) -> Move:
-        mean, offset = _tensor(directions.mean), self.value * float(directions.sd[self.number])
+        dual, mean = _tensor(directions.duals[self.number]), _tensor(directions.mean)
+        offset = self.value * float(directions.sd[self.number])
         if self.kind == "swap":
-            return Move(_tensor(dual), _tensor(other - unit), None, 0.0)
-        if self.kind == "add":
-            return Move(torch.zeros_like(mean), _tensor(unit), mean, offset)
-        return Move(_tensor(-dual), _tensor(unit), mean, offset)  # null is clamp to 0
+            reading = Reading(dual, None, 0.0)
+        elif self.kind == "add":
+            reading = Reading(torch.zeros_like(dual), mean, offset)
+        else:  # null is clamp to 0
+            reading = Reading(-dual, mean, offset)
+        return Move(reading, _tensor(self._way(directions)))
+
+    def random_move(self, directions: Directions, replay: Replay, seed: int, number: int) -> Move:
+        """The same amounts along a random way through the same blocks, as long; each number has a stream of its own."""
+        rng = np.random.default_rng(stream_seed(seed, f"random direction {number}"))
+        numbers = [self.number] if self.to is None else [self.number, self.to]
+        blocks = dict.fromkeys(directions.blocks[numbers].tolist())
+        way = sum(random_unit(directions, block, rng) for block in blocks) / len(blocks) ** 0.5
+        return Move(replay, _tensor(way * np.linalg.norm(self._way(directions))))
+
+    def _way(self, directions: Directions) -> np.ndarray:
+        unit = directions.units[self.number]
+        return unit if self.to is None else directions.units[self.to] - unit
 
     def describe(self, directions: Directions) -> str:
         """In words, for titles."""
         name = directions.names[self.number]
         if self.kind == "swap":
             return f"{name} moved to {directions.names[self.to]}"
-        return {"null": f"{name} nulled", "clamp": f"{name} held at {self.value:g} sd"}.get(
-            self.kind, f"{self.value:+g} sd of {name} added at each step"
-        )
+        words = {"null": f"{name} nulled", "clamp": f"{name} held at {self.value:g} sd"}
+        return words.get(self.kind, f"{self.value:+g} sd of {name} added at each step")
 
 
 def _tensor(values: np.ndarray) -> Tensor:
@@ -110,6 +120,17 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 
 # --- episodes ---------------------------------------------------------------------------------------------------------
+
+
+class Played(NamedTuple):
+    """One episode in each of W worlds."""
+
+    table: dict[str, np.ndarray]  # columns (W,) float64
+    amounts: np.ndarray  # (W, T) float32, of the move; 0 behind the end of an episode
+
+    def replay(self) -> Replay:
+        """The amounts, for another run in the same worlds."""
+        return Replay(self.amounts, self.table["steps"].astype(np.int64))
 
 
 @torch.no_grad()
@@ -121,43 +142,65 @@ def play(
     move: Move | None = None,
     num_envs: int = NUM_ENVS,
     progress: Callable[[int], object] = lambda num_done: None,
-) -> dict[str, np.ndarray]:
+) -> Played:
     """One greedy episode in each world, with a move after each step or, without one, as `evaluation.evaluate` has it.
 
-    Columns (W,) float64 in the order of the seeds: "seed", "success", "steps", EVENTS, and sums over the steps of
-    "lpc", "moved" (length of the moves), "weight <layer>.<expert>", "<phase>: <action>" (how often it was taken).
+    Columns in the order of the seeds: "seed", "success", "steps", EVENTS, and sums over the steps of "lpc", "moved"
+    (length of the moves), "weight <layer>.<expert>", "<phase>: <action>" (how often it was taken).
     progress: called with the number of episodes just finished.
     """
-    env, inner = EvalVectorEnv(task_id, list(seeds), num_envs, max_steps), policy.policy
-    step, hidden = fast.stepper(inner), policy.initial_hidden(len(env.worlds))
+    env, tally = EvalVectorEnv(task_id, list(seeds), num_envs, max_steps), _Tally(policy, len(seeds))
+    step, hidden = fast.stepper(policy.policy), policy.initial_hidden(len(env.worlds))
     obs, lang = torch.from_numpy(env.obs), policy.embed(env.missions)  # obs shares the memory of env.obs
-    names = column_names(inner.expert_hidden_sizes)
-    sums, first_action = np.zeros((len(seeds), len(names))), names.index(_action_name(0, 0))
     while env.active.any():
         logits, routing, after = step(obs, lang, hidden)
-        actions, moved = logits.numpy().argmax(-1), torch.zeros(len(logits))
+        actions, amounts = logits.numpy().argmax(-1), torch.zeros(len(logits))
         if move is not None:
-            after, moved = move(hidden, after)
-        shown = torch.cat([compute_lpc(routing, inner.expert_hidden_sizes)[:, None], moved[:, None], *routing], -1)
-        slots = np.flatnonzero(env.active)
-        episode = env.state["episode"][slots]
-        sums[episode, len(EVENTS) : len(EVENTS) + shown.shape[1]] += shown.numpy()[slots]
-        is_key_held = code_kind(np.array([env.worlds[slot].carried for slot in slots])) == _KEY
-        phase = phase_of(env.state["door_unlocked"][slots], is_key_held)
-        sums[episode, first_action + phase * len(ACTION_NAMES) + actions[slots]] += 1
-        for slot, number in zip(slots.tolist(), episode.tolist(), strict=True):
-            event = event_of(env.worlds[slot], actions[slot])
-            if event is not None:
-                sums[number, event] += 1
+            amounts = move.amounts(hidden, after, env.state)
+            after = after + amounts[:, None] * move.way
+        tally.add(env, actions, routing, amounts.numpy(), 0.0 if move is None else float(move.way.norm()))
         done = env.step(actions)
         hidden = reset_hidden(after, torch.from_numpy(done))
         if done.any():
             lang = policy.embed(env.missions)
             progress(int(done.sum()))
-    outcomes = {
-        key: np.array([episode[key] for episode in env.episodes], float) for key in ("seed", "success", "steps")
-    }
-    return outcomes | dict(zip(names, sums.T, strict=True))
+    return tally.played(env.episodes)
+
+
+class _Tally:
+    """What happens in each of W worlds, step by step."""
+
+    def __init__(self, policy: FrozenPolicy, num_worlds: int):
+        self._sizes = policy.policy.expert_hidden_sizes
+        self._names = column_names(self._sizes)
+        self._sums, self._moves = np.zeros((num_worlds, len(self._names))), []
+
+    def add(self, env: EvalVectorEnv, actions: np.ndarray, routing: list[Tensor], amounts: np.ndarray, length: float):
+        """What the active slots show, and what is about to be done there; length: of the way of the move."""
+        slots = np.flatnonzero(env.active)
+        state, actions, amounts = env.state[slots], actions[slots], amounts[slots]
+        lpc, weights = compute_lpc(routing, self._sizes).numpy(), torch.cat(list(routing), -1).numpy()
+        shown = np.column_stack([lpc[slots], np.abs(amounts) * length, weights[slots]])
+        episode, first = state["episode"], len(EVENTS)
+        self._sums[episode, first : first + shown.shape[1]] += shown
+        is_key_held = code_kind(np.array([env.worlds[slot].carried for slot in slots])) == _KEY
+        phase = phase_of(state["door_unlocked"], is_key_held)
+        self._sums[episode, first + shown.shape[1] + phase * len(ACTION_NAMES) + actions] += 1
+        for k in np.flatnonzero(np.isin(actions, (_PICK_UP, _DROP, _TOGGLE))).tolist():
+            event = event_of(env.worlds[slots[k]], int(actions[k]))
+            if event is not None:
+                self._sums[episode[k], event] += 1
+        self._moves.append((episode, state["t_step"], amounts))
+
+    def played(self, episodes: Sequence[Mapping]) -> Played:
+        """All of it; episodes: those of the environment, all over."""
+        told = {
+            key: np.array([episode[key] for episode in episodes], np.float64) for key in ("seed", "success", "steps")
+        }
+        episode, t_step, amounts = (np.concatenate(values) for values in zip(*self._moves, strict=True))
+        recorded = np.zeros((len(episodes), t_step.max() + 1), np.float32)
+        recorded[episode, t_step] = amounts
+        return Played(told | dict(zip(self._names, self._sums.T, strict=True)), recorded)
 
 
 def column_names(expert_hidden_sizes: Sequence[Sequence[int]]) -> list[str]:
@@ -173,13 +216,13 @@ def _action_name(phase: int, action: int) -> str:
 
 def event_of(world: World, action: int) -> int | None:
     """Which of EVENTS an action will be in the present state of a world, by Minigrid's rules; None: none of them."""
-    if action not in (Actions.pickup, Actions.drop, Actions.toggle):
+    if action not in (_PICK_UP, _DROP, _TOGGLE):
         return None
     (x, y), (dx, dy) = world.position, DIRECTIONS[world.direction]
     front, carried = int(world.codes[y + dy, x + dx]), world.carried
-    if action == Actions.pickup:
+    if action == _PICK_UP:
         return 0 if carried == EMPTY and code_kind(front) in _MOVABLE else None
-    if action == Actions.drop:
+    if action == _DROP:
         return 1 if carried != EMPTY and front == EMPTY else None
     fits = code_kind(carried) == _KEY and code_color(carried) == code_color(front)
     return 2 if code_kind(front) == _DOOR and (code_state(front) != _LOCKED or fits) else None
