@@ -18,6 +18,7 @@ Writes config.json, levels.csv, levels.npz, search.png and, of each survivor, le
 flags, same bytes.
 """
 
+import functools
 import hashlib
 import io
 import re
@@ -44,7 +45,7 @@ from generative.round_trips import RandomLevels, Reader, Trip, percentile_of, pl
 from generative.simulators import Simulator
 from generative.synthesis import READINGS, Begin, Found, Search, search_levels
 from generative.targets import TARGETS_HELP, parse_target
-from generative.world_model import load_world_model
+from generative.world_model import WorldModel, load_world_model
 from mop.base.configuration import Parser, check_flags, choice, integer, number, optional
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, file_digest, read_bytes, write_atomic, write_figure
@@ -286,14 +287,17 @@ def open_simulator(args: Namespace, task_id: str, grid_shape: tuple[int, int]):
     if config["task_id"] != task_id:
         raise InputError(f"--simulator {args.simulator} is of {config['task_id']}, not of {task_id}")
 
-    def make_begin(lang: torch.Tensor) -> Begin:
-        def begin(state):
-            views = exact.observe(state)  # what the agent sees of the level is all that the model is shown
-            return model.begin(views[:, None], views.new_zeros(len(views), 0, NUM_ACTIONS), lang), views
+    return model, functools.partial(begin_learned, model, exact), line
 
-        return begin
 
-    return model, make_begin, line
+def begin_learned(model: WorldModel, exact: ExactSimulator, lang: torch.Tensor) -> Begin:
+    """How levels begin in a learned simulator: it is shown what the agent sees of them at first, and no more."""
+
+    def begin(state):
+        views = exact.observe(state)
+        return model.begin(views[:, None], views.new_zeros(len(views), 0, NUM_ACTIONS), lang), views
+
+    return begin
 
 
 def main() -> int:
