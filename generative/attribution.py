@@ -31,7 +31,7 @@ Axis letters: C changes, M beginnings, X numbers of a soft observation, H and W 
 of a cell (20), S hidden units, G of a mission.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,15 +62,16 @@ class Loop:
     lag: int  # k
     actions: Tensor | None = None  # (1, k + 1) int64 of a recording; None: the policy's own
 
-    def value(self, there: State, target: Target, paths: Paths = EVERY_PATH) -> Tensor:
-        """The target (M,) at step t after each of M beginnings."""
+    def values(self, there: State, targets: Sequence[Target], paths: Paths = EVERY_PATH) -> list[Tensor]:
+        """The targets, each (M,), at step t after each of M beginnings."""
         state, first_view = self.begin(there)
         num_worlds = len(next(iter(there.values())))
         lang, hidden = (part.expand(num_worlds, -1) for part in (self.lang, self.hidden))
         actions = None if self.actions is None else self.actions.expand(num_worlds, -1)
         steps = self.lag + 1
         trace = roll_out(self.policy, self.simulator, state, lang, hidden, steps, actions, paths, first_view)
-        return target.of(trace.answer(self.lag))
+        answer = trace.answer(self.lag)
+        return [target(answer) for target in targets]
 
 
 class Effects(NamedTuple):
@@ -95,54 +96,61 @@ class Effects(NamedTuple):
 
 
 def predict_effects(
-    loop: Loop, there: State, changed: State, target: Target, method: str = "integrated", num_points: int = NUM_POINTS
-) -> Effects:
-    """The attributed effects on the target of C changes of what was there, by path (see the module).
+    loop: Loop,
+    there: State,
+    changed: State,
+    targets: Sequence[Target],
+    method: str = "integrated",
+    num_points: int = NUM_POINTS,
+) -> list[Effects]:
+    """The attributed effects on each target of C changes of what was there, by path (see the module).
 
     there: (1, ...), changed: (C, ...) float32, of the same names; method: of METHODS. Differences of several numbers in
     one change add up.
     """
     shares = (torch.arange(num_points) + 0.5) / num_points if method == "integrated" else torch.zeros(1)
-    wanted = {EVERY_PATH: "all"} if loop.lag == 0 else {EVERY_PATH: "all", MEMORY_ONLY: "memory", WORLD_ONLY: "world"}
-    per_call = max(1, MAX_BEGINNINGS // len(shares))
-    num_changes = len(next(iter(changed.values())))
-    found = {name: [] for name in wanted.values()}
-    for first in range(0, num_changes, per_call):
-        ends = {name: part[first : first + per_call] for name, part in changed.items()}
-        for paths, name in wanted.items():
-            found[name].append(_integrate(loop, there, ends, target, shares, paths))
+    splits = (EVERY_PATH,) if loop.lag == 0 else (EVERY_PATH, MEMORY_ONLY, WORLD_ONLY)
+    pieces = _split(changed, max(1, MAX_BEGINNINGS // len(shares)))
+    of_pieces = [[_integrate(loop, there, ends, targets, shares, paths) for paths in splits] for ends in pieces]
     with torch.no_grad():
         both = {name: torch.cat([part, changed[name]]) for name, part in there.items()}
-        values = torch.cat([loop.value(part, target) for part in _split(both, MAX_BEGINNINGS)])
-    sums = {name: {key: torch.cat([part[key] for part in parts]) for key in there} for name, parts in found.items()}
-    return Effects(_by_path(sums), float(values[0]), values[1:])
+        values = [torch.stack(loop.values(part, targets)) for part in _split(both, MAX_BEGINNINGS)]
+    found = []
+    for number, of_target in enumerate(torch.cat(values, 1)):
+        sums = [
+            {name: torch.cat([piece[k][number][name] for piece in of_pieces]) for name in there}
+            for k in range(len(splits))
+        ]
+        found.append(Effects(_by_path(*sums), float(of_target[0]), of_target[1:]))
+    return found
 
 
-def _integrate(loop: Loop, there: State, ends: State, target: Target, shares: Tensor, paths: Paths) -> State:
-    """(end - start) x the mean gradient on the way from one to the other, (C, ...) of each part of what was there."""
+def _integrate(
+    loop: Loop, there: State, ends: State, targets: Sequence[Target], shares: Tensor, paths: Paths
+) -> list[State]:
+    """(end - start) x the mean gradient on the way, of each target and each part of what was there, (C, ...)."""
     differences = {name: end - there[name] for name, end in ends.items()}
     points = {}
     for name, part in there.items():
         by_share = shares.view(-1, *[1] * part.dim()) * differences[name]  # (points, C, ...)
         points[name] = (part + by_share).flatten(0, 1).requires_grad_()
-    total = loop.value(points, target, paths).sum()
-    if total.requires_grad:
-        slopes = torch.autograd.grad(total, list(points.values()), allow_unused=True, materialize_grads=True)
-    else:  # no cause travels along these paths: recorded actions, and a world that does not depend on what is seen
-        slopes = [torch.zeros_like(part) for part in points.values()]
-    return {
-        name: differences[name] * slope.unflatten(0, (len(shares), -1)).mean(0)
-        for name, slope in zip(points, slopes, strict=True)
-    }
+    found = []
+    for value in loop.values(points, targets, paths):
+        if value.requires_grad:
+            ways = {"allow_unused": True, "materialize_grads": True, "retain_graph": True}
+            slopes = torch.autograd.grad(value.sum(), list(points.values()), **ways)
+        else:  # no cause travels along these paths: recorded actions, and a world that does not depend on what is seen
+            slopes = [torch.zeros_like(part) for part in points.values()]
+        means = [slope.unflatten(0, (len(shares), -1)).mean(0) for slope in slopes]
+        found.append({name: differences[name] * mean for name, mean in zip(points, means, strict=True)})
+    return found
 
 
-def _by_path(sums: dict[str, State]) -> dict[str, State]:
-    """The parts of PATHS, from the sums along all paths and along each alone; the latter only where k >= 1."""
-    total = sums["all"]
+def _by_path(total: State, memory: State | None = None, world: State | None = None) -> dict[str, State]:
+    """The parts of PATHS, from the sums along all paths and, where k >= 1, along each alone."""
     nothing = {name: torch.zeros_like(part) for name, part in total.items()}
-    if "memory" not in sums:
+    if memory is None:
         return {"direct": total, "memory": nothing, "world": nothing, "mixed": nothing}
-    memory, world = sums["memory"], sums["world"]
     mixed = {name: total[name] - memory[name] - world[name] for name in total}
     return {"direct": nothing, "memory": memory, "world": world, "mixed": mixed}
 

@@ -15,7 +15,6 @@ a state keeps of a cell: K, or 2 K where boxes hold something, then with the col
 soft observation (`generative.soft`).
 """
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,9 +33,10 @@ NUM_TYPES = CATEGORIES[0]
 TYPE, COLOR, STATE = (slice(end - size, end) for size, end in zip(CATEGORIES, np.cumsum(CATEGORIES), strict=True))
 WALL, DOOR, KEY, BALL, BOX = (OBJECT_TO_IDX[name] for name in ("wall", "door", "key", "ball", "box"))
 PORTABLE = [KEY, BALL, BOX]
-_WALKABLE = [EMPTY, *(OBJECT_TO_IDX[name] for name in ("floor", "goal", "lava"))]
 _OPEN = COLOR.stop + STATE_TO_IDX["open"]  # the column
 _LAST, _HALF = VIEW_SIZE - 1, VIEW_SIZE // 2
+_AGENT = torch.zeros(VIEW_SIZE, VIEW_SIZE, 1)  # its own cell in its view
+_AGENT[_HALF, _LAST] = 1.0
 
 
 def cell_columns(codes: np.ndarray | Tensor) -> Tensor:
@@ -52,7 +52,15 @@ def cell_codes(cells: Tensor) -> Tensor:
     return (kind + (color << 8) + (state << 16)).int()
 
 
+def _types(*indices: int) -> Tensor:
+    """(types,) float32: ones for these."""
+    return cell_columns(indices)[:, TYPE].sum(0)
+
+
 _EMPTY, _GREY_WALL, _UNSEEN = cell_columns([EMPTY, GREY_WALL, 0])
+_IS_FREE = _types(EMPTY, *(OBJECT_TO_IDX[name] for name in ("floor", "goal", "lava")))
+_IS_PORTABLE = _types(*PORTABLE)
+_LEAVES = torch.stack([_IS_PORTABLE, _types(EMPTY), _types(BOX)])  # picked up, filled, opened
 
 
 class ExactSimulator:
@@ -112,22 +120,19 @@ class ExactSimulator:
 
     def observe(self, state: State) -> Tensor:
         """What the agents see: soft observations (N, X), ones and zeros where the state is."""
-        view = _view(state)
+        view, carried = _view(state), state["carried"][:, :CELL_CATEGORIES]
         opaque = view[..., WALL] + view[..., DOOR] * (1.0 - view[..., _OPEN])
-        carried = state["carried"][:, :CELL_CATEGORIES]
-        here = F.one_hot(torch.tensor(_HALF * VIEW_SIZE + _LAST), NUM_CELLS).to(view)[:, None]
-        view = view * (1.0 - here) + here * carried[:, None]
-        visible = Sight.apply(opaque)[..., None]
+        view = view * (1.0 - _AGENT) + carried[:, None, None] * _AGENT
+        visible = Sight.apply(opaque.flatten(1)).view(opaque.shape)[..., None]
         image = visible * view + (1.0 - visible) * _UNSEEN
-        others = torch.cat([state["direction"], 1.0 - carried[:, EMPTY, None]], -1)
-        return join_cells(image.unflatten(1, (VIEW_SIZE, VIEW_SIZE)), others)
+        return join_cells(image, torch.cat([state["direction"], 1.0 - carried[:, EMPTY, None]], -1))
 
     def step(self, state: State, action: Tensor) -> State:
         """The state after an action (N, A), ones and zeros; a mixture of actions gives the mixture of what they do."""
         grid, position, direction, carried = (state[name] for name in ("grid", "position", "direction", "carried"))
         left, right, forward, pick_up, drop, toggle, _ = action.unbind(-1)
         front = sum(_times(direction[:, d], _shift(position, d)) for d in range(4))
-        is_free = grid[..., _WALKABLE].sum(-1) + grid[..., DOOR] * grid[..., _OPEN]
+        is_free = grid[..., TYPE] @ _IS_FREE + grid[..., DOOR] * grid[..., _OPEN]
         is_free_ahead = sum(_times(direction[:, d], _shift(is_free, (d + 2) % 4)) for d in range(4))
         grid, carried = _handle(grid, carried, front, pick_up, drop, toggle)
         return {
@@ -159,11 +164,9 @@ def _handle(
         at_toggle * types[..., BOX],
     )
 
-    leaves = torch.zeros(3, NUM_TYPES)  # which types leave a cell: picked up, filled, opened
-    leaves[0, PORTABLE] = leaves[1, EMPTY] = leaves[2, BOX] = 1.0
     gates = torch.stack([at_pick_up, _times(1.0 - hand_empty, at_drop), at_toggle], -1)
     lost = picked + _times(1.0 - hand_empty, filled) + opened
-    stays = torch.cat([types * (1.0 - gates @ leaves), grid[..., NUM_TYPES:] * (1.0 - lost)[..., None]], -1)
+    stays = torch.cat([types * (1.0 - gates @ _LEAVES), grid[..., NUM_TYPES:] * (1.0 - lost)[..., None]], -1)
     inside = torch.cat([grid[..., CELL_CATEGORIES:], _EMPTY.expand(*front.shape, -1)], -1)
     after = stays + picked[..., None] * nothing + filled[..., None] * held[:, None, None] + opened[..., None] * inside
 
@@ -175,9 +178,9 @@ def _handle(
     after = after + F.pad(turned, (STATE.start, size - STATE.stop))
 
     taken = torch.cat(
-        [_sum_over_cells(at_pick_up, types) * leaves[0], _sum_over_cells(picked, grid[..., NUM_TYPES:])], -1
+        [_sum_over_cells(at_pick_up, types) * _IS_PORTABLE, _sum_over_cells(picked, grid[..., NUM_TYPES:])], -1
     )
-    num_picked = _sum_over_cells(_times(pick_up, front), types[..., PORTABLE]).sum(-1)
+    num_picked = _sum_over_cells(_times(pick_up, front), types) @ _IS_PORTABLE
     num_filled = filled.sum((-1, -2))
     carried = carried + taken - _times(num_picked, empty_hand)
     return after, carried + _times(num_filled, _times(1.0 - hand_empty, nothing.expand_as(held)) - held)
@@ -201,14 +204,20 @@ class Sight(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> Tensor:
         """gradient (N, 49) with respect to the visible cells -> (N, 49) to the opaque ones."""
         (clear,) = ctx.saved_tensors
-        one_cell = _rows(torch.eye(NUM_CELLS, dtype=torch.bool))
-        shut, lit = _spread_light(clear[:, None] & ~one_cell), _spread_light(clear[:, None] | one_cell)
-        return torch.einsum("nv,ncv->nc", gradient, shut.to(gradient) - lit.to(gradient))
+        flipped = clear[:, None] ^ _rows(torch.eye(NUM_CELLS, dtype=torch.bool))
+        change = _spread_light(flipped).to(gradient) - _spread_light(clear)[:, None].to(gradient)
+        was_clear = _cells_of(clear).to(gradient)
+        return torch.einsum("nv,ncv->nc", gradient, change) * (2.0 * was_clear - 1.0)
 
 
 def _rows(cells: Tensor) -> Tensor:
     """Flags (..., 49) of the cells [i, j] of a view as (..., 7) numbers, one for each j: bit i."""
     return (cells.unflatten(-1, (VIEW_SIZE, VIEW_SIZE)).long() << torch.arange(VIEW_SIZE)[:, None]).sum(-2)
+
+
+def _cells_of(rows: Tensor) -> Tensor:
+    """The inverse of `_rows`: (..., 7) -> (..., 49) bool."""
+    return (rows[..., None, :] >> torch.arange(VIEW_SIZE)[:, None] & 1).bool().flatten(-2)
 
 
 def _row_of_light() -> Tensor:
@@ -237,31 +246,28 @@ def _spread_light(clear: Tensor) -> Tensor:
     for j in range(_LAST, -1, -1):
         in_row, lit = _LIGHT[lit, clear[..., j]].unbind(-1)
         rows.insert(0, in_row)
-    return ((torch.stack(rows, -1)[..., None, :] >> torch.arange(VIEW_SIZE)[:, None]) & 1).bool().flatten(-2)
-
-
-def _view_cells() -> Tensor:
-    """(4, 49) int64: for each direction and cell [i, j] of the view, its place in a window around the agent."""
-    places = []
-    for (dx, dy), i, j in itertools.product(DIRECTIONS, range(VIEW_SIZE), range(VIEW_SIZE)):
-        ahead, aside = _LAST - j, i - _HALF
-        places.append((_LAST + dy * ahead + dx * aside) * (2 * _LAST + 1) + _LAST + dx * ahead - dy * aside)
-    return torch.tensor(places).view(4, NUM_CELLS)
-
-
-_VIEW_CELLS = _view_cells()
+    return _cells_of(torch.stack(rows, -1))
 
 
 def _view(state: State) -> Tensor:
-    """The cells before the agents, all lit, (N, 49, K): a window around each agent, turned; grey walls outside."""
+    """The cells before the agents, all lit, (N, 7, 7, K), [i, j] as `generative.soft.cells`; grey walls outside."""
     cells, position = state["grid"][..., :CELL_CATEGORIES] - _GREY_WALL, state["position"]
     # (N, 13, H): row a of the window is row y of the grid; the same for the columns
     row_at, column_at = (
         F.pad(position.sum(axis), (_LAST, _LAST)).unfold(-1, position.shape[other], 1).flip(-2)
         for axis, other in ((-1, -2), (-2, -1))
     )
-    window = torch.einsum("nay,nyxk,nbx->nabk", row_at, cells, column_at).flatten(1, 2) + _GREY_WALL
-    return torch.einsum("nd,ndck->nck", state["direction"], window[:, _VIEW_CELLS])
+    rows = (row_at @ cells.flatten(2)).unflatten(-1, cells.shape[2:])  # (N, 13, W, K)
+    window = column_at[:, None] @ rows + _GREY_WALL
+    return sum(_times(state["direction"][:, d], _look(window, d)) for d in range(4))
+
+
+def _look(window: Tensor, direction: int) -> Tensor:
+    """What lies before an agent in the middle of a window (N, 13, 13, K), turned until it looks up: (N, 7, 7, K)."""
+    dx, dy = DIRECTIONS[direction]
+    top, left = _HALF * (1 + dy), _HALF * (1 + dx)
+    ahead = window[:, top : top + VIEW_SIZE, left : left + VIEW_SIZE]
+    return ahead.rot90(direction + 1, (1, 2)).transpose(1, 2)
 
 
 def _shift(planes: Tensor, direction: int) -> Tensor:

@@ -6,25 +6,29 @@ Axis letters: M beginnings, C changes, X numbers of a soft observation, O of an 
 height and width of a grid, K categories of a cell.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from generative.attribution import Loop
 from generative.causes import Thing, code_of, things_in_view, things_in_world, views_without
 from generative.closed_loop import repeat_state
+from generative.counterfactuals import Edit, edit_state
 from generative.exact import ExactSimulator, cell_columns
+from generative.policies import FrozenPolicy
+from generative.recordings import Episode
 from generative.simulators import Simulator, State
 from generative.soft import DIRECTION, cells, soften
-from generative.world_model import WorldModel
 from mop.kernels.grid import CATEGORIES, EMPTY
-from mop.worlds.world import NUM_ACTIONS
+from mop.worlds.world import NUM_ACTIONS, World
 
 VIEW, WORLD = "view", "world"
-EMPTY_FLOOR = cell_columns(np.array(EMPTY))
+_EMPTY_FLOOR = cell_columns(np.array(EMPTY))
+_ARRAYS = ("obs", "grid", "position", "carried")
 
 
 class Scene(Protocol):
@@ -83,13 +87,18 @@ class WorldScene:
 
     def without(self, things: Sequence[Thing]) -> State:
         changed = repeat_state(self.there, len(things))
-        nothing = EMPTY_FLOOR.repeat(self.there["carried"].shape[-1] // len(EMPTY_FLOOR))
+        nothing = _EMPTY_FLOOR.repeat(self.there["carried"].shape[-1] // len(_EMPTY_FLOOR))
         for number, thing in enumerate(things):
             if thing.is_carried:
                 changed["carried"][number] = nothing
             else:
                 changed["grid"][number, thing.y, thing.x] = nothing
         return changed
+
+    def edited(self, edits: Sequence[Edit]) -> State:
+        """What would be there after each of C edits."""
+        state = edit_state(repeat_state({**self._rest, **self.there}, len(edits)), edits)
+        return {name: state[name] for name in self.there}
 
     def by_channel(self, numbers: State) -> Tensor:
         return _sums_by_channel(numbers["grid"].flatten(1, 2).sum(1) + numbers["carried"])
@@ -109,8 +118,39 @@ class Scenes(Protocol):
     simulator: Simulator
     kinds: tuple[str, ...]  # VIEW, WORLD; the first is the default
 
-    def at(self, rows: Mapping[str, np.ndarray], step: int, kind: str) -> Scene:
-        """The scene of an episode at a step. rows: arrays of an episode of a recording, and `lang`."""
+    def at(self, episode: Episode, step: int, kind: str) -> Scene:
+        """The scene of an episode at a step."""
+
+
+class Place(NamedTuple):
+    """A step of an episode, and how many steps earlier its causes are looked for."""
+
+    episode: int
+    step: int  # t
+    lag: int  # k
+
+
+def memory_at(policy: FrozenPolicy, recorded: FrozenPolicy, episode: Episode, step: int) -> Tensor:
+    """The memory (1, S) of a policy before a step: that of the recording, or of another one that has watched it."""
+    if policy is recorded:
+        return torch.from_numpy(np.array(episode["hidden"][step], np.float32))[None]
+    hidden, lang = policy.initial_hidden(1), torch.from_numpy(np.array(episode.lang))[None]
+    for obs in np.array(episode["obs"][:step]):
+        hidden = policy.step(soften(obs)[None], lang, hidden).hidden
+    return hidden
+
+
+def loop_from(
+    policy: FrozenPolicy, scenes: Scenes, scene: Scene, episode: Episode, memory: Tensor, place: Place, is_own: bool
+) -> Loop:
+    """The loop of an episode that begins with a scene, `lag` steps before a step, and with this memory (1, S).
+
+    is_own: the policy acts; else the recorded actions are executed.
+    """
+    lang, start = torch.from_numpy(np.array(episode.lang))[None], place.step - place.lag
+    recorded = np.maximum(episode["action"][start : place.step + 1].astype(np.int64), 0)  # the last one is not used
+    actions = None if is_own else torch.from_numpy(recorded)[None]
+    return Loop(policy, scenes.simulator, scene.begin, lang, memory, place.lag, actions)
 
 
 class ExactScenes:
@@ -121,15 +161,19 @@ class ExactScenes:
     def __init__(self, grid_shape: Sequence[int]):
         self.simulator = ExactSimulator(tuple(grid_shape))
 
-    def at(self, rows, step, kind):
-        here = {name: np.asarray(rows[name][step]) for name in ("obs", "grid", "position", "carried")}
-        direction = int(here["obs"][-5:-1].argmax())
-        state = self.simulator.state_of(
-            here["grid"][None], here["position"][None], np.array([direction]), here["carried"][None]
-        )
+    def at(self, episode, step, kind):
+        obs, grid, position, carried = (np.array(episode[name][step]) for name in _ARRAYS)
+        direction = int(obs[-5:-1].argmax())
+        state = self.simulator.state_of(grid[None], position[None], np.array([direction]), carried[None])
         if kind == VIEW:
-            return ViewScene(here["obs"], lambda views: repeat_state(state, len(views)))
-        return WorldScene(state, here["grid"], int(here["carried"]), here["position"], direction)
+            return ViewScene(obs, lambda views: repeat_state(state, len(views)))
+        return WorldScene(state, grid, int(carried), position, direction)
+
+    def at_world(self, world: World) -> "WorldScene":
+        """The scene of a real world as it is now, with what lies in its boxes."""
+        return WorldScene(
+            self.simulator.state_of_worlds([world]), world.codes, world.carried, world.position, world.direction
+        )
 
 
 class LearnedScenes:
@@ -137,19 +181,18 @@ class LearnedScenes:
 
     kinds = (VIEW,)
 
-    def __init__(self, model: WorldModel, num_frames: int):
+    def __init__(self, model, num_frames: int):
         self.simulator, self._num_frames = model, num_frames
 
-    def at(self, rows, step, kind):
+    def at(self, episode, step, kind):
         first, model = max(0, step + 1 - self._num_frames), self.simulator
-        lang = torch.from_numpy(np.asarray(rows["lang"]))[None]
-        actions = torch.from_numpy(np.asarray(rows["action"][first:step])).long()[None]
-        actions = F.one_hot(actions, NUM_ACTIONS).float()
-        before = model.begin(soften(np.asarray(rows["obs"][first:step]))[None], actions[:, :-1], lang)
+        lang = torch.from_numpy(np.array(episode.lang))[None]
+        actions = F.one_hot(torch.from_numpy(episode["action"][first:step].astype(np.int64)), NUM_ACTIONS).float()[None]
+        before = model.begin(soften(np.array(episode["obs"][first:step]))[None], actions[:, :-1], lang)
         last = actions[:, -1] if step > first else torch.zeros(1, NUM_ACTIONS)
 
         def start(views: Tensor) -> State:
             given = repeat_state(before, len(views))
             return model.filter(given, last.expand(len(views), -1), model.views.encode(views), views, None)[0]
 
-        return ViewScene(rows["obs"][step], start)
+        return ViewScene(episode["obs"][step], start)

@@ -17,12 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mop.base.streams import stream_seed
+from mop.measures.intervals import interval_of_mean
 
 NUM_DRAWS = 2000  # of a bootstrap
 CONNECTED, BARRIER, UNDECIDED = "connected", "barrier", "undecided"
-# 97.5 % quantiles of Student's t distribution by degrees of freedom; Fisher and Yates 1963, table III
-_T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
-_T_QUANTILES += (2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048)
 
 
 @dataclass(frozen=True)
@@ -79,13 +77,6 @@ def over_parents(estimates: Sequence[Estimate]) -> Estimate:
         return estimates[0]
     mean, half = map(float, interval_of_mean(np.array([estimate.value for estimate in estimates])))
     return Estimate(mean, max(0.0, mean - half), mean + half)
-
-
-def interval_of_mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (...) of values (K, ...), K at least 2, and half of its 95 % interval: Student's t."""
-    freedom = len(values) - 1
-    quantile = _T_QUANTILES[freedom - 1] if freedom <= len(_T_QUANTILES) else 1.96
-    return values.mean(axis=0), quantile * values.std(axis=0, ddof=1) / np.sqrt(len(values))
 
 
 def verdict(barrier: Estimate, tolerance: float) -> str:

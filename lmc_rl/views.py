@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lmc_rl.figures import alpha_axis, mean_and_error, steps_axis
-from lmc_rl.instability import BARRIER, CONNECTED, Estimate, interval_of_mean
+from lmc_rl.instability import BARRIER, CONNECTED, Estimate
 from mop.base.errors import InputError
+from mop.measures.intervals import interval_of_mean
 from mop.plotting.hover import add_note
 from mop.plotting.panels import make_panels, set_title
 from mop.plotting.style import HUES, counted, open_frame, wrapped

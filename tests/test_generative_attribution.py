@@ -45,10 +45,11 @@ def test_gradients_are_those_of_finite_differences(text):
     policy, (there, changed, _), step = precise(tiny_policy(seed=1)), beginnings(), 1e-5
     directions = torch.eye(policy.policy.hidden_size).double()[:3]
     target, loop = parse_target(text, policy, directions), loop_of(policy, lag=3)
-    effects = predict_effects(loop, there, changed, target, "gradient").total()
+    (found,) = predict_effects(loop, there, changed, [target], "gradient")
     towards = changed["view"] - there["view"]
-    up, down = (loop.value({"view": there["view"] + sign * step * towards}, target) for sign in (1, -1))
-    assert torch.allclose(effects, (up - down) / (2 * step), rtol=1e-6, atol=1e-9) and effects.abs().min() > 0
+    up, down = (loop.values({"view": there["view"] + sign * step * towards}, [target])[0] for sign in (1, -1))
+    assert torch.allclose(found.total(), (up - down) / (2 * step), rtol=1e-6, atol=1e-9)
+    assert found.total().abs().min() > 0
 
 
 @pytest.mark.parametrize("text", TARGETS)
@@ -57,10 +58,10 @@ def test_integrated_gradients_are_complete(text):
     policy, (there, changed, _) = precise(tiny_policy(seed=1)), beginnings()
     directions = torch.eye(policy.policy.hidden_size).double()[:3]
     target, loop = parse_target(text, policy, directions), loop_of(policy, lag=3)
-    effects = predict_effects(loop, there, changed, target, num_points=64)
-    true = loop.value(changed, target) - loop.value(there, target)
+    (effects,) = predict_effects(loop, there, changed, [target], num_points=64)
+    true = loop.values(changed, [target])[0] - loop.values(there, [target])[0]
     assert torch.allclose(effects.total(), true, rtol=1e-3) and effects.gap.abs().max() < 1e-3 * true.abs().max()
-    first_order = predict_effects(loop, there, changed, target, "gradient")
+    (first_order,) = predict_effects(loop, there, changed, [target], "gradient")
     assert first_order.gap.abs().max() > 10 * effects.gap.abs().max()
 
 
@@ -69,13 +70,13 @@ def test_integrated_gradients_are_complete(text):
 def test_paths_add_up_and_cutting_the_world_matters_from_lag_one(own, lag):
     policy, (there, changed, _) = precise(tiny_policy(seed=1)), beginnings()
     target, loop = parse_target("action:forward", policy), loop_of(policy, lag, not own)
-    effects = predict_effects(loop, there, changed, target, num_points=8)
+    (effects,) = predict_effects(loop, there, changed, [target], num_points=8)
     parts = sum(effects.total(path) for path in PATHS)
     assert torch.allclose(parts, effects.total(), atol=1e-12)
     points = {name: part.clone().requires_grad_() for name, part in changed.items()}
 
     def slope(paths):
-        return torch.autograd.grad(loop.value(points, target, paths).sum(), points["view"], allow_unused=True)[0]
+        return torch.autograd.grad(loop.values(points, [target], paths)[0].sum(), points["view"], allow_unused=True)[0]
 
     whole, without_world = slope(EVERY_PATH), slope(Paths(world=False))
     assert torch.equal(whole, without_world) == (lag == 0)
@@ -89,8 +90,8 @@ def test_paths_add_up_and_cutting_the_world_matters_from_lag_one(own, lag):
 def test_changes_do_not_depend_on_their_company():
     policy, (there, changed, _) = precise(tiny_policy(seed=1)), beginnings(num_changes=5)
     target, loop = parse_target("lpc", policy), loop_of(policy, 2)
-    together = predict_effects(loop, there, changed, target).total()
-    alone = [predict_effects(loop, there, {"view": row[None]}, target).total() for row in changed["view"]]
+    together = predict_effects(loop, there, changed, [target])[0].total()
+    alone = [predict_effects(loop, there, {"view": row[None]}, [target])[0].total() for row in changed["view"]]
     assert torch.allclose(together, torch.cat(alone), atol=1e-12) and len(together) == 5
 
 
@@ -111,9 +112,9 @@ def test_a_planted_cause_is_the_top_attribution_and_the_change_confirms_it():
     for lag in range(9):
         memory, actions = torch.ones(1, 5), torch.zeros(1, lag + 1).long()
         loop = Loop(reader, Corridor(), glance, torch.zeros(1, 1), memory, lag, actions)
-        effects = predict_effects(loop, there, changed, target)
+        (effects,) = predict_effects(loop, there, changed, [target])
         found |= {(lag, str(thing)): float(value) for thing, value in zip(things, effects.total(), strict=True)}
-        true = loop.value(changed, target) - loop.value(there, target)
+        true = loop.values(changed, [target])[0] - loop.values(there, [target])[0]
         assert torch.allclose(true, effects.total(), atol=1e-6)
     assert len(found) == 27
     top = min(found, key=found.get)
@@ -126,7 +127,17 @@ def test_targets_are_read_and_refused():
     names = ["action:2", "action:forward", "action:turn left", "routing:1.1", "lpc", "entropy"]
     assert [parse_target(text, policy).name for text in names[:3]] == ["action:forward"] * 2 + ["action:left"]
     assert [parse_target(text, policy).name for text in names[3:]] == names[3:]
-    for text in ("", "action:fly", "routing:2.0", "routing:0.2", "routing:1", "direction:0", "lpc:1", "direction:x"):
+    for text in (
+        "",
+        "action:fly",
+        "routing:2.0",
+        "routing:0.2",
+        "routing:1",
+        "direction:0",
+        "lpc:1",
+        "entropy:2",
+        "direction:x",
+    ):
         with pytest.raises(InputError):
             parse_target(text, policy)
     with pytest.raises(InputError, match="has 2 directions"):

@@ -149,16 +149,15 @@ def test_links_lead_somewhere():
 
 
 def test_layout_lists_every_file_and_no_other():
-    rooms = dict(
-        re.findall(r"^## (`(?:mop/\w+|lmc_rl)/`|Top level)\n(.*?)(?=^## |\Z)", LAYOUT, re.MULTILINE | re.DOTALL)
-    )
+    heading = r"`(?:mop/\w+|lmc_rl|generative)/`|Top level"
+    rooms = dict(re.findall(rf"^## ({heading})\n(.*?)(?=^## |\Z)", LAYOUT, re.MULTILINE | re.DOTALL))
     listed = {
         (room.strip("`") if room.startswith("`") else "") + name
         for room, text in rooms.items()
         for name in re.findall(r"^\| `(\w+\.py)` \| \S", text, re.MULTILINE)
     }
     files = {path.name for path in ROOT.glob("*.py")}
-    packages = [path for name in ("mop", "lmc_rl") for path in (ROOT / name).rglob("*.py")]
+    packages = [path for name in ("mop", "lmc_rl", "generative") for path in (ROOT / name).rglob("*.py")]
     files |= {path.relative_to(ROOT).as_posix() for path in packages if path.name != "__init__.py"}
     assert len(files) >= 50 and listed == files
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from mop.base.errors import InputError
 from mop.measures.cells import index_cells
+from mop.measures.intervals import t_quantile
 from mop.measures.metrics import wilson_interval
 from mop.measures.routing_data import RoutingData, checked_positions, checked_weights
 
 MIN_EPISODES = 10  # of each side in a cell: the interval of fewer is not to be trusted
-_Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,20 +151,7 @@ def _variance(residual: np.ndarray, k: np.ndarray) -> np.ndarray:
 
 
 def _half(variance: np.ndarray, k: np.ndarray) -> np.ndarray:
-    return np.where(k > 1, _t_quantile(np.maximum(k - 1, 1)) * np.sqrt(variance), np.inf)
-
-
-def _t_quantile(df: np.ndarray) -> np.ndarray:
-    """97.5 % quantile of Student's t: exact up to two degrees of freedom, from three on within 1 %.
-
-    Abramowitz and Stegun 26.7.5, an expansion in 1 / df.
-    """
-    z, df = _Z, np.asarray(df, np.float64)
-    terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
-    expanded = z + sum(term / df ** (power + 1) for power, term in enumerate(terms))
-    return np.where(
-        df == 1, math.tan(0.475 * math.pi), np.where(df == 2, 0.95 / math.sqrt(2 * 0.975 * 0.025), expanded)
-    )
+    return np.where(k > 1, t_quantile(np.maximum(k - 1, 1)) * np.sqrt(variance), np.inf)
 
 
 # --- in each cell -----------------------------------------------------------------------------------------------------

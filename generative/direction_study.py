@@ -1,0 +1,313 @@
+"""Directions of a recorded memory, block by block: found on some worlds, judged on others.
+
+Axis letters: M rows, S hidden units, D units of a block, K directions, P properties.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from generative.components import METHODS, Fit, matched_cosines
+from generative.direction_sets import Directions
+from generative.labels import PROPERTIES, UNKNOWN, label_episode
+from generative.probes import Probe, above_chance, accuracy_alone, balanced_accuracy, labels_of_others
+from generative.recordings import SPLITS
+from mop.base.errors import InputError
+from mop.base.files import write_atomic
+from mop.base.streams import stream_seed
+from mop.measures.bootstrap import MIN_EPISODES, bounds, resample
+from mop.measures.comparison import Interval
+
+_PROBE_ROWS = 8000  # of the training worlds, for each probe
+_SINGLE_ROWS = 4000  # and for those of one coordinate, of which there are many
+
+
+class Rows(NamedTuple):
+    """Steps of whole episodes: the memory after each, which has seen the state that is labelled."""
+
+    hidden: np.ndarray  # (M, S) float32, after the step
+    change: np.ndarray  # (M, S) float32, what the step added to the memory
+    labels: dict[str, np.ndarray]  # (M,) int8, of `labels.label_episode`
+    episode: np.ndarray  # (M,) int64, from 0; rows of one episode are neighbours
+    t_step: np.ndarray  # (M,) int64
+
+    def take(self, index: np.ndarray) -> "Rows":
+        """Some of the rows."""
+        labels = {name: values[index] for name, values in self.labels.items()}
+        return Rows(self.hidden[index], self.change[index], labels, self.episode[index], self.t_step[index])
+
+
+def read_rows(
+    recording, split: str, behaviours: Sequence[str] | None, max_rows: int, seed: int, room_size: int
+) -> Rows:
+    """The steps of randomly chosen whole episodes of a split, at most `max_rows` of them where an episode has fewer.
+
+    recording: `recordings.Recording`. Raises InputError where there are fewer than MIN_EPISODES.
+    """
+    episodes = recording.episodes(split, behaviours)
+    order = np.random.default_rng(stream_seed(seed, f"rows of {split}")).permutation(len(episodes))
+    steps = recording.index["num_rows"][episodes][order] - 1
+    chosen = np.sort(episodes[order[: max(1, int((np.cumsum(steps) <= max_rows).sum()))]])
+    if len(chosen) < MIN_EPISODES:
+        way_out = "record more with python -m generative.record, or raise --max_rows"
+        raise InputError(f"{len(chosen)} episodes of the {split} split are too few to judge by: {way_out}")
+    parts = []
+    for number, k in enumerate(chosen.tolist()):
+        episode = recording.episode(k)
+        hidden, num_steps = np.asarray(episode["hidden"]), len(episode["hidden"]) - 1
+        labels = {name: v[:-1] for name, v in label_episode(episode, episode.mission, room_size).items()}
+        where = np.full(num_steps, number), np.arange(num_steps)
+        parts.append(Rows(hidden[1:], hidden[1:] - hidden[:-1], labels, *where))
+    labels = {name: np.concatenate([part.labels[name] for part in parts]) for name in PROPERTIES}
+    hidden, change, _, episode, t_step = (
+        None if field == "labels" else np.concatenate([getattr(part, field) for part in parts])
+        for field in Rows._fields
+    )
+    return Rows(hidden, change, labels, episode, t_step)
+
+
+def known_properties(rows: Mapping[str, Rows]) -> dict[str, list[int]]:
+    """The classes of each property that occur in enough episodes of every split; those with a choice of classes."""
+    found = {}
+    for name in PROPERTIES:
+        in_all = set.intersection(*(_frequent(part.labels[name], part.episode) for part in rows.values()))
+        if len(in_all) > 1:
+            found[name] = sorted(in_all)
+    return found
+
+
+def _frequent(labels: np.ndarray, episode: np.ndarray) -> set[int]:
+    """Labels that occur in MIN_EPISODES episodes at least."""
+    pairs = np.unique(np.stack([labels, episode], 1), axis=0)
+    classes, counts = np.unique(pairs[:, 0], return_counts=True)
+    return set(classes[(counts >= MIN_EPISODES) & (classes != UNKNOWN)].tolist())
+
+
+# --- one block --------------------------------------------------------------------------------------------------------
+
+
+class Study:
+    """What is found in the blocks of one recorded memory. rows: of each of SPLITS."""
+
+    def __init__(self, rows: Mapping[str, Rows], num: int, num_seeds: int, seed: int):
+        """num: directions of a method, at most; num_seeds: further fits, for their stability."""
+        self.rows, self.num, self.num_seeds, self.seed = rows, num, num_seeds, seed
+        self.properties = known_properties(rows)
+
+    @property
+    def num_pieces(self) -> int:
+        """How often `block` reports progress."""
+        return len(METHODS) * (1 + self.num_seeds) + len(self.properties)
+
+    def block(self, name: str, columns: slice, progress: Callable[[], object]) -> dict[str, np.ndarray]:
+        """Fit every method on the memory of a block, and probe it: arrays by name.
+
+        `units`, `duals` (K, D) and `methods` (K,): all directions; "<method> explained", "converged", "stability",
+        "chance"; "<property> classes", "accuracy", "shuffled", "singles", "best", "best accuracy".
+        """
+        x = {split: part.hidden[:, columns].astype(np.float64) for split, part in self.rows.items()}
+        part, fits = {}, []
+        for method in METHODS:
+            fit, measures = self._fit(name, method, x, progress)
+            fits.append(fit)
+            part |= {f"{method} {key}": np.asarray(value) for key, value in measures.items()}
+        part["units"], part["duals"] = (np.concatenate([getattr(fit, key) for fit in fits]) for key in Fit._fields[:2])
+        part["methods"] = np.repeat(list(METHODS), [len(fit.units) for fit in fits])
+        for label in self.properties:
+            measures = self._probe(name, label, x, part["duals"])
+            part |= {f"{label} {key}": np.asarray(value) for key, value in measures.items()}
+            progress()
+        return part
+
+    def _fit(self, name: str, method: str, x: Mapping[str, np.ndarray], progress: Callable) -> tuple[Fit, dict]:
+        """A method's directions, and how good they are: again from other seeds, on episodes drawn with replacement."""
+        train, num = x["train"], min(self.num, x["train"].shape[1])
+        fits = []
+        for k in range(self.num_seeds + 1):
+            drawn = _draw_episodes(self.rows["train"].episode, self._rng(f"episodes {k}")) if k else slice(None)
+            fits.append(METHODS[method](train[drawn], num, stream_seed(self.seed, f"{name} {method} {k}")))
+            progress()
+        first, *others = fits
+        return first, {
+            "explained": variance_explained(first, train.mean(0), x["test"], self.rows["test"].episode),
+            "converged": [fit.has_converged for fit in fits],
+            "stability": np.mean([matched_cosines(first.units, fit.units) for fit in others], axis=0),
+            "chance": _chance(first.units, self._rng(f"chance of {name} {method}")),
+        }
+
+    def _probe(self, name: str, label: str, x: Mapping[str, np.ndarray], duals: np.ndarray) -> dict:
+        """What a block tells of a property, and each of its directions alone, with the control."""
+        rng = self._rng(f"probe of {name} {label}")
+        everything = np.eye(len(duals[0]))
+        true, others = {}, {}
+        for split, part in self.rows.items():
+            true[split] = part.labels[label]
+            others[split] = labels_of_others(true[split], part.t_step, rng)
+
+        def judge(labels: Mapping[str, np.ndarray], columns: np.ndarray, num_rows: int) -> dict[str, tuple]:
+            """What a probe of memories . columns says in the other splits: predictions, labels, episodes."""
+            known = {split: np.flatnonzero(np.isin(labels[split], self.properties[label])) for split in SPLITS}
+            some = np.sort(rng.permutation(known["train"])[:num_rows])
+            probe = Probe(x["train"][some] @ columns, labels["train"][some])
+            return {
+                split: (
+                    probe(x[split][known[split]] @ columns),
+                    labels[split][known[split]],
+                    episode[split][known[split]],
+                )
+                for split in SPLITS[1:]
+            }
+
+        episode = {split: part.episode for split, part in self.rows.items()}
+        found = {"classes": self.properties[label]}
+        for key, labels in (("accuracy", true), ("shuffled", others)):
+            found[key] = balanced_accuracy(*judge(labels, everything, _PROBE_ROWS)["test"])
+        singles = [judge(true, dual[:, None], _SINGLE_ROWS) for dual in duals]
+        scores = [[accuracy_alone(*judged[split][:2]) for split in SPLITS[1:]] for judged in singles]
+        best = int(np.argmax([validation for validation, _ in scores]))
+        return found | {"singles": scores, "best": best, "best accuracy": balanced_accuracy(*singles[best]["test"])}
+
+    def _rng(self, name: str) -> np.random.Generator:
+        return np.random.default_rng(stream_seed(self.seed, name))
+
+
+def _draw_episodes(episode: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The rows of as many episodes as there are, drawn with replacement."""
+    starts = np.flatnonzero(np.diff(episode, prepend=-1))
+    ends = np.append(starts[1:], len(episode))
+    return np.concatenate([np.arange(starts[k], ends[k]) for k in rng.integers(len(starts), size=len(starts))])
+
+
+def variance_explained(fit: Fit, mean: np.ndarray, x: np.ndarray, episode: np.ndarray) -> Interval:
+    """1 - squared error of the rebuilt x (M, D) / squared distance of x from the training mean (D,).
+
+    With its 95 % interval from a bootstrap over episodes.
+    """
+    errors = np.square(x - fit.rebuild(x)).sum(1), np.square(x - mean).sum(1)
+    sums = np.stack([np.bincount(episode, values) for values in errors], 1)
+    error, total = sums.sum(0)
+    drawn = resample(sums)
+    low, high = bounds(1 - drawn[:, 0] / drawn[:, 1])
+    return Interval(float(1 - error / total), float(low), float(high))
+
+
+def _chance(units: np.ndarray, rng: np.random.Generator) -> float:
+    """Mean matched |cosine| of directions with as many random ones of the space that they span."""
+    _, lengths, basis = np.linalg.svd(units, full_matrices=False)
+    basis = basis[lengths > 1e-6 * lengths[0]]
+    values = []
+    for _ in range(20):
+        others = rng.standard_normal((len(units), len(basis))) @ basis
+        values.append(matched_cosines(units, others / np.linalg.norm(others, axis=1, keepdims=True)).mean())
+    return float(np.mean(values))
+
+
+# --- all blocks -------------------------------------------------------------------------------------------------------
+
+
+def join_parts(
+    parts: Mapping[str, Mapping[str, np.ndarray]], blocks: Mapping[str, slice], train: Rows, digest: str
+) -> Directions:
+    """The directions of all studied blocks as one set; blocks: those of the memory; digest: of the policy's file."""
+    size, placed = train.hidden.shape[1], {"units": [], "duals": []}
+    names, of_block, methods = [], [], []
+    for block, part in parts.items():
+        for key, vectors in placed.items():
+            vectors.append(np.zeros((len(part[key]), size), np.float32))
+            vectors[-1][:, blocks[block]] = part[key]
+        for method in part["methods"].tolist():
+            names.append(f"{block}.{method}.{sum(name.startswith(f'{block}.{method}.') for name in names)}")
+            of_block.append(block)
+            methods.append(method)
+    hidden, change = train.hidden.astype(np.float64), train.change.astype(np.float64)
+    return Directions(
+        **{key: np.concatenate(vectors) for key, vectors in placed.items()},
+        names=np.array(names),
+        blocks=np.array(of_block),
+        methods=np.array(methods),
+        mean=hidden.mean(0).astype(np.float32),
+        covariance=np.cov(hidden.T).astype(np.float32),
+        change_moment=(change.T @ change / len(change)).astype(np.float32),
+        block_names=np.array(list(blocks)),
+        block_columns=np.array([[columns.start, columns.stop] for columns in blocks.values()]),
+        checkpoint=np.array(digest),
+    )
+
+
+def method_rows(parts: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict]:
+    """A row for each block and method: how much it explains in other worlds, and how much of it comes back."""
+    rows = []
+    for block, part in parts.items():
+        for method in METHODS:
+            explained, stability = Interval(*part[f"{method} explained"].tolist()), part[f"{method} stability"]
+            row = {"block": block, "units": part["units"].shape[1], "method": method, "directions": len(stability)}
+            row |= {"explained": explained.value, "low": explained.low, "high": explained.high}
+            row |= {"stability": float(stability.mean()), "chance": float(part[f"{method} chance"])}
+            row |= {"least_stable": float(stability.min()), "converged": int(part[f"{method} converged"].sum())}
+            rows.append(row | {"fits": len(part[f"{method} converged"])})
+    return rows
+
+
+def probe_rows(parts: Mapping[str, Mapping[str, np.ndarray]], directions: Directions) -> list[dict]:
+    """A row for each property and block: balanced accuracy of the whole block, of its best direction, of the control.
+
+    The best direction is the best in the validation worlds; every accuracy is of the test worlds. selectivity: how far
+    it is above chance there (0 chance, 1 all right), minus the same for the property that it tells best besides.
+    """
+    rows, singles = [], scores_of(parts)
+    for label in PROPERTIES:
+        for block, part in parts.items():
+            if f"{label} accuracy" not in part:
+                continue
+            first = directions.blocks.tolist().index(block)
+            best, classes = first + int(part[f"{label} best"]), part[f"{label} classes"]
+            row = {"property": label, "block": block, "classes": len(classes), "chance": 1 / len(classes)}
+            for key in ("accuracy", "shuffled", "best accuracy"):
+                value, low, high = part[f"{label} {key}"].tolist()
+                name = key.replace(" ", "_")
+                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+            others = [scores[best] for name, scores in singles["test"].items() if name != label]
+            selectivity = singles["test"][label][best] - max(others, default=0.0)
+            row |= {"best": directions.names[best], "best_number": best, "selectivity": selectivity}
+            rows.append(row | {"validation": float(part[f"{label} singles"][int(part[f"{label} best"]), 0])})
+    return rows
+
+
+def scores_of(parts: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, np.ndarray]]:
+    """How far above chance each direction alone is, split -> property -> (K,): 0 chance, 1 all right."""
+    scores: dict[str, dict[str, np.ndarray]] = {split: {} for split in SPLITS[1:]}
+    for label in PROPERTIES:
+        of_parts = [part for part in parts.values() if f"{label} singles" in part]
+        for column, split in enumerate(SPLITS[1:]):
+            values = [
+                above_chance(part[f"{label} singles"][:, column], len(part[f"{label} classes"])) for part in of_parts
+            ]
+            if values:
+                scores[split][label] = np.concatenate(values)
+    return scores
+
+
+def direction_rows(parts: Mapping[str, Mapping[str, np.ndarray]], directions: Directions) -> list[dict]:
+    """A row for each direction: its spread, how much of it comes back, and what it tells, above chance, in the test."""
+    stability = np.concatenate([part[f"{method} stability"] for part in parts.values() for method in METHODS])
+    scores = scores_of(parts)["test"]
+    return [
+        {"number": k, "name": name, "sd": sd, "stability": comes_back} | {label: scores[label][k] for label in scores}
+        for k, (name, sd, comes_back) in enumerate(zip(directions.names, directions.sd, stability, strict=True))
+    ]
+
+
+def write_part(path: Path, part: Mapping[str, np.ndarray]) -> None:
+    """Write what `Study.block` found, as a whole. Raises OSError."""
+    write_atomic(path, lambda file: np.savez_compressed(file, **part))
+
+
+def read_part(path: Path) -> dict[str, np.ndarray]:
+    """What `write_part` wrote. Raises InputError where it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception:  # a damaged zip raises nearly anything
+        raise InputError(f"{path} is damaged; remove it, and it is made again") from None

@@ -1,0 +1,173 @@
+"""Attribution against truth: what attribution says that an edit does, beside what it does in the cloned real world.
+
+A case is an episode, a step t and a lag k: at t - k each of some legal edits of an object is made, alone. Its true
+effect on the targets at t is measured in real worlds (`generative.counterfactuals`), once with the policy acting on
+what it then sees ("acting"), once with the recorded actions ("forced"). Its predicted effect is the attribution of the
+change that it makes to what was there (`generative.attribution`), by each predictor and path.
+A row of the file is one case; E edits, Q targets. Rows are only ever added, in the order of the plan.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+import torch
+from torch import Tensor
+
+from generative.attribution import PATHS, predict_effects
+from generative.causes import code_of, thing_name
+from generative.counterfactuals import Case, Edit, clone, edit_world, effects, legal_edits, world_at
+from generative.policies import FrozenPolicy
+from generative.recordings import Recording
+from generative.scenes import VIEW, Place, Scenes, loop_from, memory_at
+from generative.targets import parse_target
+from mop.base.errors import InputError
+from mop.base.streams import stream_seed
+from mop.kernels.grid import EMPTY
+from mop.worlds.world import World
+
+_DIGITS = 6  # after the point: effects that differ by less are the same
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One way to predict the effects of edits."""
+
+    name: str
+    policy: FrozenPolicy
+    scenes: Scenes
+    kind: str  # of scene
+    method: str  # of METHODS
+    is_own: bool  # the loop's actions are the policy's own; else those that were recorded
+
+
+def plan_cases(
+    recording: Recording, episodes: Sequence[int], steps_per_episode: int, lags: Sequence[int], seed: int
+) -> list[Place]:
+    """The cases: of each episode some steps t >= 1 drawn without replacement, and at each all lags k <= t."""
+    places = []
+    for k in map(int, episodes):
+        num_actions = int(recording.index["num_rows"][k]) - 1
+        rng = np.random.default_rng(stream_seed(seed, f"steps of episode {k}"))
+        steps = rng.permutation(np.arange(1, num_actions))[:steps_per_episode]
+        places += [Place(k, int(step), lag) for step in sorted(steps) for lag in lags if lag <= step]
+    return places
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is measured of each case."""
+
+    recording: Recording
+    policy: FrozenPolicy  # the one that acts
+    targets: Sequence[str]  # texts
+    predictors: Sequence[Predictor]
+    kinds: Sequence[str]  # of edits
+    max_edits: int  # of more, so many are drawn
+    num_points: int
+    seed: int
+    directions: Tensor | None = None
+
+    def measure(self, place: Place) -> dict:
+        """The row of a case."""
+        episode, start = self.recording.episode(place.episode), place.step - place.lag
+        encoding = self.recording.config["encoding"]
+        world = world_at(encoding["task_id"], encoding["max_steps"], episode.seed, episode["action"][:start])
+        edits = self._draw(place, legal_edits(world, self.kinds))
+        row = {
+            **place._asdict(), "seed": episode.seed, "behaviour": episode.behaviour, "targets": list(self.targets),
+            "edits": [list(edit) for edit in edits], "kinds": [edit.kind for edit in edits],
+            "words": [edit_name(world, edit) for edit in edits], "acting": [], "forced": [], "predicted": {},
+        }  # fmt: skip
+        if not edits:
+            return row
+        chosen = int(episode["student"][place.step])
+        targets = [parse_target(text, self.policy, self.directions, chosen) for text in self.targets]
+        hidden, lang = memory_at(self.policy, self.policy, episode, start)[0], torch.from_numpy(np.array(episode.lang))
+        case = Case(world, hidden, lang, episode["action"][start : place.step].tolist(), edits)
+        (true,) = effects(self.policy, [case], targets)
+        row |= {name: _rounded(getattr(true, name).T) for name in ("acting", "forced")}
+        edited = np.stack([_edited(world, edit).obs for edit in edits])
+        for predictor in self.predictors:
+            if predictor.kind == VIEW:
+                scene = predictor.scenes.at(episode, start, VIEW)
+                changed = scene.seen(edited)
+            else:
+                scene = predictor.scenes.at_world(world)
+                changed = scene.edited(edits)
+            memory = memory_at(predictor.policy, self.policy, episode, start)
+            loop = loop_from(predictor.policy, predictor.scenes, scene, episode, memory, place, predictor.is_own)
+            found = predict_effects(loop, scene.there, changed, targets, predictor.method, self.num_points)
+            row["predicted"][predictor.name] = {
+                path: _rounded(torch.stack([one.total(path) for one in found]).numpy()) for path in PATHS
+            }
+        return row
+
+    def _draw(self, place: Place, edits: list[Edit]) -> list[Edit]:
+        if len(edits) <= self.max_edits:
+            return edits
+        rng = np.random.default_rng(stream_seed(self.seed, f"edits of {tuple(place)}"))
+        return [edits[k] for k in sorted(rng.permutation(len(edits))[: self.max_edits])]
+
+
+def _edited(world: World, edit: Edit) -> World:
+    copy = clone(world)
+    edit_world(copy, edit)
+    return copy
+
+
+def edit_name(world: World, edit: Edit) -> str:
+    """What an edit does, in words: "red key at 3, 4 removed"; places are x, y of the grid."""
+    old, new = (thing_name(code_of(code)) for code in (edit.before, edit.after))
+    where = "in the hand" if (edit.x, edit.y) == world.position else f"at {edit.x}, {edit.y}"
+    if edit.after == EMPTY:
+        return f"{old} {where} removed"
+    return f"{new} put {where}" if edit.before == EMPTY else f"{old} {where} made a {new}"
+
+
+def _rounded(values: np.ndarray) -> list:
+    return np.round(np.asarray(values, np.float64), _DIGITS).tolist()
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def row_bytes(row: dict) -> bytes:
+    """A row as a line of JSON; what is not defined is null."""
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a file, but for a last one that is still being written. Raises InputError where a line is no row."""
+    return list(_rows(path))
+
+
+def _rows(path: Path) -> Iterator[dict]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; make it with python -m generative.validate") from None
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            row = orjson.loads(line)
+            row["episode"], row["step"], row["lag"], row["targets"], row["acting"], row["forced"], row["predicted"]
+        except (ValueError, TypeError, KeyError):
+            raise InputError(f"{path}: line {number} is no row of generative.validate") from None
+        yield row
+
+
+def cut_to_whole(path: Path, places: Sequence[Place]) -> int:
+    """How many of the planned cases a file holds; a last line that was cut off is removed.
+
+    Raises InputError where its rows are others than those of the plan.
+    """
+    if not path.exists():
+        return 0
+    with path.open("r+b") as file:
+        file.truncate(path.read_bytes().rfind(b"\n") + 1)
+    found = [Place(row["episode"], row["step"], row["lag"]) for row in _rows(path)]
+    if found != list(places[: len(found)]):
+        raise InputError(f"{path} holds other cases than these settings plan; give another --out")
+    return len(found)
