@@ -19,12 +19,12 @@ from torch import Tensor
 from generative.attribution import PATHS, Loop, predict_effects
 from generative.causes import Thing, code_of, place_name, thing_name
 from generative.closed_loop import Trace, roll_out
-from generative.counterfactuals import Edit, clone, edit_state, edit_world, legal_edits
-from generative.exact import ExactSimulator, cell_codes
+from generative.counterfactuals import Edit, clone, edit_world, legal_edits
+from generative.exact import cell_codes
 from generative.playing import greedy, play
 from generative.policies import Answer, FrozenPolicy
 from generative.recordings import Episode, Recording
-from generative.scenes import VIEW, LearnedScenes, Scene, WorldScene
+from generative.scenes import VIEW, ExactScenes, LearnedScenes, Scene, WorldScene
 from generative.simulators import State
 from generative.soft import harden
 from generative.targets import Target
@@ -36,6 +36,7 @@ from mop.learning.policies import policy_from_checkpoint
 from mop.worlds.minigrid_patches import DIRECTIONS
 from mop.worlds.world import World
 
+REPOSITORY = Path(__file__).parents[1]
 EXACT = "exact"  # the simulator of Minigrid's own rules; another one is the folder of a learned one
 NUM_POINTS = 8  # of an integral: twice as many change an attribution by some percent
 Rows = Mapping[str, np.ndarray]
@@ -69,7 +70,7 @@ class Laboratory:
         self.recording, self.simulator = recording, simulator
         encoding = recording.config["encoding"]
         self.task_id, self.max_steps = encoding["task_id"], encoding["max_steps"]
-        self.exact = ExactSimulator(tuple(encoding["grid_shape"]))
+        self.exact = ExactScenes(encoding["grid_shape"])
         self.policy = load_policy(recording, checkpoint)
         self.learned = None if simulator == EXACT else load_simulator(simulator, recording)
 
@@ -91,11 +92,7 @@ class Laboratory:
     def scenes(self, episode: Episode, steps: range) -> Iterator[tuple[World, Scene]]:
         """The real world at some steps, and what the simulator begins with there."""
         for step, world in zip(steps, self.worlds(episode, steps), strict=True):
-            if self.learned is not None:
-                yield world, self.learned.at({**episode, "lang": episode.lang}, step, VIEW)
-            else:
-                state = self.exact.state_of_worlds([world])
-                yield world, WorldScene(state, world.codes.copy(), world.carried, world.position, world.direction)
+            yield world, self.exact.at_world(world) if self.learned is None else self.learned.at(episode, step, VIEW)
 
 
 class Moment:
@@ -105,7 +102,7 @@ class Moment:
         """is_recorded: what was recorded is done, rather than the policy's argmax."""
         self.laboratory, self.policy, self.episode = laboratory, laboratory.policy, episode
         self.step, self.is_recorded = step, is_recorded
-        self._simulator = laboratory.exact if laboratory.learned is None else laboratory.learned.simulator
+        self._simulator = (laboratory.exact if laboratory.learned is None else laboratory.learned).simulator
         self.lang = torch.from_numpy(np.array(episode.lang))[None]
         ((self.world, self._scene),) = laboratory.scenes(episode, range(step, step + 1))
         self.steps_left = len(episode["action"]) - 1 - step
@@ -117,10 +114,8 @@ class Moment:
         for step, (world, scene) in zip(steps, self.laboratory.scenes(self.episode, steps), strict=True):
             things = [thing for thing in scene.things if thing.code[0] != _WALL]
             if things:
-                effects = predict_effects(
-                    self._loop(scene, step, self.step - step), scene.there, scene.without(things), target,
-                    num_points=NUM_POINTS,
-                )  # fmt: skip
+                loop, changed = self._loop(scene, step, self.step - step), scene.without(things)
+                (effects,) = predict_effects(loop, scene.there, changed, [target], num_points=NUM_POINTS)
                 by_path = {path: (-effects.total(path)).tolist() for path in PATHS}
                 for number, thing in enumerate(things):
                     parts = {path: values[number] for path, values in by_path.items()}
@@ -152,10 +147,12 @@ class Moment:
     def predicted(self, edit: Edit, target: Target, num_steps: int) -> np.ndarray:
         """The change of the target that its gradients predict of an edit, 0, 1, ... steps later: (T,) float64."""
         changed, num_steps = self._there(edit), self._limited(num_steps)
-        effects = [
-            predict_effects(self._loop(self._scene, self.step, lag), self._scene.there, changed, target).total()
-            for lag in range(num_steps + 1)
-        ]
+        effects = []
+        for lag in range(num_steps + 1):
+            (effect,) = predict_effects(
+                self._loop(self._scene, self.step, lag), self._scene.there, changed, [target], num_points=NUM_POINTS
+            )
+            effects.append(effect.total())
         return torch.cat(effects).double().numpy()
 
     def values(self, rows: Rows, target: Target) -> np.ndarray:
@@ -183,8 +180,7 @@ class Moment:
             return self._scene.there
         if self.laboratory.learned is not None:
             return self._scene.seen(self._edited([edit])[0].obs[None].copy())
-        changed = edit_state(self.laboratory.exact.state_of_worlds([self.world]), [edit])
-        return {name: changed[name] for name in self._scene.there}
+        return self._scene.edited([edit])
 
     def _edited(self, edits: Sequence[Edit | None]) -> list[World]:
         worlds = [clone(self.world) for _ in edits]
@@ -271,6 +267,7 @@ def load_policy(recording: Recording, checkpoint: str | Path | None = None) -> F
     Raises InputError where it is missing, or another one.
     """
     path = Path(checkpoint or recording.config["checkpoint"]["path"])
+    path = path if path.is_file() else REPOSITORY / path  # of results/zoo, and recorded there
     if not path.is_file():
         raise InputError(f"{path}, the policy of {recording.folder}, is missing; say where it is with --checkpoint")
     if not recording.config["checkpoint"]["sha256"].startswith(file_digest(path)):
@@ -288,10 +285,9 @@ def load_simulator(folder: str | Path, recording: Recording) -> LearnedScenes:
     from generative.world_model import load_world_model
 
     model, config = load_world_model(folder)
-    encoding = recording.config["encoding"]
-    if any(config.get(name) != encoding[name] for name in ("lang_dim", "hidden_size")):
+    if config["agent"]["sha256"] != recording.config["checkpoint"]["sha256"]:
         raise InputError(f"{folder} simulates worlds for another policy than that of {recording.folder}")
-    return LearnedScenes(model, config.get("num_initializing_steps", 3))
+    return LearnedScenes(model, config["settings"]["num_initializing_steps"])
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

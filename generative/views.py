@@ -120,7 +120,11 @@ def _name_cells(ax: Axes, rows: Rows, step: int) -> None:
     side = ax.images[0].get_array().shape[0] / rows["grid"].shape[1]
     for thing in things_in_world(rows["grid"][step], rows["position"][step], direction):
         left, top = thing.x * side, thing.y * side
-        add_note(ax, left, left + side, top + side, top, f"{thing} (cell {thing.x}, {thing.y})", x=thing.x, y=thing.y)
+        words = f"{thing} (cell {thing.x}, {thing.y})"
+        can_be_edited = not str(thing).startswith("wall")
+        words += "; click to edit it" if can_be_edited else ""
+        numbers = {"x": thing.x, "y": thing.y, "thing": str(thing), "can_be_edited": can_be_edited}
+        add_note(ax, left, left + side, top + side, top, words, **numbers)
 
 
 def _draw_probabilities(ax: Axes, rows: Rows, step: int) -> None:
