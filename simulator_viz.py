@@ -10,7 +10,8 @@ with app.setup:
 
     import marimo as mo
 
-    from generative import controls, page
+    from generative import controls, page, shelf
+    from generative.exhibit import Exhibit
     from generative.recordings import open_recording
     from mop.base.errors import InputError, run_script
     from mop.pages import parts
@@ -49,8 +50,8 @@ def _(record_button, refresh_button):
         view = parts.open_view()
         if record_button.value:
             with mo.status.spinner("Recording a policy of the zoo"):
-                page.record_small(args.data_dir)
-        found = page.find_recordings(args.data_dir)
+                shelf.record_small(args.data_dir)
+        found = shelf.find_recordings(args.data_dir)
     except (InputError, OSError) as error:
         buttons = mo.hstack([record_button, refresh_button], justify="start")
         mo.stop(True, mo.vstack([parts.problem(error, "warn"), buttons]))
@@ -91,7 +92,7 @@ def _(args, episode_dropdown, recording, view):
 @app.cell
 def _(args, episode_dropdown, recording, step_slider, view):
     try:
-        moment = page.Exhibit(
+        moment = Exhibit(
             recording, controls.chosen_of(args, episode_dropdown.value, step_slider.value), args.checkpoint
         )
     except InputError as error:
@@ -105,7 +106,7 @@ def _(args, episode_dropdown, recording, step_slider, view):
 def _(args, view):
     tabs = parts.tabs(view, controls.TABS)
     simulator_dropdown = parts.choice_dropdown(
-        view, "simulator", page.find_simulators(args.simulator), args.simulator, "Simulator"
+        view, "simulator", shelf.find_simulators(args.simulator), args.simulator, "Simulator"
     )
     tabs
     return simulator_dropdown, tabs
@@ -165,7 +166,7 @@ def _(
         actions=actions_dropdown.value,
         pictures=pictures_dropdown.value,
     )
-    asked = page.Exhibit(recording, wanted, args.checkpoint)
+    asked = Exhibit(recording, wanted, args.checkpoint)
     return asked, wanted
 
 
@@ -181,15 +182,14 @@ def _(asked, tabs, view):
 @app.cell
 def _(asked, cell_dropdown, view):
     change_dropdown = controls.change_dropdown(asked, cell_dropdown, view)
-    shown_controls = [item for item in (cell_dropdown, change_dropdown) if item is not None]
-    mo.vstack([*filter(None, [parts.absent(view)]), mo.hstack(shown_controls, justify="start", gap=2, wrap=True)])
+    controls.edit_row(cell_dropdown, change_dropdown, view)
     return (change_dropdown,)
 
 
 @app.cell
 def _(args, asked, cell_dropdown, change_dropdown, recording):
     edit = asked.choices.edit if cell_dropdown is None else f"{cell_dropdown.value}:{change_dropdown.value}"
-    shown = page.Exhibit(recording, replace(asked.choices, edit=edit), args.checkpoint)
+    shown = Exhibit(recording, replace(asked.choices, edit=edit), args.checkpoint)
     return (shown,)
 
 

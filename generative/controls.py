@@ -5,10 +5,11 @@ from collections.abc import Mapping
 
 import marimo as mo
 
-from generative import page
-from generative.page import ALL, Choices, Exhibit, Filter
+from generative import page, shelf
+from generative.exhibit import Choices, Exhibit, cell_names, change_names, target_names
 from generative.recordings import BEHAVIOURS, SPLITS, Episode, Recording
-from mop.pages.parts import choice_dropdown
+from generative.shelf import ALL, Filter, num_steps_of
+from mop.pages.parts import absent, choice_dropdown
 from mop.pages.view import View
 
 _MOMENT = ("episode", "step")  # words of the address that another recording or another filter takes away
@@ -43,7 +44,7 @@ def filter_controls(view: View):
     return mo.md("{split} {behaviour} {outcome} {least_steps}").batch(
         split=dropdown("split", SPLITS, "Split"),
         behaviour=dropdown("behaviour", BEHAVIOURS, "Who acts"),
-        outcome=dropdown("outcome", page.OUTCOMES, "Outcome"),
+        outcome=dropdown("outcome", shelf.OUTCOMES, "Outcome"),
         least_steps=mo.ui.number(
             1, 10**6, value=least, label="Least steps", debounce=True, on_change=_leaving(view, "least", 1)
         ),
@@ -52,13 +53,13 @@ def filter_controls(view: View):
 
 def episode_dropdown(recording: Recording, chosen: Mapping, view: View, args: Namespace):
     """A dropdown of the episodes that pass a filter, the value of `filter_controls`; None where none does."""
-    listed = page.list_episodes(recording, Filter(**{**chosen, "least_steps": chosen["least_steps"] or 1}))
+    listed = shelf.list_episodes(recording, Filter(**{**chosen, "least_steps": chosen["least_steps"] or 1}))
     if not len(listed):
         return None
     asked = args.episode if args.episode is not None and args.episode in listed else None
-    first = page.first_episode(recording, listed) if asked is None else asked
+    first = shelf.first_episode(recording, listed) if asked is None else asked
     k = view.pick_number("episode", 0, len(recording) - 1, first)
-    labels = page.episode_labels(recording, listed, k)
+    labels = shelf.episode_labels(recording, listed, k)
     label = next(name for name, number in labels.items() if number == k)
     return mo.ui.dropdown(
         labels, label, label=f"Episode ({len(listed):,} of {len(recording):,})", allow_select_none=False,
@@ -68,10 +69,11 @@ def episode_dropdown(recording: Recording, chosen: Mapping, view: View, args: Na
 
 def step_slider(episode: Episode, view: View, args: Namespace):
     """A slider over the steps of an episode; the arrow keys move it."""
-    last = page.num_steps_of(episode) - 1
-    first = args.step if args.step is not None and args.step <= last else page.first_step(episode)
+    last = num_steps_of(episode) - 1
+    first = args.step if args.step is not None and args.step <= last else shelf.first_step(episode)
     return mo.ui.slider(
-        0, max(last, 1), value=view.pick_number("step", 0, last, first), label="Step", full_width=True, show_value=True,
+        0, max(last, 1), value=view.pick_number("step", 0, last, first), label="Step", full_width=True,
+        include_input=True,
         on_change=lambda step: view.put("step", min(step, last), None),
     )  # fmt: skip
 
@@ -80,7 +82,7 @@ def target_dropdown(recording: Recording, view: View, args: Namespace):
     """What is explained, and followed into the future."""
     sizes = recording.config["encoding"]["expert_hidden_sizes"]
     words = view.words.get("target", args.target)
-    return choice_dropdown(view, "target", page.target_names(sizes, words), args.target, "Target")
+    return choice_dropdown(view, "target", target_names(sizes, words), args.target, "Target")
 
 
 def number_slider(view: View, name: str, low: int, high: int, default: int, label: str):
@@ -93,7 +95,7 @@ def number_slider(view: View, name: str, low: int, high: int, default: int, labe
 
 def cell_dropdown(exhibit: Exhibit, view: View):
     """Which cell is edited: a thing, the hand, or free floor in view."""
-    cells = page.cell_names(exhibit)
+    cells = cell_names(exhibit)
     asked = exhibit.choices.edit.split(":")[0]
     return _edit_dropdown(view, "cell", cells, asked if asked in cells.values() else next(iter(cells.values())), "Cell")
 
@@ -103,10 +105,18 @@ def change_dropdown(exhibit: Exhibit, cells, view: View):
     if cells is None:
         return None
     cell = cells.value
-    changes = page.change_names(exhibit, cell)
+    changes = change_names(exhibit, cell)
     place, _, change = exhibit.choices.edit.partition(":")
     is_asked = place == cell and change in changes.values()
     return _edit_dropdown(view, "change", changes, change if is_asked else next(iter(changes.values())), "Change")
+
+
+def edit_row(cells, changes, view: View) -> mo.Html | None:
+    """Both of these, below what the address asks for in vain."""
+    if cells is None:
+        return None
+    row = mo.hstack([cells, changes], justify="start", gap=2, wrap=True)
+    return mo.vstack([*filter(None, [absent(view)]), row])
 
 
 def _edit_dropdown(view: View, name: str, options: Mapping[str, str], default: str, label: str):

@@ -25,6 +25,7 @@ from generative.playing import greedy, play
 from generative.policies import Answer, FrozenPolicy
 from generative.recordings import Episode, Recording
 from generative.scenes import VIEW, ExactScenes, LearnedScenes, Scene, WorldScene
+from generative.shelf import EXACT, REPOSITORY
 from generative.simulators import State
 from generative.soft import harden
 from generative.targets import Target
@@ -36,8 +37,6 @@ from mop.learning.policies import policy_from_checkpoint
 from mop.worlds.minigrid_patches import DIRECTIONS
 from mop.worlds.world import World
 
-REPOSITORY = Path(__file__).parents[1]
-EXACT = "exact"  # the simulator of Minigrid's own rules; another one is the folder of a learned one
 NUM_POINTS = 8  # of an integral: twice as many change an attribution by some percent
 Rows = Mapping[str, np.ndarray]
 _WALL = OBJECT_TO_IDX["wall"]

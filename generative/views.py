@@ -152,8 +152,9 @@ def _draw_weights(ax: Axes, layers: Sequence["Layer"]) -> None:
         ends = np.cumsum([0, *layer.weights[0]])
         for (left, right), name, hue in zip(pairwise(ends), layer.names, layer.hues, strict=True):
             ax.barh(place, right - left, left=left, color=hue, height=0.62, label=short_name(name))
-            if right - left > 0.14:
-                ax.text((left + right) / 2, place, f"{right - left:.2f}", color="white", ha="center", va="center")
+            if right - left > 0.17:
+                middle = (left + right) / 2
+                ax.text(middle, place, f"{right - left:.2f}", color="white", ha="center", va="center", fontsize="small")
             text = f"{layer.name}, {short_name(name)}: {right - left:.3f}"
             values = {"layer": layer.name, "expert": short_name(name), "weight": right - left}
             add_note(ax, left, right, place - 0.31, place + 0.31, text, **values)
@@ -223,7 +224,9 @@ def _draw_paths(ax: Axes, by_path: Mapping[str, np.ndarray], steps: np.ndarray) 
         above, below = above + np.maximum(values, 0), below + np.minimum(values, 0)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.plot(places, above + below, "D", color="white", markeredgecolor="black", markersize=5, label="all paths")
-    low, high = ax.get_ylim()
+    low, high = float(below.min()), float(above.max())
+    margin = 0.08 * max(high - low, 1e-9)
+    low, high = low - margin, high + margin
     for place, at in enumerate(steps.tolist()):
         values = {path: float(numbers[place]) for path, numbers in by_path.items()}
         words = ", ".join(f"{PATH_WORDS[path]} {value:+.3g}" for path, value in values.items() if value)
