@@ -17,20 +17,19 @@ from scipy.stats import spearmanr
 from mop.base.streams import stream_seed
 from mop.measures.bootstrap import bootstrap_means
 
+BY, MEASURES = ("truth", "predictor"), ("rho", "low", "high", "top", "cases", "episodes", "constant")
 TRUTHS = ("acting", "forced")
 MIN_EDITS = 4
-NO_WORLD = ", no path through the world"
 RANDOM, SHUFFLED = "random numbers", "shuffled effects"
-_PATHS_WITHOUT_WORLD = ("direct", "memory")
 
 
 def rank_cases(rows: Iterable[Mapping], seed: int = 0) -> pd.DataFrame:
     """A line for each case, target, truth and predictor: rho, is_top, and why there is none.
 
     Columns episode, step, lag, target, truth, predictor, num_edits that were used, num_over (left out), outcome
-    ("ranked", "too few edits", "no effect"), is_constant (of the prediction), rho, is_top; the last two NaN unless ranked. Predictors are those of the rows, each
-    once more without the world's path, and two controls: random numbers, and the first predictor with the true effects
-    of the case shuffled among its edits.
+    ("ranked", "too few edits", "no effect"), is_constant (of the prediction), rho, is_top; the last two NaN unless
+    ranked. Predictors are those of the rows, along all paths and without the world, and two controls: random numbers,
+    and the first predictor with the true effects of the case shuffled among its edits.
     """
     lines = []
     for row in rows:
@@ -59,12 +58,12 @@ def _rank(row: Mapping, number: int, truth: str, seed: int) -> list[dict]:
 
 
 def predictions(row: Mapping, number: int) -> dict[str, np.ndarray]:
-    """What each predictor says of the edits (E,) of a case and a target, in all and without the world's path."""
-    found = {}
-    for name, paths in row["predicted"].items():
-        found[name] = sum(np.array(values[number]) for values in paths.values())
-        found[name + NO_WORLD] = sum(np.array(paths[path][number]) for path in _PATHS_WITHOUT_WORLD)
-    return found
+    """What each predictor says of the edits (E,) of a case and a target, along all paths and without the world's."""
+    return {
+        name + ("" if path == "all" else f", {path}"): np.array(values[number])
+        for name, paths in row["predicted"].items()
+        for path, values in paths.items()
+    }
 
 
 def compare(predicted: np.ndarray, true: np.ndarray) -> dict:
@@ -76,22 +75,20 @@ def compare(predicted: np.ndarray, true: np.ndarray) -> dict:
     return {"is_constant": False, "rho": rho, "is_top": float(largest[np.abs(predicted).argmax()])}
 
 
-def summarise(ranked: pd.DataFrame, by: Sequence[str] = ("truth", "predictor")) -> pd.DataFrame:
+def summarise(ranked: pd.DataFrame, by: Sequence[str] = BY) -> pd.DataFrame:
     """Means over the cases that could be ranked, with 95 % intervals over episodes, in groups of equal `by`.
 
-    Columns `by`, rho, low, high, top (share of cases in which the largest effect was found), cases, episodes, constant.
+    Columns `by` and MEASURES: rho with its interval, top (share of cases in which the edit of the largest effect was
+    found), cases, episodes, constant (cases in which the predictor says the same of all edits).
     """
     kept = ranked[ranked["outcome"] == "ranked"]
     lines = []
     for key, group in kept.groupby(list(by), sort=False):
-        means = bootstrap_means(group[["rho", "is_top"]].to_numpy(), group["episode"].to_numpy())
-        line = dict(zip(by, key, strict=True))
-        lines.append(
-            line
-            | {"rho": means.mean[0, 0], "low": means.low[0, 0], "high": means.high[0, 0], "top": means.mean[0, 1]}
-            | {"cases": len(group), "episodes": int(means.episodes[0]), "constant": int(group["is_constant"].sum())}
-        )
-    return pd.DataFrame(lines, columns=[*by, "rho", "low", "high", "top", "cases", "episodes", "constant"])
+        means = bootstrap_means(group[["rho", "is_top"]].to_numpy(float), group["episode"].to_numpy())
+        values = (means.mean[0, 0], means.low[0, 0], means.high[0, 0], means.mean[0, 1])
+        counts = (len(group), int(means.episodes[0]), int(group["is_constant"].sum()))
+        lines.append(dict(zip((*by, *MEASURES), (*key, *values, *counts), strict=True)))
+    return pd.DataFrame(lines, columns=[*by, *MEASURES])
 
 
 def count_outcomes(ranked: pd.DataFrame) -> pd.DataFrame:
@@ -99,3 +96,12 @@ def count_outcomes(ranked: pd.DataFrame) -> pd.DataFrame:
     cases = ranked.drop_duplicates(["episode", "step", "lag", "target", "truth"])
     counts = cases.groupby(["truth", "outcome"]).size().unstack(fill_value=0)
     return counts.join(cases.groupby("truth")[["num_edits", "num_over"]].sum())
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """A table for a page, numbers with three digits after the point."""
+    cells = [
+        [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row] for row in table.to_numpy(object)
+    ]
+    lines = [list(table.columns), ["---"] * len(table.columns), *cells]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -83,11 +83,7 @@ class Effects(NamedTuple):
 
     def total(self, path: str | None = None) -> Tensor:
         """The predicted effect (C,) of each change, along one path or all."""
-        return sum(part.flatten(1).sum(1) for name in _chosen(path) for part in self.by_path[name].values())
-
-    def numbers(self, part: str, path: str | None = None) -> Tensor:
-        """The effect of each number of a part of what was there, (C, ...), along one path or all."""
-        return sum(self.by_path[name][part] for name in _chosen(path))
+        return sum(total_of(self.by_path[name]) for name in (PATHS if path is None else (path,)))
 
     @property
     def gap(self) -> Tensor:
@@ -108,27 +104,41 @@ def predict_effects(
     there: (1, ...), changed: (C, ...) float32, of the same names; method: of METHODS. Differences of several numbers in
     one change add up.
     """
-    shares = (torch.arange(num_points) + 0.5) / num_points if method == "integrated" else torch.zeros(1)
     splits = (EVERY_PATH,) if loop.lag == 0 else (EVERY_PATH, MEMORY_ONLY, WORLD_ONLY)
-    pieces = _split(changed, max(1, MAX_BEGINNINGS // len(shares)))
-    of_pieces = [[_integrate(loop, there, ends, targets, shares, paths) for paths in splits] for ends in pieces]
+    found = [attribute(loop, there, changed, targets, paths, method, num_points) for paths in splits]
     with torch.no_grad():
         both = {name: torch.cat([part, changed[name]]) for name, part in there.items()}
-        values = [torch.stack(loop.values(part, targets)) for part in _split(both, MAX_BEGINNINGS)]
-    found = []
-    for number, of_target in enumerate(torch.cat(values, 1)):
-        sums = [
-            {name: torch.cat([piece[k][number][name] for piece in of_pieces]) for name in there}
-            for k in range(len(splits))
-        ]
-        found.append(Effects(_by_path(*sums), float(of_target[0]), of_target[1:]))
-    return found
+        values = torch.cat([torch.stack(loop.values(part, targets)) for part in _split(both, MAX_BEGINNINGS)], 1)
+    return [
+        Effects(_by_path(*sums), float(of_target[0]), of_target[1:])
+        for *sums, of_target in zip(*found, values, strict=True)
+    ]
 
 
-def _integrate(
+def attribute(
+    loop: Loop,
+    there: State,
+    changed: State,
+    targets: Sequence[Target],
+    paths: Paths = EVERY_PATH,
+    method: str = "integrated",
+    num_points: int = NUM_POINTS,
+) -> list[State]:
+    """(end - start) x the mean gradient along `paths` on the way, of each number of what was there, (C, ...).
+
+    One for each target; the arguments are those of `predict_effects`.
+    """
+    shares = (torch.arange(num_points) + 0.5) / num_points if method == "integrated" else torch.zeros(1)
+    pieces = _split(changed, max(1, MAX_BEGINNINGS // len(shares)))
+    of_pieces = [_attribute(loop, there, ends, targets, shares, paths) for ends in pieces]
+    return [
+        {name: torch.cat([part[name] for part in parts]) for name in there} for parts in zip(*of_pieces, strict=True)
+    ]
+
+
+def _attribute(
     loop: Loop, there: State, ends: State, targets: Sequence[Target], shares: Tensor, paths: Paths
 ) -> list[State]:
-    """(end - start) x the mean gradient on the way, of each target and each part of what was there, (C, ...)."""
     differences = {name: end - there[name] for name, end in ends.items()}
     points = {}
     for name, part in there.items():
@@ -146,6 +156,11 @@ def _integrate(
     return found
 
 
+def total_of(numbers: State) -> Tensor:
+    """Sums (C,) of numbers (C, ...) over all parts of what was there."""
+    return sum(part.flatten(1).sum(1) for part in numbers.values())
+
+
 def _by_path(total: State, memory: State | None = None, world: State | None = None) -> dict[str, State]:
     """The parts of PATHS, from the sums along all paths and, where k >= 1, along each alone."""
     nothing = {name: torch.zeros_like(part) for name, part in total.items()}
@@ -158,7 +173,3 @@ def _by_path(total: State, memory: State | None = None, world: State | None = No
 def _split(there: State, size: int) -> list[State]:
     parts = {name: part.split(size) for name, part in there.items()}
     return [dict(zip(parts, pieces, strict=True)) for pieces in zip(*parts.values(), strict=True)]
-
-
-def _chosen(path: str | None) -> tuple[str, ...]:
-    return PATHS if path is None else (path,)

@@ -20,7 +20,8 @@ from minigrid.core.world_object import WorldObj
 from torch import Tensor
 from torch.nn import functional as F
 
-from generative.exact import DOOR, PORTABLE, ExactSimulator, cell_codes, cell_columns
+from generative.cells import DOOR, PORTABLE, cell_codes, cell_columns
+from generative.exact import ExactSimulator
 from generative.policies import Answer, FrozenPolicy
 from generative.simulators import State
 from generative.soft import soften

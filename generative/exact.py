@@ -4,12 +4,12 @@ Worlds are ones and zeros, and on these `step` and `observe` are Minigrid's own 
 they are polynomials. Each is linear in every block of a state taken alone (the action, the direction, the position,
 what is carried, of each cell its type, its colour, its state). So at ones and zeros the gradient with respect to a
 block is exactly the difference that another category in its place would make in one call; for the action, compared with
-doing nothing. The one thing that is not smooth is which cells are visible: its gradient is the difference that one
-cell's becoming opaque or clear would make (`Sight`).
-What the gradient does not contain: what two changes do only together, such as a cell that matters at two steps, or the
-type and the state of a new door. And a view from another row and another column counts as the sum of the two moves.
+doing nothing. (What is not smooth, the place from which one looks and which cells are visible, has such differences as
+its gradient too: `generative.sight`.) What the gradient does not contain is what two changes do only together, such as
+a cell that matters at two steps, or the type and the state of a new door.
 
-Not part of a world here: its mission, the end of its episode, the numbers of its objects.
+Not part of a world here: its mission, the end of its episode, the numbers of its objects. The tasks PutNext*Carrying,
+which no bot solves, show what is carried one step late; here it is shown at once.
 Axis letters: N worlds, A actions, H height, W width, K columns of a cell (20: types, colours, states), C columns that
 a state keeps of a cell: K, or 2 K where boxes hold something, then with the columns of what lies in it; X numbers of a
 soft observation (`generative.soft`).
@@ -19,48 +19,37 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from minigrid.core.constants import OBJECT_TO_IDX, STATE_TO_IDX
 from torch import Tensor
 from torch.nn import functional as F
 
+from generative.cells import (
+    BOX,
+    COLOR,
+    DOOR,
+    FLOOR,
+    GOAL,
+    KEY,
+    LAVA,
+    NUM_TYPES,
+    OPEN,
+    PORTABLE,
+    STATE,
+    TYPE,
+    cell_codes,
+    cell_columns,
+)
+from generative.sight import cells_in_view, view
 from generative.simulators import State
-from generative.soft import CELL_CATEGORIES, NUM_CELLS, join_cells
-from mop.kernels.grid import CATEGORIES, EMPTY, GREY_WALL, VIEW_SIZE, cell_code
+from generative.soft import CELL_CATEGORIES, join_cells
+from mop.kernels.grid import EMPTY, VIEW_SIZE, cell_code
 from mop.worlds.minigrid_patches import DIRECTIONS
 from mop.worlds.world import World
 
-NUM_TYPES = CATEGORIES[0]
-TYPE, COLOR, STATE = (slice(end - size, end) for size, end in zip(CATEGORIES, np.cumsum(CATEGORIES), strict=True))
-WALL, DOOR, KEY, BALL, BOX = (OBJECT_TO_IDX[name] for name in ("wall", "door", "key", "ball", "box"))
-PORTABLE = [KEY, BALL, BOX]
-_OPEN = COLOR.stop + STATE_TO_IDX["open"]  # the column
-_LAST, _HALF = VIEW_SIZE - 1, VIEW_SIZE // 2
-_AGENT = torch.zeros(VIEW_SIZE, VIEW_SIZE, 1)  # its own cell in its view
-_AGENT[_HALF, _LAST] = 1.0
-
-
-def cell_columns(codes: np.ndarray | Tensor) -> Tensor:
-    """Cells (..., K) float32, ones and zeros, of codes (...) of `mop.kernels.grid`; numbers of objects are dropped."""
-    codes = torch.as_tensor(codes).long()
-    categories = (codes & 255, codes >> 8 & 255, codes >> 16 & 15)
-    return torch.cat([F.one_hot(k, size) for k, size in zip(categories, CATEGORIES, strict=True)], -1).float()
-
-
-def cell_codes(cells: Tensor) -> Tensor:
-    """The likeliest codes (...) int32 of cells (..., C), without numbers of objects: the inverse of `cell_columns`."""
-    kind, color, state = (cells[..., columns].argmax(-1) for columns in (TYPE, COLOR, STATE))
-    return (kind + (color << 8) + (state << 16)).int()
-
-
-def _types(*indices: int) -> Tensor:
-    """(types,) float32: ones for these."""
-    return cell_columns(indices)[:, TYPE].sum(0)
-
-
-_EMPTY, _GREY_WALL, _UNSEEN = cell_columns([EMPTY, GREY_WALL, 0])
-_IS_FREE = _types(EMPTY, *(OBJECT_TO_IDX[name] for name in ("floor", "goal", "lava")))
-_IS_PORTABLE = _types(*PORTABLE)
-_LEAVES = torch.stack([_IS_PORTABLE, _types(EMPTY), _types(BOX)])  # picked up, filled, opened
+_EMPTY = cell_columns(EMPTY)
+_IS_FREE, _IS_PORTABLE, _IS_EMPTY, _IS_BOX = (
+    cell_columns(kinds)[:, TYPE].sum(0) for kinds in ([EMPTY, FLOOR, GOAL, LAVA], PORTABLE, [EMPTY], [BOX])
+)
+_LEAVES = torch.stack([_IS_PORTABLE, _IS_EMPTY, _IS_BOX])  # which types leave a cell: picked up, filled, opened
 
 
 class ExactSimulator:
@@ -72,6 +61,7 @@ class ExactSimulator:
     def __init__(self, grid_shape: tuple[int, int]):
         """grid_shape: H, W."""
         self.grid_shape = tuple(grid_shape)
+        self._in_view = cells_in_view(*self.grid_shape)
 
     def state_of(
         self,
@@ -89,7 +79,7 @@ class ExactSimulator:
         if np.shape(grid)[1:] != self.grid_shape:
             raise ValueError(f"worlds of {np.shape(grid)[1:]} cells; this simulator has {self.grid_shape}")
         height, width = self.grid_shape
-        x, y = torch.as_tensor(np.asarray(position, np.int64)).unbind(-1)
+        x, y = torch.from_numpy(np.array(position, np.int64)).unbind(-1)
         grid, carried = cell_columns(grid), cell_columns(carried)
         if contents is not None:
             grid, carried = (
@@ -99,7 +89,7 @@ class ExactSimulator:
         return {
             "grid": grid,
             "position": F.one_hot(y * width + x, height * width).float().unflatten(-1, (height, width)),
-            "direction": F.one_hot(torch.as_tensor(np.asarray(direction, np.int64)), 4).float(),
+            "direction": F.one_hot(torch.from_numpy(np.array(direction, np.int64)), 4).float(),
             "carried": carried,
         }
 
@@ -118,156 +108,87 @@ class ExactSimulator:
             (contents[:, :-1].reshape(-1, *self.grid_shape), contents[:, -1]) if (contents != EMPTY).any() else None,
         )
 
+    def codes_of(self, state: State) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The likeliest grid codes (N, H, W) int32, positions (N, 2) x, y, directions (N,) and carried codes (N,).
+
+        The inverse of `state_of`, without the numbers of objects and what boxes hold.
+        """
+        place = state["position"].flatten(1).argmax(-1).numpy()
+        position = np.stack([place % self.grid_shape[1], place // self.grid_shape[1]], -1)
+        grid, carried = (cell_codes(state[name]).numpy() for name in ("grid", "carried"))
+        return grid, position, state["direction"].argmax(-1).numpy(), carried
+
     def observe(self, state: State) -> Tensor:
         """What the agents see: soft observations (N, X), ones and zeros where the state is."""
-        view, carried = _view(state), state["carried"][:, :CELL_CATEGORIES]
-        opaque = view[..., WALL] + view[..., DOOR] * (1.0 - view[..., _OPEN])
-        view = view * (1.0 - _AGENT) + carried[:, None, None] * _AGENT
-        visible = Sight.apply(opaque.flatten(1)).view(opaque.shape)[..., None]
-        image = visible * view + (1.0 - visible) * _UNSEEN
-        return join_cells(image, torch.cat([state["direction"], 1.0 - carried[:, EMPTY, None]], -1))
+        grid, carried = state["grid"][..., :CELL_CATEGORIES], state["carried"][:, :CELL_CATEGORIES]
+        image = view(grid, state["position"], state["direction"], carried, self._in_view)
+        others = torch.cat([state["direction"], 1.0 - carried[:, EMPTY, None]], -1)
+        return join_cells(image.unflatten(1, (VIEW_SIZE, VIEW_SIZE)), others)
 
     def step(self, state: State, action: Tensor) -> State:
         """The state after an action (N, A), ones and zeros; a mixture of actions gives the mixture of what they do."""
         grid, position, direction, carried = (state[name] for name in ("grid", "position", "direction", "carried"))
         left, right, forward, pick_up, drop, toggle, _ = action.unbind(-1)
         front = sum(_times(direction[:, d], _shift(position, d)) for d in range(4))
-        is_free = grid[..., TYPE] @ _IS_FREE + grid[..., DOOR] * grid[..., _OPEN]
+        is_free = grid[..., TYPE] @ _IS_FREE + grid[..., DOOR] * grid[..., OPEN]
         is_free_ahead = sum(_times(direction[:, d], _shift(is_free, (d + 2) % 4)) for d in range(4))
-        grid, carried = _handle(grid, carried, front, pick_up, drop, toggle)
+        pick_up, drop, toggle = (_times(gate, front) for gate in (pick_up, drop, toggle))
         return {
-            "grid": grid,
+            "grid": _cells_after(grid, carried, pick_up, drop, toggle) + _doors_turned(grid, carried, toggle),
             "position": position + _times(forward, front * is_free - position * is_free_ahead),
             "direction": direction
             + _times(left, direction.roll(-1, -1) - direction)
             + _times(right, direction.roll(1, -1) - direction),
-            "carried": carried,
+            "carried": _hand_after(grid, carried, pick_up, drop),
         }
 
 
-def _handle(
-    grid: Tensor, carried: Tensor, front: Tensor, pick_up: Tensor, drop: Tensor, toggle: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Grid and hand after picking up, dropping, toggling: grid (N, H, W, C), carried (N, C), front (N, H, W).
+def _cells_after(grid: Tensor, carried: Tensor, pick_up: Tensor, drop: Tensor, toggle: Tensor) -> Tensor:
+    """The cells (N, H, W, C) after things were picked up, dropped, and boxes opened: gates (N, H, W), by cell.
 
-    What a cell loses is multiplied with its type column by column, not with the cell as a whole: so the result stays
-    linear in the type, and a gradient asks what an object of another type would have done.
+    What leaves a cell is multiplied with its types one by one, not with the cell as a whole: so the result stays
+    linear in the type, and a gradient asks what a thing of another type would have done.
     """
-    size, types = carried.shape[-1], grid[..., TYPE]
-    nothing = _EMPTY.repeat(size // CELL_CATEGORIES)
-    hand_empty = carried[:, EMPTY]
-    empty_hand, held = _split_empty(carried)
-    at_pick_up, at_drop, at_toggle = (_times(gate, front) for gate in (pick_up * hand_empty, drop, toggle))
-    picked, filled, opened = (
-        at_pick_up * types[..., PORTABLE].sum(-1),
-        at_drop * types[..., EMPTY],
-        at_toggle * types[..., BOX],
-    )
+    types, hand_empty, nothing = grid[..., TYPE], carried[:, EMPTY], _nothing(carried.shape[-1])
+    pick_up = _times(hand_empty, pick_up)
+    picked, filled, opened = pick_up * (types @ _IS_PORTABLE), drop * types[..., EMPTY], toggle * types[..., BOX]
+    emptied = _times(1.0 - hand_empty, drop)
+    leaving = types * (torch.stack([pick_up, emptied, toggle], -1) @ _LEAVES)
+    left = torch.cat([types - leaving, grid[..., NUM_TYPES:] * (1.0 - leaving.sum(-1, keepdim=True))], -1)
+    inside = torch.cat([grid[..., CELL_CATEGORIES:], _nothing(CELL_CATEGORIES).expand(*picked.shape, -1)], -1)
+    held = carried - _empty_part(carried)
+    return left + picked[..., None] * nothing + filled[..., None] * held[:, None, None] + opened[..., None] * inside
 
-    gates = torch.stack([at_pick_up, _times(1.0 - hand_empty, at_drop), at_toggle], -1)
-    lost = picked + _times(1.0 - hand_empty, filled) + opened
-    stays = torch.cat([types * (1.0 - gates @ _LEAVES), grid[..., NUM_TYPES:] * (1.0 - lost)[..., None]], -1)
-    inside = torch.cat([grid[..., CELL_CATEGORIES:], _EMPTY.expand(*front.shape, -1)], -1)
-    after = stays + picked[..., None] * nothing + filled[..., None] * held[:, None, None] + opened[..., None] * inside
 
+def _doors_turned(grid: Tensor, carried: Tensor, toggle: Tensor) -> Tensor:
+    """What is added to the cells (N, H, W, C) where doors are opened, closed, or unlocked by a key of their colour."""
     fits = _times(carried[:, KEY], torch.einsum("nyxk,nk->nyx", grid[..., COLOR], carried[:, COLOR]))
     is_open, is_closed, is_locked = grid[..., STATE].unbind(-1)
     unlocked = is_locked * fits
     turned = torch.stack([is_closed + unlocked - is_open, is_open - is_closed, -unlocked], -1)
-    turned = (at_toggle * types[..., DOOR])[..., None] * turned
-    after = after + F.pad(turned, (STATE.start, size - STATE.stop))
-
-    taken = torch.cat(
-        [_sum_over_cells(at_pick_up, types) * _IS_PORTABLE, _sum_over_cells(picked, grid[..., NUM_TYPES:])], -1
-    )
-    num_picked = _sum_over_cells(_times(pick_up, front), types) @ _IS_PORTABLE
-    num_filled = filled.sum((-1, -2))
-    carried = carried + taken - _times(num_picked, empty_hand)
-    return after, carried + _times(num_filled, _times(1.0 - hand_empty, nothing.expand_as(held)) - held)
+    turned = (toggle * grid[..., DOOR])[..., None] * turned
+    return F.pad(turned, (STATE.start, grid.shape[-1] - STATE.stop))
 
 
-class Sight(torch.autograd.Function):
-    """Which cells of a view light reaches: opaque (N, 49) -> (N, 49), ones and zeros, as `mop.kernels.grid.observe`.
-
-    A cell counts as opaque from 0.5 on. The gradient with respect to a cell is the difference between the visible cells
-    with this one opaque and with it clear, the others as they are.
-    """
-
-    @staticmethod
-    def forward(ctx, opaque: Tensor) -> Tensor:
-        """opaque (N, 49) float, by cell [i, j] of the view."""
-        clear = _rows(opaque < 0.5)
-        ctx.save_for_backward(clear)
-        return _spread_light(clear).to(opaque)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        """gradient (N, 49) with respect to the visible cells -> (N, 49) to the opaque ones."""
-        (clear,) = ctx.saved_tensors
-        flipped = clear[:, None] ^ _rows(torch.eye(NUM_CELLS, dtype=torch.bool))
-        change = _spread_light(flipped).to(gradient) - _spread_light(clear)[:, None].to(gradient)
-        was_clear = _cells_of(clear).to(gradient)
-        return torch.einsum("nv,ncv->nc", gradient, change) * (2.0 * was_clear - 1.0)
+def _hand_after(grid: Tensor, carried: Tensor, pick_up: Tensor, drop: Tensor) -> Tensor:
+    """What is carried (N, C) after picking up and dropping; linear in the same way as `_cells_after`."""
+    portable, hand_empty, empty_part = grid[..., TYPE] @ _IS_PORTABLE, carried[:, EMPTY], _empty_part(carried)
+    taken_types = _sum_over_cells(pick_up, grid[..., TYPE]) * _IS_PORTABLE
+    taken = torch.cat([taken_types, _sum_over_cells(pick_up * portable, grid[..., NUM_TYPES:])], -1)
+    let_go = _times(1.0 - hand_empty, _nothing(carried.shape[-1]).expand_as(carried)) - (carried - empty_part)
+    num_taken, num_let_go = (pick_up * portable).sum((-1, -2)), (drop * grid[..., EMPTY]).sum((-1, -2))
+    return carried + _times(hand_empty, taken) - _times(num_taken, empty_part) + _times(num_let_go, let_go)
 
 
-def _rows(cells: Tensor) -> Tensor:
-    """Flags (..., 49) of the cells [i, j] of a view as (..., 7) numbers, one for each j: bit i."""
-    return (cells.unflatten(-1, (VIEW_SIZE, VIEW_SIZE)).long() << torch.arange(VIEW_SIZE)[:, None]).sum(-2)
+def _nothing(size: int) -> Tensor:
+    """An empty cell of so many columns, with nothing in it."""
+    return _EMPTY.repeat(size // CELL_CATEGORIES)
 
 
-def _cells_of(rows: Tensor) -> Tensor:
-    """The inverse of `_rows`: (..., 7) -> (..., 49) bool."""
-    return (rows[..., None, :] >> torch.arange(VIEW_SIZE)[:, None] & 1).bool().flatten(-2)
-
-
-def _row_of_light() -> Tensor:
-    """How light spreads in a row, (128, 128, 2): lit at first, clear -> lit at last, and lit in the row behind.
-
-    Each lit clear cell lights its neighbour and what is behind the two of them, first to the right, then to the left.
-    """
-    lit, clear = (numbers.ravel() for numbers in np.mgrid[: 1 << VIEW_SIZE, : 1 << VIEW_SIZE])
-    first, last = 1, 1 << _LAST
-    for _ in range(_LAST):
-        lit = lit | ((lit & clear & ~last) << 1)
-    sources = lit & clear & ~last
-    behind = sources | sources << 1
-    for _ in range(_LAST):
-        lit = lit | ((lit & clear & ~first) >> 1)
-    sources = lit & clear & ~first
-    return torch.from_numpy(np.stack([lit, behind | sources | sources >> 1], -1).reshape(1 << VIEW_SIZE, -1, 2))
-
-
-_LIGHT = _row_of_light()
-
-
-def _spread_light(clear: Tensor) -> Tensor:
-    """The visible cells (..., 49) bool of views whose clear cells are given by row (..., 7), see `_rows`."""
-    lit, rows = torch.full(clear.shape[:-1], 1 << _HALF), []
-    for j in range(_LAST, -1, -1):
-        in_row, lit = _LIGHT[lit, clear[..., j]].unbind(-1)
-        rows.insert(0, in_row)
-    return _cells_of(torch.stack(rows, -1))
-
-
-def _view(state: State) -> Tensor:
-    """The cells before the agents, all lit, (N, 7, 7, K), [i, j] as `generative.soft.cells`; grey walls outside."""
-    cells, position = state["grid"][..., :CELL_CATEGORIES] - _GREY_WALL, state["position"]
-    # (N, 13, H): row a of the window is row y of the grid; the same for the columns
-    row_at, column_at = (
-        F.pad(position.sum(axis), (_LAST, _LAST)).unfold(-1, position.shape[other], 1).flip(-2)
-        for axis, other in ((-1, -2), (-2, -1))
-    )
-    rows = (row_at @ cells.flatten(2)).unflatten(-1, cells.shape[2:])  # (N, 13, W, K)
-    window = column_at[:, None] @ rows + _GREY_WALL
-    return sum(_times(state["direction"][:, d], _look(window, d)) for d in range(4))
-
-
-def _look(window: Tensor, direction: int) -> Tensor:
-    """What lies before an agent in the middle of a window (N, 13, 13, K), turned until it looks up: (N, 7, 7, K)."""
-    dx, dy = DIRECTIONS[direction]
-    top, left = _HALF * (1 + dy), _HALF * (1 + dx)
-    ahead = window[:, top : top + VIEW_SIZE, left : left + VIEW_SIZE]
-    return ahead.rot90(direction + 1, (1, 2)).transpose(1, 2)
+def _empty_part(carried: Tensor) -> Tensor:
+    """The part of what is carried (N, C) that is nothing; the rest is a thing."""
+    hand_empty = carried[:, EMPTY, None]
+    return torch.cat([hand_empty * _EMPTY[TYPE], hand_empty * carried[:, NUM_TYPES:]], -1)
 
 
 def _shift(planes: Tensor, direction: int) -> Tensor:
@@ -285,13 +206,6 @@ def _times(gate: Tensor, values: Tensor) -> Tensor:
 def _sum_over_cells(weights: Tensor, values: Tensor) -> Tensor:
     """weights (N, H, W), values (N, H, W, C) -> (N, C)."""
     return (weights.flatten(1)[:, None] @ values.flatten(1, 2)).squeeze(1)
-
-
-def _split_empty(carried: Tensor) -> tuple[Tensor, Tensor]:
-    """What is carried (N, C) as the part that is nothing and the part that is an object; they sum to it."""
-    hand_empty = carried[:, EMPTY, None]
-    nothing = torch.cat([hand_empty * _EMPTY[TYPE], hand_empty * carried[:, NUM_TYPES:]], -1)
-    return nothing, carried - nothing
 
 
 def _content(cell) -> int:

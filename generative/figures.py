@@ -1,12 +1,13 @@
-"""Figures of generative: training logs."""
+"""Figures of generative: training logs, and how true simulators are."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from mop.base.errors import InputError
-from mop.plotting.panels import remove_empty, set_title
+from mop.plotting.panels import ALL_OF_0_TO_1, remove_empty, set_title
 from mop.plotting.style import HUES, open_frame
 
 if TYPE_CHECKING:
@@ -61,3 +62,45 @@ def _panels(table: "pd.DataFrame", left_out: set[str]) -> dict[str, list[str]]:
         namesake = next((name.removeprefix(start) for start in HELD_OUT if name.startswith(start)), name)
         panels.setdefault(namesake if namesake in table else name, []).append(name)
     return panels
+
+
+# --- fidelity ---------------------------------------------------------------------------------------------------------
+
+FORECAST_HUES = {"simulator": "blue", "shuffled": "vermilion", "markov": "orange", "copy_last": "green"}
+_FIDELITY = {  # of `fidelity.MEASURES`: the title of a panel, and whether it is a share
+    "exact_view": ("exact views", True), "cells": ("cells", True), "seen_cells": ("cells seen before", True),
+    "new_cells": ("newly revealed cells", True), "action": ("same action", True), "routing": ("same expert", True),
+    "routing_kl": ("KL of routing (nats)", False), "hidden_r2": ("R² of the memory", False),
+}  # fmt: skip
+
+
+def plot_fidelity(result: Mapping, title: str = "") -> Figure:
+    """A row of panels for each measure, a column for each actor: lines over steps ahead, with 95 % intervals.
+
+    result: of `fidelity`, as in fidelity.json.
+    """
+    actors, horizons = result["actors"], result["horizons"]
+    figure = Figure(figsize=(2.9 * len(actors) + 1.2, 1.5 * len(_FIDELITY) + 1.2), layout="constrained")
+    axes = figure.subplots(len(_FIDELITY), len(actors), squeeze=False, sharex=True, sharey="row")
+    for row, (measure, (name, is_share)) in zip(axes, _FIDELITY.items(), strict=True):
+        for ax, (actor, forecasts) in zip(row, actors.items(), strict=True):
+            for forecast, measures in forecasts.items():
+                parts = {part: np.array(values, float) for part, values in measures[measure].items()}
+                color = HUES[FORECAST_HUES[forecast]]
+                ax.plot(horizons, parts["mean"], color=color, label=forecast.replace("_", " "), linewidth=1.4)
+                ax.fill_between(horizons, parts["low"], parts["high"], color=color, alpha=0.2, linewidth=0)
+            if is_share:
+                ax.set_ylim(ALL_OF_0_TO_1)
+            elif measure == "hidden_r2":
+                ax.set_ylim(-1.0, 1.05)  # a memory that is worse than its mean is bad enough
+            open_frame(ax)
+            if row is axes[0]:
+                ax.set_title(f"actor: {actor}", fontsize="medium", loc="left")
+        row[0].set_ylabel(name, fontsize="small")
+    for ax in axes[-1]:
+        ax.set_xlabel("steps ahead")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    if title:
+        set_title(figure, title)
+    return figure

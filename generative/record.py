@@ -30,6 +30,7 @@ from generative.recordings import BEHAVIOURS, CONFIG, find_shards, load_config, 
 from mop.base.configuration import MAX_ENVS, Parser, check_flags, integer, number, optional, shown
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, read_bytes, remove_leftovers, write_json
+from mop.kernels.cache import announce_compilation
 from mop.worlds.world import MINIGRID_VERSION
 
 
@@ -61,9 +62,10 @@ def behaviours_of(text: str) -> tuple[str, ...]:
 def make_config(args, policy: FrozenPolicy, checkpoint: dict, worlds: BabyAIWorlds, digest: str) -> dict:
     """The config of a recording: what it is of, and what its readers must know."""
     inner = policy.policy
-    settings = {name: getattr(args, name) for name in ("num_steps", "policies", "seed", "epsilon")}
+    settings = {name: getattr(args, name) for name in ("num_steps", "seed", "epsilon")}
+    settings |= {"policies": list(args.policies), "max_steps": worlds.encoding["max_steps"]}
     return {
-        "settings": settings | {"max_steps": worlds.max_steps},
+        "settings": settings,
         "checkpoint": {"path": args.checkpoint, "sha256": digest, "config": checkpoint},
         "versions": {"python": platform.python_version(), "minigrid": MINIGRID_VERSION}
         | {module.__name__: module.__version__ for module in (torch, np, numba)},
@@ -78,8 +80,12 @@ def make_config(args, policy: FrozenPolicy, checkpoint: dict, worlds: BabyAIWorl
     }
 
 
-def settle_folder(folder: Path, config: dict, is_resumed: bool) -> None:
-    """Make the folder that of this recording. Raises InputError where it holds another, or something else."""
+def settle_folder(folder: Path, config: dict, is_resumed: bool) -> dict:
+    """Make the folder that of this recording; the config that is in it. Raises InputError where it holds another one.
+
+    It also does where the folder holds something else.
+    """
+    remove_leftovers(folder.glob(".*.tmp"))
     if (folder / CONFIG).exists():
         old = load_config(folder)
         for name, value in config["settings"].items():
@@ -92,11 +98,11 @@ def settle_folder(folder: Path, config: dict, is_resumed: bool) -> None:
             raise InputError(f"{folder} is a recording of another checkpoint; choose another --data_dir")
         if not is_resumed:
             raise InputError(f"{folder} holds this recording; go on with --resume, or choose another --data_dir")
-        return
-    remove_leftovers(folder.glob(".*.tmp"))
+        return old
     if any(folder.iterdir()):
         raise InputError(f"{folder} holds something else; choose another --data_dir")
     write_json(folder / CONFIG, config, orjson.OPT_INDENT_2)
+    return config
 
 
 def table_of(folder: Path, row_bytes: int) -> pd.DataFrame:
@@ -125,6 +131,7 @@ def main() -> int:
         num_envs=integer(1, MAX_ENVS),
         max_steps=optional(integer(1)),
     )
+    announce_compilation()
     digest = hashlib.sha256(read_bytes(args.checkpoint)).hexdigest()
     policy, checkpoint = FrozenPolicy.load(args.checkpoint, args.lang_encoder)
     worlds = BabyAIWorlds(checkpoint["task_id"], args.max_steps or checkpoint.get("max_steps"), args.num_envs)
@@ -134,11 +141,13 @@ def main() -> int:
     with claimed(folder) as is_ours:
         if not is_ours:
             raise InputError(f"another process works on {folder}; choose another --data_dir")
-        settle_folder(folder, config, args.resume)
-        plan = Plan(args.policies, args.num_steps, config["num_shards"], args.seed, args.epsilon)
+        num_shards = settle_folder(folder, config, args.resume)["num_shards"]
+        plan = Plan(args.policies, args.num_steps, num_shards, args.seed, args.epsilon)
         recorder = Recorder(policy, worlds, plan, folder)
-        with tqdm(total=args.num_steps, initial=recorder.num_steps, unit="step", dynamic_ncols=True) as bar:
-            recorder.run(bar.update)
+        with tqdm(
+            total=args.num_steps, initial=min(recorder.num_steps, args.num_steps), unit="step", dynamic_ncols=True
+        ) as bar:
+            recorder.run(lambda steps: bar.update(min(steps, bar.total - bar.n)))  # the last episodes run past the end
     recording = open_recording(folder)
     print(table_of(folder, row_dtype(policy, worlds).itemsize).to_string(index=False))
     print(f"{folder}: {len(recording):,} episodes, {len(recording.missions)} missions, {len(recording.shards)} shards")

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from generative.babyai import BabyAIWorlds
 from generative.behaviours import CHOOSE
+from generative.domains import Worlds
 from generative.policies import FrozenPolicy
 from generative.recordings import (
     NOTHING,
@@ -46,10 +46,9 @@ class Plan(NamedTuple):
     seed: int
     epsilon: float
 
-    @property
-    def shard_steps(self) -> float:
-        """Steps of each behaviour in a shard."""
-        return self.num_steps / self.num_shards / len(self.behaviours)
+    def shard_of(self, steps: int) -> int:
+        """The shard of the episode that begins after so many steps of its behaviour; num_shards where none is left."""
+        return min(steps * len(self.behaviours) * self.num_shards // self.num_steps, self.num_shards)
 
 
 def plan_shards(num_steps: int, row_bytes: int) -> int:
@@ -78,11 +77,11 @@ class _Queue:
     finished: dict[int, tuple[np.ndarray, dict]] = field(default_factory=dict)  # those that cannot be filed yet
     filed: list[tuple[int, np.ndarray, dict]] = field(default_factory=list)  # shard, rows, record; not yet written
 
-    def file(self, shard_steps: float) -> None:
-        """File what is next."""
-        while self.num_filed in self.finished:
+    def file(self, plan: Plan) -> None:
+        """File what is next; what was begun and is not needed any more is left."""
+        while self.num_filed in self.finished and (shard := plan.shard_of(self.steps_filed)) < plan.num_shards:
             rows, record = self.finished.pop(self.num_filed)
-            self.filed.append((int(self.steps_filed / shard_steps), rows, record))
+            self.filed.append((shard, rows, record))
             self.num_filed += 1
             self.steps_filed += record["steps"]
 
@@ -104,18 +103,17 @@ class _Actor:
 
     def __init__(self, policy: FrozenPolicy, num_slots: int):
         self._policy, self._step = policy, fast.stepper(policy.policy)
-        self._langs: dict[str, torch.Tensor] = {}
+        self.langs: dict[str, np.ndarray] = {}  # what it is given of each mission that was begun, (G,) float32
         self._hidden = policy.initial_hidden(num_slots)
         self._lang = torch.zeros(num_slots, policy.policy.lang_dim)
         sizes = [size for sizes in policy.policy.expert_hidden_sizes for size in sizes]
         self._squares = np.square(np.array(sizes, np.float32))
 
-    def begin(self, slot: int, mission: str) -> np.ndarray:
-        """Forget all, and take up a mission; returns what the policy is given of it, (G,) float32."""
-        if mission not in self._langs:  # each alone, so that it does not depend on those beside it
-            self._langs[mission] = self._policy.embed([mission])[0]
-        self._hidden[slot], self._lang[slot] = 0.0, self._langs[mission]
-        return self._langs[mission].numpy()
+    def begin(self, slot: int, mission: str) -> None:
+        """Forget all in a slot, and take up a mission."""
+        if mission not in self.langs:  # each alone, so that it does not depend on those beside it
+            self.langs[mission] = self._policy.embed([mission])[0].numpy()
+        self._hidden[slot], self._lang[slot] = 0.0, torch.from_numpy(self.langs[mission])
 
     def ask(self, obs: np.ndarray, rows: np.ndarray) -> None:
         """Write the policy's answers about obs (N, O) to rows (N,), and remember."""
@@ -128,7 +126,7 @@ class _Actor:
         rows["student"] = logits.argmax(-1)
 
 
-def row_dtype(policy: FrozenPolicy, worlds: BabyAIWorlds) -> np.dtype:
+def row_dtype(policy: FrozenPolicy, worlds: Worlds) -> np.dtype:
     """One row of a recording, as a structured dtype."""
     inner = policy.policy
     num_experts = sum(map(len, inner.expert_hidden_sizes))
@@ -138,10 +136,10 @@ def row_dtype(policy: FrozenPolicy, worlds: BabyAIWorlds) -> np.dtype:
 class Recorder:
     """Makes the shards that a recording lacks."""
 
-    def __init__(self, policy: FrozenPolicy, worlds: BabyAIWorlds, plan: Plan, folder: Path):
+    def __init__(self, policy: FrozenPolicy, worlds: Worlds, plan: Plan, folder: Path):
         """worlds: with a slot for each episode that is to run at once. Raises InputError for a damaged shard."""
         self.plan, self.folder, self._worlds = plan, folder, worlds
-        num_slots = len(worlds.obs)
+        num_slots, self._lang_dim = len(worlds.obs), policy.policy.lang_dim
         self._actor = _Actor(policy, num_slots)
         self._now = np.zeros(num_slots, row_dtype(policy, worlds))
         self._rows = np.zeros((num_slots, _FIRST_ROOM), self._now.dtype)
@@ -149,7 +147,6 @@ class Recorder:
         self._behaviour = np.zeros(num_slots, np.int64)
         self._slots: list[_Slot | None] = [None] * num_slots
         self._blocks = np.zeros((num_slots, _DRAWS, 2))
-        self._langs: dict[str, np.ndarray] = {}
         self._queues = [_Queue(behaviour) for behaviour in plan.behaviours]
         shards = find_shards(folder)
         self._num_written = len(shards)
@@ -180,8 +177,8 @@ class Recorder:
 
     def _begin(self, slot: int) -> None:
         """The next episode of the behaviour of which the fewest run, if its steps are not enough yet."""
-        total = self.plan.shard_steps * self.plan.num_shards
-        waiting = [queue for queue in self._queues if queue.steps_begun < total]
+        end = self.plan.num_shards
+        waiting = [queue for queue in self._queues if self.plan.shard_of(queue.steps_begun) < end]
         self._slots[slot] = None
         if not waiting:
             return
@@ -189,7 +186,7 @@ class Recorder:
         queue = min(waiting, key=lambda queue: running.count(queue.behaviour))
         number, behaviour = queue.num_begun, queue.behaviour
         start = self._worlds.begin(slot, lambda attempt: world_seed(self.plan.seed, behaviour, number, attempt))
-        self._langs[start.mission] = self._actor.begin(slot, start.mission)
+        self._actor.begin(slot, start.mission)
         record = {"seed": start.seed, "split": SPLITS[split_of(start.seed)], "behaviour": behaviour, "number": number}
         record |= {"mission": start.mission, "passed_over": start.passed_over, "teacher_failure": None}
         generator = np.random.default_rng(stream_seed(start.seed, f"actions of {behaviour}, {number}"))
@@ -224,8 +221,8 @@ class Recorder:
             if at == 0:
                 content.generator.random(out=self._blocks[slot])
             self._draws[slot] = self._blocks[slot, at]
-        says = self._now["log_probs"], self._now["bot"], self._draws, self.plan.epsilon
-        choices = np.stack([CHOOSE[behaviour](*says) for behaviour in self.plan.behaviours])
+        given = self._now, self._draws, self.plan.epsilon
+        choices = np.stack([CHOOSE[behaviour](*given) for behaviour in self.plan.behaviours])
         return choices[self._behaviour, np.arange(len(self._slots))]
 
     def _act(self, slot: int) -> None:
@@ -239,7 +236,6 @@ class Recorder:
         content.is_over = terminated or truncated
         content.queue.steps_begun += 1
         if content.is_over:
-            self._worlds.teacher[slot] = NOTHING
             content.record |= {"success": reward > 0, "steps": content.t_step + 1}
 
     def _keep(self, running: Sequence[int]) -> None:
@@ -255,18 +251,18 @@ class Recorder:
         """File an episode that is over, and begin another in its place."""
         content = self._slots[slot]
         content.queue.finished[content.number] = (self._rows[slot, : content.t_step].copy(), content.record)
-        content.queue.file(self.plan.shard_steps)
+        content.queue.file(self.plan)
         self._begin(slot)
 
     def _write(self) -> None:
         """Write the shards whose episodes are all filed."""
-        while self._num_written < self.plan.num_shards and all(
-            queue.steps_filed >= self.plan.shard_steps * (self._num_written + 1) for queue in self._queues
-        ):
-            chosen = [item for queue in self._queues for item in queue.filed if item[0] == self._num_written]
-            _, rows, records = zip(*chosen, strict=True)
-            lang = np.stack([self._langs[record["mission"]] for record in records])
-            write_shard(self.folder, self._num_written, rows, records, lang)
+        begun = min(self.plan.shard_of(queue.steps_filed) for queue in self._queues)  # what is before it is complete
+        for number in range(self._num_written, begun):
+            chosen = [item for queue in self._queues for item in queue.filed if item[0] == number]
+            rows = np.concatenate([self._now[:0], *(rows for _, rows, _ in chosen)])
+            records = [record for *_, record in chosen]
+            lang = [self._actor.langs[record["mission"]] for record in records]
+            write_shard(self.folder, number, rows, records, np.array(lang, np.float32).reshape(-1, self._lang_dim))
             for queue in self._queues:
-                queue.filed = [item for item in queue.filed if item[0] > self._num_written]
-            self._num_written += 1
+                queue.filed = [item for item in queue.filed if item[0] > number]
+        self._num_written = begun

@@ -6,6 +6,7 @@ episode of T actions has T + 1 consecutive rows; the last one is what the last a
 Axis letters: M rows, T of them in an episode or a window, B windows, G numbers of a mission, S hidden units.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import numpy as np
 import orjson
 
 from mop.base.errors import InputError
-from mop.base.files import json_bytes, read_bytes, write_together
+from mop.base.files import json_bytes, read_bytes, write_atomic, write_together
 
 SPLITS = ("train", "validation", "test")
 BEHAVIOURS = ("argmax", "sampled", "epsilon", "bot", "random")  # who acts; `generative.behaviours` says how
@@ -72,37 +73,32 @@ def find_shards(folder: Path) -> list[Path]:
     return found
 
 
-def write_shard(folder: Path, number: int, rows: Sequence[np.ndarray], episodes: Sequence[dict], lang: np.ndarray):
+def write_shard(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[dict], lang: np.ndarray) -> None:
     """Write a shard as a whole: under another name first, which is then changed.
 
-    rows: of each episode, of one dtype, whose fields become the arrays; episodes: what is to be known of each, without
-    its place; lang (episodes, G) float32. Raises OSError.
+    rows (M,): of all its episodes, of a dtype whose fields become the arrays; episodes: what is to be known of each,
+    without its place, with its number of `steps`; lang (episodes, G) float32. Raises OSError.
     """
     temporary = folder / f".{shard_name(number)}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
     temporary.mkdir(parents=True)
-    arrays = {name: np.concatenate([of_one[name] for of_one in rows]) for name in rows[0].dtype.names}
-    ends = np.cumsum([len(of_one) for of_one in rows]).tolist()
-    places = [{"first_row": end - len(of_one), "num_rows": len(of_one)} for end, of_one in zip(ends, rows, strict=True)]
-    for name, array in {**arrays, "lang": lang}.items():
-        with (temporary / f"{name}.npy").open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-            _sync(file)
-    with (temporary / EPISODES).open("wb") as file:
-        records = [{**episode, **place} for episode, place in zip(episodes, places, strict=True)]
-        file.write(json_bytes(records, orjson.OPT_INDENT_2))
-        _sync(file)
+    records, first = [], 0
+    for episode in episodes:
+        records.append({**episode, "first_row": first, "num_rows": episode["steps"] + 1})
+        first += episode["steps"] + 1
+    arrays = {f"{name}.npy": rows[name] for name in rows.dtype.names} | {LANG: lang}
+    writers = {name: functools.partial(np.save, arr=array, allow_pickle=False) for name, array in arrays.items()}
+    for name, write in {**writers, EPISODES: lambda file: file.write(json_bytes(records))}.items():
+        write_atomic(temporary / name, write)
     os.rename(temporary, folder / shard_name(number))
-
-
-def _sync(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def read_episodes(shard: Path) -> list[dict]:
     """What is known of each episode of a shard. Raises InputError."""
-    return _read_json(shard / EPISODES)
+    episodes, wanted = _read_json(shard / EPISODES), (_INDEX.keys() - {"shard"}) | {"steps"}
+    if not isinstance(episodes, list) or not all(isinstance(one, dict) and wanted <= one.keys() for one in episodes):
+        raise InputError(f"{shard / EPISODES} is damaged: it is no list of episodes; record anew")
+    return episodes
 
 
 def _read_json(path: Path):
@@ -114,11 +110,16 @@ def _read_json(path: Path):
 
 
 def _map_arrays(shard: Path) -> dict[str, np.ndarray]:
-    """The arrays of a shard, by name, memory-mapped. Raises InputError."""
-    arrays = {path.stem: _load_array(path, "r") for path in sorted(shard.glob("*.npy")) if path.name != LANG}
+    """The arrays of a shard, by name, memory-mapped; what is written to them stays in memory. Raises InputError."""
+    # not read-only: torch would warn of such arrays, and die where it writes to one
+    arrays = {path.stem: _load_array(path, "c") for path in sorted(shard.glob("*.npy")) if path.name != LANG}
     if not arrays or len({len(array) for array in arrays.values()}) != 1:
         raise InputError(f"{shard} is damaged: its arrays differ in length; record anew")
     return arrays
+
+
+def _kinds(arrays: Mapping[str, np.ndarray]) -> dict:
+    return {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
 
 
 def _load_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
@@ -167,6 +168,7 @@ def _read_index(folder: Path, num_rows: Sequence[int]) -> tuple[dict[str, np.nda
         missions, lang = _read_json(folder / MISSIONS), _load_array(folder / LANG)
         found = np.bincount(index["shard"], index["num_rows"], len(num_rows))
         is_of_these = found.tolist() == list(num_rows) and len(lang) == len(missions) == index["mission"].max() + 1
+        is_of_these &= {len(column) for column in index.values()} == {len(index["shard"])}
     except Exception:  # a damaged archive raises nearly anything, and all of it can be made again
         return None
     return (index, missions, lang) if is_of_these else None
@@ -175,7 +177,7 @@ def _read_index(folder: Path, num_rows: Sequence[int]) -> tuple[dict[str, np.nda
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Episode(Mapping):
     """The arrays (T, ...) of one episode by name, and what is known of it; its last row is terminal."""
 
@@ -215,7 +217,10 @@ class Recording:
                 "generative.record that began it once more, with --resume"
             )
         self.shards = [_map_arrays(shard) for shard in shards]
-        num_rows = [len(arrays["action"]) for arrays in self.shards]
+        for shard, arrays in zip(shards, self.shards, strict=True):
+            if _kinds(arrays) != _kinds(self.shards[0]):
+                raise InputError(f"{shard} is damaged: its arrays are not those of the first shard; record anew")
+        num_rows = [len(next(iter(arrays.values()))) for arrays in self.shards]
         self.index, self.missions, self.lang = _read_index(self.folder, num_rows) or make_index(self.folder)
 
     def __len__(self) -> int:
@@ -302,7 +307,8 @@ def load_config(folder: str | Path) -> dict:
     if not path.is_file():
         raise InputError(f"{folder} is no recording (it has no {CONFIG}); make one with python -m generative.record")
     config = _read_json(path)
-    if not isinstance(config, dict) or not {"settings", "checkpoint", "encoding", "num_shards"} <= config.keys():
+    parts = {"settings": dict, "checkpoint": dict, "encoding": dict, "num_shards": int}
+    if not isinstance(config, dict) or not all(isinstance(config.get(key), kind) for key, kind in parts.items()):
         raise InputError(f"{path} is not the config of a recording; name the folder of one")
     return config
 

@@ -5,28 +5,32 @@
     routing:2.1      the weight of expert 1 of layer 2, both counted from 0
     lpc              layered parameter cost, in parameters
     entropy          of the router's weights in nats, mean over the layers; entropy:1: of layer 1, counted from 0
-    direction:4      the memory after the step along direction 4 of a file
-Axis letters: N environments, A actions, L layers, E experts, S hidden units, K directions.
+    direction:4      the coordinate of the memory after the step along direction 4 of a file; or by its name
+Axis letters: N environments, A actions, L layers, E experts, S hidden units.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from minigrid.core.actions import Actions
 from torch import Tensor
 
+from generative.direction_sets import Directions
 from generative.policies import Answer, FrozenPolicy
 from mop.base.errors import InputError
 from mop.measures.routing_data import ACTION_NAMES
 
+_NAMES = [action.name for action in Actions]
+_NUMBERS = {name: k for names in (_NAMES, ACTION_NAMES, "0123456") for k, name in enumerate(names)}
 CHOSEN = "action:chosen"
 TARGETS_HELP = (
-    "action:NAME, its logit minus the mean of the logits (left, right, forward, pickup, drop, toggle, done), "
-    "or that of the action:chosen; routing:L.E, the weight of expert E in layer L, both counted from 0; lpc, the layered parameter cost; "
-    "entropy or entropy:L, of the router's weights in nats, the mean of the layers or of layer L; "
-    "direction:K, the memory along direction K of a file"
+    "action:NAME, its logit minus the mean of the logits (left, right, forward, pickup, drop, toggle, done), or "
+    "action:chosen, of the one that the policy chose; routing:L.E, the weight of expert E in layer L, both counted "
+    "from 0; lpc, the layered parameter cost; entropy or entropy:L, of the router's weights in nats, the mean of the "
+    "layers or of layer L; direction:K, the memory along direction K of a file"
 )
 
 
@@ -42,32 +46,38 @@ class Target:
 
 
 def parse_target(
-    text: str, policy: FrozenPolicy, directions: Tensor | None = None, chosen: int | None = None
+    text: str, policy: FrozenPolicy, directions: Directions | None = None, chosen: int | None = None
 ) -> Target:
-    """The target that a text names. directions (K, S) float32: rows to project the memory on; chosen: an action.
+    """The target that a text names; chosen: an action, for action:chosen.
 
-    Raises InputError where this policy has no such target.
+    Raises InputError for another text; the target does where the policy has no such layer or expert.
     """
     text = text.strip()
     kind, _, rest = text.partition(":")
-    sizes = policy.policy.expert_hidden_sizes
     if text == CHOSEN and chosen is not None:
         return Target(CHOSEN, _logit(chosen))
-    if kind == "action":
-        return _action(text, rest)
+    if kind == "action" and rest in _NUMBERS:
+        return Target(f"action:{_NAMES[_NUMBERS[rest]]}", _logit(_NUMBERS[rest]))
     if kind == "routing" and (found := re.fullmatch(r"(\d{1,4})\.(\d{1,4})", rest)):
         layer, expert = map(int, found.groups())
-        if layer < len(sizes) and expert < len(sizes[layer]):
-            return Target(f"routing:{layer}.{expert}", lambda answer: answer.routing[layer][:, expert])
-        raise InputError(f"{text!r}: the policy's layers, from 0, have {[len(of) for of in sizes]} experts, from 0")
+        return Target(text, lambda answer: _weights(answer, text, layer, expert)[:, expert])
     if text == "lpc":
-        return Target("lpc", lambda answer: policy.lpc(answer.routing))
-    if kind == "entropy" and (not rest or (rest.isdecimal() and int(rest) < len(sizes))):
-        layers = [int(rest)] if rest else range(len(sizes))
-        return Target(text, lambda answer: torch.stack([_entropy(answer.routing[layer]) for layer in layers]).mean(0))
-    if kind == "direction" and re.fullmatch(r"\d{1,6}", rest):
-        return _direction(int(rest), directions)
+        return Target(text, lambda answer: policy.lpc(answer.routing))
+    if text == "entropy":
+        return Target(text, lambda answer: torch.stack([_entropy(weights) for weights in answer.routing]).mean(0))
+    if kind == "entropy" and re.fullmatch(r"\d{1,4}", rest):
+        return Target(text, lambda answer: _entropy(_weights(answer, text, int(rest))))
+    if kind == "direction" and rest:
+        return _direction(rest, directions)
     raise InputError(f"unknown target {text!r}; there are: {TARGETS_HELP}")
+
+
+def _weights(answer: Answer, text: str, layer: int, expert: int = 0) -> Tensor:
+    """The router's weights (N, E) in a layer. Raises InputError where there is no such layer, or no such expert."""
+    sizes = [weights.shape[-1] for weights in answer.routing]
+    if layer >= len(sizes) or expert >= sizes[layer]:
+        raise InputError(f"no {text}: the policy has layers 0 to {len(sizes) - 1}, of {sizes} experts, counted from 0")
+    return answer.routing[layer]
 
 
 def _entropy(weights: Tensor) -> Tensor:
@@ -75,22 +85,13 @@ def _entropy(weights: Tensor) -> Tensor:
     return torch.special.entr(weights.clamp_min(1e-30)).sum(-1)
 
 
-def _action(text: str, word: str) -> Target:
-    names = [action.name for action in Actions]
-    numbers = {name: k for known in (names, ACTION_NAMES, map(str, range(len(names)))) for k, name in enumerate(known)}
-    if word not in numbers:
-        raise InputError(f"{text!r}: there is no such action; the actions are {', '.join(names)}")
-    return Target(f"action:{names[numbers[word]]}", _logit(numbers[word]))
-
-
 def _logit(action: int) -> Callable[[Answer], Tensor]:
     return lambda answer: answer.logits[:, action] - answer.logits.mean(-1)
 
 
-def _direction(number: int, directions: Tensor | None) -> Target:
+def _direction(word: str, directions: Directions | None) -> Target:
     if directions is None:
-        raise InputError(f"direction:{number} needs the file of directions: give --directions")
-    if number >= len(directions):
-        raise InputError(f"direction:{number}: the file has {len(directions)} directions, from 0")
-    row = directions[number]
-    return Target(f"direction:{number}", lambda answer: answer.hidden @ row)
+        raise InputError(f"direction:{word} is of a file of directions; give --directions")
+    number = directions.number(word)
+    dual, mean = (torch.from_numpy(np.array(part)) for part in (directions.duals[number], directions.mean))
+    return Target(f"direction:{directions.names[number]}", lambda answer: (answer.hidden - mean) @ dual)

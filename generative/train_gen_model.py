@@ -100,6 +100,7 @@ def make_config(settings: dict, sizes: dict, recording: Recording, agent: Path) 
         "task_id": encoding["task_id"],
         "lang_dim": encoding["lang_dim"],
         "hidden_size": encoding["hidden_size"],
+        "num_initializing_steps": settings["num_initializing_steps"],
         "sizes": dict(sizes),
         "settings": settings,
         "recording": {"path": str(recording.folder), "digest": file_digest(recording.folder / "config.json")},

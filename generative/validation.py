@@ -3,7 +3,7 @@
 A case is an episode, a step t and a lag k: at t - k each of some legal edits of an object is made, alone. Its true
 effect on the targets at t is measured in real worlds (`generative.counterfactuals`), once with the policy acting on
 what it then sees ("acting"), once with the recorded actions ("forced"). Its predicted effect is the attribution of the
-change that it makes to what was there (`generative.attribution`), by each predictor and path.
+change that it makes to what was there (`generative.attribution`), by each predictor, with and without the world's path.
 A row of the file is one case; E edits, Q targets. Rows are only ever added, in the order of the plan.
 """
 
@@ -16,7 +16,7 @@ import orjson
 import torch
 from torch import Tensor
 
-from generative.attribution import PATHS, predict_effects
+from generative.attribution import EVERY_PATH, MEMORY_ONLY, attribute, total_of
 from generative.causes import code_of, thing_name
 from generative.counterfactuals import Case, Edit, clone, edit_world, effects, legal_edits, world_at
 from generative.policies import FrozenPolicy
@@ -28,6 +28,8 @@ from mop.base.streams import stream_seed
 from mop.kernels.grid import EMPTY
 from mop.worlds.world import World
 
+ALL, WITHOUT_WORLD = "all", "without world"  # the paths that attribution goes along: both, or the memory alone
+WAYS = {ALL: EVERY_PATH, WITHOUT_WORLD: MEMORY_ONLY}
 _DIGITS = 6  # after the point: effects that differ by less are the same
 
 
@@ -40,6 +42,7 @@ class Predictor:
     scenes: Scenes
     kind: str  # of scene
     method: str  # of METHODS
+    is_control: bool  # of another policy than the one that acts
     is_own: bool  # the loop's actions are the policy's own; else those that were recorded
 
 
@@ -99,11 +102,16 @@ class Study:
                 changed = scene.edited(edits)
             memory = memory_at(predictor.policy, self.policy, episode, start)
             loop = loop_from(predictor.policy, predictor.scenes, scene, episode, memory, place, predictor.is_own)
-            found = predict_effects(loop, scene.there, changed, targets, predictor.method, self.num_points)
             row["predicted"][predictor.name] = {
-                path: _rounded(torch.stack([one.total(path) for one in found]).numpy()) for path in PATHS
+                name: self._predict(predictor, loop, scene.there, changed, targets, paths)
+                for name, paths in WAYS.items()
+                if name == ALL or not predictor.is_control
             }
         return row
+
+    def _predict(self, predictor, loop, there, changed, targets, paths) -> list:
+        found = attribute(loop, there, changed, targets, paths, predictor.method, self.num_points)
+        return _rounded(torch.stack([total_of(numbers) for numbers in found]).numpy())
 
     def _draw(self, place: Place, edits: list[Edit]) -> list[Edit]:
         if len(edits) <= self.max_edits:

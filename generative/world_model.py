@@ -127,11 +127,12 @@ class WorldModel(nn.Module):
     def begin(self, frames: Tensor, actions: Tensor, lang: Tensor, noise: Tensor | None = None) -> State:
         """The state after the first frames of a window: soft observations (N, T, X), seen with T - 1 actions between.
 
-        actions (N, T - 1, A) ones and zeros; lang (N, G); noise: see `choose`, (T, N, groups, classes).
+        T may be 0. actions (N, T - 1, A) ones and zeros; lang (N, G); noise (T, N, groups, classes): see `choose`.
         """
         state, encoded = self.blank(lang), self.views.encode(frames)
-        before = [torch.zeros_like(lang[:, :1]).expand(-1, NUM_ACTIONS), *actions.unbind(1)]
-        for t, action in enumerate(before):
+        before = [lang.new_zeros(len(lang), NUM_ACTIONS), *actions.unbind(1)]
+        for t in range(frames.shape[1]):
+            action = before[t]
             state, *_ = self.filter(state, action, encoded[:, t], frames[:, t], None if noise is None else noise[t])
         return state
 

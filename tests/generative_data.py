@@ -17,13 +17,13 @@ def tiny_checkpoint(folder: Path, task_id: str = UNLOCK, **changes) -> Path:
     return put(folder, random_checkpoint(task_id=task_id, **changes))
 
 
-def record_command(checkpoint: Path, data_dir: Path, *switches: str, **flags) -> list[str]:
+def record_command(checkpoint: Path, data_dir: Path, /, *switches: str, **flags) -> list[str]:
     """The arguments of generative.record for a recording of some episodes; flags: that differ from FLAGS."""
     flags = {"checkpoint": checkpoint, "data_dir": data_dir, **FLAGS, **flags}
     return [*(word for name, value in flags.items() for word in (f"--{name}", str(value))), *switches]
 
 
-def record_tiny(checkpoint: Path, data_dir: Path, *switches: str, **flags) -> Recording:
+def record_tiny(checkpoint: Path, data_dir: Path, /, *switches: str, **flags) -> Recording:
     """Record some episodes in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["record", *record_command(checkpoint, data_dir, *switches, **flags)])

@@ -1,15 +1,12 @@
 """Small policies and worlds of known causes, to hold attribution against."""
 
-from types import SimpleNamespace
 
 import torch
-from minigrid.core.constants import OBJECT_TO_IDX
 from torch import Tensor
 
-from generative.policies import Answer, FrozenPolicy
+from generative.policies import FrozenPolicy
 from generative.simulators import State
 from generative.soft import cells, join_cells, soften
-from mop.kernels.grid import EMPTY
 from mop.learning.policies import build_policy
 
 TINY = {
@@ -55,11 +52,11 @@ class Corridor:
         return {"view": join_cells((1 - share) * image + share * image.roll(1, dims=2), others)}
 
 
-def empty_view() -> Tensor:
-    """A view (1, X) of empty floor."""
-    obs = torch.zeros(1, 152)
-    obs[:, :49], obs[:, 148] = EMPTY, 1.0
-    return soften(obs)
+class Still(Corridor):
+    """A world in which nothing happens."""
+
+    def step(self, state: State, action: Tensor) -> State:
+        return state
 
 
 def precise(policy: FrozenPolicy) -> FrozenPolicy:
@@ -67,27 +64,3 @@ def precise(policy: FrozenPolicy) -> FrozenPolicy:
     policy.policy.double()
     policy._decoding = policy._decoding.double()
     return policy
-
-
-class LateReader:
-    """A policy of known cause: whether it goes forward depends on a key in one cell of its view five steps ago.
-
-    Its memory is what it read at the last five steps.
-    """
-
-    delay, num_actions = 5, 7
-
-    def __init__(self, x: int, y: int):
-        self.cell = (x, y)
-        self.policy = SimpleNamespace(expert_hidden_sizes=[[1]])
-
-    def initial_hidden(self, num_envs: int) -> Tensor:
-        """Nothing read yet."""
-        return torch.zeros(num_envs, self.delay)
-
-    def step(self, soft: Tensor, lang: Tensor, hidden: Tensor, intervene=None) -> Answer:
-        """The logit of forward is 1 where there was a key, that of turning left 0.5 always."""
-        read = cells(soft)[:, *self.cell, OBJECT_TO_IDX["key"]]
-        logits = torch.nn.functional.one_hot(torch.tensor(2), 7) * hidden[:, :1]
-        logits = logits + 0.5 * torch.nn.functional.one_hot(torch.tensor(0), 7)
-        return Answer(logits, [torch.ones(len(soft), 1)], torch.cat([hidden[:, 1:], read[:, None]], -1))

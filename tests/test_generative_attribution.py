@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from generative_toys import Corridor, LateReader, precise, tiny_policy
+from generative_planted import Planted
+from generative_toys import Corridor, Still, precise, tiny_policy
 
 from generative.attribution import NO_PATH, PATHS, Loop, predict_effects
 from generative.causes import place_name, thing_name, things_in_view, things_in_world, views_without, worlds_without
 from generative.closed_loop import EVERY_PATH, Paths
+from generative.direction_sets import Directions
 from generative.soft import harden, soften
 from generative.targets import parse_target
 from mop.base.errors import InputError
@@ -37,14 +39,21 @@ def beginnings(num_changes=6, seed=2):
     return {"view": soften(obs)[None].double()}, {"view": soften(views_without(obs, things)).double()}, things
 
 
+def toy_directions(policy) -> Directions:
+    """The first three units of the memory, from a mean of 0.5."""
+    size, dtype = policy.policy.hidden_size, str(policy.policy.head.weight.dtype).removeprefix("torch.")
+    eye, none = np.eye(size, dtype=dtype), np.zeros(0)
+    names = np.array(["d0", "d1", "d2"])
+    return Directions(eye[:3], eye[:3], names, names, names, np.full(size, 0.5, dtype), eye, eye, none, none, none)
+
+
 TARGETS = ("action:forward", "routing:1.1", "lpc", "entropy", "direction:1")
 
 
 @pytest.mark.parametrize("text", TARGETS)
 def test_gradients_are_those_of_finite_differences(text):
     policy, (there, changed, _), step = precise(tiny_policy(seed=1)), beginnings(), 1e-5
-    directions = torch.eye(policy.policy.hidden_size).double()[:3]
-    target, loop = parse_target(text, policy, directions), loop_of(policy, lag=3)
+    target, loop = parse_target(text, policy, toy_directions(policy)), loop_of(policy, lag=3)
     (found,) = predict_effects(loop, there, changed, [target], "gradient")
     towards = changed["view"] - there["view"]
     up, down = (loop.values({"view": there["view"] + sign * step * towards}, [target])[0] for sign in (1, -1))
@@ -56,8 +65,7 @@ def test_gradients_are_those_of_finite_differences(text):
 def test_integrated_gradients_are_complete(text):
     """Their sum along a change is the difference of the outputs, and gradients alone are not it."""
     policy, (there, changed, _) = precise(tiny_policy(seed=1)), beginnings()
-    directions = torch.eye(policy.policy.hidden_size).double()[:3]
-    target, loop = parse_target(text, policy, directions), loop_of(policy, lag=3)
+    target, loop = parse_target(text, policy, toy_directions(policy)), loop_of(policy, lag=3)
     (effects,) = predict_effects(loop, there, changed, [target], num_points=64)
     true = loop.values(changed, [target])[0] - loop.values(there, [target])[0]
     assert torch.allclose(effects.total(), true, rtol=1e-3) and effects.gap.abs().max() < 1e-3 * true.abs().max()
@@ -96,13 +104,13 @@ def test_changes_do_not_depend_on_their_company():
 
 
 def test_a_planted_cause_is_the_top_attribution_and_the_change_confirms_it():
-    """Of all cells at all of nine earlier steps, the one with the key five steps before counts, and no other."""
+    """Of all things at all of nine earlier steps, the one that was read five steps before counts, and no other."""
     obs = np.zeros(152, np.float32)
     obs[:49], obs[148] = EMPTY, 1
     image = obs[:147].reshape(3, 7, 7)
-    image[:, 2, 3], image[:, 5, 1], image[:, 4, 4] = (5, 0, 0), (5, 2, 0), (6, 1, 0)  # two keys and a ball
-    reader, things = LateReader(2, 3), things_in_view(obs)
-    target = parse_target("action:forward", reader)
+    image[:, 2, 3], image[:, 5, 1], image[:, 4, 4] = (5, 1, 0), (5, 2, 0), (6, 1, 0)  # two keys and a ball
+    planted, things = Planted((2, 3), delay=5), things_in_view(obs)
+    target = parse_target("action:left", planted)
     there, changed = {"view": soften(obs)[None]}, {"view": soften(views_without(obs, things))}
     found = {}
 
@@ -110,15 +118,15 @@ def test_a_planted_cause_is_the_top_attribution_and_the_change_confirms_it():
         return {"view": there["view"].expand(len(part["view"]), -1)}, part["view"]
 
     for lag in range(9):
-        memory, actions = torch.ones(1, 5), torch.zeros(1, lag + 1).long()
-        loop = Loop(reader, Corridor(), glance, torch.zeros(1, 1), memory, lag, actions)
+        memory, actions = torch.ones(1, 5), torch.full((1, lag + 1), 6)
+        loop = Loop(planted, Still(), glance, torch.zeros(1, 1), memory, lag, actions)
         (effects,) = predict_effects(loop, there, changed, [target])
         found |= {(lag, str(thing)): float(value) for thing, value in zip(things, effects.total(), strict=True)}
         true = loop.values(changed, [target])[0] - loop.values(there, [target])[0]
         assert torch.allclose(true, effects.total(), atol=1e-6)
     assert len(found) == 27
-    top = min(found, key=found.get)
-    assert top == (5, "red key, 3 ahead 1 left") and found.pop(top) == pytest.approx(-6 / 7)
+    top = max(found, key=lambda key: abs(found[key]))
+    assert top == (5, "green key, 3 ahead 1 left") and found.pop(top) == pytest.approx(6 / 7)
     assert max(map(abs, found.values())) < 1e-6
 
 
@@ -127,21 +135,20 @@ def test_targets_are_read_and_refused():
     names = ["action:2", "action:forward", "action:turn left", "routing:1.1", "lpc", "entropy"]
     assert [parse_target(text, policy).name for text in names[:3]] == ["action:forward"] * 2 + ["action:left"]
     assert [parse_target(text, policy).name for text in names[3:]] == names[3:]
-    for text in (
-        "",
-        "action:fly",
-        "routing:2.0",
-        "routing:0.2",
-        "routing:1",
-        "direction:0",
-        "lpc:1",
-        "entropy:2",
-        "direction:x",
-    ):
+    answer = policy.step(soften(np.zeros((1, 152))), torch.zeros(1, 5), policy.initial_hidden(1))
+    words = ("", "action:fly", "action:chosen", "routing:1", "lpc:1", "entropy:x", "direction:0", "direction:x")
+    for text in words:
         with pytest.raises(InputError):
             parse_target(text, policy)
-    with pytest.raises(InputError, match="has 2 directions"):
-        parse_target("direction:2", policy, torch.zeros(2, policy.policy.hidden_size))
+    for text in ("routing:2.0", "routing:0.2", "entropy:2"):
+        with pytest.raises(InputError, match="layers 0 to 1"):
+            parse_target(text, policy)(answer)
+    with pytest.raises(InputError, match="no direction '3'"):
+        parse_target("direction:3", policy, toy_directions(policy))
+    chosen, named = (parse_target(text, policy, chosen=5) for text in ("action:chosen", "action:toggle"))
+    assert torch.equal(chosen(answer), named(answer)) and chosen.name == "action:chosen"
+    coordinate = parse_target("direction:d1", policy, toy_directions(policy))
+    assert torch.allclose(coordinate(answer).double(), answer.hidden[:, 1].double() - 0.5)
 
 
 def test_things_are_told_as_the_agent_sees_them():
