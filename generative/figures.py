@@ -82,7 +82,7 @@ def plot_fidelity(result: Mapping, title: str = "") -> Figure:
     actors, horizons = result["actors"], result["horizons"]
     figure = Figure(figsize=(2.9 * len(actors) + 1.2, 1.5 * len(_FIDELITY) + 1.2), layout="constrained")
     axes = figure.subplots(len(_FIDELITY), len(actors), squeeze=False, sharex=True, sharey="row")
-    for row, (measure, (name, is_share)) in zip(axes, _FIDELITY.items(), strict=True):
+    for number, (row, (measure, (name, is_share))) in enumerate(zip(axes, _FIDELITY.items(), strict=True)):
         for ax, (actor, forecasts) in zip(row, actors.items(), strict=True):
             for forecast, measures in forecasts.items():
                 parts = {part: np.array(values, float) for part, values in measures[measure].items()}
@@ -94,7 +94,7 @@ def plot_fidelity(result: Mapping, title: str = "") -> Figure:
             elif measure == "hidden_r2":
                 ax.set_ylim(-1.0, 1.05)  # a memory that is worse than its mean is bad enough
             open_frame(ax)
-            if row is axes[0]:
+            if number == 0:
                 ax.set_title(f"actor: {actor}", fontsize="medium", loc="left")
         row[0].set_ylabel(name, fontsize="small")
     for ax in axes[-1]:

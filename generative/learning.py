@@ -1,6 +1,7 @@
 """A world model in training, as a run that `mop.learning.loop.drive` brings to its final checkpoint.
 
-At first the posterior helps the model in every frame; then it runs freely over the last part of a window. That part
+The model is shown the first frames of a window, `num_initializing_steps` or fewer, so that it can begin anywhere. At
+first the posterior helps it in every frame; then it runs freely over the last part of a window. That part
 grows to all simulated frames; in half of the windows it is as long as it may be, in the others of random length. Every
 `EVAL_INTERVAL` updates the model runs freely through windows of held-out worlds. What is kept is the model that was
 best there.
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from generative.losses import ARRAYS, TERMS, Frames, losses, simulate
 from generative.policies import FrozenPolicy
-from generative.recordings import Recording
+from generative.recordings import Recording, Windows
 from generative.world_model import WorldModel
 from mop.base.errors import InputError
 from mop.base.streams import stream_seed
@@ -47,6 +48,18 @@ def hidden_variance(recording: Recording, seed: int) -> Tensor:
     return torch.from_numpy(rows.batch(chosen, ["hidden"])["hidden"][:, 0]).var(0).clamp(min=LEAST_VARIANCE)
 
 
+def all_windows(recording: Recording, length: int, num_shown: int, split: str) -> Windows:
+    """A window from every row of every episode of a split that has a row left after the `num_shown` first.
+
+    Most reach beyond the end of their episode, which is masked. So each step counts as much as any other, also those
+    shortly before success, of which windows that end with their episode would hold few.
+    """
+    episodes = recording.episodes(split)
+    counts = np.maximum(recording.index["num_rows"][episodes] - num_shown, 0)
+    starts = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return Windows(recording, length, np.repeat(episodes, counts), starts)
+
+
 class SimulatorRun:
     """World model, optimiser, the best weights so far, and counters of one run."""
 
@@ -60,7 +73,7 @@ class SimulatorRun:
             torch.manual_seed(stream_seed(self.seed, "weights"))
             self.model = WorldModel(config["lang_dim"], config["hidden_size"], config["sizes"])
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings["lr"], fused=True)
-        self.windows = recording.windows(self.length, "train")
+        self.windows = all_windows(recording, self.length, self.num_init, "train")
         self.variance = hidden_variance(recording, self.seed) if len(self.windows) else torch.zeros(0)
         self.held_out = self._held_out()
         self.update, self.evaluations_since_best = 0, 0
@@ -69,8 +82,8 @@ class SimulatorRun:
         self.columns = Columns((), {}, _bar_text, _closing_lines, _plot)
 
     def _held_out(self) -> Frames:
-        """Windows of validation worlds, of all lengths of what came before."""
-        windows = self.recording.windows(self.length, "validation")
+        """Windows of validation worlds."""
+        windows = all_windows(self.recording, self.length, self.num_init, "validation")
         if not len(windows) or not len(self.windows):
             raise InputError(
                 f"{self.recording.folder} has no episode of a training or of a validation world; record more steps"
@@ -86,13 +99,12 @@ class SimulatorRun:
         rng = np.random.default_rng((stream_seed(self.seed, "windows"), self.update))
         chosen = rng.integers(len(self.windows), size=self.settings["batch_size"])
         frames = Frames.of(self.windows.batch(chosen, ARRAYS))
+        num_shown = int(rng.integers(1, self.num_init + 1))
         is_free, noise = self.free_frames(rng), self.draw_noise(frames.mask.shape)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
-        found = losses(
-            self.model, self.policy, frames, simulate(self.model, frames, self.num_init, is_free, noise),
-            self.num_init, self.variance,
-        )  # fmt: skip
+        simulated = simulate(self.model, frames, num_shown, is_free, noise)
+        found = losses(self.model, self.policy, frames, simulated, num_shown, self.variance)
         loss = self.weighed(found)
         self.optimizer.zero_grad()
         loss.backward()

@@ -55,7 +55,7 @@ class SymbolicViews(nn.Module):
     def decode(self, logits: Tensor) -> Tensor:
         """The likeliest observation as a soft one (N, X) of ones and zeros; gradients reach the probabilities."""
         soft = self.probabilities(logits)
-        return _likeliest(logits.detach()) + soft - soft.detach()
+        return _likeliest(logits.detach()) + (soft - soft.detach())  # the bracket is 0, so ones stay ones
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """The expected observation: a soft one (N, X)."""

@@ -105,7 +105,7 @@ def make_config(settings: dict, sizes: dict, recording: Recording, agent: Path) 
         "settings": settings,
         "recording": {"path": str(recording.folder), "digest": file_digest(recording.folder / "config.json")},
         "agent": {"path": str(agent), "sha256": checkpoint["sha256"]},
-        "versions": {"torch": torch.__version__},
+        "versions": {"torch": str(torch.__version__)},
     }
 
 

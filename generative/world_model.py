@@ -12,7 +12,8 @@ map of the places around the agent (m): C numbers of each cell of a square with 
 
 The motions are to stay, to turn to either side, and to step ahead; which one an action is, and when a way is blocked,
 is learned. Hafner et al. 2021 (arXiv 2010.02193) for h and z; Parisotto and Salakhutdinov 2018 (arXiv 1702.08360) for
-m. In the first frames the posterior is used, and the cells that are seen are put on the map as they are.
+m. In the first frames, which the model is shown, the posterior is used, what is seen also enters h' by another GRU, and
+the cells that are seen are put on the map as they are.
 Axis letters: N worlds, T steps, A actions, X numbers of a soft observation, G of a mission, S hidden units of the
 policy, Z = groups x classes of z, C numbers of a cell of the map.
 """
@@ -113,6 +114,7 @@ class WorldModel(nn.Module):
         in_view = VIEW_SIZE * VIEW_SIZE * channels
         self.views = SymbolicViews(width, channels, encoded)
         self.gru = nn.GRUCell(self.stochastic + NUM_ACTIONS + lang_dim + channels, deterministic)
+        self.take_in = nn.GRUCell(encoded, deterministic)
         self.places = Places(channels, deterministic + NUM_ACTIONS, width)
         self.look_ahead = nn.Linear(deterministic + in_view, width)
         self.prior = nn.Linear(width, self.stochastic)
@@ -191,7 +193,7 @@ class WorldModel(nn.Module):
         probabilities = self.probabilities(logits)
         rates = probabilities if noise is None else probabilities / noise
         chosen = F.one_hot(rates.detach().argmax(-1), self.classes).to(probabilities)
-        return (chosen + probabilities - probabilities.detach()).flatten(1)
+        return (chosen + (probabilities - probabilities.detach())).flatten(1)
 
     def settle(self, state: State, foresight: Foresight, z: Tensor) -> State:
         """The next state, once z (N, Z) is decided."""
@@ -204,12 +206,13 @@ class WorldModel(nn.Module):
     def filter(
         self, state: State, action: Tensor, encoded: Tensor, soft: Tensor, noise: Tensor | None
     ) -> tuple[State, Tensor, Tensor]:
-        """A step in which the observation is known, encoded (N, E) and soft (N, X), and put on the map.
+        """A step in which the observation is shown, encoded (N, E) and soft (N, X).
 
         Returns the state, and prior and posterior of z, logits (N, Z).
         """
         foresight = self.foresee(state, action)
         posterior = self.look(foresight, encoded)
+        foresight = foresight._replace(deterministic=self.take_in(encoded, foresight.deterministic))
         state = self.settle(state, foresight, self.choose(posterior, noise))
         if self.places.channels:
             state["places"] = self.places.written(state["places"], *self.views.remember(soft))
