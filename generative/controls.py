@@ -9,7 +9,7 @@ from generative import page, shelf
 from generative.exhibit import Choices, Exhibit, cell_names, change_names, target_names
 from generative.recordings import BEHAVIOURS, SPLITS, Episode, Recording
 from generative.shelf import ALL, Filter, num_steps_of
-from mop.pages.parts import absent, choice_dropdown
+from mop.pages.parts import absent, choice_dropdown, problem
 from mop.pages.view import View
 
 _MOMENT = ("episode", "step")  # words of the address that another recording or another filter takes away
@@ -122,20 +122,22 @@ def edit_row(cells, changes, view: View) -> mo.Html | None:
 def _edit_dropdown(view: View, name: str, options: Mapping[str, str], default: str, label: str):
     chosen = view.pick(name, options.values(), default)
     first = next(called for called, word in options.items() if word == chosen)
-    return mo.ui.dropdown(
-        options, first, label=label, allow_select_none=False, searchable=True, on_change=view.keep(name, None)
-    )
+    return mo.ui.dropdown(options, first, label=label, allow_select_none=False, on_change=view.keep(name, None))
 
 
 def beside_figures(tab: str, exhibit: Exhibit, view: View) -> dict[str, mo.Html]:
     """What stands above and below the figures of a tab. Raises InputError."""
     above, below = mo.Html(""), mo.Html("")
+    notes = []
+    if exhibit.choices.simulator != shelf.EXACT:
+        line, is_enough = exhibit.fidelity
+        notes.append(problem(line, "info" if is_enough else "warn"))
     if tab == "Why":
         below = mo.Html(page.causes_table(exhibit, view))
     if tab == "Imagine":
         stats = [mo.stat(value, name, remark, bordered=True) for value, name, remark in page.facts(exhibit)]
         above = mo.hstack(stats, justify="start", align="stretch", wrap=True)
-    return {"above": above, "below": below}
+    return {"above": mo.vstack([*notes, above]) if notes else above, "below": below}
 
 
 def chosen_of(args: Namespace, k: int, step: int, **chosen) -> Choices:

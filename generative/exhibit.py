@@ -138,6 +138,18 @@ class Exhibit:
         moment = self.moment(self.choices.actions)
         return _predicted(moment, self.edit, self.target_word, self.choices.num_sim_steps)
 
+    @functools.cached_property
+    def fidelity(self) -> tuple[str, bool]:
+        """A line on how true the simulator is, and whether that is enough for what it is used for here."""
+        from generative.fidelity import check_fidelity
+
+        horizon = max(1, self.choices.horizon, self.choices.num_sim_steps)
+        sha256 = self.recording.config["checkpoint"]["sha256"]
+        try:
+            return check_fidelity(self.choices.simulator, horizon, agent_sha256=sha256), True
+        except InputError as error:
+            return f"do not rely on this: {error}", False
+
     @property
     def agreement(self) -> views.Agreement:
         """How the simulator agrees with what really comes."""

@@ -21,10 +21,11 @@ from generative.causes import Thing, code_of, place_name, thing_name
 from generative.closed_loop import Trace, roll_out
 from generative.counterfactuals import Edit, clone, edit_world, legal_edits
 from generative.exact import cell_codes
+from generative.inputs import open_scenes
 from generative.playing import greedy, play
 from generative.policies import Answer, FrozenPolicy
 from generative.recordings import Episode, Recording
-from generative.scenes import VIEW, ExactScenes, LearnedScenes, Scene, WorldScene
+from generative.scenes import VIEW, Scene, WorldScene
 from generative.shelf import EXACT, REPOSITORY
 from generative.simulators import State
 from generative.soft import harden
@@ -69,9 +70,9 @@ class Laboratory:
         self.recording, self.simulator = recording, simulator
         encoding = recording.config["encoding"]
         self.task_id, self.max_steps = encoding["task_id"], encoding["max_steps"]
-        self.exact = ExactScenes(encoding["grid_shape"])
         self.policy = load_policy(recording, checkpoint)
-        self.learned = None if simulator == EXACT else load_simulator(simulator, recording)
+        self.imagined = open_scenes(simulator, recording)
+        self.is_exact = simulator == EXACT
 
     def worlds(self, episode: Episode, steps: range) -> Iterator[World]:
         """The real world of an episode at some steps, one after the other; it goes on with the next.
@@ -91,7 +92,7 @@ class Laboratory:
     def scenes(self, episode: Episode, steps: range) -> Iterator[tuple[World, Scene]]:
         """The real world at some steps, and what the simulator begins with there."""
         for step, world in zip(steps, self.worlds(episode, steps), strict=True):
-            yield world, self.exact.at_world(world) if self.learned is None else self.learned.at(episode, step, VIEW)
+            yield world, self.imagined.at_world(world) if self.is_exact else self.imagined.at(episode, step, VIEW)
 
 
 class Moment:
@@ -101,7 +102,7 @@ class Moment:
         """is_recorded: what was recorded is done, rather than the policy's argmax."""
         self.laboratory, self.policy, self.episode = laboratory, laboratory.policy, episode
         self.step, self.is_recorded = step, is_recorded
-        self._simulator = (laboratory.exact if laboratory.learned is None else laboratory.learned).simulator
+        self._simulator = laboratory.imagined.simulator
         self.lang = torch.from_numpy(np.array(episode.lang))[None]
         ((self.world, self._scene),) = laboratory.scenes(episode, range(step, step + 1))
         self.steps_left = len(episode["action"]) - 1 - step
@@ -177,9 +178,9 @@ class Moment:
         """What the scene varies, (1, ...), after an edit."""
         if edit is None:
             return self._scene.there
-        if self.laboratory.learned is not None:
-            return self._scene.seen(self._edited([edit])[0].obs[None].copy())
-        return self._scene.edited([edit])
+        if self.laboratory.is_exact:
+            return self._scene.edited([edit])
+        return self._scene.seen(self._edited([edit])[0].obs[None].copy())
 
     def _edited(self, edits: Sequence[Edit | None]) -> list[World]:
         worlds = [clone(self.world) for _ in edits]
@@ -277,16 +278,6 @@ def load_policy(recording: Recording, checkpoint: str | Path | None = None) -> F
 @functools.lru_cache(maxsize=8)
 def _load_policy(path: Path, version: int) -> FrozenPolicy:
     return FrozenPolicy(policy_from_checkpoint(load_for_evaluation(path))[0], None, None)
-
-
-def load_simulator(folder: str | Path, recording: Recording) -> LearnedScenes:
-    """The scenes of a learned simulator. Raises InputError where it is missing, or of other policies."""
-    from generative.world_model import load_world_model
-
-    model, config = load_world_model(folder)
-    if config["agent"]["sha256"] != recording.config["checkpoint"]["sha256"]:
-        raise InputError(f"{folder} simulates worlds for another policy than that of {recording.folder}")
-    return LearnedScenes(model, config["settings"]["num_initializing_steps"])
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import functools
 import html
 import shlex
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +36,7 @@ ACTIONS = {"the policy's own": OWN, "as recorded": RECORDED}
 PICTURES = {"worlds": views.WORLD, "views": views.VIEW}
 MAX_HORIZON, MAX_STEPS = 16, 24
 _TOP = 6  # things in the figure of causes
-_IN_TABLE = 8
+_IN_TABLE, _NEXT_TO_NOTHING = 8, 1e-3  # lines; share of the largest number
 _TABLE_STYLE = """<style>.causes { border-collapse: collapse } .causes th, .causes td { padding: 2px 14px;
 text-align: right; border-bottom: 1px solid #ddd } .causes th:nth-child(2), .causes td:nth-child(2) { text-align: left }
 .causes a { text-decoration: underline }</style>"""
@@ -201,15 +202,16 @@ def facts(exhibit: Exhibit) -> list[tuple[str, str, str]]:
 
 
 def causes_table(exhibit: Exhibit, view: View) -> str:
-    """The largest causes as a table in HTML; a thing that can be taken away links to the future without it."""
+    """The largest causes as a table in HTML; each links to the future of that step without it."""
     causes = sorted(exhibit.causes, key=lambda cause: -abs(cause.total))[:_IN_TABLE]
     largest = max((abs(cause.total) for cause in causes), default=0.0)
+    causes = [cause for cause in causes if abs(cause.total) > _NEXT_TO_NOTHING * largest]
     words = ["steps before", "what was there", "contributes", *views.PATH_WORDS.values(), ""]
     lines = [_line(words, "th")]
     for cause in causes:
         numbers = [_signed(value, largest) for value in (cause.total, *cause.by_path.values())]
-        address = link_without(exhibit, view, cause)
-        link = f'<a href="{html.escape(address)}">without it</a>' if address else ""
+        word, address = link_to_edit(exhibit, view, cause)
+        link = f'<a href="{html.escape(address)}">{word}</a>' if address else ""
         lines.append(_line([str(cause.lag or "now"), html.escape(str(cause.thing)), *numbers, link], "td"))
     return f'{_TABLE_STYLE}<table class="causes">{"".join(lines)}</table>'
 
@@ -218,19 +220,25 @@ def _line(cells: Sequence[str], kind: str) -> str:
     return "<tr>" + "".join(f"<{kind}>{cell}</{kind}>" for cell in cells) + "</tr>"
 
 
-def link_without(exhibit: Exhibit, view: View, cause: "Cause") -> str:
-    """The address of the future in which a thing was not there, up to the moment that is shown; "" where it must be."""
-    from generative.exact import PORTABLE
+def link_to_edit(exhibit: Exhibit, view: View, cause: "Cause") -> tuple[str, str]:
+    """What else could have been there, in words, and the address of that future up to the moment that is shown.
+
+    "" where there is no such edit.
+    """
+    from generative.exact import DOOR, PORTABLE
 
     thing, choices = cause.thing, exhibit.choices
-    if thing.code[0] not in PORTABLE or choices.simulator != EXACT:
-        return ""
+    if choices.simulator != EXACT or thing.code[0] not in (*PORTABLE, DOOR):
+        return "", ""
+    other_state = "closed" if thing.code[2] == 0 else "open"
+    change = "remove" if thing.code[0] in PORTABLE else other_state
     asked = {
         **{"recording": exhibit.recording.folder.name, "episode": choices.episode, "step": choices.step - cause.lag},
-        **{"tab": "Edit", "cell": f"{thing.x},{thing.y}", "change": "remove", "target": exhibit.target_word},
+        **{"tab": "Edit", "cell": f"{thing.x},{thing.y}", "change": change, "target": exhibit.target_word},
         **{"steps": max(1, cause.lag), "actions": choices.since},
     }
-    return "?" + urlencode({**view.words, **asked}, safe=",:/")
+    word = "without it" if change == "remove" else f"if it were {change}"
+    return word, "?" + urlencode({**view.words, **asked}, safe=",:/")
 
 
 def link_to_moment(exhibit: Exhibit, view: View) -> Callable[[Mapping], str]:
@@ -251,7 +259,7 @@ def link_to_moment(exhibit: Exhibit, view: View) -> Callable[[Mapping], str]:
 
 def _signed(value: float, largest: float) -> str:
     """A number of a table; 0 where it is next to nothing beside the largest."""
-    return f"{value:+.3g}" if abs(value) > 1e-3 * largest else "0"
+    return f"{value:+.3g}" if abs(value) > _NEXT_TO_NOTHING * largest else "0"
 
 
 def _some(words: Mapping[str, object]) -> str:
@@ -359,6 +367,8 @@ def save_as_script(parser: Parser) -> None:
     args = checked(parser)
     exhibit, export = exhibit_of(args), Export(args.format, args.width)
     wanted = chosen(drawings(exhibit), args.only)
+    if exhibit.choices.simulator != EXACT and wanted.keys() != {"now"}:
+        print(f"note: {exhibit.fidelity[0]}", file=sys.stderr)
     names = {file_of(exhibit, name): name for name in wanted}
     save_figures(
         {file: wanted[name] for file, name in names.items()},
