@@ -12,6 +12,7 @@ with app.setup:
 
     from generative import controls, page, shelf
     from generative.exhibit import Exhibit
+    from generative.page import parser
     from generative.recordings import open_recording
     from mop.base.errors import InputError, run_script
     from mop.pages import parts
@@ -30,7 +31,7 @@ def show(exhibit, name, link=lambda values: ""):
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: page.save_as_script(page.parser()))
+        run_script(lambda: page.save_as_script(parser()))
     mo.md("# Why did it do that, and what if?")
     return
 
@@ -46,7 +47,7 @@ def _():
 def _(record_button, refresh_button):
     refresh_button.value  # pressed: look again
     try:
-        args = page.checked(page.parser())
+        args = page.checked(parser())
         view = parts.open_view()
         if record_button.value:
             with mo.status.spinner("Recording a policy of the zoo"):

@@ -1,7 +1,7 @@
 """The controls of the page of the simulator; what is chosen with them stands in the address of the page."""
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import marimo as mo
 
@@ -97,7 +97,8 @@ def cell_dropdown(exhibit: Exhibit, view: View):
     """Which cell is edited: a thing, the hand, or free floor in view."""
     cells = cell_names(exhibit)
     asked = exhibit.choices.edit.split(":")[0]
-    return _edit_dropdown(view, "cell", cells, asked if asked in cells.values() else next(iter(cells.values())), "Cell")
+    default = asked if asked in cells.values() else next(iter(cells.values()))
+    return _edit_dropdown(view, "cell", cells, default, "Cell", _leaving(view, "cell", None, "change"))
 
 
 def change_dropdown(exhibit: Exhibit, cells, view: View):
@@ -108,7 +109,8 @@ def change_dropdown(exhibit: Exhibit, cells, view: View):
     changes = change_names(exhibit, cell)
     place, _, change = exhibit.choices.edit.partition(":")
     is_asked = place == cell and change in changes.values()
-    return _edit_dropdown(view, "change", changes, change if is_asked else next(iter(changes.values())), "Change")
+    default = change if is_asked else next(iter(changes.values()))
+    return _edit_dropdown(view, "change", changes, default, "Change", view.keep("change", None))
 
 
 def edit_row(cells, changes, view: View) -> mo.Html | None:
@@ -119,10 +121,10 @@ def edit_row(cells, changes, view: View) -> mo.Html | None:
     return mo.vstack([*filter(None, [absent(view)]), row])
 
 
-def _edit_dropdown(view: View, name: str, options: Mapping[str, str], default: str, label: str):
+def _edit_dropdown(view: View, name: str, options: Mapping[str, str], default: str, label: str, keep: Callable):
     chosen = view.pick(name, options.values(), default)
     first = next(called for called, word in options.items() if word == chosen)
-    return mo.ui.dropdown(options, first, label=label, allow_select_none=False, on_change=view.keep(name, None))
+    return mo.ui.dropdown(options, first, label=label, allow_select_none=False, on_change=keep)
 
 
 def beside_figures(tab: str, exhibit: Exhibit, view: View) -> dict[str, mo.Html]:
@@ -146,7 +148,7 @@ def chosen_of(args: Namespace, k: int, step: int, **chosen) -> Choices:
     return Choices(int(k), int(step), **{**flags, **chosen})
 
 
-def _leaving(view: View, name: str, default: object, *others: str):
+def _leaving(view: View, name: str, default: object, *others: str) -> Callable[[object], None]:
     """What keeps a choice with which others lose their sense: `_MOMENT`, if none are named."""
 
     def keep(value: object) -> None:
