@@ -310,14 +310,11 @@ def plot_futures(futures: Mapping[str, Rows], step: int, sizes: Sizes, pictures:
     num_layers = len(layers["real"])
     heights += [len(futures) * 0.8 * _STRIP_IN] * num_layers
     figure, axes = _sheet(num_columns, heights, _gaps(len(futures), num_layers), 0.55)
-    plain = action_names(futures["real"]["student"])
     for ax, (name, rows) in zip(axes, futures.items(), strict=False):
         _draw_pictures(ax, drawn[name], shown)
         ax.set_ylabel(FUTURES[name], **_BESIDE)
-        names = action_names(rows["student"])
-        if (rows["terminated"] | rows["truncated"]).any():
-            names[-1] = "success" if rows["reward"].max() > 0 else "failed"
-        _write_actions(ax, names, shown, step, plain)
+        names = _acts(rows)
+        _write_actions(ax, names, shown, step, _acts(futures["real"]))
         for place, action in enumerate(names):
             text = (
                 f"{FUTURES[name].replace(chr(10), ' ')}, step {step + place}: {action}, LPC {rows['lpc'][place]:,.0f}"
@@ -330,6 +327,14 @@ def plot_futures(futures: Mapping[str, Rows], step: int, sizes: Sizes, pictures:
     _label_steps(figure, axes[-1], step, num_columns, layers["real"])
     set_title(figure, title)
     return figure
+
+
+def _acts(rows: Rows) -> list[str]:
+    """What the policy does in each row of a future, and how its episode ended."""
+    names = action_names(rows["student"])
+    if (rows["terminated"] | rows["truncated"]).any():
+        names[-1] = "success" if rows["reward"].max() > 0 else "failed"
+    return names
 
 
 EFFECTS = {  # of an edit -> colour and mark
@@ -495,7 +500,7 @@ def _write_actions(ax: Axes, names: Sequence[str], shown: Sequence[int], step: i
     """What is done in each column that has a picture; in bold where it is another action than in the plain future."""
     for column in shown:
         if column < len(names):
-            is_other = column >= len(plain) or names[column] != plain[column]
+            is_other = column < len(plain) and names[column] != plain[column]
             style = {"weight": "bold", "color": HUES["vermilion"]} if is_other else {"color": "#333333"}
             ax.annotate(
                 f"{step + column}: {names[column]}", (column, 0), xytext=(0, -2), textcoords="offset points",
@@ -527,12 +532,13 @@ def _draw_strips(ax: Axes, layers: Sequence[Layer], words: Sequence[str], step: 
 
 
 def _label_steps(figure: Figure, ax: Axes, step: int, num_columns: int, layers: Sequence[Layer]) -> None:
-    """Steps below the last panel, and a legend of the experts."""
+    """Steps below the last panel, and a legend of the experts; nothing where no layer is drawn."""
+    if not layers:
+        return
     columns = range(0, num_columns, max(1, num_columns // 12))
     ax.set_xticks(columns, [f"step {step}", *(str(step + column) for column in columns[1:])], fontsize="small")
-    if layers:
-        figure.legend(handles=_expert_patches(layers), loc="lower right", ncols=6, frameon=False, fontsize="small",
-                      handlelength=1)  # fmt: skip
+    patches = _expert_patches(layers)
+    figure.legend(handles=patches, loc="lower right", ncols=6, frameon=False, fontsize="small", handlelength=1)
 
 
 def _expert_patches(layers: Sequence[Layer]) -> list[Patch]:
