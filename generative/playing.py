@@ -37,16 +37,22 @@ def play(
     num_steps: int | None = None,
     choose: Choose = greedy,
     measure: Measure | None = None,
+    hidden: Tensor | None = None,
+    lang: Tensor | None = None,
 ) -> list[dict[str, np.ndarray]]:
-    """Play each world from where it is, with an empty memory, until its episode ends or `num_steps` actions are taken.
+    """Play each world from where it is, until its episode ends or `num_steps` actions are taken.
+
+    hidden (N, S): the memory to begin with, an empty one by default; lang (N, G): what is given of the missions, by
+    default what the policy's encoder makes of them.
 
     Returns the T + 1 rows of each world under the names of a recording (`generative.recordings`), without the bot's;
     the policy is asked about the last state, too. `action` is -1 there, and `reward` 0. With a measure, also `value`,
     what it is at each row.
     """
     rows: list[list[dict]] = [[] for _ in worlds]
-    playing, hidden = list(range(len(worlds))), policy.initial_hidden(len(worlds))
-    lang = policy.embed([world.mission for world in worlds])
+    playing = list(range(len(worlds)))
+    hidden = policy.initial_hidden(len(worlds)) if hidden is None else hidden
+    lang = policy.embed([world.mission for world in worlds]) if lang is None else lang
     ended = [False] * len(worlds)
     for t_step in range((num_steps or np.iinfo(np.int64).max) + 1):
         obs = torch.from_numpy(np.stack([worlds[n].obs for n in playing]))
