@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from lmc_rl.analysis import PathResult
-from lmc_rl.imitation import fork_updates, load_settings
+from lmc_rl.imitation_settings import fork_updates, load_settings
 from lmc_rl.instability import Estimate, largest_drop, over_parents, verdict
 from lmc_rl.lines import TRAJECTORIES_NAME, read_lines
 from lmc_rl.records import ROWS_NAME

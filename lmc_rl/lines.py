@@ -14,7 +14,6 @@ from pathlib import Path
 import orjson
 
 from lmc_rl.alignment import align
-from lmc_rl.experiment import Workers
 from lmc_rl.paths import alphas, distance
 from lmc_rl.pathways import (
     PLAY_SEEDS,
@@ -31,6 +30,7 @@ from lmc_rl.pathways import (
     play_at_random,
 )
 from lmc_rl.records import ROWS_NAME, Walk
+from lmc_rl.stages import Workers
 from lmc_rl.walks import cut_to_whole
 from mop.base.errors import InputError
 from mop.base.files import write_json

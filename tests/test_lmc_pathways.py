@@ -8,11 +8,13 @@ import orjson
 import pytest
 import torch
 from conftest import TINY_FLAGS
+from lmc_dying import Died, dying
 from torch import nn
 
-from lmc_rl import analyze, compare, imitation, lines, run_mop
+from lmc_rl import analyze, compare, imitation, imitation_settings, lines, run_mop
 from lmc_rl.alignment import Anatomy, Symmetry, align, transformed
-from lmc_rl.imitation import ImitationTraining, fork_updates, run, settle
+from lmc_rl.imitation import ImitationTraining, run
+from lmc_rl.imitation_settings import fork_updates, settle
 from lmc_rl.line_analysis import load_line_experiment, pooled_lines
 from lmc_rl.line_figures import plot_line_instability, plot_lines, plot_parts
 from lmc_rl.lines import TRAJECTORIES_NAME, Played, Seen
@@ -273,7 +275,7 @@ def test_children_share_what_they_should(whole):
     for line in own:
         for path in filter(None, (line.loss, line.success)):
             assert (path.barrier.value, path.barrier.low, line.bulge) == (0, 0, 0) and path.barrier.high < 1e-9
-    settings = imitation.load_settings(whole.results) | {"output_dir": str(whole.results.parents[4])}
+    settings = imitation_settings.load_settings(whole.results) | {"output_dir": str(whole.results.parents[4])}
     settings["run"] = tiny()["run"] | {"lang_encoder": "vocab"}
     makes = [ImitationTraining(settings, whole, "child", 0, 1), ImitationTraining(settings, whole, "child", 0, 2)]
     parent, first, second = (t.make() for t in (ImitationTraining(settings, whole, "parent"), *makes))
@@ -297,10 +299,6 @@ def test_a_frozen_mission_projection_is_the_parents_everywhere(tmp_path):
         made.close()
 
 
-class Died(Exception):
-    """Stands for kill -9: nothing is saved when it comes."""
-
-
 def outcome(places: Places) -> dict[str, bytes]:
     """What must not depend on interruptions: weights, snapshots, rows, distances."""
     files = [*places.weights.iterdir(), *places.results.glob("forks/*.pt"), *places.results.glob("paths/*.json")]
@@ -311,20 +309,9 @@ def outcome(places: Places) -> dict[str, bytes]:
 def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whole):
     """It dies in the parent, in a child, on the trajectories and in a world; each time it goes on."""
     monkeypatch.setattr("mop.learning.loop.STATE_INTERVAL_S", 0.0)
-    counts, limits = {"learn": 0, "seen": 0, "played": 0}, {"learn": (5, 27), "seen": (9,), "played": (7,)}
-
-    def dying(name, function):
-        def wrapped(*args, **kwargs):
-            counts[name] += 1
-            if counts[name] in limits[name]:
-                raise Died
-            return function(*args, **kwargs)
-
-        return wrapped
-
-    monkeypatch.setattr(ImitationRun, "learn", dying("learn", ImitationRun.learn))
-    monkeypatch.setattr(Seen, "run", dying("seen", Seen.run))
-    monkeypatch.setattr(Played, "run", dying("played", Played.run))
+    monkeypatch.setattr(ImitationRun, "learn", dying(ImitationRun.learn, (5, 27)))
+    monkeypatch.setattr(Seen, "run", dying(Seen.run, (9,)))
+    monkeypatch.setattr(Played, "run", dying(Played.run, (7,)))
     deaths = 0
     for _ in range(6):
         try:
@@ -425,7 +412,7 @@ def call(monkeypatch, module, *words) -> None:
     [
         (("--fork_points", "0,1"), "fork_points"),
         (("--fork_points", "0,0.01"), "another fork"),
-        (("--task_id", "BabyAI-GoToObi-v0"), "unknown task id"),
+        (("--task_id", "BabyAI-GoToObi-v0", "--fork_points", "0"), "unknown task id"),
         (("--parts", "routers"), "must have all"),
         (("--played_parts", "routers", "--parts", "all"), "lacks"),
         (("--checkpoint_dir", "x"), "leave it out"),
