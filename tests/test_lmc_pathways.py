@@ -11,13 +11,14 @@ from conftest import TINY_FLAGS
 from lmc_dying import Died, dying
 from torch import nn
 
-from lmc_rl import analyze, compare, imitation, imitation_settings, lines, run_mop
+from lmc_rl import analyze, compare, imitation, imitation_settings, run_mop
 from lmc_rl.alignment import Anatomy, Symmetry, align, transformed
 from lmc_rl.imitation import ImitationTraining, run
 from lmc_rl.imitation_settings import fork_updates, settle
 from lmc_rl.line_analysis import load_line_experiment, pooled_lines
 from lmc_rl.line_figures import plot_line_instability, plot_lines, plot_parts
-from lmc_rl.lines import TRAJECTORIES_NAME, Played, Seen
+from lmc_rl.line_records import TRAJECTORIES_NAME
+from lmc_rl.lines import Played, Seen
 from lmc_rl.pathways import (
     MISSION,
     Trajectories,
@@ -31,7 +32,7 @@ from lmc_rl.pathways import (
     on_line,
     parts_of,
 )
-from lmc_rl.records import ROWS_NAME, Places
+from lmc_rl.records import ROWS_NAME, Places, read_rows
 from lmc_rl.trainings import walks_between
 from mixture_of_experts import GRUPolicy, MixtureOfExpertsPolicy, compute_lpc
 from mop.base.errors import InputError, exit_code
@@ -252,9 +253,9 @@ def test_an_experiment_leaves_its_files(whole):
     assert names == {"config.json", "training", "forks", "paths", "bot", ROWS_NAME, TRAJECTORIES_NAME}
     for name in weights:  # each is a checkpoint as any other
         assert load_checkpoint(whole.weights / name)["update"] == 6
-    rows = lines.read_lines(whole.results / TRAJECTORIES_NAME, ["cross_entropy"])
+    rows = read_rows(whole.results / TRAJECTORIES_NAME, ["cross_entropy"])
     assert len(rows) == 4 * 7 * 3 * 4 and {row["part"] for row in rows} == set(PARTS)
-    rows = lines.read_lines(whole.results / ROWS_NAME, ["return"])
+    rows = read_rows(whole.results / ROWS_NAME, ["return"])
     assert len(rows) == 4 + 4 * 2 * 3 * 4 and {row["seed"] for row in rows} >= {10**6}
     assert orjson.loads((whole.results / "config.json").read_bytes())["imitation"]["fork_points"] == [0, 0.5]
 
@@ -356,9 +357,7 @@ def test_a_planted_bump_is_found_with_its_height(tmp_path, whole):
     assert found[0].loss.barrier.value == pytest.approx(0.7, abs=0.05)
     assert found[0].rise.value == pytest.approx(1.2, abs=0.1) and found[0].bulge == pytest.approx(-4)
     assert found[0].loss.verdict == "barrier" and found[0].loss.instability.value == pytest.approx(0.7, abs=0.1)
-    lengths = [
-        row["length"] for row in lines.read_lines(experiment.results / TRAJECTORIES_NAME, ()) if row["fork"] == 0
-    ]
+    lengths = [row["length"] for row in read_rows(experiment.results / TRAJECTORIES_NAME, ()) if row["fork"] == 0]
     share = np.array(lengths[:4]) / np.mean(lengths[:4])
     assert found[0].end_loss == pytest.approx(np.mean(share * (1.5 + 0.1 * np.arange(4))))
 
