@@ -6,14 +6,14 @@ trajectories or episodes, A places on the line, L layers.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import orjson
 
-from lmc_rl.analysis import PathResult
+from lmc_rl.analysis import PathResult, Pooled, pool
 from lmc_rl.imitation_settings import fork_updates, load_settings
 from lmc_rl.instability import Estimate, largest_drop, over_parents, verdict
 from lmc_rl.line_records import LineRecord, read_records
@@ -51,6 +51,11 @@ class LineResult:
     def name(self) -> str:
         """The part that moves, and whether the second end is aligned."""
         return "all, aligned" if self.is_aligned else self.part
+
+    @property
+    def word(self) -> str:
+        """The same as a word of an address or a file."""
+        return "aligned" if self.is_aligned else self.part
 
     @property
     def end_loss(self) -> float:
@@ -100,8 +105,7 @@ class LineExperiment:
     @property
     def label(self) -> str:
         """The run, in words."""
-        run = self.settings["run"]
-        return f"{run['task_id']}, lpc_alpha {run['lpc_alpha']:g}"
+        return label_of(self.settings)
 
     @property
     def group(self) -> tuple:
@@ -123,6 +127,11 @@ class LineExperiment:
         write_json(self.results / "all_forks_results.json", {"forks": forks}, orjson.OPT_INDENT_2)
         controls = [line.summary() for line in self.lines if line.kind != "fork"]
         write_json(self.results / "controls.json", {"lines": controls}, orjson.OPT_INDENT_2)
+
+
+def label_of(settings: Mapping) -> str:
+    """The run of an experiment, in words."""
+    return f"{settings['run']['task_id']}, lpc_alpha {settings['run']['lpc_alpha']:g}"
 
 
 def load_line_experiment(results: str | Path) -> LineExperiment:
@@ -211,22 +220,61 @@ def _pool(paths: Sequence[PathResult]) -> tuple[Estimate, Estimate, str]:
     return *absolute, verdict(normalised, paths[0].tolerance)
 
 
-def pooled_lines(experiments: Iterable[LineExperiment]) -> dict[str, list[PooledLine]]:
-    """Label of the group -> its lines, of experiments with the same settings but the seed."""
+def pooled_lines(
+    experiments: Iterable[LineExperiment], words: Sequence[str] | None = None
+) -> dict[str, list[PooledLine]]:
+    """Label of the group -> its lines, of experiments with the same settings but the seed.
+
+    words: of the parts, see `LineResult.word`; None: all of them.
+    """
     by_group: dict[tuple, list[LineExperiment]] = {}
     for experiment in experiments:
         by_group.setdefault(experiment.group, []).append(experiment)
     groups: dict[str, list[PooledLine]] = {}
-    for members in by_group.values():
+    labels = labels_of_groups([members[0] for members in by_group.values()])
+    for label, members in zip(labels, by_group.values(), strict=True):
         by_key: dict[tuple, list[LineResult]] = {}
-        for line in (line for member in members for line in member.lines):
+        for line in (line for member in members for line in member.lines if words is None or line.word in words):
             by_key.setdefault(line.key, []).append(line)
-        label = members[0].label
-        while label in groups:  # what else differs is in their config.json
-            label += "'"
         in_order = sorted(by_key, key=lambda key: (_KINDS.index(key[0]), key[1] or 0.0))  # parts stay as they come
         groups[label] = [pool_lines(by_key[key]) for key in in_order]
     return groups
+
+
+def labels_of_groups(experiments: Sequence[LineExperiment]) -> list[str]:
+    """A name for each of several experiments: task, lpc_alpha, and what else differs from others of the same name."""
+    labels = []
+    for own in experiments:
+        alike = [dict(other.group) for other in experiments if other.label == own.label]
+        differing = [name for name in alike[0] if len({other.get(name) for other in alike}) > 1]
+        labels.append(", ".join([own.label, *(f"{name} {dict(own.group).get(name)}" for name in differing)]))
+    return labels
+
+
+NATS, SHARE, SUCCESS = "nats", "share", "success"  # what a barrier can be told of
+
+
+def as_points(lines: Iterable[PooledLine], measure: str) -> list[Pooled]:
+    """Lines as points of the figures of returns.
+
+    measure: NATS, the cross-entropy in nats; SHARE, the same as a share of (chance - ends); SUCCESS, as a share of the
+    episodes, only of lines that were played.
+    """
+    points = []
+    for line in lines:
+        loss = pool([result.loss for result in line.results])
+        if measure == SHARE:
+            points.append(loss)
+        elif measure == NATS:
+            points.append(replace(loss, barrier=line.barrier, instability=line.instability))
+        elif line.success_barrier is not None:
+            paths = tuple(result.success for result in line.results)
+            instability = over_parents([path.instability for path in paths])
+            points.append(
+                replace(loss, results=paths, barrier=line.success_barrier, instability=instability,
+                        verdict=line.success_verdict)
+            )  # fmt: skip
+    return points
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

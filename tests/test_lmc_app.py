@@ -50,9 +50,10 @@ def place(tmp_path_factory) -> Path:
 def choices(place) -> page.Choices:
     """The first run of SAC at its first fork, beside all that can be pooled."""
     results = place / "results"
-    several, problems = page.load_several(results, [SAC_1, DDPG_2])
+    study = load_study(results, SAC_1)
+    several, problems = page.load_several(results, [SAC_1, DDPG_2], study)
     assert problems == []
-    return page.Choices(str(results), load_study(results, SAC_1), "0", several)
+    return page.Choices(str(results), study, "0", several)
 
 
 # --- what there is ----------------------------------------------------------------------------------------------------
@@ -73,13 +74,6 @@ def test_experiments_are_found_and_what_they_lack_is_said(place):
     assert views.NOT_MEASURED in {mark.verdict for mark in at_work.marks}
     early = load_study(place / "results", "demo/Hopper-v5/SAC/seed_4_20260101_000004")
     assert early.paths == {} and "no path was walked along yet" in early.note and len(early.log["env_steps"]) == 20
-    of_imitation = place / "results" / "demo" / "BabyAI-GoToObj-v0" / "mop" / "seed_1_x"
-    (of_imitation / "training").mkdir(parents=True)
-    (of_imitation / "config.json").write_text('{"settings": {"run": {}, "fork_points": []}}')
-    assert any(name.endswith("seed_1_x · of run_mop") for name in find_studies(place / "results"))
-    with pytest.raises(InputError, match=r"python -m lmc_rl\.analyze --results_dir .*` draws its figures"):
-        load_study(place / "results", "demo/BabyAI-GoToObj-v0/mop/seed_1_x")
-    shutil.rmtree(of_imitation)
     with pytest.raises(InputError, match=r"no experiment .* under .*nowhere/: `python -m lmc_rl\.run_env` makes one"):
         find_studies(place / "nowhere")
 
@@ -149,13 +143,13 @@ def test_a_training_marks_its_forks_and_their_children(choices):
 def test_several_runs_pooled_and_single(place):
     results = place / "results"
     words = [f"{ENV}/SAC/seed_{seed}_20260101_00000{seed}" for seed in (1, 2)] + [DDPG_2]
-    several, _ = page.load_several(results, words)
-    pooled, single = (page.lines_of(several, seeds) for seeds in (page.POOLED, page.EACH))
+    several, _ = page.load_several(results, words, load_study(results, SAC_1))
+    choices = page.Choices(str(results), several[0], "0", several)
+    pooled, single = (page.lines_of(choices, seeds) for seeds in (page.POOLED, page.EACH))
     sac = "InvertedDoublePendulum-v5 SAC, copy"
     assert [line.label for line in pooled] == [f"{sac}, 2 seeds", "InvertedDoublePendulum-v5 DDPG, copy, 1 seed"]
     assert [line.label for line in single][:2] == [f"{sac}, seed 1", f"{sac}, seed 2"]
     assert single[0].hue == single[1].hue != single[2].hue and single[0].marker != single[1].marker
-    choices = page.Choices(str(results), several[0], "0", several)
     figure = page.draw_several(choices, "barrier", page.POOLED)
     first = rows_of(figure, line=pooled[0].label, kind="fork")
     values = [load_study(results, word).paths["0"] for word in words[:2]]

@@ -378,7 +378,7 @@ def test_parents_are_pooled_and_drawn(tmp_path, whole):
     assert len(shown) == 4
     assert {row["part"] for row in values_of(plot_parts(groups))} == set(PARTS)
     own = [line for line in both[0].lines if line.fork == 0 and line.kind == "fork"]
-    assert len(values_of(plot_lines(own))) == 3 * (7 + 2 + 7 + 2)  # loss, success, LPC, routing of two layers
+    assert len(values_of(plot_lines(own))) == 3 * (7 + 7 + 2 + 7 + 4)  # loss, accuracy, success, LPC, routing
 
 
 def test_commands_tell_and_write(tmp_path, whole, capsys, monkeypatch):
