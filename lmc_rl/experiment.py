@@ -17,11 +17,11 @@ from lmc_rl.learners import Learner
 from lmc_rl.paths import alphas
 from lmc_rl.policies import common_config, load_policy
 from lmc_rl.probes import measure
-from lmc_rl.records import CONFIG_NAME, ROWS_NAME, Places, Walk, load_settings
+from lmc_rl.records import CONFIG_NAME, ROWS_NAME, Places, Walk, load_settings, read_rows
 from lmc_rl.settings import RUNTIME_KEYS, fork_steps
 from lmc_rl.stages import Workers, at_work, latest, new_name, versions_of
 from lmc_rl.trainings import Training, plan, train_stages, walks_between
-from lmc_rl.walks import cut_to_whole, rows_of, stretches
+from lmc_rl.walks import Stretch, cut_to_whole, rows_of, stretches
 from mop.base.files import check_writable, write_json
 from mop.base.streams import stream_seed
 from mop.kernels.devices import choose_device
@@ -151,18 +151,27 @@ def _begin_or_continue(settings: dict, given: set[str]) -> tuple[dict, Places]:
     return settings, Places.of(settings["output_dir"], kind / new_name(root, settings["seed"]))
 
 
+def is_finished(results: Path) -> bool:
+    """Whether an experiment has walked along all of its paths. Raises InputError where it is damaged."""
+    settings, places = load_settings(results), Places.of_results(results)
+    paths = walks_of_experiment(settings, places)
+    num_rows = sum(stretch.num_rows for stretch in _stretches(settings, paths))
+    is_measured = all(places.probe(walk).exists() for walk in paths if walk.kind != "random")
+    return is_measured and len(read_rows(results / ROWS_NAME)) == num_rows
+
+
+def _stretches(settings: dict, paths: list[Walk]) -> list[Stretch]:
+    names = ("env", "max_episode_steps", "alpha_points", "num_eval_episodes")
+    return list(stretches(paths, *(settings[name] for name in names)))
+
+
 def walk_all(settings: dict, places: Places, workers: Workers, on_save: Callable[[], object] = lambda: None) -> None:
     """Walk along all paths, or go on with it: first their returns, row by row, then the other measures.
 
     on_save: called when more rows are on the disk.
     """
     paths = walks_of_experiment(settings, places)
-    planned = list(
-        stretches(
-            paths, settings["env"], settings["max_episode_steps"], settings["alpha_points"],
-            settings["num_eval_episodes"],
-        )
-    )  # fmt: skip
+    planned = _stretches(settings, paths)
     rows_path = places.results / ROWS_NAME
     missing = planned[cut_to_whole(rows_path, planned) :]
     if missing:

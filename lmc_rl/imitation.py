@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmc_rl.imitation_settings import fork_updates, lasting, load_settings
+from lmc_rl.line_records import TRAJECTORIES_NAME, read_records
 from lmc_rl.lines import Line, lines_of, write_rows
 from lmc_rl.pathways import parts_of
 from lmc_rl.records import Places, Walk
@@ -116,6 +117,16 @@ def run(settings: dict, given: set[str]) -> Path:
         walks = walks_between(settings, places)
         write_rows(all_lines(walks, settings, places.weights), config, settings, places.results, workers)
     return places.results
+
+
+def is_finished(results: Path) -> bool:
+    """Whether an experiment has measured all of its lines. Raises InputError where it is damaged."""
+    settings, places = load_settings(results), Places.of_results(results)
+    if not (results / TRAJECTORIES_NAME).exists():
+        return False
+    found = read_records(results, settings["alpha_points"]).lines
+    planned = all_lines(walks_between(settings, places), settings, places.weights)
+    return all(line.key in found and (found[line.key].success is not None) >= line.is_played for line in planned)
 
 
 def all_lines(walks: Sequence[Walk], settings: Mapping[str, Any], folder: Path) -> list[Line]:

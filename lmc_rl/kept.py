@@ -5,7 +5,6 @@ and the rows. Those of reinforcement learning are compressed (episodes.jsonl.gz)
 (lines.npz, `line_records`). `load_experiment` and `load_line_experiment` read it like any other.
 """
 
-import shutil
 from pathlib import Path
 
 from lmc_rl.imitation_settings import load_settings as load_imitation_settings
@@ -13,17 +12,27 @@ from lmc_rl.line_records import PACKED_NAME, read_records, write_packed
 from lmc_rl.records import CONFIG_NAME, ROWS_NAME, pack_rows
 from mop.base.files import write_atomic
 
-_COPIED = (CONFIG_NAME, "training/parent/training_log.csv", "paths/*.json")
-
 
 def keep(results: Path, folder: Path) -> None:
-    """Write what is kept of a finished experiment to a folder. Raises InputError where its rows are damaged."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Write what is kept of a finished experiment to a folder; last its config.json, which vouches for the rest.
+
+    Raises InputError where its rows are damaged.
+    """
     settings = load_imitation_settings(results)
     if settings is None:
         pack_rows(results / ROWS_NAME, folder / f"{ROWS_NAME}.gz")
     else:
-        write_packed(folder / PACKED_NAME, read_records(results, settings["alpha_points"]))
-    for path in sorted(path for pattern in _COPIED for path in results.glob(pattern)):
+        keep_lines(results, folder, settings["alpha_points"])
+    _copy(results, folder, "training/parent/training_log.csv", "paths/*.json", CONFIG_NAME)
+
+
+def keep_lines(results: Path, folder: Path, num_places: int) -> None:
+    """Write what is kept of the lines between imitation runs, of an experiment or of `lmc_rl.compare`."""
+    write_packed(folder / PACKED_NAME, read_records(results, num_places))
+    _copy(results, folder, "paths/*.json")
+
+
+def _copy(results: Path, folder: Path, *patterns: str) -> None:
+    for path in [path for pattern in patterns for path in sorted(results.glob(pattern))]:
         content = path.read_bytes()
         write_atomic(folder / path.relative_to(results), lambda file, content=content: file.write(content))

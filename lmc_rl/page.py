@@ -308,7 +308,7 @@ def drawings(choices: Choices) -> dict[str, Drawing]:
         called = f"fork {word}" if result.kind == "fork" else f"the control: {word}"
         own = replace(choices, path=word)
         if choices.is_of_lines:
-            about = f"What happens along the line of {called}, {_moving_words(choices)}"
+            about = f"What happens along the line of {called}, {_part_words(choices, choices.part)}"
         else:
             about = f"The return of each episode along the line of {called}"
             more = f"What else was measured along the line of {called}"
@@ -359,7 +359,7 @@ def draw_path(choices: Choices):
     loss, success = lines[0].loss, lines[0].success
     told = f"{loss.verdict}: {lost_text('B', loss.barrier, NATS)}"
     told += f"; {success.verdict}: {lost_text('B', success.barrier, POINTS)} of success" if success else ""
-    return plot_lines(lines, f"{title}, {_moving_words(choices)}, {told}")
+    return plot_lines(lines, f"{title}, {_part_words(choices, choices.part)}, {told}")
 
 
 def draw_measures(choices: Choices):
@@ -373,7 +373,7 @@ def draw_several(choices: Choices, figure: str, seeds: str):
         return _draw_groups(choices, figure)
     if figure in LOST_OF_LINES and choices.is_of_lines:
         measure, lost, unit = LOST_OF_LINES[figure]
-        return plot_lost(lines_of(choices, seeds, measure), lost, _moving_words(choices), unit)
+        return plot_lost(lines_of(choices, seeds, measure), lost, _part_words(choices, choices.moving), unit)
     lines = lines_of(choices, seeds)
     if figure == "curves":
         return plot_curves(lines, column=LOSS if choices.is_of_lines else "eval_return")
@@ -405,9 +405,9 @@ def _result(choices: Choices) -> PathResult:
     return choices.result
 
 
-def _moving_words(choices: Choices) -> str:
+def _part_words(choices: Choices, part: str) -> str:
     """What moves, in words."""
-    return next((called for called, word in part_names(choices.study).items() if word == choices.part), "")
+    return next((called for called, word in part_names(choices.study).items() if word == part), "")
 
 
 def _path_title(choices: Choices) -> str:

@@ -68,7 +68,12 @@ class Places:
 
     def probe(self, walk: Walk) -> Path:
         """Measures of a path besides its return."""
-        return self.results / "paths" / f"{walk.name}.json"
+        return probe_path(self.results, walk)
+
+
+def probe_path(results: Path, walk: Walk) -> Path:
+    """Measures of a path besides its return, in the folder of an experiment or of what is kept of it."""
+    return results / "paths" / f"{walk.name}.json"
 
 
 def load_settings(results: Path) -> dict:
