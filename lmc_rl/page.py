@@ -73,6 +73,7 @@ LOST_OF_LINES = {  # figure of imitation runs -> what of a line, B or I, told in
     "success": (line_analysis.SUCCESS, "barrier", POINTS),
 }
 _OF_GROUPS = ("side_by_side", "parts")  # figures with a panel for each group, whose seeds are always pooled
+_OF_NO_PART = (*_OF_GROUPS, "curves")  # figures that are the same whatever moves
 _MAX_LINES = 18  # of a figure; more cannot be told apart
 
 
@@ -331,7 +332,8 @@ def several_of(study: Study) -> dict[str, str]:
 def several_name(choices: Choices, figure: str, seeds: str) -> str:
     """The name of the file of `draw_several`."""
     each = "" if seeds == POOLED or figure in _OF_GROUPS else "_each_seed"
-    return f"several_{figure}{_part_suffix(choices)}{each}"
+    part = "" if figure in _OF_NO_PART else _part_suffix(choices)
+    return f"several_{figure}{part}{each}"
 
 
 def several_label(choices: Choices, name: str) -> str:
@@ -373,7 +375,10 @@ def draw_several(choices: Choices, figure: str, seeds: str):
         return _draw_groups(choices, figure)
     if figure in LOST_OF_LINES and choices.is_of_lines:
         measure, lost, unit = LOST_OF_LINES[figure]
-        return plot_lost(lines_of(choices, seeds, measure), lost, _part_words(choices, choices.moving), unit)
+        lines, moving = lines_of(choices, seeds, measure), _part_words(choices, choices.moving)
+        if not any(line.points for line in lines):
+            raise InputError(f"no line on which {moving} moves was played in worlds; see --played_parts of run_mop")
+        return plot_lost(lines, lost, moving, unit)
     lines = lines_of(choices, seeds)
     if figure == "curves":
         return plot_curves(lines, column=LOSS if choices.is_of_lines else "eval_return")
