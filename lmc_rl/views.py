@@ -370,8 +370,8 @@ def plot_beside(panels: Mapping[str, tuple[Sequence[Line], Unit]], title: str = 
     for ax, (name, (lines, unit)) in zip(axes[0], panels.items(), strict=True):
         draw_lost(ax, lines, "barrier", unit)
         ax.set_title(name, loc="left", fontsize="medium")
-        ax.legend(frameon=False, fontsize="small", loc="upper right")
-    axes[0, 0].set_ylim(bottom=-0.03)
+        ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.17))
+    axes[0, 0].set_ylim(-0.03, 1.05 * max(ax.dataLim.ymax for ax in axes[0]))
     axes[0, 0].set_ylabel("lost on the line, % of what was learned")
     for ax in axes[0, 1:]:
         ax.set_ylabel("")

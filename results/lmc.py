@@ -134,7 +134,7 @@ def _final(task: str, seed: int, alpha: str) -> Path:
 
 
 def of_rl() -> list[Experiment]:
-    """The experiments of reinforcement learning; all of one seed before those of the next."""
+    """The experiments of reinforcement learning; all of one strategy before those of the next, then of one seed."""
     return [
         Experiment(
             "run_env", OF_RL | {"algo": algo, "seed": str(seed), "fork_buffer_strategy": strategy, "controls": c}
