@@ -117,7 +117,7 @@ class Choices:
     @property
     def moving(self) -> str:
         """The part of which B and I are shown."""
-        return ALL if self.part == EVERY else self.part
+        return ALL if self.part in ("", EVERY) else self.part
 
 
 def path_names(study: Study) -> dict[str, str]:
