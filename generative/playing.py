@@ -36,9 +36,9 @@ def play(
     worlds: Sequence[World],
     num_steps: int | None = None,
     choose: Choose = greedy,
-    measure: Measure | None = None,
     hidden: Tensor | None = None,
     lang: Tensor | None = None,
+    measure: Measure | None = None,
 ) -> list[dict[str, np.ndarray]]:
     """Play each world from where it is, until its episode ends or `num_steps` actions are taken.
 
