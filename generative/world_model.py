@@ -4,17 +4,17 @@ The state of a world is what it deterministically became (h), what chance has de
 of the places around the agent (m), C numbers of each cell of a square with the agent at its centre, and what goes with
 the agent: the direction that it faces (d), and C numbers of what is in its hand (o). One step:
 
-    h' = GRU(h, [z, action, mission, m before the agent])
-    m* = sum over motions k of w_k motion_k(m)          w = softmax(MLP([h', action, m before the agent])); d' likewise
+    h' = GRU(h, [z, action, mission, m ahead of the agent])
+    m* = sum over motions k of w_k motion_k(m)          w = softmax(MLP([h', action, m ahead])); d' too
     p(z' | h', m* in view)                              the prior, with which the model is a simulator
     q(z' | h', m* in view, observation)                 the posterior, with which it learns, and begins
-    m' = m*, changed in view as [h', z', m* in view] say; o' likewise
+    m' = m*, changed in view as [h', z', m* in view] say; o' too
     observation, end, success ~ heads([h', z', m' in view], d')
 
 The agent's own cell in view shows its hand; so "in view" is with o in that cell. The motions are to stay, to turn to
-either side, and to step ahead; which one an action is, and when a way is blocked, is learned. In the first frames, which
-the model is shown, the posterior is used, what is seen also enters h' by another GRU, and m, o and d become what is
-seen. Hafner et al. 2021 (arXiv 2010.02193) for h and z; Parisotto and Salakhutdinov 2018 (arXiv 1702.08360) for m.
+either side, and to step ahead; which one an action is, and when a way is blocked, is learned. In the first frames,
+which the model is shown, the posterior is used, what is seen also enters h' by another GRU, and m, o and d become what
+is seen. Hafner et al. 2021 (arXiv 2010.02193) for h and z; Parisotto and Salakhutdinov 2018 (arXiv 1702.08360) for m.
 Axis letters: N worlds, T steps, A actions, X numbers of a soft observation, G of a mission, S hidden units of the
 policy, Z = groups x classes of z, C numbers of a cell of the map.
 """
