@@ -32,6 +32,17 @@ class Thing(NamedTuple):
     right: int  # negative to the left
     is_carried: bool = False
 
+    @property
+    def kind(self) -> str:
+        """What it is, whatever its colour and place: "carried key", "locked door"."""
+        name = _TYPES[self.code[0]]
+        return f"{_STATES[self.code[2]]} {name}" if name == "door" else f"carried {name}" if self.is_carried else name
+
+    def place_in_world(self, position: Sequence[int], direction: int) -> tuple[int, int]:
+        """x and y in the grid, for an agent at x, y that faces `direction`."""
+        x, y = np.asarray(position) + self.ahead * _AHEAD[direction] + self.right * _RIGHT[direction]
+        return int(x), int(y)
+
     def __str__(self) -> str:
         """In words: "locked yellow door, 2 ahead 1 left"."""
         return f"{thing_name(self.code)}, {'carried' if self.is_carried else place_name(self.ahead, self.right)}"

@@ -37,6 +37,8 @@ class Explanation:
     things: np.ndarray  # (R, 8) int: x, y, type, colour, state, ahead, right, is_carried
     attribution: np.ndarray  # (R, P, 3) float32, by path and channel: type, colour, state
     gap: np.ndarray  # (R,) float32: what completeness lacks, simulated minus predicted effect of its absence
+    contribution: np.ndarray  # (R, 2) the truth, where it can be taken out of the cloned real world, else NaN: minus
+    # the change of the target then, with the policy acting, and with the recorded actions
 
     @property
     def by_path(self) -> np.ndarray:
@@ -81,7 +83,12 @@ class Explanation:
             amounts = {path: f"{round(value, digits) + 0.0:+.{digits}f}" for path, value in self.paths_of(row)}
             when = "at this step" if lag == 0 else f"{lag} step{'s' * (lag > 1)} earlier"
             how = "through memory {memory} / world {world} / both {mixed}" if lag else "direct {direct}"
-            yield f"{when}: {self.thing(row)}, {total:+.{digits}f}, {how.format(**amounts)}"
+            acting, forced = self.contribution[row]
+            truth = "" if np.isnan(forced) else f"; truly {forced:+.{digits}f}"
+            truth += (
+                "" if np.isnan(acting) or lag == 0 else f", {acting:+.{digits}f} where the policy acts on what it sees"
+            )
+            yield f"{when}: {self.thing(row)}, {total:+.{digits}f}, {how.format(**amounts)}{truth}"
 
     def rows(self) -> list[dict]:
         """A row of a table for each cause."""
@@ -90,7 +97,8 @@ class Explanation:
             place
             | {"lag": int(self.lag[row]), "cause": str(self.thing(row)), "total": float(self.total[row])}
             | dict(self.paths_of(row))
-            | {"gap": float(self.gap[row])}
+            | {"gap": float(self.gap[row]), "kind": self.thing(row).kind}
+            | dict(zip(("true_acting", "true_forced"), self.contribution[row].tolist(), strict=True))
             for row in range(len(self.lag))
         ]
 

@@ -11,9 +11,11 @@ and simulator, split by what carried the cause: the policy's memory, the world, 
 Without --episode: recorded test episodes in their order; without --step: the step at which the target is largest.
 {targets}
 
+What can be taken out of the real world is: "truly" is what its absence then changes, with the recorded actions.
+
 Writes to --out for each step an .npz (generative/explanations.py), a picture of the largest cause, and a strip over
-time; causes.csv with all causes, causes.md with the largest in words, horizon.png with their sizes by lag. Steps that
-are there already are not computed again.
+time; causes.csv with all causes, causes.md with the largest in words, kinds.csv and horizon.png with sums by kind of
+thing and by lag. Steps that are there already are not computed again.
 """
 
 import re
@@ -139,17 +141,40 @@ def report(found: Sequence[Explanation], paths: Sequence[Path], out: Path, num_c
         write_figure(path.with_name(f"{path.stem}_map.png"), plot_map(explanation))
         write_figure(path.with_name(f"{path.stem}_strip.png"), plot_strip(explanation))
     table = pd.DataFrame([row for explanation in found for row in explanation.rows()])
-    content = table.to_csv(index=False, float_format="%.6g").encode()
-    write_atomic(out / "causes.csv", lambda file: file.write(content))
+    kinds = amounts_by_kind(found)
+    for name, of_name in (("causes", table), ("kinds", kinds)):
+        content = of_name.to_csv(index=False, float_format="%.6g").encode()
+        write_atomic(out / f"{name}.csv", lambda file, content=content: file.write(content))
     lines = []
     for explanation in found:
         lines += [headline(explanation), "", *(f"- {sentence}" for sentence in explanation.sentences(num_causes)), ""]
     text = "\n".join(lines)
     write_atomic(out / "causes.md", lambda file: file.write(f"{text}\n{fidelity}\n".encode()))
     of = str(found[0].target)
-    write_figure(out / "horizon.png", plot_horizon(sizes_by_lag(found), f"{of}, {len(found)} steps"))
+    write_figure(out / "horizon.png", plot_horizon(sizes_by_lag(found), kinds, f"{of}, {len(found)} steps"))
     print(text)
+    if len(found) > 1:
+        print(kinds.round(3).to_string(index=False))
     print(f"arrays, tables and pictures: {out}")
+
+
+def amounts_by_kind(found: Sequence[Explanation]) -> pd.DataFrame:
+    """Attribution by kind of thing and lag, summed over the things of a kind: mean over steps with 95 % intervals.
+
+    Columns kind, lag, total, low, high, steps; and of those things alone that can be taken out of the real world, their
+    attribution (removable) and what they truly contribute (true_acting, true_forced). A step counts where it has a
+    thing of the kind.
+    """
+    rows = pd.DataFrame([row for explanation in found for row in explanation.rows()])
+    rows["removable"] = rows["total"].where(rows["true_forced"].notna())
+    columns = ["total", "removable", "true_acting", "true_forced"]
+    sums = rows.groupby(["kind", "lag", "episode", "step"])[columns].sum(min_count=1).reset_index()
+    lines = []
+    for (kind, lag), group in sums.groupby(["kind", "lag"]):
+        means = bootstrap_means(group[["total"]].to_numpy(), group["episode"].to_numpy())
+        line = {"kind": kind, "lag": lag, **means.numbers(0, 0, "total")}
+        lines.append(line | group[columns[1:]].mean().to_dict())
+    return pd.DataFrame(lines)
 
 
 def headline(explanation: Explanation) -> str:

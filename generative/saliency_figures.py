@@ -103,26 +103,38 @@ def plot_strip(explanation: Explanation) -> Figure:
     return figure
 
 
-def plot_horizon(by_lag: "pd.DataFrame", title: str = "") -> Figure:
-    """How much of the attribution lies how many steps earlier, by path: the sum over causes of its size.
+def plot_horizon(by_lag: "pd.DataFrame", by_kind: "pd.DataFrame", title: str = "") -> Figure:
+    """How many steps earlier the causes lie: the sum of their sizes by path, and their sum by kind of thing.
 
-    by_lag: columns path, lag, mean, low, high.
+    by_lag: columns path, lag, mean, low, high; by_kind: kind, lag, total, low, high.
     """
-    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
-    ax = figure.subplots()
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for path, color in zip(PATHS, HUES.values(), strict=False):
         line = by_lag[(by_lag["path"] == path) & ((by_lag["lag"] == 0) == (path == "direct"))]
-        x, y, low, high = (line[name].to_numpy(float) for name in ("lag", "mean", "low", "high"))
-        ax.plot(x, y, color=color, marker="o", markersize=3.5, linewidth=1.2, label=_NAMES[path])
-        ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
-    ax.set_xlabel("steps earlier")
-    ax.set_ylabel("sum of |attribution|")
-    ax.set_ylim(bottom=0)
-    ax.legend(frameon=False, fontsize="small")
-    open_frame(ax)
+        _plot_line(left, line, "mean", color, _NAMES[path])
+    sizes = by_kind["total"].abs().groupby(by_kind["kind"]).sum().sort_values(ascending=False)
+    for kind, color in zip(sizes.index, HUES.values(), strict=False):
+        _plot_line(right, by_kind[by_kind["kind"] == kind], "total", color, kind)
+    left.set_ylabel("sum of |attribution|")
+    left.set_ylim(bottom=0)
+    right.set_ylabel("attribution")
+    right.axhline(0, color="0.6", linewidth=0.8)
+    for ax, heading in ((left, "by path"), (right, "by kind of thing")):
+        ax.set_xlabel("steps earlier")
+        ax.set_title(heading, fontsize="medium", loc="left")
+        ax.legend(frameon=False, fontsize="small")
+        open_frame(ax)
     if title:
         set_title(figure, title)
     return figure
+
+
+def _plot_line(ax: Axes, line: "pd.DataFrame", name: str, color: str, label: str) -> None:
+    """Means over the lag, with their intervals as a band."""
+    x, y, low, high = (line[column].to_numpy(float) for column in ("lag", name, "low", "high"))
+    ax.plot(x, y, color=color, marker="o", markersize=3.5, linewidth=1.2, label=label)
+    ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 
 
 def _draw(ax: Axes, picture: np.ndarray, values: np.ndarray, limit: float) -> None:

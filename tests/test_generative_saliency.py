@@ -12,7 +12,7 @@ from generative.attribution import NO_PATH, PATHS, attribute, predict_effects, t
 from generative.causes import views_without
 from generative.closed_loop import EVERY_PATH
 from generative.counterfactuals import Case, clone, edit_world, effects, legal_edits, world_at
-from generative.explaining import explain
+from generative.explaining import explain, true_contributions
 from generative.explanations import load_explanation, short_number
 from generative.inputs import open_scenes, recorded_values
 from generative.policies import FrozenPolicy
@@ -202,6 +202,36 @@ def test_an_explanation_holds_every_thing_at_every_lag(recorded, explanation):
     assert np.abs(explanation.by_path[explanation.lag > 0, 0]).max() == 0
 
 
+def test_what_can_be_removed_has_its_true_contribution_beside_it(recorded, explanation):
+    """The same in both kinds of scene: in a view, the thing is found again in the world."""
+    recording, policy = recorded
+    place = Place(int(explanation.episode), int(explanation.step), 2)
+    scenes, target = open_scenes("exact", recording), parse_target("routing:1.1", policy)
+    is_there = np.isfinite(explanation.contribution[:, 1])
+    assert {explanation.thing(row).kind for row in np.flatnonzero(is_there)} >= {"box"}
+    assert not {explanation.thing(row).kind for row in np.flatnonzero(is_there)} & {"wall", "locked door", "open door"}
+    assert is_there.sum() >= 5
+    here = is_there & (explanation.lag == 2)
+    episode, start, encoding = recording.episode(place.episode), place.step - 2, recording.config["encoding"]
+    world = world_at(encoding["task_id"], encoding["max_steps"], episode.seed, episode["action"][:start])
+    edits = {(edit.x, edit.y): edit for edit in legal_edits(world, ["remove"])}
+    things = [explanation.thing(row) for row in np.flatnonzero(here)]
+    edits = [edits[thing.x, thing.y] for thing in things]
+    hidden, lang = torch.from_numpy(np.array(episode["hidden"][start])), torch.from_numpy(np.array(episode.lang))
+    case = Case(world, hidden, lang, episode["action"][start : place.step].tolist(), edits)
+    (true,) = effects(policy, [case], [target])
+    assert np.allclose(explanation.contribution[here, 1], -true.forced[:, 0])
+    seen = scenes.at(episode, start, VIEW).things
+    by_view = true_contributions(policy, recording, place, seen, target)
+    known = {(thing.x, thing.y): value for thing, value in zip(things, explanation.contribution[here, 1], strict=True)}
+    pairs = [
+        (value, known[thing.place_in_world(world.position, world.direction)])
+        for thing, value in zip(seen, by_view[:, 1], strict=True)
+        if np.isfinite(value)
+    ]
+    assert pairs and all(value == pytest.approx(other) for value, other in pairs)
+
+
 def test_the_largest_causes_are_told_in_words(explanation):
     top = explanation.top(5)
     sizes = np.abs(explanation.total)
@@ -242,7 +272,7 @@ def test_pictures_show_the_attribution_of_each_cell(explanation):
     ]
     for ax, lag in zip(panels[5:10], (4, 3, 2, 1, 0), strict=True):
         assert np.allclose(ax.images[1].get_array(), explanation.maps(PATHS.index("memory"), lag).T)
-    curve = plot_horizon(saliency.sizes_by_lag([explanation, explanation]))
+    curve = plot_horizon(saliency.sizes_by_lag([explanation, explanation]), saliency.amounts_by_kind([explanation]))
     total = np.abs(explanation.by_path[explanation.lag == 3]).sum(0)
     lines = {line.get_label(): dict(zip(*line.get_data(), strict=True)) for line in curve.axes[0].lines}
     assert lines["memory"][3] == pytest.approx(total[PATHS.index("memory")], rel=1e-5) and set(lines["direct"]) == {0}
@@ -258,15 +288,15 @@ def run(monkeypatch, *flags) -> int:
 
 def test_the_command_writes_what_it_says_and_goes_on(recorded, tmp_path, monkeypatch, capsys):
     recording, _ = recorded
-    flags = ["--data_dir", recording.folder, "--of", "lpc", "--horizon", 2, "--num_points", 2, "--split", "train"]
+    flags = ["--data_dir", recording.folder, "--of", "lpc", "--horizon", 1, "--num_points", 2, "--split", "train"]
     flags += ["--num_episodes", 2, "--out", tmp_path / "out"]
     assert run(monkeypatch, *flags) == 0
     told = capsys.readouterr().out
     assert told.count("## lpc at step") == 2 and "exact simulator" in told and "through memory" in told
     files = {path.name for path in (tmp_path / "out").iterdir()}
     npz = sorted(name for name in files if name.endswith(".npz"))
-    assert len(npz) == 2 and files >= {"config.json", "causes.csv", "causes.md", "horizon.png"}
-    assert len(files) == 4 + 3 * 2
+    assert len(npz) == 2 and files >= {"config.json", "causes.csv", "causes.md", "kinds.csv", "horizon.png"}
+    assert len(files) == 5 + 3 * 2
     found = load_explanation(tmp_path / "out" / npz[0])
     episode = recording.episode(int(found.episode))
     assert episode.behaviour == "argmax" and episode["lpc"][: len(episode["action"]) - 1].argmax() == found.step
