@@ -44,7 +44,7 @@ class Search:
     read: str = "mean"  # of READINGS
     iterations: int = 300
     lr: float = 0.1
-    prior: float = 0.02  # standard deviations of the quantity for a nat
+    prior: float = 0.005  # standard deviations of the quantity for a nat
     mission: float = 1.0  # ... for a thing that is missing
     diversity: float = 0.5  # ... for levels that are all the same
     sureness: float = 0.95  # the probability, at first, of each thing of a level's base

@@ -14,8 +14,8 @@ predicted, and as a percentile of random levels of the task. Survivors, levels t
 --min_percentile, are shown; how many are not is told. Two controls: the same search without gradients, and an
 untrained policy in the levels that were found, among its own random levels.
 
-Writes config.json, levels.csv, levels.npz, search.png and, of each survivor, level_<n>.png (and a film) to --out. Same
-flags, same bytes.
+Writes config.json, summary.json, levels.csv, levels.npz, search.png and, of each survivor, level_<n>.png (and a film)
+to --out. Same flags, same bytes.
 """
 
 import functools
@@ -23,14 +23,11 @@ import hashlib
 import io
 import re
 from argparse import Namespace
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import orjson
 import torch
-from tqdm import tqdm
 
 from generative.closed_loop import untrained
 from generative.direction_sets import load_directions
@@ -39,22 +36,19 @@ from generative.fidelity import MIN_FIDELITY, check_fidelity
 from generative.films import WRITERS, draw_still, episode_film, film_bytes, outcome_of
 from generative.inputs import EXACT, settle_folder
 from generative.level_figures import plot_search
-from generative.levels import LevelPrior, SoftLevels, estimate_prior
+from generative.level_study import Study, run_study
 from generative.policies import FrozenPolicy
-from generative.round_trips import RandomLevels, Reader, Trip, percentile_of, play_random_levels, travel
-from generative.simulators import Simulator
-from generative.synthesis import READINGS, Begin, Found, Search, search_levels
+from generative.round_trips import Reader
+from generative.synthesis import READINGS, Begin, Search
 from generative.targets import TARGETS_HELP, parse_target
 from generative.world_model import WorldModel, load_world_model
 from mop.base.configuration import Parser, check_flags, choice, integer, number, optional
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, file_digest, read_bytes, write_atomic, write_figure
-from mop.base.streams import stream_seed
+from mop.base.files import check_writable, claimed, file_digest, read_bytes, write_atomic, write_figure, write_json
 from mop.plotting.film import find_encoder
 from mop.plotting.style import counted, task_name
 from mop.worlds.world import NUM_ACTIONS, World
 
-FIRST_SEED = 2**33  # of worlds: no evaluation and no training uses them
 _BUDGET = {
     "num_restarts": ("16", "levels that are optimised at once"),
     "num_random": ("10000", "levels as they come, to compare with"),
@@ -71,93 +65,6 @@ _SEARCH = {
     "sureness": "the probability of what is in the world that a level begins as",
     "seed": "of worlds, search and controls",
 }
-
-
-# --- what is computed -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Study:
-    """Levels that were found of a task, and what became of them in the real world."""
-
-    search: Search
-    prior: LevelPrior
-    missions: list[str]
-    found: Found
-    without_gradients: Found
-    trips: list[Trip]
-    before: np.ndarray  # (N,) the quantity in the worlds that the levels began as
-    random: RandomLevels  # of the policy, and of the control if there is one
-    min_percentile: float
-
-    @property
-    def percentiles(self) -> np.ndarray:
-        """(N,) of what is achieved, among random levels."""
-        return np.array([percentile_of(trip.achieved[0], self.random.values[0]) for trip in self.trips])
-
-    @property
-    def survives(self) -> np.ndarray:
-        """(N,) bool: legal, and above the least percentile."""
-        is_legal = np.array([not trip.why_illegal for trip in self.trips])
-        return is_legal & (self.percentiles >= self.min_percentile)
-
-    def table(self) -> pd.DataFrame:
-        """A row for each level."""
-        priors = np.array([self.prior.log_probability(level) for level in self.random.levels])
-        rows = []
-        for n, (level, trip) in enumerate(zip(self.found.levels, self.trips, strict=True)):
-            log_prior = self.prior.log_probability(level)
-            row = {"level": n, "mission": self.missions[n], "before": self.before[n]}
-            row |= {"predicted": float(self.found.predicted[n]), "achieved": trip.achieved[0]}
-            row |= {"percentile": self.percentiles[n], "log_prior": log_prior}
-            row |= {"prior_percentile": percentile_of(log_prior, priors)}
-            row |= {"without_gradients": float(self.without_gradients.predicted[n])}
-            if len(trip.achieved) > 1:
-                row["untrained_percentile"] = percentile_of(trip.achieved[1], self.random.values[1])
-            row |= {"legal": trip.why_illegal or "yes", "bot": trip.bot, "survives": bool(self.survives[n])}
-            rows.append(row | {"world_seed": level.seed})
-        return pd.DataFrame(rows)
-
-
-def run_study(
-    make_world: Callable[[], World],
-    readers: list[Reader],
-    simulator: Simulator,
-    make_begin: Callable[[torch.Tensor], Begin],
-    search: Search,
-    num_restarts: int,
-    num_random: int,
-    min_percentile: float,
-) -> Study:
-    """Search levels for the first reader, and play them with all; make_begin: missions (N, G) -> `Begin`."""
-    reader, search = readers[0], replace(search, num_steps=readers[0].num_steps, read=readers[0].read)
-    random = play_random_levels(make_world, world_seeds(search.seed, "random levels", num_random), readers)
-    known = random.values[0][np.isfinite(random.values[0])]
-    if len(known) < 2 or (sd := float(known.std())) == 0:
-        raise InputError(f"{reader.target.name} is the same in all random levels: there is nothing to maximise")
-    prior = estimate_prior(random.levels)
-    bases = [make_world() for _ in range(num_restarts)]
-    base_seeds = world_seeds(search.seed, "bases", num_restarts)
-    for world, seed in zip(bases, base_seeds, strict=True):
-        world.reset(seed)
-    lang, missions = reader.policy.embed([world.mission for world in bases]), [world.mission for world in bases]
-    found, without_gradients = (
-        search_levels(
-            reader.policy, simulator, make_begin(lang), SoftLevels(prior, bases, search.sureness), lang,
-            reader.target, replace(search, lr=lr), sd,
-        )
-        for lr in (search.lr, 0.0)
-    )  # fmt: skip
-    world = make_world()
-    progress = tqdm(found.levels, "round trips", unit="level", leave=False, dynamic_ncols=True)
-    trips = [travel(world, level, readers) for level in progress]
-    before = play_random_levels(make_world, base_seeds, readers[:1]).values[0]
-    return Study(search, prior, missions, found, without_gradients, trips, before, random, min_percentile)
-
-
-def world_seeds(seed: int, stream: str, count: int) -> list[int]:
-    """The seeds of some worlds, of a named stream."""
-    return (FIRST_SEED + np.random.default_rng(stream_seed(seed, stream)).integers(2**32, size=count)).tolist()
 
 
 # --- what is written --------------------------------------------------------------------------------------------------
@@ -184,6 +91,7 @@ def write_study(study: Study, out: Path, quantity: str, title: str, sizes, film_
     curves = (study.found.curve, study.without_gradients.curve)
     figure = plot_search(*curves, arrays["random_values"], arrays["achieved"], study.survives, quantity)
     write_figure(out / "search.png", figure)
+    write_json(out / "summary.json", {"quantity": quantity, **study.numbers()}, orjson.OPT_INDENT_2)
     for old in (path for ending in ("png", *WRITERS) for path in out.glob(f"level_*.{ending}")):
         old.unlink()
     for row in table[table.survives].itertuples():
@@ -209,32 +117,27 @@ def _write_level(study: Study, row, out: Path, quantity: str, title: str, sizes,
 
 def summary(study: Study, quantity: str) -> str:
     """The result in lines, for the screen."""
-    table, random = study.table(), study.random.values[0]
-    random = random[np.isfinite(random)]
-    shown = table.drop(columns=["world_seed", "prior_percentile"])
-    gap = (table.achieved - table.predicted).abs()
-    legal = table.legal == "yes"
+    table, found = study.table(), study.numbers()
     lines = [
-        shown.to_string(index=False, float_format=lambda value: f"{value:.4g}"),
+        table.drop(columns=["world_seed", "prior_percentile"]).to_string(index=False, float_format="{:.4g}".format),
         "",
-        f"{quantity} of {counted(len(random), 'random level')}: mean {random.mean():.4g}, sd {random.std():.3g}, "
-        f"95 % are below {np.percentile(random, 95):.4g}, all are below {random.max():.4g}",
-        f"found: mean {table.achieved.mean():.4g} achieved, {table.predicted.mean():.4g} predicted (they differ by "
-        f"{gap.median():.2g} in the median, {gap.max():.2g} at most); without gradients "
-        f"{table.without_gradients.mean():.4g} predicted; before {table.before.mean():.4g}",
+        "{quantity} of {num_random:,} random levels: mean {random_mean:.4g}, sd {random_sd:.3g}, 95 % are below "
+        "{random_95:.4g}, all below or at {random_max:.4g}",
+        "found: mean {achieved:.4g} achieved, {predicted:.4g} predicted (difference of {gap_median:.2g} in the median, "
+        "{gap_max:.2g} at most), {before:.4g} before",
+        "the same search without gradients: {without_gradients:.4g} predicted; gradients add {gain:.3g}"
+        + (" ± {gain_half:.2g} (95 %, over levels)" if len(table) > 1 else ""),
     ]
     if "untrained_percentile" in table:
-        values = table.untrained_percentile
         lines.append(
-            f"an untrained policy in these levels: percentile {values.mean():.3g} in the mean, "
-            f"{(values >= study.min_percentile).sum()} of {len(values)} at {study.min_percentile:g} or above"
+            "an untrained policy in these levels: percentile {untrained_percentile:.3g} in the mean, "
+            "{untrained_survive} of {num_levels} at {min_percentile:g} or above"
         )
-    low, unsolved = legal & ~table.survives, table.survives & ~table.bot.map(lambda bot: isinstance(bot, int))
     lines.append(
-        f"{table.survives.sum()} of {len(table)} survive (the bot cannot solve {unsolved.sum()} of these); of the "
-        f"others {(~legal).sum()} are not legal, and {low.sum()} below percentile {study.min_percentile:g}"
+        "{survive} of {num_levels} survive (the bot cannot solve {unsolved} of these); of the others {illegal} are not "
+        "legal, and {low} below percentile {min_percentile:g}"
     )
-    return "\n".join(lines)
+    return "\n".join(lines[:2] + [line.format(quantity=quantity, **found) for line in lines[2:]])
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

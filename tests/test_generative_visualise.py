@@ -18,6 +18,7 @@ from generative import visualise
 from generative.cells import BALL, BOX, COLOR, DOOR, KEY, TYPE, WALL
 from generative.closed_loop import roll_out
 from generative.exact import ExactSimulator
+from generative.level_study import run_study
 from generative.levels import Level, SoftLevels, ask_bot, build, clauses_of, estimate_prior, level_of
 from generative.policies import Answer
 from generative.round_trips import Reader, percentile_of, travel
@@ -228,7 +229,7 @@ def test_a_planted_reason_is_found_and_survives():
     control.embed = lambda missions: torch.zeros(len(missions), 5)
     readers = [Reader(of, parse_target("routing:0.1", of), 2, "mean") for of in (planted, control)]
     search = Search(iterations=100, lr=0.3, prior=0.0, seed=1)
-    study = visualise.run_study(
+    study = run_study(
         lambda: World(LOCAL),
         readers,
         ExactSimulator((8, 8)),
