@@ -28,21 +28,15 @@ class Rows(NamedTuple):
     """Steps of whole episodes: the memory after each, which has seen the state that is labelled."""
 
     hidden: np.ndarray  # (M, S) float32, after the step
-    change: np.ndarray  # (M, S) float32, what the step added to the memory
     labels: dict[str, np.ndarray]  # (M,) int8, of `labels.label_episode`
     episode: np.ndarray  # (M,) int64, from 0; rows of one episode are neighbours
     t_step: np.ndarray  # (M,) int64
-
-    def take(self, index: np.ndarray) -> "Rows":
-        """Some of the rows."""
-        labels = {name: values[index] for name, values in self.labels.items()}
-        return Rows(self.hidden[index], self.change[index], labels, self.episode[index], self.t_step[index])
 
 
 def read_rows(
     recording, split: str, behaviours: Sequence[str] | None, max_rows: int, seed: int, room_size: int
 ) -> Rows:
-    """The steps of randomly chosen whole episodes of a split, at most `max_rows` of them where an episode has fewer.
+    """The steps of whole episodes of a split, chosen at random; at most `max_rows`.
 
     recording: `recordings.Recording`. Raises InputError where there are fewer than MIN_EPISODES.
     """
@@ -59,13 +53,12 @@ def read_rows(
         hidden, num_steps = np.asarray(episode["hidden"]), len(episode["hidden"]) - 1
         labels = {name: v[:-1] for name, v in label_episode(episode, episode.mission, room_size).items()}
         where = np.full(num_steps, number), np.arange(num_steps)
-        parts.append(Rows(hidden[1:], hidden[1:] - hidden[:-1], labels, *where))
+        parts.append(Rows(hidden[1:], labels, *where))
     labels = {name: np.concatenate([part.labels[name] for part in parts]) for name in PROPERTIES}
-    hidden, change, _, episode, t_step = (
-        None if field == "labels" else np.concatenate([getattr(part, field) for part in parts])
-        for field in Rows._fields
+    hidden, episode, t_step = (
+        np.concatenate([getattr(p, key) for p in parts]) for key in ("hidden", "episode", "t_step")
     )
-    return Rows(hidden, change, labels, episode, t_step)
+    return Rows(hidden, labels, episode, t_step)
 
 
 def known_properties(rows: Mapping[str, Rows]) -> dict[str, list[int]]:
@@ -221,7 +214,7 @@ def join_parts(
             names.append(f"{block}.{method}.{sum(name.startswith(f'{block}.{method}.') for name in names)}")
             of_block.append(block)
             methods.append(method)
-    hidden, change = train.hidden.astype(np.float64), train.change.astype(np.float64)
+    hidden = train.hidden.astype(np.float64)
     return Directions(
         **{key: np.concatenate(vectors) for key, vectors in placed.items()},
         names=np.array(names),
@@ -229,7 +222,6 @@ def join_parts(
         methods=np.array(methods),
         mean=hidden.mean(0).astype(np.float32),
         covariance=np.cov(hidden.T).astype(np.float32),
-        change_moment=(change.T @ change / len(change)).astype(np.float32),
         block_names=np.array(list(blocks)),
         block_columns=np.array([[columns.start, columns.stop] for columns in blocks.values()]),
         checkpoint=np.array(digest),

@@ -4,15 +4,16 @@ Axis letters: T actions of an episode, which has the states 0 to T; L layers, E 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT
 from PIL import Image, ImageColor, ImageDraw
 
-from mop.base.errors import InputError
+from generative.causes import code_of, thing_name
+from mop.kernels.grid import EMPTY
+from mop.measures.routing_data import ACTION_NAMES
 from mop.pages.episodes import EpisodeRecord
-from mop.plotting.film import LINE_PX, font, gif_bytes, mark_part, mp4_bytes
+from mop.plotting.film import LINE_PX, Box, font, gif_bytes, mark_part, mp4_bytes
 from mop.plotting.style import expert_hues, expert_names, short_name
 from mop.worlds.pictures import draw_cells, draw_view
 
@@ -20,8 +21,7 @@ STEPS_PER_SECOND = 4
 WRITERS = {"gif": gif_bytes, "mp4": mp4_bytes}
 WRONG_HUE = "#ff0000"
 _TILE_PX, _PICTURE_PX, _MARGIN_PX = 32, 224, 10  # a picture is as high as a view of 7 cells
-_STRIP_PX, _LABEL_PX, _LEAST_PX = 26, 110, 560
-_EMPTY = 1  # Minigrid's type of an empty cell
+_STRIP_PX, _STRIP_STEP_PX, _LABEL_PX, _LEAST_PX = 26, 32, 110, 560
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,6 @@ class Film:
     columns: list[tuple[str, Sequence[np.ndarray]]]  # a heading, and the picture (height, width, 3) uint8 of each state
     captions: list[list[str]]  # the lines of each state
     strips: list[Strip]
-    first: int = 0  # what the first state is called
-    samples: list[np.ndarray] = field(default_factory=list)  # pictures whose colours count, as those of the ends do
 
 
 def episode_film(rows: Mapping[str, np.ndarray], title: Sequence[str], expert_hidden_sizes, outcome: str = "") -> Film:
@@ -90,7 +88,14 @@ def comparison_film(
         gate_strips(simulated["routing"], expert_hidden_sizes, ", simulation"),
         strict=True,
     )
-    return Film(list(title), columns, captions, [strip for pair in strips for strip in pair], first)
+    return Film(list(title), columns, captions, [strip for pair in strips for strip in pair])
+
+
+def outcome_of(rows) -> str:
+    """How an episode ended, for its last caption."""
+    if rows["reward"].max() > 0:
+        return "success"
+    return "failure" + (": out of steps" if rows["truncated"].any() else "")
 
 
 def wrong_cells(true_obs: np.ndarray, simulated_obs: np.ndarray) -> np.ndarray:
@@ -118,34 +123,53 @@ def split_layers(routing: np.ndarray, expert_hidden_sizes: Sequence[Sequence[int
 
 def film_bytes(film: Film, file_format: str, steps_per_second: float = STEPS_PER_SECOND) -> bytes:
     """A film as a file of a format of WRITERS. Raises InputError where there is no encoder for it."""
-    return WRITERS[file_format](draw_frames(film), steps_per_second)
+    frames = draw_frames(film)
+    return WRITERS[file_format](frames, steps_per_second)
 
 
 def draw_frames(film: Film) -> list[Image.Image]:
     """The pictures of a film, one for each state."""
-    columns = [(heading, [_resized(picture) for picture in pictures]) for heading, pictures in film.columns]
-    width = max(_LEAST_PX, sum(pictures[0].width + _MARGIN_PX for _, pictures in columns)) + _MARGIN_PX
-    title = [line for text in film.title for line in _wrapped(text, width - 2 * _MARGIN_PX)]
-    num_lines = max(map(len, film.captions))
-    top = round(1.6 * _MARGIN_PX) + LINE_PX * len(title)  # of the headings
-    below = top + LINE_PX + _PICTURE_PX + _MARGIN_PX  # of the caption
-    strips = below + LINE_PX * num_lines + _MARGIN_PX
-    height = strips + (_STRIP_PX + 6) * len(film.strips) + LINE_PX * bool(film.strips) + _MARGIN_PX
-    page = Image.new("RGB", (width, height), "white")
-    _write(page, title, _MARGIN_PX)
-    panels = _draw_strips(page, film.strips, strips)
+    page, strips, top = _draw_page(film)
     frames, num_states = [], len(film.captions)
-    for t, lines in enumerate(film.captions):
-        frame, left = page.copy(), _MARGIN_PX
-        for heading, pictures in columns:
-            ImageDraw.Draw(frame).text((left, top), heading, fill="#555555", font=font())
-            frame.paste(pictures[t], (left, top + LINE_PX))
-            left += pictures[t].width + _MARGIN_PX
-        _write(frame, lines, below)
-        for panel in panels:
-            mark_part(frame, panel, t / num_states, (t + 1) / num_states)
+    for t in range(num_states):
+        frame = page.copy()
+        _draw_state(frame, film, t, top)
+        if strips is not None:
+            mark_part(frame, strips, t / num_states, (t + 1) / num_states)
         frames.append(frame)
     return frames
+
+
+def draw_still(film: Film, marked: tuple[int, int]) -> Image.Image:
+    """The first state of a film as one picture, with the states from .. to (not with it) marked in the strips."""
+    page, strips, top = _draw_page(film)
+    _draw_state(page, film, 0, top)
+    if strips is not None:
+        mark_part(page, strips, marked[0] / len(film.captions), min(1.0, marked[1] / len(film.captions)))
+    return page
+
+
+def _draw_page(film: Film) -> tuple[Image.Image, Box | None, int]:
+    """What all frames of a film show, the box of its strips, and where the pictures of a state begin."""
+    width = max(_LEAST_PX, sum(_shown(pictures[0]).width + _MARGIN_PX for _, pictures in film.columns)) + _MARGIN_PX
+    title = [line for text in film.title for line in _wrapped(text, width - 2 * _MARGIN_PX)]
+    top = round(1.6 * _MARGIN_PX) + LINE_PX * len(title)
+    strips = top + LINE_PX + _PICTURE_PX + 2 * _MARGIN_PX + LINE_PX * max(map(len, film.captions))
+    height = strips + _STRIP_STEP_PX * len(film.strips) + LINE_PX * bool(film.strips) + _MARGIN_PX
+    page = Image.new("RGB", (width, height), "white")
+    _write(page, title, _MARGIN_PX)
+    return page, _draw_strips(page, film.strips, strips), top
+
+
+def _draw_state(frame: Image.Image, film: Film, t: int, top: int) -> None:
+    """The pictures of a state below their headings, and its caption."""
+    left = _MARGIN_PX
+    for heading, pictures in film.columns:
+        picture = _shown(pictures[t])
+        ImageDraw.Draw(frame).text((left, top), heading, fill="#555555", font=font())
+        frame.paste(picture, (left, top + LINE_PX))
+        left += picture.width + _MARGIN_PX
+    _write(frame, film.captions[t], top + LINE_PX + _PICTURE_PX + _MARGIN_PX)
 
 
 def world_pictures(rows: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -165,25 +189,7 @@ def view_pictures(obs: np.ndarray) -> list[np.ndarray]:
 
 def action_names(actions: np.ndarray) -> list[str]:
     """Minigrid's actions in words; -1, where there is none, as a dash."""
-    from mop.measures.routing_data import ACTION_NAMES
-
     return [ACTION_NAMES[action] if action >= 0 else "-" for action in actions.tolist()]
-
-
-def object_name(code: int) -> str:
-    """What a code of the grid is, such as "red key"; "" for nothing."""
-    kind = code & 255
-    return "" if kind <= _EMPTY else f"{IDX_TO_COLOR[code >> 8 & 255]} {IDX_TO_OBJECT[kind]}"
-
-
-def check_format(file_format: str) -> None:
-    """Raises InputError unless films of this format can be made here."""
-    if file_format not in WRITERS:
-        raise InputError(f"--format must be {' or '.join(WRITERS)}, not {file_format!r}")
-    if file_format == "mp4":
-        from mop.plotting.film import find_encoder
-
-        find_encoder()
 
 
 def _record(rows: Mapping[str, np.ndarray], expert_hidden_sizes, outcome: str) -> EpisodeRecord:
@@ -201,7 +207,7 @@ def _record(rows: Mapping[str, np.ndarray], expert_hidden_sizes, outcome: str) -
         lpc=rows["lpc"] if max(map(len, expert_hidden_sizes)) > 1 else None,
         action=rows["action"].astype(int),
         probabilities=np.exp(rows["log_probs"].astype(float)),
-        carrying=[object_name(int(code)) for code in rows["carried"]],
+        carrying=["" if code & 255 == EMPTY else thing_name(code_of(code)) for code in rows["carried"]],
         events=[],
         world=None,
         no_world="",
@@ -229,7 +235,7 @@ def _framed(view: np.ndarray, is_wrong: np.ndarray) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _resized(picture: np.ndarray) -> Image.Image:
+def _shown(picture: np.ndarray) -> Image.Image:
     """A picture as high as all pictures of a frame; a wide grid keeps its shape, in the middle of that height."""
     height, width, _ = picture.shape
     if width <= 2 * height:
@@ -242,22 +248,22 @@ def _resized(picture: np.ndarray) -> Image.Image:
 _SMOOTH = Image.Resampling.LANCZOS
 
 
-def _draw_strips(page: Image.Image, strips: Sequence[Strip], top: float) -> list[tuple]:
-    """The strips below each other and their legend; returns the box of each."""
-    boxes, width, pen = [], page.width - 2 * _MARGIN_PX - _LABEL_PX, ImageDraw.Draw(page)
+def _draw_strips(page: Image.Image, strips: Sequence[Strip], first: int) -> Box | None:
+    """The strips below each other and their legend; returns the box of all of them, None where there are none."""
+    if not strips:
+        return None
+    left, top, width, pen = _MARGIN_PX + _LABEL_PX, first, page.width - 2 * _MARGIN_PX - _LABEL_PX, ImageDraw.Draw(page)
     for strip in strips:
-        left = _MARGIN_PX + _LABEL_PX
         pen.text((_MARGIN_PX, top + 6), strip.label, fill="black", font=font(11))
-        page.paste(_strip_picture(strip, width), (left, round(top)))
-        boxes.append((left, top, left + width, top + _STRIP_PX))
-        top += _STRIP_PX + 6
+        page.paste(_strip_picture(strip, width), (left, top))
+        top += _STRIP_STEP_PX
+    box = (left, first, left + width, top - _STRIP_STEP_PX + _STRIP_PX)
     legend = {name: hue for strip in strips for name, hue in zip(strip.names, strip.hues, strict=True)}
-    left = _MARGIN_PX + _LABEL_PX
     for name, hue in legend.items():
         pen.rectangle([left, top + 2, left + 11, top + 13], fill=hue)
         pen.text((left + 16, top), short_name(name), fill="black", font=font())
         left += 30 + round(font().getlength(short_name(name)))
-    return boxes
+    return box
 
 
 def _strip_picture(strip: Strip, width: int) -> Image.Image:

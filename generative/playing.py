@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generative.policies import FrozenPolicy
+from generative.policies import Answer, FrozenPolicy
 from generative.soft import soften
 from mop.kernels.grid import cell_code
 from mop.worlds.world import World
 
 Choose = Callable[[Tensor], Tensor]  # logits (N, A) -> actions (N,) int64
+Measure = Callable[[Answer], Tensor]  # what a policy says -> (N,), as `Target.of`
 
 
 def greedy(logits: Tensor) -> Tensor:
@@ -37,6 +38,7 @@ def play(
     choose: Choose = greedy,
     hidden: Tensor | None = None,
     lang: Tensor | None = None,
+    measure: Measure | None = None,
 ) -> list[dict[str, np.ndarray]]:
     """Play each world from where it is, until its episode ends or `num_steps` actions are taken.
 
@@ -44,7 +46,8 @@ def play(
     default what the policy's encoder makes of them.
 
     Returns the T + 1 rows of each world under the names of a recording (`generative.recordings`), without the bot's;
-    the policy is asked about the last state, too. `action` is -1 there, and `reward` 0.
+    the policy is asked about the last state, too. `action` is -1 there, and `reward` 0. With a measure, also `value`,
+    what it is at each row.
     """
     rows: list[list[dict]] = [[] for _ in worlds]
     playing = list(range(len(worlds)))
@@ -62,6 +65,8 @@ def play(
             "lpc": policy.lpc(answer.routing).numpy(),
             "student": answer.logits.argmax(-1).numpy(),
         }
+        if measure is not None:
+            columns["value"] = measure(answer).numpy()
         actions = choose(answer.logits).tolist()
         for k, n in enumerate(playing):
             is_last = ended[n] or t_step == num_steps

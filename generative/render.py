@@ -21,12 +21,13 @@ import torch
 from tqdm import tqdm
 
 from generative.closed_loop import roll_out
-from generative.films import WRITERS, Film, comparison_film, episode_film, film_bytes
+from generative.films import WRITERS, Film, comparison_film, episode_film, film_bytes, outcome_of
+from generative.inputs import open_scenes
 from generative.playing import greedy, play, sampler
 from generative.policies import FrozenPolicy
 from generative.recordings import Recording, open_recording
-from generative.simulators import begin_simulation
 from generative.soft import harden
+from generative.train_gen_model import load_agent
 from mop.base.configuration import Parser, check_flags, choice, integer, number, optional, text
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, write_atomic
@@ -107,8 +108,8 @@ def recorded_films(args: Namespace) -> Iterator[tuple[str, Film]]:
     """Films of a recording's episodes, or of simulations of them, with their names."""
     recording = open_recording(args.data_dir)
     first, name = args.episode or 0, Path(args.data_dir).name
-    if first + args.num_eps > (total := len(recording.index["seed"])):
-        raise InputError(f"{args.data_dir} has {counted(total, 'episode')}, counted from 0; not {first + args.num_eps}")
+    if first + args.num_eps > len(recording):
+        raise InputError(f"{args.data_dir} has the episodes 0 to {len(recording) - 1}, not {first + args.num_eps - 1}")
     sizes = recording.config["encoding"]["expert_hidden_sizes"]
     simulation = None if args.simulator is None else Simulation(args, recording)
     for k in range(first, first + args.num_eps):
@@ -126,8 +127,8 @@ class Simulation:
     """Simulations of recorded episodes, as the flags ask for them."""
 
     def __init__(self, args: Namespace, recording: Recording):
-        checkpoint = args.checkpoint or recording.config["checkpoint"]["path"]
-        self.policy, _ = FrozenPolicy.load(checkpoint, args.lang_encoder)
+        self.policy, _ = load_agent(args.checkpoint, recording, args.lang_encoder)
+        self.scenes = open_scenes(args.simulator, recording)
         self.args, self.recording = args, recording
 
     @torch.no_grad()
@@ -138,12 +139,15 @@ class Simulation:
         if left < 1:
             raise InputError(f"--step {args.step}: episode {k} has the states 0 to {len(episode['action']) - 1}")
         num_steps = min(left, args.num_sim_steps or left)
-        simulator, state = begin_simulation(args.simulator, self.recording, k, args.step)
+        scene = self.scenes.at(episode, args.step, self.scenes.kinds[0])
+        state, first_view = scene.begin(scene.there)
         actions = torch.from_numpy(episode["action"][args.step : args.step + num_steps].astype(np.int64))
         actions = None if args.actions == "own" else actions.clamp(0)[None]  # of the last state, nothing is executed
         hidden = torch.from_numpy(episode["hidden"][args.step : args.step + 1].copy())
         lang = torch.from_numpy(np.asarray(episode.lang))[None]
-        trace = roll_out(self.policy, simulator, state, lang, hidden, num_steps, actions)
+        trace = roll_out(
+            self.policy, self.scenes.simulator, state, lang, hidden, num_steps, actions, first_view=first_view
+        )
         simulated = {
             "obs": harden(trace.soft[:, 0]).numpy().astype(np.uint8),
             "routing": torch.cat(trace.routing, -1)[:, 0].numpy(),
@@ -155,13 +159,6 @@ class Simulation:
         name = f"{Path(args.data_dir).name}_episode_{k}_step_{args.step}_{Path(args.simulator).name}_{args.actions}"
         sizes = self.policy.policy.expert_hidden_sizes
         return name, comparison_film(truth, simulated, title, sizes, args.step)
-
-
-def outcome_of(rows) -> str:
-    """How an episode ended, for its last caption."""
-    if rows["reward"].max() > 0:
-        return "success"
-    return "failure" + (": out of steps" if rows["truncated"].any() else "")
 
 
 def main() -> int:

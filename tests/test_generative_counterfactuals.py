@@ -8,7 +8,7 @@ import torch
 from generative_planted import Planted
 from minigrid.core.actions import Actions
 
-from generative.cells import BALL, BOX, DOOR, KEY, cell_codes
+from generative.cells import BALL, BOX, DOOR, KEY, cell_codes, cell_columns
 from generative.counterfactuals import KINDS, Case, Edit, clone, edit_state, edit_world, effects, legal_edits, world_at
 from generative.exact import ExactSimulator
 from generative.policies import Answer, FrozenPolicy
@@ -17,7 +17,7 @@ from generative.targets import parse_target
 from mixture_of_experts import MixtureOfExpertsPolicy
 from mop.base.errors import InputError
 from mop.base.streams import stream_seed
-from mop.kernels.grid import EMPTY
+from mop.kernels.grid import EMPTY, cell_code
 from mop.worlds.world import NUM_ACTIONS, World
 
 LANG_DIM = 4
@@ -149,6 +149,39 @@ def test_a_world_is_not_replayed_beyond_its_end():
     assert world_at("BabyAI-UnlockPickup-v0", None, 5, world.actions).num_steps == world.num_steps
     with pytest.raises(ValueError, match="ends after"):
         world_at("BabyAI-UnlockPickup-v0", None, 5, [*world.actions, 0])
+
+
+def test_a_dyed_box_keeps_what_it_holds_and_another_thing_in_its_place_holds_nothing():
+    world = world_at("BabyAI-KeyInBox-v0", None, 3, [])
+    simulator = ExactSimulator(world.codes.shape)
+    state = simulator.state_of_worlds([world])
+    held = Counter()
+    for edit in legal_edits(world, ["color", "type"]):
+        if edit.before & 255 == BOX:
+            copy = clone(world)
+            edit_world(copy, edit)
+            inside = copy.env.grid.get(edit.x, edit.y).contains
+            held[edit.kind, None if inside is None else inside.type] += 1
+            again = edit_state(state, [edit])["grid"][0, edit.y, edit.x, len(cell_columns(EMPTY)) :]
+            assert cell_codes(again) == cell_code(inside)
+    assert held == {("color", "key"): 5, ("type", None): 2}
+
+
+def test_a_mission_does_not_mean_what_took_the_place_of_its_object():
+    """One step before the bot would stand before what it was sent to."""
+    world = world_at("BabyAI-GoToObj-v0", None, 2, [])
+    while True:
+        before = clone(world)
+        if world.step(world.label())[1]:
+            break
+    kinds = Counter()
+    for edit in legal_edits(before, ["remove", "color", "type"]):
+        copy = clone(before)
+        edit_world(copy, edit)
+        _, terminated, _ = copy.step(world.actions[-1])
+        assert not terminated
+        kinds[edit.kind] += 1
+    assert kinds == {"remove": 1, "color": 5, "type": 2}
 
 
 def test_numbers_of_objects_stay_apart():
