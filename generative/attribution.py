@@ -38,13 +38,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from generative.causes import PATHS
 from generative.closed_loop import EVERY_PATH, Paths, roll_out
 from generative.policies import FrozenPolicy
 from generative.simulators import Simulator, State
 from generative.targets import Target
 
 METHODS = ("integrated", "gradient")
-PATHS = ("direct", "memory", "world", "mixed")
 MEMORY_ONLY, WORLD_ONLY, NO_PATH = Paths(world=False), Paths(memory=False), Paths(False, False)
 NUM_POINTS = 16
 MAX_BEGINNINGS = 1024  # at once

@@ -11,8 +11,8 @@ from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 
 from mop.kernels.grid import EMPTY, IMAGE_SIZE, VIEW_SIZE
 
+PATHS = ("direct", "memory", "world", "mixed")  # along which a cause has its effect, see `generative.attribution`
 NUM_CHANNELS = 3  # type, colour, state
-CHANNELS = ("type", "colour", "state")
 OWN_CELL = (VIEW_SIZE // 2, VIEW_SIZE - 1)  # of the agent, in its view
 _UNSEEN, _WALL, _DOOR = (OBJECT_TO_IDX[name] for name in ("unseen", "wall", "door"))
 _TYPES, _COLORS, _STATES = (
