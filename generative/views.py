@@ -181,6 +181,7 @@ def _draw_cost(ax: Axes, rows: Rows, step: int) -> None:
         add_note(ax, at - 0.5, at + 0.5, 0, top, text, step=at, lpc=cost, action_taken=name)
     ax.set_xlim(-0.5, len(lpc) - 0.5)
     ax.set_ylim(0, top)
+    ax.locator_params("x", integer=True)
     ax.set_xlabel("step")
     ax.set_ylabel("LPC")
     open_frame(ax)
