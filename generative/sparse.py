@@ -44,15 +44,13 @@ def train_sparse(x: np.ndarray, num_features: int, seed: int, num_active: int = 
     first = torch.randint(len(rows), (num_features,), generator=generator)
     jitter = 0.1 * rows.std() * torch.randn(num_features, rows.shape[1], generator=generator)
     model = SparseAutoencoder(rows[first] + jitter, num_features, num_active)
-    optimizer = torch.optim.Adam(model.parameters(), lr=_LR)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, _NUM_UPDATES)
-    for _ in range(_NUM_UPDATES):
+    optimizer = torch.optim.Adam(model.parameters(), lr=_LR, fused=True)
+    for update in range(_NUM_UPDATES):
+        optimizer.param_groups[0]["lr"] = _LR * (1 - update / _NUM_UPDATES)
         batch = rows[torch.randint(len(rows), (_BATCH_SIZE,), generator=generator)]
-        loss = F.mse_loss(model(batch), batch)
         optimizer.zero_grad()
-        loss.backward()
+        F.mse_loss(model(batch), batch).backward()
         optimizer.step()
-        schedule.step()
         with torch.no_grad():
-            model.units.copy_(F.normalize(model.units, dim=-1))
+            model.units.div_(model.units.norm(dim=-1, keepdim=True))
     return model.eval().requires_grad_(False)

@@ -1,0 +1,200 @@
+"""Move a policy's memory along a direction in the real world, and see what it does otherwise.
+
+    python -m generative.intervene --checkpoint FILE --directions DIR/directions.npz --null router_0.pca.3
+    python -m generative.intervene --checkpoint FILE --directions DIR/directions.npz --from 12 --to 40
+    python -m generative.intervene --checkpoint FILE --directions DIR/directions.npz --clamp all.ica.2=1.5
+    python -m generative.intervene --checkpoint FILE --directions DIR/directions.npz --add 7=-2 --num_random 100
+
+K is the number of a direction or its name, in directions.csv. After each step of the policy:
+    --from K --to K   what the step added along the first goes along the second
+    --null K          the coordinate is that of the mean memory
+    --clamp K=VALUE   the coordinate is VALUE, in standard deviations from its mean
+    --add K=VALUE     VALUE standard deviations are added to the coordinate
+The policy acts greedily in the same worlds without and with it, and with its memory moved by the same amounts, step by
+step, along random directions of the block. Told are paired differences with 95 % intervals over worlds, and how many
+random directions change as much. The action of a step is chosen before the memory is moved.
+
+Writes a table of episodes for each run, effects.csv, and effect.png. A run that was cut off goes on when it is given
+again. See docs/generative.md.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from generative.direction_figures import plot_effects
+from generative.direction_sets import Directions, load_directions
+from generative.directions import check_same
+from generative.effects import MAIN, effect_rows, random_effects
+from generative.interventions import Move, Operation, Replay, play
+from generative.policies import FrozenPolicy
+from mop.base.configuration import MAX_ENVS, Parser, check_flags, integer, number, shown
+from mop.base.errors import InputError, run_script
+from mop.base.files import check_writable, claimed, read_bytes, write_atomic, write_figure, write_together
+from mop.jobs.evaluation import NUM_ENVS
+from mop.kernels.devices import use_device
+from mop.worlds.bot_paths import BotPaths
+
+LEAST_RANDOM = 20
+PLAIN, MOVED = "plain", "moved"
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m generative.intervene", description=__doc__)
+    parser.add_argument("--checkpoint", required=True, help="the policy that was recorded")
+    parser.add_argument("--directions", required=True, help="directions.npz of generative.directions")
+    parser.add_argument("--from", dest="source", metavar="K", help="with --to: direction that is moved to another")
+    parser.add_argument("--to", metavar="K", help="with --from: the other one")
+    parser.add_argument("--null", metavar="K", help="direction whose coordinate is removed")
+    parser.add_argument("--clamp", metavar="K=VALUE", help="direction whose coordinate is held")
+    parser.add_argument("--add", metavar="K=VALUE", help="direction along which the memory is pushed")
+    parser.add_argument("--num_worlds", default=500, help="one episode each in every run (default: %(default)s)")
+    parser.add_argument("--num_random", default=50, help=f"random directions, {LEAST_RANDOM} at least (default: 50)")
+    parser.add_argument("--eval_seed", default=0, help="seed of the first world (default: %(default)s)")
+    parser.add_argument("--seed", default=0, help="of the random directions (default: %(default)s)")
+    parser.add_argument("--num_envs", default=NUM_ENVS, help="side by side: speed and rounding (default: %(default)s)")
+    parser.add_argument("--out", help="folder of what is written (default: plots/intervene/<what is done>)")
+    parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
+    parser.add_argument("--cache_dir", default="evaluation_cache", help="where the bot's own results are kept")
+    return parser
+
+
+def operation_of(args, directions: Directions) -> Operation:
+    """What the flags ask for. Raises InputError unless it is one thing, with directions that there are."""
+    asked = [name for name in ("source", "null", "clamp", "add") if getattr(args, name) is not None]
+    if len(asked) != 1 or (args.source is None) != (args.to is None):
+        raise InputError("give one of --from K --to K, --null K, --clamp K=VALUE, --add K=VALUE (see --help)")
+    kind, given = asked[0], getattr(args, asked[0])
+    if kind == "source":
+        return Operation("swap", directions.number(given), directions.number(args.to))
+    if kind == "null":
+        return Operation("null", directions.number(given))
+    name, _, value = given.rpartition("=")
+    try:
+        if not name:
+            raise ValueError
+        return Operation(kind, directions.number(name), None, number(float("-inf"))(value))
+    except ValueError:
+        raise InputError(f"--{kind} must be K=VALUE such as 3=1.5, not {shown(given)}") from None
+
+
+def load_matching(args) -> tuple[FrozenPolicy, dict, Directions, str]:
+    """Policy, its config, directions, and the digest of the policy. Raises InputError where they do not fit."""
+    directions = load_directions(args.directions)
+    digest = hashlib.sha256(read_bytes(args.checkpoint)).hexdigest()
+    if str(directions.checkpoint) != digest:
+        raise InputError(f"{args.directions} was made of another policy than {args.checkpoint}; name the one it is of")
+    return *FrozenPolicy.load(args.checkpoint, args.lang_encoder), directions, digest
+
+
+class Runs:
+    """The runs of an intervention, a table of episodes for each: without it, with it, along random directions."""
+
+    def __init__(self, policy: FrozenPolicy, config: dict, bot_steps: dict[int, int], out: Path, num_envs: int):
+        """bot_steps: seed of each world -> steps of the bot's episode."""
+        self._policy, self._worlds = policy, (config["task_id"], config.get("max_steps"), list(bot_steps))
+        self._bot_steps, self._num_envs, self.folder = list(bot_steps.values()), num_envs, out / "episodes"
+
+    def play_missing(self, operation: Operation, directions: Directions, num_random: int, seed: int) -> None:
+        """Play each run that has no table yet; those along random directions after the one that they copy."""
+        names = [PLAIN, MOVED, *(random_name(k) for k in range(num_random))]
+        missing = [name for name in names if not self._path(name).exists()]
+        with tqdm(total=len(missing) * len(self._bot_steps), unit="episode", dynamic_ncols=True) as bar:
+            for name, move in {PLAIN: None, MOVED: operation.move(directions)}.items():
+                if name in missing:
+                    self._play(name, move, bar)
+            replay = Replay(np.load(self._amounts, allow_pickle=False), self.read(MOVED)["steps"].astype(np.int64))
+            for k in range(num_random):
+                if random_name(k) in missing:
+                    self._play(random_name(k), operation.random_move(directions, replay, seed, k), bar)
+
+    def read(self, name: str) -> dict[str, np.ndarray]:
+        """The table of a run, name -> (W,) float64."""
+        table = pd.read_csv(self._path(name))
+        return {column: table[column].to_numpy(np.float64) for column in table}
+
+    @property
+    def _amounts(self) -> Path:
+        return self.folder / f"{MOVED}_amounts.npy"
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.csv"
+
+    def _play(self, name: str, move: Move | None, bar: tqdm) -> None:
+        bar.set_description(name)
+        played = play(self._policy, *self._worlds, move, self._num_envs, bar.update)
+        table = pd.DataFrame(played.table)
+        table.insert(3, "bot_steps", self._bot_steps)
+        content = table.to_csv(index=False).encode()
+        files = [(self._path(name), lambda file: file.write(content))]  # the last vouches for the others
+        if name == MOVED:
+            files.insert(0, (self._amounts, lambda file: np.save(file, played.amounts, allow_pickle=False)))
+        write_together(files)
+
+
+def random_name(number: int) -> str:
+    """The name of the run along a random direction."""
+    return f"random_{number:03d}"
+
+
+def report(runs: Runs, num_random: int, out: Path, title: str) -> str:
+    """Write the effects and their figure; the table for the screen."""
+    plain, moved, randoms = runs.read(PLAIN), runs.read(MOVED), [runs.read(random_name(k)) for k in range(num_random)]
+    rows = effect_rows(plain, moved, randoms)
+    content = pd.DataFrame(rows).to_csv(index=False).encode()
+    write_atomic(out / "effects.csv", lambda file: file.write(content))
+    main_rows = [row for row in rows if row["measure"] in MAIN[:-1]]  # the last, how far it is moved, is no effect
+    write_figure(out / "effect.png", plot_effects(main_rows, random_effects(plain, randoms), title))
+    lines = [
+        {
+            "measure": row["measure"],
+            **{name: f"{row[name]:.4g}" for name in ("plain", "moved")},
+            "difference": f"{row['difference']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g})",
+            "random directions": f"{row['random_low']:+.3g} to {row['random_high']:+.3g}",
+            "as strong": f"{row['stronger']} of {row['random']}",
+            "p": f"{row['p']:.3f}",
+        }
+        for row in rows
+        if row["measure"] in MAIN or row["measure"].startswith("weight") or max(row["plain"], row["moved"]) >= 0.01
+    ]
+    return pd.DataFrame(lines).to_string(index=False)
+
+
+def main() -> int:
+    """Check the flags, play what is missing, tell."""
+    args = parser().parse_args()
+    counts = {"num_worlds": integer(5, 10**6), "num_random": integer(LEAST_RANDOM, 10**4)}
+    check_flags(args, **counts, eval_seed=integer(0, 2**32 - 1), seed=integer(0), num_envs=integer(1, MAX_ENVS))
+    policy, config, directions, digest = load_matching(args)
+    operation = operation_of(args, directions)
+    title = operation.describe(directions)
+    slug = re.sub(r"[^\w.+-]+", "_", title)
+    out = Path(args.out or Path("plots/intervene") / Path(args.directions).resolve().parent.name / slug)
+    check_writable(out, "--out")
+    use_device("cpu")
+    with claimed(out) as is_ours:
+        if not is_ours:
+            raise InputError(f"another process works on {out}; choose another --out")
+        settings = {name: getattr(args, name) for name in ("num_worlds", "num_random", "eval_seed", "seed")}
+        moved_by = hashlib.sha256(read_bytes(args.directions)).hexdigest()
+        record = {"operation": operation._asdict(), "words": title, "settings": settings}
+        check_same(out / "config.json", record | {"checkpoint": digest, "directions": moved_by})
+        bot_paths = BotPaths(config["task_id"], config.get("max_steps"), args.cache_dir)
+        bot_steps, _ = bot_paths.solvable(args.eval_seed, args.num_worlds)
+        runs = Runs(policy, config, bot_steps, out, args.num_envs)
+        runs.play_missing(operation, directions, args.num_random, args.seed)
+        where = (
+            f"{config['task_id']}, {args.num_worlds} worlds, {args.num_random} random directions: differences to plain"
+        )
+        print(report(runs, args.num_random, out, f"{title}\n{where}"))
+    print(f"{title}; table and figure: {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
