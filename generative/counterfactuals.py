@@ -89,7 +89,7 @@ def world_at(task_id: str, max_steps: int | None, seed: int, actions: Sequence[i
 
 
 def clone(world: World) -> World:
-    """A copy that goes on by itself; what never changes is shared. About a millisecond."""
+    """A copy that goes on by itself; what never changes is shared."""
     env = world.env
     shared = [cell for cell in env.grid.grid if cell is not None and cell.type == "wall"]
     shared += [env.spec, env.action_space, env.observation_space]
@@ -104,7 +104,7 @@ def legal_edits(world: World, kinds: Sequence[str] = KINDS) -> list[Edit]:
     """
     edits, sees = [], _visible(world)
     for y, x in itertools.product(*map(range, world.codes.shape)):
-        code = cell_code(world.env.carrying) if (x, y) == world.position else world.codes[y, x]
+        code = world.carried if (x, y) == world.position else world.codes[y, x]
         before = int(code) & _PLAIN
         edits += [Edit(x, y, before, after) for after in _others(before, bool(sees[x, y]))]
     return [edit for edit in edits if edit.kind in kinds]
@@ -170,7 +170,7 @@ def _check_fits(edit: Edit, code: int) -> None:
 
 def _free_number(world: World) -> int:
     """A number that no object of the world has."""
-    return 1 + int(max((world.codes >> 20).max(), cell_code(world.env.carrying) >> 20))
+    return 1 + int(max((world.codes >> 20).max(), world.carried >> 20))
 
 
 def edit_state(state: State, edits: Sequence[Edit]) -> State:
@@ -199,12 +199,12 @@ def effects(
 ) -> list[Effects]:
     """The effects of every edit of every case: the policy is asked for all worlds at once.
 
-    With a simulator, the same is done in its worlds rather than in the real ones. E edits are 2 (E + 1) worlds, each
-    about a quarter of a megabyte: give a few hundred at a time. Raises ValueError where an edit does not fit.
+    With a simulator, the same is done in its worlds rather than in the real ones. E edits of a case are 2 (E + 1)
+    worlds. Raises ValueError where an edit does not fit.
     """
     rows, forced = [], []  # (case, edit) of each world, and its actions
     for case in cases:
-        unchanged = Edit(*case.world.position, *[cell_code(case.world.env.carrying) & _PLAIN] * 2)
+        unchanged = Edit(*case.world.position, *[case.world.carried & _PLAIN] * 2)
         for actions in ([_FREE] * len(case.actions), case.actions):
             rows += [(case, edit) for edit in (unchanged, *case.edits)]
             forced += [list(map(int, actions))] * (1 + len(case.edits))

@@ -104,7 +104,7 @@ class ExactSimulator:
             np.stack([world.codes for world in worlds]),
             np.array([world.position for world in worlds]),
             np.array([world.direction for world in worlds]),
-            np.array([cell_code(world.env.carrying) for world in worlds]),
+            np.array([world.carried for world in worlds]),
             (contents[:, :-1].reshape(-1, *self.grid_shape), contents[:, -1]) if (contents != EMPTY).any() else None,
         )
 

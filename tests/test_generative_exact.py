@@ -14,7 +14,7 @@ from generative.exact import ExactSimulator
 from generative.sight import Sight
 from generative.soft import CELL_CATEGORIES, NUM_CELLS, cells, harden, soften
 from mop.base.streams import stream_seed
-from mop.kernels.grid import CATEGORIES, EMPTY, GREY_WALL, IMAGE_SIZE, cell_code, observe
+from mop.kernels.grid import CATEGORIES, EMPTY, GREY_WALL, IMAGE_SIZE, observe
 from mop.worlds.teacher import TeacherFailure
 from mop.worlds.world import NUM_ACTIONS, World, bot_steps
 
@@ -38,7 +38,7 @@ def worlds_of(task: str, seeds) -> list[World]:
 
 def arrays_of(worlds: list[World]) -> tuple[np.ndarray, ...]:
     """What a recording holds of worlds: codes without numbers of objects, position, direction, what is carried."""
-    carried = [cell_code(world.env.carrying) for world in worlds]
+    carried = [world.carried for world in worlds]
     codes = np.stack([world.codes for world in worlds])
     directions = np.array([world.direction for world in worlds])
     numberless = (1 << 20) - 1
