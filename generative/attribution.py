@@ -15,8 +15,9 @@ cell (type empty, colour and state 0), one line for each cell, walls and doors i
 seen have the attribution 0. The agent's own cell of a view shows what is carried; emptying it also clears the carrying
 flag.
 
-The argmax of the policy's actions, and the rules of the exact simulator, are no smooth functions: their gradients are
-straight-through, and completeness fails by what `Effects.gap` says.
+The argmax of the policy's actions, and the exact simulator between ones and zeros (what is opaque, where the agent is),
+are no smooth functions: their gradients are not the slopes of what is computed, and completeness fails by what
+`Effects.gap` says.
 
 Paths. From step to step causes travel through the policy's memory or through the world. With D(m, w) the attribution
 where only the paths that are switched on pass gradients (memory m, world w; the numbers stay the same),
@@ -38,13 +39,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from generative.causes import PATHS
 from generative.closed_loop import EVERY_PATH, Paths, roll_out
 from generative.policies import FrozenPolicy
 from generative.simulators import Simulator, State
 from generative.targets import Target
 
 METHODS = ("integrated", "gradient")
-PATHS = ("direct", "memory", "world", "mixed")
 MEMORY_ONLY, WORLD_ONLY, NO_PATH = Paths(world=False), Paths(memory=False), Paths(False, False)
 NUM_POINTS = 16
 MAX_BEGINNINGS = 1024  # at once

@@ -11,8 +11,8 @@ from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 
 from mop.kernels.grid import EMPTY, IMAGE_SIZE, VIEW_SIZE
 
+PATHS = ("direct", "memory", "world", "mixed")  # along which a cause has its effect, see `generative.attribution`
 NUM_CHANNELS = 3  # type, colour, state
-CHANNELS = ("type", "colour", "state")
 OWN_CELL = (VIEW_SIZE // 2, VIEW_SIZE - 1)  # of the agent, in its view
 _UNSEEN, _WALL, _DOOR = (OBJECT_TO_IDX[name] for name in ("unseen", "wall", "door"))
 _TYPES, _COLORS, _STATES = (
@@ -31,6 +31,17 @@ class Thing(NamedTuple):
     ahead: int  # cells from the agent, negative behind it
     right: int  # negative to the left
     is_carried: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What it is, whatever its colour and place: "carried key", "locked door"."""
+        name = _TYPES[self.code[0]]
+        return f"{_STATES[self.code[2]]} {name}" if name == "door" else f"carried {name}" if self.is_carried else name
+
+    def place_in_world(self, position: Sequence[int], direction: int) -> tuple[int, int]:
+        """x and y in the grid, for an agent at x, y that faces `direction`."""
+        x, y = np.asarray(position) + self.ahead * _AHEAD[direction] + self.right * _RIGHT[direction]
+        return int(x), int(y)
 
     def __str__(self) -> str:
         """In words: "locked yellow door, 2 ahead 1 left"."""

@@ -141,8 +141,8 @@ def check_fidelity(
         raise InputError(f"it is not known how true the simulator in {folder} is; {again}")
     try:
         found = orjson.loads(read_bytes(path))
-        by_horizon = found["actors"]["trained"][MODEL]
-        action, view = by_horizon["action"]["mean"], by_horizon["exact_view"]["mean"]
+        numbers = found["actors"]["trained"][MODEL]
+        action, view = numbers["action"]["mean"], numbers["exact_view"]["mean"]
         is_of_this = found["simulator"]["digest"] == file_digest(folder / FINAL_NAME)
         agent = found["agent_sha256"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -153,11 +153,20 @@ def check_fidelity(
         raise InputError(f"the simulator in {folder} is of another policy; train one with generative.train_gen_model")
     if not 1 <= horizon <= len(action):
         raise InputError(f"{path} tells of horizons from 1 to {len(action)}, not of {horizon}; {again}")
+    return judge(str(folder), action[horizon - 1], view[0], horizon, min_fidelity)
+
+
+def judge(name: str, action: float | None, view: float | None, horizon: int, min_fidelity: float) -> str:
+    """The line on a simulator, of its shares of equal actions at a horizon and of exact views one step ahead.
+
+    None: no trial went on so long. Raises InputError where one of them is below `min_fidelity`.
+    """
+    told = ["not known" if share is None or np.isnan(share) else f"{share:.1%}" for share in (action, view)]
     line = (
-        f"simulator {folder}: {action[horizon - 1]:.1%} of the policy's actions are the same {horizon} steps ahead, "
-        f"{view[0]:.1%} of views exact 1 step ahead"
+        f"simulator {name}: {told[0]} of the policy's actions are the same {horizon} steps ahead, "
+        f"{told[1]} of views exact 1 step ahead"
     )
-    if min(action[horizon - 1], view[0]) < min_fidelity:
+    if min_fidelity and ("not known" in told or min(action, view) < min_fidelity):
         raise InputError(f"{line}: below --min_fidelity {min_fidelity:g}; train it longer, or lower --min_fidelity")
     return line
 
@@ -179,7 +188,10 @@ def parser() -> Parser:
     everyone = ",".join(ACTORS)
     parser.add_argument("--actors", default=everyone, help="who acts, with commas (default: %(default)s)")
     parser.add_argument("--seed", default=0, help="of moments and random actions (default: %(default)s)")
-    parser.add_argument("--min_fidelity", default=0.0, help="exit with 2 below it (default: %(default)s)")
+    parser.add_argument(
+        "--min_fidelity", default=0.0, help="refuse what is below, as analyses do (default: %(default)s)"
+    )
+    parser.add_argument("--horizon", default=8, help="steps ahead at which that is asked (default: %(default)s)")
     parser.add_argument("--out", help="folder of what is written (default: the simulator's)")
     parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
     return parser
@@ -239,8 +251,9 @@ def main() -> int:
     args = parser().parse_args()
     check_flags(
         args, num_trials=integer(2, 100_000), num_horizons=integer(1, 1000), split=choice(*SPLITS), actors=_actors,
-        seed=integer(0), min_fidelity=number(0, high=1),
+        seed=integer(0), min_fidelity=number(0, high=1), horizon=integer(1),
     )  # fmt: skip
+    args.horizon = min(args.horizon, args.num_horizons)
     recording = open_recording(args.data_dir)
     folder = Path(args.out or ("plots/fidelity_exact" if args.simulator == EXACT else args.simulator))
     policy, agent = load_agent(args.agent_file, recording, args.lang_encoder)
@@ -263,8 +276,10 @@ def main() -> int:
     }
     command = f"`python -m generative.fidelity --simulator {args.simulator} --data_dir {args.data_dir}`"
     write(folder, result, f"{command}, {len(moments.numbers)} episodes of the {args.split} split")
-    if args.min_fidelity and args.simulator != EXACT:
-        check_fidelity(args.simulator, args.num_horizons, args.min_fidelity)
+    if "trained" in actors:
+        numbers = actors["trained"][MODEL]
+        shares = numbers["action"]["mean"][args.horizon - 1], numbers["exact_view"]["mean"][0]
+        print(judge(args.simulator, *shares, args.horizon, args.min_fidelity))
     return 0
 
 

@@ -29,8 +29,7 @@ def open_scenes(name: str, recording: Recording) -> Scenes:
     mine = (recording.config["encoding"]["task_id"], recording.config["checkpoint"]["sha256"])
     if (config["task_id"], config["agent"]["sha256"]) != mine:
         raise InputError(f"{name} was learned of another policy or task than {recording.folder} was recorded of")
-    settings = config["settings"]
-    return LearnedScenes(model, settings["num_initializing_steps"] + settings["num_sim_steps"] - 1)
+    return LearnedScenes(model, config["settings"]["num_initializing_steps"])
 
 
 def recorded_values(episode: Episode, target: Target, expert_hidden_sizes: Sequence[Sequence[int]]) -> torch.Tensor:

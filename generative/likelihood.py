@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.soft import CARRYING, CELL_CATEGORIES, IMAGE_COLUMNS, NUM_CELLS, SOFT_DIM, cells, join_cells
+from generative.soft import CARRYING, CELL_CATEGORIES, DIRECTION, NUM_CELLS, SOFT_DIM, cells, join_cells
 from mop.kernels.grid import CATEGORIES
 
 MAX_LOGIT = 30.0  # beyond it a category is certain; so exponentials stay finite
-CHOICES = ((NUM_CELLS, CATEGORIES[0]), (NUM_CELLS, CATEGORIES[1]), (NUM_CELLS, CATEGORIES[2]), (1, 4))
+READ_GAIN = 6.0  # logits that a category has at first where it was written
+NUM_DIRECTIONS = 4
+CHOICES = (*((NUM_CELLS, size) for size in CATEGORIES), (1, NUM_DIRECTIONS))
 # of CARRYING columns: so many choices side by side, each among so many; the last one is the direction
 
 
@@ -22,7 +24,7 @@ class SymbolicViews(nn.Module):
     """BabyAI's observations: 49 cells of three categories each, the direction, whether something is carried.
 
     Logits of N observations are (N, X): of each category its columns, of the direction four, of the carrying flag one.
-    What is remembered of a cell and what the features say of it add up to its logits.
+    What is remembered of a cell and what the features say of it add up to its logits; so do heading and features.
     """
 
     def __init__(self, num_features: int, num_remembered: int, num_encoded: int):
@@ -32,7 +34,12 @@ class SymbolicViews(nn.Module):
         )
         self.write_cell = nn.Linear(CELL_CATEGORIES, num_remembered)
         self.read_cell = nn.Linear(num_remembered, CELL_CATEGORIES, bias=False)
+        self.read_heading = nn.Linear(NUM_DIRECTIONS, NUM_DIRECTIONS, bias=False)
         self.heads = nn.Linear(num_features, SOFT_DIM)
+        with torch.no_grad():  # from the first update on, what was written can be read
+            nn.init.orthogonal_(self.write_cell.weight)
+            self.read_cell.weight.copy_(READ_GAIN * self.write_cell.weight.t())
+            self.read_heading.weight.copy_(READ_GAIN * torch.eye(NUM_DIRECTIONS))
         self.register_buffer("member", _members(), persistent=False)
 
     def encode(self, soft: Tensor) -> Tensor:
@@ -44,13 +51,15 @@ class SymbolicViews(nn.Module):
         image = cells(soft)
         return self.write_cell(image), 1 - image[..., :1]
 
-    def forward(self, features: Tensor, remembered: Tensor) -> Tensor:
-        """Logits (N, X) of features (N, F) and of what is remembered of the cells in view, (N, 7, 7, C)."""
-        logits = self.heads(features)
-        if self.read_cell.in_features:
-            image = self.read_cell(remembered)
-            logits = logits + join_cells(image, image.new_zeros(*image.shape[:-3], SOFT_DIM - IMAGE_COLUMNS))
-        return logits.clamp(-MAX_LOGIT, MAX_LOGIT)
+    def heading(self, soft: Tensor) -> Tensor:
+        """The direction (N, 4) that is faced in soft observations (N, X)."""
+        return soft[..., DIRECTION]
+
+    def forward(self, features: Tensor, remembered: Tensor, heading: Tensor) -> Tensor:
+        """Logits (N, X) of features (N, F), what is remembered of the cells in view, (N, 7, 7, C), heading (N, 4)."""
+        flag = torch.zeros_like(heading[..., :1])
+        known = join_cells(self.read_cell(remembered), torch.cat([self.read_heading(heading), flag], -1))
+        return (self.heads(features) + known).clamp(-MAX_LOGIT, MAX_LOGIT)
 
     def decode(self, logits: Tensor) -> Tensor:
         """The likeliest observation as a soft one (N, X) of ones and zeros; gradients reach the probabilities."""

@@ -95,12 +95,12 @@ def simulate(model: WorldModel, frames: Frames, num_init: int, is_free: Tensor, 
             prior, posterior = foresight.prior, model.look(foresight, encoded[t])
             z = model.choose(torch.where(is_free[t][:, None], prior, posterior), of_step)
             state = model.settle(state, foresight, z)
-        in_view = model.places.view(state["places"])
-        found.append((state["deterministic"], state["stochastic"], in_view, prior, posterior))
-    deterministic, z, in_view, prior, posterior = map(torch.stack, zip(*found, strict=True))
+        in_view = model.in_view(state)
+        found.append((state["deterministic"], state["stochastic"], in_view, state["heading"], prior, posterior))
+    deterministic, z, in_view, heading, prior, posterior = map(torch.stack, zip(*found, strict=True))
     features = model.features(deterministic, z, in_view)
     return Simulated(
-        model.views(features, in_view),
+        model.views(features, in_view, heading),
         model.outcome_heads(features),
         *(model.probabilities(logits).log() for logits in (prior, posterior)),
         model.memory_head(features[num_init - 1]),

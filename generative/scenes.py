@@ -23,6 +23,7 @@ from generative.policies import FrozenPolicy
 from generative.recordings import Episode
 from generative.simulators import Simulator, State
 from generative.soft import DIRECTION, cells, soften
+from generative.world_model import WorldModel
 from mop.kernels.grid import CATEGORIES, EMPTY
 from mop.worlds.world import NUM_ACTIONS, World
 
@@ -177,11 +178,11 @@ class ExactScenes:
 
 
 class LearnedScenes:
-    """Scenes in a learned simulator, which has seen the episode's frames up to the step, the last `num_frames`."""
+    """Scenes in a learned simulator, which is shown the last `num_frames` frames up to the step."""
 
     kinds = (VIEW,)
 
-    def __init__(self, model, num_frames: int):
+    def __init__(self, model: WorldModel, num_frames: int):
         self.simulator, self._num_frames = model, num_frames
 
     def at(self, episode, step, kind):

@@ -34,7 +34,7 @@ SETTINGS = {  # name -> default, what it accepts, what it means
     "num_sim_steps": (28, integer(2, 1000), "frames that it simulates"),
     "batch_size": (28, integer(1, 2**16), "windows of an update"),
     "lr": (1e-3, number(0, above=True), "learning rate, after 100 updates of warm-up; it falls to 0 at the end"),
-    "num_updates": (8000, integer(1), "updates of the whole run"),
+    "num_updates": (6000, integer(1), "updates of the whole run"),
     "seed": (0, integer(0), "of all random numbers"),
     "loss_scale_obs": (1.0, number(0), "weight of the surprise at observations"),
     "loss_scale_hx": (0.02, number(0), "weight of the error of the policy's memory"),

@@ -10,7 +10,7 @@ In episodes of recorded test worlds, at steps drawn by chance and k steps before
 target at the step in the real world, edited and played on: with the policy acting on what it sees ("acting"), and with
 the recorded actions ("forced"). The prediction is the attribution of the edit (generative/attribution.py): in each
 simulator, by integrated gradients and by the gradient alone, through the policy's own actions and with the recorded
-ones, with and without the path through the world; and of controls: an untrained policy, random numbers, effects that
+ones, with and without the path through the world; and of controls: untrained policies, random numbers, effects that
 are shuffled. For each case Spearman's rank correlation; means with 95 % intervals over episodes.
 {targets}
 
@@ -18,6 +18,7 @@ Writes config.json, cases.jsonl (a line for each case, added as they are measure
 stopped), agreement.csv, agreement.md and agreement.png to --out.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from generative.attribution import METHODS
 from generative.closed_loop import untrained
 from generative.counterfactuals import KINDS
 from generative.direction_sets import load_directions
+from generative.fidelity import MIN_FIDELITY, check_fidelity
 from generative.inputs import EXACT, open_scenes, settle_folder
 from generative.policies import FrozenPolicy
 from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
@@ -38,9 +40,10 @@ from generative.scenes import Place
 from generative.targets import TARGETS_HELP, parse_target
 from generative.train_gen_model import load_agent
 from generative.validation import Predictor, Study, cut_to_whole, plan_cases, read_rows, row_bytes
-from mop.base.configuration import Parser, check_flags, choice, integer
+from mop.base.configuration import Parser, check_flags, choice, integer, number
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, write_atomic, write_figure
+from mop.base.streams import stream_seed
 
 CASES = "cases.jsonl"
 
@@ -54,6 +57,7 @@ def parser() -> Parser:
     parser.add_argument("--checkpoint", help="the recorded policy, if it lies elsewhere now")
     parser.add_argument("--of", default="action:chosen,lpc", help="targets, with commas (default: %(default)s)")
     parser.add_argument("--simulators", default=EXACT, help="exact, folders of learned ones (default: %(default)s)")
+    parser.add_argument("--min_fidelity", default=MIN_FIDELITY, help="of learned ones (default: %(default)s)")
     parser.add_argument("--lags", default="0,1,2,4,8", help="steps before the step (default: %(default)s)")
     parser.add_argument("--num_episodes", default=40, help="episodes at most (default: %(default)s)")
     parser.add_argument("--steps_per_episode", default=2, help="steps of each that are explained (default: 2)")
@@ -90,26 +94,27 @@ def lags_of(value: str) -> list[int]:
 
 
 def make_predictors(args, policy: FrozenPolicy, recording: Recording) -> list[Predictor]:
-    """What predicts: each simulator in all ways, and an untrained policy in the first one."""
-    found, control = [], untrained(policy, recording.config["checkpoint"]["config"], args.seed)
-    for number, name in enumerate(args.simulators):
+    """What predicts: each simulator in all ways, and in the first one untrained policies, another in each episode."""
+
+    @functools.lru_cache(maxsize=1)
+    def untrained_of(episode: int) -> FrozenPolicy:
+        config = recording.config["checkpoint"]["config"]
+        return untrained(policy, config, stream_seed(args.seed, f"control of episode {episode}"))
+
+    found = []
+    for place, name in enumerate(args.simulators):
         scenes = open_scenes(name, recording)
         label = "exact" if name == EXACT else f"learned {Path(name).name}"
         for actions in args.actions:
-            ways = [(label, policy, method) for method in args.methods]
-            if number == 0:
-                ways.append((f"{label}, untrained policy", control, args.methods[0]))
-            found += [
-                Predictor(
-                    _name(who, method, actions), of, scenes, scenes.kinds[0], method, of is control, actions == "own"
-                )
-                for who, of, method in ways
-            ]
+            for method in args.methods:
+                full = ", ".join([label, *(["gradient"] if method == "gradient" else []), f"{actions} actions"])
+                ways = (scenes, scenes.kinds[0], method)
+                found.append(Predictor(full, lambda episode: policy, *ways, False, actions == "own"))
+            if place == 0:
+                full = f"{label}, untrained policies, {actions} actions"
+                ways = (scenes, scenes.kinds[0], args.methods[0])
+                found.append(Predictor(full, untrained_of, *ways, True, actions == "own"))
     return found
-
-
-def _name(label: str, method: str, actions: str) -> str:
-    return ", ".join([label, *(["gradient"] if method == "gradient" else []), f"{actions} actions"])
 
 
 def main() -> int:
@@ -119,10 +124,13 @@ def main() -> int:
         args, of=words(), simulators=words(), lags=lags_of, num_episodes=integer(1), steps_per_episode=integer(1),
         kinds=words(*KINDS), max_edits=integer(MIN_EDITS), num_points=integer(1, 1024), methods=words(*METHODS),
         actions=words("own", "recorded"), split=choice(*SPLITS), policies=words(*BEHAVIOURS), seed=integer(0),
+        min_fidelity=number(0, high=1),
     )  # fmt: skip
     recording = open_recording(args.data_dir)
     policy, path = load_agent(args.checkpoint, recording, args.lang_encoder)
     directions = load_directions(args.directions) if args.directions else None
+    digest = recording.config["checkpoint"]["sha256"]
+    fidelity = [check_fidelity(name, max(1, *args.lags), args.min_fidelity, digest) for name in args.simulators]
     names = [parse_target(text, policy, directions, chosen=0).name for text in args.of]
     predictors = make_predictors(args, policy, recording)
     episodes = recording.episodes(args.split, args.policies)[: args.num_episodes]
@@ -131,13 +139,14 @@ def main() -> int:
         raise InputError(f"{args.data_dir} has no episode of --split {args.split} and --policies that is long enough")
     out = Path(args.out or Path("plots") / "validation" / recording.folder.resolve().name)
     check_writable(out, "--out")
-    runtime = ("out", "data_dir", "checkpoint", "lang_encoder", "directions")
+    runtime = ("out", "data_dir", "checkpoint", "lang_encoder", "directions", "min_fidelity")
     settings = {name: value for name, value in vars(args).items() if name not in runtime}
-    of = {"checkpoint": recording.config["checkpoint"]["sha256"], "task_id": recording.config["encoding"]["task_id"]}
+    of = {"checkpoint": digest, "fidelity": fidelity, "task_id": recording.config["encoding"]["task_id"]}
     with claimed(out) as is_ours:
         if not is_ours:
             raise InputError(f"another process works in {out}; choose another --out")
         settle_folder(out, {"settings": settings, "targets": names, "num_cases": len(places), **of})
+        print("\n".join(fidelity))
         study = Study(
             recording, policy, args.of, predictors, args.kinds, args.max_edits, args.num_points, args.seed, directions
         )

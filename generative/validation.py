@@ -7,7 +7,7 @@ change that it makes to what was there (`generative.attribution`), by each predi
 A row of the file is one case; E edits, Q targets. Rows are only ever added, in the order of the plan.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class Predictor:
     """One way to predict the effects of edits."""
 
     name: str
-    policy: FrozenPolicy
+    policy_of: Callable[[int], FrozenPolicy]  # of an episode: a control has another policy in each
     scenes: Scenes
     kind: str  # of scene
     method: str  # of METHODS
@@ -100,8 +100,9 @@ class Study:
             else:
                 scene = predictor.scenes.at_world(world)
                 changed = scene.edited(edits)
-            memory = memory_at(predictor.policy, self.policy, episode, start)
-            loop = loop_from(predictor.policy, predictor.scenes, scene, episode, memory, place, predictor.is_own)
+            policy = predictor.policy_of(place.episode)
+            memory = memory_at(policy, self.policy, episode, start)
+            loop = loop_from(policy, predictor.scenes, scene, episode, memory, place, predictor.is_own)
             row["predicted"][predictor.name] = {
                 name: self._predict(predictor, loop, scene.there, changed, targets, paths)
                 for name, paths in WAYS.items()

@@ -1,6 +1,5 @@
 """Small policies and worlds of known causes, to hold attribution against."""
 
-
 import torch
 from torch import Tensor
 

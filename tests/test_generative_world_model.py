@@ -98,14 +98,14 @@ def test_the_likeliest_observation_is_shown_with_gradients_of_its_probabilities(
 def test_the_map_moves_as_the_agent_does():
     """With the codes of the real grid as the map, its view is the real one wherever nothing is hidden."""
     world, num_checked = World("BabyAI-UnlockPickup-v0"), {0: 0, 1: 0, 2: 0, 4: 0}
-    model = WorldModel(3, 5, SMALL | {"map_channels": 1})
+    model, hand = WorldModel(3, 5, SMALL | {"map_channels": 1}), torch.full((1, 1), 9.0)
     places, rng = model.places, np.random.default_rng(0)
     motion = {0: 1, 1: 2, 2: 3, 4: 0}  # action -> stay, left, right, ahead
     for seed in range(20):
         world.reset(seed)
-        around = torch.full((1, 13, 13, 1), -1.0)
+        around, heading = torch.full((1, 13, 13, 1), -1.0), torch.eye(4)[None, world.direction]
         for action in rng.choice([0, 1, 2, 2, 4], 12).tolist():
-            around = places.written(around, *known(world))
+            around, _ = places.written(around, hand, places.view(around, hand), *known(world))
             before = world.position
             world.step(action)
             kind = 0 if action == 2 and world.position == before else motion[action]
@@ -113,10 +113,13 @@ def test_the_map_moves_as_the_agent_does():
                 for parameter in places.motion[-1].parameters():
                     parameter.zero_()
                 places.motion[-1].bias[kind] = 1e3
-                around = places.moved(around, torch.zeros(1, model.gru.hidden_size + NUM_ACTIONS))
-            told, (true, visible) = places.view(around), known(world)
+                weights = places.motions(around, torch.zeros(1, model.gru.hidden_size + NUM_ACTIONS))
+                around, heading = places.moved(around, weights), places.turned(heading, weights)
+            assert int(heading.argmax()) == world.direction
+            told, (true, visible) = places.view(around, hand), known(world)
             compared = (visible > 0) & (told > 0)
-            compared[:, 3, 6] = False  # the agent's own cell shows what it carries
+            assert told[0, 3, 6] == 9.0  # the agent's own cell shows what it carries
+            compared[:, 3, 6] = False
             assert torch.equal(told[compared], true[compared])
             num_checked[action] += int(compared.sum())
     assert all(number > 200 for number in num_checked.values())
