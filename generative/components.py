@@ -36,9 +36,17 @@ def fit_ica(x: np.ndarray, num: int, seed: int) -> Fit:
     """K independent components of the K-dimensional space of largest variance (FastICA, Hyvarinen 1999).
 
     A unit vector is a column of the mixing matrix, its dual the row of the unmixing one, which is the dual basis within
-    that space. Each points where its coordinate has the longer tail.
+    that space. Each points where its coordinate has the longer tail. There are fewer than K where the memory varies in
+    fewer dimensions.
     """
-    ica = FastICA(num, whiten="unit-variance", max_iter=500, tol=1e-3, random_state=seed)
+    spreads = np.linalg.svd(np.cov(x.T).reshape(x.shape[1], -1), compute_uv=False)
+    ica = FastICA(
+        min(num, int((spreads > 1e-8 * spreads[0]).sum())),
+        whiten="unit-variance",
+        max_iter=500,
+        tol=1e-3,
+        random_state=seed,
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         sources = ica.fit_transform(x)

@@ -83,7 +83,7 @@ def plot_stability(table: "pd.DataFrame", title: str = "") -> Figure:
 
 
 def plot_effects(rows: Sequence[Mapping], randoms: Mapping[str, np.ndarray], title: str = "") -> Figure:
-    """What an intervention changes, beside what it changes along random directions; a panel for each measure.
+    """Differences from the run without an intervention, beside those along random directions; a panel for each measure.
 
     rows: of `interventions.effect_rows`, those to be shown; randoms: measure -> effects of R random directions (R,).
     """
@@ -93,11 +93,17 @@ def plot_effects(rows: Sequence[Mapping], randoms: Mapping[str, np.ndarray], tit
         values = randoms[row["measure"]]
         jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))  # of the places, so that dots can be told
         ax.axvline(0, color=_GREY, linewidth=0.8)
-        ax.plot(values, jitter, ".", color=_GREY, markersize=4, label="random directions")
+        ax.plot(values, jitter, ".", color=_GREY, markersize=4, label="moved as far along random directions")
         if np.isfinite(row["difference"]):
             errors = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
             style = {"color": HUES["vermilion"], "marker": "D", "markersize": 5, "capsize": 3, "linestyle": "none"}
-            ax.errorbar([row["difference"]], [0.6], xerr=np.nan_to_num(errors), label="this direction", **style)
+            ax.errorbar(
+                [row["difference"]],
+                [0.6],
+                xerr=np.nan_to_num(errors),
+                label="along this direction, 95 % interval over worlds",
+                **style,
+            )
         text = f"{row['measure']}: {row['difference']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g}), p {row['p']:.2g}"
         add_note(ax, row["difference"], row["difference"], 0.6, 0.6, text, **row)
         ax.set(ylim=(-0.5, 0.9), yticks=[])
@@ -106,7 +112,6 @@ def plot_effects(rows: Sequence[Mapping], randoms: Mapping[str, np.ndarray], tit
     remove_empty(axes, len(rows))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
-    figure.supxlabel("difference from the run without it, with its 95 % interval over worlds", fontsize="small")
     set_title(figure, title)
     return figure
 

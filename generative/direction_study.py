@@ -11,7 +11,7 @@ import numpy as np
 
 from generative.components import METHODS, Fit, matched_cosines
 from generative.direction_sets import Directions
-from generative.labels import PROPERTIES, UNKNOWN, label_episode
+from generative.labels import UNKNOWN
 from generative.probes import Probe, above_chance, accuracy_alone, balanced_accuracy, labels_of_others
 from generative.recordings import SPLITS
 from mop.base.errors import InputError
@@ -28,17 +28,18 @@ class Rows(NamedTuple):
     """Steps of whole episodes: the memory after each, which has seen the state that is labelled."""
 
     hidden: np.ndarray  # (M, S) float32, after the step
-    labels: dict[str, np.ndarray]  # (M,) int8, of `labels.label_episode`
+    labels: dict[str, np.ndarray]  # (M,) int8, by property: the number of a class, or UNKNOWN
     episode: np.ndarray  # (M,) int64, from 0; rows of one episode are neighbours
     t_step: np.ndarray  # (M,) int64
 
 
 def read_rows(
-    recording, split: str, behaviours: Sequence[str] | None, max_rows: int, seed: int, room_size: int
+    recording, split: str, behaviours: Sequence[str] | None, max_rows: int, seed: int, label: Callable[..., dict]
 ) -> Rows:
     """The steps of whole episodes of a split, chosen at random; at most `max_rows`.
 
-    recording: `recordings.Recording`. Raises InputError where there are fewer than MIN_EPISODES.
+    recording: `recordings.Recording`; label: of `labels.labeller`. Raises InputError where they are fewer than
+    MIN_EPISODES.
     """
     episodes = recording.episodes(split, behaviours)
     order = np.random.default_rng(stream_seed(seed, f"rows of {split}")).permutation(len(episodes))
@@ -51,20 +52,18 @@ def read_rows(
     for number, k in enumerate(chosen.tolist()):
         episode = recording.episode(k)
         hidden, num_steps = np.asarray(episode["hidden"]), len(episode["hidden"]) - 1
-        labels = {name: v[:-1] for name, v in label_episode(episode, episode.mission, room_size).items()}
+        labels = {name: values[:-1] for name, values in label(episode).items()}
         where = np.full(num_steps, number), np.arange(num_steps)
         parts.append(Rows(hidden[1:], labels, *where))
-    labels = {name: np.concatenate([part.labels[name] for part in parts]) for name in PROPERTIES}
-    hidden, episode, t_step = (
-        np.concatenate([getattr(p, key) for p in parts]) for key in ("hidden", "episode", "t_step")
-    )
+    labels = {name: np.concatenate([part.labels[name] for part in parts]) for name in parts[0].labels}
+    hidden, episode, t_step = (np.concatenate(column) for column in zip(*((p[0], *p[2:]) for p in parts), strict=True))
     return Rows(hidden, labels, episode, t_step)
 
 
 def known_properties(rows: Mapping[str, Rows]) -> dict[str, list[int]]:
     """The classes of each property that occur in enough episodes of every split; those with a choice of classes."""
     found = {}
-    for name in PROPERTIES:
+    for name in rows["train"].labels:
         in_all = set.intersection(*(_frequent(part.labels[name], part.episode) for part in rows.values()))
         if len(in_all) > 1:
             found[name] = sorted(in_all)
@@ -144,16 +143,12 @@ class Study:
             known = {split: np.flatnonzero(np.isin(labels[split], self.properties[label])) for split in SPLITS}
             some = np.sort(rng.permutation(known["train"])[:num_rows])
             probe = Probe(x["train"][some] @ columns, labels["train"][some])
-            return {
-                split: (
-                    probe(x[split][known[split]] @ columns),
-                    labels[split][known[split]],
-                    episode[split][known[split]],
-                )
-                for split in SPLITS[1:]
-            }
+            says = {}
+            for split in SPLITS[1:]:
+                these = known[split]
+                says[split] = probe(x[split][these] @ columns), labels[split][these], self.rows[split].episode[these]
+            return says
 
-        episode = {split: part.episode for split, part in self.rows.items()}
         found = {"classes": self.properties[label]}
         for key, labels in (("accuracy", true), ("shuffled", others)):
             found[key] = balanced_accuracy(*judge(labels, everything, _PROBE_ROWS)["test"])
@@ -249,10 +244,8 @@ def probe_rows(parts: Mapping[str, Mapping[str, np.ndarray]], directions: Direct
     it is above chance there (0 chance, 1 all right), minus the same for the property that it tells best besides.
     """
     rows, singles = [], scores_of(parts)
-    for label in PROPERTIES:
+    for label in singles:
         for block, part in parts.items():
-            if f"{label} accuracy" not in part:
-                continue
             first = directions.blocks.tolist().index(block)
             best, classes = first + int(part[f"{label} best"]), part[f"{label} classes"]
             row = {"property": label, "block": block, "classes": len(classes), "chance": 1 / len(classes)}
@@ -260,31 +253,29 @@ def probe_rows(parts: Mapping[str, Mapping[str, np.ndarray]], directions: Direct
                 value, low, high = part[f"{label} {key}"].tolist()
                 name = key.replace(" ", "_")
                 row |= {name: value, f"{name}_low": low, f"{name}_high": high}
-            others = [scores[best] for name, scores in singles["test"].items() if name != label]
-            selectivity = singles["test"][label][best] - max(others, default=0.0)
+            others = [scores[best] for name, scores in singles.items() if name != label]
+            selectivity = singles[label][best] - max(others, default=0.0)
             row |= {"best": directions.names[best], "best_number": best, "selectivity": selectivity}
             rows.append(row | {"validation": float(part[f"{label} singles"][int(part[f"{label} best"]), 0])})
     return rows
 
 
-def scores_of(parts: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, np.ndarray]]:
-    """How far above chance each direction alone is, split -> property -> (K,): 0 chance, 1 all right."""
-    scores: dict[str, dict[str, np.ndarray]] = {split: {} for split in SPLITS[1:]}
-    for label in PROPERTIES:
-        of_parts = [part for part in parts.values() if f"{label} singles" in part]
-        for column, split in enumerate(SPLITS[1:]):
-            values = [
-                above_chance(part[f"{label} singles"][:, column], len(part[f"{label} classes"])) for part in of_parts
-            ]
-            if values:
-                scores[split][label] = np.concatenate(values)
-    return scores
+def scores_of(parts: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """How far above chance each direction alone is in the test worlds, property -> (K,): 0 chance, 1 all right."""
+    ending, column = " singles", SPLITS[1:].index("test")
+    names = [key.removesuffix(ending) for key in next(iter(parts.values())) if key.endswith(ending)]
+    return {
+        name: np.concatenate(
+            [above_chance(part[name + ending][:, column], len(part[f"{name} classes"])) for part in parts.values()]
+        )
+        for name in names
+    }
 
 
 def direction_rows(parts: Mapping[str, Mapping[str, np.ndarray]], directions: Directions) -> list[dict]:
     """A row for each direction: its spread, how much of it comes back, and what it tells, above chance, in the test."""
     stability = np.concatenate([part[f"{method} stability"] for part in parts.values() for method in METHODS])
-    scores = scores_of(parts)["test"]
+    scores = scores_of(parts)
     return [
         {"number": k, "name": name, "sd": sd, "stability": comes_back} | {label: scores[label][k] for label in scores}
         for k, (name, sd, comes_back) in enumerate(zip(directions.names, directions.sd, stability, strict=True))

@@ -32,12 +32,12 @@ from generative.direction_study import (
     read_rows,
     write_part,
 )
+from generative.labels import labeller
 from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
 from mop.base.configuration import Parser, check_flags, integer, shown
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, write_atomic, write_figure, write_json
 from mop.kernels.devices import choose_device
-from mop.worlds.world import World
 
 NAME = "directions.npz"
 
@@ -82,10 +82,9 @@ def blocks_of(recording: Recording) -> dict[str, slice]:
 
 def rows_of(recording: Recording, settings: dict) -> dict[str, Rows]:
     """The steps of each split that the directions are found on, chosen and judged by."""
-    encoding = recording.config["encoding"]
-    room_size = World(encoding["task_id"]).env.room_size
     some = {name: settings[name] for name in ("behaviours", "max_rows", "seed")}
-    return {split: read_rows(recording, split, room_size=room_size, **some) for split in SPLITS}
+    some["label"] = labeller(recording.config["encoding"])
+    return {split: read_rows(recording, split, **some) for split in SPLITS}
 
 
 def part_path(out: Path, block: str) -> Path:

@@ -4,24 +4,18 @@ Axis letter: M rows of an episode, the last of which is the terminal observation
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 
 from mop.kernels.grid import VIEW_SIZE, code_kind, code_state
-from mop.measures.phases import PHASES
+from mop.worlds.world import World
 
 UNKNOWN = -1
 DOOR_STATES = ("open", "closed", "locked")  # by Minigrid's number
 CARRIED = ("nothing", "key", "ball", "box")
-PROPERTIES = {  # name -> names of its classes, None: as many as there are
-    "door": DOOR_STATES,
-    "carrying": CARRIED,
-    "goal in view": ("no", "yes"),
-    "phase": PHASES,
-    "room": None,
-}
+PROPERTIES = ("door", "carrying", "goal in view", "phase", "room")
 _DOOR, _KEY = OBJECT_TO_IDX["door"], OBJECT_TO_IDX["key"]
 _LOCKED = DOOR_STATES.index("locked")
 _MOVABLE = CARRIED[1:]
@@ -29,13 +23,24 @@ _CELLS = VIEW_SIZE * VIEW_SIZE
 _GOAL = re.compile(rf"(?:({'|'.join(COLOR_TO_IDX)}) )?(ball|box|key|door|object)")
 
 
+def labeller(encoding: Mapping) -> Callable[..., dict[str, np.ndarray]]:
+    """What labels an episode of a recording by `label_episode`; of worlds other than BabyAI's nothing is known, {}.
+
+    encoding: of the recording's config.
+    """
+    if not str(encoding.get("task_id")).startswith("BabyAI-"):
+        return lambda episode: {}
+    room_size = World(encoding["task_id"]).env.room_size
+    return lambda episode: label_episode(episode, episode.mission, room_size)
+
+
 def label_episode(episode: Mapping[str, np.ndarray], mission: str, room_size: int) -> dict[str, np.ndarray]:
-    """The label of each property of PROPERTIES at each row, (M,) int8: number of a class, UNKNOWN where it has none.
+    """The label of each of PROPERTIES at each row, (M,) int8: number of a class, UNKNOWN where it has none.
 
     episode: arrays of a recording; room_size: cells from wall to wall, both included (`env.room_size`).
-    door: state of the door nearest to the agent, the first of several; carrying: kind of what is in the hand; goal in
-    view: an object of a kind, and colour where it has one, that the mission names is seen, or in the hand; phase: of
-    `mop.measures.phases`, where a door is locked at the beginning; room: its number, row by row.
+    door: of DOOR_STATES, the door nearest to the agent, the first of several; carrying: of CARRIED, what is in the
+    hand; goal in view: an object of a kind, and colour where it has one, that the mission names is seen, or in the
+    hand; phase: of `mop.measures.phases`, where a door is locked at the beginning; room: its number, row by row.
     """
     grid, position = np.asarray(episode["grid"]), np.asarray(episode["position"], np.int64)
     carried, obs = np.asarray(episode["carried"]), np.asarray(episode["obs"])

@@ -4,6 +4,7 @@ import itertools
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from eval_helpers import in_process
@@ -12,15 +13,17 @@ from generative_data import record_tiny, tiny_checkpoint
 from generative import directions as command
 from generative import sparse
 from generative.components import METHODS, matched_cosines
+from generative.direction_figures import plot_probes, plot_stability
 from generative.direction_sets import Directions, load_directions, random_unit, write_directions
-from generative.direction_study import Rows, Study, join_parts, probe_rows, read_rows, variance_explained
-from generative.labels import CARRIED, DOOR_STATES, PROPERTIES, UNKNOWN, label_episode
+from generative.direction_study import Rows, Study, join_parts, method_rows, probe_rows, read_rows, variance_explained
+from generative.labels import CARRIED, DOOR_STATES, PROPERTIES, UNKNOWN, label_episode, labeller
 from generative.probes import accuracy_alone, balanced_accuracy, labels_of_others
 from generative.recordings import SPLITS
 from generative.sparse import train_sparse
 from mop.base.errors import InputError
 from mop.kernels.grid import code_color, code_kind, code_state
 from mop.measures.phases import key_phases
+from mop.plotting.hover import values_of
 from mop.worlds.world import World
 
 RNG = np.random.default_rng
@@ -164,6 +167,16 @@ def test_planted_directions_are_found_where_they_are_not_orthogonal():
     assert matched_cosines(units, METHODS["pca"](x, 4, 0).units).min() < 0.95  # what an orthogonal basis cannot do
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_units_that_never_move_and_blocks_of_one_unit_are_no_trouble(method, hasty):
+    x, _ = planted(num_rows=400)
+    for still, num in ((np.where(np.arange(12) == 5, 1.0, x), 12), (x[:, :1], 1)):
+        fit = METHODS[method](still, num, 0)
+        assert 1 <= len(fit.units) <= 2 * num and fit.units.shape == fit.duals.shape
+        assert np.isfinite(fit.units).all() and np.abs(fit.duals).max() < 1e6
+        assert np.isfinite(fit.rebuild(still)).all()
+
+
 def test_variance_explained_is_that_of_other_worlds():
     rng, episode = RNG(2), np.repeat(np.arange(50), 10)
     train, test = rng.standard_normal((2, 500, 40))
@@ -236,6 +249,13 @@ def test_the_direction_that_tells_is_found_and_what_nothing_tells_is_not(hasty):
     assert abs(directions.units[door["best_number"]] @ planted_unit) > 0.95
     for key in ("accuracy", "shuffled", "best_accuracy"):
         assert 0.44 < carrying[key] < 0.56, key
+    shown = values_of(plot_probes(pd.DataFrame([door, carrying])))
+    of_figure = {(row["panel"], row["measure"]): row["value"] for row in shown}
+    assert of_figure["door", "whole block"] == door["accuracy"] and len(of_figure) == 6
+    assert of_figure["carrying", "labels of other episodes"] == carrying["shuffled"]
+    methods = method_rows({"memory": part})
+    shown = values_of(plot_stability(pd.DataFrame(methods)))
+    assert [row["explained"] for row in shown] == [row["explained"] for row in methods] and len(methods) == 4
     assert part["pca stability"][0] > 0.99 > 0.9 > float(part["pca chance"])
 
 
@@ -243,9 +263,9 @@ def test_the_direction_that_tells_is_found_and_what_nothing_tells_is_not(hasty):
 
 
 def test_rows_pair_the_memory_after_a_step_with_what_it_saw(recording):
-    seeds = {}
+    seeds, label = {}, labeller(recording.config["encoding"])
     for split in SPLITS:
-        rows = read_rows(recording, split, None, 10**6, 0, 6)
+        rows = read_rows(recording, split, None, 10**6, 0, label)
         episodes = np.sort(recording.episodes(split))
         assert len(np.unique(rows.episode)) == len(episodes)
         for number in (0, len(episodes) - 1):
@@ -257,13 +277,14 @@ def test_rows_pair_the_memory_after_a_step_with_what_it_saw(recording):
                 assert np.array_equal(rows.labels[name][here], labels[:-1])
         seeds[split] = set(recording.index["seed"][episodes].tolist())
     assert not seeds["train"] & seeds["test"] and not seeds["train"] & seeds["validation"]
-    few = read_rows(recording, "train", ["epsilon"], 200, 0, 6)
+    few = read_rows(recording, "train", ["epsilon"], 200, 0, label)
     assert 100 < len(few.hidden) <= 200
     assert not np.array_equal(
-        few.hidden, read_rows(recording, "train", ["epsilon"], 200, 1, 6).hidden[: len(few.hidden)]
+        few.hidden, read_rows(recording, "train", ["epsilon"], 200, 1, label).hidden[: len(few.hidden)]
     )
     with pytest.raises(InputError, match="too few"):
-        read_rows(recording, "train", ["epsilon"], 30, 0, 6)
+        read_rows(recording, "train", ["epsilon"], 30, 0, label)
+    assert read_rows(recording, "train", None, 500, 0, labeller({"task_id": "coinrun"})).labels == {}
 
 
 # --- files and random directions --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from generative_data import record_tiny, tiny_checkpoint
 from generative import directions as directions_command
 from generative import intervene as command
 from generative import sparse
+from generative.direction_figures import plot_effects
 from generative.direction_sets import Directions, load_directions
 from generative.effects import MAIN, effect_rows, measures_of, random_effects
 from generative.interventions import EVENTS, Move, Operation, Replay, column_names, event_of, play
@@ -22,6 +23,7 @@ from mop.jobs.evaluation import encoder_for, evaluate
 from mop.learning.policies import policy_from_checkpoint
 from mop.measures.phases import PHASES, key_phases
 from mop.measures.routing_data import ACTION_NAMES
+from mop.plotting.hover import values_of
 from mop.store.checkpoints import load_checkpoint
 from mop.worlds.bot_paths import BotPaths
 from mop.worlds.episodes import SLOT_STATE
@@ -306,6 +308,17 @@ def test_effects_are_paired_and_ranked():
     assert rows["before the key: forward"]["plain"] == 1.0 and "key dropped: forward" not in rows
     assert list(rows)[: len(MAIN)] == list(MAIN)
     assert random_effects(plain, randoms)["steps"].tolist() == pytest.approx([0.0, 1.0, -3.0, 0.5])
+
+
+def test_the_figure_shows_the_effects():
+    plain, moved = a_table(), a_table(steps=np.linspace(10, 40, 40))
+    randoms = [a_table(steps=20.0 + np.full(40, shift)) for shift in (0.0, 1.0, -3.0)]
+    rows = [row for row in effect_rows(plain, moved, randoms) if row["measure"] in ("steps", "LPC")]
+    figure = plot_effects(rows, random_effects(plain, randoms), "title")
+    ax = figure.axes[0]
+    assert ax.get_title(loc="left").startswith("steps") and len(figure.axes) == 2
+    assert sorted(ax.lines[1].get_xdata()) == pytest.approx([-3.0, 0.0, 1.0])
+    assert [row["difference"] for row in values_of(figure)] == [row["difference"] for row in rows]
 
 
 def test_no_effect_is_reported_as_none():
