@@ -137,6 +137,9 @@ def summary(study: Study, quantity: str) -> str:
         "{survive} of {num_levels} survive (the bot cannot solve {unsolved} of these); of the others {illegal} are not "
         "legal, and {low} below percentile {min_percentile:g}"
     )
+    if "seen" in found:
+        shares = (f"{name} {share:.0%} ({of_random:.0%})" for name, (share, of_random) in found["seen"].items())
+        lines.append(f"what the agent sees at first, of survivors (of random levels): {', '.join(shares)}")
     return "\n".join(lines[:2] + [line.format(quantity=quantity, **found) for line in lines[2:]])
 
 
