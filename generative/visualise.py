@@ -22,6 +22,7 @@ import functools
 import hashlib
 import io
 import re
+import textwrap
 from argparse import Namespace
 from pathlib import Path
 
@@ -148,9 +149,8 @@ def summary(study: Study, quantity: str) -> str:
 
 def parser() -> Parser:
     """The command line."""
-    parser = Parser(
-        prog="python -m generative.visualise", description=__doc__.format(targets=f"Targets: {TARGETS_HELP}.")
-    )
+    targets = textwrap.fill(f"Targets: {TARGETS_HELP}.", 120)
+    parser = Parser(prog="python -m generative.visualise", description=__doc__.format(targets=targets))
     add = parser.add_argument
     add("--checkpoint", "--model_file", required=True, metavar="FILE", help="the policy")
     add("--maximise", default="lpc", metavar="TARGET", help="the quantity (default: %(default)s)")
