@@ -20,7 +20,7 @@ import routing_viz
 import simulator_viz
 from benchmarks import throughput
 from mop.base.configuration import DEFAULTS_FILE, check_recorded, parse_config, read_config
-from results import collapse, experiments, lmc
+from results import collapse, experiments, lmc, simulator
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "benchmarks" / "README.md"]
@@ -40,6 +40,7 @@ SCRIPTS = {
     "results/experiments.py": experiments,
     "results/collapse.py": collapse,
     "results/lmc.py": lmc,
+    "results/simulator.py": simulator,
 }
 BENCHMARKS = {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")} - {
     "benchmarks/naive_training.py"

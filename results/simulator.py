@@ -1,8 +1,8 @@
 """The numbers of the simulator, for three policies: fidelity, attribution against truth, directions, levels.
 
-    python results/generative.py               does what is missing, and writes results/generative/
-    python results/generative.py --dry_run     prints the commands, and runs nothing
-    python results/generative.py --only UnlockPickup
+    python results/simulator.py               does what is missing, and writes results/generative/
+    python results/simulator.py --dry_run     prints the commands, and runs nothing
+    python results/simulator.py --only UnlockPickup
 
 Every stage is one command; each goes on where it was stopped. Recordings and simulators lie below recordings/ and
 simulators/ (not in git); what is small and says something is copied to results/generative/<policy>/.
