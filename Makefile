@@ -48,6 +48,7 @@ bench: $(VENV)/.installed  ## training and evaluation speed beside a plain loop'
 	$(RUN) benchmarks/lmc_speed.py
 	$(RUN) benchmarks/recording_speed.py
 	$(RUN) benchmarks/exact_speed.py
+	$(RUN) benchmarks/simulator_speed.py
 	$(RUN) benchmarks/attribution_speed.py
 	$(RUN) benchmarks/intervention_speed.py
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mop.plotting.hover import add_note
 from mop.plotting.panels import ALL_OF_0_TO_1, make_panels, remove_empty, set_title
@@ -107,6 +108,7 @@ def plot_effects(rows: Sequence[Mapping], randoms: Mapping[str, np.ndarray], tit
         text = f"{row['measure']}: {row['difference']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g}), p {row['p']:.2g}"
         add_note(ax, row["difference"], row["difference"], 0.6, 0.6, text, **row)
         ax.set(ylim=(-0.5, 0.9), yticks=[])
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.set_title(f"{row['measure']}\n{row['plain']:.3g} → {row['moved']:.3g}", fontsize="medium", loc="left")
         open_frame(ax)
     remove_empty(axes, len(rows))

@@ -118,7 +118,10 @@ def write_report(out: Path, parts: dict[str, dict], directions: Directions, titl
     return "\n\n".join(texts)
 
 
-METHOD_COLUMNS = ("block", "units", "method", "directions", "explained", "low", "high", "stability", "chance")
+METHOD_COLUMNS = (
+    *("block", "units", "method", "directions", "explained", "low", "high", "stability", "chance"),
+    *("converged", "fits"),
+)
 PROBE_COLUMNS = (
     *("property", "block", "chance", "shuffled", "accuracy", "accuracy_low", "accuracy_high"),
     *("best", "best_accuracy", "best_accuracy_low", "best_accuracy_high", "selectivity"),

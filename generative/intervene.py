@@ -188,9 +188,7 @@ def main() -> int:
         bot_steps, _ = bot_paths.solvable(args.eval_seed, args.num_worlds)
         runs = Runs(policy, config, bot_steps, out, args.num_envs)
         runs.play_missing(operation, directions, args.num_random, args.seed)
-        where = (
-            f"{config['task_id']}, {args.num_worlds} worlds, {args.num_random} random directions: differences to plain"
-        )
+        where = f"{config['task_id']}, {args.num_worlds} worlds: differences from the run without it"
         print(report(runs, args.num_random, out, f"{title}\n{where}"))
     print(f"{title}; table and figure: {out}")
     return 0

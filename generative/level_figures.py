@@ -24,7 +24,7 @@ def plot_search(
     """Left, the quantity of the levels drawn (I, N) over the search, means of 15 iterations, beside a search without
     gradients (I, N); right, random levels (M,) and what the levels that were found achieve (N,), survives (N,) bool.
     """
-    figure, axes = make_panels(1, 2, 5.0, 3.0, extra_height=0.9)
+    figure, axes = make_panels(1, 2, 5.0, 3.0, extra_height=1.3)
     left, right = axes[0]
     for values, hue, name in ((without_gradients, _WITHOUT, "drawn without gradients"), (curve, _LEVEL, "drawn")):
         smooth = _smoothed(values)
@@ -37,7 +37,7 @@ def plot_search(
         left.axhline(value, color=_RANDOM, linestyle=style, label=f"{share} % of random levels are below")
         right.axvline(value, color=_RANDOM, linestyle=style)
     left.set(xlabel="iteration", ylabel=quantity)
-    left.legend(framealpha=0.8, edgecolor="none", fontsize="small")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False, fontsize="small")
     heights, _, _ = right.hist(known, 60, color="#cccccc")
     for chosen, hue, name in ((survives, _LEVEL, "survive"), (~survives, _WITHOUT, "do not")):
         values = achieved[chosen & np.isfinite(achieved)]

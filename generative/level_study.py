@@ -12,7 +12,16 @@ import torch
 from tqdm import tqdm
 
 from generative.levels import LevelPrior, SoftLevels, estimate_prior
-from generative.round_trips import RandomLevels, Reader, Trip, percentile_of, play_random_levels, travel
+from generative.round_trips import (
+    SIGHTS,
+    RandomLevels,
+    Reader,
+    Trip,
+    percentile_of,
+    play_random_levels,
+    sights_of,
+    travel,
+)
 from generative.simulators import Simulator
 from generative.synthesis import Begin, Found, Search, search_levels
 from mop.base.errors import InputError
@@ -48,8 +57,11 @@ class Study:
         is_legal = np.array([not trip.why_illegal for trip in self.trips])
         return is_legal & (self.percentiles >= self.min_percentile)
 
-    def numbers(self) -> dict[str, float]:
-        """What a summary tells. `gain`: of what is predicted, over the search without gradients; its half interval."""
+    def numbers(self) -> dict:
+        """What a summary tells. `gain`: of what is predicted, over the search without gradients, and half its interval.
+
+        `seen`: of SIGHTS, the share of survivors whose first view shows it, and that of random levels.
+        """
         table, random = self.table(), self.random.values[0][np.isfinite(self.random.values[0])]
         gap, gain = (table.achieved - table.predicted).abs(), (table.predicted - table.without_gradients).to_numpy()
         is_legal, is_solved = table.legal == "yes", table.bot.map(lambda bot: isinstance(bot, int))
@@ -77,7 +89,12 @@ class Study:
         if "untrained_percentile" in table:
             found["untrained_percentile"] = table.untrained_percentile.mean()
             found["untrained_survive"] = (table.untrained_percentile >= self.min_percentile).sum()
-        return {name: value.item() if isinstance(value, np.generic) else value for name, value in found.items()}
+        found = {name: value.item() if isinstance(value, np.generic) else value for name, value in found.items()}
+        seen = np.array([sights_of(trip.rows["obs"][0]) for trip in self.trips])[self.survives]
+        if len(seen):
+            shares = zip(seen.mean(0).tolist(), self.random.sights.mean(0).tolist(), strict=True)
+            found["seen"] = dict(zip(SIGHTS, shares, strict=True))
+        return found
 
     def table(self) -> pd.DataFrame:
         """A row for each level."""

@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from generative.causes import OWN_CELL
+from generative.cells import BALL, BOX, DOOR, KEY, WALL
 from generative.levels import Level, ask_bot, build, level_of
 from generative.playing import play
 from generative.policies import FrozenPolicy
 from generative.synthesis import READINGS
 from generative.targets import Target
+from mop.kernels.grid import EMPTY, VIEW_SIZE
 from mop.worlds.world import World
 
 _AT_ONCE = 256  # worlds that are played together
@@ -49,13 +52,26 @@ class RandomLevels(NamedTuple):
 
     levels: list[Level]
     values: list[np.ndarray]  # of each reader, (M,)
+    sights: np.ndarray  # (M, sights) bool, of SIGHTS
+
+
+SIGHTS = ("a wall ahead", "a door", "a key", "a ball", "a box")  # what may be in an agent's first view
+
+
+def sights_of(obs: np.ndarray) -> list[bool]:
+    """Which of SIGHTS an observation (O,) shows; ahead is the next cell."""
+    kinds = np.array(obs[: VIEW_SIZE**2]).reshape(VIEW_SIZE, VIEW_SIZE)
+    kinds[OWN_CELL] = EMPTY  # what is carried
+    ahead = kinds[OWN_CELL[0], OWN_CELL[1] - 1]
+    return [bool(ahead == WALL), *(bool((kinds == kind).any()) for kind in (DOOR, KEY, BALL, BOX))]
 
 
 def play_random_levels(
     make_world: Callable[[], World], seeds: Sequence[int], readers: Sequence[Reader]
 ) -> RandomLevels:
     """Play the worlds of these seeds with each reader's policy. Raises InputError where they are no levels."""
-    worlds, levels, values = [make_world() for _ in range(min(_AT_ONCE, len(seeds)))], [], [[] for _ in readers]
+    worlds, levels, sights = [make_world() for _ in range(min(_AT_ONCE, len(seeds)))], [], []
+    values = [[] for _ in readers]
     with tqdm(total=len(seeds), desc="random levels", unit="level", leave=False, dynamic_ncols=True) as bar:
         for first in range(0, len(seeds), _AT_ONCE):
             some = seeds[first : first + _AT_ONCE]
@@ -65,10 +81,11 @@ def play_random_levels(
                 here = worlds[: len(some)]
                 if number == 0:
                     levels += [level_of(world) for world in here]
+                    sights += [sights_of(world.obs) for world in here]
                 played = play(reader.policy, here, reader.num_steps - 1, measure=reader.target)
                 values[number] += [reader.of(rows) for rows in played]
             bar.update(len(some))
-    return RandomLevels(levels, [np.array(of_reader) for of_reader in values])
+    return RandomLevels(levels, [np.array(of_reader) for of_reader in values], np.array(sights))
 
 
 class Trip(NamedTuple):

@@ -22,6 +22,7 @@ import functools
 import hashlib
 import io
 import re
+import textwrap
 from argparse import Namespace
 from pathlib import Path
 
@@ -137,6 +138,9 @@ def summary(study: Study, quantity: str) -> str:
         "{survive} of {num_levels} survive (the bot cannot solve {unsolved} of these); of the others {illegal} are not "
         "legal, and {low} below percentile {min_percentile:g}"
     )
+    if "seen" in found:
+        shares = (f"{name} {share:.0%} ({of_random:.0%})" for name, (share, of_random) in found["seen"].items())
+        lines.append(f"what the agent sees at first, of survivors (of random levels): {', '.join(shares)}")
     return "\n".join(lines[:2] + [line.format(quantity=quantity, **found) for line in lines[2:]])
 
 
@@ -145,9 +149,8 @@ def summary(study: Study, quantity: str) -> str:
 
 def parser() -> Parser:
     """The command line."""
-    parser = Parser(
-        prog="python -m generative.visualise", description=__doc__.format(targets=f"Targets: {TARGETS_HELP}.")
-    )
+    targets = textwrap.fill(f"Targets: {TARGETS_HELP}.", 120)
+    parser = Parser(prog="python -m generative.visualise", description=__doc__.format(targets=targets))
     add = parser.add_argument
     add("--checkpoint", "--model_file", required=True, metavar="FILE", help="the policy")
     add("--maximise", default="lpc", metavar="TARGET", help="the quantity (default: %(default)s)")

@@ -210,11 +210,11 @@ def write_report() -> None:
     for study in kept_studies():
         by_task.setdefault(study.word.split("/")[0], []).append(study)
     for task, studies in by_task.items():
-        write = report_lines if isinstance(studies[0], LineStudy) else report
-        write([study.experiment for study in studies], OUT / task)
-        for pattern in ("interp_*.png", "all_interpolations_*.png"):  # figures of single experiments: the page
-            for path in (OUT / task).glob(pattern):
-                path.unlink()
+        is_of_mop = isinstance(studies[0], LineStudy)
+        (report_lines if is_of_mop else report)([study.experiment for study in studies], OUT / task)
+        of_single_ones = ["interp_*.png", *(["all_interpolations*.png"] if is_of_mop else [])]  # the page shows them
+        for path in (path for pattern in of_single_ones for path in (OUT / task).glob(pattern)):
+            path.unlink()
     for task in NUM_UPDATES:
         write_comparisons(task)
     figure = draw_both([study for studies in by_task.values() for study in studies])

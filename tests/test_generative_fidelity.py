@@ -232,7 +232,7 @@ def test_others_are_refused(measured, tmp_path):
     folder, damaged = (with_shares(measured, tmp_path / name) for name in ("good", "damaged"))
     (damaged / "fidelity.json").write_bytes(b'{"actors": {}}')
     refused = [
-        (partial(check_fidelity, folder, 3), "below --min_fidelity 0.8; train it longer"),
+        (partial(check_fidelity, folder, 3), "below --min_fidelity 0.7; train it longer"),
         (partial(check_fidelity, with_shares(measured, tmp_path / "bad", view=0.5), 1), "below --min_fidelity"),
         (partial(check_fidelity, folder, 5), "horizons from 1 to 4, not of 5"),
         (partial(check_fidelity, folder, 2, agent_sha256="0" * 64), "is of another policy"),

@@ -291,7 +291,7 @@ def test_interrupted_and_resumed_it_is_the_same_run(tiny, tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SimulatorRun, "step_update", interrupted)
         assert train(tiny, tmp_path, num_updates=6, tgm_exp_name="broken") == 130
-    with pytest.raises(InputError, match=r"lr 0\.001, not 0\.5; keep its flags"):
+    with pytest.raises(InputError, match=r"lr 0\.0015, not 0\.5; keep its flags"):
         train(tiny, tmp_path, "--resume", num_updates=6, tgm_exp_name="broken", lr=0.5)
     with pytest.raises(InputError, match="holds a simulator; go on with --resume"):
         train(tiny, tmp_path, num_updates=6, tgm_exp_name="broken")
