@@ -6,6 +6,7 @@ from pathlib import Path
 import orjson
 import torch
 
+from generative.direction_sets import Directions, load_directions
 from generative.policies import Answer
 from generative.recordings import Episode, Recording
 from generative.scenes import ExactScenes, LearnedScenes, Scenes
@@ -30,6 +31,16 @@ def open_scenes(name: str, recording: Recording) -> Scenes:
     if (config["task_id"], config["agent"]["sha256"]) != mine:
         raise InputError(f"{name} was learned of another policy or task than {recording.folder} was recorded of")
     return LearnedScenes(model, config["settings"]["num_initializing_steps"])
+
+
+def open_directions(path: str | None, recording: Recording) -> Directions | None:
+    """The directions of a file, None where none is named. Raises InputError where they are of another policy."""
+    if path is None:
+        return None
+    directions = load_directions(path)
+    if str(directions.checkpoint) != recording.config["checkpoint"]["sha256"]:
+        raise InputError(f"--directions {path}: found in the memory of another policy than {recording.folder} has")
+    return directions
 
 
 def recorded_values(episode: Episode, target: Target, expert_hidden_sizes: Sequence[Sequence[int]]) -> torch.Tensor:

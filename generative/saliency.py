@@ -28,11 +28,10 @@ from tqdm import tqdm
 
 from generative.attribution import METHODS, NUM_POINTS
 from generative.causes import PATHS
-from generative.direction_sets import load_directions
 from generative.explaining import explain
 from generative.explanations import Explanation, load_explanation, short_number
 from generative.fidelity import MIN_FIDELITY, check_fidelity
-from generative.inputs import EXACT, open_scenes, recorded_values, settle_folder
+from generative.inputs import EXACT, open_directions, open_scenes, recorded_values, settle_folder
 from generative.policies import FrozenPolicy
 from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
 from generative.saliency_figures import plot_horizon, plot_map, plot_strip
@@ -109,7 +108,7 @@ def main() -> int:
     recording = open_recording(args.data_dir)
     digest = recording.config["checkpoint"]["sha256"]
     policy, _ = load_agent(args.checkpoint, recording, args.lang_encoder)
-    directions = load_directions(args.directions) if args.directions else None
+    directions = open_directions(args.directions, recording)
     fidelity = check_fidelity(args.simulator, max(1, args.horizon), args.min_fidelity, digest)
     scenes = open_scenes(args.simulator, recording)
     args.what = args.what or scenes.kinds[0]

@@ -31,9 +31,8 @@ from generative.agreement_figures import plot_agreement
 from generative.attribution import METHODS
 from generative.closed_loop import untrained
 from generative.counterfactuals import KINDS
-from generative.direction_sets import load_directions
 from generative.fidelity import MIN_FIDELITY, check_fidelity
-from generative.inputs import EXACT, open_scenes, settle_folder
+from generative.inputs import EXACT, open_directions, open_scenes, settle_folder
 from generative.policies import FrozenPolicy
 from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
 from generative.scenes import Place
@@ -128,7 +127,7 @@ def main() -> int:
     )  # fmt: skip
     recording = open_recording(args.data_dir)
     policy, path = load_agent(args.checkpoint, recording, args.lang_encoder)
-    directions = load_directions(args.directions) if args.directions else None
+    directions = open_directions(args.directions, recording)
     digest = recording.config["checkpoint"]["sha256"]
     fidelity = [check_fidelity(name, max(1, *args.lags), args.min_fidelity, digest) for name in args.simulators]
     names = [parse_target(text, policy, directions, chosen=0).name for text in args.of]

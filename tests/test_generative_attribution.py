@@ -1,5 +1,7 @@
 """Attribution through the closed loop, held against differences, integrals and known causes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -42,9 +44,9 @@ def beginnings(num_changes=6, seed=2):
 def toy_directions(policy) -> Directions:
     """The first three units of the memory, from a mean of 0.5."""
     size, dtype = policy.policy.hidden_size, str(policy.policy.head.weight.dtype).removeprefix("torch.")
-    eye, none = np.eye(size, dtype=dtype), np.zeros(0)
-    names = np.array(["d0", "d1", "d2"])
-    return Directions(eye[:3], eye[:3], names, names, names, np.full(size, 0.5, dtype), eye, eye, none, none, none)
+    known = {"duals": np.eye(size, dtype=dtype)[:3], "mean": np.full(size, 0.5, dtype)}
+    known["names"] = np.array(["d0", "d1", "d2"])
+    return Directions(**{field.name: known.get(field.name) for field in dataclasses.fields(Directions)})
 
 
 TARGETS = ("action:forward", "routing:1.1", "lpc", "entropy", "direction:1")

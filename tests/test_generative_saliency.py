@@ -1,6 +1,7 @@
 """Attribution of recorded steps: scenes, explanations, their files and pictures, and the command."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,6 +182,17 @@ def test_a_learned_simulator_of_another_policy_is_refused(recorded, monkeypatch)
     config["agent"]["sha256"] = "0" * 64
     with pytest.raises(InputError, match="another policy or task"):
         open_scenes("simulators/one", recording)
+
+
+def test_directions_of_another_policy_are_refused(recorded, monkeypatch):
+    recording, _ = recorded
+    found = SimpleNamespace(checkpoint=np.array(recording.config["checkpoint"]["sha256"]))
+    monkeypatch.setattr(inputs, "load_directions", lambda path: found)
+    assert inputs.open_directions(None, recording) is None
+    assert inputs.open_directions("directions.npz", recording) is found
+    found.checkpoint = np.array("0" * 64)
+    with pytest.raises(InputError, match="memory of another policy"):
+        inputs.open_directions("directions.npz", recording)
 
 
 # --- explanations ---------------------------------------------------------------------------------------------------
