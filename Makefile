@@ -47,6 +47,9 @@ bench: $(VENV)/.installed  ## training and evaluation speed beside a plain loop'
 	$(RUN) benchmarks/first_figure.py
 	$(RUN) benchmarks/lmc_speed.py
 	$(RUN) benchmarks/recording_speed.py
+	$(RUN) benchmarks/exact_speed.py
+	$(RUN) benchmarks/simulator_speed.py
+	$(RUN) benchmarks/attribution_speed.py
 	$(RUN) benchmarks/intervention_speed.py
 
 results: $(VENV)/.installed  ## train and evaluate everything behind results/ (about a day; goes on where it was stopped)

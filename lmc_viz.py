@@ -25,6 +25,7 @@ def parser():
     added.add_argument("--results_dir", default=page.RESULTS_DIR, help="with experiments below (default: %(default)s)")
     added.add_argument("--run", metavar="FOLDER", help="begin with this experiment, by its folder below --results_dir")
     added.add_argument("--fork", metavar="N", help="... at this fork, or at a control: self, independent")
+    added.add_argument("--part", help="... with this part of the weights moving: all, aligned, routers (of run_mop)")
     added.add_argument("--runs", nargs="+", metavar="FOLDER", help="show these over each other")
     return added
 
@@ -82,30 +83,33 @@ def _(args, run_dropdown):
 @app.cell
 def _(args, first_run, study, view):
     try:
-        asked_fork = args.fork if study.word == first_run else None
-        first_path = page.choose_path(study, asked_fork)
+        asked_fork, asked_part = (args.fork, args.part) if study.word == first_run else (None, None)
+        first_path, first_part = page.choose_path(study, asked_fork), page.choose_part(study, asked_part)
     except InputError as error:
         mo.stop(True, parts.problem(error))
     curves = {curve.replace("_", " "): curve for curve in views.curves_of(study.log)} or {"none": ""}
     curve_dropdown = parts.choice_dropdown(view, "curve", curves, next(iter(curves.values())), "Curve")
     paths = page.path_names(study) or {"none yet": ""}
     path_dropdown = parts.choice_dropdown(view, "fork", paths, first_path, "Path")
-    return curve_dropdown, path_dropdown
+    moving = page.part_names(study)
+    part_dropdown = parts.choice_dropdown(view, "part", moving, first_part, "What moves") if moving else None
+    return curve_dropdown, part_dropdown, path_dropdown
 
 
 @app.cell
 def _(found, study, view):
     several_select, unknown_runs = page.runs_select(found, study.word, view)
-    kind_dropdown = parts.choice_dropdown(view, "show", page.SEVERAL, "barrier", "Show")
+    kind_dropdown = parts.choice_dropdown(view, "show", page.several_of(study), "barrier", "Show")
     seeds_dropdown = parts.choice_dropdown(view, "seeds", page.SEEDS, page.POOLED, "Seeds")
     return kind_dropdown, seeds_dropdown, several_select, unknown_runs
 
 
 @app.cell
-def _(args, path_dropdown, several_select, study, unknown_runs):
-    several, several_problems = page.load_several(args.results_dir, several_select.value)
+def _(args, part_dropdown, path_dropdown, several_select, study, unknown_runs):
+    several, several_problems = page.load_several(args.results_dir, several_select.value, study)
     several_problems = [*unknown_runs, *several_problems]
-    choices = page.Choices(args.results_dir, study, path_dropdown.value, several)
+    part = part_dropdown.value if part_dropdown else ""
+    choices = page.Choices(args.results_dir, study, path_dropdown.value, several, part)
     drawings = page.drawings(choices)
     return choices, drawings, several_problems
 
@@ -117,11 +121,11 @@ def _(args):
 
 
 @app.cell
-def _(curve_dropdown, drawings, format_dropdown, kind_dropdown, path_dropdown, seeds_dropdown, width_dropdown):
+def _(choices, curve_dropdown, drawings, format_dropdown, kind_dropdown, seeds_dropdown, width_dropdown):
     export = Export(format_dropdown.value, width_dropdown.value)
-    path_name = page.path_file(path_dropdown.value)
+    path_name = page.path_file(choices)
     training_name = f"training_{curve_dropdown.value}"
-    several_name = page.several_name(kind_dropdown.value, seeds_dropdown.value)
+    several_name = page.several_name(choices, kind_dropdown.value, seeds_dropdown.value)
     names = [training_name, f"path_{path_name}", f"measures_{path_name}", several_name]
     save_training, save_path, save_measures, save_several = (
         mo.ui.run_button(label=f"Save {export.stem(name)}.{export.format}", disabled=name not in drawings)
@@ -145,17 +149,13 @@ def _(choices, curve_dropdown, names, save_training, view):
 
 
 @app.cell
-def _(choices, names, path_dropdown, save_measures, save_path, view):
-    mo.vstack(
-        [
-            mo.md("## Path"),
-            path_dropdown,
-            parts.beside(
-                mo.vstack([show(choices, lambda: page.draw_path(choices), names[1], view), save_path]),
-                mo.vstack([show(choices, lambda: page.draw_measures(choices), names[2], view), save_measures]),
-            ),
-        ]
-    )
+def _(choices, names, part_dropdown, path_dropdown, save_measures, save_path, view):
+    path_figure = mo.vstack([show(choices, lambda: page.draw_path(choices), names[1], view), save_path])
+    if part_dropdown is None:
+        measures = mo.vstack([show(choices, lambda: page.draw_measures(choices), names[2], view), save_measures])
+        path_figure = parts.beside(path_figure, measures)
+    path_controls = mo.hstack([*filter(None, [path_dropdown, part_dropdown])], justify="start", gap=2, wrap=True)
+    mo.vstack([mo.md("## Path"), path_controls, path_figure])
     return
 
 
@@ -183,7 +183,7 @@ def _(
                 view,
             ),
             save_several,
-            mo.md(page.as_table(choices.several)),
+            mo.md(page.as_table(choices)),
         ]
     )
     return

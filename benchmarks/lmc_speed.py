@@ -23,11 +23,11 @@ import torch
 from stable_baselines3 import SAC
 
 from benchmarks.throughput import spread
-from lmc_rl.experiment import Workers
 from lmc_rl.learners import Learner
 from lmc_rl.paths import alphas, interpolate
 from lmc_rl.records import Walk
 from lmc_rl.settings import settle
+from lmc_rl.stages import Workers
 from lmc_rl.walks import play, stretches
 from lmc_rl.worlds import EVALUATION_SEEDS
 from mop.base.configuration import Parser, check_flags, integer

@@ -1,4 +1,4 @@
-"""Steps a second of a recording beside those of a plain evaluation, as ratios of runs made right after each other.
+"""Steps of a recording for each second of the processor, beside those of a plain evaluation right before it.
 
     python benchmarks/recording_speed.py                      one task, five pairs: a minute or two
     python benchmarks/recording_speed.py --pairs 1 --num_steps 5000
@@ -24,26 +24,26 @@ CHECKPOINT = HERE.parent / "results/zoo/BabyAI-UnlockPickup-v0/trial_0/seed_0/ch
 
 
 def evaluation(checkpoint: dict, encoder, bot_paths, num_episodes: int, num_envs: int) -> float:
-    """Steps a second of an evaluation with routing; the bot's own results are known before."""
+    """Steps a second of the processor of an evaluation with routing; the bot's own results are known before."""
     from mop.jobs.evaluation import evaluate
 
-    start = time.perf_counter()
+    start = time.process_time()
     result = evaluate(checkpoint, encoder, bot_paths, num_episodes, num_envs=num_envs)
-    return len(result.steps) / (time.perf_counter() - start)
+    return len(result.steps) / (time.process_time() - start)
 
 
 def recording(policy, task_id: str, behaviours: tuple[str, ...], num_steps: int, num_envs: int) -> float:
-    """Steps a second of a recording, from its first world to its index on the disk."""
+    """Steps a second of the processor of a recording, from its first world to its index on the disk."""
     from generative.babyai import BabyAIWorlds
     from generative.recorder import Plan, Recorder, plan_shards, row_dtype
 
     worlds = BabyAIWorlds(task_id, None, num_envs)
     num_shards = plan_shards(num_steps, row_dtype(policy, worlds).itemsize)
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
+        start = time.process_time()
         recorder = Recorder(policy, worlds, Plan(behaviours, num_steps, num_shards, 0, 0.2), Path(folder))
         recorder.run(lambda steps: None)
-        return recorder.num_steps / (time.perf_counter() - start)
+        return recorder.num_steps / (time.process_time() - start)
 
 
 def parser() -> Parser:

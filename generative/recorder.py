@@ -7,6 +7,7 @@ and ends with the same bytes, with any number of slots.
 Axis letters: N slots, A actions, S hidden units, E experts of all layers.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,8 +62,13 @@ def world_seed(seed: int, behaviour: str, number: int, attempt: int) -> int:
 
     Each behaviour has worlds of its own.
     """
-    words = (stream_seed(seed, f"worlds of {behaviour}"), number, attempt)
+    words = (_worlds_stream(seed, behaviour), number, attempt)
     return FIRST_SEED + int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+@functools.lru_cache
+def _worlds_stream(seed: int, behaviour: str) -> int:
+    return stream_seed(seed, f"worlds of {behaviour}")
 
 
 @dataclass
@@ -104,8 +110,8 @@ class _Actor:
     def __init__(self, policy: FrozenPolicy, num_slots: int):
         self._policy, self._step = policy, fast.stepper(policy.policy)
         self.langs: dict[str, np.ndarray] = {}  # what it is given of each mission that was begun, (G,) float32
-        self._hidden = policy.initial_hidden(num_slots)
-        self._lang = torch.zeros(num_slots, policy.policy.lang_dim)
+        self._hidden = policy.initial_hidden(num_slots).numpy()
+        self._lang = np.zeros((num_slots, policy.policy.lang_dim), np.float32)
         sizes = [size for sizes in policy.policy.expert_hidden_sizes for size in sizes]
         self._squares = np.square(np.array(sizes, np.float32))
 
@@ -113,13 +119,13 @@ class _Actor:
         """Forget all in a slot, and take up a mission."""
         if mission not in self.langs:  # each alone, so that it does not depend on those beside it
             self.langs[mission] = self._policy.embed([mission])[0].numpy()
-        self._hidden[slot], self._lang[slot] = 0.0, torch.from_numpy(self.langs[mission])
+        self._hidden[slot], self._lang[slot] = 0.0, self.langs[mission]
 
     def ask(self, obs: np.ndarray, rows: np.ndarray) -> None:
         """Write the policy's answers about obs (N, O) to rows (N,), and remember."""
-        rows["hidden"] = self._hidden.numpy()
-        logits, routing, self._hidden = self._step(torch.from_numpy(obs), self._lang, self._hidden)
-        logits, weights = logits.numpy(), np.concatenate([weights.numpy() for weights in routing], -1)
+        rows["hidden"] = self._hidden
+        logits, routing, hidden = self._step(*map(torch.from_numpy, (obs, self._lang, self._hidden)))
+        logits, weights, self._hidden = logits.numpy(), torch.cat(routing, -1).numpy(), hidden.numpy()
         above = logits - logits.max(-1, keepdims=True)
         rows["log_probs"] = above - np.log(np.exp(above).sum(-1, keepdims=True))
         rows["routing"], rows["lpc"] = weights, (weights * self._squares).sum(-1)
@@ -131,6 +137,15 @@ def row_dtype(policy: FrozenPolicy, worlds: Worlds) -> np.dtype:
     inner = policy.policy
     num_experts = sum(map(len, inner.expert_hidden_sizes))
     return np.dtype(worlds.fields() + policy_fields(inner.hidden_size, inner.num_actions, num_experts))
+
+
+def _join(parts: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    """Rows behind each other; `np.concatenate` looks at every field of every part first."""
+    ends = np.cumsum([0, *map(len, parts)])
+    rows = np.empty(ends[-1], dtype)
+    for part, start in zip(parts, ends[:-1], strict=True):
+        rows[start : start + len(part)] = part
+    return rows
 
 
 class Recorder:
@@ -259,8 +274,7 @@ class Recorder:
         begun = min(self.plan.shard_of(queue.steps_filed) for queue in self._queues)  # what is before it is complete
         for number in range(self._num_written, begun):
             chosen = [item for queue in self._queues for item in queue.filed if item[0] == number]
-            rows = np.concatenate([self._now[:0], *(rows for _, rows, _ in chosen)])
-            records = [record for *_, record in chosen]
+            rows, records = _join([rows for _, rows, _ in chosen], self._now.dtype), [record for *_, record in chosen]
             lang = [self._actor.langs[record["mission"]] for record in records]
             write_shard(self.folder, number, rows, records, np.array(lang, np.float32).reshape(-1, self._lang_dim))
             for queue in self._queues:

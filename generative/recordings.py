@@ -86,7 +86,7 @@ def write_shard(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[
     for episode in episodes:
         records.append({**episode, "first_row": first, "num_rows": episode["steps"] + 1})
         first += episode["steps"] + 1
-    arrays = {f"{name}.npy": rows[name] for name in rows.dtype.names} | {LANG: lang}
+    arrays = {f"{name}.npy": np.ascontiguousarray(rows[name]) for name in rows.dtype.names} | {LANG: lang}
     writers = {name: functools.partial(np.save, arr=array, allow_pickle=False) for name, array in arrays.items()}
     for name, write in {**writers, EPISODES: lambda file: file.write(json_bytes(records))}.items():
         write_atomic(temporary / name, write)

@@ -81,4 +81,4 @@ def straight_through(probabilities: Tensor) -> Tensor:
     Bengio et al. 2013 (arXiv 1308.3432).
     """
     hard = torch.nn.functional.one_hot(probabilities.argmax(-1), probabilities.shape[-1]).to(probabilities)
-    return hard + probabilities - probabilities.detach()
+    return hard + (probabilities - probabilities.detach())  # in this order exactly ones and zeros

@@ -22,7 +22,7 @@ from lmc_rl.instability import (
     over_parents,
     verdict,
 )
-from lmc_rl.records import ROWS_NAME, Places, Walk, load_settings, read_rows, walks_of
+from lmc_rl.records import ROWS_NAME, Walk, load_settings, probe_path, read_rows, walks_of
 from lmc_rl.settings import fork_steps
 from mop.base.errors import InputError
 from mop.base.files import write_json
@@ -130,13 +130,13 @@ def load_experiment(results: str | Path, total_steps: int | None = None) -> Expe
         raise InputError(f"{Path(results) / ROWS_NAME} is cut off; finish the experiment with --resume")
     random_return = float(found.pop(("random", None, None))[1].mean())
     steps, total = fork_steps(settings), total_steps or settings["total_steps"]
-    places, parts = Places.of_results(Path(results)), []
+    parts = []
     for (kind, fork), keys in groupby(found, key=lambda key: key[:2]):
         keys = list(keys)
         num_episodes = min(len(found[key][1]) for key in keys)
         if num_episodes < 2:
             continue
-        measures = [_probe(places.probe(Walk(*key))) for key in keys]
+        measures = [_probe(probe_path(Path(results), Walk(*key))) for key in keys]
         returns = np.stack([found[key][1][:num_episodes] for key in keys])
         fraction = steps[fork] / total if fork is not None else None
         parts.append(

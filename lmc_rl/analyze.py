@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from lmc_rl.analysis import load_experiment
-from lmc_rl.imitation import load_settings
+from lmc_rl.imitation_settings import load_settings
 from lmc_rl.line_analysis import load_line_experiment
 from lmc_rl.line_reports import report_lines
 from lmc_rl.reports import report

@@ -18,10 +18,11 @@ import orjson
 
 from lmc_rl import run_env
 from lmc_rl.analysis import load_experiment
-from lmc_rl.experiment import RLTraining, Workers, recorded, trainings, walk_all, walks_of_experiment
+from lmc_rl.experiment import RLTraining, recorded, trainings, walk_all, walks_of_experiment
 from lmc_rl.records import CONFIG_NAME, Places
 from lmc_rl.reports import report
 from lmc_rl.settings import RUNTIME_KEYS, settle
+from lmc_rl.stages import Workers
 from lmc_rl.worlds import Body
 from mop.base.errors import InputError
 from mop.base.files import write_json

@@ -15,10 +15,10 @@ from pathlib import Path
 import orjson
 
 from lmc_rl.analysis import HEAD, PathResult, as_text, pool, table_of
-from lmc_rl.experiment import Probe, Workers
+from lmc_rl.experiment import Probe
 from lmc_rl.figures import plot_path
 from lmc_rl.imitation import all_lines
-from lmc_rl.imitation import settle as settle_imitation
+from lmc_rl.imitation_settings import settle as settle_imitation
 from lmc_rl.line_analysis import HEAD as HEAD_OF_LINES
 from lmc_rl.line_analysis import LineResult, load_lines, pool_lines
 from lmc_rl.line_analysis import table_of as table_of_lines
@@ -28,6 +28,7 @@ from lmc_rl.pathways import check_comparable, is_imitation, load_pathways
 from lmc_rl.policies import common_config, load_policy
 from lmc_rl.records import Walk, read_rows, walks_of
 from lmc_rl.settings import add_flags, defaults, settle
+from lmc_rl.stages import Workers
 from lmc_rl.walks import cut_to_whole, play, rows_of, stretches
 from mop.base.configuration import Parser
 from mop.base.errors import InputError, run_script

@@ -4,21 +4,12 @@ Each stage is a list of pieces of work. A piece that has its result is left out,
 on where it was; pieces are done here, or in several processes, with the same results.
 """
 
-import multiprocessing
 import os
-import platform
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import redirect_stdout
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import orjson
-from tqdm import tqdm
 
 from lmc_rl import walks
 from lmc_rl.forks import LockStep, child_of
@@ -26,14 +17,13 @@ from lmc_rl.learners import Learner
 from lmc_rl.paths import alphas
 from lmc_rl.policies import common_config, load_policy
 from lmc_rl.probes import measure
-from lmc_rl.records import CONFIG_NAME, ROWS_NAME, Places, Walk, load_settings
+from lmc_rl.records import CONFIG_NAME, ROWS_NAME, Places, Walk, load_settings, read_rows
 from lmc_rl.settings import RUNTIME_KEYS, fork_steps
+from lmc_rl.stages import Workers, at_work, latest, new_name, versions_of
 from lmc_rl.trainings import Training, plan, train_stages, walks_between
-from lmc_rl.walks import cut_to_whole, rows_of, stretches
-from mop.base.errors import InputError
-from mop.base.files import check_writable, claimed, write_json
+from lmc_rl.walks import Stretch, cut_to_whole, rows_of, stretches
+from mop.base.files import check_writable, write_json
 from mop.base.streams import stream_seed
-from mop.base.workers import end_with_parent
 from mop.kernels.devices import choose_device
 from mop.learning.loop import drive
 from mop.store.checkpoints import load_training_state, save_training_state
@@ -128,61 +118,60 @@ def run(settings: dict, given: set[str]) -> Path:
     """
     check_writable(Path(settings["output_dir"]) / "results", "--output_dir")
     settings, places = _begin_or_continue(settings, given)
-    with claimed(places.results) as is_ours:
-        if not is_ours:
-            raise InputError(f"another process works on {places.results}; wait for it, or take another --seed")
-        if not (places.results / CONFIG_NAME).exists():
-            write_json(places.results / CONFIG_NAME, recorded(settings), orjson.OPT_INDENT_2)
-        print(f"experiment {places.results}")
-        try:
-            with Workers(settings["jobs"]) as workers:
-                train_stages(trainings(settings, places), workers)
-                walk_all(settings, places, workers)
-        except KeyboardInterrupt:
-            print("interrupted: all is saved; the same command with --resume goes on")
-            raise
+    with at_work(places, settings["jobs"], lambda: recorded(settings)) as workers:
+        train_stages(trainings(settings, places), workers)
+        walk_all(settings, places, workers)
     return places.results
 
 
 def recorded(settings: dict) -> dict:
     """What config.json holds: the settings of the experiment, and the versions that it was made with."""
-    kept = {name: value for name, value in settings.items() if name not in RUNTIME_KEYS}
-    versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
-    return {"settings": kept, "versions": versions}
+    return {"settings": _lasting(settings), "versions": versions_of(PACKAGES)}
+
+
+def _lasting(settings: dict) -> dict:
+    """The settings of the experiment, without those of the machine and the moment."""
+    return {name: value for name, value in settings.items() if name not in RUNTIME_KEYS}
 
 
 def _begin_or_continue(settings: dict, given: set[str]) -> tuple[dict, Places]:
     """The settings with a seed, and the places of a new experiment or, with `resume`, of the latest such one."""
     kind = Path(settings["experiment_name"], settings["env"], settings["algo"])
-    root = Path(settings["output_dir"]) / "results" / kind
-    if settings["resume"]:
-        own = {name: value for name, value in settings.items() if name not in RUNTIME_KEYS}
-        for folder in sorted(root.glob("seed_*"), key=lambda folder: folder.name.split("_")[2:], reverse=True):
-            old = load_settings(folder) if (folder / CONFIG_NAME).exists() else {}
-            if old and own | ({} if "seed" in given else {"seed": old["seed"]}) == old:
-                now = {name: settings[name] for name in RUNTIME_KEYS}
-                return old | now, Places.of(settings["output_dir"], kind / folder.name)
-        print(f"nothing to resume in {root}: beginning a new experiment")
+    root, own = Path(settings["output_dir"]) / "results" / kind, _lasting(settings)
+
+    def is_same(folder: Path) -> bool:
+        old = load_settings(folder) if (folder / CONFIG_NAME).exists() else {}
+        return bool(old) and own | ({} if "seed" in given else {"seed": old["seed"]}) == old
+
+    name = latest(root, "seed_*", is_same) if settings["resume"] else None
+    if name is not None:
+        return settings | load_settings(root / name), Places.of(settings["output_dir"], kind / name)
     if settings["seed"] is None:
         settings = settings | {"seed": int.from_bytes(os.urandom(4), "little") % 1_000_000 + 1}
-    name = f"seed_{settings['seed']}_{datetime.now():%Y%m%d_%H%M%S}"
-    if (root / name).exists():
-        raise InputError(f"{root / name} was begun in this second; try again")
-    return settings, Places.of(settings["output_dir"], kind / name)
+    return settings, Places.of(settings["output_dir"], kind / new_name(root, settings["seed"]))
 
 
-def walk_all(settings: dict, places: Places, workers: "Workers", on_save: Callable[[], object] = lambda: None) -> None:
+def is_finished(results: Path) -> bool:
+    """Whether an experiment has walked along all of its paths. Raises InputError where it is damaged."""
+    settings, places = load_settings(results), Places.of_results(results)
+    paths = walks_of_experiment(settings, places)
+    num_rows = sum(stretch.num_rows for stretch in _stretches(settings, paths))
+    is_measured = all(places.probe(walk).exists() for walk in paths if walk.kind != "random")
+    return is_measured and len(read_rows(results / ROWS_NAME)) == num_rows
+
+
+def _stretches(settings: dict, paths: list[Walk]) -> list[Stretch]:
+    names = ("env", "max_episode_steps", "alpha_points", "num_eval_episodes")
+    return list(stretches(paths, *(settings[name] for name in names)))
+
+
+def walk_all(settings: dict, places: Places, workers: Workers, on_save: Callable[[], object] = lambda: None) -> None:
     """Walk along all paths, or go on with it: first their returns, row by row, then the other measures.
 
     on_save: called when more rows are on the disk.
     """
     paths = walks_of_experiment(settings, places)
-    planned = list(
-        stretches(
-            paths, settings["env"], settings["max_episode_steps"], settings["alpha_points"],
-            settings["num_eval_episodes"],
-        )
-    )  # fmt: skip
+    planned = _stretches(settings, paths)
     rows_path = places.results / ROWS_NAME
     missing = planned[cut_to_whole(rows_path, planned) :]
     if missing:
@@ -197,46 +186,3 @@ def walk_all(settings: dict, places: Places, workers: "Workers", on_save: Callab
     waiting = [probe for probe in probes if not probe.path.exists()]
     for _ in workers.in_order(Probe.run, waiting, "measuring paths"):
         pass
-
-
-class Workers:
-    """Does pieces of work here, or in several processes, which begin with the first piece and end with the block."""
-
-    def __init__(self, jobs: int):
-        self._jobs, self._pool = jobs, None
-
-    def __enter__(self) -> "Workers":
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            os.environ.pop("TQDM_DISABLE", None)
-
-    def in_order(self, function: Callable, pieces: Sequence, label: str) -> Iterator:
-        """The results of a function of pieces, in their order. Raises InputError where a process died."""
-        if self._jobs == 1 or len(pieces) < 2:
-            shows_bar = function.__name__ != "train"  # a training has a bar of its own
-            yield from tqdm(map(function, pieces), label, len(pieces), disable=not shows_bar, dynamic_ncols=True)
-            return
-        if self._pool is None:
-            os.environ["TQDM_DISABLE"] = "1"  # of the processes: several bars would overwrite each other
-            context = multiprocessing.get_context("spawn")  # fork and torch's threads do not go together
-            self._pool = ProcessPoolExecutor(self._jobs, mp_context=context, initializer=_begin_worker)
-        try:
-            futures = [self._pool.submit(_quietly, function, piece) for piece in pieces]
-            for future in tqdm(futures, label, dynamic_ncols=True):
-                yield future.result()
-        except BrokenProcessPool:
-            raise InputError(f"a process died while {label} (out of memory?); go on with --resume") from None
-
-
-def _begin_worker() -> None:
-    end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the first process; a training saves itself
-    choose_device("cpu")  # one thread of torch
-
-
-def _quietly(function: Callable, piece):
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        return function(piece)

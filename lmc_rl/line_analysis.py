@@ -6,23 +6,22 @@ trajectories or episodes, A places on the line, L layers.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import orjson
 
-from lmc_rl.analysis import PathResult
-from lmc_rl.imitation import fork_updates, load_settings
+from lmc_rl.analysis import PathResult, Pooled, pool
+from lmc_rl.imitation_settings import fork_updates, load_settings
 from lmc_rl.instability import Estimate, largest_drop, over_parents, verdict
-from lmc_rl.lines import TRAJECTORIES_NAME, read_lines
-from lmc_rl.records import ROWS_NAME
+from lmc_rl.line_records import LineRecord, read_records
 from mop.base.errors import InputError
 from mop.base.files import write_json
-from mop.worlds.world import NUM_ACTIONS
+from mop.measures.routing_data import ACTION_NAMES
 
-CHANCE_NATS = math.log(NUM_ACTIONS)  # cross-entropy of a policy that draws each action evenly
+CHANCE_NATS = math.log(len(ACTION_NAMES))  # cross-entropy of a policy that draws each action evenly
 _KINDS = ("fork", "independent", "self", "other")
 _DO_NOT_MATTER = {"trial", "seed"}  # settings of a run in which parents differ
 
@@ -52,6 +51,11 @@ class LineResult:
     def name(self) -> str:
         """The part that moves, and whether the second end is aligned."""
         return "all, aligned" if self.is_aligned else self.part
+
+    @property
+    def word(self) -> str:
+        """The same as a word of an address or a file."""
+        return "aligned" if self.is_aligned else self.part
 
     @property
     def end_loss(self) -> float:
@@ -101,8 +105,7 @@ class LineExperiment:
     @property
     def label(self) -> str:
         """The run, in words."""
-        run = self.settings["run"]
-        return f"{run['task_id']}, lpc_alpha {run['lpc_alpha']:g}"
+        return label_of(self.settings)
 
     @property
     def group(self) -> tuple:
@@ -126,6 +129,11 @@ class LineExperiment:
         write_json(self.results / "controls.json", {"lines": controls}, orjson.OPT_INDENT_2)
 
 
+def label_of(settings: Mapping) -> str:
+    """The run of an experiment, in words."""
+    return f"{settings['run']['task_id']}, lpc_alpha {settings['run']['lpc_alpha']:g}"
+
+
 def load_line_experiment(results: str | Path) -> LineExperiment:
     """Read an experiment of run_mop. Raises InputError where the folder is of something else, or holds no line yet."""
     results = Path(results)
@@ -145,69 +153,35 @@ def load_line_experiment(results: str | Path) -> LineExperiment:
 
 def load_lines(folder: Path, fractions: Sequence[float], num_places: int, tolerance: float) -> tuple[LineResult, ...]:
     """The lines of a folder that are measured at all places; fractions: of the updates, for each fork."""
-    needed = ("cross_entropy", "accuracy", "lpc", "length")
-    seen = _by_line(read_lines(folder / TRAJECTORIES_NAME, needed))
-    played, chance = {}, math.nan
-    if (folder / ROWS_NAME).exists():
-        played = _by_line(read_lines(folder / ROWS_NAME, ("return", "length", "bot_length")))
-        at_random = [own for key, own in played.items() if key[0] == "random"]
-        chance = float(np.mean([row["return"] for row in at_random[0][None]])) if at_random else math.nan
-    walks: dict[tuple, list[tuple]] = {}
-    for key, own in seen.items():
-        kind, fork, _, part, is_aligned = key
-        if len(own) == num_places and len({len(rows) for rows in own.values()}) == 1:
-            walks.setdefault((kind, fork, part, is_aligned), []).append(key)
-    found = []
-    for (kind, fork, part, is_aligned), keys in walks.items():
-        fraction, pairs = fractions[fork] if fork is not None else None, tuple(key[2] for key in keys)
-        places, rows = np.array(sorted(seen[keys[0]])), [_in_order(seen[key]) for key in keys]
-        length = _numbers(rows, "length")
-        share = length / length.mean(axis=1, keepdims=True)  # so that a mean over trajectories is one over steps
-
-        def path(returns: np.ndarray, random_return: float, about: tuple) -> PathResult:
-            return PathResult(*about, returns, random_return, tolerance, (None,) * len(returns))
-
-        about = (kind, fork, fraction, pairs, places)
-        success = ratio = None
-        if all(len(played.get(key, {})) == num_places for key in keys):
-            rows_played = [_in_order(played[key]) for key in keys]
-            success = path(wins := _numbers(rows_played, "return"), chance, about)
-            ratio = _path_ratio(wins, _numbers(rows_played, "length"), _numbers(rows_played, "bot_length"))
-        ends = [_numbers(rows, name) for name in ("kl_to_first", "kl_to_second")]  # (P, E, A, L)
-        found.append(
-            LineResult(
-                kind, fork, fraction, part, is_aligned,
-                path(-share * _numbers(rows, "cross_entropy"), -CHANCE_NATS, about), success,
-                (share * _numbers(rows, "accuracy")).mean(1), (share * _numbers(rows, "lpc")).mean(1),
-                np.stack([(share[..., None] * end).mean(1) for end in ends], 1), ratio,
-            )
-        )  # fmt: skip
-    return tuple(found)
+    records, together = read_records(folder, num_places), {}
+    for key in records.lines:
+        together.setdefault((key.kind, key.fork, key.part, key.is_aligned), []).append(key)
+    results = []
+    for (kind, fork, part, is_aligned), keys in together.items():
+        lines, pairs = [records.lines[key] for key in keys], tuple(key.children for key in keys)
+        fraction = fractions[fork] if fork is not None else None
+        results.append(_result(lines, pairs, (kind, fork, fraction), part, is_aligned, records.chance, tolerance))
+    return tuple(results)
 
 
-def _by_line(rows: Iterable[Mapping]) -> dict[tuple, dict]:
-    """(kind, fork, children, part, aligned) -> place -> rows, in the order of the file."""
-    found: dict[tuple, dict] = {}
-    for row in rows:
-        children = tuple(row["children"]) if row["children"] else None
-        key = (row["kind"], row["fork"], children, row["part"], row["aligned"])
-        found.setdefault(key, {}).setdefault(row["alpha"], []).append(row)
-    return found
+def _result(
+    lines: Sequence[LineRecord], pairs: tuple, where: tuple, part: str, is_aligned: bool, chance: float,
+    tolerance: float,
+) -> LineResult:  # fmt: skip
+    """The lines of all pairs of children together; where: kind, fork, fraction; chance: of success."""
 
+    def path(returns: Sequence[np.ndarray], random_return: float) -> PathResult:
+        measures = (None,) * len(lines)
+        return PathResult(*where, pairs, lines[0].places, np.stack(returns), random_return, tolerance, measures)
 
-def _in_order(by_place: Mapping[float, list]) -> list[list]:
-    return [by_place[place] for place in sorted(by_place)]
-
-
-def _numbers(lines: Sequence[Sequence[Sequence[Mapping]]], name: str) -> np.ndarray:
-    """One of the numbers of rows, (P, E, A, ...)."""
-    return np.array([[[row[name] for row in rows] for rows in line] for line in lines]).swapaxes(1, 2)
-
-
-def _path_ratio(wins: np.ndarray, steps: np.ndarray, bot_steps: np.ndarray) -> np.ndarray:
-    """Mean (P, A) of steps / the bot's over the successes."""
-    num = wins.sum(axis=1)
-    return np.where(num > 0, (wins * steps / bot_steps).sum(axis=1) / np.maximum(num, 1), np.nan)
+    success = ratio = None
+    if all(line.success is not None for line in lines):
+        success = path([line.success for line in lines], chance)
+        ratio = np.stack([line.path_ratio for line in lines])
+    means = (np.stack([getattr(line, name) for line in lines]) for name in ("accuracy", "lpc", "kl"))
+    return LineResult(
+        *where, part, is_aligned, path([-line.cross_entropy for line in lines], -CHANCE_NATS), success, *means, ratio
+    )
 
 
 # --- several parents ------------------------------------------------------------------------------------------------
@@ -246,22 +220,61 @@ def _pool(paths: Sequence[PathResult]) -> tuple[Estimate, Estimate, str]:
     return *absolute, verdict(normalised, paths[0].tolerance)
 
 
-def pooled_lines(experiments: Iterable[LineExperiment]) -> dict[str, list[PooledLine]]:
-    """Label of the group -> its lines, of experiments with the same settings but the seed."""
+def pooled_lines(
+    experiments: Iterable[LineExperiment], words: Sequence[str] | None = None
+) -> dict[str, list[PooledLine]]:
+    """Label of the group -> its lines, of experiments with the same settings but the seed.
+
+    words: of the parts, see `LineResult.word`; None: all of them.
+    """
     by_group: dict[tuple, list[LineExperiment]] = {}
     for experiment in experiments:
         by_group.setdefault(experiment.group, []).append(experiment)
     groups: dict[str, list[PooledLine]] = {}
-    for members in by_group.values():
+    labels = labels_of_groups([members[0] for members in by_group.values()])
+    for label, members in zip(labels, by_group.values(), strict=True):
         by_key: dict[tuple, list[LineResult]] = {}
-        for line in (line for member in members for line in member.lines):
+        for line in (line for member in members for line in member.lines if words is None or line.word in words):
             by_key.setdefault(line.key, []).append(line)
-        label = members[0].label
-        while label in groups:  # what else differs is in their config.json
-            label += "'"
         in_order = sorted(by_key, key=lambda key: (_KINDS.index(key[0]), key[1] or 0.0))  # parts stay as they come
         groups[label] = [pool_lines(by_key[key]) for key in in_order]
     return groups
+
+
+def labels_of_groups(experiments: Sequence[LineExperiment]) -> list[str]:
+    """A name for each of several experiments: task, lpc_alpha, and what else differs from others of the same name."""
+    labels = []
+    for own in experiments:
+        alike = [dict(other.group) for other in experiments if other.label == own.label]
+        differing = [name for name in alike[0] if len({other.get(name) for other in alike}) > 1]
+        labels.append(", ".join([own.label, *(f"{name} {dict(own.group).get(name)}" for name in differing)]))
+    return labels
+
+
+NATS, SHARE, SUCCESS = "nats", "share", "success"  # what a barrier can be told of
+
+
+def as_points(lines: Iterable[PooledLine], measure: str) -> list[Pooled]:
+    """Lines as points of the figures of returns.
+
+    measure: NATS, the cross-entropy in nats; SHARE, the same as a share of (chance - ends); SUCCESS, as a share of the
+    episodes, only of lines that were played.
+    """
+    points = []
+    for line in lines:
+        loss = pool([result.loss for result in line.results])
+        if measure == SHARE:
+            points.append(loss)
+        elif measure == NATS:
+            points.append(replace(loss, barrier=line.barrier, instability=line.instability))
+        elif line.success_barrier is not None:
+            paths = tuple(result.success for result in line.results)
+            instability = over_parents([path.instability for path in paths])
+            points.append(
+                replace(loss, results=paths, barrier=line.success_barrier, instability=instability,
+                        verdict=line.success_verdict)
+            )  # fmt: skip
+    return points
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

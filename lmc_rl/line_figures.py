@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from lmc_rl.figures import mean_and_error
 from mop.plotting.hover import add_note
-from mop.plotting.panels import make_panels, set_title
+from mop.plotting.panels import make_panels, remove_empty, set_title
 from mop.plotting.style import HUES, counted, open_frame, wrapped
 
 if TYPE_CHECKING:
@@ -108,31 +109,31 @@ def plot_parts(groups: "Mapping[str, Sequence[PooledLine]]", title: str = "") ->
 
 
 def plot_lines(lines: "Sequence[LineResult]", title: str = "") -> Figure:
-    """What happens along the lines of one fork or control: cross-entropy, success, LPC, and the routing of each layer.
+    """What happens along the lines of one fork or control: cross-entropy, accuracy, success, LPC, each layer's routing.
 
-    A curve for each part that moves; the routing is that of all weights, as the KL divergence from the first end.
+    A curve for each part that moves; the routing is that of all weights. Of a single line there are 95 % intervals over
+    trajectories and worlds, and chords, and the routing is its own.
     """
-    has_success = any(line.success is not None for line in lines)
-    figure, axes = make_panels(1, 3 + has_success, 3.3, 2.8, 0.6)
-    panels = [("cross-entropy, nats", lambda line: -line.loss.returns.mean((0, 1)))]
-    if has_success:
-        panels.append(("success", lambda line: None if line.success is None else line.success.returns.mean((0, 1))))
-    panels.append(("mean LPC", lambda line: line.lpc.mean(0)))
+    panels = {"cross-entropy, nats": lambda line: -line.loss.returns.mean((0, 1))}
+    panels["accuracy"] = lambda line: line.accuracy.mean(0)
+    if any(line.success is not None for line in lines):
+        panels["success"] = lambda line: None if line.success is None else line.success.returns.mean((0, 1))
+    panels["mean LPC"] = lambda line: line.lpc.mean(0)
+    figure, axes = make_panels(2, 3, 3.3, 2.6, 0.6)
     names = [line.name for line in lines]
-    for ax, (what, values) in zip(axes[0], panels, strict=False):
+    for ax, (what, values) in zip(axes.ravel(), panels.items(), strict=False):
         for line in lines:
             if (y := values(line)) is not None:
                 _curve(ax, line.loss.places, y, _words(line.name), what, **_style(line.name, names))
+        if len(lines) == 1 and ax.lines:
+            _draw_spread(ax, lines[0], what)
         ax.set_title(what, loc="left", fontsize="medium")
-    whole = next(line for line in lines if line.name == "all")
-    for layer in range(whole.kl.shape[-1]):
-        y = whole.kl.mean(0)[0, :, layer]
-        hue = _LAYERS(0.85 * layer / max(1, whole.kl.shape[-1] - 1))
-        _curve(axes[0, -1], whole.loss.places, y, f"layer {layer}", "KL in nats", color=hue)
-    axes[0, -1].set_title("KL of routing from the first end, nats", loc="left", fontsize="medium")
-    axes[0, -1].legend(frameon=False, fontsize="small")
-    for ax in axes[0]:
+    shown = next((line for line in lines if line.name == "all"), lines[0])
+    for number, (ax, end) in enumerate(zip(axes.ravel()[len(panels) :], ("first", "second"), strict=False)):
+        _draw_routing(ax, shown, number, end)
+    for ax in remove_empty(axes, len(panels) + 2):
         ax.set_xlabel("alpha")
+    for ax in axes.ravel()[: len(panels) + 2]:
         ax.set_xlim(-0.02, 1.02)
         open_frame(ax)
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -140,6 +141,28 @@ def plot_lines(lines: "Sequence[LineResult]", title: str = "") -> Figure:
     if title:
         set_title(figure, title)
     return figure
+
+
+def _draw_spread(ax: Axes, line: "LineResult", what: str) -> None:
+    """The chord between the ends and, of the cross-entropy and of success, the interval of the mean."""
+    places, y = line.loss.places, ax.lines[0].get_ydata()
+    if what != "accuracy":
+        ax.plot(places, (1 - places) * y[0] + places * y[-1], color="#888888", linestyle="dashed", linewidth=1)
+    result = {"cross-entropy, nats": line.loss, "success": line.success}.get(what)
+    if result is not None:
+        _, error = mean_and_error(result)
+        ax.fill_between(places, y - error, y + error, color="#888888", alpha=0.25, linewidth=0)
+
+
+def _draw_routing(ax: Axes, line: "LineResult", number: int, end: str) -> None:
+    """How far the routing of each layer is from that of one end."""
+    num_layers = line.kl.shape[-1]
+    for layer in range(num_layers):
+        hue = _LAYERS(0.85 * layer / max(1, num_layers - 1))
+        what = f"KL from the {end} end in nats"
+        _curve(ax, line.loss.places, line.kl.mean(0)[number, :, layer], f"layer {layer}", what, color=hue)
+    ax.set_title(f"KL of routing from the {end} end, nats", loc="left", fontsize="medium")
+    ax.legend(frameon=False, fontsize="small")
 
 
 def plot_all_lines(experiment: "LineExperiment", title: str = "") -> Figure:

@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 
 from lmc_rl.alignment import align
-from lmc_rl.experiment import Workers
+from lmc_rl.line_records import TRAJECTORIES_NAME, LineKey
 from lmc_rl.paths import alphas, distance
 from lmc_rl.pathways import (
     PLAY_SEEDS,
@@ -31,14 +31,12 @@ from lmc_rl.pathways import (
     play_at_random,
 )
 from lmc_rl.records import ROWS_NAME, Walk
+from lmc_rl.stages import Workers
 from lmc_rl.walks import cut_to_whole
-from mop.base.errors import InputError
 from mop.base.files import write_json
 from mop.jobs.evaluation import encoder_for
 from mop.store.checkpoints import save_checkpoint
 from mop.worlds.bot_paths import BotPaths
-
-TRAJECTORIES_NAME = "trajectories.jsonl"
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,11 @@ class Line:
     def name(self) -> str:
         """What it is called in files."""
         return f"{self.walk.name}_{'aligned' if self.is_aligned else self.part}"
+
+    @property
+    def key(self) -> LineKey:
+        """What it is called in records."""
+        return LineKey(self.walk.kind, self.walk.fork, self.walk.children, self.part, self.is_aligned)
 
     @property
     def identity(self) -> dict:
@@ -210,21 +213,3 @@ class Probe:
                 save_checkpoint(line.walk.second, as_checkpoint(second.config, alignment.weights, second.update))
                 found["alignment"] = alignment.summary()
         write_json(self.path, found, orjson.OPT_INDENT_2)
-
-
-def read_lines(path: Path, needed: Sequence[str]) -> list[dict]:
-    """The rows of a file. Raises InputError, naming file and line, where one is none, or lacks a number."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; the experiment has measured no line yet") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = orjson.loads(line)
-            row["kind"], row["fork"], row["children"], row["part"], row["aligned"], row["alpha"], row["episode"]
-            [float(row[name]) for name in needed]
-        except (ValueError, TypeError, KeyError):
-            raise InputError(f"{path}: line {number} is no row of a line between policies") from None
-        rows.append(row)
-    return rows

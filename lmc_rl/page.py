@@ -9,25 +9,25 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from lmc_rl.analysis import (
-    HEAD,
-    PathResult,
-    as_markdown,
-    labels_of,
-    percent,
-    pool,
-    pooled_groups,
-    table_of,
-)
+from lmc_rl import line_analysis
+from lmc_rl.analysis import PathResult, as_markdown, percent, pooled_groups
 from lmc_rl.figures import plot_instability
 from lmc_rl.instability import CONNECTED
-from lmc_rl.studies import Study, find_studies, load_study
+from lmc_rl.line_analysis import pooled_lines
+from lmc_rl.line_figures import plot_line_instability, plot_lines, plot_parts
+from lmc_rl.studies import ALL, EVERY, LineStudy, Study, find_studies, load_study
 from lmc_rl.views import (
+    LOSS,
+    NATS,
     NOT_MEASURED,
+    POINTS,
+    SHARE,
+    SHARE_OF_LOSS,
     Line,
     Mark,
     curves_of,
     looks,
+    lost_text,
     marker,
     normalised,
     plot_curves,
@@ -56,6 +56,24 @@ SEVERAL = {  # what is drawn of several runs -> name of the figure
     "return along the path": "paths",
     "learning curves": "curves",
 }
+SEVERAL_OF_LINES = {  # the same of imitation runs
+    "barrier B, nats": "barrier",
+    "instability I, nats": "instability",
+    "barrier B, % of what was learned": "share",
+    "barrier of success, points": "success",
+    "rise by the part that moves": "parts",
+    "before and after alignment, groups side by side": "side_by_side",
+    "cross-entropy along the path": "paths",
+    "learning curves": "curves",
+}
+LOST_OF_LINES = {  # figure of imitation runs -> what of a line, B or I, told in
+    "barrier": (line_analysis.NATS, "barrier", NATS),
+    "instability": (line_analysis.NATS, "instability", NATS),
+    "share": (line_analysis.SHARE, "barrier", SHARE_OF_LOSS),
+    "success": (line_analysis.SUCCESS, "barrier", POINTS),
+}
+_OF_GROUPS = ("side_by_side", "parts")  # figures with a panel for each group, whose seeds are always pooled
+_OF_NO_PART = (*_OF_GROUPS, "curves")  # figures that are the same whatever moves
 _MAX_LINES = 18  # of a figure; more cannot be told apart
 
 
@@ -70,6 +88,7 @@ class Choices:
     study: Study
     path: str  # a word of `Study.paths`, "" where there is none
     several: tuple[Study, ...]
+    part: str = ""  # a word of `Study.parts`, "" where there is none
 
     @property
     def flags(self) -> list[str]:
@@ -77,12 +96,28 @@ class Choices:
         words = [] if self.results_dir == RESULTS_DIR else ["--results_dir", self.results_dir]
         words += ["--run", self.study.word]
         words += ["--fork", self.path] if self.path else []
+        words += ["--part", self.part] if self.part not in ("", EVERY) else []
         return [*words, "--runs", *(study.word for study in self.several)]
 
     @property
     def result(self) -> PathResult | None:
         """The chosen path."""
         return self.study.paths.get(self.path)
+
+    @property
+    def is_of_lines(self) -> bool:
+        """Whether the chosen run is an imitation run, on whose lines a part may move."""
+        return isinstance(self.study, LineStudy)
+
+    @property
+    def measured(self) -> list[Study]:
+        """Those of the several runs that have a path."""
+        return [study for study in self.several if study.experiment is not None]
+
+    @property
+    def moving(self) -> str:
+        """The part of which B and I are shown."""
+        return ALL if self.part in ("", EVERY) else self.part
 
 
 def path_names(study: Study) -> dict[str, str]:
@@ -94,9 +129,29 @@ def path_names(study: Study) -> dict[str, str]:
     return names
 
 
-def path_file(word: str) -> str:
-    """What the files of a path are called."""
-    return f"fork_{word}" if word.isdigit() else word
+def path_file(choices: Choices) -> str:
+    """What the files of the chosen path are called."""
+    path = f"fork_{choices.path}" if choices.path.isdigit() else choices.path
+    return path + _part_suffix(choices)
+
+
+def _part_suffix(choices: Choices) -> str:
+    return f"_{choices.part}" if choices.part not in ("", EVERY) else ""
+
+
+def part_names(study: Study) -> dict[str, str]:
+    """What the parts that can move along a line are called on the page -> their words; none of `run_env`."""
+    called = {EVERY: "every part, over each other", ALL: "all weights", "ends": "input and head"}
+    called |= {"aligned": "all weights, to the aligned second end"}
+    return {called.get(word, word.replace("_", " ")): word for word in study.parts}
+
+
+def choose_part(study: Study, asked: str | None) -> str:
+    """The word of a part: the one that is asked for, else the first. Raises InputError if it has no such part."""
+    if asked is not None and asked not in study.parts:
+        known = f"it has {', '.join(study.parts)}" if study.parts else "it has none"
+        raise InputError(f"--part: {study.name} has no part {asked}; {known}")
+    return asked or next(iter(study.parts), "")
 
 
 def choose_path(study: Study, asked: str | None) -> str:
@@ -127,12 +182,15 @@ def choose_runs(found: Mapping[str, str], asked: Sequence[str] | None, word: str
     return list(asked) if asked else default_runs(found, word)
 
 
-def load_several(results_dir: str, words: Sequence[str]) -> tuple[tuple[Study, ...], list[str]]:
-    """The experiments of these words, and what is wrong with those that cannot be shown."""
+def load_several(results_dir: str, words: Sequence[str], like: Study) -> tuple[tuple[Study, ...], list[str]]:
+    """The experiments of these words, and what is wrong with those that cannot be shown beside another one."""
     studies, problems = [], []
     for word in words:
         try:
-            studies.append(load_study(results_dir, word))
+            study = load_study(results_dir, word)
+            if type(study) is not type(like):
+                raise InputError(f"{study.name} is of another kind than {like.name}: they share no scale")
+            studies.append(study)
         except InputError as error:
             problems.append(str(error))
     return tuple(studies), problems
@@ -174,15 +232,21 @@ def link_to_fork(view: View) -> Callable[[Mapping], str]:
 
 def facts(study: Study) -> list[tuple[str, str, str]]:
     """What a page says of an experiment at first sight: value, name, remark."""
+    is_of_lines = isinstance(study, LineStudy)
+    columns = {"success_rate": "success", "accuracy": "accuracy"} if is_of_lines else {"eval_return": "return"}
+    what = "last episodes" if is_of_lines else "last evaluation"
     shown = []
-    returns = study.log.get("eval_return", np.array([]))
-    if np.isfinite(returns).any():
-        last = np.flatnonzero(np.isfinite(returns))[-1]
-        shown.append((f"{returns[last]:,.1f}", "return", f"last evaluation, step {study.log['env_steps'][last]:,.0f}"))
+    for column, name in columns.items():
+        values = study.log.get(column, np.array([]))
+        if np.isfinite(values).any():
+            last = np.flatnonzero(np.isfinite(values))[-1]
+            number = f"{values[last]:.1%}" if is_of_lines else f"{values[last]:,.1f}"
+            shown.append((number, name, f"{what}, step {study.log['env_steps'][last]:,.0f}"))
     if study.experiment is None:
         return shown
     paths = study.paths
-    shown += [(f"{result.random_return:,.1f}", "random policy", "return by chance") for result in [*paths.values()][:1]]
+    if not is_of_lines:
+        shown += [(f"{path.random_return:,.1f}", "random policy", "return by chance") for path in [*paths.values()][:1]]
     shown.append((_connected_from(study.marks), "connected from", "and at every later fork point"))
     for kind in ("independent", "self"):
         if kind in paths:
@@ -200,38 +264,36 @@ def _connected_from(marks: Sequence[Mark]) -> str:
     return "no fork point" if first is None else f"{first.fraction:.0%}"
 
 
-def as_table(studies: Sequence[Study]) -> str:
-    """A Markdown table of the fork points and controls of experiments; those that differ in their seeds are pooled."""
-    experiments = [study.experiment for study in studies if study.experiment is not None]
-    return as_markdown(HEAD, table_of(pooled_groups(experiments))) if experiments else ""
+def as_table(choices: Choices) -> str:
+    """A Markdown table of the fork points and controls of several runs; those that differ in their seeds are pooled."""
+    return as_markdown(*type(choices.study).table(choices.measured, choices.moving)) if choices.measured else ""
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def lines_of(studies: Sequence[Study], seeds: str) -> list[Line]:
+def lines_of(choices: Choices, seeds: str, measure: str = line_analysis.SHARE) -> list[Line]:
     """The lines of a figure of several runs: one for each group that differs in its seeds alone, or one for each run.
 
-    Runs of a group have its hue, and a marker each. Raises InputError where none has a path.
+    measure: of `line_analysis.as_points`, for imitation runs. Runs of a group have its hue, and a marker each. Raises
+    InputError where none has a path.
     """
-    measured = [study for study in studies if study.experiment is not None]
-    if not measured:
-        raise InputError("choose at least one run that has walked along a path")
-    groups: dict[tuple, list[Study]] = {}
-    for study in measured:
+    kind, groups = type(choices.study), {}
+    for study in choices.measured:
         groups.setdefault(study.experiment.group, []).append(study)
-    labels = labels_of([members[0].settings for members in groups.values()])
+    if not groups:
+        raise InputError("choose at least one run that has walked along a path")
+    labels = kind.labels([members[0] for members in groups.values()])
     lines = []
     for label, members, (hue, of_group) in zip(labels, groups.values(), looks(len(groups)), strict=True):
         if seeds == POOLED:
-            ((_, points),) = pooled_groups([study.experiment for study in members]).items()
+            points = kind.points(members, choices.moving, measure)
             told = f"{label}, {counted(len(members), 'seed')}"
             lines.append(Line(told, hue, of_group, points, [study.log for study in members]))
             continue
         for number, study in enumerate(members):
-            points = [pool([result]) for result in study.paths.values()]
-            told = f"{label}, seed {study.settings['seed']}"
-            lines.append(Line(told, hue, marker(number), points, [study.log], study.word))
+            points = kind.points([study], choices.moving, measure)
+            lines.append(Line(f"{label}, seed {study.seed}", hue, marker(number), points, [study.log], study.word))
     if len(lines) > _MAX_LINES:
         raise InputError(f"{len(lines)} lines cannot be told apart: choose at most {_MAX_LINES} runs, or pool them")
     return lines
@@ -245,23 +307,33 @@ def drawings(choices: Choices) -> dict[str, Drawing]:
         found[f"training_{curve}"] = Drawing(about, lambda curve=curve: draw_training(choices, curve))
     for word, result in study.paths.items():
         called = f"fork {word}" if result.kind == "fork" else f"the control: {word}"
-        name = path_file(word)
-        about = f"The return of each episode along the line of {called}"
-        found[f"path_{name}"] = Drawing(about, lambda word=word: draw_path(replace(choices, path=word)))
-        about = f"What else was measured along the line of {called}"
-        found[f"measures_{name}"] = Drawing(about, lambda word=word: draw_measures(replace(choices, path=word)))
-    for title, figure in SEVERAL.items():
-        for seeds in (POOLED, EACH) if figure != "side_by_side" else (POOLED,):
+        own = replace(choices, path=word)
+        if choices.is_of_lines:
+            about = f"What happens along the line of {called}, {_part_words(choices, choices.part)}"
+        else:
+            about = f"The return of each episode along the line of {called}"
+            more = f"What else was measured along the line of {called}"
+            found[f"measures_{path_file(own)}"] = Drawing(more, lambda own=own: draw_measures(own))
+        found[f"path_{path_file(own)}"] = Drawing(about, lambda own=own: draw_path(own))
+    for title, figure in several_of(study).items():
+        for seeds in (POOLED, EACH) if figure not in _OF_GROUPS else (POOLED,):
             about = f"{title[0].upper()}{title[1:]}, seeds {'pooled' if seeds == POOLED else 'each by itself'}"
-            found[several_name(figure, seeds)] = Drawing(
+            found[several_name(choices, figure, seeds)] = Drawing(
                 about, lambda figure=figure, seeds=seeds: draw_several(choices, figure, seeds)
             )
     return found
 
 
-def several_name(figure: str, seeds: str) -> str:
+def several_of(study: Study) -> dict[str, str]:
+    """What can be drawn of several runs of the kind of one -> name of the figure."""
+    return SEVERAL_OF_LINES if isinstance(study, LineStudy) else SEVERAL
+
+
+def several_name(choices: Choices, figure: str, seeds: str) -> str:
     """The name of the file of `draw_several`."""
-    return f"several_{figure}" + ("" if seeds == POOLED or figure == "side_by_side" else "_each_seed")
+    each = "" if seeds == POOLED or figure in _OF_GROUPS else "_each_seed"
+    part = "" if figure in _OF_NO_PART else _part_suffix(choices)
+    return f"several_{figure}{part}{each}"
 
 
 def several_label(choices: Choices, name: str) -> str:
@@ -279,8 +351,17 @@ def draw_training(choices: Choices, curve: str):
 
 
 def draw_path(choices: Choices):
-    """`plot_episodes` of the chosen path. Raises InputError where there is none."""
-    return plot_episodes(_result(choices), f"{choices.study.name}, {_path_title(choices)}")
+    """`plot_episodes` of the chosen path, of an imitation run `plot_lines`. Raises InputError where there is none."""
+    result, title = _result(choices), f"{choices.study.name}, {_path_title(choices)}"
+    if not choices.is_of_lines:
+        return plot_episodes(result, title)
+    lines = choices.study.lines_of(choices.path, choices.part)
+    if len(lines) > 1:
+        return plot_lines(lines, title)
+    loss, success = lines[0].loss, lines[0].success
+    told = f"{loss.verdict}: {lost_text('B', loss.barrier, NATS)}"
+    told += f"; {success.verdict}: {lost_text('B', success.barrier, POINTS)} of success" if success else ""
+    return plot_lines(lines, f"{title}, {_part_words(choices, choices.part)}, {told}")
 
 
 def draw_measures(choices: Choices):
@@ -289,30 +370,49 @@ def draw_measures(choices: Choices):
 
 
 def draw_several(choices: Choices, figure: str, seeds: str):
-    """One of SEVERAL. Raises InputError where none of the runs has what it takes."""
-    if figure == "side_by_side":
-        experiments = [study.experiment for study in choices.several if study.experiment is not None]
-        groups = {
-            label: points
-            for label, points in pooled_groups(experiments).items()
-            if any(point.kind == "fork" for point in points)
-        } if experiments else {}  # fmt: skip
-        if not groups:
-            raise InputError("choose at least one run with a fork point that was measured")
-        return plot_instability(groups)
-    lines = lines_of(choices.several, seeds)
+    """One of `several_of`. Raises InputError where none of the runs has what it takes."""
+    if figure in _OF_GROUPS:
+        return _draw_groups(choices, figure)
+    if figure in LOST_OF_LINES and choices.is_of_lines:
+        measure, lost, unit = LOST_OF_LINES[figure]
+        lines, moving = lines_of(choices, seeds, measure), _part_words(choices, choices.moving)
+        if not any(line.points for line in lines):
+            raise InputError(f"no line on which {moving} moves was played in worlds; see --played_parts of run_mop")
+        return plot_lost(lines, lost, moving, unit)
+    lines = lines_of(choices, seeds)
     if figure == "curves":
-        return plot_curves(lines)
+        return plot_curves(lines, column=LOSS if choices.is_of_lines else "eval_return")
     if figure == "paths":
-        result = _result(choices)
-        return plot_paths(lines, result.kind, result.fraction, _path_title(choices))
-    return plot_lost(lines, figure)
+        result, what = _result(choices), "cross-entropy below chance" if choices.is_of_lines else "return"
+        return plot_paths(lines, result.kind, result.fraction, _path_title(choices), what)
+    return plot_lost(lines, figure, unit=SHARE)
+
+
+def _draw_groups(choices: Choices, figure: str):
+    """A panel for each group of runs that differ in their seeds alone."""
+    experiments = [study.experiment for study in choices.measured]
+    if choices.is_of_lines:
+        groups = pooled_lines(experiments, [ALL, "aligned"] if figure == "side_by_side" else None)
+        forked = {k: lines for k, lines in groups.items() if any(line.first.kind == "fork" for line in lines)}
+        draw = plot_line_instability if figure == "side_by_side" else plot_parts
+    else:
+        groups = pooled_groups(experiments)
+        forked = {k: points for k, points in groups.items() if any(point.kind == "fork" for point in points)}
+        draw = plot_instability
+    if not forked:
+        raise InputError("choose at least one run with a fork point that was measured")
+    return draw(forked)
 
 
 def _result(choices: Choices) -> PathResult:
     if choices.result is None:
         raise InputError(f"{choices.study.name} has no path yet")
     return choices.result
+
+
+def _part_words(choices: Choices, part: str) -> str:
+    """What moves, in words."""
+    return next((called for called, word in part_names(choices.study).items() if word == part), "")
 
 
 def _path_title(choices: Choices) -> str:
@@ -339,8 +439,7 @@ def caption_of(args: Namespace, choices: Choices, name: str, about: str, export:
 
 
 def _describe(study: Study) -> str:
-    settings = study.settings
-    parts = [counted(settings["total_steps"], "step")]
+    settings, parts = study.settings, [study.size]
     if settings["fork_points"]:
         parts.append(f"{settings['alpha_points']:,} policies along each line")
         parts.append(f"{counted(settings['num_eval_episodes'], 'episode')} of each")
@@ -356,10 +455,10 @@ def save_as_script(parser: Parser) -> None:
     found = find_studies(args.results_dir)
     (word,) = choose_runs(found, [args.run] if args.run else None, next(iter(found.values())))[:1]
     study = load_study(args.results_dir, word)
-    several, problems = load_several(args.results_dir, choose_runs(found, args.runs, word))
+    several, problems = load_several(args.results_dir, choose_runs(found, args.runs, word), study)
     for problem in [*problems, *([f"{study.name}: {study.note}"] if study.note else [])]:
         print(f"note: {problem}")
-    choices = Choices(args.results_dir, study, choose_path(study, args.fork), several)
+    choices = Choices(args.results_dir, study, choose_path(study, args.fork), several, choose_part(study, args.part))
     available, export = drawings(choices), Export(args.format, args.width)
     save_figures(
         chosen(available, args.only),

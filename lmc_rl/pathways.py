@@ -31,7 +31,6 @@ from mop.worlds.world import MAX_FAILURES_IN_A_ROW, NO_LABEL, NUM_ACTIONS, World
 PLAY_SEEDS = 1_000_000  # the worlds that are played begin here, those of the bot's trajectories there
 TRAJECTORY_SEEDS = 4_000_000
 MISSION = "lang_proj."  # of the names of the mission projection's weights, beside those of the policy
-PARTS = ("all", "routers", "experts", "ends", "layers")
 
 
 class Pathways(NamedTuple):

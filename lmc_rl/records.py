@@ -1,6 +1,9 @@
 """The files of an experiment, as they are found and read: places, settings, rows of episodes. NumPy alone."""
 
-from collections.abc import Iterable, Mapping
+import gzip
+import math
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import orjson
 
 from lmc_rl.settings import FIELDS, RUNTIME_KEYS, check_values
 from mop.base.errors import InputError
+from mop.base.files import write_atomic
 
 CONFIG_NAME = "config.json"
 ROWS_NAME = "episodes.jsonl"
@@ -64,7 +68,12 @@ class Places:
 
     def probe(self, walk: Walk) -> Path:
         """Measures of a path besides its return."""
-        return self.results / "paths" / f"{walk.name}.json"
+        return probe_path(self.results, walk)
+
+
+def probe_path(results: Path, walk: Walk) -> Path:
+    """Measures of a path besides its return, in the folder of an experiment or of what is kept of it."""
+    return results / "paths" / f"{walk.name}.json"
 
 
 def load_settings(results: Path) -> dict:
@@ -82,26 +91,40 @@ def load_settings(results: Path) -> dict:
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
-def read_rows(path: Path) -> list[dict]:
-    """The rows of a file, but for a last one that is still being written.
+def read_rows(path: Path, numbers: Sequence[str] = ("return",)) -> list[dict]:
+    """The rows of a file, or of its compressed form, but for a last one that is still being written.
 
-    Raises InputError, naming file and line, where one is none.
+    Raises InputError, naming file and line, where one is none, or lacks one of the numbers.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; the experiment has walked along no path yet") from None
     rows = []
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+    for number, line in enumerate(_whole_lines(path), 1):
         try:
             row = orjson.loads(line)
             row["kind"], row["fork"], row["children"], row["alpha"], row["episode"]
-            if not np.isfinite(row["return"]):
+            if not all(math.isfinite(row[name]) for name in numbers):
                 raise ValueError
         except (ValueError, TypeError, KeyError):
             raise InputError(f"{path}: line {number} is no row of an episode") from None
         rows.append(row)
     return rows
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    packed = path.with_name(f"{path.name}.gz")
+    try:
+        is_packed = packed.exists() and not path.exists()
+        content = gzip.decompress(packed.read_bytes()) if is_packed else path.read_bytes()
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InputError(f"{packed} is damaged; take it from the repository again") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; the experiment has walked along no path yet") from None
+    return content[: content.rfind(b"\n") + 1].splitlines()
+
+
+def pack_rows(path: Path, packed: Path) -> None:
+    """Write the compressed form of a file of rows; the same bytes for the same rows."""
+    content = gzip.compress(path.read_bytes(), mtime=0)
+    write_atomic(packed, lambda file: file.write(content))
 
 
 def walks_of(rows: Iterable[Mapping]) -> dict[tuple, tuple[np.ndarray, np.ndarray]]:

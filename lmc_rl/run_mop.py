@@ -14,7 +14,8 @@ success in fixed worlds. B is the largest loss against the chord between the end
 Writes results/<experiment_name>/<task_id>/mop/seed_<seed>_<time>/ and model_weights/<the same>/; see docs/lmc.md.
 """
 
-from lmc_rl.imitation import parser, run, settle
+from lmc_rl.imitation import run
+from lmc_rl.imitation_settings import parser, settle
 from lmc_rl.line_analysis import load_line_experiment
 from lmc_rl.line_reports import report_lines
 from mop.base.errors import run_script

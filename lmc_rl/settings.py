@@ -3,7 +3,7 @@
 import argparse
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +111,14 @@ FIELDS = {
 RUNTIME_KEYS = tuple(name for name, field in FIELDS.items() if field.is_runtime)
 
 
-def check_values(values: dict[str, Any], source: str) -> dict[str, Any]:
+def check_values(values: Mapping[str, Any], source: str, fields: Mapping[str, Field] = FIELDS) -> dict[str, Any]:
     """The values parsed. Raises InputError naming the source, the key and what it accepts."""
     checked = {}
     for name, value in values.items():
-        if name not in FIELDS:
+        if name not in fields:
             raise InputError(f"{source}: unknown key {shown(name)}; the keys are those of lmc_rl/configs")
         try:
-            checked[name] = FIELDS[name].parse(value)
+            checked[name] = fields[name].parse(value)
         except ValueError as error:
             raise InputError(f"{source}: {name} {error}, not {shown(value)}") from None
     return checked

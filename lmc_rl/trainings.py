@@ -114,7 +114,7 @@ def plan(kind: type[Kind], settings: dict, places: Places, is_shared: bool = Fal
 
 
 def train_stages(stages: Sequence[Sequence[Training]], workers) -> None:
-    """Train what is not trained, stage after stage; workers: `experiment.Workers`."""
+    """Train what is not trained, stage after stage; workers: `stages.Workers`."""
     for stage in stages:
         waiting = [training for training in stage if not training.is_finished]
         for training in stage:

@@ -28,6 +28,7 @@ VERDICT_HUES = {CONNECTED: HUES["green"], BARRIER: HUES["vermilion"]}  # undecid
 NOT_MEASURED = "not measured yet"
 GREY = "#888888"
 RETURN = "return"  # the curve of evaluations over that of the training episodes
+LOSS = "cross_entropy"  # the first curve of an imitation run
 LOST = {"barrier": "chord barrier B", "instability": "instability I"}
 _MARKERS = "osD^vP*X"
 _WIDTH_IN, _HEIGHT_IN = 8.2, 3.6
@@ -45,6 +46,7 @@ class Mark:
     step: int  # of the environment
     fraction: float  # of the training
     result: "PathResult | None"
+    lost: str = ""  # in words; "": B of the result as a share
 
     @property
     def verdict(self) -> str:
@@ -55,7 +57,25 @@ class Mark:
     def text(self) -> str:
         """All of it in a line."""
         words = f"fork {self.fork}, at {self.fraction:.0%} (step {self.step:,}): {self.verdict}"
-        return words if self.result is None else f"{words}, {lost_text('B', normalised(self.result).barrier)}"
+        if self.result is None:
+            return words
+        return f"{words}, {self.lost or lost_text('B', normalised(self.result).barrier)}"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a barrier is told in."""
+
+    name: str
+    factor: float
+    digits: int
+    about: str  # for the title of a figure
+
+
+SHARE = Unit("%", 100, 1, "% of (return of the ends - random policy)")
+SHARE_OF_LOSS = Unit("%", 100, 1, "% of (chance - cross-entropy of the ends)")
+NATS = Unit("nats", 1, 3, "of the cross-entropy on the bot's trajectories")
+POINTS = Unit("points", 100, 1, "of success, % of the episodes")
 
 
 @dataclass(frozen=True)
@@ -83,22 +103,25 @@ def normalised(result: "PathResult") -> Normalised:
     return Normalised(result.barrier.over(result.scale), result.instability.over(result.scale))
 
 
-def lost_text(name: str, estimate: Estimate) -> str:
+def lost_text(name: str, estimate: Estimate, unit: Unit = SHARE) -> str:
     """ "B 12.3 % (95 %: 4.0 to 20.1)"."""
     if not np.isfinite(estimate.value):
         return f"no {name}, as its ends are no better than chance"
-    return f"{name} {100 * estimate.value:.1f} % (95 %: {100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+    value, low, high = (f"{unit.factor * n:.{unit.digits}f}" for n in (estimate.value, estimate.low, estimate.high))
+    return f"{name} {value} {unit.name} (95 %: {low} to {high})"
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 
 def curves_of(log: Table) -> list[str]:
-    """What can be drawn of a training log: the return, then every other column but counters and clocks."""
+    """What can be drawn of a training log: how good it is, then every other column but counters and clocks."""
     counters = {"update", "env_steps", "gradient_steps", "episodes", "steps_per_s", "seconds", "eval_std"}
+    counters |= {"student_episodes", "bot_plan_failures", *(name for name in log if name.startswith("failures_"))}
     returns = {"eval_return", "recent_return"}
     columns = [name for name in log if name not in counters | returns and np.isfinite(log[name]).any()]
-    return [RETURN] * bool(returns & log.keys()) + columns
+    first = [name for name in (LOSS, "accuracy", "success_rate") if name in columns]
+    return [RETURN] * bool(returns & log.keys()) + first + [name for name in columns if name not in first]
 
 
 def plot_training(
@@ -293,17 +316,26 @@ def plot_measures(result: "PathResult", title: str = "") -> Figure:
 # --- several runs -----------------------------------------------------------------------------------------------------
 
 
-def plot_lost(lines: Sequence[Line], measure: str = "barrier", title: str = "") -> Figure:
+def plot_lost(lines: Sequence[Line], measure: str = "barrier", title: str = "", unit: Unit = SHARE) -> Figure:
     """B or I against the fork point with 95 % intervals, a line for each run or group of runs, on one axis.
 
     measure: a key of LOST. Dotted: the same between independent runs. Raises InputError where there is no fork point.
     """
     figure, ax = _one_panel()
+    draw_lost(ax, lines, measure, unit)
+    _legend(figure, ax)
+    set_title(figure, ", ".join([*filter(None, [title]), f"{unit.about}; dotted: between independent runs"]))
+    return figure
+
+
+def draw_lost(ax: Axes, lines: Sequence[Line], measure: str, unit: Unit) -> None:
+    """The same on an axis, without legend and title. Raises as `plot_lost`."""
     forks = {line.label: [p for p in line.points if p.kind == "fork" and _is_known(p, measure)] for line in lines}
     if not any(forks.values()):
         raise InputError("no fork point was measured whose children are better than chance: train for longer")
-    tolerance = next(point for line in lines for point in line.points).results[0].tolerance
-    ax.axhline(tolerance, color=GREY, linestyle="dashed", linewidth=1, label="tolerance")
+    if unit in (SHARE, SHARE_OF_LOSS):
+        tolerance = next(point for line in lines for point in line.points).results[0].tolerance
+        ax.axhline(tolerance, color=GREY, linestyle="dashed", linewidth=1, label="tolerance")
     for line, shift in zip(lines, _shifts(len(lines)), strict=True):
         points = forks[line.label]
         estimates = [getattr(point, measure) for point in points]
@@ -312,44 +344,54 @@ def plot_lost(lines: Sequence[Line], measure: str = "barrier", title: str = "") 
         style = {"color": line.hue, "marker": line.marker, "markersize": 5, "linewidth": 1.4, "capsize": 2}
         ax.errorbar(places, [e.value for e in estimates], error, label=line.label, **style)
         for place, point, estimate in zip(places.tolist(), points, estimates, strict=True):
-            _note_lost(ax, line, point, estimate, measure, place)
+            _note_lost(ax, line, point, estimate, measure, unit, place)
         for point in line.points:
             if point.kind == "independent" and _is_known(point, measure):
                 value = getattr(point, measure).value
                 ax.axhline(value, color=line.hue, linestyle="dotted", linewidth=1)
-                text = f"{line.label}: {lost_text(LOST[measure], getattr(point, measure))} between independent runs"
+                told = lost_text(LOST[measure], getattr(point, measure), unit)
+                text = f"{line.label}: {told} between independent runs"
                 add_note(ax, 0.97, 1.0, value, value, text, line=line.label, kind="independent", value=value)
     ax.set_xlim(-0.02, 1.0)
     ax.set_ylim(bottom=-0.03 * ax.get_ylim()[1])  # a marker at 0 is whole
-    for axis in (ax.xaxis, ax.yaxis):
+    for axis in (ax.xaxis, *([ax.yaxis] if unit.factor == 100 else [])):
         axis.set_major_formatter(PercentFormatter(1, 0))
     ax.set_xlabel("fork point, % of training")
-    ax.set_ylabel(LOST[measure])
+    ax.set_ylabel(LOST[measure] + (f", {unit.name}" if unit.name != "%" else ""))
     open_frame(ax)
-    _legend(figure, ax)
-    about = "% of (return of the ends - random policy); dotted: between independent runs"
-    set_title(figure, ", ".join([*filter(None, [title]), about]))
+
+
+def plot_beside(panels: Mapping[str, tuple[Sequence[Line], Unit]], title: str = "") -> Figure:
+    """B against the fork point, a panel for each family of runs, all on one scale.
+
+    panels: title -> its lines, and the share that they are told in. Raises as `plot_lost`.
+    """
+    figure, axes = make_panels(1, len(panels), 5.0, _HEIGHT_IN, 0.6, sharey=True)
+    for ax, (name, (lines, unit)) in zip(axes[0], panels.items(), strict=True):
+        draw_lost(ax, lines, "barrier", unit)
+        ax.set_title(name, loc="left", fontsize="medium")
+        ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.17))
+    axes[0, 0].set_ylim(-0.03, 1.05 * max(ax.dataLim.ymax for ax in axes[0]))
+    axes[0, 0].set_ylabel("lost on the line, % of what was learned")
+    for ax in axes[0, 1:]:
+        ax.set_ylabel("")
+    if title:
+        set_title(figure, title)
     return figure
 
 
-def _note_lost(ax: Axes, line: Line, point: "Pooled", estimate: Estimate, measure: str, place: float) -> None:
-    parents = counted(len(point.results), "parent")
-    text = f"{line.label}, forked at {point.fraction:.0%}: {lost_text(LOST[measure], estimate)}, "
+def _note_lost(ax: Axes, line: Line, point: "Pooled", estimate: Estimate, measure: str, unit: Unit, place: float):
+    told = f"{lost_text(LOST[measure], estimate, unit)}, {point.verdict}, {counted(len(point.results), 'parent')}"
     values = {"line": line.label, "kind": "fork", "fraction": point.fraction, "value": estimate.value}
     values |= {"low": estimate.low, "high": estimate.high, "verdict": point.verdict, "parents": len(point.results)}
     values |= {"run": line.run, "fork": point.results[0].fork} if line.run else {}
-    add_note(
-        ax,
-        place,
-        place,
-        estimate.value,
-        estimate.value,
-        f"{text}{point.verdict}, {parents}{_CLICK if line.run else ''}",
-        **values,
-    )
+    text = f"{line.label}, forked at {point.fraction:.0%}: {told}{_CLICK if line.run else ''}"
+    add_note(ax, place, place, estimate.value, estimate.value, text, **values)
 
 
-def plot_paths(lines: Sequence[Line], kind: str, fraction: float | None, title: str = "") -> Figure:
+def plot_paths(
+    lines: Sequence[Line], kind: str, fraction: float | None, title: str = "", what: str = "return"
+) -> Figure:
     """Return along the path of one fork point or control, as a share of what was learned, a line for each run or group.
 
     0 is the policy that acts at random, 1 the mean of the ends. Bands: 95 %, over parents where there are several, else
@@ -375,7 +417,7 @@ def plot_paths(lines: Sequence[Line], kind: str, fraction: float | None, title: 
     ax.axhline(0, color="#aaaaaa", linestyle="dotted", linewidth=1, label="random policy")
     alpha_axis(ax, "between the ends")
     ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
-    ax.set_ylabel("return, % of what was learned")
+    ax.set_ylabel(f"{what}, % of what was learned")
     _legend(figure, ax)
     set_title(figure, title)
     return figure
@@ -393,41 +435,44 @@ def _pooled_path(results: Sequence["PathResult"]) -> tuple[np.ndarray, np.ndarra
     return places, mean, mean - half, mean + half
 
 
-def plot_curves(lines: Sequence[Line], title: str = "") -> Figure:
-    """The evaluations of the runs over environment steps; of several that differ in their seeds, mean and 95 % band.
-
-    Raises InputError where no run was evaluated during its training.
+def plot_curves(lines: Sequence[Line], title: str = "", column: str = "eval_return") -> Figure:
+    """A column of the logs of the runs over environment steps; of several that differ in their seeds, mean and 95 %
+    band. Raises InputError where no run has it.
     """
     figure, ax = _one_panel()
+    called = {"eval_return": "return of evaluations"}.get(column, column.replace("_", " "))
     for line in lines:
-        logs = [log for log in line.logs if "eval_return" in log and np.isfinite(log["eval_return"]).any()]
+        logs = [log for log in line.logs if column in log and np.isfinite(log[column]).any()]
         if not logs:
             continue
-        steps, returns = _common_evaluations(logs)
-        mean, half = interval_of_mean(returns) if len(logs) > 1 else (returns[0], np.zeros(len(steps)))
+        steps, values = _common_steps(logs, column)
+        mean, half = interval_of_mean(values) if len(logs) > 1 else (values[0], np.zeros(len(steps)))
         ax.plot(steps, mean, color=line.hue, marker=line.marker, markersize=3, label=line.label)
         ax.fill_between(steps, mean - half, mean + half, color=line.hue, alpha=0.15, linewidth=0)
-        for x, m, h in zip(*(column.tolist() for column in (steps, mean, half)), strict=True):
-            spread = f" (95 %: {m - h:,.1f} to {m + h:,.1f})" if len(logs) > 1 else ""
-            text = f"{line.label}, step {x:,.0f}: return {m:,.1f}{spread}"
-            numbers = {"env_steps": int(x), "eval_return": m}
+        for x, m, h in zip(*(values.tolist() for values in (steps, mean, half)), strict=True):
+            spread = f" (95 %: {_short(m - h)} to {_short(m + h)})" if len(logs) > 1 else ""
+            text = f"{line.label}, step {x:,.0f}: {called} {_short(m)}{spread}"
+            numbers = {"env_steps": int(x), column: m}
             numbers |= {"low": m - h, "high": m + h} if len(logs) > 1 else {}
             add_note(ax, x, x, m, m, text, line=line.label, **numbers, parents=len(logs))
     if not ax.lines:
-        raise InputError("none of these runs was evaluated during its training: set --eval_freq")
+        raise InputError(f"none of these runs has the {called} in its training log; of run_env, set --eval_freq")
     steps_axis(ax)
-    ax.set_ylabel("return of evaluations")
+    ax.set_ylabel(called)
     open_frame(ax)
     _legend(figure, ax)
     set_title(figure, title)
     return figure
 
 
-def _common_evaluations(logs: Sequence[Table]) -> tuple[np.ndarray, np.ndarray]:
-    """The steps (S,) at which all of them were evaluated, and their returns (parents, S)."""
-    found = [
-        {s: r for s, r in zip(log["env_steps"], log["eval_return"], strict=True) if np.isfinite(r)} for log in logs
-    ]
+def _short(number: float) -> str:
+    """With one decimal, or three digits of a small one."""
+    return f"{number:,.1f}" if abs(number) >= 10 else f"{number:.3g}"
+
+
+def _common_steps(logs: Sequence[Table], column: str) -> tuple[np.ndarray, np.ndarray]:
+    """The steps (S,) at which all of them have the column, and its values (parents, S)."""
+    found = [{s: v for s, v in zip(log["env_steps"], log[column], strict=True) if np.isfinite(v)} for log in logs]
     steps = sorted(set.intersection(*map(set, found)))
     return np.array(steps), np.array([[of_one[step] for step in steps] for of_one in found])
 

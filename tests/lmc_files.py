@@ -7,6 +7,8 @@ import numpy as np
 import orjson
 from lmc_settings import tiny
 
+from lmc_rl import imitation_settings
+from lmc_rl.line_records import TRAJECTORIES_NAME
 from lmc_rl.records import CONFIG_NAME, ROWS_NAME
 from lmc_rl.settings import RUNTIME_KEYS
 
@@ -81,3 +83,77 @@ def _write_measures(folder: Path, kind, fork, children, depth, settings) -> None
     identity = {"kind": kind, "fork": fork, "children": children}
     name = "_".join(str(part) for part in (kind, fork, *(children or ())) if part is not None)
     (folder / "paths" / f"{name}.json").write_bytes(orjson.dumps(identity | measures))
+
+
+# --- imitation runs ---------------------------------------------------------------------------------------------------
+
+HEIGHTS = {0.0: 0.8, 0.1: 0.2, 0.5: 0.0}  # fork point -> bump of the cross-entropy in the middle, nats
+BETWEEN_RUNS = 1.5
+PARTS = {"all": 1.0, "routers": 0.25, "experts": 0.5}  # part -> share of the bump
+END_NATS, ALIGNED = 0.1, 0.6  # of the ends; share of the bump that alignment leaves
+OF_LINES = {
+    "task_id": "BabyAI-GoToObj-v0", "num_updates": 20, "num_envs": 4, "unroll_len": 8, "lang_encoder": "vocab",
+    "alpha_points": 5, "num_trajectories": 6, "num_eval_episodes": 8, "parts": "all,routers,experts",
+    "experiment_name": "demo",
+}  # fmt: skip
+
+
+def write_line_experiment(root: Path, seed: int = 1, lpc_alpha: float = 0.0, scale: float = 1.0) -> Path:
+    """An experiment below `root`, as `run_mop` leaves it; its folder. scale: of the bumps."""
+    flags = OF_LINES | {"seed": seed, "lpc_alpha": lpc_alpha, "fork_points": list(HEIGHTS)}
+    settings = imitation_settings.settle(flags)[0]
+    time = f"20260101_{round(1e5 * lpc_alpha):04d}{seed:02d}"
+    folder = root / "demo" / OF_LINES["task_id"] / "mop" / f"seed_{seed}_{time}"
+    (folder / "paths").mkdir(parents=True)
+    config = {"imitation": imitation_settings.lasting(settings), "versions": {"python": "3"}}
+    (folder / CONFIG_NAME).write_bytes(orjson.dumps(config))
+    walks = [("self", len(HEIGHTS) - 1, None, 0.0), ("independent", None, None, BETWEEN_RUNS)]
+    walks += [("fork", number, [1, 2], scale * height) for number, height in enumerate(HEIGHTS.values())]
+    rng, seen, played = np.random.default_rng(seed), [], _worlds("random", None, None, "all", False, None, 0.0)
+    for kind, fork, children, height in walks:
+        for part, share in [*PARTS.items(), ("all", ALIGNED)]:
+            is_aligned, bump = share == ALIGNED, share * height
+            identity = {"kind": kind, "fork": fork, "children": children, "part": part, "aligned": is_aligned}
+            for alpha in np.linspace(0, 1, OF_LINES["alpha_points"]).tolist():
+                rise = bump * 4 * alpha * (1 - alpha)
+                seen += _trajectories(identity, alpha, rise, rng)
+                played += _worlds(*identity.values(), alpha, 1 - rise / 2) if part == "all" else []
+        name = "_".join(str(part) for part in (kind, fork, *(children or ())) if part is not None)
+        (folder / "paths" / f"{name}.json").write_bytes(orjson.dumps({"distance": 3.0, "alignment": ALIGNMENT}))
+    for name, rows in ((TRAJECTORIES_NAME, seen), (ROWS_NAME, played)):
+        (folder / name).write_bytes(b"".join(orjson.dumps({"run": folder.name} | row) + b"\n" for row in rows))
+    logged = OF_LINES["num_envs"] * OF_LINES["unroll_len"]
+    for run, start in [("parent", 0.0), *((f"child_1_{child}", 0.1) for child in (1, 2))]:
+        updates = range(2 + round(start * OF_LINES["num_updates"]), OF_LINES["num_updates"] + 1, 2)
+        lines = ["update,env_steps,loss,cross_entropy,accuracy,success_rate,failures_loop,seconds"]
+        lines += [f"{k},{k * logged},{2 / k},{2 / k},{1 - 1 / k},{1 - 1 / k},0,{k}" for k in updates]
+        path = folder / "training" / run / "training_log.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text("\n".join(lines) + "\n")
+    return folder
+
+
+ALIGNMENT = {"distance_before": 3.0, "distance_after": 2.0, "moved_units": 0.5, "moved_experts": 0, "stream_turn": 0.1}
+
+
+def _trajectories(identity: dict, alpha: float, rise: float, rng) -> list[dict]:
+    """Rows of trajectories of 4 steps, whose cross-entropies differ by noise that is the same at both ends."""
+    rows = []
+    for episode in range(OF_LINES["num_trajectories"]):
+        row = identity | {"alpha": alpha, "episode": episode, "seed": 4_000_000 + episode, "length": 4}
+        noise = rng.normal(0, 0.01) if 0 < alpha < 1 and identity["kind"] != "self" else 0.0
+        row |= {"cross_entropy": END_NATS + 0.01 * episode + rise + noise, "accuracy": 1 - rise / 3}
+        row |= {"lpc": 100.0 + 10 * rise, "kl_to_first": [alpha, 2 * alpha], "kl_to_second": [1 - alpha, 2 - 2 * alpha]}
+        rows.append(row)
+    return rows
+
+
+def _worlds(kind, fork, children, part, is_aligned, alpha, success: float) -> list[dict]:
+    """Rows of worlds, of which a share is solved, in twice the bot's steps."""
+    identity = {"kind": kind, "fork": fork, "children": children, "part": part, "aligned": is_aligned, "alpha": alpha}
+    count = OF_LINES["num_eval_episodes"]
+    return [
+        identity | {"episode": e, "seed": 10**6 + e, "return": float(e < round(success * count)), "length": 10}
+        | {"bot_length": 5}
+        for e in range(count)
+    ]  # fmt: skip

@@ -5,13 +5,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import CHROMIUM, CHROMIUM_FLAGS, FIGURE, Page, opened, served
 from conftest import REPOSITORY, run_script
-from lmc_files import BEST, FORKS, RANDOM, write_experiment
+from lmc_files import BEST, BETWEEN_RUNS, FORKS, HEIGHTS, OF_LINES, RANDOM, write_experiment, write_line_experiment
 
 from lmc_rl import page, views
 from lmc_rl.studies import find_studies, load_study, read_log
@@ -24,16 +25,22 @@ LEARNED = BEST - RANDOM
 ENV = "demo/InvertedDoublePendulum-v5"
 SAC_1 = f"{ENV}/SAC/seed_1_20260101_000001"
 DDPG_2 = f"{ENV}/DDPG/seed_2_20260101_000002"
+MOP = f"demo/{OF_LINES['task_id']}/mop"
+MOP_1, MOP_2, MOP_PENALISED = (
+    f"{MOP}/seed_{name}" for name in ("1_20260101_000001", "2_20260101_000002", "1_20260101_000101")
+)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder with three finished experiments, one at work, one damaged, and other files of the same names."""
+    """A folder with finished experiments of both kinds, one at work, one damaged, and other files of the same names."""
     root = tmp_path_factory.mktemp("lmc")
     results = root / "results"
     write_experiment(results, "SAC", 1)
     write_experiment(results, "SAC", 2)
     write_experiment(results, "DDPG", 2, scale=0.5)
+    for seed, lpc_alpha in ((1, 0.0), (2, 0.0), (1, 1e-5)):
+        write_line_experiment(results, seed, lpc_alpha, scale=1.0 if lpc_alpha == 0 else 0.5)
     at_work = write_experiment(results, "SAC", 3, max_episode_steps=50)
     lines = (at_work / "episodes.jsonl").read_text().splitlines(keepends=True)
     (at_work / "episodes.jsonl").write_text("".join(lines[: len(lines) // 2]) + '{"run": "se')
@@ -50,9 +57,10 @@ def place(tmp_path_factory) -> Path:
 def choices(place) -> page.Choices:
     """The first run of SAC at its first fork, beside all that can be pooled."""
     results = place / "results"
-    several, problems = page.load_several(results, [SAC_1, DDPG_2])
+    study = load_study(results, SAC_1)
+    several, problems = page.load_several(results, [SAC_1, DDPG_2], study)
     assert problems == []
-    return page.Choices(str(results), load_study(results, SAC_1), "0", several)
+    return page.Choices(str(results), study, "0", several)
 
 
 # --- what there is ----------------------------------------------------------------------------------------------------
@@ -61,7 +69,8 @@ def choices(place) -> page.Choices:
 def test_experiments_are_found_and_what_they_lack_is_said(place):
     found = find_studies(place / "results")
     words = {word: label for label, word in found.items()}
-    assert len(words) == 6 and "zoo" not in words
+    assert len(words) == 6 + 3 and "zoo" not in words
+    assert words[MOP_PENALISED] == "BabyAI-GoToObj-v0, lpc_alpha 1e-05, seed 1 · demo 20260101_000101"
     assert words[SAC_1] == "InvertedDoublePendulum-v5 SAC, copy, seed 1 · demo 20260101_000001"
     assert words["demo/Hopper-v5/SAC/seed_4_20260101_000004"].endswith("· no path yet")
     damaged = "demo/Swimmer-v5/SAC/seed_5_20260101_000005"
@@ -73,13 +82,6 @@ def test_experiments_are_found_and_what_they_lack_is_said(place):
     assert views.NOT_MEASURED in {mark.verdict for mark in at_work.marks}
     early = load_study(place / "results", "demo/Hopper-v5/SAC/seed_4_20260101_000004")
     assert early.paths == {} and "no path was walked along yet" in early.note and len(early.log["env_steps"]) == 20
-    of_imitation = place / "results" / "demo" / "BabyAI-GoToObj-v0" / "mop" / "seed_1_x"
-    (of_imitation / "training").mkdir(parents=True)
-    (of_imitation / "config.json").write_text('{"settings": {"run": {}, "fork_points": []}}')
-    assert any(name.endswith("seed_1_x · of run_mop") for name in find_studies(place / "results"))
-    with pytest.raises(InputError, match=r"python -m lmc_rl\.analyze --results_dir .*` draws its figures"):
-        load_study(place / "results", "demo/BabyAI-GoToObj-v0/mop/seed_1_x")
-    shutil.rmtree(of_imitation)
     with pytest.raises(InputError, match=r"no experiment .* under .*nowhere/: `python -m lmc_rl\.run_env` makes one"):
         find_studies(place / "nowhere")
 
@@ -149,20 +151,20 @@ def test_a_training_marks_its_forks_and_their_children(choices):
 def test_several_runs_pooled_and_single(place):
     results = place / "results"
     words = [f"{ENV}/SAC/seed_{seed}_20260101_00000{seed}" for seed in (1, 2)] + [DDPG_2]
-    several, _ = page.load_several(results, words)
-    pooled, single = (page.lines_of(several, seeds) for seeds in (page.POOLED, page.EACH))
+    several, _ = page.load_several(results, words, load_study(results, SAC_1))
+    choices = page.Choices(str(results), several[0], "0", several)
+    pooled, single = (page.lines_of(choices, seeds) for seeds in (page.POOLED, page.EACH))
     sac = "InvertedDoublePendulum-v5 SAC, copy"
     assert [line.label for line in pooled] == [f"{sac}, 2 seeds", "InvertedDoublePendulum-v5 DDPG, copy, 1 seed"]
     assert [line.label for line in single][:2] == [f"{sac}, seed 1", f"{sac}, seed 2"]
     assert single[0].hue == single[1].hue != single[2].hue and single[0].marker != single[1].marker
-    choices = page.Choices(str(results), several[0], "0", several)
     figure = page.draw_several(choices, "barrier", page.POOLED)
     first = rows_of(figure, line=pooled[0].label, kind="fork")
     values = [load_study(results, word).paths["0"] for word in words[:2]]
     shares = [result.barrier.value / result.scale for result in values]
     assert first[0]["value"] == pytest.approx(np.mean(shares)) and first[0]["parents"] == 2
-    half = 12.706 * np.std(shares, ddof=1) / 2**0.5  # Student's t with one degree of freedom
-    assert first[0]["high"] - first[0]["value"] == pytest.approx(half)
+    half = 12.7062 * np.std(shares, ddof=1) / 2**0.5  # Student's t with one degree of freedom
+    assert first[0]["high"] - first[0]["value"] == pytest.approx(half, rel=1e-5)
     by_seed = page.draw_several(choices, "barrier", page.EACH)
     assert {(row["run"], row["fork"]) for row in rows_of(by_seed, kind="fork")} == {
         (word, fork) for word in words for fork in range(4)
@@ -176,6 +178,77 @@ def test_several_runs_pooled_and_single(place):
         assert values_of(figure) and boxes_of(figure), name
         covered += 1
     assert covered == 3 + 2 * 6 + 9
+
+
+# --- imitation runs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def of_lines(place) -> page.Choices:
+    """The first imitation run at its first fork, every part, beside all of its task."""
+    results = place / "results"
+    study = load_study(results, MOP_1)
+    several, problems = page.load_several(results, [MOP_1, MOP_2, MOP_PENALISED, SAC_1], study)
+    assert len(several) == 3 and len(problems) == 1 and "is of another kind than" in problems[0]
+    return page.Choices(str(results), study, "0", several, "every")
+
+
+def test_an_imitation_run_marks_its_forks(of_lines):
+    """Fork points in environment steps, with B in nats and in points; the curve and that of the children."""
+    assert [mark.step for mark in of_lines.study.marks] == [0, 64, 320]
+    assert [mark.verdict for mark in of_lines.study.marks] == ["barrier", "barrier", "connected"]
+    first = of_lines.study.marks[0].text
+    assert "fork 0, at 0% (step 0): barrier, B 0.79" in first and "of success 29.1 points (95 %: " in first
+    figure = page.draw_training(replace(of_lines, path="1"), views.LOSS)
+    assert len(rows_of(figure, line="run")) == 10 and len(rows_of(figure, line="child 2")) == 9
+    assert views.curves_of(of_lines.study.log) == ["cross_entropy", "accuracy", "success_rate", "loss"]
+    assert dict((name, value) for value, name, _ in page.facts(of_lines.study))["connected from"] == "50%"
+
+
+def test_the_lines_of_a_fork_and_of_one_part(of_lines):
+    """Every part as a curve, or one alone, aligned or not; heights are the planted ones."""
+    figure = page.draw_path(of_lines)
+    middle = {row["name"]: row["value"] for row in rows_of(figure, panel="cross-entropy, nats", alpha=0.5)}
+    assert middle.keys() == {"all", "routers", "experts", "all, aligned"}
+    end = 0.1 + 0.025
+    for name, share in (("all", 1.0), ("routers", 0.25), ("experts", 0.5), ("all, aligned", 0.6)):
+        assert middle[name] == pytest.approx(end + share * HEIGHTS[0.0], abs=0.02)
+    panels = {row["panel"] for row in values_of(figure)}
+    assert {"accuracy", "success", "mean LPC"} < panels and len(panels) == 6
+    alone = page.draw_path(replace(of_lines, path="independent", part="aligned"))
+    assert {row["name"] for row in values_of(alone)} == {"all, aligned", "layer 0", "layer 1"}
+    title = " ".join(alone.get_suptitle().split())
+    assert "to the aligned second end, barrier: B 0.89" in title and "barrier: B 40.9 points" in title
+    assert page.path_file(replace(of_lines, path="independent", part="aligned")) == "independent_aligned"
+    assert page.path_file(of_lines) == "fork_0"
+
+
+def test_several_imitation_runs(of_lines):
+    """Seeds pooled in nats and in points, the penalised run apart, each part; every figure can be drawn."""
+    names = [line.label for line in page.lines_of(of_lines, page.POOLED)]
+    assert names == ["BabyAI-GoToObj-v0, lpc_alpha 0, 2 seeds", "BabyAI-GoToObj-v0, lpc_alpha 1e-05, 1 seed"]
+    heights = {}
+    for figure, part in (("barrier", "every"), ("barrier", "routers"), ("success", "all"), ("share", "all")):
+        drawn = page.draw_several(replace(of_lines, part=part), figure, page.POOLED)
+        (first,) = rows_of(drawn, line=names[0], kind="fork", fraction=0.0)
+        heights[figure, part] = first["value"]
+        assert first["parents"] == 2
+    assert heights["barrier", "every"] == pytest.approx(HEIGHTS[0.0], abs=0.02)
+    assert heights["barrier", "routers"] == pytest.approx(HEIGHTS[0.0] / 4, abs=0.02)
+    assert heights["share", "all"] == pytest.approx(HEIGHTS[0.0] / (np.log(7) - 0.125), abs=0.02)
+    assert 0.25 < heights["success", "all"] < 0.4
+    independent = rows_of(page.draw_several(of_lines, "barrier", page.EACH), kind="independent")
+    assert [row["value"] for row in independent] == pytest.approx([BETWEEN_RUNS] * 3, abs=0.02)
+    covered = 0
+    for part in of_lines.study.parts:
+        for name, drawing in page.drawings(replace(of_lines, part=part)).items():
+            if part in ("every", "aligned") or name.startswith("path_"):
+                figure = drawing()
+                assert values_of(figure) and boxes_of(figure), name
+                covered += 1
+    assert covered == 2 * (4 + 5 + 6 * 2 + 2) + 3 * 5
+    with pytest.raises(InputError, match="no line on which routers moves was played"):
+        page.draw_several(replace(of_lines, part="routers"), "success", page.POOLED)
 
 
 def test_links_keep_what_else_was_chosen():
@@ -207,6 +280,17 @@ def test_figures_are_saved_and_a_caption_makes_them_again(place, tmp_path):
     assert [path.suffix for path in sorted(folder.iterdir())] == [".csv", ".svg", ".txt"]
 
 
+def test_figures_of_an_imitation_run_are_saved(place, tmp_path):
+    only = ["training_cross_entropy", "path_fork_1_routers", "several_barrier_routers"]
+    flags = ("--results_dir", place / "results", "--run", MOP_1, "--fork", "1", "--part", "routers")
+    result = run_script(APP, *flags, "--only", *only, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == [f"plots/lmc/{MOP_1}/{name}.png" for name in only]
+    caption = (tmp_path / "plots" / "lmc" / MOP_1 / "path_fork_1_routers.txt").read_text()
+    assert "20 updates, 5 policies along each line, 8 episodes of each." in caption
+    assert "--fork 1 --part routers --runs" in caption
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -219,6 +303,8 @@ def test_figures_are_saved_and_a_caption_makes_them_again(place, tmp_path):
         ),
         (("--run", SAC_1, "--only", "map"), "--only: there is no figure 'map' here; there are training_return,"),
         (("--width", "x"), "--width must be"),
+        (("--run", SAC_1, "--part", "routers"), "--part: InvertedDoublePendulum-v5 SAC, copy, seed 1 has no part"),
+        (("--run", MOP_1, "--part", "ends"), "has no part ends; it has every, all, routers, experts, aligned"),
     ],
 )
 def test_bad_flags_are_one_line(place, monkeypatch, flags, message):
@@ -260,6 +346,17 @@ def test_in_a_browser(place):
         browser.close()
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (`apt-get install chromium`)")
+def test_imitation_runs_in_a_browser(place):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver, served(REPOSITORY / APP, place, zoo=False) as address:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
+        with opened(browser, f"{address}/?run={MOP_1}") as shown:
+            walk_along_lines(shown, place)
+            assert shown.faults == []
+        browser.close()
+
+
 def walk_through(shown: Page, place: Path) -> str:
     """Every control once: a click on a fork point, hover texts, what is saved; the address at the end."""
     name = "InvertedDoublePendulum-v5 SAC, copy, seed 1"
@@ -295,6 +392,33 @@ def walk_through(shown: Page, place: Path) -> str:
     for choice in ("curve=critic_loss", "fork=self", "show=instability", "seeds=each", "runs="):
         assert choice in shown.page.url
     return shown.page.url
+
+
+def walk_along_lines(shown: Page, place: Path) -> None:
+    """An imitation run: a click on a fork, parts and alignment, several runs; from it to one of the other kind."""
+    name = "BabyAI-GoToObj-v0, lpc_alpha 0, seed 1"
+    shown.page.locator(f"{FIGURE}[alt='{name}: path_fork_0']").wait_for()
+    mark = shown.page.locator(".figure i[data-text^='fork 1, at 10%']")
+    assert "points" in mark.get_attribute("data-text")
+    mark.click()
+    shown.page.locator(f"{FIGURE}[alt='{name}: path_fork_1']").wait_for()
+    assert any(text.startswith("routers, alpha 0.50: cross-entropy") for text in shown.shown_texts())
+    assert any(text.startswith("layer 1, alpha 0.50: KL") for text in shown.shown_texts())
+    shown.choose("What moves", "all weights, to the aligned second end")
+    shown.page.locator(f"{FIGURE}[alt='{name}: path_fork_1_aligned']").wait_for()
+    shown.choose("Path", "control: independent (barrier)")
+    shown.page.locator(f"{FIGURE}[alt='{name}: path_independent_aligned']").wait_for()
+    assert shown.save("path_independent_aligned.png", place).parent == place / "plots" / "lmc" / MOP_1
+    shown.choose("What moves", "routers")
+    shown.page.locator(f"{FIGURE}[alt^='{name}: several_barrier_routers, ']").wait_for()
+    shown.choose("Show", "barrier of success, points")
+    shown.see("no line on which routers moves was played in worlds; see --played_parts of run_mop")
+    shown.choose("What moves", "every part, over each other")
+    shown.page.locator(f"{FIGURE}[alt^='{name}: several_success, ']").wait_for()
+    assert "show=success" in shown.page.url and "part=" not in shown.page.url
+    shown.choose("Run", "InvertedDoublePendulum-v5 SAC, copy, seed 1 · demo 20260101_000001")
+    shown.page.get_by_alt_text("SAC, copy, seed 1: measures_independent").wait_for()
+    assert shown.dropdown("What moves").count() == 0
 
 
 def missing_and_damaged(shown: Page) -> None:

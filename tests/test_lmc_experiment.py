@@ -12,9 +12,10 @@ import orjson
 import pandas as pd
 import pytest
 from conftest import REPOSITORY, script_environment
+from lmc_dying import Died, dying
 from lmc_settings import FLAGS, TINY, tiny
 
-from lmc_rl import analyze, check_run, compare, experiment, imitation, run_env, walks
+from lmc_rl import analyze, check_run, compare, experiment, imitation_settings, run_env, walks
 from lmc_rl.analysis import load_experiment, pooled_groups, table_of
 from lmc_rl.experiment import run
 from lmc_rl.figures import plot_all_paths, plot_instability, plot_path
@@ -81,31 +82,15 @@ def test_a_child_trained_twice_is_itself(whole):
     assert (found.value, found.low) == (0, 0) and found.high < 1e-9
 
 
-class Died(Exception):
-    """Stands for kill -9: nothing is saved when it comes."""
-
-
 @pytest.mark.parametrize("strategy", ["copy", "shared"])
 def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, strategy, whole):
     """It dies in the parent, in a child, while a path is walked, and while one is measured; each time it goes on."""
     more = {} if strategy == "copy" else {"fork_buffer_strategy": strategy, "controls": "none"}
     monkeypatch.setattr("mop.learning.loop.STATE_INTERVAL_S", 0.05)
     expected = outcome(whole) if strategy == "copy" else outcome(do(tmp_path / "whole", **more))
-    counts = {"learn": 0, "play": 0, "probe": 0}
-    limits = {"learn": [40, 110], "play": [2], "probe": [1]}
-
-    def dying(name, function):
-        def wrapped(*args, **kwargs):
-            counts[name] += 1
-            if counts[name] in limits[name]:
-                raise Died
-            return function(*args, **kwargs)
-
-        return wrapped
-
-    monkeypatch.setattr(Learner, "learn", dying("learn", Learner.learn))
-    monkeypatch.setattr(walks, "play", dying("play", walks.play))
-    monkeypatch.setattr(experiment, "measure", dying("probe", experiment.measure))
+    monkeypatch.setattr(Learner, "learn", dying(Learner.learn, (40, 110)))
+    monkeypatch.setattr(walks, "play", dying(walks.play, (2,)))
+    monkeypatch.setattr(experiment, "measure", dying(experiment.measure, (1,)))
     deaths = 0
     for _ in range(9):
         try:
@@ -322,7 +307,7 @@ def test_ctrl_c_and_resume_in_a_process(tmp_path):
 def test_the_commands_of_the_document_are_understood():
     text = (REPOSITORY / "docs" / "lmc.md").read_text(encoding="utf-8")
     parsers = {module.__name__.partition(".")[2]: module.parser for module in (run_env, check_run, analyze, compare)}
-    parsers["run_mop"] = lambda: imitation.parser("")
+    parsers["run_mop"] = lambda: imitation_settings.parser("")
     found = re.findall(r"^python -m lmc_rl\.(\w+)(.*)$", text, re.MULTILINE)
     for name, words in found:
         flags = vars(parsers[name]().parse_args(shlex.split(words, comments=True)))

@@ -8,14 +8,17 @@ import orjson
 import pytest
 import torch
 from conftest import TINY_FLAGS
+from lmc_dying import Died, dying
 from torch import nn
 
-from lmc_rl import analyze, compare, imitation, lines, run_mop
+from lmc_rl import analyze, compare, imitation, imitation_settings, run_mop
 from lmc_rl.alignment import Anatomy, Symmetry, align, transformed
-from lmc_rl.imitation import ImitationTraining, fork_updates, run, settle
+from lmc_rl.imitation import ImitationTraining, run
+from lmc_rl.imitation_settings import fork_updates, settle
 from lmc_rl.line_analysis import load_line_experiment, pooled_lines
 from lmc_rl.line_figures import plot_line_instability, plot_lines, plot_parts
-from lmc_rl.lines import TRAJECTORIES_NAME, Played, Seen
+from lmc_rl.line_records import TRAJECTORIES_NAME
+from lmc_rl.lines import Played, Seen
 from lmc_rl.pathways import (
     MISSION,
     Trajectories,
@@ -29,7 +32,7 @@ from lmc_rl.pathways import (
     on_line,
     parts_of,
 )
-from lmc_rl.records import ROWS_NAME, Places
+from lmc_rl.records import ROWS_NAME, Places, read_rows
 from lmc_rl.trainings import walks_between
 from mixture_of_experts import GRUPolicy, MixtureOfExpertsPolicy, compute_lpc
 from mop.base.errors import InputError, exit_code
@@ -250,9 +253,9 @@ def test_an_experiment_leaves_its_files(whole):
     assert names == {"config.json", "training", "forks", "paths", "bot", ROWS_NAME, TRAJECTORIES_NAME}
     for name in weights:  # each is a checkpoint as any other
         assert load_checkpoint(whole.weights / name)["update"] == 6
-    rows = lines.read_lines(whole.results / TRAJECTORIES_NAME, ["cross_entropy"])
+    rows = read_rows(whole.results / TRAJECTORIES_NAME, ["cross_entropy"])
     assert len(rows) == 4 * 7 * 3 * 4 and {row["part"] for row in rows} == set(PARTS)
-    rows = lines.read_lines(whole.results / ROWS_NAME, ["return"])
+    rows = read_rows(whole.results / ROWS_NAME, ["return"])
     assert len(rows) == 4 + 4 * 2 * 3 * 4 and {row["seed"] for row in rows} >= {10**6}
     assert orjson.loads((whole.results / "config.json").read_bytes())["imitation"]["fork_points"] == [0, 0.5]
 
@@ -273,7 +276,7 @@ def test_children_share_what_they_should(whole):
     for line in own:
         for path in filter(None, (line.loss, line.success)):
             assert (path.barrier.value, path.barrier.low, line.bulge) == (0, 0, 0) and path.barrier.high < 1e-9
-    settings = imitation.load_settings(whole.results) | {"output_dir": str(whole.results.parents[4])}
+    settings = imitation_settings.load_settings(whole.results) | {"output_dir": str(whole.results.parents[4])}
     settings["run"] = tiny()["run"] | {"lang_encoder": "vocab"}
     makes = [ImitationTraining(settings, whole, "child", 0, 1), ImitationTraining(settings, whole, "child", 0, 2)]
     parent, first, second = (t.make() for t in (ImitationTraining(settings, whole, "parent"), *makes))
@@ -297,10 +300,6 @@ def test_a_frozen_mission_projection_is_the_parents_everywhere(tmp_path):
         made.close()
 
 
-class Died(Exception):
-    """Stands for kill -9: nothing is saved when it comes."""
-
-
 def outcome(places: Places) -> dict[str, bytes]:
     """What must not depend on interruptions: weights, snapshots, rows, distances."""
     files = [*places.weights.iterdir(), *places.results.glob("forks/*.pt"), *places.results.glob("paths/*.json")]
@@ -311,20 +310,9 @@ def outcome(places: Places) -> dict[str, bytes]:
 def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whole):
     """It dies in the parent, in a child, on the trajectories and in a world; each time it goes on."""
     monkeypatch.setattr("mop.learning.loop.STATE_INTERVAL_S", 0.0)
-    counts, limits = {"learn": 0, "seen": 0, "played": 0}, {"learn": (5, 27), "seen": (9,), "played": (7,)}
-
-    def dying(name, function):
-        def wrapped(*args, **kwargs):
-            counts[name] += 1
-            if counts[name] in limits[name]:
-                raise Died
-            return function(*args, **kwargs)
-
-        return wrapped
-
-    monkeypatch.setattr(ImitationRun, "learn", dying("learn", ImitationRun.learn))
-    monkeypatch.setattr(Seen, "run", dying("seen", Seen.run))
-    monkeypatch.setattr(Played, "run", dying("played", Played.run))
+    monkeypatch.setattr(ImitationRun, "learn", dying(ImitationRun.learn, (5, 27)))
+    monkeypatch.setattr(Seen, "run", dying(Seen.run, (9,)))
+    monkeypatch.setattr(Played, "run", dying(Played.run, (7,)))
     deaths = 0
     for _ in range(6):
         try:
@@ -369,9 +357,7 @@ def test_a_planted_bump_is_found_with_its_height(tmp_path, whole):
     assert found[0].loss.barrier.value == pytest.approx(0.7, abs=0.05)
     assert found[0].rise.value == pytest.approx(1.2, abs=0.1) and found[0].bulge == pytest.approx(-4)
     assert found[0].loss.verdict == "barrier" and found[0].loss.instability.value == pytest.approx(0.7, abs=0.1)
-    lengths = [
-        row["length"] for row in lines.read_lines(experiment.results / TRAJECTORIES_NAME, ()) if row["fork"] == 0
-    ]
+    lengths = [row["length"] for row in read_rows(experiment.results / TRAJECTORIES_NAME, ()) if row["fork"] == 0]
     share = np.array(lengths[:4]) / np.mean(lengths[:4])
     assert found[0].end_loss == pytest.approx(np.mean(share * (1.5 + 0.1 * np.arange(4))))
 
@@ -392,7 +378,7 @@ def test_parents_are_pooled_and_drawn(tmp_path, whole):
     assert len(shown) == 4
     assert {row["part"] for row in values_of(plot_parts(groups))} == set(PARTS)
     own = [line for line in both[0].lines if line.fork == 0 and line.kind == "fork"]
-    assert len(values_of(plot_lines(own))) == 3 * (7 + 2 + 7 + 2)  # loss, success, LPC, routing of two layers
+    assert len(values_of(plot_lines(own))) == 3 * (7 + 7 + 2 + 7 + 4)  # loss, accuracy, success, LPC, routing
 
 
 def test_commands_tell_and_write(tmp_path, whole, capsys, monkeypatch):
@@ -425,7 +411,7 @@ def call(monkeypatch, module, *words) -> None:
     [
         (("--fork_points", "0,1"), "fork_points"),
         (("--fork_points", "0,0.01"), "another fork"),
-        (("--task_id", "BabyAI-GoToObi-v0"), "unknown task id"),
+        (("--task_id", "BabyAI-GoToObi-v0", "--fork_points", "0"), "unknown task id"),
         (("--parts", "routers"), "must have all"),
         (("--played_parts", "routers", "--parts", "all"), "lacks"),
         (("--checkpoint_dir", "x"), "leave it out"),

@@ -194,6 +194,15 @@ def test_a_finished_run_gets_its_final_checkpoint_only(whole, tmp_path):
     assert_same_end(tmp_path, whole)
 
 
+def test_a_run_may_be_over_before_its_last_update(tmp_path, capsys):
+    run = Walk()
+    path = drive_walk(run, tmp_path, is_over=lambda: run.update == 5)
+    assert run.update == 5 and load_checkpoint(path)["update"] == 5
+    assert pd.read_csv(tmp_path / "training_log.csv")["update"].tolist() == [3, 5]
+    drive_walk(run, tmp_path, saved=load_training_state(tmp_path / "training_state.pt"), is_over=lambda: True)
+    assert run.update == 5
+
+
 def test_what_is_no_log_is_named(tmp_path):
     run = Walk()
     run.step_update()

@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY
 
 from mop.base.errors import InputError
-from mop.worlds.pictures import render_world, replay_episode, replay_world
+from mop.worlds.pictures import draw_cells, draw_view, render_world, replay_episode, replay_world
 from mop.worlds.world import World
 
 
@@ -81,3 +81,17 @@ def test_unknown_task():
 def test_no_compiled_kernels_are_loaded():
     program = "import sys, mop.worlds.pictures; sys.exit(bool({'numba', 'torch', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=60).returncode == 0
+
+
+def test_cells_and_views_are_drawn_as_minigrid_draws_them():
+    actions = np.random.default_rng(2).integers(0, 6, 30).tolist()
+    world, checked = World("BabyAI-KeyCorridorS3R3-v0"), 0
+    world.reset(5)
+    for action in actions:
+        world.step(action)
+        cells = np.stack([world.codes & 255, world.codes >> 8 & 255, world.codes >> 16 & 15], -1)
+        picture = draw_cells(cells, (*world.position, world.direction), tile_size=8)
+        np.testing.assert_array_equal(picture, world.env.get_full_render(highlight=False, tile_size=8))
+        np.testing.assert_array_equal(draw_view(world.obs[:147], 8), world.env.get_pov_render(tile_size=8))
+        checked += 1
+    assert checked == 30

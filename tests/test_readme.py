@@ -17,6 +17,7 @@ import lmc_viz
 import logit_viz
 import modal_app
 import routing_viz
+import simulator_viz
 from benchmarks import throughput
 from mop.base.configuration import DEFAULTS_FILE, check_recorded, parse_config, read_config
 from results import collapse, experiments, lmc
@@ -33,6 +34,7 @@ SCRIPTS = {
     "logit_viz.py": logit_viz,
     "cross_task_viz.py": cross_task_viz,
     "lmc_viz.py": lmc_viz,
+    "simulator_viz.py": simulator_viz,
     "gallery.py": gallery,
     "benchmarks/throughput.py": throughput,
     "results/experiments.py": experiments,

@@ -94,12 +94,28 @@ def run(policy, obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor | None, 
         logits, routing, hidden = run(policy, obs[None], lang[None], hidden, keep, path)
         return logits[0], [weights[0] for weights in routing], hidden
     is_compiled = (path or path_for(obs.device)) == "compiled"
-    x, routing, after, layers = _project(policy, obs, lang, is_compiled), [], [], _layers(policy)
+    x, routing, states = _run_layers(policy, _project(policy, obs, lang, is_compiled), hidden, keep, is_compiled)
+    return policy.head(x), routing, torch.cat([of_layer[-1] for of_layer in states], -1)
+
+
+def run_projected(policy, x: Tensor, hidden: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+    """A sequence from what the input projection gave, for a policy that is not refused, with the memory of every step.
+
+    x (T, N, D), hidden (N, S) before the first step. Returns logits (T, N, A), router weights L x (T, N, E_l), hidden
+    (T, N, S) after each step.
+    """
+    x, routing, states = _run_layers(policy, x, hidden, None, path_for(x.device) == "compiled")
+    return policy.head(x), routing, torch.cat(states, -1)
+
+
+def _run_layers(policy, x: Tensor, hidden: Tensor, keep: Tensor | None, is_compiled: bool):
+    """x (T, N, D), hidden (N, S) -> output (T, N, D), router weights L x (T, N, E_l), states L x (T, N, H_l)."""
+    routing, after, layers = [], [], _layers(policy)
     for layer, before in zip(layers, hidden.split([layer.num_units for layer in layers], -1), strict=True):
         x, weights, states = _run_layer(layer, x, before, keep, is_compiled)
         routing.append(weights)
-        after.append(states[-1])
-    return policy.head(x), routing, torch.cat(after, -1)
+        after.append(states)
+    return x, routing, after
 
 
 def path_for(device: torch.device) -> str:

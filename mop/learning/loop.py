@@ -58,6 +58,7 @@ def drive(
     run: Trainable, folder: Path, num_updates: int, label: str, *, log_interval: int = 10, checkpoint_interval: int = 0,
     saved: dict | None = None, on_save: Callable[[], object] = lambda: None,
     on_row: Callable[[dict[str, float]], object] = lambda row: None, checkpoint_on_interrupt: bool = True,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Path:  # fmt: skip
     """Train a run up to `num_updates` updates; the path of its final checkpoint, `folder`/checkpoint_final.pt.
 
@@ -65,7 +66,8 @@ def drive(
     checkpoint_interval: updates between checkpoints checkpoint_<U>.pt, 0 for none; saved: what training_state.pt holds,
     to continue from it; on_save: called whenever the files are a state to continue from, and at the end; on_row: called
     with each new row of the log; checkpoint_on_interrupt: whether an interruption leaves a checkpoint_<U>.pt besides
-    the state. Raises KeyboardInterrupt after SIGINT or SIGTERM, when everything is saved.
+    the state; is_over: asked after each update, whether the run ends here, before `num_updates`. Raises
+    KeyboardInterrupt after SIGINT or SIGTERM, when everything is saved.
     """
     if saved is not None:
         run.load_state(saved)
@@ -78,12 +80,12 @@ def drive(
         _Interruption() as interruption,
         tqdm(total=num_updates, initial=run.update, desc=label, unit="update", dynamic_ncols=True) as bar,
     ):
-        while run.update < num_updates:
+        while run.update < num_updates and not is_over():
             measures = run.step_update()
             log.add(measures)
             bar.update()
             _tell(run.warnings(measures), told, run.update)
-            is_last = run.update == num_updates
+            is_last = run.update == num_updates or is_over()
             if is_last or run.update % log_interval == 0:
                 row = log.write_row(run)
                 bar.set_postfix_str(run.columns.bar_text(row), refresh=False)  # forced, it is a line in a log file

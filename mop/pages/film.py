@@ -4,26 +4,19 @@ A GIF is what slides, issues and READMEs play without a click. MP4 would need an
 packages brings; the player is the better document on a page.
 """
 
-import io
 from collections.abc import Sequence
-from functools import cache
-from itertools import pairwise
-from pathlib import Path
 
-import matplotlib
-import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from mop.base.errors import InputError
 from mop.pages.episodes import EpisodeRecord, episode_record
+from mop.plotting.film import LINE_PX, draw_bar, font, gif_bytes, mark_part, rasterise
 from mop.plotting.progress import plot_episode_routing
 from mop.store.routing_cache import RoutingCache
 
 STEPS_PER_SECOND = 4
-_LAST_MS = 2000  # how long the state after the last action stays
-_WORLD_PX, _MARGIN_PX, _LINE_PX, _BAR_PX = 300, 10, 17, 12
-_DPI = 72  # of the strips of weights
+_WORLD_PX, _MARGIN_PX = 300, 10
 
 
 def episode_gif(
@@ -45,28 +38,23 @@ def episode_gif(
     if not 0 <= first <= last <= record.num_steps:
         raise InputError(f"episode {episode} has the states 0 to {record.num_steps}, not {first} to {last}")
     frames = draw_frames(record, plot_episode_routing(data, episode), range(first, last + 1))
-    durations = [round(100 / steps_per_second) * 10] * (len(frames) - 1) + [_LAST_MS]
-    palette = _shared_palette(record, frames)
-    small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    small[0].save(file := io.BytesIO(), "GIF", save_all=True, append_images=small[1:], duration=durations, loop=0)
-    return file.getvalue()
+    tiles = Image.fromarray(record.world.tiles.reshape(-1, record.world.tiles.shape[1], 3))
+    return gif_bytes(frames, steps_per_second, [tiles])
 
 
 def draw_frames(record: EpisodeRecord, figure: Figure, states: Sequence[int]) -> list[Image.Image]:
     """The pictures of a film, one for each state; figure: `plot_episode_routing` of the episode."""
-    strips, panels = _rasterise(figure)
+    strips, panels = rasterise(figure, _WORLD_PX + 2 * _MARGIN_PX)
     lines = max(len(_lines(record, t_step)) for t_step in range(record.num_steps + 1))
-    left_height = _MARGIN_PX * 3 + _world_size(record)[1] + _LINE_PX * (lines + len(record.weights)) + _LINE_PX
+    left_height = _MARGIN_PX * 3 + _world_size(record)[1] + LINE_PX * (lines + len(record.weights)) + LINE_PX
     page = Image.new("RGB", (_WORLD_PX + 2 * _MARGIN_PX + strips.width, max(left_height, strips.height)), "white")
     page.paste(strips, (_WORLD_PX + 2 * _MARGIN_PX, 0))
     frames = []
     for t_step in states:
         frame = page.copy()
         _draw_state(frame, record, t_step)
-        for left, top, right, bottom in panels:
-            x = left + (right - left) * np.array([t_step, min(t_step + 1, record.num_steps)]) / record.num_steps
-            x += _WORLD_PX + 2 * _MARGIN_PX
-            ImageDraw.Draw(frame).rectangle([x[0] - 1, top - 3, x[1] + 1, bottom + 3], outline="black", width=2)
+        for panel in panels:
+            mark_part(frame, panel, t_step / record.num_steps, min(t_step + 1, record.num_steps) / record.num_steps)
         frames.append(frame)
     return frames
 
@@ -78,16 +66,14 @@ def _draw_state(frame: Image.Image, record: EpisodeRecord, t_step: int) -> None:
     frame.paste(picture, (_MARGIN_PX, y))
     y += picture.height + _MARGIN_PX
     for line in _lines(record, t_step):
-        pen.text((_MARGIN_PX, y), line, fill="black", font=_font())
-        y += _LINE_PX
-    y = frame.height - _MARGIN_PX - _LINE_PX * len(record.weights)
+        pen.text((_MARGIN_PX, y), line, fill="black", font=font())
+        y += LINE_PX
+    y = frame.height - _MARGIN_PX - LINE_PX * len(record.weights)
     for number, hues, weights in zip(record.layer_numbers, record.hues, record.weights, strict=True):
-        pen.text((_MARGIN_PX, y - 2), f"layer {number}", fill="black", font=_font())
+        pen.text((_MARGIN_PX, y - 2), f"layer {number}", fill="black", font=font())
         if t_step < record.num_steps:
-            edges = _MARGIN_PX + 60 + (_WORLD_PX - 60) * np.cumsum([0, *weights[t_step]])
-            for (left, right), hue in zip(pairwise(edges), hues, strict=True):
-                pen.rectangle([left, y, right, y + _BAR_PX], fill=hue)
-        y += _LINE_PX
+            draw_bar(pen, _MARGIN_PX + 60, y, _WORLD_PX - 60, weights[t_step], hues)
+        y += LINE_PX
 
 
 def _lines(record: EpisodeRecord, t_step: int) -> list[str]:
@@ -100,27 +86,3 @@ def _world_size(record: EpisodeRecord) -> tuple[int, int]:
     """Width and height of the world in pixels: as wide as its column."""
     _, height, width = record.world.frames.shape
     return _WORLD_PX, round(_WORLD_PX * height / width)
-
-
-def _rasterise(figure: Figure) -> tuple[Image.Image, list[tuple[float, float, float, float]]]:
-    """A figure as a picture, and where the data of its panels are in it: left, top, right, bottom in pixels."""
-    figure.savefig(file := io.BytesIO(), format="png", dpi=_DPI)
-    picture = Image.open(file).convert("RGB")
-    boxes = [ax.get_window_extent().transformed(figure.transFigure.inverted()) for ax in figure.axes]
-    width, height = picture.size
-    return picture, [(b.x0 * width, (1 - b.y1) * height, b.x1 * width, (1 - b.y0) * height) for b in boxes]
-
-
-def _shared_palette(record: EpisodeRecord, frames: list[Image.Image]) -> Image.Image:
-    """256 colours for all frames: those of the first and the last one, and of every tile, as large as the others."""
-    tiles = Image.fromarray(record.world.tiles.reshape(-1, record.world.tiles.shape[1], 3))
-    tiles = tiles.resize((frames[0].width, frames[0].height))
-    sample = Image.new("RGB", (frames[0].width, 3 * frames[0].height))
-    for number, picture in enumerate((frames[0], frames[-1], tiles)):
-        sample.paste(picture, (0, number * frames[0].height))
-    return sample.quantize(256)
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 13)

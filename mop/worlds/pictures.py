@@ -6,6 +6,7 @@ kernels: a page that shows a picture opens half a second sooner.
 
 import contextlib
 import io
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # minigrid imports pyg
 import gymnasium
 import minigrid  # noqa: F401, registers the environments
 import numpy as np
+from minigrid.core.constants import OBJECT_TO_IDX
 from minigrid.core.grid import Grid
 from minigrid.core.world_object import WorldObj
 from minigrid.minigrid_env import MiniGridEnv
@@ -88,6 +90,34 @@ def replay_world(task_id: str, seed: int, actions: Sequence[int]) -> MiniGridEnv
 def render_world(task_id: str, seed: int, actions: Sequence[int] = (), tile_size: int = 32) -> np.ndarray:
     """A picture (height, width, 3) uint8 of world `seed` after `actions`; the agent's view is highlighted."""
     return replay_world(task_id, seed, actions).get_frame(tile_size=tile_size)
+
+
+def draw_cells(
+    cells: np.ndarray, agent: tuple[int, int, int] | None, seen: np.ndarray | None = None, tile_size: int = 32
+) -> np.ndarray:
+    """A picture (H P, W P, 3) uint8 of cells (H, W, 3) int, Minigrid's type, colour and state of each.
+
+    agent: its x, y and direction; seen: (H, W) bool, the cells that are drawn brighter.
+    """
+    rows = []
+    for y, row in enumerate(cells.tolist()):
+        tiles = []
+        for x, code in enumerate(row):
+            direction = agent[2] if agent is not None and agent[:2] == (x, y) else None
+            tiles.append(_draw_tile((tuple(code), direction, seen is not None and bool(seen[y, x])), tile_size))
+        rows.append(np.concatenate(tiles, 1))
+    return np.concatenate(rows).astype(np.uint8)
+
+
+def draw_view(image: np.ndarray, tile_size: int = 32) -> np.ndarray:
+    """A picture (7 P, 7 P, 3) uint8 of what an agent sees, ahead upwards; image: its first 147 numbers, of any shape.
+
+    What it cannot see is darker.
+    """
+    side = math.isqrt(image.size // 3)
+    cells = np.asarray(image, np.int64).reshape(3, side, side).transpose(2, 1, 0)  # row j towards the agent, column i
+    ahead = 3  # upwards
+    return draw_cells(cells, (side // 2, side - 1, ahead), cells[..., 0] != OBJECT_TO_IDX["unseen"], tile_size)
 
 
 _Tile = tuple[tuple[int, int, int] | None, int | None, bool]  # object (type, colour, state), agent's direction, seen

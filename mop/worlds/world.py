@@ -73,16 +73,26 @@ class World:
 
     def reset(self, seed: int) -> None:
         """Begin the episode `seed`."""
-        self.seed, self.actions = seed, []
-        self.codes, self.teacher = None, None
-        self.t_pick = self.t_opened = self.t_unlocked = self.t_drop = None
-        self.seen[:] = False
+        self.seed = seed
+        self._forget()
         with contextlib.redirect_stdout(io.StringIO()):  # the world generator prints the worlds it rejects
             self.env.reset(seed=seed)
         self.mission = self.env.mission
         if self.env.carrying is not None:  # PutNext*Carrying puts the object into the hand after the first view
             self.codes, self.carried = grid_codes(self.env.grid), cell_code(self.env.carrying)
             self.obs[-1] = 1.0
+
+    def begin_here(self) -> None:
+        """Begin an episode in the world as it is now, which was changed from outside; its mission stays."""
+        self._forget()
+        self.env.step_count = 0
+        self.env.instrs.reset_verifier(self.env)
+        self.env.gen_obs()
+
+    def _forget(self) -> None:
+        self.actions, self.codes, self.teacher = [], None, None
+        self.t_pick = self.t_opened = self.t_unlocked = self.t_drop = None
+        self.seen[:] = False
 
     def step(self, action: int) -> tuple[float, bool, bool]:
         """Execute an action; returns reward, terminated, truncated.
@@ -149,6 +159,11 @@ class World:
 def bot_steps(world: World, seed: int) -> int:
     """The length of the bot's own episode in world `seed`, at most the step limit. Raises TeacherFailure."""
     world.reset(seed)
+    return solve_with_bot(world)
+
+
+def solve_with_bot(world: World) -> int:
+    """The length of the bot's episode in a world that has just begun. Raises TeacherFailure."""
     while True:
         reward, terminated, truncated = world.step(world.label())
         if reward > 0:

@@ -1,0 +1,63 @@
+"""Figures of how well attribution agrees with true effects."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from generative.agreement import RANDOM, SHUFFLED
+from mop.plotting.panels import set_title
+from mop.plotting.style import HUES, open_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PANELS = {  # truth -> title, and the actions of the loop that attribution goes through there
+    "acting": ("the policy acts on what it sees", "own actions"),
+    "forced": ("the recorded actions are executed", "recorded actions"),
+}
+
+_LOOKS = [(color, marker, line) for marker, line in (("o", "-"), ("s", "--"), ("D", "-.")) for color in HUES.values()]
+
+
+def plot_agreement(by_lag: "pd.DataFrame", title: str = "") -> Figure:
+    """Mean rank correlation with 95 % intervals over the lag, a panel for each truth, a line for each predictor.
+
+    by_lag: of `agreement.summarise` by truth, predictor, lag. In each panel those predictors whose loop has the actions
+    of that truth, and those that have none.
+    """
+    lines = by_lag.assign(name=[_short(name) for name in by_lag["predictor"]])
+    is_here = [
+        all(words == _PANELS[truth][1] for _, words in _PANELS.values() if words in name)
+        for truth, name in zip(lines["truth"], lines["predictor"], strict=True)
+    ]
+    lines = lines[is_here]
+    names, lags = list(dict.fromkeys(lines["name"])), sorted(set(lines["lag"]))
+    figure = Figure(figsize=(10.4, 0.12 * len(names) + 4.1), layout="constrained")
+    controls = [name for name in names if name in (RANDOM, SHUFFLED) or "untrained" in name]
+    looks = dict(zip([name for name in names if name not in controls], _LOOKS, strict=False))
+    looks |= {name: ("0.55", marker, ":") for name, marker in zip(controls, "osD^vP", strict=False)}
+    for ax, (truth, (heading, _)) in zip(figure.subplots(1, len(_PANELS), sharey=True), _PANELS.items(), strict=True):
+        for number, name in enumerate(names):
+            line = lines[(lines["truth"] == truth) & (lines["name"] == name)].sort_values("lag")
+            x = np.array([lags.index(lag) for lag in line["lag"]]) + 0.4 * ((number + 0.5) / len(names) - 0.5)
+            y, low, high = (line[column].to_numpy(float) for column in ("rho", "low", "high"))
+            ax.errorbar(
+                x, y, np.nan_to_num([y - low, high - y]), label=name, color=looks[name][0], marker=looks[name][1],
+                linestyle=looks[name][2], markersize=4, linewidth=1.1, elinewidth=0.9,
+            )  # fmt: skip
+        ax.axhline(0, color="0.6", linewidth=0.8)
+        ax.set_xticks(range(len(lags)), lags)
+        ax.set_xlabel("steps between change and target")
+        ax.set_title(heading, fontsize="medium", loc="left")
+        open_frame(ax)
+    figure.axes[0].set_ylabel("Spearman's rank correlation")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    if title:
+        set_title(figure, title)
+    return figure
+
+
+def _short(name: str) -> str:
+    """A predictor without what its panel says."""
+    return ", ".join(part for part in name.split(", ") if part not in [words for _, words in _PANELS.values()])

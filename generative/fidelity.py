@@ -1,0 +1,301 @@
+"""How true a simulator is: what it shows in unseen worlds, by the number of steps, and what the policy makes of it.
+
+    python -m generative.fidelity --simulator simulators/X --data_dir recordings/X
+    python -m generative.fidelity --simulator exact --data_dir recordings/X --out plots/exact
+    python -m generative.fidelity --simulator simulators/X --data_dir recordings/X --num_trials 50 --actors trained
+
+In worlds of the test split, the simulator is shown three frames of a recorded history. From there an actor acts in the
+real world: the trained policy, an untrained one, or one that always goes ahead; the simulator is given the same
+actions, and the policy sees what it shows. Compared with it: the last frame again and again, of each part of a view
+what most often follows it given the action (markov), and the simulator with the actions of other trials (shuffled).
+
+Writes fidelity.json, fidelity.md and fidelity.png to the simulator's folder, or to --out. The analyses read the first
+one, and refuse a simulator that is not good enough.
+"""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pandas as pd
+import torch
+from torch import Tensor
+
+from generative.closed_loop import untrained
+from generative.exact import ExactSimulator
+from generative.forecasts import Forecast, Markov, by_copy, by_exact, by_model, by_shuffled
+from generative.recordings import SPLITS, Recording, open_recording
+from generative.soft import NUM_CELLS, harden
+from generative.train_gen_model import load_agent
+from generative.trials import ACTORS, Trials, choose_moments, run_trials
+from generative.world_model import load_world_model
+from mop.base.configuration import Parser, check_flags, choice, integer, number
+from mop.base.errors import InputError, run_script
+from mop.base.files import check_writable, file_digest, read_bytes, write_atomic, write_figure, write_json
+from mop.kernels.grid import IMAGE_SIZE
+from mop.learning.loop import FINAL_NAME
+from mop.measures.bootstrap import MIN_EPISODES, bounds, resample
+
+RESULT = "fidelity.json"
+EXACT = "exact"
+MIN_FIDELITY = 0.7  # share of equal actions, and of exact views one step ahead
+NUM_SHOWN = 3  # frames, where the simulator does not say what it was trained with
+MEASURES = {  # name -> what it is
+    "cells": "cells that are right in type, colour and state",
+    "seen_cells": "of these, cells in view whose place was shown to the simulator",
+    "new_cells": "of these, cells in view whose place was not",
+    "exact_view": "observations that are right as a whole",
+    "action": "steps in which the policy's likeliest action is the same",
+    "routing": "routers whose likeliest expert is the same",
+    "action_kl": "KL of the policy's actions, the true from the simulated, in nats",
+    "routing_kl": "KL of the router's weights, the sum over layers, in nats",
+    "hidden_r2": "share of the variance of the policy's memory that is explained",
+}
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def sums_of(trials: Trials, forecast: Tensor) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of each measure what each trial brings, and of how many: two arrays (T, N) float64, 0 after an episode's end.
+
+    forecast (T, N, X). The measure of a horizon is the ratio of the sums over trials.
+    """
+    policy, truth, mask = trials.policy, trials.answer, trials.mask
+    answer = policy.run(forecast, trials.lang, trials.hidden)
+    true, told = harden(trials.frames[trials.num_shown :]).numpy(), harden(forecast).numpy()
+    same = true == told
+    cells = same[..., :IMAGE_SIZE].reshape(*mask.shape, -1, NUM_CELLS).all(-2)
+    variance = (truth.hidden - _mean_memory(truth.hidden, mask)).square().sum(-1)
+    routing = list(zip(truth.routing, answer.routing, strict=True))
+    found = {
+        "cells": (cells.sum(-1), np.full(mask.shape, NUM_CELLS)),
+        "seen_cells": ((cells & trials.is_seen).sum(-1), trials.is_seen.sum(-1)),
+        "new_cells": ((cells & trials.is_new).sum(-1), trials.is_new.sum(-1)),
+        "exact_view": (same.all(-1), np.ones(mask.shape)),
+        "action": ((truth.logits.argmax(-1) == answer.logits.argmax(-1)).numpy(), np.ones(mask.shape)),
+        "routing": (
+            sum((mine.argmax(-1) == other.argmax(-1)).numpy().astype(float) for mine, other in routing),
+            np.full(mask.shape, len(routing)),
+        ),
+        "action_kl": (_kl(truth.logits.softmax(-1), answer.logits.softmax(-1)), np.ones(mask.shape)),
+        "routing_kl": (sum(_kl(mine, other) for mine, other in routing), np.ones(mask.shape)),
+        "hidden_r2": ((variance - (truth.hidden - answer.hidden).square().sum(-1)).numpy(), variance.numpy()),
+    }
+    return {name: tuple(np.where(mask, np.asarray(part, float), 0.0) for part in both) for name, both in found.items()}
+
+
+def _kl(true: Tensor, other: Tensor) -> np.ndarray:
+    """KL (...) float64 in nats of probabilities (..., K), the other from the true."""
+    true, other = true.double().clamp(min=1e-12), other.double().clamp(min=1e-12)
+    return (true * (true / other).log()).sum(-1).clamp(min=0).numpy()
+
+
+def _mean_memory(hidden: Tensor, mask: np.ndarray) -> Tensor:
+    """The mean (T, 1, S) of memories (T, N, S) at each horizon over the trials that have not ended."""
+    weights = torch.from_numpy(mask).float()[..., None]
+    return (hidden * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1)
+
+
+def measure(trials: Trials, forecast: Tensor) -> dict[str, dict[str, list[float]]]:
+    """Each of MEASURES at each horizon: mean, low and high of its 95 % interval over episodes; NaN where none is left.
+
+    Bootstrap as in `mop.measures.bootstrap`: a trial is an episode, and all measures share the draws.
+    """
+    return {name: interval_of_ratio(*both) for name, both in sums_of(trials, forecast).items()}
+
+
+def interval_of_ratio(brought: np.ndarray, counts: np.ndarray) -> dict[str, list[float]]:
+    """The ratio of the sums over trials of brought (T, N) to those of counts (T, N), with its 95 % interval."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = brought.sum(1) / counts.sum(1)
+        drawn = resample(np.concatenate([brought, counts]).T)
+        low, high = bounds(drawn[:, : len(brought)] / drawn[:, len(brought) :])
+    is_enough = (counts > 0).sum(1) >= MIN_EPISODES
+    low, high = (np.where(is_enough, bound, np.nan) for bound in (low, high))
+    return {"mean": mean.tolist(), "low": low.tolist(), "high": high.tolist()}
+
+
+# --- the gate ---------------------------------------------------------------------------------------------------------
+
+
+def check_fidelity(
+    simulator: str | Path, horizon: int, min_fidelity: float = MIN_FIDELITY, agent_sha256: str | None = None
+) -> str:
+    """A line on how true a simulator is, to be printed with what is computed in it.
+
+    simulator: the folder of a learned one, or "exact", which needs no measuring; horizon: the steps over which it is
+    used; min_fidelity: the least share of equal actions of the policy at that horizon, and of views that are exact one
+    step ahead; 0 for any; agent_sha256: of the policy's file, to make sure. Raises InputError where the simulator was
+    not measured, was measured before it was trained on, is of another policy, or is not good enough.
+    """
+    if str(simulator) == EXACT:
+        return "exact simulator: Minigrid's own rules"
+    folder = Path(simulator)
+    path = folder / RESULT
+    again = f"give python -m generative.fidelity --simulator {folder} --data_dir ..."
+    if not path.is_file():
+        raise InputError(f"it is not known how true the simulator in {folder} is; {again}")
+    try:
+        found = orjson.loads(read_bytes(path))
+        numbers = found["actors"]["trained"][MODEL]
+        action, view = numbers["action"]["mean"], numbers["exact_view"]["mean"]
+        is_of_this = found["simulator"]["digest"] == file_digest(folder / FINAL_NAME)
+        agent = found["agent_sha256"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise InputError(f"{path} is damaged, or has no trials of the trained policy; {again}") from None
+    if not is_of_this:
+        raise InputError(f"{path} is of an earlier training of the simulator; {again}")
+    if agent_sha256 not in (None, agent):
+        raise InputError(f"the simulator in {folder} is of another policy; train one with generative.train_gen_model")
+    if not 1 <= horizon <= len(action):
+        raise InputError(f"{path} tells of horizons from 1 to {len(action)}, not of {horizon}; {again}")
+    return judge(str(folder), action[horizon - 1], view[0], horizon, min_fidelity)
+
+
+def judge(name: str, action: float | None, view: float | None, horizon: int, min_fidelity: float) -> str:
+    """The line on a simulator, of its shares of equal actions at a horizon and of exact views one step ahead.
+
+    None: no trial went on so long. Raises InputError where one of them is below `min_fidelity`.
+    """
+    told = ["not known" if share is None or np.isnan(share) else f"{share:.1%}" for share in (action, view)]
+    line = (
+        f"simulator {name}: {told[0]} of the policy's actions are the same {horizon} steps ahead, "
+        f"{told[1]} of views exact 1 step ahead"
+    )
+    if min_fidelity and ("not known" in told or min(action, view) < min_fidelity):
+        raise InputError(f"{line}: below --min_fidelity {min_fidelity:g}; train it longer, or lower --min_fidelity")
+    return line
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+MODEL, COPY, MARKOV, SHUFFLED = "simulator", "copy_last", "markov", "shuffled"
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m generative.fidelity", description=__doc__)
+    parser.add_argument("--simulator", required=True, help="folder of a learned simulator, or exact")
+    parser.add_argument("--data_dir", required=True, help="folder of the recording of the policy's worlds")
+    parser.add_argument("--agent_file", help="checkpoint of the recorded policy (default: the one that was recorded)")
+    parser.add_argument("--num_trials", default=300, help="episodes, each once (default: %(default)s)")
+    parser.add_argument("--num_horizons", default=24, help="steps (default: %(default)s)")
+    parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: %(default)s)")
+    everyone = ",".join(ACTORS)
+    parser.add_argument("--actors", default=everyone, help="who acts, with commas (default: %(default)s)")
+    parser.add_argument("--seed", default=0, help="of moments and random actions (default: %(default)s)")
+    parser.add_argument(
+        "--min_fidelity", default=0.0, help="refuse what is below, as analyses do (default: %(default)s)"
+    )
+    parser.add_argument("--horizon", default=8, help="steps ahead at which that is asked (default: %(default)s)")
+    parser.add_argument("--out", help="folder of what is written (default: the simulator's)")
+    parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
+    return parser
+
+
+def _actors(value: str) -> list[str]:
+    """Names of ACTORS with commas between them, in their order. Raises ValueError."""
+    names = [name.strip() for name in value.split(",")]
+    if not names or not set(names) <= set(ACTORS):
+        raise ValueError(f"must be some of {', '.join(ACTORS)} with commas between them")
+    return [name for name in ACTORS if name in names]
+
+
+def load_forecasts(simulator: str, recording: Recording) -> tuple[dict[str, Forecast], dict, int]:
+    """The forecasts to be compared, by name; what is written of the simulator; the frames that it is shown.
+
+    Raises InputError where there is no such simulator, or it is of another policy.
+    """
+    baselines = {COPY: by_copy, MARKOV: Markov.of(recording)}
+    if simulator == EXACT:
+        exact = ExactSimulator(tuple(recording.config["encoding"]["grid_shape"]))
+        return {MODEL: functools.partial(by_exact, exact), **baselines}, {"name": EXACT}, NUM_SHOWN
+    model, config = load_world_model(simulator)
+    if config["agent"]["sha256"] != recording.config["checkpoint"]["sha256"]:
+        raise InputError(f"{simulator} is a simulator for another policy than that of {recording.folder}")
+    forecasts = {MODEL: functools.partial(by_model, model), SHUFFLED: functools.partial(by_shuffled, model)}
+    known = {"name": str(simulator), "digest": file_digest(Path(simulator) / FINAL_NAME)}
+    return {**forecasts, **baselines}, known, config["num_initializing_steps"]
+
+
+def table_of(actors: Mapping[str, Mapping], horizons: tuple[int, ...]) -> pd.DataFrame:
+    """The means of all measures at some horizons, a row for each actor, forecast and measure."""
+    rows = []
+    for actor, forecasts in actors.items():
+        for forecast, measures in forecasts.items():
+            for name, parts in measures.items():
+                numbers = {f"{h}": _text(*(parts[part][h - 1] for part in ("mean", "low", "high"))) for h in horizons}
+                rows.append({"actor": actor, "forecast": forecast, "measure": name, **numbers})
+    return pd.DataFrame(rows)
+
+
+def _text(mean: float, low: float, high: float) -> str:
+    return "" if np.isnan(mean) else f"{mean:.3f}" + ("" if np.isnan(low) else f" ({low:.3f} to {high:.3f})")
+
+
+def _markdown(table: pd.DataFrame, command: str) -> bytes:
+    """The table with what its columns are, as a file."""
+    lines = ["# Fidelity", "", command, "", "Columns: steps ahead; 95 % intervals over episodes.", ""]
+    lines += [f"- `{name}`: {meaning}" for name, meaning in MEASURES.items()]
+    lines += ["", "| " + " | ".join(table) + " |", "|" + "---|" * table.shape[1]]
+    lines += ["| " + " | ".join(row) + " |" for row in table.astype(str).itertuples(index=False)]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def main() -> int:
+    """Run the trials, write, tell."""
+    args = parser().parse_args()
+    check_flags(
+        args, num_trials=integer(2, 100_000), num_horizons=integer(1, 1000), split=choice(*SPLITS), actors=_actors,
+        seed=integer(0), min_fidelity=number(0, high=1), horizon=integer(1),
+    )  # fmt: skip
+    args.horizon = min(args.horizon, args.num_horizons)
+    recording = open_recording(args.data_dir)
+    folder = Path(args.out or ("plots/fidelity_exact" if args.simulator == EXACT else args.simulator))
+    policy, agent = load_agent(args.agent_file, recording, args.lang_encoder)
+    forecasts, known, num_shown = load_forecasts(args.simulator, recording)
+    check_writable(folder, "--out")
+    torch.set_num_threads(1)
+    moments = choose_moments(recording, args.split, args.num_trials, num_shown, args.seed)
+    actors = {}
+    for actor in args.actors:
+        who = untrained(policy, recording.config["checkpoint"]["config"], args.seed) if actor == "untrained" else policy
+        trials = run_trials(moments, actor, who, args.num_horizons, args.seed)
+        actors[actor] = {name: measure(trials, forecast(trials)) for name, forecast in forecasts.items()}
+    result = {
+        "simulator": known,
+        "recording": str(recording.folder),
+        "agent_sha256": hashlib.sha256(read_bytes(agent)).hexdigest(),
+        "settings": {"num_trials": len(moments.numbers), "split": args.split, "seed": args.seed, "shown": num_shown},
+        "horizons": list(range(1, args.num_horizons + 1)),
+        "actors": actors,
+    }
+    command = f"`python -m generative.fidelity --simulator {args.simulator} --data_dir {args.data_dir}`"
+    write(folder, result, f"{command}, {len(moments.numbers)} episodes of the {args.split} split")
+    if "trained" in actors:
+        numbers = actors["trained"][MODEL]
+        shares = numbers["action"]["mean"][args.horizon - 1], numbers["exact_view"]["mean"][0]
+        print(judge(args.simulator, *shares, args.horizon, args.min_fidelity))
+    return 0
+
+
+def write(folder: Path, result: dict, title: str) -> None:
+    """Write a result and its table and figure to a folder, and print the table of the first actor."""
+    from generative.figures import plot_fidelity  # here: matplotlib takes most of a second to load
+
+    horizons = tuple(h for h in (1, 2, 4, 8, 16, 24) if h in result["horizons"]) or (1,)
+    table = table_of(result["actors"], horizons)
+    write_atomic(folder / "fidelity.md", lambda file: file.write(_markdown(table, title)))
+    write_figure(folder / "fidelity.png", plot_fidelity(result, title.replace("`", "")))
+    write_json(folder / RESULT, result, orjson.OPT_INDENT_2)
+    first = next(iter(result["actors"]))
+    print(table[table["actor"] == first].drop(columns="actor").to_string(index=False))
+    print(f"all actors: {folder / 'fidelity.md'}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,177 @@
+"""Films: an episode of a recording, one that a policy plays now, or a simulation beside the truth.
+
+    python -m generative.render --checkpoint results/zoo/BabyAI-UnlockPickup-v0/trial_0/seed_0/checkpoint_final.pt
+    python -m generative.render --checkpoint ... --world_seed 7 --num_eps 3 --policy sampled
+    python -m generative.render --data_dir recordings/unlock --episode 12                     of a recording
+    python -m generative.render --data_dir recordings/unlock --episode 12 --simulator exact --step 4
+    python -m generative.render --data_dir recordings/unlock --episode 12 --simulator simulators/unlock --format mp4
+
+Each frame shows the world (what the agent sees is brighter), the agent's view, step and action, and below them the
+weights of each router over the whole episode. A simulation begins in the true state at --step, and is given the actions
+of the recording (--actions recorded) or acts by the policy inside it (--actions own); the cells of its view that are
+wrong have a red frame. Writes <vid_dir>/<what it shows>.gif or .mp4; an MP4 needs ffmpeg.
+"""
+
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from generative.closed_loop import roll_out
+from generative.films import WRITERS, Film, comparison_film, episode_film, film_bytes, outcome_of
+from generative.inputs import open_scenes
+from generative.playing import greedy, play, sampler
+from generative.policies import FrozenPolicy
+from generative.recordings import Recording, open_recording
+from generative.soft import harden
+from generative.train_gen_model import load_agent
+from mop.base.configuration import Parser, check_flags, choice, integer, number, optional, text
+from mop.base.errors import InputError, run_script
+from mop.base.files import check_writable, write_atomic
+from mop.base.streams import stream_seed
+from mop.plotting.film import find_encoder
+from mop.plotting.style import counted, task_name
+from mop.worlds.world import World
+
+MAX_SEED = 2**63 - 1
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m generative.render", description=__doc__)
+    add = parser.add_argument
+    add("--checkpoint", "--model_file", metavar="FILE", help="the policy that plays (of a recording: its own)")
+    add("--lang_encoder", metavar="FOLDER", help="where the checkpoint's mission encoder lies on this machine")
+    add("--task_id", "--env_name", metavar="TASK", help="the task that it plays (default: the one it was trained on)")
+    add("--world_seed", default="0", metavar="N", help="the first world that it plays (default: %(default)s)")
+    add("--policy", default="argmax", metavar="argmax|sampled", help="how it acts (default: %(default)s)")
+    add("--seed", default="0", metavar="N", help="of the actions that are sampled (default: %(default)s)")
+    add("--max_steps", metavar="N", help="actions until an episode is cut short (default: the task's limit)")
+    add("--data_dir", metavar="DIR", help="a recording, of generative.record")
+    add("--episode", metavar="K", help="the first episode of the recording to show (default: 0)")
+    add("--num_eps", default="1", metavar="N", help="how many, one file each (default: %(default)s)")
+    add("--simulator", metavar="exact|DIR", help="show the simulation of a recorded episode beside it")
+    add("--step", default="0", metavar="T", help="where the simulation begins (default: %(default)s)")
+    add("--num_sim_steps", metavar="N", help="how many states it shows (default: to the end of the episode)")
+    add("--actions", default="recorded", metavar="recorded|own", help="what is done in it (default: %(default)s)")
+    add("--format", default="gif", metavar="gif|mp4", help="of the films (default: %(default)s)")
+    add("--steps_per_second", default="4", metavar="X", help="how fast they play (default: %(default)s)")
+    add("--vid_dir", default="plots/films", metavar="DIR", help="where they are written (default: %(default)s)")
+    return parser
+
+
+def checked(args: Namespace) -> Namespace:
+    """The flags, parsed. Raises InputError where they are wrong, or do not go together."""
+    check_flags(
+        args,
+        world_seed=integer(0),
+        policy=choice("argmax", "sampled"),
+        seed=integer(0, MAX_SEED),
+        max_steps=optional(integer(1, 10**6)),
+        episode=optional(integer(0)),
+        num_eps=integer(1, 1000),
+        simulator=optional(text),
+        step=integer(0),
+        num_sim_steps=optional(integer(1)),
+        actions=choice("recorded", "own"),
+        format=choice(*WRITERS),
+        steps_per_second=number(0.1, high=50),
+    )
+    if args.data_dir is None and args.checkpoint is None:
+        raise InputError("give --checkpoint, a policy that is to play, or --data_dir, a recording")
+    if args.data_dir is None and (args.simulator is not None or args.episode is not None):
+        raise InputError("--episode and --simulator are of a recording: give --data_dir")
+    if args.format == "mp4":
+        find_encoder()
+    check_writable(args.vid_dir, "--vid_dir")
+    return args
+
+
+def played_films(args: Namespace) -> Iterator[tuple[str, Film]]:
+    """Films of what the policy plays now, with their names."""
+    policy, config = FrozenPolicy.load(args.checkpoint, args.lang_encoder)
+    task_id = args.task_id or config["task_id"]
+    world = World(task_id, args.max_steps or config.get("max_steps"))
+    for seed in range(args.world_seed, args.world_seed + args.num_eps):
+        world.reset(seed)
+        choose = greedy if args.policy == "argmax" else sampler(stream_seed(args.seed, f"actions in world {seed}"))
+        (rows,) = play(policy, [world], choose=choose)
+        title = [f"{task_name(task_id)}, world {seed}, {args.policy}", f"mission: {world.mission}"]
+        name = f"{task_name(task_id)}_world_{seed}_{args.policy}"
+        yield name, episode_film(rows, title, policy.policy.expert_hidden_sizes, outcome_of(rows))
+
+
+def recorded_films(args: Namespace) -> Iterator[tuple[str, Film]]:
+    """Films of a recording's episodes, or of simulations of them, with their names."""
+    recording = open_recording(args.data_dir)
+    first, name = args.episode or 0, Path(args.data_dir).name
+    if first + args.num_eps > len(recording):
+        raise InputError(f"{args.data_dir} has the episodes 0 to {len(recording) - 1}, not {first + args.num_eps - 1}")
+    sizes = recording.config["encoding"]["expert_hidden_sizes"]
+    simulation = None if args.simulator is None else Simulation(args, recording)
+    for k in range(first, first + args.num_eps):
+        episode = recording.episode(k)
+        task = task_name(recording.config["encoding"]["task_id"])
+        title = [f"{task}, episode {k} of {name}: world {episode.seed}, {episode.behaviour}"]
+        title.append(f"mission: {episode.mission}")
+        if simulation is None:
+            yield f"{name}_episode_{k}", episode_film(episode, title, sizes, outcome_of(episode))
+        else:
+            yield simulation.film(k, title)
+
+
+class Simulation:
+    """Simulations of recorded episodes, as the flags ask for them."""
+
+    def __init__(self, args: Namespace, recording: Recording):
+        self.policy, _ = load_agent(args.checkpoint, recording, args.lang_encoder)
+        self.scenes = open_scenes(args.simulator, recording)
+        self.args, self.recording = args, recording
+
+    @torch.no_grad()
+    def film(self, k: int, title: list[str]) -> tuple[str, Film]:
+        """The name and the film of one. Raises InputError where the episode has no such step."""
+        args, episode = self.args, self.recording.episode(k)
+        left = len(episode["action"]) - args.step
+        if left < 1:
+            raise InputError(f"--step {args.step}: episode {k} has the states 0 to {len(episode['action']) - 1}")
+        num_steps = min(left, args.num_sim_steps or left)
+        scene = self.scenes.at(episode, args.step, self.scenes.kinds[0])
+        state, first_view = scene.begin(scene.there)
+        actions = torch.from_numpy(episode["action"][args.step : args.step + num_steps].astype(np.int64))
+        actions = None if args.actions == "own" else actions.clamp(0)[None]  # of the last state, nothing is executed
+        hidden = torch.from_numpy(episode["hidden"][args.step : args.step + 1].copy())
+        lang = torch.from_numpy(np.asarray(episode.lang))[None]
+        trace = roll_out(
+            self.policy, self.scenes.simulator, state, lang, hidden, num_steps, actions, first_view=first_view
+        )
+        simulated = {
+            "obs": harden(trace.soft[:, 0]).numpy().astype(np.uint8),
+            "routing": torch.cat(trace.routing, -1)[:, 0].numpy(),
+            "action": trace.logits[:, 0].argmax(-1).numpy(),
+        }
+        truth = {name: rows[args.step : args.step + num_steps] for name, rows in episode.items()}
+        who = "the actions of the recording" if args.actions == "recorded" else "the policy's own actions"
+        title = [*title, f"simulator: {args.simulator}, {who} from step {args.step} on"]
+        name = f"{Path(args.data_dir).name}_episode_{k}_step_{args.step}_{Path(args.simulator).name}_{args.actions}"
+        sizes = self.policy.policy.expert_hidden_sizes
+        return name, comparison_film(truth, simulated, title, sizes, args.step)
+
+
+def main() -> int:
+    """Make the films, and tell where they are."""
+    args = checked(parser().parse_args())
+    films = (recorded_films if args.data_dir is not None else played_films)(args)
+    for name, film in tqdm(films, "films", args.num_eps, leave=False, disable=args.num_eps == 1, dynamic_ncols=True):
+        content = film_bytes(film, args.format, args.steps_per_second)
+        path = Path(args.vid_dir) / f"{name}.{args.format}"
+        write_atomic(path, lambda file, content=content: file.write(content))
+        tqdm.write(f"{path}: {counted(len(film.captions), 'state')}, {len(content) / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

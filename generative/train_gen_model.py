@@ -1,0 +1,169 @@
+"""Learn a simulator of a policy's worlds from a recording, with the frozen policy inside.
+
+    python -m generative.train_gen_model --data_dir recordings/X
+    python -m generative.train_gen_model --data_dir recordings/X --agent_file checkpoint_final.pt --num_updates 2000
+    python -m generative.train_gen_model --data_dir recordings/X --tgm_exp_name mine --resume        after Ctrl-C, ...
+
+The model sees the first --num_initializing_steps frames of a window, and simulates --num_sim_steps frames from there;
+its loss is a sum of terms in nats of a step (docs/generative.md), each with its weight. Windows are those of training
+worlds; the model that is best in validation worlds is kept. What it is worth in test worlds: generative.fidelity.
+
+Writes simulators/<tgm_exp_name>/: checkpoint_final.pt, training_log.csv, training_curve.png, training_state.pt.
+"""
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from generative.learning import SimulatorRun
+from generative.policies import FrozenPolicy
+from generative.recordings import Recording, open_recording
+from generative.world_model import SIZES
+from mop.base.configuration import Parser, check_flags, integer, number, optional, shown, text
+from mop.base.errors import InputError, run_script
+from mop.base.files import check_writable, claimed, file_digest, read_bytes, remove_leftovers
+from mop.learning.loop import CURVE_NAME, FINAL_NAME, STATE_NAME, drive
+from mop.store.checkpoints import load_training_state
+
+PRESETS = {"babyai": SIZES, "small": SIZES | {"deterministic": 64, "width": 48, "encoded": 48, "map_channels": 6}}
+SETTINGS = {  # name -> default, what it accepts, what it means
+    "num_initializing_steps": (3, integer(1, 1000), "frames that the model is shown before it simulates"),
+    "num_sim_steps": (28, integer(2, 1000), "frames that it simulates"),
+    "batch_size": (28, integer(1, 2**16), "windows of an update"),
+    "lr": (1.5e-3, number(0, above=True), "learning rate, after 100 updates of warm-up; it falls to 0 at the end"),
+    "num_updates": (4000, integer(1), "updates of the whole run"),
+    "seed": (0, integer(0), "of all random numbers"),
+    "loss_scale_obs": (1.0, number(0), "weight of the surprise at observations"),
+    "loss_scale_hx": (0.02, number(0), "weight of the error of the policy's memory"),
+    "loss_scale_routing": (1.0, number(0), "weight of the KL of the router's weights"),
+    "loss_scale_act_log_probs": (1.0, number(0), "weight of the KL of the policy's actions"),
+    "loss_scale_done": (1.0, number(0), "weight of the surprise at the end of the episode"),
+    "loss_scale_reward": (1.0, number(0), "weight of the surprise at success"),
+    "loss_scale_kl": (1.0, number(0), "weight of the KL of the prior from the posterior"),
+    "loss_scale_begin": (0.01, number(0), "weight of the error of the guess of the policy's first memory"),
+}
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m generative.train_gen_model", description=__doc__)
+    parser.add_argument("--data_dir", required=True, help="folder of the recording (generative.record)")
+    parser.add_argument("--agent_file", help="checkpoint of the recorded policy (default: the one that was recorded)")
+    parser.add_argument("--env_name", help="task of the recording, to make sure (default: whatever it is)")
+    parser.add_argument("--param_name", default="babyai", help=f"sizes: {' or '.join(PRESETS)} (default: %(default)s)")
+    for name, (default, _, meaning) in SETTINGS.items():
+        what = f"{meaning} (default: {default:g})"
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="VALUE", help=what)
+    parser.add_argument("--loss_scale_gen_adv", default=0, help="0: there is no adversarial loss")
+    parser.add_argument("--save_interval", default=0, help="updates between checkpoints besides the last; 0: none")
+    parser.add_argument("--log_interval", default=50, help="updates between rows of the log (default: %(default)s)")
+    parser.add_argument("--tgm_exp_name", help="name of the simulator (default: that of the recording)")
+    parser.add_argument("--output_dir", default="simulators", help="where simulators are (default: %(default)s)")
+    parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
+    parser.add_argument("--resume", action="store_true", help="go on with the run of this name")
+    return parser
+
+
+def settle(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of flags and defaults; the flags are checked in place. Raises InputError."""
+    given = argparse.Namespace(**{name: value for name, value in vars(args).items() if name in SETTINGS})
+    check_flags(given, **{name: SETTINGS[name][1] for name in vars(given)})
+    check_flags(args, save_interval=integer(0), log_interval=integer(1), tgm_exp_name=optional(text), data_dir=text)
+    if str(args.loss_scale_gen_adv) not in ("0", "0.", "0.0"):
+        raise InputError("--loss_scale_gen_adv must be 0: this model has no adversarial loss")
+    if args.param_name not in PRESETS:
+        raise InputError(f"--param_name must be {' or '.join(PRESETS)}, not {shown(args.param_name)}")
+    return {name: default for name, (default, _, _) in SETTINGS.items()} | vars(given)
+
+
+def load_agent(path: str | None, recording: Recording, encoder: str | None = None) -> tuple[FrozenPolicy, Path]:
+    """The policy of a recording and the path of its checkpoint.
+
+    path: None for where it was when it was recorded; encoder: where its mission encoder lies now. Raises InputError
+    where the file is missing, or another policy's.
+    """
+    recorded = recording.config["checkpoint"]
+    path = Path(path or recorded["path"])
+    if hashlib.sha256(read_bytes(path)).hexdigest() != recorded["sha256"]:
+        raise InputError(f"{recording.folder} was not recorded of {path}, but of another checkpoint; name that one")
+    return FrozenPolicy.load(path, encoder)[0], path
+
+
+def make_config(settings: dict, sizes: dict, recording: Recording, agent: Path) -> dict:
+    """What the checkpoints of the run carry: how to make the model, and what it was learned from."""
+    encoding, checkpoint = recording.config["encoding"], recording.config["checkpoint"]
+    return {
+        "kind": "world_model",
+        "task_id": encoding["task_id"],
+        "lang_dim": encoding["lang_dim"],
+        "hidden_size": encoding["hidden_size"],
+        "num_initializing_steps": settings["num_initializing_steps"],
+        "sizes": dict(sizes),
+        "settings": settings,
+        "recording": {"path": str(recording.folder), "digest": file_digest(recording.folder / "config.json")},
+        "agent": {"path": str(agent), "sha256": checkpoint["sha256"]},
+        "versions": {"torch": str(torch.__version__)},
+    }
+
+
+def saved_state(folder: Path, config: dict, is_resumed: bool) -> dict | None:
+    """The state to continue from; None for a new run. Raises InputError where another run is in the way."""
+    path = folder / STATE_NAME
+    if not is_resumed:
+        if path.exists() or (folder / FINAL_NAME).exists():
+            raise InputError(f"{folder} holds a simulator; go on with --resume, or choose another --tgm_exp_name")
+        return None
+    if not path.exists():
+        print(f"nothing to resume in {folder}: starting anew")
+        return None
+    saved = load_training_state(path)
+    old = saved.get("config", {})
+    for part in ("settings", "sizes"):
+        for name, value in config[part].items():
+            was = old.get(part, {}).get(name)
+            if was != value:
+                raise InputError(f"the run in {folder} has {name} {shown(was)}, not {shown(value)}; keep its flags")
+    if old["recording"]["digest"] != config["recording"]["digest"]:
+        raise InputError(f"the run in {folder} learns from another recording, {old['recording']['path']}")
+    return saved
+
+
+def main() -> int:
+    """Check the flags, train, tell."""
+    args = parser().parse_args()
+    settings = settle(args)
+    recording = open_recording(args.data_dir)
+    task_id = recording.config["encoding"]["task_id"]
+    if args.env_name not in (None, task_id):
+        raise InputError(f"--env_name: {args.data_dir} is a recording of {task_id}, not of {args.env_name}")
+    policy, agent = load_agent(args.agent_file, recording, args.lang_encoder)
+    config = make_config(settings, PRESETS[args.param_name], recording, agent)
+    label = args.tgm_exp_name or recording.folder.name
+    folder = Path(args.output_dir) / label
+    check_writable(folder, "--output_dir")
+    torch.set_num_threads(1)  # matrices are small: more threads wait for each other
+    with claimed(folder) as is_ours:
+        if not is_ours:
+            raise InputError(f"another process trains {folder}; choose another --tgm_exp_name")
+        saved = saved_state(folder, config, args.resume)
+        remove_leftovers(folder.glob(".*.tmp"))
+        run = SimulatorRun(config, policy, recording)
+        if saved is not None and saved["update"] == settings["num_updates"] and (folder / CURVE_NAME).exists():
+            print(f"{label} is trained already: {folder / FINAL_NAME}")
+            return 0
+        try:
+            drive(
+                run, folder, settings["num_updates"], label, log_interval=args.log_interval,
+                checkpoint_interval=args.save_interval, saved=saved, is_over=run.is_over, checkpoint_on_interrupt=False,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            return 130
+    print(f"what it is worth: python -m generative.fidelity --simulator {folder} --data_dir {args.data_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

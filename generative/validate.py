@@ -1,0 +1,185 @@
+"""Hold attribution against truth: objects are changed in the cloned real world, and the true effects ranked.
+
+    python -m generative.validate --data_dir recordings/unlock_pickup
+    python -m generative.validate --data_dir recordings/unlock_pickup --simulators exact,simulators/unlock_pickup
+    python -m generative.validate --data_dir recordings/unlock_pickup --of lpc,routing:2.2 --lags 0,1,2,4,8,16
+    python -m generative.validate --data_dir recordings/unlock_pickup --out plots/...      after Ctrl-C, a kill, ...
+
+In episodes of recorded test worlds, at steps drawn by chance and k steps before each: every legal edit of an object
+(removed, of another colour or type, a door opened, closed or locked), alone. The true effect is the change of the
+target at the step in the real world, edited and played on: with the policy acting on what it sees ("acting"), and with
+the recorded actions ("forced"). The prediction is the attribution of the edit (generative/attribution.py): in each
+simulator, by integrated gradients and by the gradient alone, through the policy's own actions and with the recorded
+ones, with and without the path through the world; and of controls: untrained policies, random numbers, effects that
+are shuffled. For each case Spearman's rank correlation; means with 95 % intervals over episodes.
+{targets}
+
+Writes config.json, cases.jsonl (a line for each case, added as they are measured: the same command goes on where it was
+stopped), agreement.csv, agreement.md and agreement.png to --out.
+"""
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from generative.agreement import BY, MEASURES, MIN_EDITS, as_markdown, count_outcomes, rank_cases, summarise
+from generative.agreement_figures import plot_agreement
+from generative.attribution import METHODS
+from generative.closed_loop import untrained
+from generative.counterfactuals import KINDS
+from generative.direction_sets import load_directions
+from generative.fidelity import MIN_FIDELITY, check_fidelity
+from generative.inputs import EXACT, open_scenes, settle_folder
+from generative.policies import FrozenPolicy
+from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
+from generative.scenes import Place
+from generative.targets import TARGETS_HELP, parse_target
+from generative.train_gen_model import load_agent
+from generative.validation import Predictor, Study, cut_to_whole, plan_cases, read_rows, row_bytes
+from mop.base.configuration import Parser, check_flags, choice, integer, number
+from mop.base.errors import InputError, run_script
+from mop.base.files import check_writable, claimed, write_atomic, write_figure
+from mop.base.streams import stream_seed
+
+CASES = "cases.jsonl"
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(
+        prog="python -m generative.validate", description=__doc__.format(targets=f"Targets: {TARGETS_HELP}.")
+    )
+    parser.add_argument("--data_dir", required=True, help="folder of a recording (python -m generative.record)")
+    parser.add_argument("--checkpoint", help="the recorded policy, if it lies elsewhere now")
+    parser.add_argument("--of", default="action:chosen,lpc", help="targets, with commas (default: %(default)s)")
+    parser.add_argument("--simulators", default=EXACT, help="exact, folders of learned ones (default: %(default)s)")
+    parser.add_argument("--min_fidelity", default=MIN_FIDELITY, help="of learned ones (default: %(default)s)")
+    parser.add_argument("--lags", default="0,1,2,4,8", help="steps before the step (default: %(default)s)")
+    parser.add_argument("--num_episodes", default=40, help="episodes at most (default: %(default)s)")
+    parser.add_argument("--steps_per_episode", default=2, help="steps of each that are explained (default: 2)")
+    parser.add_argument("--kinds", default="remove,color,type,state", help="of edits (default: %(default)s)")
+    parser.add_argument("--max_edits", default=24, help="of a case; of more, so many are drawn (default: 24)")
+    parser.add_argument("--num_points", default=8, help="of the integral of a gradient (default: %(default)s)")
+    parser.add_argument("--methods", default=",".join(METHODS), help="of attribution (default: %(default)s)")
+    parser.add_argument("--actions", default="own,recorded", help="of the loop (default: %(default)s)")
+    parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: %(default)s)")
+    parser.add_argument("--policies", default="argmax", help="who acted, with commas (default: %(default)s)")
+    parser.add_argument("--directions", help="file of directions, for direction:K")
+    parser.add_argument("--seed", default=0, help="of steps, edits and controls (default: %(default)s)")
+    parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
+    parser.add_argument("--out", help="folder of the results (default: plots/validation/<recording>)")
+    return parser
+
+
+def words(*allowed: str):
+    """A parser of some words with commas between them, of any words where none are given."""
+
+    def parse(value: str) -> list[str]:
+        found = [word.strip() for word in value.split(",")]
+        if not all(found) or len(set(found)) < len(found) or (allowed and not set(found) <= set(allowed)):
+            kind = f"some of {', '.join(allowed)}" if allowed else "words"
+            raise ValueError(f"must be {kind} with commas between them")
+        return found
+
+    return parse
+
+
+def lags_of(value: str) -> list[int]:
+    """Numbers of steps with commas between them, in their order."""
+    return sorted({integer(0, 1000)(word) for word in value.split(",")})
+
+
+def make_predictors(args, policy: FrozenPolicy, recording: Recording) -> list[Predictor]:
+    """What predicts: each simulator in all ways, and in the first one untrained policies, another in each episode."""
+
+    @functools.lru_cache(maxsize=1)
+    def untrained_of(episode: int) -> FrozenPolicy:
+        config = recording.config["checkpoint"]["config"]
+        return untrained(policy, config, stream_seed(args.seed, f"control of episode {episode}"))
+
+    found = []
+    for place, name in enumerate(args.simulators):
+        scenes = open_scenes(name, recording)
+        label = "exact" if name == EXACT else f"learned {Path(name).name}"
+        for actions in args.actions:
+            for method in args.methods:
+                full = ", ".join([label, *(["gradient"] if method == "gradient" else []), f"{actions} actions"])
+                ways = (scenes, scenes.kinds[0], method)
+                found.append(Predictor(full, lambda episode: policy, *ways, False, actions == "own"))
+            if place == 0:
+                full = f"{label}, untrained policies, {actions} actions"
+                ways = (scenes, scenes.kinds[0], args.methods[0])
+                found.append(Predictor(full, untrained_of, *ways, True, actions == "own"))
+    return found
+
+
+def main() -> int:
+    """Measure what is missing, then tell all."""
+    args = parser().parse_args()
+    check_flags(
+        args, of=words(), simulators=words(), lags=lags_of, num_episodes=integer(1), steps_per_episode=integer(1),
+        kinds=words(*KINDS), max_edits=integer(MIN_EDITS), num_points=integer(1, 1024), methods=words(*METHODS),
+        actions=words("own", "recorded"), split=choice(*SPLITS), policies=words(*BEHAVIOURS), seed=integer(0),
+        min_fidelity=number(0, high=1),
+    )  # fmt: skip
+    recording = open_recording(args.data_dir)
+    policy, path = load_agent(args.checkpoint, recording, args.lang_encoder)
+    directions = load_directions(args.directions) if args.directions else None
+    digest = recording.config["checkpoint"]["sha256"]
+    fidelity = [check_fidelity(name, max(1, *args.lags), args.min_fidelity, digest) for name in args.simulators]
+    names = [parse_target(text, policy, directions, chosen=0).name for text in args.of]
+    predictors = make_predictors(args, policy, recording)
+    episodes = recording.episodes(args.split, args.policies)[: args.num_episodes]
+    places = plan_cases(recording, episodes, args.steps_per_episode, args.lags, args.seed)
+    if not places:
+        raise InputError(f"{args.data_dir} has no episode of --split {args.split} and --policies that is long enough")
+    out = Path(args.out or Path("plots") / "validation" / recording.folder.resolve().name)
+    check_writable(out, "--out")
+    runtime = ("out", "data_dir", "checkpoint", "lang_encoder", "directions", "min_fidelity")
+    settings = {name: value for name, value in vars(args).items() if name not in runtime}
+    of = {"checkpoint": digest, "fidelity": fidelity, "task_id": recording.config["encoding"]["task_id"]}
+    with claimed(out) as is_ours:
+        if not is_ours:
+            raise InputError(f"another process works in {out}; choose another --out")
+        settle_folder(out, {"settings": settings, "targets": names, "num_cases": len(places), **of})
+        print("\n".join(fidelity))
+        study = Study(
+            recording, policy, args.of, predictors, args.kinds, args.max_edits, args.num_points, args.seed, directions
+        )
+        measure(study, places, out / CASES)
+        title = f"{of['task_id']}, {path.parent.parent.name}: rank correlation of attribution and true effect"
+        report(read_rows(out / CASES), out, title)
+    return 0
+
+
+def measure(study: Study, places: Sequence[Place], path: Path) -> None:
+    """Add the rows that a file lacks, each as soon as it is measured."""
+    done = cut_to_whole(path, places)
+    with path.open("ab") as file:
+        for place in tqdm(places[done:], initial=done, total=len(places), unit="case", smoothing=0.02):
+            file.write(row_bytes(study.measure(place)))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def report(rows: Sequence[dict], out: Path, title: str) -> None:
+    """Write the table and the figure, and tell the table."""
+    ranked = rank_cases(rows)
+    overall, by_target, by_lag = (summarise(ranked, (*BY, *more)) for more in ((), ("target",), ("lag",)))
+    parts = [overall.assign(target="all", lag="all"), by_target.assign(lag="all"), by_lag.assign(target="all")]
+    table = pd.concat(parts)[[*BY, "target", "lag", *MEASURES]]
+    content = table.to_csv(index=False, float_format="%.4f").encode()
+    write_atomic(out / "agreement.csv", lambda file: file.write(content))
+    text = f"# {title}\n\n{as_markdown(overall)}\n{as_markdown(count_outcomes(ranked).reset_index())}"
+    write_atomic(out / "agreement.md", lambda file: file.write(text.encode()))
+    write_figure(out / "agreement.png", plot_agreement(by_lag, title))
+    print(f"{overall.round(3).to_string(index=False)}\n\n{count_outcomes(ranked).to_string()}")
+    print(f"cases, table and figure: {out}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,45 @@
+"""The frozen policy over a sequence is the frozen policy step by step, in what it says and in its gradients."""
+
+import numpy as np
+import pytest
+import torch
+from eval_helpers import put, random_checkpoint
+
+from generative.policies import FrozenPolicy
+from generative.soft import SOFT_DIM
+from mop.kernels import fast
+
+POLICIES = [
+    {"policy": "mop", "obs_encoding": "raw"},
+    {"policy": "mop", "obs_encoding": "one_hot", "residual": True},
+    {"policy": "gru", "obs_encoding": "one_hot"},
+]
+
+
+@pytest.mark.parametrize("config", POLICIES, ids=lambda config: " ".join(map(str, config.values())))
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_a_sequence_is_step_after_step(tmp_path, monkeypatch, config, is_compiled):
+    policy, _ = FrozenPolicy.load(put(tmp_path, random_checkpoint(**config)))
+    if not is_compiled:
+        monkeypatch.setattr(fast, "refusal", lambda policy: "not today")
+    rng, inner = np.random.default_rng(0), policy.policy
+    soft = torch.from_numpy(rng.random((5, 3, SOFT_DIM), np.float32)).requires_grad_()
+    lang, hidden = (torch.from_numpy(rng.normal(size=(3, n)).astype(np.float32)) for n in (8, inner.hidden_size))
+    hidden = (0.3 * hidden).requires_grad_()
+    whole, memory = policy.run(soft, lang, hidden), hidden
+    for t in range(5):
+        step = policy.step(soft[t], lang, memory)
+        memory = step.hidden
+        assert torch.allclose(whole.logits[t], step.logits, atol=1e-5)
+        assert torch.allclose(whole.hidden[t], memory, atol=1e-5)
+        for weights, of_step in zip(whole.routing, step.routing, strict=True):
+            assert torch.allclose(weights[t], of_step, atol=1e-5)
+    through = torch.autograd.grad(whole.logits[-1].square().sum() + whole.hidden[2].sum(), (soft, hidden))
+    memory, losses = hidden, []
+    for t in range(5):
+        step = policy.step(soft[t], lang, memory)
+        memory = step.hidden
+        losses.append((step.logits.square().sum(), memory.sum()))
+    expected = torch.autograd.grad(losses[-1][0] + losses[2][1], (soft, hidden))
+    for one, other in zip(through, expected, strict=True):
+        assert other.abs().max() > 0 and torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
