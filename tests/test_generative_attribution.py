@@ -44,7 +44,7 @@ def toy_directions(policy) -> Directions:
     size, dtype = policy.policy.hidden_size, str(policy.policy.head.weight.dtype).removeprefix("torch.")
     eye, none = np.eye(size, dtype=dtype), np.zeros(0)
     names = np.array(["d0", "d1", "d2"])
-    return Directions(eye[:3], eye[:3], names, names, names, np.full(size, 0.5, dtype), eye, eye, none, none, none)
+    return Directions(eye[:3], eye[:3], names, names, names, np.full(size, 0.5, dtype), eye, none, none, none)
 
 
 TARGETS = ("action:forward", "routing:1.1", "lpc", "entropy", "direction:1")
