@@ -51,8 +51,8 @@ def stages(name: str) -> dict[str, list[str]]:
         "causes": ["generative.saliency", *of_data, "--of", "routing:2.2", "--num_episodes", "40", "--num_points", "8",
                    "--out", f"{out}/causes"],
         "directions": ["generative.directions", *of_data, "--out", f"{out}/directions"],
-        "intervention": ["generative.intervene", *of_policy, "--directions", directions, "--null", "expert_0_2.pca.1",
-                         "--out", f"{out}/intervention"],
+        "intervention": ["generative.intervene", *of_policy, "--directions", directions, "--clamp",
+                         "expert_0_2.pca.1=2", "--out", f"{out}/intervention"],
         "levels_lpc": ["generative.visualise", *of_policy, "--maximise", "lpc", "--out", f"{out}/levels_lpc"],
     }  # fmt: skip
 
