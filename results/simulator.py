@@ -46,7 +46,7 @@ def stages(name: str) -> dict[str, list[str]]:
         "fidelity": ["generative.fidelity", "--simulator", simulator, *of_data, "--out", f"{out}/fidelity"],
         "agreement": [*validate, "--out", f"{out}/agreement"],
         "agreement_learned": [
-            *validate, "--simulators", simulator, "--lags", "0,1,2,4,8", "--out", f"{out}/agreement_learned",
+            *validate, "--simulators", simulator, "--methods", "integrated", "--out", f"{out}/agreement_learned",
         ],
         "causes": ["generative.saliency", *of_data, "--of", "routing:2.2", "--num_episodes", "40", "--num_points", "8",
                    "--out", f"{out}/causes"],
