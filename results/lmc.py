@@ -139,7 +139,7 @@ def of_rl() -> list[Experiment]:
         Experiment(
             "run_env", OF_RL | {"algo": algo, "seed": str(seed), "fork_buffer_strategy": strategy, "controls": c}
         )
-        for seed, algo, (strategy, c) in product(SEEDS, ("SAC", "DDPG"), STRATEGIES.items())
+        for (strategy, c), seed, algo in product(STRATEGIES.items(), SEEDS, ("SAC", "DDPG"))
     ]
 
 
