@@ -15,7 +15,6 @@ figures. A run that was cut off goes on with the next block when it is given aga
 
 from pathlib import Path
 
-import orjson
 import pandas as pd
 from tqdm import tqdm
 
@@ -36,7 +35,7 @@ from generative.labels import labeller
 from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
 from mop.base.configuration import Parser, check_flags, integer, shown
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, write_atomic, write_figure, write_json
+from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_figure
 from mop.kernels.devices import choose_device
 
 NAME = "directions.npz"
@@ -90,17 +89,6 @@ def rows_of(recording: Recording, settings: dict) -> dict[str, Rows]:
 def part_path(out: Path, block: str) -> Path:
     """Where the findings of a block are kept."""
     return out / "parts" / f"{block}.npz"
-
-
-def check_same(path: Path, record: dict) -> None:
-    """Write what a folder is of, or raise InputError where it holds something else."""
-    if path.exists():
-        if orjson.loads(path.read_bytes()) != orjson.loads(orjson.dumps(record)):
-            raise InputError(f"{path.parent} was made with other settings; choose another --out, or remove it")
-    elif any(path.parent.glob("*")):
-        raise InputError(f"{path.parent} holds something else; choose another --out")
-    else:
-        write_json(path, record, orjson.OPT_INDENT_2)
 
 
 def write_report(out: Path, parts: dict[str, dict], directions: Directions, title: str) -> str:
@@ -166,7 +154,7 @@ def main() -> int:
         if not is_ours:
             raise InputError(f"another process works on {out}; choose another --out")
         record = {"recording": recording.config["checkpoint"], "of": recording.config["settings"]}
-        check_same(out / "config.json", {"settings": settings, **record})
+        settle_folder(out, {"settings": settings, **record})
         blocks, rows = blocks_of(recording), rows_of(recording, settings)
         parts = study(blocks, rows, settings, out)
         directions = join_parts(parts, blocks, rows["train"], recording.config["checkpoint"]["sha256"])

@@ -14,7 +14,6 @@ one, and refuse a simulator that is not good enough.
 """
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from generative.trials import ACTORS, Trials, choose_moments, run_trials
 from generative.world_model import load_world_model
 from mop.base.configuration import Parser, check_flags, choice, integer, number
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, file_digest, read_bytes, write_atomic, write_figure, write_json
+from mop.base.files import check_writable, file_digest, read_bytes, whole_digest, write_atomic, write_figure, write_json
 from mop.kernels.grid import IMAGE_SIZE
 from mop.learning.loop import FINAL_NAME
 from mop.measures.bootstrap import MIN_EPISODES, bounds, resample
@@ -269,7 +268,7 @@ def main() -> int:
     result = {
         "simulator": known,
         "recording": str(recording.folder),
-        "agent_sha256": hashlib.sha256(read_bytes(agent)).hexdigest(),
+        "agent_sha256": whole_digest(agent),
         "settings": {"num_trials": len(moments.numbers), "split": args.split, "seed": args.seed, "shown": num_shown},
         "horizons": list(range(1, args.num_horizons + 1)),
         "actors": actors,

@@ -1,9 +1,8 @@
-"""What the commands of attribution share: simulators by name, recorded targets, the folder of a result."""
+"""What the commands of attribution share: simulators by name, directions of the same policy, recorded targets."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import orjson
 import torch
 
 from generative.direction_sets import Directions, load_directions
@@ -13,10 +12,8 @@ from generative.scenes import ExactScenes, LearnedScenes, Scenes
 from generative.targets import Target
 from generative.world_model import load_world_model
 from mop.base.errors import InputError
-from mop.base.files import read_bytes, write_json
 
 EXACT = "exact"
-CONFIG = "config.json"
 
 
 def open_scenes(name: str, recording: Recording) -> Scenes:
@@ -33,13 +30,17 @@ def open_scenes(name: str, recording: Recording) -> Scenes:
     return LearnedScenes(model, config["settings"]["num_initializing_steps"])
 
 
-def open_directions(path: str | None, recording: Recording) -> Directions | None:
-    """The directions of a file, None where none is named. Raises InputError where they are of another policy."""
+def open_directions(path: str | None, sha256: str, policy: str | Path) -> Directions | None:
+    """The directions of a file, None where none is named.
+
+    sha256: of the checkpoint whose memory they must have been found in; policy: what a person calls it. Raises
+    InputError where they are of another one.
+    """
     if path is None:
         return None
     directions = load_directions(path)
-    if str(directions.checkpoint) != recording.config["checkpoint"]["sha256"]:
-        raise InputError(f"--directions {path}: found in the memory of another policy than {recording.folder} has")
+    if str(directions.checkpoint) != sha256:
+        raise InputError(f"--directions {path}: found in the memory of another policy than that of {policy}")
     return directions
 
 
@@ -51,18 +52,3 @@ def recorded_values(episode: Episode, target: Target, expert_hidden_sizes: Seque
     parts = {name: torch.from_numpy(episode[name].copy()) for name in ("log_probs", "routing", "hidden")}
     routing = parts["routing"].split([len(sizes) for sizes in expert_hidden_sizes], -1)
     return target(Answer(parts["log_probs"][:-1], [weights[:-1] for weights in routing], parts["hidden"][1:]))
-
-
-def settle_folder(out: Path, record: dict) -> None:
-    """Make a folder that of these results: write what they are of, or find the same there.
-
-    Raises InputError where the folder is of something else.
-    """
-    path = out / CONFIG
-    if path.exists():
-        if orjson.loads(read_bytes(path)) != orjson.loads(orjson.dumps(record)):
-            raise InputError(f"{out} was made with other settings; choose another --out, or remove it")
-    elif any(out.iterdir()):
-        raise InputError(f"{out} holds something else; choose another --out")
-    else:
-        write_json(path, record, orjson.OPT_INDENT_2)

@@ -18,7 +18,6 @@ Writes a table of episodes for each run, effects.csv, and effect.png. A run that
 again. See docs/generative.md.
 """
 
-import hashlib
 import re
 from pathlib import Path
 
@@ -27,14 +26,22 @@ import pandas as pd
 from tqdm import tqdm
 
 from generative.direction_figures import plot_effects
-from generative.direction_sets import Directions, load_directions
-from generative.directions import check_same
+from generative.direction_sets import Directions
 from generative.effects import MAIN, effect_rows, random_effects
+from generative.inputs import open_directions
 from generative.interventions import Move, Operation, Replay, play
 from generative.policies import FrozenPolicy
 from mop.base.configuration import MAX_ENVS, Parser, check_flags, integer, number, shown
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, read_bytes, write_atomic, write_figure, write_together
+from mop.base.files import (
+    check_writable,
+    claimed,
+    settle_folder,
+    whole_digest,
+    write_atomic,
+    write_figure,
+    write_together,
+)
 from mop.jobs.evaluation import NUM_ENVS
 from mop.kernels.devices import use_device
 from mop.worlds.bot_paths import BotPaths
@@ -85,10 +92,8 @@ def operation_of(args, directions: Directions) -> Operation:
 
 def load_matching(args) -> tuple[FrozenPolicy, dict, Directions, str]:
     """Policy, its config, directions, and the digest of the policy. Raises InputError where they do not fit."""
-    directions = load_directions(args.directions)
-    digest = hashlib.sha256(read_bytes(args.checkpoint)).hexdigest()
-    if str(directions.checkpoint) != digest:
-        raise InputError(f"{args.directions} was made of another policy than {args.checkpoint}; name the one it is of")
+    digest = whole_digest(args.checkpoint)
+    directions = open_directions(args.directions, digest, args.checkpoint)
     return *FrozenPolicy.load(args.checkpoint, args.lang_encoder), directions, digest
 
 
@@ -181,9 +186,9 @@ def main() -> int:
         if not is_ours:
             raise InputError(f"another process works on {out}; choose another --out")
         settings = {name: getattr(args, name) for name in ("num_worlds", "num_random", "eval_seed", "seed")}
-        moved_by = hashlib.sha256(read_bytes(args.directions)).hexdigest()
+        moved_by = whole_digest(args.directions)
         record = {"operation": operation._asdict(), "words": title, "settings": settings}
-        check_same(out / "config.json", record | {"checkpoint": digest, "directions": moved_by})
+        settle_folder(out, record | {"checkpoint": digest, "directions": moved_by})
         bot_paths = BotPaths(config["task_id"], config.get("max_steps"), args.cache_dir)
         bot_steps, _ = bot_paths.solvable(args.eval_seed, args.num_worlds)
         runs = Runs(policy, config, bot_steps, out, args.num_envs)

@@ -12,7 +12,6 @@ The policy's memory follows what is executed, whoever acts. A world in which the
 passed over and counted. What is in the folder: docs/generative.md. Same flags, same bytes.
 """
 
-import hashlib
 import platform
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from generative.recorder import Plan, Recorder, plan_shards, row_dtype
 from generative.recordings import BEHAVIOURS, CONFIG, find_shards, load_config, open_recording, read_episodes
 from mop.base.configuration import MAX_ENVS, Parser, check_flags, integer, number, optional, shown
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, read_bytes, remove_leftovers, write_json
+from mop.base.files import check_writable, claimed, remove_leftovers, whole_digest, write_json
 from mop.kernels.cache import announce_compilation
 from mop.worlds.world import MINIGRID_VERSION
 
@@ -132,7 +131,7 @@ def main() -> int:
         max_steps=optional(integer(1)),
     )
     announce_compilation()
-    digest = hashlib.sha256(read_bytes(args.checkpoint)).hexdigest()
+    digest = whole_digest(args.checkpoint)
     policy, checkpoint = FrozenPolicy.load(args.checkpoint, args.lang_encoder)
     worlds = BabyAIWorlds(checkpoint["task_id"], args.max_steps or checkpoint.get("max_steps"), args.num_envs)
     config = make_config(args, policy, checkpoint, worlds, digest)

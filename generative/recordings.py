@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from mop.base.errors import InputError
-from mop.base.files import json_bytes, read_bytes, write_atomic, write_together
+from mop.base.files import json_bytes, read_json, write_atomic, write_together
 
 SPLITS = ("train", "validation", "test")
 BEHAVIOURS = ("argmax", "sampled", "epsilon", "bot", "random")  # who acts; `generative.behaviours` says how
@@ -95,18 +95,10 @@ def write_shard(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[
 
 def read_episodes(shard: Path) -> list[dict]:
     """What is known of each episode of a shard. Raises InputError."""
-    episodes, wanted = _read_json(shard / EPISODES), (_INDEX.keys() - {"shard"}) | {"steps"}
+    episodes, wanted = read_json(shard / EPISODES), (_INDEX.keys() - {"shard"}) | {"steps"}
     if not isinstance(episodes, list) or not all(isinstance(one, dict) and wanted <= one.keys() for one in episodes):
         raise InputError(f"{shard / EPISODES} is damaged: it is no list of episodes; record anew")
     return episodes
-
-
-def _read_json(path: Path):
-    """The content of a JSON file. Raises InputError, naming it."""
-    try:
-        return orjson.loads(read_bytes(path))
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error}); record anew") from None
 
 
 def _map_arrays(shard: Path) -> dict[str, np.ndarray]:
@@ -165,7 +157,7 @@ def _read_index(folder: Path, num_rows: Sequence[int]) -> tuple[dict[str, np.nda
     try:
         with np.load(folder / INDEX, allow_pickle=False) as archive:
             index = {name: archive[name] for name in _INDEX}
-        missions, lang = _read_json(folder / MISSIONS), _load_array(folder / LANG)
+        missions, lang = read_json(folder / MISSIONS), _load_array(folder / LANG)
         found = np.bincount(index["shard"], index["num_rows"], len(num_rows))
         is_of_these = found.tolist() == list(num_rows) and len(lang) == len(missions) == index["mission"].max() + 1
         is_of_these &= {len(column) for column in index.values()} == {len(index["shard"])}
@@ -306,7 +298,7 @@ def load_config(folder: str | Path) -> dict:
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise InputError(f"{folder} is no recording (it has no {CONFIG}); make one with python -m generative.record")
-    config = _read_json(path)
+    config = read_json(path)
     parts = {"settings": dict, "checkpoint": dict, "encoding": dict, "num_shards": int}
     if not isinstance(config, dict) or not all(isinstance(config.get(key), kind) for key, kind in parts.items()):
         raise InputError(f"{path} is not the config of a recording; name the folder of one")

@@ -31,7 +31,7 @@ from generative.causes import PATHS
 from generative.explaining import explain
 from generative.explanations import Explanation, load_explanation, short_number
 from generative.fidelity import MIN_FIDELITY, check_fidelity
-from generative.inputs import EXACT, open_directions, open_scenes, recorded_values, settle_folder
+from generative.inputs import EXACT, open_directions, open_scenes, recorded_values
 from generative.policies import FrozenPolicy
 from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
 from generative.saliency_figures import plot_horizon, plot_map, plot_strip
@@ -40,7 +40,7 @@ from generative.targets import CHOSEN, TARGETS_HELP, Target, parse_target
 from generative.train_gen_model import load_agent
 from mop.base.configuration import Parser, check_flags, choice, integer, number, optional
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, write_atomic, write_figure
+from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_figure
 from mop.measures.bootstrap import bootstrap_means
 
 _RUNTIME = ("out", "data_dir", "checkpoint", "lang_encoder", "directions", "min_fidelity", "num_causes", "num_episodes")
@@ -108,7 +108,7 @@ def main() -> int:
     recording = open_recording(args.data_dir)
     digest = recording.config["checkpoint"]["sha256"]
     policy, _ = load_agent(args.checkpoint, recording, args.lang_encoder)
-    directions = open_directions(args.directions, recording)
+    directions = open_directions(args.directions, digest, recording.folder)
     fidelity = check_fidelity(args.simulator, max(1, args.horizon), args.min_fidelity, digest)
     scenes = open_scenes(args.simulator, recording)
     args.what = args.what or scenes.kinds[0]

@@ -12,7 +12,6 @@ Writes simulators/<tgm_exp_name>/: checkpoint_final.pt, training_log.csv, traini
 """
 
 import argparse
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from generative.recordings import Recording, open_recording
 from generative.world_model import SIZES
 from mop.base.configuration import Parser, check_flags, integer, number, optional, shown, text
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, file_digest, read_bytes, remove_leftovers
+from mop.base.files import check_writable, claimed, file_digest, remove_leftovers, whole_digest
 from mop.learning.loop import CURVE_NAME, FINAL_NAME, STATE_NAME, drive
 from mop.store.checkpoints import load_training_state
 
@@ -87,7 +86,7 @@ def load_agent(path: str | None, recording: Recording, encoder: str | None = Non
     """
     recorded = recording.config["checkpoint"]
     path = Path(path or recorded["path"])
-    if hashlib.sha256(read_bytes(path)).hexdigest() != recorded["sha256"]:
+    if whole_digest(path) != recorded["sha256"]:
         raise InputError(f"{recording.folder} was not recorded of {path}, but of another checkpoint; name that one")
     return FrozenPolicy.load(path, encoder)[0], path
 

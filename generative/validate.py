@@ -32,7 +32,7 @@ from generative.attribution import METHODS
 from generative.closed_loop import untrained
 from generative.counterfactuals import KINDS
 from generative.fidelity import MIN_FIDELITY, check_fidelity
-from generative.inputs import EXACT, open_directions, open_scenes, settle_folder
+from generative.inputs import EXACT, open_directions, open_scenes
 from generative.policies import FrozenPolicy
 from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
 from generative.scenes import Place
@@ -41,7 +41,7 @@ from generative.train_gen_model import load_agent
 from generative.validation import Predictor, Study, cut_to_whole, plan_cases, read_rows, row_bytes
 from mop.base.configuration import Parser, check_flags, choice, integer, number
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, write_atomic, write_figure
+from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_figure
 from mop.base.streams import stream_seed
 
 CASES = "cases.jsonl"
@@ -127,8 +127,8 @@ def main() -> int:
     )  # fmt: skip
     recording = open_recording(args.data_dir)
     policy, path = load_agent(args.checkpoint, recording, args.lang_encoder)
-    directions = open_directions(args.directions, recording)
     digest = recording.config["checkpoint"]["sha256"]
+    directions = open_directions(args.directions, digest, recording.folder)
     fidelity = [check_fidelity(name, max(1, *args.lags), args.min_fidelity, digest) for name in args.simulators]
     names = [parse_target(text, policy, directions, chosen=0).name for text in args.of]
     predictors = make_predictors(args, policy, recording)

@@ -19,7 +19,6 @@ to --out. Same flags, same bytes.
 """
 
 import functools
-import hashlib
 import io
 import re
 import textwrap
@@ -31,11 +30,10 @@ import orjson
 import torch
 
 from generative.closed_loop import untrained
-from generative.direction_sets import load_directions
 from generative.exact import ExactSimulator
 from generative.fidelity import MIN_FIDELITY, check_fidelity
 from generative.films import WRITERS, draw_still, episode_film, film_bytes, outcome_of
-from generative.inputs import EXACT, settle_folder
+from generative.inputs import EXACT, open_directions
 from generative.level_figures import plot_search
 from generative.level_study import Study, run_study
 from generative.policies import FrozenPolicy
@@ -45,7 +43,16 @@ from generative.targets import TARGETS_HELP, parse_target
 from generative.world_model import WorldModel, load_world_model
 from mop.base.configuration import Parser, check_flags, choice, integer, number, optional
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, file_digest, read_bytes, write_atomic, write_figure, write_json
+from mop.base.files import (
+    check_writable,
+    claimed,
+    file_digest,
+    settle_folder,
+    whole_digest,
+    write_atomic,
+    write_figure,
+    write_json,
+)
 from mop.plotting.film import find_encoder
 from mop.plotting.style import counted, task_name
 from mop.worlds.world import NUM_ACTIONS, World
@@ -185,7 +192,7 @@ def checked(args: Namespace) -> Namespace:
 def open_simulator(args: Namespace, task_id: str, grid_shape: tuple[int, int]):
     """The simulator of the flags, how levels begin in it, and a line that says how true it is. Raises InputError."""
     exact = ExactSimulator(grid_shape)
-    agent = hashlib.sha256(read_bytes(args.checkpoint)).hexdigest()
+    agent = whole_digest(args.checkpoint)
     line = check_fidelity(args.simulator, max(1, args.num_steps - 1), args.min_fidelity, agent)
     if args.simulator == EXACT:
         return exact, lambda lang: lambda state: (state, None), line
@@ -211,7 +218,7 @@ def main() -> int:
     args = checked(parser().parse_args())
     policy, config = FrozenPolicy.load(args.checkpoint, args.lang_encoder)
     task_id, max_steps = args.task_id or config["task_id"], config.get("max_steps")
-    directions = load_directions(args.directions) if args.directions else None
+    directions = open_directions(args.directions, whole_digest(args.checkpoint), args.checkpoint)
     search = Search(**{name: getattr(args, name) for name in _SEARCH})
     readers = [
         Reader(of, parse_target(args.maximise, of, directions), args.num_steps, args.read)

@@ -32,7 +32,7 @@ from lmc_rl.stages import Workers
 from lmc_rl.walks import cut_to_whole, play, rows_of, stretches
 from mop.base.configuration import Parser
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, file_digest, write_figure, write_json
+from mop.base.files import check_writable, claimed, file_digest, settle_folder, write_figure, write_json
 from mop.kernels.devices import choose_device
 
 FLAGS = ("alpha_points", "num_eval_episodes", "tolerance", "jobs")
@@ -60,7 +60,7 @@ def compare(first: Path, second: Path, out: Path, settings: dict) -> PathResult:
     with claimed(out) as is_ours:
         if not is_ours:
             raise InputError(f"another process works on {out}; choose another --out")
-        _check_same(out / "compared.json", record)
+        settle_folder(out, record, "compared.json")
         arguments = (config["task_id"], config["max_episode_steps"], *(settings[name] for name in FLAGS[:2]))
         planned = list(stretches([Walk("random"), walk], *arguments))
         missing = planned[cut_to_whole(out / "episodes.jsonl", planned) :]
@@ -94,7 +94,7 @@ def compare_imitation(first: Path, second: Path, out: Path, settings: dict) -> t
     with claimed(out) as is_ours:
         if not is_ours:
             raise InputError(f"another process works on {out}; choose another --out")
-        _check_same(out / "compared.json", record)
+        settle_folder(out, record, "compared.json")
         lines = all_lines([Walk("other", None, None, first, second)], settings | {"run": config}, out)
         with Workers(settings["jobs"]) as workers:
             write_rows(lines, config, settings, out, workers)
@@ -113,17 +113,6 @@ def _tell_imitation(first: Path, second: Path, out: Path, flags: dict) -> None:
     found = orjson.loads((out / "paths" / "other.json").read_bytes())
     print(f"distance {found['distance']:.3f}, aligned {found['alignment']['distance_after']:.3f}")
     print(f"figure and numbers: {out}")
-
-
-def _check_same(path: Path, record: dict) -> None:
-    """Write what is compared, or raise InputError where the folder holds something else."""
-    if path.exists():
-        if orjson.loads(path.read_bytes()) != record:
-            raise InputError(f"{path.parent} holds another comparison; choose another --out")
-    elif any(path.parent.glob("*")):
-        raise InputError(f"{path.parent} holds something else; choose another --out")
-    else:
-        write_json(path, record, orjson.OPT_INDENT_2)
 
 
 def main() -> int:

@@ -15,7 +15,17 @@ from checks import files_below, one_line
 from conftest import REPOSITORY
 
 from mop.base.errors import InputError
-from mop.base.files import check_writable, claimed, find_files, remove_leftovers, write_atomic, write_together
+from mop.base.files import (
+    check_writable,
+    claimed,
+    file_digest,
+    find_files,
+    remove_leftovers,
+    settle_folder,
+    whole_digest,
+    write_atomic,
+    write_together,
+)
 
 
 def test_write_atomic_makes_parents_and_keeps_the_usual_mode(tmp_path):
@@ -179,6 +189,31 @@ def test_links_are_followed_and_each_folder_is_searched_once(tmp_path):
 
 
 # --- claims ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_belongs_to_the_settings_that_it_was_begun_with(tmp_path):
+    folder, settings = tmp_path / "out", {"seed": 3, "sizes": (1, 2)}
+    for _ in range(2):  # made, and found again
+        settle_folder(folder, settings)
+    (folder / "rows.csv").write_text("mine")
+    settle_folder(folder, settings)
+    with pytest.raises(InputError, match="made with other settings"):
+        settle_folder(folder, settings | {"seed": 4})
+    with pytest.raises(InputError, match="holds something else"):
+        settle_folder(folder, settings, "compared.json")
+    (folder / "config.json").write_text('{"seed": 3, "si')
+    with pytest.raises(InputError, match=r"config\.json is damaged \(.*\); make it anew, or remove it"):
+        settle_folder(folder, settings)
+
+
+def test_digests_are_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of FIPS 180-2, appendix B.1
+    assert whole_digest(tmp_path / "a") == known and file_digest(tmp_path / "a") == known[:16]
+    with pytest.raises(InputError, match="No such file"):
+        whole_digest(tmp_path / "b")
+    with pytest.raises(FileNotFoundError):
+        file_digest(tmp_path / "b")
 
 
 def test_a_claim_is_one_process_only_and_leaves_nothing(tmp_path):

@@ -413,6 +413,3 @@ def test_bad_input_is_one_line_with_exit_code_2(recording, tmp_path, capsys):
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("error: ") and message in error, (flags, error)
     assert len(cases) == 6
-    with pytest.raises(InputError, match="other settings"):
-        command.check_same(tmp_path / "c" / "config.json", {"a": 1})
-        command.check_same(tmp_path / "c" / "config.json", {"a": 2})

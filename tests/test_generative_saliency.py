@@ -186,13 +186,14 @@ def test_a_learned_simulator_of_another_policy_is_refused(recorded, monkeypatch)
 
 def test_directions_of_another_policy_are_refused(recorded, monkeypatch):
     recording, _ = recorded
-    found = SimpleNamespace(checkpoint=np.array(recording.config["checkpoint"]["sha256"]))
+    sha256 = recording.config["checkpoint"]["sha256"]
+    found = SimpleNamespace(checkpoint=np.array(sha256))
     monkeypatch.setattr(inputs, "load_directions", lambda path: found)
-    assert inputs.open_directions(None, recording) is None
-    assert inputs.open_directions("directions.npz", recording) is found
+    assert inputs.open_directions(None, sha256, "mine") is None
+    assert inputs.open_directions("directions.npz", sha256, "mine") is found
     found.checkpoint = np.array("0" * 64)
-    with pytest.raises(InputError, match="memory of another policy"):
-        inputs.open_directions("directions.npz", recording)
+    with pytest.raises(InputError, match="another policy than that of mine"):
+        inputs.open_directions("directions.npz", sha256, "mine")
 
 
 # --- explanations ---------------------------------------------------------------------------------------------------

@@ -186,7 +186,7 @@ def test_compare_two_policies(tmp_path, capsys, monkeypatch, whole):
     assert (tmp_path / "same" / ROWS_NAME).read_bytes() == rows
     files[1] = whole.weights / "independent.pt"
     code, _, err = command(compare.main, capsys, monkeypatch, *files, *flags, "--out", tmp_path / "same")
-    assert code == 2 and "holds another comparison" in err and err.count("\n") == 1
+    assert code == 2 and "was made with other settings" in err and err.count("\n") == 1
 
 
 def test_check_run(tmp_path, capsys, monkeypatch):

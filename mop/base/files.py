@@ -181,6 +181,34 @@ def read_bytes(path: str | Path) -> bytes:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
 
+def read_json(path: str | Path) -> Any:
+    """What a JSON file says. Raises InputError, naming the file, if it cannot be read or is no JSON."""
+    try:
+        return orjson.loads(read_bytes(path))
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged ({error}); make it anew, or remove it") from None
+
+
+def settle_folder(folder: Path, settings: dict, name: str = "config.json") -> None:
+    """Make a folder that of one piece of work: write its settings there, or find the same. For who has claimed it.
+
+    Raises InputError where the folder is of other settings, or holds something else.
+    """
+    path = folder / name
+    if path.exists():
+        if read_json(path) != orjson.loads(orjson.dumps(settings)):
+            raise InputError(f"{folder} was made with other settings; choose another --out, or remove it")
+    elif any(folder.glob("*")):
+        raise InputError(f"{folder} holds something else; choose another --out")
+    else:
+        write_json(path, settings, orjson.OPT_INDENT_2)
+
+
+def whole_digest(path: str | Path) -> str:
+    """The 64 hexadecimal digits of a file's SHA-256. Raises InputError, naming the file, if it cannot be read."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()
+
+
 def file_digest(path: str | Path) -> str:
     """The first 16 hexadecimal digits of a file's SHA-256. Raises OSError."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
