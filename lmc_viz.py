@@ -33,10 +33,7 @@ def parser():
 @app.function
 def show(choices, draw, name, view):
     """A figure whose fork points lead to their paths, or why it cannot be drawn."""
-    try:
-        return parts.show_figure(draw(), f"{choices.study.name}: {name}", page.link_to_fork(view))
-    except InputError as error:
-        return parts.problem(error)
+    return parts.drawn(draw, f"{choices.study.name}: {name}", page.link_to_fork(view))
 
 
 @app.cell

@@ -22,10 +22,7 @@ with app.setup:
 @app.function
 def show(exhibit, name, link=lambda values: ""):
     """A figure, or why it cannot be drawn."""
-    try:
-        return parts.show_figure(page.drawings(exhibit)[name](), page.label_of(exhibit, name), link)
-    except InputError as error:
-        return parts.problem(error)
+    return parts.drawn(lambda: page.drawings(exhibit)[name](), page.label_of(exhibit, name), link)
 
 
 @app.cell

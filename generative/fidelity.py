@@ -274,7 +274,8 @@ def main() -> int:
         "actors": actors,
     }
     command = f"`python -m generative.fidelity --simulator {args.simulator} --data_dir {args.data_dir}`"
-    write(folder, result, f"{command}, {len(moments.numbers)} episodes of the {args.split} split")
+    what = f"{Path(args.simulator).name} in {recording.folder.name}"
+    write(folder, result, command, f"{what}, {len(moments.numbers)} episodes of the {args.split} split")
     if "trained" in actors:
         numbers = actors["trained"][MODEL]
         shares = numbers["action"]["mean"][args.horizon - 1], numbers["exact_view"]["mean"][0]
@@ -282,14 +283,14 @@ def main() -> int:
     return 0
 
 
-def write(folder: Path, result: dict, title: str) -> None:
+def write(folder: Path, result: dict, command: str, title: str) -> None:
     """Write a result and its table and figure to a folder, and print the table of the first actor."""
     from generative.figures import plot_fidelity  # here: matplotlib takes most of a second to load
 
     horizons = tuple(h for h in (1, 2, 4, 8, 16, 24) if h in result["horizons"]) or (1,)
     table = table_of(result["actors"], horizons)
-    write_atomic(folder / "fidelity.md", lambda file: file.write(_markdown(table, title)))
-    write_figure(folder / "fidelity.png", plot_fidelity(result, title.replace("`", "")))
+    write_atomic(folder / "fidelity.md", lambda file: file.write(_markdown(table, f"{title}: {command}")))
+    write_figure(folder / "fidelity.png", plot_fidelity(result, title))
     write_json(folder / RESULT, result, orjson.OPT_INDENT_2)
     first = next(iter(result["actors"]))
     print(table[table["actor"] == first].drop(columns="actor").to_string(index=False))

@@ -1,8 +1,7 @@
-"""The apps in a real browser: where it is, how an app is served to it, where its figures are."""
+"""The apps in a real browser: how an app is served to it, where its figures are."""
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,12 +11,6 @@ import urllib.request
 from pathlib import Path
 
 from conftest import REPOSITORY, script_environment
-
-CHROMIUM = shutil.which("chromium")
-CHROMIUM_FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-)
 
 FIGURE = ".figure img"  # each figure of a page
 TIMEOUT_MS = 120_000  # the first fresh evaluation of an installation compiles its kernels

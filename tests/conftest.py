@@ -1,6 +1,7 @@
 """What several test files share: the flags of a tiny run, such a run as files, and scripts as subprocesses."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -8,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+CHROMIUM_FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_TASK = "BabyAI-GoToObj-v0"
 TINY_FLAGS = (
@@ -44,6 +49,19 @@ def run_script(
         stdin=subprocess.DEVNULL,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser, headless; what asks for it is skipped where there is none."""
+    executable = shutil.which("chromium")
+    if executable is None:
+        pytest.skip("no chromium here (`apt-get install chromium`)")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=executable, args=list(CHROMIUM_FLAGS))
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session", name="run_script")

@@ -13,7 +13,7 @@ FLAGS = {"num_steps": 900, "num_envs": 6, "max_steps": 24}
 
 
 def tiny_checkpoint(folder: Path, task_id: str = UNLOCK, **changes) -> Path:
-    """A checkpoint of an untrained policy of two layers, S = 88 hidden units; its path. changes: of its config."""
+    """A checkpoint of an untrained policy of two layers, S = 60 hidden units; its path. changes: of its config."""
     return put(folder, random_checkpoint(task_id=task_id, **changes))
 
 
@@ -31,8 +31,7 @@ def record_tiny(checkpoint: Path, data_dir: Path, /, *switches: str, **flags) ->
     return open_recording(data_dir)
 
 
-@pytest.fixture
-def tiny_recording(tmp_path) -> Path:
-    """The folder of a recording of some episodes by each behaviour; its checkpoint is below `checkpoints` beside it."""
-    record_tiny(tiny_checkpoint(tmp_path / "checkpoints"), tmp_path / "recording")
-    return tmp_path / "recording"
+def tiny_pair(folder: Path) -> tuple[Recording, Path]:
+    """A recording of some episodes and the path of its policy."""
+    checkpoint = tiny_checkpoint(folder / "checkpoints")
+    return record_tiny(checkpoint, folder / "recording"), checkpoint

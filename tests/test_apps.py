@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, CHROMIUM_FLAGS, FIGURE, Page, opened, served
+from browser import FIGURE, Page, opened, served
 from conftest import REPOSITORY, run_script
 from old_caches import CACHE, TASK, write_variants
 
@@ -19,7 +19,6 @@ from mop.store.run_keys import RunKey
 APPS = ("routing_viz.py", "logit_viz.py", "cross_task_viz.py")
 NAME = f"{TASK} mixture lpc_alpha 0 trial"  # of the runs of the small cache, up to the number of their trial
 PLOTS = Path("plots") / TASK / "trial_0" / "seed_0"
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (`apt-get install chromium`)")
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +29,6 @@ def place(tmp_path_factory) -> Path:
     shutil.copytree(RunKey(TASK, 0, 0).artefacts(CACHE), RunKey(TASK, 7).artefacts(root / "evaluation_cache"))
     write_variants(root / "evaluation_cache")
     return root
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
-        yield browser
-        browser.close()
 
 
 # --- without a browser ---
@@ -107,7 +97,6 @@ def left_alone(place, browser):
         yield address, time.monotonic()
 
 
-@in_browser
 def test_a_visitor_comes_while_another_is_there(left_alone, browser):
     """First of the tests in a browser, so that the others pass the time until the last."""
     address, _ = left_alone
@@ -115,7 +104,6 @@ def test_a_visitor_comes_while_another_is_there(left_alone, browser):
         page.picture()
 
 
-@in_browser
 def test_routing_viz(place, browser):
     flags = ("--num_episodes", 6, "--num_envs", 3)
     with served(REPOSITORY / "routing_viz.py", place, *flags) as address:
@@ -222,7 +210,6 @@ def own_place(tmp_path) -> Path:
     return tmp_path
 
 
-@in_browser
 def test_view_in_the_address(own_place, browser):
     with served(REPOSITORY / "routing_viz.py", own_place, "--num_episodes", 6) as address:
         with opened(browser, address) as page:
@@ -343,7 +330,6 @@ def runs_come_and_go(page: Page, place: Path) -> None:
     assert page.chosen("Run").endswith("· no cache")
 
 
-@in_browser
 def test_logit_viz(place, browser):
     with served(REPOSITORY / "logit_viz.py", place, "--num_episodes", 6) as address, opened(browser, address) as page:
         shown = page.picture()
@@ -366,7 +352,6 @@ def test_logit_viz(place, browser):
         page.see("a broken one")
 
 
-@in_browser
 def test_cross_task_viz(place, browser):
     tables = ("--results_path", REPOSITORY / "results" / "tasks.csv")
     with served(REPOSITORY / "cross_task_viz.py", place, *tables) as address:
@@ -423,7 +408,6 @@ def two_runs(page: Page, place: Path, address: str) -> None:
     page.save("routing_side_by_side.png", place)
 
 
-@in_browser
 @pytest.mark.parametrize("app", APPS)
 def test_the_editor_shows_what_the_app_shows(app, place, browser):
     before = (REPOSITORY / app).read_bytes()
@@ -432,7 +416,6 @@ def test_the_editor_shows_what_the_app_shows(app, place, browser):
     assert (REPOSITORY / app).read_bytes() == before
 
 
-@in_browser
 def test_nothing_to_show(browser, tmp_path):
     app = REPOSITORY / "cross_task_viz.py"
     with served(app, tmp_path, "--checkpoint_dir", "none") as address, opened(browser, address) as page:
@@ -440,7 +423,6 @@ def test_nothing_to_show(browser, tmp_path):
         page.see("python batch_eval.py")
 
 
-@in_browser
 def test_figures_are_there_when_another_visitor_comes_later(left_alone, browser):
     """From another profile, after the first visitor is forgotten."""
     address, left_at = left_alone

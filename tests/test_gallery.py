@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from browser import CHROMIUM, CHROMIUM_FLAGS
 from conftest import run_script
 from old_caches import CACHE, TASK
 
@@ -71,31 +70,26 @@ def test_without_a_readable_run_there_is_no_site(tmp_path):
     assert result.returncode == 2 and "batch_eval.py" in result.stderr and result.stderr.count("\n") == 1
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (`apt-get install chromium`)")
-def test_pages_work_from_the_disk(place):
-    driver = pytest.importorskip("playwright.sync_api")
+def test_pages_work_from_the_disk(place, browser):
     faults = []
-    with driver.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
-        page = browser.new_page(viewport={"width": 1000, "height": 900})
-        page.on("console", lambda message: message.type == "error" and faults.append(message.text))
-        page.on("request", lambda r: r.url.startswith(("file:", "data:", "about:")) or faults.append(r.url))
-        page.goto((place / "index.html").as_uri())
-        page.get_by_role("searchbox").fill("nothing of this name")
-        assert page.locator("#shown").inner_text() == "0 of 1" and not page.locator(".cards li").is_visible()
-        page.get_by_role("searchbox").fill("unlock MIXTURE")
-        assert page.locator("#shown").inner_text() == "1 of 1"
-        page.locator(".cards a").click()
-        page.wait_for_url(f"**/{PAGE}")
-        player = page.frame_locator("iframe").first
-        player.locator("body").click()
-        before = player.locator("body").inner_text()
-        page.keyboard.press("End")
-        page.wait_for_timeout(300)
-        assert player.locator("body").inner_text() != before
-        spot = page.locator(".figure i").first
-        spot.hover()
-        assert "skip" in spot.get_attribute("data-text")
-        width = page.evaluate("document.documentElement.scrollWidth")
-        browser.close()
+    page = browser.new_page(viewport={"width": 1000, "height": 900})
+    page.on("console", lambda message: message.type == "error" and faults.append(message.text))
+    page.on("request", lambda r: r.url.startswith(("file:", "data:", "about:")) or faults.append(r.url))
+    page.goto((place / "index.html").as_uri())
+    page.get_by_role("searchbox").fill("nothing of this name")
+    assert page.locator("#shown").inner_text() == "0 of 1" and not page.locator(".cards li").is_visible()
+    page.get_by_role("searchbox").fill("unlock MIXTURE")
+    assert page.locator("#shown").inner_text() == "1 of 1"
+    page.locator(".cards a").click()
+    page.wait_for_url(f"**/{PAGE}")
+    player = page.frame_locator("iframe").first
+    player.locator("body").click()
+    before = player.locator("body").inner_text()
+    page.keyboard.press("End")
+    page.wait_for_timeout(300)
+    assert player.locator("body").inner_text() != before
+    spot = page.locator(".figure i").first
+    spot.hover()
+    assert "skip" in spot.get_attribute("data-text")
+    width = page.evaluate("document.documentElement.scrollWidth")
     assert width == 1000 and faults == []

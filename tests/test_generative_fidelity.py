@@ -9,7 +9,7 @@ import orjson
 import pytest
 import torch
 from checks import strict_json
-from generative_data import record_tiny, tiny_checkpoint
+from generative_data import tiny_pair
 
 from generative import fidelity, train_gen_model
 from generative.closed_loop import untrained
@@ -18,7 +18,6 @@ from generative.fidelity import MEASURES, check_fidelity, interval_of_ratio, mea
 from generative.figures import plot_fidelity
 from generative.forecasts import Markov, by_copy, by_exact, by_model, by_shuffled
 from generative.policies import FrozenPolicy
-from generative.recordings import open_recording
 from generative.soft import NUM_CELLS, harden
 from generative.trials import ACTORS, AHEAD, choose_moments, run_trials
 from generative.world_model import WorldModel
@@ -33,11 +32,8 @@ T = 6
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A recording of some episodes and the path of its policy."""
-    folder = tmp_path_factory.mktemp("tiny")
-    checkpoint = tiny_checkpoint(folder / "checkpoints")
-    record_tiny(checkpoint, folder / "recording")
-    return open_recording(folder / "recording"), checkpoint
+    """A recording and its policy, as `tiny_pair`."""
+    return tiny_pair(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from generative_data import record_tiny, tiny_checkpoint
+from generative_data import tiny_checkpoint, tiny_pair
 from torch.nn import functional as F
 
 from generative import plot_training_csv, train_gen_model
@@ -16,7 +16,6 @@ from generative.figures import plot_log
 from generative.learning import SimulatorRun, all_windows
 from generative.likelihood import SymbolicViews
 from generative.losses import ARRAYS, TERMS, Frames, losses, simulate
-from generative.recordings import open_recording
 from generative.soft import CARRYING, DIRECTION, SOFT_DIM, harden, soften
 from generative.train_gen_model import PRESETS, load_agent, make_config
 from generative.world_model import WorldModel, load_world_model
@@ -31,11 +30,8 @@ FLAGS = {"batch_size": 4, "num_sim_steps": 4, "num_initializing_steps": 2, "para
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A recording of some episodes and the path of its policy."""
-    folder = tmp_path_factory.mktemp("tiny")
-    checkpoint = tiny_checkpoint(folder / "checkpoints")
-    record_tiny(checkpoint, folder / "recording")
-    return open_recording(folder / "recording"), checkpoint
+    """A recording and its policy, as `tiny_pair`."""
+    return tiny_pair(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, CHROMIUM_FLAGS, FIGURE, Page, opened, served
+from browser import FIGURE, Page, opened, served
 from conftest import REPOSITORY, run_script
 from lmc_files import BEST, BETWEEN_RUNS, FORKS, HEIGHTS, OF_LINES, RANDOM, write_experiment, write_line_experiment
 
@@ -327,11 +327,8 @@ def test_a_script_ends_with_2(tmp_path):
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (`apt-get install chromium`)")
-def test_in_a_browser(place):
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver, served(REPOSITORY / APP, place, zoo=False) as address:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
+def test_in_a_browser(place, browser):
+    with served(REPOSITORY / APP, place, zoo=False) as address:
         with opened(browser, f"{address}/?run={SAC_1}") as shown:
             link = walk_through(shown, place)
             assert shown.faults == []
@@ -343,18 +340,12 @@ def test_in_a_browser(place):
         with opened(browser, f"{address}/?run={SAC_1}&fork=7&runs=nothing") as shown:
             shown.see("there is no fork '7' here: shown is '0'")
             shown.see("there is no run 'nothing' here")
-        browser.close()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (`apt-get install chromium`)")
-def test_imitation_runs_in_a_browser(place):
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver, served(REPOSITORY / APP, place, zoo=False) as address:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
-        with opened(browser, f"{address}/?run={MOP_1}") as shown:
-            walk_along_lines(shown, place)
-            assert shown.faults == []
-        browser.close()
+def test_imitation_runs_in_a_browser(place, browser):
+    with served(REPOSITORY / APP, place, zoo=False) as address, opened(browser, f"{address}/?run={MOP_1}") as shown:
+        walk_along_lines(shown, place)
+        assert shown.faults == []
 
 
 def walk_through(shown: Page, place: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, CHROMIUM_FLAGS, served
+from browser import served
 from conftest import REPOSITORY, run_script
 from old_caches import CACHE, TASK
 from PIL import Image
@@ -255,17 +255,6 @@ def test_a_script_saves_an_episode(tmp_path):
 
 
 # --- in a browser ---
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium here (`apt-get install chromium`)")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
-        yield browser
-        browser.close()
 
 
 def shown_steps(player) -> set[int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browser import CHROMIUM, CHROMIUM_FLAGS, FIGURE, Page, opened, served
+from browser import FIGURE, Page, opened, served
 from conftest import REPOSITORY, run_script
 from generative_data import record_tiny, tiny_checkpoint
 
@@ -430,12 +430,9 @@ def test_marimo_finds_nothing_to_complain_about():
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (`apt-get install chromium`)")
-def test_in_a_browser(place, exhibit):
-    playwright = pytest.importorskip("playwright.sync_api")
+def test_in_a_browser(place, exhibit, browser):
     k = exhibit.choices.episode
-    with playwright.sync_playwright() as driver, served(REPOSITORY / APP, place, zoo=False) as address:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
+    with served(REPOSITORY / APP, place, zoo=False) as address:
         with opened(browser, f"{address}/?episode={k}&step=5&horizon=2&steps=3") as shown:
             link = walk_through(shown, place, exhibit)
         with opened(browser, link) as shown:  # another profile: the link opens the same view
@@ -446,7 +443,6 @@ def test_in_a_browser(place, exhibit):
         with opened(browser, f"{address}/?episode=99999&step=x&target=lpc&tab=Imagine") as shown:
             shown.see("episode '99999' is no number from 0 to")
             shown.page.locator(f"{FIGURE}[alt*=': imagined']").wait_for()
-        browser.close()
 
 
 def walk_through(shown: Page, place: Path, exhibit: Exhibit) -> str:

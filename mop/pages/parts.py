@@ -236,10 +236,10 @@ def show_figure(figure: Figure, label: str, link: Callable[[Mapping], str] = lam
     )
 
 
-def drawn(draw: Callable[[], Figure], label: str) -> mo.Html:
+def drawn(draw: Callable[[], Figure], label: str, link: Callable[[Mapping], str] = lambda values: "") -> mo.Html:
     """`show_figure` of what a function draws, or why it cannot."""
     try:
-        return show_figure(draw(), label)
+        return show_figure(draw(), label, link)
     except InputError as error:
         return problem(error)
 
