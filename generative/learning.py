@@ -1,10 +1,10 @@
 """A world model in training, as a run that `mop.learning.loop.drive` brings to its final checkpoint.
 
 The model is shown the first frames of a window, `num_initializing_steps` or fewer, so that it can begin anywhere. At
-first the posterior helps it in every frame; then it runs freely over the last part of a window. That part
-grows to all simulated frames; in half of the windows it is as long as it may be, in the others of random length. Every
-`EVAL_INTERVAL` updates the model runs freely through windows of held-out worlds. What is kept is the model that was
-best there.
+first the posterior helps it in every frame; then it runs freely over the last part of a window, counted back from the
+end of its episode if that lies in it. That part grows to all simulated frames; in half of the windows it is as long as
+it may be, in the others of random length. Every `EVAL_INTERVAL` updates the model runs freely through windows of
+held-out worlds, and only what it simulates counts. What is kept is the model that was best there.
 
 Random are the first weights, and in each update the windows, how far they run freely and what z is drawn. They come
 from named streams and the number of the update.
@@ -35,7 +35,7 @@ CURRICULUM = 0.5  # share of the updates after which the model runs freely over 
 MAX_GRAD_NORM = 100.0
 EVAL_INTERVAL = 250  # updates
 NUM_VALIDATION = 200  # windows
-PATIENCE = 10  # evaluations without improvement after the curriculum; then the run is over
+PATIENCE = 4  # evaluations without improvement after the curriculum; then the run is over
 NUM_ROWS = 20_000  # of which the variance of the memory is measured
 LEAST_VARIANCE = 1e-4  # of a unit, so that one that never moves does not rule the loss
 
@@ -100,7 +100,7 @@ class SimulatorRun:
         chosen = rng.integers(len(self.windows), size=self.settings["batch_size"])
         frames = Frames.of(self.windows.batch(chosen, ARRAYS))
         num_shown = int(rng.integers(1, self.num_init + 1))
-        is_free, noise = self.free_frames(rng), self.draw_noise(frames.mask.shape)
+        is_free, noise = self.free_frames(frames.mask, rng), self.draw_noise(frames.mask.shape)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         simulated = simulate(self.model, frames, num_shown, is_free, noise)
@@ -133,11 +133,15 @@ class SimulatorRun:
         share = self.update / (CURRICULUM * self.settings["num_updates"])
         return math.ceil(self.settings["num_sim_steps"] * min(1.0, share))
 
-    def free_frames(self, rng: np.random.Generator) -> Tensor:
-        """(T, N) bool: the frames of each window through which the model runs freely, the last ones."""
-        num_windows = self.settings["batch_size"]
-        lengths = np.where(rng.random(num_windows) < 0.5, self.horizon, rng.integers(0, self.horizon + 1, num_windows))
-        return torch.from_numpy(np.arange(self.length)[:, None] >= self.length - lengths)
+    def free_frames(self, mask: Tensor, rng: np.random.Generator) -> Tensor:
+        """(T, N) bool: the frames of each window through which the model runs freely, its last ones.
+
+        mask (T, N) bool: the frames before the end of the episode, of which the last ones are counted.
+        """
+        ends = mask.sum(0).numpy()
+        most = np.minimum(self.horizon, ends - self.num_init)
+        lengths = np.where(rng.random(len(ends)) < 0.5, most, rng.integers(0, most + 1))
+        return torch.from_numpy(np.arange(self.length)[:, None] >= ends - lengths)
 
     def draw_noise(self, shape: torch.Size) -> Tensor:
         """Draws (T, N, groups, classes) of a standard exponential distribution, for `WorldModel.choose`."""
@@ -146,9 +150,14 @@ class SimulatorRun:
 
     @torch.no_grad()
     def evaluate(self) -> None:
-        """Run freely through the windows of held-out worlds, and keep the weights if they are the best so far."""
+        """Run freely through the windows of held-out worlds, and keep the weights if they are the best so far.
+
+        Measured are the simulated frames alone: those that are shown are far less of a surprise.
+        """
         frames = self.held_out
         simulated = simulate(self.model, frames, self.num_init, torch.ones_like(frames.mask), None)
+        is_simulated = torch.arange(self.length)[:, None] >= self.num_init
+        frames = frames._replace(mask=frames.mask & is_simulated)
         found = losses(self.model, self.policy, frames, simulated, self.num_init, self.variance)
         loss = self.weighed(found).item()
         if not math.isfinite(loss):

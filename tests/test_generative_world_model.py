@@ -268,11 +268,28 @@ def test_told_the_actions_of_others_it_is_clearly_worse(parts):
 
 def test_the_model_runs_freely_further_and_further(tiny):
     run, rng = run_of(tiny, num_updates=100), np.random.default_rng(0)
-    assert not run.free_frames(rng).any()
+    ends = torch.tensor([4, 5, 8, 8, 8, 3] * 20)  # of eight frames, two of them shown
+    mask = torch.arange(8)[:, None] < ends
+    assert not (run.free_frames(mask, rng) & mask).any()
     for run.update, horizon in ((10, 2), (25, 3), (50, 6), (99, 6)):
-        free = run.free_frames(rng)
-        assert run.horizon == horizon and int(free.sum(0).max()) == horizon
-        assert not free[: 8 - horizon].any() and (free[-1] | ~free.any(0)).all()
+        free = run.free_frames(mask, rng) & mask
+        most = (ends - 2).clamp(max=horizon)
+        assert run.horizon == horizon and (free.sum(0) <= most).all()
+        for end in (3, 4, 5, 8):  # each window runs as far as it may somewhere, up to the end of its episode
+            assert free.sum(0)[ends == end].max() == min(horizon, end - 2)
+        last = free[ends - 1, torch.arange(len(ends))]
+        assert (last | ~free.any(0)).all() and not free[:2].any()
+
+
+def test_what_is_shown_does_not_count_in_held_out_worlds(tiny):
+    run = run_of(tiny, num_updates=100)
+    run.evaluate()
+    measured, num_init = run.measured, run.num_init
+    shown = torch.arange(run.length)[:, None] < num_init
+    assert run.held_out.mask[:num_init].all()
+    run.held_out = run.held_out._replace(outcomes=torch.where(shown[..., None], 0.5, run.held_out.outcomes))
+    run.evaluate()
+    assert run.measured == measured
 
 
 def test_interrupted_and_resumed_it_is_the_same_run(tiny, tmp_path, capsys):
