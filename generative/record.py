@@ -9,10 +9,12 @@ Who acts, each for the same share of the steps:
     sampled  by the policy's probabilities        random   any action
     epsilon  argmax, with probability --epsilon any action
 The policy's memory follows what is executed, whoever acts. A world in which the bot has no answer at the beginning is
-passed over and counted. What is in the folder: docs/generative.md. Same flags, same bytes.
+passed over and counted. What is in the folder: docs/generative.md. Same flags, same bytes. Stopped or killed, it keeps
+what is finished, but for the episodes that ran, and after a kill the last 5,000 steps or so.
 """
 
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import numba
@@ -25,7 +27,15 @@ from tqdm import tqdm
 from generative.babyai import BabyAIWorlds
 from generative.policies import FrozenPolicy
 from generative.recorder import Plan, Recorder, plan_shards, row_dtype
-from generative.recordings import BEHAVIOURS, CONFIG, find_shards, load_config, open_recording, read_episodes
+from generative.recordings import (
+    BEHAVIOURS,
+    CONFIG,
+    Recording,
+    find_shards,
+    load_config,
+    open_recording,
+    read_episodes,
+)
 from mop.base.configuration import MAX_ENVS, Parser, check_flags, integer, number, optional, shown
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, remove_leftovers, whole_digest, write_json
@@ -118,6 +128,22 @@ def table_of(folder: Path, row_bytes: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def count_known_starts(recording: Recording, names: Sequence[str]) -> tuple[int, int]:
+    """How many test episodes begin as a training episode does, and how many test episodes there are.
+
+    names: the arrays that show the world; two episodes begin alike if these and the mission are the same at their
+    first rows.
+    """
+    index, known = recording.index, []
+    for shard, arrays in enumerate(recording.shards):
+        rows = index["first_row"][index["shard"] == shard]
+        shown = [np.ascontiguousarray(arrays[name][rows]).reshape(len(rows), -1).view(np.uint8) for name in names]
+        known += [row.tobytes() for row in np.concatenate(shown, 1)]
+    starts = list(zip(known, index["mission"].tolist(), strict=True))
+    train, test = ([starts[k] for k in recording.episodes(split)] for split in ("train", "test"))
+    return sum(map(set(train).__contains__, test)), len(test)
+
+
 def main() -> int:
     """Check the flags, record what is missing, tell."""
     args = parser().parse_args()
@@ -146,10 +172,19 @@ def main() -> int:
         with tqdm(
             total=args.num_steps, initial=min(recorder.num_steps, args.num_steps), unit="step", dynamic_ncols=True
         ) as bar:
-            recorder.run(lambda steps: bar.update(min(steps, bar.total - bar.n)))  # the last episodes run past the end
+            try:
+                recorder.run(lambda steps: bar.update(min(steps, bar.total - bar.n)))  # the last episodes run past it
+            except KeyboardInterrupt:
+                bar.close()
+                print(f"{recorder.num_steps:,} steps are kept in {folder}; the same command with --resume goes on")
+                raise
     recording = open_recording(folder)
     print(table_of(folder, row_dtype(policy, worlds).itemsize).to_string(index=False))
     print(f"{folder}: {len(recording):,} episodes, {len(recording.missions)} missions, {len(recording.shards)} shards")
+    num_known, num_test = count_known_starts(recording, [name for name, *_ in worlds.fields()])
+    if num_test:
+        share = f"{num_known:,} of {num_test:,} test episodes ({num_known / num_test:.1%})"
+        print(f"splits share no seed, but {share} begin in the same world, with the same mission, as a training episode")
     return 0
 
 

@@ -2,12 +2,14 @@
 
 An episode is determined by the recording's seed, its behaviour and its number alone: its world, and the random numbers
 of who acts in it. The episodes of a behaviour are filed in the order of their numbers, whichever ends first, and each
-belongs to the shard that its first step falls into. So a recording that was killed goes on behind its last whole shard,
-and ends with the same bytes, with any number of slots.
+belongs to the shard that its first step falls into. What is filed but in no whole shard yet is kept in parts, which go
+when the shard is there. So a recording that was stopped goes on where it was, but for the episodes that were running
+and those behind them, and ends with the same bytes, with any number of slots.
 Axis letters: N slots, A actions, S hidden units, E experts of all layers.
 """
 
 import functools
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,18 +24,26 @@ from generative.policies import FrozenPolicy
 from generative.recordings import (
     NOTHING,
     SPLITS,
+    UNFINISHED,
+    find_parts,
     find_shards,
     make_index,
     policy_fields,
     read_episodes,
+    read_part,
+    shard_name,
     split_of,
+    write_part,
     write_shard,
 )
+from mop.base.errors import InputError
 from mop.base.streams import stream_seed
 from mop.kernels import fast
+from mop.learning.loop import Interruption
 
 FIRST_SEED = 2**33  # of a recorded world: evaluation's are below 2**32, training's below this
 _SHARD_BYTES, _MAX_SHARDS = 64e6, 32  # about; the files of all shards are open at once
+_PART_STEPS = 5000  # about: what a kill may lose of steps that are filed
 _FIRST_ROOM = 64  # rows of each slot, doubled where an episode is longer
 _DRAWS = 64  # steps whose random numbers are drawn at once
 
@@ -77,6 +87,7 @@ class _Queue:
 
     behaviour: str
     num_filed: int = 0
+    num_kept: int = 0  # of these, in shards and parts
     steps_filed: int = 0
     num_begun: int = 0
     steps_begun: int = 0  # of all episodes that have begun, so far
@@ -109,7 +120,7 @@ class _Actor:
 
     def __init__(self, policy: FrozenPolicy, num_slots: int):
         self._policy, self._step = policy, fast.stepper(policy.policy)
-        self.langs: dict[str, np.ndarray] = {}  # what it is given of each mission that was begun, (G,) float32
+        self._langs: dict[str, np.ndarray] = {}
         self._hidden = policy.initial_hidden(num_slots).numpy()
         self._lang = np.zeros((num_slots, policy.policy.lang_dim), np.float32)
         sizes = [size for sizes in policy.policy.expert_hidden_sizes for size in sizes]
@@ -117,9 +128,13 @@ class _Actor:
 
     def begin(self, slot: int, mission: str) -> None:
         """Forget all in a slot, and take up a mission."""
-        if mission not in self.langs:  # each alone, so that it does not depend on those beside it
-            self.langs[mission] = self._policy.embed([mission])[0].numpy()
-        self._hidden[slot], self._lang[slot] = 0.0, self.langs[mission]
+        self._hidden[slot], self._lang[slot] = 0.0, self.lang_of(mission)
+
+    def lang_of(self, mission: str) -> np.ndarray:
+        """What the policy is given of a mission: (G,) float32."""
+        if mission not in self._langs:  # each alone, so that it does not depend on those beside it
+            self._langs[mission] = self._policy.embed([mission])[0].numpy()
+        return self._langs[mission]
 
     def ask(self, obs: np.ndarray, rows: np.ndarray) -> None:
         """Write the policy's answers about obs (N, O) to rows (N,), and remember."""
@@ -163,13 +178,19 @@ class Recorder:
         self._slots: list[_Slot | None] = [None] * num_slots
         self._blocks = np.zeros((num_slots, _DRAWS, 2))
         self._queues = [_Queue(behaviour) for behaviour in plan.behaviours]
+        self._parts: dict[Path, int] = {}  # those on the disk, and the last shard of which they have an episode
+        self._num_parts = 0  # that were written
         shards = find_shards(folder)
         self._num_written = len(shards)
         for queue in self._queues:
             done = [episode for shard in shards for episode in read_episodes(shard)]
             steps = [episode["steps"] for episode in done if episode["behaviour"] == queue.behaviour]
-            queue.num_filed = queue.num_begun = len(steps)
-            queue.steps_filed = queue.steps_begun = sum(steps)
+            queue.num_filed, queue.steps_filed = len(steps), sum(steps)
+        self._take_parts()
+        for queue in self._queues:
+            queue.num_kept = queue.num_begun = queue.num_filed
+            queue.steps_begun = queue.steps_filed
+        self._steps_kept = self.num_steps
 
     @property
     def num_steps(self) -> int:
@@ -179,15 +200,23 @@ class Recorder:
     def run(self, progress: Callable[[int], None]) -> None:
         """Record all that is missing, and make the index. progress: called with the number of new steps.
 
-        Raises InputError where the teacher fails at the beginning of too many worlds, and OSError.
+        Raises InputError where the teacher fails at the beginning of too many worlds or no episode begins in a shard,
+        OSError, and KeyboardInterrupt after SIGINT or SIGTERM, when what is filed is kept.
         """
-        for slot in range(len(self._slots)):
-            self._begin(slot)
-        while self._num_written < self.plan.num_shards:
-            before = self.num_steps
-            self._step()
-            self._write()
-            progress(self.num_steps - before)
+        self._write()  # what was kept may be all that was missing
+        with Interruption() as interruption:
+            for slot in range(len(self._slots)):
+                self._begin(slot)
+            while self._num_written < self.plan.num_shards:
+                before = self.num_steps
+                self._step()
+                self._write()
+                is_stopped = interruption.signal is not None
+                if is_stopped or self.num_steps >= self._steps_kept + _PART_STEPS:
+                    self._keep_filed()
+                progress(self.num_steps - before)
+                if is_stopped:
+                    raise KeyboardInterrupt
         make_index(self.folder)
 
     def _begin(self, slot: int) -> None:
@@ -274,9 +303,43 @@ class Recorder:
         begun = min(self.plan.shard_of(queue.steps_filed) for queue in self._queues)  # what is before it is complete
         for number in range(self._num_written, begun):
             chosen = [item for queue in self._queues for item in queue.filed if item[0] == number]
+            if not chosen:
+                raise InputError(
+                    f"no episode begins within {shard_name(number)}: episodes are longer than all its steps; choose a "
+                    "lower --max_steps or more --num_steps, and another --data_dir"
+                )
             rows, records = _join([rows for _, rows, _ in chosen], self._now.dtype), [record for *_, record in chosen]
-            lang = [self._actor.langs[record["mission"]] for record in records]
+            lang = [self._actor.lang_of(record["mission"]) for record in records]
             write_shard(self.folder, number, rows, records, np.array(lang, np.float32).reshape(-1, self._lang_dim))
             for queue in self._queues:
                 queue.filed = [item for item in queue.filed if item[0] > number]
         self._num_written = begun
+        for path in [path for path, shard in self._parts.items() if shard < begun]:
+            path.unlink()
+            del self._parts[path]
+        if begun == self.plan.num_shards:
+            shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
+
+    def _keep_filed(self) -> None:
+        """Write what is filed, and in no shard and no part yet, as one part."""
+        new = [item for queue in self._queues for item in queue.filed if item[2]["number"] >= queue.num_kept]
+        if new:
+            rows, records = _join([rows for _, rows, _ in new], self._now.dtype), [record for *_, record in new]
+            self._parts[write_part(self.folder, self._num_parts, rows, records)] = max(shard for shard, *_ in new)
+            self._num_parts += 1
+        for queue in self._queues:
+            queue.num_kept = queue.num_filed
+        self._steps_kept = self.num_steps
+
+    def _take_parts(self) -> None:
+        """File what was kept of shards that are not whole."""
+        queues = {queue.behaviour: queue for queue in self._queues}
+        for path in find_parts(self.folder):
+            for rows, record in read_part(path, self._now.dtype):
+                queue = queues[record["behaviour"]]
+                if record["number"] == queue.num_filed:  # else a shard has it, or one before it was lost
+                    queue.finished[queue.num_filed] = rows, record
+                    queue.file(self.plan)
+                    self._parts[path] = queue.filed[-1][0]
+            self._parts.setdefault(path, NOTHING)
+            self._num_parts = int(path.stem) + 1

@@ -24,6 +24,7 @@ SPLITS = ("train", "validation", "test")
 BEHAVIOURS = ("argmax", "sampled", "epsilon", "bot", "random")  # who acts; `generative.behaviours` says how
 NOTHING = -1  # in place of an action: of the bot where it is silent, of a terminal row, of padding
 CONFIG, INDEX, MISSIONS, LANG, EPISODES = "config.json", "index.npz", "missions.json", "lang.npy", "episodes.json"
+UNFINISHED = "unfinished"  # folder of the episodes that no shard has yet; gone when the recording is finished
 
 _PADDING = {"action": NOTHING, "bot": NOTHING, "student": NOTHING}  # of the other arrays: 0
 _INDEX = {
@@ -35,7 +36,8 @@ _INDEX = {
 def split_of(seed: int) -> int:
     """The number in SPLITS of every episode in world `seed`: of ten seeds eight, one and one.
 
-    The seed alone decides, so that the splits share no world, not even those of different recordings.
+    The seed alone decides, so that the splits share no seed, not even those of different recordings. Worlds of two
+    seeds may be the same: where a task has few of them, unseen seeds are no unseen worlds.
     """
     return max(0, seed % 10 - 7)
 
@@ -93,21 +95,63 @@ def write_shard(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[
     os.rename(temporary, folder / shard_name(number))
 
 
+def find_parts(folder: Path) -> list[Path]:
+    """The parts of shards that are not whole yet, in the order in which they were written."""
+    return sorted((folder / UNFINISHED).glob("[0-9]*.npz"))
+
+
+def write_part(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[dict]) -> Path:
+    """Write some episodes that no shard has yet, as `write_shard` is given them; its path. Raises OSError."""
+    path, known = folder / UNFINISHED / f"{number:06d}.npz", np.frombuffer(json_bytes(episodes), np.uint8)
+    write_atomic(path, lambda file: np.savez(file, rows=rows, episodes=known))
+    return path
+
+
+def read_part(path: Path, dtype: np.dtype) -> list[tuple[np.ndarray, dict]]:
+    """Rows of a dtype and what is known of each episode of a part; nothing where it is damaged: it is made again."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            rows, episodes = archive["rows"], orjson.loads(archive["episodes"].tobytes())
+        ends = np.cumsum([episode["steps"] + 1 for episode in episodes])
+        if rows.dtype != dtype or len(rows) != ends[-1]:
+            return []
+        return list(zip(np.split(rows, ends[:-1]), episodes, strict=True))
+    except Exception:  # a damaged archive raises nearly anything
+        return []
+
+
 def read_episodes(shard: Path) -> list[dict]:
     """What is known of each episode of a shard. Raises InputError."""
-    episodes, wanted = read_json(shard / EPISODES), (_INDEX.keys() - {"shard"}) | {"steps"}
-    if not isinstance(episodes, list) or not all(isinstance(one, dict) and wanted <= one.keys() for one in episodes):
+    episodes = read_json(shard / EPISODES)
+    if not isinstance(episodes, list) or not all(isinstance(one, dict) and _is_episode(one) for one in episodes):
         raise InputError(f"{shard / EPISODES} is damaged: it is no list of episodes; record anew")
     return episodes
+
+
+def _is_episode(one: Mapping) -> bool:
+    """Whether all that is wanted of an episode is there, and of its kind."""
+    kinds = {"first_row": int, "num_rows": int, "steps": int, "seed": int, "mission": str, "success": bool}
+    return (
+        all(type(one.get(name)) is kind for name, kind in kinds.items())
+        and all(0 <= one[name] < 2**31 for name in ("first_row", "num_rows", "steps"))
+        and one["num_rows"] == one["steps"] + 1
+        and 0 <= one["seed"] < 2**63
+        and one.get("split") in SPLITS
+        and one.get("behaviour") in BEHAVIOURS
+    )
 
 
 def _map_arrays(shard: Path) -> dict[str, np.ndarray]:
     """The arrays of a shard, by name, memory-mapped; what is written to them stays in memory. Raises InputError."""
     # not read-only: torch would warn of such arrays, and die where it writes to one
     arrays = {path.stem: _load_array(path, "c") for path in sorted(shard.glob("*.npy")) if path.name != LANG}
-    if not arrays or len({len(array) for array in arrays.values()}) != 1:
+    if not arrays or not all(array.ndim for array in arrays.values()) or len(set(map(len, arrays.values()))) != 1:
         raise InputError(f"{shard} is damaged: its arrays differ in length; record anew")
     return arrays
+
+
+def _count_rows(arrays: Mapping[str, np.ndarray]) -> int:
+    return len(next(iter(arrays.values())))
 
 
 def _kinds(arrays: Mapping[str, np.ndarray]) -> dict:
@@ -124,13 +168,21 @@ def _load_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
 # --- the index --------------------------------------------------------------------------------------------------------
 
 
-def make_index(folder: Path) -> tuple[dict[str, np.ndarray], list[str], np.ndarray]:
+Table = tuple[dict[str, np.ndarray], list[str], np.ndarray]  # index, missions, lang
+
+
+def make_index(folder: Path) -> Table:
     """The index of a recording's shards, its missions, and what the policy is given of each (missions, G) float32.
 
     All three are written, too, where the folder can be written to. Raises InputError for a damaged shard.
     """
     shards = find_shards(folder)
-    of_shards = [read_episodes(shard) for shard in shards]
+    of_shards, of_episodes = [read_episodes(shard) for shard in shards], [_load_array(shard / LANG) for shard in shards]
+    for shard, some, lang in zip(shards, of_shards, of_episodes, strict=True):
+        if lang.ndim != 2 or len(lang) != len(some):
+            raise InputError(f"{shard / LANG} is damaged: it has no row for each episode; record anew")
+        if lang.shape[1] != of_episodes[0].shape[1]:
+            raise InputError(f"{shard / LANG} is damaged: its rows are not those of the first shard; record anew")
     episodes = [{**episode, "shard": number} for number, some in enumerate(of_shards) for episode in some]
     missions = sorted({episode["mission"] for episode in episodes})
     numbers = {mission: number for number, mission in enumerate(missions)}
@@ -139,9 +191,11 @@ def make_index(folder: Path) -> tuple[dict[str, np.ndarray], list[str], np.ndarr
         name: np.array([names.get(name, lambda value: value)(episode[name]) for episode in episodes], dtype)
         for name, dtype in _INDEX.items()
     }
-    of_episodes = np.concatenate([_load_array(shard / LANG) for shard in shards])
     first = np.unique(index["mission"], return_index=True)[1]
-    lang = of_episodes[first]
+    lang = np.concatenate(of_episodes)[first]
+    wrong = find_fault(index, missions, lang, [_count_rows(_map_arrays(shard)) for shard in shards])
+    if wrong is not None:
+        raise InputError(f"{shards[wrong] / EPISODES} is damaged: its episodes do not make up its rows; record anew")
     files = [
         (folder / MISSIONS, lambda file: file.write(json_bytes(missions, orjson.OPT_INDENT_2))),
         (folder / LANG, lambda file: np.save(file, lang, allow_pickle=False)),
@@ -152,18 +206,42 @@ def make_index(folder: Path) -> tuple[dict[str, np.ndarray], list[str], np.ndarr
     return index, missions, lang
 
 
-def _read_index(folder: Path, num_rows: Sequence[int]) -> tuple[dict[str, np.ndarray], list[str], np.ndarray] | None:
+def _read_index(folder: Path, num_rows: Sequence[int]) -> Table | None:
     """What `make_index` wrote, if it is there and of shards of so many rows; else None."""
     try:
         with np.load(folder / INDEX, allow_pickle=False) as archive:
             index = {name: archive[name] for name in _INDEX}
         missions, lang = read_json(folder / MISSIONS), _load_array(folder / LANG)
-        found = np.bincount(index["shard"], index["num_rows"], len(num_rows))
-        is_of_these = found.tolist() == list(num_rows) and len(lang) == len(missions) == index["mission"].max() + 1
-        is_of_these &= {len(column) for column in index.values()} == {len(index["shard"])}
+        return (index, missions, lang) if find_fault(index, missions, lang, num_rows) is None else None
     except Exception:  # a damaged archive raises nearly anything, and all of it can be made again
         return None
-    return (index, missions, lang) if is_of_these else None
+
+
+def find_fault(index: Mapping[str, np.ndarray], missions: list[str], lang: np.ndarray, num_rows: Sequence[int]):
+    """The first shard that the episodes of an index do not make up; 0 where the index itself is no such table; or None.
+
+    num_rows: of each shard. Episodes stand in the order of their shards, and in each begin at row 0, follow each other
+    and end with its last row.
+    """
+    columns = [(index[name], dtype) for name, dtype in _INDEX.items()]
+    limits = {"split": len(SPLITS), "behaviour": len(BEHAVIOURS), "mission": len(missions), "shard": len(num_rows)}
+    if (
+        not all(column.dtype == dtype and column.shape == index["shard"].shape for column, dtype in columns)
+        or index["shard"].ndim != 1
+        or not all(((index[name] >= 0) & (index[name] < limit)).all() for name, limit in limits.items())
+        or not all(isinstance(mission, str) for mission in missions)
+        or lang.ndim != 2
+        or len(lang) != len(missions)
+        or (np.diff(index["shard"]) < 0).any()
+    ):
+        return 0
+    for shard, wanted in enumerate(num_rows):
+        here = index["shard"] == shard
+        first, ends = index["first_row"][here], np.cumsum(index["num_rows"][here], dtype=np.int64)
+        is_whole = len(ends) and ends[-1] == wanted and (first == [0, *ends[:-1]]).all()
+        if not is_whole or index["num_rows"][here].min() < 2:
+            return shard
+    return None
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -203,7 +281,7 @@ class Recording:
         self.folder = Path(folder)
         self.config = load_config(self.folder)
         shards, wanted = find_shards(self.folder), self.config["num_shards"]
-        if len(shards) < wanted:
+        if len(shards) < max(wanted, 1):
             raise InputError(
                 f"{folder} is not finished ({len(shards)} of {wanted} shards); give the command of "
                 "generative.record that began it once more, with --resume"
@@ -212,7 +290,7 @@ class Recording:
         for shard, arrays in zip(shards, self.shards, strict=True):
             if _kinds(arrays) != _kinds(self.shards[0]):
                 raise InputError(f"{shard} is damaged: its arrays are not those of the first shard; record anew")
-        num_rows = [len(next(iter(arrays.values()))) for arrays in self.shards]
+        num_rows = [_count_rows(arrays) for arrays in self.shards]
         self.index, self.missions, self.lang = _read_index(self.folder, num_rows) or make_index(self.folder)
 
     def __len__(self) -> int:

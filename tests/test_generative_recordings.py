@@ -8,6 +8,7 @@ import sys
 import time
 
 import numpy as np
+import orjson
 import pytest
 import torch
 from checks import files_below, one_line
@@ -27,6 +28,7 @@ from mop.worlds.teacher import TeacherFailure
 from mop.worlds.world import World
 
 SOMETIMES, AT_ONCE = "BabyAI-UnlockToUnlock-v0", "BabyAI-KeyInBox-v0"  # where the bot fails
+FEW_WORLDS = "BabyAI-GoToRedBallNoDists-v0"
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +227,22 @@ def test_windows_are_those_of_brute_force(recording):
         recording.windows(0)
 
 
-def test_splits_share_no_world_and_worlds_are_those_of_nobody_else(tmp_path, checkpoint, recording):
+def test_test_episodes_that_begin_as_a_training_episode_are_counted(tmp_path, recording):
+    few = record_tiny(tiny_checkpoint(tmp_path, FEW_WORLDS), tmp_path / "few", num_steps=4000, policies="bot")
+    names, found = ["obs", "position", "grid", "carried"], []
+    for one in (few, recording):
+        starts = {split: [] for split in SPLITS}
+        for k in range(len(one)):
+            episode = one.episode(k)
+            agent = (*episode["position"][0], *episode["obs"][0, 147:151])
+            starts[episode.split].append((*episode["grid"][0].ravel(), *agent, episode.mission))
+        num_known = sum(start in starts["train"] for start in starts["test"])
+        assert record.count_known_starts(one, names) == (num_known, len(starts["test"]))
+        found.append(num_known)
+    assert found[0] >= 3 and found[1] == 0
+
+
+def test_splits_share_no_seed_and_worlds_are_those_of_nobody_else(tmp_path, checkpoint, recording):
     other = record_tiny(checkpoint, tmp_path / "other", seed=1, num_steps=3000, policies="bot,argmax")
     seeds = [set(), set(), set()]
     for one in (recording, other):
@@ -256,16 +273,94 @@ def test_a_lost_or_old_index_is_made_again(tmp_path, recording):
     assert len(open_recording(folder)) == len(recording) and contents(folder) == before
 
 
+def test_an_index_that_is_wrong_is_made_again(tmp_path, recording):
+    """Each of these has as many rows in all as the shards have, or names something that there is not."""
+    folder = tmp_path / "copy"
+    shutil.copytree(recording.folder, folder)
+    before, first, last = contents(folder), recording.index["num_rows"][0], len(recording) - 1
+    other = int(np.flatnonzero(recording.index["num_rows"] != first)[0])
+    changes = {
+        "first_row": [(0, 1), (last, 0)],
+        "num_rows": [(0, recording.index["num_rows"][other]), (other, first)],
+        "split": [(0, 3)],
+        "behaviour": [(0, -1)],
+        "mission": [(0, -1)],
+        "shard": [(0, 1), (last, 0)],
+    }
+    for name, cells in changes.items():
+        index = {column: values.copy() for column, values in recording.index.items()}
+        for row, value in cells:
+            index[name][row] = value
+        np.savez(folder / "index.npz", **index)
+        found = open_recording(folder)
+        assert all((found.index[column] == recording.index[column]).all() for column in recording.index), name
+        assert contents(folder) == before, name
+    np.savez(folder / "index.npz", **recording.index | {"first_row": recording.index["first_row"].astype(float)})
+    assert open_recording(folder).index["first_row"].dtype == np.int64
+    (folder / "missions.json").write_bytes(b"[1]")
+    assert open_recording(folder).missions == recording.missions and contents(folder) == before
+
+
 def test_recordings_are_read_without_torch():
     program = "import sys, generative.recordings; print({'torch', 'numba'} & set(sys.modules) or 'none')"
     result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert (result.stdout, result.stderr) == ("none\n", "")
 
 
-def _damage_episodes(folder):
-    """Of the index nothing is left, so that the episodes of a shard must be read."""
-    (folder / "index.npz").unlink()
-    (folder / "shard_00000" / "episodes.json").write_bytes(b"[{}]")
+def _without_index(change):
+    """A damage: of the index nothing is left, and `change` is done to the episodes of a shard and their missions."""
+
+    def damage(folder):
+        (folder / "index.npz").unlink()
+        shard = folder / "shard_00001"
+        episodes, lang = orjson.loads((shard / "episodes.json").read_bytes()), np.load(shard / "lang.npy")
+        episodes, lang = change(episodes, lang)
+        (shard / "episodes.json").write_bytes(orjson.dumps(episodes))
+        np.save(shard / "lang.npy", lang)
+
+    return damage
+
+
+def test_without_an_index_damaged_episodes_are_refused_in_one_line(tmp_path, recording):
+    def changed(**changes):
+        return lambda episodes, lang: ([episodes[0] | changes, *episodes[1:]], lang)
+
+    no_list, not_whole, no_row = "no list of episodes", "do not make up its rows", "no row for each"
+    cases = [
+        (lambda episodes, lang: ([{}], lang), no_list),
+        (lambda episodes, lang: ({}, lang), no_list),
+        (changed(num_rows="18"), no_list),
+        (changed(first_row=0.0), no_list),
+        (changed(success=1), no_list),
+        (changed(seed=2**64 - 1), no_list),
+        (changed(steps=10**12), no_list),
+        (changed(behaviour="nobody"), no_list),
+        (changed(split=["train"]), no_list),
+        (changed(mission=None), no_list),
+        (changed(num_rows=5, steps=5), no_list),
+        (changed(first_row=1), not_whole),
+        (lambda episodes, lang: ([], lang[:0]), not_whole),
+        (lambda episodes, lang: (episodes[:-2], lang[:-2]), not_whole),
+        (lambda episodes, lang: (episodes[::-1], lang), not_whole),
+        (lambda episodes, lang: (episodes, lang[:-1]), no_row),
+        (lambda episodes, lang: (episodes, lang[0]), no_row),
+        (lambda episodes, lang: (episodes, lang[:, 1:]), "not those of the first"),
+    ]
+    for number, (change, words) in enumerate(cases):
+        folder = tmp_path / str(number)
+        shutil.copytree(recording.folder, folder)
+        _without_index(change)(folder)
+        with pytest.raises(InputError, match=words) as error:
+            open_recording(folder)
+        assert "shard_0000" in one_line(error) and str(folder) in one_line(error)
+    assert number == 17
+
+
+def _without_shards(folder):
+    config = orjson.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_bytes(orjson.dumps(config | {"num_shards": 0}))
+    for shard in folder.glob("shard_*"):
+        shutil.rmtree(shard)
 
 
 def test_damaged_folders_are_refused_in_one_line(tmp_path, recording):
@@ -274,11 +369,12 @@ def test_damaged_folders_are_refused_in_one_line(tmp_path, recording):
         "not finished": lambda folder: shutil.rmtree(folder / "shard_00001"),
         "is no recording": lambda folder: (folder / "config.json").unlink(),
         "is damaged": lambda folder: (folder / "config.json").write_bytes(b"{"),
-        "is no list of episodes": _damage_episodes,
         "is not the config": lambda folder: (folder / "config.json").write_bytes(b"[1]"),
         "cannot be read": lambda folder: os.truncate(folder / "shard_00001" / "obs.npy", 2000),
         "differ": lambda folder: np.save(folder / "shard_00001" / "obs.npy", np.zeros((3, 152), np.uint8)),
         "not those": lambda folder: (folder / "shard_00001" / "bot.npy").unlink(),
+        "length": lambda folder: np.save(folder / "shard_00000" / "bot.npy", np.int8(1)),
+        "of 0 shards": _without_shards,
     }
     for number, (words, damage) in enumerate(damages.items()):
         folder = tmp_path / str(number)
@@ -347,6 +443,89 @@ def test_killed_it_goes_on_to_the_same_bytes(tmp_path, checkpoint, recording, mo
     assert contents(folder) == contents(recording.folder)
 
 
+def _stop_at_step(monkeypatch, number, stop):
+    """Call `stop` in the step of this number of a recorder."""
+    steps, step = iter(range(10**9)), recorder.Recorder._step
+
+    def counted(self):
+        step(self)
+        if next(steps) == number:
+            stop()
+
+    monkeypatch.setattr(recorder.Recorder, "_step", counted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_a_signal_it_keeps_what_is_finished(tmp_path, checkpoint, monkeypatch, capsys, number):
+    """A recording of one shard: all that is not running survives, whichever signal it is."""
+    folder, expected = tmp_path / "stopped", contents(record_tiny(checkpoint, tmp_path / "whole").folder)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        _stop_at_step(patch, 100, lambda: os.kill(os.getpid(), number))
+        record_tiny(checkpoint, folder)
+    out = capsys.readouterr().out
+    kept = int(out.splitlines()[-1].split()[0])
+    assert 300 < kept < 900 and "steps are kept" in out and not list(folder.glob("shard_*"))
+    first = []
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder.Recorder, "_step", _noting(first))
+        record_tiny(checkpoint, folder, "--resume", num_envs=3)
+    assert first[0] == kept and contents(folder) == expected
+
+
+def _noting(first):
+    """`Recorder._step` that notes how many steps there were before it."""
+    step = recorder.Recorder._step
+
+    def noted(self):
+        first.append(self.num_steps)
+        step(self)
+
+    return noted
+
+
+def test_killed_between_shards_it_loses_a_few_steps(tmp_path, checkpoint, monkeypatch):
+    """Killed again and again; a part that is damaged is made again."""
+    monkeypatch.setattr(recorder, "_PART_STEPS", 60)
+    folder, expected = tmp_path / "killed", contents(record_tiny(checkpoint, tmp_path / "whole").folder)
+    begun = []
+    for attempt in range(3):
+        with monkeypatch.context() as patch, pytest.raises(SystemError):
+            patch.setattr(recorder.Recorder, "_step", _noting(begun))
+            _stop_at_step(patch, 60, lambda: (_ for _ in ()).throw(SystemError))  # nothing can be done any more
+            record_tiny(checkpoint, folder, *["--resume"] * (attempt > 0))
+        begun.append(-1)
+    starts = [begun[0], *(begun[k + 1] for k in range(len(begun) - 1) if begun[k] == -1)]
+    assert starts[0] == 0 and starts[1] > 100 and starts[2] > starts[1] + 100
+    parts = sorted((folder / "unfinished").iterdir())
+    assert len(parts) >= 4
+    os.truncate(parts[1], 1000)
+    record_tiny(checkpoint, folder, "--resume", num_envs=2)
+    assert contents(folder) == expected
+
+
+def test_what_shards_hold_is_in_no_part(tmp_path, checkpoint, recording, monkeypatch):
+    monkeypatch.setattr(recorder, "_SHARD_BYTES", 300_000)
+    monkeypatch.setattr(recorder, "_PART_STEPS", 20)
+    most, write = [], recorder.Recorder._write
+
+    def counted(self):
+        write(self)
+        most.append((self._num_written, len(list((self.folder / "unfinished").glob("*.npz")))))
+
+    monkeypatch.setattr(recorder.Recorder, "_write", counted)
+    assert contents(record_tiny(checkpoint, tmp_path / "parts").folder) == contents(recording.folder)
+    before, after = ([parts for shards, parts in most if shards == number] for number in (0, 1))
+    assert max(before) > 5 and after[0] < max(before) and most[-1][1] == 0
+
+
+def test_a_shard_in_which_no_episode_begins_is_told_in_one_line(tmp_path, checkpoint, capsys, monkeypatch):
+    monkeypatch.setattr(recorder, "_SHARD_BYTES", 30_000)
+    command = record_command(checkpoint, tmp_path / "r", policies="random", max_steps=400, num_steps=300)
+    assert in_process(record.main, *command) == 2
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith("error: no episode begins within shard_") and "--max_steps" in err
+
+
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
@@ -393,6 +572,7 @@ def test_the_command_tells_what_it_recorded(tmp_path, checkpoint, capsys):
     head, *rows = result.stdout.splitlines()
     assert "behaviour" in head and [row.split()[0] for row in rows[:3]] == ["argmax", "bot", "all"]
     found = open_recording(tmp_path / "r")
+    assert "share no seed, but 0 of" in rows[-1]
     assert rows[2].split()[1:3] == [str(len(found)), str((found.index["num_rows"] - 1).sum())]
     again = in_process(record.main, *command, "--resume")  # finished already
     assert again == 0 and in_process(record.main, "--help") == 0

@@ -77,7 +77,7 @@ def drive(
     files.save_state()  # at once: it marks the folder as in use, and a run can be resumed from its first second on
     told: set[str] = set()
     with (
-        _Interruption() as interruption,
+        Interruption() as interruption,
         tqdm(total=num_updates, initial=run.update, desc=label, unit="update", dynamic_ncols=True) as bar,
     ):
         while run.update < num_updates and not is_over():
@@ -141,13 +141,13 @@ class _Files:
         return self._folder / name
 
 
-class _Interruption:
-    """Ctrl-C or SIGTERM: the update in progress is finished, then the run is saved; a second one stops at once."""
+class Interruption:
+    """Ctrl-C or SIGTERM: the step in progress is finished, then all is saved; a second one stops at once."""
 
     def __init__(self):
         self.signal: int | None = None
 
-    def __enter__(self) -> "_Interruption":
+    def __enter__(self) -> "Interruption":
         self._previous = {}
         with contextlib.suppress(ValueError):  # not in the main thread (a notebook): signals are somebody else's
             self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
