@@ -2,7 +2,7 @@
 
     python -m generative.fidelity --simulator simulators/X --data_dir recordings/X
     python -m generative.fidelity --simulator exact --data_dir recordings/X --out plots/exact
-    python -m generative.fidelity --simulator simulators/X --data_dir recordings/X --num_trials 50 --actors trained
+    python -m generative.fidelity --simulator simulators/X --data_dir recordings/X --num_trials 50 --out plots/quick
 
 In worlds of the test split, the simulator is shown three frames of a recorded history. From there an actor acts in the
 real world: the trained policy, an untrained one, or one that always goes ahead; the simulator is given the same
@@ -10,10 +10,13 @@ actions, and the policy sees what it shows. Compared with it: the last frame aga
 what most often follows it given the action (markov), and the simulator with the actions of other trials (shuffled).
 
 Writes fidelity.json, fidelity.md and fidelity.png to the simulator's folder, or to --out. The analyses read the first
-one, and refuse a simulator that is not good enough.
+one, and refuse a simulator that is not good enough. They ask for the trained actor in 100 episodes of the test split or
+more; what has less goes to --out.
 """
 
+import argparse
 import functools
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,6 +44,7 @@ from mop.measures.bootstrap import MIN_EPISODES, bounds, resample
 RESULT = "fidelity.json"
 EXACT = "exact"
 MIN_FIDELITY = 0.7  # share of equal actions, and of exact views one step ahead
+MIN_TRIALS = 100  # of a measurement that analyses rely on: then the 95 % interval of a share of 0.7 is 0.18 wide
 NUM_SHOWN = 3  # frames, where the simulator does not say what it was trained with
 MEASURES = {  # name -> what it is
     "cells": "cells that are right in type, colour and state",
@@ -127,9 +131,9 @@ def check_fidelity(
     """A line on how true a simulator is, to be printed with what is computed in it.
 
     simulator: the folder of a learned one, or "exact", which needs no measuring; horizon: the steps over which it is
-    used; min_fidelity: the least share of equal actions of the policy at that horizon, and of views that are exact one
-    step ahead; 0 for any; agent_sha256: of the policy's file, to make sure. Raises InputError where the simulator was
-    not measured, was measured before it was trained on, is of another policy, or is not good enough.
+    used; min_fidelity: as `judge`; agent_sha256: of the policy's file, to make sure. Raises InputError where the
+    simulator was not measured, too little or not in unseen worlds, was measured before it was trained on, is of another
+    policy, or is not good enough.
     """
     if str(simulator) == EXACT:
         return "exact simulator: Minigrid's own rules"
@@ -140,34 +144,67 @@ def check_fidelity(
         raise InputError(f"it is not known how true the simulator in {folder} is; {again}")
     try:
         found = orjson.loads(read_bytes(path))
-        numbers = found["actors"]["trained"][MODEL]
-        action, view = numbers["action"]["mean"], numbers["exact_view"]["mean"]
+        lacking = find_lack(found)
+        shares = None if lacking else shares_of(found["actors"]["trained"][MODEL])
         is_of_this = found["simulator"]["digest"] == file_digest(folder / FINAL_NAME)
-        agent = found["agent_sha256"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise InputError(f"{path} is damaged, or has no trials of the trained policy; {again}") from None
+        agent, num_horizons = found["agent_sha256"], len(found["horizons"])
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is damaged; {again}") from None
+    if lacking is not None:
+        raise InputError(f"{path} is no measure of unseen worlds: it {lacking}; {again}")
     if not is_of_this:
         raise InputError(f"{path} is of an earlier training of the simulator; {again}")
     if agent_sha256 not in (None, agent):
         raise InputError(f"the simulator in {folder} is of another policy; train one with generative.train_gen_model")
-    if not 1 <= horizon <= len(action):
-        raise InputError(f"{path} tells of horizons from 1 to {len(action)}, not of {horizon}; {again}")
-    return judge(str(folder), action[horizon - 1], view[0], horizon, min_fidelity)
+    if not 1 <= horizon <= num_horizons:
+        raise InputError(f"{path} tells of horizons from 1 to {num_horizons}, not of {horizon}; {again}")
+    return judge(str(folder), shares, horizon, min_fidelity)
 
 
-def judge(name: str, action: float | None, view: float | None, horizon: int, min_fidelity: float) -> str:
-    """The line on a simulator, of its shares of equal actions at a horizon and of exact views one step ahead.
+def find_lack(result: Mapping) -> str | None:
+    """What a result, as in fidelity.json, lacks for analyses to rely on it, in words; None where it lacks nothing."""
+    settings = result["settings"]
+    if settings["split"] != "test":
+        return f"is of the {settings['split']} split, not of the test split"
+    if "trained" not in result["actors"]:
+        return "has no trials of the trained policy"
+    if settings["num_trials"] < MIN_TRIALS:
+        return f"is of {settings['num_trials']} episodes, not of {MIN_TRIALS} or more"
+    return None
 
-    None: no trial went on so long. Raises InputError where one of them is below `min_fidelity`.
+
+def shares_of(numbers: Mapping[str, Mapping[str, list]]) -> np.ndarray:
+    """Of what `measure` found, equal actions and exact views: mean, low and high at each horizon, (2, 3, T) float64."""
+    parts = [[numbers[name][part] for part in ("mean", "low", "high")] for name in ("action", "exact_view")]
+    return np.array(parts, float)
+
+
+def judge(name: str, shares: np.ndarray, horizon: int, min_fidelity: float) -> str:
+    """The line on a simulator over 1 to `horizon` steps: the least share of equal actions, and of exact views at once.
+
+    shares: of `shares_of`. With growing horizon the least share can only fall, however few trials go on so long. Raises
+    InputError where it, or the share of views exact one step ahead, is below `min_fidelity` or has no interval; 0 for
+    any.
     """
-    told = ["not known" if share is None or np.isnan(share) else f"{share:.1%}" for share in (action, view)]
+    (mean, low, high), view = shares[0, :, :horizon], shares[1, 0, 0]
+    at = int(np.argmin(np.where(np.isnan(mean), np.inf, mean)))
     line = (
-        f"simulator {name}: {told[0]} of the policy's actions are the same {horizon} steps ahead, "
-        f"{told[1]} of views exact 1 step ahead"
+        f"simulator {name}: over 1 to {horizon} steps at least {_share(mean[at])} of the policy's actions are the same "
+        f"({at + 1} ahead, {_share(low[at])} to {_share(high[at])}), {_share(view)} of views exact 1 step ahead"
     )
-    if min_fidelity and ("not known" in told or min(action, view) < min_fidelity):
+    if min_fidelity and np.isnan(low).any():
+        too_far = np.argmax(np.isnan(low)) + 1
+        raise InputError(
+            f"{line}: too few trials go on for {too_far} steps to tell; choose fewer steps, more --num_trials of "
+            "generative.fidelity, or --min_fidelity 0"
+        )
+    if min_fidelity and min(mean[at], view) < min_fidelity:
         raise InputError(f"{line}: below --min_fidelity {min_fidelity:g}; train it longer, or lower --min_fidelity")
     return line
+
+
+def _share(share: float) -> str:
+    return "not known" if np.isnan(share) else f"{share:.1%}"
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -190,8 +227,8 @@ def parser() -> Parser:
     parser.add_argument(
         "--min_fidelity", default=0.0, help="refuse what is below, as analyses do (default: %(default)s)"
     )
-    parser.add_argument("--horizon", default=8, help="steps ahead at which that is asked (default: %(default)s)")
-    parser.add_argument("--out", help="folder of what is written (default: the simulator's)")
+    parser.add_argument("--horizon", default=8, help="steps ahead up to which that is asked (default: %(default)s)")
+    parser.add_argument("--out", help="folder of what is written (default: the simulator's; plots/fidelity_exact/X)")
     parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
     return parser
 
@@ -236,6 +273,14 @@ def _text(mean: float, low: float, high: float) -> str:
     return "" if np.isnan(mean) else f"{mean:.3f}" + ("" if np.isnan(low) else f" ({low:.3f} to {high:.3f})")
 
 
+def command_of(args: argparse.Namespace, parser: Parser) -> str:
+    """The command with all flags that are not at their defaults, as they were given."""
+    words = ["python", "-m", "generative.fidelity"]
+    for name, value in vars(args).items():
+        words += [] if str(value) == str(parser.get_default(name)) else [f"--{name}", str(value)]
+    return shlex.join(words)
+
+
 def _markdown(table: pd.DataFrame, command: str) -> bytes:
     """The table with what its columns are, as a file."""
     lines = ["# Fidelity", "", command, "", "Columns: steps ahead; 95 % intervals over episodes.", ""]
@@ -248,18 +293,26 @@ def _markdown(table: pd.DataFrame, command: str) -> bytes:
 def main() -> int:
     """Run the trials, write, tell."""
     args = parser().parse_args()
+    command = command_of(args, parser())
     check_flags(
         args, num_trials=integer(2, 100_000), num_horizons=integer(1, 1000), split=choice(*SPLITS), actors=_actors,
         seed=integer(0), min_fidelity=number(0, high=1), horizon=integer(1),
     )  # fmt: skip
     args.horizon = min(args.horizon, args.num_horizons)
     recording = open_recording(args.data_dir)
-    folder = Path(args.out or ("plots/fidelity_exact" if args.simulator == EXACT else args.simulator))
+    of_exact = Path("plots/fidelity_exact", recording.folder.resolve().name)
+    folder = Path(args.out or (of_exact if args.simulator == EXACT else args.simulator))
     policy, agent = load_agent(args.agent_file, recording, args.lang_encoder)
     forecasts, known, num_shown = load_forecasts(args.simulator, recording)
+    moments = choose_moments(recording, args.split, args.num_trials, num_shown, args.seed)
+    settings = {"num_trials": len(moments.numbers), "split": args.split, "seed": args.seed, "shown": num_shown}
+    lacking = find_lack({"settings": settings, "actors": args.actors})
+    if lacking is not None and folder.resolve() == Path(args.simulator).resolve():
+        raise InputError(
+            f"analyses cannot rely on this measurement: it {lacking}; name another folder for it with --out"
+        )
     check_writable(folder, "--out")
     torch.set_num_threads(1)
-    moments = choose_moments(recording, args.split, args.num_trials, num_shown, args.seed)
     actors = {}
     for actor in args.actors:
         who = untrained(policy, recording.config["checkpoint"]["config"], args.seed) if actor == "untrained" else policy
@@ -269,17 +322,14 @@ def main() -> int:
         "simulator": known,
         "recording": str(recording.folder),
         "agent_sha256": whole_digest(agent),
-        "settings": {"num_trials": len(moments.numbers), "split": args.split, "seed": args.seed, "shown": num_shown},
+        "settings": settings,
         "horizons": list(range(1, args.num_horizons + 1)),
         "actors": actors,
     }
-    command = f"`python -m generative.fidelity --simulator {args.simulator} --data_dir {args.data_dir}`"
     what = f"{Path(args.simulator).name} in {recording.folder.name}"
-    write(folder, result, command, f"{what}, {len(moments.numbers)} episodes of the {args.split} split")
+    write(folder, result, f"`{command}`", f"{what}, {len(moments.numbers)} episodes of the {args.split} split")
     if "trained" in actors:
-        numbers = actors["trained"][MODEL]
-        shares = numbers["action"]["mean"][args.horizon - 1], numbers["exact_view"]["mean"][0]
-        print(judge(args.simulator, *shares, args.horizon, args.min_fidelity))
+        print(judge(args.simulator, shares_of(actors["trained"][MODEL]), args.horizon, args.min_fidelity))
     return 0
 
 

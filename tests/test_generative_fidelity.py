@@ -2,13 +2,14 @@
 
 import shutil
 import sys
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
 import orjson
 import pytest
 import torch
-from checks import strict_json
+from checks import one_line, strict_json
 from generative_data import tiny_pair
 
 from generative import fidelity, train_gen_model
@@ -158,6 +159,7 @@ def test_shuffled_actions_are_other_actions(tiny, trials):
     assert told.shape == shuffled.shape == (T, 8, 985)
     own = by_model(model, one, one.one_hot_actions[2:])
     assert torch.equal(own, told)
+    assert not torch.equal(shuffled, told)
 
 
 # --- the gate and the command -----------------------------------------------------------------------------------------
@@ -165,21 +167,24 @@ def test_shuffled_actions_are_other_actions(tiny, trials):
 
 @pytest.fixture(scope="module")
 def measured(tiny, tmp_path_factory):
-    """A simulator of two updates that was measured; its folder."""
+    """A simulator of two updates, with a measurement that says of itself that analyses may rely on it; its folder."""
     folder = tmp_path_factory.mktemp("simulators")
     with pytest.MonkeyPatch.context() as patch:
         words = ["--data_dir", str(tiny[0].folder), "--agent_file", str(tiny[1]), "--output_dir", str(folder)]
         words += ["--tgm_exp_name", "s", "--num_updates", "2", "--num_sim_steps", "3", "--param_name", "small"]
         patch.setattr(sys, "argv", ["train_gen_model", *words])
         assert train_gen_model.main() == 0
-    assert call(tiny, folder / "s", actors="trained,constant") == 0
+    assert call(tiny, folder / "s", actors="trained,constant", out=folder / "few") == 0
+    result = orjson.loads((folder / "few" / "fidelity.json").read_bytes())
+    result["settings"] |= {"split": "test", "num_trials": 100}
+    (folder / "s" / "fidelity.json").write_bytes(orjson.dumps(result))
     return folder / "s"
 
 
 def call(tiny, simulator, **flags) -> int:
     """Call the command in this process; its exit code."""
     flags = {"data_dir": tiny[0].folder, "agent_file": tiny[1], "num_trials": 6, "num_horizons": 4, **flags}
-    flags = {"simulator": simulator, "split": "train", **flags}
+    flags = {"simulator": simulator, "split": "train", **flags}  # of training worlds there are most
     with pytest.MonkeyPatch.context() as patch:
         words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
         patch.setattr(sys, "argv", ["fidelity", *words])
@@ -187,16 +192,21 @@ def call(tiny, simulator, **flags) -> int:
 
 
 def test_the_command_writes_numbers_table_and_figure(tiny, measured, tmp_path, capsys):
-    result = strict_json(measured / "fidelity.json")
+    few = measured.parent / "few"
+    result = strict_json(few / "fidelity.json")
     assert set(result["actors"]) == {"trained", "constant"} and result["horizons"] == [1, 2, 3, 4]
     assert set(result["actors"]["trained"]) == {"simulator", "copy_last", "markov", "shuffled"}
-    table = (measured / "fidelity.md").read_text()
+    table = (few / "fidelity.md").read_text()
+    assert f"--simulator {measured} --data_dir {tiny[0].folder}" in table
+    for words in ("--split train", "--num_trials 6", "--num_horizons 4", "--actors trained,constant", "--agent_file"):
+        assert words in table, words
+    assert "--seed" not in table and "--horizon" not in table  # they are at their defaults
     assert table.count("| trained | ") == 4 * len(MEASURES) and "exact_view" in table
     figure = plot_fidelity(result)
     lines = {(ax.get_ylabel(), line.get_label()): line for ax in figure.axes[::2] for line in ax.lines}
     mean = result["actors"]["trained"]["simulator"]["action"]["mean"]
     assert lines["same action", "simulator"].get_ydata().tolist() == mean
-    first = (measured / "fidelity.json").read_bytes()
+    first = (few / "fidelity.json").read_bytes()
     assert call(tiny, measured, out=tmp_path / "again", actors="trained,constant") == 0
     assert (tmp_path / "again" / "fidelity.json").read_bytes() == first  # same seed, same bytes
     assert call(tiny, "exact", out=tmp_path / "exact", actors="constant") == 0
@@ -206,12 +216,40 @@ def test_the_command_writes_numbers_table_and_figure(tiny, measured, tmp_path, c
     capsys.readouterr()
 
 
-def with_shares(measured, folder, action=0.9, view=0.95):
-    """A copy of a measured simulator, with these shares in place of what was measured; its folder."""
+def test_the_exact_simulator_has_a_folder_for_each_recording(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call(tiny, "exact", actors="constant") == 0
+    assert [path.name for path in (tmp_path / "plots" / "fidelity_exact").iterdir()] == [tiny[0].folder.name]
+
+
+def test_what_analyses_cannot_rely_on_is_not_written_beside_the_simulator(tiny, measured, monkeypatch):
+    before = (measured / "fidelity.json").read_bytes()
+    cases = [
+        ({}, "is of the train split"),
+        ({"out": measured / ".." / "s"}, "is of the train split"),
+        ({"split": "test", "actors": "constant"}, "no trials of the trained policy"),
+        ({"split": "test", "num_trials": 99}, r"is of \d episodes, not of 100 or more"),
+        ({"split": "test", "num_trials": 300}, r"is of \d episodes, not of 100 or more"),  # the recording has no more
+    ]
+    for flags, words in cases:
+        with pytest.raises(InputError, match=words) as error:
+            call(tiny, measured, **flags)
+        assert "--out" in one_line(error)
+    assert (measured / "fidelity.json").read_bytes() == before
+    monkeypatch.setattr(fidelity, "MIN_TRIALS", 2)
+    assert call(tiny, measured, split="test", actors="trained") == 0
+    assert (measured / "fidelity.json").read_bytes() != before
+    (measured / "fidelity.json").write_bytes(before)
+
+
+def with_shares(measured, folder, action=(0.99, 0.9, 0.1, 0.1), view=0.95, low=(0.8, 0.8, 0.0, 0.0), **settings):
+    """A copy of a measured simulator, with these shares and settings in place of what was measured; its folder."""
     shutil.copytree(measured, folder)
     result = orjson.loads((folder / "fidelity.json").read_bytes())
     numbers = result["actors"]["trained"]["simulator"]
-    numbers["action"]["mean"], numbers["exact_view"]["mean"] = [0.99, action, 0.1, 0.1], [view, 0.1, 0.1, 0.1]
+    numbers["action"] = {"mean": action, "low": low, "high": [1.0] * 4}
+    numbers["exact_view"]["mean"] = [view, 0.1, 0.1, 0.1]
+    result["settings"] |= settings
     (folder / "fidelity.json").write_bytes(orjson.dumps(result))
     return folder
 
@@ -219,9 +257,23 @@ def with_shares(measured, folder, action=0.9, view=0.95):
 def test_simulators_that_are_good_enough_pass(measured, tmp_path):
     folder = with_shares(measured, tmp_path / "good")
     line = check_fidelity(folder, 2)
-    assert "90.0% of the policy's actions are the same 2 steps ahead, 95.0% of views exact" in line
+    assert "over 1 to 2 steps at least 90.0% of the policy's actions are the same (2 ahead, 80.0% to 100.0%)" in line
+    assert "95.0% of views exact 1 step ahead" in line
     assert check_fidelity(folder, 3, min_fidelity=0.0)
+    unknown = with_shares(measured, tmp_path / "unknown", (None,) * 4, None, (None,) * 4)
+    assert "at least not known" in check_fidelity(unknown, 3, min_fidelity=0.0)
     assert "Minigrid's own rules" in check_fidelity("exact", 24)
+
+
+def test_a_longer_horizon_is_never_judged_better(measured, tmp_path):
+    """However the shares of few trials go up again: what passes at a horizon passes at all before it."""
+    for number, action in enumerate([(0.9, 0.6, 0.9, 0.9), (0.6, 0.9, 0.9, 0.9), (0.9, 0.8, 0.9, 0.7)]):
+        folder, passed = with_shares(measured, tmp_path / str(number), action, low=(0.5,) * 4), []
+        for horizon in range(1, 5):
+            least = min(action[:horizon])
+            with nullcontext() if least >= 0.7 else pytest.raises(InputError, match=f"at least {least:.1%}"):
+                passed.append(f"at least {least:.1%}" in check_fidelity(folder, horizon))
+        assert len(passed) == (1, 0, 4)[number] and all(passed)
 
 
 def test_others_are_refused(measured, tmp_path):
@@ -230,6 +282,10 @@ def test_others_are_refused(measured, tmp_path):
     refused = [
         (partial(check_fidelity, folder, 3), "below --min_fidelity 0.7; train it longer"),
         (partial(check_fidelity, with_shares(measured, tmp_path / "bad", view=0.5), 1), "below --min_fidelity"),
+        (partial(check_fidelity, with_shares(measured, tmp_path / "few", low=(0.8, None, 0, 0)), 2), "for 2 steps to"),
+        (partial(check_fidelity, with_shares(measured, tmp_path / "train", split="train"), 1), "of the train split"),
+        (partial(check_fidelity, with_shares(measured, tmp_path / "some", num_trials=99), 1), "of 99 episodes"),
+        (partial(check_fidelity, with_shares(measured, tmp_path / "short", (0.9, 0.9)), 1), "is damaged"),
         (partial(check_fidelity, folder, 5), "horizons from 1 to 4, not of 5"),
         (partial(check_fidelity, folder, 2, agent_sha256="0" * 64), "is of another policy"),
         (partial(check_fidelity, damaged, 2), "is damaged"),
