@@ -184,7 +184,7 @@ def main() -> int:
     num_known, num_test = count_known_starts(recording, [name for name, *_ in worlds.fields()])
     if num_test:
         share = f"{num_known:,} of {num_test:,} test episodes ({num_known / num_test:.1%})"
-        print(f"splits share no seed, but {share} begin in the same world, with the same mission, as a training episode")
+        print(f"splits share no seed, but {share} begin in the world and with the mission of a training episode")
     return 0
 
 
