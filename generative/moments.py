@@ -26,12 +26,11 @@ from generative.playing import greedy, play
 from generative.policies import Answer, FrozenPolicy
 from generative.recordings import Episode, Recording
 from generative.scenes import VIEW, Scene, WorldScene
-from generative.shelf import EXACT, REPOSITORY
+from generative.shelf import EXACT, find_policy
 from generative.simulators import State
 from generative.soft import harden
 from generative.targets import Target
 from mop.base.errors import InputError
-from mop.base.files import file_digest
 from mop.jobs.evaluation import load_for_evaluation
 from mop.kernels.grid import EMPTY
 from mop.learning.policies import policy_from_checkpoint
@@ -266,12 +265,7 @@ def load_policy(recording: Recording, checkpoint: str | Path | None = None) -> F
 
     Raises InputError where it is missing, or another one.
     """
-    path = Path(checkpoint or recording.config["checkpoint"]["path"])
-    path = path if path.is_file() else REPOSITORY / path  # of results/zoo, and recorded there
-    if not path.is_file():
-        raise InputError(f"{path}, the policy of {recording.folder}, is missing; say where it is with --checkpoint")
-    if not recording.config["checkpoint"]["sha256"].startswith(file_digest(path)):
-        raise InputError(f"{path} is not the policy of {recording.folder}; say where that is with --checkpoint")
+    path = find_policy(recording, checkpoint, "--checkpoint")
     return _load_policy(path, path.stat().st_mtime_ns)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from generative.soft import decoding
 from mixture_of_experts import Intervention, RecurrentPolicy, compute_lpc
+from mop.base.errors import InputError
 from mop.jobs.evaluation import encoder_for, load_for_evaluation
 from mop.kernels import fast
 from mop.learning.policies import policy_from_checkpoint
@@ -39,7 +40,12 @@ class FrozenPolicy:
     def load(cls, path: str | Path, encoder_location: str | None = None) -> tuple["FrozenPolicy", dict]:
         """The policy of a checkpoint, and the checkpoint's config. Raises InputError where it cannot be used."""
         checkpoint = load_for_evaluation(path)
-        policy, lang_proj = policy_from_checkpoint(checkpoint)
+        if checkpoint["config"].get("kind") == "world_model":
+            raise InputError(f"{path} is a checkpoint of a simulator, not of a policy; name one of those")
+        try:
+            policy, lang_proj = policy_from_checkpoint(checkpoint)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         return cls(policy, lang_proj, encoder_for(checkpoint, encoder_location)), checkpoint["config"]
 
     def embed(self, missions: Sequence[str]) -> Tensor:

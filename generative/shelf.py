@@ -1,4 +1,4 @@
-"""Which recordings, episodes and simulators a page can show, and which it shows first."""
+"""Which recordings, episodes and simulators a page can show, which it shows first, and where a policy is found."""
 
 import os
 import subprocess
@@ -10,6 +10,7 @@ import numpy as np
 
 from generative.recordings import BEHAVIOURS, CONFIG, SPLITS, Episode, Recording
 from mop.base.errors import InputError
+from mop.base.files import whole_digest
 from mop.plotting.style import counted
 
 REPOSITORY = Path(__file__).parents[1]
@@ -111,3 +112,18 @@ def find_simulators(asked: str | None) -> dict[str, str]:
     folders = sorted(path.parent.as_posix() for path in Path(SIMULATORS_DIR).glob("*/checkpoint_final.pt"))
     folders = [*([asked] if asked not in (None, EXACT, *folders) else []), *folders]
     return {"exact (Minigrid's rules)": EXACT} | {f"learned: {Path(folder).name}": folder for folder in folders}
+
+
+def find_policy(recording: Recording, path: str | Path | None, flag: str) -> Path:
+    """The checkpoint of a recording's policy: at `path`, if it is given, else where it was when it was recorded.
+
+    A relative path is seen from here or from the repository. flag: which says where it is. Raises InputError where the
+    file is missing, or another policy's.
+    """
+    told = Path(path or recording.config["checkpoint"]["path"])
+    found = next((place for place in (told, REPOSITORY / told) if place.is_file()), None)
+    if found is None:
+        raise InputError(f"{told}, the policy of {recording.folder}, is missing; say where it is with {flag}")
+    if whole_digest(found) != recording.config["checkpoint"]["sha256"]:
+        raise InputError(f"{told} is not the policy of {recording.folder}; say where that is with {flag}")
+    return found

@@ -20,10 +20,11 @@ import torch
 from generative.learning import SimulatorRun
 from generative.policies import FrozenPolicy
 from generative.recordings import Recording, open_recording
+from generative.shelf import find_policy
 from generative.world_model import SIZES
 from mop.base.configuration import Parser, check_flags, integer, number, optional, shown, text
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, file_digest, remove_leftovers, whole_digest
+from mop.base.files import check_writable, claimed, file_digest, remove_leftovers
 from mop.learning.loop import CURVE_NAME, FINAL_NAME, STATE_NAME, drive
 from mop.store.checkpoints import load_training_state
 
@@ -81,13 +82,9 @@ def settle(args: argparse.Namespace) -> dict[str, Any]:
 def load_agent(path: str | None, recording: Recording, encoder: str | None = None) -> tuple[FrozenPolicy, Path]:
     """The policy of a recording and the path of its checkpoint.
 
-    path: None for where it was when it was recorded; encoder: where its mission encoder lies now. Raises InputError
-    where the file is missing, or another policy's.
+    path: as `recordings.find_policy`; encoder: where its mission encoder lies now. Raises InputError as that does.
     """
-    recorded = recording.config["checkpoint"]
-    path = Path(path or recorded["path"])
-    if whole_digest(path) != recorded["sha256"]:
-        raise InputError(f"{recording.folder} was not recorded of {path}, but of another checkpoint; name that one")
+    path = find_policy(recording, path, "--agent_file (--checkpoint of an analysis)")
     return FrozenPolicy.load(path, encoder)[0], path
 
 

@@ -1,12 +1,20 @@
-"""The frozen policy over a sequence is the frozen policy step by step, in what it says and in its gradients."""
+"""The frozen policy: a sequence is step after step, in what it says and in its gradients; where it is found."""
+
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from checks import one_line
+from conftest import REPOSITORY
 from eval_helpers import put, random_checkpoint
 
 from generative.policies import FrozenPolicy
+from generative.shelf import find_policy
 from generative.soft import SOFT_DIM
+from mop.base.errors import InputError
+from mop.base.files import whole_digest
 from mop.kernels import fast
 
 POLICIES = [
@@ -43,3 +51,29 @@ def test_a_sequence_is_step_after_step(tmp_path, monkeypatch, config, is_compile
     expected = torch.autograd.grad(losses[-1][0] + losses[2][1], (soft, hidden))
     for one, other in zip(through, expected, strict=True):
         assert other.abs().max() > 0 and torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
+
+
+def test_checkpoints_of_no_policy_are_named(tmp_path):
+    checkpoint, path = random_checkpoint(), tmp_path / "checkpoint_final.pt"
+    config = checkpoint["config"]
+    for changed, words in (
+        ({**config, "kind": "world_model"}, "is a checkpoint of a simulator, not of a policy"),
+        ({**config, "intermediate_dim": 8}, "disagree"),
+    ):
+        torch.save({**checkpoint, "config": changed}, path)
+        with pytest.raises(InputError, match=words) as error:
+            FrozenPolicy.load(path)
+        assert str(path) in one_line(error)
+
+
+def test_a_recorded_policy_is_found_from_another_directory(tmp_path, monkeypatch):
+    zoo = Path("results/zoo/BabyAI-UnlockPickup-v0/trial_0/seed_0/checkpoint_final.pt")
+    known = {"path": str(zoo), "sha256": whole_digest(REPOSITORY / zoo)}
+    recording = SimpleNamespace(folder=tmp_path, config={"checkpoint": known})
+    monkeypatch.chdir(tmp_path)
+    assert find_policy(recording, None, "--here") == REPOSITORY / zoo
+    with pytest.raises(InputError, match=r"^gone.pt, the policy of .*, is missing; say where it is with --here$"):
+        find_policy(recording, "gone.pt", "--here")
+    (tmp_path / "other.pt").write_bytes(b"1")
+    with pytest.raises(InputError, match=r"^other.pt is not the policy of .*; say where that is with --here$"):
+        find_policy(recording, "other.pt", "--here")

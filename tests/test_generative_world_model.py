@@ -337,8 +337,8 @@ def test_it_ends_early_where_nothing_improves(tiny, monkeypatch):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        ({"agent_file": "other"}, "was not recorded of .*; name that one"),
-        ({"agent_file": "missing.pt"}, "No such file"),
+        ({"agent_file": "other"}, "is not the policy of .*; say where that is with --agent_file"),
+        ({"agent_file": "missing.pt"}, "^missing.pt, the policy of .*, is missing; say where it is with --agent_file"),
         ({"data_dir": "."}, "is no recording"),
         ({"loss_scale_gen_adv": 1}, "--loss_scale_gen_adv must be 0"),
         ({"env_name": "coinrun"}, "--env_name: .* is a recording of BabyAI-UnlockPickup-v0, not of coinrun"),
