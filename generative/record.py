@@ -137,8 +137,8 @@ def count_known_starts(recording: Recording, names: Sequence[str]) -> tuple[int,
     index, known = recording.index, []
     for shard, arrays in enumerate(recording.shards):
         rows = index["first_row"][index["shard"] == shard]
-        shown = [np.ascontiguousarray(arrays[name][rows]).reshape(len(rows), -1).view(np.uint8) for name in names]
-        known += [row.tobytes() for row in np.concatenate(shown, 1)]
+        shown = [arrays[name][rows] for name in names]
+        known += [b"".join(array[k].tobytes() for array in shown) for k in range(len(rows))]
     starts = list(zip(known, index["mission"].tolist(), strict=True))
     train, test = ([starts[k] for k in recording.episodes(split)] for split in ("train", "test"))
     return sum(map(set(train).__contains__, test)), len(test)

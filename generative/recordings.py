@@ -238,8 +238,8 @@ def find_fault(index: Mapping[str, np.ndarray], missions: list[str], lang: np.nd
     for shard, wanted in enumerate(num_rows):
         here = index["shard"] == shard
         first, ends = index["first_row"][here], np.cumsum(index["num_rows"][here], dtype=np.int64)
-        is_whole = len(ends) and ends[-1] == wanted and (first == [0, *ends[:-1]]).all()
-        if not is_whole or index["num_rows"][here].min() < 2:
+        starts = np.append(0, ends)  # of the episodes, then the end of the shard
+        if starts[-1] != wanted or (first != starts[:-1]).any() or (index["num_rows"][here] < 2).any():
             return shard
     return None
 

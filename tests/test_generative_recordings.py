@@ -518,6 +518,19 @@ def test_what_shards_hold_is_in_no_part(tmp_path, checkpoint, recording, monkeyp
     assert max(before) > 5 and after[0] < max(before) and most[-1][1] == 0
 
 
+def test_a_shard_without_an_episode_can_be_read(tmp_path, recording):
+    """Earlier recorders wrote such shards."""
+    folder = tmp_path / "copy"
+    shutil.copytree(recording.folder, folder)
+    shutil.copytree(folder / "shard_00001", folder / "shard_00002")
+    for path in (folder / "shard_00002").glob("*.npy"):
+        np.save(path, np.load(path)[:0])
+    (folder / "shard_00002" / "episodes.json").write_bytes(b"[]")
+    found = open_recording(folder)
+    assert len(found) == len(recording) and len(found.windows(5)) == len(recording.windows(5))
+    assert record.count_known_starts(found, ["obs", "grid"]) == record.count_known_starts(recording, ["obs", "grid"])
+
+
 def test_a_shard_in_which_no_episode_begins_is_told_in_one_line(tmp_path, checkpoint, capsys, monkeypatch):
     monkeypatch.setattr(recorder, "_SHARD_BYTES", 30_000)
     command = record_command(checkpoint, tmp_path / "r", policies="random", max_steps=400, num_steps=300)
