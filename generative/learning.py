@@ -86,7 +86,8 @@ class SimulatorRun:
         windows = all_windows(self.recording, self.length, self.num_init, "validation")
         if not len(windows) or not len(self.windows):
             raise InputError(
-                f"{self.recording.folder} has no episode of a training or of a validation world; record more steps"
+                f"{self.recording.folder} has no training or no validation episode of more than {self.num_init} rows; "
+                "lower --num_initializing_steps, or record more steps"
             )
         rng = np.random.default_rng(stream_seed(self.seed, "validation"))
         chosen = np.sort(rng.choice(len(windows), min(len(windows), NUM_VALIDATION), replace=False))
