@@ -92,7 +92,12 @@ class Explanation:
 
     def rows(self) -> list[dict]:
         """A row of a table for each cause."""
-        place = {"episode": int(self.episode), "step": int(self.step), "target": str(self.target)}
+        place = {
+            "episode": int(self.episode),
+            "step": int(self.step),
+            "target": str(self.target),
+            "value": float(self.value),
+        }
         return [
             place
             | {"lag": int(self.lag[row]), "cause": str(self.thing(row)), "total": float(self.total[row])}

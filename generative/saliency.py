@@ -14,8 +14,9 @@ Without --episode: recorded test episodes in their order; without --step: the st
 What can be taken out of the real world is: "truly" is what its absence then changes, with the recorded actions.
 
 Writes to --out for each step an .npz (generative/explanations.py), a picture of the largest cause, and a strip over
-time; causes.csv with all causes, causes.md with the largest in words; kinds.csv with sums by kind of thing and lag,
-sizes.csv with sizes by path and lag, horizon.png with both. Steps that are there already are not computed again.
+time; causes.csv with all causes, checked.csv with those that were taken out, causes.md with the largest in words;
+kinds.csv with sums by kind of thing and lag, sizes.csv with sizes by path and lag, horizon.png with both.
+Steps that are there already are not computed again.
 """
 
 import re
@@ -141,7 +142,8 @@ def report(found: Sequence[Explanation], paths: Sequence[Path], out: Path, num_c
         write_figure(path.with_name(f"{path.stem}_strip.png"), plot_strip(explanation))
     table = pd.DataFrame([row for explanation in found for row in explanation.rows()])
     kinds, sizes = amounts_by_kind(found), sizes_by_lag(found)
-    for name, of_name in (("causes", table), ("kinds", kinds), ("sizes", sizes)):
+    checked = table[table["true_forced"].notna()]
+    for name, of_name in (("causes", table), ("checked", checked), ("kinds", kinds), ("sizes", sizes)):
         content = of_name.to_csv(index=False, float_format="%.6g").encode()
         write_atomic(out / f"{name}.csv", lambda file, content=content: file.write(content))
     lines = []

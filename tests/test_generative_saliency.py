@@ -358,11 +358,14 @@ def test_the_command_writes_what_it_says_and_goes_on(recorded, tmp_path, monkeyp
         "config.json",
         "causes.csv",
         "causes.md",
+        "checked.csv",
         "kinds.csv",
         "sizes.csv",
         "horizon.png",
     }
-    assert len(files) == 6 + 3 * 2
+    assert len(files) == 7 + 3 * 2
+    causes, checked = (pd.read_csv(tmp_path / "out" / f"{name}.csv") for name in ("causes", "checked"))
+    assert 0 < len(checked) == causes["true_forced"].notna().sum() < len(causes) and checked["value"].notna().all()
     sizes = pd.read_csv(tmp_path / "out" / "sizes.csv")
     assert len(sizes) == 2 * len(PATHS) and sizes.groupby("lag")["share"].sum().tolist() == pytest.approx([1, 1])
     found = load_explanation(tmp_path / "out" / npz[0])

@@ -210,6 +210,21 @@ def test_controls_find_nothing_where_a_true_predictor_does():
     }
 
 
+@pytest.mark.parametrize("loops", [("own", "recorded"), ("recorded",), ("own",)])
+def test_the_figure_is_of_the_recorded_actions_where_they_were_asked_for(loops):
+    """In both panels, as the tables lead with them."""
+    rows = []
+    for episode in range(6):
+        true = np.arange(5) + episode
+        values = {"own": -true, "recorded": true}
+        rows.append(row_of(true, episode=episode, **{f"exact, {loop} actions": values[loop] for loop in loops}))
+    figure = plot_agreement(summarise(rank_cases(rows), ("truth", "predictor", "lag")), "title")
+    for ax in figure.axes:
+        drawn = {c.get_label(): float(c.lines[0].get_ydata()[0]) for c in ax.containers}
+        assert set(drawn) == {"exact", RANDOM, SHUFFLED}
+        assert drawn["exact"] == pytest.approx(1 if "recorded" in loops else -1)
+
+
 def test_attribution_ranks_true_effects_and_that_of_other_policies_and_shuffled_effects_do_not(recorded):
     """The acceptance test of controls, with real worlds: random-weight policies and shuffled labels give nothing."""
     recording, policy = recorded
