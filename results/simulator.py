@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mop.base.configuration import Parser
 from mop.base.errors import InputError, run_script
-from mop.base.files import whole_digest
+from mop.base.files import file_digest, read_json, whole_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN = "UnlockPickup"  # the policy of which all is measured
@@ -49,7 +49,7 @@ class Stage(NamedTuple):
     words: list[str]  # after `python -m`
     folder: str  # that it writes
     result: str | None = None  # the file whose presence passes it over; None: it goes on by itself
-    made_of: str | None = None  # a file that the result must not be older than
+    made_of: str | None = None  # the file that a fidelity must be of
     simulator: str | None = None  # the learned one that must be true enough
 
     @property
@@ -61,7 +61,7 @@ class Stage(NamedTuple):
         """Whether it would only do again what is there."""
         if self.result is None or not (result := ROOT / self.folder / self.result).exists():
             return False
-        return self.made_of is None or result.stat().st_mtime >= (ROOT / self.made_of).stat().st_mtime
+        return self.made_of is None or read_json(result)["simulator"]["digest"] == file_digest(ROOT / self.made_of)
 
 
 def stages(name: str) -> dict[str, Stage]:

@@ -1,5 +1,6 @@
 """The driver of the simulator's numbers: it finds what it writes, goes on past a refusal, agrees with the folder."""
 
+import json
 import os
 import sys
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import simulator
 
 from generative import fidelity
 from mop.base.errors import InputError, exit_code
+from mop.base.files import file_digest
 
 
 @pytest.fixture
@@ -23,10 +25,16 @@ def root(tmp_path, monkeypatch):
     def run(words, cwd):
         stage = next(s for name in simulator.POLICIES for s in simulator.stages(name).values() if s.words == words[2:])
         ran.append(stage)
-        for file in (*stage.published, *([stage.result] if stage.result else []), "checkpoint_final.pt"):
+        made = (
+            ["checkpoint_final.pt"] if stage.words[0] == "generative.train_gen_model" else [stage.result or "log.txt"]
+        )
+        for file in (*stage.published, *made):
             path = tmp_path / stage.folder / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(file)
+            if file == fidelity.RESULT and stage.made_of:
+                path.write_text(json.dumps({"simulator": {"digest": file_digest(tmp_path / stage.made_of)}}))
+            elif file != "checkpoint_final.pt" or not path.exists():
+                path.write_text(file)
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(simulator, "ROOT", tmp_path)
@@ -67,7 +75,7 @@ def test_what_would_start_anew_is_passed_over_where_its_result_is_there(root, mo
     assert exit_code(simulator.main) == 0
     found = {stage.words[0] for stage in root.ran}
     assert found and not found & {"generative.fidelity", "generative.visualise"}
-    os.utime(root.path / "simulators/UnlockPickup/fidelity.json", (0, 0))  # the simulator was trained again
+    (root.path / "simulators/UnlockPickup/checkpoint_final.pt").write_text("another")  # the simulator was trained again
     root.ran.clear()
     assert exit_code(simulator.main) == 0
     assert [stage.folder for stage in root.ran if "fidelity" in stage.words[0]] == ["simulators/UnlockPickup"]
