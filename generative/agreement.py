@@ -21,6 +21,7 @@ BY, MEASURES = ("truth", "predictor"), ("rho", "low", "high", "top", "cases", "e
 TRUTHS = ("acting", "forced")
 MIN_EDITS = 4
 RANDOM, SHUFFLED = "random numbers", "shuffled effects"
+RANKED = "ranked"  # the outcome of a case that is used
 
 
 def rank_cases(rows: Iterable[Mapping], seed: int = 0) -> pd.DataFrame:
@@ -44,9 +45,9 @@ def _rank(row: Mapping, number: int, truth: str, seed: int) -> list[dict]:
     true = np.array(row[truth][number] if row[truth] else [], float)
     is_there = np.isfinite(true)
     true = true[is_there]
-    outcome = "too few edits" if len(true) < MIN_EDITS else "no effect" if np.ptp(true) == 0 else "ranked"
+    outcome = "too few edits" if len(true) < MIN_EDITS else "no effect" if np.ptp(true) == 0 else RANKED
     common = {"num_edits": len(true), "num_over": int((~is_there).sum()), "outcome": outcome}
-    if outcome != "ranked":
+    if outcome != RANKED:
         return [common | {"predictor": "", "is_constant": False, "rho": np.nan, "is_top": np.nan}]
     predicted = {name: values[is_there] for name, values in predictions(row, number).items()}
     words = (row["episode"], row["step"], row["lag"], row["targets"][number], truth)
@@ -81,7 +82,7 @@ def summarise(ranked: pd.DataFrame, by: Sequence[str] = BY) -> pd.DataFrame:
     Columns `by` and MEASURES: rho with its interval, top (share of cases in which the edit of the largest effect was
     found), cases, episodes, constant (cases in which the predictor says the same of all edits).
     """
-    kept = ranked[ranked["outcome"] == "ranked"]
+    kept = ranked[ranked["outcome"] == RANKED]
     lines = []
     for key, group in kept.groupby(list(by), sort=False):
         means = bootstrap_means(group[["rho", "is_top"]].to_numpy(float), group["episode"].to_numpy())

@@ -12,10 +12,11 @@ from mop.plotting.style import HUES, open_frame
 if TYPE_CHECKING:
     import pandas as pd
 
-_PANELS = {  # truth -> title, and the actions of the loop that attribution goes through there
-    "acting": ("the policy acts on what it sees", "own actions"),
-    "forced": ("the recorded actions are executed", "recorded actions"),
-}
+_PANELS = {"acting": "the policy acts on what it sees", "forced": "the recorded actions are executed"}  # by truth
+_LOOPS = (
+    "recorded actions",
+    "own actions",
+)  # that attribution goes through; the first of them is drawn, if it is there
 
 _LOOKS = [(color, marker, line) for marker, line in (("o", "-"), ("s", "--"), ("D", "-.")) for color in HUES.values()]
 
@@ -23,21 +24,18 @@ _LOOKS = [(color, marker, line) for marker, line in (("o", "-"), ("s", "--"), ("
 def plot_agreement(by_lag: "pd.DataFrame", title: str = "") -> Figure:
     """Mean rank correlation with 95 % intervals over the lag, a panel for each truth, a line for each predictor.
 
-    by_lag: of `agreement.summarise` by truth, predictor, lag. In each panel those predictors whose loop has the actions
-    of that truth, and those that have none.
+    by_lag: of `agreement.summarise` by truth, predictor, lag. Drawn are the predictors with the recorded actions in the
+    loop or, where there are none, with the policy's own; and those without a loop.
     """
-    lines = by_lag.assign(name=[_short(name) for name in by_lag["predictor"]])
-    is_here = [
-        all(words == _PANELS[truth][1] for _, words in _PANELS.values() if words in name)
-        for truth, name in zip(lines["truth"], lines["predictor"], strict=True)
-    ]
-    lines = lines[is_here]
+    loops = [words for words in _LOOPS if by_lag["predictor"].str.contains(words).any()]
+    lines = by_lag[[not any(words in name for words in loops[1:]) for name in by_lag["predictor"]]]
+    lines = lines.assign(name=[_short(name) for name in lines["predictor"]])
     names, lags = list(dict.fromkeys(lines["name"])), sorted(set(lines["lag"]))
     figure = Figure(figsize=(10.4, 0.12 * len(names) + 4.1), layout="constrained")
     controls = [name for name in names if name in (RANDOM, SHUFFLED) or "untrained" in name]
     looks = dict(zip([name for name in names if name not in controls], _LOOKS, strict=False))
     looks |= {name: ("0.55", marker, ":") for name, marker in zip(controls, "osD^vP", strict=False)}
-    for ax, (truth, (heading, _)) in zip(figure.subplots(1, len(_PANELS), sharey=True), _PANELS.items(), strict=True):
+    for ax, (truth, heading) in zip(figure.subplots(1, len(_PANELS), sharey=True), _PANELS.items(), strict=True):
         for number, name in enumerate(names):
             line = lines[(lines["truth"] == truth) & (lines["name"] == name)].sort_values("lag")
             x = np.array([lags.index(lag) for lag in line["lag"]]) + 0.4 * ((number + 0.5) / len(names) - 0.5)
@@ -59,5 +57,5 @@ def plot_agreement(by_lag: "pd.DataFrame", title: str = "") -> Figure:
 
 
 def _short(name: str) -> str:
-    """A predictor without what its panel says."""
-    return ", ".join(part for part in name.split(", ") if part not in [words for _, words in _PANELS.values()])
+    """A predictor without the actions of its loop, which are the same in all."""
+    return ", ".join(part for part in name.split(", ") if part not in _LOOPS)

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from generative.explanations import short_number
 from mop.plotting.hover import add_note
 from mop.plotting.panels import ALL_OF_0_TO_1, make_panels, remove_empty, set_title
 from mop.plotting.style import HUES, open_frame
@@ -109,7 +110,11 @@ def plot_effects(rows: Sequence[Mapping], randoms: Mapping[str, np.ndarray], tit
         add_note(ax, row["difference"], row["difference"], 0.6, 0.6, text, **row)
         ax.set(ylim=(-0.5, 0.9), yticks=[])
         ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.set_title(f"{row['measure']}\n{row['plain']:.3g} → {row['moved']:.3g}", fontsize="medium", loc="left")
+        ax.set_title(
+            f"{row['measure']}\n{short_number(row['plain'])} → {short_number(row['moved'])}",
+            fontsize="medium",
+            loc="left",
+        )
         open_frame(ax)
     remove_empty(axes, len(rows))
     handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -61,12 +61,13 @@ def _steps_of(table: Table, phase: str) -> np.ndarray:
 
 
 def effect_rows(plain: Table, moved: Table, randoms: Sequence[Table]) -> list[dict]:
-    """A row for each measure that both runs have: its value in both, the difference, where that lies among the random.
+    """A row for each measure that a run has: its value in both, the difference, where that lies among the random.
 
     low, high: 95 % interval of the paired difference, by a bootstrap over worlds; of success, that of
     `difference_of_rates`, which has a width where nothing changes, too. random_low, random_high: the least and largest
     effect of the R random directions. stronger: how many of these change the measure at least as much, in either
-    direction. p = (1 + stronger) / (1 + R).
+    direction. p = (1 + stronger) / (1 + R); NaN, like the difference, where one of the two runs does not have the
+    measure.
     """
     by_chance, rows = random_effects(plain, randoms), []
     for measure in measures_of(plain, moved):
@@ -79,7 +80,8 @@ def effect_rows(plain: Table, moved: Table, randoms: Sequence[Table]) -> list[di
         row = {"measure": measure.name, "plain": before, "moved": after, "difference": after - before}
         row |= {"low": low, "high": high, "random": len(others), "stronger": stronger}
         row |= {"random_low": others.min(initial=np.inf), "random_high": others.max(initial=-np.inf)}
-        rows.append(row | {"p": (1 + stronger) / (1 + len(others))})
+        p = np.nan if np.isnan(after - before) else (1 + stronger) / (1 + len(others))
+        rows.append(row | {"p": p})
     return rows
 
 

@@ -92,7 +92,12 @@ class Explanation:
 
     def rows(self) -> list[dict]:
         """A row of a table for each cause."""
-        place = {"episode": int(self.episode), "step": int(self.step), "target": str(self.target)}
+        place = {
+            "episode": int(self.episode),
+            "step": int(self.step),
+            "target": str(self.target),
+            "value": float(self.value),
+        }
         return [
             place
             | {"lag": int(self.lag[row]), "cause": str(self.thing(row)), "total": float(self.total[row])}
@@ -119,7 +124,7 @@ def load_explanation(path: str | Path) -> Explanation:
 
 def digits_of(value: float, significant: int = 3) -> int:
     """How many digits after the point show so many of a number; none where it has enough before it."""
-    return max(0, significant - 1 - math.floor(math.log10(abs(value)))) if value else 0
+    return max(0, significant - 1 - math.floor(math.log10(abs(value)))) if value and math.isfinite(value) else 0
 
 
 def short_number(value: float, significant: int = 3, sign: str = "") -> str:

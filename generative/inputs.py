@@ -1,5 +1,6 @@
 """What the commands of attribution share: simulators by name, directions of the same policy, recorded targets."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from generative.scenes import ExactScenes, LearnedScenes, Scenes
 from generative.targets import Target
 from generative.world_model import load_world_model
 from mop.base.errors import InputError
+from mop.base.files import whole_digest
 
 EXACT = "exact"
 
@@ -42,6 +44,15 @@ def open_directions(path: str | None, sha256: str, policy: str | Path) -> Direct
     if str(directions.checkpoint) != sha256:
         raise InputError(f"--directions {path}: found in the memory of another policy than that of {policy}")
     return directions
+
+
+def settings_of(args: Namespace, runtime: Sequence[str]) -> dict:
+    """The flags that a folder of results is of: all but those of `runtime`, and the digest of --directions, if given.
+
+    Raises InputError where the file cannot be read.
+    """
+    settings = {name: value for name, value in vars(args).items() if name not in (*runtime, "directions")}
+    return settings | ({} if args.directions is None else {"directions": whole_digest(args.directions)})
 
 
 def recorded_values(episode: Episode, target: Target, expert_hidden_sizes: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -47,6 +47,7 @@ from mop.kernels.devices import use_device
 from mop.worlds.bot_paths import BotPaths
 
 LEAST_RANDOM = 20
+MOST_SD = 100.0  # standard deviations that a coordinate may be sent from its mean
 PLAIN, MOVED = "plain", "moved"
 
 
@@ -85,9 +86,11 @@ def operation_of(args, directions: Directions) -> Operation:
     try:
         if not name:
             raise ValueError
-        return Operation(kind, directions.number(name), None, number(float("-inf"))(value))
+        return Operation(kind, directions.number(name), None, number(-MOST_SD, high=MOST_SD)(value))
     except ValueError:
-        raise InputError(f"--{kind} must be K=VALUE such as 3=1.5, not {shown(given)}") from None
+        raise InputError(
+            f"--{kind} must be K=VALUE such as 3=1.5, from {-MOST_SD:g} to {MOST_SD:g}, not {shown(given)}"
+        ) from None
 
 
 def load_matching(args) -> tuple[FrozenPolicy, dict, Directions, str]:

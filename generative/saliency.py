@@ -14,8 +14,9 @@ Without --episode: recorded test episodes in their order; without --step: the st
 What can be taken out of the real world is: "truly" is what its absence then changes, with the recorded actions.
 
 Writes to --out for each step an .npz (generative/explanations.py), a picture of the largest cause, and a strip over
-time; causes.csv with all causes, causes.md with the largest in words, kinds.csv and horizon.png with sums by kind of
-thing and by lag. Steps that are there already are not computed again.
+time; causes.csv with all causes, checked.csv with those that were taken out, causes.md with the largest in words;
+kinds.csv with sums by kind of thing and lag, sizes.csv with sizes by path and lag, horizon.png with both.
+Steps that are there already are not computed again.
 """
 
 import re
@@ -31,7 +32,7 @@ from generative.causes import PATHS
 from generative.explaining import explain
 from generative.explanations import Explanation, load_explanation, short_number
 from generative.fidelity import MIN_FIDELITY, check_fidelity
-from generative.inputs import EXACT, open_directions, open_scenes, recorded_values
+from generative.inputs import EXACT, open_directions, open_scenes, recorded_values, settings_of
 from generative.policies import FrozenPolicy
 from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
 from generative.saliency_figures import plot_horizon, plot_map, plot_strip
@@ -43,7 +44,7 @@ from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_figure
 from mop.measures.bootstrap import bootstrap_means
 
-_RUNTIME = ("out", "data_dir", "checkpoint", "lang_encoder", "directions", "min_fidelity", "num_causes", "num_episodes")
+_RUNTIME = ("out", "data_dir", "checkpoint", "lang_encoder", "min_fidelity", "num_causes", "num_episodes")
 
 
 def parser() -> Parser:
@@ -118,7 +119,7 @@ def main() -> int:
     name = f"{recording.folder.resolve().name}_{re.sub('[^a-z0-9]+', '_', args.of.lower())}"
     out = Path(args.out or Path("plots") / "saliency" / name)
     check_writable(out, "--out")
-    settings = {name: value for name, value in vars(args).items() if name not in _RUNTIME}
+    settings = settings_of(args, _RUNTIME)
     with claimed(out) as is_ours:
         if not is_ours:
             raise InputError(f"another process works in {out}; choose another --out")
@@ -140,8 +141,9 @@ def report(found: Sequence[Explanation], paths: Sequence[Path], out: Path, num_c
         write_figure(path.with_name(f"{path.stem}_map.png"), plot_map(explanation))
         write_figure(path.with_name(f"{path.stem}_strip.png"), plot_strip(explanation))
     table = pd.DataFrame([row for explanation in found for row in explanation.rows()])
-    kinds = amounts_by_kind(found)
-    for name, of_name in (("causes", table), ("kinds", kinds)):
+    kinds, sizes = amounts_by_kind(found), sizes_by_lag(found)
+    checked = table[table["true_forced"].notna()]
+    for name, of_name in (("causes", table), ("checked", checked), ("kinds", kinds), ("sizes", sizes)):
         content = of_name.to_csv(index=False, float_format="%.6g").encode()
         write_atomic(out / f"{name}.csv", lambda file, content=content: file.write(content))
     lines = []
@@ -150,7 +152,7 @@ def report(found: Sequence[Explanation], paths: Sequence[Path], out: Path, num_c
     text = "\n".join(lines)
     write_atomic(out / "causes.md", lambda file: file.write(f"{text}\n{fidelity}\n".encode()))
     of = str(found[0].target)
-    write_figure(out / "horizon.png", plot_horizon(sizes_by_lag(found), kinds, f"{of}, {len(found)} steps"))
+    write_figure(out / "horizon.png", plot_horizon(sizes, kinds, f"{of}, {len(found)} steps"))
     print(text)
     if len(found) > 1:
         print(kinds.round(3).to_string(index=False))
@@ -185,7 +187,10 @@ def headline(explanation: Explanation) -> str:
 
 
 def sizes_by_lag(found: Sequence[Explanation]) -> pd.DataFrame:
-    """The sum of the sizes of all attributions by path and lag: mean over steps, with 95 % intervals over episodes."""
+    """The sum of the sizes of all attributions by path and lag: mean over steps, with 95 % intervals over episodes.
+
+    Columns path, lag, mean, low, high, and share: of the means of all paths at this lag.
+    """
     sums = [
         (lag, number, np.abs(explanation.by_path[explanation.lag == lag]).sum(0))
         for number, explanation in enumerate(found)
@@ -194,7 +199,14 @@ def sizes_by_lag(found: Sequence[Explanation]) -> pd.DataFrame:
     lag, episode, values = (np.array(part) for part in zip(*sums, strict=True))
     means = bootstrap_means(values, episode, lag, int(lag.max()) + 1)
     return pd.DataFrame(
-        {"path": path, "lag": k, "mean": means.mean[k, p], "low": means.low[k, p], "high": means.high[k, p]}
+        {
+            "path": path,
+            "lag": k,
+            "mean": means.mean[k, p],
+            "low": means.low[k, p],
+            "high": means.high[k, p],
+            "share": means.mean[k, p] / means.mean[k].sum(),
+        }
         for k in range(len(means.mean))
         for p, path in enumerate(PATHS)
     )

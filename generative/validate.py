@@ -26,13 +26,13 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from generative.agreement import BY, MEASURES, MIN_EDITS, as_markdown, count_outcomes, rank_cases, summarise
+from generative.agreement import BY, MEASURES, MIN_EDITS, RANKED, as_markdown, count_outcomes, rank_cases, summarise
 from generative.agreement_figures import plot_agreement
 from generative.attribution import METHODS
 from generative.closed_loop import untrained
 from generative.counterfactuals import KINDS
 from generative.fidelity import MIN_FIDELITY, check_fidelity
-from generative.inputs import EXACT, open_directions, open_scenes
+from generative.inputs import EXACT, open_directions, open_scenes, settings_of
 from generative.policies import FrozenPolicy
 from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
 from generative.scenes import Place
@@ -43,6 +43,7 @@ from mop.base.configuration import Parser, check_flags, choice, integer, number
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_figure
 from mop.base.streams import stream_seed
+from mop.plotting.style import counted
 
 CASES = "cases.jsonl"
 
@@ -138,8 +139,7 @@ def main() -> int:
         raise InputError(f"{args.data_dir} has no episode of --split {args.split} and --policies that is long enough")
     out = Path(args.out or Path("plots") / "validation" / recording.folder.resolve().name)
     check_writable(out, "--out")
-    runtime = ("out", "data_dir", "checkpoint", "lang_encoder", "directions", "min_fidelity")
-    settings = {name: value for name, value in vars(args).items() if name not in runtime}
+    settings = settings_of(args, ("out", "data_dir", "checkpoint", "lang_encoder", "min_fidelity"))
     of = {"checkpoint": digest, "fidelity": fidelity, "task_id": recording.config["encoding"]["task_id"]}
     with claimed(out) as is_ours:
         if not is_ours:
@@ -166,8 +166,13 @@ def measure(study: Study, places: Sequence[Place], path: Path) -> None:
 
 
 def report(rows: Sequence[dict], out: Path, title: str) -> None:
-    """Write the table and the figure, and tell the table."""
+    """Write the table and the figure, and tell the table. Raises InputError where no case can be ranked."""
     ranked = rank_cases(rows)
+    if not (ranked["outcome"] == RANKED).any():
+        raise InputError(
+            f"none of {counted(len(rows), 'case')} has {MIN_EDITS} edits whose effects differ, so nothing can be "
+            "ranked; give more --kinds, --num_episodes or other --lags, and another --out"
+        )
     overall, by_target, by_lag = (summarise(ranked, (*BY, *more)) for more in ((), ("target",), ("lag",)))
     parts = [overall.assign(target="all", lag="all"), by_target.assign(lag="all"), by_lag.assign(target="all")]
     table = pd.concat(parts)[[*BY, "target", "lag", *MEASURES]]

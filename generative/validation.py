@@ -158,10 +158,25 @@ def _rows(path: Path) -> Iterator[dict]:
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
         try:
             row = orjson.loads(line)
-            row["episode"], row["step"], row["lag"], row["targets"], row["acting"], row["forced"], row["predicted"]
-        except (ValueError, TypeError, KeyError):
-            raise InputError(f"{path}: line {number} is no row of generative.validate") from None
+            is_row = _is_row(row)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            is_row = False
+        if not is_row:
+            raise InputError(f"{path}: line {number} is no row of generative.validate")
         yield row
+
+
+def _is_row(row: dict) -> bool:
+    """Whether what is read of a line is of the right types and sizes; any error of a part says that it is not."""
+    said = [table for paths in row["predicted"].values() for table in paths.values()]
+    tables = [row["acting"], row["forced"], *said]
+    values = {type(value) for table in tables for values in table for value in values}
+    sizes = {tuple(len(values) for values in table) for table in tables}  # of each: E for each of Q targets
+    is_named = isinstance(row["targets"], list) and all(isinstance(name, str) for name in row["targets"])
+    is_placed = all(type(row[name]) is int for name in ("episode", "step", "lag"))
+    (size,) = sizes
+    is_whole = not said if size == () else len(said) > 0 and len(size) == len(row["targets"]) and len(set(size)) == 1
+    return is_named and is_placed and is_whole and values <= {int, float, type(None)}
 
 
 def cut_to_whole(path: Path, places: Sequence[Place]) -> int:

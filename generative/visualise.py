@@ -33,7 +33,7 @@ from generative.closed_loop import untrained
 from generative.exact import ExactSimulator
 from generative.fidelity import MIN_FIDELITY, check_fidelity
 from generative.films import WRITERS, draw_still, episode_film, film_bytes, outcome_of
-from generative.inputs import EXACT, open_directions
+from generative.inputs import EXACT, open_directions, settings_of
 from generative.level_figures import plot_search
 from generative.level_study import Study, run_study
 from generative.policies import FrozenPolicy
@@ -127,7 +127,7 @@ def summary(study: Study, quantity: str) -> str:
     """The result in lines, for the screen."""
     table, found = study.table(), study.numbers()
     lines = [
-        table.drop(columns=["world_seed", "prior_percentile"]).to_string(index=False, float_format="{:.4g}".format),
+        table.drop(columns="world_seed").to_string(index=False, float_format="{:.4g}".format),
         "",
         "{quantity} of {num_random:,} random levels: mean {random_mean:.4g}, sd {random_sd:.3g}, 95 % are below "
         "{random_95:.4g}, all below or at {random_max:.4g}",
@@ -230,8 +230,7 @@ def main() -> int:
     folder = re.sub(r"[^\w.-]+", "_", quantity)
     out = Path(args.out or Path("plots") / "visualise" / task_name(task_id) / folder)
     check_writable(out, "--out")
-    runtime = ("out", "films", "lang_encoder", "checkpoint", "directions")
-    record = {name: value for name, value in vars(args).items() if name not in runtime}
+    record = settings_of(args, ("out", "films", "lang_encoder", "checkpoint"))
     record |= {"task_id": task_id, "checkpoint": file_digest(args.checkpoint)}
     with claimed(out) as is_ours:
         if not is_ours:

@@ -320,6 +320,21 @@ def test_the_figure_shows_the_effects():
     assert ax.get_title(loc="left").startswith("steps") and len(figure.axes) == 2
     assert sorted(ax.lines[1].get_xdata()) == pytest.approx([-3.0, 0.0, 1.0])
     assert [row["difference"] for row in values_of(figure)] == [row["difference"] for row in rows]
+    large = [a_table(lpc=np.full(40, 20 * lpc)) for lpc in (1744.6, 986.2)]
+    rows = [row for row in effect_rows(*large, [large[0]]) if row["measure"] == "LPC"]
+    figure = plot_effects(rows, random_effects(large[0], [large[0]]))
+    assert figure.axes[0].get_title(loc="left") == "LPC\n1745 → 986", "plain numbers"
+
+
+def test_an_effect_that_is_not_defined_has_no_p():
+    """The steps of a phase are there in one of the runs alone: there is no difference to hold against others."""
+    plain = a_table()
+    moved = a_table() | {"key dropped: forward": np.full(40, 5.0)}
+    rows = {row["measure"]: row for row in effect_rows(plain, moved, [moved, plain, moved])}
+    row = rows["key dropped: forward"]
+    assert np.isnan([row["plain"], row["difference"], row["p"]]).all() and row["moved"] == 1 and row["random"] == 0
+    assert rows["success"]["p"] == 1.0
+    assert values_of(plot_effects([row], random_effects(plain, [moved] * 3)))[0]["panel"].endswith("nan → 1.00")
 
 
 def test_no_effect_is_reported_as_none():
@@ -397,6 +412,8 @@ def test_bad_input_is_one_line_with_exit_code_2(studied, tmp_path, capsys):
         (("--null", "router_0.pca.9"), {}, "did you mean"),
         (("--clamp", "0"), {}, "--clamp must be K=VALUE"),
         (("--add", "0=inf"), {}, "--add must be K=VALUE"),
+        (("--clamp", "0=1e300"), {}, "from -100 to 100, not"),
+        (("--add", "0=-101"), {}, "from -100 to 100, not"),
         (("--null", "0"), {"checkpoint": other}, "another policy than that of"),
         (("--null", "0"), {"directions": studied.checkpoint}, "is no file of directions"),
         (("--null", "0"), {"num_random": 5}, "--num_random must be from 20"),
@@ -406,7 +423,7 @@ def test_bad_input_is_one_line_with_exit_code_2(studied, tmp_path, capsys):
         assert in_process(command.main, *flags_of(studied, tmp_path / "out", *operation, **flags)) == 2
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("error: ") and message in error, (operation, flags, error)
-    assert len(cases) == 12
+    assert len(cases) == 14
     settle_folder(tmp_path / "out", {"another": "run"})
     assert in_process(command.main, *flags_of(studied, tmp_path / "out", "--null", "0")) == 2
     assert "made with other settings" in capsys.readouterr().err

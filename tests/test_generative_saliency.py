@@ -1,18 +1,21 @@
 """Attribution of recorded steps: scenes, explanations, their files and pictures, and the command."""
 
 import sys
+from argparse import Namespace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from generative_data import record_tiny, tiny_checkpoint
 
-from generative import inputs, saliency
+from generative import inputs, saliency, validate
 from generative.attribution import NO_PATH, PATHS, attribute, predict_effects, total_of
 from generative.causes import views_without
 from generative.closed_loop import EVERY_PATH
 from generative.counterfactuals import Case, clone, edit_world, effects, legal_edits, world_at
+from generative.direction_sets import Directions, write_directions
 from generative.explaining import explain, true_contributions
 from generative.explanations import load_explanation, short_number
 from generative.inputs import open_scenes, recorded_values
@@ -196,6 +199,35 @@ def test_directions_of_another_policy_are_refused(recorded, monkeypatch):
         inputs.open_directions("directions.npz", sha256, "mine")
 
 
+@pytest.mark.parametrize(
+    "command, flags",
+    [
+        (saliency, ["--horizon", 1, "--num_points", 1, "--split", "train"]),
+        (validate, ["--lags", 0, "--num_points", 1, "--split", "train", "--num_episodes", 2, "--max_edits", 4]),
+    ],
+)
+def test_a_folder_is_of_the_directions_that_it_was_made_with(recorded, tmp_path, monkeypatch, capsys, command, flags):
+    """Another file in the same --out is refused; without --directions, none is among the settings."""
+    recording, policy = recorded
+    size, names = policy.policy.hidden_size, [tmp_path / "one.npz", tmp_path / "two.npz"]
+    for number, name in enumerate(names):
+        units = np.eye(size, dtype=np.float32)[number : number + 1]
+        found = Directions(
+            units, units, np.array(["all.pca.0"]), np.array(["all"]), np.array(["pca"]), np.zeros(size, np.float32),
+            np.eye(size, dtype=np.float32), np.array(["all"]), np.array([[0, size]]),
+            np.array(recording.config["checkpoint"]["sha256"]),
+        )  # fmt: skip
+        write_directions(name, found)
+    flags = ["--data_dir", recording.folder, "--of", "direction:0", "--out", tmp_path / "out", *flags]
+    codes = []
+    for name in (names[0], names[0], names[1]):
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, flags), "--directions", str(name)])
+        codes.append(exit_code(command.main))
+    assert codes == [0, 0, 2] and "other settings" in capsys.readouterr().err
+    settings = inputs.settings_of(Namespace(of="lpc", out="here", directions=None), ["out"])
+    assert settings == {"of": "lpc"}, "folders that were made before go on"
+
+
 # --- explanations ---------------------------------------------------------------------------------------------------
 
 
@@ -322,8 +354,20 @@ def test_the_command_writes_what_it_says_and_goes_on(recorded, tmp_path, monkeyp
     assert told.count("## lpc at step") == 2 and "exact simulator" in told and "through memory" in told
     files = {path.name for path in (tmp_path / "out").iterdir()}
     npz = sorted(name for name in files if name.endswith(".npz"))
-    assert len(npz) == 2 and files >= {"config.json", "causes.csv", "causes.md", "kinds.csv", "horizon.png"}
-    assert len(files) == 5 + 3 * 2
+    assert len(npz) == 2 and files >= {
+        "config.json",
+        "causes.csv",
+        "causes.md",
+        "checked.csv",
+        "kinds.csv",
+        "sizes.csv",
+        "horizon.png",
+    }
+    assert len(files) == 7 + 3 * 2
+    causes, checked = (pd.read_csv(tmp_path / "out" / f"{name}.csv") for name in ("causes", "checked"))
+    assert 0 < len(checked) == causes["true_forced"].notna().sum() < len(causes) and checked["value"].notna().all()
+    sizes = pd.read_csv(tmp_path / "out" / "sizes.csv")
+    assert len(sizes) == 2 * len(PATHS) and sizes.groupby("lag")["share"].sum().tolist() == pytest.approx([1, 1])
     found = load_explanation(tmp_path / "out" / npz[0])
     episode = recording.episode(int(found.episode))
     assert episode.behaviour == "argmax" and episode["lpc"][: len(episode["action"]) - 1].argmax() == found.step

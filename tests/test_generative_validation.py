@@ -20,7 +20,17 @@ from generative.inputs import open_scenes
 from generative.policies import FrozenPolicy
 from generative.scenes import WORLD, ExactScenes, Place
 from generative.targets import parse_target
-from generative.validation import ALL, WITHOUT_WORLD, Predictor, Study, cut_to_whole, edit_name, plan_cases, row_bytes
+from generative.validation import (
+    ALL,
+    WITHOUT_WORLD,
+    Predictor,
+    Study,
+    cut_to_whole,
+    edit_name,
+    plan_cases,
+    read_rows,
+    row_bytes,
+)
 from mop.base.errors import InputError, exit_code
 
 NUM_POINTS = 4
@@ -200,6 +210,21 @@ def test_controls_find_nothing_where_a_true_predictor_does():
     }
 
 
+@pytest.mark.parametrize("loops", [("own", "recorded"), ("recorded",), ("own",)])
+def test_the_figure_is_of_the_recorded_actions_where_they_were_asked_for(loops):
+    """In both panels, as the tables lead with them."""
+    rows = []
+    for episode in range(6):
+        true = np.arange(5) + episode
+        values = {"own": -true, "recorded": true}
+        rows.append(row_of(true, episode=episode, **{f"exact, {loop} actions": values[loop] for loop in loops}))
+    figure = plot_agreement(summarise(rank_cases(rows), ("truth", "predictor", "lag")), "title")
+    for ax in figure.axes:
+        drawn = {c.get_label(): float(c.lines[0].get_ydata()[0]) for c in ax.containers}
+        assert set(drawn) == {"exact", RANDOM, SHUFFLED}
+        assert drawn["exact"] == pytest.approx(1 if "recorded" in loops else -1)
+
+
 def test_attribution_ranks_true_effects_and_that_of_other_policies_and_shuffled_effects_do_not(recorded):
     """The acceptance test of controls, with real worlds: random-weight policies and shuffled labels give nothing."""
     recording, policy = recorded
@@ -211,6 +236,24 @@ def test_attribution_ranks_true_effects_and_that_of_other_policies_and_shuffled_
     assert means["own"] > 0.8 and means[f"own, {WITHOUT_WORLD}"] < means["own"] - 0.2
     controls = [means[f"control {seed}"] for seed in range(4)]
     assert abs(np.mean(controls)) < 0.2 and max(map(abs, (means[SHUFFLED], means[RANDOM]))) < 0.2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"acting": 5}, {"episode": "0"}, {"targets": "lpc"}, {"targets": [1]}, {"forced": [[1, 2]]},
+        {"acting": [["a"] * 5]}, {"predicted": {}}, {"predicted": {"way": [1]}}, {"predicted": {"way": {ALL: [[1.0]]}}},
+        {"acting": [], "forced": []}, {"lag": True},
+    ],
+)  # fmt: skip
+def test_a_line_of_wrong_types_is_no_row(tmp_path, changes):
+    row = row_of([0.0, 1, 2, -5, None], way=[1, 2, 3, 4, 5])
+    empty = row | {"acting": [], "forced": [], "predicted": {}}
+    (tmp_path / "cases.jsonl").write_bytes(row_bytes(row) + row_bytes(empty))
+    assert read_rows(tmp_path / "cases.jsonl") == [row, empty]
+    (tmp_path / "cases.jsonl").write_bytes(row_bytes(row) + row_bytes(row | changes))
+    with pytest.raises(InputError, match="line 2 is no row of"):
+        read_rows(tmp_path / "cases.jsonl")
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -245,6 +288,14 @@ def test_the_command_writes_what_it_says(finished):
     config = orjson.loads((finished / "config.json").read_bytes())
     assert config["num_cases"] == len((finished / "cases.jsonl").read_bytes().splitlines()) == 10
     assert config["fidelity"] == ["exact simulator: Minigrid's own rules"]
+
+
+def test_where_nothing_can_be_ranked_it_is_told(recorded, tmp_path, monkeypatch, capsys):
+    """Of one edit or two in a case no rank correlation can be made."""
+    flags = [*flags_of(recorded[0], tmp_path / "out"), "--kinds", "state", "--num_episodes", 1]
+    assert run(monkeypatch, *flags) == 2
+    told = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if "case/s" not in line]
+    assert len([line for line in told if line]) == 1 and "nothing can be ranked" in "".join(told)
 
 
 def test_a_killed_validation_goes_on_to_the_same_bytes(recorded, finished, tmp_path, monkeypatch, capsys):

@@ -320,7 +320,8 @@ def test_same_seed_same_bytes(monkeypatch, tmp_path, capsys, checkpoint):
             level = Level(seed, arrays["codes"][n], tuple(arrays["position"][n].tolist()), int(arrays["direction"][n]))
             assert (build(world, level) or "yes") == table.legal[n] and world.mission == table.mission[n]
         assert arrays["curve"].shape == (6, 3) and len(arrays["random_values"]) == 30
-    assert "of 3 survive" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "of 3 survive" in told and "prior_percentile" in told
     flags = ("--checkpoint", checkpoint, "--out", tmp_path / "a", *SMALL, "--lr", 0.5)
     assert command(monkeypatch, *flags) == 2
     assert "was made with other settings" in capsys.readouterr().err
