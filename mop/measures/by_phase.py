@@ -26,6 +26,7 @@ MEASURES = {  # name of a column -> what an axis calls it
     "entropy_nats": "policy entropy, nats",
     "complexity_nats": "policy complexity I(S; A), nats",
 }
+LIMITS = {"success": (0.0, 1.0), "lpc": (0.0, np.inf), "path_ratio": (0.0, np.inf), "entropy_nats": (0.0, np.inf)}
 CORRELATIONS = {
     "r_entropy": "policy entropy",
     "r_distance_door": "walking distance to the door",
@@ -195,3 +196,27 @@ def _outcomes(
 def available_phases(routing_data: RoutingData) -> list[str]:
     """The names of GROUPINGS that can be phases of this data: those that split its steps, but not by the action."""
     return [name for name in get_available_analyses(routing_data) if name not in ("overall", "by_action")]
+
+
+@dataclass(frozen=True, eq=False)
+class SeedCells:
+    """Means over runs of what is measured in each cell that one of them visited, in reading order."""
+
+    cells: np.ndarray  # (C, 2) int64, x and y
+    counts: np.ndarray  # (C,) int64, steps of all runs
+    num_runs: np.ndarray  # (C,) int64, runs that were there
+    values: np.ndarray  # (C,) float64, mean over these of each one's mean
+
+
+def mean_cells(parts: Sequence[Part], name: str) -> SeedCells:
+    """The cells of the same part of several runs, each run counting alike; name: of `Part.cell_means`.
+
+    Raises InputError if none has cells with this value.
+    """
+    parts = [part for part in parts if part.cells is not None and name in part.cell_means]
+    if not parts:
+        raise InputError(f"no run tells in which cells its {name} is how large")
+    index = index_cells(np.concatenate([part.cells.cells for part in parts]))
+    values = np.concatenate([part.cell_means[name] for part in parts])
+    counts = np.bincount(index.index, np.concatenate([part.cells.counts for part in parts])).astype(np.int64)
+    return SeedCells(index.cells, counts, index.counts, index.mean(values))

@@ -3,7 +3,7 @@
 Axis letters: S steps, A actions, G states.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,10 +70,10 @@ def compute_complexity(probabilities: np.ndarray, state: np.ndarray, episode: np
     numbers are neighbours. With p(s) the share of the steps in state s, pi_s the mean probabilities there and P those
     of all steps: I = sum over s of p(s) KL(pi_s || P) = H(P) - sum over s of p(s) H(pi_s), in nats.
     It is too high where states have few steps, as the means of few steps differ by chance. How much too high is seen
-    where states and actions are unrelated: the probabilities are laid anew along the states, whole episodes in random
-    order, all of it shifted by a random number of steps. So both keep what neighbouring steps have in common, and what
-    is dependent is not taken for more than it is. E, the mean of NUM_PERMUTATIONS of these, is set to 0, and the most
-    that there can be, M = H(P) - mean entropy of the steps, stays what it is:
+    where states and actions are unrelated: the probabilities are laid anew along the states, the episodes in random
+    order, each of them and then all together rotated by a random number of steps. So both keep what neighbouring steps
+    have in common: dependent steps are not taken for independent ones. E, the mean of NUM_PERMUTATIONS of these, is
+    set to 0, and the most that there can be, M = H(P) - mean entropy of the steps, stays what it is:
     corrected = M (I - E) / (M - E), the adjustment for chance of Vinh, Epps and Bailey 2010, JMLR 11: 2837-2854.
     It is below 0 where the states tell less than by chance.
     """
@@ -102,13 +102,20 @@ def _adjusted(found: float, expected: float, most: float) -> float:
     return most * (found - expected) / (most - expected) if expected < _MOST_BY_CHANCE * most else float("nan")
 
 
-def _relaid(episode: np.ndarray):
-    """NUM_PERMUTATIONS orders (S,) of the steps: episodes in random order, then shifted by a random number of steps."""
+def _relaid(episode: np.ndarray) -> Iterator[np.ndarray]:
+    """NUM_PERMUTATIONS orders (S,) of the steps: episodes in random order, each and then all of it rotated."""
     rng = np.random.default_rng(stream_seed(0, "permutations of actions"))
-    episode = np.cumsum(np.append(False, episode[1:] != episode[:-1]))
+    _, first, episode, length = np.unique(
+        np.cumsum(np.append(False, episode[1:] != episode[:-1])),
+        return_index=True,
+        return_inverse=True,
+        return_counts=True,
+    )
+    step = np.arange(len(episode)) - first[episode]
     for _ in range(NUM_PERMUTATIONS):
-        place = rng.permutation(episode[-1] + 1)
-        yield np.roll(np.argsort(place[episode], kind="stable"), rng.integers(len(episode)))
+        place, turn = rng.permutation(len(length)), rng.integers(length)
+        rotated = (step + turn[episode]) % length[episode]
+        yield np.roll(np.argsort(place[episode] * length.max() + rotated), rng.integers(len(episode)))
 
 
 def _entropy(probabilities: np.ndarray) -> np.ndarray:

@@ -95,8 +95,12 @@ def fisher_z(r: np.ndarray | float) -> np.ndarray:
     return np.arctanh(np.clip(r, -_NEAR_1, _NEAR_1))
 
 
-def mean_over_seeds(measures: Sequence[EpisodeSums | float]) -> OverSeeds:
+def mean_over_seeds(
+    measures: Sequence[EpisodeSums | float], limits: tuple[float, float] = (-np.inf, np.inf)
+) -> OverSeeds:
     """The mean of one measure over K runs, with the interval of Student's t, and a bootstrap.
+
+    limits: between which the measure lies; an end of an interval beyond them is cut to them.
 
     Correlations are averaged as z (`fisher_z`); mean and ends are brought back, so test and interval are on one scale:
     0 lies outside the interval exactly where the t-test of z would reject at 5 %.
@@ -115,7 +119,7 @@ def mean_over_seeds(measures: Sequence[EpisodeSums | float]) -> OverSeeds:
         low, high = mean - half, mean + half
     if len(kept) >= MIN_SEEDS:
         drawn = _bootstrap(np.stack([to_scale(_draws(measure)) for measure in kept]))
-    numbers = [float(from_scale(number)) for number in (mean, low, high, *drawn)]
+    numbers = [float(np.clip(from_scale(number), *limits)) for number in (mean, low, high, *drawn)]
     return OverSeeds(*numbers, len(kept), len(values) - len(kept))
 
 

@@ -76,7 +76,7 @@ def compute_layer_costs(routing_data: RoutingData) -> tuple[list[str], np.ndarra
 
 
 def gate_values(routing_data: RoutingData) -> tuple[list[str], np.ndarray]:
-    """The gates, the weight of each expert of each layer: names such as "layer 0 skip", "layer 2 GRU 32", values (S, K).
+    """The gates, which are the weights of all experts: names such as "layer 0 skip", "layer 2 GRU 32", values (S, K).
 
     What is the same in every step is left out. Raises InputError as `checked_weights`, or if nothing is left.
     """
@@ -86,7 +86,9 @@ def gate_values(routing_data: RoutingData) -> tuple[list[str], np.ndarray]:
         of_layer = [None] * weights.shape[1] if sizes is None else sizes[layer]
         for expert, size in enumerate(of_layer):
             name = f"expert {expert}" if size is None else f"GRU {size}" if size else "skip"
-            letter = chr(ord("a") + of_layer[:expert].count(size)) if size is not None and of_layer.count(size) > 1 else ""
+            letter = (
+                chr(ord("a") + of_layer[:expert].count(size)) if size is not None and of_layer.count(size) > 1 else ""
+            )
             gates[f"layer {layer} {name}{letter}"] = weights[:, expert].astype(np.float64)
     gates = {name: values for name, values in gates.items() if np.ptp(values) > 1e-6}
     if not gates:
