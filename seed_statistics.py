@@ -14,8 +14,10 @@ Exit code 0: everything asked for is written; 1: a task has no run that can be a
 2: the command itself cannot be carried out.
 """
 
+import functools
 import sys
 from argparse import Namespace
+from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
 
@@ -37,8 +39,9 @@ def parser() -> Parser:
     added.add_argument("--cache_dir", default=CACHE_DIR, help="results and caches (default: %(default)s)")
     added.add_argument("--task", nargs="+", metavar="TASK_ID", help="only these tasks")
     added.add_argument(
-        "--phases", help="how the steps are split: by_key_phase, by_carrying, ..., none (default: what suits the task)"
-    )
+        "--phases", default=statistics.AUTO_PHASES,
+        help="how the steps are split: by_key_phase, by_carrying, ..., none; auto: what suits the task (default)",
+    )  # fmt: skip
     added.add_argument(
         "--state", nargs="+", default=list(DEFAULT_STATE), metavar="PART",
         help=f"what the S of I(S; A) is made of: {', '.join(STATE_PARTS)} (default: {' '.join(DEFAULT_STATE)})",
@@ -53,6 +56,8 @@ def main() -> int:
     """Analyse each task, write its tables and figures, and print what was found."""
     args = flags.parse(parser())
     check_flags(args, action=optional(choice(*ACTION_NAMES)), update=optional(integer(0)))
+    if args.phases not in (words := statistics.phase_words().values()):
+        raise InputError(f"--phases must be one of {', '.join(words)}, not {args.phases!r:.60}")
     for part in args.state:
         if part not in STATE_PARTS:
             raise InputError(f"--state is made of {', '.join(STATE_PARTS)}, not {part!r:.40}")
@@ -62,7 +67,7 @@ def main() -> int:
         where = statistics.parse_where(args.where)
         asked = Asked(task_id, args.phases, tuple(args.state), args.action, args.update, where, args.cache_dir)
         try:
-            tables = analyse(asked)
+            tables = statistics.analyse(asked, functools.partial(with_bar, task_id))
         except InputError as error:
             problems.append(str(error))
             continue
@@ -73,13 +78,9 @@ def main() -> int:
     return 1 if problems else 0
 
 
-def analyse(asked: Asked) -> Tables:
-    """The tables of a task. Raises InputError if no run of it can be analysed."""
-    units, left_out = statistics.choose_units(asked)
-    phases = statistics.choose_phases(units, asked)
-    found = statistics.measure_units(units, asked, left_out, phases)
-    shown = tqdm(found, total=len(units), desc=asked.task_id, unit="run", dynamic_ncols=True)
-    return statistics.make_tables(asked, list(shown), left_out, phases)
+def with_bar(task_id: str, found: Iterator, total: int) -> Iterable:
+    """A progress bar over the runs of a task."""
+    return tqdm(found, total=total, desc=task_id, unit="run", dynamic_ncols=True)
 
 
 def write(tables: Tables, args: Namespace) -> None:

@@ -19,6 +19,7 @@ from mop.measures.walking import distances_to_objects
 
 ALL_STEPS, ANY_ACTION = "all steps", "any"
 PHASE_GROUPINGS = ("by_key_phase", "by_carrying")  # what a phase is where nobody says: the first that suits the data
+NOT_PHASES = ("overall", "by_action")  # of GROUPINGS: the action is held fixed within phases
 MEASURES = {  # name of a column -> what an axis calls it
     "success": "success, share of episodes",
     "lpc": "mean LPC of a step",
@@ -70,6 +71,8 @@ def measure_run(
     phase, `path_ratio` is its part of that: steps *in the phase* / the bot's of the whole episode, so the parts of all
     phases add up to the whole. `lpc`, `entropy_nats`: means over steps. `complexity_nats`: `compute_complexity`.
     `r_...`: correlation of LPC over the steps of the part, with the entropy and with `distances_to_objects`.
+    With an action held fixed, `lpc_difference` is what the phase changes: LPC of these steps minus that of the steps
+    with the same action in the other phases.
     """
     columns, reasons = _columns(routing_data)
     groups, labels = np.zeros((0, len(routing_data.steps.episode)), bool), []
@@ -90,10 +93,13 @@ def measure_run(
         parts.append(part)
         if columns.action is None:
             continue
-        parts += [
-            _part(columns, mask & (columns.action == action), label, ACTION_NAMES[action])
-            for action in np.unique(columns.action[mask]).tolist()
-        ]
+        for action in np.unique(columns.action[mask]).tolist():
+            is_held = columns.action == action
+            part = _part(columns, mask & is_held, label, ACTION_NAMES[action])
+            if "lpc" in part.measures and (is_held & ~mask).any():
+                other = _part(columns, is_held & ~mask, label, ACTION_NAMES[action])
+                part.measures["lpc_difference"] = part.measures["lpc"].minus(other.measures["lpc"])
+            parts.append(part)
     return parts, list(dict.fromkeys(reasons))
 
 
@@ -195,7 +201,7 @@ def _outcomes(
 
 def available_phases(routing_data: RoutingData) -> list[str]:
     """The names of GROUPINGS that can be phases of this data: those that split its steps, but not by the action."""
-    return [name for name in get_available_analyses(routing_data) if name not in ("overall", "by_action")]
+    return [name for name in get_available_analyses(routing_data) if name not in NOT_PHASES]
 
 
 @dataclass(frozen=True, eq=False)

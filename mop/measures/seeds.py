@@ -21,7 +21,7 @@ _NEAR_1 = 1 - 1e-9  # beyond it the z of a correlation is no number
 class EpisodeSums:
     """A measure of one run, kept as what each of its episodes brings, so that episodes can be drawn again."""
 
-    sums: np.ndarray  # (B, M) float64: M = 2, total and count of a mean; M = 6, `sums_of_correlation`
+    sums: np.ndarray  # (B, M) float64; M = 2: total and count of a mean; 4: those of two means; 6: of a correlation
 
     @property
     def is_correlation(self) -> bool:
@@ -39,10 +39,15 @@ class EpisodeSums:
         """
         return self._of(resample(self.sums))
 
+    def minus(self, other: "EpisodeSums") -> "EpisodeSums":
+        """The difference of two means of one run, whose episodes are drawn together."""
+        return EpisodeSums(np.concatenate([self.sums, other.sums], axis=1))
+
     def _of(self, sums: np.ndarray) -> np.ndarray:
         if not self.is_correlation:
-            total, count = np.moveaxis(sums, -1, 0)
-            return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+            total, count = np.moveaxis(sums[..., :2], -1, 0)
+            mean = np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+            return mean if sums.shape[-1] == 2 else mean - EpisodeSums(self.sums[:, 2:])._of(sums[..., 2:])
         count, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
         product = (count * xx - x * x) * (count * yy - y * y)
         is_known = (count > 2) & (product > 1e-9 * count * count * xx * yy)  # else one of the two does not vary

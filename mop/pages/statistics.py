@@ -3,7 +3,7 @@
 import functools
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -21,6 +21,7 @@ from mop.measures.by_phase import (
     CORRELATIONS,
     LIMITS,
     MEASURES,
+    NOT_PHASES,
     Part,
     available_phases,
     default_phases,
@@ -55,13 +56,13 @@ if TYPE_CHECKING:
 
 SCRIPT = "seed_statistics.py"
 FOLDER = "statistics"  # below that of the task in the folder of plots
-NO_PHASES = "none"
+AUTO_PHASES, NO_PHASES, NO_TASK = "auto", "none", "none"
 _FREE = {"task_id", "trial", "seed", "lpc_alpha"}  # what runs of one sample may differ in
 _SETTINGS = [name for name in FIELDS if name not in _FREE and (name not in RUNTIME_KEYS or name == "num_updates")]
 _SETTINGS = [name for name in _SETTINGS if FIELDS[name].meaning is None or name == "policy"]  # flags, and the policy
 _WORLDS = ("num_episodes", "eval_seed", "minigrid_version")
 _ANY = (-np.inf, np.inf)
-_EXTRA = ("complexity_plug_in_nats", "complexity_null_nats")
+_EXTRA = ("lpc_difference", "complexity_plug_in_nats", "complexity_null_nats")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Asked:
     """What is to be analysed: the runs of one task, and how their steps are split."""
 
     task_id: str
-    phases: str | None = None  # of GROUPINGS; NO_PHASES; None: the first of PHASE_GROUPINGS that suits
+    phases: str = AUTO_PHASES  # of GROUPINGS; NO_PHASES; AUTO_PHASES: the first of PHASE_GROUPINGS that suits
     state: tuple[str, ...] = DEFAULT_STATE
     action: str | None = None  # only the steps of this action
     update: int | None = None  # periodic checkpoints of this update; None: final ones
@@ -80,7 +81,7 @@ class Asked:
     def flags(self) -> list[str]:
         """The flags of SCRIPT that ask the same."""
         words = ["--task", self.task_id]
-        words += [] if self.phases is None else ["--phases", self.phases]
+        words += [] if self.phases == AUTO_PHASES else ["--phases", self.phases]
         words += [] if self.state == DEFAULT_STATE else ["--state", *self.state]
         words += [] if self.action is None else ["--action", self.action]
         words += [] if self.update is None else ["--update", str(self.update)]
@@ -103,12 +104,29 @@ class Unit(NamedTuple):
     seed: int
 
 
+def analyse(asked: Asked, progress: Callable[[Iterator, int], Iterable] = lambda found, total: found) -> "Tables":
+    """The tables of a task; progress: shows how far an iterator of so many runs has come.
+
+    Raises InputError if no run of it can be analysed.
+    """
+    units, left_out = choose_units(asked)
+    phases = choose_phases(units, asked)
+    measured = list(progress(measure_units(units, asked, left_out, phases), len(units)))
+    return make_tables(asked, measured, left_out, phases)
+
+
 # --- which runs count -------------------------------------------------------------------------------------------------
 
 
 def tasks_with_runs(cache_dir: str) -> list[str]:
     """The tasks of which there is a routing cache."""
     return sorted({key.task_id for key in find_caches(cache_dir)})
+
+
+def phase_words() -> dict[str, str]:
+    """What a page calls each way to split the steps into phases -> its word, AUTO_PHASES the one that suits."""
+    named = {f"by {grouping.title}": name for name, grouping in GROUPINGS.items() if name not in NOT_PHASES}
+    return {"what suits the task": AUTO_PHASES, **named, "none": NO_PHASES}
 
 
 def choose_units(asked: Asked) -> tuple[list[Unit], list[LeftOut]]:
@@ -236,13 +254,11 @@ class Measured:
 
 def choose_phases(units: Sequence[Unit], asked: Asked) -> str | None:
     """The grouping whose groups are the phases: the one asked for, else the first of PHASE_GROUPINGS that suits half
-    of the runs; None: there are no phases. Raises InputError if there is no such grouping.
+    of the runs; None: there are no phases.
     """
     if asked.phases == NO_PHASES:
         return None
-    if asked.phases is not None:
-        if asked.phases not in GROUPINGS:
-            raise InputError(f"--phases: there is no {asked.phases!r}; choose {NO_PHASES} or {', '.join(GROUPINGS)}")
+    if asked.phases != AUTO_PHASES:
         return asked.phases
     return default_phases([_phases_of(unit.run, *_version(unit.run)) for unit in units])
 
@@ -445,43 +461,46 @@ def table_files(tables: Tables, folder: Path) -> list[tuple[Path, Callable[[Bina
 
 def drawings_of(tables: Tables, width_in: float | None = None) -> dict[str, Drawing]:
     """Every figure of a sample of runs, by the name of its file; width_in: of maps, as `draw_sheet`."""
-    seeds, summary, title = tables.seeds, tables.summary, title_of(tables)
+    seeds, summary, shares = tables.seeds, tables.summary, tables.shares_summary
+    state = f"S: {' × '.join(tables.asked.state)}"
     return {
         "measures_against_alpha": Drawing(
             "Success, LPC, path ratio, policy entropy and policy complexity against lpc_alpha",
-            lambda: plot_measures_against_alpha(seeds, summary, title),
+            lambda: plot_measures_against_alpha(seeds, summary, title_of(tables, state)),
         ),
         "measures_by_phase": Drawing(
-            "LPC, path ratio, policy entropy and policy complexity against lpc_alpha in each phase",
-            lambda: plot_measures_by_phase(seeds, summary, title),
+            "LPC, path ratio (the part of each phase), policy entropy and policy complexity by phase. Other actions "
+            "are taken in other phases: lpc_with_action_held shows what is left of the differences of LPC",
+            lambda: plot_measures_by_phase(seeds, summary, title_of(tables, state)),
         ),
         "lpc_with_action_held": Drawing(
-            "Mean LPC in each phase, of the steps of one action at a time",
-            lambda: plot_lpc_with_action_held(seeds, summary, title),
+            "LPC of the steps with one action in one phase, minus that of the same action in the other phases",
+            lambda: plot_lpc_with_action_held(seeds, summary, title_of(tables)),
         ),
         "correlations_by_phase": Drawing(
-            "Correlation of LPC with policy entropy and walking distances over the steps of each run",
-            lambda: plot_correlations_by_phase(seeds, summary, title),
+            "Correlation of LPC with policy entropy and walking distances over the steps of each run; means of z",
+            lambda: plot_correlations_by_phase(seeds, summary, title_of(tables)),
         ),
         "variance_over_seeds": Drawing(
             "How much of the variance of LPC cell, action, phase and time explain, for each seed",
-            lambda: plot_explained_over_seeds(tables.shares, tables.shares_summary, title),
+            lambda: plot_explained_over_seeds(tables.shares, shares, title_of(tables)),
         ),
         "variance_of_gates": Drawing(
             "How much of the variance of LPC and of each gate cell, action, phase and time explain, means over seeds",
-            lambda: plot_gates_explained(tables.shares_summary, title),
+            lambda: plot_gates_explained(shares, title_of(tables, has_lines=False)),
         ),
         "lpc_maps": Drawing(
-            "Mean LPC in each cell, by phase and lpc_alpha", lambda: _plot_maps(tables, "lpc", width_in)
+            "Mean LPC in each cell, by phase and lpc_alpha, means over seeds",
+            lambda: _plot_maps(tables, "lpc", width_in),
         ),
         "entropy_maps": Drawing(
-            "Mean entropy of the policy in each cell, by phase and lpc_alpha",
+            "Mean entropy of the policy in each cell, by phase and lpc_alpha, means over seeds",
             lambda: _plot_maps(tables, "entropy_nats", width_in),
         ),
     }
 
 
-def title_of(tables: Tables) -> str:
+def title_of(tables: Tables, more: str = "", has_lines: bool = True) -> str:
     """What is shown of how many runs, for a title."""
     counts = tables.num_seeds
     least, most = min(counts.values()), max(counts.values())
@@ -489,7 +508,9 @@ def title_of(tables: Tables) -> str:
     parts = [f"{task_name(tables.asked.task_id)}, {seeds} for each lpc_alpha"]
     parts += [f"by {GROUPINGS[tables.phases].title}"] if tables.phases else []
     parts += [f"action: {tables.asked.action}"] if tables.asked.action else []
-    parts += ["lines: 95 % over seeds" if most > 1 else "one seed: no intervals"]
+    parts += [more] if more else []
+    if has_lines:
+        parts += ["lines: 95\u00a0% over seeds" if most > 1 else "one seed, so no intervals"]
     parts += [f"{counted(len(tables.left_out), 'run')} left out"] if tables.left_out else []
     return ", ".join(parts)
 
@@ -513,7 +534,7 @@ def _plot_maps(tables: Tables, value: str, width_in: float | None) -> Figure:
     size = sizes.pop() if len(sizes) == 1 else None
     known = [found.walls for found in tables.measured]
     walls = None if size is None or any(part is None for part in known) else np.logical_and.reduce(known)
-    return plot_phase_maps(maps, value, size, walls, title_of(tables), width_in)
+    return plot_phase_maps(maps, value, size, walls, title_of(tables, has_lines=False), width_in)
 
 
 def caption_of(tables: Tables, name: str, about: str, export: Export, plots_dir: str = PLOTS_DIR) -> str:

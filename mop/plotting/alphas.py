@@ -17,7 +17,7 @@ from mop.base.errors import InputError
 from mop.measures.by_phase import ALL_STEPS, ANY_ACTION, CORRELATIONS, MEASURES
 from mop.measures.routing_data import ACTION_NAMES
 from mop.plotting.hover import add_note
-from mop.plotting.panels import make_panels, set_title
+from mop.plotting.panels import make_panels, render_matrix, set_title
 from mop.plotting.style import HUES, counted, open_frame, wrapped
 
 if TYPE_CHECKING:
@@ -72,27 +72,32 @@ def plot_correlations_by_phase(seeds: "pd.DataFrame", summary: "pd.DataFrame", t
     phases = [ALL_STEPS, *_phases(seeds, is_needed=False)]
     grid = [[_Field(name, phase) for phase in phases] for name in rows]
     figure, axes = _panels(seeds, summary, grid, title)
-    for ax in axes.ravel():
-        ax.set_ylim(-1.05, 1.05)
-        ax.axhline(0, color="#888888", linewidth=0.8, zorder=0)
+    for line in axes:
+        line[0].set_ylim(-1.05, 1.05)
+    _mark_zero(axes)
     return _labelled(figure, axes, [f"r of LPC and {label}" for label in rows.values()], phases)
 
 
 def plot_lpc_with_action_held(seeds: "pd.DataFrame", summary: "pd.DataFrame", title: str = "") -> Figure:
-    """Mean LPC in each phase (columns) of the steps of one action alone (rows): what differs is not the action.
+    """What a phase (columns) changes in the LPC of the steps with one action (rows): minus that in the other phases.
 
-    Actions that occur in one phase only are left out, which the title says. Raises InputError if none is left.
+    Each seed is compared with itself, and what differs is not the action. Actions that occur in one phase only are
+    left out, which the title says. Raises InputError if none is left.
     """
-    phases = _phases(seeds)
-    occurs = seeds[(seeds["phase"] != ALL_STEPS) & (seeds["action"] != ANY_ACTION)].groupby("action")["phase"].nunique()
-    actions = [name for name in ACTION_NAMES if occurs.get(name, 0) > 1]
+    phases, name = _phases(seeds), "lpc_difference"
+    in_phases = seeds[(seeds["phase"] != ALL_STEPS) & (seeds["action"] != ANY_ACTION)]
+    known = set(in_phases[in_phases[name].notna()]["action"]) if name in in_phases else set()
+    actions = [action for action in ACTION_NAMES if action in known]
     if not actions:
         raise InputError("no action occurs in two phases: with the action held fixed, phases cannot be compared")
-    alone = [name for name in ACTION_NAMES if occurs.get(name, 0) == 1]
+    alone = [action for action in ACTION_NAMES if action in set(in_phases["action"]) - known]
     if alone:
         title = f"{title}; in one phase only, and not shown: {', '.join(alone)}"
-    grid = [[_Field("lpc", phase, action) for phase in phases] for action in actions]
-    return _labelled(*_panels(seeds, summary, grid, title), [f"LPC, {action}" for action in actions], phases)
+    grid = [[_Field(name, phase, action) for phase in phases] for action in actions]
+    figure, axes = _panels(seeds, summary, grid, title)
+    _mark_zero(axes)
+    figure.supylabel("LPC in this phase minus that in the others, of the same action", fontsize="medium")
+    return _labelled(figure, axes, actions, phases)
 
 
 def plot_explained_over_seeds(shares: "pd.DataFrame", summary: "pd.DataFrame", title: str = "") -> Figure:
@@ -133,30 +138,34 @@ def plot_gates_explained(summary: "pd.DataFrame", title: str = "") -> Figure:
         raise InputError("the variance of no run can be explained")
     values, alphas = list(dict.fromkeys(summary["value"])), sorted(summary["lpc_alpha"].unique())
     names = _order_of_factors(summary, summary)
-    names = [name for name in names if name[1] or " × " not in name[0] or name == _all_together(names)]
-    labels = [f"{factors}\n({held} held)" if held else factors for factors, held in names]
-    labels = ["all together" if " × " in label and "held" not in label else label for label in labels]
-    width = 0.75 * len(names) + 0.5
-    figure, axes = make_panels(1, len(alphas), width, 0.27 * len(values), extra_height=2.9, sharey=True)
-    for ax, alpha in zip(axes[0], alphas, strict=True):
+    together = max((name for name in names if not name[1]), key=lambda name: name[0].count(" × "))
+    names = [name for name in names if name[1] or " × " not in name[0] or name == together]
+    labels = [_label_of_factors(*name, together[0]) for name in names]
+    figure, axes = make_panels(
+        len(alphas), 1, 0.8 * len(names) + 1.2, 0.25 * len(values), extra_height=2.4, sharex=True
+    )
+    for ax, alpha in zip(axes[:, 0], alphas, strict=True):
         of_alpha = summary[summary["lpc_alpha"] == alpha].set_index(["value", "factors", "held"])["mean"]
         shares = np.array([[of_alpha.get((value, *name), np.nan) for name in names] for value in values])
-        ax.imshow(np.clip(shares, 0, 1), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        render_matrix(ax, np.clip(shares, 0, 1), [[_share(share) for share in line] for line in shares])
         for (row, column), share in np.ndenumerate(shares):
-            text = "" if np.isnan(share) else f"{share + 0.0:.2f}".replace("-0.00", "0.00")
-            color = "white" if share > 0.55 else "black"
-            ax.text(column, row, text, ha="center", va="center", fontsize="small", color=color)
             numbers = {"lpc_alpha": alpha, "value": values[row], "factors": names[column][0], "held": names[column][1]}
-            what = f"{values[row]}, {labels[column]}".replace("\n", " ")
-            note = f"lpc_alpha {alpha:g}, {what}: {share:.3f}"
+            note = f"lpc_alpha {alpha:g}, {values[row]}, {labels[column]}: {share:.3f}".replace("\n", " ")
             add_note(ax, column - 0.5, column + 0.5, row - 0.5, row + 0.5, note, **numbers, mean=float(share))
-        ax.set_xticks(range(len(names)), labels, rotation=90)
         ax.set_title(f"lpc_alpha {alpha:g}", fontsize="medium", loc="left")
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
-    axes[0, 0].set_yticks(range(len(values)), values)
+        ax.set_yticks(range(len(values)), values)
+    axes[-1, 0].set_xticks(range(len(names)), labels, rotation=90)
     set_title(figure, title)
     return figure
+
+
+def _label_of_factors(factors: str, held: str, together: str) -> str:
+    short = held.replace("time since start", "time")
+    return "all together" if factors == together and not held else f"{factors}\n({short} held)" if held else factors
+
+
+def _share(share: float) -> str:
+    return "" if np.isnan(share) else f"{round(share, 2) + 0.0:.2f}"
 
 
 # --- panels over lpc_alpha --------------------------------------------------------------------------------------------
@@ -226,15 +235,16 @@ def _draw_field(ax: Axes, axis: AlphaAxis, seeds: "pd.DataFrame", summary: "pd.D
             add_note(ax, x + offset, x + offset, value, value, text, **numbers, steps=int(row["steps"]))
         for found in over[over["lpc_alpha"] == alpha].to_dict("records"):
             if np.isfinite(found["mean"]):
-                means.append((x, found["mean"]))
-                _draw_mean(ax, x, found, field)
+                means.append((x + 2 * _SPREAD, found["mean"]))
+                _draw_mean(ax, *means[-1], found, field)
+    if not means:
+        ax.text(0.5, 0.5, "no value", transform=ax.transAxes, ha="center", va="center", color="#888888")
     if len(means) > 1:
         ax.plot(*zip(*means, strict=True), color="#999999", linewidth=0.9, zorder=1)
 
 
-def _draw_mean(ax: Axes, x: float, found: Mapping, field: _Field) -> None:
-    """The mean over seeds, beside the dots, with its interval where it has one."""
-    x, mean = x + 2 * _SPREAD, found["mean"]
+def _draw_mean(ax: Axes, x: float, mean: float, found: Mapping, field: _Field) -> None:
+    """The mean over seeds, with its interval where it has one."""
     ax.plot(x, mean, "_", markersize=9, markeredgewidth=2, zorder=4, **_MEAN)
     if np.isfinite(found["low"]):
         ax.plot([x, x], [found["low"], found["high"]], linewidth=1.2, zorder=4, **_MEAN)
@@ -256,14 +266,17 @@ def text_of_mean(found: Mapping, form: str = ".4g") -> str:
     return text + (f", {int(found['num_missing'])} without a value" if found["num_missing"] else "")
 
 
+def _mark_zero(axes: np.ndarray) -> None:
+    for ax in axes.ravel():
+        ax.axhline(0, color="#666666", linewidth=0.9, zorder=0)
+
+
 def _labelled(figure: Figure, axes: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Figure:
     """Names of the rows left of the first column, of the columns above the first row."""
     for ax, label in zip(axes[:, 0], rows, strict=True):
         ax.set_ylabel(wrapped(label, _HEIGHT_IN))
-    for line, row in zip(axes, rows, strict=True):
-        for ax, column in zip(line, columns, strict=True):
-            ax.set_title(column if line is axes[0] else "", fontsize="medium", loc="left")
-            ax.set_label(f"{row}, {column}")
+    for ax, column in zip(axes[0], columns, strict=True):
+        ax.set_title(column, fontsize="medium", loc="left")
     return figure
 
 
@@ -295,10 +308,6 @@ def _order_of_factors(shares: "pd.DataFrame", summary: "pd.DataFrame") -> list[t
     means = summary.groupby(["factors", "held"], sort=False)["mean"].mean()
     names = list(dict.fromkeys(zip(shares["factors"], shares["held"], strict=True)))
     return sorted(names, key=lambda name: (bool(name[1]), name[0].count(" × "), -means.get(name, 0.0)))
-
-
-def _all_together(names: Sequence[tuple[str, str]]) -> tuple[str, str]:
-    return max((name for name in names if not name[1]), key=lambda name: name[0].count(" × "))
 
 
 def _draw_shares(ax: Axes, place: int, rows: "pd.DataFrame", over: "pd.DataFrame", factors: str, held: str) -> None:
