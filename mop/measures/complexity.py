@@ -70,10 +70,10 @@ def compute_complexity(probabilities: np.ndarray, state: np.ndarray, episode: np
     numbers are neighbours. With p(s) the share of the steps in state s, pi_s the mean probabilities there and P those
     of all steps: I = sum over s of p(s) KL(pi_s || P) = H(P) - sum over s of p(s) H(pi_s), in nats.
     It is too high where states have few steps, as the means of few steps differ by chance. How much too high is seen
-    where states and actions are unrelated: the probabilities are laid anew along the states, the episodes in random
-    order, each of them and then all together rotated by a random number of steps. So both keep what neighbouring steps
-    have in common: dependent steps are not taken for independent ones. E, the mean of NUM_PERMUTATIONS of these, is
-    set to 0, and the most that there can be, M = H(P) - mean entropy of the steps, stays what it is:
+    where states and actions are unrelated: the states of each episode get the probabilities of a random one
+    (`_unrelated`). Both keep what neighbouring steps have in common, so dependent steps are not taken for independent
+    ones. E, the mean of NUM_PERMUTATIONS of these, is set to 0, and the most that there can be, M = H(P) - mean entropy
+    of the steps, stays what it is:
     corrected = M (I - E) / (M - E), the adjustment for chance of Vinh, Epps and Bailey 2010, JMLR 11: 2837-2854.
     It is below 0 where the states tell less than by chance.
     """
@@ -82,14 +82,13 @@ def compute_complexity(probabilities: np.ndarray, state: np.ndarray, episode: np
     order = np.argsort(state, kind="stable")
     counts = np.unique(np.asarray(state)[order], return_counts=True)[1]
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    entropy = float(_entropy(probabilities.mean(0)))
 
     def information(rows: np.ndarray) -> float:
-        means = np.add.reduceat(probabilities[rows[order]], starts) / counts[:, None]
-        return entropy - float(counts @ _entropy(means)) / len(rows)
+        sums = np.add.reduceat(probabilities[rows[order]], starts)
+        return float(_entropy(sums.sum(0) / len(rows)) - counts @ _entropy(sums / counts[:, None]) / len(rows))
 
-    found = information(np.arange(len(probabilities)))
-    null = np.array([information(rows) for rows in _relaid(np.asarray(episode))])
+    found, entropy = information(np.arange(len(probabilities))), float(_entropy(probabilities.mean(0)))
+    null = np.array([information(rows) for rows in _unrelated(np.asarray(episode))])
     expected, most = float(null.mean()), entropy - float(_entropy(probabilities).mean())
     low, high = bounds(null)
     corrected = _adjusted(found, expected, most)
@@ -102,20 +101,21 @@ def _adjusted(found: float, expected: float, most: float) -> float:
     return most * (found - expected) / (most - expected) if expected < _MOST_BY_CHANCE * most else float("nan")
 
 
-def _relaid(episode: np.ndarray) -> Iterator[np.ndarray]:
-    """NUM_PERMUTATIONS orders (S,) of the steps: episodes in random order, each and then all of it rotated."""
+def _unrelated(episode: np.ndarray) -> Iterator[np.ndarray]:
+    """NUM_PERMUTATIONS times: for each step the row (S,) of another one, whose action it gets.
+
+    The episodes are permuted. One that is laid along another begins anywhere, and is mirrored at its ends until it is
+    long enough: so no two steps become neighbours that were none, but for a step and itself, and what merely happens at
+    the same time of an episode is not related any more.
+    """
     rng = np.random.default_rng(stream_seed(0, "permutations of actions"))
-    _, first, episode, length = np.unique(
-        np.cumsum(np.append(False, episode[1:] != episode[:-1])),
-        return_index=True,
-        return_inverse=True,
-        return_counts=True,
-    )
-    step = np.arange(len(episode)) - first[episode]
+    number = np.cumsum(np.append(False, episode[1:] != episode[:-1]))
+    first, length = np.unique(number, return_index=True, return_counts=True)[1:]
+    step = np.arange(len(number)) - first[number]
     for _ in range(NUM_PERMUTATIONS):
-        place, turn = rng.permutation(len(length)), rng.integers(length)
-        rotated = (step + turn[episode]) % length[episode]
-        yield np.roll(np.argsort(place[episode] * length.max() + rotated), rng.integers(len(episode)))
+        other = rng.permutation(len(length))
+        place = (step + rng.integers(2 * length[other])[number]) % (2 * length[other])[number]
+        yield first[other][number] + np.minimum(place, 2 * length[other][number] - 1 - place)
 
 
 def _entropy(probabilities: np.ndarray) -> np.ndarray:
