@@ -61,6 +61,7 @@ def main() -> int:
     for part in args.state:
         if part not in STATE_PARTS:
             raise InputError(f"--state is made of {', '.join(STATE_PARTS)}, not {part!r:.40}")
+    chosen(statistics.FIGURES, args.only)  # raises before the work if there is no such figure
     check_writable(args.plots_dir, "--plots_dir")
     tasks, problems = args.task or statistics.tasks_with_runs(args.cache_dir), []
     for task_id in tasks:

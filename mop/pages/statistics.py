@@ -461,43 +461,7 @@ def table_files(tables: Tables, folder: Path) -> list[tuple[Path, Callable[[Bina
 
 def drawings_of(tables: Tables, width_in: float | None = None) -> dict[str, Drawing]:
     """Every figure of a sample of runs, by the name of its file; width_in: of maps, as `draw_sheet`."""
-    seeds, summary, shares = tables.seeds, tables.summary, tables.shares_summary
-    state = f"S: {' × '.join(tables.asked.state)}"
-    return {
-        "measures_against_alpha": Drawing(
-            "Success, LPC, path ratio, policy entropy and policy complexity against lpc_alpha",
-            lambda: plot_measures_against_alpha(seeds, summary, title_of(tables, state)),
-        ),
-        "measures_by_phase": Drawing(
-            "LPC, path ratio (the part of each phase), policy entropy and policy complexity by phase. Other actions "
-            "are taken in other phases: lpc_with_action_held shows what is left of the differences of LPC",
-            lambda: plot_measures_by_phase(seeds, summary, title_of(tables, state)),
-        ),
-        "lpc_with_action_held": Drawing(
-            "LPC of the steps with one action in one phase, minus that of the same action in the other phases",
-            lambda: plot_lpc_with_action_held(seeds, summary, title_of(tables)),
-        ),
-        "correlations_by_phase": Drawing(
-            "Correlation of LPC with policy entropy and walking distances over the steps of each run; means of z",
-            lambda: plot_correlations_by_phase(seeds, summary, title_of(tables)),
-        ),
-        "variance_over_seeds": Drawing(
-            "How much of the variance of LPC cell, action, phase and time explain, for each seed",
-            lambda: plot_explained_over_seeds(tables.shares, shares, title_of(tables)),
-        ),
-        "variance_of_gates": Drawing(
-            "How much of the variance of LPC and of each gate cell, action, phase and time explain, means over seeds",
-            lambda: plot_gates_explained(shares, title_of(tables, has_lines=False)),
-        ),
-        "lpc_maps": Drawing(
-            "Mean LPC in each cell, by phase and lpc_alpha, means over seeds",
-            lambda: _plot_maps(tables, "lpc", width_in),
-        ),
-        "entropy_maps": Drawing(
-            "Mean entropy of the policy in each cell, by phase and lpc_alpha, means over seeds",
-            lambda: _plot_maps(tables, "entropy_nats", width_in),
-        ),
-    }
+    return {name: Drawing(about, functools.partial(draw, tables, width_in)) for name, (about, draw) in FIGURES.items()}
 
 
 def title_of(tables: Tables, more: str = "", has_lines: bool = True) -> str:
@@ -513,6 +477,10 @@ def title_of(tables: Tables, more: str = "", has_lines: bool = True) -> str:
         parts += ["lines: 95\u00a0% over seeds" if most > 1 else "one seed, so no intervals"]
     parts += [f"{counted(len(tables.left_out), 'run')} left out"] if tables.left_out else []
     return ", ".join(parts)
+
+
+def _state(tables: Tables) -> str:
+    return f"S: {' × '.join(tables.asked.state)}"
 
 
 def _plot_maps(tables: Tables, value: str, width_in: float | None) -> Figure:
@@ -535,6 +503,46 @@ def _plot_maps(tables: Tables, value: str, width_in: float | None) -> Figure:
     known = [found.walls for found in tables.measured]
     walls = None if size is None or any(part is None for part in known) else np.logical_and.reduce(known)
     return plot_phase_maps(maps, value, size, walls, title_of(tables, has_lines=False), width_in)
+
+
+FIGURES: dict[str, tuple[str, Callable[[Tables, float | None], Figure]]] = {
+    # name of the file -> what it shows, what draws it
+    "measures_against_alpha": (
+        "Success, LPC, path ratio, policy entropy and policy complexity against lpc_alpha",
+        lambda tables, width: plot_measures_against_alpha(
+            tables.seeds, tables.summary, title_of(tables, _state(tables))
+        ),
+    ),
+    "measures_by_phase": (
+        "LPC, path ratio (the part of each phase), policy entropy and policy complexity by phase. Other actions are "
+        "taken in other phases: lpc_with_action_held shows what is left of the differences of LPC",
+        lambda tables, width: plot_measures_by_phase(tables.seeds, tables.summary, title_of(tables, _state(tables))),
+    ),
+    "lpc_with_action_held": (
+        "LPC of the steps with one action in one phase, minus that of the same action in the other phases",
+        lambda tables, width: plot_lpc_with_action_held(tables.seeds, tables.summary, title_of(tables)),
+    ),
+    "correlations_by_phase": (
+        "Correlation of LPC with policy entropy and walking distances over the steps of each run; means of z",
+        lambda tables, width: plot_correlations_by_phase(tables.seeds, tables.summary, title_of(tables)),
+    ),
+    "variance_over_seeds": (
+        "How much of the variance of LPC cell, action, phase and time explain, for each seed",
+        lambda tables, width: plot_explained_over_seeds(tables.shares, tables.shares_summary, title_of(tables)),
+    ),
+    "variance_of_gates": (
+        "How much of the variance of LPC and of each gate cell, action, phase and time explain, means over seeds",
+        lambda tables, width: plot_gates_explained(tables.shares_summary, title_of(tables, has_lines=False)),
+    ),
+    "lpc_maps": (
+        "Mean LPC in each cell, by phase and lpc_alpha, means over seeds",
+        lambda tables, width: _plot_maps(tables, "lpc", width),
+    ),
+    "entropy_maps": (
+        "Mean entropy of the policy in each cell, by phase and lpc_alpha, means over seeds",
+        lambda tables, width: _plot_maps(tables, "entropy_nats", width),
+    ),
+}
 
 
 def caption_of(tables: Tables, name: str, about: str, export: Export, plots_dir: str = PLOTS_DIR) -> str:
