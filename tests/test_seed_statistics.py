@@ -235,7 +235,7 @@ def test_any_grouping_can_be_the_phases(cache_dir):
     none = analyse(Asked(TASK, "none", ("cell",), cache_dir=str(cache_dir)))
     assert set(none.seeds["phase"]) == {ALL_STEPS} and none.phases is None
     assert set(none.seeds["action"]) > {ANY_ACTION}
-    with pytest.raises(InputError, match="no phases in common"):
+    with pytest.raises(InputError, match="these runs have no phases: choose"):
         drawings_of(none)["measures_by_phase"]()
     assert len(drawings_of(none)["lpc_maps"]().axes) == 3 + 2
     assert phase_words()["by key phase"] == "by_key_phase" and "by_action" not in phase_words().values()

@@ -284,10 +284,11 @@ def _labelled(figure: Figure, axes: np.ndarray, rows: Sequence[str], columns: Se
 
 
 def _phases(seeds: "pd.DataFrame", is_needed: bool = True) -> list[str]:
-    """The phases in the order of the table. Raises InputError if there are none and some are needed."""
+    """The phases in the order of the table. Raises InputError if they are needed and there are not two or more."""
     phases = [phase for phase in dict.fromkeys(seeds["phase"]) if phase != ALL_STEPS]
-    if is_needed and not phases:
-        raise InputError("these runs have no phases in common: choose another grouping of the steps")
+    if is_needed and len(phases) < 2:
+        found = "no phases" if not phases else f"one phase alone, {phases[0]!r}"
+        raise InputError(f"these runs have {found}: choose another grouping of the steps")
     return phases
 
 
