@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPOSITORY, run_script
-from figure_contents import texts
+from figure_contents import check_labels, texts
 from routing_data import TASK, random_data
 
 import seed_statistics
@@ -33,7 +33,7 @@ from mop.pages.statistics import (
     tasks_with_runs,
     title_of,
 )
-from mop.plotting.alphas import AlphaAxis
+from mop.plotting.alphas import AlphaAxis, plot_measures_against_alpha
 from mop.plotting.hover import values_of
 from mop.store.results import write_result
 from mop.store.routing_cache import write_cache
@@ -206,7 +206,19 @@ def test_figures_have_a_dot_for_each_seed(tables):
     seeds = tables.seeds[(tables.seeds["phase"] == ALL_STEPS) & (tables.seeds["action"] == ANY_ACTION)]
     np.testing.assert_array_equal(dots["value"], seeds["lpc"])
     assert sum(line.get_marker() == "o" for line in figure.axes[1].lines) == 9
-    assert texts(figure.axes[-1].get_xticklabels()) == ["0", "1e-05", "0.001"]
+    assert texts(figure.axes[-1].get_xticklabels()) == ["0", "1e-5", "0.001"]
+
+
+def test_labels_stay_inside_and_apart(tables):
+    """Also with many values of lpc_alpha, close to each other."""
+    drawings = drawings_of(tables)
+    for name in ("measures_against_alpha", "variance_over_seeds", "variance_of_gates", "lpc_maps"):
+        assert check_labels(drawings[name](), name) >= 10
+    close = [tables.seeds.assign(lpc_alpha=alpha) for alpha in (0.0, 1e-6, 3e-6, 1e-5, 2e-5, 5e-5, 1e-3, 0.01)]
+    figure = plot_measures_against_alpha(pd.concat(close), tables.summary, "a title that is long " * 8)
+    assert check_labels(figure, "close") >= 20
+    assert texts(figure.axes[-1].get_xticklabels())[:3] == ["0", "1e-6", "3e-6"]
+    assert texts(figure.axes[-1].get_xticklabels())[4:6] == ["", "5e-5"]
 
 
 def test_figures_by_phase_have_its_columns(tables):

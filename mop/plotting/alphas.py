@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _DOT, _MEAN = {"color": HUES["blue"], "alpha": 0.6}, {"color": "black"}
 _ZERO_APART = 1.0  # decades between the least lpc_alpha above 0 and the place of 0
+_MARGIN = 0.45  # beyond the first and the last, in decades
+_LABEL_IN = (0.6, 0.17)  # width and height that the name of an lpc_alpha needs
 _SPREAD = 0.12  # of the dots around their lpc_alpha, in decades
 _WIDTH_IN, _HEIGHT_IN = 2.3, 1.75  # of a panel
 
@@ -183,10 +185,17 @@ class AlphaAxis:
         return self.zero if alpha == 0 else float(np.log10(alpha))
 
     def draw(self, ax: Axes) -> None:
-        """Ticks at the values that occur, and a break between 0 and the others."""
+        """Ticks at the values that occur, named where there is room, and a break between 0 and the others."""
         places = [self.place(alpha) for alpha in self.alphas]
-        ax.set_xticks(places, [f"{alpha:g}" for alpha in self.alphas])
-        ax.set_xlim(min(places) - 0.45, max(places) + 0.45)
+        span = max(places) - min(places) + 2 * _MARGIN
+        is_crowded = np.diff(places).min(initial=span) < _LABEL_IN[0] / _WIDTH_IN * span
+        labels, last = [], -np.inf
+        for alpha, place in zip(self.alphas, places, strict=True):
+            has_room = place - last >= _LABEL_IN[1] / _WIDTH_IN * span
+            labels.append(f"{alpha:g}".replace("e-0", "e-") if has_room else "")
+            last = place if has_room else last
+        ax.set_xticks(places, labels, rotation=90 if is_crowded else 0)
+        ax.set_xlim(min(places) - _MARGIN, max(places) + _MARGIN)
         if len(places) > 1 and self.alphas[0] == 0:
             middle = (places[0] + places[1]) / 2
             ax.text(middle, 0, "//", transform=ax.get_xaxis_transform(), ha="center", va="center", fontsize="medium")
