@@ -63,16 +63,14 @@ def main() -> int:
             raise InputError(f"--state is made of {', '.join(STATE_PARTS)}, not {part!r:.40}")
     chosen(statistics.FIGURES, args.only)  # raises before the work if there is no such figure
     check_writable(args.plots_dir, "--plots_dir")
-    tasks, problems = args.task or statistics.tasks_with_runs(args.cache_dir), []
+    where, problems = statistics.parse_where(args.where), []
+    tasks = args.task or statistics.tasks_with_runs(args.cache_dir)
     for task_id in tasks:
-        where = statistics.parse_where(args.where)
         asked = Asked(task_id, args.phases, tuple(args.state), args.action, args.update, where, args.cache_dir)
         try:
-            tables = statistics.analyse(asked, functools.partial(with_bar, task_id))
+            write(statistics.analyse(asked, functools.partial(with_bar, task_id)), args)
         except InputError as error:
             problems.append(str(error))
-            continue
-        write(tables, args)
     if len(problems) == len(tasks):
         raise InputError("; ".join(problems) or f"no routing cache under {args.cache_dir}/: `python batch_eval.py`")
     print(*(f"warning: {problem}" for problem in problems), sep="\n", end="\n" if problems else "", file=sys.stderr)
@@ -93,7 +91,7 @@ def write(tables: Tables, args: Namespace) -> None:
         if not is_mine:
             raise InputError(f"another process is writing to {folder}: wait for it, or name another --plots_dir")
         write_together(statistics.table_files(tables, folder))
-        print(statistics.format_tables(tables))
+        print(f"{tables.asked.task_id}\n{statistics.format_tables(tables)}")
         print(*(f"note: {note}" for note in tables.notes), sep="\n", end="\n" if tables.notes else "")
         print(f"tables: {folder / '*.csv'}")
         save_figures(

@@ -33,7 +33,7 @@ from mop.pages.statistics import (
     tasks_with_runs,
     title_of,
 )
-from mop.plotting.alphas import AlphaAxis, plot_measures_against_alpha
+from mop.plotting.alphas import AlphaAxis, plot_lpc_with_action_held, plot_measures_against_alpha
 from mop.plotting.hover import values_of
 from mop.store.results import write_result
 from mop.store.routing_cache import write_cache
@@ -214,6 +214,8 @@ def test_labels_stay_inside_and_apart(tables):
     drawings = drawings_of(tables)
     for name in ("measures_against_alpha", "variance_over_seeds", "variance_of_gates", "lpc_maps"):
         assert check_labels(drawings[name](), name) >= 10
+    one = tables.seeds[tables.seeds["action"].isin([ANY_ACTION, "forward"])]
+    assert check_labels(plot_lpc_with_action_held(one, tables.summary, "a title"), "one row") >= 10
     close = [tables.seeds.assign(lpc_alpha=alpha) for alpha in (0.0, 1e-6, 3e-6, 1e-5, 2e-5, 5e-5, 1e-3, 0.01)]
     figure = plot_measures_against_alpha(pd.concat(close), tables.summary, "a title that is long " * 8)
     assert check_labels(figure, "close") >= 20
@@ -291,6 +293,8 @@ def test_one_action_goes_to_a_folder_of_its_own(cache_dir, tmp_path, monkeypatch
     assert called(monkeypatch, *given, "turn left") == 0
     text = (tmp_path / TASK / "statistics" / "turn_left" / "summary.csv").read_text()
     assert "path_ratio" not in text and "r_entropy" in text
+    shares = pd.read_csv(tmp_path / TASK / "statistics" / "turn_left" / "variance.csv", keep_default_na=False)
+    assert set(shares["held"]) == {"", "time since start", "cell × time since start"}
 
 
 def test_bad_input_is_one_line(cache_dir, tmp_path, monkeypatch, capsys):

@@ -319,8 +319,10 @@ def _explain(data: RoutingCache, phases: str | None) -> list[dict[str, object]]:
     found = [(e.factors, (), e.r2, e.low, e.high, e.in_sample) for e in explain_variance(data, values, phases)]
     factors = list(index_factors(data, phases))
     phase = next((name for name in factors if name not in ("cell", "action", "time since start")), None)
-    for held in (("action",), ("action", "time since start"), ("cell", "action", "time since start")):
-        if phase is not None and set(held) <= set(factors):
+    held_sets = (("action",), ("action", "time since start"), ("cell", "action", "time since start"))
+    known = dict.fromkeys(tuple(name for name in held if name in factors) for held in held_sets)
+    for held in known:  # of one action, the action is held anyway
+        if phase is not None and held:
             beyond = explain_beyond(data, values, phase, held, phases)
             found.append(((phase,), held, beyond.share, beyond.low, beyond.high, np.full(len(names), np.nan)))
     return [

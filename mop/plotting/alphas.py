@@ -98,7 +98,8 @@ def plot_lpc_with_action_held(seeds: "pd.DataFrame", summary: "pd.DataFrame", ti
     grid = [[_Field(name, phase, action) for phase in phases] for action in actions]
     figure, axes = _panels(seeds, summary, grid, title)
     _mark_zero(axes)
-    figure.supylabel("LPC in this phase minus that in the others, of the same action", fontsize="medium")
+    about = "LPC in this phase minus that in the others, of the same action"
+    figure.supylabel(wrapped(about, figure.get_figheight() - 0.6), fontsize="medium")
     return _labelled(figure, axes, actions, phases)
 
 
