@@ -1,4 +1,4 @@
-"""Runs beside each other: results, tasks, success against cost, two runs compared: marimo run cross_task_viz.py"""
+"""Runs beside each other: results, tasks, success against cost, two runs, many seeds: marimo run cross_task_viz.py"""
 
 import marimo
 
@@ -11,7 +11,7 @@ with app.setup:
     import marimo as mo
 
     from mop.base.errors import InputError, run_script
-    from mop.pages import comparison, flags, parts, runs
+    from mop.pages import comparison, flags, parts, runs, statistics
     from mop.pages.comparison import ALL, Choices
     from mop.pages.export import Export
     from mop.pages.routing import load_routing
@@ -328,6 +328,64 @@ def _(args, choices, chosen_runs, draw_side_by_side, export, save_heatmap):
         "routing_side_by_side",
         export,
         comparison.caption_of(args, choices, "routing_side_by_side", f"The routing of {names}", export),
+    )
+    return
+
+
+@app.cell
+def _(args, view):
+    seed_tasks = {name: name for name in (statistics.NO_TASK, *statistics.tasks_with_runs(args.cache_dir))}
+    seeds_dropdown = parts.choice_dropdown(view, "seeds_of", seed_tasks, statistics.NO_TASK, "Task")
+    phase_words = statistics.phase_words()
+    phases_dropdown = parts.choice_dropdown(view, "phases", phase_words, statistics.AUTO_PHASES, "Phases")
+    mo.vstack(
+        [
+            mo.md("## Many seeds\n\nThe runs of a task as a sample of trainings: intervals are over seeds."),
+            mo.hstack([seeds_dropdown, phases_dropdown], justify="start", gap=2, wrap=True),
+        ]
+    )
+    return phases_dropdown, seeds_dropdown
+
+
+@app.cell
+def _(args, phases_dropdown, seeds_dropdown):
+    mo.stop(seeds_dropdown.value == statistics.NO_TASK)
+    asked = statistics.Asked(seeds_dropdown.value, phases_dropdown.value, cache_dir=args.cache_dir)
+    try:
+        seed_tables = statistics.analyse(asked, parts.with_bar)
+    except InputError as error:
+        mo.stop(True, parts.problem(error))
+    seed_notes = [parts.problem(note, "warn") for note in seed_tables.notes]
+    mo.vstack([*seed_notes, mo.accordion({"In numbers": mo.plain_text(statistics.format_tables(seed_tables))})])
+    return (seed_tables,)
+
+
+@app.cell
+def _(export, seed_tables, view):
+    seed_drawings = statistics.drawings_of(seed_tables, export.width_in)
+    seed_names = {name.replace("_", " "): name for name in seed_drawings}
+    figure_dropdown = parts.choice_dropdown(view, "figure", seed_names, next(iter(seed_drawings)), "Figure")
+    figure_dropdown
+    return figure_dropdown, seed_drawings
+
+
+@app.cell
+def _(export, figure_dropdown, seed_drawings, seed_tables):
+    seed_name = figure_dropdown.value
+    save_seeds = mo.ui.run_button(label=f"Save {export.stem(seed_name)}.{export.format}")
+    mo.vstack([parts.drawn(seed_drawings[seed_name], f"{seed_name} of {seed_tables.asked.task_id}"), save_seeds])
+    return save_seeds, seed_name
+
+
+@app.cell
+def _(args, export, save_seeds, seed_drawings, seed_name, seed_tables):
+    mo.stop(not save_seeds.value)
+    parts.save_figure(
+        seed_drawings[seed_name],
+        statistics.folder_of(seed_tables.asked, args.plots_dir),
+        seed_name,
+        export,
+        statistics.caption_of(seed_tables, seed_name, seed_drawings[seed_name].about, export, args.plots_dir),
     )
     return
 

@@ -2,13 +2,25 @@
 
 from mop.measures.actions import hold_action
 from mop.measures.bootstrap import bootstrap_means
+from mop.measures.by_phase import measure_run
 from mop.measures.cells import aggregate_routing_by_position, compute_confidence, compute_grid_bounds
+from mop.measures.complexity import compute_complexity, index_states
 from mop.measures.groups import GROUPINGS, get_available_analyses, group_routing_data, room_labels_for_groups
 from mop.measures.loops import compute_loops
 from mop.measures.phases import PHASES, key_phases
 from mop.measures.routing_data import index_episodes
-from mop.measures.variance import compute_layer_costs, explain_variance
+from mop.measures.seeds import mean_over_seeds
+from mop.measures.variance import compute_layer_costs, explain_beyond, explain_variance, gate_values
 from mop.plotting.actions import plot_action_frequency
+from mop.plotting.alpha_maps import plot_phase_maps
+from mop.plotting.alphas import (
+    plot_correlations_by_phase,
+    plot_explained_over_seeds,
+    plot_gates_explained,
+    plot_lpc_with_action_held,
+    plot_measures_against_alpha,
+    plot_measures_by_phase,
+)
 from mop.plotting.comparison import plot_difference
 from mop.plotting.curves import plot_curves_by, plot_training_curve
 from mop.plotting.heatmaps import LPC_CMAP, LogScale, render_lpc_heatmap, render_routing_heatmap
@@ -44,31 +56,44 @@ __all__ = [
     "LogScale",
     "aggregate_routing_by_position",
     "bootstrap_means",
+    "compute_complexity",
     "compute_confidence",
     "compute_grid_bounds",
     "compute_layer_costs",
     "compute_loops",
     "expert_cmap",
     "expert_hues",
+    "explain_beyond",
     "explain_variance",
+    "gate_values",
     "get_available_analyses",
     "group_routing_data",
     "hold_action",
     "index_episodes",
+    "index_states",
     "key_phases",
     "lpc_scale",
+    "mean_over_seeds",
+    "measure_run",
     "plot_action_entropy",
     "plot_action_frequency",
     "plot_by_task",
+    "plot_correlations_by_phase",
     "plot_curves_by",
     "plot_difference",
     "plot_episode_routing",
+    "plot_explained_over_seeds",
+    "plot_gates_explained",
     "plot_grouped_lpc",
     "plot_grouped_routing",
     "plot_lpc_by_phase",
+    "plot_lpc_with_action_held",
+    "plot_measures_against_alpha",
+    "plot_measures_by_phase",
     "plot_overall_lpc",
     "plot_overall_routing",
     "plot_pathways",
+    "plot_phase_maps",
     "plot_routing_distributions",
     "plot_routing_near_objects",
     "plot_routing_over_progress",

@@ -359,6 +359,8 @@ def test_cross_task_viz(place, browser):
             results_and_filters(page, place)
         with opened(browser, address) as page:
             two_runs(page, place, address)
+        with opened(browser, address) as page:
+            many_seeds(page, place)
 
 
 def results_and_filters(page: Page, place: Path) -> None:
@@ -406,6 +408,25 @@ def two_runs(page: Page, place: Path, address: str) -> None:
     page.page.keyboard.press("Escape")
     page.page.locator(f"{FIGURE}[alt^='routing_side_by_side, '][alt*='trial 7']").wait_for()
     page.save("routing_side_by_side.png", place)
+
+
+def many_seeds(page: Page, place: Path) -> None:
+    """Trials 0 and 7 are two trainings with one lpc_alpha; what cannot be read is counted."""
+    page.choose("Task", TASK)
+    page.page.get_by_alt_text(f"measures_against_alpha of {TASK}").wait_for()
+    page.see("left out, 1 run: it cannot be read: it is no routing cache, or a broken one")
+    assert any(text.startswith("lpc_alpha 0: mean of 2 seeds") for text in page.shown_texts())
+    page.choose("Figure", "measures by phase")
+    page.page.get_by_alt_text(f"measures_by_phase of {TASK}").wait_for()
+    page.save("measures_by_phase.png", place)
+    assert (place / "plots" / TASK / "statistics" / "measures_by_phase.csv").is_file()
+    page.choose("Phases", "by outcome")
+    page.see("these runs have one phase alone, 'success'")  # every episode succeeds
+    page.choose("Phases", "by carrying phase")
+    page.page.get_by_alt_text(f"measures_by_phase of {TASK}").wait_for()
+    link = page.page.url
+    page.page.goto(link, wait_until="domcontentloaded")
+    page.page.get_by_alt_text(f"measures_by_phase of {TASK}").wait_for()
 
 
 @pytest.mark.parametrize("app", APPS)

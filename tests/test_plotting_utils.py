@@ -2,13 +2,12 @@
 
 import subprocess
 import sys
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
-from matplotlib.text import Text
+from figure_contents import check_labels
 from routing_data import random_data
 
 import plotting_utils
@@ -76,35 +75,11 @@ DATA = {
 }
 
 
-def drawn_texts(figure):
-    """The texts that are drawn: neither those of a hidden axis, nor tick labels beyond its limits."""
-    figure.draw_without_rendering()  # settles the layout
-    hidden = set()
-    for ax in figure.axes:
-        for axis, limits in ((ax.xaxis, sorted(ax.get_xlim())), (ax.yaxis, sorted(ax.get_ylim()))):
-            is_shown = ax.axison and axis.get_visible()
-            hidden |= set() if is_shown else {axis.label, axis.offsetText}
-            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-                if not (is_shown and limits[0] - 1e-9 <= tick.get_loc() <= limits[1] + 1e-9):
-                    hidden |= {tick.label1, tick.label2}
-    found = figure.findobj(Text)
-    return [text for text in found if text.get_visible() and text.get_text().strip() and text not in hidden]
-
-
 @pytest.mark.parametrize("kind", DATA)
 def test_labels_of_every_figure_stay_inside_and_apart(kind):
     data, num_texts = DATA[kind](), {}
     for name, plot in FIGURES.items():
-        figure = plot(data)
-        boxes = [(text.get_text(), text.get_window_extent()) for text in drawn_texts(figure)]
-        width, height = figure.bbox.x1, figure.bbox.y1
-        for text, box in boxes:
-            assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, (name, text)
-        for (one, first), (other, second) in combinations(boxes, 2):
-            overlap_x = min(first.x1, second.x1) - max(first.x0, second.x0)
-            overlap_y = min(first.y1, second.y1) - max(first.y0, second.y0)
-            assert overlap_x <= 1 or overlap_y <= 1, (name, one, other)
-        num_texts[name] = len(boxes)
+        num_texts[name] = check_labels(plot(data), name)
     assert len(num_texts) == 21 and min(num_texts.values()) >= 8
 
 

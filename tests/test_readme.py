@@ -17,6 +17,7 @@ import lmc_viz
 import logit_viz
 import modal_app
 import routing_viz
+import seed_statistics
 import simulator_viz
 from benchmarks import throughput
 from mop.base.configuration import DEFAULTS_FILE, check_recorded, parse_config, read_config
@@ -36,6 +37,7 @@ SCRIPTS = {
     "lmc_viz.py": lmc_viz,
     "simulator_viz.py": simulator_viz,
     "gallery.py": gallery,
+    "seed_statistics.py": seed_statistics,
     "benchmarks/throughput.py": throughput,
     "results/experiments.py": experiments,
     "results/collapse.py": collapse,

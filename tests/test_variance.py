@@ -7,7 +7,14 @@ from routing_data import make_data, make_steps, random_data, two_episodes, two_e
 
 from mop.base.errors import InputError
 from mop.measures.actions import hold_action
-from mop.measures.variance import TIME_BINS, compute_layer_costs, explain_variance, index_factors
+from mop.measures.variance import (
+    TIME_BINS,
+    compute_layer_costs,
+    explain_beyond,
+    explain_variance,
+    gate_values,
+    index_factors,
+)
 from mop.plotting.hover import values_of
 from mop.plotting.variance import plot_variance_explained
 
@@ -141,3 +148,63 @@ def test_the_figure_shows_the_numbers():
     assert len(labels) == 11 and labels[-1] == "all together" and labels[0] == rows[0]["factors"]
     held = plot_variance_explained(hold_action(data, "forward"))
     assert "action: forward" in held.get_suptitle().replace("\n", " ")
+
+
+def test_gates_are_the_weights_of_the_experts():
+    data = random_data()
+    names, values = gate_values(data)
+    assert names[:3] == ["layer 0 skip", "layer 0 GRU 16", "layer 0 GRU 32"] and len(names) == 9
+    np.testing.assert_array_equal(values[:, 4], data.steps.layer_routing[1][:, 1].astype(float))
+    data.header["expert_hidden_sizes"] = [[0, 16, 16]] * 3
+    assert gate_values(data)[0][:3] == ["layer 0 skip", "layer 0 GRU 16a", "layer 0 GRU 16b"]
+    data.header.pop("expert_hidden_sizes")
+    data.steps.layer_routing[0][:] = 1 / 3
+    assert gate_values(data)[0][0] == "layer 1 expert 0", "what never changes is left out"
+    data.steps.layer_routing = [data.steps.layer_routing[0]]
+    with pytest.raises(InputError, match="every gate is the same"):
+        gate_values(data)
+
+
+def test_any_grouping_can_be_the_phase():
+    data = random_data()
+    factors = index_factors(data, "by_door_opened")
+    assert list(factors) == ["cell", "action", "door opened", "time since start"]
+    assert factors["door opened"].tolist() == (data.steps.t_step >= 6).astype(int).tolist()
+    gate = data.steps.lpc[:, None] + 2000.0 * factors["door opened"][:, None]
+    found = by_factors(explain_variance(data, gate, "by_door_opened"))
+    assert found[("door opened",)].r2[0] > 0.5 and found[("cell",)].r2[0] < 0.05
+    with pytest.raises(InputError, match="no grouping 'by_mood'"):
+        explain_variance(data, gate, "by_mood")
+
+
+def test_a_phase_that_only_changes_the_actions_explains_nothing_beyond_them():
+    """It explains much alone: the actions that are costly are taken in one of the phases."""
+    data, rng = random_data(60), np.random.default_rng(3)
+    carrying = data.steps.carrying
+    data.steps.action = np.where(carrying == (rng.random(len(carrying)) < 0.9), 2, 0)
+    cost = 100.0 * (data.steps.action == 2)[:, None] + rng.normal(size=(len(carrying), 1))
+    found = by_factors(explain_variance(data, cost, "by_carrying"))
+    assert found[("carrying phase",)].r2[0] > 0.5
+    beyond = explain_beyond(data, cost, "carrying phase", ["action"], "by_carrying")
+    assert (beyond.factor, beyond.held) == ("carrying phase", ("action",))
+    assert abs(beyond.share[0]) < 0.01 and beyond.low[0] < 0.01
+    # an effect of the phase itself, of the size of the noise: a half where phases are half of the steps of an action
+    effect = cost + 2.0 * carrying[:, None]
+    shares = [carrying[data.steps.action == action] for action in (0, 2)]
+    between = sum(len(s) * 4 * s.mean() * (1 - s.mean()) for s in shares) / len(carrying)
+    beyond = explain_beyond(data, effect, "carrying phase", ["action"], "by_carrying")
+    assert beyond.share[0] == pytest.approx(between / (between + 1), abs=0.05)
+    assert beyond.low[0] < beyond.share[0] < beyond.high[0]
+
+
+def test_beyond_is_the_ratio_of_what_is_left():
+    data = random_data(8)
+    values = data.steps.lpc[:, None].astype(float)
+    found = by_factors(explain_variance(data, values))
+    beyond = explain_beyond(data, values, "key phase", ["action"])
+    expected = 1 - (1 - found[("action", "key phase")].r2) / (1 - found[("action",)].r2)
+    np.testing.assert_allclose(beyond.share, expected)
+    rule = np.square(data.steps.action.astype(float))[:, None]
+    assert np.isnan(explain_beyond(data, rule, "key phase", ["action"]).share[0]), "nothing is left"
+    with pytest.raises(InputError, match="nothing tells these steps apart by smell; by cell, action"):
+        explain_beyond(data, values, "smell", ["action"])

@@ -34,3 +34,10 @@ def compute_policy_entropy(action_logits: np.ndarray) -> np.ndarray:
     weights = np.exp(logits)
     total = weights.sum(-1)
     return np.log(total) - (weights * logits).sum(-1) / total
+
+
+def action_probabilities(action_logits: np.ndarray) -> np.ndarray:
+    """The softmax of logits (..., A): the probability of each action; float64 (..., A)."""
+    logits = np.asarray(action_logits, np.float64)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)

@@ -3,6 +3,7 @@
 Axis letters: S steps, B episodes, G groups of steps, K values of a step, R resamples.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -90,12 +91,17 @@ def bootstrap_shares(
 
 def resample(sums: np.ndarray) -> np.ndarray:
     """Sums (R, M) float64 over the episodes of each resample, of what each episode brings, (B, M)."""
-    num_episodes = len(sums)
+    return _times_drawn(len(sums)) @ sums
+
+
+@functools.lru_cache(maxsize=1)  # the measures of a run come one after the other, and of runs in the same worlds too
+def _times_drawn(num_episodes: int) -> np.ndarray:
+    """How often each episode is in each resample, (R, B) float64."""
     rng = np.random.default_rng(stream_seed(0, "bootstrap"))
     drawn = rng.integers(num_episodes, size=(NUM_RESAMPLES, num_episodes))
     flat = drawn + num_episodes * np.arange(NUM_RESAMPLES)[:, None]
     times = np.bincount(flat.ravel(), minlength=flat.size)
-    return times.reshape(NUM_RESAMPLES, num_episodes).astype(np.float64) @ sums
+    return times.reshape(NUM_RESAMPLES, num_episodes).astype(np.float64)
 
 
 def bounds(samples: np.ndarray) -> np.ndarray:

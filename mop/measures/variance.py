@@ -1,4 +1,4 @@
-"""How much of the variance of a step's cost is explained by where, what, in which phase and when.
+"""How much of the variance of a step's cost, or of its gates, is explained by where, what, in which phase and when.
 
 Axis letters: S steps, B episodes, G groups of steps, K values of a step.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from mop.base.errors import InputError
 from mop.measures.bootstrap import MIN_EPISODES, bounds, resample
 from mop.measures.cells import index_cells
-from mop.measures.groups import group_routing_data
+from mop.measures.groups import GROUPINGS, group_routing_data
 from mop.measures.router_weights import compute_layer_lpc
 from mop.measures.routing_data import RoutingData, check_not_empty, checked_positions, checked_weights, index_episodes
 
@@ -75,14 +75,37 @@ def compute_layer_costs(routing_data: RoutingData) -> tuple[list[str], np.ndarra
     return list(costs), np.stack(list(costs.values()), axis=1)
 
 
-def index_factors(routing_data: RoutingData) -> dict[str, np.ndarray]:
+def gate_values(routing_data: RoutingData) -> tuple[list[str], np.ndarray]:
+    """The gates, which are the weights of all experts: names such as "layer 0 skip", "layer 2 GRU 32", values (S, K).
+
+    What is the same in every step is left out. Raises InputError as `checked_weights`, or if nothing is left.
+    """
+    layers, sizes = checked_weights(routing_data.steps), routing_data.header.get("expert_hidden_sizes")
+    gates = {}
+    for layer, weights in enumerate(layers):
+        of_layer = [None] * weights.shape[1] if sizes is None else sizes[layer]
+        for expert, size in enumerate(of_layer):
+            name = f"expert {expert}" if size is None else f"GRU {size}" if size else "skip"
+            letter = (
+                chr(ord("a") + of_layer[:expert].count(size)) if size is not None and of_layer.count(size) > 1 else ""
+            )
+            gates[f"layer {layer} {name}{letter}"] = weights[:, expert].astype(np.float64)
+    gates = {name: values for name, values in gates.items() if np.ptp(values) > 1e-6}
+    if not gates:
+        raise InputError("every gate is the same in every step: there is no variance to explain")
+    return list(gates), np.stack(list(gates.values()), axis=1)
+
+
+def index_factors(routing_data: RoutingData, phases: str | None = None) -> dict[str, np.ndarray]:
     """The factors that the data has and that split its steps: name -> group of each step, (S,) int.
 
-    Cell; action; key phase, or where there is no key, carrying; time since start in bins that begin at TIME_BINS.
+    Cell; action; phase; time since start in bins that begin at TIME_BINS. The phase is the grouping `phases` of
+    GROUPINGS under its title; without one, key phase, or where there is no key, carrying.
     Raises InputError if there is none.
     """
     found = {}
-    for ways in FACTORS.values():
+    of_phase = FACTORS["phase"] if phases is None else [(_phase_name(phases), _grouping(phases))]
+    for ways in (FACTORS | {"phase": of_phase}).values():
         for name, index_of in ways:
             try:
                 index = index_of(routing_data)
@@ -96,7 +119,14 @@ def index_factors(routing_data: RoutingData) -> dict[str, np.ndarray]:
     return found
 
 
-def explain_variance(routing_data: RoutingData, values: np.ndarray) -> list[Explained]:
+def _phase_name(phases: str) -> str:
+    """The name of the factor of a grouping. Raises InputError if there is no such grouping."""
+    if phases not in GROUPINGS:
+        raise InputError(f"there is no grouping {phases!r}; choose one of {', '.join(GROUPINGS)}")
+    return GROUPINGS[phases].title
+
+
+def explain_variance(routing_data: RoutingData, values: np.ndarray, phases: str | None = None) -> list[Explained]:
     """What explains values (S, K) of the steps: each factor of `index_factors` alone, in pairs, and all together.
 
     Each step is predicted by the mean of its group over all *other* episodes; r2 = 1 - sum of squared errors / that of
@@ -108,26 +138,17 @@ def explain_variance(routing_data: RoutingData, values: np.ndarray) -> list[Expl
     steps would give, and steps of one episode are not independent. What endless data would give lies on average between
     r2, whose group means are not exact, and eta squared, `in_sample`.
     The interval resamples the errors by episode (`bootstrap.resample`); predictions are not fitted anew, so it is a
-    little narrow where groups are small; below MIN_EPISODES episodes it is NaN. Raises InputError as `index_factors`,
-    if there is only one episode, or if a value is the same in every step.
+    little narrow where groups are small; below MIN_EPISODES episodes it is NaN. phases: as `index_factors`. Raises
+    InputError as that, if there is only one episode, or if a value is the same in every step.
     """
-    episode = index_episodes(routing_data)
-    _, episode = np.unique(episode, return_inverse=True)
-    if not episode.max():
-        raise InputError("each episode is predicted from the others here: it takes at least two episodes")
-    if not np.ptp(values, axis=0).all():
-        raise InputError("a value that is the same in every step has no variance to explain")
-    factors = index_factors(routing_data)
+    values, episode = _checked_values(routing_data, values)
+    factors = index_factors(routing_data, phases)
     names = list(factors)
     chosen = [(name,) for name in names] + list(combinations(names, 2)) + ([tuple(names)] if len(names) > 2 else [])
-    values = values - values.mean(0)  # the sums below lose no digits
-    groups = [np.unique(_joint(factors[name] for name in of), return_inverse=True)[1] for of in chosen]
+    groups = [_joint(factors[name] for name in of) for of in chosen]
     null, _ = _errors_out_of_episode(values, episode, np.zeros(len(values), np.int64))
     errors, unseen = zip(*(_errors_out_of_episode(values, episode, group) for group in groups), strict=True)
-    drawn = resample(np.concatenate([null, *errors], axis=1)).reshape(-1, 1 + len(chosen), values.shape[1])
-    low, high = bounds(1 - drawn[:, 1:] / drawn[:, :1])
-    if episode.max() + 1 < MIN_EPISODES:
-        low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
+    low, high = _bounds_of_shares(null, errors)
     return [
         Explained(
             of,
@@ -142,12 +163,71 @@ def explain_variance(routing_data: RoutingData, values: np.ndarray) -> list[Expl
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class Beyond:
+    """What one factor explains of what others, held fixed, leave of the variance of K values of a step."""
+
+    factor: str
+    held: tuple[str, ...]
+    share: np.ndarray  # (K,) float64, out of episode: at most 1; NaN where nothing is left to explain
+    low: np.ndarray  # (K,) float64, 95 % interval
+    high: np.ndarray
+
+
+def explain_beyond(
+    routing_data: RoutingData, values: np.ndarray, factor: str, held: Sequence[str], phases: str | None = None
+) -> Beyond:
+    """What `factor` explains of values (S, K) where `held` do not differ: both names of `index_factors`.
+
+    share = 1 - SSE(held x factor) / SSE(held), with the errors out of episode of `explain_variance`, and its interval:
+    a partial R2. Where phases differ only in which actions are taken in them, the share of the phase with the action
+    held fixed is 0, or a little below, as its groups are smaller. Raises InputError as `explain_variance`, or if the
+    data lacks a factor.
+    """
+    values, episode = _checked_values(routing_data, values)
+    factors = index_factors(routing_data, phases)
+    for name in (factor, *held):
+        if name not in factors:
+            raise InputError(f"nothing tells these steps apart by {name}; by {', '.join(factors)}")
+    less, more = (
+        _errors_out_of_episode(values, episode, _joint(factors[name] for name in of))[0]
+        for of in (tuple(held), (*held, factor))
+    )
+    is_left = less.sum(0) > 1e-12 * np.square(values).sum(0)
+    share = np.divide(more.sum(0), less.sum(0), out=np.full(values.shape[1], np.nan), where=is_left)
+    ((low,), (high,)) = _bounds_of_shares(np.where(is_left, less, np.nan), [more])
+    return Beyond(factor, tuple(held), 1 - share, low, high)
+
+
+def _checked_values(routing_data: RoutingData, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """values (S, K) minus their means, so that sums lose no digits, and the episode of each step without gaps (S,).
+
+    Raises InputError if there is only one episode, or a value is the same in every step.
+    """
+    _, episode = np.unique(index_episodes(routing_data), return_inverse=True)
+    if not episode.max():
+        raise InputError("each episode is predicted from the others here: it takes at least two episodes")
+    if not np.ptp(values, axis=0).all():
+        raise InputError("a value that is the same in every step has no variance to explain")
+    return values - values.mean(0), episode
+
+
+def _bounds_of_shares(null: np.ndarray, errors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The 95 % intervals, low and high (F, K), of 1 - errors / null for the errors (B, K) of F predictions."""
+    if len(null) < MIN_EPISODES:
+        nothing = np.full((len(errors), null.shape[1]), np.nan)
+        return nothing, nothing
+    drawn = resample(np.concatenate([null, *errors], axis=1)).reshape(-1, 1 + len(errors), null.shape[1])
+    low, high = bounds(1 - drawn[:, 1:] / drawn[:, :1])
+    return low, high
+
+
 def _joint(indices: Iterable[np.ndarray]) -> np.ndarray:
-    """One number (S,) int64 for each combination of the numbers of several factors (S,)."""
+    """The number (S,) int64, from 0 without gaps, of the combination of the numbers of several factors (S,)."""
     joint = np.int64(0)
     for index in indices:
         joint = joint * (np.int64(index.max()) + 1) + index
-    return joint
+    return np.unique(joint, return_inverse=True)[1]
 
 
 def _errors_out_of_episode(values: np.ndarray, episode: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, float]:

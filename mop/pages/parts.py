@@ -5,7 +5,7 @@ import html
 import io
 import re
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import marimo as mo
@@ -205,6 +205,14 @@ def load_or_evaluate(run: Run, num_episodes: int | None, num_envs: int) -> Routi
         remove_on_exit=True,
     ) as bar:
         return evaluate_now(run, num_episodes, num_envs, lambda num_done: bar.update(increment=num_done))
+
+
+def with_bar(found: Iterator, total: int) -> Iterator:
+    """A progress bar over the runs that are measured."""
+    with mo.status.progress_bar(total=total, title="Measuring runs", remove_on_exit=True) as bar:
+        for one in found:
+            bar.update()
+            yield one
 
 
 def metrics_row(run: Run, data: RoutingCache, is_fresh: bool) -> mo.Html:
