@@ -173,7 +173,7 @@ def _draw(rows: Sequence[Mapping], about: Mapping, key: RunKey, settings: Settin
         if is_there:
             name = "use_and_need" + ("" if variant == GATE_ONLY else f"_{variant}")
             worlds = f"{about['num_episodes']:,} worlds, memory of what is left out: {variant}"
-            figure = plot_use_and_need(rows, f"{key.label}: success in percentage points, {worlds}", variant)
+            figure = plot_use_and_need(rows, f"{key.label}, {worlds}\nchange of success in percentage points", variant)
             print(f"figure: {write_figure(key.artefacts(settings.plots_dir) / f'{name}.png', figure)}")
 
 

@@ -98,7 +98,7 @@ class Study:
         self._columns = expert_columns(self.policy.hidden_layout)
         self._step = fast.stepper(self.policy, path)
         self._seen: list[tuple[np.ndarray, np.ndarray]] = []  # the worlds and observations of each vector step
-        intact = self._answers(Gates(Intervention(NONE), self.policy.expert_hidden_sizes), GATE_ONLY)
+        intact = self._answers(Gates(Intervention(NONE), self.policy.expert_hidden_sizes), GATE_ONLY, self._step)
         self.intact = self._play(intact, np.arange(num_episodes), progress, self._seen)
         world, obs = (np.concatenate(parts) for parts in zip(*self._seen, strict=True))
         self._obs = obs[np.argsort(world, kind="stable")]  # (S, I) uint8, in the order of the steps of `intact`
@@ -126,49 +126,65 @@ class Study:
     ) -> dict:
         """Metrics and effects of an intervention, a row of `mop.store.interventions` without its names.
 
-        routers: for `swap`, the policy whose routers are taken; progress: called with the number of episodes just
-        finished, more than there are worlds where they are played several times. Raises InputError as `check`.
+        Arguments and errors as `episodes`.
         """
-        changed, agrees = self.play(intervention, variant, routers, progress)
+        changed = self.episodes(intervention, variant, routers, progress)
         metrics = compute_metrics(changed.episodes, changed.steps.lpc, self._bot_plan_failures)
+        agrees = self.agrees(intervention, variant, routers)
         return metrics | measure_effects(self.intact, changed, agrees, self.group_by)
 
-    def play(
+    def episodes(
         self,
         intervention: Intervention,
         variant: str = GATE_ONLY,
         routers: RecurrentPolicy | None = None,
         progress: Progress | None = None,
-    ) -> tuple[RoutingCache, np.ndarray]:
-        """The episodes with an intervention, and where it takes the intact policy's actions (S,) bool.
+    ) -> RoutingCache:
+        """The episodes with an intervention, in the worlds of `intact`.
 
-        The latter on the intact episodes: the intervened policy is shown their observations, step by step, and carries
-        its own memory along, but the actions that are taken are those of the intact policy.
+        routers: for `swap`, the policy whose routers are taken; progress: called with the number of episodes just
+        finished, more than there are worlds where they are played several times. Raises InputError as `check`.
         """
+        gates, step = self._prepare(intervention, routers)
+        if intervention.phase is not None:
+            return self._play_in_phase(gates, variant, step, progress)
+        return self._play(self._answers(gates, variant, step), np.arange(len(self._solved)), progress)
+
+    def agrees(
+        self, intervention: Intervention, variant: str = GATE_ONLY, routers: RecurrentPolicy | None = None
+    ) -> np.ndarray:
+        """Where the policy with an intervention takes the intact policy's action, on the intact episodes: (S,) bool.
+
+        It is shown their observations, step by step, and carries its own memory along, as the intervention makes it;
+        but the actions that are taken in the world are those of the intact policy. Arguments and errors as `episodes`.
+        """
+        (gates, step), episode = self._prepare(intervention, routers), self.intact.steps.episode
+        when, starts = None, np.searchsorted(episode, np.arange(len(self._solved)))
+        if intervention.phase is not None:
+            is_in = self._phase == self.phases.index(intervention.phase)
+
+            def when(world: np.ndarray, t_step: np.ndarray) -> np.ndarray:
+                return is_in[starts[world] + t_step]
+
+        return self._ask(self._answers(gates, variant, step, when), starts) == self.intact.steps.action
+
+    def _prepare(self, intervention: Intervention, routers: RecurrentPolicy | None) -> tuple[Gates, Callable]:
+        """What changes the weights, and what steps the policy."""
         self.check(intervention)
         gates = Gates(intervention, self.policy.expert_hidden_sizes, self.intact.steps.layer_routing, self._eval_seed)
-        step = self._step
-        if intervention.kind == "swap":
-            step = fast.stepper(with_routers_of(self.policy, routers), self._path)
-        if intervention.phase is None:
-            answer = self._answers(gates, variant, step=step)
-            changed = self._play(answer, np.arange(len(self._solved)), progress)
-        else:
-            changed = self._play_in_phase(gates, variant, progress)
-            is_in = self._phase == self.phases.index(intervention.phase)
-            starts = np.searchsorted(self.intact.steps.episode, np.arange(len(self._solved)))
-            answer = self._answers(gates, variant, lambda world, t_step: is_in[starts[world] + t_step], step)
-        return changed, self._ask(answer) == self.intact.steps.action
+        if intervention.kind != "swap":
+            return gates, self._step
+        return gates, fast.stepper(with_routers_of(self.policy, routers), self._path)
 
     def _answers(
         self,
         gates: Gates,
         variant: str,
+        step: Callable,
         when: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
-        step: Callable | None = None,
     ) -> _Answer:
         """What the policy answers with an intervention; when: worlds and steps (N,) -> where it is made (N,) bool."""
-        step, is_idle = step or self._step, gates.intervention.kind in (NONE, "swap")
+        is_idle = gates.intervention.kind in (NONE, "swap")
 
         @torch.no_grad()
         def answer(obs: Tensor, lang: Tensor, hidden: Tensor, world: np.ndarray, t_step: np.ndarray):
@@ -200,7 +216,7 @@ class Study:
 
     # --- in a phase ---------------------------------------------------------------------------------------------------
 
-    def _play_in_phase(self, gates: Gates, variant: str, progress: Progress | None) -> RoutingCache:
+    def _play_in_phase(self, gates: Gates, variant: str, step: Callable, progress: Progress | None) -> RoutingCache:
         """The episodes with an intervention at the steps in a phase, and at no other.
 
         The phase of a step is known only when its episode is complete. But an episode does not depend on what would be
@@ -224,7 +240,7 @@ class Study:
                 if turns[world] and wrong[world] <= turns[world][-1]:
                     raise InputError(f"{gates.intervention}: {self.group_by} is not known before an action is chosen")
                 turns[world].append(int(wrong[world]))
-            part = self._play(self._answers(gates, variant, is_on), waiting, progress)
+            part = self._play(self._answers(gates, variant, step, is_on), waiting, progress)
             changed = exchange(changed, part, waiting)
 
     def _first_wrong(self, changed: RoutingCache, phase: str, is_on: Callable) -> np.ndarray:
@@ -240,10 +256,9 @@ class Study:
 
     # --- on the intact episodes ---------------------------------------------------------------------------------------
 
-    def _ask(self, answer: _Answer) -> np.ndarray:
-        """The greedy action (S,) at each step of the intact episodes, memory carried along."""
+    def _ask(self, answer: _Answer, starts: np.ndarray) -> np.ndarray:
+        """The greedy action (S,) at each step of the intact episodes, which begin at rows `starts`."""
         episode, device = self.intact.steps.episode, self.policy.head.weight.device
-        starts = np.searchsorted(episode, np.arange(len(self._solved)))
         lengths, actions = np.bincount(episode), np.empty(len(episode), np.int64)
         order = np.argsort(-lengths, kind="stable")
         for worlds in np.split(order, range(_BLOCK, len(order), _BLOCK)):
