@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 from tqdm import tqdm
@@ -20,6 +20,7 @@ from mop.store.interventions import add_row, load_rows, merge_rows
 from mop.store.run_keys import CACHE_DIR, INTERVENTIONS_TABLE, PLOTS_DIR, RunKey, interventions_path
 
 if TYPE_CHECKING:
+    from mixture_of_experts import RecurrentPolicy
     from mop.jobs.interventions import Study
 
 Asked = tuple[Intervention, str]  # with its memory variant
@@ -53,7 +54,7 @@ def intervene(checkpoint: str, what: Sequence[Asked] | None, settings: Settings,
     asked = list(what) if what is not None else _battery(study)
     for intervention, _ in asked:
         study.check(intervention)
-    swaps = {intervention.file: file_digest(intervention.file) for intervention, _ in asked if intervention.file}
+    swaps = _open_swaps(study, {intervention.file for intervention, _ in asked if intervention.file})
     missing = [item for item in asked if force or not is_done(load_rows(rows_path), item, about, swaps)]
     print(f"{key.label}: {len(asked)} interventions, {len(missing)} to make")
     try:
@@ -118,22 +119,19 @@ def _battery(study: "Study") -> list[Asked]:
     return standard_battery(study.policy.expert_hidden_sizes, phases)
 
 
-def is_done(rows: Sequence[Mapping], asked: Asked, about: Mapping, swaps: Mapping[str, str]) -> bool:
+def is_done(rows: Sequence[Mapping], asked: Asked, about: Mapping, swaps: "Mapping[str, Swap]") -> bool:
     """Whether there is a row of an intervention from this very checkpoint, in these worlds, with these phases."""
     intervention, variant = asked
     names = ("checkpoint_sha256", "num_episodes", "eval_seed", "phases_by", "minigrid_version")
     wanted = {"intervention": str(intervention), "variant": variant} | {name: about[name] for name in names}
-    wanted["swap_sha256"] = swaps.get(intervention.file)
+    wanted["swap_sha256"] = swaps.get(intervention.file, _NO_SWAP).digest
     return any(all(row.get(name) == value for name, value in wanted.items()) for row in rows)
 
 
 def make_rows(
-    study: "Study", missing: Sequence[Asked], path: Path, about: Mapping, swaps: Mapping[str, str], force: bool
+    study: "Study", missing: Sequence[Asked], path: Path, about: Mapping, swaps: "Mapping[str, Swap]", force: bool
 ) -> list[Asked]:
     """Make rows and add each to the file as soon as it is there; returns what another process is making."""
-    from mop.jobs.evaluation import load_for_evaluation
-    from mop.learning.policies import policy_from_checkpoint
-
     elsewhere = []
     with tqdm(missing, unit="intervention", dynamic_ncols=True, disable=not missing) as bar:
         for intervention, variant in bar:
@@ -143,12 +141,35 @@ def make_rows(
                 if not is_ours:
                     elsewhere.append((intervention, variant))
                 elif force or not is_done(load_rows(path), (intervention, variant), about, swaps):
-                    swap = intervention.file
-                    routers = policy_from_checkpoint(load_for_evaluation(swap))[0] if swap else None
-                    names = {"intervention": str(intervention), "variant": variant, "swap_sha256": swaps.get(swap)}
+                    digest, routers = swaps.get(intervention.file, _NO_SWAP)
+                    names = {"intervention": str(intervention), "variant": variant, "swap_sha256": digest}
                     now = {"evaluated_at": datetime.now(UTC).isoformat(timespec="seconds")}
                     add_row(path, about | names | study.run(intervention, variant, routers) | now)
     return elsewhere
+
+
+class Swap(NamedTuple):
+    """The checkpoint of a `swap`."""
+
+    digest: str | None
+    routers: "RecurrentPolicy | None"
+
+
+_NO_SWAP = Swap(None, None)
+
+
+def _open_swaps(study: "Study", files: set[str]) -> dict[str, Swap]:
+    """The checkpoints whose routers are taken. Raises InputError where one cannot be read, or does not fit."""
+    from mop.jobs.evaluation import load_for_evaluation
+    from mop.jobs.interventions import with_routers_of
+    from mop.learning.policies import policy_from_checkpoint
+
+    swaps = {}
+    for file in sorted(files):
+        routers = policy_from_checkpoint(load_for_evaluation(file))[0]
+        with_routers_of(study.policy, routers)
+        swaps[file] = Swap(file_digest(file), routers)
+    return swaps
 
 
 def _prepare_places(settings: Settings, key: RunKey) -> None:
