@@ -66,7 +66,7 @@ def test_rows_table_and_figure_and_what_is_done_is_skipped(checkpoint, capsys, m
     assert in_process(intervene.main, *command, *what, "lesion 1.0") == 0
     assert made[6:] == [("lesion 1.0", "gate-only"), ("lesion 1.0", "zeroed")]
     assert load_rows(ROWS)[:6] == rows
-    for flags, count in ((("--num_episodes", 6), 1), (("--phases", "by_carrying"), 1), (("--force",), 1), ((), 1)):
+    for flags, count in ((("--num_episodes", 6), 1), (("--phases", "by_carrying"), 1), (("--force",), 1), ((), 0)):
         made.clear()
         assert in_process(intervene.main, *command, "--what", "lesion 0.1", *flags) == 0
         assert len(made) == count and len(load_rows(ROWS)) == 8

@@ -12,7 +12,8 @@ from mixture_of_experts import MixtureOfExpertsPolicy
 from mop.base.errors import InputError
 from mop.base.interventions import GRAMMAR, VARIANTS, Intervention, parse, parse_variants
 from mop.jobs.evaluation import evaluate
-from mop.jobs.interventions import Study, standard_battery, with_routers_of
+from mop.jobs.intervention_rows import standard_battery
+from mop.jobs.interventions import Study, with_routers_of
 from mop.kernels import fast
 from mop.kernels.gates import Gates, expert_columns, hold_memory
 from mop.learning.policies import build_policy, policy_from_checkpoint

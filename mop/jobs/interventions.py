@@ -5,7 +5,7 @@ Axis letters: W worlds, S steps, N worlds side by side.
 """
 
 from bisect import bisect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mixture_of_experts import RecurrentPolicy
 from mop.base.errors import InputError
-from mop.base.interventions import GATE_ONLY, NONE, VARIANTS, Intervention
+from mop.base.interventions import GATE_ONLY, NONE, Intervention
 from mop.jobs.evaluation import NUM_ENVS, Progress, play, prepare
 from mop.kernels import fast
 from mop.kernels.gates import Gates, expert_columns, hold_memory
@@ -25,37 +25,10 @@ from mop.worlds.bot_paths import BotPaths
 from mop.worlds.episodes import EvalVectorEnv
 from mop.worlds.missions import MissionEncoder
 
-THRESHOLDS = (0.05, 0.1, 0.2, 0.33)
 _BLOCK = 1024  # worlds side by side where a policy is only asked
 
 # obs (N, I), lang (N, G), hidden (N, S), which world and which of its steps (N,) -> logits, routing, hidden
 _Answer = Callable[[Tensor, Tensor, Tensor, np.ndarray, np.ndarray], tuple[Tensor, list[Tensor], Tensor]]
-
-
-def standard_battery(
-    expert_hidden_sizes: Sequence[Sequence[int]], phases: Sequence[str]
-) -> list[tuple[Intervention, str]]:
-    """The interventions that are made where none is named, each with a memory variant.
-
-    Each expert and each size left out, each layer's weights replaced, thresholds, only the heaviest; then each expert
-    left out in each of the phases. The memory of an expert that is left out for good is read by nothing, so there the
-    variants are the same; they are made only where experts come and go.
-    """
-    layers = [layer for layer, sizes in enumerate(expert_hidden_sizes) if len(sizes) > 1]
-    experts = [(layer, expert) for layer in layers for expert in range(len(expert_hidden_sizes[layer]))]
-    sizes = sorted({size for of_layer in expert_hidden_sizes for size in of_layer})
-    removable = [size for size in sizes if all(set(of_layer) != {size} for of_layer in expert_hidden_sizes)]
-    once = [Intervention(NONE)]
-    once += [Intervention("lesion", layer, expert) for layer, expert in experts]
-    once += [Intervention("lesion_size", size=size) for size in removable]
-    once += [Intervention(kind, layer) for layer in layers for kind in ("mean", "uniform", "shuffle")]
-    passing = [Intervention("argmax"), *(Intervention("threshold", value=value) for value in THRESHOLDS)]
-    phased = [Intervention("lesion", *place, phase=phase) for place in experts for phase in phases]
-    return [
-        *((intervention, GATE_ONLY) for intervention in once),
-        *((intervention, variant) for intervention in passing for variant in VARIANTS),
-        *((intervention, variant) for variant in VARIANTS for intervention in phased),
-    ]
 
 
 def with_routers_of(policy: RecurrentPolicy, other: RecurrentPolicy) -> RecurrentPolicy:
