@@ -41,7 +41,7 @@ class Gates:
         """
         _check(intervention, expert_hidden_sizes)
         self.intervention, self.sizes, self.pool, self.seed = intervention, expert_hidden_sizes, pool, seed
-        self._drawn: dict[int, np.ndarray] = {}  # of each episode: the step of the pool at each of its steps
+        self._drawn = np.empty((0, 0), np.int32)  # episode, step -> the step of the pool, see `_draw`
 
     def at(
         self, episode: np.ndarray, t_step: np.ndarray, is_on: np.ndarray | None = None
@@ -85,19 +85,22 @@ class Gates:
         return _like(weights, self.pool[layer][self._draw(episode, t_step)])  # shuffle
 
     def _draw(self, episode: np.ndarray, t_step: np.ndarray) -> np.ndarray:
-        """(N,) int, a step of the pool for each sample: a number of episode and step alone."""
-        rows = np.empty(len(episode), np.int64)
-        for n, (k, t) in enumerate(zip(episode.tolist(), t_step.tolist(), strict=True)):
-            drawn = self._drawn.get(k, ())
-            while len(drawn) <= t:  # blocks of one stream: how long an episode gets is not known before
-                rng = np.random.default_rng(stream_seed(self.seed, f"shuffle {k} {len(drawn)}"))
-                block = rng.integers(len(self.pool[0]), size=_BLOCK)
-                drawn = self._drawn[k] = np.concatenate([drawn, block]).astype(np.int64)
-            rows[n] = drawn[t]
-        return rows
+        """(N,) int, a step of the pool for each sample: a number of episode and step alone.
+
+        Drawn in blocks, each with a stream of its own, as nobody knows before how many episodes and steps there are.
+        """
+        found, needed = self._drawn.shape, (int(episode.max()) + 1, int(t_step.max()) + 1)
+        if needed[0] > found[0] or needed[1] > found[1]:
+            rows, columns = (-(-max(pair) // _BLOCK) for pair in zip(found, needed, strict=True))
+            self._drawn = np.block([[self._draw_block(i, j) for j in range(columns)] for i in range(rows)])
+        return self._drawn[episode, t_step]
+
+    def _draw_block(self, i: int, j: int) -> np.ndarray:
+        rng = np.random.default_rng(stream_seed(self.seed, f"shuffle {i} {j}"))
+        return rng.integers(len(self.pool[0]), size=(_BLOCK, _BLOCK), dtype=np.int32)
 
 
-_BLOCK = 256
+_BLOCK = 128  # episodes, and steps of each
 
 
 def _is_heaviest(weights: Weights) -> Weights:
