@@ -15,7 +15,7 @@ from mop.jobs.evaluation import evaluate
 from mop.jobs.intervention_rows import standard_battery
 from mop.jobs.interventions import Study, with_routers_of
 from mop.kernels import fast
-from mop.kernels.gates import Gates, expert_columns, hold_memory
+from mop.kernels.gates import Gates, experts_of_units, hold_memory
 from mop.learning.policies import build_policy, policy_from_checkpoint
 from mop.measures.interventions import exchange, join, measure_effects
 from mop.worlds.bot_paths import BotPaths
@@ -163,14 +163,14 @@ def test_a_lesioned_expert_does_not_reach_the_logits():
 
 def test_the_memory_of_an_expert_without_weight_goes_on_or_is_frozen_or_zeroed():
     policy, _ = policy_from_checkpoint(random_checkpoint())
-    columns, size = expert_columns(policy.hidden_layout), policy.hidden_size
-    assert [(layer, expert) for layer, expert, _ in columns] == [(0, 1), (0, 2), (1, 0)]
+    experts, size = experts_of_units(policy.hidden_layout, policy.expert_hidden_sizes), policy.hidden_size
+    assert experts.tolist() == [-1] * 6 + [1] * 8 + [2] * 16 + [-1] * 6 + [3] * 24
     before, after = torch.rand(2, size) + 1, torch.rand(2, size) + 3
     routing = [torch.tensor([[0.5, 0.0, 0.5], [0.2, 0.3, 0.5]]), torch.tensor([[0.4, 0.6], [0.0, 1.0]])]
-    held = {variant: hold_memory(variant, columns, routing, before, after) for variant in VARIANTS}
+    held = {variant: hold_memory(variant, experts, routing, before, after) for variant in VARIANTS}
     assert torch.equal(held["gate-only"], after)
     is_out = torch.zeros(2, size, dtype=torch.bool)
-    is_out[0, columns[0][2]] = is_out[1, columns[2][2]] = True
+    is_out[0, 6:14] = is_out[1, 36:60] = True
     assert torch.equal(held["frozen"], torch.where(is_out, before, after))
     assert torch.equal(held["zeroed"], torch.where(is_out, 0, after))
 

@@ -17,7 +17,7 @@ from mop.base.errors import InputError
 from mop.base.interventions import GATE_ONLY, NONE, Intervention
 from mop.jobs.evaluation import NUM_ENVS, Progress, play, prepare
 from mop.kernels import fast
-from mop.kernels.gates import Gates, expert_columns, hold_memory
+from mop.kernels.gates import Gates, experts_of_units, hold_memory
 from mop.measures.interventions import exchange, measure_effects, phase_grouping, phases_of_both
 from mop.measures.metrics import compute_metrics
 from mop.store.routing_cache import RoutingCache
@@ -68,7 +68,7 @@ class Study:
         self.policy, self._missions = prepare(checkpoint, encoder, device)
         self._bot_paths, self._num_envs, self._path, self._eval_seed = bot_paths, num_envs, path, eval_seed
         self._solved, self._bot_plan_failures = bot_paths.solvable(eval_seed, num_episodes)
-        self._columns = expert_columns(self.policy.hidden_layout)
+        self._experts = experts_of_units(self.policy.hidden_layout, self.policy.expert_hidden_sizes).to(device)
         self._step = fast.stepper(self.policy, path)
         self._seen: list[tuple[np.ndarray, np.ndarray]] = []  # the worlds and observations of each vector step
         intact = self._answers(Gates(Intervention(NONE), self.policy.expert_hidden_sizes), GATE_ONLY, self._step)
@@ -165,7 +165,7 @@ class Study:
                 return step(obs, lang, hidden)
             is_on = None if when is None else when(world, t_step)
             logits, routing, after = step(obs, lang, hidden, gates.at(world, t_step, is_on))
-            return logits, routing, hold_memory(variant, self._columns, routing, hidden, after)
+            return logits, routing, hold_memory(variant, self._experts, routing, hidden, after)
 
         return answer
 

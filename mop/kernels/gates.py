@@ -136,32 +136,28 @@ def _check(intervention: Intervention, expert_hidden_sizes: Sequence[Sequence[in
             raise InputError(f"{intervention}: a layer has no expert of another size")
 
 
-def expert_columns(hidden_layout: Mapping[str, slice]) -> list[tuple[int, int, slice]]:
-    """Layer, expert and columns of the hidden state of each expert that has one.
+def experts_of_units(hidden_layout: Mapping[str, slice], expert_hidden_sizes: Sequence[Sequence[int]]) -> Tensor:
+    """The expert of each hidden unit (S,) int64, counted through all layers; -1: a router's, or the baseline's.
 
     hidden_layout: of `mixture_of_experts.RecurrentPolicy`.
     """
-    names = [(name.split("_"), columns) for name, columns in hidden_layout.items()]
-    return [(int(words[1]), int(words[2]), columns) for words, columns in names if words[0] == "expert"]
+    experts = torch.full((max(columns.stop for columns in hidden_layout.values()),), -1)
+    firsts = np.cumsum([0, *map(len, expert_hidden_sizes)])
+    for name, columns in hidden_layout.items():
+        kind, *place = name.split("_")
+        if kind == "expert":
+            layer, expert = map(int, place)
+            experts[columns] = int(firsts[layer]) + expert
+    return experts
 
 
-def hold_memory(
-    variant: str,
-    columns: Sequence[tuple[int, int, slice]],
-    routing: Sequence[Tensor],
-    before: Tensor,
-    after: Tensor,
-) -> Tensor:
+def hold_memory(variant: str, experts: Tensor, routing: Sequence[Tensor], before: Tensor, after: Tensor) -> Tensor:
     """The hidden state (N, S) after a step, where the memory of an expert of weight 0 follows a variant.
 
-    columns: of `expert_columns`; routing: the weights that were used, L x (N, E_l); before, after (N, S): the step. In
-    a step without weight nothing reads an expert's state, so that it can be set when the step is done.
+    experts (S,): of `experts_of_units`; routing: the weights that were used, L x (N, E_l); before, after (N, S): the
+    step. In a step without weight nothing reads an expert's state, so it can be set when the step is done.
     """
     if variant == GATE_ONLY:
         return after
-    after = after.clone()
-    for layer, expert, place in columns:
-        is_out = (routing[layer][:, expert] == 0)[:, None]
-        held = before[:, place] if variant == FROZEN else torch.zeros_like(before[:, place])
-        after[:, place] = torch.where(is_out, held, after[:, place])
-    return after
+    is_out = (torch.cat(list(routing), -1) == 0)[:, experts.clamp(min=0)] & (experts >= 0)
+    return torch.where(is_out, before if variant == FROZEN else 0, after)
