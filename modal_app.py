@@ -3,6 +3,7 @@
     modal run --detach modal_app.py::main --task-ids "BabyAI-GoToObj-v0,BabyAI-UnlockPickup-v0" --trials "0,1,2"
     modal run modal_app.py::eval_parallel          what modal_checkpoints/ holds and evaluation_results.csv lacks
     modal run modal_app.py::eval_main              the same, one container at a time
+    modal run modal_app.py::eval_parallel --interventions    without an expert, what fails?
     python modal_app.py eval_parallel --dry-run    the jobs of any of these, without an account
 
     modal run modal_app.py::lmc --env Hopper-v5 --seeds "1,2,3"     forks, and the paths between their children
@@ -137,6 +138,13 @@ def _evaluate(*arguments) -> Result:
     return result
 
 
+@on_machines(timeout=TRAIN_TIMEOUT_S, volumes=READS_CHECKPOINTS | WRITES_RESULTS)
+def intervene(*arguments) -> Result:
+    checkpoints_to_read.reload()
+    results.reload()
+    return cloud.intervene(*arguments, results.commit)
+
+
 @on_machines(cpu=MERGE_CPUS, memory=MERGE_MEMORY_MIB, timeout=MERGE_TIMEOUT_S, volumes=WRITES_RESULTS)
 def merge(call_ids: list[str]) -> str:
     """Wait for evaluations, however they end, then merge all results of the volume; the table as text."""
@@ -223,12 +231,19 @@ def eval_parallel(
     update: int | None = None,
     final_only: bool = False,
     skip_routing: bool = False,
+    interventions: bool = False,
     gpu: str = EVAL_GPU,
     secrets: str = "",
     dry_run: bool = False,
 ) -> int:
-    """Evaluate every checkpoint that has no result, each in a container of its own, then merge all results."""
+    """Evaluate every checkpoint that has no result, each in a container of its own, then merge all results.
+
+    With --interventions, instead: the standard battery of intervene.py, of every mixture that lacks some of it.
+    """
     filters = Filters(task, trial, seed, update, final_only)
+    if interventions:
+        jobs = cloud.plan_interventions(filters, num_episodes, force)
+        return intervene_on_all(jobs, gpu, secrets, dry_run)
     jobs = cloud.plan_evaluations(filters, num_episodes, force, skip_routing)
     return evaluate_all(evaluate, jobs, "a container each", gpu, secrets, dry_run)
 
@@ -307,6 +322,16 @@ def evaluate_all(function: modal.Function, jobs: list[Job], where: str, gpu: str
     else:
         outcomes.append(outcome(label, merged, merging))
     return cloud.report(outcomes, way_to_download())
+
+
+def intervene_on_all(jobs: list[Job], gpu: str, secrets: str, dry_run: bool) -> int:
+    """Make the rows of the jobs' checkpoints; the tables are merged where they are downloaded."""
+    machine = Machine(parse_gpu(gpu), CPUS, MEMORY_MIB)
+    if jobs:
+        announce(machine, TRAIN_GPU)
+    if dry_run:
+        return show(jobs, "interventions, a container each")
+    return cloud.report(wait(start("interventions", on(intervene, machine, split(secrets)), jobs)), way_to_download())
 
 
 def split(names: str) -> list[str]:

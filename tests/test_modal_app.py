@@ -463,6 +463,7 @@ def test_dry_runs_without_an_account(here, capsys):
         ("--dry-run", "--task-ids", f"{GOTO},{UNLOCK}", "--trials", "0,1"): 4,
         ("eval_parallel", "--dry-run", "--task", UNLOCK): 1,
         ("eval_parallel", "--dry-run", "--no-force"): 5,
+        ("eval_parallel", "--dry-run", "--interventions", "--final-only"): 4,
         ("--dry-run", "--task-ids", GOTO, "--extra-args", "--residual"): 1,
         ("main", "--extra-args", "--residual --lr 1e-3", "--task-ids", GOTO, "--dry-run"): 1,
     }
@@ -819,6 +820,24 @@ def test_evaluations_of_what_is_missing(remote, monkeypatch):
     assert before == {file: (volume / file).read_bytes() for file in before}
 
 
+def test_interventions_of_what_is_missing(remote):
+    """A job that is killed goes on behind the rows that are on the volume; the tables are merged here."""
+    upload_sources(remote.here / "modal_checkpoints")
+    remote.upload()
+    remote.kill("intervene", commit=3)
+    words = ("--interventions", "--num-episodes", 2, "--task", GOTO, "--seed", 7, "--final-only")
+    code, output, events = remote.run("eval_parallel", *words)
+    assert code == 0 and "1 mixtures, 1 to intervene on" in output, output + remote.logs()
+    assert [event["function"] for event in of(events, "call")] == ["intervene"]
+    assert [event["attempt"] for event in of(events, "start", "intervene")] == [0, 1] and len(of(events, "kill")) == 1
+    assert remote.download() == {f"evaluation_cache/{GOTO}/trial_0/seed_7/interventions.jsonl"}
+    table = table_of(remote.here / "intervention_results.csv")
+    assert len(table) >= 20 and set(table["num_episodes"]) == {2} and not table["success_rate"].isna().any()
+    assert not table.duplicated(["intervention", "variant"]).any()
+    code, output, events = remote.run("eval_parallel", *words)
+    assert code == 0 and "1 mixtures, 0 to intervene on" in output and of(events, "call") == []
+
+
 def until(is_so: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for something to become so."""
     end = time.monotonic() + seconds
@@ -982,7 +1001,8 @@ def test_help_dry_run_and_refusals(remote):
             *("--gpu", "--secrets", "--dry-run"),
         ],
     }
-    flags["eval_main"] = flags["eval_parallel"]
+    flags["eval_main"] = list(flags["eval_parallel"])
+    flags["eval_parallel"].append("--interventions")
     flags["lmc"] = ["--env", "--algo", "--seeds", "--fork-points", "--extra-args", "--gpu", "--secrets", "--dry-run"]
     helps = {name: remote.start(name, "--help") for name in flags}
     for name, process in helps.items():

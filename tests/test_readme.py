@@ -13,6 +13,7 @@ import batch_eval
 import cross_task_viz
 import eval_mop
 import gallery
+import intervene
 import lmc_viz
 import logit_viz
 import modal_app
@@ -31,6 +32,7 @@ CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 SCRIPTS = {
     "batch_eval.py": batch_eval,
     "eval_mop.py": eval_mop,
+    "intervene.py": intervene,
     "routing_viz.py": routing_viz,
     "logit_viz.py": logit_viz,
     "cross_task_viz.py": cross_task_viz,

@@ -20,10 +20,20 @@ from mop.base.errors import InputError
 from mop.base.files import file_digest
 from mop.jobs.batch import Filters, Settings, evaluate_checkpoint, evaluate_found, is_evaluated, select, vouches_for
 from mop.jobs.download import Downloaded, Volume, download
+from mop.jobs.intervention_rows import Settings as InterventionSettings
+from mop.jobs.intervention_rows import has_battery, make_missing
 from mop.jobs.tables import format_table, note_other_worlds
-from mop.store.checkpoints import FoundCheckpoint, find_checkpoints
+from mop.store.checkpoints import FoundCheckpoint, find_checkpoints, quick_config
+from mop.store.interventions import load_rows, merge_rows
 from mop.store.results import load_result, merge_results
-from mop.store.run_keys import CACHE_DIR, RESULTS_TABLE, RunKey, result_path
+from mop.store.run_keys import (
+    CACHE_DIR,
+    INTERVENTIONS_TABLE,
+    RESULTS_TABLE,
+    RunKey,
+    interventions_path,
+    result_path,
+)
 
 CHECKPOINTS_VOLUME, RESULTS_VOLUME, LMC_VOLUME = "rl-mop", "rl-mop-eval", "rl-mop-lmc"
 CHECKPOINT_DIR = "modal_checkpoints"
@@ -34,6 +44,7 @@ POLICIES = {"train_mop.py": "mop", "train.py": "gru"}
 OWN_FLAGS = {"task_id", "trial", "seed", "checkpoint_dir", "resume", "overwrite"}  # of every cloud training
 CONTAINER_DEVICES = ("auto", "cpu", "cuda")
 STATE_NAME, SNAPSHOTS, RESULT_NAME = "training_state.pt", "snapshot_*.pt", "result.json"
+INTERVENTIONS_NAME = "interventions.jsonl"
 
 
 @dataclass(frozen=True)
@@ -227,14 +238,9 @@ def evaluate(path: str, digest: str, settings: Settings, force: bool) -> Result:
     The result of an earlier attempt or call is kept if it was made in the same worlds, unless `force`.
     """
     found = FoundCheckpoint(RunKey.from_checkpoint(path), Path(path))
-    key, on_volume = found.key, f"/{Path(path).relative_to(CHECKPOINT_DIR).as_posix()}"
+    key = found.key
     try:
-        if not found.path.exists():
-            way_out = shlex.join(["modal", "volume", "put", CHECKPOINTS_VOLUME, path, on_volume])
-            raise InputError(f"{on_volume} is not on volume {CHECKPOINTS_VOLUME}; upload it: {way_out}")
-        if file_digest(found.path) != digest:
-            way_out = f"to have the volume's here, move yours away, then {DOWNLOAD}"
-            raise InputError(f"{path} is not the file of volume {CHECKPOINTS_VOLUME}; {way_out}")
+        _check_on_volume(path, digest)
         if force or not _is_answered(found, settings):
             evaluate_checkpoint(found, settings)
     except InputError as error:
@@ -244,12 +250,56 @@ def evaluate(path: str, digest: str, settings: Settings, force: bool) -> Result:
     return Result(key.label, tuple(path.relative_to(RESULTS_DIR).as_posix() for path in made))
 
 
+def _check_on_volume(path: str, digest: str) -> None:
+    """Raises InputError where the volume lacks a checkpoint, or has another than this machine."""
+    on_volume = f"/{Path(path).relative_to(CHECKPOINT_DIR).as_posix()}"
+    if not Path(path).exists():
+        way_out = shlex.join(["modal", "volume", "put", CHECKPOINTS_VOLUME, path, on_volume])
+        raise InputError(f"{on_volume} is not on volume {CHECKPOINTS_VOLUME}; upload it: {way_out}")
+    if file_digest(path) != digest:
+        way_out = f"to have the volume's here, move yours away, then {DOWNLOAD}"
+        raise InputError(f"{path} is not the file of volume {CHECKPOINTS_VOLUME}; {way_out}")
+
+
 def _is_answered(found: FoundCheckpoint, settings: Settings) -> bool:
     """Whether the volume holds the result that is asked for, in the same worlds: fewer would not do."""
     if not is_evaluated(found, settings):
         return False
     row = load_result(result_path(settings.cache_dir, found.key))
     return all(row.get(name) == getattr(settings, name) for name in ("num_episodes", "eval_seed"))
+
+
+def plan_interventions(filters: Filters, num_episodes: int, force: bool) -> list[Job]:
+    """One job of `intervene` for each mixture of CHECKPOINT_DIR without a whole battery in CACHE_DIR; prints how many.
+
+    With `force` none counts. Raises InputError where no checkpoint is asked for.
+    """
+    if num_episodes < 1:
+        raise InputError(f"--num-episodes must be at least 1, not {num_episodes}")
+    settings = InterventionSettings(num_episodes, cache_dir=f"{RESULTS_DIR}/{CACHE_DIR}", teacher_dir=SCRATCH_DIR)
+    selected = select([CHECKPOINT_DIR], filters, f"download some: {DOWNLOAD}")
+    mixtures = [item for item in selected if quick_config(item.path).get("policy") != POLICIES["train.py"]]
+    digests = {item: file_digest(item.path) for item in mixtures}
+    missing = [
+        item
+        for item in mixtures
+        if force or not has_battery(load_rows(interventions_path(CACHE_DIR, item.key)), digests[item], settings)
+    ]
+    print(f"{len(mixtures)} mixtures, {len(missing)} to intervene on")
+    return [Job(item.key.label, (item.path.as_posix(), digests[item], settings, force)) for item in missing]
+
+
+def intervene(
+    path: str, digest: str, settings: InterventionSettings, force: bool, on_row: Callable[[], object]
+) -> Result:
+    """Make the rows of the standard battery that the volume lacks of a checkpoint; `on_row` is called after each."""
+    key = RunKey.from_checkpoint(path)
+    try:
+        _check_on_volume(path, digest)
+        make_missing(path, None, settings, force, on_row)
+    except InputError as error:
+        return Result(key.label, error=str(error))
+    return Result(key.label, (interventions_path(settings.cache_dir, key).relative_to(RESULTS_DIR).as_posix(),))
 
 
 def merge() -> str:
@@ -276,6 +326,8 @@ def download_results(volume: Volume) -> None:
     _show_downloaded(download(volume, Path(), left_out={RESULTS_TABLE}, last=RESULT_NAME), RESULTS_VOLUME)
     if any(Path(CACHE_DIR).rglob(RESULT_NAME)):
         print(f"table: {RESULTS_TABLE} (rows: {len(merge_results(CACHE_DIR, RESULTS_TABLE))})")
+    if any(Path(CACHE_DIR).rglob(INTERVENTIONS_NAME)):
+        print(f"table: {INTERVENTIONS_TABLE} (rows: {len(merge_rows(CACHE_DIR, INTERVENTIONS_TABLE, print))})")
 
 
 def download_lmc(volume: Volume) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from mixture_of_experts import compute_lpc, reset_hidden
+from mixture_of_experts import RecurrentPolicy, compute_lpc, reset_hidden
 from mop.base.configuration import MAX_INTEGER, shown
 from mop.base.errors import InputError
 from mop.kernels import fast
@@ -65,7 +66,61 @@ class _Recorder:
         )
 
 
+class Missions:
+    """What a policy is told of missions; each is embedded and projected once, alone, so that no batch changes it."""
+
+    def __init__(self, encoder: MissionEncoder, lang_proj: nn.Linear):
+        self._encoder, self._lang_proj, self._known = encoder, lang_proj, {}
+
+    @torch.no_grad()
+    def lang(self, missions: Sequence[str]) -> Tensor:
+        """(N, G), on the device of the projection."""
+        for mission in set(missions) - self._known.keys():
+            embedding = self._encoder.embed([mission]).to(self._lang_proj.weight.device)
+            self._known[mission] = self._lang_proj(embedding)
+        return torch.cat([self._known[mission] for mission in missions])
+
+
+# (the worlds, obs (N, I), lang (N, G), hidden (N, S)) -> logits (N, A), router weights L x (N, E_l), hidden (N, S)
+Act = Callable[[EvalVectorEnv, Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor], Tensor]]
+
+
+def prepare(
+    checkpoint: Mapping, encoder: MissionEncoder, device: torch.device | str = "cpu"
+) -> tuple[RecurrentPolicy, Missions]:
+    """The policy of a checkpoint, ready to act. Raises InputError where checkpoint and encoder do not fit together."""
+    policy, lang_proj = policy_from_checkpoint(checkpoint)
+    if lang_proj.in_features != encoder.dim:
+        raise InputError(
+            f"the checkpoint projects {lang_proj.in_features} numbers of a mission, encoder {encoder.name!r} gives "
+            f"{encoder.dim}; name the one it was trained with: --lang_encoder FOLDER"
+        )
+    if policy.input_dim != OBS_DIM:
+        raise InputError(f"the checkpoint's input_dim is {policy.input_dim}, observations have {OBS_DIM} numbers")
+    return policy.to(device), Missions(encoder, lang_proj.to(device))
+
+
 @torch.no_grad()
+def play(
+    policy: RecurrentPolicy, missions: Missions, env: EvalVectorEnv, act: Act, progress: Progress | None = None
+) -> RoutingSteps:
+    """The greedy episodes of a policy in the worlds of `env`, which holds them then; returns their steps."""
+    device = policy.head.weight.device
+    obs, lang = torch.from_numpy(env.obs), missions.lang(env.missions)  # obs shares the memory of env.obs
+    hidden, recorder = policy.initial_hidden(len(env.worlds)), _Recorder()
+    while env.active.any():
+        logits, routing, hidden = act(env, obs.to(device), lang, hidden)
+        outputs = torch.cat([logits, *routing], -1).cpu().numpy()
+        recorder.add(env.active, env.state, outputs)
+        done = env.step(outputs[:, : policy.num_actions].argmax(-1))
+        if done.any():
+            hidden = reset_hidden(hidden, torch.from_numpy(done).to(device))
+            lang = missions.lang(env.missions)
+            if progress is not None:
+                progress(int(done.sum()))
+    return recorder.steps(policy.num_actions, policy.expert_hidden_sizes)
+
+
 def evaluate(
     checkpoint: Mapping,
     encoder: MissionEncoder,
@@ -82,34 +137,13 @@ def evaluate(
     checkpoint: of `load_checkpoint`, mixture or baseline; encoder: of `encoder_for`; bot_paths: results of the task and
     step limit to evaluate on. Raises InputError where checkpoint, encoder and task do not fit together.
     """
-    policy, lang_proj = policy_from_checkpoint(checkpoint)
-    if lang_proj.in_features != encoder.dim:
-        raise InputError(
-            f"the checkpoint projects {lang_proj.in_features} numbers of a mission, encoder {encoder.name!r} gives "
-            f"{encoder.dim}; name the one it was trained with: --lang_encoder FOLDER"
-        )
-    if policy.input_dim != OBS_DIM:
-        raise InputError(f"the checkpoint's input_dim is {policy.input_dim}, observations have {OBS_DIM} numbers")
-    policy, lang_proj = policy.to(device), lang_proj.to(device)
+    policy, missions = prepare(checkpoint, encoder, device)
     solved, bot_plan_failures = bot_paths.solvable(eval_seed, num_episodes)
     env = EvalVectorEnv(bot_paths.task_id, list(solved), num_envs, bot_paths.max_steps)
-    obs, embedding = torch.from_numpy(env.obs), encoder.embed(env.missions)  # obs shares the memory of env.obs
-    hidden, step, recorder = policy.initial_hidden(len(env.worlds)), fast.stepper(policy), _Recorder()
-    lang = lang_proj(embedding.to(device))
-    while env.active.any():
-        logits, routing, hidden = step(obs.to(device), lang, hidden)
-        outputs = torch.cat([logits, *routing], -1).cpu().numpy()
-        recorder.add(env.active, env.state, outputs)
-        done = env.step(outputs[:, : policy.num_actions].argmax(-1))
-        if done.any():
-            hidden = reset_hidden(hidden, torch.from_numpy(done).to(device))
-            embedding[done] = encoder.embed([env.missions[slot] for slot in np.flatnonzero(done)])
-            lang = lang_proj(embedding.to(device))
-            if progress is not None:
-                progress(int(done.sum()))
+    step = fast.stepper(policy)
+    steps = play(policy, missions, env, lambda env, *given: step(*given), progress)
     for episode in env.episodes:
         episode["expert_steps"] = solved[episode["seed"]]
-    steps = recorder.steps(policy.num_actions, policy.expert_hidden_sizes)
     metrics = compute_metrics(env.episodes, steps.lpc, bot_plan_failures)
     return Evaluation(metrics, env.episodes, steps if record_steps else None, policy.expert_hidden_sizes)
 

@@ -169,24 +169,40 @@ def _pack_mix(layer: _Layer) -> packed.PackedMix | None:
 # --- single steps, without gradients ----------------------------------------------------------------------------------
 
 
-def stepper(policy, path: str | None = None) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor], Tensor]]:
+def stepper(policy, path: str | None = None) -> Callable[..., tuple[Tensor, list[Tensor], Tensor]]:
     """`get_routing_info` for many single steps without gradients, with the weights that the policy has now.
 
     The function takes obs (N, I), lang (N, G), hidden (N, S) and returns logits (N, A), router weights L x (N, E_l) and
     the new hidden (N, S), all on the policy's device; path: as in `run`. The categories of one-hot observations must be
-    Minigrid's, which the compiled path does not check.
+    Minigrid's, which the compiled path does not check. As a fourth argument it takes `intervene`, see
+    `mixture_of_experts.Intervention`: in the compiled path from arrays to arrays, elsewhere from tensors to tensors, by
+    the policy's own equations.
     """
+    own = deepcopy(policy).eval()
+
+    @torch.no_grad()
+    def plain(obs: Tensor, lang: Tensor, hidden: Tensor, intervene: Callable | None = None):
+        return own.get_routing_info(obs, lang, hidden, intervene=intervene)
+
     if refusal(policy) is not None:
-        return torch.no_grad()(deepcopy(policy).eval().get_routing_info)
+        return plain
     if (path or path_for(policy.head.weight.device)) == "compiled":
         compiled = compile_policy(policy)
 
-        def step(obs: Tensor, lang: Tensor, hidden: Tensor):
-            logits, routing, after = compiled.step(*(tensor.detach().numpy() for tensor in (obs, lang, hidden)))
+        def step(obs: Tensor, lang: Tensor, hidden: Tensor, intervene: Callable | None = None):
+            given = (tensor.detach().numpy() for tensor in (obs, lang, hidden))
+            logits, routing, after = compiled.step(*given, intervene)
             return torch.from_numpy(logits), [torch.from_numpy(weights) for weights in routing], torch.from_numpy(after)
 
         return step
-    return torch.no_grad()(_packed_stepper(deepcopy(policy).eval()))
+    side_by_side = torch.no_grad()(_packed_stepper(own))
+
+    def step(obs: Tensor, lang: Tensor, hidden: Tensor, intervene: Callable | None = None):
+        if intervene is not None:
+            return plain(obs, lang, hidden, intervene)
+        return side_by_side(obs, lang, hidden)
+
+    return step
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ GRUs, then r, z, n of the next, so that the matrices of a GRU are blocks as they
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -205,15 +205,9 @@ def scan_backward(weights, sizes, gates, before, product, keep, grad_after, grad
 
 
 @_kernel
-def mix_forward(sizes, states, start, x, routing, first, mixed, y):
-    """The router's softmax, and what the projections of the experts are to be applied to.
-
-    sizes (E,) of the experts, 0 = skip; states (M, S): those of the layer's experts begin at column `start`; x (M, D)
-    input of the layer; routing (M, ...): from column `first` on E logits, become weights. Writes mixed (M, H - R + E),
-    the experts' states times their weights, then the weights (factors of the biases), and y (M, D): the skipped part.
-    """
-    num_experts = len(sizes)
-    for n in range(len(x)):
+def _softmax(routing, first, num_experts):
+    """Columns of routing (M, ...) from `first` on: `num_experts` logits become weights."""
+    for n in range(len(routing)):
         weights = routing[n, first : first + num_experts]
         highest = weights[0]
         for e in range(1, num_experts):
@@ -222,12 +216,21 @@ def mix_forward(sizes, states, start, x, routing, first, mixed, y):
         for e in range(num_experts):
             weights[e] = math.exp(weights[e] - highest)
             total += weights[e]
+        for e in range(num_experts):
+            weights[e] = weights[e] / total
+
+
+@_kernel
+def _weigh(sizes, states, start, x, routing, first, mixed, y):
+    """`mix_forward` with weights in place of the logits."""
+    num_experts = len(sizes)
+    for n in range(len(x)):
+        weights = routing[n, first : first + num_experts]
         row, out, inputs, column = mixed[n], y[n], x[n], 0
         for j in range(len(out)):
             out[j] = 0
         for e in range(num_experts):
-            size, weight = sizes[e], weights[e] / total
-            weights[e] = weight
+            size, weight = sizes[e], weights[e]
             state, part = states[n, start + column :], row[column:]
             if size == 0:
                 for j in range(len(out)):
@@ -237,6 +240,18 @@ def mix_forward(sizes, states, start, x, routing, first, mixed, y):
             column += size
         for e in range(num_experts):
             row[column + e] = weights[e]
+
+
+@_kernel
+def mix_forward(sizes, states, start, x, routing, first, mixed, y):
+    """The router's softmax, and what the projections of the experts are to be applied to.
+
+    sizes (E,) of the experts, 0 = skip; states (M, S): those of the layer's experts begin at column `start`; x (M, D)
+    input of the layer; routing (M, ...): from column `first` on E logits, become weights. Writes mixed (M, H - R + E),
+    the experts' states times their weights, then the weights (factors of the biases), and y (M, D): the skipped part.
+    """
+    _softmax(routing, first, len(sizes))
+    _weigh(sizes, states, start, x, routing, first, mixed, y)
 
 
 @_kernel_of_sums
@@ -343,38 +358,65 @@ def project_input_backward(edges, obs, lang, grad_x, grad):
 
 
 @_kernel
+def _route(weights, layer, grus, x, hidden, routing, after):
+    """The GRUs of a layer, and its router's weights: into its columns of after (N, S) and of routing (N, ...)."""
+    zero = np.int64(0)
+    gates = np.empty((len(x), 3 * layer.num_units), weights.dtype)
+    _linear(weights, layer.at_input, x, zero, x.shape[1], gates, zero, 3 * layer.num_units)
+    _recur(weights, layer.at_hidden, grus, gates, hidden, layer.first_unit, np.empty_like(gates), after)
+    if layer.num_experts == 0:  # the baseline's GRU
+        for n in range(len(x)):
+            routing[n, 0] = 1
+    else:
+        first, num_experts = layer.first_weight, layer.num_experts
+        _linear(weights, layer.at_router, after, layer.first_unit, grus[0], routing, first, num_experts)
+        _softmax(routing, first, num_experts)
+
+
+@_kernel
+def _mix(weights, layer, grus, is_residual, x, routing, after):
+    """The output of a layer: y (N, D), or the baseline's state."""
+    if layer.num_experts == 0:
+        return after
+    zero, num_router_units = np.int64(0), grus[0]
+    mixed = np.empty((len(x), layer.num_units - num_router_units + layer.num_experts), weights.dtype)
+    y, first_state = np.empty_like(x), layer.first_unit + num_router_units
+    _weigh(grus[1:], after, first_state, x, routing, layer.first_weight, mixed, y)
+    at_mix, width = layer.at_mix, x.shape[1]
+    block = weights[at_mix : at_mix + mixed.shape[1] * width].reshape(mixed.shape[1], width)
+    _add_product(mixed, zero, block, y, zero)
+    if is_residual:
+        _normalise(weights, layer.at_norm, x, y)
+    return y
+
+
+@_kernel
+def _route_layer(weights, layers, sizes, i, x, hidden, routing, after):
+    """`_route` of layer i, for who looks at its weights before they are used."""
+    layer = layers[i]
+    _route(weights, layer, sizes[i, : 1 + layer.num_experts], x, hidden, routing, after)
+
+
+@_kernel
+def _mix_layer(weights, layers, sizes, i, is_residual, x, routing, after):
+    """`_mix` of layer i."""
+    layer = layers[i]
+    return _mix(weights, layer, sizes[i, : 1 + layer.num_experts], is_residual, x, routing, after)
+
+
+@_kernel
 def _step(
     weights, layers, sizes, at_input, at_head, edges, is_residual, width, obs, lang, hidden, logits, routing, after
 ):
     """`CompiledPolicy.step`; layers (L,) of LAYER; sizes (L, E + 1): units of the router, then sizes of the experts."""
-    num_samples, zero, dtype = len(obs), np.int64(0), weights.dtype
-    x = np.empty((num_samples, width), dtype)
+    x = np.empty((len(obs), width), weights.dtype)
     project_input(weights, at_input, edges, obs, lang, x)
     for i in range(len(layers)):
         layer = layers[i]
         grus = sizes[i, : 1 + layer.num_experts]
-        gates = np.empty((num_samples, 3 * layer.num_units), dtype)
-        _linear(weights, layer.at_input, x, zero, x.shape[1], gates, zero, 3 * layer.num_units)
-        _recur(weights, layer.at_hidden, grus, gates, hidden, layer.first_unit, np.empty_like(gates), after)
-        if layer.num_experts == 0:  # the baseline's GRU
-            x = after
-            for n in range(num_samples):
-                routing[n, 0] = 1
-        else:
-            num_router_units, num_experts = grus[0], layer.num_experts
-            first_weight, first_state = layer.first_weight, layer.first_unit + num_router_units
-            _linear(
-                weights, layer.at_router, after, layer.first_unit, num_router_units, routing, first_weight, num_experts
-            )
-            mixed = np.empty((num_samples, layer.num_units - num_router_units + num_experts), dtype)
-            y = np.empty((num_samples, width), dtype)
-            mix_forward(grus[1:], after, first_state, x, routing, first_weight, mixed, y)
-            at_mix = layer.at_mix
-            block = weights[at_mix : at_mix + mixed.shape[1] * width].reshape(mixed.shape[1], width)
-            _add_product(mixed, zero, block, y, zero)
-            if is_residual:
-                _normalise(weights, layer.at_norm, x, y)
-            x = y
+        _route(weights, layer, grus, x, hidden, routing, after)
+        x = _mix(weights, layer, grus, is_residual, x, routing, after)
+    zero = np.int64(0)
     _linear(weights, at_head, x, zero, x.shape[1], logits, zero, logits.shape[1])
 
 
@@ -603,24 +645,41 @@ class CompiledPolicy:
         self.parameters: PolicyPlaces = _views(self._layout.places, self.weights)
         self._routing = np.cumsum([0, *(max(1, len(layer) - 1) for layer in shape.layers)])
 
-    def step(self, obs: np.ndarray, lang: np.ndarray, hidden: np.ndarray):
+    def step(
+        self,
+        obs: np.ndarray,
+        lang: np.ndarray,
+        hidden: np.ndarray,
+        intervene: Callable[[int, np.ndarray], np.ndarray] | None = None,
+    ):
         """One step of N samples, each independent of the others and of N, bit for bit.
 
         obs (N, I), lang (N, G), hidden (N, S) of the weights' dtype; with one-hot encoding the categories in obs must
-        be Minigrid's, which is not checked. Returns logits (N, A), a list over L of router weights (N, E_l), which are
-        columns of one array, and the new hidden (N, S).
+        be Minigrid's, which is not checked; intervene: (layer, the router's weights (N, E)) -> those to mix with in
+        their place. Returns logits (N, A), a list over L of the weights used (N, E_l), which are columns of one array,
+        and the new hidden (N, S).
         """
         layout, dtype, num_samples = self._layout, self.weights.dtype, len(obs)
         obs, lang, hidden = (np.require(a, dtype, "CAW") for a in (obs, lang, hidden))
         after = np.empty((num_samples, self.shape.hidden_size), dtype)
         logits = np.empty((num_samples, self.shape.num_actions), dtype)
         routing = np.empty((num_samples, self._routing[-1]), dtype)
-        _step(
-            self.weights, layout.layers, layout.sizes, layout.at_input, layout.at_head,
-            obs_edges(self.shape.obs_encoding), self.shape.is_residual, self.shape.width, obs, lang, hidden,
-            logits, routing, after,
-        )  # fmt: skip
-        return logits, [routing[:, a:b] for a, b in itertools.pairwise(self._routing)], after
+        by_layer = [routing[:, a:b] for a, b in itertools.pairwise(self._routing)]
+        edges, is_residual, width = obs_edges(self.shape.obs_encoding), self.shape.is_residual, self.shape.width
+        if intervene is None:
+            _step(
+                self.weights, layout.layers, layout.sizes, layout.at_input, layout.at_head, edges, is_residual, width,
+                obs, lang, hidden, logits, routing, after,
+            )  # fmt: skip
+            return logits, by_layer, after
+        x = np.empty((num_samples, width), dtype)
+        project_input(self.weights, layout.at_input, edges, obs, lang, x)
+        for i, used in enumerate(by_layer):
+            _route_layer(self.weights, layout.layers, layout.sizes, i, x, hidden, routing, after)
+            used[...] = intervene(i, used)
+            x = _mix_layer(self.weights, layout.layers, layout.sizes, i, is_residual, x, routing, after)
+        _linear(self.weights, layout.at_head, x, 0, x.shape[1], logits, 0, logits.shape[1])
+        return logits, by_layer, after
 
     def project(self, missions: np.ndarray) -> np.ndarray:
         """lang (N, G) of mission embeddings (N, mission_dim): the mission projection, row by row as in `step`."""

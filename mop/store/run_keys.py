@@ -14,6 +14,7 @@ DEFAULT_ROOTS = ("checkpoints", "modal_checkpoints")
 CACHE_DIR = "evaluation_cache"
 PLOTS_DIR = "plots"
 RESULTS_TABLE = "evaluation_results.csv"
+INTERVENTIONS_TABLE = "intervention_results.csv"
 
 _NUMBER = "0|[1-9][0-9]*"  # no leading zeros, so that a path and its key determine each other
 _RUN = rf"(?:.*/)?(?P<task_id>(?!\.\.?/)[^/]+)/trial_(?P<trial>{_NUMBER})(?:/seed_(?P<seed>{_NUMBER}))?"
@@ -101,6 +102,11 @@ def result_path(cache_dir: str | Path, key: RunKey) -> Path:
 def cache_path(cache_dir: str | Path, key: RunKey) -> Path:
     """The routing cache of one evaluation."""
     return key.artefacts(cache_dir) / "routing_data.json"
+
+
+def interventions_path(cache_dir: str | Path, key: RunKey) -> Path:
+    """A row for each intervention on the routing of one checkpoint."""
+    return key.artefacts(cache_dir) / "interventions.jsonl"
 
 
 def bot_paths_file(cache_dir: str | Path, task_id: str, max_steps: int | None) -> Path:
