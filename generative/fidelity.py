@@ -326,7 +326,7 @@ def main() -> int:
         "horizons": list(range(1, args.num_horizons + 1)),
         "actors": actors,
     }
-    what = f"{Path(args.simulator).name} in {recording.folder.name}"
+    what = f"simulator {Path(args.simulator).name}, recording {recording.folder.name}"
     write(folder, result, f"`{command}`", f"{what}, {len(moments.numbers)} episodes of the {args.split} split")
     if "trained" in actors:
         print(judge(args.simulator, shares_of(actors["trained"][MODEL]), args.horizon, args.min_fidelity))
