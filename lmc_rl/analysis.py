@@ -5,7 +5,7 @@ Axis letters: P pairs of children, E episodes, A places on the line.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -82,8 +82,8 @@ class PathResult:
         return {
             "kind": self.kind, "fork_id": self.fork, "fork_point": self.fraction,
             "num_episodes": self.returns.shape[1], "random_return": self.random_return, "scale": self.scale,
-            "barrier": asdict(barrier), "normalised_barrier": asdict(barrier.over(self.scale)),
-            "instability": asdict(instability), "normalised_instability": asdict(instability.over(self.scale)),
+            "barrier": barrier.summary(), "normalised_barrier": barrier.over(self.scale).summary(),
+            "instability": instability.summary(), "normalised_instability": instability.over(self.scale).summary(),
             "tolerance": self.tolerance, "verdict": self.verdict, "is_stable": self.verdict == CONNECTED,
             "paths": paths,
         }  # fmt: skip

@@ -1,45 +1,64 @@
-"""How much is lost on the line between two policies, with intervals, and what that says. NumPy alone.
+"""How much is lost on the line between two policies, with intervals, and what that says. NumPy and SciPy.
 
 Two measures of a path with returns R(a): the chord barrier B = max_a [(1 - a) R(0) + a R(1) - R(a)] (Entezari et al.
 2022, with the loss -R), and the instability I = (R(0) + R(1)) / 2 - min_a R(a) (Frankle et al. 2020, with the error
 -R). I is at least |R(0) - R(1)| / 2 even on a straight path; B is 0 there.
 
-A maximum of noisy means is too large on average. So the noise of the means is drawn again, by a bootstrap over episodes
-in which each drop is centred: that is a path without any drop, with the noise of this one. The mean of its maximum is
-taken off, and its quantiles give the interval. The extremum stands inside the bootstrap, so the interval holds for all
-places of the line together.
-Axis letters: P pairs of children, E episodes, A places on the line.
+The largest of noisy means is too large on average, so it is cross-fitted: half of the episodes choose the place, the
+others say how large the drop is there, over many splits and both ways. On a path without a drop this is 0 on average.
+The lower bound is that of the place where it is highest. It allows for the choice: the noise of the means is drawn by a
+multiplier bootstrap over episodes with the maximum over the places inside (Chernozhukov, Chetverikov, Kato 2013), each
+place in units of its own standard error, so that a noisy place far from the maximum does not matter. The upper bound is
+the highest one of any place: wherever the maximum is, it is below that. Both are widened as Student's t widens the
+normal distribution. What none of the episodes showed is in no interval.
+Axis letters: P pairs of children, E episodes, A places on the line, S splits, D draws.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from mop.base.streams import stream_seed
-from mop.measures.intervals import interval_of_mean
+from mop.measures.intervals import interval_of_mean, t_quantile, t_widened
 
 NUM_DRAWS = 2000  # of a bootstrap
+NUM_SPLITS = 200  # into halves
+ROUNDING = 1e-9  # of the largest drop: differences below it are none
 CONNECTED, BARRIER, UNDECIDED = "connected", "barrier", "undecided"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval."""
+    """A number that cannot be negative, with its 95 % interval."""
 
-    value: float
+    unclipped: float  # negative in half of the cases where the number is 0, so that it can be averaged over parents
     low: float
     high: float
+
+    @property
+    def value(self) -> float:
+        """The number to tell, which lies in its interval."""
+        return float(np.clip(self.unclipped, self.low, self.high))
 
     def over(self, scale: float) -> "Estimate":
         """The same in units of a positive scale; NaN where there is none."""
         scale = scale if scale > 0 else np.nan
-        return Estimate(self.value / scale, self.low / scale, self.high / scale)
+        return Estimate(self.unclipped / scale, self.low / scale, self.high / scale)
+
+    def summary(self) -> dict[str, float]:
+        """All of it by name."""
+        return {"value": self.value, **asdict(self)}
 
 
 def drops_below_chord(returns: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """How far each episode is below the chord between its ends, (..., E, A), of returns (..., E, A) at places (A,)."""
-    return (1 - places) * returns[..., :1] + places * returns[..., -1:] - returns
+    """How far each episode is below the chord between its ends, (..., E, A), of returns (..., E, A) at places (A,).
+
+    Exactly 0 where all places have the same return.
+    """
+    start, end = returns[..., :1], returns[..., -1:]
+    return start + places * (end - start) - returns
 
 
 def drops_below_ends(returns: np.ndarray) -> np.ndarray:
@@ -47,25 +66,57 @@ def drops_below_ends(returns: np.ndarray) -> np.ndarray:
     return (returns[..., :1] + returns[..., -1:]) / 2 - returns
 
 
-def largest_drop(drops: np.ndarray, seed: int = 0) -> Estimate:
-    """The largest mean drop on the line, at least 0, less what noise alone gives, with its 95 % interval.
+def largest_drop(drops: np.ndarray) -> Estimate:
+    """The largest mean drop on the line, which is at least 0, with its 95 % interval.
 
-    drops: (E, A), or (P, E, A) of several pairs in the same worlds: then it is the mean over the pairs of the largest.
-    The lower bound is below the true value in 97.5 % of the cases, and so is the upper one above it.
+    drops: (E, A), E at least 2, or (P, E, A) of several pairs in the same worlds: then it is the mean over the pairs of
+    the largest. The lower bound is below the true value in 97.5 % of the cases, and so is the upper one above it.
     """
-    drops = drops[None] if drops.ndim == 2 else drops
-    num_episodes = drops.shape[1]
-    means = drops.mean(axis=1)  # (P, A)
-    largest = means.max(axis=1).mean()
-    rng = np.random.default_rng(stream_seed(seed, "bootstrap over episodes"))
-    shares = rng.multinomial(num_episodes, np.full(num_episodes, 1 / num_episodes), NUM_DRAWS) / num_episodes
-    centred = drops - means[:, None]
-    noise = np.stack([shares @ of_pair for of_pair in centred])  # (P, draws, A)
-    above, below = noise.max(axis=2).mean(axis=0), (-noise).max(axis=2).mean(axis=0)
-    low = max(0.0, largest - np.quantile(above, 0.975))
-    high = largest + np.quantile(below, 0.975)
-    value = float(np.clip(largest - above.mean(), low, high))
-    return Estimate(value, float(low), float(high))
+    pairs = drops[None] if drops.ndim == 2 else drops
+    found = np.array([(_cross_fitted(pair), *_bounds(pair)) for pair in pairs])
+    return Estimate(*found.mean(axis=0).tolist())
+
+
+def _cross_fitted(drops: np.ndarray) -> float:
+    """The drop (E, A) of the other half at the place that one half chooses, both ways; several places share a choice.
+
+    Sharing makes it the same from both ends of the line.
+    """
+    chooses = _splits(len(drops))
+    halves = [side @ drops / side.sum(axis=1, keepdims=True) for side in (chooses, 1 - chooses)]  # (S, A) each
+    scores = []
+    for chosen_by, scored_by in (halves, halves[::-1]):
+        is_largest = chosen_by >= chosen_by.max(axis=1, keepdims=True) - ROUNDING * np.abs(drops).max()
+        scores.append((is_largest * scored_by).sum(axis=1) / is_largest.sum(axis=1))
+    return float(np.mean(scores))
+
+
+def _bounds(drops: np.ndarray) -> tuple[float, float]:
+    """The interval of the largest mean of drops (E, A)."""
+    num_episodes, means = len(drops), drops.mean(axis=0)
+    errors = drops.std(axis=0, ddof=1) / np.sqrt(num_episodes)
+    is_noisy = errors > ROUNDING * np.abs(drops).max()
+    if not is_noisy.any():
+        return max(0.0, float(means.max())), max(0.0, float(means.max()))
+    off = (drops - means)[:, is_noisy]
+    noise = _multipliers(num_episodes) @ (off / np.linalg.norm(off, axis=0))  # (D, A), standard normal at each place
+    freedom = num_episodes - 1
+    reach = t_widened(np.quantile(noise.max(axis=1), 0.975), freedom)
+    low, high = (means - reach * errors).max(), (means + t_quantile(freedom) * errors).max()
+    return max(0.0, float(low)), max(0.0, float(high))
+
+
+@lru_cache(maxsize=8)
+def _splits(num_episodes: int) -> np.ndarray:
+    """Which episodes are in the first half, (S, E) float64."""
+    rng = np.random.default_rng(stream_seed(0, "halves of the episodes"))
+    return (rng.random((NUM_SPLITS, num_episodes)).argsort(axis=1) < num_episodes // 2).astype(float)
+
+
+@lru_cache(maxsize=8)
+def _multipliers(num_episodes: int) -> np.ndarray:
+    """A standard normal number for each draw and episode, (D, E) float64."""
+    return np.random.default_rng(stream_seed(0, "bootstrap over episodes")).normal(size=(NUM_DRAWS, num_episodes))
 
 
 def over_parents(estimates: Sequence[Estimate]) -> Estimate:

@@ -6,7 +6,7 @@ trajectories or episodes, A places on the line, L layers.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -81,12 +81,12 @@ class LineResult:
         found = {
             "kind": self.kind, "fork_id": self.fork, "fork_point": self.fraction, "part": self.part,
             "aligned": self.is_aligned, "places": self.loss.places, "pairs": self.loss.pairs, "lpc_bulge": self.bulge,
-            "cross_entropy_rise": asdict(self.rise),
+            "cross_entropy_rise": self.rise.summary(),
         }  # fmt: skip
         for name, result in (("cross_entropy", self.loss), ("success", self.success)):
             if result is not None:
-                found[f"{name}_barrier"] = asdict(result.barrier)
-                found[f"{name}_instability"] = asdict(result.instability)
+                found[f"{name}_barrier"] = result.barrier.summary()
+                found[f"{name}_instability"] = result.instability.summary()
                 found |= {f"{name}_scale": result.scale, f"{name}_verdict": result.verdict}
         if self.success is not None:
             along |= {"success": self.success.returns.mean(1), "path_ratio": self.path_ratio}
