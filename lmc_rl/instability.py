@@ -120,14 +120,17 @@ def _multipliers(num_episodes: int) -> np.ndarray:
 
 
 def over_parents(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean over parents with its 95 % interval: Student's t over their values; of one parent, its own interval.
+    """The mean over parents with its 95 % interval; of one parent, its own.
 
-    The interval of a mean of numbers that cannot be negative is cut off at 0.
+    It is Student's t over the values before they were clipped, and at least as wide as the mean interval of the
+    parents: a few that agree by chance know no more than their episodes do.
     """
     if len(estimates) == 1:
         return estimates[0]
-    mean, half = map(float, interval_of_mean(np.array([estimate.value for estimate in estimates])))
-    return Estimate(mean, max(0.0, mean - half), mean + half)
+    values, lows, highs = np.array([(one.unclipped, one.low, one.high) for one in estimates]).T
+    mean, half = interval_of_mean(values)
+    low = np.maximum(0, np.minimum(mean - half, lows.mean()))  # NumPy's, which keep NaN
+    return Estimate(float(mean), float(low), float(np.maximum(mean + half, highs.mean())))
 
 
 def verdict(barrier: Estimate, tolerance: float) -> str:

@@ -135,11 +135,39 @@ def test_verdicts(low, high, says):
     assert verdict(Estimate((low + high) / 2, low, high), 0.05) == says
 
 
+def test_parents_that_agree_know_no_more_than_their_episodes():
+    found = over_parents([Estimate(0.0, 0.0, 0.2), Estimate(-0.01, 0.0, 0.1), Estimate(0.01, 0.0, 0.3)])
+    assert (found.value, found.low, found.high) == pytest.approx((0, 0, 0.2)) and verdict(found, 0.05) == "undecided"
+    found = over_parents([Estimate(-0.3, 0.0, 0.1), Estimate(0.1, 0.0, 0.2)])
+    assert found.unclipped == pytest.approx(-0.1) and found.value == found.low == 0
+    lost = over_parents([Estimate(0.1, 0.0, 0.2), Estimate(np.nan, np.nan, np.nan)])
+    assert np.isnan([lost.value, lost.low, lost.high]).all() and verdict(lost, 0.05) == "undecided"
+
+
 def test_pooled_parents():
     flat, broken = np.full((10, 21), 9000.0), np.tile(9000 - 9000 * np.sin(np.pi * PLACES), (10, 1))
     assert pool([result(flat)] * 3).verdict == "connected"
     assert pool([result(broken)] * 3).verdict == "barrier"
     assert pool([result(flat), result(broken)]).verdict == "undecided"
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_pooled_parents_are_calibrated_under_noise(spread):
+    """Three parents of 16 episodes, 150 times: flat ones, and bumps of 6 % where 5 % are tolerated.
+
+    spread: of the heights between the parents, a share of the mean.
+    """
+    rng, height, num_trials = np.random.default_rng(6), 0.06 * 9000, 150
+    flat, bumps = [], []
+    for _ in range(num_trials):
+        flat.append(pool([result(noise(rng, 0.3, 16), tolerance=1e-9) for _ in range(3)]))
+        heights = height * (1 + spread * rng.uniform(-1, 1, 3))
+        bumps.append(pool([result(noise(rng, 0.3, 16) - bump(own)) for own in heights]))
+    is_covered = [one.barrier.low <= 0.06 <= one.barrier.high for one in bumps]
+    assert len(is_covered) == num_trials and sum(is_covered) >= 0.95 * num_trials
+    assert sum(one.verdict == "connected" for one in bumps) <= 0.05 * num_trials
+    assert sum(one.verdict == "barrier" for one in flat) <= 0.05 * num_trials
+    assert abs(np.mean([one.barrier.unclipped for one in flat])) < 0.004
 
 
 def test_the_summary_is_plain_and_whole():
