@@ -125,7 +125,7 @@ def load_experiment(results: str | Path, total_steps: int | None = None) -> Expe
     Raises InputError where the folder is of something else, or holds no path yet.
     """
     settings = load_settings(Path(results))
-    found = walks_of(read_rows(Path(results) / ROWS_NAME))
+    found = walks_of(read_rows(Path(results) / ROWS_NAME), settings["alpha_points"])
     if ("random", None, None) not in found:
         raise InputError(f"{Path(results) / ROWS_NAME} is cut off; finish the experiment with --resume")
     random_return = float(found.pop(("random", None, None))[1].mean())

@@ -72,7 +72,7 @@ def compare(first: Path, second: Path, out: Path, settings: dict) -> PathResult:
         probe = Probe(walk, out / "probe.json", settings["alpha_points"])
         if not probe.path.exists():
             probe.run()
-        found = walks_of(read_rows(out / "episodes.jsonl"))
+        found = walks_of(read_rows(out / "episodes.jsonl"), settings["alpha_points"])
     places, returns = found["other", None, None]
     random_return = float(found["random", None, None][1].mean())
     measures = orjson.loads(probe.path.read_bytes())

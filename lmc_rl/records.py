@@ -127,10 +127,10 @@ def pack_rows(path: Path, packed: Path) -> None:
     write_atomic(packed, lambda file: file.write(content))
 
 
-def walks_of(rows: Iterable[Mapping]) -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
+def walks_of(rows: Iterable[Mapping], num_places: int) -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
     """The places (A,) and returns (E, A) of each walk, by (kind, fork, children), of the episodes that are whole.
 
-    The random policy has one place, NaN.
+    A walk that has not come to all of its places yet is left out. The random policy has one place, NaN.
     """
     found: dict[tuple, dict] = {}
     for row in rows:
@@ -140,7 +140,7 @@ def walks_of(rows: Iterable[Mapping]) -> dict[tuple, tuple[np.ndarray, np.ndarra
     for key, by_place in found.items():
         places = list(by_place) if key[0] == "random" else sorted(by_place)
         episodes = sorted(set.intersection(*(set(by_place[place]) for place in places)))
-        if len(places) > 2 or key[0] == "random":
+        if len(places) == (1 if key[0] == "random" else num_places):
             returns = np.array([[by_place[place][e] for place in places] for e in episodes])
             walks[key] = np.array([np.nan if place is None else place for place in places]), returns
     return walks

@@ -120,7 +120,7 @@ def test_rows_are_added_and_a_file_that_was_cut_off_tells_where_to_go_on(tmp_pat
         "run": "a run", "kind": "fork", "fork": 3, "children": [1, 2], "alpha": 0.0, "episode": 0, "seed": 10**6,
         "return": rows[7]["return"], "length": rows[7]["length"],
     }  # fmt: skip
-    found = walks_of(rows)
+    found = walks_of(rows, PLACES.size)
     assert list(found) == [("random", None, None), ("fork", 3, (1, 2))]
     places, returns = found["fork", 3, (1, 2)]
     assert places.tolist() == PLACES.tolist() and returns.shape == (7, 5)
