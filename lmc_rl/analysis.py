@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import orjson
@@ -29,6 +30,7 @@ from mop.base.files import write_json
 
 # settings that change nothing in a path
 _DO_NOT_MATTER = {"seed", "controls", "eval_freq", "eval_episodes", "experiment_name"}
+Grouped = TypeVar("Grouped")  # an experiment of either kind: it has results, seed and group
 
 
 @dataclass(frozen=True)
@@ -179,14 +181,31 @@ def pool(results: Sequence[PathResult]) -> Pooled:
     return Pooled(results[0].kind, results[0].fraction, tuple(results), barrier, instability, says)
 
 
-def pooled_groups(experiments: Iterable[Experiment]) -> dict[str, list[Pooled]]:
-    """Label of the group -> its fork points, then its controls, of experiments with the same settings but the seed."""
-    by_group: dict[tuple, list[Experiment]] = {}
+def by_group(experiments: Iterable[Grouped]) -> list[list[Grouped]]:
+    """The experiments that differ in their seeds alone, together; those of `run_env`, or those of `run_mop`.
+
+    Raises InputError where two of them have the same seed: they are one parent, and would count as two.
+    """
+    groups: dict[tuple, dict[int, Grouped]] = {}
     for experiment in experiments:
-        by_group.setdefault(experiment.group, []).append(experiment)
-    groups = {}
-    labels = labels_of([members[0].settings for members in by_group.values()])
-    for label, members in zip(labels, by_group.values(), strict=True):
+        members = groups.setdefault(experiment.group, {})
+        other = members.setdefault(experiment.seed, experiment)
+        if other is not experiment:
+            raise InputError(
+                f"{other.results} and {experiment.results} have the same seed and settings: they are one parent, not "
+                "two; leave one of them out"
+            )
+    return [[*members.values()] for members in groups.values()]
+
+
+def pooled_groups(experiments: Iterable[Experiment]) -> dict[str, list[Pooled]]:
+    """Label of the group -> its fork points, then its controls, of experiments with the same settings but the seed.
+
+    Raises as `by_group`.
+    """
+    together, groups = by_group(experiments), {}
+    labels = labels_of([members[0].settings for members in together])
+    for label, members in zip(labels, together, strict=True):
         by_place: dict[tuple, list[PathResult]] = {}
         for member in members:
             for result in (*member.forks, *member.controls):

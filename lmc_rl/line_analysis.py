@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from lmc_rl.analysis import PathResult, Pooled, pool
+from lmc_rl.analysis import PathResult, Pooled, by_group, pool
 from lmc_rl.imitation_settings import fork_updates, load_settings
 from lmc_rl.instability import Estimate, largest_drop, over_parents, verdict
 from lmc_rl.line_records import LineRecord, read_records
@@ -106,6 +106,11 @@ class LineExperiment:
     def label(self) -> str:
         """The run, in words."""
         return label_of(self.settings)
+
+    @property
+    def seed(self) -> int:
+        """Of the parent."""
+        return self.settings["run"]["seed"]
 
     @property
     def group(self) -> tuple:
@@ -225,14 +230,11 @@ def pooled_lines(
 ) -> dict[str, list[PooledLine]]:
     """Label of the group -> its lines, of experiments with the same settings but the seed.
 
-    words: of the parts, see `LineResult.word`; None: all of them.
+    words: of the parts, see `LineResult.word`; None: all of them. Raises as `by_group`.
     """
-    by_group: dict[tuple, list[LineExperiment]] = {}
-    for experiment in experiments:
-        by_group.setdefault(experiment.group, []).append(experiment)
-    groups: dict[str, list[PooledLine]] = {}
-    labels = labels_of_groups([members[0] for members in by_group.values()])
-    for label, members in zip(labels, by_group.values(), strict=True):
+    together, groups = by_group(experiments), {}
+    labels = labels_of_groups([members[0] for members in together])
+    for label, members in zip(labels, together, strict=True):
         by_key: dict[tuple, list[LineResult]] = {}
         for line in (line for member in members for line in member.lines if words is None or line.word in words):
             by_key.setdefault(line.key, []).append(line)
@@ -320,6 +322,6 @@ def alignments_of(experiments: Sequence[LineExperiment]) -> list[tuple[str, ...]
         for name, found in experiment.alignments.items():
             if (a := found.get("alignment")) is not None:
                 numbers = (f"{a['distance_before']:.3f}", f"{a['distance_after']:.3f}", f"{a['moved_units']:.1%}")
-                label = f"{experiment.label}, seed {experiment.settings['run']['seed']}"
+                label = f"{experiment.label}, seed {experiment.seed}"
                 rows.append((label, name, *numbers, str(a["moved_experts"]), f"{a['stream_turn']:.3f}"))
     return rows

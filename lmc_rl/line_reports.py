@@ -20,7 +20,7 @@ def report_lines(experiments: Sequence[LineExperiment], folder: Path, say: Calla
         write_figure(folder / "instability_over_time.png", plot_line_instability(forked))
         write_figure(folder / "rise_by_part.png", plot_parts(forked))
     for experiment in experiments:
-        title = f"{experiment.label}, seed {experiment.settings['run']['seed']}"
+        title = f"{experiment.label}, seed {experiment.seed}"
         more = "" if len(experiments) == 1 else f"_{experiment.results.name}"
         write_figure(folder / f"all_interpolations{more}.png", plot_all_lines(experiment, title))
         for kind, fork in dict.fromkeys((line.kind, line.fork) for line in experiment.lines):

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from lmc_rl import line_analysis
-from lmc_rl.analysis import PathResult, as_markdown, percent, pooled_groups
+from lmc_rl.analysis import PathResult, as_markdown, by_group, percent, pooled_groups
 from lmc_rl.figures import plot_instability
 from lmc_rl.instability import CONNECTED
 from lmc_rl.line_analysis import pooled_lines
@@ -190,6 +190,7 @@ def load_several(results_dir: str, words: Sequence[str], like: Study) -> tuple[t
             study = load_study(results_dir, word)
             if type(study) is not type(like):
                 raise InputError(f"{study.name} is of another kind than {like.name}: they share no scale")
+            by_group(other.experiment for other in (*studies, study) if other.experiment is not None)  # may raise
             studies.append(study)
         except InputError as error:
             problems.append(str(error))

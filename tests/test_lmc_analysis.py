@@ -1,11 +1,14 @@
 """What is read of the rows of experiments, what is left out, and what is refused."""
 
-from pathlib import Path
+import pytest
+from lmc_files import SETTINGS, write_experiment, write_line_experiment
 
-from lmc_files import SETTINGS, write_experiment
-
-from lmc_rl.analysis import load_experiment
+from lmc_rl import page
+from lmc_rl.analysis import load_experiment, pooled_groups
+from lmc_rl.line_analysis import load_line_experiment, pooled_lines
 from lmc_rl.records import ROWS_NAME
+from lmc_rl.studies import load_study
+from mop.base.errors import InputError
 
 
 def test_a_walk_that_was_cut_off_is_left_out(tmp_path):
@@ -23,3 +26,24 @@ def test_a_walk_that_was_cut_off_is_left_out(tmp_path):
     (folder / ROWS_NAME).write_bytes(b"".join(rows[:-1]))  # the last episode lacks its last place
     last = load_experiment(folder).forks[3]
     assert last.returns.shape == (1, num_episodes - 1, SETTINGS["alpha_points"])
+
+
+@pytest.mark.parametrize(
+    ("write", "load", "pooled"),
+    [
+        (write_experiment, load_experiment, pooled_groups),
+        (write_line_experiment, load_line_experiment, pooled_lines),
+    ],
+    ids=["run_env", "run_mop"],
+)
+def test_the_same_seed_twice_is_one_parent(tmp_path, write, load, pooled):
+    """Both are named; the page shows the first, and says why it leaves the other out."""
+    first, twin, other = write(tmp_path / "a"), write(tmp_path / "b"), write(tmp_path / "a", seed=2)
+    with pytest.raises(InputError, match=r"a/demo\S+ and \S+b/demo\S+ have the same seed .* leave one of them out$"):
+        pooled([load(first), load(other), load(twin)])
+    (points,) = pooled([load(first), load(other)]).values()
+    assert {len(point.results) for point in points} == {2}
+    words = [folder.relative_to(tmp_path).as_posix() for folder in (first, other, twin)]
+    studies, problems = page.load_several(tmp_path, words, load_study(tmp_path, words[0]))
+    assert [study.word for study in studies] == words[:2]
+    assert len(problems) == 1 and "have the same seed" in problems[0]

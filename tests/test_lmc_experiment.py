@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -140,7 +141,7 @@ def test_analysis_and_figures(whole):
     )
     assert path["measures"]["distance"] > 0 and len(path["measures"]["td_error"]) == 5
 
-    groups = pooled_groups([loaded, loaded])
+    groups = pooled_groups([loaded, replace(loaded, settings=loaded.settings | {"seed": 6})])
     (points,) = groups.values()
     assert [(point.kind, point.fraction, len(point.results)) for point in points] == [
         ("fork", 0.25, 2), ("fork", 0.5, 2), ("self", 0.5, 2), ("independent", None, 2),

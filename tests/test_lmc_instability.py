@@ -42,7 +42,7 @@ def test_drops_by_hand():
 
 @pytest.mark.parametrize(("shared", "num_episodes"), [(0.0, 50), (0.7, 50), (0.0, 16), (0.3, 5)])
 def test_a_flat_path_has_no_barrier_in_at_least_95_percent(shared, num_episodes):
-    """However small the tolerance is. The maximum of the means is above 0 in nearly all; the estimate is 0 in the mean."""
+    """However small the tolerance is. The maximum of the means is nearly always above 0, the estimate 0 on average."""
     rng = np.random.default_rng(1)
     said, positive, values, naive = [], 0, [], []
     for _ in range(NUM_TRIALS):
