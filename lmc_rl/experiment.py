@@ -22,6 +22,7 @@ from lmc_rl.settings import RUNTIME_KEYS, fork_steps
 from lmc_rl.stages import Workers, at_work, latest, new_name, versions_of
 from lmc_rl.trainings import Training, plan, train_stages, walks_between
 from lmc_rl.walks import Stretch, cut_to_whole, rows_of, stretches
+from lmc_rl.worlds import Body
 from mop.base.files import check_writable, write_json
 from mop.base.streams import stream_seed
 from mop.kernels.devices import choose_device
@@ -116,6 +117,8 @@ def run(settings: dict, given: set[str]) -> Path:
     settings: of `settings.settle`; given: the names of those that the user gave. Raises InputError; KeyboardInterrupt
     after a signal, when what is being trained is saved.
     """
+    Body(settings["env"], settings["max_episode_steps"])  # raises where there is no such environment, ...
+    choose_device(settings["device"])  # ... or device: before anything is written
     check_writable(Path(settings["output_dir"]) / "results", "--output_dir")
     settings, places = _begin_or_continue(settings, given)
     with at_work(places, settings["jobs"], lambda: recorded(settings)) as workers:

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from lmc_rl.records import CONFIG_NAME
-from lmc_rl.settings import CONFIGS, CONTROLS, check_values, fractions, words_of
+from lmc_rl.settings import CONFIGS, CONTROLS, check_values, folder_name, fractions, words_of
 from mop.base.configuration import (
     DEFAULTS_FILE,
     MAX_EPISODES,
@@ -26,7 +26,6 @@ from mop.base.configuration import (
     parser_for_training,
     read_config,
     read_yaml,
-    shown,
     text,
 )
 from mop.base.configuration import RUNTIME_KEYS as RUNTIME_KEYS_OF_RUNS
@@ -46,7 +45,7 @@ FIELDS = {
     "num_eval_episodes": Field(integer(2, MAX_EPISODES)),
     "tolerance": Field(number(0, above=True, high=1)),
     "controls": Field(words_of(*CONTROLS)),
-    "experiment_name": Field(text),
+    "experiment_name": Field(folder_name),
     "output_dir": Field(text, is_runtime=True),
     "jobs": Field(integer(1, 1024), is_runtime=True),
 }
@@ -99,9 +98,6 @@ def settle(flags: Mapping[str, Any], config_path: str | None = None) -> tuple[di
 
 def check_together(settings: dict[str, Any]) -> None:
     """Raises InputError where settings that are each possible cannot be together."""
-    name = settings["experiment_name"]
-    if name in (".", "..") or re.search(r"[\\/]", name):
-        raise InputError(f"--experiment_name must be the name of a folder, not {shown(name)}")
     if "all" not in settings["parts"]:
         raise InputError("--parts must have all: the barrier is that of all weights together")
     if missing := [part for part in settings["played_parts"] if part not in settings["parts"]]:

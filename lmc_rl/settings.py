@@ -25,6 +25,14 @@ CONTROLS = ("self", "independent")
 MAX_ALPHAS = 1001
 
 
+def folder_name(value: Any) -> str:
+    """A text that can be the name of one folder."""
+    name = text(value)
+    if name in (".", "..") or re.search(r"[\\/]", name):
+        raise ValueError("must be a name that a folder can have, without slashes")
+    return name
+
+
 def words_of(*allowed: str) -> Callable[[Any], list[str]]:
     """A parser of some of these words with commas between them, or "none", into a list in the order of `allowed`."""
 
@@ -76,7 +84,7 @@ def entropy_coefficient(value: Any) -> float | str:
 
 
 FIELDS = {
-    "env": Field(text),
+    "env": Field(folder_name),
     "algo": Field(choice("SAC", "DDPG")),
     "seed": Field(optional(integer(0))),
     "total_steps": Field(integer(1)),
@@ -95,7 +103,7 @@ FIELDS = {
     "num_eval_episodes": Field(integer(2, 100_000)),
     "tolerance": Field(number(0, above=True, high=1)),
     "controls": Field(words_of(*CONTROLS)),
-    "experiment_name": Field(text),
+    "experiment_name": Field(folder_name),
     "output_dir": Field(text, is_runtime=True),
     "jobs": Field(integer(1, 1024), is_runtime=True),
     "resume": Field(flag, is_runtime=True),
@@ -174,9 +182,6 @@ def settle(flags: dict[str, Any], config_path: str | None = None) -> tuple[dict[
 
 def check_together(settings: dict[str, Any]) -> None:
     """Raises InputError where settings that are each possible cannot be together."""
-    name = settings["experiment_name"]
-    if name in (".", "..") or re.search(r"[\\/]", name):
-        raise InputError(f"--experiment_name must be the name of a folder, not {shown(name)}")
     total, every = settings["total_steps"], settings["train_freq"]
     if total % every or total <= settings["learning_starts"]:
         raise InputError(

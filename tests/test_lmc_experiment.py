@@ -224,7 +224,9 @@ BAD_FLAGS = [
     (["--eval_freq", "81"], "--eval_freq must be a multiple"),
     (["--buffer_size", "10"], "--buffer_size holds fewer"),
     (["--alpha_points", "2"], "alpha_points must be from 3"),
-    (["--experiment_name", "a/b"], "must be the name of a folder"),
+    (["--experiment_name", "a/b"], "experiment_name must be a name that a folder can have"),
+    (["--experiment_name", ".."], "experiment_name must be a name that a folder can have"),
+    (["--env", "../../x"], "env must be a name that a folder can have"),
     (["--env", "Hopper-v99"], "unknown"),
     (["--env", "CartPole-v1"], "no MuJoCo environment"),
     (["--device", "abacus"], "cannot be used"),
@@ -241,7 +243,7 @@ def test_bad_flags_are_one_line(tmp_path, capsys, monkeypatch, flags, words):
     code, _, err = command(run_env.main, capsys, monkeypatch, *FLAGS, *flags)
     assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
     assert any(word in err for word in words.split("|")), err
-    assert not list(tmp_path.rglob("*.pt"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # nothing that a page would list
 
 
 def test_what_is_no_experiment_is_named(tmp_path, capsys, monkeypatch, whole):
