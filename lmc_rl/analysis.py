@@ -26,7 +26,7 @@ from lmc_rl.instability import (
 from lmc_rl.records import ROWS_NAME, Walk, load_settings, probe_path, read_rows, walks_of
 from lmc_rl.settings import fork_steps
 from mop.base.errors import InputError
-from mop.base.files import write_json
+from mop.base.files import read_json, write_json
 
 # settings that change nothing in a path
 _DO_NOT_MATTER = {"seed", "controls", "eval_freq", "eval_episodes", "experiment_name"}
@@ -152,13 +152,8 @@ def load_experiment(results: str | Path, total_steps: int | None = None) -> Expe
 
 
 def _probe(path: Path) -> dict | None:
-    """Measures of a path besides its return; None where they were not taken."""
-    try:
-        return orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        raise InputError(f"{path} is damaged; remove it, and continue the experiment with --resume") from None
+    """Measures of a path besides its return; None where they were not taken. Raises InputError where damaged."""
+    return read_json(path) if path.exists() else None
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from lmc_rl.stages import Workers
 from lmc_rl.walks import cut_to_whole, play, rows_of, stretches
 from mop.base.configuration import Parser
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, file_digest, settle_folder, write_figure, write_json
+from mop.base.files import check_writable, claimed, file_digest, read_json, settle_folder, write_figure, write_json
 from mop.kernels.devices import choose_device
 
 FLAGS = ("alpha_points", "num_eval_episodes", "tolerance", "jobs")
@@ -75,7 +75,7 @@ def compare(first: Path, second: Path, out: Path, settings: dict) -> PathResult:
         found = walks_of(read_rows(out / "episodes.jsonl"), settings["alpha_points"])
     places, returns = found["other", None, None]
     random_return = float(found["random", None, None][1].mean())
-    measures = orjson.loads(probe.path.read_bytes())
+    measures = read_json(probe.path)
     return PathResult(
         "other", None, None, (None,), places, returns[None], random_return, settings["tolerance"], (measures,)
     )
@@ -110,7 +110,7 @@ def _tell_imitation(first: Path, second: Path, out: Path, flags: dict) -> None:
         out / "path.png", plot_lines(results, " to ".join("/".join(path.parts[-2:]) for path in (first, second)))
     )
     print(as_text(HEAD_OF_LINES, table_of_lines({"the line": [pool_lines([result]) for result in results]})))
-    found = orjson.loads((out / "paths" / "other.json").read_bytes())
+    found = read_json(out / "paths" / "other.json")
     print(f"distance {found['distance']:.3f}, aligned {found['alignment']['distance_after']:.3f}")
     print(f"figure and numbers: {out}")
 

@@ -18,7 +18,7 @@ from lmc_rl.imitation_settings import fork_updates, load_settings
 from lmc_rl.instability import Estimate, largest_drop, over_parents, verdict
 from lmc_rl.line_records import LineRecord, read_records
 from mop.base.errors import InputError
-from mop.base.files import write_json
+from mop.base.files import read_json, write_json
 from mop.measures.routing_data import ACTION_NAMES
 
 CHANCE_NATS = math.log(len(ACTION_NAMES))  # cross-entropy of a policy that draws each action evenly
@@ -149,10 +149,7 @@ def load_line_experiment(results: str | Path) -> LineExperiment:
     lines = load_lines(results, fractions, settings["alpha_points"], settings["tolerance"])
     if not lines:
         raise InputError(f"{results} has measured no line yet; finish the experiment with --resume")
-    try:
-        found = {path.stem: orjson.loads(path.read_bytes()) for path in sorted((results / "paths").glob("*.json"))}
-    except ValueError:
-        raise InputError(f"{results / 'paths'} is damaged; remove it, and continue with --resume") from None
+    found = {path.stem: read_json(path) for path in sorted((results / "paths").glob("*.json"))}
     return LineExperiment(results, settings, lines, found)
 
 

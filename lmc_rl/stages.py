@@ -26,10 +26,16 @@ from mop.kernels.devices import choose_device
 
 
 def latest(root: Path, pattern: str, is_same: Callable[[Path], bool]) -> str | None:
-    """The name of the latest experiment below a folder that is the same; None, and a line about it, where none is."""
+    """The name of the latest experiment below a folder that is the same; None, and a line about it, where none is.
+
+    One that cannot be read is passed over, with a line about it.
+    """
     for folder in sorted(root.glob(pattern), key=lambda folder: folder.name.split("_")[2:], reverse=True):
-        if is_same(folder):
-            return folder.name
+        try:
+            if is_same(folder):
+                return folder.name
+        except InputError as error:
+            print(f"passed over: {error}")
     print(f"nothing to resume in {root}: beginning a new experiment")
     return None
 

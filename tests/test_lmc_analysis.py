@@ -1,12 +1,13 @@
 """What is read of the rows of experiments, what is left out, and what is refused."""
 
 import pytest
-from lmc_files import SETTINGS, write_experiment, write_line_experiment
+from lmc_files import FORKS, HEIGHTS, OF_LINES, SETTINGS, write_experiment, write_line_experiment
+from lmc_settings import tiny
 
-from lmc_rl import page
+from lmc_rl import experiment, imitation, imitation_settings, page
 from lmc_rl.analysis import load_experiment, pooled_groups
 from lmc_rl.line_analysis import load_line_experiment, pooled_lines
-from lmc_rl.records import ROWS_NAME
+from lmc_rl.records import CONFIG_NAME, ROWS_NAME
 from lmc_rl.studies import load_study
 from mop.base.errors import InputError
 
@@ -47,3 +48,32 @@ def test_the_same_seed_twice_is_one_parent(tmp_path, write, load, pooled):
     studies, problems = page.load_several(tmp_path, words, load_study(tmp_path, words[0]))
     assert [study.word for study in studies] == words[:2]
     assert len(problems) == 1 and "have the same seed" in problems[0]
+
+
+@pytest.mark.parametrize("write", [write_experiment, write_line_experiment], ids=["run_env", "run_mop"])
+def test_damaged_measures_of_a_path_are_named(tmp_path, write):
+    folder = write(tmp_path)
+    (folder / "paths" / "independent.json").write_bytes(b'{"distance": ')
+    with pytest.raises(InputError, match=r"independent\.json is damaged"):
+        load_study(tmp_path, folder.relative_to(tmp_path).as_posix())
+
+
+def test_a_damaged_neighbour_does_not_keep_an_experiment_from_going_on(tmp_path, capsys):
+    """Of both kinds: the latest folder is damaged, the one before it is found."""
+    settings, line_settings = (
+        tiny(**SETTINGS, fork_points=list(FORKS), seed=1, resume=True, experiment_name="demo"),
+        imitation_settings.settle(OF_LINES | {"seed": 1, "fork_points": list(HEIGHTS), "resume": True})[0],
+    )
+    whole = write_experiment(tmp_path / "results", experiment_name="demo")
+    whole_line, covered = write_line_experiment(tmp_path / "results"), 0
+    for content in ("{", '{"settings": {}}', '{"imitation": {"children": 2}}'):
+        for folder in (whole, whole_line):
+            beside = folder.with_name("seed_1_20270101_000000")
+            beside.mkdir(exist_ok=True)
+            (beside / CONFIG_NAME).write_text(content)
+            covered += 1
+        _, places = experiment._begin_or_continue(settings | {"output_dir": str(tmp_path)}, {"seed"})
+        assert places.results.name == whole.name
+        places = imitation._places_of(line_settings | {"output_dir": str(tmp_path)})
+        assert places.results.name == whole_line.name
+    assert covered == 6 and capsys.readouterr().out.count("passed over: ") == 4
