@@ -24,7 +24,7 @@ from lmc_rl.instability import (
     verdict,
 )
 from lmc_rl.records import ROWS_NAME, Walk, load_settings, probe_path, read_rows, walks_of
-from lmc_rl.settings import fork_steps
+from lmc_rl.settings import MIN_EPISODES, fork_steps
 from mop.base.errors import InputError
 from mop.base.files import read_json, write_json
 
@@ -124,7 +124,8 @@ class Experiment:
 def load_experiment(results: str | Path, total_steps: int | None = None) -> Experiment:
     """Read an experiment. total_steps: fork points are fractions of these steps; None: of those of the run.
 
-    Raises InputError where the folder is of something else, or holds no path yet.
+    A path with fewer than `MIN_EPISODES` episodes is left out. Raises InputError where the folder is of something else,
+    or holds no path yet, or where there are forks after total_steps.
     """
     settings = load_settings(Path(results))
     found = walks_of(read_rows(Path(results) / ROWS_NAME), settings["alpha_points"])
@@ -132,11 +133,13 @@ def load_experiment(results: str | Path, total_steps: int | None = None) -> Expe
         raise InputError(f"{Path(results) / ROWS_NAME} is cut off; finish the experiment with --resume")
     random_return = float(found.pop(("random", None, None))[1].mean())
     steps, total = fork_steps(settings), total_steps or settings["total_steps"]
+    if total <= max(steps, default=0):
+        raise InputError(f"--total_steps must be more than {max(steps)}, where the last fork of {results} is")
     parts = []
     for (kind, fork), keys in groupby(found, key=lambda key: key[:2]):
         keys = list(keys)
         num_episodes = min(len(found[key][1]) for key in keys)
-        if num_episodes < 2:
+        if num_episodes < MIN_EPISODES:
             continue
         measures = [_probe(probe_path(Path(results), Walk(*key))) for key in keys]
         returns = np.stack([found[key][1][:num_episodes] for key in keys])

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from lmc_rl.records import CONFIG_NAME
-from lmc_rl.settings import CONFIGS, CONTROLS, check_values, folder_name, fractions, words_of
+from lmc_rl.settings import CONFIGS, CONTROLS, check_episodes, check_values, folder_name, fractions, words_of
 from mop.base.configuration import (
     DEFAULTS_FILE,
     MAX_EPISODES,
@@ -102,6 +102,7 @@ def check_together(settings: dict[str, Any]) -> None:
         raise InputError("--parts must have all: the barrier is that of all weights together")
     if missing := [part for part in settings["played_parts"] if part not in settings["parts"]]:
         raise InputError(f"--played_parts has {missing[0]}, which --parts lacks")
+    check_episodes(settings, "num_trajectories", "num_eval_episodes")
     updates = fork_updates(settings)
     for point, update in zip(settings["fork_points"], updates, strict=True):
         if updates.count(update) > 1 or (update == 0 and point > 0):

@@ -17,6 +17,7 @@ from lmc_rl.analysis import PathResult, Pooled, by_group, pool
 from lmc_rl.imitation_settings import fork_updates, load_settings
 from lmc_rl.instability import Estimate, largest_drop, over_parents, verdict
 from lmc_rl.line_records import LineRecord, read_records
+from lmc_rl.settings import MIN_EPISODES
 from mop.base.errors import InputError
 from mop.base.files import read_json, write_json
 from mop.measures.routing_data import ACTION_NAMES
@@ -154,9 +155,12 @@ def load_line_experiment(results: str | Path) -> LineExperiment:
 
 
 def load_lines(folder: Path, fractions: Sequence[float], num_places: int, tolerance: float) -> tuple[LineResult, ...]:
-    """The lines of a folder that are measured at all places; fractions: of the updates, for each fork."""
+    """The lines of a folder that are measured at all places; fractions: of the updates, for each fork.
+
+    Those with fewer than `MIN_EPISODES` trajectories are left out.
+    """
     records, together = read_records(folder, num_places), {}
-    for key in records.lines:
+    for key in (key for key, line in records.lines.items() if len(line.cross_entropy) >= MIN_EPISODES):
         together.setdefault((key.kind, key.fork, key.part, key.is_aligned), []).append(key)
     results = []
     for (kind, fork, part, is_aligned), keys in together.items():
@@ -177,7 +181,7 @@ def _result(
         return PathResult(*where, pairs, lines[0].places, np.stack(returns), random_return, tolerance, measures)
 
     success = ratio = None
-    if all(line.success is not None for line in lines):
+    if all(line.success is not None and len(line.success) >= MIN_EPISODES for line in lines):
         success = path([line.success for line in lines], chance)
         ratio = np.stack([line.path_ratio for line in lines])
     means = (np.stack([getattr(line, name) for line in lines]) for name in ("accuracy", "lpc", "kl"))

@@ -23,6 +23,7 @@ STRATEGIES = ("copy", "fresh", "shared", "split", "frozen")
 NOISES = ("exploration", "replay", "environment")
 CONTROLS = ("self", "independent")
 MAX_ALPHAS = 1001
+MIN_EPISODES = 5  # at each place of a path: fewer give no interval that holds
 
 
 def folder_name(value: Any) -> str:
@@ -172,6 +173,11 @@ def settle(flags: dict[str, Any], config_path: str | None = None) -> tuple[dict[
     if foreign:
         raise InputError(f"{algo} has no {' and no '.join(foreign)}; leave it out, or choose another --algo")
     settings |= given
+    beyond = settings["total_steps"] % settings["train_freq"]
+    if beyond:
+        settings["total_steps"] -= beyond
+        told = f"{settings['total_steps']}, for the {settings['train_freq']} of --train_freq"
+        print(f"--total_steps is rounded down to {told}")
     if settings["perturb"] > 0:
         if given.get("split_noise"):
             raise InputError("with --perturb children share all noise; leave --split_noise out, or set it to none")
@@ -183,15 +189,13 @@ def settle(flags: dict[str, Any], config_path: str | None = None) -> tuple[dict[
 def check_together(settings: dict[str, Any]) -> None:
     """Raises InputError where settings that are each possible cannot be together."""
     total, every = settings["total_steps"], settings["train_freq"]
-    if total % every or total <= settings["learning_starts"]:
-        raise InputError(
-            f"--total_steps must be more than the {settings['learning_starts']} of --learning_starts and a multiple of "
-            f"the {every} of --train_freq, not {total}"
-        )
+    if total <= settings["learning_starts"]:
+        raise InputError(f"--total_steps must be more than the {settings['learning_starts']} of --learning_starts")
     if settings["buffer_size"] < settings["learning_starts"]:
         raise InputError("--buffer_size holds fewer transitions than --learning_starts waits for; enlarge it")
     if settings["eval_freq"] % every:
         raise InputError(f"--eval_freq must be a multiple of the {every} of --train_freq, not {settings['eval_freq']}")
+    check_episodes(settings, "num_eval_episodes")
     steps = fork_steps(settings)
     for point, step in zip(settings["fork_points"], steps, strict=True):
         problem = fork_problem(settings, step)
@@ -199,6 +203,14 @@ def check_together(settings: dict[str, Any]) -> None:
             problem = f"is step {step} of {total}, where no fork is or another one is already"
         if problem:
             raise InputError(f"--fork_points: {point:g} {problem}")
+
+
+def check_episodes(settings: Mapping[str, Any], *names: str) -> None:
+    """Raises InputError where a path would be walked with too few episodes; names: of the settings that count them."""
+    is_walked = bool(settings["fork_points"] or settings["controls"])
+    for name in names:
+        if is_walked and settings[name] < MIN_EPISODES:
+            raise InputError(f"--{name} must be at least {MIN_EPISODES} for an interval, not {settings[name]}")
 
 
 def fork_steps(settings: dict[str, Any]) -> list[int]:

@@ -1,5 +1,6 @@
 """What is read of the rows of experiments, what is left out, and what is refused."""
 
+import orjson
 import pytest
 from lmc_files import FORKS, HEIGHTS, OF_LINES, SETTINGS, write_experiment, write_line_experiment
 from lmc_settings import tiny
@@ -8,12 +9,13 @@ from lmc_rl import experiment, imitation, imitation_settings, page
 from lmc_rl.analysis import load_experiment, pooled_groups
 from lmc_rl.line_analysis import load_line_experiment, pooled_lines
 from lmc_rl.records import CONFIG_NAME, ROWS_NAME
+from lmc_rl.settings import MIN_EPISODES
 from lmc_rl.studies import load_study
 from mop.base.errors import InputError
 
 
 def test_a_walk_that_was_cut_off_is_left_out(tmp_path):
-    """Of the last fork, only the places before the largest drop were written when it was cut off."""
+    """Of the last fork, some places are missing, or all but a few episodes."""
     folder = write_experiment(tmp_path)
     rows, num_episodes = (folder / ROWS_NAME).read_bytes().splitlines(keepends=True), SETTINGS["num_eval_episodes"]
     assert [result.fork for result in load_experiment(folder).forks] == [0, 1, 2, 3]
@@ -24,6 +26,9 @@ def test_a_walk_that_was_cut_off_is_left_out(tmp_path):
         assert [result.fork for result in load_experiment(folder).forks] == [0, 1, 2]
         cases += 1
     assert cases == 3
+    few = [row for row in rows if b'"fork":3' not in row or orjson.loads(row)["episode"] < MIN_EPISODES - 1]
+    (folder / ROWS_NAME).write_bytes(b"".join(few))
+    assert [result.fork for result in load_experiment(folder).forks] == [0, 1, 2]
     (folder / ROWS_NAME).write_bytes(b"".join(rows[:-1]))  # the last episode lacks its last place
     last = load_experiment(folder).forks[3]
     assert last.returns.shape == (1, num_episodes - 1, SETTINGS["alpha_points"])
