@@ -26,7 +26,7 @@ from mop.measures.intervals import interval_of_mean, t_quantile, t_widened
 NUM_DRAWS = 2000  # of a bootstrap
 NUM_SPLITS = 200  # into halves
 ROUNDING = 1e-9  # of the largest drop: differences below it are none
-CONNECTED, BARRIER, UNDECIDED = "connected", "barrier", "undecided"
+VERDICTS = CONNECTED, BARRIER, UNDECIDED = "connected", "barrier", "undecided"
 
 
 @dataclass(frozen=True)

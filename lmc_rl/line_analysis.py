@@ -23,6 +23,7 @@ from mop.base.files import read_json, write_json
 from mop.measures.routing_data import ACTION_NAMES
 
 CHANCE_NATS = math.log(len(ACTION_NAMES))  # cross-entropy of a policy that draws each action evenly
+NO_VERDICT = "–"
 _KINDS = ("fork", "independent", "self", "other")
 _DO_NOT_MATTER = {"trial", "seed"}  # settings of a run in which parents differ
 
@@ -59,6 +60,15 @@ class LineResult:
         return "aligned" if self.is_aligned else self.part
 
     @property
+    def has_verdict(self) -> bool:
+        """Whether its ends are two trained policies: the second end of a part alone is a hybrid that nobody trained."""
+        return self.part == "all"
+
+    def verdict_of(self, path: PathResult) -> str:
+        """The verdict of its loss or of its success, if it has one."""
+        return path.verdict if self.has_verdict else NO_VERDICT
+
+    @property
     def end_loss(self) -> float:
         """Mean cross-entropy of the ends, nats."""
         return -self.loss.end_return
@@ -88,7 +98,7 @@ class LineResult:
             if result is not None:
                 found[f"{name}_barrier"] = result.barrier.summary()
                 found[f"{name}_instability"] = result.instability.summary()
-                found |= {f"{name}_scale": result.scale, f"{name}_verdict": result.verdict}
+                found |= {f"{name}_scale": result.scale, f"{name}_verdict": self.verdict_of(result)}
         if self.success is not None:
             along |= {"success": self.success.returns.mean(1), "path_ratio": self.path_ratio}
         return found | {"along": {name: np.ascontiguousarray(values) for name, values in along.items()}}
@@ -201,7 +211,7 @@ class PooledLine:
     barrier: Estimate  # B of the cross-entropy, nats
     instability: Estimate  # I of the same
     rise: Estimate  # above the first end, of the same
-    verdict: str  # of B as a share of (chance - ends)
+    verdict: str  # of B as a share of (chance - ends); `NO_VERDICT` of a part alone
     success_barrier: Estimate | None  # B of success, as a share of the episodes
     success_verdict: str | None
 
@@ -217,6 +227,8 @@ def pool_lines(results: Sequence[LineResult]) -> PooledLine:
     success = [result.success for result in results if result.success is not None]
     of_success = _pool(success) if len(success) == len(results) else (None, None, None)
     rise = over_parents([result.rise for result in results])
+    if not results[0].has_verdict:
+        says, of_success = NO_VERDICT, (*of_success[:2], NO_VERDICT)
     return PooledLine(tuple(results), barrier, instability, rise, says, of_success[0], of_success[2])
 
 
@@ -265,7 +277,7 @@ def as_points(lines: Iterable[PooledLine], measure: str) -> list[Pooled]:
     """
     points = []
     for line in lines:
-        loss = pool([result.loss for result in line.results])
+        loss = replace(pool([result.loss for result in line.results]), verdict=line.verdict)
         if measure == SHARE:
             points.append(loss)
         elif measure == NATS:

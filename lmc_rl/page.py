@@ -359,10 +359,11 @@ def draw_path(choices: Choices):
     lines = choices.study.lines_of(choices.path, choices.part)
     if len(lines) > 1:
         return plot_lines(lines, title)
-    loss, success = lines[0].loss, lines[0].success
-    told = f"{loss.verdict}: {lost_text('B', loss.barrier, NATS)}"
-    told += f"; {success.verdict}: {lost_text('B', success.barrier, POINTS)} of success" if success else ""
-    return plot_lines(lines, f"{title}, {_part_words(choices, choices.part)}, {told}")
+    (line,) = lines
+    told = [(line.loss, lost_text("B", line.loss.barrier, NATS))]
+    told += [(line.success, f"{lost_text('B', line.success.barrier, POINTS)} of success")] if line.success else []
+    words = [f"{line.verdict_of(path)}: {lost}" if line.has_verdict else lost for path, lost in told]
+    return plot_lines(lines, f"{title}, {_part_words(choices, choices.part)}, {'; '.join(words)}")
 
 
 def draw_measures(choices: Choices):

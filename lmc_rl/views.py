@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lmc_rl.figures import alpha_axis, mean_and_error, steps_axis
-from lmc_rl.instability import BARRIER, CONNECTED, Estimate
+from lmc_rl.instability import BARRIER, CONNECTED, VERDICTS, Estimate
 from mop.base.errors import InputError
 from mop.measures.intervals import interval_of_mean
 from mop.plotting.hover import add_note
@@ -381,7 +381,8 @@ def plot_beside(panels: Mapping[str, tuple[Sequence[Line], Unit]], title: str = 
 
 
 def _note_lost(ax: Axes, line: Line, point: "Pooled", estimate: Estimate, measure: str, unit: Unit, place: float):
-    told = f"{lost_text(LOST[measure], estimate, unit)}, {point.verdict}, {counted(len(point.results), 'parent')}"
+    says = [point.verdict] if point.verdict in VERDICTS else []
+    told = ", ".join([lost_text(LOST[measure], estimate, unit), *says, counted(len(point.results), "parent")])
     values = {"line": line.label, "kind": "fork", "fraction": point.fraction, "value": estimate.value}
     values |= {"low": estimate.low, "high": estimate.high, "verdict": point.verdict, "parents": len(point.results)}
     values |= {"run": line.run, "fork": point.results[0].fork} if line.run else {}

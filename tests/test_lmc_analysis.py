@@ -5,13 +5,15 @@ import pytest
 from lmc_files import FORKS, HEIGHTS, OF_LINES, SETTINGS, write_experiment, write_line_experiment
 from lmc_settings import tiny
 
-from lmc_rl import experiment, imitation, imitation_settings, page
+from lmc_rl import experiment, imitation, imitation_settings, line_analysis, page
 from lmc_rl.analysis import load_experiment, pooled_groups
+from lmc_rl.instability import VERDICTS
 from lmc_rl.line_analysis import load_line_experiment, pooled_lines
 from lmc_rl.records import CONFIG_NAME, ROWS_NAME
 from lmc_rl.settings import MIN_EPISODES
 from lmc_rl.studies import load_study
 from mop.base.errors import InputError
+from mop.plotting.hover import boxes_of
 
 
 def test_a_walk_that_was_cut_off_is_left_out(tmp_path):
@@ -82,3 +84,25 @@ def test_a_damaged_neighbour_does_not_keep_an_experiment_from_going_on(tmp_path,
         places = imitation._places_of(line_settings | {"output_dir": str(tmp_path)})
         assert places.results.name == whole_line.name
     assert covered == 6 and capsys.readouterr().out.count("passed over: ") == 4
+
+
+def test_a_part_alone_has_no_verdict(tmp_path):
+    """Its second end is a hybrid that nobody trained. All weights, aligned or not, have one in every place."""
+    folder = write_line_experiment(tmp_path)
+    loaded = load_line_experiment(folder)
+    rows = line_analysis.table_of(pooled_lines([loaded]))
+    column = [k for k, name in enumerate(line_analysis.HEAD) if name == "verdict"]
+    part, told = line_analysis.HEAD.index("part"), {}
+    for row in rows:
+        told.setdefault(row[part], set()).update(row[k] for k in column)
+    assert told.keys() == {"all", "all, aligned", "routers", "experts"}
+    assert told["routers"] == told["experts"] == {"–"}
+    assert told["all"] <= {*VERDICTS} and told["all, aligned"] <= {*VERDICTS}
+    for line in loaded.lines:
+        says = line.summary()["cross_entropy_verdict"]
+        assert (says == "–") == (line.part != "all")
+    study = load_study(tmp_path, folder.relative_to(tmp_path).as_posix())
+    choices = page.Choices(str(tmp_path), study, "0", (study,), "routers")
+    assert "barrier" not in page.draw_path(choices).get_suptitle().replace("\n", " ")
+    texts = [box.text for box in boxes_of(page.draw_several(choices, "barrier", page.POOLED))]
+    assert texts and not any(word in text for text in texts for word in (", connected", ", undecided", ", barrier,"))
