@@ -324,7 +324,7 @@ def plot_lost(lines: Sequence[Line], measure: str = "barrier", title: str = "", 
     figure, ax = _one_panel()
     draw_lost(ax, lines, measure, unit)
     _legend(figure, ax)
-    set_title(figure, ", ".join([*filter(None, [title]), f"{unit.about}; dotted: between independent runs"]))
+    set_title(figure, ", ".join([*filter(None, [title]), unit.about]))
     return figure
 
 
@@ -345,13 +345,7 @@ def draw_lost(ax: Axes, lines: Sequence[Line], measure: str, unit: Unit) -> None
         ax.errorbar(places, [e.value for e in estimates], error, label=line.label, **style)
         for place, point, estimate in zip(places.tolist(), points, estimates, strict=True):
             _note_lost(ax, line, point, estimate, measure, unit, place)
-        for point in line.points:
-            if point.kind == "independent" and _is_known(point, measure):
-                value = getattr(point, measure).value
-                ax.axhline(value, color=line.hue, linestyle="dotted", linewidth=1)
-                told = lost_text(LOST[measure], getattr(point, measure), unit)
-                text = f"{line.label}: {told} between independent runs"
-                add_note(ax, 0.97, 1.0, value, value, text, line=line.label, kind="independent", value=value)
+    _draw_independent(ax, lines, measure, unit)
     ax.set_xlim(-0.02, 1.0)
     ax.set_ylim(bottom=-0.03 * ax.get_ylim()[1])  # a marker at 0 is whole
     for axis in (ax.xaxis, *([ax.yaxis] if unit.factor == 100 else [])):
@@ -359,6 +353,18 @@ def draw_lost(ax: Axes, lines: Sequence[Line], measure: str, unit: Unit) -> None
     ax.set_xlabel("fork point, % of training")
     ax.set_ylabel(LOST[measure] + (f", {unit.name}" if unit.name != "%" else ""))
     open_frame(ax)
+
+
+def _draw_independent(ax: Axes, lines: Sequence[Line], measure: str, unit: Unit) -> None:
+    """What is lost between independent runs, a dotted line in the hue of each, and one name for all."""
+    known = [(line, p) for line in lines for p in line.points if p.kind == "independent" and _is_known(p, measure)]
+    for line, point in known:
+        value = getattr(point, measure).value
+        ax.axhline(value, color=line.hue, linestyle="dotted", linewidth=1)
+        text = f"{line.label}: {lost_text(LOST[measure], getattr(point, measure), unit)} between independent runs"
+        add_note(ax, 0.97, 1.0, value, value, text, line=line.label, kind="independent", value=value)
+    if known:
+        ax.plot([], [], color=GREY, linestyle="dotted", linewidth=1, label="between independent runs")
 
 
 def plot_beside(panels: Mapping[str, tuple[Sequence[Line], Unit]], title: str = "") -> Figure:

@@ -166,6 +166,9 @@ def test_several_runs_pooled_and_single(place):
     assert first[0]["value"] == pytest.approx(np.mean(shares)) and first[0]["parents"] == 2
     half = 12.7062 * np.std(shares, ddof=1) / 2**0.5  # Student's t with one degree of freedom
     assert first[0]["high"] - first[0]["value"] == pytest.approx(half, rel=1e-5)
+    beside = views.plot_beside({"return": (pooled, views.SHARE)})
+    names = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in beside.axes]
+    assert len(names) == 1 and "between independent runs" in names[0] and {line.label for line in pooled} < {*names[0]}
     by_seed = page.draw_several(choices, "barrier", page.EACH)
     assert {(row["run"], row["fork"]) for row in rows_of(by_seed, kind="fork")} == {
         (word, fork) for word in words for fork in range(4)
