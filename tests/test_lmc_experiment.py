@@ -326,7 +326,7 @@ def test_the_commands_of_the_document_are_understood():
         flags = vars(parsers[name]().parse_args(shlex.split(words, comments=True)))
         if name == "run_env":
             settle(flags, flags.pop("config"))
-    assert len(found) == 17 and {name for name, _ in found} == set(parsers)
+    assert len(found) == 15 and {name for name, _ in found} == set(parsers)
 
 
 @pytest.mark.parametrize("module", [run_env, check_run, analyze, compare], ids=lambda module: module.__name__)
