@@ -140,7 +140,8 @@ def plot_instability(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") 
         ax.set_xlabel("fork point, % of training")
         open_frame(ax)
     axes[0].set_ylabel("lost on the line")
-    axes[0].set_ylim(bottom=0)  # last: it would keep the limits from growing
+    # last, as it would keep the limits from growing; an interval of two seeds can be longer than all that can be lost
+    axes[0].set_ylim(0, min(axes[0].get_ylim()[1], 1.5))
     handles, labels = axes[0].get_legend_handles_labels()
     columns = 2 if len(groups) == 1 else len(labels)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")

@@ -377,7 +377,8 @@ def plot_beside(panels: Mapping[str, tuple[Sequence[Line], Unit]], title: str = 
         draw_lost(ax, lines, "barrier", unit)
         ax.set_title(name, loc="left", fontsize="medium")
         ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.17))
-    axes[0, 0].set_ylim(-0.03, 1.05 * max(ax.dataLim.ymax for ax in axes[0]))
+    # an interval of two seeds can be many times as long as all that can be lost
+    axes[0, 0].set_ylim(-0.03, min(1.05 * max(ax.dataLim.ymax for ax in axes[0]), 1.5))
     axes[0, 0].set_ylabel("lost on the line, % of what was learned")
     for ax in axes[0, 1:]:
         ax.set_ylabel("")
