@@ -231,7 +231,7 @@ def test_plan_that_outgrows_its_arrays(level):
     for _ in range(60):
         labels.append(ample.label())
         if tight.teacher is not None:
-            bot = tight.teacher._bot  # private names: nothing public tells how long the arrays are
+            bot = tight.teacher._bot[0]  # private names: nothing public tells how long the arrays are
             tight.teacher._stack = tight.teacher._stack[: max(bot["depth"], 1)].copy()
             tight.teacher._items = tight.teacher._items[: max(bot["num_items"], 1)].copy()
         assert tight.label() == labels[-1]

@@ -36,7 +36,11 @@ FACTORS: dict[str, Sequence[tuple[str, Callable[[RoutingData], np.ndarray]]]] = 
     # what may explain a cost -> ways to find its group of each step (S,) int, of which the first that works counts
     "cell": [("cell", _cell)],
     "action": [("action", _grouping("by_action"))],
-    "phase": [("key phase", _grouping("by_key_phase")), ("carrying", _grouping("by_carrying"))],
+    "phase": [
+        ("key phase", _grouping("by_key_phase")),
+        ("sub-goal", _grouping("by_subgoal")),
+        ("carrying", _grouping("by_carrying")),
+    ],
     "time": [("time since start", _time)],
 }
 
@@ -78,8 +82,8 @@ def compute_layer_costs(routing_data: RoutingData) -> tuple[list[str], np.ndarra
 def index_factors(routing_data: RoutingData) -> dict[str, np.ndarray]:
     """The factors that the data has and that split its steps: name -> group of each step, (S,) int.
 
-    Cell; action; key phase, or where there is no key, carrying; time since start in bins that begin at TIME_BINS.
-    Raises InputError if there is none.
+    Cell; action; key phase, where there is no key the bot's sub-goal, in older caches carrying; time since start in
+    bins that begin at TIME_BINS. Raises InputError if there is none.
     """
     found = {}
     for ways in FACTORS.values():
