@@ -68,11 +68,11 @@ EXPECTED = {
     "by_door_opened": [("no door opened yet", [0, 1, 4, 5, 6, 7], 3), ("a door opened", [2, 3], 1)],
     "by_door_unlocked": [("no door unlocked yet", [0, 1, 4, 5, 6, 7], 3), ("a door unlocked", [2, 3], 1)],
     "by_subgoal": [
-        ("go next to", [0], 1),
-        ("open", [2], 1),
-        ("pick up", [1], 1),
-        ("drop", [3], 1),
-        ("explore", [4, 6], 2),
+        ("to go next to", [0], 1),
+        ("to open", [2], 1),
+        ("to pick up", [1], 1),
+        ("to drop", [3], 1),
+        ("to explore", [4, 6], 2),
         ("unknown (bot silent)", [5, 7], 2),
     ],
     "by_instruction": [

@@ -92,7 +92,8 @@ def search(codes, seen, starts, start_dx, start_dy, ignore_blockers, wanted):
             sign = 1 if turn < 2 else -1
             step_x = sign * (dy if turn == 1 or turn == 2 else dx)
             step_y = sign * (dx if turn == 1 or turn == 2 else dy)
-            if 0 <= x + step_x < width and 0 <= y + step_y < height:
+            is_inside = 0 <= x + step_x < width and 0 <= y + step_y < height
+            if is_inside and previous[(x + step_x) * height + y + step_y] == _NOT_VISITED:
                 queue[tail, 0], queue[tail, 1] = x + step_x, y + step_y
                 queue[tail, 2], queue[tail, 3], queue[tail, 4] = step_x, step_y, here
                 tail += 1

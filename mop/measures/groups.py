@@ -87,7 +87,7 @@ def _verb_label(key: tuple[int, ...], routing_data: RoutingData) -> str:
 
 
 def _subgoal_label(key: tuple[int, ...], routing_data: RoutingData) -> str:
-    return _UNKNOWN_LABEL if key[0] == _UNKNOWN else SUBGOALS[key[0]].replace("_", " ")
+    return _UNKNOWN_LABEL if key[0] == _UNKNOWN else f"to {SUBGOALS[key[0]].replace('_', ' ')}"
 
 
 def _instruction_label(key: tuple[int, ...], routing_data: RoutingData) -> str:

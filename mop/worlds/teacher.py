@@ -109,18 +109,18 @@ class Teacher:
         self._items = np.zeros(len(items) + self._item_room, ITEM)
         self._items["number"][: len(items)] = items
         self.update_positions()
-        self._bot = np.zeros(1, BOT)
+        begin = {"depth": len(plan), "num_items": len(items), "old_front": EMPTY, "old_carried": EMPTY}
+        self._bot = np.array([tuple(begin.get(name, 0) for name in BOT.names)], BOT)
         self._bot_numbers = self._bot.view(np.int32)
-        self._bot["depth"], self._bot["num_items"] = len(plan), len(items)
-        self._bot["old_front"] = self._bot["old_carried"] = EMPTY
 
     def update_positions(self) -> None:
         """Read again where the objects of the mission are; call it whenever Minigrid has looked for them."""
+        cells = self._items.view(np.int32).reshape(-1, len(ITEM))[:, 1:]  # x, y of each; quicker than by their names
         for description, first in self._descriptions:
-            rows = self._items[first : first + len(description.obj_set)]
-            rows["x"] = -1
-            for row, (x, y) in zip(rows, description.obj_poss, strict=False):
-                row["x"], row["y"] = x, y
+            places = description.obj_poss[: len(description.obj_set)]
+            cells[first : first + len(description.obj_set)] = -1
+            if places:
+                cells[first : first + len(places)] = places
 
     def label(self, last_action: int | None, x: int, y: int, dx: int, dy: int, carried: int) -> int:
         """The bot's next action; call it once per step, with the action that was executed (None at first).
