@@ -155,7 +155,8 @@ def test_what_is_unknown_is_counted_and_is_null_in_the_file(opened_box, tmp_path
         np.testing.assert_array_equal(cache.steps.instruction, states["instruction"])
         groups = group_routing_data(cache, "by_subgoal")
         assert dict(zip(groups.labels, groups.counts.tolist(), strict=True)) == {
-            "to go next to": 14, "to open": 1, "to pick up": 2, "to drop": 1, "to explore": 2, "unknown (bot silent)": 10,
+            "to go next to": 14, "to open": 1, "to pick up": 2, "to drop": 1, "to explore": 2,
+            "unknown (bot silent)": 10,
         }  # fmt: skip
         with pytest.raises(InputError, match="cannot be split by instruction"):  # the mission has one
             group_routing_data(cache, "by_instruction")
