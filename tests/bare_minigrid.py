@@ -11,7 +11,7 @@ import gymnasium
 import minigrid  # noqa: F401, registers the environments
 import numpy as np
 from minigrid.core.actions import Actions
-from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
+from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError, Subgoal
 
 MAX_LOOKUPS = 64  # one per pass of the loop, and a few before it; a legitimate call makes at most 4 passes
 
@@ -62,6 +62,33 @@ def ask(bot: BabyAIBot, last_action: int | None) -> int:
     """The bot's action after `last_action` was executed (None first). Raises whatever the bot raises."""
     bot.stack.lookups = 0
     return int(bot.replan(last_action))
+
+
+def plan_of(bot: BabyAIBot) -> dict[Subgoal, int]:
+    """The subgoals of the bot's first plan: the instruction that each serves, in the order they are done."""
+    instructions, instruction = {}, -1
+    for subgoal in reversed(list(bot.stack)):  # the first on top; each instruction begins by going somewhere
+        instruction += type(subgoal).__name__ == "GoNextToSubgoal" and subgoal.reason != "PutNext"
+        instructions[subgoal] = instruction
+    return instructions
+
+
+def bot_phase(bot: BabyAIBot, plan: dict[Subgoal, int]) -> tuple[str, int, bool]:
+    """The name of the top subgoal; the instruction of the highest subgoal left of `plan`; whether that is the top."""
+    stack = list(bot.stack)
+    top = stack[-1]
+    name = "explore" if top.is_exploratory() else _NAMES[type(top).__name__]
+    left = [plan[subgoal] for subgoal in stack if subgoal in plan]
+    return name, min(left, default=max(plan.values())), top in plan
+
+
+_NAMES = {
+    "OpenSubgoal": "open",
+    "CloseSubgoal": "open",
+    "DropSubgoal": "drop",
+    "PickupSubgoal": "pick_up",
+    "GoNextToSubgoal": "go_next_to",
+}
 
 
 def failure_kind(error: Exception) -> str:

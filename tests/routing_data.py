@@ -20,8 +20,8 @@ def make_steps(position, *layers, lpc=None, **columns) -> RoutingSteps:
 
 
 def make_data(steps: RoutingSteps, episodes=({},), sizes=None, **header) -> RoutingCache:
-    """Routing data of version 4; sizes: `expert_hidden_sizes` of the header."""
-    header = {"schema_version": 4, "task_id": TASK, **header}
+    """Routing data of version 5; sizes: `expert_hidden_sizes` of the header."""
+    header = {"schema_version": 5, "task_id": TASK, **header}
     return RoutingCache(header if sizes is None else header | {"expert_hidden_sizes": sizes}, list(episodes), steps)
 
 
@@ -55,7 +55,8 @@ def random_data(num_episodes=30, num_layers=3, num_experts=3, grid=(11, 6), room
             | {"doors": [[size[0], 1 + number % (size[1] - 1), "red", False, True]], "keys": [[1, 1, "red"]]}
             | {"boxes": [[width - 2, 1 + number % 2, "blue"]], "balls": [], "goals": [], "target_pos": [width - 2, 1]}
             | {"t_pick": 3, "t_opened": 6, "t_unlocked": 6, "t_drop": 9, "success": number % 5 > 0, "seed": number}
-            | {"mission": ("pick up the blue box", "open the red door")[number % 2]}
+            | {"mission": ("pick up the blue box", "open the red door, then go to the blue box")[number % 2]}
+            | {"instructions": (["pick up the blue box"], ["open the red door", "go to the blue box"])[number % 2]}
         )
     t_step = np.concatenate([np.arange(length) for length in lengths])
     inside = np.array([[x, y] for x0, y0, x1, y1 in bounds for x in range(x0 + 1, x1) for y in range(y0 + 1, y1)])
@@ -70,6 +71,8 @@ def random_data(num_episodes=30, num_layers=3, num_experts=3, grid=(11, 6), room
         door_unlocked=t_step >= 6,
         action_logits=rng.normal(size=(len(t_step), 7)),
         action=rng.integers(0, 7, len(t_step)),
+        subgoal=t_step % 6 - 1,
+        instruction=np.where(t_step % 6, (t_step >= 6) & (np.repeat(np.arange(num_episodes), lengths) % 2), -1),
     )
     return make_data(steps, episodes, [[0, *(8 * 2**k for k in range(1, num_experts))]] * num_layers, trial=0, seed=1)
 

@@ -273,7 +273,7 @@ def test_the_cache(tree, evaluated):
     for key, num_experts in cases.items():
         cache = strict_json(cache_path("evaluation_cache", key))
         row = load_result(result_path("evaluation_cache", key))
-        assert cache.keys() >= DOCUMENTED_HEADER | {"episodes", "routing_data"} and cache["schema_version"] == 4
+        assert cache.keys() >= DOCUMENTED_HEADER | {"episodes", "routing_data"} and cache["schema_version"] == 5
         assert (cache["task_id"], cache["trial"], cache["update"]) == (key.task_id, key.trial, 20)
         assert cache["checkpoint_path"] == key.checkpoint("checkpoints").as_posix()
         assert cache["num_episodes"] == len(cache["episodes"]) == 7

@@ -1,8 +1,10 @@
 """Groups of steps, against keys and labels worked out by hand."""
 
+import re
+
 import numpy as np
 import pytest
-from routing_data import make_data, make_steps, random_data
+from routing_data import TASK, make_data, make_steps, random_data
 
 from mop.base.errors import InputError
 from mop.measures.groups import GROUPINGS, get_available_analyses, group_routing_data, room_labels_for_groups
@@ -12,15 +14,18 @@ EPISODES = [  # the steps of 0 are 0..3, those of 1 and 2 are 0..1
     WORLD
     | {"agent_start_room": [0, 0], "agent_start_pos": [1, 1], "target_pos": [8, 4], "success": True}
     | {"doors": [[5, 4, "red", False, True]], "boxes": [[8, 4, "red"]], "keys": [[1, 2, "red"]]}
-    | {"t_opened": 2, "t_unlocked": 2, "mission": "open the red door, then pick up the red box"},
+    | {"t_opened": 2, "t_unlocked": 2, "mission": "open the red door, then pick up the red box"}
+    | {"instructions": ["open the red door", "pick up the red box"]},
     WORLD
     | {"agent_start_room": [1, 0], "agent_start_pos": [6, 3], "target_pos": [1, 1], "success": False}
     | {"doors": [[5, 1, "red", False, True]], "boxes": [[8, 2, "red"]], "keys": [[1, 2, "red"]]}
-    | {"t_opened": None, "t_unlocked": None, "mission": "put the box next to the key"},
+    | {"t_opened": None, "t_unlocked": None, "mission": "put the box next to the key"}
+    | {"instructions": ["put the box next to the key"]},
     WORLD
     | {"agent_start_room": [0, 0], "agent_start_pos": [5, 2], "target_pos": [8, 4], "success": True}
     | {"doors": [[5, 1, "red", False, True], [5, 2, "red", True, False]], "boxes": [[6, 1, "red"]]}
-    | {"keys": [[1, 2, "red"]], "t_opened": None, "t_unlocked": None, "mission": "pick up the box"},
+    | {"keys": [[1, 2, "red"]], "t_opened": None, "t_unlocked": None, "mission": "pick up the box"}
+    | {"instructions": ["pick up the box"]},
 ]
 
 
@@ -33,6 +38,8 @@ def data():
         carrying=[False, True, True, False, False, True, False, False],
         door_unlocked=[False, False, True, True, False, False, False, False],
         action=[2, 3, 5, 4, 2, 3, 0, 2],
+        subgoal=[0, 2, 1, 3, 4, -1, 4, -1],
+        instruction=[0, 0, 0, 1, 0, -1, 0, -1],
     )
     return make_data(steps, EPISODES)
 
@@ -60,6 +67,19 @@ EXPECTED = {
     ],
     "by_door_opened": [("no door opened yet", [0, 1, 4, 5, 6, 7], 3), ("a door opened", [2, 3], 1)],
     "by_door_unlocked": [("no door unlocked yet", [0, 1, 4, 5, 6, 7], 3), ("a door unlocked", [2, 3], 1)],
+    "by_subgoal": [
+        ("to go next to", [0], 1),
+        ("to open", [2], 1),
+        ("to pick up", [1], 1),
+        ("to drop", [3], 1),
+        ("to explore", [4, 6], 2),
+        ("unknown (bot silent)", [5, 7], 2),
+    ],
+    "by_instruction": [
+        ("instruction 1", [0, 1, 2, 4, 6], 3),
+        ("instruction 2", [3], 1),
+        ("unknown (bot silent)", [5, 7], 2),
+    ],
     "by_outcome": [("success", [0, 1, 2, 3, 6, 7], 2), ("failure", [4, 5], 1)],
     "by_mission_verb": [("pick up", [6, 7], 1), ("pick up and open", [0, 1, 2, 3], 1), ("put", [4, 5], 1)],
     "by_action": [
@@ -91,7 +111,7 @@ def test_analyses_that_tell_steps_apart(data):
     data.steps.carrying = None
     for episode in (same := [dict(EPISODES[0]) for _ in range(3)]):
         del episode["mission"]
-    fewer = ["overall", "by_door_opened", "by_door_unlocked", "by_action"]
+    fewer = ["overall", "by_door_opened", "by_door_unlocked", "by_subgoal", "by_instruction", "by_action"]
     assert get_available_analyses(make_data(data.steps, same)) == fewer
     assert get_available_analyses(make_data(make_steps([[1, 1], [2, 1]]))) == ["overall"]
     assert get_available_analyses(make_data(make_steps([]), [])) == ["overall"]
@@ -103,6 +123,11 @@ def test_what_cannot_be_grouped_is_one_clear_sentence(data):
     data.steps.door_unlocked = None
     with pytest.raises(InputError, match=r"no 'door_unlocked': make a new one with `python batch_eval.py --force"):
         group_routing_data(data, "by_door_unlocked")
+    data.steps.subgoal = data.steps.instruction = None  # before version 5
+    for group_by in ("subgoal", "instruction"):
+        way_out = f"no '{group_by}': make a new one with `python batch_eval.py --force --task {TASK}`"
+        with pytest.raises(InputError, match=re.escape(way_out)):
+            group_routing_data(data, f"by_{group_by}")
     with pytest.raises(InputError, match="no 'success'"):
         group_routing_data(make_data(data.steps, [WORLD] * 3), "by_outcome")
     two_locked = [episode | {"doors": [[5, 1, "red", False, True]] * 2} for episode in EPISODES]

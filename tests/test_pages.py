@@ -211,9 +211,23 @@ def test_old_caches_are_completed_from_their_key(cache_dir):
     assert set(analyses(old).values()) >= {"overall", "by_door_location"}
     assert next(iter(episode_labels(old))) == "0 · 20 steps"
     for draw in action_figures(old).values():
-        with pytest.raises(InputError, match=r"has no '(action|action_logits|carrying)'.*make a new one") as caught:
+        with pytest.raises(
+            InputError, match=r"has no '(action|action_logits|carrying|subgoal|instruction)'.*make a new one"
+        ) as caught:
             draw()
         assert f"`{run.remake}`" in str(caught.value)
+
+
+def test_an_older_cache_says_how_to_get_the_phases_of_the_bot(data):
+    """The cache of these tests is of version 4."""
+    assert data.header["schema_version"] == 4
+    drawings, covered = routing_figures(data) | action_figures(data), 0
+    for stem in ("routing_heatmap", "lpc_heatmap", "action_frequency"):
+        for phase in ("subgoal", "instruction"):
+            with pytest.raises(InputError, match=rf"no '{phase}': make a new one with `python batch_eval.py --force"):
+                drawings[f"{stem}_by_{phase}"]()
+            covered += 1
+    assert covered == 6 and example_images(data, "by_subgoal") == {}
 
 
 def test_a_replaced_cache_is_read_anew(cache_dir):

@@ -16,7 +16,10 @@ from mop.store.run_keys import RunKey, cache_path
 
 TASK = "BabyAI-GoToObj-v0"
 
-STEP_COLUMNS = ("t_step", "position", "direction", "lpc", "carrying", "door_unlocked", "action_logits", "action")
+STEP_COLUMNS = (
+    *("t_step", "position", "direction", "lpc", "carrying", "door_unlocked", "action_logits", "action"),
+    *("subgoal", "instruction"),
+)
 
 
 def toy_steps(num_steps=6, num_layers=3, num_experts=3) -> RoutingSteps:
@@ -33,6 +36,8 @@ def toy_steps(num_steps=6, num_layers=3, num_experts=3) -> RoutingSteps:
         door_unlocked=rng.random(num_steps) < 0.5,
         action_logits=rng.normal(0, 8, (num_steps, 7)).astype(np.float32),
         action=rng.integers(0, 7, num_steps, dtype=np.int8),
+        subgoal=(np.arange(num_steps) % 6 - 1).astype(np.int8),
+        instruction=(np.arange(num_steps) % 4 - 1).astype(np.int8),
     )
 
 
@@ -66,7 +71,7 @@ def assert_same_caches(one: RoutingCache, other: RoutingCache) -> None:
                 assert (first.dtype, first.shape) == (second.dtype, second.shape), name
                 np.testing.assert_array_equal(first, second, name)
         count += 1
-    assert count == 10
+    assert count == 12
 
 
 def test_cache_round_trip_keeps_dtypes_and_decimals(tmp_path):
@@ -74,7 +79,7 @@ def test_cache_round_trip_keeps_dtypes_and_decimals(tmp_path):
     write_cache(tmp_path, key, cache)
     loaded = load_both_ways(tmp_path, key)
     assert loaded.header == cache.header | {
-        "schema_version": 4,
+        "schema_version": 5,
         "seed": 5,
         "metrics": {"success_rate": 0.5, "path_ratio": None},
     }
@@ -135,6 +140,8 @@ def test_every_step_of_a_long_cache_is_written_and_read(tmp_path):
             "door_unlocked": bool(steps.door_unlocked[i]),
             "action_logits": [number(x, 4) for x in steps.action_logits[i]],
             "action": int(steps.action[i]),
+            "subgoal": (None, "go_next_to", "open", "pick_up", "drop", "explore")[i % 6],
+            "instruction": (None, 0, 1, 2)[i % 4],
         }
     loaded = load_both_ways(tmp_path, key).steps
     for name in ("episode", "t_step", "position", "direction", "carrying", "door_unlocked", "action"):
@@ -255,7 +262,7 @@ def test_an_old_cache_with_nan_tokens_loads_and_can_be_written_anew(tmp_path):
     assert cache.header["metrics"] == {"path_ratio": None} and np.isnan(cache.steps.lpc).tolist() == [False, True]
     write_cache(tmp_path, RunKey(TASK, 4), cache)
     again = load_cache(cache_path(tmp_path, RunKey(TASK, 4)))
-    assert again.header["schema_version"] == 4 and again.episodes == CONTEXTS
+    assert again.header["schema_version"] == 5 and again.episodes == CONTEXTS
     assert again.steps.t_step is None and again.steps.position.tolist() == [[0, 2], [1, 2]]
 
 
@@ -294,7 +301,7 @@ def test_broken_caches_name_file_reason_and_way_out(tmp_path):
         "text": "hello",
         "list": "[1, 2]",
         "no steps": json.dumps({"episodes": []}),
-        "future": json.dumps(good | {"schema_version": 5}),
+        "future": json.dumps(good | {"schema_version": 6}),
         "step": json.dumps(good | {"routing_data": [1]}),
         "no index": json.dumps(good | {"routing_data": [old_step(1)]}),
         "neither": json.dumps({"routing_data": [old_step(1)]}),
@@ -324,12 +331,20 @@ def test_broken_caches_name_file_reason_and_way_out(tmp_path):
         "outside": with_step(position=[-1, 1]),
     }
     for name, value in (
+        *(("subgoal", value) for value in ("rest", 0, ["open"], "")),
+        *(("instruction", value) for value in (-1, 100, 0.5, "0", [0])),
+    ):
+        steps = [old_step(i, episode=0) | {name: None} for i in range(2)]
+        steps[1][name] = value
+        broken[f"{name} is {value!r}"] = json.dumps(good | {"routing_data": steps})
+    for name, value in (
         *(("grid_size", value) for value in (None, 8, [8], [8, "8"], [8, 10**6])),
         *(("agent_start_pos", value) for value in (None, [1.5, 1], [8, 1], "ab")),
         *(("target_pos", value) for value in ([1, 8], [], "ab")),
         *(("doors", value) for value in (None, [3], [["a", 1]], [[1]], [[1, 8, "red", True, True]])),
         *(("room_bounds", value) for value in (None, [[0, 0, 7]])),
         *(("t_pick", value) for value in (-1, 1.5, True, 10**20, "1")),
+        *(("instructions", value) for value in ("go", [1], None)),
         ("mission", 7),
         ("success", None),
     ):
@@ -341,7 +356,7 @@ def test_broken_caches_name_file_reason_and_way_out(tmp_path):
         with pytest.raises(InputError, match=r"`python batch_eval\.py --force`") as error:
             load_cache(path)
         assert one_line(error).startswith(f"{path}: "), name
-    assert len(broken) == 59
+    assert len(broken) == 71
     path.write_text(text)
     assert len(load_cache(path).steps) == 3, "the file is good without the faults"
     with pytest.raises(InputError, match="No such file"):

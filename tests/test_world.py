@@ -9,7 +9,16 @@ import threading
 import gymnasium
 import numpy as np
 import pytest
-from bare_minigrid import bare_bot, bare_env, bare_reset, bot_episode, bounded_label, observation_vector
+from bare_minigrid import (
+    bare_bot,
+    bare_env,
+    bare_reset,
+    bot_episode,
+    bot_phase,
+    bounded_label,
+    observation_vector,
+    plan_of,
+)
 from minigrid.core.actions import Actions
 from minigrid.core.constants import COLOR_NAMES
 from minigrid.core.grid import Grid
@@ -19,6 +28,7 @@ from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
 from mop.base.errors import InputError
 from mop.kernels.bot import BOT, DONE, EndlessPlanning, NowhereToGo, shortest_path
 from mop.kernels.grid import grid_codes
+from mop.store.cache_json import SUBGOALS
 from mop.worlds.minigrid_patches import DIRECTIONS, QuickLevel, QuickRandom, make_quick
 from mop.worlds.teacher import FAILURE_KINDS, TeacherFailure
 from mop.worlds.vector_env import BabyAIVectorEnv
@@ -51,6 +61,17 @@ def label_or_kind(world: World) -> int | str:
         return failure.kind
 
 
+def assert_same_phase(world: World, bot, plan: dict) -> None:
+    """The sub-goal is that of Minigrid's bot, and the instruction that of its plan.
+
+    An instruction whose last planned subgoal was replaced (to put a key aside, for example) is not yet done.
+    """
+    subgoal, instruction = world.teacher.phase
+    name, planned, is_planned = bot_phase(bot, plan)
+    assert SUBGOALS[subgoal] == name
+    assert instruction == planned if is_planned else planned - 1 <= instruction <= planned
+
+
 def steps_or_kind(world: World, seed: int) -> int | str:
     try:
         return bot_steps(world, seed)
@@ -76,6 +97,7 @@ def test_lockstep(task_id):
         obs = bare_reset(env, seed)
         world.reset(seed)
         bot, action, failed = bare_bot(env), None, False
+        plan = plan_of(bot)
         assert world.mission == env.mission and world.env.max_steps == env.max_steps
         for t in range(LOCKSTEP_STEPS):
             np.testing.assert_array_equal(world.obs, observation_vector(obs, env), err_msg=f"seed {seed}, step {t}")
@@ -85,6 +107,8 @@ def test_lockstep(task_id):
                 assert label_or_kind(world) == label, (seed, t)
                 num_labels += 1
                 failed = isinstance(label, str)
+                if not failed:
+                    assert_same_phase(world, bot, plan)
             is_random = failed or rng.random() < 0.4
             action = int(rng.integers(NUM_ACTIONS)) if is_random else label
             obs, reward, terminated, truncated, _ = env.step(action)
@@ -168,6 +192,7 @@ def test_lockstep_in_crowded_worlds():
             world.codes, world.seen[:] = grid_codes(world.env.grid), False
             world.env.gen_obs()
             bot, action, share = bare_bot(env), None, rng.random()
+            plan = plan_of(bot)
             for t in range(80):
                 label = bounded_label(bot, action)
                 assert label_or_kind(world) == label, (level, seed, t)
@@ -175,6 +200,7 @@ def test_lockstep_in_crowded_worlds():
                 if isinstance(label, str):
                     kinds[label] += 1
                     break
+                assert_same_phase(world, bot, plan)
                 action = label if rng.random() < share else int(rng.choice([0, 1, 2, 2, 3, 3, 4, 4, 5]))
                 ends = world.step(action)
                 assert ends == env.step(action)[1:4], (level, seed, t)
@@ -231,7 +257,7 @@ def test_plan_that_outgrows_its_arrays(level):
     for _ in range(60):
         labels.append(ample.label())
         if tight.teacher is not None:
-            bot = tight.teacher._bot  # private names: nothing public tells how long the arrays are
+            bot = tight.teacher._bot[0]  # private names: nothing public tells how long the arrays are
             tight.teacher._stack = tight.teacher._stack[: max(bot["depth"], 1)].copy()
             tight.teacher._items = tight.teacher._items[: max(bot["num_items"], 1)].copy()
         assert tight.label() == labels[-1]

@@ -216,6 +216,7 @@ def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) ->
         "policy": config["policy"],
         "metrics": evaluation.metrics,
         "expert_hidden_sizes": evaluation.expert_hidden_sizes,
+        "bot_failures": evaluation.bot_failures,
         "config": {name: value for name, value in config.items() if value is not None},
     }
     return header, evaluation
@@ -230,7 +231,7 @@ def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=Non
     key, digest = found.key, file_digest(found.path)
     header, evaluation = evaluate_found(found, settings, progress)
     config = header["config"]
-    row = {name: header[name] for name in header if name not in ("metrics", "config")}
+    row = {name: header[name] for name in header if name not in ("metrics", "config", "bot_failures")}
     row |= evaluation.metrics | {name: config.get(name) for name in CONFIG_COLUMNS}
     row |= {"expert_hidden_sizes": evaluation.expert_hidden_sizes, "checkpoint_sha256": digest}
     row["has_routing_cache"] = evaluation.steps is not None

@@ -1,6 +1,7 @@
 """Evaluate one checkpoint, or the bot itself, on a fixed list of worlds."""
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from mop.measures.metrics import compute_metrics
 from mop.store.checkpoints import load_checkpoint
 from mop.store.routing_cache import RoutingSteps
 from mop.worlds.bot_paths import BotPaths
-from mop.worlds.episodes import GIVE_UP, SLOT_STATE, EvalVectorEnv
+from mop.worlds.episodes import GIVE_UP, EvalVectorEnv
 from mop.worlds.missions import DEFAULT_MODEL, MissionEncoder, load_encoder
 from mop.worlds.teacher import TeacherFailure
 from mop.worlds.world import OBS_DIM
@@ -30,12 +31,16 @@ Progress = Callable[[int], None]  # called with the number of episodes just fini
 
 @dataclass
 class Evaluation:
-    """metrics: of `compute_metrics`; episodes: context and outcome of each; steps: None if not recorded."""
+    """metrics: of `compute_metrics`; episodes: context and outcome of each; steps: None if not recorded.
+
+    bot_failures: kind -> episodes in which the bot fell silent while it followed the policy; None if it did not follow.
+    """
 
     metrics: dict[str, float]
     episodes: list[dict]
     steps: RoutingSteps | None
     expert_hidden_sizes: list[list[int]] | None = None  # of the policy; the bot has none
+    bot_failures: dict[str, int] | None = None
 
 
 class _Recorder:
@@ -46,7 +51,7 @@ class _Recorder:
         self._outputs: list[np.ndarray] = []
 
     def add(self, active: np.ndarray, state: np.ndarray, outputs: np.ndarray) -> None:
-        """active (N,) bool, state (N,) of SLOT_STATE, outputs (N, A + sum of E_l) float32: logits, then weights."""
+        """active (N,) bool; state (N,) of the worlds; outputs (N, A + sum of E_l) float32: logits, then weights."""
         self._states.append(state[active])
         self._outputs.append(outputs[active])
 
@@ -58,7 +63,7 @@ class _Recorder:
         ends = np.cumsum([num_actions, *map(len, expert_hidden_sizes)])[:-1]
         logits, *routing = map(np.ascontiguousarray, np.split(outputs, ends, axis=1))
         return RoutingSteps(
-            **{name: np.ascontiguousarray(state[name]) for name in SLOT_STATE.names},
+            **{name: np.ascontiguousarray(state[name]) for name in state.dtype.names},
             layer_routing=routing,
             lpc=compute_lpc(list(map(torch.from_numpy, routing)), expert_hidden_sizes).numpy(),
             action_logits=logits,
@@ -131,21 +136,25 @@ def evaluate(
     record_steps: bool = True,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    with_phases: bool = True,
 ) -> Evaluation:
     """One greedy episode of a checkpoint's policy in each of the first `num_episodes` worlds that the bot solves.
 
     checkpoint: of `load_checkpoint`, mixture or baseline; encoder: of `encoder_for`; bot_paths: results of the task and
-    step limit to evaluate on. Raises InputError where checkpoint, encoder and task do not fit together.
+    step limit to evaluate on; with_phases: recorded steps have `subgoal` and `instruction` of the bot, which follows
+    the policy. Raises InputError where checkpoint, encoder and task do not fit together.
     """
     policy, missions = prepare(checkpoint, encoder, device)
     solved, bot_plan_failures = bot_paths.solvable(eval_seed, num_episodes)
-    env = EvalVectorEnv(bot_paths.task_id, list(solved), num_envs, bot_paths.max_steps)
+    with_phases = with_phases and record_steps
+    env = EvalVectorEnv(bot_paths.task_id, list(solved), num_envs, bot_paths.max_steps, with_phases)
     step = fast.stepper(policy)
     steps = play(policy, missions, env, lambda env, *given: step(*given), progress)
     for episode in env.episodes:
         episode["expert_steps"] = solved[episode["seed"]]
     metrics = compute_metrics(env.episodes, steps.lpc, bot_plan_failures)
-    return Evaluation(metrics, env.episodes, steps if record_steps else None, policy.expert_hidden_sizes)
+    failures = dict(Counter(env.bot_failures.values())) if with_phases else None
+    return Evaluation(metrics, env.episodes, steps if record_steps else None, policy.expert_hidden_sizes, failures)
 
 
 def evaluate_bot(

@@ -18,11 +18,11 @@ from mop.kernels.grid import EMPTY, VIEW_SIZE, code_color, code_kind, code_numbe
 
 BOT = np.dtype(
     [(name, np.int32) for name in ("x", "y", "dx", "dy", "carried", "depth", "num_items", "old_x", "old_y")]
-    + [(name, np.int32) for name in ("old_carried", "old_front", "door_was_open")]
-)  # the agent now; sizes of stack and items; what the bot remembers of its last call
-SUBGOAL = np.dtype([(name, np.int32) for name in ("kind", "reason", "datum", "a", "b")])
+    + [(name, np.int32) for name in ("old_carried", "old_front", "door_was_open", "aim", "instruction")]
+)  # the agent now; sizes of stack and items; what the bot remembers of its last call; what its last answer served
+SUBGOAL = np.dtype([(name, np.int32) for name in ("kind", "reason", "datum", "a", "b", "instruction")])
 ITEM = np.dtype([(name, np.int32) for name in ("number", "x", "y")])  # `WALL_ITEM` as number; x < 0: not on the grid
-CLOSE, OPEN, DROP, PICKUP, GO_NEXT_TO, EXPLORE = range(6)  # kind
+CLOSE, OPEN, DROP, PICKUP, GO_NEXT_TO, EXPLORE = range(6)  # kind; aim
 NO_REASON, TO_PUT_NEXT, TO_EXPLORE, TO_OPEN, TO_UNLOCK, KEEP_KEY = range(6)  # reason
 NOTHING, CELL, DOOR, DESCRIPTION = range(4)  # datum: (a, b) is a cell (of a door), or `b` items from row `a` on
 WALL_ITEM = -1
@@ -92,7 +92,8 @@ def search(codes, seen, starts, start_dx, start_dy, ignore_blockers, wanted):
             sign = 1 if turn < 2 else -1
             step_x = sign * (dy if turn == 1 or turn == 2 else dx)
             step_y = sign * (dx if turn == 1 or turn == 2 else dy)
-            if 0 <= x + step_x < width and 0 <= y + step_y < height:
+            is_inside = 0 <= x + step_x < width and 0 <= y + step_y < height
+            if is_inside and previous[(x + step_x) * height + y + step_y] == _NOT_VISITED:
                 queue[tail, 0], queue[tail, 1] = x + step_x, y + step_y
                 queue[tail, 2], queue[tail, 3], queue[tail, 4] = step_x, step_y, here
                 tail += 1
@@ -204,6 +205,14 @@ def _find_drop_pos(bot, codes, seen, except_x, except_y):
 
 
 @kernel
+def _is_wanted(bot, seen, item):
+    """Whether an item may be gone to: it lies where the bot has seen it, and is not in the hand."""
+    if item.number == WALL_ITEM or item.x < 0 or not seen[item.x, item.y]:
+        return False
+    return bot.carried == EMPTY or item.number != code_number(bot.carried)
+
+
+@kernel
 def _find_item(bot, codes, seen, items, first, count, adjacent):
     """`_find_obj_pos`: the cell of the nearest seen object among `count` items; (-1, -1) if none is seen.
 
@@ -212,14 +221,16 @@ def _find_item(bot, codes, seen, items, first, count, adjacent):
     assert count > 0
     height = codes.shape[0]
     best, best_x, best_y = 999, np.int32(-1), np.int32(-1)
+    while count > 0 and not _is_wanted(bot, seen, items[first]):
+        first, count = first + 1, count - 1
+    if count == 0:
+        return best_x, best_y
     order, free = _search_freely(bot, codes, seen)
     beyond, has_beyond = free, False
     for n in range(first, first + count):
+        if not _is_wanted(bot, seen, items[n]):
+            continue
         x, y = items[n].x, items[n].y
-        if items[n].number == WALL_ITEM or x < 0 or not seen[x, y]:
-            continue
-        if bot.carried != EMPTY and items[n].number == code_number(bot.carried):
-            continue
         steps, _, exit_ = _steps_back(free, x, y, height)
         if free[x * height + y] == _NOT_VISITED:
             if not has_beyond:
@@ -245,6 +256,7 @@ def _find_item(bot, codes, seen, items, first, count, adjacent):
 def _push(bot, stack, kind, reason, datum, a, b):
     top = stack[bot.depth]
     top.kind, top.reason, top.datum, top.a, top.b = kind, reason, datum, a, b
+    top.instruction = bot.instruction  # it serves what the subgoal served that it was added to, or took the place of
     bot.depth += 1
 
 
@@ -495,6 +507,11 @@ def _explore(bot, stack, codes, seen):
 
 
 @kernel
+def _is_exploratory(subgoal):
+    return subgoal.kind == EXPLORE or (subgoal.kind == GO_NEXT_TO and subgoal.reason == TO_EXPLORE)
+
+
+@kernel
 def _before_action(bot, stack, items, codes, seen):
     """`replan_before_action` of the top subgoal: an action, or NO_ACTION where the stack has changed."""
     top = stack[bot.depth - 1]
@@ -516,30 +533,35 @@ def _before_action(bot, stack, items, codes, seen):
 
 
 @kernel
-def replan(bot, stack, items, item_room, codes, seen, action, x, y, dx, dy, carried):
+def replan(bots, stack, items, item_room, codes, seen, action, x, y, dx, dy, carried):
     """The bot's next action in the present state, DONE if it believes to be done; call it once per step.
 
-    bot: record of `BOT`; stack (D,) of `SUBGOAL`; items (I,) of `ITEM`; item_room: rows that one call may need; codes
+    bots (1,) of `BOT`; stack (D,) of `SUBGOAL`; items (I,) of `ITEM`; item_room: rows that one call may need; codes
     (height, width), seen (width, height): of `grid.observe`; action: the one just executed, NO_ACTION at first;
-    then the agent's cell, direction and the code of what it carries. NO_ROOM: nothing was done, stack or items must
-    grow. Raises EndlessPlanning, DisappearedBoxError, AssertionError, NowhereToGo; then it cannot be asked again in
-    that episode.
+    then the agent's cell, direction and the code of what it carries. Writes what the answer serves into the bot: `aim`,
+    the kind of the top subgoal (EXPLORE where it leads to an unseen cell), and the subgoal's `instruction`. NO_ROOM:
+    nothing was done, stack or items must grow. Raises EndlessPlanning, DisappearedBoxError, AssertionError,
+    NowhereToGo; then it cannot be asked again in that episode.
     """
+    bot = bots[0]  # numba takes 2 microseconds longer to accept a record than an array of one
     if bot.depth + MAX_PUSHES > len(stack) or bot.num_items + item_room > len(items):
         return NO_ROOM
     bot.x, bot.y, bot.dx, bot.dy, bot.carried = x, y, dx, dy, carried
     if action == _TOGGLE and code_kind(bot.old_front) == _BOX:
         raise DisappearedBoxError("a box was opened")
     if bot.depth > 0:
+        bot.instruction = stack[bot.depth - 1].instruction
         _after_action(bot, stack, codes, seen, action)
-    while bot.depth > 0:
-        top = stack[bot.depth - 1]
-        if top.kind != EXPLORE and not (top.kind == GO_NEXT_TO and top.reason == TO_EXPLORE):
-            break
+    while bot.depth > 0 and _is_exploratory(stack[bot.depth - 1]):
         bot.depth -= 1
     answer = NO_ACTION
     for _ in range(MAX_PASSES):
-        answer = _before_action(bot, stack, items, codes, seen) if bot.depth > 0 else DONE
+        if bot.depth == 0:
+            answer = DONE
+            break
+        top = stack[bot.depth - 1]
+        bot.aim, bot.instruction = EXPLORE if _is_exploratory(top) else top.kind, top.instruction
+        answer = _before_action(bot, stack, items, codes, seen)
         if answer != NO_ACTION:
             break
     if answer == NO_ACTION:

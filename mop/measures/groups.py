@@ -19,8 +19,10 @@ from mop.measures.routing_data import (
     has_happened,
     in_whole_episodes,
 )
+from mop.store.cache_json import SUBGOALS
 
 _QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
+_UNKNOWN, _UNKNOWN_LABEL = 1000, "unknown (bot silent)"
 _VERBS = ("go to", "pick up", "open", "put")
 
 # --- the keys of each step ------------------------------------------------------------------------------------------
@@ -67,6 +69,12 @@ def _verbs(mission: str) -> int:
     return sum(1 << index for index, verb in enumerate(_VERBS) if re.search(rf"\b{verb}\b", mission))
 
 
+def _unknown_last(numbers: np.ndarray) -> np.ndarray:
+    """(S,) int64: the numbers of a column, with _UNKNOWN, which is larger than all, for those below 0."""
+    numbers = np.asarray(numbers, np.int64)
+    return np.where(numbers < 0, _UNKNOWN, numbers)
+
+
 # --- their labels ---------------------------------------------------------------------------------------------------
 
 
@@ -76,6 +84,14 @@ def _named(*names: str) -> Callable:
 
 def _verb_label(key: tuple[int, ...], routing_data: RoutingData) -> str:
     return " and ".join(verb for index, verb in enumerate(_VERBS) if key[0] >> index & 1) or "no known verb"
+
+
+def _subgoal_label(key: tuple[int, ...], routing_data: RoutingData) -> str:
+    return _UNKNOWN_LABEL if key[0] == _UNKNOWN else f"to {SUBGOALS[key[0]].replace('_', ' ')}"
+
+
+def _instruction_label(key: tuple[int, ...], routing_data: RoutingData) -> str:
+    return _UNKNOWN_LABEL if key[0] == _UNKNOWN else f"instruction {key[0] + 1}"
 
 
 def room_labels_for_groups(sorted_keys: Sequence[Sequence[int]], room_grid_shape: Sequence[int]) -> list[str]:
@@ -172,6 +188,14 @@ GROUPINGS = {
         ("door_unlocked",),
         lambda d: np.asarray(d.steps.door_unlocked, np.int64),
         _named("no door unlocked yet", "a door unlocked"),
+    ),
+    "by_subgoal": Grouping("sub-goal", ("subgoal",), lambda d: _unknown_last(d.steps.subgoal), _subgoal_label),
+    "by_instruction": Grouping(
+        "instruction",
+        ("instruction", "instructions"),
+        lambda d: _unknown_last(d.steps.instruction),
+        _instruction_label,
+        lambda d: any(len(episode["instructions"]) > 1 for episode in d.episodes),
     ),
     "by_outcome": Grouping(
         "outcome", ("success",), lambda d: _of_episode(d, lambda e: [not e["success"]]), _named("success", "failure")

@@ -25,6 +25,8 @@ class Steps(Protocol):
     door_unlocked: np.ndarray | None  # (S,) bool
     action_logits: np.ndarray | None  # (S, A) float
     action: np.ndarray | None  # (S,) int
+    subgoal: np.ndarray | None  # (S,) int, what the bot would be at: index into SUBGOALS, -1 where it is silent
+    instruction: np.ndarray | None  # (S,) int, the part of the mission that it would be at, -1 where it is silent
 
 
 class RoutingData(Protocol):

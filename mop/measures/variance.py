@@ -36,7 +36,11 @@ FACTORS: dict[str, Sequence[tuple[str, Callable[[RoutingData], np.ndarray]]]] = 
     # what may explain a cost -> ways to find its group of each step (S,) int, of which the first that works counts
     "cell": [("cell", _cell)],
     "action": [("action", _grouping("by_action"))],
-    "phase": [("key phase", _grouping("by_key_phase")), ("carrying", _grouping("by_carrying"))],
+    "phase": [
+        ("key phase", _grouping("by_key_phase")),
+        ("sub-goal", _grouping("by_subgoal")),
+        ("carrying", _grouping("by_carrying")),
+    ],
     "time": [("time since start", _time)],
 }
 
@@ -100,8 +104,8 @@ def index_factors(routing_data: RoutingData, phases: str | None = None) -> dict[
     """The factors that the data has and that split its steps: name -> group of each step, (S,) int.
 
     Cell; action; phase; time since start in bins that begin at TIME_BINS. The phase is the grouping `phases` of
-    GROUPINGS under its title; without one, key phase, or where there is no key, carrying.
-    Raises InputError if there is none.
+    GROUPINGS under its title; without one, key phase, where there is no key the bot's sub-goal, in older caches
+    carrying. Raises InputError if there is none.
     """
     found = {}
     of_phase = FACTORS["phase"] if phases is None else [(_phase_name(phases), _grouping(phases))]

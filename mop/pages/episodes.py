@@ -245,10 +245,10 @@ def episode_frame(data: RoutingCache, episode: int, t_step: int, tile_size: int 
 def example_images(data: RoutingCache, group_by: str, max_groups: int = 16) -> dict[str, np.ndarray]:
     """A picture of the first step of each group, of the largest if there are more: label -> (height, width, 3) uint8.
 
-    Empty if the cache lacks what is needed, as figures can do without. Raises InputError as `group_routing_data`.
+    Empty if the cache lacks what is needed, as figures can do without.
     """
-    groups = group_routing_data(data, group_by)
     try:
+        groups = group_routing_data(data, group_by)
         _require_pictures(data)
         first = {groups.labels[group]: groups.first_steps[group] for group in groups.largest(max_groups)}
         return {

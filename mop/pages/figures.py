@@ -138,8 +138,12 @@ def _map_options(min_steps: int, width_in: float | None) -> dict[str, float]:
 
 
 def analyses(data: RoutingCache) -> dict[str, str]:
-    """The analyses that the data supports: what each is called on a page -> its name in GROUPINGS."""
+    """The analyses that the data supports: what each is called on a page -> its name in GROUPINGS.
+
+    Those by the bot's phases are there for older caches too: their figures say what is missing and how to get it.
+    """
     names = get_available_analyses(data)
+    names += [f"by_{phase}" for phase in ("subgoal", "instruction") if getattr(data.steps, phase) is None]
     return {"overall" if name == "overall" else f"by {GROUPINGS[name].title}": name for name in names}
 
 

@@ -39,7 +39,7 @@ from mop.plotting.panels import (
 )
 from mop.plotting.style import counted, describe, expert_hues, expert_names, open_frame, short_name
 
-BEHAVIOURS = ("by_action", "by_key_phase", "by_carrying", "by_outcome")
+BEHAVIOURS = ("by_action", "by_key_phase", "by_subgoal", "by_instruction", "by_carrying", "by_outcome")
 
 
 def plot_routing_distributions(routing_data: RoutingData, num_bins: int = 25) -> Figure:

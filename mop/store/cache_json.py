@@ -1,4 +1,4 @@
-"""Routing caches as JSON: version 4 is written, versions 1 to 4 are read and checked.
+"""Routing caches as JSON: version 5 is written, versions 1 to 5 are read and checked.
 
 A file holds the header's keys, `episodes` (context and outcome of each) and `routing_data`, one object for each step.
 Axis letters: S steps, E experts.
@@ -6,7 +6,7 @@ Axis letters: S steps, E experts.
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
@@ -17,7 +17,8 @@ import orjson
 from mop.base.configuration import MAX_EXPERTS, MAX_LAYERS
 from mop.base.files import json_bytes
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
+SUBGOALS = ("go_next_to", "open", "pick_up", "drop", "explore")  # by number; -1: unknown
 COLUMNS = {  # of the steps, but for the layers' weights: name -> dtype, shape of one entry
     "episode": (np.int32, ()),
     "t_step": (np.int32, ()),
@@ -28,6 +29,12 @@ COLUMNS = {  # of the steps, but for the layers' weights: name -> dtype, shape o
     "door_unlocked": (np.bool_, ()),
     "action_logits": (np.float32, (7,)),
     "action": (np.int8, ()),
+    "subgoal": (np.int8, ()),  # null in the file where it is -1, else one of SUBGOALS
+    "instruction": (np.int8, ()),  # null in the file where it is -1
+}
+_VALUES = {  # of columns that hold an index: what a file has for 0, 1, ..., and in the end for -1
+    "subgoal": (*SUBGOALS, None),
+    "instruction": (*range(100), None),
 }
 _BATCH_STEPS = 1024  # converted at a time: all their values stay in the processor's cache, which saves a third
 # Names of a step's index into `episodes`. Before v4 it is the index of a context, so names that say so come first.
@@ -78,21 +85,25 @@ def format_cache(content: Mapping, columns: Columns) -> bytes:
 def _records(columns: Columns) -> orjson.Fragment:
     """The list of one object per step."""
     # As text: each column is written at once and cut into its rows, which takes half the time of a dict per step.
-    members, arrays = [], []
+    members, arrays, texts = [], [], []
     for name, values in columns.items():
         if name == "layer_routing":
             layers = ",".join(f'"{layer}":[%b]' for layer in layer_names(len(values)))
             members.append(f'"layer_routing":{{{layers}}}')
             arrays += values
+            texts += [_json_rows] * len(values)
         else:
             members.append(f'"{name}":[%b]' if COLUMNS[name][1] else f'"{name}":%b')
             arrays.append(values)
+            texts.append(_json_values(name) if name in _VALUES else _json_rows)
     record = f"{{{','.join(members)}}}".encode()
     num_steps = len(columns["episode"])
     if any(len(array) != num_steps for array in arrays):
         raise ValueError("the columns of the steps have different lengths")
-    batches = (zip(*(_json_rows(array[batch]) for array in arrays), strict=True) for batch in _batches(num_steps))
-    records = [record % step for batch in batches for step in batch]
+    records = []
+    for batch in _batches(num_steps):
+        rows = [text_of(array[batch]) for text_of, array in zip(texts, arrays, strict=True)]
+        records += [record % step for step in zip(*rows, strict=True)]
     return orjson.Fragment(b"[" + b",".join(records) + b"]")
 
 
@@ -100,6 +111,12 @@ def _json_rows(values: np.ndarray) -> list[bytes]:
     """JSON text of each of S entries of `values` (S,) or (S, K), without the brackets around K numbers; S > 0."""
     text = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
     return text[1:-1].split(b",") if values.ndim == 1 else text[2:-2].split(b"],[")
+
+
+def _json_values(name: str) -> Callable[[np.ndarray], list[bytes]]:
+    """What makes the JSON text of each entry of a column of _VALUES."""
+    texts = [orjson.dumps(value) for value in _VALUES[name]]
+    return lambda numbers: [texts[number] for number in numbers.tolist()]
 
 
 def _batches(num_steps: int) -> list[slice]:
@@ -110,7 +127,7 @@ def _batches(num_steps: int) -> list[slice]:
 
 
 def parse_cache(data: bytes) -> tuple[dict, list[dict], dict[str, Any]]:
-    """Header, episodes, and columns of the steps, of a file of version 1 to 4 (`schema_version` in the header).
+    """Header, episodes, and columns of the steps, of a file of version 1 to 5 (`schema_version` in the header).
 
     A v1 cache holds no episodes: each stretch of steps with an equal context is taken for one. That is a guess, as
     two episodes in a row may have the same layout. The columns are those of the first step; other keys are left out.
@@ -180,9 +197,12 @@ def check_columns(columns: Columns, episodes: Sequence[Mapping]) -> None:
         return
     # an array as long as the largest time is a figure's own; 10^6 is more than any task allows
     ends = {"episode": len(episodes), "t_step": max(num_steps, 10**6), "direction": 4, "action": 7}
-    for name in ends.keys() & columns.keys():
-        if not 0 <= columns[name].min() <= columns[name].max() < ends[name]:
-            raise ValueError(f"a step's '{name}' is not from 0 to {ends[name] - 1}")
+    ranges = {name: (0, end) for name, end in ends.items()}
+    ranges |= {name: (-1, len(values) - 1) for name, values in _VALUES.items()}
+    for name in ranges.keys() & columns.keys():
+        low, end = ranges[name]
+        if not low <= columns[name].min() <= columns[name].max() < end:
+            raise ValueError(f"a step's '{name}' is not from {low} to {end - 1}")
     if "position" in columns:
         sizes = [episode.get("grid_size", (_MAX_WORLD_SIZE, _MAX_WORLD_SIZE)) for episode in episodes]
         position = columns["position"]
@@ -212,12 +232,23 @@ def _parse_batch(steps: list[dict], names: Sequence[str], layers: dict[str, int]
 def _column(steps: list[dict], key: str, name: str) -> np.ndarray:
     """Column `name` (S, ...) from `key` of each step. Raises KeyError or ValueError if one is missing or misfit."""
     dtype, entry_shape = COLUMNS[name]
+    if name in _VALUES:
+        return np.array(_indices([step[key] for step in steps], name), dtype)
     numbers = _numbers(list(map(itemgetter(key), steps)), key, *entry_shape)
     with np.errstate(invalid="ignore", over="ignore"):
         array = numbers.astype(dtype)
     if dtype != np.float32 and (array != numbers).any():
         raise ValueError(f"'{key}' is not {np.dtype(dtype).name} in every step")
     return array
+
+
+def _indices(entries: list, name: str) -> list[int]:
+    """The index of each entry in a column of _VALUES, -1 for null. Raises ValueError if one is something else."""
+    known = {value: index for index, value in enumerate(_VALUES[name][:-1])} | {None: -1}
+    try:
+        return [known[entry] for entry in entries]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a step's '{name}' is neither null nor one of those that are known") from error
 
 
 def _numbers(entries: list, key: str, size: int | None = None) -> np.ndarray:
@@ -285,6 +316,7 @@ _EPISODE_FIELDS = {  # what is read of an episode -> whether a value can be one;
     "room_bounds": _is_bounds,
     **dict.fromkeys(("seed", "t_pick", "t_opened", "t_unlocked", "t_drop", "steps", "expert_steps"), _is_count),
     "mission": lambda value: isinstance(value, str),
+    "instructions": lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value),
     "success": lambda value: isinstance(value, bool),
 }
 

@@ -53,6 +53,8 @@ class RoutingSteps:
     door_unlocked: np.ndarray | None = None  # (S,) bool
     action_logits: np.ndarray | None = None  # (S, A) float32
     action: np.ndarray | None = None  # (S,) int8
+    subgoal: np.ndarray | None = None  # (S,) int8, the bot's: index into SUBGOALS, -1 where the bot is silent
+    instruction: np.ndarray | None = None  # (S,) int8, which the bot is at, from 0; -1 where it is silent
 
     def __len__(self) -> int:
         return len(self.episode)
@@ -119,7 +121,7 @@ class RoutingCache:
 
 
 def write_cache(cache_dir: str | Path, key: RunKey, cache: RoutingCache) -> None:
-    """Write a routing cache, schema version 4: weights rounded to 5 decimals, logits and LPC to 4, NaN as null.
+    """Write a routing cache, schema version 5: weights rounded to 5 decimals, logits and LPC to 4, NaN as null.
 
     Raises ValueError if the columns of the steps differ in length or the cache is a part (`where`), OSError if the disk
     refuses.
@@ -157,7 +159,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @_no_garbage_collection()
 def load_cache(path: str | Path, remake: str | None = None) -> RoutingCache:
-    """Read a routing cache of schema version 1 to 4; the header keeps the version of the file (1 if it has none).
+    """Read a routing cache of schema version 1 to 5; the header keeps the version of the file (1 if it has none).
 
     remake: the command that makes this cache anew, for messages. `cache_json.parse_cache` says how older versions are
     read.

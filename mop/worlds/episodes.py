@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mop.worlds.teacher import TeacherFailure
 from mop.worlds.world import OBS_DIM, World
 
 GIVE_UP = -1  # in place of an action: the episode ends here without success
@@ -21,6 +22,8 @@ SLOT_STATE = np.dtype(
         ("door_unlocked", np.bool_),  # a door was unlocked in this episode
     ]
 )
+PHASED_STATE = np.dtype([*SLOT_STATE.descr, ("subgoal", np.int8), ("instruction", np.int8)])  # and `Teacher.phase`
+_UNKNOWN = (-1, -1)
 
 
 def episode_context(world: World) -> dict:
@@ -63,20 +66,42 @@ def episode_context(world: World) -> dict:
     }
 
 
+def split_mission(mission: str) -> list[str]:
+    """The instructions of a mission in the order in which the bot does them: "A after you B" is B, then A."""
+    first, then, second = mission.partition(", then ")
+    if not then:
+        second, after, first = mission.partition(" after you ")
+        if not after:
+            return mission.split(" and ")
+    return [*first.split(" and "), *second.split(" and ")]
+
+
 class EvalVectorEnv:
     """One episode for each seed of a list, in N slots; a free slot takes the next seed.
 
     The present of all slots: obs (N, O) float32, active (N,) bool (False when no seed is left), state (N,) of
     SLOT_STATE, missions (N texts), worlds (N). `episodes` holds context and outcome of every episode that has begun, in
     the order of the seeds.
+
+    with_phases: the bot follows what is done, and `state` is of PHASED_STATE. From the state on in which it fails, the
+    phase is unknown; `bot_failures` holds the kind of its failure (of FAILURE_KINDS) in each such episode.
     """
 
-    def __init__(self, task_id: str, seeds: Sequence[int], num_envs: int, max_steps: int | None = None):
+    def __init__(
+        self,
+        task_id: str,
+        seeds: Sequence[int],
+        num_envs: int,
+        max_steps: int | None = None,
+        with_phases: bool = False,
+    ):
         num_envs = min(num_envs, len(seeds))
         self.obs = np.zeros((num_envs, OBS_DIM), np.float32)
         self.worlds = [World(task_id, max_steps, row) for row in self.obs]
         self.seeds, self.episodes, self.missions = list(seeds), [], [""] * num_envs
-        self.active, self.state = np.ones(num_envs, bool), np.zeros(num_envs, SLOT_STATE)
+        self.active = np.ones(num_envs, bool)
+        self.state = np.zeros(num_envs, PHASED_STATE if with_phases else SLOT_STATE)
+        self._with_phases, self.bot_failures = with_phases, {}
         self._episode = [0] * num_envs  # of each slot
         for slot in range(num_envs):
             self._begin(slot)
@@ -108,10 +133,25 @@ class EvalVectorEnv:
         world.reset(seed)
         self._episode[slot] = len(self.episodes)
         self.missions[slot] = world.mission
-        self.episodes.append(episode_context(world) | {"seed": seed, "mission": world.mission})
+        mission = {"mission": world.mission, "instructions": split_mission(world.mission)}
+        self.episodes.append(episode_context(world) | {"seed": seed, **mission})
 
     def _describe(self) -> None:
+        phases = self._phases() if self._with_phases else [()] * len(self.worlds)
         self.state[:] = [
-            (k, w.num_steps, w.env.agent_pos, w.env.agent_dir, w.env.carrying is not None, w.t_unlocked is not None)
-            for k, w in zip(self._episode, self.worlds, strict=True)
+            (k, w.num_steps, w.env.agent_pos, w.env.agent_dir, w.env.carrying is not None, w.t_unlocked is not None, *p)
+            for k, w, p in zip(self._episode, self.worlds, phases, strict=True)
         ]
+
+    def _phases(self) -> list[tuple[int, int]]:
+        """The bot's present subgoal and instruction in each slot, -1 where it is silent; call it once for each step."""
+        phases = [_UNKNOWN] * len(self.worlds)
+        for slot in np.flatnonzero(self.active).tolist():
+            world, episode = self.worlds[slot], self._episode[slot]
+            if episode not in self.bot_failures:
+                try:
+                    world.label()
+                    phases[slot] = world.teacher.phase
+                except TeacherFailure as failure:
+                    self.bot_failures[episode] = failure.kind
+        return phases
