@@ -17,7 +17,7 @@ from mop.jobs.interventions import Study, with_routers_of
 from mop.kernels import fast
 from mop.kernels.gates import Gates, experts_of_units, hold_memory
 from mop.learning.policies import build_policy, policy_from_checkpoint
-from mop.measures.interventions import exchange, join, measure_effects
+from mop.measures.interventions import exchange, join, measure_effects, phases_of_both
 from mop.worlds.bot_paths import BotPaths
 from mop.worlds.missions import load_encoder
 
@@ -344,9 +344,21 @@ def test_in_a_phase_an_intervention_is_made_at_its_steps_and_at_no_other(taught,
     assert differ >= 3
 
 
+def test_the_sub_goals_of_the_bot_are_phases(taught, bot_paths):
+    study = Study(taught, ENCODER, bot_paths, 12, num_envs=5, group_by="by_subgoal")
+    covered = 0
+    for phase in study.phases:
+        changed = study.episodes(parse(f"uniform 0 in {phase}"), "gate-only")
+        is_made = np.abs(changed.steps.layer_routing[0] - 1 / 3).max(1) < 1e-6
+        groups, _, of_step = phases_of_both(study.intact, changed, "by_subgoal")
+        assert np.array_equal(is_made, of_step == groups.labels.index(phase))
+        covered += is_made.any()
+    assert covered >= 2
+
+
 def test_phases_that_are_not_there_or_not_known_in_time_are_refused(taught, bot_paths):
     study = make_study(taught, bot_paths)
-    with pytest.raises(InputError, match="are hands empty, carrying"):
+    with pytest.raises(InputError, match="are 'hands empty', 'carrying'"):
         study.check(parse("argmax in flight"))
     study = Study(taught, ENCODER, bot_paths, 12, group_by="by_action")
     with pytest.raises(InputError, match="by_action is not known before an action is chosen"):

@@ -86,7 +86,7 @@ class Study:
         """Raises InputError where this policy or these worlds have not what an intervention names."""
         if intervention.phase is not None and intervention.phase not in self.phases:
             raise InputError(
-                f"{intervention}: the phases of these worlds ({self.group_by}) are {', '.join(self.phases)}"
+                f"{intervention}: the phases of these worlds ({self.group_by}) are {', '.join(map(repr, self.phases))}"
             )
         Gates(intervention, self.policy.expert_hidden_sizes)
 
@@ -174,7 +174,7 @@ class Study:
     ) -> RoutingCache:
         """The episodes in some of the worlds, in their order; `seen` gets what they show."""
         seeds = np.array(list(self._solved))[worlds].tolist()
-        env = EvalVectorEnv(self._bot_paths.task_id, seeds, self._num_envs, self._bot_paths.max_steps)
+        env = EvalVectorEnv(self._bot_paths.task_id, seeds, self._num_envs, self._bot_paths.max_steps, True)
 
         def act(env: EvalVectorEnv, obs: Tensor, lang: Tensor, hidden: Tensor):
             if seen is not None:

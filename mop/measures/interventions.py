@@ -14,7 +14,7 @@ from mop.measures.routing_data import RoutingData
 
 # The groupings that are phases of a task, the one that tells most first. What a step's phase is must be known before
 # its action is.
-PHASE_GROUPINGS = ("by_subgoal", "by_key_phase", "by_door_unlocked", "by_carrying", "overall")
+PHASE_GROUPINGS = ("by_key_phase", "by_subgoal", "by_door_unlocked", "by_carrying", "overall")
 
 
 def phase_grouping(routing_data: RoutingData) -> str:
