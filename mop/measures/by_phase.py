@@ -18,11 +18,8 @@ from mop.measures.seeds import EpisodeSums, sums_of_correlation, sums_of_mean
 from mop.measures.walking import distances_to_objects
 
 ALL_STEPS, ANY_ACTION = "all steps", "any"
-PHASE_GROUPINGS = (
-    "by_key_phase",
-    "by_subgoal",
-    "by_carrying",
-)  # what a phase is where nobody says: the first that suits the data
+# what a phase is where nobody says: the first that suits the data
+PHASE_GROUPINGS = ("by_key_phase", "by_subgoal", "by_carrying")
 NOT_PHASES = ("overall", "by_action")  # of GROUPINGS: the action is held fixed within phases
 MEASURES = {  # name of a column -> what an axis calls it
     "success": "success, share of episodes",
