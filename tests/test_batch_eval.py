@@ -24,6 +24,7 @@ from mop.base.files import claimed
 from mop.jobs import batch
 from mop.jobs.batch import Settings, attempt
 from mop.measures.metrics import interval_of_rate
+from mop.store.cache_json import SUBGOALS
 from mop.store.checkpoints import find_checkpoints
 from mop.store.results import load_result
 from mop.store.routing_cache import load_cache
@@ -42,16 +43,16 @@ OUR_COLUMNS = [
 ]  # fmt: skip
 DOCUMENTED_HEADER = {
     "schema_version", "checkpoint_path", "num_episodes", "evaluated_at", "metrics", "expert_hidden_sizes", "task_id",
-    "trial", "seed", "update", "config",
+    "trial", "seed", "update", "config", "bot_failures",
 }  # fmt: skip
 DOCUMENTED_EPISODE = {
     "grid_size", "agent_start_pos", "agent_start_dir", "agent_start_room", "room_grid_shape", "room_bounds", "goals",
-    "doors", "keys", "balls", "boxes", "target_pos", "seed", "mission", "success", "truncated", "steps",
+    "doors", "keys", "balls", "boxes", "target_pos", "seed", "mission", "instructions", "success", "truncated", "steps",
     "expert_steps", "t_pick", "t_opened", "t_unlocked", "t_drop",
 }  # fmt: skip
 DOCUMENTED_STEP = {
     "episode", "t_step", "position", "direction", "layer_routing", "lpc", "carrying", "door_unlocked",
-    "action_logits", "action",
+    "action_logits", "action", "subgoal", "instruction",
 }  # fmt: skip
 FEW = ("--num_episodes", 3, "--device", "cpu")
 
@@ -298,6 +299,9 @@ def test_the_cache(tree, evaluated):
             assert step["action"] == int(np.argmax(step["action_logits"])) and len(step["action_logits"]) == 7
             assert all(type(value) is int for value in (*step["position"], step["direction"]))
             assert type(step["carrying"]) is type(step["door_unlocked"]) is bool
+            assert step["subgoal"] in (*SUBGOALS, None) and step["instruction"] == (0 if step["subgoal"] else None)
+        silent = {step["episode"] for step in steps if step["subgoal"] is None}
+        assert len(silent) <= sum(cache["bot_failures"].values()) <= 7 and "bot_failures" not in row
         again = load_cache(cache_path("evaluation_cache", key))
         assert len(again.steps) == len(steps) > 50 and again.header["metrics"] == cache["metrics"]
     assert len(cases) == 2
