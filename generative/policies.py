@@ -10,7 +10,7 @@ from torch import Tensor
 from generative.soft import decoding
 from mixture_of_experts import Intervention, RecurrentPolicy, compute_lpc
 from mop.base.errors import InputError
-from mop.jobs.evaluation import encoder_for, load_for_evaluation
+from mop.jobs.evaluation import Missions, encoder_for, load_for_evaluation
 from mop.kernels import fast
 from mop.learning.policies import policy_from_checkpoint
 from mop.worlds.missions import MissionEncoder
@@ -33,7 +33,7 @@ class FrozenPolicy:
     def __init__(self, policy: RecurrentPolicy, lang_proj: torch.nn.Linear | None, encoder: MissionEncoder | None):
         """lang_proj, encoder: None where missions are given as numbers alone."""
         self.policy = policy.eval().requires_grad_(False)
-        self._lang_proj, self._encoder = lang_proj, encoder
+        self._missions = Missions(encoder, lang_proj)
         self._decoding = None if policy.obs_encoding == "one_hot" else decoding()
 
     @classmethod
@@ -49,8 +49,8 @@ class FrozenPolicy:
         return cls(policy, lang_proj, encoder_for(checkpoint, encoder_location)), checkpoint["config"]
 
     def embed(self, missions: Sequence[str]) -> Tensor:
-        """What the policy is given of N missions: (N, G) float32."""
-        return self._lang_proj(self._encoder.embed(missions))
+        """What the policy is given of N missions: (N, G) float32; of each the same, whatever is beside it."""
+        return self._missions.lang(missions)
 
     def initial_hidden(self, num_envs: int) -> Tensor:
         """Zeros (N, S), the memory at the beginning of an episode."""

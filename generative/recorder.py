@@ -120,7 +120,6 @@ class _Actor:
 
     def __init__(self, policy: FrozenPolicy, num_slots: int):
         self._policy, self._step = policy, fast.stepper(policy.policy)
-        self._langs: dict[str, np.ndarray] = {}
         self._hidden = policy.initial_hidden(num_slots).numpy()
         self._lang = np.zeros((num_slots, policy.policy.lang_dim), np.float32)
         sizes = [size for sizes in policy.policy.expert_hidden_sizes for size in sizes]
@@ -132,9 +131,7 @@ class _Actor:
 
     def lang_of(self, mission: str) -> np.ndarray:
         """What the policy is given of a mission: (G,) float32."""
-        if mission not in self._langs:  # each alone, so that it does not depend on those beside it
-            self._langs[mission] = self._policy.embed([mission])[0].numpy()
-        return self._langs[mission]
+        return self._policy.embed([mission])[0].numpy()
 
     def ask(self, obs: np.ndarray, rows: np.ndarray) -> None:
         """Write the policy's answers about obs (N, O) to rows (N,), and remember."""
