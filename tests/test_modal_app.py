@@ -642,7 +642,7 @@ def test_trainings(remote, tiny_run):
     layers, mounts = layers_of(events, image_of_lmc)
     copied = {path for layer in layers for path in mounts.get(layer["context"], [])}
     assert in_container(imported_by(REPOSITORY / "modal_app.py")) - copied == {"/root/modal_app.py"}
-    assert set(functions) == {"train", "evaluate", "evaluate_in_turn", "merge"}
+    assert set(functions) == {"train", "evaluate", "evaluate_in_turn", "intervene", "merge"}
     resources = {name: (f["gpu"], f["milli_cpu"], f["memory_mib"]) for name, f in functions.items()}
     machine = ("", 1000 * modal_app.CPUS, modal_app.MEMORY_MIB)
     small = ("", 1000 * modal_app.MERGE_CPUS, modal_app.MERGE_MEMORY_MIB)
@@ -651,12 +651,12 @@ def test_trainings(remote, tiny_run):
     limits = {name: (f["timeout_s"], f["startup_timeout_s"], f["retries"]) for name, f in functions.items()}
     common = (modal_app.STARTUP_TIMEOUT_S, modal_app.RETRIES.max_retries)
     evaluating = (modal_app.EVAL_TIMEOUT_S, *common)
-    assert limits["train"] == (modal_app.TRAIN_TIMEOUT_S, *common) == limits["merge"]
+    assert limits["train"] == (modal_app.TRAIN_TIMEOUT_S, *common) == limits["merge"] == limits["intervene"]
     assert limits["evaluate"] == limits["evaluate_in_turn"] == evaluating
     evaluates = {"/root/modal_checkpoints": True, "/root/evaluation": False}  # mount: for reading alone
     assert {name: f["mounts"] for name, f in functions.items()} == {
         **{"train": {"/root/modal_checkpoints": False}, "merge": {"/root/evaluation": False}},
-        **{"evaluate": evaluates, "evaluate_in_turn": evaluates},
+        **{"evaluate": evaluates, "evaluate_in_turn": evaluates, "intervene": evaluates},
     }
     train = functions["train"]
     check_image(events, train["image"])
