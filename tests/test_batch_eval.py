@@ -21,10 +21,10 @@ from PIL import Image
 
 import batch_eval
 from mop.base.files import claimed
+from mop.base.subgoals import SUBGOALS
 from mop.jobs import batch
 from mop.jobs.batch import Settings, attempt
 from mop.measures.metrics import interval_of_rate
-from mop.store.cache_json import SUBGOALS
 from mop.store.checkpoints import find_checkpoints
 from mop.store.results import load_result
 from mop.store.routing_cache import load_cache

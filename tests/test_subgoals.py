@@ -8,9 +8,9 @@ from eval_helpers import UNLOCK, random_checkpoint
 from minigrid.core.actions import Actions
 
 from mop.base.errors import InputError
+from mop.base.subgoals import SUBGOALS
 from mop.jobs.evaluation import evaluate
 from mop.measures.groups import group_routing_data
-from mop.store.cache_json import SUBGOALS
 from mop.store.routing_cache import RoutingCache, RoutingSteps, load_cache, write_cache
 from mop.store.run_keys import RunKey, cache_path
 from mop.worlds.bot_paths import BotPaths

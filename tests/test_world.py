@@ -26,9 +26,9 @@ from minigrid.core.world_object import Ball, Box, Key
 from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
 
 from mop.base.errors import InputError
+from mop.base.subgoals import SUBGOALS
 from mop.kernels.bot import BOT, DONE, EndlessPlanning, NowhereToGo, shortest_path
 from mop.kernels.grid import grid_codes
-from mop.store.cache_json import SUBGOALS
 from mop.worlds.minigrid_patches import DIRECTIONS, QuickLevel, QuickRandom, make_quick
 from mop.worlds.teacher import FAILURE_KINDS, TeacherFailure
 from mop.worlds.vector_env import BabyAIVectorEnv

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mop.base.errors import InputError
+from mop.base.subgoals import SUBGOALS
 from mop.measures.phases import PHASES, key_phases
 from mop.measures.routing_data import (
     ACTION_NAMES,
@@ -19,7 +20,6 @@ from mop.measures.routing_data import (
     has_happened,
     in_whole_episodes,
 )
-from mop.store.cache_json import SUBGOALS
 
 _QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
 _UNKNOWN, _UNKNOWN_LABEL = 1000, "unknown (bot silent)"

@@ -16,9 +16,9 @@ import orjson
 
 from mop.base.configuration import MAX_EXPERTS, MAX_LAYERS
 from mop.base.files import json_bytes
+from mop.base.subgoals import SUBGOALS
 
 SCHEMA_VERSION = 5
-SUBGOALS = ("go_next_to", "open", "pick_up", "drop", "explore")  # by number; -1: unknown
 COLUMNS = {  # of the steps, but for the layers' weights: name -> dtype, shape of one entry
     "episode": (np.int32, ()),
     "t_step": (np.int32, ()),

@@ -16,6 +16,7 @@ from minigrid.envs.babyai.core.verifier import (
 )
 from minigrid.utils.baby_ai_bot import DisappearedBoxError
 
+from mop.base.subgoals import SUBGOALS
 from mop.kernels.bot import (
     BOT,
     CLOSE,
@@ -42,7 +43,6 @@ from mop.kernels.bot import (
     replan,
 )
 from mop.kernels.grid import EMPTY
-from mop.store.cache_json import SUBGOALS
 
 # loop: planning never ends; disappeared_box: the student opened a box; assertion: no path or no free cell is left;
 # error: another exception inside the bot; unsolved: the bot gives up, fails the mission or runs out of steps
