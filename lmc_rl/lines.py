@@ -18,12 +18,9 @@ from lmc_rl.line_records import TRAJECTORIES_NAME, LineKey
 from lmc_rl.paths import alphas, distance
 from lmc_rl.pathways import (
     PLAY_SEEDS,
-    Trajectories,
     as_checkpoint,
-    bot_trajectories,
     check_comparable,
     divergence,
-    force,
     load_pathways,
     moves_of,
     on_line,
@@ -35,8 +32,10 @@ from lmc_rl.stages import Workers
 from lmc_rl.walks import cut_to_whole
 from mop.base.files import write_json
 from mop.jobs.evaluation import encoder_for
+from mop.learning.forcing import force
 from mop.store.checkpoints import save_checkpoint
 from mop.worlds.bot_paths import BotPaths
+from mop.worlds.trajectories import Trajectories, bot_trajectories
 
 
 @dataclass(frozen=True)

@@ -6,30 +6,26 @@ layers, E_l experts of a layer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lmc_rl.paths import Weights, check_same_shapes, interpolate
-from mixture_of_experts import compute_lpc
 from mop.base.errors import InputError
 from mop.base.streams import stream_seed
 from mop.jobs.evaluation import evaluate
+from mop.learning.forcing import mean_over_steps
 from mop.learning.policies import policy_from_checkpoint
 from mop.store.checkpoints import load_checkpoint
 from mop.worlds.bot_paths import BotPaths
 from mop.worlds.episodes import EvalVectorEnv
 from mop.worlds.missions import MissionEncoder
-from mop.worlds.teacher import TeacherFailure
-from mop.worlds.world import MAX_FAILURES_IN_A_ROW, NO_LABEL, NUM_ACTIONS, World, unteachable
+from mop.worlds.world import NO_LABEL, NUM_ACTIONS
 
-PLAY_SEEDS = 1_000_000  # the worlds that are played begin here, those of the bot's trajectories there
-TRAJECTORY_SEEDS = 4_000_000
+PLAY_SEEDS = 1_000_000  # the worlds that are played begin here
 MISSION = "lang_proj."  # of the names of the mission projection's weights, beside those of the policy
 
 
@@ -109,83 +105,7 @@ def on_line(first: Pathways, second: Pathways, part: str, place: float) -> dict:
     return as_checkpoint(first.config, {name: value[0] for name, value in weights.items()})
 
 
-# --- the bot's trajectories -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Trajectories:
-    """Episodes of the bot in fixed worlds: what it saw, and what it did."""
-
-    obs: Tensor  # (T, E, I) float32, zeros after the end
-    labels: Tensor  # (T, E) int64, NO_LABEL after the end
-    missions: tuple[str, ...]  # E
-    seeds: tuple[int, ...]  # E
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Steps (E,) of each."""
-        return (self.labels != NO_LABEL).sum(0).numpy()
-
-
-def bot_trajectories(task_id: str, max_steps: int | None, count: int, first_seed: int = TRAJECTORY_SEEDS):
-    """The bot's own episodes in the first `count` worlds from a seed on that it solves, as `Trajectories`.
-
-    Raises InputError where it fails in too many worlds in a row.
-    """
-    world, episodes, failures, seed = World(task_id, max_steps), [], [], first_seed
-    while len(episodes) < count:
-        try:
-            obs, labels = _bot_episode(world, seed)
-            episodes.append((torch.from_numpy(obs), torch.tensor(labels), world.mission, seed))
-            failures = []
-        except TeacherFailure as failure:
-            failures.append(failure.kind)
-            if len(failures) == MAX_FAILURES_IN_A_ROW:
-                raise InputError(unteachable(task_id, failures, max_steps)) from None
-        seed += 1
-    obs, labels, missions, seeds = zip(*episodes, strict=True)
-    pad = torch.nn.utils.rnn.pad_sequence
-    return Trajectories(pad(obs), pad(labels, padding_value=NO_LABEL), missions, seeds)
-
-
-def _bot_episode(world: World, seed: int) -> tuple[np.ndarray, list[int]]:
-    """Observations (T, I) and actions of the bot in a world. Raises TeacherFailure."""
-    world.reset(seed)
-    obs, labels = [], []
-    while True:
-        obs.append(world.obs.copy())
-        labels.append(world.label())
-        reward, terminated, truncated = world.step(labels[-1])
-        if reward > 0:
-            return np.stack(obs), labels
-        if terminated or truncated:
-            raise TeacherFailure("unsolved")
-
-
-class Forced(NamedTuple):
-    """A policy that saw the bot's trajectories: means over the steps of each, (E,) float64."""
-
-    cross_entropy: np.ndarray  # nats of the bot's actions
-    accuracy: np.ndarray  # share of steps in which the likeliest action is the bot's
-    lpc: np.ndarray
-    routing: list[Tensor]  # L of (T, E, E_l): router weights
-
-
-@torch.no_grad()
-def force(checkpoint: Mapping, trajectories: Trajectories, encoder: MissionEncoder) -> Forced:
-    """What a policy answers along trajectories of the bot, through its recurrence; nothing of it is random."""
-    policy, lang_proj = policy_from_checkpoint(checkpoint)
-    labels, obs = trajectories.labels, trajectories.obs
-    lang = lang_proj(encoder.embed(trajectories.missions)).expand(len(obs), -1, -1)
-    logits, routing, _ = policy.get_routing_info(obs, lang, policy.initial_hidden(obs.shape[1]))
-    known = labels != NO_LABEL
-    losses = F.cross_entropy(logits.double().flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="none")
-    values = (
-        losses.view_as(labels),
-        (logits.argmax(-1) == labels).double(),
-        compute_lpc([weights.double() for weights in routing], policy.expert_hidden_sizes),
-    )
-    return Forced(*(_mean_over_steps(value, known) for value in values), routing)
+# --- trajectories of the bot ----------------------------------------------------------------------------------------
 
 
 def divergence(routing: Sequence[Tensor], of_end: Sequence[Tensor], labels: Tensor) -> np.ndarray:
@@ -194,13 +114,8 @@ def divergence(routing: Sequence[Tensor], of_end: Sequence[Tensor], labels: Tens
     for here, there in zip(routing, of_end, strict=True):
         here, there = here.double(), there.double().clamp_min(torch.finfo(torch.float32).tiny)
         terms = torch.special.xlogy(here, here) - here * there.log()
-        of_layers.append(_mean_over_steps(terms.sum(-1).clamp_min(0.0), known))
+        of_layers.append(mean_over_steps(terms.sum(-1).clamp_min(0.0), known))
     return np.stack(of_layers, axis=1)
-
-
-def _mean_over_steps(values: Tensor, known: Tensor) -> np.ndarray:
-    """Means (E,) of values (T, E) over the steps that are known (T, E)."""
-    return (values.where(known, 0.0).sum(0) / known.sum(0)).numpy()
 
 
 # --- worlds that are played -----------------------------------------------------------------------------------------

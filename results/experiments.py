@@ -2,7 +2,7 @@
 
     python results/experiments.py settings --jobs 2      one change of the settings at a time
     python results/experiments.py tasks --jobs 2         every task, mixture and baseline; the zoo
-    python results/experiments.py alpha --jobs 2         success against cost on UnlockPickup, by phase of the task
+    python results/experiments.py alpha --jobs 2         success against cost, up to where success breaks; by phase
     python results/experiments.py settings --dry_run     prints the commands of the trainings, and runs nothing
     python results/experiments.py settings --jobs 0      trains nothing more: evaluates what is there
 
@@ -30,6 +30,8 @@ from mop.base.configuration import RUNTIME_KEYS, Parser, check_flags, integer, p
 from mop.base.errors import InputError, run_script
 from mop.base.files import write_atomic, write_figure
 from mop.pages.episodes import example_images
+from mop.pages.statistics import Asked, analyse
+from mop.plotting.alphas import plot_measures_against_alpha
 from mop.plotting.style import task_name
 from mop.store.checkpoints import load_checkpoint, save_checkpoint
 from mop.store.routing_cache import RoutingCache, load_cache
@@ -179,8 +181,11 @@ TASKS = {  # updates of 512 environment steps; two numbers: trained on with --re
 }
 BASELINE_TRIAL = 100  # beside the mixture's trial 0
 
-ALPHAS = (0.0, 1e-6, 1e-5, 1e-4)
-ALPHA_TASK, ALPHA_UPDATES = "BabyAI-UnlockPickup-v0", 300
+ALPHAS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+ALPHA_TASK = "BabyAI-UnlockPickup-v0"  # its phases are drawn, and its first policies are in the zoo
+ALPHA_UPDATES = {ALPHA_TASK: 300, "BabyAI-GoToLocal-v0": 600}  # the mission of the latter must be read
+ALPHA_SEEDS = (0, 1, 2, 3, 4)
+ZOO_ALPHAS = ALPHAS[1:4]  # without the penalty the zoo has one already
 
 
 def task_table() -> Iterator[Training]:
@@ -193,10 +198,11 @@ def task_table() -> Iterator[Training]:
 
 def alpha_sweep() -> Iterator[Training]:
     """The defaults with a growing weight of the cost in the loss."""
-    for seed in SEEDS:
-        for trial, alpha in enumerate(ALPHAS):
-            flags = {"num_updates": ALPHA_UPDATES, "lpc_alpha": alpha}
-            yield Training("alpha", ALPHA_TASK, f"{alpha:g}", trial, seed, flags)
+    for seed in ALPHA_SEEDS:
+        for task_id, num_updates in ALPHA_UPDATES.items():
+            for trial, alpha in enumerate(ALPHAS):
+                flags = {"num_updates": num_updates, "lpc_alpha": alpha}
+                yield Training("alpha", task_id, f"{alpha:g}", trial, seed, flags)
 
 
 EXPERIMENTS = {"settings": settings_study, "tasks": task_table, "alpha": alpha_sweep}
@@ -382,9 +388,22 @@ def write_settings_pictures() -> None:
 
 
 def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None:
-    """Draw success against LPC, write the mean LPC of each phase; draw the first seed of each alpha and keep it."""
+    """Draw success against LPC, and every measure against alpha, in each task; write the phases of ALPHA_TASK."""
+    caches = RUNS / "alpha" / "evaluation"
     shown = table.assign(alpha=table["setting"].astype(float))
-    write_figure(RESULTS / "alpha.png", plot_success_against_lpc(shown, "alpha", "lpc_alpha"))
+    for task_id, of_task in shown.groupby("task_id", sort=False):
+        title = f"{task_name(task_id)}: success against cost"
+        figure = plot_success_against_lpc(of_task, "alpha", "lpc_alpha", title=title)
+        write_figure(RESULTS / f"alpha_{task_name(task_id)}_cost.png", figure)
+        tables = analyse(Asked(task_id, cache_dir=caches.as_posix()))
+        write_figure(
+            RESULTS / f"alpha_{task_name(task_id)}.png", plot_measures_against_alpha(tables.seeds, tables.summary)
+        )
+    write_phases([training for training in trainings if training.task_id == ALPHA_TASK])
+
+
+def write_phases(trainings: list[Training]) -> None:
+    """Write the mean LPC of each phase; of the first seed of ZOO_ALPHAS and of 0 draw where and when it is spent."""
     rows, first_seeds = [], {}
     for training in trainings:
         cache = load_cache(cache_path(RUNS / "alpha" / "evaluation", training.key))
@@ -393,9 +412,10 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
             PHASES[k]: round(float(cache.steps.lpc[phase == k].mean()), 1) for k in range(len(PHASES)) if k in phase
         }
         rows.append({"lpc_alpha": training.setting, "seed": training.seed} | means)
-        if training.seed == SEEDS[0]:
+        alpha = float(training.setting)
+        if training.seed == SEEDS[0] and alpha <= max(ZOO_ALPHAS):
             first_seeds[training.setting] = cache
-            if float(training.setting) > 0:  # without the penalty the zoo has one already
+            if alpha in ZOO_ALPHAS:
                 add_to_zoo(training)
     write_phase_pictures(first_seeds)
     phases = pd.DataFrame(rows)

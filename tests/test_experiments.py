@@ -28,7 +28,7 @@ def test_every_command_is_understood_and_has_a_place_of_its_own():
                 assert script == {"mop": "train_mop.py", "gru": "train.py"}[training.policy]
                 assert (config["task_id"], config["trial"], config["seed"]) == wanted
             count += 1
-    assert count == 3 * 2 * len(experiments.SETTINGS) + 3 * 2 * len(experiments.TASKS) + 3 * len(experiments.ALPHAS)
+    assert count == 3 * 2 * len(experiments.SETTINGS) + 3 * 2 * len(experiments.TASKS) + 5 * 2 * len(experiments.ALPHAS)
     assert len(experiments.TASKS) >= 16 and len(experiments.SETTINGS) >= 12
 
 
@@ -115,7 +115,8 @@ def test_pictures_of_the_study_and_of_the_price(tiny, tmp_path, monkeypatch):
     made = sorted(path.name for path in tmp_path.glob("*.png"))
     tiny_task = experiments.task_name(TINY_TASK)
     of_settings = [f"settings_{tiny_task}_{measure}.png" for measure in ("accuracy", "lpc")]
-    assert made == ["alpha.png", "alpha_0.0001_phases.png", *of_settings]
+    of_alpha = ["alpha_0.0001_phases.png", "alpha_UnlockPickup.png", "alpha_UnlockPickup_cost.png"]
+    assert made == [*of_alpha, *of_settings]
     phases = pd.read_csv(tmp_path / "alpha_phases.csv")
     assert phases["lpc_alpha"].tolist() == [1e-4] and (phases.iloc[0, 2:] >= 0).all() and len(phases.columns) >= 3
     assert len(list((tmp_path / "zoo").rglob("*.pt"))) == 1  # the penalised one

@@ -21,12 +21,9 @@ from lmc_rl.line_records import TRAJECTORIES_NAME
 from lmc_rl.lines import Played, Seen
 from lmc_rl.pathways import (
     MISSION,
-    Trajectories,
     as_checkpoint,
-    bot_trajectories,
     check_comparable,
     divergence,
-    force,
     load_pathways,
     moves_of,
     on_line,
@@ -37,10 +34,12 @@ from lmc_rl.trainings import walks_between
 from mixture_of_experts import GRUPolicy, MixtureOfExpertsPolicy, compute_lpc
 from mop.base.errors import InputError, exit_code
 from mop.kernels.devices import choose_device
+from mop.learning.forcing import force
 from mop.learning.imitation import ImitationRun
 from mop.plotting.hover import values_of
 from mop.store.checkpoints import load_checkpoint
 from mop.worlds.missions import load_encoder
+from mop.worlds.trajectories import Trajectories, bot_trajectories
 from mop.worlds.world import NO_LABEL, World
 
 OF_RUN = {name.removeprefix("--"): value for name, value in zip(TINY_FLAGS[::2], TINY_FLAGS[1::2], strict=True)}
