@@ -73,6 +73,7 @@ class Training:
     seed: int
     flags: dict[str, object]
     policy: str = "mop"
+    tasks: str | None = None  # a file of tasks, of which `task_id` is the name
 
     @property
     def key(self) -> RunKey:
@@ -91,7 +92,8 @@ class Training:
         return [self._command(number) for number in (num_updates if isinstance(num_updates, tuple) else (num_updates,))]
 
     def _command(self, num_updates: int) -> list[str]:
-        given = {"task_id": self.task_id, "trial": self.trial, "seed": self.seed, "lang_encoder": "vocab"}
+        given = {"task_id": self.task_id} if self.tasks is None else {"tasks": self.tasks, "name": self.task_id}
+        given |= {"trial": self.trial, "seed": self.seed, "lang_encoder": "vocab"}
         where = RUNS / self.experiment
         given |= self.flags | {"num_updates": num_updates}
         given["checkpoint_dir"] = (where.relative_to(ROOT) if where.is_relative_to(ROOT) else where).as_posix()
@@ -182,10 +184,10 @@ TASKS = {  # updates of 512 environment steps; two numbers: trained on with --re
 BASELINE_TRIAL = 100  # beside the mixture's trial 0
 
 ALPHAS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-ALPHA_TASK = "BabyAI-UnlockPickup-v0"  # its phases are drawn, and its first policies are in the zoo
+ALPHA_TASK = "BabyAI-UnlockPickup-v0"  # which has phases
 ALPHA_UPDATES = {ALPHA_TASK: 300, "BabyAI-GoToLocal-v0": 600}  # the mission of the latter must be read
 ALPHA_SEEDS = (0, 1, 2, 3, 4)
-ZOO_ALPHAS = ALPHAS[1:4]  # without the penalty the zoo has one already
+ZOO_ALPHAS = ALPHAS[:4]  # of the zoo's policies of ALPHA_TASK, trials 0 to 3: an earlier run of the same commands
 
 
 def task_table() -> Iterator[Training]:
@@ -403,8 +405,8 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
 
 
 def write_phases(trainings: list[Training]) -> None:
-    """Write the mean LPC of each phase; of the first seed of ZOO_ALPHAS and of 0 draw where and when it is spent."""
-    rows, first_seeds = [], {}
+    """Write the mean LPC of each phase of the task in each training."""
+    rows = []
     for training in trainings:
         cache = load_cache(cache_path(RUNS / "alpha" / "evaluation", training.key))
         phase = key_phases(cache.steps, cache.episodes)
@@ -412,12 +414,6 @@ def write_phases(trainings: list[Training]) -> None:
             PHASES[k]: round(float(cache.steps.lpc[phase == k].mean()), 1) for k in range(len(PHASES)) if k in phase
         }
         rows.append({"lpc_alpha": training.setting, "seed": training.seed} | means)
-        alpha = float(training.setting)
-        if training.seed == SEEDS[0] and alpha <= max(ZOO_ALPHAS):
-            first_seeds[training.setting] = cache
-            if alpha in ZOO_ALPHAS:
-                add_to_zoo(training)
-    write_phase_pictures(first_seeds)
     phases = pd.DataFrame(rows)
     write_table("alpha_phases", phases, markdown_of_phases(phases))
 
@@ -425,7 +421,7 @@ def write_phases(trainings: list[Training]) -> None:
 def write_phase_pictures(caches: Mapping[str, RoutingCache]) -> None:
     """Draw the mean LPC of each cell in each phase of the task, and the routing of each layer in each phase.
 
-    caches: lpc_alpha -> the evaluation of one policy. All pictures have one scale of LPC, a logarithmic one: a policy
+    results/README.md calls it with those of the zoo. caches: lpc_alpha -> the evaluation of one policy. All pictures have one scale of LPC, a logarithmic one: a policy
     may cost a twentieth of another.
     """
     by_phase = all("by_key_phase" in get_available_analyses(cache) for cache in caches.values())

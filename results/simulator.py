@@ -1,4 +1,6 @@
-"""The numbers of the simulator, for three policies: fidelity and attribution against truth; of one of them, all else.
+"""The numbers of the simulator, for three policies: fidelity, attribution against truth, causes, directions, a null.
+
+Of one of them also clamps, synthesised worlds, the exact simulator and the default training.
 
     python results/simulator.py               does what is missing, and writes results/generative/
     python results/simulator.py --dry_run     prints the commands, and runs nothing
@@ -24,6 +26,7 @@ from mop.base.files import file_digest, read_json, whole_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN = "UnlockPickup"  # the policy of which all is measured
+DEFAULT = "default"  # the simulator of MAIN that is trained with the defaults, which takes longer
 POLICIES = {  # name -> its checkpoint below results/zoo
     MAIN: "BabyAI-UnlockPickup-v0/trial_0/seed_0",
     "UnlockPickup_1e-5": "BabyAI-UnlockPickup-v0/trial_2/seed_0",
@@ -39,7 +42,10 @@ PUBLISHED = {  # command -> what is copied of its folder
     "generative.visualise": ("summary.json", "levels.csv", "search.png"),
 }
 OF = "action:chosen,lpc,routing:2.2"
-CLAMPED = "expert_0_2.pca.1"  # of MAIN's routers and experts, it tells best what is carried; see docs/generative.md
+NULLED = {  # of a policy's routers and experts, the direction that tells best what is carried, or whether the goal is
+    # in view where nothing is; see docs/generative.md
+    MAIN: "expert_0_2.pca.1",
+}
 LARGEST_LAG = 8  # of generative.validate
 
 
@@ -70,6 +76,7 @@ def stages(name: str) -> dict[str, Stage]:
     of_data = ["--data_dir", data]
     learned = ["--tgm_exp_name", name, "--num_updates", "1600", "--lr", "1.5e-3", "--log_interval", "25"]
     validate = ["generative.validate", *of_data, "--of", OF, "--steps_per_episode", "1"]
+    saliency = ["generative.saliency", *of_data, "--of", "routing:2.2"]
     by_learned = [*validate, "--simulators", simulator, "--methods", "integrated"]
     found = {
         "recording": Stage(["generative.record", "--checkpoint", checkpoint_of(name), *of_data, "--resume"], data),
@@ -80,20 +87,23 @@ def stages(name: str) -> dict[str, Stage]:
         ),
         "agreement": _to_out(name, "agreement", [*validate, *METHODS.get(name, [])]),
         "agreement_learned": _to_out(name, "agreement_learned", by_learned)._replace(simulator=simulator),
+        "causes": _to_out(name, "causes", [*saliency, "--num_episodes", "40", "--num_points", "8"]),
+        "directions": _to_out(name, "directions", ["generative.directions", *of_data]),
+        "null": _to_out(name, "null", [*_intervene(name), "--null", NULLED[name]]),
     }  # fmt: skip
     return found | (_stages_of_main(of_data) if name == MAIN else {})
 
 
+def _intervene(name: str) -> list[str]:
+    directions = f"plots/generative/{name}/directions/directions.npz"
+    return ["generative.intervene", "--checkpoint", checkpoint_of(name), "--directions", directions]
+
+
 def _stages_of_main(of_data: list[str]) -> dict[str, Stage]:
-    """What is measured of one policy alone: causes, directions, interventions, levels, the exact simulator."""
-    of_policy = ["--checkpoint", checkpoint_of(MAIN)]
-    directions = f"plots/generative/{MAIN}/directions/directions.npz"
-    intervene = ["generative.intervene", *of_policy, "--directions", directions]
-    clamp, few = ["--clamp", f"{CLAMPED}=2"], ["--num_random", "1000", "--num_steps"]
+    """What is measured of one policy alone: clamps, levels, the exact simulator, the default training."""
+    of_policy, intervene = ["--checkpoint", checkpoint_of(MAIN)], _intervene(MAIN)
+    clamp, few = ["--clamp", f"{NULLED[MAIN]}=2"], ["--num_random", "1000", "--num_steps"]
     words = {
-        "causes": ["generative.saliency", *of_data, "--of", "routing:2.2", "--num_episodes", "40", "--num_points", "8"],
-        "directions": ["generative.directions", *of_data],
-        "null": [*intervene, "--null", CLAMPED],
         "clamp": [*intervene, *clamp],
         "clamp_again": [*intervene, *clamp, "--eval_seed", "100000", "--seed", "1", "--num_random", "199"],
     }
@@ -102,7 +112,13 @@ def _stages_of_main(of_data: list[str]) -> dict[str, Stage]:
     words |= {name: ["generative.visualise", *of_policy, "--maximise", *more] for name, more in levels.items()}
     words["fidelity_exact"] = ["generative.fidelity", "--simulator", "exact", *of_data, "--num_trials", "60"]
     results = {"generative.visualise": "summary.json", "generative.fidelity": "fidelity.json"}
-    return {name: _to_out(MAIN, name, line, results.get(line[0])) for name, line in words.items()}
+    found = {name: _to_out(MAIN, name, line, results.get(line[0])) for name, line in words.items()}
+    learned, simulator = ["--tgm_exp_name", DEFAULT, "--resume"], f"simulators/{DEFAULT}"
+    fidelity = ["generative.fidelity", "--simulator", simulator, *of_data]
+    return found | {
+        "simulator_default": Stage(["generative.train_gen_model", *of_data, *learned], simulator),
+        "fidelity_default": Stage(fidelity, simulator, "fidelity.json", f"{simulator}/checkpoint_final.pt"),
+    }
 
 
 def _to_out(name: str, stage: str, words: list[str], result: str | None = None) -> Stage:
