@@ -421,8 +421,8 @@ def write_phases(trainings: list[Training]) -> None:
 def write_phase_pictures(caches: Mapping[str, RoutingCache]) -> None:
     """Draw the mean LPC of each cell in each phase of the task, and the routing of each layer in each phase.
 
-    results/README.md calls it with those of the zoo. caches: lpc_alpha -> the evaluation of one policy. All pictures have one scale of LPC, a logarithmic one: a policy
-    may cost a twentieth of another.
+    results/README.md calls it with those of the zoo. caches: lpc_alpha -> the evaluation of one policy. All pictures
+    have one scale of LPC, a logarithmic one: a policy may cost a twentieth of another.
     """
     by_phase = all("by_key_phase" in get_available_analyses(cache) for cache in caches.values())
     scale = LogScale(lpc_scale(caches.values(), "by_key_phase" if by_phase else "overall"))
