@@ -25,6 +25,7 @@ ENCODER = load_encoder("vocab")
 EVERY_KIND = (
     *("none", "lesion 0.1", "lesion 1.0", "lesion_size 16", "threshold 0.3", "argmax", "clamp 0.2=0.7", "mean 1"),
     *("uniform 0", "shuffle 0", "swap other.pt", "lesion 0.1 in carrying", "argmax in hands empty"),
+    *("lesion 0.1 + clamp 0.2=0.7 + mean 1 + argmax", "lesion 0.0 + threshold 0.3 in hands empty"),
 )
 
 
@@ -66,18 +67,31 @@ def test_texts_are_read_and_written_alike():
     assert parse("clamp 1.20 =.5") == Intervention("clamp", 1, 20, value=0.5)
     assert parse("threshold 5e-2 in door unlocked") == Intervention("threshold", value=0.05, phase="door unlocked")
     assert parse("swap a in b/c d.pt").file == "a in b/c d.pt"
+    assert (
+        str(parse("argmax+lesion 1.2 + mean 0+ lesion 0.1 in a + b"))
+        == "lesion 0.1 + lesion 1.2 + mean 0 + argmax in a + b"
+    )
     assert parse_variants("zeroed, gate-only,zeroed") == ["zeroed", "gate-only"]
 
 
 def test_a_bad_text_is_told_with_the_grammar():
     bad = ["", "lesion", "lesion 1", "lesion 1.2.3", "lesion 01.2", "lesion -1.2", "lesions 1.2", "LESION 1.2"]
     bad += ["clamp 1.2", "clamp 1.2=1.5", "clamp 1.2=nan", "threshold 2", "threshold x", "argmax 1", "mean", "swap"]
+    bad += ["none + argmax", "argmax + swap x", "argmax +", "+ argmax", "argmax ++ mean 0", "argmax argmax"]
     bad += ["none in carrying", "uniform 1.2", "lesion 1.2 in", "lesion 1.2 during x", "lesion 1.2\n", "lesion 9e9.1"]
     for text in bad[:-2] + bad[-1:]:
         with pytest.raises(InputError) as error:
             parse(text)
         assert GRAMMAR in one_line(error), text
-    assert parse("lesion 1.2\n".strip()) and len(bad) == 22
+    assert parse("lesion 1.2\n".strip()) and len(bad) == 28
+    for text in (
+        "lesion 1.2 + clamp 1.2=0.5",
+        "mean 0 + uniform 0",
+        "argmax + threshold 0.1",
+        "lesion 1.2 + lesion 1.2",
+    ):
+        with pytest.raises(InputError, match="cannot be made together: keep one of them"):
+            parse(text)
     with pytest.raises(InputError, match="memory variant"):
         parse_variants("gone")
 
@@ -97,6 +111,16 @@ KNOWN = {
     "clamp 0.0=1": [[1, 0, 0], [1, 0, 0], [1, 0, 0]],
     "uniform 0": [[1 / 3] * 3] * 3,
     "mean 0": [[1.9 / 3, 0.5 / 3, 0.6 / 3]] * 3,
+    "lesion 0.0 + lesion 0.1": [[0, 0, 1]] * 3,
+    "lesion 0.0 + clamp 0.1=0.3": [[0, 0.3, 0.7]] * 3,
+    "clamp 0.0=0.2 + clamp 0.1=0.3": [[0.2, 0.3, 0.5]] * 3,  # each has its own, whatever the order
+    "clamp 0.0=0.9 + clamp 0.1=0.9": [[0.5, 0.5, 0]] * 3,  # more than there is: in proportion
+    "lesion 0.0 + clamp 0.1=0.1 + clamp 0.2=0.3": [[0, 0.25, 0.75]] * 3,  # all of them: in proportion
+    "lesion 0.0 + threshold 0.4": [[0, 0, 1], [0, 1, 0], [0, 0.5, 0.5]],
+    "lesion 0.0 + threshold 0": [[0, 0.375, 0.625], [0, 2 / 3, 1 / 3], [0, 0.5, 0.5]],
+    "lesion 0.1 + uniform 0 + argmax": [[1, 0, 0]] * 3,
+    "lesion 0.0 + mean 0": [[0, 5 / 11, 6 / 11]] * 3,
+    "lesion 1.0 + lesion_size 16": [[2 / 7, 0, 5 / 7], [7 / 8, 0, 1 / 8], [1, 0, 0]],
 }
 
 
@@ -111,7 +135,7 @@ def test_weights_are_the_known_ones_for_arrays_and_tensors():
         np.testing.assert_array_equal(own, tensor.numpy(), err_msg=text)
         partly = gates.at(episode, t_step, np.array([True, False, True]))(0, torch.from_numpy(WEIGHTS)).numpy()
         np.testing.assert_array_equal(partly, np.where([[True], [False], [True]], own, WEIGHTS))
-    assert len(KNOWN) == 11
+    assert len(KNOWN) == 21
 
 
 def test_shuffled_weights_are_drawn_by_episode_and_step_from_the_whole_pool():
@@ -132,6 +156,8 @@ def test_what_a_policy_has_not_is_told():
     cases = {
         "lesion 2.0": "layers 0 to 1", "lesion 0.3": "experts 0 to 2", "lesion_size 5": "are 0, 16, 32",
         "lesion 1.0": "no other expert", "lesion_size 32": "another size", "mean 7": "layers 0 to 1",
+        "lesion 0.0 + lesion 0.1 + lesion 0.2": "nothing would be left of layer 0",
+        "lesion_size 16 + clamp 0.1=0.3": "already gives a weight", "argmax + lesion 7.0": "layers 0 to 1",
     }  # fmt: skip
     for text, message in cases.items():
         with pytest.raises(InputError, match=message):

@@ -18,6 +18,7 @@ from PIL import Image
 from routing_data import random_data, two_episodes_in_a_corridor
 
 from mop.base.errors import InputError
+from mop.base.subgoals import SUBGOALS
 from mop.pages.episode_tab import add_flags, link_to_episodes, save_as_script
 from mop.pages.episodes import EpisodeFilter, episode_labels, episode_record, find_episodes, parse_cell
 from mop.pages.film import episode_gif
@@ -38,9 +39,15 @@ def data() -> RoutingCache:
     return load_cache(cache_path(CACHE, RunKey(TASK, 0, 0)))
 
 
-def content_of(document: str) -> dict:
+def page_of(document: str) -> dict:
     """The JSON in a player's document."""
     return json.loads(re.search(r'<script id="episode" type="application/json">(.*?)</script>', document, re.S)[1])
+
+
+def content_of(document: str) -> dict:
+    """The same of its only episode."""
+    (content,) = page_of(document)["episodes"]
+    return content
 
 
 def frame_of(world: dict, t_step: int) -> np.ndarray:
@@ -142,6 +149,24 @@ def test_what_the_document_holds(data):
     assert len(document) < 200_000
 
 
+def test_sub_goals_stand_beside_the_action(data):
+    rows = np.flatnonzero(data.steps.episode == EPISODE)
+    goals, instructions = np.full((2, len(data.steps)), -1, np.int8)
+    goals[rows] = np.arange(len(rows)) % (len(SUBGOALS) + 1) - 1
+    instructions[rows] = np.where(goals[rows] < 0, -1, np.arange(len(rows)) % 2)
+    told = replace(data, steps=replace(data.steps, subgoal=goals, instruction=instructions))
+    first = " · sub-goal: "
+    captions = content_of(player_document(episode_record(told, EPISODE)))["captions"]
+    for t_step, words in enumerate(["unknown", "go next to", "open", "pick up", "drop", "explore"]):
+        assert f"){first}{words} · " in captions[t_step], "beside the action"
+    assert first not in captions[-1] and len(captions) == len(rows) + 1
+    several = [episode | {"instructions": ["open it", "pick it up"]} for episode in data.episodes]
+    captions = content_of(player_document(episode_record(replace(told, episodes=several), EPISODE)))["captions"]
+    assert f"{first}unknown · " in captions[0] and f"{first}go next to, instruction 2 of 2 · " in captions[1]
+    older = replace(data, steps=replace(data.steps, subgoal=None, instruction=None))
+    assert first not in player_document(episode_record(older, EPISODE))
+
+
 def test_the_document_asks_for_nothing(data):
     document = player_document(episode_record(data, EPISODE))
     assert "default-src 'none'" in document
@@ -153,7 +178,7 @@ def test_texts_are_never_markup(data):
     header = data.header | {"task_id": data.header["task_id"]}
     episodes = [episode | {"mission": evil} for episode in data.episodes]
     document = player_document(episode_record(RoutingCache(header, episodes, data.steps), EPISODE))
-    assert content_of(document)["mission"] == evil
+    assert page_of(document)["subtitle"] == f"{evil} · success"
     assert "<img" not in document and document.count("</script>") == 2
     named = RoutingCache(data.header | {"task_id": "</title><script>"}, episodes, data.steps)
     assert "</title><script>" not in player_document(episode_record(named, EPISODE))
@@ -259,7 +284,7 @@ def test_a_script_saves_an_episode(tmp_path):
 
 def shown_steps(player) -> set[int]:
     """The steps that world, cursors and slider of a player show: one, if they agree."""
-    parts = player.locator("#world, .cursor").evaluate_all("parts => parts.map(part => Number(part.dataset.step))")
+    parts = player.locator(".world, .cursor").evaluate_all("parts => parts.map(part => Number(part.dataset.step))")
     return {*parts, int(player.locator("#step").input_value())}
 
 
@@ -282,12 +307,12 @@ def test_the_saved_player_stands_alone(browser, data, tmp_path):
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: message.type == "error" and faults.append(message.text))
     page.goto(path.as_uri())
-    wait_for(page, "frames.length > 0 && byId('world').dataset.step === '0'")
+    wait_for(page, "columns[0].frames.length > 0 && columns[0].part('world').dataset.step === '0'")
     last = int((data.steps.episode == EPISODE).sum())
     for _ in range(6):
         page.keyboard.press("ArrowRight")
         page.wait_for_timeout(100)
-    assert shown_steps(page) == {6} and page.locator("#caption").inner_text().startswith("step 6 of")
+    assert shown_steps(page) == {6} and page.locator(".caption").inner_text().startswith("step 6 of")
     for key, step in (("Shift+ArrowRight", 16), ("ArrowLeft", 15), ("End", last), ("ArrowRight", last), ("Home", 0)):
         page.keyboard.press(key)
         assert shown_steps(page) == {min(step, last)}, key
@@ -301,7 +326,7 @@ def test_the_saved_player_stands_alone(browser, data, tmp_path):
     page.locator("#play").click()
     wait_for(page, f"now === {last}")
     assert page.locator("#play").inner_text() == "play", "it stops at the end"
-    assert page.locator("#caption").inner_text().startswith("after the last action")
+    assert page.locator(".caption").inner_text().startswith("after the last action")
     box = page.locator(".timeline").first.bounding_box()
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 5)
     page.mouse.down()
@@ -314,11 +339,11 @@ def test_the_saved_player_stands_alone(browser, data, tmp_path):
     rows = np.flatnonzero(data.steps.episode == EPISODE)
     weights = np.concatenate([layer[rows[dragged]] for layer in data.steps.layer_routing])
     np.testing.assert_allclose(list(map(float, bars)), weights, atol=0.006)
-    before = page.locator("#world").evaluate("world => world.toDataURL()")
+    before = page.locator(".world").evaluate("world => world.toDataURL()")
     page.select_option("#overlay", "0")
-    assert page.locator("#world").evaluate("world => world.toDataURL()") != before
+    assert page.locator(".world").evaluate("world => world.toDataURL()") != before
     page.select_option("#overlay", "")
-    assert page.locator("#world").evaluate("world => world.toDataURL()") == before
+    assert page.locator(".world").evaluate("world => world.toDataURL()") == before
     assert page.evaluate("window.hacked") is None and evil in page.locator("#mission").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= 1000
     assert faults == [path.as_uri()]
@@ -338,7 +363,7 @@ def test_episodes_of_the_app(browser, tmp_path):
         x, y = re.search(r"cell=(\d+)(?:,|%2C)(\d+)", cell.get_attribute("href")).groups()
         cell.locator("i").click()
         player = page.frame_locator("iframe.player")
-        player.locator("#caption").wait_for()
+        player.locator(".caption").wait_for()
         listed = page.locator("marimo-dropdown[data-label*='Episode'] select option").all_inner_texts()
         data = load_cache(cache_path(CACHE, RunKey(TASK, 0, 0)))
         passing = data.steps.episode[(data.steps.position == [int(x), int(y)]).all(1)]

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from mixture_of_experts import RecurrentPolicy
 from mop.base.errors import InputError
-from mop.base.interventions import GATE_ONLY, NONE, Intervention
+from mop.base.interventions import GATE_ONLY, NONE, SWAP, Intervention
 from mop.jobs.evaluation import NUM_ENVS, Progress, play, prepare
 from mop.kernels import fast
 from mop.kernels.gates import Gates, experts_of_units, hold_memory
 from mop.measures.interventions import exchange, measure_effects, phase_grouping, phases_of_both
 from mop.measures.metrics import compute_metrics
-from mop.store.routing_cache import RoutingCache
+from mop.store.routing_cache import RoutingCache, RoutingSteps
 from mop.worlds.bot_paths import BotPaths
 from mop.worlds.episodes import EvalVectorEnv
 from mop.worlds.missions import MissionEncoder
@@ -44,6 +44,70 @@ def with_routers_of(policy: RecurrentPolicy, other: RecurrentPolicy) -> Recurren
     return copy
 
 
+class Actor:
+    """The policy of a checkpoint, which acts with or without an intervention on its routing."""
+
+    def __init__(
+        self,
+        checkpoint: Mapping,
+        encoder: MissionEncoder,
+        device: torch.device | str = "cpu",
+        path: str | None = None,
+    ):
+        """path: see `fast.stepper`. Raises InputError where checkpoint and encoder do not fit together."""
+        self.policy, self.missions = prepare(checkpoint, encoder, device)
+        self._experts = experts_of_units(self.policy.hidden_layout, self.policy.expert_hidden_sizes).to(device)
+        self._path, self._step = path, fast.stepper(self.policy, path)
+
+    def stepper(self, routers: RecurrentPolicy | None = None) -> Callable:
+        """What steps the policy, with the routers of another one if there is one. Raises InputError if they do not fit."""
+        return self._step if routers is None else fast.stepper(with_routers_of(self.policy, routers), self._path)
+
+    def answers(
+        self,
+        gates: Gates,
+        variant: str = GATE_ONLY,
+        step: Callable | None = None,
+        when: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    ) -> _Answer:
+        """What the policy answers with an intervention.
+
+        step: of `stepper`; when: worlds and steps (N,) -> where it is made (N,) bool, None for everywhere.
+        """
+        is_idle, step = gates.intervention.kind in (NONE, SWAP), step or self._step
+
+        @torch.no_grad()
+        def answer(obs: Tensor, lang: Tensor, hidden: Tensor, world: np.ndarray, t_step: np.ndarray):
+            if is_idle:
+                return step(obs, lang, hidden)
+            is_on = None if when is None else when(world, t_step)
+            logits, routing, after = step(obs, lang, hidden, gates.at(world, t_step, is_on))
+            return logits, routing, hold_memory(variant, self._experts, routing, hidden, after)
+
+        return answer
+
+    def play(
+        self,
+        answer: _Answer,
+        env: EvalVectorEnv,
+        worlds: np.ndarray,
+        progress: Progress | None = None,
+        seen: list[tuple[np.ndarray, np.ndarray]] | None = None,
+    ) -> RoutingSteps:
+        """The steps of the greedy episodes in the worlds of `env`, whose numbers are `worlds` (W,) int.
+
+        progress: called with the number of episodes just finished; seen: gets which episodes and observations there
+        are at each vector step.
+        """
+
+        def act(env: EvalVectorEnv, obs: Tensor, lang: Tensor, hidden: Tensor):
+            if seen is not None:
+                seen.append((env.state["episode"][env.active], env.obs[env.active].astype(np.uint8)))
+            return answer(obs, lang, hidden, worlds[env.state["episode"]], env.state["t_step"])
+
+        return play(self.policy, self.missions, env, act, progress)
+
+
 class Study:
     """One policy in fixed worlds: its intact episodes, and what becomes of them under interventions."""
 
@@ -65,13 +129,12 @@ class Study:
 
         Raises InputError where checkpoint, encoder, task and grouping do not fit together.
         """
-        self.policy, self._missions = prepare(checkpoint, encoder, device)
-        self._bot_paths, self._num_envs, self._path, self._eval_seed = bot_paths, num_envs, path, eval_seed
+        self._actor = Actor(checkpoint, encoder, device, path)
+        self.policy = self._actor.policy
+        self._bot_paths, self._num_envs, self._eval_seed = bot_paths, num_envs, eval_seed
         self._solved, self._bot_plan_failures = bot_paths.solvable(eval_seed, num_episodes)
-        self._experts = experts_of_units(self.policy.hidden_layout, self.policy.expert_hidden_sizes).to(device)
-        self._step = fast.stepper(self.policy, path)
         self._seen: list[tuple[np.ndarray, np.ndarray]] = []  # the worlds and observations of each vector step
-        intact = self._answers(Gates(Intervention(NONE), self.policy.expert_hidden_sizes), GATE_ONLY, self._step)
+        intact = self._actor.answers(Gates(Intervention(NONE), self.policy.expert_hidden_sizes))
         self.intact = self._play(intact, np.arange(num_episodes), progress, self._seen)
         world, obs = (np.concatenate(parts) for parts in zip(*self._seen, strict=True))
         self._obs = obs[np.argsort(world, kind="stable")]  # (S, I) uint8, in the order of the steps of `intact`
@@ -121,7 +184,7 @@ class Study:
         gates, step = self._prepare(intervention, routers)
         if intervention.phase is not None:
             return self._play_in_phase(gates, variant, step, progress)
-        return self._play(self._answers(gates, variant, step), np.arange(len(self._solved)), progress)
+        return self._play(self._actor.answers(gates, variant, step), np.arange(len(self._solved)), progress)
 
     def agrees(
         self, intervention: Intervention, variant: str = GATE_ONLY, routers: RecurrentPolicy | None = None
@@ -139,35 +202,13 @@ class Study:
             def when(world: np.ndarray, t_step: np.ndarray) -> np.ndarray:
                 return is_in[starts[world] + t_step]
 
-        return self._ask(self._answers(gates, variant, step, when), starts) == self.intact.steps.action
+        return self._ask(self._actor.answers(gates, variant, step, when), starts) == self.intact.steps.action
 
     def _prepare(self, intervention: Intervention, routers: RecurrentPolicy | None) -> tuple[Gates, Callable]:
         """What changes the weights, and what steps the policy."""
         self.check(intervention)
         gates = Gates(intervention, self.policy.expert_hidden_sizes, self.intact.steps.layer_routing, self._eval_seed)
-        if intervention.kind != "swap":
-            return gates, self._step
-        return gates, fast.stepper(with_routers_of(self.policy, routers), self._path)
-
-    def _answers(
-        self,
-        gates: Gates,
-        variant: str,
-        step: Callable,
-        when: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
-    ) -> _Answer:
-        """What the policy answers with an intervention; when: worlds and steps (N,) -> where it is made (N,) bool."""
-        is_idle = gates.intervention.kind in (NONE, "swap")
-
-        @torch.no_grad()
-        def answer(obs: Tensor, lang: Tensor, hidden: Tensor, world: np.ndarray, t_step: np.ndarray):
-            if is_idle:
-                return step(obs, lang, hidden)
-            is_on = None if when is None else when(world, t_step)
-            logits, routing, after = step(obs, lang, hidden, gates.at(world, t_step, is_on))
-            return logits, routing, hold_memory(variant, self._experts, routing, hidden, after)
-
-        return answer
+        return gates, self._actor.stepper(routers if intervention.kind == SWAP else None)
 
     def _play(
         self, answer: _Answer, worlds: np.ndarray, progress: Progress | None, seen: list | None = None
@@ -175,13 +216,7 @@ class Study:
         """The episodes in some of the worlds, in their order; `seen` gets what they show."""
         seeds = np.array(list(self._solved))[worlds].tolist()
         env = EvalVectorEnv(self._bot_paths.task_id, seeds, self._num_envs, self._bot_paths.max_steps, True)
-
-        def act(env: EvalVectorEnv, obs: Tensor, lang: Tensor, hidden: Tensor):
-            if seen is not None:
-                seen.append((env.state["episode"][env.active], env.obs[env.active].astype(np.uint8)))
-            return answer(obs, lang, hidden, worlds[env.state["episode"]], env.state["t_step"])
-
-        steps = play(self.policy, self._missions, env, act, progress)
+        steps = self._actor.play(answer, env, worlds, progress, seen)
         for episode in env.episodes:
             episode["expert_steps"] = self._solved[episode["seed"]]
         header = {"task_id": self._bot_paths.task_id, "expert_hidden_sizes": self.policy.expert_hidden_sizes}
@@ -213,7 +248,7 @@ class Study:
                 if turns[world] and wrong[world] <= turns[world][-1]:
                     raise InputError(f"{gates.intervention}: {self.group_by} is not known before an action is chosen")
                 turns[world].append(int(wrong[world]))
-            part = self._play(self._answers(gates, variant, step, is_on), waiting, progress)
+            part = self._play(self._actor.answers(gates, variant, step, is_on), waiting, progress)
             changed = exchange(changed, part, waiting)
 
     def _first_wrong(self, changed: RoutingCache, phase: str, is_on: Callable) -> np.ndarray:
@@ -235,7 +270,7 @@ class Study:
         lengths, actions = np.bincount(episode), np.empty(len(episode), np.int64)
         order = np.argsort(-lengths, kind="stable")
         for worlds in np.split(order, range(_BLOCK, len(order), _BLOCK)):
-            lang = self._missions.lang([self.intact.episodes[world]["mission"] for world in worlds])
+            lang = self._actor.missions.lang([self.intact.episodes[world]["mission"] for world in worlds])
             hidden = self.policy.initial_hidden(len(worlds))
             for t in range(lengths[worlds[0]]):
                 worlds = worlds[lengths[worlds] > t]  # the longest are in front

@@ -16,13 +16,25 @@ from mop.base.interventions import FROZEN, GATE_ONLY, NONE, Intervention
 from mop.base.streams import stream_seed
 
 Weights = TypeVar("Weights", np.ndarray, Tensor)
-_TINY = 1e-30  # where a router gives everything to what is left out, the rest shares it equally
+_TINY = 1e-30  # where a router gives all but this to what is left out, the rest shares it equally
 
 
 def leave_out(weights: Weights, is_out: Weights) -> Weights:
     """Weights (N, E) without the experts of is_out (..., E) bool, of which no row holds all."""
-    rest = (weights + _TINY) * ~is_out
+    rest = weights * ~is_out
+    rest = rest + ~is_out * (rest.sum(-1, keepdims=True) < _TINY)
     return rest * (weights.sum(-1, keepdims=True) / rest.sum(-1, keepdims=True))
+
+
+def give(weights: Weights, is_given: np.ndarray, values: np.ndarray) -> Weights:
+    """Weights (N, E) where the experts of is_given (E,) bool have `values` (E,) float64 of the sum; the rest is scaled.
+
+    Values that leave no rest, or less than none, are scaled to the sum themselves; they are not all 0 then.
+    """
+    share, total = float(values.sum()), weights.sum(-1, keepdims=True)
+    if is_given.all() or share > 1:
+        return weights * 0 + _like(weights, values / share) * total
+    return leave_out(weights, _like(weights, is_given)) * (1 - share) + _like(weights, values) * total
 
 
 class Gates:
@@ -39,7 +51,10 @@ class Gates:
 
         Raises InputError where the policy has no such layer, expert or size, or nothing would be left of a layer.
         """
-        _check(intervention, expert_hidden_sizes)
+        self._parts = intervention.parts or (intervention,)
+        for part in self._parts:
+            _check(part, expert_hidden_sizes)
+        self._given = [_given_in(layer, sizes, self._parts) for layer, sizes in enumerate(expert_hidden_sizes)]
         self.intervention, self.sizes, self.pool, self.seed = intervention, expert_hidden_sizes, pool, seed
         self._drawn = np.empty((0, 0), np.int32)  # episode, step -> the step of the pool, see `_draw`
 
@@ -64,25 +79,21 @@ class Gates:
 
     def _change(self, layer: int, weights: Weights, episode: np.ndarray, t_step: np.ndarray) -> Weights:
         """The weights (N, E) of a layer as the intervention has them, at every sample."""
-        kind, _, expert, size, value, *_ = self.intervention
-        sizes = np.asarray(self.sizes[layer])
-        if kind == "threshold":
-            return leave_out(weights, (weights < value) & ~_is_heaviest(weights))
-        if kind == "argmax":
-            return leave_out(weights, ~_is_heaviest(weights))
-        if kind == "lesion_size":
-            return leave_out(weights, _like(weights, sizes == size)) if (sizes == size).any() else weights
-        if kind in (NONE, "swap") or layer != self.intervention.layer:
-            return weights
-        if kind in ("lesion", "clamp"):
-            is_it, value = np.arange(len(sizes)) == expert, value or 0.0
-            rest = leave_out(weights, _like(weights, is_it)) * (1 - value)
-            return rest + _like(weights, (value * is_it).astype(np.float32)) * weights.sum(-1, keepdims=True)
-        if kind == "uniform":
-            return weights * 0 + 1 / len(sizes)
-        if kind == "mean":
-            return weights * 0 + _like(weights, self.pool[layer].mean(0, np.float64).astype(np.float32))
-        return _like(weights, self.pool[layer][self._draw(episode, t_step)])  # shuffle
+        kinds = {part.kind: part for part in self._parts if part.layer in (None, layer)}
+        if "uniform" in kinds:
+            weights = weights * 0 + 1 / weights.shape[-1]
+        if "mean" in kinds:
+            weights = weights * 0 + _like(weights, self.pool[layer].mean(0, np.float64).astype(np.float32))
+        if "shuffle" in kinds:
+            weights = _like(weights, self.pool[layer][self._draw(episode, t_step)])
+        is_given, values = self._given[layer]
+        if is_given.any():
+            weights = give(weights, is_given, values)
+        if "threshold" in kinds:
+            weights = leave_out(weights, (weights < kinds["threshold"].value) & ~_is_heaviest(weights))
+        if "argmax" in kinds:
+            weights = leave_out(weights, ~_is_heaviest(weights))
+        return weights
 
     def _draw(self, episode: np.ndarray, t_step: np.ndarray) -> np.ndarray:
         """(N,) int, a step of the pool for each sample: a number of episode and step alone.
@@ -101,6 +112,26 @@ class Gates:
 
 
 _BLOCK = 128  # episodes, and steps of each
+
+
+def _given_in(layer: int, sizes: Sequence[int], parts: Sequence[Intervention]) -> tuple[np.ndarray, np.ndarray]:
+    """Which experts of a layer are left out or clamped (E,) bool, and their weights (E,) float64.
+
+    Raises InputError where an expert is so twice, or nothing would be left of the layer.
+    """
+    is_given, values = np.zeros(len(sizes), bool), np.zeros(len(sizes))
+    for part in parts:
+        is_it = np.zeros(len(sizes), bool)
+        if part.kind == "lesion_size":
+            is_it = np.asarray(sizes) == part.size
+        elif part.kind in ("lesion", "clamp") and part.layer == layer:
+            is_it = np.arange(len(sizes)) == part.expert
+        if (is_given & is_it).any():
+            raise InputError(f"{part}: another of these already gives a weight to such an expert of layer {layer}")
+        is_given, values = is_given | is_it, values + (part.value or 0.0) * is_it
+    if is_given.all() and not values.any():
+        raise InputError(f"nothing would be left of layer {layer}: leave one expert its weight")
+    return is_given, values
 
 
 def _is_heaviest(weights: Weights) -> Weights:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mop.base.errors import InputError
 from mop.base.run_names import run_name
+from mop.base.subgoals import SUBGOALS
 from mop.measures.groups import group_routing_data
 from mop.measures.loops import find_loop
 from mop.measures.progress import select_episode
@@ -108,6 +109,7 @@ class EpisodeRecord:
     lpc: np.ndarray | None  # (T,) float
     action: np.ndarray | None  # (T,) int
     probabilities: np.ndarray | None  # (T, A) float64 of the actions
+    subgoals: list[str] | None  # T: what the bot would be at, "open" or "open, instruction 2 of 3"
     carrying: list[str] | None  # T + 1, or T where the world is not known: what the agent holds, "" for nothing
     events: list[tuple[int, str]]  # number of actions after which it was first true, and what happened
     world: "Replay | None"  # noqa: F821, of mop.worlds.pictures, which is only loaded where there are pictures
@@ -122,6 +124,8 @@ class EpisodeRecord:
             chosen = self.action[t_step]
             share = "" if self.probabilities is None else f" (p = {self.probabilities[t_step, chosen]:.2f})"
             parts.append(f"next action: {ACTION_NAMES[chosen]}{share}")
+        if self.subgoals is not None:
+            parts.append(f"sub-goal: {self.subgoals[t_step]}")
         if self.carrying is not None:
             held = self.carrying[t_step]
             parts.append(
@@ -172,6 +176,7 @@ def episode_record(data: RoutingCache, episode: int, tile_size: int = 32) -> Epi
         lpc=None if steps.lpc is None else np.asarray(steps.lpc)[rows],
         action=None if steps.action is None else np.asarray(steps.action)[rows],
         probabilities=_probabilities(steps.action_logits, rows),
+        subgoals=_subgoals(data, episode, rows),
         carrying=carrying,
         events=sorted(events, key=lambda event: event[0]),
         world=world,
@@ -208,6 +213,24 @@ def _probabilities(logits: np.ndarray | None, rows: np.ndarray) -> np.ndarray | 
         return None
     exponents = np.exp(logits[rows].astype(np.float64) - logits[rows].max(1, keepdims=True))
     return exponents / exponents.sum(1, keepdims=True)
+
+
+def _subgoals(data: RoutingCache, episode: int, rows: np.ndarray) -> list[str] | None:
+    """The bot's sub-goal at each step in words, with its instruction where the mission has several; None in old caches.
+
+    Where the bot is silent it is "unknown".
+    """
+    steps, count = data.steps, len(data.episodes[episode].get("instructions") or ())
+    if steps.subgoal is None:
+        return None
+    words = ["unknown" if goal < 0 else SUBGOALS[goal].replace("_", " ") for goal in steps.subgoal[rows].tolist()]
+    if steps.instruction is None or count < 2:
+        return words
+    numbers = steps.instruction[rows].tolist()
+    return [
+        word if number < 0 else f"{word}, instruction {number + 1} of {count}"
+        for word, number in zip(words, numbers, strict=True)
+    ]
 
 
 def _loop_event(data: RoutingCache, rows: np.ndarray) -> list[tuple[int, str]]:

@@ -1,6 +1,6 @@
-"""The player of an episode: one HTML document with everything in it, for a page of an app or as a file.
+"""The player of an episode, or of several side by side: one HTML document, for a page of an app or as a file.
 
-The document makes no request, and a file of it opens by double click. What it shows lies in it as JSON; `player.html`
+Everything is in it. The document makes no request, and a file of it opens by double click. What it shows lies in it as JSON; `player.html`
 holds the page that reads it.
 """
 
@@ -8,6 +8,7 @@ import base64
 import html
 import io
 import re
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,15 +27,38 @@ _COLUMNS = 16  # tiles in a row of the picture that holds them all
 
 def player_document(record: EpisodeRecord) -> str:
     """The HTML of the player. A text of the episode, such as its mission, is never markup or script in it."""
+    subtitle = " · ".join(filter(None, [record.mission, record.outcome]))
+    return _document(record.title, subtitle, [player_content(record)], [])
+
+
+def pair_document(
+    title: str, subtitle: str, records: Mapping[str, EpisodeRecord], difference: Sequence[tuple[int, str]]
+) -> str:
+    """The HTML of a player of several episodes side by side, at one step; records: each by its name.
+
+    difference: what to say of them from a step on, until the next, in the order of steps.
+    """
+    costs = [record.lpc[np.isfinite(record.lpc)] for record in records.values() if record.lpc is not None]
+    most = max((float(cost.max(initial=0)) for cost in costs), default=0.0)
+    return _document(
+        title, subtitle, [player_content(record, name, most) for name, record in records.items()], difference
+    )
+
+
+def _document(title: str, subtitle: str, episodes: list[dict], difference: Sequence[tuple[int, str]]) -> str:
     template = Path(__file__).with_name("player.html").read_text(encoding="utf-8")
-    content = orjson.dumps(player_content(record), option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    content = {"title": title, "subtitle": subtitle, "episodes": episodes, "difference": difference}
+    content = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY).decode()
     content = content.replace("<", "\\u003c")  # else "</script>" in a text would end the JSON
-    values = {"title": html.escape(record.title), "episode": content}
+    values = {"title": html.escape(title), "episode": content}
     return re.sub("%(title|episode)%", lambda place: values[place[1]], template)
 
 
-def player_content(record: EpisodeRecord) -> dict:
-    """What the player shows: plain values, for states 0 to T and steps 0 to T - 1 of the episode."""
+def player_content(record: EpisodeRecord, name: str = "", most_lpc: float | None = None) -> dict:
+    """What the player shows of an episode: plain values, for states 0 to T and steps 0 to T - 1.
+
+    name: what it is called beside others; most_lpc: where the colours of LPC end, None: at its own maximum.
+    """
     layers = [
         {"title": f"layer {number}", "names": names, "hues": hues, "weights": np.round(weights, 4).tolist()}
         for number, names, hues, weights in zip(
@@ -43,9 +67,7 @@ def player_content(record: EpisodeRecord) -> dict:
     ]
     return {
         "number": record.number,
-        "title": record.title,
-        "mission": record.mission,
-        "outcome": record.outcome,
+        "name": name,
         "num_steps": record.num_steps,
         "captions": [record.caption(t_step) for t_step in range(record.num_steps + 1)],
         "events": record.events,
@@ -55,13 +77,13 @@ def player_content(record: EpisodeRecord) -> dict:
         "lpc": None if record.lpc is None else _known(record.lpc),
         "carrying": record.carrying,
         "layers": layers,
-        "overlays": [] if record.world is None else _overlays(record),
+        "overlays": [] if record.world is None else _overlays(record, most_lpc),
         "world": None if record.world is None else _world(record.world),
         "no_world": record.no_world,
     }
 
 
-def _overlays(record: EpisodeRecord) -> list[dict]:
+def _overlays(record: EpisodeRecord, most_lpc: float | None) -> list[dict]:
     """What can be drawn over the world: a name, the colour of each step, and colours from low to high, if any."""
     overlays = []
     for number, hues, weights in zip(record.layer_numbers, record.hues, record.weights, strict=True):
@@ -69,9 +91,10 @@ def _overlays(record: EpisodeRecord) -> list[dict]:
         overlays.append({"name": f"dominant expert of layer {number}", "colors": colors, "ramp": []})
     if record.lpc is not None and np.isfinite(record.lpc).any():
         values = np.nan_to_num(record.lpc, posinf=0.0, neginf=0.0)
-        cmap, scale = colormaps[LPC_CMAP], Normalize(0, max(values.max(), 1e-9))
+        most = float(values.max()) if most_lpc is None else most_lpc
+        cmap, scale = colormaps[LPC_CMAP], Normalize(0, max(most, 1e-9))
         colors, ramp = ([to_hex(color) for color in cmap(places)] for places in (scale(values), np.linspace(0, 1, 9)))
-        overlays.append({"name": f"LPC, 0 to {values.max():,.0f}", "colors": colors, "ramp": ramp})
+        overlays.append({"name": f"LPC, 0 to {most:,.0f}", "colors": colors, "ramp": ramp})
     return overlays
 
 
