@@ -9,8 +9,9 @@ with app.setup:
     import marimo as mo
 
     from mop.base.errors import InputError, run_script
-    from mop.pages import captions, episode_tab, episodes, figures, flags, parts, runs
+    from mop.pages import captions, episode_tab, episodes, figures, flags, intervention_tab, interventions, parts, runs
     from mop.pages.export import Export
+    from mop.plotting.interventions import matrix_name
 
 
 @app.function
@@ -100,6 +101,7 @@ def _(routing_data, view):
             "The dominant expert, or the cost, in each cell of the grid. Click a cell for its episodes."
         )
         tabs_about |= {tab: about for tab, (*_, about) in figures.CHARTS.items()}
+        tabs_about[intervention_tab.TAB] = intervention_tab.ABOUT
         beside = ", with the router weights beside the world"
     else:
         note = parts.problem(figures.NO_ROUTERS, "info")
@@ -137,6 +139,7 @@ def _(
     action_dropdown, analysis_dropdown, episode_dropdown, episode_filter, measure_dropdown, min_steps_number, view_tabs
 ):
     tab_controls = {
+        intervention_tab.TAB: [],
         "Spatial": [measure_dropdown, analysis_dropdown, action_dropdown, min_steps_number],
         "Episodes": [episode_filter, episode_dropdown],
     }
@@ -148,10 +151,11 @@ def _(
 @app.cell
 def _(action_dropdown, min_steps_number, num_fresh, routing_data, run, view_tabs):
     is_map = view_tabs.value == "Spatial"
-    action = None if view_tabs.value == "Episodes" else action_dropdown.value
+    has_figure = view_tabs.value not in ("Episodes", intervention_tab.TAB)
+    action = action_dropdown.value if has_figure else None
     shown = captions.Shown(run, num_fresh, action, int(min_steps_number.value or 1) if is_map else 1)
     shown_data = figures.hold(routing_data, action)
-    return shown, shown_data
+    return has_figure, shown, shown_data
 
 
 @app.cell
@@ -187,8 +191,139 @@ def _(args, ending_dropdown, episode_dropdown, routing_data, run, save_episode_b
 
 
 @app.cell
-def _(analysis_dropdown, measure_dropdown, room_env_images, shown, shown_data, view, view_tabs):
-    mo.stop(view_tabs.value == "Episodes")
+def _():
+    get_text, set_text = mo.state(None)  # typed last: the controls are made anew for it
+    get_world, set_world = mo.state(None)  # found last
+    return get_text, get_world, set_text, set_world
+
+
+@app.cell
+def _(get_text, routing_data, view, view_tabs):
+    mo.stop(view_tabs.value != intervention_tab.TAB)
+    get_text()
+    gates, not_shown = intervention_tab.controls(routing_data, view)
+    gate_elements = gates.given
+    return gate_elements, gates, not_shown
+
+
+@app.cell
+def _(gate_elements, gates, set_text, view):
+    gate_elements.value
+    what_field = intervention_tab.text_field(gates, view, set_text)
+    return (what_field,)
+
+
+@app.cell
+def _(gate_elements, gates, not_shown, routing_data, run, view, what_field):
+    gate_elements.value
+    mo.vstack(
+        [
+            *filter(None, [parts.absent(view)]),
+            intervention_tab.controls_shown(gates),
+            intervention_tab.text_shown(what_field, gates, run, routing_data, not_shown),
+        ]
+    )
+    return
+
+
+@app.cell
+def _(get_world, routing_data, view, view_tabs):
+    mo.stop(view_tabs.value != intervention_tab.TAB)
+    get_world()
+    world_dropdown = intervention_tab.world_dropdown(routing_data, view)
+    find_button = intervention_tab.find_button()
+    return find_button, world_dropdown
+
+
+@app.cell
+def _(find_button, routing_data, run, world_dropdown):
+    try:
+        with mo.status.spinner("Loading the policy; a new installation compiles for a minute first"):
+            one_world = interventions.open_world(run, routing_data)
+    except (InputError, OSError) as error:
+        mo.stop(True, parts.problem(error, "warn"))
+    mo.hstack([world_dropdown, find_button], justify="start", align="center", gap=2, wrap=True)
+    return (one_world,)
+
+
+@app.cell
+def _(find_button, gates, one_world, routing_data, set_world, view, world_dropdown):
+    mo.stop(not find_button.value)
+    found_world = intervention_tab.find_world(one_world, routing_data, gates, world_dropdown.value, view)
+    mo.stop(found_world is None, parts.problem("it changes the outcome of none of the worlds that were tried", "info"))
+    set_world(found_world)
+    return
+
+
+@app.cell
+def _(gate_elements, gates, one_world, world_dropdown):
+    gate_elements.value
+    try:
+        pair = interventions.play_pair(one_world, world_dropdown.value, gates.asked, gates.variant)
+    except InputError as error:
+        mo.stop(True, parts.problem(error, "warn"))
+    intervention_tab.pair_shown(pair)
+    return (pair,)
+
+
+@app.cell
+def _(gates, pair):
+    save_pair_button = mo.ui.run_button(label=f"Save {interventions.file_of(pair, gates.variant)}.html")
+    save_pair_button
+    return (save_pair_button,)
+
+
+@app.cell
+def _(args, gates, pair, run, save_pair_button):
+    mo.stop(not save_pair_button.value)
+    intervention_tab.save_pair(pair, gates.variant, run.key.artefacts(args.plots_dir))
+    return
+
+
+@app.cell
+def _(refresh_button, routing_data, run, view_tabs):
+    mo.stop(view_tabs.value != intervention_tab.TAB)
+    refresh_button.value
+    try:
+        intervention_rows = interventions.rows_of(run, routing_data)
+    except (InputError, OSError) as error:
+        mo.stop(True, parts.problem(error, "info"))
+    return (intervention_rows,)
+
+
+@app.cell
+def _(gate_elements, gates, intervention_rows, routing_data, run):
+    gate_elements.value
+    matrix_variant = intervention_tab.variant_of(intervention_rows, gates.variant)
+    intervention_tab.matrix_shown(run, routing_data, intervention_rows, matrix_variant)
+    return (matrix_variant,)
+
+
+@app.cell
+def _(format_dropdown, intervention_rows, matrix_variant, width_dropdown):
+    matrix_export = Export(format_dropdown.value, width_dropdown.value)
+    matrix_file = matrix_name(matrix_variant)
+    save_matrix_button = mo.ui.run_button(label=f"Save {matrix_export.stem(matrix_file)}.{matrix_export.format}")
+    mo.hstack([save_matrix_button, format_dropdown, width_dropdown], justify="start", align="center", gap=2, wrap=True)
+    return matrix_export, matrix_file, save_matrix_button
+
+
+@app.cell
+def _(args, intervention_rows, matrix_export, matrix_file, matrix_variant, routing_data, run, save_matrix_button):
+    mo.stop(not save_matrix_button.value)
+    parts.save_figure(
+        lambda: interventions.plot_matrix(run, intervention_rows, matrix_variant),
+        run.key.artefacts(args.plots_dir),
+        matrix_file,
+        matrix_export,
+        interventions.matrix_caption(run, intervention_rows, routing_data, matrix_variant),
+    )
+    return
+
+
+@app.cell
+def _(analysis_dropdown, has_figure, measure_dropdown, room_env_images, shown, shown_data, view, view_tabs):
+    mo.stop(not has_figure)
     chosen_view = (
         *(shown_data, view_tabs.value, measure_dropdown.value, analysis_dropdown.value),
         *(room_env_images, shown.min_steps),

@@ -101,8 +101,8 @@ def together(parts: Iterable[Intervention], phase: str | None = None) -> Interve
     """Several interventions as one, in the order in which they are made, whatever order they are given in.
 
     First `mean`, `uniform` and `shuffle` give a layer other weights; in these, all experts that are left out or clamped
-    get their weights at once, and the rest is scaled; then comes `threshold` or `argmax`. Raises InputError where two of
-    them give weights to one layer or expert, or there are two of the last kind.
+    get their weights at once, and the rest is scaled; then comes `threshold` or `argmax`. Raises InputError where two
+    of them give weights to one layer or expert, or there are two of the last kind.
     """
     parts = sorted(parts, key=lambda part: (_ORDER[part.kind], part.layer or 0, part.expert or 0, part.size or 0))
     if len(parts) <= 1:

@@ -15,16 +15,14 @@ from mop.base.errors import InputError
 from mop.base.files import check_writable, claimed, file_digest, remove_leftovers, write_figure
 from mop.base.interventions import GATE_ONLY, NONE, VARIANTS, Intervention
 from mop.measures.groups import GROUPINGS
-from mop.plotting.interventions import plot_use_and_need
-from mop.store.interventions import add_row, load_rows, merge_rows
+from mop.plotting.interventions import lesioned_variants, matrix_name, matrix_title, plot_use_and_need
+from mop.store.interventions import SAME, add_row, comparable, in_words, load_rows, merge_rows
 from mop.store.run_keys import CACHE_DIR, INTERVENTIONS_TABLE, PLOTS_DIR, RunKey, interventions_path
 
 if TYPE_CHECKING:
     from mixture_of_experts import RecurrentPolicy
     from mop.jobs.interventions import Study
 
-# what rows that can be compared have in common
-_SAME = ("checkpoint_sha256", "num_episodes", "eval_seed", "phases_by", "minigrid_version")
 Asked = tuple[Intervention, str]  # with its memory variant
 THRESHOLDS = (0.05, 0.1, 0.2, 0.33)
 
@@ -184,7 +182,7 @@ def has_battery(rows: Sequence[Mapping], digest: str, settings: Settings) -> boo
 def is_done(rows: Sequence[Mapping], asked: Asked, about: Mapping, swaps: "Mapping[str, Swap]") -> bool:
     """Whether there is a row of an intervention from this very checkpoint, in these worlds, with these phases."""
     intervention, variant = asked
-    wanted = {"intervention": str(intervention), "variant": variant} | {name: about[name] for name in _SAME}
+    wanted = {"intervention": str(intervention), "variant": variant} | {name: about[name] for name in SAME}
     wanted["swap_sha256"] = swaps.get(intervention.file, _NO_SWAP).digest
     return any(all(row.get(name) == value for name, value in wanted.items()) for row in rows)
 
@@ -249,40 +247,16 @@ def _prepare_places(settings: Settings, key: RunKey) -> None:
 
 def _draw(rows: Sequence[Mapping], about: Mapping, key: RunKey, settings: Settings) -> None:
     """Draw use against need where lesions and the intact policy have rows, of each variant that was made in a phase."""
-    rows = [row for row in rows if all(row.get(name) == about[name] for name in _SAME)]
+    rows = comparable(rows, about)
     if not any(row["intervention"] == NONE for row in rows):
         return
-    for variant in VARIANTS:
-        is_there = any(row["variant"] == variant and row["intervention"].startswith("lesion ") for row in rows)
-        if is_there:
-            name = "use_and_need" + ("" if variant == GATE_ONLY else f"_{variant}")
-            worlds = f"{about['num_episodes']:,} worlds, memory of what is left out: {variant}"
-            figure = plot_use_and_need(rows, f"{key.label}, {worlds}\nchange of success in percentage points", variant)
-            print(f"figure: {write_figure(key.artefacts(settings.plots_dir) / f'{name}.png', figure)}")
+    for variant in lesioned_variants(rows):
+        figure = plot_use_and_need(rows, matrix_title(key.label, about["num_episodes"], variant), variant)
+        print(f"figure: {write_figure(key.artefacts(settings.plots_dir) / f'{matrix_name(variant)}.png', figure)}")
 
 
 def format_rows(rows: Sequence[Mapping]) -> str:
     """Interventions for a terminal: success, what changed with its intervals, agreement."""
     if not rows:
         return "no interventions yet"
-
-    def change(row: Mapping, name: str, form: str) -> str:
-        value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-        if value is None:
-            return "-"
-        return f"{value:{form}}" + ("" if low is None else f" ({low:{form}} to {high:{form}})")
-
-    lines = [
-        {
-            "intervention": row["intervention"],
-            "memory": row["variant"],
-            "success": f"{row['success_rate']:.1%}",
-            "change": change(row, "delta_success", "+.1%"),
-            "lost": row["worlds_lost"],
-            "gained": row["worlds_gained"],
-            "path ratio": change(row, "delta_path_ratio", "+.3f"),
-            "same action": change(row, "agreement", ".1%"),
-        }
-        for row in rows
-    ]
-    return pd.DataFrame(lines).to_string(index=False)
+    return pd.DataFrame(map(in_words, rows)).to_string(index=False)

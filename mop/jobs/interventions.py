@@ -60,7 +60,7 @@ class Actor:
         self._path, self._step = path, fast.stepper(self.policy, path)
 
     def stepper(self, routers: RecurrentPolicy | None = None) -> Callable:
-        """What steps the policy, with the routers of another one if there is one. Raises InputError if they do not fit."""
+        """What steps the policy, with the routers of another one if given. Raises InputError if they do not fit."""
         return self._step if routers is None else fast.stepper(with_routers_of(self.policy, routers), self._path)
 
     def answers(

@@ -20,7 +20,7 @@ _NUM_KEPT = 256  # episodes
 
 
 class OneWorld:
-    """The policy of a checkpoint in worlds of its evaluation, intact or with an intervention; it keeps what it played."""
+    """The policy of a checkpoint in worlds of its evaluation, intact or changed; it keeps what it played."""
 
     def __init__(self, path: str | Path, data: RoutingCache, lang_encoder: str | None = None):
         """data: the whole intact evaluation, whose worlds these are; `mean` and `shuffle` take weights from its steps.

@@ -93,21 +93,25 @@ def list_episodes(data: RoutingCache, chosen: Mapping, view: View) -> tuple:
 
 
 def show_player(data: RoutingCache, episode: int | None, reason: str = "") -> mo.Html:
-    """The player of an episode, or a line that says why there is none: `reason`, where no episode is chosen.
-
-    It lies in the page itself. `mo.iframe` would make it a file of the session, which can be gone before the browser
-    asks for it.
-    """
+    """The player of an episode, or a line that says why there is none: `reason`, where no episode is chosen."""
     try:
         if episode is None:
             raise InputError(reason)
         document = player_document(episode_record(data, episode))
     except InputError as error:
         return problem(error, "warn")
+    return frame(document, f"episode {episode}")
+
+
+def frame(document: str, title: str) -> mo.Html:
+    """A player's document within a page.
+
+    It lies in the page itself. `mo.iframe` would make it a file of the session, which can be gone before the browser
+    asks for it.
+    """
     style = f"width: 100%; height: {_HEIGHT_PX}px; border: 0"
-    return mo.Html(
-        f'<iframe class="player" title="episode {episode}" style="{style}" srcdoc="{html.escape(document)}"></iframe>'
-    )
+    title, document = html.escape(title), html.escape(document)
+    return mo.Html(f'<iframe class="player" title="{title}" style="{style}" srcdoc="{document}"></iframe>')
 
 
 def write_episode(

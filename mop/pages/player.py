@@ -1,7 +1,7 @@
 """The player of an episode, or of several side by side: one HTML document, for a page of an app or as a file.
 
-Everything is in it. The document makes no request, and a file of it opens by double click. What it shows lies in it as JSON; `player.html`
-holds the page that reads it.
+Everything is in it: the document makes no request, and a file of it opens by double click. What it shows lies in it as
+JSON; `player.html` holds the page that reads it.
 """
 
 import base64
@@ -28,29 +28,32 @@ _COLUMNS = 16  # tiles in a row of the picture that holds them all
 def player_document(record: EpisodeRecord) -> str:
     """The HTML of the player. A text of the episode, such as its mission, is never markup or script in it."""
     subtitle = " · ".join(filter(None, [record.mission, record.outcome]))
-    return _document(record.title, subtitle, [player_content(record)], [])
+    return _document(record.title, subtitle=subtitle, episodes=[player_content(record)], difference=[], mark=None)
 
 
 def pair_document(
-    title: str, subtitle: str, records: Mapping[str, EpisodeRecord], difference: Sequence[tuple[int, str]]
+    title: str,
+    subtitle: str,
+    records: Mapping[str, EpisodeRecord],
+    difference: Sequence[tuple[int, str]],
+    mark: int | None = None,
 ) -> str:
     """The HTML of a player of several episodes side by side, at one step; records: each by its name.
 
-    difference: what to say of them from a step on, until the next, in the order of steps.
+    difference: what to say of them from a step on, until the next, in the order of steps; mark: a step to be marked.
     """
     costs = [record.lpc[np.isfinite(record.lpc)] for record in records.values() if record.lpc is not None]
     most = max((float(cost.max(initial=0)) for cost in costs), default=0.0)
-    return _document(
-        title, subtitle, [player_content(record, name, most) for name, record in records.items()], difference
-    )
+    episodes = [player_content(record, name, most) for name, record in records.items()]
+    return _document(title, subtitle=subtitle, episodes=episodes, difference=difference, mark=mark)
 
 
-def _document(title: str, subtitle: str, episodes: list[dict], difference: Sequence[tuple[int, str]]) -> str:
+def _document(title: str, **content) -> str:
+    """content: what `player.html` reads as `page`, beside the title."""
     template = Path(__file__).with_name("player.html").read_text(encoding="utf-8")
-    content = {"title": title, "subtitle": subtitle, "episodes": episodes, "difference": difference}
-    content = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY).decode()
-    content = content.replace("<", "\\u003c")  # else "</script>" in a text would end the JSON
-    values = {"title": html.escape(title), "episode": content}
+    written = orjson.dumps({"title": title, **content}, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    written = written.replace("<", "\\u003c")  # else "</script>" in a text would end the JSON
+    values = {"title": html.escape(title), "episode": written}
     return re.sub("%(title|episode)%", lambda place: values[place[1]], template)
 
 

@@ -6,12 +6,29 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mop.base.errors import InputError
-from mop.base.interventions import GATE_ONLY, NONE, Intervention
+from mop.base.interventions import GATE_ONLY, NONE, VARIANTS, Intervention
 from mop.plotting.hover import add_note
 from mop.plotting.panels import make_panels, render_matrix, set_title
 from mop.plotting.style import expert_names, short_name
 
 ALWAYS = "all steps"
+
+
+def lesioned_variants(rows: Sequence[Mapping]) -> list[str]:
+    """The memory variants in which experts were left out: those of which there is a figure."""
+    lesioned = {row["variant"] for row in rows if row["intervention"].startswith("lesion ")}
+    return [variant for variant in VARIANTS if variant in lesioned]
+
+
+def matrix_name(variant: str) -> str:
+    """The name of the file of `plot_use_and_need` without its ending."""
+    return "use_and_need" + ("" if variant == GATE_ONLY else f"_{variant}")
+
+
+def matrix_title(run: str, num_worlds: int, variant: str) -> str:
+    """The title of `plot_use_and_need`; run: what the policy is called."""
+    about = f"{num_worlds:,} worlds, memory of what is left out: {variant}"
+    return f"{run}\n{about}\nchange of success in percentage points"
 
 
 def plot_use_and_need(rows: Sequence[Mapping], title: str, variant: str = GATE_ONLY) -> Figure:

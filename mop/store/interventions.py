@@ -5,7 +5,7 @@ rows to one file.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ COLUMNS = (
     *("success_rate", "path_ratio", "mean_lpc", "mean_steps", "worlds_lost", "worlds_gained"),
     *(f"{name}{end}" for name in ("delta_success", "delta_path_ratio", "agreement") for end in ("", "_low", "_high")),
 )  # the first ones of the table; `phases` comes last
+# what rows that can be compared have in common
+SAME = ("checkpoint_sha256", "num_episodes", "eval_seed", "phases_by", "minigrid_version")
 _WAIT_S = 60.0  # for another process that writes a file, which takes it a moment
 
 
@@ -39,6 +41,33 @@ def load_rows(path: str | Path) -> list[dict]:
             raise InputError(f"{path}, line {number}: it is no row of an intervention ({error})") from None
         rows.append(row)
     return rows
+
+
+def comparable(rows: Iterable[Mapping], about: Mapping) -> list[Mapping]:
+    """The rows of the same checkpoint, worlds and phases as `about`, which may be a row."""
+    return [row for row in rows if all(row.get(name) == about[name] for name in SAME)]
+
+
+def in_words(row: Mapping) -> dict[str, Any]:
+    """What a person reads of a row: intervention, success, what changed with its intervals, agreement."""
+
+    def change(name: str, form: str, scale: int = 1, unit: str = "") -> str:
+        found = [row[f"{name}{end}"] for end in ("", "_low", "_high")]
+        value, low, high = (None if number is None else f"{scale * number:{form}}" for number in found)
+        if value is None:
+            return "-"
+        return f"{value}{unit}" + ("" if low is None else f" ({low} to {high})")
+
+    return {
+        "intervention": row["intervention"],
+        "memory": row["variant"],
+        "success": f"{row['success_rate']:.1%}",
+        "change": change("delta_success", "+.1f", 100, "%"),
+        "lost": row["worlds_lost"],
+        "gained": row["worlds_gained"],
+        "path ratio": change("delta_path_ratio", "+.3f"),
+        "same action": change("agreement", ".1f", 100, "%"),
+    }
 
 
 def add_row(path: str | Path, row: Mapping[str, Any]) -> None:
