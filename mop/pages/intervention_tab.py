@@ -29,9 +29,9 @@ ABOUT = "Other weights in place of the routers': what the policy does then, in o
 WHAT, MEMORY, WORLD = "what", "memory", "world"  # words of the address
 _LEAST_PX = 860  # of the matrix: its numbers can be read, and a narrow page scrolls
 _STYLE = """
-.gates { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 310px), 1fr)); gap: 0.75rem 2rem }
+.gates { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 326px), 1fr)); gap: 0.75rem 1.5rem }
 .gates section > div:first-child { display: flex; gap: 1rem; align-items: center; margin-bottom: 0.25rem }
-.gates .expert { display: grid; grid-template-columns: 4.5rem minmax(8.5rem, auto) 1fr; gap: 0 0.75rem;
+.gates .expert { display: grid; grid-template-columns: 4.3rem 8rem 1fr; gap: 0 0.4rem;
   align-items: center; margin-bottom: 0.4rem; white-space: nowrap }
 .gates .expert b { font-weight: 500 } .gates .expert b::before { content: ""; display: inline-block; width: 0.7em;
   height: 0.7em; margin-right: 0.4em; border-radius: 2px; background: var(--hue) }
