@@ -16,6 +16,7 @@ The interventions (layers L and experts E count from 0, S is a size of experts, 
     uniform L       all experts of the layer have the same weight
     shuffle L       the layer has the weights of a random step of the intact episodes
     swap FILE       the routers of another checkpoint with the same sizes
+Several but the first and the last are made together where " + " joins them: "lesion 0.1 + clamp 2.0=0.5".
 Behind each but the first and the last may stand "in PHASE": it is made only while the task is in that phase. The
 memory of an expert at a step at which its weight is 0: it goes on (gate-only), is frozen, or is zeroed (--variants).
 

@@ -144,7 +144,7 @@ def _(
         "Episodes": [episode_filter, episode_dropdown],
     }
     shown_controls = tab_controls.get(view_tabs.value, [action_dropdown])
-    mo.hstack(shown_controls, justify="start", gap=2, wrap=True)
+    mo.hstack(shown_controls, justify="start", gap=2, wrap=True) if shown_controls else None
     return
 
 

@@ -257,6 +257,14 @@ def asked_in(page: Page) -> str:
     return parse_qs(urlsplit(page.page.url).query).get("what", [""])[0]
 
 
+def row_of(page: Page, name: str):
+    return page.page.locator(".gates .expert", has_text=name)
+
+
+def expect_state(page: Page, name: str, state: str) -> None:
+    row_of(page, name).get_by_text(state).first.wait_for()
+
+
 def set_text(page: Page, text: str) -> None:
     field = page.page.locator("marimo-text[data-label*='As a text'] input")
     field.fill(text)
@@ -266,10 +274,9 @@ def set_text(page: Page, text: str) -> None:
 def an_expert_is_left_out(page: Page) -> None:
     page.see("Nothing is changed: the two episodes are identical, step by step, solved in")
     player_of(page).get_by_text("The same action at every step.").wait_for()
-    row = page.page.locator(".gates .expert").nth(5)
-    assert "1.2: learned" in row.inner_text()
-    row.locator("marimo-switch").get_by_role("switch").click()
-    page.see("1.2: left out")
+    expect_state(page, "1.2 GRU 32", "learned, mean")
+    row_of(page, "1.2").locator("marimo-switch").get_by_role("switch").click()
+    expect_state(page, "1.2", "left out")
     page.see("not solved in 72 steps")
     page.see("They first differ at step")
     assert asked_in(page) == "lesion 1.2"
@@ -301,24 +308,24 @@ def both_are_played(page: Page) -> None:
 
 def texts_are_typed(page: Page) -> None:
     set_text(page, "argmax + lesion 0.1")
-    page.see("0.1: left out")
-    page.see("1.2: learned")
+    expect_state(page, "0.1", "left out")
+    expect_state(page, "1.2", "learned")
     assert page.dropdown("Then, in all layers").evaluate("select => select.selectedOptions[0].label") == "argmax"
     assert asked_in(page) == "argmax + lesion 0.1"
     set_text(page, "nonsense")
     page.see("'nonsense' is no intervention; the grammar")
     set_text(page, "none")
     page.see("Nothing is changed")
-    slider = page.page.locator(".gates .expert").nth(8).locator("marimo-slider").get_by_role("slider")
+    slider = row_of(page, "2.2").locator("marimo-slider").get_by_role("slider")
     slider.focus()
     slider.press("ArrowRight")
-    page.see("2.2: held at")
+    expect_state(page, "2.2", "held at 0.")
     assert asked_in(page).startswith("clamp 2.2=0.")
 
 
 def other_worlds(page: Page) -> None:
     set_text(page, "lesion 1.2")
-    page.see("1.2: left out")
+    expect_state(page, "1.2", "left out")
     page.page.get_by_role("button", name="Next world with another outcome").click()
     player_of(page).get_by_text("world 1: intact, and with lesion 1.2").first.wait_for()
     assert "world=1" in page.page.url
@@ -343,4 +350,4 @@ def the_matrix(page: Page, place: Path) -> None:
     assert (place / KEY.artefacts("plots") / "use_and_need.csv").is_file()
     page.choose("Run", f"{TASK} mixture lpc_alpha 0 trial 7 · update 300 · no checkpoint")
     page.see("is not on this machine, and episodes with an intervention need the policy itself")
-    page.see("1.2: left out")  # what was set stays
+    expect_state(page, "1.2", "left out")  # what was set stays

@@ -29,9 +29,9 @@ ABOUT = "Other weights in place of the routers': what the policy does then, in o
 WHAT, MEMORY, WORLD = "what", "memory", "world"  # words of the address
 _LEAST_PX = 860  # of the matrix: its numbers can be read, and a narrow page scrolls
 _STYLE = """
-.gates { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 326px), 1fr)); gap: 0.75rem 1.5rem }
+.gates { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 332px), 1fr)); gap: 0.75rem 1.5rem }
 .gates section > div:first-child { display: flex; gap: 1rem; align-items: center; margin-bottom: 0.25rem }
-.gates .expert { display: grid; grid-template-columns: 4.3rem 8rem 1fr; gap: 0 0.4rem;
+.gates .expert { display: grid; grid-template-columns: minmax(6rem, max-content) 6.7rem 1fr; gap: 0 0.5rem;
   align-items: center; margin-bottom: 0.4rem; white-space: nowrap }
 .gates .expert b { font-weight: 500 } .gates .expert b::before { content: ""; display: inline-block; width: 0.7em;
   height: 0.7em; margin-right: 0.4em; border-radius: 2px; background: var(--hue) }
@@ -97,9 +97,9 @@ def controls_shown(made: Controls) -> mo.Html:
     sections = []
     for layer in dict.fromkeys(place.layer for place in made.experts):
         rows = "".join(
-            f'<div class="expert"><b style="--hue: {expert.hue}">{html.escape(expert.name)}</b>'
+            f'<div class="expert"><b style="--hue: {expert.hue}">{place} {html.escape(expert.name)}</b>'
             f"{given[f'weight {place}']}"
-            f"<small>{place}: {interventions.state_of(place, expert, values, made.homes)}</small>"
+            f"<small>{interventions.state_of(place, expert, values, made.homes)}</small>"
             f"{given[f'out {place}']}</div>"
             for place, expert in made.experts.items()
             if place.layer == layer

@@ -252,7 +252,8 @@ def document_of(pair: Pair) -> str:
     """The HTML of a player of both, with the step marked at which they first differ. Raises InputError."""
     intact, changed = _record(pair.intact), _record(pair.changed)
     context = pair.intact.episodes[0]
-    title = f"{run_name(pair.intact.header)}, world {context['seed']}: intact, and with {pair.intervention}"
+    both = "nothing is changed" if pair.intervention.kind == NONE else f"intact, and with {pair.intervention}"
+    title = f"{run_name(pair.intact.header)}, world {context['seed']}: {both}"
     names = f"intact\n{_outcome(pair.intact)}", f"changed\n{_outcome(pair.changed)}"
     if pair.first is None:
         difference = [(0, "The same action at every step.")]
