@@ -201,7 +201,10 @@ def _():
 def _(get_text, routing_data, view, view_tabs):
     mo.stop(view_tabs.value != intervention_tab.TAB)
     get_text()
-    gates, not_shown = intervention_tab.controls(routing_data, view)
+    try:
+        gates, not_shown = intervention_tab.controls(routing_data, view)
+    except InputError as error:
+        mo.stop(True, parts.problem(error))
     gate_elements = gates.given
     return gate_elements, gates, not_shown
 

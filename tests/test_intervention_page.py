@@ -110,6 +110,8 @@ def test_experts_are_named_as_in_the_figures(data):
     homes = interventions.homes_of(experts, Intervention(NONE))
     values = interventions.values_of(Intervention(NONE), experts, homes)
     changed = values | {"out 0.1": True, "weight 0.2": 0.4, "from 1": "mean", "from 2": "shuffle"}
+    with pytest.raises(InputError, match="diverged"):
+        interventions.experts_of(make_data(make_steps([[1, 1]], [[np.nan, 1.0]])))
     told = [interventions.state_of(place, expert, changed, homes) for place, expert in experts.items()]
     assert told[0] == f"learned, mean {experts[0, 0].mean:.2f}" and told[1:3] == ["left out", "held at 0.4"]
     assert told[3] == f"always {experts[1, 0].mean:.2f}" and told[6] == "shuffle"

@@ -17,7 +17,7 @@ from mop.base.errors import InputError
 from mop.base.files import file_digest
 from mop.base.interventions import FROZEN, GATE_ONLY, NONE, SEVERAL, SWAP, ZEROED, Intervention, parse, together
 from mop.base.run_names import run_name
-from mop.measures.routing_data import ACTION_NAMES
+from mop.measures.routing_data import ACTION_NAMES, checked_weights
 from mop.pages.episodes import EpisodeRecord, episode_record
 from mop.pages.player import pair_document
 from mop.pages.runs import Run
@@ -63,9 +63,8 @@ Experts = Mapping[Place, Expert]
 
 
 def experts_of(data: RoutingCache) -> dict[Place, Expert]:
-    """All experts of the layers that have several. Raises InputError where the data hold no weights."""
-    data.require("layer_routing")
-    layers = data.steps.layer_routing
+    """All experts of the layers that have several. Raises InputError as `checked_weights`."""
+    layers = checked_weights(data.steps)
     names, hues = expert_names(data.header, layers), expert_hues(data.header, layers)
     sizes = data.header.get("expert_hidden_sizes") or [[None] * weights.shape[1] for weights in layers]
     means = [weights.mean(0, np.float64).tolist() for weights in layers]
