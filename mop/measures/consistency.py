@@ -44,7 +44,7 @@ def shuffled_in_time(weights: np.ndarray, episode: np.ndarray, rng: np.random.Ge
 
 
 def mean_over_pairs(pairs: np.ndarray) -> tuple[float, float, float]:
-    """The mean over the pairs of K policies, with its 95 % interval; pairs: (K, K), what is on the diagonal is not read.
+    """The mean over the pairs of K policies, with its 95 % interval; pairs: (K, K), of which the upper half is read.
 
     Pairs that share a policy are no independent samples. So policies are left out one at a time, and the interval is
     Student's t with the standard error of that jackknife (Arvesen 1969, Annals of Mathematical Statistics 40). NaN for
