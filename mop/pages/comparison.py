@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from mop.base.configuration import Parser
 from mop.base.errors import InputError
 from mop.base.run_names import run_name
+from mop.base.tasks import task_name
 from mop.measures.comparison import Interval, Pair, compare_metrics, pair_worlds
 from mop.measures.groups import GROUPINGS, get_available_analyses
 from mop.measures.metrics import interval_of_rate
@@ -24,7 +25,6 @@ from mop.pages.flags import parse
 from mop.pages.routing import load_routing
 from mop.pages.runs import Run, find_cached_runs
 from mop.plotting.comparison import ALL_MEASURES, difference_measures
-from mop.plotting.style import task_name
 from mop.plotting.tasks import MEASURES
 from mop.store.results import load_results
 from mop.store.routing_cache import RoutingCache

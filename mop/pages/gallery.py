@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from mop.base.errors import InputError
 from mop.base.files import write_atomic
+from mop.base.tasks import task_name
 from mop.pages import comparison, parts
 from mop.pages.captions import Shown, caption_of
 from mop.pages.episodes import episode_record
@@ -23,7 +24,7 @@ from mop.pages.figures import CHARTS, Drawing, action_figures, routing_figures
 from mop.pages.player import player_document
 from mop.pages.routing import describe_metrics, load_routing
 from mop.pages.runs import Run
-from mop.plotting.style import counted, task_name
+from mop.plotting.style import counted
 from mop.store.routing_cache import RoutingCache
 from plotting_utils import (
     GROUPINGS,

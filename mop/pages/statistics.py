@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from mop.base.configuration import FIELDS, RUNTIME_KEYS, complete
 from mop.base.errors import InputError
 from mop.base.files import find_files
+from mop.base.tasks import task_name
 from mop.measures.actions import hold_action
 from mop.measures.by_phase import (
     ALL_STEPS,
@@ -47,7 +48,7 @@ from mop.plotting.alphas import (
     plot_measures_against_alpha,
     plot_measures_by_phase,
 )
-from mop.plotting.style import counted, task_name
+from mop.plotting.style import counted
 from mop.store.routing_cache import RoutingCache
 from mop.store.run_keys import CACHE_DIR, PLOTS_DIR, RunKey, find_caches, result_path
 

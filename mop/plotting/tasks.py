@@ -16,9 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from mop.base.errors import InputError
+from mop.base.tasks import task_name
 from mop.plotting.curves import check_columns
 from mop.plotting.hover import add_note
-from mop.plotting.style import HUES, open_frame, task_name, wrapped
+from mop.plotting.style import HUES, open_frame, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
