@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from mop.base.errors import InputError
 from mop.base.files import write_atomic
+from mop.base.run_names import run_name
 from mop.base.tasks import task_name
 from mop.pages import comparison, parts
 from mop.pages.captions import Shown, caption_of
@@ -181,7 +182,7 @@ def _card(run: Run, data: RoutingCache) -> dict[str, str]:
     return {
         "href": _file_name(run),
         "task": task_name(run.key.task_id),
-        "name": run.name.removeprefix(run.key.task_id),
+        "name": run_name(run.about, with_task=False),
         "numbers": " · ".join(numbers),
         "interval": values.get("success", ("", ""))[1],
         "picture": _picture(data),

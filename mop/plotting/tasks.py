@@ -180,6 +180,7 @@ def _points(rows: "pd.DataFrame", what: Measure, zero: float) -> _Points:
 def _text_of(row: Mapping) -> str:
     """What a row of results is called under the mouse, as far as the table tells."""
     names = [task_name(str(row["task_id"]))] if "task_id" in row else []
+    names += [f"of {row['trained_on']}"] if isinstance(row.get("trained_on"), str) else []
     names += [_POLICIES[row["policy"]][0]] if row.get("policy") in _POLICIES else []
     numbers = {name: row.get(name) for name in ("lpc_alpha", "trial", "seed", "update")}
     names += [f"{name} {value:g}" for name, value in numbers.items() if value is not None and value == value]
@@ -194,7 +195,18 @@ def _text_of(row: Mapping) -> str:
 
 
 _VALUES = (
-    *("task_id", "policy", "trial", "seed", "update", "lpc_alpha", "success_rate", "success_low", "success_high"),
+    *(
+        "task_id",
+        "trained_on",
+        "policy",
+        "trial",
+        "seed",
+        "update",
+        "lpc_alpha",
+        "success_rate",
+        "success_low",
+        "success_high",
+    ),
     *("path_ratio", "mean_lpc", "num_episodes", "eval_seed", "env_steps"),
 )
 
