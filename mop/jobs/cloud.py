@@ -198,13 +198,14 @@ def plan_evaluations(filters: Filters, num_episodes: int, force: bool, skip_rout
 
 def _job_on(found: FoundCheckpoint, digest: str, settings: Settings | InterventionSettings, force: bool) -> Job:
     """A job on a checkpoint, in the worlds of the task of its key."""
-    return Job(found.key.label, (found.path.as_posix(), found.key.task_id, digest, settings, force))
+    which = () if found.key.trained_on is None else (found.key.task_id,)
+    return Job(found.key.label, (found.path.as_posix(), digest, settings, force, *which))
 
 
-def _key_of(path: str, task_id: str) -> RunKey:
-    """The key of an evaluation on a task."""
+def _key_of(path: str, task_id: str | None) -> RunKey:
+    """The key of an evaluation; task_id: on which of the tasks of a policy of several."""
     key = RunKey.from_checkpoint(path)
-    return key if key.task_id == task_id else key.on(task_id)
+    return key if task_id is None else key.on(task_id)
 
 
 def settings_of_container(num_episodes: int, skip_routing: bool) -> Settings:
@@ -250,10 +251,10 @@ def _has_row(found: FoundCheckpoint, rows: dict[RunKey | str, dict], settings: S
     return vouches_for(unrecorded | row, found, settings)  # older tables lack these columns
 
 
-def evaluate(path: str, task_id: str, digest: str, settings: Settings, force: bool) -> Result:
-    """Evaluate one checkpoint of the volume on a task that it was trained on.
+def evaluate(path: str, digest: str, settings: Settings, force: bool, task_id: str | None = None) -> Result:
+    """Evaluate one checkpoint of the volume, whose digest must be that of the file where the job was planned.
 
-    Its digest must be that of the file where the job was planned.
+    task_id: of a policy of several tasks, the one in whose worlds.
 
     The result of an earlier attempt or call is kept if it was made in the same worlds, unless `force`.
     """
@@ -310,8 +311,9 @@ def plan_interventions(filters: Filters, num_episodes: int, force: bool) -> list
 
 
 def intervene(
-    path: str, task_id: str, digest: str, settings: InterventionSettings, force: bool, on_row: Callable[[], object]
-) -> Result:
+    path: str, digest: str, settings: InterventionSettings, force: bool, task_id: str | None = None,
+    *, on_row: Callable[[], object],
+) -> Result:  # fmt: skip
     """Make the rows of the standard battery that the volume lacks of a checkpoint; `on_row` is called after each."""
     key = _key_of(path, task_id)
     try:

@@ -44,8 +44,8 @@ def bar_text(row: Row) -> str:
         success = f"{own}{success} with the bot"
     if rates := success_by_task(row):
         worst, rate = next(iter(rates.items()))
-        bot = f" with the bot{bot}" if _has_bot(row) else bot
         success = f"mean {_mean(rates):.0%} of {len(rates)} tasks, worst {worst} {rate:.0%}"
+        success += " with the bot" if _has_bot(row) else ""
     return (
         f"{row['steps_per_s']:.0f} steps/s loss {row['loss']:.3f} acc {row['accuracy']:.1%} "
         f"success {success} path {row['path_ratio']:.2f} lpc {row['lpc']:.0f}{bot}"
