@@ -22,6 +22,7 @@ import seed_statistics
 import simulator_viz
 from benchmarks import throughput
 from mop.base.configuration import DEFAULTS_FILE, check_recorded, parse_config, read_config
+from mop.base.tasks import is_task_id, tasks_of
 from results import collapse, experiments, lmc, simulator
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +82,7 @@ def test_every_command_is_understood_by_its_script(monkeypatch):
     for script, *flags in commands():
         if script in ("train.py", "train_mop.py"):
             config, given = parse_config("", flags)
-            assert check_recorded(config, script)["task_id"].startswith("BabyAI-")
+            assert all(is_task_id(task_id) for task_id, _ in tasks_of(check_recorded(config, script)))
             assert "--config" in flags or len(given) <= len(flags)
         elif script == "volume":
             volume_cli.commands[flags[0]].make_context(flags[0], flags[1:])
