@@ -53,6 +53,7 @@ bench: $(VENV)/.installed  ## training and evaluation speed beside a plain loop'
 	$(RUN) benchmarks/intervention_speed.py
 	$(RUN) benchmarks/routing_intervention_speed.py
 	$(RUN) benchmarks/phase_speed.py
+	$(RUN) benchmarks/several_tasks_speed.py
 
 results: $(VENV)/.installed  ## train and evaluate everything behind results/ (about a day; goes on where it was stopped)
 	$(RUN) results/experiments.py settings --jobs 2

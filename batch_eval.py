@@ -6,8 +6,9 @@
     python batch_eval.py --force                           evaluate again
 
 For each checkpoint it writes evaluation_cache/<task_id>/trial_<N>/.../result.json and routing_data.json as soon as they
-are there. A checkpoint that has changed since its result was made counts as missing; one whose result was made with
-other --num_episodes or --eval_seed does not (--force makes it anew). Several of these processes may work on one tree.
+are there; for one that was trained on several tasks, those of each task. A checkpoint that has changed since its result
+was made counts as missing; one whose result was made with other --num_episodes or --eval_seed does not (--force makes
+it anew). Several of these processes may work on one tree.
 Exit code 0: every checkpoint asked for has its result, or another process is making it; 1: some could not be evaluated,
 or a result cannot be read (they are listed, the others' results stand), or there was nothing to do but what other
 processes are doing; 2: the command itself cannot be carried out.
@@ -28,7 +29,7 @@ def parser() -> Parser:
     parser.add_argument("--num_episodes", default=Settings.num_episodes, help="one per world (default: %(default)s)")
     parser.add_argument("--num_envs", default=Settings.num_envs, help="episodes side by side (default: %(default)s)")
     parser.add_argument("--eval_seed", default=Settings.eval_seed, help="the first world (default: %(default)s)")
-    parser.add_argument("--task", help="only this task id")
+    parser.add_argument("--task", help="only this task id, or policies of several tasks by name, or NAME/ID")
     parser.add_argument("--trial", help="only this trial")
     parser.add_argument("--seed", help="only this seed (where a path names none, the seed is the trial number)")
     parser.add_argument("--update", help="only checkpoints of this update")

@@ -36,7 +36,7 @@ def parser():
     added.add_argument("--env_steps", metavar="LOW:HIGH", help="results of runs with so many steps of training")
     added.add_argument("--lpc_alpha", help="of mixtures by task, or all (default: the most frequent)")
     added.add_argument("--policy", default=ALL, choices=("mop", "gru", ALL), help="of success against cost")
-    added.add_argument("--left", metavar="RUN", help="compare this run (<task_id>/trial_<N>[/seed_<S>][/update_<U>])")
+    added.add_argument("--left", metavar="RUN", help="compare this run (<task_id>/trial_<N>[/seed_<S>]...)")
     added.add_argument("--right", metavar="RUN", help="... with this one")
     added.add_argument("--analysis", default="overall", help="how their steps are split: by_key_phase, ...")
     added.add_argument("--map", help='what of them is compared: LPC, "layer 0", ...')

@@ -21,7 +21,7 @@ def parser() -> Parser:
     parser = Parser(description=__doc__)
     parser.add_argument("--checkpoint", help="checkpoint_final.pt or checkpoint_<U>.pt")
     parser.add_argument("--bot", action="store_true", help="evaluate the teacher itself; needs --task_id")
-    parser.add_argument("--task_id", help="BabyAI id (default: the checkpoint's)")
+    parser.add_argument("--task_id", help="BabyAI id (default: the checkpoint's, each where it has several)")
     parser.add_argument("--num_episodes", default=100, help="worlds, one episode each (default: 100)")
     parser.add_argument("--num_envs", default=NUM_ENVS, help=f"episodes side by side (default: {NUM_ENVS})")
     parser.add_argument("--max_steps", help="step limit of an episode (default: the checkpoint's, else the task's)")

@@ -24,7 +24,8 @@ Without --what, a standard battery: every expert and size, every layer's mean, u
 thresholds, every expert in every phase. Each (intervention, variant) becomes a line of
 evaluation_cache/<run>/interventions.jsonl as soon as it is there; what has one is skipped, so a run that was cut off
 goes on when it is given again, and several may work at once. All lines are merged into intervention_results.csv.
-Use against need is drawn in plots/<run>/use_and_need.png. See docs/interventions.md.
+Use against need is drawn in plots/<run>/use_and_need.png. A policy of several tasks has both for each of them, in
+<run>/<task>/. See docs/interventions.md.
 """
 
 from mop.base.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer
@@ -38,6 +39,7 @@ def parser() -> Parser:
     """The command line of this script."""
     parser = Parser(description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="checkpoint_final.pt or checkpoint_<U>.pt of a mixture")
+    parser.add_argument("--task", help="of a policy that was trained on several (default: each of them)")
     parser.add_argument("--what", nargs="+", action="extend", metavar="TEXT", help="interventions (default: a battery)")
     parser.add_argument("--variants", help=f"with --what: of {', '.join(VARIANTS)} (default: {GATE_ONLY})")
     parser.add_argument("--phases", help="what is a phase, such as by_key_phase or by_carrying (default: the task's)")

@@ -142,7 +142,7 @@ def _evaluate(*arguments) -> Result:
 def intervene(*arguments) -> Result:
     checkpoints_to_read.reload()
     results.reload()
-    return cloud.intervene(*arguments, results.commit)
+    return cloud.intervene(*arguments, on_row=results.commit)
 
 
 @on_machines(cpu=MERGE_CPUS, memory=MERGE_MEMORY_MIB, timeout=MERGE_TIMEOUT_S, volumes=WRITES_RESULTS)

@@ -37,7 +37,7 @@ def parser() -> Parser:
     """The command line of this script."""
     added = flags.saving_parser(__doc__)
     added.add_argument("--cache_dir", default=CACHE_DIR, help="results and caches (default: %(default)s)")
-    added.add_argument("--task", nargs="+", metavar="TASK_ID", help="only these tasks")
+    added.add_argument("--task", nargs="+", metavar="TASK_ID", help="only these (of policies of several: NAME/ID)")
     added.add_argument(
         "--phases", default=statistics.AUTO_PHASES,
         help="how the steps are split: by_key_phase, by_carrying, ..., none; auto: what suits the task (default)",

@@ -21,11 +21,12 @@ from generative.recordings import open_recording
 from generative.shelf import EXACT, RECORDINGS_DIR, SMALL, find_recordings, first_episode, first_step, num_steps_of
 from mop.base.configuration import Parser, check_flags, choice, integer, optional, text
 from mop.base.errors import InputError
+from mop.base.tasks import task_name
 from mop.pages.export import Export
 from mop.pages.figures import Drawing, chosen, save_figures
 from mop.pages.flags import parse, saving_parser
 from mop.pages.view import View
-from mop.plotting.style import counted, task_name
+from mop.plotting.style import counted
 from mop.store.run_keys import PLOTS_DIR
 
 if TYPE_CHECKING:

@@ -32,8 +32,9 @@ from mop.base.configuration import Parser, check_flags, choice, integer, number,
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, write_atomic
 from mop.base.streams import stream_seed
+from mop.base.tasks import task_name
 from mop.plotting.film import find_encoder
-from mop.plotting.style import counted, task_name
+from mop.plotting.style import counted
 from mop.worlds.world import World
 
 MAX_SEED = 2**63 - 1

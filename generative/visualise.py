@@ -53,8 +53,9 @@ from mop.base.files import (
     write_figure,
     write_json,
 )
+from mop.base.tasks import task_name
 from mop.plotting.film import find_encoder
-from mop.plotting.style import counted, task_name
+from mop.plotting.style import counted
 from mop.worlds.world import NUM_ACTIONS, World
 
 _BUDGET = {

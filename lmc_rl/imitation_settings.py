@@ -51,6 +51,8 @@ FIELDS = {
 }
 RUNTIME_KEYS = tuple(name for name, field in FIELDS.items() if field.is_runtime)
 OF_OTHER_SCRIPTS = {  # flags of train_mop.py that have no use here, and what to do
+    "tasks": "an experiment is on one task",
+    "name": "an experiment is on one task",
     "checkpoint_dir": "files go below --output_dir",
     "overwrite": "each experiment has a folder of its own",
     "wandb_project": "the log of each run is in training/",

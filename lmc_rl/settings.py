@@ -7,7 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mop.base.configuration import Field, Parser, choice, flag, integer, number, optional, read_yaml, shown, text
+from mop.base.configuration import (
+    Field,
+    Parser,
+    choice,
+    flag,
+    folder_name,
+    integer,
+    number,
+    optional,
+    read_yaml,
+    shown,
+    text,
+)
 from mop.base.errors import InputError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -24,14 +36,6 @@ NOISES = ("exploration", "replay", "environment")
 CONTROLS = ("self", "independent")
 MAX_ALPHAS = 1001
 MIN_EPISODES = 5  # at each place of a path: fewer give no interval that holds
-
-
-def folder_name(value: Any) -> str:
-    """A text that can be the name of one folder."""
-    name = text(value)
-    if name in (".", "..") or re.search(r"[\\/]", name):
-        raise ValueError("must be a name that a folder can have, without slashes")
-    return name
 
 
 def words_of(*allowed: str) -> Callable[[Any], list[str]]:

@@ -29,10 +29,10 @@ from tqdm import tqdm
 from mop.base.configuration import RUNTIME_KEYS, Parser, check_flags, integer, parse_config
 from mop.base.errors import InputError, run_script
 from mop.base.files import write_atomic, write_figure
+from mop.base.tasks import task_name
 from mop.pages.episodes import example_images
 from mop.pages.statistics import Asked, analyse
 from mop.plotting.alphas import plot_measures_against_alpha
-from mop.plotting.style import task_name
 from mop.store.checkpoints import load_checkpoint, save_checkpoint
 from mop.store.routing_cache import RoutingCache, load_cache
 from mop.store.run_keys import RunKey, cache_path

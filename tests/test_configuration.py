@@ -127,6 +127,7 @@ def test_missing_file():
 
 OLDEST = {"task_id": "BabyAI-GoToObj-v0", "trial": 0, "num_updates": 20, "num_actions": np.int64(7)}
 ABSENCE_MEANS = {
+    "tasks": None,
     "policy": "mop", "seed": None, "max_steps": None, "wandb_project": None, "scheduled_updates": 20,
     "obs_encoding": "raw", "residual": False, "expert_gain": 1.0, "expert_dropout": 0.0, "expert_dropout_below": 0.1,
     "teacher_mix": 0.0, "replay": 0, "replay_size": 1, "lr_decay": False,

@@ -566,7 +566,7 @@ def test_a_fork_on_disk_is_resumed_by_the_same_command(tmp_path):
 
 def test_every_key_of_a_run_is_declared(make_run):
     run = make_run()
-    assert run.checkpoint()["config"].keys() | {"resume", "overwrite"} == FIELDS.keys()
+    assert run.checkpoint()["config"].keys() | {"resume", "overwrite", "name"} == FIELDS.keys()
     assert run.config["scheduled_updates"] == run.config["num_updates"] and run.config["encoder_dim"] == ENCODER.dim
     with pytest.raises(KeyError, match="does not declare forgotten"):
         ImitationRun(tiny_config() | {"forgotten": 1}, ENCODER, use_device("cpu"))

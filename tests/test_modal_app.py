@@ -820,6 +820,28 @@ def test_evaluations_of_what_is_missing(remote, monkeypatch):
     assert before == {file: (volume / file).read_bytes() for file in before}
 
 
+def test_one_policy_of_several_tasks(remote):
+    """Trained in one container, evaluated in one for each task; nothing is missing then."""
+    path = remote.here / "tasks.yaml"
+    path.write_text(f"{GOTO}: 1\n{UNLOCK}: 3\n")
+    code, output, _ = remote.run("main", "--task-ids", "two", "--extra-args", f"{EXTRA_ARGS} --tasks {path}")
+    assert code == 0 and "1 of 1 jobs done" in output, output + remote.logs()
+    assert remote.download() == {f"modal_checkpoints/two/trial_0/{name}" for name in RUN_FILES}
+    config = load_checkpoint(remote.here / "modal_checkpoints/two/trial_0/checkpoint_final.pt")["config"]
+    assert (config["task_id"], config["tasks"]) == ("two", [[GOTO, 1.0], [UNLOCK, 3.0]])
+    code, output, events = remote.run("eval_parallel", "--num-episodes", 2)
+    assert code == 0 and "2 checkpoints, 2 to evaluate" in output and "2 of 2 jobs done" in output
+    assert [event["function"] for event in of(events, "call")] == ["evaluate"] * 2 + ["merge"]
+    assert_files_are_their_own(events)
+    names = ("result.json", "routing_data.json", "routing_data.npz")
+    folders = [f"evaluation_cache/two/trial_0/{task_id}" for task_id in (GOTO, UNLOCK)]
+    assert remote.download() == {f"{folder}/{name}" for folder in folders for name in names}
+    table = pd.read_csv(remote.here / "evaluation_results.csv")
+    assert table[["task_id", "trained_on"]].values.tolist() == [[GOTO, "two"], [UNLOCK, "two"]]
+    code, output, events = remote.run("eval_parallel", "--num-episodes", 2)
+    assert code == 0 and "2 checkpoints, 0 to evaluate" in output and of(events, "call") == []
+
+
 def test_interventions_of_what_is_missing(remote):
     """A job that is killed goes on behind the rows that are on the volume; the tables are merged here."""
     upload_sources(remote.here / "modal_checkpoints")

@@ -62,6 +62,7 @@ def test_merge_results_columns_order_and_integers(tmp_path):
         "evaluated_at"
     )
     ours = "seed,update,policy,lang_encoder,normalize_lpc,success_low,success_high,eval_seed,minigrid_version"
+    ours += ",trained_on"
     assert ",".join([*DOCUMENTED_COLUMNS, *ADDED_COLUMNS]) == f"{documented},{ours}"
     assert ",".join(table.columns) == f"{documented},{ours},alpha,zeta"
     assert list(zip(table["task_id"], table["trial"], strict=True)) == [(key.task_id, key.trial) for key, _ in rows]

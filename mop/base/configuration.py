@@ -18,10 +18,12 @@ from typing import Any, NoReturn
 import yaml
 
 from mop.base.errors import InputError
+from mop.base.tasks import is_task_id, name_of_list
 
 MAX_INTEGER = 2**63 - 1  # what tables and JSON can hold
 MAX_ENVS = 2**16
 MAX_EPISODES = 10**6  # of an evaluation, which keeps them all in memory
+MAX_NAME_BYTES = 200  # of a list of tasks: files beside its folder have longer names
 MAX_LAYERS = MAX_EXPERTS = 256  # of a policy, of a layer: far more than a figure can show
 _MAX_YAML_CHARACTERS, _MAX_YAML_DEPTH = 2**20, 20
 
@@ -42,6 +44,14 @@ def text(value: Any) -> str:
     if not is_plain(value.strip()):
         raise ValueError("must be a text of one line, without control characters")
     return value.strip()
+
+
+def folder_name(value: Any) -> str:
+    """A text that can be the name of one folder."""
+    name = text(value)
+    if name in (".", "..") or re.search(r"[\\/]", name):
+        raise ValueError("must be a name that a folder can have, without slashes")
+    return name
 
 
 def is_plain(value: str) -> bool:
@@ -159,6 +169,46 @@ def expert_sizes(value: Any) -> list[list[int]]:
     return sizes
 
 
+def task_weights(value: Any) -> list[list]:
+    """Tasks with weights, [[task_id, weight], ...]: given so, as {task_id: weight}, or as [task_id, ...] of weight 1.
+
+    Which ids there are is not known here.
+    """
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+    elif isinstance(value, list | tuple):
+        pairs = [item if isinstance(item, list | tuple) else (item, 1.0) for item in value]
+    else:
+        pairs = []
+    if not pairs or not all(len(pair) == 2 for pair in pairs):
+        raise ValueError("must be tasks with weights, `task_id: weight` lines, or a list of tasks")
+    tasks = []
+    for task_id, weight in pairs:
+        try:
+            tasks.append([text(task_id), number(0, above=True, high=1e6)(weight)])
+        except ValueError as error:
+            raise ValueError(f"must be tasks with weights; of {shown(task_id)}, it {error}") from None
+    task_ids = [task_id for task_id, _ in tasks]
+    if twice := [task_id for task_id in task_ids if task_ids.count(task_id) > 1]:
+        raise ValueError(f"must name each task once, and {twice[0]} is there {task_ids.count(twice[0])} times")
+    return tasks
+
+
+def or_word(parse: Callable, **words: Any) -> Callable:
+    """`parse`, or one of some words, each of which stands for a value."""
+
+    def parse_or_word(value: Any) -> Any:
+        if isinstance(value, str) and value in words:
+            return words[value]
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, or {' or '.join(words)}") from None
+
+    return parse_or_word
+
+
+PAPER_EXPERT_DROPOUT = 0.8  # of the Mixture-of-Pathways paper (arXiv 2506.02813): 0.8 (1 - w / 0.1) where w < 0.1
 UNKNOWN = object()  # no value can be assumed
 
 
@@ -180,6 +230,8 @@ class Field:
 
 FIELDS = {
     "task_id": Field(text),
+    "tasks": Field(optional(task_weights), before=None),
+    "name": Field(optional(folder_name)),  # no checkpoint has it: it is the `task_id` of several tasks
     "trial": Field(integer(0, MAX_INTEGER)),
     "seed": Field(optional(integer(0, MAX_INTEGER)), before=None),
     "max_steps": Field(optional(integer(1, MAX_INTEGER)), before=None),
@@ -201,7 +253,7 @@ FIELDS = {
     "obs_encoding": Field(choice("raw", "one_hot"), before="raw"),
     "residual": Field(flag, before=False),
     "expert_gain": Field(number(0, above=True), before=1.0),
-    "expert_dropout": Field(number(0, high=1), before=0.0),
+    "expert_dropout": Field(or_word(number(0, high=1), paper=PAPER_EXPERT_DROPOUT), before=0.0),
     "expert_dropout_below": Field(number(0, above=True, high=1), before=0.1),
     "gru_hidden_size": Field(integer(1)),
     "lang_encoder": Field(text),
@@ -329,6 +381,23 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The keys and values of a YAML file, as they are; {} of an empty one. Raises InputError as `read_config`."""
+    values = _load_yaml(path)
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError(f"{path} must hold `key: value` lines like those of config.yaml")
+    return values
+
+
+def read_tasks(path: str | Path) -> list[list]:
+    """The `task_weights` of a YAML file. Raises InputError where it is missing, or holds anything else."""
+    try:
+        return task_weights(_load_yaml(path))
+    except ValueError as error:
+        raise InputError(f"--tasks {path}: it {error}") from None
+
+
+def _load_yaml(path: str | Path) -> Any:
     try:
         with Path(path).open(encoding="utf-8") as file:
             content = file.read(_MAX_YAML_CHARACTERS + 1)
@@ -342,10 +411,6 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # where a value does not fit its tag, yaml raises nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} is no valid YAML: {reason[:300]}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise InputError(f"{path} must hold `key: value` lines like those of config.yaml")
     return values
 
 
@@ -407,5 +472,30 @@ def parse_config(description: str, argv: Sequence[str] | None = None) -> tuple[d
     config = read_config(DEFAULTS_FILE)
     path = flags.pop("config")
     given = read_config(path) if path is not None else {}
+    if "tasks" in flags:
+        flags["tasks"] = optional(read_tasks)(flags["tasks"])
     given |= check_values(flags, "command line")
-    return config | given, set(given)
+    return _with_tasks(config | given, set(given))
+
+
+def _with_tasks(config: dict[str, Any], given: set[str]) -> tuple[dict[str, Any], set[str]]:
+    """A config as its checkpoints carry it, and the keys that were given in this form.
+
+    `task_id` is the one task, or the name of a list of them, which is under `tasks`; `name` is gone.
+    """
+    name, tasks = config.pop("name"), config["tasks"]
+    if tasks is not None and "task_id" in given:
+        raise InputError("give --task_id or --tasks, not both: each says what is learned")
+    try:
+        tasks = tasks or task_weights([part.strip() for part in config["task_id"].split(",")])
+    except ValueError as error:
+        raise InputError(f"--task_id {error}, not {shown(config['task_id'])}") from None
+    task_ids = [task_id for task_id, _ in tasks]
+    name = name or (task_ids[0] if len(task_ids) == 1 else name_of_list(task_ids))
+    is_list = task_ids != [name]
+    if is_list and (is_task_id(name) or "," in name or len(name.encode()) > MAX_NAME_BYTES):
+        raise InputError(f"--name must be no task's id, without commas, and not longer than a folder's, not {name!r}")
+    config |= {"task_id": name, "tasks": tasks if is_list else None}
+    has_tasks, has_name = bool(given & {"task_id", "tasks"}), bool(given & {"task_id", "tasks", "name"})
+    given = given - {"task_id", "tasks", "name"}
+    return config, given | ({"task_id"} if has_name else set()) | ({"tasks"} if has_tasks and is_list else set())

@@ -20,7 +20,7 @@ from mop.base.files import check_writable, claimed, file_digest, find_files, rem
 from mop.base.workers import end_with_parent
 from mop.jobs.heatmaps import print_heatmaps
 from mop.jobs.tables import format_table, note_other_worlds
-from mop.store.checkpoints import FoundCheckpoint, find_checkpoints, update_of
+from mop.store.checkpoints import FoundCheckpoint, by_task, check_trained_on, find_checkpoints, update_of
 from mop.store.results import load_result, merge_results, result_file
 from mop.store.routing_cache import RoutingCache, cache_files
 from mop.store.run_keys import CACHE_DIR, PLOTS_DIR, cache_path, result_path
@@ -54,7 +54,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which checkpoints are asked for; None: any. `seed` is the trial number where a path names no seed."""
+    """Which checkpoints are asked for; None: any. `seed` is the trial number where a path names no seed.
+
+    task: a task, a list of tasks by its name, or `<list>/<task>`.
+    """
 
     task: str | None = None
     trial: int | None = None
@@ -138,7 +141,7 @@ def _prepare_places(results_path: Path, settings: Settings, plots: bool) -> None
 
 
 def select(roots: Sequence[str], filters: Filters, way_out: str) -> list[FoundCheckpoint]:
-    """The checkpoints below `roots` that are asked for.
+    """The checkpoints below `roots` that are asked for, once for each task that they were trained on.
 
     Raises InputError where there is none; if there is no checkpoint at all, the message ends in `way_out`.
     """
@@ -147,14 +150,14 @@ def select(roots: Sequence[str], filters: Filters, way_out: str) -> list[FoundCh
         key = item.key
         seed = key.trial if key.seed is None else key.seed
         return (
-            (filters.task is None or key.task_id == filters.task)
+            (filters.task is None or key.is_of(filters.task))
             and (filters.trial is None or key.trial == filters.trial)
             and (filters.seed is None or seed == filters.seed)
             and (filters.update is None or filters.update in (key.update, update_of(item)))
             and not (filters.final_only and key.update is not None)
         )
 
-    found = find_checkpoints(roots)
+    found = [item for checkpoint in find_checkpoints(roots) for item in by_task(checkpoint)]
     selected = [item for item in found if wanted(item)]
     if not selected:
         no_fit = f"none of the {len(found)} checkpoints fits the filters; change them"
@@ -195,8 +198,7 @@ def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) ->
 
     checkpoint = load_for_evaluation(found.path)
     config, key = checkpoint["config"], found.key
-    if config["task_id"] != key.task_id:
-        raise InputError(f"{found.path} was trained on {config['task_id']}, not on {key.task_id} as its path says")
+    check_trained_on(config, key, found.path)
     bot_paths = BotPaths(key.task_id, config["max_steps"], settings.teacher_dir or settings.cache_dir)
     evaluation = evaluate(
         checkpoint, encoder_for(checkpoint, settings.lang_encoder), bot_paths, settings.num_episodes,
@@ -207,6 +209,7 @@ def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) ->
         "num_episodes": settings.num_episodes,
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "task_id": key.task_id,
+        "trained_on": key.trained_on,
         "trial": key.trial,
         "seed": key.seed,
         "update": checkpoint["update"],

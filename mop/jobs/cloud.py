@@ -8,7 +8,7 @@ on both sides. No file is written by two jobs.
 import shlex
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pandas as pd
 from mop.base.configuration import MAX_INTEGER, integer, parse_config
 from mop.base.errors import InputError
 from mop.base.files import file_digest
+from mop.base.tasks import is_task_id
 from mop.jobs.batch import Filters, Settings, evaluate_checkpoint, evaluate_found, is_evaluated, select, vouches_for
 from mop.jobs.download import Downloaded, Volume, download
 from mop.jobs.intervention_rows import Settings as InterventionSettings
@@ -77,6 +78,7 @@ def plan_trainings(
 ) -> list[Job]:  # fmt: skip
     """One job of `train` for each task, trial and seed of three lists such as "0,1".
 
+    Where `extra_args` has `--tasks FILE`, `task_ids` is what the policy of these tasks is called.
     gpu: of the containers; secrets: names of those that they get. Raises InputError where a list, the script, a task id
     or one of the script's flags in `extra_args` is wrong.
     """
@@ -87,7 +89,10 @@ def plan_trainings(
     config, given = _parse_extra_args(script, extra_args)
     _check_for_container(config, gpu, secrets)
     names = parse_list("task-ids", task_ids, str)
-    for task_id in names:
+    tasks = [task_id for task_id, _ in config["tasks"]] if "tasks" in given else []
+    if tasks and (len(names) > 1 or is_task_id(names[0])):
+        raise InputError(f"--task-ids: with --tasks, it is the name of the list, one and no task's id, not {task_ids}")
+    for task_id in tasks or names:
         check_task_id(task_id)
     number = integer(0, MAX_INTEGER)
     numbered = parse_list("trials", trials, number)
@@ -106,6 +111,7 @@ def _parse_extra_args(script: str, extra_args: str) -> tuple[dict[str, Any], set
         config, given = parse_config(script, shlex.split(extra_args))
     except (InputError, ValueError) as error:
         raise InputError(f"--extra-args: {error}; its flags are those of `python {script} --help`") from None
+    given = given - {"task_id"} if "tasks" in given else given  # made of them
     taken = sorted(given & OWN_FLAGS)
     if taken:
         raise InputError(
@@ -187,7 +193,19 @@ def plan_evaluations(filters: Filters, num_episodes: int, force: bool, skip_rout
     present = [rows[item.key] for item in selected if item not in missing]
     if present:
         note_other_worlds(pd.DataFrame(present), settings.num_episodes, settings.eval_seed)
-    return [Job(item.key.label, (item.path.as_posix(), file_digest(item.path), settings, force)) for item in missing]
+    return [_job_on(item, file_digest(item.path), settings, force) for item in missing]
+
+
+def _job_on(found: FoundCheckpoint, digest: str, settings: Settings | InterventionSettings, force: bool) -> Job:
+    """A job on a checkpoint, in the worlds of the task of its key."""
+    which = () if found.key.trained_on is None else (found.key.task_id,)
+    return Job(found.key.label, (found.path.as_posix(), digest, settings, force, *which))
+
+
+def _key_of(path: str, task_id: str | None) -> RunKey:
+    """The key of an evaluation; task_id: on which of the tasks of a policy of several."""
+    key = RunKey.from_checkpoint(path)
+    return key if task_id is None else key.on(task_id)
 
 
 def settings_of_container(num_episodes: int, skip_routing: bool) -> Settings:
@@ -213,13 +231,14 @@ def read_rows(path: str) -> dict[RunKey | str, dict[str, Any]]:
     rows = {}
     table = table.astype(object).where(table.notna(), None)
     for checkpoint_path, row in zip(paths, table.to_dict("records"), strict=True):
-        rows[_row_key(checkpoint_path)] = row
+        rows[_row_key(checkpoint_path, row)] = row
     return rows
 
 
-def _row_key(checkpoint_path: str) -> RunKey | str:
+def _row_key(checkpoint_path: str, row: Mapping) -> RunKey | str:
     try:
-        return RunKey.from_checkpoint(checkpoint_path)
+        key = RunKey.from_checkpoint(checkpoint_path)
+        return key if row.get("trained_on") is None else key.on(row["task_id"])
     except InputError:
         return checkpoint_path
 
@@ -232,12 +251,14 @@ def _has_row(found: FoundCheckpoint, rows: dict[RunKey | str, dict], settings: S
     return vouches_for(unrecorded | row, found, settings)  # older tables lack these columns
 
 
-def evaluate(path: str, digest: str, settings: Settings, force: bool) -> Result:
+def evaluate(path: str, digest: str, settings: Settings, force: bool, task_id: str | None = None) -> Result:
     """Evaluate one checkpoint of the volume, whose digest must be that of the file where the job was planned.
+
+    task_id: of a policy of several tasks, the one in whose worlds.
 
     The result of an earlier attempt or call is kept if it was made in the same worlds, unless `force`.
     """
-    found = FoundCheckpoint(RunKey.from_checkpoint(path), Path(path))
+    found = FoundCheckpoint(_key_of(path, task_id), Path(path))
     key = found.key
     try:
         _check_on_volume(path, digest)
@@ -286,17 +307,18 @@ def plan_interventions(filters: Filters, num_episodes: int, force: bool) -> list
         if force or not has_battery(load_rows(interventions_path(CACHE_DIR, item.key)), digests[item], settings)
     ]
     print(f"{len(mixtures)} mixtures, {len(missing)} to intervene on")
-    return [Job(item.key.label, (item.path.as_posix(), digests[item], settings, force)) for item in missing]
+    return [_job_on(item, digests[item], settings, force) for item in missing]
 
 
 def intervene(
-    path: str, digest: str, settings: InterventionSettings, force: bool, on_row: Callable[[], object]
-) -> Result:
+    path: str, digest: str, settings: InterventionSettings, force: bool, task_id: str | None = None,
+    *, on_row: Callable[[], object],
+) -> Result:  # fmt: skip
     """Make the rows of the standard battery that the volume lacks of a checkpoint; `on_row` is called after each."""
-    key = RunKey.from_checkpoint(path)
+    key = _key_of(path, task_id)
     try:
         _check_on_volume(path, digest)
-        make_missing(path, None, settings, force, on_row)
+        make_missing(key, path, None, settings, force, on_row)
     except InputError as error:
         return Result(key.label, error=str(error))
     return Result(key.label, (interventions_path(settings.cache_dir, key).relative_to(RESULTS_DIR).as_posix(),))

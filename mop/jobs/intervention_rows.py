@@ -16,6 +16,7 @@ from mop.base.files import check_writable, claimed, file_digest, remove_leftover
 from mop.base.interventions import GATE_ONLY, NONE, VARIANTS, Intervention
 from mop.measures.groups import GROUPINGS
 from mop.plotting.interventions import lesioned_variants, matrix_name, matrix_title, plot_use_and_need
+from mop.store.checkpoints import FoundCheckpoint, by_task, check_trained_on
 from mop.store.interventions import SAME, add_row, comparable, in_words, load_rows, merge_rows
 from mop.store.run_keys import CACHE_DIR, INTERVENTIONS_TABLE, PLOTS_DIR, RunKey, interventions_path
 
@@ -41,6 +42,7 @@ class Settings:
     device: str = "auto"
     phases: str | None = None  # of GROUPINGS
     teacher_dir: str | None = None  # where the bot's own results are kept; None: in cache_dir
+    task: str | None = None  # of a policy of several tasks; None: each
 
 
 def standard_battery(
@@ -72,13 +74,25 @@ def standard_battery(
 def intervene(checkpoint: str, what: Sequence[Asked] | None, settings: Settings, force: bool = False) -> int:
     """Make the rows that are missing of the interventions asked for, tell them all, draw use against need.
 
-    Arguments and errors as `make_missing`. Returns 0.
+    Of a policy of several tasks, for each of them, or for `settings.task`. Arguments and errors as `make_missing`.
+    Returns 0.
     """
-    key = RunKey.from_checkpoint(checkpoint)
+    evaluations = by_task(FoundCheckpoint(RunKey.from_checkpoint(checkpoint), Path(checkpoint)))
+    keys = [found.key for found in evaluations if settings.task in (None, found.key.task_id)]
+    if not keys:
+        task_ids = ", ".join(found.key.task_id for found in evaluations)
+        raise InputError(f"--task: {checkpoint} was trained on {task_ids}, not on {settings.task}")
+    for key in keys:
+        _intervene_on(key, checkpoint, what, settings, force)
+    return 0
+
+
+def _intervene_on(key: RunKey, checkpoint: str, what: Sequence[Asked] | None, settings: Settings, force: bool) -> None:
+    """`intervene` in the worlds of one task."""
     _prepare_places(settings, key)
     rows_path = interventions_path(settings.cache_dir, key)
     try:
-        made = make_missing(checkpoint, what, settings, force)
+        made = make_missing(key, checkpoint, what, settings, force)
     finally:  # also after Ctrl-C: what is made is in the table
         table = merge_rows(settings.cache_dir, settings.results_path, print)
     wanted = {(str(intervention), variant): number for number, (intervention, variant) in enumerate(made.asked)}
@@ -88,7 +102,6 @@ def intervene(checkpoint: str, what: Sequence[Asked] | None, settings: Settings,
     print(f"rows: {rows_path}, table of all checkpoints: {settings.results_path} (rows: {len(table)})")
     if made.elsewhere:
         print(f"{len(made.elsewhere)} of these are being made by another process")
-    return 0
 
 
 class Made(NamedTuple):
@@ -100,6 +113,7 @@ class Made(NamedTuple):
 
 
 def make_missing(
+    key: RunKey,
     checkpoint: str,
     what: Sequence[Asked] | None,
     settings: Settings,
@@ -108,12 +122,12 @@ def make_missing(
 ) -> Made:
     """Make the rows of a checkpoint that are missing.
 
-    what: None for `standard_battery`; force: also those that have a row; on_row: called after each. Raises InputError
-    where something cannot be used, before any work is done for it.
+    key: of its evaluation, with the task in whose worlds it is; what: None for `standard_battery`; force: also those
+    that have a row; on_row: called after each. Raises InputError where something cannot be used, before any work is
+    done for it.
     """
-    path, key = Path(checkpoint), RunKey.from_checkpoint(checkpoint)
     rows_path = interventions_path(settings.cache_dir, key)
-    study, about = open_study(path, key, settings)
+    study, about = open_study(Path(checkpoint), key, settings)
     asked = list(what) if what is not None else _battery_of(about | {"phases": study.phases})
     for intervention, _ in asked:
         study.check(intervention)
@@ -138,9 +152,8 @@ def open_study(path: Path, key: RunKey, settings: Settings) -> "tuple[Study, dic
         raise InputError(f"--phases: there is no grouping {shown(settings.phases)}; choose from {', '.join(GROUPINGS)}")
     checkpoint = load_for_evaluation(path)
     config = checkpoint["config"]
-    if config["task_id"] != key.task_id:
-        raise InputError(f"{path} was trained on {config['task_id']}, not on {key.task_id} as its path says")
-    bot_paths = BotPaths(config["task_id"], config["max_steps"], settings.teacher_dir or settings.cache_dir)
+    check_trained_on(config, key, path)
+    bot_paths = BotPaths(key.task_id, config["max_steps"], settings.teacher_dir or settings.cache_dir)
     encoder, device = encoder_for(checkpoint, settings.lang_encoder), use_device(settings.device)
     with tqdm(total=settings.num_episodes, desc="intact", leave=False, delay=1, dynamic_ncols=True) as bar:
         study = Study(
@@ -149,7 +162,8 @@ def open_study(path: Path, key: RunKey, settings: Settings) -> "tuple[Study, dic
         )  # fmt: skip
     about = {
         "checkpoint_path": path.as_posix(),
-        "task_id": config["task_id"],
+        "task_id": key.task_id,
+        "trained_on": key.trained_on,
         "trial": key.trial,
         "seed": key.seed,
         "update": checkpoint["update"],

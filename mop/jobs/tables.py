@@ -14,6 +14,7 @@ def format_table(table: pd.DataFrame) -> str:
     shown = pd.DataFrame(
         {
             "task": table["task_id"],
+            **({"trained on": table["trained_on"].fillna("-")} if table["trained_on"].notna().any() else {}),
             "trial": table["trial"],
             "seed": table["seed"].astype(object).where(table["seed"].notna(), "-"),
             "update": table["update"],

@@ -18,15 +18,16 @@ from mixture_of_experts import compute_lpc, detach_hidden, routing_measures
 from mop.base.configuration import check_declared, shown
 from mop.base.errors import InputError
 from mop.base.streams import stream_seed
+from mop.base.tasks import slots_by_task
 from mop.kernels import fast
 from mop.learning import imitation_log
-from mop.learning.loss import ComplexityPrice, imitation_loss
+from mop.learning.loss import ComplexityPrice, loss_of_tasks
 from mop.learning.memory import check_memory
 from mop.learning.policies import build_policy
 from mop.learning.replay import Batch, Replay
 from mop.learning.rollout import Rollouts, Unroll
 from mop.learning.states import check_state
-from mop.learning.tally import EpisodeTally
+from mop.learning.tally import Tallies
 from mop.worlds.missions import MissionEncoder
 from mop.worlds.world import MINIGRID_VERSION, NO_LABEL
 
@@ -48,7 +49,7 @@ class Step(NamedTuple):
     """What the policy did just before an optimiser step; the measures of an update are computed from it."""
 
     loss: Tensor
-    cross_entropy: Tensor
+    cross_entropies: list[Tensor]  # of each task
     lpc: Tensor  # (T, N)
     grad_norm: Tensor
     logits: Tensor  # (T, N, A)
@@ -73,7 +74,7 @@ class ImitationRun:
 
         Raises InputError where the run needs more memory than this machine has.
         """
-        config = _carried(config, encoder)
+        config, self.tasks = _carried(config, encoder), slots_by_task(config)
         check_memory(config, encoder.dim)
         self.config, self.encoder, self.device = config, encoder, device
         self.stream_seed: int = config["seed"]
@@ -93,14 +94,15 @@ class ImitationRun:
         self.parameters = [p for p in (*self.policy.parameters(), *self.lang_proj.parameters()) if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=config["lr"], fused=True)
         student = fast.student_of(self.policy, self.lang_proj, config["num_workers"])
+        task_ids = [task.task_id for task in self.tasks for _ in range(config["num_envs"])[task.slots]]
         self.rollouts = Rollouts(
-            config["task_id"], config["num_envs"], config["seed"], config["max_steps"], config["num_workers"],
+            task_ids, config["num_envs"], config["seed"], config["max_steps"], config["num_workers"],
             student=student, num_steps=config["unroll_len"],
         )  # fmt: skip
         self.hidden = torch.from_numpy(self.rollouts.hidden)  # on the CPU, where the student acts
         self.replay = Replay(config["replay_size"])
         self.update = 0
-        self.tally = EpisodeTally(config["num_envs"])
+        self.tally = Tallies(config["num_envs"], self.tasks)
         self._is_started = False
 
     def step_update(self) -> dict[str, float]:
@@ -146,7 +148,7 @@ class ImitationRun:
         lang = self.lang_proj(self.encoder.embed(batch.missions).to(self.device))[mission]
         logits, routing, _ = self.policy.get_routing_info(obs, lang, first_hidden, keep)
         lpc = compute_lpc(routing, self.policy.expert_hidden_sizes)
-        loss, cross_entropy = imitation_loss(logits, labels, lpc, self.price)
+        loss, cross_entropies = loss_of_tasks(logits, labels, lpc, self.tasks, self.price)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
@@ -155,7 +157,7 @@ class ImitationRun:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         self.optimizer.step()
-        return Step(loss, cross_entropy, lpc, grad_norm, logits, routing)
+        return Step(loss, cross_entropies, lpc, grad_norm, logits, routing)
 
     def _check_finite(self) -> None:
         """Raises InputError where a step left weights that are no numbers: nothing of them is saved.
@@ -169,15 +171,24 @@ class ImitationRun:
 
     def _measures(self, step: Step, labels: Tensor) -> dict[str, float]:
         labels = labels.to(self.device)
-        is_correct = (step.logits.argmax(-1) == labels)[labels != NO_LABEL]
-        return {
+        has_label, is_correct = labels != NO_LABEL, step.logits.argmax(-1) == labels
+
+        def of_slots(slots: slice) -> dict[str, float]:
+            accuracy = is_correct[:, slots][has_label[:, slots]].float().mean().item()
+            return {"accuracy": accuracy, "lpc": step.lpc[:, slots].mean().item()}
+
+        entropies = [entropy.item() for entropy in step.cross_entropies]
+        measures = {
             "loss": step.loss.item(),
-            "cross_entropy": step.cross_entropy.item(),
-            "accuracy": is_correct.float().mean().item(),
-            "lpc": step.lpc.mean().item(),
+            "cross_entropy": sum(task.share * entropy for task, entropy in zip(self.tasks, entropies, strict=True)),
+            **of_slots(slice(None)),
             "grad_norm": step.grad_norm.item(),
             **routing_measures(step.routing, self.policy.expert_hidden_sizes),
         }
+        for task, entropy in zip(self.tasks, entropies, strict=True) if len(self.tasks) > 1 else ():
+            of_task = {"cross_entropy": entropy} | of_slots(task.slots)
+            measures |= {imitation_log.column(name, task.name): value for name, value in of_task.items()}
+        return measures
 
     def _rng(self, name: str) -> np.random.Generator:
         """The random numbers of one purpose in the present update."""
@@ -210,12 +221,15 @@ class ImitationRun:
 
     def warnings(self, measures: Mapping[str, float]) -> dict[str, str]:
         """Whether the loss rewards errors, and whether the routing has collapsed."""
-        num_layers, lpc = len(self.policy.expert_hidden_sizes), measures["lpc"]
+        num_layers = len(self.policy.expert_hidden_sizes)
         skip_shares = [measures.get(f"skip_share_{layer}", 0.0) for layer in range(num_layers)]
         texts = {
-            "errors": imitation_log.reward_for_errors(measures["cross_entropy"], lpc, self.price),
-            "collapse": imitation_log.collapse(skip_shares, lpc, self.config["residual"], self.price.alpha),
+            "collapse": imitation_log.collapse(skip_shares, measures["lpc"], self.config["residual"], self.price.alpha)
         }
+        for name in [task.name for task in self.tasks] if len(self.tasks) > 1 else [""]:
+            entropy, lpc = (measures[imitation_log.column(what, name)] for what in ("cross_entropy", "lpc"))
+            text = imitation_log.reward_for_errors(entropy, lpc, self.price)
+            texts[f"errors {name}"] = text and (f"of {name}, {text}" if name else text)
         return {kind: text for kind, text in texts.items() if text is not None}
 
     def checkpoint(self) -> dict:

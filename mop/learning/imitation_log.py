@@ -15,7 +15,23 @@ from mop.worlds.teacher import FAILURE_KINDS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+WORST_SHOWN = 3  # tasks that the closing lines name
 COLLAPSED_SHARE = 0.98  # mean weight of the skip experts from which routing counts as collapsed
+
+
+def column(measure: str, task: str = "") -> str:
+    """The column of a measure, of all tasks together or of the one with this name (`TaskSlots.name`)."""
+    return f"{measure}_{task}" if task else measure
+
+
+def success_by_task(row: Row) -> dict[str, float]:
+    """The success rate of each task by its name, the worst first; empty where there is one, or no episode yet."""
+    rates = {name: rate for name, rate in row.items() if name.startswith("success_rate_") and not math.isnan(rate)}
+    return {name.removeprefix("success_rate_"): rates[name] for name in sorted(rates, key=rates.get)}
+
+
+def _mean(rates: dict[str, float]) -> float:
+    return sum(rates.values()) / len(rates)
 
 
 def bar_text(row: Row) -> str:
@@ -26,6 +42,10 @@ def bar_text(row: Row) -> str:
         num_own = row["student_episodes"]
         own = f"{row['student_success_rate']:.0%} of {num_own:.0f} alone, " if num_own else ""
         success = f"{own}{success} with the bot"
+    if rates := success_by_task(row):
+        worst, rate = next(iter(rates.items()))
+        success = f"mean {_mean(rates):.0%} of {len(rates)} tasks, worst {worst} {rate:.0%}"
+        success += " with the bot" if _has_bot(row) else ""
     return (
         f"{row['steps_per_s']:.0f} steps/s loss {row['loss']:.3f} acc {row['accuracy']:.1%} "
         f"success {success} path {row['path_ratio']:.2f} lpc {row['lpc']:.0f}{bot}"
@@ -58,9 +78,13 @@ def closing_lines(row: Row) -> dict[str, str]:
     later = ", ".join(f"{k} {row[f'failures_{k}']:.0f}" for k in FAILURE_KINDS if row[f"failures_{k}"] > 0)
     share = row["bot_share"]
     teacher = {"teacher": f"the bot still acted in {share:.1%} of the steps of the log's last row"}
+    rates = success_by_task(row)
+    worst = ", ".join(f"{name} {rate:.0%}" for name, rate in list(rates.items())[:WORST_SHOWN])
+    by_task = {"by task": f"mean {_mean(rates):.1%} of {len(rates)}, lowest: {worst}"} if rates else {}
     return {
         "updates": f"{row['update']:.0f} ({row['env_steps']:,.0f} environment steps, {row['seconds']:.0f} s)",
         "recent success": _recent_success(row),
+        **by_task,
         **(teacher if share > 0 else {}),
         "path ratio": f"{row['path_ratio']:.2f} (1 = as short as the bot's)",
         "accuracy": f"{row['accuracy']:.1%} of the bot's labels",

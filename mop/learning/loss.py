@@ -3,11 +3,13 @@
 Axis letters: T steps of an unroll, N environments, A actions.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from mop.base.tasks import TaskSlots
 from mop.worlds.world import NO_LABEL
 
 
@@ -43,3 +45,17 @@ def imitation_loss(logits: Tensor, labels: Tensor, lpc: Tensor, price: Complexit
     if price.normalize:
         denominator = (cross_entropy.detach() if price.detach else cross_entropy) + price.eps
     return cross_entropy + price.alpha * lpc.mean() / denominator, cross_entropy
+
+
+def loss_of_tasks(
+    logits: Tensor, labels: Tensor, lpc: Tensor, tasks: Sequence[TaskSlots], price: ComplexityPrice = FREE
+) -> tuple[Tensor, list[Tensor]]:
+    """The sum of the tasks' losses, each times the task's share, and the cross-entropy of each task.
+
+    This is the form of the paper: the cost of a task is divided by the cross-entropy of this task. Its share does not
+    depend on how many slots and labels it has. Of one task it is `imitation_loss`, to the last bit. Arguments as there;
+    tasks: their slots are columns of these.
+    """
+    parts = [imitation_loss(logits[:, t.slots], labels[:, t.slots], lpc[:, t.slots], price) for t in tasks]
+    loss = sum(task.share * loss for task, (loss, _) in zip(tasks, parts, strict=True))
+    return loss, [cross_entropy for _, cross_entropy in parts]

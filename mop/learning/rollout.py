@@ -52,8 +52,8 @@ class Rollouts:
     """
 
     def __init__(
-        self, task_id: str, num_envs: int, seed: int, max_steps: int | None, num_workers: int, *, student: Student,
-        num_steps: int,
+        self, task_id: str | Sequence[str], num_envs: int, seed: int, max_steps: int | None, num_workers: int, *,
+        student: Student, num_steps: int,
     ):  # fmt: skip
         """As `BabyAIVectorEnv`, for that student and unrolls of `num_steps` T."""
         self.num_steps = num_steps

@@ -20,8 +20,9 @@ _NEEDED = (
     "config", "update", "minigrid_version", "env", "hidden", "policy_state_dict", "lang_proj_state_dict",
     "optimizer_state_dict", "counts", "recent_success", "recent_path_ratio",
 )  # fmt: skip
-# what a run adds to the config or is told anew
+# what a run adds to the config, is told anew, or keeps under another key
 _NOT_RECORDED = {"resume", "overwrite", "checkpoint_dir", "scheduled_updates", "encoder_dim", "encoder_fingerprint"}
+_NOT_RECORDED |= {"name"}
 _OF_MACHINE = {"lr", "params", "fused", "foreach", "capturable", "differentiable"}  # of Adam: they differ, and may
 
 
@@ -63,6 +64,7 @@ def check_state(state: Mapping, run: "ImitationRun", source: str) -> None:
     _check_tensors(state["lang_proj_state_dict"], run.lang_proj.state_dict(), "lang_proj_state_dict", source)
     _check_adam(state["optimizer_state_dict"], run, source)
     _check_tally(state, run.tally.counts, run.config["num_envs"], source)
+    _check_tallies_of_tasks(state.get("by_task", {}), run, source)
     _check_replay(state.get("replay", {}), run, source)
     _check_unfinished_row(state.get("unfinished_row"), source)
 
@@ -137,6 +139,18 @@ def _check_tally(state: Mapping, own_counts: Mapping, num_envs: int, source: str
         values = state.get(key, [False] * length)  # older states have none
         if not isinstance(values, list) or len(values) != length or not all(type(v) is bool for v in values):
             raise _refused(source, f"{key} is no list of {length} booleans")
+
+
+def _check_tallies_of_tasks(by_task: Any, run: "ImitationRun", source: str) -> None:
+    """A tally of each task, where there are several."""
+    own = {task.task_id: range(run.config["num_envs"])[task.slots] for task, _ in run.tally.by_task}
+    if not isinstance(by_task, dict) or by_task.keys() != own.keys():
+        raise _refused(source, f"by_task has not the tasks {shown(', '.join(own))}")
+    for task_id, slots in own.items():
+        tally, needed = by_task[task_id], ("counts", "recent_success", "recent_path_ratio")
+        if not isinstance(tally, dict) or not tally.keys() >= set(needed):
+            raise _refused(source, f"by_task.{task_id} has no {', no '.join(needed)}")
+        _check_tally(tally, run.tally.counts, len(slots), f"{source}, {task_id}")
 
 
 def _check_replay(replay: Any, run: "ImitationRun", source: str) -> None:

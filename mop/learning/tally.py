@@ -2,10 +2,11 @@
 
 import math
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from mop.base.tasks import TaskSlots
 from mop.worlds.teacher import FAILURE_KINDS
 from mop.worlds.vector_env import StepArrays
 
@@ -77,6 +78,40 @@ class EpisodeTally:
         self.recent_alone = deque(alone, RECENT_EPISODES)
         self._bot_acted = np.array(state.get("bot_acted", [has_teacher] * len(self._bot_acted)))
         self.counts = dict(state["counts"])
+
+
+class Tallies(EpisodeTally):
+    """A tally of all slots and, where they are of several tasks, one of the slots of each."""
+
+    def __init__(self, num_envs: int, tasks: Sequence[TaskSlots]):
+        super().__init__(num_envs)
+        slots = [range(num_envs)[task.slots] for task in tasks]
+        self.by_task = [(task, EpisodeTally(len(of_task))) for task, of_task in zip(tasks, slots, strict=True)]
+        self.by_task = self.by_task if len(tasks) > 1 else []
+
+    def reset(self, arrays: StepArrays) -> None:
+        super().reset(arrays)
+        for task, tally in self.by_task:
+            tally.reset(arrays.of(task.slots))
+
+    def add(self, arrays: StepArrays, bot_acts: np.ndarray) -> None:
+        super().add(arrays, bot_acts)
+        for task, tally in self.by_task:
+            tally.add(arrays.of(task.slots), bot_acts[:, task.slots])
+
+    def summary(self) -> dict[str, float]:
+        """As of one tally, and of each task `success_rate_<name>`, of its own latest episodes."""
+        rates = {f"success_rate_{task.name}": tally.summary()["success_rate"] for task, tally in self.by_task}
+        return super().summary() | rates
+
+    def state(self) -> dict:
+        by_task = {"by_task": {task.task_id: tally.state() for task, tally in self.by_task}}
+        return super().state() | (by_task if self.by_task else {})
+
+    def load_state(self, state: dict, has_teacher: bool) -> None:
+        super().load_state(state, has_teacher)
+        for task, tally in self.by_task:
+            tally.load_state(state["by_task"][task.task_id], has_teacher)
 
 
 def _mean(values: Collection[float]) -> float:

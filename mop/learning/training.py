@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from mop.base.configuration import RUNTIME_KEYS, parse_config
 from mop.base.errors import InputError
 from mop.base.files import check_writable, claimed, remove_leftovers
+from mop.base.tasks import slots_by_task
 from mop.kernels.devices import use_device
 from mop.learning.imitation import ImitationRun
 from mop.learning.log import Columns, TrainingLog
@@ -55,7 +56,8 @@ def train(
         if saved is None:
             config = config | {"seed": key.trial if key.seed is None else key.seed}
             check_writable(folder, "--checkpoint_dir")
-            check_teachable(config["task_id"], config["seed"], config["max_steps"])
+            for task in slots_by_task(config):
+                check_teachable(task.task_id, config["seed"], config["max_steps"])
         encoder = load_encoder(config["lang_encoder"], location)
         encoder.check_fingerprint(config.get("encoder_fingerprint"))
         return _train(ImitationRun(config, encoder, device), key, folder, saved, on_save, checkpoint_on_interrupt)
@@ -70,6 +72,9 @@ def _train(
     try:
         if saved is not None:
             check_state(saved, run, str(folder / STATE_NAME))
+        if len(run.tasks) > 1:
+            slots = ((task.name, range(config["num_envs"])[task.slots]) for task in run.tasks)
+            print("slots:", ", ".join(f"{name} {of_task[0]} to {of_task[-1]}" for name, of_task in slots))
         wandb_run = _start_wandb(config, key)
         remove_leftovers(folder.glob(".*.tmp"))
         if saved is None and config["overwrite"]:

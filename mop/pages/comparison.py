@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from mop.base.configuration import Parser
 from mop.base.errors import InputError
 from mop.base.run_names import run_name
+from mop.base.tasks import task_name
 from mop.measures.comparison import Interval, Pair, compare_metrics, pair_worlds
 from mop.measures.groups import GROUPINGS, get_available_analyses
 from mop.measures.metrics import interval_of_rate
@@ -24,7 +25,6 @@ from mop.pages.flags import parse
 from mop.pages.routing import load_routing
 from mop.pages.runs import Run, find_cached_runs
 from mop.plotting.comparison import ALL_MEASURES, difference_measures
-from mop.plotting.style import task_name
 from mop.plotting.tasks import MEASURES
 from mop.store.results import load_results
 from mop.store.routing_cache import RoutingCache
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 TABLE_COLUMNS = (
     *("task_id", "trial", "seed", "update", "policy", "success_rate", "success_low", "success_high", "path_ratio"),
-    *("mean_lpc", "lpc_alpha", "num_episodes", "eval_seed", "env_steps"),
+    *("mean_lpc", "lpc_alpha", "num_episodes", "eval_seed", "env_steps", "trained_on"),
 )
 POLICIES = {"mixture": "mop", "GRU baseline": "gru"}  # what a policy is called on the page -> its name in the table
 NUM_COMPARED = 3  # runs side by side at first
@@ -70,7 +70,7 @@ def load_table(cache_dir: str, results_paths: Sequence[str | Path]) -> tuple["pd
         except (ValueError, OSError) as error:
             problems.append(f"{path}: it is no table of results ({error})")
     rows = pd.concat([_comparable(table) for table in tables], ignore_index=True)
-    run = ["task_id", "trial", "seed", "update"]
+    run = ["task_id", "trained_on", "trial", "seed", "update"]
     rows = rows.drop_duplicates([*run, "num_episodes", "eval_seed"])
     rows = rows.sort_values("eval_seed", key=lambda seeds: seeds.isna(), kind="stable")
     rows = rows[rows["eval_seed"].notna() | ~rows.duplicated(run)].sort_index()
@@ -150,7 +150,8 @@ def as_shown(table: "pd.DataFrame") -> "pd.DataFrame":
     """The columns that a page shows, under the names that it uses; those without a value are left out."""
     bounds = zip(table["success_low"], table["success_high"], strict=True)
     names = {word: name for name, word in POLICIES.items()}
-    shown = {"task": table["task_id"].map(task_name), "policy": table["policy"].map(names)}
+    shown = {"task": table["task_id"].map(task_name), "trained on": table["trained_on"]}
+    shown |= {"policy": table["policy"].map(names)}
     shown |= {"success": table["success_rate"], "interval": [f"{low:.1%} to {high:.1%}" for low, high in bounds]}
     shown |= {"path ratio": table["path_ratio"], "mean LPC": table["mean_lpc"], "env_steps": table["env_steps"]}
     shown |= {name: table[name] for name in ("lpc_alpha", "trial", "seed", "update")}
@@ -161,7 +162,7 @@ def as_shown(table: "pd.DataFrame") -> "pd.DataFrame":
 def plot_tasks(table: "pd.DataFrame", measure: str) -> Figure:
     """`plot_by_task` of the last checkpoint of each run, with a title that names the worlds."""
     last = table.sort_values("env_steps", kind="stable", na_position="first")
-    last = last.drop_duplicates(["task_id", "policy", "trial", "seed"], keep="last").sort_index()
+    last = last.drop_duplicates(["task_id", "trained_on", "policy", "trial", "seed"], keep="last").sort_index()
     return plot_by_task(last, measure, _in_which_worlds(last))
 
 
@@ -228,7 +229,7 @@ def first_pair(cached: Mapping[str, Run]) -> tuple[str, str]:
 
 def short_name(data: RoutingCache) -> str:
     """The name of a run without its task, which is the head of its maps."""
-    return run_name(data.header).removeprefix(f"{data.header.get('task_id')} ")
+    return run_name(data.header, with_task=False)
 
 
 def common_analyses(left: RoutingCache, right: RoutingCache) -> dict[str, str]:

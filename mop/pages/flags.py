@@ -38,7 +38,7 @@ def saving_parser(description: str) -> Parser:
 def run_parser(description: str) -> Parser:
     """The flags of an app that shows one run: where things are, which run is shown first, and how it is evaluated."""
     added = parser(description)
-    added.add_argument("--task", help="begin with a run of this task id")
+    added.add_argument("--task", help="begin with a run of this task id (of several: NAME, NAME/ID)")
     added.add_argument("--trial", help="... of this trial")
     added.add_argument("--seed", help="... of this seed")
     added.add_argument("--update", help="... of this update (a periodic checkpoint)")

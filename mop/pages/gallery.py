@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 
 from mop.base.errors import InputError
 from mop.base.files import write_atomic
+from mop.base.run_names import run_name
+from mop.base.tasks import task_name
 from mop.pages import comparison, parts
 from mop.pages.captions import Shown, caption_of
 from mop.pages.episodes import episode_record
@@ -23,7 +25,7 @@ from mop.pages.figures import CHARTS, Drawing, action_figures, routing_figures
 from mop.pages.player import player_document
 from mop.pages.routing import describe_metrics, load_routing
 from mop.pages.runs import Run
-from mop.plotting.style import counted, task_name
+from mop.plotting.style import counted
 from mop.store.routing_cache import RoutingCache
 from plotting_utils import (
     GROUPINGS,
@@ -180,7 +182,7 @@ def _card(run: Run, data: RoutingCache) -> dict[str, str]:
     return {
         "href": _file_name(run),
         "task": task_name(run.key.task_id),
-        "name": run.name.removeprefix(run.key.task_id),
+        "name": run_name(run.about, with_task=False),
         "numbers": " · ".join(numbers),
         "interval": values.get("success", ("", ""))[1],
         "picture": _picture(data),

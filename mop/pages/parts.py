@@ -61,7 +61,7 @@ def open_view() -> View:
 def run_dropdown(found_runs: Runs, view: View, args: Namespace):
     """A dropdown of the runs, with the run of the address, else the one that the flags ask for."""
     labels = {label_of(runs): folder for folder, runs in found_runs.items()}
-    first = choose_run(found_runs, args).key.folder("").as_posix()
+    first = choose_run(found_runs, args).folder
     chosen = view.pick("run", found_runs, first)
     if not view.absent:
         view.put("run", chosen, None)  # a link is to show this run when there are others too

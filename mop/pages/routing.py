@@ -81,5 +81,6 @@ def _load(run: Run, *version: int) -> RoutingCache:
         raise InputError(f"{run.cache_path}: it holds no steps; `{run.remake}` makes a new one")
     key = run.key
     cache.header = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, "update": key.update, **cache.header}
+    cache.header["trained_on"] = key.trained_on
     cache.header["is_final"] = key.update is None
     return cache

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mop.base.errors import InputError
 from mop.base.run_names import run_name
-from mop.store.checkpoints import find_checkpoints, quick_config
+from mop.store.checkpoints import by_task, find_checkpoints, quick_config
 from mop.store.results import load_result
 from mop.store.run_keys import CACHE_DIR, DEFAULT_ROOTS, RunKey, cache_path, find_caches, result_path
 
@@ -50,7 +50,13 @@ class Run:
             known = _config_of(self.checkpoint, *_version(self.checkpoint))
         key = self.key
         numbers = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, "is_final": key.update is None}
+        numbers |= {"trained_on": key.trained_on}
         return known | numbers | ({} if key.update is None else {"update": key.update})
+
+    @property
+    def folder(self) -> str:
+        """Its run's folder below a root and, where its policy has several tasks, the one in whose worlds it is."""
+        return replace(self.key, update=None).artefacts("").as_posix()
 
     @property
     def name(self) -> str:
@@ -66,7 +72,7 @@ class Run:
     def flags(self) -> list[str]:
         """The flags of this program's scripts that choose it."""
         key = self.key
-        words = ["--task", key.task_id, "--trial", str(key.trial)]
+        words = ["--task", key.task, "--trial", str(key.trial)]
         words += [] if key.seed is None else ["--seed", str(key.seed)]
         return words + ([] if key.update is None else ["--update", str(key.update)])
 
@@ -86,18 +92,19 @@ class Run:
         return shlex.join(["python", "batch_eval.py", "--force", *self.places, *self.flags, *last])
 
 
-Runs = Mapping[str, Sequence[Run]]  # the folder of each run below a root -> its checkpoints, the final one last
+Runs = Mapping[str, Sequence[Run]]  # `Run.folder` -> its checkpoints, the final one last
 
 
 def find_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str, list[Run]]:
-    """Every run with a routing cache or a checkpoint, by its folder below a root; those with a cache first.
+    """Every run with a routing cache or a checkpoint, by `Run.folder`; those with a cache first.
 
-    The checkpoints of a run are in the order of their updates, the final one last; a periodic one of the same update
-    as the final one is left out, unless it alone has a cache. Raises InputError if there is no run.
+    A policy of several tasks is there once for each. The checkpoints of a run are in the order of their updates, the
+    final one last; a periodic one of the same update as the final one is left out, unless it alone has a cache. Raises
+    InputError if there is no run.
     """
     found: dict[str, list[Run]] = {}
     for run in _list_runs(checkpoint_dirs, cache_dir):
-        found.setdefault(run.key.folder("").as_posix(), []).append(run)
+        found.setdefault(run.folder, []).append(run)
     if not found:
         places = " and ".join(f"{folder}/" for folder in checkpoint_dirs)
         raise InputError(
@@ -133,13 +140,15 @@ def choose_run(found: Runs, args: Namespace) -> Run:
 
     Raises InputError if none fits.
     """
-    asked = {"task_id": args.task, "trial": args.trial, "seed": args.seed, "update": args.update}
+    asked = {"trial": args.trial, "seed": args.seed, "update": args.update}
     asked = {name: value for name, value in asked.items() if value is not None}
     for runs in found.values():
+        runs = [run for run in runs if args.task is None or run.key.is_of(args.task)]
         fitting = [run for run in runs if all(getattr(run.key, name) == value for name, value in asked.items())]
         if fitting:
             return last_cached(fitting)
     names = ", ".join(map(label_of, found.values()))
+    asked |= {} if args.task is None else {"task": args.task}
     raise InputError(f"none of the {len(found)} runs has {asked}; they are: {names}")
 
 
@@ -150,7 +159,8 @@ def last_cached(runs: Sequence[Run]) -> Run:
 
 def _list_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> list[Run]:
     cached = find_caches(cache_dir)
-    checkpoints = {found.key: found.path for found in find_checkpoints(checkpoint_dirs, is_quick=True)}
+    files = find_checkpoints(checkpoint_dirs, is_quick=True)
+    checkpoints = {found.key: found.path for file in files for found in by_task(file)}
     keys = [*cached, *(key for key in checkpoints if key not in cached)]
     return [Run(key, cache_dir, checkpoints.get(key)) for key in keys]
 

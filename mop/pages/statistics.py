@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from mop.base.configuration import FIELDS, RUNTIME_KEYS, complete
 from mop.base.errors import InputError
 from mop.base.files import find_files
+from mop.base.tasks import task_name
 from mop.measures.actions import hold_action
 from mop.measures.by_phase import (
     ALL_STEPS,
@@ -47,9 +48,9 @@ from mop.plotting.alphas import (
     plot_measures_against_alpha,
     plot_measures_by_phase,
 )
-from mop.plotting.style import counted, task_name
+from mop.plotting.style import counted
 from mop.store.routing_cache import RoutingCache
-from mop.store.run_keys import CACHE_DIR, PLOTS_DIR, RunKey, find_caches, result_path
+from mop.store.run_keys import CACHE_DIR, PLOTS_DIR, RunKey, find_caches, result_path, task_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,8 +120,8 @@ def analyse(asked: Asked, progress: Callable[[Iterator, int], Iterable] = lambda
 
 
 def tasks_with_runs(cache_dir: str) -> list[str]:
-    """The tasks of which there is a routing cache."""
-    return sorted({key.task_id for key in find_caches(cache_dir)})
+    """The tasks of which there is a routing cache, those of policies of several tasks as `<list>/<task>`."""
+    return sorted({key.task for key in find_caches(cache_dir)})
 
 
 def phase_words() -> dict[str, str]:
@@ -168,15 +169,16 @@ def count_reasons(left_out: Sequence[LeftOut]) -> dict[str, int]:
 
 def _keys(asked: Asked) -> list[RunKey]:
     """The runs of the task with a routing cache or a result."""
-    keys = {key for key in find_caches(asked.cache_dir) if key.task_id == asked.task_id}
-    folder = RunKey(asked.task_id, 0).folder(asked.cache_dir).parent
+    keys = set(find_caches(asked.cache_dir))
+    name = asked.task_id.split("/")[0]
+    folder = task_folder(asked.cache_dir, name)
     for path in find_files(folder, "result.json"):
         try:
-            key = RunKey.from_artefacts(Path(asked.task_id, path.parent.relative_to(folder)))
+            key = RunKey.from_artefacts(Path(name, path.parent.relative_to(folder)))
         except InputError:  # a result of something else
             continue
         keys |= {key} if result_path(asked.cache_dir, key) == path else set()
-    return sorted(keys)
+    return sorted(key for key in keys if key.task == asked.task_id)
 
 
 def _about(run: Run, asked: Asked) -> tuple[dict, str | None]:
@@ -560,7 +562,7 @@ def caption_of(tables: Tables, name: str, about: str, export: Export, plots_dir:
 
 def folder_of(asked: Asked, plots_dir: str) -> Path:
     """Where figures and tables of a task go; of one action, a folder of its own."""
-    folder = RunKey(asked.task_id, 0).folder(plots_dir).parent / FOLDER
+    folder = task_folder(plots_dir, asked.task_id) / FOLDER
     return folder if asked.action is None else folder / asked.action.replace(" ", "_")
 
 

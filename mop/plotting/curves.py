@@ -1,7 +1,6 @@
 """Tables of runs -> figures: learning curves."""
 
 import itertools
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ from mop.plotting.style import HUES, isolated, open_frame, wrapped
 if TYPE_CHECKING:
     import pandas as pd
 
-_CURVES = {  # title of a panel -> columns of the log; one that ends in "_" stands for those of all layers
+_CURVES = {  # title of a panel -> columns of the log; one that ends in "_" stands for those of all layers or tasks
     "loss": ("loss", "cross_entropy"),
     "accuracy": ("accuracy",),
     "recent success rate": ("success_rate", "bot_share"),
@@ -24,6 +23,10 @@ _CURVES = {  # title of a panel -> columns of the log; one that ends in "_" stan
     "LPC": ("lpc",),
     "router entropy (nats)": ("router_entropy_",),
     "weight of the skip experts": ("skip_share_",),
+    "recent success rate by task": ("success_rate_",),
+    "cross-entropy by task": ("cross_entropy_",),
+    "accuracy by task": ("accuracy_",),
+    "LPC by task": ("lpc_",),
     "speed (environment steps per second)": ("steps_per_s",),
 }
 
@@ -84,12 +87,16 @@ def plot_training_curve(log: "pd.DataFrame", title: str = "") -> Figure:
     axes = figure.subplots(num_rows, num_columns, squeeze=False)
     for ax, (name, lines) in zip(axes.ravel(), panels, strict=False):
         _render_curve(ax, env_steps, lines)
-        rows = _legend_above(ax) if len(lines) > 1 else 0
+        is_by_task = name.endswith("by task")
+        rows = _legend_above(ax) if len(lines) > 1 and not is_by_task else 0
         ax.set_title(name, fontsize="medium", loc="left", pad=6 + 14 * rows)
-        if "success_rate" in lines:
+        if name.startswith("recent success rate"):
             ax.set_ylim(ALL_OF_0_TO_1)
     for ax in remove_empty(axes, len(panels)):
         ax.set_xlabel("environment steps")
+    if by_task := [ax for ax, (name, _) in zip(axes.ravel(), panels, strict=False) if name.endswith("by task")]:
+        handles = by_task[0].get_legend_handles_labels()  # they are the same in all of these panels
+        figure.legend(*handles, loc="outside lower left", ncols=2 * num_columns, frameon=False, fontsize="small")
     if title:
         figure.suptitle(wrapped(title, 3.6 * num_columns), fontsize="large")
     return figure
@@ -104,14 +111,15 @@ def check_columns(table: "pd.DataFrame", needed: set[str], what: str) -> None:
 
 def _render_curve(ax: Axes, env_steps: np.ndarray, lines: dict[str, np.ndarray]) -> None:
     """Draw lines, column -> values (S,), over env_steps (S,); NaN makes a gap."""
-    dashes = itertools.cycle(("solid", "dashed", "dotted"))  # equal curves stay visible
-    for (column, values), color, linestyle in zip(lines.items(), itertools.cycle(HUES.values()), dashes, strict=False):
+    dashes = ("solid", "dashed", "dotted")  # equal curves stay visible
+    styles = [(color, dashes[(i + turn) % 3]) for turn in range(3) for i, color in enumerate(HUES.values())]
+    for (column, values), (color, linestyle) in zip(lines.items(), itertools.cycle(styles), strict=False):
         known = np.where(np.isfinite(values) & np.isfinite(env_steps), values, np.nan)
         is_alone = isolated(known)
         ax.plot(
             env_steps,
             known,
-            label=re.sub(r".*_(\d+)$", r"layer \1", column).replace("_", " "),
+            label=_label_of(column),
             color=color,
             linestyle=linestyle,
             linewidth=1.5,
@@ -124,6 +132,15 @@ def _render_curve(ax: Axes, env_steps: np.ndarray, lines: dict[str, np.ndarray])
     ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     open_frame(ax)
+
+
+def _label_of(column: str) -> str:
+    """What a line is called in the legend: its layer, its task, or its column."""
+    for columns in _CURVES.values():
+        if columns[0].endswith("_") and column.startswith(columns[0]):
+            part = column.removeprefix(columns[0])
+            return f"layer {part}" if part.isdecimal() else part
+    return column.replace("_", " ")
 
 
 def _legend_above(ax: Axes) -> int:

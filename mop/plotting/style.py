@@ -130,11 +130,6 @@ def _darker(hue: str, share: float) -> str:
     return to_hex((1 - 0.7 * share) * np.array(to_rgb(hue)))
 
 
-def task_name(task_id: str) -> str:
-    """A task id without what all task ids share: "UnlockPickup"."""
-    return task_id.removeprefix("BabyAI-").removesuffix("-v0")
-
-
 def isolated(values: np.ndarray) -> np.ndarray:
     """Which of values (S,) are finite without a finite neighbour, (S,) bool: a line does not show them."""
     padded = np.pad(np.isfinite(values), 1)

@@ -16,9 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from mop.base.errors import InputError
+from mop.base.tasks import task_name
 from mop.plotting.curves import check_columns
 from mop.plotting.hover import add_note
-from mop.plotting.style import HUES, open_frame, task_name, wrapped
+from mop.plotting.style import HUES, open_frame, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,6 +180,7 @@ def _points(rows: "pd.DataFrame", what: Measure, zero: float) -> _Points:
 def _text_of(row: Mapping) -> str:
     """What a row of results is called under the mouse, as far as the table tells."""
     names = [task_name(str(row["task_id"]))] if "task_id" in row else []
+    names += [f"of {row['trained_on']}"] if isinstance(row.get("trained_on"), str) else []
     names += [_POLICIES[row["policy"]][0]] if row.get("policy") in _POLICIES else []
     numbers = {name: row.get(name) for name in ("lpc_alpha", "trial", "seed", "update")}
     names += [f"{name} {value:g}" for name, value in numbers.items() if value is not None and value == value]
@@ -193,7 +195,18 @@ def _text_of(row: Mapping) -> str:
 
 
 _VALUES = (
-    *("task_id", "policy", "trial", "seed", "update", "lpc_alpha", "success_rate", "success_low", "success_high"),
+    *(
+        "task_id",
+        "trained_on",
+        "policy",
+        "trial",
+        "seed",
+        "update",
+        "lpc_alpha",
+        "success_rate",
+        "success_low",
+        "success_high",
+    ),
     *("path_ratio", "mean_lpc", "num_episodes", "eval_seed", "env_steps"),
 )
 

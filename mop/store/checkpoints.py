@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mop.base.configuration import check_recorded, shown
+from mop.base.configuration import check_recorded, shown, task_weights
 from mop.base.errors import InputError
 from mop.base.files import find_files, read_bytes, write_atomic
+from mop.base.tasks import is_task_id, tasks_of
 from mop.store.archives import check_sums, open_archive
 from mop.store.run_keys import RunKey
 
@@ -154,6 +155,30 @@ def find_checkpoints(roots: Sequence[str | Path], is_quick: bool = False) -> lis
         if update is not None:
             found.pop(replace(final, update=update), None)
     return [FoundCheckpoint(key, found[key]) for key in sorted(found)]
+
+
+def by_task(found: FoundCheckpoint) -> list[FoundCheckpoint]:
+    """A checkpoint once for each task of its policy, with the key of its evaluation there; itself, where it has one.
+
+    Only the name is known of a file that cannot be read: it stays as it is, and whoever evaluates it reports that.
+    """
+    if is_task_id(found.key.task_id):
+        return [found]
+    try:
+        tasks = task_weights(quick_config(found.path).get("tasks"))
+        return [replace(found, key=found.key.on(task_id)) for task_id, _ in tasks]
+    except (ValueError, InputError):
+        return [found]
+
+
+def check_trained_on(config: dict, key: RunKey, path: str | Path) -> None:
+    """Raises InputError where a checkpoint's config is not that of its path, or lacks the task that is asked for."""
+    name = key.of_checkpoint.task_id
+    if config["task_id"] != name:
+        raise InputError(f"{path} was trained on {config['task_id']}, not on {name} as its path says")
+    task_ids = [task_id for task_id, _ in tasks_of(config)]
+    if key.task_id not in task_ids:
+        raise InputError(f"{path} was not trained on {key.task_id}; its tasks are {', '.join(task_ids)}")
 
 
 def update_of(found: FoundCheckpoint) -> int | None:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,11 +28,12 @@ DOCUMENTED_COLUMNS = (
 )
 ADDED_COLUMNS = (
     *("seed", "update", "policy", "lang_encoder", "normalize_lpc", "success_low", "success_high"),
-    *("eval_seed", "minigrid_version"),
+    *("eval_seed", "minigrid_version", "trained_on"),
 )
+_SINCE = {"trained_on"}  # added columns that older tables lack
 
 
-_TEXTS = {"checkpoint_path", "task_id", "evaluated_at", "policy", "lang_encoder", "minigrid_version"}
+_TEXTS = {"checkpoint_path", "task_id", "evaluated_at", "policy", "lang_encoder", "minigrid_version", "trained_on"}
 _FLAGS = {"normalize_lpc"}
 _LISTS = {"expert_hidden_sizes"}
 _NUMBERS = {"success_rate", "path_ratio", "mean_lpc", "lr", "lpc_alpha", "success_low", "success_high"}
@@ -72,7 +73,7 @@ def load_result(path: str | Path) -> dict:
 
 
 def _result_key(row: Any) -> RunKey:
-    """The key of the checkpoint that a row is about, except that a final checkpoint has its update too.
+    """The key of the evaluation that a row is about, except that a final checkpoint has its update too.
 
     Raises InputError if the row does not tell it.
     """
@@ -81,7 +82,7 @@ def _result_key(row: Any) -> RunKey:
         raise InputError(f"the row lacks {', '.join(sorted(missing))}")
     if not isinstance(row["checkpoint_path"], str):
         raise InputError(f"checkpoint_path must be a text, not {row['checkpoint_path']!r:.40}")
-    return RunKey(row["task_id"], row["trial"], row.get("seed"), row.get("update"))
+    return RunKey(row["task_id"], row["trial"], row.get("seed"), row.get("update"), row.get("trained_on"))
 
 
 def _check_values(row: dict) -> None:
@@ -148,7 +149,7 @@ def read_table(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
     except (ValueError, csv.Error) as error:
         raise InputError(f"{path} is no results table ({error})") from None
     columns = list(reader.fieldnames or [])
-    is_ours = set(ADDED_COLUMNS) <= set(columns) and len(set(columns)) == len(columns)
+    is_ours = set(ADDED_COLUMNS) - _SINCE <= set(columns) and len(set(columns)) == len(columns)
     if not is_ours or any(None in row for row in rows):  # None: cells past the last column
         raise InputError(f"{path} was not made by this program")
     return columns, rows
@@ -171,7 +172,8 @@ def _load_rows(cache_dir: str | Path, tell: Callable[[str], object]) -> list[dic
             if result_path(cache_dir, key) != path:
                 raise InputError("more folders than those of a run")
         except InputError:
-            _warn(f"{path} is skipped: results lie in <task_id>/trial_<N>[/seed_<S>][/update_<U>] of {cache_dir}")
+            layout = "<task_id>/trial_<N>[/seed_<S>][/update_<U>][/<task of a list>]"
+            _warn(f"{path} is skipped: results lie in {layout} of {cache_dir}")
             continue
         try:
             row = load_result(path)
@@ -180,7 +182,8 @@ def _load_rows(cache_dir: str | Path, tell: Callable[[str], object]) -> list[dic
                 tell(f"{error}; it is left out of the table")
             continue
         with suppress(InputError):  # of a path of another layout: the place must do
-            if RunKey.from_checkpoint(row["checkpoint_path"]) != key:
+            is_other = key.trained_on is not None and row["task_id"] != key.task_id
+            if is_other or RunKey.from_checkpoint(row["checkpoint_path"]) != key.of_checkpoint:
                 _warn(f"{path} is skipped: it is the result of {row['checkpoint_path']}, a copy?")
                 continue
         rows.append(row)
@@ -191,12 +194,17 @@ def _joined(rows: list[dict], columns: Sequence[str], old: list[dict[str, str]])
     """These rows with what only the old table has: its rows of other checkpoints, and its columns, which are named."""
     own = {name for row in rows for name in row}.union(DOCUMENTED_COLUMNS, ADDED_COLUMNS)
     kept = [name for name in columns if name not in own]
-    added = {os.path.abspath(row["checkpoint_path"]): {name: row[name] for name in kept} for row in old}
-    paths = [os.path.abspath(row["checkpoint_path"]) for row in rows]
-    others = [row for row in old if os.path.abspath(row["checkpoint_path"]) not in set(paths)]
-    joined = [row | added.get(path, {}) for row, path in zip(rows, paths, strict=True)]
+    added = {_place(row): {name: row[name] for name in kept} for row in old}
+    places = [_place(row) for row in rows]
+    others = [row for row in old if _place(row) not in set(places)]
+    joined = [row | added.get(place, {}) for row, place in zip(rows, places, strict=True)]
     joined += [{name: row[name] if name in kept else _value(row[name]) for name in columns} for row in others]
     return joined, kept
+
+
+def _place(row: Mapping) -> tuple[str, str | None]:
+    """What a row is about: a checkpoint and, where it was trained on several tasks, one of them."""
+    return os.path.abspath(row["checkpoint_path"]), row["task_id"] if row.get("trained_on") else None
 
 
 def _value(cell: str) -> Any:

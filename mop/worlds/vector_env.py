@@ -1,8 +1,10 @@
 """Seeded worlds as arrays, stepped together, in this process or in workers; save and restore."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +27,26 @@ from mop.worlds.world import (
 REPLAY_EVERY = 8
 
 
+class Place(NamedTuple):
+    """What a slot shows: worlds of a task, and the number of the slot among those of the task, which their seeds have.
+
+    So a slot's worlds are the same whichever other tasks there are.
+    """
+
+    task_id: str
+    number: int
+
+
+def places_of(task_ids: Sequence[str]) -> list[Place]:
+    """The place of each slot, given its task."""
+    counts: Counter[str] = Counter()
+    places = []
+    for task_id in task_ids:
+        places.append(Place(task_id, counts[task_id]))
+        counts[task_id] += 1
+    return places
+
+
 @dataclass
 class StepArrays:
     """What all slots show after a reset or step; plain arrays, or views of memory shared with the workers.
@@ -43,6 +65,11 @@ class StepArrays:
     steps: np.ndarray  # (N,) int64, length of the episode that ended, else 0
     bot_steps: np.ndarray  # (N,) int64, the bot's length in that world if it was a sampled success, else 0
 
+    def of(self, slots: slice) -> "StepArrays":
+        """Views of some slots' columns of a record (T, N, ...), or, after a reset, of their rows (N, ...)."""
+        index = (slice(None), slots) if self.done.ndim == 2 else slots
+        return StepArrays(**{field.name: getattr(self, field.name)[index] for field in dataclasses.fields(self)})
+
     @property
     def done(self) -> np.ndarray:
         """(N,) bool: an episode ended here, the hidden state starts afresh."""
@@ -60,14 +87,17 @@ class StepArrays:
 class Slots:
     """Some consecutive slots of a vector environment, stepped in one process."""
 
-    def __init__(self, task_id: str, seed: int, max_steps: int | None, share: Sequence[int], arrays: StepArrays):
-        """share: the numbers of these slots; arrays: those of all slots, of which this object owns these rows."""
-        self.task_id, self.seed, self.max_steps, self.arrays = task_id, seed, max_steps, arrays
+    def __init__(
+        self, places: Sequence[Place], seed: int, max_steps: int | None, share: Sequence[int], arrays: StepArrays
+    ):
+        """places, arrays: of all slots; share: the numbers of these slots, whose rows this object owns."""
+        self.seed, self.max_steps, self.arrays = seed, max_steps, arrays
         self.first, self.rows = share[0], slice(share[0], share[-1] + 1)
-        self.worlds = [World(task_id, max_steps, arrays.obs[row]) for row in share]
+        self.places = [places[row] for row in share]
+        self.worlds = [World(places[row].task_id, max_steps, arrays.obs[row]) for row in share]
         self.k = [-1] * len(self.worlds)  # index of each slot's present world
         self.seeds = [seed] * len(self.worlds)  # run seed of each slot's present world; `seed` is the next one's
-        self._replay: World | None = None  # for the path ratio, made when first needed
+        self._replays: dict[str, World] = {}  # of each task, for the path ratio; made when first needed
 
     def reset(self) -> dict[int, str]:
         """World 0 of each slot (the first that the bot can begin). Returns the missions by slot."""
@@ -92,7 +122,7 @@ class Slots:
             if terminated or truncated:
                 arrays.steps[row] = world.num_steps
                 if reward > 0 and self.k[i] % REPLAY_EVERY == 0:
-                    arrays.bot_steps[row] = self._bot_steps(world.seed)
+                    arrays.bot_steps[row] = self._bot_steps(self.places[i].task_id, world.seed)
                 missions[row] = self._begin(i, self.k[i] + 1)
         return missions
 
@@ -106,7 +136,7 @@ class Slots:
         for i, (seed, k, actions) in enumerate(saved):
             row, world = self.first + i, self.worlds[i]
             self.seeds[i], self.k[i] = seed, k
-            world.reset(training_seed(seed, row, k))
+            world.reset(training_seed(seed, self.places[i].number, k))
             try:
                 label = world.label()
                 for action in actions:
@@ -133,7 +163,7 @@ class Slots:
         """Start the first world from the k-th on that the bot can begin; count those that it cannot."""
         row, world, failures = self.first + i, self.worlds[i], []
         for attempt in range(MAX_FAILURES_IN_A_ROW):
-            world.reset(training_seed(self.seed, row, k + attempt))
+            world.reset(training_seed(self.seed, self.places[i].number, k + attempt))
             try:
                 self.arrays.label[row] = world.label()
             except TeacherFailure as failure:
@@ -143,13 +173,13 @@ class Slots:
             self.arrays.label_valid[row] = True
             self.seeds[i], self.k[i] = self.seed, k + attempt
             return world.mission
-        raise InputError(unteachable(self.task_id, failures))
+        raise InputError(unteachable(self.places[i].task_id, failures))
 
-    def _bot_steps(self, seed: int) -> int:
-        if self._replay is None:
-            self._replay = World(self.task_id, self.max_steps)
+    def _bot_steps(self, task_id: str, seed: int) -> int:
+        if task_id not in self._replays:
+            self._replays[task_id] = World(task_id, self.max_steps)
         try:
-            return bot_steps(self._replay, seed)
+            return bot_steps(self._replays[task_id], seed)
         except TeacherFailure:
             return 0
 
@@ -158,12 +188,13 @@ class BabyAIVectorEnv:
     """N seeded worlds with their teachers, stepped together, here or in worker processes.
 
     `arrays` (StepArrays) and `missions` (list of N texts) always describe the present state. Results do not depend on
-    `num_workers`: 0 steps all slots in this process, W > 0 in W processes of N / W slots each.
+    `num_workers`: 0 steps all slots in this process, W > 0 in W processes of N / W slots each. Slots may be of several
+    tasks; the worlds of a task are the same as if its slots were the only ones.
     """
 
     def __init__(
         self,
-        task_id: str,
+        task_id: str | Sequence[str],
         num_envs: int,
         seed: int,
         max_steps: int | None = None,
@@ -171,16 +202,20 @@ class BabyAIVectorEnv:
         shared: Layout | None = None,
         make_commands: Callable | None = None,
     ):
-        """shared: further arrays in `memory`, which this process and the workers share.
+        """task_id: one for all slots, or that of each; max_steps: for all of them, None for each task's own.
+
+        shared: further arrays in `memory`, which this process and the workers share.
 
         make_commands: what makes the commands of some slots, as `slot_commands`, which it replaces, with the same
         arguments; where there are workers, it must be picklable.
         """
-        check_task_id(task_id)
+        places = places_of([task_id] * num_envs if isinstance(task_id, str) else task_id)
+        for name in dict.fromkeys(place.task_id for place in places):
+            check_task_id(name)
         self.num_envs, self.seed, self.missions = num_envs, seed, [""] * num_envs
         self._answer, self._is_interrupted, self._pool = None, False, None
         num_workers, make_commands = min(num_workers, num_envs), make_commands or slot_commands
-        arguments = (task_id, seed, max_steps)
+        arguments = (places, seed, max_steps)
         layout = {**StepArrays.layout(num_envs), "actions": ((num_envs,), np.dtype("i8")), **(shared or {})}
         if num_workers == 0:
             self.memory = carve(bytearray(num_bytes(layout)), layout)
