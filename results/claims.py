@@ -58,7 +58,7 @@ VARIANTS = {  # kind of policy -> its flags
     "plain": PLAIN,
     "cost": PLAIN | {"lpc_alpha": 1e-5},
     "cost, scaled": PLAIN | SCALED,
-    "cost, scaled, dropout": PLAIN | SCALED | {"expert_dropout": 0.8, "expert_dropout_below": 0.1},
+    "cost, scaled, dropout": PLAIN | SCALED | {"expert_dropout": "paper"},
 }
 BASELINE_UPDATES = {  # enough for a GRU to reach 90 % in each task; it acts alone from the start
     "BabyAI-GoToObj-v0": 150, "BabyAI-OpenRedDoor-v0": 150, "BabyAI-UnlockLocal-v0": 200, "BabyAI-UnlockPickup-v0": 300,

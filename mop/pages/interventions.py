@@ -158,6 +158,7 @@ def command_of(run: Run, data: RoutingCache, intervention: Intervention | None, 
     """The command that makes the row of an intervention in these worlds, or of the standard battery (None)."""
     checkpoint = _checkpoint_name(run, data)
     words = ["python", "intervene.py", "--checkpoint", checkpoint]
+    words += [] if run.key.trained_on is None else ["--task", run.key.task_id]
     words += ["--num_episodes", str(data.header.get("num_episodes", len(data.episodes)))]
     words += ["--eval_seed", str(data.header["eval_seed"])] if data.header.get("eval_seed") else []
     words += [] if run.cache_dir == CACHE_DIR else ["--cache_dir", run.cache_dir]
