@@ -18,7 +18,7 @@ from mop.base.errors import InputError
 from mop.base.run_names import run_name
 from mop.jobs import batch, cloud
 from mop.pages import statistics
-from mop.pages.comparison import as_shown, load_table, short_name
+from mop.pages.comparison import as_shown, load_table, result_notes, short_name
 from mop.pages.routing import load_routing
 from mop.pages.runs import choose_run, find_cached_runs, find_runs
 from mop.store.checkpoints import FoundCheckpoint, by_task, find_checkpoints
@@ -316,7 +316,10 @@ def test_the_table_of_all_tasks_names_the_policy(evaluated, monkeypatch):
     assert shown[["task", "trained on"]].astype(object).fillna("").values.tolist() == [
         ["GoToObj", ""], *[["GoToObj", "two"], ["UnlockPickup", "two"]] * 2
     ]  # fmt: skip
-    assert "trained on" not in as_shown(rows[rows["trained_on"].isna()])
+    alone = rows[rows["trained_on"].isna()]
+    assert "trained on" not in as_shown(alone)
+    said = "4 of these rows are of policies of several tasks; by task, each counts as a run of it"
+    assert said in result_notes(rows) and not any("several" in note for note in result_notes(alone))
 
 
 def test_statistics_keep_policies_of_several_tasks_apart(evaluated):

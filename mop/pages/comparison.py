@@ -139,6 +139,10 @@ def result_notes(table: "pd.DataFrame") -> list[str]:
     if len(worlds) > 1:
         names = "; ".join(map(worlds_name, worlds))
         notes.append(f"these runs were evaluated in different worlds ({names}): part of what differs is due to them")
+    is_of_list = table["trained_on"].notna()
+    if is_of_list.any() and not is_of_list.all():
+        many = f"{is_of_list.sum()} of these rows are of policies of several tasks"
+        notes.append(f"{many}; by task, each counts as a run of it")
     for name, policy in POLICIES.items():
         if not (table["policy"] == policy).any():
             script = "train_mop.py" if policy == "mop" else "train.py"
