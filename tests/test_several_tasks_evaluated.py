@@ -19,6 +19,7 @@ from mop.base.run_names import run_name
 from mop.jobs import batch, cloud
 from mop.pages import statistics
 from mop.pages.comparison import as_shown, load_table, result_notes, short_name
+from mop.pages.interventions import command_of
 from mop.pages.routing import load_routing
 from mop.pages.runs import choose_run, find_cached_runs, find_runs
 from mop.store.checkpoints import FoundCheckpoint, by_task, find_checkpoints
@@ -305,6 +306,7 @@ def test_runs_are_listed_by_policy_and_task(evaluated, monkeypatch):
     assert set(find_cached_runs(["checkpoints"], "evaluation_cache")) == {run.name for run in runs[:5]}
     data = load_routing(runs[2])
     assert (data.header["task_id"], data.header["trained_on"], data.header["is_final"]) == (UNLOCK, "two", True)
+    assert f"checkpoint_final.pt --task {UNLOCK} --num_episodes 3" in command_of(runs[2], data, None)
     assert short_name(data) == "two mixture lpc_alpha 0 trial 0 seed 3"
 
 
