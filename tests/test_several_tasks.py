@@ -330,6 +330,26 @@ def test_a_run_that_is_cut_off_goes_on_to_the_same_bytes(tmp_path, whole, capsys
     pd.testing.assert_frame_equal(log.drop(columns=CLOCK), whole[1].drop(columns=CLOCK), rtol=1e-12)
 
 
+def test_states_from_before_there_were_lists_go_on(tmp_path):
+    whole = trained(tmp_path / "whole", *TINY_FLAGS, *EVERYTHING)
+    early = trained(tmp_path / "old", *TINY_FLAGS, *EVERYTHING, "--checkpoint_interval", 2, interrupt_at=2)
+    assert early["update"] == 4 and "by_task" not in early
+    del early["config"]["tasks"]
+    save_training_state(tmp_path / "old" / TASKS[0] / "trial_0" / "training_state.pt", early)
+    state = trained(tmp_path / "old", *TINY_FLAGS, *EVERYTHING, "--resume")
+    for name in ("checkpoint_dir", "checkpoint_interval"):
+        del state["config"][name], whole["config"][name]
+    assert_same(state, whole)
+
+
+def test_the_baseline_takes_lists_too(tmp_path):
+    config, given = parse_config("", [*SEVERAL, "--num_updates", "2", "--checkpoint_dir", str(tmp_path)])
+    path = train(config | {"policy": "gru"}, given)
+    assert path.parent.parent.name == "GoToObj+UnlockPickup+GoToLocal"
+    log = pd.read_csv(path.with_name("training_log.csv"))
+    assert {"cross_entropy_GoToObj", "cross_entropy_UnlockPickup", "success_rate_GoToLocal"} <= set(log)
+
+
 def test_after_kill_9_too(tmp_path):
     flags = (*SEVERAL, *EVERYTHING, "--name", "three", "--num_updates", 2000)
     folder = tmp_path / "checkpoints" / "three" / "trial_0"
