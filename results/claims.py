@@ -25,7 +25,6 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from mop.base.tasks import task_name
 from torch import nn
 from tqdm import tqdm
 
@@ -33,6 +32,7 @@ from mop.base.configuration import Parser, check_flags, integer
 from mop.base.errors import InputError, run_script
 from mop.base.files import write_atomic
 from mop.base.streams import stream_seed
+from mop.base.tasks import task_name
 from mop.jobs.evaluation import encoder_for
 from mop.learning.forcing import force
 from mop.learning.policies import build_policy

@@ -45,6 +45,8 @@ OF = "action:chosen,lpc,routing:2.2"
 NULLED = {  # of a policy's routers and experts, the direction that tells best what is carried, or whether the goal is
     # in view where nothing is; see docs/generative.md
     MAIN: "expert_0_2.pca.1",
+    "UnlockPickup_1e-5": "expert_0_2.pca.1",
+    "GoToLocal": "expert_2_2.nmf.11",
 }
 LARGEST_LAG = 8  # of generative.validate
 

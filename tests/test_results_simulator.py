@@ -63,7 +63,7 @@ def test_a_refused_simulator_leaves_out_its_stage_alone(root, monkeypatch, capsy
     assert {parts[:2] for parts in published} == {
         (name, stage)
         for name, stage in every - {("UnlockPickup_1e-5", "agreement_learned")}
-        if stage not in ("recording", "simulator")
+        if stage not in ("recording", "simulator", "simulator_default")
     }
 
 
@@ -88,6 +88,7 @@ def test_every_published_file_is_of_a_stage_and_every_published_stage_is_whole()
         for place in sorted((folder / name).iterdir()):
             assert {path.name for path in place.iterdir()} == set(stages[place.name].published), place
             num_stages += 1
-    assert num_stages >= 16 and {path.name for path in folder.iterdir()} == set(simulator.POLICIES)
-    for stage in simulator.stages("GoToLocal").values():
-        assert simulator.CLAMPED not in " ".join(stage.words)
+    assert num_stages >= 23 and {path.name for path in folder.iterdir()} == set(simulator.POLICIES)
+    for name, direction in simulator.NULLED.items():
+        stages = simulator.stages(name)
+        assert direction in stages["null"].words and ("clamp" in stages) == (name == simulator.MAIN)
