@@ -63,7 +63,7 @@ VARIANTS = {  # kind of policy -> its flags
 BASELINE_UPDATES = {  # enough for a GRU to reach 90 % in each task; it acts alone from the start
     "BabyAI-GoToObj-v0": 150, "BabyAI-OpenRedDoor-v0": 150, "BabyAI-UnlockLocal-v0": 200, "BabyAI-UnlockPickup-v0": 300,
     "BabyAI-OpenTwoDoors-v0": 300, "BabyAI-KeyCorridorS3R1-v0": 300, "BabyAI-GoToDoor-v0": 400,
-    "BabyAI-GoToRedBallGrey-v0": 500, "BabyAI-BlockedUnlockPickup-v0": 400, "BabyAI-GoToLocal-v0": 2500,
+    "BabyAI-GoToRedBallGrey-v0": 500, "BabyAI-BlockedUnlockPickup-v0": 2000, "BabyAI-GoToLocal-v0": 2500,
     "BabyAI-PickupLoc-v0": 2500, "BabyAI-PutNextLocal-v0": 4000,
 }  # fmt: skip
 MASTERED = 0.9  # share of the latest 100 episodes
