@@ -37,7 +37,7 @@ def parser() -> Parser:
     """The command line of this script."""
     added = flags.saving_parser(__doc__)
     added.add_argument("--cache_dir", default=CACHE_DIR, help="results and caches (default: %(default)s)")
-    added.add_argument("--task", nargs="+", metavar="TASK_ID", help="only these (of policies of several: NAME/ID)")
+    added.add_argument("--task", nargs="+", metavar="TASK_ID", help="only these (of several: NAME, NAME/ID)")
     added.add_argument(
         "--phases", default=statistics.AUTO_PHASES,
         help="how the steps are split: by_key_phase, by_carrying, ..., none; auto: what suits the task (default)",
@@ -64,7 +64,7 @@ def main() -> int:
     chosen(statistics.FIGURES, args.only)  # raises before the work if there is no such figure
     check_writable(args.plots_dir, "--plots_dir")
     where, problems = statistics.parse_where(args.where), []
-    tasks = args.task or statistics.tasks_with_runs(args.cache_dir)
+    tasks = statistics.tasks_asked(args.cache_dir, args.task)
     for task_id in tasks:
         asked = Asked(task_id, args.phases, tuple(args.state), args.action, args.update, where, args.cache_dir)
         try:

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from mop.base.configuration import Parser, check_flags, integer
 from mop.base.errors import InputError, run_script
 from mop.base.files import write_atomic
+from mop.base.interventions import GATE_ONLY
 from mop.base.streams import stream_seed
 from mop.base.tasks import task_name
 from mop.jobs.evaluation import encoder_for
@@ -119,7 +120,13 @@ def _has_rows(training: Training, task_id: str) -> bool:
 
 
 def _rows(training: Training, task_id: str) -> list[dict]:
-    return load_rows(interventions_path(RUNS / "claims" / "evaluation", training.key.on(task_id)))
+    """One for each of WHAT that is made, of this very checkpoint in the worlds of its result; memories go on."""
+    folder, key = RUNS / "claims" / "evaluation", training.key.on(task_id)
+    same = {"variant": GATE_ONLY, "num_episodes": NUM_EPISODES} | {
+        name: load_result(result_path(folder, key))[name] for name in ("checkpoint_sha256", "eval_seed")
+    }
+    rows = [row for row in load_rows(interventions_path(folder, key)) if row["intervention"] in WHAT]
+    return [row for row in rows if all(row[name] == value for name, value in same.items())]
 
 
 # --- numbers of single policies -------------------------------------------------------------------------------------
@@ -142,8 +149,7 @@ def measure_policy(training: Training) -> list[dict]:
         add("lpc", result["mean_lpc"], task_id)
         add("lpc change", change_of_lpc(log, task_id), task_id)
         for row in _rows(training, task_id):
-            if row["intervention"] in WHAT:
-                add(f"success, {row['intervention']}", row["success_rate"], task_id)
+            add(f"success, {row['intervention']}", row["success_rate"], task_id)
         caches.append(load_cache(cache_path(folder, key)))
     for measure, value in measure_pathways(caches).items():
         add(measure, value)
@@ -160,7 +166,9 @@ def change_of_lpc(log: pd.DataFrame, task_id: str) -> float:
 def measure_pathways(caches: list[RoutingCache]) -> dict[str, float]:
     """How distinct the pathways of tasks and of sub-goals are, and how evenly the pathways of one policy are used.
 
-    caches: of one policy, a task each. Each task counts alike, whatever its number of steps.
+    caches: of one policy, a task each. Each task counts alike, whatever its number of steps; of a sub-goal, each step.
+    By chance, a task's episodes are those of any task, but sub-goals change between episodes of one task alone: most
+    sub-goals occur in some tasks only, so what is particular to a task would be taken for what is to its sub-goals.
     """
     num_experts = [weights.shape[1] for weights in caches[0].steps.layer_routing]
     found = [compute_pathways(cache) for cache in caches]
@@ -172,7 +180,8 @@ def measure_pathways(caches: list[RoutingCache]) -> dict[str, float]:
     known = subgoal >= 0
     measures = {}
     for name, of_steps, kept in (("tasks", task, np.ones_like(known)), ("sub-goals", subgoal, known)):
-        result = distinctness(pathway[kept], of_steps[kept].astype(np.int64), episode[kept], name)
+        within = task[kept] if name == "sub-goals" else None
+        result = distinctness(pathway[kept], of_steps[kept].astype(np.int64), episode[kept], name, within)
         measures |= {f"bits, {name}": result.bits, f"bits, {name}, by chance": result.null_bits}
     counts = [np.bincount(pathway[task == number], minlength=int(np.prod(num_experts))) for number in range(len(found))]
     shares = np.mean([count / count.sum() for count in counts], axis=0)
@@ -251,7 +260,7 @@ def measure_pairs(trainings: list[Training]) -> pd.DataFrame:
                 {"variant": variant, "first": first, "second": second, "measure": name, "value": value}
                 for name, value in measures.items()
             ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["variant", "first", "second", "measure", "value"])  # of one seed, no pair
 
 
 def compare(first: np.ndarray, second: np.ndarray, inputs: Inputs, name: str) -> dict[str, float]:

@@ -55,34 +55,36 @@ def write_report() -> None:
 
 
 def summarise(values: pd.DataFrame, pairs: pd.DataFrame, difficulty: pd.DataFrame) -> list[dict]:
-    """Rows `claim, measure, variant, mean, low, high, seeds`; the intervals are of 95 % over seeds."""
+    """Rows `claim, measure, variant, mean, low, high, seeds, tasks`; the intervals are of 95 % over seeds.
+
+    seeds: those with a value; tasks: of a correlation over tasks, those whose difficulty is known.
+    """
     rows = []
 
-    def add(claim: str, measure: str, variant: str, numbers: Sequence[float], count: int) -> None:
+    def add(claim: str, measure: str, variant: str, numbers: Sequence[float], count: int, tasks: int | None) -> None:
         mean, low, high = (float(number) for number in numbers)
         rows.append({"claim": claim, "measure": measure, "variant": variant, "mean": mean, "low": low, "high": high})
-        rows[-1]["seeds"] = count
+        rows[-1] |= {"seeds": count, "tasks": tasks}
+
+    def add_seeds(claim: str, measure: str, variant: str, numbers: Sequence[float], tasks: int | None = None) -> None:
+        count = int(np.isfinite(numbers).sum())
+        add(claim, measure, variant, over_seeds(numbers, is_r=tasks is not None), count, tasks)
 
     for (variant, measure), found in pairs.groupby(["variant", "measure"], sort=False):
         matrix = matrix_of(found)
-        add("consistency", measure, variant, mean_over_pairs(matrix), len(matrix))
+        add("consistency", measure, variant, mean_over_pairs(matrix), len(matrix), None)
     for variant, of_kind in values.groupby("variant", sort=False):
         for measure in [*THRESHOLDS.values(), LESION, "lpc"]:
-            of_seeds = by_seed(of_kind, measure).mean(axis=1)
-            add("self-sufficiency", measure, variant, over_seeds(of_seeds), len(of_seeds))
-        for measure in ("bits, tasks", "bits, sub-goals", "effective pathways"):
-            of_seeds = by_seed(of_kind, measure)[""]
-            if measure.startswith("bits"):
-                add("distinctness", measure, variant, over_seeds(of_seeds), len(of_seeds))
-                chance = by_seed(of_kind, f"{measure}, by chance")[""]
-                add("distinctness", f"{measure}, beyond chance", variant, over_seeds(of_seeds - chance), len(of_seeds))
-            else:
-                add("distinctness", measure, variant, over_seeds(of_seeds), len(of_seeds))
+            add_seeds("self-sufficiency", measure, variant, by_seed(of_kind, measure).mean(axis=1))
+        for measure in ("bits, tasks", "bits, sub-goals"):
+            of_seeds, chance = (by_seed(of_kind, name)[""] for name in (measure, f"{measure}, by chance"))
+            add_seeds("distinctness", measure, variant, of_seeds)
+            add_seeds("distinctness", f"{measure}, beyond chance", variant, of_seeds - chance)
+        add_seeds("distinctness", "effective pathways", variant, by_seed(of_kind, "effective pathways")[""])
         for name, table in against_difficulty(of_kind).items():
-            of_seeds = correlations(table, difficulty)
-            add("difficulty", f"r with {name}", variant, over_seeds(of_seeds, is_r=True), len(of_seeds))
-            of_bot = correlations(table, difficulty, "bot_steps")
-            add("difficulty", f"r of the bot's steps with {name}", variant, over_seeds(of_bot, is_r=True), len(of_bot))
+            for about, steps in (("", "env_steps"), (" of the bot's steps", "bot_steps")):
+                of_seeds, num_tasks = correlations(table, difficulty, steps), int(difficulty[steps].count())
+                add_seeds("difficulty", f"r{about} with {name}", variant, of_seeds, num_tasks)
     return rows
 
 
@@ -135,7 +137,9 @@ def markdown(summary: pd.DataFrame) -> str:
     for (claim, measure), found in summary.groupby(["claim", "measure"], sort=False):
         of_kind = {row.variant: row for row in found.itertuples()}
         cells = [_cell(of_kind[kind]) if kind in of_kind else "" for kind in kinds]
-        lines.append(f"| {claim} | {measure} | {' | '.join(cells)} | {PAPER.get((claim, measure), '')} |")
+        num_tasks = found["tasks"].iloc[0]
+        name = measure if pd.isna(num_tasks) else f"{measure}, {num_tasks:.0f} tasks"
+        lines.append(f"| {claim} | {name} | {' | '.join(cells)} | {PAPER.get((claim, measure), '')} |")
     return "\n".join(lines) + "\n"
 
 

@@ -12,6 +12,7 @@ Writes results/<experiment>.csv, a row for each training, results/<experiment>_c
 results/<experiment>.md, the table that the documentation shows; and pictures.
 """
 
+import contextlib
 import math
 import shutil
 import subprocess
@@ -244,7 +245,8 @@ def check_commands(trainings: list[Training]) -> None:
     """Raises InputError where a finished training is not what its command says: settings or defaults have changed."""
     for training in trainings:
         recorded = load_checkpoint(training.folder / "checkpoint_final.pt")["config"]
-        wanted, _ = parse_config("", training.commands[-1][2:])
+        with contextlib.chdir(ROOT):  # which the files that a command names are given from
+            wanted, _ = parse_config("", training.commands[-1][2:])
         ignored = OF_THE_MACHINE | (OF_THE_MIXTURE if training.policy == "gru" else set())
         wrong = [name for name in wanted if name not in ignored and recorded.get(name) != wanted[name]]
         if wrong:

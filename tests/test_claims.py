@@ -14,6 +14,8 @@ import results.claims_report as report
 import results.experiments as experiments
 from mop.base.configuration import parse_config
 from mop.base.errors import InputError
+from mop.store.interventions import add_row
+from mop.store.run_keys import interventions_path
 
 TINY = {
     "num_updates": 2, "num_envs": 4, "unroll_len": 8, "max_steps": 12, "log_interval": 1, "replay": 0,
@@ -61,6 +63,13 @@ def test_the_whole_way(tiny, monkeypatch, capsys):
     assert difficulty["task"].tolist() == list(TASKS) and (difficulty["bot_steps"] > 1).all()
     assert len(list(tiny.glob("*.png"))) == 4
     before = {path.name: path.read_bytes() for path in tiny.glob("*.csv")}
+    training = next(claims.policies())
+    path = interventions_path(tiny / "runs" / "claims" / "evaluation", training.key.on(TASKS[0]))
+    row = claims._rows(training, TASKS[0])[0]
+    add_row(path, row | {"variant": "frozen", "success_rate": 7.0})  # of another memory: it is not what is measured
+    assert claims._has_rows(training, TASKS[0]) and row in claims._rows(training, TASKS[0])
+    add_row(path, row | {"checkpoint_sha256": "of an earlier training", "success_rate": 7.0})  # it is made anew
+    assert not claims._has_rows(training, TASKS[0])
     capsys.readouterr()
     assert call(monkeypatch, "--jobs", "0") == 0
     told = capsys.readouterr().out
@@ -68,6 +77,8 @@ def test_the_whole_way(tiny, monkeypatch, capsys):
     assert "| consistency | steps |" in told and "untrained" in told
     assert call(monkeypatch, "--dry_run") == 0 and not capsys.readouterr().out.strip()
     assert call(monkeypatch, "--report") == 0 and len(before) == 5
+    monkeypatch.setattr(claims, "policies", lambda: iter([training]))  # one seed has no pair
+    assert call(monkeypatch, "--jobs", "0") == 0 and pd.read_csv(tiny / report.PAIRS).empty
 
 
 def test_the_commands_are_understood():
@@ -77,6 +88,17 @@ def test_the_commands_are_understood():
         config, _ = parse_config("", training.commands[0][2:])
         assert config["task_id"] == training.task_id and config["seed"] == training.seed
         assert len(config["tasks"] or [()]) == (12 if training.policy == "mop" else 1)
+
+
+def test_commands_are_checked_from_any_folder(tmp_path, monkeypatch):
+    training = next(claims.policies())
+    monkeypatch.chdir(REPOSITORY)
+    config, _ = parse_config("", training.commands[0][2:])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiments, "load_checkpoint", lambda path: {"config": config})
+    experiments.check_commands([training])
+    with pytest.raises(InputError, match="was trained with other lpc_alpha; move it away"):
+        experiments.check_commands([replace(training, flags=claims.VARIANTS["cost"])])
 
 
 def test_nothing_to_report(tiny, monkeypatch):
@@ -93,6 +115,27 @@ def test_correlation_with_difficulty_by_hand():
     table = pd.DataFrame([[1.0, 2.0, 3.0, -9.0], [3.0, 2.0, 1.0, 0.0], [1.0, 1.0, 1.0, 5.0]], columns=list("abcd"))
     found = report.correlations(table, difficulty)
     assert found[:2] == pytest.approx([1.0, -1.0]) and np.isnan(found[2])  # of a task of unknown difficulty nothing
+
+
+def test_what_is_not_known_does_not_count():
+    """Neither a seed in which a correlation is not defined, nor a task whose difficulty is not known."""
+    measures = [*report.THRESHOLDS.values(), report.LESION, "lpc", "lpc change"]
+    whole = [f"bits, {name}{end}" for name in ("tasks", "sub-goals") for end in ("", ", by chance")]
+    rng, rows = np.random.default_rng(0), []
+    for seed in range(4):
+        rows += [("plain", seed, measure, task, rng.random()) for measure in measures for task in "abcd"]
+        rows += [("plain", seed, measure, "", rng.random()) for measure in [*whole, "effective pathways"]]
+    values = pd.DataFrame(rows, columns=["variant", "seed", "measure", "task", "value"])
+    values.loc[(values["seed"] == 2) & (values["measure"] == "lpc"), "value"] = 5.0
+    difficulty = pd.DataFrame({"task": list("abcd"), "env_steps": [1e3, np.nan, 1e5, 1e6], "bot_steps": [4, 5, 6, 7]})
+    pairs = pd.DataFrame({"variant": "plain", "measure": "all", "first": [0], "second": [1], "value": [0.5]})
+    summary = pd.DataFrame(report.summarise(values, pairs, difficulty))
+    counts = {row.measure: (row.seeds, row.tasks) for row in summary.itertuples() if row.claim == "difficulty"}
+    assert counts["r with lpc"] == (3, 3) and counts["r with lpc change"] == (4, 3)
+    assert counts["r of the bot's steps with lpc"] == (3, 4)
+    assert (summary[summary["claim"] == "distinctness"]["seeds"] == 4).all()
+    assert "| difficulty | r with lpc, 3 tasks |" in report.markdown(summary)
+    assert "| self-sufficiency | success |" in report.markdown(summary)
 
 
 def test_correlations_are_averaged_as_z():

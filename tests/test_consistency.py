@@ -118,3 +118,18 @@ def test_subgoals_change_within_an_episode(rng):
     assert by_subgoal.bits == pytest.approx(np.log2(3))
     found = distinctness(noise, subgoal, episode)
     assert found.bits < 0.02
+
+
+def test_what_is_particular_to_a_task_is_not_taken_for_its_subgoals(rng):
+    """Each task has sub-goals of its own, and its pathways depend on nothing else than the task."""
+    episode = np.repeat(np.arange(80), 20)
+    task = episode % 4
+    subgoal = 2 * task + np.tile(np.repeat([0, 1], 10), 80)
+    pathway = 3 * task + rng.integers(3, size=len(task))
+    apart, across = (distinctness(pathway, subgoal, episode, within=tasks) for tasks in (task, None))
+    assert apart.bits == across.bits > 1.9 and apart.null_bits == pytest.approx(apart.bits, abs=0.02)
+    assert across.null_bits < 0.5
+    by_subgoal = distinctness(subgoal, subgoal, episode, within=task)  # handed on, the episodes of a task are the same
+    assert by_subgoal.bits == pytest.approx(3.0) == by_subgoal.null_bits
+    moved = np.where(np.repeat(rng.random(80) < 0.5, 20), subgoal, subgoal ^ 1)
+    assert distinctness(moved, moved, episode, within=task).null_bits < 2.6

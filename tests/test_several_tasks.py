@@ -14,7 +14,7 @@ import yaml
 from conftest import TINY_FLAGS, run_script, script_command, script_environment
 from torch.nn import functional as F
 
-from mop.base.configuration import parse_config
+from mop.base.configuration import DEFAULTS_FILE, parse_config
 from mop.base.errors import InputError
 from mop.base.tasks import is_task_id, name_of_list, share_out, slots_by_task
 from mop.learning.imitation_log import bar_text, closing_lines
@@ -134,6 +134,8 @@ def test_the_ways_to_name_tasks(tmp_path):
         ("--tasks", path, "--name", "three"): ("three", weighted),
         ("--config", mine): ("three", equal),
         ("--config", mine, "--tasks", path): ("three", weighted),
+        ("--config", mine, "--task_id", TASKS[0]): ("three", [[TASKS[0], 1.0]]),
+        ("--config", DEFAULTS_FILE, "--tasks", path): ("GoToObj+UnlockPickup+GoToLocal", weighted),
         ("--task_id", TASKS[0]): (TASKS[0], None),
         ("--task_id", TASKS[0], "--name", TASKS[0]): (TASKS[0], None),
         ("--task_id", TASKS[0], "--name", "mine"): ("mine", [[TASKS[0], 1.0]]),
@@ -146,7 +148,7 @@ def test_the_ways_to_name_tasks(tmp_path):
     given = {flags: parse_config("", list(map(str, flags)))[1] for flags in cases}
     assert given["--name", "mine"] == {"task_id"} and given["--tasks", path] == {"task_id", "tasks"}
     assert given["--task_id", TASKS[0]] == {"task_id"} and given[()] == set()
-    assert len(given) == 11
+    assert len(given) == 13
 
 
 def test_a_long_list_gets_a_short_name_of_its_own():
@@ -191,6 +193,13 @@ def test_bad_lists_are_refused_in_one_line(tmp_path, flags, content):
         config, given = parse_config("", ["--lang_encoder", "vocab", *words, "--checkpoint_dir", str(tmp_path / "c")])
         train(config | {"policy": "mop"}, given)
     assert len(str(raised.value).splitlines()) == 1
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_a_mistyped_name_begins_no_run(tmp_path):
+    config, given = parse_config("", ["--name", "thre", "--resume", "--checkpoint_dir", str(tmp_path)])
+    with pytest.raises(InputError, match=r"no run in .*/thre/trial_0; to begin one of this --name, add "):
+        train(config | {"policy": "mop"}, given)
     assert not list(tmp_path.rglob("*.pt"))
 
 

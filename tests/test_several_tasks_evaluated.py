@@ -227,6 +227,11 @@ def test_interventions_are_made_on_each_task(tree, capsys):
     assert in_process(intervene.main, *command, "--task", "BabyAI-GoToLocal-v0") == 2
     line = the_error_line(capsys.readouterr().err)
     assert line.endswith(f"was trained on {GOTO}, {UNLOCK}, not on BabyAI-GoToLocal-v0")
+    assert in_process(intervene.main, *command, "--task", f"two/{UNLOCK}") == 0
+    assert f"two trial 0 seed 3 on {UNLOCK}: 2 interventions, 0 to make" in capsys.readouterr().out
+    missing = ("--checkpoint", "checkpoints/two/trial_9/checkpoint_final.pt", "--task", GOTO)
+    assert in_process(intervene.main, *command, *missing) == 2
+    assert "was trained on" not in the_error_line(capsys.readouterr().err)
 
 
 # --- the cloud --------------------------------------------------------------------------------------------------------
@@ -259,6 +264,9 @@ def test_cloud_trainings_of_a_list(tmp_path):
     for task_ids in ("two,three", GOTO):
         with pytest.raises(InputError, match="--task-ids: with --tasks, it is the name of the list"):
             cloud.plan_trainings("train_mop.py", task_ids, "1", "", f"--tasks {path}")
+    assert cloud.plan_trainings("train_mop.py", "two", "1", "", f"--tasks {path} --name two")[0].label == job.label
+    with pytest.raises(InputError, match="--task-ids names the list two; leave out --name other"):
+        cloud.plan_trainings("train_mop.py", "two", "1", "", f"--tasks {path} --name other")
     path.write_text("[BabyAI-Nothing-v0, BabyAI-GoToObj-v0]")
     with pytest.raises(InputError, match="unknown task id 'BabyAI-Nothing-v0'"):
         cloud.plan_trainings("train_mop.py", "two", "1", "", f"--tasks {path}")
@@ -310,6 +318,26 @@ def test_runs_are_listed_by_policy_and_task(evaluated, monkeypatch):
     assert short_name(data) == "two mixture lpc_alpha 0 trial 0 seed 3"
 
 
+def test_a_run_of_one_task_comes_before_lists_with_it(tree):
+    put(Path("checkpoints"), several(name="2 tasks"))  # before all task ids, in the order of the names
+    found = find_runs(["checkpoints"], "evaluation_cache")
+    assert next(iter(found)) == f"2 tasks/trial_0/{GOTO}"
+    asked = Namespace(task=GOTO, trial=0, seed=None, update=None)
+    assert choose_run(found, asked).key == RunKey(GOTO, 0)
+    asked.task = "2 tasks"
+    assert choose_run(found, asked).key == RunKey("2 tasks", 0).on(GOTO)
+
+
+@pytest.mark.parametrize("name", ["3", "1e5", "True"])
+def test_names_that_look_like_something_else(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    put(Path("checkpoints"), several(name=name))
+    assert in_process(batch_eval.main, *FEW, "--skip_routing") == 0
+    rows, problems = load_table("evaluation_cache", ["evaluation_results.csv"])
+    assert problems == [] and rows["trained_on"].tolist() == [name, name]  # the table's are the same two
+    assert set(cloud.read_rows("evaluation_results.csv")) == {RunKey(name, 0).on(GOTO), RunKey(name, 0).on(UNLOCK)}
+
+
 def test_the_table_of_all_tasks_names_the_policy(evaluated, monkeypatch):
     monkeypatch.chdir(evaluated)
     rows, problems = load_table("evaluation_cache", ["evaluation_results.csv"])
@@ -327,6 +355,10 @@ def test_the_table_of_all_tasks_names_the_policy(evaluated, monkeypatch):
 def test_statistics_keep_policies_of_several_tasks_apart(evaluated):
     cache_dir = str(evaluated / "evaluation_cache")
     assert statistics.tasks_with_runs(cache_dir) == [GOTO, f"two/{GOTO}", f"two/{UNLOCK}"]
+    asked = {GOTO: [GOTO], "two": [f"two/{GOTO}", f"two/{UNLOCK}"], f"two/{GOTO}": [f"two/{GOTO}"], "no": ["no"]}
+    for name, tasks in asked.items():
+        assert statistics.tasks_asked(cache_dir, [name]) == tasks
+    assert statistics.tasks_asked(cache_dir, ["two", f"two/{GOTO}"]) == asked["two"]
     for task, seeds in ((GOTO, [0]), (f"two/{GOTO}", [3, 4]), (f"two/{UNLOCK}", [3, 4])):
         units, left_out = statistics.choose_units(statistics.Asked(task, cache_dir=cache_dir))
         assert [unit.seed for unit in units] == seeds and left_out == []

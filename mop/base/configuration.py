@@ -474,7 +474,11 @@ def parse_config(description: str, argv: Sequence[str] | None = None) -> tuple[d
     given = read_config(path) if path is not None else {}
     if "tasks" in flags:
         flags["tasks"] = optional(read_tasks)(flags["tasks"])
-    given |= check_values(flags, "command line")
+    flags = check_values(flags, "command line")
+    for one, other in (("task_id", "tasks"), ("tasks", "task_id")):
+        if one in flags and other not in flags:  # the two say the same, so a flag replaces either in the file
+            given.pop(other, None)
+    given |= flags
     return _with_tasks(config | given, set(given))
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from mop.base.configuration import MAX_INTEGER, integer, parse_config
 from mop.base.errors import InputError
 from mop.base.files import file_digest
-from mop.base.tasks import is_task_id
+from mop.base.tasks import is_task_id, name_of_list
 from mop.jobs.batch import Filters, Settings, evaluate_checkpoint, evaluate_found, is_evaluated, select, vouches_for
 from mop.jobs.download import Downloaded, Volume, download
 from mop.jobs.intervention_rows import Settings as InterventionSettings
@@ -92,6 +92,8 @@ def plan_trainings(
     tasks = [task_id for task_id, _ in config["tasks"]] if "tasks" in given else []
     if tasks and (len(names) > 1 or is_task_id(names[0])):
         raise InputError(f"--task-ids: with --tasks, it is the name of the list, one and no task's id, not {task_ids}")
+    if tasks and config["task_id"] not in (names[0], name_of_list(tasks)):
+        raise InputError(f"--extra-args: --task-ids names the list {names[0]}; leave out --name {config['task_id']}")
     for task_id in tasks or names:
         check_task_id(task_id)
     number = integer(0, MAX_INTEGER)
@@ -221,7 +223,7 @@ def read_rows(path: str) -> dict[RunKey | str, dict[str, Any]]:
     results table.
     """
     try:
-        table = pd.read_csv(path, dtype={"checkpoint_sha256": str})  # some digests look like numbers
+        table = pd.read_csv(path, dtype={"checkpoint_sha256": str, "trained_on": str})  # some look like numbers
         paths = table["checkpoint_path"].astype(str)
     except FileNotFoundError:
         return {}

@@ -16,7 +16,7 @@ from mop.base.files import check_writable, claimed, file_digest, remove_leftover
 from mop.base.interventions import GATE_ONLY, NONE, VARIANTS, Intervention
 from mop.measures.groups import GROUPINGS
 from mop.plotting.interventions import lesioned_variants, matrix_name, matrix_title, plot_use_and_need
-from mop.store.checkpoints import FoundCheckpoint, by_task, check_trained_on
+from mop.store.checkpoints import FoundCheckpoint, by_task, check_trained_on, load_checkpoint
 from mop.store.interventions import SAME, add_row, comparable, in_words, load_rows, merge_rows
 from mop.store.run_keys import CACHE_DIR, INTERVENTIONS_TABLE, PLOTS_DIR, RunKey, interventions_path
 
@@ -78,8 +78,9 @@ def intervene(checkpoint: str, what: Sequence[Asked] | None, settings: Settings,
     Returns 0.
     """
     evaluations = by_task(FoundCheckpoint(RunKey.from_checkpoint(checkpoint), Path(checkpoint)))
-    keys = [found.key for found in evaluations if settings.task in (None, found.key.task_id)]
+    keys = [found.key for found in evaluations if settings.task is None or found.key.is_of(settings.task)]
     if not keys:
+        load_checkpoint(checkpoint)  # of a file that cannot be read, the tasks are not known: this says so
         task_ids = ", ".join(found.key.task_id for found in evaluations)
         raise InputError(f"--task: {checkpoint} was trained on {task_ids}, not on {settings.task}")
     for key in keys:

@@ -124,6 +124,8 @@ def _saved_state(folder: Path, config: dict, given: set[str]) -> dict | None:
     if not state_path.exists():
         if final_path.exists():
             raise InputError(f"{folder} has a final checkpoint but no {STATE_NAME} to continue from")
+        if config["tasks"] is not None and "task_id" in given and "tasks" not in given:  # a name alone, mistyped?
+            raise InputError(f"there is no run in {folder}; to begin one of this --name, add --task_id or --tasks")
         print(f"nothing to resume in {folder}: starting anew")
         return None
     state = load_training_state(state_path)

@@ -45,11 +45,15 @@ def jensen_shannon_bits(shares: np.ndarray) -> float:
     return float(_entropy_bits(known.mean(0)) - _entropy_bits(known).mean())
 
 
-def distinctness(pathway: np.ndarray, group: np.ndarray, episode: np.ndarray, name: str = "tasks") -> Distinctness:
+def distinctness(
+    pathway: np.ndarray, group: np.ndarray, episode: np.ndarray, name: str = "tasks", within: np.ndarray | None = None
+) -> Distinctness:
     """How far the pathways of the groups differ, with a null in which whole episodes change their groups.
 
     pathway, group, episode: (S,) int from 0. An episode may have steps of several groups (sub-goals): then the groups
-    of its steps are handed to another episode, cut or repeated to its length. name: of the stream of random numbers.
+    of its steps are handed to another episode, cut or repeated to its length. within: (S,) int, the same in all steps
+    of an episode (tasks): episodes change with those of the same number alone, so the null holds what it explains.
+    name: of the stream of random numbers.
     """
     num_pathways, num_groups = int(pathway.max()) + 1, int(group.max()) + 1
 
@@ -57,18 +61,23 @@ def distinctness(pathway: np.ndarray, group: np.ndarray, episode: np.ndarray, na
         return jensen_shannon_bits(pathway_shares(pathway, of_steps, num_pathways, num_groups))
 
     rng = np.random.default_rng(stream_seed(0, f"distinctness {name}"))
-    null = np.array([measured(_handed_on(group, episode, rng)) for _ in range(NUM_PERMUTATIONS)])
+    null = np.array([measured(_handed_on(group, episode, rng, within)) for _ in range(NUM_PERMUTATIONS)])
     low, high = bounds(null)
     present = len(np.unique(group))
     return Distinctness(measured(group), float(null.mean()), float(low), float(high), float(np.log2(present)))
 
 
-def _handed_on(group: np.ndarray, episode: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _handed_on(
+    group: np.ndarray, episode: np.ndarray, rng: np.random.Generator, within: np.ndarray | None
+) -> np.ndarray:
     """The groups of the steps after each episode took those of another, at the same share of its way."""
     starts = np.flatnonzero(np.r_[True, episode[1:] != episode[:-1]])
     lengths = np.diff(np.r_[starts, len(episode)])
     mine = np.repeat(np.arange(len(starts)), lengths)
-    other = rng.permutation(len(starts))[mine]
+    kind = np.zeros(len(starts), np.int64) if within is None else within[starts]
+    mixed = np.empty(len(starts), np.int64)
+    mixed[np.argsort(kind, kind="stable")] = np.lexsort((rng.random(len(starts)), kind))
+    other = mixed[mine]
     way = (np.arange(len(episode)) - starts[mine]) / lengths[mine]
     return group[starts[other] + (way * lengths[other]).astype(np.int64)]
 

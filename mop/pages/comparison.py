@@ -435,7 +435,7 @@ def _results_table(path: Path) -> "pd.DataFrame":
     """Raises ValueError if it is not one of results."""
     import pandas as pd
 
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, dtype={"trained_on": str})  # a list may be called "3"
     missing = {"task_id", "trial", "success_rate", "mean_lpc"} - set(table.columns)
     if missing:
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")

@@ -142,7 +142,8 @@ def choose_run(found: Runs, args: Namespace) -> Run:
     """
     asked = {"trial": args.trial, "seed": args.seed, "update": args.update}
     asked = {name: value for name, value in asked.items() if value is not None}
-    for runs in found.values():
+    # a policy of several tasks is not taken for one of this task alone, wherever its name stands in the order
+    for runs in sorted(found.values(), key=lambda runs: args.task not in (None, runs[0].key.task)):
         runs = [run for run in runs if args.task is None or run.key.is_of(args.task)]
         fitting = [run for run in runs if all(getattr(run.key, name) == value for name, value in asked.items())]
         if fitting:

@@ -124,6 +124,18 @@ def tasks_with_runs(cache_dir: str) -> list[str]:
     return sorted({key.task for key in find_caches(cache_dir)})
 
 
+def tasks_asked(cache_dir: str, names: Sequence[str] | None) -> list[str]:
+    """The tasks that are meant: those of `tasks_with_runs`, where a list stands for its tasks; None: all of them."""
+    known = tasks_with_runs(cache_dir)
+    if names is None:
+        return known
+    tasks = []
+    for name in names:
+        of_list = [task for task in known if task.startswith(f"{name}/")]
+        tasks += [name] if name in known else of_list or [name]
+    return list(dict.fromkeys(tasks))
+
+
 def phase_words() -> dict[str, str]:
     """What a page calls each way to split the steps into phases -> its word, AUTO_PHASES the one that suits."""
     named = {f"by {grouping.title}": name for name, grouping in GROUPINGS.items() if name not in NOT_PHASES}
