@@ -71,6 +71,7 @@ MASTERED = 0.9  # share of the latest 100 episodes
 NUM_EPISODES = 200  # of an evaluation in a task, with and without intervention
 NUM_TRAJECTORIES = 40  # of the bot in each task, which all policies are shown
 WHAT = ("threshold 0.05", "threshold 0.1", "threshold 0.2", "threshold 0.33", "argmax", "lesion_size 32")
+NUM_PERMUTATIONS = 200  # of the tasks of one policy beside another
 END = 0.1  # of a training: its first and its last part, between which LPC changes
 
 
@@ -267,18 +268,20 @@ def compare(first: np.ndarray, second: np.ndarray, inputs: Inputs, name: str) ->
     """Correlations of two policies' weights (S, G), and what chance leaves of them once the second is shuffled.
 
     `all`: of the mean weights in each task, which also holds what all tasks share; `tasks`: of what is particular to
-    each task, by chance with the tasks of the second exchanged; `steps`: of single steps, each minus the mean of its
-    task, by chance with the steps of each episode exchanged. name: of the stream of random numbers.
+    each task, by chance with the tasks of the second exchanged, the mean of NUM_PERMUTATIONS; `steps`: of single steps,
+    each minus the mean of its episode, by chance with the steps of each episode exchanged. name: of the stream of
+    random numbers.
     """
     rng = np.random.default_rng(stream_seed(0, f"consistency {name}"))
     patterns = [task_patterns(weights, inputs.task) for weights in (first, second)]
     task = np.arange(len(patterns[0]))  # a pattern is the only step of its task
+    exchanged = [pattern_correlation(patterns[0], rng.permutation(patterns[1]), task) for _ in range(NUM_PERMUTATIONS)]
     return {
         "all": step_correlation(*(pattern.reshape(-1, 1) for pattern in patterns)),
         "tasks": pattern_correlation(*patterns, task),
-        "tasks, by chance": pattern_correlation(patterns[0], rng.permutation(patterns[1]), task),
-        "steps": step_correlation(first, second, inputs.task),
-        "steps, by chance": step_correlation(first, shuffled_in_time(second, inputs.episode, rng), inputs.task),
+        "tasks, by chance": float(np.mean(exchanged)),
+        "steps": step_correlation(first, second, inputs.episode),
+        "steps, by chance": step_correlation(first, shuffled_in_time(second, inputs.episode, rng), inputs.episode),
     }
 
 

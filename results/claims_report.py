@@ -155,7 +155,11 @@ def _cell(row) -> str:
 def plot_consistency(pairs: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     """A dot for each pair of seeds, the mean with its interval, and in grey what chance leaves."""
     figure = Figure(figsize=(10, 3.8), layout="constrained")
-    titles = {"all": "mean weights in each task", "tasks": "what is particular to each task", "steps": "single steps"}
+    titles = {
+        "all": "mean weights in each task",
+        "tasks": "what is particular to each task",
+        "steps": "single steps of an episode",
+    }
     kinds = list(dict.fromkeys(pairs["variant"]))
     kinds.sort(key=lambda kind: kind != UNTRAINED)
     for ax, (measure, title) in zip(figure.subplots(1, 3, sharey=True), titles.items(), strict=True):
