@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from generative.games import ACTION_SETS, FRAME_SHAPE, GAMES, MODES, NUM_ACTIONS
+from generative.games import ACTION_SETS, FRAME_SHAPE, GAMES, MODES, NUM_ACTIONS, UNSEEN_LEVELS
 from mop.base.configuration import choice, flag, integer, shown
 from mop.base.errors import InputError
 from mop.store.checkpoints import load_checkpoint
@@ -147,8 +147,8 @@ SHAPE = {  # what a checkpoint's config says under `shape`
 WORLD = {  # and under `world`: what it was trained in
     "env_name": choice(*GAMES),
     "distribution_mode": choice(*MODES),
-    "num_levels": integer(0, 2**31 - 1),
-    "start_level": integer(0, 2**31 - 1),
+    "num_levels": integer(0, UNSEEN_LEVELS // 2),
+    "start_level": integer(0, UNSEEN_LEVELS // 2),
     "use_backgrounds": flag,
     "action_set": choice(*ACTION_SETS),
 }

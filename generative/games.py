@@ -12,7 +12,8 @@ from mop.base.errors import InputError
 FRAME_SHAPE = (3, 64, 64)  # of what an agent sees: colour, row, column
 MODES = ("easy", "hard")
 ALL_LEVELS = 0  # as a number of levels: all of procgen's
-UNSEEN_LEVELS = 2**30  # the first of the levels that no training draws from a bounded number of levels
+UNSEEN_LEVELS = 2**30  # the first of the levels that no training with a bounded number of levels draws
+MAX_LEVEL = 2**31 - 1  # levels are below it
 ACTION_NAMES = (
     *("left and down", "left", "left and jump", "down", "nothing", "jump", "right and down", "right", "right and jump"),
     *("D", "A", "W", "S", "Q", "E"),

@@ -77,7 +77,7 @@ HYPERPARAMETERS = {  # name -> what it accepts, what it means
     "use_backgrounds": (flag, "whether the game shows its backgrounds"),
     "action_set": (WORLD["action_set"], "all 15 actions, or the useful ones, that do anything"),
 }
-_OF_THE_SHAPE = ("encoder", "num_features", "hidden_size", "is_recurrent")
+OF_THE_SHAPE = ("encoder", "num_features", "hidden_size", "is_recurrent")
 
 
 def parser() -> Parser:
@@ -130,7 +130,7 @@ def make_config(settings: dict, model_file: str | None) -> dict:
     return {
         "kind": KIND,
         "task_id": settings["env_name"],
-        "shape": {name: settings[name] for name in _OF_THE_SHAPE}
+        "shape": {name: settings[name] for name in OF_THE_SHAPE}
         | {"actions": list(actions_of(settings["env_name"], settings["action_set"]))},
         "world": {name: settings[name] for name in WORLD},
         "settings": settings | {"begun_from": model_file and whole_digest(model_file)},
