@@ -176,7 +176,7 @@ class AgentRun:
         is_cut = np.stack([*kept["is_cut"], players.is_cut])
         value = torch.stack(values)
         advantage = advantages(
-            self.scale(reward, ~is_last[:-1]), value.cpu().numpy(), is_last, is_cut,
+            self._scaled(reward, ~is_last[:-1]), value.cpu().numpy(), is_last, is_cut,
             self.settings["gamma"], self.settings["lam"],
         )  # fmt: skip
         return Rollout(
@@ -189,6 +189,10 @@ class AgentRun:
             advantage=torch.from_numpy(advantage).to(self.device),
             hidden=begun,
         )
+
+    def _scaled(self, reward: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        divisor = self.settings["reward_divisor"]
+        return reward / np.float32(divisor) if divisor else self.scale(reward, counts)
 
     @torch.no_grad()
     def validate(self) -> None:

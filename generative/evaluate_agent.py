@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from generative.agents import GameAgent, load_agent
-from generative.games import ALL_LEVELS, RIGHT_AND_JUMP, UNSEEN_LEVELS
+from generative.games import ALL_LEVELS, RIGHT_AND_JUMP, UNSEEN_LEVELS, check_playable
 from generative.level_play import Actor, AgentActor, ConstantActor, RandomActor, play_levels
 from mop.base.configuration import Parser, check_flags, integer
 from mop.base.errors import run_script
@@ -124,6 +124,7 @@ def main() -> int:
     args = parser().parse_args()
     check_flags(args, num_test_levels=integer(5, 10**6), seed=integer(0))
     agent, config = load_agent(args.model_file, args.env_name)
+    check_playable(config["world"]["env_name"], config["world"]["distribution_mode"])
     out = Path(args.out or Path(args.model_file).parent / "evaluation" / Path(args.model_file).stem)
     check_writable(out, "--out")
     choose_device("cpu")

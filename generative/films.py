@@ -152,7 +152,10 @@ def draw_still(film: Film, marked: tuple[int, int]) -> Image.Image:
 
 def _draw_page(film: Film) -> tuple[Image.Image, Box | None, int]:
     """What all frames of a film show, the box of its strips, and where the pictures of a state begin."""
-    width = max(_LEAST_PX, sum(_shown(pictures[0], film.height_px).width + _MARGIN_PX for _, pictures in film.columns)) + _MARGIN_PX
+    width = (
+        max(_LEAST_PX, sum(_shown(pictures[0], film.height_px).width + _MARGIN_PX for _, pictures in film.columns))
+        + _MARGIN_PX
+    )
     title = [line for text in film.title for line in _wrapped(text, width - 2 * _MARGIN_PX)]
     top = round(1.6 * _MARGIN_PX) + LINE_PX * len(title)
     strips = top + LINE_PX + film.height_px + 2 * _MARGIN_PX + LINE_PX * max(map(len, film.captions))

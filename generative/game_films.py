@@ -19,12 +19,13 @@ _HEADING = "what the agent sees (all there is: 64 by 64 points)"
 
 
 def level_films(
-    agent: GameAgent, world: Mapping, levels: range, is_sampled: bool, seed: int
+    agent: GameAgent, world: Mapping, levels: range, is_sampled: bool, seed: int, max_steps: int | None = None
 ) -> Iterator[tuple[str, Film]]:
-    """A film of each level, with its name; world: as `level_play.play_levels`."""
+    """A film of each level, with its name; world, max_steps: as `level_play.play_levels`."""
     how = "sampled" if is_sampled else "argmax"
     for level in levels:
-        (episode,) = play_levels(world, [level], AgentActor(agent, is_sampled, seed), keeps_frames=True)
+        actor = AgentActor(agent, is_sampled, seed)
+        (episode,) = play_levels(world, [level], actor, keeps_frames=True, max_steps=max_steps)
         title = [f"{world['env_name']} ({world['distribution_mode']}), level {level}, {how}"]
         yield f"{world['env_name']}_{world['distribution_mode']}_level_{level}_{how}", level_film(episode, title)
 

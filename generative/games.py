@@ -52,7 +52,9 @@ def actions_of(env_name: str, action_set: str) -> tuple[int, ...]:
 
 
 class GameEnvs:
-    """N environments of a game. After the end of an episode, the next action is ignored and leads to a first frame.
+    """N environments of a game.
+
+    After the end of an episode, the next action is ignored and leads to a first frame.
 
     The same arguments and actions give the same frames, whatever the number of threads.
     """
@@ -97,6 +99,11 @@ class GameEnvs:
     def close(self) -> None:
         """End them."""
         self._pool.close()
+
+
+def check_playable(env_name: str, mode: str) -> None:
+    """Raises InputError where envpool, or the Qt that it needs, is missing."""
+    GameEnvs(env_name, mode, 1, num_levels=1, start_level=0, seed=0).close()
 
 
 def _first_line(error: Exception) -> str:

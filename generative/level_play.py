@@ -44,7 +44,7 @@ class LevelEpisode(NamedTuple):
     values: np.ndarray  # (T,) float
     reward: float  # the sum
     is_success: bool
-    is_cut: bool  # the time limit ended it
+    is_cut: bool  # a time limit ended it, the game's or `max_steps`
     frames: np.ndarray | None  # (T + 1, 3, 64, 64) uint8, where they are kept
 
 
@@ -105,21 +105,24 @@ class ConstantActor:
 
 
 def play_levels(
-    world: Mapping, levels: Sequence[int], actor: Actor, *, keeps_frames: bool = False,
+    world: Mapping, levels: Sequence[int], actor: Actor, *, keeps_frames: bool = False, max_steps: int | None = None,
     on_episode: Callable[[], object] = lambda: None,
 ) -> list[LevelEpisode]:  # fmt: skip
     """An episode of each level, in their order.
 
-    world: `env_name`, `distribution_mode`, `use_backgrounds` of an agent's config; on_episode: called after each.
-    Raises InputError where the game cannot be had.
+    world: `env_name`, `distribution_mode`, `use_backgrounds` of an agent's config; max_steps: actions until an episode
+    is cut short, None for the game's limit; on_episode: called after each. Raises InputError where the game cannot be
+    had.
     """
     episodes: list[LevelEpisode] = []
     for first in range(0, len(levels), NUM_AT_ONCE):
-        episodes += _play_together(world, levels[first : first + NUM_AT_ONCE], actor, keeps_frames, on_episode)
+        episodes += _play_together(
+            world, levels[first : first + NUM_AT_ONCE], actor, keeps_frames, max_steps, on_episode
+        )
     return episodes
 
 
-def _play_together(world, levels, actor, keeps_frames, on_episode) -> list[LevelEpisode]:
+def _play_together(world, levels, actor, keeps_frames, max_steps, on_episode) -> list[LevelEpisode]:
     place = (world["env_name"], world["distribution_mode"], 1)
     scenery = {"seed": 0, "num_levels": 1, "has_backgrounds": world["use_backgrounds"]}
     games = [GameEnvs(*place, start_level=level, **scenery) for level in levels]
@@ -136,8 +139,9 @@ def _play_together(world, levels, actor, keeps_frames, on_episode) -> list[Level
             frames[slot] = moment.frames[0]
             if keeps_frames:
                 shown[slot].append(moment.frames[0].copy())
-            if moment.is_terminal[0] or moment.is_cut[0]:
-                ends[slot] = bool(moment.is_success[0]), bool(moment.is_cut[0])
+            is_cut = not moment.is_terminal[0] and (bool(moment.is_cut[0]) or len(done[slot]) == max_steps)
+            if moment.is_terminal[0] or is_cut:
+                ends[slot] = bool(moment.is_success[0]), is_cut
                 on_episode()
     for game in games:
         game.close()

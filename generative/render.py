@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from generative.closed_loop import roll_out
 from generative.agents import KIND
 from generative.agents import load_agent as load_game_agent
+from generative.closed_loop import roll_out
 from generative.films import STEPS_PER_SECOND, WRITERS, Film, comparison_film, episode_film, film_bytes, outcome_of
 from generative.game_films import STEPS_PER_SECOND as GAME_STEPS_PER_SECOND
 from generative.game_films import level_films
@@ -133,7 +133,7 @@ def game_films(args: Namespace) -> Iterator[tuple[str, Film]]:
     levels = range(args.world_seed, args.world_seed + args.num_eps)
     if levels.stop > MAX_LEVEL:
         raise InputError(f"--world_seed: a game has the levels 0 to {MAX_LEVEL - 1}")
-    for name, film in level_films(agent, world, levels, args.policy == "sampled", args.seed):
+    for name, film in level_films(agent, world, levels, args.policy == "sampled", args.seed, args.max_steps):
         yield "_".join(filter(None, (args.exp_name, name))), film
 
 

@@ -24,7 +24,7 @@ import torch
 
 from generative.agent_training import AgentRun
 from generative.agents import ENCODERS, KIND, WORLD, load_agent
-from generative.games import GAMES, GameEnvs, actions_of
+from generative.games import GAMES, GameEnvs, actions_of, check_playable
 from mop.base.configuration import Parser, check_flags, choice, flag, integer, number, optional, shown, text
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, remove_leftovers, whole_digest
@@ -36,16 +36,16 @@ LOG_NAME = "log.csv"
 _HARD = {  # those of the seed's `hard-rec`
     "num_envs": 256, "num_val_envs": 256, "num_steps": 256, "num_epochs": 3, "num_batches": 8, "batch_limit": 2048,
     "gamma": 0.999, "lam": 0.95, "lr": 5e-4, "eps_clip": 0.2, "value_coef": 0.5, "entropy_coef": 0.01,
-    "grad_clip_norm": 0.5, "encoder": "impala", "num_features": 64, "hidden_size": 64, "is_recurrent": True,
-    "use_backgrounds": True, "action_set": "all",
+    "grad_clip_norm": 0.5, "reward_divisor": 0.0, "encoder": "impala", "num_features": 64, "hidden_size": 64,
+    "is_recurrent": True, "use_backgrounds": True, "action_set": "all",
 }  # fmt: skip
 _WITHOUT_MEMORY = {"is_recurrent": False, "num_features": 256}
 _EASY = {"num_envs": 64, "num_val_envs": 64}
 _LOCAL = {"num_envs": 16, "num_val_envs": 16}
 PRESETS = {
     "small-rec": _HARD | _EASY | {
-        "num_val_envs": 16, "num_steps": 128, "encoder": "half-nature", "use_backgrounds": False,
-        "action_set": "useful",
+        "num_val_envs": 16, "num_steps": 128, "num_batches": 16, "reward_divisor": 10.0, "encoder": "half-nature",
+        "use_backgrounds": False, "action_set": "useful",
     },
     "hard-rec": _HARD,
     "hard": _HARD | _WITHOUT_MEMORY,
@@ -70,6 +70,7 @@ HYPERPARAMETERS = {  # name -> what it accepts, what it means
     "value_coef": (number(0), "weight of the value's loss"),
     "entropy_coef": (number(0), "weight of the entropy"),
     "grad_clip_norm": (number(0, above=True), "largest norm of a gradient"),
+    "reward_divisor": (number(0), "what rewards are divided by; 0: the running deviation of their discounted sum"),
     "encoder": (choice(*ENCODERS), " or ".join(ENCODERS)),
     "num_features": (integer(1, 2**16), "features of a frame"),
     "hidden_size": (integer(1, 2**16), "units of the memory"),
@@ -113,7 +114,8 @@ def settle(args: argparse.Namespace) -> dict[str, Any]:
     world = {name: parse for name, parse in WORLD.items() if name not in HYPERPARAMETERS}
     check_flags(
         args, **world, exp_name=text, num_timesteps=integer(1), num_checkpoints=integer(1), seed=integer(0),
-        gpu_device=integer(0, 1023), num_threads=integer(1, 1024), log_level=integer(0, 1000), model_file=optional(text),
+        gpu_device=integer(0, 1023), num_threads=integer(1, 1024), log_level=integer(0, 1000),
+        model_file=optional(text),
     )  # fmt: skip
     if args.param_name not in PRESETS:
         raise InputError(f"--param_name must be {' or '.join(PRESETS)}, not {shown(args.param_name)}")
@@ -205,6 +207,7 @@ def main() -> int:
     config = make_config(settings, args.model_file)
     if weights is not None and other["shape"] != config["shape"]:
         raise InputError(f"--model_file: {args.model_file} is of another shape; give its --param_name and sizes")
+    check_playable(settings["env_name"], settings["distribution_mode"])  # before anything is written
     label = f"seed_{settings['seed']}"
     folder = Path(args.output_dir) / "procgen" / settings["env_name"] / args.exp_name / label
     check_writable(folder, "--output_dir")

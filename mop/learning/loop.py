@@ -64,9 +64,12 @@ class FileNames:
     final: Callable[[Trainable], str] = lambda run: FINAL_NAME
 
 
+_USUAL = FileNames()
+
+
 def drive(
     run: Trainable, folder: Path, num_updates: int, label: str, *, log_interval: int = 10, checkpoint_interval: int = 0,
-    checkpoint_updates: Container[int] = (), names: FileNames = FileNames(),  # noqa: B008 - it is frozen
+    checkpoint_updates: Container[int] = (), names: FileNames = _USUAL,
     saved: dict | None = None, on_save: Callable[[], object] = lambda: None,
     on_row: Callable[[dict[str, float]], object] = lambda row: None, checkpoint_on_interrupt: bool = True,
     is_over: Callable[[], bool] = lambda: False,
@@ -105,10 +108,7 @@ def drive(
             if is_last:
                 break
             if interruption.signal is not None:
-                if checkpoint_on_interrupt:
-                    path = files.save_checkpoint(names.periodic(run))
-                else:
-                    path = files.save_state()
+                path = files.save_checkpoint(names.periodic(run)) if checkpoint_on_interrupt else files.save_state()
                 bar.close()
                 print(f"interrupted: saved {path}; the same command with --resume goes on")
                 raise KeyboardInterrupt
