@@ -4,6 +4,8 @@ Most of it is skipped where envpool or the Qt that it needs is missing (`make co
 """
 
 import io
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -219,6 +221,21 @@ def test_a_run_begins_with_the_weights_of_another(trained, tmp_path, monkeypatch
     assert "of another shape" in capsys.readouterr().err
 
 
+def test_every_command_of_the_page_is_understood():
+    modules = {"train_agent": train_agent, "evaluate_agent": evaluate_agent, "render": render}
+    modules["plot_training_csv"] = plot_training_csv
+    text = (REPOSITORY / "docs" / "coinrun.md").read_text()
+    commands = re.findall(r"^python -m generative\.(\w+) (.*)$", text, re.MULTILINE)
+    for name, flags in commands:
+        args = modules[name].parser().parse_args(shlex.split(flags))
+        if name == "train_agent":
+            settings = train_agent.settle(args)
+            updates = -(-settings["num_timesteps"] // (settings["num_envs"] * settings["num_steps"]))
+            kept = train_agent.checkpoint_updates(updates, args.num_checkpoints)
+            assert len(kept) == args.num_checkpoints and kept[-1] == updates and len(set(np.diff(kept))) <= 2
+    assert len(commands) == 5 and {name for name, _ in commands} == set(modules)
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +301,6 @@ def test_another_run_in_the_way_is_refused_in_one_line(trained, monkeypatch, cap
     assert command(monkeypatch, train_agent, *words) == 2
     assert "--resume" in one_line(capsys)
     assert command(monkeypatch, train_agent, *words, "--lr", "0.1", "--resume") == 2
-    assert "has lr 0.0005, not 0.1" in one_line(capsys)
+    assert "has lr 0.001, not 0.1" in one_line(capsys)
     assert command(monkeypatch, train_agent, *words, "--resume") == 0
     assert "trained already" in capsys.readouterr().out
