@@ -21,7 +21,7 @@ from tqdm import tqdm
 from generative.agents import GameAgent, load_agent
 from generative.games import ALL_LEVELS, RIGHT_AND_JUMP, UNSEEN_LEVELS, check_playable
 from generative.level_play import Actor, AgentActor, ConstantActor, RandomActor, play_levels
-from mop.base.configuration import Parser, check_flags, integer
+from mop.base.configuration import Parser, check_flags, integer, optional
 from mop.base.errors import run_script
 from mop.base.files import check_writable, write_atomic
 from mop.base.streams import stream_seed
@@ -39,6 +39,7 @@ def parser() -> Parser:
     add("--model_file", "--checkpoint", required=True, metavar="FILE", help="a model_<t>.pt of generative.train_agent")
     add("--env_name", help="the game, to make sure (default: whatever the agent plays)")
     add("--num_test_levels", default="200", help="levels of each set (default: %(default)s)")
+    add("--max_steps", metavar="N", help="actions until an episode is cut short (default: the game's limit, 1000)")
     add("--seed", default="0", help="of sampled actions, and of which training levels (default: %(default)s)")
     add("--out", metavar="DIR", help="where the tables are written (default: evaluation/ beside the model)")
     return parser
@@ -75,7 +76,8 @@ def play_all(args: Namespace, agent: GameAgent, world: Mapping) -> pd.DataFrame:
     with tqdm(total=total, desc="levels", unit="episode", dynamic_ncols=True, leave=False) as bar:
         for name, levels in sets.items():
             for actor, player in players.items():
-                for episode in play_levels(world, levels, player, on_episode=bar.update):
+                episodes = play_levels(world, levels, player, max_steps=args.max_steps, on_episode=bar.update)
+                for episode in episodes:
                     outcome = {"return": episode.reward, "success": int(episode.is_success)}
                     length = {"length": len(episode.actions), "out_of_time": int(episode.is_cut)}
                     rows.append({"levels": name, "actor": actor, "level": episode.level} | outcome | length)
@@ -122,7 +124,7 @@ def as_text(summary: pd.DataFrame) -> str:
 def main() -> int:
     """Check the flags, play, tell."""
     args = parser().parse_args()
-    check_flags(args, num_test_levels=integer(5, 10**6), seed=integer(0))
+    check_flags(args, num_test_levels=integer(5, 10**6), seed=integer(0), max_steps=optional(integer(1)))
     agent, config = load_agent(args.model_file, args.env_name)
     check_playable(config["world"]["env_name"], config["world"]["distribution_mode"])
     out = Path(args.out or Path(args.model_file).parent / "evaluation" / Path(args.model_file).stem)

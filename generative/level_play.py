@@ -1,7 +1,7 @@
 """Levels of a game played once each, by an agent or by somebody who looks at nothing.
 
-An episode is its level and its actor: it depends on no other level beside it. Axis letters: N levels, T actions of an
-episode.
+An episode is its level and its actor: but for rounding, it depends on no other level beside it. Axis letters: N levels,
+T actions of an episode.
 """
 
 from collections.abc import Callable, Mapping, Sequence

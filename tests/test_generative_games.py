@@ -125,6 +125,28 @@ def test_training_writes_its_log_and_models_at_even_intervals(trained):
     assert len(agent.actions) == 9 and agent.hidden_size == 8
 
 
+def test_rows_go_to_tensorboard_where_it_is_installed(monkeypatch, tmp_path):
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str):
+            assert folder == str(tmp_path)
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+        def flush(self) -> None:
+            written.append("flushed")
+
+    module = ModuleType("torch.utils.tensorboard")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    train_agent.tensorboard_rows(tmp_path)({"timesteps": 5, "entropy": 1.0})  # it cannot be imported from there
+    assert written == []
+    module.SummaryWriter = SummaryWriter
+    train_agent.tensorboard_rows(tmp_path)({"timesteps": 5, "entropy": 1.0})
+    assert written == [("timesteps", 5, 5), ("entropy", 1.0, 5), "flushed"]
+
+
 def test_logs_are_drawn(trained, tmp_path, monkeypatch, capsys):
     assert command(monkeypatch, plot_training_csv, "--datapath", trained, "--out", tmp_path) == 0
     assert "4 rows" in capsys.readouterr().out
@@ -133,7 +155,7 @@ def test_logs_are_drawn(trained, tmp_path, monkeypatch, capsys):
 
 
 def test_an_evaluation_has_a_row_for_each_actor_and_set(trained, tmp_path, monkeypatch, capsys):
-    words = ("--model_file", trained / "model_512.pt", "--num_test_levels", 6)
+    words = ("--model_file", trained / "model_512.pt", "--num_test_levels", 6, "--max_steps", 120)
     assert command(monkeypatch, evaluate_agent, *words, "--out", tmp_path / "a") == 0
     assert "right and jump" in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "a" / "evaluation.csv").set_index(["levels", "actor"])
