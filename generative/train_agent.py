@@ -44,7 +44,7 @@ _EASY = {"num_envs": 64, "num_val_envs": 64}
 _LOCAL = {"num_envs": 16, "num_val_envs": 16}
 PRESETS = {
     "small-rec": _HARD | _EASY | {
-        "num_val_envs": 16, "num_steps": 64, "gamma": 0.99, "lr": 1e-3, "reward_divisor": 10.0,
+        "num_val_envs": 16, "num_steps": 64, "gamma": 0.997, "lr": 1e-3, "reward_divisor": 10.0,
         "encoder": "half-nature", "use_backgrounds": False, "action_set": "useful",
     },
     "hard-rec": _HARD,

@@ -4,12 +4,14 @@ Most of it is skipped where envpool or the Qt that it needs is missing (`make co
 """
 
 import io
+import math
 import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -22,7 +24,7 @@ from generative_data import tiny_checkpoint
 from PIL import Image
 
 from generative import evaluate_agent, plot_training_csv, render, train_agent
-from generative.agent_training import RENEWAL_INTERVAL
+from generative.agent_training import RENEWAL_INTERVAL, AgentRun
 from generative.agents import load_agent
 from generative.games import GAMES, NUM_ACTIONS, RIGHT_AND_JUMP, GameEnvs, check_playable
 from generative.level_play import AgentActor, ConstantActor, play_levels
@@ -207,6 +209,21 @@ def test_a_second_game_trains(games, tmp_path, monkeypatch):
     assert command(monkeypatch, train_agent, *words, "--output_dir", tmp_path) == 0
     agent, _ = load_agent(tmp_path / "procgen" / "caveflyer" / "tiny" / "seed_0" / "model_256.pt", "caveflyer")
     assert len(agent.actions) == 10
+
+
+def test_every_preset_makes_an_update(games):
+    small = {"num_envs": 2, "num_val_envs": 0, "num_steps": 8, "num_epochs": 1, "num_levels": 3, "start_level": 1}
+    shapes = {}
+    for name, preset in train_agent.PRESETS.items():
+        settings = preset | small | {"env_name": "coinrun", "distribution_mode": "hard", "seed": 0}
+        config = train_agent.make_config(settings, None)
+        run = AgentRun(config, 1, partial(train_agent.make_envs, settings, 1), torch.device("cpu"))
+        assert all(np.isfinite(value) for value in run.step_update().values()), name
+        assert run.players.keys() == {""} and math.isnan(run.summary()["val_mean_episode_rewards"])
+        run.close()
+        shapes[name] = (run.agent.hidden_size, run.agent.project.in_features, len(run.agent.actions))
+    assert len(shapes) == 9 and shapes["hard-rec"] == (64, 2048, 15) and shapes["small-rec"] == (64, 512, 9)
+    assert shapes["hard"] == shapes["easy-200"] == (0, 2048, 15)
 
 
 def test_a_run_that_was_killed_ends_with_the_same_bytes(games, tmp_path, monkeypatch):
