@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help demo app site browser test lint bench results clean
+.PHONY: help demo app site browser coinrun test lint bench results clean
 .DEFAULT_GOAL := help
 
 help:  ## what the targets do
@@ -32,6 +32,13 @@ browser:  # Debian's chromium for the tests of the apps; without it, they are sk
 		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
 		echo "no chromium, and it cannot be installed here: the tests in a browser will be skipped"
 
+coinrun: $(VENV)/.installed  ## envpool and the Qt 5 that it needs, for the games of generative.train_agent
+	@ldconfig -p 2>/dev/null | grep -q libQt5Gui.so.5 || \
+		{ command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libqt5gui5 >/dev/null; } || \
+		echo "the run-time of Qt 5 is missing, and it cannot be installed here: install libqt5gui5, or what it is called on this system"
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-coinrun.txt
+
 test: $(VENV)/.installed browser  ## run every test
 	$(RUN) -m pytest
 
@@ -54,6 +61,7 @@ bench: $(VENV)/.installed  ## training and evaluation speed beside a plain loop'
 	$(RUN) benchmarks/routing_intervention_speed.py
 	$(RUN) benchmarks/phase_speed.py
 	$(RUN) benchmarks/several_tasks_speed.py
+	$(RUN) benchmarks/coinrun_speed.py
 
 results: $(VENV)/.installed  ## train and evaluate everything behind results/ (about a day; goes on where it was stopped)
 	$(RUN) results/experiments.py settings --jobs 2

@@ -13,7 +13,7 @@ from mop.plotting.style import HUES, open_frame
 if TYPE_CHECKING:
     import pandas as pd
 
-AXES = ("env_steps", "update")  # what a log is drawn over: the first that it has
+AXES = ("env_steps", "timesteps", "update")  # what a log is drawn over: the first that it has
 HELD_OUT = ("val_", "eval_", "student_")  # a column and its namesake with such a prefix share a panel
 _MAX_COLUMNS = 4
 
@@ -27,7 +27,7 @@ def plot_log(table: "pd.DataFrame", title: str = "", only: tuple[str, ...] | Non
     over = next((name for name in AXES if name in table), None)
     if over is None:
         raise InputError(f"the training log has no column {' or '.join(AXES)}")
-    panels = _panels(table, {over, *AXES, "seconds"})
+    panels = _panels(table, {over, *AXES, "seconds", "wall_time"})
     panels = {name: lines for name, lines in panels.items() if only is None or name in only}
     if not panels:
         raise InputError("the training log has nothing to draw: it is empty, or no column holds a number")

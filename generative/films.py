@@ -42,6 +42,7 @@ class Film:
     columns: list[tuple[str, Sequence[np.ndarray]]]  # a heading, and the picture (height, width, 3) uint8 of each state
     captions: list[list[str]]  # the lines of each state
     strips: list[Strip]
+    height_px: int = _PICTURE_PX  # of the pictures
 
 
 def episode_film(rows: Mapping[str, np.ndarray], title: Sequence[str], expert_hidden_sizes, outcome: str = "") -> Film:
@@ -151,10 +152,13 @@ def draw_still(film: Film, marked: tuple[int, int]) -> Image.Image:
 
 def _draw_page(film: Film) -> tuple[Image.Image, Box | None, int]:
     """What all frames of a film show, the box of its strips, and where the pictures of a state begin."""
-    width = max(_LEAST_PX, sum(_shown(pictures[0]).width + _MARGIN_PX for _, pictures in film.columns)) + _MARGIN_PX
+    width = (
+        max(_LEAST_PX, sum(_shown(pictures[0], film.height_px).width + _MARGIN_PX for _, pictures in film.columns))
+        + _MARGIN_PX
+    )
     title = [line for text in film.title for line in _wrapped(text, width - 2 * _MARGIN_PX)]
     top = round(1.6 * _MARGIN_PX) + LINE_PX * len(title)
-    strips = top + LINE_PX + _PICTURE_PX + 2 * _MARGIN_PX + LINE_PX * max(map(len, film.captions))
+    strips = top + LINE_PX + film.height_px + 2 * _MARGIN_PX + LINE_PX * max(map(len, film.captions))
     height = strips + _STRIP_STEP_PX * len(film.strips) + LINE_PX * bool(film.strips) + _MARGIN_PX
     page = Image.new("RGB", (width, height), "white")
     _write(page, title, _MARGIN_PX)
@@ -165,11 +169,11 @@ def _draw_state(frame: Image.Image, film: Film, t: int, top: int) -> None:
     """The pictures of a state below their headings, and its caption."""
     left = _MARGIN_PX
     for heading, pictures in film.columns:
-        picture = _shown(pictures[t])
+        picture = _shown(pictures[t], film.height_px)
         ImageDraw.Draw(frame).text((left, top), heading, fill="#555555", font=font())
         frame.paste(picture, (left, top + LINE_PX))
         left += picture.width + _MARGIN_PX
-    _write(frame, film.captions[t], top + LINE_PX + _PICTURE_PX + _MARGIN_PX)
+    _write(frame, film.captions[t], top + LINE_PX + film.height_px + _MARGIN_PX)
 
 
 def world_pictures(rows: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -235,13 +239,13 @@ def _framed(view: np.ndarray, is_wrong: np.ndarray) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _shown(picture: np.ndarray) -> Image.Image:
+def _shown(picture: np.ndarray, height_px: int) -> Image.Image:
     """A picture as high as all pictures of a frame; a wide grid keeps its shape, in the middle of that height."""
     height, width, _ = picture.shape
     if width <= 2 * height:
-        return Image.fromarray(picture).resize((round(_PICTURE_PX * width / height), _PICTURE_PX), _SMOOTH)
-    page = Image.new("RGB", (2 * _PICTURE_PX, _PICTURE_PX), "white")
-    page.paste(Image.fromarray(picture).resize((2 * _PICTURE_PX, round(2 * _PICTURE_PX * height / width)), _SMOOTH))
+        return Image.fromarray(picture).resize((round(height_px * width / height), height_px), _SMOOTH)
+    page = Image.new("RGB", (2 * height_px, height_px), "white")
+    page.paste(Image.fromarray(picture).resize((2 * height_px, round(2 * height_px * height / width)), _SMOOTH))
     return page
 
 

@@ -1,6 +1,7 @@
-"""Draw the training log of any run of this project: of policies, of learners of lmc_rl, of simulators.
+"""Draw the training log of any run of this project: of policies, learners of lmc_rl, simulators, agents of games.
 
     python -m generative.plot_training_csv --datapath simulators/UnlockPickup
+    python -m generative.plot_training_csv --datapath logs/procgen/coinrun/test/seed_0      of an agent of a game
     python -m generative.plot_training_csv --datapath checkpoints/.../training_log.csv --out plots/run
 
 Writes plot.png, a panel for each measure, and plot_for_fig.png, of those that say how well the run does.
@@ -16,13 +17,16 @@ from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, read_bytes, write_figure
 from mop.learning.loop import LOG_NAME
 
-SHOWN = ("loss", "obs", "val_exact", "success_rate", "eval_return", "recent_return")  # in plot_for_fig.png
+LOG_NAMES = (LOG_NAME, "log.csv")  # the latter of agents of games
+SHOWN = (  # in plot_for_fig.png
+    *("loss", "obs", "val_exact", "success_rate", "eval_return", "recent_return", "mean_episode_rewards"),
+)
 
 
 def parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m generative.plot_training_csv", description=__doc__)
-    parser.add_argument("--datapath", required=True, help=f"folder of a run, or its {LOG_NAME}")
+    parser.add_argument("--datapath", required=True, help=f"folder of a run, or its {' or '.join(LOG_NAMES)}")
     parser.add_argument("--out", help="folder of the pictures (default: that of the log)")
     return parser
 
@@ -40,7 +44,8 @@ def main() -> int:
     """Read, draw, tell."""
     args = parser().parse_args()
     path = Path(args.datapath)
-    path = path / LOG_NAME if path.is_dir() else path
+    if path.is_dir():
+        path = next((path / name for name in LOG_NAMES if (path / name).exists()), path / LOG_NAME)
     table, folder = read_log(path), Path(args.out or path.parent)
     check_writable(folder, "--out")
     title = path.resolve().parent.name

@@ -40,8 +40,6 @@ class FrozenPolicy:
     def load(cls, path: str | Path, encoder_location: str | None = None) -> tuple["FrozenPolicy", dict]:
         """The policy of a checkpoint, and the checkpoint's config. Raises InputError where it cannot be used."""
         checkpoint = load_for_evaluation(path)
-        if checkpoint["config"].get("kind") == "world_model":
-            raise InputError(f"{path} is a checkpoint of a simulator, not of a policy; name one of those")
         try:
             policy, lang_proj = policy_from_checkpoint(checkpoint)
         except InputError as error:

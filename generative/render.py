@@ -5,11 +5,13 @@
     python -m generative.render --data_dir recordings/unlock --episode 12                     of a recording
     python -m generative.render --data_dir recordings/unlock --episode 12 --simulator exact --step 4
     python -m generative.render --data_dir recordings/unlock --episode 12 --simulator simulators/unlock --format mp4
+    python -m generative.render --model_file logs/procgen/coinrun/test/seed_0/model_4005888.pt --policy sampled
 
 Each frame shows the world (what the agent sees is brighter), the agent's view, step and action, and below them the
 weights of each router over the whole episode. A simulation begins in the true state at --step, and is given the actions
 of the recording (--actions recorded) or acts by the policy inside it (--actions own); the cells of its view that are
-wrong have a red frame. Writes <vid_dir>/<what it shows>.gif or .mp4; an MP4 needs ffmpeg.
+wrong have a red frame. Of an agent of a game (generative.train_agent), worlds are levels, and frames show what it sees.
+Writes <vid_dir>/<what it shows>.gif or .mp4; an MP4 needs ffmpeg.
 """
 
 from argparse import Namespace
@@ -20,13 +22,19 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from generative.agents import KIND
+from generative.agents import load_agent as load_game_agent
 from generative.closed_loop import roll_out
-from generative.films import WRITERS, Film, comparison_film, episode_film, film_bytes, outcome_of
+from generative.films import STEPS_PER_SECOND, WRITERS, Film, comparison_film, episode_film, film_bytes, outcome_of
+from generative.game_films import STEPS_PER_SECOND as GAME_STEPS_PER_SECOND
+from generative.game_films import level_films
+from generative.games import MAX_LEVEL, MODES
 from generative.inputs import open_scenes
 from generative.playing import greedy, play, sampler
 from generative.policies import FrozenPolicy
 from generative.recordings import Recording, open_recording
 from generative.soft import harden
+from generative.train_agent import OF_THE_SHAPE, PRESETS
 from generative.train_gen_model import load_agent
 from mop.base.configuration import Parser, check_flags, choice, integer, number, optional, text
 from mop.base.errors import InputError, run_script
@@ -35,6 +43,7 @@ from mop.base.streams import stream_seed
 from mop.base.tasks import task_name
 from mop.plotting.film import find_encoder
 from mop.plotting.style import counted
+from mop.store.checkpoints import quick_config
 from mop.worlds.world import World
 
 MAX_SEED = 2**63 - 1
@@ -59,8 +68,14 @@ def parser() -> Parser:
     add("--num_sim_steps", metavar="N", help="how many states it shows (default: to the end of the episode)")
     add("--actions", default="recorded", metavar="recorded|own", help="what is done in it (default: %(default)s)")
     add("--format", default="gif", metavar="gif|mp4", help="of the films (default: %(default)s)")
-    add("--steps_per_second", default="4", metavar="X", help="how fast they play (default: %(default)s)")
+    add("--steps_per_second", metavar="X", help="how fast they play (default: 4, of a game 15)")
     add("--vid_dir", default="plots/films", metavar="DIR", help="where they are written (default: %(default)s)")
+    of_game = parser.add_argument_group("of agents of games")
+    add = of_game.add_argument
+    add("--distribution_mode", metavar="MODE", help="easy or hard levels (default: those of the training)")
+    add("--param_name", metavar="PRESET", help="of generative.train_agent, to make sure (default: the agent's own)")
+    add("--exp_name", metavar="NAME", help="in the names of the films (default: none)")
+    add("--device", default="cpu", metavar="cpu", help="one agent in one level is fastest on the cpu (default)")
     return parser
 
 
@@ -79,7 +94,11 @@ def checked(args: Namespace) -> Namespace:
         num_sim_steps=optional(integer(1)),
         actions=choice("recorded", "own"),
         format=choice(*WRITERS),
-        steps_per_second=number(0.1, high=50),
+        steps_per_second=optional(number(0.1, high=50)),
+        distribution_mode=optional(choice(*MODES)),
+        param_name=optional(choice(*PRESETS)),
+        exp_name=optional(text),
+        device=choice("cpu"),
     )
     if args.data_dir is None and args.checkpoint is None:
         raise InputError("give --checkpoint, a policy that is to play, or --data_dir, a recording")
@@ -103,6 +122,19 @@ def played_films(args: Namespace) -> Iterator[tuple[str, Film]]:
         title = [f"{task_name(task_id)}, world {seed}, {args.policy}", f"mission: {world.mission}"]
         name = f"{task_name(task_id)}_world_{seed}_{args.policy}"
         yield name, episode_film(rows, title, policy.policy.expert_hidden_sizes, outcome_of(rows))
+
+
+def game_films(args: Namespace) -> Iterator[tuple[str, Film]]:
+    """Films of levels that an agent of a game plays now, with their names. Raises InputError."""
+    agent, config = load_game_agent(args.checkpoint, args.task_id)
+    if args.param_name is not None and any(config["shape"][x] != PRESETS[args.param_name][x] for x in OF_THE_SHAPE):
+        raise InputError(f"--param_name: {args.checkpoint} has not the network of {args.param_name}; leave it out")
+    world = config["world"] | ({"distribution_mode": args.distribution_mode} if args.distribution_mode else {})
+    levels = range(args.world_seed, args.world_seed + args.num_eps)
+    if levels.stop > MAX_LEVEL:
+        raise InputError(f"--world_seed: a game has the levels 0 to {MAX_LEVEL - 1}")
+    for name, film in level_films(agent, world, levels, args.policy == "sampled", args.seed, args.max_steps):
+        yield "_".join(filter(None, (args.exp_name, name))), film
 
 
 def recorded_films(args: Namespace) -> Iterator[tuple[str, Film]]:
@@ -165,9 +197,11 @@ class Simulation:
 def main() -> int:
     """Make the films, and tell where they are."""
     args = checked(parser().parse_args())
-    films = (recorded_films if args.data_dir is not None else played_films)(args)
+    is_game = args.data_dir is None and quick_config(args.checkpoint).get("kind") == KIND
+    films = (game_films if is_game else recorded_films if args.data_dir is not None else played_films)(args)
+    steps_per_second = args.steps_per_second or (GAME_STEPS_PER_SECOND if is_game else STEPS_PER_SECOND)
     for name, film in tqdm(films, "films", args.num_eps, leave=False, disable=args.num_eps == 1, dynamic_ncols=True):
-        content = film_bytes(film, args.format, args.steps_per_second)
+        content = film_bytes(film, args.format, steps_per_second)
         path = Path(args.vid_dir) / f"{name}.{args.format}"
         write_atomic(path, lambda file, content=content: file.write(content))
         tqdm.write(f"{path}: {counted(len(film.captions), 'state')}, {len(content) / 1e6:.1f} MB")

@@ -57,7 +57,7 @@ def test_checkpoints_of_no_policy_are_named(tmp_path):
     checkpoint, path = random_checkpoint(), tmp_path / "checkpoint_final.pt"
     config = checkpoint["config"]
     for changed, words in (
-        ({**config, "kind": "world_model"}, "is a checkpoint of a simulator, not of a policy"),
+        ({**config, "kind": "world_model"}, "is a checkpoint of a world model, not of a policy"),
         ({**config, "intermediate_dim": 8}, "disagree"),
     ):
         torch.save({**checkpoint, "config": changed}, path)

@@ -189,6 +189,10 @@ def load_for_evaluation(path: str | Path) -> dict:
     Raises InputError, naming the file, where it cannot be used.
     """
     checkpoint = load_checkpoint(path)
+    kind = checkpoint["config"].get("kind")  # of what is made in generative/, such as world_model; a policy has none
+    if kind is not None:
+        what = kind.replace("_", " ") if isinstance(kind, str) else "something else"
+        raise InputError(f"{path} is a checkpoint of a {what}, not of a policy; name one of those")
     update = checkpoint.get("update", checkpoint["config"].get("num_updates"))
     if update is not None and (type(update) is not int or not 0 <= update <= MAX_INTEGER):
         raise InputError(f"{path}: 'update' must be a number of updates, not {shown(update)}")

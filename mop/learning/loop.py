@@ -6,7 +6,8 @@ What is learned, and from what, is the run's own affair: see `Trainable`, of whi
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -54,16 +55,30 @@ class Trainable(Protocol):
         """Continue where `state()` was taken. Keys that it does not know are not its own, and it leaves them alone."""
 
 
+@dataclass(frozen=True)
+class FileNames:
+    """What the files of a run are called: its log, its checkpoints on the way, and the last one."""
+
+    log: str = LOG_NAME
+    periodic: Callable[[Trainable], str] = lambda run: f"checkpoint_{run.update}.pt"
+    final: Callable[[Trainable], str] = lambda run: FINAL_NAME
+
+
+_USUAL = FileNames()
+
+
 def drive(
     run: Trainable, folder: Path, num_updates: int, label: str, *, log_interval: int = 10, checkpoint_interval: int = 0,
+    checkpoint_updates: Container[int] = (), names: FileNames = _USUAL,
     saved: dict | None = None, on_save: Callable[[], object] = lambda: None,
     on_row: Callable[[dict[str, float]], object] = lambda row: None, checkpoint_on_interrupt: bool = True,
     is_over: Callable[[], bool] = lambda: False,
 ) -> Path:  # fmt: skip
-    """Train a run up to `num_updates` updates; the path of its final checkpoint, `folder`/checkpoint_final.pt.
+    """Train a run up to `num_updates` updates; the path of its final checkpoint, in `folder`.
 
     label: the name of the run in what is printed; log_interval: updates between rows of training_log.csv;
-    checkpoint_interval: updates between checkpoints checkpoint_<U>.pt, 0 for none; saved: what training_state.pt holds,
+    checkpoint_interval: updates between checkpoints checkpoint_<U>.pt, 0 for none; checkpoint_updates: further updates
+    after which there is one; names: of files that are called otherwise; saved: what training_state.pt holds,
     to continue from it; on_save: called whenever the files are a state to continue from, and at the end; on_row: called
     with each new row of the log; checkpoint_on_interrupt: whether an interruption leaves a checkpoint_<U>.pt besides
     the state; is_over: asked after each update, whether the run ends here, before `num_updates`. Raises
@@ -72,7 +87,7 @@ def drive(
     if saved is not None:
         run.load_state(saved)
         print(f"resuming {label} at update {run.update} of {num_updates}")
-    log = TrainingLog(folder / LOG_NAME, run, (saved or {}).get("unfinished_row"))
+    log = TrainingLog(folder / names.log, run, (saved or {}).get("unfinished_row"))
     files = _Files(run, folder, log, on_save)
     files.save_state()  # at once: it marks the folder as in use, and a run can be resumed from its first second on
     told: set[str] = set()
@@ -93,18 +108,16 @@ def drive(
             if is_last:
                 break
             if interruption.signal is not None:
-                if checkpoint_on_interrupt:
-                    path = files.save_checkpoint(f"checkpoint_{run.update}.pt")
-                else:
-                    path = files.save_state()
+                path = files.save_checkpoint(names.periodic(run)) if checkpoint_on_interrupt else files.save_state()
                 bar.close()
                 print(f"interrupted: saved {path}; the same command with --resume goes on")
                 raise KeyboardInterrupt
-            if checkpoint_interval and run.update % checkpoint_interval == 0:
-                files.save_checkpoint(f"checkpoint_{run.update}.pt")
+            is_due = checkpoint_interval and run.update % checkpoint_interval == 0
+            if is_due or run.update in checkpoint_updates:
+                files.save_checkpoint(names.periodic(run))
             elif time.monotonic() - files.saved_at > STATE_INTERVAL_S:
                 files.save_state()
-    final_path = files.save_checkpoint(FINAL_NAME)
+    final_path = files.save_checkpoint(names.final(run))
     if log.rows:
         curve_path = draw_curve(folder, run.columns, log.table(), label)
         if curve_path is not None:
