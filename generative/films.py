@@ -211,6 +211,7 @@ def _record(rows: Mapping[str, np.ndarray], expert_hidden_sizes, outcome: str) -
         lpc=rows["lpc"] if max(map(len, expert_hidden_sizes)) > 1 else None,
         action=rows["action"].astype(int),
         probabilities=np.exp(rows["log_probs"].astype(float)),
+        subgoals=None,  # a recording has none
         carrying=["" if code & 255 == EMPTY else thing_name(code_of(code)) for code in rows["carried"]],
         events=[],
         world=None,
