@@ -24,6 +24,7 @@ from generative.games import Moment
 from generative.ppo import RewardScale, Rollout, advantages, choose, learn
 from mop.base.errors import InputError
 from mop.base.streams import stream_seed
+from mop.learning.copies import copied_to_cpu
 from mop.learning.log import Columns, Row
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ class AgentRun:
     def _present_state(self) -> dict:
         checkpoint = self.checkpoint()
         return checkpoint | {
-            "optimizer": _copied(self.optimizer.state_dict()),
+            "optimizer": copied_to_cpu(self.optimizer.state_dict()),
             "scale": self.scale.state(),
             "finished": {prefix: [f.count, [list(row) for row in f.recent]] for prefix, f in self.finished.items()},
             "seconds": dict(self.seconds),
@@ -264,7 +265,7 @@ class AgentRun:
     def load_state(self, state: Mapping) -> None:
         """Continue where `state()` was taken: the same updates follow, bit for bit on the same CPU."""
         self.agent.load_state_dict(state["policy_state_dict"])
-        self.optimizer.load_state_dict(_copied(state["optimizer"]))
+        self.optimizer.load_state_dict(copied_to_cpu(state["optimizer"]))
         self.scale.load_state(state["scale"])
         for prefix, (count, rows) in state["finished"].items():
             self.finished[prefix].count = count
@@ -272,15 +273,6 @@ class AgentRun:
         self.seconds, self.update = dict(state["seconds"]), state["update"]
         self.close()
         self._renewed = self._present_state()
-
-
-def _copied(value):
-    """Nested dictionaries and lists with a copy of every tensor on the CPU: Adam changes its own in place."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 # --- how its log is shown ---------------------------------------------------------------------------------------------

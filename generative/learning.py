@@ -24,6 +24,7 @@ from generative.recordings import Recording, Windows
 from generative.world_model import WorldModel
 from mop.base.errors import InputError
 from mop.base.streams import stream_seed
+from mop.learning.copies import copied_to_cpu
 from mop.learning.log import Columns, Row
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class SimulatorRun:
         return {
             "config": self.config,
             "weights": {name: value.clone() for name, value in self.model.state_dict().items()},
-            "optimizer": _copied(self.optimizer.state_dict()),
+            "optimizer": copied_to_cpu(self.optimizer.state_dict()),
             "best": self.best,
             "measured": {name: value for name, value in self.measured.items() if math.isfinite(value)},
             "evaluations_since_best": self.evaluations_since_best,
@@ -215,19 +216,10 @@ class SimulatorRun:
     def load_state(self, state: Mapping) -> None:
         """Continue where `state()` was taken: the same updates follow, bit for bit on the same machine."""
         self.model.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(_copied(state["optimizer"]))
+        self.optimizer.load_state_dict(copied_to_cpu(state["optimizer"]))
         self.best, self.update = state["best"], state["update"]
         self.measured |= state["measured"]
         self.evaluations_since_best = state["evaluations_since_best"]
-
-
-def _copied(value):
-    """Nested dictionaries and lists with a copy of every tensor: Adam changes its own in place."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 # --- how its log is shown ---------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from lmc_rl.settings import NOISES
 from lmc_rl.worlds import PROGRESS_SEEDS, EvaluationWorlds, TrainingWorld
 from mop.base.errors import InputError
 from mop.base.streams import stream_seed
+from mop.learning.copies import copied_to_cpu
 from mop.learning.log import Columns, Row
 
 if TYPE_CHECKING:
@@ -185,7 +186,9 @@ class Learner:
         """The whole run: networks, targets, optimisers, buffer, simulator, counters, and the seeds of its streams."""
         return {
             "policy_state_dict": self.checkpoint()["policy_state_dict"],
-            "optimizers": {name: _to_cpu(optimizer.state_dict()) for name, optimizer in self.optimizers().items()},
+            "optimizers": {
+                name: copied_to_cpu(optimizer.state_dict()) for name, optimizer in self.optimizers().items()
+            },
             "log_ent_coef": None if self._log_ent_coef is None else self._log_ent_coef.detach().cpu().clone(),
             "memory": self.memory.state(),
             "world": self.world.state(),
@@ -205,7 +208,7 @@ class Learner:
         """`load_state` without the transitions."""
         self.policy.load_state_dict(state["policy_state_dict"])
         for name, optimizer in self.optimizers().items():
-            optimizer.load_state_dict(_to_cpu(state["optimizers"][name]))  # a copy: Adam changes it in place
+            optimizer.load_state_dict(copied_to_cpu(state["optimizers"][name]))  # a copy: Adam changes it in place
         if self._log_ent_coef is not None:
             with torch.no_grad():
                 self._log_ent_coef.copy_(state["log_ent_coef"])
@@ -236,14 +239,6 @@ def samples_of(rows: Tensor, obs_dim: int, action_dim: int) -> ReplayBufferSampl
     """Rows (B, W) of a `ReplayMemory` as stable-baselines3 takes them; `dones` are terminal states, not time limits."""
     obs, next_obs, action, reward, terminal = rows.split([obs_dim, obs_dim, action_dim, 1, 1], dim=1)
     return ReplayBufferSamples(obs, action, next_obs, terminal, reward)
-
-
-def _to_cpu(value):
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
-    if isinstance(value, dict):
-        return {key: _to_cpu(item) for key, item in value.items()}
-    return [_to_cpu(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 # --- how its log is shown -------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from mop.base.streams import stream_seed
 from mop.base.tasks import slots_by_task
 from mop.kernels import fast
 from mop.learning import imitation_log
+from mop.learning.copies import copied_to_cpu
 from mop.learning.loss import ComplexityPrice, loss_of_tasks
 from mop.learning.memory import check_memory
 from mop.learning.policies import build_policy
@@ -240,9 +241,9 @@ class ImitationRun:
         self._check_finite()
         config = {key: value for key, value in self.config.items() if key not in ("resume", "overwrite")}
         return {
-            "policy_state_dict": _to_cpu(self.policy.state_dict()),
-            "lang_proj_state_dict": _to_cpu(self.lang_proj.state_dict()),
-            "optimizer_state_dict": _to_cpu(self.optimizer.state_dict()),
+            "policy_state_dict": copied_to_cpu(self.policy.state_dict()),
+            "lang_proj_state_dict": copied_to_cpu(self.lang_proj.state_dict()),
+            "optimizer_state_dict": copied_to_cpu(self.optimizer.state_dict()),
             "update": self.update,
             "config": config,
         }
@@ -269,7 +270,7 @@ class ImitationRun:
             raise InputError(f"the state is of minigrid {shown(state['minigrid_version'])}, here is {MINIGRID_VERSION}")
         self.policy.load_state_dict(state["policy_state_dict"])
         self.lang_proj.load_state_dict(state["lang_proj_state_dict"])
-        self.optimizer.load_state_dict(_to_cpu(state["optimizer_state_dict"]))  # a copy: Adam changes it in place
+        self.optimizer.load_state_dict(copied_to_cpu(state["optimizer_state_dict"]))  # a copy: Adam changes it in place
         for group in self.optimizer.param_groups:
             group["fused"] = True  # states of earlier versions are not
         self.rollouts.env.restore({name: tensor.numpy() for name, tensor in state["env"].items()})
@@ -312,12 +313,3 @@ def _carried(config: dict, encoder: MissionEncoder) -> dict:
     config |= {"lang_encoder": encoder.name, "encoder_dim": encoder.dim, "encoder_fingerprint": encoder.fingerprint()}
     check_declared(config)
     return config
-
-
-def _to_cpu(value):
-    """A copy of nested dictionaries and lists with every tensor detached on the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
-    if isinstance(value, dict):
-        return {key: _to_cpu(item) for key, item in value.items()}
-    return [_to_cpu(item) for item in value] if isinstance(value, (list, tuple)) else value
