@@ -12,6 +12,7 @@ from mop.base.errors import InputError
 from mop.base.streams import stream_seed
 from mop.measures.bootstrap import bounds
 from mop.measures.cells import index_cells
+from mop.measures.entropy import entropy_nats
 from mop.measures.groups import group_routing_data
 from mop.measures.routing_data import RoutingData, check_not_empty
 
@@ -85,11 +86,11 @@ def compute_complexity(probabilities: np.ndarray, state: np.ndarray, episode: np
 
     def information(rows: np.ndarray) -> float:
         sums = np.add.reduceat(probabilities[rows[order]], starts)
-        return float(_entropy(sums.sum(0) / len(rows)) - counts @ _entropy(sums / counts[:, None]) / len(rows))
+        return float(entropy_nats(sums.sum(0) / len(rows)) - counts @ entropy_nats(sums / counts[:, None]) / len(rows))
 
-    found, entropy = information(np.arange(len(probabilities))), float(_entropy(probabilities.mean(0)))
+    found, entropy = information(np.arange(len(probabilities))), float(entropy_nats(probabilities.mean(0)))
     null = np.array([information(rows) for rows in _unrelated(np.asarray(episode))])
-    expected, most = float(null.mean()), entropy - float(_entropy(probabilities).mean())
+    expected, most = float(null.mean()), entropy - float(entropy_nats(probabilities).mean())
     low, high = bounds(null)
     corrected = _adjusted(found, expected, most)
     return Complexity(corrected, found, expected, float(low), float(high), entropy, len(counts), len(probabilities))
@@ -116,8 +117,3 @@ def _unrelated(episode: np.ndarray) -> Iterator[np.ndarray]:
         other = rng.permutation(len(length))
         place = (step + rng.integers(2 * length[other])[number]) % (2 * length[other])[number]
         yield first[other][number] + np.minimum(place, 2 * length[other][number] - 1 - place)
-
-
-def _entropy(probabilities: np.ndarray) -> np.ndarray:
-    """Entropy (...) in nats of probabilities (..., A)."""
-    return -np.sum(probabilities * np.log(np.where(probabilities > 0, probabilities, 1)), axis=-1)

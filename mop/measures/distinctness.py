@@ -3,12 +3,14 @@
 Axis letters: S steps, G groups, P pathways, B episodes.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from mop.base.streams import stream_seed
 from mop.measures.bootstrap import bounds
+from mop.measures.entropy import entropy_nats
 
 NUM_PERMUTATIONS = 200
 
@@ -42,7 +44,7 @@ def jensen_shannon_bits(shares: np.ndarray) -> float:
     overlap. Rows of NaN are left out.
     """
     known = shares[~np.isnan(shares).any(1)]
-    return float(_entropy_bits(known.mean(0)) - _entropy_bits(known).mean())
+    return float(entropy_nats(known.mean(0)) - entropy_nats(known).mean()) / math.log(2)
 
 
 def distinctness(
@@ -82,12 +84,6 @@ def _handed_on(
     return group[starts[other] + (way * lengths[other]).astype(np.int64)]
 
 
-def _entropy_bits(shares: np.ndarray) -> np.ndarray:
-    """Entropy (...) of distributions (..., P)."""
-    logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
-    return -(shares * logs).sum(-1)
-
-
 def effective_number(shares: np.ndarray) -> np.ndarray:
-    """2 to the entropy of distributions (..., P): how many pathways there would be if all were used equally."""
-    return 2.0 ** _entropy_bits(shares)
+    """How many pathways there would be if all were used equally: e to the entropy of distributions (..., P)."""
+    return np.exp(entropy_nats(shares))

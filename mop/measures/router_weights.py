@@ -9,6 +9,7 @@ import numpy as np
 
 from mop.base.errors import InputError
 from mop.measures.bootstrap import Means, bootstrap_layers
+from mop.measures.entropy import entropy_nats
 from mop.measures.groups import Groups
 from mop.measures.routing_data import RoutingData, checked_weights, index_episodes
 
@@ -23,8 +24,7 @@ def compute_layer_lpc(weights: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
 
 def compute_router_entropy(weights: np.ndarray) -> np.ndarray:
     """Entropy in nats of router weights (..., E), rows that sum to 1: from 0 to ln E; float64 (...)."""
-    weights = np.asarray(weights, np.float64)
-    return -np.sum(weights * np.log(np.where(weights > 0, weights, 1)), axis=-1)  # 0 ln 0 = 0
+    return entropy_nats(weights)
 
 
 def mean_weights_by_group(routing_data: RoutingData, groups: Groups) -> list[Means]:
