@@ -34,6 +34,11 @@ class Intervention(NamedTuple):
     phase: str | None = None  # only at the steps in this phase; None: at every step
     parts: tuple["Intervention", ...] = ()  # of SEVERAL: those that are made together, see `together`
 
+    @property
+    def singles(self) -> tuple["Intervention", ...]:
+        """Those that are made together, or this one alone."""
+        return self.parts or (self,)
+
     def __str__(self) -> str:
         """The text that `parse` reads as this intervention."""
         words = [self.kind]

@@ -79,12 +79,9 @@ class OneWorld:
 def _one_of(data: RoutingCache, episode: int) -> RoutingCache:
     """One episode of some data, as data of their own."""
     rows = np.flatnonzero(data.steps.episode == episode)
-    columns = {
-        name: [weights[rows] for weights in values] if name == "layer_routing" else values[rows]
-        for name, values in data.steps.columns().items()
-    }
-    columns["episode"] = np.zeros_like(columns["episode"])
-    return RoutingCache(data.header, [data.episodes[episode]], type(data.steps)(**columns))
+    steps = data.steps.take(rows)
+    steps.episode = np.zeros_like(steps.episode)
+    return RoutingCache(data.header, [data.episodes[episode]], steps)
 
 
 @functools.lru_cache(maxsize=2)  # visitors of one server share them

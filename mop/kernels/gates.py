@@ -51,7 +51,7 @@ class Gates:
 
         Raises InputError where the policy has no such layer, expert or size, or nothing would be left of a layer.
         """
-        self._parts = intervention.parts or (intervention,)
+        self._parts = intervention.singles
         for part in self._parts:
             _check(part, expert_hidden_sizes)
         self._given = [_given_in(layer, sizes, self._parts) for layer, sizes in enumerate(expert_hidden_sizes)]

@@ -44,15 +44,12 @@ def exchange(data: RoutingData, part: RoutingData, places: np.ndarray) -> Routin
     is_kept = np.concatenate([~np.isin(np.arange(count), places), np.ones(len(places), bool)])
     rows = np.flatnonzero(is_kept[joined.steps.episode])
     rows = rows[np.argsort(target[joined.steps.episode[rows]], kind="stable")]
-    columns = {
-        name: [weights[rows] for weights in values] if name == "layer_routing" else values[rows]
-        for name, values in joined.steps.columns().items()
-    }
-    columns["episode"] = target[columns["episode"]].astype(data.steps.episode.dtype)
+    steps = joined.steps.take(rows)
+    steps.episode = target[steps.episode].astype(data.steps.episode.dtype)
     episodes = list(data.episodes)
     for place, episode in zip(places.tolist(), part.episodes, strict=True):
         episodes[place] = episode
-    return replace(data, episodes=episodes, steps=type(data.steps)(**columns))
+    return replace(data, episodes=episodes, steps=steps)
 
 
 def phases_of_both(intact: RoutingData, changed: RoutingData, group_by: str) -> tuple[Groups, np.ndarray, np.ndarray]:

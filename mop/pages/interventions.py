@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from mop.base.errors import InputError
 from mop.base.files import file_digest
-from mop.base.interventions import FROZEN, GATE_ONLY, NONE, SEVERAL, SWAP, ZEROED, Intervention, parse, together
+from mop.base.interventions import FROZEN, GATE_ONLY, NONE, SWAP, ZEROED, Intervention, parse, together
 from mop.base.run_names import run_name
 from mop.measures.routing_data import ACTION_NAMES, checked_weights
 from mop.pages.episodes import EpisodeRecord, episode_record
@@ -83,7 +83,7 @@ def homes_of(experts: Experts, begun: Intervention) -> dict[Place, float]:
 
     It is no hundredth, and no weight that `begun` clamps: all of these can be asked for.
     """
-    taken = {part.value for part in _parts(begun) if part.kind == "clamp"}
+    taken = {part.value for part in begun.singles if part.kind == "clamp"}
     taken |= {step / 100 for step in range(101)}
     shifts = [sign * shift / 1000 for shift in range(20) for sign in (1, -1)]
     return {
@@ -100,7 +100,7 @@ def begin(text: str, experts: Experts) -> Intervention:
             f"{intervention}: there are no controls for a phase or a swap; `intervene.py --what` makes them"
         )
     layers = {place.layer for place in experts}
-    for part in _parts(intervention):
+    for part in intervention.singles:
         if part.layer is not None and (part.layer not in layers or Place(part.layer, part.expert or 0) not in experts):
             raise InputError(f"{part}: this policy has the experts {', '.join(map(str, experts))}")
         if part.kind == "lesion_size" and all(expert.size != part.size for expert in experts.values()):
@@ -113,7 +113,7 @@ def values_of(intervention: Intervention, experts: Experts, homes: Mapping[Place
     values: dict[str, Any] = {f"from {place.layer}": LEARNED for place in experts}
     values |= {f"weight {place}": home for place, home in homes.items()}
     values |= {f"out {place}": False for place in experts} | {"after": AFTER[0], "threshold": DEFAULT_THRESHOLD}
-    for part in _parts(intervention):
+    for part in intervention.singles:
         if part.kind in SOURCES:
             values[f"from {part.layer}"] = part.kind
         elif part.kind == "clamp":
@@ -165,10 +165,6 @@ def command_of(run: Run, data: RoutingCache, intervention: Intervention | None, 
     words += [] if intervention is None else ["--what", str(intervention)]
     words += [] if intervention is None or variant == GATE_ONLY else ["--variants", variant]
     return shlex.join(words)
-
-
-def _parts(intervention: Intervention) -> tuple[Intervention, ...]:
-    return intervention.parts if intervention.kind == SEVERAL else (intervention,)
 
 
 # --- one world, with and without --------------------------------------------------------------------------------------

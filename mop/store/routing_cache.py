@@ -64,6 +64,15 @@ class RoutingSteps:
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: values for name, values in columns.items() if values is not None}
 
+    def take(self, rows: np.ndarray) -> "RoutingSteps":
+        """These rows (S',) int of all columns, in this order."""
+        return RoutingSteps(
+            **{
+                name: [weights[rows] for weights in values] if name == "layer_routing" else values[rows]
+                for name, values in self.columns().items()
+            }
+        )
+
 
 @dataclass(eq=False)
 class RoutingCache:
@@ -92,15 +101,11 @@ class RoutingCache:
         rows = np.flatnonzero(mask)
         if not len(rows):
             raise InputError(f"no step is left: there is none with {note}")
-        columns = self.steps.columns()
-        weights = columns.pop("layer_routing", None)
-        columns = {name: values[rows] for name, values in columns.items()}
-        if weights is not None:
-            columns["layer_routing"] = [of_layer[rows] for of_layer in weights]
+        steps = self.steps.take(rows)
         notes = ", ".join(filter(None, (self.header.get("restricted_to"), note)))
         header = self.header | {"restricted_to": notes}
         whole, rows = (self, rows) if self.whole is None else (self.whole, self.rows[rows])
-        return RoutingCache(header, self.episodes, RoutingSteps(**columns), self.remake, whole, rows)
+        return RoutingCache(header, self.episodes, steps, self.remake, whole, rows)
 
     def require(self, field: str) -> None:
         """Raise InputError unless `field` is a column of the steps or a key of every episode."""
