@@ -14,10 +14,11 @@ and pictures.
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -30,7 +31,7 @@ from tqdm import tqdm
 
 from mop.base.configuration import Parser, check_flags, integer
 from mop.base.errors import InputError, run_script
-from mop.base.files import write_atomic
+from mop.base.files import write_together
 from mop.base.interventions import GATE_ONLY
 from mop.base.streams import stream_seed
 from mop.base.tasks import task_name
@@ -123,9 +124,9 @@ def _has_rows(training: Training, task_id: str) -> bool:
 def _rows(training: Training, task_id: str) -> list[dict]:
     """One for each of WHAT that is made, of this very checkpoint in the worlds of its result; memories go on."""
     folder, key = RUNS / "claims" / "evaluation", training.key.on(task_id)
-    same = {"variant": GATE_ONLY, "num_episodes": NUM_EPISODES} | {
-        name: load_result(result_path(folder, key))[name] for name in ("checkpoint_sha256", "eval_seed")
-    }
+    result = load_result(result_path(folder, key))
+    same = {"variant": GATE_ONLY, "num_episodes": NUM_EPISODES}
+    same |= {name: result[name] for name in ("checkpoint_sha256", "eval_seed")}
     rows = [row for row in load_rows(interventions_path(folder, key)) if row["intervention"] in WHAT]
     return [row for row in rows if all(row[name] == value for name, value in same.items())]
 
@@ -191,16 +192,16 @@ def measure_pathways(caches: list[RoutingCache]) -> dict[str, float]:
     return measures
 
 
-def measure_difficulty(trainings: list[Training]) -> pd.DataFrame:
+def measure_difficulty(trainings: list[Training], trajectories: Mapping[str, Trajectories]) -> pd.DataFrame:
     """Environment steps until the GRU of each task first solves 90 %, NaN where it never does; the bot's mean steps."""
     rows = []
     for training in trainings:
         log = pd.read_csv(training.folder / "training_log.csv")
         reached = log[(log["success_rate"] >= MASTERED) & (log["episodes"] >= 100)]["env_steps"]
-        seen = bot_trajectories(training.task_id, None, NUM_TRAJECTORIES)
+        bot_steps = float(trajectories[training.task_id].lengths.mean())
         rows.append(
             {"task": training.task_id, "env_steps": reached.min(), "trained_steps": log["env_steps"].iloc[-1]}
-            | {"bot_steps": float(seen.lengths.mean()), "command": training.text}
+            | {"bot_steps": bot_steps, "command": training.text}
         )
     return pd.DataFrame(rows)
 
@@ -211,15 +212,16 @@ def measure_difficulty(trainings: list[Training]) -> pd.DataFrame:
 class Inputs(NamedTuple):
     """Episodes of the bot that all policies are shown, with the task and the episode of each step."""
 
-    trajectories: list[Trajectories]  # one for each task
+    trajectories: dict[str, Trajectories]  # of each task
     task: np.ndarray  # (S,) int
     episode: np.ndarray  # (S,) int
 
 
 def make_inputs() -> Inputs:
     """The same for every call."""
-    seen = [bot_trajectories(task_id, None, NUM_TRAJECTORIES) for task_id in tqdm(task_ids(), desc="bot", unit="task")]
-    lengths = np.concatenate([of_task.lengths for of_task in seen])
+    asked = tqdm(task_ids(), desc="bot", unit="task")
+    seen = {task_id: bot_trajectories(task_id, None, NUM_TRAJECTORIES) for task_id in asked}
+    lengths = np.concatenate([of_task.lengths for of_task in seen.values()])
     task = np.repeat(np.arange(len(seen)), NUM_TRAJECTORIES)
     return Inputs(seen, np.repeat(task, lengths), np.repeat(np.arange(len(lengths)), lengths))
 
@@ -227,7 +229,7 @@ def make_inputs() -> Inputs:
 def route(checkpoint: dict, inputs: Inputs) -> np.ndarray:
     """Router weights (S, G) of a policy that is shown the bot's episodes, its memory carried."""
     encoder, parts = encoder_for(checkpoint, None), []
-    for of_task in inputs.trajectories:
+    for of_task in inputs.trajectories.values():
         routing = force(checkpoint, of_task, encoder).routing
         known = (of_task.labels != NO_LABEL).T  # (E, T): the steps of an episode are neighbours
         parts.append(stacked([weights.transpose(0, 1)[known].double().numpy() for weights in routing]))
@@ -245,9 +247,9 @@ def untrained(checkpoint: dict, seed: int) -> dict:
     }  # fmt: skip
 
 
-def measure_pairs(trainings: list[Training]) -> pd.DataFrame:
+def measure_pairs(trainings: list[Training], inputs: Inputs) -> pd.DataFrame:
     """Rows `variant, first, second, measure, value`: how alike two seeds of a kind route on the same inputs."""
-    inputs, weights = make_inputs(), {}
+    weights: dict[str, dict[int, np.ndarray]] = {}
     for training in tqdm(trainings, desc="same inputs", unit="policy"):
         checkpoint = load_checkpoint(training.folder / "checkpoint_final.pt")
         weights.setdefault(training.setting, {})[training.seed] = route(checkpoint, inputs)
@@ -320,16 +322,18 @@ def measure(finished: list[Training], jobs: int) -> None:
     if not of_tasks or not alone:
         raise InputError("no policy is trained, or no baseline; give --jobs 1 or more")
     evaluate(of_tasks, jobs)
-    write(VALUES, pd.DataFrame([row for training in of_tasks for row in measure_policy(training)]))
-    write(PAIRS, measure_pairs(of_tasks))
-    write(DIFFICULTY, measure_difficulty(alone))
-    commands = [{"variant": t.setting, "seed": t.seed, "command": t.text} for t in of_tasks]
-    write(COMMANDS, pd.DataFrame(commands))
+    inputs = make_inputs()
+    tables = {
+        COMMANDS: pd.DataFrame([{"variant": t.setting, "seed": t.seed, "command": t.text} for t in of_tasks]),
+        PAIRS: measure_pairs(of_tasks, inputs),
+        DIFFICULTY: measure_difficulty(alone, inputs.trajectories),
+        VALUES: pd.DataFrame([row for training in of_tasks for row in measure_policy(training)]),
+    }
+    write_together([(FOLDER / name, partial(_write_csv, table)) for name, table in tables.items()])
 
 
-def write(name: str, table: pd.DataFrame) -> None:
-    """A table in FOLDER."""
-    write_atomic(FOLDER / name, lambda file: table.to_csv(file, index=False))
+def _write_csv(table: pd.DataFrame, file: BinaryIO) -> None:
+    table.to_csv(file, index=False)
 
 
 if __name__ == "__main__":

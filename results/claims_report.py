@@ -13,6 +13,7 @@ from mop.base.files import write_atomic, write_figure
 from mop.measures.consistency import mean_over_pairs
 from mop.measures.seeds import fisher_z, mean_over_seeds
 from mop.plotting.style import HUES, open_frame
+from results.experiments import markdown_table
 
 FOLDER = Path(__file__).resolve().parent / "claims"
 VALUES, PAIRS, DIFFICULTY, COMMANDS = "values.csv", "pairs.csv", "difficulty.csv", "commands.csv"
@@ -133,14 +134,14 @@ def markdown(summary: pd.DataFrame) -> str:
     """A row for each measure, a column for each kind of policy, the paper's figures behind."""
     kinds = list(dict.fromkeys(summary["variant"]))
     kinds.sort(key=lambda kind: kind != UNTRAINED)
-    lines = [f"| claim | measure | {' | '.join(kinds)} | paper |", "|---" * (3 + len(kinds)) + "|"]
+    rows = []
     for (claim, measure), found in summary.groupby(["claim", "measure"], sort=False):
         of_kind = {row.variant: row for row in found.itertuples()}
-        cells = [_cell(of_kind[kind]) if kind in of_kind else "" for kind in kinds]
         num_tasks = found["tasks"].iloc[0]
         name = measure if pd.isna(num_tasks) else f"{measure}, {num_tasks:.0f} tasks"
-        lines.append(f"| {claim} | {name} | {' | '.join(cells)} | {PAPER.get((claim, measure), '')} |")
-    return "\n".join(lines) + "\n"
+        cells = [_cell(of_kind[kind]) if kind in of_kind else "" for kind in kinds]
+        rows.append([claim, name, *cells, PAPER.get((claim, measure), "")])
+    return markdown_table(" | ".join(["claim", "measure", *kinds, "paper"]), rows)
 
 
 def _cell(row) -> str:

@@ -153,11 +153,11 @@ def test_same_weights_are_consistent_and_shuffled_ones_are_not():
     rng = np.random.default_rng(0)
     task, episode = np.repeat(np.arange(4), 500), np.repeat(np.arange(40), 50)
     weights = rng.dirichlet(np.ones(3), 2000) + 0.5 * rng.random((4, 3))[task]
-    found = claims.compare(weights, weights, claims.Inputs([], task, episode), "test")
+    found = claims.compare(weights, weights, claims.Inputs({}, task, episode), "test")
     assert [found[name] for name in ("all", "tasks", "steps")] == pytest.approx([1.0, 1.0, 1.0])
     assert abs(found["steps, by chance"]) < 0.1 and abs(found["tasks, by chance"]) < 0.5
     apart = weights + rng.random((40, 3))[episode]  # how much whole episodes use a gate says nothing of when
-    assert abs(claims.compare(apart, rng.permutation(weights), claims.Inputs([], task, episode), "x")["steps"]) < 0.1
+    assert abs(claims.compare(apart, rng.permutation(weights), claims.Inputs({}, task, episode), "x")["steps"]) < 0.1
 
 
 def test_a_kind_of_policies_is_one_row_of_flags():
