@@ -25,12 +25,12 @@ import torch
 from generative.agent_training import AgentRun
 from generative.agents import ENCODERS, KIND, WORLD, load_agent
 from generative.games import GAMES, GameEnvs, actions_of, check_playable
+from generative.resuming import saved_state
 from mop.base.configuration import Parser, check_flags, choice, flag, integer, number, optional, shown, text
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, remove_leftovers, whole_digest
 from mop.kernels.devices import choose_device
-from mop.learning.loop import CURVE_NAME, STATE_NAME, FileNames, drive
-from mop.store.checkpoints import load_training_state
+from mop.learning.loop import CURVE_NAME, FileNames, drive
 
 LOG_NAME = "log.csv"
 _HARD = {  # those of the seed's `hard-rec`
@@ -162,24 +162,6 @@ def checkpoint_updates(num_updates: int, num_checkpoints: int) -> list[int]:
     return [round((number + 1) * num_updates / count) for number in range(count)]
 
 
-def saved_state(folder: Path, config: dict, is_resumed: bool) -> dict | None:
-    """The state to continue from; None for a new run. Raises InputError where another run is in the way."""
-    path = folder / STATE_NAME
-    if not is_resumed:
-        if path.exists():
-            raise InputError(f"{folder} holds a run; go on with --resume, or choose another --exp_name or --seed")
-        return None
-    if not path.exists():
-        print(f"nothing to resume in {folder}: starting anew")
-        return None
-    saved = load_training_state(path)
-    old = saved.get("config", {}).get("settings", {})
-    for name, value in config["settings"].items():
-        if old.get(name) != value:
-            raise InputError(f"the run in {folder} has {name} {shown(old.get(name))}, not {shown(value)}")
-    return saved
-
-
 def tensorboard_rows(folder: Path) -> Callable[[dict[str, float]], object]:
     """Called with a row of the log, it writes the row for TensorBoard; nothing where that is not installed."""
     try:
@@ -216,7 +198,8 @@ def main() -> int:
     with claimed(folder) as is_ours:
         if not is_ours:
             raise InputError(f"another process trains {folder}; choose another --exp_name or --seed")
-        saved = saved_state(folder, config, args.resume)
+        in_the_way = "a run; go on with --resume, or choose another --exp_name or --seed"
+        saved = saved_state(folder, config, ("settings",), args.resume, in_the_way)
         remove_leftovers(folder.glob(".*.tmp"))
         if saved is not None and saved["update"] == num_updates and (folder / CURVE_NAME).exists():
             print(f"{folder} is trained already")

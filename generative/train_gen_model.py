@@ -20,13 +20,13 @@ import torch
 from generative.learning import SimulatorRun
 from generative.policies import FrozenPolicy
 from generative.recordings import Recording, open_recording
+from generative.resuming import saved_state
 from generative.shelf import find_policy
 from generative.world_model import SIZES
 from mop.base.configuration import Parser, check_flags, integer, number, optional, shown, text
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, file_digest, remove_leftovers
-from mop.learning.loop import CURVE_NAME, FINAL_NAME, STATE_NAME, drive
-from mop.store.checkpoints import load_training_state
+from mop.learning.loop import CURVE_NAME, FINAL_NAME, drive
 
 PRESETS = {"babyai": SIZES, "small": SIZES | {"deterministic": 64, "width": 48, "encoded": 48, "map_channels": 6}}
 SETTINGS = {  # name -> default, what it accepts, what it means
@@ -105,25 +105,12 @@ def make_config(settings: dict, sizes: dict, recording: Recording, agent: Path) 
     }
 
 
-def saved_state(folder: Path, config: dict, is_resumed: bool) -> dict | None:
-    """The state to continue from; None for a new run. Raises InputError where another run is in the way."""
-    path = folder / STATE_NAME
-    if not is_resumed:
-        if path.exists() or (folder / FINAL_NAME).exists():
-            raise InputError(f"{folder} holds a simulator; go on with --resume, or choose another --tgm_exp_name")
-        return None
-    if not path.exists():
-        print(f"nothing to resume in {folder}: starting anew")
-        return None
-    saved = load_training_state(path)
-    old = saved.get("config", {})
-    for part in ("settings", "sizes"):
-        for name, value in config[part].items():
-            was = old.get(part, {}).get(name)
-            if was != value:
-                raise InputError(f"the run in {folder} has {name} {shown(was)}, not {shown(value)}; keep its flags")
-    if old["recording"]["digest"] != config["recording"]["digest"]:
-        raise InputError(f"the run in {folder} learns from another recording, {old['recording']['path']}")
+def to_resume(folder: Path, config: dict, is_resumed: bool) -> dict | None:
+    """`saved_state`, of a run that learns from the same recording."""
+    in_the_way = "a simulator; go on with --resume, or choose another --tgm_exp_name"
+    saved = saved_state(folder, config, ("settings", "sizes"), is_resumed, in_the_way)
+    if saved is not None and saved["config"]["recording"]["digest"] != config["recording"]["digest"]:
+        raise InputError(f"the run in {folder} learns from another recording, {saved['config']['recording']['path']}")
     return saved
 
 
@@ -144,7 +131,7 @@ def main() -> int:
     with claimed(folder) as is_ours:
         if not is_ours:
             raise InputError(f"another process trains {folder}; choose another --tgm_exp_name")
-        saved = saved_state(folder, config, args.resume)
+        saved = to_resume(folder, config, args.resume)
         remove_leftovers(folder.glob(".*.tmp"))
         run = SimulatorRun(config, policy, recording)
         if saved is not None and saved["update"] == settings["num_updates"] and (folder / CURVE_NAME).exists():
