@@ -14,7 +14,7 @@ and pictures.
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -34,11 +34,12 @@ from mop.base.errors import InputError, run_script
 from mop.base.files import write_together
 from mop.base.interventions import GATE_ONLY
 from mop.base.streams import stream_seed
+from mop.base.subgoals import SUBGOALS
 from mop.base.tasks import task_name
 from mop.jobs.evaluation import encoder_for
 from mop.learning.forcing import force
 from mop.learning.policies import build_policy
-from mop.measures.consistency import pattern_correlation, shuffled_in_time, stacked, step_correlation, task_patterns
+from mop.measures.consistency import group_means, shuffled_in_groups, stacked, step_correlation
 from mop.measures.distinctness import distinctness, effective_number
 from mop.measures.pathways import compute_pathways
 from mop.store.checkpoints import load_checkpoint
@@ -215,6 +216,7 @@ class Inputs(NamedTuple):
     trajectories: dict[str, Trajectories]  # of each task
     task: np.ndarray  # (S,) int
     episode: np.ndarray  # (S,) int
+    phase: np.ndarray  # (S,) int from 0, the task and the sub-goal of the bot
 
 
 def make_inputs() -> Inputs:
@@ -222,8 +224,15 @@ def make_inputs() -> Inputs:
     asked = tqdm(task_ids(), desc="bot", unit="task")
     seen = {task_id: bot_trajectories(task_id, None, NUM_TRAJECTORIES) for task_id in asked}
     lengths = np.concatenate([of_task.lengths for of_task in seen.values()])
-    task = np.repeat(np.arange(len(seen)), NUM_TRAJECTORIES)
-    return Inputs(seen, np.repeat(task, lengths), np.repeat(np.arange(len(lengths)), lengths))
+    task = np.repeat(np.repeat(np.arange(len(seen)), NUM_TRAJECTORIES), lengths)
+    subgoal = np.concatenate([of_task.subgoals.T[_known(of_task)].numpy() for of_task in seen.values()])
+    _, phase = np.unique(task * len(SUBGOALS) + subgoal, return_inverse=True)
+    return Inputs(seen, task, np.repeat(np.arange(len(lengths)), lengths), phase)
+
+
+def _known(of_task: Trajectories) -> torch.Tensor:
+    """Which steps there are, (E, T) bool: the steps of an episode are neighbours."""
+    return (of_task.labels != NO_LABEL).T
 
 
 def route(checkpoint: dict, inputs: Inputs) -> np.ndarray:
@@ -231,8 +240,7 @@ def route(checkpoint: dict, inputs: Inputs) -> np.ndarray:
     encoder, parts = encoder_for(checkpoint, None), []
     for of_task in inputs.trajectories.values():
         routing = force(checkpoint, of_task, encoder).routing
-        known = (of_task.labels != NO_LABEL).T  # (E, T): the steps of an episode are neighbours
-        parts.append(stacked([weights.transpose(0, 1)[known].double().numpy() for weights in routing]))
+        parts.append(stacked([weights.transpose(0, 1)[_known(of_task)].double().numpy() for weights in routing]))
     return np.concatenate(parts)
 
 
@@ -255,10 +263,11 @@ def measure_pairs(trainings: list[Training], inputs: Inputs) -> pd.DataFrame:
         weights.setdefault(training.setting, {})[training.seed] = route(checkpoint, inputs)
         if training.setting == "plain":
             weights.setdefault(UNTRAINED, {})[training.seed] = route(untrained(checkpoint, training.seed), inputs)
-    rows = []
+    rows, num_experts = [], [len(sizes) for sizes in checkpoint["config"]["expert_hidden_sizes"]]
     for variant, of_seeds in weights.items():
         for first, second in combinations(sorted(of_seeds), 2):
-            measures = compare(of_seeds[first], of_seeds[second], inputs, f"{variant} {first} {second}")
+            name = f"{variant} {first} {second}"
+            measures = compare(of_seeds[first], of_seeds[second], inputs, name, num_experts)
             rows += [
                 {"variant": variant, "first": first, "second": second, "measure": name, "value": value}
                 for name, value in measures.items()
@@ -266,25 +275,37 @@ def measure_pairs(trainings: list[Training], inputs: Inputs) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["variant", "first", "second", "measure", "value"])  # of one seed, no pair
 
 
-def compare(first: np.ndarray, second: np.ndarray, inputs: Inputs, name: str) -> dict[str, float]:
+def compare(
+    first: np.ndarray, second: np.ndarray, inputs: Inputs, name: str, num_experts: Sequence[int]
+) -> dict[str, float]:
     """Correlations of two policies' weights (S, G), and what chance leaves of them once the second is shuffled.
 
-    `all`: of the mean weights in each task, which also holds what all tasks share; `tasks`: of what is particular to
-    each task, by chance with the tasks of the second exchanged, the mean of NUM_PERMUTATIONS; `steps`: of single steps,
-    each minus the mean of its episode, by chance with the steps of each episode exchanged. name: of the stream of
-    random numbers.
+    `all`: of the mean weights in each task, which also holds what all tasks share. `tasks`: of what is particular to
+    each task; `sub-goals`: of what is particular to each sub-goal within its task; by chance with the tasks of the
+    second exchanged, or the sub-goals of each task, the mean of NUM_PERMUTATIONS. `steps`: of single steps, each minus
+    the mean of its episode, by chance with the steps of each episode exchanged; `steps, layer`: the same in one layer.
+    name: of the stream of random numbers. num_experts: of each layer, in the order of the G gates.
     """
     rng = np.random.default_rng(stream_seed(0, f"consistency {name}"))
-    patterns = [task_patterns(weights, inputs.task) for weights in (first, second)]
-    task = np.arange(len(patterns[0]))  # a pattern is the only step of its task
-    exchanged = [pattern_correlation(patterns[0], rng.permutation(patterns[1]), task) for _ in range(NUM_PERMUTATIONS)]
-    return {
-        "all": step_correlation(*(pattern.reshape(-1, 1) for pattern in patterns)),
-        "tasks": pattern_correlation(*patterns, task),
-        "tasks, by chance": float(np.mean(exchanged)),
-        "steps": step_correlation(first, second, inputs.episode),
-        "steps, by chance": step_correlation(first, shuffled_in_time(second, inputs.episode, rng), inputs.episode),
-    }
+    found = {}
+    task_of_phase = group_means(inputs.task[:, None], inputs.phase)[:, 0].astype(np.int64)
+    for measure, of_step in (("tasks", inputs.task), ("sub-goals", inputs.phase)):
+        patterns = [group_means(weights, of_step) for weights in (first, second)]
+        within = task_of_phase if measure == "sub-goals" else np.zeros(len(patterns[0]), np.int64)
+        exchanged = [
+            step_correlation(patterns[0], shuffled_in_groups(patterns[1], within, rng), within)
+            for _ in range(NUM_PERMUTATIONS)
+        ]
+        if measure == "tasks":
+            found["all"] = step_correlation(*(pattern.reshape(-1, 1) for pattern in patterns))
+        found |= {measure: step_correlation(*patterns, within), f"{measure}, by chance": float(np.mean(exchanged))}
+    found["steps"] = step_correlation(first, second, inputs.episode)
+    shuffled = shuffled_in_groups(second, inputs.episode, rng)
+    found["steps, by chance"] = step_correlation(first, shuffled, inputs.episode)
+    layers = (np.split(weights, np.cumsum(num_experts)[:-1], axis=1) for weights in (first, second))
+    for number, of_layer in enumerate(zip(*layers, strict=True)):
+        found[f"steps, layer {number}"] = step_correlation(*of_layer, inputs.episode)
+    return found
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -155,15 +155,16 @@ def _cell(row) -> str:
 
 def plot_consistency(pairs: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     """A dot for each pair of seeds, the mean with its interval, and in grey what chance leaves."""
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    figure = Figure(figsize=(12.5, 3.8), layout="constrained")
     titles = {
         "all": "mean weights in each task",
         "tasks": "what is particular to each task",
+        "sub-goals": "to each sub-goal of a task",
         "steps": "single steps of an episode",
     }
     kinds = list(dict.fromkeys(pairs["variant"]))
     kinds.sort(key=lambda kind: kind != UNTRAINED)
-    for ax, (measure, title) in zip(figure.subplots(1, 3, sharey=True), titles.items(), strict=True):
+    for ax, (measure, title) in zip(figure.subplots(1, len(titles), sharey=True), titles.items(), strict=True):
         for place, kind in enumerate(kinds):
             for name, color, shift in ((f"{measure}, by chance", "#aaaaaa", 0.2), (measure, HUES["blue"], 0.0)):
                 found = pairs[(pairs["variant"] == kind) & (pairs["measure"] == name)]["value"]

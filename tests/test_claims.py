@@ -58,8 +58,8 @@ def test_the_whole_way(tiny, monkeypatch, capsys):
     assert (of_tasks == 2).all() and len(of_tasks) == 3 + len(claims.WHAT)
     shares = values[values["measure"].str.startswith("share of rank")]
     assert shares.groupby("seed")["value"].sum().to_numpy() == pytest.approx([1.0, 1.0]) and len(shares) == 2 * 9
-    assert set(pairs["variant"]) == {"plain", report.UNTRAINED} and len(pairs) == 2 * 5
-    assert pairs["value"].dropna().between(-1, 1).all() and pairs["value"].notna().sum() >= 8
+    assert set(pairs["variant"]) == {"plain", report.UNTRAINED} and len(pairs) == 2 * 9
+    assert pairs["value"].dropna().between(-1, 1).all() and pairs["value"].notna().sum() >= 12
     assert difficulty["task"].tolist() == list(TASKS) and (difficulty["bot_steps"] > 1).all()
     assert len(list(tiny.glob("*.png"))) == 4
     before = {path.name: path.read_bytes() for path in tiny.glob("*.csv")}
@@ -152,12 +152,30 @@ def test_change_of_lpc_by_hand():
 def test_same_weights_are_consistent_and_shuffled_ones_are_not():
     rng = np.random.default_rng(0)
     task, episode = np.repeat(np.arange(4), 500), np.repeat(np.arange(40), 50)
-    weights = rng.dirichlet(np.ones(3), 2000) + 0.5 * rng.random((4, 3))[task]
-    found = claims.compare(weights, weights, claims.Inputs({}, task, episode), "test")
-    assert [found[name] for name in ("all", "tasks", "steps")] == pytest.approx([1.0, 1.0, 1.0])
-    assert abs(found["steps, by chance"]) < 0.1 and abs(found["tasks, by chance"]) < 0.5
+    phase = 5 * task + np.tile(np.repeat(np.arange(5), 10), 40)  # five in each task, all of the same length
+    inputs = claims.Inputs({}, task, episode, phase)
+    weights = rng.dirichlet(np.ones(3), 2000) + 0.5 * rng.random((4, 3))[task] + 0.3 * rng.random((20, 3))[phase]
+    found = claims.compare(weights, weights, inputs, "test", [2, 1])
+    alike = [name for name in found if "by chance" not in name]
+    assert alike == ["all", "tasks", "sub-goals", "steps", "steps, layer 0", "steps, layer 1"]
+    assert [found[name] for name in alike] == pytest.approx([1.0] * 6)
+    assert abs(found["steps, by chance"]) < 0.1
+    assert abs(found["tasks, by chance"]) < 0.5 and abs(found["sub-goals, by chance"]) < 0.2
     apart = weights + rng.random((40, 3))[episode]  # how much whole episodes use a gate says nothing of when
-    assert abs(claims.compare(apart, rng.permutation(weights), claims.Inputs({}, task, episode), "x")["steps"]) < 0.1
+    assert abs(claims.compare(apart, rng.permutation(weights), inputs, "x", [3])["steps"]) < 0.1
+
+
+def test_what_layers_and_sub_goals_share_is_told_apart():
+    """Weights that agree in the second layer alone, and in the sub-goals of each task, not in the tasks."""
+    rng = np.random.default_rng(0)
+    task, episode = np.repeat(np.arange(8), 500), np.repeat(np.arange(80), 50)
+    phase = 5 * task + np.tile(np.repeat(np.arange(5), 10), 80)
+    inputs = claims.Inputs({}, task, episode, phase)
+    shared = rng.random((40, 4))[phase] * [0, 0, 1, 1]
+    first, second = (shared + 0.1 * rng.random((4000, 4)) + 9 * rng.random((8, 4))[task] for _ in range(2))
+    found = claims.compare(first, second, inputs, "test", [2, 2])
+    assert found["sub-goals"] > 0.9 and abs(found["sub-goals, by chance"]) < 0.2 and abs(found["tasks"]) < 0.6
+    assert abs(found["steps, layer 0"]) < 0.1 and found["steps, layer 1"] > 0.9
 
 
 def test_a_kind_of_policies_is_one_row_of_flags():

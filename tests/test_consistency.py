@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 
-from mop.measures.consistency import (
-    mean_over_pairs,
-    pattern_correlation,
-    shuffled_in_time,
-    step_correlation,
-    task_patterns,
-)
+from mop.measures.consistency import group_means, mean_over_pairs, shuffled_in_groups, step_correlation
 from mop.measures.distinctness import distinctness, effective_number, jensen_shannon_bits, pathway_shares
 
 NUM_STEPS, NUM_GATES = 3000, 6
@@ -41,7 +35,7 @@ def test_within_tasks_the_means_of_tasks_are_taken_out(rng):
     first, second = rng.random((2, NUM_STEPS, NUM_GATES)) + of_task
     assert step_correlation(first, second) > 0.7
     assert abs(step_correlation(first, second, task)) < 0.05
-    assert pattern_correlation(first, second, task) > 0.95
+    assert step_correlation(group_means(first, task), group_means(second, task)) > 0.95
 
 
 def test_planted_correlation_is_found(rng):
@@ -52,15 +46,16 @@ def test_planted_correlation_is_found(rng):
 
 def test_patterns_by_hand():
     weights, task = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]), np.array([0, 0, 1])
-    assert task_patterns(weights, task).tolist() == [[0.5, 0.5], [0.5, 0.5]]
-    assert np.isnan(pattern_correlation(weights, weights, task))  # the tasks do not differ
+    means = group_means(weights, task)
+    assert means.tolist() == [[0.5, 0.5], [0.5, 0.5]]
+    assert np.isnan(step_correlation(means, means))  # the tasks do not differ
     assert np.isnan(step_correlation(np.ones((5, 2)), weights[[0, 1, 2, 0, 1]]))  # nothing varies
 
 
 def test_shuffling_in_time_keeps_each_episode_and_breaks_the_order(rng):
     episode = np.repeat(np.arange(30), 100)
     weights = rng.random((NUM_STEPS, NUM_GATES))
-    mixed = shuffled_in_time(weights, episode, rng)
+    mixed = shuffled_in_groups(weights, episode, rng)
     for number in range(30):
         mine = episode == number
         assert sorted(map(tuple, mixed[mine])) == sorted(map(tuple, weights[mine]))

@@ -197,8 +197,9 @@ def test_trajectories_are_the_bots_own():
         assert world.mission == mission
         for t in range(length):
             assert np.array_equal(found.obs[t, e], world.obs)
+            assert world.label() == found.labels[t, e] and world.teacher.phase[0] == found.subgoals[t, e]
             reward, *_ = world.step(int(found.labels[t, e]))
-        assert reward > 0 and (found.labels[length:, e] == NO_LABEL).all()
+        assert reward > 0 and (found.labels[length:, e] == NO_LABEL).all() and (found.subgoals[length:, e] == -1).all()
 
 
 def test_measures_are_those_of_the_plain_equations(whole):

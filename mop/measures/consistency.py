@@ -1,7 +1,7 @@
 """Whether policies that were trained apart route alike on the same inputs, beside what chance shows.
 
 Policies on their own paths see other states, so only weights of the same steps are compared: of the bot's episodes,
-say. Axis letters: S steps, G gates (the experts of all layers), T tasks, K policies.
+say. Axis letters: S steps, G gates (the experts of all layers), K policies.
 """
 
 from collections.abc import Sequence
@@ -21,24 +21,15 @@ def step_correlation(first: np.ndarray, second: np.ndarray, group: np.ndarray | 
     return _correlation(_centred(first, group), _centred(second, group))
 
 
-def pattern_correlation(first: np.ndarray, second: np.ndarray, task: np.ndarray) -> float:
-    """Correlation of what is particular to each task: mean weights by task, minus their mean over the tasks.
-
-    first, second: (S, G), task: (S,) int from 0. All tasks count alike. NaN where no task differs from the others.
-    """
-    patterns = [task_patterns(weights, task) for weights in (first, second)]
-    return _correlation(*(pattern - pattern.mean(0) for pattern in patterns))
+def group_means(weights: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Mean weights (groups, G) float64 over the steps of each group, a task, say; every group from 0 on has steps."""
+    return _sums(weights, group) / np.bincount(group)[:, None]
 
 
-def task_patterns(weights: np.ndarray, task: np.ndarray) -> np.ndarray:
-    """Mean weights (T, G) float64 over the steps of each task; every task from 0 on has steps."""
-    return _sums(weights, task) / np.bincount(task)[:, None]
-
-
-def shuffled_in_time(weights: np.ndarray, episode: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The weights (S, G) with the steps of each episode, (S,) int, in a random order: how often, but not when."""
+def shuffled_in_groups(weights: np.ndarray, group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The weights (S, G) with the steps of each group, (S,) int, in a random order: how often, but not when."""
     found = np.empty_like(weights)
-    order, mixed = (np.lexsort((keys, episode)) for keys in (np.arange(len(episode)), rng.random(len(episode))))
+    order, mixed = (np.lexsort((keys, group)) for keys in (np.arange(len(group)), rng.random(len(group))))
     found[order] = weights[mixed]
     return found
 

@@ -22,6 +22,7 @@ class Trajectories:
 
     obs: Tensor  # (T, E, I) float32, zeros after the end
     labels: Tensor  # (T, E) int64, NO_LABEL after the end
+    subgoals: Tensor  # (T, E) int64, what it did each step for, an index into SUBGOALS; -1 after the end
     missions: tuple[str, ...]  # E
     seeds: tuple[int, ...]  # E
 
@@ -39,28 +40,29 @@ def bot_trajectories(task_id: str, max_steps: int | None, count: int, first_seed
     world, episodes, failures, seed = World(task_id, max_steps), [], [], first_seed
     while len(episodes) < count:
         try:
-            obs, labels = _bot_episode(world, seed)
-            episodes.append((torch.from_numpy(obs), torch.tensor(labels), world.mission, seed))
+            episodes.append((*map(torch.as_tensor, _bot_episode(world, seed)), world.mission, seed))
             failures = []
         except TeacherFailure as failure:
             failures.append(failure.kind)
             if len(failures) == MAX_FAILURES_IN_A_ROW:
                 raise InputError(unteachable(task_id, failures, max_steps)) from None
         seed += 1
-    obs, labels, missions, seeds = zip(*episodes, strict=True)
+    obs, labels, subgoals, missions, seeds = zip(*episodes, strict=True)
     pad = torch.nn.utils.rnn.pad_sequence
-    return Trajectories(pad(obs), pad(labels, padding_value=NO_LABEL), missions, seeds)
+    padded = pad(obs), pad(labels, padding_value=NO_LABEL), pad(subgoals, padding_value=-1)
+    return Trajectories(*padded, missions, seeds)
 
 
-def _bot_episode(world: World, seed: int) -> tuple[np.ndarray, list[int]]:
-    """Observations (T, I) and actions of the bot in a world. Raises TeacherFailure."""
+def _bot_episode(world: World, seed: int) -> tuple[np.ndarray, list[int], list[int]]:
+    """Observations (T, I), actions and sub-goals of the bot in a world. Raises TeacherFailure."""
     world.reset(seed)
-    obs, labels = [], []
+    obs, labels, subgoals = [], [], []
     while True:
         obs.append(world.obs.copy())
         labels.append(world.label())
+        subgoals.append(world.teacher.phase[0])
         reward, terminated, truncated = world.step(labels[-1])
         if reward > 0:
-            return np.stack(obs), labels
+            return np.stack(obs), labels, subgoals
         if terminated or truncated:
             raise TeacherFailure("unsolved")
