@@ -23,7 +23,7 @@ PAPER = {  # claim, measure -> what the paper reports, at second hand; kinds of 
     ("self-sufficiency", "success, argmax"): "98 to 16 %; with dropout 86 to 74 %",
     ("distinctness", "effective pathways"): "plain: all alike; all: a power law",
     ("difficulty", "r with lpc"): "-0.01; 0.51 to 0.54 with all",
-    ("difficulty", "r with loss by lesion"): "hard tasks lose, easy ones do not; plain: all collapse",
+    ("difficulty", "r with share lost by lesion"): "hard tasks lose, easy ones do not; plain: all collapse",
     ("difficulty", "r with lpc change"): "-0.48; 0.31 with all",
 }
 LESION, INTACT = "success, lesion_size 32", "success"
@@ -105,8 +105,13 @@ def by_seed(of_kind: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 def against_difficulty(of_kind: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """What is held against the difficulty of the tasks: a row for each seed, a column for each task."""
-    lesion = by_seed(of_kind, INTACT) - by_seed(of_kind, LESION)
-    return {"lpc": by_seed(of_kind, "lpc"), "loss by lesion": lesion, "lpc change": by_seed(of_kind, "lpc change")}
+    intact, lesion = by_seed(of_kind, INTACT), by_seed(of_kind, LESION)
+    return {
+        "lpc": by_seed(of_kind, "lpc"),
+        "loss by lesion": intact - lesion,  # at most what there is to lose: little in a task that is hardly solved
+        "share lost by lesion": 1 - lesion / intact,
+        "lpc change": by_seed(of_kind, "lpc change"),
+    }
 
 
 def correlations(table: pd.DataFrame, difficulty: pd.DataFrame, measure: str = "env_steps") -> np.ndarray:
@@ -230,11 +235,12 @@ def plot_difficulty(values: pd.DataFrame, difficulty: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(2.9 * len(kinds), 8), layout="constrained")
     axes = figure.subplots(3, len(kinds), sharex=True, sharey="row", squeeze=False)
     steps = difficulty.set_index("task")["env_steps"].dropna()
-    labels = {"lpc": "mean LPC", "loss by lesion": "success lost\nwithout GRU 32", "lpc change": "change of LPC"}
+    labels = {"lpc": "mean LPC", "share lost by lesion": "share of success lost\nwithout GRU 32"}
+    labels |= {"lpc change": "change of LPC"}
     for column, kind in zip(axes.T, kinds, strict=True):
         tables = against_difficulty(values[values["variant"] == kind])
-        for ax, (name, table) in zip(column, tables.items(), strict=True):
-            _scatter(ax, steps, table[steps.index], correlations(table, difficulty))
+        for ax, name in zip(column, labels, strict=True):
+            _scatter(ax, steps, tables[name][steps.index], correlations(tables[name], difficulty))
             if ax in axes[:, 0]:
                 ax.set_ylabel(labels[name])
         column[0].set_title(f"{kind}\n{column[0].get_title(loc='left')}", fontsize="medium", loc="left")
@@ -243,7 +249,7 @@ def plot_difficulty(values: pd.DataFrame, difficulty: pd.DataFrame) -> Figure:
 
 
 def _scatter(ax: Axes, steps: pd.Series, table: pd.DataFrame, found: np.ndarray) -> None:
-    """Small dots for seeds, large ones for their mean, the first letters of each task beside it."""
+    """A task at its difficulty: small dots for seeds, a large one for their mean; in the title r over the tasks."""
     for row in table.to_numpy():
         ax.plot(steps, row, "o", color=HUES["sky"], markersize=2.5, alpha=0.6)
     ax.plot(steps, table.mean(), "o", color=HUES["blue"], markersize=5)
