@@ -34,7 +34,7 @@ from generative.playing import greedy, play, sampler
 from generative.policies import FrozenPolicy
 from generative.recordings import Recording, open_recording
 from generative.soft import harden
-from generative.train_agent import OF_THE_SHAPE, PRESETS
+from generative.train_agent import PRESETS, check_preset
 from generative.train_gen_model import load_agent
 from mop.base.configuration import Parser, check_flags, choice, integer, number, optional, text
 from mop.base.errors import InputError, run_script
@@ -127,8 +127,7 @@ def played_films(args: Namespace) -> Iterator[tuple[str, Film]]:
 def game_films(args: Namespace) -> Iterator[tuple[str, Film]]:
     """Films of levels that an agent of a game plays now, with their names. Raises InputError."""
     agent, config = load_game_agent(args.checkpoint, args.task_id)
-    if args.param_name is not None and any(config["shape"][x] != PRESETS[args.param_name][x] for x in OF_THE_SHAPE):
-        raise InputError(f"--param_name: {args.checkpoint} has not the network of {args.param_name}; leave it out")
+    check_preset(args.param_name, config, args.checkpoint)
     world = config["world"] | ({"distribution_mode": args.distribution_mode} if args.distribution_mode else {})
     levels = range(args.world_seed, args.world_seed + args.num_eps)
     if levels.stop > MAX_LEVEL:
