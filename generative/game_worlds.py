@@ -16,7 +16,7 @@ from generative.domains import Start, Step
 from generative.games import ALL_LEVELS, FRAME_SHAPE, GAMES, RIGHT, UNSEEN_LEVELS, GameEnvs, begin_level
 from generative.recordings import common_fields
 
-DOMAIN = "game"  # in the encoding of a recording
+DOMAIN = "game"  # of `adapters`, in the encoding of a recording
 IDLE_PREFERENCE, RIGHT_PREFERENCE = -3.0, 0.1  # of the noisy behaviour: actions that do nothing, and right
 
 
