@@ -23,12 +23,11 @@ from generative.frozen_agents import FrozenAgent
 from generative.losses import Frames, losses, simulate
 from generative.policies import FrozenPolicy
 from generative.recordings import Recording, Windows
-from generative.world_model import WorldModel
+from generative.world_model import make_world_model
 from mop.base.errors import InputError
 from mop.base.streams import stream_seed
 from mop.learning.copies import copied_to_cpu
 from mop.learning.log import Columns, Row
-from mop.worlds.world import NUM_ACTIONS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,9 +80,7 @@ class SimulatorRun:
         self.scales = {name: self.settings[f"loss_scale_{name}"] * units.get(name, 1) for name in self.domain.terms}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(self.seed, "weights"))
-            sizes, num_actions = config["sizes"], config.get("num_actions", NUM_ACTIONS)
-            model = WorldModel(config["lang_dim"], config["hidden_size"], sizes, self.domain, num_actions)
-            self.model = model.to(device)
+            self.model = make_world_model(config).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings["lr"], fused=True)
         self.windows = all_windows(recording, self.length, self.num_init, "train")
         has_rows = len(self.windows) > 0

@@ -134,6 +134,8 @@ def open_game(args: argparse.Namespace) -> Source:
     """An agent of a game in its levels. Raises InputError."""
     agent, config = load_agent(args.checkpoint, args.env_name)
     check_preset(args.param_name, config, args.checkpoint)
+    if agent.memory is None:
+        raise InputError(f"{args.checkpoint} has no memory that could be recorded; name an agent that has one")
     if args.policies and "bot" in args.policies:
         raise InputError("--policies: there is no bot in a game; leave it out")
     places = ("num_levels", "start_level", "distribution_mode")

@@ -31,7 +31,6 @@ from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, file_digest, remove_leftovers
 from mop.kernels.devices import choose_device
 from mop.learning.loop import CURVE_NAME, FINAL_NAME, drive
-from mop.worlds.world import NUM_ACTIONS
 
 PRESETS = BABYAI.presets
 SETTINGS = {  # name -> default, what it accepts, what it means
@@ -124,8 +123,8 @@ def make_config(settings: dict, sizes: dict, recording: Recording, agent: Path) 
         "kind": "world_model",
         "domain": domain_of(encoding).name,
         "task_id": encoding["task_id"],
-        "num_actions": len(encoding["actions"]) if "actions" in encoding else NUM_ACTIONS,
-        "lang_dim": encoding["lang_dim"],
+        **({"actions": encoding["actions"]} if "actions" in encoding else {}),
+        **({"lang_dim": encoding["lang_dim"]} if encoding["lang_dim"] else {}),
         "hidden_size": encoding["hidden_size"],
         "num_initializing_steps": settings["num_initializing_steps"],
         "sizes": dict(sizes),

@@ -196,6 +196,12 @@ class WorldModel(nn.Module):
         return F.elu(self.trunk(torch.cat([deterministic, z, in_view.flatten(-3)], -1)))
 
 
+def make_world_model(config: Mapping) -> WorldModel:
+    """An untrained model, as the config of a simulator has it, with weights drawn from torch's present generator."""
+    num_actions = len(config["actions"]) if "actions" in config else NUM_ACTIONS
+    return WorldModel(config.get("lang_dim", 0), config["hidden_size"], config["sizes"], domain_of(config), num_actions)
+
+
 def load_world_model(path: str | Path) -> tuple[WorldModel, dict]:
     """A trained world model, without gradients of its own, and its config.
 
@@ -210,8 +216,7 @@ def load_world_model(path: str | Path) -> tuple[WorldModel, dict]:
     if config.get("kind") != "world_model":
         raise InputError(f"{path} is a checkpoint, but of no simulator; train one with generative.train_gen_model")
     try:
-        num_actions = config.get("num_actions", NUM_ACTIONS)
-        model = WorldModel(config["lang_dim"], config["hidden_size"], config["sizes"], domain_of(config), num_actions)
+        model = make_world_model(config)
         model.load_state_dict(checkpoint["policy_state_dict"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{path}: weights and config disagree ({' '.join(str(error).split())[:200]})") from None

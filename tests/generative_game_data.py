@@ -14,7 +14,7 @@ TINY = (
     *("--num_envs", "4", "--num_val_envs", "2", "--num_steps", "64", "--num_features", "8", "--hidden_size", "8"),
     *("--num_epochs", "1", "--num_batches", "2", "--num_threads", "1", "--exp_name", "tiny", "--num_levels", "20"),
 )
-RECORDING = {"num_steps": 480, "max_steps": 24, "num_levels": 60, "num_envs": 5}
+RECORDING = {"num_steps": 960, "max_steps": 70, "num_levels": 60, "num_envs": 5}
 
 
 def skip_without_games() -> None:
@@ -30,6 +30,13 @@ def call(module: ModuleType, *words) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [module.__name__, *map(str, words)])
         return exit_code(module.main)
+
+
+def told(capsys) -> str:
+    """The error that a command has printed, which must be one line."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    return lines[0]
 
 
 def flags(**values) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, script_environment
 from generative_data import tiny_checkpoint
-from generative_game_data import RECORDING, call, flags, record_agent, skip_without_games, tiny_agent
+from generative_game_data import RECORDING, call, flags, record_agent, skip_without_games, tiny_agent, told
 
 from generative import record, recorder
 from generative.agents import load_agent
@@ -42,13 +42,13 @@ def contents(folder) -> dict:
 def test_levels_decide_about_splits_and_every_behaviour_has_its_share(recording):
     index, encoding = recording.index, recording.config["encoding"]
     assert encoding["env_name"] == encoding["task_id"] == "coinrun" and encoding["num_levels"] == 60
-    assert set(index["seed"]) <= set(range(60)) and len(set(index["seed"])) > 10
+    assert set(index["seed"]) <= set(range(60)) and len(set(index["seed"])) > 8
     assert index["split"].tolist() == [split_of(level) for level in index["seed"]] and set(index["split"]) == {0, 1, 2}
     names = recording.config["settings"]["policies"]
     for name in names:
         steps = (index["num_rows"] - 1)[recording.episodes(behaviours=[name])]
-        assert 120 <= steps.sum() < 120 + 24
-    assert names == ["argmax", "sampled", "random", "noisy"] or set(names) == {"argmax", "sampled", "noisy", "random"}
+        assert 240 <= steps.sum() < 240 + 70
+    assert names == ["argmax", "sampled", "noisy", "random"]
     assert recording.missions == [""] and recording.lang.shape == (1, 0)
 
 
@@ -66,10 +66,10 @@ def test_frames_rewards_and_ends_are_those_of_the_level_played_again(recording):
         game.close()
         last = len(episode["action"]) - 2
         assert episode["terminated"][last] != episode["truncated"][last] and episode["action"][last + 1] == -1
-        assert not episode["terminated"][:last].any() and episode["truncated"][last] <= (last + 1 == 24)
+        assert not episode["terminated"][:last].any() and episode["truncated"][last] <= (last + 1 == 70)
         ends = {name: ends[name] + int(episode[name][last]) for name in ends}
         assert episode.success == (episode["reward"][last] > 0)
-    assert len(recording) > 15 and ends["truncated"] > 5 and episode["obs"].dtype == np.uint8
+    assert len(recording) > 12 and min(ends.values()) > 1 and episode["obs"].dtype == np.uint8
 
 
 def test_the_recorded_memory_replays_exactly(recording, model):
@@ -89,7 +89,7 @@ def test_the_recorded_memory_replays_exactly(recording, model):
                 if t + 1 < len(episode["action"]):
                     assert np.array_equal(episode["hidden"][t + 1], answer.hidden[0])
                 count += 1
-    assert count == len(recording.shards[0]["obs"]) > 480
+    assert count == len(recording.shards[0]["obs"]) > 960
 
 
 def test_noisy_actions_are_flat_go_right_and_are_never_idle_for_long(model):
@@ -138,7 +138,7 @@ def test_the_command_of_the_paper_records(model, tmp_path):
     ).split()
     assert call(record, *words, "--num_steps", 40, "--max_steps", 10) == 0
     found = open_recording(tmp_path / "data")
-    assert found.config["encoding"]["distribution_mode"] == "hard" and found.index["seed"].max() > 20
+    assert found.config["encoding"]["distribution_mode"] == "hard" and found.index["seed"].max() > 60
     assert found.index["seed"].max() < 1_000_000
     assert record.parser().parse_args([*words, "--param_name", "hard-rec"]).param_name == "hard-rec"
     everywhere = open_recording(record_agent(model, tmp_path / "all", num_levels=0, num_steps=40))
@@ -153,9 +153,8 @@ def test_what_cannot_be_recorded_is_refused_in_one_line(recording, model, tmp_pa
             call(record, *flags(**{"model_file": model, "data_dir": tmp_path / "x", **RECORDING, **values}), *words)
             == 2
         )
-        lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 1 and lines[0].startswith("error: ") and not list(tmp_path.glob("x/*"))
-        return lines[0]
+        assert not list(tmp_path.glob("x/*"))
+        return told(capsys)
 
     assert "plays coinrun, not caveflyer" in refused(env_name="caveflyer")
     assert "has not the network of hard-rec" in refused(param_name="hard-rec")
