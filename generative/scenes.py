@@ -25,7 +25,7 @@ from generative.simulators import Simulator, State
 from generative.soft import DIRECTION, cells, soften
 from generative.world_model import WorldModel
 from mop.kernels.grid import CATEGORIES, EMPTY
-from mop.worlds.world import NUM_ACTIONS, World
+from mop.worlds.world import World
 
 VIEW, WORLD = "view", "world"
 _EMPTY_FLOOR = cell_columns(np.array(EMPTY))
