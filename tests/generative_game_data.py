@@ -1,20 +1,19 @@
-"""A tiny agent of CoinRun and a recording of it for the tests of generative/, through the real commands."""
+"""A tiny agent of a game and a recording of it for the tests of generative/, through the real recorder."""
 
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from generative import record, train_agent
-from generative.games import check_playable
+from generative.agents import make_agent
+from generative.games import RIGHT, RIGHT_AND_JUMP, check_playable
 from mop.base.errors import InputError, exit_code
+from mop.store.checkpoints import save_checkpoint
 
-TINY = (
-    *("--num_envs", "4", "--num_val_envs", "2", "--num_steps", "64", "--num_features", "8", "--hidden_size", "8"),
-    *("--num_epochs", "1", "--num_batches", "2", "--num_threads", "1", "--exp_name", "tiny", "--num_levels", "20"),
-)
-RECORDING = {"num_steps": 960, "max_steps": 70, "num_levels": 60, "num_envs": 5}
+RECORDING = {"num_steps": 960, "max_steps": 60, "num_levels": 60, "num_envs": 5}
 
 
 def skip_without_games() -> None:
@@ -44,11 +43,21 @@ def flags(**values) -> list[str]:
     return [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
-def tiny_agent(root: Path, num_checkpoints: int = 1, *words) -> Path:
-    """Train an agent for four updates; its last checkpoint."""
-    run = ("--num_timesteps", 1024, "--num_checkpoints", num_checkpoints, "--output_dir", root)
-    assert call(train_agent, *TINY, *run, *words) == 0
-    return root / "procgen" / "coinrun" / "tiny" / "seed_0" / "model_1024.pt"
+def tiny_agent(folder: Path, env_name: str = "coinrun", seed: int = 0) -> Path:
+    """A checkpoint of an untrained agent with eight features and units, as generative.train_agent writes them."""
+    world = {"env_name": env_name, "distribution_mode": "easy", "num_levels": 20, "start_level": 0}
+    shape = {"num_features": 8, "hidden_size": 8}
+    config = train_agent.make_config(train_agent.PRESETS["small-rec"] | world | shape | {"seed": seed}, None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        agent = make_agent(config["shape"])
+    with torch.no_grad():
+        agent.actor.weight.mul_(100)  # so that it has preferences, and goes to the right, where episodes end
+        agent.actor.bias[[RIGHT, RIGHT_AND_JUMP]] = 3.0
+    path = folder / f"{env_name}_{seed}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(path, {"policy_state_dict": agent.state_dict(), "update": 0, "config": config})
+    return path
 
 
 def record_agent(model: Path, data_dir: Path, *switches: str, **values) -> Path:

@@ -43,11 +43,12 @@ def test_levels_decide_about_splits_and_every_behaviour_has_its_share(recording)
     index, encoding = recording.index, recording.config["encoding"]
     assert encoding["env_name"] == encoding["task_id"] == "coinrun" and encoding["num_levels"] == 60
     assert set(index["seed"]) <= set(range(60)) and len(set(index["seed"])) > 8
-    assert index["split"].tolist() == [split_of(level) for level in index["seed"]] and set(index["split"]) == {0, 1, 2}
+    assert index["split"].tolist() == [split_of(level) for level in index["seed"]]
+    assert len(set(index["split"])) > 1
     names = recording.config["settings"]["policies"]
     for name in names:
         steps = (index["num_rows"] - 1)[recording.episodes(behaviours=[name])]
-        assert 240 <= steps.sum() < 240 + 70
+        assert 240 <= steps.sum() < 240 + 60
     assert names == ["argmax", "sampled", "noisy", "random"]
     assert recording.missions == [""] and recording.lang.shape == (1, 0)
 
@@ -66,7 +67,7 @@ def test_frames_rewards_and_ends_are_those_of_the_level_played_again(recording):
         game.close()
         last = len(episode["action"]) - 2
         assert episode["terminated"][last] != episode["truncated"][last] and episode["action"][last + 1] == -1
-        assert not episode["terminated"][:last].any() and episode["truncated"][last] <= (last + 1 == 70)
+        assert not episode["terminated"][:last].any() and episode["truncated"][last] <= (last + 1 == 60)
         ends = {name: ends[name] + int(episode[name][last]) for name in ends}
         assert episode.success == (episode["reward"][last] > 0)
     assert len(recording) > 12 and min(ends.values()) > 1 and episode["obs"].dtype == np.uint8
@@ -144,6 +145,13 @@ def test_the_command_of_the_paper_records(model, tmp_path):
     everywhere = open_recording(record_agent(model, tmp_path / "all", num_levels=0, num_steps=40))
     assert 2**20 < everywhere.index["seed"].max() < UNSEEN_LEVELS
     assert {SPLITS[split_of(level)] for level in everywhere.index["seed"]} <= set(SPLITS)
+
+
+def test_a_second_game_is_recorded(model, tmp_path):
+    folder = record_agent(tiny_agent(tmp_path, "caveflyer"), tmp_path / "cave", num_steps=60, max_steps=15)
+    found = open_recording(folder)
+    assert found.config["encoding"]["task_id"] == "caveflyer" and found.config["encoding"]["actions"] == list(range(10))
+    assert found.episode(0)["log_probs"].shape[1] == 10 and len(found) >= 4
 
 
 def test_what_cannot_be_recorded_is_refused_in_one_line(recording, model, tmp_path, monkeypatch, capsys):

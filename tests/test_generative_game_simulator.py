@@ -322,7 +322,7 @@ def test_what_cannot_be_learned_is_refused_in_one_line(recording, simulator, mod
         assert train(recording, tmp_path, *words, **values) == 2
         return told(capsys)
 
-    other = tiny_agent(tmp_path / "agents", 1, "--seed", 0, "--lr", "0.002")
+    other = tiny_agent(tmp_path / "agents", seed=1)
     assert "is not the policy of" in refused(agent_file=other)
     assert "is a recording of coinrun, not of caveflyer" in refused(env_name="caveflyer")
     assert "--param_name must be small or hard-rec" in refused(param_name="babyai")
@@ -337,6 +337,7 @@ def test_a_simulator_of_babyai_stays_what_it_was(tmp_path, capsys):
     words = flags(data_dir=recording.folder, agent_file=checkpoint, output_dir=tmp_path, batch_size=2, num_sim_steps=2)
     assert call(train_gen_model, *words, "--num_updates", 1, "--param_name", "small", "--tgm_exp_name", "b") == 0
     _, config = load_world_model(tmp_path / "b")
+    capsys.readouterr()
     assert config["domain"] == "babyai" and "loss_scale_value" not in config["settings"]
     assert call(train_gen_model, *words, "--device", "gpu") == 2 and "--device must be cpu" in told(capsys)
     assert call(train_gen_model, *words, "--loss_scale_value", 1) == 2 and "no such term" in told(capsys)
