@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from generative.frozen_agents import FrozenAgent
-from generative.games import RIGHT_AND_JUMP, begin_level
+from generative.games import RIGHT_AND_JUMP, begin_level, check_playable
 from generative.judges import Judge, Sums
 from generative.pixels import WHITE, frame_views
 from generative.recordings import Recording
@@ -85,7 +85,8 @@ def run_trials(moments: Moments, actor: str, policy: FrozenAgent, num_steps: int
     The trained actor takes the likeliest action, the random one any, the constant one goes right and jumps. Raises
     InputError where that is no action of the agent, or the game cannot be had.
     """
-    names = policy.agent.actions.tolist()
+    names, encoding = policy.agent.actions.tolist(), moments.recording.config["encoding"]
+    check_playable(encoding["env_name"], encoding["distribution_mode"])  # before a bar of progress is drawn
     if actor == "constant" and RIGHT_AND_JUMP not in names:
         raise InputError("the agent cannot go right and jump at once: leave the actor `constant` out of --actors")
     rng = np.random.default_rng(stream_seed(seed, f"actor {actor}"))
