@@ -81,7 +81,7 @@ def parser() -> Parser:
     add("--num_steps", default=300_000, help="steps in all, at least (default: %(default)s)")
     everyone = "; ".join(f"{','.join(names)} (of {kind})" for kind, names in DEFAULT_BEHAVIOURS.items())
     add("--policies", metavar="NAMES", help=f"who acts, with commas (default: {everyone})")
-    add("--data_dir", help="folder of the recording (default: <logdir>/data, or recordings/<task>_<digest or name>)")
+    add("--data_dir", help="folder of the recording (default: data in --logdir, or recordings/<task>_<digest or name>)")
     add("--logdir", help="folder in whose folder data/ the recording is")
     add("--exp_name", help="name of the recording, in the default of --data_dir")
     add("--seed", default=0, help="of the worlds and all random actions (default: %(default)s)")
