@@ -1,7 +1,7 @@
 """Who acts in an episode: `CHOOSE`, a function for each behaviour.
 
 Each takes what the policy and the bot say in N episodes, as rows (N,) of a recording, two uniform numbers in [0, 1) for
-each of them (N, 2), and epsilon; it returns actions (N,) int.
+each of them (N, 2), and epsilon; it returns actions (N,) int. Axis letters: N episodes, A actions.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,12 @@ def _argmax(rows: np.ndarray, draws: np.ndarray, epsilon: float) -> np.ndarray:
 
 
 def _sampled(rows: np.ndarray, draws: np.ndarray, epsilon: float) -> np.ndarray:
-    ends = np.exp(rows["log_probs"].astype(np.float64)).cumsum(-1)
+    return _drawn(rows["log_probs"], draws)
+
+
+def _drawn(preferences: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Actions (N,) drawn by the softmax of preferences (N, A)."""
+    ends = np.exp(preferences.astype(np.float64)).cumsum(-1)
     return (ends[:, :-1] <= draws[:, :1] * ends[:, -1:]).sum(-1)
 
 
@@ -30,10 +35,21 @@ def _random(rows: np.ndarray, draws: np.ndarray, epsilon: float) -> np.ndarray:
     return (draws[:, 1] * rows["log_probs"].shape[1]).astype(np.int64)
 
 
+def _noisy(rows: np.ndarray, draws: np.ndarray, epsilon: float, fixed: np.ndarray | float = np.nan) -> np.ndarray:
+    """fixed (A,): preferences that do not depend on the policy, NaN for the others."""
+    flat = np.clip(rows["log_probs"].astype(np.float64), _LEAST_LOG_PROB, None)
+    preferences = np.clip(FLATTER * (flat - flat.mean(-1, keepdims=True)), *NOISY_BOUNDS)
+    return _drawn(np.where(np.isnan(fixed), preferences, fixed), draws)
+
+
+FLATTER, NOISY_BOUNDS = 0.7, (-1.8, 0.8)  # of the noisy behaviour: factor of the preferences, their bounds after it
+_LEAST_LOG_PROB = -30.0  # so that one impossible action does not decide about the mean
+
 CHOOSE: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
     "argmax": _argmax,  # the policy's likeliest action
     "sampled": _sampled,  # an action by the policy's probabilities
     "epsilon": _epsilon,  # argmax, but with probability epsilon any action, each as likely
     "bot": _bot,
     "random": _random,  # any action, each as likely
+    "noisy": _noisy,  # drawn by the policy's preferences (their mean is 0), made flatter and bounded
 }

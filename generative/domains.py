@@ -1,9 +1,10 @@
-"""What a kind of world offers to a recorder: episodes in slots, a teacher, and arrays of its own.
+"""What a kind of world offers to a recorder: episodes in slots, who acts in them, and arrays of its own.
 
-All that a recording has of BabyAI is in `generative.babyai`; another kind of world has another file like it.
+All that a recording has of BabyAI is in `generative.babyai`, all that it has of games in `generative.game_worlds`;
+another kind of world has another file like them. Axis letters: N slots, O numbers of an observation, A actions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -27,19 +28,18 @@ class Step(NamedTuple):
 
 
 class Worlds(Protocol):
-    """Episodes in N slots, with the teacher's action in each. O: numbers of an observation."""
+    """Episodes in N slots."""
 
-    obs: np.ndarray  # (N, O) float32, what each slot shows
-    teacher: np.ndarray  # (N,) int8, NOTHING where it has no answer, after a failure to the end of the episode
+    obs: np.ndarray  # (N, O) or of more axes, what each slot shows
     encoding: dict  # what a reader of the arrays must know, for the config of a recording
 
     def fields(self) -> list[tuple]:
         """The arrays of a row that are of this kind of world, as fields of a dtype; `obs` is one."""
 
     def begin(self, slot: int, seed_of: Callable[[int], int]) -> Start:
-        """Begin the first of the worlds seed_of(0), seed_of(1), ... in which the teacher has an answer.
+        """Begin the first of the worlds seed_of(0), seed_of(1), ... in which a teacher, if there is one, has an answer.
 
-        Raises InputError where it has none in too many of them.
+        The seed that is returned decides about the split. Raises InputError where no world can be had.
         """
 
     def step(self, slot: int, action: int) -> Step:
@@ -47,3 +47,22 @@ class Worlds(Protocol):
 
     def show(self, rows: np.ndarray, slots: Sequence[int]) -> None:
         """Write what some slots show now to their rows; rows (N,) of a dtype with `fields`."""
+
+
+class Actor(Protocol):
+    """The recorded policy in N slots: what it says of what they show, and its memory in each."""
+
+    lang_dim: int  # numbers that it is given of a mission
+    choose: Mapping[str, Callable]  # behaviour -> who acts, as in `behaviours.CHOOSE`
+
+    def fields(self) -> list[tuple]:
+        """The arrays of a row that are what the policy says, as fields of a dtype; `recordings.common_fields` are."""
+
+    def begin(self, slot: int, mission: str) -> None:
+        """Forget all in a slot, and take up a mission."""
+
+    def lang_of(self, mission: str) -> np.ndarray:
+        """What the policy is given of a mission: (lang_dim,) float32."""
+
+    def ask(self, obs: np.ndarray, rows: np.ndarray, slots: Sequence[int]) -> None:
+        """Write the policy's answers about the observations in some slots to their rows (N,), and remember."""

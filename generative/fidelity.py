@@ -8,6 +8,8 @@ In worlds of the test split, the simulator is shown three frames of a recorded h
 real world: the trained policy, an untrained one, or one that always goes ahead; the simulator is given the same
 actions, and the policy sees what it shows. Compared with it: the last frame again and again, of each part of a view
 what most often follows it given the action (markov), and the simulator with the actions of other trials (shuffled).
+Of a game: the trained agent acts, one at random, or one that always goes right and jumps; compared are the last frame,
+the mean picture, and shuffled actions.
 
 Writes fidelity.json, fidelity.md and fidelity.png to the simulator's folder, or to --out. The analyses read the first
 one, and refuse a simulator that is not good enough. They ask for the trained actor in 100 episodes of the test split or
@@ -17,7 +19,7 @@ more; what has less goes to --out.
 import argparse
 import functools
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +28,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from generative import game_trials
+from generative.adapters import BABYAI, GAMES, domain_of
 from generative.closed_loop import untrained
 from generative.exact import ExactSimulator
 from generative.forecasts import Forecast, Markov, by_copy, by_exact, by_model, by_shuffled
+from generative.judges import Judge, Sums
 from generative.recordings import SPLITS, Recording, open_recording
 from generative.soft import NUM_CELLS, harden
 from generative.train_gen_model import load_agent
@@ -45,6 +50,7 @@ RESULT = "fidelity.json"
 EXACT = "exact"
 MIN_FIDELITY = 0.7  # share of equal actions, and of exact views one step ahead
 MIN_TRIALS = 100  # of a measurement that analyses rely on: then the 95 % interval of a share of 0.7 is 0.18 wide
+VIEW_SHARES = {"exact_view": "views exact", "nearer": "frames nearer to the truth than the last one seen"}
 NUM_SHOWN = 3  # frames, where the simulator does not say what it was trained with
 MEASURES = {  # name -> what it is
     "cells": "cells that are right in type, colour and state",
@@ -62,7 +68,7 @@ MEASURES = {  # name -> what it is
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-def sums_of(trials: Trials, forecast: Tensor) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def sums_of(trials: Trials, forecast: Tensor) -> Sums:
     """Of each measure what each trial brings, and of how many: two arrays (T, N) float64, 0 after an episode's end.
 
     forecast (T, N, X). The measure of a horizon is the ratio of the sums over trials.
@@ -103,12 +109,13 @@ def _mean_memory(hidden: Tensor, mask: np.ndarray) -> Tensor:
     return (hidden * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1)
 
 
-def measure(trials: Trials, forecast: Tensor) -> dict[str, dict[str, list[float]]]:
-    """Each of MEASURES at each horizon: mean, low and high of its 95 % interval over episodes; NaN where none is left.
+def measure(trials, forecast, sums: Callable[..., Sums] = sums_of) -> dict[str, dict[str, list[float]]]:
+    """Each measure at each horizon: mean, low and high of its 95 % interval over episodes; NaN where none is left.
 
-    Bootstrap as in `mop.measures.bootstrap`: a trial is an episode, and all measures share the draws.
+    sums: those of a judge. Bootstrap as in `mop.measures.bootstrap`: a trial is an episode, and all measures share the
+    draws.
     """
-    return {name: interval_of_ratio(*both) for name, both in sums_of(trials, forecast).items()}
+    return {name: interval_of_ratio(*both) for name, both in sums(trials, forecast).items()}
 
 
 def interval_of_ratio(brought: np.ndarray, counts: np.ndarray) -> dict[str, list[float]]:
@@ -145,7 +152,8 @@ def check_fidelity(
     try:
         found = orjson.loads(read_bytes(path))
         lacking = find_lack(found)
-        shares = None if lacking else shares_of(found["actors"]["trained"][MODEL])
+        numbers = None if lacking else found["actors"]["trained"][MODEL]
+        shares = None if lacking else shares_of(numbers)
         is_of_this = found["simulator"]["digest"] == file_digest(folder / FINAL_NAME)
         agent, num_horizons = found["agent_sha256"], len(found["horizons"])
     except (ValueError, KeyError, TypeError):
@@ -158,7 +166,7 @@ def check_fidelity(
         raise InputError(f"the simulator in {folder} is of another policy; train one with generative.train_gen_model")
     if not 1 <= horizon <= num_horizons:
         raise InputError(f"{path} tells of horizons from 1 to {num_horizons}, not of {horizon}; {again}")
-    return judge(str(folder), shares, horizon, min_fidelity)
+    return judge(str(folder), shares, horizon, min_fidelity, VIEW_SHARES[view_share(numbers)])
 
 
 def find_lack(result: Mapping) -> str | None:
@@ -173,24 +181,29 @@ def find_lack(result: Mapping) -> str | None:
     return None
 
 
+def view_share(numbers: Mapping[str, Mapping[str, list]]) -> str:
+    """Which of VIEW_SHARES a measurement has."""
+    return next(name for name in VIEW_SHARES if name in numbers)
+
+
 def shares_of(numbers: Mapping[str, Mapping[str, list]]) -> np.ndarray:
-    """Of what `measure` found, equal actions and exact views: mean, low and high at each horizon, (2, 3, T) float64."""
-    parts = [[numbers[name][part] for part in ("mean", "low", "high")] for name in ("action", "exact_view")]
+    """Of what `measure` found, equal actions and good views: mean, low and high at each horizon, (2, 3, T) float64."""
+    parts = [[numbers[name][part] for part in ("mean", "low", "high")] for name in ("action", view_share(numbers))]
     return np.array(parts, float)
 
 
-def judge(name: str, shares: np.ndarray, horizon: int, min_fidelity: float) -> str:
-    """The line on a simulator over 1 to `horizon` steps: the least share of equal actions, and of exact views at once.
+def judge(name: str, shares: np.ndarray, horizon: int, min_fidelity: float, views: str = "views exact") -> str:
+    """The line on a simulator over 1 to `horizon` steps: the least share of equal actions, and of good views at once.
 
-    shares: of `shares_of`. With growing horizon the least share can only fall, however few trials go on so long. Raises
-    InputError where it, or the share of views exact one step ahead, is below `min_fidelity` or has no interval; 0 for
-    any.
+    shares: of `shares_of`; views: what good ones are. With growing horizon the least share can only fall, however few
+    trials go on so long. Raises InputError where it, or the share of good views one step ahead, is below
+    `min_fidelity` or has no interval; 0 for any.
     """
     (mean, low, high), view = shares[0, :, :horizon], shares[1, 0, 0]
     at = int(np.argmin(np.where(np.isnan(mean), np.inf, mean)))
     line = (
         f"simulator {name}: over 1 to {horizon} steps at least {_share(mean[at])} of the policy's actions are the same "
-        f"({at + 1} ahead, {_share(low[at])} to {_share(high[at])}), {_share(view)} of views exact 1 step ahead"
+        f"({at + 1} ahead, {_share(low[at])} to {_share(high[at])}), {_share(view)} of {views} 1 step ahead"
     )
     if min_fidelity and np.isnan(low).any():
         too_far = np.argmax(np.isnan(low)) + 1
@@ -221,8 +234,8 @@ def parser() -> Parser:
     parser.add_argument("--num_trials", default=300, help="episodes, each once (default: %(default)s)")
     parser.add_argument("--num_horizons", default=24, help="steps (default: %(default)s)")
     parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: %(default)s)")
-    everyone = ",".join(ACTORS)
-    parser.add_argument("--actors", default=everyone, help="who acts, with commas (default: %(default)s)")
+    everyone = "; ".join(f"{','.join(one.actors)} (of {name})" for name, one in JUDGES.items())
+    parser.add_argument("--actors", help=f"who acts, with commas (default: {everyone})")
     parser.add_argument("--seed", default=0, help="of moments and random actions (default: %(default)s)")
     parser.add_argument(
         "--min_fidelity", default=0.0, help="refuse what is below, as analyses do (default: %(default)s)"
@@ -233,12 +246,12 @@ def parser() -> Parser:
     return parser
 
 
-def _actors(value: str) -> list[str]:
-    """Names of ACTORS with commas between them, in their order. Raises ValueError."""
+def _actors_of(everyone: tuple[str, ...], value: str) -> list[str]:
+    """Names of some actors with commas between them, in their order. Raises ValueError."""
     names = [name.strip() for name in value.split(",")]
-    if not names or not set(names) <= set(ACTORS):
-        raise ValueError(f"must be some of {', '.join(ACTORS)} with commas between them")
-    return [name for name in ACTORS if name in names]
+    if not names or not set(names) <= set(everyone):
+        raise ValueError(f"must be some of {', '.join(everyone)} with commas between them")
+    return [name for name in everyone if name in names]
 
 
 def load_forecasts(simulator: str, recording: Recording) -> tuple[dict[str, Forecast], dict, int]:
@@ -256,6 +269,12 @@ def load_forecasts(simulator: str, recording: Recording) -> tuple[dict[str, Fore
     forecasts = {MODEL: functools.partial(by_model, model), SHUFFLED: functools.partial(by_shuffled, model)}
     known = {"name": str(simulator), "digest": file_digest(Path(simulator) / FINAL_NAME)}
     return {**forecasts, **baselines}, known, config["num_initializing_steps"]
+
+
+JUDGES = {
+    BABYAI.name: Judge(MEASURES, ACTORS, run_trials, load_forecasts, sums_of),
+    GAMES.name: game_trials.JUDGE,
+}
 
 
 def table_of(actors: Mapping[str, Mapping], horizons: tuple[int, ...]) -> pd.DataFrame:
@@ -281,10 +300,10 @@ def command_of(args: argparse.Namespace, parser: Parser) -> str:
     return shlex.join(words)
 
 
-def _markdown(table: pd.DataFrame, command: str) -> bytes:
+def _markdown(table: pd.DataFrame, command: str, measures: Mapping[str, str]) -> bytes:
     """The table with what its columns are, as a file."""
     lines = ["# Fidelity", "", command, "", "Columns: steps ahead; 95 % intervals over episodes.", ""]
-    lines += [f"- `{name}`: {meaning}" for name, meaning in MEASURES.items()]
+    lines += [f"- `{name}`: {meaning}" for name, meaning in measures.items()]
     lines += ["", "| " + " | ".join(table) + " |", "|" + "---|" * table.shape[1]]
     lines += ["| " + " | ".join(row) + " |" for row in table.astype(str).itertuples(index=False)]
     return ("\n".join(lines) + "\n").encode()
@@ -294,16 +313,18 @@ def main() -> int:
     """Run the trials, write, tell."""
     args = parser().parse_args()
     command = command_of(args, parser())
+    recording = open_recording(args.data_dir)
+    court = JUDGES[domain_of(recording.config["encoding"]).name]
+    args.actors = args.actors or ",".join(court.actors)
     check_flags(
-        args, num_trials=integer(2, 100_000), num_horizons=integer(1, 1000), split=choice(*SPLITS), actors=_actors,
-        seed=integer(0), min_fidelity=number(0, high=1), horizon=integer(1),
+        args, num_trials=integer(2, 100_000), num_horizons=integer(1, 1000), split=choice(*SPLITS), seed=integer(0),
+        actors=functools.partial(_actors_of, court.actors), min_fidelity=number(0, high=1), horizon=integer(1),
     )  # fmt: skip
     args.horizon = min(args.horizon, args.num_horizons)
-    recording = open_recording(args.data_dir)
     of_exact = Path("plots/fidelity_exact", recording.folder.resolve().name)
     folder = Path(args.out or (of_exact if args.simulator == EXACT else args.simulator))
     policy, agent = load_agent(args.agent_file, recording, args.lang_encoder)
-    forecasts, known, num_shown = load_forecasts(args.simulator, recording)
+    forecasts, known, num_shown = court.load_forecasts(args.simulator, recording)
     moments = choose_moments(recording, args.split, args.num_trials, num_shown, args.seed)
     settings = {"num_trials": len(moments.numbers), "split": args.split, "seed": args.seed, "shown": num_shown}
     lacking = find_lack({"settings": settings, "actors": args.actors})
@@ -316,8 +337,8 @@ def main() -> int:
     actors = {}
     for actor in args.actors:
         who = untrained(policy, recording.config["checkpoint"]["config"], args.seed) if actor == "untrained" else policy
-        trials = run_trials(moments, actor, who, args.num_horizons, args.seed)
-        actors[actor] = {name: measure(trials, forecast(trials)) for name, forecast in forecasts.items()}
+        trials = court.run_trials(moments, actor, who, args.num_horizons, args.seed)
+        actors[actor] = {name: measure(trials, made(trials), court.sums_of) for name, made in forecasts.items()}
     result = {
         "simulator": known,
         "recording": str(recording.folder),
@@ -327,19 +348,22 @@ def main() -> int:
         "actors": actors,
     }
     what = f"simulator {Path(args.simulator).name}, recording {recording.folder.name}"
-    write(folder, result, f"`{command}`", f"{what}, {len(moments.numbers)} episodes of the {args.split} split")
+    title = f"{what}, {len(moments.numbers)} episodes of the {args.split} split"
+    write(folder, result, f"`{command}`", title, court.measures)
     if "trained" in actors:
-        print(judge(args.simulator, shares_of(actors["trained"][MODEL]), args.horizon, args.min_fidelity))
+        numbers = actors["trained"][MODEL]
+        views = VIEW_SHARES[view_share(numbers)]
+        print(judge(args.simulator, shares_of(numbers), args.horizon, args.min_fidelity, views))
     return 0
 
 
-def write(folder: Path, result: dict, command: str, title: str) -> None:
+def write(folder: Path, result: dict, command: str, title: str, measures: Mapping[str, str]) -> None:
     """Write a result and its table and figure to a folder, and print the table of the first actor."""
     from generative.figures import plot_fidelity  # here: matplotlib takes most of a second to load
 
     horizons = tuple(h for h in (1, 2, 4, 8, 16, 24) if h in result["horizons"]) or (1,)
     table = table_of(result["actors"], horizons)
-    write_atomic(folder / "fidelity.md", lambda file: file.write(_markdown(table, f"{title}: {command}")))
+    write_atomic(folder / "fidelity.md", lambda file: file.write(_markdown(table, f"{title}: {command}", measures)))
     write_figure(folder / "fidelity.png", plot_fidelity(result, title))
     write_json(folder / RESULT, result, orjson.OPT_INDENT_2)
     first = next(iter(result["actors"]))

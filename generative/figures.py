@@ -66,11 +66,15 @@ def _panels(table: "pd.DataFrame", left_out: set[str]) -> dict[str, list[str]]:
 
 # --- fidelity ---------------------------------------------------------------------------------------------------------
 
-FORECAST_HUES = {"simulator": "blue", "shuffled": "vermilion", "markov": "orange", "copy_last": "green"}
+FORECAST_HUES = {
+    "simulator": "blue", "shuffled": "vermilion", "markov": "orange", "copy_last": "green", "mean_picture": "orange",
+}  # fmt: skip
 _FIDELITY = {  # of `fidelity.MEASURES`: the title of a panel, and whether it is a share
+    "picture_r2": ("R² of the picture", False), "nearer": ("nearer than the last", True),
     "exact_view": ("exact views", True), "cells": ("cells", True), "seen_cells": ("cells seen before", True),
     "new_cells": ("newly revealed cells", True), "action": ("same action", True), "routing": ("same expert", True),
     "routing_kl": ("KL of routing (nats)", False), "hidden_r2": ("R² of the memory", False),
+    "value_r2": ("R² of the value", False), "done": ("end (nats)", False), "reward": ("reward, squared error", False),
 }  # fmt: skip
 
 
@@ -80,9 +84,11 @@ def plot_fidelity(result: Mapping, title: str = "") -> Figure:
     result: of `fidelity`, as in fidelity.json.
     """
     actors, horizons = result["actors"], result["horizons"]
-    figure = Figure(figsize=(2.9 * len(actors) + 1.2, 1.5 * len(_FIDELITY) + 1.2), layout="constrained")
-    axes = figure.subplots(len(_FIDELITY), len(actors), squeeze=False, sharex=True, sharey="row")
-    for number, (row, (measure, (name, is_share))) in enumerate(zip(axes, _FIDELITY.items(), strict=True)):
+    measured = next(iter(next(iter(actors.values())).values()))
+    panels = {measure: how for measure, how in _FIDELITY.items() if measure in measured}
+    figure = Figure(figsize=(2.9 * len(actors) + 1.2, 1.5 * len(panels) + 1.2), layout="constrained")
+    axes = figure.subplots(len(panels), len(actors), squeeze=False, sharex=True, sharey="row")
+    for number, (row, (measure, (name, is_share))) in enumerate(zip(axes, panels.items(), strict=True)):
         for ax, (actor, forecasts) in zip(row, actors.items(), strict=True):
             for forecast, measures in forecasts.items():
                 parts = {part: np.array(values, float) for part, values in measures[measure].items()}
@@ -91,8 +97,8 @@ def plot_fidelity(result: Mapping, title: str = "") -> Figure:
                 ax.fill_between(horizons, parts["low"], parts["high"], color=color, alpha=0.2, linewidth=0)
             if is_share:
                 ax.set_ylim(ALL_OF_0_TO_1)
-            elif measure == "hidden_r2":
-                ax.set_ylim(-1.0, 1.05)  # a memory that is worse than its mean is bad enough
+            elif measure.endswith("_r2"):
+                ax.set_ylim(-1.0, 1.05)  # what is worse than its mean is bad enough
             open_frame(ax)
             if number == 0:
                 ax.set_title(f"actor: {actor}", fontsize="medium", loc="left")

@@ -3,6 +3,7 @@
 envpool is no requirement of this project, and is imported when a game begins. Axis letters: N environments.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ ACTION_NAMES = (
     *("D", "A", "W", "S", "Q", "E"),
 )
 NUM_ACTIONS = len(ACTION_NAMES)
+RIGHT = ACTION_NAMES.index("right")
 RIGHT_AND_JUMP = ACTION_NAMES.index("right and jump")
 _MISSING = "the games need the package envpool, which is missing here ({}); `make coinrun` installs it"
 _NO_QT = "the games need the run-time of Qt 5 (Debian: apt-get install libqt5gui5), which is missing here ({})"
@@ -99,6 +101,18 @@ class GameEnvs:
     def close(self) -> None:
         """End them."""
         self._pool.close()
+
+
+def begin_level(world: Mapping, level: int) -> GameEnvs:
+    """One environment, in one level.
+
+    world: `env_name`, `distribution_mode`, `use_backgrounds`, as in the config of an agent. Raises InputError as
+    `GameEnvs`.
+    """
+    return GameEnvs(
+        world["env_name"], world["distribution_mode"], 1, num_levels=1, start_level=level, seed=0,
+        has_backgrounds=world["use_backgrounds"],
+    )  # fmt: skip
 
 
 def check_playable(env_name: str, mode: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from generative.adapters import BABYAI, domain_of
 from generative.direction_sets import Directions, load_directions
 from generative.policies import Answer
 from generative.recordings import Episode, Recording
@@ -24,6 +25,8 @@ def open_scenes(name: str, recording: Recording) -> Scenes:
     Raises InputError where there is none, or it was learned of another policy or task.
     """
     if name == EXACT:
+        if domain_of(recording.config["encoding"]) is not BABYAI:
+            raise InputError("there is no exact simulator of a game; name the folder of a learned one")
         return ExactScenes(recording.config["encoding"]["grid_shape"])
     model, config = load_world_model(Path(name))
     mine = (recording.config["encoding"]["task_id"], recording.config["checkpoint"]["sha256"])

@@ -18,10 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generative.losses import ARRAYS, TERMS, Frames, losses, simulate
+from generative.adapters import Domain, domain_of
+from generative.frozen_agents import FrozenAgent
+from generative.losses import Frames, losses, simulate
 from generative.policies import FrozenPolicy
 from generative.recordings import Recording, Windows
-from generative.world_model import WorldModel
+from generative.world_model import make_world_model
 from mop.base.errors import InputError
 from mop.base.streams import stream_seed
 from mop.learning.copies import copied_to_cpu
@@ -31,22 +33,21 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+CPU = torch.device("cpu")
 WARM_UP = 100  # updates in which the learning rate rises; then it falls to 0 at the end
 CURRICULUM = 0.5  # share of the updates after which the model runs freely over whole windows
 MAX_GRAD_NORM = 100.0
 EVAL_INTERVAL = 250  # updates
-NUM_VALIDATION = 200  # windows
 PATIENCE = 4  # evaluations without improvement after the curriculum; then the run is over
 NUM_ROWS = 20_000  # of which the variance of the memory is measured
-LEAST_VARIANCE = 1e-4  # of a unit, so that one that never moves does not rule the loss
 
 
-def hidden_variance(recording: Recording, seed: int) -> Tensor:
-    """The variance (S,) of each hidden unit of the policy over rows of the training worlds."""
+def hidden_variance(recording: Recording, domain: Domain, seed: int) -> Tensor:
+    """The variance (S,) of each hidden unit of the policy over rows of the training worlds, as the domain has it."""
     rows = recording.windows(1, "train")
     rng = np.random.default_rng(stream_seed(seed, "variance"))
     chosen = np.sort(rng.choice(len(rows), min(len(rows), NUM_ROWS), replace=False))
-    return torch.from_numpy(rows.batch(chosen, ["hidden"])["hidden"][:, 0]).var(0).clamp(min=LEAST_VARIANCE)
+    return domain.variance(torch.from_numpy(rows.batch(chosen, ["hidden"])["hidden"][:, 0]))
 
 
 def all_windows(recording: Recording, length: int, num_shown: int, split: str) -> Windows:
@@ -64,23 +65,32 @@ def all_windows(recording: Recording, length: int, num_shown: int, split: str) -
 class SimulatorRun:
     """World model, optimiser, the best weights so far, and counters of one run."""
 
-    def __init__(self, config: dict, policy: FrozenPolicy, recording: Recording):
-        """config: of `train_gen_model.make_config`. Raises InputError where the recording holds too few worlds."""
+    def __init__(
+        self, config: dict, policy: FrozenPolicy | FrozenAgent, recording: Recording, device: torch.device = CPU
+    ):
+        """config: of `train_gen_model.make_config`; device: another one than the CPU only where the domain has it.
+
+        Raises InputError where the recording holds too few worlds.
+        """
+        self.domain, self.device = domain_of(config), device
         self.config, self.settings, self.policy, self.recording = config, config["settings"], policy, recording
         self.seed, self.num_init = self.settings["seed"], self.settings["num_initializing_steps"]
         self.length = self.num_init + self.settings["num_sim_steps"]
-        self.scales = {name: self.settings[f"loss_scale_{name}"] for name in TERMS}
+        units = self.domain.units(self.settings, config["hidden_size"])
+        self.scales = {name: self.settings[f"loss_scale_{name}"] * units.get(name, 1) for name in self.domain.terms}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(self.seed, "weights"))
-            self.model = WorldModel(config["lang_dim"], config["hidden_size"], config["sizes"])
+            self.model = make_world_model(config).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings["lr"], fused=True)
         self.windows = all_windows(recording, self.length, self.num_init, "train")
-        self.variance = hidden_variance(recording, self.seed) if len(self.windows) else torch.zeros(0)
+        has_rows = len(self.windows) > 0
+        self.variance = hidden_variance(recording, self.domain, self.seed).to(device) if has_rows else torch.zeros(0)
         self.held_out = self._held_out()
         self.update, self.evaluations_since_best = 0, 0
         self.best: dict | None = None  # its weights, loss and update
-        self.measured = dict.fromkeys((*(f"val_{name}" for name in ("loss", *TERMS)), *_EXACT), math.nan)
-        self.columns = Columns((), {}, _bar_text, _closing_lines, _plot)
+        of_terms = (f"val_{name}" for name in ("loss", *self.domain.terms))
+        self.measured = dict.fromkeys((*of_terms, *self.domain.closeness_names), math.nan)
+        self.columns = Columns((), {}, self._bar_text, self._closing_lines, _plot)
 
     def _held_out(self) -> Frames:
         """Windows of validation worlds."""
@@ -91,8 +101,11 @@ class SimulatorRun:
                 "lower --num_initializing_steps, or record more steps"
             )
         rng = np.random.default_rng(stream_seed(self.seed, "validation"))
-        chosen = np.sort(rng.choice(len(windows), min(len(windows), NUM_VALIDATION), replace=False))
-        return Frames.of(windows.batch(chosen, ARRAYS))
+        chosen = np.sort(rng.choice(len(windows), min(len(windows), self.domain.num_validation), replace=False))
+        return self._frames(windows, chosen)
+
+    def _frames(self, windows: Windows, chosen: np.ndarray) -> Frames:
+        return Frames.of(windows.batch(chosen, self.domain.arrays), self.domain).to(self.device)
 
     # --- an update ----------------------------------------------------------------------------------------------------
 
@@ -100,7 +113,7 @@ class SimulatorRun:
         """One Adam step on a batch of windows. Raises InputError where the training has diverged."""
         rng = np.random.default_rng((stream_seed(self.seed, "windows"), self.update))
         chosen = rng.integers(len(self.windows), size=self.settings["batch_size"])
-        frames = Frames.of(self.windows.batch(chosen, ARRAYS))
+        frames = self._frames(self.windows, chosen)
         num_shown = int(rng.integers(1, self.num_init + 1))
         is_free, noise = self.free_frames(frames.mask, rng), self.draw_noise(frames.mask.shape)
         for group in self.optimizer.param_groups:
@@ -140,15 +153,16 @@ class SimulatorRun:
 
         mask (T, N) bool: the frames before the end of the episode, of which the last ones are counted.
         """
-        ends = mask.sum(0).numpy()
+        ends = mask.sum(0).cpu().numpy()
         most = np.minimum(self.horizon, ends - self.num_init)
         lengths = np.where(rng.random(len(ends)) < 0.5, most, rng.integers(0, most + 1))
-        return torch.from_numpy(np.arange(self.length)[:, None] >= ends - lengths)
+        return torch.from_numpy(np.arange(self.length)[:, None] >= ends - lengths).to(self.device)
 
     def draw_noise(self, shape: torch.Size) -> Tensor:
         """Draws (T, N, groups, classes) of a standard exponential distribution, for `WorldModel.choose`."""
         generator = torch.Generator().manual_seed(stream_seed(stream_seed(self.seed, "z"), str(self.update)))
-        return torch.empty(*shape, self.model.groups, self.model.classes).exponential_(generator=generator)
+        drawn = torch.empty(*shape, self.model.groups, self.model.classes).exponential_(generator=generator)
+        return drawn.to(self.device)
 
     @torch.no_grad()
     def evaluate(self) -> None:
@@ -158,26 +172,20 @@ class SimulatorRun:
         """
         frames = self.held_out
         simulated = simulate(self.model, frames, self.num_init, torch.ones_like(frames.mask), None)
-        is_simulated = torch.arange(self.length)[:, None] >= self.num_init
+        is_simulated = torch.arange(self.length, device=self.device)[:, None] >= self.num_init
         frames = frames._replace(mask=frames.mask & is_simulated)
         found = losses(self.model, self.policy, frames, simulated, self.num_init, self.variance)
         loss = self.weighed(found).item()
         if not math.isfinite(loss):
             raise InputError(f"the training diverged at update {self.update}; try a smaller --lr")
         self.measured = {"val_loss": loss, **{f"val_{name}": value.item() for name, value in found.items()}}
-        self.measured |= self._exactness(frames, self.model.views.decode(simulated.logits))
+        shown = self.model.views.decode(simulated.logits[self.num_init :])
+        self.measured |= self.domain.closeness(shown, *(part[self.num_init :] for part in (frames.soft, frames.mask)))
         if self.best is None or loss < self.best["loss"]:
-            weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+            weights = copied_to_cpu(self.model.state_dict())
             self.best, self.evaluations_since_best = {"weights": weights, "loss": loss, "update": self.update}, 0
         elif self.update > CURRICULUM * self.settings["num_updates"]:
             self.evaluations_since_best += 1
-
-    def _exactness(self, frames: Frames, shown: Tensor) -> dict[str, float]:
-        """The share of views that are wholly right: in the first simulated frame, and in all of them."""
-        is_right = (shown == frames.soft).all(-1)[self.num_init :]
-        mask = frames.mask[self.num_init :]
-        shares = [part[seen].float().mean().item() for part, seen in ((is_right[0], mask[0]), (is_right, mask))]
-        return dict(zip(_EXACT, shares, strict=True))
 
     def is_over(self) -> bool:
         """Whether the model has not become better for long."""
@@ -198,14 +206,14 @@ class SimulatorRun:
         """The best model so far; before the first evaluation, the present one."""
         now = {"weights": self.model.state_dict(), "loss": math.nan, "update": self.update}
         best = self.best or now
-        weights = {name: value.clone() for name, value in best["weights"].items()}
+        weights = copied_to_cpu(best["weights"])
         return {"policy_state_dict": weights, "update": best["update"], "config": self.config}
 
     def state(self) -> dict:
         """Weights, optimiser, the best weights, counters."""
         return {
             "config": self.config,
-            "weights": {name: value.clone() for name, value in self.model.state_dict().items()},
+            "weights": copied_to_cpu(self.model.state_dict()),
             "optimizer": copied_to_cpu(self.optimizer.state_dict()),
             "best": self.best,
             "measured": {name: value for name, value in self.measured.items() if math.isfinite(value)},
@@ -221,26 +229,24 @@ class SimulatorRun:
         self.measured |= state["measured"]
         self.evaluations_since_best = state["evaluations_since_best"]
 
+    def _bar_text(self, row: Row) -> str:
+        close = self.domain.closeness_brief.format_map(row)
+        held_out = "" if math.isnan(row["val_loss"]) else f" held out {row['val_loss']:.2f} {close}"
+        return f"loss {row['loss']:.2f} obs {row['obs']:.2f} nats free {row['horizon']:.0f}{held_out}"
+
+    def _closing_lines(self, row: Row) -> dict[str, str]:
+        name, text = self.domain.closeness_text
+        return {
+            "updates": f"{row['update']:.0f} ({row['seconds']:.0f} s)",
+            "held out": f"loss {row['best_val_loss']:.2f} {self.domain.loss_unit} at best, running freely",
+            name: text.format_map(row),
+        }
+
 
 # --- how its log is shown ---------------------------------------------------------------------------------------------
-
-_EXACT = ("val_exact_1", "val_exact")
 
 
 def _plot(table: "pd.DataFrame", label: str) -> "Figure":
     from generative.figures import plot_log  # here: matplotlib takes most of a second to load
 
     return plot_log(table, label)
-
-
-def _bar_text(row: Row) -> str:
-    held_out = "" if math.isnan(row["val_loss"]) else f" held out {row['val_loss']:.2f} exact {row['val_exact']:.1%}"
-    return f"loss {row['loss']:.2f} obs {row['obs']:.2f} nats free {row['horizon']:.0f}{held_out}"
-
-
-def _closing_lines(row: Row) -> dict[str, str]:
-    return {
-        "updates": f"{row['update']:.0f} ({row['seconds']:.0f} s)",
-        "held out": f"loss {row['best_val_loss']:.2f} nats a step at best, running freely",
-        "exact views": f"{row['val_exact_1']:.1%} one step ahead, {row['val_exact']:.1%} of all steps, at the end",
-    }

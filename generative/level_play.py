@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from generative.agents import GameAgent
-from generative.games import NUM_ACTIONS, GameEnvs
+from generative.games import NUM_ACTIONS, begin_level
 from mop.base.streams import stream_seed
 
 NUM_AT_ONCE = 64
@@ -123,9 +123,7 @@ def play_levels(
 
 
 def _play_together(world, levels, actor, keeps_frames, max_steps, on_episode) -> list[LevelEpisode]:
-    place = (world["env_name"], world["distribution_mode"], 1)
-    scenery = {"seed": 0, "num_levels": 1, "has_backgrounds": world["use_backgrounds"]}
-    games = [GameEnvs(*place, start_level=level, **scenery) for level in levels]
+    games = [begin_level(world, level) for level in levels]
     frames = np.concatenate([game.begin()[0] for game in games])
     shown = [[frames[slot].copy()] for slot in range(len(levels))]
     done: list[list] = [[] for _ in levels]  # action, probability, value, reward

@@ -6,12 +6,14 @@ term is a mean over the steps before the end of the episode:
 
     obs             surprise at the observation, the sum over its parts
     hx              half the squared error of the policy's memory over its variance, the sum over units
-    routing         KL of the router's weights, the true from the simulated, the sum over layers
+    routing         KL of the router's weights, the true from the simulated, the sum over layers; of BabyAI
+    value           half the squared error of the agent's value; of games
     act_log_probs   KL of the policy's actions, the true from the simulated
-    done, reward    surprise at the end of the episode, and at success
+    done, reward    surprise at the end of the episode, and at success, or at the reward
     kl              KL of the prior from the posterior, of which the first `FREE_NATS` cost nothing
     begin           half the squared error of the guess of the first memory, over its variance
 
+What an observation, a success and a variance are is the domain's (`adapters`).
 Axis letters: T frames of a window, N windows, A actions, X numbers of a soft observation, S hidden units of the policy.
 """
 
@@ -23,13 +25,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from generative.adapters import BABYAI, Domain
+from generative.frozen_agents import FrozenAgent
 from generative.policies import FrozenPolicy
-from generative.soft import soften
 from generative.world_model import WorldModel
-from mop.worlds.world import NUM_ACTIONS
 
-TERMS = ("obs", "hx", "routing", "act_log_probs", "done", "reward", "kl", "begin")
-ARRAYS = ("obs", "action", "hidden", "routing", "log_probs", "reward", "terminated")  # of a recording
+TERMS, ARRAYS = BABYAI.terms, BABYAI.arrays
 FREE_NATS = 1.0
 PRIOR_SHARE = 0.8  # of the KL that moves the prior; the rest moves the posterior (Hafner et al. 2021)
 
@@ -37,31 +38,37 @@ PRIOR_SHARE = 0.8  # of the KL that moves the prior; the rest moves the posterio
 class Frames(NamedTuple):
     """Windows as tensors, the axis of time first."""
 
-    soft: Tensor  # (T, N, X)
+    soft: Tensor  # (T, N, X), views
     actions: Tensor  # (T, N, A), that led to each frame; zeros in the first
     mask: Tensor  # (T, N) bool, False after the end of the episode
-    outcomes: Tensor  # (T, N, 2), 1 where the frame is the end of the episode, and a success
+    outcomes: Tensor  # (T, N, 2), 1 where the frame is the end of the episode, and a success; or the reward
     hidden: Tensor  # (T, N, S) of the policy, before it saw the frame
-    routing: Tensor  # (T, N, sum of E_l)
+    routing: Tensor  # (T, N, sum of E_l), or (T, N, 0)
+    value: Tensor  # (T, N), or (T, N, 0)
     log_probs: Tensor  # (T, N, A)
     lang: Tensor  # (N, G)
 
     @classmethod
-    def of(cls, batch: Mapping[str, np.ndarray]) -> "Frames":
-        """batch: of `recordings.Windows.batch`, with ARRAYS."""
+    def of(cls, batch: Mapping[str, np.ndarray], domain: Domain = BABYAI) -> "Frames":
+        """batch: of `recordings.Windows.batch`, with the domain's arrays."""
         arrays = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in batch.items()}
         by_time = {name: values.transpose(0, 1) for name, values in arrays.items() if name != "lang"}
         mask = by_time["mask"].contiguous()
-        actions = F.one_hot(by_time["action"].long() + 1, NUM_ACTIONS + 1)[..., 1:].float()  # -1 is no action
-        outcomes = torch.stack([by_time["terminated"].float(), (by_time["reward"] > 0).float()], -1)
+        num_actions, nothing = by_time["log_probs"].shape[-1], torch.zeros(*mask.shape, 0)
+        actions = F.one_hot(by_time["action"].long() + 1, num_actions + 1)[..., 1:].float()  # -1 is no action
+        said = ("hidden", "routing", "value", "log_probs")
         return cls(
-            soften(by_time["obs"]) * mask[..., None],
+            domain.soften(by_time["obs"]) * mask[..., None],
             _after(actions),
             mask,
-            _after(outcomes),
-            *(by_time[name].float().contiguous() for name in ("hidden", "routing", "log_probs")),
+            _after(domain.outcomes(by_time)),
+            *(by_time.get(name, nothing).float().contiguous() for name in said),
             arrays["lang"].float(),
         )
+
+    def to(self, device: torch.device) -> "Frames":
+        """The same on a device."""
+        return Frames(*(part.to(device) for part in self))
 
 
 def _after(values: Tensor) -> Tensor:
@@ -73,7 +80,7 @@ class Simulated(NamedTuple):
     """What a model says of windows."""
 
     logits: Tensor  # (T, N, X) of `likelihood`
-    outcomes: Tensor  # (T, N, 2), log-odds
+    outcomes: Tensor  # (T, N, 2), log-odds, or the reward
     prior: Tensor  # (T, N, groups, classes), log-probabilities of z
     posterior: Tensor  # as prior
     memory: Tensor  # (N, S), the guess before the first simulated frame
@@ -108,22 +115,20 @@ def simulate(model: WorldModel, frames: Frames, num_init: int, is_free: Tensor, 
 
 
 def losses(
-    model: WorldModel, policy: FrozenPolicy, frames: Frames, simulated: Simulated, num_init: int, variance: Tensor
-) -> dict[str, Tensor]:
-    """Each of TERMS, in nats of a step. variance (S,) of the policy's memory."""
+    model: WorldModel, policy: FrozenPolicy | FrozenAgent, frames: Frames, simulated: Simulated, num_init: int,
+    variance: Tensor,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Each of the domain's terms, in nats of a step. variance (S,): see `Domain.variance`."""
     mask, later = frames.mask, frames.mask[num_init:]
     answer = policy.run(model.views.decode(simulated.logits[num_init:]), frames.lang, frames.hidden[num_init])
-    sizes = [weights.shape[-1] for weights in answer.routing]
-    true_routing = frames.routing[num_init:].clamp(min=1e-8).log().split(sizes, -1)
-    own_routing = [weights.clamp(min=1e-8).log() for weights in answer.routing]
-    routing = sum(_kl(true, own) for true, own in zip(true_routing, own_routing, strict=True))
     memory_error = (answer.hidden[:-1] - frames.hidden[num_init + 1 :]).square().div(variance).sum(-1) / 2
-    outcomes = F.binary_cross_entropy_with_logits(simulated.outcomes, frames.outcomes, reduction="none")
+    outcomes = model.domain.outcome_nats(simulated.outcomes, frames.outcomes)
+    said = policy.disagreement(answer, frames, num_init)
     guess_error = (simulated.memory - frames.hidden[num_init]).square().div(variance).sum(-1) / 2
     return {
         "obs": _mean(model.views.nats(simulated.logits, frames.soft), mask),
         "hx": _mean(memory_error, later[1:]),
-        "routing": _mean(routing, later),
+        **{name: _mean(nats, later) for name, nats in said.items()},
         "act_log_probs": _mean(_kl(frames.log_probs[num_init:], answer.logits.log_softmax(-1)), later),
         "done": _mean(outcomes[..., 0], mask),
         "reward": _mean(outcomes[..., 1], mask),

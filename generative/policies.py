@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from mop.kernels import fast
 from mop.learning.policies import policy_from_checkpoint
 from mop.worlds.missions import MissionEncoder
 
+if TYPE_CHECKING:
+    from generative.losses import Frames
+
 
 class Answer(NamedTuple):
     """What a policy says at one step."""
@@ -22,6 +25,7 @@ class Answer(NamedTuple):
     logits: Tensor  # (N, A)
     routing: list[Tensor]  # L x (N, E_l)
     hidden: Tensor  # (N, S), after the step
+    value: Tensor | None = None  # (N,), of an agent of a game
 
 
 class FrozenPolicy:
@@ -78,6 +82,17 @@ class FrozenPolicy:
         of_obs = of_obs.t() if self._decoding is None else self._decoding @ of_obs.t()
         x = soft @ of_obs + torch.nn.functional.linear(lang, of_lang, linear.bias)
         return Answer(*fast.run_projected(self.policy, x, hidden))
+
+    def disagreement(self, answer: Answer, frames: "Frames", first: int) -> dict[str, Tensor]:
+        """What is said besides actions, by name: in nats (T, N), from frame `first` of recorded windows on.
+
+        answer: of `run`. routing: KL of the router's weights, the true from these, the sum over layers.
+        """
+        sizes = [weights.shape[-1] for weights in answer.routing]
+        true_routing = frames.routing[first:].clamp(min=1e-8).log().split(sizes, -1)
+        own_routing = [weights.clamp(min=1e-8).log() for weights in answer.routing]
+        parts = zip(true_routing, own_routing, strict=True)
+        return {"routing": sum((true.exp() * (true - own)).sum(-1) for true, own in parts)}
 
     def lpc(self, routing: Sequence[Tensor]) -> Tensor:
         """Layered parameter cost (N,) of router weights L x (N, E_l)."""

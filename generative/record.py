@@ -1,21 +1,28 @@
-"""Record episodes of a trained policy: every step with observation, memory, routing, the bot's action, and the world.
+"""Record episodes of a trained policy: every step with observation, memory, log-probabilities, and what came of it.
 
     python -m generative.record --checkpoint checkpoint_final.pt
     python -m generative.record --checkpoint checkpoint_final.pt --num_steps 20000 --policies argmax,random
     python -m generative.record --checkpoint checkpoint_final.pt --resume          after Ctrl-C, a kill, ...
+    python -m generative.record --model_file logs/procgen/coinrun/mine/seed_0/model_3002368.pt --num_steps 100000
+    python -m generative.record --exp_name recording_exp --env_name coinrun --param_name hard-rec \\
+        --num_levels 1000000 --distribution_mode hard --num_checkpoints 200 --model_file model.pt --logdir scratch
 
 Who acts, each for the same share of the steps:
-    argmax   the policy's likeliest action        bot      the BabyAI bot
+    argmax   the policy's likeliest action        bot      the BabyAI bot (of BabyAI)
     sampled  by the policy's probabilities        random   any action
     epsilon  argmax, with probability --epsilon any action
+    noisy    by the policy's preferences made flatter; of a game, no idle actions, and more to the right
 The policy's memory follows what is executed, whoever acts. A world in which the bot has no answer at the beginning is
-passed over and counted. What is in the folder: docs/generative.md. Same flags, same bytes. Stopped or killed, it keeps
-what is finished, but for the episodes that ran, and after a kill the last 5,000 steps or so.
+passed over and counted. What is in the folder: docs/generative.md, docs/coinrun.md. Same flags, same bytes. Stopped or
+killed, it keeps what is finished, but for the episodes that ran, and after a kill the last 5,000 steps or so.
 """
 
+import argparse
 import platform
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -24,7 +31,11 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from generative.babyai import BabyAIWorlds
+from generative.agents import KIND, WORLD, load_agent
+from generative.babyai import BabyAIWorlds, PolicyActor
+from generative.domains import Actor, Worlds
+from generative.game_worlds import AgentActor, GameWorlds
+from generative.games import check_playable
 from generative.policies import FrozenPolicy
 from generative.recorder import Plan, Recorder, plan_shards, row_dtype
 from generative.recordings import (
@@ -36,27 +47,57 @@ from generative.recordings import (
     open_recording,
     read_episodes,
 )
-from mop.base.configuration import MAX_ENVS, Parser, check_flags, integer, number, optional, shown
+from generative.train_agent import check_preset
+from mop.base.configuration import MAX_ENVS, Parser, check_flags, integer, number, optional, shown, text
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, remove_leftovers, whole_digest, write_json
 from mop.kernels.cache import announce_compilation
+from mop.store.checkpoints import quick_config
 from mop.worlds.world import MINIGRID_VERSION
+
+DEFAULT_BEHAVIOURS = {
+    "babyai": ("argmax", "sampled", "epsilon", "bot", "random"),
+    "game": ("argmax", "sampled", "noisy", "random"),
+}
+MAX_GAMES = 16  # side by side: each keeps the frames of its episode
+OF_GAMES = ("num_levels", "start_level", "distribution_mode", "param_name")  # flags
+
+
+class Source(NamedTuple):
+    """What is recorded."""
+
+    actor: Actor
+    worlds: Worlds
+    config: dict  # of the checkpoint
+    encoding: dict  # what a reader of the actor's arrays must know
+    versions: dict[str, str]  # of what decides about the worlds
 
 
 def parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m generative.record", description=__doc__)
-    parser.add_argument("--checkpoint", required=True, help="checkpoint_final.pt or checkpoint_<U>.pt of either policy")
-    parser.add_argument("--num_steps", default=300_000, help="steps in all, at least (default: %(default)s)")
-    everyone = ",".join(BEHAVIOURS)
-    parser.add_argument("--policies", default=everyone, help="who acts, with commas (default: %(default)s)")
-    parser.add_argument("--data_dir", help="folder of the recording (default: recordings/<task>_<checkpoint's digest>)")
-    parser.add_argument("--seed", default=0, help="of the worlds and all random actions (default: %(default)s)")
-    parser.add_argument("--epsilon", default=0.2, help="share of random actions in epsilon (default: %(default)s)")
-    parser.add_argument("--num_envs", default=64, help="episodes side by side: speed alone (default: %(default)s)")
-    parser.add_argument("--max_steps", help="step limit of an episode (default: the checkpoint's, else the task's)")
-    parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
-    parser.add_argument("--resume", action="store_true", help="go on with the recording in the folder")
+    add = parser.add_argument
+    add("--checkpoint", "--model_file", required=True, metavar="FILE", help="a policy of BabyAI, an agent of a game")
+    add("--num_steps", default=300_000, help="steps in all, at least (default: %(default)s)")
+    everyone = "; ".join(f"{','.join(names)} (of {kind})" for kind, names in DEFAULT_BEHAVIOURS.items())
+    add("--policies", metavar="NAMES", help=f"who acts, with commas (default: {everyone})")
+    add("--data_dir", help="folder of the recording (default: data in --logdir, or recordings/<task>_<digest or name>)")
+    add("--logdir", help="folder in whose folder data/ the recording is")
+    add("--exp_name", help="name of the recording, in the default of --data_dir")
+    add("--seed", default=0, help="of the worlds and all random actions (default: %(default)s)")
+    add("--epsilon", default=0.2, help="share of random actions in epsilon (default: %(default)s)")
+    add("--num_envs", default=64, help="episodes side by side: speed alone (default: %(default)s; of a game 16)")
+    add("--max_steps", help="step limit of an episode (default: the checkpoint's, else the task's)")
+    add("--env_name", help="task or game of the policy, to make sure (default: whatever it is)")
+    add("--lang_encoder", help="where the recorded mission encoder lies on this machine")
+    add("--resume", action="store_true", help="go on with the recording in the folder")
+    of_game = parser.add_argument_group("of agents of games")
+    add = of_game.add_argument
+    add("--num_levels", help="levels that are drawn from; 0: all that no evaluation plays (default: the training's)")
+    add("--start_level", help="the first of them (default: the training's)")
+    add("--distribution_mode", help="easy or hard levels (default: the training's)")
+    add("--param_name", help="preset of generative.train_agent, to make sure (default: the agent's own)")
+    add("--num_checkpoints", default=0, help="accepted, and of no meaning: a recording has no checkpoints")
     return parser
 
 
@@ -68,25 +109,73 @@ def behaviours_of(text: str) -> tuple[str, ...]:
     return tuple(name for name in BEHAVIOURS if name in names)
 
 
-def make_config(args, policy: FrozenPolicy, checkpoint: dict, worlds: BabyAIWorlds, digest: str) -> dict:
-    """The config of a recording: what it is of, and what its readers must know."""
+def open_babyai(args: argparse.Namespace) -> Source:
+    """A policy of BabyAI in its task. Raises InputError."""
+    given = [name for name in OF_GAMES if getattr(args, name) is not None]
+    if given:
+        raise InputError(f"--{given[0]} is of agents of games, and {args.checkpoint} is a policy of BabyAI")
+    announce_compilation()
+    policy, config = FrozenPolicy.load(args.checkpoint, args.lang_encoder)
+    if args.env_name not in (None, config["task_id"]):
+        raise InputError(f"--env_name: {args.checkpoint} is a policy of {config['task_id']}, not of {args.env_name}")
+    worlds = BabyAIWorlds(config["task_id"], args.max_steps or config.get("max_steps"), args.num_envs)
     inner = policy.policy
+    encoding = {
+        "lang_dim": inner.lang_dim,
+        "hidden_size": inner.hidden_size,
+        "expert_hidden_sizes": inner.expert_hidden_sizes,
+        "hidden_layout": {name: [place.start, place.stop] for name, place in inner.hidden_layout.items()},
+    }
+    versions = {"minigrid": MINIGRID_VERSION, "numba": numba.__version__}
+    return Source(PolicyActor(policy, args.num_envs), worlds, config, encoding, versions)
+
+
+def open_game(args: argparse.Namespace) -> Source:
+    """An agent of a game in its levels. Raises InputError."""
+    agent, config = load_agent(args.checkpoint, args.env_name)
+    check_preset(args.param_name, config, args.checkpoint)
+    if agent.memory is None:
+        raise InputError(f"{args.checkpoint} has no memory that could be recorded; name an agent that has one")
+    if args.policies and "bot" in args.policies:
+        raise InputError("--policies: there is no bot in a game; leave it out")
+    places = ("num_levels", "start_level", "distribution_mode")
+    asked = {name: getattr(args, name) for name in places if getattr(args, name) is not None}
+    world, actions = config["world"] | asked, config["shape"]["actions"]
+    check_playable(world["env_name"], world["distribution_mode"])
+    torch.set_num_threads(1)  # so that the bytes are the same on any number of processors; one frame needs no more
+    num_slots = min(args.num_envs, MAX_GAMES)
+    encoding = {
+        "lang_dim": 0,
+        "hidden_size": agent.hidden_size,
+        "expert_hidden_sizes": [],
+        "hidden_layout": {"memory": [0, agent.hidden_size]},
+    }
+    versions = {"envpool": version("envpool")}
+    worlds = GameWorlds(world, actions, args.max_steps, num_slots)
+    return Source(AgentActor(agent, world["env_name"], num_slots), worlds, config, encoding, versions)
+
+
+def make_config(args: argparse.Namespace, source: Source, digest: str) -> dict:
+    """The config of a recording: what it is of, and what its readers must know."""
     settings = {name: getattr(args, name) for name in ("num_steps", "seed", "epsilon")}
-    settings |= {"policies": list(args.policies), "max_steps": worlds.encoding["max_steps"]}
+    settings |= {"policies": list(args.policies), "max_steps": source.worlds.encoding["max_steps"]}
+    of_levels = WORLD.keys() & source.worlds.encoding.keys()
+    settings |= {name: source.worlds.encoding[name] for name in sorted(of_levels)}
     return {
         "settings": settings,
-        "checkpoint": {"path": args.checkpoint, "sha256": digest, "config": checkpoint},
-        "versions": {"python": platform.python_version(), "minigrid": MINIGRID_VERSION}
-        | {module.__name__: module.__version__ for module in (torch, np, numba)},
-        "encoding": worlds.encoding
-        | {
-            "lang_dim": inner.lang_dim,
-            "hidden_size": inner.hidden_size,
-            "expert_hidden_sizes": inner.expert_hidden_sizes,
-            "hidden_layout": {name: [place.start, place.stop] for name, place in inner.hidden_layout.items()},
-        },
-        "num_shards": plan_shards(args.num_steps, row_dtype(policy, worlds).itemsize),
+        "checkpoint": {"path": args.checkpoint, "sha256": digest, "config": source.config},
+        "versions": {"python": platform.python_version(), **source.versions}
+        | {module.__name__: module.__version__ for module in (torch, np)},
+        "encoding": source.worlds.encoding | source.encoding,
+        "num_shards": plan_shards(args.num_steps, row_dtype(source.actor, source.worlds).itemsize),
     }
+
+
+def data_dir_of(args: argparse.Namespace, task_id: str, digest: str) -> Path:
+    """The folder of a recording."""
+    if args.data_dir is not None:
+        return Path(args.data_dir)
+    return Path(args.logdir, "data") if args.logdir else Path("recordings", f"{task_id}_{args.exp_name or digest[:8]}")
 
 
 def settle_folder(folder: Path, config: dict, is_resumed: bool) -> dict:
@@ -114,18 +203,20 @@ def settle_folder(folder: Path, config: dict, is_resumed: bool) -> dict:
     return config
 
 
-def table_of(folder: Path, row_bytes: int) -> pd.DataFrame:
-    """What a finished recording holds, by behaviour."""
+def table_of(folder: Path, row: np.dtype) -> pd.DataFrame:
+    """What a finished recording holds, by behaviour; row: of `row_dtype`."""
+    has_teacher = "bot" in row.names
     episodes = pd.DataFrame([episode for shard in find_shards(folder) for episode in read_episodes(shard)])
     episodes["at_start"] = [sum(counts.values()) for counts in episodes["passed_over"]]
     episodes["failed"] = episodes["teacher_failure"].notna()
-    rows = []
+    lines = []
     for name, group in [*episodes.groupby("behaviour", sort=False), ("all", episodes)]:
-        row = {"behaviour": name, "episodes": f"{len(group):,}", "steps": f"{group['steps'].sum():,}"}
-        row |= {"success": f"{group['success'].mean():.1%}", "worlds passed over": group["at_start"].sum()}
-        row |= {"teacher failed later": group["failed"].sum()}
-        rows.append(row | {"MB": f"{group['num_rows'].sum() * row_bytes / 1e6:.1f}"})
-    return pd.DataFrame(rows)
+        line = {"behaviour": name, "episodes": f"{len(group):,}", "steps": f"{group['steps'].sum():,}"}
+        line |= {"success": f"{group['success'].mean():.1%}"}
+        if has_teacher:
+            line |= {"worlds passed over": group["at_start"].sum(), "teacher failed later": group["failed"].sum()}
+        lines.append(line | {"MB": f"{group['num_rows'].sum() * row.itemsize / 1e6:.1f}"})
+    return pd.DataFrame(lines)
 
 
 def count_known_starts(recording: Recording, names: Sequence[str]) -> tuple[int, int]:
@@ -150,25 +241,29 @@ def main() -> int:
     check_flags(
         args,
         num_steps=integer(1),
-        policies=behaviours_of,
+        policies=optional(behaviours_of),
         seed=integer(0),
         epsilon=number(0, high=1),
         num_envs=integer(1, MAX_ENVS),
         max_steps=optional(integer(1)),
+        num_checkpoints=integer(0),
+        logdir=optional(text),
+        exp_name=optional(text),
+        **{name: optional(WORLD[name]) for name in ("num_levels", "start_level", "distribution_mode")},
     )
-    announce_compilation()
+    is_game = quick_config(args.checkpoint).get("kind") == KIND
     digest = whole_digest(args.checkpoint)
-    policy, checkpoint = FrozenPolicy.load(args.checkpoint, args.lang_encoder)
-    worlds = BabyAIWorlds(checkpoint["task_id"], args.max_steps or checkpoint.get("max_steps"), args.num_envs)
-    config = make_config(args, policy, checkpoint, worlds, digest)
-    folder = Path(args.data_dir or f"recordings/{checkpoint['task_id']}_{digest[:8]}")
+    source = (open_game if is_game else open_babyai)(args)
+    args.policies = args.policies or DEFAULT_BEHAVIOURS["game" if is_game else "babyai"]
+    config = make_config(args, source, digest)
+    folder = data_dir_of(args, source.worlds.encoding["task_id"], digest)
     check_writable(folder, "--data_dir")
     with claimed(folder) as is_ours:
         if not is_ours:
             raise InputError(f"another process works on {folder}; choose another --data_dir")
         num_shards = settle_folder(folder, config, args.resume)["num_shards"]
         plan = Plan(args.policies, args.num_steps, num_shards, args.seed, args.epsilon)
-        recorder = Recorder(policy, worlds, plan, folder)
+        recorder = Recorder(source.actor, source.worlds, plan, folder)
         with tqdm(
             total=args.num_steps, initial=min(recorder.num_steps, args.num_steps), unit="step", dynamic_ncols=True
         ) as bar:
@@ -179,9 +274,13 @@ def main() -> int:
                 print(f"{recorder.num_steps:,} steps are kept in {folder}; the same command with --resume goes on")
                 raise
     recording = open_recording(folder)
-    print(table_of(folder, row_dtype(policy, worlds).itemsize).to_string(index=False))
+    print(table_of(folder, row_dtype(source.actor, source.worlds)).to_string(index=False))
     print(f"{folder}: {len(recording):,} episodes, {len(recording.missions)} missions, {len(recording.shards)} shards")
-    num_known, num_test = count_known_starts(recording, [name for name, *_ in worlds.fields()])
+    if is_game:  # the first frames of many levels are alike: they show little of a level
+        print("splits share no level")
+        return 0
+    of_the_world = [name for name, *_ in source.worlds.fields() if name != "bot"]
+    num_known, num_test = count_known_starts(recording, of_the_world)
     if num_test:
         share = f"{num_known:,} of {num_test:,} test episodes ({num_known / num_test:.1%})"
         print(f"splits share no seed, but {share} begin in the world and with the mission of a training episode")

@@ -16,11 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from generative.behaviours import CHOOSE
-from generative.domains import Worlds
-from generative.policies import FrozenPolicy
+from generative.domains import Actor, Worlds
 from generative.recordings import (
     NOTHING,
     SPLITS,
@@ -28,7 +25,6 @@ from generative.recordings import (
     find_parts,
     find_shards,
     make_index,
-    policy_fields,
     read_episodes,
     read_part,
     shard_name,
@@ -38,13 +34,12 @@ from generative.recordings import (
 )
 from mop.base.errors import InputError
 from mop.base.streams import stream_seed
-from mop.kernels import fast
 from mop.learning.loop import Interruption
 
 FIRST_SEED = 2**33  # of a recorded world: evaluation's are below 2**32, training's below this
-_SHARD_BYTES, _MAX_SHARDS = 64e6, 32  # about; the files of all shards are open at once
+_SHARD_BYTES, _MAX_SHARDS = 64e6, 1024  # about; the files of all shards are open at once
 _PART_STEPS = 5000  # about: what a kill may lose of steps that are filed
-_FIRST_ROOM = 64  # rows of each slot, doubled where an episode is longer
+_FIRST_ROOM = 64  # rows of a slot, doubled where its episode is longer
 _DRAWS = 64  # steps whose random numbers are drawn at once
 
 
@@ -115,40 +110,9 @@ class _Slot:
     is_over: bool = False  # what is left is to ask the policy about the last observation
 
 
-class _Actor:
-    """The policy in N slots: what it says of what they show, as fields of their rows, and its memory in each."""
-
-    def __init__(self, policy: FrozenPolicy, num_slots: int):
-        self._policy, self._step = policy, fast.stepper(policy.policy)
-        self._hidden = policy.initial_hidden(num_slots).numpy()
-        self._lang = np.zeros((num_slots, policy.policy.lang_dim), np.float32)
-        sizes = [size for sizes in policy.policy.expert_hidden_sizes for size in sizes]
-        self._squares = np.square(np.array(sizes, np.float32))
-
-    def begin(self, slot: int, mission: str) -> None:
-        """Forget all in a slot, and take up a mission."""
-        self._hidden[slot], self._lang[slot] = 0.0, self.lang_of(mission)
-
-    def lang_of(self, mission: str) -> np.ndarray:
-        """What the policy is given of a mission: (G,) float32."""
-        return self._policy.embed([mission])[0].numpy()
-
-    def ask(self, obs: np.ndarray, rows: np.ndarray) -> None:
-        """Write the policy's answers about obs (N, O) to rows (N,), and remember."""
-        rows["hidden"] = self._hidden
-        logits, routing, hidden = self._step(*map(torch.from_numpy, (obs, self._lang, self._hidden)))
-        logits, weights, self._hidden = logits.numpy(), torch.cat(routing, -1).numpy(), hidden.numpy()
-        above = logits - logits.max(-1, keepdims=True)
-        rows["log_probs"] = above - np.log(np.exp(above).sum(-1, keepdims=True))
-        rows["routing"], rows["lpc"] = weights, (weights * self._squares).sum(-1)
-        rows["student"] = logits.argmax(-1)
-
-
-def row_dtype(policy: FrozenPolicy, worlds: Worlds) -> np.dtype:
+def row_dtype(actor: Actor, worlds: Worlds) -> np.dtype:
     """One row of a recording, as a structured dtype."""
-    inner = policy.policy
-    num_experts = sum(map(len, inner.expert_hidden_sizes))
-    return np.dtype(worlds.fields() + policy_fields(inner.hidden_size, inner.num_actions, num_experts))
+    return np.dtype(worlds.fields() + actor.fields())
 
 
 def _join(parts: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
@@ -163,13 +127,12 @@ def _join(parts: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
 class Recorder:
     """Makes the shards that a recording lacks."""
 
-    def __init__(self, policy: FrozenPolicy, worlds: Worlds, plan: Plan, folder: Path):
-        """worlds: with a slot for each episode that is to run at once. Raises InputError for a damaged shard."""
-        self.plan, self.folder, self._worlds = plan, folder, worlds
-        num_slots, self._lang_dim = len(worlds.obs), policy.policy.lang_dim
-        self._actor = _Actor(policy, num_slots)
-        self._now = np.zeros(num_slots, row_dtype(policy, worlds))
-        self._rows = np.zeros((num_slots, _FIRST_ROOM), self._now.dtype)
+    def __init__(self, actor: Actor, worlds: Worlds, plan: Plan, folder: Path):
+        """actor, worlds: with a slot for each episode that is to run at once. Raises InputError for a damaged shard."""
+        self.plan, self.folder, self._actor, self._worlds = plan, folder, actor, worlds
+        num_slots = len(worlds.obs)
+        self._now = np.zeros(num_slots, row_dtype(actor, worlds))
+        self._rows = [np.zeros(_FIRST_ROOM, self._now.dtype) for _ in range(num_slots)]
         self._draws = np.zeros((num_slots, 2))
         self._behaviour = np.zeros(num_slots, np.int64)
         self._slots: list[_Slot | None] = [None] * num_slots
@@ -240,8 +203,7 @@ class Recorder:
         running = [slot for slot, content in enumerate(self._slots) if content is not None]
         now = self._now
         self._worlds.show(now, running)
-        self._actor.ask(self._worlds.obs, now)
-        now["bot"] = self._worlds.teacher
+        self._actor.ask(self._worlds.obs, now, running)
         now["action"] = self._choose(running)
         for name in ("reward", "terminated", "truncated"):
             now[name] = 0
@@ -263,7 +225,7 @@ class Recorder:
                 content.generator.random(out=self._blocks[slot])
             self._draws[slot] = self._blocks[slot, at]
         given = self._now, self._draws, self.plan.epsilon
-        choices = np.stack([CHOOSE[behaviour](*given) for behaviour in self.plan.behaviours])
+        choices = np.stack([self._actor.choose[behaviour](*given) for behaviour in self.plan.behaviours])
         return choices[self._behaviour, np.arange(len(self._slots))]
 
     def _act(self, slot: int) -> None:
@@ -281,17 +243,17 @@ class Recorder:
 
     def _keep(self, running: Sequence[int]) -> None:
         """Put the rows behind those of their episodes."""
-        times = [self._slots[slot].t_step for slot in running]
-        if max(times) == self._rows.shape[1]:
-            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)], 1)
-        self._rows[running, times] = self._now[running]
         for slot in running:
-            self._slots[slot].t_step += 1
+            content, rows = self._slots[slot], self._rows[slot]
+            if content.t_step == len(rows):
+                rows = self._rows[slot] = np.concatenate([rows, np.zeros_like(rows)])
+            rows[content.t_step] = self._now[slot]
+            content.t_step += 1
 
     def _finish(self, slot: int) -> None:
         """File an episode that is over, and begin another in its place."""
         content = self._slots[slot]
-        content.queue.finished[content.number] = (self._rows[slot, : content.t_step].copy(), content.record)
+        content.queue.finished[content.number] = (self._rows[slot][: content.t_step].copy(), content.record)
         content.queue.file(self.plan)
         self._begin(slot)
 
@@ -307,7 +269,8 @@ class Recorder:
                 )
             rows, records = _join([rows for _, rows, _ in chosen], self._now.dtype), [record for *_, record in chosen]
             lang = [self._actor.lang_of(record["mission"]) for record in records]
-            write_shard(self.folder, number, rows, records, np.array(lang, np.float32).reshape(-1, self._lang_dim))
+            of_episodes = np.array(lang, np.float32).reshape(len(records), self._actor.lang_dim)
+            write_shard(self.folder, number, rows, records, of_episodes)
             for queue in self._queues:
                 queue.filed = [item for item in queue.filed if item[0] > number]
         self._num_written = begun

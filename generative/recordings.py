@@ -9,6 +9,7 @@ Axis letters: M rows, T of them in an episode or a window, B windows, G numbers 
 import functools
 import os
 import re
+import resource
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from mop.base.errors import InputError
 from mop.base.files import json_bytes, read_json, write_atomic, write_together
 
 SPLITS = ("train", "validation", "test")
-BEHAVIOURS = ("argmax", "sampled", "epsilon", "bot", "random")  # who acts; `generative.behaviours` says how
+BEHAVIOURS = ("argmax", "sampled", "epsilon", "bot", "random", "noisy")  # who acts; `generative.behaviours` says how
 NOTHING = -1  # in place of an action: of the bot where it is silent, of a terminal row, of padding
 CONFIG, INDEX, MISSIONS, LANG, EPISODES = "config.json", "index.npz", "missions.json", "lang.npy", "episodes.json"
 UNFINISHED = "unfinished"  # folder of the episodes that no shard has yet; gone when the recording is finished
 
+_OTHER_FILES = 512  # that a process may have open besides the arrays of a recording
 _PADDING = {"action": NOTHING, "bot": NOTHING, "student": NOTHING}  # of the other arrays: 0
 _INDEX = {
     **{"shard": np.int32, "first_row": np.int64, "num_rows": np.int32, "seed": np.int64, "split": np.int8},
@@ -42,15 +44,12 @@ def split_of(seed: int) -> int:
     return max(0, seed % 10 - 7)
 
 
-def policy_fields(hidden_size: int, num_actions: int, num_experts: int) -> list[tuple]:
-    """The arrays of a row that do not depend on the kind of world, as fields of a dtype; num_experts: of all layers."""
+def common_fields(hidden_size: int, num_actions: int) -> list[tuple]:
+    """The arrays of a row that depend neither on the kind of world nor on that of the policy, as fields of a dtype."""
     return [
         ("hidden", np.float32, (hidden_size,)),  # the memory before the step
         ("log_probs", np.float32, (num_actions,)),
-        ("routing", np.float32, (num_experts,)),  # all layers side by side
-        ("lpc", np.float32),
         ("student", np.int8),  # the policy's likeliest action
-        ("bot", np.int8),
         ("action", np.int8),  # what was executed
         ("reward", np.float32),  # of that action, and so the next two
         ("terminated", np.bool_),
@@ -148,6 +147,15 @@ def _map_arrays(shard: Path) -> dict[str, np.ndarray]:
     if not arrays or not all(array.ndim for array in arrays.values()) or len(set(map(len, arrays.values()))) != 1:
         raise InputError(f"{shard} is damaged: its arrays differ in length; record anew")
     return arrays
+
+
+def _allow_files(count: int) -> None:
+    """Let this process hold so many files open besides others: each array that is memory-mapped is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _count_rows(arrays: Mapping[str, np.ndarray]) -> int:
@@ -286,6 +294,7 @@ class Recording:
                 f"{folder} is not finished ({len(shards)} of {wanted} shards); give the command of "
                 "generative.record that began it once more, with --resume"
             )
+        _allow_files(sum(len(list(shard.glob("*.npy"))) for shard in shards))
         self.shards = [_map_arrays(shard) for shard in shards]
         for shard, arrays in zip(shards, self.shards, strict=True):
             if _kinds(arrays) != _kinds(self.shards[0]):

@@ -6,11 +6,13 @@
     python -m generative.render --data_dir recordings/unlock --episode 12 --simulator exact --step 4
     python -m generative.render --data_dir recordings/unlock --episode 12 --simulator simulators/unlock --format mp4
     python -m generative.render --model_file logs/procgen/coinrun/test/seed_0/model_4005888.pt --policy sampled
+    python -m generative.render --data_dir recordings/coinrun_X --episode 3 --simulator simulators/coinrun_X --step 10
 
 Each frame shows the world (what the agent sees is brighter), the agent's view, step and action, and below them the
 weights of each router over the whole episode. A simulation begins in the true state at --step, and is given the actions
 of the recording (--actions recorded) or acts by the policy inside it (--actions own); the cells of its view that are
-wrong have a red frame. Of an agent of a game (generative.train_agent), worlds are levels, and frames show what it sees.
+wrong have a red frame. Of an agent of a game (generative.train_agent), worlds are levels, and frames show what it sees;
+beside a simulation, how far its points are from the true ones.
 Writes <vid_dir>/<what it shows>.gif or .mp4; an MP4 needs ffmpeg.
 """
 
@@ -22,19 +24,20 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from generative.adapters import GAMES, domain_of
 from generative.agents import KIND
 from generative.agents import load_agent as load_game_agent
 from generative.closed_loop import roll_out
 from generative.films import STEPS_PER_SECOND, WRITERS, Film, comparison_film, episode_film, film_bytes, outcome_of
 from generative.game_films import STEPS_PER_SECOND as GAME_STEPS_PER_SECOND
-from generative.game_films import level_films
+from generative.game_films import level_films, recorded_film, simulated_film
 from generative.games import MAX_LEVEL, MODES
 from generative.inputs import open_scenes
 from generative.playing import greedy, play, sampler
 from generative.policies import FrozenPolicy
-from generative.recordings import Recording, open_recording
+from generative.recordings import Episode, Recording, load_config, open_recording
 from generative.soft import harden
-from generative.train_agent import OF_THE_SHAPE, PRESETS
+from generative.train_agent import PRESETS, check_preset
 from generative.train_gen_model import load_agent
 from mop.base.configuration import Parser, check_flags, choice, integer, number, optional, text
 from mop.base.errors import InputError, run_script
@@ -46,6 +49,7 @@ from mop.plotting.style import counted
 from mop.store.checkpoints import quick_config
 from mop.worlds.world import World
 
+_WHO_ACTS = {"recorded": "the actions of the recording", "own": "the policy's own actions"}
 MAX_SEED = 2**63 - 1
 
 
@@ -127,8 +131,7 @@ def played_films(args: Namespace) -> Iterator[tuple[str, Film]]:
 def game_films(args: Namespace) -> Iterator[tuple[str, Film]]:
     """Films of levels that an agent of a game plays now, with their names. Raises InputError."""
     agent, config = load_game_agent(args.checkpoint, args.task_id)
-    if args.param_name is not None and any(config["shape"][x] != PRESETS[args.param_name][x] for x in OF_THE_SHAPE):
-        raise InputError(f"--param_name: {args.checkpoint} has not the network of {args.param_name}; leave it out")
+    check_preset(args.param_name, config, args.checkpoint)
     world = config["world"] | ({"distribution_mode": args.distribution_mode} if args.distribution_mode else {})
     levels = range(args.world_seed, args.world_seed + args.num_eps)
     if levels.stop > MAX_LEVEL:
@@ -137,15 +140,53 @@ def game_films(args: Namespace) -> Iterator[tuple[str, Film]]:
         yield "_".join(filter(None, (args.exp_name, name))), film
 
 
+def chosen_episodes(args: Namespace, recording: Recording) -> range:
+    """The numbers of the episodes that are asked for. Raises InputError where the recording has not so many."""
+    first = args.episode or 0
+    if first + args.num_eps > len(recording):
+        raise InputError(f"{args.data_dir} has the episodes 0 to {len(recording) - 1}, not {first + args.num_eps - 1}")
+    return range(first, first + args.num_eps)
+
+
+def recorded_game_films(args: Namespace, recording: Recording) -> Iterator[tuple[str, Film]]:
+    """Films of recorded episodes of a game, or of simulations of them, with their names. Raises InputError."""
+    encoding, name = recording.config["encoding"], Path(args.data_dir).name
+    if args.simulator is not None:
+        agent, _ = load_agent(args.checkpoint, recording)
+        scenes = open_scenes(args.simulator, recording)
+    for k in chosen_episodes(args, recording):
+        episode = recording.episode(k)
+        title = [f"{encoding['task_id']}, episode {k} of {name}: level {episode.seed}, {episode.behaviour}"]
+        if args.simulator is None:
+            yield f"{name}_episode_{k}", recorded_film(episode, encoding["actions"], title)
+            continue
+        num_states = states_left(args, episode, k)
+        title.append(f"simulator: {args.simulator}, {_WHO_ACTS[args.actions]} from step {args.step} on")
+        film = simulated_film(
+            agent, scenes.simulator, scenes.num_frames, episode, encoding["actions"], args.step, num_states,
+            args.actions == "own", title,
+        )  # fmt: skip
+        yield f"{name}_episode_{k}_step_{args.step}_{Path(args.simulator).name}_{args.actions}", film
+
+
+def states_left(args: Namespace, episode: Episode, k: int) -> int:
+    """How many states of episode k a simulation shows. Raises InputError where it has no such step."""
+    left = len(episode["action"]) - args.step
+    if left < 1:
+        raise InputError(f"--step {args.step}: episode {k} has the states 0 to {len(episode['action']) - 1}")
+    return min(left, args.num_sim_steps or left)
+
+
 def recorded_films(args: Namespace) -> Iterator[tuple[str, Film]]:
     """Films of a recording's episodes, or of simulations of them, with their names."""
     recording = open_recording(args.data_dir)
-    first, name = args.episode or 0, Path(args.data_dir).name
-    if first + args.num_eps > len(recording):
-        raise InputError(f"{args.data_dir} has the episodes 0 to {len(recording) - 1}, not {first + args.num_eps - 1}")
+    if domain_of(recording.config["encoding"]) is GAMES:
+        yield from recorded_game_films(args, recording)
+        return
+    numbers, name = chosen_episodes(args, recording), Path(args.data_dir).name
     sizes = recording.config["encoding"]["expert_hidden_sizes"]
     simulation = None if args.simulator is None else Simulation(args, recording)
-    for k in range(first, first + args.num_eps):
+    for k in numbers:
         episode = recording.episode(k)
         task = task_name(recording.config["encoding"]["task_id"])
         title = [f"{task}, episode {k} of {name}: world {episode.seed}, {episode.behaviour}"]
@@ -168,10 +209,7 @@ class Simulation:
     def film(self, k: int, title: list[str]) -> tuple[str, Film]:
         """The name and the film of one. Raises InputError where the episode has no such step."""
         args, episode = self.args, self.recording.episode(k)
-        left = len(episode["action"]) - args.step
-        if left < 1:
-            raise InputError(f"--step {args.step}: episode {k} has the states 0 to {len(episode['action']) - 1}")
-        num_steps = min(left, args.num_sim_steps or left)
+        num_steps = states_left(args, episode, k)
         scene = self.scenes.at(episode, args.step, self.scenes.kinds[0])
         state, first_view = scene.begin(scene.there)
         actions = torch.from_numpy(episode["action"][args.step : args.step + num_steps].astype(np.int64))
@@ -187,8 +225,7 @@ class Simulation:
             "action": trace.logits[:, 0].argmax(-1).numpy(),
         }
         truth = {name: rows[args.step : args.step + num_steps] for name, rows in episode.items()}
-        who = "the actions of the recording" if args.actions == "recorded" else "the policy's own actions"
-        title = [*title, f"simulator: {args.simulator}, {who} from step {args.step} on"]
+        title = [*title, f"simulator: {args.simulator}, {_WHO_ACTS[args.actions]} from step {args.step} on"]
         name = f"{Path(args.data_dir).name}_episode_{k}_step_{args.step}_{Path(args.simulator).name}_{args.actions}"
         sizes = self.policy.policy.expert_hidden_sizes
         return name, comparison_film(truth, simulated, title, sizes, args.step)
@@ -197,8 +234,12 @@ class Simulation:
 def main() -> int:
     """Make the films, and tell where they are."""
     args = checked(parser().parse_args())
-    is_game = args.data_dir is None and quick_config(args.checkpoint).get("kind") == KIND
-    films = (game_films if is_game else recorded_films if args.data_dir is not None else played_films)(args)
+    if args.data_dir is not None:
+        make, is_game = recorded_films, domain_of(load_config(args.data_dir)["encoding"]) is GAMES
+    else:
+        is_game = quick_config(args.checkpoint).get("kind") == KIND
+        make = game_films if is_game else played_films
+    films = make(args)
     steps_per_second = args.steps_per_second or (GAME_STEPS_PER_SECOND if is_game else STEPS_PER_SECOND)
     for name, film in tqdm(films, "films", args.num_eps, leave=False, disable=args.num_eps == 1, dynamic_ncols=True):
         content = film_bytes(film, args.format, steps_per_second)

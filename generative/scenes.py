@@ -25,7 +25,7 @@ from generative.simulators import Simulator, State
 from generative.soft import DIRECTION, cells, soften
 from generative.world_model import WorldModel
 from mop.kernels.grid import CATEGORIES, EMPTY
-from mop.worlds.world import NUM_ACTIONS, World
+from mop.worlds.world import World
 
 VIEW, WORLD = "view", "world"
 _EMPTY_FLOOR = cell_columns(np.array(EMPTY))
@@ -197,14 +197,16 @@ class LearnedScenes:
     kinds = (VIEW,)
 
     def __init__(self, model: WorldModel, num_frames: int):
-        self.simulator, self._num_frames = model, num_frames
+        self.simulator, self.num_frames = model, num_frames
 
     def at(self, episode, step, kind):
-        first, model = max(0, step + 1 - self._num_frames), self.simulator
+        first, model = max(0, step + 1 - self.num_frames), self.simulator
         lang = torch.from_numpy(np.array(episode.lang))[None]
-        actions = F.one_hot(torch.from_numpy(episode["action"][first:step].astype(np.int64)), NUM_ACTIONS).float()[None]
-        before = model.begin(soften(np.array(episode["obs"][first:step]))[None], actions[:, :-1], lang)
-        last = actions[:, -1] if step > first else torch.zeros(1, NUM_ACTIONS)
+        done = torch.from_numpy(episode["action"][first:step].astype(np.int64))
+        actions = F.one_hot(done, model.num_actions).float()[None]
+        views = model.domain.soften(torch.from_numpy(np.array(episode["obs"][first:step])))
+        before = model.begin(views[None], actions[:, :-1], lang)
+        last = actions[:, -1] if step > first else torch.zeros(1, model.num_actions)
 
         def start(views: Tensor) -> State:
             given = repeat_state(before, len(views))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from generative.recordings import BEHAVIOURS, CONFIG, SPLITS, Episode, Recording
+from generative.recordings import BEHAVIOURS, CONFIG, SPLITS, Episode, Recording, load_config
 from mop.base.errors import InputError
 from mop.base.files import whole_digest
 from mop.plotting.style import counted
@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).parents[1]
 RECORDINGS_DIR, SIMULATORS_DIR = "recordings", "simulators"
 ZOO = "results/zoo/BabyAI-UnlockPickup-v0/trial_0/seed_0/checkpoint_final.pt"
 SMALL = {"num_steps": 4000, "name": "UnlockPickup"}  # the recording that the page offers to make
+BABYAI = "babyai"  # of `adapters`
 EXACT = "exact"  # the simulator of Minigrid's own rules; another one is the folder of a learned one
 ALL = "all"
 OUTCOMES = {"succeeded": True, "failed": False}
@@ -31,6 +32,7 @@ def find_recordings(data_dir: str | None) -> dict[str, str]:
     asked = Path(data_dir or RECORDINGS_DIR)
     root = asked.parent if (asked / CONFIG).is_file() else asked
     found = sorted(path.parent for path in root.glob(f"*/{CONFIG}")) if root.is_dir() else []
+    found = [path for path in found if not _is_of_game(path)]
     if data_dir is not None and (asked / CONFIG).is_file():
         found = [asked, *(path for path in found if path != asked)]
     if not found:
@@ -39,6 +41,14 @@ def find_recordings(data_dir: str | None) -> dict[str, str]:
             f"--num_steps {SMALL['num_steps']} --data_dir {RECORDINGS_DIR}/{SMALL['name']}` makes a small one"
         )
     return {path.name: path.as_posix() for path in found}
+
+
+def _is_of_game(folder: Path) -> bool:
+    """Whether a recording is of a game, which the page does not show; False where its config is damaged."""
+    try:
+        return load_config(folder)["encoding"].get("domain", BABYAI) != BABYAI
+    except InputError:
+        return False
 
 
 def record_small(data_dir: str | None) -> str:

@@ -128,6 +128,16 @@ def settle(args: argparse.Namespace) -> dict[str, Any]:
     return PRESETS[args.param_name] | vars(given) | named
 
 
+def check_preset(param_name: str | None, config: dict, path: str) -> None:
+    """Raises InputError where an agent's config is of another network than a preset's; None: of whatever it is."""
+    if param_name is None:
+        return
+    if param_name not in PRESETS:
+        raise InputError(f"--param_name must be {' or '.join(PRESETS)}, not {shown(param_name)}")
+    if any(config["shape"][name] != PRESETS[param_name][name] for name in OF_THE_SHAPE):
+        raise InputError(f"--param_name: {path} has not the network of {param_name}; leave it out")
+
+
 def make_config(settings: dict, model_file: str | None) -> dict:
     """What the checkpoints of a run carry: how to make the agent, and what it was trained in."""
     return {

@@ -3,10 +3,12 @@
     python -m generative.train_gen_model --data_dir recordings/X
     python -m generative.train_gen_model --data_dir recordings/X --agent_file checkpoint_final.pt --num_updates 2000
     python -m generative.train_gen_model --data_dir recordings/X --tgm_exp_name mine --resume        after Ctrl-C, ...
+    python -m generative.train_gen_model --data_dir recordings/coinrun_X --param_name hard-rec --device gpu
 
 The model sees the first --num_initializing_steps frames of a window, and simulates --num_sim_steps frames from there;
-its loss is a sum of terms in nats of a step (docs/generative.md), each with its weight. Windows are those of training
-worlds; the model that is best in validation worlds is kept. What it is worth in test worlds: generative.fidelity.
+its loss is a sum of terms, each with its weight (docs/generative.md; of games docs/coinrun.md). Windows are those of
+training worlds; the model that is best in validation worlds is kept. What it is worth in test worlds:
+generative.fidelity.
 
 Writes simulators/<tgm_exp_name>/: checkpoint_final.pt, training_log.csv, training_curve.png, training_state.pt.
 """
@@ -17,18 +19,20 @@ from typing import Any
 
 import torch
 
+from generative.adapters import BABYAI, DOMAINS, GAMES, Domain, domain_of
+from generative.frozen_agents import FrozenAgent
 from generative.learning import SimulatorRun
 from generative.policies import FrozenPolicy
 from generative.recordings import Recording, open_recording
 from generative.resuming import saved_state
 from generative.shelf import find_policy
-from generative.world_model import SIZES
 from mop.base.configuration import Parser, check_flags, integer, number, optional, shown, text
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, file_digest, remove_leftovers
+from mop.kernels.devices import choose_device
 from mop.learning.loop import CURVE_NAME, FINAL_NAME, drive
 
-PRESETS = {"babyai": SIZES, "small": SIZES | {"deterministic": 64, "width": 48, "encoded": 48, "map_channels": 6}}
+PRESETS = BABYAI.presets
 SETTINGS = {  # name -> default, what it accepts, what it means
     "num_initializing_steps": (3, integer(1, 1000), "frames that the model is shown before it simulates"),
     "num_sim_steps": (28, integer(2, 1000), "frames that it simulates"),
@@ -39,6 +43,7 @@ SETTINGS = {  # name -> default, what it accepts, what it means
     "loss_scale_obs": (1.0, number(0), "weight of the surprise at observations"),
     "loss_scale_hx": (0.02, number(0), "weight of the error of the policy's memory"),
     "loss_scale_routing": (1.0, number(0), "weight of the KL of the router's weights"),
+    "loss_scale_value": (0.0, number(0), "weight of the error of the agent's value"),
     "loss_scale_act_log_probs": (1.0, number(0), "weight of the KL of the policy's actions"),
     "loss_scale_done": (1.0, number(0), "weight of the surprise at the end of the episode"),
     "loss_scale_reward": (1.0, number(0), "weight of the surprise at success"),
@@ -53,9 +58,10 @@ def parser() -> Parser:
     parser.add_argument("--data_dir", required=True, help="folder of the recording (generative.record)")
     parser.add_argument("--agent_file", help="checkpoint of the recorded policy (default: the one that was recorded)")
     parser.add_argument("--env_name", help="task of the recording, to make sure (default: whatever it is)")
-    parser.add_argument("--param_name", default="babyai", help=f"sizes: {' or '.join(PRESETS)} (default: %(default)s)")
+    presets = "; ".join(f"{' or '.join(domain.presets)} (of {kind})" for kind, domain in DOMAINS.items())
+    parser.add_argument("--param_name", help=f"sizes: {presets} (default: the first)")
     for name, (default, _, meaning) in SETTINGS.items():
-        what = f"{meaning} (default: {default:g})"
+        what = f"{meaning} (default: {_default_text(name, default)})"
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="VALUE", help=what)
     parser.add_argument("--loss_scale_gen_adv", default=0, help="0: there is no adversarial loss")
     parser.add_argument("--save_interval", default=0, help="updates between checkpoints besides the last; 0: none")
@@ -63,29 +69,51 @@ def parser() -> Parser:
     parser.add_argument("--tgm_exp_name", help="name of the simulator (default: that of the recording)")
     parser.add_argument("--output_dir", default="simulators", help="where simulators are (default: %(default)s)")
     parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
+    parser.add_argument("--device", default="cpu", help="cpu, gpu, auto; of BabyAI cpu (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on with the run of this name")
     return parser
 
 
-def settle(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of flags and defaults; the flags are checked in place. Raises InputError."""
+def _default_text(name: str, default: float) -> str:
+    """The default of a setting, and what it is in a preset of another domain."""
+    others = {
+        preset: settings[name]
+        for domain in DOMAINS.values()
+        for preset, settings in domain.defaults.items()
+        if settings.get(name, default) != default
+    }
+    return ", ".join([f"{default:g}", *(f"of a game's {preset} {value:g}" for preset, value in others.items())])
+
+
+def settle(args: argparse.Namespace, domain: Domain) -> dict[str, Any]:
+    """The settings of flags and the domain's defaults; the flags are checked in place. Raises InputError."""
     given = argparse.Namespace(**{name: value for name, value in vars(args).items() if name in SETTINGS})
     check_flags(given, **{name: SETTINGS[name][1] for name in vars(given)})
     check_flags(args, save_interval=integer(0), log_interval=integer(1), tgm_exp_name=optional(text), data_dir=text)
     if str(args.loss_scale_gen_adv) not in ("0", "0.", "0.0"):
         raise InputError("--loss_scale_gen_adv must be 0: this model has no adversarial loss")
-    if args.param_name not in PRESETS:
-        raise InputError(f"--param_name must be {' or '.join(PRESETS)}, not {shown(args.param_name)}")
-    return {name: default for name, (default, _, _) in SETTINGS.items()} | vars(given)
+    args.param_name = args.param_name or next(iter(domain.presets))
+    if args.param_name not in domain.presets:
+        raise InputError(f"--param_name must be {' or '.join(domain.presets)}, not {shown(args.param_name)}")
+    if args.device != "cpu" and not domain.has_gpu:
+        raise InputError(f"--device must be cpu, not {shown(args.device)}: policies of BabyAI run there alone")
+    foreign = {f"loss_scale_{name}" for name in {*BABYAI.terms, *GAMES.terms} - {*domain.terms}}
+    wrong = next((name for name in vars(given) if name in foreign), None)
+    if wrong is not None:
+        raise InputError(f"--{wrong}: there is no such term in the loss of this recording; leave it out")
+    defaults = {name: default for name, (default, _, _) in SETTINGS.items() if name not in foreign}
+    return defaults | domain.defaults.get(args.param_name, {}) | vars(given)
 
 
-def load_agent(path: str | None, recording: Recording, encoder: str | None = None) -> tuple[FrozenPolicy, Path]:
+def load_agent(
+    path: str | None, recording: Recording, encoder: str | None = None
+) -> tuple[FrozenPolicy | FrozenAgent, Path]:
     """The policy of a recording and the path of its checkpoint.
 
     path: as `recordings.find_policy`; encoder: where its mission encoder lies now. Raises InputError as that does.
     """
     path = find_policy(recording, path, "--agent_file (--checkpoint of an analysis)")
-    return FrozenPolicy.load(path, encoder)[0], path
+    return domain_of(recording.config["encoding"]).load_policy(path, encoder)[0], path
 
 
 def make_config(settings: dict, sizes: dict, recording: Recording, agent: Path) -> dict:
@@ -93,8 +121,10 @@ def make_config(settings: dict, sizes: dict, recording: Recording, agent: Path) 
     encoding, checkpoint = recording.config["encoding"], recording.config["checkpoint"]
     return {
         "kind": "world_model",
+        "domain": domain_of(encoding).name,
         "task_id": encoding["task_id"],
-        "lang_dim": encoding["lang_dim"],
+        **({"actions": encoding["actions"]} if "actions" in encoding else {}),
+        **({"lang_dim": encoding["lang_dim"]} if encoding["lang_dim"] else {}),
         "hidden_size": encoding["hidden_size"],
         "num_initializing_steps": settings["num_initializing_steps"],
         "sizes": dict(sizes),
@@ -117,13 +147,17 @@ def to_resume(folder: Path, config: dict, is_resumed: bool) -> dict | None:
 def main() -> int:
     """Check the flags, train, tell."""
     args = parser().parse_args()
-    settings = settle(args)
     recording = open_recording(args.data_dir)
+    domain = domain_of(recording.config["encoding"])
+    settings = settle(args, domain)
     task_id = recording.config["encoding"]["task_id"]
     if args.env_name not in (None, task_id):
         raise InputError(f"--env_name: {args.data_dir} is a recording of {task_id}, not of {args.env_name}")
     policy, agent = load_agent(args.agent_file, recording, args.lang_encoder)
-    config = make_config(settings, PRESETS[args.param_name], recording, agent)
+    config = make_config(settings, domain.presets[args.param_name], recording, agent)
+    device = choose_device("cuda" if args.device == "gpu" else args.device)
+    if device.type != "cpu":
+        policy.to(device)
     label = args.tgm_exp_name or recording.folder.name
     folder = Path(args.output_dir) / label
     check_writable(folder, "--output_dir")
@@ -133,7 +167,7 @@ def main() -> int:
             raise InputError(f"another process trains {folder}; choose another --tgm_exp_name")
         saved = to_resume(folder, config, args.resume)
         remove_leftovers(folder.glob(".*.tmp"))
-        run = SimulatorRun(config, policy, recording)
+        run = SimulatorRun(config, policy, recording, device)
         if saved is not None and saved["update"] == settings["num_updates"] and (folder / CURVE_NAME).exists():
             print(f"{label} is trained already: {folder / FINAL_NAME}")
             return 0

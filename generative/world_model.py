@@ -15,6 +15,7 @@ The agent's own cell in view shows its hand; so "in view" is with o in that cell
 either side, and to step ahead; which one an action is, and when a way is blocked, is learned. In the first frames,
 which the model is shown, the posterior is used, what is seen also enters h' by another GRU, and m, o and d become what
 is seen. Hafner et al. 2021 (arXiv 2010.02193) for h and z; Parisotto and Salakhutdinov 2018 (arXiv 1702.08360) for m.
+Where observations have no cells (the frames of a game), the map, the direction and the hand are empty (`places`).
 Axis letters: N worlds, T steps, A actions, X numbers of a soft observation, G of a mission, S hidden units of the
 policy, Z = groups x classes of z, C numbers of a cell of the map.
 """
@@ -27,23 +28,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.likelihood import NUM_DIRECTIONS, SymbolicViews
+from generative.adapters import BABYAI, BABYAI_SIZES, Domain, domain_of
 from generative.simulators import State
-from generative.soft import NUM_CELLS
 from mop.base.errors import InputError
-from mop.kernels.grid import VIEW_SIZE
 from mop.learning.loop import FINAL_NAME
 from mop.store.checkpoints import load_checkpoint
 from mop.worlds.world import NUM_ACTIONS
 
-SIZES = {"deterministic": 192, "groups": 12, "classes": 12, "map_channels": 12, "width": 128, "encoded": 128}
-SIDE = VIEW_SIZE // 2  # cells of a view to each side of the agent
-OWN = SIDE * VIEW_SIZE + VIEW_SIZE - 1  # the agent's own cell among those of a view
-FIRST_SHARE = -2.0  # log-odds that a cell changes in a step, at first
-REACH = VIEW_SIZE - 1  # cells that the map reaches from the agent to each side: those that a view can reach
-MAP_SIZE = 2 * REACH + 1
+SIZES = BABYAI_SIZES
 UNIFORM = 0.01  # share of the uniform distribution in that of z, so that no surprise is infinite
-OUTCOMES = ("terminated", "success")
+OUTCOMES = ("terminated", "success")  # of a game, the reward in place of success
 
 
 class Foresight(NamedTuple):
@@ -57,84 +51,24 @@ class Foresight(NamedTuple):
     prior: Tensor  # (N, Z), logits of z
 
 
-class Places(nn.Module):
-    """The map: cells [i, j] of a square with the agent at its centre, i to the right, j towards its back, as a view's.
-
-    channels: C; 0 is a model without a map.
-    """
-
-    def __init__(self, channels: int, num_inputs: int, num_features: int):
-        """num_inputs: of what tells the motion; num_features: of what tells the changes in view."""
-        super().__init__()
-        self.channels = channels
-        self.motion = nn.Sequential(nn.Linear(num_inputs + channels, 64), nn.ELU(), nn.Linear(64, 4))
-        self.change = nn.Linear(num_features, NUM_CELLS * (channels + 1))
-        with torch.no_grad():
-            self.change.bias[:: channels + 1] = FIRST_SHARE
-        self.register_buffer("is_own", (torch.arange(NUM_CELLS) == OWN).float().view(1, VIEW_SIZE, VIEW_SIZE, 1), False)
-
-    def empty(self, num_worlds: int) -> Tensor:
-        """A map (N, 13, 13, C) of which nothing is known."""
-        return self.change.weight.new_zeros(num_worlds, MAP_SIZE, MAP_SIZE, self.channels)
-
-    def ahead(self, places: Tensor) -> Tensor:
-        """The cell before the agent, (N, C)."""
-        return places[:, REACH, REACH - 1]
-
-    def view(self, places: Tensor, hand: Tensor) -> Tensor:
-        """The cells in view, (N, 7, 7, C), the hand (N, C) in the agent's own."""
-        cells = places[:, REACH - SIDE : REACH + SIDE + 1, :VIEW_SIZE]
-        return cells + self.is_own * (hand[:, None, None] - cells)
-
-    def motions(self, places: Tensor, inputs: Tensor) -> Tensor:
-        """How much of each motion there is, (N, 4): stay, left, right, ahead; inputs (N, I) and the cell ahead tell."""
-        return self.motion(torch.cat([inputs, self.ahead(places)], -1)).softmax(-1)
-
-    def turned(self, heading: Tensor, weights: Tensor) -> Tensor:
-        """The direction (N, 4) that is faced after motions (N, 4)."""
-        stay, left, right, ahead = weights[..., None].unbind(1)
-        return (stay + ahead) * heading + left * heading.roll(-1, -1) + right * heading.roll(1, -1)
-
-    def moved(self, places: Tensor, weights: Tensor) -> Tensor:
-        """The map as it is around the agent after motions (N, 4)."""
-        if not self.channels:
-            return places
-        stay, left, right, ahead = weights[..., None, None, None].unbind(1)
-        turned = places.transpose(1, 2)
-        beyond = F.pad(places[:, :, :-1], (0, 0, 1, 0))  # at the far edge nothing is known
-        return stay * places + left * turned.flip(1) + right * turned.flip(2) + ahead * beyond
-
-    def changed(self, places: Tensor, hand: Tensor, in_view: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Map and hand with the changes in view that features (N, F) tell; in_view: of `view`."""
-        found = self.change(features).unflatten(-1, (VIEW_SIZE, VIEW_SIZE, self.channels + 1))
-        return self.written(places, hand, in_view, found[..., 1:], found[..., :1].sigmoid())
-
-    def written(
-        self, places: Tensor, hand: Tensor, in_view: Tensor, seen: Tensor, shares: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Map and hand with what is seen, (N, 7, 7, C), in the cells in view, each to its share (N, 7, 7, 1)."""
-        if not self.channels:
-            return places, hand
-        changes = shares * (seen - in_view)
-        around = F.pad(changes * (1 - self.is_own), (0, 0, 0, MAP_SIZE - VIEW_SIZE, REACH - SIDE, REACH - SIDE))
-        return places + around, hand + changes[:, SIDE, VIEW_SIZE - 1]
-
-
 class WorldModel(nn.Module):
     """A simulator (`simulators.Simulator`) that is learned from a recording."""
 
-    def __init__(self, lang_dim: int, hidden_size: int, sizes: Mapping[str, int] = SIZES):
-        """lang_dim: G; hidden_size: S of the policy; sizes: those of SIZES."""
+    def __init__(
+        self, lang_dim: int, hidden_size: int, sizes: Mapping[str, int] = SIZES, domain: Domain = BABYAI,
+        num_actions: int = NUM_ACTIONS,
+    ):  # fmt: skip
+        """lang_dim: G; hidden_size: S of the policy; sizes: as those of the domain's presets; num_actions: A."""
         super().__init__()
+        self.domain, self.num_actions = domain, num_actions
         deterministic, width, encoded = (sizes[name] for name in ("deterministic", "width", "encoded"))
         self.groups, self.classes = sizes["groups"], sizes["classes"]
         self.stochastic = self.groups * self.classes
-        channels = sizes["map_channels"]
-        in_view = NUM_CELLS * channels
-        self.views = SymbolicViews(width, channels, encoded)
-        self.gru = nn.GRUCell(self.stochastic + NUM_ACTIONS + lang_dim + channels, deterministic)
+        channels, in_view = domain.remembered(sizes)
+        self.views = domain.make_views(sizes)
+        self.gru = nn.GRUCell(self.stochastic + num_actions + lang_dim + channels, deterministic)
         self.take_in = nn.GRUCell(encoded, deterministic)
-        self.places = Places(channels, deterministic + NUM_ACTIONS, width)
+        self.places = domain.make_places(sizes, deterministic + num_actions)
         self.look_ahead = nn.Linear(deterministic + in_view, width)
         self.prior = nn.Linear(width, self.stochastic)
         self.posterior = nn.Sequential(nn.Linear(width + encoded, width), nn.ELU(), nn.Linear(width, self.stochastic))
@@ -151,7 +85,7 @@ class WorldModel(nn.Module):
         T may be 0. actions (N, T - 1, A) ones and zeros; lang (N, G); noise (T, N, groups, classes): see `choose`.
         """
         state, encoded = self.blank(lang), self.views.encode(frames)
-        before = [lang.new_zeros(len(lang), NUM_ACTIONS), *actions.unbind(1)]
+        before = [lang.new_zeros(len(lang), self.num_actions), *actions.unbind(1)]
         for t in range(frames.shape[1]):
             action = before[t]
             state, *_ = self.filter(state, action, encoded[:, t], frames[:, t], None if noise is None else noise[t])
@@ -167,7 +101,8 @@ class WorldModel(nn.Module):
         return self.settle(state, foresight, self.choose(foresight.prior, noise))
 
     def outcome(self, state: State) -> Tensor:
-        """Log-odds (N, 2) of OUTCOMES: that the episode ended on arrival here, and that it was a success."""
+        """(N, 2) of OUTCOMES: the log-odds that the episode ended on arrival here, and those of success, or the reward
+        itself, as the domain has it."""
         return self.outcome_heads(self.shown(state)[0])
 
     def memory(self, state: State) -> Tensor:
@@ -183,7 +118,7 @@ class WorldModel(nn.Module):
             "deterministic": lang.new_zeros(num_worlds, self.gru.hidden_size),
             "stochastic": lang.new_zeros(num_worlds, self.stochastic),
             "places": self.places.empty(num_worlds),
-            "heading": lang.new_zeros(num_worlds, NUM_DIRECTIONS),
+            "heading": lang.new_zeros(num_worlds, self.places.num_headings),
             "hand": lang.new_zeros(num_worlds, self.places.channels),
             "mission": lang,
         }
@@ -261,6 +196,12 @@ class WorldModel(nn.Module):
         return F.elu(self.trunk(torch.cat([deterministic, z, in_view.flatten(-3)], -1)))
 
 
+def make_world_model(config: Mapping) -> WorldModel:
+    """An untrained model, as the config of a simulator has it, with weights drawn from torch's present generator."""
+    num_actions = len(config["actions"]) if "actions" in config else NUM_ACTIONS
+    return WorldModel(config.get("lang_dim", 0), config["hidden_size"], config["sizes"], domain_of(config), num_actions)
+
+
 def load_world_model(path: str | Path) -> tuple[WorldModel, dict]:
     """A trained world model, without gradients of its own, and its config.
 
@@ -275,7 +216,7 @@ def load_world_model(path: str | Path) -> tuple[WorldModel, dict]:
     if config.get("kind") != "world_model":
         raise InputError(f"{path} is a checkpoint, but of no simulator; train one with generative.train_gen_model")
     try:
-        model = WorldModel(config["lang_dim"], config["hidden_size"], config["sizes"])
+        model = make_world_model(config)
         model.load_state_dict(checkpoint["policy_state_dict"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{path}: weights and config disagree ({' '.join(str(error).split())[:200]})") from None
