@@ -31,8 +31,9 @@ from generative.direction_study import (
     read_rows,
     write_part,
 )
+from generative.inputs import open_babyai_recording
 from generative.labels import labeller
-from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
+from generative.recordings import BEHAVIOURS, SPLITS, Recording
 from mop.base.configuration import Parser, check_flags, integer, shown
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_figure
@@ -143,7 +144,7 @@ def main() -> int:
         max_rows=integer(100),
         seed=integer(0),
     )
-    recording = open_recording(args.data_dir)
+    recording = open_babyai_recording(args.data_dir)
     out = Path(args.out or Path("plots/directions") / Path(args.data_dir).resolve().name)
     settings = {name: getattr(args, name) for name in ("num_components", "num_seeds", "max_rows", "seed")}
     settings["blocks"] = chosen(args.blocks, list(blocks_of(recording)), "--blocks")

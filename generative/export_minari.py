@@ -18,7 +18,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from tqdm import tqdm
 
-from generative.recordings import Recording, open_recording
+from generative.inputs import open_babyai_recording
+from generative.recordings import Recording
 from mop.base.configuration import Parser, check_flags
 from mop.base.errors import InputError, run_script
 
@@ -95,7 +96,7 @@ def main() -> int:
     args = parser().parse_args()
     check_flags(args, dataset_id=dataset_name)
     import_minari()
-    recording = open_recording(args.data_dir)
+    recording = open_babyai_recording(args.data_dir)
     print(f"{len(recording):,} episodes: {export(recording, args.dataset_id)}")
     return 0
 

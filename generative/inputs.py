@@ -9,7 +9,7 @@ import torch
 from generative.adapters import BABYAI, domain_of
 from generative.direction_sets import Directions, load_directions
 from generative.policies import Answer
-from generative.recordings import Episode, Recording
+from generative.recordings import Episode, Recording, open_recording
 from generative.scenes import ExactScenes, LearnedScenes, Scenes
 from generative.targets import Target
 from generative.world_model import load_world_model
@@ -17,6 +17,14 @@ from mop.base.errors import InputError
 from mop.base.files import whole_digest
 
 EXACT = "exact"
+
+
+def open_babyai_recording(folder: str | Path) -> Recording:
+    """The finished recording in a folder. Raises InputError where there is none, or it is of a game."""
+    recording = open_recording(folder)
+    if domain_of(recording.config["encoding"]) is not BABYAI:
+        raise InputError(f"{folder} is a recording of a game; only those of BabyAI's worlds can be used here")
+    return recording
 
 
 def open_scenes(name: str, recording: Recording) -> Scenes:

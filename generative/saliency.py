@@ -32,9 +32,9 @@ from generative.causes import PATHS
 from generative.explaining import explain
 from generative.explanations import Explanation, load_explanation, short_number
 from generative.fidelity import MIN_FIDELITY, check_fidelity
-from generative.inputs import EXACT, open_directions, open_scenes, recorded_values, settings_of
+from generative.inputs import EXACT, open_babyai_recording, open_directions, open_scenes, recorded_values, settings_of
 from generative.policies import FrozenPolicy
-from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
+from generative.recordings import BEHAVIOURS, SPLITS, Recording
 from generative.saliency_figures import plot_horizon, plot_map, plot_strip
 from generative.scenes import VIEW, WORLD
 from generative.targets import CHOSEN, TARGETS_HELP, Target, parse_target
@@ -106,7 +106,7 @@ def main() -> int:
         episode=optional(integer(0)), num_episodes=integer(1), step=optional(integer(0)), split=choice(*SPLITS),
         policy=choice(*BEHAVIOURS), num_causes=integer(1),
     )  # fmt: skip
-    recording = open_recording(args.data_dir)
+    recording = open_babyai_recording(args.data_dir)
     digest = recording.config["checkpoint"]["sha256"]
     policy, _ = load_agent(args.checkpoint, recording, args.lang_encoder)
     directions = open_directions(args.directions, digest, recording.folder)

@@ -34,6 +34,8 @@ def find_recordings(data_dir: str | None) -> dict[str, str]:
     found = sorted(path.parent for path in root.glob(f"*/{CONFIG}")) if root.is_dir() else []
     found = [path for path in found if not _is_of_game(path)]
     if data_dir is not None and (asked / CONFIG).is_file():
+        if _is_of_game(asked):
+            raise InputError(f"{asked} is a recording of a game; the page shows those of BabyAI's worlds")
         found = [asked, *(path for path in found if path != asked)]
     if not found:
         raise InputError(

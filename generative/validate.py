@@ -32,9 +32,9 @@ from generative.attribution import METHODS
 from generative.closed_loop import untrained
 from generative.counterfactuals import KINDS
 from generative.fidelity import MIN_FIDELITY, check_fidelity
-from generative.inputs import EXACT, open_directions, open_scenes, settings_of
+from generative.inputs import EXACT, open_babyai_recording, open_directions, open_scenes, settings_of
 from generative.policies import FrozenPolicy
-from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
+from generative.recordings import BEHAVIOURS, SPLITS, Recording
 from generative.scenes import Place
 from generative.targets import TARGETS_HELP, parse_target
 from generative.train_gen_model import load_agent
@@ -126,7 +126,7 @@ def main() -> int:
         actions=words("own", "recorded"), split=choice(*SPLITS), policies=words(*BEHAVIOURS), seed=integer(0),
         min_fidelity=number(0, high=1),
     )  # fmt: skip
-    recording = open_recording(args.data_dir)
+    recording = open_babyai_recording(args.data_dir)
     policy, path = load_agent(args.checkpoint, recording, args.lang_encoder)
     digest = recording.config["checkpoint"]["sha256"]
     directions = open_directions(args.directions, digest, recording.folder)

@@ -15,12 +15,14 @@ from conftest import REPOSITORY, script_environment
 from generative_data import tiny_checkpoint
 from generative_game_data import RECORDING, call, flags, record_agent, skip_without_games, tiny_agent, told
 
-from generative import record, recorder
+from generative import directions, export_minari, record, recorder, saliency, validate
 from generative.agents import load_agent
 from generative.behaviours import CHOOSE
 from generative.game_worlds import IDLE_PREFERENCE, RIGHT_PREFERENCE, AgentActor
 from generative.games import RIGHT, UNSEEN_LEVELS, begin_level
 from generative.recordings import SPLITS, open_recording, split_of
+from generative.shelf import find_recordings
+from mop.base.errors import InputError
 
 
 @pytest.fixture(scope="module", name="model")
@@ -175,3 +177,16 @@ def test_what_cannot_be_recorded_is_refused_in_one_line(recording, model, tmp_pa
     assert "is of agents of games" in refused(model_file=of_babyai)
     monkeypatch.setitem(sys.modules, "envpool", None)
     assert "make coinrun" in refused()
+
+
+@pytest.mark.parametrize("command", [directions, saliency, validate, export_minari])
+def test_commands_of_babyai_refuse_a_game(recording, command, monkeypatch, capsys):
+    monkeypatch.setattr(export_minari, "import_minari", lambda: None)
+    words = ["--dataset_id", "coinrun-v0"] if command is export_minari else []
+    assert call(command, "--data_dir", recording.folder, *words) == 2
+    assert "is a recording of a game; only those of BabyAI's worlds" in told(capsys)
+
+
+def test_the_page_of_simulators_refuses_a_game(recording):
+    with pytest.raises(InputError, match="is a recording of a game; the page shows those of BabyAI's worlds"):
+        find_recordings(str(recording.folder))
