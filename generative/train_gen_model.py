@@ -12,6 +12,7 @@ Writes simulators/<tgm_exp_name>/: checkpoint_final.pt, training_log.csv, traini
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +115,9 @@ def to_resume(folder: Path, config: dict, is_resumed: bool) -> dict | None:
     return saved
 
 
-def main() -> int:
-    """Check the flags, train, tell."""
-    args = parser().parse_args()
+def main(words: Sequence[str] | None = None, on_save: Callable[[], object] = lambda: None) -> int:
+    """Check the flags (None: those of the command line), train, tell; on_save: as `drive`."""
+    args = parser().parse_args(words)
     settings = settle(args)
     recording = open_recording(args.data_dir)
     task_id = recording.config["encoding"]["task_id"]
@@ -140,7 +141,8 @@ def main() -> int:
         try:
             drive(
                 run, folder, settings["num_updates"], label, log_interval=args.log_interval,
-                checkpoint_interval=args.save_interval, saved=saved, is_over=run.is_over, checkpoint_on_interrupt=False,
+                checkpoint_interval=args.save_interval, saved=saved, on_save=on_save, is_over=run.is_over,
+                checkpoint_on_interrupt=False,
             )  # fmt: skip
         except KeyboardInterrupt:
             return 130
