@@ -1,6 +1,7 @@
 """What several test files share: the flags of a tiny run, such a run as files, and scripts as subprocesses."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core: more threads would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -51,6 +55,13 @@ def run_script(
     )
 
 
+def pytest_configure(config) -> None:
+    """Compile the kernels before worker processes begin: numba's files are not made for several writers."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        code = "from mop.jobs.cloud import warm_up; warm_up()"
+        subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True)
+
+
 @pytest.fixture(scope="module")
 def browser():
     """A real browser, headless; what asks for it is skipped where there is none."""
@@ -83,3 +94,35 @@ def tiny_run(tmp_path_factory, tiny_flags) -> Path:
     result = run_script("train_mop.py", *tiny_flags, cwd=root)
     assert result.returncode == 0, result.stderr
     return root
+
+
+@pytest.fixture(scope="session")
+def modal_server(tmp_path_factory):
+    """Folder and address of the running stand-in for Modal's servers."""
+    modal = pytest.importorskip("modal")
+    from modal_cloud import PIN, serve
+
+    if modal.__version__ != PIN:
+        pytest.skip(f"modal {modal.__version__} is here, the stand-in is for {PIN}")
+    yield from serve(tmp_path_factory.mktemp("stand_in"))
+
+
+@pytest.fixture
+def remote(modal_server, tmp_path, request):
+    """A Modal environment of its own, and a folder on "this machine" that it is used from."""
+    from modal_cloud import Cloud
+
+    name = re.sub(r"[^a-z]+", "-", request.node.name.removeprefix("test_"))
+    return Cloud(*modal_server, name, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def games() -> None:
+    """What asks for it is skipped where games cannot be played."""
+    from generative.games import check_playable
+    from mop.base.errors import InputError
+
+    try:
+        check_playable("coinrun", "easy")
+    except InputError as error:
+        pytest.skip(str(error))
