@@ -1,10 +1,14 @@
 """What several test files share: the flags of a tiny run, such a run as files, and scripts as subprocesses."""
 
+import contextlib
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import threading
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +17,7 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core: more threads would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+_ONE_AT_A_TIME = threading.Lock()
 CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
@@ -53,6 +58,26 @@ def run_script(
         stdin=subprocess.DEVNULL,
         check=False,
     )
+
+
+def run_here(command: list[str], *, cwd: Path, stdout=None, stderr=None) -> subprocess.CompletedProcess:
+    """`subprocess.run` of a script of the repository without the seconds that a process of its own takes to begin.
+
+    It takes part in nothing else of this process: one at a time, its arguments and its folder are its own.
+    """
+    python, script, *words = command
+    assert python == sys.executable and stderr in (None, subprocess.STDOUT)
+    with _ONE_AT_A_TIME, contextlib.chdir(cwd), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *words])
+        told = contextlib.redirect_stdout(stdout) if stdout else contextlib.nullcontext()
+        wrong = contextlib.redirect_stderr(stdout) if stderr else contextlib.nullcontext()
+        with told, wrong, warnings.catch_warnings():
+            try:
+                runpy.run_path(script, run_name="__main__")
+                code = 0
+            except SystemExit as end:
+                code = end.code or 0
+    return subprocess.CompletedProcess(command, code)
 
 
 def pytest_configure(config) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, TINY_TASK, run_script
+from conftest import REPOSITORY, TINY_TASK, run_here, run_script
 
 from mop.base.configuration import parse_config
 from mop.base.errors import InputError
@@ -108,6 +108,7 @@ def test_from_training_to_table_and_zoo(tiny, tmp_path, monkeypatch, capsys):
 
 
 def test_pictures_of_the_study_and_of_the_price(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("subprocess.run", run_here)
     settings = [replace(tiny[0], experiment="settings", setting=name, trial=k) for k, name in enumerate(("base", "b"))]
     task, flags = experiments.ALPHA_TASK, TINY | {"lpc_alpha": 1e-4}
     alpha = [experiments.Training("alpha", task, "0.0001", 0, 0, flags)]
