@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core: more threads would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+PATIENCE_S = 300.0  # with what takes seconds where nothing else runs
 _ONE_AT_A_TIME = threading.Lock()
 CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -45,7 +46,7 @@ def script_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run_script(
-    name: str, *args, timeout: float = 120.0, env: Mapping[str, str] | None = None, cwd: str | Path = REPOSITORY
+    name: str, *args, timeout: float = PATIENCE_S, env: Mapping[str, str] | None = None, cwd: str | Path = REPOSITORY
 ) -> subprocess.CompletedProcess[str]:
     """Run a script of the repository to its end with this Python; text output and return code, never an exception."""
     return subprocess.run(
@@ -60,12 +61,12 @@ def run_script(
     )
 
 
-def run_here(command: list[str], *, cwd: Path, stdout=None, stderr=None) -> subprocess.CompletedProcess:
+def run_here(command: Sequence[str | Path], *, cwd: Path, stdout=None, stderr=None) -> subprocess.CompletedProcess:
     """`subprocess.run` of a script of the repository without the seconds that a process of its own takes to begin.
 
     It takes part in nothing else of this process: one at a time, its arguments and its folder are its own.
     """
-    python, script, *words = command
+    python, script, *words = map(str, command)
     assert python == sys.executable and stderr in (None, subprocess.STDOUT)
     with _ONE_AT_A_TIME, contextlib.chdir(cwd), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [script, *words])

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from conftest import REPOSITORY, run_script, script_environment
+from conftest import PATIENCE_S, REPOSITORY, run_script, script_environment
 
 PIN = re.search(r"^modal==(.*)$", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE)[1]
 
@@ -50,7 +50,7 @@ class Cloud:
         """The exit code, the output, and what the stand-in recorded meanwhile."""
         before = len(self.events())
         process = self.start(entry_point, *words)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=PATIENCE_S)
         assert "Traceback" not in out + err, out + err + self.logs()
         return process.returncode, out + err, self.events()[before:]
 
@@ -95,10 +95,10 @@ def serve(folder: Path) -> Iterator[tuple[Path, str]]:
         yield folder, f"http://127.0.0.1:{int(process.stdout.readline())}"
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE_S)
 
 
-def until(is_so: Callable[[], bool], seconds: float = 60) -> None:
+def until(is_so: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
     """Wait for something to become so."""
     end = time.monotonic() + seconds
     while not is_so():

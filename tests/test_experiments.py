@@ -93,6 +93,7 @@ def test_from_training_to_table_and_zoo(tiny, tmp_path, monkeypatch, capsys):
     assert "optimizer_state_dict" not in checkpoint and checkpoint["config"]["policy"] == "mop"
     assert ["--num_updates 2" in line and "--num_updates 3" in line for line in table["command"]] == [False, True]
     before = (tmp_path / "tasks.csv").read_bytes()
+    monkeypatch.setattr("subprocess.run", run_here)
     assert call(monkeypatch, "tasks") == 0  # nothing is trained again
     assert (tmp_path / "tasks.csv").read_bytes() == before
     capsys.readouterr()

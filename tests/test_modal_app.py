@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from checks import files_below
-from conftest import REPOSITORY, TINY_FLAGS, TINY_TASK, run_script
+from conftest import PATIENCE_S, REPOSITORY, TINY_FLAGS, TINY_TASK, run_script
 from eval_helpers import GOTO, UNLOCK, in_process, put, random_checkpoint, the_error_line
 from lmc_settings import TINY, tiny
 from modal_cloud import (
@@ -748,7 +748,7 @@ def test_a_command_that_is_given_again_waits_for_the_same_calls(remote, tiny_run
     second = remote.start("main", "-e", remote.folder.name, *words)
     until(lambda: len(of(remote.events(), "app")) == 3)
     (remote.folder / "hold").unlink()
-    out, err = second.communicate(timeout=240)
+    out, err = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 0, out + err + remote.logs()
     assert f"running already: {TINY_TASK} trial 0 (fc-" in out and f"done 1/1: {TINY_TASK} trial 0" in out
     for command in ("logs", "stop"):
@@ -769,7 +769,7 @@ def test_a_gap_in_the_network_costs_nothing(remote):
     until(lambda: len(of(remote.events(), "cut off")) > 8)  # the client by itself tries 4 times
     (remote.folder / "gap").unlink()
     (remote.folder / "hold").unlink()
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0 and "unknown" not in out and "2 of 2 jobs done" in out, out + err
     assert len(of(remote.events(), "call")) == 2
     lines = re.findall(r"^(done \d/\d): (.*)$", out, re.MULTILINE)

@@ -14,12 +14,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import REPOSITORY, TINY_FLAGS, TINY_TASK, run_here, run_script, script_command, script_environment
+from conftest import (
+    PATIENCE_S,
+    REPOSITORY,
+    TINY_FLAGS,
+    TINY_TASK,
+    run_here,
+    run_script,
+    script_command,
+    script_environment,
+)
 
 from mop.base.configuration import DEFAULTS_FILE, RUNTIME_KEYS, read_config
 from mop.store.checkpoints import load_checkpoint, load_training_state, save_training_state
 
-LIMIT_S = 60.0  # of every wait
+LIMIT_S = PATIENCE_S  # of every wait
 TOTAL = 48  # updates of the run that is cut off; flags given twice: the last one counts
 FLAGS = (*TINY_FLAGS, "--num_updates", TOTAL, "--checkpoint_interval", 4, "--log_interval", 5)
 FLAGS += ("--replay", 2, "--replay_size", 5, "--teacher_mix", 0.7, "--obs_encoding", "one_hot")  # a state holds more
