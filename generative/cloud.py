@@ -28,6 +28,7 @@ from mop.jobs.cloud import (
 from mop.jobs.hardware import parse_gpu
 
 SCRIPTS = {"train_agent": train_agent, "train_gen_model": train_gen_model}
+CHECKS = {"train_agent": train_agent.settle, "train_gen_model": train_gen_model.check_given}
 NOT_FREE = {  # flag -> why it cannot be given
     "output_dir": "what is made lies on its volume",
     "lang_encoder": "a container has no folder of this machine",
@@ -74,7 +75,7 @@ def plan(name: str, words: Sequence[str], default_gpu: str) -> Plan:
     """
     args = parser(name, default_gpu).parse_args(words)
     gpu, device = parse_gpu(args.gpu), getattr(args, "device", "cpu")
-    SCRIPTS[name].settle(args)
+    CHECKS[name](args)
     _check_for_container(args, SCRIPTS[name].parser())
     own = Parser(add_help=False)
     _add_own_flags(own, default_gpu)

@@ -68,16 +68,22 @@ def parser() -> Parser:
     return parser
 
 
-def settle(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of flags and defaults; the flags are checked in place. Raises InputError."""
+def check_given(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that are given; checked in place, with the flags that need no recording. Raises InputError."""
     given = argparse.Namespace(**{name: value for name, value in vars(args).items() if name in SETTINGS})
     check_flags(given, **{name: SETTINGS[name][1] for name in vars(given)})
     check_flags(args, save_interval=integer(0), log_interval=integer(1), tgm_exp_name=optional(text), data_dir=text)
     if str(args.loss_scale_gen_adv) not in ("0", "0.", "0.0"):
         raise InputError("--loss_scale_gen_adv must be 0: this model has no adversarial loss")
+    return vars(given)
+
+
+def settle(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of flags and defaults; the flags are checked in place. Raises InputError."""
+    given = check_given(args)
     if args.param_name not in PRESETS:
         raise InputError(f"--param_name must be {' or '.join(PRESETS)}, not {shown(args.param_name)}")
-    return {name: default for name, (default, _, _) in SETTINGS.items()} | vars(given)
+    return {name: default for name, (default, _, _) in SETTINGS.items()} | given
 
 
 def load_agent(path: str | None, recording: Recording, encoder: str | None = None) -> tuple[FrozenPolicy, Path]:
