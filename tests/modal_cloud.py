@@ -86,10 +86,10 @@ class Cloud:
 
 def serve(folder: Path) -> Iterator[tuple[Path, str]]:
     """Folder and address of a running stand-in, which ends afterwards."""
-    environment = script_environment({"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"})
+    environment = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
         [sys.executable, str(REPOSITORY / "tests" / "modal_stand_in.py"), str(folder)],
-        env=environment | without_account(), stdout=subprocess.PIPE, text=True,
+        env=without_account() | environment, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         yield folder, f"http://127.0.0.1:{int(process.stdout.readline())}"

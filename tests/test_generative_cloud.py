@@ -107,7 +107,7 @@ def recorded(tmp_path_factory):
     return tiny_pair(tmp_path_factory.mktemp("recorded"))
 
 
-def test_a_simulator_goes_on_where_it_was_killed_and_ends_with_the_same_weights(remote, recorded, tmp_path):
+def test_a_killed_simulator_ends_with_the_same_weights(remote, recorded, tmp_path):
     recording, checkpoint = recorded
     volume = remote.volume("rl-mop-recordings")
     shutil.copytree(recording.folder, volume / "tiny")
