@@ -33,14 +33,14 @@ browser:  # Debian's chromium for the tests of the apps; without it, they are sk
 		echo "no chromium, and it cannot be installed here: the tests in a browser will be skipped"
 
 coinrun: $(VENV)/.installed  ## envpool and the Qt 5 that it needs, for the games of generative.train_agent
-	@ldconfig -p 2>/dev/null | grep -q libQt5Gui.so.5 || \
+	@$(RUN) -c 'import ctypes; ctypes.CDLL("libQt5Gui.so.5")' 2>/dev/null || \
 		{ command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq \
 		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libqt5gui5 >/dev/null; } || \
 		echo "the run-time of Qt 5 is missing, and it cannot be installed here: install libqt5gui5, or what it is called on this system"
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-coinrun.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-coinrun.txt
 
 test: $(VENV)/.installed browser  ## run every test
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed  ## check style
 	$(RUN) -m ruff check .

@@ -8,11 +8,15 @@
 
     modal run modal_app.py::lmc --env Hopper-v5 --seeds "1,2,3"     forks, and the paths between their children
 
+    modal run --detach modal_app.py::train_agent --gpu A10G --exp_name mine --param_name hard-rec     a game's agent
+    modal run --detach modal_app.py::train_gen_model --data_dir recordings/X     a simulator of a recording's worlds
+
     python modal_app.py download                   what is new on the volumes, to modal_checkpoints/ and here
 
-Checkpoints go to the volume rl-mop, results to rl-mop-eval, linear mode connectivity to rl-mop-lmc. A command that is
-given again while its jobs are running waits for them and starts none of them anew. Exit code 0: every job is done; 1:
-some failed, or nobody knows (they are listed, the others' files stand); 2: nothing was started.
+Checkpoints go to the volume rl-mop, results to rl-mop-eval, linear mode connectivity to rl-mop-lmc, agents of games to
+rl-mop-logs, simulators to rl-mop-simulators. A command that is given again while its jobs are running waits for them
+and starts none of them anew. Exit code 0: every job is done; 1: some failed, or nobody knows (they are listed, the
+others' files stand); 2: nothing was started.
 """
 
 import argparse
@@ -33,12 +37,19 @@ from mop.base.errors import InputError, exit_code, run_script
 from mop.jobs import calls, cloud
 from mop.jobs.batch import Filters
 from mop.jobs.cloud import (
+    AGENTS_DIR,
+    AGENTS_VOLUME,
     CHECKPOINT_DIR,
     CHECKPOINTS_VOLUME,
     LMC_DIR,
     LMC_VOLUME,
+    RECORDINGS_DIR,
+    RECORDINGS_VOLUME,
     RESULTS_DIR,
     RESULTS_VOLUME,
+    SIMULATORS_DIR,
+    SIMULATORS_VOLUME,
+    ZOO_DIR,
     Job,
     Result,
 )
@@ -46,9 +57,11 @@ from mop.jobs.hardware import Machine, cost_lines, parse_gpu
 
 TRAIN_GPU = "T4"  # unless --gpu says otherwise
 EVAL_GPU = "none"  # as on most people's machines, and so with the same rounding
+GPU_OF_SCRIPT = {"train_agent": TRAIN_GPU, "train_gen_model": EVAL_GPU}  # of generative/
 # One core each: all of it is one thread. Peaks: a default training 1.0 GiB, the largest evaluation measured 1.4.
 CPUS, MEMORY_MIB = 1.0, 3072
 MERGE_CPUS, MERGE_MEMORY_MIB = 0.25, 512  # it waits for most of its time
+GAME_CPUS, GAME_MEMORY_MIB = 4.0, 8192  # a game has 8 threads, and a rollout of hard-rec is 0.8 GiB of frames
 # of one attempt; a day is the longest that Modal allows, and a run that needs more goes on in its next attempt
 TRAIN_TIMEOUT_S, EVAL_TIMEOUT_S, MERGE_TIMEOUT_S = 24 * 60 * 60, 60 * 60, 24 * 60 * 60
 STARTUP_TIMEOUT_S = 10 * 60
@@ -66,6 +79,7 @@ ANY_PROCESSOR = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"
 # `modal app logs` shows the last 100 entries, and each refresh of a progress bar is one.
 FEW_LINES = {"TQDM_MININTERVAL": "60", "TQDM_MAXINTERVAL": "60"}
 NO_SCREEN = {"MUJOCO_GL": "disable"}  # nothing is rendered, and a container has no libraries for it
+QT = "libqt5gui5"  # for envpool's games
 WANDB = "wandb==0.31.0"  # for --extra-args "--wandb_project ...", with --secrets
 
 
@@ -96,10 +110,26 @@ lmc_image = (
     .add_local_dir(HERE / "lmc_rl" / "configs", f"{HOME}/lmc_rl/configs", copy=True)
     .run_commands("python -c 'import lmc_rl.cloud'")
 )
+simulator_image = (
+    image.add_local_dir(HERE / ZOO_DIR, f"{HOME}/{ZOO_DIR}", copy=True)
+    .add_local_python_source("generative", copy=True)
+    .run_commands("python -c 'import generative.cloud'")
+)
+game_image = (
+    base_image.apt_install(QT)
+    .uv_pip_install(requirements=[str(HERE / "requirements-coinrun.txt")])
+    .add_local_python_source(*LIBRARY, "generative", copy=True)
+    .run_commands("python -c 'import generative.cloud as jobs; jobs.check_games()'")
+)
 checkpoints = modal.Volume.from_name(CHECKPOINTS_VOLUME, create_if_missing=True)
 results = modal.Volume.from_name(RESULTS_VOLUME, create_if_missing=True)
 lmc_volume = modal.Volume.from_name(LMC_VOLUME, create_if_missing=True)
-checkpoints_to_read = checkpoints.with_mount_options(read_only=True)
+agents = modal.Volume.from_name(AGENTS_VOLUME, create_if_missing=True)
+recordings = modal.Volume.from_name(RECORDINGS_VOLUME, create_if_missing=True)
+simulators = modal.Volume.from_name(SIMULATORS_VOLUME, create_if_missing=True)
+checkpoints_to_read, agents_to_read, recordings_to_read = (
+    volume.with_mount_options(read_only=True) for volume in (checkpoints, agents, recordings)
+)
 register = modal.Dict.from_name(REGISTER, create_if_missing=True)
 app = modal.App("rl-mop", image=image)
 on_machines = functools.partial(
@@ -108,7 +138,10 @@ on_machines = functools.partial(
 WRITES_CHECKPOINTS = {f"{HOME}/{CHECKPOINT_DIR}": checkpoints}
 WRITES_RESULTS = {f"{HOME}/{RESULTS_DIR}": results}
 WRITES_LMC = {f"{HOME}/{LMC_DIR}": lmc_volume}
+WRITES_AGENTS = {f"{HOME}/{AGENTS_DIR}": agents}
+WRITES_SIMULATORS = {f"{HOME}/{SIMULATORS_DIR}": simulators}
 READS_CHECKPOINTS = {f"{HOME}/{CHECKPOINT_DIR}": checkpoints_to_read}
+READS_RECORDINGS = {f"{HOME}/{RECORDINGS_DIR}": recordings_to_read, f"{HOME}/{AGENTS_DIR}": agents_to_read}
 
 
 # --- in containers --------------------------------------------------------------------------------------------------
@@ -180,6 +213,29 @@ def _on_lmc(work: Callable[[Any], Any]) -> Any:
     return result
 
 
+@on_machines(
+    image=game_image, cpu=GAME_CPUS, memory=GAME_MEMORY_MIB, timeout=TRAIN_TIMEOUT_S, volumes=WRITES_AGENTS,
+    single_use_containers=True,
+)  # fmt: skip
+def learn_game(*arguments) -> Result:
+    from generative import cloud as jobs  # here: other images lack it
+
+    agents.reload()
+    return jobs.train(*arguments, agents.commit)
+
+
+@on_machines(
+    image=simulator_image, timeout=TRAIN_TIMEOUT_S, single_use_containers=True,
+    volumes=READS_CHECKPOINTS | READS_RECORDINGS | WRITES_SIMULATORS,
+)  # fmt: skip
+def learn_worlds(*arguments) -> Result:
+    from generative import cloud as jobs
+
+    for volume in (checkpoints_to_read, agents_to_read, recordings_to_read, simulators):
+        volume.reload()
+    return jobs.train(*arguments, simulators.commit)
+
+
 # --- entry points ---------------------------------------------------------------------------------------------------
 
 
@@ -191,8 +247,8 @@ def entry_point(function: Callable[..., int]) -> modal.app.LocalEntrypoint:
     ENTRY_POINTS[function.__name__] = function
 
     @functools.wraps(function)
-    def command(**flags) -> None:
-        code = exit_code(functools.partial(function, **flags))
+    def command(*words, **flags) -> None:
+        code = exit_code(functools.partial(function, *words, **flags))
         if code:  # Modal takes even an exit with 0 for an error
             sys.exit(code)
 
@@ -299,6 +355,31 @@ def lmc(
         jobs = [piece.job for piece in missing if piece not in waiting]
         outcomes += wait(start("connectivity", on(function, machine, split(secrets)), jobs))
         outcomes += [Result(piece.job.label, error=f"it needs {piece.lacks(files)[0]}") for piece in waiting]
+    return cloud.report(outcomes, way_to_download())
+
+
+@entry_point
+def train_agent(*words: str) -> int:
+    """Train an agent of a game: the flags of generative.train_agent, and --gpu, --secrets, --dry-run."""
+    return train_one(learn_game, "train_agent", words, GAME_CPUS, GAME_MEMORY_MIB)
+
+
+@entry_point
+def train_gen_model(*words: str) -> int:
+    """Learn a simulator: the flags of generative.train_gen_model, and --gpu, --secrets, --dry-run."""
+    return train_one(learn_worlds, "train_gen_model", words, CPUS, MEMORY_MIB)
+
+
+def train_one(function: modal.Function, name: str, words: Sequence[str], cpus: float, memory_mib: int) -> int:
+    """Train what a script of generative/ trains, in one container."""
+    from generative.cloud import plan
+
+    planned = plan(name, words, GPU_OF_SCRIPT[name])
+    machine = Machine(planned.gpu, cpus, memory_mib)
+    announce(machine, TRAIN_GPU)
+    if planned.is_dry_run:
+        return show([planned.job], f"on {machine.gpu or 'no GPU'}")
+    outcomes = wait(start("training", on(function, machine, split(planned.secrets)), [planned.job]))
     return cloud.report(outcomes, way_to_download())
 
 
@@ -461,7 +542,9 @@ def way_to_download() -> str:
 def download(env: str | None = None) -> int:
     """Copy what is new on the volumes to this folder, file by file; nothing is removed, no newer file replaced."""
     copies = {CHECKPOINTS_VOLUME: cloud.download_checkpoints, RESULTS_VOLUME: cloud.download_results}
-    for name, copy in (copies | {LMC_VOLUME: cloud.download_lmc}).items():
+    copies |= {LMC_VOLUME: cloud.download_lmc}
+    copies |= {AGENTS_VOLUME: cloud.download_agents, SIMULATORS_VOLUME: cloud.download_simulators}
+    for name, copy in copies.items():
         try:
             copy(modal.Volume.from_name(name, environment_name=env))
         except modal.exception.NotFoundError as error:
@@ -473,6 +556,10 @@ def download(env: str | None = None) -> int:
 
 def parser(name: str) -> Parser:
     """A command line with the flags that `modal run` gives an entry point; that of `download`, too."""
+    if takes_words(name):
+        from generative import cloud as jobs
+
+        return jobs.parser(name, GPU_OF_SCRIPT[name])
     parser = Parser(prog=f"modal_app.py {name}", description=__doc__)
     for parameter in inspect.signature(COMMANDS[name]).parameters.values():
         options: dict = {"action": argparse.BooleanOptionalAction} if parameter.annotation is bool else {}
@@ -490,10 +577,17 @@ def run_command() -> int:
         place = words.index("--extra-args")
         words[place : place + 2] = ["=".join(words[place : place + 2])]
     name = command_of(words)
-    flags = vars(parser(name).parse_args([word for word in words if word != name]))
+    if name in words:
+        words.remove(name)
+    flags = vars(parser(name).parse_args(words))
     if name in ENTRY_POINTS and not flags["dry_run"]:
         raise InputError(f"add --dry-run to see the jobs; to start them: modal run modal_app.py::{name} ...")
-    return COMMANDS[name](**flags)
+    return COMMANDS[name](*words) if takes_words(name) else COMMANDS[name](**flags)
+
+
+def takes_words(name: str) -> bool:
+    """Whether a command has the flags of a script of generative/."""
+    return "words" in inspect.signature(COMMANDS[name]).parameters
 
 
 def command_of(words: list[str]) -> str:

@@ -15,7 +15,7 @@ training_curve.png, training_state.pt; and TensorBoard's events where it is inst
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -188,9 +188,9 @@ def tensorboard_rows(folder: Path) -> Callable[[dict[str, float]], object]:
     return write
 
 
-def main() -> int:
-    """Check the flags, train, tell."""
-    args = parser().parse_args()
+def main(words: Sequence[str] | None = None, on_save: Callable[[], object] = lambda: None) -> int:
+    """Check the flags (None: those of the command line), train, tell; on_save: as `drive`."""
+    args = parser().parse_args(words)
     settings = settle(args)
     device = choose_device(f"cuda:{args.gpu_device}" if args.device == "gpu" else args.device)
     weights = None
@@ -229,7 +229,7 @@ def main() -> int:
             path = drive(
                 run, folder, num_updates, f"{settings['env_name']} {label}", log_interval=1, saved=saved, on_row=on_row,
                 checkpoint_updates=checkpoint_updates(num_updates, args.num_checkpoints), checkpoint_on_interrupt=False,
-                names=FileNames(LOG_NAME, name_of, name_of),
+                names=FileNames(LOG_NAME, name_of, name_of), on_save=on_save,
             )  # fmt: skip
         except KeyboardInterrupt:
             return 130

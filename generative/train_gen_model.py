@@ -14,6 +14,7 @@ Writes simulators/<tgm_exp_name>/: checkpoint_final.pt, training_log.csv, traini
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,24 +86,30 @@ def _default_text(name: str, default: float) -> str:
     return ", ".join([f"{default:g}", *(f"of a game's {preset} {value:g}" for preset, value in others.items())])
 
 
-def settle(args: argparse.Namespace, domain: Domain) -> dict[str, Any]:
-    """The settings of flags and the domain's defaults; the flags are checked in place. Raises InputError."""
+def check_given(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that are given; checked in place, with the flags that need no recording. Raises InputError."""
     given = argparse.Namespace(**{name: value for name, value in vars(args).items() if name in SETTINGS})
     check_flags(given, **{name: SETTINGS[name][1] for name in vars(given)})
     check_flags(args, save_interval=integer(0), log_interval=integer(1), tgm_exp_name=optional(text), data_dir=text)
     if str(args.loss_scale_gen_adv) not in ("0", "0.", "0.0"):
         raise InputError("--loss_scale_gen_adv must be 0: this model has no adversarial loss")
+    return vars(given)
+
+
+def settle(args: argparse.Namespace, domain: Domain) -> dict[str, Any]:
+    """The settings of flags and the domain's defaults; the flags are checked in place. Raises InputError."""
+    given = check_given(args)
     args.param_name = args.param_name or next(iter(domain.presets))
     if args.param_name not in domain.presets:
         raise InputError(f"--param_name must be {' or '.join(domain.presets)}, not {shown(args.param_name)}")
     if args.device != "cpu" and not domain.has_gpu:
         raise InputError(f"--device must be cpu, not {shown(args.device)}: policies of BabyAI run there alone")
     foreign = {f"loss_scale_{name}" for name in {*BABYAI.terms, *GAMES.terms} - {*domain.terms}}
-    wrong = next((name for name in vars(given) if name in foreign), None)
+    wrong = next((name for name in given if name in foreign), None)
     if wrong is not None:
         raise InputError(f"--{wrong}: there is no such term in the loss of this recording; leave it out")
     defaults = {name: default for name, (default, _, _) in SETTINGS.items() if name not in foreign}
-    return defaults | domain.defaults.get(args.param_name, {}) | vars(given)
+    return defaults | domain.defaults.get(args.param_name, {}) | given
 
 
 def load_agent(
@@ -144,9 +151,9 @@ def to_resume(folder: Path, config: dict, is_resumed: bool) -> dict | None:
     return saved
 
 
-def main() -> int:
-    """Check the flags, train, tell."""
-    args = parser().parse_args()
+def main(words: Sequence[str] | None = None, on_save: Callable[[], object] = lambda: None) -> int:
+    """Check the flags (None: those of the command line), train, tell; on_save: as `drive`."""
+    args = parser().parse_args(words)
     recording = open_recording(args.data_dir)
     domain = domain_of(recording.config["encoding"])
     settings = settle(args, domain)
@@ -174,7 +181,8 @@ def main() -> int:
         try:
             drive(
                 run, folder, settings["num_updates"], label, log_interval=args.log_interval,
-                checkpoint_interval=args.save_interval, saved=saved, is_over=run.is_over, checkpoint_on_interrupt=False,
+                checkpoint_interval=args.save_interval, saved=saved, on_save=on_save, is_over=run.is_over,
+                checkpoint_on_interrupt=False,
             )  # fmt: skip
         except KeyboardInterrupt:
             return 130

@@ -10,7 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from conftest import REPOSITORY, script_environment
+from conftest import PATIENCE_S, REPOSITORY, script_environment
 
 FIGURE = ".figure img"  # each figure of a page
 TIMEOUT_MS = 120_000  # the first fresh evaluation of an installation compiles its kernels
@@ -38,7 +38,7 @@ def served(app: Path, place: Path, *flags, mode: str = "run", zoo: bool = True):
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):

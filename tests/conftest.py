@@ -1,14 +1,24 @@
 """What several test files share: the flags of a tiny run, such a run as files, and scripts as subprocesses."""
 
+import contextlib
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core: more threads would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+PATIENCE_S = 300.0  # with what takes seconds where nothing else runs
+_ONE_AT_A_TIME = threading.Lock()
 CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
@@ -36,7 +46,7 @@ def script_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run_script(
-    name: str, *args, timeout: float = 120.0, env: Mapping[str, str] | None = None, cwd: str | Path = REPOSITORY
+    name: str, *args, timeout: float = PATIENCE_S, env: Mapping[str, str] | None = None, cwd: str | Path = REPOSITORY
 ) -> subprocess.CompletedProcess[str]:
     """Run a script of the repository to its end with this Python; text output and return code, never an exception."""
     return subprocess.run(
@@ -49,6 +59,33 @@ def run_script(
         stdin=subprocess.DEVNULL,
         check=False,
     )
+
+
+def run_here(command: Sequence[str | Path], *, cwd: Path, stdout=None, stderr=None) -> subprocess.CompletedProcess:
+    """`subprocess.run` of a script of the repository without the seconds that a process of its own takes to begin.
+
+    It takes part in nothing else of this process: one at a time, its arguments and its folder are its own.
+    """
+    python, script, *words = map(str, command)
+    assert python == sys.executable and stderr in (None, subprocess.STDOUT)
+    with _ONE_AT_A_TIME, contextlib.chdir(cwd), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *words])
+        told = contextlib.redirect_stdout(stdout) if stdout else contextlib.nullcontext()
+        wrong = contextlib.redirect_stderr(stdout) if stderr else contextlib.nullcontext()
+        with told, wrong, warnings.catch_warnings():
+            try:
+                runpy.run_path(script, run_name="__main__")
+                code = 0
+            except SystemExit as end:
+                code = end.code or 0
+    return subprocess.CompletedProcess(command, code)
+
+
+def pytest_configure(config) -> None:
+    """Compile the kernels before worker processes begin: numba's files are not made for several writers."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        code = "from mop.jobs.cloud import warm_up; warm_up()"
+        subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +120,35 @@ def tiny_run(tmp_path_factory, tiny_flags) -> Path:
     result = run_script("train_mop.py", *tiny_flags, cwd=root)
     assert result.returncode == 0, result.stderr
     return root
+
+
+@pytest.fixture(scope="session")
+def modal_server(tmp_path_factory):
+    """Folder and address of the running stand-in for Modal's servers."""
+    modal = pytest.importorskip("modal")
+    from modal_cloud import PIN, serve
+
+    if modal.__version__ != PIN:
+        pytest.skip(f"modal {modal.__version__} is here, the stand-in is for {PIN}")
+    yield from serve(tmp_path_factory.mktemp("stand_in"))
+
+
+@pytest.fixture
+def remote(modal_server, tmp_path, request):
+    """A Modal environment of its own, and a folder on "this machine" that it is used from."""
+    from modal_cloud import Cloud
+
+    name = re.sub(r"[^a-z]+", "-", request.node.name.removeprefix("test_"))
+    return Cloud(*modal_server, name, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def games() -> None:
+    """What asks for it is skipped where games cannot be played."""
+    from generative.games import check_playable
+    from mop.base.errors import InputError
+
+    try:
+        check_playable("coinrun", "easy")
+    except InputError as error:
+        pytest.skip(str(error))

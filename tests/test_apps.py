@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from browser import FIGURE, Page, opened, served
-from conftest import REPOSITORY, run_script
+from conftest import PATIENCE_S, REPOSITORY, run_script
 from old_caches import CACHE, TASK, write_variants
 
 from mop.store.run_keys import RunKey
@@ -36,7 +36,7 @@ def place(tmp_path_factory) -> Path:
 
 def test_marimo_finds_nothing_to_complain_about():
     command = [sys.executable, "-m", "marimo", "check", "--strict", *APPS, "lmc_viz.py"]
-    result = subprocess.run(command, cwd=REPOSITORY, timeout=120, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=REPOSITORY, timeout=PATIENCE_S, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import REPOSITORY, run_script
+from conftest import REPOSITORY, run_here, run_script
 
 import results.claims as claims
 import results.claims_report as report
@@ -47,6 +47,7 @@ def tiny(tmp_path, monkeypatch):
     alone = [experiments.Training("claims", task, "baseline", 0, 0, of_gru, "gru") for task in TASKS]
     monkeypatch.setattr(claims, "policies", lambda: iter(policies))
     monkeypatch.setattr(claims, "baselines", lambda: iter(alone))
+    monkeypatch.setattr("subprocess.run", run_here)
     return tmp_path
 
 
@@ -106,6 +107,9 @@ def test_nothing_to_report(tiny, monkeypatch):
         call(monkeypatch, "--report")
     with pytest.raises(InputError, match="give --jobs 1 or more"):
         call(monkeypatch, "--jobs", "0")
+
+
+def test_bad_usage_is_one_line():
     result = run_script("results/claims.py", "--jobs", "-1", cwd=REPOSITORY)
     assert result.returncode == 2 and result.stderr.count("\n") == 1
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, TINY_TASK, run_script
+from conftest import REPOSITORY, TINY_TASK, run_here, run_script
 
 from mop.base.configuration import parse_config
 from mop.base.errors import InputError
@@ -93,6 +93,7 @@ def test_from_training_to_table_and_zoo(tiny, tmp_path, monkeypatch, capsys):
     assert "optimizer_state_dict" not in checkpoint and checkpoint["config"]["policy"] == "mop"
     assert ["--num_updates 2" in line and "--num_updates 3" in line for line in table["command"]] == [False, True]
     before = (tmp_path / "tasks.csv").read_bytes()
+    monkeypatch.setattr("subprocess.run", run_here)
     assert call(monkeypatch, "tasks") == 0  # nothing is trained again
     assert (tmp_path / "tasks.csv").read_bytes() == before
     capsys.readouterr()
@@ -108,6 +109,7 @@ def test_from_training_to_table_and_zoo(tiny, tmp_path, monkeypatch, capsys):
 
 
 def test_pictures_of_the_study_and_of_the_price(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("subprocess.run", run_here)
     settings = [replace(tiny[0], experiment="settings", setting=name, trial=k) for k, name in enumerate(("base", "b"))]
     task, flags = experiments.ALPHA_TASK, TINY | {"lpc_alpha": 1e-4}
     alpha = [experiments.Training("alpha", task, "0.0001", 0, 0, flags)]

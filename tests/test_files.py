@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from checks import files_below, one_line
-from conftest import REPOSITORY
+from conftest import PATIENCE_S, REPOSITORY
 
 from mop.base.errors import InputError
 from mop.base.files import (
@@ -287,6 +287,6 @@ print(num_claims)
 """
     command = [sys.executable, "-c", program, str(tmp_path)]
     processes = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    counts = [int(process.communicate(timeout=60)[0]) for process in processes]
+    counts = [int(process.communicate(timeout=PATIENCE_S)[0]) for process in processes]
     assert len(counts) == 3 and sum(counts) > 100 and all(process.returncode == 0 for process in processes)
     assert list(tmp_path.glob("*/*")) == [] == files_below(tmp_path)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import REPOSITORY
+from conftest import PATIENCE_S, REPOSITORY
 
 FLOORS = (  # a file imports from its own room, and from the rooms of lower floors
     *(["mop.base"], ["mop.store", "mop.kernels"], ["mop.worlds", "mop.measures"], ["mop.plotting"]),
@@ -52,5 +52,6 @@ def test_pages_open_without_torch_and_numba():
     rooms = ("mop.base", "mop.store", "mop.measures", "mop.plotting", "mop.pages")
     modules = [module for module in FILES if room_of(module) in rooms]
     program = f"import sys, {', '.join(modules)}; print({{'torch', 'numba', 'pandas'}} & set(sys.modules) or 'none')"
-    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (result.stdout, result.stderr) == ("none\n", "") and len(modules) >= 40

@@ -27,9 +27,9 @@ from generative import evaluate_agent, fidelity, plot_training_csv, record, rend
 from generative.adapters import GAMES as GAME_DOMAIN
 from generative.agent_training import RENEWAL_INTERVAL, AgentRun
 from generative.agents import load_agent
-from generative.games import GAMES, NUM_ACTIONS, RIGHT_AND_JUMP, GameEnvs, check_playable
+from generative.games import GAMES, NUM_ACTIONS, RIGHT_AND_JUMP, GameEnvs
 from generative.level_play import AgentActor, ConstantActor, play_levels
-from mop.base.errors import InputError, exit_code
+from mop.base.errors import exit_code
 from mop.learning.loop import STATE_NAME
 from mop.store.checkpoints import load_checkpoint, save_checkpoint
 
@@ -38,14 +38,6 @@ TINY = (
     *("--num_envs", "4", "--num_val_envs", "2", "--num_steps", "64", "--num_features", "8", "--hidden_size", "8"),
     *("--num_epochs", "1", "--num_batches", "2", "--num_threads", "1", "--exp_name", "tiny", "--num_levels", "20"),
 )
-
-
-@pytest.fixture(scope="session", name="games")
-def _games() -> None:
-    try:
-        check_playable("coinrun", "easy")
-    except InputError as error:
-        pytest.skip(str(error))
 
 
 def command(monkeypatch, module: ModuleType, *words) -> int:

@@ -12,7 +12,7 @@ import orjson
 import pytest
 import torch
 from checks import files_below, one_line
-from conftest import REPOSITORY
+from conftest import PATIENCE_S, REPOSITORY
 from eval_helpers import in_process
 from generative_data import record_command, record_tiny, tiny_checkpoint
 
@@ -305,7 +305,8 @@ def test_an_index_that_is_wrong_is_made_again(tmp_path, recording):
 
 def test_recordings_are_read_without_torch():
     program = "import sys, generative.recordings; print({'torch', 'numba'} & set(sys.modules) or 'none')"
-    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (result.stdout, result.stderr) == ("none\n", "")
 
 
@@ -581,7 +582,7 @@ def test_the_command_tells_what_it_recorded(tmp_path, checkpoint, capsys):
     command = record_command(checkpoint, tmp_path / "r", policies="bot,argmax", num_steps=200)
     result = subprocess.run(
         [sys.executable, "-m", "generative.record", *command],
-        cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False,
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     head, *rows = result.stdout.splitlines()

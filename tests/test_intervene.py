@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from checks import one_line
+from conftest import PATIENCE_S
 from eval_helpers import UNLOCK, in_process, put, random_checkpoint, start, taught_checkpoint, the_error_line
 
 import intervene
@@ -77,7 +78,7 @@ def test_rows_table_and_figure_and_what_is_done_is_skipped(checkpoint, capsys, m
 
 
 def wait_for_rows(count: int) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE_S
     while not ROWS.exists() or len(load_rows(ROWS)) < count:
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -92,7 +93,7 @@ def test_killed_and_taken_up_by_two_processes_no_row_is_lost(checkpoint):
     assert killed.wait() == -signal.SIGKILL
     before = load_rows(ROWS)
     both = [start(*command, cwd=Path.cwd()) for _ in range(2)]
-    outputs = [process.communicate(timeout=120) for process in both]
+    outputs = [process.communicate(timeout=PATIENCE_S) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     rows = load_rows(ROWS)
     assert rows[: len(before)] == before and 2 <= len(before) < len(rows)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import FIGURE, Page, opened, served
-from conftest import REPOSITORY, run_script
+from conftest import PATIENCE_S, REPOSITORY, run_script
 from lmc_files import BEST, BETWEEN_RUNS, FORKS, HEIGHTS, OF_LINES, RANDOM, write_experiment, write_line_experiment
 
 from lmc_rl import page, views
@@ -102,7 +102,8 @@ def test_a_result_that_has_changed_is_read_again(tmp_path):
 
 def test_the_page_opens_without_torch():
     program = "import sys, lmc_viz, lmc_rl.page; print({'torch', 'numba', 'pandas', 'mujoco'} & set(sys.modules) or 0)"
-    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (result.stdout, result.stderr) == ("0\n", "")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, script_environment
+from conftest import PATIENCE_S, REPOSITORY, script_environment
 from lmc_dying import Died, dying
 from lmc_settings import FLAGS, TINY, tiny
 
@@ -305,14 +305,14 @@ def test_ctrl_c_and_resume_in_a_process(tmp_path):
     with subprocess.Popen(
         args, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        end = time.monotonic() + 90
+        end = time.monotonic() + PATIENCE_S
         while not list(tmp_path.rglob("training_log.csv")) and time.monotonic() < end:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, err
     assert b"interrupted: all is saved; the same command with --resume goes on" in out
-    result = subprocess.run(args, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(args, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
     assert result.returncode == 0 and "parent: return" in result.stdout, result.stderr
     assert len(list(tmp_path.rglob("config.json"))) == len(list(tmp_path.rglob("final.pt"))) == 1
 

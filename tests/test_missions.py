@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import PATIENCE_S, REPOSITORY
 from tiny_encoder import COLOURS, build_tiny_encoder
 
 from mop.base.errors import InputError
@@ -274,7 +274,7 @@ def decide(name: str, home: Path, **environment: str) -> list[str]:
     env = {**inherited, "HF_HOME": str(home), "no_proxy": "*", **environment}
     # 60 s: minutes of retries are what this guards against; a decision takes seconds
     return subprocess.run(
-        command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60, check=True
+        command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=True
     ).stdout.splitlines()
 
 

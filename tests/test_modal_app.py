@@ -1,6 +1,5 @@
 """The cloud: what is planned, refused and printed; the real `modal run` against a stand-in for Modal's servers."""
 
-import ast
 import json
 import os
 import re
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +16,19 @@ import pandas as pd
 import pytest
 import torch
 from checks import files_below
-from conftest import REPOSITORY, TINY_FLAGS, TINY_TASK, run_script, script_environment
+from conftest import PATIENCE_S, REPOSITORY, TINY_FLAGS, TINY_TASK, run_script
 from eval_helpers import GOTO, UNLOCK, in_process, put, random_checkpoint, the_error_line
 from lmc_settings import TINY, tiny
+from modal_cloud import (
+    PIN,
+    assert_files_are_their_own,
+    imported_by,
+    in_container,
+    layers_of,
+    of,
+    until,
+    without_account,
+)
 
 import batch_eval
 from lmc_rl.cloud import plan
@@ -37,7 +45,6 @@ from mop.store.results import load_result
 from mop.store.run_keys import RunKey
 from mop.worlds import missions
 
-PIN = re.search(r"^modal==(.*)$", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE)[1]
 modal = pytest.importorskip("modal")
 if modal.__version__ != PIN:
     pytest.skip(f"modal {modal.__version__} is here, the stand-in is for {PIN}", allow_module_level=True)
@@ -448,13 +455,6 @@ def test_a_log_file_gets_few_lines_of_progress(here):
     assert 1 <= lines["log"] <= 3 < lines["terminal"], lines
 
 
-def without_account() -> dict[str, str]:
-    """An environment without any account of Modal."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("MODAL_")} | {
-        "MODAL_CONFIG_PATH": os.devnull
-    }
-
-
 def test_dry_runs_without_an_account(here, capsys):
     upload_sources(here / "modal_checkpoints")
     result = run_script("modal_app.py", "--dry-run", "eval_main", "--trial", 0, cwd=here, env=without_account())
@@ -489,101 +489,6 @@ def test_dry_runs_without_an_account(here, capsys):
 
 
 # --- the real command against the stand-in --------------------------------------------------------------------------
-
-
-class Cloud:
-    """One Modal environment of the stand-in, and the folder on "this machine" that it is used from."""
-
-    def __init__(self, folder: Path, address: str, name: str, here: Path):
-        self.folder, self.here = folder / name, here
-        self.folder.mkdir()
-        self.environment = script_environment(without_account()) | {
-            "MODAL_SERVER_URL": address, "MODAL_TOKEN_ID": "ak-user", "MODAL_TOKEN_SECRET": "as-user",
-            "MODAL_ENVIRONMENT": name, "COLUMNS": "400",
-        }  # fmt: skip
-
-    def start(self, entry_point: str, *words) -> subprocess.Popen:
-        """`modal run modal_app.py::<entry point> ...`; `--detach` and `-e ENV` go before the file."""
-        of_run = ("--detach", "-e", self.folder.name)
-        flags = [word for word in words if word in of_run]
-        words = [str(word) for word in words if word not in of_run]
-        return subprocess.Popen(
-            [sys.executable, "-m", "modal", "run", *flags, f"{REPOSITORY}/modal_app.py::{entry_point}", *words],
-            cwd=self.here, env=self.environment, text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    def run(self, entry_point: str, *words) -> tuple[int, str, list[dict]]:
-        """The exit code, the output, and what the stand-in recorded meanwhile."""
-        before = len(self.events())
-        process = self.start(entry_point, *words)
-        out, err = process.communicate(timeout=240)
-        assert "Traceback" not in out + err, out + err + self.logs()
-        return process.returncode, out + err, self.events()[before:]
-
-    def events(self) -> list[dict]:
-        path = self.folder / "calls.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def logs(self) -> str:
-        """What the containers printed."""
-        return "".join(path.read_text() for path in sorted(self.folder.glob("containers/*/log")))
-
-    def volume(self, name: str) -> Path:
-        return self.folder / "volumes" / name
-
-    def upload(self) -> None:
-        """Copy modal_checkpoints/ to its volume."""
-        shutil.copytree(self.here / "modal_checkpoints", self.volume("rl-mop"), dirs_exist_ok=True)
-
-    def dict_entries(self) -> int:
-        """How many calls are noted."""
-        return len(of(self.events(), "dict"))
-
-    def kill(self, function: str, commit: int, times: int = 1) -> None:
-        """Have containers of a function killed at their commit of that number."""
-        (self.folder / "kill.json").write_text(json.dumps({function: {"commit": commit, "times": times}}))
-
-    def download(self) -> set[str]:
-        """`python modal_app.py download`; the files that it says it copied."""
-        result = run_script("modal_app.py", "download", cwd=self.here, env=self.environment)
-        assert result.returncode == 0, result.stderr
-        return {line for line in result.stdout.splitlines() if (self.here / line).is_file()}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """Folder and address of the running stand-in."""
-    folder = tmp_path_factory.mktemp("stand_in")
-    environment = script_environment({"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"})
-    process = subprocess.Popen(
-        [sys.executable, modal_stand_in.__file__, str(folder)],
-        env=environment | without_account(), stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        yield folder, f"http://127.0.0.1:{int(process.stdout.readline())}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
-
-
-@pytest.fixture
-def remote(server, tmp_path, request) -> Cloud:
-    name = re.sub(r"[^a-z]+", "-", request.node.name.removeprefix("test_"))
-    return Cloud(*server, name, tmp_path)
-
-
-def of(events: list[dict], kind: str, function: str | None = None) -> list[dict]:
-    return [event for event in events if event["event"] == kind and function in (None, event.get("function"))]
-
-
-def assert_files_are_their_own(events: list[dict]) -> None:
-    """No file was written by containers of two calls; the table by the merge alone."""
-    writers: dict[tuple, set] = {}
-    for event in of(events, "commit"):
-        for file in event["files"]:
-            writers.setdefault((event["volume"], file), set()).add(event["container"])
-    assert writers and all(len(containers) == 1 for containers in writers.values()), writers
 
 
 def num_overlaps(events: list[dict], function: str) -> int:
@@ -668,16 +573,6 @@ def test_trainings(remote, tiny_run):
     assert [event["attempt"] for event in of(events, "start", "train")] == [0]  # it would be refused again
 
 
-def layers_of(events: list[dict], image: str) -> tuple[list[dict], dict[str, list[str]]]:
-    """The layers of an image, the lowest first, and the files of each context that a layer can copy."""
-    images, layers = {event["id"]: event for event in of(events, "image")}, []
-    while True:
-        layers.insert(0, images[image])
-        if not images[image]["base"]:
-            return layers, {event["id"]: event["files"] for event in of(events, "mount")}
-        (image,) = images[image]["base"]
-
-
 def check_image(events: list[dict], image: str) -> None:
     """The layers of an image: pinned packages, every module that is imported, the encoder, the kernels."""
     layers, mounts = layers_of(events, image)
@@ -712,29 +607,6 @@ def names_called(code: str) -> list[tuple]:
         patch.setattr(cloud, "warm_up", lambda *arguments: called.append(("warm_up", *arguments)))
         exec(code, {})
     return called
-
-
-def imported_by(path: Path) -> set[Path]:
-    """A file and every file of the repository that it imports, anywhere, directly or not."""
-    found, left = set(), {path}
-    while left:
-        path = left.pop()
-        found.add(path)
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):  # what is imported from a package may be a module of it
-                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            for name in names:
-                parts = Path(*name.split("."))
-                packages = [folder / "__init__.py" for folder in (parts, *parts.parents)]
-                files = {REPOSITORY / file for file in (Path(f"{parts}.py"), *packages)}
-                left |= {file for file in files if file.exists()} - found
-    return found
-
-
-def in_container(files: set[Path]) -> set[str]:
-    """Where files of the repository are in a container."""
-    return {f"/root/{file.relative_to(REPOSITORY).as_posix()}" for file in files}
 
 
 def test_a_killed_training_goes_on_where_it_was(remote, tiny_run):
@@ -860,14 +732,6 @@ def test_interventions_of_what_is_missing(remote):
     assert code == 0 and "1 mixtures, 0 to intervene on" in output and of(events, "call") == []
 
 
-def until(is_so: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait for something to become so."""
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.1)
-
-
 def test_a_command_that_is_given_again_waits_for_the_same_calls(remote, tiny_run):
     words = ("--task-ids", TINY_TASK, "--trials", "0", "--extra-args", EXTRA_ARGS)
     (remote.folder / "hold").touch()
@@ -884,7 +748,7 @@ def test_a_command_that_is_given_again_waits_for_the_same_calls(remote, tiny_run
     second = remote.start("main", "-e", remote.folder.name, *words)
     until(lambda: len(of(remote.events(), "app")) == 3)
     (remote.folder / "hold").unlink()
-    out, err = second.communicate(timeout=240)
+    out, err = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 0, out + err + remote.logs()
     assert f"running already: {TINY_TASK} trial 0 (fc-" in out and f"done 1/1: {TINY_TASK} trial 0" in out
     for command in ("logs", "stop"):
@@ -905,7 +769,7 @@ def test_a_gap_in_the_network_costs_nothing(remote):
     until(lambda: len(of(remote.events(), "cut off")) > 8)  # the client by itself tries 4 times
     (remote.folder / "gap").unlink()
     (remote.folder / "hold").unlink()
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0 and "unknown" not in out and "2 of 2 jobs done" in out, out + err
     assert len(of(remote.events(), "call")) == 2
     lines = re.findall(r"^(done \d/\d): (.*)$", out, re.MULTILINE)

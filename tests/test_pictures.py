@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import PATIENCE_S, REPOSITORY
 
 from mop.base.errors import InputError
 from mop.worlds.pictures import draw_cells, draw_view, render_world, replay_episode, replay_world
@@ -80,7 +80,7 @@ def test_unknown_task():
 
 def test_no_compiled_kernels_are_loaded():
     program = "import sys, mop.worlds.pictures; sys.exit(bool({'numba', 'torch', 'pandas'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=PATIENCE_S).returncode == 0
 
 
 def test_cells_and_views_are_drawn_as_minigrid_draws_them():

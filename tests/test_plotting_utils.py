@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPOSITORY
+from conftest import PATIENCE_S, REPOSITORY
 from figure_contents import check_labels
 from routing_data import random_data
 
@@ -101,4 +101,4 @@ def test_figures_need_no_pyplot():
         "p.plot_overall_routing(d).savefig('/dev/null', format='png');"
         "sys.exit(any(name in sys.modules for name in ('matplotlib.pyplot', 'torch', 'gymnasium', 'mop.store')))"
     )
-    assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=PATIENCE_S).returncode == 0

@@ -89,8 +89,11 @@ def test_every_command_is_understood_by_its_script(monkeypatch):
             volume_cli.commands[flags[0]].make_context(flags[0], flags[1:])
         elif script.startswith("modal_app.py"):
             entry_point = script.partition("::")[2] or modal_app.command_of(flags)
-            arguments = vars(modal_app.parser(entry_point).parse_args([flag for flag in flags if flag != entry_point]))
-            if entry_point == "main":  # the others look for checkpoints
+            flags = [flag for flag in flags if flag != entry_point]
+            arguments = vars(modal_app.parser(entry_point).parse_args(flags))
+            if modal_app.takes_words(entry_point):
+                assert modal_app.ENTRY_POINTS[entry_point](*flags, "--dry-run") == 0
+            elif entry_point == "main":  # the others look for checkpoints
                 assert modal_app.ENTRY_POINTS[entry_point](**arguments | {"dry_run": True}) == 0
         elif script in SCRIPTS:
             SCRIPTS[script].parser().parse_args(flags)

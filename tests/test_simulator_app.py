@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from browser import FIGURE, Page, opened, served
-from conftest import REPOSITORY, run_script
+from conftest import PATIENCE_S, REPOSITORY, run_script
 from generative_data import record_tiny, tiny_checkpoint
 
 from generative import page, shelf, views
@@ -417,13 +417,14 @@ def test_a_script_ends_with_2(tmp_path):
 
 def test_the_page_opens_without_torch():
     program = "import sys, generative.controls; print('torch' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (result.stdout, result.stderr) == ("False\n", "")
 
 
 def test_marimo_finds_nothing_to_complain_about():
     command = [sys.executable, "-m", "marimo", "check", "--strict", APP]
-    result = subprocess.run(command, cwd=REPOSITORY, timeout=120, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=REPOSITORY, timeout=PATIENCE_S, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

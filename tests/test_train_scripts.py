@@ -1,5 +1,6 @@
 """The training scripts as processes: their files, kill -9 and resume, signals, one line for what cannot be."""
 
+import io
 import json
 import os
 import shutil
@@ -13,12 +14,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import REPOSITORY, TINY_FLAGS, TINY_TASK, run_script, script_command, script_environment
+from conftest import (
+    PATIENCE_S,
+    REPOSITORY,
+    TINY_FLAGS,
+    TINY_TASK,
+    run_here,
+    run_script,
+    script_command,
+    script_environment,
+)
 
 from mop.base.configuration import DEFAULTS_FILE, RUNTIME_KEYS, read_config
 from mop.store.checkpoints import load_checkpoint, load_training_state, save_training_state
 
-LIMIT_S = 60.0  # of every wait
+LIMIT_S = PATIENCE_S  # of every wait
 TOTAL = 48  # updates of the run that is cut off; flags given twice: the last one counts
 FLAGS = (*TINY_FLAGS, "--num_updates", TOTAL, "--checkpoint_interval", 4, "--log_interval", 5)
 FLAGS += ("--replay", 2, "--replay_size", 5, "--teacher_mix", 0.7, "--obs_encoding", "one_hot")  # a state holds more
@@ -127,11 +137,12 @@ def whole_run(tmp_path_factory) -> Path:
 
 
 def resume(root: Path, *args) -> str:
-    """The same command with --resume; its output."""
-    result = run_script("train_mop.py", *FLAGS, "--resume", *args, cwd=root)
-    assert result.returncode == 0, result.stderr
-    assert f"{TOTAL} (" in result.stdout and "checkpoint_final.pt" in result.stdout
-    return result.stdout
+    """The same command with --resume, in this process; its output."""
+    out = io.StringIO()
+    result = run_here(script_command("train_mop.py", *FLAGS, "--resume", *args), cwd=root, stdout=out)
+    assert result.returncode == 0
+    assert f"{TOTAL} (" in out.getvalue() and "checkpoint_final.pt" in out.getvalue()
+    return out.getvalue()
 
 
 # --- what a run leaves ----------------------------------------------------------------------------------------------
@@ -238,9 +249,10 @@ def test_a_run_has_one_trainer_and_keeps_its_settings(tmp_path):
     )
     with subprocess.Popen(command, cwd=tmp_path, env=script_environment(), stderr=subprocess.DEVNULL) as process:
         wait_for((folder_of(tmp_path) / "checkpoint_5.pt").exists, process)
-        for flags in ((), ("--overwrite",), ("--resume",)):
-            result = run_script("train_mop.py", *FLAGS, *flags, cwd=tmp_path)
-            assert result.returncode == 2 and "another process is training the run" in result.stderr, result.stderr
+        commands = [("train_mop.py", *FLAGS, *flags) for flags in ((), ("--overwrite",), ("--resume",))]
+        for answer in run_all(tmp_path, commands):
+            assert_one_line(answer, "another process is training the run")
+        assert process.poll() is None
         process.kill()
     update = load_training_state(folder_of(tmp_path) / "training_state.pt")["update"]
     assert update >= 5

@@ -37,8 +37,11 @@ from mop.store.run_keys import (
 )
 
 CHECKPOINTS_VOLUME, RESULTS_VOLUME, LMC_VOLUME = "rl-mop", "rl-mop-eval", "rl-mop-lmc"
+AGENTS_VOLUME, RECORDINGS_VOLUME, SIMULATORS_VOLUME = "rl-mop-logs", "rl-mop-recordings", "rl-mop-simulators"
 CHECKPOINT_DIR = "modal_checkpoints"
 RESULTS_DIR, LMC_DIR = "evaluation", "lmc"  # of a container
+AGENTS_DIR, RECORDINGS_DIR, SIMULATORS_DIR = "logs", "recordings", "simulators"  # of a container, and here
+ZOO_DIR = "results/zoo"  # in the images of simulators
 SCRATCH_DIR = "scratch"  # of a container: what is not worth keeping
 DOWNLOAD = "python modal_app.py download"
 POLICIES = {"train_mop.py": "mop", "train.py": "gru"}
@@ -357,6 +360,16 @@ def download_results(volume: Volume) -> None:
 def download_lmc(volume: Volume) -> None:
     """Copy what is new of linear mode connectivity to results/ and model_weights/, without states and snapshots."""
     _show_downloaded(download(volume, Path(), left_out={STATE_NAME, SNAPSHOTS}), LMC_VOLUME)
+
+
+def download_agents(volume: Volume) -> None:
+    """Copy what is new of agents of games to logs/, without the states."""
+    _show_downloaded(download(volume, Path(AGENTS_DIR), left_out={STATE_NAME}), AGENTS_VOLUME)
+
+
+def download_simulators(volume: Volume) -> None:
+    """Copy what is new of simulators to simulators/, without the states."""
+    _show_downloaded(download(volume, Path(SIMULATORS_DIR), left_out={STATE_NAME}), SIMULATORS_VOLUME)
 
 
 def _show_downloaded(done: Downloaded, volume: str) -> None:

@@ -10,6 +10,7 @@ GPU_DOLLARS = {
     "T4": 0.59, "L4": 0.80, "A10": 1.10, "L40S": 1.95, "A100-40GB": 2.10, "A100-80GB": 2.50, "H100": 3.95,
     "H200": 4.54, "B200": 6.25,
 }  # fmt: skip
+OTHER_NAMES = {"A10G": "A10"}
 CORE_DOLLARS, GIB_DOLLARS = 0.0472, 0.0080
 
 
@@ -37,9 +38,10 @@ def parse_gpu(value: str) -> str | None:
     """The GPU that `--gpu` names, None for "none". Raises InputError for one whose price is not known here."""
     if value.lower() == "none":
         return None
-    if value.upper() not in map(str.upper, GPU_DOLLARS):
+    name = OTHER_NAMES.get(value.upper(), value.upper())
+    if name not in GPU_DOLLARS:
         raise InputError(f"--gpu must be none, {', '.join(GPU_DOLLARS)}, not {value!r}")
-    return value.upper()
+    return name
 
 
 def cost_lines(machine: Machine, other_gpu: str) -> list[str]:

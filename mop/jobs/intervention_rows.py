@@ -15,7 +15,6 @@ from mop.base.errors import InputError
 from mop.base.files import check_writable, claimed, file_digest, remove_leftovers, write_figure
 from mop.base.interventions import GATE_ONLY, NONE, VARIANTS, Intervention
 from mop.measures.groups import GROUPINGS
-from mop.plotting.interventions import lesioned_variants, matrix_name, matrix_title, plot_use_and_need
 from mop.store.checkpoints import FoundCheckpoint, by_task, check_trained_on, load_checkpoint
 from mop.store.interventions import SAME, add_row, comparable, in_words, load_rows, merge_rows
 from mop.store.run_keys import CACHE_DIR, INTERVENTIONS_TABLE, PLOTS_DIR, RunKey, interventions_path
@@ -265,9 +264,12 @@ def _draw(rows: Sequence[Mapping], about: Mapping, key: RunKey, settings: Settin
     rows = comparable(rows, about)
     if not any(row["intervention"] == NONE for row in rows):
         return
-    for variant in lesioned_variants(rows):
-        figure = plot_use_and_need(rows, matrix_title(key.label, about["num_episodes"], variant), variant)
-        print(f"figure: {write_figure(key.artefacts(settings.plots_dir) / f'{matrix_name(variant)}.png', figure)}")
+    from mop.plotting import interventions as figures  # here: who only plans rows does not wait for matplotlib
+
+    for variant in figures.lesioned_variants(rows):
+        title = figures.matrix_title(key.label, about["num_episodes"], variant)
+        path = key.artefacts(settings.plots_dir) / f"{figures.matrix_name(variant)}.png"
+        print(f"figure: {write_figure(path, figures.plot_use_and_need(rows, title, variant))}")
 
 
 def format_rows(rows: Sequence[Mapping]) -> str:
