@@ -70,11 +70,11 @@ def _add_own_flags(group, default_gpu: str) -> None:
 def plan(name: str, words: Sequence[str], default_gpu: str) -> Plan:
     """The job that `words` ask for: flags of a script, and those of the cloud.
 
-    The script computes on the container's GPU, if it can and there is one, unless --device says otherwise. Raises
+    The script computes on the container's GPU, if there is one, unless --device says otherwise. Raises
     InputError where a flag is wrong, or asks for something that a container lacks.
     """
     args = parser(name, default_gpu).parse_args(words)
-    gpu, device = parse_gpu(args.gpu), getattr(args, "device", "cpu")
+    gpu = parse_gpu(args.gpu)
     CHECKS[name](args)
     _check_for_container(args, SCRIPTS[name].parser())
     own = Parser(add_help=False)
@@ -82,12 +82,10 @@ def plan(name: str, words: Sequence[str], default_gpu: str) -> Plan:
     _, words = own.parse_known_args(words)
     words = [word for word in words if word != "--resume"]
     is_chosen = any(word.partition("=")[0] == "--device" for word in words)
-    if is_chosen and device == "cpu":
+    if is_chosen and args.device == "cpu":
         gpu = None  # it would be idle
-    elif gpu is not None and not hasattr(args, "device"):
-        raise InputError(f"--gpu: generative.{name} computes on the CPU; leave it out")
-    elif is_chosen and device != "auto" and gpu is None:
-        raise InputError(f"--device {device} needs a GPU, and --gpu none asks for none; leave one of them out")
+    elif is_chosen and args.device != "auto" and gpu is None:
+        raise InputError(f"--device {args.device} needs a GPU, and --gpu none asks for none; leave one of them out")
     elif not is_chosen and gpu is not None:
         words += ["--device", "gpu"]
     label, folder = _run_of(name, args)

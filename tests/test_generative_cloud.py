@@ -75,17 +75,10 @@ def test_flags_that_cannot_be_are_refused_in_one_line(capsys):
     assert "modal run modal_app.py::train_agent ..." in the_error_line(capsys.readouterr().err)
 
 
-def test_a_gpu_is_for_scripts_that_use_it(monkeypatch):
-    parser = train_gen_model.parser
-
-    def with_device():
-        made = parser()
-        made.add_argument("--device", default="cpu")
-        return made
-
-    monkeypatch.setattr(train_gen_model, "parser", with_device)
+def test_with_a_gpu_a_script_is_told_to_use_it():
     planned = cloud.plan("train_gen_model", [*WORLDS, "--gpu", "L4"], "none")
     assert planned.gpu == "L4" and planned.job.arguments[3] == [*WORLDS, "--device", "gpu"]
+    assert cloud.plan("train_gen_model", [*WORLDS, "--gpu", "L4", "--device", "auto"], "none").gpu == "L4"
 
 
 def test_dry_runs_tell_job_and_price(capsys):
