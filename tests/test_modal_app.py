@@ -479,7 +479,7 @@ def test_dry_runs_without_an_account(here, capsys):
         (
             "eval_paralel",
             "--dry-run",
-        ): "unknown entry point 'eval_paralel'; it must be main, eval_parallel, eval_main, lmc, download",
+        ): "unknown entry point 'eval_paralel'; it must be main, eval_parallel, eval_main, lmc, train_agent, ",
         ("--dry-run", "evals", "--trial", "0"): "unknown entry point 'evals'",
         ("--dry-run", "--task-ids", GOTO, "--extra-args"): "argument --extra-args: expected one argument",
         ("eval_main", "--dry-run", "--trial", "x"): "argument --trial: invalid int value: 'x'",
@@ -542,11 +542,15 @@ def test_trainings(remote, tiny_run):
 
     # the machine and the image that the jobs asked for
     functions = {event["name"]: event for event in of(events, "function")}
+    assert functions.keys() >= {"learn_game", "learn_worlds"}  # see tests/test_generative_cloud.py
+    functions = {name: function for name, function in functions.items() if not name.startswith("learn_")}
     of_lmc = {"train_fork", "walk_paths", "analyze_seeds"}
     (image_of_lmc,) = {functions.pop(name)["image"] for name in of_lmc}  # see test_linear_mode_connectivity
     layers, mounts = layers_of(events, image_of_lmc)
     copied = {path for layer in layers for path in mounts.get(layer["context"], [])}
-    assert in_container(imported_by(REPOSITORY / "modal_app.py")) - copied == {"/root/modal_app.py"}
+    needed = in_container(imported_by(REPOSITORY / "modal_app.py"))
+    needed = {path for path in needed if not path.startswith("/root/generative/")}
+    assert needed - copied == {"/root/modal_app.py"}
     assert set(functions) == {"train", "evaluate", "evaluate_in_turn", "intervene", "merge"}
     resources = {name: (f["gpu"], f["milli_cpu"], f["memory_mib"]) for name, f in functions.items()}
     machine = ("", 1000 * modal_app.CPUS, modal_app.MEMORY_MIB)
@@ -589,9 +593,8 @@ def check_image(events: list[dict], image: str) -> None:
             ran += names_called(code)
     assert ran == [("load_encoder", "distilbert-base-uncased"), ("warm_up",)]  # the second: modal_preload calls it too
     needed = in_container(imported_by(REPOSITORY / "modal_app.py"))
-    needed = {
-        path for path in needed if not path.startswith("/root/lmc_rl/")
-    }  # the jobs with that have their own image
+    theirs = ("/root/lmc_rl/", "/root/generative/")  # the jobs with these have images of their own
+    needed = {path for path in needed if not path.startswith(theirs)}
     assert needed - copied == {"/root/modal_app.py"} and len(needed) >= 25
     commands = [command for layer in layers for command in layer["commands"]]
     assert {"ENV TQDM_MININTERVAL=60", "ENV TQDM_MAXINTERVAL=60"} <= set(commands)
