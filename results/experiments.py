@@ -398,6 +398,7 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
     for task_id, of_task in shown.groupby("task_id", sort=False):
         title = f"{task_name(task_id)}: success against cost"
         figure = plot_success_against_lpc(of_task, "alpha", "lpc_alpha", title=title)
+        figure.axes[0].set_xscale("symlog", linthresh=1)  # LPC is thousands to none
         write_figure(RESULTS / f"alpha_{task_name(task_id)}_cost.png", figure)
         tables = analyse(Asked(task_id, cache_dir=caches.as_posix()))
         write_figure(
