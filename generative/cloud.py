@@ -5,6 +5,7 @@ modal_checkpoints/, so that a path means the same file on both sides.
 """
 
 import argparse
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from mop.base.configuration import Parser
 from mop.base.errors import InputError
 from mop.jobs.cloud import (
     AGENTS_DIR,
+    AGENTS_VOLUME,
     CHECKPOINT_DIR,
     RECORDINGS_DIR,
     RECORDINGS_VOLUME,
@@ -29,12 +31,13 @@ from mop.jobs.hardware import parse_gpu
 
 SCRIPTS = {"train_agent": train_agent, "train_gen_model": train_gen_model}
 CHECKS = {"train_agent": train_agent.settle, "train_gen_model": train_gen_model.check_given}
+VOLUMES = {RECORDINGS_DIR: RECORDINGS_VOLUME, AGENTS_DIR: AGENTS_VOLUME}  # on which recordings lie
 NOT_FREE = {  # flag -> why it cannot be given
     "output_dir": "what is made lies on its volume",
     "lang_encoder": "a container has no folder of this machine",
 }
 PLACES = {  # flag -> the folders of a container in which its path can lie
-    "data_dir": (RECORDINGS_DIR,),
+    "data_dir": (RECORDINGS_DIR, AGENTS_DIR),
     "agent_file": (AGENTS_DIR, RECORDINGS_DIR, CHECKPOINT_DIR, ZOO_DIR),
     "model_file": (AGENTS_DIR,),
 }
@@ -70,11 +73,11 @@ def _add_own_flags(group, default_gpu: str) -> None:
 def plan(name: str, words: Sequence[str], default_gpu: str) -> Plan:
     """The job that `words` ask for: flags of a script, and those of the cloud.
 
-    The script computes on the container's GPU, if there is one, unless --device says otherwise. Raises
-    InputError where a flag is wrong, or asks for something that a container lacks.
+    The script computes on the container's GPU, if there is one, unless --device says otherwise. Raises InputError where
+    a flag is wrong, or asks for something that a container lacks.
     """
     args = parser(name, default_gpu).parse_args(words)
-    gpu = parse_gpu(args.gpu)
+    gpu, device = parse_gpu(args.gpu), args.device
     CHECKS[name](args)
     _check_for_container(args, SCRIPTS[name].parser())
     own = Parser(add_help=False)
@@ -84,8 +87,8 @@ def plan(name: str, words: Sequence[str], default_gpu: str) -> Plan:
     is_chosen = any(word.partition("=")[0] == "--device" for word in words)
     if is_chosen and args.device == "cpu":
         gpu = None  # it would be idle
-    elif is_chosen and args.device != "auto" and gpu is None:
-        raise InputError(f"--device {args.device} needs a GPU, and --gpu none asks for none; leave one of them out")
+    elif is_chosen and device != "auto" and gpu is None:
+        raise InputError(f"--device {device} needs a GPU, and --gpu none asks for none; leave one of them out")
     elif not is_chosen and gpu is not None:
         words += ["--device", "gpu"]
     label, folder = _run_of(name, args)
@@ -131,9 +134,10 @@ def train(name: str, label: str, folder: str, words: Sequence[str], on_save: Cal
 def _check_on_volume(args: argparse.Namespace) -> None:
     """Raises InputError where the recording is not on its volume."""
     if hasattr(args, "data_dir") and not Path(args.data_dir, CONFIG).is_file():
-        there = f"/{Path(args.data_dir).relative_to(RECORDINGS_DIR).as_posix()}"
-        way_out = f"modal volume put {RECORDINGS_VOLUME} {args.data_dir} {there}"
-        raise InputError(f"{there} is not on volume {RECORDINGS_VOLUME}; upload it: {way_out}")
+        root, *parts = Path(args.data_dir).parts
+        there, volume = f"/{'/'.join(parts)}", VOLUMES[root]
+        way_out = shlex.join(["modal", "volume", "put", volume, args.data_dir, there])
+        raise InputError(f"{there} is not on volume {volume}; upload it: {way_out}")
 
 
 def check_games() -> None:
