@@ -85,7 +85,7 @@ def plan(name: str, words: Sequence[str], default_gpu: str) -> Plan:
     _, words = own.parse_known_args(words)
     words = [word for word in words if word != "--resume"]
     is_chosen = any(word.partition("=")[0] == "--device" for word in words)
-    if is_chosen and args.device == "cpu":
+    if is_chosen and device == "cpu":
         gpu = None  # it would be idle
     elif is_chosen and device != "auto" and gpu is None:
         raise InputError(f"--device {device} needs a GPU, and --gpu none asks for none; leave one of them out")
