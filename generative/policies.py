@@ -74,7 +74,7 @@ class FrozenPolicy:
             for of_step in soft:
                 answers.append(self.step(of_step, lang, hidden))
                 hidden = answers[-1].hidden
-            logits, routing, states = zip(*answers, strict=True)
+            logits, routing, states, _ = zip(*answers, strict=True)
             by_layer = [torch.stack(weights) for weights in zip(*routing, strict=True)]
             return Answer(torch.stack(logits), by_layer, torch.stack(states))
         linear = self.policy.input_projection
