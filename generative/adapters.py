@@ -119,9 +119,7 @@ class BabyAI:
 
     def closeness(self, shown: Tensor, true: Tensor, mask: Tensor) -> dict[str, float]:
         """The share of views that are wholly right."""
-        is_right = (shown == true).all(-1)
-        shares = [part[seen].float().mean().item() for part, seen in ((is_right[0], mask[0]), (is_right, mask))]
-        return dict(zip(self.closeness_names, shares, strict=True))
+        return _near_and_all(self.closeness_names, (shown == true).all(-1).float(), mask)
 
 
 class Games:
@@ -191,9 +189,12 @@ class Games:
 
     def closeness(self, shown: Tensor, true: Tensor, mask: Tensor) -> dict[str, float]:
         """The mean squared error of a point, from 0 to 1."""
-        errors = (shown - true).div(WHITE).square().mean(-1)
-        found = [part[seen].mean().item() for part, seen in ((errors[0], mask[0]), (errors, mask))]
-        return dict(zip(self.closeness_names, found, strict=True))
+        return _near_and_all(self.closeness_names, (shown - true).div(WHITE).square().mean(-1), mask)
+
+
+def _near_and_all(names: tuple[str, ...], values: Tensor, mask: Tensor) -> dict[str, float]:
+    """The mean of values (T, N) in the mask: of the first step, and of all."""
+    return dict(zip(names, (values[0][mask[0]].mean().item(), values[mask].mean().item()), strict=True))
 
 
 BABYAI, GAMES = BabyAI(), Games()

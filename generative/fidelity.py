@@ -33,12 +33,11 @@ from generative.adapters import BABYAI, GAMES, domain_of
 from generative.closed_loop import untrained
 from generative.exact import ExactSimulator
 from generative.forecasts import Forecast, Markov, by_copy, by_exact, by_model, by_shuffled
-from generative.judges import Judge, Sums
+from generative.judges import Judge, Sums, load_judged
 from generative.recordings import SPLITS, Recording, open_recording
 from generative.soft import NUM_CELLS, harden
 from generative.train_gen_model import load_agent
 from generative.trials import ACTORS, Trials, choose_moments, run_trials
-from generative.world_model import load_world_model
 from mop.base.configuration import Parser, check_flags, choice, integer, number
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, file_digest, read_bytes, whole_digest, write_atomic, write_figure, write_json
@@ -263,12 +262,9 @@ def load_forecasts(simulator: str, recording: Recording) -> tuple[dict[str, Fore
     if simulator == EXACT:
         exact = ExactSimulator(tuple(recording.config["encoding"]["grid_shape"]))
         return {MODEL: functools.partial(by_exact, exact), **baselines}, {"name": EXACT}, NUM_SHOWN
-    model, config = load_world_model(simulator)
-    if config["agent"]["sha256"] != recording.config["checkpoint"]["sha256"]:
-        raise InputError(f"{simulator} is a simulator for another policy than that of {recording.folder}")
+    model, known, num_shown = load_judged(simulator, recording)
     forecasts = {MODEL: functools.partial(by_model, model), SHUFFLED: functools.partial(by_shuffled, model)}
-    known = {"name": str(simulator), "digest": file_digest(Path(simulator) / FINAL_NAME)}
-    return {**forecasts, **baselines}, known, config["num_initializing_steps"]
+    return {**forecasts, **baselines}, known, num_shown
 
 
 JUDGES = {

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from generative.exact import ExactSimulator
+from generative.judges import shuffled_actions
 from generative.recordings import Recording
 from generative.simulators import Simulator, State
 from generative.soft import NUM_CELLS, harden, soften
 from generative.trials import Trials
 from generative.world_model import WorldModel
-from mop.base.streams import stream_seed
 from mop.kernels.grid import CATEGORIES, IMAGE_SIZE
 from mop.worlds.world import NUM_ACTIONS
 
@@ -47,8 +47,7 @@ def by_model(model: WorldModel, trials: Trials, actions: Tensor | None = None) -
 
 def by_shuffled(model: WorldModel, trials: Trials) -> Tensor:
     """A learned simulator that is told what was done in another trial: all but what follows from actions."""
-    order = np.random.default_rng(stream_seed(0, "shuffled actions")).permutation(len(trials.lang))
-    return by_model(model, trials, trials.one_hot_actions[trials.num_shown - 1 :, order])
+    return by_model(model, trials, shuffled_actions(trials))
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ hidden units.
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,15 +20,13 @@ from tqdm import tqdm
 
 from generative.frozen_agents import FrozenAgent
 from generative.games import RIGHT_AND_JUMP, begin_level, check_playable
-from generative.judges import Judge, Sums
+from generative.judges import Judge, Sums, load_judged, shuffled_actions
 from generative.pixels import WHITE, frame_views
 from generative.recordings import Recording
 from generative.trials import Moments
-from generative.world_model import WorldModel, load_world_model
+from generative.world_model import WorldModel
 from mop.base.errors import InputError
-from mop.base.files import file_digest
 from mop.base.streams import stream_seed
-from mop.learning.loop import FINAL_NAME
 
 ACTORS = ("trained", "random", "constant")
 MEASURES = {
@@ -164,8 +161,7 @@ def by_model(model: WorldModel, trials: GameTrials, actions: Tensor | None = Non
 
 def by_shuffled(model: WorldModel, trials: GameTrials) -> Forecasted:
     """A learned simulator that is told what was done in another trial: all but what follows from actions."""
-    order = np.random.default_rng(stream_seed(0, "shuffled actions")).permutation(len(trials.hidden))
-    return by_model(model, trials, trials.one_hot_actions[trials.num_shown - 1 :, order])
+    return by_model(model, trials, shuffled_actions(trials))
 
 
 @dataclass(frozen=True)
@@ -208,9 +204,7 @@ def load_forecasts(simulator: str, recording: Recording) -> tuple[dict[str, Call
     """
     if simulator == "exact":
         raise InputError("--simulator exact: there is no exact simulator of a game; name the folder of a learned one")
-    model, config = load_world_model(simulator)
-    if config["agent"]["sha256"] != recording.config["checkpoint"]["sha256"]:
-        raise InputError(f"{simulator} is a simulator for another policy than that of {recording.folder}")
+    model, known, num_shown = load_judged(simulator, recording)
     usual = Usual.of(recording)
     forecasts = {
         "simulator": functools.partial(by_model, model),
@@ -218,8 +212,7 @@ def load_forecasts(simulator: str, recording: Recording) -> tuple[dict[str, Call
         "copy_last": usual.copy,
         "mean_picture": usual.mean,
     }
-    known = {"name": str(simulator), "digest": file_digest(Path(simulator) / FINAL_NAME)}
-    return forecasts, known, config["num_initializing_steps"]
+    return forecasts, known, num_shown
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------
