@@ -45,6 +45,7 @@ from mop.store.run_keys import RunKey, cache_path
 
 KEY = RunKey(TASK, 0, 0)
 TABLES = [REPOSITORY / "results" / f"{name}.csv" for name in ("tasks", "alpha")]
+PENALTIES = [0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]  # of the published tables
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_tables_of_something_else_are_named(cache_dir, tmp_path):
 
 
 def test_filters(rows):
-    assert common_worlds(rows) == ["1000:0"] and penalties(rows) == [0.0, 1e-6, 1e-5, 1e-4]
+    assert common_worlds(rows) == ["1000:0"] and penalties(rows) == PENALTIES
     assert worlds_name("1000:0") == "1,000 worlds from eval_seed 0"
     lengths = training_lengths(rows)
     assert (lengths[0], lengths[-1]) == (102_400, 2_048_000)
@@ -135,9 +136,10 @@ def test_tradeoff_leaves_out_what_it_cannot_colour(rows):
     def labels(*asked) -> list[str]:
         return [text.get_text() for text in plot_tradeoff(rows, *asked).legends[0].get_texts()]
 
-    assert len(labels("task", "mop")) == 16 and labels("lpc_alpha", "mop") == ["0", "1e-06", "1e-05", "0.0001"]
+    assert len(labels("task", "mop")) == 16 and labels("lpc_alpha", "mop") == [f"{alpha:g}" for alpha in PENALTIES]
     (ax,) = plot_tradeoff(rows, "lpc_alpha", "mop").axes
-    assert sum(len(container.lines[0].get_xdata()) for container in ax.containers) == 12  # of UnlockPickup alone
+    dots = [len(container.lines[0].get_xdata()) for container in ax.containers]
+    assert sum(dots) == 70, "two tasks, seven penalties, five seeds"
     assert labels("lpc_alpha", "gru") == ["0"]
     with pytest.raises(InputError, match="no result of this policy has a value of lpc_alpha"):
         plot_tradeoff(rows.assign(lpc_alpha=None), "lpc_alpha", "gru")
