@@ -63,9 +63,10 @@ class GameEnvs:
 
     def __init__(
         self, env_name: str, mode: str, num_envs: int, *, num_levels: int, start_level: int, seed: int,
-        num_threads: int = 1, has_backgrounds: bool = True,
+        num_threads: int = 1, has_backgrounds: bool = True, is_plain: bool = False,
     ):  # fmt: skip
         """num_levels: how many are drawn from, from start_level on; ALL_LEVELS: any. seed: of the draws.
+        is_plain: each kind of thing is drawn as rectangles of one colour, all in one theme.
 
         Raises InputError where envpool or the Qt that it needs is missing.
         """
@@ -82,6 +83,8 @@ class GameEnvs:
                 start_level=start_level,
                 seed=seed % 2**31,
                 use_backgrounds=has_backgrounds,
+                use_monochrome_assets=is_plain,
+                restrict_themes=is_plain,
             )
         except ImportError as error:
             raise InputError(_NO_QT.format(_first_line(error))) from None
@@ -103,15 +106,15 @@ class GameEnvs:
         self._pool.close()
 
 
-def begin_level(world: Mapping, level: int) -> GameEnvs:
+def begin_level(world: Mapping, level: int, is_plain: bool = False) -> GameEnvs:
     """One environment, in one level.
 
-    world: `env_name`, `distribution_mode`, `use_backgrounds`, as in the config of an agent. Raises InputError as
-    `GameEnvs`.
+    world: `env_name`, `distribution_mode`, `use_backgrounds`, as in the config of an agent; is_plain: drawn as
+    `GameEnvs` says, without backgrounds. Raises InputError as `GameEnvs`.
     """
     return GameEnvs(
         world["env_name"], world["distribution_mode"], 1, num_levels=1, start_level=level, seed=0,
-        has_backgrounds=world["use_backgrounds"],
+        has_backgrounds=world["use_backgrounds"] and not is_plain, is_plain=is_plain,
     )  # fmt: skip
 
 
