@@ -46,7 +46,9 @@ def test_the_same_level_in_other_colours(games, mode, has_backgrounds):
                 objects_of(world, level, [*actions, 0, 0, 0])
     shares = {} if has_backgrounds else {name: np.mean(values) for name, values in is_as_drawn.items()}
     assert all(share > 0.75 for share in shares.values()), shares  # pictures are no rectangles: their corners are air
-    assert seen == set(range(len(KINDS))) and num_ends > 5 and set(HAZARDS) < set(KINDS)
+    assert {KINDS[number] for number in seen} >= set(KINDS) - {"enemy"}, "which are rare in easy levels"
+    assert "enemy" in {KINDS[number] for number in seen} or mode == "easy"
+    assert num_ends > 5 and set(HAZARDS) < set(KINDS)
 
 
 def test_what_is_not_known():
