@@ -11,20 +11,15 @@ is there. A simulator that is not true enough leaves out what needs it. Recordin
 and simulators/ (not in git); what is small and says something is copied to results/generative/<policy>/<stage>/.
 """
 
-import shlex
-import shutil
-import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mop.base.configuration import Parser
 from mop.base.errors import InputError, run_script
-from mop.base.files import file_digest, read_json, whole_digest
+from results.stages import ROOT, Stage, fidelity_stage, run_stages
 
-ROOT = Path(__file__).resolve().parent.parent
 MAIN = "UnlockPickup"  # the policy of which all is measured
 DEFAULT = "default"  # the simulator of MAIN that is trained with the defaults, which takes longer
 POLICIES = {  # name -> its checkpoint below results/zoo
@@ -33,14 +28,6 @@ POLICIES = {  # name -> its checkpoint below results/zoo
     "GoToLocal": "BabyAI-GoToLocal-v0/trial_0/seed_0",
 }
 METHODS = {"GoToLocal": ["--methods", "integrated"]}  # of attribution; of the others all
-PUBLISHED = {  # command -> what is copied of its folder
-    "generative.fidelity": ("fidelity.md", "fidelity.png"),
-    "generative.validate": ("agreement.csv", "agreement.md", "agreement.png"),
-    "generative.saliency": ("causes.md", "checked.csv", "kinds.csv", "sizes.csv", "horizon.png"),
-    "generative.directions": ("methods.csv", "probes.csv", "probes.png", "stability.png"),
-    "generative.intervene": ("effects.csv", "effect.png"),
-    "generative.visualise": ("summary.json", "levels.csv", "search.png"),
-}
 OF = "action:chosen,lpc,routing:2.2"
 NULLED = {  # of a policy's routers and experts, the direction that tells best what is carried, or whether the goal is
     # in view where nothing is; see docs/generative.md
@@ -48,28 +35,6 @@ NULLED = {  # of a policy's routers and experts, the direction that tells best w
     "UnlockPickup_1e-5": "expert_0_2.pca.1",
     "GoToLocal": "expert_2_2.nmf.11",
 }
-LARGEST_LAG = 8  # of generative.validate
-
-
-class Stage(NamedTuple):
-    """A command, and what it makes. Paths are below ROOT."""
-
-    words: list[str]  # after `python -m`
-    folder: str  # that it writes
-    result: str | None = None  # the file whose presence passes it over; None: it goes on by itself
-    made_of: str | None = None  # the file that a fidelity must be of
-    simulator: str | None = None  # the learned one that must be true enough
-
-    @property
-    def published(self) -> tuple[str, ...]:
-        """The names of the files that are copied."""
-        return PUBLISHED.get(self.words[0], ())
-
-    def is_done(self) -> bool:
-        """Whether it would only do again what is there."""
-        if self.result is None or not (result := ROOT / self.folder / self.result).exists():
-            return False
-        return self.made_of is None or read_json(result)["simulator"]["digest"] == file_digest(ROOT / self.made_of)
 
 
 def stages(name: str) -> dict[str, Stage]:
@@ -83,12 +48,11 @@ def stages(name: str) -> dict[str, Stage]:
     found = {
         "recording": Stage(["generative.record", "--checkpoint", checkpoint_of(name), *of_data, "--resume"], data),
         "simulator": Stage(["generative.train_gen_model", *of_data, *learned, "--resume"], simulator),
-        "fidelity": Stage(  # in the simulator's folder, where the analyses look for it
-            ["generative.fidelity", "--simulator", simulator, *of_data], simulator, "fidelity.json",
-            f"{simulator}/checkpoint_final.pt",
-        ),
+        "fidelity": fidelity_stage(simulator, of_data),
         "agreement": _to_out(name, "agreement", [*validate, *METHODS.get(name, [])]),
-        "agreement_learned": _to_out(name, "agreement_learned", by_learned)._replace(simulator=simulator),
+        "agreement_learned": _to_out(name, "agreement_learned", by_learned)._replace(
+            simulator=simulator, policy=checkpoint_of(name)
+        ),
         "causes": _to_out(name, "causes", [*saliency, "--num_episodes", "40", "--num_points", "8"]),
         "directions": _to_out(name, "directions", ["generative.directions", *of_data]),
         "null": _to_out(name, "null", [*_intervene(name), "--null", NULLED[name]]),
@@ -116,10 +80,9 @@ def _stages_of_main(of_data: list[str]) -> dict[str, Stage]:
     results = {"generative.visualise": "summary.json", "generative.fidelity": "fidelity.json"}
     found = {name: _to_out(MAIN, name, line, results.get(line[0])) for name, line in words.items()}
     learned, simulator = ["--tgm_exp_name", DEFAULT, "--resume"], f"simulators/{DEFAULT}"
-    fidelity = ["generative.fidelity", "--simulator", simulator, *of_data]
     return found | {
         "simulator_default": Stage(["generative.train_gen_model", *of_data, *learned], simulator),
-        "fidelity_default": Stage(fidelity, simulator, "fidelity.json", f"{simulator}/checkpoint_final.pt"),
+        "fidelity_default": fidelity_stage(simulator, of_data),
     }
 
 
@@ -131,27 +94,6 @@ def _to_out(name: str, stage: str, words: list[str], result: str | None = None) 
 def checkpoint_of(name: str) -> str:
     """The checkpoint of a policy, below ROOT."""
     return f"results/zoo/{POLICIES[name]}/checkpoint_final.pt"
-
-
-def publish(name: str, stage: str, made: Stage) -> None:
-    """Copy what is small of a stage to results/generative/."""
-    target = ROOT / "results" / "generative" / name / stage
-    for file in made.published:
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / made.folder / file, target / file)
-
-
-def refusal_of(name: str, stage: Stage) -> str | None:
-    """Why a stage is left out: its simulator is not true enough."""
-    from generative.fidelity import MIN_FIDELITY, check_fidelity  # here: it loads torch
-
-    try:
-        if stage.simulator is not None:
-            digest = whole_digest(ROOT / checkpoint_of(name))
-            check_fidelity(str(ROOT / stage.simulator), LARGEST_LAG, MIN_FIDELITY, digest)
-    except InputError as error:
-        return str(error)
-    return None
 
 
 def parser() -> Parser:
@@ -168,16 +110,7 @@ def main() -> int:
     if args.only is not None and args.only not in POLICIES:
         raise InputError(f"--only must be one of {', '.join(POLICIES)}, not {args.only!r}")
     for name in [args.only] if args.only else POLICIES:
-        for stage, made in stages(name).items():
-            print(shlex.join(["python", "-m", *made.words]), flush=True)
-            if args.dry_run:
-                continue
-            if (why := refusal_of(name, made)) is not None:
-                print(f"{stage} of {name} is left out: {why}", flush=True)
-                continue
-            if not made.is_done() and subprocess.run([sys.executable, "-m", *made.words], cwd=ROOT).returncode != 0:
-                raise InputError(f"{stage} of {name} was not finished; the same command goes on")
-            publish(name, stage, made)
+        run_stages(name, stages(name), ROOT / "results" / "generative" / name, args.dry_run)
     return 0
 
 

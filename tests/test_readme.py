@@ -23,7 +23,7 @@ import simulator_viz
 from benchmarks import throughput
 from mop.base.configuration import DEFAULTS_FILE, check_recorded, parse_config, read_config
 from mop.base.tasks import is_task_id, tasks_of
-from results import claims, collapse, experiments, lmc, simulator
+from results import claims, coinrun, collapse, experiments, lmc, simulator
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "benchmarks" / "README.md"]
@@ -44,6 +44,7 @@ SCRIPTS = {
     "benchmarks/throughput.py": throughput,
     "results/experiments.py": experiments,
     "results/claims.py": claims,
+    "results/coinrun.py": coinrun,
     "results/collapse.py": collapse,
     "results/lmc.py": lmc,
     "results/simulator.py": simulator,

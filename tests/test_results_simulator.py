@@ -8,13 +8,11 @@ from types import SimpleNamespace
 import pytest
 from conftest import REPOSITORY
 
-sys.path.insert(0, str(REPOSITORY / "results"))
-
-import simulator
-
 from generative import fidelity
 from mop.base.errors import InputError, exit_code
 from mop.base.files import file_digest
+from results import simulator
+from results import stages as stages_module
 
 
 @pytest.fixture
@@ -38,8 +36,9 @@ def root(tmp_path, monkeypatch):
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(simulator, "ROOT", tmp_path)
-    monkeypatch.setattr(simulator, "whole_digest", lambda path: "digest")
-    monkeypatch.setattr(simulator.subprocess, "run", run)
+    monkeypatch.setattr(stages_module, "ROOT", tmp_path)
+    monkeypatch.setattr(stages_module, "whole_digest", lambda path: "digest")
+    monkeypatch.setattr(stages_module.subprocess, "run", run)
     monkeypatch.setattr(sys, "argv", ["simulator"])
     return SimpleNamespace(path=tmp_path, ran=ran)
 

@@ -1,0 +1,68 @@
+"""The numbers of CoinRun: an agent that learns on two cores, its returns, its simulator, and two claims about it.
+
+    python results/coinrun.py                 does what is missing, and writes results/coinrun/
+    python results/coinrun.py --dry_run       prints the commands, and runs nothing
+
+Needs envpool (`make coinrun`). Every stage is one command. It goes on where it was stopped; one that would start anew
+is passed over where its result is there. A simulator that is not true enough leaves out what needs it. Agent, recording
+and simulator lie below logs/, recordings/ and simulators/ (not in git); what is small and says something is copied to
+results/coinrun/<stage>/.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mop.base.configuration import Parser
+from mop.base.errors import run_script
+from results.stages import ROOT, Stage, fidelity_stage, run_stages
+
+NAME = "coinrun"
+NUM_STEPS = 3_000_000
+RUN = "logs/procgen/coinrun/small/seed_0"
+AGENT = f"{RUN}/model_3002368.pt"  # whole updates of 64 x 64 steps
+DATA, SIMULATOR = f"recordings/{NAME}", f"simulators/{NAME}"
+TRAINING = (
+    *("--exp_name", "small", "--num_levels", "500", "--num_timesteps", f"{NUM_STEPS}"),
+    *("--num_checkpoints", "15", "--seed", "0"),
+)
+
+
+def stages() -> dict[str, Stage]:
+    """The stages in their order, by name."""
+    of_agent, of_data = ["--model_file", AGENT], ["--data_dir", DATA]
+    train = ["generative.train_agent", *TRAINING, "--resume"]
+    record = ["generative.record", *of_agent, *of_data, "--num_steps", "100000", "--resume"]
+    learn = ["generative.train_gen_model", *of_data, "--tgm_exp_name", NAME, "--resume"]
+    return {
+        "agent": Stage(train, RUN, Path(AGENT).name),
+        "training": _to_out("training", ["generative.plot_training_csv", "--datapath", RUN]),
+        "evaluation": _to_out("evaluation", ["generative.evaluate_agent", *of_agent], "evaluation.csv"),
+        "recording": Stage(record, DATA),
+        "simulator": Stage(learn, SIMULATOR),
+        "fidelity": fidelity_stage(SIMULATOR, of_data),
+    }
+
+
+def _to_out(stage: str, words: list[str], result: str | None = None) -> Stage:
+    folder = f"plots/{NAME}/{stage}"
+    return Stage([*words, "--out", folder], folder, result)
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--dry_run", action="store_true", help="print the commands")
+    return parser
+
+
+def main() -> int:
+    """Run what is missing, and publish after each stage."""
+    args = parser().parse_args()
+    run_stages("CoinRun", stages(), ROOT / "results" / NAME, args.dry_run)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
