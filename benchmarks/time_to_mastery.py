@@ -1,0 +1,195 @@
+"""Minutes and environment steps until a policy solves 99 % of 1,000 fixed worlds, by settings, task and seed.
+
+    python benchmarks/time_to_mastery.py                                       every task and settings, three seeds
+    python benchmarks/time_to_mastery.py --settings "falling rate" --tasks BabyAI-GoToObj-v0
+    python benchmarks/time_to_mastery.py --report                              the table of what is there; runs nothing
+
+One training at a time, in a process of its own; nothing else should run. Time counts from the start of the command to
+the checkpoint, of which a training leaves ten at even intervals; what evaluates them afterwards does not count. A
+checkpoint masters a task where it solves at least 99 %, and the lower end of the 95 % interval is above 98 %. Finished
+trainings are passed over; one that was cut off begins anew, as its time could not be told.
+
+Writes results/mastery.csv, a row for each checkpoint, and results/mastery.md, medians over seeds with their range.
+Trainings stay under results/runs/mastery/ (not in git).
+"""
+
+import math
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import pandas as pd
+from tqdm import tqdm
+
+from benchmarks.throughput import spread
+from mop.base.configuration import Parser, check_flags, integer
+from mop.base.errors import InputError, run_script
+from mop.base.files import write_atomic
+from mop.base.tasks import task_name
+from mop.store.run_keys import RunKey
+from results.experiments import NUM_EPISODES, RESULTS, ROOT, RUNS, markdown_table
+
+GOALS = {  # task -> minutes that were aimed at
+    "BabyAI-GoToObj-v0": 0.5, "BabyAI-UnlockPickup-v0": 1, "BabyAI-GoToLocal-v0": 5, "BabyAI-PickupLoc-v0": 6,
+    "BabyAI-PutNextLocal-v0": 8,
+}  # fmt: skip
+NUM_CHECKPOINTS, NUM_SEEDS = 10, 3
+MASTERED, LOWER_END = 0.99, 0.98
+TABLE, REPORT, FOLDER = RESULTS / "mastery.csv", RESULTS / "mastery.md", RUNS / "mastery"
+
+
+class Settings(NamedTuple):
+    """Flags of a training, and its length by task."""
+
+    flags: dict[str, object]
+    num_updates: dict[str, int]
+
+
+SETTINGS = {
+    "constant rate": Settings({"num_workers": 0}, dict(zip(GOALS, (200, 300, 4000, 2000, 4000), strict=True))),
+    "falling rate": Settings(
+        {"num_workers": 2, "lr": 2e-3, "lr_decay": "true"}, dict(zip(GOALS, (100, 200, 2000, 2000, 3000), strict=True))
+    ),
+}
+
+
+class Timing(NamedTuple):
+    """One training that is timed."""
+
+    setting: str
+    task_id: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Its tree of checkpoints."""
+        return FOLDER / self.setting.replace(" ", "_")
+
+    @property
+    def key(self) -> RunKey:
+        """What names its files."""
+        return RunKey(self.task_id, 0, self.seed)
+
+    @property
+    def num_updates(self) -> int:
+        """Of the whole training."""
+        return SETTINGS[self.setting].num_updates[self.task_id]
+
+    @property
+    def command(self) -> list[str]:
+        """As it is typed."""
+        given = {"task_id": self.task_id, "trial": 0, "seed": self.seed, "lang_encoder": "vocab", "device": "cpu"}
+        interval = max(1, self.num_updates // NUM_CHECKPOINTS)
+        given |= {"num_updates": self.num_updates, "checkpoint_interval": interval}
+        given |= {"log_interval": math.gcd(interval, 10)}  # the log tells the seconds of a checkpoint
+        given |= SETTINGS[self.setting].flags
+        folder = self.folder.relative_to(ROOT) if self.folder.is_relative_to(ROOT) else self.folder
+        words = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
+        return ["python", "train_mop.py", *words, "--checkpoint_dir", folder.as_posix(), "--overwrite"]
+
+    def run(self) -> pd.DataFrame:
+        """Train, then evaluate: a row for each checkpoint. Raises InputError where one of the two fails."""
+        shutil.rmtree(self.key.folder(self.folder), ignore_errors=True)
+        start = time.perf_counter()
+        self._call(self.command)
+        seconds = time.perf_counter() - start
+        results = self.key.folder(self.folder) / "results.csv"
+        where = {"checkpoint_dir": self.folder, "cache_dir": results.parent / "cache", "results_path": results}
+        which = {"task": self.task_id, "trial": 0, "seed": self.seed, "num_episodes": NUM_EPISODES}
+        words = [str(word) for name, value in (where | which).items() for word in (f"--{name}", value)]
+        self._call(["python", "batch_eval.py", *words, "--skip_routing"])
+        log = pd.read_csv(self.key.folder(self.folder) / "training_log.csv").set_index("update")["seconds"]
+        beside = seconds - log.iloc[-1]  # start and end of the process
+        rows = pd.read_csv(results)
+        update = rows["update"].fillna(self.num_updates).astype(int)  # the final checkpoint's path names none
+        told = rows[["success_rate", "success_low", "success_high", "path_ratio", "mean_lpc"]]
+        named = pd.DataFrame({"setting": self.setting, "task_id": self.task_id, "seed": self.seed}, index=rows.index)
+        named = named.assign(update=update, env_steps=update * rows["num_envs"] * rows["unroll_len"], **told)
+        return named.assign(seconds=log.loc[update].to_numpy() + beside, beside_seconds=beside).sort_values("update")
+
+    @staticmethod
+    def _call(words: list[str]) -> None:
+        done = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True)
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise InputError(f"{shlex.join(words)} failed: {last}")
+
+
+def load_rows() -> pd.DataFrame:
+    """What is timed already."""
+    return pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=["setting", "task_id", "seed"])
+
+
+def mastery_of(run: pd.DataFrame) -> pd.Series | None:
+    """The first checkpoint of a training that masters its task."""
+    mastered = run[(run["success_rate"] >= MASTERED) & (run["success_low"] > LOWER_END)]
+    return None if mastered.empty else mastered.sort_values("update").iloc[0]
+
+
+def as_table(rows: pd.DataFrame) -> str:
+    """A line for each task and settings: medians over seeds, with their range."""
+    lines = []
+    for (task_id, setting), group in rows.groupby(["task_id", "setting"], sort=False):
+        runs = [run for _, run in group.groupby("seed")]
+        reached = [row for row in map(mastery_of, runs) if row is not None]
+        ends = [run.sort_values("update").iloc[-1] for run in runs]
+        minutes = spread([row["seconds"] / 60 for row in reached]) if reached else "–"
+        steps = f"{pd.Series([row['env_steps'] for row in reached]).median():,.0f}" if reached else "–"
+        success = spread([100 * row["success_rate"] for row in ends])
+        lines.append(
+            [
+                task_name(task_id), setting, f"{len(reached)} of {len(runs)}", minutes, f"{GOALS.get(task_id, '–')}",
+                steps, success, spread([row["seconds"] / 60 for row in ends]),
+            ]
+        )  # fmt: skip
+    head = "task | settings | seeds that master it | minutes | goal | steps | final success, % | minutes in all"
+    return markdown_table(head, lines)
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--settings", default=",".join(SETTINGS), help="with commas (default: %(default)s)")
+    parser.add_argument("--tasks", default=",".join(GOALS), help="with commas (default: %(default)s)")
+    parser.add_argument("--seeds", default=NUM_SEEDS, help="how many (default: %(default)s)")
+    parser.add_argument("--report", action="store_true", help="run nothing: write the table of what is there")
+    return parser
+
+
+def _some_of(text: str, known: dict, flag: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"{flag} must be some of {', '.join(known)} with commas between them, not {unknown[0]!r}")
+    return names
+
+
+def main() -> int:
+    """Time what is missing, one training after the other; tell."""
+    args = parser().parse_args()
+    check_flags(args, seeds=integer(1))
+    settings, tasks = _some_of(args.settings, SETTINGS, "--settings"), _some_of(args.tasks, GOALS, "--tasks")
+    asked = [Timing(*names) for seed in range(args.seeds) for names in ((s, t, seed) for t in tasks for s in settings)]
+    rows = load_rows()
+    there = set(rows[["setting", "task_id", "seed"]].itertuples(index=False, name=None))
+    missing = [] if args.report else [timing for timing in asked if tuple(timing) not in there]
+    for timing in tqdm(missing, unit="training", dynamic_ncols=True, disable=not missing):
+        tqdm.write(shlex.join(timing.command))
+        rows = pd.concat([rows, timing.run()], ignore_index=True).sort_values(["task_id", "setting", "seed", "update"])
+        content = rows.to_csv(index=False, float_format="%.6g").encode()
+        write_atomic(TABLE, lambda file, content=content: file.write(content))
+    if rows.empty:
+        raise InputError("nothing is timed yet; leave --report out")
+    table = as_table(rows)
+    write_atomic(REPORT, lambda file: file.write(table.encode()))
+    print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
