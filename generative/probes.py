@@ -3,6 +3,8 @@
 Axis letters: M rows, D numbers of a row, C classes, B episodes.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
@@ -23,6 +25,25 @@ class Probe:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The class (M,) of each row of x (M, D)."""
         return self._model.predict((x - self._mean) / self._sd)
+
+    @property
+    def contrasts(self) -> np.ndarray:
+        """The weights (C, D) of each class against the mean of the others; (1, D) of the second of two classes."""
+        weights = self._model.coef_ / self._sd
+        return weights if len(weights) == 1 else (weights - weights.mean(0)) * len(weights) / (len(weights) - 1)
+
+
+def class_differences(x: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """For each class (C,), the mean of its rows of x (M, D), with labels (M,), minus that of the others': (C, D).
+
+    Of two classes, that of the second alone, (1, D). 0 where there is no row of it, or no other.
+    """
+    differences = np.zeros((len(classes), x.shape[1]))
+    for k, number in enumerate(classes):
+        is_of_it = labels == number
+        if is_of_it.any() and not is_of_it.all():
+            differences[k] = x[is_of_it].mean(0) - x[~is_of_it].mean(0)
+    return differences[1:] if len(classes) == 2 else differences
 
 
 def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray, episode: np.ndarray) -> Interval:
