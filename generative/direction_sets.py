@@ -4,10 +4,11 @@ A direction has a unit vector u, along which the memory is moved, and a dual vec
 coordinate w . (h - mean). Of an orthonormal set both are the same; of ICA and NMF they are not, and only the duals of a
 set tell one of its directions from the others. Neither has a mean in it.
 
-The direction of a probe (`<block>.probe.<property>`) leads from the mean memory of one class to that of another: u is
-what changes with the property, and w, the weights of logistic regression, what it is told by. Weights alone would be no
-way to move the memory: they also cancel what disturbs the reading (Haufe et al. 2014, NeuroImage 87). These directions
-are no basis: to remove one coordinate changes those of other properties.
+The direction of a probe (`<block>.probe.<property>`) leads from the mean memory of one class to that of the other: u is
+what changes with the property, and w, the weights of logistic regression, what it is told by. Weights are no way to
+move the memory, as they also cancel what disturbs the reading (Haufe et al. 2014, NeuroImage 87). With w . u = 1, to
+remove the coordinate makes the means of both classes equal, so that no linear reading is left (Belrose et al. 2023,
+arXiv 2306.03819). Directions of several properties are no basis: to remove one's coordinate changes the others'.
 Axis letters: K directions, S hidden units.
 """
 

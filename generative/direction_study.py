@@ -30,6 +30,7 @@ from mop.measures.comparison import Interval
 PROBE = "probe"  # in place of a method's name: directions from one class of a property to another
 _PROBE_ROWS = 8000  # of the training worlds, for each probe
 _SINGLE_ROWS = 4000  # and for those of one coordinate, of which there are many
+_DUAL_FREEDOM = 0.01  # of the probes whose weights are duals: they read as well, and units that hardly move count less
 _MOST_SPREAD = 2.0  # of a coordinate that a probe's weights read, in those of the unit's own
 
 
@@ -182,15 +183,15 @@ class _Judge:
     def whole(self) -> dict[str, object]:
         """How well a probe of the whole block tells the property, and the control."""
         everything, found = np.eye(self._x["train"].shape[1]), {"classes": self._classes}
-        self._probe, says = self._teach(self._true, everything, _PROBE_ROWS)
+        self._taught, says = self._teach(self._true, everything, _PROBE_ROWS)
         found["accuracy"] = balanced_accuracy(*says["test"])
         return found | {"shuffled": balanced_accuracy(*self._teach(self._others, everything, _PROBE_ROWS)[1]["test"])}
 
     def directions(self) -> _Set:
         """A direction for each class, of two classes one; after `whole`. One without length is left out.
 
-        Units: from the mean of the others to that of the class. Duals: the weights of the probe, scaled; where these
-        read a coordinate of more than _MOST_SPREAD times the spread, the unit itself.
+        Units: from the mean of the others to that of the class. Duals: the weights of a probe, scaled; where these read
+        a coordinate of more than _MOST_SPREAD times the spread, the unit itself.
         """
         x, differences = self._x["train"], self._differences(slice(None))
         is_one = len(differences) == 1
@@ -199,7 +200,8 @@ class _Judge:
         self._kept = np.flatnonzero(lengths > 1e-9)
         self._units = duals = differences[self._kept] / lengths[self._kept, None]
         if len(self._kept):
-            weights = self._probe.contrasts[self._kept]
+            probe = Probe(x[self._taught], self._true["train"][self._taught], _DUAL_FREEDOM)
+            weights = probe.contrasts[self._kept]
             along = (weights * duals).sum(1, keepdims=True)
             weights = weights / np.where(along > 0, along, np.inf)
             spreads, own = (np.std(x @ vectors.T, axis=0) for vectors in (weights, duals))
@@ -226,14 +228,17 @@ class _Judge:
         best = int(np.argmax([validation for validation, _ in scores[:num_found]]))
         return {"singles": scores, "best": best, "best accuracy": balanced_accuracy(*says[best]["test"])}
 
-    def _teach(self, labels: Mapping[str, np.ndarray], columns: np.ndarray, num_rows: int) -> tuple[Probe, dict]:
-        """A probe of memories . columns, and what it says in the other splits: predictions, labels, episodes."""
+    def _teach(self, labels: Mapping[str, np.ndarray], columns: np.ndarray, num_rows: int) -> tuple[np.ndarray, dict]:
+        """Training rows; what a probe of their memories . columns says in the other splits.
+
+        Of each split: predictions, labels, episodes.
+        """
         some = np.sort(self._rng.permutation(self._known(labels, "train"))[:num_rows])
         probe, says = Probe(self._x["train"][some] @ columns, labels["train"][some]), {}
         for split in SPLITS[1:]:
             these = self._known(labels, split)
             says[split] = probe(self._x[split][these] @ columns), labels[split][these], self._rows[split].episode[these]
-        return probe, says
+        return some, says
 
     def _known(self, labels: Mapping[str, np.ndarray], split: str) -> np.ndarray:
         """The rows of a split whose class is one of those that are told apart."""

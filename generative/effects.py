@@ -37,7 +37,8 @@ def effect_rows(plain: Table, moved: Table, randoms: Sequence[Table], measures_o
     low, high: 95 % interval of the paired difference, by a bootstrap over worlds; of rates, that of
     `difference_of_rates`, which has a width where nothing changes, too. random_low, random_high: the least and largest
     effect of the R random directions. stronger: how many of these change the measure at least as much, in either
-    direction. p = (1 + stronger) / (1 + R); NaN, like the difference, where one of the two runs does not have the measure.
+    direction. p = (1 + stronger) / (1 + R); NaN, like the difference, where one of the two runs does not have the
+    measure.
     """
     by_chance, rows = random_effects(plain, randoms, measures_of), []
     for measure in measures_of(plain, moved):

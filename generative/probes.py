@@ -15,11 +15,14 @@ from mop.measures.comparison import Interval
 class Probe:
     """Logistic regression on standardised numbers, with every class of the same weight."""
 
-    def __init__(self, x: np.ndarray, labels: np.ndarray):
-        """x (M, D), labels (M,) int, of two classes at least."""
+    def __init__(self, x: np.ndarray, labels: np.ndarray, freedom: float = 1.0):
+        """x (M, D), labels (M,) int, of two classes at least; freedom: the weights are the smaller, the smaller it is.
+
+        It is scikit-learn's C.
+        """
         self._mean, self._sd = x.mean(0), x.std(0)
         self._sd = np.where(self._sd > 0, self._sd, 1.0)
-        self._model = LogisticRegression(class_weight="balanced", max_iter=300, tol=1e-3)
+        self._model = LogisticRegression(C=freedom, class_weight="balanced", max_iter=300, tol=1e-3)
         self._model.fit((x - self._mean) / self._sd, labels)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
