@@ -52,7 +52,7 @@ def _model(tmp_path_factory):
 def recording(model, tmp_path_factory):
     skip_without_games()
     folder = tmp_path_factory.mktemp("recording") / "tiny"
-    of_many_levels = {"num_steps": 4000, "max_steps": 60, "num_levels": 200, "num_envs": 16, "policies": "sampled"}
+    of_many_levels = {"num_steps": 4200, "max_steps": 30, "num_levels": 200, "num_envs": 16, "policies": "sampled"}
     return open_recording(record_agent(model, folder, **of_many_levels))
 
 
@@ -161,7 +161,7 @@ def test_episodes_are_labelled_by_their_level_and_actions(recording):
         for name, values in labels_of(objects).items():
             assert np.array_equal(found[name], values) and len(values) == len(episode["action"])
             num_true[name] += values.sum()
-    assert min(num_true[name] for name in (ON_GROUND, "crate ahead", "saw ahead")) > 20
+    assert min(num_true[name] for name in (ON_GROUND, "crate ahead")) > 20
     assert labels.labeller({"env_name": "caveflyer", "task_id": "caveflyer", "actions": [0]})(None) == {}
 
 
@@ -172,7 +172,7 @@ def test_probes_of_what_is_on_screen_have_directions(studied, recording, model):
     found = load_directions(studied / "directions.npz")
     assert set(found.blocks) == {"memory"} and found.mean.shape == (8,)
     probes = pd.read_csv(studied / "probes.csv").set_index("property")
-    assert {"saw ahead", "crate ahead", ON_GROUND} <= set(probes.index) <= set(PROPERTIES)
+    assert {"crate ahead", ON_GROUND} <= set(probes.index) <= set(PROPERTIES)
     assert (probes["accuracy"] > 0.4).all() and not probes["best"].str.contains("probe").any()
     names = [f"memory.probe.{name}" for name in probes.index]
     assert found.names[found.methods == "probe"].tolist() == names
@@ -181,10 +181,10 @@ def test_probes_of_what_is_on_screen_have_directions(studied, recording, model):
     rows, label = [], labels.labeller(recording.config["encoding"])
     for k in recording.episodes("train").tolist():
         episode = recording.episode(k)
-        rows += zip(np.asarray(episode["hidden"])[1:], label(episode)["saw ahead"][:-1], strict=True)
+        rows += zip(np.asarray(episode["hidden"])[1:], label(episode)["crate ahead"][:-1], strict=True)
     hidden, is_ahead = (np.array(column) for column in zip(*rows, strict=True))
     difference = hidden[is_ahead > 0].mean(0) - hidden[is_ahead == 0].mean(0)
-    number = found.number("probe.saw ahead")
+    number = found.number("probe.crate ahead")
     np.testing.assert_allclose(found.units[number], difference / np.linalg.norm(difference), atol=1e-4)
     assert found.units[number] @ found.duals[number] == pytest.approx(1.0, abs=1e-4)
     table = pd.read_csv(studied / "directions.csv")
@@ -211,7 +211,7 @@ def test_without_a_move_a_run_is_plain_play_bit_for_bit(model, studied):
         expected = [count_episode(config["world"], episode, range(9)) for episode in episodes]
         for name in expected[0]:
             assert plain.table[name].tolist() == [row[name] for row in expected], name
-        number = found.number("probe.saw ahead")
+        number = found.number("probe.crate ahead")
         same = play(arena, Operation("swap", number, to=number).move(found))
         assert same.amounts.any(), "what would be moved is told, and moved nowhere"
         assert all(np.array_equal(same.table[name], plain.table[name]) for name in plain.table)
@@ -311,10 +311,10 @@ def words_of(model, studied, out, *operation: str, **changes) -> list[str]:
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bytes(model, studied, tmp_path, capsys):
-    operation = ("--add", "probe.saw ahead=3", "--policy", "sampled")
+    operation = ("--add", "probe.crate ahead=3", "--policy", "sampled")
     assert call(intervene, *words_of(model, studied, tmp_path / "whole", *operation)) == 0
     shown = capsys.readouterr().out
-    assert "+3 sd of memory.probe.saw ahead" in shown and "jumps at a saw" in shown and "of 20" in shown
+    assert "+3 sd of memory.probe.crate ahead" in shown and "jumps elsewhere" in shown and "of 20" in shown
     words = words_of(model, studied, tmp_path / "cut", *operation)
     quiet, tables = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}, tmp_path / "cut" / "episodes"
     environment = script_environment({"OMP_NUM_THREADS": "1"})
@@ -336,7 +336,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(model, studied, tmp_path
 
 
 def test_a_swap_to_itself_has_no_effect(model, studied, tmp_path):
-    operation = ("--from", "probe.saw ahead", "--to", "probe.saw ahead")
+    operation = ("--from", "probe.crate ahead", "--to", "probe.crate ahead")
     assert call(intervene, *words_of(model, studied, tmp_path / "same", *operation)) == 0
     table = pd.read_csv(tmp_path / "same" / "effects.csv")
     assert (table["difference"] == 0).all() and (table["p"] == 1).all() and len(table) > len(MAIN)
