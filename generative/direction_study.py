@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from generative.components import METHODS, Fit, matched_cosines
 from generative.direction_sets import Directions
@@ -59,7 +60,7 @@ def read_rows(
         way_out = "record more with python -m generative.record, or raise --max_rows"
         raise InputError(f"{len(chosen)} episodes of the {split} split are too few to judge by: {way_out}")
     parts = []
-    for number, k in enumerate(chosen.tolist()):
+    for number, k in enumerate(tqdm(chosen.tolist(), desc=f"{split} episodes", leave=False, dynamic_ncols=True)):
         episode = recording.episode(k)
         hidden, num_steps = np.asarray(episode["hidden"]), len(episode["hidden"]) - 1
         labels = {name: values[:-1] for name, values in label(episode).items()}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from generative.game_objects import KINDS, objects_of
+from generative.games import check_playable
 
 AGENT_ROWS, AGENT_COLUMNS = slice(29, 35), slice(30, 34)
 AHEAD = 20  # points to the right of the agent: four tiles, what a jump takes
@@ -28,7 +29,11 @@ _AROUND = (
 
 
 def labeller(encoding: Mapping) -> Callable[..., dict[str, np.ndarray]]:
-    """What labels an episode of a recording by `labels_of`; encoding: of the recording's config."""
+    """What labels an episode of a recording by `labels_of`; encoding: of the recording's config.
+
+    Raises InputError where envpool, or the Qt that it needs, is missing.
+    """
+    check_playable(encoding["env_name"], encoding["distribution_mode"])  # before a bar of progress is drawn
     numbers = np.array(encoding["actions"])
     return lambda episode: labels_of(objects_of(encoding, episode.seed, numbers[episode["action"][:-1]]))
 

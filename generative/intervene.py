@@ -78,7 +78,7 @@ def parser() -> Parser:
     parser.add_argument(
         "--eval_seed", default=0, help="seed of the first world; of levels, counted from 2^30 (default: 0)"
     )
-    parser.add_argument("--seed", default=0, help="of the random directions (default: %(default)s)")
+    parser.add_argument("--seed", default=0, help="of random directions, and of sampled actions (default: 0)")
     parser.add_argument("--num_envs", default=NUM_ENVS, help="side by side: speed and rounding (default: %(default)s)")
     parser.add_argument("--out", help="folder of what is written (default: plots/intervene/<what is done>)")
     parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")

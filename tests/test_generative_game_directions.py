@@ -342,8 +342,7 @@ def test_a_swap_to_itself_has_no_effect(model, studied, tmp_path):
     assert (table["difference"] == 0).all() and (table["p"] == 1).all() and len(table) > len(MAIN)
 
 
-def test_bad_input_is_one_line_with_exit_code_2(model, studied, tmp_path, monkeypatch, capsys):
-    skip_without_games()
+def test_bad_input_is_one_line_with_exit_code_2(recording, model, studied, tmp_path, monkeypatch, capsys):
     other, of_babyai = tiny_agent(tmp_path / "other", seed=1), tiny_checkpoint(tmp_path / "babyai")
     cases = [
         (("--null", "0"), {"checkpoint": other}, "found in the memory of another policy than that of"),
@@ -361,6 +360,8 @@ def test_bad_input_is_one_line_with_exit_code_2(model, studied, tmp_path, monkey
     monkeypatch.setitem(sys.modules, "envpool", None)
     assert call(intervene, *words_of(model, studied, tmp_path / "out", "--null", "0")) == 2
     assert "make coinrun" in told(capsys) and not (tmp_path / "out").exists()
+    assert call(directions, "--data_dir", recording.folder, "--out", tmp_path / "found") == 2
+    assert "make coinrun" in told(capsys)
 
 
 def test_agents_and_games_of_which_nothing_can_be_told_are_refused():
