@@ -31,8 +31,8 @@ from mop.measures.comparison import Interval
 PROBE = "probe"  # in place of a method's name: directions from one class of a property to another
 _PROBE_ROWS = 8000  # of the training worlds, for each probe
 _SINGLE_ROWS = 4000  # and for those of one coordinate, of which there are many
-_DUAL_FREEDOM = 0.01  # of the probes whose weights are duals: they read as well, and units that hardly move count less
-_MOST_SPREAD = 2.0  # of a coordinate that a probe's weights read, in those of the unit's own
+_DUAL_FREEDOM = 0.01  # of the probes whose weights are duals: they read as well, with much smaller weights
+_MOST_LENGTH = 2.0  # of a probe's dual
 
 
 class Rows(NamedTuple):
@@ -191,23 +191,16 @@ class _Judge:
     def directions(self) -> _Set:
         """A direction for each class, of two classes one; after `whole`. One without length is left out.
 
-        Units: from the mean of the others to that of the class. Duals: the weights of a probe, scaled; where these read
-        a coordinate of more than _MOST_SPREAD times the spread, the unit itself.
+        Units: from the mean of the others to that of the class. Duals: `_duals_of` the weights of a probe.
         """
         x, differences = self._x["train"], self._differences(slice(None))
         is_one = len(differences) == 1
         names = [self._label if is_one else f"{self._label}:{number}" for number in self._classes[is_one:]]
         lengths = np.linalg.norm(differences, axis=1)
         self._kept = np.flatnonzero(lengths > 1e-9)
-        self._units = duals = differences[self._kept] / lengths[self._kept, None]
-        if len(self._kept):
-            probe = Probe(x[self._taught], self._true["train"][self._taught], _DUAL_FREEDOM)
-            weights = probe.contrasts[self._kept]
-            along = (weights * duals).sum(1, keepdims=True)
-            weights = weights / np.where(along > 0, along, np.inf)
-            spreads, own = (np.std(x @ vectors.T, axis=0) for vectors in (weights, duals))
-            is_dual = (along[:, 0] > 0) & (spreads <= _MOST_SPREAD * own)
-            duals = np.where(is_dual[:, None], weights, duals)
+        self._units = differences[self._kept] / lengths[self._kept, None]
+        probe = Probe(x[self._taught], self._true["train"][self._taught], _DUAL_FREEDOM, has_one_scale=True)
+        duals = _duals_of(self._units, probe.contrasts[self._kept])
         return _Set(PROBE, [names[k] for k in self._kept], self._units, duals)
 
     def stability(self, draws: Sequence[np.ndarray]) -> np.ndarray:
@@ -244,6 +237,19 @@ class _Judge:
     def _known(self, labels: Mapping[str, np.ndarray], split: str) -> np.ndarray:
         """The rows of a split whose class is one of those that are told apart."""
         return np.flatnonzero(np.isin(labels[split], self._classes))
+
+
+def _duals_of(units: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Duals (K, D) of unit vectors (K, D) that read what weights (K, D) do; as near to that as their length allows.
+
+    A dual of length s makes nulling stretch what else is there up to s times. The policy takes the memory up again, so
+    that a long one can drive it anywhere: s is _MOST_LENGTH at most. Where weights and unit disagree, the unit is its
+    own dual.
+    """
+    along = (weights * units).sum(1, keepdims=True)
+    across = weights / np.where(along > 0, along, np.inf) - np.where(along > 0, units, 0.0)
+    lengths = np.linalg.norm(across, axis=1, keepdims=True)
+    return units + across * np.minimum(1.0, np.sqrt(_MOST_LENGTH**2 - 1) / np.maximum(lengths, 1e-30))
 
 
 def _draw_episodes(episode: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -15,12 +15,15 @@ from mop.measures.comparison import Interval
 class Probe:
     """Logistic regression on standardised numbers, with every class of the same weight."""
 
-    def __init__(self, x: np.ndarray, labels: np.ndarray, freedom: float = 1.0):
-        """x (M, D), labels (M,) int, of two classes at least; freedom: the weights are the smaller, the smaller it is.
+    def __init__(self, x: np.ndarray, labels: np.ndarray, freedom: float = 1.0, has_one_scale: bool = False):
+        """x (M, D), labels (M,) int, of two classes at least.
 
-        It is scikit-learn's C.
+        freedom: scikit-learn's C, the smaller, the smaller are the weights; has_one_scale: all numbers are divided by
+        the same one, so that one that hardly varies cannot count much.
         """
         self._mean, self._sd = x.mean(0), x.std(0)
+        if has_one_scale:
+            self._sd = np.full_like(self._sd, np.sqrt(np.square(self._sd).mean()))
         self._sd = np.where(self._sd > 0, self._sd, 1.0)
         self._model = LogisticRegression(C=freedom, class_weight="balanced", max_iter=300, tol=1e-3)
         self._model.fit((x - self._mean) / self._sd, labels)

@@ -15,7 +15,16 @@ from generative import sparse
 from generative.components import METHODS, matched_cosines
 from generative.direction_figures import plot_probes, plot_stability
 from generative.direction_sets import Directions, load_directions, random_unit, write_directions
-from generative.direction_study import Rows, Study, join_parts, method_rows, probe_rows, read_rows, variance_explained
+from generative.direction_study import (
+    Rows,
+    Study,
+    _duals_of,
+    join_parts,
+    method_rows,
+    probe_rows,
+    read_rows,
+    variance_explained,
+)
 from generative.labels import CARRIED, DOOR_STATES, PROPERTIES, UNKNOWN, label_episode, labeller
 from generative.probes import Probe, accuracy_alone, balanced_accuracy, class_differences, labels_of_others
 from generative.recordings import SPLITS
@@ -290,10 +299,24 @@ def test_a_probe_of_several_classes_has_a_direction_for_each(hasty):
         planted_unit = (centers[room // 2] - others) / np.linalg.norm(centers[room // 2] - others)
         assert unit @ planted_unit > 0.98 and unit @ dual == pytest.approx(1.0, abs=1e-5)
         coordinates = directions.coordinates(x)[:, number]
+        assert np.linalg.norm(dual) <= 2.0001
         assert np.std(coordinates) < np.std(x @ unit), "weights read it with less noise than the unit itself"
         nulled = x - coordinates[:, None] * unit
         assert np.abs(nulled[labels == room].mean(0) - nulled[labels != room].mean(0)).max() < 1e-4
     assert directions.names.tolist().count("memory.probe.room:2") == 1 and (part["probe stability"] > 0.98).all()
+
+
+def test_duals_of_probes_read_by_the_weights_and_are_short():
+    units = np.array([[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]])
+    weights = np.array([[2.0, 1, 0], [2, 0, 200], [3, -1, 0], [0, 5, 0]])
+    duals = _duals_of(units, weights)
+    np.testing.assert_allclose(duals, [[1, 0.5, 0], [1, 0, np.sqrt(3)], [0, 1, 0], [0, 1, 0]])
+    np.testing.assert_allclose((duals * units).sum(1), 1.0)
+    rng = RNG(0)
+    labels = rng.integers(2, size=500)
+    x = np.stack([labels + rng.standard_normal(500), 1e-6 * (labels + rng.standard_normal(500)), np.zeros(500)], 1)
+    own, shared = (np.abs(Probe(x, labels, 0.01, is_one).contrasts[0]) for is_one in (False, True))
+    assert own[1] > 1e4 * own[0] and shared[1] < 1e-4 * shared[0], "a unit that hardly moves"
 
 
 def test_differences_of_classes_by_hand():
