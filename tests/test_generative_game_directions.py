@@ -307,7 +307,7 @@ def test_measures_are_ratios_of_sums_and_rates_have_intervals(monkeypatch):
 
 def words_of(model, studied, out, *operation: str, **changes) -> list[str]:
     values = {"checkpoint": model, "directions": studied / "directions.npz", "out": out} | changes
-    return [*operation, *flags(**({"num_worlds": LEVELS, "num_random": 20, "max_steps": 15} | values))]
+    return [*operation, *flags(**({"num_worlds": 5, "num_random": 20, "max_steps": 10} | values))]
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bytes(model, studied, tmp_path, capsys):
