@@ -43,7 +43,8 @@ def main() -> int:
     check_flags(args, rounds=integer(1), num_worlds=integer(1))
     import torch
 
-    from generative.interventions import Move, Reading, play
+    from generative.babyai_runs import play
+    from generative.interventions import Move, Reading
     from generative.policies import FrozenPolicy
     from mop.jobs.evaluation import encoder_for, evaluate, load_for_evaluation
     from mop.kernels.devices import use_device

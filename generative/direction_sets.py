@@ -3,6 +3,12 @@
 A direction has a unit vector u, along which the memory is moved, and a dual vector w with w . u = 1, which reads the
 coordinate w . (h - mean). Of an orthonormal set both are the same; of ICA and NMF they are not, and only the duals of a
 set tell one of its directions from the others. Neither has a mean in it.
+
+The direction of a probe (`<block>.probe.<property>`) leads from the mean memory of one class to that of the other: u is
+what changes with the property, and w, the weights of logistic regression, what it is told by. Weights are no way to
+move the memory, as they also cancel what disturbs the reading (Haufe et al. 2014, NeuroImage 87). With w . u = 1, to
+remove the coordinate makes the means of both classes equal, so that no linear reading is left (Belrose et al. 2023,
+arXiv 2306.03819). Directions of several properties are no basis: to remove one's coordinate changes the others'.
 Axis letters: K directions, S hidden units.
 """
 
@@ -54,12 +60,18 @@ class Directions:
         return (hidden - self.mean) @ self.duals.T
 
     def number(self, text: str) -> int:
-        """The index of a direction, given as that index or by its name. Raises InputError where there is none."""
+        """The index of a direction, given as that index, by its name, or by the end of its name if no other has it.
+
+        Ends begin behind a point: "probe.saw ahead". Raises InputError where there is none.
+        """
         names = self.names.tolist()
         if text in names:
             return names.index(text)
-        if text.isascii() and text.isdigit() and int(text) < len(names):
-            return int(text)
+        if text.isascii() and text.isdigit():
+            if int(text) < len(names):
+                return int(text)
+        elif len(ending := [k for k, name in enumerate(names) if name.endswith(f".{text}")]) == 1:
+            return ending[0]
         near = difflib.get_close_matches(text, names, n=3, cutoff=0.3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise InputError(f"there is no direction {text!r}: give a number below {len(names)}, or a name{hint}")

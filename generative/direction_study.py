@@ -8,11 +8,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from generative.components import METHODS, Fit, matched_cosines
 from generative.direction_sets import Directions
 from generative.labels import UNKNOWN
-from generative.probes import Probe, above_chance, accuracy_alone, balanced_accuracy, labels_of_others
+from generative.probes import (
+    Probe,
+    above_chance,
+    accuracy_alone,
+    balanced_accuracy,
+    class_differences,
+    labels_of_others,
+)
 from generative.recordings import SPLITS
 from mop.base.errors import InputError
 from mop.base.files import write_atomic
@@ -20,8 +28,11 @@ from mop.base.streams import stream_seed
 from mop.measures.bootstrap import MIN_EPISODES, bounds, resample
 from mop.measures.comparison import Interval
 
+PROBE = "probe"  # in place of a method's name: directions from one class of a property to another
 _PROBE_ROWS = 8000  # of the training worlds, for each probe
 _SINGLE_ROWS = 4000  # and for those of one coordinate, of which there are many
+_DUAL_FREEDOM = 0.01  # of the probes whose weights are duals: they read as well, with much smaller weights
+_MOST_LENGTH = 2.0  # of a probe's dual
 
 
 class Rows(NamedTuple):
@@ -49,7 +60,7 @@ def read_rows(
         way_out = "record more with python -m generative.record, or raise --max_rows"
         raise InputError(f"{len(chosen)} episodes of the {split} split are too few to judge by: {way_out}")
     parts = []
-    for number, k in enumerate(chosen.tolist()):
+    for number, k in enumerate(tqdm(chosen.tolist(), desc=f"{split} episodes", leave=False, dynamic_ncols=True)):
         episode = recording.episode(k)
         hidden, num_steps = np.asarray(episode["hidden"]), len(episode["hidden"]) - 1
         labels = {name: values[:-1] for name, values in label(episode).items()}
@@ -96,19 +107,33 @@ class Study:
     def block(self, name: str, columns: slice, progress: Callable[[], object]) -> dict[str, np.ndarray]:
         """Fit every method on the memory of a block, and probe it: arrays by name.
 
-        `units`, `duals` (K, D) and `methods` (K,): all directions; "<method> explained", "converged", "stability",
-        "chance"; "<property> classes", "accuracy", "shuffled", "singles", "best", "best accuracy".
+        `units`, `duals` (K, D), `methods` and `names` (K,): all directions, those of the probes last; "<method>
+        explained", "converged", "stability", "chance"; "probe stability"; "<property> classes", "accuracy", "shuffled",
+        "singles", "best", "best accuracy".
         """
         x = {split: part.hidden[:, columns].astype(np.float64) for split, part in self.rows.items()}
-        part, fits = {}, []
+        part, sets = {}, []
         for method in METHODS:
             fit, measures = self._fit(name, method, x, progress)
-            fits.append(fit)
+            numbers = [str(k) for k in range(len(fit.units))]
+            sets.append(_Set(method, numbers, fit.units, fit.duals))
             part |= {f"{method} {key}": np.asarray(value) for key, value in measures.items()}
-        part["units"], part["duals"] = (np.concatenate([getattr(fit, key) for fit in fits]) for key in Fit._fields[:2])
-        part["methods"] = np.repeat(list(METHODS), [len(fit.units) for fit in fits])
-        for label in self.properties:
-            measures = self._probe(name, label, x, part["duals"])
+        num_found = sum(len(some.units) for some in sets)
+        judges = {label: _Judge(self, label, x, self._rng(f"probe of {name} {label}")) for label in self.properties}
+        for label, judge in judges.items():
+            part |= {f"{label} {key}": np.asarray(value) for key, value in judge.whole().items()}
+            sets.append(judge.directions())
+        draws = [self._draw(k) for k in range(1, self.num_seeds + 1)]
+        part[f"{PROBE} stability"] = np.concatenate(
+            [np.empty(0), *(judge.stability(draws) for judge in judges.values())]
+        )
+        part["units"], part["duals"] = (
+            np.concatenate([getattr(some, key) for some in sets]) for key in _Set._fields[2:]
+        )
+        part["methods"] = np.array([some.method for some in sets for _ in some.names])
+        part["names"] = np.array([f"{some.method}.{name}" for some in sets for name in some.names])
+        for label, judge in judges.items():
+            measures = judge.alone(part["duals"], num_found)
             part |= {f"{label} {key}": np.asarray(value) for key, value in measures.items()}
             progress()
         return part
@@ -118,7 +143,7 @@ class Study:
         train, num = x["train"], min(self.num, x["train"].shape[1])
         fits = []
         for k in range(self.num_seeds + 1):
-            drawn = _draw_episodes(self.rows["train"].episode, self._rng(f"episodes {k}")) if k else slice(None)
+            drawn = self._draw(k) if k else slice(None)
             fits.append(METHODS[method](train[drawn], num, stream_seed(self.seed, f"{name} {method} {k}")))
             progress()
         first, *others = fits
@@ -129,36 +154,102 @@ class Study:
             "chance": _chance(first.units, self._rng(f"chance of {name} {method}")),
         }
 
-    def _probe(self, name: str, label: str, x: Mapping[str, np.ndarray], duals: np.ndarray) -> dict:
-        """What a block tells of a property, and each of its directions alone, with the control."""
-        rng = self._rng(f"probe of {name} {label}")
-        everything = np.eye(len(duals[0]))
-        true, others = {}, {}
-        for split, part in self.rows.items():
-            true[split] = part.labels[label]
-            others[split] = labels_of_others(true[split], part.t_step, rng)
-
-        def judge(labels: Mapping[str, np.ndarray], columns: np.ndarray, num_rows: int) -> dict[str, tuple]:
-            """What a probe of memories . columns says in the other splits: predictions, labels, episodes."""
-            known = {split: np.flatnonzero(np.isin(labels[split], self.properties[label])) for split in SPLITS}
-            some = np.sort(rng.permutation(known["train"])[:num_rows])
-            probe = Probe(x["train"][some] @ columns, labels["train"][some])
-            says = {}
-            for split in SPLITS[1:]:
-                these = known[split]
-                says[split] = probe(x[split][these] @ columns), labels[split][these], self.rows[split].episode[these]
-            return says
-
-        found = {"classes": self.properties[label]}
-        for key, labels in (("accuracy", true), ("shuffled", others)):
-            found[key] = balanced_accuracy(*judge(labels, everything, _PROBE_ROWS)["test"])
-        singles = [judge(true, dual[:, None], _SINGLE_ROWS) for dual in duals]
-        scores = [[accuracy_alone(*judged[split][:2]) for split in SPLITS[1:]] for judged in singles]
-        best = int(np.argmax([validation for validation, _ in scores]))
-        return found | {"singles": scores, "best": best, "best accuracy": balanced_accuracy(*singles[best]["test"])}
+    def _draw(self, number: int) -> np.ndarray:
+        """The rows of as many training episodes as there are, drawn with replacement."""
+        return _draw_episodes(self.rows["train"].episode, self._rng(f"episodes {number}"))
 
     def _rng(self, name: str) -> np.random.Generator:
         return np.random.default_rng(stream_seed(self.seed, name))
+
+
+class _Set(NamedTuple):
+    """K directions of a block that were found in one way."""
+
+    method: str
+    names: list[str]  # of the directions, after the method's
+    units: np.ndarray  # (K, D) float64
+    duals: np.ndarray  # (K, D) float64
+
+
+class _Judge:
+    """What memories x of each split (M, D) tell of a property: all of them, and each direction alone."""
+
+    def __init__(self, study: Study, label: str, x: Mapping[str, np.ndarray], rng: np.random.Generator):
+        self._rows, self._label, self._classes = study.rows, label, study.properties[label]
+        self._x, self._rng, self._true, self._others = x, rng, {}, {}
+        for split, part in study.rows.items():
+            self._true[split] = part.labels[label]
+            self._others[split] = labels_of_others(part.labels[label], part.t_step, rng)
+
+    def whole(self) -> dict[str, object]:
+        """How well a probe of the whole block tells the property, and the control."""
+        everything, found = np.eye(self._x["train"].shape[1]), {"classes": self._classes}
+        self._taught, says = self._teach(self._true, everything, _PROBE_ROWS)
+        found["accuracy"] = balanced_accuracy(*says["test"])
+        return found | {"shuffled": balanced_accuracy(*self._teach(self._others, everything, _PROBE_ROWS)[1]["test"])}
+
+    def directions(self) -> _Set:
+        """A direction for each class, of two classes one; after `whole`. One without length is left out.
+
+        Units: from the mean of the others to that of the class. Duals: `_duals_of` the weights of a probe.
+        """
+        x, differences = self._x["train"], self._differences(slice(None))
+        is_one = len(differences) == 1
+        names = [self._label if is_one else f"{self._label}:{number}" for number in self._classes[is_one:]]
+        lengths = np.linalg.norm(differences, axis=1)
+        self._kept = np.flatnonzero(lengths > 1e-9)
+        self._units = differences[self._kept] / lengths[self._kept, None]
+        probe = Probe(x[self._taught], self._true["train"][self._taught], _DUAL_FREEDOM, has_one_scale=True)
+        duals = _duals_of(self._units, probe.contrasts[self._kept])
+        return _Set(PROBE, [names[k] for k in self._kept], self._units, duals)
+
+    def stability(self, draws: Sequence[np.ndarray]) -> np.ndarray:
+        """|cosine| (K,) of `directions` with those of other training rows, the mean of all draws."""
+        others = np.array([self._differences(drawn)[self._kept] for drawn in draws])
+        others /= np.maximum(np.linalg.norm(others, axis=-1, keepdims=True), 1e-30)
+        return np.abs((others * self._units).sum(-1)).mean(0)
+
+    def _differences(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Those of the means of the classes, of some training rows."""
+        labels = self._true["train"][rows]
+        is_known = np.isin(labels, self._classes)
+        return class_differences(self._x["train"][rows][is_known], labels[is_known], self._classes)
+
+    def alone(self, duals: np.ndarray, num_found: int) -> dict[str, object]:
+        """How well each coordinate of duals (K, D) tells the property; the best of the first `num_found` of them."""
+        says = [self._teach(self._true, dual[:, None], _SINGLE_ROWS)[1] for dual in duals]
+        scores = [[accuracy_alone(*judged[split][:2]) for split in SPLITS[1:]] for judged in says]
+        best = int(np.argmax([validation for validation, _ in scores[:num_found]]))
+        return {"singles": scores, "best": best, "best accuracy": balanced_accuracy(*says[best]["test"])}
+
+    def _teach(self, labels: Mapping[str, np.ndarray], columns: np.ndarray, num_rows: int) -> tuple[np.ndarray, dict]:
+        """Training rows; what a probe of their memories . columns says in the other splits.
+
+        Of each split: predictions, labels, episodes.
+        """
+        some = np.sort(self._rng.permutation(self._known(labels, "train"))[:num_rows])
+        probe, says = Probe(self._x["train"][some] @ columns, labels["train"][some]), {}
+        for split in SPLITS[1:]:
+            these = self._known(labels, split)
+            says[split] = probe(self._x[split][these] @ columns), labels[split][these], self._rows[split].episode[these]
+        return some, says
+
+    def _known(self, labels: Mapping[str, np.ndarray], split: str) -> np.ndarray:
+        """The rows of a split whose class is one of those that are told apart."""
+        return np.flatnonzero(np.isin(labels[split], self._classes))
+
+
+def _duals_of(units: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Duals (K, D) of unit vectors (K, D) that read what weights (K, D) do; as near to that as their length allows.
+
+    A dual of length s makes nulling stretch what else is there up to s times. The policy takes the memory up again, so
+    that a long one can drive it anywhere: s is _MOST_LENGTH at most. Where weights and unit disagree, the unit is its
+    own dual.
+    """
+    along = (weights * units).sum(1, keepdims=True)
+    across = weights / np.where(along > 0, along, np.inf) - np.where(along > 0, units, 0.0)
+    lengths = np.linalg.norm(across, axis=1, keepdims=True)
+    return units + across * np.minimum(1.0, np.sqrt(_MOST_LENGTH**2 - 1) / np.maximum(lengths, 1e-30))
 
 
 def _draw_episodes(episode: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -205,10 +296,9 @@ def join_parts(
         for key, vectors in placed.items():
             vectors.append(np.zeros((len(part[key]), size), np.float32))
             vectors[-1][:, blocks[block]] = part[key]
-        for method in part["methods"].tolist():
-            names.append(f"{block}.{method}.{sum(name.startswith(f'{block}.{method}.') for name in names)}")
-            of_block.append(block)
-            methods.append(method)
+        names += [f"{block}.{name}" for name in part["names"].tolist()]
+        of_block += [block] * len(part["names"])
+        methods += part["methods"].tolist()
     hidden = train.hidden.astype(np.float64)
     return Directions(
         **{key: np.concatenate(vectors) for key, vectors in placed.items()},
@@ -240,8 +330,9 @@ def method_rows(parts: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict]:
 def probe_rows(parts: Mapping[str, Mapping[str, np.ndarray]], directions: Directions) -> list[dict]:
     """A row for each property and block: balanced accuracy of the whole block, of its best direction, of the control.
 
-    The best direction is the best in the validation worlds; every accuracy is of the test worlds. selectivity: how far
-    it is above chance there (0 chance, 1 all right), minus the same for the property that it tells best besides.
+    The best direction is the best in the validation worlds, but for those of the probes; every accuracy is of the test
+    worlds. selectivity: how far it is above chance there (0 chance, 1 all right), minus the same for the property that
+    it tells best besides.
     """
     rows, singles = [], scores_of(parts)
     for label in singles:
@@ -274,7 +365,7 @@ def scores_of(parts: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.nda
 
 def direction_rows(parts: Mapping[str, Mapping[str, np.ndarray]], directions: Directions) -> list[dict]:
     """A row for each direction: its spread, how much of it comes back, and what it tells, above chance, in the test."""
-    stability = np.concatenate([part[f"{method} stability"] for part in parts.values() for method in METHODS])
+    stability = np.concatenate([part[f"{method} stability"] for part in parts.values() for method in (*METHODS, PROBE)])
     scores = scores_of(parts)
     return [
         {"number": k, "name": name, "sd": sd, "stability": comes_back} | {label: scores[label][k] for label in scores}

@@ -3,11 +3,14 @@
     python -m generative.directions --data_dir recordings/UnlockPickup
     python -m generative.directions --data_dir recordings/UnlockPickup --blocks router_0,expert_2_2 --num_seeds 10
     python -m generative.directions --data_dir recordings/UnlockPickup --behaviours argmax,sampled
+    python -m generative.directions --data_dir recordings/coinrun
 
 For each block of the memory (each router, each expert, all), on worlds of the training split: PCA, ICA, NMF and a small
 sparse autoencoder. On worlds of the test split: how much of the variance they hold; how well logistic regression reads
 door, hand, goal in view, phase and room off the block, and off the one direction that reads it best in the validation
-worlds. Stability: |cosine| of each direction with its partner in a fit on other episodes, from another seed.
+worlds; in CoinRun: saw, enemy, lava or crate ahead, coin in view, on the ground. Stability: |cosine| of each direction
+with its partner in a fit on other episodes, from another seed. For each property there is a direction `probe` besides,
+from the mean memory of one class to that of another: "router_0.probe.goal in view", "memory.probe.saw ahead".
 
 Writes directions.npz, which generative.intervene and direction:K take, methods.csv, probes.csv, directions.csv and two
 figures. A run that was cut off goes on with the next block when it is given again. See docs/generative.md.
@@ -18,9 +21,11 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from generative.components import METHODS
 from generative.direction_figures import plot_probes, plot_stability
 from generative.direction_sets import Directions, block_slices, write_directions
 from generative.direction_study import (
+    PROBE,
     Rows,
     Study,
     direction_rows,
@@ -31,9 +36,8 @@ from generative.direction_study import (
     read_rows,
     write_part,
 )
-from generative.inputs import open_babyai_recording
 from generative.labels import labeller
-from generative.recordings import BEHAVIOURS, SPLITS, Recording
+from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
 from mop.base.configuration import Parser, check_flags, integer, shown
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_figure
@@ -144,7 +148,7 @@ def main() -> int:
         max_rows=integer(100),
         seed=integer(0),
     )
-    recording = open_babyai_recording(args.data_dir)
+    recording = open_recording(args.data_dir)
     out = Path(args.out or Path("plots/directions") / Path(args.data_dir).resolve().name)
     settings = {name: getattr(args, name) for name in ("num_components", "num_seeds", "max_rows", "seed")}
     settings["blocks"] = chosen(args.blocks, list(blocks_of(recording)), "--blocks")
@@ -155,7 +159,7 @@ def main() -> int:
         if not is_ours:
             raise InputError(f"another process works on {out}; choose another --out")
         record = {"recording": recording.config["checkpoint"], "of": recording.config["settings"]}
-        settle_folder(out, {"settings": settings, **record})
+        settle_folder(out, {"settings": settings, "methods": [*METHODS, PROBE], **record})
         blocks, rows = blocks_of(recording), rows_of(recording, settings)
         parts = study(blocks, rows, settings, out)
         directions = join_parts(parts, blocks, rows["train"], recording.config["checkpoint"]["sha256"])

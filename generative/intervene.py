@@ -1,37 +1,46 @@
-"""Move a policy's memory along a direction in the real world, and see what it does otherwise.
+"""Move the memory of a policy or of a game's agent along a direction in the real world, and see what it does otherwise.
 
     python -m generative.intervene --checkpoint FILE --directions DIR/directions.npz --null router_0.pca.3
     python -m generative.intervene --checkpoint FILE --directions DIR/directions.npz --from 12 --to 40
     python -m generative.intervene --checkpoint FILE --directions DIR/directions.npz --clamp all.ica.2=1.5
     python -m generative.intervene --checkpoint FILE --directions DIR/directions.npz --add 7=-2 --num_random 100
+    python -m generative.intervene --checkpoint model_<t>.pt --directions DIR/directions.npz --add "probe.saw ahead=2"
+    python -m generative.intervene --checkpoint model_<t>.pt --directions DIR/directions.npz --num_worlds 200 \
+        --from "probe.saw ahead" --to "probe.crate ahead"
 
-K is the number of a direction or its name, in directions.csv. After each step of the policy:
+K is the number of a direction, its name, in directions.csv, or the end of its name. After each step of the policy:
     --from K --to K   what the step added along the first goes along the second
     --null K          the coordinate is that of the mean memory
     --clamp K=VALUE   the coordinate is VALUE, in standard deviations from its mean
     --add K=VALUE     VALUE standard deviations are added to the coordinate
 The policy acts greedily in the same worlds without and with it, and with its memory moved by the same amounts, step by
 step, along random directions of the block. Told are paired differences with 95 % intervals over worlds, and how many
-random directions change as much. The action of a step is chosen before the memory is moved.
+random directions change as much. The action of a step is chosen before the memory is moved. An agent of CoinRun plays
+levels that no training with a bounded number of levels draws; told are jumps, where they are, and how episodes end.
 
 Writes a table of episodes for each run, effects.csv, and effect.png. A run that was cut off goes on when it is given
 again. See docs/generative.md.
 """
 
 import re
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from generative.agents import KIND, load_agent
+from generative.babyai_runs import BabyAIArena
 from generative.direction_figures import plot_effects
 from generative.direction_sets import Directions
-from generative.effects import MAIN, effect_rows, random_effects
+from generative.effects import effect_rows, random_effects
+from generative.game_runs import GameArena
+from generative.games import check_playable
 from generative.inputs import open_directions
-from generative.interventions import Move, Operation, Replay, play
+from generative.interventions import Arena, Move, Operation, Replay
 from generative.policies import FrozenPolicy
-from mop.base.configuration import MAX_ENVS, Parser, check_flags, integer, number, shown
+from mop.base.configuration import MAX_ENVS, Parser, check_flags, choice, integer, number, optional, shown
 from mop.base.errors import InputError, run_script
 from mop.base.files import (
     check_writable,
@@ -44,17 +53,20 @@ from mop.base.files import (
 )
 from mop.jobs.evaluation import NUM_ENVS
 from mop.kernels.devices import use_device
-from mop.worlds.bot_paths import BotPaths
+from mop.store.checkpoints import quick_config
 
 LEAST_RANDOM = 20
 MOST_SD = 100.0  # standard deviations that a coordinate may be sent from its mean
 PLAIN, MOVED = "plain", "moved"
+OF_GAMES = ("policy", "max_steps")  # flags
 
 
 def parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m generative.intervene", description=__doc__)
-    parser.add_argument("--checkpoint", required=True, help="the policy that was recorded")
+    parser.add_argument(
+        "--checkpoint", "--model_file", required=True, metavar="FILE", help="the policy or agent that was recorded"
+    )
     parser.add_argument("--directions", required=True, help="directions.npz of generative.directions")
     parser.add_argument("--from", dest="source", metavar="K", help="with --to: direction that is moved to another")
     parser.add_argument("--to", metavar="K", help="with --from: the other one")
@@ -63,12 +75,17 @@ def parser() -> Parser:
     parser.add_argument("--add", metavar="K=VALUE", help="direction along which the memory is pushed")
     parser.add_argument("--num_worlds", default=500, help="one episode each in every run (default: %(default)s)")
     parser.add_argument("--num_random", default=50, help=f"random directions, {LEAST_RANDOM} at least (default: 50)")
-    parser.add_argument("--eval_seed", default=0, help="seed of the first world (default: %(default)s)")
-    parser.add_argument("--seed", default=0, help="of the random directions (default: %(default)s)")
+    parser.add_argument(
+        "--eval_seed", default=0, help="seed of the first world; of levels, counted from 2^30 (default: 0)"
+    )
+    parser.add_argument("--seed", default=0, help="of random directions, and of sampled actions (default: 0)")
     parser.add_argument("--num_envs", default=NUM_ENVS, help="side by side: speed and rounding (default: %(default)s)")
     parser.add_argument("--out", help="folder of what is written (default: plots/intervene/<what is done>)")
     parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
     parser.add_argument("--cache_dir", default="evaluation_cache", help="where the bot's own results are kept")
+    of_game = parser.add_argument_group("of agents of games")
+    of_game.add_argument("--policy", metavar="argmax|sampled", help="how it acts (default: argmax)")
+    of_game.add_argument("--max_steps", metavar="N", help="actions until an episode is cut short (default: 1000)")
     return parser
 
 
@@ -93,26 +110,35 @@ def operation_of(args, directions: Directions) -> Operation:
         ) from None
 
 
-def load_matching(args) -> tuple[FrozenPolicy, dict, Directions, str]:
-    """Policy, its config, directions, and the digest of the policy. Raises InputError where they do not fit."""
-    digest = whole_digest(args.checkpoint)
-    directions = open_directions(args.directions, digest, args.checkpoint)
-    return *FrozenPolicy.load(args.checkpoint, args.lang_encoder), directions, digest
+def open_babyai(args: Namespace) -> BabyAIArena:
+    """A policy of BabyAI in its task. Raises InputError."""
+    given = [name for name in OF_GAMES if getattr(args, name) is not None]
+    if given:
+        raise InputError(f"--{given[0]} is of agents of games, and {args.checkpoint} is a policy of BabyAI")
+    policy, config = FrozenPolicy.load(args.checkpoint, args.lang_encoder)
+    return BabyAIArena(policy, config, args.num_worlds, args.eval_seed, args.num_envs, args.cache_dir)
+
+
+def open_game(args: Namespace) -> GameArena:
+    """An agent of a game in its levels. Raises InputError."""
+    agent, config = load_agent(args.checkpoint)
+    world, how = config["world"], {"policy": args.policy or "argmax", "max_steps": args.max_steps, "seed": args.seed}
+    arena = GameArena(agent, world, args.num_worlds, args.eval_seed, args.num_envs, **how)
+    check_playable(world["env_name"], world["distribution_mode"])
+    return arena
 
 
 class Runs:
     """The runs of an intervention, a table of episodes for each: without it, with it, along random directions."""
 
-    def __init__(self, policy: FrozenPolicy, config: dict, bot_steps: dict[int, int], out: Path, num_envs: int):
-        """bot_steps: seed of each world -> steps of the bot's episode."""
-        self._policy, self._worlds = policy, (config["task_id"], config.get("max_steps"), list(bot_steps))
-        self._bot_steps, self._num_envs, self.folder = list(bot_steps.values()), num_envs, out / "episodes"
+    def __init__(self, arena: Arena, out: Path):
+        self._arena, self.folder = arena, out / "episodes"
 
     def play_missing(self, operation: Operation, directions: Directions, num_random: int, seed: int) -> None:
         """Play each run that has no table yet; those along random directions after the one that they copy."""
         names = [PLAIN, MOVED, *(random_name(k) for k in range(num_random))]
         missing = [name for name in names if not self._path(name).exists()]
-        with tqdm(total=len(missing) * len(self._bot_steps), unit="episode", dynamic_ncols=True) as bar:
+        with tqdm(total=len(missing) * self._arena.num_worlds, unit="episode", dynamic_ncols=True) as bar:
             for name, move in {PLAIN: None, MOVED: operation.move(directions)}.items():
                 if name in missing:
                     self._play(name, move, bar)
@@ -135,10 +161,8 @@ class Runs:
 
     def _play(self, name: str, move: Move | None, bar: tqdm) -> None:
         bar.set_description(name)
-        played = play(self._policy, *self._worlds, move, self._num_envs, bar.update)
-        table = pd.DataFrame(played.table)
-        table.insert(3, "bot_steps", self._bot_steps)
-        content = table.to_csv(index=False).encode()
+        played = self._arena.play(move, bar.update)
+        content = pd.DataFrame(played.table).to_csv(index=False).encode()
         files = [(self._path(name), lambda file: file.write(content))]  # the last vouches for the others
         if name == MOVED:
             files.insert(0, (self._amounts, lambda file: np.save(file, played.amounts, allow_pickle=False)))
@@ -150,14 +174,16 @@ def random_name(number: int) -> str:
     return f"random_{number:03d}"
 
 
-def report(runs: Runs, num_random: int, out: Path, title: str) -> str:
+def report(runs: Runs, arena: Arena, num_random: int, out: Path, title: str) -> str:
     """Write the effects and their figure; the table for the screen."""
     plain, moved, randoms = runs.read(PLAIN), runs.read(MOVED), [runs.read(random_name(k)) for k in range(num_random)]
-    rows = effect_rows(plain, moved, randoms)
+    rows = effect_rows(plain, moved, randoms, arena.measures)
     content = pd.DataFrame(rows).to_csv(index=False).encode()
     write_atomic(out / "effects.csv", lambda file: file.write(content))
-    main_rows = [row for row in rows if row["measure"] in MAIN[:-1]]  # the last, how far it is moved, is no effect
-    write_figure(out / "effect.png", plot_effects(main_rows, random_effects(plain, randoms), title))
+    main_rows = [
+        row for row in rows if row["measure"] in arena.main[:-1]
+    ]  # the last, how far it is moved, is no effect
+    write_figure(out / "effect.png", plot_effects(main_rows, random_effects(plain, randoms, arena.measures), title))
     lines = [
         {
             "measure": row["measure"],
@@ -168,7 +194,9 @@ def report(runs: Runs, num_random: int, out: Path, title: str) -> str:
             "p": f"{row['p']:.3f}",
         }
         for row in rows
-        if row["measure"] in MAIN or row["measure"].startswith("weight") or max(row["plain"], row["moved"]) >= 0.01
+        if row["measure"] in arena.main
+        or row["measure"].startswith("weight")
+        or max(row["plain"], row["moved"]) >= 0.01
     ]
     return pd.DataFrame(lines).to_string(index=False)
 
@@ -178,26 +206,26 @@ def main() -> int:
     args = parser().parse_args()
     counts = {"num_worlds": integer(5, 10**6), "num_random": integer(LEAST_RANDOM, 10**4)}
     check_flags(args, **counts, eval_seed=integer(0, 2**32 - 1), seed=integer(0), num_envs=integer(1, MAX_ENVS))
-    policy, config, directions, digest = load_matching(args)
+    check_flags(args, policy=optional(choice("argmax", "sampled")), max_steps=optional(integer(1)))
+    digest = whole_digest(args.checkpoint)
+    directions = open_directions(args.directions, digest, args.checkpoint)
+    use_device("cpu")
+    is_game = quick_config(args.checkpoint).get("kind") == KIND
+    arena = (open_game if is_game else open_babyai)(args)
     operation = operation_of(args, directions)
     title = operation.describe(directions)
     slug = re.sub(r"[^\w.+-]+", "_", title)
     out = Path(args.out or Path("plots/intervene") / Path(args.directions).resolve().parent.name / slug)
     check_writable(out, "--out")
-    use_device("cpu")
     with claimed(out) as is_ours:
         if not is_ours:
             raise InputError(f"another process works on {out}; choose another --out")
         settings = {name: getattr(args, name) for name in ("num_worlds", "num_random", "eval_seed", "seed")}
-        moved_by = whole_digest(args.directions)
-        record = {"operation": operation._asdict(), "words": title, "settings": settings}
-        settle_folder(out, record | {"checkpoint": digest, "directions": moved_by})
-        bot_paths = BotPaths(config["task_id"], config.get("max_steps"), args.cache_dir)
-        bot_steps, _ = bot_paths.solvable(args.eval_seed, args.num_worlds)
-        runs = Runs(policy, config, bot_steps, out, args.num_envs)
+        record = {"operation": operation._asdict(), "words": title, "settings": settings | arena.settings}
+        settle_folder(out, record | {"checkpoint": digest, "directions": whole_digest(args.directions)})
+        runs = Runs(arena, out)
         runs.play_missing(operation, directions, args.num_random, args.seed)
-        where = f"{config['task_id']}, {args.num_worlds} worlds: differences from the run without it"
-        print(report(runs, args.num_random, out, f"{title}\n{where}"))
+        print(report(runs, arena, args.num_random, out, f"{title}\n{arena.words}: differences from the run without it"))
     print(f"{title}; table and figure: {out}")
     return 0
 

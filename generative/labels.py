@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 
+from generative import game_labels
+from generative.game_objects import ENV_NAME
 from mop.kernels.grid import VIEW_SIZE, code_kind, code_state
 from mop.worlds.world import World
 
@@ -24,10 +26,12 @@ _GOAL = re.compile(rf"(?:({'|'.join(COLOR_TO_IDX)}) )?(ball|box|key|door|object)
 
 
 def labeller(encoding: Mapping) -> Callable[..., dict[str, np.ndarray]]:
-    """What labels an episode of a recording by `label_episode`; of worlds other than BabyAI's nothing is known, {}.
+    """What labels an episode of a recording: `label_episode`, of CoinRun `game_labels`; of other worlds {}, nothing.
 
     encoding: of the recording's config.
     """
+    if encoding.get("env_name") == ENV_NAME:
+        return game_labels.labeller(encoding)
     if not str(encoding.get("task_id")).startswith("BabyAI-"):
         return lambda episode: {}
     room_size = World(encoding["task_id"]).env.room_size

@@ -64,7 +64,7 @@ class AgentActor:
     def act(self, frames: np.ndarray) -> Chosen:
         """One step of the agent."""
         answer = self._agent.step(torch.from_numpy(frames), self._hidden)
-        self._hidden = answer.hidden
+        self._hidden = self.remembered(self._hidden, answer.hidden)
         log_probs = answer.logits.log_softmax(-1).numpy()
         noise = 0.0
         if self._is_sampled:  # the Gumbel-max trick
@@ -72,6 +72,10 @@ class AgentActor:
         index = (log_probs + noise).argmax(-1)
         probability = np.exp(log_probs[np.arange(len(index)), index])
         return Chosen(self._agent.actions.numpy()[index], probability, answer.value.numpy())
+
+    def remembered(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        """The memory (N, S) that the next step begins with, of those before and after a step."""
+        return after
 
 
 class RandomActor:
@@ -106,19 +110,18 @@ class ConstantActor:
 
 def play_levels(
     world: Mapping, levels: Sequence[int], actor: Actor, *, keeps_frames: bool = False, max_steps: int | None = None,
-    on_episode: Callable[[], object] = lambda: None,
+    on_episode: Callable[[], object] = lambda: None, num_at_once: int = NUM_AT_ONCE,
 ) -> list[LevelEpisode]:  # fmt: skip
     """An episode of each level, in their order.
 
     world: `env_name`, `distribution_mode`, `use_backgrounds` of an agent's config; max_steps: actions until an episode
-    is cut short, None for the game's limit; on_episode: called after each. Raises InputError where the game cannot be
-    had.
+    is cut short, None for the game's limit; on_episode: called after each; num_at_once: levels side by side. Raises
+    InputError where the game cannot be had.
     """
     episodes: list[LevelEpisode] = []
-    for first in range(0, len(levels), NUM_AT_ONCE):
-        episodes += _play_together(
-            world, levels[first : first + NUM_AT_ONCE], actor, keeps_frames, max_steps, on_episode
-        )
+    for first in range(0, len(levels), num_at_once):
+        some = levels[first : first + num_at_once]
+        episodes += _play_together(world, some, actor, keeps_frames, max_steps, on_episode)
     return episodes
 
 

@@ -3,6 +3,8 @@
 Axis letters: M rows, D numbers of a row, C classes, B episodes.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
@@ -13,16 +15,41 @@ from mop.measures.comparison import Interval
 class Probe:
     """Logistic regression on standardised numbers, with every class of the same weight."""
 
-    def __init__(self, x: np.ndarray, labels: np.ndarray):
-        """x (M, D), labels (M,) int, of two classes at least."""
+    def __init__(self, x: np.ndarray, labels: np.ndarray, freedom: float = 1.0, has_one_scale: bool = False):
+        """x (M, D), labels (M,) int, of two classes at least.
+
+        freedom: scikit-learn's C, the smaller, the smaller are the weights; has_one_scale: all numbers are divided by
+        the same one, so that one that hardly varies cannot count much.
+        """
         self._mean, self._sd = x.mean(0), x.std(0)
+        if has_one_scale:
+            self._sd = np.full_like(self._sd, np.sqrt(np.square(self._sd).mean()))
         self._sd = np.where(self._sd > 0, self._sd, 1.0)
-        self._model = LogisticRegression(class_weight="balanced", max_iter=300, tol=1e-3)
+        self._model = LogisticRegression(C=freedom, class_weight="balanced", max_iter=300, tol=1e-3)
         self._model.fit((x - self._mean) / self._sd, labels)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """The class (M,) of each row of x (M, D)."""
         return self._model.predict((x - self._mean) / self._sd)
+
+    @property
+    def contrasts(self) -> np.ndarray:
+        """The weights (C, D) of each class against the mean of the others; (1, D) of the second of two classes."""
+        weights = self._model.coef_ / self._sd
+        return weights if len(weights) == 1 else (weights - weights.mean(0)) * len(weights) / (len(weights) - 1)
+
+
+def class_differences(x: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """For each class (C,), the mean of its rows of x (M, D), with labels (M,), minus that of the others': (C, D).
+
+    Of two classes, that of the second alone, (1, D). 0 where there is no row of it, or no other.
+    """
+    differences = np.zeros((len(classes), x.shape[1]))
+    for k, number in enumerate(classes):
+        is_of_it = labels == number
+        if is_of_it.any() and not is_of_it.all():
+            differences[k] = x[is_of_it].mean(0) - x[~is_of_it].mean(0)
+    return differences[1:] if len(classes) == 2 else differences
 
 
 def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray, episode: np.ndarray) -> Interval:

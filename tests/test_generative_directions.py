@@ -15,9 +15,18 @@ from generative import sparse
 from generative.components import METHODS, matched_cosines
 from generative.direction_figures import plot_probes, plot_stability
 from generative.direction_sets import Directions, load_directions, random_unit, write_directions
-from generative.direction_study import Rows, Study, join_parts, method_rows, probe_rows, read_rows, variance_explained
+from generative.direction_study import (
+    Rows,
+    Study,
+    _duals_of,
+    join_parts,
+    method_rows,
+    probe_rows,
+    read_rows,
+    variance_explained,
+)
 from generative.labels import CARRIED, DOOR_STATES, PROPERTIES, UNKNOWN, label_episode, labeller
-from generative.probes import accuracy_alone, balanced_accuracy, labels_of_others
+from generative.probes import Probe, accuracy_alone, balanced_accuracy, class_differences, labels_of_others
 from generative.recordings import SPLITS
 from generative.sparse import train_sparse
 from mop.base.errors import InputError
@@ -247,6 +256,14 @@ def test_the_direction_that_tells_is_found_and_what_nothing_tells_is_not(hasty):
     assert door["shuffled_low"] < 0.5 < door["shuffled_high"]
     planted_unit = np.linalg.qr(RNG(9).standard_normal((10, 10)))[0][:, 3]
     assert abs(directions.units[door["best_number"]] @ planted_unit) > 0.95
+    assert "probe" not in door["best"]
+    number = directions.number("probe.door")
+    assert (
+        directions.names[-2:].tolist() == ["memory.probe.door", "memory.probe.carrying"]
+        and number == len(directions) - 2
+    )
+    assert directions.units[number] @ planted_unit > 0.99 and part["door singles"][number, 1] > 0.98
+    assert part["probe stability"][0] > 0.99
     for key in ("accuracy", "shuffled", "best_accuracy"):
         assert 0.44 < carrying[key] < 0.56, key
     shown = values_of(plot_probes(pd.DataFrame([door, carrying])))
@@ -257,6 +274,60 @@ def test_the_direction_that_tells_is_found_and_what_nothing_tells_is_not(hasty):
     shown = values_of(plot_stability(pd.DataFrame(methods)))
     assert [row["explained"] for row in shown] == [row["explained"] for row in methods] and len(methods) == 4
     assert part["pca stability"][0] > 0.99 > 0.9 > float(part["pca chance"])
+
+
+def test_a_probe_of_several_classes_has_a_direction_for_each(hasty):
+    """Units lead from the mean of the others to that of the class, duals tell it: to null it makes the means equal."""
+    centers = np.array([[3.0, 0, 0, 0, 0], [0, 3, 0, 0, 0], [-3, 0, 3, 0, 0]])
+    spread = np.linalg.cholesky(np.eye(5) + 0.8 * np.outer([1, -1, 1, 0, 2], [1, -1, 1, 0, 2]))
+    rows = {}
+    for k, split in enumerate(SPLITS):
+        rng, episode = RNG(k), np.repeat(np.arange(60), 20)
+        labels = rng.integers(3, size=len(episode))
+        hidden = centers[labels] + rng.standard_normal((len(episode), 5)) @ spread.T
+        shown = np.where(rng.random(len(episode)) < 0.1, UNKNOWN, 2 * labels).astype(np.int8)  # classes 0, 2, 4
+        rows[split] = Rows(hidden.astype(np.float32), {"room": shown}, episode, np.tile(np.arange(20), 60))
+    part = Study(rows, 3, 2, 0).block("memory", slice(0, 5), lambda: None)
+    directions = join_parts({"memory": part}, {"memory": slice(0, 5)}, rows["train"], "digest")
+    numbers = [directions.number(f"probe.room:{room}") for room in (0, 2, 4)]
+    assert numbers == list(range(len(directions) - 3, len(directions))) and part["room classes"].tolist() == [0, 2, 4]
+    x, labels = rows["train"].hidden[rows["train"].labels["room"] != UNKNOWN], rows["train"].labels["room"]
+    labels = labels[labels != UNKNOWN]
+    for room, number in zip((0, 2, 4), numbers, strict=True):
+        unit, dual = directions.units[number], directions.duals[number]
+        others = np.mean([centers[other] for other in range(3) if 2 * other != room], axis=0)
+        planted_unit = (centers[room // 2] - others) / np.linalg.norm(centers[room // 2] - others)
+        assert unit @ planted_unit > 0.98 and unit @ dual == pytest.approx(1.0, abs=1e-5)
+        coordinates = directions.coordinates(x)[:, number]
+        assert np.linalg.norm(dual) <= 2.0001
+        assert np.std(coordinates) < np.std(x @ unit), "weights read it with less noise than the unit itself"
+        nulled = x - coordinates[:, None] * unit
+        assert np.abs(nulled[labels == room].mean(0) - nulled[labels != room].mean(0)).max() < 1e-4
+    assert directions.names.tolist().count("memory.probe.room:2") == 1 and (part["probe stability"] > 0.98).all()
+
+
+def test_duals_of_probes_read_by_the_weights_and_are_short():
+    units = np.array([[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]])
+    weights = np.array([[2.0, 1, 0], [2, 0, 200], [3, -1, 0], [0, 5, 0]])
+    duals = _duals_of(units, weights)
+    np.testing.assert_allclose(duals, [[1, 0.5, 0], [1, 0, np.sqrt(3)], [0, 1, 0], [0, 1, 0]])
+    np.testing.assert_allclose((duals * units).sum(1), 1.0)
+    rng = RNG(0)
+    labels = rng.integers(2, size=500)
+    x = np.stack([labels + rng.standard_normal(500), 1e-6 * (labels + rng.standard_normal(500)), np.zeros(500)], 1)
+    own, shared = (np.abs(Probe(x, labels, 0.01, is_one).contrasts[0]) for is_one in (False, True))
+    assert own[1] > 1e4 * own[0] and shared[1] < 1e-4 * shared[0], "a unit that hardly moves"
+
+
+def test_differences_of_classes_by_hand():
+    x = np.array([[0.0, 1], [2, 1], [4, 1], [10, 5]])
+    assert class_differences(x, np.array([0, 0, 1, 1]), [0, 1]).tolist() == [[6.0, 2.0]]
+    by_class = class_differences(x, np.array([0, 0, 1, 2]), [0, 1, 2])
+    assert by_class.tolist() == [[-6.0, -2.0], [0.0, pytest.approx(-4 / 3)], [8.0, 4.0]]
+    assert not class_differences(x, np.zeros(4), [0, 1]).any(), "a class that is not there"
+    assert Probe(x, np.array([0, 0, 1, 1])).contrasts[0, 0] > 0 and Probe(
+        x, np.array([0, 0, 1, 2])
+    ).contrasts.shape == (3, 2)
 
 
 # --- rows of a recording ----------------------------------------------------------------------------------------------
@@ -316,11 +387,12 @@ def test_directions_round_trip_and_are_found_by_number_or_name(tmp_path):
     read = load_directions(tmp_path / "d.npz")
     assert all(np.array_equal(getattr(read, name), value) for name, value in vars(directions).items())
     assert (read.number("5"), read.number("first.ica.1"), len(read)) == (5, 5, 8)
+    assert (read.number("ica.1"), read.number("pca.3")) == (5, 3), "the end of a name"
     x, _ = planted()
     whole = np.concatenate([x, np.zeros((len(x), 3))], 1)
     np.testing.assert_allclose(read.coordinates(whole).std(0), read.sd, rtol=1e-3)
     np.testing.assert_allclose(read.coordinates(whole).mean(0), 0, atol=1e-3)
-    for text in ("8", "first.ica.9", "-1", "²", ""):
+    for text in ("8", "first.ica.9", "-1", "²", "", ".1", "irst.ica.1", "ca.1"):
         with pytest.raises(InputError, match="there is no direction"):
             read.number(text)
     with pytest.raises(InputError, match=r"did you mean first\.ica\.[0-3]"):
@@ -384,6 +456,7 @@ def test_the_command_goes_on_where_it_was_cut_off_with_the_same_bytes(recording,
     written = first.stat().st_mtime_ns
     assert in_process(command.main, *flags_of(recording, tmp_path / "cut", **blocks)) == 0
     assert first.stat().st_mtime_ns == written
+    assert load_directions(tmp_path / "whole" / "directions.npz").number("expert_1_0.probe.goal in view") > 12
     names = ["directions.npz", "methods.csv", "probes.csv", "directions.csv", "stability.png", "probes.png"]
     for name in names:
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

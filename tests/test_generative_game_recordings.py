@@ -15,7 +15,7 @@ from conftest import REPOSITORY, script_environment
 from generative_data import tiny_checkpoint
 from generative_game_data import RECORDING, call, flags, record_agent, skip_without_games, tiny_agent, told
 
-from generative import directions, export_minari, record, recorder, saliency, validate
+from generative import export_minari, record, recorder, saliency, validate
 from generative.agents import load_agent
 from generative.behaviours import CHOOSE
 from generative.game_worlds import IDLE_PREFERENCE, RIGHT_PREFERENCE, AgentActor
@@ -179,7 +179,7 @@ def test_what_cannot_be_recorded_is_refused_in_one_line(recording, model, tmp_pa
     assert "make coinrun" in refused()
 
 
-@pytest.mark.parametrize("command", [directions, saliency, validate, export_minari])
+@pytest.mark.parametrize("command", [saliency, validate, export_minari])
 def test_commands_of_babyai_refuse_a_game(recording, command, monkeypatch, capsys):
     monkeypatch.setattr(export_minari, "import_minari", lambda: None)
     words = ["--dataset_id", "coinrun-v0"] if command is export_minari else []

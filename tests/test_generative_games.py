@@ -23,7 +23,17 @@ from conftest import REPOSITORY, script_environment
 from generative_data import tiny_checkpoint
 from PIL import Image
 
-from generative import evaluate_agent, fidelity, plot_training_csv, record, render, train_agent, train_gen_model
+from generative import (
+    directions,
+    evaluate_agent,
+    fidelity,
+    intervene,
+    plot_training_csv,
+    record,
+    render,
+    train_agent,
+    train_gen_model,
+)
 from generative.adapters import GAMES as GAME_DOMAIN
 from generative.agent_training import RENEWAL_INTERVAL, AgentRun
 from generative.agents import load_agent
@@ -256,7 +266,7 @@ def test_a_run_begins_with_the_weights_of_another(trained, tmp_path, monkeypatch
 def test_every_command_of_the_page_is_understood():
     modules = {"train_agent": train_agent, "evaluate_agent": evaluate_agent, "render": render}
     modules |= {"plot_training_csv": plot_training_csv, "record": record, "fidelity": fidelity}
-    modules["train_gen_model"] = train_gen_model
+    modules |= {"train_gen_model": train_gen_model, "directions": directions, "intervene": intervene}
     text = (REPOSITORY / "docs" / "coinrun.md").read_text()
     commands = re.findall(r"^python -m generative\.(\w+) (.*)$", text, re.MULTILINE)
     for name, flags in commands:
@@ -268,7 +278,7 @@ def test_every_command_of_the_page_is_understood():
             assert len(kept) == args.num_checkpoints and kept[-1] == updates and len(set(np.diff(kept))) <= 2
         if name == "train_gen_model":
             assert train_gen_model.settle(args, GAME_DOMAIN)["num_updates"] > 1000
-    assert len(commands) == 11 and {name for name, _ in commands} == set(modules)
+    assert len(commands) == 15 and {name for name, _ in commands} == set(modules)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

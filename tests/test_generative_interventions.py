@@ -10,13 +10,14 @@ from conftest import REPOSITORY
 from eval_helpers import GOTO, UNLOCK, in_process
 from generative_data import record_tiny, tiny_checkpoint
 
+from generative import babyai_runs, sparse
 from generative import directions as directions_command
 from generative import intervene as command
-from generative import sparse
+from generative.babyai_runs import EVENTS, MAIN, column_names, event_of, measures_of, play
 from generative.direction_figures import plot_effects
 from generative.direction_sets import Directions, load_directions
-from generative.effects import MAIN, effect_rows, measures_of, random_effects
-from generative.interventions import EVENTS, Move, Operation, Replay, column_names, event_of, play
+from generative.effects import effect_rows, random_effects
+from generative.interventions import Move, Operation, Replay
 from generative.policies import FrozenPolicy
 from mixture_of_experts import RecurrentPolicy
 from mop.base.files import settle_folder
@@ -294,7 +295,7 @@ def test_effects_are_paired_and_ranked():
     longer = length + 1 + (rng.random(40) < 0.5)
     plain, moved = a_table(steps=length), a_table(steps=longer, success=(np.arange(40) >= 10).astype(float))
     randoms = [a_table(steps=length + shift) for shift in (0.0, 1.0, -3.0, 0.5)]
-    rows = {row["measure"]: row for row in effect_rows(plain, moved, randoms)}
+    rows = {row["measure"]: row for row in effect_rows(plain, moved, randoms, measures_of)}
     steps, success, ratio = rows["steps"], rows["success"], rows["path ratio"]
     assert steps["difference"] == pytest.approx((longer - length).mean())
     assert 1.3 < steps["low"] < steps["difference"] < steps["high"] < 1.8
@@ -308,21 +309,21 @@ def test_effects_are_paired_and_ranked():
     assert rows["LPC"]["moved"] == pytest.approx(2000 * 40 / longer.sum())
     assert rows["before the key: forward"]["plain"] == 1.0 and "key dropped: forward" not in rows
     assert list(rows)[: len(MAIN)] == list(MAIN)
-    assert random_effects(plain, randoms)["steps"].tolist() == pytest.approx([0.0, 1.0, -3.0, 0.5])
+    assert random_effects(plain, randoms, measures_of)["steps"].tolist() == pytest.approx([0.0, 1.0, -3.0, 0.5])
 
 
 def test_the_figure_shows_the_effects():
     plain, moved = a_table(), a_table(steps=np.linspace(10, 40, 40))
     randoms = [a_table(steps=20.0 + np.full(40, shift)) for shift in (0.0, 1.0, -3.0)]
-    rows = [row for row in effect_rows(plain, moved, randoms) if row["measure"] in ("steps", "LPC")]
-    figure = plot_effects(rows, random_effects(plain, randoms), "title")
+    rows = [row for row in effect_rows(plain, moved, randoms, measures_of) if row["measure"] in ("steps", "LPC")]
+    figure = plot_effects(rows, random_effects(plain, randoms, measures_of), "title")
     ax = figure.axes[0]
     assert ax.get_title(loc="left").startswith("steps") and len(figure.axes) == 2
     assert sorted(ax.lines[1].get_xdata()) == pytest.approx([-3.0, 0.0, 1.0])
     assert [row["difference"] for row in values_of(figure)] == [row["difference"] for row in rows]
     large = [a_table(lpc=np.full(40, 20 * lpc)) for lpc in (1744.6, 986.2)]
-    rows = [row for row in effect_rows(*large, [large[0]]) if row["measure"] == "LPC"]
-    figure = plot_effects(rows, random_effects(large[0], [large[0]]))
+    rows = [row for row in effect_rows(*large, [large[0]], measures_of) if row["measure"] == "LPC"]
+    figure = plot_effects(rows, random_effects(large[0], [large[0]], measures_of))
     assert figure.axes[0].get_title(loc="left") == "LPC\n1745 → 986", "plain numbers"
 
 
@@ -330,16 +331,18 @@ def test_an_effect_that_is_not_defined_has_no_p():
     """The steps of a phase are there in one of the runs alone: there is no difference to hold against others."""
     plain = a_table()
     moved = a_table() | {"key dropped: forward": np.full(40, 5.0)}
-    rows = {row["measure"]: row for row in effect_rows(plain, moved, [moved, plain, moved])}
+    rows = {row["measure"]: row for row in effect_rows(plain, moved, [moved, plain, moved], measures_of)}
     row = rows["key dropped: forward"]
     assert np.isnan([row["plain"], row["difference"], row["p"]]).all() and row["moved"] == 1 and row["random"] == 0
     assert rows["success"]["p"] == 1.0
-    assert values_of(plot_effects([row], random_effects(plain, [moved] * 3)))[0]["panel"].endswith("nan → 1.00")
+    assert values_of(plot_effects([row], random_effects(plain, [moved] * 3, measures_of)))[0]["panel"].endswith(
+        "nan → 1.00"
+    )
 
 
 def test_no_effect_is_reported_as_none():
     plain = a_table(steps=RNG(0).integers(5, 60, 40).astype(float))
-    for row in effect_rows(plain, plain, [plain] * 3):
+    for row in effect_rows(plain, plain, [plain] * 3, measures_of):
         assert row["difference"] == 0 and row["low"] <= 0 <= row["high"] and row["p"] == 1.0, row["measure"]
     assert len(measures_of(plain, plain)) == len(MAIN) + 1 + len(PHASES) * len(ACTION_NAMES)
 
@@ -372,7 +375,7 @@ def test_a_run_that_is_cut_off_goes_on_with_the_same_bytes(studied, tmp_path, ca
     assert in_process(command.main, *flags_of(studied, tmp_path / "whole", *operation)) == 0
     told = capsys.readouterr().out
     assert "expert_1_0.ica.1 held at 2 sd" in told and "LPC" in told and "of 20" in told
-    real, calls = command.play, []
+    real, calls = babyai_runs.play, []
 
     def cut_off(*arguments):
         calls.append(arguments)
@@ -381,7 +384,7 @@ def test_a_run_that_is_cut_off_goes_on_with_the_same_bytes(studied, tmp_path, ca
         return real(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "play", cut_off)
+        patch.setattr(babyai_runs, "play", cut_off)
         assert in_process(command.main, *flags_of(studied, tmp_path / "cut", *operation)) == 2
     assert len(list((tmp_path / "cut" / "episodes").glob("*.csv"))) == 3
     assert in_process(command.main, *flags_of(studied, tmp_path / "cut", *operation)) == 0
