@@ -22,7 +22,7 @@ NAME = "coinrun"
 NUM_STEPS = 3_000_000
 RUN = "logs/procgen/coinrun/small/seed_0"
 AGENT = f"{RUN}/model_3002368.pt"  # whole updates of 64 x 64 steps
-DATA, SIMULATOR = f"recordings/{NAME}", f"simulators/{NAME}"
+DATA, MORE_DATA, SIMULATOR = f"recordings/{NAME}", f"recordings/{NAME}_more", f"simulators/{NAME}"
 TRAINING = (
     *("--exp_name", "small", "--num_levels", "500", "--num_timesteps", f"{NUM_STEPS}"),
     *("--num_checkpoints", "15", "--seed", "0"),
@@ -31,15 +31,17 @@ TRAINING = (
 
 def stages() -> dict[str, Stage]:
     """The stages in their order, by name."""
-    of_agent, of_data = ["--model_file", AGENT], ["--data_dir", DATA]
+    of_agent, to_learn, of_data = ["--model_file", AGENT], ["--data_dir", DATA], ["--data_dir", MORE_DATA]
     train = ["generative.train_agent", *TRAINING, "--resume"]
-    record = ["generative.record", *of_agent, *of_data, "--num_steps", "100000", "--resume"]
-    learn = ["generative.train_gen_model", *of_data, "--tgm_exp_name", NAME, "--resume"]
+    record = ["generative.record", *of_agent, "--resume"]
+    learn = ["generative.train_gen_model", *to_learn, "--tgm_exp_name", NAME, "--resume"]
     return {
         "agent": Stage(train, RUN, Path(AGENT).name),
         "training": _to_out("training", ["generative.plot_training_csv", "--datapath", RUN]),
         "evaluation": _to_out("evaluation", ["generative.evaluate_agent", *of_agent], "evaluation.csv"),
-        "recording": Stage(record, DATA),
+        "recording": Stage([*record, *to_learn, "--num_steps", "100000"], DATA),
+        # of 100 episodes in levels of the test split, and more
+        "more": Stage([*record, *of_data, "--num_steps", "250000", "--seed", "1"], MORE_DATA),
         "simulator": Stage(learn, SIMULATOR),
         "fidelity": fidelity_stage(SIMULATOR, of_data),
     }
