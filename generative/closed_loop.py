@@ -45,10 +45,11 @@ class Trace(NamedTuple):
     hidden: Tensor  # (T, N, S), the memory after each step; a recording has it one row later
     actions: Tensor  # (T, N) int64, what was executed
     states: list[State]  # T, the state that each view is of
+    values: list[Tensor | None]  # T x (N,), of an agent of a game
 
     def answer(self, i: int) -> Answer:
         """What the policy said at step i."""
-        return Answer(self.logits[i], [weights[i] for weights in self.routing], self.hidden[i])
+        return Answer(self.logits[i], [weights[i] for weights in self.routing], self.hidden[i], self.values[i])
 
 
 def roll_out(
@@ -85,7 +86,8 @@ def roll_out(
             state = simulator.step(*before)
     routing = [torch.stack(weights) for weights in zip(*(answer.routing for answer in answers), strict=True)]
     logits, hiddens = (torch.stack([getattr(answer, name) for answer in answers]) for name in ("logits", "hidden"))
-    return Trace(torch.stack(views), logits, routing, hiddens, torch.stack(taken).argmax(-1), states)
+    values = [answer.value for answer in answers]
+    return Trace(torch.stack(views), logits, routing, hiddens, torch.stack(taken).argmax(-1), states, values)
 
 
 def detach_state(state: State) -> State:

@@ -1,4 +1,4 @@
-"""The attribution of a recorded step to all things at all earlier steps, made into an `Explanation`."""
+"""The attribution of a recorded step to all things at all earlier steps, made into a `WorldExplanation`."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ import torch
 from generative.attribution import NUM_POINTS, predict_effects
 from generative.causes import PATHS, Thing
 from generative.counterfactuals import effects, legal_edits
-from generative.explanations import Explanation
+from generative.explanations import WorldExplanation
 from generative.inputs import recorded_values
 from generative.policies import FrozenPolicy
 from generative.recordings import Recording
@@ -28,7 +28,7 @@ def explain(
     method: str = "integrated",
     num_points: int = NUM_POINTS,
     is_own: bool = True,
-) -> Explanation:
+) -> WorldExplanation:
     """The causes of a target at a step of a recorded episode, from that step back to `horizon` steps earlier.
 
     kind: of scene, one of `scenes.kinds`; is_own: the policy acts in the loop; else the recorded actions are executed.
@@ -52,7 +52,7 @@ def explain(
         )
     steps = step - np.array(lags)
     values = recorded_values(rows, target, policy.policy.expert_hidden_sizes)
-    return Explanation(
+    return WorldExplanation(
         episode=np.array(episode), seed=np.array(rows.seed), step=np.array(step), target=np.array(target.name),
         kind=np.array(kind), mission=np.array(rows.mission), value=np.array(float(values[step])),
         **{name: np.array(rows[name])[steps] for name in ("obs", "grid", "position", "carried")},

@@ -131,13 +131,18 @@ class Place(NamedTuple):
     lag: int  # k
 
 
-def memory_at(policy: FrozenPolicy, recorded: FrozenPolicy, episode: Episode, step: int) -> Tensor:
-    """The memory (1, S) of a policy before a step: that of the recording, or of another one that has watched it."""
+def memory_at(
+    policy: FrozenPolicy, recorded: FrozenPolicy, episode: Episode, step: int, see: Callable = soften
+) -> Tensor:
+    """The memory (1, S) of a policy before a step: that of the recording, or of another one that has watched it.
+
+    see: recorded observations as views, of the domain (`adapters`).
+    """
     if policy is recorded:
         return torch.from_numpy(np.array(episode["hidden"][step], np.float32))[None]
     hidden, lang = policy.initial_hidden(1), torch.from_numpy(np.array(episode.lang))[None]
     for obs in np.array(episode["obs"][:step]):
-        hidden = policy.step(soften(obs)[None], lang, hidden).hidden
+        hidden = policy.step(see(torch.from_numpy(obs))[None], lang, hidden).hidden
     return hidden
 
 
@@ -200,6 +205,10 @@ class LearnedScenes:
         self.simulator, self.num_frames = model, num_frames
 
     def at(self, episode, step, kind):
+        return ViewScene(episode["obs"][step], self.start_at(episode, step))
+
+    def start_at(self, episode: Episode, step: int) -> Callable[[Tensor], State]:
+        """The states of M worlds at a step, given what is seen in each then, (M, X)."""
         first, model = max(0, step + 1 - self.num_frames), self.simulator
         lang = torch.from_numpy(np.array(episode.lang))[None]
         done = torch.from_numpy(episode["action"][first:step].astype(np.int64))
@@ -212,4 +221,4 @@ class LearnedScenes:
             given = repeat_state(before, len(views))
             return model.filter(given, last.expand(len(views), -1), model.views.encode(views), views, None)[0]
 
-        return ViewScene(episode["obs"][step], start)
+        return start
