@@ -34,7 +34,7 @@ class Explanation:
     lag: np.ndarray  # (R,) int
     things: np.ndarray  # (R, ...) int, the fields of the cause
     attribution: np.ndarray  # (R, P, channels) float32, by path and channel
-    gap: np.ndarray  # (R,) float32: simulated minus predicted effect of its absence, where all else is there
+    gap: np.ndarray  # (R,) float32: what completeness lacks, simulated minus predicted effect of its absence
     contribution: np.ndarray  # (R, 2) the truth, where it can be had, else NaN: minus the change of the target in its
     # absence, with the policy acting, and with the recorded actions
 
@@ -157,10 +157,6 @@ class WorldExplanation(Explanation):
 class FrameExplanation(Explanation):
     """Of a game. obs (K, 3, 64, 64); things (R, 3): the fields of a `Patch`; one channel."""
 
-    lacking: (
-        np.ndarray
-    )  # (K,) what completeness lacks, from each lag: simulated minus predicted effect of a black frame
-
     truly: ClassVar[str] = "hidden from the real agent in that frame alone"
 
     def thing(self, row: int) -> Patch:
@@ -179,7 +175,7 @@ def load_explanation(path: str | Path) -> Explanation:
     """The explanation in a file. Raises InputError where it holds none."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            kind = FrameExplanation if "lacking" in file else WorldExplanation
+            kind = WorldExplanation if "grid" in file else FrameExplanation
             return kind(**{field.name: file[field.name] for field in fields(kind)})
     except Exception as error:  # a damaged archive raises nearly anything
         raise InputError(f"{path} is no file of generative.saliency ({type(error).__name__}); make it anew") from None

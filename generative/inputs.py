@@ -41,8 +41,10 @@ def open_scenes(name: str, recording: Recording) -> Scenes:
     mine = (recording.config["encoding"]["task_id"], recording.config["checkpoint"]["sha256"])
     if (config["task_id"], config["agent"]["sha256"]) != mine:
         raise InputError(f"{name} was learned of another policy or task than {recording.folder} was recorded of")
-    kind = LearnedScenes if model.domain is BABYAI else FrameScenes
-    return kind(model, config["settings"]["num_initializing_steps"])
+    num_frames = config["settings"]["num_initializing_steps"]
+    if model.domain is BABYAI:
+        return LearnedScenes(model, num_frames)
+    return FrameScenes(model, num_frames, recording.config["encoding"])
 
 
 def open_directions(path: str | None, sha256: str, policy: str | Path) -> Directions | None:

@@ -3,7 +3,7 @@
 A frame has no things of its own, so its squares of SIDE by SIDE points take their place; what a patch shows is what is
 most telling of what is on screen there (`game_objects`). Its absence is the same frame with the patch black. Without
 backgrounds, black is empty air; to an agent that is trained with backgrounds, it is nothing that it has ever seen.
-Axis letters: K frames, C patches, P = 64 patches of a frame, row by row, X = 12,288 numbers of a frame.
+Axis letters: K frames, C choices of patches, P = 64 patches of a frame, row by row.
 """
 
 from collections.abc import Sequence
@@ -35,11 +35,6 @@ class Patch(NamedTuple):
         """What it shows: "saw", "ground", "nothing"."""
         return KINDS[self.number]
 
-    @property
-    def index(self) -> int:
-        """Among the patches of a frame."""
-        return self.y * COLUMNS + self.x
-
     def __str__(self) -> str:
         """In words: "saw, column 5 row 4 of 8"."""
         return f"{self.kind}, column {self.x + 1} row {self.y + 1} of {COLUMNS}"
@@ -56,23 +51,17 @@ def kinds_of_patches(objects: np.ndarray) -> np.ndarray:
     return found
 
 
-def patches_of(kinds: np.ndarray) -> list[Patch]:
-    """The patches of a frame, of what they show (P,)."""
-    return [Patch(k % COLUMNS, k // COLUMNS, int(number)) for k, number in enumerate(kinds)]
+def visible_patches(frame: np.ndarray, kinds: np.ndarray) -> list[Patch]:
+    """The patches of a frame (3, 64, 64) that are not black, given what patches show (P,)."""
+    is_seen = frame.any(0).reshape(COLUMNS, SIDE, COLUMNS, SIDE).any((1, 3)).reshape(-1)
+    return [Patch(int(k) % COLUMNS, int(k) // COLUMNS, int(kinds[k])) for k in np.flatnonzero(is_seen)]
 
 
-def frames_without(frame: np.ndarray, chosen: Sequence[Sequence[int]]) -> np.ndarray:
-    """A frame (3, 64, 64) with patches black, a copy for each of C choices of patch numbers."""
+def frames_without(frame: np.ndarray, chosen: Sequence[Sequence[Patch]]) -> np.ndarray:
+    """A frame (3, 64, 64) with patches black, a copy for each of C choices of patches."""
     changed = np.repeat(np.asarray(frame)[None], len(chosen), 0)
     for copy, patches in zip(changed, chosen, strict=True):
-        for k in patches:
-            top, left = k // COLUMNS * SIDE, k % COLUMNS * SIDE
+        for patch in patches:
+            top, left = patch.y * SIDE, patch.x * SIDE
             copy[:, top : top + SIDE, left : left + SIDE] = 0
     return changed
-
-
-def sums_by_patch(numbers: np.ndarray) -> np.ndarray:
-    """Sums (..., P) over the points of each patch, of numbers (..., X) like those of a frame."""
-    colors, rows = FRAME_SHAPE[0], COLUMNS
-    pieces = np.asarray(numbers).reshape(*numbers.shape[:-1], colors, rows, SIDE, COLUMNS, SIDE)
-    return pieces.sum((-5, -3, -1)).reshape(*numbers.shape[:-1], NUM_PATCHES)

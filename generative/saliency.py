@@ -14,10 +14,10 @@ Without --episode: recorded test episodes in their order; without --step: the st
 
 What can be taken out of the real world is: "truly" is what its absence then changes, with the recorded actions.
 
-In a game, things are the 64 squares of a frame, and absent is what is black; one integral leads from the frame to a
-black one. A real game cannot be edited. What can be known: each square is hidden from the real agent in that frame
-alone, and it watches the recorded frames that follow. That is the truth of what is seen and remembered, not of what
-goes through the world; agreement.csv holds attribution against it.
+In a game, things are those of the 64 squares of a frame that are not black, and absent is what is black. A real game
+cannot be edited. What can be known: each square is hidden from the real agent in that frame alone, and it watches the
+recorded frames that follow. That is the truth of what is seen and remembered, not of what goes through the world;
+agreement.csv holds attribution against it.
 
 Writes to --out for each step an .npz (generative/explanations.py), a picture of the largest cause, and a strip over
 time; causes.csv with all causes, checked.csv with those that were taken out, causes.md with the largest in words;

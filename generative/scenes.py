@@ -47,6 +47,9 @@ class Scene(Protocol):
     def by_channel(self, numbers: State) -> Tensor:
         """Sums (C, 3) of numbers (C, ...) like those of what is there: over types, over colours, over states."""
 
+    def fields(self) -> np.ndarray:
+        """The things as numbers (things, ...), for a file."""
+
 
 class ViewScene:
     """What the agent saw."""
@@ -65,6 +68,9 @@ class ViewScene:
     def seen(self, obs: np.ndarray) -> State:
         """Other observations (C, O) as what was there."""
         return {"view": soften(obs)}
+
+    def fields(self) -> np.ndarray:
+        return fields_of(self.things)
 
     def by_channel(self, numbers: State) -> Tensor:
         sums = _sums_by_channel(cells(numbers["view"]).flatten(1, 2).sum(1))
@@ -101,8 +107,16 @@ class WorldScene:
         state = edit_state(repeat_state({**self._rest, **self.there}, len(edits)), edits)
         return {name: state[name] for name in self.there}
 
+    def fields(self) -> np.ndarray:
+        return fields_of(self.things)
+
     def by_channel(self, numbers: State) -> Tensor:
         return _sums_by_channel(numbers["grid"].flatten(1, 2).sum(1) + numbers["carried"])
+
+
+def fields_of(things: Sequence[Thing]) -> np.ndarray:
+    """(things, 8) int64: x, y, type, colour, state, ahead, right, is_carried."""
+    return np.array([(x, y, *code, *at) for x, y, code, *at in things], np.int64).reshape(-1, 8)
 
 
 def _sums_by_channel(columns: Tensor) -> Tensor:
