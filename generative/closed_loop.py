@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from generative.agents import make_agent
+from generative.frozen_agents import FrozenAgent
 from generative.policies import Answer, FrozenPolicy
 from generative.simulators import Simulator, State
 from generative.soft import straight_through
@@ -107,7 +109,7 @@ def constant_actions(action: int, num_envs: int, num_steps: int) -> Tensor:
     return torch.full((num_envs, num_steps), action)
 
 
-def untrained(policy: FrozenPolicy, config: Mapping, seed: int) -> FrozenPolicy:
+def untrained(policy: FrozenPolicy | FrozenAgent, config: Mapping, seed: int) -> FrozenPolicy | FrozenAgent:
     """The policy as it could have been before training, given the same of a mission; a control of the trained one.
 
     config: of its checkpoint, as `FrozenPolicy.load` returns it.
@@ -115,5 +117,7 @@ def untrained(policy: FrozenPolicy, config: Mapping, seed: int) -> FrozenPolicy:
     twin = copy.copy(policy)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "untrained policy"))
+        if isinstance(policy, FrozenAgent):
+            return FrozenAgent(make_agent(config["shape"]))
         twin.policy = build_policy(config).eval().requires_grad_(False)
     return twin

@@ -31,6 +31,11 @@ class Patch(NamedTuple):
     number: int
 
     @property
+    def index(self) -> int:
+        """Among the patches of a frame, row by row."""
+        return self.y * COLUMNS + self.x
+
+    @property
     def kind(self) -> str:
         """What it shows: "saw", "ground", "nothing"."""
         return KINDS[self.number]
