@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mop.plotting.panels import set_title
-from mop.plotting.style import HUES, open_frame, wrapped
+from mop.plotting.style import HUES, open_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ _RIGHT = {
     "hazard hidden": ("the hazard is hidden", HUES["vermilion"], 2.4, "-"),
     "other patches hidden": ("as many other patches are", "0.5", 1.2, "-"),
 }
-_WIDTH_IN = 10.4
+_LEAST = 0.1  # of an axis that doubles
 
 
 def plot_hazards(table: "pd.DataFrame", title: str = "") -> Figure:
@@ -31,9 +31,12 @@ def plot_hazards(table: "pd.DataFrame", title: str = "") -> Figure:
 
     table: of `hazards.summarise`.
     """
-    figure = Figure(figsize=(_WIDTH_IN, 4.4), layout="constrained")
+    figure = Figure(figsize=(11.2, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     _plot(left, table[table["measure"] == "enrichment"], _LEFT)
+    left.set_yscale("log", base=2)
+    left.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    left.set_ylim(bottom=max(_LEAST, left.get_ylim()[0]))
     left.axhline(1, color="0.2", linewidth=0.8)
     left.annotate("chance", (1, 1), (-2, 2), ("axes fraction", "data"), "offset points", ha="right", fontsize="small")
     left.set_ylabel("hazards' share of attribution\nby their share of patches")
@@ -45,7 +48,7 @@ def plot_hazards(table: "pd.DataFrame", title: str = "") -> Figure:
     right.set_xlabel("hidden from so many steps before the jump on")
     right.set_title("does the real agent need it?", fontsize="medium", loc="left")
     if title:
-        set_title(figure, wrapped(title, _WIDTH_IN))
+        set_title(figure, title)
     return figure
 
 

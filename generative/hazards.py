@@ -210,7 +210,11 @@ def summarise(rows: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
 
 
 def answer(frames: pd.DataFrame, losses: pd.DataFrame) -> str:
-    """The answer in a few sentences: whether attribution puts the hazard before the jump, and what the agent says."""
+    """The answer in a few sentences: whether attribution puts the hazard before the jump, and what the agent says.
+
+    Yes, if enrichment before the jump is more than chance, than an untrained agent's, and than where the agent does not
+    jump: the whole intervals of these differences are above 0. No, if one of them is below; else it is not shown.
+    """
     by_moment = before(frames, MEASURES)
     tests = {"chance": by_moment[by_moment["reader"] == "trained"].assign(gain=lambda rows: rows["enrichment"] - 1)}
     wide = by_moment.pivot(index=["moment", "level"], columns="reader", values="enrichment").reset_index()
@@ -223,20 +227,20 @@ def answer(frames: pd.DataFrame, losses: pd.DataFrame) -> str:
     trained = by_moment[by_moment["reader"] == "trained"]
     share = _gain(trained["enrichment"], trained["level"])
     needed = {name: found[name] for name in ("chance", "untrained", "no jump") if name in found}
-    is_known = all(np.isfinite(part).all() for part in needed.values()) and len(needed) == 3
     failed = [name for name, (_, low, _) in needed.items() if not low > 0]
-    word = "Yes" if not failed else "No"
-    word = word if is_known else "Not known (too few levels)"
+    if len(needed) < 3 or any(np.isnan(part).any() for part in needed.values()):
+        word, failed = "Not known (too few levels)", []
+    else:
+        word = "No" if any(high < 0 for _, _, high in needed.values()) else "Not shown" if failed else "Yes"
     sentences = [
         f"{word}: 1 to {last} steps before a jump, hazards have {interval(share)} times their share of the "
         f"attribution ({len(trained)} moments in {trained['level'].nunique()} levels)",
         "More by " + ", ".join(f"{interval(part)} than {_NAMES[name]}" for name, part in found.items()),
     ]
-    if is_known and failed:
+    if failed:
         sentences.append(f"So it is not shown to be more than {' or '.join(_NAMES[name] for name in failed)}")
-    sentences.append(
-        f"Its sign: {interval(_gain(trained['signed'], trained['level']), '+')} log-odds of a jump a frame"
-    )
+    signed = interval(_gain(trained["signed"], trained["level"]), "+")
+    sentences.append(f"Hazards are attributed {signed} log-odds of a jump in each frame")
     lost = before(losses, ["loss"])
     if len(lost):
         parts = {name: _gain(rows["loss"], rows["level"]) for name, rows in lost.groupby("reader")}
@@ -250,7 +254,7 @@ def answer(frames: pd.DataFrame, losses: pd.DataFrame) -> str:
 
 _NAMES = {
     "chance": "chance",
-    "untrained": "with an untrained agent",
+    "untrained": "an untrained agent's",
     "no jump": "where the agent does not jump",
     "without world": "without the world's path",
 }
