@@ -50,6 +50,8 @@ class FrameScene:
 class FrameScenes(LearnedScenes):
     """The scenes of recorded episodes of a game in a learned simulator."""
 
+    max_beginnings = 64  # a frame and what is computed of it are large
+
     def __init__(self, model: WorldModel, num_frames: int, world: Mapping):
         """world: the encoding of the recording, with `actions`, the game's numbers of the agent's."""
         super().__init__(model, num_frames)

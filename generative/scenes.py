@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from generative.attribution import Loop
+from generative.attribution import MAX_BEGINNINGS, Loop
 from generative.causes import Thing, code_of, things_in_view, things_in_world, views_without
 from generative.closed_loop import repeat_state
 from generative.counterfactuals import Case, Edit, edit_state, world_at
@@ -132,6 +132,7 @@ class Scenes(Protocol):
 
     simulator: Simulator
     kinds: tuple[str, ...]  # VIEW, WORLD; the first is the default
+    max_beginnings: int  # of loops at once
 
     def at(self, episode: Episode, step: int, kind: str) -> Scene:
         """The scene of an episode at a step."""
@@ -184,13 +185,13 @@ def loop_from(
     lang, start = torch.from_numpy(np.array(episode.lang))[None], place.step - place.lag
     recorded = np.maximum(episode["action"][start : place.step + 1].astype(np.int64), 0)  # the last one is not used
     actions = None if is_own else torch.from_numpy(recorded)[None]
-    return Loop(policy, scenes.simulator, scene.begin, lang, memory, place.lag, actions)
+    return Loop(policy, scenes.simulator, scene.begin, lang, memory, place.lag, actions, scenes.max_beginnings)
 
 
 class ExactScenes:
     """Scenes in Minigrid's own rules."""
 
-    kinds = (WORLD, VIEW)
+    kinds, max_beginnings = (WORLD, VIEW), MAX_BEGINNINGS
 
     def __init__(self, grid_shape: Sequence[int]):
         self.simulator = ExactSimulator(tuple(grid_shape))
@@ -213,7 +214,7 @@ class ExactScenes:
 class LearnedScenes:
     """Scenes in a learned simulator, which is shown the last `num_frames` frames up to the step."""
 
-    kinds = (VIEW,)
+    kinds, max_beginnings = (VIEW,), MAX_BEGINNINGS
 
     def __init__(self, model: WorldModel, num_frames: int):
         self.simulator, self.num_frames = model, num_frames
