@@ -48,7 +48,7 @@ from generative.targets import Target
 METHODS = ("integrated", "gradient")
 MEMORY_ONLY, WORLD_ONLY, NO_PATH = Paths(world=False), Paths(memory=False), Paths(False, False)
 NUM_POINTS = 16
-MAX_BEGINNINGS = 1024  # at once
+MAX_BEGINNINGS = 1024  # at once, of worlds of cells
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Loop:
     hidden: Tensor  # (1, S), before the first step
     lag: int  # k
     actions: Tensor | None = None  # (1, k + 1) int64 of a recording; None: the policy's own
+    max_beginnings: int = MAX_BEGINNINGS  # at once
 
     def values(self, there: State, targets: Sequence[Target], paths: Paths = EVERY_PATH) -> list[Tensor]:
         """The targets, each (M,), at step t after each of M beginnings."""
@@ -109,7 +110,7 @@ def predict_effects(
     found = [attribute(loop, there, changed, targets, paths, method, num_points) for paths in splits]
     with torch.no_grad():
         both = {name: torch.cat([part, changed[name]]) for name, part in there.items()}
-        values = torch.cat([torch.stack(loop.values(part, targets)) for part in _split(both, MAX_BEGINNINGS)], 1)
+        values = torch.cat([torch.stack(loop.values(part, targets)) for part in _split(both, loop.max_beginnings)], 1)
     return [
         Effects(_by_path(*sums), float(of_target[0]), of_target[1:])
         for *sums, of_target in zip(*found, values, strict=True)
@@ -130,7 +131,7 @@ def attribute(
     One for each target; the arguments are those of `predict_effects`.
     """
     shares = (torch.arange(num_points) + 0.5) / num_points if method == "integrated" else torch.zeros(1)
-    pieces = _split(changed, max(1, MAX_BEGINNINGS // len(shares)))
+    pieces = _split(changed, max(1, loop.max_beginnings // len(shares)))
     of_pieces = [_attribute(loop, there, ends, targets, shares, paths) for ends in pieces]
     return [
         {name: torch.cat([part[name] for part in parts]) for name in there} for parts in zip(*of_pieces, strict=True)

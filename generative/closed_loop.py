@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from generative.agents import make_agent
+from generative.frozen_agents import FrozenAgent
 from generative.policies import Answer, FrozenPolicy
 from generative.simulators import Simulator, State
 from generative.soft import straight_through
@@ -45,10 +47,11 @@ class Trace(NamedTuple):
     hidden: Tensor  # (T, N, S), the memory after each step; a recording has it one row later
     actions: Tensor  # (T, N) int64, what was executed
     states: list[State]  # T, the state that each view is of
+    values: list[Tensor | None]  # T x (N,), of an agent of a game
 
     def answer(self, i: int) -> Answer:
         """What the policy said at step i."""
-        return Answer(self.logits[i], [weights[i] for weights in self.routing], self.hidden[i])
+        return Answer(self.logits[i], [weights[i] for weights in self.routing], self.hidden[i], self.values[i])
 
 
 def roll_out(
@@ -85,7 +88,8 @@ def roll_out(
             state = simulator.step(*before)
     routing = [torch.stack(weights) for weights in zip(*(answer.routing for answer in answers), strict=True)]
     logits, hiddens = (torch.stack([getattr(answer, name) for answer in answers]) for name in ("logits", "hidden"))
-    return Trace(torch.stack(views), logits, routing, hiddens, torch.stack(taken).argmax(-1), states)
+    values = [answer.value for answer in answers]
+    return Trace(torch.stack(views), logits, routing, hiddens, torch.stack(taken).argmax(-1), states, values)
 
 
 def detach_state(state: State) -> State:
@@ -105,7 +109,7 @@ def constant_actions(action: int, num_envs: int, num_steps: int) -> Tensor:
     return torch.full((num_envs, num_steps), action)
 
 
-def untrained(policy: FrozenPolicy, config: Mapping, seed: int) -> FrozenPolicy:
+def untrained(policy: FrozenPolicy | FrozenAgent, config: Mapping, seed: int) -> FrozenPolicy | FrozenAgent:
     """The policy as it could have been before training, given the same of a mission; a control of the trained one.
 
     config: of its checkpoint, as `FrozenPolicy.load` returns it.
@@ -113,5 +117,7 @@ def untrained(policy: FrozenPolicy, config: Mapping, seed: int) -> FrozenPolicy:
     twin = copy.copy(policy)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "untrained policy"))
+        if isinstance(policy, FrozenAgent):
+            return FrozenAgent(make_agent(config["shape"]))
         twin.policy = build_policy(config).eval().requires_grad_(False)
     return twin

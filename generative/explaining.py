@@ -1,18 +1,19 @@
-"""The attribution of a recorded step to all things at all earlier steps, made into an `Explanation`."""
+"""The attribution of a recorded step to all things at all earlier steps, made into a `WorldExplanation`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from generative.attribution import NUM_POINTS, predict_effects
 from generative.causes import PATHS, Thing
 from generative.counterfactuals import effects, legal_edits
-from generative.explanations import Explanation
+from generative.explanations import WorldExplanation
 from generative.inputs import recorded_values
 from generative.policies import FrozenPolicy
-from generative.recordings import Recording
-from generative.scenes import Place, Scenes, loop_from, memory_at, real_case, real_world
+from generative.recordings import Episode, Recording
+from generative.scenes import Place, Scene, Scenes, loop_from, real_case, real_world
 from generative.targets import Target
 
 
@@ -28,36 +29,59 @@ def explain(
     method: str = "integrated",
     num_points: int = NUM_POINTS,
     is_own: bool = True,
-) -> Explanation:
+) -> WorldExplanation:
     """The causes of a target at a step of a recorded episode, from that step back to `horizon` steps earlier.
 
     kind: of scene, one of `scenes.kinds`; is_own: the policy acts in the loop; else the recorded actions are executed.
     """
-    rows, found, lags = recording.episode(episode), [], range(min(horizon, step) + 1)
-    for lag in lags:
-        place = Place(episode, step, lag)
-        scene = scenes.at(rows, step - lag, kind)
-        loop = loop_from(policy, scenes, scene, rows, memory_at(policy, policy, rows, step - lag), place, is_own)
+    rows = recording.episode(episode)
+    found = causes_of(
+        policy, scenes, rows, Place(episode, step, min(horizon, step)), target, kind, method, num_points, is_own,
+        lambda place, scene, _: true_contributions(policy, recording, place, scene.things, target),
+    )  # fmt: skip
+    steps = step - np.arange(len(found["simulated"]))
+    values = recorded_values(rows, target, policy.policy.expert_hidden_sizes)
+    return WorldExplanation(
+        episode=np.array(episode), seed=np.array(rows.seed), step=np.array(step), target=np.array(target.name),
+        kind=np.array(kind), mission=np.array(rows.mission), value=np.array(float(values[step])),
+        **{name: np.array(rows[name])[steps] for name in ("obs", "grid", "position", "carried")}, **found,
+    )  # fmt: skip
+
+
+def causes_of(
+    policy: FrozenPolicy,
+    scenes: Scenes,
+    rows: Episode,
+    place: Place,
+    target: Target,
+    kind: str,
+    method: str,
+    num_points: int,
+    is_own: bool,
+    contributions: Callable[[Place, Scene, Tensor], np.ndarray],
+) -> dict[str, np.ndarray]:
+    """What an explanation says of the causes, by name, from a step back to `place.lag` steps earlier.
+
+    contributions: the truth (C, 2) of the things of a scene, given the memory (1, S) there.
+    """
+    found = []
+    for lag in range(place.lag + 1):
+        start, here = place.step - lag, place._replace(lag=lag)
+        scene, memory = scenes.at(rows, start, kind), torch.from_numpy(np.array(rows["hidden"][start]))[None]
+        loop = loop_from(policy, scenes, scene, rows, memory, here, is_own)
         (predicted,) = predict_effects(loop, scene.there, scene.without(scene.things), [target], method, num_points)
         by_path = torch.stack([scene.by_channel(predicted.by_path[path]) for path in PATHS], 1)
         found.append(
             {
                 "lag": np.full(len(scene.things), lag),
-                "things": np.array([(x, y, *code, *at) for x, y, code, *at in scene.things], np.int64).reshape(-1, 8),
+                "things": scene.fields(),
                 "attribution": -by_path.numpy(),
                 "gap": predicted.gap.numpy(),
-                "contribution": true_contributions(policy, recording, place, scene.things, target),
+                "contribution": contributions(here, scene, memory),
                 "simulated": np.array([predicted.before]),
             }
         )
-    steps = step - np.array(lags)
-    values = recorded_values(rows, target, policy.policy.expert_hidden_sizes)
-    return Explanation(
-        episode=np.array(episode), seed=np.array(rows.seed), step=np.array(step), target=np.array(target.name),
-        kind=np.array(kind), mission=np.array(rows.mission), value=np.array(float(values[step])),
-        **{name: np.array(rows[name])[steps] for name in ("obs", "grid", "position", "carried")},
-        **{name: np.concatenate([of_lag[name] for of_lag in found]) for name in found[0]},
-    )  # fmt: skip
+    return {name: np.concatenate([of_lag[name] for of_lag in found]) for name in found[0]}
 
 
 def true_contributions(

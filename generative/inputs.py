@@ -8,6 +8,7 @@ import torch
 
 from generative.adapters import BABYAI, domain_of
 from generative.direction_sets import Directions, load_directions
+from generative.game_scenes import FrameScenes
 from generative.policies import Answer
 from generative.recordings import Episode, Recording, open_recording
 from generative.scenes import ExactScenes, LearnedScenes, Scenes
@@ -40,7 +41,10 @@ def open_scenes(name: str, recording: Recording) -> Scenes:
     mine = (recording.config["encoding"]["task_id"], recording.config["checkpoint"]["sha256"])
     if (config["task_id"], config["agent"]["sha256"]) != mine:
         raise InputError(f"{name} was learned of another policy or task than {recording.folder} was recorded of")
-    return LearnedScenes(model, config["settings"]["num_initializing_steps"])
+    num_frames = config["settings"]["num_initializing_steps"]
+    if model.domain is BABYAI:
+        return LearnedScenes(model, num_frames)
+    return FrameScenes(model, num_frames, recording.config["encoding"])
 
 
 def open_directions(path: str | None, sha256: str, policy: str | Path) -> Directions | None:
@@ -67,10 +71,13 @@ def settings_of(args: Namespace, runtime: Sequence[str]) -> dict:
 
 
 def recorded_values(episode: Episode, target: Target, expert_hidden_sizes: Sequence[Sequence[int]]) -> torch.Tensor:
-    """A target at each step (T,) of an episode of T actions, as it was recorded.
+    """A target at each step (T,) of an episode of T actions, as it was recorded; no experts: of a game.
 
     Recorded are log-probabilities in place of logits: no target depends on what the two differ by.
     """
-    parts = {name: torch.from_numpy(episode[name].copy()) for name in ("log_probs", "routing", "hidden")}
-    routing = parts["routing"].split([len(sizes) for sizes in expert_hidden_sizes], -1)
-    return target(Answer(parts["log_probs"][:-1], [weights[:-1] for weights in routing], parts["hidden"][1:]))
+    names = [name for name in ("log_probs", "routing", "hidden", "value") if name in episode]
+    parts = {name: torch.from_numpy(episode[name].copy()) for name in names}
+    num_experts = [len(sizes) for sizes in expert_hidden_sizes]
+    routing = [weights[:-1] for weights in parts["routing"].split(num_experts, -1)] if num_experts else []
+    value = parts["value"][:-1] if "value" in parts else None
+    return target(Answer(parts["log_probs"][:-1], routing, parts["hidden"][1:], value))

@@ -4,6 +4,7 @@
     python -m generative.saliency --data_dir recordings/unlock_pickup --of routing:2.2 --episode 12 --step 7
     python -m generative.saliency --data_dir recordings/unlock_pickup --simulator simulators/unlock_pickup --of lpc
     python -m generative.saliency --data_dir recordings/unlock_pickup --of entropy --num_episodes 20 --horizon 12
+    python -m generative.saliency --data_dir recordings/coinrun --simulator simulators/coinrun --of jump
 
 Every thing that was there at the step and at each of --horizon steps before it is attributed what it contributes to the
 target: minus the predicted effect of empty floor in its place. Integrated gradients through the closed loop of policy
@@ -13,6 +14,11 @@ Without --episode: recorded test episodes in their order; without --step: the st
 
 What can be taken out of the real world is: "truly" is what its absence then changes, with the recorded actions.
 
+In a game, things are those of the 64 squares of a frame that are not black, and absent is what is black. A real game
+cannot be edited. What can be known: each square is hidden from the real agent in that frame alone, and it watches the
+recorded frames that follow. That is the truth of what is seen and remembered, not of what goes through the world;
+agreement.csv holds attribution against it.
+
 Writes to --out for each step an .npz (generative/explanations.py), a picture of the largest cause, and a strip over
 time; causes.csv with all causes, checked.csv with those that were taken out, causes.md with the largest in words;
 kinds.csv with sums by kind of thing and lag, sizes.csv with sizes by path and lag, horizon.png with both.
@@ -20,21 +26,26 @@ Steps that are there already are not computed again.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from generative.adapters import BABYAI, GAMES, domain_of
+from generative.agreement import as_markdown
 from generative.attribution import METHODS, NUM_POINTS
 from generative.causes import PATHS
 from generative.explaining import explain
-from generative.explanations import Explanation, load_explanation, short_number
+from generative.explanations import Explanation, FrameExplanation, load_explanation, short_number
 from generative.fidelity import MIN_FIDELITY, check_fidelity
-from generative.inputs import EXACT, open_babyai_recording, open_directions, open_scenes, recorded_values, settings_of
-from generative.policies import FrozenPolicy
-from generative.recordings import BEHAVIOURS, SPLITS, Recording
+from generative.game_explaining import NUM_POINTS as NUM_FRAME_POINTS
+from generative.game_explaining import agreement_of_patches, explain_frames
+from generative.game_targets import GAME_TARGETS_HELP, parse_game_target
+from generative.inputs import EXACT, open_directions, open_scenes, recorded_values, settings_of
+from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
 from generative.saliency_figures import plot_horizon, plot_map, plot_strip
 from generative.scenes import VIEW, WORLD
 from generative.targets import CHOSEN, TARGETS_HELP, Target, parse_target
@@ -47,10 +58,25 @@ from mop.measures.bootstrap import bootstrap_means
 _RUNTIME = ("out", "data_dir", "checkpoint", "lang_encoder", "min_fidelity", "num_causes", "num_episodes")
 
 
+class Explainer(NamedTuple):
+    """What this command must know of a kind of world."""
+
+    parse_target: Callable[..., Target]  # as `targets.parse_target`
+    explain: Callable[..., Explanation]  # as `explaining.explain`
+    num_points: int  # of the integral, by default
+
+
+EXPLAINERS = {
+    BABYAI.name: Explainer(parse_target, explain, NUM_POINTS),
+    GAMES.name: Explainer(parse_game_target, explain_frames, NUM_FRAME_POINTS),
+}
+
+
 def parser() -> Parser:
     """The command line."""
     parser = Parser(
-        prog="python -m generative.saliency", description=__doc__.format(targets=f"Targets: {TARGETS_HELP}.")
+        prog="python -m generative.saliency",
+        description=__doc__.format(targets=f"Targets: {TARGETS_HELP}. In a game: {GAME_TARGETS_HELP}."),
     )
     parser.add_argument("--data_dir", required=True, help="folder of a recording (python -m generative.record)")
     parser.add_argument("--checkpoint", help="the recorded policy, if it lies elsewhere now")
@@ -60,7 +86,7 @@ def parser() -> Parser:
     parser.add_argument("--min_fidelity", default=MIN_FIDELITY, help="of a learned one (default: %(default)s)")
     parser.add_argument("--what", help="world or view is varied (default: world if exact, else view)")
     parser.add_argument("--method", default="integrated", help=f"{', '.join(METHODS)} (default: %(default)s)")
-    parser.add_argument("--num_points", default=NUM_POINTS, help="of the integral (default: %(default)s)")
+    parser.add_argument("--num_points", help=f"of the integral (default: {NUM_POINTS}, in a game {NUM_FRAME_POINTS})")
     parser.add_argument("--actions", default="recorded", help="of the loop, own or recorded (default: %(default)s)")
     parser.add_argument("--episode", help="number of an episode (default: of the test split, in their order)")
     parser.add_argument("--num_episodes", default=1, help="without --episode, how many (default: %(default)s)")
@@ -74,8 +100,11 @@ def parser() -> Parser:
     return parser
 
 
-def choose_steps(args, recording: Recording, policy: FrozenPolicy, directions) -> list[tuple[int, int, Target]]:
-    """Episodes and steps, and the target at each. Raises InputError where there is no such episode or step."""
+def choose_steps(args, recording: Recording, parse: Callable[[int], Target]) -> list[tuple[int, int, Target]]:
+    """Episodes and steps, and the target at each. Raises InputError where there is no such episode or step.
+
+    parse: the target, for the likeliest action of a step.
+    """
     if args.episode is None:
         episodes = recording.episodes(args.split, [args.policy])[: args.num_episodes].tolist()
         if not episodes:
@@ -84,13 +113,13 @@ def choose_steps(args, recording: Recording, policy: FrozenPolicy, directions) -
         raise InputError(f"--episode {args.episode}: {args.data_dir} has the episodes 0 to {len(recording) - 1}")
     else:
         episodes = [args.episode]
-    found, sizes = [], policy.policy.expert_hidden_sizes
+    found, sizes = [], recording.config["encoding"]["expert_hidden_sizes"]
     for k in episodes:
         rows = recording.episode(k)
         num_steps = len(rows["action"]) - 1
         if args.step is not None and args.step >= num_steps:
             raise InputError(f"--step {args.step}: episode {k} has the steps 0 to {num_steps - 1}")
-        targets = [parse_target(args.of, policy, directions, int(chosen)) for chosen in rows["student"][:num_steps]]
+        targets = [parse(int(chosen)) for chosen in rows["student"][:num_steps]]
         values = [float(recorded_values(rows, target, sizes)[t]) for t, target in enumerate(targets)]
         step = int(np.argmax(values)) if args.step is None else args.step
         found.append((k, step, targets[step]))
@@ -102,20 +131,21 @@ def main() -> int:
     args = parser().parse_args()
     check_flags(
         args, horizon=integer(0, 1000), min_fidelity=number(0, high=1), what=optional(choice(WORLD, VIEW)),
-        method=choice(*METHODS), num_points=integer(1, 1024), actions=choice("own", "recorded"),
+        method=choice(*METHODS), num_points=optional(integer(1, 1024)), actions=choice("own", "recorded"),
         episode=optional(integer(0)), num_episodes=integer(1), step=optional(integer(0)), split=choice(*SPLITS),
         policy=choice(*BEHAVIOURS), num_causes=integer(1),
     )  # fmt: skip
-    recording = open_babyai_recording(args.data_dir)
+    recording = open_recording(args.data_dir)
+    explainer = EXPLAINERS[domain_of(recording.config["encoding"]).name]
     digest = recording.config["checkpoint"]["sha256"]
     policy, _ = load_agent(args.checkpoint, recording, args.lang_encoder)
     directions = open_directions(args.directions, digest, recording.folder)
     fidelity = check_fidelity(args.simulator, max(1, args.horizon), args.min_fidelity, digest)
     scenes = open_scenes(args.simulator, recording)
-    args.what = args.what or scenes.kinds[0]
+    args.what, args.num_points = args.what or scenes.kinds[0], args.num_points or explainer.num_points
     if args.what not in scenes.kinds:
         raise InputError(f"--what {args.what} is for the exact simulator; a learned one is given what is seen: view")
-    steps = choose_steps(args, recording, policy, directions)
+    steps = choose_steps(args, recording, lambda chosen: explainer.parse_target(args.of, policy, directions, chosen))
     name = f"{recording.folder.resolve().name}_{re.sub('[^a-z0-9]+', '_', args.of.lower())}"
     out = Path(args.out or Path("plots") / "saliency" / name)
     check_writable(out, "--out")
@@ -130,7 +160,8 @@ def main() -> int:
             paths.append(out / f"episode_{episode:06d}_step_{step:04d}.npz")
             if not paths[-1].exists():
                 ways = (args.what, args.method, args.num_points, args.actions == "own")
-                explain(policy, scenes, recording, episode, step, args.horizon, target, *ways).write(paths[-1])
+                moment = (recording, episode, step, args.horizon)
+                explainer.explain(policy, scenes, *moment, target, *ways).write(paths[-1])
         report([load_explanation(path) for path in paths], paths, out, args.num_causes, fidelity)
     return 0
 
@@ -154,6 +185,11 @@ def report(found: Sequence[Explanation], paths: Sequence[Path], out: Path, num_c
     of = str(found[0].target)
     write_figure(out / "horizon.png", plot_horizon(sizes, kinds, f"{of}, {len(found)} steps"))
     print(text)
+    if isinstance(found[0], FrameExplanation):
+        agreement = agreement_of_patches(found)
+        content = agreement.to_csv(index=False, float_format="%.4f").encode()
+        write_atomic(out / "agreement.csv", lambda file: file.write(content))
+        print(as_markdown(agreement[agreement["lag"] == "all"]))
     if len(found) > 1:
         print(kinds.round(3).to_string(index=False))
     print(f"arrays, tables and pictures: {out}")
@@ -182,7 +218,7 @@ def headline(explanation: Explanation) -> str:
     """What is explained, in one line."""
     return (
         f"## {explanation.target} at step {int(explanation.step)} of episode {int(explanation.episode)} "
-        f"(world {int(explanation.seed)}, {explanation.mission!s}): {short_number(float(explanation.value), 4)}"
+        f"({explanation.world[1]}): {short_number(float(explanation.value), 4)}"
     )
 
 

@@ -1,6 +1,6 @@
 """Figures of attribution: over the view or the world, as a strip over time, and by how much earlier a cause was."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,9 +8,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from generative.causes import PATHS, code_of, thing_name
-from generative.explanations import Explanation, short_number
-from mop.kernels.grid import EMPTY
+from generative.causes import PATHS
+from generative.explanations import Explanation, FrameExplanation, short_number
+from generative.patches import SIDE
 from mop.plotting.panels import set_title
 from mop.plotting.style import HUES, open_frame
 from mop.worlds.pictures import draw_cells, draw_view
@@ -18,16 +18,27 @@ from mop.worlds.pictures import draw_cells, draw_view
 if TYPE_CHECKING:
     import pandas as pd
 
-_MAP = "PuOr_r"  # orange: it raises the target; purple: it lowers it
-_TILE_PX = 32
-_ROW_IN, _STRIP_IN = 1.35, 15.0  # a row's height, and the width of all panels, in inches
+_TILE_PX, _STRIP_IN = 32, 15.0  # a place of a map; the width of all panels of a strip, in inches
 _PALE = 0.45  # how much of the colours of a picture is left below a map
 _NAMES = {None: "all paths", "memory": "memory", "world": "world", "mixed": "both", "direct": "direct"}
 
 
+class _Look(NamedTuple):
+    colors: str  # the first raises the target, the second lowers it
+    map_in: float  # the height of a map, in inches
+    row_in: float  # and of a row of a strip
+
+
+_OF_WORLDS = _Look("PuOr_r", 3.2, 1.35)  # orange, purple
+_OF_FRAMES = _Look("RdBu_r", 5.0, 1.6)  # red, blue: games have much that is orange, and finer points
+
+
 def picture_at(explanation: Explanation, lag: int) -> np.ndarray:
-    """The view or the world, whichever was varied, as Minigrid draws it at a lag: (height, width, 3) uint8."""
+    """What was varied at a lag, (height, width, 3) uint8: the view or the world as Minigrid draws it, or the frame."""
     obs = explanation.obs[lag]
+    if isinstance(explanation, FrameExplanation):
+        enlarged = _TILE_PX // SIDE
+        return obs.transpose(1, 2, 0).repeat(enlarged, 0).repeat(enlarged, 1)
     if explanation.kind == "view":
         return draw_view(obs[:-5], _TILE_PX)
     codes = explanation.grid[lag]
@@ -45,22 +56,22 @@ def plot_map(explanation: Explanation, lag: int | None = None) -> Figure:
         top = explanation.top(1)
         lag = int(explanation.lag[top[0]]) if len(top) else 0
     picture, values = picture_at(explanation, lag), explanation.maps(None, lag)
-    limit = _limit([values])
-    wide = picture.shape[1] / picture.shape[0]
-    figure = Figure(figsize=(2 * 3.2 * wide**0.5 + 1.0, 3.2 / wide**0.5 + 1.0), layout="constrained")
+    limit, look = _limit([values]), _look_of(explanation)
+    wide, high = picture.shape[1] / picture.shape[0], look.map_in
+    figure = Figure(figsize=(2 * high * wide**0.5 + 1.0, high / wide**0.5 + 1.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.imshow(picture)
-    _draw(right, picture, values, limit)
+    _draw(right, picture, values, limit, look.colors)
     for (x, y), value in np.ndenumerate(values):
         if abs(value) >= 0.05 * limit:
             place = (np.array([x, y]) + 0.5) * _TILE_PX
             color = "white" if abs(value) > 0.6 * limit else "black"
             right.text(*place, short_number(value, 2, "+"), ha="center", va="center", fontsize=7, color=color)
-    left.set_title(_subject(explanation, lag), fontsize="medium", loc="left")
+    left.set_title(explanation.subject(lag), fontsize="medium", loc="left")
     right.set_title("attribution, all paths", fontsize="medium", loc="left")
     for ax in (left, right):
         ax.set_axis_off()
-    _add_scale(figure, [right], limit)
+    _add_scale(figure, [right], limit, look.colors)
     set_title(figure, f"{_title(explanation)}: {_when(lag)}")
     return figure
 
@@ -70,9 +81,9 @@ def plot_strip(explanation: Explanation) -> Figure:
 
     Of more lags than fit beside each other, those with the largest attribution.
     """
-    lags = np.arange(len(explanation.obs))
+    lags, look = np.arange(len(explanation.obs)), _look_of(explanation)
     height, width = (side / _TILE_PX for side in picture_at(explanation, 0).shape[:2])
-    scale = _ROW_IN / height
+    scale = look.row_in / height
     max_lags = max(2, int(_STRIP_IN / (scale * width)))
     if len(lags) > max_lags:
         sizes = np.bincount(explanation.lag, np.abs(explanation.total), len(lags))
@@ -90,7 +101,7 @@ def plot_strip(explanation: Explanation) -> Figure:
     for column, lag in enumerate(lags):
         picture = picture_at(explanation, lag)
         for ax, path in zip(axes[:, column], rows, strict=True):
-            _draw(ax, picture, maps[path, lag], limit)
+            _draw(ax, picture, maps[path, lag], limit, look.colors)
             ax.set_xticks([])
             ax.set_yticks([])
             for spine in ax.spines.values():
@@ -98,7 +109,7 @@ def plot_strip(explanation: Explanation) -> Figure:
         axes[0, column].set_title("this step" if lag == 0 else f"{lag} earlier", fontsize="small")
     for ax, path in zip(axes[:, 0], rows, strict=True):
         ax.set_ylabel(_NAMES[path], fontsize="small")
-    _add_scale(figure, list(axes.ravel()), limit)
+    _add_scale(figure, list(axes.ravel()), limit, look.colors)
     set_title(figure, _title(explanation))
     return figure
 
@@ -137,7 +148,7 @@ def _plot_line(ax: Axes, line: "pd.DataFrame", name: str, color: str, label: str
     ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
 
 
-def _draw(ax: Axes, picture: np.ndarray, values: np.ndarray, limit: float) -> None:
+def _draw(ax: Axes, picture: np.ndarray, values: np.ndarray, limit: float, colors: str) -> None:
     """A pale picture, and over it a colour in each cell of values [x, y], the stronger the larger it is."""
     height, width = picture.shape[:2]
     gray = picture.mean(-1, keepdims=True)
@@ -145,7 +156,7 @@ def _draw(ax: Axes, picture: np.ndarray, values: np.ndarray, limit: float) -> No
     shares = np.clip(np.abs(values.T) / limit, 0, 1) ** 0.5
     ax.imshow(
         values.T,
-        cmap=_MAP,
+        cmap=colors,
         vmin=-limit,
         vmax=limit,
         alpha=0.8 * shares,
@@ -157,21 +168,22 @@ def _limit(maps) -> float:
     return max(1e-9, *(float(np.abs(values).max(initial=0)) for values in maps))
 
 
-def _add_scale(figure: Figure, axes: list[Axes], limit: float) -> None:
-    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), _MAP), ax=axes, fraction=0.05, pad=0.01, shrink=0.7)
+def _look_of(explanation: Explanation) -> _Look:
+    return _OF_FRAMES if isinstance(explanation, FrameExplanation) else _OF_WORLDS
+
+
+def _add_scale(figure: Figure, axes: list[Axes], limit: float, colors: str) -> None:
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(-limit, limit), colors), ax=axes, fraction=0.05, pad=0.01, shrink=0.7
+    )
     bar.ax.tick_params(labelsize="small")
 
 
 def _title(explanation: Explanation) -> str:
     return (
         f"{explanation.target} = {short_number(float(explanation.value))} at step {int(explanation.step)} "
-        f"of episode {int(explanation.episode)}, “{explanation.mission}”"
+        f"of episode {int(explanation.episode)}, {explanation.world[0]}"
     )
-
-
-def _subject(explanation: Explanation, lag: int) -> str:
-    what, carried = "what the agent saw" if explanation.kind == "view" else "the world", int(explanation.carried[lag])
-    return what if carried == EMPTY else f"{what}; in its hand: {thing_name(code_of(carried))}"
 
 
 def _when(lag: int) -> str:

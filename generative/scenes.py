@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from generative.attribution import Loop
+from generative.attribution import MAX_BEGINNINGS, Loop
 from generative.causes import Thing, code_of, things_in_view, things_in_world, views_without
 from generative.closed_loop import repeat_state
 from generative.counterfactuals import Case, Edit, edit_state, world_at
@@ -47,6 +47,9 @@ class Scene(Protocol):
     def by_channel(self, numbers: State) -> Tensor:
         """Sums (C, 3) of numbers (C, ...) like those of what is there: over types, over colours, over states."""
 
+    def fields(self) -> np.ndarray:
+        """The things as numbers (things, ...), for a file."""
+
 
 class ViewScene:
     """What the agent saw."""
@@ -65,6 +68,9 @@ class ViewScene:
     def seen(self, obs: np.ndarray) -> State:
         """Other observations (C, O) as what was there."""
         return {"view": soften(obs)}
+
+    def fields(self) -> np.ndarray:
+        return fields_of(self.things)
 
     def by_channel(self, numbers: State) -> Tensor:
         sums = _sums_by_channel(cells(numbers["view"]).flatten(1, 2).sum(1))
@@ -101,8 +107,16 @@ class WorldScene:
         state = edit_state(repeat_state({**self._rest, **self.there}, len(edits)), edits)
         return {name: state[name] for name in self.there}
 
+    def fields(self) -> np.ndarray:
+        return fields_of(self.things)
+
     def by_channel(self, numbers: State) -> Tensor:
         return _sums_by_channel(numbers["grid"].flatten(1, 2).sum(1) + numbers["carried"])
+
+
+def fields_of(things: Sequence[Thing]) -> np.ndarray:
+    """(things, 8) int64: x, y, type, colour, state, ahead, right, is_carried."""
+    return np.array([(x, y, *code, *at) for x, y, code, *at in things], np.int64).reshape(-1, 8)
 
 
 def _sums_by_channel(columns: Tensor) -> Tensor:
@@ -118,6 +132,7 @@ class Scenes(Protocol):
 
     simulator: Simulator
     kinds: tuple[str, ...]  # VIEW, WORLD; the first is the default
+    max_beginnings: int  # of loops at once
 
     def at(self, episode: Episode, step: int, kind: str) -> Scene:
         """The scene of an episode at a step."""
@@ -131,13 +146,18 @@ class Place(NamedTuple):
     lag: int  # k
 
 
-def memory_at(policy: FrozenPolicy, recorded: FrozenPolicy, episode: Episode, step: int) -> Tensor:
-    """The memory (1, S) of a policy before a step: that of the recording, or of another one that has watched it."""
+def memory_at(
+    policy: FrozenPolicy, recorded: FrozenPolicy, episode: Episode, step: int, see: Callable = soften
+) -> Tensor:
+    """The memory (1, S) of a policy before a step: that of the recording, or of another one that has watched it.
+
+    see: recorded observations as views, of the domain (`adapters`).
+    """
     if policy is recorded:
         return torch.from_numpy(np.array(episode["hidden"][step], np.float32))[None]
     hidden, lang = policy.initial_hidden(1), torch.from_numpy(np.array(episode.lang))[None]
     for obs in np.array(episode["obs"][:step]):
-        hidden = policy.step(soften(obs)[None], lang, hidden).hidden
+        hidden = policy.step(see(torch.from_numpy(obs))[None], lang, hidden).hidden
     return hidden
 
 
@@ -165,13 +185,13 @@ def loop_from(
     lang, start = torch.from_numpy(np.array(episode.lang))[None], place.step - place.lag
     recorded = np.maximum(episode["action"][start : place.step + 1].astype(np.int64), 0)  # the last one is not used
     actions = None if is_own else torch.from_numpy(recorded)[None]
-    return Loop(policy, scenes.simulator, scene.begin, lang, memory, place.lag, actions)
+    return Loop(policy, scenes.simulator, scene.begin, lang, memory, place.lag, actions, scenes.max_beginnings)
 
 
 class ExactScenes:
     """Scenes in Minigrid's own rules."""
 
-    kinds = (WORLD, VIEW)
+    kinds, max_beginnings = (WORLD, VIEW), MAX_BEGINNINGS
 
     def __init__(self, grid_shape: Sequence[int]):
         self.simulator = ExactSimulator(tuple(grid_shape))
@@ -194,12 +214,16 @@ class ExactScenes:
 class LearnedScenes:
     """Scenes in a learned simulator, which is shown the last `num_frames` frames up to the step."""
 
-    kinds = (VIEW,)
+    kinds, max_beginnings = (VIEW,), MAX_BEGINNINGS
 
     def __init__(self, model: WorldModel, num_frames: int):
         self.simulator, self.num_frames = model, num_frames
 
     def at(self, episode, step, kind):
+        return ViewScene(episode["obs"][step], self.start_at(episode, step))
+
+    def start_at(self, episode: Episode, step: int) -> Callable[[Tensor], State]:
+        """The states of M worlds at a step, given what is seen in each then, (M, X)."""
         first, model = max(0, step + 1 - self.num_frames), self.simulator
         lang = torch.from_numpy(np.array(episode.lang))[None]
         done = torch.from_numpy(episode["action"][first:step].astype(np.int64))
@@ -212,4 +236,4 @@ class LearnedScenes:
             given = repeat_state(before, len(views))
             return model.filter(given, last.expand(len(views), -1), model.views.encode(views), views, None)[0]
 
-        return ViewScene(episode["obs"][step], start)
+        return start

@@ -1,4 +1,4 @@
-"""What of a policy's answer is to be explained, as text and as a differentiable number.
+"""What of a policy's answer is to be explained, as text and as a differentiable number; of a game's: `game_targets`.
 
     action:forward   the logit of an action, minus the mean of all logits; a name of Minigrid's, or its number
     action:chosen    the same of the action that the policy chose at the recorded step
@@ -55,9 +55,9 @@ def parse_target(
     text = text.strip()
     kind, _, rest = text.partition(":")
     if text == CHOSEN and chosen is not None:
-        return Target(CHOSEN, _logit(chosen))
+        return Target(CHOSEN, logit_of(chosen))
     if kind == "action" and rest in _NUMBERS:
-        return Target(f"action:{_NAMES[_NUMBERS[rest]]}", _logit(_NUMBERS[rest]))
+        return Target(f"action:{_NAMES[_NUMBERS[rest]]}", logit_of(_NUMBERS[rest]))
     if kind == "routing" and (found := re.fullmatch(r"(\d{1,4})\.(\d{1,4})", rest)):
         layer, expert = map(int, found.groups())
         return Target(text, lambda answer: _weights(answer, text, layer, expert)[:, expert])
@@ -68,7 +68,7 @@ def parse_target(
     if kind == "entropy" and re.fullmatch(r"\d{1,4}", rest):
         return Target(text, lambda answer: _entropy(_weights(answer, text, int(rest))))
     if kind == "direction" and rest:
-        return _direction(rest, directions)
+        return direction_target(rest, directions)
     raise InputError(f"unknown target {text!r}; there are: {TARGETS_HELP}")
 
 
@@ -85,11 +85,13 @@ def _entropy(weights: Tensor) -> Tensor:
     return torch.special.entr(weights.clamp_min(1e-30)).sum(-1)
 
 
-def _logit(action: int) -> Callable[[Answer], Tensor]:
+def logit_of(action: int) -> Callable[[Answer], Tensor]:
+    """The logit (N,) of an action minus the mean of all logits, as a function of an answer."""
     return lambda answer: answer.logits[:, action] - answer.logits.mean(-1)
 
 
-def _direction(word: str, directions: Directions | None) -> Target:
+def direction_target(word: str, directions: Directions | None) -> Target:
+    """The memory's coordinate along a direction. Raises InputError where there is no such direction, or no file."""
     if directions is None:
         raise InputError(f"direction:{word} is of a file of directions; give --directions")
     number = directions.number(word)
