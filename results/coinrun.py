@@ -23,6 +23,12 @@ NUM_STEPS = 3_000_000
 RUN = "logs/procgen/coinrun/small/seed_0"
 AGENT = f"{RUN}/model_3002368.pt"  # whole updates of 64 x 64 steps
 DATA, MORE_DATA, SIMULATOR = f"recordings/{NAME}", f"recordings/{NAME}_more", f"simulators/{NAME}"
+MIN_FIDELITY = "0.5"  # below the usual 0.7: actions of an agent that hesitates are easily others
+MOVES = {  # of the memory, stage -> flags of generative.intervene
+    "null": ["--null", "probe.saw ahead"],
+    "swap": ["--from", "probe.saw ahead", "--to", "probe.crate ahead"],
+    "clamp": ["--clamp", "probe.saw ahead=1.5"],
+}
 TRAINING = (
     *("--exp_name", "small", "--num_levels", "500", "--num_timesteps", f"{NUM_STEPS}"),
     *("--num_checkpoints", "15", "--seed", "0"),
@@ -35,7 +41,10 @@ def stages() -> dict[str, Stage]:
     train = ["generative.train_agent", *TRAINING, "--resume"]
     record = ["generative.record", *of_agent, "--resume"]
     learn = ["generative.train_gen_model", *to_learn, "--tgm_exp_name", NAME, "--resume"]
-    return {
+    by_simulator = [*of_data, "--simulator", SIMULATOR, "--min_fidelity", MIN_FIDELITY]
+    moved = ["generative.intervene", *of_agent, "--directions", f"plots/{NAME}/directions/directions.npz"]
+    moved += ["--policy", "sampled", "--max_steps", "250", "--num_worlds", "200", "--num_random", "40"]
+    found = {
         "agent": Stage(train, RUN, Path(AGENT).name),
         "training": _to_out("training", ["generative.plot_training_csv", "--datapath", RUN]),
         "evaluation": _to_out("evaluation", ["generative.evaluate_agent", *of_agent], "evaluation.csv"),
@@ -44,7 +53,12 @@ def stages() -> dict[str, Stage]:
         "more": Stage([*record, *of_data, "--num_steps", "250000", "--seed", "1"], MORE_DATA),
         "simulator": Stage(learn, SIMULATOR),
         "fidelity": fidelity_stage(SIMULATOR, of_data),
+        "directions": _to_out("directions", ["generative.directions", *of_data]),
     }
+    found |= {name: _to_out(name, [*moved, *flags]) for name, flags in MOVES.items()}
+    saliency = ["generative.saliency", *by_simulator, "--of", "jump", "--num_episodes", "40"]
+    hazards = ["generative.hazards", *by_simulator]
+    return found | {"saliency": _to_out("saliency", saliency), "hazards": _to_out("hazards", hazards)}
 
 
 def _to_out(stage: str, words: list[str], result: str | None = None) -> Stage:
