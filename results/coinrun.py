@@ -23,7 +23,7 @@ NUM_STEPS = 3_000_000
 RUN = "logs/procgen/coinrun/small/seed_0"
 AGENT = f"{RUN}/model_3002368.pt"  # whole updates of 64 x 64 steps
 DATA, MORE_DATA, SIMULATOR = f"recordings/{NAME}", f"recordings/{NAME}_more", f"simulators/{NAME}"
-MIN_FIDELITY = "0.5"  # below the usual 0.7: actions of an agent that hesitates are easily others
+MIN_FIDELITY = "0.45"  # below the usual 0.7: actions of an agent that hesitates are easily others
 MOVES = {  # of the memory, stage -> flags of generative.intervene
     "null": ["--null", "probe.saw ahead"],
     "swap": ["--from", "probe.saw ahead", "--to", "probe.crate ahead"],
