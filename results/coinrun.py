@@ -24,10 +24,16 @@ RUN = "logs/procgen/coinrun/small/seed_0"
 AGENT = f"{RUN}/model_3002368.pt"  # whole updates of 64 x 64 steps
 DATA, MORE_DATA, SIMULATOR = f"recordings/{NAME}", f"recordings/{NAME}_more", f"simulators/{NAME}"
 MIN_FIDELITY = "0.45"  # below the usual 0.7: actions of an agent that hesitates are easily others
+FEW = ("--num_worlds", "200", "--num_random", "40")
 MOVES = {  # of the memory, stage -> flags of generative.intervene
-    "null": ["--null", "probe.saw ahead"],
-    "swap": ["--from", "probe.saw ahead", "--to", "probe.crate ahead"],
-    "clamp": ["--clamp", "probe.saw ahead=1.5"],
+    "null": [*FEW, "--null", "probe.saw ahead"],
+    "swap": [*FEW, "--from", "probe.saw ahead", "--to", "probe.crate ahead"],
+    "clamp": [*FEW, "--clamp", "probe.saw ahead=1.5"],
+    # what was found with "swap" is asked again, in other levels and with other random directions
+    "swap_again": [
+        *("--from", "probe.saw ahead", "--to", "probe.crate ahead", "--eval_seed", "1000", "--seed", "1"),
+        *("--num_worlds", "300", "--num_random", "60"),
+    ],
 }
 TRAINING = (
     *("--exp_name", "small", "--num_levels", "500", "--num_timesteps", f"{NUM_STEPS}"),
@@ -43,7 +49,7 @@ def stages() -> dict[str, Stage]:
     learn = ["generative.train_gen_model", *to_learn, "--tgm_exp_name", NAME, "--resume"]
     by_simulator = [*of_data, "--simulator", SIMULATOR, "--min_fidelity", MIN_FIDELITY]
     moved = ["generative.intervene", *of_agent, "--directions", f"plots/{NAME}/directions/directions.npz"]
-    moved += ["--policy", "sampled", "--max_steps", "250", "--num_worlds", "200", "--num_random", "40"]
+    moved += ["--policy", "sampled", "--max_steps", "250"]
     found = {
         "agent": Stage(train, RUN, Path(AGENT).name),
         "training": _to_out("training", ["generative.plot_training_csv", "--datapath", RUN]),
@@ -58,7 +64,8 @@ def stages() -> dict[str, Stage]:
     found |= {name: _to_out(name, [*moved, *flags]) for name, flags in MOVES.items()}
     saliency = ["generative.saliency", *by_simulator, "--of", "jump", "--num_episodes", "40"]
     hazards = ["generative.hazards", *by_simulator]
-    return found | {"saliency": _to_out("saliency", saliency), "hazards": _to_out("hazards", hazards)}
+    found["saliency"] = _to_out("saliency", saliency)._replace(also=("agreement.csv",))
+    return found | {"hazards": _to_out("hazards", hazards)}
 
 
 def _to_out(stage: str, words: list[str], result: str | None = None) -> Stage:

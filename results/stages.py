@@ -37,11 +37,12 @@ class Stage(NamedTuple):
     made_of: str | None = None  # the file that a fidelity must be of
     simulator: str | None = None  # the learned one that must be true enough, of
     policy: str | None = None  # this checkpoint
+    also: tuple[str, ...] = ()  # files that are copied besides those of PUBLISHED
 
     @property
     def published(self) -> tuple[str, ...]:
         """The names of the files that are copied."""
-        return PUBLISHED.get(self.words[0], ())
+        return PUBLISHED.get(self.words[0], ()) + self.also
 
     def is_done(self) -> bool:
         """Whether it would only do again what is there."""

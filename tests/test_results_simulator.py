@@ -1,7 +1,8 @@
-"""The driver of the simulator's numbers: it finds what it writes, goes on past a refusal, agrees with the folder."""
+"""The drivers of simulators' numbers: what they write is found, a refusal is passed, and the folders agree."""
 
 import json
 import os
+import shlex
 import sys
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from conftest import REPOSITORY
 from generative import fidelity
 from mop.base.errors import InputError, exit_code
 from mop.base.files import file_digest
-from results import simulator
+from results import coinrun, simulator
 from results import stages as stages_module
 
 
@@ -78,6 +79,15 @@ def test_what_would_start_anew_is_passed_over_where_its_result_is_there(root, mo
     root.ran.clear()
     assert exit_code(simulator.main) == 0
     assert [stage.folder for stage in root.ran if "fidelity" in stage.words[0]] == ["simulators/UnlockPickup"]
+
+
+def test_what_is_published_of_coinrun_is_of_its_stages():
+    folder, stages = REPOSITORY / "results" / "coinrun", coinrun.stages()
+    published = {place.name: {path.name for path in place.iterdir()} for place in folder.iterdir()}
+    assert published == {name: set(stage.published) for name, stage in stages.items() if stage.published}
+    assert len(published) >= 9 and set(coinrun.MOVES) < set(published)
+    of_fidelity = (folder / "fidelity" / "fidelity.md").read_text()
+    assert f"python -m {shlex.join(stages['fidelity'].words)}" in of_fidelity
 
 
 def test_every_published_file_is_of_a_stage_and_every_published_stage_is_whole():
