@@ -40,7 +40,7 @@ class Rows(NamedTuple):
 
     hidden: np.ndarray  # (M, S) float32, after the step
     labels: dict[str, np.ndarray]  # (M,) int8, by property: the number of a class, or UNKNOWN
-    episode: np.ndarray  # (M,) int64, from 0; rows of one episode are neighbours
+    episode: np.ndarray  # (M,) int64, from 0, of its world: episodes of the same one count as one
     t_step: np.ndarray  # (M,) int64
 
 
@@ -59,9 +59,10 @@ def read_rows(
     if len(chosen) < MIN_EPISODES:
         way_out = "record more with python -m generative.record, or raise --max_rows"
         raise InputError(f"{len(chosen)} episodes of the {split} split are too few to judge by: {way_out}")
-    parts = []
-    for number, k in enumerate(tqdm(chosen.tolist(), desc=f"{split} episodes", leave=False, dynamic_ncols=True)):
+    parts, worlds = [], {}
+    for k in tqdm(chosen.tolist(), desc=f"{split} episodes", leave=False, dynamic_ncols=True):
         episode = recording.episode(k)
+        number = worlds.setdefault(episode.seed, len(worlds))  # episodes of one world are one in intervals
         hidden, num_steps = np.asarray(episode["hidden"]), len(episode["hidden"]) - 1
         labels = {name: values[:-1] for name, values in label(episode).items()}
         where = np.full(num_steps, number), np.arange(num_steps)

@@ -50,7 +50,8 @@ def effect_rows(plain: Table, moved: Table, randoms: Sequence[Table], measures_o
         stronger = int((np.abs(others) >= abs(after - before) - 1e-12).sum())
         row = {"measure": measure.name, "plain": before, "moved": after, "difference": after - before}
         row |= {"low": low, "high": high, "random": len(others), "stronger": stronger}
-        row |= {"random_low": others.min(initial=np.inf), "random_high": others.max(initial=-np.inf)}
+        ends = (others.min(), others.max()) if len(others) else (np.nan, np.nan)
+        row |= {"random_low": ends[0], "random_high": ends[1]}
         p = np.nan if np.isnan(after - before) else (1 + stronger) / (1 + len(others))
         rows.append(row | {"p": p})
     return rows

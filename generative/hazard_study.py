@@ -97,8 +97,8 @@ def find_moments(
         if num_steps <= horizon:
             continue
         near = np.array([stands_before_hazard(objects, ahead) for objects in scenes.objects(rows)[:num_steps]])
-        jumps = near & is_jump[rows["student"][:num_steps]]
-        begins = jumps & ~np.concatenate([[False], jumps[:-1]])
+        jumps = is_jump[rows["student"][:num_steps]]
+        begins = near & jumps & ~np.concatenate([[False], jumps[:-1]])
         for step in range(horizon, num_steps):
             if begins[step] or (near[step] and not jumps[step]):
                 found.append(HazardMoment(int(number), step, rows.seed, bool(begins[step])))

@@ -61,7 +61,7 @@ def parser() -> Parser:
     parser.add_argument("--per_level", default=2, help="of each of them, at most (default: %(default)s)")
     parser.add_argument("--horizon", default=8, help="steps back (default: %(default)s)")
     parser.add_argument("--ahead", default=16, help="points within which a hazard is (default: %(default)s of 64)")
-    parser.add_argument("--num_points", default=1, help="of the integral (default: %(default)s)")
+    parser.add_argument("--num_points", default=2, help="of the integral (default: %(default)s)")
     parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: %(default)s)")
     parser.add_argument("--policies", default="argmax,sampled", help="who acted, with commas (default: %(default)s)")
     parser.add_argument("--seed", default=0, help="of moments and controls (default: %(default)s)")
@@ -93,7 +93,7 @@ def main() -> int:
             raise InputError(f"another process works in {out}; choose another --out")
         settle_folder(out, {"settings": settings, "checkpoint": digest, "fidelity": fidelity})
         print(fidelity)
-        numbers = recording.episodes(args.split, args.policies)
+        numbers = recording.distinct(recording.episodes(args.split, args.policies))
         episodes = tqdm(numbers, desc="looking for hazards", unit="episode", leave=False)
         found = find_moments(recording, scenes, agent, episodes, args.horizon, args.ahead)
         moments = draw_moments(found, args.num_moments, args.per_level, args.seed)
@@ -223,6 +223,7 @@ def answer(frames: pd.DataFrame, losses: pd.DataFrame) -> str:
             tests[control] = wide.assign(gain=wide["trained"] - wide[control]).dropna(subset="gain")
     found = {name: _gain(rows["gain"], rows["level"]) for name, rows in tests.items()}
     found["no jump"] = unpaired(by_moment)
+    found = {name: part for name, part in found.items() if name == "no jump" or not np.isnan(part[0])}
     last = int(frames["lag"].max())
     trained = by_moment[by_moment["reader"] == "trained"]
     share = _gain(trained["enrichment"], trained["level"])
@@ -235,7 +236,8 @@ def answer(frames: pd.DataFrame, losses: pd.DataFrame) -> str:
     sentences = [
         f"{word}: 1 to {last} steps before a jump, hazards have {interval(share)} times their share of the "
         f"attribution ({len(trained)} moments in {trained['level'].nunique()} levels)",
-        "More by " + ", ".join(f"{interval(part)} than {_NAMES[name]}" for name, part in found.items()),
+        "The difference is "
+        + ", ".join(f"{interval(part, '+')} from {_NAMES[name]}" for name, part in found.items() if part[0] == part[0]),
     ]
     if failed:
         sentences.append(f"So it is not shown to be more than {' or '.join(_NAMES[name] for name in failed)}")
@@ -255,8 +257,8 @@ def answer(frames: pd.DataFrame, losses: pd.DataFrame) -> str:
 _NAMES = {
     "chance": "chance",
     "untrained": "an untrained agent's",
-    "no jump": "where the agent does not jump",
-    "without world": "without the world's path",
+    "no jump": "moments without a jump",
+    "without world": "the same without the world's path",
 }
 
 
@@ -285,6 +287,8 @@ def interval(part: tuple[float, float, float], sign: str = "") -> str:
 
 
 def _gain(values: pd.Series, levels: pd.Series) -> tuple[float, float, float]:
+    if values.empty:
+        return np.nan, np.nan, np.nan
     numbers = bootstrap_means(values.to_numpy()[:, None], levels.to_numpy()).numbers(0, 0)
     return numbers["mean"], numbers["low"], numbers["high"]
 

@@ -17,7 +17,7 @@ from generative.games import FRAME_SHAPE
 SIDE = 8  # points
 COLUMNS = FRAME_SHAPE[-1] // SIDE
 NUM_PATCHES = COLUMNS**2
-MIN_POINTS = 4  # of 64, with which a kind is seen in a patch: a sixth of an agent, a fourth of a saw
+MIN_POINTS = 4  # of 64, with which a kind is seen in a patch: a sixth of an agent or of a saw
 _BY_PRIORITY = ("saw", "enemy", "lava", "coin", "crate", "agent", "ground")  # of several in a patch, the rarest
 NOTHING, AGENT = KINDS.index("nothing"), KINDS.index("agent")
 HAZARD_NUMBERS = tuple(KINDS.index(name) for name in HAZARDS)

@@ -315,6 +315,16 @@ class Recording:
             wanted &= np.isin(self.index["behaviour"], [BEHAVIOURS.index(name) for name in behaviours])
         return np.flatnonzero(wanted)
 
+    def distinct(self, numbers: Sequence[int]) -> list[int]:
+        """These episodes without those that repeat an earlier one of them: the same world, and the same actions.
+
+        So is every further greedy episode of an agent in the same level of a game.
+        """
+        first: dict[tuple, int] = {}
+        for k in map(int, numbers):
+            first.setdefault((int(self.index["seed"][k]), self.episode(k)["action"].tobytes()), k)
+        return list(first.values())
+
     def episode(self, k: int) -> Episode:
         """Episode number k, its arrays memory-mapped."""
         row = {name: column[k].item() for name, column in self.index.items()}

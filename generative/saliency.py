@@ -20,7 +20,7 @@ recorded frames that follow. That is the truth of what is seen and remembered, n
 agreement.csv holds attribution against it.
 
 Writes to --out for each step an .npz (generative/explanations.py), a picture of the largest cause, and a strip over
-time; causes.csv with all causes, checked.csv with those that were taken out, causes.md with the largest in words;
+time; causes.csv with all causes, checked.csv with those whose truth is known, causes.md with the largest in words;
 kinds.csv with sums by kind of thing and lag, sizes.csv with sizes by path and lag, horizon.png with both.
 Steps that are there already are not computed again.
 """
@@ -106,7 +106,7 @@ def choose_steps(args, recording: Recording, parse: Callable[[int], Target]) -> 
     parse: the target, for the likeliest action of a step.
     """
     if args.episode is None:
-        episodes = recording.episodes(args.split, [args.policy])[: args.num_episodes].tolist()
+        episodes = recording.distinct(recording.episodes(args.split, [args.policy]))[: args.num_episodes]
         if not episodes:
             raise InputError(f"{args.data_dir} has no episode of --split {args.split} and --policy {args.policy}")
     elif args.episode >= len(recording):

@@ -4,9 +4,8 @@
     python results/coinrun.py --dry_run       prints the commands, and runs nothing
 
 Needs envpool (`make coinrun`). Every stage is one command. It goes on where it was stopped; one that would start anew
-is passed over where its result is there. A simulator that is not true enough leaves out what needs it. Agent, recording
-and simulator lie below logs/, recordings/ and simulators/ (not in git); what is small and says something is copied to
-results/coinrun/<stage>/.
+is passed over where its result is there. Agent, recordings and simulator lie below
+logs/, recordings/ and simulators/ (not in git); what is small and says something is copied to results/coinrun/<stage>/.
 """
 
 import sys

@@ -53,7 +53,9 @@ def stages(name: str) -> dict[str, Stage]:
         "agreement_learned": _to_out(name, "agreement_learned", by_learned)._replace(
             simulator=simulator, policy=checkpoint_of(name)
         ),
-        "causes": _to_out(name, "causes", [*saliency, "--num_episodes", "40", "--num_points", "8"]),
+        "causes": _to_out(name, "causes", [*saliency, "--num_episodes", "40", "--num_points", "8"])._replace(
+            also=("checked.csv",)
+        ),
         "directions": _to_out(name, "directions", ["generative.directions", *of_data]),
         "null": _to_out(name, "null", [*_intervene(name), "--null", NULLED[name]]),
     }  # fmt: skip

@@ -20,7 +20,7 @@ PUBLISHED = {  # command -> what is copied of its folder
     "generative.fidelity": ("fidelity.md", "fidelity.png"),
     "generative.validate": ("agreement.csv", "agreement.md", "agreement.png"),
     "generative.hazards": ("hazards.csv", "hazards.md", "hazards.png"),
-    "generative.saliency": ("causes.md", "checked.csv", "kinds.csv", "sizes.csv", "horizon.png"),
+    "generative.saliency": ("causes.md", "kinds.csv", "sizes.csv", "horizon.png"),
     "generative.directions": ("methods.csv", "probes.csv", "probes.png", "stability.png"),
     "generative.intervene": ("effects.csv", "effect.png"),
     "generative.visualise": ("summary.json", "levels.csv", "search.png"),

@@ -1,5 +1,7 @@
 """Worlds and agents of frames whose causes are known."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -100,6 +102,9 @@ class ToyRecording:
 
     def __init__(self, episode: Episode):
         self._episode = episode
+
+    def distinct(self, numbers: Sequence[int]) -> list[int]:
+        return list(numbers)
 
     def episode(self, k: int) -> Episode:
         assert k == 0
