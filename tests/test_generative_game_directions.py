@@ -52,7 +52,7 @@ def _model(tmp_path_factory):
 def recording(model, tmp_path_factory):
     skip_without_games()
     folder = tmp_path_factory.mktemp("recording") / "tiny"
-    of_many_levels = {"num_steps": 4200, "max_steps": 30, "num_levels": 200, "num_envs": 16, "policies": "sampled"}
+    of_many_levels = {"num_steps": 4200, "max_steps": 30, "num_levels": 0, "num_envs": 16, "policies": "sampled"}
     return open_recording(record_agent(model, folder, **of_many_levels))
 
 

@@ -3,6 +3,9 @@
 What needs a recording is skipped where envpool or the Qt that it needs is missing (`make coinrun`).
 """
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import orjson
 import pandas as pd
@@ -22,12 +25,13 @@ from generative.game_explaining import agreement_of_patches, explain_frames
 from generative.game_objects import KINDS
 from generative.game_scenes import answer_after
 from generative.game_targets import action_names, jumps_of, parse_game_target
-from generative.hazard_study import load_measured
+from generative.games import RIGHT, RIGHT_AND_JUMP
+from generative.hazard_study import HazardMoment, find_moments, load_measured
 from generative.inputs import open_scenes, recorded_values
 from generative.patches import COLUMNS, SIDE, Patch, frames_without, kinds_of_patches, visible_patches
 from generative.pixels import frame_views
 from generative.policies import Answer
-from generative.recordings import open_recording
+from generative.recordings import Episode, open_recording
 from generative.saliency_figures import picture_at, plot_map, plot_strip
 from generative.scenes import VIEW, memory_at
 from generative.train_gen_model import load_agent
@@ -324,6 +328,7 @@ def test_a_simulator_of_another_agent_is_refused(studied, tmp_path, capsys):
 
 
 def test_the_hazard_command_writes_what_it_says_and_ends_alike_after_a_kill(studied, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(hazards, "find_moments", moments_of_one_who_changes_its_mind)
     words = {"num_moments": 4, "ahead": 40, "policies": "argmax,sampled,noisy,random"}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert call(hazards, *common(studied, whole, **words)) == 0
@@ -353,6 +358,17 @@ def test_the_hazard_command_writes_what_it_says_and_ends_alike_after_a_kill(stud
     for path in files:
         assert (broken / "moments" / path.name).read_bytes() == path.read_bytes(), path.name
     assert (broken / "hazards.csv").read_bytes() == (whole / "hazards.csv").read_bytes()
+
+
+def moments_of_one_who_changes_its_mind(recording, *more) -> list[HazardMoment]:
+    """As `find_moments`, of an agent that would jump at every other step: the untrained one always would."""
+
+    def episode(k: int) -> Episode:
+        rows = recording.episode(k)
+        changing = np.where(np.arange(len(rows["student"])) % 2, RIGHT_AND_JUMP, RIGHT)
+        return replace(rows, arrays={**rows.arrays, "student": changing})
+
+    return find_moments(SimpleNamespace(episode=episode), *more)
 
 
 def hazards_main(words, patch) -> None:
