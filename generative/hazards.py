@@ -32,6 +32,7 @@ from generative.adapters import GAMES, domain_of
 from generative.agreement import as_markdown
 from generative.fidelity import MIN_FIDELITY, check_fidelity
 from generative.game_targets import jumps_of
+from generative.games import check_playable
 from generative.hazard_figures import plot_hazards
 from generative.hazard_study import BLACK, Measured, Study, draw_moments, find_moments, load_measured
 from generative.inputs import open_scenes
@@ -80,6 +81,7 @@ def main() -> int:
     recording = open_recording(args.data_dir)
     if domain_of(recording.config["encoding"]) is not GAMES:
         raise InputError(f"{args.data_dir} is no recording of a game, so nothing in it is a hazard or a jump")
+    check_playable(recording.config["encoding"]["env_name"], recording.config["encoding"]["distribution_mode"])
     agent, _ = load_agent(args.checkpoint, recording)
     jumps_of(agent)
     digest = recording.config["checkpoint"]["sha256"]
@@ -233,16 +235,18 @@ def answer(frames: pd.DataFrame, losses: pd.DataFrame) -> str:
         word, failed = "Not known (too few levels)", []
     else:
         word = "No" if any(high < 0 for _, _, high in needed.values()) else "Not shown" if failed else "Yes"
+    differences = [f"{interval(part, '+')} from {_NAMES[name]}" for name, part in found.items() if part[0] == part[0]]
     sentences = [
         f"{word}: 1 to {last} steps before a jump, hazards have {interval(share)} times their share of the "
         f"attribution ({len(trained)} moments in {trained['level'].nunique()} levels)",
-        "The difference is "
-        + ", ".join(f"{interval(part, '+')} from {_NAMES[name]}" for name, part in found.items() if part[0] == part[0]),
     ]
+    if differences:
+        sentences.append(f"The difference is {', '.join(differences)}")
     if failed:
         sentences.append(f"So it is not shown to be more than {' or '.join(_NAMES[name] for name in failed)}")
-    signed = interval(_gain(trained["signed"], trained["level"]), "+")
-    sentences.append(f"Hazards are attributed {signed} log-odds of a jump in each frame")
+    if len(trained):
+        signed = interval(_gain(trained["signed"], trained["level"]), "+")
+        sentences.append(f"Hazards are attributed {signed} log-odds of a jump in each frame")
     lost = before(losses, ["loss"])
     if len(lost):
         parts = {name: _gain(rows["loss"], rows["level"]) for name, rows in lost.groupby("reader")}

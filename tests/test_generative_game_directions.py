@@ -300,6 +300,9 @@ def test_measures_are_ratios_of_sums_and_rates_have_intervals(monkeypatch):
     assert rows["fell"]["low"] < 0 < rows["fell"]["high"], "a rate has an interval where nothing changes"
     assert rows["success"]["stronger"] == 1 and rows["success"]["p"] == pytest.approx(2 / 3)
     assert "jumps at lava" not in rows
+    seen = moved | {"stands at lava": np.ones(num), "jumps at lava": np.ones(num)}  # nowhere in the other runs
+    row = {row["measure"]: row for row in effect_rows(table, seen, [table, table], measures_of)}["jumps at lava"]
+    assert row["random"] == 0 and np.isnan([row[name] for name in ("plain", "random_low", "random_high", "p")]).all()
 
 
 # --- the command intervene --------------------------------------------------------------------------------------------

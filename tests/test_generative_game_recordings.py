@@ -15,7 +15,7 @@ from conftest import REPOSITORY, script_environment
 from generative_data import tiny_checkpoint
 from generative_game_data import RECORDING, call, flags, record_agent, skip_without_games, tiny_agent, told
 
-from generative import export_minari, record, recorder, saliency, validate
+from generative import export_minari, record, recorder, validate
 from generative.agents import load_agent
 from generative.behaviours import CHOOSE
 from generative.game_worlds import IDLE_PREFERENCE, RIGHT_PREFERENCE, AgentActor
@@ -53,6 +53,14 @@ def test_levels_decide_about_splits_and_every_behaviour_has_its_share(recording)
         assert 240 <= steps.sum() < 240 + 60
     assert names == ["argmax", "sampled", "noisy", "random"]
     assert recording.missions == [""] and recording.lang.shape == (1, 0)
+
+
+def test_repeated_episodes_are_those_of_the_same_level_and_actions(recording):
+    every = recording.episodes()
+    kept = recording.distinct(every)
+    told = [(recording.episode(k).seed, recording.episode(k)["action"].tobytes()) for k in every]
+    assert len(kept) == len(set(told)) and [told[k] for k in kept] == list(dict.fromkeys(told))
+    assert recording.distinct([*every, *every]) == kept and recording.distinct([]) == []
 
 
 def test_frames_rewards_and_ends_are_those_of_the_level_played_again(recording):
@@ -179,7 +187,7 @@ def test_what_cannot_be_recorded_is_refused_in_one_line(recording, model, tmp_pa
     assert "make coinrun" in refused()
 
 
-@pytest.mark.parametrize("command", [saliency, validate, export_minari])
+@pytest.mark.parametrize("command", [validate, export_minari])
 def test_commands_of_babyai_refuse_a_game(recording, command, monkeypatch, capsys):
     monkeypatch.setattr(export_minari, "import_minari", lambda: None)
     words = ["--dataset_id", "coinrun-v0"] if command is export_minari else []

@@ -163,6 +163,16 @@ def test_the_answer_is_yes_only_where_the_hazard_stands_out_from_all_controls(mo
     assert f"({num_jumps} moments in {num_jumps} levels)" in text and f"a difference of {lost:.2f}" in text
 
 
+def test_without_a_hazard_in_the_earlier_frames_nothing_is_told():
+    moments = moments_like(4.0)
+    for one in moments:
+        one.kinds[1:, 40:42] = GROUND
+        one.hidden[1:] = np.nan
+    text = answer(frames_of(moments), losses_of(moments))
+    assert text.startswith("Not known (too few levels): ") and "(0 moments in 0 levels)" in text
+    assert "The difference" not in text and "The real agent" not in text
+
+
 def test_tables_hold_every_reader_and_lag_and_are_drawn():
     moments = moments_like(4.0)
     frames, losses = frames_of(moments), losses_of(moments)
