@@ -1,5 +1,6 @@
 """Attribution held against true effects: cases, rank correlations, controls, and the command."""
 
+import re
 import sys
 
 import numpy as np
@@ -294,8 +295,9 @@ def test_where_nothing_can_be_ranked_it_is_told(recorded, tmp_path, monkeypatch,
     """Of one edit or two in a case no rank correlation can be made."""
     flags = [*flags_of(recorded[0], tmp_path / "out"), "--kinds", "state", "--num_episodes", 1]
     assert run(monkeypatch, *flags) == 2
-    told = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if "case/s" not in line]
-    assert len([line for line in told if line]) == 1 and "nothing can be ranked" in "".join(told)
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    (told,) = [line for line in lines if line and not re.search("case/s|s/case", line)]  # bars, also of slow machines
+    assert "nothing can be ranked" in told
 
 
 def test_a_killed_validation_goes_on_to_the_same_bytes(recorded, finished, tmp_path, monkeypatch, capsys):
