@@ -28,7 +28,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from benchmarks.throughput import spread
-from mop.base.configuration import Parser, check_flags, integer
+from mop.base.configuration import Parser, check_flags, integer, words
 from mop.base.errors import InputError, run_script
 from mop.base.files import write_atomic
 from mop.base.tasks import task_name
@@ -162,19 +162,11 @@ def parser() -> Parser:
     return parser
 
 
-def _some_of(text: str, known: dict, flag: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if unknown := [name for name in names if name not in known]:
-        raise InputError(f"{flag} must be some of {', '.join(known)} with commas between them, not {unknown[0]!r}")
-    return names
-
-
 def main() -> int:
     """Time what is missing, one training after the other; tell."""
     args = parser().parse_args()
-    check_flags(args, seeds=integer(1))
-    settings, tasks = _some_of(args.settings, SETTINGS, "--settings"), _some_of(args.tasks, GOALS, "--tasks")
-    asked = [Timing(*names) for seed in range(args.seeds) for names in ((s, t, seed) for t in tasks for s in settings)]
+    check_flags(args, seeds=integer(1), settings=words(*SETTINGS), tasks=words(*GOALS))
+    asked = [Timing(s, task, seed) for seed in range(args.seeds) for task in args.tasks for s in args.settings]
     rows = load_rows()
     there = set(rows[["setting", "task_id", "seed"]].itertuples(index=False, name=None))
     missing = [] if args.report else [timing for timing in asked if tuple(timing) not in there]

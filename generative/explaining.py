@@ -42,7 +42,6 @@ def explain(
     steps = step - np.arange(len(found["simulated"]))
     values = recorded_values(rows, target, policy.policy.expert_hidden_sizes)
     return WorldExplanation(
-        episode=np.array(episode), seed=np.array(rows.seed), step=np.array(step), target=np.array(target.name),
         kind=np.array(kind), mission=np.array(rows.mission), value=np.array(float(values[step])),
         **{name: np.array(rows[name])[steps] for name in ("obs", "grid", "position", "carried")}, **found,
     )  # fmt: skip
@@ -60,7 +59,9 @@ def causes_of(
     is_own: bool,
     contributions: Callable[[Place, Scene, Tensor], np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """What an explanation says of the causes, by name, from a step back to `place.lag` steps earlier.
+    """What an explanation of any kind of world says, by name: which step and target, and the causes.
+
+    These are from that step back to `place.lag` steps earlier.
 
     contributions: the truth (C, 2) of the things of a scene, given the memory (1, S) there.
     """
@@ -81,7 +82,9 @@ def causes_of(
                 "simulated": np.array([predicted.before]),
             }
         )
-    return {name: np.concatenate([of_lag[name] for of_lag in found]) for name in found[0]}
+    about = {"episode": place.episode, "seed": rows.seed, "step": place.step, "target": target.name}
+    causes = {name: np.concatenate([of_lag[name] for of_lag in found]) for name in found[0]}
+    return {name: np.array(value) for name, value in about.items()} | causes
 
 
 def true_contributions(

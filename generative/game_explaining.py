@@ -47,7 +47,6 @@ def explain_frames(
     )  # fmt: skip
     steps = step - np.arange(len(found["simulated"]))
     return FrameExplanation(
-        episode=np.array(episode), seed=np.array(rows.seed), step=np.array(step), target=np.array(target.name),
         value=np.array(float(recorded_values(rows, target, [])[step])), obs=np.array(rows["obs"])[steps], **found,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from generative.agents import GameAgent
 from generative.effects import Measure, Table
 from generative.game_labels import CRATE, ENEMY, LAVA, ON_GROUND, SAW, labels_of, touches
 from generative.game_objects import ENV_NAME, objects_of
-from generative.games import ACTION_NAMES, MAX_LEVEL, UNSEEN_LEVELS
+from generative.games import ACTION_NAMES, JUMPS, MAX_LEVEL, UNSEEN_LEVELS
 from generative.interventions import Move, Played
 from generative.level_play import AgentActor, LevelEpisode, play_levels
 from mop.base.errors import InputError
@@ -24,7 +24,6 @@ MAIN = (
     *("success", "return", "steps", "jumps", "jumps at a saw", "jumps at a crate", "jumps elsewhere"),
     *("touched", "fell", "out of time", "moved"),
 )
-JUMPS = tuple(number for number, name in enumerate(ACTION_NAMES) if name.endswith("jump"))
 
 
 class GameArena:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from generative.direction_sets import Directions
 from generative.frozen_agents import FrozenAgent
-from generative.games import ACTION_NAMES
+from generative.games import ACTION_NAMES, JUMPS
 from generative.policies import Answer
 from generative.targets import CHOSEN, Target, direction_target, logit_of
 from mop.base.errors import InputError
@@ -58,7 +58,7 @@ def action_names(agent: FrozenAgent) -> list[str]:
 
 def jumps_of(agent: FrozenAgent) -> Tensor:
     """Which of an agent's actions have a jump: (A,) bool. Raises InputError where none has, or all."""
-    found = torch.tensor(["jump" in name for name in action_names(agent)])
+    found = torch.isin(agent.agent.actions.cpu(), torch.tensor(JUMPS))
     if not found.any() or found.all():
         raise InputError("this agent has no choice between actions with a jump and without one")
     return found

@@ -20,6 +20,7 @@ ACTION_NAMES = (
     *("D", "A", "W", "S", "Q", "E"),
 )
 NUM_ACTIONS = len(ACTION_NAMES)
+JUMPS = tuple(number for number, name in enumerate(ACTION_NAMES) if name.endswith("jump"))
 RIGHT = ACTION_NAMES.index("right")
 RIGHT_AND_JUMP = ACTION_NAMES.index("right and jump")
 _MISSING = "the games need the package envpool, which is missing here ({}); `make coinrun` installs it"

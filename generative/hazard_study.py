@@ -153,6 +153,7 @@ class Study(NamedTuple):
         """What is measured at a moment; an untrained agent, another in each episode, is asked where there is a jump."""
         rows = self.recording.episode(moment.episode)
         hidden = torch.from_numpy(np.array(rows["hidden"][: moment.step + 1]))
+        kinds = self._kinds(rows, moment)
         trained, without_world = self._attribute(self.agent, rows, hidden, moment, both=True)
         control = np.full_like(trained, np.nan)
         if moment.has_jump:
@@ -160,8 +161,8 @@ class Study(NamedTuple):
             other = untrained(self.agent, self.config, seed)
             control, _ = self._attribute(other, rows, watched(other, rows, moment.step), moment, both=False)
         return Measured(
-            *(np.array(part) for part in moment), self._kinds(rows, moment), trained, without_world, control,
-            self._hide(rows, moment),
+            *(np.array(part) for part in moment), kinds, trained, without_world, control,
+            self._hide(rows, moment, kinds),
         )  # fmt: skip
 
     def _steps(self, moment: HazardMoment) -> np.ndarray:
@@ -190,9 +191,9 @@ class Study(NamedTuple):
                 part[lag, places] = -scene.by_channel(numbers)[:, 0].numpy()
         return found[0], found[1]
 
-    def _hide(self, rows: Episode, moment: HazardMoment) -> np.ndarray:
-        """`Measured.hidden`: the real agent watches what was recorded, and does nothing."""
-        target, kinds, steps = parse_game_target(JUMP, self.agent), self._kinds(rows, moment), self._steps(moment)
+    def _hide(self, rows: Episode, moment: HazardMoment, kinds: np.ndarray) -> np.ndarray:
+        """`Measured.hidden`: the real agent watches what was recorded, and does nothing; kinds: as in `Measured`."""
+        target, steps = parse_game_target(JUMP, self.agent), self._steps(moment)
         rng = np.random.default_rng(stream_seed(self.seed, f"patches elsewhere, {moment.episode} {moment.step}"))
         films = []  # by lag: (2 + draws, 3, 64, 64), as it was, hazards black, others black
         has_hazard, has_other = np.zeros((2, self.horizon + 1), bool)

@@ -39,8 +39,7 @@ from generative.inputs import open_scenes
 from generative.patches import HAZARD_NUMBERS
 from generative.recordings import BEHAVIOURS, SPLITS, open_recording
 from generative.train_gen_model import load_agent
-from generative.validate import words
-from mop.base.configuration import Parser, check_flags, choice, integer, number
+from mop.base.configuration import Parser, check_flags, choice, integer, number, words
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_figure
 from mop.base.streams import stream_seed

@@ -39,7 +39,7 @@ from generative.scenes import Place
 from generative.targets import TARGETS_HELP, parse_target
 from generative.train_gen_model import load_agent
 from generative.validation import Predictor, Study, cut_to_whole, plan_cases, read_rows, row_bytes
-from mop.base.configuration import Parser, check_flags, choice, integer, number
+from mop.base.configuration import Parser, check_flags, choice, integer, number, words
 from mop.base.errors import InputError, run_script
 from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_figure
 from mop.base.streams import stream_seed
@@ -73,19 +73,6 @@ def parser() -> Parser:
     parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
     parser.add_argument("--out", help="folder of the results (default: plots/validation/<recording>)")
     return parser
-
-
-def words(*allowed: str):
-    """A parser of some words with commas between them, of any words where none are given."""
-
-    def parse(value: str) -> list[str]:
-        found = [word.strip() for word in value.split(",")]
-        if not all(found) or len(set(found)) < len(found) or (allowed and not set(found) <= set(allowed)):
-            kind = f"some of {', '.join(allowed)}" if allowed else "words"
-            raise ValueError(f"must be {kind} with commas between them")
-        return found
-
-    return parse
 
 
 def lags_of(value: str) -> list[int]:

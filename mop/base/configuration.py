@@ -88,6 +88,19 @@ def choice(*allowed: str) -> Callable[[Any], str]:
     return parse
 
 
+def words(*allowed: str) -> Callable[[str], list[str]]:
+    """A parser of some words with commas between them, of any words where none are given."""
+
+    def parse(value: str) -> list[str]:
+        found = [word.strip() for word in value.split(",")]
+        if not all(found) or len(set(found)) < len(found) or (allowed and not set(found) <= set(allowed)):
+            kind = f"some of {', '.join(allowed)}" if allowed else "words"
+            raise ValueError(f"must be {kind} with commas between them")
+        return found
+
+    return parse
+
+
 def integer(low: int, high: int = MAX_INTEGER) -> Callable[[Any], int]:
     """A parser of integers within [low, high]. `010` is refused: it is 8 to some programs, and no path has it."""
 
