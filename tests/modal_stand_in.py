@@ -388,6 +388,8 @@ class StandIn(api_grpc.ModalClientBase):
         response = api_pb2.FunctionGetOutputsResponse(last_entry_id="1-0", num_unfinished_inputs=1)
         if future.done():
             response = api_pb2.FunctionGetOutputsResponse(outputs=[future.result()], idxs=[0], last_entry_id="1-0")
+        else:
+            self.record(environment, "not yet", call=request.function_call_id)
         await stream.send_message(response)
 
     # --- volumes ---
