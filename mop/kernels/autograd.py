@@ -1,159 +1,139 @@
-"""The compiled arithmetic of the policies as torch functions with gradients by hand, for learning on a CPU.
+"""A policy's sequence as one torch function whose gradient is compiled (`sequence`), for learning on a CPU.
 
-What is computed is what `mixture_of_experts` says; `fast` chooses when it is computed here. Axis letters as in
-`policy`. None of these has a second derivative.
+What is computed is what `mixture_of_experts` says; `fast` chooses when it is computed here. Environments are computed
+in parts, in as many threads as there are cores. How many parts there are depends on the number of environments alone,
+and their gradients are added in one order: so results do not depend on the number of threads, to the last bit. There
+are no second derivatives. Axis letters as in `policy`.
 """
 
-import itertools
-from collections.abc import Sequence
+import functools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mop.kernels.policy import (
-    mix_backward,
-    mix_forward,
-    project_input,
-    project_input_backward,
-    scan_backward,
-    scan_forward,
-)
+from mop.kernels import sequence
+from mop.kernels.policy import Place, PolicyShape, zeros
 
-_ROWS = torch.contiguous_format
+_ENVS_OF_A_PART = 8  # at least: below it, a thread saves less than it takes
+_MOST_PARTS = 8
 
 
-def _new(like: Tensor) -> Tensor:
-    """An uninitialised tensor of that shape, row by row whatever the other's strides are."""
-    return torch.empty_like(like, memory_format=_ROWS)
+def num_threads() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _inputs(*tensors: Tensor) -> list[np.ndarray]:
-    """Tensors that a kernel reads; a copy of what is not contiguous."""
-    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+def parts_of(num_envs: int) -> list[slice]:
+    """The environments in parts of one size, give or take one: a power of two of them."""
+    num_parts = 1
+    while 2 * num_parts <= min(_MOST_PARTS, num_envs // _ENVS_OF_A_PART):
+        num_parts *= 2
+    bounds = [num_envs * part // num_parts for part in range(num_parts + 1)]
+    return [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
 
 
-def _outputs(*tensors: Tensor) -> list[np.ndarray]:
-    """Tensors that a kernel writes: their own memory."""
-    assert all(tensor.is_contiguous() for tensor in tensors)
-    return [tensor.detach().numpy() for tensor in tensors]
+@functools.cache
+def _pool(process: int, size: int) -> ThreadPoolExecutor:
+    """process: the number of this one; threads do not live on in a forked process."""
+    return ThreadPoolExecutor(size, "part of a sequence")
 
 
-class CompiledInput(torch.autograd.Function):
-    """The projection of encoded observations on a CPU, without making their ones and zeros; see `project_input`.
+def _in_threads(function: Callable, items: Sequence) -> list:
+    """[function(item) for item in items]; this thread takes its share."""
+    count = min(num_threads(), len(items))
+    others = [
+        _pool(os.getpid(), count - 1).submit(lambda share: [function(item) for item in share], items[i::count])
+        for i in range(1, count)
+    ]
+    shares = [[function(item) for item in items[::count]], *(future.result() for future in others)]
+    return [shares[i % count][i // count] for i in range(len(items))]
 
-    edges: of `obs_edges`; obs (M, I), whose categories have no gradient; lang (M, G); weight (D, K + G), bias (D,).
-    Returns (M, D).
+
+class Call(NamedTuple):
+    """What a sequence is computed of beside tensors that have gradients."""
+
+    shape: PolicyShape
+    places: list[Place]  # of each parameter in the flat array
+    keep: Tensor  # (T, N) bool
+    dropouts: list[tuple[Tensor, float, float] | None]  # of each layer, see `sequence.Dropout`
+
+
+def _views(places: Sequence[Place], flat: np.ndarray) -> list[Tensor]:
+    """What lies in a flat array, in the shapes that torch gives it."""
+    flat = torch.from_numpy(flat)
+    return [flat.as_strided(place.shape, place.strides, place.start) for place in places]
+
+
+def _of_part(array: np.ndarray | None, part: slice) -> np.ndarray | None:
+    """The environments of a part of (T, N, ...)."""
+    return None if array is None else array[:, part]
+
+
+def _numpy(tensor: Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else tensor.detach().numpy()
+
+
+class CompiledSequence(torch.autograd.Function):
+    """`sequence.forward`: either obs (T, N, I) and lang (T, N, G), or x (T, N, D); hidden (N, S); all parameters.
+
+    Returns logits (T, N, A), states (T, N, S), router weights L x (T, N, E_l). The categories of one-hot observations
+    have no gradient.
     """
 
     @staticmethod
-    def forward(ctx, edges, obs, lang, weight, bias):
-        ctx.save_for_backward(edges, obs, lang, weight)
-        packed, x = torch.cat([bias, weight.t().flatten()]), obs.new_empty(len(obs), len(bias))
-        (packed,), given = _inputs(packed), _inputs(edges, obs, lang)
-        project_input(packed, 0, *given, *_outputs(x))
-        return x
+    def forward(ctx, call, obs, lang, x, hidden, *parameters):
+        dtype = hidden.dtype
+        weights = zeros(call.shape.num_weights, _numpy(hidden).dtype)
+        torch._foreach_copy_(_views(call.places, weights), parameters)
+        arrays = [_numpy(tensor) for tensor in (obs, lang, x)]
+        hidden, keep = _numpy(hidden), _numpy(call.keep)
+        widths = [call.shape.num_actions, call.shape.hidden_size, *call.shape.num_routes]
+        results = [torch.empty(*keep.shape, width, dtype=dtype) for width in widths]
+
+        def run(part: slice) -> sequence.Tape:
+            dropouts = [d and sequence.Dropout(_of_part(_numpy(d[0]), part), *d[1:]) for d in call.dropouts]
+            given = (_of_part(array, part) for array in arrays)
+            found, tape = sequence.forward(
+                call.shape, weights, sequence.Given(*given, hidden[part], keep[:, part], dropouts)
+            )
+            for result, own in zip(results, (found.logits, found.states, *found.routing), strict=True):
+                _numpy(result)[:, part] = own
+            return tape
+
+        ctx.call, ctx.weights, ctx.tapes = call, weights, _in_threads(run, ctx_parts := parts_of(keep.shape[1]))
+        ctx.parts, ctx.num_obs = ctx_parts, 0 if obs is None else obs.shape[-1]
+        ctx.set_materialize_grads(False)
+        return tuple(results)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_x):
-        edges, obs, lang, weight = ctx.saved_tensors
-        grad = weight.new_zeros(1 + weight.shape[1], len(weight))
-        project_input_backward(*_inputs(edges, obs, lang, grad_x), *_outputs(grad))
-        num_categorical, grad_obs = len(edges) - 1, torch.zeros_like(obs)
-        by_others = grad_x @ weight[:, edges[-1] :]
-        grad_obs[:, num_categorical:], grad_lang = by_others.split([obs.shape[1] - num_categorical, lang.shape[1]], 1)
-        return None, grad_obs, grad_lang, grad[1:].t(), grad[0]
+    def backward(ctx, *grads):
+        arrays, shape = [_numpy(grad) for grad in grads], ctx.call.shape
 
+        def run(work: tuple[slice, sequence.Tape]) -> tuple[np.ndarray, ...]:
+            part, tape = work
+            logits, states, *routing = (_of_part(array, part) for array in arrays)
+            return sequence.backward(shape, ctx.weights, tape, sequence.Results(logits, states, routing))
 
-class CompiledGRUs(torch.autograd.Function):
-    """GRUs with a common input, side by side, on a CPU; equations and `keep` as in `packed.gru_scan`.
-
-    x (T, N, D); hidden (N, H); keep (T, N) bool or None; parameters: the four of each GRU in its own order. Returns the
-    hidden states (T, N, H).
-    """
-
-    @staticmethod
-    def forward(ctx, x, hidden, keep, *parameters):
-        if keep is None:
-            keep = torch.ones(x.shape[:2], dtype=torch.bool)
-        weights_in, weights, biases_in, biases = (parameters[kind::4] for kind in range(4))
-        sizes = np.array([weight.shape[1] for weight in weights])
-        rows, weight_in = x.flatten(0, 1), torch.cat(weights_in)
-        gates = torch.addmm(torch.cat(biases_in), rows, weight_in.t()).view(*keep.shape, weight_in.shape[0])
-        product, before = torch.empty_like(gates), gates.new_empty(*keep.shape, sizes.sum())
-        after = torch.empty_like(before)
-        packed = torch.cat([*biases, *(weight.t().flatten() for weight in weights)])
-        given = _outputs(gates), _inputs(hidden, keep), _outputs(before, product, after)
-        scan_forward(*_inputs(packed), sizes, *itertools.chain(*given))
-        ctx.save_for_backward(rows, weight_in, gates, before, product, keep, *weights)
-        return after
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_after):
-        rows, weight_in, gates, before, product, keep, *weights = ctx.saved_tensors
-        sizes = [weight.shape[1] for weight in weights]
-        packed = torch.cat([weight.flatten() for weight in weights])
-        grad_gates, grad_product = torch.empty_like(gates), torch.empty_like(gates)
-        grad_hidden = torch.zeros_like(before[0])
-        given = _inputs(gates, before, product, keep, grad_after)
-        scan_backward(*_inputs(packed), np.array(sizes), *given, *_outputs(grad_gates, grad_product, grad_hidden))
-        grad_gates, grad_product, before = (tensor.flatten(0, 1) for tensor in (grad_gates, grad_product, before))
-        triples = [3 * size for size in sizes]
-        columns = zip(grad_product.split(triples, 1), before.split(sizes, 1), strict=True)
-        by_kind = (
-            (grad_gates.t() @ rows).split(triples),
-            [grad.t() @ start for grad, start in columns],
-            grad_gates.sum(0).split(triples),
-            grad_product.sum(0).split(triples),
+        by_weights, by_given, by_hidden = zip(
+            *_in_threads(run, list(zip(ctx.parts, ctx.tapes, strict=True))), strict=True
         )
-        by_gru = [grad for grads in zip(*by_kind, strict=True) for grad in grads]
-        return (grad_gates @ weight_in).view(*keep.shape, -1), grad_hidden, None, *by_gru
-
-
-def run_grus(grus: Sequence[nn.GRU], x: Tensor, hidden: Tensor, keep: Tensor | None) -> Tensor:
-    """x (T, N, D), hidden (N, H), keep (T, N) bool or None -> the hidden states (T, N, H); see `CompiledGRUs`."""
-    return CompiledGRUs.apply(x, hidden, keep, *(parameter for gru in grus for parameter in gru.parameters()))
-
-
-class CompiledMix(torch.autograd.Function):
-    """What follows the GRUs of a layer on a CPU: the router's softmax, the experts' projections, the skipped part.
-
-    states (M, H), x (M, D), projection (D, H - R + E): of `packed.join_projections`; returns the mixture (M, D) and the
-    router's weights (M, E).
-    """
-
-    @staticmethod
-    def forward(ctx, expert_sizes, states, x, router_weight, router_bias, projection):
-        ctx.sizes, ctx.first = np.array(expert_sizes), router_weight.shape[1]
-        weights = torch.addmm(router_bias, states[:, : ctx.first], router_weight.t())
-        mixed, y = x.new_empty(len(x), projection.shape[1]), _new(x)
-        rows, routed = _inputs(x), _outputs(weights)
-        mix_forward(ctx.sizes, *_inputs(states), ctx.first, *rows, *routed, 0, *_outputs(mixed, y))
-        ctx.save_for_backward(states, x, weights, mixed, router_weight, projection)
-        return y.addmm_(mixed, projection.t()), weights
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_y, grad_weights):
-        states, x, weights, mixed, router_weight, projection = ctx.saved_tensors
-        grad_logits, grad_states, grad_x = grad_weights.clone(memory_format=_ROWS), _new(states), _new(x)
-        mix_backward(
-            ctx.sizes, *_inputs(states), ctx.first, *_inputs(x, weights, grad_y @ projection, grad_y),
-            *_outputs(grad_logits, grad_states, grad_x),
-        )  # fmt: skip
-        grad_states[:, : ctx.first] = grad_logits @ router_weight
-        grad_router = grad_logits.t() @ states[:, : ctx.first]
-        return None, grad_states, grad_x, grad_router, grad_logits.sum(0), grad_y.t() @ mixed
-
-
-def mix(fc: nn.Linear, sizes: Sequence[int], projection: Tensor, x: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-    """x (T, N, D), states (T, N, H) -> the mixture (T, N, D) and the router's weights (T, N, E); see `CompiledMix`.
-
-    fc: from the router's state to its logits; sizes (E,) of the experts; projection: of `packed.join_projections`.
-    """
-    rows = states.flatten(0, 1), x.flatten(0, 1)
-    y, weights = CompiledMix.apply(sizes, *rows, fc.weight, fc.bias, projection)
-    return y.view_as(x), weights.view(*x.shape[:2], -1)
+        flat = by_weights[0]
+        for other in by_weights[1:]:
+            flat += other
+        by_given, by_hidden = np.concatenate(by_given, 1), np.concatenate(by_hidden)
+        by_obs = by_lang = by_x = None
+        if ctx.num_obs > 0:
+            num_others = by_given.shape[-1] - shape.lang_dim
+            by_obs = torch.zeros(*by_given.shape[:2], ctx.num_obs, dtype=grads[0].dtype)
+            by_obs[..., ctx.num_obs - num_others :] = torch.from_numpy(by_given[..., :num_others])
+            by_lang = torch.from_numpy(by_given[..., num_others:])
+        else:
+            by_x = torch.from_numpy(by_given)
+        return None, by_obs, by_lang, by_x, torch.from_numpy(by_hidden), *_views(ctx.call.places, flat)

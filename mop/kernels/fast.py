@@ -9,9 +9,9 @@ A policy is read through the attributes of its modules; the names of its paramet
 nowhere else. Axis letters as in `mixture_of_experts`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mop.base.errors import InputError
 from mop.base.workers import Layout
 from mop.kernels import autograd, packed
-from mop.kernels.policy import CompiledPolicy, GRUPlaces, LinearPlaces, PolicyShape, zeros
+from mop.kernels.policy import CompiledPolicy, GRUPlaces, LinearPlaces, PolicyPlaces, PolicyShape, lay_out, zeros
 
 # The names of the equations that are known here; what they are is in `mixture_of_experts`.
 KNOWN = ("GRU experts mixed by the softmax of a GRU router", "one GRU")
@@ -93,9 +93,14 @@ def run(policy, obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor | None, 
     if obs.dim() == 2:
         logits, routing, hidden = run(policy, obs[None], lang[None], hidden, keep, path)
         return logits[0], [weights[0] for weights in routing], hidden
-    is_compiled = (path or path_for(obs.device)) == "compiled"
-    x, routing, states = _run_layers(policy, _project(policy, obs, lang, is_compiled), hidden, keep, is_compiled)
-    return policy.head(x), routing, torch.cat([of_layer[-1] for of_layer in states], -1)
+    if (path or path_for(obs.device)) == "compiled":
+        if policy.obs_encoding != "raw":
+            policy.check_categories(obs)
+        logits, routing, states = _run_compiled(policy, obs, lang, None, hidden, keep)
+    else:
+        x = policy.input_projection(policy.encode(obs, lang))
+        logits, routing, states = _run_packed(policy, x, hidden, keep)
+    return logits, routing, states[-1]
 
 
 def run_projected(policy, x: Tensor, hidden: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
@@ -104,18 +109,35 @@ def run_projected(policy, x: Tensor, hidden: Tensor) -> tuple[Tensor, list[Tenso
     x (T, N, D), hidden (N, S) before the first step. Returns logits (T, N, A), router weights L x (T, N, E_l), hidden
     (T, N, S) after each step.
     """
-    x, routing, states = _run_layers(policy, x, hidden, None, path_for(x.device) == "compiled")
-    return policy.head(x), routing, torch.cat(states, -1)
+    if path_for(x.device) == "compiled":
+        return _run_compiled(policy, None, None, x, hidden, None)
+    return _run_packed(policy, x, hidden, None)
 
 
-def _run_layers(policy, x: Tensor, hidden: Tensor, keep: Tensor | None, is_compiled: bool):
-    """x (T, N, D), hidden (N, S) -> output (T, N, D), router weights L x (T, N, E_l), states L x (T, N, H_l)."""
+def _run_compiled(policy, obs, lang, x, hidden: Tensor, keep: Tensor | None):
+    """`run_projected` of either obs (T, N, I) and lang (T, N, G), or x (T, N, D); keep (T, N)."""
+    num_steps_and_envs = (obs if x is None else x).shape[:2]
+    if keep is None:
+        keep = torch.ones(num_steps_and_envs, dtype=torch.bool)
+    shape, dropouts = shape_of(policy), []
+    for layer in _layers(policy):
+        rates = layer.dropout and (layer.dropout.rate, layer.dropout.threshold)
+        uniform = rates and torch.rand(*num_steps_and_envs, len(layer.sizes), dtype=hidden.dtype)
+        dropouts.append(rates and (uniform, *rates))
+    places, parameters = zip(*_placed(lay_out(shape).places, policy), strict=True)
+    call = autograd.Call(shape, places, keep, dropouts)
+    logits, states, *routing = autograd.CompiledSequence.apply(call, obs, lang, x, hidden, *parameters)
+    return logits, routing, states
+
+
+def _run_packed(policy, x: Tensor, hidden: Tensor, keep: Tensor | None):
+    """`run_projected`, where single steps may start afresh; keep (T, N)."""
     routing, after, layers = [], [], _layers(policy)
     for layer, before in zip(layers, hidden.split([layer.num_units for layer in layers], -1), strict=True):
-        x, weights, states = _run_layer(layer, x, before, keep, is_compiled)
+        x, weights, states = _run_layer(layer, x, before, keep)
         routing.append(weights)
         after.append(states)
-    return x, routing, after
+    return policy.head(x), routing, torch.cat(after, -1)
 
 
 def path_for(device: torch.device) -> str:
@@ -123,23 +145,11 @@ def path_for(device: torch.device) -> str:
     return "compiled" if device.type == "cpu" else "packed"
 
 
-def _project(policy, obs: Tensor, lang: Tensor, is_compiled: bool) -> Tensor:
-    """The input projection (T, N, D) of obs (T, N, I) and lang (T, N, G)."""
-    linear = policy.input_projection
-    if policy.obs_encoding == "raw" or not is_compiled:
-        return linear(policy.encode(obs, lang))
-    policy.check_categories(obs)
-    rows = obs.flatten(0, 1), lang.flatten(0, 1)
-    x = autograd.CompiledInput.apply(policy.edges, *rows, linear.weight, linear.bias)
-    return x.view(*obs.shape[:-1], -1)
-
-
 def _run_layer(
     layer: _Layer,
     x: Tensor,
     hidden: Tensor,
     keep: Tensor | None,
-    is_compiled: bool,
     grus: packed.PackedGRUs | None = None,
     mix: packed.PackedMix | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,16 +157,10 @@ def _run_layer(
 
     grus, mix: of `packed.pack_grus` and `_pack_mix`, where they are packed once for many steps.
     """
-    if is_compiled:
-        states = autograd.run_grus(layer.grus, x, hidden, keep)
-    else:
-        states = packed.run_grus(grus or packed.pack_grus(layer.grus), x, hidden, keep)
+    states = packed.run_grus(grus or packed.pack_grus(layer.grus), x, hidden, keep)
     if layer.router is None:
         return states, states.new_ones(*states.shape[:2], 1), states
-    if is_compiled and layer.dropout is None:
-        y, weights = autograd.mix(layer.router, layer.sizes, layer.projection(), x, states)
-    else:
-        y, weights = packed.mix(mix or _pack_mix(layer), x, states, layer.dropout)
+    y, weights = packed.mix(mix or _pack_mix(layer), x, states, layer.dropout)
     return (y if layer.norm is None else layer.norm(x + y)), weights, states
 
 
@@ -213,7 +217,7 @@ def _packed_stepper(policy) -> Callable:
     def step(obs: Tensor, lang: Tensor, hidden: Tensor):
         x, routing, after = policy.input_projection(policy.encode(obs, lang))[None], [], []
         for (layer, grus, mix), before in zip(layers, hidden.split(columns, -1), strict=True):
-            x, weights, states = _run_layer(layer, x, before, None, False, grus, mix)
+            x, weights, states = _run_layer(layer, x, before, None, grus, mix)
             routing.append(weights[0])
             after.append(states[0])
         return policy.head(x)[0], routing, torch.cat(after, -1)
@@ -248,27 +252,32 @@ def compile_policy(policy, lang_proj: nn.Linear | None = None) -> CompiledPolicy
 
 def refresh(compiled: CompiledPolicy, policy, lang_proj: nn.Linear | None = None) -> None:
     """Bring a compiled copy up to date, after an optimiser's step for instance."""
-    places = compiled.parameters
-    _copy(places.input_projection, policy.input_projection)
-    _copy(places.head, policy.head)
-    if lang_proj is not None:
-        _copy(places.lang_proj, lang_proj)
+    for view, parameter in _placed(compiled.parameters, policy, lang_proj):
+        view[...] = parameter.detach().cpu().numpy()
+
+
+def _placed(places: PolicyPlaces, policy, lang_proj: nn.Linear | None = None) -> Iterator[tuple[Any, nn.Parameter]]:
+    """The place, or the view that stands for it, of each parameter."""
+    yield from _of_module(places.input_projection, policy.input_projection)
     for place, layer in zip(places.layers, _layers(policy), strict=True):
         for gru_place, gru in zip(place.grus, layer.grus, strict=True):
-            _copy(gru_place, gru, "_l0")
+            yield from _of_module(gru_place, gru, "_l0")
         if layer.router is not None:
-            _copy(place.router, layer.router)
+            yield from _of_module(place.router, layer.router)
             real = [projection for projection in layer.projections if projection is not None]
             for projection_place, projection in zip(place.projections, real, strict=True):
-                _copy(projection_place, projection)
+                yield from _of_module(projection_place, projection)
         if layer.norm is not None:
-            _copy(place.norm, layer.norm)
+            yield from _of_module(place.norm, layer.norm)
+    yield from _of_module(places.head, policy.head)
+    if lang_proj is not None:
+        yield from _of_module(places.lang_proj, lang_proj)
 
 
-def _copy(places: LinearPlaces | GRUPlaces, module: nn.Module, suffix: str = "") -> None:
-    """The parameters of a module into their places, whose fields have the names that torch gives them."""
-    for name, view in places._asdict().items():
-        view[...] = getattr(module, f"{name}{suffix}").detach().cpu().numpy()
+def _of_module(places: LinearPlaces | GRUPlaces, module: nn.Module, suffix: str = "") -> Iterator:
+    """The fields of places have the names that torch gives the parameters."""
+    for name, place in places._asdict().items():
+        yield place, getattr(module, f"{name}{suffix}")
 
 
 # --- a student for rollouts -------------------------------------------------------------------------------------------

@@ -23,14 +23,14 @@ from numba.extending import overload
 from mop.base.workers import Layout as SharedLayout
 from mop.kernels.cache import kernel
 from mop.kernels.grid import encoded_dim, obs_edges
+from mop.kernels.product import add_product
 
 # contract: a product and the sum it goes into are one instruction, in every loop alike. error_model numpy: x / 0 is no
 # exception, so that loops with a division can be vectorised. Loops run over slices that begin at 0, because numba
 # vectorises no others. Rows are copied by loops, which compile seconds faster than `a[i] = b`. Zeros that are arguments
 # are np.int64(0), because numba compiles a function anew for a constant.
-_OPTIONS = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}}
-_kernel = kernel(**_OPTIONS)
-_kernel_of_sums = kernel(**(_OPTIONS | {"fastmath": {"contract", "reassoc"}}))  # sums in any order: learning
+OPTIONS = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}}
+_kernel = kernel(**OPTIONS)
 
 _BOUND = np.float32(7.90531110763549805)
 _P1, _P3, _P5, _P7, _P9, _P11, _P13 = (
@@ -49,7 +49,7 @@ def _tanh(x):
     """In kernels only: `_compile_tanh`."""
 
 
-@overload(_tanh, jit_options=_OPTIONS)
+@overload(_tanh, jit_options=OPTIONS)
 def _compile_tanh(x):
     """tanh; in float32 the clamped rational function of Eigen (`ptanh_float`, MathFunctionsImpl.h), within 3e-7."""
     if x != types.float32:
@@ -66,146 +66,56 @@ def _compile_tanh(x):
 
 
 @_kernel
-def _add_product(x, at, weight, out, to):
-    """out[:, to : to + J] += x[:, at : at + K] @ weight (K, J).
-
-    Four rows and four terms at a time, so that numbers are used while they are in registers; every sum has one order.
-    """
-    num_terms, width = weight.shape
-    whole_rows, whole_terms = len(x) - len(x) % 4, num_terms - num_terms % 4
-    for n in range(0, whole_rows, 4):
-        x0, x1, x2, x3 = x[n, at:], x[n + 1, at:], x[n + 2, at:], x[n + 3, at:]
-        y0, y1, y2, y3 = out[n, to:], out[n + 1, to:], out[n + 2, to:], out[n + 3, to:]
-        for k in range(0, whole_terms, 4):
-            w0, w1, w2, w3 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
-            a0, a1, a2, a3 = x0[k], x0[k + 1], x0[k + 2], x0[k + 3]
-            b0, b1, b2, b3 = x1[k], x1[k + 1], x1[k + 2], x1[k + 3]
-            c0, c1, c2, c3 = x2[k], x2[k + 1], x2[k + 2], x2[k + 3]
-            d0, d1, d2, d3 = x3[k], x3[k + 1], x3[k + 2], x3[k + 3]
-            for j in range(width):
-                y0[j] = (((y0[j] + a0 * w0[j]) + a1 * w1[j]) + a2 * w2[j]) + a3 * w3[j]
-                y1[j] = (((y1[j] + b0 * w0[j]) + b1 * w1[j]) + b2 * w2[j]) + b3 * w3[j]
-                y2[j] = (((y2[j] + c0 * w0[j]) + c1 * w1[j]) + c2 * w2[j]) + c3 * w3[j]
-                y3[j] = (((y3[j] + d0 * w0[j]) + d1 * w1[j]) + d2 * w2[j]) + d3 * w3[j]
-    for n in range(whole_rows, len(x)):
-        x0, y0 = x[n, at:], out[n, to:]
-        for k in range(0, whole_terms, 4):
-            w0, w1, w2, w3 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
-            a0, a1, a2, a3 = x0[k], x0[k + 1], x0[k + 2], x0[k + 3]
-            for j in range(width):
-                y0[j] = (((y0[j] + a0 * w0[j]) + a1 * w1[j]) + a2 * w2[j]) + a3 * w3[j]
-    for n in range(len(x)):
-        y0 = out[n, to:]
-        for k in range(whole_terms, num_terms):
-            w0, a0 = weight[k], x[n, at + k]
-            for j in range(width):
-                y0[j] = y0[j] + a0 * w0[j]
-
-
-@_kernel
-def _linear(weights, at, x, x_at, num_terms, out, out_at, width):
+def linear(weights, at, x, x_at, num_terms, out, out_at, width):
     """Columns of out (N, ...) become bias + columns of x (N, ...) @ weight.
 
     At `at` lie the bias (width,), then the weight (num_terms, width).
     """
+    bias = weights[at:]
     for n in range(len(out)):
+        y = out[n, out_at:]
         for j in range(width):
-            out[n, out_at + j] = weights[at + j]
+            y[j] = bias[j]
     start = at + width
     block = weights[start : start + num_terms * width].reshape(num_terms, width)
-    _add_product(x, x_at, block, out, out_at)
+    add_product(x, x_at, block, np.int64(0), width, out, out_at)
 
 
 @_kernel
-def _recur(weights, at, sizes, gates, hidden, start, product, after):
+def recur(weights, at, sizes, gates, hidden, start, inner, after):
     """One step of the GRUs of a layer; equations of `torch.nn.GRU` (Cho et al. 2014, reset behind the product).
 
     r, z = sigmoid(i + W h + b);  n = tanh(i_n + r (W_n h + b_n));  h' = (1 - z) n + z h.
-    At `at` lie the bias b (3H,), then W (h, 3h) of each GRU. gates (N, 3H): i, becomes r, z, n; product (N, 3H) becomes
-    W h + b; hidden and after (N, S): the layer's columns begin at `start`.
+    At `at` lie the bias b (3H,), then W (h, 3h) of each GRU. gates (N, 3H): i, becomes r, z, n; inner (N, H) becomes
+    W_n h + b_n; hidden and after (N, S): the layer's columns begin at `start`.
     """
-    half, one = gates.dtype.type(0.5), gates.dtype.type(1)
-    for n in range(len(gates)):
-        for j in range(gates.shape[1]):
-            product[n, j] = weights[at + j]
-    at += gates.shape[1]
-    column = np.int64(0)
+    half, one, zero = gates.dtype.type(0.5), gates.dtype.type(1), np.int64(0)
+    column, block_at = zero, at + gates.shape[1]
     for size in sizes:
-        block = weights[at : at + 3 * size * size].reshape(size, 3 * size)
-        _add_product(hidden, start + column, block, product, 3 * column)
+        block, bias = weights[block_at : block_at + 3 * size * size].reshape(size, 3 * size), weights[at + 3 * column :]
+        bias_n = bias[2 * size :]
+        for n in range(len(gates)):
+            row = inner[n, column:]
+            for j in range(size):
+                row[j] = bias_n[j]
+        add_product(hidden, start + column, block, zero, 2 * size, gates, 3 * column)
+        add_product(hidden, start + column, block, 2 * size, size, inner, column)
         for n in range(len(gates)):
             old, new = hidden[n, start + column :], after[n, start + column :]
-            gate, inner = gates[n, 3 * column :], product[n, 3 * column :]
-            update, candidate, inner_n = gate[size:], gate[2 * size :], inner[2 * size :]
+            gate, inner_n = gates[n, 3 * column :], inner[n, column:]
+            update, candidate = gate[size:], gate[2 * size :]
             for j in range(2 * size):
-                gate[j] = half * _tanh(half * (gate[j] + inner[j])) + half  # the sigmoid
+                gate[j] = half * _tanh(half * (gate[j] + bias[j])) + half  # the sigmoid
             for j in range(size):
                 candidate[j] = _tanh(candidate[j] + gate[j] * inner_n[j])
             for j in range(size):
                 new[j] = (one - update[j]) * candidate[j] + update[j] * old[j]
         column += size
-        at += 3 * size * size
+        block_at += 3 * size * size
 
 
 @_kernel
-def scan_forward(weights, sizes, gates, hidden, keep, before, product, after):
-    """The GRUs of a layer over a sequence; `weights` as in `_recur`, from 0 on.
-
-    sizes (E',) units of each GRU; gates (T, N, 3H): the input's part with its bias, becomes r, z, n; hidden (N, H);
-    keep (T, N): False where step t starts from zeros. Writes what `scan_backward` needs: before (T, N, H), the state
-    that a step starts from, and product (T, N, 3H); and the states after (T, N, H).
-    """
-    zero = np.int64(0)
-    for t in range(len(gates)):
-        for n in range(len(hidden)):
-            last, start = hidden[n] if t == 0 else after[t - 1, n], before[t, n]
-            for j in range(len(start)):
-                start[j] = last[j] if keep[t, n] else 0
-        _recur(weights, zero, sizes, gates[t], before[t], zero, product[t], after[t])
-
-
-@_kernel
-def scan_backward(weights, sizes, gates, before, product, keep, grad_after, grad_gates, grad_product, grad_hidden):
-    """The gradient of `scan_forward`.
-
-    weights: W (3h, h) of each GRU, transposed against the forward pass, no bias; gates (r, z, n), before, product: as
-    it left them; grad_after (T, N, H). Writes grad_gates and grad_product (T, N, 3H), which differ in n alone, and adds
-    to grad_hidden (N, H), which must be zeros.
-    """
-    one = gates.dtype.type(1)
-    for t in range(len(gates) - 1, -1, -1):
-        column = at = np.int64(0)
-        for size in sizes:
-            for n in range(len(grad_hidden)):
-                reset, product_n = gates[t, n, 3 * column :], product[t, n, 3 * column + 2 * size :]
-                update, candidate = reset[size:], reset[2 * size :]
-                old, carry, grad_new = before[t, n, column:], grad_hidden[n, column:], grad_after[t, n, column:]
-                to_gates, to_product = grad_gates[t, n, 3 * column :], grad_product[t, n, 3 * column :]
-                for j in range(size):
-                    carry[j] += grad_new[j]
-                for j in range(size):
-                    to_gates[size + j] = carry[j] * (old[j] - candidate[j]) * update[j] * (one - update[j])
-                for j in range(size):
-                    to_gates[2 * size + j] = carry[j] * (one - update[j]) * (one - candidate[j] * candidate[j])
-                for j in range(size):
-                    to_gates[j] = to_gates[2 * size + j] * product_n[j] * reset[j] * (one - reset[j])
-                for j in range(2 * size):
-                    to_product[j] = to_gates[j]
-                for j in range(size):
-                    to_product[2 * size + j] = to_gates[2 * size + j] * reset[j]
-                for j in range(size):
-                    carry[j] *= update[j]
-            block = weights[at : at + 3 * size * size].reshape(3 * size, size)
-            _add_product(grad_product[t], 3 * column, block, grad_hidden, column)
-            column += size
-            at += 3 * size * size
-        for n in range(len(grad_hidden)):
-            for j in range(grad_hidden.shape[1]):
-                grad_hidden[n, j] = grad_hidden[n, j] if keep[t, n] else 0
-
-
-@_kernel
-def _softmax(routing, first, num_experts):
+def softmax(routing, first, num_experts):
     """Columns of routing (M, ...) from `first` on: `num_experts` logits become weights."""
     for n in range(len(routing)):
         weights = routing[n, first : first + num_experts]
@@ -221,7 +131,7 @@ def _softmax(routing, first, num_experts):
 
 
 @_kernel
-def _weigh(sizes, states, start, x, routing, first, mixed, y):
+def weigh(sizes, states, start, x, routing, first, mixed, y):
     """`mix_forward` with weights in place of the logits."""
     num_experts = len(sizes)
     for n in range(len(x)):
@@ -243,57 +153,7 @@ def _weigh(sizes, states, start, x, routing, first, mixed, y):
 
 
 @_kernel
-def mix_forward(sizes, states, start, x, routing, first, mixed, y):
-    """The router's softmax, and what the projections of the experts are to be applied to.
-
-    sizes (E,) of the experts, 0 = skip; states (M, S): those of the layer's experts begin at column `start`; x (M, D)
-    input of the layer; routing (M, ...): from column `first` on E logits, become weights. Writes mixed (M, H - R + E),
-    the experts' states times their weights, then the weights (factors of the biases), and y (M, D): the skipped part.
-    """
-    _softmax(routing, first, len(sizes))
-    _weigh(sizes, states, start, x, routing, first, mixed, y)
-
-
-@_kernel_of_sums
-def mix_backward(sizes, states, start, x, routing, grad_mixed, grad_y, grad_routing, grad_states, grad_x):
-    """The gradient of `mix_forward`, routing (M, E) being the weights.
-
-    grad_routing (M, E): on entry the gradient by the weights, on return that by the logits. Writes the experts' part of
-    grad_states (M, S) and grad_x (M, D).
-    """
-    num_experts = len(sizes)
-    for n in range(len(x)):
-        inputs, grad_out, grad_in, to_weights, column = x[n], grad_y[n], grad_x[n], grad_routing[n], 0
-        for j in range(len(inputs)):
-            grad_in[j] = 0
-        mean = x.dtype.type(0)
-        for e in range(num_experts):
-            size, weight, slope = sizes[e], routing[n, e], x.dtype.type(0)
-            state, to_state, grad = (
-                states[n, start + column :],
-                grad_states[n, start + column :],
-                grad_mixed[n, column:],
-            )
-            if size == 0:
-                for j in range(len(inputs)):
-                    slope += inputs[j] * grad_out[j]
-                for j in range(len(inputs)):
-                    grad_in[j] += weight * grad_out[j]
-            for j in range(size):
-                slope += state[j] * grad[j]
-            for j in range(size):
-                to_state[j] = weight * grad[j]
-            column += size
-            to_weights[e] += slope
-        for e in range(num_experts):
-            to_weights[e] += grad_mixed[n, column + e]
-            mean += routing[n, e] * to_weights[e]
-        for e in range(num_experts):
-            to_weights[e] = routing[n, e] * (to_weights[e] - mean)
-
-
-@_kernel
-def _normalise(weights, at, x, y):
+def normalise(weights, at, x, y):
     """y becomes LayerNorm(x + y) as in `torch.nn.LayerNorm`; at `at` lie its weight (D,) and bias (D,)."""
     width = x.dtype.type(x.shape[1])
     for n in range(len(x)):
@@ -310,51 +170,40 @@ def _normalise(weights, at, x, y):
 
 
 @_kernel
+def gather_others(num_categorical, obs, lang):
+    """(N, I - num_categorical + G): what of obs (N, I) is no category, then lang (N, G)."""
+    num_others = obs.shape[1] - num_categorical
+    others = np.empty((len(obs), num_others + lang.shape[1]), obs.dtype)
+    for n in range(len(obs)):
+        for j in range(num_others):
+            others[n, j] = obs[n, num_categorical + j]
+        for j in range(lang.shape[1]):
+            others[n, num_others + j] = lang[n, j]
+    return others
+
+
+@_kernel
 def project_input(weights, at, edges, obs, lang, x):
     """x (N, D) becomes bias + the encoded obs (N, I) and lang (N, G) @ weight; edges: `obs_edges`.
 
     At `at` lie the bias (D,), then the weight (K + G, D).
     """
     num_categorical, num_columns, width, zero = len(edges) - 1, edges[-1], x.shape[1], np.int64(0)
-    num_others = obs.shape[1] - num_categorical
-    others = np.empty((len(obs), num_others + lang.shape[1]), x.dtype)
-    start = at + width
+    others, start = gather_others(num_categorical, obs, lang), at + width
+    bias, table = weights[at:], weights[start:]
     for n in range(len(obs)):
         y = x[n]
         for j in range(width):
-            y[j] = weights[at + j]
-        for k in range(num_categorical):
-            row = weights[start + (edges[k] + int(obs[n, k])) * width :]
+            y[j] = bias[j]
+        for k in range(0, num_categorical - 2, 3):  # three at a time, so that y is loaded and stored less often
+            row_0 = table[(edges[k] + int(obs[n, k])) * width :]
+            row_1 = table[(edges[k + 1] + int(obs[n, k + 1])) * width :]
+            row_2 = table[(edges[k + 2] + int(obs[n, k + 2])) * width :]
             for j in range(width):
-                y[j] += row[j]
-        for j in range(num_others):
-            others[n, j] = obs[n, num_categorical + j]
-        for j in range(lang.shape[1]):
-            others[n, num_others + j] = lang[n, j]
+                y[j] = ((y[j] + row_0[j]) + row_1[j]) + row_2[j]
     start += num_columns * width
     block = weights[start : start + others.shape[1] * width].reshape(others.shape[1], width)
-    _add_product(others, zero, block, x, zero)
-
-
-@_kernel
-def project_input_backward(edges, obs, lang, grad_x, grad):
-    """The gradient of `project_input` by bias and weight, added to grad (1 + K + G, D), which must be zeros."""
-    num_categorical, num_columns, width = len(edges) - 1, edges[-1], grad_x.shape[1]
-    num_others = obs.shape[1] - num_categorical
-    for n in range(len(obs)):
-        g = grad_x[n]
-        row = grad[0]
-        for j in range(width):
-            row[j] += g[j]
-        for k in range(num_categorical):
-            row = grad[1 + edges[k] + int(obs[n, k])]
-            for j in range(width):
-                row[j] += g[j]
-        for i in range(num_others + lang.shape[1]):
-            value = obs[n, num_categorical + i] if i < num_others else lang[n, i - num_others]
-            row = grad[1 + num_columns + i]
-            for j in range(width):
-                row[j] += value * g[j]
+    add_product(others, zero, block, zero, width, x, zero)
 
 
 @_kernel
@@ -362,15 +211,16 @@ def _route(weights, layer, grus, x, hidden, routing, after):
     """The GRUs of a layer, and its router's weights: into its columns of after (N, S) and of routing (N, ...)."""
     zero = np.int64(0)
     gates = np.empty((len(x), 3 * layer.num_units), weights.dtype)
-    _linear(weights, layer.at_input, x, zero, x.shape[1], gates, zero, 3 * layer.num_units)
-    _recur(weights, layer.at_hidden, grus, gates, hidden, layer.first_unit, np.empty_like(gates), after)
+    inner = np.empty((len(x), layer.num_units), weights.dtype)
+    linear(weights, layer.at_input, x, zero, x.shape[1], gates, zero, 3 * layer.num_units)
+    recur(weights, layer.at_hidden, grus, gates, hidden, layer.first_unit, inner, after)
     if layer.num_experts == 0:  # the baseline's GRU
         for n in range(len(x)):
             routing[n, 0] = 1
     else:
         first, num_experts = layer.first_weight, layer.num_experts
-        _linear(weights, layer.at_router, after, layer.first_unit, grus[0], routing, first, num_experts)
-        _softmax(routing, first, num_experts)
+        linear(weights, layer.at_router, after, layer.first_unit, grus[0], routing, first, num_experts)
+        softmax(routing, first, num_experts)
 
 
 @_kernel
@@ -381,12 +231,12 @@ def _mix(weights, layer, grus, is_residual, x, routing, after):
     zero, num_router_units = np.int64(0), grus[0]
     mixed = np.empty((len(x), layer.num_units - num_router_units + layer.num_experts), weights.dtype)
     y, first_state = np.empty_like(x), layer.first_unit + num_router_units
-    _weigh(grus[1:], after, first_state, x, routing, layer.first_weight, mixed, y)
+    weigh(grus[1:], after, first_state, x, routing, layer.first_weight, mixed, y)
     at_mix, width = layer.at_mix, x.shape[1]
     block = weights[at_mix : at_mix + mixed.shape[1] * width].reshape(mixed.shape[1], width)
-    _add_product(mixed, zero, block, y, zero)
+    add_product(mixed, zero, block, zero, width, y, zero)
     if is_residual:
-        _normalise(weights, layer.at_norm, x, y)
+        normalise(weights, layer.at_norm, x, y)
     return y
 
 
@@ -417,7 +267,7 @@ def _step(
         _route(weights, layer, grus, x, hidden, routing, after)
         x = _mix(weights, layer, grus, is_residual, x, routing, after)
     zero = np.int64(0)
-    _linear(weights, at_head, x, zero, x.shape[1], logits, zero, logits.shape[1])
+    linear(weights, at_head, x, zero, x.shape[1], logits, zero, logits.shape[1])
 
 
 class PolicyShape(NamedTuple):
@@ -436,6 +286,11 @@ class PolicyShape(NamedTuple):
     def hidden_size(self) -> int:
         """S, all hidden units."""
         return sum(map(sum, self.layers))
+
+    @property
+    def num_routes(self) -> list[int]:
+        """E of each layer, the weights of its router; 1 for the baseline."""
+        return [max(1, len(layer) - 1) for layer in self.layers]
 
     @property
     def num_inputs(self) -> int:
@@ -643,7 +498,7 @@ class CompiledPolicy:
         if self.weights.shape != (self._layout.num_weights,):
             raise ValueError(f"weights of shape {self.weights.shape}; this policy has {self._layout.num_weights}")
         self.parameters: PolicyPlaces = _views(self._layout.places, self.weights)
-        self._routing = np.cumsum([0, *(max(1, len(layer) - 1) for layer in shape.layers)])
+        self._routing = np.cumsum([0, *shape.num_routes])
 
     def step(
         self,
@@ -678,7 +533,7 @@ class CompiledPolicy:
             _route_layer(self.weights, layout.layers, layout.sizes, i, x, hidden, routing, after)
             used[...] = intervene(i, used)
             x = _mix_layer(self.weights, layout.layers, layout.sizes, i, is_residual, x, routing, after)
-        _linear(self.weights, layout.at_head, x, 0, x.shape[1], logits, 0, logits.shape[1])
+        linear(self.weights, layout.at_head, x, 0, x.shape[1], logits, 0, logits.shape[1])
         return logits, by_layer, after
 
     def project(self, missions: np.ndarray) -> np.ndarray:
@@ -686,5 +541,5 @@ class CompiledPolicy:
         missions = np.require(missions, self.weights.dtype, "CAW")
         lang = np.empty((len(missions), self.shape.lang_dim), self.weights.dtype)
         inputs, outputs = self.shape.mission_dim, self.shape.lang_dim
-        _linear(self.weights, self._layout.at_lang_proj, missions, 0, inputs, lang, 0, outputs)
+        linear(self.weights, self._layout.at_lang_proj, missions, 0, inputs, lang, 0, outputs)
         return lang
