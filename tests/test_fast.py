@@ -154,6 +154,30 @@ def test_a_sequence_and_its_gradient_equal_the_equations(name, path):
         torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-11)
 
 
+def test_parts_of_the_environments_are_the_whole_whatever_the_number_of_threads(monkeypatch):
+    assert [len(autograd.parts_of(n)) for n in (1, 8, 15, 16, 31, 33, 1024)] == [1, 1, 1, 2, 2, 4, 8]
+    for num_envs in range(1, 100):
+        assert np.array_equal(
+            np.concatenate([np.arange(num_envs)[p] for p in autograd.parts_of(num_envs)]), range(num_envs)
+        )
+    checked, whole = 0, lambda num_envs: [slice(0, num_envs)]
+    for name, num_envs in (("uneven", 16), ("residual", 37), ("one-hot", 35), ("small baseline", 16)):
+        policy = make(name)
+        *given, keep = inputs(policy, num_envs, 6)
+        results = []
+        for num_threads in (1, 2, 3, 1):
+            monkeypatch.setattr(autograd, "num_threads", lambda num_threads=num_threads: num_threads)
+            if len(results) == 3:
+                monkeypatch.setattr(autograd, "parts_of", whole)
+            results.append(learned(policy, "compiled", given, keep, list(policy.parameters())))
+        monkeypatch.undo()
+        assert all(torch.equal(*pair) for other in results[1:3] for pair in zip(results[0], other, strict=True))
+        for own, other in zip(results[0], results[3], strict=True):
+            torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4)
+        checked += 1
+    assert checked == 4
+
+
 @pytest.mark.parametrize("path", ["compiled", "packed"])
 def test_random_shapes_equal_the_equations(path):
     checked = 0
@@ -184,36 +208,44 @@ def test_gradients_by_finite_differences():
     """Of the functions that carry them."""
     torch.manual_seed(0)
     keep = torch.tensor([[True, False, True], [True, True, True], [False, True, True], [True, True, False]])
-    grus = [nn.GRU(4, size).double() for size in (5, 1, 2)]
-    parameters = [parameter for gru in grus for parameter in gru.parameters()]
-    x, hidden = torch.randn(4, 3, 4).double().requires_grad_(), torch.randn(3, 8).double().requires_grad_()
     shapes = [(4, 3, 3 * 5), (3, 5), (3 * 5, 5), (3 * 5,)]
     scanned = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
     for mask in (keep, None):
-        run = lambda x, hidden, *parameters, mask=mask: autograd.CompiledGRUs.apply(x, hidden, mask, *parameters)  # noqa: E731
-        assert torch.autograd.gradcheck(run, (x, hidden, *parameters))
         scan = lambda gates, hidden, *rest, mask=mask: packed.gru_scan(gates, hidden, mask, *rest)  # noqa: E731
         assert torch.autograd.gradcheck(scan, scanned)
-    checked = 0
-    for sizes in ([0, 3, 2], [4], [0, 0], [2, 0]):
-        shapes = [(6, 5 + sum(sizes)), (6, 4), (len(sizes), 5), (len(sizes),), (4, sum(sizes) + len(sizes))]
-        tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-        assert torch.autograd.gradcheck(lambda *t, sizes=sizes: autograd.CompiledMix.apply(sizes, *t), tensors)
+    tiny, checked = {"input_dim": 3, "lang_dim": 2, "intermediate_dim": 4, "num_actions": 2}, 0
+    for policy in (
+        MixtureOfExpertsPolicy(**tiny, expert_hidden_sizes=[[0, 3, 2], [4]], router_hidden_size=2, residual=True),
+        MixtureOfExpertsPolicy(**tiny, expert_hidden_sizes=[[0, 0], [2, 0]], router_hidden_size=1),
+        GRUPolicy(**tiny, gru_hidden_size=3),
+    ):
+        names, parameters = zip(*with_random_norms(policy, torch.float64).named_parameters(), strict=True)
+        *given, _ = inputs(policy, 3, 4, torch.float64)
+
+        def run(obs, lang, hidden, *parameters, policy=policy, names=names):
+            given = (obs, lang, hidden, keep)
+            logits, routing, after = torch.func.functional_call(
+                policy, dict(zip(names, parameters, strict=True)), given
+            )
+            return logits, after, *routing
+
+        policy.forward = policy.get_routing_info
+        assert torch.autograd.gradcheck(run, [*(tensor.requires_grad_() for tensor in given), *parameters])
         checked += 1
-    assert checked == 4
+    assert checked == 3
 
 
 @pytest.mark.parametrize("path", ["compiled", "packed"])
 def test_dropped_experts_are_left_out_of_the_equations(path):
     """Against the equations with the same experts taken out by an intervention; gradients too."""
+    dropout = ExpertDropout(0.8, 2.0)
     torch.manual_seed(0)
-    policy = MixtureOfExpertsPolicy(**SMALL, expert_hidden_sizes=[[0, 6, 5], [4, 0]], residual=True)
+    policy = MixtureOfExpertsPolicy(**SMALL, expert_hidden_sizes=[[0, 6, 5], [4, 0]], residual=True, dropout=dropout)
     obs, lang, hidden, keep = inputs(policy, 5, 4)
-    used = []
-    for layer in policy.moe_layers:
-        layer.dropout = lambda weights: used.append(ExpertDropout(0.8, 2.0)(weights)) or used[-1]
+    torch.manual_seed(1)
     logits, routing, after = fast.run(policy, obs, lang, hidden, keep, path=path)
-    kept = [(weights > 0).float() for weights in used]
+    torch.manual_seed(1)  # the same numbers again, drawn in the same order
+    kept = [(dropout(weights.detach()) > 0).float() for weights in routing]
     assert len(kept) == 2 and all(0.1 < layer.mean() < 0.9 for layer in kept)
     steps = [0, 0]
 

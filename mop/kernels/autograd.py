@@ -7,6 +7,7 @@ are no second derivatives. Axis letters as in `policy`.
 """
 
 import functools
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,7 @@ def parts_of(num_envs: int) -> list[slice]:
     while 2 * num_parts <= min(_MOST_PARTS, num_envs // _ENVS_OF_A_PART):
         num_parts *= 2
     bounds = [num_envs * part // num_parts for part in range(num_parts + 1)]
-    return [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
 
 @functools.cache
@@ -62,6 +63,7 @@ class Call(NamedTuple):
     places: list[Place]  # of each parameter in the flat array
     keep: Tensor  # (T, N) bool
     dropouts: list[tuple[Tensor, float, float] | None]  # of each layer, see `sequence.Dropout`
+    num_states: int  # of the last so many steps the states are returned
 
 
 def _views(places: Sequence[Place], flat: np.ndarray) -> list[Tensor]:
@@ -82,34 +84,37 @@ def _numpy(tensor: Tensor | None) -> np.ndarray | None:
 class CompiledSequence(torch.autograd.Function):
     """`sequence.forward`: either obs (T, N, I) and lang (T, N, G), or x (T, N, D); hidden (N, S); all parameters.
 
-    Returns logits (T, N, A), states (T, N, S), router weights L x (T, N, E_l). The categories of one-hot observations
-    have no gradient.
+    Returns logits (T, N, A), states (num_states, N, S), router weights L x (T, N, E_l). The categories of one-hot
+    observations have no gradient.
     """
 
     @staticmethod
     def forward(ctx, call, obs, lang, x, hidden, *parameters):
-        dtype = hidden.dtype
-        weights = zeros(call.shape.num_weights, _numpy(hidden).dtype)
+        (num_steps, num_envs), shape = call.keep.shape, call.shape
+        weights = zeros(shape.num_weights, _numpy(hidden).dtype)
         torch._foreach_copy_(_views(call.places, weights), parameters)
-        arrays = [_numpy(tensor) for tensor in (obs, lang, x)]
-        hidden, keep = _numpy(hidden), _numpy(call.keep)
-        widths = [call.shape.num_actions, call.shape.hidden_size, *call.shape.num_routes]
-        results = [torch.empty(*keep.shape, width, dtype=dtype) for width in widths]
+        ctx.parts, ctx.call, ctx.weights, ctx.num_obs = (
+            parts_of(num_envs),
+            call,
+            weights,
+            0 if obs is None else obs.shape[-1],
+        )
+        arrays, (hidden, keep) = [_numpy(tensor) for tensor in (obs, lang, x)], map(_numpy, (hidden, call.keep))
+        sizes = [(num_steps, shape.num_actions), (call.num_states, shape.hidden_size)]
+        sizes += [(num_steps, num_experts) for num_experts in shape.num_routes]
+        results = [np.empty((steps, num_envs, width), weights.dtype) for steps, width in sizes]
 
         def run(part: slice) -> sequence.Tape:
             dropouts = [d and sequence.Dropout(_of_part(_numpy(d[0]), part), *d[1:]) for d in call.dropouts]
-            given = (_of_part(array, part) for array in arrays)
-            found, tape = sequence.forward(
-                call.shape, weights, sequence.Given(*given, hidden[part], keep[:, part], dropouts)
-            )
+            given = sequence.Given(*(_of_part(array, part) for array in arrays), hidden[part], keep[:, part], dropouts)
+            found, tape = sequence.forward(shape, weights, given, call.num_states)
             for result, own in zip(results, (found.logits, found.states, *found.routing), strict=True):
-                _numpy(result)[:, part] = own
+                result[:, part] = own
             return tape
 
-        ctx.call, ctx.weights, ctx.tapes = call, weights, _in_threads(run, ctx_parts := parts_of(keep.shape[1]))
-        ctx.parts, ctx.num_obs = ctx_parts, 0 if obs is None else obs.shape[-1]
+        ctx.tapes = _in_threads(run, ctx.parts)
         ctx.set_materialize_grads(False)
-        return tuple(results)
+        return tuple(map(torch.from_numpy, results))
 
     @staticmethod
     @once_differentiable
@@ -121,19 +126,21 @@ class CompiledSequence(torch.autograd.Function):
             logits, states, *routing = (_of_part(array, part) for array in arrays)
             return sequence.backward(shape, ctx.weights, tape, sequence.Results(logits, states, routing))
 
-        by_weights, by_given, by_hidden = zip(
-            *_in_threads(run, list(zip(ctx.parts, ctx.tapes, strict=True))), strict=True
-        )
-        flat = by_weights[0]
-        for other in by_weights[1:]:
+        of_parts = _in_threads(run, list(zip(ctx.parts, ctx.tapes, strict=True)))
+        (flat, *others), by_given, by_hidden = zip(*of_parts, strict=True)
+        for other in others:
             flat += other
-        by_given, by_hidden = np.concatenate(by_given, 1), np.concatenate(by_hidden)
-        by_obs = by_lang = by_x = None
+        by_given, by_hidden = (torch.from_numpy(np.concatenate(*a)) for a in ((by_given, 1), (by_hidden, 0)))
+        by_obs, by_lang, by_x = None, None, by_given
         if ctx.num_obs > 0:
-            num_others = by_given.shape[-1] - shape.lang_dim
-            by_obs = torch.zeros(*by_given.shape[:2], ctx.num_obs, dtype=grads[0].dtype)
-            by_obs[..., ctx.num_obs - num_others :] = torch.from_numpy(by_given[..., :num_others])
-            by_lang = torch.from_numpy(by_given[..., num_others:])
-        else:
-            by_x = torch.from_numpy(by_given)
-        return None, by_obs, by_lang, by_x, torch.from_numpy(by_hidden), *_views(ctx.call.places, flat)
+            by_others, by_lang = by_given.split([by_given.shape[-1] - shape.lang_dim, shape.lang_dim], -1)
+            by_obs = torch.nn.functional.pad(by_others, (ctx.num_obs - by_others.shape[-1], 0))
+            by_x = None
+        return (
+            None,
+            by_obs if ctx.needs_input_grad[1] else None,
+            by_lang,
+            by_x,
+            by_hidden,
+            *_views(ctx.call.places, flat),
+        )

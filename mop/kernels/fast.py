@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from mop.base.errors import InputError
 from mop.base.workers import Layout
 from mop.kernels import autograd, packed
+from mop.kernels.grid import obs_edges
 from mop.kernels.policy import CompiledPolicy, GRUPlaces, LinearPlaces, PolicyPlaces, PolicyShape, lay_out, zeros
+from mop.kernels.sequence import are_categories
 
 # The names of the equations that are known here; what they are is in `mixture_of_experts`.
 KNOWN = ("GRU experts mixed by the softmax of a GRU router", "one GRU")
@@ -94,9 +96,9 @@ def run(policy, obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor | None, 
         logits, routing, hidden = run(policy, obs[None], lang[None], hidden, keep, path)
         return logits[0], [weights[0] for weights in routing], hidden
     if (path or path_for(obs.device)) == "compiled":
-        if policy.obs_encoding != "raw":
+        if not are_categories(obs_edges(policy.obs_encoding), obs.detach().numpy()):
             policy.check_categories(obs)
-        logits, routing, states = _run_compiled(policy, obs, lang, None, hidden, keep)
+        logits, routing, states = _run_compiled(policy, obs, lang, None, hidden, keep, num_states=1)
     else:
         x = policy.input_projection(policy.encode(obs, lang))
         logits, routing, states = _run_packed(policy, x, hidden, keep)
@@ -110,22 +112,25 @@ def run_projected(policy, x: Tensor, hidden: Tensor) -> tuple[Tensor, list[Tenso
     (T, N, S) after each step.
     """
     if path_for(x.device) == "compiled":
-        return _run_compiled(policy, None, None, x, hidden, None)
+        return _run_compiled(policy, None, None, x, hidden, None, len(x))
     return _run_packed(policy, x, hidden, None)
 
 
-def _run_compiled(policy, obs, lang, x, hidden: Tensor, keep: Tensor | None):
-    """`run_projected` of either obs (T, N, I) and lang (T, N, G), or x (T, N, D); keep (T, N)."""
-    num_steps_and_envs = (obs if x is None else x).shape[:2]
+def _run_compiled(policy, obs, lang, x, hidden: Tensor, keep: Tensor | None, num_states: int):
+    """`run_projected` of either obs (T, N, I) and lang (T, N, G), or x (T, N, D), with the last `num_states` states.
+
+    keep: (T, N).
+    """
+    num_steps_and_envs, layers = (obs if x is None else x).shape[:2], _layers(policy)
     if keep is None:
         keep = torch.ones(num_steps_and_envs, dtype=torch.bool)
-    shape, dropouts = shape_of(policy), []
-    for layer in _layers(policy):
+    shape, dropouts = _shape_of(policy, layers, 0), []
+    for layer in layers:
         rates = layer.dropout and (layer.dropout.rate, layer.dropout.threshold)
         uniform = rates and torch.rand(*num_steps_and_envs, len(layer.sizes), dtype=hidden.dtype)
         dropouts.append(rates and (uniform, *rates))
-    places, parameters = zip(*_placed(lay_out(shape).places, policy), strict=True)
-    call = autograd.Call(shape, places, keep, dropouts)
+    places, parameters = zip(*_placed(lay_out(shape).places, policy, layers), strict=True)
+    call = autograd.Call(shape, places, keep, dropouts, num_states)
     logits, states, *routing = autograd.CompiledSequence.apply(call, obs, lang, x, hidden, *parameters)
     return logits, routing, states
 
@@ -235,7 +240,11 @@ def shape_of(policy, mission_dim: int = 0) -> PolicyShape:
     """
     if (reason := refusal(policy)) is not None:
         raise InputError(reason)
-    layers = _layers(policy)
+    return _shape_of(policy, _layers(policy), mission_dim)
+
+
+def _shape_of(policy, layers: Sequence[_Layer], mission_dim: int) -> PolicyShape:
+    """`shape_of` a policy that is not refused."""
     sizes = tuple((layer.grus[0].hidden_size, *layer.sizes) for layer in layers)
     dims = (policy.input_dim, policy.lang_dim, policy.input_projection.out_features, policy.num_actions)
     return PolicyShape(*dims, sizes, layers[0].norm is not None, mission_dim, policy.obs_encoding)
@@ -252,14 +261,16 @@ def compile_policy(policy, lang_proj: nn.Linear | None = None) -> CompiledPolicy
 
 def refresh(compiled: CompiledPolicy, policy, lang_proj: nn.Linear | None = None) -> None:
     """Bring a compiled copy up to date, after an optimiser's step for instance."""
-    for view, parameter in _placed(compiled.parameters, policy, lang_proj):
+    for view, parameter in _placed(compiled.parameters, policy, _layers(policy), lang_proj):
         view[...] = parameter.detach().cpu().numpy()
 
 
-def _placed(places: PolicyPlaces, policy, lang_proj: nn.Linear | None = None) -> Iterator[tuple[Any, nn.Parameter]]:
+def _placed(
+    places: PolicyPlaces, policy, layers: Sequence[_Layer], lang_proj: nn.Linear | None = None
+) -> Iterator[tuple[Any, nn.Parameter]]:
     """The place, or the view that stands for it, of each parameter."""
     yield from _of_module(places.input_projection, policy.input_projection)
-    for place, layer in zip(places.layers, _layers(policy), strict=True):
+    for place, layer in zip(places.layers, layers, strict=True):
         for gru_place, gru in zip(place.grus, layer.grus, strict=True):
             yield from _of_module(gru_place, gru, "_l0")
         if layer.router is not None:

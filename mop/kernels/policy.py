@@ -82,36 +82,36 @@ def linear(weights, at, x, x_at, num_terms, out, out_at, width):
 
 
 @_kernel
-def recur(weights, at, sizes, gates, hidden, start, inner, after):
+def recur(weights, at, sizes, gates, hidden, start, product, after):
     """One step of the GRUs of a layer; equations of `torch.nn.GRU` (Cho et al. 2014, reset behind the product).
 
     r, z = sigmoid(i + W h + b);  n = tanh(i_n + r (W_n h + b_n));  h' = (1 - z) n + z h.
-    At `at` lie the bias b (3H,), then W (h, 3h) of each GRU. gates (N, 3H): i, becomes r, z, n; inner (N, H) becomes
-    W_n h + b_n; hidden and after (N, S): the layer's columns begin at `start`.
+    At `at` lie the bias b (3H,), then W (h, 3h) of each GRU. gates (N, 3H): i, becomes r, z, n; product (N, 3H) becomes
+    W h + b; hidden and after (N, S): the layer's columns begin at `start`.
     """
     half, one, zero = gates.dtype.type(0.5), gates.dtype.type(1), np.int64(0)
-    column, block_at = zero, at + gates.shape[1]
+    bias = weights[at:]
+    for n in range(len(gates)):
+        row = product[n]
+        for j in range(gates.shape[1]):
+            row[j] = bias[j]
+    at += gates.shape[1]
+    column = zero
     for size in sizes:
-        block, bias = weights[block_at : block_at + 3 * size * size].reshape(size, 3 * size), weights[at + 3 * column :]
-        bias_n = bias[2 * size :]
-        for n in range(len(gates)):
-            row = inner[n, column:]
-            for j in range(size):
-                row[j] = bias_n[j]
-        add_product(hidden, start + column, block, zero, 2 * size, gates, 3 * column)
-        add_product(hidden, start + column, block, 2 * size, size, inner, column)
+        block = weights[at : at + 3 * size * size].reshape(size, 3 * size)
+        add_product(hidden, start + column, block, zero, 3 * size, product, 3 * column)
         for n in range(len(gates)):
             old, new = hidden[n, start + column :], after[n, start + column :]
-            gate, inner_n = gates[n, 3 * column :], inner[n, column:]
-            update, candidate = gate[size:], gate[2 * size :]
+            gate, inner = gates[n, 3 * column :], product[n, 3 * column :]
+            update, candidate, inner_n = gate[size:], gate[2 * size :], inner[2 * size :]
             for j in range(2 * size):
-                gate[j] = half * _tanh(half * (gate[j] + bias[j])) + half  # the sigmoid
+                gate[j] = half * _tanh(half * (gate[j] + inner[j])) + half  # the sigmoid
             for j in range(size):
                 candidate[j] = _tanh(candidate[j] + gate[j] * inner_n[j])
             for j in range(size):
                 new[j] = (one - update[j]) * candidate[j] + update[j] * old[j]
         column += size
-        block_at += 3 * size * size
+        at += 3 * size * size
 
 
 @_kernel
@@ -211,9 +211,8 @@ def _route(weights, layer, grus, x, hidden, routing, after):
     """The GRUs of a layer, and its router's weights: into its columns of after (N, S) and of routing (N, ...)."""
     zero = np.int64(0)
     gates = np.empty((len(x), 3 * layer.num_units), weights.dtype)
-    inner = np.empty((len(x), layer.num_units), weights.dtype)
     linear(weights, layer.at_input, x, zero, x.shape[1], gates, zero, 3 * layer.num_units)
-    recur(weights, layer.at_hidden, grus, gates, hidden, layer.first_unit, inner, after)
+    recur(weights, layer.at_hidden, grus, gates, hidden, layer.first_unit, np.empty_like(gates), after)
     if layer.num_experts == 0:  # the baseline's GRU
         for n in range(len(x)):
             routing[n, 0] = 1

@@ -8,6 +8,7 @@ takes the time holds no interpreter lock. The weights are the flat array of `pol
 Axis letters as in `policy`; K + G inputs. A bias lies above its matrix, as one row more.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -38,9 +39,12 @@ _kernel_of_sums = kernel(**(OPTIONS | {"fastmath": {"contract", "reassoc"}}))  #
 def _transposed(x, first, num_columns):
     """(num_columns, M) of columns of x (M, ...), from `first` on."""
     out = np.empty((num_columns, len(x)), x.dtype)
-    for n in range(len(x)):
+    for start in range(0, len(x), 16):  # so many that their lines stay in the first cache
+        stop = min(start + 16, len(x))
         for k in range(num_columns):
-            out[k, n] = x[n, first + k]
+            row = out[k]
+            for n in range(start, stop):
+                row[n] = x[n, first + k]
     return out
 
 
@@ -95,9 +99,9 @@ def scan_forward(recurrent, sizes, gates, hidden, keep, before, inner, after):
 
     sizes (E',) units of each GRU; gates (T, N, 3H): the input's part with its bias, becomes r, z, n; hidden (N, H);
     keep (T, N): False where step t starts from zeros. Writes what `scan_backward` needs: before (T, N, H), the state
-    that a step starts from, and inner (T, N, H); and the states after (T, N, H).
+    that a step starts from, and inner (T, N, H), W_n h + b_n; and the states after (T, N, H).
     """
-    zero = np.int64(0)
+    zero, product = np.int64(0), np.empty(gates.shape[1:], gates.dtype)
     for t in range(len(gates)):
         for n in range(len(hidden)):
             last, start = hidden[n] if t == 0 else after[t - 1, n], before[t, n]
@@ -107,7 +111,14 @@ def scan_forward(recurrent, sizes, gates, hidden, keep, before, inner, after):
             else:
                 for j in range(len(start)):
                     start[j] = 0
-        recur(recurrent, zero, sizes, gates[t], before[t], zero, inner[t], after[t])
+        recur(recurrent, zero, sizes, gates[t], before[t], zero, product, after[t])
+        column = zero
+        for size in sizes:
+            for n in range(len(hidden)):
+                row, inner_n = inner[t, n, column:], product[n, 3 * column + 2 * size :]
+                for j in range(size):
+                    row[j] = inner_n[j]
+            column += size
 
 
 @_kernel
@@ -118,7 +129,7 @@ def scan_backward(back, sizes, gates, before, inner, keep, grad_after, grad_gate
     left them; grad_after (T, N, H). Writes grad_gates (T, N, 3H) and grad_inner (T, N, H); adds to grad_hidden (N, H),
     which must be zeros.
     """
-    one, zero = gates.dtype.type(1), np.int64(0)
+    one, zero, by_product = gates.dtype.type(1), np.int64(0), np.empty(gates.shape[1:], gates.dtype)
     for t in range(len(gates) - 1, -1, -1):
         column, at = zero, zero
         for size in sizes:
@@ -127,19 +138,26 @@ def scan_backward(back, sizes, gates, before, inner, keep, grad_after, grad_gate
                 update, candidate = reset[size:], reset[2 * size :]
                 old, carry, grad_new = before[t, n, column:], grad_hidden[n, column:], grad_after[t, n, column:]
                 by_reset, by_inner = grad_gates[t, n, 3 * column :], grad_inner[t, n, column:]
-                by_update, by_candidate = by_reset[size:], by_reset[2 * size :]
+                by_update, by_candidate, to_product = by_reset[size:], by_reset[2 * size :], by_product[n, 3 * column :]
+                to_product_n = to_product[2 * size :]
                 for j in range(size):
-                    grad, keeps = carry[j] + grad_new[j], one - update[j]
-                    slope = grad * keeps * (one - candidate[j] * candidate[j])
-                    by_update[j] = grad * (old[j] - candidate[j]) * update[j] * keeps
-                    by_candidate[j] = slope
-                    by_inner[j] = slope * reset[j]
-                    by_reset[j] = slope * inner_n[j] * reset[j] * (one - reset[j])
-                    carry[j] = grad * update[j]
-            of_gates = back[at : at + 2 * size * size].reshape(2 * size, size)
-            of_inner = back[at + 2 * size * size : at + 3 * size * size].reshape(size, size)
-            add_product(grad_gates[t], 3 * column, of_gates, zero, size, grad_hidden, column)
-            add_product(grad_inner[t], column, of_inner, zero, size, grad_hidden, column)
+                    carry[j] += grad_new[j]
+                for j in range(size):
+                    by_update[j] = carry[j] * (old[j] - candidate[j]) * update[j] * (one - update[j])
+                for j in range(size):
+                    by_candidate[j] = carry[j] * (one - update[j]) * (one - candidate[j] * candidate[j])
+                for j in range(size):
+                    by_inner[j] = by_candidate[j] * reset[j]
+                for j in range(size):
+                    by_reset[j] = by_candidate[j] * inner_n[j] * reset[j] * (one - reset[j])
+                for j in range(size):
+                    carry[j] *= update[j]
+                for j in range(2 * size):
+                    to_product[j] = by_reset[j]
+                for j in range(size):
+                    to_product_n[j] = by_inner[j]
+            block = back[at : at + 3 * size * size].reshape(3 * size, size)
+            add_product(by_product, 3 * column, block, zero, size, grad_hidden, column)
             column += size
             at += 3 * size * size
         for n in range(len(grad_hidden)):
@@ -318,7 +336,7 @@ class LayerArrays(NamedTuple):
 
     sizes: np.ndarray  # (1 + E,) units of the router, then sizes of the experts; the baseline: (1,)
     matrix: np.ndarray  # (1 + D, 3H), from the layer's input to the gates of its GRUs
-    recurrent: np.ndarray  # the biases (3H,), then the matrix (h, 3h) of each GRU
+    recurrent: np.ndarray  # (1, ...) the biases (3H,), then the matrix (h, 3h) of each GRU
     router: np.ndarray | None  # (1 + R, E); None: the baseline
     mix: np.ndarray | None  # (H - R + E, D), the experts' projections, then their biases
     norm: np.ndarray | None  # (2, D) weight and bias, or (0, D)
@@ -332,28 +350,34 @@ class Arrays(NamedTuple):
     head: np.ndarray  # (1 + D or units of the baseline, A)
 
 
+@functools.lru_cache
+def _spans(shape: PolicyShape) -> tuple[tuple, list[tuple], tuple]:
+    """First index, rows and columns of each matrix of `Arrays`, the layers' in the order of their fields."""
+    layout, width, layers = lay_out(shape), shape.width, []
+    for layer, sizes in zip(layout.layers, shape.layers, strict=True):
+        of = {name: int(layer[name]) for name in layout.layers.dtype.names}
+        recurrent = (of["at_hidden"], 1, 3 * (sum(sizes) + sum(size * size for size in sizes)))
+        spans = [(of["at_input"], 1 + width, 3 * sum(sizes)), recurrent, None, None, None]
+        if (num_experts := len(sizes) - 1) > 0:
+            spans[2] = (of["at_router"], 1 + sizes[0], num_experts)
+            spans[3] = (of["at_mix"], sum(sizes[1:]) + num_experts, width)
+            spans[4] = (of["at_norm"], 2 if shape.is_residual else 0, width)
+        layers.append(tuple(spans))
+    head_inputs = width if len(shape.layers[-1]) > 1 else shape.layers[-1][0]
+    head = (layout.at_head, 1 + head_inputs, shape.num_actions)
+    return (layout.at_input, 1 + shape.num_inputs, width), layers, head
+
+
 def arrays_of(shape: PolicyShape, flat: np.ndarray) -> Arrays:
     """Views of the flat array (shape.num_weights,), C-contiguous."""
-    layout, width = lay_out(shape), shape.width
 
-    def view(at: int, rows: int, columns: int) -> np.ndarray:
-        return flat[at : at + rows * columns].reshape(rows, columns)
+    def view(span: tuple[int, int, int] | None) -> np.ndarray | None:
+        return span and flat[span[0] : span[0] + span[1] * span[2]].reshape(span[1:])
 
-    layers = []
-    for layer, row, sizes in zip(layout.layers, layout.sizes, shape.layers, strict=True):
-        num_units, num_experts, num_router_units = int(layer["num_units"]), len(sizes) - 1, sizes[0]
-        num_hidden = 3 * (num_units + sum(size * size for size in sizes))
-        router = mix = norm = None
-        if num_experts > 0:
-            router = view(layer["at_router"], 1 + num_router_units, num_experts)
-            mix = view(layer["at_mix"], num_units - num_router_units + num_experts, width)
-            norm = view(layer["at_norm"], 2 if shape.is_residual else 0, width)
-        recurrent = flat[layer["at_hidden"] : layer["at_hidden"] + num_hidden]
-        matrix = view(layer["at_input"], 1 + width, 3 * num_units)
-        layers.append(LayerArrays(row[: len(sizes)], matrix, recurrent, router, mix, norm))
-    head_inputs = width if layers[-1].router is not None else shape.layers[-1][0]
-    head = view(layout.at_head, 1 + head_inputs, shape.num_actions)
-    return Arrays(view(layout.at_input, 1 + shape.num_inputs, width), layers, head)
+    matrix, layers, head = _spans(shape)
+    sizes = (row[: len(own)] for row, own in zip(lay_out(shape).sizes, shape.layers, strict=True))
+    by_layer = [LayerArrays(own, *map(view, spans)) for own, spans in zip(sizes, layers, strict=True)]
+    return Arrays(view(matrix), by_layer, view(head))
 
 
 class LayerTape(NamedTuple):
@@ -402,8 +426,19 @@ class Results(NamedTuple):
     """What a sequence gives, or the gradients by it; the latter may be None."""
 
     logits: np.ndarray | None  # (T, N, A)
-    states: np.ndarray | None  # (T, N, S), after each step
+    states: np.ndarray | None  # (steps, N, S), after each of the last steps
     routing: Sequence[np.ndarray | None]  # L x (T, N, E_l)
+
+
+@_kernel
+def are_categories(edges, obs):
+    """Whether the categories of one-hot observations (T, N, I) are Minigrid's."""
+    for t in range(len(obs)):
+        for n in range(obs.shape[1]):
+            for k in range(len(edges) - 1):
+                if not 0 <= obs[t, n, k] < edges[k + 1] - edges[k]:
+                    return False
+    return True
 
 
 def _rows(array: np.ndarray) -> np.ndarray:
@@ -411,10 +446,11 @@ def _rows(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1, array.shape[-1])
 
 
-def forward(shape: PolicyShape, weights: np.ndarray, given: Given) -> tuple[Results, Tape]:
+def forward(shape: PolicyShape, weights: np.ndarray, given: Given, num_states: int) -> tuple[Results, Tape]:
     """A sequence through a policy, and what `backward` needs of it. All arrays have the dtype of the weights.
 
-    With one-hot encoding the categories in obs must be Minigrid's, which is not checked.
+    num_states: of the last so many steps the hidden states are returned. With one-hot encoding the categories in obs
+    must be Minigrid's, see `are_categories`.
     """
     num_steps, num_envs = given.keep.shape
     num_rows, dtype, arrays = num_steps * num_envs, weights.dtype, arrays_of(shape, weights)
@@ -424,15 +460,15 @@ def forward(shape: PolicyShape, weights: np.ndarray, given: Given) -> tuple[Resu
         project_input(arrays.matrix.reshape(-1), 0, obs_edges(shape.obs_encoding), obs, lang, x)
     else:
         x = _rows(given.x)
-    tapes, states = [], np.empty((num_steps, num_envs, shape.hidden_size), dtype)
+    tapes, states = [], np.empty((num_states, num_envs, shape.hidden_size), dtype)
     for layer, dropout in zip(arrays.layers, given.dropouts, strict=True):
         num_units = layer.matrix.shape[1] // 3
         columns, first = slice(first, first + num_units), first + num_units
         hidden = np.ascontiguousarray(given.hidden[:, columns])
         gates = np.empty((num_steps, num_envs, 3 * num_units), dtype)
         before, inner, after = (np.empty((num_steps, num_envs, num_units), dtype) for _ in range(3))
-        _grus_forward(layer.matrix, layer.recurrent, layer.sizes, x, hidden, keep, gates, before, inner, after)
-        states[..., columns] = after
+        _grus_forward(layer.matrix, layer.recurrent[0], layer.sizes, x, hidden, keep, gates, before, inner, after)
+        states[..., columns] = after[num_steps - num_states :]
         tapes.append(LayerTape(x, gates, before, inner, after.reshape(num_rows, num_units)))
         if layer.router is None:
             x = tapes[-1].states
@@ -477,15 +513,15 @@ def backward(shape: PolicyShape, weights: np.ndarray, tape: Tape, grads: Results
         last = columns.start
         grad_states = np.zeros_like(of_layer.states)
         if grads.states is not None:
-            grad_states += _rows(grads.states[..., columns])
+            grad_states[len(grad_states) - len(grads.states) * num_envs :] = _rows(grads.states[..., columns])
         if layer.router is None:
             grad_states, grad_x = grad_states + grad_x, np.zeros_like(of_layer.x)
         else:
             grad_x = _mix_backward(layer, to_layer, of_layer, grad_x, grad_routing, grad_states)
         to_hidden = np.zeros((num_envs, grad_states.shape[1]), weights.dtype)
         _grus_backward(
-            layer.matrix, layer.recurrent, layer.sizes, of_layer.x, tape.keep, of_layer.gates, of_layer.before,
-            of_layer.inner, grad_states.reshape(num_steps, num_envs, -1), to_layer.matrix, to_layer.recurrent,
+            layer.matrix, layer.recurrent[0], layer.sizes, of_layer.x, tape.keep, of_layer.gates, of_layer.before,
+            of_layer.inner, grad_states.reshape(num_steps, num_envs, -1), to_layer.matrix, to_layer.recurrent[0],
             grad_x, to_hidden,
         )  # fmt: skip
         grad_hidden[:, columns] = to_hidden
@@ -505,4 +541,5 @@ def _mix_backward(layer, to_layer, tape: LayerTape, grad_y, grad_routing, grad_s
         layer.router, layer.mix, layer.norm, layer.sizes, tape.states, tape.x, tape.routing, tape.mixed, tape.mixture,
         grad_y, routed, to_layer.router, to_layer.mix, to_layer.norm, grad_states, grad_x,
     )  # fmt: skip
+    to_layer.mix[-len(layer.sizes[1:]) :][layer.sizes[1:] == 0] = 0  # a skip has no bias
     return grad_x
