@@ -60,15 +60,14 @@ class Call(NamedTuple):
     """What a sequence is computed of beside tensors that have gradients."""
 
     shape: PolicyShape
-    places: list[Place]  # of each parameter in the flat array
+    places: Sequence[Place] | None  # of each parameter in the flat array; None: that is the only parameter
     keep: Tensor  # (T, N) bool
     dropouts: list[tuple[Tensor, float, float] | None]  # of each layer, see `sequence.Dropout`
     num_states: int  # of the last so many steps the states are returned
 
 
-def _views(places: Sequence[Place], flat: np.ndarray) -> list[Tensor]:
-    """What lies in a flat array, in the shapes that torch gives it."""
-    flat = torch.from_numpy(flat)
+def views_of(places: Sequence[Place], flat: Tensor) -> list[Tensor]:
+    """What lies at these places of a flat tensor, in the shapes that torch gives it."""
     return [flat.as_strided(place.shape, place.strides, place.start) for place in places]
 
 
@@ -91,14 +90,12 @@ class CompiledSequence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, call, obs, lang, x, hidden, *parameters):
         (num_steps, num_envs), shape = call.keep.shape, call.shape
-        weights = zeros(shape.num_weights, _numpy(hidden).dtype)
-        torch._foreach_copy_(_views(call.places, weights), parameters)
-        ctx.parts, ctx.call, ctx.weights, ctx.num_obs = (
-            parts_of(num_envs),
-            call,
-            weights,
-            0 if obs is None else obs.shape[-1],
-        )
+        flat = parameters[0]
+        if call.places is not None:
+            flat = torch.from_numpy(zeros(shape.num_weights, _numpy(hidden).dtype))
+            torch._foreach_copy_(views_of(call.places, flat), parameters)
+        ctx.save_for_backward(flat)  # which notices a change in between
+        ctx.call, ctx.parts, weights = call, parts_of(num_envs), _numpy(flat)
         arrays, (hidden, keep) = [_numpy(tensor) for tensor in (obs, lang, x)], map(_numpy, (hidden, call.keep))
         sizes = [(num_steps, shape.num_actions), (call.num_states, shape.hidden_size)]
         sizes += [(num_steps, num_experts) for num_experts in shape.num_routes]
@@ -119,28 +116,24 @@ class CompiledSequence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads):
-        arrays, shape = [_numpy(grad) for grad in grads], ctx.call.shape
+        arrays, (shape, places, *_), weights = [_numpy(grad) for grad in grads], ctx.call, _numpy(*ctx.saved_tensors)
 
         def run(work: tuple[slice, sequence.Tape]) -> tuple[np.ndarray, ...]:
             part, tape = work
             logits, states, *routing = (_of_part(array, part) for array in arrays)
-            return sequence.backward(shape, ctx.weights, tape, sequence.Results(logits, states, routing))
+            return sequence.backward(shape, weights, tape, sequence.Results(logits, states, routing))
 
         of_parts = _in_threads(run, list(zip(ctx.parts, ctx.tapes, strict=True)))
         (flat, *others), by_given, by_hidden = zip(*of_parts, strict=True)
         for other in others:
             flat += other
-        by_given, by_hidden = (torch.from_numpy(np.concatenate(*a)) for a in ((by_given, 1), (by_hidden, 0)))
-        by_obs, by_lang, by_x = None, None, by_given
-        if ctx.num_obs > 0:
-            by_others, by_lang = by_given.split([by_given.shape[-1] - shape.lang_dim, shape.lang_dim], -1)
-            by_obs = torch.nn.functional.pad(by_others, (ctx.num_obs - by_others.shape[-1], 0))
-            by_x = None
-        return (
-            None,
-            by_obs if ctx.needs_input_grad[1] else None,
-            by_lang,
-            by_x,
-            by_hidden,
-            *_views(ctx.call.places, flat),
+        flat, by_given, by_hidden = map(
+            torch.from_numpy, (flat, np.concatenate(by_given, 1), np.concatenate(by_hidden))
         )
+        by_parameters = (flat,) if places is None else views_of(places, flat)
+        if ctx.tapes[0].obs is None:
+            return None, None, None, by_given, by_hidden, *by_parameters
+        by_obs, by_lang = by_given.split([by_given.shape[-1] - shape.lang_dim, shape.lang_dim], -1)
+        if ctx.needs_input_grad[1]:
+            by_obs = torch.nn.functional.pad(by_obs, (shape.input_dim - by_obs.shape[-1], 0))
+        return None, by_obs if ctx.needs_input_grad[1] else None, by_lang, None, by_hidden, *by_parameters

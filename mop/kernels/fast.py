@@ -86,19 +86,28 @@ def refusal(policy) -> str | None:
 # --- sequences, with gradients ----------------------------------------------------------------------------------------
 
 
-def run(policy, obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor | None, path: str | None = None):
+def run(
+    policy,
+    obs: Tensor,
+    lang: Tensor,
+    hidden: Tensor,
+    keep: Tensor | None,
+    path: str | None = None,
+    weights: Tensor | None = None,
+):
     """Compute what `RecurrentPolicy.get_routing_info` documents, for a policy that is not refused.
 
-    path: "compiled", for a CPU alone, "packed" for any device, or None to choose. In the compiled path, the gradients
+    path: "compiled", for a CPU alone, "packed" for any device, or None to choose. weights: those of `FlatWeights`; the
+    gradient is theirs then, and the path compiled. In the compiled path, the gradients
     by the categories of one-hot observations are zero, and there are no second derivatives.
     """
     if obs.dim() == 2:
-        logits, routing, hidden = run(policy, obs[None], lang[None], hidden, keep, path)
+        logits, routing, hidden = run(policy, obs[None], lang[None], hidden, keep, path, weights)
         return logits[0], [weights[0] for weights in routing], hidden
     if (path or path_for(obs.device)) == "compiled":
         if not are_categories(obs_edges(policy.obs_encoding), obs.detach().numpy()):
             policy.check_categories(obs)
-        logits, routing, states = _run_compiled(policy, obs, lang, None, hidden, keep, num_states=1)
+        logits, routing, states = _run_compiled(policy, obs, lang, None, hidden, keep, 1, weights)
     else:
         x = policy.input_projection(policy.encode(obs, lang))
         logits, routing, states = _run_packed(policy, x, hidden, keep)
@@ -116,10 +125,10 @@ def run_projected(policy, x: Tensor, hidden: Tensor) -> tuple[Tensor, list[Tenso
     return _run_packed(policy, x, hidden, None)
 
 
-def _run_compiled(policy, obs, lang, x, hidden: Tensor, keep: Tensor | None, num_states: int):
+def _run_compiled(policy, obs, lang, x, hidden: Tensor, keep: Tensor | None, num_states: int, weights=None):
     """`run_projected` of either obs (T, N, I) and lang (T, N, G), or x (T, N, D), with the last `num_states` states.
 
-    keep: (T, N).
+    keep: (T, N); weights: as in `run`.
     """
     num_steps_and_envs, layers = (obs if x is None else x).shape[:2], _layers(policy)
     if keep is None:
@@ -129,10 +138,47 @@ def _run_compiled(policy, obs, lang, x, hidden: Tensor, keep: Tensor | None, num
         rates = layer.dropout and (layer.dropout.rate, layer.dropout.threshold)
         uniform = rates and torch.rand(*num_steps_and_envs, len(layer.sizes), dtype=hidden.dtype)
         dropouts.append(rates and (uniform, *rates))
-    places, parameters = zip(*_placed(lay_out(shape).places, policy, layers), strict=True)
+    if weights is None:
+        places, parameters = zip(*_placed(lay_out(shape).places, policy, layers), strict=True)
+    else:
+        places, parameters = None, (weights,)
     call = autograd.Call(shape, places, keep, dropouts, num_states)
     logits, states, *routing = autograd.CompiledSequence.apply(call, obs, lang, x, hidden, *parameters)
     return logits, routing, states
+
+
+class FlatWeights:
+    """The weights of a policy that learns on a CPU as one tensor, which is much faster to step than many.
+
+    The policy's parameters become views of it, so that they hold the same numbers; their gradients are its alone.
+    """
+
+    def __init__(self, policy):
+        layers = _layers(policy)
+        shape = _shape_of(policy, layers, 0)
+        place_of = {id(parameter): place for place, parameter in _placed(lay_out(shape).places, policy, layers)}
+        self._places = [place_of[id(parameter)] for parameter in policy.parameters()]
+        dtype = torch.empty(0, dtype=policy.head.weight.dtype).numpy().dtype
+        self.weights = torch.from_numpy(zeros(shape.num_weights, dtype))  # (shape.num_weights,), `policy.lay_out`
+        for parameter, view in zip(policy.parameters(), self.views(self.weights), strict=True):
+            view.copy_(parameter.detach())
+            parameter.data = view
+        self.weights.requires_grad_()
+
+    @property
+    def num_parameters(self) -> int:
+        """How many parameters the policy has."""
+        return len(self._places)
+
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """The part of each of the policy's parameters, in its shape; flat (shape.num_weights,)."""
+        return autograd.views_of(self._places, flat)
+
+
+def flat_weights(policy) -> FlatWeights | None:
+    """None for a policy that does not learn by compiled kernels, which keeps its parameters as they are."""
+    is_compiled = refusal(policy) is None and path_for(policy.head.weight.device) == "compiled"
+    return FlatWeights(policy) if is_compiled else None
 
 
 def _run_packed(policy, x: Tensor, hidden: Tensor, keep: Tensor | None):

@@ -65,38 +65,33 @@ def _add_tile(num_rows: int, num_columns: int):
     return add_tile
 
 
-_add_4_by_16, _add_4_by_4, _add_4_by_1 = (_add_tile(4, columns) for columns in (16, 4, 1))
-_add_1_by_16, _add_1_by_4, _add_1_by_1 = (_add_tile(1, columns) for columns in (16, 4, 1))
+_add_4_by_16, _add_4_by_1, _add_1_by_16, _add_1_by_1 = (_add_tile(r, c) for r in (4, 1) for c in (16, 1))
 
 
 @_kernel
 def _add_tiles(x, x_at, x_row, x_term, w, w_at, out, out_at, num_rows, num_terms, width):
     """`_add_tile` of any size; w and out have 2 axes."""
-    w_row, out_row, whole_rows = w.shape[1], out.shape[1], num_rows - num_rows % 4
+    w_row, out_row, whole_rows, whole_columns = w.shape[1], out.shape[1], num_rows // 4 * 4, width // 16 * 16
     for first in range(0, num_terms, _TERMS):
-        terms, column = min(_TERMS, num_terms - first), 0
-        while column < width:
-            num_columns = 16 if width - column >= 16 else 4 if width - column >= 4 else 1
-            w_from, n = w_at + first * w_row + column, 0
-            while n < num_rows:
-                i, o = x_at + n * x_row + first * x_term, out_at + n * out_row + column
-                if n < whole_rows:
-                    if num_columns == 16:
-                        _add_4_by_16(x, i, x_row, x_term, w, w_from, w_row, out, o, out_row, terms)
-                    elif num_columns == 4:
-                        _add_4_by_4(x, i, x_row, x_term, w, w_from, w_row, out, o, out_row, terms)
-                    else:
-                        _add_4_by_1(x, i, x_row, x_term, w, w_from, w_row, out, o, out_row, terms)
-                    n += 4
-                else:
-                    if num_columns == 16:
-                        _add_1_by_16(x, i, x_row, x_term, w, w_from, w_row, out, o, out_row, terms)
-                    elif num_columns == 4:
-                        _add_1_by_4(x, i, x_row, x_term, w, w_from, w_row, out, o, out_row, terms)
-                    else:
-                        _add_1_by_1(x, i, x_row, x_term, w, w_from, w_row, out, o, out_row, terms)
-                    n += 1
-            column += num_columns
+        terms, i, j, o = min(_TERMS, num_terms - first), x_at + first * x_term, w_at + first * w_row, out_at
+        for column in range(0, whole_columns, 16):
+            for n in range(0, whole_rows, 4):
+                _add_4_by_16(
+                    x, i + n * x_row, x_row, x_term, w, j + column, w_row, out, o + n * out_row + column, out_row, terms
+                )
+            for n in range(whole_rows, num_rows):
+                _add_1_by_16(
+                    x, i + n * x_row, x_row, x_term, w, j + column, w_row, out, o + n * out_row + column, out_row, terms
+                )
+        for column in range(whole_columns, width):
+            for n in range(0, whole_rows, 4):
+                _add_4_by_1(
+                    x, i + n * x_row, x_row, x_term, w, j + column, w_row, out, o + n * out_row + column, out_row, terms
+                )
+            for n in range(whole_rows, num_rows):
+                _add_1_by_1(
+                    x, i + n * x_row, x_row, x_term, w, j + column, w_row, out, o + n * out_row + column, out_row, terms
+                )
 
 
 @_kernel

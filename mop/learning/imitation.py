@@ -21,6 +21,7 @@ from mop.base.streams import stream_seed
 from mop.base.tasks import slots_by_task
 from mop.kernels import fast
 from mop.learning import imitation_log
+from mop.learning.adam import FlatAdam
 from mop.learning.copies import copied_to_cpu
 from mop.learning.loss import ComplexityPrice, loss_of_tasks
 from mop.learning.memory import check_memory
@@ -93,7 +94,12 @@ class ImitationRun:
             self.lang_proj = nn.Linear(encoder.dim, config["lang_dim"]).to(device)
         self.lang_proj.requires_grad_(config["train_lang_proj"])
         self.parameters = [p for p in (*self.policy.parameters(), *self.lang_proj.parameters()) if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config["lr"], fused=True)
+        self.flat = fast.flat_weights(self.policy)
+        if self.flat is None:
+            self.optimizer = torch.optim.Adam(self.parameters, lr=config["lr"], fused=True)
+        else:
+            others = [p for p in self.lang_proj.parameters() if p.requires_grad]
+            self.optimizer = FlatAdam(self.flat, others, lr=config["lr"])
         student = fast.student_of(self.policy, self.lang_proj, config["num_workers"])
         task_ids = [task.task_id for task in self.tasks for _ in range(config["num_envs"])[task.slots]]
         self.rollouts = Rollouts(
@@ -147,16 +153,19 @@ class ImitationRun:
         obs, labels, keep, mission, first_hidden = (tensor.to(self.device) for tensor in batch[:-1])
         obs, labels, mission = obs.float(), labels.long(), mission.long()
         lang = self.lang_proj(self.encoder.embed(batch.missions).to(self.device))[mission]
-        logits, routing, _ = self.policy.get_routing_info(obs, lang, first_hidden, keep)
+        if self.flat is None:
+            logits, routing, _ = self.policy.get_routing_info(obs, lang, first_hidden, keep)
+        else:
+            logits, routing, _ = fast.run(self.policy, obs, lang, first_hidden, keep, weights=self.flat.weights)
         lpc = compute_lpc(routing, self.policy.expert_hidden_sizes)
         loss, cross_entropies = loss_of_tasks(logits, labels, lpc, self.tasks, self.price)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
+        (group,) = self.optimizer.param_groups
+        grad_norm = nn.utils.clip_grad_norm_(group["params"], self._max_grad_norm)
         if not torch.isfinite(grad_norm):
             raise InputError(f"training diverged at update {self.update + 1}: the gradient is {grad_norm}; lower --lr")
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
+        group["lr"] = self.lr
         self.optimizer.step()
         return Step(loss, cross_entropies, lpc, grad_norm, logits, routing)
 
