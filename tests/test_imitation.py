@@ -15,7 +15,9 @@ from torch import nn
 from mixture_of_experts import compute_lpc
 from mop.base.configuration import BEFORE, FIELDS, parse_config
 from mop.base.errors import InputError
+from mop.kernels import autograd
 from mop.kernels.devices import use_device
+from mop.learning.copies import copied_to_cpu
 from mop.learning.imitation import ImitationRun, stream_seed
 from mop.learning.imitation_log import bar_text, closing_lines, reward_for_errors
 from mop.learning.log import TrainingLog
@@ -666,6 +668,44 @@ def test_seed_decides_and_workers_do_not(make_run, settings):
         assert losses(fork, 2) == losses(trained["one"], 2)
     finally:
         fork.close()
+
+
+def test_the_number_of_threads_changes_nothing(make_run, monkeypatch):
+    """With as many environments as are learned from in two parts."""
+    trained = []
+    for num_threads in (1, 2):
+        monkeypatch.setattr(autograd, "num_threads", lambda num_threads=num_threads: num_threads)
+        trained.append(make_run(num_envs=16, max_steps=12, **EVERYTHING))
+        losses(trained[-1], 4)
+    assert len(autograd.parts_of(16)) == 2 and len(trained[0].replay) > 0
+    assert torch.equal(*map(weights, trained))
+    assert_same_state(*(run.state() for run in trained))
+
+
+def test_the_state_of_one_tensor_is_that_of_its_parameters(make_run):
+    """Beside `torch.optim.Adam` on a copy whose parameters are tensors of their own, with the same gradients."""
+    for changes in ({}, {"residual": True, "train_lang_proj": False}, {"policy": "gru"}):
+        run = make_run(**changes)
+        apart = deepcopy(run.policy)
+        others = [deepcopy(p) for p in run.lang_proj.parameters() if p.requires_grad]
+        adam = torch.optim.Adam([*apart.parameters(), *others], lr=run.config["lr"], fused=True)
+        assert run.optimizer.state_dict()["state"] == adam.state_dict()["state"] == {}
+        for _ in range(3):
+            losses(run, 1)
+            flat, *own = run.optimizer.param_groups[0]["params"]
+            grads = [*run.flat.views(flat.grad), *(p.grad for p in own)]
+            for parameter, grad in zip(adam.param_groups[0]["params"], grads, strict=True):
+                parameter.grad = grad.clone(memory_format=torch.contiguous_format)
+            adam.step()
+        one, other = (copied_to_cpu(optimizer.state_dict()) for optimizer in (run.optimizer, adam))
+        assert one["param_groups"] == other["param_groups"] and len(one["state"]) == len(run.parameters) > 5
+        one, other = tensors(one["state"]), tensors(other["state"])
+        assert one.keys() == other.keys()
+        for name, tensor in one.items():
+            assert tensor.is_contiguous()
+            torch.testing.assert_close(tensor, other[name], rtol=1e-5, atol=1e-9)
+        after = torch.cat([p.detach().flatten() for p in (*apart.parameters(), *others)])
+        torch.testing.assert_close(torch.cat([p.detach().flatten() for p in run.parameters]), after)
 
 
 def test_without_a_seed_the_trial_is_the_seed(tmp_path):

@@ -1,4 +1,4 @@
-"""The policies' arithmetic on a CPU, compiled: one step of a whole policy, and what learning does between products.
+"""The policies' arithmetic on a CPU, compiled: one step of a whole policy, and the parts that sequences have too.
 
 Matrices are small (16 environments, widths of 16 to 300), so most of the time of a step through a tensor library goes
 to calls. Here a step is one call, over one flat array of weights that processes can share; torch is not needed. The
@@ -195,7 +195,7 @@ def project_input(weights, at, edges, obs, lang, x):
         y = x[n]
         for j in range(width):
             y[j] = bias[j]
-        for k in range(0, num_categorical - 2, 3):  # three at a time, so that y is loaded and stored less often
+        for k in range(0, num_categorical, 3):  # images have three channels; y is loaded and stored less often
             row_0 = table[(edges[k] + int(obs[n, k])) * width :]
             row_1 = table[(edges[k + 1] + int(obs[n, k + 1])) * width :]
             row_2 = table[(edges[k + 2] + int(obs[n, k + 2])) * width :]

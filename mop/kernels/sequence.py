@@ -122,24 +122,26 @@ def scan_forward(recurrent, sizes, gates, hidden, keep, before, inner, after):
 
 
 @_kernel
-def scan_backward(back, sizes, gates, before, inner, keep, grad_after, grad_gates, grad_inner, grad_hidden):
+def scan_backward(back, sizes, gates, before, inner, keep, grad_after, grad_product, grad_candidate, grad_hidden):
     """The gradient of `scan_forward`.
 
     back: W (3h, h) of each GRU, transposed against the forward pass, no bias; gates (r, z, n), before, inner: as it
-    left them; grad_after (T, N, H). Writes grad_gates (T, N, 3H) and grad_inner (T, N, H); adds to grad_hidden (N, H),
-    which must be zeros.
+    left them; grad_after (T, N, H). Writes the gradients by W h + b, grad_product (T, N, 3H), and by i_n,
+    grad_candidate (T, N, H); by i_r and i_z it is the same as by W h + b. Adds to grad_hidden (N, H), which must be
+    zeros.
     """
-    one, zero, by_product = gates.dtype.type(1), np.int64(0), np.empty(gates.shape[1:], gates.dtype)
+    one, zero = gates.dtype.type(1), np.int64(0)
     for t in range(len(gates) - 1, -1, -1):
         column, at = zero, zero
         for size in sizes:
+            if size == 0:
+                continue
             for n in range(len(grad_hidden)):
                 reset, inner_n = gates[t, n, 3 * column :], inner[t, n, column:]
                 update, candidate = reset[size:], reset[2 * size :]
                 old, carry, grad_new = before[t, n, column:], grad_hidden[n, column:], grad_after[t, n, column:]
-                by_reset, by_inner = grad_gates[t, n, 3 * column :], grad_inner[t, n, column:]
-                by_update, by_candidate, to_product = by_reset[size:], by_reset[2 * size :], by_product[n, 3 * column :]
-                to_product_n = to_product[2 * size :]
+                by_reset, by_candidate = grad_product[t, n, 3 * column :], grad_candidate[t, n, column:]
+                by_update, by_inner = by_reset[size:], by_reset[2 * size :]
                 for j in range(size):
                     carry[j] += grad_new[j]
                 for j in range(size):
@@ -147,17 +149,13 @@ def scan_backward(back, sizes, gates, before, inner, keep, grad_after, grad_gate
                 for j in range(size):
                     by_candidate[j] = carry[j] * (one - update[j]) * (one - candidate[j] * candidate[j])
                 for j in range(size):
-                    by_inner[j] = by_candidate[j] * reset[j]
-                for j in range(size):
                     by_reset[j] = by_candidate[j] * inner_n[j] * reset[j] * (one - reset[j])
                 for j in range(size):
-                    carry[j] *= update[j]
-                for j in range(2 * size):
-                    to_product[j] = by_reset[j]
+                    by_inner[j] = by_candidate[j] * reset[j]
                 for j in range(size):
-                    to_product_n[j] = by_inner[j]
+                    carry[j] *= update[j]
             block = back[at : at + 3 * size * size].reshape(3 * size, size)
-            add_product(by_product, 3 * column, block, zero, size, grad_hidden, column)
+            add_product(grad_product[t], 3 * column, block, zero, size, grad_hidden, column)
             column += size
             at += 3 * size * size
         for n in range(len(grad_hidden)):
@@ -187,24 +185,24 @@ def _grus_backward(
         turned = _transposed(recurrent[at : at + num].reshape(size, 3 * size), zero, 3 * size)
         back[at - width : at - width + num] = turned.reshape(-1)
         at += num
-    grad_gates, grad_inner = np.empty_like(gates), np.empty_like(inner)
-    scan_backward(back, sizes, gates, before, inner, keep, grad_after, grad_gates, grad_inner, grad_hidden)
-    by_gates, by_inner = grad_gates.reshape(num_rows, width), grad_inner.reshape(num_rows, width // 3)
-    _linear_backward(matrix, x, by_gates, grad_matrix, grad_x)
+    grad_gates, grad_candidate = np.empty_like(gates), np.empty_like(inner)
+    scan_backward(back, sizes, gates, before, inner, keep, grad_after, grad_gates, grad_candidate, grad_hidden)
+    grads, by_candidate = grad_gates.reshape(num_rows, width), grad_candidate.reshape(num_rows, width // 3)
     starts, column, at = before.reshape(num_rows, width // 3), zero, width
+    for n in range(num_rows):
+        row = grads[n]
+        for j in range(width):
+            grad_recurrent[j] += row[j]
     for size in sizes:
-        block, bias = grad_recurrent[at : at + 3 * size * size].reshape(size, 3 * size), grad_recurrent[3 * column :]
-        add_transposed_product(starts, column, by_gates, 3 * column, 2 * size, block, zero)
-        add_transposed_product(starts, column, by_inner, column, size, block, 2 * size)
-        bias_n = bias[2 * size :]
-        for n in range(num_rows):
-            row, row_n = by_gates[n, 3 * column :], by_inner[n, column:]
-            for j in range(2 * size):
-                bias[j] += row[j]
+        block = grad_recurrent[at : at + 3 * size * size].reshape(size, 3 * size)
+        add_transposed_product(starts, column, grads, 3 * column, 3 * size, block, zero)
+        for n in range(num_rows):  # from here on the gradient by the input's part
+            row, own = grads[n, 3 * column + 2 * size :], by_candidate[n, column:]
             for j in range(size):
-                bias_n[j] += row_n[j]
+                row[j] = own[j]
         column += size
         at += 3 * size * size
+    _linear_backward(matrix, x, grads, grad_matrix, grad_x)
 
 
 @_kernel
