@@ -43,4 +43,4 @@ def announce_compilation() -> None:
         Path(numba.config.CACHE_DIR).mkdir(parents=True)
     except FileExistsError:
         return
-    print("compiling for this machine: about 40 seconds, once for this installation", file=sys.stderr)
+    print("compiling for this machine: about a minute, once for this installation", file=sys.stderr)
