@@ -32,20 +32,24 @@ class FlatAdam(torch.optim.Adam):
                 for i, part in enumerate(parts):
                     state[i] = {"step": moments["step"], **dict(zip(_MOMENTS, part, strict=True))}
             else:
-                state[number + last] = moments
+                # under the same names, not equal ones of a loaded file: pickle tells these apart
+                state[number + last] = {name: moments[name] for name in ("step", *_MOMENTS)}
         (group,) = own["param_groups"]
         return {"state": state, "param_groups": [group | {"params": list(range(len(group["params"]) + last))}]}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """A state as of one parameter each."""
         given, last = state_dict["state"], self._flat.num_parameters - 1
-        state = {number - last: moments for number, moments in given.items() if number > last}
+        state = {}
         if 0 in given:
-            state[0] = {name: torch.zeros_like(self._flat.weights.detach()) for name in _MOMENTS}
+            state[0] = {"step": given[0]["step"]}
             for name in _MOMENTS:
+                state[0][name] = torch.zeros_like(self._flat.weights.detach())
                 for number, view in enumerate(self._flat.views(state[0][name])):
                     view.copy_(given[number][name])
-            state[0]["step"] = given[0]["step"]
+        state |= {
+            number - last: moments for number, moments in given.items() if number > last
+        }  # in order, as files are
         (group,) = state_dict["param_groups"]
         own = group | {"params": list(range(len(group["params"]) - last))}
         super().load_state_dict({"state": state, "param_groups": [own]})
