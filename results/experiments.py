@@ -14,6 +14,7 @@ results/<experiment>.md, the table that the documentation shows; and pictures.
 
 import contextlib
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from mop.base.configuration import RUNTIME_KEYS, Parser, check_flags, integer, p
 from mop.base.errors import InputError, run_script
 from mop.base.files import write_atomic, write_figure
 from mop.base.tasks import task_name
+from mop.kernels.autograd import num_threads
 from mop.pages.episodes import example_images
 from mop.pages.statistics import Asked, analyse
 from mop.plotting.alphas import plot_measures_against_alpha
@@ -218,13 +220,14 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
     missing = [training for training in trainings if not training.is_finished]
     logs = RUNS / "logs"
     logs.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, num_threads() // jobs))}
 
     def run(training: Training) -> bool:
         name = "_".join(map(str, (training.experiment, training.task_id, training.trial, training.seed)))
         with open(logs / f"{name}.txt", "w") as log:
             commands = ([sys.executable, *command[1:]] for command in training.commands)
             is_good = all(
-                subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode == 0
+                subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT).returncode == 0
                 for command in commands
             )
         if is_good:  # nothing goes on from it, and with its replay it takes some 80 MB

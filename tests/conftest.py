@@ -61,10 +61,13 @@ def run_script(
     )
 
 
-def run_here(command: Sequence[str | Path], *, cwd: Path, stdout=None, stderr=None) -> subprocess.CompletedProcess:
+def run_here(
+    command: Sequence[str | Path], *, cwd: Path, env: dict[str, str] | None = None, stdout=None, stderr=None
+) -> subprocess.CompletedProcess:
     """`subprocess.run` of a script of the repository without the seconds that a process of its own takes to begin.
 
-    It takes part in nothing else of this process: one at a time, its arguments and its folder are its own.
+    It takes part in nothing else of this process: one at a time, its arguments and its folder are its own. The
+    environment stays this process's.
     """
     python, script, *words = map(str, command)
     assert python == sys.executable and stderr in (None, subprocess.STDOUT)

@@ -154,6 +154,15 @@ def test_a_sequence_and_its_gradient_equal_the_equations(name, path):
         torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-11)
 
 
+def test_threads_are_the_cores_or_as_many_as_are_asked_for(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = autograd.num_threads()
+    assert cores >= 1
+    for asked, expected in (("1", 1), ("100000", cores), ("0", cores), ("", cores), ("2,1", cores)):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert autograd.num_threads() == expected
+
+
 def test_parts_of_the_environments_are_the_whole_whatever_the_number_of_threads(monkeypatch):
     assert [len(autograd.parts_of(n)) for n in (1, 8, 15, 16, 31, 33, 1024)] == [1, 1, 1, 2, 2, 4, 8]
     for num_envs in range(1, 100):
