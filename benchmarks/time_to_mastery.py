@@ -7,7 +7,8 @@
 One training at a time, in a process of its own; nothing else should run. Time counts from the start of the command to
 the checkpoint, of which a training leaves ten at even intervals; what evaluates them afterwards does not count. A
 checkpoint masters a task where it solves at least 99 %, and the lower end of the 95 % interval is above 98 %. Finished
-trainings are passed over; one that was cut off begins anew, as its time could not be told.
+trainings are passed over; one that was cut off begins anew, as its time could not be told. Compiling, which happens
+once for an installation, comes before.
 
 Writes results/mastery.csv, a row for each checkpoint, and results/mastery.md, medians over seeds with their range.
 Trainings stay under results/runs/mastery/ (not in git).
@@ -18,6 +19,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -99,13 +101,13 @@ class Timing(NamedTuple):
         """Train, then evaluate: a row for each checkpoint. Raises InputError where one of the two fails."""
         shutil.rmtree(self.key.folder(self.folder), ignore_errors=True)
         start = time.perf_counter()
-        self._call(self.command)
+        call(self.command)
         seconds = time.perf_counter() - start
         results = self.key.folder(self.folder) / "results.csv"
         where = {"checkpoint_dir": self.folder, "cache_dir": results.parent / "cache", "results_path": results}
         which = {"task": self.task_id, "trial": 0, "seed": self.seed, "num_episodes": NUM_EPISODES}
         words = [str(word) for name, value in (where | which).items() for word in (f"--{name}", value)]
-        self._call(["python", "batch_eval.py", *words, "--skip_routing"])
+        call(["python", "batch_eval.py", *words, "--skip_routing"])
         log = pd.read_csv(self.key.folder(self.folder) / "training_log.csv").set_index("update")["seconds"]
         beside = seconds - log.iloc[-1]  # start and end of the process
         rows = pd.read_csv(results)
@@ -115,12 +117,21 @@ class Timing(NamedTuple):
         named = named.assign(update=update, env_steps=update * rows["num_envs"] * rows["unroll_len"], **told)
         return named.assign(seconds=log.loc[update].to_numpy() + beside, beside_seconds=beside).sort_values("update")
 
-    @staticmethod
-    def _call(words: list[str]) -> None:
-        done = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True)
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise InputError(f"{shlex.join(words)} failed: {last}")
+
+def call(words: list[str]) -> None:
+    """Run a command that begins with python. Raises InputError with the last line that it said where it fails."""
+    done = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise InputError(f"{shlex.join(words)} failed: {last}")
+
+
+def warm_up() -> None:
+    """Compile what an installation compiles once, and read its files, before any time is taken."""
+    flags = {"num_updates": 1, "lang_encoder": "vocab", "device": "cpu", "num_workers": 2}
+    with tempfile.TemporaryDirectory() as folder:
+        words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+        call(["python", "train_mop.py", *words, "--checkpoint_dir", folder])
 
 
 def load_rows() -> pd.DataFrame:
@@ -172,6 +183,8 @@ def main() -> int:
     rows = load_rows()
     there = set(rows[["setting", "task_id", "seed"]].itertuples(index=False, name=None))
     missing = [] if args.report else [timing for timing in asked if tuple(timing) not in there]
+    if missing:
+        warm_up()
     for timing in tqdm(missing, unit="training", dynamic_ncols=True, disable=not missing):
         tqdm.write(shlex.join(timing.command))
         rows = pd.concat([rows, timing.run()], ignore_index=True).sort_values(["task_id", "setting", "seed", "update"])
