@@ -10,7 +10,8 @@ checkpoint masters a task where it solves at least 99 %, and the lower end of th
 trainings are passed over; one that was cut off begins anew, as its time could not be told. Compiling, which happens
 once for an installation, comes before.
 
-Writes results/mastery.csv, a row for each checkpoint, and results/mastery.md, medians over seeds with their range.
+Writes results/mastery.csv, a row for each checkpoint, with how it routes, and results/mastery.md, medians over seeds
+with their range.
 Trainings stay under results/runs/mastery/ (not in git).
 """
 
@@ -26,6 +27,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -34,12 +36,16 @@ from mop.base.configuration import Parser, check_flags, integer, words
 from mop.base.errors import InputError, run_script
 from mop.base.files import write_atomic
 from mop.base.tasks import task_name
-from mop.store.run_keys import RunKey
+from mop.measures.distinctness import effective_number
+from mop.measures.pathways import compute_pathways
+from mop.measures.router_weights import compute_router_entropy
+from mop.store.routing_cache import RoutingCache, load_cache
+from mop.store.run_keys import RunKey, cache_path
 from results.experiments import NUM_EPISODES, RESULTS, ROOT, RUNS, markdown_table
 
-GOALS = {  # task -> minutes that were aimed at
+GOALS = {  # task -> minutes that were aimed at; None: it is only compared
     "BabyAI-GoToObj-v0": 0.5, "BabyAI-UnlockPickup-v0": 1, "BabyAI-GoToLocal-v0": 5, "BabyAI-PickupLoc-v0": 6,
-    "BabyAI-PutNextLocal-v0": 8,
+    "BabyAI-PutNextLocal-v0": 8, "BabyAI-KeyCorridorS3R3-v0": None,
 }  # fmt: skip
 NUM_CHECKPOINTS, NUM_SEEDS = 10, 3
 MASTERED, LOWER_END = 0.99, 0.98
@@ -53,13 +59,11 @@ class Settings(NamedTuple):
     num_updates: dict[str, int]
 
 
-_BEFORE = {"num_workers": 0, "lr": 1e-3, "lr_decay": "false", "teacher_mix": 0.5}
-_FALLING = {"num_workers": 2, "lr": 2e-3, "lr_decay": "true"}
-_FEWER = (100, 200, 2000, 2500, 3300)  # updates: what the goals leave time for
-SETTINGS = {
-    "constant rate": Settings(_BEFORE, dict(zip(GOALS, (200, 300, 4000, 2000, 4000), strict=True))),
-    "falling rate": Settings(_FALLING | {"teacher_mix": 0.5}, dict(zip(GOALS, _FEWER, strict=True))),
-    "falling rate with bot": Settings(_FALLING | {"teacher_mix": 1.0}, dict(zip(GOALS, _FEWER, strict=True))),
+_CONSTANT = {"num_workers": 0, "lr": 1e-3, "lr_decay": "false", "teacher_mix": 0.5}
+_FALLING = {"num_workers": 2, "lr": 2e-3, "lr_decay": "true", "teacher_mix": 1.0}
+SETTINGS = {  # lengths in the order of GOALS: those of results/tasks.csv, and what the goals leave time for
+    "constant rate": Settings(_CONSTANT, dict(zip(GOALS, (200, 300, 4000, 2000, 4000, 1200), strict=True))),
+    "falling rate": Settings(_FALLING, dict(zip(GOALS, (100, 200, 2000, 2500, 3300, 1200), strict=True))),
 }
 
 
@@ -107,15 +111,34 @@ class Timing(NamedTuple):
         where = {"checkpoint_dir": self.folder, "cache_dir": results.parent / "cache", "results_path": results}
         which = {"task": self.task_id, "trial": 0, "seed": self.seed, "num_episodes": NUM_EPISODES}
         words = [str(word) for name, value in (where | which).items() for word in (f"--{name}", value)]
-        call(["python", "batch_eval.py", *words, "--skip_routing"])
-        log = pd.read_csv(self.key.folder(self.folder) / "training_log.csv").set_index("update")["seconds"]
-        beside = seconds - log.iloc[-1]  # start and end of the process
+        call(["python", "batch_eval.py", *words])
+        log = pd.read_csv(self.key.folder(self.folder) / "training_log.csv").set_index("update")
+        beside = seconds - log["seconds"].iloc[-1]  # start and end of the process
         rows = pd.read_csv(results)
         update = rows["update"].fillna(self.num_updates).astype(int)  # the final checkpoint's path names none
         told = rows[["success_rate", "success_low", "success_high", "path_ratio", "mean_lpc"]]
+        keys = [RunKey.from_checkpoint(path) for path in rows["checkpoint_path"]]
+        routing = [measure_routing(load_cache(cache_path(results.parent / "cache", key))) for key in keys]
         named = pd.DataFrame({"setting": self.setting, "task_id": self.task_id, "seed": self.seed}, index=rows.index)
-        named = named.assign(update=update, env_steps=update * rows["num_envs"] * rows["unroll_len"], **told)
-        return named.assign(seconds=log.loc[update].to_numpy() + beside, beside_seconds=beside).sort_values("update")
+        named = named.assign(update=update, env_steps=log["env_steps"].loc[update].to_numpy(), **told)
+        named = named.join(pd.DataFrame(routing, index=rows.index))
+        named = named.assign(seconds=log["seconds"].loc[update].to_numpy() + beside, beside_seconds=beside)
+        return named.sort_values("update")
+
+
+def measure_routing(cache: RoutingCache) -> dict[str, float]:
+    """What tells whether routing means anything, of the steps of one evaluation.
+
+    router_entropy: nats, mean over steps and layers; skip_weight: the router's weight on the experts of size 0, mean
+    over steps and layers; pathways: e to the entropy of their shares of the steps, so 1 where all go one way.
+    """
+    layers, sizes = cache.steps.layer_routing, cache.header["expert_hidden_sizes"]
+    skips = [weights[:, np.asarray(of_layer) == 0].sum(1) for weights, of_layer in zip(layers, sizes, strict=True)]
+    return {
+        "router_entropy": float(np.mean([compute_router_entropy(weights).mean() for weights in layers])),
+        "skip_weight": float(np.mean([skip.mean() for skip in skips])),
+        "pathways": float(effective_number(compute_pathways(cache).shares.mean[0])),
+    }
 
 
 def call(words: list[str]) -> None:
@@ -149,20 +172,21 @@ def as_table(rows: pd.DataFrame) -> str:
     """A line for each task and settings: medians over seeds, with their range."""
     lines = []
     for (task_id, setting), group in rows.groupby(["task_id", "setting"], sort=False):
-        runs = [run for _, run in group.groupby("seed")]
+        runs = [run.sort_values("update") for _, run in group.groupby("seed")]
         reached = [row for row in map(mastery_of, runs) if row is not None]
-        ends = [run.sort_values("update").iloc[-1] for run in runs]
+        ends = pd.DataFrame([run.iloc[-1] for run in runs])
         minutes = spread([row["seconds"] / 60 for row in reached]) if reached else "–"
         steps = f"{pd.Series([row['env_steps'] for row in reached]).median():,.0f}" if reached else "–"
-        success = spread([100 * row["success_rate"] for row in ends])
         lines.append(
             [
-                task_name(task_id), setting, f"{len(reached)} of {len(runs)}", minutes, f"{GOALS.get(task_id, '–')}",
-                steps, success, spread([row["seconds"] / 60 for row in ends]),
+                task_name(task_id), setting, f"{len(reached)} of {len(runs)}", minutes, f"{GOALS[task_id] or '–'}",
+                steps, spread(list(100 * ends["success_rate"])), spread(list(ends["seconds"] / 60)),
+                spread(list(ends["mean_lpc"]), 0), spread(list(ends["router_entropy"]), 2),
+                spread(list(ends["pathways"])),
             ]
         )  # fmt: skip
-    head = "task | settings | seeds that master it | minutes | goal | steps | final success, % | minutes in all"
-    return markdown_table(head, lines)
+    head = "task | settings | seeds that master it | minutes | goal | steps | success at the end, % | minutes in all"
+    return markdown_table(f"{head} | mean LPC | router entropy, nats | pathways in use", lines)
 
 
 def parser() -> Parser:
