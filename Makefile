@@ -65,7 +65,7 @@ bench: $(VENV)/.installed  ## training and evaluation speed beside a plain loop'
 
 results: $(VENV)/.installed  ## train and evaluate everything behind results/ (about a day; goes on where it was stopped)
 	$(RUN) results/experiments.py settings --jobs 2
-	$(RUN) results/experiments.py tasks --jobs 2
+	$(RUN) results/tasks.py --jobs 2
 	$(RUN) results/experiments.py alpha --jobs 2
 	$(RUN) results/collapse.py --jobs 2
 

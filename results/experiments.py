@@ -1,7 +1,6 @@
 """The experiments behind the numbers of results/: trains what is missing, evaluates it, writes tables.
 
     python results/experiments.py settings --jobs 2      one change of the settings at a time
-    python results/experiments.py tasks --jobs 2         every task, mixture and baseline; the zoo
     python results/experiments.py alpha --jobs 2         success against cost, up to where success breaks; by phase
     python results/experiments.py settings --dry_run     prints the commands of the trainings, and runs nothing
     python results/experiments.py settings --jobs 0      trains nothing more: evaluates what is there
@@ -15,7 +14,6 @@ results/<experiment>.md, the table that the documentation shows; and pictures.
 import contextlib
 import math
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,7 +34,7 @@ from mop.kernels.autograd import num_threads
 from mop.pages.episodes import example_images
 from mop.pages.statistics import Asked, analyse
 from mop.plotting.alphas import plot_measures_against_alpha
-from mop.store.checkpoints import load_checkpoint, save_checkpoint
+from mop.store.checkpoints import load_checkpoint
 from mop.store.routing_cache import RoutingCache, load_cache
 from mop.store.run_keys import RunKey, cache_path
 from plotting_utils import (
@@ -164,41 +162,13 @@ def settings_study() -> Iterator[Training]:
                 yield Training("settings", task_id, setting, trial, seed, flags)
 
 
-# --- every task, and the price of computation -----------------------------------------------------------------------
-
-TASKS = {  # updates of 512 environment steps; two numbers: trained on with --resume, by the schedules of the first
-    "BabyAI-GoToObj-v0": 200,
-    "BabyAI-OpenRedDoor-v0": 200,
-    "BabyAI-UnlockLocal-v0": 300,
-    "BabyAI-UnlockPickup-v0": 300,
-    "BabyAI-OpenTwoDoors-v0": 400,
-    "BabyAI-KeyCorridorS3R1-v0": 400,
-    "BabyAI-GoToDoor-v0": 500,
-    "BabyAI-GoToRedBallGrey-v0": 600,
-    "BabyAI-BlockedUnlockPickup-v0": 600,
-    "BabyAI-KeyCorridorS3R2-v0": 600,
-    "BabyAI-GoToRedBall-v0": 800,
-    "BabyAI-GoToObjMazeS4-v0": 1000,
-    "BabyAI-KeyCorridorS3R3-v0": 1200,
-    "BabyAI-GoToLocal-v0": (2000, 4000),
-    "BabyAI-PickupLoc-v0": 2000,
-    "BabyAI-PutNextLocal-v0": 4000,
-}
-BASELINE_TRIAL = 100  # beside the mixture's trial 0
+# --- the price of computation -----------------------------------------------------------------------
 
 ALPHAS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 ALPHA_TASK = "BabyAI-UnlockPickup-v0"  # which has phases
 ALPHA_UPDATES = {ALPHA_TASK: 300, "BabyAI-GoToLocal-v0": 600}  # the mission of the latter must be read
 ALPHA_SEEDS = (0, 1, 2, 3, 4)
 ZOO_ALPHAS = ALPHAS[:4]  # of the zoo's policies of ALPHA_TASK, trials 0 to 3: an earlier run of the same commands
-
-
-def task_table() -> Iterator[Training]:
-    """Each task with the defaults of config.yaml."""
-    for seed in SEEDS:
-        for task_id, num_updates in TASKS.items():
-            for policy, trial in (("mop", 0), ("gru", BASELINE_TRIAL)):
-                yield Training("tasks", task_id, policy, trial, seed, {"num_updates": num_updates}, policy)
 
 
 def alpha_sweep() -> Iterator[Training]:
@@ -210,7 +180,7 @@ def alpha_sweep() -> Iterator[Training]:
                 yield Training("alpha", task_id, f"{alpha:g}", trial, seed, flags)
 
 
-EXPERIMENTS = {"settings": settings_study, "tasks": task_table, "alpha": alpha_sweep}
+EXPERIMENTS = {"settings": settings_study, "alpha": alpha_sweep}
 
 # --- running them ---------------------------------------------------------------------------------------------------
 
@@ -249,27 +219,29 @@ def check_commands(trainings: list[Training]) -> None:
     for training in trainings:
         recorded = load_checkpoint(training.folder / "checkpoint_final.pt")["config"]
         with contextlib.chdir(ROOT):  # which the files that a command names are given from
-            wanted, _ = parse_config("", training.commands[-1][2:])
+            (begun, _), (wanted, _) = (parse_config("", training.commands[i][2:]) for i in (0, -1))
         ignored = OF_THE_MACHINE | (OF_THE_MIXTURE if training.policy == "gru" else set())
         wrong = [name for name in wanted if name not in ignored and recorded.get(name) != wanted[name]]
+        if recorded.get("scheduled_updates", begun["num_updates"]) != begun["num_updates"]:
+            wrong.append("scheduled_updates")  # of a length that it was begun with
         if wrong:
             raise InputError(f"{training.folder} was trained with other {', '.join(wrong)}; move it away")
 
 
-def evaluate(experiment: str, jobs: int) -> pd.DataFrame:
-    """The results table of an experiment's finished trainings, made by batch_eval.py."""
+def evaluate(experiment: str, jobs: int, *which: str) -> pd.DataFrame:
+    """The results table of an experiment's finished trainings, made by batch_eval.py; which: flags that choose them."""
     folder = RUNS / experiment
     where = ("--checkpoint_dir", folder, "--cache_dir", folder / "evaluation", "--results_path", folder / "table.csv")
-    routing = () if experiment == "alpha" else ("--skip_routing",)
-    flags = (*where, "--final_only", "--num_episodes", str(NUM_EPISODES), "--jobs", str(jobs), *routing)
+    routing = ("--skip_routing",) if experiment == "settings" else ()
+    flags = (*where, "--final_only", "--num_episodes", str(NUM_EPISODES), "--jobs", str(jobs), *routing, *which)
     done = subprocess.run([sys.executable, "batch_eval.py", *flags], cwd=ROOT)
     if done.returncode != 0:
         raise InputError("batch_eval.py could not evaluate everything; it says why above")
     return pd.read_csv(folder / "table.csv")
 
 
-def write_results(experiment: str, trainings: list[Training], evaluated: pd.DataFrame) -> pd.DataFrame:
-    """Write and return the table of the finished trainings, a row each; write their learning curves."""
+def tables_of(trainings: list[Training], evaluated: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row for each finished training, and their learning curves below each other."""
     by_key = evaluated.set_index(["task_id", "trial", "seed"])
     rows, curves = [], []
     for training in trainings:
@@ -285,10 +257,15 @@ def write_results(experiment: str, trainings: list[Training], evaluated: pd.Data
         )
         shown = log[["env_steps", "accuracy", "success_rate", "path_ratio", "lpc", "bot_share"]].round(4)
         curves.append(shown.assign(task_id=training.task_id, setting=training.setting, seed=training.seed))
-    table = pd.DataFrame(rows)
-    write_atomic(RESULTS / f"{experiment}_curves.csv", lambda file: pd.concat(curves).to_csv(file, index=False))
-    write_table(experiment, table, markdown_of_tasks(table) if experiment == "tasks" else markdown(table))
-    print(f"{len(rows)} trainings: {', '.join(f'results/{experiment}{ending}' for ending in ENDINGS)}")
+    return pd.DataFrame(rows), pd.concat(curves)
+
+
+def write_results(experiment: str, trainings: list[Training], evaluated: pd.DataFrame) -> pd.DataFrame:
+    """Write and return the table of the finished trainings, a row each; write their learning curves."""
+    table, curves = tables_of(trainings, evaluated)
+    write_atomic(RESULTS / f"{experiment}_curves.csv", lambda file: curves.to_csv(file, index=False))
+    write_table(experiment, table, markdown(table))
+    print(f"{len(table)} trainings: {', '.join(f'results/{experiment}{ending}' for ending in ENDINGS)}")
     return table
 
 
@@ -344,45 +321,7 @@ def markdown(table: pd.DataFrame) -> str:
     return markdown_table("task | setting | seeds | minutes | success, % | path ratio | accuracy | mean LPC", lines)
 
 
-def markdown_of_tasks(table: pd.DataFrame) -> str:
-    """A row for each task: the mixture, then the baseline."""
-    head = "task | steps | seeds | mixture: success, % | path ratio | mean LPC | minutes | GRU: success, % | path ratio"
-    lines = []
-    for task_id, of_task in table.groupby("task_id", sort=False):
-        mixture, gru = (of_task[of_task["policy"] == policy] for policy in ("mop", "gru"))
-        cells = [task_name(task_id), f"{of_task['env_steps'].iloc[0]:,.0f}", str(len(mixture))]
-        if len(mixture):
-            cells += [percent(mixture), ratio(mixture), cost(mixture)]
-            cells += [f"{mixture['seconds'].median() / 60:.0f}"]
-        else:
-            cells += [""] * 4
-        cells += [percent(gru), ratio(gru)] if len(gru) else [""] * 2
-        lines.append(cells)
-    return markdown_table(head, lines)
-
-
 # --- what belongs to one experiment ---------------------------------------------------------------------------------
-
-
-def write_zoo(trainings: list[Training]) -> None:
-    """Write the mixture of each task that matched the bot best in training, without its optimiser, to results/zoo/."""
-    best: dict[str, tuple[float, Training]] = {}
-    for training in trainings:
-        if training.policy == "mop":
-            accuracy = final_accuracy(pd.read_csv(training.folder / "training_log.csv"))
-            if accuracy > best.get(training.task_id, (0.0, None))[0]:
-                best[training.task_id] = accuracy, training
-    for _, training in best.values():
-        add_to_zoo(training)
-
-
-def add_to_zoo(training: Training) -> None:
-    """Write a training's policy to results/zoo/, in place of another seed's of the same task and trial."""
-    path = training.key.checkpoint(RESULTS / "zoo")
-    checkpoint = load_checkpoint(training.folder / "checkpoint_final.pt")
-    shutil.rmtree(path.parent.parent, ignore_errors=True)
-    save_checkpoint(path, {name: value for name, value in checkpoint.items() if name != "optimizer_state_dict"})
-    print(f"zoo: {training.key.label}")
 
 
 def write_settings_pictures() -> None:
@@ -477,9 +416,7 @@ def main() -> int:
     check_commands(finished)
     print(f"{len(finished)} of {len(trainings)} trainings are finished")
     table = write_results(args.experiment, finished, evaluate(args.experiment, max(1, args.jobs)))
-    if args.experiment == "tasks":
-        write_zoo(finished)
-    elif args.experiment == "settings":
+    if args.experiment == "settings":
         write_settings_pictures()
     elif args.experiment == "alpha":
         write_alpha_pictures(finished, table)

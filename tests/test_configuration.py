@@ -47,6 +47,21 @@ def test_defaults_are_the_documented_ones():
     assert {key: config[key] for key in expected} == expected
 
 
+@pytest.mark.parametrize(
+    "words, share", [(["--lr_decay"], 1.0), (["--lr_decay", "true"], 1.0), (["--lr_decay", "false"], 0.0),
+                     (["--lr_decay", "0.25"], 0.25), (["--lr_decay", "--residual"], 1.0)],
+)  # fmt: skip
+def test_a_share_is_a_number_or_true_or_false(words, share):
+    value = parse_config("a test", words)[0]["lr_decay"]
+    assert value == share and type(value) is float
+
+
+@pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "half"])
+def test_another_share_is_refused(value):
+    with pytest.raises(InputError, match=r"lr_decay must be a.* number"):
+        parse_config("a test", [f"--lr_decay={value}"])
+
+
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("lr: 3e-4\nnum_envs: 8\nmop_layers: ['32,64', '0,8']\n")

@@ -1,4 +1,4 @@
-"""The experiments of results/: their commands, and a tiny one from training to table and zoo."""
+"""The experiments of results/experiments.py: their commands, and a tiny one from training to table."""
 
 import sys
 from dataclasses import replace
@@ -9,7 +9,6 @@ from conftest import REPOSITORY, TINY_TASK, run_here, run_script
 
 from mop.base.configuration import parse_config
 from mop.base.errors import InputError
-from mop.store.checkpoints import load_checkpoint
 from mop.store.routing_cache import load_cache
 from mop.store.run_keys import cache_path
 from results import experiments
@@ -30,8 +29,8 @@ def test_every_command_is_understood_and_has_a_place_of_its_own():
                 assert script == {"mop": "train_mop.py", "gru": "train.py"}[training.policy]
                 assert (config["task_id"], config["trial"], config["seed"]) == wanted
             count += 1
-    assert count == 3 * 2 * len(experiments.SETTINGS) + 3 * 2 * len(experiments.TASKS) + 5 * 2 * len(experiments.ALPHAS)
-    assert len(experiments.TASKS) >= 16 and len(experiments.SETTINGS) >= 12
+    assert count == 3 * 2 * len(experiments.SETTINGS) + 5 * 2 * len(experiments.ALPHAS)
+    assert len(experiments.SETTINGS) >= 12
 
 
 def test_published_numbers_have_the_commands_that_make_them():
@@ -40,7 +39,7 @@ def test_published_numbers_have_the_commands_that_make_them():
         published = pd.read_csv(experiments.RESULTS / f"{name}.csv")["command"]
         assert set(published) <= {training.text for training in make()}, name
         count += len(published)
-    assert count >= 28 + 120 + 12
+    assert count >= 120 + 12
 
 
 def test_settings_are_one_change_with_equal_steps():
@@ -63,10 +62,10 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(experiments, "NUM_EPISODES", 5)
     trainings = [
-        experiments.Training("tasks", TINY_TASK, policy, trial, 0, TINY | {"num_updates": num_updates}, policy)
+        experiments.Training("settings", TINY_TASK, policy, trial, 0, TINY | {"num_updates": num_updates}, policy)
         for policy, trial, num_updates in (("mop", 0, 3), ("gru", 100, (2, 3)))  # the second is trained on
     ]
-    monkeypatch.setattr(experiments, "EXPERIMENTS", {"tasks": lambda: iter(trainings)})
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {"settings": lambda: iter(trainings)})
     return trainings
 
 
@@ -75,37 +74,35 @@ def call(monkeypatch, *arguments) -> int:
     return experiments.main()
 
 
-def test_from_training_to_table_and_zoo(tiny, tmp_path, monkeypatch, capsys):
+def test_from_training_to_table(tiny, tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match="no training is finished"):
-        call(monkeypatch, "tasks", "--jobs", "0")
-    assert call(monkeypatch, "tasks", "--dry_run") == 0
+        call(monkeypatch, "settings", "--jobs", "0")
+    assert call(monkeypatch, "settings", "--dry_run") == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
-    assert call(monkeypatch, "tasks", "--jobs", "2") == 0
-    table = pd.read_csv(tmp_path / "tasks.csv")
+    assert call(monkeypatch, "settings", "--jobs", "2") == 0
+    table = pd.read_csv(tmp_path / "settings.csv")
     assert table["policy"].tolist() == ["mop", "gru"] and (table["env_steps"] == 3 * 32).all()
-    assert table["success_rate"].between(0, 1).all() and table["mean_lpc"].tolist()[1] == 16.0
-    curves = pd.read_csv(tmp_path / "tasks_curves.csv")
+    assert table["success_rate"].between(0, 1).all()
+    curves = pd.read_csv(tmp_path / "settings_curves.csv")
     assert len(curves) == 6 and curves.groupby("setting")["env_steps"].max().tolist() == [96, 96]
-    text = (tmp_path / "tasks.md").read_text()
-    assert text in capsys.readouterr().out and text.count("\n") == 3
-    (path,) = (tmp_path / "zoo").rglob("*.pt")
-    checkpoint = load_checkpoint(path)
-    assert "optimizer_state_dict" not in checkpoint and checkpoint["config"]["policy"] == "mop"
+    text = (tmp_path / "settings.md").read_text()
+    assert text in capsys.readouterr().out and text.count("\n") == 4
     assert ["--num_updates 2" in line and "--num_updates 3" in line for line in table["command"]] == [False, True]
-    before = (tmp_path / "tasks.csv").read_bytes()
+    before = (tmp_path / "settings.csv").read_bytes()
     monkeypatch.setattr("subprocess.run", run_here)
-    assert call(monkeypatch, "tasks") == 0  # nothing is trained again
-    assert (tmp_path / "tasks.csv").read_bytes() == before
+    assert call(monkeypatch, "settings") == 0  # nothing is trained again
+    assert (tmp_path / "settings.csv").read_bytes() == before
     capsys.readouterr()
-    assert call(monkeypatch, "tasks", "--dry_run") == 0 and capsys.readouterr().out.strip() == ""
+    assert call(monkeypatch, "settings", "--dry_run") == 0 and capsys.readouterr().out.strip() == ""
     assert not list((tmp_path / "runs").rglob("training_state.pt"))
-    ignored = [replace(training, flags=TINY | {"residual": "true"}) for training in tiny[1:]]  # by the baseline
-    monkeypatch.setattr(experiments, "EXPERIMENTS", {"tasks": lambda: iter(ignored)})
-    assert call(monkeypatch, "tasks") == 0
-    changed = [replace(training, flags=TINY | {"lr": 0.5}) for training in tiny]
-    monkeypatch.setattr(experiments, "EXPERIMENTS", {"tasks": lambda: iter(changed)})
+    of_mixtures = {"residual": "true"}  # which the baseline ignores
+    ignored = [replace(training, flags=training.flags | of_mixtures) for training in tiny[1:]]
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {"settings": lambda: iter(ignored)})
+    assert call(monkeypatch, "settings") == 0
+    changed = [replace(training, flags=training.flags | {"lr": 0.5}) for training in tiny]
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {"settings": lambda: iter(changed)})
     with pytest.raises(InputError, match="was trained with other lr;"):
-        call(monkeypatch, "tasks")
+        call(monkeypatch, "settings")
 
 
 def test_pictures_of_the_study_and_of_the_price(tiny, tmp_path, monkeypatch):
@@ -130,14 +127,14 @@ def test_pictures_of_the_study_and_of_the_price(tiny, tmp_path, monkeypatch):
 
 
 def test_a_failed_training_is_named(tiny, monkeypatch):
-    bad = experiments.Training("tasks", "BabyAI-NoSuchTask-v0", "mop", 0, 0, TINY)
-    monkeypatch.setattr(experiments, "EXPERIMENTS", {"tasks": lambda: iter([bad])})
+    bad = experiments.Training("settings", "BabyAI-NoSuchTask-v0", "mop", 0, 0, TINY)
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {"settings": lambda: iter([bad])})
     with pytest.raises(InputError, match=r"1 trainings failed.*NoSuchTask"):
-        call(monkeypatch, "tasks")
+        call(monkeypatch, "settings")
 
 
 def test_bad_usage_is_one_line():
-    for arguments in (("nothing",), ("tasks", "--jobs", "-1")):
+    for arguments in (("nothing",), ("settings", "--jobs", "-1")):
         result = run_script("results/experiments.py", *arguments, cwd=REPOSITORY)
         assert result.returncode == 2 and result.stderr.count("\n") == 1
 
@@ -168,8 +165,3 @@ def test_markdown_by_hand():
         "| A | x | 2 | 2.0 | 95.0 (90.0 to 100.0) | 1.50 | 0.250 | 15 (10 to 20) |",
         "| A | y | 1 | 1.5 | 50.0 (40.0 to 60.0) | – | 0.250 | 10 |",
     ]
-    assert experiments.markdown_of_tasks(table).splitlines()[2:] == [
-        "| A | 2,000 | 2 | 95.0 (90.0 to 100.0) | 1.50 | 15 (10 to 20) | 2 | 50.0 (40.0 to 60.0) | – |",
-    ]
-    alone = experiments.markdown_of_tasks(table[table["policy"] == "gru"])
-    assert alone.splitlines()[2:] == ["| A | 2,000 | 0 |  |  |  |  | 50.0 (40.0 to 60.0) | – |"]

@@ -608,6 +608,10 @@ def test_schedules_end_and_are_kept_by_a_longer_run(make_run):
     seen = [run.step_update() for _ in range(6)]  # two more than planned
     assert [m["bot_share"] for m in seen] == [1.0, 0.5, 0.0, 0.0, 0.0, 0.0]
     assert [m["lr"] for m in seen] == pytest.approx([0.01, 0.0075, 0.005, 0.0025, 0.0, 0.0])
+    late = make_run(lr_decay=0.5, teacher_mix=2, num_updates=4, lr=0.01)
+    seen = [late.step_update() for _ in range(5)]
+    assert [m["bot_share"] for m in seen] == [1.0, 0.875, 0.75, 0.625, 0.5]
+    assert [m["lr"] for m in seen] == pytest.approx([0.01, 0.01, 0.01, 0.005, 0.0])
     longer, continued = (make_run(teacher_mix=0.5, num_updates=8, **more) for more in ({}, {"scheduled_updates": 4}))
     longer.update = continued.update = 3
     assert longer.bot_share == 0.25 and continued.bot_share == 0.0

@@ -77,6 +77,14 @@ def flag(value: Any) -> bool:
     return value
 
 
+def share(value: Any) -> float:
+    """A share from 0 to 1; false is none of it, and true all of it."""
+    try:
+        return float(flag(value))
+    except ValueError:
+        return number(0, high=1)(value)
+
+
 def choice(*allowed: str) -> Callable[[Any], str]:
     """A parser of one of some words."""
 
@@ -253,8 +261,8 @@ FIELDS = {
     "num_workers": Field(integer(0, 1024), is_runtime=True),
     "unroll_len": Field(integer(1)),
     "lr": Field(number(0, above=True)),
-    "lr_decay": Field(flag, before=False),
-    "teacher_mix": Field(number(0, high=1), before=0.0),
+    "lr_decay": Field(share, before=0.0),
+    "teacher_mix": Field(number(0, high=1000), before=0.0),
     "replay": Field(integer(0, MAX_INTEGER), before=0),
     "replay_size": Field(integer(1, MAX_INTEGER), before=1),
     "grad_clip": Field(number(0)),
@@ -461,6 +469,12 @@ def check_flags(arguments: argparse.Namespace, **parsers: Callable[[Any], Any]) 
             raise InputError(f"--{name} {error}, not {shown(value)}") from None
 
 
+FORMS = {  # of flags that may stand alone
+    flag: {"nargs": "?", "const": "true", "metavar": "true|false"},
+    share: {"nargs": "?", "const": "true", "metavar": "SHARE"},
+}
+
+
 def parser_for_training(description: str) -> Parser:
     """Every key of config.yaml as a flag, with its comment as help."""
     parser = Parser(description=description)
@@ -470,8 +484,7 @@ def parser_for_training(description: str) -> Parser:
     for key in FLAGS:
         options = [f"--{key}"] + ([f"--{names[key]}"] if key in names else [])
         what = f"{helps[key]} (default: {'null' if defaults[key] is None else defaults[key]})".replace("%", "%%")
-        is_switch = FIELDS[key].parse is flag
-        form = {"nargs": "?", "const": "true", "metavar": "true|false"} if is_switch else {"metavar": "VALUE"}
+        form = FORMS.get(FIELDS[key].parse, {"metavar": "VALUE"})
         parser.add_argument(*options, dest=key, default=argparse.SUPPRESS, help=what, **form)
     return parser
 

@@ -35,16 +35,17 @@ from mop.worlds.world import MINIGRID_VERSION, NO_LABEL
 
 
 class Decline(NamedTuple):
-    """A number that falls linearly from `first` in update 0 to 0 in update `end`; where `end` is None, it stays."""
+    """A number that is `first` up to update `start`, and falls linearly to 0 in update `end`."""
 
     first: float
-    end: float | None
+    start: float
+    end: float
 
     def at(self, update: int) -> float:
         """The number in an update."""
-        if self.end is None:
+        if update < self.start:
             return self.first
-        return self.first * max(0.0, 1.0 - update / self.end) if self.end > 0 else 0.0
+        return self.first * max(0.0, (self.end - update) / (self.end - self.start)) if self.end > self.start else 0.0
 
 
 class Step(NamedTuple):
@@ -84,8 +85,9 @@ class ImitationRun:
             config["lpc_alpha"], config["normalize_lpc"], config["lpc_eps"], config["lpc_detach"]
         )
         scheduled = config["scheduled_updates"]
-        self._bot_shares = Decline(1.0, config["teacher_mix"] * scheduled)
-        self._lrs = Decline(config["lr"], scheduled if config["lr_decay"] else None)
+        self._bot_shares = Decline(1.0, 0, config["teacher_mix"] * scheduled)
+        falls = (1.0 - config["lr_decay"]) * scheduled if config["lr_decay"] else math.inf
+        self._lrs = Decline(config["lr"], falls, scheduled)
         self._max_grad_norm = config["grad_clip"] or math.inf
         self._num_replayed, self._steps_of_update = config["replay"], config["unroll_len"] * config["num_envs"]
         with torch.random.fork_rng(devices=[]):
@@ -206,12 +208,12 @@ class ImitationRun:
 
     @property
     def bot_share(self) -> float:
-        """Probability that the bot acts in a step of the next update: from 1 to 0 over the first `teacher_mix`."""
+        """Probability that the bot acts in a step of the next update: 1 at first, 0 after the part `teacher_mix`."""
         return self._bot_shares.at(self.update)
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next update; with `lr_decay` it falls linearly and is 0 after the last."""
+        """The learning rate of the next update; it falls linearly over the last part, `lr_decay`, to 0."""
         return self._lrs.at(self.update)
 
     def _start_worlds(self) -> None:

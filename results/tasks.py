@@ -1,0 +1,321 @@
+"""Every task, three seeds each: the mixture beside a GRU of as many weights. The table, its figure, the zoo.
+
+    python results/tasks.py --jobs 2                            what is not published yet, task after task
+    python results/tasks.py --jobs 2 --tasks BabyAI-GoTo-v0     one of them
+    python results/tasks.py --dry_run                           prints the commands of the trainings, and runs nothing
+    python results/tasks.py --dry_run --modal                   the same trainings on Modal, as commands
+    python results/tasks.py --report                            writes table and figure anew from what is published
+
+After each task, what was found is written to results/: tasks.csv, a row for each training; tasks_curves.csv, their
+learning curves; tasks_worlds.csv, which worlds each solves; tasks.md and tasks.png; and the policy of the median seed,
+in results/zoo/. A training is not repeated while tasks.csv has a row with its command. Ctrl-C at any time: the same
+command goes on. What Modal trained, copied from modal_checkpoints/ to results/runs/tasks/, counts as trained here.
+"""
+
+import functools
+import itertools
+import math
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import pandas as pd
+
+from mop.base.configuration import Parser, check_flags, integer, words
+from mop.base.errors import InputError, run_script
+from mop.base.files import write_atomic, write_figure
+from mop.base.tasks import task_name
+from mop.measures.intervals import interval_of_mean
+from mop.measures.metrics import interval_of_rate
+from mop.measures.seeds import mean_over_seeds
+from mop.store.checkpoints import load_checkpoint, save_checkpoint
+from mop.store.routing_cache import load_cache
+from mop.store.run_keys import cache_path
+from plotting_utils import plot_by_task
+from results import experiments
+from results.experiments import SEEDS, Training, markdown_table
+
+TASKS = {  # updates of 512 environment steps
+    "BabyAI-GoToObj-v0": 100,
+    "BabyAI-OpenRedDoor-v0": 100,
+    "BabyAI-UnlockLocal-v0": 200,
+    "BabyAI-UnlockPickup-v0": 200,
+    "BabyAI-OpenTwoDoors-v0": 200,
+    "BabyAI-KeyCorridorS3R1-v0": 200,
+    "BabyAI-OpenDoor-v0": 300,
+    "BabyAI-GoToDoor-v0": 300,
+    "BabyAI-GoToRedBallGrey-v0": 400,
+    "BabyAI-BlockedUnlockPickup-v0": 400,
+    "BabyAI-KeyCorridorS3R2-v0": 400,
+    "BabyAI-OneRoomS8-v0": 400,
+    "BabyAI-GoToRedBall-v0": 600,
+    "BabyAI-GoToObjMazeS4-v0": 600,
+    "BabyAI-OpenDoorLoc-v0": 600,
+    "BabyAI-PickupDist-v0": 800,
+    "BabyAI-ActionObjDoor-v0": 800,
+    "BabyAI-GoToObjDoor-v0": 800,
+    "BabyAI-FindObjS5-v0": 800,
+    "BabyAI-UnlockPickupDist-v0": 800,
+    "BabyAI-GoToObjMaze-v0": 800,
+    "BabyAI-KeyCorridorS3R3-v0": 1200,
+    "BabyAI-MoveTwoAcrossS5N2-v0": 1200,
+    "BabyAI-KeyCorridorS4R3-v0": 1500,
+    "BabyAI-GoToSeqS5R2-v0": 1500,
+    "BabyAI-PutNextS5N2-v0": 1500,
+    "BabyAI-Unlock-v0": 1500,
+    "BabyAI-Open-v0": 1500,
+    "BabyAI-GoToLocal-v0": 2000,
+    "BabyAI-PickupLoc-v0": 2000,
+    "BabyAI-GoTo-v0": 2000,
+    "BabyAI-Pickup-v0": 2000,
+    "BabyAI-Synth-v0": 2000,
+    "BabyAI-PutNextLocal-v0": 4000,
+}
+RECIPE = {"lr": 1e-3, "lr_decay": 0.25, "teacher_mix": 2.0}  # docs/learning_speed.md
+POLICIES = {  # setting -> trial, script, flags; trials below 10 are those of older policies of the zoo
+    "mixture": (10, "mop", {}),
+    "GRU": (110, "gru", {"gru_hidden_size": 174}),  # 191,657 weights; the mixture has 190,704
+}
+PUBLISHED = {  # imitation of a million demonstrations in BabyAI 1.0 / 1.1, one seed; at second hand
+    "GoToObj": "100 / 100", "GoToLocal": "99.8 / 100", "PutNextLocal": "99.2 / 100", "GoTo": "99.4 / 100",
+    "Open": "100", "Unlock": "98.4 / 100", "Pickup": "99", "Synth": "97.3 / 100",
+}  # fmt: skip
+CURVE_ROWS = 50  # of a learning curve
+FILES = ("tasks_worlds.csv", "tasks_curves.csv", "tasks.csv")  # the last one says what is published
+OF_A_TRAINING = ["task_id", "setting", "seed"]
+
+
+def task_table() -> Iterator[Training]:
+    """Every training, task after task."""
+    for (task_id, num_updates), seed in itertools.product(TASKS.items(), SEEDS):
+        for setting, (trial, policy, flags) in POLICIES.items():
+            length = {"num_updates": num_updates, "log_interval": max(1, num_updates // CURVE_ROWS)}
+            yield Training("tasks", task_id, setting, trial, seed, length | RECIPE | flags, policy)
+
+
+# --- what is published ----------------------------------------------------------------------------------------------
+
+
+def load_published() -> list[pd.DataFrame]:
+    """The tables of FILES, of the trainings that are in all of them and still asked for; empty where there is none.
+
+    Raises InputError where one of the files is lost.
+    """
+    lost = [name for name in FILES if not (experiments.RESULTS / name).exists()]
+    if len(lost) == len(FILES):
+        return [pd.DataFrame(columns=[*OF_A_TRAINING, "command"]) for _ in FILES]
+    if lost:
+        raise InputError(f"{experiments.RESULTS} lacks {', '.join(lost)}; `git checkout results` brings it back")
+    tables = [pd.read_csv(experiments.RESULTS / name, dtype={"solved": str}) for name in FILES]
+    known = tables[-1]["command"].isin({training.text for training in task_table()})
+    kept = [pd.MultiIndex.from_frame(table[OF_A_TRAINING]) for table in (*tables[:-1], tables[-1][known])]
+    in_all = functools.reduce(pd.MultiIndex.intersection, [index.unique() for index in kept])
+    return [table[pd.MultiIndex.from_frame(table[OF_A_TRAINING]).isin(in_all)] for table in tables]
+
+
+def publish(trainings: list[Training], evaluated: pd.DataFrame) -> None:
+    """Add finished trainings to what is published, and the median seed to the zoo.
+
+    tasks.csv is written last: until then, the trainings are not published, and the same command publishes them.
+    """
+    table, curves = experiments.tables_of(trainings, evaluated)
+    new = pd.MultiIndex.from_frame(table[OF_A_TRAINING])
+    order = {name: k for k, name in enumerate(TASKS)}
+    whole = []
+    for old, added in zip(load_published(), (worlds_of(trainings), curves, table), strict=True):
+        others = old[~pd.MultiIndex.from_frame(old[OF_A_TRAINING]).isin(new)]
+        both = pd.concat([others, added] if len(others) else [added])
+        both = both.assign(place=both["task_id"].map(order)).sort_values(["place", "setting", "seed"], kind="stable")
+        whole.append(both.drop(columns="place"))
+    for name, content in zip(FILES[:-1], whole, strict=False):
+        write_atomic(experiments.RESULTS / name, lambda file, content=content: content.to_csv(file, index=False))
+    add_medians_to_zoo(trainings, whole[-1])
+    write_atomic(experiments.RESULTS / FILES[-1], lambda file: whole[-1].to_csv(file, index=False))
+
+
+def worlds_of(trainings: list[Training]) -> pd.DataFrame:
+    """Which of the fixed worlds each training solves: bits of a hexadecimal number, the first world's first."""
+    rows = []
+    for training in trainings:
+        cache = load_cache(cache_path(experiments.RUNS / "tasks" / "evaluation", training.key))
+        episodes = sorted(cache.episodes, key=lambda episode: episode["seed"])
+        solved = np.packbits([episode["success"] for episode in episodes]).tobytes().hex()
+        named = (training.task_id, training.setting, training.seed, len(episodes), solved)
+        rows.append(dict(zip((*OF_A_TRAINING, "num_episodes", "solved"), named, strict=True)))
+    return pd.DataFrame(rows)
+
+
+def solved_worlds(worlds: pd.DataFrame) -> np.ndarray:
+    """The successes of K rows of tasks_worlds.csv in their W worlds, (K, W) float64 of 0 and 1."""
+    rows = zip(worlds["solved"], worlds["num_episodes"], strict=True)
+    return np.array(
+        [np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[:count] for text, count in rows], float
+    )
+
+
+# --- what it says ---------------------------------------------------------------------------------------------------
+
+
+def success_over_seeds(success: np.ndarray) -> tuple[float, float, float]:
+    """Mean success of K seeds in W worlds (K, W) and its 95 % interval.
+
+    Each end is the farther one of two intervals: Student's t over the seeds, and Wilson's over W worlds. The seeds are
+    evaluated in the same worlds, so three of them are no three samples of worlds.
+    """
+    over = mean_over_seeds(list(success.mean(1)), (0.0, 1.0))
+    low, high = interval_of_rate(over.mean, success.shape[1])
+    return over.mean, float(np.fmin(over.low, low)), float(np.fmax(over.high, high))
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
+    """Mean difference of the success of two policies, K seeds in W worlds each (K, W), and its 95 % interval.
+
+    Seeds and worlds are paired. Each end is the farther one of Student's t over the K differences of seeds, of that
+    over the W differences of worlds, and of 3 / W: the rule of three, where hardly a world tells the two apart.
+    """
+    apart = first - second
+    over = mean_over_seeds(list(apart.mean(1)), (-1.0, 1.0))
+    mean, half = interval_of_mean(apart.mean(0))
+    half = max(float(half), 3 / apart.shape[1])
+    low, high = np.clip([mean - half, mean + half], -1, 1)
+    return over.mean, float(np.fmin(over.low, low)), float(np.fmax(over.high, high))
+
+
+def interval(numbers: tuple[float, float, float], sign: str = "") -> str:
+    """Mean and interval in percent; sign: "+" of differences."""
+    mean, low, high = (format(round(100 * number, 1) + 0.0, f"{sign}.1f") for number in numbers)
+    return f"{mean} ({low} to {high})"
+
+
+def as_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
+    """A line for each task: the mixture, the GRU, and what is between them where both have the same seeds."""
+    lines = []
+    for task_id, of_task in table.groupby("task_id", sort=False):
+        rows = {setting: of_task[of_task["setting"] == setting] for setting in POLICIES}
+        own = worlds[worlds["task_id"] == task_id]
+        solved = {setting: own[own["setting"] == setting].sort_values("seed") for setting in POLICIES}
+        seeds = {tuple(found["seed"]) for found in solved.values()}
+        success = {setting: solved_worlds(found) for setting, found in solved.items() if len(found)}
+        counts = sorted({len(of_setting) for of_setting in seeds})
+        cells = [task_name(task_id), f"{of_task['env_steps'].iloc[0]:,.0f}", " and ".join(map(str, counts))]
+        cells += [interval(success_over_seeds(success[name])) if name in success else "–" for name in POLICIES]
+        cells += [interval(difference(*success.values()), "+") if len(seeds) == 1 else "–"]
+        cells += [", ".join(experiments.ratio(rows[setting]) for setting in POLICIES)]
+        cells += [", ".join(_shown((rows[setting]["seconds"] / 60).median(), ".1f") for setting in POLICIES)]
+        cells += [_shown(rows["mixture"]["mean_lpc"].mean(), ",.0f"), PUBLISHED.get(task_name(task_id), "")]
+        lines.append(cells)
+    head = "task | steps | seeds | mixture: success, % | GRU: success, % | mixture minus GRU, points | path ratio, "
+    head += "mixture and GRU | minutes, mixture and GRU | mean LPC | BabyAI, %"
+    return markdown_table(head, lines)
+
+
+def _shown(number: float, form: str) -> str:
+    return "–" if math.isnan(number) else format(number, form)
+
+
+def write_report() -> str:
+    """Write table and figure of what is published; returns the table. Raises InputError where nothing is."""
+    worlds, _, table = load_published()
+    if table.empty:
+        raise InputError("nothing is published yet; leave --report out")
+    text = as_table(table, worlds)
+    write_atomic(experiments.RESULTS / "tasks.md", lambda file: file.write(text.encode()))
+    title = "Failures in 1,000 worlds that training never saw: a dot for each seed, and their mean"
+    write_figure(experiments.RESULTS / "tasks.png", plot_by_task(table, title=title))
+    return text
+
+
+# --- the zoo --------------------------------------------------------------------------------------------------------
+
+
+def median_seed(rows: pd.DataFrame) -> int:
+    """The seed in the middle by success, then by path ratio; of an even number, the worse of the two."""
+    order = rows.sort_values(["success_rate", "path_ratio"], ascending=[True, False], na_position="first")
+    return int(order["seed"].iloc[(len(order) - 1) // 2])
+
+
+def add_medians_to_zoo(trainings: list[Training], table: pd.DataFrame) -> None:
+    """Write the mixture of the median seed of each task of these trainings, as far as it is on this machine."""
+    mixtures = [training for training in trainings if training.setting == "mixture"]
+    for task_id in dict.fromkeys(training.task_id for training in mixtures):
+        seed = median_seed(table[(table["task_id"] == task_id) & (table["setting"] == "mixture")])
+        chosen = [training for training in mixtures if (training.task_id, training.seed) == (task_id, seed)]
+        if chosen:
+            add_to_zoo(chosen[0])
+        else:
+            print(f"zoo: the median seed of {task_id}, {seed}, is not one of those that were trained now")
+
+
+def add_to_zoo(training: Training) -> None:
+    """Write a policy without its optimiser to results/zoo/, in place of another seed's of the same task and trial."""
+    path = training.key.checkpoint(experiments.RESULTS / "zoo")
+    checkpoint = load_checkpoint(training.folder / "checkpoint_final.pt")
+    shutil.rmtree(path.parent.parent, ignore_errors=True)
+    save_checkpoint(path, {name: value for name, value in checkpoint.items() if name != "optimizer_state_dict"})
+
+
+# --- running it -----------------------------------------------------------------------------------------------------
+
+
+def finish(trainings: list[Training], jobs: int) -> None:
+    """Train and evaluate those of one task that are not published, and publish them."""
+    experiments.train_missing(trainings, jobs)
+    experiments.check_commands(trainings)
+    publish(trainings, experiments.evaluate("tasks", jobs, "--task", trainings[0].task_id))
+
+
+def modal_commands(trainings: list[Training]) -> list[str]:
+    """The same trainings on Modal: a command for those that differ in their task alone, or in their seed."""
+    by_command: dict[tuple, dict[str, list[str]]] = {}
+    for training in trainings:
+        script = "train_mop.py" if training.policy == "mop" else "train.py"
+        extra = [str(word) for name, value in training.flags.items() for word in (f"--{name}", value)]
+        command = (script, str(training.trial), shlex.join(["--lang_encoder", "vocab", *extra]))
+        by_command.setdefault(command, {}).setdefault(training.task_id, []).append(str(training.seed))
+    lines = []
+    for (script, trial, extra), seeds_of_task in by_command.items():
+        for seeds in dict.fromkeys(map(tuple, seeds_of_task.values())):
+            tasks = [task_id for task_id, own in seeds_of_task.items() if tuple(own) == seeds]
+            words = ["--task-ids", ",".join(tasks), "--trials", trial, "--seeds", ",".join(seeds)]
+            words += ["--script", script, "--gpu", "none", "--extra-args", extra]
+            lines.append(shlex.join(["modal", "run", "--detach", "modal_app.py::main", *words]))
+    return lines
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--tasks", default=",".join(TASKS), help="with commas (default: all)")
+    parser.add_argument("--jobs", default=1, help="trainings at a time (default: %(default)s)")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands of what is not published")
+    parser.add_argument("--modal", action="store_true", help="with --dry_run: those for Modal")
+    parser.add_argument("--report", action="store_true", help="train nothing: write table and figure anew")
+    return parser
+
+
+def main() -> int:
+    """Train what is not published, task after task; publish; tell."""
+    args = parser().parse_args()
+    check_flags(args, jobs=integer(1), tasks=words(*TASKS))
+    if (args.report and args.dry_run) or (args.modal and not args.dry_run):
+        raise InputError("give --report alone, and --modal with --dry_run")
+    published = set(load_published()[-1]["command"])
+    missing = [t for t in task_table() if t.task_id in args.tasks and t.text not in published]
+    if args.dry_run:
+        print("\n".join(modal_commands(missing) if args.modal else [training.text for training in missing]))
+        return 0
+    for task_id, group in itertools.groupby([] if args.report else missing, lambda training: training.task_id):
+        print(task_id, flush=True)
+        finish(list(group), args.jobs)
+        write_report()
+    print(write_report())
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
