@@ -175,7 +175,7 @@ def faulty_caches(page: Page) -> None:
         page.see(words)
         page.see(f"trial_{trial}/routing_data.json")
         page.see(f"python batch_eval.py --force --task {TASK} --trial {trial}")
-    page.choose("Run", "BabyAI-GoToObj-v0 mixture lpc_alpha 0 trial 0 seed 0 · update 200 · no cache")
+    page.choose("Run", "BabyAI-GoToObj-v0 mixture lpc_alpha 0 trial 10 seed 1 · update 100 · no cache")
     page.see("there is no routing cache")
     page.see("python batch_eval.py --force --checkpoint_dir")
     shown = page.picture()  # evaluated instead

@@ -103,11 +103,12 @@ def test_filters(rows):
     assert common_worlds(rows) == ["1000:0"] and penalties(rows) == PENALTIES
     assert worlds_name("1000:0") == "1,000 worlds from eval_seed 0"
     lengths = training_lengths(rows)
-    assert (lengths[0], lengths[-1]) == (102_400, 2_048_000)
+    assert (lengths[0], lengths[-1]) == (51_200, 1_024_000)
     short = Filters("1000:0", (0, 200_000)).apply(rows)
     assert short["env_steps"].max() <= 200_000 and 0 < len(short) < len(rows)
     cheap = Filters(lpc_alpha=1e-4).apply(rows)
-    assert set(cheap[cheap["policy"] == "mop"]["lpc_alpha"]) == {1e-4} and (cheap["policy"] == "gru").sum() == 16
+    assert set(cheap[cheap["policy"] == "mop"]["lpc_alpha"]) == {1e-4}
+    assert cheap["policy"].eq("gru").sum() == rows["policy"].eq("gru").sum() >= 48
     with pytest.raises(InputError, match="no result fits the filters"):
         Filters("300:0").apply(rows)
     assert list(as_shown(rows).columns)[:2] == ["task", "policy"] and "update" not in as_shown(rows)
@@ -125,8 +126,9 @@ def test_what_cannot_be_compared_is_said(rows):
 
 
 def test_by_task_shows_the_last_checkpoint_of_each_run(rows):
-    one = rows[:1].assign(env_steps=100, update=5, success_rate=0.5, success_low=0.4, success_high=0.6)
-    figure = plot_tasks(pd.concat([one, rows[:1]]), "success")
+    mixture = rows[rows["policy"] == "mop"][:1]
+    one = mixture.assign(env_steps=100, update=5, success_rate=0.5, success_low=0.4, success_high=0.6)
+    figure = plot_tasks(pd.concat([one, mixture]), "success")
     assert [line.get_xdata().tolist() for line in figure.axes[0].lines if line.get_marker() == "o"] == [[100.0]]
 
 
@@ -136,10 +138,11 @@ def test_tradeoff_leaves_out_what_it_cannot_colour(rows):
     def labels(*asked) -> list[str]:
         return [text.get_text() for text in plot_tradeoff(rows, *asked).legends[0].get_texts()]
 
-    assert len(labels("task", "mop")) == 16 and labels("lpc_alpha", "mop") == [f"{alpha:g}" for alpha in PENALTIES]
+    assert len(labels("task", "mop")) == rows["task_id"].nunique() >= 16
+    assert labels("lpc_alpha", "mop") == [f"{alpha:g}" for alpha in PENALTIES]
     (ax,) = plot_tradeoff(rows, "lpc_alpha", "mop").axes
     dots = [len(container.lines[0].get_xdata()) for container in ax.containers]
-    assert sum(dots) == 70, "two tasks, seven penalties, five seeds"
+    assert sum(dots) == 70 + 6, "two tasks: seven penalties, five seeds; and the three seeds of the table"
     assert labels("lpc_alpha", "gru") == ["0"]
     with pytest.raises(InputError, match="no result of this policy has a value of lpc_alpha"):
         plot_tradeoff(rows.assign(lpc_alpha=None), "lpc_alpha", "gru")
