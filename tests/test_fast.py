@@ -1,6 +1,7 @@
 """Every fast path against the policy's own plain torch: steps, sequences, gradients; no sample depends on its batch."""
 
 import pickle
+from collections import deque
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from mixture_of_experts import ExpertDropout, GRUPolicy, MixtureOfExpertsPolicy, Router
 from mop.base.errors import InputError
-from mop.kernels import autograd, fast, packed
+from mop.kernels import autograd, fast, packed, sequence
 from mop.kernels.grid import CATEGORIES
 from mop.kernels.policy import CompiledPolicy, PolicyShape, _tanh  # private: it exists inside kernels only
 
@@ -185,6 +186,22 @@ def test_parts_of_the_environments_are_the_whole_whatever_the_number_of_threads(
             torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4)
         checked += 1
     assert checked == 4
+
+
+def test_sums_do_not_depend_on_where_arrays_lie():
+    rng, widths = np.random.default_rng(0), (5, 8, 13, 16, 29)
+    for width in widths:
+        given = [rng.standard_normal((rows, width), np.float32) for rows in (2, 1, 1, 1)]
+        seen, kept = set(), deque(maxlen=30)
+        for _ in range(1000):
+            kept.append([np.empty(size, np.uint8) for size in rng.integers(1, 6 * width, rng.integers(1, 8))])
+            places = [None] * 5  # filled in any order, so that other arrays lie beside each other
+            for k in rng.permutation(5):
+                places[k] = given[k].copy() if k < 4 else np.zeros((2, width), np.float32)
+            norm, x, mixture, grad_y, grad_norm = places
+            sequence._normalise_backward(norm, x, mixture, grad_y, grad_norm)
+            seen.add((grad_y.tobytes(), grad_norm.tobytes()))
+        assert len(seen) == 1, width
 
 
 @pytest.mark.parametrize("path", ["compiled", "packed"])

@@ -240,7 +240,11 @@ def _mixture_forward(router, mix, norm, sizes, states, x, uniform, rate, thresho
 
 @_kernel_of_sums
 def _normalise_backward(norm, x, mixture, grad_y, grad_norm):
-    """The gradient of `normalise`: grad_y (M, D) becomes that by x + mixture; added to grad_norm (2, D)."""
+    """The gradient of `normalise`: grad_y (M, D) becomes that by x + mixture; added to grad_norm (2, D).
+
+    No loop both sums and writes: whether such a loop is vectorised, and so in which order it sums, would depend on how
+    far apart the arrays lie in memory.
+    """
     width = x.dtype.type(x.shape[1])
     weight, to_weight, to_bias = norm[0], grad_norm[0], grad_norm[1]
     normal = np.empty(x.shape[1], x.dtype)
@@ -249,10 +253,12 @@ def _normalise_backward(norm, x, mixture, grad_y, grad_norm):
         square = along = by_mean = mean
         for j in range(len(normal)):
             normal[j] = x[n, j] + mixture[n, j]
+        for j in range(len(normal)):
             mean += normal[j]
         mean /= width
         for j in range(len(normal)):
             normal[j] -= mean
+        for j in range(len(normal)):
             square += normal[j] * normal[j]
         scale = x.dtype.type(1) / math.sqrt(square / width + x.dtype.type(1e-5))
         for j in range(len(normal)):
@@ -260,6 +266,7 @@ def _normalise_backward(norm, x, mixture, grad_y, grad_norm):
             to_weight[j] += grad[j] * normal[j]
             to_bias[j] += grad[j]
             grad[j] *= weight[j]
+        for j in range(len(normal)):
             by_mean += grad[j]
             along += grad[j] * normal[j]
         for j in range(len(normal)):
