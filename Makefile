@@ -63,7 +63,7 @@ bench: $(VENV)/.installed  ## training and evaluation speed beside a plain loop'
 	$(RUN) benchmarks/several_tasks_speed.py
 	$(RUN) benchmarks/coinrun_speed.py
 
-results: $(VENV)/.installed  ## train and evaluate everything behind results/ (about a day; goes on where it was stopped)
+results: $(VENV)/.installed  ## the tables of tasks, settings, alphas and collapse (about a day; goes on where it was stopped)
 	$(RUN) results/experiments.py settings --jobs 2
 	$(RUN) results/tasks.py --jobs 2
 	$(RUN) results/experiments.py alpha --jobs 2

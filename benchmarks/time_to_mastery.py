@@ -10,11 +10,12 @@ checkpoint masters a task where it solves at least 99 %, and the lower end of th
 trainings are passed over; one that was cut off begins anew, as its time could not be told. Compiling, which happens
 once for an installation, comes before.
 
-Writes results/mastery.csv, a row for each checkpoint, with how it routes, and results/mastery.md, medians over seeds
-with their range.
+Writes results/mastery.csv, a row for each checkpoint, with how it routes; results/mastery.md, medians over seeds with
+their range; and results/mastery.png.
 Trainings stay under results/runs/mastery/ (not in git).
 """
 
+import itertools
 import math
 import shlex
 import shutil
@@ -29,16 +30,18 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks.throughput import spread
-from mop.base.configuration import Parser, check_flags, integer, words
+from mop.base.configuration import Parser, as_flags, check_flags, integer, words
 from mop.base.errors import InputError, run_script
-from mop.base.files import write_atomic
+from mop.base.files import write_atomic, write_figure
 from mop.base.tasks import task_name
 from mop.measures.distinctness import effective_number
 from mop.measures.pathways import compute_pathways
 from mop.measures.router_weights import compute_router_entropy
+from mop.plotting.style import HUES, open_frame, wrapped
 from mop.store.routing_cache import RoutingCache, load_cache
 from mop.store.run_keys import RunKey, cache_path
 from results.experiments import NUM_EPISODES, RESULTS, ROOT, RUNS, markdown_table
@@ -50,6 +53,7 @@ GOALS = {  # task -> minutes that were aimed at; None: it is only compared
 }  # fmt: skip
 NUM_CHECKPOINTS, NUM_SEEDS = 10, 3
 MASTERED, LOWER_END = 0.99, 0.98
+NO_FAILURE = 0.05  # where 0 stands on the log axis of the figure, in percent
 TABLE, REPORT, FOLDER = RESULTS / "mastery.csv", RESULTS / "mastery.md", RUNS / "mastery"
 
 
@@ -62,10 +66,10 @@ class Settings(NamedTuple):
 
 _DEFAULTS = {"lr": 1e-3, "lr_decay": 0.0, "teacher_mix": 0.5}
 _AS_EARLIER = (200, 300, 4000, 2000, 4000, 1200)  # updates of each task: of the policies that were published first
-_AS_AIMED = (100, 200, 2500, 3000, 4500, 1200)  # what the goals leave time for
+_AS_AIMED = (100, 200, 2500, 3000, 5500, 1200)  # what the goals leave time for
 SETTINGS = {
     "defaults": Settings(_DEFAULTS, dict(zip(GOALS, _AS_EARLIER, strict=True))),
-    "tasks.py": Settings(RECIPE, dict(zip(GOALS, _AS_AIMED, strict=True))),
+    "recipe": Settings(RECIPE, dict(zip(GOALS, _AS_AIMED, strict=True))),
 }
 
 
@@ -100,8 +104,8 @@ class Timing(NamedTuple):
         given |= {"log_interval": math.gcd(interval, 10)}  # the log tells the seconds of a checkpoint
         given |= {"num_workers": 2} | SETTINGS[self.setting].flags
         folder = self.folder.relative_to(ROOT) if self.folder.is_relative_to(ROOT) else self.folder
-        words = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
-        return ["python", "train_mop.py", *words, "--checkpoint_dir", folder.as_posix(), "--overwrite"]
+        given["checkpoint_dir"] = folder.as_posix()
+        return ["python", "train_mop.py", *as_flags(given), "--overwrite"]
 
     def run(self) -> pd.DataFrame:
         """Train, then evaluate: a row for each checkpoint. Raises InputError where one of the two fails."""
@@ -112,8 +116,7 @@ class Timing(NamedTuple):
         results = self.key.folder(self.folder) / "results.csv"
         where = {"checkpoint_dir": self.folder, "cache_dir": results.parent / "cache", "results_path": results}
         which = {"task": self.task_id, "trial": 0, "seed": self.seed, "num_episodes": NUM_EPISODES}
-        words = [str(word) for name, value in (where | which).items() for word in (f"--{name}", value)]
-        call(["python", "batch_eval.py", *words])
+        call(["python", "batch_eval.py", *as_flags(where | which)])
         log = pd.read_csv(self.key.folder(self.folder) / "training_log.csv").set_index("update")
         beside = seconds - log["seconds"].iloc[-1]  # start and end of the process
         rows = pd.read_csv(results)
@@ -155,13 +158,12 @@ def warm_up() -> None:
     """Compile what an installation compiles once, and read its files, before any time is taken."""
     flags = {"num_updates": 1, "lang_encoder": "vocab", "device": "cpu", "num_workers": 2}
     with tempfile.TemporaryDirectory() as folder:
-        words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
-        call(["python", "train_mop.py", *words, "--checkpoint_dir", folder])
+        call(["python", "train_mop.py", *as_flags(flags | {"checkpoint_dir": folder})])
 
 
 def load_rows() -> pd.DataFrame:
     """What is timed already."""
-    return pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=["setting", "task_id", "seed"])
+    return pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=[*Timing._fields, "update"])
 
 
 def mastery_of(run: pd.DataFrame) -> pd.Series | None:
@@ -172,23 +174,56 @@ def mastery_of(run: pd.DataFrame) -> pd.Series | None:
 
 def as_table(rows: pd.DataFrame) -> str:
     """A line for each task and settings: medians over seeds, with their range."""
-    lines = []
-    for (task_id, setting), group in rows.groupby(["task_id", "setting"], sort=False):
-        runs = [run.sort_values("update") for _, run in group.groupby("seed")]
-        reached = [row for row in map(mastery_of, runs) if row is not None]
-        ends = pd.DataFrame([run.iloc[-1] for run in runs])
-        minutes = spread([row["seconds"] / 60 for row in reached]) if reached else "–"
-        steps = f"{pd.Series([row['env_steps'] for row in reached]).median():,.0f}" if reached else "–"
-        lines.append(
-            [
-                task_name(task_id), setting, f"{len(reached)} of {len(runs)}", minutes, f"{GOALS[task_id] or '–'}",
-                steps, spread(list(100 * ends["success_rate"])), spread(list(ends["seconds"] / 60)),
-                spread(list(ends["mean_lpc"]), 0), spread(list(ends["router_entropy"]), 2),
-                spread(list(ends["pathways"])),
-            ]
-        )  # fmt: skip
     head = "task | settings | seeds that master it | minutes | goal | steps | success at the end, % | minutes in all"
-    return markdown_table(f"{head} | mean LPC | router entropy, nats | pathways in use", lines)
+    lines = [
+        _line(task_id, setting, group)
+        for task_id, setting in itertools.product(GOALS, SETTINGS)
+        if not (group := rows[(rows["task_id"] == task_id) & (rows["setting"] == setting)]).empty
+    ]
+    return markdown_table(f"{head} | path ratio | mean LPC | router entropy, nats | pathways in use", lines)
+
+
+def _line(task_id: str, setting: str, rows: pd.DataFrame) -> list[str]:
+    runs = [run.sort_values("update") for _, run in rows.groupby("seed")]
+    reached = [row for row in map(mastery_of, runs) if row is not None]
+    never = [math.inf] * (len(runs) - len(reached))  # so that the median is over all seeds
+    minutes = spread([row["seconds"] / 60 for row in reached] + never, 2).replace("inf", "never") if reached else "never"
+    steps = f"{np.median([row['env_steps'] for row in reached] + never):,.0f}".replace("inf", "–")
+    ends = pd.DataFrame([run.iloc[-1] for run in runs])
+    return [
+        task_name(task_id), setting, f"{len(reached)} of {len(runs)}", minutes, f"{GOALS[task_id] or '–'}", steps,
+        spread(list(100 * ends["success_rate"])), spread(list(ends["seconds"] / 60), 2),
+        spread(list(ends["path_ratio"]), 2), spread(list(ends["mean_lpc"]), 0),
+        spread(list(ends["router_entropy"]), 2), spread(list(ends["pathways"])),
+    ]  # fmt: skip
+
+
+def plot_mastery(rows: pd.DataFrame) -> Figure:
+    """A panel for each task: failures against minutes, a line for each training, a colour for each settings."""
+    figure = Figure(figsize=(8.4, 5.0), layout="constrained")
+    axes = figure.subplots(2, 3, sharey=True)
+    colors = dict(zip(SETTINGS, (HUES["vermilion"], HUES["blue"]), strict=True))
+    for ax, (task_id, goal) in zip(axes.ravel(), GOALS.items(), strict=True):
+        for (setting, _), run in rows[rows["task_id"] == task_id].groupby(["setting", "seed"]):
+            failures = (100 * (1 - run["success_rate"])).clip(lower=NO_FAILURE)
+            ax.plot(run["seconds"] / 60, failures, color=colors[setting], marker=".", linewidth=1, label=setting)
+        ax.axhline(100 * (1 - MASTERED), color="#777777", linewidth=0.8, linestyle="dashed")
+        if goal is not None:
+            ax.axvline(goal, color="#777777", linewidth=0.8, linestyle="dotted")
+        ax.set_yscale("log")
+        ax.set_yticks([NO_FAILURE, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
+        ax.minorticks_off()
+        ax.set_xlim(left=0)
+        ax.set_title(task_name(task_id), fontsize="medium", loc="left")
+        open_frame(ax)
+    for ax in axes[-1]:
+        ax.set_xlabel("minutes")
+    figure.supylabel("failures, % of 1,000 worlds", fontsize="medium")
+    lines = {line.get_label(): line for ax in axes.ravel() for line in ax.get_lines() if line.get_label() in colors}
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=2, frameon=False)
+    title = "Failures on the way, a line for each seed; dashed: 1 %, dotted: the time that was aimed at"
+    figure.suptitle(wrapped(title, 8.4), fontsize="large")
+    return figure
 
 
 def parser() -> Parser:
@@ -207,19 +242,22 @@ def main() -> int:
     check_flags(args, seeds=integer(1), settings=words(*SETTINGS), tasks=words(*GOALS))
     asked = [Timing(s, task, seed) for seed in range(args.seeds) for task in args.tasks for s in args.settings]
     rows = load_rows()
-    there = set(rows[["setting", "task_id", "seed"]].itertuples(index=False, name=None))
-    missing = [] if args.report else [timing for timing in asked if tuple(timing) not in there]
+    there = set(rows[[*Timing._fields, "update"]].itertuples(index=False, name=None))
+    missing = [] if args.report else [timing for timing in asked if (*timing, timing.num_updates) not in there]
     if missing:
         warm_up()
     for timing in tqdm(missing, unit="training", dynamic_ncols=True, disable=not missing):
         tqdm.write(shlex.join(timing.command))
-        rows = pd.concat([rows, timing.run()], ignore_index=True).sort_values(["task_id", "setting", "seed", "update"])
+        others = rows[~(rows[list(Timing._fields)] == list(timing)).all(axis=1)]  # it may have been shorter before
+        rows = pd.concat([others, timing.run()], ignore_index=True)
+        rows = rows.sort_values(["task_id", "setting", "seed", "update"])
         content = rows.to_csv(index=False, float_format="%.6g").encode()
         write_atomic(TABLE, lambda file, content=content: file.write(content))
     if rows.empty:
         raise InputError("nothing is timed yet; leave --report out")
     table = as_table(rows)
     write_atomic(REPORT, lambda file: file.write(table.encode()))
+    write_figure(REPORT.with_suffix(".png"), plot_mastery(rows))
     print(table)
     return 0
 

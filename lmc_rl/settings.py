@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mop.base.configuration import (
+    FORMS,
     Field,
     Parser,
     choice,
@@ -159,8 +160,7 @@ def add_flags(parser: Parser, names: Sequence[str] = tuple(FIELDS)) -> None:
         default = general[name] if name in general else "; ".join(f"{algo}: {value}" for algo, value in found.items())
         default = "null" if default is None else default
         what = f"{helps[name]} (default: {default})".replace("%", "%%")
-        is_switch = FIELDS[name].parse is flag
-        form = {"nargs": "?", "const": "true", "metavar": "true|false"} if is_switch else {"metavar": "VALUE"}
+        form = FORMS.get(FIELDS[name].parse, {"metavar": "VALUE"})
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=what, **form)
 
 

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from mixture_of_experts import MixtureOfExpertsPolicy
-from mop.base.configuration import Parser, check_flags, integer, parse_config
+from mop.base.configuration import Parser, as_flags, check_flags, integer, parse_config
 from mop.base.errors import InputError, run_script
 from mop.base.files import write_atomic, write_figure
 from mop.kernels.devices import use_device
@@ -97,7 +97,7 @@ def train(name: str, seed: int) -> None:
     flags, change_weights = CHANGES[name]
     flags = BASE | SETTINGS["bare"] | flags | {"task_id": TASK, "seed": seed, "num_updates": NUM_UPDATES}
     encoder = load_encoder("vocab")
-    config, _ = parse_config("", [part for key, value in flags.items() for part in (f"--{key}", str(value))])
+    config, _ = parse_config("", as_flags(flags))
     run = ImitationRun(config | {"policy": "mop", "encoder_dim": encoder.dim}, encoder, use_device("cpu"))
     if change_weights is not None:
         with torch.no_grad():

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pandas as pd
 from tqdm import tqdm
 
-from mop.base.configuration import RUNTIME_KEYS, Parser, check_flags, integer, parse_config
+from mop.base.configuration import RUNTIME_KEYS, Parser, as_flags, check_flags, integer, parse_config
 from mop.base.errors import InputError, run_script
 from mop.base.files import write_atomic, write_figure
 from mop.base.tasks import task_name
@@ -99,7 +99,7 @@ class Training:
         given |= self.flags | {"num_updates": num_updates}
         given["checkpoint_dir"] = (where.relative_to(ROOT) if where.is_relative_to(ROOT) else where).as_posix()
         script = "train_mop.py" if self.policy == "mop" else "train.py"
-        return ["python", script, *(str(p) for name, value in given.items() for p in (f"--{name}", value)), "--resume"]
+        return ["python", script, *as_flags(given), "--resume"]
 
     @property
     def text(self) -> str:

@@ -37,7 +37,7 @@ from lmc_rl.reports import report
 from lmc_rl.settings import settle
 from lmc_rl.studies import ALL, LineStudy, ReturnStudy, Study, load_study
 from lmc_rl.views import SHARE, SHARE_OF_LOSS, plot_beside
-from mop.base.configuration import Parser, check_flags, integer
+from mop.base.configuration import Parser, as_flags, check_flags, integer
 from mop.base.errors import InputError, run_script
 from mop.base.files import write_atomic, write_figure
 
@@ -73,8 +73,7 @@ class Experiment:
     @property
     def command(self) -> str:
         """As it is typed."""
-        words = [word for name, value in self.flags.items() for word in (f"--{name}", value)]
-        return shlex.join(["python", "-m", f"lmc_rl.{self.module}", *words, "--resume"])
+        return shlex.join(["python", "-m", f"lmc_rl.{self.module}", *as_flags(self.flags), "--resume"])
 
     def run(self, jobs: str) -> None:
         """Do what is missing of it."""

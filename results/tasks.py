@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import pandas as pd
 
-from mop.base.configuration import Parser, check_flags, integer, words
+from mop.base.configuration import Parser, as_flags, check_flags, integer, words
 from mop.base.errors import InputError, run_script
 from mop.base.files import write_atomic, write_figure
 from mop.base.tasks import task_name
@@ -132,10 +132,10 @@ def publish(trainings: list[Training], evaluated: pd.DataFrame) -> None:
         both = pd.concat([others, added] if len(others) else [added])
         both = both.assign(place=both["task_id"].map(order)).sort_values(["place", "setting", "seed"], kind="stable")
         whole.append(both.drop(columns="place"))
-    for name, content in zip(FILES[:-1], whole, strict=False):
+    for name, content in zip(FILES, whole, strict=True):
+        if name == FILES[-1]:
+            add_medians_to_zoo(trainings, content)
         write_atomic(experiments.RESULTS / name, lambda file, content=content: content.to_csv(file, index=False))
-    add_medians_to_zoo(trainings, whole[-1])
-    write_atomic(experiments.RESULTS / FILES[-1], lambda file: whole[-1].to_csv(file, index=False))
 
 
 def worlds_of(trainings: list[Training]) -> pd.DataFrame:
@@ -210,7 +210,7 @@ def as_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
         cells += [_shown(rows["mixture"]["mean_lpc"].mean(), ",.0f"), PUBLISHED.get(task_name(task_id), "")]
         lines.append(cells)
     head = "task | steps | seeds | mixture: success, % | GRU: success, % | mixture minus GRU, points | path ratio, "
-    head += "mixture and GRU | minutes, mixture and GRU | mean LPC | BabyAI, %"
+    head += "mixture and GRU | minutes, mixture and GRU | mean LPC of the mixture | BabyAI, %"
     return markdown_table(head, lines)
 
 
@@ -274,8 +274,8 @@ def modal_commands(trainings: list[Training]) -> list[str]:
     by_command: dict[tuple, dict[str, list[str]]] = {}
     for training in trainings:
         script = "train_mop.py" if training.policy == "mop" else "train.py"
-        extra = [str(word) for name, value in training.flags.items() for word in (f"--{name}", value)]
-        command = (script, str(training.trial), shlex.join(["--lang_encoder", "vocab", *extra]))
+        extra = shlex.join(as_flags({"lang_encoder": "vocab"} | training.flags))
+        command = (script, str(training.trial), extra)
         by_command.setdefault(command, {}).setdefault(training.task_id, []).append(str(training.seed))
     lines = []
     for (script, trial, extra), seeds_of_task in by_command.items():

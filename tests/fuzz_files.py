@@ -29,7 +29,16 @@ import torch  # noqa: E402
 import yaml  # noqa: E402
 from conftest import TINY_FLAGS, TINY_TASK  # noqa: E402
 
-from mop.base.configuration import DEFAULTS_FILE, FLAGS, Parser, check_flags, integer, parse_config, read_config  # noqa: E402
+from mop.base.configuration import (  # noqa: E402
+    DEFAULTS_FILE,
+    FLAGS,
+    Parser,
+    as_flags,
+    check_flags,
+    integer,
+    parse_config,
+    read_config,
+)
 from mop.base.errors import InputError, run_script  # noqa: E402
 from mop.jobs.batch import Settings, evaluate_checkpoint  # noqa: E402
 from mop.jobs.evaluation import encoder_for, load_for_evaluation  # noqa: E402
@@ -272,7 +281,7 @@ def fuzz_yaml(files: Fuzzer, rng: random.Random) -> None:
 def fuzz_flags(files: Fuzzer, rng: random.Random) -> None:
     config = read_config(DEFAULTS_FILE)
     values = {name: rng.choice((config[name], rng.choice(NASTY))) for name in rng.sample(FLAGS, 2)}
-    _parse([word for name, value in values.items() for word in (f"--{name}", str(value))])
+    _parse(as_flags(values))
 
 
 def _parse(words: list[str]) -> None:

@@ -8,6 +8,7 @@ from eval_helpers import UNLOCK, put, random_checkpoint
 
 from generative import record
 from generative.recordings import Recording, open_recording
+from mop.base.configuration import as_flags
 
 FLAGS = {"num_steps": 900, "num_envs": 6, "max_steps": 24}
 
@@ -20,7 +21,7 @@ def tiny_checkpoint(folder: Path, task_id: str = UNLOCK, **changes) -> Path:
 def record_command(checkpoint: Path, data_dir: Path, /, *switches: str, **flags) -> list[str]:
     """The arguments of generative.record for a recording of some episodes; flags: that differ from FLAGS."""
     flags = {"checkpoint": checkpoint, "data_dir": data_dir, **FLAGS, **flags}
-    return [*(word for name, value in flags.items() for word in (f"--{name}", str(value))), *switches]
+    return [*as_flags(flags), *switches]
 
 
 def record_tiny(checkpoint: Path, data_dir: Path, /, *switches: str, **flags) -> Recording:

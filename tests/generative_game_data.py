@@ -10,6 +10,7 @@ import torch
 from generative import record, train_agent
 from generative.agents import make_agent
 from generative.games import RIGHT, RIGHT_AND_JUMP, check_playable
+from mop.base.configuration import as_flags
 from mop.base.errors import InputError, exit_code
 from mop.store.checkpoints import save_checkpoint
 
@@ -40,7 +41,7 @@ def told(capsys) -> str:
 
 def flags(**values) -> list[str]:
     """Arguments of a command."""
-    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    return as_flags(values)
 
 
 def tiny_agent(folder: Path, env_name: str = "coinrun", seed: int = 0) -> Path:

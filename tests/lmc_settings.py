@@ -4,13 +4,14 @@ import torch
 
 from lmc_rl.learners import Learner
 from lmc_rl.settings import settle
+from mop.base.configuration import as_flags
 from mop.kernels.devices import choose_device
 
 TINY = {  # a run of 240 steps
     "seed": 5, "total_steps": 240, "learning_starts": 40, "hidden_sizes": "16,16", "batch_size": 16, "eval_freq": 80,
     "eval_episodes": 2, "fork_points": "0.25,0.5", "alpha_points": 5, "num_eval_episodes": 6, "device": "cpu",
 }  # fmt: skip
-FLAGS = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+FLAGS = as_flags(TINY)
 
 
 def tiny(**changes) -> dict:

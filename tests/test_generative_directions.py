@@ -29,6 +29,7 @@ from generative.labels import CARRIED, DOOR_STATES, PROPERTIES, UNKNOWN, label_e
 from generative.probes import Probe, accuracy_alone, balanced_accuracy, class_differences, labels_of_others
 from generative.recordings import SPLITS
 from generative.sparse import train_sparse
+from mop.base.configuration import as_flags
 from mop.base.errors import InputError
 from mop.kernels.grid import code_color, code_kind, code_state
 from mop.measures.phases import key_phases
@@ -433,7 +434,7 @@ def test_random_directions_lie_where_the_memory_varies():
 
 def flags_of(recording, out, **flags) -> list[str]:
     flags = {"data_dir": recording.folder, "out": out, "num_components": 3, "num_seeds": 1, "max_rows": 600} | flags
-    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    return as_flags(flags)
 
 
 def test_the_command_goes_on_where_it_was_cut_off_with_the_same_bytes(recording, tmp_path, capsys, hasty):

@@ -22,6 +22,7 @@ from generative.policies import FrozenPolicy
 from generative.soft import NUM_CELLS, harden
 from generative.trials import ACTORS, AHEAD, choose_moments, run_trials
 from generative.world_model import WorldModel
+from mop.base.configuration import as_flags
 from mop.base.errors import InputError
 from mop.kernels.grid import observe
 from mop.learning.loop import FINAL_NAME
@@ -186,8 +187,7 @@ def call(tiny, simulator, **flags) -> int:
     flags = {"data_dir": tiny[0].folder, "agent_file": tiny[1], "num_trials": 6, "num_horizons": 4, **flags}
     flags = {"simulator": simulator, "split": "train", **flags}  # of training worlds there are most
     with pytest.MonkeyPatch.context() as patch:
-        words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-        patch.setattr(sys, "argv", ["fidelity", *words])
+        patch.setattr(sys, "argv", ["fidelity", *as_flags(flags)])
         return fidelity.main()
 
 

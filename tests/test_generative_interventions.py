@@ -20,6 +20,7 @@ from generative.effects import effect_rows, random_effects
 from generative.interventions import Move, Operation, Replay
 from generative.policies import FrozenPolicy
 from mixture_of_experts import RecurrentPolicy
+from mop.base.configuration import as_flags
 from mop.base.files import settle_folder
 from mop.jobs.evaluation import encoder_for, evaluate
 from mop.learning.policies import policy_from_checkpoint
@@ -367,7 +368,7 @@ def studied(tmp_path_factory):
 def flags_of(studied, out, *operation: str, **flags) -> list[str]:
     flags = {"checkpoint": studied.checkpoint, "directions": studied.directions, "out": out} | flags
     flags = {"num_worlds": 5, "num_random": 20, "cache_dir": studied.folder / "cache"} | flags
-    return [*operation, *(str(word) for name, value in flags.items() for word in (f"--{name}", value))]
+    return [*operation, *as_flags(flags)]
 
 
 def test_a_run_that_is_cut_off_goes_on_with_the_same_bytes(studied, tmp_path, capsys):

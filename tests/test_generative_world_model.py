@@ -19,6 +19,7 @@ from generative.losses import ARRAYS, TERMS, Frames, losses, simulate
 from generative.soft import CARRYING, DIRECTION, SOFT_DIM, harden, soften
 from generative.train_gen_model import PRESETS, load_agent, make_config
 from generative.world_model import WorldModel, load_world_model
+from mop.base.configuration import as_flags
 from mop.base.errors import InputError
 from mop.learning.loop import CURVE_NAME, FINAL_NAME, LOG_NAME
 from mop.store.checkpoints import load_checkpoint
@@ -52,8 +53,7 @@ def train(tiny, folder, *switches, **flags) -> int:
     recording, checkpoint = tiny
     flags = {"data_dir": recording.folder, "agent_file": checkpoint, "output_dir": folder, **FLAGS, **flags}
     with pytest.MonkeyPatch.context() as patch:
-        words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-        patch.setattr(sys, "argv", ["train_gen_model", *words, *switches])
+        patch.setattr(sys, "argv", ["train_gen_model", *as_flags(flags), *switches])
         return train_gen_model.main()
 
 

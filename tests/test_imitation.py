@@ -13,7 +13,7 @@ from conftest import TINY_FLAGS
 from torch import nn
 
 from mixture_of_experts import compute_lpc
-from mop.base.configuration import BEFORE, FIELDS, parse_config
+from mop.base.configuration import BEFORE, FIELDS, as_flags, parse_config
 from mop.base.errors import InputError
 from mop.kernels import autograd
 from mop.kernels.devices import use_device
@@ -854,7 +854,7 @@ def test_a_collapse_is_every_layer_skipping(make_run):
 def test_a_run_that_collapses_says_so_once(tmp_path, capsys):
     """The cost of everything but skipping is far above the cross-entropy here."""
     flags = {"lpc_alpha": 1, "lr": 0.1, "num_updates": 60, "checkpoint_dir": tmp_path}
-    argv = [*TINY_FLAGS, *(str(part) for name, value in flags.items() for part in (f"--{name}", value))]
+    argv = [*TINY_FLAGS, *as_flags(flags)]
     config, given = parse_config("a test", argv)
     final = train(config | {"policy": "mop"}, given)
     assert capsys.readouterr().out.count("the routing has collapsed") == 1

@@ -23,6 +23,7 @@ from lmc_rl.figures import plot_all_paths, plot_instability, plot_path
 from lmc_rl.learners import Learner
 from lmc_rl.records import ROWS_NAME, Places, read_rows
 from lmc_rl.settings import STRATEGIES, settle
+from mop.base.configuration import as_flags
 from mop.base.errors import InputError, exit_code
 from mop.plotting.hover import values_of
 from mop.store.checkpoints import load_checkpoint
@@ -194,7 +195,7 @@ def test_compare_two_policies(tmp_path, capsys, monkeypatch, whole):
 
 def test_check_run(tmp_path, capsys, monkeypatch):
     names = {"total_steps", "learning_starts", "hidden_sizes", "batch_size", "eval_freq", "eval_episodes", "device"}
-    flags = [word for name in sorted(names) for word in (f"--{name}", {**TINY, **SHORT}[name])]
+    flags = as_flags({name: ({**TINY, **SHORT})[name] for name in sorted(names)})
     code, out, _ = command(
         check_run.main, capsys, monkeypatch, *flags, "--seeds", "0,1", "--output_dir", tmp_path, "--resume"
     )

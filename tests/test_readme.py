@@ -163,6 +163,11 @@ def test_links_lead_somewhere():
     assert unnamed == []
 
 
+def test_policies_of_the_zoo_that_pages_name_are_there():
+    named = {path for text in DOCUMENTS.values() for path in re.findall(r"results/zoo/[\w./-]*\w", text)}
+    assert len(named) >= 5 and [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
 def test_layout_lists_every_file_and_no_other():
     heading = r"`(?:mop/\w+|lmc_rl|generative)/`|Top level"
     rooms = dict(re.findall(rf"^## ({heading})\n(.*?)(?=^## |\Z)", LAYOUT, re.MULTILINE | re.DOTALL))

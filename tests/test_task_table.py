@@ -3,6 +3,7 @@
 import itertools
 import shlex
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -159,13 +160,11 @@ def test_only_what_has_another_command_is_trained_again(tiny, tmp_path, monkeypa
 def test_killed_while_it_publishes(tiny, tmp_path, monkeypatch, capsys):
     """What is not published whole is published by the same command."""
     assert call(monkeypatch, "--tasks", TINY_TASK) == 0
-    add_to_zoo = tasks.add_to_zoo
-    monkeypatch.setattr(tasks, "add_to_zoo", lambda training: exec("raise KeyboardInterrupt"))
-    with pytest.raises(KeyboardInterrupt):
-        call(monkeypatch)
+    with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
+        cut.setattr(tasks, "add_to_zoo", Mock(side_effect=KeyboardInterrupt))
+        call(cut)
     assert OTHER_TASK in (tmp_path / "tasks_worlds.csv").read_text()
     assert call(monkeypatch, "--report") == 0 and len(pd.read_csv(tmp_path / "tasks.csv")) == 6
-    monkeypatch.setattr(tasks, "add_to_zoo", add_to_zoo)
     assert call(monkeypatch) == 0
     assert [len(table) for table in tasks.load_published()] == [12, 12 * 3 - 6, 12]  # one update less of TINY_TASK
     assert len(list((tmp_path / "zoo").rglob("*.pt"))) == 2

@@ -469,6 +469,11 @@ def check_flags(arguments: argparse.Namespace, **parsers: Callable[[Any], Any]) 
             raise InputError(f"--{name} {error}, not {shown(value)}") from None
 
 
+def as_flags(values: Mapping[str, Any]) -> list[str]:
+    """The words of a command line that gives these values."""
+    return [str(word) for name, value in values.items() for word in (f"--{name}", value)]
+
+
 FORMS = {  # of flags that may stand alone
     flag: {"nargs": "?", "const": "true", "metavar": "true|false"},
     share: {"nargs": "?", "const": "true", "metavar": "SHARE"},

@@ -1,9 +1,9 @@
 """A policy's sequence as one torch function whose gradient is compiled (`sequence`), for learning on a CPU.
 
 What is computed is what `mixture_of_experts` says; `fast` chooses when it is computed here. Environments are computed
-in parts, in as many threads as there are cores. How many parts there are depends on the number of environments alone,
-and their gradients are added in one order: so results do not depend on the number of threads, to the last bit. There
-are no second derivatives. Axis letters as in `policy`.
+in up to eight parts, which run in threads where the process may use several cores. How many parts there are depends on
+the number of environments alone, and their gradients are added in one order: so results do not depend on the number of
+threads, to the last bit. There are no second derivatives. Axis letters as in `policy`.
 """
 
 import functools
