@@ -128,7 +128,7 @@ class Timing(NamedTuple):
         named = named.assign(update=update, env_steps=log["env_steps"].loc[update].to_numpy(), **told)
         named = named.join(pd.DataFrame(routing, index=rows.index))
         named = named.assign(seconds=log["seconds"].loc[update].to_numpy() + beside, beside_seconds=beside)
-        return named.sort_values("update")
+        return named.assign(command=shlex.join(self.command)).sort_values("update")
 
 
 def measure_routing(cache: RoutingCache) -> dict[str, float]:
@@ -162,8 +162,12 @@ def warm_up() -> None:
 
 
 def load_rows() -> pd.DataFrame:
-    """What is timed already."""
-    return pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame(columns=[*Timing._fields, "update"])
+    """What is timed already, with the flags that are asked for today."""
+    if not TABLE.exists():
+        return pd.DataFrame(columns=[*Timing._fields, "command"])
+    rows = pd.read_csv(TABLE)[lambda table: table["setting"].isin(SETTINGS) & table["task_id"].isin(GOALS)]
+    timings = itertools.starmap(Timing, rows[list(Timing._fields)].itertuples(index=False, name=None))
+    return rows[[shlex.join(timing.command) == made for timing, made in zip(timings, rows["command"], strict=True)]]
 
 
 def mastery_of(run: pd.DataFrame) -> pd.Series | None:
@@ -187,11 +191,12 @@ def _line(task_id: str, setting: str, rows: pd.DataFrame) -> list[str]:
     runs = [run.sort_values("update") for _, run in rows.groupby("seed")]
     reached = [row for row in map(mastery_of, runs) if row is not None]
     never = [math.inf] * (len(runs) - len(reached))  # so that the median is over all seeds
-    minutes = spread([row["seconds"] / 60 for row in reached] + never, 2).replace("inf", "never") if reached else "never"
+    minutes = spread([row["seconds"] / 60 for row in reached] + never, 2).replace("inf", "never")
     steps = f"{np.median([row['env_steps'] for row in reached] + never):,.0f}".replace("inf", "–")
     ends = pd.DataFrame([run.iloc[-1] for run in runs])
     return [
-        task_name(task_id), setting, f"{len(reached)} of {len(runs)}", minutes, f"{GOALS[task_id] or '–'}", steps,
+        task_name(task_id), setting, f"{len(reached)} of {len(runs)}", minutes if reached else "never",
+        f"{GOALS[task_id] or '–'}", steps,
         spread(list(100 * ends["success_rate"])), spread(list(ends["seconds"] / 60), 2),
         spread(list(ends["path_ratio"]), 2), spread(list(ends["mean_lpc"]), 0),
         spread(list(ends["router_entropy"]), 2), spread(list(ends["pathways"])),
@@ -242,14 +247,12 @@ def main() -> int:
     check_flags(args, seeds=integer(1), settings=words(*SETTINGS), tasks=words(*GOALS))
     asked = [Timing(s, task, seed) for seed in range(args.seeds) for task in args.tasks for s in args.settings]
     rows = load_rows()
-    there = set(rows[[*Timing._fields, "update"]].itertuples(index=False, name=None))
-    missing = [] if args.report else [timing for timing in asked if (*timing, timing.num_updates) not in there]
+    missing = [t for t in asked if not args.report and shlex.join(t.command) not in set(rows["command"])]
     if missing:
         warm_up()
     for timing in tqdm(missing, unit="training", dynamic_ncols=True, disable=not missing):
         tqdm.write(shlex.join(timing.command))
-        others = rows[~(rows[list(Timing._fields)] == list(timing)).all(axis=1)]  # it may have been shorter before
-        rows = pd.concat([others, timing.run()], ignore_index=True)
+        rows = pd.concat([rows, timing.run()] if len(rows) else [timing.run()], ignore_index=True)
         rows = rows.sort_values(["task_id", "setting", "seed", "update"])
         content = rows.to_csv(index=False, float_format="%.6g").encode()
         write_atomic(TABLE, lambda file, content=content: file.write(content))
