@@ -195,7 +195,7 @@ def test_compare_two_policies(tmp_path, capsys, monkeypatch, whole):
 
 def test_check_run(tmp_path, capsys, monkeypatch):
     names = {"total_steps", "learning_starts", "hidden_sizes", "batch_size", "eval_freq", "eval_episodes", "device"}
-    flags = as_flags({name: ({**TINY, **SHORT})[name] for name in sorted(names)})
+    flags = as_flags({name: (TINY | SHORT)[name] for name in sorted(names)})
     code, out, _ = command(
         check_run.main, capsys, monkeypatch, *flags, "--seeds", "0,1", "--output_dir", tmp_path, "--resume"
     )
