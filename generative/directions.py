@@ -40,7 +40,7 @@ from generative.labels import labeller
 from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
 from mop.base.configuration import Parser, check_flags, integer, shown
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_figure
+from mop.base.files import check_writable, claimed, settle_folder, write_csv, write_figure
 from mop.kernels.devices import choose_device
 
 NAME = "directions.npz"
@@ -101,8 +101,7 @@ def write_report(out: Path, parts: dict[str, dict], directions: Directions, titl
     methods, probes = pd.DataFrame(method_rows(parts)), pd.DataFrame(probe_rows(parts, directions))
     tables = {"methods": methods, "probes": probes, "directions": pd.DataFrame(direction_rows(parts, directions))}
     for name, table in tables.items():
-        content = table.to_csv(index=False).encode()
-        write_atomic(out / f"{name}.csv", lambda file, content=content: file.write(content))
+        write_csv(out / f"{name}.csv", table)
     write_figure(out / "stability.png", plot_stability(methods, title))
     texts = [screen_table(methods, METHOD_COLUMNS)]
     if len(probes):

@@ -23,7 +23,7 @@ from generative.games import ALL_LEVELS, RIGHT_AND_JUMP, UNSEEN_LEVELS, check_pl
 from generative.level_play import Actor, AgentActor, ConstantActor, RandomActor, play_levels
 from mop.base.configuration import Parser, check_flags, integer, optional
 from mop.base.errors import run_script
-from mop.base.files import check_writable, write_atomic
+from mop.base.files import check_writable, write_csv
 from mop.base.streams import stream_seed
 from mop.kernels.devices import choose_device
 from mop.measures.bootstrap import bootstrap_means
@@ -133,8 +133,7 @@ def main() -> int:
     episodes = play_all(args, agent, config["world"])
     summary = summary_of(episodes)
     for name, table in (("episodes.csv", episodes), ("evaluation.csv", summary)):
-        content = table.to_csv(index=False).encode()
-        write_atomic(out / name, lambda file, content=content: file.write(content))
+        write_csv(out / name, table)
     print(as_text(summary))
     print(f"tables: {out}")
     return 0

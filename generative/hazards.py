@@ -41,7 +41,7 @@ from generative.recordings import BEHAVIOURS, SPLITS, open_recording
 from generative.train_gen_model import load_agent
 from mop.base.configuration import Parser, check_flags, choice, integer, number, words
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_figure
+from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_csv, write_figure
 from mop.base.streams import stream_seed
 from mop.measures.bootstrap import MIN_EPISODES, bootstrap_means, bounds, resample
 
@@ -120,8 +120,7 @@ def report(found: Sequence[Measured], out: Path, seed: int, fidelity: str) -> No
     table = pd.concat([summarise(frames, MEASURES), summarise(losses, ("loss",))], ignore_index=True)
     text = f"{answer(frames, losses)}\n"
     for name, content in (("frames", frames), ("hazards", table)):
-        data = content.to_csv(index=False, float_format="%.6g").encode()
-        write_atomic(out / f"{name}.csv", lambda file, data=data: file.write(data))
+        write_csv(out / f"{name}.csv", content, "%.6g")
     overall = table[table["lag"] == "before"].drop(columns="lag").round(3)
     whole = f"{text}\n{as_markdown(overall)}\n{fidelity}\n"
     write_atomic(out / "hazards.md", lambda file: file.write(whole.encode()))

@@ -47,7 +47,7 @@ from mop.base.files import (
     claimed,
     settle_folder,
     whole_digest,
-    write_atomic,
+    write_csv,
     write_figure,
     write_together,
 )
@@ -178,8 +178,7 @@ def report(runs: Runs, arena: Arena, num_random: int, out: Path, title: str) -> 
     """Write the effects and their figure; the table for the screen."""
     plain, moved, randoms = runs.read(PLAIN), runs.read(MOVED), [runs.read(random_name(k)) for k in range(num_random)]
     rows = effect_rows(plain, moved, randoms, arena.measures)
-    content = pd.DataFrame(rows).to_csv(index=False).encode()
-    write_atomic(out / "effects.csv", lambda file: file.write(content))
+    write_csv(out / "effects.csv", pd.DataFrame(rows))
     main_rows = [
         row for row in rows if row["measure"] in arena.main[:-1]
     ]  # the last, how far it is moved, is no effect

@@ -52,7 +52,7 @@ from generative.targets import CHOSEN, TARGETS_HELP, Target, parse_target
 from generative.train_gen_model import load_agent
 from mop.base.configuration import Parser, check_flags, choice, integer, number, optional
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_figure
+from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_csv, write_figure
 from mop.measures.bootstrap import bootstrap_means
 
 _RUNTIME = ("out", "data_dir", "checkpoint", "lang_encoder", "min_fidelity", "num_causes", "num_episodes")
@@ -175,8 +175,7 @@ def report(found: Sequence[Explanation], paths: Sequence[Path], out: Path, num_c
     kinds, sizes = amounts_by_kind(found), sizes_by_lag(found)
     checked = table[table["true_forced"].notna()]
     for name, of_name in (("causes", table), ("checked", checked), ("kinds", kinds), ("sizes", sizes)):
-        content = of_name.to_csv(index=False, float_format="%.6g").encode()
-        write_atomic(out / f"{name}.csv", lambda file, content=content: file.write(content))
+        write_csv(out / f"{name}.csv", of_name, "%.6g")
     lines = []
     for explanation in found:
         lines += [headline(explanation), "", *(f"- {sentence}" for sentence in explanation.sentences(num_causes)), ""]
@@ -187,8 +186,7 @@ def report(found: Sequence[Explanation], paths: Sequence[Path], out: Path, num_c
     print(text)
     if isinstance(found[0], FrameExplanation):
         agreement = agreement_of_patches(found)
-        content = agreement.to_csv(index=False, float_format="%.4f").encode()
-        write_atomic(out / "agreement.csv", lambda file: file.write(content))
+        write_csv(out / "agreement.csv", agreement, "%.4f")
         print(as_markdown(agreement[agreement["lag"] == "all"]))
     if len(found) > 1:
         print(kinds.round(3).to_string(index=False))

@@ -41,7 +41,7 @@ from generative.train_gen_model import load_agent
 from generative.validation import Predictor, Study, cut_to_whole, plan_cases, read_rows, row_bytes
 from mop.base.configuration import Parser, check_flags, choice, integer, number, words
 from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_figure
+from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_csv, write_figure
 from mop.base.streams import stream_seed
 from mop.plotting.style import counted
 
@@ -163,8 +163,7 @@ def report(rows: Sequence[dict], out: Path, title: str) -> None:
     overall, by_target, by_lag = (summarise(ranked, (*BY, *more)) for more in ((), ("target",), ("lag",)))
     parts = [overall.assign(target="all", lag="all"), by_target.assign(lag="all"), by_lag.assign(target="all")]
     table = pd.concat(parts)[[*BY, "target", "lag", *MEASURES]]
-    content = table.to_csv(index=False, float_format="%.4f").encode()
-    write_atomic(out / "agreement.csv", lambda file: file.write(content))
+    write_csv(out / "agreement.csv", table, "%.4f")
     text = f"# {title}\n\n{as_markdown(overall)}\n{as_markdown(count_outcomes(ranked).reset_index())}"
     write_atomic(out / "agreement.md", lambda file: file.write(text.encode()))
     write_figure(out / "agreement.png", plot_agreement(by_lag, title))

@@ -50,6 +50,7 @@ from mop.base.files import (
     settle_folder,
     whole_digest,
     write_atomic,
+    write_csv,
     write_figure,
     write_json,
 )
@@ -82,8 +83,7 @@ _SEARCH = {
 def write_study(study: Study, out: Path, quantity: str, title: str, sizes, film_format: str | None) -> None:
     """Write table, arrays, figure and pictures."""
     table = study.table()
-    content = table.to_csv(index=False, float_format="%.6g").encode()
-    write_atomic(out / "levels.csv", lambda file: file.write(content))
+    write_csv(out / "levels.csv", table, "%.6g")
     arrays = {
         "codes": np.stack([level.codes for level in study.found.levels]),  # (N, H, W)
         "position": np.array([level.position for level in study.found.levels]),  # (N, 2)

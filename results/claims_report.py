@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mop.base.errors import InputError
-from mop.base.files import write_atomic, write_figure
+from mop.base.files import write_atomic, write_csv, write_figure
 from mop.measures.consistency import mean_over_pairs
 from mop.measures.seeds import fisher_z, mean_over_seeds
 from mop.plotting.style import HUES, open_frame
@@ -39,7 +39,7 @@ def write_report() -> None:
     values, pairs, difficulty = (pd.read_csv(FOLDER / name) for name in (VALUES, PAIRS, DIFFICULTY))
     values["task"] = values["task"].fillna("")
     summary = pd.DataFrame(summarise(values, pairs, difficulty))
-    write_atomic(FOLDER / "summary.csv", lambda file: summary.to_csv(file, index=False))
+    write_csv(FOLDER / "summary.csv", summary)
     write_atomic(FOLDER / "summary.md", lambda file: file.write(markdown(summary).encode()))
     print(markdown(summary))
     for name, figure in {

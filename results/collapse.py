@@ -22,7 +22,7 @@ from tqdm import tqdm
 from mixture_of_experts import MixtureOfExpertsPolicy
 from mop.base.configuration import Parser, as_flags, check_flags, integer, parse_config
 from mop.base.errors import InputError, run_script
-from mop.base.files import write_atomic, write_figure
+from mop.base.files import write_csv, write_figure
 from mop.kernels.devices import use_device
 from mop.learning.imitation import ImitationRun
 from mop.learning.replay import Batch
@@ -110,7 +110,7 @@ def train(name: str, seed: int) -> None:
             now = {"env_steps": run.env_steps, "success_rate": run.summary()["success_rate"]}
             rows.append(first | now | shown)
     run.close()
-    write_atomic(log_path(name, seed), lambda file: pd.DataFrame(rows).round(4).to_csv(file, index=False))
+    write_csv(log_path(name, seed), pd.DataFrame(rows).round(4))
 
 
 def summary(table: pd.DataFrame) -> str:

@@ -20,6 +20,7 @@ import orjson
 from mop.base.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 _CLAIM = ".claim"  # in a folder, where the folder itself cannot be locked
@@ -145,6 +146,12 @@ def write_json(path: Path, content: dict, option: int = 0) -> None:
 def json_bytes(content: dict, option: int = 0) -> bytes:
     """Strict JSON, NaN and infinities as null; `option` is added to orjson's options."""
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE | option)
+
+
+def write_csv(path: str | Path, table: "pd.DataFrame", float_format: str | None = None) -> None:
+    """Write the columns of a table as a whole; float_format: such as "%.6g". Raises OSError."""
+    data = table.to_csv(index=False, lineterminator="\n", float_format=float_format).encode()
+    write_atomic(path, lambda file: file.write(data))
 
 
 def write_figure(path: str | Path, figure: "Figure", dpi: int = 100) -> Path:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mop.base.configuration import shown
 from mop.base.errors import InputError
-from mop.base.files import write_atomic
+from mop.base.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,8 +105,7 @@ class TrainingLog:
 
     def save(self) -> None:
         """Write all rows."""
-        text = self.table().to_csv(index=False)
-        write_atomic(self.path, lambda file: file.write(text.encode()))
+        write_csv(self.path, self.table())
 
 
 def _counters(run: Logged) -> dict[str, float]:

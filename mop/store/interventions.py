@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from mop.base.errors import InputError
-from mop.base.files import claimed, find_files, json_bytes, read_bytes, write_atomic
+from mop.base.files import claimed, find_files, json_bytes, read_bytes, write_atomic, write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,8 +104,7 @@ def merge_rows(cache_dir: str | Path, table_path: str | Path, tell: Callable[[st
         others = sorted({name for row in rows for name in row}.difference(COLUMNS, ["phases"]))
         names = [*COLUMNS, *others, "phases"]
         table = pd.DataFrame({name: _column([row.get(name) for row in rows]) for name in names})
-        data = table.to_csv(index=False, lineterminator="\n").encode()
-        write_atomic(place, lambda file: file.write(data))
+        write_csv(place, table)
     return table
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import orjson
 
 from mop.base.errors import InputError
-from mop.base.files import claimed, find_files, json_bytes, read_bytes, write_atomic, write_together
+from mop.base.files import claimed, find_files, json_bytes, read_bytes, write_csv, write_together
 from mop.store.run_keys import RunKey, result_path
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ def merge_results(
             _move_aside(place, error)
             columns, old = [], []
         table = _as_table(*_joined(_load_rows(cache_dir, tell), columns, old))
-        data = table.to_csv(index=False, lineterminator="\n").encode()
-        write_atomic(place, lambda file: file.write(data))
+        write_csv(place, table)
         return table
 
 
