@@ -36,7 +36,7 @@ from tqdm import tqdm
 from benchmarks.throughput import spread
 from mop.base.configuration import Parser, as_flags, check_flags, integer, words
 from mop.base.errors import InputError, run_script
-from mop.base.files import write_atomic, write_figure
+from mop.base.files import write_atomic, write_csv, write_figure
 from mop.base.tasks import task_name
 from mop.measures.distinctness import effective_number
 from mop.measures.pathways import compute_pathways
@@ -44,7 +44,7 @@ from mop.measures.router_weights import compute_router_entropy
 from mop.plotting.style import HUES, open_frame, wrapped
 from mop.store.routing_cache import RoutingCache, load_cache
 from mop.store.run_keys import RunKey, cache_path
-from results.experiments import NUM_EPISODES, RESULTS, ROOT, RUNS, markdown_table
+from results.experiments import NUM_EPISODES, RESULTS, ROOT, RUNS, markdown_table, read_published
 from results.tasks import RECIPE
 
 GOALS = {  # task -> minutes that were aimed at; None: it is only compared
@@ -162,12 +162,19 @@ def warm_up() -> None:
 
 
 def load_rows() -> pd.DataFrame:
-    """What is timed already, with the flags that are asked for today."""
+    """What is timed already, whole, and with the flags that are asked for today. Raises InputError if damaged."""
     if not TABLE.exists():
         return pd.DataFrame(columns=[*Timing._fields, "command"])
-    rows = pd.read_csv(TABLE)[lambda table: table["setting"].isin(SETTINGS) & table["task_id"].isin(GOALS)]
-    timings = itertools.starmap(Timing, rows[list(Timing._fields)].itertuples(index=False, name=None))
-    return rows[[shlex.join(timing.command) == made for timing, made in zip(timings, rows["command"], strict=True)]]
+    rows = read_published(TABLE, [*Timing._fields, "update", "command"])
+    commands = {shlex.join(timing.command): timing.num_updates for timing in known_timings(rows)}
+    ends = rows[rows["command"].map(commands) == rows["update"]]  # a training without its last row is not whole
+    return rows[rows["command"].isin(ends["command"])]
+
+
+def known_timings(rows: pd.DataFrame) -> list[Timing]:
+    """The trainings of a table whose settings and tasks there still are."""
+    known = rows[rows["setting"].isin(SETTINGS) & rows["task_id"].isin(GOALS)][list(Timing._fields)].drop_duplicates()
+    return list(itertools.starmap(Timing, known.itertuples(index=False, name=None)))
 
 
 def mastery_of(run: pd.DataFrame) -> pd.Series | None:
@@ -254,8 +261,7 @@ def main() -> int:
         tqdm.write(shlex.join(timing.command))
         rows = pd.concat([rows, timing.run()] if len(rows) else [timing.run()], ignore_index=True)
         rows = rows.sort_values(["task_id", "setting", "seed", "update"])
-        content = rows.to_csv(index=False, float_format="%.6g").encode()
-        write_atomic(TABLE, lambda file, content=content: file.write(content))
+        write_csv(TABLE, rows, "%.6g")
     if rows.empty:
         raise InputError("nothing is timed yet; leave --report out")
     table = as_table(rows)

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from mop.base.configuration import RUNTIME_KEYS, Parser, as_flags, check_flags, integer, parse_config
 from mop.base.errors import InputError, run_script
-from mop.base.files import write_atomic, write_figure
+from mop.base.files import write_atomic, write_csv, write_figure
 from mop.base.tasks import task_name
 from mop.kernels.autograd import num_threads
 from mop.pages.episodes import example_images
@@ -162,7 +162,7 @@ def settings_study() -> Iterator[Training]:
                 yield Training("settings", task_id, setting, trial, seed, flags)
 
 
-# --- the price of computation -----------------------------------------------------------------------
+# --- the price of computation ---------------------------------------------------------------------------------------
 
 ALPHAS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 ALPHA_TASK = "BabyAI-UnlockPickup-v0"  # which has phases
@@ -263,7 +263,7 @@ def tables_of(trainings: list[Training], evaluated: pd.DataFrame) -> tuple[pd.Da
 def write_results(experiment: str, trainings: list[Training], evaluated: pd.DataFrame) -> pd.DataFrame:
     """Write and return the table of the finished trainings, a row each; write their learning curves."""
     table, curves = tables_of(trainings, evaluated)
-    write_atomic(RESULTS / f"{experiment}_curves.csv", lambda file: curves.to_csv(file, index=False))
+    write_csv(RESULTS / f"{experiment}_curves.csv", curves)
     write_table(experiment, table, markdown(table))
     print(f"{len(table)} trainings: {', '.join(f'results/{experiment}{ending}' for ending in ENDINGS)}")
     return table
@@ -306,9 +306,23 @@ def markdown_table(head: str, rows: Iterable[Sequence[str]]) -> str:
 
 def write_table(name: str, table: pd.DataFrame, text: str) -> None:
     """results/<name>.csv, and `text`, which is printed too, as results/<name>.md."""
-    write_atomic(RESULTS / f"{name}.csv", lambda file: table.to_csv(file, index=False))
+    write_csv(RESULTS / f"{name}.csv", table)
     write_atomic(RESULTS / f"{name}.md", lambda file: file.write(text.encode()))
     print(text)
+
+
+def read_published(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """A table of results/. Raises InputError where it is cut short, or lacks one of these columns."""
+    try:
+        if not path.read_bytes().endswith(b"\n"):
+            raise ValueError("it is cut short")
+        table = pd.read_csv(path, dtype={"solved": str})
+        if lacking := sorted(set(columns) - set(table)):
+            raise ValueError(f"it lacks {', '.join(lacking)}")
+    except (ValueError, OSError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"{path} is damaged ({why}); `git checkout {path}` brings it back") from None
+    return table
 
 
 def markdown(table: pd.DataFrame) -> str:

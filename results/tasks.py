@@ -28,7 +28,7 @@ import pandas as pd
 
 from mop.base.configuration import Parser, as_flags, check_flags, integer, words
 from mop.base.errors import InputError, run_script
-from mop.base.files import write_atomic, write_figure
+from mop.base.files import write_atomic, write_csv, write_figure
 from mop.base.tasks import task_name
 from mop.measures.intervals import interval_of_mean
 from mop.measures.metrics import interval_of_rate
@@ -104,14 +104,18 @@ def task_table() -> Iterator[Training]:
 def load_published() -> list[pd.DataFrame]:
     """The tables of FILES, of the trainings that are in all of them and still asked for; empty where there is none.
 
-    Raises InputError where one of the files is lost.
+    Raises InputError where one of the files is lost or damaged.
     """
     lost = [name for name in FILES if not (experiments.RESULTS / name).exists()]
     if len(lost) == len(FILES):
         return [pd.DataFrame(columns=[*OF_A_TRAINING, "command"]) for _ in FILES]
     if lost:
         raise InputError(f"{experiments.RESULTS} lacks {', '.join(lost)}; `git checkout results` brings it back")
-    tables = [pd.read_csv(experiments.RESULTS / name, dtype={"solved": str}) for name in FILES]
+    needed = (["num_episodes", "solved"], [], ["command"])
+    tables = [
+        experiments.read_published(experiments.RESULTS / name, [*OF_A_TRAINING, *columns])
+        for name, columns in zip(FILES, needed, strict=True)
+    ]
     known = tables[-1]["command"].isin({training.text for training in task_table()})
     kept = [pd.MultiIndex.from_frame(table[OF_A_TRAINING]) for table in (*tables[:-1], tables[-1][known])]
     in_all = functools.reduce(pd.MultiIndex.intersection, [index.unique() for index in kept])
@@ -132,10 +136,10 @@ def publish(trainings: list[Training], evaluated: pd.DataFrame) -> None:
         both = pd.concat([others, added] if len(others) else [added])
         both = both.assign(place=both["task_id"].map(order)).sort_values(["place", "setting", "seed"], kind="stable")
         whole.append(both.drop(columns="place"))
-    for name, content in zip(FILES, whole, strict=True):
-        if name == FILES[-1]:
-            add_medians_to_zoo(trainings, content)
-        write_atomic(experiments.RESULTS / name, lambda file, content=content: content.to_csv(file, index=False))
+    for name, content in zip(FILES[:-1], whole[:-1], strict=True):
+        write_csv(experiments.RESULTS / name, content)
+    add_medians_to_zoo(trainings, whole[-1])
+    write_csv(experiments.RESULTS / FILES[-1], whole[-1])
 
 
 def worlds_of(trainings: list[Training]) -> pd.DataFrame:

@@ -157,6 +157,17 @@ def test_only_what_has_another_command_is_trained_again(tiny, tmp_path, monkeypa
         call(monkeypatch, "--report")
 
 
+@pytest.mark.parametrize("name", tasks.FILES)
+def test_a_damaged_table_is_one_line(name, tmp_path, monkeypatch):
+    contents = {file: (experiments.RESULTS / file).read_text() for file in tasks.FILES}
+    monkeypatch.setattr(experiments, "RESULTS", tmp_path)
+    for content in ("", "a,b\n", contents[name][:3000]):
+        for file, whole in contents.items():
+            (tmp_path / file).write_text(content if file == name else whole)
+        with pytest.raises(InputError, match=rf"{name} is damaged \(.*; `git checkout .*` brings it back"):
+            call(monkeypatch, "--report")
+
+
 def test_killed_while_it_publishes(tiny, tmp_path, monkeypatch, capsys):
     """What is not published whole is published by the same command."""
     assert call(monkeypatch, "--tasks", TINY_TASK) == 0

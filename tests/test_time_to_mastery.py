@@ -90,7 +90,19 @@ def test_only_what_is_missing_or_has_another_command_is_trained(tmp_path, monkey
     assert (tmp_path / "mastery.md").read_text() in capsys.readouterr().out and (tmp_path / "mastery.png").exists()
 
 
+def test_a_damaged_table_is_one_line_and_a_training_without_its_end_is_none(tmp_path, monkeypatch):
+    whole = mastery.TABLE.read_text()
+    monkeypatch.setattr(mastery, "TABLE", tmp_path / "mastery.csv")
+    damaged = ("", "a,b\n", whole[:3000], whole[: whole.index("\n", 3000) - 1])
+    for content in damaged:
+        mastery.TABLE.write_text(content)
+        with pytest.raises(InputError, match=r"mastery.csv is damaged \(.*; `git checkout .*` brings it back"):
+            mastery.load_rows()
+    mastery.TABLE.write_text(whole)
+    rows, number = mastery.load_rows(), 1 + mastery.NUM_CHECKPOINTS // 2
+    mastery.TABLE.write_text("".join(whole.splitlines(keepends=True)[: len(rows) + 1 - number]))
+    assert len(mastery.load_rows()) == len(rows) - mastery.NUM_CHECKPOINTS
+
+
 def test_what_is_published_is_of_its_table():
-    if not mastery.TABLE.exists():
-        pytest.skip("nothing is timed yet")
     assert (REPOSITORY / "results" / "mastery.md").read_text() == mastery.as_table(mastery.load_rows())
