@@ -87,24 +87,19 @@ class Training:
         return self.key.folder(RUNS / self.experiment)
 
     @property
-    def commands(self) -> list[list[str]]:
-        """The command lines, for the root of the repository; several if the training goes on after its first end."""
-        num_updates = self.flags["num_updates"]
-        return [self._command(number) for number in (num_updates if isinstance(num_updates, tuple) else (num_updates,))]
-
-    def _command(self, num_updates: int) -> list[str]:
+    def command(self) -> list[str]:
+        """The words of its command line, for the root of the repository."""
         given = {"task_id": self.task_id} if self.tasks is None else {"tasks": self.tasks, "name": self.task_id}
-        given |= {"trial": self.trial, "seed": self.seed, "lang_encoder": "vocab"}
+        given |= {"trial": self.trial, "seed": self.seed, "lang_encoder": "vocab"} | self.flags
         where = RUNS / self.experiment
-        given |= self.flags | {"num_updates": num_updates}
         given["checkpoint_dir"] = (where.relative_to(ROOT) if where.is_relative_to(ROOT) else where).as_posix()
         script = "train_mop.py" if self.policy == "mop" else "train.py"
         return ["python", script, *as_flags(given), "--resume"]
 
     @property
     def text(self) -> str:
-        """Its commands as a line for a shell."""
-        return " && ".join(map(" ".join, self.commands))
+        """Its command as a line for a shell."""
+        return " ".join(self.command)
 
     @property
     def is_finished(self) -> bool:
@@ -186,7 +181,7 @@ EXPERIMENTS = {"settings": settings_study, "alpha": alpha_sweep}
 
 
 def train_missing(trainings: list[Training], jobs: int) -> None:
-    """Run the commands of what is not finished, `jobs` at a time. Raises InputError naming those that failed."""
+    """Run the command of each that is not finished, `jobs` at a time. Raises InputError naming those that failed."""
     missing = [training for training in trainings if not training.is_finished]
     logs = RUNS / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -195,14 +190,11 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
     def run(training: Training) -> bool:
         name = "_".join(map(str, (training.experiment, training.task_id, training.trial, training.seed)))
         with open(logs / f"{name}.txt", "w") as log:
-            commands = ([sys.executable, *command[1:]] for command in training.commands)
-            is_good = all(
-                subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT).returncode == 0
-                for command in commands
-            )
-        if is_good:  # nothing goes on from it, and with its replay it takes some 80 MB
+            command = [sys.executable, *training.command[1:]]
+            done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        if done.returncode == 0:  # nothing goes on from its state, which takes some 80 MB with its replay
             (training.folder / "training_state.pt").unlink()
-        return is_good
+        return done.returncode == 0
 
     failed = []
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(missing), unit="training") as bar:
@@ -219,10 +211,10 @@ def check_commands(trainings: list[Training]) -> None:
     for training in trainings:
         recorded = load_checkpoint(training.folder / "checkpoint_final.pt")["config"]
         with contextlib.chdir(ROOT):  # which the files that a command names are given from
-            (begun, _), (wanted, _) = (parse_config("", training.commands[i][2:]) for i in (0, -1))
+            wanted, _ = parse_config("", training.command[2:])
         ignored = OF_THE_MACHINE | (OF_THE_MIXTURE if training.policy == "gru" else set())
         wrong = [name for name in wanted if name not in ignored and recorded.get(name) != wanted[name]]
-        if recorded.get("scheduled_updates", begun["num_updates"]) != begun["num_updates"]:
+        if recorded.get("scheduled_updates", wanted["num_updates"]) != wanted["num_updates"]:
             wrong.append("scheduled_updates")  # of a length that it was begun with
         if wrong:
             raise InputError(f"{training.folder} was trained with other {', '.join(wrong)}; move it away")

@@ -86,7 +86,7 @@ def test_the_commands_are_understood():
     trainings = [*claims.policies(), *claims.baselines()]
     assert len(trainings) == 5 * 4 + 12 and len({training.folder for training in trainings}) == 32
     for training in trainings:
-        config, _ = parse_config("", training.commands[0][2:])
+        config, _ = parse_config("", training.command[2:])
         assert config["task_id"] == training.task_id and config["seed"] == training.seed
         assert len(config["tasks"] or [()]) == (12 if training.policy == "mop" else 1)
 
@@ -94,7 +94,7 @@ def test_the_commands_are_understood():
 def test_commands_are_checked_from_any_folder(tmp_path, monkeypatch):
     training = next(claims.policies())
     monkeypatch.chdir(REPOSITORY)
-    config, _ = parse_config("", training.commands[0][2:])
+    config, _ = parse_config("", training.command[2:])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiments, "load_checkpoint", lambda path: {"config": config})
     experiments.check_commands([training])
