@@ -201,10 +201,7 @@ def as_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
     lines = []
     for task_id, of_task in table.groupby("task_id", sort=False):
         rows = {setting: of_task[of_task["setting"] == setting] for setting in POLICIES}
-        own = worlds[worlds["task_id"] == task_id]
-        solved = {setting: own[own["setting"] == setting].sort_values("seed") for setting in POLICIES}
-        seeds = {tuple(found["seed"]) for found in solved.values()}
-        success = {setting: solved_worlds(found) for setting, found in solved.items() if len(found)}
+        success, seeds = success_of(worlds, task_id)
         counts = sorted({len(of_setting) for of_setting in seeds})
         cells = [task_name(task_id), f"{of_task['env_steps'].iloc[0]:,.0f}", " and ".join(map(str, counts))]
         cells += [interval(success_over_seeds(success[name])) if name in success else "–" for name in POLICIES]
@@ -218,16 +215,46 @@ def as_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
     return markdown_table(head, lines)
 
 
+def success_of(worlds: pd.DataFrame, task_id: str) -> tuple[dict[str, np.ndarray], set[tuple[int, ...]]]:
+    """Of each setting that has rows, the successes of K seeds in W worlds (K, W); and the seeds of all settings."""
+    own = worlds[worlds["task_id"] == task_id]
+    solved = {setting: own[own["setting"] == setting].sort_values("seed") for setting in POLICIES}
+    seeds = {tuple(found["seed"]) for found in solved.values()}
+    return {setting: solved_worlds(found) for setting, found in solved.items() if len(found)}, seeds
+
+
+def where_they_differ(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
+    """Lines: the tasks where one policy solves more beyond chance, and those where all its seeds go shorter ways."""
+    more: dict[str, list[str]] = {setting: [] for setting in POLICIES}
+    shorter: dict[str, list[str]] = {setting: [] for setting in POLICIES}
+    num_tasks = 0
+    for task_id, of_task in table.groupby("task_id", sort=False):
+        success, seeds = success_of(worlds, task_id)
+        if len(seeds) > 1:
+            continue
+        num_tasks += 1
+        _, low, high = difference(*success.values())
+        ratios = {setting: of_task.loc[of_task["setting"] == setting, "path_ratio"] for setting in POLICIES}
+        for setting, other, ahead in zip(POLICIES, reversed(POLICIES), (low > 0, high < 0), strict=True):
+            more[setting] += [task_name(task_id)] * ahead
+            shorter[setting] += [task_name(task_id)] * bool(ratios[setting].max() < ratios[other].min())
+    lines = [f"Of {num_tasks} tasks with the same seeds of both policies:"]
+    for says, of_setting in (("solves more, beyond chance", more), ("goes shorter ways, each seed", shorter)):
+        for setting, names in of_setting.items():
+            lines.append(f"- the {setting} {says}, in {len(names)}{': ' * bool(names)}{', '.join(names)}")
+    return "\n".join(lines) + "\n"
+
+
 def _shown(number: float, form: str) -> str:
     return "–" if math.isnan(number) else format(number, form)
 
 
 def write_report() -> str:
-    """Write table and figure of what is published; returns the table. Raises InputError where nothing is."""
+    """Write table and figure of what is published; returns the text. Raises InputError where nothing is."""
     worlds, _, table = load_published()
     if table.empty:
         raise InputError("nothing is published yet; leave --report out")
-    text = as_table(table, worlds)
+    text = f"{as_table(table, worlds)}\n{where_they_differ(table, worlds)}"
     write_atomic(experiments.RESULTS / "tasks.md", lambda file: file.write(text.encode()))
     title = "Failures in 1,000 worlds that training never saw: a dot for each seed, and their mean"
     write_figure(experiments.RESULTS / "tasks.png", plot_by_task(table, title=title))

@@ -29,7 +29,7 @@ def test_every_command_is_understood_and_the_gru_has_as_many_weights():
     assert len({training.folder for training in trainings}) == len(trainings)
     weights = {}
     for training in trainings:
-        ((_, script, *flags),) = training.commands
+        _, script, *flags = training.command
         config, _ = parse_config("", flags)
         assert script == {"mop": "train_mop.py", "gru": "train.py"}[training.policy]
         assert (config["task_id"], config["trial"], config["seed"]) == (training.task_id, training.trial, training.seed)
@@ -96,6 +96,26 @@ def test_a_table_by_hand(monkeypatch):
     only_gru = tasks.as_table(pd.DataFrame(rows[1:2]), pd.DataFrame(worlds[1:2]))
     assert only_gru.splitlines()[2].endswith("| – | –, 1.25 | –, 0.5 | – | 100 / 100 |")
     assert tasks.interval((-1 / 3000, -0.003, 0.003), "+") == "+0.0 (-0.3 to +0.3)"
+
+
+def test_where_the_two_policies_differ():
+    solves = {"A": (100, 90), "B": (100, 99), "C": (50, 100), "D": (100, None)}  # of 100 worlds: mixture, GRU
+    ratios = {"A": ((1.0, 1.1), (1.2, 1.3)), "B": ((1.0, 1.25), (1.2, 1.3)), "C": ((2.0, 2.1), (1.0, np.nan))}
+    rows, worlds = [], []
+    for name, counts in solves.items():
+        for k, (setting, count) in enumerate(zip(tasks.POLICIES, counts, strict=True)):
+            for seed in range(2 * (count is not None)):
+                own = {"task_id": f"BabyAI-{name}-v0", "setting": setting, "seed": seed}
+                bits = np.packbits(np.arange(100) < count).tobytes().hex()
+                rows.append(own | {"path_ratio": ratios.get(name, ((1.0, 1.0),))[k][seed]})
+                worlds.append(own | {"num_episodes": 100, "solved": bits})
+    assert tasks.where_they_differ(pd.DataFrame(rows), pd.DataFrame(worlds)).splitlines() == [
+        "Of 3 tasks with the same seeds of both policies:",
+        "- the mixture solves more, beyond chance, in 1: A",
+        "- the GRU solves more, beyond chance, in 1: C",
+        "- the mixture goes shorter ways, each seed, in 1: A",
+        "- the GRU goes shorter ways, each seed, in 1: C",
+    ]
 
 
 @pytest.fixture
@@ -183,7 +203,7 @@ def test_killed_while_it_publishes(tiny, tmp_path, monkeypatch, capsys):
 
 def task_names(text: str) -> list[str]:
     """The first cells of a table's lines."""
-    return [line.split(" | ")[0].strip("| ") for line in text.splitlines()[2:] if line]
+    return [line.split(" | ")[0].strip("| ") for line in text.splitlines()[2:] if line.startswith("|")]
 
 
 def test_the_median_is_in_the_middle():
@@ -221,7 +241,7 @@ def test_modal_trains_the_same_list(chosen):
     wanted = [
         (script, parse_config("", flags)[0] | {"checkpoint_dir": None, "resume": False})
         for training in trainings
-        for ((_, script, *flags),) in [training.commands]
+        for _, script, *flags in [training.command]
     ]
     assert len(planned) == len(wanted) and all(one in wanted for one in planned)
 
