@@ -74,7 +74,7 @@ TASKS = {  # updates of 512 environment steps
     "BabyAI-GoTo-v0": 2000,
     "BabyAI-Pickup-v0": 2000,
     "BabyAI-Synth-v0": 2000,
-    "BabyAI-PutNextLocal-v0": 4000,
+    "BabyAI-PutNextLocal-v0": 5000,
 }
 RECIPE = {"lr": 1e-3, "lr_decay": 0.25, "teacher_mix": 2.0}  # docs/learning_speed.md
 POLICIES = {  # setting -> trial, script, flags; trials below 10 are those of older policies of the zoo
@@ -95,6 +95,8 @@ def task_table() -> Iterator[Training]:
     for (task_id, num_updates), seed in itertools.product(TASKS.items(), SEEDS):
         for setting, (trial, policy, flags) in POLICIES.items():
             length = {"num_updates": num_updates, "log_interval": max(1, num_updates // CURVE_ROWS)}
+            if num_updates > 1000:  # all is kept for replay; the default keeps what 1,000 updates see
+                length["replay_size"] = num_updates
             yield Training("tasks", task_id, setting, trial, seed, length | RECIPE | flags, policy)
 
 
