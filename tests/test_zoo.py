@@ -37,6 +37,16 @@ def test_the_table_of_the_zoo_is_that_of_its_policies():
     assert len(both) >= 16 and evaluated.equals(trained)
 
 
+def test_what_the_page_says_of_other_worlds():
+    first, other = (pd.read_csv(RESULTS / name).set_index(KEY) for name in ("zoo.csv", "zoo_other_worlds.csv"))
+    other = other.loc[first.index]
+    overlap = (first["success_low"] <= other["success_high"]) & (other["success_low"] <= first["success_high"])
+    of_table = first.index.get_level_values("trial") == TRIAL
+    inside = other["success_rate"].between(first["success_low"], first["success_high"])[of_table]
+    text = f"All {len(first)} pairs of intervals overlap; of the {of_table.sum()} policies of the table, {inside.sum()}"
+    assert overlap.all() and f"{text} have" in (RESULTS / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("found", FOUND, ids=lambda found: f"{found.key.task_id} {found.key.trial}")
 def test_success_in_other_worlds_is_that_of_the_table(found):
     checkpoint = load_checkpoint(found.path)
