@@ -236,10 +236,11 @@ def where_they_differ(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
             continue
         num_tasks += 1
         _, low, high = difference(*success.values())
-        ratios = {setting: of_task.loc[of_task["setting"] == setting, "path_ratio"] for setting in POLICIES}
+        ratios = of_task.groupby("setting")["path_ratio"]  # NaN where a seed solves no world: nothing is claimed then
+        longest, shortest = ratios.max(skipna=False), ratios.min(skipna=False)
         for setting, other, ahead in zip(POLICIES, reversed(POLICIES), (low > 0, high < 0), strict=True):
             more[setting] += [task_name(task_id)] * ahead
-            shorter[setting] += [task_name(task_id)] * bool(ratios[setting].max() < ratios[other].min())
+            shorter[setting] += [task_name(task_id)] * bool(longest[setting] < shortest[other])
     lines = [f"Of {num_tasks} tasks with the same seeds of both policies:"]
     for says, of_setting in (("solves more, beyond chance", more), ("goes shorter ways, each seed", shorter)):
         for setting, names in of_setting.items():

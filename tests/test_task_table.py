@@ -99,8 +99,10 @@ def test_a_table_by_hand(monkeypatch):
 
 
 def test_where_the_two_policies_differ():
-    solves = {"A": (100, 90), "B": (100, 99), "C": (50, 100), "D": (100, None)}  # of 100 worlds: mixture, GRU
-    ratios = {"A": ((1.0, 1.1), (1.2, 1.3)), "B": ((1.0, 1.25), (1.2, 1.3)), "C": ((2.0, 2.1), (1.0, np.nan))}
+    # of 100 worlds, mixture and GRU
+    solves = {"A": (100, 90), "B": (100, 99), "C": (50, 100), "D": (100, None), "E": (100, 99)}
+    ratios = {"A": ((1.0, 1.1), (1.2, 1.3)), "B": ((1.0, 1.25), (1.2, 1.3)), "C": ((2.0, 2.1), (1.0, 1.1))}
+    ratios["E"] = ((1.0, np.nan), (1.2, 1.3))  # a seed without a solved world
     rows, worlds = [], []
     for name, counts in solves.items():
         for k, (setting, count) in enumerate(zip(tasks.POLICIES, counts, strict=True)):
@@ -110,7 +112,7 @@ def test_where_the_two_policies_differ():
                 rows.append(own | {"path_ratio": ratios.get(name, ((1.0, 1.0),))[k][seed]})
                 worlds.append(own | {"num_episodes": 100, "solved": bits})
     assert tasks.where_they_differ(pd.DataFrame(rows), pd.DataFrame(worlds)).splitlines() == [
-        "Of 3 tasks with the same seeds of both policies:",
+        "Of 4 tasks with the same seeds of both policies:",
         "- the mixture solves more, beyond chance, in 1: A",
         "- the GRU solves more, beyond chance, in 1: C",
         "- the mixture goes shorter ways, each seed, in 1: A",
