@@ -45,7 +45,7 @@ from mop.plotting.style import HUES, open_frame, wrapped
 from mop.store.routing_cache import RoutingCache, load_cache
 from mop.store.run_keys import RunKey, cache_path
 from results.experiments import NUM_EPISODES, RESULTS, ROOT, RUNS, markdown_table, read_published
-from results.tasks import RECIPE
+from results.tasks import RECIPE, keep_all
 
 GOALS = {  # task -> minutes that were aimed at; None: it is only compared
     "BabyAI-GoToObj-v0": 0.5, "BabyAI-UnlockPickup-v0": 1, "BabyAI-GoToLocal-v0": 5, "BabyAI-PickupLoc-v0": 6,
@@ -57,19 +57,12 @@ NO_FAILURE = 0.05  # where 0 stands on the log axis of the figure, in percent
 TABLE, REPORT, FOLDER = RESULTS / "mastery.csv", RESULTS / "mastery.md", RUNS / "mastery"
 
 
-class Settings(NamedTuple):
-    """Flags of a training, and its length by task."""
-
-    flags: dict[str, object]
-    num_updates: dict[str, int]
-
-
 _DEFAULTS = {"lr": 1e-3, "lr_decay": 0.0, "teacher_mix": 0.5}
 _AS_EARLIER = (200, 300, 4000, 2000, 4000, 1200)  # updates of each task: of the policies that were published first
 _AS_AIMED = (100, 200, 2500, 3000, 5500, 1200)  # what the goals leave time for
-SETTINGS = {
-    "defaults": Settings(_DEFAULTS, dict(zip(GOALS, _AS_EARLIER, strict=True))),
-    "recipe": Settings(RECIPE, dict(zip(GOALS, _AS_AIMED, strict=True))),
+SETTINGS = {  # setting -> task -> flags
+    "defaults": {task: {"num_updates": n} | _DEFAULTS for task, n in zip(GOALS, _AS_EARLIER, strict=True)},
+    "recipe": {task: {"num_updates": n} | keep_all(n) | RECIPE for task, n in zip(GOALS, _AS_AIMED, strict=True)},
 }
 
 
@@ -93,7 +86,7 @@ class Timing(NamedTuple):
     @property
     def num_updates(self) -> int:
         """Of the whole training."""
-        return SETTINGS[self.setting].num_updates[self.task_id]
+        return SETTINGS[self.setting][self.task_id]["num_updates"]
 
     @property
     def command(self) -> list[str]:
@@ -102,7 +95,7 @@ class Timing(NamedTuple):
         interval = max(1, self.num_updates // NUM_CHECKPOINTS)
         given |= {"num_updates": self.num_updates, "checkpoint_interval": interval}
         given |= {"log_interval": math.gcd(interval, 10)}  # the log tells the seconds of a checkpoint
-        given |= {"num_workers": 2} | SETTINGS[self.setting].flags
+        given |= {"num_workers": 2} | SETTINGS[self.setting][self.task_id]
         folder = self.folder.relative_to(ROOT) if self.folder.is_relative_to(ROOT) else self.folder
         given["checkpoint_dir"] = folder.as_posix()
         return ["python", "train_mop.py", *as_flags(given), "--overwrite"]

@@ -95,9 +95,13 @@ def task_table() -> Iterator[Training]:
     for (task_id, num_updates), seed in itertools.product(TASKS.items(), SEEDS):
         for setting, (trial, policy, flags) in POLICIES.items():
             length = {"num_updates": num_updates, "log_interval": max(1, num_updates // CURVE_ROWS)}
-            if num_updates > 1000:  # all is kept for replay; the default keeps what 1,000 updates see
-                length["replay_size"] = num_updates
-            yield Training("tasks", task_id, setting, trial, seed, length | RECIPE | flags, policy)
+            flags = length | keep_all(num_updates) | RECIPE | flags
+            yield Training("tasks", task_id, setting, trial, seed, flags, policy)
+
+
+def keep_all(num_updates: int) -> dict[str, int]:
+    """The flag with which a training replays all that it saw; the default keeps what 1,000 updates see."""
+    return {"replay_size": num_updates} if num_updates > 1000 else {}
 
 
 # --- what is published ----------------------------------------------------------------------------------------------

@@ -77,8 +77,7 @@ def test_only_what_is_missing_or_has_another_command_is_trained(tmp_path, monkey
         call("--report")
     assert call("--tasks", GO_TO_OBJ, "--seeds", "1") == 0 and len(trained) == 2
     assert call("--tasks", GO_TO_OBJ, "--seeds", "2") == 0 and len(trained) == 4
-    longer = mastery.SETTINGS["recipe"].num_updates | {GO_TO_OBJ: 400}
-    changed = mastery.SETTINGS["recipe"]._replace(num_updates=longer)
+    changed = mastery.SETTINGS["recipe"] | {GO_TO_OBJ: {"num_updates": 400}}
     monkeypatch.setattr(mastery, "SETTINGS", mastery.SETTINGS | {"recipe": changed})
     assert call("--tasks", GO_TO_OBJ, "--seeds", "1") == 0
     assert trained[4:] == [mastery.Timing("recipe", GO_TO_OBJ, 0)]
