@@ -12,7 +12,6 @@ difficulty.csv; and, from these, summary.csv and summary.md, means over seeds wi
 and pictures.
 """
 
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -50,7 +49,7 @@ from mop.store.run_keys import cache_path, interventions_path, result_path
 from mop.worlds.trajectories import Trajectories, bot_trajectories
 from mop.worlds.world import NO_LABEL
 from results.claims_report import COMMANDS, DIFFICULTY, FOLDER, PAIRS, UNTRAINED, VALUES, write_report
-from results.experiments import ROOT, RUNS, Training, check_commands, train_missing
+from results.experiments import ROOT, RUNS, Training, check_commands, run_stage, train_missing
 
 NAME = "claims"  # of the list of tasks
 TASKS_FILE = FOLDER / "tasks.yaml"
@@ -105,17 +104,12 @@ def evaluate(trainings: list[Training], jobs: int) -> None:
     folder = RUNS / "claims"
     where = ["--cache_dir", folder / "evaluation", "--num_episodes", NUM_EPISODES]
     table = ["--checkpoint_dir", folder, "--task", NAME, "--final_only", "--results_path", folder / "table.csv"]
-    _run("batch_eval.py", *table, *where, "--jobs", max(1, jobs))
+    run_stage("batch_eval.py", *table, *where, "--jobs", max(1, jobs))
     for training in tqdm(trainings, desc="interventions", unit="policy"):
         if not all(_has_rows(training, task_id) for task_id in task_ids()):
             places = ["--results_path", folder / "interventions.csv", "--plots_dir", folder / "plots"]
             checkpoint = training.folder / "checkpoint_final.pt"
-            _run("intervene.py", "--checkpoint", checkpoint, "--what", *WHAT, *where, *places)
-
-
-def _run(script: str, *words) -> None:
-    if subprocess.run([sys.executable, script, *map(str, words)], cwd=ROOT).returncode != 0:
-        raise InputError(f"{script} failed; it says why above")
+            run_stage("intervene.py", "--checkpoint", checkpoint, "--what", *WHAT, *where, *places)
 
 
 def _has_rows(training: Training, task_id: str) -> bool:

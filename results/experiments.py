@@ -220,15 +220,19 @@ def check_commands(trainings: list[Training]) -> None:
             raise InputError(f"{training.folder} was trained with other {', '.join(wrong)}; move it away")
 
 
+def run_stage(script: str, *words) -> None:
+    """Run a script of this repository, which says on the terminal what it does. Raises InputError where it fails."""
+    if subprocess.run([sys.executable, script, *map(str, words)], cwd=ROOT).returncode != 0:
+        raise InputError(f"{script} failed; it says why above")
+
+
 def evaluate(experiment: str, jobs: int, *which: str) -> pd.DataFrame:
     """The results table of an experiment's finished trainings, made by batch_eval.py; which: flags that choose them."""
     folder = RUNS / experiment
     where = ("--checkpoint_dir", folder, "--cache_dir", folder / "evaluation", "--results_path", folder / "table.csv")
     routing = ("--skip_routing",) if experiment == "settings" else ()
     flags = (*where, "--final_only", "--num_episodes", str(NUM_EPISODES), "--jobs", str(jobs), *routing, *which)
-    done = subprocess.run([sys.executable, "batch_eval.py", *flags], cwd=ROOT)
-    if done.returncode != 0:
-        raise InputError("batch_eval.py could not evaluate everything; it says why above")
+    run_stage("batch_eval.py", *flags)
     return pd.read_csv(folder / "table.csv")
 
 

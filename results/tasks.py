@@ -1,15 +1,17 @@
-"""Every task, three seeds each: the mixture beside a GRU of as many weights. The table, its figure, the zoo.
+"""Every task, three seeds each: the mixture beside a GRU of as many weights, and beside itself with a cost.
 
     python results/tasks.py --jobs 2                            what is not published yet, task after task
     python results/tasks.py --jobs 2 --tasks BabyAI-GoTo-v0     one of them
+    python results/tasks.py --jobs 2 --settings mixture,GRU     without the mixtures that pay for what they compute
     python results/tasks.py --dry_run                           prints the commands of the trainings, and runs nothing
     python results/tasks.py --dry_run --modal                   the same trainings on Modal, as commands
-    python results/tasks.py --report                            writes table and figure anew from what is published
+    python results/tasks.py --report                            writes tables and figure anew from what is published
 
 After each task, what was found is written to results/: tasks.csv, a row for each training; tasks_curves.csv, their
-learning curves; tasks_worlds.csv, which worlds each solves; tasks.md and tasks.png; and the policy of the median seed,
-in results/zoo/. A training is not repeated while tasks.csv has a row with its command. Ctrl-C at any time: the same
-command goes on. What Modal trained, copied from modal_checkpoints/ to results/runs/tasks/, counts as trained here.
+learning curves; tasks_worlds.csv, which worlds each solves; tasks.md and tasks.png; tasks_cost.md, what the cost does;
+and the policy of the median seed, in results/zoo/. A training is not repeated while tasks.csv has a row with its
+command. Ctrl-C at any time: the same command goes on. What Modal trained, copied from modal_checkpoints/ to
+results/runs/tasks/, counts as trained here.
 """
 
 import functools
@@ -80,7 +82,9 @@ RECIPE = {"lr": 1e-3, "lr_decay": 0.25, "teacher_mix": 2.0}  # docs/learning_spe
 POLICIES = {  # setting -> trial, script, flags; trials below 10 are those of older policies of the zoo
     "mixture": (10, "mop", {}),
     "GRU": (110, "gru", {"gru_hidden_size": 174}),  # 191,657 weights; the mixture has 190,704
+    "lpc_alpha 1e-5": (20, "mop", {"lpc_alpha": 1e-5}),
 }
+RIVALS, COSTS = ("mixture", "GRU"), ("mixture", "lpc_alpha 1e-5")  # which settings a table compares
 PUBLISHED = {  # imitation of a million demonstrations in BabyAI 1.0 / 1.1, one seed; at second hand
     "GoToObj": "100 / 100", "GoToLocal": "99.8 / 100", "PutNextLocal": "99.2 / 100", "GoTo": "99.4 / 100",
     "Open": "100", "Unlock": "98.4 / 100", "Pickup": "99", "Synth": "97.3 / 100",
@@ -206,14 +210,16 @@ def as_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
     """A line for each task: the mixture, the GRU, and what is between them where both have the same seeds."""
     lines = []
     for task_id, of_task in table.groupby("task_id", sort=False):
-        rows = {setting: of_task[of_task["setting"] == setting] for setting in POLICIES}
-        success, seeds = success_of(worlds, task_id)
+        rows = {setting: of_task[of_task["setting"] == setting] for setting in RIVALS}
+        success, seeds = success_of(worlds, task_id, RIVALS)
+        if not success:
+            continue
         counts = sorted({len(of_setting) for of_setting in seeds})
         cells = [task_name(task_id), f"{of_task['env_steps'].iloc[0]:,.0f}", " and ".join(map(str, counts))]
-        cells += [interval(success_over_seeds(success[name])) if name in success else "–" for name in POLICIES]
+        cells += [interval(success_over_seeds(success[name])) if name in success else "–" for name in RIVALS]
         cells += [interval(difference(*success.values()), "+") if len(seeds) == 1 else "–"]
-        cells += [", ".join(experiments.ratio(rows[setting]) for setting in POLICIES)]
-        cells += [", ".join(_shown((rows[setting]["seconds"] / 60).median(), ".1f") for setting in POLICIES)]
+        cells += [", ".join(experiments.ratio(rows[setting]) for setting in RIVALS)]
+        cells += [", ".join(_shown((rows[setting]["seconds"] / 60).median(), ".1f") for setting in RIVALS)]
         cells += [_shown(rows["mixture"]["mean_lpc"].mean(), ",.0f"), PUBLISHED.get(task_name(task_id), "")]
         lines.append(cells)
     head = "task | steps | seeds | mixture: success, % | GRU: success, % | mixture minus GRU, points | path ratio, "
@@ -221,28 +227,50 @@ def as_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
     return markdown_table(head, lines)
 
 
-def success_of(worlds: pd.DataFrame, task_id: str) -> tuple[dict[str, np.ndarray], set[tuple[int, ...]]]:
+def as_cost_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
+    """A line for each task with the same seeds of the mixture with a cost and without one; "" where there is none."""
+    lines = []
+    for task_id, of_task in table.groupby("task_id", sort=False):
+        success, seeds = success_of(worlds, task_id, COSTS)
+        if len(success) < 2 or len(seeds) > 1:
+            continue
+        free, paid = (of_task[of_task["setting"] == setting].sort_values("seed") for setting in COSTS)
+        left = 100 * paid["mean_lpc"].to_numpy() / free["mean_lpc"].to_numpy()
+        cells = [task_name(task_id), str(len(free)), *(interval(success_over_seeds(success[name])) for name in COSTS)]
+        cells += [interval(difference(success[COSTS[1]], success[COSTS[0]]), "+")]
+        cells += [", ".join(map(experiments.ratio, (free, paid)))]
+        cells += [experiments.spread(free["mean_lpc"]), experiments.spread(paid["mean_lpc"])]
+        lines.append([*cells, experiments.spread(pd.Series(left))])
+    names = ("lpc_alpha 0", COSTS[1])
+    head = ["task", "seeds", *(f"{name}: success, %" for name in names), "difference, points", "path ratio of both"]
+    head += [*(f"{name}: mean LPC" for name in names), "LPC that is left, %"]
+    return markdown_table(" | ".join(head), lines) if lines else ""
+
+
+def success_of(
+    worlds: pd.DataFrame, task_id: str, settings: tuple[str, ...]
+) -> tuple[dict[str, np.ndarray], set[tuple[int, ...]]]:
     """Of each setting that has rows, the successes of K seeds in W worlds (K, W); and the seeds of all settings."""
     own = worlds[worlds["task_id"] == task_id]
-    solved = {setting: own[own["setting"] == setting].sort_values("seed") for setting in POLICIES}
+    solved = {setting: own[own["setting"] == setting].sort_values("seed") for setting in settings}
     seeds = {tuple(found["seed"]) for found in solved.values()}
     return {setting: solved_worlds(found) for setting, found in solved.items() if len(found)}, seeds
 
 
 def where_they_differ(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
     """Lines: the tasks where one policy solves more beyond chance, and those where all its seeds go shorter ways."""
-    more: dict[str, list[str]] = {setting: [] for setting in POLICIES}
-    shorter: dict[str, list[str]] = {setting: [] for setting in POLICIES}
+    more: dict[str, list[str]] = {setting: [] for setting in RIVALS}
+    shorter: dict[str, list[str]] = {setting: [] for setting in RIVALS}
     num_tasks = 0
     for task_id, of_task in table.groupby("task_id", sort=False):
-        success, seeds = success_of(worlds, task_id)
-        if len(seeds) > 1:
+        success, seeds = success_of(worlds, task_id, RIVALS)
+        if len(seeds) > 1 or not success:
             continue
         num_tasks += 1
         _, low, high = difference(*success.values())
         ratios = of_task.groupby("setting")["path_ratio"]  # NaN where a seed solves no world: nothing is claimed then
         longest, shortest = ratios.max(skipna=False), ratios.min(skipna=False)
-        for setting, other, ahead in zip(POLICIES, reversed(POLICIES), (low > 0, high < 0), strict=True):
+        for setting, other, ahead in zip(RIVALS, reversed(RIVALS), (low > 0, high < 0), strict=True):
             more[setting] += [task_name(task_id)] * ahead
             shorter[setting] += [task_name(task_id)] * bool(longest[setting] < shortest[other])
     lines = [f"Of {num_tasks} tasks with the same seeds of both policies:"]
@@ -261,11 +289,15 @@ def write_report() -> str:
     worlds, _, table = load_published()
     if table.empty:
         raise InputError("nothing is published yet; leave --report out")
-    text = f"{as_table(table, worlds)}\n{where_they_differ(table, worlds)}"
+    text, costs = f"{as_table(table, worlds)}\n{where_they_differ(table, worlds)}", as_cost_table(table, worlds)
     write_atomic(experiments.RESULTS / "tasks.md", lambda file: file.write(text.encode()))
-    title = "Failures in 1,000 worlds that training never saw: a dot for each seed, and their mean"
-    write_figure(experiments.RESULTS / "tasks.png", plot_by_task(table, title=title))
-    return text
+    if costs:
+        write_atomic(experiments.RESULTS / "tasks_cost.md", lambda file: file.write(costs.encode()))
+    rivals = table[table["setting"].isin(RIVALS)]
+    if len(rivals):
+        title = "Failures in 1,000 worlds that training never saw: a dot for each seed, and their mean"
+        write_figure(experiments.RESULTS / "tasks.png", plot_by_task(rivals, title=title))
+    return f"{text}\n{costs}" if costs else text
 
 
 # --- the zoo --------------------------------------------------------------------------------------------------------
@@ -329,6 +361,7 @@ def parser() -> Parser:
     """The command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("--tasks", default=",".join(TASKS), help="with commas (default: all)")
+    parser.add_argument("--settings", default=",".join(POLICIES), help="with commas (default: all)")
     parser.add_argument("--jobs", default=1, help="trainings at a time (default: %(default)s)")
     parser.add_argument("--dry_run", action="store_true", help="print the commands of what is not published")
     parser.add_argument("--modal", action="store_true", help="with --dry_run: those for Modal")
@@ -339,11 +372,12 @@ def parser() -> Parser:
 def main() -> int:
     """Train what is not published, task after task; publish; tell."""
     args = parser().parse_args()
-    check_flags(args, jobs=integer(1), tasks=words(*TASKS))
+    check_flags(args, jobs=integer(1), tasks=words(*TASKS), settings=words(*POLICIES))
     if (args.report and args.dry_run) or (args.modal and not args.dry_run):
         raise InputError("give --report alone, and --modal with --dry_run")
     published = set(load_published()[-1]["command"])
-    missing = [t for t in task_table() if t.task_id in args.tasks and t.text not in published]
+    asked = [t for t in task_table() if t.task_id in args.tasks and t.setting in args.settings]
+    missing = [training for training in asked if training.text not in published]
     if args.dry_run:
         print("\n".join(modal_commands(missing) if args.modal else [training.text for training in missing]))
         return 0

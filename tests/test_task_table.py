@@ -34,7 +34,7 @@ def test_every_command_is_understood_and_the_gru_has_as_many_weights():
         assert script == {"mop": "train_mop.py", "gru": "train.py"}[training.policy]
         assert (config["task_id"], config["trial"], config["seed"]) == (training.task_id, training.trial, training.seed)
         weights[training.setting] = count_weights(config | {"policy": training.policy})
-    assert weights == {"mixture": 190_704, "GRU": 191_657}
+    assert weights == {"mixture": 190_704, "GRU": 191_657, "lpc_alpha 1e-5": 190_704}
 
 
 def test_what_is_published_has_the_commands_that_make_it():
@@ -98,6 +98,35 @@ def test_a_table_by_hand(monkeypatch):
     assert tasks.interval((-1 / 3000, -0.003, 0.003), "+") == "+0.0 (-0.3 to +0.3)"
 
 
+def test_the_table_of_costs_by_hand():
+    # LPC and solved worlds of 100, of the two seeds of each setting
+    found = {"mixture": ((1000, 100), (2000, 98)), "lpc_alpha 1e-5": ((500, 96), (200, 96))}
+    rows, worlds = [], []
+    for setting, seeds in found.items():
+        for seed, (lpc, count) in enumerate(seeds):
+            own = {"task_id": "BabyAI-GoToObj-v0", "setting": setting, "seed": seed}
+            rows.append(own | {"env_steps": 100, "seconds": 60, "path_ratio": 1.5, "mean_lpc": lpc})
+            bits = np.packbits(np.arange(100) < count).tobytes().hex()
+            worlds.append(own | {"num_episodes": 100, "solved": bits})
+    table, worlds = pd.DataFrame(rows), pd.DataFrame(worlds)
+    head, _, line = tasks.as_cost_table(table, worlds).splitlines()
+    cells = dict(zip(head.strip("| ").split(" | "), line.strip("| ").split(" | "), strict=True))
+    half = 100 * 12.706205 * 0.01  # Student's t over the seeds, whose differences are -4 and -2 points
+    assert cells.pop("difference, points") == f"-3.0 ({-3 - half:.1f} to +{half - 3:.1f})"
+    assert cells.pop("lpc_alpha 0: success, %").startswith("99.0 (")
+    assert cells.pop("lpc_alpha 1e-5: success, %").startswith("96.0 (")
+    assert cells == {
+        "task": "GoToObj", "seeds": "2", "path ratio of both": "1.50, 1.50",
+        "lpc_alpha 0: mean LPC": "1500 (1000 to 2000)", "lpc_alpha 1e-5: mean LPC": "350 (200 to 500)",
+        "LPC that is left, %": "30 (10 to 50)",
+    }  # fmt: skip
+    for lacking in (table["setting"] == "mixture", table.index < 3, table["setting"] != "mixture"):
+        assert tasks.as_cost_table(table[lacking], worlds[lacking]) == ""
+    paid = table["setting"] != "mixture"  # neither the mixture nor the GRU: nothing for the other table
+    assert len(tasks.as_table(table[paid], worlds[paid]).splitlines()) == 2
+    assert tasks.where_they_differ(table[paid], worlds[paid]).startswith("Of 0 tasks")
+
+
 def test_where_the_two_policies_differ():
     # of 100 worlds, mixture and GRU
     solves = {"A": (100, 90), "B": (100, 99), "C": (50, 100), "D": (100, None), "E": (100, 99)}
@@ -105,7 +134,7 @@ def test_where_the_two_policies_differ():
     ratios["E"] = ((1.0, np.nan), (1.2, 1.3))  # a seed without a solved world
     rows, worlds = [], []
     for name, counts in solves.items():
-        for k, (setting, count) in enumerate(zip(tasks.POLICIES, counts, strict=True)):
+        for k, (setting, count) in enumerate(zip(tasks.RIVALS, counts, strict=True)):
             for seed in range(2 * (count is not None)):
                 own = {"task_id": f"BabyAI-{name}-v0", "setting": setting, "seed": seed}
                 bits = np.packbits(np.arange(100) < count).tobytes().hex()
@@ -168,6 +197,8 @@ def test_only_what_has_another_command_is_trained_again(tiny, tmp_path, monkeypa
     assert call(monkeypatch, "--dry_run") == 0
     wanted = capsys.readouterr().out.splitlines()
     assert len(wanted) == 6 and all(f"--task_id {TINY_TASK}" in line and "--num_updates 4" in line for line in wanted)
+    assert call(monkeypatch, "--dry_run", "--settings", "GRU") == 0
+    assert capsys.readouterr().out.splitlines() == wanted[1::2] and all("train.py" in line for line in wanted[1::2])
     assert call(monkeypatch, "--report") == 0  # without the rows of the other length
     assert task_names(capsys.readouterr().out) == [experiments.task_name(OTHER_TASK)]
     (tmp_path / "lost").rename(tmp_path / "runs")
@@ -249,6 +280,7 @@ def test_modal_trains_the_same_list(chosen):
 
 
 def test_bad_usage_is_one_line():
-    for arguments in (("--tasks", "BabyAI-Nothing-v0"), ("--jobs", "0"), ("--modal",), ("--report", "--dry_run")):
+    lines = ("--tasks BabyAI-Nothing-v0", "--settings none", "--jobs 0", "--modal", "--report --dry_run")
+    for arguments in map(str.split, lines):
         result = run_script("results/tasks.py", *arguments, cwd=REPOSITORY)
         assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
