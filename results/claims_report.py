@@ -109,7 +109,7 @@ def against_difficulty(of_kind: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {
         "lpc": by_seed(of_kind, "lpc"),
         "loss by lesion": intact - lesion,  # at most what there is to lose: little in a task that is hardly solved
-        "share lost by lesion": 1 - lesion / intact,
+        "share lost by lesion": 1 - lesion / intact.where(intact > 0),  # none where nothing was solved before
         "lpc change": by_seed(of_kind, "lpc change"),
     }
 
@@ -117,9 +117,11 @@ def against_difficulty(of_kind: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def correlations(table: pd.DataFrame, difficulty: pd.DataFrame, measure: str = "env_steps") -> np.ndarray:
     """Pearson's r of each seed (K,) over the tasks whose difficulty is known; steps are taken as logarithms.
 
-    NaN for a seed in which no task differs from the others.
+    NaN for a seed in which no task differs from the others, and for all where fewer than two difficulties are known.
     """
     steps = np.log(difficulty.set_index("task")[measure].dropna())
+    if len(steps) < 2:
+        return np.full(len(table), np.nan)
     numbers = table[steps.index].to_numpy(float)
     varies = numbers.std(axis=1) > 1e-12
     return np.array(

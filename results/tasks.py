@@ -8,10 +8,10 @@
     python results/tasks.py --report                            writes tables and figure anew from what is published
 
 After each task, what was found is written to results/: tasks.csv, a row for each training; tasks_curves.csv, their
-learning curves; tasks_worlds.csv, which worlds each solves; tasks.md and tasks.png; tasks_cost.md, what the cost does;
-and the policy of the median seed, in results/zoo/. A training is not repeated while tasks.csv has a row with its
-command. Ctrl-C at any time: the same command goes on. What Modal trained, copied from modal_checkpoints/ to
-results/runs/tasks/, counts as trained here.
+learning curves; tasks_worlds.csv, which worlds each solves; tasks.md and tasks.png; tasks_cost.md and
+tasks_cost.png, what the cost does; and the policy of the median seed, in results/zoo/. A training is not repeated
+while tasks.csv has a row with its command. Ctrl-C at any time: the same command goes on. What Modal trained, copied
+from modal_checkpoints/ to results/runs/tasks/, counts as trained here.
 """
 
 import functools
@@ -293,11 +293,23 @@ def write_report() -> str:
     write_atomic(experiments.RESULTS / "tasks.md", lambda file: file.write(text.encode()))
     if costs:
         write_atomic(experiments.RESULTS / "tasks_cost.md", lambda file: file.write(costs.encode()))
+        draw_costs(table)
     rivals = table[table["setting"].isin(RIVALS)]
     if len(rivals):
         title = "Failures in 1,000 worlds that training never saw: a dot for each seed, and their mean"
         write_figure(experiments.RESULTS / "tasks.png", plot_by_task(rivals, title=title))
     return f"{text}\n{costs}" if costs else text
+
+
+def draw_costs(table: pd.DataFrame) -> None:
+    """Draw the mean LPC with the cost and without it, the task that keeps most of it first."""
+    lpc = table.pivot_table("mean_lpc", "task_id", "setting").reindex(columns=list(COSTS)).dropna()
+    tasks = (lpc[COSTS[1]] / lpc[COSTS[0]]).sort_values(ascending=False, kind="stable").index.tolist()
+    shown = table[table["setting"].isin(COSTS) & table["task_id"].isin(tasks)]
+    names = dict(zip(COSTS, ("lpc_alpha 0", COSTS[1]), strict=True))
+    title = "What a task is worth computing: mean LPC without a cost and with one, a dot for each seed, and their mean"
+    figure = plot_by_task(shown.assign(policy=shown["setting"]), "mean LPC", title, names, tasks)
+    write_figure(experiments.RESULTS / "tasks_cost.png", figure)
 
 
 # --- the zoo --------------------------------------------------------------------------------------------------------

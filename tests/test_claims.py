@@ -119,6 +119,7 @@ def test_correlation_with_difficulty_by_hand():
     table = pd.DataFrame([[1.0, 2.0, 3.0, -9.0], [3.0, 2.0, 1.0, 0.0], [1.0, 1.0, 1.0, 5.0]], columns=list("abcd"))
     found = report.correlations(table, difficulty)
     assert found[:2] == pytest.approx([1.0, -1.0]) and np.isnan(found[2])  # of a task of unknown difficulty nothing
+    assert np.isnan(report.correlations(table, difficulty.assign(env_steps=[1e3, *3 * [np.nan]]))).all()
 
 
 def test_what_is_not_known_does_not_count():

@@ -5,7 +5,7 @@ no episode failed, the line from there to the end of the 95 % interval says how 
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 _TO_ZERO = 1.6  # the place of 0 on a log axis is the least number divided by the square of this
 _SEEDS_APART = 0.11  # of the seeds of one policy, as a share of a row
-_POLICIES = {  # name in the table -> what it is called, its place in the row of a task, how its points look
-    "mop": ("mixture", -0.17, {"color": "#222222", "marker": "o"}),
-    "gru": ("GRU baseline", 0.17, {"color": HUES["vermilion"], "marker": "s", "markerfacecolor": "white"}),
-}
+POLICIES = {"mop": "mixture", "gru": "GRU baseline"}  # name in the table -> what it is called
+_PLACES = (-0.17, 0.17)  # of the two that are compared, in the row of a task; the next line: how their points look
+_LOOKS = ({"color": "#222222", "marker": "o"}, {"color": HUES["vermilion"], "marker": "s", "markerfacecolor": "white"})
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,20 @@ class _Points:
     is_zero: np.ndarray  # (R,) bool: they stand at the place of 0 beyond a log axis
 
 
-def plot_by_task(table: "pd.DataFrame", measure: str = "failures", title: str = "") -> Figure:
-    """A row for each task with the mixture and the GRU baseline below each other; the tasks with most failures first.
+def plot_by_task(
+    table: "pd.DataFrame",
+    measure: str = "failures",
+    title: str = "",
+    names: Mapping[str, str] = POLICIES,
+    tasks: Sequence[str] | None = None,
+) -> Figure:
+    """A row for each task with the mixture and the GRU baseline, or two others, below each other.
 
     table: `task_id`, `success_rate` and the columns of one of MEASURES; `policy` ("mop", "gru"; a mixture where it is
     missing), `trial`, `seed`. Success has its 95 % interval. Of several seeds (or trials) each is drawn, small, and
     their mean. Rows without a value are left out.
+    names: of the column `policy`, the two that are compared, and what they are called. tasks: from top to bottom;
+    None: those with most failures first.
     Raises InputError if there is no such measure, no row or a column is missing.
     """
     what = _measure(measure)
@@ -76,13 +83,14 @@ def plot_by_task(table: "pd.DataFrame", measure: str = "failures", title: str = 
     table = _with_policy(table)[lambda rows: rows[what.column].notna()]
     if table.empty:
         raise InputError(f"no result has a {measure}")
-    tasks = table.groupby("task_id")["success_rate"].mean().sort_values(kind="stable").index.tolist()
+    if tasks is None:
+        tasks = table.groupby("task_id")["success_rate"].mean().sort_values(kind="stable").index.tolist()
     figure = Figure(figsize=(7.8, 0.36 * len(tasks) + 1.5), layout="constrained")
     ax, zero = figure.subplots(), _place_of_zero(table, what)
     for row, task_id in enumerate(tasks):
         means = [
-            (_draw_seeds(ax, rows, what, row + place, look, zero), row + place)
-            for policy, (_, place, look) in _POLICIES.items()
+            (_draw_seeds(ax, rows, what, row + place, look, zero, name), row + place)
+            for (policy, name), place, look in zip(names.items(), _PLACES, _LOOKS, strict=True)
             if not (rows := table[(table["task_id"] == task_id) & (table["policy"] == policy)]).empty
         ]
         if len(means) == 2:
@@ -94,7 +102,7 @@ def plot_by_task(table: "pd.DataFrame", measure: str = "failures", title: str = 
     if what.is_log:
         _log_axis(ax, "x", _points(table, what, zero), zero)
     open_frame(ax)
-    _add_legend(figure, table)
+    _add_legend(figure, table, names)
     if title:
         figure.suptitle(wrapped(title, 6.5), fontsize="large")
     return figure
@@ -181,7 +189,7 @@ def _text_of(row: Mapping) -> str:
     """What a row of results is called under the mouse, as far as the table tells."""
     names = [task_name(str(row["task_id"]))] if "task_id" in row else []
     names += [f"of {row['trained_on']}"] if isinstance(row.get("trained_on"), str) else []
-    names += [_POLICIES[row["policy"]][0]] if row.get("policy") in _POLICIES else []
+    names += [POLICIES[row["policy"]]] if row.get("policy") in POLICIES else []
     numbers = {name: row.get(name) for name in ("lpc_alpha", "trial", "seed", "update")}
     names += [f"{name} {value:g}" for name, value in numbers.items() if value is not None and value == value]
     parts = [f"success {100 * row['success_rate']:.1f} %"]
@@ -220,7 +228,9 @@ def _add_notes(ax: Axes, rows: "pd.DataFrame", x: np.ndarray, y: np.ndarray) -> 
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
 
-def _draw_seeds(ax: Axes, rows: "pd.DataFrame", what: Measure, y: float, look: Mapping, zero: float) -> float:
+def _draw_seeds(
+    ax: Axes, rows: "pd.DataFrame", what: Measure, y: float, look: Mapping, zero: float, name: str
+) -> float:
     """Draw the rows of one policy in one task around a height, and return where their mean is."""
     points, is_one = _points(rows, what, zero), len(rows) == 1
     heights = y + _SEEDS_APART * (np.arange(len(rows)) - (len(rows) - 1) / 2) / max(len(rows) - 1, 1)
@@ -232,10 +242,10 @@ def _draw_seeds(ax: Axes, rows: "pd.DataFrame", what: Measure, y: float, look: M
         return float(points.value[0])
     mean = float(np.mean(np.where(points.is_zero, 0, points.value)))
     at = zero if what.is_log and mean == 0 else mean
-    name, count, task_id = rows["policy"].iloc[0], len(rows), rows["task_id"].iloc[0]
-    text = f"{task_name(task_id)} {_POLICIES[name][0]}: mean of {count} runs {mean:.4g}, {what.label}"
+    policy, count, task_id = rows["policy"].iloc[0], len(rows), rows["task_id"].iloc[0]
+    text = f"{task_name(task_id)} {name}: mean of {count} runs {mean:.4g}, {what.label}"
     ax.plot(at, y, linestyle="none", markersize=7, **look)
-    add_note(ax, at, at, y, y, text, task_id=task_id, policy=name, mean=mean, runs=count)
+    add_note(ax, at, at, y, y, text, task_id=task_id, policy=policy, mean=mean, runs=count)
     return at
 
 
@@ -258,9 +268,10 @@ def _log_axis(ax: Axes, axis: str, points: _Points, zero: float) -> None:
     its_axis.set_minor_locator(NullLocator())
 
 
-def _add_legend(figure: Figure, table: "pd.DataFrame") -> None:
+def _add_legend(figure: Figure, table: "pd.DataFrame", names: Mapping[str, str]) -> None:
     """What the points are; the small ones only where there are some."""
-    of_policy = [(name, look) for policy, (name, _, look) in _POLICIES.items() if (table["policy"] == policy).any()]
+    looks = zip(names.items(), _LOOKS, strict=True)
+    of_policy = [(name, look) for (policy, name), look in looks if (table["policy"] == policy).any()]
     handles = [Line2D([], [], linestyle="none", markersize=7, label=name, **look) for name, look in of_policy]
     if table.groupby(["task_id", "policy"]).size().max() > 1:
         handles.append(Line2D([], [], linestyle="none", marker="o", color="#222222", alpha=0.45, markersize=3.5))
