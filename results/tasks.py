@@ -32,6 +32,7 @@ from mop.base.configuration import Parser, as_flags, check_flags, integer, words
 from mop.base.errors import InputError, run_script
 from mop.base.files import write_atomic, write_csv, write_figure
 from mop.base.tasks import task_name
+from mop.measures.between_tasks import intraclass_correlation, rank_correlation
 from mop.measures.intervals import interval_of_mean
 from mop.measures.metrics import interval_of_rate
 from mop.measures.seeds import mean_over_seeds
@@ -228,7 +229,10 @@ def as_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
 
 
 def as_cost_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
-    """A line for each task with the same seeds of the mixture with a cost and without one; "" where there is none."""
+    """A line for each task with the same seeds of the mixture with a cost and without one, and what their LPC tells.
+
+    "" where there is no such task.
+    """
     lines = []
     for task_id, of_task in table.groupby("task_id", sort=False):
         success, seeds = success_of(worlds, task_id, COSTS)
@@ -244,7 +248,33 @@ def as_cost_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
     names = ("lpc_alpha 0", COSTS[1])
     head = ["task", "seeds", *(f"{name}: success, %" for name in names), "difference, points", "path ratio of both"]
     head += [*(f"{name}: mean LPC" for name in names), "LPC that is left, %"]
-    return markdown_table(" | ".join(head), lines) if lines else ""
+    parts = [markdown_table(" | ".join(head), lines), what_lpc_tells(table)] if lines else []
+    return "\n".join(part for part in parts if part)
+
+
+def by_cost(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Of each of COSTS, its rows by task and seed: those of the tasks that have the same seeds of both."""
+    free, paid = (table[table["setting"] == setting].set_index(["task_id", "seed"]).sort_index() for setting in COSTS)
+    unpaired = free.index.symmetric_difference(paid.index).get_level_values("task_id")
+    return {
+        name: of.drop(unpaired, level="task_id", errors="ignore") for name, of in zip(COSTS, (free, paid), strict=True)
+    }
+
+
+def what_lpc_tells(table: pd.DataFrame) -> str:
+    """A table: how much of the mean LPC is of the task, with a cost and without one; "" for fewer than four tasks."""
+    names = {"env_steps": "steps of training", "accuracy": "accuracy"}
+    lines = [["share of the variance of log LPC that is between tasks, not between seeds"]]
+    lines += [[f"rank correlation of LPC over the tasks with {name}"] for name in names.values()]
+    for rows in by_cost(table).values():
+        means = rows.groupby("task_id").mean(numeric_only=True)
+        if len(means) < 4:
+            return ""
+        found = [intraclass_correlation(np.log(rows["mean_lpc"].unstack("seed").to_numpy()))]
+        found += [rank_correlation(means["mean_lpc"], means[name]) for name in names]
+        for line, (value, low, high) in zip(lines, found, strict=True):
+            line.append("–" if math.isnan(value) else f"{value:.2f} ({low:.2f} to {high:.2f})")
+    return markdown_table(" | ".join([f"over {len(means)} tasks", "lpc_alpha 0", COSTS[1]]), lines)
 
 
 def success_of(
@@ -302,9 +332,9 @@ def write_report() -> str:
 
 
 def draw_costs(table: pd.DataFrame) -> None:
-    """Draw the mean LPC with the cost and without it, the task that keeps most of it first."""
-    lpc = table.pivot_table("mean_lpc", "task_id", "setting").reindex(columns=list(COSTS)).dropna()
-    tasks = (lpc[COSTS[1]] / lpc[COSTS[0]]).sort_values(ascending=False, kind="stable").index.tolist()
+    """Draw the mean LPC with the cost and without it, the task that keeps most first."""
+    kept = by_cost(table)[COSTS[1]]["mean_lpc"].groupby("task_id").mean()
+    tasks = kept.sort_values(ascending=False, kind="stable").index.tolist()
     shown = table[table["setting"].isin(COSTS) & table["task_id"].isin(tasks)]
     names = dict(zip(COSTS, ("lpc_alpha 0", COSTS[1]), strict=True))
     title = "What a task is worth computing: mean LPC without a cost and with one, a dot for each seed, and their mean"

@@ -134,6 +134,18 @@ def test_tables_are_those_that_the_experiments_wrote():
     assert [name for name, text in written.items() if not any(f"\n\n{text}\n" in page for page in shown)] == []
 
 
+def test_what_is_said_of_the_cost_is_of_its_table():
+    table = (ROOT / "results" / "tasks_cost.md").read_text(encoding="utf-8")
+    (page,) = (text for text in DOCUMENTS.values() if "## What a task is worth computing" in text)
+    num_tasks = int(re.search(r"over (\d+) tasks", table)[1])
+    free, paid = (round(100 * float(share)) for share in re.findall(r"between seeds \| (\S+) .* \| (\S+) ", table)[0])
+    differences = re.findall(r"\| \S+ \((-\d+\.\d) to (\+\d+\.\d)\) \|", table)
+    assert len(differences) == num_tasks, "each interval holds 0"
+    said = f"{paid} % of the variance between policies (of the logarithm) is then between tasks; without a price it"
+    assert f"No task of the {num_tasks} loses success beyond chance" in page and f"{said} is {free} %" in page
+    assert f"{paid} % of the variance of LPC is between tasks, without it {free} %" in README
+
+
 def test_readme_is_short_and_its_results_are_rows_of_the_table():
     assert 1_000 <= len(README.split()) <= 1_700
     head, line, *lines = (ROOT / "results" / "tasks.md").read_text(encoding="utf-8").splitlines()

@@ -127,6 +127,29 @@ def test_the_table_of_costs_by_hand():
     assert tasks.where_they_differ(table[paid], worlds[paid]).startswith("Of 0 tasks")
 
 
+def test_what_lpc_tells():
+    rng, rows = np.random.default_rng(0), []
+    for number, task_id in enumerate(list(tasks.TASKS)[:5]):
+        for seed in range(3):
+            own = {"task_id": task_id, "seed": seed, "env_steps": 10 * (5 - number), "accuracy": 0.5}
+            noise = rng.random()
+            rows.append(own | {"setting": "mixture", "mean_lpc": 1000 + noise})  # of the seed alone
+            rows.append(own | {"setting": "lpc_alpha 1e-5", "mean_lpc": 2.0**number * (1 + 1e-3 * noise)})
+    table = pd.DataFrame(rows)
+    head, _, of_task, with_steps, with_accuracy = tasks.what_lpc_tells(table).splitlines()
+    assert head == "| over 5 tasks | lpc_alpha 0 | lpc_alpha 1e-5 |"
+    free, paid = (float(cell.split()[0]) for cell in of_task.strip("| ").split(" | ")[1:])
+    assert free < 0.6 and paid == 1.0
+    assert with_steps.endswith("| -1.00 (-1.00 to -1.00) |"), "the longer the training, the less"
+    assert with_accuracy.endswith("| – | – |"), "it is the same in all tasks"
+    one_missing = table[
+        (table["task_id"] != "BabyAI-GoToObj-v0") | (table["seed"] > 0) | (table["setting"] == "mixture")
+    ]
+    assert "over 4 tasks" in tasks.what_lpc_tells(one_missing), "a task without the same seeds of both does not count"
+    assert tasks.what_lpc_tells(table[table["task_id"].isin(list(tasks.TASKS)[:3])]) == ""
+    assert tasks.what_lpc_tells(table[table["setting"] == "mixture"]) == ""
+
+
 def test_where_the_two_policies_differ():
     # of 100 worlds, mixture and GRU
     solves = {"A": (100, 90), "B": (100, 99), "C": (50, 100), "D": (100, None), "E": (100, 99)}
