@@ -9,10 +9,11 @@ RUN := $(VENV)/bin/python
 help:  ## what the targets do
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt
+$(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
 demo: $(VENV)/.installed  ## train GoToObj for a minute, evaluate it, draw its routing
@@ -64,10 +65,10 @@ bench: $(VENV)/.installed  ## training and evaluation speed beside a plain loop'
 	$(RUN) benchmarks/coinrun_speed.py
 
 results: $(VENV)/.installed  ## the tables of tasks, settings, alphas and collapse (about a day; goes on where it was stopped)
-	$(RUN) results/experiments.py settings --jobs 2
-	$(RUN) results/tasks.py --jobs 2
-	$(RUN) results/experiments.py alpha --jobs 2
-	$(RUN) results/collapse.py --jobs 2
+	$(RUN) studies/experiments.py settings --jobs 2
+	$(RUN) studies/tasks.py --jobs 2
+	$(RUN) studies/experiments.py alpha --jobs 2
+	$(RUN) studies/collapse.py --jobs 2
 
 clean:  ## remove the virtual environment and caches of tools (no results)
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -14,10 +14,10 @@ or a result cannot be read (they are listed, the others' results stand), or ther
 processes are doing; 2: the command itself cannot be carried out.
 """
 
-from mop.base.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer, optional
-from mop.base.errors import InputError, run_script
-from mop.jobs.batch import Filters, Settings, evaluate_missing, from_flags
-from mop.store.run_keys import DEFAULT_ROOTS, RESULTS_TABLE
+from mop.artifacts.run_paths import DEFAULT_ROOTS, RESULTS_TABLE
+from mop.common.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer, optional
+from mop.common.errors import InputError, run_script
+from mop.evaluation.batch import Filters, Settings, evaluate_missing, from_flags
 
 
 def parser() -> Parser:

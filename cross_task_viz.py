@@ -10,11 +10,11 @@ with app.setup:
 
     import marimo as mo
 
-    from mop.base.errors import InputError, run_script
-    from mop.pages import comparison, flags, parts, runs, statistics
-    from mop.pages.comparison import ALL, Choices
-    from mop.pages.export import Export
-    from mop.pages.routing import load_routing
+    from mop.apps import comparison_page, elements, flags, run_selection, statistics_page
+    from mop.apps.comparison_page import ALL, Choices
+    from mop.apps.export import Export
+    from mop.apps.run_caches import load_routing
+    from mop.common.errors import InputError, run_script
 
 
 @app.function
@@ -46,7 +46,7 @@ def parser():
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: comparison.save_comparison(parser()))
+        run_script(lambda: comparison_page.save_comparison(parser()))
     mo.md("# Runs beside each other")
     return
 
@@ -55,24 +55,24 @@ def _():
 def _():
     try:
         args = flags.parse(parser())
-        results, unreadable = comparison.load_table(args.cache_dir, args.results_path)
-        defaults = comparison.filters_of(args, results)
+        results, unreadable = comparison_page.load_table(args.cache_dir, args.results_path)
+        defaults = comparison_page.filters_of(args, results)
     except InputError as error:
-        mo.stop(True, parts.problem(error))
-    view = parts.open_view()
-    mo.vstack([parts.problem(message, "warn") for message in unreadable])
+        mo.stop(True, elements.problem(error))
+    view = elements.open_view()
+    mo.vstack([elements.problem(message, "warn") for message in unreadable])
     return args, defaults, results, view
 
 
 @app.cell
 def _(defaults, results, view):
-    worlds = {comparison.worlds_name(word): word for word in [*comparison.common_worlds(results), ALL]}
-    worlds_dropdown = parts.choice_dropdown(view, "worlds", worlds, defaults.worlds, "Worlds")
-    alphas = {f"{alpha:g}": f"{alpha:g}" for alpha in comparison.penalties(results)} | {"all": ALL}
+    worlds = {comparison_page.worlds_name(word): word for word in [*comparison_page.common_worlds(results), ALL]}
+    worlds_dropdown = elements.choice_dropdown(view, "worlds", worlds, defaults.worlds, "Worlds")
+    alphas = {f"{alpha:g}": f"{alpha:g}" for alpha in comparison_page.penalties(results)} | {"all": ALL}
     default_alpha = ALL if defaults.lpc_alpha is None else f"{defaults.lpc_alpha:g}"
-    alpha_dropdown = parts.choice_dropdown(view, "lpc_alpha", alphas, default_alpha, "lpc_alpha of mixtures by task")
-    steps_slider = parts.range_slider(
-        view, "env_steps", comparison.training_lengths(results), defaults.env_steps, "Steps of training"
+    alpha_dropdown = elements.choice_dropdown(view, "lpc_alpha", alphas, default_alpha, "lpc_alpha of mixtures by task")
+    steps_slider = elements.range_slider(
+        view, "env_steps", comparison_page.training_lengths(results), defaults.env_steps, "Steps of training"
     )
     mo.hstack([worlds_dropdown, steps_slider, alpha_dropdown], justify="start", align="center", gap=2, wrap=True)
     return alpha_dropdown, steps_slider, worlds_dropdown
@@ -80,17 +80,17 @@ def _(defaults, results, view):
 
 @app.cell
 def _(alpha_dropdown, results, steps_slider, worlds_dropdown):
-    env_steps = parts.chosen_range(steps_slider)
+    env_steps = elements.chosen_range(steps_slider)
     alpha = None if alpha_dropdown.value == ALL else float(alpha_dropdown.value)
-    filters = comparison.Filters(worlds_dropdown.value, env_steps, alpha)
+    filters = comparison_page.Filters(worlds_dropdown.value, env_steps, alpha)
     try:
         shown_results = replace(filters, lpc_alpha=None).apply(results)
         task_results = filters.apply(results)
     except InputError as error:
-        mo.stop(True, parts.problem(error))
-    notes = [parts.problem(note, "warn") for note in comparison.result_notes(shown_results)]
+        mo.stop(True, elements.problem(error))
+    notes = [elements.problem(note, "warn") for note in comparison_page.result_notes(shown_results)]
     table = mo.ui.table(
-        comparison.as_shown(shown_results),
+        comparison_page.as_shown(shown_results),
         selection=None,
         page_size=10,
         show_column_summaries=False,
@@ -104,15 +104,15 @@ def _(alpha_dropdown, results, steps_slider, worlds_dropdown):
 
 @app.cell
 def _(args, view):
-    by_task = {name: name for name in comparison.MEASURES}
-    task_dropdown = parts.choice_dropdown(view, "measure", by_task, "failures", "Measure")
-    colors = {name: name for name in comparison.COLORS}
-    color_dropdown = parts.choice_dropdown(view, "color", colors, "task", "Colour by")
-    policies = {"all": ALL} | comparison.POLICIES
-    policy_dropdown = parts.choice_dropdown(view, "policy", policies, args.policy, "Policy")
+    by_task = {name: name for name in comparison_page.MEASURES}
+    task_dropdown = elements.choice_dropdown(view, "measure", by_task, "failures", "Measure")
+    colors = {name: name for name in comparison_page.COLORS}
+    color_dropdown = elements.choice_dropdown(view, "color", colors, "task", "Colour by")
+    policies = {"all": ALL} | comparison_page.POLICIES
+    policy_dropdown = elements.choice_dropdown(view, "policy", policies, args.policy, "Policy")
     scales = {"failures (log axis)": "failures", "success": "success"}
-    scale_dropdown = parts.choice_dropdown(view, "scale", scales, "failures", "Show")
-    format_dropdown, width_dropdown = parts.save_controls(args)
+    scale_dropdown = elements.choice_dropdown(view, "scale", scales, "failures", "Show")
+    format_dropdown, width_dropdown = elements.save_controls(args)
     return color_dropdown, format_dropdown, policy_dropdown, scale_dropdown, task_dropdown, width_dropdown
 
 
@@ -120,9 +120,9 @@ def _(args, view):
 def _(color_dropdown, filters, format_dropdown, policy_dropdown, scale_dropdown, task_dropdown, width_dropdown):
     export = Export(format_dropdown.value, width_dropdown.value)
     choices = Choices(filters, policy_dropdown.value)
-    tasks_name = comparison.tasks_name(task_dropdown.value)
+    tasks_name = comparison_page.tasks_name(task_dropdown.value)
     save_tasks = mo.ui.run_button(label=f"Save {export.stem(tasks_name)}.{export.format}")
-    tradeoff_name = comparison.tradeoff_name(scale_dropdown.value, color_dropdown.value)
+    tradeoff_name = comparison_page.tradeoff_name(scale_dropdown.value, color_dropdown.value)
     save_tradeoff = mo.ui.run_button(label=f"Save {export.stem(tradeoff_name)}.{export.format}")
     return choices, export, save_tasks, save_tradeoff, tasks_name, tradeoff_name
 
@@ -131,12 +131,12 @@ def _(color_dropdown, filters, format_dropdown, policy_dropdown, scale_dropdown,
 def _(color_dropdown, policy_dropdown, scale_dropdown, shown_results, task_dropdown, task_results):
     def draw_tasks():
         """The tasks below each other. Raises InputError if there is nothing to draw."""
-        return comparison.plot_tasks(task_results, task_dropdown.value)
+        return comparison_page.plot_tasks(task_results, task_dropdown.value)
 
     def draw_tradeoff():
         """Success against cost. Raises InputError if there is nothing to draw."""
         policy = None if policy_dropdown.value == ALL else policy_dropdown.value
-        return comparison.plot_tradeoff(shown_results, color_dropdown.value, policy, scale_dropdown.value)
+        return comparison_page.plot_tradeoff(shown_results, color_dropdown.value, policy, scale_dropdown.value)
 
     return draw_tasks, draw_tradeoff
 
@@ -154,13 +154,13 @@ def _(
     tasks_name,
     tradeoff_name,
 ):
-    parts.beside(
-        mo.vstack([mo.md("## By task"), task_dropdown, parts.drawn(draw_tasks, tasks_name), save_tasks]),
+    elements.beside(
+        mo.vstack([mo.md("## By task"), task_dropdown, elements.drawn(draw_tasks, tasks_name), save_tasks]),
         mo.vstack(
             [
                 mo.md("## Success against cost"),
                 mo.hstack([color_dropdown, policy_dropdown, scale_dropdown], justify="start", gap=2, wrap=True),
-                parts.drawn(draw_tradeoff, tradeoff_name),
+                elements.drawn(draw_tradeoff, tradeoff_name),
                 save_tradeoff,
             ]
         ),
@@ -171,12 +171,12 @@ def _(
 @app.cell
 def _(args, choices, draw_tasks, export, save_tasks, tasks_name):
     mo.stop(not save_tasks.value)
-    parts.save_figure(
+    elements.save_figure(
         draw_tasks,
         args.plots_dir,
         tasks_name,
         export,
-        comparison.caption_of(args, choices, tasks_name, "The tasks below each other", export),
+        comparison_page.caption_of(args, choices, tasks_name, "The tasks below each other", export),
     )
     return
 
@@ -184,12 +184,12 @@ def _(args, choices, draw_tasks, export, save_tasks, tasks_name):
 @app.cell
 def _(args, choices, draw_tradeoff, export, save_tradeoff, tradeoff_name):
     mo.stop(not save_tradeoff.value)
-    parts.save_figure(
+    elements.save_figure(
         draw_tradeoff,
         args.plots_dir,
         tradeoff_name,
         export,
-        comparison.caption_of(args, choices, tradeoff_name, "Success against cost", export),
+        comparison_page.caption_of(args, choices, tradeoff_name, "Success against cost", export),
     )
     return
 
@@ -197,45 +197,45 @@ def _(args, choices, draw_tradeoff, export, save_tradeoff, tradeoff_name):
 @app.cell
 def _(args, view):
     try:
-        cached_runs = runs.find_cached_runs(args.checkpoint_dir, args.cache_dir)
-        first_left, first_right = comparison.choose_pair(cached_runs, args.left, args.right)
+        cached_runs = run_selection.find_cached_runs(args.checkpoint_dir, args.cache_dir)
+        first_left, first_right = comparison_page.choose_pair(cached_runs, args.left, args.right)
     except InputError as error:
-        mo.stop(True, mo.vstack([mo.md("## Two runs"), parts.problem(error)]))
-    words = comparison.run_words(cached_runs)
-    left_dropdown = parts.choice_dropdown(view, "left", words, comparison.word_of(first_left), "Left")
-    right_dropdown = parts.choice_dropdown(view, "right", words, comparison.word_of(first_right), "Right")
+        mo.stop(True, mo.vstack([mo.md("## Two runs"), elements.problem(error)]))
+    words = comparison_page.run_words(cached_runs)
+    left_dropdown = elements.choice_dropdown(view, "left", words, comparison_page.word_of(first_left), "Left")
+    right_dropdown = elements.choice_dropdown(view, "right", words, comparison_page.word_of(first_right), "Right")
     mo.vstack([mo.md("## Two runs"), mo.hstack([left_dropdown, right_dropdown], justify="start", gap=2, wrap=True)])
     return left_dropdown, right_dropdown
 
 
 @app.cell
 def _(args, left_dropdown, right_dropdown, view):
-    left_run, right_run = comparison.choose_pair(
-        runs.find_cached_runs(args.checkpoint_dir, args.cache_dir), left_dropdown.value, right_dropdown.value
+    left_run, right_run = comparison_page.choose_pair(
+        run_selection.find_cached_runs(args.checkpoint_dir, args.cache_dir), left_dropdown.value, right_dropdown.value
     )
     try:
         left_data, right_data = load_routing(left_run), load_routing(right_run)
     except InputError as error:
-        mo.stop(True, mo.vstack([*filter(None, [parts.absent(view)]), parts.problem(error)]))
-    numbers, pair_notes = comparison.compare_in_numbers(left_data, right_data)
-    mo.vstack([*(parts.problem(note, "info") for note in pair_notes), *([mo.md(numbers)] if numbers else [])])
+        mo.stop(True, mo.vstack([*filter(None, [elements.absent(view)]), elements.problem(error)]))
+    numbers, pair_notes = comparison_page.compare_in_numbers(left_data, right_data)
+    mo.vstack([*(elements.problem(note, "info") for note in pair_notes), *([mo.md(numbers)] if numbers else [])])
     return left_data, left_run, right_data, right_run
 
 
 @app.cell
 def _(args, left_data, right_data, view):
-    analyses = comparison.common_analyses(left_data, right_data)
+    analyses = comparison_page.common_analyses(left_data, right_data)
     first_analysis = args.analysis if args.analysis in analyses.values() else "overall"
-    analysis_dropdown = parts.choice_dropdown(view, "analysis", analyses, first_analysis, "Analysis")
+    analysis_dropdown = elements.choice_dropdown(view, "analysis", analyses, first_analysis, "Analysis")
     return (analysis_dropdown,)
 
 
 @app.cell
 def _(analysis_dropdown, args, left_data, right_data, view):
-    measures = {name: name for name in comparison.measures_of(left_data, right_data, analysis_dropdown.value)}
-    mo.stop(not measures, parts.problem("one has no LPC, and the layers differ: there is no map of a difference"))
+    measures = {name: name for name in comparison_page.measures_of(left_data, right_data, analysis_dropdown.value)}
+    mo.stop(not measures, elements.problem("one has no LPC, and the layers differ: there is no map of a difference"))
     first_measure = args.map if args.map in measures else next(iter(measures))
-    measure_dropdown = parts.choice_dropdown(view, "map", measures, first_measure, "Map")
+    measure_dropdown = elements.choice_dropdown(view, "map", measures, first_measure, "Map")
     mo.hstack([analysis_dropdown, measure_dropdown], justify="start", gap=2, wrap=True)
     return (measure_dropdown,)
 
@@ -244,10 +244,12 @@ def _(analysis_dropdown, args, left_data, right_data, view):
 def _(analysis_dropdown, left_data, left_run, measure_dropdown, right_data, right_run, view):
     def draw_difference(width_in=None):
         """Both runs and their difference. Raises InputError if they cannot be compared."""
-        return comparison.plot_pair(left_data, right_data, analysis_dropdown.value, measure_dropdown.value, width_in)
+        return comparison_page.plot_pair(
+            left_data, right_data, analysis_dropdown.value, measure_dropdown.value, width_in
+        )
 
     shown_names = f"difference, {left_run.name}, {right_run.name}: {measure_dropdown.value}, {analysis_dropdown.value}"
-    mo.vstack(list(filter(None, [parts.absent(view), parts.drawn(draw_difference, shown_names)])))
+    mo.vstack(list(filter(None, [elements.absent(view), elements.drawn(draw_difference, shown_names)])))
     return (draw_difference,)
 
 
@@ -275,12 +277,12 @@ def _(
     pair_choices = replace(
         choices, left=left_run, right=right_run, analysis=analysis_dropdown.value, measure=measure_dropdown.value
     )
-    parts.save_figure(
+    elements.save_figure(
         lambda: draw_difference(export.width_in),
         args.plots_dir,
         "difference",
         export,
-        comparison.caption_of(args, pair_choices, "difference", comparison.DIFFERENCE_ABOUT, export),
+        comparison_page.caption_of(args, pair_choices, "difference", comparison_page.DIFFERENCE_ABOUT, export),
     )
     return
 
@@ -288,25 +290,25 @@ def _(
 @app.cell
 def _(args, view):
     try:
-        all_runs = runs.find_cached_runs(args.checkpoint_dir, args.cache_dir)
+        all_runs = run_selection.find_cached_runs(args.checkpoint_dir, args.cache_dir)
     except InputError:
         mo.stop(True)  # said above
-    words_of_all = comparison.run_words(all_runs)
-    first_words = list(words_of_all.values())[: comparison.NUM_COMPARED]
-    runs_choice = parts.several_dropdown(view, "runs", words_of_all, first_words, "Runs")
+    words_of_all = comparison_page.run_words(all_runs)
+    first_words = list(words_of_all.values())[: comparison_page.NUM_COMPARED]
+    runs_choice = elements.several_dropdown(view, "runs", words_of_all, first_words, "Runs")
     mo.vstack([mo.md("## Routing side by side"), runs_choice])
     return all_runs, runs_choice
 
 
 @app.cell
 def _(all_runs, runs_choice):
-    chosen_runs = [run for run in all_runs.values() if comparison.word_of(run) in runs_choice.value]
+    chosen_runs = [run for run in all_runs.values() if comparison_page.word_of(run) in runs_choice.value]
 
     def draw_side_by_side(width_in=None):
         """The maps of the chosen runs. Raises InputError if one has none."""
-        return comparison.plot_comparison(chosen_runs, width_in)
+        return comparison_page.plot_comparison(chosen_runs, width_in)
 
-    parts.drawn(draw_side_by_side, ", ".join(["routing_side_by_side", *(run.name for run in chosen_runs)]))
+    elements.drawn(draw_side_by_side, ", ".join(["routing_side_by_side", *(run.name for run in chosen_runs)]))
     return chosen_runs, draw_side_by_side
 
 
@@ -322,22 +324,22 @@ def _(export, format_dropdown, width_dropdown):
 def _(args, choices, chosen_runs, draw_side_by_side, export, save_heatmap):
     mo.stop(not save_heatmap.value)
     names = "; ".join(run.name for run in chosen_runs)
-    parts.save_figure(
+    elements.save_figure(
         lambda: draw_side_by_side(export.width_in),
         args.plots_dir,
         "routing_side_by_side",
         export,
-        comparison.caption_of(args, choices, "routing_side_by_side", f"The routing of {names}", export),
+        comparison_page.caption_of(args, choices, "routing_side_by_side", f"The routing of {names}", export),
     )
     return
 
 
 @app.cell
 def _(args, view):
-    seed_tasks = {name: name for name in (statistics.NO_TASK, *statistics.tasks_with_runs(args.cache_dir))}
-    seeds_dropdown = parts.choice_dropdown(view, "seeds_of", seed_tasks, statistics.NO_TASK, "Task")
-    phase_words = statistics.phase_words()
-    phases_dropdown = parts.choice_dropdown(view, "phases", phase_words, statistics.AUTO_PHASES, "Phases")
+    seed_tasks = {name: name for name in (statistics_page.NO_TASK, *statistics_page.tasks_with_runs(args.cache_dir))}
+    seeds_dropdown = elements.choice_dropdown(view, "seeds_of", seed_tasks, statistics_page.NO_TASK, "Task")
+    phase_words = statistics_page.phase_words()
+    phases_dropdown = elements.choice_dropdown(view, "phases", phase_words, statistics_page.AUTO_PHASES, "Phases")
     mo.vstack(
         [
             mo.md("## Many seeds\n\nThe runs of a task as a sample of trainings: intervals are over seeds."),
@@ -349,22 +351,22 @@ def _(args, view):
 
 @app.cell
 def _(args, phases_dropdown, seeds_dropdown):
-    mo.stop(seeds_dropdown.value == statistics.NO_TASK)
-    asked = statistics.Asked(seeds_dropdown.value, phases_dropdown.value, cache_dir=args.cache_dir)
+    mo.stop(seeds_dropdown.value == statistics_page.NO_TASK)
+    asked = statistics_page.Asked(seeds_dropdown.value, phases_dropdown.value, cache_dir=args.cache_dir)
     try:
-        seed_tables = statistics.analyse(asked, parts.with_bar)
+        seed_tables = statistics_page.analyse(asked, elements.with_bar)
     except InputError as error:
-        mo.stop(True, parts.problem(error))
-    seed_notes = [parts.problem(note, "warn") for note in seed_tables.notes]
-    mo.vstack([*seed_notes, mo.accordion({"In numbers": mo.plain_text(statistics.format_tables(seed_tables))})])
+        mo.stop(True, elements.problem(error))
+    seed_notes = [elements.problem(note, "warn") for note in seed_tables.notes]
+    mo.vstack([*seed_notes, mo.accordion({"In numbers": mo.plain_text(statistics_page.format_tables(seed_tables))})])
     return (seed_tables,)
 
 
 @app.cell
 def _(export, seed_tables, view):
-    seed_drawings = statistics.drawings_of(seed_tables, export.width_in)
+    seed_drawings = statistics_page.drawings_of(seed_tables, export.width_in)
     seed_names = {name.replace("_", " "): name for name in seed_drawings}
-    figure_dropdown = parts.choice_dropdown(view, "figure", seed_names, next(iter(seed_drawings)), "Figure")
+    figure_dropdown = elements.choice_dropdown(view, "figure", seed_names, next(iter(seed_drawings)), "Figure")
     figure_dropdown
     return figure_dropdown, seed_drawings
 
@@ -373,19 +375,19 @@ def _(export, seed_tables, view):
 def _(export, figure_dropdown, seed_drawings, seed_tables):
     seed_name = figure_dropdown.value
     save_seeds = mo.ui.run_button(label=f"Save {export.stem(seed_name)}.{export.format}")
-    mo.vstack([parts.drawn(seed_drawings[seed_name], f"{seed_name} of {seed_tables.asked.task_id}"), save_seeds])
+    mo.vstack([elements.drawn(seed_drawings[seed_name], f"{seed_name} of {seed_tables.asked.task_id}"), save_seeds])
     return save_seeds, seed_name
 
 
 @app.cell
 def _(args, export, save_seeds, seed_drawings, seed_name, seed_tables):
     mo.stop(not save_seeds.value)
-    parts.save_figure(
+    elements.save_figure(
         seed_drawings[seed_name],
-        statistics.folder_of(seed_tables.asked, args.plots_dir),
+        statistics_page.folder_of(seed_tables.asked, args.plots_dir),
         seed_name,
         export,
-        statistics.caption_of(seed_tables, seed_name, seed_drawings[seed_name].about, export, args.plots_dir),
+        statistics_page.caption_of(seed_tables, seed_name, seed_drawings[seed_name].about, export, args.plots_dir),
     )
     return
 

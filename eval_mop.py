@@ -7,11 +7,11 @@ The worlds are the seeds eval_seed, eval_seed + 1, ...; one greedy episode each.
 counted and replaced by the next seed, as no path length is known for it. --num_envs changes speed and rounding only.
 """
 
-from mop.base.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer, optional
-from mop.base.errors import InputError, run_script
-from mop.jobs.evaluation import NUM_ENVS, evaluate
-from mop.jobs.single import evaluate_one
-from mop.worlds.episodes import EvalVectorEnv
+from mop.common.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer, optional
+from mop.common.errors import InputError, run_script
+from mop.envs.episodes import EvalVectorEnv
+from mop.evaluation.evaluate import NUM_ENVS, evaluate
+from mop.evaluation.single import evaluate_one
 
 __all__ = ["EvalVectorEnv", "evaluate", "main", "parser"]  # the first two are documented as names of this script
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mop.base.configuration import Parser
-from mop.base.errors import run_script
-from mop.base.files import check_writable
-from mop.pages import comparison, flags, gallery, runs
+from mop.apps import comparison_page, flags, gallery, run_selection
+from mop.common.configuration import Parser
+from mop.common.errors import run_script
+from mop.common.files import check_writable
 
 
 def parser() -> Parser:
@@ -28,8 +28,8 @@ def main() -> int:
     """Write the site. Returns 1 if a run has no page or a result cannot be read, 0 otherwise."""
     args = flags.parse(parser())
     check_writable(args.site_dir, "--site_dir")
-    found = list(runs.find_cached_runs(args.checkpoint_dir, args.cache_dir).values())
-    table, problems = comparison.load_table(args.cache_dir, args.results_path)
+    found = list(run_selection.find_cached_runs(args.checkpoint_dir, args.cache_dir).values())
+    table, problems = comparison_page.load_table(args.cache_dir, args.results_path)
     pages = gallery.write_gallery(found, table, Path(args.site_dir))
     for problem in tqdm(pages, total=len(found) + 1, desc="site", unit="page", dynamic_ncols=True):
         problems += [] if problem is None else [problem]

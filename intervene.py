@@ -28,11 +28,11 @@ Use against need is drawn in plots/<run>/use_and_need.png. A policy of several t
 <run>/<task>/. See docs/interventions.md.
 """
 
-from mop.base.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer
-from mop.base.errors import InputError, run_script
-from mop.base.interventions import GATE_ONLY, VARIANTS, parse, parse_variants
-from mop.jobs.batch import from_flags
-from mop.jobs.intervention_rows import Settings, intervene
+from mop.common.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer
+from mop.common.errors import InputError, run_script
+from mop.common.routing_edits import GATE_ONLY, VARIANTS, parse, parse_variants
+from mop.evaluation.batch import from_flags
+from mop.evaluation.intervention_batch import Settings, intervene
 
 
 def parser() -> Parser:

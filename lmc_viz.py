@@ -9,9 +9,9 @@ with app.setup:
     import marimo as mo
 
     from lmc_rl import page, studies, views
-    from mop.base.errors import InputError, run_script
-    from mop.pages import flags, parts
-    from mop.pages.export import Export
+    from mop.apps import elements, flags
+    from mop.apps.export import Export
+    from mop.common.errors import InputError, run_script
 
 
 @app.function
@@ -33,7 +33,7 @@ def parser():
 @app.function
 def show(choices, draw, name, view):
     """A figure whose fork points lead to their paths, or why it cannot be drawn."""
-    return parts.drawn(draw, f"{choices.study.name}: {name}", page.link_to_fork(view))
+    return elements.drawn(draw, f"{choices.study.name}: {name}", page.link_to_fork(view))
 
 
 @app.cell
@@ -55,12 +55,12 @@ def _(refresh_button):
     refresh_button.value  # pressed: look again
     try:
         args = flags.parse(parser())
-        view = parts.open_view()
+        view = elements.open_view()
         found = studies.find_studies(args.results_dir)
         first_run = page.choose_runs(found, [args.run] if args.run else None, next(iter(found.values())))[0]
     except (InputError, OSError) as error:
-        mo.stop(True, parts.problem(error))
-    run_dropdown = parts.choice_dropdown(view, "run", found, first_run, "Run")
+        mo.stop(True, elements.problem(error))
+    run_dropdown = elements.choice_dropdown(view, "run", found, first_run, "Run")
     mo.hstack([run_dropdown, refresh_button], justify="start", align="center", gap=2, wrap=True)
     return args, first_run, found, run_dropdown, view
 
@@ -70,9 +70,9 @@ def _(args, run_dropdown):
     try:
         study = studies.load_study(args.results_dir, run_dropdown.value)
     except InputError as error:
-        mo.stop(True, parts.problem(error))
+        mo.stop(True, elements.problem(error))
     facts = [mo.stat(value, name, remark, bordered=True) for value, name, remark in page.facts(study)]
-    notes = [parts.problem(study.note, "warn")] if study.note else []
+    notes = [elements.problem(study.note, "warn")] if study.note else []
     mo.vstack([*notes, mo.hstack(facts, justify="start", align="stretch", wrap=True)])
     return (study,)
 
@@ -83,21 +83,21 @@ def _(args, first_run, study, view):
         asked_fork, asked_part = (args.fork, args.part) if study.word == first_run else (None, None)
         first_path, first_part = page.choose_path(study, asked_fork), page.choose_part(study, asked_part)
     except InputError as error:
-        mo.stop(True, parts.problem(error))
+        mo.stop(True, elements.problem(error))
     curves = {curve.replace("_", " "): curve for curve in views.curves_of(study.log)} or {"none": ""}
-    curve_dropdown = parts.choice_dropdown(view, "curve", curves, next(iter(curves.values())), "Curve")
+    curve_dropdown = elements.choice_dropdown(view, "curve", curves, next(iter(curves.values())), "Curve")
     paths = page.path_names(study) or {"none yet": ""}
-    path_dropdown = parts.choice_dropdown(view, "fork", paths, first_path, "Path")
+    path_dropdown = elements.choice_dropdown(view, "fork", paths, first_path, "Path")
     moving = page.part_names(study)
-    part_dropdown = parts.choice_dropdown(view, "part", moving, first_part, "What moves") if moving else None
+    part_dropdown = elements.choice_dropdown(view, "part", moving, first_part, "What moves") if moving else None
     return curve_dropdown, part_dropdown, path_dropdown
 
 
 @app.cell
 def _(found, study, view):
     several_select, unknown_runs = page.runs_select(found, study.word, view)
-    kind_dropdown = parts.choice_dropdown(view, "show", page.several_of(study), "barrier", "Show")
-    seeds_dropdown = parts.choice_dropdown(view, "seeds", page.SEEDS, page.POOLED, "Seeds")
+    kind_dropdown = elements.choice_dropdown(view, "show", page.several_of(study), "barrier", "Show")
+    seeds_dropdown = elements.choice_dropdown(view, "seeds", page.SEEDS, page.POOLED, "Seeds")
     return kind_dropdown, seeds_dropdown, several_select, unknown_runs
 
 
@@ -113,7 +113,7 @@ def _(args, part_dropdown, path_dropdown, several_select, study, unknown_runs):
 
 @app.cell
 def _(args):
-    format_dropdown, width_dropdown = parts.save_controls(args)
+    format_dropdown, width_dropdown = elements.save_controls(args)
     return format_dropdown, width_dropdown
 
 
@@ -135,7 +135,7 @@ def _(choices, curve_dropdown, drawings, format_dropdown, kind_dropdown, seeds_d
 def _(choices, curve_dropdown, names, save_training, view):
     mo.vstack(
         [
-            *filter(None, [parts.absent(view)]),
+            *filter(None, [elements.absent(view)]),
             mo.md("## Training\n\nThe lines are fork points; a click on one shows the path between its children."),
             curve_dropdown,
             show(choices, lambda: page.draw_training(choices, curve_dropdown.value), names[0], view),
@@ -150,7 +150,7 @@ def _(choices, names, part_dropdown, path_dropdown, save_measures, save_path, vi
     path_figure = mo.vstack([show(choices, lambda: page.draw_path(choices), names[1], view), save_path])
     if part_dropdown is None:
         measures = mo.vstack([show(choices, lambda: page.draw_measures(choices), names[2], view), save_measures])
-        path_figure = parts.beside(path_figure, measures)
+        path_figure = elements.beside(path_figure, measures)
     path_controls = mo.hstack([*filter(None, [path_dropdown, part_dropdown])], justify="start", gap=2, wrap=True)
     mo.vstack([mo.md("## Path"), path_controls, path_figure])
     return
@@ -171,7 +171,7 @@ def _(
         [
             mo.md("## Several runs"),
             several_select,
-            *(parts.problem(line, "warn") for line in several_problems),
+            *(elements.problem(line, "warn") for line in several_problems),
             mo.hstack([kind_dropdown, seeds_dropdown], justify="start", gap=2, wrap=True),
             show(
                 choices,
@@ -201,7 +201,7 @@ def _(args, choices, drawings, export, names, save_measures, save_path, save_sev
     ]
     mo.stop(not pressed)
     drawing = drawings[pressed[0]]
-    parts.save_figure(
+    elements.save_figure(
         drawing,
         page.folder_of(args, choices),
         pressed[0],

@@ -8,9 +8,9 @@ app = marimo.App(width="full", app_title="Actions of a policy")
 with app.setup:
     import marimo as mo
 
-    from mop.base.errors import InputError, run_script
-    from mop.pages import captions, figures, flags, parts, runs
-    from mop.pages.export import Export
+    from mop.apps import captions, elements, flags, run_figures, run_selection
+    from mop.apps.export import Export
+    from mop.common.errors import InputError, run_script
     from plotting_utils import plot_action_frequency
 
 
@@ -27,15 +27,15 @@ def parser():
 def plot_view(data, tab: str, group_by: str, min_steps: int, width_in: float | None = None):
     """The name and the figure of a tab. Raises InputError where the data does not support it."""
     if tab == "Action entropy":
-        return "action_entropy_heatmap", figures.plot_entropy(data, min_steps, width_in)
+        return "action_entropy_heatmap", run_figures.plot_entropy(data, min_steps, width_in)
     group_by = group_by if tab == "By phase" else "overall"
-    return figures.grouped_name("action_frequency", group_by), plot_action_frequency(data, group_by)
+    return run_figures.grouped_name("action_frequency", group_by), plot_action_frequency(data, group_by)
 
 
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: figures.save_figures_of_run("logit_viz.py", parser(), figures.action_figures))
+        run_script(lambda: run_figures.save_figures_of_run("logit_viz.py", parser(), run_figures.action_figures))
     mo.md("# What a policy does, and how sure it is")
     return
 
@@ -51,24 +51,24 @@ def _(refresh_button):
     refresh_button.value  # pressed: look again
     try:
         args = flags.parse(parser())
-        view = parts.open_view()
-        found_runs = runs.find_runs(args.checkpoint_dir, args.cache_dir)
-        run_dropdown = parts.run_dropdown(found_runs, view, args)
+        view = elements.open_view()
+        found_runs = run_selection.find_runs(args.checkpoint_dir, args.cache_dir)
+        run_dropdown = elements.run_dropdown(found_runs, view, args)
     except InputError as error:
-        mo.stop(True, mo.vstack([parts.problem(error), refresh_button]))
+        mo.stop(True, mo.vstack([elements.problem(error), refresh_button]))
     return args, found_runs, run_dropdown, view
 
 
 @app.cell
 def _(args, found_runs, run_dropdown, view):
     checkpoints = found_runs[run_dropdown.value]
-    update_slider = parts.update_slider(checkpoints, view, args)
+    update_slider = elements.update_slider(checkpoints, view, args)
     return checkpoints, update_slider
 
 
 @app.cell
 def _(args, view):
-    use_cache_toggle, num_episodes_slider, num_envs_slider = parts.evaluation_controls(view, args)
+    use_cache_toggle, num_episodes_slider, num_envs_slider = elements.evaluation_controls(view, args)
     return num_envs_slider, num_episodes_slider, use_cache_toggle
 
 
@@ -76,18 +76,18 @@ def _(args, view):
 def _(checkpoints, num_envs_slider, num_episodes_slider, refresh_button, run_dropdown, update_slider, use_cache_toggle):
     run = checkpoints[min(update_slider.value, len(checkpoints) - 1)]
     run_controls = run_dropdown, update_slider, refresh_button, use_cache_toggle, num_episodes_slider, num_envs_slider
-    parts.controls_row(checkpoints, run, *run_controls)
+    elements.controls_row(checkpoints, run, *run_controls)
     return (run,)
 
 
 @app.cell
 def _(num_envs_slider, num_episodes_slider, run, use_cache_toggle):
-    num_fresh = parts.num_fresh(run, use_cache_toggle.value, num_episodes_slider.value)
+    num_fresh = elements.num_fresh(run, use_cache_toggle.value, num_episodes_slider.value)
     try:
-        routing_data = parts.load_or_evaluate(run, num_fresh, num_envs_slider.value)
+        routing_data = elements.load_or_evaluate(run, num_fresh, num_envs_slider.value)
     except (InputError, OSError) as error:
-        mo.stop(True, parts.problem(error))
-    parts.metrics_row(run, routing_data, num_fresh is not None)
+        mo.stop(True, elements.problem(error))
+    elements.metrics_row(run, routing_data, num_fresh is not None)
     return num_fresh, routing_data
 
 
@@ -98,22 +98,22 @@ def _(view):
         "By phase": "The same, for the steps of each phase: with empty hands and carrying, or any other analysis.",
         "Action entropy": "The mean entropy of the policy in each cell, in nats: high where it is uncertain.",
     }
-    view_tabs = parts.tabs(view, tabs_about)
+    view_tabs = elements.tabs(view, tabs_about)
     view_tabs
     return (view_tabs,)
 
 
 @app.cell
 def _(args, routing_data, view):
-    analyses = {name: key for name, key in figures.analyses(routing_data).items() if key != "overall"}
+    analyses = {name: key for name, key in run_figures.analyses(routing_data).items() if key != "overall"}
     first_analysis = "by_carrying" if "by_carrying" in analyses.values() else next(iter(analyses.values()), None)
     analysis_dropdown = (
-        parts.choice_dropdown(view, "analysis", analyses, first_analysis, "Analysis")
+        elements.choice_dropdown(view, "analysis", analyses, first_analysis, "Analysis")
         if analyses
         else mo.ui.dropdown(["by carrying phase"], "by carrying phase", label="Analysis")
     )
-    action_dropdown = parts.action_dropdown(routing_data, view, args)
-    min_steps_number = parts.min_steps_control(view, args)
+    action_dropdown = elements.action_dropdown(routing_data, view, args)
+    min_steps_number = elements.min_steps_control(view, args)
     return action_dropdown, analysis_dropdown, min_steps_number
 
 
@@ -129,7 +129,7 @@ def _(action_dropdown, min_steps_number, num_fresh, routing_data, run, view_tabs
     is_map = view_tabs.value == "Action entropy"
     action = action_dropdown.value if is_map else None
     shown = captions.Shown(run, num_fresh, action, int(min_steps_number.value or 1) if is_map else 1)
-    shown_data = figures.hold(routing_data, action)
+    shown_data = run_figures.hold(routing_data, action)
     return shown, shown_data
 
 
@@ -139,20 +139,20 @@ def _(analysis_dropdown, shown, shown_data, view, view_tabs):
     try:
         figure_name, fig_heatmap = plot_view(*chosen_view)
     except InputError as error:
-        mo.stop(True, parts.problem(error))
-    parts.absent(view)
+        mo.stop(True, elements.problem(error))
+    elements.absent(view)
     return chosen_view, fig_heatmap, figure_name
 
 
 @app.cell
 def _(fig_heatmap, figure_name, run, shown):
-    parts.show_figure(fig_heatmap, f"{run.name}: {figure_name}{shown.part}")
+    elements.show_figure(fig_heatmap, f"{run.name}: {figure_name}{shown.part}")
     return
 
 
 @app.cell
 def _(args):
-    format_dropdown, width_dropdown = parts.save_controls(args)
+    format_dropdown, width_dropdown = elements.save_controls(args)
     return format_dropdown, width_dropdown
 
 
@@ -167,10 +167,10 @@ def _(figure_name, format_dropdown, shown, width_dropdown):
 @app.cell
 def _(args, chosen_view, export, figure_name, save_button, shown, shown_data):
     mo.stop(not save_button.value)
-    about = figures.action_figures(shown_data)[figure_name].about
+    about = run_figures.action_figures(shown_data)[figure_name].about
     caption = captions.caption_of("logit_viz.py", shown, shown_data, figure_name, about, export, args.plots_dir)
     folder = shown.run.key.artefacts(args.plots_dir)
-    parts.save_figure(
+    elements.save_figure(
         lambda: plot_view(*chosen_view, width_in=export.width_in)[1], folder, figure_name, export, caption
     )
     return

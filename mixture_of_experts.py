@@ -11,7 +11,7 @@ A policy is a stack of layers; each has experts of different sizes and a router.
 
 and GRU is `gru_step`. These equations are written below in plain torch, one step at a time: `step`, `forward_encoded`.
 They run on any device, have derivatives with respect to everything that goes in, and take interventions on the router's
-weights. `get_routing_info` gives the same numbers many times faster, because `mop.kernels.fast` knows these equations
+weights. `get_routing_info` gives the same numbers many times faster, because `mop.fast.dispatch` knows these equations
 too. To change an equation, change it here and give `MixtureOfExpertsPolicy.equations` another name, or put it into a
 class of your own: everything that is compiled then refuses the policy, which learns and acts by its own plain torch.
 
@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mop.kernels import fast
-from mop.kernels.grid import encoded_dim, obs_edges
+from mop.fast import dispatch
+from mop.fast.grid import encoded_dim, obs_edges
 
 # (layer, the router's weights (N, E)) -> the weights (N, E) to mix the experts with in their place
 Intervention = Callable[[int, Tensor], Tensor]
@@ -243,8 +243,8 @@ class RecurrentPolicy(nn.Module):
         `Intervention`. Returns logits ([T,] N, A), a list over L of router weights ([T,] N, E_l), hidden (N, S) after
         the last step. The same as `forward_encoded` of `encode`, and computed so where it cannot be had faster.
         """
-        if intervene is None and fast.refusal(self) is None:
-            return fast.run(self, obs, lang, hidden, keep)
+        if intervene is None and dispatch.refusal(self) is None:
+            return dispatch.run(self, obs, lang, hidden, keep)
         return self.forward_encoded(self.encode(obs, lang), hidden, keep, intervene)
 
     def forward(self, obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:

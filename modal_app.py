@@ -32,11 +32,8 @@ import click
 import modal
 import modal.exception
 
-from mop.base.configuration import Parser
-from mop.base.errors import InputError, exit_code, run_script
-from mop.jobs import calls, cloud
-from mop.jobs.batch import Filters
-from mop.jobs.cloud import (
+from mop.cloud import calls, cloud_jobs
+from mop.cloud.cloud_jobs import (
     AGENTS_DIR,
     AGENTS_VOLUME,
     CHECKPOINT_DIR,
@@ -53,7 +50,10 @@ from mop.jobs.cloud import (
     Job,
     Result,
 )
-from mop.jobs.hardware import Machine, cost_lines, parse_gpu
+from mop.cloud.hardware import Machine, cost_lines, parse_gpu
+from mop.common.configuration import Parser
+from mop.common.errors import InputError, exit_code, run_script
+from mop.evaluation.batch import Filters
 
 TRAIN_GPU = "T4"  # unless --gpu says otherwise
 EVAL_GPU = "none"  # as on most people's machines, and so with the same rounding
@@ -72,8 +72,8 @@ HERE = Path(__file__).resolve().parent
 HOME = "/root"  # of a container: where Modal puts modules
 LIBRARY = ("mop", "mixture_of_experts", "plotting_utils")  # what jobs import; Modal adds this file itself
 # What fetching DistilBERT needs, so that a change of other code does not fetch it again.
-FETCHING = ("mop/__init__.py", "mop/base/__init__.py", "mop/base/errors.py", "mop/worlds/__init__.py")
-FETCHING += ("mop/worlds/missions.py",)
+FETCHING = ("mop/__init__.py", "mop/common/__init__.py", "mop/common/errors.py", "mop/envs/__init__.py")
+FETCHING += ("mop/envs/missions.py",)
 # Kernels are compiled where the image is built and run on other processors: they are compiled for the oldest of these.
 ANY_PROCESSOR = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
 # `modal app logs` shows the last 100 entries, and each refresh of a progress bar is one.
@@ -99,10 +99,10 @@ base_image = (
 )
 image = (
     with_files(base_image, *FETCHING)
-    .run_commands("python -c 'import mop.worlds.missions as m; m.load_encoder(m.DEFAULT_MODEL)'")
+    .run_commands("python -c 'import mop.envs.missions as m; m.load_encoder(m.DEFAULT_MODEL)'")
     .add_local_python_source(*LIBRARY, copy=True)
     .add_local_file(HERE / "config.yaml", f"{HOME}/config.yaml", copy=True)
-    .run_commands("python -c 'import mop.jobs.cloud as jobs; jobs.warm_up()'")
+    .run_commands("python -c 'import mop.cloud.cloud_jobs as jobs; jobs.warm_up()'")
 )
 lmc_image = (
     base_image.env(NO_SCREEN)
@@ -150,7 +150,7 @@ READS_RECORDINGS = {f"{HOME}/{RECORDINGS_DIR}": recordings_to_read, f"{HOME}/{AG
 @on_machines(timeout=TRAIN_TIMEOUT_S, volumes=WRITES_CHECKPOINTS, single_use_containers=True)
 def train(config: dict, given: list[str]) -> Result:
     checkpoints.reload()
-    return cloud.train(config, given, on_save=checkpoints.commit)
+    return cloud_jobs.train(config, given, on_save=checkpoints.commit)
 
 
 @on_machines(timeout=EVAL_TIMEOUT_S, volumes=READS_CHECKPOINTS | WRITES_RESULTS)
@@ -166,7 +166,7 @@ def evaluate_in_turn(*arguments) -> Result:
 def _evaluate(*arguments) -> Result:
     checkpoints_to_read.reload()
     results.reload()
-    result = cloud.evaluate(*arguments)
+    result = cloud_jobs.evaluate(*arguments)
     results.commit()
     return result
 
@@ -175,7 +175,7 @@ def _evaluate(*arguments) -> Result:
 def intervene(*arguments) -> Result:
     checkpoints_to_read.reload()
     results.reload()
-    return cloud.intervene(*arguments, on_row=results.commit)
+    return cloud_jobs.intervene(*arguments, on_row=results.commit)
 
 
 @on_machines(cpu=MERGE_CPUS, memory=MERGE_MEMORY_MIB, timeout=MERGE_TIMEOUT_S, volumes=WRITES_RESULTS)
@@ -184,7 +184,7 @@ def merge(call_ids: list[str]) -> str:
     for _ in calls.answers({call_id: modal.FunctionCall.from_id(call_id) for call_id in call_ids}):
         pass
     results.reload()
-    table = cloud.merge()
+    table = cloud_jobs.merge()
     results.commit()
     return table
 
@@ -268,13 +268,13 @@ def main(
 ) -> int:
     """Train every task x trial [x seed] in a container of its own."""
     machine, names = Machine(parse_gpu(gpu), CPUS, MEMORY_MIB), split(secrets)
-    jobs = cloud.plan_trainings(script, task_ids, trials, seeds, extra_args, machine.gpu, names)
+    jobs = cloud_jobs.plan_trainings(script, task_ids, trials, seeds, extra_args, machine.gpu, names)
     if jobs[0].arguments[0]["device"] == "cpu":
         machine = Machine(None, CPUS, MEMORY_MIB)  # the GPU would be idle
     announce(machine, TRAIN_GPU)
     if dry_run:
         return show(jobs, f"{script} on {machine.gpu or 'no GPU'}")
-    return cloud.report(wait(start("training", on(train, machine, names), jobs)), way_to_download())
+    return cloud_jobs.report(wait(start("training", on(train, machine, names), jobs)), way_to_download())
 
 
 @entry_point
@@ -298,9 +298,9 @@ def eval_parallel(
     """
     filters = Filters(task, trial, seed, update, final_only)
     if interventions:
-        jobs = cloud.plan_interventions(filters, num_episodes, force)
+        jobs = cloud_jobs.plan_interventions(filters, num_episodes, force)
         return intervene_on_all(jobs, gpu, secrets, dry_run)
-    jobs = cloud.plan_evaluations(filters, num_episodes, force, skip_routing)
+    jobs = cloud_jobs.plan_evaluations(filters, num_episodes, force, skip_routing)
     return evaluate_all(evaluate, jobs, "a container each", gpu, secrets, dry_run)
 
 
@@ -320,7 +320,7 @@ def eval_main(
 ) -> int:
     """Evaluate every checkpoint that has no result, in one container at a time, then merge all results."""
     filters = Filters(task, trial, seed, update, final_only)
-    jobs = cloud.plan_evaluations(filters, num_episodes, force, skip_routing)
+    jobs = cloud_jobs.plan_evaluations(filters, num_episodes, force, skip_routing)
     return evaluate_all(evaluate_in_turn, jobs, "one container for all", gpu, secrets, dry_run)
 
 
@@ -355,7 +355,7 @@ def lmc(
         jobs = [piece.job for piece in missing if piece not in waiting]
         outcomes += wait(start("connectivity", on(function, machine, split(secrets)), jobs))
         outcomes += [Result(piece.job.label, error=f"it needs {piece.lacks(files)[0]}") for piece in waiting]
-    return cloud.report(outcomes, way_to_download())
+    return cloud_jobs.report(outcomes, way_to_download())
 
 
 @entry_point
@@ -380,7 +380,7 @@ def train_one(function: modal.Function, name: str, words: Sequence[str], cpus: f
     if planned.is_dry_run:
         return show([planned.job], f"on {machine.gpu or 'no GPU'}")
     outcomes = wait(start("training", on(function, machine, split(planned.secrets)), [planned.job]))
-    return cloud.report(outcomes, way_to_download())
+    return cloud_jobs.report(outcomes, way_to_download())
 
 
 def evaluate_all(function: modal.Function, jobs: list[Job], where: str, gpu: str, secrets: str, dry_run: bool) -> int:
@@ -393,7 +393,7 @@ def evaluate_all(function: modal.Function, jobs: list[Job], where: str, gpu: str
     started = start("evaluation", on(function, machine, split(secrets)), jobs)
     ids = [entry[0].object_id for entry in started.values() if not isinstance(entry, Result)]
     if not ids:
-        return cloud.report(wait(started), way_to_download())
+        return cloud_jobs.report(wait(started), way_to_download())
     label = "merging the results"
     merging = attempt(label, functools.partial(merge.spawn, ids))
     outcomes = wait(started)
@@ -402,7 +402,7 @@ def evaluate_all(function: modal.Function, jobs: list[Job], where: str, gpu: str
         print(merged)
     else:
         outcomes.append(outcome(label, merged, merging))
-    return cloud.report(outcomes, way_to_download())
+    return cloud_jobs.report(outcomes, way_to_download())
 
 
 def intervene_on_all(jobs: list[Job], gpu: str, secrets: str, dry_run: bool) -> int:
@@ -412,7 +412,9 @@ def intervene_on_all(jobs: list[Job], gpu: str, secrets: str, dry_run: bool) -> 
         announce(machine, TRAIN_GPU)
     if dry_run:
         return show(jobs, "interventions, a container each")
-    return cloud.report(wait(start("interventions", on(intervene, machine, split(secrets)), jobs)), way_to_download())
+    return cloud_jobs.report(
+        wait(start("interventions", on(intervene, machine, split(secrets)), jobs)), way_to_download()
+    )
 
 
 def split(names: str) -> list[str]:
@@ -533,7 +535,7 @@ def env_flag() -> str:
 def way_to_download() -> str:
     """The command that downloads what is new."""
     env = run_option("env")
-    return cloud.DOWNLOAD + (f" --env {env}" if env else "")
+    return cloud_jobs.DOWNLOAD + (f" --env {env}" if env else "")
 
 
 # --- python modal_app.py --------------------------------------------------------------------------------------------
@@ -541,9 +543,9 @@ def way_to_download() -> str:
 
 def download(env: str | None = None) -> int:
     """Copy what is new on the volumes to this folder, file by file; nothing is removed, no newer file replaced."""
-    copies = {CHECKPOINTS_VOLUME: cloud.download_checkpoints, RESULTS_VOLUME: cloud.download_results}
-    copies |= {LMC_VOLUME: cloud.download_lmc}
-    copies |= {AGENTS_VOLUME: cloud.download_agents, SIMULATORS_VOLUME: cloud.download_simulators}
+    copies = {CHECKPOINTS_VOLUME: cloud_jobs.download_checkpoints, RESULTS_VOLUME: cloud_jobs.download_results}
+    copies |= {LMC_VOLUME: cloud_jobs.download_lmc}
+    copies |= {AGENTS_VOLUME: cloud_jobs.download_agents, SIMULATORS_VOLUME: cloud_jobs.download_simulators}
     for name, copy in copies.items():
         try:
             copy(modal.Volume.from_name(name, environment_name=env))

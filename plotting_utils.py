@@ -1,17 +1,16 @@
-"""The names of figures and of the numbers behind them, in one place; mop.measures and mop.plotting do the work."""
+"""The names of figures and of the numbers behind them, in one place; mop.analysis and mop.plotting do the work."""
 
-from mop.measures.actions import hold_action
-from mop.measures.bootstrap import bootstrap_means
-from mop.measures.by_phase import measure_run
-from mop.measures.cells import aggregate_routing_by_position, compute_confidence, compute_grid_bounds
-from mop.measures.complexity import compute_complexity, index_states
-from mop.measures.groups import GROUPINGS, get_available_analyses, group_routing_data, room_labels_for_groups
-from mop.measures.loops import compute_loops
-from mop.measures.phases import PHASES, key_phases
-from mop.measures.routing_data import index_episodes
-from mop.measures.seeds import mean_over_seeds
-from mop.measures.variance import compute_layer_costs, explain_beyond, explain_variance, gate_values
-from mop.plotting.actions import plot_action_frequency
+from mop.analysis.actions import hold_action
+from mop.analysis.by_phase import measure_run
+from mop.analysis.cells import aggregate_routing_by_position, compute_confidence, compute_grid_bounds
+from mop.analysis.complexity import compute_complexity, index_states
+from mop.analysis.explained import compute_layer_costs, explain_beyond, explain_variance, gate_values
+from mop.analysis.groups import GROUPINGS, get_available_analyses, group_routing_data, room_labels_for_groups
+from mop.analysis.loops import compute_loops
+from mop.analysis.many_runs import mean_over_seeds
+from mop.analysis.phases import PHASES, key_phases
+from mop.analysis.routing_data import index_episodes
+from mop.plotting.action_bars import plot_action_frequency
 from mop.plotting.alpha_maps import plot_phase_maps
 from mop.plotting.alphas import (
     plot_correlations_by_phase,
@@ -21,8 +20,9 @@ from mop.plotting.alphas import (
     plot_measures_against_alpha,
     plot_measures_by_phase,
 )
-from mop.plotting.comparison import plot_difference
+from mop.plotting.compared_runs import plot_difference
 from mop.plotting.curves import plot_curves_by, plot_training_curve
+from mop.plotting.explained_bars import plot_variance_explained
 from mop.plotting.heatmaps import LPC_CMAP, LogScale, render_lpc_heatmap, render_routing_heatmap
 from mop.plotting.maps import (
     lpc_scale,
@@ -34,17 +34,17 @@ from mop.plotting.maps import (
     plot_overall_routing,
     plot_routing_side_by_side,
 )
-from mop.plotting.pathways import plot_pathways
-from mop.plotting.progress import plot_episode_routing, plot_routing_over_progress
-from mop.plotting.router_weights import (
+from mop.plotting.pathway_bars import plot_pathways
+from mop.plotting.progress_curves import plot_episode_routing, plot_routing_over_progress
+from mop.plotting.style import UNVISITED_COLOR, WALL_COLOR, expert_cmap, expert_hues, size_hue
+from mop.plotting.task_bars import plot_by_task, plot_success_against_lpc
+from mop.plotting.weight_bars import (
     BEHAVIOURS,
     plot_routing_distributions,
     plot_routing_near_objects,
     plot_specialisation,
 )
-from mop.plotting.style import UNVISITED_COLOR, WALL_COLOR, expert_cmap, expert_hues, size_hue
-from mop.plotting.tasks import plot_by_task, plot_success_against_lpc
-from mop.plotting.variance import plot_variance_explained
+from mop.statistics.bootstrap import bootstrap_means
 
 __all__ = [
     "BEHAVIOURS",

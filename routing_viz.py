@@ -8,10 +8,20 @@ app = marimo.App(width="full", app_title="Routing of a policy")
 with app.setup:
     import marimo as mo
 
-    from mop.base.errors import InputError, run_script
-    from mop.pages import captions, episode_tab, episodes, figures, flags, intervention_tab, interventions, parts, runs
-    from mop.pages.export import Export
-    from mop.plotting.interventions import matrix_name
+    from mop.apps import (
+        captions,
+        elements,
+        episode_records,
+        episode_tab,
+        flags,
+        intervention_page,
+        intervention_tab,
+        run_figures,
+        run_selection,
+    )
+    from mop.apps.export import Export
+    from mop.common.errors import InputError, run_script
+    from mop.plotting.intervention_bars import matrix_name
 
 
 @app.function
@@ -28,9 +38,9 @@ def parser():
 def plot_view(data, tab, measure, group_by, images, min_steps, width_in=None):
     """The name and the figure of a tab. Raises InputError where the data does not support it."""
     if tab == "Spatial":
-        name = figures.grouped_name(figures.MAPS[measure][0], group_by)
-        return name, figures.plot_map(data, measure, group_by, images, min_steps, width_in)
-    name, plot, _ = figures.CHARTS[tab]
+        name = run_figures.grouped_name(run_figures.MAPS[measure][0], group_by)
+        return name, run_figures.plot_map(data, measure, group_by, images, min_steps, width_in)
+    name, plot, _ = run_figures.CHARTS[tab]
     return name, plot(data)
 
 
@@ -53,24 +63,24 @@ def _(refresh_button):
     refresh_button.value  # pressed: look again
     try:
         args = flags.parse(parser())
-        view = parts.open_view()
-        found_runs = runs.find_runs(args.checkpoint_dir, args.cache_dir)
-        run_dropdown = parts.run_dropdown(found_runs, view, args)
+        view = elements.open_view()
+        found_runs = run_selection.find_runs(args.checkpoint_dir, args.cache_dir)
+        run_dropdown = elements.run_dropdown(found_runs, view, args)
     except InputError as error:
-        mo.stop(True, mo.vstack([parts.problem(error), refresh_button]))
+        mo.stop(True, mo.vstack([elements.problem(error), refresh_button]))
     return args, found_runs, run_dropdown, view
 
 
 @app.cell
 def _(args, found_runs, run_dropdown, view):
     checkpoints = found_runs[run_dropdown.value]
-    update_slider = parts.update_slider(checkpoints, view, args)
+    update_slider = elements.update_slider(checkpoints, view, args)
     return checkpoints, update_slider
 
 
 @app.cell
 def _(args, view):
-    use_cache_toggle, num_episodes_slider, num_envs_slider = parts.evaluation_controls(view, args)
+    use_cache_toggle, num_episodes_slider, num_envs_slider = elements.evaluation_controls(view, args)
     return num_envs_slider, num_episodes_slider, use_cache_toggle
 
 
@@ -78,47 +88,47 @@ def _(args, view):
 def _(checkpoints, num_envs_slider, num_episodes_slider, refresh_button, run_dropdown, update_slider, use_cache_toggle):
     run = checkpoints[min(update_slider.value, len(checkpoints) - 1)]
     run_controls = run_dropdown, update_slider, refresh_button, use_cache_toggle, num_episodes_slider, num_envs_slider
-    parts.controls_row(checkpoints, run, *run_controls)
+    elements.controls_row(checkpoints, run, *run_controls)
     return (run,)
 
 
 @app.cell
 def _(num_envs_slider, num_episodes_slider, run, use_cache_toggle):
-    num_fresh = parts.num_fresh(run, use_cache_toggle.value, num_episodes_slider.value)
+    num_fresh = elements.num_fresh(run, use_cache_toggle.value, num_episodes_slider.value)
     try:
-        routing_data = parts.load_or_evaluate(run, num_fresh, num_envs_slider.value)
+        routing_data = elements.load_or_evaluate(run, num_fresh, num_envs_slider.value)
     except (InputError, OSError) as error:
-        mo.stop(True, parts.problem(error))
-    parts.metrics_row(run, routing_data, num_fresh is not None)
+        mo.stop(True, elements.problem(error))
+    elements.metrics_row(run, routing_data, num_fresh is not None)
     return num_fresh, routing_data
 
 
 @app.cell
 def _(routing_data, view):
     tabs_about, note, beside = {}, None, ""
-    if figures.has_routing(routing_data):
+    if run_figures.has_routing(routing_data):
         tabs_about["Spatial"] = (
             "The dominant expert, or the cost, in each cell of the grid. Click a cell for its episodes."
         )
-        tabs_about |= {tab: about for tab, (*_, about) in figures.CHARTS.items()}
+        tabs_about |= {tab: about for tab, (*_, about) in run_figures.CHARTS.items()}
         tabs_about[intervention_tab.TAB] = intervention_tab.ABOUT
         beside = ", with the router weights beside the world"
     else:
-        note = parts.problem(figures.NO_ROUTERS, "info")
+        note = elements.problem(run_figures.NO_ROUTERS, "info")
     tabs_about["Episodes"] = f"One episode, step by step{beside}."
-    view_tabs = parts.tabs(view, tabs_about)
+    view_tabs = elements.tabs(view, tabs_about)
     mo.vstack([note, view_tabs]) if note else view_tabs
     return (view_tabs,)
 
 
 @app.cell
 def _(args, routing_data, view):
-    maps = {name: name for name in figures.MAPS}
-    measure_dropdown = parts.choice_dropdown(view, "map", maps, next(iter(maps)), "Map")
-    analyses = figures.analyses(routing_data)
-    analysis_dropdown = parts.choice_dropdown(view, "analysis", analyses, "overall", "Analysis")
-    action_dropdown = parts.action_dropdown(routing_data, view, args)
-    min_steps_number = parts.min_steps_control(view, args)
+    maps = {name: name for name in run_figures.MAPS}
+    measure_dropdown = elements.choice_dropdown(view, "map", maps, next(iter(maps)), "Map")
+    analyses = run_figures.analyses(routing_data)
+    analysis_dropdown = elements.choice_dropdown(view, "analysis", analyses, "overall", "Analysis")
+    action_dropdown = elements.action_dropdown(routing_data, view, args)
+    min_steps_number = elements.min_steps_control(view, args)
     return action_dropdown, analysis_dropdown, measure_dropdown, min_steps_number
 
 
@@ -154,13 +164,13 @@ def _(action_dropdown, min_steps_number, num_fresh, routing_data, run, view_tabs
     has_figure = view_tabs.value not in ("Episodes", intervention_tab.TAB)
     action = action_dropdown.value if has_figure else None
     shown = captions.Shown(run, num_fresh, action, int(min_steps_number.value or 1) if is_map else 1)
-    shown_data = figures.hold(routing_data, action)
+    shown_data = run_figures.hold(routing_data, action)
     return has_figure, shown, shown_data
 
 
 @app.cell
 def _(analysis_dropdown, shown_data):
-    room_env_images = episodes.example_images(shown_data, analysis_dropdown.value)
+    room_env_images = episode_records.example_images(shown_data, analysis_dropdown.value)
     return (room_env_images,)
 
 
@@ -168,7 +178,7 @@ def _(analysis_dropdown, shown_data):
 def _(episode_dropdown, no_episode, routing_data, view, view_tabs):
     mo.stop(view_tabs.value != "Episodes")
     player = episode_tab.show_player(routing_data, episode_dropdown.value, no_episode)
-    mo.vstack([notes, player]) if (notes := parts.absent(view)) else player
+    mo.vstack([notes, player]) if (notes := elements.absent(view)) else player
     return
 
 
@@ -204,7 +214,7 @@ def _(get_text, routing_data, view, view_tabs):
     try:
         gates, not_shown = intervention_tab.controls(routing_data, view)
     except InputError as error:
-        mo.stop(True, parts.problem(error))
+        mo.stop(True, elements.problem(error))
     gate_elements = gates.given
     return gate_elements, gates, not_shown
 
@@ -221,7 +231,7 @@ def _(gate_elements, gates, not_shown, routing_data, run, view, what_field):
     gate_elements.value
     mo.vstack(
         [
-            *filter(None, [parts.absent(view)]),
+            *filter(None, [elements.absent(view)]),
             intervention_tab.controls_shown(gates),
             intervention_tab.text_shown(what_field, gates, run, routing_data, not_shown),
         ]
@@ -242,9 +252,9 @@ def _(get_world, routing_data, view, view_tabs):
 def _(find_button, routing_data, run, world_dropdown):
     try:
         with mo.status.spinner("Loading the policy; a new installation compiles for a minute first"):
-            one_world = interventions.open_world(run, routing_data)
+            one_world = intervention_page.open_world(run, routing_data)
     except (InputError, OSError) as error:
-        mo.stop(True, parts.problem(error, "warn"))
+        mo.stop(True, elements.problem(error, "warn"))
     mo.hstack([world_dropdown, find_button], justify="start", align="center", gap=2, wrap=True)
     return (one_world,)
 
@@ -253,7 +263,9 @@ def _(find_button, routing_data, run, world_dropdown):
 def _(find_button, gates, one_world, routing_data, set_world, view, world_dropdown):
     mo.stop(not find_button.value)
     found_world = intervention_tab.find_world(one_world, routing_data, gates, world_dropdown.value, view)
-    mo.stop(found_world is None, parts.problem("it changes the outcome of none of the worlds that were tried", "info"))
+    mo.stop(
+        found_world is None, elements.problem("it changes the outcome of none of the worlds that were tried", "info")
+    )
     set_world(found_world)
     return
 
@@ -262,16 +274,16 @@ def _(find_button, gates, one_world, routing_data, set_world, view, world_dropdo
 def _(gate_elements, gates, one_world, world_dropdown):
     gate_elements.value
     try:
-        pair = interventions.play_pair(one_world, world_dropdown.value, gates.asked, gates.variant)
+        pair = intervention_page.play_pair(one_world, world_dropdown.value, gates.asked, gates.variant)
     except InputError as error:
-        mo.stop(True, parts.problem(error, "warn"))
+        mo.stop(True, elements.problem(error, "warn"))
     intervention_tab.pair_shown(pair)
     return (pair,)
 
 
 @app.cell
 def _(gates, pair):
-    save_pair_button = mo.ui.run_button(label=f"Save {interventions.file_of(pair, gates.variant)}.html")
+    save_pair_button = mo.ui.run_button(label=f"Save {intervention_page.file_of(pair, gates.variant)}.html")
     save_pair_button
     return (save_pair_button,)
 
@@ -288,9 +300,9 @@ def _(refresh_button, routing_data, run, view_tabs):
     mo.stop(view_tabs.value != intervention_tab.TAB)
     refresh_button.value
     try:
-        intervention_rows = interventions.rows_of(run, routing_data)
+        intervention_rows = intervention_page.rows_of(run, routing_data)
     except (InputError, OSError) as error:
-        mo.stop(True, parts.problem(error, "info"))
+        mo.stop(True, elements.problem(error, "info"))
     return (intervention_rows,)
 
 
@@ -314,12 +326,12 @@ def _(format_dropdown, intervention_rows, matrix_variant, width_dropdown):
 @app.cell
 def _(args, intervention_rows, matrix_export, matrix_file, matrix_variant, routing_data, run, save_matrix_button):
     mo.stop(not save_matrix_button.value)
-    parts.save_figure(
-        lambda: interventions.plot_matrix(run, intervention_rows, matrix_variant),
+    elements.save_figure(
+        lambda: intervention_page.plot_matrix(run, intervention_rows, matrix_variant),
         run.key.artefacts(args.plots_dir),
         matrix_file,
         matrix_export,
-        interventions.matrix_caption(run, intervention_rows, routing_data, matrix_variant),
+        intervention_page.matrix_caption(run, intervention_rows, routing_data, matrix_variant),
     )
     return
 
@@ -334,21 +346,21 @@ def _(analysis_dropdown, has_figure, measure_dropdown, room_env_images, shown, s
     try:
         figure_name, fig_heatmap = plot_view(*chosen_view)
     except InputError as error:
-        mo.stop(True, parts.problem(error))
-    parts.absent(view)
+        mo.stop(True, elements.problem(error))
+    elements.absent(view)
     return chosen_view, fig_heatmap, figure_name
 
 
 @app.cell
 def _(fig_heatmap, figure_name, run, shown, view, view_tabs):
     links = {"link": episode_tab.link_to_episodes(view)} if view_tabs.value == "Spatial" else {}
-    parts.show_figure(fig_heatmap, f"{run.name}: {figure_name}{shown.part}", **links)
+    elements.show_figure(fig_heatmap, f"{run.name}: {figure_name}{shown.part}", **links)
     return
 
 
 @app.cell
 def _(args):
-    format_dropdown, width_dropdown = parts.save_controls(args)
+    format_dropdown, width_dropdown = elements.save_controls(args)
     return format_dropdown, width_dropdown
 
 
@@ -363,10 +375,10 @@ def _(figure_name, format_dropdown, shown, width_dropdown):
 @app.cell
 def _(args, chosen_view, export, figure_name, save_button, shown, shown_data):
     mo.stop(not save_button.value)
-    about = figures.routing_figures(shown_data)[figure_name].about
+    about = run_figures.routing_figures(shown_data)[figure_name].about
     caption = captions.caption_of("routing_viz.py", shown, shown_data, figure_name, about, export, args.plots_dir)
     folder = shown.run.key.artefacts(args.plots_dir)
-    parts.save_figure(
+    elements.save_figure(
         lambda: plot_view(*chosen_view, width_in=export.width_in)[1], folder, figure_name, export, caption
     )
     return

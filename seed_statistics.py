@@ -21,16 +21,16 @@ from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
 
-from mop.base.configuration import Parser, check_flags, choice, integer, optional
-from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, write_together
-from mop.measures.complexity import DEFAULT_STATE, STATE_PARTS
-from mop.measures.routing_data import ACTION_NAMES
-from mop.pages import flags, statistics
-from mop.pages.export import Export
-from mop.pages.figures import chosen, save_figures
-from mop.pages.statistics import Asked, Tables
-from mop.store.run_keys import CACHE_DIR
+from mop.analysis.complexity import DEFAULT_STATE, STATE_PARTS
+from mop.analysis.routing_data import ACTION_NAMES
+from mop.apps import flags, statistics_page
+from mop.apps.export import Export
+from mop.apps.run_figures import chosen, save_figures
+from mop.apps.statistics_page import Asked, Tables
+from mop.artifacts.run_paths import CACHE_DIR
+from mop.common.configuration import Parser, check_flags, choice, integer, optional
+from mop.common.errors import InputError, run_script
+from mop.common.files import check_writable, claimed, write_together
 
 
 def parser() -> Parser:
@@ -39,7 +39,7 @@ def parser() -> Parser:
     added.add_argument("--cache_dir", default=CACHE_DIR, help="results and caches (default: %(default)s)")
     added.add_argument("--task", nargs="+", metavar="TASK_ID", help="only these (of several: NAME, NAME/ID)")
     added.add_argument(
-        "--phases", default=statistics.AUTO_PHASES,
+        "--phases", default=statistics_page.AUTO_PHASES,
         help="how the steps are split: by_key_phase, by_carrying, ..., none; auto: what suits the task (default)",
     )  # fmt: skip
     added.add_argument(
@@ -56,19 +56,19 @@ def main() -> int:
     """Analyse each task, write its tables and figures, and print what was found."""
     args = flags.parse(parser())
     check_flags(args, action=optional(choice(*ACTION_NAMES)), update=optional(integer(0)))
-    if args.phases not in (words := statistics.phase_words().values()):
+    if args.phases not in (words := statistics_page.phase_words().values()):
         raise InputError(f"--phases must be one of {', '.join(words)}, not {args.phases!r:.60}")
     for part in args.state:
         if part not in STATE_PARTS:
             raise InputError(f"--state is made of {', '.join(STATE_PARTS)}, not {part!r:.40}")
-    chosen(statistics.FIGURES, args.only)  # raises before the work if there is no such figure
+    chosen(statistics_page.FIGURES, args.only)  # raises before the work if there is no such figure
     check_writable(args.plots_dir, "--plots_dir")
-    where, problems = statistics.parse_where(args.where), []
-    tasks = statistics.tasks_asked(args.cache_dir, args.task)
+    where, problems = statistics_page.parse_where(args.where), []
+    tasks = statistics_page.tasks_asked(args.cache_dir, args.task)
     for task_id in tasks:
         asked = Asked(task_id, args.phases, tuple(args.state), args.action, args.update, where, args.cache_dir)
         try:
-            write(statistics.analyse(asked, functools.partial(with_bar, task_id)), args)
+            write(statistics_page.analyse(asked, functools.partial(with_bar, task_id)), args)
         except InputError as error:
             problems.append(str(error))
     if len(problems) == len(tasks):
@@ -84,21 +84,21 @@ def with_bar(task_id: str, found: Iterator, total: int) -> Iterable:
 
 def write(tables: Tables, args: Namespace) -> None:
     """Write tables and figures, and print what was found and where it is."""
-    folder = statistics.folder_of(tables.asked, args.plots_dir)
-    drawings, export = statistics.drawings_of(tables, args.width), Export(args.format, args.width)
+    folder = statistics_page.folder_of(tables.asked, args.plots_dir)
+    drawings, export = statistics_page.drawings_of(tables, args.width), Export(args.format, args.width)
     figures = chosen(drawings, args.only)
     with claimed(folder) as is_mine:
         if not is_mine:
             raise InputError(f"another process is writing to {folder}: wait for it, or name another --plots_dir")
-        write_together(statistics.table_files(tables, folder))
-        print(f"{tables.asked.task_id}\n{statistics.format_tables(tables)}")
+        write_together(statistics_page.table_files(tables, folder))
+        print(f"{tables.asked.task_id}\n{statistics_page.format_tables(tables)}")
         print(*(f"note: {note}" for note in tables.notes), sep="\n", end="\n" if tables.notes else "")
         print(f"tables: {folder / '*.csv'}")
         save_figures(
             figures,
             folder,
             export,
-            lambda name: statistics.caption_of(tables, name, drawings[name].about, export, args.plots_dir),
+            lambda name: statistics_page.caption_of(tables, name, drawings[name].about, export, args.plots_dir),
         )
 
 

@@ -10,19 +10,19 @@ with app.setup:
 
     import marimo as mo
 
-    from generative import controls, page, shelf
-    from generative.exhibit import Exhibit
-    from generative.page import parser
-    from generative.recordings import open_recording
-    from mop.base.errors import InputError, run_script
-    from mop.pages import parts
-    from mop.pages.export import Export
+    from generative.app import catalog, controls, page
+    from generative.app.page import parser
+    from generative.app.selection import Exhibit
+    from generative.recordings.format import open_recording
+    from mop.apps import elements
+    from mop.apps.export import Export
+    from mop.common.errors import InputError, run_script
 
 
 @app.function
 def show(exhibit, name, link=lambda values: ""):
     """A figure, or why it cannot be drawn."""
-    return parts.drawn(lambda: page.drawings(exhibit)[name](), page.label_of(exhibit, name), link)
+    return elements.drawn(lambda: page.drawings(exhibit)[name](), page.label_of(exhibit, name), link)
 
 
 @app.cell
@@ -45,14 +45,14 @@ def _(record_button, refresh_button):
     refresh_button.value  # pressed: look again
     try:
         args = page.checked(parser())
-        view = parts.open_view()
+        view = elements.open_view()
         if record_button.value:
             with mo.status.spinner("Recording a policy of the zoo"):
-                shelf.record_small(args.data_dir)
-        found = shelf.find_recordings(args.data_dir)
+                catalog.record_small(args.data_dir)
+        found = catalog.find_recordings(args.data_dir)
     except (InputError, OSError) as error:
         buttons = mo.hstack([record_button, refresh_button], justify="start")
-        mo.stop(True, mo.vstack([parts.problem(error, "warn"), buttons]))
+        mo.stop(True, mo.vstack([elements.problem(error, "warn"), buttons]))
     return args, found, view
 
 
@@ -68,7 +68,7 @@ def _(filter_controls, found, recording_dropdown, refresh_button):
     try:
         recording = open_recording(found[recording_dropdown.value])
     except InputError as error:
-        mo.stop(True, mo.vstack([recording_dropdown, parts.problem(error), refresh_button]))
+        mo.stop(True, mo.vstack([recording_dropdown, elements.problem(error), refresh_button]))
     mo.hstack([recording_dropdown, filter_controls, refresh_button], justify="start", align="center", gap=2, wrap=True)
     return (recording,)
 
@@ -76,7 +76,7 @@ def _(filter_controls, found, recording_dropdown, refresh_button):
 @app.cell
 def _(args, filter_controls, recording, view):
     episode_dropdown = controls.episode_dropdown(recording, filter_controls.value, view, args)
-    mo.stop(episode_dropdown is None, parts.problem("no episode passes this filter: ask for fewer things", "warn"))
+    mo.stop(episode_dropdown is None, elements.problem("no episode passes this filter: ask for fewer things", "warn"))
     return (episode_dropdown,)
 
 
@@ -94,17 +94,17 @@ def _(args, episode_dropdown, recording, step_slider, view):
             recording, controls.chosen_of(args, episode_dropdown.value, step_slider.value), args.checkpoint
         )
     except InputError as error:
-        mo.stop(True, parts.problem(error))
+        mo.stop(True, elements.problem(error))
     now = show(moment, "now", page.link_to_moment(moment, view))
-    mo.vstack([*filter(None, [parts.absent(view)]), now])
+    mo.vstack([*filter(None, [elements.absent(view)]), now])
     return (moment,)
 
 
 @app.cell
 def _(args, view):
-    tabs = parts.tabs(view, controls.TABS)
-    simulator_dropdown = parts.choice_dropdown(
-        view, "simulator", shelf.find_simulators(args.simulator), args.simulator, "Simulator"
+    tabs = elements.tabs(view, controls.TABS)
+    simulator_dropdown = elements.choice_dropdown(
+        view, "simulator", catalog.find_simulators(args.simulator), args.simulator, "Simulator"
     )
     tabs
     return simulator_dropdown, tabs
@@ -113,9 +113,9 @@ def _(args, view):
 @app.cell
 def _(args, recording, view):
     target_dropdown = controls.target_dropdown(recording, view, args)
-    since_dropdown = parts.choice_dropdown(view, "since", page.ACTIONS, args.since, "Actions in between")
-    actions_dropdown = parts.choice_dropdown(view, "actions", page.ACTIONS, args.actions, "Actions")
-    pictures_dropdown = parts.choice_dropdown(view, "pictures", page.PICTURES, args.pictures, "Pictures")
+    since_dropdown = elements.choice_dropdown(view, "since", page.ACTIONS, args.since, "Actions in between")
+    actions_dropdown = elements.choice_dropdown(view, "actions", page.ACTIONS, args.actions, "Actions")
+    pictures_dropdown = elements.choice_dropdown(view, "pictures", page.PICTURES, args.pictures, "Pictures")
     horizon_slider = controls.number_slider(view, "horizon", 0, page.MAX_HORIZON, args.horizon, "Steps back")
     steps_slider = controls.number_slider(view, "steps", 1, page.MAX_STEPS, args.num_sim_steps, "Steps ahead")
     return actions_dropdown, horizon_slider, pictures_dropdown, since_dropdown, steps_slider, target_dropdown
@@ -173,7 +173,7 @@ def _(asked, tabs, view):
     try:
         cell_dropdown = controls.cell_dropdown(asked, view) if tabs.value == "Edit" else None
     except InputError as error:
-        mo.stop(True, parts.problem(error))
+        mo.stop(True, elements.problem(error))
     return (cell_dropdown,)
 
 
@@ -196,14 +196,14 @@ def _(shown, tabs, view):
     try:
         beside = controls.beside_figures(tabs.value, shown, view)
     except InputError as error:
-        mo.stop(True, parts.problem(error))
+        mo.stop(True, elements.problem(error))
     mo.vstack([beside["above"], *(show(shown, name) for name in controls.FIGURES[tabs.value]), beside["below"]])
     return
 
 
 @app.cell
 def _(args, tabs):
-    format_dropdown, width_dropdown = parts.save_controls(args)
+    format_dropdown, width_dropdown = elements.save_controls(args)
     names = [*controls.FIGURES[tabs.value], "now"]
     figure_dropdown = mo.ui.dropdown(names, names[0], label="Figure", allow_select_none=False)
     return figure_dropdown, format_dropdown, width_dropdown
@@ -222,7 +222,7 @@ def _(figure_dropdown, format_dropdown, shown, width_dropdown):
 def _(args, export, figure_dropdown, save_button, shown):
     mo.stop(not save_button.value)
     name = figure_dropdown.value
-    parts.save_figure(
+    elements.save_figure(
         page.drawings(shown)[name],
         page.folder_of(args, shown),
         page.file_of(shown, name),

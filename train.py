@@ -6,11 +6,11 @@ It shares config.yaml with train_mop.py (keys of the experts have no effect; `gr
 same tree, so give it trial numbers of its own.
 """
 
-from mop.base.errors import run_script
+from mop.common.errors import run_script
 
 
 def main() -> int:
-    from mop.learning.training import train_from_command_line
+    from mop.training.train import train_from_command_line
 
     return train_from_command_line("gru", __doc__)
 

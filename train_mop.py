@@ -8,11 +8,11 @@
 Writes checkpoint_final.pt, training_log.csv and training_curve.png to checkpoints/<task_id>/trial_<N>[/seed_<S>]/.
 """
 
-from mop.base.errors import run_script
+from mop.common.errors import run_script
 
 
 def main() -> int:
-    from mop.learning.training import train_from_command_line
+    from mop.training.train import train_from_command_line
 
     return train_from_command_line("mop", __doc__)
 

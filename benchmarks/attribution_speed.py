@@ -8,22 +8,18 @@ paths, for each lag. On one core.
 """
 
 import statistics
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
-from generative.attribution import NUM_POINTS, Loop, predict_effects
-from generative.policies import FrozenPolicy
-from generative.scenes import ExactScenes
-from generative.targets import parse_target
+from generative.attribution.integrated_gradients import NUM_POINTS, Loop, predict_effects
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.babyai.scenes import ExactScenes
+from generative.domains.babyai.targets import parse_target
 from mixture_of_experts import MixtureOfExpertsPolicy
-from mop.base.configuration import Parser, check_flags, integer
-from mop.base.errors import run_script
-from mop.worlds.world import World
+from mop.common.configuration import Parser, check_flags, integer
+from mop.common.errors import run_script
+from mop.envs.babyai import World
 
 LAGS = (0, 1, 2, 4, 8)
 

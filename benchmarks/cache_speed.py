@@ -7,20 +7,16 @@ The steps are random, with every column and the spread of values that evaluation
 the disk of the system's temporary folder; reading comes right after it, so the file is in memory.
 """
 
-import sys
 import tempfile
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
 from benchmarks.throughput import spread
-from mop.base.configuration import Parser, check_flags, integer
-from mop.base.errors import run_script
-from mop.store.routing_cache import RoutingCache, RoutingSteps, load_cache, write_cache
-from mop.store.run_keys import RunKey, cache_path
+from mop.artifacts.routing_cache import RoutingCache, RoutingSteps, load_cache, write_cache
+from mop.artifacts.run_paths import RunKey, cache_path
+from mop.common.configuration import Parser, check_flags, integer
+from mop.common.errors import run_script
 
 EPISODE_STEPS = 40
 EXPERT_SIZES = (0, 16, 32)  # of each of three layers

@@ -8,22 +8,18 @@ time, so that other work on the machine counts less. Needs `make coinrun`.
 """
 
 import statistics
-import sys
 import time
 from functools import partial
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
 from benchmarks.throughput import spread
-from generative.agent_training import AgentRun
-from generative.games import NUM_ACTIONS, GameEnvs, check_playable
+from generative.agents.agent_training import AgentRun
+from generative.domains.coinrun.games import NUM_ACTIONS, GameEnvs, check_playable
 from generative.train_agent import PRESETS, make_config, make_envs
-from mop.base.configuration import Parser, check_flags, choice, integer
-from mop.base.errors import run_script
-from mop.kernels.devices import choose_device
+from mop.common.configuration import Parser, check_flags, choice, integer
+from mop.common.errors import run_script
+from mop.training.devices import choose_device
 
 WORLD = {"env_name": "coinrun", "distribution_mode": "easy", "num_levels": 0, "start_level": 0}
 

@@ -10,11 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from benchmarks.throughput import spread
-from mop.base.configuration import Parser, check_flags, integer
-from mop.base.errors import run_script
+from mop.common.configuration import Parser, check_flags, integer
+from mop.common.errors import run_script
 
 FIRST_UPDATE = """
 import sys, time

@@ -9,24 +9,20 @@ an untrained policy of the default size, every edit of one world in one call.
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 from torch.nn import functional as F
 
-from generative.counterfactuals import Case, effects, legal_edits
-from generative.exact import ExactSimulator
-from generative.policies import FrozenPolicy
-from generative.targets import parse_target
+from generative.attribution.counterfactuals import Case, effects, legal_edits
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.babyai.targets import parse_target
+from generative.simulators.exact import ExactSimulator
 from mixture_of_experts import MixtureOfExpertsPolicy
-from mop.base.configuration import Parser, check_flags, integer
-from mop.base.errors import run_script
-from mop.worlds.world import NUM_ACTIONS, World
+from mop.common.configuration import Parser, check_flags, integer
+from mop.common.errors import run_script
+from mop.envs.babyai import NUM_ACTIONS, World
 
 LAG = 5
 

@@ -13,17 +13,14 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
 from browser import CHROMIUM, CHROMIUM_FLAGS, FIGURE, served
 from playwright.sync_api import sync_playwright
 
 from benchmarks.throughput import spread
-from mop.base.configuration import Parser, check_flags, integer
-from mop.base.errors import run_script
-from mop.store.routing_cache import load_cache
-from mop.store.run_keys import RunKey, cache_path
+from mop.artifacts.routing_cache import load_cache
+from mop.artifacts.run_paths import RunKey, cache_path
+from mop.common.configuration import Parser, check_flags, integer
+from mop.common.errors import run_script
 
 ROOT = Path(__file__).parent.parent
 KEY = RunKey("BabyAI-KeyCorridorS3R3-v0", 0, 0)

@@ -8,16 +8,14 @@ keeps the routing of every step; the others count events, actions by phase and w
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+from mop.common.configuration import Parser, check_flags, integer
+from mop.common.errors import run_script
 
-from mop.base.configuration import Parser, check_flags, integer  # noqa: E402
-from mop.base.errors import run_script  # noqa: E402
+HERE = Path(__file__).parent
 
 CHECKPOINT = HERE.parent / "results/zoo/BabyAI-UnlockPickup-v0/trial_0/seed_0/checkpoint_final.pt"
 
@@ -43,12 +41,12 @@ def main() -> int:
     check_flags(args, rounds=integer(1), num_worlds=integer(1))
     import torch
 
-    from generative.babyai_runs import play
-    from generative.interventions import Move, Reading
-    from generative.policies import FrozenPolicy
-    from mop.jobs.evaluation import encoder_for, evaluate, load_for_evaluation
-    from mop.kernels.devices import use_device
-    from mop.worlds.bot_paths import BotPaths
+    from generative.domains.babyai.policy import FrozenPolicy
+    from generative.domains.babyai.rollouts import play
+    from generative.representations.steering import Move, Reading
+    from mop.envs.bot_paths import BotPaths
+    from mop.evaluation.evaluate import encoder_for, evaluate, load_for_evaluation
+    from mop.training.devices import use_device
 
     use_device("cpu")
     checkpoint = load_for_evaluation(args.checkpoint)

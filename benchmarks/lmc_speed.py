@@ -8,14 +8,11 @@ yardstick of the path plays each episode alone with `predict` of stable-baseline
 second of the processor, so that other work on the machine counts less; the path in seconds that pass.
 """
 
-import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import gymnasium
 import numpy as np
@@ -23,18 +20,18 @@ import torch
 from stable_baselines3 import SAC
 
 from benchmarks.throughput import spread
-from lmc_rl.learners import Learner
+from lmc_rl.learners.mujoco import EVALUATION_SEEDS
+from lmc_rl.learners.rl import Learner
 from lmc_rl.paths import alphas, interpolate
 from lmc_rl.records import Walk
 from lmc_rl.settings import settle
 from lmc_rl.stages import Workers
 from lmc_rl.walks import play, stretches
-from lmc_rl.worlds import EVALUATION_SEEDS
-from mop.base.configuration import Parser, check_flags, integer
-from mop.base.errors import run_script
-from mop.kernels.devices import choose_device
-from mop.learning.loop import drive
-from mop.store.checkpoints import save_checkpoint
+from mop.artifacts.checkpoints import save_checkpoint
+from mop.common.configuration import Parser, check_flags, integer
+from mop.common.errors import run_script
+from mop.training.devices import choose_device
+from mop.training.loop import drive
 
 ENV, PATH_ENV, WARM_UP = "InvertedDoublePendulum-v5", "HalfCheetah-v5", 100
 PLACES, EPISODES, LIMIT = 21, 24, 200  # of the path

@@ -9,22 +9,20 @@ order. Both keep the routing of every step in memory.
 
 import gc
 import statistics
-import sys
 import time
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+from mop.common.configuration import Parser, check_flags, integer
+from mop.common.errors import run_script
 
-from mop.base.configuration import Parser, check_flags, integer  # noqa: E402
-from mop.base.errors import run_script  # noqa: E402
+HERE = Path(__file__).parent
 
 TASKS = "BabyAI-UnlockPickup-v0,BabyAI-GoToLocal-v0,BabyAI-OpenTwoDoors-v0,BabyAI-KeyCorridorS3R3-v0"
 
 
 def speed_of(with_phases: bool, *arguments) -> float:
     """Steps a second of the processor of an evaluation; arguments: of `evaluate`."""
-    from mop.jobs.evaluation import evaluate
+    from mop.evaluation.evaluate import evaluate
 
     gc.collect()  # what the last run left behind is not this one's to clear away
     start = time.process_time()
@@ -44,9 +42,9 @@ def parser() -> Parser:
 def main() -> int:
     args = parser().parse_args()
     check_flags(args, pairs=integer(1), num_worlds=integer(1))
-    from mop.jobs.evaluation import encoder_for, load_for_evaluation
-    from mop.kernels.devices import use_device
-    from mop.worlds.bot_paths import BotPaths
+    from mop.envs.bot_paths import BotPaths
+    from mop.evaluation.evaluate import encoder_for, load_for_evaluation
+    from mop.training.devices import use_device
 
     use_device("cpu")
     for task_id in args.tasks.split(","):

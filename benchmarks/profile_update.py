@@ -8,15 +8,11 @@ because worlds end together: an update generates none, or a dozen.
 """
 
 import statistics
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.throughput import TASKS, WARM_UP_UPDATES, make_run
-from mop.base.configuration import Parser, check_flags, integer
-from mop.base.errors import run_script
+from mop.common.configuration import Parser, check_flags, integer
+from mop.common.errors import run_script
 
 
 class Stages:
@@ -57,11 +53,11 @@ def watch() -> Stages:
     import torch
 
     from mixture_of_experts import RecurrentPolicy
-    from mop.kernels.policy import CompiledPolicy
-    from mop.learning.imitation import ImitationRun
-    from mop.worlds.missions import MissionEncoder
-    from mop.worlds.vector_env import Slots
-    from mop.worlds.world import World
+    from mop.envs.babyai import World
+    from mop.envs.missions import MissionEncoder
+    from mop.envs.vector_env import Slots
+    from mop.fast.policy_step import CompiledPolicy
+    from mop.training.imitation import ImitationRun
 
     stages = Stages()
     for owner, name, stage in (

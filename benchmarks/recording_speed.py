@@ -9,23 +9,21 @@ A recording by all behaviours begins fewer worlds than an evaluation does, so th
 """
 
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+from mop.common.configuration import Parser, check_flags, integer
+from mop.common.errors import run_script
 
-from mop.base.configuration import Parser, check_flags, integer  # noqa: E402
-from mop.base.errors import run_script  # noqa: E402
+HERE = Path(__file__).parent
 
 CHECKPOINT = HERE.parent / "results/zoo/BabyAI-UnlockPickup-v0/trial_0/seed_0/checkpoint_final.pt"
 
 
 def evaluation(checkpoint: dict, encoder, bot_paths, num_episodes: int, num_envs: int) -> float:
     """Steps a second of the processor of an evaluation with routing; the bot's own results are known before."""
-    from mop.jobs.evaluation import evaluate
+    from mop.evaluation.evaluate import evaluate
 
     start = time.process_time()
     result = evaluate(checkpoint, encoder, bot_paths, num_episodes, num_envs=num_envs)
@@ -34,8 +32,8 @@ def evaluation(checkpoint: dict, encoder, bot_paths, num_episodes: int, num_envs
 
 def recording(policy, task_id: str, behaviours: tuple[str, ...], num_steps: int, num_envs: int) -> float:
     """Steps a second of the processor of a recording, from its first world to its index on the disk."""
-    from generative.babyai import BabyAIWorlds
-    from generative.recorder import Plan, Recorder, plan_shards, row_dtype
+    from generative.domains.babyai.envs import BabyAIWorlds
+    from generative.recordings.recorder import Plan, Recorder, plan_shards, row_dtype
 
     worlds = BabyAIWorlds(task_id, None, num_envs)
     num_shards = plan_shards(num_steps, row_dtype(policy, worlds).itemsize)
@@ -61,10 +59,10 @@ def main() -> int:
     args = parser().parse_args()
     count = integer(1)
     check_flags(args, pairs=count, num_steps=count, num_episodes=count, num_envs=count)
-    from generative.policies import FrozenPolicy
-    from generative.recordings import BEHAVIOURS
-    from mop.jobs.evaluation import encoder_for, load_for_evaluation
-    from mop.worlds.bot_paths import BotPaths
+    from generative.domains.babyai.policy import FrozenPolicy
+    from generative.recordings.format import BEHAVIOURS
+    from mop.envs.bot_paths import BotPaths
+    from mop.evaluation.evaluate import encoder_for, load_for_evaluation
 
     checkpoint = load_for_evaluation(args.checkpoint)
     encoder, task_id = encoder_for(checkpoint), checkpoint["config"]["task_id"]

@@ -9,17 +9,15 @@ spoils a policy makes its episodes longer.
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+from mop.common.configuration import Parser, check_flags, integer
+from mop.common.errors import run_script
+from mop.common.routing_edits import GATE_ONLY, ZEROED, parse
 
-from mop.base.configuration import Parser, check_flags, integer  # noqa: E402
-from mop.base.errors import run_script  # noqa: E402
-from mop.base.interventions import GATE_ONLY, ZEROED, parse  # noqa: E402
+HERE = Path(__file__).parent
 
 CHECKPOINT = HERE.parent / "results/zoo/BabyAI-UnlockPickup-v0/trial_0/seed_0/checkpoint_final.pt"
 WHAT = (
@@ -48,10 +46,10 @@ def parser() -> Parser:
 def main() -> int:
     args = parser().parse_args()
     check_flags(args, rounds=integer(1), num_worlds=integer(1))
-    from mop.jobs.evaluation import encoder_for, evaluate, load_for_evaluation
-    from mop.jobs.interventions import Study
-    from mop.kernels.devices import use_device
-    from mop.worlds.bot_paths import BotPaths
+    from mop.envs.bot_paths import BotPaths
+    from mop.evaluation.evaluate import encoder_for, evaluate, load_for_evaluation
+    from mop.evaluation.intervention_runs import Study
+    from mop.training.devices import use_device
 
     use_device("cpu")
     checkpoint = load_for_evaluation(args.checkpoint)

@@ -12,11 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from benchmarks.throughput import TASKS, WARM_UP_UPDATES, make_run, spread
-from mop.base.configuration import Parser, check_flags, integer
-from mop.base.errors import run_script
+from mop.common.configuration import Parser, check_flags, integer
+from mop.common.errors import run_script
 
 NUM_ENVS = (1, 16, 64, 256)
 NUM_WORKERS = (0, 1, 2)
@@ -52,7 +50,7 @@ STEPPING = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np
-from mop.worlds.vector_env import BabyAIVectorEnv
+from mop.envs.vector_env import BabyAIVectorEnv
 env, rng = BabyAIVectorEnv(sys.argv[2], 8, 0), np.random.default_rng(0)
 env.reset()
 for count in (100, 1200):

@@ -9,15 +9,11 @@ single task is the next of the twelve, as their worlds take different times. Set
 
 import gc
 import statistics
-import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from mop.base.configuration import Parser, check_flags, integer, parse_config
-from mop.base.errors import run_script
-from mop.base.tasks import task_name
+from mop.common.configuration import Parser, check_flags, integer, parse_config
+from mop.common.errors import run_script
+from mop.common.task_mix import task_name
 
 TASKS = (
     "GoToRedBallGrey", "GoToRedBall", "GoToObj", "GoToLocal", "PickupLoc", "PutNextLocal", "UnlockPickup",
@@ -29,9 +25,9 @@ WARM_UP = 2  # updates that do not count: kernels are loaded, worlds begun
 
 def speed_of(task_ids: str, num_updates: int, num_envs: int) -> tuple[float, float]:
     """Environment steps a second of the processor, and seconds of the clock for each update."""
-    from mop.kernels.devices import use_device
-    from mop.learning.imitation import ImitationRun
-    from mop.worlds.missions import load_encoder
+    from mop.envs.missions import load_encoder
+    from mop.training.devices import use_device
+    from mop.training.imitation import ImitationRun
 
     gc.collect()  # what the last run left behind is not this one's to clear away
     words = ["--task_id", task_ids, "--num_envs", str(num_envs), "--lang_encoder", "vocab"]

@@ -12,28 +12,26 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 import numpy as np
 import torch
 
 from benchmarks.throughput import spread
 from generative import record
-from generative.learning import SimulatorRun
-from generative.losses import ARRAYS, Frames, losses, simulate
-from generative.recordings import open_recording
+from generative.recordings.format import open_recording
+from generative.simulators.losses import ARRAYS, Frames, losses, simulate
+from generative.simulators.training import SimulatorRun
 from generative.train_gen_model import PRESETS, SETTINGS, load_agent, make_config
-from mop.base.configuration import Parser, check_flags, integer
-from mop.base.errors import run_script
-from mop.learning.policies import build_policy
-from mop.store.checkpoints import save_checkpoint
+from mop.artifacts.checkpoints import save_checkpoint
+from mop.common.configuration import Parser, check_flags, integer
+from mop.common.errors import run_script
+from mop.training.policies import build_policy
 
 TASK = "BabyAI-UnlockPickup-v0"
 
 
 def record_untrained(folder: Path) -> Path:
     """Record some episodes of an untrained policy of default sizes; the recording's folder."""
-    from mop.base.configuration import parse_config
+    from mop.common.configuration import parse_config
 
     config = parse_config("", ["--task_id", TASK])[0] | {"policy": "mop", "seed": 0, "lang_encoder": "vocab"}
     projection = torch.nn.Linear(512, config["lang_dim"])

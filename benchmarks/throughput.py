@@ -19,11 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+from mop.common.configuration import Parser, check_flags, integer, parse_config
+from mop.common.errors import run_script
 
-from mop.base.configuration import Parser, check_flags, integer, parse_config  # noqa: E402
-from mop.base.errors import run_script  # noqa: E402
+HERE = Path(__file__).parent
 
 WARM_UP_UPDATES = 3
 TASKS = "BabyAI-GoToObj-v0,BabyAI-UnlockPickup-v0,BabyAI-GoTo-v0"
@@ -39,9 +38,9 @@ def plain_loop(task_id: str, updates: int, num_envs: int) -> float:
 
 def make_run(task_id: str, num_workers: int, num_envs: int):
     """A run with the default sizes and the encoder that needs no download, learning as the plain loop does."""
-    from mop.kernels.devices import use_device
-    from mop.learning.imitation import ImitationRun
-    from mop.worlds.missions import load_encoder
+    from mop.envs.missions import load_encoder
+    from mop.training.devices import use_device
+    from mop.training.imitation import ImitationRun
 
     flags = ["--task_id", task_id, "--num_workers", str(num_workers), "--num_envs", str(num_envs)]
     flags += ["--obs_encoding", "raw", "--residual", "false", "--expert_gain", "1"]
@@ -60,7 +59,7 @@ def training(run, updates: int) -> float:
 
 def policy_alone(run, updates: int) -> float:
     """Environment steps a second of the same updates on one stored unroll: no world, no bot."""
-    from mop.kernels.fast import refresh_student
+    from mop.fast.dispatch import refresh_student
 
     unroll, first_hidden = run.act()
     lang = np.zeros((len(first_hidden), run.config["lang_dim"]), np.float32)
@@ -77,7 +76,7 @@ def policy_alone(run, updates: int) -> float:
 
 def evaluation(run, bot_paths, num_episodes: int) -> float:
     """Environment steps a second of an evaluation with routing recorded; the bot's own results are known before."""
-    from mop.jobs.evaluation import evaluate
+    from mop.evaluation.evaluate import evaluate
 
     start = time.perf_counter()
     result = evaluate(run.checkpoint(), run.encoder, bot_paths, num_episodes)
@@ -100,7 +99,7 @@ def main() -> int:
     args = parser().parse_args()
     count = integer(1)
     check_flags(args, pairs=count, updates=count, num_episodes=count, num_envs=count, num_workers=integer(0))
-    from mop.worlds.bot_paths import BotPaths
+    from mop.envs.bot_paths import BotPaths
 
     head = f"{'plain loop':>11}{'training':>10}{'ratio':>22}{'share':>22}{'evaluation':>12}{'ratio':>22}"
     print(f"{'task':<26}{head}   (steps/s)")

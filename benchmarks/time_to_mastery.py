@@ -26,26 +26,24 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks.throughput import spread
-from mop.base.configuration import Parser, as_flags, check_flags, integer, words
-from mop.base.errors import InputError, run_script
-from mop.base.files import write_atomic, write_csv, write_figure
-from mop.base.tasks import task_name
-from mop.measures.distinctness import effective_number
-from mop.measures.pathways import compute_pathways
-from mop.measures.router_weights import compute_router_entropy
+from mop.analysis.distinctness import effective_number
+from mop.analysis.pathways import compute_pathways
+from mop.analysis.router_weights import compute_router_entropy
+from mop.artifacts.routing_cache import RoutingCache, load_cache
+from mop.artifacts.run_paths import RunKey, cache_path
+from mop.common.configuration import Parser, as_flags, check_flags, integer, words
+from mop.common.errors import InputError, run_script
+from mop.common.files import write_atomic, write_csv, write_figure
+from mop.common.task_mix import task_name
 from mop.plotting.style import HUES, open_frame, wrapped
-from mop.store.routing_cache import RoutingCache, load_cache
-from mop.store.run_keys import RunKey, cache_path
-from results.experiments import NUM_EPISODES, RESULTS, ROOT, RUNS, markdown_table, read_published
-from results.tasks import RECIPE, keep_all
+from studies.experiments import NUM_EPISODES, RESULTS, ROOT, RUNS, markdown_table, read_published
+from studies.tasks import RECIPE, keep_all
 
 GOALS = {  # task -> minutes that were aimed at; None: it is only compared
     "BabyAI-GoToObj-v0": 0.5, "BabyAI-UnlockPickup-v0": 1, "BabyAI-GoToLocal-v0": 5, "BabyAI-PickupLoc-v0": 6,

@@ -1,20 +1,18 @@
 """The pictures of README.md, from the evaluations of `make site`: python docs/pictures.py (needs chromium)."""
 
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent))
+from mop.apps.episode_player import player_document
+from mop.apps.episode_records import episode_record
+from mop.artifacts.routing_cache import load_cache
+from mop.artifacts.run_paths import RunKey, cache_path
+from mop.common.errors import InputError, run_script
+from mop.common.files import write_atomic, write_figure
+from plotting_utils import plot_specialisation
 
-from mop.base.errors import InputError, run_script  # noqa: E402
-from mop.base.files import write_atomic, write_figure  # noqa: E402
-from mop.pages.episodes import episode_record  # noqa: E402
-from mop.pages.player import player_document  # noqa: E402
-from mop.store.routing_cache import load_cache  # noqa: E402
-from mop.store.run_keys import RunKey, cache_path  # noqa: E402
-from plotting_utils import plot_specialisation  # noqa: E402
+DOCS = Path(__file__).resolve().parent
 
 CACHE_DIR = DOCS.parent / "site" / "cache"
 RUN = RunKey("BabyAI-KeyCorridorS3R3-v0", 0, 0)

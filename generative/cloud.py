@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generative import train_agent, train_gen_model
-from generative.games import GAMES, MODES, check_playable
-from generative.recordings import CONFIG
-from mop.base.configuration import Parser
-from mop.base.errors import InputError
-from mop.jobs.cloud import (
+from generative.domains.coinrun.games import GAMES, MODES, check_playable
+from generative.recordings.format import CONFIG
+from mop.cloud.cloud_jobs import (
     AGENTS_DIR,
     AGENTS_VOLUME,
     CHECKPOINT_DIR,
@@ -27,7 +25,9 @@ from mop.jobs.cloud import (
     Job,
     Result,
 )
-from mop.jobs.hardware import parse_gpu
+from mop.cloud.hardware import parse_gpu
+from mop.common.configuration import Parser
+from mop.common.errors import InputError
 
 SCRIPTS = {"train_agent": train_agent, "train_gen_model": train_gen_model}
 CHECKS = {"train_agent": train_agent.settle, "train_gen_model": train_gen_model.check_given}

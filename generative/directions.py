@@ -21,10 +21,12 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from generative.components import METHODS
-from generative.direction_figures import plot_probes, plot_stability
-from generative.direction_sets import Directions, block_slices, write_directions
-from generative.direction_study import (
+from generative.domains.babyai.labels import labeller
+from generative.figures.direction_figures import plot_probes, plot_stability
+from generative.recordings.format import BEHAVIOURS, SPLITS, Recording, open_recording
+from generative.representations.decompositions import METHODS
+from generative.representations.direction_sets import Directions, block_slices, write_directions
+from generative.representations.direction_study import (
     PROBE,
     Rows,
     Study,
@@ -36,12 +38,10 @@ from generative.direction_study import (
     read_rows,
     write_part,
 )
-from generative.labels import labeller
-from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
-from mop.base.configuration import Parser, check_flags, integer, shown
-from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, settle_folder, write_csv, write_figure
-from mop.kernels.devices import choose_device
+from mop.common.configuration import Parser, check_flags, integer, shown
+from mop.common.errors import InputError, run_script
+from mop.common.files import check_writable, claimed, settle_folder, write_csv, write_figure
+from mop.training.devices import choose_device
 
 NAME = "directions.npz"
 

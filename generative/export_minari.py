@@ -18,10 +18,10 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from tqdm import tqdm
 
-from generative.inputs import open_babyai_recording
-from generative.recordings import Recording
-from mop.base.configuration import Parser, check_flags
-from mop.base.errors import InputError, run_script
+from generative.domains.inputs import open_babyai_recording
+from generative.recordings.format import Recording
+from mop.common.configuration import Parser, check_flags
+from mop.common.errors import InputError, run_script
 
 OF_ACTIONS = ("action", "reward", "terminated", "truncated")  # the terminal row has none of these
 

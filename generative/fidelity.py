@@ -28,22 +28,30 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from generative import game_trials
-from generative.adapters import BABYAI, GAMES, domain_of
-from generative.closed_loop import untrained
-from generative.exact import ExactSimulator
-from generative.forecasts import Forecast, Markov, by_copy, by_exact, by_model, by_shuffled
-from generative.judges import Judge, Sums, load_judged
-from generative.recordings import SPLITS, Recording, open_recording
-from generative.soft import NUM_CELLS, harden
+from generative.attribution.closed_loop import untrained
+from generative.domains.babyai.trials import ACTORS, Trials, choose_moments, run_trials
+from generative.domains.base import BABYAI, GAMES, domain_of
+from generative.domains.coinrun import trials as coinrun_trials
+from generative.recordings.format import SPLITS, Recording, open_recording
+from generative.simulators.exact import ExactSimulator
+from generative.simulators.fidelity_protocol import Judge, Sums, load_judged
+from generative.simulators.forecasts import Forecast, Markov, by_copy, by_exact, by_model, by_shuffled
+from generative.simulators.relaxation import NUM_CELLS, harden
 from generative.train_gen_model import load_agent
-from generative.trials import ACTORS, Trials, choose_moments, run_trials
-from mop.base.configuration import Parser, check_flags, choice, integer, number
-from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, file_digest, read_bytes, whole_digest, write_atomic, write_figure, write_json
-from mop.kernels.grid import IMAGE_SIZE
-from mop.learning.loop import FINAL_NAME
-from mop.measures.bootstrap import MIN_EPISODES, bounds, resample
+from mop.common.configuration import Parser, check_flags, choice, integer, number
+from mop.common.errors import InputError, run_script
+from mop.common.files import (
+    check_writable,
+    file_digest,
+    read_bytes,
+    whole_digest,
+    write_atomic,
+    write_figure,
+    write_json,
+)
+from mop.fast.grid import IMAGE_SIZE
+from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
+from mop.training.loop import FINAL_NAME
 
 RESULT = "fidelity.json"
 EXACT = "exact"
@@ -111,8 +119,8 @@ def _mean_memory(hidden: Tensor, mask: np.ndarray) -> Tensor:
 def measure(trials, forecast, sums: Callable[..., Sums] = sums_of) -> dict[str, dict[str, list[float]]]:
     """Each measure at each horizon: mean, low and high of its 95 % interval over episodes; NaN where none is left.
 
-    sums: those of a judge. Bootstrap as in `mop.measures.bootstrap`: a trial is an episode, and all measures share the
-    draws.
+    sums: those of a judge. Bootstrap as in `mop.statistics.bootstrap`: a trial is an episode, and all measures share
+    the draws.
     """
     return {name: interval_of_ratio(*both) for name, both in sums(trials, forecast).items()}
 
@@ -269,7 +277,7 @@ def load_forecasts(simulator: str, recording: Recording) -> tuple[dict[str, Fore
 
 JUDGES = {
     BABYAI.name: Judge(MEASURES, ACTORS, run_trials, load_forecasts, sums_of),
-    GAMES.name: game_trials.JUDGE,
+    GAMES.name: coinrun_trials.JUDGE,
 }
 
 
@@ -355,7 +363,7 @@ def main() -> int:
 
 def write(folder: Path, result: dict, command: str, title: str, measures: Mapping[str, str]) -> None:
     """Write a result and its table and figure to a folder, and print the table of the first actor."""
-    from generative.figures import plot_fidelity  # here: matplotlib takes most of a second to load
+    from generative.figures.training_curves import plot_fidelity  # here: matplotlib takes most of a second to load
 
     horizons = tuple(h for h in (1, 2, 4, 8, 16, 24) if h in result["horizons"]) or (1,)
     table = table_of(result["actors"], horizons)

@@ -28,22 +28,22 @@ import pandas as pd
 from scipy.stats import rankdata
 from tqdm import tqdm
 
-from generative.adapters import GAMES, domain_of
-from generative.agreement import as_markdown
+from generative.attribution.agreement import as_markdown
+from generative.attribution.hazard_study import BLACK, Measured, Study, draw_moments, find_moments, load_measured
+from generative.domains.base import GAMES, domain_of
+from generative.domains.coinrun.causes import HAZARD_NUMBERS
+from generative.domains.coinrun.games import check_playable
+from generative.domains.coinrun.targets import jumps_of
+from generative.domains.inputs import open_scenes
 from generative.fidelity import MIN_FIDELITY, check_fidelity
-from generative.game_targets import jumps_of
-from generative.games import check_playable
-from generative.hazard_figures import plot_hazards
-from generative.hazard_study import BLACK, Measured, Study, draw_moments, find_moments, load_measured
-from generative.inputs import open_scenes
-from generative.patches import HAZARD_NUMBERS
-from generative.recordings import BEHAVIOURS, SPLITS, open_recording
+from generative.figures.hazard_figures import plot_hazards
+from generative.recordings.format import BEHAVIOURS, SPLITS, open_recording
 from generative.train_gen_model import load_agent
-from mop.base.configuration import Parser, check_flags, choice, integer, number, words
-from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_csv, write_figure
-from mop.base.streams import stream_seed
-from mop.measures.bootstrap import MIN_EPISODES, bootstrap_means, bounds, resample
+from mop.common.configuration import Parser, check_flags, choice, integer, number, words
+from mop.common.errors import InputError, run_script
+from mop.common.files import check_writable, claimed, settle_folder, write_atomic, write_csv, write_figure
+from mop.common.seeding import stream_seed
+from mop.statistics.bootstrap import MIN_EPISODES, bootstrap_means, bounds, resample
 
 MEASURES = ("enrichment", "rank", "signed")
 NUM_SHUFFLES = 32  # of a frame

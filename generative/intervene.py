@@ -30,19 +30,20 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from generative.agents import KIND, load_agent
-from generative.babyai_runs import BabyAIArena
-from generative.direction_figures import plot_effects
-from generative.direction_sets import Directions
-from generative.effects import effect_rows, random_effects
-from generative.game_runs import GameArena
-from generative.games import check_playable
-from generative.inputs import open_directions
-from generative.interventions import Arena, Move, Operation, Replay
-from generative.policies import FrozenPolicy
-from mop.base.configuration import MAX_ENVS, Parser, check_flags, choice, integer, number, optional, shown
-from mop.base.errors import InputError, run_script
-from mop.base.files import (
+from generative.agents.networks import KIND, load_agent
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.babyai.rollouts import BabyAIArena
+from generative.domains.coinrun.games import check_playable
+from generative.domains.coinrun.rollouts import GameArena
+from generative.domains.inputs import open_directions
+from generative.figures.direction_figures import plot_effects
+from generative.representations.direction_sets import Directions
+from generative.representations.effects import effect_rows, random_effects
+from generative.representations.steering import Arena, Move, Operation, Replay
+from mop.artifacts.checkpoints import quick_config
+from mop.common.configuration import MAX_ENVS, Parser, check_flags, choice, integer, number, optional, shown
+from mop.common.errors import InputError, run_script
+from mop.common.files import (
     check_writable,
     claimed,
     settle_folder,
@@ -51,9 +52,8 @@ from mop.base.files import (
     write_figure,
     write_together,
 )
-from mop.jobs.evaluation import NUM_ENVS
-from mop.kernels.devices import use_device
-from mop.store.checkpoints import quick_config
+from mop.evaluation.evaluate import NUM_ENVS
+from mop.training.devices import use_device
 
 LEAST_RANDOM = 20
 MOST_SD = 100.0  # standard deviations that a coordinate may be sent from its mean

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from generative.figures import plot_log
-from mop.base.configuration import Parser
-from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, read_bytes, write_figure
-from mop.learning.loop import LOG_NAME
+from generative.figures.training_curves import plot_log
+from mop.common.configuration import Parser
+from mop.common.errors import InputError, run_script
+from mop.common.files import check_writable, read_bytes, write_figure
+from mop.training.loop import LOG_NAME
 
 LOG_NAMES = (LOG_NAME, "log.csv")  # the latter of agents of games
 SHOWN = (  # in plot_for_fig.png

@@ -31,14 +31,13 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from generative.agents import KIND, WORLD, load_agent
-from generative.babyai import BabyAIWorlds, PolicyActor
-from generative.domains import Actor, Worlds
-from generative.game_worlds import AgentActor, GameWorlds
-from generative.games import check_playable
-from generative.policies import FrozenPolicy
-from generative.recorder import Plan, Recorder, plan_shards, row_dtype
-from generative.recordings import (
+from generative.agents.networks import KIND, WORLD, load_agent
+from generative.domains.babyai.envs import BabyAIWorlds, PolicyActor
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.coinrun.envs import AgentActor, GameWorlds
+from generative.domains.coinrun.games import check_playable
+from generative.domains.worlds import Actor, Worlds
+from generative.recordings.format import (
     BEHAVIOURS,
     CONFIG,
     Recording,
@@ -47,13 +46,14 @@ from generative.recordings import (
     open_recording,
     read_episodes,
 )
+from generative.recordings.recorder import Plan, Recorder, plan_shards, row_dtype
 from generative.train_agent import check_preset
-from mop.base.configuration import MAX_ENVS, Parser, check_flags, integer, number, optional, shown, text
-from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, remove_leftovers, whole_digest, write_json
-from mop.kernels.cache import announce_compilation
-from mop.store.checkpoints import quick_config
-from mop.worlds.world import MINIGRID_VERSION
+from mop.artifacts.checkpoints import quick_config
+from mop.common.configuration import MAX_ENVS, Parser, check_flags, integer, number, optional, shown, text
+from mop.common.errors import InputError, run_script
+from mop.common.files import check_writable, claimed, remove_leftovers, whole_digest, write_json
+from mop.envs.babyai import MINIGRID_VERSION
+from mop.fast.compile_cache import announce_compilation
 
 DEFAULT_BEHAVIOURS = {
     "babyai": ("argmax", "sampled", "epsilon", "bot", "random"),

@@ -24,30 +24,38 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from generative.adapters import GAMES, domain_of
-from generative.agents import KIND
-from generative.agents import load_agent as load_game_agent
-from generative.closed_loop import roll_out
-from generative.films import STEPS_PER_SECOND, WRITERS, Film, comparison_film, episode_film, film_bytes, outcome_of
-from generative.game_films import STEPS_PER_SECOND as GAME_STEPS_PER_SECOND
-from generative.game_films import level_films, recorded_film, simulated_film
-from generative.games import MAX_LEVEL, MODES
-from generative.inputs import open_scenes
-from generative.playing import greedy, play, sampler
-from generative.policies import FrozenPolicy
-from generative.recordings import Episode, Recording, load_config, open_recording
-from generative.soft import harden
+from generative.agents.networks import KIND
+from generative.agents.networks import load_agent as load_game_agent
+from generative.attribution.closed_loop import roll_out
+from generative.domains.babyai.playing import greedy, play, sampler
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.babyai.render import (
+    STEPS_PER_SECOND,
+    WRITERS,
+    Film,
+    comparison_film,
+    episode_film,
+    film_bytes,
+    outcome_of,
+)
+from generative.domains.base import GAMES, domain_of
+from generative.domains.coinrun.games import MAX_LEVEL, MODES
+from generative.domains.coinrun.render import STEPS_PER_SECOND as GAME_STEPS_PER_SECOND
+from generative.domains.coinrun.render import level_films, recorded_film, simulated_film
+from generative.domains.inputs import open_scenes
+from generative.recordings.format import Episode, Recording, load_config, open_recording
+from generative.simulators.relaxation import harden
 from generative.train_agent import PRESETS, check_preset
 from generative.train_gen_model import load_agent
-from mop.base.configuration import Parser, check_flags, choice, integer, number, optional, text
-from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, write_atomic
-from mop.base.streams import stream_seed
-from mop.base.tasks import task_name
+from mop.artifacts.checkpoints import quick_config
+from mop.common.configuration import Parser, check_flags, choice, integer, number, optional, text
+from mop.common.errors import InputError, run_script
+from mop.common.files import check_writable, write_atomic
+from mop.common.seeding import stream_seed
+from mop.common.task_mix import task_name
+from mop.envs.babyai import World
 from mop.plotting.film import find_encoder
 from mop.plotting.style import counted
-from mop.store.checkpoints import quick_config
-from mop.worlds.world import World
 
 _WHO_ACTS = {"recorded": "the actions of the recording", "own": "the policy's own actions"}
 MAX_SEED = 2**63 - 1

@@ -8,7 +8,8 @@
 
 Every thing that was there at the step and at each of --horizon steps before it is attributed what it contributes to the
 target: minus the predicted effect of empty floor in its place. Integrated gradients through the closed loop of policy
-and simulator, split by what carried the cause: the policy's memory, the world, or both (generative/attribution.py).
+and simulator, split by what carried the cause: the policy's memory, the world, or both
+(generative/attribution/integrated_gradients.py).
 Without --episode: recorded test episodes in their order; without --step: the step at which the target is largest.
 {targets}
 
@@ -19,7 +20,8 @@ cannot be edited. What can be known: each square is hidden from the real agent i
 recorded frames that follow. That is the truth of what is seen and remembered, not of what goes through the world;
 agreement.csv holds attribution against it.
 
-Writes to --out for each step an .npz (generative/explanations.py), a picture of the largest cause, and a strip over
+Writes to --out for each step an .npz (generative/attribution/explanations.py), a picture of the largest cause, and a
+strip over
 time; causes.csv with all causes, checked.csv with those whose truth is known, causes.md with the largest in words;
 kinds.csv with sums by kind of thing and lag, sizes.csv with sizes by path and lag, horizon.png with both.
 Steps that are there already are not computed again.
@@ -34,26 +36,26 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from generative.adapters import BABYAI, GAMES, domain_of
-from generative.agreement import as_markdown
-from generative.attribution import METHODS, NUM_POINTS
-from generative.causes import PATHS
-from generative.explaining import explain
-from generative.explanations import Explanation, FrameExplanation, load_explanation, short_number
+from generative.attribution.agreement import as_markdown
+from generative.attribution.explanations import Explanation, FrameExplanation, load_explanation, short_number
+from generative.attribution.integrated_gradients import METHODS, NUM_POINTS
+from generative.domains.babyai.causes import PATHS
+from generative.domains.babyai.explaining import explain
+from generative.domains.babyai.scenes import VIEW, WORLD
+from generative.domains.babyai.targets import CHOSEN, TARGETS_HELP, Target, parse_target
+from generative.domains.base import BABYAI, GAMES, domain_of
+from generative.domains.coinrun.explaining import NUM_POINTS as NUM_FRAME_POINTS
+from generative.domains.coinrun.explaining import agreement_of_patches, explain_frames
+from generative.domains.coinrun.targets import GAME_TARGETS_HELP, parse_game_target
+from generative.domains.inputs import EXACT, open_directions, open_scenes, recorded_values, settings_of
 from generative.fidelity import MIN_FIDELITY, check_fidelity
-from generative.game_explaining import NUM_POINTS as NUM_FRAME_POINTS
-from generative.game_explaining import agreement_of_patches, explain_frames
-from generative.game_targets import GAME_TARGETS_HELP, parse_game_target
-from generative.inputs import EXACT, open_directions, open_scenes, recorded_values, settings_of
-from generative.recordings import BEHAVIOURS, SPLITS, Recording, open_recording
-from generative.saliency_figures import plot_horizon, plot_map, plot_strip
-from generative.scenes import VIEW, WORLD
-from generative.targets import CHOSEN, TARGETS_HELP, Target, parse_target
+from generative.figures.saliency_figures import plot_horizon, plot_map, plot_strip
+from generative.recordings.format import BEHAVIOURS, SPLITS, Recording, open_recording
 from generative.train_gen_model import load_agent
-from mop.base.configuration import Parser, check_flags, choice, integer, number, optional
-from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_csv, write_figure
-from mop.measures.bootstrap import bootstrap_means
+from mop.common.configuration import Parser, check_flags, choice, integer, number, optional
+from mop.common.errors import InputError, run_script
+from mop.common.files import check_writable, claimed, settle_folder, write_atomic, write_csv, write_figure
+from mop.statistics.bootstrap import bootstrap_means
 
 _RUNTIME = ("out", "data_dir", "checkpoint", "lang_encoder", "min_fidelity", "num_causes", "num_episodes")
 

@@ -22,15 +22,15 @@ from typing import Any
 
 import torch
 
-from generative.agent_training import AgentRun
-from generative.agents import ENCODERS, KIND, WORLD, load_agent
-from generative.games import GAMES, GameEnvs, actions_of, check_playable
-from generative.resuming import saved_state
-from mop.base.configuration import Parser, check_flags, choice, flag, integer, number, optional, shown, text
-from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, remove_leftovers, whole_digest
-from mop.kernels.devices import choose_device
-from mop.learning.loop import CURVE_NAME, FileNames, drive
+from generative.agents.agent_training import AgentRun
+from generative.agents.networks import ENCODERS, KIND, WORLD, load_agent
+from generative.domains.coinrun.games import GAMES, GameEnvs, actions_of, check_playable
+from generative.simulators.resuming import saved_state
+from mop.common.configuration import Parser, check_flags, choice, flag, integer, number, optional, shown, text
+from mop.common.errors import InputError, run_script
+from mop.common.files import check_writable, claimed, remove_leftovers, whole_digest
+from mop.training.devices import choose_device
+from mop.training.loop import CURVE_NAME, FileNames, drive
 
 LOG_NAME = "log.csv"
 _HARD = {  # those of the seed's `hard-rec`

@@ -20,18 +20,18 @@ from typing import Any
 
 import torch
 
-from generative.adapters import BABYAI, DOMAINS, GAMES, Domain, domain_of
-from generative.frozen_agents import FrozenAgent
-from generative.learning import SimulatorRun
-from generative.policies import FrozenPolicy
-from generative.recordings import Recording, open_recording
-from generative.resuming import saved_state
-from generative.shelf import find_policy
-from mop.base.configuration import Parser, check_flags, integer, number, optional, shown, text
-from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, file_digest, remove_leftovers
-from mop.kernels.devices import choose_device
-from mop.learning.loop import CURVE_NAME, FINAL_NAME, drive
+from generative.app.catalog import find_policy
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.base import BABYAI, DOMAINS, GAMES, Domain, domain_of
+from generative.domains.coinrun.policy import FrozenAgent
+from generative.recordings.format import Recording, open_recording
+from generative.simulators.resuming import saved_state
+from generative.simulators.training import SimulatorRun
+from mop.common.configuration import Parser, check_flags, integer, number, optional, shown, text
+from mop.common.errors import InputError, run_script
+from mop.common.files import check_writable, claimed, file_digest, remove_leftovers
+from mop.training.devices import choose_device
+from mop.training.loop import CURVE_NAME, FINAL_NAME, drive
 
 PRESETS = BABYAI.presets
 SETTINGS = {  # name -> default, what it accepts, what it means

@@ -8,7 +8,8 @@
 In episodes of recorded test worlds, at steps drawn by chance and k steps before each: every legal edit of an object
 (removed, of another colour or type, a door opened, closed or locked), alone. The true effect is the change of the
 target at the step in the real world, edited and played on: with the policy acting on what it sees ("acting"), and with
-the recorded actions ("forced"). The prediction is the attribution of the edit (generative/attribution.py): in each
+the recorded actions ("forced"). The prediction is the attribution of the edit
+(generative/attribution/integrated_gradients.py): in each
 simulator, by integrated gradients and by the gradient alone, through the policy's own actions and with the recorded
 ones, with and without the path through the world; and of controls: untrained policies, random numbers, effects that
 are shuffled. For each case Spearman's rank correlation; means with 95 % intervals over episodes.
@@ -26,23 +27,32 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from generative.agreement import BY, MEASURES, MIN_EDITS, RANKED, as_markdown, count_outcomes, rank_cases, summarise
-from generative.agreement_figures import plot_agreement
-from generative.attribution import METHODS
-from generative.closed_loop import untrained
-from generative.counterfactuals import KINDS
+from generative.attribution.agreement import (
+    BY,
+    MEASURES,
+    MIN_EDITS,
+    RANKED,
+    as_markdown,
+    count_outcomes,
+    rank_cases,
+    summarise,
+)
+from generative.attribution.closed_loop import untrained
+from generative.attribution.counterfactuals import KINDS
+from generative.attribution.integrated_gradients import METHODS
+from generative.attribution.validation import Predictor, Study, cut_to_whole, plan_cases, read_rows, row_bytes
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.babyai.scenes import Place
+from generative.domains.babyai.targets import TARGETS_HELP, parse_target
+from generative.domains.inputs import EXACT, open_babyai_recording, open_directions, open_scenes, settings_of
 from generative.fidelity import MIN_FIDELITY, check_fidelity
-from generative.inputs import EXACT, open_babyai_recording, open_directions, open_scenes, settings_of
-from generative.policies import FrozenPolicy
-from generative.recordings import BEHAVIOURS, SPLITS, Recording
-from generative.scenes import Place
-from generative.targets import TARGETS_HELP, parse_target
+from generative.figures.agreement_figures import plot_agreement
+from generative.recordings.format import BEHAVIOURS, SPLITS, Recording
 from generative.train_gen_model import load_agent
-from generative.validation import Predictor, Study, cut_to_whole, plan_cases, read_rows, row_bytes
-from mop.base.configuration import Parser, check_flags, choice, integer, number, words
-from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, settle_folder, write_atomic, write_csv, write_figure
-from mop.base.streams import stream_seed
+from mop.common.configuration import Parser, check_flags, choice, integer, number, words
+from mop.common.errors import InputError, run_script
+from mop.common.files import check_writable, claimed, settle_folder, write_atomic, write_csv, write_figure
+from mop.common.seeding import stream_seed
 from mop.plotting.style import counted
 
 CASES = "cases.jsonl"

@@ -8,7 +8,8 @@
 
 Each level begins as a world of the task. What is in its cells and where the agent stands are distributions, whose
 logits Adam moves so that the policy, acting in the simulator from there on, has more of the quantity at steps 0 to
-num_steps - 1; generative/synthesis.py says what is maximised, generative/levels.py what a level is. Then the round
+num_steps - 1; generative/synthesis/search.py says what is maximised, generative/synthesis/levels.py what a level is.
+Then the round
 trip: the level is built as a real world and the policy plays it; what is achieved is reported beside what was
 predicted, and as a percentile of random levels of the task. Survivors, levels that are legal and above
 --min_percentile, are shown; how many are not is told. Two controls: the same search without gradients, and an
@@ -29,21 +30,21 @@ import numpy as np
 import orjson
 import torch
 
-from generative.closed_loop import untrained
-from generative.exact import ExactSimulator
+from generative.attribution.closed_loop import untrained
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.babyai.render import WRITERS, draw_still, episode_film, film_bytes, outcome_of
+from generative.domains.babyai.targets import TARGETS_HELP, parse_target
+from generative.domains.inputs import EXACT, open_directions, settings_of
 from generative.fidelity import MIN_FIDELITY, check_fidelity
-from generative.films import WRITERS, draw_still, episode_film, film_bytes, outcome_of
-from generative.inputs import EXACT, open_directions, settings_of
-from generative.level_figures import plot_search
-from generative.level_study import Study, run_study
-from generative.policies import FrozenPolicy
-from generative.round_trips import Reader
-from generative.synthesis import READINGS, Begin, Search
-from generative.targets import TARGETS_HELP, parse_target
-from generative.world_model import WorldModel, load_world_model
-from mop.base.configuration import Parser, check_flags, choice, integer, number, optional
-from mop.base.errors import InputError, run_script
-from mop.base.files import (
+from generative.figures.level_figures import plot_search
+from generative.simulators.exact import ExactSimulator
+from generative.simulators.world_model import WorldModel, load_world_model
+from generative.synthesis.search import READINGS, Begin, Search
+from generative.synthesis.study import Study, run_study
+from generative.synthesis.transfer import Reader
+from mop.common.configuration import Parser, check_flags, choice, integer, number, optional
+from mop.common.errors import InputError, run_script
+from mop.common.files import (
     check_writable,
     claimed,
     file_digest,
@@ -54,10 +55,10 @@ from mop.base.files import (
     write_figure,
     write_json,
 )
-from mop.base.tasks import task_name
+from mop.common.task_mix import task_name
+from mop.envs.babyai import NUM_ACTIONS, World
 from mop.plotting.film import find_encoder
 from mop.plotting.style import counted
-from mop.worlds.world import NUM_ACTIONS, World
 
 _BUDGET = {
     "num_restarts": ("16", "levels that are optimised at once"),

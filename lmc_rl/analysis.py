@@ -25,8 +25,8 @@ from lmc_rl.instability import (
 )
 from lmc_rl.records import ROWS_NAME, Walk, load_settings, probe_path, read_rows, walks_of
 from lmc_rl.settings import MIN_EPISODES, fork_steps
-from mop.base.errors import InputError
-from mop.base.files import read_json, write_json
+from mop.common.errors import InputError
+from mop.common.files import read_json, write_json
 
 # settings that change nothing in a path
 _DO_NOT_MATTER = {"seed", "controls", "eval_freq", "eval_episodes", "experiment_name"}

@@ -16,9 +16,9 @@ from lmc_rl.imitation_settings import load_settings
 from lmc_rl.line_analysis import load_line_experiment
 from lmc_rl.line_reports import report_lines
 from lmc_rl.reports import report
-from mop.base.configuration import Parser, check_flags, integer, optional
-from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable
+from mop.common.configuration import Parser, check_flags, integer, optional
+from mop.common.errors import InputError, run_script
+from mop.common.files import check_writable
 
 
 def parser() -> Parser:

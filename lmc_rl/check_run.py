@@ -16,10 +16,10 @@ from lmc_rl.analysis import as_markdown, as_text
 from lmc_rl.experiment import run
 from lmc_rl.figures import plot_learning_curves, plot_wall_clock
 from lmc_rl.settings import ALGORITHM_DEFAULTS, add_flags, settle
-from mop.base.configuration import Parser
-from mop.base.errors import InputError, run_script
-from mop.base.files import write_atomic, write_figure
-from mop.learning.loop import LOG_NAME
+from mop.common.configuration import Parser
+from mop.common.errors import InputError, run_script
+from mop.common.files import write_atomic, write_figure
+from mop.training.loop import LOG_NAME
 
 DEFAULTS = {"total_steps": 10_000, "learning_starts": 1000, "eval_freq": 500}  # quick, and enough to begin to balance
 FLAGS = (

@@ -19,15 +19,15 @@ import orjson
 from lmc_rl import run_env
 from lmc_rl.analysis import load_experiment
 from lmc_rl.experiment import RLTraining, recorded, trainings, walk_all, walks_of_experiment
+from lmc_rl.learners.mujoco import Body
 from lmc_rl.records import CONFIG_NAME, Places
 from lmc_rl.reports import report
 from lmc_rl.settings import RUNTIME_KEYS, settle
 from lmc_rl.stages import Workers
-from lmc_rl.worlds import Body
-from mop.base.errors import InputError
-from mop.base.files import write_json
-from mop.jobs.cloud import LMC_DIR, Job, Result, parse_list
-from mop.kernels.devices import choose_device
+from mop.cloud.cloud_jobs import LMC_DIR, Job, Result, parse_list
+from mop.common.errors import InputError
+from mop.common.files import write_json
+from mop.training.devices import choose_device
 
 OWN_FLAGS = {"env", "algo", "seed", "fork_points", "output_dir", "jobs", "resume"}  # of every experiment in the cloud
 TABLE = "fork_analysis/instability.md"  # written last

@@ -30,10 +30,10 @@ from lmc_rl.records import Walk, read_rows, walks_of
 from lmc_rl.settings import add_flags, defaults, settle
 from lmc_rl.stages import Workers
 from lmc_rl.walks import cut_to_whole, play, rows_of, stretches
-from mop.base.configuration import Parser
-from mop.base.errors import InputError, run_script
-from mop.base.files import check_writable, claimed, file_digest, read_json, settle_folder, write_figure, write_json
-from mop.kernels.devices import choose_device
+from mop.common.configuration import Parser
+from mop.common.errors import InputError, run_script
+from mop.common.files import check_writable, claimed, file_digest, read_json, settle_folder, write_figure, write_json
+from mop.training.devices import choose_device
 
 FLAGS = ("alpha_points", "num_eval_episodes", "tolerance", "jobs")
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import orjson
 
 from lmc_rl import walks
-from lmc_rl.forks import LockStep, child_of
-from lmc_rl.learners import Learner
+from lmc_rl.forking import LockStep, child_of
+from lmc_rl.learners.mujoco import Body
+from lmc_rl.learners.rl import Learner
 from lmc_rl.paths import alphas
 from lmc_rl.policies import common_config, load_policy
 from lmc_rl.probes import measure
@@ -22,12 +23,11 @@ from lmc_rl.settings import RUNTIME_KEYS, fork_steps
 from lmc_rl.stages import Workers, at_work, latest, new_name, versions_of
 from lmc_rl.trainings import Training, plan, train_stages, walks_between
 from lmc_rl.walks import Stretch, cut_to_whole, rows_of, stretches
-from lmc_rl.worlds import Body
-from mop.base.files import check_writable, write_json
-from mop.base.streams import stream_seed
-from mop.kernels.devices import choose_device
-from mop.learning.loop import drive
-from mop.store.checkpoints import load_training_state, save_training_state
+from mop.artifacts.checkpoints import load_training_state, save_training_state
+from mop.common.files import check_writable, write_json
+from mop.common.seeding import stream_seed
+from mop.training.devices import choose_device
+from mop.training.loop import drive
 
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "stable-baselines3")
 

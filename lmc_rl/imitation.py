@@ -17,16 +17,16 @@ from lmc_rl.pathways import parts_of
 from lmc_rl.records import Places, Walk
 from lmc_rl.stages import at_work, latest, new_name, versions_of
 from lmc_rl.trainings import Training, plan, train_stages, walks_between
-from mop.base.configuration import check_recorded
-from mop.base.files import check_writable
-from mop.base.streams import stream_seed
-from mop.kernels.devices import choose_device, use_device
-from mop.learning.imitation import ImitationRun
-from mop.learning.loop import STATE_NAME, drive
-from mop.learning.states import check_state
-from mop.store.checkpoints import load_training_state, save_training_state
-from mop.worlds.missions import load_encoder
-from mop.worlds.world import check_task_id, check_teachable
+from mop.artifacts.checkpoints import load_training_state, save_training_state
+from mop.common.configuration import check_recorded
+from mop.common.files import check_writable
+from mop.common.seeding import stream_seed
+from mop.envs.babyai import check_task_id, check_teachable
+from mop.envs.missions import load_encoder
+from mop.training.devices import choose_device, use_device
+from mop.training.imitation import ImitationRun
+from mop.training.loop import STATE_NAME, drive
+from mop.training.states import check_state
 
 PACKAGES = ("torch", "numpy", "numba", "scipy", "minigrid")
 _cached_encoder = functools.lru_cache(load_encoder)

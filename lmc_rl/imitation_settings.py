@@ -14,7 +14,7 @@ import orjson
 
 from lmc_rl.records import CONFIG_NAME
 from lmc_rl.settings import CONFIGS, CONTROLS, check_episodes, check_values, folder_name, fractions, words_of
-from mop.base.configuration import (
+from mop.common.configuration import (
     DEFAULTS_FILE,
     MAX_EPISODES,
     Field,
@@ -28,9 +28,9 @@ from mop.base.configuration import (
     read_yaml,
     text,
 )
-from mop.base.configuration import RUNTIME_KEYS as RUNTIME_KEYS_OF_RUNS
-from mop.base.configuration import check_values as check_run_values
-from mop.base.errors import InputError
+from mop.common.configuration import RUNTIME_KEYS as RUNTIME_KEYS_OF_RUNS
+from mop.common.configuration import check_values as check_run_values
+from mop.common.errors import InputError
 
 DEFAULTS = CONFIGS / "default_mop.yaml"
 PARTS = ("all", "routers", "experts", "ends", "layers")  # what moves along a line; layers: each alone

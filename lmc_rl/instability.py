@@ -20,8 +20,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from mop.base.streams import stream_seed
-from mop.measures.intervals import interval_of_mean, t_quantile, t_widened
+from mop.common.seeding import stream_seed
+from mop.statistics.intervals import interval_of_mean, t_quantile, t_widened
 
 NUM_DRAWS = 2000  # of a bootstrap
 NUM_SPLITS = 200  # into halves

@@ -18,9 +18,9 @@ from lmc_rl.imitation_settings import fork_updates, load_settings
 from lmc_rl.instability import Estimate, largest_drop, over_parents, verdict
 from lmc_rl.line_records import LineRecord, read_records
 from lmc_rl.settings import MIN_EPISODES
-from mop.base.errors import InputError
-from mop.base.files import read_json, write_json
-from mop.measures.routing_data import ACTION_NAMES
+from mop.analysis.routing_data import ACTION_NAMES
+from mop.common.errors import InputError
+from mop.common.files import read_json, write_json
 
 CHANCE_NATS = math.log(len(ACTION_NAMES))  # cross-entropy of a policy that draws each action evenly
 NO_VERDICT = "–"

@@ -14,8 +14,8 @@ import numpy as np
 import orjson
 
 from lmc_rl.records import ROWS_NAME, read_rows
-from mop.base.errors import InputError
-from mop.base.files import write_atomic
+from mop.common.errors import InputError
+from mop.common.files import write_atomic
 
 TRAJECTORIES_NAME = "trajectories.jsonl"
 PACKED_NAME = "lines.npz"

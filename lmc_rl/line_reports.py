@@ -6,7 +6,7 @@ from pathlib import Path
 from lmc_rl.analysis import as_markdown, as_text
 from lmc_rl.line_analysis import ALIGNMENT_HEAD, HEAD, LineExperiment, alignments_of, pooled_lines, table_of
 from lmc_rl.line_figures import plot_all_lines, plot_line_instability, plot_lines, plot_parts
-from mop.base.files import write_atomic, write_figure
+from mop.common.files import write_atomic, write_figure
 
 
 def report_lines(experiments: Sequence[LineExperiment], folder: Path, say: Callable[[str], object] = print) -> None:

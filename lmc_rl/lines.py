@@ -30,12 +30,12 @@ from lmc_rl.pathways import (
 from lmc_rl.records import ROWS_NAME, Walk
 from lmc_rl.stages import Workers
 from lmc_rl.walks import cut_to_whole
-from mop.base.files import write_json
-from mop.jobs.evaluation import encoder_for
-from mop.learning.forcing import force
-from mop.store.checkpoints import save_checkpoint
-from mop.worlds.bot_paths import BotPaths
-from mop.worlds.trajectories import Trajectories, bot_trajectories
+from mop.artifacts.checkpoints import save_checkpoint
+from mop.common.files import write_json
+from mop.envs.bot_paths import BotPaths
+from mop.envs.trajectories import Trajectories, bot_trajectories
+from mop.evaluation.evaluate import encoder_for
+from mop.training.teacher_forcing import force
 
 
 @dataclass(frozen=True)

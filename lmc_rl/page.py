@@ -37,14 +37,14 @@ from lmc_rl.views import (
     plot_paths,
     plot_training,
 )
-from mop.base.configuration import Parser
-from mop.base.errors import InputError
-from mop.pages.export import Export
-from mop.pages.figures import Drawing, chosen, save_figures
-from mop.pages.flags import parse
-from mop.pages.view import View
+from mop.apps.export import Export
+from mop.apps.flags import parse
+from mop.apps.run_figures import Drawing, chosen, save_figures
+from mop.apps.view import View
+from mop.artifacts.run_paths import PLOTS_DIR
+from mop.common.configuration import Parser
+from mop.common.errors import InputError
 from mop.plotting.style import counted
-from mop.store.run_keys import PLOTS_DIR
 
 RESULTS_DIR = "results"
 POOLED, EACH = "pooled", "each"  # words for how seeds are shown

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mop.base.errors import InputError
+from mop.common.errors import InputError
 
 Weights = Mapping[str, Tensor]
 

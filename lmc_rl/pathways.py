@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from lmc_rl.paths import Weights, check_same_shapes, interpolate
-from mop.base.errors import InputError
-from mop.base.streams import stream_seed
-from mop.jobs.evaluation import evaluate
-from mop.learning.forcing import mean_over_steps
-from mop.learning.policies import policy_from_checkpoint
-from mop.store.checkpoints import load_checkpoint
-from mop.worlds.bot_paths import BotPaths
-from mop.worlds.episodes import EvalVectorEnv
-from mop.worlds.missions import MissionEncoder
-from mop.worlds.world import NO_LABEL, NUM_ACTIONS
+from mop.artifacts.checkpoints import load_checkpoint
+from mop.common.errors import InputError
+from mop.common.seeding import stream_seed
+from mop.envs.babyai import NO_LABEL, NUM_ACTIONS
+from mop.envs.bot_paths import BotPaths
+from mop.envs.episodes import EvalVectorEnv
+from mop.envs.missions import MissionEncoder
+from mop.evaluation.evaluate import evaluate
+from mop.training.policies import policy_from_checkpoint
+from mop.training.teacher_forcing import mean_over_steps
 
 PLAY_SEEDS = 1_000_000  # the worlds that are played begin here
 MISSION = "lang_proj."  # of the names of the mission projection's weights, beside those of the policy

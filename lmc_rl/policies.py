@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from lmc_rl.learners import OF_THE_POLICY
+from lmc_rl.learners.rl import OF_THE_POLICY
 from lmc_rl.paths import check_same_shapes
 from lmc_rl.settings import check_values
-from mop.base.errors import InputError
-from mop.store.checkpoints import load_checkpoint
+from mop.artifacts.checkpoints import load_checkpoint
+from mop.common.errors import InputError
 
 
 class Policy(NamedTuple):

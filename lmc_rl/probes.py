@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lmc_rl.actors import StackedActor, is_sac, stacked_mlp
-from lmc_rl.learners import samples_of
+from lmc_rl.learners.mujoco import PROBE_SEEDS, EvaluationWorlds, Transition
+from lmc_rl.learners.rl import samples_of
 from lmc_rl.paths import Weights, distance, interpolate
-from lmc_rl.worlds import PROBE_SEEDS, EvaluationWorlds, Transition
-from mop.base.streams import stream_seed
+from mop.common.seeding import stream_seed
 
 NUM_EPISODES = 4  # of each end, that the held-out batch is taken from
 NUM_TRANSITIONS = 512  # of the held-out batch

@@ -11,8 +11,8 @@ import numpy as np
 import orjson
 
 from lmc_rl.settings import FIELDS, RUNTIME_KEYS, check_values
-from mop.base.errors import InputError
-from mop.base.files import write_atomic
+from mop.common.errors import InputError
+from mop.common.files import write_atomic
 
 CONFIG_NAME = "config.json"
 ROWS_NAME = "episodes.jsonl"

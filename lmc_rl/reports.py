@@ -5,8 +5,8 @@ from pathlib import Path
 
 from lmc_rl.analysis import HEAD, Experiment, as_markdown, as_text, labels_of, pooled_groups, table_of
 from lmc_rl.figures import plot_all_paths, plot_instability, plot_path
-from mop.base.errors import InputError
-from mop.base.files import write_atomic, write_figure
+from mop.common.errors import InputError
+from mop.common.files import write_atomic, write_figure
 
 
 def report(experiments: Sequence[Experiment], folder: Path, say: Callable[[str], object] = print) -> None:

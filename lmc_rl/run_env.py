@@ -21,8 +21,8 @@ from lmc_rl.analysis import load_experiment
 from lmc_rl.experiment import run
 from lmc_rl.reports import report
 from lmc_rl.settings import add_flags, settle
-from mop.base.configuration import Parser
-from mop.base.errors import run_script
+from mop.common.configuration import Parser
+from mop.common.errors import run_script
 
 
 def parser() -> Parser:

@@ -18,7 +18,7 @@ from lmc_rl.imitation import run
 from lmc_rl.imitation_settings import parser, settle
 from lmc_rl.line_analysis import load_line_experiment
 from lmc_rl.line_reports import report_lines
-from mop.base.errors import run_script
+from mop.common.errors import run_script
 
 
 def main() -> int:

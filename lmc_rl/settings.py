@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mop.base.configuration import (
+from mop.common.configuration import (
     FORMS,
     Field,
     Parser,
@@ -21,7 +21,7 @@ from mop.base.configuration import (
     shown,
     text,
 )
-from mop.base.errors import InputError
+from mop.common.errors import InputError
 
 CONFIGS = Path(__file__).parent / "configs"
 EXPERIMENT_DEFAULTS = CONFIGS / "experiment_default.yaml"

@@ -19,10 +19,10 @@ import orjson
 from tqdm import tqdm
 
 from lmc_rl.records import CONFIG_NAME, Places
-from mop.base.errors import InputError
-from mop.base.files import claimed, write_json
-from mop.base.workers import end_with_parent
-from mop.kernels.devices import choose_device
+from mop.common.errors import InputError
+from mop.common.files import claimed, write_json
+from mop.common.workers import end_with_parent
+from mop.training.devices import choose_device
 
 
 def latest(root: Path, pattern: str, is_same: Callable[[Path], bool]) -> str | None:

@@ -17,8 +17,8 @@ from lmc_rl.line_records import PACKED_NAME, TRAJECTORIES_NAME
 from lmc_rl.records import CONFIG_NAME, ROWS_NAME, load_settings
 from lmc_rl.settings import fork_steps
 from lmc_rl.views import NATS, POINTS, Mark, Table, lost_text
-from mop.base.errors import InputError
-from mop.base.files import find_files
+from mop.common.errors import InputError
+from mop.common.files import find_files
 from mop.plotting.style import counted
 
 EVERY, ALL = "every", "all"  # parts: each as a curve, all weights together

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from lmc_rl.records import Places, Walk
-from mop.base.files import remove_leftovers
-from mop.learning.loop import FINAL_NAME, STATE_NAME, Trainable
-from mop.store.checkpoints import load_training_state, save_checkpoint
+from mop.artifacts.checkpoints import load_training_state, save_checkpoint
+from mop.common.files import remove_leftovers
+from mop.training.loop import FINAL_NAME, STATE_NAME, Trainable
 
 
 @dataclass(frozen=True)

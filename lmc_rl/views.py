@@ -14,11 +14,11 @@ from matplotlib.ticker import PercentFormatter
 
 from lmc_rl.figures import alpha_axis, mean_and_error, steps_axis
 from lmc_rl.instability import BARRIER, CONNECTED, VERDICTS, Estimate
-from mop.base.errors import InputError
-from mop.measures.intervals import interval_of_mean
+from mop.common.errors import InputError
 from mop.plotting.hover import add_note
 from mop.plotting.panels import make_panels, set_title
 from mop.plotting.style import HUES, counted, open_frame, wrapped
+from mop.statistics.intervals import interval_of_mean
 
 if TYPE_CHECKING:
     from lmc_rl.analysis import PathResult, Pooled

@@ -14,11 +14,11 @@ import numpy as np
 import orjson
 
 from lmc_rl.actors import StackedActor
+from lmc_rl.learners.mujoco import EVALUATION_SEEDS, EvaluationWorlds, Played
 from lmc_rl.paths import alphas, interpolate
 from lmc_rl.policies import common_config, load_policy
 from lmc_rl.records import Walk
-from lmc_rl.worlds import EVALUATION_SEEDS, EvaluationWorlds, Played
-from mop.base.streams import stream_seed
+from mop.common.seeding import stream_seed
 
 _MAX_WORLDS = 256  # environments side by side
 

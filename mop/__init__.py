@@ -1,4 +1,4 @@
-"""The rooms of the library, on floors: a file imports from its own room and from the floors below it.
+"""Mixture-of-pathways policies: trained, evaluated, analysed, shown. A folder is a stage of the data's way.
 
-base < store, kernels < worlds, measures < plotting < mixture_of_experts, plotting_utils < learning < jobs < pages
+common < artifacts, statistics, fast < envs, analysis < plotting < training < evaluation < apps, cloud
 """

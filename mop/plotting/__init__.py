@@ -1,1 +1,1 @@
-"""Numbers -> figures, without pyplot and without files; imports base and measures."""
+"""Numbers -> figures, without pyplot and without files."""

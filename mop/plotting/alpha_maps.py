@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mop.base.errors import InputError
-from mop.measures.by_phase import SeedCells
-from mop.measures.cells import compute_grid_bounds
+from mop.analysis.by_phase import SeedCells
+from mop.analysis.cells import compute_grid_bounds
+from mop.common.errors import InputError
 from mop.plotting.heatmaps import LPC_CMAP, LogScale, Scale, render_values, render_walls, value_range
 from mop.plotting.maps import ENTROPY_CMAP
 from mop.plotting.sheets import LABEL_IN, Panel, draw_sheet, marks_legend, scale_legend

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from mop.base.errors import InputError
-from mop.measures.by_phase import ALL_STEPS, ANY_ACTION, CORRELATIONS, MEASURES
-from mop.measures.routing_data import ACTION_NAMES
+from mop.analysis.by_phase import ALL_STEPS, ANY_ACTION, CORRELATIONS, MEASURES
+from mop.analysis.routing_data import ACTION_NAMES
+from mop.common.errors import InputError
 from mop.plotting.hover import add_note
 from mop.plotting.panels import make_panels, render_matrix, set_title
 from mop.plotting.style import HUES, counted, open_frame, wrapped

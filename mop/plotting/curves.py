@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from mop.base.errors import InputError
+from mop.common.errors import InputError
 from mop.plotting.panels import ALL_OF_0_TO_1, remove_empty
 from mop.plotting.style import HUES, isolated, open_frame, wrapped
 

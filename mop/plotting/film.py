@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from mop.base.errors import InputError
+from mop.common.errors import InputError
 
 LAST_MS = 2000  # how long the last frame stays
 LINE_PX, BAR_PX = 17, 12  # of a line of text, of a bar of weights

@@ -13,8 +13,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import LogNorm, Normalize, to_rgb, to_rgba
 from matplotlib.image import AxesImage
 
-from mop.base.errors import InputError
-from mop.measures.cells import (
+from mop.analysis.cells import (
     CLOSE,
     FULL_STEPS,
     RoutingByPosition,
@@ -23,16 +22,9 @@ from mop.measures.cells import (
     rank_experts,
     visit_strength,
 )
+from mop.common.errors import InputError
 from mop.plotting.hover import add_note
-from mop.plotting.style import (
-    UNVISITED_COLOR,
-    WALL_COLOR,
-    counted,
-    expert_cmap,
-    expert_hues,
-    expert_names,
-    short_name,
-)
+from mop.plotting.style import UNVISITED_COLOR, WALL_COLOR, counted, expert_cmap, expert_hues, expert_names, short_name
 
 LPC_CMAP = "viridis"
 GRID_COLOR = "#cccccc"  # lines between cells, and the dot in a cell that is not visited

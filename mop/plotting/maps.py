@@ -16,20 +16,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mop.base.errors import InputError
-from mop.measures.actions import compute_policy_entropy
-from mop.measures.cells import (
+from mop.analysis.actions import compute_policy_entropy
+from mop.analysis.cells import (
     RoutingByPosition,
     aggregate_routing_by_position,
     compute_grid_bounds,
     enough_steps,
     index_filtered_cells,
 )
-from mop.measures.groups import group_routing_data
-from mop.measures.phases import PHASES, key_phases
-from mop.measures.router_weights import compute_layer_lpc
-from mop.measures.routing_data import RoutingData, StepFilter, Steps, check_not_empty, step_mask, whole_of
-from mop.measures.walking import wall_cells
+from mop.analysis.groups import group_routing_data
+from mop.analysis.phases import PHASES, key_phases
+from mop.analysis.router_weights import compute_layer_lpc
+from mop.analysis.routing_data import RoutingData, StepFilter, Steps, check_not_empty, step_mask, whole_of
+from mop.analysis.walking import wall_cells
+from mop.common.errors import InputError
 from mop.plotting.heatmaps import (
     LPC_CMAP,
     Scale,

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mop.measures.bootstrap import Means
 from mop.plotting.style import counted, short_name, wrapped
+from mop.statistics.bootstrap import Means
 
 LINES = ("solid", "dashed", "dashdot", "dotted", (0, (1, 1)), (0, (5, 1)))  # of the experts, in addition to their hues
 _LEAST_WIDTH_IN = 7.5  # of a figure, which is to fill a page though it has a single panel

@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, hsv_to_rgb, to_hex, to_rgb
 
-from mop.base.errors import InputError
-from mop.base.run_names import run_name
-from mop.measures.groups import Groups
+from mop.analysis.groups import Groups
+from mop.artifacts.run_names import run_name
+from mop.common.errors import InputError
 
 # Hues of Okabe and Ito (https://jfly.uni-koeln.de/color/), the fourth one of Paul Tol's "bright" set: for lines, points
 # and bars that are no experts.
@@ -26,7 +26,7 @@ HUES = {
     "vermilion": "#D55E00",
 }
 SKIP_HUE = "#787878"
-SIZE_HUES = {  # found by a search; tests/test_style.py measures how far apart they are, for every kind of sight
+SIZE_HUES = {  # found by a search; test_style.py measures how far apart they are, for every kind of sight
     16: "#1f4eff",
     32: "#9c7e00",
     64: "#88006f",

@@ -1,0 +1,1 @@
+"""Recurrent PPO agents of games."""

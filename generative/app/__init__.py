@@ -1,0 +1,1 @@
+"""What simulator_viz.py shows."""

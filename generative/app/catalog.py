@@ -1,0 +1,141 @@
+"""Which recordings, episodes and simulators a page can show, which it shows first, and where a policy is found."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from generative.recordings.format import BEHAVIOURS, CONFIG, SPLITS, Episode, Recording, load_config
+from mop.common.errors import InputError
+from mop.common.files import whole_digest
+from mop.plotting.style import counted
+
+REPOSITORY = Path(__file__).parents[2]
+RECORDINGS_DIR, SIMULATORS_DIR = "recordings", "simulators"
+ZOO = "results/zoo/BabyAI-UnlockPickup-v0/trial_0/seed_0/checkpoint_final.pt"
+SMALL = {"num_steps": 4000, "name": "UnlockPickup"}  # the recording that the page offers to make
+BABYAI = "babyai"  # of `adapters`
+EXACT = "exact"  # the simulator of Minigrid's own rules; another one is the folder of a learned one
+ALL = "all"
+OUTCOMES = {"succeeded": True, "failed": False}
+_LISTED = 300  # episodes in the menu
+
+
+def find_recordings(data_dir: str | None) -> dict[str, str]:
+    """The recordings that can be shown: name -> folder; the one that is asked for is the first, then those beside it.
+
+    Raises InputError where there is none.
+    """
+    asked = Path(data_dir or RECORDINGS_DIR)
+    root = asked.parent if (asked / CONFIG).is_file() else asked
+    found = sorted(path.parent for path in root.glob(f"*/{CONFIG}")) if root.is_dir() else []
+    found = [path for path in found if not _is_of_game(path)]
+    if data_dir is not None and (asked / CONFIG).is_file():
+        if _is_of_game(asked):
+            raise InputError(f"{asked} is a recording of a game; the page shows those of BabyAI's worlds")
+        found = [asked, *(path for path in found if path != asked)]
+    if not found:
+        raise InputError(
+            f"there is no recording under {asked}/: `python -m generative.record --checkpoint {ZOO} "
+            f"--num_steps {SMALL['num_steps']} --data_dir {RECORDINGS_DIR}/{SMALL['name']}` makes a small one"
+        )
+    return {path.name: path.as_posix() for path in found}
+
+
+def _is_of_game(folder: Path) -> bool:
+    """Whether a recording is of a game, which the page does not show; False where its config is damaged."""
+    try:
+        return load_config(folder)["encoding"].get("domain", BABYAI) != BABYAI
+    except InputError:
+        return False
+
+
+def record_small(data_dir: str | None) -> str:
+    """Make the small recording, in a process of its own; its folder. Raises InputError where that fails."""
+    folder = Path(data_dir or RECORDINGS_DIR) / SMALL["name"]
+    flags = ["--checkpoint", REPOSITORY / ZOO, "--num_steps", SMALL["num_steps"], "--data_dir", folder.absolute()]
+    again = ["--resume"] if (folder / CONFIG).is_file() else []
+    result = subprocess.run(
+        [sys.executable, "-m", "generative.record", *map(str, flags), *again], cwd=Path.cwd(), check=False,
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    if result.returncode:
+        raise InputError(result.stderr.strip().splitlines()[-1].removeprefix("error: "))
+    return folder.as_posix()
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which episodes are listed."""
+
+    split: str = ALL
+    behaviour: str = ALL
+    outcome: str = ALL
+    least_steps: int = 1
+
+
+def list_episodes(recording: Recording, wanted: Filter) -> np.ndarray:
+    """The numbers of the episodes that pass a filter."""
+    found = recording.episodes(
+        None if wanted.split == ALL else wanted.split, None if wanted.behaviour == ALL else [wanted.behaviour]
+    )
+    index = recording.index
+    passes = index["num_rows"][found] > wanted.least_steps
+    if wanted.outcome != ALL:
+        passes &= index["success"][found] == OUTCOMES[wanted.outcome]
+    return found[passes]
+
+
+def first_episode(recording: Recording, listed: np.ndarray) -> int:
+    """The first to be shown of some: one in which the policy acts by its argmax, in a world of the test split."""
+    index = recording.index
+    argmax, test = BEHAVIOURS.index("argmax"), SPLITS.index("test")
+    score = 2 * (index["behaviour"][listed] == argmax) + (index["split"][listed] == test)
+    return int(listed[score.argmax()])
+
+
+def episode_labels(recording: Recording, listed: np.ndarray, always: int) -> dict[str, int]:
+    """What the first of some episodes are called, and one that is always among them -> their numbers."""
+    labels, index = {}, recording.index
+    for k in dict.fromkeys([*listed[:_LISTED].tolist(), always]):
+        steps, success = counted(int(index["num_rows"][k]) - 1, "step"), index["success"][k]
+        behaviour, mission = BEHAVIOURS[index["behaviour"][k]], recording.missions[index["mission"][k]]
+        labels[f"{k}: {behaviour}, {steps}, {'success' if success else 'failed'} · {mission}"] = k
+    return labels
+
+
+def num_steps_of(episode: Episode) -> int:
+    """The number of actions of an episode; its steps are 0, 1, ... below that."""
+    return len(episode["action"]) - 1
+
+
+def first_step(episode: Episode) -> int:
+    """The step that is shown first: the one on which the policy spends most, of those with some steps before them."""
+    num_steps = num_steps_of(episode)
+    after = min(4, num_steps - 1)
+    return after + int(np.argmax(episode["lpc"][after:num_steps]))
+
+
+def find_simulators(asked: str | None) -> dict[str, str]:
+    """What a page offers: name -> folder of a simulator, EXACT first."""
+    folders = sorted(path.parent.as_posix() for path in Path(SIMULATORS_DIR).glob("*/checkpoint_final.pt"))
+    folders = [*([asked] if asked not in (None, EXACT, *folders) else []), *folders]
+    return {"exact (Minigrid's rules)": EXACT} | {f"learned: {Path(folder).name}": folder for folder in folders}
+
+
+def find_policy(recording: Recording, path: str | Path | None, flag: str) -> Path:
+    """The checkpoint of a recording's policy: at `path`, if it is given, else where it was when it was recorded.
+
+    A relative path is seen from here or from the repository. flag: which says where it is. Raises InputError where the
+    file is missing, or another policy's.
+    """
+    told = Path(path or recording.config["checkpoint"]["path"])
+    found = next((place for place in (told, REPOSITORY / told) if place.is_file()), None)
+    if found is None:
+        raise InputError(f"{told}, the policy of {recording.folder}, is missing; say where it is with {flag}")
+    if whole_digest(found) != recording.config["checkpoint"]["sha256"]:
+        raise InputError(f"{told} is not the policy of {recording.folder}; say where that is with {flag}")
+    return found

@@ -1,0 +1,299 @@
+"""What a change in the real world truly does: a cloned world, one object changed, the policy asked again later.
+
+A world is cloned k steps before step t, one cell is edited, and both worlds go on to step t: once with the policy
+acting on what it now sees ("acting"), once with the actions that were taken ("forced"). The effect on a target is its
+value in the edited world minus its value in the unedited one that went on in the same way.
+Which objects a mission means is settled when its episode begins, as in Minigrid: an object of another colour or type is
+another object, which the mission does not mean, whatever it is now.
+Axis letters: N worlds, S hidden units, G numbers of a mission, X numbers of a soft observation, E edits, Q targets.
+"""
+
+import copy
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from minigrid.core.constants import COLOR_TO_IDX
+from minigrid.core.world_object import WorldObj
+from torch import Tensor
+from torch.nn import functional as F
+
+from generative.domains.babyai.cells import DOOR, PORTABLE, cell_codes, cell_columns
+from generative.domains.babyai.policy import Answer, FrozenPolicy
+from generative.domains.babyai.targets import Target
+from generative.simulators.base import State
+from generative.simulators.exact import ExactSimulator
+from generative.simulators.relaxation import soften
+from mop.envs.babyai import NUM_ACTIONS, World
+from mop.fast.grid import EMPTY, IMAGE_SIZE, cell_code, observe
+
+KINDS = ("remove", "color", "type", "state", "put")
+COLORS = range(len(COLOR_TO_IDX))
+_STATES = range(3)  # of a door: open, closed, locked
+_PLAIN = (1 << 20) - 1  # a code without the number of its object
+_FREE = -1  # an action that the policy chooses
+
+
+class Edit(NamedTuple):
+    """Another thing in a cell: codes of `mop.fast.grid` before and after, without numbers of objects.
+
+    The agent's own cell stands for its hand, as in its view. before = after: nothing is changed.
+    """
+
+    x: int
+    y: int
+    before: int
+    after: int
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS, or "none"."""
+        if self.before == self.after:
+            return "none"
+        if EMPTY in (self.before, self.after):
+            return "put" if self.before == EMPTY else "remove"
+        changed = self.before ^ self.after
+        return "type" if changed & 255 else "color" if changed & 0xFF00 else "state"
+
+
+class Case(NamedTuple):
+    """A moment k steps before step t, what the policy remembers there, and edits to be made there, each alone."""
+
+    world: World  # it is left as it is
+    hidden: Tensor  # (S,) before the step
+    lang: Tensor  # (G,)
+    actions: Sequence[int]  # the k that were taken from here
+    edits: Sequence[Edit]
+
+
+class Effects(NamedTuple):
+    """What the edits of a case do to the targets at step t; NaN where one of the two episodes had ended by then."""
+
+    acting: np.ndarray  # (E, Q) float64, the policy acting
+    forced: np.ndarray  # (E, Q), with the actions of the case
+    acting_values: np.ndarray  # (Q,) the targets without an edit
+    forced_values: np.ndarray  # (Q,)
+
+
+def world_at(task_id: str, max_steps: int | None, seed: int, actions: Sequence[int]) -> World:
+    """World `seed` after these actions. Raises InputError for an unknown task, ValueError beyond the episode's end."""
+    world = World(task_id, max_steps)
+    world.reset(seed)
+    for at, action in enumerate(actions):
+        _, terminated, truncated = world.step(int(action))
+        if (terminated or truncated) and at + 1 < len(actions):
+            raise ValueError(f"world {seed} of {task_id} ends after {at + 1} of {len(actions)} actions")
+    return world
+
+
+def clone(world: World) -> World:
+    """A copy that goes on by itself; what never changes is shared."""
+    env = world.env
+    shared = [cell for cell in env.grid.grid if cell is not None and cell.type == "wall"]
+    shared += [env.spec, env.action_space, env.observation_space]
+    return copy.deepcopy(world, {id(item): item for item in shared})
+
+
+def legal_edits(world: World, kinds: Sequence[str] = KINDS) -> list[Edit]:
+    """Every edit of these kinds that can be made now, row by row.
+
+    Keys, balls and boxes: removed, of another colour, of another of the three types; doors: of another colour, open,
+    closed or locked. And any key, ball or box put into a free cell that the agent sees. Its own cell is its hand.
+    """
+    edits, sees = [], _visible(world)
+    for y, x in itertools.product(*map(range, world.codes.shape)):
+        code = world.carried if (x, y) == world.position else world.codes[y, x]
+        before = int(code) & _PLAIN
+        edits += [Edit(x, y, before, after) for after in _others(before, bool(sees[x, y]))]
+    return [edit for edit in edits if edit.kind in kinds]
+
+
+def _others(code: int, is_visible: bool) -> list[int]:
+    """The codes that may take the place of one."""
+    kind, color, state = code & 255, code >> 8 & 255, code >> 16
+    things = [other + (dye << 8) for other in PORTABLE for dye in COLORS]
+    if code == EMPTY:
+        return things if is_visible else []
+    if kind in PORTABLE:
+        return [EMPTY, *(other for other in things if (other & 255 == kind) != (other >> 8 == color))]
+    if kind == DOOR:
+        dyed = [kind + (other << 8) + (state << 16) for other in COLORS if other != color]
+        return dyed + [kind + (color << 8) + (other << 16) for other in _STATES if other != state]
+    return []
+
+
+def _visible(world: World) -> np.ndarray:
+    """Which cells (width, height) bool the agent sees now."""
+    seen = np.zeros_like(world.seen)
+    observe(world.codes, *world.position, world.direction, EMPTY, np.zeros(IMAGE_SIZE, np.float32), seen)
+    return seen
+
+
+def edit_world(world: World, edit: Edit) -> None:
+    """Make an edit in a world; its observation shows it. Ask its bot no more. Raises ValueError where it does not fit.
+
+    A door keeps its identity when it is opened, closed or locked; a box keeps what it holds when it is dyed.
+    """
+    env, place = world.env, (edit.x, edit.y)
+    in_hand = place == world.position
+    old = env.carrying if in_hand else env.grid.get(*place)
+    _check_fits(edit, cell_code(old))
+    if edit.kind == "none":
+        return
+    if edit.kind == "state":
+        new, state = old, edit.after >> 16
+        new.is_open, new.is_locked = state == 0, state == 2
+    else:
+        new = WorldObj.decode(edit.after & 255, edit.after >> 8 & 255, edit.after >> 16)
+    if old is not None and new is not old:
+        old.cur_pos = (-1, -1)  # as of what is carried
+    if new is not None:
+        new.number = getattr(old, "number", 0) or _free_number(world)
+        new.cur_pos = (-1, -1) if in_hand else place
+        if edit.kind == "color":
+            new.contains = old.contains
+    if in_hand:
+        env.carrying = new
+    else:
+        env.grid.set(*place, new)
+        world.codes[edit.y, edit.x] = cell_code(new)
+    env.update_objs_poss()
+    env.gen_obs()
+
+
+def _check_fits(edit: Edit, code: int) -> None:
+    if code & _PLAIN != edit.before:
+        raise ValueError(f"{edit} does not fit: the cell's code is {code & _PLAIN}")
+
+
+def _free_number(world: World) -> int:
+    """A number that no object of the world has."""
+    return 1 + int(max((world.codes >> 20).max(), world.carried >> 20))
+
+
+def edit_state(state: State, edits: Sequence[Edit]) -> State:
+    """The state of an `ExactSimulator` with one edit in each of its N worlds, as `edit_world` makes it.
+
+    Raises ValueError where an edit does not fit.
+    """
+    grid, carried = state["grid"].clone(), state["carried"].clone()
+    for n, edit in enumerate(edits):
+        in_hand = state["position"][n, edit.y, edit.x] > 0.5
+        cell = carried[n] if in_hand else grid[n, edit.y, edit.x]
+        _check_fits(edit, int(cell_codes(cell)))
+        num_parts = len(cell) // len(cell_columns(EMPTY))
+        new = cell_columns([edit.after] + [EMPTY] * (num_parts - 1)).flatten()
+        if edit.kind in ("color", "none"):
+            new = torch.cat([new[: len(new) // num_parts], cell[len(new) // num_parts :]])
+        cell[:] = new
+    return {**state, "grid": grid, "carried": carried}
+
+
+def effects(
+    policy: FrozenPolicy,
+    cases: Sequence[Case],
+    targets: Sequence[Target],
+    simulator: ExactSimulator | None = None,
+) -> list[Effects]:
+    """The effects of every edit of every case: the policy is asked for all worlds at once.
+
+    With a simulator, the same is done in its worlds rather than in the real ones. E edits of a case are 2 (E + 1)
+    worlds. Raises ValueError where an edit does not fit.
+    """
+    rows, forced = [], []  # (case, edit) of each world, and its actions
+    for case in cases:
+        unchanged = Edit(*case.world.position, *[case.world.carried & _PLAIN] * 2)
+        for actions in ([_FREE] * len(case.actions), case.actions):
+            rows += [(case, edit) for edit in (unchanged, *case.edits)]
+            forced += [list(map(int, actions))] * (1 + len(case.edits))
+    worlds = _RealWorlds(rows) if simulator is None else _SimulatedWorlds(simulator, rows)
+    lang, hidden = (torch.stack([getattr(case, name) for case, _ in rows]) for name in ("lang", "hidden"))
+    values = _values_at_the_end(policy, worlds, lang, hidden, forced, targets)
+    parts = np.split(values, np.cumsum([2 * (1 + len(case.edits)) for case in cases])[:-1])
+    return [_effects(*np.split(part, 2)) for part in parts]
+
+
+def _effects(acting: np.ndarray, forced: np.ndarray) -> Effects:
+    """The effects of values (1 + E, Q), first those without an edit."""
+    return Effects(acting[1:] - acting[0], forced[1:] - forced[0], acting[0], forced[0])
+
+
+class _Worlds(Protocol):
+    """N worlds that go on side by side, each until its own last step."""
+
+    def observe(self) -> Tensor:
+        """Soft observations (N, X)."""
+
+    def act(self, actions: np.ndarray, is_going: np.ndarray) -> None:
+        """Actions (N,) in those worlds that go on (N,) bool."""
+
+    has_ended: np.ndarray  # (N,) bool: the episode is over
+
+
+class _RealWorlds:
+    def __init__(self, rows: Sequence[tuple[Case, Edit]]):
+        self._worlds = [clone(case.world) for case, _ in rows]
+        for world, (_, edit) in zip(self._worlds, rows, strict=True):
+            edit_world(world, edit)
+        self.has_ended = np.zeros(len(rows), bool)
+
+    def observe(self) -> Tensor:
+        return soften(np.stack([world.obs for world in self._worlds]))
+
+    def act(self, actions: np.ndarray, is_going: np.ndarray) -> None:
+        for n in np.flatnonzero(is_going & ~self.has_ended):
+            _, terminated, truncated = self._worlds[n].step(int(actions[n]))
+            self.has_ended[n] = terminated or truncated
+
+
+class _SimulatedWorlds:
+    """A simulator knows no end of an episode: its worlds go on."""
+
+    def __init__(self, simulator: ExactSimulator, rows: Sequence[tuple[Case, Edit]]):
+        state = simulator.state_of_worlds([case.world for case, _ in rows])
+        self._simulator, self._state = simulator, edit_state(state, [edit for _, edit in rows])
+        self.has_ended = np.zeros(len(rows), bool)
+
+    def observe(self) -> Tensor:
+        return self._simulator.observe(self._state)
+
+    def act(self, actions: np.ndarray, is_going: np.ndarray) -> None:
+        self._state = self._simulator.step(self._state, F.one_hot(torch.from_numpy(actions), NUM_ACTIONS).float())
+
+
+@torch.no_grad()
+def _values_at_the_end(
+    policy: FrozenPolicy,
+    worlds: _Worlds,
+    lang: Tensor,
+    hidden: Tensor,
+    forced: Sequence[Sequence[int]],
+    targets: Sequence[Target],
+) -> np.ndarray:
+    """The targets (N, Q) float64 of the policy's answer after each world's actions; NaN where the episode had ended."""
+    num_steps = np.array([len(actions) for actions in forced])
+    forced = np.array(list(itertools.zip_longest(*forced, fillvalue=_FREE)), np.int64).reshape(-1, len(num_steps))
+    values = np.full((len(num_steps), len(targets)), np.nan)
+    for step in range(num_steps.max() + 1):
+        answer = _ask(policy, worlds.observe(), lang, hidden)
+        is_last = (num_steps == step) & ~worlds.has_ended
+        values[is_last] = torch.stack([target(answer) for target in targets], -1).double().numpy()[is_last]
+        if step < len(forced):
+            chosen = answer.logits.argmax(-1).numpy()
+            worlds.act(np.where(forced[step] == _FREE, chosen, forced[step]), num_steps > step)
+            hidden = answer.hidden
+    return values
+
+
+def _ask(policy: FrozenPolicy, soft: Tensor, lang: Tensor, hidden: Tensor) -> Answer:
+    """The policy's answer to N worlds, asked once for all that are the same: so these get the same, to the last bit."""
+    inputs = torch.cat([soft, lang, hidden], -1).numpy() + 0.0  # a zero has one sign
+    places: dict[bytes, int] = {}
+    answer_of = torch.tensor([places.setdefault(row.tobytes(), len(places)) for row in inputs])
+    first = torch.from_numpy(np.unique(answer_of.numpy(), return_index=True)[1])
+    answer = policy.step(soft[first], lang[first], hidden[first])
+    return Answer(
+        answer.logits[answer_of], [weights[answer_of] for weights in answer.routing], answer.hidden[answer_of]
+    )

@@ -1,0 +1,231 @@
+"""Does attribution put the hazard before the jump? Moments of a recorded game, and what is measured at each.
+
+At a moment the agent stands, and a hazard (saw, enemy, lava) is within some points ahead of it. Either it begins a
+jump: its likeliest action has one, and this was not so a step before. Or, as a control, its likeliest action has none.
+Asked is, for each lag k, what the patches of the frame k steps earlier contribute to the log-odds of a jump.
+Axis letters: K lags, from 0 on, P = 64 patches of a frame, row by row.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generative.attribution.closed_loop import untrained
+from generative.attribution.integrated_gradients import EVERY_PATH, MEMORY_ONLY, attribute
+from generative.domains.babyai.scenes import VIEW, Place, loop_from
+from generative.domains.coinrun.causes import (  # fmt: skip
+    AGENT,
+    COLUMNS,
+    HAZARD_NUMBERS,
+    NUM_PATCHES,
+    Patch,
+    frames_without,
+    kinds_of_patches,
+    visible_patches,
+)
+from generative.domains.coinrun.decoder import frame_views
+from generative.domains.coinrun.objects import KINDS
+from generative.domains.coinrun.policy import FrozenAgent
+from generative.domains.coinrun.scenes import FrameScene, FrameScenes, answer_after
+from generative.domains.coinrun.targets import JUMP, jumps_of, parse_game_target
+from generative.recordings.format import Episode, Recording
+from mop.common.errors import InputError
+from mop.common.files import write_atomic
+from mop.common.seeding import stream_seed
+
+BLACK = 255  # in place of a kind, of a patch in which nothing is seen
+NUM_DRAWS = 8  # of other patches to hide, as many as show a hazard
+SOLE_POINTS = 2  # below the agent, within which there must be something to stand on
+_SOLID = tuple(KINDS.index(name) for name in ("ground", "crate"))
+
+
+class HazardMoment(NamedTuple):
+    """A step of a recorded episode with a hazard ahead."""
+
+    episode: int
+    step: int
+    level: int
+    has_jump: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What is measured at a moment. NaN, of patches: black; of agents: not asked."""
+
+    episode: np.ndarray  # () int
+    step: np.ndarray  # () int
+    level: np.ndarray  # () int
+    has_jump: np.ndarray  # () bool
+    kinds: np.ndarray  # (K, P) uint8 of KINDS, or BLACK
+    trained: np.ndarray  # (K, P) float32, what each patch contributes to the log-odds of a jump
+    without_world: np.ndarray  # (K, P), the same without the path through the world
+    untrained: np.ndarray  # (K, P), to those of an untrained agent in the same simulator
+    hidden: np.ndarray  # (K, 2): what the real agent's log-odds lose where hazards are hidden from it in the last k + 1
+    # frames, and where as many other patches are, the mean of NUM_DRAWS draws; NaN where there are none
+
+    def write(self, path: Path) -> None:
+        """Write a file that `load_measured` reads."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def load_measured(path: Path) -> Measured:
+    """What is in a file. Raises InputError where it holds none."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return Measured(**{field.name: file[field.name] for field in fields(Measured)})
+    except Exception as error:  # a damaged archive raises nearly anything
+        raise InputError(f"{path} is damaged ({type(error).__name__}); delete it and give the command again") from None
+
+
+# --- moments ----------------------------------------------------------------------------------------------------------
+
+
+def find_moments(
+    recording: Recording, scenes: FrameScenes, agent: FrozenAgent, numbers: Sequence[int], horizon: int, ahead: int
+) -> list[HazardMoment]:
+    """All moments of some episodes, at least `horizon` steps into each; ahead: in points."""
+    is_jump, found = jumps_of(agent).numpy(), []
+    for number in numbers:
+        rows = recording.episode(int(number))
+        num_steps = len(rows["action"]) - 1
+        if num_steps <= horizon:
+            continue
+        near = np.array([stands_before_hazard(objects, ahead) for objects in scenes.objects(rows)[:num_steps]])
+        jumps = is_jump[rows["student"][:num_steps]]
+        begins = near & jumps & ~np.concatenate([[False], jumps[:-1]])
+        for step in range(horizon, num_steps):
+            if begins[step] or (near[step] and not jumps[step]):
+                found.append(HazardMoment(int(number), step, rows.seed, bool(begins[step])))
+    return found
+
+
+def stands_before_hazard(objects: np.ndarray, ahead: int) -> bool:
+    """Whether the agent stands, and a hazard is to its right, up to so many points away, also up and down.
+
+    objects: what is at each point (64, 64).
+    """
+    points = np.argwhere(objects == AGENT)
+    if not len(points):
+        return False
+    (top, left), (bottom, right) = points.min(0), points.max(0)
+    sole = objects[bottom + 1 : bottom + 1 + SOLE_POINTS, left : right + 1]
+    before = objects[max(0, top - ahead) : bottom + 1 + ahead, right + 1 : right + 1 + ahead]
+    return bool(np.isin(sole, _SOLID).any() and np.isin(before, HAZARD_NUMBERS).any())
+
+
+def draw_moments(found: Sequence[HazardMoment], num_moments: int, per_level: int, seed: int) -> list[HazardMoment]:
+    """Up to `num_moments` with a jump, and as many without; of a level, up to `per_level` of each, drawn by chance."""
+    kept = []
+    for has_jump in (True, False):
+        pool = [moment for moment in found if moment.has_jump == has_jump]
+        order = np.random.default_rng(stream_seed(seed, f"hazard moments, jump {has_jump}")).permutation(len(pool))
+        taken: dict[int, int] = {}
+        some = []
+        for moment in (pool[k] for k in order):
+            if taken.get(moment.level, 0) < per_level and len(some) < num_moments:
+                taken[moment.level] = taken.get(moment.level, 0) + 1
+                some.append(moment)
+        kept += some
+    return kept
+
+
+# --- measurements -----------------------------------------------------------------------------------------------------
+
+
+class Study(NamedTuple):
+    """What all moments share."""
+
+    recording: Recording
+    scenes: FrameScenes
+    agent: FrozenAgent
+    config: Mapping  # of the agent's checkpoint
+    horizon: int
+    num_points: int
+    seed: int
+
+    def measure(self, moment: HazardMoment) -> Measured:
+        """What is measured at a moment; an untrained agent, another in each episode, is asked where there is a jump."""
+        rows = self.recording.episode(moment.episode)
+        hidden = torch.from_numpy(np.array(rows["hidden"][: moment.step + 1]))
+        kinds = self._kinds(rows, moment)
+        trained, without_world = self._attribute(self.agent, rows, hidden, moment, both=True)
+        control = np.full_like(trained, np.nan)
+        if moment.has_jump:
+            seed = stream_seed(self.seed, f"untrained agent of episode {moment.episode}")
+            other = untrained(self.agent, self.config, seed)
+            control, _ = self._attribute(other, rows, watched(other, rows, moment.step), moment, both=False)
+        return Measured(
+            *(np.array(part) for part in moment), kinds, trained, without_world, control,
+            self._hide(rows, moment, kinds),
+        )  # fmt: skip
+
+    def _steps(self, moment: HazardMoment) -> np.ndarray:
+        return moment.step - np.arange(self.horizon + 1)
+
+    def _kinds(self, rows: Episode, moment: HazardMoment) -> np.ndarray:
+        kinds = kinds_of_patches(self.scenes.objects(rows)[self._steps(moment)])
+        found = np.full_like(kinds, BLACK)
+        for row, frame, of_frame in zip(found, np.array(rows["obs"])[self._steps(moment)], kinds, strict=True):
+            for patch in visible_patches(frame, of_frame):
+                row[patch.index] = patch.number
+        return found
+
+    def _attribute(
+        self, agent: FrozenAgent, rows: Episode, hidden: Tensor, moment: HazardMoment, both: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What each patch contributes, (K, P), along all paths and, if asked for, without the world."""
+        target, found = parse_game_target(JUMP, agent), np.full((2, self.horizon + 1, NUM_PATCHES), np.nan, np.float32)
+        for lag, start in enumerate(self._steps(moment)):
+            scene: FrameScene = self.scenes.at(rows, start, VIEW)
+            place = Place(moment.episode, moment.step, lag)
+            loop = loop_from(agent, self.scenes, scene, rows, hidden[start][None], place, is_own=False)
+            places, changed = [patch.index for patch in scene.things], scene.without(scene.things)
+            for part, paths in zip(found, (EVERY_PATH, MEMORY_ONLY) if both else (EVERY_PATH,), strict=False):
+                (numbers,) = attribute(loop, scene.there, changed, [target], paths, num_points=self.num_points)
+                part[lag, places] = -scene.by_channel(numbers)[:, 0].numpy()
+        return found[0], found[1]
+
+    def _hide(self, rows: Episode, moment: HazardMoment, kinds: np.ndarray) -> np.ndarray:
+        """`Measured.hidden`: the real agent watches what was recorded, and does nothing; kinds: as in `Measured`."""
+        target, steps = parse_game_target(JUMP, self.agent), self._steps(moment)
+        rng = np.random.default_rng(stream_seed(self.seed, f"patches elsewhere, {moment.episode} {moment.step}"))
+        films = []  # by lag: (2 + draws, 3, 64, 64), as it was, hazards black, others black
+        has_hazard, has_other = np.zeros((2, self.horizon + 1), bool)
+        for lag, frame in enumerate(np.array(rows["obs"])[steps]):
+            patches = patches_where(kinds[lag] != BLACK)
+            hazards = [patch for patch in patches if kinds[lag, patch.index] in HAZARD_NUMBERS]
+            others = [patch for patch in patches if kinds[lag, patch.index] not in (*HAZARD_NUMBERS, AGENT)]
+            draws = [[others[k] for k in rng.permutation(len(others))[: len(hazards)]] for _ in range(NUM_DRAWS)]
+            films.append(frames_without(frame, [[], hazards, *draws]))
+            has_hazard[lag], has_other[lag] = bool(hazards), bool(hazards) and len(others) >= len(hazards)
+        found = np.full((self.horizon + 1, 2), np.nan, np.float32)
+        for lag, start in enumerate(steps):
+            memory = torch.from_numpy(np.array(rows["hidden"][start]))[None]
+            values = target(answer_after(self.agent, films[lag::-1], memory)).numpy()
+            lost = values[0] - values[1:]
+            if has_hazard[: lag + 1].any():
+                found[lag, 0] = lost[0]
+            if has_other[: lag + 1].any():
+                found[lag, 1] = lost[1:].mean()
+        return found
+
+
+def watched(agent: FrozenAgent, rows: Episode, step: int) -> Tensor:
+    """The memory (step + 1, S) of an agent before each step up to one; it has watched the episode."""
+    first = agent.initial_hidden(1)
+    if step == 0:
+        return first
+    views = frame_views(torch.from_numpy(np.array(rows["obs"][:step])))[:, None]
+    with torch.no_grad():
+        return torch.cat([first, agent.run(views, agent.embed([""]), first).hidden[:, 0]])
+
+
+def patches_where(is_chosen: np.ndarray) -> list[Patch]:
+    """The patches of a frame at which an array (P,) is true."""
+    return [Patch(int(k) % COLUMNS, int(k) // COLUMNS, 0) for k in np.flatnonzero(is_chosen)]

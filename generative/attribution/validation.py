@@ -1,0 +1,195 @@
+"""Attribution against truth: what attribution says that an edit does, beside what it does in the cloned real world.
+
+A case is an episode, a step t and a lag k: at t - k each of some legal edits of an object is made, alone. Its true
+effect on the targets at t is measured in real worlds (`generative.attribution.counterfactuals`), once with the policy
+acting on
+what it then sees ("acting"), once with the recorded actions ("forced"). Its predicted effect is the attribution of the
+change that it makes to what was there (`generative.attribution`), by each predictor, with and without the world's path.
+A row of the file is one case; E edits, Q targets. Rows are only ever added, in the order of the plan.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+import torch
+from torch import Tensor
+
+from generative.attribution.counterfactuals import Edit, clone, edit_world, effects, legal_edits
+from generative.attribution.integrated_gradients import EVERY_PATH, MEMORY_ONLY, attribute, total_of
+from generative.domains.babyai.causes import code_of, thing_name
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.babyai.scenes import VIEW, Place, Scenes, loop_from, memory_at, real_case, real_world
+from generative.domains.babyai.targets import parse_target
+from generative.recordings.format import Episode, Recording
+from mop.common.errors import InputError
+from mop.common.seeding import stream_seed
+from mop.envs.babyai import World
+from mop.fast.grid import EMPTY
+
+ALL, WITHOUT_WORLD = "all", "without world"  # the paths that attribution goes along: both, or the memory alone
+WAYS = {ALL: EVERY_PATH, WITHOUT_WORLD: MEMORY_ONLY}
+_DIGITS = 6  # after the point: effects that differ by less are the same
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One way to predict the effects of edits."""
+
+    name: str
+    policy_of: Callable[[int], FrozenPolicy]  # of an episode: a control has another policy in each
+    scenes: Scenes
+    kind: str  # of scene
+    method: str  # of METHODS
+    is_control: bool  # of another policy than the one that acts
+    is_own: bool  # the loop's actions are the policy's own; else those that were recorded
+
+
+def plan_cases(
+    recording: Recording, episodes: Sequence[int], steps_per_episode: int, lags: Sequence[int], seed: int
+) -> list[Place]:
+    """The cases: of each episode some steps t >= 1 drawn without replacement, and at each all lags k <= t."""
+    places = []
+    for k in map(int, episodes):
+        num_actions = int(recording.index["num_rows"][k]) - 1
+        rng = np.random.default_rng(stream_seed(seed, f"steps of episode {k}"))
+        steps = rng.permutation(np.arange(1, num_actions))[:steps_per_episode]
+        places += [Place(k, int(step), lag) for step in sorted(steps) for lag in lags if lag <= step]
+    return places
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is measured of each case."""
+
+    recording: Recording
+    policy: FrozenPolicy  # the one that acts
+    targets: Sequence[str]  # texts
+    predictors: Sequence[Predictor]
+    kinds: Sequence[str]  # of edits
+    max_edits: int  # of more, so many are drawn
+    num_points: int
+    seed: int
+    directions: Tensor | None = None
+
+    def measure(self, place: Place) -> dict:
+        """The row of a case."""
+        episode, world = self.recording.episode(place.episode), real_world(self.recording, place)
+        edits = self._draw(place, legal_edits(world, self.kinds))
+        row = {
+            **place._asdict(), "seed": episode.seed, "behaviour": episode.behaviour, "targets": list(self.targets),
+            "edits": [list(edit) for edit in edits], "kinds": [edit.kind for edit in edits],
+            "words": [edit_name(world, edit) for edit in edits], "acting": [], "forced": [], "predicted": {},
+        }  # fmt: skip
+        if not edits:
+            return row
+        chosen = int(episode["student"][place.step])
+        targets = [parse_target(text, self.policy, self.directions, chosen) for text in self.targets]
+        (true,) = effects(self.policy, [real_case(world, self.policy, episode, place, edits)], targets)
+        row |= {name: _rounded(getattr(true, name).T) for name in ("acting", "forced")}
+        seen = np.stack([_edited(world, edit).obs for edit in edits])
+        for predictor in self.predictors:
+            loop, there, changed = self._set_up(predictor, episode, place, world, edits, seen)
+            row["predicted"][predictor.name] = predicted = {}
+            for name, paths in WAYS.items():
+                if name == ALL or not predictor.is_control:
+                    found = attribute(loop, there, changed, targets, paths, predictor.method, self.num_points)
+                    predicted[name] = _rounded(torch.stack([total_of(numbers) for numbers in found]).numpy())
+        return row
+
+    def _set_up(self, predictor: Predictor, episode: Episode, place: Place, world: World, edits, seen: np.ndarray):
+        """A predictor's loop, what was there, and the same after each edit; seen: the observations (E, O) then."""
+        scenes, start = predictor.scenes, place.step - place.lag
+        if predictor.kind == VIEW:
+            scene = scenes.at(episode, start, VIEW)
+            changed = scene.seen(seen)
+        else:
+            scene = scenes.at_world(world)
+            changed = scene.edited(edits)
+        policy = predictor.policy_of(place.episode)
+        memory = memory_at(policy, self.policy, episode, start)
+        return loop_from(policy, scenes, scene, episode, memory, place, predictor.is_own), scene.there, changed
+
+    def _draw(self, place: Place, edits: list[Edit]) -> list[Edit]:
+        if len(edits) <= self.max_edits:
+            return edits
+        rng = np.random.default_rng(stream_seed(self.seed, f"edits of {tuple(place)}"))
+        return [edits[k] for k in sorted(rng.permutation(len(edits))[: self.max_edits])]
+
+
+def _edited(world: World, edit: Edit) -> World:
+    copy = clone(world)
+    edit_world(copy, edit)
+    return copy
+
+
+def edit_name(world: World, edit: Edit) -> str:
+    """What an edit does, in words: "red key at 3, 4 removed"; places are x, y of the grid."""
+    old, new = (thing_name(code_of(code)) for code in (edit.before, edit.after))
+    where = "in the hand" if (edit.x, edit.y) == world.position else f"at {edit.x}, {edit.y}"
+    if edit.after == EMPTY:
+        return f"{old} {where} removed"
+    return f"{new} put {where}" if edit.before == EMPTY else f"{old} {where} becomes {new}"
+
+
+def _rounded(values: np.ndarray) -> list:
+    return np.round(np.asarray(values, np.float64), _DIGITS).tolist()
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def row_bytes(row: dict) -> bytes:
+    """A row as a line of JSON; what is not defined is null."""
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a file, but for a last one that is still being written. Raises InputError where a line is no row."""
+    return list(_rows(path))
+
+
+def _rows(path: Path) -> Iterator[dict]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; make it with python -m generative.validate") from None
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            row = orjson.loads(line)
+            is_row = _is_row(row)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            is_row = False
+        if not is_row:
+            raise InputError(f"{path}: line {number} is no row of generative.validate")
+        yield row
+
+
+def _is_row(row: dict) -> bool:
+    """Whether what is read of a line is of the right types and sizes; any error of a part says that it is not."""
+    said = [table for paths in row["predicted"].values() for table in paths.values()]
+    tables = [row["acting"], row["forced"], *said]
+    values = {type(value) for table in tables for values in table for value in values}
+    sizes = {tuple(len(values) for values in table) for table in tables}  # of each: E for each of Q targets
+    is_named = isinstance(row["targets"], list) and all(isinstance(name, str) for name in row["targets"])
+    is_placed = all(type(row[name]) is int for name in ("episode", "step", "lag"))
+    (size,) = sizes
+    is_whole = not said if size == () else len(said) > 0 and len(size) == len(row["targets"]) and len(set(size)) == 1
+    return is_named and is_placed and is_whole and values <= {int, float, type(None)}
+
+
+def cut_to_whole(path: Path, places: Sequence[Place]) -> int:
+    """How many of the planned cases a file holds; a last line that was cut off is removed.
+
+    Raises InputError where its rows are others than those of the plan.
+    """
+    if not path.exists():
+        return 0
+    with path.open("r+b") as file:
+        file.truncate(path.read_bytes().rfind(b"\n") + 1)
+    found = [Place(row["episode"], row["step"], row["lag"]) for row in _rows(path)]
+    if found != list(places[: len(found)]):
+        raise InputError(f"{path} holds other cases than these settings plan; give another --out")
+    return len(found)

@@ -1,0 +1,1 @@
+"""BabyAI gridworlds, symbolic views."""

@@ -1,0 +1,110 @@
+"""The things of one moment, which can be causes of a later one: what and where they are, and the moment without one.
+
+Axis letters: C things, O = 152 numbers of an observation, H and W height and width of a grid.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
+
+from mop.fast.grid import EMPTY, IMAGE_SIZE, VIEW_SIZE
+
+PATHS = ("direct", "memory", "world", "mixed")  # along which a cause has its effect, see `generative.attribution`
+NUM_CHANNELS = 3  # type, colour, state
+OWN_CELL = (VIEW_SIZE // 2, VIEW_SIZE - 1)  # of the agent, in its view
+_UNSEEN, _WALL, _DOOR = (OBJECT_TO_IDX[name] for name in ("unseen", "wall", "door"))
+_TYPES, _COLORS, _STATES = (
+    {number: name for name, number in table.items()} for table in (OBJECT_TO_IDX, COLOR_TO_IDX, STATE_TO_IDX)
+)
+_AHEAD = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # x, y of one step ahead, by direction
+_RIGHT = np.array([(0, 1), (-1, 0), (0, -1), (1, 0)])
+
+
+class Thing(NamedTuple):
+    """What one cell holds: of a view, where x is to the right and y towards the agent, or of a world's grid."""
+
+    x: int
+    y: int
+    code: tuple[int, int, int]  # Minigrid's type, colour, state
+    ahead: int  # cells from the agent, negative behind it
+    right: int  # negative to the left
+    is_carried: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What it is, whatever its colour and place: "carried key", "locked door"."""
+        name = _TYPES[self.code[0]]
+        return f"{_STATES[self.code[2]]} {name}" if name == "door" else f"carried {name}" if self.is_carried else name
+
+    def place_in_world(self, position: Sequence[int], direction: int) -> tuple[int, int]:
+        """x and y in the grid, for an agent at x, y that faces `direction`."""
+        x, y = np.asarray(position) + self.ahead * _AHEAD[direction] + self.right * _RIGHT[direction]
+        return int(x), int(y)
+
+    def __str__(self) -> str:
+        """In words: "locked yellow door, 2 ahead 1 left"."""
+        return f"{thing_name(self.code)}, {'carried' if self.is_carried else place_name(self.ahead, self.right)}"
+
+
+def thing_name(code: Sequence[int]) -> str:
+    """The object of Minigrid's type, colour and state: "red key", "locked yellow door"; walls without their colour."""
+    kind, color, state = map(int, code)
+    if kind == _WALL:
+        return "wall"
+    words = [_STATES[state]] if kind == _DOOR else []
+    return " ".join([*words, _COLORS[color], _TYPES[kind]])
+
+
+def place_name(ahead: int, right: int) -> str:
+    """Where a cell is as the agent sees it: "2 ahead 1 left"."""
+    words = [(ahead, "ahead"), (-ahead, "behind"), (right, "right"), (-right, "left")]
+    return " ".join(f"{cells} {word}" for cells, word in words if cells > 0) or "here"
+
+
+def things_in_view(obs: np.ndarray) -> list[Thing]:
+    """What an observation (O,) shows, of which it would be known that it is not there: neither floor nor unseen."""
+    image = np.asarray(obs)[:IMAGE_SIZE].astype(int).reshape(NUM_CHANNELS, VIEW_SIZE, VIEW_SIZE)
+    return [
+        Thing(
+            int(x), int(y), tuple(image[:, x, y].tolist()), OWN_CELL[1] - int(y), int(x) - OWN_CELL[0],
+            (x, y) == OWN_CELL,
+        )
+        for x, y in np.argwhere((image[0] != EMPTY) & (image[0] != _UNSEEN))
+    ]  # fmt: skip
+
+
+def views_without(obs: np.ndarray, things: Sequence[Thing]) -> np.ndarray:
+    """Observations (C, O) float32 with empty floor in the place of each thing; what is carried also clears the flag."""
+    changed = np.repeat(np.asarray(obs, np.float32)[None], len(things), 0)
+    for row, thing in zip(changed, things, strict=True):
+        row[:IMAGE_SIZE].reshape(NUM_CHANNELS, VIEW_SIZE, VIEW_SIZE)[:, thing.x, thing.y] = (EMPTY, 0, 0)
+        if thing.is_carried:
+            row[-1] = 0.0
+    return changed
+
+
+def things_in_world(codes: np.ndarray, position: Sequence[int], direction: int) -> list[Thing]:
+    """What the cells of a grid (H, W) int32 of codes hold, apart from floor; the agent at x, y, facing `direction`."""
+    codes = np.asarray(codes)
+    places = np.argwhere((codes & 255) != EMPTY)[:, ::-1]
+    return [
+        Thing(
+            int(x), int(y), code_of(codes[y, x]), int(_AHEAD[direction] @ (place - position)),
+            int(_RIGHT[direction] @ (place - position)),
+        )
+        for (x, y), place in zip(places, places, strict=True)
+    ]  # fmt: skip
+
+
+def worlds_without(codes: np.ndarray, things: Sequence[Thing]) -> np.ndarray:
+    """Grids (C, H, W) int32 with empty floor in the place of each thing."""
+    changed = np.repeat(np.asarray(codes)[None], len(things), 0)
+    changed[np.arange(len(things)), [thing.y for thing in things], [thing.x for thing in things]] = EMPTY
+    return changed
+
+
+def code_of(code: int) -> tuple[int, int, int]:
+    """Type, colour and state of a cell's code of `mop.fast.grid`."""
+    return int(code) & 255, (int(code) >> 8) & 255, (int(code) >> 16) & 15

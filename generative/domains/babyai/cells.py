@@ -1,0 +1,35 @@
+"""Cells of a grid as columns of ones and zeros, and back to codes.
+
+Axis letters: K columns of a cell (20: object types, colours, states, side by side), C columns that are kept of a cell:
+K, or more behind them.
+"""
+
+import numpy as np
+import torch
+from minigrid.core.constants import OBJECT_TO_IDX, STATE_TO_IDX
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.nn import functional as F
+
+from mop.fast.grid import CATEGORIES
+
+NUM_TYPES = CATEGORIES[0]
+TYPE, COLOR, STATE = (slice(end - size, end) for size, end in zip(CATEGORIES, np.cumsum(CATEGORIES), strict=True))
+WALL, FLOOR, DOOR, KEY, BALL, BOX, GOAL, LAVA = (
+    OBJECT_TO_IDX[name] for name in ("wall", "floor", "door", "key", "ball", "box", "goal", "lava")
+)
+PORTABLE = (KEY, BALL, BOX)
+OPEN = STATE.start + STATE_TO_IDX["open"]  # the column
+
+
+def cell_columns(codes: ArrayLike) -> Tensor:
+    """Cells (..., K) float32, ones and zeros, of codes (...) of `mop.fast.grid`; numbers of objects are dropped."""
+    codes = torch.from_numpy(np.array(codes, np.int64))
+    categories = (codes & 255, codes >> 8 & 255, codes >> 16 & 15)
+    return torch.cat([F.one_hot(k, size) for k, size in zip(categories, CATEGORIES, strict=True)], -1).float()
+
+
+def cell_codes(cells: Tensor) -> Tensor:
+    """The likeliest codes (...) int32 of cells (..., C), without numbers of objects: the inverse of `cell_columns`."""
+    kind, color, state = (cells[..., block].argmax(-1) for block in (TYPE, COLOR, STATE))
+    return (kind + (color << 8) + (state << 16)).int()

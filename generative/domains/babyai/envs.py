@@ -1,0 +1,107 @@
+"""BabyAI as the worlds of a recording, and its policies in them.
+
+Axis letters: N slots, O = 152 numbers of an observation, E experts of all layers.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.worlds import Start, Step
+from generative.recordings.behaviours import CHOOSE
+from generative.recordings.format import NOTHING, common_fields
+from mop.common.errors import InputError
+from mop.envs.babyai import MAX_FAILURES_IN_A_ROW, OBS_DIM, World, unteachable
+from mop.envs.teacher import TeacherFailure
+from mop.fast import dispatch
+
+
+class BabyAIWorlds:
+    """`domains.Worlds` of a BabyAI task; the teacher is the bot. Raises InputError for an unknown task."""
+
+    def __init__(self, task_id: str, max_steps: int | None, num_slots: int):
+        self.obs = np.zeros((num_slots, OBS_DIM), np.float32)
+        # the bot's action; NOTHING where it has no answer, after a failure to the end of the episode
+        self._bot = np.full(num_slots, NOTHING, np.int8)
+        self._worlds = [World(task_id, max_steps, row) for row in self.obs]
+        env = self._worlds[0].env
+        self.encoding = {"task_id": task_id, "max_steps": max_steps, "grid_shape": [env.height, env.width]}
+
+    def fields(self) -> list[tuple]:
+        return [
+            ("obs", np.uint8, (OBS_DIM,)),
+            ("position", np.int16, (2,)),  # x, y of the agent
+            ("grid", np.int32, tuple(self.encoding["grid_shape"])),  # codes of `mop.fast.grid`, with object numbers
+            ("carried", np.int32),  # code of what is carried
+            ("bot", np.int8),
+        ]
+
+    def begin(self, slot: int, seed_of: Callable[[int], int]) -> Start:
+        world, failures = self._worlds[slot], []
+        for attempt in range(MAX_FAILURES_IN_A_ROW):
+            world.reset(seed_of(attempt))
+            try:
+                self._bot[slot] = world.label()
+            except TeacherFailure as failure:
+                failures.append(failure.kind)
+                continue
+            return Start(world.seed, world.mission, dict(sorted(Counter(failures).items())))
+        raise InputError(unteachable(self.encoding["task_id"], failures, self.encoding["max_steps"]))
+
+    def step(self, slot: int, action: int) -> Step:
+        world, failure = self._worlds[slot], None
+        reward, terminated, truncated = world.step(action)
+        if terminated or truncated:
+            self._bot[slot] = NOTHING
+        elif self._bot[slot] != NOTHING:
+            try:
+                self._bot[slot] = world.label()
+            except TeacherFailure as failed:
+                self._bot[slot], failure = NOTHING, failed.kind
+        return Step(reward, terminated, truncated, failure)
+
+    def show(self, rows: np.ndarray, slots: Sequence[int]) -> None:
+        rows["obs"], rows["bot"] = self.obs, self._bot
+        grid, position, carried = rows["grid"], rows["position"], rows["carried"]
+        for slot in slots:
+            world = self._worlds[slot]
+            grid[slot], position[slot], carried[slot] = world.codes, world.position, world.carried
+
+
+class PolicyActor:
+    """`domains.Actor` of a policy of BabyAI: a mixture of experts, or the baseline."""
+
+    choose = CHOOSE
+
+    def __init__(self, policy: FrozenPolicy, num_slots: int):
+        self._policy, self._step, self.lang_dim = policy, dispatch.stepper(policy.policy), policy.policy.lang_dim
+        self._hidden = policy.initial_hidden(num_slots).numpy()
+        self._lang = np.zeros((num_slots, self.lang_dim), np.float32)
+        sizes = [size for sizes in policy.policy.expert_hidden_sizes for size in sizes]
+        self._squares = np.square(np.array(sizes, np.float32))
+
+    def fields(self) -> list[tuple]:
+        inner = self._policy.policy
+        return [
+            *common_fields(inner.hidden_size, inner.num_actions),
+            ("routing", np.float32, (len(self._squares),)),  # all layers side by side
+            ("lpc", np.float32),
+        ]
+
+    def begin(self, slot: int, mission: str) -> None:
+        self._hidden[slot], self._lang[slot] = 0.0, self.lang_of(mission)
+
+    def lang_of(self, mission: str) -> np.ndarray:
+        return self._policy.embed([mission])[0].numpy()
+
+    def ask(self, obs: np.ndarray, rows: np.ndarray, slots: Sequence[int]) -> None:
+        rows["hidden"] = self._hidden
+        logits, routing, hidden = self._step(*map(torch.from_numpy, (obs, self._lang, self._hidden)))
+        logits, weights, self._hidden = logits.numpy(), torch.cat(routing, -1).numpy(), hidden.numpy()
+        above = logits - logits.max(-1, keepdims=True)
+        rows["log_probs"] = above - np.log(np.exp(above).sum(-1, keepdims=True))
+        rows["routing"], rows["lpc"] = weights, (weights * self._squares).sum(-1)
+        rows["student"] = logits.argmax(-1)

@@ -1,0 +1,190 @@
+"""Runs of a policy in worlds of BabyAI with its memory moved, and what is counted in them.
+
+Axis letters: N environments, W worlds, T steps, L layers, E experts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from minigrid.core.actions import Actions
+from minigrid.core.constants import OBJECT_TO_IDX
+from torch import Tensor
+
+from generative.domains.babyai.labels import DOOR_STATES, phase_of
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.representations.effects import Measure, Table
+from generative.representations.steering import Move, Played
+from mixture_of_experts import compute_lpc, reset_hidden
+from mop.analysis.phases import PHASES
+from mop.analysis.routing_data import ACTION_NAMES
+from mop.envs.babyai import World
+from mop.envs.bot_paths import BotPaths
+from mop.envs.episodes import EvalVectorEnv
+from mop.evaluation.evaluate import NUM_ENVS
+from mop.fast import dispatch
+from mop.fast.grid import EMPTY, code_color, code_kind, code_state
+from mop.fast.minigrid_patches import DIRECTIONS
+
+EVENTS = ("pick-ups", "drops", "door toggles")
+MAIN = ("success", "path ratio", "steps", *EVENTS, "LPC", "moved")
+_PICK_UP, _DROP, _TOGGLE = int(Actions.pickup), int(Actions.drop), int(Actions.toggle)
+_DOOR, _KEY, _LOCKED = OBJECT_TO_IDX["door"], OBJECT_TO_IDX["key"], DOOR_STATES.index("locked")
+_MOVABLE = {OBJECT_TO_IDX[name] for name in ("key", "ball", "box")}
+
+
+class BabyAIArena:
+    """`interventions.Arena` of a policy that acts greedily in worlds that the bot solves."""
+
+    main = MAIN
+
+    def __init__(
+        self, policy: FrozenPolicy, config: Mapping, num_worlds: int, first_seed: int, num_envs: int, cache_dir: str
+    ):
+        """config: of the policy's checkpoint; cache_dir: where the bot's own results are kept."""
+        self._policy, self._task, self._num_envs = policy, (config["task_id"], config.get("max_steps")), num_envs
+        self._first_seed, self._cache_dir, self.num_worlds, self.settings = first_seed, cache_dir, num_worlds, {}
+        self.words = f"{config['task_id']}, {num_worlds} worlds"
+
+    @cached_property
+    def _bot_steps(self) -> dict[int, int]:
+        """Seed of each world -> steps of the bot's episode."""
+        return BotPaths(*self._task, self._cache_dir).solvable(self._first_seed, self.num_worlds)[0]
+
+    def play(self, move: Move | None, progress: Callable[[int], object]) -> Played:
+        played = play(self._policy, *self._task, list(self._bot_steps), move, self._num_envs, progress)
+        told = {name: played.table[name] for name in ("seed", "success", "steps")}
+        told["bot_steps"] = np.array(list(self._bot_steps.values()), np.float64)
+        return played._replace(table=told | played.table)
+
+    def measures(self, plain: Table, moved: Table) -> list[Measure]:
+        return measures_of(plain, moved)
+
+
+@torch.no_grad()
+def play(
+    policy: FrozenPolicy,
+    task_id: str,
+    max_steps: int | None,
+    seeds: Sequence[int],
+    move: Move | None = None,
+    num_envs: int = NUM_ENVS,
+    progress: Callable[[int], object] = lambda num_done: None,
+) -> Played:
+    """One greedy episode in each world, with a move after each step or, without one, as `evaluation.evaluate` has it.
+
+    Columns in the order of the seeds: "seed", "success", "steps", EVENTS, and sums over the steps of "lpc", "moved"
+    (length of the moves), "weight <layer>.<expert>", "<phase>: <action>" (how often it was taken).
+    progress: called with the number of episodes just finished.
+    """
+    env, tally = EvalVectorEnv(task_id, list(seeds), num_envs, max_steps), _Tally(policy, len(seeds))
+    step, hidden = dispatch.stepper(policy.policy), policy.initial_hidden(len(env.worlds))
+    obs, lang = torch.from_numpy(env.obs), policy.embed(env.missions)  # obs shares the memory of env.obs
+    while env.active.any():
+        logits, routing, after = step(obs, lang, hidden)
+        actions, amounts = logits.numpy().argmax(-1), torch.zeros(len(logits))
+        if move is not None:
+            amounts = move.amounts(hidden, after, env.state)
+            after = after + amounts[:, None] * move.way
+        tally.add(env, actions, routing, amounts.numpy(), 0.0 if move is None else float(move.way.norm()))
+        done = env.step(actions)
+        hidden = reset_hidden(after, torch.from_numpy(done))
+        if done.any():
+            lang = policy.embed(env.missions)
+            progress(int(done.sum()))
+    return tally.played(env.episodes)
+
+
+class _Tally:
+    """What happens in each of W worlds, step by step."""
+
+    def __init__(self, policy: FrozenPolicy, num_worlds: int):
+        self._sizes = policy.policy.expert_hidden_sizes
+        self._names = column_names(self._sizes)
+        self._sums, self._moves = np.zeros((num_worlds, len(self._names))), []
+
+    def add(self, env: EvalVectorEnv, actions: np.ndarray, routing: list[Tensor], amounts: np.ndarray, length: float):
+        """What the active slots show, and what is about to be done there; length: of the way of the move."""
+        slots = np.flatnonzero(env.active)
+        state, actions, amounts = env.state[slots], actions[slots], amounts[slots]
+        lpc, weights = compute_lpc(routing, self._sizes).numpy(), torch.cat(list(routing), -1).numpy()
+        shown = np.column_stack([lpc[slots], np.abs(amounts) * length, weights[slots]])
+        episode, first = state["episode"], len(EVENTS)
+        self._sums[episode, first : first + shown.shape[1]] += shown
+        is_key_held = code_kind(np.array([env.worlds[slot].carried for slot in slots])) == _KEY
+        phase = phase_of(state["door_unlocked"], is_key_held)
+        self._sums[episode, first + shown.shape[1] + phase * len(ACTION_NAMES) + actions] += 1
+        for k in np.flatnonzero(np.isin(actions, (_PICK_UP, _DROP, _TOGGLE))).tolist():
+            event = event_of(env.worlds[slots[k]], int(actions[k]))
+            if event is not None:
+                self._sums[episode[k], event] += 1
+        self._moves.append((episode, state["t_step"], amounts))
+
+    def played(self, episodes: Sequence[Mapping]) -> Played:
+        """All of it; episodes: those of the environment, all over."""
+        told = {
+            key: np.array([episode[key] for episode in episodes], np.float64) for key in ("seed", "success", "steps")
+        }
+        episode, t_step, amounts = (np.concatenate(values) for values in zip(*self._moves, strict=True))
+        recorded = np.zeros((len(episodes), t_step.max() + 1), np.float32)
+        recorded[episode, t_step] = amounts
+        return Played(told | dict(zip(self._names, self._sums.T, strict=True)), recorded)
+
+
+def column_names(expert_hidden_sizes: Sequence[Sequence[int]]) -> list[str]:
+    """What `play` counts, by name."""
+    weights = [f"weight {layer}.{e}" for layer, sizes in enumerate(expert_hidden_sizes) for e in range(len(sizes))]
+    actions = [_action_name(phase, action) for phase in range(len(PHASES)) for action in range(len(ACTION_NAMES))]
+    return [*EVENTS, "lpc", "moved", *weights, *actions]
+
+
+def _action_name(phase: int, action: int) -> str:
+    return f"{PHASES[phase]}: {ACTION_NAMES[action]}"
+
+
+def event_of(world: World, action: int) -> int | None:
+    """Which of EVENTS an action will be in the present state of a world, by Minigrid's rules; None: none of them."""
+    if action not in (_PICK_UP, _DROP, _TOGGLE):
+        return None
+    (x, y), (dx, dy) = world.position, DIRECTIONS[world.direction]
+    front, carried = int(world.codes[y + dy, x + dx]), world.carried
+    if action == _PICK_UP:
+        return 0 if carried == EMPTY and code_kind(front) in _MOVABLE else None
+    if action == _DROP:
+        return 1 if carried != EMPTY and front == EMPTY else None
+    fits = code_kind(carried) == _KEY and code_color(carried) == code_color(front)
+    return 2 if code_kind(front) == _DOOR and (code_state(front) != _LOCKED or fits) else None
+
+
+# --- measures ---------------------------------------------------------------------------------------------------------
+
+
+def measures_of(plain: Table, moved: Table) -> list[Measure]:
+    """All measures of two runs in the same worlds: those of MAIN, then weights, then actions by phase.
+
+    Per episode: success, steps, events. Per step: LPC, weights of the experts, and moved, how far the memory is moved:
+    no effect, but a check, as it is to be as far in the random runs.
+    path ratio: mean of steps / the bot's steps over the worlds that both runs solve. Actions: share of the steps of a
+    phase.
+    """
+    each = np.ones(len(plain["seed"]))
+    both = (plain["success"] > 0) & (moved["success"] > 0)
+    pairs = {"path ratio": lambda table: (both * table["steps"] / table["bot_steps"], both.astype(float))}
+    for name in ("success", "steps", "pick-ups", "drops", "door toggles"):
+        pairs[name] = lambda table, name=name: (table[name], each)
+    for name, column in {"LPC": "lpc", "moved": "moved", **_weights(plain)}.items():
+        pairs[name] = lambda table, column=column: (table[column], table["steps"])
+    for phase in PHASES:
+        for name in (f"{phase}: {action}" for action in ACTION_NAMES):
+            pairs[name] = lambda table, name=name, phase=phase: (table[name], _steps_of(table, phase))
+    order = [*MAIN, *(name for name in pairs if name not in MAIN)]
+    return [Measure(name, pairs[name](plain), pairs[name](moved), name == "success") for name in order]
+
+
+def _weights(table: Table) -> dict[str, str]:
+    return {name: name for name in table if name.startswith("weight ")}
+
+
+def _steps_of(table: Table, phase: str) -> np.ndarray:
+    return sum(table[f"{phase}: {action}"] for action in ACTION_NAMES)

@@ -1,0 +1,99 @@
+"""What of a policy's answer is to be explained, as text and as a differentiable number; of a game's: `game_targets`.
+
+    action:forward   the logit of an action, minus the mean of all logits; a name of Minigrid's, or its number
+    action:chosen    the same of the action that the policy chose at the recorded step
+    routing:2.1      the weight of expert 1 of layer 2, both counted from 0
+    lpc              layered parameter cost, in parameters
+    entropy          of the router's weights in nats, mean over the layers; entropy:1: of layer 1, counted from 0
+    direction:4      the coordinate of the memory after the step along direction 4 of a file; or by its name
+Axis letters: N environments, A actions, L layers, E experts, S hidden units.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from minigrid.core.actions import Actions
+from torch import Tensor
+
+from generative.domains.babyai.policy import Answer, FrozenPolicy
+from generative.representations.direction_sets import Directions
+from mop.analysis.routing_data import ACTION_NAMES
+from mop.common.errors import InputError
+
+_NAMES = [action.name for action in Actions]
+_NUMBERS = {name: k for names in (_NAMES, ACTION_NAMES, "0123456") for k, name in enumerate(names)}
+CHOSEN = "action:chosen"
+TARGETS_HELP = (
+    "action:NAME, its logit minus the mean of the logits (left, right, forward, pickup, drop, toggle, done), or "
+    "action:chosen, of the one that the policy chose; routing:L.E, the weight of expert E in layer L, both counted "
+    "from 0; lpc, the layered parameter cost; entropy or entropy:L, of the router's weights in nats, the mean of the "
+    "layers or of layer L; direction:K, the memory along direction K of a file"
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A number (N,) of a policy's answer to N worlds, which is a differentiable function of it."""
+
+    name: str
+    of: Callable[[Answer], Tensor]
+
+    def __call__(self, answer: Answer) -> Tensor:
+        return self.of(answer)
+
+
+def parse_target(
+    text: str, policy: FrozenPolicy, directions: Directions | None = None, chosen: int | None = None
+) -> Target:
+    """The target that a text names; chosen: an action, for action:chosen.
+
+    Raises InputError for another text; the target does where the policy has no such layer or expert.
+    """
+    text = text.strip()
+    kind, _, rest = text.partition(":")
+    if text == CHOSEN and chosen is not None:
+        return Target(CHOSEN, logit_of(chosen))
+    if kind == "action" and rest in _NUMBERS:
+        return Target(f"action:{_NAMES[_NUMBERS[rest]]}", logit_of(_NUMBERS[rest]))
+    if kind == "routing" and (found := re.fullmatch(r"(\d{1,4})\.(\d{1,4})", rest)):
+        layer, expert = map(int, found.groups())
+        return Target(text, lambda answer: _weights(answer, text, layer, expert)[:, expert])
+    if text == "lpc":
+        return Target(text, lambda answer: policy.lpc(answer.routing))
+    if text == "entropy":
+        return Target(text, lambda answer: torch.stack([_entropy(weights) for weights in answer.routing]).mean(0))
+    if kind == "entropy" and re.fullmatch(r"\d{1,4}", rest):
+        return Target(text, lambda answer: _entropy(_weights(answer, text, int(rest))))
+    if kind == "direction" and rest:
+        return direction_target(rest, directions)
+    raise InputError(f"unknown target {text!r}; there are: {TARGETS_HELP}")
+
+
+def _weights(answer: Answer, text: str, layer: int, expert: int = 0) -> Tensor:
+    """The router's weights (N, E) in a layer. Raises InputError where there is no such layer, or no such expert."""
+    sizes = [weights.shape[-1] for weights in answer.routing]
+    if layer >= len(sizes) or expert >= sizes[layer]:
+        raise InputError(f"no {text}: the policy has layers 0 to {len(sizes) - 1}, of {sizes} experts, counted from 0")
+    return answer.routing[layer]
+
+
+def _entropy(weights: Tensor) -> Tensor:
+    """Of router weights (N, E) in nats, (N,): `mop.analysis.router_weights.compute_router_entropy` with gradients."""
+    return torch.special.entr(weights.clamp_min(1e-30)).sum(-1)
+
+
+def logit_of(action: int) -> Callable[[Answer], Tensor]:
+    """The logit (N,) of an action minus the mean of all logits, as a function of an answer."""
+    return lambda answer: answer.logits[:, action] - answer.logits.mean(-1)
+
+
+def direction_target(word: str, directions: Directions | None) -> Target:
+    """The memory's coordinate along a direction. Raises InputError where there is no such direction, or no file."""
+    if directions is None:
+        raise InputError(f"direction:{word} is of a file of directions; give --directions")
+    number = directions.number(word)
+    dual, mean = (torch.from_numpy(np.array(part)) for part in (directions.duals[number], directions.mean))
+    return Target(f"direction:{directions.names[number]}", lambda answer: (answer.hidden - mean) @ dual)

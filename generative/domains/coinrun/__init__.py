@@ -1,0 +1,1 @@
+"""CoinRun and other games of Procgen, frames."""

@@ -1,0 +1,121 @@
+"""Films of an agent of a game: levels that it plays, recorded episodes, simulations beside the truth.
+
+envpool draws a game at 64 by 64 points and in no other size (its `render` enlarges that picture), which is what the
+agent sees: films show these points, enlarged. Axis letters: T actions of an episode, N = 1 episode, X numbers of a
+view.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from generative.agents.level_play import AgentActor, LevelEpisode, play_levels
+from generative.agents.networks import GameAgent
+from generative.attribution.closed_loop import roll_out
+from generative.domains.babyai.render import Film
+from generative.domains.coinrun.decoder import WHITE, frame_views
+from generative.domains.coinrun.games import ACTION_NAMES, FRAME_SHAPE
+from generative.domains.coinrun.policy import FrozenAgent
+from generative.recordings.format import Episode
+from generative.simulators.world_model import WorldModel
+
+STEPS_PER_SECOND = 15
+_HEIGHT_PX, _SMALL_PX = 448, 256  # of the pictures of a film, and of one of three beside each other
+_ENLARGED = 7  # points of a film for one of the frame, in each direction
+_HEADING = "what the agent sees (all there is: 64 by 64 points)"
+
+
+def level_films(
+    agent: GameAgent, world: Mapping, levels: range, is_sampled: bool, seed: int, max_steps: int | None = None
+) -> Iterator[tuple[str, Film]]:
+    """A film of each level, with its name; world, max_steps: as `level_play.play_levels`."""
+    how = "sampled" if is_sampled else "argmax"
+    for level in levels:
+        actor = AgentActor(agent, is_sampled, seed)
+        (episode,) = play_levels(world, [level], actor, keeps_frames=True, max_steps=max_steps)
+        title = [f"{world['env_name']} ({world['distribution_mode']}), level {level}, {how}"]
+        yield f"{world['env_name']}_{world['distribution_mode']}_level_{level}_{how}", level_film(episode, title)
+
+
+def level_film(episode: LevelEpisode, title: list[str]) -> Film:
+    """The film of one episode; its frames must have been kept."""
+    pictures = [enlarged(frame) for frame in episode.frames]
+    captions = []
+    for t, (action, share, value) in enumerate(
+        zip(episode.actions, episode.probabilities, episode.values, strict=True)
+    ):
+        captions.append([f"step {t}: {ACTION_NAMES[action]} ({share:.0%})", f"value {value:.2f}"])
+    outcome = "success" if episode.is_success else "out of time" if episode.is_cut else "failure"
+    captions.append([f"step {len(captions)}: the end", f"{outcome}, return {episode.reward:g}"])
+    return Film(title, [(_HEADING, pictures)], captions, [], pictures[0].shape[0])
+
+
+def enlarged(frame: np.ndarray) -> np.ndarray:
+    """A frame (3, H, W) uint8 as a picture (7 H, 7 W, 3) whose points are squares."""
+    return frame.transpose(1, 2, 0).repeat(_ENLARGED, 0).repeat(_ENLARGED, 1)
+
+
+# --- of recordings ----------------------------------------------------------------------------------------------------
+
+
+def recorded_film(episode: Episode, actions: Sequence[int], title: list[str]) -> Film:
+    """The film of a recorded episode; actions: the game's numbers of the agent's."""
+    names, shares = _names(episode["action"], actions), np.exp(episode["log_probs"])
+    captions = []
+    for t, name in enumerate(names):
+        how = "" if episode["action"][t] < 0 else f" ({shares[t, episode['action'][t]]:.0%} by the agent)"
+        captions.append([f"step {t}: {name}{how}", f"value {episode['value'][t]:.2f}"])
+    return Film(title, [(_HEADING, [enlarged(frame) for frame in episode["obs"]])], captions, [], _HEIGHT_PX)
+
+
+@torch.no_grad()
+def simulated_film(
+    agent: FrozenAgent, model: WorldModel, num_shown: int, episode: Episode, actions: Sequence[int], first: int,
+    num_states: int, is_own: bool, title: list[str],
+) -> Film:  # fmt: skip
+    """A simulation beside the truth, from step `first` on for so many states, and how far the points are apart.
+
+    The model is shown the `num_shown` frames up to there, or those that there are; is_own: the agent acts in the
+    simulation, else the recorded actions are executed.
+    """
+    shown = slice(max(0, first + 1 - num_shown), first + 1)
+    views = frame_views(torch.from_numpy(np.array(episode["obs"][shown])))
+    done = torch.from_numpy(np.array(episode["action"][shown], np.int64))[:-1]
+    lang = torch.zeros(1, 0)
+    state = model.begin(views[None], F.one_hot(done, len(actions)).float()[None], lang)
+    rows = slice(first, first + num_states)
+    executed = torch.from_numpy(np.maximum(episode["action"][rows], 0).astype(np.int64))[None]
+    hidden = torch.from_numpy(np.array(episode["hidden"][first]))[None]
+    given = None if is_own else executed
+    trace = roll_out(agent, model, state, lang, hidden, num_states, given, first_view=views[-1:])
+    values = agent.run(trace.soft, lang, hidden).value[:, 0]
+    simulated, truth = _frames(trace.soft[:, 0]), np.array(episode["obs"][rows])
+    apart = np.abs(simulated.astype(int) - truth).astype(np.uint8)
+    names = _names(episode["action"][rows], actions), _names(trace.actions[:, 0].numpy(), actions)
+    would = _names(trace.logits[:, 0].argmax(-1).numpy(), actions)
+    meant = _names(episode["student"][rows], actions)
+    ends = [torch.sigmoid(model.outcome(one))[0, 0].item() for one in trace.states]
+    captions = [
+        [
+            f"step {first + t}, {t} after the simulation began; error {np.square(apart[t] / WHITE).mean():.4f}",
+            f"executed: {names[0][t]}, in the simulation: {names[1][t]}",
+            f"the agent would: {meant[t]}, in the simulation: {would[t]}",
+            f"value {episode['value'][first + t]:.2f}, in the simulation {values[t]:.2f}, the end {ends[t]:.0%}",
+        ]
+        for t in range(num_states)
+    ]
+    columns = [("the game", truth), ("the simulation", simulated), ("how far apart", apart)]
+    return Film(title, [(name, [enlarged(one) for one in frames]) for name, frames in columns], captions, [], _SMALL_PX)
+
+
+def _frames(views: Tensor) -> np.ndarray:
+    """Views (T, X) as frames (T, 3, 64, 64) uint8."""
+    return views.unflatten(-1, FRAME_SHAPE).round().clamp(0, WHITE).to(torch.uint8).numpy()
+
+
+def _names(chosen: np.ndarray, actions: Sequence[int]) -> list[str]:
+    """Actions of an agent in words; -1, where there is none, as a dash."""
+    return ["-" if action < 0 else ACTION_NAMES[actions[action]] for action in np.asarray(chosen).tolist()]

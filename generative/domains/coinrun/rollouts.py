@@ -1,0 +1,146 @@
+"""Runs of an agent in levels of CoinRun with its memory moved, and what is counted in them.
+
+Axis letters: N levels side by side, W levels, T actions of an episode, S hidden units.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from generative.agents.level_play import AgentActor, LevelEpisode, play_levels
+from generative.agents.networks import GameAgent
+from generative.domains.coinrun.games import ACTION_NAMES, JUMPS, MAX_LEVEL, UNSEEN_LEVELS
+from generative.domains.coinrun.labels import CRATE, ENEMY, LAVA, ON_GROUND, SAW, labels_of, touches
+from generative.domains.coinrun.objects import ENV_NAME, objects_of
+from generative.representations.effects import Measure, Table
+from generative.representations.steering import Move, Played
+from mop.common.errors import InputError
+
+RATES = ("success", "touched", "fell", "out of time")  # shares of the levels
+AT = {"at a saw": SAW, "at an enemy": ENEMY, "at lava": LAVA, "at a crate": CRATE}  # where it jumps: what is ahead
+PLACES = (*AT, "elsewhere")
+MAIN = (
+    *("success", "return", "steps", "jumps", "jumps at a saw", "jumps at a crate", "jumps elsewhere"),
+    *("touched", "fell", "out of time", "moved"),
+)
+
+
+class GameArena:
+    """`interventions.Arena` of an agent in levels that no training with a bounded number of levels draws."""
+
+    main = MAIN
+
+    def __init__(
+        self, agent: GameAgent, world: Mapping, num_worlds: int, first_seed: int, num_envs: int, policy: str,
+        max_steps: int | None, seed: int,
+    ):  # fmt: skip
+        """world: of the agent's config; first_seed: counted from UNSEEN_LEVELS; policy: argmax or sampled.
+
+        seed: of sampled actions; each level has a stream of its own, so that all runs share the noise. max_steps:
+        actions until an episode is cut short, None for the game's limit. Raises InputError for another game than
+        CoinRun, an agent without memory, and where there are no such levels.
+        """
+        if world["env_name"] != ENV_NAME:
+            raise InputError(f"what happens can be counted in {ENV_NAME} alone, not in {world['env_name']}")
+        if agent.memory is None:
+            raise InputError("the agent has no memory that could be moved; name one that has")
+        first = UNSEEN_LEVELS + first_seed
+        if first + num_worlds - 1 > MAX_LEVEL:
+            raise InputError(f"--eval_seed and --num_worlds must be below {MAX_LEVEL - UNSEEN_LEVELS} together")
+        self._agent, self._world, self._levels = agent, world, list(range(first, first + num_worlds))
+        self._num_envs, self._max_steps, self._is_sampled, self._seed = num_envs, max_steps, policy == "sampled", seed
+        self.num_worlds, self.settings = num_worlds, {"policy": policy, "max_steps": max_steps}
+        self.words = f"{ENV_NAME}, {world['distribution_mode']}, {num_worlds} unseen levels"
+
+    def play(self, move: Move | None, progress: Callable[[int], object]) -> Played:
+        actor = _MovedActor(self._agent, self._is_sampled, self._seed, move)
+        episodes = play_levels(
+            self._world, self._levels, actor, max_steps=self._max_steps, num_at_once=self._num_envs,
+            on_episode=lambda: progress(1),
+        )  # fmt: skip
+        amounts = actor.amounts([len(episode.actions) for episode in episodes])
+        numbers = self._agent.actions.tolist()
+        rows = [count_episode(self._world, episode, numbers) for episode in episodes]
+        table = {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
+        table["moved"] = np.abs(amounts).sum(1) * (0.0 if move is None else float(move.way.norm()))
+        return Played(table, amounts)
+
+    def measures(self, plain: Table, moved: Table) -> list[Measure]:
+        return measures_of(plain, moved)
+
+
+class _MovedActor(AgentActor):
+    """An agent whose memory is moved after each step."""
+
+    def __init__(self, agent: GameAgent, is_sampled: bool, seed: int, move: Move | None):
+        super().__init__(agent, is_sampled, seed)
+        self._move, self._num_begun, self._parts = move, 0, []
+
+    def begin(self, levels: Sequence[int]) -> None:
+        super().begin(levels)
+        self._episode = self._num_begun + np.arange(len(levels))
+        self._num_begun += len(levels)
+        self._parts.append([])
+
+    def remembered(self, before: Tensor, after: Tensor) -> Tensor:
+        if self._move is None:
+            return after
+        t_step = np.full(len(after), len(self._parts[-1]))
+        amounts = self._move.amounts(before, after, {"episode": self._episode, "t_step": t_step})
+        self._parts[-1].append(amounts.numpy())
+        return after + amounts[:, None] * self._move.way
+
+    def amounts(self, num_steps: Sequence[int]) -> np.ndarray:
+        """Those of W episodes of so many steps, (W, T) float32; 0 behind the end, and where nothing is moved."""
+        found = np.zeros((len(num_steps), max(num_steps)), np.float32)
+        rows = [row for part in self._parts if part for row in np.stack(part, 1)]
+        for amounts, row, steps in zip(found, rows, num_steps, strict=False):
+            amounts[:steps] = row[:steps]
+        return found
+
+
+# --- what is counted --------------------------------------------------------------------------------------------------
+
+
+def count_episode(world: Mapping, episode: LevelEpisode, actions: Sequence[int]) -> dict[str, float]:
+    """The row of a table of an episode: how it ended, jumps and where, how often each of the agent's actions was taken.
+
+    jumps: actions with a jump while the agent is on the ground; at a saw: where one is ahead (`game_labels.labels_of`);
+    elsewhere: where no saw, enemy, lava or crate is. stands: steps on the ground at such a place. touched, fell: it
+    died, and a saw or an enemy, or else lava, is at it in the last frame. Raises InputError where envpool is missing.
+    """
+    objects = objects_of(world, episode.level, episode.actions)
+    labels = {name: values[:-1] > 0 for name, values in labels_of(objects).items()}  # of what each action was chosen by
+    has_died = not (episode.is_success or episode.is_cut)
+    is_touched, is_in_lava = (bool(touches(objects[-1:], kinds)[0]) for kinds in (["saw", "enemy"], ["lava"]))
+    row = {"seed": episode.level, "success": episode.is_success, "steps": len(episode.actions)}
+    row |= {"return": episode.reward, "touched": has_died and is_touched}
+    row |= {"fell": has_died and is_in_lava and not is_touched, "out of time": episode.is_cut}
+    is_standing, is_jump = labels[ON_GROUND], np.isin(episode.actions, JUMPS)
+    row["jumps"] = (is_jump & is_standing).sum()
+    places = {place: labels[ahead] for place, ahead in AT.items()}
+    places["elsewhere"] = ~np.logical_or.reduce(list(places.values()))
+    for place, is_there in places.items():
+        row |= {f"stands {place}": (is_standing & is_there).sum()}
+        row |= {f"jumps {place}": (is_standing & is_there & is_jump).sum()}
+    return row | {f"action: {ACTION_NAMES[number]}": (episode.actions == number).sum() for number in actions}
+
+
+def measures_of(plain: Table, moved: Table) -> list[Measure]:
+    """All measures of two runs in the same levels: those of MAIN, then jumps at other places, then actions.
+
+    Per episode: success, return, steps, and how it ended. Per step: jumps, actions, and moved, how far the memory is
+    moved: no effect, but a check. jumps at a place: share of the steps on the ground there.
+    """
+    before, after = _ratios(plain), _ratios(moved)
+    order = [*MAIN, *(name for name in before if name not in MAIN)]
+    return [Measure(name, before[name], after[name], name in RATES) for name in order]
+
+
+def _ratios(table: Table) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Numerator and denominator (W,) of each measure of a run."""
+    each, actions = np.ones(len(table["seed"])), [name for name in table if name.startswith("action: ")]
+    ratios = {name: (table[name], each) for name in (*RATES, "return", "steps")}
+    ratios |= {f"jumps {place}": (table[f"jumps {place}"], table[f"stands {place}"]) for place in PLACES}
+    return ratios | {name: (table[name], table["steps"]) for name in ("jumps", "moved", *actions)}

@@ -1,0 +1,73 @@
+"""What of the answer of a game's agent is to be explained, as text and as a differentiable number: see `targets`.
+
+action:right     the logit of an action, minus the mean of all logits; a name of the game's, in words or with _
+action:chosen    the same of the agent's likeliest action at the recorded step
+jump             log-odds of a jump: of the probabilities of all actions with a jump, against those of all others
+value            the expected sum of discounted scaled rewards
+entropy          of the action probabilities, in nats
+direction:4      the coordinate of the memory after the step along direction 4 of a file; or by its name
+"""
+
+import torch
+from torch import Tensor
+
+from generative.domains.babyai.policy import Answer
+from generative.domains.babyai.targets import CHOSEN, Target, direction_target, logit_of
+from generative.domains.coinrun.games import ACTION_NAMES, JUMPS
+from generative.domains.coinrun.policy import FrozenAgent
+from generative.representations.direction_sets import Directions
+from mop.common.errors import InputError
+
+JUMP = "jump"
+GAME_TARGETS_HELP = (
+    "action:NAME, its logit minus the mean of the logits (right, right_and_jump, ...), or action:chosen, of the "
+    "likeliest; jump, the log-odds of all actions with a jump; value; entropy, of the action probabilities in nats; "
+    "direction:K, the memory along direction K of a file"
+)
+
+
+def parse_game_target(
+    text: str, agent: FrozenAgent, directions: Directions | None = None, chosen: int | None = None
+) -> Target:
+    """As `targets.parse_target`, of an agent of a game. Raises InputError for another text."""
+    text = text.strip()
+    kind, _, rest = text.partition(":")
+    names = action_names(agent)
+    if text == CHOSEN and chosen is not None:
+        return Target(CHOSEN, logit_of(chosen))
+    if kind == "action" and rest.replace("_", " ") in names:
+        name = rest.replace("_", " ")
+        return Target(f"action:{name}", logit_of(names.index(name)))
+    if text == JUMP:
+        return Target(JUMP, log_odds_of(jumps_of(agent)))
+    if text == "value":
+        return Target(text, lambda answer: answer.value)
+    if text == "entropy":
+        return Target(text, lambda answer: torch.distributions.Categorical(logits=answer.logits).entropy())
+    if kind == "direction" and rest:
+        return direction_target(rest, directions)
+    if kind in ("routing", "lpc") or (kind == "entropy" and rest):
+        raise InputError(f"the agent of a game has no routers, so there is no {text}; there are: {GAME_TARGETS_HELP}")
+    raise InputError(f"unknown target {text!r}; there are: {GAME_TARGETS_HELP}")
+
+
+def action_names(agent: FrozenAgent) -> list[str]:
+    """The names of an agent's actions, in its order."""
+    return [ACTION_NAMES[action] for action in agent.agent.actions.tolist()]
+
+
+def jumps_of(agent: FrozenAgent) -> Tensor:
+    """Which of an agent's actions have a jump: (A,) bool. Raises InputError where none has, or all."""
+    found = torch.isin(agent.agent.actions.cpu(), torch.tensor(JUMPS))
+    if not found.any() or found.all():
+        raise InputError("this agent has no choice between actions with a jump and without one")
+    return found
+
+
+def log_odds_of(is_one: Tensor):
+    """The log-odds (N,) of some of the actions, is_one (A,) bool, against all others, as a function of an answer."""
+
+    def of(answer: Answer) -> Tensor:
+        return answer.logits[:, is_one].logsumexp(-1) - answer.logits[:, ~is_one].logsumexp(-1)
+
+    return of

@@ -1,0 +1,268 @@
+"""Trials of simulators of a game: real levels in which somebody acts on from a recorded moment, and what the agent that
+watches makes of it; forecasts of them, and their measures.
+
+A trial begins with some frames of a recorded history of an unseen level: what a simulator is shown. The level is played
+again up to there, as envpool cannot save one. Forecasts are of frames, and of the end of the episode and the reward.
+Axis letters: N trials, I frames that are shown, T frames that follow, A actions of the agent, X numbers of a view, S
+hidden units.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from generative.domains.babyai.trials import Moments
+from generative.domains.coinrun.decoder import WHITE, frame_views
+from generative.domains.coinrun.games import RIGHT_AND_JUMP, begin_level, check_playable
+from generative.domains.coinrun.policy import FrozenAgent
+from generative.recordings.format import Recording
+from generative.simulators.fidelity_protocol import Judge, Sums, load_judged, shuffled_actions
+from generative.simulators.world_model import WorldModel
+from mop.common.errors import InputError
+from mop.common.seeding import stream_seed
+
+ACTORS = ("trained", "random", "constant")
+MEASURES = {
+    "error": "squared error of a point of the frame, from 0 (black) to 1 (white)",
+    "picture_r2": "share of the variance of frames that is explained, around their mean at that horizon",
+    "nearer": "frames that are nearer to the truth than the last one shown",
+    "action": "steps in which the agent's likeliest action is the same",
+    "action_kl": "KL of the agent's actions, the true from the simulated, in nats",
+    "hidden_r2": "share of the variance of the agent's memory that is explained",
+    "value_r2": "share of the variance of the agent's value that is explained",
+    "done": "surprise at whether the episode ends, in nats",
+    "reward": "squared error of the reward",
+}
+_NUM_ROWS = 5000  # of training levels, of which the mean picture is taken
+
+
+@dataclass(frozen=True)
+class GameTrials:
+    """N trials with one actor."""
+
+    frames: Tensor  # (I + T, N, 3, 64, 64) uint8; zeros after the end of the episode
+    actions: Tensor  # (I + T - 1, N) int64; of no meaning after the end of the episode
+    mask: np.ndarray  # (T, N) bool, False after the end of the episode
+    is_end: np.ndarray  # (T, N) bool: the episode was over with this frame, not for its length
+    reward: np.ndarray  # (T, N) float32, on arrival at the frame
+    policy: FrozenAgent  # who watches, and acts where the actor is `trained`
+    hidden: Tensor  # (N, S), its memory before the first frame that follows
+
+    @property
+    def num_shown(self) -> int:
+        """I."""
+        return len(self.frames) - len(self.mask)
+
+    def views(self, t: int) -> Tensor:
+        """(N, X) of frame t that follows; negative: that was shown."""
+        return frame_views(self.frames[self.num_shown + t])
+
+    @property
+    def one_hot_actions(self) -> Tensor:
+        """(I + T - 1, N, A) float32."""
+        return F.one_hot(self.actions, len(self.policy.agent.actions)).float()
+
+    @property
+    def lang(self) -> Tensor:
+        """(N, 0)."""
+        return torch.zeros(len(self.hidden), 0)
+
+
+@torch.no_grad()
+def run_trials(moments: Moments, actor: str, policy: FrozenAgent, num_steps: int, seed: int) -> GameTrials:
+    """Let one of ACTORS act on in real levels for `num_steps` = T steps; policy: who watches.
+
+    The trained actor takes the likeliest action, the random one any, the constant one goes right and jumps. Raises
+    InputError where that is no action of the agent, or the game cannot be had.
+    """
+    names, encoding = policy.agent.actions.tolist(), moments.recording.config["encoding"]
+    check_playable(encoding["env_name"], encoding["distribution_mode"])  # before a bar of progress is drawn
+    if actor == "constant" and RIGHT_AND_JUMP not in names:
+        raise InputError("the agent cannot go right and jump at once: leave the actor `constant` out of --actors")
+    rng = np.random.default_rng(stream_seed(seed, f"actor {actor}"))
+    choose = {
+        "trained": lambda logits: int(logits.argmax()),
+        "random": lambda logits: int(rng.integers(len(names))),
+        "constant": lambda logits: names.index(RIGHT_AND_JUMP),
+    }[actor]
+    pairs = list(zip(moments.numbers.tolist(), moments.rows.tolist(), strict=True))
+    found = [
+        _run_trial(moments, number, row, choose, policy, num_steps)
+        for number, row in tqdm(pairs, desc=f"actor: {actor}", leave=False, dynamic_ncols=True)
+    ]
+    frames, actions, mask, is_end, reward, hidden = zip(*found, strict=True)
+    arrays = [np.stack(part, 1) for part in (mask, is_end, reward)]
+    by_time = [torch.from_numpy(np.stack(part, 1)) for part in (frames, actions)]
+    return GameTrials(*by_time, *arrays, policy, torch.cat(hidden))
+
+
+def _run_trial(
+    moments: Moments, number: int, row: int, choose: Callable[[Tensor], int], policy: FrozenAgent, num_steps: int
+) -> tuple:
+    """What `GameTrials` says of one trial."""
+    episode, num_shown = moments.recording.episode(number), moments.num_shown
+    encoding, shown = moments.recording.config["encoding"], slice(row - num_shown + 1, row + 1)
+    game = begin_level(encoding, episode.seed)
+    game.begin()
+    done = np.array(episode["action"][:row], np.int64)
+    for action in done:
+        game.step(np.array([encoding["actions"][action]]))
+    frames = np.zeros((num_shown + num_steps, *episode["obs"].shape[1:]), np.uint8)
+    actions, mask = np.zeros(num_shown + num_steps - 1, np.int64), np.zeros(num_steps, bool)
+    is_end, reward = np.zeros(num_steps, bool), np.zeros(num_steps, np.float32)
+    frames[:num_shown], actions[: num_shown - 1] = episode["obs"][shown], done[shown.start :]
+    hidden, after = torch.from_numpy(np.array(episode["hidden"][row]))[None], None
+    for t in range(num_steps):
+        now = num_shown + t - 1
+        answer = policy.agent.step(torch.from_numpy(frames[now : now + 1]), hidden)
+        hidden, after = answer.hidden, answer.hidden if t == 0 else after
+        actions[now] = choose(answer.logits[0])
+        moment = game.step(np.array([encoding["actions"][actions[now]]]))
+        frames[now + 1], mask[t] = moment.frames[0], True
+        is_end[t], reward[t] = moment.is_terminal[0], moment.reward[0]
+        if moment.is_terminal[0] or moment.is_cut[0]:
+            break
+    game.close()
+    return frames, actions, mask, is_end, reward, after
+
+
+# --- forecasts --------------------------------------------------------------------------------------------------------
+
+
+class Forecasted(NamedTuple):
+    """What is said of the frames that follow."""
+
+    views: Tensor  # (T, N, X)
+    end: Tensor  # (T, N), the log-odds that the episode is over with the frame
+    reward: Tensor  # (T, N)
+
+
+@torch.no_grad()
+def by_model(model: WorldModel, trials: GameTrials, actions: Tensor | None = None) -> Forecasted:
+    """A learned simulator, with the likeliest z. actions (T, N, A): what follows, if not what was truly done."""
+    num_shown, every = trials.num_shown, trials.one_hot_actions
+    shown = frame_views(trials.frames[:num_shown]).transpose(0, 1)
+    state = model.begin(shown, every[: num_shown - 1].transpose(0, 1), trials.lang)
+    views, outcomes = [], []
+    for action in every[num_shown - 1 :] if actions is None else actions:
+        state = model.step(state, action)
+        views.append(model.observe(state))
+        outcomes.append(model.outcome(state))
+    end, reward = torch.stack(outcomes).unbind(-1)
+    return Forecasted(torch.stack(views), end, reward)
+
+
+def by_shuffled(model: WorldModel, trials: GameTrials) -> Forecasted:
+    """A learned simulator that is told what was done in another trial: all but what follows from actions."""
+    return by_model(model, trials, shuffled_actions(trials))
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What is usual in training levels: the mean picture (X,), the share of steps that end an episode, mean reward."""
+
+    picture: Tensor
+    end: float
+    reward: float
+
+    @classmethod
+    def of(cls, recording: Recording) -> "Usual":
+        """Count in the training levels of a recording."""
+        rows = recording.windows(1, "train")
+        chosen = np.random.default_rng(stream_seed(0, "mean picture")).permutation(len(rows))[:_NUM_ROWS]
+        parts = [rows.batch(some, ["obs", "terminated", "reward"]) for some in np.array_split(np.sort(chosen), 20)]
+        total = sum(part["obs"].sum((0, 1), dtype=np.float64) for part in parts) / max(len(chosen), 1)
+        ends, rewards = (np.concatenate([part[name] for part in parts]) for name in ("terminated", "reward"))
+        share = np.clip(ends.mean(), 1e-4, 1 - 1e-4)
+        return cls(frame_views(torch.from_numpy(total)), float(np.log(share / (1 - share))), float(rewards.mean()))
+
+    def copy(self, trials: GameTrials) -> Forecasted:
+        """The last frame that was shown, again and again."""
+        return self._forecast(trials, trials.views(-1))
+
+    def mean(self, trials: GameTrials) -> Forecasted:
+        """The mean picture of training levels."""
+        return self._forecast(trials, self.picture)
+
+    def _forecast(self, trials: GameTrials, views: Tensor) -> Forecasted:
+        shape = trials.mask.shape
+        same = views.expand(*shape, views.shape[-1])
+        return Forecasted(same, torch.full(shape, self.end), torch.full(shape, self.reward))
+
+
+def load_forecasts(simulator: str, recording: Recording) -> tuple[dict[str, Callable], dict, int]:
+    """The forecasts to be compared, by name; what is written of the simulator; the frames that it is shown.
+
+    Raises InputError where there is no such simulator, or it is of another agent.
+    """
+    if simulator == "exact":
+        raise InputError("--simulator exact: there is no exact simulator of a game; name the folder of a learned one")
+    model, known, num_shown = load_judged(simulator, recording)
+    usual = Usual.of(recording)
+    forecasts = {
+        "simulator": functools.partial(by_model, model),
+        "shuffled": functools.partial(by_shuffled, model),
+        "copy_last": usual.copy,
+        "mean_picture": usual.mean,
+    }
+    return forecasts, known, num_shown
+
+
+# --- measures ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def sums_of(trials: GameTrials, forecast: Forecasted) -> Sums:
+    """Of each measure what each trial brings, and of how many: two arrays (T, N) float64, 0 after an episode's end."""
+    last = trials.views(-1)
+    true_hidden = own_hidden = trials.hidden
+    steps: list[Mapping[str, tuple[Tensor, Tensor]]] = []
+    for t, (view, end, reward) in enumerate(zip(*forecast, strict=True)):
+        true_view, mask = trials.views(t), torch.from_numpy(trials.mask[t])
+        true, own = (
+            trials.policy.step(seen, trials.lang, hidden)
+            for seen, hidden in ((true_view, true_hidden), (view, own_hidden))
+        )
+        true_hidden, own_hidden = true.hidden, own.hidden
+        errors, of_last = ((seen - true_view).div(WHITE).square().mean(-1) for seen in (view, last))
+        logs, own_logs = (answer.logits.double().log_softmax(-1) for answer in (true, own))
+        is_end, came = torch.from_numpy(trials.is_end[t]).float(), torch.from_numpy(trials.reward[t])
+        one = torch.ones(len(mask))
+        steps.append(
+            {
+                "error": (errors, one),
+                "picture_r2": _explained(true_view / WHITE, view / WHITE, mask),
+                "nearer": ((errors < of_last).float(), one),
+                "action": ((logs.argmax(-1) == own_logs.argmax(-1)).float(), one),
+                "action_kl": ((logs.exp() * (logs - own_logs)).sum(-1).clamp(min=0), one),
+                "hidden_r2": _explained(true.hidden, own.hidden, mask),
+                "value_r2": _explained(true.value[:, None], own.value[:, None], mask),
+                "done": (F.binary_cross_entropy_with_logits(end, is_end, reduction="none"), one),
+                "reward": ((reward - came).square(), one),
+            }
+        )
+    return {
+        name: tuple(
+            np.where(trials.mask, torch.stack([step[name][part] for step in steps]).double().numpy(), 0.0)
+            for part in (0, 1)
+        )
+        for name in MEASURES
+    }
+
+
+def _explained(true: Tensor, told: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """What of the variance of numbers (N, K) is explained, (N,), and the variance, around their mean in the mask."""
+    weights = mask.float()[:, None]
+    mean = (true * weights).sum(0) / weights.sum().clamp(min=1)
+    variance = (true - mean).square().sum(-1)
+    return variance - (true - told).square().sum(-1), variance
+
+
+JUDGE = Judge(MEASURES, ACTORS, run_trials, load_forecasts, sums_of)

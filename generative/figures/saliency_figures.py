@@ -1,0 +1,190 @@
+"""Figures of attribution: over the view or the world, as a strip over time, and by how much earlier a cause was."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from generative.attribution.explanations import Explanation, FrameExplanation, short_number
+from generative.domains.babyai.causes import PATHS
+from generative.domains.coinrun.causes import SIDE
+from mop.envs.render import draw_cells, draw_view
+from mop.plotting.panels import set_title
+from mop.plotting.style import HUES, open_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TILE_PX, _STRIP_IN = 32, 15.0  # a place of a map; the width of all panels of a strip, in inches
+_PALE = 0.45  # how much of the colours of a picture is left below a map
+_NAMES = {None: "all paths", "memory": "memory", "world": "world", "mixed": "both", "direct": "direct"}
+
+
+class _Look(NamedTuple):
+    colors: str  # the first raises the target, the second lowers it
+    map_in: float  # the height of a map, in inches
+    row_in: float  # and of a row of a strip
+
+
+_OF_WORLDS = _Look("PuOr_r", 3.2, 1.35)  # orange, purple
+_OF_FRAMES = _Look("RdBu_r", 5.0, 1.6)  # red, blue: games have much that is orange, and finer points
+
+
+def picture_at(explanation: Explanation, lag: int) -> np.ndarray:
+    """What was varied at a lag, (height, width, 3) uint8: the view or the world as Minigrid draws it, or the frame."""
+    obs = explanation.obs[lag]
+    if isinstance(explanation, FrameExplanation):
+        enlarged = _TILE_PX // SIDE
+        return obs.transpose(1, 2, 0).repeat(enlarged, 0).repeat(enlarged, 1)
+    if explanation.kind == "view":
+        return draw_view(obs[:-5], _TILE_PX)
+    codes = explanation.grid[lag]
+    cells = np.stack([codes & 255, codes >> 8 & 255, codes >> 16 & 15], -1)
+    agent = (*explanation.position[lag].tolist(), int(obs[-5:-1].argmax()))
+    return draw_cells(cells, agent, tile_size=_TILE_PX)
+
+
+def plot_map(explanation: Explanation, lag: int | None = None) -> Figure:
+    """What was there beside the same with the attribution of each cell over it, at a lag.
+
+    lag: by default that of the largest cause.
+    """
+    if lag is None:
+        top = explanation.top(1)
+        lag = int(explanation.lag[top[0]]) if len(top) else 0
+    picture, values = picture_at(explanation, lag), explanation.maps(None, lag)
+    limit, look = _limit([values]), _look_of(explanation)
+    wide, high = picture.shape[1] / picture.shape[0], look.map_in
+    figure = Figure(figsize=(2 * high * wide**0.5 + 1.0, high / wide**0.5 + 1.0), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.imshow(picture)
+    _draw(right, picture, values, limit, look.colors)
+    for (x, y), value in np.ndenumerate(values):
+        if abs(value) >= 0.05 * limit:
+            place = (np.array([x, y]) + 0.5) * _TILE_PX
+            color = "white" if abs(value) > 0.6 * limit else "black"
+            right.text(*place, short_number(value, 2, "+"), ha="center", va="center", fontsize=7, color=color)
+    left.set_title(explanation.subject(lag), fontsize="medium", loc="left")
+    right.set_title("attribution, all paths", fontsize="medium", loc="left")
+    for ax in (left, right):
+        ax.set_axis_off()
+    _add_scale(figure, [right], limit, look.colors)
+    set_title(figure, f"{_title(explanation)}: {_when(lag)}")
+    return figure
+
+
+def plot_strip(explanation: Explanation) -> Figure:
+    """The attribution over time: a panel for each lag, the earliest first, and a row for each path.
+
+    Of more lags than fit beside each other, those with the largest attribution.
+    """
+    lags, look = np.arange(len(explanation.obs)), _look_of(explanation)
+    height, width = (side / _TILE_PX for side in picture_at(explanation, 0).shape[:2])
+    scale = look.row_in / height
+    max_lags = max(2, int(_STRIP_IN / (scale * width)))
+    if len(lags) > max_lags:
+        sizes = np.bincount(explanation.lag, np.abs(explanation.total), len(lags))
+        lags = np.sort(np.argsort(-sizes, kind="stable")[:max_lags])
+    lags = lags[::-1]
+    rows = [None, *(path for path in ("memory", "world", "mixed"))]
+    maps = {
+        (path, lag): explanation.maps(None if path is None else PATHS.index(path), lag) for path in rows for lag in lags
+    }
+    limit = _limit(maps.values())
+    figure = Figure(
+        figsize=(scale * width * len(lags) + 1.2, scale * height * len(rows) + 0.9), layout="constrained", dpi=100
+    )
+    axes = figure.subplots(len(rows), len(lags), squeeze=False)
+    for column, lag in enumerate(lags):
+        picture = picture_at(explanation, lag)
+        for ax, path in zip(axes[:, column], rows, strict=True):
+            _draw(ax, picture, maps[path, lag], limit, look.colors)
+            ax.set_xticks([])
+            ax.set_yticks([])
+            for spine in ax.spines.values():
+                spine.set_visible(False)
+        axes[0, column].set_title("this step" if lag == 0 else f"{lag} earlier", fontsize="small")
+    for ax, path in zip(axes[:, 0], rows, strict=True):
+        ax.set_ylabel(_NAMES[path], fontsize="small")
+    _add_scale(figure, list(axes.ravel()), limit, look.colors)
+    set_title(figure, _title(explanation))
+    return figure
+
+
+def plot_horizon(by_lag: "pd.DataFrame", by_kind: "pd.DataFrame", title: str = "") -> Figure:
+    """How many steps earlier the causes lie: the sum of their sizes by path, and their sum by kind of thing.
+
+    by_lag: columns path, lag, mean, low, high; by_kind: kind, lag, total, low, high.
+    """
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for path, color in zip(PATHS, HUES.values(), strict=False):
+        line = by_lag[(by_lag["path"] == path) & ((by_lag["lag"] == 0) == (path == "direct"))]
+        _plot_line(left, line, "mean", color, _NAMES[path])
+    sizes = by_kind["total"].abs().groupby(by_kind["kind"]).sum().sort_values(ascending=False)
+    for kind, color in zip(sizes.index, HUES.values(), strict=False):
+        _plot_line(right, by_kind[by_kind["kind"] == kind], "total", color, kind)
+    left.set_ylabel("sum of |attribution|")
+    left.set_ylim(bottom=0)
+    right.set_ylabel("attribution")
+    right.axhline(0, color="0.6", linewidth=0.8)
+    for ax, heading in ((left, "by path"), (right, "by kind of thing")):
+        ax.set_xlabel("steps earlier")
+        ax.set_title(heading, fontsize="medium", loc="left")
+        ax.legend(frameon=False, fontsize="small")
+        open_frame(ax)
+    if title:
+        set_title(figure, title)
+    return figure
+
+
+def _plot_line(ax: Axes, line: "pd.DataFrame", name: str, color: str, label: str) -> None:
+    """Means over the lag, with their intervals as a band."""
+    x, y, low, high = (line[column].to_numpy(float) for column in ("lag", name, "low", "high"))
+    ax.plot(x, y, color=color, marker="o", markersize=3.5, linewidth=1.2, label=label)
+    ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+
+
+def _draw(ax: Axes, picture: np.ndarray, values: np.ndarray, limit: float, colors: str) -> None:
+    """A pale picture, and over it a colour in each cell of values [x, y], the stronger the larger it is."""
+    height, width = picture.shape[:2]
+    gray = picture.mean(-1, keepdims=True)
+    ax.imshow((255 - _PALE * (255 - (0.6 * gray + 0.4 * picture))).astype(np.uint8))
+    shares = np.clip(np.abs(values.T) / limit, 0, 1) ** 0.5
+    ax.imshow(
+        values.T,
+        cmap=colors,
+        vmin=-limit,
+        vmax=limit,
+        alpha=0.8 * shares,
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+    )
+
+
+def _limit(maps) -> float:
+    return max(1e-9, *(float(np.abs(values).max(initial=0)) for values in maps))
+
+
+def _look_of(explanation: Explanation) -> _Look:
+    return _OF_FRAMES if isinstance(explanation, FrameExplanation) else _OF_WORLDS
+
+
+def _add_scale(figure: Figure, axes: list[Axes], limit: float, colors: str) -> None:
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(-limit, limit), colors), ax=axes, fraction=0.05, pad=0.01, shrink=0.7
+    )
+    bar.ax.tick_params(labelsize="small")
+
+
+def _title(explanation: Explanation) -> str:
+    return (
+        f"{explanation.target} = {short_number(float(explanation.value))} at step {int(explanation.step)} "
+        f"of episode {int(explanation.episode)}, {explanation.world[0]}"
+    )
+
+
+def _when(lag: int) -> str:
+    return "at this step" if lag == 0 else f"{lag} step{'s' * (lag > 1)} earlier"

@@ -1,0 +1,112 @@
+"""Figures of generative: training logs, and how true simulators are."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mop.common.errors import InputError
+from mop.plotting.panels import ALL_OF_0_TO_1, remove_empty, set_title
+from mop.plotting.style import HUES, open_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AXES = ("env_steps", "timesteps", "update")  # what a log is drawn over: the first that it has
+HELD_OUT = ("val_", "eval_", "student_")  # a column and its namesake with such a prefix share a panel
+_MAX_COLUMNS = 4
+
+
+def plot_log(table: "pd.DataFrame", title: str = "", only: tuple[str, ...] | None = None) -> Figure:
+    """A panel for each column of a training log, with its held-out namesake in the same panel.
+
+    only: these columns alone, those of them that there are. Where a value is missing the line has a gap. Raises
+    InputError where there is nothing to draw.
+    """
+    over = next((name for name in AXES if name in table), None)
+    if over is None:
+        raise InputError(f"the training log has no column {' or '.join(AXES)}")
+    panels = _panels(table, {over, *AXES, "seconds", "wall_time"})
+    panels = {name: lines for name, lines in panels.items() if only is None or name in only}
+    if not panels:
+        raise InputError("the training log has nothing to draw: it is empty, or no column holds a number")
+    num_columns = min(_MAX_COLUMNS, len(panels))
+    num_rows = -(-len(panels) // num_columns)
+    figure = Figure(figsize=(max(3.0 * num_columns, 4.5), 2.1 * num_rows + 0.7), layout="constrained")
+    axes = figure.subplots(num_rows, num_columns, squeeze=False)
+    x = table[over].to_numpy(float)
+    for ax, (name, lines) in zip(axes.ravel(), panels.items(), strict=False):
+        for column, color in zip(lines, HUES.values(), strict=False):
+            y = table[column].to_numpy(float)
+            y = np.where(np.isfinite(y), y, np.nan)
+            ax.plot(x, y, color=color, linewidth=1.3, label=column, marker="." if len(x) < 2 else None)
+        if len(lines) > 1:
+            ax.legend(frameon=False, fontsize="small")
+        ax.set_title(name.replace("_", " "), fontsize="medium", loc="left")
+        open_frame(ax)
+    for ax in remove_empty(axes, len(panels)):
+        ax.set_xlabel(over.replace("_", " "))
+    if title:
+        set_title(figure, title)
+    return figure
+
+
+def _panels(table: "pd.DataFrame", left_out: set[str]) -> dict[str, list[str]]:
+    """The columns with a finite number, by panel: the name of the column, or that of its namesake of training."""
+    panels: dict[str, list[str]] = {}
+    for name, column in table.items():
+        is_number = column.dtype.kind in "iuf" and np.isfinite(column.to_numpy(float)).any()
+        if name in left_out or not is_number:
+            continue
+        namesake = next((name.removeprefix(start) for start in HELD_OUT if name.startswith(start)), name)
+        panels.setdefault(namesake if namesake in table else name, []).append(name)
+    return panels
+
+
+# --- fidelity ---------------------------------------------------------------------------------------------------------
+
+FORECAST_HUES = {
+    "simulator": "blue", "shuffled": "vermilion", "markov": "orange", "copy_last": "green", "mean_picture": "orange",
+}  # fmt: skip
+_FIDELITY = {  # of `fidelity.MEASURES`: the title of a panel, and whether it is a share
+    "picture_r2": ("R² of the picture", False), "nearer": ("nearer than the last", True),
+    "exact_view": ("exact views", True), "cells": ("cells", True), "seen_cells": ("cells seen before", True),
+    "new_cells": ("newly revealed cells", True), "action": ("same action", True), "routing": ("same expert", True),
+    "routing_kl": ("KL of routing (nats)", False), "hidden_r2": ("R² of the memory", False),
+    "value_r2": ("R² of the value", False), "done": ("end (nats)", False), "reward": ("reward, squared error", False),
+}  # fmt: skip
+
+
+def plot_fidelity(result: Mapping, title: str = "") -> Figure:
+    """A row of panels for each measure, a column for each actor: lines over steps ahead, with 95 % intervals.
+
+    result: of `fidelity`, as in fidelity.json.
+    """
+    actors, horizons = result["actors"], result["horizons"]
+    measured = next(iter(next(iter(actors.values())).values()))
+    panels = {measure: how for measure, how in _FIDELITY.items() if measure in measured}
+    figure = Figure(figsize=(2.9 * len(actors) + 1.2, 1.5 * len(panels) + 1.2), layout="constrained")
+    axes = figure.subplots(len(panels), len(actors), squeeze=False, sharex=True, sharey="row")
+    for number, (row, (measure, (name, is_share))) in enumerate(zip(axes, panels.items(), strict=True)):
+        for ax, (actor, forecasts) in zip(row, actors.items(), strict=True):
+            for forecast, measures in forecasts.items():
+                parts = {part: np.array(values, float) for part, values in measures[measure].items()}
+                color = HUES[FORECAST_HUES[forecast]]
+                ax.plot(horizons, parts["mean"], color=color, label=forecast.replace("_", " "), linewidth=1.4)
+                ax.fill_between(horizons, parts["low"], parts["high"], color=color, alpha=0.2, linewidth=0)
+            if is_share:
+                ax.set_ylim(ALL_OF_0_TO_1)
+            elif measure.endswith("_r2"):
+                ax.set_ylim(-1.0, 1.05)  # what is worse than its mean is bad enough
+            open_frame(ax)
+            if number == 0:
+                ax.set_title(f"actor: {actor}", fontsize="medium", loc="left")
+        row[0].set_ylabel(name, fontsize="small")
+    for ax in axes[-1]:
+        ax.set_xlabel("steps ahead")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    if title:
+        set_title(figure, title)
+    return figure

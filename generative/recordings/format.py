@@ -1,0 +1,414 @@
+"""Recordings of one policy: every step of many episodes on disk, read as whole episodes or as windows of them.
+
+A recording is a folder: `config.json`, shards, and an index of all episodes, which is made of the shards. A shard is a
+folder with a file for each array, which is memory-mapped, and `episodes.json`, `lang.npy` with a row an episode. An
+episode of T actions has T + 1 consecutive rows; the last one is what the last action led to, with action -1.
+Axis letters: M rows, T of them in an episode or a window, B windows, G numbers of a mission, S hidden units.
+"""
+
+import functools
+import os
+import re
+import resource
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from mop.common.errors import InputError
+from mop.common.files import json_bytes, read_json, write_atomic, write_together
+
+SPLITS = ("train", "validation", "test")
+BEHAVIOURS = (
+    "argmax",
+    "sampled",
+    "epsilon",
+    "bot",
+    "random",
+    "noisy",
+)  # who acts; `generative.recordings.behaviours` says how
+NOTHING = -1  # in place of an action: of the bot where it is silent, of a terminal row, of padding
+CONFIG, INDEX, MISSIONS, LANG, EPISODES = "config.json", "index.npz", "missions.json", "lang.npy", "episodes.json"
+UNFINISHED = "unfinished"  # folder of the episodes that no shard has yet; gone when the recording is finished
+
+_OTHER_FILES = 512  # that a process may have open besides the arrays of a recording
+_PADDING = {"action": NOTHING, "bot": NOTHING, "student": NOTHING}  # of the other arrays: 0
+_INDEX = {
+    **{"shard": np.int32, "first_row": np.int64, "num_rows": np.int32, "seed": np.int64, "split": np.int8},
+    **{"behaviour": np.int8, "mission": np.int32, "success": np.bool_},
+}
+
+
+def split_of(seed: int) -> int:
+    """The number in SPLITS of every episode in world `seed`: of ten seeds eight, one and one.
+
+    The seed alone decides, so that the splits share no seed, not even those of different recordings. Worlds of two
+    seeds may be the same: where a task has few of them, unseen seeds are no unseen worlds.
+    """
+    return max(0, seed % 10 - 7)
+
+
+def common_fields(hidden_size: int, num_actions: int) -> list[tuple]:
+    """The arrays of a row that depend neither on the kind of world nor on that of the policy, as fields of a dtype."""
+    return [
+        ("hidden", np.float32, (hidden_size,)),  # the memory before the step
+        ("log_probs", np.float32, (num_actions,)),
+        ("student", np.int8),  # the policy's likeliest action
+        ("action", np.int8),  # what was executed
+        ("reward", np.float32),  # of that action, and so the next two
+        ("terminated", np.bool_),
+        ("truncated", np.bool_),
+    ]
+
+
+# --- shards -----------------------------------------------------------------------------------------------------------
+
+
+def shard_name(number: int) -> str:
+    """The name of a shard's folder."""
+    return f"shard_{number:05d}"
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """The whole shards of a recording in their order. Raises InputError where one is missing between them."""
+    found = sorted(path for path in folder.glob("shard_*") if re.fullmatch(r"shard_\d{5,}", path.name))
+    for number, path in enumerate(found):
+        if path.name != shard_name(number):
+            raise InputError(f"{folder}: {shard_name(number)} is missing; bring it back, or record anew")
+    return found
+
+
+def write_shard(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[dict], lang: np.ndarray) -> None:
+    """Write a shard as a whole: under another name first, which is then changed.
+
+    rows (M,): of all its episodes, of a dtype whose fields become the arrays; episodes: what is to be known of each,
+    without its place, with its number of `steps`; lang (episodes, G) float32. Raises OSError.
+    """
+    temporary = folder / f".{shard_name(number)}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    temporary.mkdir(parents=True)
+    records, first = [], 0
+    for episode in episodes:
+        records.append({**episode, "first_row": first, "num_rows": episode["steps"] + 1})
+        first += episode["steps"] + 1
+    arrays = {f"{name}.npy": np.ascontiguousarray(rows[name]) for name in rows.dtype.names} | {LANG: lang}
+    writers = {name: functools.partial(np.save, arr=array, allow_pickle=False) for name, array in arrays.items()}
+    for name, write in {**writers, EPISODES: lambda file: file.write(json_bytes(records))}.items():
+        write_atomic(temporary / name, write)
+    os.rename(temporary, folder / shard_name(number))
+
+
+def find_parts(folder: Path) -> list[Path]:
+    """The parts of shards that are not whole yet, in the order in which they were written."""
+    return sorted((folder / UNFINISHED).glob("[0-9]*.npz"))
+
+
+def write_part(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[dict]) -> Path:
+    """Write some episodes that no shard has yet, as `write_shard` is given them; its path. Raises OSError."""
+    path, known = folder / UNFINISHED / f"{number:06d}.npz", np.frombuffer(json_bytes(episodes), np.uint8)
+    write_atomic(path, lambda file: np.savez(file, rows=rows, episodes=known))
+    return path
+
+
+def read_part(path: Path, dtype: np.dtype) -> list[tuple[np.ndarray, dict]]:
+    """Rows of a dtype and what is known of each episode of a part; nothing where it is damaged: it is made again."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            rows, episodes = archive["rows"], orjson.loads(archive["episodes"].tobytes())
+        ends = np.cumsum([episode["steps"] + 1 for episode in episodes])
+        if rows.dtype != dtype or len(rows) != ends[-1]:
+            return []
+        return list(zip(np.split(rows, ends[:-1]), episodes, strict=True))
+    except Exception:  # a damaged archive raises nearly anything
+        return []
+
+
+def read_episodes(shard: Path) -> list[dict]:
+    """What is known of each episode of a shard. Raises InputError."""
+    episodes = read_json(shard / EPISODES)
+    if not isinstance(episodes, list) or not all(isinstance(one, dict) and _is_episode(one) for one in episodes):
+        raise InputError(f"{shard / EPISODES} is damaged: it is no list of episodes; record anew")
+    return episodes
+
+
+def _is_episode(one: Mapping) -> bool:
+    """Whether all that is wanted of an episode is there, and of its kind."""
+    kinds = {"first_row": int, "num_rows": int, "steps": int, "seed": int, "mission": str, "success": bool}
+    return (
+        all(type(one.get(name)) is kind for name, kind in kinds.items())
+        and all(0 <= one[name] < 2**31 for name in ("first_row", "num_rows", "steps"))
+        and one["num_rows"] == one["steps"] + 1
+        and 0 <= one["seed"] < 2**63
+        and one.get("split") in SPLITS
+        and one.get("behaviour") in BEHAVIOURS
+    )
+
+
+def _map_arrays(shard: Path) -> dict[str, np.ndarray]:
+    """The arrays of a shard, by name, memory-mapped; what is written to them stays in memory. Raises InputError."""
+    # not read-only: torch would warn of such arrays, and die where it writes to one
+    arrays = {path.stem: _load_array(path, "c") for path in sorted(shard.glob("*.npy")) if path.name != LANG}
+    if not arrays or not all(array.ndim for array in arrays.values()) or len(set(map(len, arrays.values()))) != 1:
+        raise InputError(f"{shard} is damaged: its arrays differ in length; record anew")
+    return arrays
+
+
+def _allow_files(count: int) -> None:
+    """Let this process hold so many files open besides others: each array that is memory-mapped is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def _count_rows(arrays: Mapping[str, np.ndarray]) -> int:
+    return len(next(iter(arrays.values())))
+
+
+def _kinds(arrays: Mapping[str, np.ndarray]) -> dict:
+    return {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
+
+
+def _load_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); record anew") from None
+
+
+# --- the index --------------------------------------------------------------------------------------------------------
+
+
+Table = tuple[dict[str, np.ndarray], list[str], np.ndarray]  # index, missions, lang
+
+
+def make_index(folder: Path) -> Table:
+    """The index of a recording's shards, its missions, and what the policy is given of each (missions, G) float32.
+
+    All three are written, too, where the folder can be written to. Raises InputError for a damaged shard.
+    """
+    shards = find_shards(folder)
+    of_shards, of_episodes = [read_episodes(shard) for shard in shards], [_load_array(shard / LANG) for shard in shards]
+    for shard, some, lang in zip(shards, of_shards, of_episodes, strict=True):
+        if lang.ndim != 2 or len(lang) != len(some):
+            raise InputError(f"{shard / LANG} is damaged: it has no row for each episode; record anew")
+        if lang.shape[1] != of_episodes[0].shape[1]:
+            raise InputError(f"{shard / LANG} is damaged: its rows are not those of the first shard; record anew")
+    episodes = [{**episode, "shard": number} for number, some in enumerate(of_shards) for episode in some]
+    missions = sorted({episode["mission"] for episode in episodes})
+    numbers = {mission: number for number, mission in enumerate(missions)}
+    names = {"mission": numbers.get, "split": SPLITS.index, "behaviour": BEHAVIOURS.index}
+    index = {
+        name: np.array([names.get(name, lambda value: value)(episode[name]) for episode in episodes], dtype)
+        for name, dtype in _INDEX.items()
+    }
+    first = np.unique(index["mission"], return_index=True)[1]
+    lang = np.concatenate(of_episodes)[first]
+    wrong = find_fault(index, missions, lang, [_count_rows(_map_arrays(shard)) for shard in shards])
+    if wrong is not None:
+        raise InputError(f"{shards[wrong] / EPISODES} is damaged: its episodes do not make up its rows; record anew")
+    files = [
+        (folder / MISSIONS, lambda file: file.write(json_bytes(missions, orjson.OPT_INDENT_2))),
+        (folder / LANG, lambda file: np.save(file, lang, allow_pickle=False)),
+        (folder / INDEX, lambda file: np.savez(file, **index)),
+    ]
+    if os.access(folder, os.W_OK):
+        write_together(files)
+    return index, missions, lang
+
+
+def _read_index(folder: Path, num_rows: Sequence[int]) -> Table | None:
+    """What `make_index` wrote, if it is there and of shards of so many rows; else None."""
+    try:
+        with np.load(folder / INDEX, allow_pickle=False) as archive:
+            index = {name: archive[name] for name in _INDEX}
+        missions, lang = read_json(folder / MISSIONS), _load_array(folder / LANG)
+        return (index, missions, lang) if find_fault(index, missions, lang, num_rows) is None else None
+    except Exception:  # a damaged archive raises nearly anything, and all of it can be made again
+        return None
+
+
+def find_fault(index: Mapping[str, np.ndarray], missions: list[str], lang: np.ndarray, num_rows: Sequence[int]):
+    """The first shard that the episodes of an index do not make up; 0 where the index itself is no such table; or None.
+
+    num_rows: of each shard. Episodes stand in the order of their shards, and in each begin at row 0, follow each other
+    and end with its last row.
+    """
+    columns = [(index[name], dtype) for name, dtype in _INDEX.items()]
+    limits = {"split": len(SPLITS), "behaviour": len(BEHAVIOURS), "mission": len(missions), "shard": len(num_rows)}
+    if (
+        not all(column.dtype == dtype and column.shape == index["shard"].shape for column, dtype in columns)
+        or index["shard"].ndim != 1
+        or not all(((index[name] >= 0) & (index[name] < limit)).all() for name, limit in limits.items())
+        or not all(isinstance(mission, str) for mission in missions)
+        or lang.ndim != 2
+        or len(lang) != len(missions)
+        or (np.diff(index["shard"]) < 0).any()
+    ):
+        return 0
+    for shard, wanted in enumerate(num_rows):
+        here = index["shard"] == shard
+        first, ends = index["first_row"][here], np.cumsum(index["num_rows"][here], dtype=np.int64)
+        starts = np.append(0, ends)  # of the episodes, then the end of the shard
+        if starts[-1] != wanted or (first != starts[:-1]).any() or (index["num_rows"][here] < 2).any():
+            return shard
+    return None
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Episode(Mapping):
+    """The arrays (T, ...) of one episode by name, and what is known of it; its last row is terminal."""
+
+    arrays: dict[str, np.ndarray]
+    seed: int
+    split: str
+    behaviour: str
+    mission: str
+    success: bool
+    lang: np.ndarray  # (G,) float32, what the policy is given of the mission
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        """How many arrays there are."""
+        return len(self.arrays)
+
+
+class Recording:
+    """A finished recording. config: of config.json; index: arrays of a row an episode, `shard`, `first_row`, ...
+
+    missions: the distinct texts, to which `index["mission"]` points; lang (missions, G) float32: what the policy is
+    given of each. Raises InputError where the folder holds none, or a damaged one.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.config = load_config(self.folder)
+        shards, wanted = find_shards(self.folder), self.config["num_shards"]
+        if len(shards) < max(wanted, 1):
+            raise InputError(
+                f"{folder} is not finished ({len(shards)} of {wanted} shards); give the command of "
+                "generative.record that began it once more, with --resume"
+            )
+        _allow_files(sum(len(list(shard.glob("*.npy"))) for shard in shards))
+        self.shards = [_map_arrays(shard) for shard in shards]
+        for shard, arrays in zip(shards, self.shards, strict=True):
+            if _kinds(arrays) != _kinds(self.shards[0]):
+                raise InputError(f"{shard} is damaged: its arrays are not those of the first shard; record anew")
+        num_rows = [_count_rows(arrays) for arrays in self.shards]
+        self.index, self.missions, self.lang = _read_index(self.folder, num_rows) or make_index(self.folder)
+
+    def __len__(self) -> int:
+        """How many episodes there are."""
+        return len(self.index["seed"])
+
+    def episodes(self, split: str | None = None, behaviours: Sequence[str] | None = None) -> np.ndarray:
+        """The numbers of the episodes of a split of SPLITS and of some of BEHAVIOURS; None: of all."""
+        wanted = np.ones(len(self), bool)
+        if split is not None:
+            wanted &= self.index["split"] == SPLITS.index(split)
+        if behaviours is not None:
+            wanted &= np.isin(self.index["behaviour"], [BEHAVIOURS.index(name) for name in behaviours])
+        return np.flatnonzero(wanted)
+
+    def distinct(self, numbers: Sequence[int]) -> list[int]:
+        """These episodes without those that repeat an earlier one of them: the same world, and the same actions.
+
+        So is every further greedy episode of an agent in the same level of a game.
+        """
+        first: dict[tuple, int] = {}
+        for k in map(int, numbers):
+            first.setdefault((int(self.index["seed"][k]), self.episode(k)["action"].tobytes()), k)
+        return list(first.values())
+
+    def episode(self, k: int) -> Episode:
+        """Episode number k, its arrays memory-mapped."""
+        row = {name: column[k].item() for name, column in self.index.items()}
+        rows = slice(row["first_row"], row["first_row"] + row["num_rows"])
+        return Episode(
+            arrays={name: array[rows] for name, array in self.shards[row["shard"]].items()},
+            seed=row["seed"],
+            split=SPLITS[row["split"]],
+            behaviour=BEHAVIOURS[row["behaviour"]],
+            mission=self.missions[row["mission"]],
+            success=row["success"],
+            lang=self.lang[row["mission"]],
+        )
+
+    def windows(
+        self, length: int, split: str | None = None, behaviours: Sequence[str] | None = None, stride: int = 1
+    ) -> "Windows":
+        """All windows of `length` consecutive rows of one episode, at every `stride`-th row of it and at its end.
+
+        An episode of fewer rows is one window, the rest of which is padding.
+        """
+        if length < 1 or stride < 1:
+            raise ValueError("length and stride of windows must be at least 1")
+        episodes = self.episodes(split, behaviours)
+        last = np.maximum(self.index["num_rows"][episodes] - length, 0)
+        counts = -(-last // stride) + 1
+        which = np.repeat(np.arange(len(episodes)), counts)
+        of_episode = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return Windows(self, length, episodes[which], np.minimum(of_episode * stride, last[which]))
+
+
+class Windows:
+    """Windows of a recording: window w begins at row `starts[w]` of episode `episodes[w]`."""
+
+    def __init__(self, recording: Recording, length: int, episodes: np.ndarray, starts: np.ndarray):
+        self.recording, self.length, self.episodes, self.starts = recording, length, episodes, starts
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def batch(self, numbers: Sequence[int] | np.ndarray, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """The arrays (B, T, ...) of some windows, all of them or those of `names`, as new arrays.
+
+        With them `mask` (B, T) bool, False in the padding, where arrays are 0 and actions -1, and `lang` (B, G).
+        """
+        index, shards = self.recording.index, self.recording.shards
+        numbers = np.asarray(numbers, np.int64)
+        episodes = self.episodes[numbers]
+        rows = self.starts[numbers, None] + np.arange(self.length)
+        mask = rows < index["num_rows"][episodes, None]
+        rows = np.where(mask, rows + index["first_row"][episodes, None], index["first_row"][episodes, None])
+        of_shard = index["shard"][episodes]
+        found = {
+            name: np.empty((*mask.shape, *shards[0][name].shape[1:]), shards[0][name].dtype)
+            for name in (shards[0] if names is None else names)
+        }
+        for number in np.unique(of_shard):
+            here = of_shard == number
+            for name, array in found.items():
+                array[here] = shards[number][name][rows[here]]
+        for name, array in found.items():
+            array[~mask] = _PADDING.get(name, 0)
+        return {**found, "mask": mask, "lang": self.recording.lang[index["mission"][episodes]]}
+
+
+def load_config(folder: str | Path) -> dict:
+    """The config of a recording. Raises InputError where the folder holds none."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise InputError(f"{folder} is no recording (it has no {CONFIG}); make one with python -m generative.record")
+    config = read_json(path)
+    parts = {"settings": dict, "checkpoint": dict, "encoding": dict, "num_shards": int}
+    if not isinstance(config, dict) or not all(isinstance(config.get(key), kind) for key, kind in parts.items()):
+        raise InputError(f"{path} is not the config of a recording; name the folder of one")
+    return config
+
+
+def open_recording(folder: str | Path) -> Recording:
+    """The finished recording in a folder. Raises InputError where there is none."""
+    return Recording(folder)

@@ -1,0 +1,1 @@
+"""What the hidden state holds: decompositions, probes, and what moving it does."""

@@ -1,0 +1,132 @@
+"""Directions of a policy's memory as a file: unit vectors, what reads the coordinate along each, and random ones.
+
+A direction has a unit vector u, along which the memory is moved, and a dual vector w with w . u = 1, which reads the
+coordinate w . (h - mean). Of an orthonormal set both are the same; of ICA and NMF they are not, and only the duals of a
+set tell one of its directions from the others. Neither has a mean in it.
+
+The direction of a probe (`<block>.probe.<property>`) leads from the mean memory of one class to that of the other: u is
+what changes with the property, and w, the weights of logistic regression, what it is told by. Weights are no way to
+move the memory, as they also cancel what disturbs the reading (Haufe et al. 2014, NeuroImage 87). With w . u = 1, to
+remove the coordinate makes the means of both classes equal, so that no linear reading is left (Belrose et al. 2023,
+arXiv 2306.03819). Directions of several properties are no basis: to remove one's coordinate changes the others'.
+Axis letters: K directions, S hidden units.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from mop.common.errors import InputError
+from mop.common.files import write_atomic
+
+ALL = "all"  # the block of the whole memory
+_SPACE_SHARE, _LEAST_SPACE = 0.95, 8  # of the variance, and of principal components, where random directions lie
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """K directions of the memory of one policy, with mean and covariance of that memory."""
+
+    units: np.ndarray  # (K, S) float32, of length 1, zero outside the block
+    duals: np.ndarray  # (K, S) float32, zero outside the block; dual . unit = 1
+    names: np.ndarray  # (K,) texts, "router_0.pca.3"
+    blocks: np.ndarray  # (K,) texts, a key of the policy's `hidden_layout`, or ALL
+    methods: np.ndarray  # (K,) texts
+    mean: np.ndarray  # (S,) float32, of the memory after a step
+    covariance: np.ndarray  # (S, S) float32, of the memory after a step
+    block_names: np.ndarray  # (blocks,) texts
+    block_columns: np.ndarray  # (blocks, 2) int64, first column and end of each
+    checkpoint: np.ndarray  # () text: SHA-256 of the policy's file
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def sd(self) -> np.ndarray:
+        """(K,) float64: standard deviation of each coordinate over the steps that the directions were fitted on."""
+        duals, covariance = self.duals.astype(np.float64), self.covariance.astype(np.float64)
+        return np.sqrt(np.maximum(((duals @ covariance) * duals).sum(1), 0.0))
+
+    def columns(self, block: str) -> slice:
+        """The columns of the memory that a block has."""
+        start, end = self.block_columns[self.block_names.tolist().index(block)].tolist()
+        return slice(start, end)
+
+    def coordinates(self, hidden: np.ndarray) -> np.ndarray:
+        """Coordinates (..., K) float32 of memories (..., S)."""
+        return (hidden - self.mean) @ self.duals.T
+
+    def number(self, text: str) -> int:
+        """The index of a direction, given as that index, by its name, or by the end of its name if no other has it.
+
+        Ends begin behind a point: "probe.saw ahead". Raises InputError where there is none.
+        """
+        names = self.names.tolist()
+        if text in names:
+            return names.index(text)
+        if text.isascii() and text.isdigit():
+            if int(text) < len(names):
+                return int(text)
+        elif len(ending := [k for k, name in enumerate(names) if name.endswith(f".{text}")]) == 1:
+            return ending[0]
+        near = difflib.get_close_matches(text, names, n=3, cutoff=0.3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise InputError(f"there is no direction {text!r}: give a number below {len(names)}, or a name{hint}")
+
+
+def write_directions(path: str | Path, directions: Directions) -> None:
+    """Write a file that `load_directions` reads. Raises OSError."""
+    arrays = {field.name: getattr(directions, field.name) for field in fields(Directions)}
+    write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def load_directions(path: str | Path) -> Directions:
+    """The directions of a file. Raises InputError where it is none."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            directions = Directions(**{field.name: file[field.name] for field in fields(Directions)})
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; make one with python -m generative.directions") from None
+    except Exception:  # a damaged zip raises nearly anything
+        raise InputError(f"{path} is no file of directions; make one with python -m generative.directions") from None
+    _check(path, directions)
+    return directions
+
+
+def _check(path: str | Path, directions: Directions) -> None:
+    """Raises InputError where the arrays do not fit together."""
+    num, size, blocks = len(directions.names), len(directions.mean), len(directions.block_names)
+    shapes = {"units": (num, size), "duals": (num, size), "covariance": (size, size)}
+    shapes |= {"blocks": (num,), "methods": (num,), "block_columns": (blocks, 2), "checkpoint": ()}
+    for name, shape in shapes.items():
+        if getattr(directions, name).shape != shape:
+            raise InputError(f"{path}: {name!r} has the shape {getattr(directions, name).shape}, not {shape}")
+    if not all(np.isfinite(getattr(directions, name)).all() for name in ("units", "duals", "mean", "covariance")):
+        raise InputError(f"{path}: some directions are not finite; make it anew with python -m generative.directions")
+
+
+def block_slices(hidden_layout: Mapping[str, slice]) -> dict[str, slice]:
+    """The blocks of a memory, name -> columns: each GRU's, and all of them where there are several."""
+    whole = {ALL: slice(0, max(columns.stop for columns in hidden_layout.values()))}
+    return {**hidden_layout, **(whole if len(hidden_layout) > 1 else {})}
+
+
+# --- random ones ------------------------------------------------------------------------------------------------------
+
+
+def random_unit(directions: Directions, block: str, rng: np.random.Generator) -> np.ndarray:
+    """A unit vector (S,) float64 in a block, random among the leading principal components that hold 95 % of it.
+
+    A direction elsewhere, where the memory never is, would be a weak control.
+    """
+    columns = directions.columns(block)
+    values, vectors = np.linalg.eigh(directions.covariance[columns, columns].astype(np.float64))
+    held = np.cumsum(values[::-1]) / max(values.sum(), 1e-300)
+    num = min(max(int(np.searchsorted(held, _SPACE_SHARE)) + 1, _LEAST_SPACE), len(values))
+    drawn = rng.standard_normal(num)
+    unit = np.zeros(len(directions.mean))
+    unit[columns] = vectors[:, ::-1][:, :num] @ drawn / np.linalg.norm(drawn)
+    return unit

@@ -1,0 +1,99 @@
+"""Linear probes: whether a property of the world can be read off numbers of the memory, judged in other worlds.
+
+Axis letters: M rows, D numbers of a row, C classes, B episodes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from mop.analysis.run_comparison import Interval
+from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
+
+
+class Probe:
+    """Logistic regression on standardised numbers, with every class of the same weight."""
+
+    def __init__(self, x: np.ndarray, labels: np.ndarray, freedom: float = 1.0, has_one_scale: bool = False):
+        """x (M, D), labels (M,) int, of two classes at least.
+
+        freedom: scikit-learn's C, the smaller, the smaller are the weights; has_one_scale: all numbers are divided by
+        the same one, so that one that hardly varies cannot count much.
+        """
+        self._mean, self._sd = x.mean(0), x.std(0)
+        if has_one_scale:
+            self._sd = np.full_like(self._sd, np.sqrt(np.square(self._sd).mean()))
+        self._sd = np.where(self._sd > 0, self._sd, 1.0)
+        self._model = LogisticRegression(C=freedom, class_weight="balanced", max_iter=300, tol=1e-3)
+        self._model.fit((x - self._mean) / self._sd, labels)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """The class (M,) of each row of x (M, D)."""
+        return self._model.predict((x - self._mean) / self._sd)
+
+    @property
+    def contrasts(self) -> np.ndarray:
+        """The weights (C, D) of each class against the mean of the others; (1, D) of the second of two classes."""
+        weights = self._model.coef_ / self._sd
+        return weights if len(weights) == 1 else (weights - weights.mean(0)) * len(weights) / (len(weights) - 1)
+
+
+def class_differences(x: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """For each class (C,), the mean of its rows of x (M, D), with labels (M,), minus that of the others': (C, D).
+
+    Of two classes, that of the second alone, (1, D). 0 where there is no row of it, or no other.
+    """
+    differences = np.zeros((len(classes), x.shape[1]))
+    for k, number in enumerate(classes):
+        is_of_it = labels == number
+        if is_of_it.any() and not is_of_it.all():
+            differences[k] = x[is_of_it].mean(0) - x[~is_of_it].mean(0)
+    return differences[1:] if len(classes) == 2 else differences
+
+
+def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray, episode: np.ndarray) -> Interval:
+    """Mean over the classes of labels (M,) of the share found, with its 95 % interval from a bootstrap over episodes.
+
+    episode: (M,) int. 1 / C by chance, also for who always names the commonest class. The interval is NaN for fewer
+    than MIN_EPISODES episodes, and leaves out resamples in which a class is missing.
+    """
+    found, total = _counts(predicted, labels, episode)
+    value = float((found.sum(0) / total.sum(0)).mean())
+    if len(found) < MIN_EPISODES:
+        return Interval(value, np.nan, np.nan)
+    drawn = resample(np.concatenate([found, total], 1)).reshape(-1, 2, found.shape[1])
+    with np.errstate(invalid="ignore"):
+        low, high = bounds((drawn[:, 0] / drawn[:, 1]).mean(1))
+    return Interval(value, float(low), float(high))
+
+
+def accuracy_alone(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """The value of `balanced_accuracy`, in a hundredth of the time."""
+    found, total = _counts(predicted, labels, np.zeros(len(labels), np.int64))
+    return float((found / total).mean())
+
+
+def _counts(predicted: np.ndarray, labels: np.ndarray, episode: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many rows of each class an episode has: those found and all, (B, C) float64 each."""
+    classes, index = np.unique(labels, return_inverse=True)
+    numbers, episode = np.unique(episode, return_inverse=True)
+    flat, shape = episode * len(classes) + index, (len(numbers), len(classes))
+    counts = (np.bincount(flat, weights, np.prod(shape)) for weights in (predicted == labels, None))
+    return tuple(of_kind.reshape(shape).astype(np.float64) for of_kind in counts)
+
+
+def labels_of_others(labels: np.ndarray, t_step: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Labels (M,) drawn anew, without replacement, from those of all rows of the same t_step (M,) int: the control.
+
+    A probe that is taught and judged by these finds what the time alone tells (a control task, Hewitt and Liang 2019,
+    arXiv 1909.03368).
+    """
+    mixed = np.empty_like(labels)
+    mixed[np.argsort(t_step, kind="stable")] = labels[np.lexsort((rng.random(len(labels)), t_step))]
+    return mixed
+
+
+def above_chance(accuracy: float, num_classes: int) -> float:
+    """A balanced accuracy from 0, chance, to 1, all right; below 0 where it is worse than chance."""
+    return (accuracy - 1 / num_classes) / (1 - 1 / num_classes)

@@ -1,0 +1,1 @@
+"""Simulators of agent and environment: Minigrid's rules as tensors, and a learned world model."""

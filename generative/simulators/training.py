@@ -1,0 +1,252 @@
+"""A world model in training, as a run that `mop.training.loop.drive` brings to its final checkpoint.
+
+The model is shown the first frames of a window, `num_initializing_steps` or fewer, so that it can begin anywhere. At
+first the posterior helps it in every frame; then it runs freely over the last part of a window, counted back from the
+end of its episode if that lies in it. That part grows to all simulated frames; in half of the windows it is as long as
+it may be, in the others of random length. Every `EVAL_INTERVAL` updates the model runs freely through windows of
+held-out worlds, and only what it simulates counts. What is kept is the model that was best there.
+
+Random are the first weights, and in each update the windows, how far they run freely and what z is drawn. They come
+from named streams and the number of the update.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.base import Domain, domain_of
+from generative.domains.coinrun.policy import FrozenAgent
+from generative.recordings.format import Recording, Windows
+from generative.simulators.losses import Frames, losses, simulate
+from generative.simulators.world_model import make_world_model
+from mop.common.errors import InputError
+from mop.common.seeding import stream_seed
+from mop.training.copies import copied_to_cpu
+from mop.training.log import Columns, Row
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+CPU = torch.device("cpu")
+WARM_UP = 100  # updates in which the learning rate rises; then it falls to 0 at the end
+CURRICULUM = 0.5  # share of the updates after which the model runs freely over whole windows
+MAX_GRAD_NORM = 100.0
+EVAL_INTERVAL = 250  # updates
+PATIENCE = 4  # evaluations without improvement after the curriculum; then the run is over
+NUM_ROWS = 20_000  # of which the variance of the memory is measured
+
+
+def hidden_variance(recording: Recording, domain: Domain, seed: int) -> Tensor:
+    """The variance (S,) of each hidden unit of the policy over rows of the training worlds, as the domain has it."""
+    rows = recording.windows(1, "train")
+    rng = np.random.default_rng(stream_seed(seed, "variance"))
+    chosen = np.sort(rng.choice(len(rows), min(len(rows), NUM_ROWS), replace=False))
+    return domain.variance(torch.from_numpy(rows.batch(chosen, ["hidden"])["hidden"][:, 0]))
+
+
+def all_windows(recording: Recording, length: int, num_shown: int, split: str) -> Windows:
+    """A window from every row of every episode of a split that has a row left after the `num_shown` first.
+
+    Most reach beyond the end of their episode, which is masked. So each step counts as much as any other, also those
+    shortly before success, of which windows that end with their episode would hold few.
+    """
+    episodes = recording.episodes(split)
+    counts = np.maximum(recording.index["num_rows"][episodes] - num_shown, 0)
+    starts = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return Windows(recording, length, np.repeat(episodes, counts), starts)
+
+
+class SimulatorRun:
+    """World model, optimiser, the best weights so far, and counters of one run."""
+
+    def __init__(
+        self, config: dict, policy: FrozenPolicy | FrozenAgent, recording: Recording, device: torch.device = CPU
+    ):
+        """config: of `train_gen_model.make_config`; device: another one than the CPU only where the domain has it.
+
+        Raises InputError where the recording holds too few worlds.
+        """
+        self.domain, self.device = domain_of(config), device
+        self.config, self.settings, self.policy, self.recording = config, config["settings"], policy, recording
+        self.seed, self.num_init = self.settings["seed"], self.settings["num_initializing_steps"]
+        self.length = self.num_init + self.settings["num_sim_steps"]
+        units = self.domain.units(self.settings, config["hidden_size"])
+        self.scales = {name: self.settings[f"loss_scale_{name}"] * units.get(name, 1) for name in self.domain.terms}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(self.seed, "weights"))
+            self.model = make_world_model(config).to(device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings["lr"], fused=True)
+        self.windows = all_windows(recording, self.length, self.num_init, "train")
+        has_rows = len(self.windows) > 0
+        self.variance = hidden_variance(recording, self.domain, self.seed).to(device) if has_rows else torch.zeros(0)
+        self.held_out = self._held_out()
+        self.update, self.evaluations_since_best = 0, 0
+        self.best: dict | None = None  # its weights, loss and update
+        of_terms = (f"val_{name}" for name in ("loss", *self.domain.terms))
+        self.measured = dict.fromkeys((*of_terms, *self.domain.closeness_names), math.nan)
+        self.columns = Columns((), {}, self._bar_text, self._closing_lines, _plot)
+
+    def _held_out(self) -> Frames:
+        """Windows of validation worlds."""
+        windows = all_windows(self.recording, self.length, self.num_init, "validation")
+        if not len(windows) or not len(self.windows):
+            raise InputError(
+                f"{self.recording.folder} has no training or no validation episode of more than {self.num_init} rows; "
+                "lower --num_initializing_steps, or record more steps"
+            )
+        rng = np.random.default_rng(stream_seed(self.seed, "validation"))
+        chosen = np.sort(rng.choice(len(windows), min(len(windows), self.domain.num_validation), replace=False))
+        return self._frames(windows, chosen)
+
+    def _frames(self, windows: Windows, chosen: np.ndarray) -> Frames:
+        return Frames.of(windows.batch(chosen, self.domain.arrays), self.domain).to(self.device)
+
+    # --- an update ----------------------------------------------------------------------------------------------------
+
+    def step_update(self) -> dict[str, float]:
+        """One Adam step on a batch of windows. Raises InputError where the training has diverged."""
+        rng = np.random.default_rng((stream_seed(self.seed, "windows"), self.update))
+        chosen = rng.integers(len(self.windows), size=self.settings["batch_size"])
+        frames = self._frames(self.windows, chosen)
+        num_shown = int(rng.integers(1, self.num_init + 1))
+        is_free, noise = self.free_frames(frames.mask, rng), self.draw_noise(frames.mask.shape)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        simulated = simulate(self.model, frames, num_shown, is_free, noise)
+        found = losses(self.model, self.policy, frames, simulated, num_shown, self.variance)
+        loss = self.weighed(found)
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
+        if not math.isfinite(norm.item()):
+            raise InputError(f"the training diverged at update {self.update}; try a smaller --lr")
+        self.optimizer.step()
+        self.update += 1
+        if self.update % EVAL_INTERVAL == 0 or self.update == self.settings["num_updates"]:
+            self.evaluate()
+        return {"loss": loss.item(), **{name: value.item() for name, value in found.items()}, "grad_norm": norm.item()}
+
+    def weighed(self, found: Mapping[str, Tensor]) -> Tensor:
+        """The loss: the sum of the terms, each with its weight."""
+        return sum(self.scales[name] * value for name, value in found.items())
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        share = self.update / self.settings["num_updates"]
+        return self.settings["lr"] * (1 - share) * min(1.0, (self.update + 1) / WARM_UP)
+
+    @property
+    def horizon(self) -> int:
+        """Frames that the model may run freely in the next update."""
+        share = self.update / (CURRICULUM * self.settings["num_updates"])
+        return math.ceil(self.settings["num_sim_steps"] * min(1.0, share))
+
+    def free_frames(self, mask: Tensor, rng: np.random.Generator) -> Tensor:
+        """(T, N) bool: the frames of each window through which the model runs freely, its last ones.
+
+        mask (T, N) bool: the frames before the end of the episode, of which the last ones are counted.
+        """
+        ends = mask.sum(0).cpu().numpy()
+        most = np.minimum(self.horizon, ends - self.num_init)
+        lengths = np.where(rng.random(len(ends)) < 0.5, most, rng.integers(0, most + 1))
+        return torch.from_numpy(np.arange(self.length)[:, None] >= ends - lengths).to(self.device)
+
+    def draw_noise(self, shape: torch.Size) -> Tensor:
+        """Draws (T, N, groups, classes) of a standard exponential distribution, for `WorldModel.choose`."""
+        generator = torch.Generator().manual_seed(stream_seed(stream_seed(self.seed, "z"), str(self.update)))
+        drawn = torch.empty(*shape, self.model.groups, self.model.classes).exponential_(generator=generator)
+        return drawn.to(self.device)
+
+    @torch.no_grad()
+    def evaluate(self) -> None:
+        """Run freely through the windows of held-out worlds, and keep the weights if they are the best so far.
+
+        Measured are the simulated frames alone: those that are shown are far less of a surprise.
+        """
+        frames = self.held_out
+        simulated = simulate(self.model, frames, self.num_init, torch.ones_like(frames.mask), None)
+        is_simulated = torch.arange(self.length, device=self.device)[:, None] >= self.num_init
+        frames = frames._replace(mask=frames.mask & is_simulated)
+        found = losses(self.model, self.policy, frames, simulated, self.num_init, self.variance)
+        loss = self.weighed(found).item()
+        if not math.isfinite(loss):
+            raise InputError(f"the training diverged at update {self.update}; try a smaller --lr")
+        self.measured = {"val_loss": loss, **{f"val_{name}": value.item() for name, value in found.items()}}
+        shown = self.model.views.decode(simulated.logits[self.num_init :])
+        self.measured |= self.domain.closeness(shown, *(part[self.num_init :] for part in (frames.soft, frames.mask)))
+        if self.best is None or loss < self.best["loss"]:
+            weights = copied_to_cpu(self.model.state_dict())
+            self.best, self.evaluations_since_best = {"weights": weights, "loss": loss, "update": self.update}, 0
+        elif self.update > CURRICULUM * self.settings["num_updates"]:
+            self.evaluations_since_best += 1
+
+    def is_over(self) -> bool:
+        """Whether the model has not become better for long."""
+        return self.evaluations_since_best >= PATIENCE
+
+    # --- what the loop asks for ---------------------------------------------------------------------------------------
+
+    def summary(self) -> dict[str, float]:
+        """The latest evaluation, NaN before the first; how far the model runs freely; the best loss so far."""
+        best = math.nan if self.best is None else self.best["loss"]
+        return {**self.measured, "best_val_loss": best, "horizon": self.horizon, "lr": self.lr}
+
+    def warnings(self, measures: Mapping[str, float]) -> dict[str, str]:
+        """Nothing: a run that diverges is refused where it does."""
+        return {}
+
+    def checkpoint(self) -> dict:
+        """The best model so far; before the first evaluation, the present one."""
+        now = {"weights": self.model.state_dict(), "loss": math.nan, "update": self.update}
+        best = self.best or now
+        weights = copied_to_cpu(best["weights"])
+        return {"policy_state_dict": weights, "update": best["update"], "config": self.config}
+
+    def state(self) -> dict:
+        """Weights, optimiser, the best weights, counters."""
+        return {
+            "config": self.config,
+            "weights": copied_to_cpu(self.model.state_dict()),
+            "optimizer": copied_to_cpu(self.optimizer.state_dict()),
+            "best": self.best,
+            "measured": {name: value for name, value in self.measured.items() if math.isfinite(value)},
+            "evaluations_since_best": self.evaluations_since_best,
+            "update": self.update,
+        }
+
+    def load_state(self, state: Mapping) -> None:
+        """Continue where `state()` was taken: the same updates follow, bit for bit on the same machine."""
+        self.model.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(copied_to_cpu(state["optimizer"]))
+        self.best, self.update = state["best"], state["update"]
+        self.measured |= state["measured"]
+        self.evaluations_since_best = state["evaluations_since_best"]
+
+    def _bar_text(self, row: Row) -> str:
+        close = self.domain.closeness_brief.format_map(row)
+        held_out = "" if math.isnan(row["val_loss"]) else f" held out {row['val_loss']:.2f} {close}"
+        return f"loss {row['loss']:.2f} obs {row['obs']:.2f} nats free {row['horizon']:.0f}{held_out}"
+
+    def _closing_lines(self, row: Row) -> dict[str, str]:
+        name, text = self.domain.closeness_text
+        return {
+            "updates": f"{row['update']:.0f} ({row['seconds']:.0f} s)",
+            "held out": f"loss {row['best_val_loss']:.2f} {self.domain.loss_unit} at best, running freely",
+            name: text.format_map(row),
+        }
+
+
+# --- how its log is shown ---------------------------------------------------------------------------------------------
+
+
+def _plot(table: "pd.DataFrame", label: str) -> "Figure":
+    from generative.figures.training_curves import plot_log  # here: matplotlib takes most of a second to load
+
+    return plot_log(table, label)

@@ -1,0 +1,1 @@
+"""Learners that can be saved, forked and resumed: SAC and DDPG."""

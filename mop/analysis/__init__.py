@@ -1,0 +1,1 @@
+"""Routing data -> numbers, by numpy alone: no files, no figures."""

@@ -1,0 +1,166 @@
+"""Means over the steps in each cell of the grid, and the rectangle of cells to draw.
+
+Axis letters: S steps, C grid cells that were visited, L layers, E experts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mop.analysis.router_weights import mean_by
+from mop.analysis.routing_data import StepFilter, Steps, checked_positions, checked_weights, step_mask
+from mop.common.errors import InputError
+
+FULL_STEPS = 10  # from so many steps on, a mean counts fully
+CLOSE = 0.05  # mean weights that differ by less do not say which expert is the first
+
+
+@dataclass(frozen=True, eq=False)
+class CellIndex:
+    """Which of the visited cells each step is in; cells are in reading order (by y, then x)."""
+
+    cells: np.ndarray  # (C, 2) int64, x and y
+    counts: np.ndarray  # (C,) int64, steps in the cell
+    index: np.ndarray  # (S,) int64, cell of each step
+
+    def has_steps(self, min_steps: int) -> np.ndarray:
+        """The cells (C,) bool with so many steps. Raises InputError as `enough_steps`."""
+        return enough_steps(self.counts, min_steps)
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Mean (C,) float64 of values (S,) over the steps in each cell; values that are not finite are left out."""
+        is_known = np.isfinite(values)
+        num_known = self._total(is_known)
+        mean = np.full(len(self.cells), np.nan)
+        return np.divide(self._total(np.where(is_known, values, 0)), num_known, out=mean, where=num_known > 0)
+
+    def _total(self, values: np.ndarray) -> np.ndarray:
+        return np.bincount(self.index, weights=values, minlength=len(self.cells))
+
+
+def index_cells(positions: np.ndarray) -> CellIndex:
+    """The visited cells of positions (S, 2) int. Raises InputError if there are none."""
+    positions = checked_positions(positions)
+    x_min, y_min = positions.min(0)
+    width = positions[:, 0].max() - x_min + 1
+    flat = (positions[:, 1] - y_min) * width + (positions[:, 0] - x_min)
+    flat, index, counts = np.unique(flat, return_inverse=True, return_counts=True)
+    return CellIndex(np.stack([flat % width + x_min, flat // width + y_min], axis=1), counts, index)
+
+
+def index_filtered_cells(steps: Steps, filter_fn: StepFilter = None) -> tuple[np.ndarray, CellIndex]:
+    """The mask (S,) bool of the steps that a filter leaves, and the cells that these visit.
+
+    Raises InputError if no steps are left or they have no positions, ValueError if the mask is not (S,) bool.
+    """
+    positions = checked_positions(steps.position)
+    mask = step_mask(steps, filter_fn, len(positions))
+    return mask, index_cells(positions[mask])
+
+
+@dataclass(frozen=True, eq=False)
+class RoutingByPosition:
+    """Means over the steps in each visited cell, in reading order (by y, then x)."""
+
+    cells: np.ndarray  # (C, 2) int64, x and y
+    counts: np.ndarray  # (C,) int64, steps in the cell
+    routing: list[np.ndarray] | None  # L arrays (C, E_l) float64, mean weights; None if the steps have none
+    lpc: np.ndarray | None  # (C,) float64, mean over the steps whose LPC is known; NaN where none is
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.counts.sum())
+
+    def with_steps(self, min_steps: int) -> "RoutingByPosition":
+        """Without the cells that have fewer steps. Raises InputError as `enough_steps`."""
+        kept = enough_steps(self.counts, min_steps)
+        routing = None if self.routing is None else [weights[kept] for weights in self.routing]
+        return RoutingByPosition(
+            self.cells[kept], self.counts[kept], routing, None if self.lpc is None else self.lpc[kept]
+        )
+
+
+def aggregate_routing_by_position(steps: Steps, filter_fn: StepFilter = None) -> RoutingByPosition:
+    """Mean router weights and LPC of each cell that the agent stood on.
+
+    filter_fn: the steps that count, as a mask (S,) bool or a function from the steps to one; None counts all.
+    Raises InputError if no steps are left, they have no positions, or a router weight is not finite; ValueError if the
+    mask is not (S,) bool.
+    """
+    mask, cells = index_filtered_cells(steps, filter_fn)
+    routing = None
+    if steps.layer_routing is not None:
+        routing = [mean_by(cells.index, weights[mask], cells.counts) for weights in checked_weights(steps)]
+    lpc = None if steps.lpc is None else cells.mean(np.asarray(steps.lpc, np.float64)[mask])
+    return RoutingByPosition(cells.cells, cells.counts, routing, lpc)
+
+
+def enough_steps(counts: np.ndarray, min_steps: int) -> np.ndarray:
+    """Which of counts (C,) are at least `min_steps`, (C,) bool. Raises InputError if none is."""
+    kept = counts >= min_steps
+    if not kept.any():
+        most = int(counts.max(initial=0))
+        raise InputError(f"no cell has {min_steps} steps, the most are {most}: lower the least number of steps")
+    return kept
+
+
+def visit_strength(counts: np.ndarray) -> np.ndarray:
+    """How much of its colour a cell with counts (...) steps has: sqrt(min(1, n / FULL_STEPS)), float64 (...).
+
+    The inverse of the standard error of its mean, relative to that of FULL_STEPS steps.
+    """
+    return np.sqrt(np.minimum(np.asarray(counts, np.float64) / FULL_STEPS, 1))
+
+
+def rank_experts(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of mean weights (C, E): the first expert and the runner-up, (C,) int64 each, and the margin (C,) between them.
+
+    Of equal weights the first one counts. A single expert has no runner-up: it is -1, and the margin is NaN.
+    """
+    order = np.argsort(-weights, axis=1, kind="stable")
+    first = order[:, 0]
+    if weights.shape[1] == 1:
+        return first, np.full(len(weights), -1), np.full(len(weights), np.nan)
+    margin = np.diff(np.take_along_axis(weights, order[:, 1::-1], 1))[:, 0]
+    return first, order[:, 1], margin
+
+
+def compute_grid_bounds(positions: np.ndarray, grid_size: Sequence[int] | None = None) -> dict[str, int]:
+    """The rectangle of cells to draw: `x_min, x_max, y_min, y_max` (all inclusive), `grid_width, grid_height`.
+
+    positions: (S, 2) int. With `grid_size` (width, height) it is the whole world, walls included;
+    without, the smallest rectangle that holds every position.
+    Raises InputError if there are no positions or one lies outside the world.
+    """
+    positions = checked_positions(positions)
+    if grid_size is None:
+        (x_min, y_min), (x_max, y_max) = positions.min(0).tolist(), positions.max(0).tolist()
+    else:
+        x_min, y_min, x_max, y_max = 0, 0, int(grid_size[0]) - 1, int(grid_size[1]) - 1
+    size = {"grid_width": x_max - x_min + 1, "grid_height": y_max - y_min + 1}
+    grid_info = {"x_min": x_min, "x_max": x_max, "y_min": y_min, "y_max": y_max, **size}
+    check_inside(positions, grid_info)
+    return grid_info
+
+
+def compute_confidence(weight: np.ndarray, num_experts: int) -> np.ndarray:
+    """The largest weight (...) rescaled to float64 (...): 0 where all experts have 1/E, 1 where one has all.
+
+    Of a single expert it is always 1.
+    """
+    weight = np.asarray(weight, np.float64)
+    if num_experts == 1:
+        return np.ones_like(weight)
+    return np.clip((weight - 1 / num_experts) / (1 - 1 / num_experts), 0, 1)
+
+
+def check_inside(cells: np.ndarray, grid_info: dict[str, int]) -> None:
+    """Raises InputError if one of cells (C, 2) lies outside; an index below 0 would paint the opposite side."""
+    low, high = (grid_info["x_min"], grid_info["y_min"]), (grid_info["x_max"], grid_info["y_max"])
+    is_outside = ((cells < low) | (cells > high)).any(1)
+    if is_outside.any():
+        x, y = cells[is_outside][0].tolist()
+        raise InputError(
+            f"a step at x {x}, y {y} is outside the grid of x {low[0]} to {high[0]}, y {low[1]} to {high[1]}"
+        )

@@ -1,0 +1,277 @@
+"""Routing data -> groups of steps: one table, GROUPINGS, of the ways to split an evaluation.
+
+Axis letters: S steps, K numbers of a key, G groups.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mop.analysis.phases import PHASES, key_phases
+from mop.analysis.routing_data import (
+    ACTION_NAMES,
+    RoutingData,
+    check_not_empty,
+    chosen_actions,
+    has_happened,
+    in_whole_episodes,
+)
+from mop.common.errors import InputError
+from mop.common.subgoals import SUBGOALS
+
+_QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
+_UNKNOWN, _UNKNOWN_LABEL = 1000, "unknown (bot silent)"
+_VERBS = ("go to", "pick up", "open", "put")
+
+# --- the keys of each step ------------------------------------------------------------------------------------------
+
+
+def _of_episode(routing_data: RoutingData, key: Callable[[Mapping], Sequence[int]]) -> np.ndarray:
+    """(S, K) int64: `key(episode)`, K integers, for the episode of each step."""
+    keys = np.array([key(episode) for episode in routing_data.episodes], np.int64)
+    return keys[np.asarray(routing_data.steps.episode)]
+
+
+def _the_door(episode: Mapping) -> Sequence | None:
+    """The only door, or of several the only locked one; None if there is no such door."""
+    doors = episode["doors"]
+    locked = [door for door in doors if len(door) > 4 and door[4]]
+    return doors[0] if len(doors) == 1 else locked[0] if len(locked) == 1 else None
+
+
+def _has_the_door(routing_data: RoutingData) -> bool:
+    return all(_the_door(episode) is not None for episode in routing_data.episodes)
+
+
+def _has_one_box(routing_data: RoutingData) -> bool:
+    return all(len(episode["boxes"]) == 1 for episode in routing_data.episodes)
+
+
+def _unlocks_with_keys(routing_data: RoutingData) -> bool:
+    episodes = routing_data.episodes
+    return all(e["keys"] for e in episodes) and any(e["t_unlocked"] is not None for e in episodes)
+
+
+def _has_targets(routing_data: RoutingData) -> bool:
+    return all(episode["target_pos"] is not None for episode in routing_data.episodes)
+
+
+def _quadrant(position: Sequence[int], grid_size: Sequence[int]) -> int:
+    """Index into _QUADRANTS; a middle column or row counts as left or top."""
+    is_right, is_bottom = (2 * place >= size for place, size in zip(position, grid_size, strict=True))
+    return 2 * is_bottom + is_right
+
+
+def _verbs(mission: str) -> int:
+    """The verbs of a mission as bits, the first of _VERBS lowest."""
+    return sum(1 << index for index, verb in enumerate(_VERBS) if re.search(rf"\b{verb}\b", mission))
+
+
+def _unknown_last(numbers: np.ndarray) -> np.ndarray:
+    """(S,) int64: the numbers of a column, with _UNKNOWN, which is larger than all, for those below 0."""
+    numbers = np.asarray(numbers, np.int64)
+    return np.where(numbers < 0, _UNKNOWN, numbers)
+
+
+# --- their labels ---------------------------------------------------------------------------------------------------
+
+
+def _named(*names: str) -> Callable:
+    return lambda key, routing_data: names[key[0]]
+
+
+def _verb_label(key: tuple[int, ...], routing_data: RoutingData) -> str:
+    return " and ".join(verb for index, verb in enumerate(_VERBS) if key[0] >> index & 1) or "no known verb"
+
+
+def _subgoal_label(key: tuple[int, ...], routing_data: RoutingData) -> str:
+    return _UNKNOWN_LABEL if key[0] == _UNKNOWN else f"to {SUBGOALS[key[0]].replace('_', ' ')}"
+
+
+def _instruction_label(key: tuple[int, ...], routing_data: RoutingData) -> str:
+    return _UNKNOWN_LABEL if key[0] == _UNKNOWN else f"instruction {key[0] + 1}"
+
+
+def room_labels_for_groups(sorted_keys: Sequence[Sequence[int]], room_grid_shape: Sequence[int]) -> list[str]:
+    """The place of each room in the real grid of rooms: "Top-Left", "Middle-Center", "Right", "Row 2-Column 4".
+
+    sorted_keys: G rooms [column, row]; room_grid_shape: [columns, rows] of the world, so that the name of a room does
+    not depend on the other rooms in `sorted_keys`. A side with one room has no name, one with more than three is
+    numbered.
+    Raises InputError if a room is not in that grid.
+    """
+    num_columns, num_rows = room_grid_shape
+    columns = _side_names(num_columns, ("Left", "Center", "Right"), "Column")
+    rows = _side_names(num_rows, ("Top", "Middle", "Bottom"), "Row")
+    labels = []
+    for column, row in sorted_keys:
+        if not (0 <= column < num_columns and 0 <= row < num_rows):
+            raise InputError(f"there is no room {[column, row]} in a grid of {num_columns} x {num_rows} rooms")
+        labels.append("-".join(filter(None, (rows[row], columns[column]))) or "The only room")
+    return labels
+
+
+def _side_names(count: int, names: tuple[str, str, str], noun: str) -> list[str]:
+    if count > 3:
+        return [f"{noun} {number}" for number in range(1, count + 1)]
+    return [[""], [names[0], names[2]], list(names)][count - 1]
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A way to split the steps: which key each has, and what a key is called."""
+
+    title: str  # "by ..." without the "by"
+    fields: tuple[str, ...]  # columns of the steps and keys of the episodes that it needs
+    keys: Callable[[RoutingData], np.ndarray]  # (S,) or (S, K) int: steps of equal keys are a group
+    label: Callable[[tuple[int, ...], RoutingData], str]  # of a key of K numbers
+    suits: Callable[[RoutingData], bool] = lambda routing_data: True  # whether it suits data that has the fields
+
+
+GROUPINGS = {
+    "overall": Grouping("nothing", (), lambda d: np.zeros(len(d.steps.episode), np.int64), _named("all steps")),
+    "by_starting_room": Grouping(
+        "starting room",
+        ("agent_start_room", "room_grid_shape"),
+        lambda d: _of_episode(d, lambda e: e["agent_start_room"]),
+        lambda key, d: room_labels_for_groups([key], d.episodes[0]["room_grid_shape"])[0],
+    ),
+    "by_door_location": Grouping(
+        "door location",
+        ("doors",),
+        lambda d: _of_episode(d, lambda e: _the_door(e)[:2]),
+        lambda key, d: f"door at x {key[0]}, y {key[1]}",
+        _has_the_door,
+    ),
+    "by_door_location_and_box_row": Grouping(
+        "door location and box row",
+        ("doors", "boxes"),
+        lambda d: _of_episode(d, lambda e: [e["boxes"][0][1], *_the_door(e)[:2]]),
+        lambda key, d: f"door at x {key[1]}, y {key[2]}; box in row {key[0]}",
+        lambda d: _has_the_door(d) and _has_one_box(d),
+    ),
+    "by_carrying": Grouping(
+        "carrying phase",
+        ("carrying",),
+        lambda d: np.asarray(d.steps.carrying, np.int64),
+        _named("hands empty", "carrying"),
+    ),
+    "by_agent_and_target_quadrant": Grouping(
+        "agent's and target's quadrant at the start",
+        ("agent_start_pos", "target_pos", "grid_size"),
+        lambda d: _of_episode(
+            d, lambda e: [_quadrant(e[name], e["grid_size"]) for name in ("target_pos", "agent_start_pos")]
+        ),
+        lambda key, d: f"agent {_QUADRANTS[key[1]]}, target {_QUADRANTS[key[0]]}",
+        _has_targets,
+    ),
+    "by_key_phase": Grouping(
+        "key phase",
+        ("t_step", "carrying", "keys", "t_unlocked"),
+        lambda d: key_phases(d.steps, d.episodes),
+        _named(*PHASES),
+        _unlocks_with_keys,
+    ),
+    "by_door_opened": Grouping(
+        "door opened",
+        ("t_step", "t_opened"),
+        lambda d: has_happened(d.steps, d.episodes, "t_opened").astype(np.int64),
+        _named("no door opened yet", "a door opened"),
+    ),
+    "by_door_unlocked": Grouping(
+        "door unlocked",
+        ("door_unlocked",),
+        lambda d: np.asarray(d.steps.door_unlocked, np.int64),
+        _named("no door unlocked yet", "a door unlocked"),
+    ),
+    "by_subgoal": Grouping("sub-goal", ("subgoal",), lambda d: _unknown_last(d.steps.subgoal), _subgoal_label),
+    "by_instruction": Grouping(
+        "instruction",
+        ("instruction", "instructions"),
+        lambda d: _unknown_last(d.steps.instruction),
+        _instruction_label,
+        lambda d: any(len(episode["instructions"]) > 1 for episode in d.episodes),
+    ),
+    "by_outcome": Grouping(
+        "outcome", ("success",), lambda d: _of_episode(d, lambda e: [not e["success"]]), _named("success", "failure")
+    ),
+    "by_mission_verb": Grouping(
+        "mission verb", ("mission",), lambda d: _of_episode(d, lambda e: [_verbs(e["mission"])]), _verb_label
+    ),
+    "by_action": Grouping("action", (), chosen_actions, _named(*ACTION_NAMES)),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """The steps, split: every step is in exactly one group."""
+
+    grouping: Grouping
+    keys: list[tuple[int, ...]]  # G keys of K numbers, sorted by their last number first: reading order for [x, y]
+    labels: list[str]
+    index: np.ndarray  # (S,) int64, group of each step
+    counts: np.ndarray  # (G,) int64, steps of each group
+    num_episodes: np.ndarray  # (G,) int64, episodes with a step in the group
+    first_steps: np.ndarray  # (G,) int64, the first step of each group: an example of it
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def mask(self, group: int) -> np.ndarray:
+        """(S,) bool, the steps of one group; a `filter_fn`."""
+        return self.index == group
+
+    def largest(self, max_groups: int) -> list[int]:
+        """The groups with the most steps, at most so many, in the order of the groups."""
+        return sorted(np.argsort(-self.counts, kind="stable")[:max_groups].tolist())
+
+
+def group_routing_data(routing_data: RoutingData, group_by: str) -> Groups:
+    """Split the steps by one of GROUPINGS.
+
+    Raises InputError if there is no such grouping, the data lacks a field that it needs or does not suit it, or there
+    are no steps.
+    """
+    grouping, keys = _keys(routing_data, group_by)
+    low, span = keys.min(0), np.ptp(keys, axis=0) + 1
+    flat = (keys - low) @ np.concatenate([[1], np.cumprod(span[:-1])])
+    _, first, index, counts = np.unique(flat, return_index=True, return_inverse=True, return_counts=True)
+    shape = (len(counts), len(routing_data.episodes))
+    num_steps = np.bincount(index * shape[1] + np.asarray(routing_data.steps.episode), minlength=np.prod(shape))
+    num_episodes = (num_steps.reshape(shape) > 0).sum(1)
+    chosen = [tuple(key) for key in keys[first].tolist()]
+    labels = [grouping.label(key, routing_data) for key in chosen]
+    return Groups(grouping, chosen, labels, index, counts, num_episodes, first)
+
+
+def get_available_analyses(routing_data: RoutingData) -> list[str]:
+    """Names of GROUPINGS: "overall", and those whose fields are there and that make two groups or more."""
+    names = ["overall"]
+    for name in GROUPINGS:
+        try:
+            if np.ptp(_keys(routing_data, name)[1], axis=0).any():
+                names.append(name)
+        except InputError:  # what it needs is not there
+            continue
+    return names
+
+
+def _keys(routing_data: RoutingData, group_by: str) -> tuple[Grouping, np.ndarray]:
+    """The grouping of that name and the keys (S, K) int64 of the steps. Raises as `group_routing_data`."""
+    grouping = GROUPINGS.get(group_by)
+    if grouping is None:
+        raise InputError(f"there is no grouping {group_by!r}; choose one of {', '.join(GROUPINGS)}")
+    for field in grouping.fields:
+        routing_data.require(field)
+    check_not_empty(routing_data.steps.episode)
+    if not grouping.suits(routing_data):
+        raise InputError(
+            f"these worlds cannot be split by {grouping.title}; `get_available_analyses` lists what they can"
+        )
+    keys = in_whole_episodes(grouping.keys, routing_data)
+    return grouping, keys.reshape(len(keys), -1)

@@ -1,0 +1,148 @@
+"""What the measures read of an evaluation, and its checks.
+
+Axis letters: S steps, L layers, E experts, A actions.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from mop.common.errors import InputError
+
+ACTION_NAMES = ("turn left", "turn right", "forward", "pick up", "drop", "toggle", "done")  # Minigrid's, by number
+
+
+class Steps(Protocol):
+    """The columns that are read, one entry per environment step; None where the data has no such column."""
+
+    episode: np.ndarray | None  # (S,) int, index into the episodes
+    t_step: np.ndarray | None  # (S,) int, actions taken before this one
+    position: np.ndarray | None  # (S, 2) int, x and y
+    layer_routing: Sequence[np.ndarray] | None  # L arrays (S, E_l) float, rows sum to 1
+    lpc: np.ndarray | None  # (S,) float
+    carrying: np.ndarray | None  # (S,) bool
+    door_unlocked: np.ndarray | None  # (S,) bool
+    action_logits: np.ndarray | None  # (S, A) float
+    action: np.ndarray | None  # (S,) int
+    subgoal: np.ndarray | None  # (S,) int, what the bot would be at: index into SUBGOALS, -1 where it is silent
+    instruction: np.ndarray | None  # (S,) int, the part of the mission that it would be at, -1 where it is silent
+
+
+class RoutingData(Protocol):
+    """One evaluation, as `mop.artifacts.routing_cache.RoutingCache` holds it."""
+
+    header: Mapping  # `expert_hidden_sizes` is read where it is there
+    episodes: Sequence[Mapping]  # context and outcome of each
+    steps: Steps
+
+    def require(self, field: str) -> None:
+        """Raise InputError unless `field` is a column of the steps or a key of every episode."""
+
+    def where(self, mask: np.ndarray, note: str) -> "RoutingData":
+        """The part with the steps of mask (S,) bool; it keeps the data with every step as `whole`, and `rows` of it."""
+
+
+def whole_of(routing_data: RoutingData) -> RoutingData:
+    """The data with every step of its episodes, of which `routing_data` may be a part (`RoutingCache.where`)."""
+    whole = getattr(routing_data, "whole", None)
+    return routing_data if whole is None else whole
+
+
+def in_whole_episodes(compute: Callable[[RoutingData], np.ndarray], routing_data: RoutingData) -> np.ndarray:
+    """compute(data) (S, ...), found where every step of an episode is there, of the steps of `routing_data`.
+
+    For what depends on the steps before.
+    """
+    whole = whole_of(routing_data)
+    return compute(whole) if whole is routing_data else compute(whole)[routing_data.rows]
+
+
+StepFilter = np.ndarray | Callable[[Steps], np.ndarray] | None  # a mask (S,) bool, or what makes it from the steps
+
+
+def check_not_empty(steps: np.ndarray) -> None:
+    """Raises InputError unless a column (S, ...) of the steps has entries."""
+    if not len(steps):
+        raise InputError("there are no steps: the routing data is empty")
+
+
+def checked_positions(positions: np.ndarray | None) -> np.ndarray:
+    """positions (S, 2) as int64. Raises InputError if they are missing or S is 0."""
+    if positions is None:
+        raise InputError("these steps have no 'position'")
+    positions = np.asarray(positions)
+    check_not_empty(positions)
+    return positions.astype(np.int64)
+
+
+def checked_weights(steps: Steps) -> list[np.ndarray]:
+    """Router weights, L arrays (S, E_l). Raises InputError if they are missing or one is not finite."""
+    if steps.layer_routing is None:
+        raise InputError("these steps have no 'layer_routing'")
+    layers = [np.asarray(weights) for weights in steps.layer_routing]
+    for layer, weights in enumerate(layers):
+        if not np.isfinite(weights).all():
+            raise InputError(f"layer {layer} has router weights that are not finite: the policy has diverged")
+    return layers
+
+
+def step_mask(steps: Steps, filter_fn: StepFilter, num_steps: int) -> np.ndarray:
+    """The steps that a filter leaves, (S,) bool.
+
+    Raises InputError if it leaves none, ValueError if it is not (S,) bool.
+    """
+    if filter_fn is None:
+        return np.ones(num_steps, bool)
+    mask = np.asarray(filter_fn(steps) if callable(filter_fn) else filter_fn)
+    if mask.dtype != bool or mask.shape != (num_steps,):  # integers would select other steps without an error
+        raise ValueError(f"a filter is a boolean mask ({num_steps},), not {mask.dtype} {mask.shape}")
+    if not mask.any():
+        raise InputError("there are no steps to average: the filter leaves none")
+    return mask
+
+
+def chosen_actions(routing_data: RoutingData) -> np.ndarray:
+    """The action of each step (S,) int64; of older caches, which have logits alone, the likeliest: they are greedy.
+
+    Raises InputError if the steps have neither 'action' nor 'action_logits'.
+    """
+    steps = routing_data.steps
+    if steps.action is None and steps.action_logits is not None:
+        return np.asarray(steps.action_logits).argmax(-1)
+    routing_data.require("action")
+    return np.asarray(steps.action, np.int64)
+
+
+def has_happened(steps: Steps, episodes: Sequence[Mapping], event: str) -> np.ndarray:
+    """(S,) bool: an event (`t_pick`, `t_opened`, ...) of the step's episode has happened before the step.
+
+    episodes: with the event's key, the number of actions taken when it was first true, None where it never was.
+    """
+    times = np.array([np.inf if episode[event] is None else episode[event] for episode in episodes])
+    return np.asarray(steps.t_step) >= times[np.asarray(steps.episode)]
+
+
+def index_episodes(routing_data: RoutingData) -> np.ndarray:
+    """(S,) int64: which of the episodes that were played each step belongs to, counted from 0 in the order of steps.
+
+    The steps of an episode are neighbours in a cache. In one before v4, two episodes in a row may have the same number;
+    `t_step`, where it is there, tells them apart. Raises InputError if there are no steps.
+    """
+
+    def index(whole: RoutingData) -> np.ndarray:
+        episode, t_step = np.asarray(whole.steps.episode), whole.steps.t_step
+        check_not_empty(episode)
+        is_first = episode[1:] != episode[:-1]
+        if t_step is not None:
+            is_first |= np.asarray(t_step)[1:] != np.asarray(t_step)[:-1] + 1
+        return np.concatenate([[0], np.cumsum(is_first)])
+
+    return in_whole_episodes(index, routing_data)
+
+
+def follows_on(routing_data: RoutingData) -> np.ndarray:
+    """(S - 1,) bool: the next row is the next step of the same episode. Raises InputError if there are no steps."""
+    routing_data.require("t_step")
+    episode, t_step = index_episodes(routing_data), np.asarray(routing_data.steps.t_step)
+    return (episode[1:] == episode[:-1]) & (t_step[1:] == t_step[:-1] + 1)

@@ -1,0 +1,455 @@
+"""Runs beside each other: the table of results, the tasks, success against cost, two runs in numbers and maps."""
+
+import shlex
+import sys
+import warnings
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from mop.analysis.groups import GROUPINGS, get_available_analyses
+from mop.analysis.metrics import interval_of_rate
+from mop.analysis.run_comparison import Interval, Pair, compare_metrics, pair_worlds
+from mop.apps.export import Export
+from mop.apps.flags import parse
+from mop.apps.run_caches import load_routing
+from mop.apps.run_figures import Drawing, chosen, save_figures
+from mop.apps.run_selection import Run, find_cached_runs
+from mop.artifacts.results import load_results
+from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.run_names import run_name
+from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR
+from mop.common.configuration import Parser
+from mop.common.errors import InputError
+from mop.common.task_mix import task_name
+from mop.plotting.compared_runs import ALL_MEASURES, difference_measures, plot_difference
+from mop.plotting.maps import plot_routing_side_by_side
+from mop.plotting.task_bars import MEASURES, plot_by_task, plot_success_against_lpc
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLE_COLUMNS = (
+    *("task_id", "trial", "seed", "update", "policy", "success_rate", "success_low", "success_high", "path_ratio"),
+    *("mean_lpc", "lpc_alpha", "num_episodes", "eval_seed", "env_steps", "trained_on"),
+)
+POLICIES = {"mixture": "mop", "GRU baseline": "gru"}  # what a policy is called on the page -> its name in the table
+NUM_COMPARED = 3  # runs side by side at first
+COLORS = {"task": "task_id", "lpc_alpha": "lpc_alpha"}  # what points may be coloured by -> the column
+TRADEOFFS = ("failures", "success")  # what may be drawn against LPC
+ALL = "all"  # the word for no filter
+DIFFERENCE_ABOUT = "Two runs, and right minus left in each cell; hatched where the 95 % interval holds 0"
+UNKNOWN = "unknown"
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def load_table(cache_dir: str, results_paths: Sequence[str | Path]) -> tuple["pd.DataFrame", list[str]]:
+    """A row for each evaluation, in TABLE_COLUMNS, and what could not be read.
+
+    An evaluation is a checkpoint in certain worlds: first the results below `cache_dir`, then the rows of the tables
+    that are not there. Where a table does not name its worlds, only checkpoints without another row count. The
+    intervals and the training lengths that older tables lack are filled in. Raises InputError if there is no row.
+    """
+    import pandas as pd
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tables = [load_results(cache_dir)]
+    problems = [str(warning.message) for warning in caught]
+    for path in map(Path, results_paths):
+        try:
+            if path.exists():
+                tables.append(_results_table(path))
+        except (ValueError, OSError) as error:
+            problems.append(f"{path}: it is no table of results ({error})")
+    rows = pd.concat([_comparable(table) for table in tables], ignore_index=True)
+    run = ["task_id", "trained_on", "trial", "seed", "update"]
+    rows = rows.drop_duplicates([*run, "num_episodes", "eval_seed"])
+    rows = rows.sort_values("eval_seed", key=lambda seeds: seeds.isna(), kind="stable")
+    rows = rows[rows["eval_seed"].notna() | ~rows.duplicated(run)].sort_index()
+    rows = rows.infer_objects().reset_index(drop=True)
+    if rows.empty:
+        places = " and ".join(map(str, results_paths))
+        raise InputError(f"there is no result under {cache_dir}/, nor in {places}: `python batch_eval.py` makes some")
+    return rows, problems
+
+
+def worlds_of(table: "pd.DataFrame") -> "pd.Series":
+    """The word for the worlds of each row: "1000:0" for 1,000 worlds from eval_seed 0, UNKNOWN where none is named."""
+
+    def word(row: "pd.Series") -> str:
+        return UNKNOWN if row.isna().any() else f"{int(row['num_episodes'])}:{int(row['eval_seed'])}"
+
+    return table[["num_episodes", "eval_seed"]].apply(word, axis=1)
+
+
+def worlds_name(word: str) -> str:
+    """What worlds are called on the page, by their word."""
+    if word in (ALL, UNKNOWN):
+        return {ALL: "all, though they differ", UNKNOWN: "worlds that the table does not name"}[word]
+    num_episodes, eval_seed = word.split(":")
+    return f"{int(num_episodes):,} worlds from eval_seed {eval_seed}"
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which results are shown."""
+
+    worlds: str = ALL  # a word of `worlds_of`
+    env_steps: tuple[float, float] | None = None  # least and most steps of training; None: any, also where not known
+    lpc_alpha: float | None = None  # of mixtures; None: any
+
+    def apply(self, table: "pd.DataFrame") -> "pd.DataFrame":
+        """The rows that are shown. Raises InputError if none is left."""
+        is_shown = worlds_of(table).eq(self.worlds) | (self.worlds == ALL)
+        if self.env_steps is not None:
+            is_shown &= table["env_steps"].astype(float).between(*self.env_steps)
+        if self.lpc_alpha is not None:
+            is_shown &= (table["policy"] == "gru") | (table["lpc_alpha"].astype(float) == self.lpc_alpha)
+        if not is_shown.any():
+            raise InputError("no result fits the filters: choose other worlds, or another length of training")
+        return table[is_shown]
+
+
+def common_worlds(table: "pd.DataFrame") -> list[str]:
+    """The words of `worlds_of`, the most frequent first."""
+    return worlds_of(table).value_counts(sort=True).index.tolist()
+
+
+def training_lengths(table: "pd.DataFrame") -> list[int]:
+    """The known lengths of training in environment steps, ascending."""
+    return sorted({int(steps) for steps in table["env_steps"].dropna()})
+
+
+def penalties(table: "pd.DataFrame") -> list[float]:
+    """The lpc_alpha of mixtures, the most frequent first."""
+    return table[table["policy"] == "mop"]["lpc_alpha"].dropna().astype(float).value_counts().index.tolist()
+
+
+def result_notes(table: "pd.DataFrame") -> list[str]:
+    """What to know before rows are compared, a sentence each."""
+    notes, worlds = [], common_worlds(table)
+    if len(worlds) > 1:
+        names = "; ".join(map(worlds_name, worlds))
+        notes.append(f"these runs were evaluated in different worlds ({names}): part of what differs is due to them")
+    is_of_list = table["trained_on"].notna()
+    if is_of_list.any() and not is_of_list.all():
+        many = f"{is_of_list.sum()} of these rows are of policies of several tasks"
+        notes.append(f"{many}; by task, each counts as a run of it")
+    for name, policy in POLICIES.items():
+        if not (table["policy"] == policy).any():
+            script = "train_mop.py" if policy == "mop" else "train.py"
+            notes.append(f"there is no {name} among these results: `python {script}` trains one")
+    return notes
+
+
+def as_shown(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The columns that a page shows, under the names that it uses; those without a value are left out."""
+    bounds = zip(table["success_low"], table["success_high"], strict=True)
+    names = {word: name for name, word in POLICIES.items()}
+    shown = {"task": table["task_id"].map(task_name), "trained on": table["trained_on"]}
+    shown |= {"policy": table["policy"].map(names)}
+    shown |= {"success": table["success_rate"], "interval": [f"{low:.1%} to {high:.1%}" for low, high in bounds]}
+    shown |= {"path ratio": table["path_ratio"], "mean LPC": table["mean_lpc"], "env_steps": table["env_steps"]}
+    shown |= {name: table[name] for name in ("lpc_alpha", "trial", "seed", "update")}
+    shown |= {"worlds": worlds_of(table).map(worlds_name)}
+    return table.assign(**shown)[[*shown]].dropna(axis="columns", how="all")
+
+
+def plot_tasks(table: "pd.DataFrame", measure: str) -> Figure:
+    """`plot_by_task` of the last checkpoint of each run, with a title that names the worlds."""
+    last = table.sort_values("env_steps", kind="stable", na_position="first")
+    last = last.drop_duplicates(["task_id", "trained_on", "policy", "trial", "seed"], keep="last").sort_index()
+    return plot_by_task(last, measure, _in_which_worlds(last))
+
+
+def plot_tradeoff(table: "pd.DataFrame", color_by: str, policy: str | None, measure: str = "failures") -> Figure:
+    """Success, or failures, against LPC, coloured by one of COLORS, of one policy ("mop" or "gru") or of all.
+
+    Rows without a value of the column are left out; so are tasks with a single value if other tasks have several.
+    Raises InputError if no row is left.
+    """
+    column = COLORS[color_by]
+    rows = table if policy is None else table[table["policy"] == policy]
+    rows = rows[rows[column].notna()].sort_values(column, kind="stable")
+    if rows.empty:
+        raise InputError(f"no result of this policy has a value of {color_by}")
+    varies = rows.groupby("task_id")[column].transform("nunique") > 1
+    rows = rows[varies] if varies.any() else rows
+    rows = rows.assign(task_id=rows["task_id"].map(task_name))
+    return plot_success_against_lpc(rows, column, color_by, measure, _in_which_worlds(rows))
+
+
+def _in_which_worlds(table: "pd.DataFrame") -> str:
+    worlds = common_worlds(table)
+    return worlds_name(worlds[0]) if len(worlds) == 1 else "runs in different worlds"
+
+
+# --- two runs ---------------------------------------------------------------------------------------------------------
+
+
+def run_words(cached: Mapping[str, Run]) -> dict[str, str]:
+    """What each run is called -> its word in an address: the folder of its cache below the root."""
+    return {name: word_of(run) for name, run in cached.items()}
+
+
+def word_of(run: Run) -> str:
+    return run.key.artefacts("").as_posix()
+
+
+def choose_pair(cached: Mapping[str, Run], left: str | None, right: str | None) -> tuple[Run, Run]:
+    """The runs of two words, by default the first two of one task. Raises InputError if there are no such two."""
+    by_word = {word_of(run): run for run in cached.values()}
+    for word in filter(None, (left, right)):
+        if word not in by_word:
+            raise InputError(f"there is no routing cache of {word}; there are {', '.join(by_word)}")
+    if left and right:
+        return by_word[left], by_word[right]
+    pair = [cached[name] for name in first_pair(cached)]
+    return (by_word[left] if left else pair[0]), (by_word[right] if right else pair[1])
+
+
+def first_pair(cached: Mapping[str, Run]) -> tuple[str, str]:
+    """The names of the first two runs of one task, else of the first two. Raises InputError if there is one alone."""
+    names = list(cached)
+    if len(names) < 2:
+        raise InputError(
+            f"{names[0]} is the only run with a routing cache, and two are needed to compare: "
+            "`python batch_eval.py` makes more"
+        )
+    for index, name in enumerate(names):
+        for other in names[index + 1 :]:
+            if cached[other].key.task_id == cached[name].key.task_id:
+                return name, other
+    return names[0], names[1]
+
+
+def short_name(data: RoutingCache) -> str:
+    """The name of a run without its task, which is the head of its maps."""
+    return run_name(data.header, with_task=False)
+
+
+def common_analyses(left: RoutingCache, right: RoutingCache) -> dict[str, str]:
+    """The analyses that both support: what each is called on a page -> its name in GROUPINGS."""
+    of_right = get_available_analyses(right)
+    names = [name for name in get_available_analyses(left) if name in of_right]
+    return {"overall" if name == "overall" else f"by {GROUPINGS[name].title}": name for name in names}
+
+
+def measures_of(left: RoutingCache, right: RoutingCache, group_by: str) -> list[str]:
+    """What the maps of two runs can show, the first choice first: of all steps everything, of groups one measure."""
+    measures = difference_measures(left, right)
+    return [ALL_MEASURES, *measures] if group_by == "overall" and len(measures) > 1 else measures
+
+
+def plot_pair(
+    left: RoutingCache, right: RoutingCache, group_by: str, measure: str, width_in: float | None = None
+) -> Figure:
+    """`plot_difference` under the names of the runs."""
+    names = short_name(left), short_name(right)
+    return plot_difference(left, right, names, group_by, measure, width_in=width_in)
+
+
+def compare_in_numbers(left: RoutingCache, right: RoutingCache) -> tuple[str, list[str]]:
+    """A Markdown table with a row for each measure, and what to know before they are compared, a sentence each."""
+    pair = pair_worlds(left, right)
+    lines = [
+        f"| | left: {short_name(left)} | right: {short_name(right)} | right minus left | 95 % intervals |",
+        "|---" * 5 + "|",
+    ]
+    for measure in compare_metrics(pair):
+        title, form = _SHOWN[measure.name]
+        cells = [_as_text(measure.left, form), _as_text(measure.right, form)]
+        cells += [f"**{_as_text(measure.difference, form.replace(':', ':+'))}**", _basis(pair, measure)]
+        lines.append(f"| {' | '.join([title, *cells])} |")
+    return "\n".join(lines) if len(lines) > 2 else "", pair.notes()
+
+
+_SHOWN = {
+    "success_rate": ("success", "{:.1f} %"),
+    "path_ratio": ("path ratio", "{:.3f}"),
+    "mean_lpc": ("mean LPC", "{:,.1f}"),
+}
+
+
+def _as_text(interval: Interval, form: str) -> str:
+    factor = 100 if "%" in form else 1
+    value, low, high = (form.format(factor * number) for number in interval)
+    return f"{value} ({low.removesuffix(' %')} to {high.removesuffix(' %')})"
+
+
+def _basis(pair: Pair, measure) -> str:
+    if not pair.is_paired:
+        return f"not paired, {measure.left_episodes:,} and {measure.right_episodes:,} episodes"
+    solved = " that both solve" if measure.name == "path_ratio" else ""
+    return f"paired by world, {measure.left_episodes:,} worlds{solved}"
+
+
+# --- side by side -----------------------------------------------------------------------------------------------------
+
+
+def plot_comparison(chosen: Sequence[Run], width_in: float | None = None) -> Figure:
+    """The routing of some cached runs side by side.
+
+    Raises InputError as `load_routing` and `plot_routing_side_by_side`.
+    """
+    caches = [load_routing(run) for run in chosen]
+    return plot_routing_side_by_side(
+        {f"{data.header['task_id']}\n{short_name(data)}": data for data in caches}, width_in=width_in
+    )
+
+
+# --- saving -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a page shows beside the figures' names, as flags of this app say it."""
+
+    filters: Filters = Filters()
+    policy: str = ALL
+    left: Run | None = None
+    right: Run | None = None
+    analysis: str = "overall"
+    measure: str = ALL_MEASURES
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags that choose the same again."""
+        alpha, steps = self.filters.lpc_alpha, self.filters.env_steps
+        words = ["--worlds", self.filters.worlds, "--lpc_alpha", ALL if alpha is None else f"{alpha:g}"]
+        words += [] if steps is None else ["--env_steps", f"{steps[0]}:{steps[1]}"]
+        words += ["--policy", self.policy]
+        for name, run in (("--left", self.left), ("--right", self.right)):
+            words += [] if run is None else [name, word_of(run)]
+        words += [] if self.analysis == "overall" else ["--analysis", self.analysis]
+        return words + ([] if self.measure == ALL_MEASURES else ["--map", self.measure])
+
+
+def caption_of(args: Namespace, choices: Choices, name: str, about: str, export: Export) -> str:
+    """The caption of a figure across runs: what it shows, in which worlds, and the command that makes it again."""
+    words = ["python", "cross_task_viz.py", *choices.flags, "--results_path", *map(str, args.results_path)]
+    words += [] if args.cache_dir == CACHE_DIR else ["--cache_dir", args.cache_dir]
+    words += [] if args.plots_dir == PLOTS_DIR else ["--plots_dir", args.plots_dir]
+    lines = [f"{about}.", f"Results: {worlds_name(choices.filters.worlds)}."]
+    lines += [f"{side}: {run.name}." for side, run in (("Left", choices.left), ("Right", choices.right)) if run]
+    return "\n".join([*lines, f"Command: {shlex.join([*words, '--only', name, *export.flags])}"])
+
+
+def tasks_name(measure: str) -> str:
+    """The name of the file of `plot_tasks`."""
+    return f"{measure.lower().replace(' ', '_')}_by_task"
+
+
+def tradeoff_name(measure: str, color_by: str) -> str:
+    """The name of the file of `plot_tradeoff`."""
+    return f"{measure}_against_lpc_by_{color_by}"
+
+
+def filters_of(args: Namespace, table: "pd.DataFrame") -> Filters:
+    """The filters of the flags, by default the most frequent worlds and penalty. Raises InputError if one is wrong."""
+    worlds, alphas = common_worlds(table), penalties(table)
+    if args.worlds not in (None, ALL, *worlds):
+        raise InputError(f"--worlds: there is no result in {args.worlds}; there are {', '.join([*worlds, ALL])}")
+    alpha = next(iter(alphas), None)
+    if args.lpc_alpha is not None:
+        alpha = None if args.lpc_alpha == ALL else _number(args.lpc_alpha, "--lpc_alpha")
+    steps = None
+    if args.env_steps is not None:
+        low, _, high = args.env_steps.partition(":")
+        steps = (int(_number(low, "--env_steps")), int(_number(high, "--env_steps")))
+    return Filters(args.worlds or worlds[0], steps, alpha)
+
+
+def _number(text: str, flag: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        form = "two numbers, such as 0:200000" if flag == "--env_steps" else f"a number, or {ALL}"
+        raise InputError(f"{flag} must be {form}, not {text!r:.40}") from None
+
+
+def save_comparison(parser: Parser) -> None:
+    """The app of many runs as a script: save the figures across runs.
+
+    Raises InputError if a flag is wrong, there is no result, or no figure can be drawn.
+    """
+    args = parse(parser)
+    table, problems = load_table(args.cache_dir, args.results_path)
+    choices = Choices(filters_of(args, table), args.policy, None, None, args.analysis, args.map or ALL_MEASURES)
+    of_tasks = choices.filters.apply(table)
+    shown = replace(choices.filters, lpc_alpha=None).apply(table)
+    problems += result_notes(of_tasks)
+    print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
+    with nullcontext() if args.left or args.right else suppress(InputError):  # the figures of runs say what is missing
+        left, right = choose_pair(find_cached_runs(args.checkpoint_dir, args.cache_dir), args.left, args.right)
+        choices = replace(choices, left=left, right=right)
+    drawings = _drawings(args, choices, of_tasks, shown)
+    figures, export = chosen(drawings, args.only), Export(args.format, args.width)
+    save_figures(
+        figures, args.plots_dir, export, lambda name: caption_of(args, choices, name, drawings[name].about, export)
+    )
+
+
+def _drawings(args: Namespace, choices: Choices, of_tasks: "pd.DataFrame", shown: "pd.DataFrame") -> dict[str, Drawing]:
+    """Every figure that the script can save."""
+    policy = None if choices.policy == ALL else choices.policy
+    drawings = {
+        tasks_name(name): Drawing(f"{name.capitalize()} by task", lambda name=name: plot_tasks(of_tasks, name))
+        for name in MEASURES
+    }
+    for measure in TRADEOFFS:
+        for color in COLORS:
+            drawings[tradeoff_name(measure, color)] = Drawing(
+                f"{measure.capitalize()} against mean LPC, coloured by {color}",
+                lambda measure=measure, color=color: plot_tradeoff(shown, color, policy, measure),
+            )
+
+    def cached() -> dict[str, Run]:
+        return find_cached_runs(args.checkpoint_dir, args.cache_dir)
+
+    def difference() -> Figure:
+        left, right = map(load_routing, choose_pair(cached(), args.left, args.right))
+        measure = args.map or measures_of(left, right, choices.analysis)[0]
+        return plot_pair(left, right, choices.analysis, measure, args.width)
+
+    drawings["routing_side_by_side"] = Drawing(
+        "The dominant experts and the mean LPC of several runs",
+        lambda: plot_comparison(list(cached().values())[:NUM_COMPARED], args.width),
+    )
+    drawings["difference"] = Drawing(DIFFERENCE_ABOUT, difference)
+    return drawings
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _results_table(path: Path) -> "pd.DataFrame":
+    """Raises ValueError if it is not one of results."""
+    import pandas as pd
+
+    table = pd.read_csv(path, dtype={"trained_on": str})  # a list may be called "3"
+    missing = {"task_id", "trial", "success_rate", "mean_lpc"} - set(table.columns)
+    if missing:
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    return table
+
+
+def _comparable(table: "pd.DataFrame") -> "pd.DataFrame":
+    """TABLE_COLUMNS of the rows that have a result; `update` of periodic checkpoints only, as in their keys."""
+    rows = table.reindex(columns=[*TABLE_COLUMNS, "is_final", "num_envs", "unroll_len"]).astype(object)
+    rows["env_steps"] = rows["env_steps"].fillna(rows["update"] * rows.pop("num_envs") * rows.pop("unroll_len"))
+    rows["update"] = rows["update"].where(rows.pop("is_final") != True)  # noqa: E712 - it may be missing
+    rows["policy"] = rows["policy"].fillna("mop")
+    rows = rows[rows[["task_id", "trial", "success_rate", "mean_lpc"]].notna().all(axis=1)].copy()
+    for index, row in rows[rows["success_low"].isna() & rows["num_episodes"].notna()].iterrows():
+        interval = interval_of_rate(row["success_rate"], int(row["num_episodes"]))
+        rows.loc[index, ["success_low", "success_high"]] = interval
+    return rows

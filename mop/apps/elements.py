@@ -1,0 +1,310 @@
+"""The pieces of a page that the apps share: marimo around what the other files of this room give."""
+
+import base64
+import html
+import io
+import re
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import marimo as mo
+import numpy as np
+from matplotlib.figure import Figure
+
+from mop.analysis.routing_data import ACTION_NAMES, chosen_actions
+from mop.apps.export import FORMATS, WIDTHS_IN, Export
+from mop.apps.export import save_figure as export_figure
+from mop.apps.run_caches import describe_metrics, evaluate_now, load_routing, no_cache, other_checkpoint
+from mop.apps.run_selection import FINAL, Run, Runs, choose_run, label_of, last_cached
+from mop.apps.view import View
+from mop.artifacts.routing_cache import RoutingCache
+from mop.common.configuration import MAX_EPISODES
+from mop.common.errors import InputError
+from mop.plotting.hover import Box, boxes_of, values_of
+from mop.plotting.resize import smallest_text_pt
+
+MAX_MIN_STEPS = 1000
+CSS_DPI = 96  # of a page
+PICTURE_DPI = 2 * CSS_DPI  # sharp on the screens of most visitors
+LARGEST_GROWTH = 1.6  # of a figure on a wide page: 9 inches then fill 1,382 pixels, with text of 21 pixels
+# The text of a spot stands below it, or above it in the lower half of the figure, and is pushed left by the share of
+# the figure that lies left of the spot: it is nowhere outside the figure.
+_STYLE = """
+.figure { position: relative; max-width: 100% }
+.figure img { display: block; width: 100%; margin: 0 }
+.figure i { position: absolute }
+.figure i:hover { outline: 2px solid #000; z-index: 9 }
+.figure i:hover::after {
+  content: attr(data-text); position: absolute; left: 50%; top: calc(100% + 4px); width: max-content;
+  max-width: min(24rem, 90vw); transform: translateX(calc(-1 * var(--x))); padding: 3px 9px; border-radius: 4px;
+  background: #111; color: #fff; font: 15px/1.35 sans-serif; pointer-events: none; white-space: normal }
+.figure i.above:hover::after { top: auto; bottom: calc(100% + 4px) }
+"""
+
+
+def problem(error: Exception | str, kind: str = "danger") -> mo.Html:
+    """What cannot be shown, and the way out."""
+    return mo.callout(mo.Html(as_html(str(error))), kind=kind)
+
+
+def as_html(message: str) -> str:
+    """A message for a page: `...` is code, nothing else is markup."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(message))
+
+
+def open_view() -> View:
+    """What the address of this page asks for."""
+    return View(mo.query_params())
+
+
+def run_dropdown(found_runs: Runs, view: View, args: Namespace):
+    """A dropdown of the runs, with the run of the address, else the one that the flags ask for."""
+    labels = {label_of(runs): folder for folder, runs in found_runs.items()}
+    first = choose_run(found_runs, args).folder
+    chosen = view.pick("run", found_runs, first)
+    if not view.absent:
+        view.put("run", chosen, None)  # a link is to show this run when there are others too
+
+    def keep(folder: str) -> None:
+        view.put("update", None, None)
+        view.put("run", folder, None)
+
+    label = next(label for label, folder in labels.items() if folder == chosen)
+    return mo.ui.dropdown(labels, label, label="Run", allow_select_none=False, on_change=keep)
+
+
+def update_slider(runs: Sequence[Run], view: View, args: Namespace):
+    """A slider over the checkpoints of a run, by their number in the order of updates, with that of the address."""
+    words = [run.word for run in runs]
+    asked = FINAL if args.update is None else str(args.update)
+    default = asked if args.update is not None and asked in words else last_cached(runs).word
+    first = words.index(view.pick("update", words, default))
+    return mo.ui.slider(
+        0, max(len(runs) - 1, 1), value=first, label="Training", debounce=True,
+        on_change=lambda number: view.put("update", words[min(number, len(words) - 1)], None),
+    )  # fmt: skip
+
+
+def evaluation_controls(view: View, args: Namespace) -> tuple:
+    """A checkbox for the cache, sliders of a fresh evaluation's episodes and environments."""
+    use_cache = view.pick("cached", ("yes", "no"), "no" if args.fresh else "yes") == "yes"
+    num_episodes = view.pick_number("episodes", 1, MAX_EPISODES, args.num_episodes)
+    return (
+        mo.ui.checkbox(
+            use_cache,
+            label="Use cached routing data",
+            on_change=lambda value: view.put("cached", "yes" if value else "no", "no" if args.fresh else "yes"),
+        ),
+        _count_slider("Episodes", num_episodes, 1000, view.keep("episodes", args.num_episodes)),
+        _count_slider("Environments", args.num_envs, 128),
+    )
+
+
+def controls_row(runs: Sequence[Run], run: Run, dropdown, slider, refresh, toggle, *sliders) -> mo.Html:
+    """The controls of a run; a slider over training if it has several checkpoints, those of an evaluation if it will be
+    evaluated."""
+    shown = [] if toggle.value and run.has_cache else sliders
+    training = []
+    if len(runs) > 1:
+        update, number = run.about.get("update"), runs.index(run) + 1
+        place = "final" if update is None else f"update {update}"
+        training = [mo.hstack([slider, mo.md(f"**{place}** ({number} of {len(runs)})")], justify="start")]
+    return mo.hstack([dropdown, *training, toggle, *shown, refresh], justify="start", align="center", gap=2, wrap=True)
+
+
+def num_fresh(run: Run, use_cache: bool, num_episodes: int) -> int | None:
+    """How many episodes of a run are to be evaluated now; None: its routing cache is shown."""
+    return None if use_cache and run.has_cache else num_episodes
+
+
+def action_dropdown(data: RoutingCache, view: View, args: Namespace):
+    """A dropdown that holds the action fixed; of data without actions, all steps are shown."""
+    try:
+        present = [ACTION_NAMES[action] for action in np.unique(chosen_actions(data))]
+    except InputError:
+        present = []
+    options = {"all actions": None} | {name: name for name in present}
+    default = args.action if args.action in present else "all actions"
+    first = view.pick("action", options, default)
+    keep = view.keep("action", default)
+    return mo.ui.dropdown(
+        options, first, label="Steps with", allow_select_none=False, on_change=lambda name: keep(name or "all actions")
+    )
+
+
+def min_steps_control(view: View, args: Namespace):
+    """The least number of steps in a cell of a map."""
+    first = view.pick_number("min_steps", 1, MAX_MIN_STEPS, args.min_steps)
+    keep = view.keep("min_steps", args.min_steps)
+    return mo.ui.number(1, MAX_MIN_STEPS, 1, first, debounce=True, label="Least steps in a cell", on_change=keep)
+
+
+def choice_dropdown(view: View, name: str, options: Mapping[str, str], default: str, label: str):
+    """A dropdown of words by what they are called, with the word of the address, else the default."""
+    chosen = view.pick(name, set(options.values()), default)
+    first = next(called for called, word in options.items() if word == chosen)
+    return mo.ui.dropdown(options, first, label=label, allow_select_none=False, on_change=view.keep(name, default))
+
+
+def several_dropdown(view: View, name: str, options: Mapping[str, str], default: Sequence[str], label: str):
+    """The same for several words."""
+    called = {word: name for name, word in options.items()}
+    chosen = view.pick_several(name, called, default)
+    keep = view.keep(name, ",".join(default))
+    return mo.ui.multiselect(
+        options, [called[word] for word in chosen], label=label, full_width=True,
+        on_change=lambda words: keep(",".join(words) or None),
+    )  # fmt: skip
+
+
+def range_slider(view: View, name: str, steps: Sequence[int], default: tuple[int, int] | None, label: str):
+    """A slider over a range of some numbers, ascending, with the range of the address ("100:5000"), else the default,
+    else all."""
+    ends = list(steps) if len(steps) > 1 else [0, *steps, 1][:2]
+    whole = (ends[0], ends[-1])
+    known = {f"{low}:{high}": (low, high) for low in ends for high in ends if low <= high}
+    first = f"{whole[0]}:{whole[1]}" if default is None else f"{default[0]}:{default[1]}"
+    low, high = known.get(view.pick(name, known.keys() | {first}, first), whole)
+    keep = view.keep(name, first)
+    return mo.ui.range_slider(
+        steps=ends, value=[low, high], label=label, debounce=True, show_value=True,
+        on_change=lambda value: keep(f"{value[0]}:{value[1]}"),
+    )  # fmt: skip
+
+
+def chosen_range(slider) -> tuple[int, int] | None:
+    """The range of a `range_slider`; None if it is all."""
+    low, high = slider.value
+    return None if (low, high) == (slider.steps[0], slider.steps[-1]) else (int(low), int(high))
+
+
+def tabs(view: View, about: Mapping[str, str]):
+    """Tabs, by what each shows, with the one of the address open, else the first."""
+    first = next(iter(about))
+    shown = {tab: mo.md(text) for tab, text in about.items()}
+    return mo.ui.tabs(shown, value=view.pick("tab", about, first), on_change=view.keep("tab", first))
+
+
+def absent(view: View) -> mo.Html | None:
+    """A line for each choice of the address that is not to be had here."""
+    return mo.vstack([problem(line, "warn") for line in view.absent]) if view.absent else None
+
+
+def load_or_evaluate(run: Run, num_episodes: int | None, num_envs: int) -> RoutingCache:
+    """Cached routing data, or those of a fresh evaluation of some episodes with a progress bar.
+
+    Raises InputError as `load_routing` and `evaluate_now`.
+    """
+    if num_episodes is None:
+        return load_routing(run)
+    with mo.status.progress_bar(
+        total=num_episodes,
+        title=f"Evaluating {run.name}",
+        subtitle="after the bot's own paths; a new installation compiles for a minute first",
+        remove_on_exit=True,
+    ) as bar:
+        return evaluate_now(run, num_episodes, num_envs, lambda num_done: bar.update(increment=num_done))
+
+
+def with_bar(found: Iterator, total: int) -> Iterator:
+    """A progress bar over the runs that are measured."""
+    with mo.status.progress_bar(total=total, title="Measuring runs", remove_on_exit=True) as bar:
+        for one in found:
+            bar.update()
+            yield one
+
+
+def metrics_row(run: Run, data: RoutingCache, is_fresh: bool) -> mo.Html:
+    """What was measured, below a note if the run has no cache or one of another checkpoint."""
+    note = None if is_fresh else other_checkpoint(run)
+    if not run.has_cache:
+        note = f"{no_cache(run)}. Shown are fresh episodes."
+    notes = [] if note is None else [problem(note, "warn")]
+    stats = [mo.stat(value, name, remark, bordered=True) for name, value, remark in describe_metrics(data)]
+    return mo.vstack([*notes, mo.hstack(stats, justify="start", align="stretch", wrap=True)])
+
+
+def show_figure(figure: Figure, label: str, link: Callable[[Mapping], str] = lambda values: "") -> mo.Html:
+    """A figure as a still picture, with its texts under the mouse; label: what it shows of which run, for readers of
+    the page that cannot see it.
+
+    link: the numbers of a text -> where a click on it leads, "" for nowhere. It is a plain link to an address of the
+    page, which needs no script.
+
+    Not `mo.mpl.interactive`: it keeps a connection for each figure, whose pictures can be those of an earlier choice,
+    and whose script a later visitor of the same server does not get.
+    """
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=PICTURE_DPI, pil_kwargs={"compress_level": 1})
+    spots = "".join(_spot(box, link(box.values)) for box in boxes_of(figure))
+    width = round(CSS_DPI * LARGEST_GROWTH * figure.get_figwidth())
+    return mo.Html(
+        f'<style>{_STYLE}</style><div class="figure" style="width:{width}px">{_image(file, label)}{spots}</div>'
+    )
+
+
+def drawn(draw: Callable[[], Figure], label: str, link: Callable[[Mapping], str] = lambda values: "") -> mo.Html:
+    """`show_figure` of what a function draws, or why it cannot."""
+    try:
+        return show_figure(draw(), label, link)
+    except InputError as error:
+        return problem(error)
+
+
+def beside(*items: mo.Html) -> mo.Html:
+    """Items beside each other, with equal widths, as many as a page has room for at 700 pixels each."""
+    columns = "repeat(auto-fit, minmax(min(100%, 700px), 1fr))"
+    cells = "".join(f'<div style="min-width: 0">{item.text}</div>' for item in items)
+    return mo.Html(f'<div style="display: grid; grid-template-columns: {columns}; gap: 2rem">{cells}</div>')
+
+
+def _image(file: io.BytesIO, label: str) -> str:
+    """The element of a PNG with the picture in it: a file of its own could be gone before the browser asks for it."""
+    source = base64.b64encode(file.getvalue()).decode()
+    return f'<img alt="{html.escape(label)}" src="data:image/png;base64,{source}">'
+
+
+def _spot(box: Box, address: str) -> str:
+    """The element over a figure that shows a text under the mouse.
+
+    A spot with an address is a link, which the Tab key passes over: a map has hundreds of them.
+    """
+    sides = {"left": box.left, "top": box.top, "width": box.width, "height": box.height}
+    style = ";".join(f"{side}:{share:.2%}" for side, share in sides.items())
+    side = "above" if box.top + box.height / 2 > 0.5 else "below"
+    x = f"--x:{box.left + box.width / 2:.1%}"
+    spot = f'<i class="{side}" style="{style};{x}" data-text="{html.escape(box.text)}"></i>'
+    return f'<a tabindex="-1" href="{html.escape(address)}">{spot}</a>' if address else spot
+
+
+def save_controls(args: Namespace) -> tuple:
+    """Dropdowns of the format and the width in which figures are saved."""
+    widths = {name if width is None else f"{name}, {width:g} in": width for name, width in WIDTHS_IN.items()}
+    if args.width not in widths.values():
+        widths[f"{args.width:g} in"] = args.width
+    first = next(name for name, width in widths.items() if width == args.width)
+    return (
+        mo.ui.dropdown([*FORMATS], args.format, label="Format", allow_select_none=False),
+        mo.ui.dropdown(widths, first, label="Width", allow_select_none=False),
+    )
+
+
+def save_figure(draw: Callable[[], Figure], folder: str | Path, name: str, export: Export, caption: str) -> mo.Html:
+    """Save what a function draws as `export.save_figure`, and say where it is, or why there is none."""
+    try:
+        figure = draw()
+        path = export_figure(figure, folder, name, export, caption)
+    except (InputError, OSError) as error:
+        return problem(error)
+    beside = [f"its numbers `{path.with_suffix('.csv')}`"] if values_of(figure) else []
+    beside += [f"its caption `{path.with_suffix('.txt')}`"]
+    message = f"saved: `{path}`, {', '.join(beside)}; the smallest text has {smallest_text_pt(figure):.1f} points"
+    return mo.callout(mo.Html(as_html(message)), kind="success")
+
+
+def _count_slider(label: str, value: int, stop: int, keep: Callable | None = None):
+    """A slider from 1 to `stop`, or to `value` if that is more; it only counts once it is let go."""
+    return mo.ui.slider(
+        1, max(stop, value), value=value, label=label, debounce=True, include_input=True, on_change=keep
+    )

@@ -1,0 +1,288 @@
+"""Single episodes: which there are, what happens in one of them, pictures and captions.
+
+Axis letters: T steps of the episode, L layers, E experts, A actions.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mop.analysis.groups import group_routing_data
+from mop.analysis.loops import find_loop
+from mop.analysis.progress import select_episode
+from mop.analysis.routing_data import ACTION_NAMES, whole_of
+from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.run_names import run_name
+from mop.common.errors import InputError
+from mop.common.subgoals import SUBGOALS
+from mop.plotting.style import counted, expert_hues, expert_names
+
+OUTCOMES = {"all": (True, False, None), "success": (True,), "failure": (False,)}  # -> `success` of an episode
+ORDERS = ("number", "most steps first", "largest path ratio first")
+
+# --- which episodes ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EpisodeFilter:
+    """Which episodes to list, and in which order."""
+
+    outcome: str = "all"  # one of OUTCOMES
+    min_steps: int = 1
+    words: str = ""  # the mission has this text, in small or capital letters
+    cell: tuple[int, int] | None = None  # the agent acts at x, y
+    order: str = "number"  # one of ORDERS
+
+
+def find_episodes(data: RoutingCache, wanted: EpisodeFilter) -> list[int]:
+    """The episodes that pass a filter, in its order; only those that have a step in the data.
+
+    Raises InputError if the data lacks what the filter looks at.
+    """
+    if wanted.outcome != "all":
+        data.require("success")
+    num_steps = np.bincount(data.steps.episode, minlength=len(data.episodes))
+    is_listed = num_steps >= max(1, wanted.min_steps)
+    if wanted.cell is not None:
+        data.require("position")
+        there = (np.asarray(data.steps.position) == wanted.cell).all(1)
+        is_listed &= np.bincount(data.steps.episode[there], minlength=len(data.episodes)) > 0
+    for index, episode in enumerate(data.episodes):
+        is_listed[index] &= episode.get("success") in OUTCOMES[wanted.outcome]
+        is_listed[index] &= wanted.words.strip().lower() in str(episode.get("mission", "")).lower()
+    if wanted.order == ORDERS[2]:
+        bot_steps = [episode.get("expert_steps") for episode in data.episodes]
+        bot_steps = np.array([steps if type(steps) is int and steps > 0 else math.nan for steps in bot_steps])
+        num_steps = np.nan_to_num(num_steps / bot_steps, nan=-1.0)  # those without a bot's path come last
+    found = np.flatnonzero(is_listed)
+    return found.tolist() if wanted.order == ORDERS[0] else found[np.argsort(-num_steps[found], kind="stable")].tolist()
+
+
+def parse_cell(text: str) -> tuple[int, int] | None:
+    """The cell of a text such as "3, 4"; None if it is empty. Raises InputError if it is something else."""
+    if not text.strip():
+        return None
+    numbers = re.fullmatch(r"\s*(\d{1,4})\s*[,; ]\s*(\d{1,4})\s*", text)
+    if numbers is None:
+        raise InputError(f"a cell is written as x, y, such as 3, 4; not {text!r}")
+    return int(numbers[1]), int(numbers[2])
+
+
+def episode_labels(data: RoutingCache, listed: Sequence[int] | None = None) -> dict[str, int]:
+    """The `listed` episodes, or all that have a step in the data: a line that describes each -> its index."""
+    counts = np.bincount(data.steps.episode, minlength=len(data.episodes)).tolist()
+    labels = {}
+    for index in range(len(data.episodes)) if listed is None else listed:
+        episode, count = data.episodes[index], counts[index]
+        parts = [f"{index}", str(episode.get("mission", "")), _outcome(episode), counted(count, "step")]
+        if count:
+            labels[" · ".join(filter(None, parts))] = index
+    return labels
+
+
+def _outcome(episode: Mapping) -> str:
+    return {True: "success", False: "failure"}.get(episode.get("success"), "")
+
+
+# --- one episode ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeRecord:
+    """One episode of T actions with all that is known of it: states 0 to T, steps 0 to T - 1.
+
+    The world is None where the data do not tell it, or this machine's Minigrid makes another one; `no_world` says why.
+    """
+
+    number: int
+    title: str
+    mission: str
+    outcome: str  # "success", "failure", or "" if it is not known
+    num_steps: int
+    names: list[list[str]]  # of the experts of each layer that has several
+    hues: list[list[str]]
+    layer_numbers: list[int]  # of these layers
+    weights: list[np.ndarray]  # their router weights, (T, E_l)
+    lpc: np.ndarray | None  # (T,) float
+    action: np.ndarray | None  # (T,) int
+    probabilities: np.ndarray | None  # (T, A) float64 of the actions
+    subgoals: list[str] | None  # T: what the bot would be at, "open" or "open, instruction 2 of 3"
+    carrying: list[str] | None  # T + 1, or T where the world is not known: what the agent holds, "" for nothing
+    events: list[tuple[int, str]]  # number of actions after which it was first true, and what happened
+    world: "Replay | None"  # noqa: F821, of mop.envs.render, which is only loaded where there are pictures
+    no_world: str
+
+    def caption(self, t_step: int) -> str:
+        """State `t_step` in words: 0 is the start, T the state after the last action."""
+        if t_step == self.num_steps:
+            return " · ".join(filter(None, [f"after the last action ({counted(t_step, 'step')})", self.outcome]))
+        parts = [f"step {t_step} of {self.num_steps}"]
+        if self.action is not None:
+            chosen = self.action[t_step]
+            share = "" if self.probabilities is None else f" (p = {self.probabilities[t_step, chosen]:.2f})"
+            parts.append(f"next action: {ACTION_NAMES[chosen]}{share}")
+        if self.subgoals is not None:
+            parts.append(f"sub-goal: {self.subgoals[t_step]}")
+        if self.carrying is not None:
+            held = self.carrying[t_step]
+            parts.append(
+                "hands empty" if not held else f"carrying {held}" if held == "something" else f"carrying the {held}"
+            )
+        if self.lpc is not None and math.isfinite(self.lpc[t_step]):
+            parts.append(f"LPC {self.lpc[t_step]:,.0f}")
+        return " · ".join(parts)
+
+
+def episode_record(data: RoutingCache, episode: int, tile_size: int = 32) -> EpisodeRecord:
+    """Everything that the data tell of one episode, with its world where that can be made again.
+
+    Raises InputError as `select_episode`, or if the steps of the episode are not all there, from 0 on.
+    """
+    data = whole_of(data)
+    chosen, context, steps = select_episode(data, episode), data.episodes[episode], data.steps
+    num_steps = len(chosen.t_step)
+    if not np.array_equal(chosen.t_step, np.arange(num_steps)):
+        raise InputError(
+            f"the steps of episode {episode} are not those of one whole episode: it cannot be shown step by step"
+        )
+    rows = episode_rows(data, episode)
+    world, no_world = None, ""
+    try:
+        world = _replay(data, episode, rows, tile_size)
+    except InputError as error:
+        no_world = str(error)
+    events = [(time, what) for what, time in chosen.events.items()] if world is None else list(world.events)
+    events += _loop_event(data, rows)
+    carrying = None if world is None else world.carrying
+    if carrying is None and steps.carrying is not None:
+        carrying = ["something" if held else "" for held in steps.carrying[rows]]
+    layers = [layer for layer, weights in enumerate(chosen.routing) if weights.shape[1] > 1]
+    names = expert_names(data.header, chosen.routing)
+    hues = expert_hues(data.header, chosen.routing)
+    mission, outcome = str(context.get("mission", "")), _outcome(context)
+    return EpisodeRecord(
+        number=episode,
+        title=", ".join(filter(None, [run_name(data.header), f"episode {episode}", _seed(context)])),
+        mission=mission,
+        outcome=f"{outcome}: out of steps" if outcome == "failure" and context.get("truncated") else outcome,
+        num_steps=num_steps,
+        names=[names[layer] for layer in layers],
+        hues=[hues[layer] for layer in layers],
+        layer_numbers=layers,
+        weights=[chosen.routing[layer] for layer in layers],
+        lpc=None if steps.lpc is None else np.asarray(steps.lpc)[rows],
+        action=None if steps.action is None else np.asarray(steps.action)[rows],
+        probabilities=_probabilities(steps.action_logits, rows),
+        subgoals=_subgoals(data, episode, rows),
+        carrying=carrying,
+        events=sorted(events, key=lambda event: event[0]),
+        world=world,
+        no_world=no_world,
+    )
+
+
+def episode_rows(data: RoutingCache, episode: int) -> np.ndarray:
+    """The rows (T,) of an episode's steps, in their order."""
+    rows = np.flatnonzero(data.steps.episode == episode)
+    return rows[np.argsort(data.steps.t_step[rows], kind="stable")]
+
+
+def _replay(data: RoutingCache, episode: int, rows: np.ndarray, tile_size: int):
+    """The episode played again. Raises InputError if the data lack what it takes, or the world is another one here."""
+    from mop.envs.render import replay_episode
+
+    _require_pictures(data)
+    steps, seed = data.steps, data.episodes[episode]["seed"]
+    world = replay_episode(data.header["task_id"], seed, steps.action[rows].tolist(), tile_size)
+    if not np.array_equal(world.position[:-1], steps.position[rows]):
+        raise _other_world(data, seed)
+    return world
+
+
+def _other_world(data: RoutingCache, seed: int) -> InputError:
+    made_with = data.header.get("minigrid_version")
+    return InputError(f"world {seed} is another one here than where the cache was made (with Minigrid {made_with})")
+
+
+def _probabilities(logits: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    """Softmax (T, A) float64 of the logits; None where there are none, or they are not finite."""
+    if logits is None or not np.isfinite(logits[rows]).all():
+        return None
+    exponents = np.exp(logits[rows].astype(np.float64) - logits[rows].max(1, keepdims=True))
+    return exponents / exponents.sum(1, keepdims=True)
+
+
+def _subgoals(data: RoutingCache, episode: int, rows: np.ndarray) -> list[str] | None:
+    """The bot's sub-goal at each step in words, with its instruction where the mission has several; None in old caches.
+
+    Where the bot is silent it is "unknown".
+    """
+    steps, count = data.steps, len(data.episodes[episode].get("instructions") or ())
+    if steps.subgoal is None:
+        return None
+    words = ["unknown" if goal < 0 else SUBGOALS[goal].replace("_", " ") for goal in steps.subgoal[rows].tolist()]
+    if steps.instruction is None or count < 2:
+        return words
+    numbers = steps.instruction[rows].tolist()
+    return [
+        word if number < 0 else f"{word}, instruction {number + 1} of {count}"
+        for word, number in zip(words, numbers, strict=True)
+    ]
+
+
+def _loop_event(data: RoutingCache, rows: np.ndarray) -> list[tuple[int, str]]:
+    """The loop in which an episode ends, as an event, where there is one and the data tell it."""
+    steps = data.steps
+    if steps.position is None or steps.direction is None or steps.action is None:
+        return []
+    loop = find_loop(steps.position[rows], steps.direction[rows], steps.action[rows])
+    return [] if loop is None else [(loop.start, f"repeats {counted(loop.period, 'action')} from here on")]
+
+
+def _seed(context: Mapping) -> str:
+    return f"world {context['seed']}" if "seed" in context else ""
+
+
+# --- pictures of single steps -----------------------------------------------------------------------------------------
+
+
+def episode_frame(data: RoutingCache, episode: int, t_step: int, tile_size: int = 32) -> np.ndarray:
+    """A picture (height, width, 3) uint8 of an episode's world before action `t_step`, from its seed and its actions.
+
+    Raises InputError if the cache lacks what is needed, or this machine's Minigrid makes another world of the seed.
+    """
+    from mop.envs.render import replay_world
+
+    _require_pictures(data)
+    data = whole_of(data)
+    steps, rows, seed = data.steps, episode_rows(data, episode), data.episodes[episode]["seed"]
+    world = replay_world(data.header["task_id"], seed, steps.action[rows[:t_step]].tolist())
+    if t_step < len(rows) and list(map(int, world.agent_pos)) != steps.position[rows[t_step]].tolist():
+        raise _other_world(data, seed)
+    return world.get_frame(tile_size=tile_size)
+
+
+def example_images(data: RoutingCache, group_by: str, max_groups: int = 16) -> dict[str, np.ndarray]:
+    """A picture of the first step of each group, of the largest if there are more: label -> (height, width, 3) uint8.
+
+    Empty if the cache lacks what is needed, as figures can do without.
+    """
+    try:
+        groups = group_routing_data(data, group_by)
+        _require_pictures(data)
+        first = {groups.labels[group]: groups.first_steps[group] for group in groups.largest(max_groups)}
+        return {
+            label: episode_frame(data, data.steps.episode[step], data.steps.t_step[step], tile_size=16)
+            for label, step in first.items()
+        }
+    except InputError:
+        return {}
+
+
+def _require_pictures(data: RoutingCache) -> None:
+    """Raises InputError if the data lacks what a picture of a world at some step is made from."""
+    for field in ("seed", "action", "t_step", "position"):
+        data.require(field)

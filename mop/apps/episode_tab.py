@@ -1,0 +1,167 @@
+"""The Episodes tab: which episodes to list, the player of one, and what is saved of it."""
+
+import html
+from collections.abc import Callable, Collection, Mapping
+from itertools import product
+from pathlib import Path
+from urllib.parse import urlencode
+
+import marimo as mo
+import numpy as np
+
+from mop.apps.elements import as_html, problem
+from mop.apps.episode_player import player_document
+from mop.apps.episode_records import (
+    ORDERS,
+    OUTCOMES,
+    EpisodeFilter,
+    episode_labels,
+    episode_record,
+    find_episodes,
+    parse_cell,
+)
+from mop.apps.flags import parse
+from mop.apps.run_figures import routing_figures, run_of_script, save_figures_of_run
+from mop.apps.view import View
+from mop.artifacts.routing_cache import RoutingCache
+from mop.common.configuration import Parser, check_flags, integer, optional
+from mop.common.errors import InputError
+from mop.common.files import write_atomic, write_figure
+from mop.plotting.progress_curves import plot_episode_routing
+
+_HEIGHT_PX = 720  # until the player has measured itself
+ENDINGS = {"player (html)": "html", "film (gif)": "gif", "still (png)": "png"}  # what can be saved of an episode
+_FILTER = ("outcome", "least", "mission", "order", "episode")  # words of the address, beside CELL
+CELL = "cell"  # in the address of a page: the cell that listed episodes pass, as "x,y"
+
+
+def filter_controls(data: RoutingCache, view: View):
+    """The controls of a filter, in a row, as the address of the page has them."""
+    longest = int(np.bincount(data.steps.episode).max())
+    words = view.words
+
+    def dropdown(name: str, options: Collection[str], label: str):
+        default = next(iter(options))
+        chosen, keep = view.pick(name, options, default), view.keep(name, default)
+        return mo.ui.dropdown(list(options), chosen, label=label, allow_select_none=False, on_change=keep)
+
+    def text(name: str, label: str, example: str):
+        return mo.ui.text(words.get(name, ""), label=label, placeholder=example, on_change=view.keep(name, ""))
+
+    least, keep_least = view.pick_number("least", 1, longest, 1), view.keep("least", 1)
+    return mo.md("{outcome} {min_steps} {words} {cell} {order}").batch(
+        outcome=dropdown("outcome", OUTCOMES, "Outcome"),
+        min_steps=mo.ui.number(1, longest, value=least, label="Least steps", debounce=True, on_change=keep_least),
+        words=text("mission", "Mission has", "text"),
+        cell=text(CELL, "Passes cell", "x, y"),
+        order=dropdown("order", ORDERS, "Order"),
+    )
+
+
+def link_to_episodes(view: View) -> Callable[[Mapping], str]:
+    """For `show_figure`: from a cell of a map to all episodes that pass it; what else the address says stays.
+
+    The page opens anew there. A link is what works for every visitor, in a new tab and with the browser's way back.
+    """
+
+    def address(values: Mapping) -> str:
+        if not {"x", "y"} <= values.keys():
+            return ""
+        kept = {name: word for name, word in view.words.items() if name not in _FILTER}
+        return "?" + urlencode({**kept, "tab": "Episodes", CELL: f"{values['x']},{values['y']}"}, safe=",")
+
+    return address
+
+
+def list_episodes(data: RoutingCache, chosen: Mapping, view: View) -> tuple:
+    """A dropdown of the episodes that pass a filter, which says how many they are, and why there is none, or "".
+
+    chosen: the value of `filter_controls`. Where no episode passes, the value of the dropdown is None.
+    """
+    labels, reason = {}, "no episode passes this filter: ask for fewer things"
+    try:
+        wanted = EpisodeFilter(**{**chosen, "cell": parse_cell(chosen["cell"]), "min_steps": chosen["min_steps"] or 1})
+        labels = episode_labels(data, find_episodes(data, wanted))
+    except InputError as error:
+        reason = str(error)
+    label = f"Episode ({len(labels):,} of {len(data.episodes):,})"
+    asked = next((name for name, index in labels.items() if str(index) == view.words.get("episode")), None)
+    first = asked or next(iter(labels), None)
+    keep = view.keep("episode", None)
+    dropdown = mo.ui.dropdown(labels, first, label=label, allow_select_none=not labels, on_change=keep)
+    return dropdown, "" if labels else reason
+
+
+def show_player(data: RoutingCache, episode: int | None, reason: str = "") -> mo.Html:
+    """The player of an episode, or a line that says why there is none: `reason`, where no episode is chosen."""
+    try:
+        if episode is None:
+            raise InputError(reason)
+        document = player_document(episode_record(data, episode))
+    except InputError as error:
+        return problem(error, "warn")
+    return frame(document, f"episode {episode}")
+
+
+def frame(document: str, title: str) -> mo.Html:
+    """A player's document within a page.
+
+    It lies in the page itself. `mo.iframe` would make it a file of the session, which can be gone before the browser
+    asks for it.
+    """
+    style = f"width: 100%; height: {_HEIGHT_PX}px; border: 0"
+    title, document = html.escape(title), html.escape(document)
+    return mo.Html(f'<iframe class="player" title="{title}" style="{style}" srcdoc="{document}"></iframe>')
+
+
+def write_episode(
+    data: RoutingCache, episode: int, folder: str | Path, ending: str, first: int = 0, last: int | None = None
+) -> Path:
+    """Write `<folder>/episode_<N>.<ending>`, one of ENDINGS, and return its path.
+
+    first, last: the states that a film shows, if not all. Raises InputError, OSError.
+    """
+    path = Path(folder) / f"episode_{episode}.{ending}"
+    if ending == "png":
+        return write_figure(path, plot_episode_routing(data, episode))
+    if ending == "html":
+        content = player_document(episode_record(data, episode)).encode()
+    else:
+        from mop.apps.episode_film import episode_gif  # what draws films takes a moment to load
+
+        content = episode_gif(data, episode, first=first, last=last)
+    write_atomic(path, lambda file: file.write(content))
+    return path
+
+
+def add_flags(parser: Parser) -> Parser:
+    """The same command line, with what a script saves of single episodes."""
+    parser.add_argument("--episode", nargs="+", metavar="N", help="as a script, save these alone: player, film, still")
+    parser.add_argument("--film", nargs=2, metavar=("FIRST", "LAST"), help="... the film from and to these steps")
+    return parser
+
+
+def save_as_script(app: str, parser: Parser) -> None:
+    """The app as a script: the figures of a run, or, with --episode, the player, film and still of some episodes.
+
+    app, parser: of `save_figures_of_run`, with the flags of `add_flags`. Raises InputError as `save_figures_of_run`, or
+    if an episode cannot be shown.
+    """
+    args = parse(parser)
+    several = optional(lambda texts: [integer(0)(text) for text in texts])
+    check_flags(args, episode=several, film=several)
+    if args.episode is None:
+        save_figures_of_run(app, parser, routing_figures)
+        return
+    run, data = run_of_script(args)
+    for episode, ending in product(args.episode, ENDINGS.values()):
+        print(write_episode(data, episode, run.key.artefacts(args.plots_dir), ending, *(args.film or ())))
+
+
+def save_episode(data: RoutingCache, episode: int, folder: str | Path, ending: str) -> mo.Html:
+    """`write_episode`, and where the file is."""
+    try:
+        path = write_episode(data, episode, folder, ending)
+    except (InputError, OSError) as error:
+        return problem(error)
+    return mo.callout(mo.Html(as_html(f"saved: `{path}`")), kind="success")

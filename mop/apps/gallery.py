@@ -1,0 +1,208 @@
+"""Runs as a static site: a page with a card for each, and a page of figures and episodes for each.
+
+The pages need no server and ask nobody for anything: pictures and players are in them.
+"""
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mop.analysis.cells import aggregate_routing_by_position, compute_grid_bounds
+from mop.analysis.groups import GROUPINGS
+from mop.apps import comparison_page, elements
+from mop.apps.captions import Shown, caption_of
+from mop.apps.episode_player import player_document
+from mop.apps.episode_records import episode_record
+from mop.apps.export import Export
+from mop.apps.run_caches import describe_metrics, load_routing
+from mop.apps.run_figures import CHARTS, Drawing, action_figures, routing_figures
+from mop.apps.run_selection import Run
+from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.run_names import run_name
+from mop.common.errors import InputError
+from mop.common.files import write_atomic
+from mop.common.task_mix import task_name
+from mop.plotting.heatmaps import render_routing_heatmap
+from mop.plotting.style import counted, expert_hues
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+INDEX_NAME = "index.html"
+_ANALYSES = ("by_key_phase", "by_action")  # of the maps and of the actions; the apps have them all
+_CARD_DPI = 90  # of the picture of a card
+_TITLES = {  # file name of a figure -> its title; an analysis is added to it
+    "routing_heatmap": "Dominant expert",
+    "lpc_heatmap": "Cost",
+    "action_frequency": "Actions",
+    "action_entropy_heatmap": "Entropy of the action",
+} | {name: tab for tab, (name, *_) in CHARTS.items()}
+
+
+def write_gallery(found: Sequence[Run], table: "pd.DataFrame", folder: Path) -> Iterator[str | None]:
+    """Write a page for each run, then index.html; yields None for each page, and why a run can have none.
+
+    found: runs with routing caches; table: of `comparison_page.load_table`. Raises InputError if no run can have a
+    page.
+    """
+    reasons = {run: reason for run in found if (reason := _unreadable(run)) is not None}
+    shown, cards = [run for run in found if run not in reasons], []
+    if not shown:
+        raise InputError(next(iter(reasons.values())))
+    yield from reasons.values()
+    for run in shown:
+        data = load_routing(run)
+        _write(folder / _file_name(run), _page_of_run(run, data, shown))
+        cards.append(_card(run, data))
+        yield None
+    figures, missing = _shown(_figures_of_all(table), lambda name, about: about)
+    notes = [*reasons.values(), *missing]
+    _write(folder / INDEX_NAME, _page("index", title="Trained policies", cards=cards, figures=figures, notes=notes))
+    yield None
+
+
+def _unreadable(run: Run) -> str | None:
+    try:
+        load_routing(run)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _page_of_run(run: Run, data: RoutingCache, found: Sequence[Run]) -> str:
+    """The page of a run, which links to the others of its task."""
+
+    def captioned(app: str, drawings: Mapping[str, Drawing]) -> tuple[list[dict[str, str]], list[str]]:
+        shown = Shown(run)
+        return _shown(drawings, lambda name, about: caption_of(app, shown, data, name, about, Export()))
+
+    figures, missing = captioned("routing_viz.py", _chosen(routing_figures(data)))
+    of_actions, also_missing = captioned("logit_viz.py", _chosen(action_figures(data)))
+    others = [other for other in found if other.key.task_id == run.key.task_id and other != run]
+    return _page(
+        "run",
+        title=run.name,
+        numbers=describe_metrics(data),
+        episodes=[_player(data, number) for number in _examples(data)],
+        figures=figures + of_actions,
+        notes=missing + also_missing,
+        others=[{"href": _file_name(other), "name": other.name} for other in others],
+    )
+
+
+def _page(macro: str, **values: object) -> str:
+    """The HTML of one of the macros of gallery.html."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return getattr(environment.get_template("gallery.html").module, macro)(**values)
+
+
+def _shown(
+    drawings: Mapping[str, Drawing], caption: Callable[[str, str], str]
+) -> tuple[list[dict[str, str]], list[str]]:
+    """What a page shows of each figure, and why others cannot be drawn; caption: name and subject -> its lines."""
+    figures, missing = [], []
+    for name, drawing in drawings.items():
+        title = _title(name)
+        try:
+            picture = elements.show_figure(drawing(), title).text
+        except InputError as error:
+            missing.append(f"{title}: {error}")
+            continue
+        about, *more = caption(name, drawing.about).split("\n")
+        figures.append({"name": name, "title": title, "about": about, "more": "\n".join(more), "picture": picture})
+    return figures, missing
+
+
+def _chosen(drawings: Mapping[str, Drawing]) -> dict[str, Drawing]:
+    """Of a run's figures those of all steps and of _ANALYSES, and no stills of episodes, which are played."""
+    analyses = {f"{stem}_{name}" for stem in _TITLES for name in GROUPINGS if name not in _ANALYSES}
+    return {name: draw for name, draw in drawings.items() if name not in analyses and not name.startswith("episode_")}
+
+
+def _title(name: str) -> str:
+    """The title of a figure by the name of its file, which may end in an analysis."""
+    stem = next((stem for stem in _TITLES if name == stem or name.startswith(f"{stem}_by_")), None)
+    if stem is None:
+        return name.replace("_", " ").capitalize()
+    analysis = name[len(stem) + 1 :]
+    return f"{_TITLES[stem]} by {GROUPINGS[analysis].title}" if analysis in GROUPINGS else _TITLES[stem]
+
+
+def _figures_of_all(table: "pd.DataFrame") -> dict[str, Drawing]:
+    """Figures of many runs: those in the most frequent worlds; by task, mixtures with the most frequent penalty."""
+    about, worlds = "Worlds that a policy fails in, with 95 % intervals", comparison_page.common_worlds(table)[0]
+    alpha = next(iter(comparison_page.penalties(table)), None)
+    by_task = comparison_page.Filters(worlds, lpc_alpha=alpha)
+    of_alpha = "" if alpha is None else f" Mixtures are those with lpc_alpha {alpha:g}."
+    return {
+        "tasks": Drawing(
+            f"{about}, task by task.{of_alpha}", lambda: comparison_page.plot_tasks(by_task.apply(table), "failures")
+        ),
+        "failures_against_cost": Drawing(
+            f"{about}, against its mean LPC.",
+            lambda: comparison_page.plot_tradeoff(comparison_page.Filters(worlds).apply(table), "lpc_alpha", None),
+        ),
+    }
+
+
+def _examples(data: RoutingCache) -> list[int]:
+    """Up to three episodes to play: the first that succeeds, the longest that does, and the first that fails."""
+    lengths = np.bincount(data.steps.episode, minlength=len(data.episodes))
+    present = [number for number in range(len(data.episodes)) if lengths[number]]
+    good = [number for number in present if data.episodes[number].get("success")]
+    bad = [number for number in present if data.episodes[number].get("success") is False]
+    chosen = [*good[:1], *sorted(good, key=lambda number: -lengths[number])[:1], *bad[:1]] or present[:1]
+    return list(dict.fromkeys(chosen))
+
+
+def _player(data: RoutingCache, number: int) -> dict[str, str]:
+    """What a page shows of an episode."""
+    record = episode_record(data, number)
+    about = [f"world {data.episodes[number].get('seed', number)}", record.mission, record.outcome]
+    about.append(counted(record.num_steps, "step"))
+    return {"title": " · ".join(filter(None, about)), "document": player_document(record)}
+
+
+def _card(run: Run, data: RoutingCache) -> dict[str, str]:
+    """What the front page shows of a run."""
+    values = {name: (value, remark) for name, value, remark in describe_metrics(data)}
+    numbers = [f"{name} {values[name][0]}" for name in ("success", "mean LPC", "path ratio") if name in values]
+    return {
+        "href": _file_name(run),
+        "task": task_name(run.key.task_id),
+        "name": run_name(run.about, with_task=False),
+        "numbers": " · ".join(numbers),
+        "interval": values.get("success", ("", ""))[1],
+        "picture": _picture(data),
+    }
+
+
+def _picture(data: RoutingCache) -> str:
+    """Small maps of the dominant expert in each layer, as the source of an image; "" where there are none."""
+    with suppress(InputError):
+        averaged = aggregate_routing_by_position(data.steps)
+        hues = expert_hues(data.header, averaged.routing or ())
+        figure = Figure(figsize=(1.7 * len(hues), 1.7), layout="constrained")
+        for layer, ax in enumerate(figure.subplots(1, len(hues), squeeze=False)[0] if hues else ()):
+            render_routing_heatmap(ax, averaged, compute_grid_bounds(averaged.cells), layer, hues=hues[layer])
+            ax.set_axis_off()
+        figure.savefig(file := io.BytesIO(), format="png", dpi=_CARD_DPI)
+        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return ""
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def _file_name(run: Run) -> str:
+    return run.key.label.replace(" ", "_") + ".html"

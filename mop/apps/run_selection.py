@@ -1,0 +1,188 @@
+"""The runs that a page can show: those with a routing cache or a checkpoint on this machine."""
+
+import functools
+import shlex
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mop.artifacts.checkpoints import by_task, find_checkpoints, quick_config
+from mop.artifacts.results import load_result
+from mop.artifacts.run_names import run_name
+from mop.artifacts.run_paths import CACHE_DIR, DEFAULT_ROOTS, RunKey, cache_path, find_caches, result_path
+from mop.common.errors import InputError
+
+FINAL = "final"  # the word for the last checkpoint of a run, where the others have the number of their update
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run at one of its updates, as it can be shown: it has a routing cache, a checkpoint here, or both."""
+
+    key: RunKey
+    cache_dir: str
+    checkpoint: Path | None = None
+
+    @property
+    def cache_path(self) -> Path:
+        """Where its routing cache is, or would be."""
+        return cache_path(self.cache_dir, self.key)
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether its routing cache is there now."""
+        return self.cache_path.is_file()
+
+    @property
+    def result(self) -> dict:
+        """The result row beside its routing cache; empty if there is none, as beside older caches."""
+        try:
+            return load_result(result_path(self.cache_dir, self.key))
+        except InputError:
+            return {}
+
+    @property
+    def about(self) -> dict:
+        """What is known of it without opening its cache: its result row, else what its checkpoint says; and its key."""
+        known = self.result
+        if not known and self.checkpoint is not None:
+            known = _config_of(self.checkpoint, *_version(self.checkpoint))
+        key = self.key
+        numbers = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, "is_final": key.update is None}
+        numbers |= {"trained_on": key.trained_on}
+        return known | numbers | ({} if key.update is None else {"update": key.update})
+
+    @property
+    def folder(self) -> str:
+        """Its run's folder below a root and, where its policy has several tasks, the one in whose worlds it is."""
+        return replace(self.key, update=None).artefacts("").as_posix()
+
+    @property
+    def name(self) -> str:
+        """What it is called: policy, penalty, trial, seed, and its update if it is a periodic checkpoint."""
+        return run_name(self.about)
+
+    @property
+    def word(self) -> str:
+        """Its checkpoint within the run, in a URL: the update, or FINAL."""
+        return FINAL if self.key.update is None else str(self.key.update)
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags of this program's scripts that choose it."""
+        key = self.key
+        words = ["--task", key.task, "--trial", str(key.trial)]
+        words += [] if key.seed is None else ["--seed", str(key.seed)]
+        return words + ([] if key.update is None else ["--update", str(key.update)])
+
+    @property
+    def places(self) -> list[str]:
+        """The flags that say where its files are, if that is not where the scripts look by themselves."""
+        words = []
+        if self.checkpoint is not None:
+            root = self.checkpoint.parents[len(self.key.checkpoint("").parts) - 1].as_posix()
+            words += [] if root in DEFAULT_ROOTS else ["--checkpoint_dir", root]
+        return words + ([] if self.cache_dir == CACHE_DIR else ["--cache_dir", self.cache_dir])
+
+    @property
+    def remake(self) -> str:
+        """The command that makes its routing cache."""
+        last = ["--final_only"] if self.key.update is None else []
+        return shlex.join(["python", "batch_eval.py", "--force", *self.places, *self.flags, *last])
+
+
+Runs = Mapping[str, Sequence[Run]]  # `Run.folder` -> its checkpoints, the final one last
+
+
+def find_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str, list[Run]]:
+    """Every run with a routing cache or a checkpoint, by `Run.folder`; those with a cache first.
+
+    A policy of several tasks is there once for each. The checkpoints of a run are in the order of their updates, the
+    final one last; a periodic one of the same update as the final one is left out, unless it alone has a cache. Raises
+    InputError if there is no run.
+    """
+    found: dict[str, list[Run]] = {}
+    for run in _list_runs(checkpoint_dirs, cache_dir):
+        found.setdefault(run.folder, []).append(run)
+    if not found:
+        places = " and ".join(f"{folder}/" for folder in checkpoint_dirs)
+        raise InputError(
+            f"there is no routing cache under {cache_dir}/ and no checkpoint under {places}: "
+            "train a policy with `python train_mop.py`, then evaluate it with `python batch_eval.py`"
+        )
+    return {folder: _without_copies(sorted(runs, key=lambda run: run.key)) for folder, runs in found.items()}
+
+
+def find_cached_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str, Run]:
+    """Every run with a routing cache, by its name. Raises InputError if there is none."""
+    cached = {run.name: run for run in _list_runs(checkpoint_dirs, cache_dir) if run.has_cache}
+    if not cached:
+        raise InputError(f"there is no routing cache under {cache_dir}/: `python batch_eval.py` makes some")
+    return cached
+
+
+def label_of(runs: Sequence[Run]) -> str:
+    """What a menu says of a run with these checkpoints: its name, its updates, and what is missing."""
+    last = runs[-1]
+    label, update = run_name(last.about | {"is_final": True}), last.about.get("update")
+    if len(runs) > 1:
+        label += f" · {len(runs)} checkpoints"
+    elif update is not None:
+        label += f" · update {update}"
+    if not any(run.has_cache for run in runs):
+        label += " · no cache"
+    return label if any(run.checkpoint for run in runs) else f"{label} · no checkpoint"
+
+
+def choose_run(found: Runs, args: Namespace) -> Run:
+    """The first run that --task, --trial, --seed and --update ask for, else its last checkpoint with a cache, if any.
+
+    Raises InputError if none fits.
+    """
+    asked = {"trial": args.trial, "seed": args.seed, "update": args.update}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    # a policy of several tasks is not taken for one of this task alone, wherever its name stands in the order
+    for runs in sorted(found.values(), key=lambda runs: args.task not in (None, runs[0].key.task)):
+        runs = [run for run in runs if args.task is None or run.key.is_of(args.task)]
+        fitting = [run for run in runs if all(getattr(run.key, name) == value for name, value in asked.items())]
+        if fitting:
+            return last_cached(fitting)
+    names = ", ".join(map(label_of, found.values()))
+    asked |= {} if args.task is None else {"task": args.task}
+    raise InputError(f"none of the {len(found)} runs has {asked}; they are: {names}")
+
+
+def last_cached(runs: Sequence[Run]) -> Run:
+    """The last of some checkpoints of a run that has a cache; the last of all if none has."""
+    return next((run for run in reversed(runs) if run.has_cache), runs[-1])
+
+
+def _list_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> list[Run]:
+    cached = find_caches(cache_dir)
+    files = find_checkpoints(checkpoint_dirs, is_quick=True)
+    checkpoints = {found.key: found.path for file in files for found in by_task(file)}
+    keys = [*cached, *(key for key in checkpoints if key not in cached)]
+    return [Run(key, cache_dir, checkpoints.get(key)) for key in keys]
+
+
+def _without_copies(runs: list[Run]) -> list[Run]:
+    """Without the periodic checkpoint that the final one is a copy of."""
+    final = runs[-1]
+    if len(runs) == 1 or final.key.update is not None:
+        return runs
+    copy = replace(final.key, update=final.about.get("update"))
+    return [run for run in runs if run.key != copy or run is final or (run.has_cache and not final.has_cache)]
+
+
+def _version(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_ino
+
+
+@functools.lru_cache(maxsize=1024)
+def _config_of(path: Path, *version: int) -> dict:
+    return quick_config(path)

@@ -1,0 +1,605 @@
+"""Many runs as a sample of trainings: which of them count, what is measured of each, tables and figures over seeds."""
+
+import functools
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mop.analysis.actions import hold_action
+from mop.analysis.by_phase import (
+    ALL_STEPS,
+    ANY_ACTION,
+    CORRELATIONS,
+    LIMITS,
+    MEASURES,
+    NOT_PHASES,
+    Part,
+    available_phases,
+    default_phases,
+    mean_cells,
+    measure_run,
+)
+from mop.analysis.complexity import DEFAULT_STATE
+from mop.analysis.explained import compute_layer_costs, explain_beyond, explain_variance, gate_values, index_factors
+from mop.analysis.groups import GROUPINGS
+from mop.analysis.many_runs import EpisodeSums, OverSeeds, mean_over_seeds
+from mop.analysis.routing_data import whole_of
+from mop.analysis.walking import wall_cells
+from mop.apps.export import Export
+from mop.apps.run_caches import load_routing
+from mop.apps.run_figures import Drawing
+from mop.apps.run_selection import Run
+from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR, RunKey, find_caches, result_path, task_folder
+from mop.common.configuration import FIELDS, RUNTIME_KEYS, complete
+from mop.common.errors import InputError
+from mop.common.files import find_files
+from mop.common.task_mix import task_name
+from mop.plotting.alpha_maps import plot_phase_maps
+from mop.plotting.alphas import (
+    plot_correlations_by_phase,
+    plot_explained_over_seeds,
+    plot_gates_explained,
+    plot_lpc_with_action_held,
+    plot_measures_against_alpha,
+    plot_measures_by_phase,
+)
+from mop.plotting.style import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCRIPT = "seed_statistics.py"
+FOLDER = "statistics"  # below that of the task in the folder of plots
+AUTO_PHASES, NO_PHASES, NO_TASK = "auto", "none", "none"
+_FREE = {"task_id", "trial", "seed", "lpc_alpha"}  # what runs of one sample may differ in
+_SETTINGS = [name for name in FIELDS if name not in _FREE and (name not in RUNTIME_KEYS or name == "num_updates")]
+_SETTINGS = [name for name in _SETTINGS if FIELDS[name].meaning is None or name == "policy"]  # flags, and the policy
+_WORLDS = ("num_episodes", "eval_seed", "minigrid_version")
+_ANY = (-np.inf, np.inf)
+_EXTRA = ("lpc_difference", "complexity_plug_in_nats", "complexity_null_nats")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be analysed: the runs of one task, and how their steps are split."""
+
+    task_id: str
+    phases: str = AUTO_PHASES  # of GROUPINGS; NO_PHASES; AUTO_PHASES: the first of PHASE_GROUPINGS that suits
+    state: tuple[str, ...] = DEFAULT_STATE
+    action: str | None = None  # only the steps of this action
+    update: int | None = None  # periodic checkpoints of this update; None: final ones
+    where: tuple[tuple[str, str], ...] = ()  # settings that runs must have, as texts
+    cache_dir: str = CACHE_DIR
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags of SCRIPT that ask the same."""
+        words = ["--task", self.task_id]
+        words += [] if self.phases == AUTO_PHASES else ["--phases", self.phases]
+        words += [] if self.state == DEFAULT_STATE else ["--state", *self.state]
+        words += [] if self.action is None else ["--action", self.action]
+        words += [] if self.update is None else ["--update", str(self.update)]
+        words += ["--where", *(f"{name}={value}" for name, value in self.where)] if self.where else []
+        return words + ([] if self.cache_dir == CACHE_DIR else ["--cache_dir", self.cache_dir])
+
+
+class LeftOut(NamedTuple):
+    """A run that does not count, or a part of one that could not be measured, and why."""
+
+    run: str
+    reason: str
+
+
+class Unit(NamedTuple):
+    """A run that counts: one training."""
+
+    run: Run
+    lpc_alpha: float
+    seed: int
+
+
+def analyse(asked: Asked, progress: Callable[[Iterator, int], Iterable] = lambda found, total: found) -> "Tables":
+    """The tables of a task; progress: shows how far an iterator of so many runs has come.
+
+    Raises InputError if no run of it can be analysed.
+    """
+    units, left_out = choose_units(asked)
+    phases = choose_phases(units, asked)
+    measured = list(progress(measure_units(units, asked, left_out, phases), len(units)))
+    return make_tables(asked, measured, left_out, phases)
+
+
+# --- which runs count -------------------------------------------------------------------------------------------------
+
+
+def tasks_with_runs(cache_dir: str) -> list[str]:
+    """The tasks of which there is a routing cache, those of policies of several tasks as `<list>/<task>`."""
+    return sorted({key.task for key in find_caches(cache_dir)})
+
+
+def tasks_asked(cache_dir: str, names: Sequence[str] | None) -> list[str]:
+    """The tasks that are meant: those of `tasks_with_runs`, where a list stands for its tasks; None: all of them."""
+    known = tasks_with_runs(cache_dir)
+    if names is None:
+        return known
+    tasks = []
+    for name in names:
+        of_list = [task for task in known if task.startswith(f"{name}/")]
+        tasks += [name] if name in known else of_list or [name]
+    return list(dict.fromkeys(tasks))
+
+
+def phase_words() -> dict[str, str]:
+    """What a page calls each way to split the steps into phases -> its word, AUTO_PHASES the one that suits."""
+    named = {f"by {grouping.title}": name for name, grouping in GROUPINGS.items() if name not in NOT_PHASES}
+    return {"what suits the task": AUTO_PHASES, **named, "none": NO_PHASES}
+
+
+def choose_units(asked: Asked) -> tuple[list[Unit], list[LeftOut]]:
+    """The runs of a task that are one sample, sorted by lpc_alpha and seed, and the others with the reason.
+
+    They are evaluated mixtures with equal settings but for lpc_alpha, trial and seed, in equal worlds; of several such
+    samples the one with the most runs, and `Asked.where` chooses another. A run with the same settings and seed as
+    another one is a copy of it, no further sample. Raises InputError if no run is left.
+    """
+    left_out, fitting = [], []
+    for key in _keys(asked):
+        run = Run(key, asked.cache_dir)
+        about, reason = _about(run, asked)
+        if reason is None:
+            fitting.append((run, about, tuple(_as_text(about.get(name)) for name in (*_SETTINGS, *_WORLDS))))
+        else:
+            left_out.append(LeftOut(key.label, reason))
+    units: dict[tuple[float, int], Unit] = {}
+    most = Counter(settings for _, _, settings in fitting).most_common(1)
+    for run, about, settings in fitting:
+        unit = Unit(run, float(about["lpc_alpha"]), run.key.trial if run.key.seed is None else run.key.seed)
+        if others := _differences(settings, most[0][0]):
+            left_out.append(LeftOut(run.key.label, f"other settings: {others}"))
+        elif (first := units.setdefault(unit[1:], unit)) is not unit:
+            left_out.append(LeftOut(run.key.label, f"a copy: settings and seed of {first.run.key.label}"))
+    if not units:
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in count_reasons(left_out).items())
+        raise InputError(
+            f"no run of {asked.task_id} under {asked.cache_dir}/ can be analysed"
+            + (f": {reasons}" if reasons else ": `python batch_eval.py` makes routing caches")
+        )
+    return [units[place] for place in sorted(units)], left_out
+
+
+def count_reasons(left_out: Sequence[LeftOut]) -> dict[str, int]:
+    """How often each reason occurs, the most frequent first."""
+    return dict(Counter(reason for _, reason in left_out).most_common())
+
+
+def _keys(asked: Asked) -> list[RunKey]:
+    """The runs of the task with a routing cache or a result."""
+    keys = set(find_caches(asked.cache_dir))
+    name = asked.task_id.split("/")[0]
+    folder = task_folder(asked.cache_dir, name)
+    for path in find_files(folder, "result.json"):
+        try:
+            key = RunKey.from_artefacts(Path(name, path.parent.relative_to(folder)))
+        except InputError:  # a result of something else
+            continue
+        keys |= {key} if result_path(asked.cache_dir, key) == path else set()
+    return sorted(key for key in keys if key.task == asked.task_id)
+
+
+def _about(run: Run, asked: Asked) -> tuple[dict, str | None]:
+    """What is known of a run, and why it does not count; None if it may."""
+    update = run.key.update
+    if update != asked.update:
+        wanted = "the final one" if asked.update is None else f"update {asked.update}"
+        return {}, f"another checkpoint than {wanted}"
+    if not run.has_cache:
+        return {}, "no routing cache: `python batch_eval.py --force` without --skip_routing makes one"
+    about = run.result
+    if not about:  # an older cache may lie alone
+        try:
+            header = load_routing(run).header
+        except InputError as error:
+            return {}, f"it cannot be read: {_reason(error, run)}"
+        about = {**(header.get("config") or {}), **header}
+    about = complete(about)
+    if about.get("policy", "mop") != "mop":
+        return about, "a GRU baseline: it has no routers, and no lpc_alpha"
+    if about.get("lpc_alpha") is None:
+        return about, "its lpc_alpha is not known"
+    for name, value in asked.where:
+        if _as_text(about.get(name)) != value:
+            return about, f"not asked for: {name} is not {value}"
+    return about, None
+
+
+def _as_text(value: object) -> str:
+    """A setting as a person writes it: numbers in their shortest form, "" where it is not known."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "" if value is None else f"{value:g}" if is_number else str(value).lower().replace(" ", "")
+
+
+def parse_where(words: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Settings that are asked for, from words such as "num_updates=300". Raises InputError if one is none."""
+    found = []
+    for word in words:
+        name, separator, value = word.partition("=")
+        if not separator or name not in (*_SETTINGS, *_WORLDS):
+            raise InputError(f"--where takes settings such as num_updates=300, not {word!r:.60}; settings are "
+                             f"{', '.join((*_SETTINGS, *_WORLDS))}")  # fmt: skip
+        try:
+            found.append((name, _as_text(float(value))))
+        except ValueError:
+            found.append((name, value.lower().replace(" ", "")))
+    return tuple(found)
+
+
+def _reason(error: InputError, run: Run) -> str:
+    """The message without the path, so that equal reasons are equal."""
+    return str(error).removeprefix(f"{run.cache_path}: ").partition("; `")[0]
+
+
+def _differences(settings: Sequence[str], usual: Sequence[str]) -> str:
+    """Where two settings differ; what is not known of one may be equal."""
+    pairs = zip((*_SETTINGS, *_WORLDS), settings, usual, strict=True)
+    return ", ".join(f"{name} {one} (not {other})" for name, one, other in pairs if one != other and one and other)
+
+
+# --- what is measured of each -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A run that counts, measured; its steps are not kept."""
+
+    unit: Unit
+    parts: list[Part]
+    shares: list[dict[str, object]]  # rows of the table of variance explained
+    notes: list[str]  # what could not be measured
+    grid_size: tuple[int, int] | None  # of its worlds, where they have one
+    walls: np.ndarray | None  # (H, W) bool, of all its worlds
+
+
+def choose_phases(units: Sequence[Unit], asked: Asked) -> str | None:
+    """The grouping whose groups are the phases: the one asked for, else the first of PHASE_GROUPINGS that suits half
+    of the runs; None: there are no phases.
+    """
+    if asked.phases == NO_PHASES:
+        return None
+    if asked.phases != AUTO_PHASES:
+        return asked.phases
+    return default_phases([_phases_of(unit.run, *_version(unit.run)) for unit in units])
+
+
+def measure_units(
+    units: Sequence[Unit], asked: Asked, left_out: list[LeftOut], phases: str | None
+) -> Iterator[Measured | None]:
+    """Each run measured, one after the other; None for one that cannot be, which `left_out` then has."""
+    for unit in units:
+        try:
+            yield _measured(unit, phases, asked.state, asked.action, *_version(unit.run))
+        except InputError as error:
+            left_out.append(LeftOut(unit.run.key.label, f"it cannot be measured: {_reason(error, unit.run)}"))
+            yield None
+
+
+def _version(run: Run) -> tuple[int, int]:
+    try:
+        stat = run.cache_path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_ino
+
+
+@functools.lru_cache(maxsize=1024)
+def _phases_of(run: Run, *version: int) -> tuple[str, ...]:
+    try:
+        return tuple(available_phases(load_routing(run)))
+    except InputError:  # `measure_units` tells
+        return ()
+
+
+@functools.lru_cache(maxsize=256)  # visitors of one server share them
+def _measured(unit: Unit, phases: str | None, state: tuple[str, ...], action: str | None, *version: int) -> Measured:
+    data = load_routing(unit.run)
+    if data.steps.lpc is None or not np.isfinite(data.steps.lpc).all():
+        raise InputError("its steps have no finite LPC")
+    held = data if action is None else hold_action(data, action)
+    parts, notes = measure_run(held, phases, state)
+    shares = []
+    try:
+        shares = _explain(held, phases)
+    except InputError as error:
+        notes.append(f"no variance explained: {error}")
+    sizes = {tuple(episode.get("grid_size") or ()) for episode in data.episodes}
+    size = sizes.pop() if len(sizes) == 1 and () not in sizes else None
+    walls = None if size is None else wall_cells(whole_of(data).steps, data.episodes)
+    return Measured(unit, parts, shares, notes, size, walls)
+
+
+def _explain(data: RoutingCache, phases: str | None) -> list[dict[str, object]]:
+    """Rows of what explains LPC, that of each layer, and each gate: factors alone and together, and beyond others."""
+    pieces = [compute_layer_costs(data)]
+    if data.steps.layer_routing is not None:
+        pieces.append(gate_values(data))
+    names = [name for of_piece, _ in pieces for name in of_piece]
+    values = np.concatenate([of_piece for _, of_piece in pieces], axis=1)
+    found = [(e.factors, (), e.r2, e.low, e.high, e.in_sample) for e in explain_variance(data, values, phases)]
+    factors = list(index_factors(data, phases))
+    phase = next((name for name in factors if name not in ("cell", "action", "time since start")), None)
+    held_sets = (("action",), ("action", "time since start"), ("cell", "action", "time since start"))
+    known = dict.fromkeys(tuple(name for name in held if name in factors) for held in held_sets)
+    for held in known:  # of one action, the action is held anyway
+        if phase is not None and held:
+            beyond = explain_beyond(data, values, phase, held, phases)
+            found.append(((phase,), held, beyond.share, beyond.low, beyond.high, np.full(len(names), np.nan)))
+    return [
+        {"value": name, "factors": " × ".join(of), "held": " × ".join(held), "r2": float(r2[place])}
+        | {"low": float(low[place]), "high": float(high[place]), "in_sample": float(in_sample[place])}
+        for place, name in enumerate(names)
+        for of, held, r2, low, high, in_sample in found
+    ]
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """What is found of a sample of runs."""
+
+    asked: Asked
+    phases: str | None  # the grouping of the phases
+    measured: list[Measured]
+    left_out: list[LeftOut]
+    seeds: "pd.DataFrame"  # a row for each part of each run
+    summary: "pd.DataFrame"  # a row for each measure of each part at each lpc_alpha, over seeds
+    shares: "pd.DataFrame"  # variance explained: a row for each run, value and set of factors
+    shares_summary: "pd.DataFrame"  # the same over seeds
+
+    @property
+    def num_seeds(self) -> dict[float, int]:
+        """lpc_alpha -> runs."""
+        return dict(sorted(Counter(found.unit.lpc_alpha for found in self.measured).items()))
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before the numbers are read, a sentence each."""
+        notes = []
+        few = [f"{alpha:g}" for alpha, count in self.num_seeds.items() if count == 1]
+        if few:
+            notes.append(f"one seed at lpc_alpha {', '.join(few)}: numbers without intervals, as nothing tells how far "
+                         "another seed would be off")  # fmt: skip
+        problems = Counter(note for found in self.measured for note in found.notes)
+        notes += [f"in {counted(count, 'run')}: {note}" for note, count in problems.items()]
+        notes += [
+            f"left out, {counted(count, 'run')}: {reason}" for reason, count in count_reasons(self.left_out).items()
+        ]
+        return notes
+
+
+def make_tables(
+    asked: Asked, measured: Sequence[Measured | None], left_out: list[LeftOut], phases: str | None
+) -> Tables:
+    """The tables of the runs that could be measured. Raises InputError if there is none."""
+    import pandas as pd
+
+    measured = [found for found in measured if found is not None]
+    if not measured:
+        raise InputError(f"no run of {asked.task_id} can be measured: {left_out[0].reason}")
+    seeds = pd.DataFrame([_row(found.unit, part) for found in measured for part in found.parts])
+    shares = pd.DataFrame([_names(found.unit) | row for found in measured for row in found.shares], columns=_SHARES)
+    return Tables(
+        asked, phases, measured, left_out, seeds, _summary(measured), shares, _summary_of_shares(shares, measured)
+    )
+
+
+_SHARES = ["task_id", "lpc_alpha", "trial", "seed", "value", "factors", "held", "r2", "low", "high", "in_sample"]
+_PLACES = ["task_id", "lpc_alpha"]
+
+
+def _names(unit: Unit) -> dict[str, object]:
+    key = unit.run.key
+    return {"task_id": key.task_id, "lpc_alpha": unit.lpc_alpha, "trial": key.trial, "seed": unit.seed}
+
+
+def _row(unit: Unit, part: Part) -> dict[str, object]:
+    row = {"phase": part.phase, "action": part.action, "steps": part.num_steps, "episodes": part.num_episodes}
+    return _names(unit) | row | {name: _number(measure) for name, measure in part.measures.items()}
+
+
+def _number(measure: EpisodeSums | float) -> float:
+    return measure.value if isinstance(measure, EpisodeSums) else measure
+
+
+def _summary(measured: Sequence[Measured]) -> "pd.DataFrame":
+    """Every measure over seeds. A run without the part, as nobody came so far, counts as one without a value."""
+    import pandas as pd
+
+    by_alpha: dict[float, list[Measured]] = {}
+    for found in measured:
+        by_alpha.setdefault(found.unit.lpc_alpha, []).append(found)
+    places = dict.fromkeys((part.phase, part.action) for found in measured for part in found.parts)
+    rows = []
+    for alpha, runs in by_alpha.items():
+        parts_of = [{(part.phase, part.action): part for part in found.parts} for found in runs]
+        for place in places:
+            parts = [of_run.get(place) for of_run in parts_of]
+            for name in (*MEASURES, *_EXTRA, *CORRELATIONS):
+                values = [np.nan if part is None else part.measures.get(name, np.nan) for part in parts]
+                if all(isinstance(value, float) and np.isnan(value) for value in values):
+                    continue
+                head = {"task_id": runs[0].unit.run.key.task_id, "lpc_alpha": alpha}
+                head |= {"phase": place[0], "action": place[1], "measure": name}
+                rows.append(head | _as_row(mean_over_seeds(values, LIMITS.get(name, _ANY))))
+    return pd.DataFrame(rows)
+
+
+def _summary_of_shares(shares: "pd.DataFrame", measured: Sequence[Measured]) -> "pd.DataFrame":
+    import pandas as pd
+
+    num_runs = Counter(found.unit.lpc_alpha for found in measured)
+    rows, names = [], [*_PLACES, "value", "factors", "held"]
+    for place, group in shares.groupby(names, sort=False):
+        values = group["r2"].tolist()
+        values += [np.nan] * (num_runs[place[1]] - len(values))
+        rows.append(dict(zip(names, place, strict=True)) | _as_row(mean_over_seeds(values, (-np.inf, 1.0))))
+    return pd.DataFrame(rows, columns=[*names, *(field.name for field in fields(OverSeeds))])
+
+
+def _as_row(over: OverSeeds) -> dict[str, float]:
+    return dict(zip((field.name for field in fields(over)), astuple(over), strict=True))
+
+
+def left_out_table(left_out: Sequence[LeftOut]) -> "pd.DataFrame":
+    """A row for each run that does not count."""
+    import pandas as pd
+
+    return pd.DataFrame(left_out, columns=["run", "reason"])
+
+
+def table_files(tables: Tables, folder: Path) -> list[tuple[Path, Callable[[BinaryIO], object]]]:
+    """Every table as a CSV file, for `write_together`."""
+    named = {"seeds": tables.seeds, "summary": tables.summary, "variance": tables.shares}
+    named |= {"variance_summary": tables.shares_summary, "left_out": left_out_table(tables.left_out)}
+    texts = {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in named.items()}
+    return [(folder / f"{name}.csv", lambda file, text=text: file.write(text)) for name, text in texts.items()]
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def drawings_of(tables: Tables, width_in: float | None = None) -> dict[str, Drawing]:
+    """Every figure of a sample of runs, by the name of its file; width_in: of maps, as `draw_sheet`."""
+    return {name: Drawing(about, functools.partial(draw, tables, width_in)) for name, (about, draw) in FIGURES.items()}
+
+
+def title_of(tables: Tables, more: str = "", has_lines: bool = True) -> str:
+    """What is shown of how many runs, for a title."""
+    counts = tables.num_seeds
+    least, most = min(counts.values()), max(counts.values())
+    seeds = counted(least, "seed") if least == most else f"{least} to {most} seeds"
+    parts = [f"{task_name(tables.asked.task_id)}, {seeds} for each lpc_alpha"]
+    parts += [f"by {GROUPINGS[tables.phases].title}"] if tables.phases else []
+    parts += [f"action: {tables.asked.action}"] if tables.asked.action else []
+    parts += [more] if more else []
+    if has_lines:
+        parts += ["lines: 95\u00a0% over seeds" if most > 1 else "one seed, so no intervals"]
+    parts += [f"{counted(len(tables.left_out), 'run')} left out"] if tables.left_out else []
+    return ", ".join(parts)
+
+
+def _state(tables: Tables) -> str:
+    return f"S: {' × '.join(tables.asked.state)}"
+
+
+def _plot_maps(tables: Tables, value: str, width_in: float | None) -> Figure:
+    alphas, maps = tables.num_seeds, {}
+    for phase in dict.fromkeys(part.phase for found in tables.measured for part in found.parts):
+        for alpha in alphas:
+            parts = [
+                part
+                for found in tables.measured
+                if found.unit.lpc_alpha == alpha
+                for part in found.parts
+                if (part.phase, part.action) == (phase, ANY_ACTION) and value in part.cell_means
+            ]
+            if parts:
+                maps.setdefault(phase, {})[alpha] = mean_cells(parts, value)
+    if len(maps) > 1:
+        maps.pop(ALL_STEPS)
+    sizes = {found.grid_size for found in tables.measured}
+    size = sizes.pop() if len(sizes) == 1 else None
+    known = [found.walls for found in tables.measured]
+    walls = None if size is None or any(part is None for part in known) else np.logical_and.reduce(known)
+    return plot_phase_maps(maps, value, size, walls, title_of(tables, has_lines=False), width_in)
+
+
+FIGURES: dict[str, tuple[str, Callable[[Tables, float | None], Figure]]] = {
+    # name of the file -> what it shows, what draws it
+    "measures_against_alpha": (
+        "Success, LPC, path ratio, policy entropy and policy complexity against lpc_alpha",
+        lambda tables, width: plot_measures_against_alpha(
+            tables.seeds, tables.summary, title_of(tables, _state(tables))
+        ),
+    ),
+    "measures_by_phase": (
+        "LPC, path ratio (the part of each phase), policy entropy and policy complexity by phase. Other actions are "
+        "taken in other phases: lpc_with_action_held shows what is left of the differences of LPC",
+        lambda tables, width: plot_measures_by_phase(tables.seeds, tables.summary, title_of(tables, _state(tables))),
+    ),
+    "lpc_with_action_held": (
+        "LPC of the steps with one action in one phase, minus that of the same action in the other phases",
+        lambda tables, width: plot_lpc_with_action_held(tables.seeds, tables.summary, title_of(tables)),
+    ),
+    "correlations_by_phase": (
+        "Correlation of LPC with policy entropy and walking distances over the steps of each run; means of z",
+        lambda tables, width: plot_correlations_by_phase(tables.seeds, tables.summary, title_of(tables)),
+    ),
+    "variance_over_seeds": (
+        "How much of the variance of LPC cell, action, phase and time explain, for each seed",
+        lambda tables, width: plot_explained_over_seeds(tables.shares, tables.shares_summary, title_of(tables)),
+    ),
+    "variance_of_gates": (
+        "How much of the variance of LPC and of each gate cell, action, phase and time explain, means over seeds",
+        lambda tables, width: plot_gates_explained(tables.shares_summary, title_of(tables, has_lines=False)),
+    ),
+    "lpc_maps": (
+        "Mean LPC in each cell, by phase and lpc_alpha, means over seeds",
+        lambda tables, width: _plot_maps(tables, "lpc", width),
+    ),
+    "entropy_maps": (
+        "Mean entropy of the policy in each cell, by phase and lpc_alpha, means over seeds",
+        lambda tables, width: _plot_maps(tables, "entropy_nats", width),
+    ),
+}
+
+
+def caption_of(tables: Tables, name: str, about: str, export: Export, plots_dir: str = PLOTS_DIR) -> str:
+    """The caption of a figure, in lines: what it shows, of which runs, what was left out, and its command."""
+    words = ["python", SCRIPT, *tables.asked.flags, "--only", name, *export.flags]
+    words += [] if plots_dir == PLOTS_DIR else ["--plots_dir", plots_dir]
+    runs = ", ".join(f"{count} at lpc_alpha {alpha:g}" for alpha, count in tables.num_seeds.items())
+    lines = [f"{about}.", f"Runs: {runs}, of {tables.asked.task_id}."]
+    lines += [f"Phases: {tables.phases}."] if tables.phases else []
+    lines += [f"Note: {note}." for note in tables.notes]
+    return "\n".join([*lines, f"Command: {shlex.join(words)}"])
+
+
+def folder_of(asked: Asked, plots_dir: str) -> Path:
+    """Where figures and tables of a task go; of one action, a folder of its own."""
+    folder = task_folder(plots_dir, asked.task_id) / FOLDER
+    return folder if asked.action is None else folder / asked.action.replace(" ", "_")
+
+
+# --- in words ---------------------------------------------------------------------------------------------------------
+
+
+def format_tables(tables: Tables) -> str:
+    """What was found of all steps, for a terminal: a line for each measure at each lpc_alpha, with its interval."""
+    summary, shares = tables.summary, tables.shares_summary
+    summary = summary[(summary["phase"] == ALL_STEPS) & (summary["action"] == ANY_ACTION)]
+    shares = shares[(shares["value"] == "LPC") & (shares["held"] != "")]
+    lines = []
+    for alpha, count in tables.num_seeds.items():
+        lines += ["", f"lpc_alpha {alpha:g}, {counted(count, 'seed')}"]
+        of_alpha = summary[summary["lpc_alpha"] == alpha].set_index("measure")
+        called = MEASURES | {name: f"r of LPC and {label}" for name, label in CORRELATIONS.items()}
+        lines += [_line(label, of_alpha.loc[name]) for name, label in called.items() if name in of_alpha.index]
+        lines += [
+            _line(f"variance of LPC by {row['factors']}, {row['held']} held", row)
+            for row in shares[shares["lpc_alpha"] == alpha].to_dict("records")
+        ]
+    return "\n".join(lines[1:])
+
+
+def _line(label: str, row: Mapping) -> str:
+    interval = f"({row['low']:.4g} to {row['high']:.4g})" if np.isfinite(row["low"]) else "(no interval)"
+    missing = f", {counted(int(row['num_missing']), 'run')} without a value" if row["num_missing"] else ""
+    return f"  {label:<70}{row['mean']:>9.4g}  {interval}{missing}"

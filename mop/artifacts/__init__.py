@@ -1,0 +1,1 @@
+"""The files that stages exchange: run paths, checkpoints, results, routing data; read without torch and pandas."""

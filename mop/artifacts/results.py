@@ -1,0 +1,244 @@
+"""Results of evaluations: a row for each checkpoint, and the table of all of them."""
+
+import csv
+import io
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import orjson
+
+from mop.artifacts.run_paths import RunKey, result_path
+from mop.common.errors import InputError
+from mop.common.files import claimed, find_files, json_bytes, read_bytes, write_csv, write_together
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DOCUMENTED_COLUMNS = (
+    *("checkpoint_path", "task_id", "trial", "num_episodes", "success_rate", "path_ratio", "mean_lpc"),
+    *("bot_plan_failures", "num_updates", "unroll_len", "lr", "lpc_alpha", "expert_hidden_sizes", "intermediate_dim"),
+    *("router_hidden_size", "max_steps", "lang_dim", "evaluated_at"),
+)
+ADDED_COLUMNS = (
+    *("seed", "update", "policy", "lang_encoder", "normalize_lpc", "success_low", "success_high"),
+    *("eval_seed", "minigrid_version", "trained_on"),
+)
+_SINCE = {"trained_on"}  # added columns that older tables lack
+
+
+_TEXTS = {"checkpoint_path", "task_id", "evaluated_at", "policy", "lang_encoder", "minigrid_version", "trained_on"}
+_FLAGS = {"normalize_lpc"}
+_LISTS = {"expert_hidden_sizes"}
+_NUMBERS = {"success_rate", "path_ratio", "mean_lpc", "lr", "lpc_alpha", "success_low", "success_high"}
+_INTEGERS = {*DOCUMENTED_COLUMNS, *ADDED_COLUMNS} - _TEXTS - _FLAGS - _LISTS - _NUMBERS
+_KINDS = (
+    *((_TEXTS, (str,), "a text"), (_FLAGS, (bool,), "true or false"), (_LISTS, (list,), "a list")),
+    *((_NUMBERS, (int, float), "a number"), (_INTEGERS, (int,), "an integer")),
+)
+_WAIT_S = 60.0  # for another process that writes the table, which takes it a moment
+
+
+def write_result(cache_dir: str | Path, key: RunKey, row: dict) -> None:
+    """Write the result row of one evaluation, column -> plain Python value; NaN becomes null.
+
+    Raises InputError if the row does not name its checkpoint, OSError if the disk refuses.
+    """
+    write_together([result_file(cache_dir, key, row)])
+
+
+def result_file(cache_dir: str | Path, key: RunKey, row: dict) -> tuple[Path, Callable[[BinaryIO], Any]]:
+    """What `write_result` writes, for `write_together`. Raises InputError if the row does not name its checkpoint."""
+    _result_key(row)
+    data = json_bytes(row, orjson.OPT_INDENT_2)
+    return result_path(cache_dir, key), lambda file: file.write(data)
+
+
+def load_result(path: str | Path) -> dict:
+    """Read one result row. Raises InputError, naming file and reason, if it is missing or no result."""
+    data = read_bytes(path)
+    try:
+        row = orjson.loads(data)
+        _result_key(row)
+        _check_values(row)
+    except (ValueError, InputError) as error:
+        raise InputError(f"{path}: it is no result ({error})") from error
+    return row
+
+
+def _result_key(row: Any) -> RunKey:
+    """The key of the evaluation that a row is about, except that a final checkpoint has its update too.
+
+    Raises InputError if the row does not tell it.
+    """
+    missing = {"checkpoint_path", "task_id", "trial"} - (row.keys() if isinstance(row, dict) else set())
+    if missing:
+        raise InputError(f"the row lacks {', '.join(sorted(missing))}")
+    if not isinstance(row["checkpoint_path"], str):
+        raise InputError(f"checkpoint_path must be a text, not {row['checkpoint_path']!r:.40}")
+    return RunKey(row["task_id"], row["trial"], row.get("seed"), row.get("update"), row.get("trained_on"))
+
+
+def _check_values(row: dict) -> None:
+    """Raises InputError where a value is not of the kind of its column, or an integer not of 64 bits."""
+    for names, types, kind in _KINDS:
+        for name in names & row.keys():
+            if row[name] is not None and type(row[name]) not in types:
+                raise InputError(f"{name} must be {kind}, not {row[name]!r:.40}")
+    for name, value in row.items():
+        if type(value) is int and abs(value) >= 2**63:
+            raise InputError(f"{name} must be of 64 bits, not {value}")
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=3)
+
+
+def merge_results(
+    cache_dir: str | Path, results_path: str | Path, tell: Callable[[str], object] = _warn
+) -> "pd.DataFrame":
+    """Write the table of every result below `cache_dir` to `results_path` (CSV) and return it, sorted by run key.
+
+    First the documented columns, then the added ones, then others by name. Integers stay integers where some rows
+    have none (Int64), lists are JSON text. Of the table that is there, the rows of other checkpoints and the columns
+    that no result has are kept, these as texts; a table of another program is moved aside, with a warning. A link is
+    written through. tell: called with a line about each result that cannot be read, which is left out; those that are
+    not in the place of their own key are skipped with a warning. Raises OSError if the disk refuses.
+    """
+    place = Path(results_path)
+    place = place.resolve() if place.is_symlink() else place
+    # Several processes may merge at once, each after it has written its results. One after the other, each finds what
+    # was written before it, and the rows that the one before it has put into the table.
+    with claimed(place.with_name(f".{place.name}.claim"), _WAIT_S):
+        try:
+            columns, old = read_table(place)
+        except InputError as error:
+            _move_aside(place, error)
+            columns, old = [], []
+        table = _as_table(*_joined(_load_rows(cache_dir, tell), columns, old))
+        write_csv(place, table)
+        return table
+
+
+def load_results(cache_dir: str | Path) -> "pd.DataFrame":
+    """The table that `merge_results` would write, of the results that are there now alone."""
+    return _as_table(_load_rows(cache_dir, _warn), [])
+
+
+def read_table(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows of a results table, all as texts; nothing if there is no file.
+
+    Raises InputError if it is not one of this program: not a CSV table with the documented and added columns.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+        rows = list(reader)
+    except FileNotFoundError:
+        return [], []
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path} is no results table ({error})") from None
+    columns = list(reader.fieldnames or [])
+    is_ours = set(ADDED_COLUMNS) - _SINCE <= set(columns) and len(set(columns)) == len(columns)
+    if not is_ours or any(None in row for row in rows):  # None: cells past the last column
+        raise InputError(f"{path} was not made by this program")
+    return columns, rows
+
+
+def _move_aside(path: Path, reason: InputError) -> None:
+    # no two processes give the same name: the second would replace what the first has kept
+    kept = path.with_name(f"{path.stem}.{datetime.now(UTC):%Y%m%dT%H%M%S}.{os.getpid()}.csv")
+    with suppress(FileNotFoundError):  # another process was faster
+        os.replace(path, kept)
+        _warn(f"{reason}; it is kept as {kept}")
+
+
+def _load_rows(cache_dir: str | Path, tell: Callable[[str], object]) -> list[dict]:
+    """Every result below `cache_dir` that lies in the place of its own key."""
+    rows = []
+    for path in find_files(cache_dir, "result.json"):
+        try:
+            key = RunKey.from_artefacts(path.parent.relative_to(cache_dir))
+            if result_path(cache_dir, key) != path:
+                raise InputError("more folders than those of a run")
+        except InputError:
+            layout = "<task_id>/trial_<N>[/seed_<S>][/update_<U>][/<task of a list>]"
+            _warn(f"{path} is skipped: results lie in {layout} of {cache_dir}")
+            continue
+        try:
+            row = load_result(path)
+        except InputError as error:
+            if path.exists():  # else another process has just begun to replace it
+                tell(f"{error}; it is left out of the table")
+            continue
+        with suppress(InputError):  # of a path of another layout: the place must do
+            is_other = key.trained_on is not None and row["task_id"] != key.task_id
+            if is_other or RunKey.from_checkpoint(row["checkpoint_path"]) != key.of_checkpoint:
+                _warn(f"{path} is skipped: it is the result of {row['checkpoint_path']}, a copy?")
+                continue
+        rows.append(row)
+    return rows
+
+
+def _joined(rows: list[dict], columns: Sequence[str], old: list[dict[str, str]]) -> tuple[list[dict], list[str]]:
+    """These rows with what only the old table has: its rows of other checkpoints, and its columns, which are named."""
+    own = {name for row in rows for name in row}.union(DOCUMENTED_COLUMNS, ADDED_COLUMNS)
+    kept = [name for name in columns if name not in own]
+    added = {_place(row): {name: row[name] for name in kept} for row in old}
+    places = [_place(row) for row in rows]
+    others = [row for row in old if _place(row) not in set(places)]
+    joined = [row | added.get(place, {}) for row, place in zip(rows, places, strict=True)]
+    joined += [{name: row[name] if name in kept else _value(row[name]) for name in columns} for row in others]
+    return joined, kept
+
+
+def _place(row: Mapping) -> tuple[str, str | None]:
+    """What a row is about: a checkpoint and, where it was trained on several tasks, one of them."""
+    return os.path.abspath(row["checkpoint_path"]), row["task_id"] if row.get("trained_on") else None
+
+
+def _value(cell: str) -> Any:
+    """The number, truth value or None whose text in a table is `cell`, else `cell` itself."""
+    if cell in ("", "True", "False"):
+        return None if cell == "" else cell == "True"
+    for kind in (int, float):
+        with suppress(ValueError):
+            value = kind(cell)
+            if str(value) == cell and math.isfinite(value) and (kind is float or abs(value) < 2**63):
+                return value
+    return cell
+
+
+def _as_table(rows: list[dict], kept: Sequence[str]) -> "pd.DataFrame":
+    """The table of some rows; kept: columns of texts, which come last."""
+    import pandas as pd
+
+    rows = sorted(rows, key=_order)
+    known = (*DOCUMENTED_COLUMNS, *ADDED_COLUMNS)
+    others = sorted({name for row in rows for name in row}.difference(known, kept))
+    return pd.DataFrame({name: _table_column([row.get(name) for row in rows]) for name in (*known, *others, *kept)})
+
+
+def _order(row: dict) -> tuple:
+    try:
+        return 0, _result_key(row)
+    except InputError:  # added by hand, and of no run
+        return (1,)
+
+
+def _table_column(values: list) -> "pd.Series":
+    import pandas as pd
+
+    types = {type(value) for value in values if value is not None}
+    if types in ({int}, {bool}):
+        return pd.Series(values, dtype="Int64" if types == {int} else "boolean")
+    return pd.Series([json.dumps(value) if isinstance(value, list | dict) else value for value in values])

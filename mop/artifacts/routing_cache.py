@@ -1,0 +1,221 @@
+"""Routing caches: every step of an evaluation with what the routers decided, and the two files that hold them.
+
+`routing_data.json` is the cache, in the format of `cache_json`. `routing_data.npz` beside it holds the same as arrays,
+which are read in a fraction of the time; it only counts while it belongs to the very bytes of the JSON.
+Axis letters: S steps, L layers, E experts, A actions.
+"""
+
+import gc
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import orjson
+
+from mop.artifacts.archives import check_array_headers, open_archive
+from mop.artifacts.cache_json import (
+    COLUMNS,
+    SCHEMA_VERSION,
+    Columns,
+    check_columns,
+    format_cache,
+    layer_names,
+    parse_cache,
+    rounded,
+)
+from mop.artifacts.run_paths import RunKey, cache_path
+from mop.common.errors import InputError
+from mop.common.files import json_bytes, read_bytes, write_together
+
+REMAKE = "python batch_eval.py --force"
+
+
+@dataclass(eq=False)
+class RoutingSteps:
+    """One entry per environment step, in episode order: arrays (S, ...); a column that an older cache lacks is None.
+
+    `episode` is an index into the episodes of the cache. Before v4 these are contexts, which episodes of the same
+    layout share. `layer_routing` holds L arrays (S, E_l) float32, the weights of the experts of each layer.
+    """
+
+    episode: np.ndarray  # (S,) int32
+    t_step: np.ndarray | None = None  # (S,) int32
+    position: np.ndarray | None = None  # (S, 2) int32, x and y
+    direction: np.ndarray | None = None  # (S,) int8
+    layer_routing: list[np.ndarray] | None = None
+    lpc: np.ndarray | None = None  # (S,) float32
+    carrying: np.ndarray | None = None  # (S,) bool
+    door_unlocked: np.ndarray | None = None  # (S,) bool
+    action_logits: np.ndarray | None = None  # (S, A) float32
+    action: np.ndarray | None = None  # (S,) int8
+    subgoal: np.ndarray | None = None  # (S,) int8, the bot's: index into SUBGOALS, -1 where the bot is silent
+    instruction: np.ndarray | None = None  # (S,) int8, which the bot is at, from 0; -1 where it is silent
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+    def columns(self) -> dict[str, np.ndarray | list[np.ndarray]]:
+        """The columns that are there, by name."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: values for name, values in columns.items() if values is not None}
+
+    def take(self, rows: np.ndarray) -> "RoutingSteps":
+        """These rows (S',) int of all columns, in this order."""
+        return RoutingSteps(
+            **{
+                name: [weights[rows] for weights in values] if name == "layer_routing" else values[rows]
+                for name, values in self.columns().items()
+            }
+        )
+
+
+@dataclass(eq=False)
+class RoutingCache:
+    """One evaluation: `header` (every top-level key but the next two), one dict per episode, and the steps.
+
+    remake: the command that makes the cache anew, for messages; where it is None, they name a more general one.
+    """
+
+    header: dict
+    episodes: list[dict]
+    steps: RoutingSteps
+    remake: str | None = None
+    whole: "RoutingCache | None" = None  # of a part: the cache with every step of its episodes
+    rows: np.ndarray | None = None  # of a part: (S,) int64, which of the steps of `whole` it has, in their order
+
+    def where(self, mask: np.ndarray, note: str) -> "RoutingCache":
+        """The part of this cache with the steps of mask (S,) bool: the same episodes, all columns.
+
+        note: what these steps have in common; titles say it, from the header's `restricted_to`. What depends on the
+        steps before (phases, progress, what follows what) is still found from the whole episodes.
+        Raises InputError if the mask leaves no step, ValueError if it is not (S,) bool.
+        """
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != (len(self.steps),):
+            raise ValueError(f"a filter is a boolean mask ({len(self.steps)},), not {mask.dtype} {mask.shape}")
+        rows = np.flatnonzero(mask)
+        if not len(rows):
+            raise InputError(f"no step is left: there is none with {note}")
+        steps = self.steps.take(rows)
+        notes = ", ".join(filter(None, (self.header.get("restricted_to"), note)))
+        header = self.header | {"restricted_to": notes}
+        whole, rows = (self, rows) if self.whole is None else (self.whole, self.rows[rows])
+        return RoutingCache(header, self.episodes, steps, self.remake, whole, rows)
+
+    def require(self, field: str) -> None:
+        """Raise InputError unless `field` is a column of the steps or a key of every episode."""
+        is_column = field in RoutingSteps.__dataclass_fields__
+        is_there = getattr(self.steps, field) is not None if is_column else all(field in e for e in self.episodes)
+        if is_there:
+            return
+        task_id = self.header.get("task_id")
+        if task_id is None:  # before v4 only the path of the checkpoint tells
+            try:
+                task_id = RunKey.from_checkpoint(str(self.header.get("checkpoint_path"))).task_id
+            except InputError:
+                task_id = "<task_id>"
+        raise InputError(
+            f"this routing cache (schema version {self.header.get('schema_version')}) has no '{field}': "
+            f"make a new one with `{self.remake or f'{REMAKE} --task {task_id}'}`"
+        )
+
+
+def write_cache(cache_dir: str | Path, key: RunKey, cache: RoutingCache) -> None:
+    """Write a routing cache, schema version 5: weights rounded to 5 decimals, logits and LPC to 4, NaN as null.
+
+    Raises ValueError if the columns of the steps differ in length or the cache is a part (`where`), OSError if the disk
+    refuses.
+    """
+    write_together(cache_files(cache_dir, key, cache))
+
+
+def cache_files(
+    cache_dir: str | Path, key: RunKey, cache: RoutingCache
+) -> list[tuple[Path, Callable[[BinaryIO], None]]]:
+    """What `write_cache` writes, for `write_together`. Raises ValueError as it does."""
+    if cache.whole is not None:
+        raise ValueError("a part of a cache is not written: read alone, its phases and progress would be wrong")
+    content = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, **cache.header}
+    content |= {"schema_version": SCHEMA_VERSION, "episodes": cache.episodes}
+    columns = rounded(cache.steps.columns())
+    path, data = cache_path(cache_dir, key), format_cache(content, columns)
+    files = [(path, lambda file: file.write(data))]
+    if len(cache.steps):
+        files.append((_arrays_path(path), lambda file: _write_arrays(file, data, content, columns)))
+    return files
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A cache is millions of small objects and no garbage: looking for some would double the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_no_garbage_collection()
+def load_cache(path: str | Path, remake: str | None = None) -> RoutingCache:
+    """Read a routing cache of schema version 1 to 5; the header keeps the version of the file (1 if it has none).
+
+    remake: the command that makes this cache anew, for messages. `cache_json.parse_cache` says how older versions are
+    read.
+    Raises InputError, naming file and reason, if the file is missing, broken or no routing cache.
+    """
+    data = read_bytes(path)
+    if (cache := _load_arrays(Path(path), data)) is not None:
+        return replace(cache, remake=remake)
+    try:
+        header, episodes, columns = parse_cache(data)
+    except ValueError as error:
+        way_out = f"`{remake or REMAKE}` makes a new one"
+        raise InputError(f"{path}: it is no routing cache, or a broken one ({error}); {way_out}") from error
+    return RoutingCache(header, episodes, RoutingSteps(**columns), remake)
+
+
+# --- the arrays beside the JSON ---------------------------------------------------------------------------------------
+
+
+def _write_arrays(file: BinaryIO, data: bytes, content: Mapping, columns: Columns) -> None:
+    """Write what `load_cache` makes of the cache `data`, with a digest that tells whose arrays they are."""
+    arrays = {"digest": _digest(data), "content": np.frombuffer(json_bytes(content), np.uint8)}
+    arrays |= {name: values.astype(COLUMNS[name][0]) for name, values in columns.items() if name != "layer_routing"}
+    if "layer_routing" in columns:
+        weights = [values.astype(np.float32) for values in columns["layer_routing"]]
+        arrays |= {"num_layers": np.array(len(weights)), **dict(zip(layer_names(len(weights)), weights, strict=True))}
+    np.savez(file, allow_pickle=False, **arrays)
+
+
+def _load_arrays(path: Path, data: bytes) -> RoutingCache | None:
+    """What `_write_arrays` has written; None if there is no such file, or it is broken or not of this `data`."""
+    try:
+        stored = read_bytes(_arrays_path(path))
+        with open_archive(stored) as archive:
+            check_array_headers(archive)
+        with np.load(io.BytesIO(stored), allow_pickle=False) as file:  # it looks at the checksums
+            if not np.array_equal(file["digest"], _digest(data)):
+                return None
+            arrays = {name: file[name] for name in file.files if name != "digest"}
+        content = orjson.loads(arrays.pop("content").tobytes())
+        if "num_layers" in arrays:
+            arrays["layer_routing"] = [arrays.pop(name) for name in layer_names(arrays.pop("num_layers"))]
+        check_columns(arrays, content["episodes"])
+        return RoutingCache(content, content.pop("episodes"), RoutingSteps(**arrays))
+    except Exception:  # whatever is wrong with them: `data` holds all that they do
+        return None
+
+
+def _arrays_path(path: Path) -> Path:
+    return path.with_suffix(".npz")
+
+
+def _digest(data: bytes) -> np.ndarray:
+    return np.frombuffer(hashlib.blake2b(data).digest(), np.uint8)

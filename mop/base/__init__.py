@@ -1,1 +1,0 @@
-"""What everything else stands on: errors, configuration, files, worker processes; imports no other room."""

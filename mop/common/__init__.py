@@ -1,0 +1,1 @@
+"""What every stage needs: errors, settings, files, random streams, worker processes."""

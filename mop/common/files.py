@@ -1,0 +1,292 @@
+"""Files that are replaced as a whole, and claims that keep two processes from the same work."""
+
+import errno
+import fcntl
+import fnmatch
+import hashlib
+import io
+import os
+import re
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import orjson
+
+from mop.common.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+_CLAIM = ".claim"  # in a folder, where the folder itself cannot be locked
+
+
+def write_atomic(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Call `write(file)` on a temporary file beside `path`, then move it over `path`; missing folders are made.
+
+    Whatever happens in between, `path` holds all of the old content or all of the new.
+    Raises OSError, which names `path`, if the disk refuses, and whatever `write` raises; the temporary file is gone in
+    both cases.
+    """
+    write_together([(path, write)])
+
+
+def write_together(files: Sequence[tuple[str | Path, Callable[[BinaryIO], Any]]]) -> None:
+    """Write several files, path and `write` of each: first all of them beside their places, then each is moved there.
+
+    Until all are whole on the disk, nothing of the old ones is touched. The last one vouches for the others: its old
+    version goes before the first of them is moved, its new one comes after them. So a kill at any moment leaves it
+    beside the files that it was written with, or leaves none. Raises as `write_atomic`.
+    """
+    with ExitStack() as stack:
+        ready = [(stack.enter_context(_written(Path(path), write)), path) for path, write in files]
+        if len(files) > 1:
+            Path(files[-1][0]).unlink(missing_ok=True)
+        for temporary, path in ready:
+            os.replace(temporary, path)
+
+
+@contextmanager
+def _written(path: Path, write: Callable[[BinaryIO], Any]) -> Iterator[Path]:
+    """A temporary file beside `path`, whole on the disk; what is not moved away is removed when the block ends.
+
+    It is locked meanwhile, so that `remove_leftovers` sees that somebody writes it.
+    """
+    # Not tempfile: its files are readable by their owner only, and would keep that mode. The name is unique because
+    # several processes may write one table, and starts with a dot and ends in .tmp so that no search finds it.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    file = None
+    try:
+        try:
+            file = _open_locked(temporary)
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise OSError(error.errno, error.strerror, str(path)) from error  # on a full disk it names no file
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+        if file is not None:
+            with suppress(OSError):  # on a full disk it tries to write the rest once more
+                file.close()
+
+
+def _open_locked(temporary: Path) -> BinaryIO:
+    """A new file in a folder that is made if it is missing, locked where the file system can lock. Raises OSError."""
+    for _ in range(2):  # the claim of another process may end in between, and remove the empty folder
+        with suppress(OSError):
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            while (descriptor := _lock(temporary, os.O_RDWR | os.O_CREAT)) is None:
+                pass  # `remove_leftovers` looks at it, for a moment
+            return os.fdopen(descriptor, "wb")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    return temporary.open("wb")  # no locks here, or no file: then this says so
+
+
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Remove those of `paths` that are temporary files of a writer that was killed, not those that are being written.
+
+    Where the file system has no locks, they are all left.
+    """
+    for path in paths:
+        if re.fullmatch(r"\..+\.[0-9a-f]{12}\.tmp", path.name):
+            with suppress(OSError):
+                descriptor = _lock(path, os.O_RDWR)
+                if descriptor is not None:
+                    path.unlink()
+                    os.close(descriptor)
+
+
+def find_files(root: str | Path, pattern: str) -> list[Path]:
+    """The files below `root` whose names fit the pattern, sorted; also those below links, but each folder once.
+
+    A linked folder that was searched already, by its own path or through another link, is skipped with a warning.
+    """
+    found, seen, waiting = [], set(), [Path(root)]
+    for start in waiting:  # real folders first: a link is not to be taken in place of what it shows
+        for folder, names, files in os.walk(start):
+            if not names and not fnmatch.filter(files, pattern):
+                continue  # nothing here to be found twice
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                warnings.warn(f"{start} is skipped: it is a link to a folder that is searched already", stacklevel=3)
+                names.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            waiting += [path for path in (Path(folder, name) for name in sorted(names)) if path.is_symlink()]
+            found += [Path(folder, name) for name in fnmatch.filter(files, pattern)]
+    return sorted(found)
+
+
+def check_writable(folder: str | Path, flag: str) -> None:
+    """Raises InputError, naming `flag`, unless files can be written to a folder, which is made if it is missing."""
+    folder = Path(folder)
+    try:
+        with _written(folder / "writable", lambda file: None):
+            pass
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise InputError(f"{flag}: {folder} cannot be written to ({reason}); name another folder") from None
+
+
+def write_json(path: Path, content: dict, option: int = 0) -> None:
+    """Write `json_bytes(content, option)` as a whole. Raises OSError."""
+    data = json_bytes(content, option)
+    write_atomic(path, lambda file: file.write(data))
+
+
+def json_bytes(content: dict, option: int = 0) -> bytes:
+    """Strict JSON, NaN and infinities as null; `option` is added to orjson's options."""
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE | option)
+
+
+def write_csv(path: str | Path, table: "pd.DataFrame", float_format: str | None = None) -> None:
+    """Write the columns of a table as a whole; float_format: such as "%.6g". Raises OSError."""
+    data = table.to_csv(index=False, lineterminator="\n", float_format=float_format).encode()
+    write_atomic(path, lambda file: file.write(data))
+
+
+def write_figure(path: str | Path, figure: "Figure", dpi: int = 100) -> Path:
+    """Write a figure in the format of the path's ending (.png, .svg, .pdf), however it is shown; returns `path`.
+
+    dpi: dots per inch of a PNG. Raises OSError.
+    """
+    path = Path(path)
+    data = figure_bytes(figure, path.suffix[1:], dpi)
+    write_atomic(path, lambda file: file.write(data))
+    return path
+
+
+def figure_bytes(figure: "Figure", file_format: str, dpi: int = 100) -> bytes:
+    """A figure as a file of a format: png of `dpi` dots per inch, svg or pdf.
+
+    The text of the latter two is text, which can be searched and edited, not outlines. The same figure gives the same
+    bytes: no file holds the time.
+    """
+    import matplotlib
+
+    settings = {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "figure"}
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(file_format)
+    with matplotlib.rc_context(settings):
+        figure.savefig(file := io.BytesIO(), format=file_format, dpi=dpi, metadata=metadata)
+    return file.getvalue()
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """What a file holds. Raises InputError, naming the file, if it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file says. Raises InputError, naming the file, if it cannot be read or is no JSON."""
+    try:
+        return orjson.loads(read_bytes(path))
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged ({error}); make it anew, or remove it") from None
+
+
+def settle_folder(folder: Path, settings: dict, name: str = "config.json") -> None:
+    """Make a folder that of one piece of work: write its settings there, or find the same. For who has claimed it.
+
+    Raises InputError where the folder is of other settings, or holds something else.
+    """
+    path = folder / name
+    if path.exists():
+        if read_json(path) != orjson.loads(orjson.dumps(settings)):
+            raise InputError(f"{folder} was made with other settings; choose another --out, or remove it")
+    elif any(folder.glob("*")):
+        raise InputError(f"{folder} holds something else; choose another --out")
+    else:
+        write_json(path, settings, orjson.OPT_INDENT_2)
+
+
+def whole_digest(path: str | Path) -> str:
+    """The 64 hexadecimal digits of a file's SHA-256. Raises InputError, naming the file, if it cannot be read."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()
+
+
+def file_digest(path: str | Path) -> str:
+    """The first 16 hexadecimal digits of a file's SHA-256. Raises OSError."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+@contextmanager
+def claimed(folder: str | Path, wait_s: float = 0.0) -> Iterator[bool]:
+    """Whether only this process may work on `folder`, existing or not, until the block ends.
+
+    wait_s: how long to wait for a process that has it. A process that ends, however it ends, gives its claim back. The
+    claim is a lock on the folder itself, so nothing is left in the tree, and the environment does not matter; it holds
+    between the processes of one machine. A folder that is empty at the end is removed, with the parents made for it.
+    """
+    folder = Path(folder).resolve()
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    end = time.monotonic() + wait_s
+    try:
+        while (descriptor := _lock_folder(folder)) is None and time.monotonic() < end:
+            time.sleep(0.02)
+    except OSError:  # not writable, or no locks here: go on without a claim, though work may be done twice
+        yield True
+        return
+    if descriptor is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        with suppress(OSError):
+            (folder / _CLAIM).unlink(missing_ok=True)
+        for empty in (folder, *missing):  # while it is locked: who waits for it then sees that it is another one
+            with suppress(OSError):
+                empty.rmdir()
+        os.close(descriptor)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """`_lock` of a folder, which is made if it is missing."""
+    for attempts_left in range(100, -1, -1):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return _lock(folder, os.O_RDONLY)
+        except FileNotFoundError:  # another process has just removed it, or nothing can be made there, as in /proc
+            if not attempts_left:
+                raise
+        except FileExistsError as error:  # a file, or a folder that was removed before Python looked at it
+            if os.path.isfile(error.filename) or not attempts_left:
+                raise
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            return _lock(folder / _CLAIM, os.O_RDWR | os.O_CREAT)  # NFS locks only what is open for writing
+
+
+def _lock(path: Path, flags: int) -> int | None:
+    """The descriptor of a file or folder, which is locked until it is closed; None if another process has it.
+
+    flags: of `os.open`. Raises OSError.
+    """
+    while True:
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its owner removed it after we opened it and before we locked it: nobody would see it

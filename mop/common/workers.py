@@ -1,0 +1,183 @@
+"""Worker processes over one block of shared memory.
+
+What the workers do is given to them as functions; only the error messages name their one use, the environments of a
+training run.
+"""
+
+import atexit
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import connection
+
+import numpy as np
+
+from mop.common.errors import InputError
+
+_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+
+Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name -> shape and dtype of an array
+
+
+def num_bytes(layout: Layout) -> int:
+    """Bytes of a buffer that `carve` can lay these arrays out in."""
+    return 63 + sum(_padded(shape, dtype) for shape, dtype in layout.values())
+
+
+def carve(buffer, layout: Layout) -> dict[str, np.ndarray]:
+    """The arrays of a layout one after the other in a writable buffer, each at the beginning of a cache line."""
+    arrays, offset = {}, -np.frombuffer(buffer, np.uint8).ctypes.data % 64
+    for name, (shape, dtype) in layout.items():
+        arrays[name] = np.ndarray(shape, dtype, buffer, offset)
+        offset += _padded(shape, dtype)
+    return arrays
+
+
+def _padded(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return -(-math.prod(shape) * np.dtype(dtype).itemsize // 64) * 64
+
+
+class WorkerPool:
+    """W processes that carry out commands by name, and that read and write one shared buffer.
+
+    An InputError of a worker is raised again here; a worker that dies is reported at once, not waited for. Workers end
+    when this process ends, however it ends.
+    """
+
+    def __init__(self, num_workers: int, num_bytes: int, preload: Sequence[str] = ()):
+        """preload: modules that are imported once, by the process that workers are forked from: they start sooner."""
+        self._context = multiprocessing.get_context(_METHOD)
+        if _METHOD == "forkserver":
+            self._context.set_forkserver_preload(list(preload))
+        self._memory = self._context.RawArray("B", num_bytes)  # anonymous: nothing is left behind by a kill
+        self._processes, self._pipes = [None] * num_workers, [None] * num_workers
+        # before multiprocessing's own, which would wait for ever for workers that ignore its SIGTERM
+        atexit.register(_close, weakref.ref(self))
+
+    @property
+    def buffer(self) -> memoryview:
+        """The shared memory, writable."""
+        return memoryview(self._memory).cast("B")
+
+    def start(self, index: int, make: Callable, arguments: tuple) -> None:
+        """Start worker `index`; `make(buffer, ask, *arguments)` in the worker returns its commands: name -> function.
+
+        ask(question) in the worker returns what the `answer` of the pending `call` makes of the question.
+        """
+        here, there = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(there, self._memory, make, arguments), daemon=True)
+        process.start()
+        there.close()
+        self._processes[index], self._pipes[index] = process, here
+
+    def call(self, command: str, arguments: Sequence | None = None, answer: Callable | None = None) -> list:
+        """Send one command to every worker, each with its own argument; returns their answers in order.
+
+        answer: makes the replies to the questions that workers ask while they carry the command out. Raises as
+        `collect`.
+        """
+        for index, pipe in enumerate(self._pipes):
+            self._send(index, pipe, (command, arguments[index] if arguments is not None else None))
+        return self.collect(answer)
+
+    def collect(self, answer: Callable | None = None) -> list:
+        """The pending answer of every worker.
+
+        Raises InputError where a worker raised one or died, RuntimeError with the traceback of any other exception. The
+        workers are ended then: a late answer to this command would pass for one to the next.
+        """
+        try:
+            return self._collect(answer)
+        except BaseException:
+            self.close()
+            raise
+
+    def _collect(self, answer: Callable | None) -> list:
+        answers, pending = [None] * len(self._pipes), {pipe: index for index, pipe in enumerate(self._pipes)}
+        while pending:
+            for pipe in connection.wait(list(pending)):
+                index = pending[pipe]
+                try:
+                    kind, value = pipe.recv()
+                except (EOFError, OSError):  # OSError: it ended in the middle of a message
+                    raise self._death(index) from None
+                if kind == "question":
+                    self._send(index, pipe, answer(value))
+                else:
+                    answers[index] = (kind, value)
+                    del pending[pipe]
+        for kind, value in answers:
+            if kind == "input_error":
+                raise InputError(value)
+            if kind == "bug":
+                raise RuntimeError(f"in an environment worker:\n{value}")
+        return [value for _, value in answers]
+
+    def _send(self, index: int, pipe, message) -> None:
+        try:
+            pipe.send(message)
+        except (BrokenPipeError, OSError):
+            raise self._death(index) from None
+
+    def close(self) -> None:
+        """End the workers."""
+        for pipe in self._pipes:
+            if pipe is not None:
+                pipe.close()
+        for process in self._processes:
+            if process is not None:
+                process.join(timeout=5)
+                if process.is_alive():
+                    process.kill()
+
+    def _death(self, index: int) -> InputError:
+        self._processes[index].join(timeout=5)
+        code = self._processes[index].exitcode
+        return InputError(
+            f"environment worker {index} ended with exit code {code} (out of memory, or killed?); "
+            "the last checkpoint is whole: continue with --resume, perhaps with fewer --num_workers"
+        )
+
+
+def _close(reference: weakref.ref) -> None:
+    if (pool := reference()) is not None:
+        pool.close()
+
+
+def end_with_parent() -> None:
+    """End this process of `multiprocessing` as soon as the one that started it is gone, in the midst of its work."""
+    parent = multiprocessing.parent_process().sentinel
+
+    def watch() -> None:
+        connection.wait([parent])
+        os._exit(1)  # nobody is there who could be told why
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _serve(pipe, memory, make: Callable, arguments: tuple) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whoever signals the process group means the parent:
+        signal.signal(number, signal.SIG_IGN)  # it saves first, then closes the pipes, as does its death
+
+    def ask(question):
+        pipe.send(("question", question))
+        return pipe.recv()
+
+    try:
+        commands = make(memoryview(memory).cast("B"), ask, *arguments)
+        pipe.send(("ok", None))
+        while True:
+            command, argument = pipe.recv()
+            pipe.send(("ok", commands[command](argument)))
+    except (EOFError, ConnectionResetError, BrokenPipeError):
+        return  # the parent has gone
+    except InputError as error:
+        pipe.send(("input_error", str(error)))
+    except Exception:
+        pipe.send(("bug", traceback.format_exc()))

@@ -1,0 +1,1 @@
+"""BabyAI: worlds as arrays, their teacher, missions, pictures."""

@@ -1,0 +1,339 @@
+"""Seeded worlds as arrays, stepped together, in this process or in workers; save and restore."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from mop.common.errors import InputError
+from mop.common.workers import Layout, WorkerPool, carve, num_bytes
+from mop.envs.babyai import (
+    MAX_FAILURES_IN_A_ROW,
+    NO_LABEL,
+    NUM_ACTIONS,
+    OBS_DIM,
+    World,
+    bot_steps,
+    check_task_id,
+    training_seed,
+    unteachable,
+)
+from mop.envs.teacher import FAILURE_KINDS, TeacherFailure
+
+# Training replays the bot for the worlds whose k is a multiple of this, to estimate the path ratio of the successes.
+REPLAY_EVERY = 8
+
+
+class Place(NamedTuple):
+    """What a slot shows: worlds of a task, and the number of the slot among those of the task, which their seeds have.
+
+    So a slot's worlds are the same whichever other tasks there are.
+    """
+
+    task_id: str
+    number: int
+
+
+def places_of(task_ids: Sequence[str]) -> list[Place]:
+    """The place of each slot, given its task."""
+    counts: Counter[str] = Counter()
+    places = []
+    for task_id in task_ids:
+        places.append(Place(task_id, counts[task_id]))
+        counts[task_id] += 1
+    return places
+
+
+@dataclass
+class StepArrays:
+    """What all slots show after a reset or step; plain arrays, or views of memory shared with the workers.
+
+    Where an episode ended, obs and label belong to the next world already, and the other fields to the ended one.
+    """
+
+    obs: np.ndarray  # (N, O) float32
+    label: np.ndarray  # (N,) int64, the bot's action, NO_LABEL where it has none
+    label_valid: np.ndarray  # (N,) bool
+    reward: np.ndarray  # (N,) float32, of the action just taken
+    terminated: np.ndarray  # (N,) bool
+    truncated: np.ndarray  # (N,) bool; also where the bot failed
+    failure: np.ndarray  # (N,) int64, index into FAILURE_KINDS if the bot's failure ended the episode, else -1
+    fresh_failures: np.ndarray  # (N, F) int64, worlds passed over because the bot failed at their beginning, by kind
+    steps: np.ndarray  # (N,) int64, length of the episode that ended, else 0
+    bot_steps: np.ndarray  # (N,) int64, the bot's length in that world if it was a sampled success, else 0
+
+    def of(self, slots: slice) -> "StepArrays":
+        """Views of some slots' columns of a record (T, N, ...), or, after a reset, of their rows (N, ...)."""
+        index = (slice(None), slots) if self.done.ndim == 2 else slots
+        return StepArrays(**{field.name: getattr(self, field.name)[index] for field in dataclasses.fields(self)})
+
+    @property
+    def done(self) -> np.ndarray:
+        """(N,) bool: an episode ended here, the hidden state starts afresh."""
+        return self.terminated | self.truncated
+
+    @classmethod
+    def layout(cls, *axes: int) -> Layout:
+        """Shape and dtype of each field for N environments, `axes` being N or, for a record of T steps, T, N."""
+        shapes = {"obs": (*axes, OBS_DIM), "fresh_failures": (*axes, len(FAILURE_KINDS))}
+        dtypes = {"obs": "f4", "reward": "f4", "label_valid": "?", "terminated": "?", "truncated": "?"}
+        names = [field.name for field in dataclasses.fields(cls)]
+        return {name: (shapes.get(name, axes), np.dtype(dtypes.get(name, "i8"))) for name in names}
+
+
+class Slots:
+    """Some consecutive slots of a vector environment, stepped in one process."""
+
+    def __init__(
+        self, places: Sequence[Place], seed: int, max_steps: int | None, share: Sequence[int], arrays: StepArrays
+    ):
+        """places, arrays: of all slots; share: the numbers of these slots, whose rows this object owns."""
+        self.seed, self.max_steps, self.arrays = seed, max_steps, arrays
+        self.first, self.rows = share[0], slice(share[0], share[-1] + 1)
+        self.places = [places[row] for row in share]
+        self.worlds = [World(places[row].task_id, max_steps, arrays.obs[row]) for row in share]
+        self.k = [-1] * len(self.worlds)  # index of each slot's present world
+        self.seeds = [seed] * len(self.worlds)  # run seed of each slot's present world; `seed` is the next one's
+        self._replays: dict[str, World] = {}  # of each task, for the path ratio; made when first needed
+
+    def reset(self) -> dict[int, str]:
+        """World 0 of each slot (the first that the bot can begin). Returns the missions by slot."""
+        self._clear()
+        return {self.first + i: self._begin(i, 0) for i in range(len(self.worlds))}
+
+    def step(self, actions: np.ndarray) -> dict[int, str]:
+        """Execute actions (N,); ended episodes make room for the next world. Returns the new missions by slot."""
+        self._clear()
+        arrays, missions = self.arrays, {}
+        for i, world in enumerate(self.worlds):
+            row = self.first + i
+            reward, terminated, truncated = world.step(int(actions[row]))
+            if not (terminated or truncated):
+                try:
+                    arrays.label[row] = world.label()
+                    arrays.label_valid[row] = True
+                except TeacherFailure as failure:  # no label for this state: the episode ends without it
+                    arrays.failure[row] = FAILURE_KINDS.index(failure.kind)
+                    truncated = True
+            arrays.reward[row], arrays.terminated[row], arrays.truncated[row] = reward, terminated, truncated
+            if terminated or truncated:
+                arrays.steps[row] = world.num_steps
+                if reward > 0 and self.k[i] % REPLAY_EVERY == 0:
+                    arrays.bot_steps[row] = self._bot_steps(self.places[i].task_id, world.seed)
+                missions[row] = self._begin(i, self.k[i] + 1)
+        return missions
+
+    def save(self) -> list[tuple[int, int, list[int]]]:
+        """For each slot run seed and index of its world, and the actions in it: replaying them restores everything."""
+        return [(*slot, list(world.actions)) for *slot, world in zip(self.seeds, self.k, self.worlds, strict=True)]
+
+    def restore(self, saved: Sequence[tuple[int, int, Sequence[int]]]) -> dict[int, str]:
+        """Bring every world and its bot into the saved state. Returns the missions by slot."""
+        self._clear()
+        for i, (seed, k, actions) in enumerate(saved):
+            row, world = self.first + i, self.worlds[i]
+            self.seeds[i], self.k[i] = seed, k
+            world.reset(training_seed(seed, self.places[i].number, k))
+            try:
+                label = world.label()
+                for action in actions:
+                    _, *ended = world.step(int(action))
+                    if any(ended):
+                        raise InputError("the saved worlds end within the saved actions; train anew")
+                    label = world.label()
+            except TeacherFailure as failure:
+                raise InputError(f"the saved worlds cannot be replayed ({failure.kind}); train anew") from None
+            self.arrays.label[row], self.arrays.label_valid[row] = label, True
+        return {self.first + i: world.mission for i, world in enumerate(self.worlds)}
+
+    def reseed(self, seed: int) -> None:
+        """Take the worlds that begin from now on from another run seed; those in progress stay what they are."""
+        self.seed = seed
+
+    def _clear(self) -> None:
+        for name in ("reward", "terminated", "truncated", "fresh_failures", "steps", "bot_steps", "label_valid"):
+            getattr(self.arrays, name)[self.rows] = 0
+        self.arrays.failure[self.rows] = -1
+        self.arrays.label[self.rows] = NO_LABEL
+
+    def _begin(self, i: int, k: int) -> str:
+        """Start the first world from the k-th on that the bot can begin; count those that it cannot."""
+        row, world, failures = self.first + i, self.worlds[i], []
+        for attempt in range(MAX_FAILURES_IN_A_ROW):
+            world.reset(training_seed(self.seed, self.places[i].number, k + attempt))
+            try:
+                self.arrays.label[row] = world.label()
+            except TeacherFailure as failure:
+                self.arrays.fresh_failures[row, FAILURE_KINDS.index(failure.kind)] += 1
+                failures.append(failure.kind)
+                continue
+            self.arrays.label_valid[row] = True
+            self.seeds[i], self.k[i] = self.seed, k + attempt
+            return world.mission
+        raise InputError(unteachable(self.places[i].task_id, failures))
+
+    def _bot_steps(self, task_id: str, seed: int) -> int:
+        if task_id not in self._replays:
+            self._replays[task_id] = World(task_id, self.max_steps)
+        try:
+            return bot_steps(self._replays[task_id], seed)
+        except TeacherFailure:
+            return 0
+
+
+class BabyAIVectorEnv:
+    """N seeded worlds with their teachers, stepped together, here or in worker processes.
+
+    `arrays` (StepArrays) and `missions` (list of N texts) always describe the present state. Results do not depend on
+    `num_workers`: 0 steps all slots in this process, W > 0 in W processes of N / W slots each. Slots may be of several
+    tasks; the worlds of a task are the same as if its slots were the only ones.
+    """
+
+    def __init__(
+        self,
+        task_id: str | Sequence[str],
+        num_envs: int,
+        seed: int,
+        max_steps: int | None = None,
+        num_workers: int = 0,
+        shared: Layout | None = None,
+        make_commands: Callable | None = None,
+    ):
+        """task_id: one for all slots, or that of each; max_steps: for all of them, None for each task's own.
+
+        shared: further arrays in `memory`, which this process and the workers share.
+
+        make_commands: what makes the commands of some slots, as `slot_commands`, which it replaces, with the same
+        arguments; where there are workers, it must be picklable.
+        """
+        places = places_of([task_id] * num_envs if isinstance(task_id, str) else task_id)
+        for name in dict.fromkeys(place.task_id for place in places):
+            check_task_id(name)
+        self.num_envs, self.seed, self.missions = num_envs, seed, [""] * num_envs
+        self._answer, self._is_interrupted, self._pool = None, False, None
+        num_workers, make_commands = min(num_workers, num_envs), make_commands or slot_commands
+        arguments = (places, seed, max_steps)
+        layout = {**StepArrays.layout(num_envs), "actions": ((num_envs,), np.dtype("i8")), **(shared or {})}
+        if num_workers == 0:
+            self.memory = carve(bytearray(num_bytes(layout)), layout)
+            self._commands, _ = make_commands(self.memory, self._ask, range(num_envs), *arguments)
+        else:
+            module = getattr(make_commands, "func", make_commands).__module__  # of a partial function, or of itself
+            self._pool = WorkerPool(num_workers, num_bytes(layout), preload=[module])
+            self.memory = carve(self._pool.buffer, layout)
+            self._shares = [list(share) for share in np.array_split(range(num_envs), num_workers)]
+            for index, share in enumerate(self._shares):
+                self._pool.start(index, _commands_in_worker, (make_commands, layout, share, *arguments))
+            self._pool.collect()
+        self.arrays = StepArrays(**{name: self.memory[name] for name in StepArrays.layout()})
+
+    def reset(self) -> StepArrays:
+        """World 0 of every slot."""
+        self._begin_missions(self.call("reset"))
+        return self.arrays
+
+    def step(self, actions: np.ndarray) -> StepArrays:
+        """Execute actions (N,) int; worlds that end are replaced at once."""
+        self.memory["actions"][:] = actions
+        self._begin_missions(self.call("step"))
+        return self.arrays
+
+    def save(self) -> dict[str, np.ndarray]:
+        """The state of all slots: world (N,) int64, length (N,) int64, and their actions end to end (sum,) int8.
+
+        Where a world is of another seed than the environment was made with, also the seeds of all: seed (N,) int64.
+        """
+        saved = [slot for share in self.call("save") for slot in share]
+        seeds = np.array([seed for seed, *_ in saved], np.int64)
+        return {
+            "world": np.array([k for _, k, _ in saved], np.int64),
+            "length": np.array([len(actions) for *_, actions in saved], np.int64),
+            "actions": np.array([action for *_, actions in saved for action in actions], np.int8),
+            **({"seed": seeds} if (seeds != self.seed).any() else {}),
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> StepArrays:
+        """Back into a saved state, of an environment with the same task, seed, step limit and number of slots.
+
+        Raises InputError for what `save` cannot have returned, as far as that can be known.
+        """
+        check_saved(state, self.num_envs)
+        actions = np.split(np.asarray(state["actions"]), np.cumsum(state["length"])[:-1])
+        worlds = zip(state.get("seed", [self.seed] * self.num_envs), state["world"], actions, strict=True)
+        saved = [(int(seed), int(k), taken.tolist()) for seed, k, taken in worlds]
+        self._begin_missions(self.call("restore", saved))
+        return self.arrays
+
+    def reseed(self, seed: int) -> None:
+        """Take the worlds that begin from now on from another seed; those in progress stay what they are.
+
+        `save` keeps the seeds of worlds in progress, not this one: call `reseed` after `restore` again.
+        """
+        self.call("reseed", [seed] * self.num_envs)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def call(self, command: str, by_slot: list | None = None, answer: Callable | None = None) -> list:
+        """Carry out a command for all slots, here or in the workers; what it returns for each share of them.
+
+        by_slot: arguments, one for each slot; answer: replies to the questions that are asked while it is carried out.
+        """
+        if self._is_interrupted:
+            raise RuntimeError("a command to these worlds was interrupted: they stand somewhere in it; make new ones")
+        self._is_interrupted, self._answer = True, answer
+        if self._pool is None:
+            answers = [self._commands[command](by_slot)]
+        else:
+            shares = by_slot and [by_slot[share[0] : share[-1] + 1] for share in self._shares]
+            answers = self._pool.call(command, shares, answer)
+        self._is_interrupted = False
+        return answers
+
+    def _ask(self, question):
+        return self._answer(question)
+
+    def _begin_missions(self, replies: list[dict[int, str]]) -> None:
+        for missions in replies:
+            for slot, mission in missions.items():
+                self.missions[slot] = mission
+
+
+def check_saved(state: Mapping[str, np.ndarray], num_envs: int) -> None:
+    """Raises InputError where arrays cannot be those of `BabyAIVectorEnv.save` of so many environments."""
+    missing = {"world", "length", "actions"} - state.keys()
+    if missing:
+        raise InputError(f"the saved state has no {', no '.join(sorted(missing))}")
+    if state["world"].ndim != 1 or len(state["world"]) != num_envs:
+        raise InputError(f"the saved state has {state['world'].size} environments, this run has {num_envs}")
+    for name in ("world", "length", "seed"):
+        array = state.get(name, state["world"])
+        if array.shape != (num_envs,) or array.dtype != np.int64 or (array < 0).any():
+            raise InputError(f"'{name}' of the saved state must be an integer of 0 or more for each environment")
+    actions, total = state["actions"], sum(state["length"].tolist())  # of Python's integers, which do not overflow
+    if actions.shape != (total,) or actions.dtype != np.int8 or not ((actions >= 0) & (actions < NUM_ACTIONS)).all():
+        raise InputError(f"'actions' of the saved state must be {total} actions, as its 'length' says")
+
+
+def slot_commands(memory: dict[str, np.ndarray], ask: Callable, share: Sequence[int], *world):
+    """The commands of some consecutive slots, name -> function of an optional argument, and the slots.
+
+    ask: puts a question to the caller of the command; stepping has none.
+    """
+    slots = Slots(*world, share, StepArrays(**{name: memory[name] for name in StepArrays.layout()}))
+    return {
+        "reset": lambda _: slots.reset(),
+        "step": lambda _: slots.step(memory["actions"]),
+        "save": lambda _: slots.save(),
+        "restore": slots.restore,
+        "reseed": lambda seeds: slots.reseed(seeds[0]),
+    }, slots
+
+
+def _commands_in_worker(buffer, ask, make_commands: Callable, layout: Layout, *arguments):
+    return make_commands(carve(buffer, layout), ask, *arguments)[0]

@@ -1,0 +1,1 @@
+"""Policy x worlds -> results and routing data, as trained or with changed routing."""

@@ -1,0 +1,306 @@
+"""Checkpoints without a result -> results and routing caches, and the table of all results."""
+
+import multiprocessing
+import os
+import traceback
+import warnings
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from mop.artifacts.checkpoints import FoundCheckpoint, by_task, check_trained_on, find_checkpoints, update_of
+from mop.artifacts.results import load_result, merge_results, result_file
+from mop.artifacts.routing_cache import RoutingCache, cache_files
+from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR, cache_path, result_path
+from mop.common.errors import InputError
+from mop.common.files import check_writable, claimed, file_digest, find_files, remove_leftovers, write_together
+from mop.common.workers import end_with_parent
+from mop.evaluation.heatmap_files import print_heatmaps
+from mop.evaluation.summary import format_table, note_other_worlds
+
+if TYPE_CHECKING:
+    from mop.evaluation.evaluate import Evaluation
+
+# Keys of a run's config that are columns of the results table, under the same names.
+CONFIG_COLUMNS = (
+    "num_updates", "unroll_len", "lr", "lpc_alpha", "expert_hidden_sizes", "intermediate_dim", "router_hidden_size",
+    "max_steps", "lang_dim", "normalize_lpc", "lang_encoder", "num_envs", "grad_clip", "residual", "train_lang_proj",
+    "obs_encoding", "expert_gain", "teacher_mix", "replay", "replay_size", "lr_decay", "expert_dropout",
+    "expert_dropout_below",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How each checkpoint is evaluated, and where its files go."""
+
+    num_episodes: int = 1000
+    num_envs: int = 64
+    eval_seed: int = 0
+    skip_routing: bool = False
+    cache_dir: str = CACHE_DIR
+    plots_dir: str = PLOTS_DIR
+    lang_encoder: str | None = None
+    device: str = "auto"
+    teacher_dir: str | None = None  # where the bot's own results are kept; None: in cache_dir
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which checkpoints are asked for; None: any. `seed` is the trial number where a path names no seed.
+
+    task: a task, a list of tasks by its name, or `<list>/<task>`.
+    """
+
+    task: str | None = None
+    trial: int | None = None
+    seed: int | None = None
+    update: int | None = None
+    final_only: bool = False
+
+
+def from_flags(kind: type, args: Namespace):
+    """Settings or Filters (`kind`) with the values of the flags that have the names of their fields."""
+    return kind(**{name: getattr(args, name) for name in kind.__dataclass_fields__ if hasattr(args, name)})
+
+
+def evaluate_missing(
+    roots: Sequence[str],
+    filters: Filters,
+    settings: Settings,
+    results_path: str,
+    force: bool = False,
+    jobs: int = 1,
+    plots: bool = False,
+) -> int:
+    """Evaluate every checkpoint below `roots` that has no result yet, merge all results into a table, and print it.
+
+    force: those with a result too; jobs: processes; plots: draw the heatmap of each checkpoint that is asked for.
+    Returns 0 if every checkpoint asked for has its result or another process is making it, and this one did something
+    or had nothing to do; 1 if some could not be evaluated, a result cannot be read (both are printed), or all that is
+    missing was left to other processes. Raises InputError where no checkpoint is asked for, or nothing could be
+    written; OSError if the disk refuses the table.
+    """
+    warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}")
+    selected = select(roots, filters, "train one with train_mop.py")
+    _prepare_places(Path(results_path), settings, plots)
+    missing = selected if force else [item for item in selected if not is_evaluated(item, settings)]
+    print(f"{len(selected)} checkpoints, {len(missing)} to evaluate")
+    if missing:
+        from mop.training.devices import use_device
+
+        use_device(settings.device)  # an unusable one is reported here, not once for each checkpoint
+    unread: list[str] = []
+    try:
+        outcomes = evaluate_all(missing, settings, force, jobs) if missing else []
+    finally:  # also after Ctrl-C: what is evaluated is in the table
+        table = merge_results(settings.cache_dir, results_path, unread.append)
+    print(format_table(table))
+    note_other_worlds(table, settings.num_episodes, settings.eval_seed)
+    print(f"table: {results_path} (rows: {len(table)}), routing caches: {settings.cache_dir}/<task_id>/trial_<N>/...")
+    for outcome in outcomes:
+        if outcome.status == "elsewhere":
+            print(f"{outcome.found.key.label}: another process is evaluating it")
+    if plots:
+        evaluated = [item for item in selected if is_evaluated(item, settings)]
+        print_heatmaps(evaluated, settings.cache_dir, settings.plots_dir)
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    for outcome in failed:
+        where = "" if str(outcome.found.path) in outcome.message else f"{outcome.found.path}: "
+        print(f"failed: {where}{outcome.message}")
+    for message in unread:
+        print(f"failed: {message}")
+    has_waited_only = bool(outcomes) and all(outcome.status == "elsewhere" for outcome in outcomes)
+    return 1 if failed or unread or has_waited_only else 0
+
+
+def _prepare_places(results_path: Path, settings: Settings, plots: bool) -> None:
+    """Remove what killed processes left. Raises InputError where something could not be written, before any work."""
+    if results_path.suffix != ".csv" or (results_path.exists() and not results_path.is_file()):
+        raise InputError(f"--results_path must name a .csv file, not {results_path}")
+    if results_path.exists() and not (results_path.stat().st_mode & 0o222 and os.access(results_path, os.W_OK)):
+        raise InputError(f"--results_path: {results_path} is read-only; make it writable, or name another file")
+    place = results_path.resolve()  # a link is written through
+    check_writable(place.parent, "--results_path")
+    remove_leftovers(place.parent.glob(f".{place.name}.*"))
+    folders = {"--cache_dir": settings.cache_dir} | ({"--plots_dir": settings.plots_dir} if plots else {})
+    for flag, folder in folders.items():
+        check_writable(folder, flag)
+        with warnings.catch_warnings(action="ignore"):  # of links: the search for results tells them
+            remove_leftovers(find_files(folder, ".*.tmp"))
+
+
+# --- which are asked for, and which lack a result ---------------------------------------------------------------------
+
+
+def select(roots: Sequence[str], filters: Filters, way_out: str) -> list[FoundCheckpoint]:
+    """The checkpoints below `roots` that are asked for, once for each task that they were trained on.
+
+    Raises InputError where there is none; if there is no checkpoint at all, the message ends in `way_out`.
+    """
+
+    def wanted(item: FoundCheckpoint) -> bool:
+        key = item.key
+        seed = key.trial if key.seed is None else key.seed
+        return (
+            (filters.task is None or key.is_of(filters.task))
+            and (filters.trial is None or key.trial == filters.trial)
+            and (filters.seed is None or seed == filters.seed)
+            and (filters.update is None or filters.update in (key.update, update_of(item)))
+            and not (filters.final_only and key.update is not None)
+        )
+
+    found = [item for checkpoint in find_checkpoints(roots) for item in by_task(checkpoint)]
+    selected = [item for item in found if wanted(item)]
+    if not selected:
+        no_fit = f"none of the {len(found)} checkpoints fits the filters; change them"
+        why = no_fit if found else f"there is none; {way_out}"
+        raise InputError(f"no checkpoint to evaluate under {', '.join(roots)}: {why}")
+    return selected
+
+
+def is_evaluated(found: FoundCheckpoint, settings: Settings) -> bool:
+    """Whether a result (with its routing cache, unless skipped) is there and was made from this very file."""
+    try:
+        row = load_result(result_path(settings.cache_dir, found.key))
+        is_done = vouches_for(row, found, settings)
+    except (InputError, OSError):
+        return False
+    return is_done and (settings.skip_routing or cache_path(settings.cache_dir, found.key).exists())
+
+
+def vouches_for(row: Mapping, found: FoundCheckpoint, settings: Settings) -> bool:
+    """Whether a result row says that it was made from this very file, with a routing cache where one is wanted."""
+    has_cache = settings.skip_routing or bool(row.get("has_routing_cache"))
+    return has_cache and row.get("checkpoint_sha256") == file_digest(found.path)
+
+
+# --- one checkpoint ---------------------------------------------------------------------------------------------------
+
+
+def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) -> tuple[dict, "Evaluation"]:
+    """Evaluate one checkpoint and write nothing: the header of its routing cache, and the evaluation.
+
+    progress: called with the number of episodes just finished. Raises InputError where the checkpoint cannot be used.
+    """
+    # imported here, so that a process that finds nothing missing does not wait for torch
+    from mop.envs.babyai import MINIGRID_VERSION
+    from mop.envs.bot_paths import BotPaths
+    from mop.evaluation.evaluate import encoder_for, evaluate, load_for_evaluation
+    from mop.training.devices import use_device
+
+    checkpoint = load_for_evaluation(found.path)
+    config, key = checkpoint["config"], found.key
+    check_trained_on(config, key, found.path)
+    bot_paths = BotPaths(key.task_id, config["max_steps"], settings.teacher_dir or settings.cache_dir)
+    evaluation = evaluate(
+        checkpoint, encoder_for(checkpoint, settings.lang_encoder), bot_paths, settings.num_episodes,
+        settings.eval_seed, settings.num_envs, not settings.skip_routing, use_device(settings.device), progress,
+    )  # fmt: skip
+    header = {
+        "checkpoint_path": Path(found.path).as_posix(),
+        "num_episodes": settings.num_episodes,
+        "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "task_id": key.task_id,
+        "trained_on": key.trained_on,
+        "trial": key.trial,
+        "seed": key.seed,
+        "update": checkpoint["update"],
+        "is_final": key.update is None,
+        "eval_seed": settings.eval_seed,
+        "minigrid_version": MINIGRID_VERSION,
+        "policy": config["policy"],
+        "metrics": evaluation.metrics,
+        "expert_hidden_sizes": evaluation.expert_hidden_sizes,
+        "bot_failures": evaluation.bot_failures,
+        "config": {name: value for name, value in config.items() if value is not None},
+    }
+    return header, evaluation
+
+
+def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=None) -> dict:
+    """Evaluate one checkpoint and write its result and cache; returns the result row.
+
+    The old ones go when the new ones are whole on the disk, and a result never lies beside a cache that it was not
+    made with: see `write_together`. Raises as `evaluate_found`; OSError if the disk refuses, then the old ones stay.
+    """
+    key, digest = found.key, file_digest(found.path)
+    header, evaluation = evaluate_found(found, settings, progress)
+    config = header["config"]
+    row = {name: header[name] for name in header if name not in ("metrics", "config", "bot_failures")}
+    row |= evaluation.metrics | {name: config.get(name) for name in CONFIG_COLUMNS}
+    row |= {"expert_hidden_sizes": evaluation.expert_hidden_sizes, "checkpoint_sha256": digest}
+    row["has_routing_cache"] = evaluation.steps is not None
+    files = []
+    if evaluation.steps is not None:
+        files += cache_files(settings.cache_dir, key, RoutingCache(header, evaluation.episodes, evaluation.steps))
+    write_together([*files, result_file(settings.cache_dir, key, row)])  # last: a result says that the rest is there
+    return row
+
+
+# --- many checkpoints -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one checkpoint: status "done", "elsewhere" (another process has it) or "failed"."""
+
+    found: FoundCheckpoint
+    status: str
+    message: str = ""
+
+
+def attempt(found: FoundCheckpoint, settings: Settings, force: bool, progress=None) -> Outcome:
+    """Evaluate one checkpoint unless another process has done so or is doing it; an exception becomes the message."""
+    try:
+        with claimed(found.key.artefacts(settings.cache_dir)) as is_ours:
+            if not is_ours:
+                return Outcome(found, "elsewhere")
+            if force or not is_evaluated(found, settings):
+                evaluate_checkpoint(found, settings, progress)
+        return Outcome(found, "done")
+    except (InputError, OSError) as error:
+        return Outcome(found, "failed", str(error))
+    except Exception:  # one checkpoint's bug must not cost the others their results
+        return Outcome(found, "failed", traceback.format_exc())
+
+
+def evaluate_all(missing: list[FoundCheckpoint], settings: Settings, force: bool, jobs: int) -> list[Outcome]:
+    """Evaluate the checkpoints, here or in `jobs` processes, with a progress bar."""
+    outcomes = []
+    with tqdm(total=len(missing), desc="checkpoints", unit="checkpoint", dynamic_ncols=True) as bar:
+        if jobs > 1:
+            outcomes, lost = _attempt_in_pool(missing, settings, force, jobs, bar)
+            for found in lost:  # a process died, and its pool with it: alone, only its own checkpoint fails
+                again, dead = _attempt_in_pool([found], settings, force, 1, bar)
+                outcomes += again + [Outcome(item, "failed", "its process died (out of memory?)") for item in dead]
+            return outcomes
+        for found in missing:
+            with tqdm(total=settings.num_episodes, desc=found.key.label, leave=False, dynamic_ncols=True) as inner:
+                outcomes.append(attempt(found, settings, force, inner.update))
+            bar.update()
+    return outcomes
+
+
+def _attempt_in_pool(
+    missing: list[FoundCheckpoint], settings: Settings, force: bool, jobs: int, bar: tqdm
+) -> tuple[list[Outcome], list[FoundCheckpoint]]:
+    """The outcomes, and the checkpoints that have none because the pool broke."""
+    outcomes, lost = [], []
+    context = multiprocessing.get_context("spawn")  # fork and torch's threads do not go together
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
+        futures = {pool.submit(attempt, found, settings, force): found for found in missing}
+        for future in as_completed(futures):
+            try:
+                outcomes.append(future.result())
+                bar.update()
+            except BrokenProcessPool:
+                lost.append(futures[future])
+    return outcomes, lost

@@ -1,0 +1,279 @@
+"""Which interventions on a checkpoint's routing lack a row, and making it; the table of all of them."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+from tqdm import tqdm
+
+from mop.analysis.groups import GROUPINGS
+from mop.artifacts.checkpoints import FoundCheckpoint, by_task, check_trained_on, load_checkpoint
+from mop.artifacts.intervention_rows import SAME, add_row, comparable, in_words, load_rows, merge_rows
+from mop.artifacts.run_paths import CACHE_DIR, INTERVENTIONS_TABLE, PLOTS_DIR, RunKey, interventions_path
+from mop.common.configuration import shown
+from mop.common.errors import InputError
+from mop.common.files import check_writable, claimed, file_digest, remove_leftovers, write_figure
+from mop.common.routing_edits import GATE_ONLY, NONE, VARIANTS, Intervention
+
+if TYPE_CHECKING:
+    from mixture_of_experts import RecurrentPolicy
+    from mop.evaluation.intervention_runs import Study
+
+Asked = tuple[Intervention, str]  # with its memory variant
+THRESHOLDS = (0.05, 0.1, 0.2, 0.33)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """In which worlds the interventions of a checkpoint are made, and where their files go."""
+
+    num_episodes: int = 1000
+    num_envs: int = 64
+    eval_seed: int = 0
+    cache_dir: str = CACHE_DIR
+    plots_dir: str = PLOTS_DIR
+    results_path: str = INTERVENTIONS_TABLE
+    lang_encoder: str | None = None
+    device: str = "auto"
+    phases: str | None = None  # of GROUPINGS
+    teacher_dir: str | None = None  # where the bot's own results are kept; None: in cache_dir
+    task: str | None = None  # of a policy of several tasks; None: each
+
+
+def standard_battery(
+    expert_hidden_sizes: Sequence[Sequence[int]], phases: Sequence[str]
+) -> list[tuple[Intervention, str]]:
+    """The interventions that are made where none is named, each with a memory variant.
+
+    Each expert and each size left out, each layer's weights replaced, thresholds, only the heaviest; then each expert
+    left out in each of the phases. The memory of an expert that is left out for good is read by nothing, so there the
+    variants are the same; they are made only where experts come and go.
+    """
+    layers = [layer for layer, sizes in enumerate(expert_hidden_sizes) if len(sizes) > 1]
+    experts = [(layer, expert) for layer in layers for expert in range(len(expert_hidden_sizes[layer]))]
+    sizes = sorted({size for of_layer in expert_hidden_sizes for size in of_layer})
+    removable = [size for size in sizes if all(set(of_layer) != {size} for of_layer in expert_hidden_sizes)]
+    once = [Intervention(NONE)]
+    once += [Intervention("lesion", layer, expert) for layer, expert in experts]
+    once += [Intervention("lesion_size", size=size) for size in removable]
+    once += [Intervention(kind, layer) for layer in layers for kind in ("mean", "uniform", "shuffle")]
+    passing = [Intervention("argmax"), *(Intervention("threshold", value=value) for value in THRESHOLDS)]
+    phased = [Intervention("lesion", *place, phase=phase) for place in experts for phase in phases]
+    return [
+        *((intervention, GATE_ONLY) for intervention in once),
+        *((intervention, variant) for intervention in passing for variant in VARIANTS),
+        *((intervention, variant) for variant in VARIANTS for intervention in phased),
+    ]
+
+
+def intervene(checkpoint: str, what: Sequence[Asked] | None, settings: Settings, force: bool = False) -> int:
+    """Make the rows that are missing of the interventions asked for, tell them all, draw use against need.
+
+    Of a policy of several tasks, for each of them, or for `settings.task`. Arguments and errors as `make_missing`.
+    Returns 0.
+    """
+    evaluations = by_task(FoundCheckpoint(RunKey.from_checkpoint(checkpoint), Path(checkpoint)))
+    keys = [found.key for found in evaluations if settings.task is None or found.key.is_of(settings.task)]
+    if not keys:
+        load_checkpoint(checkpoint)  # of a file that cannot be read, the tasks are not known: this says so
+        task_ids = ", ".join(found.key.task_id for found in evaluations)
+        raise InputError(f"--task: {checkpoint} was trained on {task_ids}, not on {settings.task}")
+    for key in keys:
+        _intervene_on(key, checkpoint, what, settings, force)
+    return 0
+
+
+def _intervene_on(key: RunKey, checkpoint: str, what: Sequence[Asked] | None, settings: Settings, force: bool) -> None:
+    """`intervene` in the worlds of one task."""
+    _prepare_places(settings, key)
+    rows_path = interventions_path(settings.cache_dir, key)
+    try:
+        made = make_missing(key, checkpoint, what, settings, force)
+    finally:  # also after Ctrl-C: what is made is in the table
+        table = merge_rows(settings.cache_dir, settings.results_path, print)
+    wanted = {(str(intervention), variant): number for number, (intervention, variant) in enumerate(made.asked)}
+    rows = [row for row in load_rows(rows_path) if (row["intervention"], row["variant"]) in wanted]
+    print(format_rows(sorted(rows, key=lambda row: wanted[row["intervention"], row["variant"]])))
+    _draw(load_rows(rows_path), made.about, key, settings)
+    print(f"rows: {rows_path}, table of all checkpoints: {settings.results_path} (rows: {len(table)})")
+    if made.elsewhere:
+        print(f"{len(made.elsewhere)} of these are being made by another process")
+
+
+class Made(NamedTuple):
+    """What was asked for of a checkpoint, what its rows have in common, and what another process is making."""
+
+    asked: list[Asked]
+    about: dict
+    elsewhere: list[Asked]
+
+
+def make_missing(
+    key: RunKey,
+    checkpoint: str,
+    what: Sequence[Asked] | None,
+    settings: Settings,
+    force: bool = False,
+    on_row: Callable[[], object] = lambda: None,
+) -> Made:
+    """Make the rows of a checkpoint that are missing.
+
+    key: of its evaluation, with the task in whose worlds it is; what: None for `standard_battery`; force: also those
+    that have a row; on_row: called after each. Raises InputError where something cannot be used, before any work is
+    done for it.
+    """
+    rows_path = interventions_path(settings.cache_dir, key)
+    study, about = open_study(Path(checkpoint), key, settings)
+    asked = list(what) if what is not None else _battery_of(about | {"phases": study.phases})
+    for intervention, _ in asked:
+        study.check(intervention)
+    swaps = _open_swaps(study, {intervention.file for intervention, _ in asked if intervention.file})
+    missing = [item for item in asked if force or not is_done(load_rows(rows_path), item, about, swaps)]
+    print(f"{key.label}: {len(asked)} interventions, {len(missing)} to make")
+    return Made(asked, about, make_rows(study, missing, rows_path, about, swaps, force, on_row))
+
+
+def open_study(path: Path, key: RunKey, settings: Settings) -> "tuple[Study, dict]":
+    """The intact episodes of a checkpoint, and what every row of it says of where it comes from.
+
+    Raises InputError where the checkpoint cannot be used.
+    """
+    from mop.envs.babyai import MINIGRID_VERSION
+    from mop.envs.bot_paths import BotPaths
+    from mop.evaluation.evaluate import encoder_for, load_for_evaluation
+    from mop.evaluation.intervention_runs import Study
+    from mop.training.devices import use_device
+
+    if settings.phases is not None and settings.phases not in GROUPINGS:
+        raise InputError(f"--phases: there is no grouping {shown(settings.phases)}; choose from {', '.join(GROUPINGS)}")
+    checkpoint = load_for_evaluation(path)
+    config = checkpoint["config"]
+    check_trained_on(config, key, path)
+    bot_paths = BotPaths(key.task_id, config["max_steps"], settings.teacher_dir or settings.cache_dir)
+    encoder, device = encoder_for(checkpoint, settings.lang_encoder), use_device(settings.device)
+    with tqdm(total=settings.num_episodes, desc="intact", leave=False, delay=1, dynamic_ncols=True) as bar:
+        study = Study(
+            checkpoint, encoder, bot_paths, settings.num_episodes, settings.eval_seed, settings.num_envs, device,
+            settings.phases, progress=bar.update,
+        )  # fmt: skip
+    about = {
+        "checkpoint_path": path.as_posix(),
+        "task_id": key.task_id,
+        "trained_on": key.trained_on,
+        "trial": key.trial,
+        "seed": key.seed,
+        "update": checkpoint["update"],
+        "lpc_alpha": config.get("lpc_alpha"),
+        "num_episodes": settings.num_episodes,
+        "eval_seed": settings.eval_seed,
+        "phases_by": study.group_by,
+        "expert_hidden_sizes": study.policy.expert_hidden_sizes,
+        "minigrid_version": MINIGRID_VERSION,
+        "checkpoint_sha256": file_digest(path),
+    }
+    return study, about
+
+
+def _battery_of(row: Mapping) -> list[Asked]:
+    """The standard battery for a checkpoint, with the `phases_by` and `phases` of its worlds."""
+    return standard_battery(row["expert_hidden_sizes"], row["phases"] if row["phases_by"] != "overall" else [])
+
+
+def has_battery(rows: Sequence[Mapping], digest: str, settings: Settings) -> bool:
+    """Whether rows hold the standard battery of the checkpoint with this digest, in the worlds of the settings."""
+    wanted = {"checkpoint_sha256": digest, "num_episodes": settings.num_episodes, "eval_seed": settings.eval_seed}
+    for row in rows:
+        if row["intervention"] == NONE and all(row.get(name) == value for name, value in wanted.items()):
+            battery = _battery_of(row | {"phases": [phase["phase"] for phase in row["phases"]]})
+            return all(is_done(rows, asked, row, {}) for asked in battery)
+    return False
+
+
+def is_done(rows: Sequence[Mapping], asked: Asked, about: Mapping, swaps: "Mapping[str, Swap]") -> bool:
+    """Whether there is a row of an intervention from this very checkpoint, in these worlds, with these phases."""
+    intervention, variant = asked
+    wanted = {"intervention": str(intervention), "variant": variant} | {name: about[name] for name in SAME}
+    wanted["swap_sha256"] = swaps.get(intervention.file, _NO_SWAP).digest
+    return any(all(row.get(name) == value for name, value in wanted.items()) for row in rows)
+
+
+def make_rows(
+    study: "Study", missing: Sequence[Asked], path: Path, about: Mapping, swaps: "Mapping[str, Swap]", force: bool,
+    on_row: Callable[[], object],
+) -> list[Asked]:  # fmt: skip
+    """Make rows and add each to the file as soon as it is there; returns what another process is making."""
+    elsewhere = []
+    with tqdm(missing, unit="intervention", dynamic_ncols=True, disable=not missing) as bar:
+        for intervention, variant in bar:
+            bar.set_description(f"{intervention} ({variant})")
+            name = hashlib.sha256(f"{intervention}\n{variant}".encode()).hexdigest()[:16]
+            with claimed(path.parent / f".intervention-{name}.claim") as is_ours:
+                if not is_ours:
+                    elsewhere.append((intervention, variant))
+                elif force or not is_done(load_rows(path), (intervention, variant), about, swaps):
+                    digest, routers = swaps.get(intervention.file, _NO_SWAP)
+                    names = {"intervention": str(intervention), "variant": variant, "swap_sha256": digest}
+                    now = {"evaluated_at": datetime.now(UTC).isoformat(timespec="seconds")}
+                    add_row(path, about | names | study.run(intervention, variant, routers) | now)
+                    on_row()
+    return elsewhere
+
+
+class Swap(NamedTuple):
+    """The checkpoint of a `swap`."""
+
+    digest: str | None
+    routers: "RecurrentPolicy | None"
+
+
+_NO_SWAP = Swap(None, None)
+
+
+def _open_swaps(study: "Study", files: set[str]) -> dict[str, Swap]:
+    """The checkpoints whose routers are taken. Raises InputError where one cannot be read, or does not fit."""
+    from mop.evaluation.evaluate import load_for_evaluation
+    from mop.evaluation.intervention_runs import with_routers_of
+    from mop.training.policies import policy_from_checkpoint
+
+    swaps = {}
+    for file in sorted(files):
+        routers = policy_from_checkpoint(load_for_evaluation(file))[0]
+        with_routers_of(study.policy, routers)
+        swaps[file] = Swap(file_digest(file), routers)
+    return swaps
+
+
+def _prepare_places(settings: Settings, key: RunKey) -> None:
+    """Raises InputError where something could not be written, before any work."""
+    place = Path(settings.results_path).resolve()
+    if place.suffix != ".csv" or (place.exists() and not place.is_file()):
+        raise InputError(f"--results_path must name a .csv file, not {settings.results_path}")
+    check_writable(place.parent, "--results_path")
+    check_writable(settings.cache_dir, "--cache_dir")
+    check_writable(settings.plots_dir, "--plots_dir")
+    remove_leftovers(place.parent.glob(f".{place.name}.*"))
+    remove_leftovers(key.artefacts(settings.cache_dir).glob(".*.tmp"))
+
+
+def _draw(rows: Sequence[Mapping], about: Mapping, key: RunKey, settings: Settings) -> None:
+    """Draw use against need where lesions and the intact policy have rows, of each variant that was made in a phase."""
+    rows = comparable(rows, about)
+    if not any(row["intervention"] == NONE for row in rows):
+        return
+    from mop.plotting import intervention_bars as figures  # here: who only plans rows does not wait for matplotlib
+
+    for variant in figures.lesioned_variants(rows):
+        title = figures.matrix_title(key.label, about["num_episodes"], variant)
+        path = key.artefacts(settings.plots_dir) / f"{figures.matrix_name(variant)}.png"
+        print(f"figure: {write_figure(path, figures.plot_use_and_need(rows, title, variant))}")
+
+
+def format_rows(rows: Sequence[Mapping]) -> str:
+    """Interventions for a terminal: success, what changed with its intervals, agreement."""
+    if not rows:
+        return "no interventions yet"
+    return pd.DataFrame(map(in_words, rows)).to_string(index=False)

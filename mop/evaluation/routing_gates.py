@@ -1,0 +1,194 @@
+"""Interventions on the weights of the routers, for arrays and for tensors alike.
+
+The rest of a layer's weights is scaled so that their sum stays what it was; where nothing changes, the weights are the
+same bit for bit. Axis letters: N samples, E experts of a layer, S hidden units of a policy, M steps of a pool.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mop.common.errors import InputError
+from mop.common.routing_edits import FROZEN, GATE_ONLY, NONE, Intervention
+from mop.common.seeding import stream_seed
+
+Weights = TypeVar("Weights", np.ndarray, Tensor)
+_TINY = 1e-30  # where a router gives all but this to what is left out, the rest shares it equally
+
+
+def leave_out(weights: Weights, is_out: Weights) -> Weights:
+    """Weights (N, E) without the experts of is_out (..., E) bool, of which no row holds all."""
+    rest = weights * ~is_out
+    rest = rest + ~is_out * (rest.sum(-1, keepdims=True) < _TINY)
+    return rest * (weights.sum(-1, keepdims=True) / rest.sum(-1, keepdims=True))
+
+
+def give(weights: Weights, is_given: np.ndarray, values: np.ndarray) -> Weights:
+    """Weights (N, E) where the experts of is_given (E,) bool have `values` (E,) float64 of the sum; the rest is scaled.
+
+    Values that leave no rest, or less than none, are scaled to the sum themselves; they are not all 0 then.
+    """
+    share, total = float(values.sum()), weights.sum(-1, keepdims=True)
+    if is_given.all() or share > 1:
+        return weights * 0 + _like(weights, values / share) * total
+    return leave_out(weights, _like(weights, is_given)) * (1 - share) + _like(weights, values) * total
+
+
+class Gates:
+    """One intervention on a policy's routers: the weights in the place of the routers' own."""
+
+    def __init__(
+        self,
+        intervention: Intervention,
+        expert_hidden_sizes: Sequence[Sequence[int]],
+        pool: Sequence[np.ndarray] | None = None,
+        seed: int = 0,
+    ):
+        """pool: the weights of all steps of the evaluation without it, L arrays (M, E_l), for `mean` and `shuffle`.
+
+        Raises InputError where the policy has no such layer, expert or size, or nothing would be left of a layer.
+        """
+        self._parts = intervention.singles
+        for part in self._parts:
+            _check(part, expert_hidden_sizes)
+        self._given = [_given_in(layer, sizes, self._parts) for layer, sizes in enumerate(expert_hidden_sizes)]
+        self.intervention, self.sizes, self.pool, self.seed = intervention, expert_hidden_sizes, pool, seed
+        self._drawn = np.empty((0, 0), np.int32)  # episode, step -> the step of the pool, see `_draw`
+
+    def at(
+        self, episode: np.ndarray, t_step: np.ndarray, is_on: np.ndarray | None = None
+    ) -> Callable[[int, Weights], Weights]:
+        """What replaces the weights of the routers at one step of N samples: see `mixture_of_experts.Intervention`.
+
+        episode, t_step (N,) int: which step of which episode each of them is, by which `shuffle` draws; is_on (N,)
+        bool: where it is made, None for everywhere.
+        """
+
+        def intervene(layer: int, weights: Weights) -> Weights:
+            changed = self._change(layer, weights, episode, t_step)
+            if changed is weights or is_on is None or is_on.all():
+                return changed
+            if isinstance(weights, np.ndarray):
+                return np.where(is_on[:, None], changed, weights)
+            return torch.where(torch.as_tensor(is_on, device=weights.device)[:, None], changed, weights)
+
+        return intervene
+
+    def _change(self, layer: int, weights: Weights, episode: np.ndarray, t_step: np.ndarray) -> Weights:
+        """The weights (N, E) of a layer as the intervention has them, at every sample."""
+        kinds = {part.kind: part for part in self._parts if part.layer in (None, layer)}
+        if "uniform" in kinds:
+            weights = weights * 0 + 1 / weights.shape[-1]
+        if "mean" in kinds:
+            weights = weights * 0 + _like(weights, self.pool[layer].mean(0, np.float64).astype(np.float32))
+        if "shuffle" in kinds:
+            weights = _like(weights, self.pool[layer][self._draw(episode, t_step)])
+        is_given, values = self._given[layer]
+        if is_given.any():
+            weights = give(weights, is_given, values)
+        if "threshold" in kinds:
+            weights = leave_out(weights, (weights < kinds["threshold"].value) & ~_is_heaviest(weights))
+        if "argmax" in kinds:
+            weights = leave_out(weights, ~_is_heaviest(weights))
+        return weights
+
+    def _draw(self, episode: np.ndarray, t_step: np.ndarray) -> np.ndarray:
+        """(N,) int, a step of the pool for each sample: a number of episode and step alone.
+
+        Drawn in blocks, each with a stream of its own, as nobody knows before how many episodes and steps there are.
+        """
+        found, needed = self._drawn.shape, (int(episode.max()) + 1, int(t_step.max()) + 1)
+        if needed[0] > found[0] or needed[1] > found[1]:
+            rows, columns = (-(-max(pair) // _BLOCK) for pair in zip(found, needed, strict=True))
+            self._drawn = np.block([[self._draw_block(i, j) for j in range(columns)] for i in range(rows)])
+        return self._drawn[episode, t_step]
+
+    def _draw_block(self, i: int, j: int) -> np.ndarray:
+        rng = np.random.default_rng(stream_seed(self.seed, f"shuffle {i} {j}"))
+        return rng.integers(len(self.pool[0]), size=(_BLOCK, _BLOCK), dtype=np.int32)
+
+
+_BLOCK = 128  # episodes, and steps of each
+
+
+def _given_in(layer: int, sizes: Sequence[int], parts: Sequence[Intervention]) -> tuple[np.ndarray, np.ndarray]:
+    """Which experts of a layer are left out or clamped (E,) bool, and their weights (E,) float64.
+
+    Raises InputError where an expert is so twice, or nothing would be left of the layer.
+    """
+    is_given, values = np.zeros(len(sizes), bool), np.zeros(len(sizes))
+    for part in parts:
+        is_it = np.zeros(len(sizes), bool)
+        if part.kind == "lesion_size":
+            is_it = np.asarray(sizes) == part.size
+        elif part.kind in ("lesion", "clamp") and part.layer == layer:
+            is_it = np.arange(len(sizes)) == part.expert
+        if (is_given & is_it).any():
+            raise InputError(f"{part}: another of these already gives a weight to such an expert of layer {layer}")
+        is_given, values = is_given | is_it, values + (part.value or 0.0) * is_it
+    if is_given.all() and not values.any():
+        raise InputError(f"nothing would be left of layer {layer}: leave one expert its weight")
+    return is_given, values
+
+
+def _is_heaviest(weights: Weights) -> Weights:
+    """(N, E) bool: the expert with the largest weight of each row, of equal ones the first."""
+    numbers = _like(weights, np.arange(weights.shape[-1]))
+    return weights.argmax(-1, keepdims=True) == numbers
+
+
+def _like(weights: Weights, values: np.ndarray) -> Weights:
+    """An array as what the weights are; floats get their dtype."""
+    is_float = values.dtype.kind == "f"
+    if isinstance(weights, np.ndarray):
+        return values.astype(weights.dtype) if is_float else values
+    return torch.as_tensor(values, dtype=weights.dtype if is_float else None, device=weights.device)
+
+
+def _check(intervention: Intervention, expert_hidden_sizes: Sequence[Sequence[int]]) -> None:
+    layer, expert, size = intervention.layer, intervention.expert, intervention.size
+    sizes = [list(of_layer) for of_layer in expert_hidden_sizes]
+    if intervention.kind != NONE and all(len(of_layer) == 1 for of_layer in sizes):
+        raise InputError(f"{intervention}: this policy has one expert in each layer, and no routing to intervene on")
+    if layer is not None and layer >= len(sizes):
+        raise InputError(f"{intervention}: this policy has the layers 0 to {len(sizes) - 1}")
+    if expert is not None and expert >= len(sizes[layer]):
+        raise InputError(f"{intervention}: layer {layer} has the experts 0 to {len(sizes[layer]) - 1}")
+    if expert is not None and len(sizes[layer]) == 1:
+        raise InputError(f"{intervention}: layer {layer} has no other expert")
+    if size is not None:
+        if not any(size in of_layer for of_layer in sizes):
+            known = ", ".join(map(str, sorted({size for of_layer in sizes for size in of_layer})))
+            raise InputError(f"{intervention}: the sizes of this policy's experts are {known}")
+        if any(set(of_layer) == {size} for of_layer in sizes):
+            raise InputError(f"{intervention}: a layer has no expert of another size")
+
+
+def experts_of_units(hidden_layout: Mapping[str, slice], expert_hidden_sizes: Sequence[Sequence[int]]) -> Tensor:
+    """The expert of each hidden unit (S,) int64, counted through all layers; -1: a router's, or the baseline's.
+
+    hidden_layout: of `mixture_of_experts.RecurrentPolicy`.
+    """
+    experts = torch.full((max(columns.stop for columns in hidden_layout.values()),), -1)
+    firsts = np.cumsum([0, *map(len, expert_hidden_sizes)])
+    for name, columns in hidden_layout.items():
+        kind, *place = name.split("_")
+        if kind == "expert":
+            layer, expert = map(int, place)
+            experts[columns] = int(firsts[layer]) + expert
+    return experts
+
+
+def hold_memory(variant: str, experts: Tensor, routing: Sequence[Tensor], before: Tensor, after: Tensor) -> Tensor:
+    """The hidden state (N, S) after a step, where the memory of an expert of weight 0 follows a variant.
+
+    experts (S,): of `experts_of_units`; routing: the weights that were used, L x (N, E_l); before, after (N, S): the
+    step. In a step without weight nothing reads an expert's state, so it can be set when the step is done.
+    """
+    if variant == GATE_ONLY:
+        return after
+    is_out = (torch.cat(list(routing), -1) == 0)[:, experts.clamp(min=0)] & (experts >= 0)
+    return torch.where(is_out, before if variant == FROZEN else 0, after)

@@ -1,0 +1,1 @@
+"""Compiled arithmetic: the grid, the bot, the policies on a CPU."""

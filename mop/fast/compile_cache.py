@@ -1,0 +1,46 @@
+"""Where numba keeps the compiled kernels: one folder for each state of their sources.
+
+numba itself asks only whether the file of a function has changed, not those of the functions that it calls: a change of
+one kernel file would leave old code in the kernels of another. Every compiled function is made by `kernel`, so that
+none can be compiled before numba knows that folder.
+"""
+
+import functools
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numba
+
+HERE = Path(__file__).resolve().parent
+
+
+def _folder() -> Path:
+    """Beside the sources (or under NUMBA_CACHE_DIR), in the user's cache where these may not be written to."""
+    files = (path.read_bytes() for path in sorted(HERE.glob("*.py")))
+    sources = b"".join(source for source in files if b"compile_cache import kernel" in source)
+    home = Path(os.environ.get("NUMBA_CACHE_DIR") or HERE / "__pycache__")
+    if not os.access(home if home.exists() else home.parent, os.W_OK):
+        home = Path.home() / ".cache" / "rl-mop"
+    return home / f"kernels-{hashlib.sha256(sources).hexdigest()[:16]}"
+
+
+numba.config.CACHE_DIR = str(_folder())
+
+
+def kernel(function: Callable | None = None, **options) -> Callable:
+    """Decorator: a function compiled by numba without Python objects, and kept on disk; options of `numba.njit`."""
+    if function is None:
+        return functools.partial(kernel, **options)
+    return numba.njit(cache=True, **options)(function)
+
+
+def announce_compilation() -> None:
+    """Say once, on stderr, that the first run of an installation compiles."""
+    try:
+        Path(numba.config.CACHE_DIR).mkdir(parents=True)
+    except FileExistsError:
+        return
+    print("compiling for this machine: about a minute, once for this installation", file=sys.stderr)

@@ -1,0 +1,146 @@
+"""Minigrid's slow spots, replaced for the environments of this project alone.
+
+World generation and the check of the mission look at every cell through `Grid.get`, several times a world; here the
+same is found with a tenth of the work. Rules, random draws and their order stay Minigrid's, and environments that are
+made by `gymnasium.make` stay as they are: tests/mop/envs/test_babyai.py compares the two, step by step, on every task.
+"""
+
+import copy
+import functools
+
+import gymnasium
+import minigrid  # noqa: F401, registers the environments
+import numpy as np
+from gymnasium.envs.registration import load_env_creator
+from minigrid.envs.babyai.core.roomgrid_level import RejectSampling
+from minigrid.envs.babyai.core.verifier import GoToInstr, ObjDesc
+
+from mop.fast.grid import flood
+
+DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up
+
+
+class QuickRandom:
+    """The random numbers that world generation draws, in Python: the same as NumPy's generator, six times as fast.
+
+    Integers by Lemire's method ("Fast random integer generation in an interval", 2019) on halves of 64-bit words, the
+    lower half first, and floats from the upper 53 bits, as `numpy.random.Generator` over PCG64 makes them.
+    """
+
+    def __init__(self, bit_generator: np.random.PCG64):
+        self._draw, self._words, self._half = bit_generator.random_raw, [], None
+
+    def _word(self) -> int:
+        if not self._words:
+            self._words = self._draw(64).tolist()[::-1]
+        return self._words.pop()
+
+    def _half_word(self) -> int:
+        if self._half is not None:
+            half, self._half = self._half, None
+            return half
+        word = self._word()
+        self._half = word >> 32
+        return word & 0xFFFFFFFF
+
+    def integers(self, low: int, high: int) -> np.int64:
+        """Uniform in [low, high), at most 2**32 - 1 values; an np.int64, as a level compares its draws by `is`."""
+        count = int(high) - int(low)
+        if count == 1:
+            return np.int64(low)
+        product = self._half_word() * count
+        if product & 0xFFFFFFFF < count:
+            while product & 0xFFFFFFFF < (2**32 - count) % count:
+                product = self._half_word() * count
+        return np.int64(low + (product >> 32))
+
+    def uniform(self, low: float, high: float) -> float:
+        """Uniform in [low, high)."""
+        return low + (high - low) * ((self._word() >> 11) * 2.0**-53)
+
+
+class QuickLevel:
+    """What `make_quick` mixes into the classes of its environments."""
+
+    def reset(self, *, seed: int, **kwargs):
+        """Begin world `seed`."""
+        self._np_random = QuickRandom(np.random.PCG64(seed))
+        self._rand_int = self._np_random.integers  # the most frequent call, without its detours
+        return super().reset(**kwargs)
+
+    @property
+    def front_pos(self) -> tuple[int, int]:
+        """The cell before the agent, without a NumPy array for two numbers."""
+        (x, y), (dx, dy) = self.agent_pos, DIRECTIONS[self.agent_dir]
+        return x + dx, y + dy
+
+    def check_objs_reachable(self, raise_exc: bool = True) -> bool:
+        """Whether the agent can walk up to every object, through doors that count as open, as Minigrid's method."""
+        cells, width = self.grid.grid, self.grid.width
+        is_free = np.array([cell is None or cell.type == "door" for cell in cells])
+        x, y = self.agent_pos
+        reached = flood(is_free, width, int(y) * width + int(x))
+        for at in np.flatnonzero(~reached):
+            if cells[at] is not None and cells[at].type != "wall":
+                if raise_exc:
+                    raise RejectSampling(f"unreachable object at {(at % width, at // width)}")
+                return False
+        return True
+
+
+def make_quick(task_id: str, **kwargs):
+    """The unwrapped environment of a registered id with the quick methods; it behaves as Minigrid's own."""
+    spec = copy.deepcopy(gymnasium.spec(task_id))
+    level = spec.entry_point if callable(spec.entry_point) else load_env_creator(spec.entry_point)
+    spec.entry_point = type(level.__name__, (QuickLevel, level), {})
+    return gymnasium.make(spec, disable_env_checker=True, **kwargs).unwrapped
+
+
+def _for_quick_levels(owner: type, name: str):
+    """Decorator: replaces the method `name` of a class where its environment is a QuickLevel, and nowhere else."""
+    original = getattr(owner, name)
+
+    def decorate(quick):
+        @functools.wraps(original)
+        def dispatch(self, first, *args, **kwargs):
+            env = getattr(self, "env", first)  # an instruction knows its environment, a description is given it
+            return (quick if isinstance(env, QuickLevel) else original)(self, first, *args, **kwargs)
+
+        setattr(owner, name, dispatch)
+
+    return decorate
+
+
+@_for_quick_levels(GoToInstr, "verify_action")
+def _verify_go_to(self, action) -> str:
+    return "success" if self.env.front_pos in self.desc.obj_poss else "continue"
+
+
+@_for_quick_levels(ObjDesc, "find_matching_objs")
+def _find_matching_objs(self, env, use_location: bool = True):
+    """The objects that fit a description, column by column; without `use_location` those of `obj_set`, moved or not."""
+    width, height = env.grid.width, env.grid.height
+    known = {id(item) for item in self.obj_set}
+    found = [
+        (at % width, at // width, cell)
+        for at, cell in enumerate(env.grid.grid)
+        if cell is not None
+        and (self.type is None or cell.type == self.type)
+        and (self.color is None or cell.color == self.color)
+        and (use_location or id(cell) in known)
+    ]
+    if use_location and self.loc in ("left", "right", "front", "behind"):
+        room = env.room_from_pos(*env.agent_pos)
+        found = [item for item in found if room.pos_inside(*item[:2]) and _is_at(self.loc, env, *item[:2])]
+    found.sort(key=lambda item: item[0] * height + item[1])
+    if use_location:
+        self.obj_set = [cell for _, _, cell in found]
+    self.obj_poss = [(x, y) for x, y, _ in found]
+    return self.obj_set, self.obj_poss
+
+
+def _is_at(location: str, env, x: int, y: int) -> bool:
+    """Whether a cell is to the "left" or "right" of the agent, in "front" of it or "behind" it."""
+    (dx, dy), to_x, to_y = DIRECTIONS[env.agent_dir], x - env.agent_pos[0], y - env.agent_pos[1]
+    ahead, aside = to_x * dx + to_y * dy, to_y * dx - to_x * dy  # aside: to the right
+    return {"left": aside < 0, "right": aside > 0, "front": ahead > 0, "behind": ahead < 0}[location]

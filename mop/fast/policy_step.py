@@ -1,0 +1,544 @@
+"""The policies' arithmetic on a CPU, compiled: one step of a whole policy, and the parts that sequences have too.
+
+Matrices are small (16 environments, widths of 16 to 300), so most of the time of a step through a tensor library goes
+to calls. Here a step is one call, over one flat array of weights that processes can share; torch is not needed. The
+result of a sample is the same bit for bit in a batch of any size: every sum adds its terms in a fixed order.
+
+The equations are those of `mixture_of_experts`, against which the tests hold these kernels. Axis letters as there:
+T steps, N samples, D width, H hidden units of a layer, E experts, A actions, S hidden units of a policy; M = T * N
+rows. The hidden units of a layer are the router's, then each expert's. Its gates (3H) are r, z, n of the first of these
+GRUs, then r, z, n of the next, so that the matrices of a GRU are blocks as they are.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from mop.common.workers import Layout as SharedLayout
+from mop.fast.compile_cache import kernel
+from mop.fast.grid import encoded_dim, obs_edges
+from mop.fast.product import add_product
+
+# contract: a product and the sum it goes into are one instruction, in every loop alike. error_model numpy: x / 0 is no
+# exception, so that loops with a division can be vectorised. Loops run over slices that begin at 0, because numba
+# vectorises no others. Rows are copied by loops, which compile seconds faster than `a[i] = b`. Zeros that are arguments
+# are np.int64(0), because numba compiles a function anew for a constant.
+OPTIONS = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}}
+_kernel = kernel(**OPTIONS)
+
+_BOUND = np.float32(7.90531110763549805)
+_P1, _P3, _P5, _P7, _P9, _P11, _P13 = (
+    np.float32(c)
+    for c in (
+        *(4.89352455891786e-03, 6.37261928875436e-04, 1.48572235717979e-05, 5.12229709037114e-08),
+        *(-8.60467152213735e-11, 2.00018790482477e-13, -2.76076847742355e-16),
+    )
+)
+_Q0, _Q2, _Q4, _Q6 = (
+    np.float32(c) for c in (4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06)
+)
+
+
+def _tanh(x):
+    """In kernels only: `_compile_tanh`."""
+
+
+@overload(_tanh, jit_options=OPTIONS)
+def _compile_tanh(x):
+    """tanh; in float32 the clamped rational function of Eigen (`ptanh_float`, MathFunctionsImpl.h), within 3e-7."""
+    if x != types.float32:
+        return lambda x: math.tanh(x)
+
+    def rational(x):
+        x = _BOUND if x > _BOUND else x  # written so that NaN stays NaN
+        x = -_BOUND if x < -_BOUND else x
+        s = x * x
+        p = x * ((((((_P13 * s + _P11) * s + _P9) * s + _P7) * s + _P5) * s + _P3) * s + _P1)
+        return p / (((_Q6 * s + _Q4) * s + _Q2) * s + _Q0)
+
+    return rational
+
+
+@_kernel
+def linear(weights, at, x, x_at, num_terms, out, out_at, width):
+    """Columns of out (N, ...) become bias + columns of x (N, ...) @ weight.
+
+    At `at` lie the bias (width,), then the weight (num_terms, width).
+    """
+    bias = weights[at:]
+    for n in range(len(out)):
+        y = out[n, out_at:]
+        for j in range(width):
+            y[j] = bias[j]
+    start = at + width
+    block = weights[start : start + num_terms * width].reshape(num_terms, width)
+    add_product(x, x_at, block, np.int64(0), width, out, out_at)
+
+
+@_kernel
+def recur(weights, at, sizes, gates, hidden, start, product, after):
+    """One step of the GRUs of a layer; equations of `torch.nn.GRU` (Cho et al. 2014, reset behind the product).
+
+    r, z = sigmoid(i + W h + b);  n = tanh(i_n + r (W_n h + b_n));  h' = (1 - z) n + z h.
+    At `at` lie the bias b (3H,), then W (h, 3h) of each GRU. gates (N, 3H): i, becomes r, z, n; product (N, 3H) becomes
+    W h + b; hidden and after (N, S): the layer's columns begin at `start`.
+    """
+    half, one, zero = gates.dtype.type(0.5), gates.dtype.type(1), np.int64(0)
+    bias = weights[at:]
+    for n in range(len(gates)):
+        row = product[n]
+        for j in range(gates.shape[1]):
+            row[j] = bias[j]
+    at += gates.shape[1]
+    column = zero
+    for size in sizes:
+        block = weights[at : at + 3 * size * size].reshape(size, 3 * size)
+        add_product(hidden, start + column, block, zero, 3 * size, product, 3 * column)
+        for n in range(len(gates)):
+            old, new = hidden[n, start + column :], after[n, start + column :]
+            gate, inner = gates[n, 3 * column :], product[n, 3 * column :]
+            update, candidate, inner_n = gate[size:], gate[2 * size :], inner[2 * size :]
+            for j in range(2 * size):
+                gate[j] = half * _tanh(half * (gate[j] + inner[j])) + half  # the sigmoid
+            for j in range(size):
+                candidate[j] = _tanh(candidate[j] + gate[j] * inner_n[j])
+            for j in range(size):
+                new[j] = (one - update[j]) * candidate[j] + update[j] * old[j]
+        column += size
+        at += 3 * size * size
+
+
+@_kernel
+def softmax(routing, first, num_experts):
+    """Columns of routing (M, ...) from `first` on: `num_experts` logits become weights."""
+    for n in range(len(routing)):
+        weights = routing[n, first : first + num_experts]
+        highest = weights[0]
+        for e in range(1, num_experts):
+            highest = max(highest, weights[e])
+        total = weights.dtype.type(0)
+        for e in range(num_experts):
+            weights[e] = math.exp(weights[e] - highest)
+            total += weights[e]
+        for e in range(num_experts):
+            weights[e] = weights[e] / total
+
+
+@_kernel
+def weigh(sizes, states, start, x, routing, first, mixed, y):
+    """`mix_forward` with weights in place of the logits."""
+    num_experts = len(sizes)
+    for n in range(len(x)):
+        weights = routing[n, first : first + num_experts]
+        row, out, inputs, column = mixed[n], y[n], x[n], 0
+        for j in range(len(out)):
+            out[j] = 0
+        for e in range(num_experts):
+            size, weight = sizes[e], weights[e]
+            state, part = states[n, start + column :], row[column:]
+            if size == 0:
+                for j in range(len(out)):
+                    out[j] += weight * inputs[j]
+            for j in range(size):
+                part[j] = weight * state[j]
+            column += size
+        for e in range(num_experts):
+            row[column + e] = weights[e]
+
+
+@_kernel
+def normalise(weights, at, x, y):
+    """y becomes LayerNorm(x + y) as in `torch.nn.LayerNorm`; at `at` lie its weight (D,) and bias (D,)."""
+    width = x.dtype.type(x.shape[1])
+    for n in range(len(x)):
+        total = squares = x.dtype.type(0)
+        for j in range(x.shape[1]):
+            y[n, j] += x[n, j]
+            total += y[n, j]
+        mean = total / width
+        for j in range(x.shape[1]):
+            squares += (y[n, j] - mean) * (y[n, j] - mean)
+        scale = x.dtype.type(1) / math.sqrt(squares / width + x.dtype.type(1e-5))
+        for j in range(x.shape[1]):
+            y[n, j] = (y[n, j] - mean) * scale * weights[at + j] + weights[at + x.shape[1] + j]
+
+
+@_kernel
+def gather_others(num_categorical, obs, lang):
+    """(N, I - num_categorical + G): what of obs (N, I) is no category, then lang (N, G)."""
+    num_others = obs.shape[1] - num_categorical
+    others = np.empty((len(obs), num_others + lang.shape[1]), obs.dtype)
+    for n in range(len(obs)):
+        for j in range(num_others):
+            others[n, j] = obs[n, num_categorical + j]
+        for j in range(lang.shape[1]):
+            others[n, num_others + j] = lang[n, j]
+    return others
+
+
+@_kernel
+def project_input(weights, at, edges, obs, lang, x):
+    """x (N, D) becomes bias + the encoded obs (N, I) and lang (N, G) @ weight; edges: `obs_edges`.
+
+    At `at` lie the bias (D,), then the weight (K + G, D).
+    """
+    num_categorical, num_columns, width, zero = len(edges) - 1, edges[-1], x.shape[1], np.int64(0)
+    others, start = gather_others(num_categorical, obs, lang), at + width
+    bias, table = weights[at:], weights[start:]
+    for n in range(len(obs)):
+        y = x[n]
+        for j in range(width):
+            y[j] = bias[j]
+        for k in range(0, num_categorical, 3):  # images have three channels; y is loaded and stored less often
+            row_0 = table[(edges[k] + int(obs[n, k])) * width :]
+            row_1 = table[(edges[k + 1] + int(obs[n, k + 1])) * width :]
+            row_2 = table[(edges[k + 2] + int(obs[n, k + 2])) * width :]
+            for j in range(width):
+                y[j] = ((y[j] + row_0[j]) + row_1[j]) + row_2[j]
+    start += num_columns * width
+    block = weights[start : start + others.shape[1] * width].reshape(others.shape[1], width)
+    add_product(others, zero, block, zero, width, x, zero)
+
+
+@_kernel
+def _route(weights, layer, grus, x, hidden, routing, after):
+    """The GRUs of a layer, and its router's weights: into its columns of after (N, S) and of routing (N, ...)."""
+    zero = np.int64(0)
+    gates = np.empty((len(x), 3 * layer.num_units), weights.dtype)
+    linear(weights, layer.at_input, x, zero, x.shape[1], gates, zero, 3 * layer.num_units)
+    recur(weights, layer.at_hidden, grus, gates, hidden, layer.first_unit, np.empty_like(gates), after)
+    if layer.num_experts == 0:  # the baseline's GRU
+        for n in range(len(x)):
+            routing[n, 0] = 1
+    else:
+        first, num_experts = layer.first_weight, layer.num_experts
+        linear(weights, layer.at_router, after, layer.first_unit, grus[0], routing, first, num_experts)
+        softmax(routing, first, num_experts)
+
+
+@_kernel
+def _mix(weights, layer, grus, is_residual, x, routing, after):
+    """The output of a layer: y (N, D), or the baseline's state."""
+    if layer.num_experts == 0:
+        return after
+    zero, num_router_units = np.int64(0), grus[0]
+    mixed = np.empty((len(x), layer.num_units - num_router_units + layer.num_experts), weights.dtype)
+    y, first_state = np.empty_like(x), layer.first_unit + num_router_units
+    weigh(grus[1:], after, first_state, x, routing, layer.first_weight, mixed, y)
+    at_mix, width = layer.at_mix, x.shape[1]
+    block = weights[at_mix : at_mix + mixed.shape[1] * width].reshape(mixed.shape[1], width)
+    add_product(mixed, zero, block, zero, width, y, zero)
+    if is_residual:
+        normalise(weights, layer.at_norm, x, y)
+    return y
+
+
+@_kernel
+def _route_layer(weights, layers, sizes, i, x, hidden, routing, after):
+    """`_route` of layer i, for who looks at its weights before they are used."""
+    layer = layers[i]
+    _route(weights, layer, sizes[i, : 1 + layer.num_experts], x, hidden, routing, after)
+
+
+@_kernel
+def _mix_layer(weights, layers, sizes, i, is_residual, x, routing, after):
+    """`_mix` of layer i."""
+    layer = layers[i]
+    return _mix(weights, layer, sizes[i, : 1 + layer.num_experts], is_residual, x, routing, after)
+
+
+@_kernel
+def _step(
+    weights, layers, sizes, at_input, at_head, edges, is_residual, width, obs, lang, hidden, logits, routing, after
+):
+    """`CompiledPolicy.step`; layers (L,) of LAYER; sizes (L, E + 1): units of the router, then sizes of the experts."""
+    x = np.empty((len(obs), width), weights.dtype)
+    project_input(weights, at_input, edges, obs, lang, x)
+    for i in range(len(layers)):
+        layer = layers[i]
+        grus = sizes[i, : 1 + layer.num_experts]
+        _route(weights, layer, grus, x, hidden, routing, after)
+        x = _mix(weights, layer, grus, is_residual, x, routing, after)
+    zero = np.int64(0)
+    linear(weights, at_head, x, zero, x.shape[1], logits, zero, logits.shape[1])
+
+
+class PolicyShape(NamedTuple):
+    """The architecture of a policy as plain numbers, as a worker process needs them."""
+
+    input_dim: int
+    lang_dim: int
+    width: int
+    num_actions: int
+    layers: tuple[tuple[int, ...], ...]  # units of the router, then sizes of the experts; the baseline: ((units,),)
+    is_residual: bool = False
+    mission_dim: int = 0  # numbers of a mission embedding, 0: without the projection of missions
+    obs_encoding: str = "raw"  # see `obs_edges`
+
+    @property
+    def hidden_size(self) -> int:
+        """S, all hidden units."""
+        return sum(map(sum, self.layers))
+
+    @property
+    def num_routes(self) -> list[int]:
+        """E of each layer, the weights of its router; 1 for the baseline."""
+        return [max(1, len(layer) - 1) for layer in self.layers]
+
+    @property
+    def num_inputs(self) -> int:
+        """Numbers that the input projection sees: the encoded observation and the mission."""
+        return encoded_dim(self.input_dim, self.obs_encoding) + self.lang_dim
+
+    @property
+    def num_weights(self) -> int:
+        """Length of the flat array of weights."""
+        return lay_out(self).num_weights
+
+    @property
+    def layout(self) -> SharedLayout:
+        """The memory that all copies of a policy share: `attach`."""
+        return {"weights": ((self.num_weights,), np.dtype(np.float32))}
+
+    def attach(self, memory: Mapping[str, np.ndarray]) -> "CompiledPolicy":
+        """A policy of this shape whose weights are those of the memory, in this process or another."""
+        return CompiledPolicy(self, memory["weights"])
+
+    def compile(self) -> None:
+        """Compile what steps a policy of this shape, so that workers need not."""
+        policy = CompiledPolicy(self)
+        policy.step(*(np.zeros((1, n)) for n in (self.input_dim, self.lang_dim, self.hidden_size)))
+        policy.project(np.zeros((1, self.mission_dim)))
+
+
+# --- where the parameters lie in the flat array -----------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """Where one parameter lies, in the shape that torch gives it; strides in numbers, not bytes."""
+
+    start: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class LinearPlaces(NamedTuple):
+    """Where the parameters of an `nn.Linear` or `nn.LayerNorm` lie, under the names that torch gives them."""
+
+    weight: Any
+    bias: Any
+
+
+class GRUPlaces(NamedTuple):
+    """Where the parameters of an `nn.GRU` of one layer lie, under torch's names without `_l0`."""
+
+    weight_ih: Any
+    weight_hh: Any
+    bias_ih: Any
+    bias_hh: Any
+
+
+class LayerPlaces(NamedTuple):
+    """Where the parts of a layer lie; the baseline's layer has one GRU and nothing else."""
+
+    grus: tuple[GRUPlaces, ...]  # the router's, then those of the experts that are no skips
+    router: LinearPlaces | None = None  # from the router's state to the logits of its weights
+    projections: tuple[LinearPlaces, ...] = ()  # of the experts that are no skips
+    norm: LinearPlaces | None = None  # of the residual block
+
+
+class PolicyPlaces(NamedTuple):
+    """Where all parameters lie; a `CompiledPolicy` has a view of the array instead of each `Place`."""
+
+    input_projection: LinearPlaces
+    layers: tuple[LayerPlaces, ...]
+    head: LinearPlaces
+    lang_proj: LinearPlaces | None
+
+
+LAYER = np.dtype(
+    [(name, np.int64) for name in ("at_input", "at_hidden", "at_router", "at_mix", "at_norm")]
+    + [(name, np.int64) for name in ("first_unit", "num_units", "first_weight", "num_experts")]
+)  # at_*: index of the first weight of that part; units are columns of the hidden state, weights those of the routing
+
+
+class Layout(NamedTuple):
+    """What the kernels and the copying of parameters need to know of a flat array."""
+
+    num_weights: int
+    places: PolicyPlaces
+    layers: np.ndarray  # (L,) of LAYER
+    sizes: np.ndarray  # (L, most experts + 1) int64: units of the router, then sizes of the experts
+    at_input: int  # index of the first weight of the input projection
+    at_head: int
+    at_lang_proj: int
+
+
+class _Allocator:
+    """Gives out stretches of a flat array one after the other."""
+
+    def __init__(self):
+        self.end = 0
+
+    def take(self, count: int) -> int:
+        """The first index of the next `count` numbers, where a cache line begins: a product that does not begin on a
+        line takes 1.4 times as long.
+        """
+        start = -(-self.end // 16) * 16
+        self.end = start + count
+        return start
+
+    def linear(self, inputs: int, outputs: int) -> tuple[int, LinearPlaces]:
+        """The bias, then the weight transposed: (inputs, outputs)."""
+        start = self.take((1 + inputs) * outputs)
+        weight = Place(start + outputs, (outputs, inputs), (1, outputs))
+        return start, LinearPlaces(weight, Place(start, (outputs,), (1,)))
+
+    def grus(self, sizes: Sequence[int], inputs: int) -> tuple[int, int, tuple[GRUPlaces, ...]]:
+        """GRUs side by side: all input biases, then one matrix of their input weights; all hidden biases, then the
+        hidden matrix of each.
+        """
+        width = 3 * sum(sizes)
+        at_input = self.take((1 + inputs) * width)
+        at_hidden = self.take(width + sum(3 * size * size for size in sizes))
+        places, column, block = [], 0, at_hidden + width
+        for size in sizes:
+            weight_ih = Place(at_input + width + column, (3 * size, inputs), (1, width))
+            weight_hh = Place(block, (3 * size, size), (1, 3 * size))
+            biases = (Place(start + column, (3 * size,), (1,)) for start in (at_input, at_hidden))
+            places.append(GRUPlaces(weight_ih, weight_hh, *biases))
+            column += 3 * size
+            block += 3 * size * size
+        return at_input, at_hidden, tuple(places)
+
+    def projections(self, sizes: Sequence[int], width: int) -> tuple[int, tuple[LinearPlaces, ...]]:
+        """The projections of a layer's experts below each other, then their biases; that of a skip is never set."""
+        start = self.take((sum(sizes) + len(sizes)) * width)
+        places, row, bias = [], start, start + sum(sizes) * width
+        for size in sizes:
+            if size > 0:
+                places.append(LinearPlaces(Place(row, (width, size), (1, width)), Place(bias, (width,), (1,))))
+            row += size * width
+            bias += width
+        return start, tuple(places)
+
+    def norm(self, width: int) -> tuple[int, LinearPlaces]:
+        """Weight, then bias."""
+        start = self.take(2 * width)
+        return start, LinearPlaces(Place(start, (width,), (1,)), Place(start + width, (width,), (1,)))
+
+
+@functools.lru_cache
+def lay_out(shape: PolicyShape) -> Layout:
+    """Where everything of a policy lies in its flat array. Matrices lie transposed, (inputs, outputs)."""
+    memory, sizes = _Allocator(), np.zeros((len(shape.layers), max(map(len, shape.layers))), np.int64)
+    layers, places = np.zeros(len(shape.layers), LAYER), []
+    at_input, input_projection = memory.linear(shape.num_inputs, shape.width)
+    first_unit = first_weight = 0
+    for layer, row, (num_router_units, *experts) in zip(layers, sizes, shape.layers, strict=True):
+        row[: 1 + len(experts)] = num_router_units, *experts
+        units = [num_router_units, *(size for size in experts if size > 0)]
+        layer["at_input"], layer["at_hidden"], grus = memory.grus(units, shape.width)
+        layer["first_unit"], layer["num_units"] = first_unit, sum(units)
+        layer["first_weight"], layer["num_experts"] = first_weight, len(experts)
+        first_unit, first_weight = first_unit + sum(units), first_weight + len(experts)
+        router = projections = norm = None
+        if experts:
+            layer["at_router"], router = memory.linear(num_router_units, len(experts))
+            layer["at_mix"], projections = memory.projections(experts, shape.width)
+        if experts and shape.is_residual:
+            layer["at_norm"], norm = memory.norm(shape.width)
+        places.append(LayerPlaces(grus, router, projections or (), norm))
+    is_baseline = len(shape.layers[-1]) == 1
+    at_head, head = memory.linear(shape.layers[-1][0] if is_baseline else shape.width, shape.num_actions)
+    at_lang_proj, lang_proj = (0, None)
+    if shape.mission_dim > 0:
+        at_lang_proj, lang_proj = memory.linear(shape.mission_dim, shape.lang_dim)
+    all_places = PolicyPlaces(input_projection, tuple(places), head, lang_proj)
+    return Layout(memory.end, all_places, layers, sizes, at_input, at_head, at_lang_proj)
+
+
+def _views(places, weights: np.ndarray):
+    """The same nested structure with the array that each `Place` stands for, a view of `weights`."""
+    if places is None:
+        return None
+    if isinstance(places, Place):
+        size = weights.itemsize
+        strides = tuple(size * stride for stride in places.strides)
+        return np.ndarray(places.shape, weights.dtype, weights, places.start * size, strides)
+    views = [_views(part, weights) for part in places]
+    return tuple(views) if type(places) is tuple else type(places)(*views)
+
+
+def zeros(num_weights: int, dtype=np.float32) -> np.ndarray:
+    """A flat array for weights that begins at a multiple of 64 bytes."""
+    memory = np.zeros(num_weights * np.dtype(dtype).itemsize + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : len(memory) - 64 + start].view(dtype)
+
+
+class CompiledPolicy:
+    """A policy for stepping, without torch: its shape, and one flat array of weights that may be shared memory.
+
+    `parameters` (PolicyPlaces) holds the views of `weights` that are to be filled with a policy's parameters; what is
+    written into them counts from the next step on.
+    """
+
+    def __init__(self, shape: PolicyShape, weights: np.ndarray | None = None):
+        """weights (shape.num_weights,) float, contiguous, writable, best at a multiple of 64 bytes; None: new zeros."""
+        self.shape, self._layout = shape, lay_out(shape)
+        self.weights = zeros(self._layout.num_weights) if weights is None else weights
+        if self.weights.shape != (self._layout.num_weights,):
+            raise ValueError(f"weights of shape {self.weights.shape}; this policy has {self._layout.num_weights}")
+        self.parameters: PolicyPlaces = _views(self._layout.places, self.weights)
+        self._routing = np.cumsum([0, *shape.num_routes])
+
+    def step(
+        self,
+        obs: np.ndarray,
+        lang: np.ndarray,
+        hidden: np.ndarray,
+        intervene: Callable[[int, np.ndarray], np.ndarray] | None = None,
+    ):
+        """One step of N samples, each independent of the others and of N, bit for bit.
+
+        obs (N, I), lang (N, G), hidden (N, S) of the weights' dtype; with one-hot encoding the categories in obs must
+        be Minigrid's, which is not checked; intervene: (layer, the router's weights (N, E)) -> those to mix with in
+        their place. Returns logits (N, A), a list over L of the weights used (N, E_l), which are columns of one array,
+        and the new hidden (N, S).
+        """
+        layout, dtype, num_samples = self._layout, self.weights.dtype, len(obs)
+        obs, lang, hidden = (np.require(a, dtype, "CAW") for a in (obs, lang, hidden))
+        after = np.empty((num_samples, self.shape.hidden_size), dtype)
+        logits = np.empty((num_samples, self.shape.num_actions), dtype)
+        routing = np.empty((num_samples, self._routing[-1]), dtype)
+        by_layer = [routing[:, a:b] for a, b in itertools.pairwise(self._routing)]
+        edges, is_residual, width = obs_edges(self.shape.obs_encoding), self.shape.is_residual, self.shape.width
+        if intervene is None:
+            _step(
+                self.weights, layout.layers, layout.sizes, layout.at_input, layout.at_head, edges, is_residual, width,
+                obs, lang, hidden, logits, routing, after,
+            )  # fmt: skip
+            return logits, by_layer, after
+        x = np.empty((num_samples, width), dtype)
+        project_input(self.weights, layout.at_input, edges, obs, lang, x)
+        for i, used in enumerate(by_layer):
+            _route_layer(self.weights, layout.layers, layout.sizes, i, x, hidden, routing, after)
+            used[...] = intervene(i, used)
+            x = _mix_layer(self.weights, layout.layers, layout.sizes, i, is_residual, x, routing, after)
+        linear(self.weights, layout.at_head, x, 0, x.shape[1], logits, 0, logits.shape[1])
+        return logits, by_layer, after
+
+    def project(self, missions: np.ndarray) -> np.ndarray:
+        """lang (N, G) of mission embeddings (N, mission_dim): the mission projection, row by row as in `step`."""
+        missions = np.require(missions, self.weights.dtype, "CAW")
+        lang = np.empty((len(missions), self.shape.lang_dim), self.weights.dtype)
+        inputs, outputs = self.shape.mission_dim, self.shape.lang_dim
+        linear(self.weights, self._layout.at_lang_proj, missions, 0, inputs, lang, 0, outputs)
+        return lang

@@ -1,1 +1,0 @@
-"""What scripts and the cloud carry out: evaluations of checkpoints, jobs on Modal; imports all but pages."""

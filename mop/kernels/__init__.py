@@ -1,1 +1,0 @@
-"""Compiled arithmetic: the grid, the bot, the policies on a CPU; imports base."""

@@ -1,0 +1,338 @@
+"""Two policies in the same grid -> one figure: each of them, and the difference in every cell.
+
+Axis letters: S steps, C grid cells that one of the two visited, L layers, E experts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.figure import Figure
+
+from mop.analysis.cells import RoutingByPosition, aggregate_routing_by_position, compute_grid_bounds
+from mop.analysis.groups import GROUPINGS, group_routing_data
+from mop.analysis.routing_data import RoutingData, checked_positions
+from mop.analysis.run_comparison import (
+    MIN_EPISODES,
+    CellContrast,
+    Pair,
+    common_sizes,
+    compare_cells,
+    pair_worlds,
+    weights_by_size,
+)
+from mop.analysis.walking import wall_cells
+from mop.common.errors import InputError
+from mop.plotting.heatmaps import (
+    LPC_CMAP,
+    draw_cells,
+    known_lpc,
+    render_lpc_heatmap,
+    render_routing_heatmap,
+    render_walls,
+    value_range,
+)
+from mop.plotting.sheets import LABEL_IN, Legend, Panel, draw_sheet, expert_legend, marks_legend, scale_legend
+from mop.plotting.style import expert_hues, expert_names, wrapped
+
+# Teal and vermilion stay apart for colour-blind eyes, and are no experts' hues; the middle is a grey, not the white of
+# the page.
+DIFFERENCE_CMAP = LinearSegmentedColormap.from_list("difference", ["#006d66", "#dadada", "#c23b00"])
+ONE_SIDED_COLOR = "#7f7f7f"  # only one of the two was there: nothing to compare
+ALL_MEASURES = "LPC and all layers"
+_ROUNDING = 1e-3  # of a mean: smaller differences are pale
+_UNCLEAR = {"hatch": "/////", "facecolor": "none", "edgecolor": "#777777", "linewidth": 0}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One measure of one group of steps: both sides, and the differences, by what each is called."""
+
+    label: str
+    measure: str  # "LPC" or "layer 0", ...
+    layer: int | None
+    sides: tuple[RoutingByPosition, RoutingByPosition]
+    differences: dict[str, CellContrast]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What all maps of the figure share."""
+
+    grid_info: dict[str, int]
+    walls: np.ndarray | None
+    names: tuple[str, str]
+    min_episodes: int
+
+    def map(self, title: str, render: Callable[[Axes, dict[str, int]], object]) -> Panel:
+        """A panel that draws a map, with the walls over it."""
+
+        def draw(ax: Axes) -> None:
+            render(ax, self.grid_info)
+            render_walls(ax, self.walls)
+
+        return Panel(title, draw)
+
+
+def difference_measures(left: RoutingData, right: RoutingData) -> list[str]:
+    """What `plot_difference` can show of two evaluations: "LPC", "layer 0", ..., as far as both have it."""
+    measures = ["LPC"] if all(data.steps.lpc is not None for data in (left, right)) else []
+    if any(data.header.get("expert_hidden_sizes") is None for data in (left, right)):
+        return measures
+    sizes = common_sizes(left.header, right.header)
+    return measures + [f"layer {layer}" for layer, of_layer in enumerate(sizes) if of_layer]
+
+
+def plot_difference(
+    left: RoutingData,
+    right: RoutingData,
+    names: tuple[str, str] = ("left", "right"),
+    group_by: str = "overall",
+    measure: str = ALL_MEASURES,
+    min_episodes: int = MIN_EPISODES,
+    max_groups: int = 8,
+    width_in: float | None = None,
+) -> Figure:
+    """Two policies and, in each cell, right minus left: of mean LPC, and of the mean weight of each size of expert.
+
+    A row for each measure, and for each group of `group_routing_data` that both have; measure: one of
+    `difference_measures`, or all of them. Both sides share every scale. Differences are on a symmetric one, which ends
+    at the largest of a cell with enough episodes; they are hatched where their 95 % interval holds 0 or a side has
+    fewer than min_episodes episodes, and a triangle points to the side that alone was there. Worlds are paired as
+    `pair_worlds` says. Of more than max_groups groups the largest are shown. width_in: of the figure, as `draw_sheet`.
+    Raises InputError if the grids differ, there is no such measure or no common group, or as `group_routing_data`.
+    """
+    possible = difference_measures(left, right)
+    if not possible:
+        raise InputError("nothing of the two can be compared: one has no LPC, and their layers differ or are unknown")
+    if measure not in (ALL_MEASURES, *possible):
+        raise InputError(f"{measure} of the two cannot be compared; what can is {', '.join(possible)}")
+    pair, chosen = pair_worlds(left, right), possible if measure == ALL_MEASURES else [measure]
+    groups, remark = _common_groups(pair, group_by, max_groups)
+    rows = [_make_row(pair, masks, name, label) for label, masks in groups for name in chosen]
+    frame = _Frame(_common_grid(left, right), _common_walls(left, right), names, min_episodes)
+    panels, legends = {}, []
+    for draw, is_lpc in ((_lpc_panels, True), (_weight_panels, False)):
+        if of_kind := [row for row in rows if (row.layer is None) == is_lpc]:
+            drawn, their_legends = draw(of_kind, frame, pair)
+            panels |= dict(zip(map(id, of_kind), drawn, strict=True))
+            legends += their_legends
+    has_ties = any(row.layer is not None for row in rows)
+    legends.append(marks_legend(1, frame.walls is not None, has_ties))
+    sheet = [panels[id(row)] for row in rows]
+    for name, panel in zip(names, sheet[0], strict=False):
+        sheet[0][sheet[0].index(panel)] = Panel(name, panel.draw)
+    title = _title(pair, remark, min_episodes)
+    return draw_sheet(sheet, [row.label for row in rows], frame.grid_info, legends, title, width_in=width_in)
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def _common_grid(left: RoutingData, right: RoutingData) -> dict[str, int]:
+    """The grid of both. Raises InputError if they have grids of their own."""
+    sizes = [
+        {tuple(episode["grid_size"]) for episode in data.episodes if episode.get("grid_size")} for data in (left, right)
+    ]
+    if all(len(of_side) == 1 for of_side in sizes) and sizes[0] != sizes[1]:
+        shapes = [" x ".join(map(str, *of_side)) for of_side in sizes]
+        raise InputError(f"the worlds have {shapes[0]} and {shapes[1]} cells: no cell of one is a cell of the other")
+    positions = np.concatenate([checked_positions(data.steps.position) for data in (left, right)])
+    return compute_grid_bounds(positions, *(sizes[0] if sizes[0] == sizes[1] and len(sizes[0]) == 1 else [None]))
+
+
+def _common_walls(left: RoutingData, right: RoutingData) -> np.ndarray | None:
+    """The cells (H, W) bool that are a wall in every world of both; None where that is not known, or sizes differ."""
+    walls = [wall_cells(data.steps, data.episodes) for data in (left, right)]
+    if any(of_side is None for of_side in walls) or walls[0].shape != walls[1].shape:
+        return None
+    return walls[0] & walls[1]
+
+
+def _common_groups(
+    pair: Pair, group_by: str, max_groups: int
+) -> tuple[list[tuple[str, tuple[np.ndarray, np.ndarray]]], str]:
+    """Label and masks (S,) of each group that both have, and how the steps are grouped, for a title."""
+    masks = pair.masks()
+    if group_by == "overall":
+        return [("", masks)], ""
+    sides = [group_routing_data(data, group_by) for data in (pair.left, pair.right)]
+    steps = [
+        np.bincount(side.index[mask], minlength=len(side)) for side, mask in zip(sides, masks, strict=True)
+    ]  # those that count
+    found = [
+        dict((key, number) for number, key in enumerate(side.keys) if count[number])
+        for side, count in zip(sides, steps, strict=True)
+    ]
+    common = [key for key in found[0] if key in found[1]]
+    if not common:
+        raise InputError(f"by {GROUPINGS[group_by].title}, the two have no group in common")
+    totals = [sum(count[at[key]] for count, at in zip(steps, found, strict=True)) for key in common]
+    shown = [common[index] for index in sorted(np.argsort(-np.array(totals), kind="stable")[:max_groups].tolist())]
+    groups = [
+        (
+            sides[0].labels[found[0][key]],
+            tuple(mask & side.mask(at[key]) for mask, side, at in zip(masks, sides, found, strict=True)),
+        )
+        for key in shown
+    ]
+    num_groups = len(set(found[0]) | set(found[1]))
+    remark = f"by {GROUPINGS[group_by].title}"
+    return groups, remark + (f" ({len(shown)} of {num_groups} groups)" if len(shown) < num_groups else "")
+
+
+def _make_row(pair: Pair, masks: tuple[np.ndarray, np.ndarray], measure: str, label: str) -> _Row:
+    sides = tuple(
+        aggregate_routing_by_position(data.steps, mask)
+        for data, mask in zip((pair.left, pair.right), masks, strict=True)
+    )
+    if measure == "LPC":
+        layer, values = None, {"LPC": (pair.left.steps.lpc, pair.right.steps.lpc)}
+    else:
+        layer = int(measure.removeprefix("layer "))
+        weights = [weights_by_size(data, layer) for data in (pair.left, pair.right)]
+        common = common_sizes(pair.left.header, pair.right.header)[layer]
+        values = {_size_name(size): tuple(of_side[size] for of_side in weights) for size in common}
+    differences = {name: compare_cells(pair, *of_both, *masks) for name, of_both in values.items()}
+    steps = " / ".join(f"{side.num_steps:,}" for side in sides)
+    text = f"{wrapped(label, LABEL_IN)}\n{measure}\n{steps} steps" if label else measure
+    return _Row(text, measure, layer, sides, differences)
+
+
+def _size_name(size: int) -> str:
+    return f"GRU {size}" if size else "skip"
+
+
+# --- the figure -------------------------------------------------------------------------------------------------------
+
+
+def _lpc_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[list[list[Panel]], list[Legend]]:
+    """The maps of each row, both sides first, and what their colours mean."""
+    sides = [side for row in rows for side in row.sides]
+    lpc = [known_lpc(side) for side in sides]
+    scale = value_range(lpc, [side.counts for side in sides])
+
+    def side_panel(side: RoutingByPosition) -> Panel:
+        return frame.map("", lambda ax, grid: render_lpc_heatmap(ax, side, grid, *scale))
+
+    limit = _limit(rows, frame.min_episodes)
+    legends = [scale_legend(scale, LPC_CMAP, "mean LPC", lpc), _difference_legend(limit, "mean LPC")]
+    return [[*map(side_panel, row.sides), *_difference_panels(row, frame, limit)] for row in rows], legends
+
+
+def _weight_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[list[list[Panel]], list[Legend]]:
+    """As `_lpc_panels`, of the router weights of layers."""
+    data = (pair.left, pair.right)
+    names = [expert_names(of_side.header, of_side.steps.layer_routing) for of_side in data]
+    hues = [expert_hues(of_side.header, of_side.steps.layer_routing) for of_side in data]
+
+    def side_panel(row: _Row, number: int) -> Panel:
+        looks = names[number][row.layer], hues[number][row.layer]
+        return frame.map("", lambda ax, grid: render_routing_heatmap(ax, row.sides[number], grid, row.layer, *looks))
+
+    limit, panels, legends = _limit(rows, frame.min_episodes), [], {}
+    for row in rows:
+        panels.append([side_panel(row, 0), side_panel(row, 1), *_difference_panels(row, frame, limit)])
+        for of_names, of_hues in zip(names, hues, strict=True):
+            looks = of_names[row.layer], of_hues[row.layer]
+            legends[(*looks[0], *looks[1])] = expert_legend(*looks, "dominant expert")
+    return panels, [*legends.values(), _difference_legend(limit, "weight")]
+
+
+def _difference_panels(row: _Row, frame: _Frame, limit: float) -> list[Panel]:
+    return [
+        frame.map(
+            f"{name}, difference",
+            lambda ax, grid, name=name, compared=compared: _render_difference(
+                ax, compared, frame, limit, name, row.layer
+            ),
+        )
+        for name, compared in row.differences.items()
+    ]
+
+
+def _limit(rows: Sequence[_Row], min_episodes: int) -> float:
+    """Where the symmetric scale ends: the largest difference of a cell with enough episodes, or of any.
+
+    It is at least a share of the means: what rounding makes of one policy evaluated twice is no difference.
+    """
+    means = [compared.means for row in rows for compared in row.differences.values()]
+    for least in (min_episodes, 1):
+        sizes = [np.abs(of_map.difference[of_map.is_known(least)]) for of_map in means]
+        if any(map(len, sizes)):
+            sides = np.concatenate([side for of_map in means for side in (of_map.left, of_map.right)])
+            largest = max(float(size.max(initial=0)) for size in sizes)
+            return max(largest, _ROUNDING * float(np.nanmax(np.abs(sides)))) or 1.0  # all 0: any scale will do
+    return 1.0  # no cell that both visited
+
+
+def _render_difference(
+    ax: Axes, compared: CellContrast, frame: _Frame, limit: float, name: str, layer: int | None
+) -> None:
+    """Draw right minus left of each cell; hatched where it is not clear, a triangle where only one side was."""
+    means, cells = compared.means, compared.cells
+    is_both, is_clear = means.is_known(1), means.is_clear(frame.min_episodes)
+    colors = np.empty((len(cells), 3))
+    colors[:] = to_rgb(ONE_SIDED_COLOR)
+    colors[is_both] = DIFFERENCE_CMAP(Normalize(-limit, limit)(means.difference[is_both]))[:, :3]
+    values = [_cell_values(compared, index) for index in range(len(cells))]
+    texts = [_cell_text(name, of_cell, is_sure, frame) for of_cell, is_sure in zip(values, is_clear, strict=True)]
+    where = {} if layer is None else {"layer": layer, "expert": name}
+    counts = compared.left_steps + compared.right_steps
+    draw_cells(ax, cells, counts, colors, texts, [where | of_cell for of_cell in values], frame.grid_info)
+    corners = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+    ax.add_collection(PolyCollection(cells[is_both & ~is_clear][:, None] + corners, **_UNCLEAR), autolim=False)
+    for marker, is_alone in (("<", compared.right_steps == 0), (">", compared.left_steps == 0)):
+        ax.plot(*cells[is_alone].T, marker, color="#222222", markersize=4, scalex=False, scaley=False)
+
+
+def _cell_values(compared: CellContrast, index: int) -> dict[str, float | int]:
+    """The numbers of one cell, by name; NaN where one side was not there."""
+    means = compared.means
+    left, right, difference, half = (
+        float(values[index]) for values in (means.left, means.right, means.difference, means.half)
+    )
+    steps = {"left_steps": int(compared.left_steps[index]), "right_steps": int(compared.right_steps[index])}
+    bounds = {"low": difference - half, "high": difference + half}
+    return {"left_mean": left, "right_mean": right, "difference": difference, **bounds, **steps}
+
+
+def _cell_text(name: str, values: dict[str, float | int], is_clear: bool, frame: _Frame) -> str:
+    """What a cell says under the mouse, behind its place."""
+    for side, other in zip(frame.names, ("right_steps", "left_steps"), strict=True):
+        if not values[other]:
+            return f"only {' '.join(side.split())} was here"
+    form = "{:,.0f}" if name == "LPC" else "{:.2f}"
+    left, right, low, high = (form.format(values[column]) for column in ("left_mean", "right_mean", "low", "high"))
+    difference = form.replace(":", ":+").format(values["difference"])
+    interval = f"95 % interval {low} to {high}" if np.isfinite(values["low"]) else "one episode"
+    doubt = "" if is_clear else ", not clear"
+    steps = f"{values['left_steps']:,} + {values['right_steps']:,}"
+    return f"{name} {left} → {right}, {difference} ({interval}{doubt}), {steps}"
+
+
+def _difference_legend(limit: float, label: str) -> Legend:
+    """A colour bar from -limit to limit."""
+
+    def draw(ax: Axes) -> None:
+        scale = ScalarMappable(Normalize(-limit, limit), DIFFERENCE_CMAP)
+        ax.figure.colorbar(scale, cax=ax, orientation="horizontal")
+        form = "{:+,.0f}" if limit >= 10 else "{:+.2g}"
+        ax.set_xticks([-limit, 0, limit], [form.format(-limit), "0", form.format(limit)])
+        ax.tick_params(labelsize="small")
+        ax.set_title(f"{label}, right minus left", fontsize="small")
+
+    return Legend(2.2, 0.2, 0.3, 0.35, draw)
+
+
+def _title(pair: Pair, remark: str, min_episodes: int) -> str:
+    """What is compared, over how many worlds, and what the marks mean."""
+    tasks = " and ".join(dict.fromkeys(str(data.header.get("task_id")) for data in (pair.left, pair.right)))
+    left, right = pair.num_worlds
+    worlds = f"paired in {left:,} worlds" if pair.is_paired else f"not paired: {left:,} and {right:,} worlds"
+    unclear = f"hatched difference: 95 % interval holds 0, or under {min_episodes} episodes"
+    return ", ".join(filter(None, (tasks, worlds, remark))) + f"\n{unclear}; triangle: only that side"

@@ -1,0 +1,1 @@
+"""Imitation of the bot: config -> final checkpoint."""

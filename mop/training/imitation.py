@@ -1,0 +1,326 @@
+"""Imitation: the student, or the bot in its place, acts; the bot labels every state; the student learns the labels.
+
+`ImitationRun` is the whole state of a training run as one object that can be saved, restored, copied and forked;
+`training.train` makes one from a config, and `loop.drive` brings it to its final checkpoint.
+Axis letters: T steps of an unroll, N environments, A actions, G numbers of the mission (`lang_dim`).
+"""
+
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mixture_of_experts import compute_lpc, detach_hidden, routing_measures
+from mop.common.configuration import check_declared, shown
+from mop.common.errors import InputError
+from mop.common.seeding import stream_seed
+from mop.common.task_mix import slots_by_task
+from mop.envs.babyai import MINIGRID_VERSION, NO_LABEL
+from mop.envs.missions import MissionEncoder
+from mop.fast import dispatch
+from mop.training import imitation_log
+from mop.training.adam import FlatAdam
+from mop.training.copies import copied_to_cpu
+from mop.training.episode_stats import Tallies
+from mop.training.loss import ComplexityPrice, loss_of_tasks
+from mop.training.memory import check_memory
+from mop.training.policies import build_policy
+from mop.training.replay import Batch, Replay
+from mop.training.states import check_state
+from mop.training.unroll import Rollouts, Unroll
+
+
+class Decline(NamedTuple):
+    """A number that is `first` up to update `start`, and falls linearly to 0 in update `end`."""
+
+    first: float
+    start: float
+    end: float
+
+    def at(self, update: int) -> float:
+        """The number in an update."""
+        if update < self.start:
+            return self.first
+        return self.first * max(0.0, (self.end - update) / (self.end - self.start)) if self.end > self.start else 0.0
+
+
+class Step(NamedTuple):
+    """What the policy did just before an optimiser step; the measures of an update are computed from it."""
+
+    loss: Tensor
+    cross_entropies: list[Tensor]  # of each task
+    lpc: Tensor  # (T, N)
+    grad_norm: Tensor
+    logits: Tensor  # (T, N, A)
+    routing: list[Tensor]  # L of (T, N, E_l)
+
+
+class ImitationRun:
+    """Policy, optimiser, hidden state, environments with their bots, unrolls kept for replay, and counters of one run.
+
+    `state()` is plain tensors and numbers. Of a world in progress it holds the number and the actions taken, because
+    repeating them restores environment and bot exactly.
+
+    Only these are random: initial weights, worlds, the bot's turns, which unrolls are replayed, which experts are
+    dropped. They come from named streams of `stream_seed`, which is `config["seed"]` or, in a fork that was given a
+    seed of its own, another number.
+    """
+
+    columns = imitation_log.COLUMNS
+
+    def __init__(self, config: dict, encoder: MissionEncoder, device: torch.device):
+        """config: the flags of config.yaml, `policy` and an integer `seed`; the run adds the other declared keys.
+
+        Raises InputError where the run needs more memory than this machine has.
+        """
+        config, self.tasks = _carried(config, encoder), slots_by_task(config)
+        check_memory(config, encoder.dim)
+        self.config, self.encoder, self.device = config, encoder, device
+        self.stream_seed: int = config["seed"]
+        self.price = ComplexityPrice(
+            config["lpc_alpha"], config["normalize_lpc"], config["lpc_eps"], config["lpc_detach"]
+        )
+        scheduled = config["scheduled_updates"]
+        self._bot_shares = Decline(1.0, 0, config["teacher_mix"] * scheduled)
+        falls = (1.0 - config["lr_decay"]) * scheduled if config["lr_decay"] else math.inf
+        self._lrs = Decline(config["lr"], falls, scheduled)
+        self._max_grad_norm = config["grad_clip"] or math.inf
+        self._num_replayed, self._steps_of_update = config["replay"], config["unroll_len"] * config["num_envs"]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(config["seed"], "weights"))
+            self.policy = build_policy(config).to(device)
+            self.lang_proj = nn.Linear(encoder.dim, config["lang_dim"]).to(device)
+        self.lang_proj.requires_grad_(config["train_lang_proj"])
+        self.parameters = [p for p in (*self.policy.parameters(), *self.lang_proj.parameters()) if p.requires_grad]
+        self.flat = dispatch.flat_weights(self.policy)
+        if self.flat is None:
+            self.optimizer = torch.optim.Adam(self.parameters, lr=config["lr"], fused=True)
+        else:
+            others = [p for p in self.lang_proj.parameters() if p.requires_grad]
+            self.optimizer = FlatAdam(self.flat, others, lr=config["lr"])
+        student = dispatch.student_of(self.policy, self.lang_proj, config["num_workers"])
+        task_ids = [task.task_id for task in self.tasks for _ in range(config["num_envs"])[task.slots]]
+        self.rollouts = Rollouts(
+            task_ids, config["num_envs"], config["seed"], config["max_steps"], config["num_workers"],
+            student=student, num_steps=config["unroll_len"],
+        )  # fmt: skip
+        self.hidden = torch.from_numpy(self.rollouts.hidden)  # on the CPU, where the student acts
+        self.replay = Replay(config["replay_size"])
+        self.update = 0
+        self.tally = Tallies(config["num_envs"], self.tasks)
+        self._is_started = False
+
+    def step_update(self) -> dict[str, float]:
+        """One update: an unroll of the student's actions, then `learn` from it. Returns its measures."""
+        return self.learn(*self.act())
+
+    def act(self) -> tuple[Unroll, Tensor]:
+        """An unroll of the student's actions, and the hidden state before it, where gradients are truncated.
+
+        In a random share `bot_share` of the steps the bot acts instead. The next unroll overwrites these arrays.
+        """
+        self._start_worlds()
+        first_hidden = detach_hidden(self.hidden).to(self.device, copy=True)
+        dispatch.refresh_student(self.rollouts.student, self.policy, self.lang_proj)
+        bot_acts = self.rollouts.bot_acts
+        bot_acts[:] = self._rng("turns").random(bot_acts.shape) < self.bot_share
+        unroll = self.rollouts.unroll(lambda mission: self.encoder.embed([mission])[0].numpy())
+        self.tally.add(unroll.steps, bot_acts)
+        return unroll, first_hidden
+
+    def learn(self, unroll: Unroll, first_hidden: Tensor) -> dict[str, float]:
+        """One Adam step on what `act` returned, then `replay` steps, each on an earlier unroll.
+
+        Returns measures of the new unroll before the first step.
+        """
+        batch = Batch.of(unroll, first_hidden)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(stream_seed(self.stream_seed, f"dropout {self.update}"))
+            step = self.fit(batch)
+            rng = self._rng("replay")
+            for _ in range(self._num_replayed if len(self.replay) > 0 else 0):
+                self.fit(self.replay.sample(rng))
+        if self._num_replayed > 0:
+            self.replay.add(batch)
+        measures = self._measures(step, batch.label) | {"bot_share": self.bot_share, "lr": self.lr}
+        self.update += 1
+        return measures
+
+    def fit(self, batch: Batch) -> Step:
+        """One Adam step on a batch. Returns what the policy did before it."""
+        obs, labels, keep, mission, first_hidden = (tensor.to(self.device) for tensor in batch[:-1])
+        obs, labels, mission = obs.float(), labels.long(), mission.long()
+        lang = self.lang_proj(self.encoder.embed(batch.missions).to(self.device))[mission]
+        if self.flat is None:
+            logits, routing, _ = self.policy.get_routing_info(obs, lang, first_hidden, keep)
+        else:
+            logits, routing, _ = dispatch.run(self.policy, obs, lang, first_hidden, keep, weights=self.flat.weights)
+        lpc = compute_lpc(routing, self.policy.expert_hidden_sizes)
+        loss, cross_entropies = loss_of_tasks(logits, labels, lpc, self.tasks, self.price)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        (group,) = self.optimizer.param_groups
+        grad_norm = nn.utils.clip_grad_norm_(group["params"], self._max_grad_norm)
+        if not torch.isfinite(grad_norm):
+            raise InputError(f"training diverged at update {self.update + 1}: the gradient is {grad_norm}; lower --lr")
+        group["lr"] = self.lr
+        self.optimizer.step()
+        return Step(loss, cross_entropies, lpc, grad_norm, logits, routing)
+
+    def _check_finite(self) -> None:
+        """Raises InputError where a step left weights that are no numbers: nothing of them is saved.
+
+        Checked when the run is saved; before that, the gradient of the next step says so.
+        """
+        squares = [moments["exp_avg_sq"] for moments in self.optimizer.state.values()]
+        largest = nn.utils.get_total_norm([*self.parameters, *squares], math.inf)
+        if not torch.isfinite(largest):
+            raise InputError(f"training diverged at update {self.update}: weights are not finite; lower --lr")
+
+    def _measures(self, step: Step, labels: Tensor) -> dict[str, float]:
+        labels = labels.to(self.device)
+        has_label, is_correct = labels != NO_LABEL, step.logits.argmax(-1) == labels
+
+        def of_slots(slots: slice) -> dict[str, float]:
+            accuracy = is_correct[:, slots][has_label[:, slots]].float().mean().item()
+            return {"accuracy": accuracy, "lpc": step.lpc[:, slots].mean().item()}
+
+        entropies = [entropy.item() for entropy in step.cross_entropies]
+        measures = {
+            "loss": step.loss.item(),
+            "cross_entropy": sum(task.share * entropy for task, entropy in zip(self.tasks, entropies, strict=True)),
+            **of_slots(slice(None)),
+            "grad_norm": step.grad_norm.item(),
+            **routing_measures(step.routing, self.policy.expert_hidden_sizes),
+        }
+        for task, entropy in zip(self.tasks, entropies, strict=True) if len(self.tasks) > 1 else ():
+            of_task = {"cross_entropy": entropy} | of_slots(task.slots)
+            measures |= {imitation_log.column(name, task.name): value for name, value in of_task.items()}
+        return measures
+
+    def _rng(self, name: str) -> np.random.Generator:
+        """The random numbers of one purpose in the present update."""
+        return np.random.default_rng((stream_seed(self.stream_seed, name), self.update))
+
+    @property
+    def bot_share(self) -> float:
+        """Probability that the bot acts in a step of the next update: 1 at first, 0 after the part `teacher_mix`."""
+        return self._bot_shares.at(self.update)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update; it falls linearly over the last part, `lr_decay`, to 0."""
+        return self._lrs.at(self.update)
+
+    def _start_worlds(self) -> None:
+        """Begin the first world of every slot, unless there is one already."""
+        if not self._is_started:
+            self.tally.reset(self.rollouts.env.reset())
+            self._is_started = True
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps learned from so far."""
+        return self.update * self._steps_of_update
+
+    def summary(self) -> dict[str, float]:
+        """How the latest episodes ended, and counters."""
+        return self.tally.summary()
+
+    def warnings(self, measures: Mapping[str, float]) -> dict[str, str]:
+        """Whether the loss rewards errors, and whether the routing has collapsed."""
+        num_layers = len(self.policy.expert_hidden_sizes)
+        skip_shares = [measures.get(f"skip_share_{layer}", 0.0) for layer in range(num_layers)]
+        texts = {
+            "collapse": imitation_log.collapse(skip_shares, measures["lpc"], self.config["residual"], self.price.alpha)
+        }
+        for name in [task.name for task in self.tasks] if len(self.tasks) > 1 else [""]:
+            entropy, lpc = (measures[imitation_log.column(what, name)] for what in ("cross_entropy", "lpc"))
+            text = imitation_log.reward_for_errors(entropy, lpc, self.price)
+            texts[f"errors {name}"] = text and (f"of {name}, {text}" if name else text)
+        return {kind: text for kind, text in texts.items() if text is not None}
+
+    def checkpoint(self) -> dict:
+        """What evaluation needs, in the documented format: weights, optimiser, number of updates, config.
+
+        Raises InputError where the training has diverged.
+        """
+        self._check_finite()
+        config = {key: value for key, value in self.config.items() if key not in ("resume", "overwrite")}
+        return {
+            "policy_state_dict": copied_to_cpu(self.policy.state_dict()),
+            "lang_proj_state_dict": copied_to_cpu(self.lang_proj.state_dict()),
+            "optimizer_state_dict": copied_to_cpu(self.optimizer.state_dict()),
+            "update": self.update,
+            "config": config,
+        }
+
+    def state(self) -> dict:
+        """Everything that the rest of the run depends on, as tensors, numbers and texts."""
+        self._start_worlds()
+        of_fork = {} if self.stream_seed == self.config["seed"] else {"stream_seed": self.stream_seed}
+        return self.checkpoint() | self.tally.state() | of_fork | {
+            "hidden": self.hidden.clone(),
+            "env": {name: torch.from_numpy(array) for name, array in self.rollouts.env.save().items()},
+            "replay": self.replay.state(),
+            "minigrid_version": MINIGRID_VERSION,
+        }  # fmt: skip
+
+    def load_state(self, state: dict) -> None:
+        """Continue where `state()` was taken: the same updates follow, bit for bit on the same machine.
+
+        Raises InputError for a state of another run (see `states.check_state`), for one of another version of Minigrid,
+        whose worlds may differ, and for one whose worlds cannot be replayed.
+        """
+        check_state(state, self, "the state")
+        if state["minigrid_version"] != MINIGRID_VERSION:
+            raise InputError(f"the state is of minigrid {shown(state['minigrid_version'])}, here is {MINIGRID_VERSION}")
+        self.policy.load_state_dict(state["policy_state_dict"])
+        self.lang_proj.load_state_dict(state["lang_proj_state_dict"])
+        self.optimizer.load_state_dict(copied_to_cpu(state["optimizer_state_dict"]))  # a copy: Adam changes it in place
+        for group in self.optimizer.param_groups:
+            group["fused"] = True  # states of earlier versions are not
+        self.rollouts.env.restore({name: tensor.numpy() for name, tensor in state["env"].items()})
+        self._is_started = True
+        self.draw_from(state.get("stream_seed", self.config["seed"]))
+        self.hidden.copy_(state["hidden"])
+        self.replay.load_state(state.get("replay", {}))
+        self.update = state["update"]
+        self.tally.load_state(state, has_teacher=self.config["teacher_mix"] > 0)
+
+    def copy(self, seed: int | None = None) -> "ImitationRun":
+        """A fork in the same state, with a policy, an optimiser and worlds of its own.
+
+        seed: None for a fork that goes on as this run does, bit for bit. With a number, everything that is random from
+        here on comes from other streams, which are determined by it and by those of this run. Worlds in progress go on
+        as they are; the worlds that begin after them are others.
+        """
+        fork = ImitationRun(deepcopy(self.config), self.encoder, self.device)
+        fork.load_state(self.state())
+        if seed is not None:
+            fork.draw_from(stream_seed(self.stream_seed, f"fork {seed}"))
+        return fork
+
+    def draw_from(self, seed: int) -> None:
+        """Take random numbers from the streams of another seed from now on; worlds in progress stay what they are.
+
+        Initial weights are drawn already.
+        """
+        self.stream_seed = seed
+        self.rollouts.env.reseed(seed)
+
+    def close(self) -> None:
+        """End the environment workers."""
+        self.rollouts.close()
+
+
+def _carried(config: dict, encoder: MissionEncoder) -> dict:
+    """The config that the run's checkpoints carry: the given one with the keys that a run adds."""
+    config = {"scheduled_updates": config["num_updates"]} | config
+    config |= {"lang_encoder": encoder.name, "encoder_dim": encoder.dim, "encoder_fingerprint": encoder.fingerprint()}
+    check_declared(config)
+    return config

@@ -1,0 +1,191 @@
+"""The training loop of any run: log, progress bar, checkpoints, and a state on disk from which a killed run continues.
+
+What is learned, and from what, is the run's own affair: see `Trainable`, of which `imitation.ImitationRun` is one.
+"""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from tqdm import tqdm
+
+from mop.artifacts.checkpoints import save_checkpoint, save_training_state
+from mop.common.files import write_figure
+from mop.training.log import Columns, TrainingLog
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LOG_NAME = "training_log.csv"
+STATE_NAME = "training_state.pt"
+FINAL_NAME = "checkpoint_final.pt"
+CURVE_NAME = "training_curve.png"
+STATE_INTERVAL_S = 120.0  # time between states on disk from which a killed run continues
+
+
+class Trainable(Protocol):
+    """A training run, as one object that can be stepped, shown, saved and restored."""
+
+    update: int  # updates done
+    columns: Columns  # what its log shows besides, and how
+
+    def step_update(self) -> dict[str, float]:
+        """Do one update. Returns measures of it, of the same names each time; the log shows their means."""
+
+    def summary(self) -> dict[str, float]:
+        """Numbers that the log shows as they are, not as means over updates: counters, or rates over more updates."""
+
+    def warnings(self, measures: Mapping[str, float]) -> dict[str, str]:
+        """What the user must know of the update with these measures: kind -> text. A kind is told once in a run."""
+
+    def checkpoint(self) -> dict:
+        """What is kept of the run: the result so far, with a dictionary `config` of plain values.
+
+        Raises InputError where the result is worth nothing: then nothing is written.
+        """
+
+    def state(self) -> dict:
+        """Everything that the rest of the run depends on, as nested dictionaries and lists of tensors and numbers."""
+
+    def load_state(self, state: dict) -> None:
+        """Continue where `state()` was taken. Keys that it does not know are not its own, and it leaves them alone."""
+
+
+@dataclass(frozen=True)
+class FileNames:
+    """What the files of a run are called: its log, its checkpoints on the way, and the last one."""
+
+    log: str = LOG_NAME
+    periodic: Callable[[Trainable], str] = lambda run: f"checkpoint_{run.update}.pt"
+    final: Callable[[Trainable], str] = lambda run: FINAL_NAME
+
+
+_USUAL = FileNames()
+
+
+def drive(
+    run: Trainable, folder: Path, num_updates: int, label: str, *, log_interval: int = 10, checkpoint_interval: int = 0,
+    checkpoint_updates: Container[int] = (), names: FileNames = _USUAL,
+    saved: dict | None = None, on_save: Callable[[], object] = lambda: None,
+    on_row: Callable[[dict[str, float]], object] = lambda row: None, checkpoint_on_interrupt: bool = True,
+    is_over: Callable[[], bool] = lambda: False,
+) -> Path:  # fmt: skip
+    """Train a run up to `num_updates` updates; the path of its final checkpoint, in `folder`.
+
+    label: the name of the run in what is printed; log_interval: updates between rows of training_log.csv;
+    checkpoint_interval: updates between checkpoints checkpoint_<U>.pt, 0 for none; checkpoint_updates: further updates
+    after which there is one; names: of files that are called otherwise; saved: what training_state.pt holds,
+    to continue from it; on_save: called whenever the files are a state to continue from, and at the end; on_row: called
+    with each new row of the log; checkpoint_on_interrupt: whether an interruption leaves a checkpoint_<U>.pt besides
+    the state; is_over: asked after each update, whether the run ends here, before `num_updates`. Raises
+    KeyboardInterrupt after SIGINT or SIGTERM, when everything is saved.
+    """
+    if saved is not None:
+        run.load_state(saved)
+        print(f"resuming {label} at update {run.update} of {num_updates}")
+    log = TrainingLog(folder / names.log, run, (saved or {}).get("unfinished_row"))
+    files = _Files(run, folder, log, on_save)
+    files.save_state()  # at once: it marks the folder as in use, and a run can be resumed from its first second on
+    told: set[str] = set()
+    with (
+        Interruption() as interruption,
+        tqdm(total=num_updates, initial=run.update, desc=label, unit="update", dynamic_ncols=True) as bar,
+    ):
+        while run.update < num_updates and not is_over():
+            measures = run.step_update()
+            log.add(measures)
+            bar.update()
+            _tell(run.warnings(measures), told, run.update)
+            is_last = run.update == num_updates or is_over()
+            if is_last or run.update % log_interval == 0:
+                row = log.write_row(run)
+                bar.set_postfix_str(run.columns.bar_text(row), refresh=False)  # forced, it is a line in a log file
+                on_row(row)
+            if is_last:
+                break
+            if interruption.signal is not None:
+                path = files.save_checkpoint(names.periodic(run)) if checkpoint_on_interrupt else files.save_state()
+                bar.close()
+                print(f"interrupted: saved {path}; the same command with --resume goes on")
+                raise KeyboardInterrupt
+            is_due = checkpoint_interval and run.update % checkpoint_interval == 0
+            if is_due or run.update in checkpoint_updates:
+                files.save_checkpoint(names.periodic(run))
+            elif time.monotonic() - files.saved_at > STATE_INTERVAL_S:
+                files.save_state()
+    final_path = files.save_checkpoint(names.final(run))
+    if log.rows:
+        curve_path = draw_curve(folder, run.columns, log.table(), label)
+        if curve_path is not None:
+            on_save()
+        print(_closing_table(run.columns, log, final_path, curve_path))
+    return final_path
+
+
+def draw_curve(folder: Path, columns: Columns, table: "pd.DataFrame", label: str) -> Path | None:
+    """Draw the curve of a run from all rows of its log; its path, None where such runs have no curve."""
+    return None if columns.plot is None else write_figure(folder / CURVE_NAME, columns.plot(table, label))
+
+
+class _Files:
+    """The files of a run in progress."""
+
+    def __init__(self, run: Trainable, folder: Path, log: TrainingLog, on_save: Callable[[], object]):
+        self._run, self._folder, self._log, self._on_save = run, folder, log, on_save
+
+    def save_state(self) -> Path:
+        """Write log and state, which belong together; the state's path."""
+        if self._log.rows:
+            self._log.save()
+        state = self._run.state() | {"unfinished_row": self._log.unfinished_row}
+        save_training_state(self._folder / STATE_NAME, state)
+        self._on_save()
+        self.saved_at = time.monotonic()
+        return self._folder / STATE_NAME
+
+    def save_checkpoint(self, name: str) -> Path:
+        """Write a checkpoint, then the state; a run that is killed in between continues from the state before."""
+        save_checkpoint(self._folder / name, self._run.checkpoint())
+        self.save_state()
+        return self._folder / name
+
+
+class Interruption:
+    """Ctrl-C or SIGTERM: the step in progress is finished, then all is saved; a second one stops at once."""
+
+    def __init__(self):
+        self.signal: int | None = None
+
+    def __enter__(self) -> "Interruption":
+        self._previous = {}
+        with contextlib.suppress(ValueError):  # not in the main thread (a notebook): signals are somebody else's
+            self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+def _tell(warnings: Mapping[str, str], told: set[str], update: int) -> None:
+    """Print the warnings of kinds that are not in `told` yet, and put them there."""
+    for kind, text in warnings.items():
+        if kind not in told:
+            tqdm.write(f"warning: at update {update} {text}")
+            told.add(kind)
+
+
+def _closing_table(columns: Columns, log: TrainingLog, final_path: Path, curve_path: Path | None) -> str:
+    """The end of a run in words: what the run says of its last row, and where its files are."""
+    lines = dict(columns.closing_lines(log.rows[-1])) | {"checkpoint": str(final_path)}
+    lines |= {"log": str(log.path)} if curve_path is None else {"log, curve": f"{log.path}, {curve_path}"}
+    return "\n".join(f"{name:>15}  {text}" for name, text in lines.items())

@@ -1,1 +1,0 @@
-"""BabyAI: worlds as arrays, their teacher, missions and pictures; imports base, store and kernels."""

@@ -1,0 +1,285 @@
+"""When does a policy commit to its basin? Experiments of linear mode connectivity, and what is published of them.
+
+    python studies/lmc.py rl                  SAC and DDPG on the double pendulum, buffers copied and frozen
+    python studies/lmc.py mop                 pathways policies on two tasks, lpc_alpha 0 and 1e-5, and between these
+    python studies/lmc.py rl mop --dry_run    prints the commands of the experiments, and runs nothing
+    python studies/lmc.py --report            keeps what is finished, and draws it; runs nothing
+    python studies/lmc.py --report --also ../elsewhere      the same, with what another clone has finished
+
+Three parents each. Every experiment is one command; its files stay under results/lmc/<task>/ and model_weights/lmc/,
+which are not in git. Ctrl-C at any time: the same command goes on. Of each finished experiment, what figures and tables
+need is kept in results/lmc/kept/, 200 kB or less. From that alone come results/lmc/<task>/ (instability.md, figures,
+and between.md of the lines between values of lpc_alpha) and docs/lmc.png, both curves beside each other.
+"""
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from lmc_rl import experiment, imitation
+from lmc_rl import imitation_settings as settings_of_imitation
+from lmc_rl.analysis import as_markdown
+from lmc_rl.archive import keep, keep_lines
+from lmc_rl.compare import compare_imitation
+from lmc_rl.line_analysis import HEAD, load_lines, pool_lines, table_of
+from lmc_rl.line_records import TRAJECTORIES_NAME
+from lmc_rl.line_reports import report_lines
+from lmc_rl.page import POOLED, Choices, lines_of
+from lmc_rl.records import CONFIG_NAME, Places
+from lmc_rl.reports import report
+from lmc_rl.settings import settle
+from lmc_rl.studies import ALL, LineStudy, ReturnStudy, Study, load_study
+from lmc_rl.views import SHARE, SHARE_OF_LOSS, plot_beside
+from mop.common.configuration import Parser, as_flags, check_flags, integer
+from mop.common.errors import InputError, run_script
+from mop.common.files import write_atomic, write_figure
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "results" / "lmc"
+KEPT = OUT / "kept"
+SEEDS = (1, 2, 3)
+NUM_PLACES, TOLERANCE = 21, 0.05  # of each line; the default of both
+
+STRATEGIES = {"copy": "self,independent", "frozen": "none"}  # the controls are the same for both: once is enough
+OF_RL = {
+    "env": "InvertedDoublePendulum-v5", "total_steps": "20000", "train_freq": "1", "batch_size": "64",
+    "learning_rate": "0.001", "learning_starts": "1000", "eval_freq": "2000", "eval_episodes": "5",
+    "fork_points": "0.05,0.2,0.4,0.6,0.8,0.9", "alpha_points": str(NUM_PLACES), "num_eval_episodes": "16",
+    "experiment_name": "lmc",
+}  # fmt: skip
+
+ALPHAS = ("0", "1e-5")  # lpc_alpha
+NUM_UPDATES = {"BabyAI-UnlockPickup-v0": "100", "BabyAI-GoToLocal-v0": "300"}
+OF_MOP = {
+    "lr_decay": "true", "lang_encoder": "vocab", "fork_points": "0,0.02,0.05,0.1,0.2,0.4,0.6,0.8",
+    "alpha_points": str(NUM_PLACES), "num_trajectories": "64", "num_eval_episodes": "128", "experiment_name": "lmc",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One command of `lmc_rl`."""
+
+    module: str  # run_env, run_mop
+    flags: dict[str, str]
+
+    @property
+    def command(self) -> str:
+        """As it is typed."""
+        return shlex.join(["python", "-m", f"lmc_rl.{self.module}", *as_flags(self.flags), "--resume"])
+
+    def run(self, jobs: str) -> None:
+        """Do what is missing of it."""
+        flags = self.flags | {"output_dir": str(ROOT), "jobs": jobs, "resume": True, "device": "cpu"}
+        if self.module == "run_env":
+            experiment.run(*settle(flags))
+        else:
+            imitation.run(*settings_of_imitation.settle(flags))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The line from a final policy of one lpc_alpha to one of another."""
+
+    task: str
+    seeds: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        return "seed_{}_alpha_{}_seed_{}_alpha_{}".format(*(x for end in self._ends for x in end))
+
+    @property
+    def group(self) -> str:
+        """What it is pooled with."""
+        same = "the same seed" if self.seeds[0] == self.seeds[1] else "different seeds"
+        return f"{self.task}, lpc_alpha {ALPHAS[0]} to {ALPHAS[1]}, {same}"
+
+    @property
+    def command(self) -> str:
+        """As it is typed, with the folders of the experiments for their times."""
+        files = [f"model_weights/lmc/{self.task}/mop/<seed {s}, lpc_alpha {alpha}>/final.pt" for s, alpha in self._ends]
+        sizes = [
+            f"--num_eval_episodes {OF_MOP['num_eval_episodes']}",
+            f"--out results/lmc/{self.task}/between/{self.name}",
+        ]
+        return " ".join(["python -m lmc_rl.compare", *files, *sizes])
+
+    def run(self, jobs: str) -> None:
+        """Walk along it. Raises InputError where one of the two is not trained yet."""
+        flags = {name: OF_MOP[name] for name in ("num_trajectories", "num_eval_episodes")}
+        settings, _ = settings_of_imitation.settle(flags | {"jobs": jobs})
+        compare_imitation(
+            *(_final(self.task, *end) for end in self._ends), OUT / self.task / "between" / self.name, settings
+        )
+
+    @property
+    def _ends(self) -> list[tuple[int, str]]:
+        return list(zip(self.seeds, ALPHAS, strict=True))
+
+
+def _final(task: str, seed: int, alpha: str) -> Path:
+    for path in sorted((OUT / task / "mop").glob(f"seed_{seed}_*/{CONFIG_NAME}")):
+        if settings_of_imitation.load_settings(path.parent)["run"]["lpc_alpha"] == float(alpha):
+            return Places.of_results(path.parent).weights / "final.pt"
+    raise InputError(f"there is no run of {task} with seed {seed} and lpc_alpha {alpha}; `python studies/lmc.py mop`")
+
+
+def of_rl() -> list[Experiment]:
+    """The experiments of reinforcement learning; all of one strategy before those of the next, then of one seed."""
+    return [
+        Experiment(
+            "run_env", OF_RL | {"algo": algo, "seed": str(seed), "fork_buffer_strategy": strategy, "controls": c}
+        )
+        for (strategy, c), seed, algo in product(STRATEGIES.items(), SEEDS, ("SAC", "DDPG"))
+    ]
+
+
+def of_mop() -> list[Experiment | Comparison]:
+    """The experiments of pathways policies, task after task, and the lines between values of lpc_alpha."""
+    found = []
+    for task, num_updates in NUM_UPDATES.items():
+        for alpha, seed in product(ALPHAS, SEEDS):
+            flags = {"task_id": task, "num_updates": num_updates, "lpc_alpha": alpha, "seed": str(seed)}
+            found.append(Experiment("run_mop", flags | OF_MOP))
+        found += comparisons(task)
+    return found
+
+
+def comparisons(task: str) -> list[Comparison]:
+    """Of each seed to the same one, and to the next one."""
+    return [Comparison(task, (seed, other)) for ends in (SEEDS, SEEDS[1:] + SEEDS[:1])
+            for seed, other in zip(SEEDS, ends, strict=True)]  # fmt: skip
+
+
+FAMILIES = {"rl": of_rl, "mop": of_mop}
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+def keep_finished(roots: Iterable[Path]) -> None:
+    """Keep what is finished below results/lmc of these folders and is not kept yet."""
+    for below in (root / "results" / "lmc" for root in roots):
+        for path in sorted(below.glob(f"*/*/seed_*/{CONFIG_NAME}")):
+            folder = KEPT / path.parent.relative_to(below)
+            if not (folder / CONFIG_NAME).exists() and _is_finished(path.parent):
+                keep(path.parent, folder)
+                print(f"kept: {folder}")
+        for path in sorted(below.glob("*/between/seed_*")):
+            folder = KEPT / path.relative_to(below)
+            if not (folder / "paths").exists() and _is_compared(path):
+                keep_lines(path, folder, NUM_PLACES)
+                print(f"kept: {folder}")
+
+
+def _is_finished(results: Path) -> bool:
+    is_of_mop = settings_of_imitation.load_settings(results) is not None
+    return (imitation if is_of_mop else experiment).is_finished(results)
+
+
+def _is_compared(folder: Path) -> bool:
+    """Whether a comparison is finished: the line to the aligned end is the last that is played."""
+    if not (folder / TRAJECTORIES_NAME).exists():
+        return False
+    return any(line.is_aligned and line.success is not None for line in load_lines(folder, (), NUM_PLACES, TOLERANCE))
+
+
+def kept_studies() -> list[Study]:
+    """All that is kept of experiments. Raises InputError where there is nothing."""
+    words = [path.parent.relative_to(KEPT).as_posix() for path in sorted(KEPT.glob(f"*/*/seed_*/{CONFIG_NAME}"))]
+    if not words:
+        raise InputError("no experiment is finished; leave --report out")
+    return [load_study(KEPT, word) for word in words]
+
+
+# --- what is published ------------------------------------------------------------------------------------------------
+
+
+def write_report() -> None:
+    """Write tables and figures from what is kept."""
+    by_task: dict[str, list[Study]] = {}
+    for study in kept_studies():
+        by_task.setdefault(study.word.split("/")[0], []).append(study)
+    for task, studies in by_task.items():
+        is_of_mop = isinstance(studies[0], LineStudy)
+        (report_lines if is_of_mop else report)([study.experiment for study in studies], OUT / task)
+        of_single_ones = ["interp_*.png", *(["all_interpolations*.png"] if is_of_mop else [])]  # the page shows them
+        for path in (path for pattern in of_single_ones for path in (OUT / task).glob(pattern)):
+            path.unlink()
+    for task in NUM_UPDATES:
+        write_comparisons(task)
+    figure = draw_both([study for studies in by_task.values() for study in studies])
+    print(f"both curves: {write_figure(ROOT / 'docs' / 'lmc.png', figure)}")
+
+
+def write_comparisons(task: str) -> None:
+    """The table of the lines between values of lpc_alpha, as far as they are kept."""
+    groups: dict[str, dict] = {}
+    for comparison in comparisons(task):
+        folder = KEPT / task / "between" / comparison.name
+        if folder.exists():
+            for line in load_lines(folder, (), NUM_PLACES, TOLERANCE):
+                groups.setdefault(comparison.group, {}).setdefault(line.key, []).append(line)
+    if groups:
+        rows = table_of({name: [pool_lines(own) for own in lines.values()] for name, lines in groups.items()})
+        write_atomic(OUT / task / "between.md", lambda file: file.write(as_markdown(HEAD, rows).encode()))
+
+
+def draw_both(studies: Sequence[Study]) -> Figure:
+    """B against the fork point, of reinforcement learners and of pathways policies, as shares of what was learned."""
+    panels = {}
+    for title, kind, unit in (
+        ("return of SAC and DDPG", ReturnStudy, SHARE),
+        ("cross-entropy of pathways policies", LineStudy, SHARE_OF_LOSS),
+    ):
+        own = tuple(study for study in studies if isinstance(study, kind))
+        if own:
+            panels[title] = lines_of(Choices(str(KEPT), own[0], "", own, ALL), POOLED), unit
+    return plot_beside(panels)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("families", nargs="*", metavar="rl|mop", help="which experiments (default: both)")
+    parser.add_argument("--jobs", default=1, help="processes of an experiment (default: %(default)s)")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands")
+    parser.add_argument("--report", action="store_true", help="run nothing more: keep and draw what is finished")
+    parser.add_argument(
+        "--also", nargs="+", default=[], metavar="DIR", help="keep what other clones have finished, too"
+    )
+    return parser
+
+
+def main() -> int:
+    """Run what is missing, and report after each experiment."""
+    args = parser().parse_args()
+    check_flags(args, jobs=integer(1))
+    if unknown := [name for name in args.families if name not in FAMILIES]:
+        raise InputError(f"there is no family {unknown[0]}; there are {', '.join(FAMILIES)}")
+    if missing := [name for name in args.also if not (Path(name) / "results" / "lmc").is_dir()]:
+        raise InputError(f"--also: {missing[0]} has no folder results/lmc")
+    roots = [ROOT, *map(Path, args.also)]
+    for work in (work for name in args.families or FAMILIES for work in FAMILIES[name]()):
+        if args.dry_run:
+            print(work.command)
+        elif not args.report:
+            work.run(args.jobs)
+            keep_finished(roots)
+            write_report()
+    if args.report:
+        keep_finished(roots)
+        write_report()
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

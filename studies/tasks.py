@@ -1,0 +1,431 @@
+"""Every task, three seeds each: the mixture beside a GRU of as many weights, and beside itself with a cost.
+
+    python studies/tasks.py --jobs 2                            what is not published yet, task after task
+    python studies/tasks.py --jobs 2 --tasks BabyAI-GoTo-v0     one of them
+    python studies/tasks.py --jobs 2 --settings mixture,GRU     without the mixtures that pay for what they compute
+    python studies/tasks.py --dry_run                           prints the commands of the trainings, and runs nothing
+    python studies/tasks.py --dry_run --modal                   the same trainings on Modal, as commands
+    python studies/tasks.py --report                            writes tables and figure anew from what is published
+
+After each task, what was found is written to results/: tasks.csv, a row for each training; tasks_curves.csv, their
+learning curves; tasks_worlds.csv, which worlds each solves; tasks.md and tasks.png; tasks_cost.md and
+tasks_cost.png, what the cost does; and the policy of the median seed, in results/zoo/. A training is not repeated
+while tasks.csv has a row with its command. Ctrl-C at any time: the same command goes on. What Modal trained, copied
+from modal_checkpoints/ to results/runs/tasks/, counts as trained here.
+"""
+
+import functools
+import itertools
+import math
+import shlex
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from mop.analysis.between_tasks import intraclass_correlation, rank_correlation
+from mop.analysis.many_runs import mean_over_seeds
+from mop.analysis.metrics import interval_of_rate
+from mop.artifacts.checkpoints import load_checkpoint, save_checkpoint
+from mop.artifacts.routing_cache import load_cache
+from mop.artifacts.run_paths import cache_path
+from mop.common.configuration import Parser, as_flags, check_flags, integer, words
+from mop.common.errors import InputError, run_script
+from mop.common.files import write_atomic, write_csv, write_figure
+from mop.common.task_mix import task_name
+from mop.statistics.intervals import interval_of_mean
+from plotting_utils import plot_by_task
+from studies import experiments
+from studies.experiments import SEEDS, Training, markdown_table
+
+TASKS = {  # updates of 512 environment steps
+    "BabyAI-GoToObj-v0": 100,
+    "BabyAI-OpenRedDoor-v0": 100,
+    "BabyAI-UnlockLocal-v0": 200,
+    "BabyAI-UnlockPickup-v0": 200,
+    "BabyAI-OpenTwoDoors-v0": 200,
+    "BabyAI-KeyCorridorS3R1-v0": 200,
+    "BabyAI-OpenDoor-v0": 300,
+    "BabyAI-GoToDoor-v0": 300,
+    "BabyAI-GoToRedBallGrey-v0": 400,
+    "BabyAI-BlockedUnlockPickup-v0": 400,
+    "BabyAI-KeyCorridorS3R2-v0": 400,
+    "BabyAI-OneRoomS8-v0": 400,
+    "BabyAI-GoToRedBall-v0": 600,
+    "BabyAI-GoToObjMazeS4-v0": 600,
+    "BabyAI-OpenDoorLoc-v0": 600,
+    "BabyAI-PickupDist-v0": 800,
+    "BabyAI-ActionObjDoor-v0": 800,
+    "BabyAI-GoToObjDoor-v0": 800,
+    "BabyAI-FindObjS5-v0": 800,
+    "BabyAI-UnlockPickupDist-v0": 800,
+    "BabyAI-GoToObjMaze-v0": 800,
+    "BabyAI-KeyCorridorS3R3-v0": 1200,
+    "BabyAI-MoveTwoAcrossS5N2-v0": 1200,
+    "BabyAI-KeyCorridorS4R3-v0": 1500,
+    "BabyAI-GoToSeqS5R2-v0": 1500,
+    "BabyAI-PutNextS5N2-v0": 1500,
+    "BabyAI-Unlock-v0": 1500,
+    "BabyAI-Open-v0": 1500,
+    "BabyAI-GoToLocal-v0": 2000,
+    "BabyAI-PickupLoc-v0": 2000,
+    "BabyAI-GoTo-v0": 2000,
+    "BabyAI-Pickup-v0": 2000,
+    "BabyAI-Synth-v0": 2000,
+    "BabyAI-PutNextLocal-v0": 5000,
+}
+RECIPE = {"lr": 1e-3, "lr_decay": 0.25, "teacher_mix": 2.0}  # docs/learning_speed.md
+POLICIES = {  # setting -> trial, script, flags; trials below 10 are those of older policies of the zoo
+    "mixture": (10, "mop", {}),
+    "GRU": (110, "gru", {"gru_hidden_size": 174}),  # 191,657 weights; the mixture has 190,704
+    "lpc_alpha 1e-5": (20, "mop", {"lpc_alpha": 1e-5}),
+}
+RIVALS, COSTS = ("mixture", "GRU"), ("mixture", "lpc_alpha 1e-5")  # which settings a table compares
+PUBLISHED = {  # imitation of a million demonstrations in BabyAI 1.0 / 1.1, one seed; at second hand
+    "GoToObj": "100 / 100", "GoToLocal": "99.8 / 100", "PutNextLocal": "99.2 / 100", "GoTo": "99.4 / 100",
+    "Open": "100", "Unlock": "98.4 / 100", "Pickup": "99", "Synth": "97.3 / 100",
+}  # fmt: skip
+CURVE_ROWS = 50  # of a learning curve
+FILES = ("tasks_worlds.csv", "tasks_curves.csv", "tasks.csv")  # the last one says what is published
+OF_A_TRAINING = ["task_id", "setting", "seed"]
+
+
+def task_table() -> Iterator[Training]:
+    """Every training, task after task."""
+    for (task_id, num_updates), seed in itertools.product(TASKS.items(), SEEDS):
+        for setting, (trial, policy, flags) in POLICIES.items():
+            length = {"num_updates": num_updates, "log_interval": max(1, num_updates // CURVE_ROWS)}
+            flags = length | keep_all(num_updates) | RECIPE | flags
+            yield Training("tasks", task_id, setting, trial, seed, flags, policy)
+
+
+def keep_all(num_updates: int) -> dict[str, int]:
+    """The flag with which a training replays all that it saw; the default keeps what 1,000 updates see."""
+    return {"replay_size": num_updates} if num_updates > 1000 else {}
+
+
+# --- what is published ----------------------------------------------------------------------------------------------
+
+
+def load_published() -> list[pd.DataFrame]:
+    """The tables of FILES, of the trainings that are in all of them and still asked for; empty where there is none.
+
+    Raises InputError where one of the files is lost or damaged.
+    """
+    lost = [name for name in FILES if not (experiments.RESULTS / name).exists()]
+    if len(lost) == len(FILES):
+        return [pd.DataFrame(columns=[*OF_A_TRAINING, "command"]) for _ in FILES]
+    if lost:
+        raise InputError(f"{experiments.RESULTS} lacks {', '.join(lost)}; `git checkout results` brings it back")
+    needed = (["num_episodes", "solved"], [], ["command"])
+    tables = [
+        experiments.read_published(experiments.RESULTS / name, [*OF_A_TRAINING, *columns])
+        for name, columns in zip(FILES, needed, strict=True)
+    ]
+    known = tables[-1]["command"].isin({training.text for training in task_table()})
+    kept = [pd.MultiIndex.from_frame(table[OF_A_TRAINING]) for table in (*tables[:-1], tables[-1][known])]
+    in_all = functools.reduce(pd.MultiIndex.intersection, [index.unique() for index in kept])
+    return [table[pd.MultiIndex.from_frame(table[OF_A_TRAINING]).isin(in_all)] for table in tables]
+
+
+def publish(trainings: list[Training], evaluated: pd.DataFrame) -> None:
+    """Add finished trainings to what is published, and the median seed to the zoo.
+
+    tasks.csv is written last: until then, the trainings are not published, and the same command publishes them.
+    """
+    table, curves = experiments.tables_of(trainings, evaluated)
+    new = pd.MultiIndex.from_frame(table[OF_A_TRAINING])
+    order = {name: k for k, name in enumerate(TASKS)}
+    whole = []
+    for old, added in zip(load_published(), (worlds_of(trainings), curves, table), strict=True):
+        others = old[~pd.MultiIndex.from_frame(old[OF_A_TRAINING]).isin(new)]
+        both = pd.concat([others, added] if len(others) else [added])
+        both = both.assign(place=both["task_id"].map(order)).sort_values(["place", "setting", "seed"], kind="stable")
+        whole.append(both.drop(columns="place"))
+    for name, content in zip(FILES[:-1], whole[:-1], strict=True):
+        write_csv(experiments.RESULTS / name, content)
+    add_medians_to_zoo(trainings, whole[-1])
+    write_csv(experiments.RESULTS / FILES[-1], whole[-1])
+
+
+def worlds_of(trainings: list[Training]) -> pd.DataFrame:
+    """Which of the fixed worlds each training solves: bits of a hexadecimal number, the first world's first."""
+    rows = []
+    for training in trainings:
+        cache = load_cache(cache_path(experiments.RUNS / "tasks" / "evaluation", training.key))
+        episodes = sorted(cache.episodes, key=lambda episode: episode["seed"])
+        solved = np.packbits([episode["success"] for episode in episodes]).tobytes().hex()
+        named = (training.task_id, training.setting, training.seed, len(episodes), solved)
+        rows.append(dict(zip((*OF_A_TRAINING, "num_episodes", "solved"), named, strict=True)))
+    return pd.DataFrame(rows)
+
+
+def solved_worlds(worlds: pd.DataFrame) -> np.ndarray:
+    """The successes of K rows of tasks_worlds.csv in their W worlds, (K, W) float64 of 0 and 1."""
+    rows = zip(worlds["solved"], worlds["num_episodes"], strict=True)
+    return np.array(
+        [np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[:count] for text, count in rows], float
+    )
+
+
+# --- what it says ---------------------------------------------------------------------------------------------------
+
+
+def success_over_seeds(success: np.ndarray) -> tuple[float, float, float]:
+    """Mean success of K seeds in W worlds (K, W) and its 95 % interval.
+
+    Each end is the farther one of two intervals: Student's t over the seeds, and Wilson's over W worlds. The seeds are
+    evaluated in the same worlds, so three of them are no three samples of worlds.
+    """
+    over = mean_over_seeds(list(success.mean(1)), (0.0, 1.0))
+    low, high = interval_of_rate(over.mean, success.shape[1])
+    return over.mean, float(np.fmin(over.low, low)), float(np.fmax(over.high, high))
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
+    """Mean difference of the success of two policies, K seeds in W worlds each (K, W), and its 95 % interval.
+
+    Seeds and worlds are paired. Each end is the farther one of Student's t over the K differences of seeds, of that
+    over the W differences of worlds, and of 3 / W: the rule of three, where hardly a world tells the two apart.
+    """
+    apart = first - second
+    over = mean_over_seeds(list(apart.mean(1)), (-1.0, 1.0))
+    mean, half = interval_of_mean(apart.mean(0))
+    half = max(float(half), 3 / apart.shape[1])
+    low, high = np.clip([mean - half, mean + half], -1, 1)
+    return over.mean, float(np.fmin(over.low, low)), float(np.fmax(over.high, high))
+
+
+def interval(numbers: tuple[float, float, float], sign: str = "") -> str:
+    """Mean and interval in percent; sign: "+" of differences."""
+    mean, low, high = (format(round(100 * number, 1) + 0.0, f"{sign}.1f") for number in numbers)
+    return f"{mean} ({low} to {high})"
+
+
+def as_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
+    """A line for each task: the mixture, the GRU, and what is between them where both have the same seeds."""
+    lines = []
+    for task_id, of_task in table.groupby("task_id", sort=False):
+        rows = {setting: of_task[of_task["setting"] == setting] for setting in RIVALS}
+        success, seeds = success_of(worlds, task_id, RIVALS)
+        if not success:
+            continue
+        counts = sorted({len(of_setting) for of_setting in seeds})
+        cells = [task_name(task_id), f"{of_task['env_steps'].iloc[0]:,.0f}", " and ".join(map(str, counts))]
+        cells += [interval(success_over_seeds(success[name])) if name in success else "–" for name in RIVALS]
+        cells += [interval(difference(*success.values()), "+") if len(seeds) == 1 else "–"]
+        cells += [", ".join(experiments.ratio(rows[setting]) for setting in RIVALS)]
+        cells += [", ".join(_shown((rows[setting]["seconds"] / 60).median(), ".1f") for setting in RIVALS)]
+        cells += [_shown(rows["mixture"]["mean_lpc"].mean(), ",.0f"), PUBLISHED.get(task_name(task_id), "")]
+        lines.append(cells)
+    head = "task | steps | seeds | mixture: success, % | GRU: success, % | mixture minus GRU, points | path ratio, "
+    head += "mixture and GRU | minutes, mixture and GRU | mean LPC of the mixture | BabyAI, %"
+    return markdown_table(head, lines)
+
+
+def as_cost_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
+    """A line for each task with the same seeds of the mixture with a cost and without one, and what their LPC tells.
+
+    "" where there is no such task.
+    """
+    lines = []
+    for task_id, of_task in table.groupby("task_id", sort=False):
+        success, seeds = success_of(worlds, task_id, COSTS)
+        if len(success) < 2 or len(seeds) > 1:
+            continue
+        free, paid = (of_task[of_task["setting"] == setting].sort_values("seed") for setting in COSTS)
+        left = 100 * paid["mean_lpc"].to_numpy() / free["mean_lpc"].to_numpy()
+        cells = [task_name(task_id), str(len(free)), *(interval(success_over_seeds(success[name])) for name in COSTS)]
+        cells += [interval(difference(success[COSTS[1]], success[COSTS[0]]), "+")]
+        cells += [", ".join(map(experiments.ratio, (free, paid)))]
+        cells += [experiments.spread(free["mean_lpc"]), experiments.spread(paid["mean_lpc"])]
+        lines.append([*cells, experiments.spread(pd.Series(left))])
+    names = ("lpc_alpha 0", COSTS[1])
+    head = ["task", "seeds", *(f"{name}: success, %" for name in names), "difference, points", "path ratio of both"]
+    head += [*(f"{name}: mean LPC" for name in names), "LPC that is left, %"]
+    parts = [markdown_table(" | ".join(head), lines), what_lpc_tells(table)] if lines else []
+    return "\n".join(part for part in parts if part)
+
+
+def by_cost(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Of each of COSTS, its rows by task and seed: those of the tasks that have the same seeds of both."""
+    free, paid = (table[table["setting"] == setting].set_index(["task_id", "seed"]).sort_index() for setting in COSTS)
+    unpaired = free.index.symmetric_difference(paid.index).get_level_values("task_id")
+    return {
+        name: of.drop(unpaired, level="task_id", errors="ignore") for name, of in zip(COSTS, (free, paid), strict=True)
+    }
+
+
+def what_lpc_tells(table: pd.DataFrame) -> str:
+    """A table: how much of the mean LPC is of the task, with a cost and without one; "" for fewer than four tasks."""
+    names = {"env_steps": "steps of training", "accuracy": "accuracy"}
+    lines = [["share of the variance of log LPC that is between tasks, not between seeds"]]
+    lines += [[f"rank correlation of LPC over the tasks with {name}"] for name in names.values()]
+    for rows in by_cost(table).values():
+        means = rows.groupby("task_id").mean(numeric_only=True)
+        if len(means) < 4:
+            return ""
+        found = [intraclass_correlation(np.log(rows["mean_lpc"].unstack("seed").to_numpy()))]
+        found += [rank_correlation(means["mean_lpc"], means[name]) for name in names]
+        for line, (value, low, high) in zip(lines, found, strict=True):
+            line.append("–" if math.isnan(value) else f"{value:.2f} ({low:.2f} to {high:.2f})")
+    return markdown_table(" | ".join([f"over {len(means)} tasks", "lpc_alpha 0", COSTS[1]]), lines)
+
+
+def success_of(
+    worlds: pd.DataFrame, task_id: str, settings: tuple[str, ...]
+) -> tuple[dict[str, np.ndarray], set[tuple[int, ...]]]:
+    """Of each setting that has rows, the successes of K seeds in W worlds (K, W); and the seeds of all settings."""
+    own = worlds[worlds["task_id"] == task_id]
+    solved = {setting: own[own["setting"] == setting].sort_values("seed") for setting in settings}
+    seeds = {tuple(found["seed"]) for found in solved.values()}
+    return {setting: solved_worlds(found) for setting, found in solved.items() if len(found)}, seeds
+
+
+def where_they_differ(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
+    """Lines: the tasks where one policy solves more beyond chance, and those where all its seeds go shorter ways."""
+    more: dict[str, list[str]] = {setting: [] for setting in RIVALS}
+    shorter: dict[str, list[str]] = {setting: [] for setting in RIVALS}
+    num_tasks = 0
+    for task_id, of_task in table.groupby("task_id", sort=False):
+        success, seeds = success_of(worlds, task_id, RIVALS)
+        if len(seeds) > 1 or not success:
+            continue
+        num_tasks += 1
+        _, low, high = difference(*success.values())
+        ratios = of_task.groupby("setting")["path_ratio"]  # NaN where a seed solves no world: nothing is claimed then
+        longest, shortest = ratios.max(skipna=False), ratios.min(skipna=False)
+        for setting, other, ahead in zip(RIVALS, reversed(RIVALS), (low > 0, high < 0), strict=True):
+            more[setting] += [task_name(task_id)] * ahead
+            shorter[setting] += [task_name(task_id)] * bool(longest[setting] < shortest[other])
+    lines = [f"Of {num_tasks} tasks with the same seeds of both policies:"]
+    for says, of_setting in (("solves more, beyond chance", more), ("goes shorter ways, each seed", shorter)):
+        for setting, names in of_setting.items():
+            lines.append(f"- the {setting} {says}, in {len(names)}{': ' * bool(names)}{', '.join(names)}")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(number: float, form: str) -> str:
+    return "–" if math.isnan(number) else format(number, form)
+
+
+def write_report() -> str:
+    """Write table and figure of what is published; returns the text. Raises InputError where nothing is."""
+    worlds, _, table = load_published()
+    if table.empty:
+        raise InputError("nothing is published yet; leave --report out")
+    text, costs = f"{as_table(table, worlds)}\n{where_they_differ(table, worlds)}", as_cost_table(table, worlds)
+    write_atomic(experiments.RESULTS / "tasks.md", lambda file: file.write(text.encode()))
+    if costs:
+        write_atomic(experiments.RESULTS / "tasks_cost.md", lambda file: file.write(costs.encode()))
+        draw_costs(table)
+    rivals = table[table["setting"].isin(RIVALS)]
+    if len(rivals):
+        title = "Failures in 1,000 worlds that training never saw: a dot for each seed, and their mean"
+        write_figure(experiments.RESULTS / "tasks.png", plot_by_task(rivals, title=title))
+    return f"{text}\n{costs}" if costs else text
+
+
+def draw_costs(table: pd.DataFrame) -> None:
+    """Draw the mean LPC with the cost and without it, the task that keeps most first."""
+    kept = by_cost(table)[COSTS[1]]["mean_lpc"].groupby("task_id").mean()
+    tasks = kept.sort_values(ascending=False, kind="stable").index.tolist()
+    shown = table[table["setting"].isin(COSTS) & table["task_id"].isin(tasks)]
+    names = dict(zip(COSTS, ("lpc_alpha 0", COSTS[1]), strict=True))
+    title = "What a task is worth computing: mean LPC without a cost and with one, a dot for each seed, and their mean"
+    figure = plot_by_task(shown.assign(policy=shown["setting"]), "mean LPC", title, names, tasks)
+    write_figure(experiments.RESULTS / "tasks_cost.png", figure)
+
+
+# --- the zoo --------------------------------------------------------------------------------------------------------
+
+
+def median_seed(rows: pd.DataFrame) -> int:
+    """The seed in the middle by success, then by path ratio; of an even number, the worse of the two."""
+    order = rows.sort_values(["success_rate", "path_ratio"], ascending=[True, False], na_position="first")
+    return int(order["seed"].iloc[(len(order) - 1) // 2])
+
+
+def add_medians_to_zoo(trainings: list[Training], table: pd.DataFrame) -> None:
+    """Write the mixture of the median seed of each task of these trainings, as far as it is on this machine."""
+    mixtures = [training for training in trainings if training.setting == "mixture"]
+    for task_id in dict.fromkeys(training.task_id for training in mixtures):
+        seed = median_seed(table[(table["task_id"] == task_id) & (table["setting"] == "mixture")])
+        chosen = [training for training in mixtures if (training.task_id, training.seed) == (task_id, seed)]
+        if chosen:
+            add_to_zoo(chosen[0])
+        else:
+            print(f"zoo: the median seed of {task_id}, {seed}, is not one of those that were trained now")
+
+
+def add_to_zoo(training: Training) -> None:
+    """Write a policy without its optimiser to results/zoo/, in place of another seed's of the same task and trial."""
+    path = training.key.checkpoint(experiments.RESULTS / "zoo")
+    checkpoint = load_checkpoint(training.folder / "checkpoint_final.pt")
+    shutil.rmtree(path.parent.parent, ignore_errors=True)
+    save_checkpoint(path, {name: value for name, value in checkpoint.items() if name != "optimizer_state_dict"})
+
+
+# --- running it -----------------------------------------------------------------------------------------------------
+
+
+def finish(trainings: list[Training], jobs: int) -> None:
+    """Train and evaluate those of one task that are not published, and publish them."""
+    experiments.train_missing(trainings, jobs)
+    experiments.check_commands(trainings)
+    publish(trainings, experiments.evaluate("tasks", jobs, "--task", trainings[0].task_id))
+
+
+def modal_commands(trainings: list[Training]) -> list[str]:
+    """The same trainings on Modal: a command for those that differ in their task alone, or in their seed."""
+    by_command: dict[tuple, dict[str, list[str]]] = {}
+    for training in trainings:
+        script = "train_mop.py" if training.policy == "mop" else "train.py"
+        extra = shlex.join(as_flags({"lang_encoder": "vocab"} | training.flags))
+        command = (script, str(training.trial), extra)
+        by_command.setdefault(command, {}).setdefault(training.task_id, []).append(str(training.seed))
+    lines = []
+    for (script, trial, extra), seeds_of_task in by_command.items():
+        for seeds in dict.fromkeys(map(tuple, seeds_of_task.values())):
+            tasks = [task_id for task_id, own in seeds_of_task.items() if tuple(own) == seeds]
+            words = ["--task-ids", ",".join(tasks), "--trials", trial, "--seeds", ",".join(seeds)]
+            words += ["--script", script, "--gpu", "none", "--extra-args", extra]
+            lines.append(shlex.join(["modal", "run", "--detach", "modal_app.py::main", *words]))
+    return lines
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--tasks", default=",".join(TASKS), help="with commas (default: all)")
+    parser.add_argument("--settings", default=",".join(POLICIES), help="with commas (default: all)")
+    parser.add_argument("--jobs", default=1, help="trainings at a time (default: %(default)s)")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands of what is not published")
+    parser.add_argument("--modal", action="store_true", help="with --dry_run: those for Modal")
+    parser.add_argument("--report", action="store_true", help="train nothing: write table and figure anew")
+    return parser
+
+
+def main() -> int:
+    """Train what is not published, task after task; publish; tell."""
+    args = parser().parse_args()
+    check_flags(args, jobs=integer(1), tasks=words(*TASKS), settings=words(*POLICIES))
+    if (args.report and args.dry_run) or (args.modal and not args.dry_run):
+        raise InputError("give --report alone, and --modal with --dry_run")
+    published = set(load_published()[-1]["command"])
+    asked = [t for t in task_table() if t.task_id in args.tasks and t.setting in args.settings]
+    missing = [training for training in asked if training.text not in published]
+    if args.dry_run:
+        print("\n".join(modal_commands(missing) if args.modal else [training.text for training in missing]))
+        return 0
+    for task_id, group in itertools.groupby([] if args.report else missing, lambda training: training.task_id):
+        print(task_id, flush=True)
+        finish(list(group), args.jobs)
+        write_report()
+    print(write_report())
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,283 @@
+"""The documents' commands are commands, their tables those of results/, their files exist, every module is listed."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from modal.cli.volume import volume_cli
+from test_floors import FLOORS
+
+import batch_eval
+import cross_task_viz
+import eval_mop
+import gallery
+import intervene
+import lmc_viz
+import logit_viz
+import modal_app
+import routing_viz
+import seed_statistics
+import simulator_viz
+from benchmarks import throughput
+from mop.common.configuration import DEFAULTS_FILE, check_recorded, parse_config, read_config
+from mop.common.task_mix import is_task_id, tasks_of
+from studies import claims, coinrun, collapse, experiments, lmc, simulator, tasks
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "benchmarks" / "README.md"]
+DOCUMENTS = {path: path.read_text(encoding="utf-8") for path in [*PAGES, *sorted((ROOT / "docs").glob("*.md"))]}
+README, LAYOUT = DOCUMENTS[ROOT / "README.md"], DOCUMENTS[ROOT / "docs" / "layout.md"]
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+SCRIPTS = {
+    "batch_eval.py": batch_eval,
+    "eval_mop.py": eval_mop,
+    "intervene.py": intervene,
+    "routing_viz.py": routing_viz,
+    "logit_viz.py": logit_viz,
+    "cross_task_viz.py": cross_task_viz,
+    "lmc_viz.py": lmc_viz,
+    "simulator_viz.py": simulator_viz,
+    "gallery.py": gallery,
+    "seed_statistics.py": seed_statistics,
+    "benchmarks/throughput.py": throughput,
+    "studies/experiments.py": experiments,
+    "studies/claims.py": claims,
+    "studies/coinrun.py": coinrun,
+    "studies/collapse.py": collapse,
+    "studies/lmc.py": lmc,
+    "studies/simulator.py": simulator,
+    "studies/tasks.py": tasks,
+}
+BENCHMARKS = {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")} - {
+    "benchmarks/naive_training.py"
+}
+
+
+def commands() -> list[list[str]]:
+    """The words of every `python X.py ...`, `marimo run X.py ...`, `modal run X.py::...` and `modal volume ...`.
+
+    They stand in the documents' shell blocks and in `code`. No command is run.
+    """
+    texts = DOCUMENTS.values()
+    lines = [
+        line.strip()
+        for text in texts
+        for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    lines += [
+        code
+        for text in texts
+        for code in re.findall(
+            r"`((?:time )?(?:python|marimo run|marimo edit) [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        )
+    ]
+    starts = r"(?:time )?(?:python|marimo run|marimo edit|modal run(?: --detach)?) (?=[\w/]+\.py)|modal (?=volume )"
+    found = [re.match(rf"(?:{starts})(.*)", line) for line in lines]
+    return [[word for word in shlex.split(match[1], comments=True) if word != "--"] for match in found if match]
+
+
+def test_every_command_is_understood_by_its_script(monkeypatch):
+    monkeypatch.chdir(ROOT)  # where `--config` files lie
+    checked = []
+    for script, *flags in commands():
+        if script in ("train.py", "train_mop.py"):
+            config, given = parse_config("", flags)
+            assert all(is_task_id(task_id) for task_id, _ in tasks_of(check_recorded(config, script)))
+            assert "--config" in flags or len(given) <= len(flags)
+        elif script == "volume":
+            volume_cli.commands[flags[0]].make_context(flags[0], flags[1:])
+        elif script.startswith("modal_app.py"):
+            entry_point = script.partition("::")[2] or modal_app.command_of(flags)
+            flags = [flag for flag in flags if flag != entry_point]
+            arguments = vars(modal_app.parser(entry_point).parse_args(flags))
+            if modal_app.takes_words(entry_point):
+                assert modal_app.ENTRY_POINTS[entry_point](*flags, "--dry-run") == 0
+            elif entry_point == "main":  # the others look for checkpoints
+                assert modal_app.ENTRY_POINTS[entry_point](**arguments | {"dry_run": True}) == 0
+        elif script in SCRIPTS:
+            SCRIPTS[script].parser().parse_args(flags)
+        else:  # their parsers are made when they run
+            assert script in BENCHMARKS | {"tests/helpers/fuzz_files.py"}
+            source = (ROOT / script).read_text(encoding="utf-8")
+            assert all(f'"{flag}"' in source for flag in flags if flag.startswith("--")), (script, flags)
+        checked.append(script)
+    scripts = {
+        "train.py",
+        "train_mop.py",
+        "tests/helpers/fuzz_files.py",
+        "volume",
+        "modal_app.py",
+        *SCRIPTS,
+        *BENCHMARKS,
+    }
+    scripts |= {f"modal_app.py::{name}" for name in modal_app.ENTRY_POINTS}
+    assert len(checked) >= 40 and set(checked) == scripts
+
+
+def test_make_targets_and_the_plain_commands_agree():
+    makefile = (ROOT / "Makefile").read_text()
+    demo = re.findall(r"^\t\$\(RUN\) (\w+\.py .*)$", makefile.split("demo:")[1].split("\n\n")[0], re.MULTILINE)
+    training = DOCUMENTS[ROOT / "docs" / "training.md"]
+    assert len(demo) == 2 and all(f"python {command}\n" in training for command in demo)
+    named = {
+        name for text in DOCUMENTS.values() for name in re.findall(r"^make (\w+)|`make (\w+)`", text, re.MULTILINE)
+    }
+    named = {first or second for first, second in named}
+    assert {"demo", "app", "test", "bench", "results"} <= named
+    assert [target for target in named if f"\n{target}:" not in makefile] == []
+    bench = set(re.findall(r"benchmarks/\w+\.py", makefile))
+    apart = {"benchmarks/profile_update.py", "benchmarks/time_to_mastery.py"}  # as benchmarks/README.md says
+    assert apart == BENCHMARKS - bench
+
+
+def test_tables_are_those_that_the_experiments_wrote():
+    shown = [f"{text}\n" for text in DOCUMENTS.values()]
+    written = {
+        path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "results").glob("*.md") if path.stem != "README"
+    }
+    assert set(written) >= {"tasks", "alpha", "alpha_phases", "settings", "collapse"}
+    assert [name for name, text in written.items() if not any(f"\n\n{text}\n" in page for page in shown)] == []
+
+
+def test_what_is_said_of_the_cost_is_of_its_table():
+    table = (ROOT / "results" / "tasks_cost.md").read_text(encoding="utf-8")
+    (page,) = (text for text in DOCUMENTS.values() if "## What a task is worth computing" in text)
+    num_tasks = int(re.search(r"over (\d+) tasks", table)[1])
+    free, paid = (round(100 * float(share)) for share in re.findall(r"between seeds \| (\S+) .* \| (\S+) ", table)[0])
+    differences = re.findall(r"\| \S+ \((-\d+\.\d) to (\+\d+\.\d)\) \|", table)
+    assert len(differences) == num_tasks, "each interval holds 0"
+    said = f"{paid} % of the variance between policies (of the logarithm) is then between tasks; without a price it"
+    assert f"No task of the {num_tasks} loses success beyond chance" in page and f"{said} is {free} %" in page
+    assert f"{paid} % of the variance of LPC is between tasks, without it {free} %" in README
+
+
+def test_readme_is_short_and_its_results_are_rows_of_the_table():
+    assert 1_000 <= len(README.split()) <= 1_700
+    head, line, *lines = (ROOT / "results" / "tasks.md").read_text(encoding="utf-8").splitlines()
+    shown = README.split("## Results")[1].split("\n## ")[0]
+    rows = re.findall(r"^\|.*$", shown, re.MULTILINE)
+    assert rows[:2] == [head, line] and len(rows) == 7 and [row for row in rows[2:] if row not in lines] == []
+    said = "\n".join(lines)
+    counts = r"Of (\d+) tasks .*?the mixture solves more.*? in (\d+):.*?the mixture goes shorter.*? in (\d+):"
+    num_tasks, more, shorter = re.search(counts, said, re.DOTALL).groups()
+    assert f"In {more} of {num_tasks} tasks the mixture is" in shown and f"in {shorter}, each of its seeds" in shown
+    assert said.count("the GRU solves more, beyond chance, in 0") == 1 and "nowhere better beyond chance" in shown
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_somewhere():
+    count = 0
+    for path, text in [*DOCUMENTS.items(), (ROOT / "CHANGELOG.md", CHANGELOG)]:
+        for link, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", text):
+            if link.startswith("http"):
+                continue
+            target = (path.parent / link).resolve() if link else path
+            assert target.exists(), (path, link)
+            assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), (path, link, anchor)
+            count += 1
+    assert count >= 50
+    unnamed = [path.name for path in DOCUMENTS if path.parent.name == "docs" and f"docs/{path.name}" not in README]
+    assert unnamed == []
+
+
+def test_policies_of_the_zoo_that_pages_name_are_there():
+    named = {path for text in DOCUMENTS.values() for path in re.findall(r"results/zoo/[\w./-]*\w", text)}
+    assert len(named) >= 5 and [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_layout_lists_every_file_and_no_other():
+    heading = r"`(?:mop/\w+|lmc_rl|generative)/`|Top level"
+    rooms = dict(re.findall(rf"^## ({heading})\n(.*?)(?=^## |\Z)", LAYOUT, re.MULTILINE | re.DOTALL))
+    listed = {
+        (room.strip("`") if room.startswith("`") else "") + name
+        for room, text in rooms.items()
+        for name in re.findall(r"^\| `(\w+\.py)` \| \S", text, re.MULTILINE)
+    }
+    files = {path.name for path in ROOT.glob("*.py")}
+    packages = [path for name in ("mop", "lmc_rl", "generative") for path in (ROOT / name).rglob("*.py")]
+    files |= {path.relative_to(ROOT).as_posix() for path in packages if path.name != "__init__.py"}
+    assert len(files) >= 50 and listed == files
+
+
+def names_in_documents(pattern: str) -> set[str]:
+    """What a pattern finds in the `code` of the documents and of the latest part of the changelog."""
+    texts = [*DOCUMENTS.values(), CHANGELOG.split("\n## 0.2.0")[0]]
+    return {name for text in texts for name in re.findall(pattern, text)}
+
+
+def defined_names(source: str) -> set[str]:
+    """The names that a module defines at its top level."""
+    names = set()
+    for node in ast.parse(source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+        names |= {getattr(target, "id", getattr(target, "name", None)) for target in targets}
+    return names
+
+
+def test_files_and_names_in_the_documents_exist():
+    paths = names_in_documents(r"`((?:mop|tests|results|benchmarks|docs)/[\w./]+)`")
+    paths -= {"results/runs/", "results/lmc/"}  # made by scripts
+    assert len(paths) >= 15 and [path for path in paths if not (ROOT / path).exists()] == []
+    dotted = names_in_documents(r"`(mop(?:\.\w+)+)`")
+    for name in dotted:
+        room, module, *rest = name.split(".")[1:]
+        source = (ROOT / "mop" / room / f"{module}.py").read_text(encoding="utf-8")
+        assert len(rest) <= 1 and set(rest) <= defined_names(source), name
+    assert len(dotted) >= 30
+
+
+def test_what_is_to_be_opened_is_there():
+    table = README.split("## To change something")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| [^|]+ \| (.*) \|$", table, re.MULTILINE)[1:]
+    for row in rows:
+        sources = [(ROOT / path).read_text(encoding="utf-8") for path in re.findall(r"`([\w/]+\.(?:py|yaml))`", row)]
+        for name in re.findall(r"`([A-Za-z_]+(?:\.(?!py`|yaml`)[a-z]+)?)`", row):
+            assert any(re.search(rf"\b{name.rpartition('.')[2]}\b", source) for source in sources), (row, name)
+    assert len(rows) >= 8
+
+
+def test_floors_are_those_that_are_kept():
+    listed = re.findall(r"^\d+\. (.*)$", LAYOUT.split("## Floors")[1].split("\n## ")[0], re.MULTILINE)
+    floors = [sorted(re.findall(r"`([\w./]+)`", line)) for line in listed[:-1]]  # the last are the other scripts
+    kept = [[f"{room.replace('.', '/')}/" for room in rooms] for rooms in FLOORS]
+    kept = [[room if (ROOT / room).is_dir() else f"{room.strip('/')}.py" for room in rooms] for rooms in kept]
+    kept = [sorted(room for room in rooms if (ROOT / room).exists()) for rooms in kept]
+    assert floors == [rooms for rooms in kept if rooms] and len(floors) >= 8
+
+
+DOCUMENTED = {
+    "num_updates": 10_000, "num_envs": 16, "unroll_len": 32, "lr": 3e-4, "lr_decay": False, "teacher_mix": 0.0,
+    "replay": 0, "grad_clip": 0.0, "input_dim": 152, "num_actions": 7, "intermediate_dim": 64,
+    "expert_hidden_sizes": [[0, 16, 32]] * 3, "router_hidden_size": 64, "obs_encoding": "raw", "residual": False,
+    "expert_gain": 1.0, "lang_encoder": "distilbert-base-uncased", "lang_dim": 32, "lpc_alpha": 0.0,
+}  # fmt: skip
+
+
+def test_documented_settings_are_read_and_their_differences_are_told():
+    path = ROOT / "documented.yaml"
+    config, given = parse_config("", ["--config", str(path)])
+    assert given == set(DOCUMENTED) and {name: config[name] for name in given} == DOCUMENTED
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    assert len(lines) == len(given) and all(re.match(r"\w+: .* # \S", line) for line in lines)
+    defaults = read_config(DEFAULTS_FILE)
+    expected = {name: value for name, value in defaults.items() if name not in (*given, "name")}
+    assert {name: config[name] for name in expected} == expected
+    paper = DOCUMENTS[ROOT / "docs" / "paper.md"]
+    told = set(re.findall(r"^\| `(\w+)`", paper, re.MULTILINE))
+    assert told == {name for name in given if config[name] != defaults[name]}
+
+
+@pytest.mark.parametrize(
+    "path", [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "documented.yaml"], ids=lambda path: path.stem
+)
+def test_documents_name_nothing_of_one_machine(path):
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"(?<![\w.])/(?:work|home|tmp|mnt|data|Users)\b\S*", text) == []

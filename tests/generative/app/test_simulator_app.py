@@ -1,0 +1,497 @@
+"""The page of the simulator: its numbers by hand, edits in words, as a script, a learned simulator, in a browser."""
+
+import csv
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from browser import FIGURE, Page, opened, served
+from generative_data import record_tiny, tiny_checkpoint
+from scripts import PATIENCE_S, REPOSITORY, run_script
+
+from generative.app import catalog, page, views
+from generative.app.catalog import Filter
+from generative.app.recorded_step import NUM_POINTS, describe_edit, edit_words
+from generative.app.selection import OWN, RECORDED, Choices, Exhibit, cell_names, change_names, target_names
+from generative.attribution.counterfactuals import Case, effects, legal_edits, world_at
+from generative.attribution.integrated_gradients import PATHS, Loop, predict_effects
+from generative.domains.babyai.causes import thing_name
+from generative.domains.babyai.scenes import WORLD, ExactScenes
+from generative.domains.babyai.targets import parse_target
+from generative.recordings.format import open_recording
+from generative.simulators.world_model import WorldModel
+from generative.train_gen_model import PRESETS
+from mop.apps.view import View
+from mop.artifacts.checkpoints import save_checkpoint
+from mop.common.errors import InputError
+from mop.plotting.hover import boxes_of, values_of
+
+APP = "simulator_viz.py"
+TARGETS = ("taken", "action:toggle", "routing:0.2", "lpc", "entropy")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a tiny recording, recordings/tiny, and two simulators, of its policy and of another one."""
+    root = tmp_path_factory.mktemp("simulator")
+    recording = record_tiny(tiny_checkpoint(root / "checkpoints"), root / "recordings" / "tiny")
+    write_simulator(root / "simulators" / "untrained", recording, recording.config["checkpoint"]["sha256"])
+    write_simulator(root / "simulators" / "of_another", recording, "0" * 64)
+    return root
+
+
+def write_simulator(folder: Path, recording, sha256: str) -> None:
+    """An untrained world model."""
+    encoding = recording.config["encoding"]
+    config = {"kind": "world_model", **{name: encoding[name] for name in ("task_id", "lang_dim", "hidden_size")}}
+    config |= {"sizes": PRESETS["small"], "settings": {"num_initializing_steps": 2, "num_sim_steps": 4}}
+    config |= {"num_initializing_steps": 2, "agent": {"path": "", "sha256": sha256}}
+    torch.manual_seed(0)
+    weights = WorldModel(config["lang_dim"], config["hidden_size"], config["sizes"]).state_dict()
+    folder.mkdir(parents=True)
+    save_checkpoint(folder / "checkpoint_final.pt", {"policy_state_dict": weights, "config": config})
+
+
+@pytest.fixture(scope="module")
+def recording(place):
+    return open_recording(place / "recordings" / "tiny")
+
+
+@pytest.fixture
+def exhibit(recording) -> Exhibit:
+    """A moment in the middle of an episode in which the policy acts, with an edit of what it sees."""
+    k = catalog.first_episode(recording, recording.episodes())
+    some = Exhibit(recording, Choices(k, 6, horizon=3, num_sim_steps=4))
+    return chosen(some, edit=[word for word, edit in some.edits.items() if edit.kind == "put"][1])
+
+
+def chosen(exhibit: Exhibit, **changes) -> Exhibit:
+    return Exhibit(exhibit.recording, replace(exhibit.choices, **changes))
+
+
+def long_episode(recording, behaviour: str) -> int:
+    ks = recording.episodes(behaviours=[behaviour])
+    return int(ks[recording.index["num_rows"][ks].argmax()])
+
+
+# --- what there is ----------------------------------------------------------------------------------------------------
+
+
+def test_episodes_are_listed_as_the_filter_asks(recording):
+    index = recording.index
+    everything = catalog.list_episodes(recording, Filter())
+    assert everything.tolist() == list(range(len(recording)))
+    failed = catalog.list_episodes(recording, Filter("train", "random", "failed", 10))
+    assert 0 < len(failed) < len(everything)
+    for k in failed:
+        episode = recording.episode(int(k))
+        assert (episode.split, episode.behaviour, episode.success) == ("train", "random", False)
+        assert catalog.num_steps_of(episode) >= 10
+    assert len(catalog.list_episodes(recording, Filter(outcome="succeeded"))) == index["success"].sum()
+    first = recording.episode(catalog.first_episode(recording, everything))
+    assert first.behaviour == "argmax"
+    labels = catalog.episode_labels(recording, failed, int(everything[0]))
+    assert [*labels.values()] == [*failed, everything[0]]
+    assert all(label.startswith(f"{k}: ") for label, k in labels.items())
+    step = catalog.first_step(first)
+    assert step >= 4 and first["lpc"][step] == first["lpc"][4:-1].max()
+
+
+def test_recordings_are_found_beside_the_one_that_is_asked_for(place, monkeypatch):
+    monkeypatch.chdir(place)
+    assert catalog.find_recordings(None) == {"tiny": "recordings/tiny"} == catalog.find_recordings("recordings/tiny")
+    for nowhere in (None, "elsewhere"):
+        monkeypatch.chdir(place / "simulators")
+        with pytest.raises(
+            InputError, match=r"`python -m generative.record --checkpoint results/zoo/.*` makes a small"
+        ):
+            catalog.find_recordings(nowhere)
+    monkeypatch.chdir(place)
+    names = catalog.find_simulators(None)
+    assert [*names.values()] == ["exact", "simulators/of_another", "simulators/untrained"]
+
+
+def test_a_small_recording_is_made(tmp_path, monkeypatch):
+    monkeypatch.setitem(catalog.SMALL, "num_steps", 60)
+    folder = catalog.record_small(str(tmp_path / "recordings"))
+    assert len(open_recording(folder)) >= 5 and folder.endswith("recordings/UnlockPickup")
+    assert [*catalog.find_recordings(str(tmp_path / "recordings")).values()] == [folder]
+
+
+# --- futures, by hand -------------------------------------------------------------------------------------------------
+
+
+def test_the_future_as_recorded_is_the_recording(recording):
+    compared = 0
+    for behaviour in ("argmax", "sampled", "random"):
+        k = long_episode(recording, behaviour)
+        episode = recording.episode(k)
+        for step in (0, 5, catalog.num_steps_of(episode) - 1):
+            some = Exhibit(recording, Choices(k, step, actions=RECORDED, num_sim_steps=20))
+            real, simulated = some.futures(False)
+            truth = views.part(episode, slice(step, step + 21))
+            for name in ("obs", "grid", "carried", "position"):
+                np.testing.assert_array_equal(real[name], truth[name])
+            np.testing.assert_array_equal(simulated["obs"], truth["obs"])
+            np.testing.assert_array_equal(simulated["grid"], truth["grid"] & 0xFFFFF)
+            np.testing.assert_array_equal(simulated["position"], truth["position"])
+            for rows in (real, simulated):
+                np.testing.assert_allclose(rows["routing"], truth["routing"], atol=1e-5)
+                np.testing.assert_allclose(rows["log_probs"], truth["log_probs"], atol=1e-5)
+            agreement = some.agreement
+            assert agreement.num_steps == len(truth["obs"]) - 1
+            assert not agreement.num_steps or agreement[1] == agreement[3] == agreement[4] == 1.0
+            compared += 1
+    assert compared == 9
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("actions", [OWN, RECORDED])
+def test_changes_are_those_of_the_counterfactuals(exhibit, target, actions):
+    exhibit = chosen(exhibit, target=target, actions=actions)
+    episode, choices = exhibit.episode, exhibit.choices
+    laboratory = exhibit.laboratory
+    asked = parse_target(exhibit.target_word, laboratory.policy)
+    before = episode["action"][: choices.step].tolist()
+    world = world_at(laboratory.task_id, laboratory.max_steps, episode.seed, before)
+    hidden, lang = torch.from_numpy(episode["hidden"][choices.step].copy()), torch.from_numpy(episode.lang)
+    changes = page.changes_of(exhibit)
+    own = exhibit.futures(False)[0]["action"] if actions == OWN else episode["action"][choices.step :]
+    for later in range(5):
+        case = Case(world, hidden, lang, own[:later].tolist(), [exhibit.edit])
+        for name, simulator in ((views.MEASURED, None), (views.SIMULATED, laboratory.imagined.simulator)):
+            (found,) = effects(laboratory.policy, [case], [asked], simulator)
+            expected = (found.acting if actions == OWN else found.forced)[0, 0]
+            scale = max(1.0, abs(found.acting_values[0]))
+            assert changes[name][later] == pytest.approx(expected, abs=1e-5 * scale)
+    assert np.abs(changes[views.MEASURED]).max() > 0
+
+
+def test_causes_are_minus_the_effects_of_absence_by_path(exhibit):
+    exhibit = chosen(exhibit, target="routing:0.2")
+    episode, choices, policy = exhibit.episode, exhibit.choices, exhibit.laboratory.policy
+    scenes, target = (
+        ExactScenes(exhibit.recording.config["encoding"]["grid_shape"]),
+        parse_target("routing:0.2", policy),
+    )
+    compared = 0
+    for lag in range(4):
+        step = choices.step - lag
+        scene = scenes.at(episode, step, WORLD)
+        things = [thing for thing in scene.things if not str(thing).startswith("wall")]
+        actions = torch.from_numpy(episode["action"][step : choices.step + 1].astype(np.int64))[None]
+        hidden = torch.from_numpy(episode["hidden"][step].copy())[None]
+        loop = Loop(policy, scenes.simulator, scene.begin, torch.from_numpy(episode.lang)[None], hidden, lag, actions)
+        (found,) = predict_effects(loop, scene.there, scene.without(things), [target], num_points=NUM_POINTS)
+        causes = [cause for cause in exhibit.causes if cause.lag == lag]
+        assert [cause.thing for cause in causes] == things and len(things) >= 3
+        for number, cause in enumerate(causes):
+            for path in PATHS:
+                assert cause.by_path[path] == pytest.approx(-float(found.total(path)[number]), abs=1e-6)
+            assert cause.total == pytest.approx(-float(found.total()[number]), abs=1e-6)
+            compared += 1
+    assert compared >= 12 and max(abs(cause.total) for cause in exhibit.causes) > 0
+    rows = page.rows_of(exhibit.causes, 4)
+    assert len({row.name for row in rows}) == len(rows) >= 3
+    totals = np.nansum([row.totals for row in rows], 0)
+    figure = page.draw_why(exhibit)
+    bars = [row for row in values_of(figure) if "total" in row]
+    assert [bar["step"] for bar in bars] == [3, 4, 5, 6]
+    np.testing.assert_allclose([bar["total"] for bar in bars][::-1], totals, atol=1e-6)
+
+
+def test_the_prediction_is_the_gradient_along_the_edit(exhibit):
+    exhibit = chosen(exhibit, target="lpc", actions=RECORDED)
+    moment = exhibit.moment(RECORDED)
+    policy, scene = exhibit.laboratory.policy, exhibit.laboratory.imagined.at_world(moment.world)
+    hidden = torch.from_numpy(exhibit.episode["hidden"][6].copy())[None]
+    loop = Loop(policy, exhibit.laboratory.imagined.simulator, scene.begin, moment.lang, hidden, 0)
+    changed = scene.edited([exhibit.edit])
+    (found,) = predict_effects(loop, scene.there, changed, [parse_target("lpc", policy)], num_points=NUM_POINTS)
+    assert exhibit.prediction[0] == pytest.approx(float(found.total()), abs=1e-3)
+    assert len(exhibit.prediction) == 5
+
+
+def test_agreement_by_hand():
+    obs = np.zeros((4, 152), np.uint8)
+    other = obs.copy()
+    other[1, 3] = 5  # one cell, in type
+    other[2, [3, 52, 101]] = 2  # one cell, in type, colour and state
+    other[2, 60] = 1  # another one, in colour
+    truth = {"obs": obs, "student": np.array([0, 1, 2, 3]), "routing": np.zeros((4, 2)), "lpc": np.full(4, 10.0)}
+    simulated = {
+        "obs": other,
+        "student": np.array([0, 1, 5, 3]),
+        "routing": np.full((4, 2), 0.25),
+        "lpc": np.full(4, 7.0),
+    }
+    found = views.compare(truth, simulated)
+    assert found == views.Agreement(3, 1 - 3 / (3 * 49), 1.0, 1 / 3, 2 / 3, 0.25, 3.0)
+    assert views.compare(simulated, simulated).copied_cells == 1 - 3 / (3 * 49)
+    assert views.compare(truth, views.part(simulated, slice(1))).num_steps == 0
+
+
+# --- edits and targets in words ---------------------------------------------------------------------------------------
+
+
+def test_every_legal_edit_has_a_word_of_its_own(exhibit):
+    moment = exhibit.moment(OWN)
+    legal = legal_edits(moment.world)
+    assert sorted(exhibit.edits.values()) == sorted(legal) and len(edit_words(legal)) == len(legal) > 50
+    kinds = {edit.kind for edit in legal}
+    assert kinds >= {"remove", "color", "type", "state", "put"}
+    cells = cell_names(exhibit)
+    listed = [f"{cell}:{change}" for cell in cells.values() for change in change_names(exhibit, cell).values()]
+    assert sorted(listed) == sorted(exhibit.edits)
+    said = {edit.kind: describe_edit(edit) for edit in legal}
+    door = next(edit for edit in legal if edit.kind == "state" and edit.after >> 16 == 0)
+    assert (
+        describe_edit(door) == f"open the {thing_name((door.before & 255, door.before >> 8 & 255, door.before >> 16))}"
+    )
+    assert said["remove"].startswith("remove the ") and said["put"].startswith("put a ")
+    with pytest.raises(InputError, match=r"--edit: 0,0:remove is not to be had at tiny: episode \d+, step 6"):
+        chosen(exhibit, edit="0,0:remove").edit  # noqa: B018
+
+
+def test_every_target_of_the_menu_is_one(exhibit):
+    words = [*target_names(exhibit.sizes).values()]
+    assert words[0] == "taken" and "routing:1.1" in words and len(words) == 1 + 7 + 5 + 2
+    for word in words[1:]:
+        assert parse_target(word, exhibit.laboratory.policy).name == word
+    action = exhibit.episode["action"][6]
+    assert exhibit.target_word == f"action:{['left', 'right', 'forward', 'pickup', 'drop', 'toggle', 'done'][action]}"
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_figures_hold_the_numbers(exhibit):
+    episode, step = exhibit.episode, exhibit.choices.step
+    now = values_of(page.draw_now(exhibit))
+    probabilities = [row["probability"] for row in now if "probability" in row]
+    np.testing.assert_allclose(probabilities, np.exp(episode["log_probs"][step]), rtol=1e-6)
+    weights = [row["weight"] for row in now if "weight" in row]
+    np.testing.assert_allclose(weights, episode["routing"][step], atol=1e-6)
+    assert [row["lpc"] for row in now if "lpc" in row] == episode["lpc"].tolist()
+    edited = values_of(page.draw_edited(exhibit))
+    futures = page.all_futures(exhibit)
+    assert [*futures] == [*views.FUTURES]
+    for name, rows in futures.items():
+        shown = [row["lpc"] for row in edited if row.get("future") == name]
+        assert shown == pytest.approx(rows["lpc"].tolist())
+    effect = values_of(page.draw_effect(exhibit))
+    for name, numbers in page.changes_of(exhibit).items():
+        shown = [row["value"] for row in effect if row["line"] == name]
+        assert shown == pytest.approx(numbers[np.isfinite(numbers)].tolist())
+    imagined = values_of(page.draw_imagined(exhibit))
+    assert [row["wrong_cells"] for row in imagined if "wrong_cells" in row] == [0] * 5
+
+
+def test_every_figure_is_drawn_at_the_ends_too(recording):
+    drawn, k = 0, long_episode(recording, "bot")
+    last = catalog.num_steps_of(recording.episode(k)) - 1
+    for step, pictures, actions in ((0, views.WORLD, OWN), (last, views.VIEW, RECORDED)):
+        some = Exhibit(recording, Choices(k, step, pictures=pictures, actions=actions, horizon=2, num_sim_steps=12))
+        for name, draw in page.drawings(some).items():
+            figure = draw()
+            figure.draw_without_rendering()
+            assert values_of(figure) and boxes_of(figure), name
+            assert page.label_of(some, name).startswith(f"tiny: episode {k}, step {step}: {name}")
+            drawn += 1
+    assert drawn == 10
+
+
+def test_links_lead_to_steps_edits_and_futures_without_a_thing(exhibit):
+    view = View({"tab": "Why", "horizon": "3", "change": "blue"})
+    k = exhibit.choices.episode
+    link = page.link_to_moment(exhibit, view)
+    assert link({"step": 2, "lpc": 1.0}) == f"?tab=Why&horizon=3&change=blue&recording=tiny&episode={k}&step=2"
+    last = catalog.num_steps_of(exhibit.episode)
+    assert link({"step": last, "lpc": 1.0}) == link({"x": 1, "y": 2, "can_be_edited": False}) == ""
+    place = link({"x": 1, "y": 2, "can_be_edited": True})
+    assert place == f"?tab=Edit&horizon=3&recording=tiny&episode={k}&step=6&cell=1,2"
+    table = page.causes_table(exhibit, view)
+    cause = max(exhibit.causes, key=lambda cause: abs(cause.total))
+    assert str(cause.thing) in table and f"{cause.total:+.3g}" in table
+    words = {}
+    for cause in exhibit.causes:
+        word, address = page.link_to_edit(exhibit, view, cause)
+        words[word] = address
+        assert f"step={6 - cause.lag}&" in address and f"cell={cause.thing.x},{cause.thing.y}" in address
+        assert f"target={exhibit.target_word}" in address and "actions=recorded" in address
+    assert words.keys() == {"without it", "if it were open"}
+    assert "change=remove" in words["without it"] and "change=open" in words["if it were open"]
+
+
+def test_a_learned_simulator_is_shown_what_was_seen(place, exhibit):
+    simulator = (place / "simulators" / "untrained").as_posix()
+    learned = chosen(exhibit, simulator=simulator, num_sim_steps=3, horizon=2)
+    real, simulated = learned.futures(False)
+    np.testing.assert_array_equal(simulated["obs"][0], real["obs"][0])  # the first view is the true one
+    assert "grid" not in simulated and learned.agreement.cells < 1.0 and len(simulated["obs"]) == 4
+    assert learned.causes and {cause.lag for cause in learned.causes} <= {0, 1, 2}
+    for name, draw in page.drawings(learned).items():
+        assert values_of(draw()), name
+    line, is_enough = learned.fidelity
+    assert not is_enough and "it is not known how true the simulator" in line
+    assert exhibit.fidelity == ("exact simulator: Minigrid's own rules", True)
+    with pytest.raises(InputError, match="of another policy or task"):
+        chosen(exhibit, simulator=(place / "simulators" / "of_another").as_posix()).laboratory  # noqa: B018
+
+
+def test_another_policy_is_refused(recording, exhibit, tmp_path):
+    other = tiny_checkpoint(tmp_path / "checkpoints", "BabyAI-GoToObj-v0")
+    with pytest.raises(InputError, match=r"is not the policy of .*tiny; say where that is with --checkpoint"):
+        Exhibit(recording, exhibit.choices, str(other)).laboratory  # noqa: B018
+    with pytest.raises(InputError, match=r"x\.pt, the policy of .*tiny, is missing"):
+        Exhibit(recording, exhibit.choices, "x.pt").laboratory  # noqa: B018
+
+
+# --- as a script ------------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_saved_and_a_caption_makes_them_again(place, exhibit, tmp_path):
+    k = exhibit.choices.episode
+    flags = ("--data_dir", place / "recordings" / "tiny", "--episode", k, "--step", 6, "--target", "lpc")
+    flags += ("--edit", exhibit.edit_word)
+    result = run_script(APP, *flags, "--num_sim_steps", 3, "--only", "effect", "now", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    stem = f"effect_episode_{k}_step_6_lpc_{exhibit.edit_word}".replace(":", "_").replace(",", "_")
+    folder = tmp_path / "plots" / "generative" / "tiny"
+    assert result.stdout.split() == [
+        f"plots/generative/tiny/{stem}.png", f"plots/generative/tiny/now_episode_{k}_step_6.png",
+    ]  # fmt: skip
+    with (folder / f"{stem}.csv").open(newline="") as file:
+        lines = [row for row in csv.DictReader(file) if row["line"] == views.MEASURED]
+    asked = chosen(exhibit, target="lpc", num_sim_steps=3)
+    expected = page.changes_of(asked)[views.MEASURED]
+    assert [float(row["value"]) for row in lines] == pytest.approx(expected[np.isfinite(expected)].tolist(), abs=0.02)
+    caption = (folder / f"{stem}.txt").read_text()
+    assert f"Episode: {k} of tiny, world {exhibit.episode.seed} (" in caption
+    numbers = (folder / f"{stem}.csv").read_bytes()
+    (command,) = (line for line in caption.splitlines() if line.startswith("Command: "))
+    shutil.rmtree(tmp_path / "plots")
+    python, *words = shlex.split(command.removeprefix("Command: "))
+    result = run_script(*words, "--format", "svg", "--width", 6.75, cwd=tmp_path)
+    assert python == "python" and result.returncode == 0, result.stderr
+    assert (folder / f"{stem}_6.75in.csv").read_bytes() == numbers
+    assert {path.suffix for path in folder.iterdir()} == {".csv", ".svg", ".txt"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--data_dir", "nowhere"), "there is no recording under nowhere/: `python -m generative.record"),
+        (("--episode", "99999"), "has the episodes 0 to"),
+        (("--step", "999"), "has the steps 0 to"),
+        (("--step", "-1"), "--step must be"),
+        (("--horizon", "99"), "--horizon must be"),
+        (("--since", "bot"), "--since must be"),
+        (("--target", "action:fly", "--only", "why"), "unknown target 'action:fly'; there are: action:NAME"),
+        (("--edit", "0,0:remove", "--only", "edited"), "--edit: 0,0:remove is not to be had"),
+        (("--simulator", "nothing", "--only", "imagined"), "is missing; train a simulator"),
+        (("--only", "map"), "--only: there is no figure 'map' here; there are now, why, imagined, edited, effect"),
+        (("--width", "x"), "--width must be"),
+    ],
+)
+def test_bad_flags_are_one_line(place, monkeypatch, flags, message):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("sys.argv", [APP, *flags])
+    with pytest.raises(InputError) as caught:
+        page.save_as_script(page.parser())
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_script_ends_with_2(tmp_path):
+    result = run_script(APP, cwd=tmp_path)
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith("error: there is no recording under recordings/: `python -m generative.record")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_page_opens_without_torch():
+    program = "import sys, generative.app.controls; print('torch' in sys.modules)"
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (result.stdout, result.stderr) == ("False\n", "")
+
+
+def test_marimo_finds_nothing_to_complain_about():
+    command = [sys.executable, "-m", "marimo", "check", "--strict", APP]
+    result = subprocess.run(command, cwd=REPOSITORY, timeout=PATIENCE_S, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+# --- in a browser -----------------------------------------------------------------------------------------------------
+
+
+def test_in_a_browser(place, exhibit, browser):
+    k = exhibit.choices.episode
+    with served(REPOSITORY / APP, place, zoo=False) as address:
+        with opened(browser, f"{address}/?episode={k}&step=5&horizon=2&steps=3") as shown:
+            link = walk_through(shown, place, exhibit)
+        with opened(browser, link) as shown:  # another profile: the link opens the same view
+            edited = shown.page.locator(f"{FIGURE}[alt^='tiny: episode {k}, step 6: edited ']")
+            edited.wait_for()
+            assert edited.get_attribute("alt").endswith(exhibit.edit_word)
+            assert shown.chosen("Target") == "LPC" and shown.chosen("Actions") == "as recorded"
+        with opened(browser, f"{address}/?episode=99999&step=x&target=lpc&tab=Imagine") as shown:
+            shown.see("episode '99999' is no number from 0 to")
+            shown.page.locator(f"{FIGURE}[alt*=': imagined']").wait_for()
+
+
+def walk_through(shown: Page, place: Path, exhibit: Exhibit) -> str:
+    """Steps by arrow key and by link, causes, what the simulator imagines, an edit of both futures; the address."""
+    k = exhibit.choices.episode
+    name = f"tiny: episode {k}, step"
+    shown.shows(f"{name} 5: now")
+    shown.page.locator("marimo-slider[data-label*='Step'] [role=slider]").first.focus()
+    shown.page.keyboard.press("ArrowRight")
+    shown.shows(f"{name} 6: now")
+    assert "step=6" in shown.page.url
+    shown.page.locator(f"{FIGURE}[alt^='{name} 6: why {exhibit.target_word}']").wait_for()
+    shown.choose("Target", "LPC")
+    shown.shows(f"{name} 6: why lpc")
+    shown.page.locator("table.causes a", has_text="it").first.wait_for()
+    shown.open_tab("Imagine")
+    shown.shows(f"{name} 6: imagined")
+    shown.see("cells right")
+    shown.open_tab("Edit")
+    shown.page.locator(f"{FIGURE}[alt^='{name} 6: edited ']").wait_for()
+    before = shown.page.locator(f"{FIGURE}[alt^='{name} 6: edited ']").get_attribute("src")
+    cell, change = exhibit.edit_word.split(":")
+    shown.choose("Cell", next(called for called, word in cell_names(exhibit).items() if word == cell))
+    shown.page.locator(f"{FIGURE}[alt^='{name} 6: edited {cell}:']").wait_for()
+    shown.choose("Change", describe_edit(exhibit.edit))
+    shown.choose("Actions", "as recorded")
+    shown.shows(f"{name} 6: edited {exhibit.edit_word}")
+    shown.shows(f"{name} 6: effect {exhibit.edit_word} on lpc")
+    shown.page.wait_for_function(
+        "asked => document.querySelector(asked[0])?.src !== asked[1]", arg=[f"{FIGURE}[alt*=': edited ']", before]
+    )
+    assert_futures(shown.shown_texts(), chosen(exhibit, actions=RECORDED, num_sim_steps=3))
+    file_name = f"effect_episode_{k}_step_6_lpc_{exhibit.edit_word}.png".replace(":", "_").replace(",", "_")
+    with shown.save(file_name, place).with_suffix(".csv").open(newline="") as file:
+        changes = [float(row["value"]) for row in csv.DictReader(file) if row["line"] == views.MEASURED]
+    asked = chosen(exhibit, target="lpc", actions=RECORDED, num_sim_steps=3)
+    assert changes == pytest.approx(page.changes_of(asked)[views.MEASURED].tolist(), abs=0.02)
+    for choice in (f"episode={k}", "step=6", "tab=Edit", "target=lpc", "actions=recorded", "cell=", f"change={change}"):
+        assert choice in shown.page.url
+    return shown.page.url
+
+
+def assert_futures(texts: list[str], exhibit: Exhibit) -> None:
+    """All four futures are told under the mouse, and the edit changes what the policy spends in both edited ones."""
+    futures = page.all_futures(exhibit)
+    for name, rows in futures.items():
+        called = views.FUTURES[name].replace("\n", " ")
+        told = [text.split("LPC ")[1] for text in texts if text.startswith(f"{called}, step ") and ", LPC " in text]
+        assert told == [f"{cost:,.0f}" for cost in rows["lpc"]]
+    for name in ("real", "simulated"):
+        assert futures[name]["lpc"].tolist() != futures[f"{name}_edited"]["lpc"].tolist()

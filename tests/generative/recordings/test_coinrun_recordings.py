@@ -1,0 +1,201 @@
+"""Recordings of an agent of CoinRun: memory and frames replay, behaviours, splits by level, kills, bad input.
+
+Skipped where envpool or the Qt that it needs is missing (`make coinrun`).
+"""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from generative_data import tiny_checkpoint
+from generative_game_data import RECORDING, call, flags, record_agent, skip_without_games, tiny_agent, told
+from scripts import REPOSITORY, script_environment
+
+from generative import export_minari, record, validate
+from generative.agents.networks import load_agent
+from generative.app.catalog import find_recordings
+from generative.domains.coinrun.envs import IDLE_PREFERENCE, RIGHT_PREFERENCE, AgentActor
+from generative.domains.coinrun.games import RIGHT, UNSEEN_LEVELS, begin_level
+from generative.recordings import recorder
+from generative.recordings.behaviours import CHOOSE
+from generative.recordings.format import SPLITS, open_recording, split_of
+from mop.common.errors import InputError
+
+
+@pytest.fixture(scope="module", name="model")
+def _model(tmp_path_factory):
+    skip_without_games()
+    return tiny_agent(tmp_path_factory.mktemp("agent"))
+
+
+@pytest.fixture(scope="module")
+def recording(model, tmp_path_factory):
+    return open_recording(record_agent(model, tmp_path_factory.mktemp("recording") / "tiny"))
+
+
+def contents(folder) -> dict:
+    """All that a folder holds, but for the versions in its config."""
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_levels_decide_about_splits_and_every_behaviour_has_its_share(recording):
+    index, encoding = recording.index, recording.config["encoding"]
+    assert encoding["env_name"] == encoding["task_id"] == "coinrun" and encoding["num_levels"] == 60
+    assert set(index["seed"]) <= set(range(60)) and len(set(index["seed"])) > 8
+    assert index["split"].tolist() == [split_of(level) for level in index["seed"]]
+    assert len(set(index["split"])) > 1
+    names = recording.config["settings"]["policies"]
+    for name in names:
+        steps = (index["num_rows"] - 1)[recording.episodes(behaviours=[name])]
+        assert 240 <= steps.sum() < 240 + 60
+    assert names == ["argmax", "sampled", "noisy", "random"]
+    assert recording.missions == [""] and recording.lang.shape == (1, 0)
+
+
+def test_repeated_episodes_are_those_of_the_same_level_and_actions(recording):
+    every = recording.episodes()
+    kept = recording.distinct(every)
+    told = [(recording.episode(k).seed, recording.episode(k)["action"].tobytes()) for k in every]
+    assert len(kept) == len(set(told)) and [told[k] for k in kept] == list(dict.fromkeys(told))
+    assert recording.distinct([*every, *every]) == kept and recording.distinct([]) == []
+
+
+def test_frames_rewards_and_ends_are_those_of_the_level_played_again(recording):
+    num_rewards, ends = 0, {"terminated": 0, "truncated": 0}
+    for k in range(len(recording)):
+        episode = recording.episode(k)
+        game = begin_level(recording.config["encoding"], episode.seed)
+        assert np.array_equal(episode["obs"][0], game.begin()[0][0])
+        for t, action in enumerate(episode["action"][:-1]):
+            moment = game.step(np.array([action]))  # of the useful actions, numbers are the game's
+            assert np.array_equal(episode["obs"][t + 1], moment.frames[0])  # also the last, terminal one
+            assert episode["reward"][t] == moment.reward[0] and episode["terminated"][t] == moment.is_terminal[0]
+            num_rewards += moment.reward[0] > 0
+        game.close()
+        last = len(episode["action"]) - 2
+        assert episode["terminated"][last] != episode["truncated"][last] and episode["action"][last + 1] == -1
+        assert not episode["terminated"][:last].any() and episode["truncated"][last] <= (last + 1 == 60)
+        ends = {name: ends[name] + int(episode[name][last]) for name in ends}
+        assert episode.success == (episode["reward"][last] > 0)
+    assert len(recording) > 12 and min(ends.values()) > 1 and episode["obs"].dtype == np.uint8
+
+
+def test_the_recorded_memory_replays_exactly(recording, model):
+    agent, count = load_agent(model)[0], 0
+    with torch.no_grad():
+        for k in range(len(recording)):
+            episode = recording.episode(k)
+            assert np.array_equal(episode["hidden"][0], agent.first_hidden)  # the learned one, not zeros
+            for t in range(len(episode["action"])):
+                frame, hidden = (torch.from_numpy(episode[name][t : t + 1].copy()) for name in ("obs", "hidden"))
+                answer = agent.step(frame, hidden)
+                log_probs = answer.logits.log_softmax(-1)[0].numpy()
+                assert (
+                    np.array_equal(episode["log_probs"][t], log_probs) and log_probs.argmax() == episode["student"][t]
+                )
+                assert episode["value"][t] == answer.value[0]
+                if t + 1 < len(episode["action"]):
+                    assert np.array_equal(episode["hidden"][t + 1], answer.hidden[0])
+                count += 1
+    assert count == len(recording.shards[0]["obs"]) > 960
+
+
+def test_noisy_actions_are_flat_go_right_and_are_never_idle_for_long(model):
+    agent, _ = load_agent(model)
+    agent.register_buffer("actions", torch.arange(15), persistent=False)
+    noisy = AgentActor(agent, "coinrun", 1).choose["noisy"]
+    logits = np.zeros(15)
+    logits[[0, 1]] = 9.0, -9.0
+    preferences = np.clip(0.7 * (logits - logits.mean()), -1.8, 0.8)
+    preferences[9:], preferences[RIGHT] = IDLE_PREFERENCE, RIGHT_PREFERENCE
+    expected = np.exp(preferences) / np.exp(preferences).sum()
+    rows = np.zeros(100_000, [("log_probs", np.float32, 15)])
+    rows["log_probs"] = logits - np.log(np.exp(logits).sum())
+    actions = noisy(rows, np.random.default_rng(0).random((len(rows), 2)), 0.0)
+    rates = np.bincount(actions, minlength=15) / len(rows)
+    assert np.abs(rates - expected).max() < 0.005 and rates[9:].sum() < 0.04 and rates[0] < 0.25
+    plain = CHOOSE["noisy"](rows, np.random.default_rng(0).random((len(rows), 2)), 0.0)
+    assert (plain >= 9).mean() > 0.2  # without the game's knowledge
+
+
+def test_any_number_of_slots_gives_the_same_bytes(recording, model, tmp_path):
+    other = record_agent(model, tmp_path / "other", num_envs=2)
+    assert contents(other) == contents(recording.folder)
+
+
+def test_killed_it_goes_on_to_the_same_bytes(recording, model, tmp_path, monkeypatch):
+    program = "from generative import record, recorder; recorder._PART_STEPS = 60; record.run_script(record.main)"
+    folder, quiet = tmp_path / "killed", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    words = flags(model_file=model, data_dir=folder, **RECORDING)
+    environment = script_environment({"OMP_NUM_THREADS": "1"})
+    with subprocess.Popen([sys.executable, "-c", program, *words], cwd=REPOSITORY, env=environment, **quiet) as process:
+        deadline = time.monotonic() + 100
+        while not list(folder.glob("unfinished/*")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL and not (folder / "index.npz").exists()
+    monkeypatch.setattr(recorder, "_PART_STEPS", 60)
+    record_agent(model, folder, "--resume")
+    assert contents(folder) == contents(recording.folder)
+
+
+def test_the_command_of_the_paper_records(model, tmp_path):
+    words = (
+        f"--exp_name recording_exp --env_name coinrun --num_levels 1000000 --distribution_mode hard "
+        f"--num_checkpoints 200 --model_file={model} --logdir={tmp_path}/"
+    ).split()
+    assert call(record, *words, "--num_steps", 40, "--max_steps", 10) == 0
+    found = open_recording(tmp_path / "data")
+    assert found.config["encoding"]["distribution_mode"] == "hard" and found.index["seed"].max() > 60
+    assert found.index["seed"].max() < 1_000_000
+    assert record.parser().parse_args([*words, "--param_name", "hard-rec"]).param_name == "hard-rec"
+    everywhere = open_recording(record_agent(model, tmp_path / "all", num_levels=0, num_steps=40))
+    assert 2**20 < everywhere.index["seed"].max() < UNSEEN_LEVELS
+    assert {SPLITS[split_of(level)] for level in everywhere.index["seed"]} <= set(SPLITS)
+
+
+def test_a_second_game_is_recorded(model, tmp_path):
+    folder = record_agent(tiny_agent(tmp_path, "caveflyer"), tmp_path / "cave", num_steps=60, max_steps=15)
+    found = open_recording(folder)
+    assert found.config["encoding"]["task_id"] == "caveflyer" and found.config["encoding"]["actions"] == list(range(10))
+    assert found.episode(0)["log_probs"].shape[1] == 10 and len(found) >= 4
+
+
+def test_what_cannot_be_recorded_is_refused_in_one_line(recording, model, tmp_path, monkeypatch, capsys):
+    def refused(*words, **values) -> str:
+        capsys.readouterr()
+        assert (
+            call(record, *flags(**{"model_file": model, "data_dir": tmp_path / "x", **RECORDING, **values}), *words)
+            == 2
+        )
+        assert not list(tmp_path.glob("x/*"))
+        return told(capsys)
+
+    assert "plays coinrun, not caveflyer" in refused(env_name="caveflyer")
+    assert "has not the network of hard-rec" in refused(param_name="hard-rec")
+    assert "--param_name must be" in refused(param_name="huge")
+    assert "there is no bot" in refused(policies="argmax,bot")
+    assert "--distribution_mode" in refused(distribution_mode="medium")
+    assert "--num_levels" in refused(num_levels=-1)
+    assert "was recorded with num_levels 60, not 50" in refused(data_dir=recording.folder, num_levels=50)
+    of_babyai = tiny_checkpoint(tmp_path / "checkpoints")
+    assert "is of agents of games" in refused(model_file=of_babyai)
+    monkeypatch.setitem(sys.modules, "envpool", None)
+    assert "make coinrun" in refused()
+
+
+@pytest.mark.parametrize("command", [validate, export_minari])
+def test_commands_of_babyai_refuse_a_game(recording, command, monkeypatch, capsys):
+    monkeypatch.setattr(export_minari, "import_minari", lambda: None)
+    words = ["--dataset_id", "coinrun-v0"] if command is export_minari else []
+    assert call(command, "--data_dir", recording.folder, *words) == 2
+    assert "is a recording of a game; only those of BabyAI's worlds" in told(capsys)
+
+
+def test_the_page_of_simulators_refuses_a_game(recording):
+    with pytest.raises(InputError, match="is a recording of a game; the page shows those of BabyAI's worlds"):
+        find_recordings(str(recording.folder))

@@ -1,0 +1,478 @@
+"""The learned simulator of CoinRun: what it says of frames, its losses, training, fidelity and films of it.
+
+What needs a recording is skipped where envpool or the Qt that it needs is missing (`make coinrun`).
+"""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import orjson
+import pytest
+import torch
+from checks import strict_json
+from generative_data import tiny_pair
+from generative_game_data import call, flags, record_agent, skip_without_games, tiny_agent, told
+from PIL import Image
+from scripts import REPOSITORY, script_environment
+from torch.nn import functional as F
+
+from generative import fidelity, render, train_gen_model
+from generative.domains.babyai.trials import choose_moments
+from generative.domains.base import BABYAI, GAMES
+from generative.domains.coinrun import trials as coinrun_trials
+from generative.domains.coinrun.decoder import NUM_POINTS, WHITE, PixelViews, frame_views
+from generative.domains.coinrun.games import RIGHT_AND_JUMP, begin_level
+from generative.domains.coinrun.policy import FrozenAgent
+from generative.domains.coinrun.trials import Forecasted, Usual, by_model, by_shuffled, run_trials, sums_of
+from generative.fidelity import check_fidelity, measure
+from generative.figures.training_curves import plot_fidelity
+from generative.recordings.format import open_recording
+from generative.simulators.losses import Frames, losses, simulate
+from generative.simulators.training import SimulatorRun, all_windows
+from generative.simulators.world_model import WorldModel, load_world_model
+from generative.train_gen_model import load_agent, make_config
+from mop.artifacts.checkpoints import load_checkpoint
+from mop.common.errors import InputError
+from mop.training.loop import FINAL_NAME, STATE_NAME
+
+TINY = GAMES.presets["tiny"]
+PAPER = [  # the flags of the paper's command, but for its two paths
+    *("--param_name=hard-rec", "--log_interval=10", "--batch_size=28", "--num_sim_steps=28"),
+    *("--num_initializing_steps=3", "--save_interval=10000", "--lr=1e-4", "--env_name=coinrun"),
+    *("--loss_scale_obs=1000.0", "--loss_scale_hx=1.0", "--loss_scale_reward=0.01", "--loss_scale_done=0.1"),
+    *("--loss_scale_act_log_probs=0.00001", "--loss_scale_gen_adv=0.", "--loss_scale_kl=1.0"),
+    "--tgm_exp_name=trainable_hx",
+]
+T = 5
+
+
+@pytest.fixture(scope="module", name="model_file")
+def _model_file(tmp_path_factory):
+    skip_without_games()
+    return tiny_agent(tmp_path_factory.mktemp("agent"))
+
+
+@pytest.fixture(scope="module")
+def recording(model_file, tmp_path_factory):
+    return open_recording(record_agent(model_file, tmp_path_factory.mktemp("recording") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def parts(recording):
+    """A model, the agent, and six windows of seven frames, some of which end early."""
+    agent, _ = load_agent(None, recording)
+    torch.manual_seed(0)
+    model = WorldModel(0, 8, TINY, GAMES, 9)
+    windows = all_windows(recording, 7, 3, "train")
+    of_all = windows.batch(np.arange(len(windows)), ["terminated"])
+    ending, short = (np.flatnonzero(one)[:2] for one in (of_all["terminated"].any(1), ~of_all["mask"].all(1)))
+    return model, agent, Frames.of(windows.batch([0, 30, *ending, *short], GAMES.arrays), GAMES)
+
+
+def run_of(recording, **settings) -> SimulatorRun:
+    agent, path = load_agent(None, recording)
+    small = {"num_initializing_steps": 3, "seed": 0, "num_sim_steps": 4, "batch_size": 6}
+    settings = GAMES.defaults["tiny"] | small | settings
+    return SimulatorRun(make_config(settings, TINY, recording, path), agent, recording)
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+
+def random_views(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, (*shape, NUM_POINTS), generator=torch.Generator().manual_seed(1)).float()
+
+
+def test_surprise_is_half_the_squared_error_of_points_from_black_to_white():
+    views = PixelViews(4, 5, 4, 16)
+    black, white, grey = (torch.full((1, NUM_POINTS), light) for light in (0.0, WHITE, 51.0))
+    assert views.nats(torch.ones(1, NUM_POINTS), black).item() == NUM_POINTS / 2
+    assert views.nats(torch.ones(1, NUM_POINTS), white).item() == 0
+    assert views.nats(torch.full((1, NUM_POINTS), 0.5), grey).item() == pytest.approx(NUM_POINTS * 0.09 / 2, rel=1e-5)
+    points, seen = torch.rand(2, 3, NUM_POINTS), random_views(2, 3)
+    normal = torch.distributions.Normal(points.double(), 1.0)
+    constant = NUM_POINTS * np.log(2 * np.pi) / 2
+    expected = -normal.log_prob(seen.double() / WHITE).sum(-1) - constant
+    assert torch.allclose(views.nats(points, seen).double(), expected, rtol=1e-4)
+
+
+def test_what_is_shown_is_within_black_and_white_and_passes_every_gradient():
+    views = PixelViews(4, 5, 4, 16)
+    points = torch.tensor([[-0.5, 0.25, 1.75]]).repeat(1, NUM_POINTS // 3).requires_grad_()
+    shown = views.decode(points)
+    assert torch.allclose(shown[0, :3].detach(), torch.tensor([0.0, 0.25 * WHITE, WHITE]), atol=1e-4)
+    weights = torch.randn(NUM_POINTS, generator=torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad((shown * weights).sum(), points)
+    assert torch.allclose(gradient[0], WHITE * weights)
+
+
+@pytest.mark.parametrize("side", [16, 32, 64])
+def test_frames_are_read_and_made_with_gradients_at_every_size(side):
+    views = PixelViews(4, 5, 4, side)
+    seen, features = random_views(2, 3).requires_grad_(), torch.randn(2, 3, 4, requires_grad=True)
+    encoded, made = views.encode(seen), views(features, None, None)
+    assert encoded.shape == (2, 3, 5) and made.shape == (2, 3, NUM_POINTS)
+    assert torch.allclose(encoded[1, 2], views.encode(seen[1, 2][None])[0], atol=1e-5)
+    assert torch.allclose(made[1, 2], views(features[1, 2][None], None, None)[0], atol=1e-5)
+    of_frame, of_features = torch.autograd.grad(encoded.square().sum() + made.square().sum(), (seen, features))
+    assert (of_frame != 0).float().mean() > 0.9 and (of_features != 0).all()
+
+
+def test_views_are_frames_behind_each_other():
+    frames = np.random.default_rng(0).integers(0, 256, (4, 3, 64, 64), dtype=np.uint8)
+    views = frame_views(torch.from_numpy(frames))
+    assert views.shape == (4, NUM_POINTS) and views[2, 64 * 64 + 64 * 5 + 7] == frames[2, 1, 5, 7]
+
+
+# --- the agent inside -------------------------------------------------------------------------------------------------
+
+
+def test_the_agent_remembers_recorded_frames_as_it_did(recording, model_file):
+    agent, _ = FrozenAgent.load(model_file)
+    episode = recording.episode(0)
+    views = frame_views(torch.from_numpy(np.array(episode["obs"])))[:, None].requires_grad_()
+    hidden = torch.from_numpy(np.array(episode["hidden"]))
+    answer = agent.run(views, agent.embed([""]), hidden[:1])
+    assert torch.allclose(answer.hidden[:-1, 0], hidden[1:], atol=1e-5)
+    assert torch.allclose(answer.value[:, 0], torch.from_numpy(np.array(episode["value"])), atol=1e-5)
+    log_probs = answer.logits.log_softmax(-1)[:, 0]
+    assert torch.allclose(log_probs, torch.from_numpy(np.array(episode["log_probs"])), atol=1e-5)
+    (gradient,) = torch.autograd.grad(answer.value[-1, 0], views)
+    assert (gradient[0] != 0).any() and not any(p.requires_grad for p in agent.agent.parameters())
+    assert torch.equal(agent.initial_hidden(1), hidden[:1])
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+def test_every_head_varies_with_its_input_and_passes_gradient_to_the_trunk(parts):
+    model, agent, frames = parts
+    simulated = simulate(model, frames, 3, torch.ones_like(frames.mask), None)
+    heads = {
+        "frame": simulated.logits,
+        "end": simulated.outcomes[..., :1],
+        "reward": simulated.outcomes[..., 1:],
+        "memory": simulated.memory[None],
+    }
+    for name, values in heads.items():
+        assert values.std(1).max() > 1e-5, name
+        for weights in (model.trunk.weight, model.gru.weight_hh):
+            (gradient,) = torch.autograd.grad(values.square().sum(), weights, retain_graph=True)
+            assert gradient.abs().max() > 0, name
+    found = losses(model, agent, frames, simulated, 3, torch.ones(8))
+    for name in ("hx", "value", "act_log_probs"):  # what the agent makes of frames reaches what made them
+        (gradient,) = torch.autograd.grad(found[name], model.views.decoder[-1].weight, retain_graph=True)
+        assert gradient.abs().max() > 0, name
+
+
+def test_simulated_step_by_step_it_shows_what_the_whole_window_shows(parts):
+    model, _, frames = parts
+    with torch.no_grad():
+        simulated = simulate(model, frames, 3, torch.ones_like(frames.mask), None)
+        state = model.begin(frames.soft[:3].transpose(0, 1), frames.actions[1:3].transpose(0, 1), frames.lang)
+        for t in range(3, 7):
+            state = model.step(state, frames.actions[t])
+            assert torch.allclose(model.observe(state), model.views.decode(simulated.logits[t]), atol=1e-3)
+            assert torch.allclose(model.outcome(state), simulated.outcomes[t], atol=1e-5)
+    first, action = frames.soft[:3].transpose(0, 1).clone().requires_grad_(), frames.actions[3].clone().requires_grad_()
+    state = model.begin(first, frames.actions[1:3].transpose(0, 1), frames.lang)
+    shown = model.observe(model.step(model.step(state, action), frames.actions[4]))
+    for gradient in torch.autograd.grad(shown.square().sum(), (first, action)):
+        assert (gradient.flatten(1).abs().sum(1) > 0).all()
+
+
+def test_terms_are_those_of_the_steps_before_the_end_one_by_one(parts):
+    """By brute force: each term as a mean over single steps."""
+    model, agent, frames = parts
+    assert (~frames.mask).any() and frames.outcomes[..., 0].any()
+    simulated = simulate(model, frames, 3, torch.zeros_like(frames.mask), None)
+    found = losses(model, agent, frames, simulated, 3, torch.ones(8))
+    shown, sums = model.views.decode(simulated.logits), {name: [] for name in GAMES.terms}
+    for n in range(frames.mask.shape[1]):
+        hidden = frames.hidden[3, n][None]
+        for t in range(7):
+            if not frames.mask[t, n]:
+                break
+            points = (simulated.logits[t, n] - frames.soft[t, n] / 255).double()
+            sums["obs"].append(points.square().sum() / 2)
+            end, reward = simulated.outcomes[t, n].double()
+            is_end, came = frames.outcomes[t, n]
+            sums["done"].append(-F.logsigmoid(end if is_end else -end))
+            sums["reward"].append((reward - came) ** 2 / 2)
+            if t < 3:
+                continue
+            if t > 3:
+                sums["hx"].append((hidden[0] - frames.hidden[t, n]).square().sum() / 2)
+            answer = agent.step(shown[t, n][None], frames.lang[:1], hidden)
+            hidden = answer.hidden
+            sums["value"].append((answer.value[0] - frames.value[t, n]) ** 2 / 2)
+            true = frames.log_probs[t, n]
+            sums["act_log_probs"].append((true.exp() * (true - answer.logits[0].log_softmax(-1))).sum())
+    checked = {name: torch.stack([value.float() for value in values]).mean() for name, values in sums.items() if values}
+    assert checked.keys() == {"obs", "hx", "value", "act_log_probs", "done", "reward"}
+    for name, expected in checked.items():
+        assert found[name].item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-6), name
+
+
+def test_what_is_after_the_end_of_an_episode_changes_nothing(parts):
+    model, agent, frames = parts
+    is_over = ~frames.mask
+    noisy = frames._replace(
+        soft=torch.where(is_over[..., None], random_views(*is_over.shape), frames.soft),
+        outcomes=torch.where(is_over[..., None], 7.0, frames.outcomes),
+        hidden=torch.where(is_over[..., None], 3.0, frames.hidden),
+        value=torch.where(is_over, 5.0, frames.value),
+    )
+    one, other = (
+        losses(model, agent, given, simulate(model, given, 3, torch.zeros_like(is_over), None), 3, torch.ones(8))
+        for given in (frames, noisy)
+    )
+    assert tuple(one) == GAMES.terms
+    for name in GAMES.terms:
+        assert one[name].item() == pytest.approx(other[name].item(), rel=1e-6), name
+
+
+def test_weights_count_as_in_the_loss_of_the_paper(recording, parts):
+    """1000 times the mean squared error of a point, 1 times that of the memory, a KL of a window over 128, ..."""
+    model, agent, frames = parts
+    paper = dict(word.removeprefix("--").split("=") for word in PAPER)
+    weights = {name: float(value) for name, value in paper.items() if name.startswith("loss_scale_")}
+    run = run_of(recording, **weights, num_sim_steps=28)
+    simulated = simulate(model, frames, 3, torch.zeros_like(frames.mask), None)
+    found, mask = losses(model, agent, frames, simulated, 3, torch.ones(8)), frames.mask
+    squared = (simulated.logits - frames.soft / 255).square().mean(-1)[mask].mean()
+    assert run.scales["obs"] * found["obs"].item() == pytest.approx(1000 * squared.item(), rel=1e-4)
+    answer = agent.run(model.views.decode(simulated.logits[3:]), frames.lang, frames.hidden[3])
+    of_memory = (answer.hidden[:-1] - frames.hidden[4:]).square().mean(-1)[mask[4:]].mean()
+    assert run.scales["hx"] * found["hx"].item() == pytest.approx(of_memory.item(), rel=1e-4)
+    of_reward = (simulated.outcomes[..., 1] - frames.outcomes[..., 1]).square()[mask].mean()
+    assert run.scales["reward"] * found["reward"].item() == pytest.approx(0.01 * of_reward.item(), rel=1e-4)
+    assert run.scales["done"] == 0.1 and run.scales["act_log_probs"] == 1e-5 and run.scales["kl"] == 28 / 128
+    assert run.scales["kl"] / run.scales["obs"] == pytest.approx(1.344, abs=1e-3)  # beta of a unit variance
+
+
+def test_the_loss_falls_and_frames_become_better_than_one_colour_on_unseen_levels(recording):
+    run = run_of(recording, num_updates=120, lr=1e-2)
+    first, *_, last = [run.step_update() for _ in range(120)]
+    assert last["obs"] < 0.4 * first["obs"] and last["done"] < first["done"] and last["loss"] < 0.5 * first["loss"]
+    frames, later = run.held_out, slice(run.num_init, None)
+    true = frames.soft[later][frames.mask[later]] / 255
+    one_colour = (true.view(len(true), 3, -1) - true.view(len(true), 3, -1).mean((0, 2), keepdim=True)).square().mean()
+    assert run.measured["val_error"] < 0.9 * one_colour.item() and run.best["loss"] == run.summary()["val_loss"]
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def train(recording, folder, *switches, **values) -> int:
+    chosen = {"data_dir": recording.folder, "output_dir": folder, "param_name": "tiny", "tgm_exp_name": "s", **values}
+    return call(train_gen_model, *flags(**{"batch_size": 4, "num_sim_steps": 4, **chosen}), *switches)
+
+
+@pytest.fixture(scope="module")
+def simulator(recording, tmp_path_factory):
+    """The folder of a simulator of six updates."""
+    folder = tmp_path_factory.mktemp("simulators")
+    assert train(recording, folder, num_updates=6, log_interval=1) == 0
+    return folder / "s"
+
+
+def test_the_command_of_the_paper_trains(recording, model_file, tmp_path, monkeypatch, capsys):
+    words = [*PAPER, "--agent_file", str(model_file), "--data_dir", str(recording.folder)]
+    settings = train_gen_model.settle(train_gen_model.parser().parse_args(words), GAMES)
+    assert settings["loss_scale_obs"] == 1000 and settings["num_updates"] == 200_000 and settings["lr"] == 1e-4
+    full = WorldModel(0, 64, GAMES.presets["hard-rec"], GAMES, 15)
+    assert sum(p.numel() for p in full.parameters()) > 5e6
+    with torch.no_grad():
+        state = full.begin(random_views(1, 2), torch.zeros(1, 1, 15), torch.zeros(1, 0))
+        assert full.observe(full.step(state, torch.zeros(1, 15))).shape == (1, NUM_POINTS)
+    monkeypatch.setattr(GAMES, "presets", {**GAMES.presets, "hard-rec": TINY})  # the flags alone, at a tiny size
+    assert call(train_gen_model, *words, "--num_updates", 2, "--output_dir", tmp_path) == 0
+    assert "squared error of a point" in capsys.readouterr().out
+    model, config = load_world_model(tmp_path / "trainable_hx")
+    assert config["domain"] == "game" and config["task_id"] == "coinrun" and model.num_actions == 9
+    assert config["settings"]["batch_size"] == 28 and config["num_initializing_steps"] == 3
+
+
+def test_killed_and_resumed_it_is_the_same_run(recording, simulator, tmp_path):
+    words = flags(
+        data_dir=recording.folder, output_dir=tmp_path, param_name="tiny", tgm_exp_name="s", batch_size=4,
+        num_sim_steps=4, num_updates=6, log_interval=1, save_interval=1,
+    )  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "generative.train_gen_model", *words], cwd=REPOSITORY,
+        env=script_environment({"OMP_NUM_THREADS": "1"}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        state, deadline = tmp_path / "s" / STATE_NAME, time.monotonic() + 200
+        while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL and state.exists()
+    assert train(recording, tmp_path, "--resume", num_updates=6, log_interval=1, save_interval=1) == 0
+    one, other = (load_checkpoint(folder / FINAL_NAME)["policy_state_dict"] for folder in (tmp_path / "s", simulator))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_cannot_be_learned_is_refused_in_one_line(recording, simulator, model_file, tmp_path, capsys):
+    def refused(*words, **values) -> str:
+        capsys.readouterr()
+        assert train(recording, tmp_path, *words, **values) == 2
+        return told(capsys)
+
+    other = tiny_agent(tmp_path / "agents", seed=1)
+    assert "is not the policy of" in refused(agent_file=other)
+    assert "is a recording of coinrun, not of caveflyer" in refused(env_name="caveflyer")
+    assert "--param_name must be small or hard-rec" in refused(param_name="babyai")
+    assert "no such term" in refused(loss_scale_routing=1)
+    assert "--loss_scale_gen_adv must be 0" in refused(loss_scale_gen_adv=1)
+    assert "nowhere" in refused(device="nowhere")
+    assert "go on with --resume" in refused(output_dir=simulator.parent)
+
+
+def test_a_simulator_of_babyai_stays_what_it_was(tmp_path, capsys):
+    recording, checkpoint = tiny_pair(tmp_path)
+    words = flags(data_dir=recording.folder, agent_file=checkpoint, output_dir=tmp_path, batch_size=2, num_sim_steps=2)
+    assert call(train_gen_model, *words, "--num_updates", 1, "--param_name", "small", "--tgm_exp_name", "b") == 0
+    _, config = load_world_model(tmp_path / "b")
+    capsys.readouterr()
+    assert config["domain"] == "babyai" and "loss_scale_value" not in config["settings"]
+    assert call(train_gen_model, *words, "--device", "gpu") == 2 and "--device must be cpu" in told(capsys)
+    assert call(train_gen_model, *words, "--loss_scale_value", 1) == 2 and "no such term" in told(capsys)
+    assert BABYAI.units({}, 5) == {}
+
+
+# --- fidelity ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trials(recording):
+    agent, _ = load_agent(None, recording)
+    moments = choose_moments(recording, "train", 6, 3, seed=0)
+    return {actor: run_trials(moments, actor, agent, T, 0) for actor in coinrun_trials.ACTORS}, moments
+
+
+def test_a_trial_is_what_happens_in_the_real_level(recording, trials):
+    of_actor, moments = trials
+    count = ends = 0
+    for actor, found in of_actor.items():
+        for n, (number, row) in enumerate(zip(moments.numbers, moments.rows, strict=True)):
+            episode = recording.episode(number)
+            game = begin_level(recording.config["encoding"], episode.seed)
+            game.begin()
+            for action in episode["action"][:row]:
+                game.step(np.array([action]))
+            assert np.array_equal(found.frames[:3, n], episode["obs"][row - 2 : row + 1])
+            assert found.actions[:2, n].tolist() == episode["action"][row - 2 : row].tolist()
+            is_over, hidden = False, torch.from_numpy(np.array(episode["hidden"][row]))[None]
+            for t in range(T):
+                assert found.mask[t, n] == (not is_over)
+                if is_over:
+                    continue
+                if actor == "trained":
+                    answer = found.policy.step(found.views(t - 1)[n][None], found.lang[:1], hidden)
+                    assert found.actions[2 + t, n] == answer.logits.argmax()
+                    hidden = answer.hidden
+                    assert t > 0 or torch.equal(found.hidden[n], hidden[0])
+                moment = game.step(found.actions[2 + t, n : n + 1].numpy())
+                assert np.array_equal(found.frames[3 + t, n], moment.frames[0])
+                assert found.is_end[t, n] == moment.is_terminal[0] and found.reward[t, n] == moment.reward[0]
+                is_over, count = bool(moment.is_terminal[0] or moment.is_cut[0]), count + 1
+            game.close()
+            ends += is_over
+    assert count > 60 and (of_actor["constant"].actions[2:] == RIGHT_AND_JUMP).all()
+    assert len(of_actor["random"].actions[2:].unique()) > 3
+
+
+def test_measures_of_the_truth_and_of_what_does_not_move(recording, trials):
+    one, usual = trials[0]["constant"], Usual.of(recording)
+    views = torch.stack([one.views(t) for t in range(T)])
+    perfect = Forecasted(views, torch.where(torch.from_numpy(one.is_end), 50.0, -50.0), torch.from_numpy(one.reward))
+    of_truth, of_copy = measure(one, perfect, sums_of), measure(one, usual.copy(one), sums_of)
+    expected = {"error": 0, "action_kl": 0, "done": 0, "reward": 0}
+    for name, parts in of_truth.items():
+        assert np.allclose(parts["mean"], expected.get(name, 1), atol=1e-5), name
+    assert tuple(of_truth) == tuple(coinrun_trials.MEASURES)
+    error = [((one.views(t) - one.views(-1)) / 255).square().mean(-1)[one.mask[t]].mean().item() for t in range(T)]
+    assert np.allclose(of_copy["error"]["mean"], error, rtol=1e-4) and of_copy["nearer"]["mean"] == [0.0] * T
+    rows = recording.windows(1, "train").batch(np.arange(len(recording.windows(1, "train"))), ["obs"])["obs"]
+    assert torch.allclose(usual.picture, frame_views(torch.from_numpy(rows.astype(np.float64).mean((0, 1)))), atol=1e-3)
+    assert max(measure(one, usual.mean(one), sums_of)["picture_r2"]["mean"]) < 0.2
+    after = one.frames.clone()
+    after[3:][~torch.from_numpy(one.mask)] = 200  # what is after the end counts for nothing
+    changed = coinrun_trials.GameTrials(after, one.actions, one.mask, one.is_end, one.reward, one.policy, one.hidden)
+    brought, other = (sums_of(given, usual.copy(one)) for given in (one, changed))
+    assert all(np.array_equal(brought[name][k], other[name][k]) for name in brought for k in (0, 1))
+
+
+def test_shuffled_actions_are_other_actions(trials, parts):
+    model, one = parts[0], trials[0]["random"]
+    told, shuffled = by_model(model, one), by_shuffled(model, one)
+    assert told.views.shape == (T, 6, NUM_POINTS) and told.end.shape == told.reward.shape == (T, 6)
+    assert torch.equal(by_model(model, one, one.one_hot_actions[2:]).views, told.views)
+    assert not torch.equal(shuffled.views, told.views)
+
+
+def test_fidelity_writes_numbers_table_and_figure(recording, simulator, tmp_path, capsys):
+    words = flags(simulator=simulator, data_dir=recording.folder, num_trials=5, num_horizons=3, split="train")
+    assert call(fidelity, *words, "--out", tmp_path / "a") == 0
+    printed = capsys.readouterr().out
+    assert "frames nearer to the truth than the last one seen" in printed and "mean_picture" in printed
+    result = strict_json(tmp_path / "a" / "fidelity.json")
+    assert list(result["actors"]) == ["trained", "random", "constant"] and result["horizons"] == [1, 2, 3]
+    for forecasts in result["actors"].values():
+        assert list(forecasts) == ["simulator", "shuffled", "copy_last", "mean_picture"]
+        assert all(tuple(measures) == tuple(coinrun_trials.MEASURES) for measures in forecasts.values())
+    assert "`picture_r2`" in (tmp_path / "a" / "fidelity.md").read_text()
+    titles = {ax.get_ylabel() for ax in plot_fidelity(result).axes}
+    assert {"R² of the picture", "same action", "R² of the memory", "end (nats)"} < titles
+    assert call(fidelity, *words, "--out", tmp_path / "b", "--actors", "constant") == 0
+    again = strict_json(tmp_path / "b" / "fidelity.json")["actors"]
+    assert again == {"constant": result["actors"]["constant"]}  # whoever else is measured
+    relied = tmp_path / "relied"
+    shutil.copytree(simulator, relied)
+    result["settings"] |= {"split": "test", "num_trials": 100}
+    (relied / "fidelity.json").write_bytes(orjson.dumps(result))
+    assert "of frames nearer to the truth" in check_fidelity(relied, 2, min_fidelity=0.0)
+    with pytest.raises(InputError, match=r"below --min_fidelity|too few trials"):
+        check_fidelity(relied, 2, min_fidelity=1.0)
+
+
+def test_what_cannot_be_measured_is_refused_in_one_line(recording, simulator, tmp_path, monkeypatch, capsys):
+    def refused(**values) -> str:
+        capsys.readouterr()
+        chosen = {"simulator": simulator, "data_dir": recording.folder, "out": tmp_path, "num_trials": 2, **values}
+        assert call(fidelity, *flags(**{"split": "train", **chosen})) == 2
+        return told(capsys)
+
+    assert "no exact simulator" in refused(simulator="exact")
+    assert "must be some of trained, random, constant" in refused(actors="untrained")
+    pair = tiny_pair(tmp_path / "babyai")
+    assert "is a simulator for another policy" in refused(data_dir=pair[0].folder, agent_file=pair[1])
+    monkeypatch.setitem(sys.modules, "envpool", None)
+    assert "make coinrun" in refused()
+
+
+# --- films ------------------------------------------------------------------------------------------------------------
+
+
+def test_films_show_recorded_episodes_and_simulations_beside_them(recording, simulator, tmp_path, capsys):
+    where = flags(data_dir=recording.folder, vid_dir=tmp_path, episode=1)
+    assert call(render, *where) == 0
+    num_rows = int(recording.index["num_rows"][1])
+    film = Image.open(tmp_path / "tiny_episode_1.gif")
+    assert film.n_frames == num_rows
+    frame = recording.episode(1)["obs"][0].transpose(1, 2, 0).repeat(7, 0).repeat(7, 1).astype(int)
+    shown = np.asarray(film.convert("RGB")).astype(int)
+    assert min(np.abs(shown[top : top + 448, 10:458] - frame).mean() for top in range(20, 70)) < 6
+    for actions in ("recorded", "own"):
+        words = flags(simulator=simulator, step=2, num_sim_steps=4, actions=actions)
+        assert call(render, *where, *words) == 0
+        film = Image.open(tmp_path / f"tiny_episode_1_step_2_s_{actions}.gif")
+        assert film.n_frames == min(4, num_rows - 2) and film.size[0] > 3 * 256
+    capsys.readouterr()
+    assert call(render, *where, "--simulator", "exact") == 2 and "no exact simulator" in told(capsys)
+    assert call(render, *where, "--simulator", simulator, "--step", 999) == 2 and "--step 999" in told(capsys)

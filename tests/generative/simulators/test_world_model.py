@@ -1,0 +1,390 @@
+"""The learned simulator: what it says of observations, its map, its losses, its training from the command line."""
+
+import os
+import signal
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from generative_data import tiny_checkpoint, tiny_pair
+from torch.nn import functional as F
+
+from generative import plot_training_csv, train_gen_model
+from generative.domains.babyai.decoder import SymbolicViews
+from generative.figures.training_curves import plot_log
+from generative.simulators.losses import ARRAYS, TERMS, Frames, losses, simulate
+from generative.simulators.relaxation import CARRYING, DIRECTION, SOFT_DIM, harden, soften
+from generative.simulators.training import SimulatorRun, all_windows
+from generative.simulators.world_model import WorldModel, load_world_model
+from generative.train_gen_model import PRESETS, load_agent, make_config
+from mop.artifacts.checkpoints import load_checkpoint
+from mop.common.configuration import as_flags
+from mop.common.errors import InputError
+from mop.envs.babyai import NUM_ACTIONS, World
+from mop.training.loop import CURVE_NAME, FINAL_NAME, LOG_NAME
+
+SMALL = PRESETS["small"]
+FLAGS = {"batch_size": 4, "num_sim_steps": 4, "num_initializing_steps": 2, "param_name": "small", "log_interval": 1}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A recording and its policy, as `tiny_pair`."""
+    return tiny_pair(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def parts(tiny):
+    """A model, the policy, and six windows, two of which end early."""
+    recording, checkpoint = tiny
+    policy, _ = load_agent(str(checkpoint), recording)
+    torch.manual_seed(0)
+    model = WorldModel(policy.policy.lang_dim, policy.policy.hidden_size, SMALL)
+    windows = all_windows(recording, 7, 3, "train")
+    of_all = windows.batch(np.arange(len(windows)))
+    ending, short = (np.flatnonzero(one)[:2] for one in (of_all["terminated"].any(1), ~of_all["mask"].all(1)))
+    return model, policy, Frames.of(windows.batch([0, 2, 4, 6, *ending, *short], ARRAYS))
+
+
+def train(tiny, folder, *switches, **flags) -> int:
+    """Call the command in this process; its exit code."""
+    recording, checkpoint = tiny
+    flags = {"data_dir": recording.folder, "agent_file": checkpoint, "output_dir": folder, **FLAGS, **flags}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train_gen_model", *as_flags(flags), *switches])
+        return train_gen_model.main()
+
+
+# --- observations -----------------------------------------------------------------------------------------------------
+
+
+def random_obs(num: int, seed: int = 0) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    image = np.concatenate([rng.integers(0, size, (num, 49)) for size in (11, 6, 3)], 1)
+    return torch.from_numpy(
+        np.concatenate([image, np.eye(4)[rng.integers(0, 4, num)], rng.integers(0, 2, (num, 1))], 1)
+    )
+
+
+def test_surprise_is_the_sum_of_the_surprises_at_all_parts():
+    views, obs = SymbolicViews(5, 3, 4), random_obs(6)
+    logits = 3 * torch.randn(6, SOFT_DIM, generator=torch.Generator().manual_seed(1))
+    planes, expected = logits[:, :980].split([539, 294, 147], 1), torch.zeros(6)
+    for plane, part, size in zip(planes, obs[:, :147].long().split(49, 1), (11, 6, 3), strict=True):
+        expected += F.cross_entropy(plane.reshape(-1, size), part.reshape(-1), reduction="none").view(6, -1).sum(1)
+    expected += F.cross_entropy(logits[:, DIRECTION], obs[:, 147:151].argmax(1), reduction="none")
+    expected += F.binary_cross_entropy(logits[:, CARRYING].sigmoid(), obs[:, 151].float(), reduction="none")
+    assert torch.allclose(views.nats(logits, soften(obs)), expected, rtol=1e-5)
+    assert torch.allclose(views.probabilities(logits)[:, :980].sum(1), torch.full((6,), 147.0))
+
+
+def test_the_likeliest_observation_is_shown_with_gradients_of_its_probabilities():
+    views, obs = SymbolicViews(5, 3, 4), random_obs(6)
+    logits = (4 * soften(obs) - 2).requires_grad_()
+    shown = views.decode(logits)
+    assert torch.equal(harden(shown.detach()), obs.float()) and set(shown.detach().unique().tolist()) == {0.0, 1.0}
+    weights = torch.randn(SOFT_DIM, generator=torch.Generator().manual_seed(2))
+    (through,) = torch.autograd.grad((shown * weights).sum(), logits)
+    (expected,) = torch.autograd.grad((views.probabilities(logits) * weights).sum(), logits)
+    assert torch.equal(through, expected) and through.abs().max() > 0
+
+
+def test_the_map_moves_as_the_agent_does():
+    """With the codes of the real grid as the map, its view is the real one wherever nothing is hidden."""
+    world, num_checked = World("BabyAI-UnlockPickup-v0"), {0: 0, 1: 0, 2: 0, 4: 0}
+    model, hand = WorldModel(3, 5, SMALL | {"map_channels": 1}), torch.full((1, 1), 9.0)
+    places, rng = model.places, np.random.default_rng(0)
+    motion = {0: 1, 1: 2, 2: 3, 4: 0}  # action -> stay, left, right, ahead
+    for seed in range(20):
+        world.reset(seed)
+        around, heading = torch.full((1, 13, 13, 1), -1.0), torch.eye(4)[None, world.direction]
+        for action in rng.choice([0, 1, 2, 2, 4], 12).tolist():
+            around, _ = places.written(around, hand, places.view(around, hand), *known(world))
+            before = world.position
+            world.step(action)
+            kind = 0 if action == 2 and world.position == before else motion[action]
+            with torch.no_grad():
+                for parameter in places.motion[-1].parameters():
+                    parameter.zero_()
+                places.motion[-1].bias[kind] = 1e3
+                weights = places.motions(around, torch.zeros(1, model.gru.hidden_size + NUM_ACTIONS))
+                around, heading = places.moved(around, weights), places.turned(heading, weights)
+            assert int(heading.argmax()) == world.direction
+            told, (true, visible) = places.view(around, hand), known(world)
+            compared = (visible > 0) & (told > 0)
+            assert told[0, 3, 6] == 9.0  # the agent's own cell shows what it carries
+            compared[:, 3, 6] = False
+            assert torch.equal(told[compared], true[compared])
+            num_checked[action] += int(compared.sum())
+    assert all(number > 200 for number in num_checked.values())
+
+
+def known(world: World) -> tuple[torch.Tensor, torch.Tensor]:
+    """The types of the cells in view (1, 7, 7, 1), and where they are visible."""
+    kinds = torch.from_numpy(world.obs[:49].reshape(1, 7, 7, 1).copy())
+    return kinds, (kinds > 0).float()
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+def test_every_head_varies_with_its_input_and_passes_gradient_to_the_trunk(parts):
+    model, _, frames = parts
+    simulated = simulate(model, frames, 2, torch.ones_like(frames.mask), None)
+    heads = {
+        "types": simulated.logits[..., :539],
+        "colours": simulated.logits[..., 539:833],
+        "states": simulated.logits[..., 833:980],
+        "direction": simulated.logits[..., DIRECTION],
+        "carrying": simulated.logits[..., CARRYING:],
+        "terminated": simulated.outcomes[..., :1],
+        "success": simulated.outcomes[..., 1:],
+        "memory": simulated.memory[None],
+    }
+    for name, values in heads.items():
+        assert values.std(1).min() > 1e-6, name
+        for weights in (model.trunk.weight, model.gru.weight_hh):
+            (gradient,) = torch.autograd.grad(values.square().sum(), weights, retain_graph=True)
+            assert gradient.abs().max() > 0, name
+    for logits in (simulated.prior, simulated.posterior):
+        assert logits.std((0, 1)).min() > 0 and torch.allclose(logits.exp().sum(-1), torch.tensor(1.0))
+
+
+def test_simulating_windows_is_stepping_the_simulator(parts):
+    model, _, frames = parts
+    with torch.no_grad():
+        simulated = simulate(model, frames, 3, torch.ones_like(frames.mask), None)
+        state = model.begin(frames.soft[:3].transpose(0, 1), frames.actions[1:3].transpose(0, 1), frames.lang)
+        copy = {name: part.clone() for name, part in state.items()}
+        for t in range(3, 7):
+            after = model.step(state, frames.actions[t])
+            assert all(torch.equal(state[name], copy[name]) for name in copy)  # functional
+            state, copy = after, {name: part.clone() for name, part in after.items()}
+            shown = model.observe(state)
+            assert torch.equal(shown, model.views.decode(simulated.logits[t])) and shown.shape == (
+                len(frames.lang),
+                985,
+            )
+            assert torch.allclose(model.outcome(state), simulated.outcomes[t], atol=1e-5)
+        blank = model.begin(frames.soft[:0].transpose(0, 1), frames.actions[:0].transpose(0, 1), frames.lang)
+        assert all(torch.equal(part, model.blank(frames.lang)[name]) for name, part in blank.items())
+
+
+def test_gradients_reach_first_frames_and_actions(parts):
+    model, _, frames = parts
+    first = frames.soft[:2].transpose(0, 1).clone().requires_grad_()
+    action = frames.actions[2].clone().requires_grad_()
+    state = model.begin(first, frames.actions[1:2].transpose(0, 1), frames.lang)
+    shown = model.observe(model.step(model.step(state, action), frames.actions[3]))
+    weights = torch.randn(985, generator=torch.Generator().manual_seed(0))
+    for gradient in torch.autograd.grad((shown * weights).sum(), (first, action)):
+        assert (gradient.flatten(1).abs().sum(1) > 0).all()
+
+
+def test_what_is_after_the_end_of_an_episode_changes_nothing(parts):
+    model, policy, frames = parts
+    is_over = ~frames.mask
+    assert is_over.any() and frames.outcomes[..., 0].any()
+    noisy = frames._replace(
+        soft=torch.where(is_over[..., None], soften(random_obs(is_over.numel())).view(frames.soft.shape), frames.soft),
+        outcomes=torch.where(is_over[..., None], 1.0, frames.outcomes),
+        hidden=torch.where(is_over[..., None], 3.0, frames.hidden),
+    )
+    variance = torch.ones(policy.policy.hidden_size)
+    found = [
+        losses(model, policy, given, simulate(model, given, 2, torch.zeros_like(given.mask), None), 2, variance)
+        for given in (frames, noisy)
+    ]
+    assert set(found[0]) == set(TERMS)
+    for name in TERMS:
+        assert found[0][name].item() == pytest.approx(found[1][name].item(), rel=1e-6), name
+        assert found[0][name].item() > 0, name
+
+
+def test_terms_are_zero_where_the_simulation_is_the_truth(parts):
+    model, policy, frames = parts
+    whole = frames._replace(
+        **{name: getattr(frames, name)[:, :4] for name in Frames._fields[:-1]}, lang=frames.lang[:4]
+    )
+    answer = policy.run(whole.soft[2:], whole.lang, whole.hidden[2])
+    simulated = simulate(model, whole, 2, torch.ones_like(whole.mask), None)
+    perfect = simulated._replace(logits=60 * whole.soft - 30, prior=simulated.posterior)
+    found = losses(model, policy, whole, perfect, 2, torch.ones(policy.policy.hidden_size))
+    for name in ("obs", "hx", "routing", "act_log_probs"):
+        assert abs(found[name].item()) < 1e-4, name
+    assert torch.allclose(answer.hidden[:-1], whole.hidden[3:], atol=1e-5)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def run_of(tiny, **settings) -> SimulatorRun:
+    recording, checkpoint = tiny
+    defaults = {name: default for name, (default, _, _) in train_gen_model.SETTINGS.items()}
+    small = {"num_initializing_steps": 2, "num_sim_steps": 6, "batch_size": 8}
+    policy, agent = load_agent(str(checkpoint), recording)
+    return SimulatorRun(make_config(defaults | small | settings, SMALL, recording, agent), policy, recording)
+
+
+def test_the_loss_of_a_tiny_recording_falls(tiny):
+    run = run_of(tiny, num_updates=60, lr=5e-3, num_sim_steps=4)
+    first, *_, last = [run.step_update() for _ in range(60)]
+    assert last["obs"] < 0.4 * first["obs"] and last["hx"] < first["hx"] and last["done"] < first["done"]
+    assert run.best["loss"] == run.summary()["val_loss"] < first["loss"]
+
+
+def test_told_the_actions_of_others_it_is_clearly_worse(parts):
+    """In a toy world every cell shows what was done last."""
+    rng, frames = np.random.default_rng(0), parts[2]
+    torch.manual_seed(0)
+    model = WorldModel(frames.lang.shape[1], 5, SMALL)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+
+    def toy(num: int = 16) -> Frames:
+        actions = np.concatenate([np.full((1, num), 6), rng.integers(0, 7, (6, num))])
+        obs = torch.zeros(7, num, 152)
+        obs[..., :49], obs[..., 147] = torch.from_numpy(actions)[..., None], 1
+        hot = F.one_hot(torch.from_numpy(actions), NUM_ACTIONS).float()
+        blank = frames.lang.new_zeros(num, frames.lang.shape[1])
+        return frames._replace(soft=soften(obs), actions=hot, mask=torch.ones(7, num, dtype=torch.bool), lang=blank)
+
+    def nats(given: Frames, soft: torch.Tensor) -> torch.Tensor:
+        simulated = simulate(model, given, 2, torch.ones_like(given.mask), None)
+        return model.views.nats(simulated.logits, soft)[2:].mean()
+
+    for _ in range(50):
+        given = toy()
+        loss = nats(given, given.soft)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    given = toy(64)
+    others = given._replace(actions=torch.cat([given.actions[:2], given.actions[2:, torch.randperm(64)]]))
+    with torch.no_grad():
+        assert nats(given, given.soft) < 0.3 * nats(others, given.soft)
+
+
+def test_the_model_runs_freely_further_and_further(tiny):
+    run, rng = run_of(tiny, num_updates=100), np.random.default_rng(0)
+    ends = torch.tensor([4, 5, 8, 8, 8, 3] * 20)  # of eight frames, two of them shown
+    mask = torch.arange(8)[:, None] < ends
+    assert not (run.free_frames(mask, rng) & mask).any()
+    for run.update, horizon in ((10, 2), (25, 3), (50, 6), (99, 6)):
+        free = run.free_frames(mask, rng) & mask
+        most = (ends - 2).clamp(max=horizon)
+        assert run.horizon == horizon and (free.sum(0) <= most).all()
+        for end in (3, 4, 5, 8):  # each window runs as far as it may somewhere, up to the end of its episode
+            assert free.sum(0)[ends == end].max() == min(horizon, end - 2)
+        last = free[ends - 1, torch.arange(len(ends))]
+        assert (last | ~free.any(0)).all() and not free[:2].any()
+
+
+def test_what_is_shown_does_not_count_in_held_out_worlds(tiny):
+    run = run_of(tiny, num_updates=100)
+    run.evaluate()
+    measured, num_init = run.measured, run.num_init
+    shown = torch.arange(run.length)[:, None] < num_init
+    assert run.held_out.mask[:num_init].all()
+    run.held_out = run.held_out._replace(outcomes=torch.where(shown[..., None], 0.5, run.held_out.outcomes))
+    run.evaluate()
+    assert run.measured == measured
+
+
+def test_interrupted_and_resumed_it_is_the_same_run(tiny, tmp_path, capsys):
+    assert train(tiny, tmp_path, num_updates=6, tgm_exp_name="straight") == 0
+    step = SimulatorRun.step_update
+
+    def interrupted(run):
+        if run.update == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SimulatorRun, "step_update", interrupted)
+        assert train(tiny, tmp_path, num_updates=6, tgm_exp_name="broken") == 130
+    with pytest.raises(InputError, match=r"lr 0\.0015, not 0\.5; keep its flags"):
+        train(tiny, tmp_path, "--resume", num_updates=6, tgm_exp_name="broken", lr=0.5)
+    with pytest.raises(InputError, match="holds a simulator; go on with --resume"):
+        train(tiny, tmp_path, num_updates=6, tgm_exp_name="broken")
+    assert train(tiny, tmp_path, "--resume", num_updates=6, tgm_exp_name="broken") == 0
+    one, other = (load_checkpoint(tmp_path / name / FINAL_NAME) for name in ("straight", "broken"))
+    assert all(torch.equal(value, other["policy_state_dict"][name]) for name, value in one["policy_state_dict"].items())
+    logs = [pd.read_csv(tmp_path / name / LOG_NAME).drop(columns="seconds") for name in ("straight", "broken")]
+    pd.testing.assert_frame_equal(*logs)
+    assert (tmp_path / "broken" / CURVE_NAME).stat().st_size > 5000
+    capsys.readouterr()
+    assert train(tiny, tmp_path, "--resume", num_updates=6, tgm_exp_name="broken") == 0
+    assert "is trained already" in capsys.readouterr().out
+    model, config = load_world_model(tmp_path / "straight")
+    assert config["num_initializing_steps"] == 2 and not any(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(value, one["policy_state_dict"][name]) for name, value in model.state_dict().items())
+
+
+def test_it_ends_early_where_nothing_improves(tiny, monkeypatch):
+    monkeypatch.setattr("generative.simulators.training.EVAL_INTERVAL", 1)
+    monkeypatch.setattr("generative.simulators.training.PATIENCE", 3)
+    run = run_of(tiny, num_updates=20, lr=1e-9)
+    for run.update in range(20):
+        run.evaluate()
+        if run.is_over():
+            break
+    assert run.update == 13  # the curriculum ends with update 10; after it there are three evaluations
+    assert torch.equal(run.checkpoint()["policy_state_dict"]["trunk.weight"], run.model.trunk.weight)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"agent_file": "other"}, "is not the policy of .*; say where that is with --agent_file"),
+        ({"agent_file": "missing.pt"}, "^missing.pt, the policy of .*, is missing; say where it is with --agent_file"),
+        ({"data_dir": "."}, "is no recording"),
+        ({"loss_scale_gen_adv": 1}, "--loss_scale_gen_adv must be 0"),
+        ({"env_name": "coinrun"}, "--env_name: .* is a recording of BabyAI-UnlockPickup-v0, not of coinrun"),
+        ({"param_name": "hard-rec"}, "--param_name must be babyai or small"),
+        ({"num_sim_steps": 1}, "--num_sim_steps must be from 2"),
+        ({"lr": "fast"}, "--lr must be a number"),
+    ],
+)
+def test_what_cannot_be_is_refused(tiny, tmp_path, flags, message):
+    if flags.get("agent_file") == "other":
+        flags = {"agent_file": tiny_checkpoint(tmp_path, intermediate_dim=8)}
+    with pytest.raises(InputError, match=message):
+        train(tiny, tmp_path / "out", **flags)
+
+
+def test_a_policy_is_no_simulator(tiny, tmp_path):
+    with pytest.raises(InputError, match="but of no simulator"):
+        load_world_model(tiny[1])
+    with pytest.raises(InputError, match="train a simulator"):
+        load_world_model(tmp_path)
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_of_any_run_can_be_drawn(tmp_path, monkeypatch):
+    logs = {
+        "policy": {"update": [1, 2], "env_steps": [8, 16], "loss": [2.0, 1.0], "success_rate": [0.0, np.nan]},
+        "learner": {"update": [1, 2], "env_steps": [5, 9], "eval_return": [np.nan, 3.0], "recent_return": [1.0, 2.0]},
+        "simulator": {"update": [1, 2], "loss": [9.0, 4.0], "val_loss": [9.5, 5.0], "val_exact": [0.1, 0.2]},
+    }
+    for name, columns in logs.items():
+        (tmp_path / name).mkdir()
+        pd.DataFrame(columns | {"seconds": [1.0, 2.0]}).to_csv(tmp_path / name / LOG_NAME, index=False)
+        monkeypatch.setattr(sys, "argv", ["plot", "--datapath", str(tmp_path / name)])
+        assert plot_training_csv.main() == 0
+        assert all((tmp_path / name / picture).stat().st_size > 3000 for picture in ("plot.png", "plot_for_fig.png"))
+    figure = plot_log(pd.DataFrame(logs["simulator"]))
+    lines = {line.get_label(): line for ax in figure.axes for line in ax.lines}
+    assert len(figure.axes) == 2 and lines["val_loss"].axes is lines["loss"].axes
+    assert lines["val_loss"].get_ydata().tolist() == [9.5, 5.0] and lines["loss"].get_xdata().tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\x89PNG\r\n"])
+def test_what_is_no_log_is_refused(tmp_path, monkeypatch, content):
+    (tmp_path / LOG_NAME).write_bytes(content)
+    monkeypatch.setattr(sys, "argv", ["plot", "--datapath", str(tmp_path)])
+    with pytest.raises(InputError, match="training log"):
+        plot_training_csv.main()

@@ -1,0 +1,142 @@
+"""The apps in a real browser: how an app is served to it, where its figures are."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from scripts import PATIENCE_S, REPOSITORY, script_environment
+
+FIGURE = ".figure img"  # each figure of a page
+TIMEOUT_MS = 120_000  # the first fresh evaluation of an installation compiles its kernels
+
+
+@contextlib.contextmanager
+def served(app: Path, place: Path, *flags, mode: str = "run", zoo: bool = True):
+    """The address of an app that is served from `place`; its processes end with the block, whatever happens in it.
+
+    zoo: whether it is to offer the checkpoints of results/zoo.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "marimo", "-q", "-y", mode, app, "--headless", "--no-token", "--host", "127.0.0.1"]
+    given = ("--checkpoint_dir", REPOSITORY / "results" / "zoo") if zoo else ()
+    log = place / f"{app.stem}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*map(str, command), "-p", str(port), "--", *map(str, (*given, *flags))],
+            cwd=place,
+            env=script_environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                break
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+class Page:
+    """A page of an app, in a profile of its own; it notes errors of the console and requests that leave the machine."""
+
+    def __init__(self, browser, address: str):
+        self.page = browser.new_page(viewport={"width": 1440, "height": 1400})
+        self.page.set_default_timeout(TIMEOUT_MS)
+        self.faults: list[str] = []
+        self.page.on("console", lambda message: message.type == "error" and self.faults.append(message.text))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", lambda request: self._check_request(request.url, address.split("?")[0]))
+        self.page.goto(address, wait_until="domcontentloaded")
+
+    def _check_request(self, url: str, address: str) -> None:
+        if not url.startswith((address, "data:", "blob:")):
+            self.faults.append(f"fetched {url}")
+
+    def picture(self, number: int = 0, other_than: str = "") -> str:
+        """The picture of a figure once it is there and is another one."""
+        deadline = time.monotonic() + TIMEOUT_MS / 1000
+        while time.monotonic() < deadline:
+            shown = self.figures().nth(number).get_attribute("src")
+            if shown != other_than:
+                return shown
+            self.page.wait_for_timeout(100)
+        raise AssertionError("the picture did not change")
+
+    def figures(self):
+        return self.page.locator(FIGURE)
+
+    def shown_texts(self) -> list[str]:
+        """The texts under the mouse, of all figures."""
+        return self.page.locator(".figure i").evaluate_all("spots => spots.map(spot => spot.dataset.text)")
+
+    def shows(self, expected: str) -> None:
+        """Wait until the figure says that it is this one."""
+        self.page.locator(f"{FIGURE}[alt='{expected}']").wait_for()
+
+    def label(self, expected: str) -> None:
+        """The same, and see that it stays so."""
+        self.shows(expected)
+        self.page.wait_for_timeout(2000)  # what was still on its way would come now
+        assert self.figures().first.get_attribute("alt") == expected
+
+    def choose(self, label: str, option: str) -> None:
+        self.dropdown(label).select_option(label=option)
+
+    def dropdown(self, label: str):
+        return self.page.locator(f"marimo-dropdown[data-label*='{label}'] select")
+
+    def open_tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
+
+    def enter(self, label: str, value: int) -> None:
+        """Type a number beside a slider."""
+        box = self.page.locator(f"marimo-slider[data-label*='{label}']").locator("input[inputmode]")
+        box.fill(str(value))
+        box.press("Enter")
+
+    def see(self, text: str) -> None:
+        self.page.get_by_text(text).first.wait_for()
+
+    def save(self, name: str, place: Path, start: bytes = b"\x89PNG") -> Path:
+        """Press the button that saves a figure, and find the file where the page says it is."""
+        self.page.get_by_role("button", name=f"Save {name}", exact=True).click()
+        self.see("saved:")
+        path = place / self.page.locator("code", has_text=name).first.inner_text()
+        assert path.read_bytes().startswith(start)
+        return path
+
+    def chosen(self, label: str) -> str:
+        """What a dropdown shows."""
+        return self.dropdown(label).evaluate("select => select.selectedOptions[0].label")
+
+    def refresh(self) -> None:
+        self.page.get_by_role("button", name="Refresh").click()
+
+    def close(self) -> None:
+        self.page.close()
+        assert self.faults == []
+
+
+@contextlib.contextmanager
+def opened(browser, address: str):
+    page = Page(browser, address)
+    yield page
+    page.close()

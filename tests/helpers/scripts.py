@@ -1,0 +1,75 @@
+"""Scripts of the repository as subprocesses or in this process, and the flags of a tiny run."""
+
+import contextlib
+import os
+import runpy
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+PATIENCE_S = 300.0  # with what takes seconds where nothing else runs
+_ONE_AT_A_TIME = threading.Lock()
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY_TASK = "BabyAI-GoToObj-v0"
+TINY_FLAGS = (
+    *("--task_id", TINY_TASK, "--num_envs", "4", "--unroll_len", "8", "--num_updates", "6", "--log_interval", "2"),
+    *("--expert_hidden_sizes", "0,4;0,8", "--router_hidden_size", "6", "--gru_hidden_size", "6"),
+    *("--intermediate_dim", "12", "--lang_dim", "5", "--lang_encoder", "vocab", "--device", "cpu"),
+    # the plainest training, whatever the defaults are
+    *("--obs_encoding", "raw", "--residual", "false", "--expert_gain", "1"),
+    *("--replay", "0", "--teacher_mix", "0", "--lr_decay", "false"),
+)
+
+
+def script_command(name: str, *args) -> list[str]:
+    """The command line of a script of the repository; `name` without a folder, such as "train.py"."""
+    return [sys.executable, str(REPOSITORY / name), *map(str, args)]
+
+
+def script_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment, without the network for models, and with `env`."""
+    return os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"} | dict(env or {})
+
+
+def run_script(
+    name: str, *args, timeout: float = PATIENCE_S, env: Mapping[str, str] | None = None, cwd: str | Path = REPOSITORY
+) -> subprocess.CompletedProcess[str]:
+    """Run a script of the repository to its end with this Python; text output and return code, never an exception."""
+    return subprocess.run(
+        script_command(name, *args),
+        timeout=timeout,
+        env=script_environment(env),
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def run_here(
+    command: Sequence[str | Path], *, cwd: Path, env: dict[str, str] | None = None, stdout=None, stderr=None
+) -> subprocess.CompletedProcess:
+    """`subprocess.run` of a script of the repository without the seconds that a process of its own takes to begin.
+
+    It takes part in nothing else of this process: one at a time, its arguments and its folder are its own. The
+    environment stays this process's.
+    """
+    python, script, *words = map(str, command)
+    assert python == sys.executable and stderr in (None, subprocess.STDOUT)
+    with _ONE_AT_A_TIME, contextlib.chdir(cwd), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *words])
+        told = contextlib.redirect_stdout(stdout) if stdout else contextlib.nullcontext()
+        wrong = contextlib.redirect_stderr(stdout) if stderr else contextlib.nullcontext()
+        with told, wrong, warnings.catch_warnings():
+            try:
+                runpy.run_path(script, run_name="__main__")
+                code = 0
+            except SystemExit as end:
+                code = end.code or 0
+    return subprocess.CompletedProcess(command, code)

@@ -1,0 +1,338 @@
+"""Experiments of lmc_rl from beginning to end: interrupted anywhere, in several processes, and by their commands."""
+
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pandas as pd
+import pytest
+from lmc_dying import Died, dying
+from lmc_settings import FLAGS, TINY, tiny
+from scripts import PATIENCE_S, REPOSITORY, script_environment
+
+from lmc_rl import analyze, check_run, compare, experiment, imitation_settings, run_env, walks
+from lmc_rl.analysis import load_experiment, pooled_groups, table_of
+from lmc_rl.experiment import run
+from lmc_rl.figures import plot_all_paths, plot_instability, plot_path
+from lmc_rl.learners.rl import Learner
+from lmc_rl.records import ROWS_NAME, Places, read_rows
+from lmc_rl.settings import STRATEGIES, settle
+from mop.artifacts.checkpoints import load_checkpoint
+from mop.common.configuration import as_flags
+from mop.common.errors import InputError, exit_code
+from mop.plotting.hover import values_of
+
+WEIGHTS = {"final.pt", "independent.pt", "self_1.pt", "fork1_0.pt", "fork2_0.pt", "fork1_1.pt", "fork2_1.pt"}
+
+
+SHORT = {"total_steps": 120, "learning_starts": 24, "eval_freq": 40}
+
+
+def do(folder: Path, **changes) -> Places:
+    """An experiment of tiny settings below a folder."""
+    return Places.of_results(run(tiny(output_dir=str(folder), **SHORT, **changes), {"seed"}))
+
+
+def outcome(places: Places) -> dict[str, bytes]:
+    """What must not depend on interruptions and processes: weights, snapshots, rows, measures."""
+    files = [*places.weights.iterdir(), *places.results.glob("forks/*.pt"), *places.results.glob("paths/*.json")]
+    found = {path.name: path.read_bytes() for path in [*files, places.results / ROWS_NAME]}
+    return {name: content.replace(places.results.name.encode(), b"run") for name, content in found.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Places:
+    """A finished experiment that nobody interrupted; change only copies."""
+    return do(tmp_path_factory.mktemp("whole"))
+
+
+def test_an_experiment_leaves_its_files(whole):
+    assert {path.name for path in whole.weights.iterdir()} == WEIGHTS
+    assert {path.name for path in whole.results.iterdir()} == {"config.json", "training", "forks", "paths", ROWS_NAME}
+    folders = {path.name for path in (whole.results / "training").iterdir()}
+    assert folders == {"parent", "independent", "child_0_1", "child_0_2", "child_1_1", "child_1_2", "self_1"}
+    for folder in folders:
+        names = {path.name for path in (whole.results / "training" / folder).iterdir()}
+        curve = {"training_curve.png"} if folder in ("parent", "independent") else set()
+        assert names == {"training_log.csv"} | curve
+    log = pd.read_csv(whole.results / "training" / "parent" / "training_log.csv")
+    assert log["env_steps"].tolist() == [40, 80, 120] and log["eval_return"].notna().all()
+    config = orjson.loads((whole.results / "config.json").read_bytes())
+    assert config["settings"]["fork_points"] == [0.25, 0.5] and set(config["versions"]) >= {"torch", "mujoco"}
+    assert whole.results.name.startswith("seed_5_") and whole.results.parent.name == "SAC"
+    rows = read_rows(whole.results / ROWS_NAME)
+    assert len(rows) == 6 + 4 * 5 * 6 and {row["run"] for row in rows} == {whole.results.name}
+    assert {row["seed"] for row in rows} == set(range(10**6, 10**6 + 6))
+
+
+def test_a_child_trained_twice_is_itself(whole):
+    """The control of identical noise: equal weights, a barrier of exactly 0. Children with their own noise differ."""
+    one, twin, other = (
+        load_checkpoint(whole.weights / name)["policy_state_dict"] for name in ("fork1_1.pt", "self_1.pt", "fork2_1.pt")
+    )
+    assert all((one[name] == twin[name]).all() for name in one)
+    assert any((one[name] != other[name]).any() for name in one)
+    controls = {control.kind: control for control in load_experiment(whole.results).controls}
+    assert set(controls) == {"self", "independent"}
+    found = controls["self"].barrier
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("strategy", ["copy", "shared"])
+def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, strategy, whole):
+    """It dies in the parent, in a child, while a path is walked, and while one is measured; each time it goes on."""
+    more = {} if strategy == "copy" else {"fork_buffer_strategy": strategy, "controls": "none"}
+    monkeypatch.setattr("mop.training.loop.STATE_INTERVAL_S", 0.05)
+    expected = outcome(whole) if strategy == "copy" else outcome(do(tmp_path / "whole", **more))
+    monkeypatch.setattr(Learner, "learn", dying(Learner.learn, (40, 110)))
+    monkeypatch.setattr(walks, "play", dying(walks.play, (2,)))
+    monkeypatch.setattr(experiment, "measure", dying(experiment.measure, (1,)))
+    deaths = 0
+    for _ in range(9):
+        try:
+            places = do(tmp_path / "killed", resume=True, **more)
+            break
+        except Died:
+            deaths += 1
+            rows = list((tmp_path / "killed").rglob(ROWS_NAME))
+            if rows and deaths == 3:
+                with rows[0].open("ab") as file:
+                    file.write(b'{"run": "half a li')
+    assert deaths == 4 and len(list((tmp_path / "killed").rglob("config.json"))) == 1
+    ours = outcome(places)
+    assert ours.keys() == expected.keys()
+    assert [name for name in ours if ours[name] != expected[name]] == []
+    again = do(tmp_path / "killed", resume=True, **more)  # nothing is left to do
+    assert again == places and outcome(again) == ours
+
+
+def test_several_processes_end_with_the_same_bytes(tmp_path, whole):
+    assert outcome(do(tmp_path, jobs=2)) == outcome(whole)
+
+
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name not in ("copy", "shared")])
+def test_every_strategy_goes_through(tmp_path, strategy):
+    places = do(tmp_path, fork_buffer_strategy=strategy, algo="DDPG", controls="self", children=3)
+    (_, first), control = load_experiment(places.results).forks, load_experiment(places.results).controls
+    assert first.pairs == ((1, 2), (1, 3), (2, 3)) and first.returns.shape == (3, 6, 5)
+    assert [result.barrier.value for result in control] == [0]
+
+
+# --- what is shown --------------------------------------------------------------------------------------------------
+
+
+def test_analysis_and_figures(whole):
+    loaded = load_experiment(whole.results)
+    assert [(result.fork, result.fraction) for result in loaded.forks] == [(0, 0.25), (1, 0.5)]
+    assert load_experiment(whole.results, total_steps=240).forks[1].fraction == 0.25
+    loaded.write()
+    written = orjson.loads((whole.results / "all_forks_results.json").read_bytes())["forks"]
+    assert written[1] == orjson.loads((whole.results / "forks" / "instability_1.json").read_bytes())
+    path = written[1]["paths"][0]
+    rows = [row for row in read_rows(whole.results / ROWS_NAME) if row["kind"] == "fork" and row["fork"] == 1]
+    first = [row["return"] for row in rows if row["alpha"] == 0]
+    assert (
+        path["fork1_return"] == pytest.approx(sum(first) / 6) == pytest.approx(path["interpolation"][0]["mean_return"])
+    )
+    assert path["measures"]["distance"] > 0 and len(path["measures"]["td_error"]) == 5
+
+    groups = pooled_groups([loaded, replace(loaded, settings=loaded.settings | {"seed": 6})])
+    (points,) = groups.values()
+    assert [(point.kind, point.fraction, len(point.results)) for point in points] == [
+        ("fork", 0.25, 2), ("fork", 0.5, 2), ("self", 0.5, 2), ("independent", None, 2),
+    ]  # fmt: skip
+    assert len(table_of(groups)) == 4
+    drawn = values_of(plot_path({"run": loaded.forks[0]}))
+    assert [row["alpha"] for row in drawn] == [0, 0.25, 0.5, 0.75, 1]
+    assert [row["mean_return"] for row in drawn] == pytest.approx(loaded.forks[0].returns[0].mean(axis=0))
+    drawn = values_of(plot_all_paths({"a": loaded.forks, "b": loaded.forks}))
+    assert len(drawn) == 20 and {row["fork"] for row in drawn} == {"25%", "50%"}
+    shown = values_of(plot_instability(groups))
+    known = [point for point in points if point.kind == "fork" and point.barrier.value == point.barrier.value]
+    assert len(shown) == 2 * len(known)
+
+
+def command(main, capsys, monkeypatch, *args) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command."""
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, args)])
+    code = exit_code(main)
+    return (code, *capsys.readouterr())
+
+
+def test_analyze_pools_seeds(tmp_path, capsys, monkeypatch, whole):
+    other = do(tmp_path, seed=6, controls="none")
+    capsys.readouterr()
+    args = ("--results_dir", whole.results, other.results, "--out", tmp_path / "out")
+    code, out, err = command(analyze.main, capsys, monkeypatch, *args)
+    assert (code, err) == (0, "") and "InvertedDoublePendulum-v5 SAC, copy  25%          2" in out
+    names = {"all_interpolations.png", "interp_fork_0.png", "interp_fork_1.png", "instability_over_time.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | {"instability.md"}
+    code, out, _ = command(analyze.main, capsys, monkeypatch, "--results_dir", other.results, "--total_steps", 240)
+    assert code == 0 and (other.results / "fork_analysis" / "interp_fork_1.png").exists() and "12%" in out
+    code, _, err = command(analyze.main, capsys, monkeypatch, "--results_dir", other.results, "--total_steps", 60)
+    assert code == 2 and "--total_steps must be more than 60, where the last fork of" in err and err.count("\n") == 1
+
+
+def test_compare_two_policies(tmp_path, capsys, monkeypatch, whole):
+    files, flags = [whole.weights / "final.pt"] * 2, ("--alpha_points", 5, "--num_eval_episodes", 5)
+    code, out, err = command(compare.main, capsys, monkeypatch, *files, *flags, "--out", tmp_path / "same")
+    assert code == 0 and "0.00, of the actors 0.00" in out
+    told = orjson.loads((tmp_path / "same" / "compare.json").read_bytes())
+    assert told["barrier"]["value"] == 0
+    rows = (tmp_path / "same" / ROWS_NAME).read_bytes()
+    assert command(compare.main, capsys, monkeypatch, *files, *flags, "--out", tmp_path / "same")[0] == 0
+    assert (tmp_path / "same" / ROWS_NAME).read_bytes() == rows
+    files[1] = whole.weights / "independent.pt"
+    code, _, err = command(compare.main, capsys, monkeypatch, *files, *flags, "--out", tmp_path / "same")
+    assert code == 2 and "was made with other settings" in err and err.count("\n") == 1
+
+
+def test_check_run(tmp_path, capsys, monkeypatch):
+    names = {"total_steps", "learning_starts", "hidden_sizes", "batch_size", "eval_freq", "eval_episodes", "device"}
+    flags = as_flags({name: (TINY | SHORT)[name] for name in sorted(names)})
+    code, out, _ = command(
+        check_run.main, capsys, monkeypatch, *flags, "--seeds", "0,1", "--output_dir", tmp_path, "--resume"
+    )
+    assert code == 0 and all(f"{algo}, seed {seed}" in out for algo in ("SAC", "DDPG") for seed in (0, 1))
+    folder = tmp_path / "results" / "check_run" / "InvertedDoublePendulum-v5"
+    assert {path.name for path in folder.iterdir()} == {
+        "SAC", "DDPG", "learning_curves.png", "wall_clock.png", "check_run.md",
+    }  # fmt: skip
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+BAD_FLAGS = [
+    (["--fork_points", "0,0.5"], "--fork_points|fork_points must be fractions between 0 and 1"),
+    (["--fork_points", "0.5,1"], "fork_points must be fractions between 0 and 1"),
+    (["--fork_points", "0.5,0.25"], "must increase"),
+    (["--fork_points", "0.001"], "where no fork is"),
+    (["--fork_points", "0.5,0.501"], "another one is already"),
+    (["--fork_points", "0.9", "--fork_buffer_strategy", "fresh"], "leaves 24 steps, and a fresh buffer needs 40"),
+    (["--fork_points", "0.95", "--fork_buffer_strategy", "split", "--buffer_size", "40"], "too few transitions"),
+    (["--fork_buffer_strategy", "half"], "fork_buffer_strategy must be copy or"),
+    (["--algo", "PPO"], "algo must be SAC or DDPG"),
+    (["--algo", "DDPG", "--ent_coef", "auto"], "DDPG has no ent_coef"),
+    (["--noise_std", "0.1"], "SAC has no noise_std"),
+    (["--split_noise", "weather"], "split_noise must be some of exploration"),
+    (["--perturb", "0.1", "--split_noise", "replay"], "children share all noise"),
+    (["--total_steps", "40"], "more than the 40 of --learning_starts"),
+    (["--eval_freq", "81"], "--eval_freq must be a multiple"),
+    (["--buffer_size", "10"], "--buffer_size holds fewer"),
+    (["--alpha_points", "2"], "alpha_points must be from 3"),
+    (["--num_eval_episodes", "4"], "--num_eval_episodes must be at least 5"),
+    (["--fork_points", "none", "--num_eval_episodes", "2"], "--num_eval_episodes must be at least 5"),
+    (["--experiment_name", "a/b"], "experiment_name must be a name that a folder can have"),
+    (["--experiment_name", ".."], "experiment_name must be a name that a folder can have"),
+    (["--env", "../../x"], "env must be a name that a folder can have"),
+    (["--env", "Hopper-v99"], "unknown"),
+    (["--env", "CartPole-v1"], "no MuJoCo environment"),
+    (["--device", "abacus"], "cannot be used"),
+    (["--config", "nowhere.yaml"], "cannot read the config nowhere.yaml"),
+    (["--speed", "fast"], "unrecognized arguments"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"), BAD_FLAGS, ids=lambda value: " ".join(value) if type(value) is list else ""
+)
+def test_bad_flags_are_one_line(tmp_path, capsys, monkeypatch, flags, words):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command(run_env.main, capsys, monkeypatch, *FLAGS, *flags)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
+    assert any(word in err for word in words.split("|")), err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # nothing that a page would list
+
+
+def test_what_is_no_experiment_is_named(tmp_path, capsys, monkeypatch, whole):
+    (tmp_path / "config.json").write_text('{"settings": {}}')
+    for folder in (tmp_path, tmp_path / "nothing", whole.weights):
+        code, _, err = command(analyze.main, capsys, monkeypatch, "--results_dir", folder)
+        assert code == 2 and "holds no experiment of lmc_rl" in err and err.count("\n") == 1
+    code, _, err = command(
+        compare.main, capsys, monkeypatch, tmp_path / "a.pt", tmp_path / "b.pt", "--out", tmp_path / "o"
+    )
+    assert code == 2 and "a.pt: No such file" in err
+    code, _, err = command(check_run.main, capsys, monkeypatch, "--seeds", "one")
+    assert code == 2 and "--seeds must be integers" in err
+
+
+def test_a_config_file_and_flags(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("algo: DDPG\nnoise_std: 0.3\nfork_points: 0.5\ntotal_steps: 20000\n")
+    settings, given = settle({"noise_std": "0.2"}, str(path))
+    assert (settings["algo"], settings["noise_std"], settings["fork_points"]) == ("DDPG", 0.2, [0.5])
+    assert given == {"algo", "noise_std", "fork_points", "total_steps"} and "ent_coef" not in settings
+    path.write_text("speed: 3\n")
+    with pytest.raises(InputError, match=r"mine\.yaml: unknown key 'speed'"):
+        settle({}, str(path))
+
+
+def test_steps_are_rounded_down_to_updates(capsys):
+    assert settle({"total_steps": 200_001})[0]["total_steps"] == 200_000
+    assert capsys.readouterr().out == "--total_steps is rounded down to 200000, for the 2 of --train_freq\n"
+    assert settle({"total_steps": 200_001, "train_freq": 1})[0]["total_steps"] == 200_001
+    assert settle({"total_steps": 200_000})[0]["total_steps"] == 200_000 and capsys.readouterr().out == ""
+
+
+def test_the_documented_defaults():
+    """Those that the first readme of the tool tells."""
+    settings, _ = settle({})
+    documented = {
+        "env": "InvertedDoublePendulum-v5", "algo": "SAC", "seed": None, "total_steps": 200_000, "eval_freq": 1000,
+        "max_episode_steps": 1000, "fork_points": [0.01, 0.05, *(k / 10 for k in range(1, 9))], "train_freq": 2,
+        "fork_buffer_strategy": "copy", "buffer_size": 1_000_000, "experiment_name": "base", "learning_starts": 10_000,
+        "num_eval_episodes": 100, "alpha_points": 101, "eval_episodes": 10,
+    }  # fmt: skip
+    assert {name: settings[name] for name in documented} == documented
+
+
+# --- as a process ---------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_and_resume_in_a_process(tmp_path):
+    """A run that is stopped by a signal ends with 130 and goes on with --resume, though no seed was given."""
+    flags = [*FLAGS, "--total_steps", "2000", "--eval_freq", "0", "--controls", "none", "--fork_points", "none"]
+    seed = flags.index("--seed")
+    del flags[seed : seed + 2]
+    args = [sys.executable, "-m", "lmc_rl.run_env", *flags, "--output_dir", str(tmp_path), "--resume"]
+    environment = script_environment()
+    with subprocess.Popen(
+        args, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        end = time.monotonic() + PATIENCE_S
+        while not list(tmp_path.rglob("training_log.csv")) and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, err
+    assert b"interrupted: all is saved; the same command with --resume goes on" in out
+    result = subprocess.run(args, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert result.returncode == 0 and "parent: return" in result.stdout, result.stderr
+    assert len(list(tmp_path.rglob("config.json"))) == len(list(tmp_path.rglob("final.pt"))) == 1
+
+
+def test_the_commands_of_the_document_are_understood():
+    text = (REPOSITORY / "docs" / "lmc.md").read_text(encoding="utf-8")
+    parsers = {module.__name__.partition(".")[2]: module.parser for module in (run_env, check_run, analyze, compare)}
+    parsers["run_mop"] = lambda: imitation_settings.parser("")
+    found = re.findall(r"^python -m lmc_rl\.(\w+)(.*)$", text, re.MULTILINE)
+    for name, words in found:
+        flags = vars(parsers[name]().parse_args(shlex.split(words, comments=True)))
+        if name == "run_env":
+            settle(flags, flags.pop("config"))
+    assert len(found) == 15 and {name for name, _ in found} == set(parsers)
+
+
+@pytest.mark.parametrize("module", [run_env, check_run, analyze, compare], ids=lambda module: module.__name__)
+def test_help_teaches(module, capsys):
+    with pytest.raises(SystemExit) as ended:
+        module.parser().parse_args(["--help"])
+    out = capsys.readouterr().out
+    assert ended.value.code == 0 and f"python -m {module.__name__}" in out and "results" in out

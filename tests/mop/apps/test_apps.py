@@ -1,0 +1,458 @@
+"""The three apps: as scripts, and in a real browser, with every control, broken and old caches, fresh evaluation."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from browser import FIGURE, Page, opened, served
+from old_caches import CACHE, TASK, write_variants
+from scripts import PATIENCE_S, REPOSITORY, run_script
+
+from mop.artifacts.run_paths import RunKey
+
+APPS = ("routing_viz.py", "logit_viz.py", "cross_task_viz.py")
+NAME = f"{TASK} mixture lpc_alpha 0 trial"  # of the runs of the small cache, up to the number of their trial
+PLOTS = Path("plots") / TASK / "trial_0" / "seed_0"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a cache of a good run, broken and old ones beside it, and nothing else."""
+    root = tmp_path_factory.mktemp("apps")
+    shutil.copytree(CACHE, root / "evaluation_cache")
+    shutil.copytree(RunKey(TASK, 0, 0).artefacts(CACHE), RunKey(TASK, 7).artefacts(root / "evaluation_cache"))
+    write_variants(root / "evaluation_cache")
+    return root
+
+
+# --- without a browser ---
+
+
+def test_marimo_finds_nothing_to_complain_about():
+    command = [sys.executable, "-m", "marimo", "check", "--strict", *APPS, "lmc_viz.py"]
+    result = subprocess.run(command, cwd=REPOSITORY, timeout=PATIENCE_S, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "app, names",
+    [
+        (
+            "routing_viz.py",
+            ["routing_heatmap.png", "routing_heatmap_by_key_phase.png", "lpc_heatmap.png", "pathways.png"],
+        ),
+        ("logit_viz.py", ["action_frequency.png", "action_frequency_by_carrying.png", "action_entropy_heatmap.png"]),
+    ],
+)
+def test_script_saves_the_figures_of_a_run(app, names, place):
+    result = run_script(app, "--", "--task", TASK, "--seed", 0, cwd=place)
+    assert result.returncode == 0, result.stderr
+    written = result.stdout.split()
+    assert {str(PLOTS / name) for name in names} <= set(written)
+    assert all((place / path).read_bytes().startswith(b"\x89PNG") for path in written)
+
+
+def test_script_saves_the_figures_across_runs(place):
+    result = run_script("cross_task_viz.py", "--right", f"{TASK}/trial_7", cwd=place)
+    assert result.returncode == 0, result.stderr
+    names = [f"{measure}_by_task" for measure in ("failures", "success", "path_ratio", "mean_lpc")]
+    names += [f"{y}_against_lpc_by_{color}" for y in ("failures", "success") for color in ("task", "lpc_alpha")]
+    assert result.stdout.split() == [f"plots/{name}.png" for name in [*names, "difference"]]
+    assert "no routing_side_by_side.png: " in result.stderr and "a broken one" in result.stderr
+    for name in names:
+        assert (place / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (place / "plots" / f"{name}.csv").read_text().startswith("panel,task_id,")
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_script_help_and_bad_input(app, tmp_path):
+    result = run_script(app, "--help", cwd=tmp_path)
+    assert result.returncode == 0 and f"marimo run {app}" in " ".join(result.stdout.split())
+    for flags, words in (
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--", "--cache_dir", "none", "--checkpoint_dir", "none"], "`python batch_eval.py`"),
+    ):
+        result = run_script(app, *flags, cwd=tmp_path)
+        assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+        assert words in result.stderr
+
+
+# --- in a browser ---
+
+REST_S = 130.0  # after it, marimo has forgotten a visitor who left
+
+
+@pytest.fixture(scope="module")
+def left_alone(place, browser):
+    """The address of a server whose only visitor has seen a figure and left, and when that was."""
+    with served(REPOSITORY / "routing_viz.py", place) as address:
+        with opened(browser, address) as page:
+            page.picture()
+        yield address, time.monotonic()
+
+
+def test_a_visitor_comes_while_another_is_there(left_alone, browser):
+    """First of the tests in a browser, so that the others pass the time until the last."""
+    address, _ = left_alone
+    with opened(browser, address) as page:
+        page.picture()
+
+
+def test_routing_viz(place, browser):
+    flags = ("--num_episodes", 6, "--num_envs", 3)
+    with served(REPOSITORY / "routing_viz.py", place, *flags) as address:
+        with opened(browser, address) as page:
+            controls_of_routing_viz(page, place)
+        with opened(browser, address) as page:
+            quick_switches(page, place)
+        with opened(browser, address) as page:
+            fresh_evaluation(page)
+        with opened(browser, address) as page:
+            faulty_caches(page)
+
+
+def controls_of_routing_viz(page: Page, place: Path) -> None:
+    shown = page.picture()
+    page.choose("Map", "LPC")
+    shown = page.picture(other_than=shown)
+    page.choose("Analysis", "by key phase")
+    shown = page.picture(other_than=shown)
+    page.choose("Map", "dominant expert")
+    shown = page.picture(other_than=shown)
+    assert page.figures().evaluate("image => image.clientWidth") <= 1280, "wider than the page"
+    texts = page.shown_texts()
+    assert len(texts) > 100 and any(
+        re.fullmatch(r"x \d+, y \d+: skip 0.\d\d, GRU \d+ 0.\d\d, .* steps?", text) for text in texts
+    )
+    page.save("routing_heatmap_by_key_phase.png", place)
+    for tab in ("Near objects", "Temporal", "Distributions", "Specialisation", "Pathways", "Variance"):
+        page.open_tab(tab)
+        shown = page.picture(other_than=shown)
+    page.open_tab("Episodes")  # tests/mop/apps/test_episode_player.py presses its controls
+    page.page.frame_locator("iframe.player").get_by_text("step 0 of").first.wait_for()
+    page.open_tab("Pathways")
+    page.choose("Run", f"{NAME} 7 · update 300 · no checkpoint")
+    page.label(f"{NAME} 7: pathways")
+
+
+def quick_switches(page: Page, place: Path) -> None:
+    """Six choices of a run, half a second apart: what is shown at last belongs to the last one."""
+    page.picture()
+    names = (f"{NAME} 7 · update 300 · no checkpoint", f"{NAME} 0 seed 0 · update 300")
+    for number in range(6):
+        page.choose("Run", names[number % 2])
+        page.page.wait_for_timeout(500)
+    page.label(f"{NAME} 0 seed 0: routing_heatmap")
+    page.save("routing_heatmap.png", place)
+    page.choose("Run", names[0])
+    page.label(f"{NAME} 7: routing_heatmap")
+
+
+def fresh_evaluation(page: Page) -> None:
+    shown = page.picture()
+    page.page.get_by_text("Use cached routing data").click()
+    page.see(f"Evaluating {NAME} 0 seed 0")
+    shown = page.picture(other_than=shown)
+    page.enter("Episodes", 9)
+    shown = page.picture(other_than=shown)
+    page.enter("Environments", 2)
+    page.page.wait_for_timeout(1000)  # these change the speed alone
+    assert page.picture() == shown
+    page.page.get_by_text("9", exact=True).first.wait_for()
+
+
+def faulty_caches(page: Page) -> None:
+    page.picture()
+    for trial, words in ((1, "a broken one"), (3, "it holds no steps")):
+        page.choose("Run", f"{TASK} trial {trial} · no checkpoint")
+        page.see(words)
+        page.see(f"trial_{trial}/routing_data.json")
+        page.see(f"python batch_eval.py --force --task {TASK} --trial {trial}")
+    page.choose("Run", "BabyAI-GoToObj-v0 mixture lpc_alpha 0 trial 10 seed 1 · update 100 · no cache")
+    page.see("there is no routing cache")
+    page.see("python batch_eval.py --force --checkpoint_dir")
+    shown = page.picture()  # evaluated instead
+    page.choose("Run", f"{TASK} trial 2 · no checkpoint")
+    shown = page.picture(other_than=shown)
+    page.open_tab("Episodes")
+    page.see("has no 't_step'")
+    page.open_tab("Distributions")
+    page.picture(other_than=shown)
+
+
+@pytest.fixture
+def own_place(tmp_path) -> Path:
+    """A folder with the small cache, one training with three checkpoints, and one of a policy without routers."""
+    caches = tmp_path / "evaluation_cache"
+    shutil.copytree(CACHE, caches)
+    small = RunKey(TASK, 0, 0).artefacts(caches)
+    for update in (100, 200, None):
+        key = RunKey(TASK, 9, update=update)
+        shutil.copytree(small, key.artefacts(caches), ignore=shutil.ignore_patterns("update_*"), dirs_exist_ok=True)
+        for name in ("result.json", "routing_data.json"):
+            path = key.artefacts(caches) / name
+            content = json.loads(path.read_text()) | {"update": update or 300, "is_final": update is None}
+            path.write_text(json.dumps(content | {"trial": 9, "seed": None}))
+    baseline = RunKey(TASK, 6).artefacts(caches)
+    baseline.mkdir(parents=True)
+    about = {"policy": "gru", "trial": 6, "seed": None, "expert_hidden_sizes": [[64]]}
+    content = json.loads((small / "routing_data.json").read_text())
+    for step in content["routing_data"]:
+        step["layer_routing"] = {"layer_0": [1.0]}
+    (baseline / "routing_data.json").write_text(json.dumps(content | about))
+    (baseline / "result.json").write_text(json.dumps(json.loads((small / "result.json").read_text()) | about))
+    return tmp_path
+
+
+def test_view_in_the_address(own_place, browser):
+    with served(REPOSITORY / "routing_viz.py", own_place, "--num_episodes", 6) as address:
+        with opened(browser, address) as page:
+            link = choose_a_view(page)
+        with opened(browser, link) as page:  # another profile
+            page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_forward_min_2_steps")
+            chosen = [page.chosen(label) for label in ("Map", "Analysis", "Steps with")]
+            assert chosen == ["LPC", "by key phase", "forward"] and page.page.url == link
+            nothing_is_cut_off(page)
+            page.choose("Analysis", "overall")  # a figure of fewer inches
+            page.shows(f"{NAME} 9 update 200: lpc_heatmap_forward_min_2_steps")
+            fills_the_page(page, 1800)
+            exported(page, own_place)
+        with opened(browser, f"{address}/?run=none&tab=Nowhere&analysis=by_magic&min_steps=x&action=fly") as page:
+            page.shows(f"{NAME} 0 seed 0: routing_heatmap")
+            for line in ("no run 'none' here", "no tab 'Nowhere'", "no analysis 'by_magic'", "no action 'fly'"):
+                page.see(line)
+            page.see("min_steps 'x' is no number from 1 to 1,000: shown is 1")
+        with opened(browser, address) as page:
+            runs_come_and_go(page, own_place)
+
+
+def choose_a_view(page: Page) -> str:
+    """Choose everything, move through the training and over to other runs and back; returns the address."""
+    page.picture()
+    page.choose("Map", "LPC")
+    page.choose("Analysis", "by key phase")
+    page.choose("Steps with", "forward")
+    least = page.page.locator("marimo-number input")
+    least.fill("2")
+    least.press("Enter")
+    page.shows(f"{NAME} 0 seed 0: lpc_heatmap_by_key_phase_forward_min_2_steps")
+    page.choose("Run", f"{TASK} GRU trial 6 · update 300 · no checkpoint")
+    page.see("this is the GRU baseline")
+    player = page.page.frame_locator("iframe.player")
+    player.get_by_text("This policy has no routers").wait_for()
+    assert page.page.get_by_role("tab").all_inner_texts() == ["Episodes"]
+    page.choose("Run", f"{NAME} 9 · 3 checkpoints · no checkpoint")
+    page.shows(f"{NAME} 9: lpc_heatmap_by_key_phase_forward_min_2_steps")
+    page.see("update 300 (3 of 3)")
+    slider = page.page.locator("marimo-slider[data-label*='Training']").get_by_role("slider")
+    for update in (200, 100):
+        slider.focus()
+        slider.press("ArrowLeft")
+        page.shows(f"{NAME} 9 update {update}: lpc_heatmap_by_key_phase_forward_min_2_steps")
+    slider.focus()
+    slider.press("ArrowRight")
+    page.shows(f"{NAME} 9 update 200: lpc_heatmap_by_key_phase_forward_min_2_steps")
+    return page.page.url
+
+
+def nothing_is_cut_off(page: Page) -> None:
+    """In narrow and wide windows, figure and texts under the mouse are within the page, which is filled."""
+    inside = """(spot) => [...function* () { for (let e = spot; e; e = e.parentElement) yield e }()].every(
+        e => e.scrollWidth <= e.clientWidth || getComputedStyle(e).overflowX == 'visible' || !e.clientWidth)"""
+    spots = page.page.locator(".figure i")
+    corners = spots.evaluate_all(
+        """spots => { const box = spots.map(spot => spot.getBoundingClientRect()), all = [...box.keys()]
+        const first = by => all.sort((a, b) => by(box[a]) - by(box[b]))[0]
+        return [first(b => b.left), first(b => -b.right), first(b => b.top), first(b => -b.bottom)] }"""
+    )
+    for width in (1000, 1800):
+        page.page.set_viewport_size({"width": width, "height": 900})
+        for corner in corners:
+            spot = spots.nth(corner)
+            spot.scroll_into_view_if_needed()
+            height = page.page.evaluate("document.querySelector('#App').scrollHeight")
+            spot.hover()
+            assert spot.evaluate(inside), f"{width} pixels"
+            assert page.page.evaluate("document.querySelector('#App').scrollHeight") == height
+        fills_the_page(page, width)
+
+
+def fills_the_page(page: Page, width: int) -> None:
+    left, right = page.figures().first.evaluate(
+        "image => [image.getBoundingClientRect().left, image.getBoundingClientRect().right]"
+    )
+    assert left >= 0 and right <= width and right - left > 0.75 * width
+
+
+def exported(page: Page, place: Path) -> None:
+    """A figure for a column of a paper, with its numbers and a caption whose command makes the same numbers."""
+    page.open_tab("Near objects")
+    page.choose("Format", "pdf")
+    page.choose("Width", "one column, 3.35 in")
+    page.shows(f"{NAME} 9 update 200: routing_near_objects_forward")
+    path = page.save("routing_near_objects_forward_3.35in.pdf", place, b"%PDF")
+    assert path.parent == place / RunKey(TASK, 9, update=200).artefacts("plots")
+    picture, numbers = path.read_bytes(), path.with_suffix(".csv").read_bytes()
+    caption = path.with_suffix(".txt").read_text()
+    assert len(numbers.splitlines()) > 10 and f"Run: {NAME} 9, update 200," in caption and "action: forward" in caption
+    (command,) = (line for line in caption.splitlines() if line.startswith("Command: "))
+    python, app, *flags = shlex.split(command.removeprefix("Command: "))
+    path.unlink()
+    path.with_suffix(".csv").unlink()
+    result = run_script(app, *flags, cwd=place)
+    assert python == "python" and result.returncode == 0, result.stderr
+    assert place / result.stdout.strip() == path
+    assert path.with_suffix(".csv").read_bytes() == numbers and path.read_bytes() == picture
+    assert path.with_suffix(".txt").read_text() == caption
+
+
+def runs_come_and_go(page: Page, place: Path) -> None:
+    """The button finds a new cache, and that one is gone; what was chosen stays."""
+    page.shows(f"{NAME} 0 seed 0: routing_heatmap")
+    page.choose("Analysis", "by key phase")
+    page.shows(f"{NAME} 0 seed 0: routing_heatmap_by_key_phase")
+    first = RunKey(TASK, 0, 0).artefacts(place / "evaluation_cache")
+    shutil.copytree(first, RunKey("A", 0).artefacts(place / "evaluation_cache"))  # the first of all
+    page.refresh()
+    page.dropdown("Run").locator("option", has_text="A mixture lpc_alpha 0 trial 0").wait_for(state="attached")
+    page.shows(f"{NAME} 0 seed 0: routing_heatmap_by_key_phase")
+    shutil.rmtree(first)
+    page.refresh()
+    page.see("there is no routing cache")
+    page.see("Shown are fresh episodes")
+    page.shows(f"{NAME} 0 seed 0: routing_heatmap_by_key_phase")
+    assert page.chosen("Run").endswith("· no cache")
+
+
+def test_logit_viz(place, browser):
+    with served(REPOSITORY / "logit_viz.py", place, "--num_episodes", 6) as address, opened(browser, address) as page:
+        shown = page.picture()
+        page.save("action_frequency.png", place)
+        page.open_tab("By phase")
+        shown = page.picture(other_than=shown)
+        page.choose("Analysis", "by key phase")
+        shown = page.picture(other_than=shown)
+        page.save("action_frequency_by_key_phase.png", place)
+        page.open_tab("Action entropy")
+        shown = page.picture(other_than=shown)
+        page.save("action_entropy_heatmap.png", place)
+        page.page.get_by_text("Use cached routing data").click()
+        shown = page.picture(other_than=shown)
+        page.page.get_by_text("Use cached routing data").click()
+        page.choose("Run", f"{TASK} trial 2 · no checkpoint")
+        page.see("(schema version 1) has no 'action_logits'")
+        page.see(f"python batch_eval.py --force --task {TASK} --trial 2")
+        page.choose("Run", f"{TASK} trial 1 · no checkpoint")
+        page.see("a broken one")
+
+
+def test_cross_task_viz(place, browser):
+    tables = ("--results_path", REPOSITORY / "results" / "tasks.csv")
+    with served(REPOSITORY / "cross_task_viz.py", place, *tables) as address:
+        with opened(browser, address) as page:
+            results_and_filters(page, place)
+        with opened(browser, address) as page:
+            two_runs(page, place, address)
+        with opened(browser, address) as page:
+            many_seeds(page, place)
+
+
+def results_and_filters(page: Page, place: Path) -> None:
+    by_task, against_cost = page.picture(), page.picture(1)
+    table = pd.read_csv(REPOSITORY / "results" / "tasks.csv").query("task_id == 'BabyAI-GoToDoor-v0'")
+    row = table.sort_values("success_rate", kind="stable").iloc[0]  # no other point is near
+    hardest = page.page.locator(f".figure i[data-text^='GoToDoor GRU baseline'][data-text*='seed {row['seed']}']").first
+    hardest.hover()
+    shown = "success {:.1f} % ({:.1f} to {:.1f})".format(*(100 * row[["success_rate", "success_low", "success_high"]]))
+    assert shown in hardest.evaluate("spot => getComputedStyle(spot, '::after').content")
+    page.choose("Measure", "path ratio")
+    by_task = page.picture(other_than=by_task)
+    page.save("path_ratio_by_task.png", place)
+    page.choose("Policy", "mixture")
+    against_cost = page.picture(1, other_than=against_cost)
+    page.choose("Show", "success")
+    page.picture(1, other_than=against_cost)
+    page.save("success_against_lpc_by_task.png", place)
+    page.choose("Worlds", "12 worlds from eval_seed 0")
+    page.see("there is no GRU baseline among these results")
+    page.picture(other_than=by_task)
+    for choice in ("worlds=12", "measure=path", "policy=mop", "scale=success"):
+        assert choice in page.page.url
+    page.choose("Worlds", "all, though they differ")
+    page.see("these runs were evaluated in different worlds")
+
+
+def two_runs(page: Page, place: Path, address: str) -> None:
+    page.see("a broken one")  # the first two runs of a task
+    assert page.page.get_by_role("button", name="Save difference.png").count() == 0
+    name = f"{TASK} mixture lpc_alpha 0 trial"
+    page.choose("Right", f"{name} 7")
+    label = f"difference, {name} 0 seed 0, {name} 7"
+    page.page.get_by_alt_text(f"{label}: LPC and all layers, overall").wait_for()
+    page.see("+0.0 (+0.0 to +0.0)")  # the same evaluation twice
+    assert any(re.fullmatch(r"x \d+, y \d+: LPC ([\d,]+) → \1, \+0 \(95 % .*", text) for text in page.shown_texts())
+    page.choose("Analysis", "by key phase")
+    page.page.get_by_alt_text(f"{label}: LPC, by_key_phase").wait_for()
+    page.choose("Map", "layer 1")
+    page.page.get_by_alt_text(f"{label}: layer 1, by_key_phase").wait_for()
+    page.save("difference.png", place)
+    link = page.page.url
+    page.page.goto(link, wait_until="domcontentloaded")  # the link opens the same view
+    page.page.get_by_alt_text(f"{label}: layer 1, by_key_phase").wait_for()
+    page.page.locator("marimo-multiselect button").first.click()
+    for trial in ("trial 1", "trial 2", "trial 7"):  # those that cannot be shown away, another one in
+        page.page.get_by_role("option", name=re.compile(rf" {trial}( |$)")).first.click()
+    page.page.keyboard.press("Escape")
+    page.page.locator(f"{FIGURE}[alt^='routing_side_by_side, '][alt*='trial 7']").wait_for()
+    page.save("routing_side_by_side.png", place)
+
+
+def many_seeds(page: Page, place: Path) -> None:
+    """Trials 0 and 7 are two trainings with one lpc_alpha; what cannot be read is counted."""
+    page.choose("Task", TASK)
+    page.page.get_by_alt_text(f"measures_against_alpha of {TASK}").wait_for()
+    page.see("left out, 1 run: it cannot be read: it is no routing cache, or a broken one")
+    assert any(text.startswith("lpc_alpha 0: mean of 2 seeds") for text in page.shown_texts())
+    page.choose("Figure", "measures by phase")
+    page.page.get_by_alt_text(f"measures_by_phase of {TASK}").wait_for()
+    page.save("measures_by_phase.png", place)
+    assert (place / "plots" / TASK / "statistics" / "measures_by_phase.csv").is_file()
+    page.choose("Phases", "by outcome")
+    page.see("these runs have one phase alone, 'success'")  # every episode succeeds
+    page.choose("Phases", "by carrying phase")
+    page.page.get_by_alt_text(f"measures_by_phase of {TASK}").wait_for()
+    link = page.page.url
+    page.page.goto(link, wait_until="domcontentloaded")
+    page.page.get_by_alt_text(f"measures_by_phase of {TASK}").wait_for()
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_the_editor_shows_what_the_app_shows(app, place, browser):
+    before = (REPOSITORY / app).read_bytes()
+    with served(REPOSITORY / app, place, mode="edit") as address, opened(browser, address) as page:
+        page.picture()
+    assert (REPOSITORY / app).read_bytes() == before
+
+
+def test_nothing_to_show(browser, tmp_path):
+    app = REPOSITORY / "cross_task_viz.py"
+    with served(app, tmp_path, "--checkpoint_dir", "none") as address, opened(browser, address) as page:
+        page.see("there is no result under evaluation_cache/")
+        page.see("python batch_eval.py")
+
+
+def test_figures_are_there_when_another_visitor_comes_later(left_alone, browser):
+    """From another profile, after the first visitor is forgotten."""
+    address, left_at = left_alone
+    time.sleep(max(0.0, left_at + REST_S - time.monotonic()))
+    with opened(browser, address) as page:
+        shown = page.picture()
+        page.choose("Map", "LPC")
+        page.picture(other_than=shown)

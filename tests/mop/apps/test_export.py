@@ -1,0 +1,169 @@
+"""Figures as files: formats, widths, text that can be read, the numbers beside them, captions."""
+
+import itertools
+import re
+import shlex
+import zlib
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from old_caches import CACHE, TASK
+
+from mop.analysis.actions import hold_action
+from mop.apps.captions import Shown, caption_of
+from mop.apps.export import Export, as_csv, save_figure
+from mop.apps.flags import parse, run_parser
+from mop.apps.run_caches import load_routing
+from mop.apps.run_figures import action_figures, routing_figures
+from mop.apps.run_selection import Run
+from mop.artifacts.run_paths import RunKey
+from mop.common.files import figure_bytes
+from mop.plotting.hover import add_note
+from mop.plotting.resize import fit_to_width, smallest_text_pt
+
+KEY = RunKey(TASK, 0, 0)
+
+
+def a_figure(text: str = "", **arguments) -> Figure:
+    """One panel of 8 x 4 inches, with a text of its own if it is given."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    ax = figure.subplots()
+    ax.plot([0, 1], [0, 1], linewidth=2)
+    ax.set(xlabel="a name of x", ylabel="y", **arguments)
+    ax.set_title("a panel", fontsize=10)
+    if text:
+        figure.suptitle(text, fontsize="large")
+    return figure
+
+
+# --- the numbers ---
+
+
+def test_table_of_numbers_by_hand():
+    rows = [
+        {"panel": "layer 0", "x": np.int64(3), "weight": np.float32(0.1)},
+        {"panel": 'of "x", y', "x": 4, "lpc": 256.5, "low": np.nan, "note": None},
+    ]
+    assert as_csv(rows).decode() == ('panel,x,weight,lpc,low,note\nlayer 0,3,0.1,,,\n"of ""x"", y",4,,256.5,,\n')
+    assert as_csv([]) == b""
+
+
+# --- the picture ---
+
+
+def test_formats_have_real_text_and_no_time():
+    svg = figure_bytes(a_figure(), "svg")
+    assert b"a name of x</text>" in svg and svg == figure_bytes(a_figure(), "svg")
+    pdf = figure_bytes(a_figure(), "pdf")
+    assert b"/FontType 42" in pdf or b"/Subtype /Type0" in pdf or b"/CIDFontType2" in pdf
+    assert b"/Type3" not in pdf and b"CreationDate" not in pdf and pdf == figure_bytes(a_figure(), "pdf")
+    streams = [zlib.decompress(data) for data in re.findall(rb"stream\n(.*?)\nendstream", pdf, re.DOTALL)[:1]]
+    assert any(b"Tj" in stream or b"TJ" in stream for stream in streams), "text is shown as text"
+    assert figure_bytes(a_figure(), "png").startswith(b"\x89PNG")
+
+
+def test_a_narrow_figure_has_its_width_and_legible_text():
+    figure = a_figure("a title " * 12)
+    figure.axes[0].tick_params(axis="y", length=0)
+    fit_to_width(figure, 3.35)
+    assert figure.get_figwidth() == 3.35 and 4 * 3.35 / 8 < figure.get_figheight() < 4
+    assert smallest_text_pt(figure) == 6.0
+    figure.draw_without_rendering()
+    extents = figure._suptitle.get_window_extent()
+    assert extents.x0 >= 0 and extents.x1 <= figure.bbox.width, "the title has more lines"
+    (line,) = figure.axes[0].lines
+    assert line.get_linewidth() == pytest.approx(1.0) and line.get_markersize() == pytest.approx(6 * 3.35 / 8)
+    along_x, along_y = figure.axes[0].get_xticklines()[0], figure.axes[0].get_yticklines()[0]
+    assert along_x.get_markersize() == pytest.approx(3.5 * 6 / 10)
+    assert along_y.get_markersize() == 0, "ticks that are switched off stay so"
+    small = a_figure()
+    small.axes[0].text(0.5, 0.5, "small already", fontsize=5)
+    fit_to_width(small, 3.35)
+    assert smallest_text_pt(small) == 5.0
+
+
+def test_a_wide_figure_grows_with_its_text():
+    figure = a_figure()
+    fit_to_width(figure, 12.0)
+    assert figure.get_size_inches() == pytest.approx((12, 6))
+    assert figure.axes[0].xaxis.label.get_fontsize() == pytest.approx(15.0)
+    fit_to_width(figure, 12.0)  # nothing is left to do
+    assert figure.axes[0].xaxis.label.get_fontsize() == pytest.approx(15.0)
+
+
+def test_text_is_smaller_where_it_would_overlap():
+    def crowded() -> Figure:
+        figure = a_figure()
+        figure.axes[0].set(xlim=(0, 8), xticks=[], yticks=[])
+        for place in range(8):
+            figure.axes[0].text(place + 0.5, 0.5, "0.12345678", ha="center", fontsize=10)
+        return figure
+
+    figure = crowded()
+    fit_to_width(figure, 3.35)
+    assert 4.0 <= smallest_text_pt(figure) < 6.0
+    figure.draw_without_rendering()
+    ends = sorted((text.get_window_extent().x0, text.get_window_extent().x1) for text in figure.axes[0].texts)
+    assert all(right <= left + 1 for (_, right), (left, _) in itertools.pairwise(ends))
+
+
+# --- both, with a caption ---
+
+
+def test_files_of_a_figure(tmp_path):
+    figure = a_figure()
+    add_note(figure.axes[0], 0, 1, 0, 1, "a cell", x=1, weight=0.25)
+    path = save_figure(figure, tmp_path, "name", Export("pdf", 6.75, "_forward"), "It shows this.")
+    assert path == tmp_path / "name_forward_6.75in.pdf" and path.read_bytes().startswith(b"%PDF")
+    assert path.with_suffix(".csv").read_text() == "panel,x,weight\na panel,1,0.25\n"
+    size = figure.get_size_inches()
+    assert path.with_suffix(".txt").read_text() == (
+        f"It shows this.\nSize: 6.75 x {size[1]:.2f} inches, smallest text 8.4 pt.\n"
+    )
+    plain = save_figure(a_figure(), tmp_path, "plain", Export(), "")
+    assert plain.name == "plain.png" and not plain.with_suffix(".csv").exists()
+    assert sorted(file.name for file in tmp_path.iterdir() if file.name.startswith(".")) == []
+
+
+def test_caption_tells_run_data_and_part():
+    run, data = Run(KEY, str(CACHE)), load_routing(Run(KEY, str(CACHE)))
+    shown = Shown(run, action="forward", min_steps=3)
+    held, num_forward = hold_action(data, "forward"), int((data.steps.action == 2).sum())
+    about = routing_figures(data)["routing_heatmap_by_key_phase"].about
+    lines = caption_of("routing_viz.py", shown, held, "routing_heatmap_by_key_phase", about, Export("svg")).split("\n")
+    header = data.header
+    assert lines == [
+        "The dominant expert of each layer, and the mean LPC, in each cell of the grid, by key phase.",
+        f"Run: {TASK} mixture lpc_alpha 0 trial 0 seed 0, update 300, checkpoint {header['checkpoint_path']}, "
+        "its SHA-256 begins with bb88e77e11c02879.",
+        f"Data: {len(data.steps)} steps in 12 worlds, eval_seed 0, Minigrid 3.2.0, evaluated {header['evaluated_at']}.",
+        f"Shown: the {num_forward} steps with action: forward; in maps, cells with 3 steps or more.",
+        f"Command: python routing_viz.py --task {TASK} --trial 0 --seed 0 --cache_dir {CACHE} --action forward "
+        "--min_steps 3 --only routing_heatmap_by_key_phase --format svg",
+    ]
+
+
+def test_the_command_of_a_caption_asks_for_the_same(monkeypatch):
+    key, export = RunKey(TASK, 2, update=50), Export("pdf", 3.35)
+    run = Run(key, "elsewhere", key.checkpoint("some where"))
+    data = load_routing(Run(KEY, str(CACHE)))
+    monkeypatch.setattr("mop.apps.captions.file_digest", lambda path: "0" * 16)
+    shown = Shown(run, 7, "turn left", 4)
+    caption = caption_of("logit_viz.py", shown, data, "action_frequency", "about", export, "my plots")
+    _, app, *flags = shlex.split(caption.rsplit("Command: ", 1)[1])
+    monkeypatch.setattr("sys.argv", [app, *flags])
+    args = parse(run_parser(""))
+    assert app == "logit_viz.py" and args.checkpoint_dir == ["some where"] and args.cache_dir == "elsewhere"
+    assert (args.task, args.trial, args.seed, args.update) == (TASK, 2, None, 50)
+    assert (args.fresh, args.num_episodes, args.action, args.min_steps) == (True, 7, "turn left", 4)
+    assert (args.only, args.format, args.width, args.plots_dir) == (["action_frequency"], "pdf", 3.35, "my plots")
+    assert shown.part == "_turn_left_min_4_steps" and Shown(run).part == ""
+    assert "evaluated for this figure, not kept," in caption and f"its SHA-256 begins with {'0' * 16}" in caption
+
+
+def test_every_figure_of_the_actions_says_what_it_shows():
+    abouts = {name: drawing.about for name, drawing in action_figures(load_routing(Run(KEY, str(CACHE)))).items()}
+    assert abouts["action_frequency"] == "How often each action was chosen"
+    assert abouts["action_frequency_by_key_phase"] == "How often each action was chosen, by key phase"
+    assert len(set(abouts.values())) == len(abouts) > 5

@@ -1,0 +1,95 @@
+"""The static site: a page for each run, which stands alone, and a front page; in a browser without a server."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from old_caches import CACHE, TASK
+from scripts import run_script
+
+from mop.apps.comparison_page import load_table
+from mop.apps.gallery import write_gallery
+from mop.apps.run_selection import Run
+from mop.artifacts.routing_cache import load_cache, write_cache
+from mop.artifacts.run_paths import RunKey, cache_path
+from mop.common.errors import InputError
+
+GOOD, BROKEN = RunKey(TASK, 0, 0), RunKey(TASK, 1)
+PAGE = f"{TASK}_trial_0_seed_0.html"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a cache of a good run and a broken one, and the site of them."""
+    root = tmp_path_factory.mktemp("gallery")
+    shutil.copytree(CACHE, root / "evaluation_cache")
+    broken = cache_path(root / "evaluation_cache", BROKEN)
+    broken.parent.mkdir(parents=True)
+    broken.write_text("{")
+    result = run_script("gallery.py", cwd=root)
+    assert result.returncode == 1 and result.stdout == "site: site/index.html\n"
+    assert [line for line in result.stderr.splitlines() if line.startswith("warning: ")] == [
+        line for line in result.stderr.splitlines() if str(broken.relative_to(root)) in line
+    ]
+    return root / "site"
+
+
+def test_pages_hold_everything_and_lead_to_each_other(place):
+    assert {path.name for path in place.iterdir()} == {"index.html", PAGE}
+    index, page = ((place / name).read_text() for name in ("index.html", PAGE))
+    assert re.findall(r'<li><a href="([^"]+)"', index) == [PAGE] and 'href="index.html"' in page
+    assert (
+        "UnlockPickup" in index and "success 100.0%" in index and str(cache_path("evaluation_cache", BROKEN)) in index
+    )
+    for text in (index, page):
+        addresses = re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', text)
+        assert set(addresses) <= {"index.html", PAGE}
+    titles = re.findall(r"<h2 id=\"(\w+)\">(.+)</h2>", page)
+    assert len(titles) >= 12 and ("routing_heatmap_by_key_phase", "Dominant expert by key phase") in titles
+    commands = re.findall(r"^Command: (.*)</pre>", page, re.M)
+    assert f"python routing_viz.py --task {TASK} --trial 0 --seed 0 --only pathways --format png" in commands
+    assert page.count("<iframe") == 2  # the first success and the longest one; none of these episodes failed
+
+
+def test_texts_of_a_cache_are_no_markup(tmp_path):
+    cache = load_cache(cache_path(CACHE, GOOD))
+    for episode in cache.episodes:
+        episode["mission"] = "<script>alert(1)</script>"
+    write_cache(tmp_path, GOOD, cache)
+    list(write_gallery([Run(GOOD, str(tmp_path))], load_table(CACHE, [])[0], tmp_path))
+    assert "<script>alert" not in (tmp_path / PAGE).read_text()
+
+
+def test_without_a_readable_run_there_is_no_site(tmp_path):
+    with pytest.raises(InputError, match="no routing cache"):
+        list(write_gallery([Run(GOOD, str(tmp_path))], pd.DataFrame(), tmp_path / "site"))
+    assert not (tmp_path / "site").exists()
+    result = run_script("gallery.py", cwd=tmp_path)
+    assert result.returncode == 2 and "batch_eval.py" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_pages_work_from_the_disk(place, browser):
+    faults = []
+    page = browser.new_page(viewport={"width": 1000, "height": 900})
+    page.on("console", lambda message: message.type == "error" and faults.append(message.text))
+    page.on("request", lambda r: r.url.startswith(("file:", "data:", "about:")) or faults.append(r.url))
+    page.goto((place / "index.html").as_uri())
+    page.get_by_role("searchbox").fill("nothing of this name")
+    assert page.locator("#shown").inner_text() == "0 of 1" and not page.locator(".cards li").is_visible()
+    page.get_by_role("searchbox").fill("unlock MIXTURE")
+    assert page.locator("#shown").inner_text() == "1 of 1"
+    page.locator(".cards a").click()
+    page.wait_for_url(f"**/{PAGE}")
+    player = page.frame_locator("iframe").first
+    player.locator("body").click()
+    before = player.locator("body").inner_text()
+    page.keyboard.press("End")
+    page.wait_for_timeout(300)
+    assert player.locator("body").inner_text() != before
+    spot = page.locator(".figure i").first
+    spot.hover()
+    assert "skip" in spot.get_attribute("data-text")
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width == 1000 and faults == []

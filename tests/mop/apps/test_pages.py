@@ -1,0 +1,376 @@
+"""What the apps show: runs, routing data of any age, frames of episodes, figures, tables."""
+
+import json
+import shlex
+import shutil
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from eval_helpers import random_checkpoint
+from old_caches import CACHE, TASK, as_version_1, write_variants
+from routing_data import make_data, make_steps
+from scripts import REPOSITORY
+
+import batch_eval
+from mop.analysis.actions import hold_action
+from mop.apps.elements import as_html, save_figure
+from mop.apps.episode_records import episode_frame, episode_labels, example_images
+from mop.apps.export import Export
+from mop.apps.flags import parse, run_parser
+from mop.apps.run_caches import describe_metrics, evaluate_now, load_routing, other_checkpoint
+from mop.apps.run_figures import (
+    action_figures,
+    analyses,
+    chosen,
+    grouped_name,
+    has_routing,
+    routing_figures,
+    save_figures,
+)
+from mop.apps.run_selection import Run, choose_run, find_cached_runs, find_runs, label_of, last_cached
+from mop.artifacts.checkpoints import FoundCheckpoint, save_checkpoint
+from mop.artifacts.results import write_result
+from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.run_paths import RunKey, cache_path, result_path
+from mop.common.configuration import check_flags, optional
+from mop.common.errors import InputError
+from mop.common.files import file_digest
+from mop.envs.render import render_world
+from mop.evaluation import batch
+from mop.evaluation.batch import Filters, Settings, evaluate_checkpoint, from_flags, select
+
+ZOO = REPOSITORY / "results" / "zoo"
+KEY = RunKey(TASK, 0, 0)
+
+
+@pytest.fixture
+def cache_dir(tmp_path) -> Path:
+    """A copy of the small cache."""
+    return Path(shutil.copytree(CACHE, tmp_path / "evaluation_cache"))
+
+
+@pytest.fixture
+def data() -> RoutingCache:
+    return load_routing(Run(KEY, str(CACHE)))
+
+
+# --- runs ---
+
+
+def test_runs_of_every_layout_are_found(tmp_path):
+    cached = [RunKey("A", 1), RunKey("A", 1, 2), RunKey("B", 0, 3, 50), RunKey("B", 0, update=50)]
+    for key in cached:
+        path = cache_path(tmp_path / "cache", key)
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    stray = tmp_path / "cache" / "A" / "trial_x"
+    stray.mkdir()
+    (stray / "routing_data.json").write_text("{}")
+    for key in (RunKey("A", 1), RunKey("C", 0)):
+        save_checkpoint(key.checkpoint(tmp_path / "zoo"), random_checkpoint())
+    write_result(
+        tmp_path / "cache", RunKey("A", 1, 2), {"checkpoint_path": "", "task_id": "A", "trial": 1, "update": 9}
+    )
+    found = find_runs([tmp_path / "nowhere", tmp_path / "zoo"], str(tmp_path / "cache"))
+    assert {folder: [run.word for run in runs] for folder, runs in found.items()} == {
+        "A/trial_1": ["final"],
+        "A/trial_1/seed_2": ["final"],
+        "B/trial_0": ["50"],
+        "B/trial_0/seed_3": ["50"],
+        "C/trial_0": ["final"],
+    }
+    assert [label_of(runs) for runs in found.values()] == [
+        "A mixture lpc_alpha 0 trial 1 · update 20",
+        "A trial 1 seed 2 · update 9 · no checkpoint",
+        "B trial 0 · update 50 · no checkpoint",
+        "B trial 0 seed 3 · update 50 · no checkpoint",
+        "C mixture lpc_alpha 0 trial 0 · update 20 · no cache",
+    ]
+    assert [run.has_cache for (run,) in found.values()] == [True] * 4 + [False]
+    assert found["A/trial_1"][0].checkpoint == tmp_path / "zoo" / "A" / "trial_1" / "checkpoint_final.pt"
+    names = ["A mixture lpc_alpha 0 trial 1", "A trial 1 seed 2", "B trial 0 update 50", "B trial 0 seed 3 update 50"]
+    assert list(find_cached_runs([tmp_path / "zoo"], str(tmp_path / "cache"))) == names
+
+
+def test_checkpoints_of_a_run_are_in_their_order(tmp_path):
+    """The final one is of update 20: its periodic copy is left out, unless it alone has a cache."""
+    for update in (None, 10, 9, 20):
+        save_checkpoint(RunKey("A", 0, update=update).checkpoint(tmp_path), random_checkpoint())
+    (runs,) = find_runs([tmp_path], str(tmp_path / "cache")).values()
+    assert [run.word for run in runs] == ["9", "10", "final"] and last_cached(runs) is runs[-1]
+    assert label_of(runs) == "A mixture lpc_alpha 0 trial 0 · 3 checkpoints · no cache"
+    copy = cache_path(tmp_path / "cache", RunKey("A", 0, update=20))
+    copy.parent.mkdir(parents=True)
+    copy.write_text("{}")
+    (runs,) = find_runs([tmp_path], str(tmp_path / "cache")).values()
+    assert [run.word for run in runs] == ["9", "10", "20", "final"] and last_cached(runs) is runs[2]
+    copy.unlink()
+    assert not runs[2].has_cache and last_cached(runs) is runs[-1], "what is deleted is gone at once"
+
+
+def test_no_run_at_all(tmp_path):
+    with pytest.raises(
+        InputError, match=r"no routing cache under .*/none/ and no checkpoint under a/ and b/: train .*train_mop"
+    ):
+        find_runs(["a", "b"], str(tmp_path / "none"))
+    with pytest.raises(InputError, match=r"no routing cache under .*batch_eval\.py"):
+        find_cached_runs([], str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("key", [KEY, RunKey(TASK, 3), RunKey(TASK, 0, 1, 200), RunKey(TASK, 2, update=5)])
+@pytest.mark.parametrize("root", ["results/zoo", "checkpoints", None])
+def test_the_command_in_messages_selects_the_run(key, root, monkeypatch):
+    run = Run(key, "elsewhere", None if root is None else key.checkpoint(root))
+    script, *flags = shlex.split(run.remake)[1:]
+    args = batch_eval.parser().parse_args(flags)
+    assert script == "batch_eval.py" and args.force and args.cache_dir == "elsewhere"
+    assert args.checkpoint_dir == ("results/zoo" if root == "results/zoo" else None)
+    check_flags(args, trial=int, seed=optional(int), update=optional(int))
+    others = [replace(key, trial=9), replace(key, task_id="X"), replace(key, update=77)]
+    found = [FoundCheckpoint(k, Path("x.pt")) for k in (key, *others)]
+    monkeypatch.setattr(batch, "find_checkpoints", lambda roots: found)
+    assert [item.key for item in select(["here"], from_flags(Filters, args), "no way out")] == [key]
+
+
+def test_choose_run():
+    keys = [RunKey("T", 0), RunKey("T", 1, 2), RunKey("T", 1, 3, 50), RunKey("T", 1, 3)]
+    found = {}
+    for key in keys:
+        found.setdefault(key.folder("").as_posix(), []).append(Run(key, ""))
+    asked = Namespace(task=None, trial=None, seed=None, update=None)
+
+    def choose(**flags) -> RunKey:
+        return choose_run(found, Namespace(**vars(asked) | flags)).key
+
+    assert choose() == keys[0] and choose(trial=1) == keys[1]
+    assert choose(trial=1, seed=3) == keys[3] and choose(update=50) == keys[2]
+    with pytest.raises(InputError, match=r"none of the 3 runs has \{'update': 5\}; they are: T trial 0 · no cache"):
+        choose(update=5)
+
+
+def test_flags(monkeypatch):
+    parser = run_parser("about")
+    for words in (["--", "--trial", "3", "--fresh"], ["--trial", "3", "--fresh"]):
+        monkeypatch.setattr(sys, "argv", ["app.py", *words])
+        args = parse(parser)
+        assert (args.trial, args.fresh, args.num_episodes, args.cache_dir) == (3, True, 100, "evaluation_cache")
+        assert args.checkpoint_dir == ("checkpoints", "modal_checkpoints", "results/zoo")
+    assert (args.only, args.format, args.width, args.action, args.min_steps) == (None, "png", None, None, 1)
+    monkeypatch.setattr(sys, "argv", ["app.py", "--width", "3.35", "--action", "turn left", "--only", "a", "b"])
+    args = parse(parser)
+    assert (args.only, args.width, args.action) == (["a", "b"], 3.35, "turn left")
+    wrong = (["--format", "gif2"], ["--width", "0.1"], ["--action", "fly"], ["--min_steps", "0"])
+    for words in (*wrong, ["--num_episodes", "0"], ["--trial", "x"], ["--nonsense"]):
+        monkeypatch.setattr(sys, "argv", ["app.py", *words])
+        with pytest.raises(InputError, match=words[0]):
+            parse(parser)
+
+
+def test_messages_are_no_markup():
+    assert as_html("a <b> & `python x.py --task <T>`") == "a &lt;b&gt; &amp; <code>python x.py --task &lt;T&gt;</code>"
+
+
+# --- routing data ---
+
+
+def test_broken_and_missing_caches_name_file_and_command(cache_dir):
+    write_variants(cache_dir)
+    reasons = {
+        1: "unexpected end of data|broken one",
+        3: "it holds no steps",
+        4: "there is no routing cache",
+        5: "there is no routing cache",
+    }
+    cache_path(cache_dir, RunKey(TASK, 4)).parent.mkdir(parents=True)
+    for trial, reason in reasons.items():
+        key = RunKey(TASK, trial)
+        run = Run(key, str(cache_dir), key.checkpoint(ZOO) if trial == 5 else None)
+        with pytest.raises(InputError, match=reason) as caught:
+            load_routing(run)
+        assert str(run.cache_path) in str(caught.value) and f"`{run.remake}`" in str(caught.value)
+    assert "`--fresh` does without" in str(caught.value), "the checkpoint of the last one is there"
+
+
+def test_old_caches_are_completed_from_their_key(cache_dir):
+    write_variants(cache_dir)
+    run = Run(RunKey(TASK, 2), str(cache_dir))
+    old = load_routing(run)
+    assert (old.header["task_id"], old.header["trial"], old.header["is_final"]) == (TASK, 2, True)
+    assert [name for name, *_ in describe_metrics(old)] == [
+        "success",
+        "path ratio",
+        "mean LPC",
+        "episodes",
+        "steps",
+    ]
+    assert example_images(old, "overall") == {}
+    assert set(analyses(old).values()) >= {"overall", "by_door_location"}
+    assert next(iter(episode_labels(old))) == "0 · 20 steps"
+    for draw in action_figures(old).values():
+        with pytest.raises(
+            InputError, match=r"has no '(action|action_logits|carrying|subgoal|instruction)'.*make a new one"
+        ) as caught:
+            draw()
+        assert f"`{run.remake}`" in str(caught.value)
+
+
+def test_an_older_cache_says_how_to_get_the_phases_of_the_bot(data):
+    """The cache of these tests is of version 4."""
+    assert data.header["schema_version"] == 4
+    drawings, covered = routing_figures(data) | action_figures(data), 0
+    for stem in ("routing_heatmap", "lpc_heatmap", "action_frequency"):
+        for phase in ("subgoal", "instruction"):
+            with pytest.raises(InputError, match=rf"no '{phase}': make a new one with `python batch_eval.py --force"):
+                drawings[f"{stem}_by_{phase}"]()
+            covered += 1
+    assert covered == 6 and example_images(data, "by_subgoal") == {}
+
+
+def test_a_replaced_cache_is_read_anew(cache_dir):
+    run = Run(KEY, str(cache_dir))
+    first = load_routing(run)
+    assert load_routing(run) is first
+    content = json.loads(run.cache_path.read_text())
+    content["routing_data"] = content["routing_data"][:10]
+    run.cache_path.unlink()
+    run.cache_path.write_text(json.dumps(content))
+    assert len(load_routing(run).steps) == 10
+
+
+def test_what_cannot_be_drawn_is_not_saved(tmp_path):
+    def draw():
+        raise InputError("one line of the `reason`")
+
+    assert "one line of the" in save_figure(draw, tmp_path / "plots", "name", Export(), "").text
+    assert not (tmp_path / "plots").exists()
+
+
+def test_metrics(data):
+    rows = {name: (value, remark) for name, value, remark in describe_metrics(data)}
+    metrics = data.header["metrics"]
+    assert rows["success"] == ("100.0%", "95 % interval 75.8% to 100.0%") and metrics["success_rate"] == 1.0
+    assert rows["mean LPC"][0] == f"{metrics['mean_lpc']:,.0f}" and rows["episodes"][0] == "12"
+    assert rows["steps"] == (str(len(data.steps)), "evaluated 2026-11-21 15:34")
+    data = make_data(make_steps([[1, 1]]), metrics=None)
+    assert describe_metrics(data)[0][:2] == ("episodes", "1")
+
+
+def test_fresh_evaluation_gives_the_cached_data_and_writes_no_cache(tmp_path):
+    run, done = Run(KEY, str(tmp_path), KEY.checkpoint(ZOO)), []
+    fresh = evaluate_now(run, 12, 5, done.append)
+    assert sum(done) == 12 and not run.cache_path.exists()
+    settings = Settings(num_episodes=12, num_envs=7, cache_dir=str(tmp_path), device="cpu")
+    evaluate_checkpoint(FoundCheckpoint(KEY, run.checkpoint), settings)
+    data = load_routing(Run(KEY, str(tmp_path)))
+    assert fresh.episodes == data.episodes
+    np.testing.assert_array_equal(fresh.steps.action, data.steps.action)
+    np.testing.assert_allclose(fresh.steps.layer_routing[1], data.steps.layer_routing[1], atol=2e-5)
+    with pytest.raises(InputError, match=r"checkpoint of .* is not on this machine"):
+        evaluate_now(replace(run, checkpoint=None), 2, 2, done.append)
+
+
+def test_a_cache_of_another_checkpoint_is_told(tmp_path):
+    def run(name: str) -> Run:
+        path = cache_path(tmp_path / name, KEY)
+        shutil.copytree(cache_path(CACHE, KEY).parent, path.parent)
+        return Run(KEY, str(tmp_path / name), KEY.checkpoint(ZOO))
+
+    same, other, unknown = run("same"), run("other"), run("unknown")
+    assert other_checkpoint(same) is None
+    result = result_path(other.cache_dir, KEY)
+    result.write_text(result.read_text().replace(file_digest(other.checkpoint), "0" * 16))
+    told = other_checkpoint(other)
+    assert str(other.cache_path) in told and str(other.checkpoint) in told and other.remake in told
+    result_path(unknown.cache_dir, KEY).unlink()  # as beside older caches
+    assert other_checkpoint(unknown) is None
+    assert other_checkpoint(replace(other, checkpoint=None)) is None
+
+
+# --- pictures ---
+
+
+def test_frames_follow_the_episode(data):
+    steps = data.steps
+    actions = steps.action[steps.episode == 3].tolist()
+    count = 0
+    for t_step in (0, 5, len(actions) - 1):
+        frame = episode_frame(data, 3, t_step)
+        np.testing.assert_array_equal(frame, render_world(TASK, data.episodes[3]["seed"], actions[:t_step]))
+        count += 1
+    assert count == 3 and (episode_frame(data, 3, 0) != frame).any()
+    held = hold_action(data, "forward")  # the actions in between still happened
+    np.testing.assert_array_equal(episode_frame(held, 3, len(actions) - 1), frame)
+    labels = episode_labels(data)
+    assert list(labels.values()) == list(range(12)) and next(iter(labels)).startswith("0 · pick up the")
+
+
+def test_a_world_that_is_another_one_here_is_not_shown(data):
+    moved = replace(data.steps, position=data.steps.position + 1)
+    other = replace(data, steps=moved)
+    with pytest.raises(InputError, match="is another one here"):
+        episode_frame(other, 0, 0)
+    assert example_images(other, "overall") == {}
+
+
+def test_example_images_show_the_first_step_of_each_group(data):
+    images = example_images(data, "by_key_phase")
+    assert list(images) == ["before the key", "carrying the key", "door unlocked", "key dropped"]
+    np.testing.assert_array_equal(images["before the key"], episode_frame(data, 0, 0, tile_size=16))
+    assert len({image.tobytes() for image in images.values()}) == 4
+
+
+# --- figures and tables ---
+
+
+def some_figures(data: RoutingCache) -> dict:
+    drawings = action_figures(data)
+    return {name: drawings[name] for name in ("action_frequency", "action_entropy_heatmap")}
+
+
+def test_figures_are_saved_and_those_without_data_explained(data, tmp_path, capsys):
+    figures = some_figures(data)
+    save_figures(figures, tmp_path)
+    written = capsys.readouterr().out.split()
+    assert written == [str(tmp_path / f"{name}.png") for name in figures]
+    assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in written)
+    silent = replace(data, steps=replace(data.steps, action_logits=None))
+    save_figures(some_figures(silent), tmp_path, Export("pdf", part="_forward"))
+    told = capsys.readouterr()
+    assert "no action_entropy_heatmap_forward.pdf: this routing cache" in told.err
+    assert told.out.split() == [str(tmp_path / "action_frequency_forward.pdf")]
+    nothing = replace(silent, steps=replace(silent.steps, action=None))
+    with pytest.raises(InputError, match="has no 'action'"):
+        save_figures(some_figures(nothing), tmp_path)
+
+
+def test_which_figures_a_script_saves(data):
+    drawings = routing_figures(data)
+    saved = list(chosen(drawings, None))
+    assert "lpc_heatmap_by_key_phase" in saved and [name for name in saved if "episode" in name] == ["episode_0"]
+    assert list(chosen(drawings, ["episode_11", "pathways"])) == ["episode_11", "pathways"]
+    with pytest.raises(InputError, match=r"no figure 'episode_12' here; there are .*episode_0 or another episode"):
+        chosen(drawings, ["episode_12"])
+
+
+def test_a_policy_without_routers_has_no_figures_of_routing(data):
+    ones = [np.ones((len(data.steps), 1), np.float32)]
+    baseline = replace(data, steps=replace(data.steps, layer_routing=ones))
+    assert has_routing(data) and not has_routing(baseline)
+    assert list(routing_figures(baseline)) == [f"episode_{number}" for number in range(12)]
+
+
+def test_names_of_figures(data):
+    names = list(routing_figures(data))
+    assert names[0] == "routing_heatmap" and {"routing_heatmap_by_key_phase", "lpc_heatmap", "episode_0"} <= set(names)
+    assert grouped_name("routing_heatmap", "by_starting_room") == "routing_heatmap_by_starting_room"
+    assert analyses(data)["by carrying phase"] == "by_carrying"
+
+
+def test_version_1_of_the_small_cache_has_no_episodes():
+    content = as_version_1(json.loads((CACHE / TASK / "trial_0" / "seed_0" / "routing_data.json").read_text()))
+    assert set(content) == {"checkpoint_path", "num_episodes", "metrics", "routing_data"}
+    assert set(content["routing_data"][0]) == {"position", "layer_routing", "lpc", "env_context"}

@@ -1,0 +1,200 @@
+"""config.yaml, flags, and one clear line for whatever cannot be."""
+
+import numpy as np
+import pytest
+import torch
+
+from mop.artifacts.checkpoints import load_checkpoint, load_training_state, save_training_state
+from mop.common.configuration import (
+    ALIASES,
+    DEFAULTS_FILE,
+    FIELDS,
+    FLAGS,
+    RUNTIME_KEYS,
+    check_declared,
+    check_recorded,
+    complete,
+    expert_sizes,
+    meanings,
+    parse_config,
+    read_config,
+)
+from mop.common.errors import InputError
+
+
+def config_of(*argv):
+    return parse_config("a test", [str(word) for word in argv])[0]
+
+
+def test_every_flag_has_a_default_and_every_key_a_meaning():
+    assert set(read_config(DEFAULTS_FILE)) == set(FLAGS)
+    assert set(FIELDS) == set(FLAGS) | {"policy", "scheduled_updates", "encoder_dim", "encoder_fingerprint"}
+    assert set(meanings()) == set(FIELDS) and all(meanings().values())
+    assert set(RUNTIME_KEYS) < set(FLAGS)
+
+
+def test_defaults_are_the_documented_ones():
+    expected = {
+        "num_envs": 16, "unroll_len": 32, "lr": 1e-3, "grad_clip": 0.5, "intermediate_dim": 64, "lang_dim": 32,
+        "expert_hidden_sizes": [[0, 16, 32]] * 3, "router_hidden_size": 64, "input_dim": 152, "lpc_alpha": 0.0,
+        "trial": 0, "lang_encoder": "auto", "lpc_eps": 1e-2, "num_actions": 7,
+    }  # fmt: skip
+    expected |= {  # found by measurement: studies/experiments.py
+        "obs_encoding": "one_hot", "residual": False, "expert_gain": 10.0, "replay": 8, "teacher_mix": 0.5,
+        "lr_decay": False,
+    }  # fmt: skip
+    config = config_of()
+    assert {key: config[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "words, share", [(["--lr_decay"], 1.0), (["--lr_decay", "true"], 1.0), (["--lr_decay", "false"], 0.0),
+                     (["--lr_decay", "0.25"], 0.25), (["--lr_decay", "--residual"], 1.0)],
+)  # fmt: skip
+def test_a_share_is_a_number_or_true_or_false(words, share):
+    value = parse_config("a test", words)[0]["lr_decay"]
+    assert value == share and type(value) is float
+
+
+@pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "half"])
+def test_another_share_is_refused(value):
+    with pytest.raises(InputError, match=r"lr_decay must be a.* number"):
+        parse_config("a test", [f"--lr_decay={value}"])
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("lr: 3e-4\nnum_envs: 8\nmop_layers: ['32,64', '0,8']\n")
+    config, given = parse_config("", ["--config", str(path), "--num_envs", "4"])
+    assert (config["lr"], config["num_envs"], config["expert_hidden_sizes"]) == (3e-4, 4, [[32, 64], [0, 8]])
+    assert given == {"lr", "num_envs", "expert_hidden_sizes"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("[[0,16,32],[0,64]]", [[0, 16, 32], [0, 64]]),
+        ("0,16,32;0,64", [[0, 16, 32], [0, 64]]),
+        ("0,16", [[0, 16]]),
+        ("[0, 16]", [[0, 16]]),
+        ("32", [[32]]),
+        ([0, 16], [[0, 16]]),
+        (["32,64,128", "64,128,256"], [[32, 64, 128], [64, 128, 256]]),
+    ],
+)
+def test_expert_sizes(given, expected):
+    assert expert_sizes(given) == expected
+
+
+def test_aliases_and_switches():
+    config = config_of("--mop_layers", "16,32;8", "--mop_router_dim", 5, "--mop_intermediate_dim", 9, "--residual")
+    assert config["expert_hidden_sizes"] == [[16, 32], [8]]
+    assert (config["router_hidden_size"], config["intermediate_dim"], config["residual"]) == (5, 9, True)
+    assert config_of("--residual", "false")["residual"] is False
+    assert config_of("--max_steps", "null")["max_steps"] is None
+    assert len(ALIASES) == 3
+
+
+BAD_FLAGS = [
+    ("--lr", "fast"), ("--lr", "0"), ("--lr", "-1"), ("--lr", "nan"), ("--num_envs", "0"), ("--num_envs", "1.5"),
+    ("--num_updates", "-3"), ("--lpc_alpha", "-1e-4"), ("--expert_hidden_sizes", "0,-4"), ("--trial", "-1"),
+    ("--expert_hidden_sizes", "[]"), ("--expert_hidden_sizes", "[[0],[]]"), ("--expert_hidden_sizes", "print()"),
+    ("--expert_hidden_sizes", "0x"), ("--input_dim", "280"), ("--residual", "maybe"), ("--seed", "-1"),
+    ("--no_such_flag", "1"), ("--unroll_len", "0"), ("--lpc_eps", "0"), ("--unroll", "5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_FLAGS)
+def test_bad_flags_name_the_flag(name, value):
+    with pytest.raises(InputError, match=name.lstrip("-")) as error:
+        config_of(name, value)
+    assert "\n" not in str(error.value)
+
+
+BAD_FILES = {
+    "num_env: 4\n": "num_env",
+    "lr: [1]\n": "lr",
+    "num_envs: true\n": "num_envs",
+    "- a\n- b\n": "key: value",
+    "a: [\n": "YAML",
+    "residual: 1\n": "residual",
+    "mop_router_dim: 3\nrouter_hidden_size: 4\n": "second time",
+    "task_id: 7\n": "task_id",
+}
+
+
+@pytest.mark.parametrize(("content", "named"), BAD_FILES.items())
+def test_bad_files_name_the_file_and_the_key(tmp_path, content, named):
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=named) as error:
+        config_of("--config", path)
+    assert "bad.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_file():
+    with pytest.raises(InputError, match=r"nowhere\.yaml"):
+        config_of("--config", "nowhere.yaml")
+
+
+# --- configs of files -----------------------------------------------------------------------------------------------
+
+
+OLDEST = {"task_id": "BabyAI-GoToObj-v0", "trial": 0, "num_updates": 20, "num_actions": np.int64(7)}
+ABSENCE_MEANS = {
+    "tasks": None,
+    "policy": "mop", "seed": None, "max_steps": None, "wandb_project": None, "scheduled_updates": 20,
+    "obs_encoding": "raw", "residual": False, "expert_gain": 1.0, "expert_dropout": 0.0, "expert_dropout_below": 0.1,
+    "teacher_mix": 0.0, "replay": 0, "replay_size": 1, "lr_decay": False,
+}  # fmt: skip
+
+
+def test_an_old_config_is_completed():
+    assert complete(OLDEST) == OLDEST | ABSENCE_MEANS
+    assert complete({"task_id": "a"}).keys() == {"task_id"} | ABSENCE_MEANS.keys() - {"scheduled_updates"}
+    given = {"policy": "gru", "scheduled_updates": 9, "max_steps": 5, "residual": True, "replay": 3}
+    assert complete(OLDEST | given) == OLDEST | ABSENCE_MEANS | given
+    nulls = dict.fromkeys(("lr", "policy", "residual", "seed", "theirs"))
+    assert complete(OLDEST | nulls) == complete(OLDEST)
+    assert complete(complete(OLDEST)) == complete(OLDEST)
+    config = config_of()
+    assert complete(config).items() >= config.items()  # what this version writes means what it says
+
+
+def test_files_are_completed_and_checked_where_they_are_read(tmp_path):
+    path = tmp_path / "checkpoint_final.pt"
+    theirs = {"their_key": [1, 2], "lr": "1e-3", "expert_hidden_sizes": "0,4;8"}
+    expected = OLDEST | ABSENCE_MEANS | {"their_key": [1, 2], "lr": 1e-3, "expert_hidden_sizes": [[0, 4], [8]]}
+    torch.save({"policy_state_dict": {}, "config": OLDEST | theirs}, path)
+    loaded = load_checkpoint(path)["config"]
+    assert loaded == expected and type(loaded["num_actions"]) is int
+    save_training_state(path, {"config": OLDEST | theirs | {"num_actions": 7}})
+    assert load_training_state(path)["config"] == expected
+
+
+BAD_RECORDS = {
+    "policy": "cnn", "encoder_dim": 0, "encoder_fingerprint": [0.5, "x"], "scheduled_updates": "many", "lr": -1.0,
+    "input_dim": 150,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_RECORDS.items())
+def test_every_declared_key_of_a_file_is_checked(tmp_path, name, value):
+    with pytest.raises(InputError, match=f"^the file: {name} must be .*, not "):
+        check_recorded(OLDEST | {name: value}, "the file")
+    path = tmp_path / "checkpoint_final.pt"
+    torch.save({"policy_state_dict": {}, "config": OLDEST | {name: value}}, path)
+    with pytest.raises(InputError, match=rf"checkpoint_final\.pt: {name} must be "):
+        load_checkpoint(path)
+
+
+def test_what_a_run_adds_is_no_flag():
+    for name in set(FIELDS) - set(FLAGS):
+        with pytest.raises(InputError, match=name):
+            config_of(f"--{name}", "1")
+
+
+def test_a_key_that_was_not_declared_is_not_written():
+    check_declared(dict.fromkeys(FIELDS))
+    with pytest.raises(KeyError, match="does not declare a_new_key, b"):
+        check_declared({"b": 1, "a_new_key": 2, "lr": 3})

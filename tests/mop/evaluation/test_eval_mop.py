@@ -1,0 +1,222 @@
+"""eval_mop.py: bad input, checkpoints made elsewhere, encoders, and the step limit."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from eval_helpers import GOTO, UNLOCK, in_process, put, random_checkpoint, start, the_error_line
+from tiny_encoder import build_tiny_encoder
+
+import eval_mop
+from mop.envs.episodes import EvalVectorEnv
+from mop.envs.missions import load_encoder
+from mop.evaluation import single
+from mop.evaluation.evaluate import encoder_for, evaluate
+
+DOCUMENTED_CONFIG = {
+    "task_id": GOTO, "trial": 2, "input_dim": 152, "intermediate_dim": 20, "expert_hidden_sizes": [[0, 4], [8, 0, 6]],
+    "router_hidden_size": 5, "num_actions": np.int64(7), "lang_dim": 32, "lr": 1e-3, "lpc_alpha": 1e-4,
+    "num_updates": 5000, "unroll_len": 32, "max_steps": None,
+}  # fmt: skip
+
+
+def test_documented_names_are_there():
+    assert eval_mop.evaluate is evaluate and eval_mop.EvalVectorEnv is EvalVectorEnv
+
+
+def test_the_step_limit_is_the_checkpoints_unless_a_flag_is_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    limits = []
+
+    def spy(*arguments, **options):
+        evaluation = evaluate(*arguments, **options)
+        limits.append(max(episode["steps"] for episode in evaluation.episodes))
+        return evaluation
+
+    monkeypatch.setattr(single, "evaluate", spy)
+    still = random_checkpoint()
+    still["policy_state_dict"]["head.bias"][6] = 100.0  # "done", which does nothing: no episode ends early
+    own, without = put(tmp_path / "a", still | {"config": still["config"] | {"max_steps": 15}}), put(tmp_path, still)
+    cases = {(own,): 15, (own, "--max_steps", 20): 20, (without,): 64, (without, "--max_steps", 20): 20}
+    cases |= {(own, "--task_id", UNLOCK, "--max_steps", 30): 30}
+    for flags, _ in cases.items():
+        assert in_process(eval_mop.main, "--num_episodes", 2, "--checkpoint", *flags) == 0
+    assert limits == list(cases.values()) and len(limits) == 5
+    assert capsys.readouterr().out.count("success rate       0.0%") == 5
+
+
+# --- checkpoints made elsewhere, encoders ---------------------------------------------------------------------------
+
+
+def foreign_checkpoint(encoder_dim: int = 32) -> dict:
+    """A checkpoint as earlier programs wrote them: the documented keys and parameter names, nothing of ours."""
+    width, weights = 20, {}
+
+    def random(name: str, *shape: int) -> None:
+        weights[name] = torch.randn(*shape, generator=generator) * 0.3
+
+    def gru(name: str, size: int) -> None:
+        for side, columns in (("ih", width), ("hh", size)):
+            random(f"{name}.weight_{side}_l0", 3 * size, columns)
+            random(f"{name}.bias_{side}_l0", 3 * size)
+
+    generator = torch.Generator().manual_seed(0)
+    random("input_projection.weight", width, 152 + 32)
+    random("input_projection.bias", width)
+    for layer, sizes in enumerate(DOCUMENTED_CONFIG["expert_hidden_sizes"]):
+        gru(f"moe_layers.{layer}.router.gru", 5)
+        random(f"moe_layers.{layer}.router.fc.weight", len(sizes), 5)
+        random(f"moe_layers.{layer}.router.fc.bias", len(sizes))
+        for e, size in enumerate(sizes):
+            if size:
+                gru(f"moe_layers.{layer}.experts.{e}.gru", size)
+                random(f"moe_layers.{layer}.experts.{e}.projection.weight", width, size)
+                random(f"moe_layers.{layer}.experts.{e}.projection.bias", width)
+    random("head.weight", 7, width)
+    random("head.bias", 7)
+    return {
+        "policy_state_dict": weights,
+        "optimizer_state_dict": {"state": {}, "param_groups": []},
+        "update": 5000,
+        "config": dict(DOCUMENTED_CONFIG),
+        "lang_proj_state_dict": {"weight": torch.randn(32, encoder_dim, generator=generator), "bias": torch.zeros(32)},
+    }
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory) -> Path:
+    return build_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
+
+
+def test_a_checkpoint_made_elsewhere_is_evaluated_with_a_named_encoder(tmp_path, tiny_folder):
+    path = tmp_path / "made_elsewhere.pt"
+    torch.save(foreign_checkpoint(), path)
+    assert isinstance(torch.load(path, weights_only=False)["config"]["num_actions"], np.int64)
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "nothing")}
+    flags = ("--checkpoint", path, "--num_episodes", 3, "--device", "cpu")
+    with_folder = start("eval_mop.py", *flags, "--lang_encoder", tiny_folder, cwd=tmp_path, **offline)
+    without = start("eval_mop.py", *flags, cwd=tmp_path, **offline)
+    out, err = with_folder.communicate()
+    assert with_folder.returncode == 0, err
+    assert out.startswith(f"{path} on {GOTO}\nsuccess rate ") and "mean LPC" in out and "3 episodes" in out
+    out, err = without.communicate()
+    assert without.returncode == 2 and out == ""
+    line = the_error_line(err)
+    assert "distilbert-base-uncased" in line and "HF_HUB_OFFLINE" in line and "--lang_encoder FOLDER" in line
+
+
+def test_an_encoder_that_does_not_fit_is_one_clear_line(tmp_path, tiny_folder, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.save(foreign_checkpoint(encoder_dim=768), tmp_path / "wide.pt")
+    checkpoint = foreign_checkpoint()
+    other = load_encoder(str(build_tiny_encoder(tmp_path / "other", seed=1)))
+    checkpoint["config"] |= {"encoder_fingerprint": other.fingerprint(), "lang_encoder": "some/model"}
+    torch.save(checkpoint, tmp_path / "recorded.pt")
+    cases = {
+        ("wide.pt", "--lang_encoder", tiny_folder): ("768 numbers", "gives 32", "--lang_encoder FOLDER"),
+        ("recorded.pt", "--lang_encoder", tiny_folder): ("fingerprint", "some/model", "--lang_encoder FOLDER"),
+        ("recorded.pt", "--lang_encoder", tmp_path / "none"): ("does not exist", "--lang_encoder"),
+        ("recorded.pt", "--lang_encoder", "vocab"): ("'vocab' cannot stand in",),
+    }
+    for flags, parts in cases.items():
+        assert in_process(eval_mop.main, "--num_episodes", 1, "--checkpoint", *flags) == 2
+        captured = capsys.readouterr()
+        line = the_error_line(captured.err)
+        assert captured.out == "" and all(part in line for part in parts), line
+    assert len(cases) == 4
+    assert in_process(eval_mop.main, "--num_episodes", 1, "--checkpoint", "recorded.pt", "--lang_encoder", "other") == 0
+    assert encoder_for(checkpoint, "other").name == "some/model"
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
+
+
+class Malicious:
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (Path.touch, (self.marker,))
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    good, marker = put(tmp_path, random_checkpoint()), tmp_path / "marker"
+    Path("cut.pt").write_bytes(good.read_bytes()[:-2000])
+    Path("empty.pt").write_bytes(b"")
+    Path("text.pt").write_text("no checkpoint")
+    torch.save({"policy_state_dict": {}, "config": Malicious(marker)}, "malicious.pt")
+    Path("pickle.pt").write_bytes(pickle.dumps(Malicious(marker), protocol=2))
+    torch.save({"update": 3}, "other.pt")
+    mismatch = random_checkpoint()
+    torch.save(mismatch | {"config": mismatch["config"] | {"intermediate_dim": 25}}, "mismatch.pt")
+    incomplete = {key: value for key, value in mismatch["config"].items() if key != "router_hidden_size"}
+    torch.save(mismatch | {"config": incomplete}, "incomplete.pt")
+    torch.save({k: v for k, v in mismatch.items() if k != "lang_proj_state_dict"}, "no_projection.pt")
+    torch.save(random_checkpoint(input_dim=150), "narrow.pt")
+    cases = {
+        (): ("--checkpoint", "--bot", "--task_id"),
+        ("--bot",): ("--bot with --task_id",),
+        ("--task_id", GOTO): ("--checkpoint PATH",),
+        ("--bot", "--checkpoint", good): ("--checkpoint PATH, or --bot",),
+        ("--bot", "--task_id", GOTO, "--checkpoint", good): ("--checkpoint PATH, or --bot",),
+        ("--bot", "--task_id", "BabyAI-GoToObject-v0"): ("unknown task id", "BabyAI-GoToObj-v0"),
+        ("--checkpoint", good, "--task_id", "GoToObj"): ("unknown task id",),
+        ("--bot", "--task_id", "BabyAI-KeyInBox-v0", "--unknown", "1"): ("--unknown",),
+        ("--checkpoint", "missing.pt"): ("missing.pt", "No such file"),
+        ("--checkpoint", tmp_path): ("directory",),
+        ("--checkpoint", "cut.pt"): ("cut.pt", "cut short"),
+        ("--checkpoint", "empty.pt"): ("empty.pt", "empty"),
+        ("--checkpoint", "text.pt"): ("text.pt", "no checkpoint"),
+        ("--checkpoint", "malicious.pt"): ("malicious.pt", "nothing of it was loaded"),
+        ("--checkpoint", "pickle.pt"): ("pickle.pt",),
+        ("--checkpoint", "other.pt"): ("other.pt", "policy_state_dict"),
+        ("--checkpoint", "mismatch.pt"): ("weights and config",),
+        ("--checkpoint", "incomplete.pt"): ("router_hidden_size",),
+        ("--checkpoint", "no_projection.pt"): ("lang_proj_state_dict",),
+        ("--checkpoint", "narrow.pt"): ("narrow.pt: input_dim must be 152, not 150",),
+        ("--checkpoint", good, "--num_episodes", "0"): ("--num_episodes must be from 1 to 1000000", "'0'"),
+        ("--checkpoint", good, "--num_episodes", "ten"): ("--num_episodes must be an integer",),
+        ("--checkpoint", good, "--num_episodes", "1.5"): ("--num_episodes must be an integer",),
+        ("--checkpoint", good, "--num_envs", "-3"): ("--num_envs must be from 1 to 65536",),
+        ("--checkpoint", good, "--eval_seed", "-1"): ("--eval_seed must be from 0",),
+        ("--checkpoint", good, "--eval_seed", str(2**32)): ("--eval_seed must be from 0",),
+        ("--checkpoint", good, "--max_steps", "0"): ("--max_steps must be at least 1",),
+        ("--checkpoint", good, "--device", "abacus"): ("device 'abacus'",),
+        ("--checkpoint",): ("--checkpoint",),
+    }
+    for flags, parts in cases.items():
+        assert in_process(eval_mop.main, *flags) == 2, flags
+        captured = capsys.readouterr()
+        line = the_error_line(captured.err)
+        assert captured.out == "" and all(part in line for part in parts), line
+    assert len(cases) == 29
+    assert not marker.exists()
+    torch.load("malicious.pt", weights_only=False)
+    assert marker.exists(), "the file must be harmful to whoever trusts it"
+
+
+def test_help_and_a_run_of_the_bot(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert in_process(eval_mop.main, "--help") == 0
+    text = capsys.readouterr().out
+    flags = [
+        "checkpoint",
+        "bot",
+        "task_id",
+        "num_episodes",
+        "num_envs",
+        "max_steps",
+        "eval_seed",
+        "lang_encoder",
+        "device",
+        "cache_dir",
+    ]
+    assert all(f"--{flag}" in text for flag in flags)
+    assert in_process(eval_mop.main, "--bot", "--task_id", GOTO, "--num_episodes", 4) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == f"the BabyAI bot on {GOTO}"
+    assert "success rate       100.0%  (95 % interval 51.0% to 100.0%, 4 episodes)" in out
+    assert "path ratio         1.000" in out and "bot plan failures  0" in out

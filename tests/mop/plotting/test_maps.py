@@ -1,0 +1,298 @@
+"""Figures of maps, against inputs that were averaged by hand."""
+
+import numpy as np
+import pytest
+from figure_contents import cell_color, faded, has_wall, hover_text, texts
+from matplotlib import colormaps
+from matplotlib.colors import to_rgba
+from routing_data import make_data, make_steps, random_data, three_visits
+
+from mop.analysis.groups import group_routing_data
+from mop.analysis.phases import PHASES
+from mop.common.errors import InputError
+from mop.plotting.heatmaps import LPC_CMAP
+from mop.plotting.hover import values_of
+from mop.plotting.maps import (
+    lpc_scale,
+    plot_action_entropy,
+    plot_grouped_lpc,
+    plot_grouped_routing,
+    plot_lpc_by_phase,
+    plot_overall_lpc,
+    plot_overall_routing,
+    plot_routing_side_by_side,
+)
+from mop.plotting.style import BASELINE_HUE, UNVISITED_COLOR, expert_cmap, size_hue
+
+SIZES = [[0, 16, 32], [0, 8]]
+
+
+def ramp(size):
+    return expert_cmap(size_hue(size))
+
+
+WORLD = {"grid_size": [11, 6]}
+
+
+@pytest.fixture
+def steps():
+    return three_visits()
+
+
+# --- overall --------------------------------------------------------------------------------------------------------
+
+
+def test_a_map_for_each_layer_then_lpc_then_what_the_colours_mean(steps):
+    figure = plot_overall_routing(make_data(steps, [WORLD], SIZES, trial=0), title_suffix="after lunch")
+    *maps, first_legend, second_legend, lpc_bar, marks = figure.axes
+    assert figure.get_suptitle() == "BabyAI-UnlockPickup-v0 trial 0, 3 steps of 1 episode, after lunch"
+    assert [ax.get_title() for ax in maps] == ["layer 0", "layer 1", "mean LPC"]
+    assert all(ax.get_xlim() == (-0.5, 10.5) and ax.get_ylim() == (5.5, -0.5) for ax in maps)
+    np.testing.assert_allclose(cell_color(maps[0], 4, 1), faded(ramp(0)(0.55), 2), atol=0.005)
+    np.testing.assert_allclose(cell_color(maps[1], 2, 3), faded(ramp(8)(0.5), 1), atol=0.005)
+    np.testing.assert_allclose(cell_color(maps[2], 2, 3), faded(colormaps[LPC_CMAP](1.0), 1))
+    assert lpc_bar.get_xlim() == (150, 700)
+    assert texts(first_legend.get_yticklabels()) == ["skip (size 0)", "GRU 16", "GRU 32"]
+    assert texts(first_legend.get_xticklabels()) == ["0.33", "0.50", "1"]
+    np.testing.assert_allclose(first_legend.get_xticks(), [0, 0.25, 1], atol=1e-9)
+    strips = first_legend.images[0].get_array()
+    for strip, size in zip(strips, SIZES[0], strict=False):
+        np.testing.assert_allclose(strip[[0, -1]], ramp(size)([0.0, 1.0]))
+    assert texts(marks.texts) == ["first two closer than 0.05", "pale: fewer than 10 steps", "not visited"]
+    assert texts(second_legend.get_yticklabels()) == ["skip (size 0)", "GRU 8"]  # sizes of its own
+    assert texts(second_legend.get_xticklabels()) == ["0.50", "1"]
+    assert [ax.get_title() for ax in (first_legend, second_legend)] == [
+        "layer 0: dominant expert",
+        "layer 1: dominant expert",
+    ]
+
+
+def test_layers_with_equal_experts_share_a_legend_and_unknown_sizes_are_numbers():
+    layers = [[[0.5, 0.5]], [[0.2, 0.8]]]
+    for sizes, names in ((None, ["expert 0", "expert 1"]), ([[0, 8]] * 2, ["skip (size 0)", "GRU 8"])):
+        *maps, legend, _ = plot_overall_routing(make_data(make_steps([[1, 1]], *layers), sizes=sizes)).axes
+        assert texts(legend.get_yticklabels()) == names and len(maps) == 2  # no LPC, no map of it
+
+
+@pytest.mark.parametrize("sizes", [[[0, 16], [0, 8]], [[0, 16, 32, 64]], []])
+@pytest.mark.parametrize("plot", [plot_overall_routing, plot_overall_lpc])
+def test_sizes_of_another_policy_are_one_clear_sentence(steps, plot, sizes):
+    with pytest.raises(InputError, match=r"layer 0 has 3 experts, and \d sizes are given"):
+        plot(make_data(steps, sizes=sizes))
+
+
+def test_picture_of_the_world_comes_first_under_its_mission_and_the_same_coordinates(steps):
+    env_image = np.random.default_rng(0).integers(0, 256, (6 * 32, 11 * 32, 3), dtype=np.uint8)
+    mission = "open the purple door on your left, then pick up the red ball and put it next to the grey box"
+    data = make_data(steps, [WORLD], SIZES)
+    for plot in (plot_overall_routing, plot_overall_lpc):
+        image_ax, map_ax = plot(data, env_image, mission).axes[:2]
+        np.testing.assert_array_equal(image_ax.images[0].get_array(), env_image)
+        assert image_ax.get_title().replace("\n", " ") == mission and "\n" in image_ax.get_title()
+        assert image_ax.get_xlim() == map_ax.get_xlim() and image_ax.get_ylim() == map_ax.get_ylim()
+    unknown_world = plot_overall_routing(make_data(steps, sizes=SIZES), env_image, mission).axes[0]
+    assert not unknown_world.axison
+
+
+def test_a_filter_leaves_out_steps_of_the_map_and_of_the_title(steps):
+    figure = plot_overall_routing(make_data(steps, [WORLD], SIZES), filter_fn=np.array([False, True, False]))
+    np.testing.assert_allclose(cell_color(figure.axes[0], 4, 1), to_rgba(UNVISITED_COLOR))
+    assert "1 step of 1 episode" in figure.get_suptitle()
+
+
+def test_single_step_of_a_policy_with_one_expert():
+    map_ax, legend_ax, marks = plot_overall_routing(make_data(make_steps([[3, 4]], [[1.0]]), sizes=[[64]])).axes
+    np.testing.assert_allclose(cell_color(map_ax, 3, 4), faded(BASELINE_HUE, 1))
+    assert map_ax.get_xticks().tolist() == [3] and map_ax.get_yticks().tolist() == [4]
+    assert texts(legend_ax.get_yticklabels()) == ["baseline GRU 64"] and "first two" not in marks.texts[0].get_text()
+
+
+def test_lpc_in_total_and_of_each_layer(steps):
+    figure = plot_overall_lpc(make_data(steps, [WORLD], SIZES))
+    total, first, second, total_bar, layer_bar, _ = figure.axes
+    assert [ax.get_title() for ax in (total, first, second)] == ["all layers", "layer 0", "layer 1"]
+    # layer 0, mean weights (4, 1): 0.2 x 256 + 0.1 x 1024 = 153.6, (2, 3): 0.1 x 256 + 0.8 x 1024 = 844.8;
+    # layer 1: 0.5 x 64 = 32 and 0.75 x 64 = 48
+    assert total_bar.get_xlim() == (150, 700)
+    np.testing.assert_allclose(layer_bar.get_xlim(), (32, 844.8), rtol=1e-5)
+    np.testing.assert_allclose(
+        cell_color(first, 4, 1), faded(colormaps[LPC_CMAP]((153.6 - 32) / (844.8 - 32)), 2), atol=0.01
+    )
+    assert hover_text(first, 2, 3) == "x 2, y 3: mean LPC of the layer 845, 1 step"
+    assert hover_text(second, 4, 1) == "x 4, y 1: mean LPC of the layer 32, 2 steps"
+    with pytest.raises(InputError, match="expert_hidden_sizes"):
+        plot_overall_lpc(make_data(steps))
+    steps.lpc = None
+    with pytest.raises(InputError, match="no 'lpc'"):
+        plot_overall_lpc(make_data(steps, sizes=SIZES))
+
+
+def test_entropy_of_the_action_in_each_cell():
+    even, certain = np.zeros(7), np.eye(7)[0] * 1000
+    steps = make_steps([[1, 1], [1, 1], [2, 1]], action_logits=[even, certain, certain])
+    data = make_data(steps, [{"grid_size": [4, 3]}])
+    map_ax, bar, _ = plot_action_entropy(data).axes
+    assert hover_text(map_ax, 1, 1) == "x 1, y 1: mean entropy 0.97 nats, 2 steps"  # ln 7 / 2
+    assert hover_text(map_ax, 2, 1) == "x 2, y 1: mean entropy 0.00 nats, 1 step"
+    np.testing.assert_allclose(bar.get_xlim(), (0, np.log(7)))  # absolute
+    assert bar.get_title() == "entropy of the action, 0 to ln 7 nats\nline: largest mean, 0.97"
+    assert bar.lines[-1].get_xdata()[0] == pytest.approx(np.log(7) / 2, abs=1e-6)
+    assert map_ax.get_title() == "mean 0.65 nats"
+    steps.action_logits = None
+    with pytest.raises(InputError, match=r"no 'action_logits': make a new one with `python batch_eval.py --force"):
+        plot_action_entropy(data)
+
+
+# --- grouped --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def carried():
+    """The three visits, the last of them with something in the hands, in two episodes."""
+    steps = three_visits(carrying=[False, False, True], episode=[0, 0, 1])
+    return make_data(steps, [WORLD, WORLD], SIZES)
+
+
+def test_a_row_for_each_group_on_one_scale(carried):
+    images = {"carrying": np.zeros((60, 110, 3), np.uint8)}
+    figure = plot_grouped_routing(carried, "by_carrying", images, title_suffix="of a kind")
+    assert figure.get_suptitle().replace("\n", " ").endswith("3 steps of 2 episodes, by carrying phase, of a kind")
+    assert texts(figure.texts[1:]) == ["hands empty\n2 steps\n1 episode", "carrying\n1 step\n1 episode"]
+    empty, (picture, *holding) = figure.axes[:3], figure.axes[3:7]
+    assert [ax.get_title() for ax in empty] == ["layer 0", "layer 1", "mean LPC"]
+    assert picture.images[0].get_array().shape == (60, 110, 3)
+    np.testing.assert_allclose(cell_color(empty[0], 2, 3), faded(ramp(32)(0.7), 1), atol=0.005)
+    np.testing.assert_allclose(cell_color(holding[0], 2, 3), to_rgba(UNVISITED_COLOR))
+    np.testing.assert_allclose(cell_color(holding[0], 4, 1), faded(ramp(0)(0.25), 1), atol=0.005)
+    for ax, value in ((empty[2], 0.0), (holding[2], 100 / 600)):  # LPC 100 and 200 of 100 to 700
+        np.testing.assert_allclose(cell_color(ax, 4, 1), faded(colormaps[LPC_CMAP](value), 1), atol=0.01)
+    positions = [ax.get_position() for ax in (empty[0], holding[0])]
+    assert positions[0].x0 == pytest.approx(positions[1].x0) and positions[0].y0 > positions[1].y1
+
+
+def test_grouped_lpc_by_hand(carried):
+    figure = plot_grouped_lpc(carried, "by_carrying")
+    totals, firsts = figure.axes[0:6:3], figure.axes[1:6:3]
+    assert [hover_text(ax, 4, 1) for ax in totals] == [f"x 4, y 1: mean LPC {v}, 1 step" for v in (100, 200)]
+    # 0.1 x 256 = 25.6, and 0.3 x 256 + 0.2 x 1024 = 281.6
+    expected = [f"x 4, y 1: mean LPC of the layer {value}, 1 step" for value in (26, 282)]
+    assert [hover_text(ax, 4, 1) for ax in firsts] == expected
+
+
+def test_of_many_groups_the_largest_are_shown():
+    data = random_data()
+    groups = group_routing_data(data, "by_door_location_and_box_row")
+    assert len(groups) == 4
+    figure = plot_grouped_routing(data, "by_door_location_and_box_row", max_groups=2)
+    assert "(the largest 2 of 4 groups)" in figure.get_suptitle().replace("\n", " ")
+    largest = sorted(np.argsort(-groups.counts)[:2])
+    for text, group in zip(figure.texts[1:], largest, strict=True):
+        assert f"{groups.counts[group]:,} steps" in text.get_text()
+
+
+def test_lpc_of_each_phase_is_drawn_on_one_scale():
+    phased = make_steps(
+        [[1, 1], [2, 1], [1, 1], [3, 1], [1, 1], [2, 1], [1, 1], [1, 1]],
+        lpc=np.arange(8) * 10.0,
+        episode=[0, 0, 0, 0, 1, 1, 2, 2],
+        t_step=[0, 1, 2, 3, 0, 1, 0, 1],
+        carrying=[False, True, True, False, False, True, False, False],
+    )
+    episodes = [{"t_unlocked": 2}, {"t_unlocked": None}, {"t_unlocked": None}]
+    figure = plot_lpc_by_phase(phased, episodes, grid_size=(5, 3), title="UnlockPickup")
+    *panels, colorbar, _ = figure.axes
+    assert [ax.get_title().split("\n")[0] for ax in panels] == list(PHASES)
+    # before the key: cell (1, 1) in steps 0, 4, 6, 7; carrying: (2, 1) in 1 and 5; opened: (1, 1); dropped: (3, 1)
+    means = [(1, 1, (0 + 40 + 60 + 70) / 4), (2, 1, 30.0), (1, 1, 20.0), (3, 1, 30.0)]
+    for ax, (x, y, mean) in zip(panels, means, strict=True):
+        count = int(hover_text(ax, x, y).split(", ")[-1].split()[0])
+        expected = faded(colormaps[LPC_CMAP]((mean - 20.0) / (42.5 - 20.0)), count)
+        np.testing.assert_allclose(cell_color(ax, x, y), expected, atol=1e-6)
+        np.testing.assert_allclose(cell_color(ax, 4, 2), to_rgba(UNVISITED_COLOR))
+        assert f"mean LPC {mean:.0f}" in hover_text(ax, x, y)
+    assert "mean 42, 4 steps" in panels[0].get_title() and "1 step" in panels[2].get_title()
+    assert colorbar.get_xlim() == (20.0, 42.5)
+    phased.carrying[:] = False
+    only_start = plot_lpc_by_phase(phased, [{"t_unlocked": None}] * 3)
+    assert len(only_start.axes) == 3  # phases without steps have no panel
+    phased.lpc = None
+    with pytest.raises(InputError, match="'lpc'"):
+        plot_lpc_by_phase(phased, episodes)
+
+
+# --- what the figures have in common --------------------------------------------------------------------------------
+
+
+def test_cells_with_few_steps_can_be_left_out_of_every_figure():
+    data = random_data(12)
+    figures = {
+        "routing": lambda n: plot_overall_routing(data, min_steps=n),
+        "grouped routing": lambda n: plot_grouped_routing(data, "by_carrying", min_steps=n),
+        "lpc": lambda n: plot_overall_lpc(data, min_steps=n),
+        "grouped lpc": lambda n: plot_grouped_lpc(data, "by_carrying", min_steps=n),
+        "entropy": lambda n: plot_action_entropy(data, min_steps=n),
+        "side by side": lambda n: plot_routing_side_by_side({"a": data}, min_steps=n),
+        "phases": lambda n: plot_lpc_by_phase(data.steps, data.episodes, min_steps=n),
+    }
+    for name, plot in figures.items():
+        everything, some = (values_of(plot(n)) for n in (1, 5))
+        assert [row["steps"] for row in some] == [row["steps"] for row in everything if row["steps"] >= 5], name
+        assert "fewer than 5 steps" in texts(plot(5).axes[-1].texts), name
+        assert some and len(some) < len(everything), name
+        with pytest.raises(InputError, match="1000 steps"):
+            plot(1000)
+    assert len(figures) == 7
+
+
+def test_walls_are_those_of_the_rooms_unless_a_step_was_there():
+    data = random_data()  # two rooms beside each other, doors at x 5 in every row
+    ax = plot_overall_routing(data).axes[0]
+    free = {(x, y) for x in range(1, 10) for y in range(1, 5)}
+    assert {(x, y) for x in range(11) for y in range(6) if not has_wall(ax, x, y)} == free
+    for episode in data.episodes:
+        del episode["room_bounds"]
+    figure = plot_overall_routing(data)
+    assert not any(has_wall(figure.axes[0], x, 0) for x in range(11)) and "wall" not in texts(figure.axes[-1].texts)
+
+
+def test_walls_of_a_part_are_those_of_the_whole():
+    data = random_data()
+    for episode in data.episodes:
+        episode["doors"] = [[5, 1, "red", False, True]]
+    data.steps.position[0] = (5, 3)  # through a wall: it is missing
+    part = data.where(np.arange(len(data.steps)) > 0, "but the first step")
+    for shown in (data, part):
+        ax = plot_overall_routing(shown).axes[0]
+        assert not has_wall(ax, 5, 3) and has_wall(ax, 5, 0)
+
+
+def test_figures_that_are_compared_share_a_scale():
+    low, high = random_data(seed=0), random_data(seed=1)
+    high.steps.lpc = high.steps.lpc + 5000
+    scale = lpc_scale([low, high])
+    own = [lpc_scale([data]) for data in (low, high)]
+    assert scale == (own[0][0], own[1][1]) and own[0] != own[1]
+    for data in (low, high):
+        for figure, bar in (
+            (plot_overall_routing(data, scale=scale), -2),
+            (plot_overall_lpc(data, scale=scale), -3),
+            (plot_lpc_by_phase(data.steps, data.episodes, scale=scale), -2),
+            (plot_routing_side_by_side({"a": data}, scale=scale), -2),
+        ):
+            assert figure.axes[bar].get_xlim() == pytest.approx(scale)
+    with pytest.raises(InputError, match="no run"):
+        lpc_scale([])
+
+
+@pytest.mark.parametrize("width", [6.75, 10, 18])
+def test_figures_fill_a_width_and_no_more(width):
+    data = random_data(40, 3, 3, (22, 22), (3, 3))
+    figures = [
+        plot_overall_routing(data, np.zeros((60, 60, 3), np.uint8), "a mission", width_in=width),
+        plot_grouped_routing(data, "by_carrying", width_in=width),
+    ]
+    for figure in figures:
+        assert 0.75 * width <= figure.get_figwidth() <= width + 1e-6
+        for ax in figure.axes:
+            box = ax.get_position()
+            assert box.x0 >= 0 and box.x1 <= 1 and box.y0 >= 0 and box.y1 <= 1

@@ -1,0 +1,104 @@
+"""What holds for every figure: the documented names are there, no pyplot, labels inside and apart."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from figure_contents import check_labels
+from routing_data import random_data
+from scripts import PATIENCE_S, REPOSITORY
+
+import plotting_utils
+from plotting_utils import (
+    plot_action_entropy,
+    plot_action_frequency,
+    plot_by_task,
+    plot_difference,
+    plot_episode_routing,
+    plot_grouped_lpc,
+    plot_grouped_routing,
+    plot_lpc_by_phase,
+    plot_overall_lpc,
+    plot_overall_routing,
+    plot_pathways,
+    plot_routing_distributions,
+    plot_routing_near_objects,
+    plot_routing_over_progress,
+    plot_routing_side_by_side,
+    plot_specialisation,
+    plot_success_against_lpc,
+    plot_variance_explained,
+)
+
+IMAGE = np.zeros((192, 352, 3), np.uint8)
+MISSION = "pick up the red box " * 6
+RESULTS = pd.DataFrame(
+    {"success_rate": np.linspace(0.4, 1, 12), "success_low": np.linspace(0.3, 0.99, 12)}
+    | {
+        "success_high": np.linspace(0.5, 1, 12),
+        "mean_lpc": np.linspace(0, 3072, 12),
+        "task": [f"Task{n}" for n in range(12)],
+    }
+)
+FIGURES = {  # every figure of routing data
+    "overall_routing": lambda d: plot_overall_routing(d, IMAGE, MISSION, title_suffix="words that go on " * 5),
+    "overall_routing_plain": plot_overall_routing,
+    "overall_lpc": lambda d: plot_overall_lpc(d, IMAGE, MISSION),
+    "grouped_routing": lambda d: plot_grouped_routing(d, "by_key_phase", {"carrying the key": IMAGE}),
+    "grouped_routing_of_long_labels": lambda d: plot_grouped_routing(d, "by_agent_and_target_quadrant"),
+    "grouped_lpc": lambda d: plot_grouped_lpc(d, "by_starting_room"),
+    "lpc_by_phase": lambda d: plot_lpc_by_phase(d.steps, d.episodes, d.episodes[0]["grid_size"], "a title"),
+    "action_entropy": lambda d: plot_action_entropy(d, IMAGE, MISSION),
+    "episode_routing": lambda d: plot_episode_routing(d, 3, mark_step=4),
+    "routing_side_by_side": lambda d: plot_routing_side_by_side(
+        {"BabyAI-A-v0\ntrial 0": d, "B\ntrial 1": random_data()}
+    ),
+    "routing_over_progress": plot_routing_over_progress,
+    "routing_distributions": plot_routing_distributions,
+    "routing_near_objects": lambda d: plot_routing_near_objects(d, min_steps=3),
+    "specialisation": plot_specialisation,
+    "pathways": plot_pathways,
+    "action_frequency": lambda d: plot_action_frequency(d, "by_key_phase"),
+    "variance_explained": lambda d: plot_variance_explained(d if np.ptp(d.steps.lpc) > 0 else random_data()),
+    "success_against_lpc": lambda d: plot_success_against_lpc(RESULTS, "task"),
+    "failures_against_lpc": lambda d: plot_success_against_lpc(RESULTS, "task", measure="failures", title="worlds"),
+    "by_task": lambda d: plot_by_task(RESULTS.assign(task_id=RESULTS["task"]), "failures", "a title"),
+    "difference": lambda d: plot_difference(d, d, ("mixture lpc_alpha 1e-05 trial 2 seed 0", "mixture trial 1")),
+}
+DATA = {
+    "two rooms": lambda: random_data(),
+    "nine rooms, six experts": lambda: random_data(40, 3, 6, (22, 22), (3, 3)),
+    "one GRU, one cost": lambda: random_data(20, 1, 1),
+    "a long corridor, one layer": lambda: random_data(20, 1, 2, (31, 4), (3, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_labels_of_every_figure_stay_inside_and_apart(kind):
+    data, num_texts = DATA[kind](), {}
+    for name, plot in FIGURES.items():
+        num_texts[name] = check_labels(plot(data), name)
+    assert len(num_texts) == 21 and min(num_texts.values()) >= 8
+
+
+def test_documented_names_are_there():
+    functions = """compute_grid_bounds aggregate_routing_by_position render_routing_heatmap render_lpc_heatmap
+        plot_overall_routing get_available_analyses group_routing_data room_labels_for_groups plot_grouped_routing"""
+    assert all(callable(getattr(plotting_utils, name)) for name in functions.split())
+    assert plotting_utils.expert_cmap(plotting_utils.size_hue(32)).N == 256
+    assert plotting_utils.UNVISITED_COLOR.startswith("#") and plotting_utils.WALL_COLOR.startswith("#")
+    assert all(hasattr(plotting_utils, name) for name in plotting_utils.__all__)
+
+
+def test_figures_need_no_pyplot():
+    program = (
+        "import sys, types, numpy as np, plotting_utils as p;"
+        "s = types.SimpleNamespace(episode=np.zeros(1, int), position=np.zeros((1, 2), int), lpc=None,"
+        " layer_routing=[np.ones((1, 1))]);"
+        "d = types.SimpleNamespace(header={}, episodes=[{}], steps=s);"
+        "p.plot_overall_routing(d).savefig('/dev/null', format='png');"
+        "sys.exit(any(name in sys.modules for name in ('matplotlib.pyplot', 'torch', 'gymnasium', 'mop.artifacts')))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=PATIENCE_S).returncode == 0
