@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from modal.cli.volume import volume_cli
-from test_floors import FLOORS
 
 import batch_eval
 import cross_task_viz
@@ -28,7 +27,7 @@ from studies import claims, coinrun, collapse, experiments, lmc, simulator, task
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "benchmarks" / "README.md"]
 DOCUMENTS = {path: path.read_text(encoding="utf-8") for path in [*PAGES, *sorted((ROOT / "docs").glob("*.md"))]}
-README, LAYOUT = DOCUMENTS[ROOT / "README.md"], DOCUMENTS[ROOT / "docs" / "layout.md"]
+README = DOCUMENTS[ROOT / "README.md"]
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 SCRIPTS = {
     "batch_eval.py": batch_eval,
@@ -193,20 +192,6 @@ def test_policies_of_the_zoo_that_pages_name_are_there():
     assert len(named) >= 5 and [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
-def test_layout_lists_every_file_and_no_other():
-    heading = r"`(?:mop/\w+|lmc_rl|generative)/`|Top level"
-    rooms = dict(re.findall(rf"^## ({heading})\n(.*?)(?=^## |\Z)", LAYOUT, re.MULTILINE | re.DOTALL))
-    listed = {
-        (room.strip("`") if room.startswith("`") else "") + name
-        for room, text in rooms.items()
-        for name in re.findall(r"^\| `(\w+\.py)` \| \S", text, re.MULTILINE)
-    }
-    files = {path.name for path in ROOT.glob("*.py")}
-    packages = [path for name in ("mop", "lmc_rl", "generative") for path in (ROOT / name).rglob("*.py")]
-    files |= {path.relative_to(ROOT).as_posix() for path in packages if path.name != "__init__.py"}
-    assert len(files) >= 50 and listed == files
-
-
 def names_in_documents(pattern: str) -> set[str]:
     """What a pattern finds in the `code` of the documents and of the latest part of the changelog."""
     texts = [*DOCUMENTS.values(), CHANGELOG.split("\n## 0.2.0")[0]]
@@ -242,15 +227,6 @@ def test_what_is_to_be_opened_is_there():
         for name in re.findall(r"`([A-Za-z_]+(?:\.(?!py`|yaml`)[a-z]+)?)`", row):
             assert any(re.search(rf"\b{name.rpartition('.')[2]}\b", source) for source in sources), (row, name)
     assert len(rows) >= 8
-
-
-def test_floors_are_those_that_are_kept():
-    listed = re.findall(r"^\d+\. (.*)$", LAYOUT.split("## Floors")[1].split("\n## ")[0], re.MULTILINE)
-    floors = [sorted(re.findall(r"`([\w./]+)`", line)) for line in listed[:-1]]  # the last are the other scripts
-    kept = [[f"{room.replace('.', '/')}/" for room in rooms] for rooms in FLOORS]
-    kept = [[room if (ROOT / room).is_dir() else f"{room.strip('/')}.py" for room in rooms] for rooms in kept]
-    kept = [sorted(room for room in rooms if (ROOT / room).exists()) for rooms in kept]
-    assert floors == [rooms for rooms in kept if rooms] and len(floors) >= 8
 
 
 DOCUMENTED = {

@@ -50,10 +50,10 @@ modal = pytest.importorskip("modal")
 if modal.__version__ != PIN:
     pytest.skip(f"modal {modal.__version__} is here, the stand-in is for {PIN}", allow_module_level=True)
 
-import modal_stand_in
-from modal_proto import api_pb2
+import modal_stand_in  # noqa: E402
+from modal_proto import api_pb2  # noqa: E402
 
-import modal_app
+import modal_app  # noqa: E402
 
 MAIN, EVAL_PARALLEL, EVAL_MAIN = (modal_app.ENTRY_POINTS[name] for name in ("main", "eval_parallel", "eval_main"))
 OTHER_TASK = "BabyAI-GoToRedBallGrey-v0"
