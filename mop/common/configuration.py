@@ -9,7 +9,6 @@ import ast
 import math
 import re
 import sys
-import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,23 @@ import yaml
 
 from mop.common.errors import InputError
 from mop.common.task_mix import is_task_id, name_of_list
+from mop.common.values import (  # noqa: F401
+    MAX_ENVS,
+    MAX_EPISODES,
+    MAX_INTEGER,
+    choice,
+    flag,
+    folder_name,
+    integer,
+    is_plain,
+    optional,
+    or_word,
+    share,
+    shown,
+    text,
+    words,
+)
 
-MAX_INTEGER = 2**63 - 1  # what tables and JSON can hold
-MAX_ENVS = 2**16
-MAX_EPISODES = 10**6  # of an evaluation, which keeps them all in memory
 MAX_NAME_BYTES = 200  # of a list of tasks: files beside its folder have longer names
 MAX_LAYERS = MAX_EXPERTS = 256  # of a policy, of a layer: far more than a figure can show
 _MAX_YAML_CHARACTERS, _MAX_YAML_DEPTH = 2**20, 20
@@ -35,97 +47,6 @@ ALIASES = {
     "mop_intermediate_dim": "intermediate_dim",
     "mop_router_dim": "router_hidden_size",
 }
-
-
-def text(value: Any) -> str:
-    """A non-empty string that a path, a table and a line on the screen can hold."""
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("must be a text")
-    if not is_plain(value.strip()):
-        raise ValueError("must be a text of one line, without control characters")
-    return value.strip()
-
-
-def folder_name(value: Any) -> str:
-    """A text that can be the name of one folder."""
-    name = text(value)
-    if name in (".", "..") or re.search(r"[\\/]", name):
-        raise ValueError("must be a name that a folder can have, without slashes")
-    return name
-
-
-def is_plain(value: str) -> bool:
-    """Whether a text has no control character, line break or lone surrogate, which no file format here can hold."""
-    return value.isprintable() or not {"Cc", "Cs", "Zl", "Zp"}.intersection(map(unicodedata.category, value))
-
-
-def shown(value: Any) -> str:
-    """A value in a message: its `repr`, cut where it is long."""
-    try:
-        words = repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits; lists in lists without end
-        return f"a {type(value).__name__} too large to show"
-    return words if len(words) <= 200 else f"{words[:200]}..."
-
-
-def flag(value: Any) -> bool:
-    """True or false."""
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")
-    return value
-
-
-def share(value: Any) -> float:
-    """A share from 0 to 1; false is none of it, and true all of it."""
-    try:
-        return float(flag(value))
-    except ValueError:
-        return number(0, high=1)(value)
-
-
-def choice(*allowed: str) -> Callable[[Any], str]:
-    """A parser of one of some words."""
-
-    def parse(value: Any) -> str:
-        if value not in allowed:
-            raise ValueError(f"must be {' or '.join(allowed)}")
-        return value
-
-    return parse
-
-
-def words(*allowed: str) -> Callable[[str], list[str]]:
-    """A parser of some words with commas between them, of any words where none are given."""
-
-    def parse(value: str) -> list[str]:
-        found = [word.strip() for word in value.split(",")]
-        if not all(found) or len(set(found)) < len(found) or (allowed and not set(found) <= set(allowed)):
-            kind = f"some of {', '.join(allowed)}" if allowed else "words"
-            raise ValueError(f"must be {kind} with commas between them")
-        return found
-
-    return parse
-
-
-def integer(low: int, high: int = MAX_INTEGER) -> Callable[[Any], int]:
-    """A parser of integers within [low, high]. `010` is refused: it is 8 to some programs, and no path has it."""
-
-    def parse(value: Any) -> int:
-        try:
-            if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-                raise ValueError
-            if isinstance(value, str) and re.fullmatch(r"\s*[+-]?0[0-9_]+\s*", value):
-                raise ValueError
-            number = int(value)
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError("must be an integer") from None
-        if not low <= number <= high:
-            raise ValueError(f"must be {low}" if low == high else f"must be {bounds(low, high)}")
-        return number
-
-    return parse
 
 
 def number(low: float, above: bool = False, high: float = math.inf) -> Callable[[Any], float]:
@@ -154,18 +75,6 @@ def numbers(value: Any) -> list[float]:
         return [number(-math.inf)(item) for item in value]
     except ValueError:
         raise ValueError("must be a list of finite numbers") from None
-
-
-def bounds(low: int, high: int) -> str:
-    """The range [low, high] in words."""
-    return f"at least {low}, and below 2^63" if high == MAX_INTEGER else f"from {low} to {high}"
-
-
-def optional(parse: Callable) -> Callable:
-    """`parse`, or null ("null" or "none" on the command line)."""
-    return lambda value: (
-        None if value is None or (isinstance(value, str) and value.lower() in ("null", "none")) else parse(value)
-    )
 
 
 def expert_sizes(value: Any) -> list[list[int]]:
@@ -213,20 +122,6 @@ def task_weights(value: Any) -> list[list]:
     if twice := [task_id for task_id in task_ids if task_ids.count(task_id) > 1]:
         raise ValueError(f"must name each task once, and {twice[0]} is there {task_ids.count(twice[0])} times")
     return tasks
-
-
-def or_word(parse: Callable, **words: Any) -> Callable:
-    """`parse`, or one of some words, each of which stands for a value."""
-
-    def parse_or_word(value: Any) -> Any:
-        if isinstance(value, str) and value in words:
-            return words[value]
-        try:
-            return parse(value)
-        except ValueError as error:
-            raise ValueError(f"{error}, or {' or '.join(words)}") from None
-
-    return parse_or_word
 
 
 PAPER_EXPERT_DROPOUT = 0.8  # of the Mixture-of-Pathways paper (arXiv 2506.02813): 0.8 (1 - w / 0.1) where w < 0.1
@@ -449,11 +344,11 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def parse_known_args(self, args=None, namespace=None):
-        words = sys.argv[1:] if args is None else list(args)
-        for word in words:
+        given = sys.argv[1:] if args is None else list(args)
+        for word in given:
             if not is_plain(word):
                 self.error(f"{shown(word)} has a line break, a control character or half a character")
-        return super().parse_known_args(words, namespace)
+        return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see --help)")

@@ -1,0 +1,176 @@
+"""What a setting accepts: functions which check a value of a flag or a file and return it in its own type.
+
+Each raises a ValueError whose message goes on behind the setting's name: "must be an integer, at least 1".
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Any
+
+MAX_INTEGER = 2**63 - 1  # what tables and JSON can hold
+MAX_ENVS = 2**16
+MAX_EPISODES = 10**6  # of an evaluation, which keeps them all in memory
+
+
+def shown(value: Any) -> str:
+    """A value in a message: its `repr`, cut where it is long."""
+    try:
+        words = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; lists in lists without end
+        return f"a {type(value).__name__} too large to show"
+    return words if len(words) <= 200 else f"{words[:200]}..."
+
+
+def is_plain(value: str) -> bool:
+    """Whether a text has no control character, line break or lone surrogate, which no file format here can hold."""
+    return value.isprintable() or not {"Cc", "Cs", "Zl", "Zp"}.intersection(map(unicodedata.category, value))
+
+
+def text(value: Any) -> str:
+    """A non-empty text that a path, a table and a line on the screen can hold."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be a text")
+    if not is_plain(value.strip()):
+        raise ValueError("must be a text of one line, without control characters")
+    return value.strip()
+
+
+def folder_name(value: Any) -> str:
+    """A text that can be the name of one folder."""
+    name = text(value)
+    if name in (".", "..") or re.search(r"[\\/]", name):
+        raise ValueError("must be a name that a folder can have, without slashes")
+    return name
+
+
+def flag(value: Any) -> bool:
+    """True or false."""
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def share(value: Any) -> float:
+    """A share from 0 to 1; false is none of it, and true all of it."""
+    try:
+        return float(flag(value))
+    except ValueError:
+        return number(0, high=1)(value)
+
+
+def choice(*allowed: Any) -> Callable[[Any], Any]:
+    """A check for one of some values."""
+
+    def parse(value: Any) -> Any:
+        if value not in allowed:
+            raise ValueError(f"must be {' or '.join(map(str, allowed))}")
+        return value
+
+    return parse
+
+
+def words(*allowed: str) -> Callable[[Any], list[str]]:
+    """A check for some different words with commas between them; of any words where none are named."""
+
+    def parse(value: Any) -> list[str]:
+        found = [word.strip() for word in (value.split(",") if isinstance(value, str) else value)]
+        if not all(found) or len(set(found)) < len(found) or (allowed and not set(found) <= set(allowed)):
+            kind = f"some of {', '.join(allowed)}" if allowed else "words"
+            raise ValueError(f"must be {kind} with commas between them, each once")
+        return found
+
+    return parse
+
+
+def limits(low: float | None = None, high: float | None = None, above: float | None = None) -> str:
+    """A range in words: "from 1 to 8", "at least 1", "above 0 and at most 1"; empty for no limit."""
+    if low is not None and high is not None:
+        return f"{low:g}" if low == high else f"from {low:g} to {_plain_number(high)}"
+    parts = [f"{word} {_plain_number(bound)}" for word, bound in
+             (("at least", low), ("above", above), ("at most", high)) if bound is not None]  # fmt: skip
+    return " and ".join(parts)
+
+
+def _plain_number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def integer(low: int | None = None, high: int | None = None) -> Callable[[Any], int]:
+    """A check for integers of 64 bits within [low, high]. `010` is refused: it is 8 to some programs."""
+
+    def parse(value: Any) -> int:
+        try:
+            if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+                raise ValueError
+            if isinstance(value, str) and re.fullmatch(r"\s*[+-]?0[0-9_]+\s*", value):
+                raise ValueError
+            number = int(value)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError("must be an integer") from None
+        is_within = (low is None or number >= low) and (high is None or number <= high)
+        if not is_within or abs(number) > MAX_INTEGER:
+            raise ValueError(f"must be an integer {limits(low, high)}, and below 2^63")
+        return number
+
+    return parse
+
+
+def number(low: float | None = None, high: float | None = None, above: float | None = None) -> Callable[[Any], float]:
+    """A check for finite numbers within [low, high], or greater than `above`. `1e-4`, a text to YAML, is a number."""
+    if isinstance(above, bool):
+        raise TypeError("above: a number")
+
+    def parse(value: Any) -> float:
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            result = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError("must be a number") from None
+        is_low = (low is not None and result < low) or (above is not None and result <= above)
+        if not math.isfinite(result) or is_low or (high is not None and result > high):
+            raise ValueError(f"must be a finite number {limits(low, high, above)}".rstrip())
+        return result
+
+    return parse
+
+
+def optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`parse`, or null ("null" or "none" on the command line)."""
+    return lambda value: None if value is None or is_null(value) else parse(value)
+
+
+def is_null(value: Any) -> bool:
+    """Whether a value of a flag stands for no value."""
+    return isinstance(value, str) and value.lower() in ("null", "none")
+
+
+def or_word(parse: Callable[[Any], Any], **meanings: Any) -> Callable[[Any], Any]:
+    """`parse`, or one of some words, each of which stands for a value."""
+
+    def parse_or_word(value: Any) -> Any:
+        if isinstance(value, str) and value in meanings:
+            return meanings[value]
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, or {' or '.join(meanings)}") from None
+
+    return parse_or_word
+
+
+def each(parse: Callable[[Any], Any], length: int | None = None, least: int = 1) -> Callable[[Any], tuple]:
+    """A check for lists with `parse` for each item; length: the number of items, if there is only one."""
+
+    def parse_all(values: Any) -> tuple:
+        if not isinstance(values, Sequence) or isinstance(values, str):
+            raise ValueError("must be a list")
+        if len(values) < least or length not in (None, len(values)):
+            raise ValueError(f"must be a list of {length or f'at least {least}'}")
+        return tuple(map(parse, values))
+
+    return parse_all
