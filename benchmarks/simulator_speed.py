@@ -17,10 +17,10 @@ import torch
 
 from benchmarks.throughput import spread
 from generative import record
+from generative.domains.registry import load_recorded_policy
 from generative.recordings.format import open_recording
 from generative.simulators.losses import ARRAYS, Frames, losses, simulate
-from generative.simulators.training import SimulatorRun
-from generative.train_gen_model import PRESETS, SETTINGS, load_agent, make_config
+from generative.simulators.training import PRESETS, SETTINGS, SimulatorRun, make_config
 from mop.artifacts.checkpoints import save_checkpoint
 from mop.common.configuration import Parser, check_flags, integer
 from mop.common.errors import run_script
@@ -77,7 +77,7 @@ def main() -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         recording = open_recording(args.data_dir or record_untrained(Path(folder)))
-        policy, agent = load_agent(None, recording)
+        policy, agent = load_recorded_policy(recording)
         settings = {name: default for name, (default, _, _) in SETTINGS.items()}
         run = SimulatorRun(make_config(settings, PRESETS["babyai"], recording, agent), policy, recording)
         found = [parts_of_update(run) for _ in range(args.updates + 5)][5:]

@@ -35,10 +35,10 @@ from generative.domains.coinrun.causes import HAZARD_NUMBERS
 from generative.domains.coinrun.games import check_playable
 from generative.domains.coinrun.targets import jumps_of
 from generative.domains.inputs import open_scenes
-from generative.fidelity import MIN_FIDELITY, check_fidelity
+from generative.domains.registry import load_recorded_policy
 from generative.figures.hazard_figures import plot_hazards
 from generative.recordings.format import BEHAVIOURS, SPLITS, open_recording
-from generative.train_gen_model import load_agent
+from generative.simulators.evaluation import MIN_FIDELITY, check_fidelity
 from mop.common.configuration import Parser, check_flags, choice, integer, number, words
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, claimed, settle_folder, write_atomic, write_csv, write_figure
@@ -81,7 +81,7 @@ def main() -> int:
     if domain_of(recording.config["encoding"]) is not GAMES:
         raise InputError(f"{args.data_dir} is no recording of a game, so nothing in it is a hazard or a jump")
     check_playable(recording.config["encoding"]["env_name"], recording.config["encoding"]["distribution_mode"])
-    agent, _ = load_agent(args.checkpoint, recording)
+    agent, _ = load_recorded_policy(recording, args.checkpoint)
     jumps_of(agent)
     digest = recording.config["checkpoint"]["sha256"]
     scenes = open_scenes(args.simulator, recording)

@@ -43,10 +43,10 @@ from generative.domains.coinrun.games import MAX_LEVEL, MODES
 from generative.domains.coinrun.render import STEPS_PER_SECOND as GAME_STEPS_PER_SECOND
 from generative.domains.coinrun.render import level_films, recorded_film, simulated_film
 from generative.domains.inputs import open_scenes
+from generative.domains.registry import load_recorded_policy
 from generative.recordings.format import Episode, Recording, load_config, open_recording
 from generative.simulators.relaxation import harden
 from generative.train_agent import PRESETS, check_preset
-from generative.train_gen_model import load_agent
 from mop.artifacts.checkpoints import quick_config
 from mop.common.configuration import Parser, check_flags, choice, integer, number, optional, text
 from mop.common.errors import InputError, run_script
@@ -160,7 +160,7 @@ def recorded_game_films(args: Namespace, recording: Recording) -> Iterator[tuple
     """Films of recorded episodes of a game, or of simulations of them, with their names. Raises InputError."""
     encoding, name = recording.config["encoding"], Path(args.data_dir).name
     if args.simulator is not None:
-        agent, _ = load_agent(args.checkpoint, recording)
+        agent, _ = load_recorded_policy(recording, args.checkpoint)
         scenes = open_scenes(args.simulator, recording)
     for k in chosen_episodes(args, recording):
         episode = recording.episode(k)
@@ -209,7 +209,7 @@ class Simulation:
     """Simulations of recorded episodes, as the flags ask for them."""
 
     def __init__(self, args: Namespace, recording: Recording):
-        self.policy, _ = load_agent(args.checkpoint, recording, args.lang_encoder)
+        self.policy, _ = load_recorded_policy(recording, args.checkpoint, args.lang_encoder)
         self.scenes = open_scenes(args.simulator, recording)
         self.args, self.recording = args, recording
 

@@ -47,11 +47,12 @@ from generative.domains.base import BABYAI, GAMES, domain_of
 from generative.domains.coinrun.explaining import NUM_POINTS as NUM_FRAME_POINTS
 from generative.domains.coinrun.explaining import agreement_of_patches, explain_frames
 from generative.domains.coinrun.targets import GAME_TARGETS_HELP, parse_game_target
-from generative.domains.inputs import EXACT, open_directions, open_scenes, recorded_values, settings_of
-from generative.fidelity import MIN_FIDELITY, check_fidelity
+from generative.domains.inputs import open_directions, open_scenes, recorded_values, settings_of
+from generative.domains.registry import load_recorded_policy
 from generative.figures.saliency_figures import plot_horizon, plot_map, plot_strip
 from generative.recordings.format import BEHAVIOURS, SPLITS, Recording, open_recording
-from generative.train_gen_model import load_agent
+from generative.simulators.base import EXACT
+from generative.simulators.evaluation import MIN_FIDELITY, check_fidelity
 from mop.common.configuration import Parser, check_flags, choice, integer, number, optional
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, claimed, settle_folder, write_atomic, write_csv, write_figure
@@ -140,7 +141,7 @@ def main() -> int:
     recording = open_recording(args.data_dir)
     explainer = EXPLAINERS[domain_of(recording.config["encoding"]).name]
     digest = recording.config["checkpoint"]["sha256"]
-    policy, _ = load_agent(args.checkpoint, recording, args.lang_encoder)
+    policy, _ = load_recorded_policy(recording, args.checkpoint, args.lang_encoder)
     directions = open_directions(args.directions, digest, recording.folder)
     fidelity = check_fidelity(args.simulator, max(1, args.horizon), args.min_fidelity, digest)
     scenes = open_scenes(args.simulator, recording)

@@ -20,37 +20,16 @@ from typing import Any
 
 import torch
 
-from generative.app.catalog import find_policy
-from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.base import BABYAI, DOMAINS, GAMES, Domain, domain_of
-from generative.domains.coinrun.policy import FrozenAgent
-from generative.recordings.format import Recording, open_recording
+from generative.domains.registry import load_recorded_policy
+from generative.recordings.format import open_recording
 from generative.simulators.resuming import saved_state
-from generative.simulators.training import SimulatorRun
-from mop.common.configuration import Parser, check_flags, integer, number, optional, shown, text
+from generative.simulators.training import SETTINGS, SimulatorRun, make_config
+from mop.common.configuration import Parser, check_flags, integer, optional, shown, text
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable, claimed, file_digest, remove_leftovers
+from mop.common.files import check_writable, claimed, remove_leftovers
 from mop.training.devices import choose_device
 from mop.training.loop import CURVE_NAME, FINAL_NAME, drive
-
-PRESETS = BABYAI.presets
-SETTINGS = {  # name -> default, what it accepts, what it means
-    "num_initializing_steps": (3, integer(1, 1000), "frames that the model is shown before it simulates"),
-    "num_sim_steps": (28, integer(2, 1000), "frames that it simulates"),
-    "batch_size": (28, integer(1, 2**16), "windows of an update"),
-    "lr": (1.5e-3, number(0, above=True), "learning rate, after 100 updates of warm-up; it falls to 0 at the end"),
-    "num_updates": (4000, integer(1), "updates of the whole run"),
-    "seed": (0, integer(0), "of all random numbers"),
-    "loss_scale_obs": (1.0, number(0), "weight of the surprise at observations"),
-    "loss_scale_hx": (0.02, number(0), "weight of the error of the policy's memory"),
-    "loss_scale_routing": (1.0, number(0), "weight of the KL of the router's weights"),
-    "loss_scale_value": (0.0, number(0), "weight of the error of the agent's value"),
-    "loss_scale_act_log_probs": (1.0, number(0), "weight of the KL of the policy's actions"),
-    "loss_scale_done": (1.0, number(0), "weight of the surprise at the end of the episode"),
-    "loss_scale_reward": (1.0, number(0), "weight of the surprise at success"),
-    "loss_scale_kl": (1.0, number(0), "weight of the KL of the prior from the posterior"),
-    "loss_scale_begin": (0.01, number(0), "weight of the error of the guess of the policy's first memory"),
-}
 
 
 def parser() -> Parser:
@@ -112,36 +91,6 @@ def settle(args: argparse.Namespace, domain: Domain) -> dict[str, Any]:
     return defaults | domain.defaults.get(args.param_name, {}) | given
 
 
-def load_agent(
-    path: str | None, recording: Recording, encoder: str | None = None
-) -> tuple[FrozenPolicy | FrozenAgent, Path]:
-    """The policy of a recording and the path of its checkpoint.
-
-    path: as `recordings.find_policy`; encoder: where its mission encoder lies now. Raises InputError as that does.
-    """
-    path = find_policy(recording, path, "--agent_file (--checkpoint of an analysis)")
-    return domain_of(recording.config["encoding"]).load_policy(path, encoder)[0], path
-
-
-def make_config(settings: dict, sizes: dict, recording: Recording, agent: Path) -> dict:
-    """What the checkpoints of the run carry: how to make the model, and what it was learned from."""
-    encoding, checkpoint = recording.config["encoding"], recording.config["checkpoint"]
-    return {
-        "kind": "world_model",
-        "domain": domain_of(encoding).name,
-        "task_id": encoding["task_id"],
-        **({"actions": encoding["actions"]} if "actions" in encoding else {}),
-        **({"lang_dim": encoding["lang_dim"]} if encoding["lang_dim"] else {}),
-        "hidden_size": encoding["hidden_size"],
-        "num_initializing_steps": settings["num_initializing_steps"],
-        "sizes": dict(sizes),
-        "settings": settings,
-        "recording": {"path": str(recording.folder), "digest": file_digest(recording.folder / "config.json")},
-        "agent": {"path": str(agent), "sha256": checkpoint["sha256"]},
-        "versions": {"torch": str(torch.__version__)},
-    }
-
-
 def to_resume(folder: Path, config: dict, is_resumed: bool) -> dict | None:
     """`saved_state`, of a run that learns from the same recording."""
     in_the_way = "a simulator; go on with --resume, or choose another --tgm_exp_name"
@@ -160,7 +109,7 @@ def main(words: Sequence[str] | None = None, on_save: Callable[[], object] = lam
     task_id = recording.config["encoding"]["task_id"]
     if args.env_name not in (None, task_id):
         raise InputError(f"--env_name: {args.data_dir} is a recording of {task_id}, not of {args.env_name}")
-    policy, agent = load_agent(args.agent_file, recording, args.lang_encoder)
+    policy, agent = load_recorded_policy(recording, args.agent_file, args.lang_encoder)
     config = make_config(settings, domain.presets[args.param_name], recording, agent)
     device = choose_device("cuda" if args.device == "gpu" else args.device)
     if device.type != "cpu":

@@ -44,11 +44,12 @@ from generative.attribution.validation import Predictor, Study, cut_to_whole, pl
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.scenes import Place
 from generative.domains.babyai.targets import TARGETS_HELP, parse_target
-from generative.domains.inputs import EXACT, open_babyai_recording, open_directions, open_scenes, settings_of
-from generative.fidelity import MIN_FIDELITY, check_fidelity
+from generative.domains.inputs import open_babyai_recording, open_directions, open_scenes, settings_of
+from generative.domains.registry import load_recorded_policy
 from generative.figures.agreement_figures import plot_agreement
 from generative.recordings.format import BEHAVIOURS, SPLITS, Recording
-from generative.train_gen_model import load_agent
+from generative.simulators.base import EXACT
+from generative.simulators.evaluation import MIN_FIDELITY, check_fidelity
 from mop.common.configuration import Parser, check_flags, choice, integer, number, words
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, claimed, settle_folder, write_atomic, write_csv, write_figure
@@ -124,7 +125,7 @@ def main() -> int:
         min_fidelity=number(0, high=1),
     )  # fmt: skip
     recording = open_babyai_recording(args.data_dir)
-    policy, path = load_agent(args.checkpoint, recording, args.lang_encoder)
+    policy, path = load_recorded_policy(recording, args.checkpoint, args.lang_encoder)
     digest = recording.config["checkpoint"]["sha256"]
     directions = open_directions(args.directions, digest, recording.folder)
     fidelity = [check_fidelity(name, max(1, *args.lags), args.min_fidelity, digest) for name in args.simulators]

@@ -34,9 +34,10 @@ from generative.attribution.closed_loop import untrained
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.render import WRITERS, draw_still, episode_film, film_bytes, outcome_of
 from generative.domains.babyai.targets import TARGETS_HELP, parse_target
-from generative.domains.inputs import EXACT, open_directions, settings_of
-from generative.fidelity import MIN_FIDELITY, check_fidelity
+from generative.domains.inputs import open_directions, settings_of
 from generative.figures.level_figures import plot_search
+from generative.simulators.base import EXACT
+from generative.simulators.evaluation import MIN_FIDELITY, check_fidelity
 from generative.simulators.exact import ExactSimulator
 from generative.simulators.world_model import WorldModel, load_world_model
 from generative.synthesis.search import READINGS, Begin, Search

@@ -78,7 +78,7 @@ def publish(made: Stage, target: Path) -> None:
 
 def refusal_of(stage: Stage) -> str | None:
     """Why a stage is left out: its simulator is not true enough."""
-    from generative.fidelity import MIN_FIDELITY, check_fidelity  # here: it loads torch
+    from generative.simulators.evaluation import MIN_FIDELITY, check_fidelity
 
     try:
         if stage.simulator is not None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from generative.recordings.format import BEHAVIOURS, CONFIG, SPLITS, Episode, Recording, load_config
+from generative.simulators.base import EXACT
 from mop.common.errors import InputError
-from mop.common.files import whole_digest
 from mop.plotting.style import counted
 
 REPOSITORY = Path(__file__).parents[2]
@@ -18,7 +18,6 @@ RECORDINGS_DIR, SIMULATORS_DIR = "recordings", "simulators"
 ZOO = "results/zoo/BabyAI-UnlockPickup-v0/trial_0/seed_0/checkpoint_final.pt"
 SMALL = {"num_steps": 4000, "name": "UnlockPickup"}  # the recording that the page offers to make
 BABYAI = "babyai"  # of `adapters`
-EXACT = "exact"  # the simulator of Minigrid's own rules; another one is the folder of a learned one
 ALL = "all"
 OUTCOMES = {"succeeded": True, "failed": False}
 _LISTED = 300  # episodes in the menu
@@ -124,18 +123,3 @@ def find_simulators(asked: str | None) -> dict[str, str]:
     folders = sorted(path.parent.as_posix() for path in Path(SIMULATORS_DIR).glob("*/checkpoint_final.pt"))
     folders = [*([asked] if asked not in (None, EXACT, *folders) else []), *folders]
     return {"exact (Minigrid's rules)": EXACT} | {f"learned: {Path(folder).name}": folder for folder in folders}
-
-
-def find_policy(recording: Recording, path: str | Path | None, flag: str) -> Path:
-    """The checkpoint of a recording's policy: at `path`, if it is given, else where it was when it was recorded.
-
-    A relative path is seen from here or from the repository. flag: which says where it is. Raises InputError where the
-    file is missing, or another policy's.
-    """
-    told = Path(path or recording.config["checkpoint"]["path"])
-    found = next((place for place in (told, REPOSITORY / told) if place.is_file()), None)
-    if found is None:
-        raise InputError(f"{told}, the policy of {recording.folder}, is missing; say where it is with {flag}")
-    if whole_digest(found) != recording.config["checkpoint"]["sha256"]:
-        raise InputError(f"{told} is not the policy of {recording.folder}; say where that is with {flag}")
-    return found

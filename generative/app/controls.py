@@ -9,6 +9,7 @@ from generative.app import catalog, page
 from generative.app.catalog import ALL, Filter, num_steps_of
 from generative.app.selection import Choices, Exhibit, cell_names, change_names, target_names
 from generative.recordings.format import BEHAVIOURS, SPLITS, Episode, Recording
+from generative.simulators.base import EXACT
 from mop.apps.elements import absent, choice_dropdown, problem
 from mop.apps.view import View
 
@@ -131,7 +132,7 @@ def beside_figures(tab: str, exhibit: Exhibit, view: View) -> dict[str, mo.Html]
     """What stands above and below the figures of a tab. Raises InputError."""
     above, below = mo.Html(""), mo.Html("")
     notes = []
-    if exhibit.choices.simulator != catalog.EXACT:
+    if exhibit.choices.simulator != EXACT:
         line, is_enough = exhibit.fidelity
         notes.append(problem(line, "info" if is_enough else "warn"))
     if tab == "Why":

@@ -15,18 +15,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from generative.app import views
-from generative.app.catalog import (
-    EXACT,
-    RECORDINGS_DIR,
-    SMALL,
-    find_recordings,
-    first_episode,
-    first_step,
-    num_steps_of,
-)
+from generative.app.catalog import RECORDINGS_DIR, SMALL, find_recordings, first_episode, first_step, num_steps_of
 from generative.app.selection import DEFAULTS, OWN, RECORDED, TAKEN, Choices, Exhibit
 from generative.domains.babyai.causes import thing_name
 from generative.recordings.format import open_recording
+from generative.simulators.base import EXACT
 from mop.apps.export import Export
 from mop.apps.flags import parse, saving_parser
 from mop.apps.run_figures import Drawing, chosen, save_figures

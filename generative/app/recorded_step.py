@@ -16,7 +16,6 @@ import torch
 from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT, OBJECT_TO_IDX
 from torch import Tensor
 
-from generative.app.catalog import EXACT, find_policy
 from generative.attribution.closed_loop import Trace, roll_out
 from generative.attribution.counterfactuals import Edit, clone, edit_world, legal_edits
 from generative.attribution.integrated_gradients import PATHS, Loop, predict_effects
@@ -26,8 +25,8 @@ from generative.domains.babyai.policy import Answer, FrozenPolicy
 from generative.domains.babyai.scenes import VIEW, Scene, WorldScene
 from generative.domains.babyai.targets import Target
 from generative.domains.inputs import open_scenes
-from generative.recordings.format import Episode, Recording
-from generative.simulators.base import State
+from generative.recordings.format import Episode, Recording, find_policy
+from generative.simulators.base import EXACT, State
 from generative.simulators.exact import cell_codes
 from generative.simulators.relaxation import harden
 from mop.common.errors import InputError

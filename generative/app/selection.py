@@ -12,8 +12,9 @@ import numpy as np
 from minigrid.core.actions import Actions
 
 from generative.app import views
-from generative.app.catalog import EXACT, num_steps_of
+from generative.app.catalog import num_steps_of
 from generative.recordings.format import Recording
+from generative.simulators.base import EXACT
 from mop.common.errors import InputError
 from mop.plotting.style import expert_names, short_name
 
@@ -142,7 +143,7 @@ class Exhibit:
     @functools.cached_property
     def fidelity(self) -> tuple[str, bool]:
         """A line on how true the simulator is, and whether that is enough for what it is used for here."""
-        from generative.fidelity import check_fidelity
+        from generative.simulators.evaluation import check_fidelity
 
         horizon = max(1, self.choices.horizon, self.choices.num_sim_steps)
         sha256 = self.recording.config["checkpoint"]["sha256"]

@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 
 from mop.common.errors import InputError
-from mop.common.files import json_bytes, read_json, write_atomic, write_together
+from mop.common.files import json_bytes, read_json, whole_digest, write_atomic, write_together
 
 SPLITS = ("train", "validation", "test")
 BEHAVIOURS = (
@@ -32,6 +32,7 @@ BEHAVIOURS = (
 )  # who acts; `generative.recordings.behaviours` says how
 NOTHING = -1  # in place of an action: of the bot where it is silent, of a terminal row, of padding
 CONFIG, INDEX, MISSIONS, LANG, EPISODES = "config.json", "index.npz", "missions.json", "lang.npy", "episodes.json"
+REPOSITORY = Path(__file__).parents[2]
 UNFINISHED = "unfinished"  # folder of the episodes that no shard has yet; gone when the recording is finished
 
 _OTHER_FILES = 512  # that a process may have open besides the arrays of a recording
@@ -412,3 +413,18 @@ def load_config(folder: str | Path) -> dict:
 def open_recording(folder: str | Path) -> Recording:
     """The finished recording in a folder. Raises InputError where there is none."""
     return Recording(folder)
+
+
+def find_policy(recording: Recording, path: str | Path | None, flag: str) -> Path:
+    """The checkpoint of a recording's policy: at `path`, if it is given, else where it was when it was recorded.
+
+    A relative path is seen from here or from the repository. flag: which says where it is. Raises InputError where the
+    file is missing, or another policy's.
+    """
+    told = Path(path or recording.config["checkpoint"]["path"])
+    found = next((place for place in (told, REPOSITORY / told) if place.is_file()), None)
+    if found is None:
+        raise InputError(f"{told}, the policy of {recording.folder}, is missing; say where it is with {flag}")
+    if whole_digest(found) != recording.config["checkpoint"]["sha256"]:
+        raise InputError(f"{told} is not the policy of {recording.folder}; say where that is with {flag}")
+    return found

@@ -12,6 +12,7 @@ from named streams and the number of the update.
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,12 +20,14 @@ import torch
 from torch import Tensor
 
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.base import Domain, domain_of
+from generative.domains.base import BABYAI, Domain, domain_of
 from generative.domains.coinrun.policy import FrozenAgent
 from generative.recordings.format import Recording, Windows
 from generative.simulators.losses import Frames, losses, simulate
 from generative.simulators.world_model import make_world_model
+from mop.common.configuration import integer, number
 from mop.common.errors import InputError
+from mop.common.files import file_digest
 from mop.common.seeding import stream_seed
 from mop.training.copies import copied_to_cpu
 from mop.training.log import Columns, Row
@@ -40,6 +43,25 @@ MAX_GRAD_NORM = 100.0
 EVAL_INTERVAL = 250  # updates
 PATIENCE = 4  # evaluations without improvement after the curriculum; then the run is over
 NUM_ROWS = 20_000  # of which the variance of the memory is measured
+
+PRESETS = BABYAI.presets
+SETTINGS = {  # name -> default, what it accepts, what it means
+    "num_initializing_steps": (3, integer(1, 1000), "frames that the model is shown before it simulates"),
+    "num_sim_steps": (28, integer(2, 1000), "frames that it simulates"),
+    "batch_size": (28, integer(1, 2**16), "windows of an update"),
+    "lr": (1.5e-3, number(0, above=True), "learning rate, after 100 updates of warm-up; it falls to 0 at the end"),
+    "num_updates": (4000, integer(1), "updates of the whole run"),
+    "seed": (0, integer(0), "of all random numbers"),
+    "loss_scale_obs": (1.0, number(0), "weight of the surprise at observations"),
+    "loss_scale_hx": (0.02, number(0), "weight of the error of the policy's memory"),
+    "loss_scale_routing": (1.0, number(0), "weight of the KL of the router's weights"),
+    "loss_scale_value": (0.0, number(0), "weight of the error of the agent's value"),
+    "loss_scale_act_log_probs": (1.0, number(0), "weight of the KL of the policy's actions"),
+    "loss_scale_done": (1.0, number(0), "weight of the surprise at the end of the episode"),
+    "loss_scale_reward": (1.0, number(0), "weight of the surprise at success"),
+    "loss_scale_kl": (1.0, number(0), "weight of the KL of the prior from the posterior"),
+    "loss_scale_begin": (0.01, number(0), "weight of the error of the guess of the policy's first memory"),
+}
 
 
 def hidden_variance(recording: Recording, domain: Domain, seed: int) -> Tensor:
@@ -60,6 +82,25 @@ def all_windows(recording: Recording, length: int, num_shown: int, split: str) -
     counts = np.maximum(recording.index["num_rows"][episodes] - num_shown, 0)
     starts = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return Windows(recording, length, np.repeat(episodes, counts), starts)
+
+
+def make_config(settings: dict, sizes: dict, recording: Recording, agent: Path) -> dict:
+    """What the checkpoints of the run carry: how to make the model, and what it was learned from."""
+    encoding, checkpoint = recording.config["encoding"], recording.config["checkpoint"]
+    return {
+        "kind": "world_model",
+        "domain": domain_of(encoding).name,
+        "task_id": encoding["task_id"],
+        **({"actions": encoding["actions"]} if "actions" in encoding else {}),
+        **({"lang_dim": encoding["lang_dim"]} if encoding["lang_dim"] else {}),
+        "hidden_size": encoding["hidden_size"],
+        "num_initializing_steps": settings["num_initializing_steps"],
+        "sizes": dict(sizes),
+        "settings": settings,
+        "recording": {"path": str(recording.folder), "digest": file_digest(recording.folder / "config.json")},
+        "agent": {"path": str(agent), "sha256": checkpoint["sha256"]},
+        "versions": {"torch": str(torch.__version__)},
+    }
 
 
 class SimulatorRun:

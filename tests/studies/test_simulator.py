@@ -10,6 +10,7 @@ import pytest
 from scripts import REPOSITORY
 
 from generative import fidelity
+from generative.simulators.evaluation import RESULT
 from mop.common.errors import InputError, exit_code
 from mop.common.files import file_digest
 from studies import coinrun, simulator
@@ -30,7 +31,7 @@ def root(tmp_path, monkeypatch):
         for file in (*stage.published, *made):
             path = tmp_path / stage.folder / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            if file == fidelity.RESULT and stage.made_of:
+            if file == RESULT and stage.made_of:
                 path.write_text(json.dumps({"simulator": {"digest": file_digest(tmp_path / stage.made_of)}}))
             elif file != "checkpoint_final.pt" or not path.exists():
                 path.write_text(file)
@@ -50,7 +51,7 @@ def test_a_refused_simulator_leaves_out_its_stage_alone(root, monkeypatch, capsy
 
     def check(folder, *_):
         asked.append(folder)
-        assert os.path.exists(os.path.join(folder, fidelity.RESULT)), "the driver would stop at the gate"
+        assert os.path.exists(os.path.join(folder, RESULT)), "the driver would stop at the gate"
         if folder.endswith("1e-5"):
             raise InputError("0.6 of the policy's actions")
 

@@ -25,8 +25,8 @@ from generative.domains.babyai.causes import thing_name
 from generative.domains.babyai.scenes import WORLD, ExactScenes
 from generative.domains.babyai.targets import parse_target
 from generative.recordings.format import open_recording
+from generative.simulators.training import PRESETS
 from generative.simulators.world_model import WorldModel
-from generative.train_gen_model import PRESETS
 from mop.apps.view import View
 from mop.artifacts.checkpoints import save_checkpoint
 from mop.common.errors import InputError

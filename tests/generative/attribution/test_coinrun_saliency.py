@@ -32,9 +32,9 @@ from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.scenes import answer_after
 from generative.domains.coinrun.targets import action_names, jumps_of, parse_game_target
 from generative.domains.inputs import open_scenes, recorded_values
+from generative.domains.registry import load_recorded_policy
 from generative.figures.saliency_figures import picture_at, plot_map, plot_strip
 from generative.recordings.format import Episode, open_recording
-from generative.train_gen_model import load_agent
 from mop.common.errors import InputError
 
 SHAPE = {"encoder": "half-nature", "num_features": 8, "hidden_size": 8, "actions": [1, 7, 8, 5], "is_recurrent": True}
@@ -267,7 +267,7 @@ def test_the_command_writes_what_it_says_and_goes_on(studied, tmp_path, capsys):
     assert set(causes["kind"]) >= {"agent", "ground"} and set(causes["kind"]) <= set(KINDS)
     found = load_explanation(out / files[0])
     recording = open_recording(studied[0])
-    episode, agent = recording.episode(int(found.episode)), load_agent(None, recording)[0]
+    episode, agent = recording.episode(int(found.episode)), load_recorded_policy(recording)[0]
     values = recorded_values(episode, parse_game_target("jump", agent), [])
     assert values.argmax() == found.step and values.max().item() == pytest.approx(float(found.value), abs=1e-5)
     assert found.simulated[0] == pytest.approx(float(found.value), abs=1e-3), "at the step itself, the frame is given"
@@ -284,7 +284,7 @@ def test_the_command_writes_what_it_says_and_goes_on(studied, tmp_path, capsys):
 
 def test_another_agent_remembers_what_it_has_watched(studied):
     recording = open_recording(studied[0])
-    agent, config = load_agent(None, recording)[0], recording.config["checkpoint"]["config"]
+    agent, config = load_recorded_policy(recording)[0], recording.config["checkpoint"]["config"]
     episode, step = recording.episode(0), 4
     twin = FrozenAgent(agent.agent)
     watched = memory_at(twin, agent, episode, step, frame_views)

@@ -10,8 +10,8 @@ from checks import one_line
 from eval_helpers import put, random_checkpoint
 from scripts import REPOSITORY
 
-from generative.app.catalog import find_policy
 from generative.domains.babyai.policy import FrozenPolicy
+from generative.recordings.format import find_policy
 from generative.simulators.relaxation import SOFT_DIM
 from mop.common.errors import InputError
 from mop.common.files import whole_digest

@@ -128,7 +128,8 @@ def test_any_number_of_slots_gives_the_same_bytes(recording, model, tmp_path):
 
 
 def test_killed_it_goes_on_to_the_same_bytes(recording, model, tmp_path, monkeypatch):
-    program = "from generative import record, recorder; recorder._PART_STEPS = 60; record.run_script(record.main)"
+    names = "from generative import record; from generative.recordings import recorder"
+    program = f"{names}; recorder._PART_STEPS = 60; record.run_script(record.main)"
     folder, quiet = tmp_path / "killed", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     words = flags(model_file=model, data_dir=folder, **RECORDING)
     environment = script_environment({"OMP_NUM_THREADS": "1"})

@@ -432,7 +432,8 @@ def test_stopped_between_any_two_files_it_goes_on_to_the_same_bytes(tmp_path, ch
 
 
 def test_killed_it_goes_on_to_the_same_bytes(tmp_path, checkpoint, recording, monkeypatch):
-    program = "from generative import record, recorder; recorder._SHARD_BYTES = 300_000; record.run_script(record.main)"
+    names = "from generative import record; from generative.recordings import recorder"
+    program = f"{names}; recorder._SHARD_BYTES = 300_000; record.run_script(record.main)"
     folder, quiet = tmp_path / "killed", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [sys.executable, "-c", program, *record_command(checkpoint, folder, num_envs=2)]
     process = subprocess.Popen(command, cwd=REPOSITORY, **quiet)

@@ -28,13 +28,13 @@ from generative.domains.coinrun.decoder import NUM_POINTS, WHITE, PixelViews, fr
 from generative.domains.coinrun.games import RIGHT_AND_JUMP, begin_level
 from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.trials import Forecasted, Usual, by_model, by_shuffled, run_trials, sums_of
-from generative.fidelity import check_fidelity, measure
+from generative.domains.registry import load_recorded_policy
 from generative.figures.training_curves import plot_fidelity
 from generative.recordings.format import open_recording
+from generative.simulators.evaluation import check_fidelity, measure
 from generative.simulators.losses import Frames, losses, simulate
-from generative.simulators.training import SimulatorRun, all_windows
+from generative.simulators.training import SimulatorRun, all_windows, make_config
 from generative.simulators.world_model import WorldModel, load_world_model
-from generative.train_gen_model import load_agent, make_config
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.errors import InputError
 from mop.training.loop import FINAL_NAME, STATE_NAME
@@ -64,7 +64,7 @@ def recording(model_file, tmp_path_factory):
 @pytest.fixture(scope="module")
 def parts(recording):
     """A model, the agent, and six windows of seven frames, some of which end early."""
-    agent, _ = load_agent(None, recording)
+    agent, _ = load_recorded_policy(recording)
     torch.manual_seed(0)
     model = WorldModel(0, 8, TINY, GAMES, 9)
     windows = all_windows(recording, 7, 3, "train")
@@ -74,7 +74,7 @@ def parts(recording):
 
 
 def run_of(recording, **settings) -> SimulatorRun:
-    agent, path = load_agent(None, recording)
+    agent, path = load_recorded_policy(recording)
     small = {"num_initializing_steps": 3, "seed": 0, "num_sim_steps": 4, "batch_size": 6}
     settings = GAMES.defaults["tiny"] | small | settings
     return SimulatorRun(make_config(settings, TINY, recording, path), agent, recording)
@@ -350,7 +350,7 @@ def test_a_simulator_of_babyai_stays_what_it_was(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def trials(recording):
-    agent, _ = load_agent(None, recording)
+    agent, _ = load_recorded_policy(recording)
     moments = choose_moments(recording, "train", 6, 3, seed=0)
     return {actor: run_trials(moments, actor, agent, T, 0) for actor in coinrun_trials.ACTORS}, moments
 

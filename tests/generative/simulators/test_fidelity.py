@@ -16,11 +16,12 @@ from generative import fidelity, train_gen_model
 from generative.attribution.closed_loop import untrained
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.trials import ACTORS, AHEAD, choose_moments, run_trials
-from generative.fidelity import MEASURES, check_fidelity, interval_of_ratio, measure, sums_of
 from generative.figures.training_curves import plot_fidelity
+from generative.simulators.evaluation import MEASURES, check_fidelity, interval_of_ratio, measure, sums_of
 from generative.simulators.exact import ExactSimulator
 from generative.simulators.forecasts import Markov, by_copy, by_exact, by_model, by_shuffled
 from generative.simulators.relaxation import NUM_CELLS, harden
+from generative.simulators.training import PRESETS
 from generative.simulators.world_model import WorldModel
 from mop.common.configuration import as_flags
 from mop.common.errors import InputError
@@ -155,7 +156,7 @@ def test_shuffled_actions_are_other_actions(tiny, trials):
     one = trials[0]["trained"]
     torch.manual_seed(0)
     encoding = tiny[0].config["encoding"]
-    model = WorldModel(encoding["lang_dim"], encoding["hidden_size"], train_gen_model.PRESETS["small"])
+    model = WorldModel(encoding["lang_dim"], encoding["hidden_size"], PRESETS["small"])
     told, shuffled = by_model(model, one), by_shuffled(model, one)
     assert told.shape == shuffled.shape == (T, 8, 985)
     own = by_model(model, one, one.one_hot_actions[2:])

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 from generative import plot_training_csv, train_gen_model
 from generative.domains.babyai.decoder import SymbolicViews
+from generative.domains.registry import load_recorded_policy
 from generative.figures.training_curves import plot_log
 from generative.simulators.losses import ARRAYS, TERMS, Frames, losses, simulate
 from generative.simulators.relaxation import CARRYING, DIRECTION, SOFT_DIM, harden, soften
-from generative.simulators.training import SimulatorRun, all_windows
+from generative.simulators.training import PRESETS, SETTINGS, SimulatorRun, all_windows, make_config
 from generative.simulators.world_model import WorldModel, load_world_model
-from generative.train_gen_model import PRESETS, load_agent, make_config
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.configuration import as_flags
 from mop.common.errors import InputError
@@ -39,7 +39,7 @@ def tiny(tmp_path_factory):
 def parts(tiny):
     """A model, the policy, and six windows, two of which end early."""
     recording, checkpoint = tiny
-    policy, _ = load_agent(str(checkpoint), recording)
+    policy, _ = load_recorded_policy(recording, str(checkpoint))
     torch.manual_seed(0)
     model = WorldModel(policy.policy.lang_dim, policy.policy.hidden_size, SMALL)
     windows = all_windows(recording, 7, 3, "train")
@@ -222,9 +222,9 @@ def test_terms_are_zero_where_the_simulation_is_the_truth(parts):
 
 def run_of(tiny, **settings) -> SimulatorRun:
     recording, checkpoint = tiny
-    defaults = {name: default for name, (default, _, _) in train_gen_model.SETTINGS.items()}
+    defaults = {name: default for name, (default, _, _) in SETTINGS.items()}
     small = {"num_initializing_steps": 2, "num_sim_steps": 6, "batch_size": 8}
-    policy, agent = load_agent(str(checkpoint), recording)
+    policy, agent = load_recorded_policy(recording, str(checkpoint))
     return SimulatorRun(make_config(defaults | small | settings, SMALL, recording, agent), policy, recording)
 
 

@@ -21,12 +21,12 @@ from generative.domains.babyai.policy import Answer
 from generative.domains.babyai.targets import parse_target
 from generative.simulators.exact import ExactSimulator
 from generative.simulators.relaxation import cells
+from generative.simulators.training import PRESETS
 from generative.simulators.world_model import WorldModel
 from generative.synthesis.levels import Level, SoftLevels, ask_bot, build, clauses_of, estimate_prior, level_of
 from generative.synthesis.search import Search, search_levels
 from generative.synthesis.study import run_study
 from generative.synthesis.transfer import Reader, percentile_of, travel
-from generative.train_gen_model import PRESETS
 from mop.common.errors import InputError, exit_code
 from mop.envs.babyai import NUM_ACTIONS, World
 from mop.envs.teacher import FAILURE_KINDS
