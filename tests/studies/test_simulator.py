@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from scripts import REPOSITORY
 
-from generative import fidelity
+from generative.simulators import evaluation
 from generative.simulators.evaluation import RESULT
 from mop.common.errors import InputError, exit_code
 from mop.common.files import file_digest
@@ -55,7 +55,7 @@ def test_a_refused_simulator_leaves_out_its_stage_alone(root, monkeypatch, capsy
         if folder.endswith("1e-5"):
             raise InputError("0.6 of the policy's actions")
 
-    monkeypatch.setattr(fidelity, "check_fidelity", check)
+    monkeypatch.setattr(evaluation, "check_fidelity", check)
     assert exit_code(simulator.main) == 0 and len(asked) == 3
     assert "agreement_learned of UnlockPickup_1e-5 is left out: 0.6 of" in capsys.readouterr().out
     every = {(name, stage) for name in simulator.POLICIES for stage in simulator.stages(name)}
@@ -69,7 +69,7 @@ def test_a_refused_simulator_leaves_out_its_stage_alone(root, monkeypatch, capsy
 
 
 def test_what_would_start_anew_is_passed_over_where_its_result_is_there(root, monkeypatch):
-    monkeypatch.setattr(fidelity, "check_fidelity", lambda *_: None)
+    monkeypatch.setattr(evaluation, "check_fidelity", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["simulator", "--only", "UnlockPickup"])
     assert exit_code(simulator.main) == 0
     root.ran.clear()

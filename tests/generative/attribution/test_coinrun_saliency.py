@@ -236,7 +236,7 @@ def studied(tmp_path_factory):
     assert call(train_gen_model, *learn, "--tgm_exp_name", "tiny", "--output_dir", folder / "simulators") == 0
     simulator = folder / "simulators" / "tiny"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fidelity, "MIN_TRIALS", 2)
+        patch.setattr(evaluation, "MIN_TRIALS", 2)
         measured = flags(simulator=simulator, data_dir=recording, num_trials=4, num_horizons=3, horizon=2)
         assert call(fidelity, *measured, "--actors", "trained") == 0
     path = simulator / "fidelity.json"

@@ -17,6 +17,7 @@ from generative.attribution.closed_loop import untrained
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.trials import ACTORS, AHEAD, choose_moments, run_trials
 from generative.figures.training_curves import plot_fidelity
+from generative.simulators import evaluation
 from generative.simulators.evaluation import MEASURES, check_fidelity, interval_of_ratio, measure, sums_of
 from generative.simulators.exact import ExactSimulator
 from generative.simulators.forecasts import Markov, by_copy, by_exact, by_model, by_shuffled
@@ -237,7 +238,7 @@ def test_what_analyses_cannot_rely_on_is_not_written_beside_the_simulator(tiny, 
             call(tiny, measured, **flags)
         assert "--out" in one_line(error)
     assert (measured / "fidelity.json").read_bytes() == before
-    monkeypatch.setattr(fidelity, "MIN_TRIALS", 2)
+    monkeypatch.setattr(evaluation, "MIN_TRIALS", 2)
     assert call(tiny, measured, split="test", actors="trained") == 0
     assert (measured / "fidelity.json").read_bytes() != before
     (measured / "fidelity.json").write_bytes(before)
