@@ -35,6 +35,7 @@ from generative.domains.inputs import open_scenes, recorded_values
 from generative.domains.registry import load_recorded_policy
 from generative.figures.saliency_figures import picture_at, plot_map, plot_strip
 from generative.recordings.format import Episode, open_recording
+from generative.simulators import evaluation
 from mop.common.errors import InputError
 
 SHAPE = {"encoder": "half-nature", "num_features": 8, "hidden_size": 8, "actions": [1, 7, 8, 5], "is_recurrent": True}
