@@ -3,7 +3,7 @@
 Axis letters: N slots, O = 152 numbers of an observation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -94,7 +94,9 @@ class EvalVectorEnv:
         num_envs: int,
         max_steps: int | None = None,
         with_phases: bool = False,
+        progress: Callable[[int], object] | None = None,
     ):
+        """progress: called with the number of episodes just finished."""
         num_envs = min(num_envs, len(seeds))
         self.obs = np.zeros((num_envs, OBS_DIM), np.float32)
         self.worlds = [World(task_id, max_steps, row) for row in self.obs]
@@ -102,6 +104,7 @@ class EvalVectorEnv:
         self.active = np.ones(num_envs, bool)
         self.state = np.zeros(num_envs, PHASED_STATE if with_phases else SLOT_STATE)
         self._with_phases, self.bot_failures = with_phases, {}
+        self._progress = progress
         self._episode = [0] * num_envs  # of each slot
         for slot in range(num_envs):
             self._begin(slot)
@@ -123,6 +126,8 @@ class EvalVectorEnv:
                 }
                 self._begin(slot)
         self._describe()
+        if self._progress is not None and done.any():
+            self._progress(int(done.sum()))
         return done
 
     def _begin(self, slot: int) -> None:

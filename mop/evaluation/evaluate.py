@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mixture_of_experts import RecurrentPolicy, compute_lpc, reset_hidden
+from mixture_of_experts import RecurrentPolicy, compute_lpc
 from mop.analysis.metrics import compute_metrics
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.artifacts.routing_cache import RoutingSteps
@@ -21,7 +21,7 @@ from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import GIVE_UP, EvalVectorEnv
 from mop.envs.missions import DEFAULT_MODEL, MissionEncoder, load_encoder
 from mop.envs.teacher import TeacherFailure
-from mop.fast import dispatch
+from mop.evaluation.rollout import Answer, Missions, Policy, WorldPolicy, rollout
 from mop.training.policies import policy_from_checkpoint
 
 NUM_ENVS = 64
@@ -44,50 +44,30 @@ class Evaluation:
 
 
 class _Recorder:
-    """Collects what the active slots show and what the policy answers at every vector step."""
+    """The states of the slots and the answers of the policy at every step of a rollout."""
 
     def __init__(self):
+        self._active: list[np.ndarray] = []
         self._states: list[np.ndarray] = []
-        self._outputs: list[np.ndarray] = []
+        self._outputs: list[list[Tensor]] = []
 
-    def add(self, active: np.ndarray, state: np.ndarray, outputs: np.ndarray) -> None:
-        """active (N,) bool; state (N,) of the worlds; outputs (N, A + sum of E_l) float32: logits, then weights."""
-        self._states.append(state[active])
-        self._outputs.append(outputs[active])
+    def add(self, env: EvalVectorEnv, answer: Answer) -> None:
+        self._active.append(env.active.copy())
+        self._states.append(env.state.copy())
+        self._outputs.append([answer.logits, *answer.routing])
 
-    def steps(self, num_actions: int, expert_hidden_sizes: Sequence[Sequence[int]]) -> RoutingSteps:
-        """Everything, in the order of episodes and steps."""
-        state, outputs = np.concatenate(self._states), np.concatenate(self._outputs)
-        order = np.argsort(state["episode"], kind="stable")  # the steps of an episode came in their order
-        state, outputs = state[order], outputs[order]
-        ends = np.cumsum([num_actions, *map(len, expert_hidden_sizes)])[:-1]
-        logits, *routing = map(np.ascontiguousarray, np.split(outputs, ends, axis=1))
+    def steps(self, expert_hidden_sizes: Sequence[Sequence[int]]) -> RoutingSteps:
+        """Those of the active slots, in the order of episodes and steps."""
+        rows, state = np.flatnonzero(np.concatenate(self._active)), np.concatenate(self._states)
+        rows = rows[np.argsort(state["episode"][rows], kind="stable")]  # the steps of an episode came in their order
+        logits, *routing = (torch.cat(parts).numpy()[rows] for parts in zip(*self._outputs, strict=True))
         return RoutingSteps(
-            **{name: np.ascontiguousarray(state[name]) for name in state.dtype.names},
+            **{name: state[name][rows] for name in state.dtype.names},
             layer_routing=routing,
             lpc=compute_lpc(list(map(torch.from_numpy, routing)), expert_hidden_sizes).numpy(),
             action_logits=logits,
             action=logits.argmax(-1).astype(np.int8),
         )
-
-
-class Missions:
-    """What a policy is told of missions; each is embedded and projected once, alone, so that no batch changes it."""
-
-    def __init__(self, encoder: MissionEncoder, lang_proj: nn.Linear):
-        self._encoder, self._lang_proj, self._known = encoder, lang_proj, {}
-
-    @torch.no_grad()
-    def lang(self, missions: Sequence[str]) -> Tensor:
-        """(N, G), on the device of the projection."""
-        for mission in set(missions) - self._known.keys():
-            embedding = self._encoder.embed([mission]).to(self._lang_proj.weight.device)
-            self._known[mission] = self._lang_proj(embedding)
-        return torch.cat([self._known[mission] for mission in missions])
-
-
-# (the worlds, obs (N, I), lang (N, G), hidden (N, S)) -> logits (N, A), router weights L x (N, E_l), hidden (N, S)
-Act = Callable[[EvalVectorEnv, Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor], Tensor]]
 
 
 def prepare(
@@ -105,25 +85,12 @@ def prepare(
     return policy.to(device), Missions(encoder, lang_proj.to(device))
 
 
-@torch.no_grad()
-def play(
-    policy: RecurrentPolicy, missions: Missions, env: EvalVectorEnv, act: Act, progress: Progress | None = None
-) -> RoutingSteps:
-    """The greedy episodes of a policy in the worlds of `env`, which holds them then; returns their steps."""
-    device = policy.head.weight.device
-    obs, lang = torch.from_numpy(env.obs), missions.lang(env.missions)  # obs shares the memory of env.obs
-    hidden, recorder = policy.initial_hidden(len(env.worlds)), _Recorder()
-    while env.active.any():
-        logits, routing, hidden = act(env, obs.to(device), lang, hidden)
-        outputs = torch.cat([logits, *routing], -1).cpu().numpy()
-        recorder.add(env.active, env.state, outputs)
-        done = env.step(outputs[:, : policy.num_actions].argmax(-1))
-        if done.any():
-            hidden = reset_hidden(hidden, torch.from_numpy(done).to(device))
-            lang = missions.lang(env.missions)
-            if progress is not None:
-                progress(int(done.sum()))
-    return recorder.steps(policy.num_actions, policy.expert_hidden_sizes)
+def play(policy: RecurrentPolicy, act: Policy, env: EvalVectorEnv) -> RoutingSteps:
+    """The steps of a policy's greedy episodes in the worlds of `env`, which holds them then; act: for `rollout`."""
+    recorder = _Recorder()
+    for step in rollout(act, env, policy.initial_hidden(len(env.worlds))):
+        recorder.add(env, step.answer)
+    return recorder.steps(policy.expert_hidden_sizes)
 
 
 def evaluate(
@@ -147,9 +114,8 @@ def evaluate(
     policy, missions = prepare(checkpoint, encoder, device)
     solved, bot_plan_failures = bot_paths.solvable(eval_seed, num_episodes)
     with_phases = with_phases and record_steps
-    env = EvalVectorEnv(bot_paths.task_id, list(solved), num_envs, bot_paths.max_steps, with_phases)
-    step = dispatch.stepper(policy)
-    steps = play(policy, missions, env, lambda env, *given: step(*given), progress)
+    env = EvalVectorEnv(bot_paths.task_id, list(solved), num_envs, bot_paths.max_steps, with_phases, progress)
+    steps = play(policy, WorldPolicy(policy, missions), env)
     for episode in env.episodes:
         episode["expert_steps"] = solved[episode["seed"]]
     metrics = compute_metrics(env.episodes, steps.lpc, bot_plan_failures)
@@ -167,7 +133,9 @@ def evaluate_bot(
     seeds = list(range(eval_seed, eval_seed + num_episodes))
     env = EvalVectorEnv(bot_paths.task_id, seeds, num_envs, bot_paths.max_steps)
     failures = 0
-    while env.active.any():
+
+    def label(env: EvalVectorEnv, _) -> np.ndarray:
+        nonlocal failures
         actions = np.zeros(len(env.worlds), np.int64)
         for slot in np.flatnonzero(env.active):
             try:
@@ -175,7 +143,10 @@ def evaluate_bot(
             except TeacherFailure:
                 actions[slot] = GIVE_UP
                 failures += 1
-        env.step(actions)
+        return actions
+
+    for _ in rollout(None, env, choose=label):
+        pass
     for episode in env.episodes:
         result = bot_paths.ask(episode["seed"])
         episode["expert_steps"] = result if isinstance(result, int) else None

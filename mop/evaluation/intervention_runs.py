@@ -5,8 +5,8 @@ Axis letters: W worlds, S steps, N worlds side by side.
 """
 
 from bisect import bisect
-from collections.abc import Callable, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Iterable, Mapping
+from copy import copy, deepcopy
 
 import numpy as np
 import torch
@@ -15,33 +15,31 @@ from torch import Tensor
 from mixture_of_experts import RecurrentPolicy
 from mop.analysis.intervention_effects import exchange, measure_effects, phase_grouping, phases_of_both
 from mop.analysis.metrics import compute_metrics
-from mop.artifacts.routing_cache import RoutingCache, RoutingSteps
+from mop.artifacts.routing_cache import RoutingCache
 from mop.common.errors import InputError
 from mop.common.routing_edits import GATE_ONLY, NONE, SWAP, Intervention
 from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import EvalVectorEnv
 from mop.envs.missions import MissionEncoder
 from mop.evaluation.evaluate import NUM_ENVS, Progress, play, prepare
+from mop.evaluation.rollout import Answer, Policy, WorldPolicy, rollout
 from mop.evaluation.routing_gates import Gates, experts_of_units, hold_memory
 from mop.fast import dispatch
 
-_BLOCK = 1024  # worlds side by side where a policy is only asked
-
-# obs (N, I), lang (N, G), hidden (N, S), which world and which of its steps (N,) -> logits, routing, hidden
-_Answer = Callable[[Tensor, Tensor, Tensor, np.ndarray, np.ndarray], tuple[Tensor, list[Tensor], Tensor]]
+When = Callable[[np.ndarray, np.ndarray], np.ndarray]  # worlds and steps (N,) -> where an intervention is made, bool
 
 
 def with_routers_of(policy: RecurrentPolicy, other: RecurrentPolicy) -> RecurrentPolicy:
     """A copy of a policy with the routers of another. Raises InputError where they do not fit."""
-    copy = deepcopy(policy)
+    changed = deepcopy(policy)
     try:
         if policy.expert_hidden_sizes != other.expert_hidden_sizes or policy.equations != other.equations:
             raise RuntimeError
-        for mine, theirs in zip(copy.layers, other.layers, strict=True):
+        for mine, theirs in zip(changed.layers, other.layers, strict=True):
             mine.router.load_state_dict(theirs.router.state_dict())
     except (RuntimeError, AttributeError):
         raise InputError("the routers of the two policies do not fit: their experts or widths differ") from None
-    return copy
+    return changed
 
 
 class Actor:
@@ -55,57 +53,70 @@ class Actor:
         path: str | None = None,
     ):
         """path: see `dispatch.stepper`. Raises InputError where checkpoint and encoder do not fit together."""
-        self.policy, self.missions = prepare(checkpoint, encoder, device)
-        self._experts = experts_of_units(self.policy.hidden_layout, self.policy.expert_hidden_sizes).to(device)
-        self._path, self._step = path, dispatch.stepper(self.policy, path)
+        self.policy, self._missions = prepare(checkpoint, encoder, device)
+        self._experts = experts_of_units(self.policy.hidden_layout, self.policy.expert_hidden_sizes)
+        self._path, self._act = path, WorldPolicy(self.policy, self._missions, dispatch.stepper(self.policy, path))
 
-    def stepper(self, routers: RecurrentPolicy | None = None) -> Callable:
-        """What steps the policy, with the routers of another one if given. Raises InputError if they do not fit."""
-        return self._step if routers is None else dispatch.stepper(with_routers_of(self.policy, routers), self._path)
+    def with_routers_of(self, other: RecurrentPolicy) -> "Actor":
+        """The same policy with the routers of another. Raises InputError if they do not fit."""
+        actor = copy(self)
+        step = dispatch.stepper(with_routers_of(self.policy, other), self._path)
+        actor._act = WorldPolicy(self.policy, self._missions, step)
+        return actor
 
-    def answers(
-        self,
-        gates: Gates,
-        variant: str = GATE_ONLY,
-        step: Callable | None = None,
-        when: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
-    ) -> _Answer:
-        """What the policy answers with an intervention.
+    def under(
+        self, gates: Gates, variant: str = GATE_ONLY, numbers: np.ndarray | None = None, when: When | None = None
+    ) -> Policy:
+        """The policy for `rollout`, with an intervention.
 
-        step: of `stepper`; when: worlds and steps (N,) -> where it is made (N,) bool, None for everywhere.
+        numbers (W,) int: of the worlds in the evaluation, None for 0, 1, ...; when: where it is made, None for
+        everywhere.
         """
-        is_idle, step = gates.intervention.kind in (NONE, SWAP), step or self._step
+        if gates.intervention.kind in (NONE, SWAP):
+            return self._act
 
-        @torch.no_grad()
-        def answer(obs: Tensor, lang: Tensor, hidden: Tensor, world: np.ndarray, t_step: np.ndarray):
-            if is_idle:
-                return step(obs, lang, hidden)
+        def act(envs: EvalVectorEnv, hidden: Tensor) -> Answer:
+            world, t_step = envs.state["episode"], envs.state["t_step"]
+            world = world if numbers is None else numbers[world]
             is_on = None if when is None else when(world, t_step)
-            logits, routing, after = step(obs, lang, hidden, gates.at(world, t_step, is_on))
-            return logits, routing, hold_memory(variant, self._experts, routing, hidden, after)
+            answer = self._act(envs, hidden, gates.at(world, t_step, is_on))
+            return answer._replace(hidden=hold_memory(variant, self._experts, answer.routing, hidden, answer.hidden))
 
-        return answer
+        return act
 
-    def play(
-        self,
-        answer: _Answer,
-        env: EvalVectorEnv,
-        worlds: np.ndarray,
-        progress: Progress | None = None,
-        seen: list[tuple[np.ndarray, np.ndarray]] | None = None,
-    ) -> RoutingSteps:
-        """The steps of the greedy episodes in the worlds of `env`, whose numbers are `worlds` (W,) int.
 
-        progress: called with the number of episodes just finished; seen: gets which episodes and observations there
-        are at each vector step.
-        """
+class RecordedEpisodes:
+    """Episodes of an evaluation as environments for `rollout`: they show what was seen then, whatever is done."""
 
-        def act(env: EvalVectorEnv, obs: Tensor, lang: Tensor, hidden: Tensor):
-            if seen is not None:
-                seen.append((env.state["episode"][env.active], env.obs[env.active].astype(np.uint8)))
-            return answer(obs, lang, hidden, worlds[env.state["episode"]], env.state["t_step"])
+    def __init__(self, data: RoutingCache, obs: np.ndarray, num_envs: int):
+        """obs (S, I) uint8: of the steps of the data."""
+        self._obs, self._missions = obs, [episode["mission"] for episode in data.episodes]
+        self._lengths = np.bincount(data.steps.episode)
+        self._first_rows = np.cumsum(self._lengths) - self._lengths
+        self._waiting = np.argsort(self._lengths, kind="stable").tolist()  # the longest begin
+        num_envs = min(num_envs, len(self._waiting))
+        self.state = np.zeros(num_envs, [("episode", np.int64), ("t_step", np.int64)])
+        self.active, self.missions = np.ones(num_envs, bool), [""] * num_envs
+        self._begin(range(num_envs))
 
-        return play(self.policy, self.missions, env, act, progress)
+    @property
+    def rows(self) -> np.ndarray:
+        """The step (N,) int of the data that each environment shows."""
+        return self._first_rows[self.state["episode"]] + self.state["t_step"]
+
+    def step(self, actions: np.ndarray) -> np.ndarray:
+        """Go on to the next step. Returns (N,) bool: where another episode has begun."""
+        self.state["t_step"] += self.active
+        is_over = self.active & (self.state["t_step"] == self._lengths[self.state["episode"]])
+        self._begin(np.flatnonzero(is_over).tolist())
+        return is_over
+
+    def _begin(self, slots: Iterable[int]) -> None:
+        for slot in slots:
+            self.active[slot] = bool(self._waiting)
+            episode = self._waiting.pop() if self._waiting else 0
+            self.state[slot], self.missions[slot] = (episode, 0), self._missions[episode]
+        self.obs = self._obs[self.rows].astype(np.float32)
 
 
 class Study:
@@ -133,12 +144,15 @@ class Study:
         self.policy = self._actor.policy
         self._bot_paths, self._num_envs, self._eval_seed = bot_paths, num_envs, eval_seed
         self._solved, self._bot_plan_failures = bot_paths.solvable(eval_seed, num_episodes)
-        self._seen: list[tuple[np.ndarray, np.ndarray]] = []  # the worlds and observations of each vector step
-        intact = self._actor.answers(Gates(Intervention(NONE), self.policy.expert_hidden_sizes))
-        self.intact = self._play(intact, np.arange(num_episodes), progress, self._seen)
-        world, obs = (np.concatenate(parts) for parts in zip(*self._seen, strict=True))
+        act, seen = self._actor.under(Gates(Intervention(NONE), self.policy.expert_hidden_sizes)), []
+
+        def act_and_see(env: EvalVectorEnv, hidden: Tensor) -> Answer:
+            seen.append((env.state["episode"][env.active], env.obs[env.active].astype(np.uint8)))
+            return act(env, hidden)
+
+        self.intact = self._play(act_and_see, np.arange(num_episodes), progress)
+        world, obs = (np.concatenate(parts) for parts in zip(*seen, strict=True))
         self._obs = obs[np.argsort(world, kind="stable")]  # (S, I) uint8, in the order of the steps of `intact`
-        self._seen = []
         self.group_by = group_by or phase_grouping(self.intact)
         groups, self._phase, _ = phases_of_both(self.intact, self.intact, self.group_by)
         self.phases: list[str] = groups.labels
@@ -181,10 +195,10 @@ class Study:
         routers: for `swap`, the policy whose routers are taken; progress: called with the number of episodes just
         finished, more than there are worlds where they are played several times. Raises InputError as `check`.
         """
-        gates, step = self._prepare(intervention, routers)
+        gates, actor = self._prepare(intervention, routers)
         if intervention.phase is not None:
-            return self._play_in_phase(gates, variant, step, progress)
-        return self._play(self._actor.answers(gates, variant, step), np.arange(len(self._solved)), progress)
+            return self._play_in_phase(gates, variant, actor, progress)
+        return self._play(actor.under(gates, variant), np.arange(len(self._solved)), progress)
 
     def agrees(
         self, intervention: Intervention, variant: str = GATE_ONLY, routers: RecurrentPolicy | None = None
@@ -194,29 +208,34 @@ class Study:
         It is shown their observations, step by step, and carries its own memory along, as the intervention makes it;
         but the actions that are taken in the world are those of the intact policy. Arguments and errors as `episodes`.
         """
-        (gates, step), episode = self._prepare(intervention, routers), self.intact.steps.episode
-        when, starts = None, np.searchsorted(episode, np.arange(len(self._solved)))
+        (gates, actor), steps, when = self._prepare(intervention, routers), self.intact.steps, None
         if intervention.phase is not None:
             is_in = self._phase == self.phases.index(intervention.phase)
+            first_rows = np.searchsorted(steps.episode, np.arange(len(self._solved)))
 
             def when(world: np.ndarray, t_step: np.ndarray) -> np.ndarray:
-                return is_in[starts[world] + t_step]
+                return is_in[first_rows[world] + t_step]
 
-        return self._ask(self._actor.answers(gates, variant, step, when), starts) == self.intact.steps.action
+        envs = RecordedEpisodes(self.intact, self._obs, self._num_envs)
+        agrees = np.empty(len(steps), bool)
+        hidden = self.policy.initial_hidden(len(envs.active))
+        for step in rollout(actor.under(gates, variant, when=when), envs, hidden):
+            rows = envs.rows[envs.active]
+            agrees[rows] = step.action[envs.active] == steps.action[rows]
+        return agrees
 
-    def _prepare(self, intervention: Intervention, routers: RecurrentPolicy | None) -> tuple[Gates, Callable]:
-        """What changes the weights, and what steps the policy."""
+    def _prepare(self, intervention: Intervention, routers: RecurrentPolicy | None) -> tuple[Gates, Actor]:
+        """The gates, and the actor that they change."""
         self.check(intervention)
         gates = Gates(intervention, self.policy.expert_hidden_sizes, self.intact.steps.layer_routing, self._eval_seed)
-        return gates, self._actor.stepper(routers if intervention.kind == SWAP else None)
+        is_swap = intervention.kind == SWAP and routers is not None
+        return gates, self._actor.with_routers_of(routers) if is_swap else self._actor
 
-    def _play(
-        self, answer: _Answer, worlds: np.ndarray, progress: Progress | None, seen: list | None = None
-    ) -> RoutingCache:
-        """The episodes in some of the worlds, in their order; `seen` gets what they show."""
+    def _play(self, act: Policy, worlds: np.ndarray, progress: Progress | None) -> RoutingCache:
+        """The episodes in some of the worlds (W,), in their order."""
         seeds = np.array(list(self._solved))[worlds].tolist()
-        env = EvalVectorEnv(self._bot_paths.task_id, seeds, self._num_envs, self._bot_paths.max_steps, True)
-        steps = self._actor.play(answer, env, worlds, progress, seen)
+        env = EvalVectorEnv(self._bot_paths.task_id, seeds, self._num_envs, self._bot_paths.max_steps, True, progress)
+        steps = play(self.policy, act, env)
         for episode in env.episodes:
             episode["expert_steps"] = self._solved[episode["seed"]]
         header = {"task_id": self._bot_paths.task_id, "expert_hidden_sizes": self.policy.expert_hidden_sizes}
@@ -224,7 +243,7 @@ class Study:
 
     # --- in a phase ---------------------------------------------------------------------------------------------------
 
-    def _play_in_phase(self, gates: Gates, variant: str, step: Callable, progress: Progress | None) -> RoutingCache:
+    def _play_in_phase(self, gates: Gates, variant: str, actor: Actor, progress: Progress | None) -> RoutingCache:
         """The episodes with an intervention at the steps in a phase, and at no other.
 
         The phase of a step is known only when its episode is complete. But an episode does not depend on what would be
@@ -248,7 +267,7 @@ class Study:
                 if turns[world] and wrong[world] <= turns[world][-1]:
                     raise InputError(f"{gates.intervention}: {self.group_by} is not known before an action is chosen")
                 turns[world].append(int(wrong[world]))
-            part = self._play(self._actor.answers(gates, variant, step, is_on), waiting, progress)
+            part = self._play(actor.under(gates, variant, waiting, is_on), waiting, progress)
             changed = exchange(changed, part, waiting)
 
     def _first_wrong(self, changed: RoutingCache, phase: str, is_on: Callable) -> np.ndarray:
@@ -261,22 +280,3 @@ class Study:
         wrong = np.full(len(changed.episodes), -1)
         wrong[worlds] = steps.t_step[rows[first]]
         return wrong
-
-    # --- on the intact episodes ---------------------------------------------------------------------------------------
-
-    def _ask(self, answer: _Answer, starts: np.ndarray) -> np.ndarray:
-        """The greedy action (S,) at each step of the intact episodes, which begin at rows `starts`."""
-        episode, device = self.intact.steps.episode, self.policy.head.weight.device
-        lengths, actions = np.bincount(episode), np.empty(len(episode), np.int64)
-        order = np.argsort(-lengths, kind="stable")
-        for worlds in np.split(order, range(_BLOCK, len(order), _BLOCK)):
-            lang = self._actor.missions.lang([self.intact.episodes[world]["mission"] for world in worlds])
-            hidden = self.policy.initial_hidden(len(worlds))
-            for t in range(lengths[worlds[0]]):
-                worlds = worlds[lengths[worlds] > t]  # the longest are in front
-                rows, count = starts[worlds] + t, len(worlds)
-                obs = torch.from_numpy(self._obs[rows].astype(np.float32)).to(device)
-                times = np.full(count, t)
-                logits, _, hidden = answer(obs, lang[:count], hidden[:count], worlds, times)
-                actions[rows] = logits.argmax(-1).cpu().numpy()
-        return actions

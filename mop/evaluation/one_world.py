@@ -13,7 +13,7 @@ import numpy as np
 from mop.artifacts.routing_cache import RoutingCache
 from mop.common.routing_edits import GATE_ONLY, Intervention
 from mop.envs.episodes import EvalVectorEnv
-from mop.evaluation.evaluate import encoder_for, load_for_evaluation
+from mop.evaluation.evaluate import encoder_for, load_for_evaluation, play
 from mop.evaluation.intervention_runs import Actor
 from mop.evaluation.routing_gates import Gates
 
@@ -66,10 +66,10 @@ class OneWorld:
 
     def _play(self, numbers: Sequence[int], intervention: Intervention, variant: str) -> list[RoutingCache]:
         header, known = self._data.header, [self._data.episodes[number] for number in numbers]
-        answer = self._actor.answers(self._gates(intervention), variant)
+        act = self._actor.under(self._gates(intervention), variant, np.asarray(numbers))
         seeds = [episode["seed"] for episode in known]
         env = EvalVectorEnv(header["task_id"], seeds, len(seeds), self._max_steps, with_phases=True)
-        steps = self._actor.play(answer, env, np.asarray(numbers))
+        steps = play(self._actor.policy, act, env)
         for episode, of_data in zip(env.episodes, known, strict=True):
             episode["expert_steps"] = of_data.get("expert_steps")
         sizes = self._actor.policy.expert_hidden_sizes

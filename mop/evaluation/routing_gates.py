@@ -191,4 +191,4 @@ def hold_memory(variant: str, experts: Tensor, routing: Sequence[Tensor], before
     if variant == GATE_ONLY:
         return after
     is_out = (torch.cat(list(routing), -1) == 0)[:, experts.clamp(min=0)] & (experts >= 0)
-    return torch.where(is_out, before if variant == FROZEN else 0, after)
+    return torch.where(is_out.to(after.device), before if variant == FROZEN else 0, after)

@@ -11,7 +11,8 @@ from generative.simulators.relaxation import decoding
 from mixture_of_experts import Intervention, RecurrentPolicy, compute_lpc
 from mop.common.errors import InputError
 from mop.envs.missions import MissionEncoder
-from mop.evaluation.evaluate import Missions, encoder_for, load_for_evaluation
+from mop.evaluation.evaluate import encoder_for, load_for_evaluation
+from mop.evaluation.rollout import Missions
 from mop.fast import dispatch
 from mop.training.policies import policy_from_checkpoint
 
