@@ -1,14 +1,17 @@
 """The names of figures and of the numbers behind them, in one place; mop.analysis and mop.plotting do the work."""
 
-from mop.analysis.actions import hold_action
-from mop.analysis.by_phase import measure_run
-from mop.analysis.cells import aggregate_routing_by_position, compute_confidence, compute_grid_bounds
-from mop.analysis.complexity import compute_complexity, index_states
+from mop.analysis.actions import compute_loops, hold_action, index_states
 from mop.analysis.explained import compute_layer_costs, explain_beyond, explain_variance, gate_values
-from mop.analysis.groups import GROUPINGS, get_available_analyses, group_routing_data, room_labels_for_groups
-from mop.analysis.loops import compute_loops
-from mop.analysis.many_runs import mean_over_seeds
-from mop.analysis.phases import PHASES, key_phases
+from mop.analysis.groups import (
+    GROUPINGS,
+    PHASES,
+    get_available_analyses,
+    group_routing_data,
+    key_phases,
+    room_labels_for_groups,
+)
+from mop.analysis.many_runs import measure_run
+from mop.analysis.maps import aggregate_routing_by_position, compute_confidence, compute_grid_bounds
 from mop.analysis.routing_data import index_episodes
 from mop.plotting.action_bars import plot_action_frequency
 from mop.plotting.alpha_maps import plot_phase_maps
@@ -44,7 +47,8 @@ from mop.plotting.weight_bars import (
     plot_routing_near_objects,
     plot_specialisation,
 )
-from mop.statistics.bootstrap import bootstrap_means
+from mop.statistics.bootstrap import bootstrap_means, mean_over_seeds
+from mop.statistics.information import mutual_information as compute_complexity
 
 __all__ = [
     "BEHAVIOURS",

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
 
-from mop.analysis.complexity import DEFAULT_STATE, STATE_PARTS
+from mop.analysis.actions import DEFAULT_STATE, STATE_PARTS
 from mop.analysis.routing_data import ACTION_NAMES
 from mop.apps import flags, statistics_page
 from mop.apps.export import Export

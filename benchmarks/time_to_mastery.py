@@ -32,9 +32,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks.throughput import spread
-from mop.analysis.distinctness import effective_number
-from mop.analysis.pathways import compute_pathways
-from mop.analysis.router_weights import compute_router_entropy
+from mop.analysis.routing import compute_pathways
 from mop.artifacts.routing_cache import RoutingCache, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.configuration import Parser, as_flags, check_flags, integer, words
@@ -42,6 +40,7 @@ from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.task_mix import task_name
 from mop.plotting.style import HUES, open_frame, wrapped
+from mop.statistics.information import effective_number, entropy_nats
 from studies.experiments import NUM_EPISODES, RESULTS, ROOT, RUNS, markdown_table, read_published
 from studies.tasks import RECIPE, keep_all
 
@@ -131,7 +130,7 @@ def measure_routing(cache: RoutingCache) -> dict[str, float]:
     layers, sizes = cache.steps.layer_routing, cache.header["expert_hidden_sizes"]
     skips = [weights[:, np.asarray(of_layer) == 0].sum(1) for weights, of_layer in zip(layers, sizes, strict=True)]
     return {
-        "router_entropy": float(np.mean([compute_router_entropy(weights).mean() for weights in layers])),
+        "router_entropy": float(np.mean([entropy_nats(weights).mean() for weights in layers])),
         "skip_weight": float(np.mean([skip.mean() for skip in skips])),
         "pathways": float(effective_number(compute_pathways(cache).shares.mean[0])),
     }

@@ -21,12 +21,12 @@ from tqdm import tqdm
 from generative.agents.level_play import Actor, AgentActor, ConstantActor, RandomActor, play_levels
 from generative.agents.networks import GameAgent, load_agent
 from generative.domains.coinrun.games import ALL_LEVELS, RIGHT_AND_JUMP, UNSEEN_LEVELS, check_playable
-from mop.analysis.metrics import wilson_interval
 from mop.common.configuration import Parser, check_flags, integer, optional
 from mop.common.errors import run_script
 from mop.common.files import check_writable, write_csv
 from mop.common.seeding import stream_seed
 from mop.statistics.bootstrap import bootstrap_means
+from mop.statistics.intervals import wilson_interval
 from mop.training.devices import choose_device
 
 RANDOM = "random"

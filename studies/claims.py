@@ -24,9 +24,8 @@ import yaml
 from torch import nn
 from tqdm import tqdm
 
-from mop.analysis.consistency import group_means, shuffled_in_groups, stacked, step_correlation
-from mop.analysis.distinctness import distinctness, effective_number
-from mop.analysis.pathways import compute_pathways
+from mop.analysis.routing import compute_pathways
+from mop.analysis.specialisation import distinctness, group_means, stacked, step_correlation
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.artifacts.intervention_rows import load_rows
 from mop.artifacts.results import load_result
@@ -42,6 +41,8 @@ from mop.common.task_mix import task_name
 from mop.envs.babyai import NO_LABEL
 from mop.envs.trajectories import Trajectories, bot_trajectories
 from mop.evaluation.evaluate import encoder_for
+from mop.statistics.information import effective_number
+from mop.statistics.permutation import permute_within
 from mop.training.policies import build_policy
 from mop.training.teacher_forcing import force
 from studies.claims_report import COMMANDS, DIFFICULTY, FOLDER, PAIRS, UNTRAINED, VALUES, write_report
@@ -283,14 +284,14 @@ def compare(
         patterns = [group_means(weights, of_step) for weights in (first, second)]
         within = task_of_phase if measure == "sub-goals" else np.zeros(len(patterns[0]), np.int64)
         exchanged = [
-            step_correlation(patterns[0], shuffled_in_groups(patterns[1], within, rng), within)
+            step_correlation(patterns[0], permute_within(patterns[1], within, rng), within)
             for _ in range(NUM_PERMUTATIONS)
         ]
         if measure == "tasks":
             found["all"] = step_correlation(*(pattern.reshape(-1, 1) for pattern in patterns))
         found |= {measure: step_correlation(*patterns, within), f"{measure}, by chance": float(np.mean(exchanged))}
     found["steps"] = step_correlation(first, second, inputs.episode)
-    shuffled = shuffled_in_groups(second, inputs.episode, rng)
+    shuffled = permute_within(second, inputs.episode, rng)
     found["steps, by chance"] = step_correlation(first, shuffled, inputs.episode)
     layers = (np.split(weights, np.cumsum(num_experts)[:-1], axis=1) for weights in (first, second))
     for number, of_layer in enumerate(zip(*layers, strict=True)):

@@ -8,11 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mop.analysis.consistency import mean_over_pairs
-from mop.analysis.many_runs import fisher_z, mean_over_seeds
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.plotting.style import HUES, open_frame
+from mop.statistics.bootstrap import mean_over_seeds
+from mop.statistics.intervals import fisher_z, mean_over_pairs
 from studies.experiments import markdown_table
 
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "claims"

@@ -24,9 +24,6 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from mop.analysis.between_tasks import intraclass_correlation, rank_correlation
-from mop.analysis.many_runs import mean_over_seeds
-from mop.analysis.metrics import interval_of_rate
 from mop.artifacts.checkpoints import load_checkpoint, save_checkpoint
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import cache_path
@@ -34,7 +31,9 @@ from mop.common.configuration import Parser, as_flags, check_flags, integer, wor
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.task_mix import task_name
-from mop.statistics.intervals import interval_of_mean
+from mop.statistics.bootstrap import mean_over_seeds
+from mop.statistics.intervals import interval_of_mean, interval_of_rate, rank_correlation
+from mop.statistics.variance import intraclass_correlation
 from plotting_utils import plot_by_task
 from studies import experiments
 from studies.experiments import SEEDS, Training, markdown_table

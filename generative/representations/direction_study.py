@@ -22,11 +22,11 @@ from generative.representations.probes import (
     class_differences,
     labels_of_others,
 )
-from mop.analysis.run_comparison import Interval
 from mop.common.errors import InputError
 from mop.common.files import write_atomic
 from mop.common.seeding import stream_seed
 from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
+from mop.statistics.intervals import Interval
 
 PROBE = "probe"  # in place of a method's name: directions from one class of a property to another
 _PROBE_ROWS = 8000  # of the training worlds, for each probe

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mop.analysis.run_comparison import correlation_of_outcomes, difference_of_rates
 from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
+from mop.statistics.intervals import correlation_of_outcomes, difference_of_rates
 
 Table = Mapping[str, np.ndarray]  # columns (W,) of the episodes of a run
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from mop.analysis.run_comparison import Interval
 from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
+from mop.statistics.intervals import Interval
+from mop.statistics.permutation import permute_within
 
 
 class Probe:
@@ -89,9 +90,7 @@ def labels_of_others(labels: np.ndarray, t_step: np.ndarray, rng: np.random.Gene
     A probe that is taught and judged by these finds what the time alone tells (a control task, Hewitt and Liang 2019,
     arXiv 1909.03368).
     """
-    mixed = np.empty_like(labels)
-    mixed[np.argsort(t_step, kind="stable")] = labels[np.lexsort((rng.random(len(labels)), t_step))]
-    return mixed
+    return permute_within(labels, t_step, rng)
 
 
 def above_chance(accuracy: float, num_classes: int) -> float:

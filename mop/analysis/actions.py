@@ -1,9 +1,16 @@
-"""What a policy does, and how sure it is of it. Axis letters: S steps, A actions, G groups."""
+"""Actions: how often each is taken, how sure the policy is, what a state may be, and loops.
+
+Axis letters: S steps, A actions, G groups; in loops T steps of an episode, B episodes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from mop.analysis.groups import Groups
-from mop.analysis.routing_data import ACTION_NAMES, RoutingData, chosen_actions, index_episodes
+from mop.analysis.groups import Groups, group_routing_data
+from mop.analysis.maps import index_cells
+from mop.analysis.routing_data import ACTION_NAMES, RoutingData, check_not_empty, chosen_actions, index_episodes
 from mop.common.errors import InputError
 from mop.statistics.bootstrap import Means, bootstrap_shares
 
@@ -41,3 +48,83 @@ def action_probabilities(action_logits: np.ndarray) -> np.ndarray:
     logits = np.asarray(action_logits, np.float64)
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)
+
+
+# --- states, whose information on actions is the complexity of a policy -----------------------------------------------
+
+
+def _direction(routing_data: RoutingData, phases: str | None) -> np.ndarray:
+    routing_data.require("direction")
+    return np.asarray(routing_data.steps.direction, np.int64)
+
+
+STATE_PARTS: dict[str, Callable[[RoutingData, str | None], np.ndarray]] = {
+    # what a state may be made of -> the number of each step (S,) int; the second argument is a name of GROUPINGS
+    "cell": lambda data, phases: index_cells(data.steps.position).index,
+    "direction": _direction,
+    "carrying": lambda data, phases: group_routing_data(data, "by_carrying").index,
+    "phase": lambda data, phases: group_routing_data(data, phases or "overall").index,
+}
+DEFAULT_STATE = ("cell", "direction", "phase")
+
+
+def index_states(routing_data: RoutingData, parts: Sequence[str] = DEFAULT_STATE, phases: str | None = None):
+    """The state of each step, (S,) int64 from 0 without gaps: steps are in one state if all `parts` are equal.
+
+    parts: of STATE_PARTS; phases: a name of GROUPINGS, for the part "phase". Raises InputError if a part is unknown or
+    the data lacks what it needs.
+    """
+    check_not_empty(routing_data.steps.episode)
+    columns = []
+    for part in parts:
+        if part not in STATE_PARTS:
+            raise InputError(f"there is no {part!r} that a state is made of; choose among {', '.join(STATE_PARTS)}")
+        columns.append(STATE_PARTS[part](routing_data, phases))
+    return np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+# --- loops ------------------------------------------------------------------------------------------------------------
+
+
+LONGEST_PERIOD = 30
+LEAST_REPEATS = 3  # fewer may be a way of searching
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The end of an episode: from step `start` on, cell, direction and action repeat every `period` steps."""
+
+    start: int
+    period: int
+
+
+def find_loop(position: np.ndarray, direction: np.ndarray, action: np.ndarray) -> Loop | None:
+    """The loop of the least period in which an episode of T steps ends, if there is one of LEAST_REPEATS rounds.
+
+    position: (T, 2) int; direction, action: (T,) int.
+    """
+    states = np.column_stack([position, direction, action])
+    for period in range(1, min(LONGEST_PERIOD, len(states) // LEAST_REPEATS) + 1):
+        differs = np.flatnonzero((states[period:] != states[:-period]).any(1))
+        start = 0 if not len(differs) else int(differs[-1]) + 1
+        if len(states) - start >= LEAST_REPEATS * period:
+            return Loop(start, period)
+    return None
+
+
+def compute_loops(routing_data: RoutingData) -> list[Loop | None]:
+    """The loop in which each of the B episodes ends; None for one that ends in none or has no steps.
+
+    Raises InputError if the steps lack a column that it needs, or two episodes have one number, as before version 4.
+    """
+    for field in ("t_step", "position", "direction"):
+        routing_data.require(field)
+    steps, action = routing_data.steps, chosen_actions(routing_data)
+    order = np.lexsort((steps.t_step, steps.episode))
+    episode, t_step = np.asarray(steps.episode)[order], np.asarray(steps.t_step)[order]
+    if ((episode[1:] == episode[:-1]) & (t_step[1:] == t_step[:-1])).any():
+        raise InputError("this routing data does not tell its episodes apart: loops cannot be found")
+    counts = np.bincount(episode, minlength=len(routing_data.episodes))
+    position, direction = np.asarray(steps.position), np.asarray(steps.direction)
+    rows = np.split(order, np.cumsum(counts)[:-1])
+    return [find_loop(position[chosen], direction[chosen], action[chosen]) for chosen in rows]

@@ -9,12 +9,12 @@ from itertools import combinations
 
 import numpy as np
 
-from mop.analysis.cells import index_cells
 from mop.analysis.groups import GROUPINGS, group_routing_data
-from mop.analysis.router_weights import compute_layer_lpc
+from mop.analysis.maps import index_cells
+from mop.analysis.routing import compute_layer_lpc
 from mop.analysis.routing_data import RoutingData, check_not_empty, checked_positions, checked_weights, index_episodes
 from mop.common.errors import InputError
-from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
+from mop.statistics.variance import bounds_of_shares, errors_out_of_episode, eta_squared
 
 TIME_BINS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)  # first step of each bin: a policy changes most at the start
 
@@ -150,16 +150,16 @@ def explain_variance(routing_data: RoutingData, values: np.ndarray, phases: str 
     names = list(factors)
     chosen = [(name,) for name in names] + list(combinations(names, 2)) + ([tuple(names)] if len(names) > 2 else [])
     groups = [_joint(factors[name] for name in of) for of in chosen]
-    null, _ = _errors_out_of_episode(values, episode, np.zeros(len(values), np.int64))
-    errors, unseen = zip(*(_errors_out_of_episode(values, episode, group) for group in groups), strict=True)
-    low, high = _bounds_of_shares(null, errors)
+    null, _ = errors_out_of_episode(values, episode, np.zeros(len(values), np.int64))
+    errors, unseen = zip(*(errors_out_of_episode(values, episode, group) for group in groups), strict=True)
+    low, high = bounds_of_shares(null, errors)
     return [
         Explained(
             of,
             1 - errors[place].sum(0) / null.sum(0),
             low[place],
             high[place],
-            _eta_squared(values, groups[place]),
+            eta_squared(values, groups[place]),
             np.bincount(groups[place]),
             unseen[place],
         )
@@ -194,12 +194,12 @@ def explain_beyond(
         if name not in factors:
             raise InputError(f"nothing tells these steps apart by {name}; by {', '.join(factors)}")
     less, more = (
-        _errors_out_of_episode(values, episode, _joint(factors[name] for name in of))[0]
+        errors_out_of_episode(values, episode, _joint(factors[name] for name in of))[0]
         for of in (tuple(held), (*held, factor))
     )
     is_left = less.sum(0) > 1e-12 * np.square(values).sum(0)
     share = np.divide(more.sum(0), less.sum(0), out=np.full(values.shape[1], np.nan), where=is_left)
-    ((low,), (high,)) = _bounds_of_shares(np.where(is_left, less, np.nan), [more])
+    ((low,), (high,)) = bounds_of_shares(np.where(is_left, less, np.nan), [more])
     return Beyond(factor, tuple(held), 1 - share, low, high)
 
 
@@ -216,51 +216,9 @@ def _checked_values(routing_data: RoutingData, values: np.ndarray) -> tuple[np.n
     return values - values.mean(0), episode
 
 
-def _bounds_of_shares(null: np.ndarray, errors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The 95 % intervals, low and high (F, K), of 1 - errors / null for the errors (B, K) of F predictions."""
-    if len(null) < MIN_EPISODES:
-        nothing = np.full((len(errors), null.shape[1]), np.nan)
-        return nothing, nothing
-    drawn = resample(np.concatenate([null, *errors], axis=1)).reshape(-1, 1 + len(errors), null.shape[1])
-    low, high = bounds(1 - drawn[:, 1:] / drawn[:, :1])
-    return low, high
-
-
 def _joint(indices: Iterable[np.ndarray]) -> np.ndarray:
     """The number (S,) int64, from 0 without gaps, of the combination of the numbers of several factors (S,)."""
     joint = np.int64(0)
     for index in indices:
         joint = joint * (np.int64(index.max()) + 1) + index
     return np.unique(joint, return_inverse=True)[1]
-
-
-def _errors_out_of_episode(values: np.ndarray, episode: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, float]:
-    """Squared errors of each episode (B, K), when a step is predicted from other episodes, and the share of the unseen.
-
-    values: (S, K); episode, group: (S,) int from 0 without gaps.
-    """
-    num_groups = group.max() + 1
-    pairs, pair, count = np.unique(episode * num_groups + group, return_inverse=True, return_counts=True)
-    of_episode, of_group = pairs // num_groups, pairs % num_groups
-
-    def sums(index: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return np.stack([np.bincount(index, column) for column in weights.T], axis=1)
-
-    total = sums(pair, values)  # of each group in each episode that has it, (pairs, K)
-    others = np.bincount(of_group, count)[of_group] - count
-    rest = len(values) - np.bincount(of_episode, count)[of_episode]
-    is_seen = others > 0
-    of_group_elsewhere = sums(of_group, total)[of_group] - total
-    of_all_elsewhere = values.sum(0) - sums(of_episode, total)[of_episode]
-    predicted = np.where(
-        is_seen[:, None], of_group_elsewhere / np.maximum(others, 1)[:, None], of_all_elsewhere / rest[:, None]
-    )
-    errors = sums(episode, np.square(values - predicted[pair]))
-    return errors, float(count[~is_seen].sum() / len(values))
-
-
-def _eta_squared(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Share (K,) of the variance of values (S, K), of mean 0, that is between the means of the groups."""
-    count = np.bincount(group)
-    between = [np.sum(np.square(np.bincount(group, column)) / count) for column in values.T]
-    return np.array(between) / np.square(values).sum(0)

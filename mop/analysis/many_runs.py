@@ -1,146 +1,232 @@
-"""Numbers whose unit is the seed: one value of each training run, and what a mean over runs says about others.
+"""What is measured of one run, in all of its steps, in each phase, and in each phase with the action held fixed.
 
-The steps of an episode are alike, and so are all episodes of one policy: neither are samples of what another training
-would give. Axis letters: S steps, B episodes, K runs with different seeds, M sums, R resamples.
+Phases are the groups of any of GROUPINGS. Axis letters: S steps, B episodes, C grid cells.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from mop.common.seeding import stream_seed
-from mop.statistics.bootstrap import NUM_RESAMPLES, bounds, resample
-from mop.statistics.intervals import interval_of_mean
+from mop.analysis.actions import DEFAULT_STATE, action_probabilities, compute_policy_entropy, index_states
+from mop.analysis.groups import get_available_analyses, group_routing_data
+from mop.analysis.maps import CellIndex, distances_to_objects, index_cells
+from mop.analysis.routing_data import ACTION_NAMES, RoutingData, chosen_actions, index_episodes, whole_of
+from mop.common.errors import InputError
+from mop.statistics.bootstrap import EpisodeSums, sums_of_correlation, sums_of_mean
+from mop.statistics.information import mutual_information
 
-MIN_SEEDS = 5  # of fewer there is no bootstrap: resamples of two or three runs hardly differ
-_NEAR_1 = 1 - 1e-9  # beyond it the z of a correlation is no number
+ALL_STEPS, ANY_ACTION = "all steps", "any"
+
+
+# what a phase is where nobody says: the first that suits the data
+PHASE_GROUPINGS = ("by_key_phase", "by_subgoal", "by_carrying")
+
+
+NOT_PHASES = ("overall", "by_action")  # of GROUPINGS: the action is held fixed within phases
+MEASURES = {  # name of a column -> what an axis calls it
+    "success": "success, share of episodes",
+    "lpc": "mean LPC of a step",
+    "path_ratio": "path ratio",
+    "entropy_nats": "policy entropy, nats",
+    "complexity_nats": "policy complexity I(S; A), nats",
+}
+LIMITS = {"success": (0.0, 1.0), "lpc": (0.0, np.inf), "path_ratio": (0.0, np.inf), "entropy_nats": (0.0, np.inf)}
+CORRELATIONS = {
+    "r_entropy": "policy entropy",
+    "r_distance_door": "walking distance to the door",
+    "r_distance_key": "walking distance to the key",
+    "r_distance_target": "walking distance to the target",
+}
 
 
 @dataclass(frozen=True, eq=False)
-class EpisodeSums:
-    """A measure of one run, kept as what each of its episodes brings, so that episodes can be drawn again."""
+class Part:
+    """Some steps of one run, and what is measured of them; a measure that the data does not allow is not there."""
 
-    sums: np.ndarray  # (B, M) float64; M = 2: total and count of a mean; 4: those of two means; 6: of a correlation
-
-    @property
-    def is_correlation(self) -> bool:
-        return self.sums.shape[1] == 6
-
-    @property
-    def value(self) -> float:
-        """The measure of the run; NaN where nothing was counted."""
-        return float(self._of(self.sums.sum(0)))
-
-    def draws(self) -> np.ndarray:
-        """The measure in each resample of the episodes, (R,). Runs of equally many episodes draw the same of them.
-
-        So where runs were evaluated in the same worlds, these are drawn alike, as they are shared.
-        """
-        return self._of(resample(self.sums))
-
-    def minus(self, other: "EpisodeSums") -> "EpisodeSums":
-        """The difference of two means of one run, whose episodes are drawn together."""
-        return EpisodeSums(np.concatenate([self.sums, other.sums], axis=1))
-
-    def _of(self, sums: np.ndarray) -> np.ndarray:
-        if not self.is_correlation:
-            total, count = np.moveaxis(sums[..., :2], -1, 0)
-            mean = np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
-            return mean if sums.shape[-1] == 2 else mean - EpisodeSums(self.sums[:, 2:])._of(sums[..., 2:])
-        count, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
-        product = (count * xx - x * x) * (count * yy - y * y)
-        is_known = (count > 2) & (product > 1e-9 * count * count * xx * yy)  # else one of the two does not vary
-        r = np.divide(count * xy - x * y, np.sqrt(np.maximum(product, 0)), out=np.full_like(x, np.nan), where=is_known)
-        return np.clip(r, -1, 1)
+    phase: str  # ALL_STEPS, or the label of a group
+    action: str  # ANY_ACTION, or the one of ACTION_NAMES that all of its steps have
+    num_steps: int
+    num_episodes: int
+    measures: dict[str, EpisodeSums | float] = field(default_factory=dict)
+    cells: CellIndex | None = None  # of the steps of any action, where positions are known
+    cell_means: dict[str, np.ndarray] = field(default_factory=dict)  # "lpc", "entropy_nats": (C,) float64
 
 
-def sums_of_mean(values: np.ndarray, episode: np.ndarray, num_episodes: int) -> EpisodeSums:
-    """The mean of values (S,) over steps; those that are not finite do not count. episode: (S,) int below B."""
-    is_known = np.isfinite(values)
-    return _summed([np.where(is_known, values, 0.0), is_known], episode, num_episodes)
+def default_phases(runs_analyses: Sequence[Sequence[str]]) -> str | None:
+    """The first of PHASE_GROUPINGS that some runs have, by the `get_available_analyses` of each; None if there is none.
 
-
-def sums_of_correlation(x: np.ndarray, y: np.ndarray, episode: np.ndarray, num_episodes: int) -> EpisodeSums:
-    """Pearson's correlation of x and y (S,) over the steps in which both are finite, as `sums_of_mean`.
-
-    The sums are: count, x, y, x^2, y^2, xy, of x and y minus their means over all these steps.
+    It is taken if half of the runs have it: a policy that never unlocks a door has no phases of the key.
     """
-    is_known = np.isfinite(x) & np.isfinite(y)
-    x, y = (_centred(np.asarray(values, np.float64), is_known) for values in (x, y))
-    return _summed([is_known, x, y, x * x, y * y, x * y], episode, num_episodes)
+    for name in PHASE_GROUPINGS:
+        if 2 * sum(name in analyses for analyses in runs_analyses) >= max(len(runs_analyses), 1):
+            return name
+    return None
 
 
-def _centred(values: np.ndarray, is_known: np.ndarray) -> np.ndarray:
-    """values (S,) minus their mean, 0 where they are not known, and where they only differ by rounding."""
-    mean = values[is_known].mean() if is_known.any() else 0.0
-    centred = np.where(is_known, values, mean) - mean
-    return np.where(np.abs(centred) > 1e-12 * abs(mean), centred, 0.0)
+def measure_run(
+    routing_data: RoutingData, phases: str | None = None, state: Sequence[str] = DEFAULT_STATE
+) -> tuple[list[Part], list[str]]:
+    """The parts of a run: all steps, each phase, each with every action held fixed; and what cannot be measured.
 
-
-def _summed(columns: Sequence[np.ndarray], episode: np.ndarray, num_episodes: int) -> EpisodeSums:
-    return EpisodeSums(np.stack([np.bincount(episode, column, num_episodes) for column in columns], axis=1))
-
-
-@dataclass(frozen=True)
-class OverSeeds:
-    """A mean over the runs of one setting with its 95 % intervals, NaN where there are too few runs for one."""
-
-    mean: float
-    low: float  # Student's t over runs; from two runs on
-    high: float
-    drawn_low: float  # bootstrap over runs, then episodes; from MIN_SEEDS runs on
-    drawn_high: float
-    num_seeds: int  # runs with a value
-    num_missing: int  # runs without one, left out
-
-
-def fisher_z(r: np.ndarray | float) -> np.ndarray:
-    """artanh of correlations (...): about normal, whatever the correlation is (Fisher 1921, Metron 1: 3-32)."""
-    return np.arctanh(np.clip(r, -_NEAR_1, _NEAR_1))
-
-
-def mean_over_seeds(
-    measures: Sequence[EpisodeSums | float], limits: tuple[float, float] = (-np.inf, np.inf)
-) -> OverSeeds:
-    """The mean of one measure over K runs, with the interval of Student's t, and a bootstrap.
-
-    limits: between which the measure lies; an end of an interval beyond them is cut to them.
-
-    Correlations are averaged as z (`fisher_z`); mean and ends are brought back, so test and interval are on one scale:
-    0 lies outside the interval exactly where the t-test of z would reject at 5 %.
-    The bootstrap draws runs, then episodes within them (Davison and Hinkley 1997, section 3.8), NUM_RESAMPLES times,
-    and takes the 2.5 % and 97.5 % quantiles of the means. K - 1 runs are drawn of the K: with K, the variance would be
-    too small by (K - 1) / K, which matters for five. Of a measure that is no sum over episodes, runs alone are drawn.
+    phases: of GROUPINGS, None for none; state: of STATE_PARTS, for the complexity. Of data restricted to one action
+    (`hold_action`), what needs whole episodes is left out: success, path ratio, complexity.
+    In all steps: `success`, share of the episodes; `path_ratio`, mean over the solved ones of steps / the bot's. In a
+    phase, `path_ratio` is its part of that: steps *in the phase* / the bot's of the whole episode, so the parts of all
+    phases add up to the whole. `lpc`, `entropy_nats`: means over steps. `complexity_nats`: `mutual_information`.
+    `r_...`: correlation of LPC over the steps of the part, with the entropy and with `distances_to_objects`.
+    With an action held fixed, `lpc_difference` is what the phase changes: LPC of these steps minus that of the steps
+    with the same action in the other phases.
     """
-    values = np.array([_value(measure) for measure in measures])
-    kept = [measure for measure, value in zip(measures, values, strict=True) if np.isfinite(value)]
-    is_r = any(isinstance(measure, EpisodeSums) and measure.is_correlation for measure in kept)
-    to_scale, from_scale = (fisher_z, np.tanh) if is_r else (np.asarray, np.asarray)
-    scaled, nan = to_scale(values[np.isfinite(values)]), float("nan")
-    mean, low, high, drawn = (scaled.mean() if len(kept) else nan), nan, nan, (nan, nan)
-    if len(kept) > 1:
-        mean, half = interval_of_mean(scaled)
-        low, high = mean - half, mean + half
-    if len(kept) >= MIN_SEEDS:
-        drawn = _bootstrap(np.stack([to_scale(_draws(measure)) for measure in kept]))
-    numbers = [float(np.clip(from_scale(number), *limits)) for number in (mean, low, high, *drawn)]
-    return OverSeeds(*numbers, len(kept), len(values) - len(kept))
+    columns, reasons = _columns(routing_data)
+    groups, labels = np.zeros((0, len(routing_data.steps.episode)), bool), []
+    if phases is not None:
+        try:
+            found = group_routing_data(routing_data, phases)
+            groups, labels = np.stack([found.mask(group) for group in range(len(found))]), found.labels
+        except InputError as error:
+            reasons.append(f"no phases: {error}")
+    states = _states(routing_data, state, phases if labels else None, reasons)
+    parts = []
+    for label, mask in [(ALL_STEPS, np.ones(len(columns.episode), bool)), *zip(labels, groups, strict=True)]:
+        part = _part(columns, mask, label, ANY_ACTION)
+        if states is not None:
+            part.measures.update(_complexity(columns, states, mask))
+        if routing_data is whole_of(routing_data):
+            part.measures.update(_outcomes(routing_data, columns, mask, is_all=label is ALL_STEPS, reasons=reasons))
+        parts.append(part)
+        if columns.action is None:
+            continue
+        for action in np.unique(columns.action[mask]).tolist():
+            is_held = columns.action == action
+            part = _part(columns, mask & is_held, label, ACTION_NAMES[action])
+            if "lpc" in part.measures and (is_held & ~mask).any():
+                other = _part(columns, is_held & ~mask, label, ACTION_NAMES[action])
+                part.measures["lpc_difference"] = part.measures["lpc"].minus(other.measures["lpc"])
+            parts.append(part)
+    return parts, list(dict.fromkeys(reasons))
 
 
-def _bootstrap(draws: np.ndarray) -> np.ndarray:
-    """The 95 % interval (2,) of the mean over runs, from each run's own resamples (K, R)."""
-    rng = np.random.default_rng(stream_seed(0, "seeds"))
-    chosen = rng.integers(len(draws), size=(NUM_RESAMPLES, len(draws) - 1))
-    taken = draws[chosen, np.arange(NUM_RESAMPLES)[:, None]]
-    count = np.isfinite(taken).sum(1)  # a resample may have no step of a rare phase
-    total = np.nansum(taken, axis=1)
-    return bounds(np.divide(total, count, out=np.full(NUM_RESAMPLES, np.nan), where=count > 0))
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """The steps (S,) of a run, as the measures need them; what the data lacks is None, or not there."""
+
+    episode: np.ndarray  # of `index_episodes`
+    num_episodes: int
+    cell: np.ndarray | None  # (S, 2)
+    action: np.ndarray | None
+    values: dict[str, np.ndarray]  # "lpc", "entropy_nats"
+    correlates: dict[str, np.ndarray]  # of CORRELATIONS
+    probabilities: np.ndarray | None  # (S, A)
 
 
-def _value(measure: EpisodeSums | float) -> float:
-    return measure.value if isinstance(measure, EpisodeSums) else float(measure)
+def _columns(routing_data: RoutingData) -> tuple[_Columns, list[str]]:
+    steps, reasons, values, correlates, action, probabilities = routing_data.steps, [], {}, {}, None, None
+    if steps.lpc is not None:
+        values["lpc"] = np.asarray(steps.lpc, np.float64)
+    if steps.action_logits is not None and np.isfinite(steps.action_logits).all():
+        values["entropy_nats"] = correlates["r_entropy"] = compute_policy_entropy(steps.action_logits)
+        probabilities = action_probabilities(steps.action_logits)
+    else:
+        reasons.append("no entropy and no complexity: the steps have no finite 'action_logits'")
+    try:
+        correlates |= {f"r_distance_{kind}": found for kind, found in distances_to_objects(routing_data).items()}
+    except InputError as error:
+        reasons.append(f"no walking distances: {error}")
+    try:
+        action = chosen_actions(routing_data)
+    except InputError as error:
+        reasons.append(f"no action held fixed: {error}")
+    num_episodes = int(index_episodes(whole_of(routing_data)).max()) + 1
+    episode = index_episodes(routing_data)
+    return _Columns(episode, num_episodes, steps.position, action, values, correlates, probabilities), reasons
 
 
-def _draws(measure: EpisodeSums | float) -> np.ndarray:
-    return measure.draws() if isinstance(measure, EpisodeSums) else np.full(NUM_RESAMPLES, float(measure))
+def _part(columns: _Columns, mask: np.ndarray, phase: str, action: str) -> Part:
+    episode, num = columns.episode[mask], columns.num_episodes
+    values = {name: of_steps[mask] for name, of_steps in columns.values.items()}
+    part = Part(phase, action, int(mask.sum()), len(np.unique(episode)))
+    part.measures.update({name: sums_of_mean(of_steps, episode, num) for name, of_steps in values.items()})
+    if action != ANY_ACTION:
+        return part
+    if "lpc" in values:
+        for name, other in columns.correlates.items():
+            part.measures[name] = sums_of_correlation(values["lpc"], other[mask], episode, num)
+    if columns.cell is None:
+        return part
+    cells = index_cells(columns.cell[mask])
+    means = {name: cells.mean(of_steps) for name, of_steps in values.items()}
+    return Part(part.phase, part.action, part.num_steps, part.num_episodes, part.measures, cells, means)
+
+
+def _states(routing_data: RoutingData, state: Sequence[str], phases: str | None, reasons: list[str]):
+    """The state of each step, None where there is none; then the reasons say why."""
+    if routing_data is not whole_of(routing_data) or routing_data.steps.action_logits is None:
+        return None
+    try:
+        return index_states(routing_data, state, phases)
+    except InputError as error:
+        reasons.append(f"no complexity: {error}")
+        return None
+
+
+def _complexity(columns: _Columns, states: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    if columns.probabilities is None:
+        return {}
+    found = mutual_information(columns.probabilities[mask], states[mask], columns.episode[mask])
+    return {
+        "complexity_nats": found.corrected_nats,
+        "complexity_plug_in_nats": found.plug_in_nats,
+        "complexity_null_nats": found.null_nats,
+        "complexity_null_low": found.null_low,
+        "complexity_null_high": found.null_high,
+        "action_entropy_nats": found.action_entropy_nats,
+        "num_states": found.num_states,
+    }
+
+
+def _outcomes(
+    routing_data: RoutingData, columns: _Columns, mask: np.ndarray, is_all: bool, reasons: list[str]
+) -> dict[str, EpisodeSums]:
+    """Success of all steps, and the path ratio or the part of it."""
+    episodes = routing_data.episodes
+    if not all({"success", "steps", "expert_steps"} <= episode.keys() for episode in episodes):
+        reasons.append("no success and no path ratio: the episodes do not tell their outcome")
+        return {}
+    solved = np.array([bool(episode["success"]) for episode in episodes])
+    bot_steps = np.array([episode["expert_steps"] for episode in episodes], np.float64)
+    in_part = np.bincount(np.asarray(routing_data.steps.episode)[mask], minlength=len(episodes))
+    ratio = np.where(solved, in_part / np.maximum(bot_steps, 1), 0.0)
+    outcomes = {"path_ratio": EpisodeSums(np.stack([ratio, solved], axis=1).astype(np.float64))}
+    if is_all:
+        outcomes["success"] = EpisodeSums(np.stack([solved, np.ones(len(solved))], axis=1).astype(np.float64))
+    return outcomes
+
+
+def available_phases(routing_data: RoutingData) -> list[str]:
+    """The names of GROUPINGS that can be phases of this data: those that split its steps, but not by the action."""
+    return [name for name in get_available_analyses(routing_data) if name not in NOT_PHASES]
+
+
+@dataclass(frozen=True, eq=False)
+class SeedCells:
+    """Means over runs of what is measured in each cell that one of them visited, in reading order."""
+
+    cells: np.ndarray  # (C, 2) int64, x and y
+    counts: np.ndarray  # (C,) int64, steps of all runs
+    num_runs: np.ndarray  # (C,) int64, runs that were there
+    values: np.ndarray  # (C,) float64, mean over these of each one's mean
+
+
+def mean_cells(parts: Sequence[Part], name: str) -> SeedCells:
+    """The cells of the same part of several runs, each run counting alike; name: of `Part.cell_means`.
+
+    Raises InputError if none has cells with this value.
+    """
+    parts = [part for part in parts if part.cells is not None and name in part.cell_means]
+    if not parts:
+        raise InputError(f"no run tells in which cells its {name} is how large")
+    index = index_cells(np.concatenate([part.cells.cells for part in parts]))
+    values = np.concatenate([part.cell_means[name] for part in parts])
+    counts = np.bincount(index.index, np.concatenate([part.cells.counts for part in parts])).astype(np.int64)
+    return SeedCells(index.cells, counts, index.counts, index.mean(values))

@@ -5,18 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a success probability (Wilson 1927: the score interval, without continuity correction)."""
-    z = 1.959963984540054
-    centre = (successes + z * z / 2) / (trials + z * z)
-    half = z / (trials + z * z) * math.sqrt(successes * (trials - successes) / trials + z * z / 4)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def interval_of_rate(success_rate: float, num_episodes: int) -> tuple[float, float]:
-    """`wilson_interval` of a success rate among so many episodes."""
-    return wilson_interval(round(success_rate * num_episodes), num_episodes)
+from mop.statistics.intervals import wilson_interval
 
 
 def compute_metrics(episodes: Sequence[Mapping], lpc: np.ndarray | None, bot_plan_failures: int) -> dict[str, float]:

@@ -5,20 +5,24 @@ same worlds, the differences are paired: a world that is long or costly is so fo
 Axis letters: S steps, W worlds, C grid cells that one of the two visited.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from mop.analysis.cells import index_cells
-from mop.analysis.metrics import wilson_interval
+from mop.analysis.maps import index_cells
 from mop.analysis.routing_data import RoutingData, checked_positions, checked_weights
 from mop.common.errors import InputError
-from mop.statistics.intervals import t_quantile
-
-MIN_EPISODES = 10  # of each side in a cell: the interval of fewer is not to be trusted
+from mop.statistics.intervals import (
+    Contrast,
+    Interval,
+    Sums,
+    compare_means,
+    correlation_of_outcomes,
+    difference_of_rates,
+    wilson_interval,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,81 +84,6 @@ def pair_worlds(left: RoutingData, right: RoutingData) -> Pair:
     else:
         worlds = [np.arange(len(of_side)) for of_side in seeds]
     return Pair(left, right, *worlds, is_paired)
-
-
-# --- a mean over steps, and the difference of two --------------------------------------------------------------------
-
-
-class Sums(NamedTuple):
-    """A value in each world: its sum and over how many steps, (..., W) float64 each."""
-
-    total: np.ndarray
-    count: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Contrast:
-    """Two means and right minus left, (...) float64, with half the width of each 95 % interval; NaN without a step."""
-
-    left: np.ndarray
-    right: np.ndarray
-    left_half: np.ndarray
-    right_half: np.ndarray
-    difference: np.ndarray
-    half: np.ndarray
-    left_worlds: np.ndarray  # (...) int64, worlds with a step
-    right_worlds: np.ndarray
-
-    def is_clear(self, min_episodes: int = MIN_EPISODES) -> np.ndarray:
-        """(...) bool: the interval does not hold 0, and each side has so many episodes."""
-        return self.is_known(min_episodes) & (np.abs(self.difference) > self.half)
-
-    def is_known(self, min_episodes: int = MIN_EPISODES) -> np.ndarray:
-        """(...) bool: each side has so many episodes, one at least."""
-        return np.minimum(self.left_worlds, self.right_worlds) >= max(min_episodes, 1)
-
-
-def compare_means(left: Sums, right: Sums, is_paired: bool) -> Contrast:
-    """Mean over all steps of each side and their difference, with intervals by worlds.
-
-    A mean is a ratio of sums over worlds, so its variance is k / (k - 1) times the sum of the squares of
-    (total - mean x count) / (sum of counts) over its k worlds (Cochran 1977, Sampling Techniques, chapter 6); of a
-    paired difference, the differences of these residuals are squared. The interval uses Student's t with k - 1 degrees
-    of freedom, of two sides the smaller; it is infinite where k is 1.
-    """
-    (mean_left, residual_left, k_left), (mean_right, residual_right, k_right) = map(_linearised, (left, right))
-    half_left, half_right = (
-        _half(_variance(residual_left, k_left), k_left),
-        _half(_variance(residual_right, k_right), k_right),
-    )
-    if is_paired:
-        k = ((left.count > 0) | (right.count > 0)).sum(-1)
-        variance = _variance(residual_right - residual_left, k)
-    else:
-        k = np.minimum(k_left, k_right)
-        variance = _variance(residual_left, k_left) + _variance(residual_right, k_right)
-    half = _half(variance, np.where(np.minimum(k_left, k_right) > 1, k, 1))
-    return Contrast(mean_left, mean_right, half_left, half_right, mean_right - mean_left, half, k_left, k_right)
-
-
-def _linearised(sums: Sums) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mean (...), the part of each world in its error (..., W), and the number of worlds with a step (...)."""
-    num_steps = sums.count.sum(-1)
-    some = np.maximum(num_steps, 1)
-    mean = np.where(num_steps > 0, sums.total.sum(-1) / some, np.nan)
-    residual = (sums.total - np.nan_to_num(mean)[..., None] * sums.count) / some[..., None]
-    return mean, residual, (sums.count > 0).sum(-1)
-
-
-def _variance(residual: np.ndarray, k: np.ndarray) -> np.ndarray:
-    return np.square(residual).sum(-1) * k / np.maximum(k - 1, 1)
-
-
-def _half(variance: np.ndarray, k: np.ndarray) -> np.ndarray:
-    return np.where(k > 1, t_quantile(np.maximum(k - 1, 1)) * np.sqrt(variance), np.inf)
-
-
-# --- in each cell -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,17 +173,6 @@ def _architecture_notes(left: Mapping, right: Mapping) -> list[str]:
     return notes
 
 
-# --- in numbers -------------------------------------------------------------------------------------------------------
-
-
-class Interval(NamedTuple):
-    """An estimate with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 class Compared(NamedTuple):
     """One measure of two evaluations: each side's, and right minus left."""
 
@@ -283,33 +201,6 @@ def compare_metrics(pair: Pair) -> list[Compared]:
         sides = [_lpc_sums(data, world, n) for data, world, n in _sides(pair)]
         compared.append(_named("mean_lpc", compare_means(*sides, pair.is_paired)))
     return [row for row in compared if min(row.left_episodes, row.right_episodes) > 0]
-
-
-def difference_of_rates(left: tuple[int, int], right: tuple[int, int], phi: float = 0.0) -> Interval:
-    """Right minus left of two shares, each (successes, trials), with its 95 % interval from their Wilson intervals.
-
-    phi: correlation of paired outcomes. Method 10 of Newcombe 1998, Statistics in Medicine 17: 873-890 (independent)
-    and 2635-2650 (paired); unlike that of a bootstrap, it is not of width 0 where all succeed.
-    """
-    (p_left, p_right), (one, other) = (
-        [successes / trials for successes, trials in (left, right)],
-        [wilson_interval(*side) for side in (left, right)],
-    )
-    down, up = ((p_right - other[0], one[1] - p_left), (other[1] - p_right, p_left - one[0]))
-    low, high = (math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0)) for a, b in (down, up))
-    difference = p_right - p_left
-    return Interval(difference, difference - low, difference + high)
-
-
-def correlation_of_outcomes(left: np.ndarray, right: np.ndarray) -> float:
-    """Phi of paired outcomes (W,) bool, with Newcombe's continuity correction; 0 if one is constant."""
-    both, neither = int((left & right).sum()), int((~left & ~right).sum())
-    only_left, only_right = int((left & ~right).sum()), int((~left & right).sum())
-    margins = (both + only_left) * (neither + only_right) * (both + only_right) * (neither + only_left)
-    product = both * neither - only_left * only_right
-    if product > 0:
-        product = max(product - len(left) / 2, 0)
-    return product / math.sqrt(margins) if margins else 0.0
 
 
 def _have(pair: Pair, *fields: str) -> bool:

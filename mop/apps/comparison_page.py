@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from mop.analysis.groups import GROUPINGS, get_available_analyses
-from mop.analysis.metrics import interval_of_rate
-from mop.analysis.run_comparison import Interval, Pair, compare_metrics, pair_worlds
+from mop.analysis.run_comparison import Pair, compare_metrics, pair_worlds
 from mop.apps.export import Export
 from mop.apps.flags import parse
 from mop.apps.run_caches import load_routing
@@ -30,6 +29,7 @@ from mop.common.task_mix import task_name
 from mop.plotting.compared_runs import ALL_MEASURES, difference_measures, plot_difference
 from mop.plotting.maps import plot_routing_side_by_side
 from mop.plotting.task_bars import MEASURES, plot_by_task, plot_success_against_lpc
+from mop.statistics.intervals import Interval, interval_of_rate
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mop.analysis.actions import find_loop
 from mop.analysis.groups import group_routing_data
-from mop.analysis.loops import find_loop
-from mop.analysis.progress import select_episode
+from mop.analysis.routing import select_episode
 from mop.analysis.routing_data import ACTION_NAMES, whole_of
 from mop.artifacts.routing_cache import RoutingCache
 from mop.artifacts.run_names import run_name

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from mop.analysis.cells import aggregate_routing_by_position, compute_grid_bounds
 from mop.analysis.groups import GROUPINGS
+from mop.analysis.maps import aggregate_routing_by_position, compute_grid_bounds
 from mop.apps import comparison_page, elements
 from mop.apps.captions import Shown, caption_of
 from mop.apps.episode_player import player_document

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from mop.analysis.actions import hold_action
-from mop.analysis.by_phase import (
+from mop.analysis.actions import DEFAULT_STATE, hold_action
+from mop.analysis.explained import compute_layer_costs, explain_beyond, explain_variance, gate_values, index_factors
+from mop.analysis.groups import GROUPINGS
+from mop.analysis.many_runs import (
     ALL_STEPS,
     ANY_ACTION,
     CORRELATIONS,
@@ -25,12 +27,8 @@ from mop.analysis.by_phase import (
     mean_cells,
     measure_run,
 )
-from mop.analysis.complexity import DEFAULT_STATE
-from mop.analysis.explained import compute_layer_costs, explain_beyond, explain_variance, gate_values, index_factors
-from mop.analysis.groups import GROUPINGS
-from mop.analysis.many_runs import EpisodeSums, OverSeeds, mean_over_seeds
+from mop.analysis.maps import wall_cells
 from mop.analysis.routing_data import whole_of
-from mop.analysis.walking import wall_cells
 from mop.apps.export import Export
 from mop.apps.run_caches import load_routing
 from mop.apps.run_figures import Drawing
@@ -51,6 +49,7 @@ from mop.plotting.alphas import (
     plot_measures_by_phase,
 )
 from mop.plotting.style import counted
+from mop.statistics.bootstrap import EpisodeSums, OverSeeds, mean_over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd

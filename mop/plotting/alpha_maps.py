@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mop.analysis.by_phase import SeedCells
-from mop.analysis.cells import compute_grid_bounds
+from mop.analysis.many_runs import SeedCells
+from mop.analysis.maps import compute_grid_bounds
 from mop.common.errors import InputError
 from mop.plotting.heatmaps import LPC_CMAP, LogScale, Scale, render_values, render_walls, value_range
 from mop.plotting.maps import ENTROPY_CMAP

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from mop.analysis.by_phase import ALL_STEPS, ANY_ACTION, CORRELATIONS, MEASURES
+from mop.analysis.many_runs import ALL_STEPS, ANY_ACTION, CORRELATIONS, MEASURES
 from mop.analysis.routing_data import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.plotting.hover import add_note

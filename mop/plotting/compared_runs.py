@@ -13,19 +13,10 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 
-from mop.analysis.cells import RoutingByPosition, aggregate_routing_by_position, compute_grid_bounds
 from mop.analysis.groups import GROUPINGS, group_routing_data
+from mop.analysis.maps import RoutingByPosition, aggregate_routing_by_position, compute_grid_bounds, wall_cells
 from mop.analysis.routing_data import RoutingData, checked_positions
-from mop.analysis.run_comparison import (
-    MIN_EPISODES,
-    CellContrast,
-    Pair,
-    common_sizes,
-    compare_cells,
-    pair_worlds,
-    weights_by_size,
-)
-from mop.analysis.walking import wall_cells
+from mop.analysis.run_comparison import CellContrast, Pair, common_sizes, compare_cells, pair_worlds, weights_by_size
 from mop.common.errors import InputError
 from mop.plotting.heatmaps import (
     LPC_CMAP,
@@ -38,6 +29,7 @@ from mop.plotting.heatmaps import (
 )
 from mop.plotting.sheets import LABEL_IN, Legend, Panel, draw_sheet, expert_legend, marks_legend, scale_legend
 from mop.plotting.style import expert_hues, expert_names, wrapped
+from mop.statistics.intervals import MIN_WORLDS
 
 # Teal and vermilion stay apart for colour-blind eyes, and are no experts' hues; the middle is a grey, not the white of
 # the page.
@@ -93,7 +85,7 @@ def plot_difference(
     names: tuple[str, str] = ("left", "right"),
     group_by: str = "overall",
     measure: str = ALL_MEASURES,
-    min_episodes: int = MIN_EPISODES,
+    min_episodes: int = MIN_WORLDS,
     max_groups: int = 8,
     width_in: float | None = None,
 ) -> Figure:

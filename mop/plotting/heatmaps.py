@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import LogNorm, Normalize, to_rgb, to_rgba
 from matplotlib.image import AxesImage
 
-from mop.analysis.cells import (
+from mop.analysis.maps import (
     CLOSE,
     FULL_STEPS,
     RoutingByPosition,

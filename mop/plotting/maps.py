@@ -17,18 +17,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mop.analysis.actions import compute_policy_entropy
-from mop.analysis.cells import (
+from mop.analysis.groups import PHASES, group_routing_data, key_phases
+from mop.analysis.maps import (
     RoutingByPosition,
     aggregate_routing_by_position,
     compute_grid_bounds,
     enough_steps,
     index_filtered_cells,
+    wall_cells,
 )
-from mop.analysis.groups import group_routing_data
-from mop.analysis.phases import PHASES, key_phases
-from mop.analysis.router_weights import compute_layer_lpc
+from mop.analysis.routing import compute_layer_lpc
 from mop.analysis.routing_data import RoutingData, StepFilter, Steps, check_not_empty, step_mask, whole_of
-from mop.analysis.walking import wall_cells
 from mop.common.errors import InputError
 from mop.plotting.heatmaps import (
     LPC_CMAP,

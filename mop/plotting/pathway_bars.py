@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from mop.analysis.pathways import compute_pathways
+from mop.analysis.routing import compute_pathways
 from mop.analysis.routing_data import RoutingData, checked_weights
 from mop.plotting.hover import add_note
 from mop.plotting.panels import counts_text, interval_text, render_bars, render_matrix, set_title, share_ticks

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mop.analysis.progress import compute_routing_over_progress, select_episode
+from mop.analysis.routing import compute_routing_over_progress, select_episode
 from mop.analysis.routing_data import RoutingData
 from mop.plotting.hover import add_note
 from mop.plotting.panels import (

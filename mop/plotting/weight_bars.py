@@ -13,14 +13,9 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mop.analysis.groups import Groups, group_routing_data
-from mop.analysis.router_weights import (
-    compute_router_entropy,
-    mean_weights_by_distance,
-    mean_weights_by_group,
-    undecided_experts,
-)
+from mop.analysis.maps import distances_to_objects
+from mop.analysis.routing import mean_weights_by_distance, mean_weights_by_group, undecided_experts
 from mop.analysis.routing_data import RoutingData, check_not_empty, checked_weights
-from mop.analysis.walking import distances_to_objects
 from mop.common.errors import InputError
 from mop.plotting.hover import add_note
 from mop.plotting.panels import (
@@ -38,6 +33,7 @@ from mop.plotting.panels import (
 )
 from mop.plotting.style import counted, describe, expert_hues, expert_names, open_frame, short_name
 from mop.statistics.bootstrap import MIN_EPISODES, Means
+from mop.statistics.information import entropy_nats
 
 BEHAVIOURS = ("by_action", "by_key_phase", "by_subgoal", "by_instruction", "by_carrying", "by_outcome")
 
@@ -69,7 +65,7 @@ def plot_routing_distributions(routing_data: RoutingData, num_bins: int = 25) ->
         _note_bins(over, layer, "weight", names[layer])
         over.set_title(f"layer {layer}", fontsize="medium", loc="left")
 
-        entropy, most = compute_router_entropy(weights), math.log(weights.shape[1])
+        entropy, most = entropy_nats(weights), math.log(weights.shape[1])
         top = max(most, 0.1)
         values, edges = np.histogram(np.clip(entropy, 0, top), num_bins, (0, top), weights=shares)
         under.stairs(values, edges, color="#555555", fill=True)

@@ -1,1 +1,1 @@
-"""Confidence intervals and tests, by numpy alone."""
+"""Confidence intervals and tests, by numpy and scipy alone."""

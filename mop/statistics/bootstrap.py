@@ -1,19 +1,67 @@
-"""Intervals from a bootstrap over episodes: the steps of one episode are no independent samples, episodes are.
+"""Bootstraps over episodes, worlds or runs: the steps of one episode are no independent samples, episodes are.
 
-Axis letters: S steps, B episodes, G groups of steps, K values of a step, R resamples.
+Axis letters: S steps, B episodes, G groups of steps, K values of a step (in the last part K runs), M sums, R resamples.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mop.common.seeding import stream_seed
+from mop.statistics.intervals import Interval, fisher_z, interval_of_mean
 
 NUM_RESAMPLES = 1000
 MIN_EPISODES = 5  # of fewer there is no interval: resamples of two or three episodes hardly differ
+MIN_SEEDS = 5  # the same of runs
 _BOUNDS = (0.025, 0.975)  # of a 95 % interval
+
+
+def resample(sums: np.ndarray) -> np.ndarray:
+    """Sums (R, M) float64 over the episodes of each resample, of what each episode brings, (B, M)."""
+    return _times_drawn(len(sums)) @ sums
+
+
+@functools.lru_cache(maxsize=1)  # the measures of a run come one after the other, and of runs in the same worlds too
+def _times_drawn(num_episodes: int) -> np.ndarray:
+    """How often each episode is in each resample, (R, B) float64."""
+    rng = np.random.default_rng(stream_seed(0, "bootstrap"))
+    drawn = rng.integers(num_episodes, size=(NUM_RESAMPLES, num_episodes))
+    flat = drawn + num_episodes * np.arange(NUM_RESAMPLES)[:, None]
+    times = np.bincount(flat.ravel(), minlength=flat.size)
+    return times.reshape(NUM_RESAMPLES, num_episodes).astype(np.float64)
+
+
+def bounds(samples: np.ndarray) -> np.ndarray:
+    """The 95 % interval of samples (R, ...), (2, ...) float64: their quantiles, without those that are NaN."""
+    ordered = np.sort(samples, axis=0)  # NaN comes last
+    last = np.maximum(np.isfinite(samples).sum(0) - 1, 0)
+    found = []
+    for share in _BOUNDS:
+        place = share * last
+        below = np.floor(place).astype(np.int64)
+        lower, upper = (
+            np.take_along_axis(ordered, np.minimum(index, last)[None], 0)[0] for index in (below, below + 1)
+        )
+        found.append(lower + (place - below) * (upper - lower))
+    return np.stack(found)
+
+
+def bootstrap_interval(sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
+    """A statistic of sums over episodes, with its 95 % interval; the latter is NaN for fewer than MIN_EPISODES.
+
+    sums: what each episode brings, (B, M) float64; statistic: sums (..., M) -> (...), NaN where it is not defined.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(statistic(sums.sum(0)))
+        if len(sums) < MIN_EPISODES:
+            return Interval(value, np.nan, np.nan)
+        low, high = bounds(statistic(resample(sums)))
+    return Interval(value, float(low), float(high))
+
+
+# --- means over steps -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,37 +137,134 @@ def bootstrap_shares(
     return bootstrap_means(np.asarray(kind)[:, None] == np.arange(num_kinds), episode, group, num_groups)
 
 
-def resample(sums: np.ndarray) -> np.ndarray:
-    """Sums (R, M) float64 over the episodes of each resample, of what each episode brings, (B, M)."""
-    return _times_drawn(len(sums)) @ sums
-
-
-@functools.lru_cache(maxsize=1)  # the measures of a run come one after the other, and of runs in the same worlds too
-def _times_drawn(num_episodes: int) -> np.ndarray:
-    """How often each episode is in each resample, (R, B) float64."""
-    rng = np.random.default_rng(stream_seed(0, "bootstrap"))
-    drawn = rng.integers(num_episodes, size=(NUM_RESAMPLES, num_episodes))
-    flat = drawn + num_episodes * np.arange(NUM_RESAMPLES)[:, None]
-    times = np.bincount(flat.ravel(), minlength=flat.size)
-    return times.reshape(NUM_RESAMPLES, num_episodes).astype(np.float64)
-
-
-def bounds(samples: np.ndarray) -> np.ndarray:
-    """The 95 % interval of samples (R, ...), (2, ...) float64: their quantiles, without those that are NaN."""
-    ordered = np.sort(samples, axis=0)  # NaN comes last
-    last = np.maximum(np.isfinite(samples).sum(0) - 1, 0)
-    found = []
-    for share in _BOUNDS:
-        place = share * last
-        below = np.floor(place).astype(np.int64)
-        lower, upper = (
-            np.take_along_axis(ordered, np.minimum(index, last)[None], 0)[0] for index in (below, below + 1)
-        )
-        found.append(lower + (place - below) * (upper - lower))
-    return np.stack(found)
-
-
 def _ratio(totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """totals / counts, NaN where a count is 0."""
     counts = np.broadcast_to(counts, totals.shape)
     return np.divide(totals, counts, out=np.full(totals.shape, np.nan), where=counts > 0)
+
+
+# --- means over runs --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeSums:
+    """A measure of one run, kept as what each of its episodes brings, so that episodes can be drawn again."""
+
+    sums: np.ndarray  # (B, M) float64; M = 2: total and count of a mean; 4: those of two means; 6: of a correlation
+
+    @property
+    def is_correlation(self) -> bool:
+        return self.sums.shape[1] == 6
+
+    @property
+    def value(self) -> float:
+        """The measure of the run; NaN where nothing was counted."""
+        return float(self._of(self.sums.sum(0)))
+
+    def draws(self) -> np.ndarray:
+        """The measure in each resample of the episodes, (R,). Runs of equally many episodes draw the same of them.
+
+        So where runs were evaluated in the same worlds, these are drawn alike, as they are shared.
+        """
+        return self._of(resample(self.sums))
+
+    def minus(self, other: "EpisodeSums") -> "EpisodeSums":
+        """The difference of two means of one run, whose episodes are drawn together."""
+        return EpisodeSums(np.concatenate([self.sums, other.sums], axis=1))
+
+    def _of(self, sums: np.ndarray) -> np.ndarray:
+        if not self.is_correlation:
+            total, count = np.moveaxis(sums[..., :2], -1, 0)
+            mean = np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+            return mean if sums.shape[-1] == 2 else mean - EpisodeSums(self.sums[:, 2:])._of(sums[..., 2:])
+        count, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
+        product = (count * xx - x * x) * (count * yy - y * y)
+        is_known = (count > 2) & (product > 1e-9 * count * count * xx * yy)  # else one of the two does not vary
+        r = np.divide(count * xy - x * y, np.sqrt(np.maximum(product, 0)), out=np.full_like(x, np.nan), where=is_known)
+        return np.clip(r, -1, 1)
+
+
+def sums_of_mean(values: np.ndarray, episode: np.ndarray, num_episodes: int) -> EpisodeSums:
+    """The mean of values (S,) over steps; those that are not finite do not count. episode: (S,) int below B."""
+    is_known = np.isfinite(values)
+    return _summed([np.where(is_known, values, 0.0), is_known], episode, num_episodes)
+
+
+def sums_of_correlation(x: np.ndarray, y: np.ndarray, episode: np.ndarray, num_episodes: int) -> EpisodeSums:
+    """Pearson's correlation of x and y (S,) over the steps in which both are finite, as `sums_of_mean`.
+
+    The sums are: count, x, y, x^2, y^2, xy, of x and y minus their means over all these steps.
+    """
+    is_known = np.isfinite(x) & np.isfinite(y)
+    x, y = (_centred(np.asarray(values, np.float64), is_known) for values in (x, y))
+    return _summed([is_known, x, y, x * x, y * y, x * y], episode, num_episodes)
+
+
+def _centred(values: np.ndarray, is_known: np.ndarray) -> np.ndarray:
+    """values (S,) minus their mean, 0 where they are not known, and where they only differ by rounding."""
+    mean = values[is_known].mean() if is_known.any() else 0.0
+    centred = np.where(is_known, values, mean) - mean
+    return np.where(np.abs(centred) > 1e-12 * abs(mean), centred, 0.0)
+
+
+def _summed(columns: Sequence[np.ndarray], episode: np.ndarray, num_episodes: int) -> EpisodeSums:
+    return EpisodeSums(np.stack([np.bincount(episode, column, num_episodes) for column in columns], axis=1))
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """A mean over the runs of one setting with its 95 % intervals, NaN where there are too few runs for one."""
+
+    mean: float
+    low: float  # Student's t over runs; from two runs on
+    high: float
+    drawn_low: float  # bootstrap over runs, then episodes; from MIN_SEEDS runs on
+    drawn_high: float
+    num_seeds: int  # runs with a value
+    num_missing: int  # runs without one, left out
+
+
+def mean_over_seeds(
+    measures: Sequence[EpisodeSums | float], limits: tuple[float, float] = (-np.inf, np.inf)
+) -> OverSeeds:
+    """The mean of one measure over K runs, with the interval of Student's t, and a bootstrap.
+
+    limits: between which the measure lies; an end of an interval beyond them is cut to them.
+
+    Correlations are averaged as z (`fisher_z`); mean and ends are brought back, so test and interval are on one scale:
+    0 lies outside the interval exactly where the t-test of z would reject at 5 %.
+    The bootstrap draws runs, then episodes within them (Davison and Hinkley 1997, section 3.8), NUM_RESAMPLES times,
+    and takes the 2.5 % and 97.5 % quantiles of the means. K - 1 runs are drawn of the K: with K, the variance would be
+    too small by (K - 1) / K, which matters for five. Of a measure that is no sum over episodes, runs alone are drawn.
+    """
+    values = np.array([_value(measure) for measure in measures])
+    kept = [measure for measure, value in zip(measures, values, strict=True) if np.isfinite(value)]
+    is_r = any(isinstance(measure, EpisodeSums) and measure.is_correlation for measure in kept)
+    to_scale, from_scale = (fisher_z, np.tanh) if is_r else (np.asarray, np.asarray)
+    scaled, nan = to_scale(values[np.isfinite(values)]), float("nan")
+    mean, low, high, drawn = (scaled.mean() if len(kept) else nan), nan, nan, (nan, nan)
+    if len(kept) > 1:
+        mean, half = interval_of_mean(scaled)
+        low, high = mean - half, mean + half
+    if len(kept) >= MIN_SEEDS:
+        drawn = _bootstrap(np.stack([to_scale(_draws(measure)) for measure in kept]))
+    numbers = [float(np.clip(from_scale(number), *limits)) for number in (mean, low, high, *drawn)]
+    return OverSeeds(*numbers, len(kept), len(values) - len(kept))
+
+
+def _bootstrap(draws: np.ndarray) -> np.ndarray:
+    """The 95 % interval (2,) of the mean over runs, from each run's own resamples (K, R)."""
+    rng = np.random.default_rng(stream_seed(0, "seeds"))
+    chosen = rng.integers(len(draws), size=(NUM_RESAMPLES, len(draws) - 1))
+    taken = draws[chosen, np.arange(NUM_RESAMPLES)[:, None]]
+    count = np.isfinite(taken).sum(1)  # a resample may have no step of a rare phase
+    total = np.nansum(taken, axis=1)
+    return bounds(np.divide(total, count, out=np.full(NUM_RESAMPLES, np.nan), where=count > 0))
+
+
+def _value(measure: EpisodeSums | float) -> float:
+    return measure.value if isinstance(measure, EpisodeSums) else float(measure)
+
+
+def _draws(measure: EpisodeSums | float) -> np.ndarray:
+    return measure.draws() if isinstance(measure, EpisodeSums) else np.full(NUM_RESAMPLES, float(measure))

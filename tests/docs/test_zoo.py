@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 from scripts import REPOSITORY
 
-from mop.analysis.metrics import interval_of_rate
 from mop.artifacts.checkpoints import find_checkpoints, load_checkpoint
 from mop.envs.bot_paths import BotPaths
 from mop.evaluation.evaluate import encoder_for, evaluate
+from mop.statistics.intervals import interval_of_rate
 from studies import tasks
 
 RESULTS = REPOSITORY / "results"

@@ -17,7 +17,7 @@ from generative.domains.babyai.policy import FrozenPolicy
 from generative.representations.effects import Measure, Table
 from generative.representations.steering import Move, Played
 from mixture_of_experts import compute_lpc, reset_hidden
-from mop.analysis.phases import PHASES
+from mop.analysis.groups import PHASES
 from mop.analysis.routing_data import ACTION_NAMES
 from mop.envs.babyai import World
 from mop.envs.bot_paths import BotPaths

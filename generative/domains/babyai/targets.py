@@ -81,7 +81,7 @@ def _weights(answer: Answer, text: str, layer: int, expert: int = 0) -> Tensor:
 
 
 def _entropy(weights: Tensor) -> Tensor:
-    """Of router weights (N, E) in nats, (N,): `mop.analysis.router_weights.compute_router_entropy` with gradients."""
+    """Of router weights (N, E) in nats, (N,): `mop.statistics.information.entropy_nats` with gradients."""
     return torch.special.entr(weights.clamp_min(1e-30)).sum(-1)
 
 

@@ -35,7 +35,7 @@ from generative.representations.probes import (
     labels_of_others,
 )
 from generative.representations.sparse_autoencoder import train_sparse
-from mop.analysis.phases import key_phases
+from mop.analysis.groups import key_phases
 from mop.common.configuration import as_flags
 from mop.common.errors import InputError
 from mop.envs.babyai import World

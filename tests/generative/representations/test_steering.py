@@ -21,7 +21,7 @@ from generative.representations.direction_sets import Directions, load_direction
 from generative.representations.effects import effect_rows, random_effects
 from generative.representations.steering import Move, Operation, Replay
 from mixture_of_experts import RecurrentPolicy
-from mop.analysis.phases import PHASES, key_phases
+from mop.analysis.groups import PHASES, key_phases
 from mop.analysis.routing_data import ACTION_NAMES
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.configuration import as_flags

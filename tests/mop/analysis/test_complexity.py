@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from routing_data import random_data
 
-from mop.analysis.actions import action_probabilities
-from mop.analysis.complexity import compute_complexity, index_states
+from mop.analysis.actions import action_probabilities, index_states
 from mop.common.errors import InputError
+from mop.statistics.information import mutual_information
 
 EPISODE = np.repeat(np.arange(40), 20)  # of 800 steps
 SIMULATIONS = 60  # seeds 0 to 59 of numpy's default generator
@@ -29,7 +29,7 @@ def chain(rng, num_kinds: int, stay: float) -> np.ndarray:
 
 def test_a_function_of_the_state_has_all_information():
     state = np.random.default_rng(0).integers(10, size=800)
-    found = compute_complexity(one_hot(state % 4), state, EPISODE)
+    found = mutual_information(one_hot(state % 4), state, EPISODE)
     shares = np.bincount(state % 4) / 800
     entropy = -(shares * np.log(shares)).sum()
     assert found.action_entropy_nats == pytest.approx(entropy)
@@ -41,7 +41,7 @@ def test_an_uncertain_function_of_the_state_has_all_that_can_be():
     """As much as is not in the uncertainty of each step: H(P) minus the entropy of the rows."""
     rows = np.array([[0.9, 0.1], [0.1, 0.9]])
     state = np.arange(800) % 2
-    found = compute_complexity(rows[state], state, EPISODE)
+    found = mutual_information(rows[state], state, EPISODE)
     truth = math.log(2) + 0.9 * math.log(0.9) + 0.1 * math.log(0.1)
     assert found.plug_in_nats == pytest.approx(truth) and found.corrected_nats == pytest.approx(truth)
 
@@ -50,7 +50,7 @@ def test_actions_drawn_by_the_state_give_the_information_of_the_channel():
     rng = np.random.default_rng(1)
     state = rng.integers(2, size=800)
     action = np.where(rng.random(800) < 0.9, state, 1 - state)
-    found = compute_complexity(one_hot(action, 2), state, EPISODE)
+    found = mutual_information(one_hot(action, 2), state, EPISODE)
     assert found.corrected_nats == pytest.approx(math.log(2) + 0.9 * math.log(0.9) + 0.1 * math.log(0.1), abs=0.05)
 
 
@@ -68,7 +68,7 @@ def test_independent_actions_give_nothing_beyond_chance(stay):
     for seed in range(SIMULATIONS):
         rng = np.random.default_rng(seed)
         state, action = chain(rng, 30, stay), chain(rng, 4, stay)
-        found = compute_complexity(one_hot(action), state, EPISODE)
+        found = mutual_information(one_hot(action), state, EPISODE)
         assert found.plug_in_nats == pytest.approx(plain_information(action, state)) and found.plug_in_nats > 0.02
         inside += found.null_low <= found.plug_in_nats <= found.null_high
         corrected.append(found.corrected_nats)
@@ -79,13 +79,13 @@ def test_independent_actions_give_nothing_beyond_chance(stay):
 
 
 def test_what_has_no_information_or_no_answer():
-    always = compute_complexity(np.tile([0.0, 1.0], (800, 1)), np.arange(800) % 7, EPISODE)
+    always = mutual_information(np.tile([0.0, 1.0], (800, 1)), np.arange(800) % 7, EPISODE)
     assert always.corrected_nats == always.plug_in_nats == always.action_entropy_nats == 0
     rng = np.random.default_rng(2)
-    finest = compute_complexity(one_hot(rng.integers(4, size=800)), np.arange(800), EPISODE)
+    finest = mutual_information(one_hot(rng.integers(4, size=800)), np.arange(800), EPISODE)
     assert math.isnan(finest.corrected_nats), "a state for each step: everything looks like information"
     assert finest.plug_in_nats == pytest.approx(finest.null_nats, rel=0.01)
-    same = [compute_complexity(one_hot(np.arange(800) % 4), np.arange(800) % 9, EPISODE) for _ in range(2)]
+    same = [mutual_information(one_hot(np.arange(800) % 4), np.arange(800) % 9, EPISODE) for _ in range(2)]
     assert same[0] == same[1]
 
 

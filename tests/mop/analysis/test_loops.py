@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from routing_data import make_data, make_steps
 
-from mop.analysis.loops import Loop, compute_loops, find_loop
+from mop.analysis.actions import Loop, compute_loops, find_loop
 from mop.common.errors import InputError
 
 LEFT, RIGHT, FORWARD = 0, 1, 2

@@ -1,112 +1,131 @@
-"""Means over seeds: by hand, coverage of planted values, steps that depend on each other."""
-
-import math
+"""What is measured of one run in each phase: against plain loops; what the data lacks is said."""
 
 import numpy as np
 import pytest
+from routing_data import make_data, make_steps, random_data, two_episodes
 
-from mop.analysis.many_runs import MIN_SEEDS, EpisodeSums, fisher_z, mean_over_seeds, sums_of_correlation, sums_of_mean
-from mop.statistics.bootstrap import NUM_RESAMPLES
-
-SIMULATIONS = 200  # seeds 0 to 199 of numpy's default generator
-EPISODES, STEPS = 30, 10  # of a run
-
-
-def run_with_correlation(rng, rho: float, copies: int = 1) -> EpisodeSums:
-    """A run whose x and y have this correlation; episodes differ in level, and each step occurs several times."""
-    shape = (EPISODES, STEPS)
-    x, noise = (0.8 * rng.normal(size=(EPISODES, 1)) + 0.6 * rng.normal(size=shape) for _ in range(2))
-    y = rho * x + math.sqrt(1 - rho**2) * noise
-    episode = np.repeat(np.arange(EPISODES), STEPS * copies)
-    return sums_of_correlation(*(np.repeat(values.ravel(), copies) for values in (x, y)), episode, EPISODES)
-
-
-def test_sums_are_those_of_numpy():
-    rng = np.random.default_rng(0)
-    x, episode = rng.normal(size=300) + 1000, np.repeat(np.arange(30), 10)
-    y = x + rng.normal(size=300)
-    assert sums_of_mean(x, episode, 30).value == pytest.approx(x.mean())
-    assert sums_of_correlation(x, y, episode, 30).value == pytest.approx(np.corrcoef(x, y)[0, 1])
-    x[::7] = np.nan
-    known = np.isfinite(x)
-    assert sums_of_mean(x, episode, 30).value == pytest.approx(x[known].mean())
-    assert sums_of_correlation(x, y, episode, 30).value == pytest.approx(np.corrcoef(x[known], y[known])[0, 1])
-    assert math.isnan(sums_of_correlation(np.full(300, 0.1), y, episode, 30).value), "it does not vary"
-    assert math.isnan(sums_of_mean(np.full(300, np.nan), episode, 30).value)
-    assert math.isnan(sums_of_correlation(np.full(300, np.nan), y, episode, 30).value)
-    difference = sums_of_mean(y, episode, 30).minus(sums_of_mean(y[:50], episode[:50], 30))
-    assert difference.value == pytest.approx(y.mean() - y[:50].mean()) and difference.draws().shape == (NUM_RESAMPLES,)
+from mop.analysis.actions import compute_policy_entropy, hold_action
+from mop.analysis.groups import group_routing_data
+from mop.analysis.many_runs import (
+    ALL_STEPS,
+    ANY_ACTION,
+    CORRELATIONS,
+    Part,
+    available_phases,
+    default_phases,
+    mean_cells,
+    measure_run,
+)
+from mop.analysis.maps import distances_to_objects
+from mop.analysis.routing_data import ACTION_NAMES
+from mop.common.errors import InputError
 
 
-def test_intervals_by_hand():
-    two = mean_over_seeds([1.0, 3.0])
-    half = 12.706 * math.sqrt(2) / math.sqrt(2)  # t of one degree of freedom, times the standard error
-    assert (two.mean, two.num_seeds, two.num_missing) == (2, 2, 0)
-    assert (two.low, two.high) == pytest.approx((2 - half, 2 + half), rel=1e-3) and math.isnan(two.drawn_low)
-    assert mean_over_seeds([1.0, 3.0], (0, 5)).low == 0 and mean_over_seeds([1.0, 3.0], (0, 5)).high == 5
-    missing = mean_over_seeds([1.0, math.nan, 3.0])
-    assert (missing.mean, missing.low, missing.num_seeds, missing.num_missing) == (2, two.low, 2, 1)
+@pytest.fixture(scope="module")
+def data():
+    """Random episodes with everything there is, also directions and the bot's path."""
+    data = random_data(20)
+    data.steps.direction = np.random.default_rng(1).integers(0, 4, len(data.steps))
+    lengths = np.bincount(data.steps.episode)
+    for number, episode in enumerate(data.episodes):
+        episode |= {"steps": int(lengths[number]), "expert_steps": 10 + number % 3}
+    return data
 
 
-def test_one_seed_has_a_number_and_no_interval():
-    for one in (5.0, sums_of_mean(np.arange(300.0), np.repeat(np.arange(30), 10), 30)):
-        found = mean_over_seeds([one])
-        assert math.isfinite(found.mean) and found.num_seeds == 1
-        assert all(math.isnan(end) for end in (found.low, found.high, found.drawn_low, found.drawn_high))
-    nothing = mean_over_seeds([math.nan])
-    assert math.isnan(nothing.mean) and (nothing.num_seeds, nothing.num_missing) == (0, 1)
+def by_place(parts: list[Part]) -> dict[tuple[str, str], Part]:
+    return {(part.phase, part.action): part for part in parts}
 
 
-def test_correlations_are_averaged_as_z():
-    rng = np.random.default_rng(3)
-    runs = [run_with_correlation(rng, rho) for rho in (0.1, 0.5, 0.9)]
-    z = [math.atanh(run.value) for run in runs]
-    found = mean_over_seeds(runs)
-    half = 4.303 * np.std(z, ddof=1) / math.sqrt(3)
-    expected = [math.tanh(value) for value in (np.mean(z), np.mean(z) - half, np.mean(z) + half)]
-    assert [found.mean, found.low, found.high] == pytest.approx(expected, abs=1e-3)
-    assert np.isfinite(fisher_z(np.array([-1.0, 1.0]))).all()
+def value(part: Part, name: str) -> float:
+    return part.measures[name].value
 
 
-@pytest.mark.parametrize("num_seeds", [3, 8])
-def test_a_planted_correlation_is_recovered_with_the_right_coverage(num_seeds):
-    """The runs' own correlations differ as well: z is normal around that of 0.4, with a deviation of 0.2."""
-    covered = drawn_covered = 0
-    for simulation in range(SIMULATIONS):
-        rng = np.random.default_rng(simulation)
-        runs = [run_with_correlation(rng, math.tanh(rng.normal(math.atanh(0.4), 0.2))) for _ in range(num_seeds)]
-        found = mean_over_seeds(runs)
-        covered += found.low <= 0.4 <= found.high
-        drawn_covered += found.drawn_low <= 0.4 <= found.drawn_high
-    assert 0.91 <= covered / SIMULATIONS <= 0.985, "95 % are expected, with a standard error of 1.5 %"
-    assert drawn_covered == 0 if num_seeds < MIN_SEEDS else drawn_covered / SIMULATIONS >= 0.88
+def test_measures_of_each_phase_are_those_of_its_steps(data):
+    parts, reasons = measure_run(data, "by_key_phase", ("cell",))
+    assert reasons == []
+    found, groups = by_place(parts), group_routing_data(data, "by_key_phase")
+    entropy, distances = compute_policy_entropy(data.steps.action_logits), distances_to_objects(data)
+    masks = {ALL_STEPS: np.ones(len(data.steps), bool)} | {
+        label: groups.mask(group) for group, label in enumerate(groups.labels)
+    }
+    assert [part.phase for part in parts if part.action == ANY_ACTION] == list(masks) and len(masks) == 5
+    for phase, mask in masks.items():
+        part = found[phase, ANY_ACTION]
+        assert (part.num_steps, part.num_episodes) == (mask.sum(), len(np.unique(data.steps.episode[mask])))
+        assert value(part, "lpc") == pytest.approx(data.steps.lpc[mask].mean(dtype=float))
+        assert value(part, "entropy_nats") == pytest.approx(entropy[mask].mean())
+        r = np.corrcoef(data.steps.lpc[mask], entropy[mask])[0, 1]
+        assert value(part, "r_entropy") == pytest.approx(r, abs=1e-6)
+        r = np.corrcoef(data.steps.lpc[mask], distances["key"][mask])[0, 1]
+        assert value(part, "r_distance_key") == pytest.approx(r, abs=1e-6)
+        assert set(CORRELATIONS) <= set(part.measures)
+        complexity = part.measures["complexity_plug_in_nats"]
+        assert part.measures["complexity_nats"] <= complexity <= part.measures["action_entropy_nats"]
+    assert value(found[ALL_STEPS, ANY_ACTION], "success") == np.mean([e["success"] for e in data.episodes])
 
 
-def test_dependent_steps_do_not_shrink_the_interval():
-    """Each step 25 times over: as many more numbers, and nothing more is known."""
-    alone, copied = (
-        mean_over_seeds([run_with_correlation(np.random.default_rng(seed), 0.4, copies) for seed in range(6)])
-        for copies in (1, 25)
+def test_the_parts_of_the_path_ratio_add_up(data):
+    found = by_place(measure_run(data, "by_key_phase")[0])
+    whole = np.mean([e["steps"] / e["expert_steps"] for e in data.episodes if e["success"]])
+    parts = [value(part, "path_ratio") for (phase, action), part in found.items() if action == ANY_ACTION]
+    assert parts[0] == pytest.approx(whole) and sum(parts[1:]) == pytest.approx(whole) and len(parts) == 5
+
+
+def test_a_phase_changes_what_it_does_with_the_action_held(data):
+    """LPC that is a function of the action, and of the phase of one action: found there and nowhere else."""
+    groups = group_routing_data(data, "by_carrying")
+    lpc = 100.0 * data.steps.action + np.where((data.steps.action == 2) & (groups.index == 1), 7, 0)
+    planted = make_data(
+        make_steps(data.steps.position, lpc=lpc, **{n: getattr(data.steps, n) for n in COLUMNS}), data.episodes
     )
-    for name in ("mean", "low", "high", "drawn_low", "drawn_high"):
-        assert getattr(copied, name) == pytest.approx(getattr(alone, name), abs=1e-6)
-    assert alone.drawn_high - alone.drawn_low > 0.05
+    parts, _ = measure_run(planted, "by_carrying")
+    found = by_place(parts)
+    effects = {place: value(part, "lpc_difference") for place, part in found.items() if place[0] != ALL_STEPS
+               and place[1] != ANY_ACTION}  # fmt: skip
+    assert len(effects) == 2 * 7
+    for (phase, action), effect in effects.items():
+        expected = 0 if action != "forward" else 7 if phase == "carrying" else -7
+        assert effect == pytest.approx(expected, abs=1e-9)
+    assert all("lpc_difference" not in part.measures for (phase, _), part in found.items() if phase == ALL_STEPS)
+    assert sum(part.num_steps for (phase, action), part in found.items() if phase == ALL_STEPS) == 2 * len(data.steps)
 
 
-def test_the_bootstrap_draws_seeds_then_episodes():
-    """Its width is that of both: of runs that differ, of episodes that differ, or of the two together."""
-    rng, episode, num_runs = np.random.default_rng(5), np.repeat(np.arange(200), 5), 12
+COLUMNS = ("episode", "t_step", "carrying", "door_unlocked", "action_logits", "action", "direction")
 
-    def width(between: float, within: float) -> float:
-        levels = between * rng.permutation(np.linspace(-1, 1, num_runs))
-        runs = [sums_of_mean(level + within * np.repeat(rng.normal(size=200), 5), episode, 200) for level in levels]
-        found = mean_over_seeds(runs)
-        return (found.drawn_high - found.drawn_low) / (2 * 1.96)
 
-    deviation = np.std(np.linspace(-1, 1, num_runs), ddof=1)
-    assert width(1, 0) == pytest.approx(deviation / math.sqrt(num_runs), rel=0.12)
-    # episodes of 12 runs: their own mean varies by 1 / sqrt(200 x 12), and so, again, do those that are drawn
-    assert width(0, 1) == pytest.approx(math.sqrt(2 / 200 / num_runs), rel=0.35)
-    assert width(1, 0) < width(1, 5) == pytest.approx(math.hypot(width(1, 0), width(0, 5)), rel=0.25)
-    plain = mean_over_seeds([0.0, 1.0, 2.0, 3.0, 4.0])
-    assert plain.low < plain.drawn_low < 1 and 3 < plain.drawn_high < plain.high
+def test_one_action_alone_has_no_whole_episodes(data):
+    parts, _ = measure_run(hold_action(data, "forward"), "by_key_phase")
+    names = {name for part in parts for name in part.measures}
+    assert {"lpc", "entropy_nats", "r_entropy"} <= names
+    assert not names & {"success", "path_ratio", "complexity_nats"}
+    assert {part.action for part in parts} == {ANY_ACTION, "forward"}
+    num = (data.steps.action == ACTION_NAMES.index("forward")).sum()
+    assert parts[0].num_steps == num
+
+
+def test_what_the_data_lacks_is_said():
+    parts, reasons = measure_run(two_episodes(), "by_key_phase")
+    assert [part.phase for part in parts if part.action == ANY_ACTION] == [ALL_STEPS]
+    text = "; ".join(reasons)
+    for words in ("no phases: ", "no entropy and no complexity", "no walking distances: ", "no success and no path"):
+        assert words in text
+    assert len(reasons) == 4
+
+
+def test_phases_are_those_that_suit(data):
+    assert "by_action" not in available_phases(data) and "by_key_phase" in available_phases(data)
+    key, carrying = ["by_carrying", "by_key_phase"], ["by_carrying"]
+    assert default_phases([key]) == "by_key_phase" == default_phases([key, carrying])
+    assert default_phases([key, carrying, carrying]) == "by_carrying" and default_phases([[], []]) is None
+
+
+def test_cells_are_means_of_runs_not_of_steps():
+    def part(positions, lpc):
+        data = make_data(make_steps(positions, lpc=lpc), [{}])
+        return measure_run(data)[0][0]
+
+    found = mean_cells([part([[1, 1], [1, 1], [1, 1], [2, 1]], [10, 20, 30, 5]), part([[1, 1]], [100])], "lpc")
+    assert found.cells.tolist() == [[1, 1], [2, 1]] and found.values.tolist() == [60, 5]
+    assert found.counts.tolist() == [4, 1] and found.num_runs.tolist() == [2, 1]
+    with pytest.raises(InputError, match="no run tells in which cells its entropy_nats"):
+        mean_cells([part([[1, 1]], [100])], "entropy_nats")

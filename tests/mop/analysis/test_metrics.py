@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from mop.analysis.metrics import compute_metrics, wilson_interval
+from mop.analysis.metrics import compute_metrics
+from mop.statistics.intervals import wilson_interval
 
 
 def test_wilson_interval_of_known_cases():

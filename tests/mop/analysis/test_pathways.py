@@ -5,7 +5,7 @@ import pytest
 from figure_contents import matrix_texts, texts
 from routing_data import make_data, make_steps, random_data, two_episodes_in_a_corridor
 
-from mop.analysis.pathways import compute_pathways
+from mop.analysis.routing import compute_pathways
 from mop.plotting.hover import values_of
 from mop.plotting.pathway_bars import plot_pathways
 

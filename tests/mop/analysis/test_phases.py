@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from routing_data import make_steps
 
-from mop.analysis.phases import PHASES, is_key_held, key_phases
+from mop.analysis.groups import PHASES, is_key_held, key_phases
 from mop.common.errors import InputError
 from mop.envs.babyai import World
 from mop.envs.episodes import episode_context

@@ -13,8 +13,7 @@ from routing_data import (
     two_episodes_in_a_corridor,
 )
 
-from mop.analysis.pathways import compute_pathways
-from mop.analysis.progress import compute_routing_over_progress, select_episode
+from mop.analysis.routing import compute_pathways, compute_routing_over_progress, select_episode
 from mop.common.errors import InputError
 from mop.plotting.hover import values_of
 from mop.plotting.progress_curves import plot_episode_routing, plot_routing_over_progress

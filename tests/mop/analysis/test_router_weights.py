@@ -10,16 +10,11 @@ from routing_data import make_data, make_steps, random_data, two_episodes, two_e
 
 from mixture_of_experts import compute_lpc, routing_measures
 from mop.analysis.groups import group_routing_data
-from mop.analysis.router_weights import (
-    compute_layer_lpc,
-    compute_router_entropy,
-    mean_weights_by_distance,
-    mean_weights_by_group,
-    undecided_experts,
-)
+from mop.analysis.routing import compute_layer_lpc, mean_weights_by_distance, mean_weights_by_group, undecided_experts
 from mop.common.errors import InputError
 from mop.plotting.hover import values_of
 from mop.plotting.weight_bars import plot_routing_distributions, plot_routing_near_objects, plot_specialisation
+from mop.statistics.information import entropy_nats
 
 
 @pytest.fixture
@@ -37,7 +32,7 @@ def test_lpc_of_a_layer():
 def test_entropy_in_nats():
     weights = [[1, 0, 0], [0.5, 0.5, 0], [1 / 3] * 3, [0.25, 0.25, 0.5]]
     expected = [0, math.log(2), math.log(3), 1.5 * math.log(2)]
-    np.testing.assert_allclose(compute_router_entropy(weights), expected, atol=1e-12)
+    np.testing.assert_allclose(entropy_nats(weights), expected, atol=1e-12)
 
 
 def test_weights_of_groups():
@@ -89,7 +84,7 @@ def test_cost_and_entropy_are_those_of_training():
     assert [values.shape for values in layer_lpc] == [(50, 4)] * 3
     np.testing.assert_allclose(sum(layer_lpc), compute_lpc(tensors, sizes), rtol=1e-12)
     measures = routing_measures(tensors, sizes)
-    entropies = {f"router_entropy_{layer}": compute_router_entropy(routing[layer]).mean() for layer in (0, 2)}
+    entropies = {f"router_entropy_{layer}": entropy_nats(routing[layer]).mean() for layer in (0, 2)}
     assert entropies == pytest.approx({name: measures[name] for name in measures if "entropy" in name}, rel=1e-12)
 
 

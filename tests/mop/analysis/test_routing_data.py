@@ -6,10 +6,9 @@ from routing_data import make_data, make_steps, random_data, two_episodes, two_e
 
 from mop.analysis.actions import compute_action_shares, hold_action
 from mop.analysis.groups import group_routing_data
-from mop.analysis.pathways import compute_pathways
-from mop.analysis.progress import compute_routing_over_progress, select_episode
+from mop.analysis.maps import distances_to_objects
+from mop.analysis.routing import compute_pathways, compute_routing_over_progress, select_episode
 from mop.analysis.routing_data import index_episodes, whole_of
-from mop.analysis.walking import distances_to_objects
 from mop.artifacts.routing_cache import RoutingCache, cache_files
 from mop.artifacts.run_paths import RunKey
 from mop.common.errors import InputError

@@ -7,23 +7,14 @@ from matplotlib.colors import to_rgba
 from old_caches import CACHE, TASK
 from routing_data import make_data, make_steps, random_data
 
-from mop.analysis.cells import visit_strength
-from mop.analysis.run_comparison import (
-    Sums,
-    common_sizes,
-    compare_cells,
-    compare_means,
-    compare_metrics,
-    correlation_of_outcomes,
-    difference_of_rates,
-    pair_worlds,
-    weights_by_size,
-)
+from mop.analysis.maps import visit_strength
+from mop.analysis.run_comparison import common_sizes, compare_cells, compare_metrics, pair_worlds, weights_by_size
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.errors import InputError
 from mop.plotting.compared_runs import DIFFERENCE_CMAP, ONE_SIDED_COLOR, difference_measures, plot_difference
 from mop.plotting.hover import notes_of, values_of
+from mop.statistics.intervals import Sums, compare_means, correlation_of_outcomes, difference_of_rates
 
 SIZES = [[0, 16, 32]]
 

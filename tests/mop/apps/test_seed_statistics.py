@@ -15,7 +15,7 @@ from routing_data import TASK, random_data
 from scripts import REPOSITORY, run_script
 
 import seed_statistics
-from mop.analysis.by_phase import ALL_STEPS, ANY_ACTION
+from mop.analysis.many_runs import ALL_STEPS, ANY_ACTION
 from mop.apps.export import Export
 from mop.apps.statistics_page import (
     AUTO_PHASES,

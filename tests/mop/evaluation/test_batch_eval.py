@@ -20,7 +20,6 @@ from eval_helpers import GOTO, UNLOCK, in_process, put, random_checkpoint, start
 from PIL import Image
 
 import batch_eval
-from mop.analysis.metrics import interval_of_rate
 from mop.artifacts.checkpoints import find_checkpoints
 from mop.artifacts.results import load_result
 from mop.artifacts.routing_cache import load_cache
@@ -31,6 +30,7 @@ from mop.envs.babyai import MINIGRID_VERSION, World
 from mop.envs.episodes import episode_context
 from mop.evaluation import batch
 from mop.evaluation.batch import Settings, attempt
+from mop.statistics.intervals import interval_of_rate
 
 DOCUMENTED_COLUMNS = [
     "checkpoint_path", "task_id", "trial", "num_episodes", "success_rate", "path_ratio", "mean_lpc",

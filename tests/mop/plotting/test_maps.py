@@ -7,8 +7,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgba
 from routing_data import make_data, make_steps, random_data, three_visits
 
-from mop.analysis.groups import group_routing_data
-from mop.analysis.phases import PHASES
+from mop.analysis.groups import PHASES, group_routing_data
 from mop.common.errors import InputError
 from mop.plotting.heatmaps import LPC_CMAP
 from mop.plotting.hover import values_of

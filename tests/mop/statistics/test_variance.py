@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mop.analysis.between_tasks import intraclass_correlation, rank_correlation
+from mop.statistics.intervals import rank_correlation
+from mop.statistics.variance import intraclass_correlation
 
 # six targets, four judges each: table 2 of Shrout and Fleiss 1979
 SHROUT = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float)

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from mop.analysis.consistency import group_means, mean_over_pairs, shuffled_in_groups, step_correlation
-from mop.analysis.distinctness import distinctness, effective_number, jensen_shannon_bits, pathway_shares
+from mop.analysis.specialisation import distinctness, group_means, pathway_shares, step_correlation
+from mop.statistics.information import effective_number, jensen_shannon_bits
+from mop.statistics.intervals import mean_over_pairs
+from mop.statistics.permutation import permute_within
 
 NUM_STEPS, NUM_GATES = 3000, 6
 
@@ -55,7 +57,7 @@ def test_patterns_by_hand():
 def test_shuffling_in_time_keeps_each_episode_and_breaks_the_order(rng):
     episode = np.repeat(np.arange(30), 100)
     weights = rng.random((NUM_STEPS, NUM_GATES))
-    mixed = shuffled_in_groups(weights, episode, rng)
+    mixed = permute_within(weights, episode, rng)
     for number in range(30):
         mine = episode == number
         assert sorted(map(tuple, mixed[mine])) == sorted(map(tuple, weights[mine]))

@@ -1,0 +1,78 @@
+"""Shares of variance: between tasks (ICC), and between groups of steps.
+
+Axis letters: N tasks, K seeds or values of a step, S steps, B episodes, G groups of steps.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
+
+
+def intraclass_correlation(values: np.ndarray) -> tuple[float, float, float]:
+    """The share of the variance of values (N, K) that is between tasks, not between seeds; and its 95 % interval.
+
+    ICC(1,1), one-way and of single values, with the interval of the F distribution (Shrout and Fleiss 1979,
+    Psychological Bulletin 86: 420-428). It is below 0 where tasks differ less than their seeds would have it. NaN where
+    no value differs from another. Raises ValueError for fewer than two tasks or seeds.
+    """
+    from scipy.special import fdtri  # here: it takes a quarter of a second to load
+
+    (num_tasks, num_seeds), values = values.shape, np.asarray(values, float)
+    if num_tasks < 2 or num_seeds < 2:
+        raise ValueError(f"an intraclass correlation needs two tasks and two seeds, not {values.shape}")
+    free_between, free_within = num_tasks - 1, num_tasks * (num_seeds - 1)
+    between = num_seeds * values.mean(axis=1).var(ddof=1)
+    within = values.var(axis=1, ddof=1).mean()
+    if within == 0:
+        return (1.0, 1.0, 1.0) if between > 0 else (np.nan, np.nan, np.nan)
+    ratio = between / within
+    low = ratio / fdtri(free_between, free_within, 0.975)
+    high = ratio * fdtri(free_within, free_between, 0.975)
+    return tuple(float((f - 1) / (f + num_seeds - 1)) for f in (ratio, low, high))
+
+
+# --- explained variance -----------------------------------------------------------------------------------------------
+
+
+def errors_out_of_episode(values: np.ndarray, episode: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, float]:
+    """Squared errors of each episode (B, K), when a step is predicted from other episodes, and the share of the unseen.
+
+    values: (S, K); episode, group: (S,) int from 0 without gaps.
+    """
+    num_groups = group.max() + 1
+    pairs, pair, count = np.unique(episode * num_groups + group, return_inverse=True, return_counts=True)
+    of_episode, of_group = pairs // num_groups, pairs % num_groups
+
+    def sums(index: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.stack([np.bincount(index, column) for column in weights.T], axis=1)
+
+    total = sums(pair, values)  # of each group in each episode that has it, (pairs, K)
+    others = np.bincount(of_group, count)[of_group] - count
+    rest = len(values) - np.bincount(of_episode, count)[of_episode]
+    is_seen = others > 0
+    of_group_elsewhere = sums(of_group, total)[of_group] - total
+    of_all_elsewhere = values.sum(0) - sums(of_episode, total)[of_episode]
+    predicted = np.where(
+        is_seen[:, None], of_group_elsewhere / np.maximum(others, 1)[:, None], of_all_elsewhere / rest[:, None]
+    )
+    errors = sums(episode, np.square(values - predicted[pair]))
+    return errors, float(count[~is_seen].sum() / len(values))
+
+
+def bounds_of_shares(null: np.ndarray, errors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The 95 % intervals, low and high (F, K), of 1 - errors / null for the errors (B, K) of F predictions."""
+    if len(null) < MIN_EPISODES:
+        nothing = np.full((len(errors), null.shape[1]), np.nan)
+        return nothing, nothing
+    drawn = resample(np.concatenate([null, *errors], axis=1)).reshape(-1, 1 + len(errors), null.shape[1])
+    low, high = bounds(1 - drawn[:, 1:] / drawn[:, :1])
+    return low, high
+
+
+def eta_squared(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Share (K,) of the variance of values (S, K), of mean 0, that is between the means of the groups."""
+    count = np.bincount(group)
+    between = [np.sum(np.square(np.bincount(group, column)) / count) for column in values.T]
+    return np.array(between) / np.square(values).sum(0)
