@@ -15,8 +15,10 @@ processes are doing; 2: the command itself cannot be carried out.
 """
 
 from mop.artifacts.run_paths import DEFAULT_ROOTS, RESULTS_TABLE
-from mop.common.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer, optional
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import InputError, run_script
+from mop.common.values import MAX_ENVS, MAX_EPISODES, integer, optional
 from mop.evaluation.batch import Filters, Settings, evaluate_missing, from_flags
 
 

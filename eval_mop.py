@@ -7,8 +7,10 @@ The worlds are the seeds eval_seed, eval_seed + 1, ...; one greedy episode each.
 counted and replaced by the next seed, as no path length is known for it. --num_envs changes speed and rounding only.
 """
 
-from mop.common.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer, optional
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import InputError, run_script
+from mop.common.values import MAX_ENVS, MAX_EPISODES, integer, optional
 from mop.envs.episodes import EvalVectorEnv
 from mop.evaluation.evaluate import NUM_ENVS, evaluate
 from mop.evaluation.single import evaluate_one

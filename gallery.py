@@ -6,7 +6,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mop.apps import comparison_page, flags, gallery, run_selection
-from mop.common.configuration import Parser
+from mop.common.cli import Parser
 from mop.common.errors import run_script
 from mop.common.files import check_writable
 

@@ -28,9 +28,11 @@ Use against need is drawn in plots/<run>/use_and_need.png. A policy of several t
 <run>/<task>/. See docs/interventions.md.
 """
 
-from mop.common.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, integer
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import InputError, run_script
 from mop.common.routing_edits import GATE_ONLY, VARIANTS, parse, parse_variants
+from mop.common.values import MAX_ENVS, MAX_EPISODES, integer
 from mop.evaluation.batch import from_flags
 from mop.evaluation.intervention_batch import Settings, intervene
 

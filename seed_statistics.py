@@ -28,9 +28,11 @@ from mop.apps.export import Export
 from mop.apps.run_figures import chosen, save_figures
 from mop.apps.statistics_page import Asked, Tables
 from mop.artifacts.run_paths import CACHE_DIR
-from mop.common.configuration import Parser, check_flags, choice, integer, optional
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, claimed, write_together
+from mop.common.values import choice, integer, optional
 
 
 def parser() -> Parser:

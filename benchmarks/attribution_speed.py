@@ -17,8 +17,10 @@ from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.scenes import ExactScenes
 from generative.domains.babyai.targets import parse_target
 from mixture_of_experts import MixtureOfExpertsPolicy
-from mop.common.configuration import Parser, check_flags, integer
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import run_script
+from mop.common.values import integer
 from mop.envs.babyai import World
 
 LAGS = (0, 1, 2, 4, 8)

@@ -15,8 +15,10 @@ import numpy as np
 from benchmarks.throughput import spread
 from mop.artifacts.routing_cache import RoutingCache, RoutingSteps, load_cache, write_cache
 from mop.artifacts.run_paths import RunKey, cache_path
-from mop.common.configuration import Parser, check_flags, integer
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import run_script
+from mop.common.values import integer
 
 EPISODE_STEPS = 40
 EXPERT_SIZES = (0, 16, 32)  # of each of three layers

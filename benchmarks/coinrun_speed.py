@@ -17,8 +17,10 @@ from benchmarks.throughput import spread
 from generative.agents.agent_training import AgentRun
 from generative.domains.coinrun.games import NUM_ACTIONS, GameEnvs, check_playable
 from generative.train_agent import PRESETS, make_config, make_envs
-from mop.common.configuration import Parser, check_flags, choice, integer
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import run_script
+from mop.common.values import choice, integer
 from mop.training.devices import choose_device
 
 WORLD = {"env_name": "coinrun", "distribution_mode": "easy", "num_levels": 0, "start_level": 0}

@@ -11,8 +11,10 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.throughput import spread
-from mop.common.configuration import Parser, check_flags, integer
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import run_script
+from mop.common.values import integer
 
 FIRST_UPDATE = """
 import sys, time

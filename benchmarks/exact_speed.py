@@ -20,8 +20,10 @@ from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.targets import parse_target
 from generative.simulators.exact import ExactSimulator
 from mixture_of_experts import MixtureOfExpertsPolicy
-from mop.common.configuration import Parser, check_flags, integer
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import run_script
+from mop.common.values import integer
 from mop.envs.babyai import NUM_ACTIONS, World
 
 LAG = 5

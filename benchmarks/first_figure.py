@@ -19,8 +19,10 @@ from playwright.sync_api import sync_playwright
 from benchmarks.throughput import spread
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
-from mop.common.configuration import Parser, check_flags, integer
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import run_script
+from mop.common.values import integer
 
 ROOT = Path(__file__).parent.parent
 KEY = RunKey("BabyAI-KeyCorridorS3R3-v0", 0, 0)

@@ -28,8 +28,10 @@ from lmc_rl.settings import settle
 from lmc_rl.stages import Workers
 from lmc_rl.walks import play, stretches
 from mop.artifacts.checkpoints import save_checkpoint
-from mop.common.configuration import Parser, check_flags, integer
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import run_script
+from mop.common.values import integer
 from mop.training.devices import choose_device
 from mop.training.loop import drive
 

@@ -11,8 +11,10 @@ import statistics
 import time
 
 from benchmarks.throughput import TASKS, WARM_UP_UPDATES, make_run
-from mop.common.configuration import Parser, check_flags, integer
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import run_script
+from mop.common.values import integer
 
 
 class Stages:

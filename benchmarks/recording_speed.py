@@ -13,8 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from mop.common.configuration import Parser, check_flags, integer
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import run_script
+from mop.common.values import integer
 
 HERE = Path(__file__).parent
 

@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mop.common.configuration import Parser, check_flags, integer
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import run_script
 from mop.common.routing_edits import GATE_ONLY, ZEROED, parse
+from mop.common.values import integer
 
 HERE = Path(__file__).parent
 

@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 
 from benchmarks.throughput import TASKS, WARM_UP_UPDATES, make_run, spread
-from mop.common.configuration import Parser, check_flags, integer
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import run_script
+from mop.common.values import integer
 
 NUM_ENVS = (1, 16, 64, 256)
 NUM_WORKERS = (0, 1, 2)

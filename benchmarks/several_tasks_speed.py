@@ -11,9 +11,12 @@ import gc
 import statistics
 import time
 
-from mop.common.configuration import Parser, check_flags, integer, parse_config
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import run_script
 from mop.common.task_mix import task_name
+from mop.common.train_config import parse_config
+from mop.common.values import integer
 
 TASKS = (
     "GoToRedBallGrey", "GoToRedBall", "GoToObj", "GoToLocal", "PickupLoc", "PutNextLocal", "UnlockPickup",

@@ -22,8 +22,10 @@ from generative.recordings.format import open_recording
 from generative.simulators.losses import ARRAYS, Frames, losses, simulate
 from generative.simulators.training import PRESETS, SETTINGS, SimulatorRun, make_config
 from mop.artifacts.checkpoints import save_checkpoint
-from mop.common.configuration import Parser, check_flags, integer
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import run_script
+from mop.common.values import integer
 from mop.training.policies import build_policy
 
 TASK = "BabyAI-UnlockPickup-v0"
@@ -31,7 +33,7 @@ TASK = "BabyAI-UnlockPickup-v0"
 
 def record_untrained(folder: Path) -> Path:
     """Record some episodes of an untrained policy of default sizes; the recording's folder."""
-    from mop.common.configuration import parse_config
+    from mop.common.train_config import parse_config
 
     config = parse_config("", ["--task_id", TASK])[0] | {"policy": "mop", "seed": 0, "lang_encoder": "vocab"}
     projection = torch.nn.Linear(512, config["lang_dim"])

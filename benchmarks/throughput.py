@@ -19,8 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mop.common.configuration import Parser, check_flags, integer, parse_config
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import run_script
+from mop.common.train_config import parse_config
+from mop.common.values import integer
 
 HERE = Path(__file__).parent
 

@@ -35,10 +35,12 @@ from benchmarks.throughput import spread
 from mop.analysis.routing import compute_pathways
 from mop.artifacts.routing_cache import RoutingCache, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
-from mop.common.configuration import Parser, as_flags, check_flags, integer, words
+from mop.common.cli import Parser, as_flags
+from mop.common.configuration import check_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.task_mix import task_name
+from mop.common.values import integer, words
 from mop.plotting.style import HUES, open_frame, wrapped
 from mop.statistics.information import effective_number, entropy_nats
 from studies.experiments import NUM_EPISODES, RESULTS, ROOT, RUNS, markdown_table, read_published

@@ -10,7 +10,7 @@ logs/, recordings/ and simulators/ (not in git); what is small and says somethin
 
 from pathlib import Path
 
-from mop.common.configuration import Parser
+from mop.common.cli import Parser
 from mop.common.errors import run_script
 from studies.stages import ROOT, Stage, fidelity_stage, run_stages
 

@@ -17,9 +17,12 @@ import torch
 from tqdm import tqdm
 
 from mixture_of_experts import MixtureOfExpertsPolicy
-from mop.common.configuration import Parser, as_flags, check_flags, integer, parse_config
+from mop.common.cli import Parser, as_flags
+from mop.common.configuration import check_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_csv, write_figure
+from mop.common.train_config import parse_config
+from mop.common.values import integer
 from mop.envs.missions import load_encoder
 from mop.training.devices import use_device
 from mop.training.imitation import ImitationRun

@@ -29,10 +29,13 @@ from mop.apps.statistics_page import Asked, analyse
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.artifacts.routing_cache import RoutingCache, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
-from mop.common.configuration import RUNTIME_KEYS, Parser, as_flags, check_flags, integer, parse_config
+from mop.common.cli import Parser, as_flags
+from mop.common.configuration import check_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.task_mix import task_name
+from mop.common.train_config import RUNTIME_KEYS, parse_config
+from mop.common.values import integer
 from mop.fast.autograd import num_threads
 from mop.plotting.alphas import plot_measures_against_alpha
 from plotting_utils import (

@@ -34,9 +34,11 @@ from lmc_rl.reports import report
 from lmc_rl.settings import settle
 from lmc_rl.studies import ALL, LineStudy, ReturnStudy, Study, load_study
 from lmc_rl.views import SHARE, SHARE_OF_LOSS, plot_beside
-from mop.common.configuration import Parser, as_flags, check_flags, integer
+from mop.common.cli import Parser, as_flags
+from mop.common.configuration import check_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_figure
+from mop.common.values import integer
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "lmc"

@@ -11,7 +11,7 @@ is there. A simulator that is not true enough leaves out what needs it. Recordin
 and simulators/ (not in git); what is small and says something is copied to results/generative/<policy>/<stage>/.
 """
 
-from mop.common.configuration import Parser
+from mop.common.cli import Parser
 from mop.common.errors import InputError, run_script
 from studies.stages import ROOT, Stage, fidelity_stage, run_stages
 

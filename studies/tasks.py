@@ -27,10 +27,12 @@ import pandas as pd
 from mop.artifacts.checkpoints import load_checkpoint, save_checkpoint
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import cache_path
-from mop.common.configuration import Parser, as_flags, check_flags, integer, words
+from mop.common.cli import Parser, as_flags
+from mop.common.configuration import check_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.task_mix import task_name
+from mop.common.values import integer, words
 from mop.statistics.bootstrap import mean_over_seeds
 from mop.statistics.intervals import interval_of_mean, interval_of_rate, rank_correlation
 from mop.statistics.variance import intraclass_correlation

@@ -35,10 +35,10 @@ from mop.apps.run_figures import Drawing
 from mop.apps.run_selection import Run
 from mop.artifacts.routing_cache import RoutingCache
 from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR, RunKey, find_caches, result_path, task_folder
-from mop.common.configuration import FIELDS, RUNTIME_KEYS, complete
 from mop.common.errors import InputError
 from mop.common.files import find_files
 from mop.common.task_mix import task_name
+from mop.common.train_config import FLAGS, RUNTIME_KEYS, complete
 from mop.plotting.alpha_maps import plot_phase_maps
 from mop.plotting.alphas import (
     plot_correlations_by_phase,
@@ -58,8 +58,10 @@ SCRIPT = "seed_statistics.py"
 FOLDER = "statistics"  # below that of the task in the folder of plots
 AUTO_PHASES, NO_PHASES, NO_TASK = "auto", "none", "none"
 _FREE = {"task_id", "trial", "seed", "lpc_alpha"}  # what runs of one sample may differ in
-_SETTINGS = [name for name in FIELDS if name not in _FREE and (name not in RUNTIME_KEYS or name == "num_updates")]
-_SETTINGS = [name for name in _SETTINGS if FIELDS[name].meaning is None or name == "policy"]  # flags, and the policy
+_SETTINGS = [
+    *(name for name in FLAGS if name not in _FREE and (name not in RUNTIME_KEYS or name == "num_updates")),
+    "policy",
+]
 _WORLDS = ("num_episodes", "eval_seed", "minigrid_version")
 _ANY = (-np.inf, np.inf)
 _EXTRA = ("lpc_difference", "complexity_plug_in_nats", "complexity_null_nats")

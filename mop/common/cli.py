@@ -45,20 +45,21 @@ def setting(
     default: Any, help: str, *, low: float | None = None, high: float | None = None, above: float | None = None,
     choices: Collection | None = None, parse: Callable[[Any], Any] | None = None, commas: bool = False,
     nargs: str | int | None = None, metavar: str | None = None, alone: str | None = None, flag: str | None = None,
-    also: Sequence[str] = (), positional: bool = False, group: str | None = None, **more: Any,
+    also: Sequence[str] = (), positional: bool = False, group: str | None = None, replaces: str | None = None,
+    **more: Any,
 ) -> Any:  # fmt: skip
     """Declare a field.
 
     low, high, above: the range of numbers; choices: the allowed values; parse: a check in place of the type's;
     commas: a tuple's items are one word with commas between them; nargs: of a tuple, in place of "+";
     alone: the value of the flag without a word behind it; flag: its name, where the field's name is no flag;
-    also: other names of it; positional: whether it has no flag; group: its heading in the help; more: kept in the
-    field's metadata.
+    also: other names of it; positional: whether it has no flag; group: its heading in the help; replaces: the setting
+    which says the same in another way, so that only one of both is given; more: kept in the field's metadata.
     """
     options = {
         "help": help, "low": low, "high": high, "above": above, "choices": choices, "parse": parse, "commas": commas,
         "nargs": nargs, "metavar": metavar, "alone": alone, "flag": flag, "also": tuple(also),
-        "positional": positional, "group": group,
+        "positional": positional, "group": group, "replaces": replaces,
     }  # fmt: skip
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: _copy(default), metadata=options | more)
@@ -76,18 +77,28 @@ def parse(settings: type[T], description: str, argv: Sequence[str] | None = None
 
 
 def given_values(
-    settings: type, description: str, argv: Sequence[str] | None = None, config: str | None = None
-) -> dict[str, Any]:
-    """The checked values that the user gave, flags before the file of --config."""
-    words = sys.argv[1:] if argv is None else list(argv)
-    flags = vars(parser_of(settings, description, config).parse_args(words))
+    settings: type, description: str, argv: Sequence[str] | None = None, config: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The checked values that the user gave, flags before the file of --config.
+
+    defaults: values which count in place of the fields' defaults.
+    """
+    defaults = defaults or {}
+    flags = vars(parser_of(settings, description, config, defaults).parse_args(argv))
     path = flags.pop("config", None) if config else None
-    given = check_values(settings, read_yaml(path), str(path)) if path is not None else {}
-    given |= check_values(settings, flags)
+    from_file = check_values(settings, read_yaml(path), str(path)) if path is not None else {}
+    given = merged(settings, from_file, check_values(settings, flags))
     for field in declared(settings):
-        if field.name not in given and _default(field) is dataclasses.MISSING:
+        if field.name not in given and defaults.get(field.name, default_of(field)) is dataclasses.MISSING:
             raise InputError(f"{_name(field)} is missing (see --help)")
     return given
+
+
+def merged(settings: type, lower: Mapping[str, Any], higher: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of two sources, of which the higher wins, also where it gives what `replaces` a value of the lower."""
+    replaced = {field.metadata["replaces"] for field in declared(settings) if field.name in higher}
+    return {name: value for name, value in lower.items() if name not in replaced} | dict(higher)
 
 
 def check_values(settings: type, given: Mapping[str, Any], source: str | None = None) -> dict[str, Any]:
@@ -104,12 +115,21 @@ def check_values(settings: type, given: Mapping[str, Any], source: str | None = 
             checked[field.name] = check_of(settings, field.name)(value)
         except ValueError as error:
             raise InputError(f"{label} {error}, not {shown(value)}") from None
+    for field in declared(settings):
+        other = field.metadata["replaces"]
+        if checked.get(field.name) is not None and checked.get(other) is not None and source is None:
+            raise InputError(f"give --{field.name} or --{other}, not both")
     return checked
 
 
 def declared(settings: type) -> list[dataclasses.Field]:
     """The fields which are settings."""
     return [field for field in dataclasses.fields(settings) if "help" in field.metadata]
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    """A field's default, MISSING where it has none."""
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 
 def as_dict(settings: Any, leave_out: Collection[str] = ()) -> dict[str, Any]:
@@ -167,8 +187,10 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message} (see --help)")
 
 
-def parser_of(settings: type, description: str, config: str | None = None) -> Parser:
-    """The parser of the settings; what the user does not give is absent from its result."""
+def parser_of(
+    settings: type, description: str, config: str | None = None, defaults: Mapping[str, Any] | None = None
+) -> Parser:
+    """The parser of the settings; what the user does not give is absent from its result. See `given_values`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     prog = f"python -m {spec.name}" if spec is not None and spec.name.split(".")[0] != "pytest" else None
     parser = Parser(description=description, prog=prog)
@@ -179,15 +201,16 @@ def parser_of(settings: type, description: str, config: str | None = None) -> Pa
         group = field.metadata["group"]
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
-        names, options = _argument(settings, field)
+        default = (defaults or {}).get(field.name, default_of(field))
+        names, options = _argument(settings, field, default)
         groups[group].add_argument(*names, **options)
     return parser
 
 
-def _argument(settings: type, field: dataclasses.Field) -> tuple[list[str], dict[str, Any]]:
+def _argument(settings: type, field: dataclasses.Field, default: Any) -> tuple[list[str], dict[str, Any]]:
     """The names and options of a field's argument."""
     meta, (kind, item, _) = field.metadata, _type_of(settings, field.name)
-    options: dict[str, Any] = {"help": _help(field, kind), "default": argparse.SUPPRESS}
+    options: dict[str, Any] = {"help": _help(field, kind, default), "default": argparse.SUPPRESS}
     choices = "|".join(map(str, meta["choices"] or ()))
     options["metavar"] = meta["metavar"] or (choices if 0 < len(choices) <= 30 else _METAVARS.get(item, "VALUE"))
     alone = meta["alone"] or ("true" if kind is bool else None)
@@ -206,14 +229,13 @@ def _argument(settings: type, field: dataclasses.Field) -> tuple[list[str], dict
 _METAVARS = {int: "INTEGER", float: "NUMBER", bool: "true|false", str: "TEXT", Path: "PATH"}
 
 
-def _help(field: dataclasses.Field, kind: type) -> str:
+def _help(field: dataclasses.Field, kind: type, default: Any) -> str:
     """The help of a field with its range, its choices and its default."""
     meta, text = field.metadata, field.metadata["help"]
     limits = values.limits(meta["low"], meta["high"], meta["above"])
     if meta["choices"] and len("|".join(map(str, meta["choices"]))) > 30:
         limits = ", ".join(map(str, meta["choices"]))
     text += f"; {limits}" if limits else ""
-    default = _default(field)
     is_shown = default not in (None, (), dataclasses.MISSING) and not (kind is bool and default is False)
     if is_shown and "(default:" not in text:
         joint = "," if meta["commas"] else " "
@@ -281,11 +303,6 @@ _hints_of = functools.cache(typing.get_type_hints)
 def _name(field: dataclasses.Field) -> str:
     """A setting as the user writes it."""
     return field.name if field.metadata["positional"] else f"--{field.metadata['flag'] or field.name}"
-
-
-def _default(field: dataclasses.Field) -> Any:
-    """A field's default, MISSING where it has none."""
-    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 
 def _copy(value: Any) -> Any:

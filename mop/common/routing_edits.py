@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from mop.common.configuration import is_plain, shown
 from mop.common.errors import InputError
+from mop.common.values import is_plain, shown
 
 # What becomes of the GRU state of an expert at a step in which its weight is 0.
 GATE_ONLY, FROZEN, ZEROED = "gate-only", "frozen", "zeroed"

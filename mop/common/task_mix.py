@@ -1,4 +1,4 @@
-"""Several tasks in one policy: what their list is called, and which slots and which share of the loss each has."""
+"""The tasks of one policy: their weights, the name of their list, and the slots and share of the loss of each."""
 
 import hashlib
 import math
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from mop.common.errors import InputError
 
+MAX_NAME_BYTES = 200  # of a list of tasks: files beside its folder have longer names
 _MAX_NAME = 60  # characters of a name that is made of the tasks' names
 _TASK_ID = re.compile(r"BabyAI-\w+-v[0-9]+", re.ASCII)
 
@@ -33,6 +34,35 @@ def name_of_list(task_ids: Sequence[str]) -> str:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{name[: _MAX_NAME - len(digest) - 1]}-{digest}"
+
+
+class TaskMix(NamedTuple):
+    """The tasks that a policy is trained on."""
+
+    name: str  # of the run on disk
+    weights: list[list]  # [task_id, weight] of each
+
+    @classmethod
+    def named(cls, weights: list[list], name: str | None = None) -> "TaskMix":
+        """The tasks under a name; None: the task's own, or one made of the names of several."""
+        task_ids = [task_id for task_id, _ in weights]
+        mix = cls(name or (task_ids[0] if len(task_ids) == 1 else name_of_list(task_ids)), weights)
+        is_taken = is_task_id(mix.name) or "," in mix.name or len(mix.name.encode()) > MAX_NAME_BYTES
+        if mix.is_list and is_taken:
+            raise InputError(
+                f"--name must be no task's id, without commas, and not longer than a folder's, not {mix.name!r}"
+            )
+        return mix
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the run is a list of tasks with a name of its own, and not one task."""
+        return [task_id for task_id, _ in self.weights] != [self.name]
+
+    @property
+    def weights_of_list(self) -> list[list] | None:
+        """The weights of a list; None for one task."""
+        return self.weights if self.is_list else None
 
 
 def tasks_of(config: Mapping) -> list[tuple[str, float]]:

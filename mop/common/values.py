@@ -113,7 +113,8 @@ def integer(low: int | None = None, high: int | None = None) -> Callable[[Any], 
             raise ValueError("must be an integer") from None
         is_within = (low is None or number >= low) and (high is None or number <= high)
         if not is_within or abs(number) > MAX_INTEGER:
-            raise ValueError(f"must be an integer {limits(low, high)}, and below 2^63")
+            end = "" if high is not None else ", and below 2^63"
+            raise ValueError(f"must be an integer {limits(low, high)}{end}")
         return number
 
     return parse

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from mixture_of_experts import compute_lpc, detach_hidden, routing_measures
-from mop.common.configuration import check_declared, shown
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
 from mop.common.task_mix import slots_by_task
+from mop.common.train_config import check_declared
+from mop.common.values import shown
 from mop.envs.babyai import MINIGRID_VERSION, NO_LABEL
 from mop.envs.missions import MissionEncoder
 from mop.fast import dispatch

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
 
-from mop.common.configuration import shown
 from mop.common.errors import InputError
 from mop.common.files import write_csv
+from mop.common.values import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mop.common.configuration import BEFORE, FIELDS, MAX_INTEGER, shown
 from mop.common.errors import InputError
+from mop.common.train_config import BEFORE, KEYS
+from mop.common.values import MAX_INTEGER, shown
 from mop.envs.babyai import NO_LABEL, NUM_ACTIONS, OBS_DIM
 from mop.envs.vector_env import check_saved
 from mop.training.replay import KEPT_AS
@@ -34,10 +35,10 @@ def check_settings(state: Mapping, source: str) -> None:
     missing = [key for key in _NEEDED if key not in state]
     config = state.get("config")
     if isinstance(config, dict):
-        needed = FIELDS.keys() - BEFORE.keys() - _NOT_RECORDED
+        needed = set(KEYS) - BEFORE.keys() - _NOT_RECORDED
         missing += [f"config.{key}" for key in sorted(needed - config.keys())]
         missing += ["config.seed"] * (type(config.get("seed")) is not int)
-        if unknown := sorted(map(str, config.keys() - FIELDS.keys())):
+        if unknown := sorted(map(str, config.keys() - set(KEYS))):
             raise _refused(source, f"its config has {shown(', '.join(unknown))}")
     elif "config" in state:
         raise _refused(source, "config is no dictionary")

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 from mop.artifacts.checkpoints import load_training_state
 from mop.artifacts.run_paths import RunKey
-from mop.common.configuration import RUNTIME_KEYS, parse_config
 from mop.common.errors import InputError
 from mop.common.files import check_writable, claimed, remove_leftovers
 from mop.common.task_mix import slots_by_task
+from mop.common.train_config import RUNTIME_KEYS, parse_config
 from mop.envs.babyai import check_teachable
 from mop.envs.missions import load_encoder
 from mop.training.devices import use_device
@@ -124,7 +124,7 @@ def _saved_state(folder: Path, config: dict, given: set[str]) -> dict | None:
     if not state_path.exists():
         if final_path.exists():
             raise InputError(f"{folder} has a final checkpoint but no {STATE_NAME} to continue from")
-        if config["tasks"] is not None and "task_id" in given and "tasks" not in given:  # a name alone, mistyped?
+        if "name" in given and not {"task_id", "tasks"} & given:  # a name alone, mistyped?
             raise InputError(f"there is no run in {folder}; to begin one of this --name, add --task_id or --tasks")
         print(f"nothing to resume in {folder}: starting anew")
         return None
@@ -141,6 +141,8 @@ def _check_given(old: dict, config: dict, given: set[str], folder: Path) -> None
     may_differ = {*RUNTIME_KEYS, "seed"}
     if config["lang_encoder"] == "auto" or old["lang_encoder"] != "vocab":
         may_differ.add("lang_encoder")  # it may lie elsewhere on this machine; its fingerprint is checked
+    if "task_id" in given and config["tasks"] is not None:  # it named several; `task_id` is the folder's now
+        given = given | {"tasks"}
     wrong = sorted(name for name in given - may_differ if name in old and old[name] != config[name])
     if wrong:
         differences = ", ".join(f"{name} {old[name]}, not {config[name]}" for name in wrong)

@@ -15,8 +15,9 @@ from torch import nn
 from mixture_of_experts import compute_lpc
 from mop.artifacts.checkpoints import load_checkpoint, load_training_state, save_training_state
 from mop.artifacts.run_paths import RunKey
-from mop.common.configuration import BEFORE, FIELDS, as_flags, parse_config
+from mop.common.cli import as_flags
 from mop.common.errors import InputError
+from mop.common.train_config import BEFORE, KEYS, parse_config
 from mop.envs.babyai import NO_LABEL, World, training_seed
 from mop.envs.missions import load_encoder
 from mop.envs.teacher import FAILURE_KINDS, TeacherFailure
@@ -53,7 +54,7 @@ EVERYTHING = {
 def tiny_config(**changes) -> dict:
     """What `train` makes a tiny run of."""
     config, _ = parse_config("a test", list(TINY_FLAGS))
-    assert changes.keys() <= FIELDS.keys()
+    assert changes.keys() <= set(KEYS)
     return config | {"policy": "mop", "seed": 0} | changes
 
 
@@ -568,7 +569,7 @@ def test_a_fork_on_disk_is_resumed_by_the_same_command(tmp_path):
 
 def test_every_key_of_a_run_is_declared(make_run):
     run = make_run()
-    assert run.checkpoint()["config"].keys() | {"resume", "overwrite", "name"} == FIELDS.keys()
+    assert run.checkpoint()["config"].keys() | {"resume", "overwrite", "name"} == set(KEYS)
     assert run.config["scheduled_updates"] == run.config["num_updates"] and run.config["encoder_dim"] == ENCODER.dim
     with pytest.raises(KeyError, match="does not declare forgotten"):
         ImitationRun(tiny_config() | {"forgotten": 1}, ENCODER, use_device("cpu"))

@@ -26,7 +26,7 @@ from scripts import (
 )
 
 from mop.artifacts.checkpoints import load_checkpoint, load_training_state, save_training_state
-from mop.common.configuration import DEFAULTS_FILE, RUNTIME_KEYS, read_config
+from mop.common.train_config import DEFAULTS_FILE, RUNTIME_KEYS, read_config
 
 LIMIT_S = PATIENCE_S  # of every wait
 TOTAL = 48  # updates of the run that is cut off; flags given twice: the last one counts

@@ -1,36 +1,52 @@
-"""config.yaml, flags, and one clear line for whatever cannot be."""
+"""The settings of a training: config.yaml, flags, the config of a checkpoint; one clear line for whatever is wrong."""
 
 import numpy as np
 import pytest
 import torch
 
 from mop.artifacts.checkpoints import load_checkpoint, load_training_state, save_training_state
-from mop.common.configuration import (
-    ALIASES,
+from mop.common.cli import declared, default_of
+from mop.common.errors import InputError
+from mop.common.train_config import (
     DEFAULTS_FILE,
-    FIELDS,
     FLAGS,
+    KEYS,
     RUNTIME_KEYS,
+    RunConfig,
+    TrainConfig,
     check_declared,
     check_recorded,
     complete,
     expert_sizes,
-    meanings,
     parse_config,
     read_config,
 )
-from mop.common.errors import InputError
 
 
 def config_of(*argv):
     return parse_config("a test", [str(word) for word in argv])[0]
 
 
-def test_every_flag_has_a_default_and_every_key_a_meaning():
-    assert set(read_config(DEFAULTS_FILE)) == set(FLAGS)
-    assert set(FIELDS) == set(FLAGS) | {"policy", "scheduled_updates", "encoder_dim", "encoder_fingerprint"}
-    assert set(meanings()) == set(FIELDS) and all(meanings().values())
-    assert set(RUNTIME_KEYS) < set(FLAGS)
+def test_config_yaml_repeats_defaults_and_help_of_the_fields():
+    expected = []
+    for field in declared(TrainConfig):
+        expected += ["", f"# {field.metadata['section']}"] if "section" in field.metadata else []
+        value = default_of(field)
+        word = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+        expected.append(f"{f'{field.name}: {word}':<30} # {field.metadata['help']}")
+    assert DEFAULTS_FILE.read_text(encoding="utf-8").splitlines()[2:] == expected and len(expected) > 45
+    assert read_config(DEFAULTS_FILE) == {field.name: default_of(field) for field in declared(TrainConfig)}
+    assert set(KEYS) == set(FLAGS) | {"policy", "scheduled_updates", "encoder_dim", "encoder_fingerprint"}
+    assert set(RUNTIME_KEYS) < set(FLAGS) and all(field.metadata["help"] for field in declared(RunConfig))
+
+
+def test_an_edited_config_yaml_counts(tmp_path, monkeypatch):
+    mine = tmp_path / "config.yaml"
+    mine.write_text("lr: 0.25\ntasks: {BabyAI-GoToObj-v0: 1, BabyAI-GoToLocal-v0: 2}\n")
+    monkeypatch.setattr("mop.common.train_config.DEFAULTS_FILE", mine)
+    config, given = parse_config("", ["--num_envs", "3"])
+    assert (config["lr"], config["num_envs"], config["task_id"], given) == (0.25, 3, "GoToObj+GoToLocal", {"num_envs"})
+    assert config_of("--task_id", "BabyAI-GoTo-v0")["tasks"] is None
 
 
 def test_defaults_are_the_documented_ones():
@@ -92,7 +108,6 @@ def test_aliases_and_switches():
     assert (config["router_hidden_size"], config["intermediate_dim"], config["residual"]) == (5, 9, True)
     assert config_of("--residual", "false")["residual"] is False
     assert config_of("--max_steps", "null")["max_steps"] is None
-    assert len(ALIASES) == 3
 
 
 BAD_FLAGS = [
@@ -189,12 +204,12 @@ def test_every_declared_key_of_a_file_is_checked(tmp_path, name, value):
 
 
 def test_what_a_run_adds_is_no_flag():
-    for name in set(FIELDS) - set(FLAGS):
+    for name in set(KEYS) - set(FLAGS):
         with pytest.raises(InputError, match=name):
             config_of(f"--{name}", "1")
 
 
 def test_a_key_that_was_not_declared_is_not_written():
-    check_declared(dict.fromkeys(FIELDS))
+    check_declared(dict.fromkeys(KEYS))
     with pytest.raises(KeyError, match="does not declare a_new_key, b"):
         check_declared({"b": 1, "a_new_key": 2, "lr": 3})
