@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from generative.attribution.integrated_gradients import NUM_POINTS, Loop, predict_effects
+from generative.attribution.integrated_gradients import NUM_POINTS, ClosedLoopRollout, predict_effects
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.scenes import ExactScenes
 from generative.domains.babyai.targets import parse_target
@@ -44,11 +44,11 @@ def main() -> int:
     print(f"{args.task_id}: {len(scene.things)} things, {args.num_points} points; median of {args.repeats} (range)")
     for lag in LAGS:
         actions = torch.arange(lag + 1)[None] % 3  # turns, and steps ahead
-        loop = Loop(policy, scenes.simulator, scene.begin, lang, policy.initial_hidden(1), lag, actions)
+        loop = ClosedLoopRollout(policy, scenes.simulator, scene.begin, lang, policy.initial_hidden(1), lag, actions)
         times = []
         for _ in range(args.repeats + 1):
             start = time.process_time()
-            predict_effects(loop, scene.there, changed, [target], num_points=args.num_points)
+            predict_effects(loop, scene.inputs, changed, [target], num_points=args.num_points)
             times.append(time.process_time() - start)
         times = times[1:]
         print(f"{lag} steps earlier  {statistics.median(times):.2f} s ({min(times):.2f} to {max(times):.2f})")

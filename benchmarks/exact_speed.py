@@ -57,7 +57,7 @@ def main() -> int:
     action = F.one_hot(torch.randint(NUM_ACTIONS, (args.num_worlds,)), NUM_ACTIONS).float()
 
     def step(state, action):
-        return simulator.observe(state), simulator.step(state, action)
+        return simulator.view(state), simulator.step(state, action)
 
     def step_with_gradients():
         leaves = {name: values.clone().requires_grad_() for name, values in state.items()}

@@ -44,7 +44,7 @@ def main() -> int:
     import torch
 
     from generative.domains.babyai.policy import FrozenPolicy
-    from generative.domains.babyai.rollouts import play
+    from generative.domains.babyai.rollouts import play_moved
     from generative.representations.steering import Move, Reading
     from mop.envs.bot_paths import BotPaths
     from mop.evaluation.evaluate import encoder_for, evaluate, load_for_evaluation
@@ -60,10 +60,10 @@ def main() -> int:
     still = Move(Reading(nowhere, nowhere, 0.0), nowhere)
     runs = {
         "evaluation": lambda: evaluate(checkpoint, encoder, bot_paths, args.num_worlds),
-        "counted": lambda: play(policy, task_id, None, seeds),
-        "moved": lambda: play(policy, task_id, None, seeds, still),
+        "counted": lambda: play_moved(policy, task_id, None, seeds),
+        "moved": lambda: play_moved(policy, task_id, None, seeds, still),
     }
-    num_steps = play(policy, task_id, None, seeds).table["steps"].sum()
+    num_steps = play_moved(policy, task_id, None, seeds).table["steps"].sum()
     rounds = []
     for _ in range(args.rounds):
         rounds.append({name: seconds_of(run) for name, run in runs.items()})

@@ -34,14 +34,16 @@ def evaluation(checkpoint: dict, encoder, bot_paths, num_episodes: int, num_envs
 
 def recording(policy, task_id: str, behaviours: tuple[str, ...], num_steps: int, num_envs: int) -> float:
     """Steps a second of the processor of a recording, from its first world to its index on the disk."""
-    from generative.domains.babyai.envs import BabyAIWorlds
+    from generative.domains.babyai.envs import BabyAIWorlds, PolicyActor
     from generative.recordings.recorder import Plan, Recorder, plan_shards, row_dtype
+    from generative.simulators.relaxation import to_simplex
 
     worlds = BabyAIWorlds(task_id, None, num_envs)
-    num_shards = plan_shards(num_steps, row_dtype(policy, worlds).itemsize)
+    actor = PolicyActor(policy, worlds, to_simplex)
+    num_shards = plan_shards(num_steps, row_dtype(actor, worlds).itemsize)
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
-        recorder = Recorder(policy, worlds, Plan(behaviours, num_steps, num_shards, 0, 0.2), Path(folder))
+        recorder = Recorder(actor, worlds, Plan(behaviours, num_steps, num_shards, 0, 0.2), Path(folder))
         recorder.run(lambda steps: None)
         return recorder.num_steps / (time.process_time() - start)
 

@@ -17,10 +17,11 @@ import torch
 
 from benchmarks.throughput import spread
 from generative import record
+from generative.domains.babyai.domain import BABYAI
 from generative.domains.registry import load_recorded_policy
 from generative.recordings.format import open_recording
-from generative.simulators.losses import ARRAYS, Frames, losses, simulate
-from generative.simulators.training import PRESETS, SETTINGS, SimulatorRun, make_config
+from generative.simulators.losses import Frames, losses, simulate
+from generative.simulators.training import SimulatorRun, make_config, resolve_settings
 from mop.artifacts.checkpoints import save_checkpoint
 from mop.common.cli import Parser
 from mop.common.configuration import check_flags
@@ -53,7 +54,8 @@ def parts_of_update(run: SimulatorRun) -> dict[str, float]:
         nonlocal start
         times[name], start = time.process_time() - start, time.process_time()
 
-    frames = Frames.of(run.windows.batch(rng.integers(len(run.windows), size=run.settings["batch_size"]), ARRAYS))
+    chosen = rng.integers(len(run.windows), size=run.settings["batch_size"])
+    frames = Frames.of(run.windows.batch(chosen, BABYAI.arrays), BABYAI)
     lap("windows as tensors")
     noise = run.draw_noise(frames.mask.shape)
     simulated = simulate(run.model, frames, run.num_init, torch.ones_like(frames.mask), noise)
@@ -80,8 +82,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         recording = open_recording(args.data_dir or record_untrained(Path(folder)))
         policy, agent = load_recorded_policy(recording)
-        settings = {name: default for name, (default, _, _) in SETTINGS.items()}
-        run = SimulatorRun(make_config(settings, PRESETS["babyai"], recording, agent), policy, recording)
+        config = make_config(BABYAI, resolve_settings(BABYAI, "babyai", {}), "babyai", recording, agent)
+        run = SimulatorRun(BABYAI, config, policy, recording)
         found = [parts_of_update(run) for _ in range(args.updates + 5)][5:]
     print(f"{sum(p.numel() for p in run.model.parameters()):,} weights; milliseconds of the processor for an update:")
     for name in found[0]:

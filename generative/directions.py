@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from generative.domains.babyai.labels import labeller
+from generative.domains.registry import domain_of_recording
 from generative.figures.direction_figures import plot_probes, plot_stability
 from generative.recordings.format import BEHAVIOURS, SPLITS, Recording, open_recording
 from generative.representations.decompositions import METHODS
@@ -87,7 +87,7 @@ def blocks_of(recording: Recording) -> dict[str, slice]:
 def rows_of(recording: Recording, settings: dict) -> dict[str, Rows]:
     """The steps of each split that the directions are found on, chosen and judged by."""
     some = {name: settings[name] for name in ("behaviours", "max_rows", "seed")}
-    some["label"] = labeller(recording.config["encoding"])
+    some["label"] = domain_of_recording(recording).labeller(recording.config["encoding"])
     return {split: read_rows(recording, split, **some) for split in SPLITS}
 
 

@@ -23,25 +23,20 @@ from pathlib import Path
 
 import torch
 
-from generative.attribution.closed_loop import untrained
-from generative.domains.babyai.trials import choose_moments
-from generative.domains.base import domain_of
-from generative.domains.registry import load_recorded_policy
+from generative.domains.registry import DOMAINS, domain_of_recording, load_recorded_policy, load_simulator_of
 from generative.recordings.format import SPLITS, open_recording
 from generative.simulators.base import EXACT
 from generative.simulators.evaluation import (
-    JUDGES,
     MODEL,
     VIEW_SHARES,
-    find_lack,
-    judge,
-    measure,
+    evaluate,
+    fidelity_line,
     shares_of,
     view_share,
     write_fidelity,
 )
 from mop.common.configuration import Parser, check_flags, choice, integer, number
-from mop.common.errors import InputError, run_script
+from mop.common.errors import run_script
 from mop.common.files import check_writable, whole_digest
 
 
@@ -54,7 +49,7 @@ def parser() -> Parser:
     parser.add_argument("--num_trials", default=300, help="episodes, each once (default: %(default)s)")
     parser.add_argument("--num_horizons", default=24, help="steps (default: %(default)s)")
     parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: %(default)s)")
-    everyone = "; ".join(f"{','.join(one.actors)} (of {name})" for name, one in JUDGES.items())
+    everyone = "; ".join(f"{','.join(one.fidelity.actors)} (of {one.name})" for one in DOMAINS.values())
     parser.add_argument("--actors", help=f"who acts, with commas (default: {everyone})")
     parser.add_argument("--seed", default=0, help="of moments and random actions (default: %(default)s)")
     parser.add_argument(
@@ -83,50 +78,37 @@ def command_of(args: argparse.Namespace, parser: Parser) -> str:
 
 
 def main() -> int:
-    """Run the trials, write, tell."""
+    """Run the trials, write and print what they show."""
     args = parser().parse_args()
     command = command_of(args, parser())
     recording = open_recording(args.data_dir)
-    court = JUDGES[domain_of(recording.config["encoding"]).name]
-    args.actors = args.actors or ",".join(court.actors)
+    domain = domain_of_recording(recording)
+    args.actors = args.actors or ",".join(domain.fidelity.actors)
     check_flags(
         args, num_trials=integer(2, 100_000), num_horizons=integer(1, 1000), split=choice(*SPLITS), seed=integer(0),
-        actors=functools.partial(_actors_of, court.actors), min_fidelity=number(0, high=1), horizon=integer(1),
+        actors=functools.partial(_actors_of, domain.fidelity.actors), min_fidelity=number(0, high=1),
+        horizon=integer(1),
     )  # fmt: skip
     args.horizon = min(args.horizon, args.num_horizons)
     of_exact = Path("plots/fidelity_exact", recording.folder.resolve().name)
     folder = Path(args.out or (of_exact if args.simulator == EXACT else args.simulator))
     policy, agent = load_recorded_policy(recording, args.agent_file, args.lang_encoder)
-    forecasts, known, num_shown = court.load_forecasts(args.simulator, recording)
-    moments = choose_moments(recording, args.split, args.num_trials, num_shown, args.seed)
-    settings = {"num_trials": len(moments.numbers), "split": args.split, "seed": args.seed, "shown": num_shown}
-    lacking = find_lack({"settings": settings, "actors": args.actors})
-    if lacking is not None and folder.resolve() == Path(args.simulator).resolve():
-        raise InputError(
-            f"analyses cannot rely on this measurement: it {lacking}; name another folder for it with --out"
-        )
+    learned = load_simulator_of(recording, args.simulator)
     check_writable(folder, "--out")
     torch.set_num_threads(1)
-    actors = {}
-    for actor in args.actors:
-        who = untrained(policy, recording.config["checkpoint"]["config"], args.seed) if actor == "untrained" else policy
-        trials = court.run_trials(moments, actor, who, args.num_horizons, args.seed)
-        actors[actor] = {name: measure(trials, made(trials), court.sums_of) for name, made in forecasts.items()}
-    result = {
-        "simulator": known,
-        "recording": str(recording.folder),
-        "agent_sha256": whole_digest(agent),
-        "settings": settings,
-        "horizons": list(range(1, args.num_horizons + 1)),
-        "actors": actors,
-    }
+    result = evaluate(
+        domain, args.simulator, learned, recording, policy, actors=args.actors, num_horizons=args.num_horizons,
+        split=args.split, num_trials=args.num_trials, seed=args.seed,
+        must_be_reliable=folder.resolve() == Path(args.simulator).resolve(),
+    )  # fmt: skip
+    result["agent_sha256"] = whole_digest(agent)
     what = f"simulator {Path(args.simulator).name}, recording {recording.folder.name}"
-    title = f"{what}, {len(moments.numbers)} episodes of the {args.split} split"
-    write_fidelity(folder, result, f"`{command}`", title, court.measures)
-    if "trained" in actors:
-        numbers = actors["trained"][MODEL]
+    title = f"{what}, {result['settings']['num_trials']} episodes of the {args.split} split"
+    write_fidelity(folder, result, f"`{command}`", title, domain.fidelity.measures)
+    if "trained" in result["actors"]:
+        numbers = result["actors"]["trained"][MODEL]
         views = VIEW_SHARES[view_share(numbers)]
-        print(judge(args.simulator, shares_of(numbers), args.horizon, args.min_fidelity, views))
+        print(fidelity_line(args.simulator, shares_of(numbers), args.horizon, args.min_fidelity, views))
     return 0
 
 

@@ -30,17 +30,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from generative.agents.networks import KIND, load_agent
-from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.rollouts import BabyAIArena
-from generative.domains.coinrun.games import check_playable
-from generative.domains.coinrun.rollouts import GameArena
-from generative.domains.inputs import open_directions
+from generative.domains.registry import domain_of_checkpoint
 from generative.figures.direction_figures import plot_effects
-from generative.representations.direction_sets import Directions
+from generative.representations.direction_sets import Directions, open_directions
 from generative.representations.effects import effect_rows, random_effects
 from generative.representations.steering import Arena, Move, Operation, Replay
-from mop.artifacts.checkpoints import quick_config
 from mop.common.configuration import MAX_ENVS, Parser, check_flags, choice, integer, number, optional, shown
 from mop.common.errors import InputError, run_script
 from mop.common.files import (
@@ -110,22 +104,18 @@ def operation_of(args, directions: Directions) -> Operation:
         ) from None
 
 
-def open_babyai(args: Namespace) -> BabyAIArena:
-    """A policy of BabyAI in its task. Raises InputError."""
-    given = [name for name in OF_GAMES if getattr(args, name) is not None]
-    if given:
-        raise InputError(f"--{given[0]} is of agents of games, and {args.checkpoint} is a policy of BabyAI")
-    policy, config = FrozenPolicy.load(args.checkpoint, args.lang_encoder)
-    return BabyAIArena(policy, config, args.num_worlds, args.eval_seed, args.num_envs, args.cache_dir)
-
-
-def open_game(args: Namespace) -> GameArena:
-    """An agent of a game in its levels. Raises InputError."""
-    agent, config = load_agent(args.checkpoint)
-    world, how = config["world"], {"policy": args.policy or "argmax", "max_steps": args.max_steps, "seed": args.seed}
-    arena = GameArena(agent, world, args.num_worlds, args.eval_seed, args.num_envs, **how)
-    check_playable(world["env_name"], world["distribution_mode"])
-    return arena
+def open_arena(args: Namespace) -> Arena:
+    """Open the worlds of a policy."""
+    domain = domain_of_checkpoint(args.checkpoint)
+    given = {name: getattr(args, name) for name in OF_GAMES if getattr(args, name) is not None}
+    foreign = next((name for name in given if name not in domain.arena_flags), None)
+    if foreign is not None:
+        raise InputError(f"--{foreign}: {args.checkpoint} is a policy of {domain.title}; leave it out")
+    policy, config = domain.load_policy(args.checkpoint, args.lang_encoder)
+    return domain.open_arena(
+        policy, config, num_worlds=args.num_worlds, first_seed=args.eval_seed, num_envs=args.num_envs,
+        cache_dir=args.cache_dir, seed=args.seed, **given,
+    )  # fmt: skip
 
 
 class Runs:
@@ -209,8 +199,7 @@ def main() -> int:
     digest = whole_digest(args.checkpoint)
     directions = open_directions(args.directions, digest, args.checkpoint)
     use_device("cpu")
-    is_game = quick_config(args.checkpoint).get("kind") == KIND
-    arena = (open_game if is_game else open_babyai)(args)
+    arena = open_arena(args)
     operation = operation_of(args, directions)
     title = operation.describe(directions)
     slug = re.sub(r"[^\w.+-]+", "_", title)

@@ -20,45 +20,27 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
-from generative.agents.networks import KIND
-from generative.agents.networks import load_agent as load_game_agent
-from generative.attribution.closed_loop import roll_out
-from generative.domains.babyai.playing import greedy, play, sampler
-from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.render import (
-    STEPS_PER_SECOND,
-    WRITERS,
-    Film,
-    comparison_film,
-    episode_film,
-    film_bytes,
-    outcome_of,
+from generative.domains.base import Domain
+from generative.domains.coinrun.games import MODES
+from generative.domains.registry import (
+    domain_of_checkpoint,
+    domain_of_recording,
+    load_recorded_policy,
+    open_scenes,
 )
-from generative.domains.base import GAMES, domain_of
-from generative.domains.coinrun.games import MAX_LEVEL, MODES
-from generative.domains.coinrun.render import STEPS_PER_SECOND as GAME_STEPS_PER_SECOND
-from generative.domains.coinrun.render import level_films, recorded_film, simulated_film
-from generative.domains.inputs import open_scenes
-from generative.domains.registry import load_recorded_policy
-from generative.recordings.format import Episode, Recording, load_config, open_recording
-from generative.simulators.relaxation import harden
-from generative.train_agent import PRESETS, check_preset
-from mop.artifacts.checkpoints import quick_config
+from generative.figures.film import WRITERS, Film, film_bytes
+from generative.recordings.format import Recording, open_recording
 from mop.common.configuration import Parser, check_flags, choice, integer, number, optional, text
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, write_atomic
-from mop.common.seeding import stream_seed
-from mop.common.task_mix import task_name
-from mop.envs.babyai import World
 from mop.plotting.film import find_encoder
 from mop.plotting.style import counted
 
 _WHO_ACTS = {"recorded": "the actions of the recording", "own": "the policy's own actions"}
 MAX_SEED = 2**63 - 1
+OF_GAMES = ("distribution_mode", "param_name")  # flags
 
 
 def parser() -> Parser:
@@ -108,7 +90,7 @@ def checked(args: Namespace) -> Namespace:
         format=choice(*WRITERS),
         steps_per_second=optional(number(0.1, high=50)),
         distribution_mode=optional(choice(*MODES)),
-        param_name=optional(choice(*PRESETS)),
+        param_name=optional(text),
         exp_name=optional(text),
         device=choice("cpu"),
     )
@@ -122,133 +104,59 @@ def checked(args: Namespace) -> Namespace:
     return args
 
 
-def played_films(args: Namespace) -> Iterator[tuple[str, Film]]:
-    """Films of what the policy plays now, with their names."""
-    policy, config = FrozenPolicy.load(args.checkpoint, args.lang_encoder)
-    task_id = args.task_id or config["task_id"]
-    world = World(task_id, args.max_steps or config.get("max_steps"))
-    for seed in range(args.world_seed, args.world_seed + args.num_eps):
-        world.reset(seed)
-        choose = greedy if args.policy == "argmax" else sampler(stream_seed(args.seed, f"actions in world {seed}"))
-        (rows,) = play(policy, [world], choose=choose)
-        title = [f"{task_name(task_id)}, world {seed}, {args.policy}", f"mission: {world.mission}"]
-        name = f"{task_name(task_id)}_world_{seed}_{args.policy}"
-        yield name, episode_film(rows, title, policy.policy.expert_hidden_sizes, outcome_of(rows))
-
-
-def game_films(args: Namespace) -> Iterator[tuple[str, Film]]:
-    """Films of levels that an agent of a game plays now, with their names. Raises InputError."""
-    agent, config = load_game_agent(args.checkpoint, args.task_id)
-    check_preset(args.param_name, config, args.checkpoint)
-    world = config["world"] | ({"distribution_mode": args.distribution_mode} if args.distribution_mode else {})
-    levels = range(args.world_seed, args.world_seed + args.num_eps)
-    if levels.stop > MAX_LEVEL:
-        raise InputError(f"--world_seed: a game has the levels 0 to {MAX_LEVEL - 1}")
-    for name, film in level_films(agent, world, levels, args.policy == "sampled", args.seed, args.max_steps):
+def played_films(domain: Domain, args: Namespace) -> Iterator[tuple[str, Film]]:
+    """Yield films of what a policy plays now, with their names."""
+    given = {name: getattr(args, name) for name in OF_GAMES if getattr(args, name) is not None}
+    foreign = next((name for name in given if name not in domain.world_flags), None)
+    if foreign is not None:
+        raise InputError(
+            f"--{foreign} is no flag of {domain.title}, and {args.checkpoint} is a policy of {domain.title}"
+        )
+    seeds = range(args.world_seed, args.world_seed + args.num_eps)
+    is_sampled = args.policy == "sampled"
+    films = domain.play_films(
+        args.checkpoint, args.lang_encoder, task_id=args.task_id, seeds=seeds, is_sampled=is_sampled, seed=args.seed,
+        max_steps=args.max_steps, **given,
+    )  # fmt: skip
+    for name, film in films:
         yield "_".join(filter(None, (args.exp_name, name))), film
 
 
-def chosen_episodes(args: Namespace, recording: Recording) -> range:
-    """The numbers of the episodes that are asked for. Raises InputError where the recording has not so many."""
+def recorded_films(domain: Domain, recording: Recording, args: Namespace) -> Iterator[tuple[str, Film]]:
+    """Yield films of a recording's episodes, or of simulations of them, with their names."""
     first = args.episode or 0
     if first + args.num_eps > len(recording):
         raise InputError(f"{args.data_dir} has the episodes 0 to {len(recording) - 1}, not {first + args.num_eps - 1}")
-    return range(first, first + args.num_eps)
-
-
-def recorded_game_films(args: Namespace, recording: Recording) -> Iterator[tuple[str, Film]]:
-    """Films of recorded episodes of a game, or of simulations of them, with their names. Raises InputError."""
-    encoding, name = recording.config["encoding"], Path(args.data_dir).name
+    encoding, folder = recording.config["encoding"], Path(args.data_dir).name
     if args.simulator is not None:
-        agent, _ = load_recorded_policy(recording, args.checkpoint)
+        policy, _ = load_recorded_policy(recording, args.checkpoint, args.lang_encoder)
         scenes = open_scenes(args.simulator, recording)
-    for k in chosen_episodes(args, recording):
-        episode = recording.episode(k)
-        title = [f"{encoding['task_id']}, episode {k} of {name}: level {episode.seed}, {episode.behaviour}"]
+    for k in range(first, first + args.num_eps):
+        episode, title, name = recording.episode(k), f"episode {k} of {folder}", f"{folder}_episode_{k}"
         if args.simulator is None:
-            yield f"{name}_episode_{k}", recorded_film(episode, encoding["actions"], title)
+            yield name, domain.recorded_film(encoding, episode, title)
             continue
-        num_states = states_left(args, episode, k)
-        title.append(f"simulator: {args.simulator}, {_WHO_ACTS[args.actions]} from step {args.step} on")
-        film = simulated_film(
-            agent, scenes.simulator, scenes.num_frames, episode, encoding["actions"], args.step, num_states,
-            args.actions == "own", title,
-        )  # fmt: skip
-        yield f"{name}_episode_{k}_step_{args.step}_{Path(args.simulator).name}_{args.actions}", film
-
-
-def states_left(args: Namespace, episode: Episode, k: int) -> int:
-    """How many states of episode k a simulation shows. Raises InputError where it has no such step."""
-    left = len(episode["action"]) - args.step
-    if left < 1:
-        raise InputError(f"--step {args.step}: episode {k} has the states 0 to {len(episode['action']) - 1}")
-    return min(left, args.num_sim_steps or left)
-
-
-def recorded_films(args: Namespace) -> Iterator[tuple[str, Film]]:
-    """Films of a recording's episodes, or of simulations of them, with their names."""
-    recording = open_recording(args.data_dir)
-    if domain_of(recording.config["encoding"]) is GAMES:
-        yield from recorded_game_films(args, recording)
-        return
-    numbers, name = chosen_episodes(args, recording), Path(args.data_dir).name
-    sizes = recording.config["encoding"]["expert_hidden_sizes"]
-    simulation = None if args.simulator is None else Simulation(args, recording)
-    for k in numbers:
-        episode = recording.episode(k)
-        task = task_name(recording.config["encoding"]["task_id"])
-        title = [f"{task}, episode {k} of {name}: world {episode.seed}, {episode.behaviour}"]
-        title.append(f"mission: {episode.mission}")
-        if simulation is None:
-            yield f"{name}_episode_{k}", episode_film(episode, title, sizes, outcome_of(episode))
-        else:
-            yield simulation.film(k, title)
-
-
-class Simulation:
-    """Simulations of recorded episodes, as the flags ask for them."""
-
-    def __init__(self, args: Namespace, recording: Recording):
-        self.policy, _ = load_recorded_policy(recording, args.checkpoint, args.lang_encoder)
-        self.scenes = open_scenes(args.simulator, recording)
-        self.args, self.recording = args, recording
-
-    @torch.no_grad()
-    def film(self, k: int, title: list[str]) -> tuple[str, Film]:
-        """The name and the film of one. Raises InputError where the episode has no such step."""
-        args, episode = self.args, self.recording.episode(k)
-        num_steps = states_left(args, episode, k)
-        scene = self.scenes.at(episode, args.step, self.scenes.kinds[0])
-        state, first_view = scene.begin(scene.there)
-        actions = torch.from_numpy(episode["action"][args.step : args.step + num_steps].astype(np.int64))
-        actions = None if args.actions == "own" else actions.clamp(0)[None]  # of the last state, nothing is executed
-        hidden = torch.from_numpy(episode["hidden"][args.step : args.step + 1].copy())
-        lang = torch.from_numpy(np.asarray(episode.lang))[None]
-        trace = roll_out(
-            self.policy, self.scenes.simulator, state, lang, hidden, num_steps, actions, first_view=first_view
-        )
-        simulated = {
-            "obs": harden(trace.soft[:, 0]).numpy().astype(np.uint8),
-            "routing": torch.cat(trace.routing, -1)[:, 0].numpy(),
-            "action": trace.logits[:, 0].argmax(-1).numpy(),
-        }
-        truth = {name: rows[args.step : args.step + num_steps] for name, rows in episode.items()}
-        title = [*title, f"simulator: {args.simulator}, {_WHO_ACTS[args.actions]} from step {args.step} on"]
-        name = f"{Path(args.data_dir).name}_episode_{k}_step_{args.step}_{Path(args.simulator).name}_{args.actions}"
-        sizes = self.policy.policy.expert_hidden_sizes
-        return name, comparison_film(truth, simulated, title, sizes, args.step)
+        left = len(episode["action"]) - args.step
+        if left < 1:
+            raise InputError(f"--step {args.step}: episode {k} has the states 0 to {len(episode['action']) - 1}")
+        num_states = min(left, args.num_sim_steps or left)
+        how = f"simulator: {args.simulator}, {_WHO_ACTS[args.actions]} from step {args.step} on"
+        is_own = args.actions == "own"
+        film = domain.simulated_film(policy, scenes, encoding, episode, title, how, args.step, num_states, is_own)
+        yield f"{name}_step_{args.step}_{Path(args.simulator).name}_{args.actions}", film
 
 
 def main() -> int:
-    """Make the films, and tell where they are."""
+    """Make the films, and print where they are."""
     args = checked(parser().parse_args())
     if args.data_dir is not None:
-        make, is_game = recorded_films, domain_of(load_config(args.data_dir)["encoding"]) is GAMES
+        recording = open_recording(args.data_dir)
+        domain = domain_of_recording(recording)
+        films = recorded_films(domain, recording, args)
     else:
-        is_game = quick_config(args.checkpoint).get("kind") == KIND
-        make = game_films if is_game else played_films
-    films = make(args)
-    steps_per_second = args.steps_per_second or (GAME_STEPS_PER_SECOND if is_game else STEPS_PER_SECOND)
+        domain = domain_of_checkpoint(args.checkpoint)
+        films = played_films(domain, args)
+    steps_per_second = args.steps_per_second or domain.steps_per_second
     for name, film in tqdm(films, "films", args.num_eps, leave=False, disable=args.num_eps == 1, dynamic_ncols=True):
         content = film_bytes(film, args.format, steps_per_second)
         path = Path(args.vid_dir) / f"{name}.{args.format}"

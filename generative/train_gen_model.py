@@ -7,8 +7,8 @@
 
 The model sees the first --num_initializing_steps frames of a window, and simulates --num_sim_steps frames from there;
 its loss is a sum of terms, each with its weight (docs/generative.md; of games docs/coinrun.md). Windows are those of
-training worlds; the model that is best in validation worlds is kept. What it is worth in test worlds:
-generative.fidelity.
+training worlds; the model that is best in validation worlds is kept. How good it is in test
+worlds: generative.fidelity.
 
 Writes simulators/<tgm_exp_name>/: checkpoint_final.pt, training_log.csv, training_curve.png, training_state.pt.
 """
@@ -18,18 +18,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from generative.domains.base import BABYAI, DOMAINS, GAMES, Domain, domain_of
-from generative.domains.registry import load_recorded_policy
+from generative.domains.base import Domain
+from generative.domains.registry import DOMAINS, domain_of_recording, load_recorded_policy
 from generative.recordings.format import open_recording
-from generative.simulators.resuming import saved_state
-from generative.simulators.training import SETTINGS, SimulatorRun, make_config
+from generative.simulators.training import SETTINGS, make_config, resolve_settings, train
 from mop.common.configuration import Parser, check_flags, integer, optional, shown, text
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable, claimed, remove_leftovers
+from mop.common.files import check_writable
 from mop.training.devices import choose_device
-from mop.training.loop import CURVE_NAME, FINAL_NAME, drive
 
 
 def parser() -> Parser:
@@ -59,7 +55,7 @@ def _default_text(name: str, default: float) -> str:
     others = {
         preset: settings[name]
         for domain in DOMAINS.values()
-        for preset, settings in domain.defaults.items()
+        for preset, settings in (domain.settings or {}).items()
         if settings.get(name, default) != default
     }
     return ", ".join([f"{default:g}", *(f"of a game's {preset} {value:g}" for preset, value in others.items())])
@@ -75,68 +71,41 @@ def check_given(args: argparse.Namespace) -> dict[str, Any]:
     return vars(given)
 
 
-def settle(args: argparse.Namespace, domain: Domain) -> dict[str, Any]:
-    """The settings of flags and the domain's defaults; the flags are checked in place. Raises InputError."""
-    given = check_given(args)
+def check_domain(args: argparse.Namespace, domain: Domain) -> None:
+    """Check the flags that depend on the kind of world, in place."""
     args.param_name = args.param_name or next(iter(domain.presets))
     if args.param_name not in domain.presets:
         raise InputError(f"--param_name must be {' or '.join(domain.presets)}, not {shown(args.param_name)}")
     if args.device != "cpu" and not domain.has_gpu:
-        raise InputError(f"--device must be cpu, not {shown(args.device)}: policies of BabyAI run there alone")
-    foreign = {f"loss_scale_{name}" for name in {*BABYAI.terms, *GAMES.terms} - {*domain.terms}}
-    wrong = next((name for name in given if name in foreign), None)
-    if wrong is not None:
-        raise InputError(f"--{wrong}: there is no such term in the loss of this recording; leave it out")
-    defaults = {name: default for name, (default, _, _) in SETTINGS.items() if name not in foreign}
-    return defaults | domain.defaults.get(args.param_name, {}) | given
-
-
-def to_resume(folder: Path, config: dict, is_resumed: bool) -> dict | None:
-    """`saved_state`, of a run that learns from the same recording."""
-    in_the_way = "a simulator; go on with --resume, or choose another --tgm_exp_name"
-    saved = saved_state(folder, config, ("settings", "sizes"), is_resumed, in_the_way)
-    if saved is not None and saved["config"]["recording"]["digest"] != config["recording"]["digest"]:
-        raise InputError(f"the run in {folder} learns from another recording, {saved['config']['recording']['path']}")
-    return saved
+        raise InputError(f"--device must be cpu, not {shown(args.device)}: policies of {domain.title} run there alone")
 
 
 def main(words: Sequence[str] | None = None, on_save: Callable[[], object] = lambda: None) -> int:
-    """Check the flags (None: those of the command line), train, tell; on_save: as `drive`."""
+    """Check the flags (None: those of the command line), train, print how to go on; on_save: as `drive`."""
     args = parser().parse_args(words)
+    given = check_given(args)
     recording = open_recording(args.data_dir)
-    domain = domain_of(recording.config["encoding"])
-    settings = settle(args, domain)
+    domain = domain_of_recording(recording)
+    check_domain(args, domain)
+    settings = resolve_settings(domain, args.param_name, given)
     task_id = recording.config["encoding"]["task_id"]
     if args.env_name not in (None, task_id):
         raise InputError(f"--env_name: {args.data_dir} is a recording of {task_id}, not of {args.env_name}")
     policy, agent = load_recorded_policy(recording, args.agent_file, args.lang_encoder)
-    config = make_config(settings, domain.presets[args.param_name], recording, agent)
+    config = make_config(domain, settings, args.param_name, recording, agent)
     device = choose_device("cuda" if args.device == "gpu" else args.device)
     if device.type != "cpu":
         policy.to(device)
     label = args.tgm_exp_name or recording.folder.name
     folder = Path(args.output_dir) / label
     check_writable(folder, "--output_dir")
-    torch.set_num_threads(1)  # matrices are small: more threads wait for each other
-    with claimed(folder) as is_ours:
-        if not is_ours:
-            raise InputError(f"another process trains {folder}; choose another --tgm_exp_name")
-        saved = to_resume(folder, config, args.resume)
-        remove_leftovers(folder.glob(".*.tmp"))
-        run = SimulatorRun(config, policy, recording, device)
-        if saved is not None and saved["update"] == settings["num_updates"] and (folder / CURVE_NAME).exists():
-            print(f"{label} is trained already: {folder / FINAL_NAME}")
-            return 0
-        try:
-            drive(
-                run, folder, settings["num_updates"], label, log_interval=args.log_interval,
-                checkpoint_interval=args.save_interval, saved=saved, on_save=on_save, is_over=run.is_over,
-                checkpoint_on_interrupt=False,
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            return 130
-    print(f"what it is worth: python -m generative.fidelity --simulator {folder} --data_dir {args.data_dir}")
-    return 0
+    code = train(
+        domain, config, policy, recording, folder, label=label, device=device, log_interval=args.log_interval,
+        save_interval=args.save_interval, is_resumed=args.resume, on_save=on_save,
+    )  # fmt: skip
+    if code == 0:
+        print(f"evaluate it: python -m generative.fidelity --simulator {folder} --data_dir {args.data_dir}")
+    return code
 
 
 if __name__ == "__main__":

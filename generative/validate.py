@@ -19,44 +19,24 @@ Writes config.json, cases.jsonl (a line for each case, added as they are measure
 stopped), agreement.csv, agreement.md and agreement.png to --out.
 """
 
-import functools
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-from tqdm import tqdm
-
-from generative.attribution.agreement import (
-    BY,
-    MEASURES,
-    MIN_EDITS,
-    RANKED,
-    as_markdown,
-    count_outcomes,
-    rank_cases,
-    summarise,
-)
-from generative.attribution.closed_loop import untrained
+from generative.attribution.agreement import MIN_EDITS
 from generative.attribution.counterfactuals import KINDS
 from generative.attribution.integrated_gradients import METHODS
-from generative.attribution.validation import Predictor, Study, cut_to_whole, plan_cases, read_rows, row_bytes
-from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.scenes import Place
-from generative.domains.babyai.targets import TARGETS_HELP, parse_target
-from generative.domains.inputs import open_babyai_recording, open_directions, open_scenes, settings_of
-from generative.domains.registry import load_recorded_policy
-from generative.figures.agreement_figures import plot_agreement
-from generative.recordings.format import BEHAVIOURS, SPLITS, Recording
+from generative.attribution.validation import Study, make_predictors, measure, plan_cases, read_rows, report
+from generative.domains.babyai.targets import TARGETS_HELP
+from generative.domains.registry import domain_of_recording, load_recorded_policy, open_scenes
+from generative.recordings.format import BEHAVIOURS, SPLITS, open_recording
+from generative.representations.direction_sets import open_directions
 from generative.simulators.base import EXACT
 from generative.simulators.evaluation import MIN_FIDELITY, check_fidelity
 from mop.common.configuration import Parser, check_flags, choice, integer, number, words
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable, claimed, settle_folder, write_atomic, write_csv, write_figure
-from mop.common.seeding import stream_seed
-from mop.plotting.style import counted
+from mop.common.files import check_writable, claimed, settle_folder, whole_digest
 
 CASES = "cases.jsonl"
+_RUNTIME = ("out", "data_dir", "checkpoint", "lang_encoder", "min_fidelity")
 
 
 def parser() -> Parser:
@@ -91,32 +71,8 @@ def lags_of(value: str) -> list[int]:
     return sorted({integer(0, 1000)(word) for word in value.split(",")})
 
 
-def make_predictors(args, policy: FrozenPolicy, recording: Recording) -> list[Predictor]:
-    """What predicts: each simulator in all ways, and in the first one untrained policies, another in each episode."""
-
-    @functools.lru_cache(maxsize=1)
-    def untrained_of(episode: int) -> FrozenPolicy:
-        config = recording.config["checkpoint"]["config"]
-        return untrained(policy, config, stream_seed(args.seed, f"control of episode {episode}"))
-
-    found = []
-    for place, name in enumerate(args.simulators):
-        scenes = open_scenes(name, recording)
-        label = "exact" if name == EXACT else f"learned {Path(name).name}"
-        for actions in args.actions:
-            for method in args.methods:
-                full = ", ".join([label, *(["gradient"] if method == "gradient" else []), f"{actions} actions"])
-                ways = (scenes, scenes.kinds[0], method)
-                found.append(Predictor(full, lambda episode: policy, *ways, False, actions == "own"))
-            if place == 0:
-                full = f"{label}, untrained policies, {actions} actions"
-                ways = (scenes, scenes.kinds[0], args.methods[0])
-                found.append(Predictor(full, untrained_of, *ways, True, actions == "own"))
-    return found
-
-
 def main() -> int:
-    """Measure what is missing, then tell all."""
+    """Measure what is missing, then report all."""
     args = parser().parse_args()
     check_flags(
         args, of=words(), simulators=words(), lags=lags_of, num_episodes=integer(1), steps_per_episode=integer(1),
@@ -124,20 +80,26 @@ def main() -> int:
         actions=words("own", "recorded"), split=choice(*SPLITS), policies=words(*BEHAVIOURS), seed=integer(0),
         min_fidelity=number(0, high=1),
     )  # fmt: skip
-    recording = open_babyai_recording(args.data_dir)
+    recording = open_recording(args.data_dir)
+    domain = domain_of_recording(recording)
+    if domain.exact_scenes is None:
+        raise InputError(f"{args.data_dir} is a recording of {domain.title}, whose real worlds cannot be edited")
     policy, path = load_recorded_policy(recording, args.checkpoint, args.lang_encoder)
     digest = recording.config["checkpoint"]["sha256"]
     directions = open_directions(args.directions, digest, recording.folder)
     fidelity = [check_fidelity(name, max(1, *args.lags), args.min_fidelity, digest) for name in args.simulators]
-    names = [parse_target(text, policy, directions, chosen=0).name for text in args.of]
-    predictors = make_predictors(args, policy, recording)
+    names = [domain.parse_target(text, policy, directions, chosen=0).name for text in args.of]
+    simulators = {name: open_scenes(name, recording) for name in args.simulators}
+    predictors = make_predictors(simulators, policy, recording, args.actions, args.methods, args.seed)
     episodes = recording.episodes(args.split, args.policies)[: args.num_episodes]
     places = plan_cases(recording, episodes, args.steps_per_episode, args.lags, args.seed)
     if not places:
         raise InputError(f"{args.data_dir} has no episode of --split {args.split} and --policies that is long enough")
     out = Path(args.out or Path("plots") / "validation" / recording.folder.resolve().name)
     check_writable(out, "--out")
-    settings = settings_of(args, ("out", "data_dir", "checkpoint", "lang_encoder", "min_fidelity"))
+    settings = {name: value for name, value in vars(args).items() if name not in (*_RUNTIME, "directions")}
+    if args.directions is not None:
+        settings["directions"] = whole_digest(args.directions)
     of = {"checkpoint": digest, "fidelity": fidelity, "task_id": recording.config["encoding"]["task_id"]}
     with claimed(out) as is_ours:
         if not is_ours:
@@ -151,35 +113,6 @@ def main() -> int:
         title = f"{of['task_id']}, {path.parent.parent.name}: rank correlation of attribution and true effect"
         report(read_rows(out / CASES), out, title)
     return 0
-
-
-def measure(study: Study, places: Sequence[Place], path: Path) -> None:
-    """Add the rows that a file lacks, each as soon as it is measured."""
-    done = cut_to_whole(path, places)
-    with path.open("ab") as file:
-        for place in tqdm(places[done:], initial=done, total=len(places), unit="case", smoothing=0.02):
-            file.write(row_bytes(study.measure(place)))
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def report(rows: Sequence[dict], out: Path, title: str) -> None:
-    """Write the table and the figure, and tell the table. Raises InputError where no case can be ranked."""
-    ranked = rank_cases(rows)
-    if not (ranked["outcome"] == RANKED).any():
-        raise InputError(
-            f"none of {counted(len(rows), 'case')} has {MIN_EDITS} edits whose effects differ, so nothing can be "
-            "ranked; give more --kinds, --num_episodes or other --lags, and another --out"
-        )
-    overall, by_target, by_lag = (summarise(ranked, (*BY, *more)) for more in ((), ("target",), ("lag",)))
-    parts = [overall.assign(target="all", lag="all"), by_target.assign(lag="all"), by_lag.assign(target="all")]
-    table = pd.concat(parts)[[*BY, "target", "lag", *MEASURES]]
-    write_csv(out / "agreement.csv", table, "%.4f")
-    text = f"# {title}\n\n{as_markdown(overall)}\n{as_markdown(count_outcomes(ranked).reset_index())}"
-    write_atomic(out / "agreement.md", lambda file: file.write(text.encode()))
-    write_figure(out / "agreement.png", plot_agreement(by_lag, title))
-    print(f"{overall.round(3).to_string(index=False)}\n\n{count_outcomes(ranked).to_string()}")
-    print(f"cases, table and figure: {out}")
 
 
 if __name__ == "__main__":

@@ -32,14 +32,16 @@ import torch
 
 from generative.attribution.closed_loop import untrained
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.render import WRITERS, draw_still, episode_film, film_bytes, outcome_of
+from generative.domains.babyai.render import episode_film, outcome_of
 from generative.domains.babyai.targets import TARGETS_HELP, parse_target
-from generative.domains.inputs import open_directions, settings_of
+from generative.domains.registry import load_simulator
+from generative.figures.film import WRITERS, draw_still, film_bytes
 from generative.figures.level_figures import plot_search
+from generative.representations.direction_sets import open_directions
 from generative.simulators.base import EXACT
 from generative.simulators.evaluation import MIN_FIDELITY, check_fidelity
 from generative.simulators.exact import ExactSimulator
-from generative.simulators.world_model import WorldModel, load_world_model
+from generative.simulators.world_model import WorldModel
 from generative.synthesis.search import READINGS, Begin, Search
 from generative.synthesis.study import Study, run_study
 from generative.synthesis.transfer import Reader
@@ -178,6 +180,9 @@ def parser() -> Parser:
     return parser
 
 
+_RUNTIME = ("out", "films", "lang_encoder", "checkpoint", "directions")
+
+
 def checked(args: Namespace) -> Namespace:
     """The flags, parsed. Raises InputError."""
     check_flags(
@@ -199,7 +204,7 @@ def open_simulator(args: Namespace, task_id: str, grid_shape: tuple[int, int]):
     line = check_fidelity(args.simulator, max(1, args.num_steps - 1), args.min_fidelity, agent)
     if args.simulator == EXACT:
         return exact, lambda lang: lambda state: (state, None), line
-    model, config = load_world_model(args.simulator)
+    model, config = load_simulator(args.simulator)
     if config["task_id"] != task_id:
         raise InputError(f"--simulator {args.simulator} is of {config['task_id']}, not of {task_id}")
 
@@ -210,8 +215,8 @@ def begin_learned(model: WorldModel, exact: ExactSimulator, lang: torch.Tensor) 
     """How levels begin in a learned simulator: it is shown what the agent sees of them at first, and no more."""
 
     def begin(state):
-        views = exact.observe(state)
-        return model.begin(views[:, None], views.new_zeros(len(views), 0, NUM_ACTIONS), lang), views
+        views = exact.view(state)
+        return model.observe(views[:, None], views.new_zeros(len(views), 0, NUM_ACTIONS), lang), views
 
     return begin
 
@@ -233,7 +238,9 @@ def main() -> int:
     folder = re.sub(r"[^\w.-]+", "_", quantity)
     out = Path(args.out or Path("plots") / "visualise" / task_name(task_id) / folder)
     check_writable(out, "--out")
-    record = settings_of(args, ("out", "films", "lang_encoder", "checkpoint"))
+    record = {name: value for name, value in vars(args).items() if name not in _RUNTIME}
+    if args.directions is not None:
+        record["directions"] = whole_digest(args.directions)
     record |= {"task_id": task_id, "checkpoint": file_digest(args.checkpoint)}
     with claimed(out) as is_ours:
         if not is_ours:

@@ -18,17 +18,19 @@ from torch import Tensor
 
 from generative.attribution.closed_loop import Trace, roll_out
 from generative.attribution.counterfactuals import Edit, clone, edit_world, legal_edits
-from generative.attribution.integrated_gradients import PATHS, Loop, predict_effects
+from generative.attribution.explanations import PATHS
+from generative.attribution.integrated_gradients import ClosedLoopRollout, predict_effects
+from generative.attribution.scenes import VIEW, Scene
 from generative.domains.babyai.causes import Thing, code_of, place_name, thing_name
-from generative.domains.babyai.playing import greedy, play
-from generative.domains.babyai.policy import Answer, FrozenPolicy
-from generative.domains.babyai.scenes import VIEW, Scene, WorldScene
-from generative.domains.babyai.targets import Target
-from generative.domains.inputs import open_scenes
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.babyai.rollouts import greedy, play
+from generative.domains.babyai.scenes import WorldScene
+from generative.domains.base import Answer, Target
+from generative.domains.registry import open_scenes
 from generative.recordings.format import Episode, Recording, find_policy
 from generative.simulators.base import EXACT, State
 from generative.simulators.exact import cell_codes
-from generative.simulators.relaxation import harden
+from generative.simulators.relaxation import discretise
 from mop.common.errors import InputError
 from mop.envs.babyai import World
 from mop.evaluation.evaluate import load_for_evaluation
@@ -113,7 +115,7 @@ class Moment:
             things = [thing for thing in scene.things if thing.code[0] != _WALL]
             if things:
                 loop, changed = self._loop(scene, step, self.step - step), scene.without(things)
-                (effects,) = predict_effects(loop, scene.there, changed, [target], num_points=NUM_POINTS)
+                (effects,) = predict_effects(loop, scene.inputs, changed, [target], num_points=NUM_POINTS)
                 by_path = {path: (-effects.total(path)).tolist() for path in PATHS}
                 for number, thing in enumerate(things):
                     parts = {path: values[number] for path, values in by_path.items()}
@@ -148,7 +150,7 @@ class Moment:
         effects = []
         for lag in range(num_steps + 1):
             (effect,) = predict_effects(
-                self._loop(self._scene, self.step, lag), self._scene.there, changed, [target], num_points=NUM_POINTS
+                self._loop(self._scene, self.step, lag), self._scene.inputs, changed, [target], num_points=NUM_POINTS
             )
             effects.append(effect.total())
         return torch.cat(effects).double().numpy()
@@ -175,7 +177,7 @@ class Moment:
     def _there(self, edit: Edit | None) -> State:
         """What the scene varies, (1, ...), after an edit."""
         if edit is None:
-            return self._scene.there
+            return self._scene.inputs
         if self.laboratory.is_exact:
             return self._scene.edited([edit])
         return self._scene.seen(self._edited([edit])[0].obs[None].copy())
@@ -187,10 +189,10 @@ class Moment:
                 edit_world(world, edit)
         return worlds
 
-    def _loop(self, scene: Scene, step: int, lag: int) -> Loop:
+    def _loop(self, scene: Scene, step: int, lag: int) -> ClosedLoopRollout:
         """The closed loop from a step on."""
         actions = self._actions(step, lag)
-        return Loop(self.policy, self._simulator, scene.begin, self.lang, self._hidden(step), lag, actions)
+        return ClosedLoopRollout(self.policy, self._simulator, scene.begin, self.lang, self._hidden(step), lag, actions)
 
     def _actions(self, step: int, num_steps: int) -> Tensor | None:
         """The actions (1, num_steps + 1) that are done again; the last one is not executed any more."""
@@ -279,9 +281,9 @@ def _load_policy(path: Path, version: int) -> FrozenPolicy:
 def _rows_of(trace: Trace, n: int, policy: FrozenPolicy) -> Rows:
     """The rows of world n of a trace."""
     routing = [weights[:, n] for weights in trace.routing]
-    num_rows = len(trace.soft)
+    num_rows = len(trace.views)
     rows = {
-        "obs": harden(trace.soft[:, n]).numpy().astype(np.uint8),
+        "obs": discretise(trace.views[:, n]).numpy().astype(np.uint8),
         "log_probs": trace.logits[:, n].log_softmax(-1).numpy(),
         "routing": torch.cat(routing, -1).numpy(),
         "lpc": policy.lpc(routing).numpy(),

@@ -21,7 +21,7 @@ from mop.plotting.style import expert_names, short_name
 if TYPE_CHECKING:
     from generative.app.recorded_step import Cause, Laboratory, Moment
     from generative.attribution.counterfactuals import Edit
-    from generative.domains.babyai.targets import Target
+    from generative.domains.base import Target
 
 TAKEN = "taken"  # the target: the action that was taken
 OWN, RECORDED = "own", "recorded"  # who acts: the policy by its argmax, or what was recorded is done

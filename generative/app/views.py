@@ -15,14 +15,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from generative.domains.babyai.render import (
-    WRONG_HUE,
-    action_names,
-    split_layers,
-    view_pictures,
-    world_pictures,
-    wrong_cells,
-)
+from generative.domains.babyai.render import WRONG_HUE, action_names, view_pictures, world_pictures, wrong_cells
+from generative.figures.film import split_layers
 from mop.analysis.routing_data import ACTION_NAMES
 from mop.plotting.hover import add_note
 from mop.plotting.panels import set_title, weights_text

@@ -1,6 +1,6 @@
 """Policy and simulator as one recurrent network: the policy acts on what the simulator shows, and its acts step it.
 
-    view_i    = observe(state_i)                            the first may be given: what was really seen
+    view_i    = view(state_i)                               the first may be given: what was really seen
     answer_i  = policy(view_i, mission, memory_i)           logits, routing, memory_i+1
     action_i  = argmax of the logits, or what was recorded  backwards, the gradient of softmax(logits)
     state_i+1 = step(state_i, action_i)
@@ -10,7 +10,6 @@ action_i -> state_i+1). Either can be cut for gradients: the numbers stay the sa
 Axis letters: N worlds, T steps, A actions, X numbers of a soft observation, S hidden units, L layers, E experts.
 """
 
-import copy
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -18,14 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from generative.agents.networks import make_agent
-from generative.domains.babyai.policy import Answer, FrozenPolicy
-from generative.domains.coinrun.policy import FrozenAgent
+from generative.domains.base import Answer, Policy, stack_answers
 from generative.simulators.base import Simulator, State
 from generative.simulators.relaxation import straight_through
 from mop.common.seeding import stream_seed
-from mop.envs.babyai import NUM_ACTIONS
-from mop.training.policies import build_policy
 
 
 class Paths(NamedTuple):
@@ -41,21 +36,22 @@ EVERY_PATH = Paths()
 class Trace(NamedTuple):
     """T steps of N worlds."""
 
-    soft: Tensor  # (T, N, X), what the policy was shown
+    views: Tensor  # (T, N, X), what the policy was shown
     logits: Tensor  # (T, N, A)
     routing: list[Tensor]  # L x (T, N, E_l)
-    hidden: Tensor  # (T, N, S), the memory after each step; a recording has it one row later
+    hidden: Tensor  # (T, N, S), the hidden state after each step; a recording has it one row later
+    value: Tensor | None  # (T, N), of a policy with a critic
     actions: Tensor  # (T, N) int64, what was executed
     states: list[State]  # T, the state that each view is of
-    values: list[Tensor | None]  # T x (N,), of an agent of a game
 
     def answer(self, i: int) -> Answer:
-        """What the policy said at step i."""
-        return Answer(self.logits[i], [weights[i] for weights in self.routing], self.hidden[i], self.values[i])
+        """The policy's answer at step i."""
+        value = None if self.value is None else self.value[i]
+        return Answer(self.logits[i], [weights[i] for weights in self.routing], self.hidden[i], value)
 
 
 def roll_out(
-    policy: FrozenPolicy,
+    policy: Policy,
     simulator: Simulator,
     state: State,
     lang: Tensor,
@@ -76,20 +72,19 @@ def roll_out(
         raise ValueError(f"{num_steps} steps of {len(hidden)} worlds do not go with actions of shape {given}")
     views, answers, taken, states = [], [], [], []
     for i in range(num_steps):
-        view = simulator.observe(state) if i > 0 or first_view is None else first_view
+        view = simulator.view(state) if i > 0 or first_view is None else first_view
         answer = policy.step(view, lang, hidden)
         own = straight_through(answer.logits.softmax(-1))
         action = own if actions is None else F.one_hot(actions[:, i], own.shape[-1]).to(own)
-        for kept, new in ((views, view), (answers, answer), (taken, action), (states, state)):
-            kept.append(new)
+        views.append(view)
+        answers.append(answer)
+        taken.append(action)
+        states.append(state)
         hidden = answer.hidden if paths.memory else answer.hidden.detach()
         if i + 1 < num_steps:
             before = (state, action) if paths.world else (detach_state(state), action.detach())
             state = simulator.step(*before)
-    routing = [torch.stack(weights) for weights in zip(*(answer.routing for answer in answers), strict=True)]
-    logits, hiddens = (torch.stack([getattr(answer, name) for answer in answers]) for name in ("logits", "hidden"))
-    values = [answer.value for answer in answers]
-    return Trace(torch.stack(views), logits, routing, hiddens, torch.stack(taken).argmax(-1), states, values)
+    return Trace(torch.stack(views), *stack_answers(answers), torch.stack(taken).argmax(-1), states)
 
 
 def detach_state(state: State) -> State:
@@ -102,22 +97,8 @@ def repeat_state(state: State, times: int) -> State:
     return {name: part.repeat_interleave(times, 0) for name, part in state.items()}
 
 
-def constant_actions(action: int, num_envs: int, num_steps: int) -> Tensor:
-    """Actions (N, T) int64 of a policy that does the same always. Raises ValueError where there is no such action."""
-    if not 0 <= action < NUM_ACTIONS:
-        raise ValueError(f"there is no action {action}")
-    return torch.full((num_envs, num_steps), action)
-
-
-def untrained(policy: FrozenPolicy | FrozenAgent, config: Mapping, seed: int) -> FrozenPolicy | FrozenAgent:
-    """The policy as it could have been before training, given the same of a mission; a control of the trained one.
-
-    config: of its checkpoint, as `FrozenPolicy.load` returns it.
-    """
-    twin = copy.copy(policy)
+def untrained(policy: Policy, config: Mapping, seed: int) -> Policy:
+    """Return the policy as it could have been before training: a control. config: of its checkpoint."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "untrained policy"))
-        if isinstance(policy, FrozenAgent):
-            return FrozenAgent(make_agent(config["shape"]))
-        twin.policy = build_policy(config).eval().requires_grad_(False)
-    return twin
+        return policy.untrained(config)

@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from generative.domains.babyai.cells import DOOR, PORTABLE, cell_codes, cell_columns
-from generative.domains.babyai.policy import Answer, FrozenPolicy
-from generative.domains.babyai.targets import Target
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.base import Answer, Target
 from generative.simulators.base import State
 from generative.simulators.exact import ExactSimulator
-from generative.simulators.relaxation import soften
+from generative.simulators.relaxation import to_simplex
 from mop.envs.babyai import NUM_ACTIONS, World
 from mop.fast.grid import EMPTY, IMAGE_SIZE, cell_code, observe
 
@@ -240,7 +240,7 @@ class _RealWorlds:
         self.has_ended = np.zeros(len(rows), bool)
 
     def observe(self) -> Tensor:
-        return soften(np.stack([world.obs for world in self._worlds]))
+        return to_simplex(np.stack([world.obs for world in self._worlds]))
 
     def act(self, actions: np.ndarray, is_going: np.ndarray) -> None:
         for n in np.flatnonzero(is_going & ~self.has_ended):
@@ -257,7 +257,7 @@ class _SimulatedWorlds:
         self.has_ended = np.zeros(len(rows), bool)
 
     def observe(self) -> Tensor:
-        return self._simulator.observe(self._state)
+        return self._simulator.view(self._state)
 
     def act(self, actions: np.ndarray, is_going: np.ndarray) -> None:
         self._state = self._simulator.step(self._state, F.one_hot(torch.from_numpy(actions), NUM_ACTIONS).float())

@@ -1,7 +1,7 @@
 """Why a target was what it was at a step of an episode: the attribution of every thing at every earlier step, by path.
 
-The attribution of a thing is what it contributes: minus the predicted effect of its absence. NumPy alone
-once it is made; a file holds it with what is needed to draw it.
+The attribution of a thing is what it contributes: minus the predicted effect of its absence. NumPy alone; a file holds
+an explanation with what is needed to draw it. Each domain has a class of its own.
 Axis letters: R causes (a thing at a lag), P = 4 paths, K lags, H, W sides of the grid.
 """
 
@@ -9,15 +9,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from generative.domains.babyai.causes import PATHS, Thing, code_of, thing_name
-from generative.domains.coinrun.causes import COLUMNS, Patch
 from mop.common.errors import InputError
 from mop.common.files import write_atomic
-from mop.fast.grid import EMPTY, VIEW_SIZE
+
+PATHS = ("direct", "memory", "world", "mixed")  # along which a cause has its effect, see `integrated_gradients`
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +37,7 @@ class Explanation:
     contribution: np.ndarray  # (R, 2) the truth, where it can be had, else NaN: minus the change of the target in its
     # absence, with the policy acting, and with the recorded actions
 
+    width: ClassVar[int] = 2  # of `things`
     truly: ClassVar[str] = "truly"  # before the truth of the recorded actions, in a sentence
 
     @property
@@ -54,9 +54,9 @@ class Explanation:
         """The attribution of a cause along each path."""
         return zip(PATHS, self.by_path[row].tolist(), strict=True)
 
-    def thing(self, row: int) -> Thing | Patch:
-        """What a cause is."""
-        raise NotImplementedError
+    def thing(self, row: int) -> Any:
+        """A cause, as a `Cause` of the domain."""
+        return tuple(self.things[row].tolist())
 
     def maps(self, path: int | None, lag: int) -> np.ndarray:
         """Attribution in each place [x, y], along one path or all."""
@@ -68,12 +68,12 @@ class Explanation:
     @property
     def map_shape(self) -> tuple[int, int]:
         """The number of places along x and y."""
-        raise NotImplementedError
+        return tuple((self.things[:, :2].max(0, initial=0) + 1).tolist())
 
     @property
     def world(self) -> tuple[str, str]:
         """Which world it is of, in words: shortly, and for a headline."""
-        raise NotImplementedError
+        return (f"world {int(self.seed)}",) * 2
 
     def subject(self, lag: int) -> str:
         """What a picture at a lag shows."""
@@ -111,74 +111,25 @@ class Explanation:
             place
             | {"lag": int(self.lag[row]), "cause": str(self.thing(row)), "total": float(self.total[row])}
             | dict(self.paths_of(row))
-            | {"gap": float(self.gap[row]), "kind": self.thing(row).kind}
+            | {"gap": float(self.gap[row]), "kind": str(getattr(self.thing(row), "kind", ""))}
             | dict(zip(("true_acting", "true_forced"), self.contribution[row].tolist(), strict=True))
             for row in range(len(self.lag))
         ]
 
     def write(self, path: Path) -> None:
-        """Write a file that `load_explanation` reads."""
+        """Write a file that `load` reads."""
         arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
         write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
 
-
-@dataclass(frozen=True, eq=False)
-class WorldExplanation(Explanation):
-    """Of a world of BabyAI. things (R, 8): x, y, type, colour, state, ahead, right, is_carried; channels: those three.
-
-    What is carried is in the agent's cell.
-    """
-
-    kind: np.ndarray  # () text: "view" or "world", what was varied
-    mission: np.ndarray  # () text
-    grid: np.ndarray  # (K, H, W) int32, the world at each lag
-    position: np.ndarray  # (K, 2) int16, x and y of the agent
-    carried: np.ndarray  # (K,) int32
-
-    def thing(self, row: int) -> Thing:
-        x, y, *code, ahead, right, is_carried = self.things[row].tolist()
-        return Thing(x, y, tuple(code), ahead, right, bool(is_carried))
-
-    @property
-    def map_shape(self) -> tuple[int, int]:
-        """Of the view, [i, j], or of the world."""
-        return (VIEW_SIZE, VIEW_SIZE) if self.kind == "view" else self.grid.shape[:0:-1]
-
-    @property
-    def world(self) -> tuple[str, str]:
-        return f"“{self.mission}”", f"world {int(self.seed)}, {self.mission!s}"
-
-    def subject(self, lag: int) -> str:
-        what, carried = super().subject(lag) if self.kind == "view" else "the world", int(self.carried[lag])
-        return what if carried == EMPTY else f"{what}; in its hand: {thing_name(code_of(carried))}"
-
-
-@dataclass(frozen=True, eq=False)
-class FrameExplanation(Explanation):
-    """Of a game. obs (K, 3, 64, 64); things (R, 3): the fields of a `Patch`; one channel."""
-
-    truly: ClassVar[str] = "hidden from the real agent in that frame alone"
-
-    def thing(self, row: int) -> Patch:
-        return Patch(*self.things[row].tolist())
-
-    @property
-    def map_shape(self) -> tuple[int, int]:
-        return COLUMNS, COLUMNS
-
-    @property
-    def world(self) -> tuple[str, str]:
-        return (f"level {int(self.seed)}",) * 2
-
-
-def load_explanation(path: str | Path) -> Explanation:
-    """The explanation in a file. Raises InputError where it holds none."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            kind = WorldExplanation if "grid" in file else FrameExplanation
-            return kind(**{field.name: file[field.name] for field in fields(kind)})
-    except Exception as error:  # a damaged archive raises nearly anything
-        raise InputError(f"{path} is no file of generative.saliency ({type(error).__name__}); make it anew") from None
+    @classmethod
+    def load(cls, path: str | Path) -> "Explanation":
+        """Read the explanation in a file."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(**{field.name: file[field.name] for field in fields(cls)})
+        except Exception as error:  # a damaged archive raises nearly anything
+            reason = f"{path} is no file of generative.saliency ({type(error).__name__}); make it anew"
+            raise InputError(reason) from None
 
 
 def digits_of(value: float, significant: int = 3) -> int:

@@ -6,7 +6,7 @@ Asked is, for each lag k, what the patches of the frame k steps earlier contribu
 Axis letters: K lags, from 0 on, P = 64 patches of a frame, row by row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from generative.attribution.closed_loop import untrained
 from generative.attribution.integrated_gradients import EVERY_PATH, MEMORY_ONLY, attribute
-from generative.domains.babyai.scenes import VIEW, Place, loop_from
-from generative.domains.coinrun.causes import (  # fmt: skip
+from generative.attribution.scenes import VIEW, Place, Scenes, closed_loop_from
+from generative.domains.coinrun.causes import (
     AGENT,
     COLUMNS,
     HAZARD_NUMBERS,
@@ -31,13 +31,14 @@ from generative.domains.coinrun.causes import (  # fmt: skip
 from generative.domains.coinrun.decoder import frame_views
 from generative.domains.coinrun.objects import KINDS
 from generative.domains.coinrun.policy import FrozenAgent
-from generative.domains.coinrun.scenes import FrameScene, FrameScenes, answer_after
-from generative.domains.coinrun.targets import JUMP, jumps_of, parse_game_target
+from generative.domains.coinrun.scenes import answer_after
+from generative.domains.coinrun.targets import JUMP, jumps_of, parse_target
 from generative.recordings.format import Episode, Recording
 from mop.common.errors import InputError
 from mop.common.files import write_atomic
 from mop.common.seeding import stream_seed
 
+Objects = Callable[[Episode], np.ndarray]  # what is on screen in an episode, as `EpisodeObjects`
 BLACK = 255  # in place of a kind, of a patch in which nothing is seen
 NUM_DRAWS = 8  # of other patches to hide, as many as show a hazard
 SOLE_POINTS = 2  # below the agent, within which there must be something to stand on
@@ -87,7 +88,7 @@ def load_measured(path: Path) -> Measured:
 
 
 def find_moments(
-    recording: Recording, scenes: FrameScenes, agent: FrozenAgent, numbers: Sequence[int], horizon: int, ahead: int
+    recording: Recording, objects_of: Objects, agent: FrozenAgent, numbers: Sequence[int], horizon: int, ahead: int
 ) -> list[HazardMoment]:
     """All moments of some episodes, at least `horizon` steps into each; ahead: in points."""
     is_jump, found = jumps_of(agent).numpy(), []
@@ -96,7 +97,7 @@ def find_moments(
         num_steps = len(rows["action"]) - 1
         if num_steps <= horizon:
             continue
-        near = np.array([stands_before_hazard(objects, ahead) for objects in scenes.objects(rows)[:num_steps]])
+        near = np.array([stands_before_hazard(objects, ahead) for objects in objects_of(rows)[:num_steps]])
         jumps = is_jump[rows["student"][:num_steps]]
         begins = near & jumps & ~np.concatenate([[False], jumps[:-1]])
         for step in range(horizon, num_steps):
@@ -142,7 +143,8 @@ class Study(NamedTuple):
     """What all moments share."""
 
     recording: Recording
-    scenes: FrameScenes
+    scenes: Scenes
+    objects_of: Objects
     agent: FrozenAgent
     config: Mapping  # of the agent's checkpoint
     horizon: int
@@ -169,7 +171,7 @@ class Study(NamedTuple):
         return moment.step - np.arange(self.horizon + 1)
 
     def _kinds(self, rows: Episode, moment: HazardMoment) -> np.ndarray:
-        kinds = kinds_of_patches(self.scenes.objects(rows)[self._steps(moment)])
+        kinds = kinds_of_patches(self.objects_of(rows)[self._steps(moment)])
         found = np.full_like(kinds, BLACK)
         for row, frame, of_frame in zip(found, np.array(rows["obs"])[self._steps(moment)], kinds, strict=True):
             for patch in visible_patches(frame, of_frame):
@@ -180,20 +182,20 @@ class Study(NamedTuple):
         self, agent: FrozenAgent, rows: Episode, hidden: Tensor, moment: HazardMoment, both: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """What each patch contributes, (K, P), along all paths and, if asked for, without the world."""
-        target, found = parse_game_target(JUMP, agent), np.full((2, self.horizon + 1, NUM_PATCHES), np.nan, np.float32)
+        target, found = parse_target(JUMP, agent), np.full((2, self.horizon + 1, NUM_PATCHES), np.nan, np.float32)
         for lag, start in enumerate(self._steps(moment)):
-            scene: FrameScene = self.scenes.at(rows, start, VIEW)
+            scene = self.scenes.at(rows, start, VIEW)
             place = Place(moment.episode, moment.step, lag)
-            loop = loop_from(agent, self.scenes, scene, rows, hidden[start][None], place, is_own=False)
-            places, changed = [patch.index for patch in scene.things], scene.without(scene.things)
+            loop = closed_loop_from(agent, self.scenes, scene, rows, hidden[start][None], place, is_own=False)
+            places, without = [patch.index for patch in scene.things], scene.without(scene.things)
             for part, paths in zip(found, (EVERY_PATH, MEMORY_ONLY) if both else (EVERY_PATH,), strict=False):
-                (numbers,) = attribute(loop, scene.there, changed, [target], paths, num_points=self.num_points)
+                (numbers,) = attribute(loop, scene.inputs, without, [target], paths, num_points=self.num_points)
                 part[lag, places] = -scene.by_channel(numbers)[:, 0].numpy()
         return found[0], found[1]
 
     def _hide(self, rows: Episode, moment: HazardMoment, kinds: np.ndarray) -> np.ndarray:
         """`Measured.hidden`: the real agent watches what was recorded, and does nothing; kinds: as in `Measured`."""
-        target, steps = parse_game_target(JUMP, self.agent), self._steps(moment)
+        target, steps = parse_target(JUMP, self.agent), self._steps(moment)
         rng = np.random.default_rng(stream_seed(self.seed, f"patches elsewhere, {moment.episode} {moment.step}"))
         films = []  # by lag: (2 + draws, 3, 64, 64), as it was, hazards black, others black
         has_hazard, has_other = np.zeros((2, self.horizon + 1), bool)

@@ -40,9 +40,8 @@ import torch
 from torch import Tensor
 
 from generative.attribution.closed_loop import EVERY_PATH, Paths, roll_out
-from generative.domains.babyai.causes import PATHS
-from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.targets import Target
+from generative.attribution.explanations import PATHS
+from generative.domains.base import Policy, Target
 from generative.simulators.base import Simulator, State
 
 METHODS = ("integrated", "gradient")
@@ -52,22 +51,22 @@ MAX_BEGINNINGS = 1024  # at once, of worlds of cells
 
 
 @dataclass(frozen=True)
-class Loop:
-    """A closed loop from step t - k to step t of one world, as a function of what was there at its beginning."""
+class ClosedLoopRollout:
+    """The closed loop from step t - k to step t of one world, as a function of its inputs: what was there at t - k."""
 
-    policy: FrozenPolicy
+    policy: Policy
     simulator: Simulator
-    begin: Callable[[State], tuple[State, Tensor | None]]  # what was there, M times -> states, first views (M, X)
+    begin: Callable[[State], tuple[State, Tensor | None]]  # inputs of M worlds -> states, first views (M, X)
     lang: Tensor  # (1, G)
     hidden: Tensor  # (1, S), before the first step
     lag: int  # k
     actions: Tensor | None = None  # (1, k + 1) int64 of a recording; None: the policy's own
     max_beginnings: int = MAX_BEGINNINGS  # at once
 
-    def values(self, there: State, targets: Sequence[Target], paths: Paths = EVERY_PATH) -> list[Tensor]:
+    def values(self, inputs: State, targets: Sequence[Target], paths: Paths = EVERY_PATH) -> list[Tensor]:
         """The targets, each (M,), at step t after each of M beginnings."""
-        state, first_view = self.begin(there)
-        num_worlds = len(next(iter(there.values())))
+        state, first_view = self.begin(inputs)
+        num_worlds = len(next(iter(inputs.values())))
         lang, hidden = (part.expand(num_worlds, -1) for part in (self.lang, self.hidden))
         actions = None if self.actions is None else self.actions.expand(num_worlds, -1)
         steps = self.lag + 1
@@ -94,33 +93,35 @@ class Effects(NamedTuple):
 
 
 def predict_effects(
-    loop: Loop,
-    there: State,
-    changed: State,
+    rollout: ClosedLoopRollout,
+    inputs: State,
+    counterfactuals: State,
     targets: Sequence[Target],
     method: str = "integrated",
     num_points: int = NUM_POINTS,
 ) -> list[Effects]:
     """The attributed effects on each target of C changes of what was there, by path (see the module).
 
-    there: (1, ...), changed: (C, ...) float32, of the same names; method: of METHODS. Differences of several numbers in
-    one change add up.
+    inputs: (1, ...), counterfactuals: (C, ...) float32, of the same names; method: of METHODS. Differences of several
+    numbers in one change add up.
     """
-    splits = (EVERY_PATH,) if loop.lag == 0 else (EVERY_PATH, MEMORY_ONLY, WORLD_ONLY)
-    found = [attribute(loop, there, changed, targets, paths, method, num_points) for paths in splits]
+    splits = (EVERY_PATH,) if rollout.lag == 0 else (EVERY_PATH, MEMORY_ONLY, WORLD_ONLY)
+    sums = [attribute(rollout, inputs, counterfactuals, targets, paths, method, num_points) for paths in splits]
     with torch.no_grad():
-        both = {name: torch.cat([part, changed[name]]) for name, part in there.items()}
-        values = torch.cat([torch.stack(loop.values(part, targets)) for part in _split(both, loop.max_beginnings)], 1)
+        both = {name: torch.cat([part, counterfactuals[name]]) for name, part in inputs.items()}
+        values = torch.cat(
+            [torch.stack(rollout.values(part, targets)) for part in _split(both, rollout.max_beginnings)], 1
+        )
     return [
-        Effects(_by_path(*sums), float(of_target[0]), of_target[1:])
-        for *sums, of_target in zip(*found, values, strict=True)
+        Effects(_by_path(*by_paths), float(of_target[0]), of_target[1:])
+        for *by_paths, of_target in zip(*sums, values, strict=True)
     ]
 
 
 def attribute(
-    loop: Loop,
-    there: State,
-    changed: State,
+    rollout: ClosedLoopRollout,
+    inputs: State,
+    counterfactuals: State,
     targets: Sequence[Target],
     paths: Paths = EVERY_PATH,
     method: str = "integrated",
@@ -131,23 +132,23 @@ def attribute(
     One for each target; the arguments are those of `predict_effects`.
     """
     shares = (torch.arange(num_points) + 0.5) / num_points if method == "integrated" else torch.zeros(1)
-    pieces = _split(changed, max(1, loop.max_beginnings // len(shares)))
-    of_pieces = [_attribute(loop, there, ends, targets, shares, paths) for ends in pieces]
+    pieces = _split(counterfactuals, max(1, rollout.max_beginnings // len(shares)))
+    of_pieces = [_attribute(rollout, inputs, ends, targets, shares, paths) for ends in pieces]
     return [
-        {name: torch.cat([part[name] for part in parts]) for name in there} for parts in zip(*of_pieces, strict=True)
+        {name: torch.cat([part[name] for part in parts]) for name in inputs} for parts in zip(*of_pieces, strict=True)
     ]
 
 
 def _attribute(
-    loop: Loop, there: State, ends: State, targets: Sequence[Target], shares: Tensor, paths: Paths
+    rollout: ClosedLoopRollout, inputs: State, ends: State, targets: Sequence[Target], shares: Tensor, paths: Paths
 ) -> list[State]:
-    differences = {name: end - there[name] for name, end in ends.items()}
+    differences = {name: end - inputs[name] for name, end in ends.items()}
     points = {}
-    for name, part in there.items():
+    for name, part in inputs.items():
         by_share = shares.view(-1, *[1] * part.dim()) * differences[name]  # (points, C, ...)
         points[name] = (part + by_share).flatten(0, 1).requires_grad_()
     found = []
-    for value in loop.values(points, targets, paths):
+    for value in rollout.values(points, targets, paths):
         if value.requires_grad:
             ways = {"allow_unused": True, "materialize_grads": True, "retain_graph": True}
             slopes = torch.autograd.grad(value.sum(), list(points.values()), **ways)
@@ -172,6 +173,6 @@ def _by_path(total: State, memory: State | None = None, world: State | None = No
     return {"direct": nothing, "memory": memory, "world": world, "mixed": mixed}
 
 
-def _split(there: State, size: int) -> list[State]:
-    parts = {name: part.split(size) for name, part in there.items()}
+def _split(inputs: State, size: int) -> list[State]:
+    parts = {name: part.split(size) for name, part in inputs.items()}
     return [dict(zip(parts, pieces, strict=True)) for pieces in zip(*parts.values(), strict=True)]

@@ -1,33 +1,53 @@
-"""Attribution against truth: what attribution says that an edit does, beside what it does in the cloned real world.
+"""Attribution against truth: the predicted effect of an edit next to its effect in the cloned real world.
 
 A case is an episode, a step t and a lag k: at t - k each of some legal edits of an object is made, alone. Its true
-effect on the targets at t is measured in real worlds (`generative.attribution.counterfactuals`), once with the policy
-acting on
-what it then sees ("acting"), once with the recorded actions ("forced"). Its predicted effect is the attribution of the
-change that it makes to what was there (`generative.attribution`), by each predictor, with and without the world's path.
+effect on the targets at t is measured in real worlds (`counterfactuals`), once with the policy acting on what it then
+sees ("acting"), once with the recorded actions ("forced"). Its predicted effect is the attribution of the change that
+it makes to the inputs (`integrated_gradients`), by each predictor, with and without the world's path.
 A row of the file is one case; E edits, Q targets. Rows are only ever added, in the order of the plan.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import orjson
+import pandas as pd
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from generative.attribution.agreement import (
+    BY,
+    MEASURES,
+    MIN_EDITS,
+    RANKED,
+    as_markdown,
+    count_outcomes,
+    rank_cases,
+    summarise,
+)
+from generative.attribution.closed_loop import untrained
 from generative.attribution.counterfactuals import Edit, clone, edit_world, effects, legal_edits
 from generative.attribution.integrated_gradients import EVERY_PATH, MEMORY_ONLY, attribute, total_of
+from generative.attribution.scenes import VIEW, Place, Scenes, closed_loop_from, hidden_at
 from generative.domains.babyai.causes import code_of, thing_name
-from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.scenes import VIEW, Place, Scenes, loop_from, memory_at, real_case, real_world
+from generative.domains.babyai.scenes import real_case, real_world
 from generative.domains.babyai.targets import parse_target
+from generative.domains.base import Policy
+from generative.figures.agreement_figures import plot_agreement
 from generative.recordings.format import Episode, Recording
+from generative.simulators.base import EXACT
+from generative.simulators.relaxation import to_simplex
 from mop.common.errors import InputError
+from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import World
 from mop.fast.grid import EMPTY
+from mop.plotting.style import counted
 
 ALL, WITHOUT_WORLD = "all", "without world"  # the paths that attribution goes along: both, or the memory alone
 WAYS = {ALL: EVERY_PATH, WITHOUT_WORLD: MEMORY_ONLY}
@@ -39,7 +59,7 @@ class Predictor:
     """One way to predict the effects of edits."""
 
     name: str
-    policy_of: Callable[[int], FrozenPolicy]  # of an episode: a control has another policy in each
+    policy_of: Callable[[int], Policy]  # of an episode: a control has another policy in each
     scenes: Scenes
     kind: str  # of scene
     method: str  # of METHODS
@@ -60,12 +80,42 @@ def plan_cases(
     return places
 
 
+def make_predictors(
+    simulators: Mapping[str, Scenes], policy: Policy, recording: Recording, actions: Sequence[str],
+    methods: Sequence[str], seed: int,
+) -> list[Predictor]:  # fmt: skip
+    """Make the predictors: each simulator in all ways, and in the first one untrained policies, another per episode.
+
+    simulators: their scenes, by name.
+    """
+
+    @functools.lru_cache(maxsize=1)
+    def untrained_of(episode: int) -> Policy:
+        config = recording.config["checkpoint"]["config"]
+        return untrained(policy, config, stream_seed(seed, f"control of episode {episode}"))
+
+    predictors = []
+    for number, (name, scenes) in enumerate(simulators.items()):
+        label = "exact" if name == EXACT else f"learned {Path(name).name}"
+        for acting in actions:
+            is_own = acting == "own"
+            for method in methods:
+                full = ", ".join([label, *(["gradient"] if method == "gradient" else []), f"{acting} actions"])
+                how = (scenes, scenes.kinds[0], method)
+                predictors.append(Predictor(full, lambda episode: policy, *how, False, is_own))
+            if number == 0:
+                full = f"{label}, untrained policies, {acting} actions"
+                how = (scenes, scenes.kinds[0], methods[0])
+                predictors.append(Predictor(full, untrained_of, *how, True, is_own))
+    return predictors
+
+
 @dataclass(frozen=True)
 class Study:
     """What is measured of each case."""
 
     recording: Recording
-    policy: FrozenPolicy  # the one that acts
+    policy: Policy  # the one that acts
     targets: Sequence[str]  # texts
     predictors: Sequence[Predictor]
     kinds: Sequence[str]  # of edits
@@ -91,26 +141,27 @@ class Study:
         row |= {name: _rounded(getattr(true, name).T) for name in ("acting", "forced")}
         seen = np.stack([_edited(world, edit).obs for edit in edits])
         for predictor in self.predictors:
-            loop, there, changed = self._set_up(predictor, episode, place, world, edits, seen)
+            loop, inputs, counterfactuals = self._set_up(predictor, episode, place, world, edits, seen)
             row["predicted"][predictor.name] = predicted = {}
             for name, paths in WAYS.items():
                 if name == ALL or not predictor.is_control:
-                    found = attribute(loop, there, changed, targets, paths, predictor.method, self.num_points)
+                    found = attribute(loop, inputs, counterfactuals, targets, paths, predictor.method, self.num_points)
                     predicted[name] = _rounded(torch.stack([total_of(numbers) for numbers in found]).numpy())
         return row
 
     def _set_up(self, predictor: Predictor, episode: Episode, place: Place, world: World, edits, seen: np.ndarray):
-        """A predictor's loop, what was there, and the same after each edit; seen: the observations (E, O) then."""
+        """A predictor's loop, its inputs, and these after each edit; seen: the observations (E, O) then."""
         scenes, start = predictor.scenes, place.step - place.lag
         if predictor.kind == VIEW:
             scene = scenes.at(episode, start, VIEW)
-            changed = scene.seen(seen)
+            counterfactuals = scene.seen(seen)
         else:
             scene = scenes.at_world(world)
-            changed = scene.edited(edits)
+            counterfactuals = scene.edited(edits)
         policy = predictor.policy_of(place.episode)
-        memory = memory_at(policy, self.policy, episode, start)
-        return loop_from(policy, scenes, scene, episode, memory, place, predictor.is_own), scene.there, changed
+        hidden = hidden_at(policy, self.policy, episode, start, to_simplex)
+        loop = closed_loop_from(policy, scenes, scene, episode, hidden, place, predictor.is_own)
+        return loop, scene.inputs, counterfactuals
 
     def _draw(self, place: Place, edits: list[Edit]) -> list[Edit]:
         if len(edits) <= self.max_edits:
@@ -193,3 +244,32 @@ def cut_to_whole(path: Path, places: Sequence[Place]) -> int:
     if found != list(places[: len(found)]):
         raise InputError(f"{path} holds other cases than these settings plan; give another --out")
     return len(found)
+
+
+def measure(study: Study, places: Sequence[Place], path: Path) -> None:
+    """Add the rows that a file lacks, each as soon as it is measured."""
+    done = cut_to_whole(path, places)
+    with path.open("ab") as file:
+        for place in tqdm(places[done:], initial=done, total=len(places), unit="case", smoothing=0.02):
+            file.write(row_bytes(study.measure(place)))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def report(rows: Sequence[dict], out: Path, title: str) -> None:
+    """Write the table and the figure, and print the table."""
+    ranked = rank_cases(rows)
+    if not (ranked["outcome"] == RANKED).any():
+        raise InputError(
+            f"none of {counted(len(rows), 'case')} has {MIN_EDITS} edits whose effects differ, so nothing can be "
+            "ranked; give more --kinds, --num_episodes or other --lags, and another --out"
+        )
+    overall, by_target, by_lag = (summarise(ranked, (*BY, *more)) for more in ((), ("target",), ("lag",)))
+    parts = [overall.assign(target="all", lag="all"), by_target.assign(lag="all"), by_lag.assign(target="all")]
+    table = pd.concat(parts)[[*BY, "target", "lag", *MEASURES]]
+    write_csv(out / "agreement.csv", table, "%.4f")
+    text = f"# {title}\n\n{as_markdown(overall)}\n{as_markdown(count_outcomes(ranked).reset_index())}"
+    write_atomic(out / "agreement.md", lambda file: file.write(text.encode()))
+    write_figure(out / "agreement.png", plot_agreement(by_lag, title))
+    print(f"{overall.round(3).to_string(index=False)}\n\n{count_outcomes(ranked).to_string()}")
+    print(f"cases, table and figure: {out}")

@@ -1,212 +1,318 @@
-"""What learning a simulator must know of a kind of world: one `Domain` for BabyAI, one for games.
+"""What the rest of the package must know of a kind of world: a `Domain`.
 
-The rest of `world_model`, `losses` and `learning` is the same for all. Which domain a recording or a simulator is of,
-its config says (`domain_of`). How simulators are judged and shown: `generative.simulators.fidelity_protocol`.
-Axis letters: N windows, T frames of them, X numbers of a view, S hidden units of the policy.
+There is one for BabyAI (`domains/babyai`) and one for the games of Procgen (`domains/coinrun`); `domains/registry` has
+them by name. To add a kind of world, fill in another `Domain`: everything behind `make_decoder` has a default.
+
+A policy sees *views*: tensors (N, X) that are made of observations (N, ...) and that gradients pass through.
+Axis letters: N environments or slots, T steps, X numbers of a view, G numbers of a mission, A actions, S hidden units,
+L layers, E experts, C causes.
 """
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generative.domains.babyai.decoder import SymbolicViews
-from generative.domains.babyai.egocentric_map import Nowhere, Places
-from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.coinrun.decoder import NUM_POINTS, WHITE, PixelViews, frame_views
-from generative.domains.coinrun.policy import FrozenAgent
-from generative.simulators.relaxation import NUM_CELLS, soften
-from mop.common.errors import InputError
+from generative.attribution.explanations import Explanation
+from generative.recordings.behaviours import CHOOSE
+from generative.recordings.format import common_fields
 
-BABYAI_SIZES = {"deterministic": 192, "groups": 12, "classes": 12, "map_channels": 12, "width": 128, "encoded": 128}
-LEAST_VARIANCE = 1e-4  # of a unit, so that one that never moves does not rule the loss
-KL_DIMENSIONS = 128  # over which the paper's model takes the mean of its KL
+LEAST_VARIANCE = 1e-4  # of a hidden unit, so that one that never moves does not rule the loss
 
-_PAPER_WEIGHTS = {
-    "loss_scale_obs": 1000.0, "loss_scale_hx": 1.0, "loss_scale_value": 0.0, "loss_scale_act_log_probs": 1e-5,
-    "loss_scale_done": 0.1, "loss_scale_reward": 0.01, "loss_scale_kl": 1.0, "loss_scale_begin": 1.0,
-}  # fmt: skip
+# --- policies ---------------------------------------------------------------------------------------------------------
 
 
-class Domain(Protocol):
-    """A kind of world."""
+class Answer(NamedTuple):
+    """The output of a policy at one step."""
 
-    name: str  # in configs
-    presets: Mapping[str, Mapping[str, int]]  # of --param_name, the first one the default: sizes of the model
-    defaults: Mapping[str, Mapping[str, float]]  # settings of a preset that differ from those of BabyAI
-    terms: tuple[str, ...]  # of the loss
-    arrays: tuple[str, ...]  # of a recording that the losses look at
-    num_validation: int  # windows
-    closeness_names: tuple[str, ...]  # of `closeness`
-    closeness_brief: str  # of a row of the log, in a format with its names
-    closeness_text: tuple[str, str]  # what it is called, and as `closeness_brief`
-    loss_unit: str  # of the whole loss
-    has_gpu: bool  # whether its policies run on a GPU
-
-    def load_policy(self, path: Any, encoder: str | None) -> tuple[Any, dict]:
-        """The frozen policy of a checkpoint and the checkpoint's config. Raises InputError."""
-
-    def soften(self, obs: Tensor) -> Tensor:
-        """Recorded observations as views (..., X), through which gradients pass."""
-
-    def make_views(self, sizes: Mapping[str, int]) -> nn.Module:
-        """How views are read, shown and judged: `likelihood.SymbolicViews`."""
-
-    def make_places(self, sizes: Mapping[str, int], num_inputs: int) -> nn.Module:
-        """What is remembered of places: `places.Places`."""
-
-    def remembered(self, sizes: Mapping[str, int]) -> tuple[int, int]:
-        """How many numbers that is of a cell, and of all cells in view."""
-
-    def outcomes(self, by_time: Mapping[str, Tensor]) -> Tensor:
-        """(T, N, 2) of recorded steps: whether the episode ended, and its success, or the reward."""
-
-    def outcome_nats(self, said: Tensor, true: Tensor) -> Tensor:
-        """The surprise (T, N, 2) at outcomes, in nats; said: of the model's head."""
-
-    def variance(self, hidden: Tensor) -> Tensor:
-        """What the squared error of the memory is measured by, (S,); hidden (M, S): rows of the recording."""
-
-    def units(self, settings: Mapping[str, float], hidden_size: int) -> Mapping[str, float]:
-        """For terms whose weights are not per nat: what a nat counts; 1 for all others."""
-
-    def closeness(self, shown: Tensor, true: Tensor, mask: Tensor) -> dict[str, float]:
-        """How close simulated views (T, N, X) are to the true ones: one step ahead, and over all steps."""
+    logits: Tensor  # (N, A)
+    routing: list[Tensor]  # L x (N, E_l)
+    hidden: Tensor  # (N, S), after the step
+    value: Tensor | None = None  # (N,), of a policy that has a critic
 
 
-class BabyAI:
-    """Observations of cells; all terms count in nats."""
+class Policy:
+    """A trained policy without gradients of its own: `step` is functional, and gradients reach its inputs."""
 
-    name = "babyai"
-    presets: Mapping[str, Mapping[str, int]] = {
-        "babyai": BABYAI_SIZES,
-        "small": BABYAI_SIZES | {"deterministic": 64, "width": 48, "encoded": 48, "map_channels": 6},
-    }
-    defaults: Mapping[str, Mapping[str, float]] = {}
-    terms = ("obs", "hx", "routing", "act_log_probs", "done", "reward", "kl", "begin")
-    arrays = ("obs", "action", "hidden", "routing", "log_probs", "reward", "terminated")
-    num_validation = 200
-    closeness_names = ("val_exact_1", "val_exact")
-    closeness_brief = "exact {val_exact:.1%}"
-    closeness_text = ("exact views", "{val_exact_1:.1%} one step ahead, {val_exact:.1%} of all steps, at the end")
-    loss_unit = "nats a step"
-    has_gpu = False
-    load_policy = staticmethod(FrozenPolicy.load)
-    soften = staticmethod(soften)
+    hidden_size: int
+    num_actions: int
+    lang_dim: int = 0
+    expert_hidden_sizes: Sequence[Sequence[int]] = ()
 
-    def make_views(self, sizes: Mapping[str, int]) -> SymbolicViews:
-        return SymbolicViews(sizes["width"], sizes["map_channels"], sizes["encoded"])
+    def step(self, views: Tensor, lang: Tensor, hidden: Tensor) -> Answer:
+        """Take one step. views (N, X), lang (N, G), hidden (N, S) before the step."""
+        raise NotImplementedError
 
-    def make_places(self, sizes: Mapping[str, int], num_inputs: int) -> Places:
-        return Places(sizes["map_channels"], num_inputs, sizes["width"])
+    def run(self, views: Tensor, lang: Tensor, hidden: Tensor) -> Answer:
+        """Take T steps; views (T, N, X). Each part of the answer has the axis T first."""
+        answers = []
+        for of_step in views:
+            answers.append(self.step(of_step, lang, hidden))
+            hidden = answers[-1].hidden
+        return stack_answers(answers)
 
-    def remembered(self, sizes: Mapping[str, int]) -> tuple[int, int]:
-        return sizes["map_channels"], NUM_CELLS * sizes["map_channels"]
+    def embed(self, missions: Sequence[str]) -> Tensor:
+        """Return what the policy is given of N missions, (N, G)."""
+        return torch.zeros(len(missions), self.lang_dim)
 
-    def outcomes(self, by_time: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack([by_time["terminated"].float(), (by_time["reward"] > 0).float()], -1)
+    def initial_hidden(self, num_envs: int) -> Tensor:
+        """Return the hidden state (N, S) at the beginning of an episode."""
+        return torch.zeros(num_envs, self.hidden_size)
 
-    def outcome_nats(self, said: Tensor, true: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(said, true, reduction="none")
+    def untrained(self, config: Mapping) -> "Policy":
+        """Build the policy before training, with weights of torch's present generator; config: its checkpoint's."""
+        raise NotImplementedError
 
-    def variance(self, hidden: Tensor) -> Tensor:
-        return hidden.var(0).clamp(min=LEAST_VARIANCE)
-
-    def units(self, settings: Mapping[str, float], hidden_size: int) -> Mapping[str, float]:
+    def disagreement(self, answer: Answer, recorded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return, for each of `Domain.extra_arrays`, how far an answer is from what was recorded, in nats (T, N)."""
         return {}
 
-    def closeness(self, shown: Tensor, true: Tensor, mask: Tensor) -> dict[str, float]:
-        """The share of views that are wholly right."""
-        return _near_and_all(self.closeness_names, (shown == true).all(-1).float(), mask)
+    @property
+    def hidden_layout(self) -> dict[str, list[int]]:
+        """The blocks of the hidden state: name -> first column and end."""
+        return {"memory": [0, self.hidden_size]}
 
 
-class Games:
-    """Frames. Terms are in nats of normal distributions of variance 1, and weights count as in the paper's command."""
+def stack_answers(answers: Sequence[Answer]) -> Answer:
+    """Join the answers of T steps into one with the axis T first."""
+    routing = [torch.stack(weights) for weights in zip(*(answer.routing for answer in answers), strict=True)]
+    logits, hidden = (torch.stack([getattr(answer, name) for answer in answers]) for name in ("logits", "hidden"))
+    value = None if answers[0].value is None else torch.stack([answer.value for answer in answers])
+    return Answer(logits, routing, hidden, value)
 
-    name = "game"
-    presets: Mapping[str, Mapping[str, int]] = {
-        "small": {
-            "deterministic": 192, "groups": 12, "classes": 12, "width": 192, "encoded": 128, "channels": 16,
-            "frame_side": 32,
-        },
-        "hard-rec": {
-            "deterministic": 512, "groups": 32, "classes": 32, "width": 512, "encoded": 512, "channels": 48,
-            "frame_side": 64,
-        },
-        "tiny": {
-            "deterministic": 32, "groups": 4, "classes": 4, "width": 32, "encoded": 16, "channels": 4, "frame_side": 16,
-        },
-    }  # fmt: skip
-    defaults: Mapping[str, Mapping[str, float]] = {
-        "small": _PAPER_WEIGHTS | {
-            "num_updates": 3000, "lr": 1e-3, "batch_size": 16, "num_sim_steps": 16, "loss_scale_act_log_probs": 0.1,
-            "loss_scale_done": 1.0,
-        },
-        "hard-rec": _PAPER_WEIGHTS | {"num_updates": 200_000, "lr": 1e-4},
-        "tiny": _PAPER_WEIGHTS | {"num_updates": 200, "lr": 3e-3, "batch_size": 8, "num_sim_steps": 8},
-    }  # fmt: skip
-    terms = ("obs", "hx", "value", "act_log_probs", "done", "reward", "kl", "begin")
-    arrays = ("obs", "action", "hidden", "value", "log_probs", "reward", "terminated")
-    num_validation = 40
-    closeness_names = ("val_error_1", "val_error")
-    closeness_brief = "error of points {val_error:.4f}"
-    closeness_text = ("frames", "squared error of a point {val_error_1:.5f} one step ahead, {val_error:.5f} in all")
-    loss_unit = "(weighed)"
-    has_gpu = True
-    load_policy = staticmethod(FrozenAgent.load)
-    soften = staticmethod(frame_views)
 
-    def make_views(self, sizes: Mapping[str, int]) -> PixelViews:
-        return PixelViews(sizes["width"], sizes["encoded"], sizes["channels"], sizes["frame_side"])
+@dataclass(frozen=True)
+class Target:
+    """A number (N,) of a policy's answer that is to be explained: a differentiable function of it."""
 
-    def make_places(self, sizes: Mapping[str, int], num_inputs: int) -> Nowhere:
-        return Nowhere()
+    name: str
+    of: Callable[[Answer], Tensor]
 
-    def remembered(self, sizes: Mapping[str, int]) -> tuple[int, int]:
-        return 0, 0
+    def __call__(self, answer: Answer) -> Tensor:
+        return self.of(answer)
 
-    def outcomes(self, by_time: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack([by_time["terminated"].float(), by_time["reward"]], -1)
 
-    def outcome_nats(self, said: Tensor, true: Tensor) -> Tensor:
-        """The reward is normally distributed around what is said, with variance 1."""
-        ended = F.binary_cross_entropy_with_logits(said[..., 0], true[..., 0], reduction="none")
-        return torch.stack([ended, (said[..., 1] - true[..., 1]).square() / 2], -1)
+# --- worlds and who acts in them, for the recorder --------------------------------------------------------------------
 
-    def variance(self, hidden: Tensor) -> Tensor:
-        return torch.ones(hidden.shape[-1])
 
-    def units(self, settings: Mapping[str, float], hidden_size: int) -> Mapping[str, float]:
-        """A weight of 1 is that of the mean squared error of a number, as in the paper's loss, not of a nat.
+class Start(NamedTuple):
+    """The beginning of an episode."""
 
-        The KL of a whole window, divided by the 128 numbers of that model's z.
+    seed: int
+    mission: str
+    passed_over: dict[str, int]  # worlds tried before in which the teacher failed at once, by kind of failure
+
+
+class Step(NamedTuple):
+    """The outcome of an action."""
+
+    reward: float
+    terminated: bool
+    truncated: bool
+    failure: str | None  # how the teacher failed now, one of its kinds
+
+
+class Worlds(Protocol):
+    """Episodes in N slots."""
+
+    obs: np.ndarray  # (N, ...), what each slot shows
+    encoding: dict  # what a reader of the arrays must know, for the config of a recording: `domain`, `task_id`, ...
+    versions: dict[str, str]  # of the packages that decide about the worlds
+
+    def fields(self) -> list[tuple]:
+        """The arrays of a recorded row that depend on the kind of world, as fields of a dtype; `obs` is one."""
+
+    def begin(self, slot: int, seed_of: Callable[[int], int]) -> Start:
+        """Begin the first of the worlds seed_of(0), seed_of(1), ... in which a teacher, if there is one, has an answer.
+
+        The seed that is returned decides about the split.
         """
-        of_memory = 2 / max(hidden_size, 1)
-        of_kl = settings["num_sim_steps"] / KL_DIMENSIONS
-        return {"obs": 2 / NUM_POINTS, "hx": of_memory, "begin": of_memory, "reward": 2.0, "kl": of_kl}
 
-    def closeness(self, shown: Tensor, true: Tensor, mask: Tensor) -> dict[str, float]:
-        """The mean squared error of a point, from 0 to 1."""
-        return _near_and_all(self.closeness_names, (shown - true).div(WHITE).square().mean(-1), mask)
+    def step(self, slot: int, action: int) -> Step:
+        """Execute an action; the episode goes on until it is terminated or truncated."""
 
-
-def _near_and_all(names: tuple[str, ...], values: Tensor, mask: Tensor) -> dict[str, float]:
-    """The mean of values (T, N) in the mask: of the first step, and of all."""
-    return dict(zip(names, (values[0][mask[0]].mean().item(), values[mask].mean().item()), strict=True))
+    def show(self, rows: np.ndarray, slots: Sequence[int]) -> None:
+        """Write what some slots show now to their rows; rows (N,) of a dtype with `fields`."""
 
 
-BABYAI, GAMES = BabyAI(), Games()
-DOMAINS: Mapping[str, Domain] = {domain.name: domain for domain in (BABYAI, GAMES)}
+class Actor:
+    """A recorded policy in N slots: its answers, and its hidden state in each."""
+
+    choose: Mapping[str, Callable] = CHOOSE  # behaviour -> actions of rows, see `generative.recordings.behaviours`
+    extra_fields: Sequence[tuple] = ()  # arrays of a recorded row that only this kind of policy has
+
+    def __init__(self, policy: Policy, worlds: Worlds, to_views: Callable[[np.ndarray], Tensor]):
+        num_slots = len(worlds.obs)
+        self._policy = policy
+        self._to_views = to_views
+        self._hidden = policy.initial_hidden(num_slots).clone()
+        self._lang = torch.zeros(num_slots, policy.lang_dim)
+
+    @property
+    def lang_dim(self) -> int:
+        """How many numbers the policy is given of a mission."""
+        return self._policy.lang_dim
+
+    def fields(self) -> list[tuple]:
+        """The arrays of a recorded row that are the policy's answers, as fields of a dtype."""
+        return [*common_fields(self._policy.hidden_size, self._policy.num_actions), *self.extra_fields]
+
+    def begin(self, slot: int, mission: str) -> None:
+        """Begin an episode in a slot."""
+        self._hidden[slot] = self._policy.initial_hidden(1)[0]
+        self._lang[slot] = torch.from_numpy(self.lang_of(mission))
+
+    def lang_of(self, mission: str) -> np.ndarray:
+        """What the policy is given of a mission: (G,) float32."""
+        return self._policy.embed([mission])[0].numpy()
+
+    @torch.no_grad()
+    def ask(self, obs: np.ndarray, rows: np.ndarray, slots: Sequence[int]) -> None:
+        """Write the policy's answers in some slots to their rows (N,), and update the hidden state."""
+        rows["hidden"] = self._hidden.numpy()
+        answer = self._policy.step(self._to_views(obs), self._lang, self._hidden)
+        self._hidden = answer.hidden
+        rows["log_probs"] = answer.logits.log_softmax(-1).numpy()
+        rows["student"] = rows["log_probs"].argmax(-1)
 
 
-def domain_of(config: Mapping) -> Domain:
-    """The domain of the encoding of a recording, or of a simulator's config; BabyAI where it says nothing.
+# --- parts of a domain ------------------------------------------------------------------------------------------------
 
-    Raises InputError for a domain that there is not.
-    """
-    name = config.get("domain", BABYAI.name)
-    if name not in DOMAINS:
-        raise InputError(f"there is no kind of world {name!r}; there are: {', '.join(DOMAINS)}")
-    return DOMAINS[name]
+
+class Cause(Protocol):
+    """A thing of an observation that can be a cause."""
+
+    kind: str  # what it is, whatever its place
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """What a file holds of it; x and y first."""
+
+
+@dataclass(frozen=True)
+class ViewScore:
+    """How close simulated views are to the true ones, in the log of a training."""
+
+    of: Callable[[Tensor, Tensor], Tensor]  # simulated and true views (T, N, X) -> (T, N)
+    names: tuple[str, str] = ("val_error_1", "val_error")  # of the mean one step ahead, and over all steps
+    brief: str = "error {val_error:.4f}"  # in the progress bar, as a format of the names
+    title: str = "views"
+    text: str = "squared error {val_error_1:.5f} one step ahead, {val_error:.5f} in all"
+
+    def measure(self, simulated: Tensor, true: Tensor, mask: Tensor) -> dict[str, float]:
+        """The means of `names` over the steps in the mask (T, N)."""
+        values = self.of(simulated, true)
+        near, every = values[0][mask[0]].mean().item(), values[mask].mean().item()
+        return dict(zip(self.names, (near, every), strict=True))
+
+
+Sums = dict[str, tuple[np.ndarray, np.ndarray]]  # measure -> sum and count of each trial, two arrays (T, N) float64
+
+
+@dataclass(frozen=True)
+class FidelityProtocol:
+    """How simulators of a kind of world are measured in real worlds; see `generative.simulators.evaluation`."""
+
+    measures: Mapping[str, str]  # name -> what it is
+    actors: tuple[str, ...]  # who may act in trials
+    run_trials: Callable[..., Any]  # (moments, actor, policy, num_steps, seed) -> Trials
+    baselines: Callable[..., Mapping[str, Callable]]  # recording -> forecasts that need no simulator, by name
+    exact: Callable[..., Callable] | None  # recording -> the forecast of the exact simulator
+    sums_of: Callable[..., Sums]  # (trials, forecast) -> sums
+
+
+def _mean_squared_error(simulated: Tensor, true: Tensor) -> Tensor:
+    return (simulated - true).square().mean(-1)
+
+
+def _end_and_success(by_time: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([by_time["terminated"].float(), (by_time["reward"] > 0).float()], -1)
+
+
+def _binary_nats(predicted: Tensor, true: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(predicted, true, reduction="none")
+
+
+def _unit_variance(hidden: Tensor) -> Tensor:
+    return hidden.var(0).clamp(min=LEAST_VARIANCE)
+
+
+def _sum_of_view(numbers: Tensor) -> Tensor:
+    return numbers.sum(-1, keepdim=True)
+
+
+def _no_labels(encoding: Mapping) -> Callable[..., dict[str, np.ndarray]]:
+    return lambda episode: {}
+
+
+@dataclass(frozen=True)
+class Domain:
+    """All that the rest of the package must know of a kind of world."""
+
+    name: str  # in the configs of recordings and simulators
+    load_policy: Callable[..., tuple[Policy, dict]]  # (path, mission encoder) -> policy, config of its checkpoint
+
+    # worlds of a recording
+    open_worlds: Callable[..., Worlds]  # (config of the checkpoint, num_slots, max_steps, **world_flags)
+    to_views: Callable[[np.ndarray | Tensor], Tensor]  # observations (..., O) -> views (..., X)
+
+    # the simulator
+    make_decoder: Callable[[Mapping[str, int]], nn.Module]  # sizes -> how a world model encodes and decodes views
+    presets: Mapping[str, Mapping[str, int]]  # sizes of a world model by name, the default first
+
+    # --- from here on, there are defaults ---
+    title: str = ""  # what a person calls such worlds
+    checkpoint_kind: str | None = None  # `kind` in the config of a policy's checkpoint
+    world_flags: tuple[str, ...] = ()  # flags of generative.record that only these worlds have
+    actor: type[Actor] = Actor  # the policy in the slots of a recorder
+    behaviours: tuple[str, ...] = ("argmax", "sampled", "epsilon", "random")  # who acts, by default
+    start_arrays: tuple[str, ...] = ()  # arrays whose first rows tell worlds apart; (): only their seeds do
+
+    make_memory: Callable[..., nn.Module] | None = None  # (sizes, num_inputs) -> an egocentric map; None: no map
+    extra_arrays: tuple[str, ...] = ()  # answers of the policy besides its actions that a simulator must preserve
+    settings: Mapping[str, Mapping[str, float]] | None = None  # of a preset, where they differ from the defaults
+    outcomes: Callable[[Mapping[str, Tensor]], Tensor] = _end_and_success  # recorded steps -> (T, N, 2), end and reward
+    outcome_nats: Callable[[Tensor, Tensor], Tensor] = _binary_nats  # predicted, true -> surprise (T, N, 2) in nats
+    hidden_variance: Callable[[Tensor], Tensor] = _unit_variance  # rows (M, S) -> scale of the hidden-state loss (S,)
+    loss_units: Callable[..., Mapping[str, float]] = lambda settings, hidden_size: {}  # term -> units per nat, if not 1
+    loss_unit: str = "nats a step"  # of the sum of all terms
+    view_score: ViewScore = ViewScore(_mean_squared_error)
+    num_validation: int = 200  # windows
+    has_gpu: bool = False  # whether the policies run on a GPU
+    fidelity: FidelityProtocol | None = None
+
+    # attribution
+    find_causes: Callable[..., Callable[..., list[Cause]]] | None = None  # encoding -> (episode, step) -> causes
+    remove_causes: Callable[..., np.ndarray] | None = None  # (obs, causes) -> observations (C, ...), each without one
+    sum_channels: Callable[[Tensor], Tensor] = _sum_of_view  # numbers (C, X) of a view -> sums (C, channels)
+    true_contributions: Callable[..., np.ndarray] | None = None  # (C, 2), see `generative.attribution.saliency`
+    explanation: type[Explanation] = Explanation
+    agreement: Callable[[Sequence[Explanation]], Any] | None = None  # a table of attribution against the truth
+    exact_scenes: Callable[..., Any] | None = None  # (domain, encoding) -> scenes in an exact simulator
+    parse_target: Callable[..., Target] | None = None  # (text, policy, directions, chosen action) -> target
+    targets_help: str = ""
+    num_points: int = 16  # of the integral
+    max_beginnings: int = 1024  # closed loops side by side
+
+    # probes, steering, films
+    labeller: Callable[[Mapping], Callable[..., dict[str, np.ndarray]]] = _no_labels  # encoding -> episode -> labels
+    open_arena: Callable[..., Any] | None = None  # worlds for `generative.representations.steering`
+    arena_flags: tuple[str, ...] = ()  # flags of generative.intervene that only these worlds have
+    play_films: Callable[..., Iterator] | None = None  # films of what a policy does now
+    recorded_film: Callable[..., Any] | None = None  # the film of a recorded episode
+    simulated_film: Callable[..., Any] | None = None  # of a simulation beside the truth
+    steps_per_second: float = 4
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The terms of a world model's loss."""
+        return ("obs", "hx", *self.extra_arrays, "act_log_probs", "done", "reward", "kl", "begin")
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The arrays of a recording that the loss looks at."""
+        return ("obs", "action", "hidden", *self.extra_arrays, "log_probs", "reward", "terminated")

@@ -8,9 +8,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from generative.attribution.explanations import Explanation, FrameExplanation, short_number
-from generative.domains.babyai.causes import PATHS
-from generative.domains.coinrun.causes import SIDE
+from generative.attribution.explanations import PATHS, Explanation, short_number
+from generative.domains.coinrun.causes import SIDE, FrameExplanation
 from mop.envs.render import draw_cells, draw_view
 from mop.plotting.panels import set_title
 from mop.plotting.style import HUES, open_frame

@@ -22,14 +22,7 @@ from mop.common.errors import InputError
 from mop.common.files import json_bytes, read_json, whole_digest, write_atomic, write_together
 
 SPLITS = ("train", "validation", "test")
-BEHAVIOURS = (
-    "argmax",
-    "sampled",
-    "epsilon",
-    "bot",
-    "random",
-    "noisy",
-)  # who acts; `generative.recordings.behaviours` says how
+BEHAVIOURS = ("argmax", "sampled", "epsilon", "bot", "random", "noisy")  # who acts, see `behaviours`
 NOTHING = -1  # in place of an action: of the bot where it is silent, of a terminal row, of padding
 CONFIG, INDEX, MISSIONS, LANG, EPISODES = "config.json", "index.npz", "missions.json", "lang.npy", "episodes.json"
 REPOSITORY = Path(__file__).parents[2]

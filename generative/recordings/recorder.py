@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from generative.domains.worlds import Actor, Worlds
+from generative.domains.base import Actor, Worlds
 from generative.recordings.format import (
     NOTHING,
     SPLITS,

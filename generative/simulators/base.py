@@ -16,7 +16,7 @@ class Simulator(Protocol):
     Axis letters: N worlds, A actions, X numbers of a soft observation (`generative.simulators.relaxation`).
     """
 
-    def observe(self, state: State) -> "Tensor":
+    def view(self, state: State) -> "Tensor":
         """What the agent sees: soft observations (N, X); exact ones are ones and zeros, with gradients behind them."""
 
     def step(self, state: State, action: "Tensor") -> State:

@@ -1,104 +1,164 @@
 """How true a simulator is: what it shows in unseen worlds, by the number of steps, and what the policy makes of it.
 
 `check_fidelity` is the gate of every analysis: it refuses a simulator that was not measured, or is not good enough.
-Axis letters: N trials, T steps ahead, X numbers of a view.
+Axis letters: N trials, I frames that are shown, T frames that follow, A actions, X numbers of a view, S hidden units, G
+numbers of a mission.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import orjson
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from generative.domains.babyai.trials import ACTORS, Trials, run_trials
-from generative.domains.base import BABYAI, GAMES
-from generative.domains.coinrun import trials as coinrun_trials
+from generative.attribution.closed_loop import untrained
+from generative.domains.base import Domain, FidelityProtocol, Policy, Sums
 from generative.recordings.format import Recording
 from generative.simulators.base import EXACT
-from generative.simulators.exact import ExactSimulator
-from generative.simulators.fidelity_protocol import Judge, Sums, load_judged
-from generative.simulators.forecasts import Forecast, Markov, by_copy, by_exact, by_model, by_shuffled
-from generative.simulators.relaxation import NUM_CELLS, harden
+from generative.simulators.world_model import WorldModel
 from mop.common.errors import InputError
 from mop.common.files import file_digest, read_bytes, write_atomic, write_figure, write_json
-from mop.fast.grid import IMAGE_SIZE
+from mop.common.seeding import stream_seed
 from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
 from mop.training.loop import FINAL_NAME
 
 RESULT = "fidelity.json"
-MODEL, COPY, MARKOV, SHUFFLED = "simulator", "copy_last", "markov", "shuffled"
+MODEL, COPY, SHUFFLED = "simulator", "copy_last", "shuffled"  # forecasts
 MIN_FIDELITY = 0.7  # share of equal actions, and of exact views one step ahead
 MIN_TRIALS = 100  # of a measurement that analyses rely on: then the 95 % interval of a share of 0.7 is 0.18 wide
 VIEW_SHARES = {"exact_view": "views exact", "nearer": "frames nearer to the truth than the last one seen"}
 NUM_SHOWN = 3  # frames, where the simulator does not say what it was trained with
-MEASURES = {  # name -> what it is
-    "cells": "cells that are right in type, colour and state",
-    "seen_cells": "of these, cells in view whose place was shown to the simulator",
-    "new_cells": "of these, cells in view whose place was not",
-    "exact_view": "observations that are right as a whole",
-    "action": "steps in which the policy's likeliest action is the same",
-    "routing": "routers whose likeliest expert is the same",
-    "action_kl": "KL of the policy's actions, the true from the simulated, in nats",
-    "routing_kl": "KL of the router's weights, the sum over layers, in nats",
-    "hidden_r2": "share of the variance of the policy's memory that is explained",
-}
+
+# --- trials -----------------------------------------------------------------------------------------------------------
 
 
-# --- numbers ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Moments:
+    """Where trials begin: for each the episode, and the row that is the last one shown."""
+
+    recording: Recording
+    numbers: np.ndarray  # (N,) int64 of the episodes
+    rows: np.ndarray  # (N,) int64
+    num_shown: int  # I
 
 
-def sums_of(trials: Trials, forecast: Tensor) -> Sums:
-    """Of each measure what each trial brings, and of how many: two arrays (T, N) float64, 0 after an episode's end.
+def choose_moments(recording: Recording, split: str, num_trials: int, num_shown: int, seed: int) -> Moments:
+    """A random moment in each of so many random episodes of a split, or of all that are long enough.
 
-    forecast (T, N, X). The measure of a horizon is the ratio of the sums over trials.
+    Raises InputError where there is none.
     """
-    policy, truth, mask = trials.policy, trials.answer, trials.mask
-    answer = policy.run(forecast, trials.lang, trials.hidden)
-    true, told = harden(trials.frames[trials.num_shown :]).numpy(), harden(forecast).numpy()
-    same = true == told
-    cells = same[..., :IMAGE_SIZE].reshape(*mask.shape, -1, NUM_CELLS).all(-2)
-    variance = (truth.hidden - _mean_memory(truth.hidden, mask)).square().sum(-1)
-    routing = list(zip(truth.routing, answer.routing, strict=True))
-    found = {
-        "cells": (cells.sum(-1), np.full(mask.shape, NUM_CELLS)),
-        "seen_cells": ((cells & trials.is_seen).sum(-1), trials.is_seen.sum(-1)),
-        "new_cells": ((cells & trials.is_new).sum(-1), trials.is_new.sum(-1)),
-        "exact_view": (same.all(-1), np.ones(mask.shape)),
-        "action": ((truth.logits.argmax(-1) == answer.logits.argmax(-1)).numpy(), np.ones(mask.shape)),
-        "routing": (
-            sum((mine.argmax(-1) == other.argmax(-1)).numpy().astype(float) for mine, other in routing),
-            np.full(mask.shape, len(routing)),
-        ),
-        "action_kl": (_kl(truth.logits.softmax(-1), answer.logits.softmax(-1)), np.ones(mask.shape)),
-        "routing_kl": (sum(_kl(mine, other) for mine, other in routing), np.ones(mask.shape)),
-        "hidden_r2": ((variance - (truth.hidden - answer.hidden).square().sum(-1)).numpy(), variance.numpy()),
-    }
-    return {name: tuple(np.where(mask, np.asarray(part, float), 0.0) for part in both) for name, both in found.items()}
+    rng = np.random.default_rng(stream_seed(seed, "moments"))
+    numbers = recording.episodes(split)
+    numbers = numbers[recording.index["num_rows"][numbers] > num_shown]  # an action is left after what is shown
+    if not len(numbers):
+        raise InputError(f"{recording.folder} has no {split} episode of more than {num_shown} rows; record more steps")
+    numbers = np.sort(rng.permutation(numbers)[:num_trials])
+    rows = rng.integers(num_shown - 1, recording.index["num_rows"][numbers] - 1)
+    return Moments(recording, numbers, rows, num_shown)
 
 
-def _kl(true: Tensor, other: Tensor) -> np.ndarray:
-    """KL (...) float64 in nats of probabilities (..., K), the other from the true."""
-    true, other = true.double().clamp(min=1e-12), other.double().clamp(min=1e-12)
-    return (true * (true / other).log()).sum(-1).clamp(min=0).numpy()
+@dataclass(frozen=True)
+class Trials:
+    """N trials with one actor: some frames that are shown, and then T steps in real worlds.
+
+    A trial begins with I frames of a recorded history of an unseen world, which a simulator is shown. From there an
+    actor acts in the real world, and simulators are to show the same frames, given the same actions.
+    """
+
+    frames: Tensor  # (I + T, N, ...) observations or views
+    actions: Tensor  # (I + T - 1, N) int64; of no meaning after the end of the episode
+    mask: np.ndarray  # (T, N) bool, False after the end of the episode
+    lang: Tensor  # (N, G)
+    policy: Policy  # who watches: the actor, or the trained policy where the actor is none
+    hidden: Tensor  # (N, S), its hidden state before the first frame that follows
+
+    @property
+    def num_shown(self) -> int:
+        """I."""
+        return len(self.frames) - len(self.mask)
+
+    def views(self, which: int | slice) -> Tensor:
+        """The views of some frames, counted from the first that is shown."""
+        return self.frames[which]
+
+    @property
+    def one_hot_actions(self) -> Tensor:
+        """(I + T - 1, N, A) float32."""
+        return F.one_hot(self.actions, self.policy.num_actions).float()
 
 
-def _mean_memory(hidden: Tensor, mask: np.ndarray) -> Tensor:
-    """The mean (T, 1, S) of memories (T, N, S) at each horizon over the trials that have not ended."""
-    weights = torch.from_numpy(mask).float()[..., None]
-    return (hidden * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1)
+class Forecast(NamedTuple):
+    """What is predicted of the T frames that follow."""
+
+    views: Tensor  # (T, N, X)
+    outcomes: Tensor | None = None  # (T, N, 2), see `WorldModel.outcome`
 
 
-def measure(trials, forecast, sums: Callable[..., Sums] = sums_of) -> dict[str, dict[str, list[float]]]:
+# --- forecasts --------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def by_model(model: WorldModel, trials: Trials, actions: Tensor | None = None) -> Forecast:
+    """A learned simulator, with the likeliest z. actions (T, N, A): what follows, if not what was truly done."""
+    num_shown, every = trials.num_shown, trials.one_hot_actions
+    shown = trials.views(slice(num_shown)).transpose(0, 1)
+    state = model.observe(shown, every[: num_shown - 1].transpose(0, 1), trials.lang)
+    views, outcomes = [], []
+    for action in every[num_shown - 1 :] if actions is None else actions:
+        state = model.step(state, action)
+        views.append(model.view(state))
+        outcomes.append(model.outcome(state))
+    return Forecast(torch.stack(views), torch.stack(outcomes))
+
+
+def by_shuffled(model: WorldModel, trials: Trials) -> Forecast:
+    """A learned simulator that is given the actions of another trial: all but what follows from actions."""
+    actions = trials.one_hot_actions[trials.num_shown - 1 :]
+    order = np.random.default_rng(stream_seed(0, "shuffled actions")).permutation(actions.shape[1])
+    return by_model(model, trials, actions[:, order])
+
+
+def by_copy(trials: Trials) -> Forecast:
+    """The last frame that was shown, again and again."""
+    last = trials.views(trials.num_shown - 1)
+    return Forecast(last.expand(len(trials.mask), *last.shape))
+
+
+def make_forecasts(
+    protocol: FidelityProtocol, simulator: str, learned: tuple[WorldModel, dict] | None, recording: Recording
+) -> tuple[dict[str, Callable[[Trials], Forecast]], dict, int]:
+    """Return the forecasts to be compared, by name; what is written of the simulator; the frames that it is shown.
+
+    learned: the model and its config; None: the exact simulator.
+    """
+    baselines = protocol.baselines(recording)
+    if learned is None:
+        if protocol.exact is None:
+            raise InputError("--simulator exact: there is none of these worlds; name the folder of a learned one")
+        return {MODEL: protocol.exact(recording), **baselines}, {"name": EXACT}, NUM_SHOWN
+    model, config = learned
+    known = {"name": str(simulator), "digest": file_digest(Path(simulator) / FINAL_NAME)}
+    forecasts = {MODEL: functools.partial(by_model, model), SHUFFLED: functools.partial(by_shuffled, model)}
+    return {**forecasts, **baselines}, known, config["num_initializing_steps"]
+
+
+# --- measures ---------------------------------------------------------------------------------------------------------
+
+
+def measure(trials: "Trials", forecast: "Forecast", sums_of: Callable[..., Sums]) -> dict[str, dict[str, list[float]]]:
     """Each measure at each horizon: mean, low and high of its 95 % interval over episodes; NaN where none is left.
 
-    sums: those of a judge. Bootstrap as in `mop.statistics.bootstrap`: a trial is an episode, and all measures share
-    the draws.
+    sums_of: of a `FidelityProtocol`. Bootstrap as in `mop.statistics.bootstrap`: a trial is an episode, and all
+    measures share the draws.
     """
-    return {name: interval_of_ratio(*both) for name, both in sums(trials, forecast).items()}
+    return {name: interval_of_ratio(*both) for name, both in sums_of(trials, forecast).items()}
 
 
 def interval_of_ratio(brought: np.ndarray, counts: np.ndarray) -> dict[str, list[float]]:
@@ -121,9 +181,9 @@ def check_fidelity(
     """A line on how true a simulator is, to be printed with what is computed in it.
 
     simulator: the folder of a learned one, or "exact", which needs no measuring; horizon: the steps over which it is
-    used; min_fidelity: as `judge`; agent_sha256: of the policy's file, to make sure. Raises InputError where the
-    simulator was not measured, too little or not in unseen worlds, was measured before it was trained on, is of another
-    policy, or is not good enough.
+    used; min_fidelity: as `fidelity_line`; agent_sha256: of the policy's file, to make sure. Refused
+    is a simulator that was not measured, too little or not in unseen worlds, was measured before it was trained on, is
+    of another policy, or is not good enough.
     """
     if str(simulator) == EXACT:
         return "exact simulator: Minigrid's own rules"
@@ -149,7 +209,7 @@ def check_fidelity(
         raise InputError(f"the simulator in {folder} is of another policy; train one with generative.train_gen_model")
     if not 1 <= horizon <= num_horizons:
         raise InputError(f"{path} tells of horizons from 1 to {num_horizons}, not of {horizon}; {again}")
-    return judge(str(folder), shares, horizon, min_fidelity, VIEW_SHARES[view_share(numbers)])
+    return fidelity_line(str(folder), shares, horizon, min_fidelity, VIEW_SHARES[view_share(numbers)])
 
 
 def find_lack(result: Mapping) -> str | None:
@@ -175,7 +235,7 @@ def shares_of(numbers: Mapping[str, Mapping[str, list]]) -> np.ndarray:
     return np.array(parts, float)
 
 
-def judge(name: str, shares: np.ndarray, horizon: int, min_fidelity: float, views: str = "views exact") -> str:
+def fidelity_line(name: str, shares: np.ndarray, horizon: int, min_fidelity: float, views: str = "views exact") -> str:
     """The line on a simulator over 1 to `horizon` steps: the least share of equal actions, and of good views at once.
 
     shares: of `shares_of`; views: what good ones are. With growing horizon the least share can only fall, however few
@@ -203,27 +263,44 @@ def _share(share: float) -> str:
     return "not known" if np.isnan(share) else f"{share:.1%}"
 
 
-# --- what is written --------------------------------------------------------------------------------------------------
+# --- the whole measurement --------------------------------------------------------------------------------------------
 
 
-def load_forecasts(simulator: str, recording: Recording) -> tuple[dict[str, Forecast], dict, int]:
-    """The forecasts to be compared, by name; what is written of the simulator; the frames that it is shown.
+def evaluate(
+    domain: Domain, simulator: str, learned: tuple[WorldModel, dict] | None, recording: Recording, policy: Policy, *,
+    actors: Sequence[str], num_horizons: int, split: str, num_trials: int, seed: int,
+    must_be_reliable: bool = False,
+) -> dict:  # fmt: skip
+    """Measure a simulator in trials of each of some actors; returns the content of fidelity.json without the agent.
 
-    Raises InputError where there is no such simulator, or it is of another policy.
+    must_be_reliable: refuse a measurement that analyses cannot rely on.
     """
-    baselines = {COPY: by_copy, MARKOV: Markov.of(recording)}
-    if simulator == EXACT:
-        exact = ExactSimulator(tuple(recording.config["encoding"]["grid_shape"]))
-        return {MODEL: functools.partial(by_exact, exact), **baselines}, {"name": EXACT}, NUM_SHOWN
-    model, known, num_shown = load_judged(simulator, recording)
-    forecasts = {MODEL: functools.partial(by_model, model), SHUFFLED: functools.partial(by_shuffled, model)}
-    return {**forecasts, **baselines}, known, num_shown
+    forecasts, known, num_shown = make_forecasts(domain.fidelity, simulator, learned, recording)
+    moments = choose_moments(recording, split, num_trials, num_shown, seed)
+    settings = {"num_trials": len(moments.numbers), "split": split, "seed": seed, "shown": num_shown}
+    lacking = find_lack({"settings": settings, "actors": actors})
+    if must_be_reliable and lacking is not None:
+        reason = f"analyses cannot rely on this measurement: it {lacking}"
+        raise InputError(f"{reason}; name another folder for it with --out")
+    measured = {}
+    for actor in actors:
+        watcher = policy
+        if actor == "untrained":
+            watcher = untrained(policy, recording.config["checkpoint"]["config"], seed)
+        trials = domain.fidelity.run_trials(moments, actor, watcher, num_horizons, seed)
+        measured[actor] = {
+            name: measure(trials, make(trials), domain.fidelity.sums_of) for name, make in forecasts.items()
+        }
+    return {
+        "simulator": known,
+        "recording": str(recording.folder),
+        "settings": settings,
+        "horizons": list(range(1, num_horizons + 1)),
+        "actors": measured,
+    }
 
 
-JUDGES = {
-    BABYAI.name: Judge(MEASURES, ACTORS, run_trials, load_forecasts, sums_of),
-    GAMES.name: coinrun_trials.JUDGE,
-}
+# --- what is written --------------------------------------------------------------------------------------------------
 
 
 def table_of(actors: Mapping[str, Mapping], horizons: tuple[int, ...]) -> pd.DataFrame:

@@ -118,7 +118,7 @@ class ExactSimulator:
         grid, carried = (cell_codes(state[name]).numpy() for name in ("grid", "carried"))
         return grid, position, state["direction"].argmax(-1).numpy(), carried
 
-    def observe(self, state: State) -> Tensor:
+    def view(self, state: State) -> Tensor:
         """What the agents see: soft observations (N, X), ones and zeros where the state is."""
         grid, carried = state["grid"][..., :CELL_CATEGORIES], state["carried"][:, :CELL_CATEGORIES]
         image = view(grid, state["position"], state["direction"], carried, self._in_view)

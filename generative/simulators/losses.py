@@ -13,7 +13,7 @@ term is a mean over the steps before the end of the episode:
     kl              KL of the prior from the posterior, of which the first `FREE_NATS` cost nothing
     begin           half the squared error of the guess of the first memory, over its variance
 
-What an observation, a success and a variance are is the domain's (`adapters`).
+What an observation, a success and a variance are, the `Domain` says.
 Axis letters: T frames of a window, N windows, A actions, X numbers of a soft observation, S hidden units of the policy.
 """
 
@@ -25,12 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.base import BABYAI, Domain
-from generative.domains.coinrun.policy import FrozenAgent
+from generative.domains.base import Domain, Policy
 from generative.simulators.world_model import WorldModel
 
-TERMS, ARRAYS = BABYAI.terms, BABYAI.arrays
 FREE_NATS = 1.0
 PRIOR_SHARE = 0.8  # of the KL that moves the prior; the rest moves the posterior (Hafner et al. 2021)
 
@@ -38,7 +35,7 @@ PRIOR_SHARE = 0.8  # of the KL that moves the prior; the rest moves the posterio
 class Frames(NamedTuple):
     """Windows as tensors, the axis of time first."""
 
-    soft: Tensor  # (T, N, X), views
+    views: Tensor  # (T, N, X)
     actions: Tensor  # (T, N, A), that led to each frame; zeros in the first
     mask: Tensor  # (T, N) bool, False after the end of the episode
     outcomes: Tensor  # (T, N, 2), 1 where the frame is the end of the episode, and a success; or the reward
@@ -49,20 +46,20 @@ class Frames(NamedTuple):
     lang: Tensor  # (N, G)
 
     @classmethod
-    def of(cls, batch: Mapping[str, np.ndarray], domain: Domain = BABYAI) -> "Frames":
-        """batch: of `recordings.Windows.batch`, with the domain's arrays."""
+    def of(cls, batch: Mapping[str, np.ndarray], domain: Domain) -> "Frames":
+        """Make tensors of `Windows.batch`, with the domain's arrays."""
         arrays = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in batch.items()}
         by_time = {name: values.transpose(0, 1) for name, values in arrays.items() if name != "lang"}
         mask = by_time["mask"].contiguous()
         num_actions, nothing = by_time["log_probs"].shape[-1], torch.zeros(*mask.shape, 0)
         actions = F.one_hot(by_time["action"].long() + 1, num_actions + 1)[..., 1:].float()  # -1 is no action
-        said = ("hidden", "routing", "value", "log_probs")
+        answers = ("hidden", "routing", "value", "log_probs")
         return cls(
-            domain.soften(by_time["obs"]) * mask[..., None],
+            domain.to_views(by_time["obs"]) * mask[..., None],
             _after(actions),
             mask,
             _after(domain.outcomes(by_time)),
-            *(by_time.get(name, nothing).float().contiguous() for name in said),
+            *(by_time.get(name, nothing).float().contiguous() for name in answers),
             arrays["lang"].float(),
         )
 
@@ -77,9 +74,9 @@ def _after(values: Tensor) -> Tensor:
 
 
 class Simulated(NamedTuple):
-    """What a model says of windows."""
+    """The output of a model over windows."""
 
-    logits: Tensor  # (T, N, X) of `likelihood`
+    logits: Tensor  # (T, N, X) of the decoder
     outcomes: Tensor  # (T, N, 2), log-odds, or the reward
     prior: Tensor  # (T, N, groups, classes), log-probabilities of z
     posterior: Tensor  # as prior
@@ -89,51 +86,59 @@ class Simulated(NamedTuple):
 def simulate(model: WorldModel, frames: Frames, num_init: int, is_free: Tensor, noise: Tensor | None) -> Simulated:
     """Run a model over windows. is_free (T, N) bool: where z comes from the prior, in simulated frames.
 
-    noise: see `WorldModel.choose`, (T, N, groups, classes). All heads are computed at once, as nothing in the loop
-    needs them.
+    noise: see `WorldModel.sample_latent`, (T, N, groups, classes). All heads are computed at once, as nothing in the
+    loop needs them.
     """
-    encoded, state, found = model.views.encode(frames.soft), model.blank(frames.lang), []
+    encoded = model.views.encode(frames.views)
+    state = model.blank(frames.lang)
+    states, in_views, priors, posteriors = [], [], [], []
     for t, action in enumerate(frames.actions):
         of_step = None if noise is None else noise[t]
         if t < num_init:
-            state, prior, posterior = model.filter(state, action, encoded[t], frames.soft[t], of_step)
+            state, prior, posterior = model.observe_step(state, action, encoded[t], frames.views[t], of_step)
         else:
-            foresight = model.foresee(state, action)
-            prior, posterior = foresight.prior, model.look(foresight, encoded[t])
-            z = model.choose(torch.where(is_free[t][:, None], prior, posterior), of_step)
-            state = model.settle(state, foresight, z)
-        in_view = model.in_view(state)
-        found.append((state["deterministic"], state["stochastic"], in_view, state["heading"], prior, posterior))
-    deterministic, z, in_view, heading, prior, posterior = map(torch.stack, zip(*found, strict=True))
+            prediction = model.predict(state, action)
+            prior, posterior = prediction.prior, model.posterior_of(prediction, encoded[t])
+            z = model.sample_latent(torch.where(is_free[t][:, None], prior, posterior), of_step)
+            state = model.update(state, prediction, z)
+        states.append(state)
+        in_views.append(model.in_view(state))
+        priors.append(prior)
+        posteriors.append(posterior)
+    deterministic, z = (torch.stack([state[name] for state in states]) for name in ("deterministic", "stochastic"))
+    in_view = heading = None
+    if model.places is not None:
+        in_view = torch.stack(in_views)
+        heading = torch.stack([state["heading"] for state in states])
     features = model.features(deterministic, z, in_view)
     return Simulated(
-        model.views(features, in_view, heading),
+        model.decode(features, in_view, heading),
         model.outcome_heads(features),
-        *(model.probabilities(logits).log() for logits in (prior, posterior)),
+        *(model.probabilities(torch.stack(logits)).log() for logits in (priors, posteriors)),
         model.memory_head(features[num_init - 1]),
     )
 
 
 def losses(
-    model: WorldModel, policy: FrozenPolicy | FrozenAgent, frames: Frames, simulated: Simulated, num_init: int,
-    variance: Tensor,
-) -> dict[str, Tensor]:  # fmt: skip
-    """Each of the domain's terms, in nats of a step. variance (S,): see `Domain.variance`."""
+    model: WorldModel, policy: Policy, frames: Frames, simulated: Simulated, num_init: int, variance: Tensor
+) -> dict[str, Tensor]:
+    """Each of the domain's terms, in nats of a step. variance (S,): see `Domain.hidden_variance`."""
     mask, later = frames.mask, frames.mask[num_init:]
     answer = policy.run(model.views.decode(simulated.logits[num_init:]), frames.lang, frames.hidden[num_init])
-    memory_error = (answer.hidden[:-1] - frames.hidden[num_init + 1 :]).square().div(variance).sum(-1) / 2
+    hidden_error = (answer.hidden[:-1] - frames.hidden[num_init + 1 :]).square().div(variance).sum(-1) / 2
     outcomes = model.domain.outcome_nats(simulated.outcomes, frames.outcomes)
-    said = policy.disagreement(answer, frames, num_init)
-    guess_error = (simulated.memory - frames.hidden[num_init]).square().div(variance).sum(-1) / 2
+    recorded = {"routing": frames.routing[num_init:], "value": frames.value[num_init:]}
+    disagreement = policy.disagreement(answer, recorded)
+    first_error = (simulated.memory - frames.hidden[num_init]).square().div(variance).sum(-1) / 2
     return {
-        "obs": _mean(model.views.nats(simulated.logits, frames.soft), mask),
-        "hx": _mean(memory_error, later[1:]),
-        **{name: _mean(nats, later) for name, nats in said.items()},
+        "obs": _mean(model.views.nats(simulated.logits, frames.views), mask),
+        "hx": _mean(hidden_error, later[1:]),
+        **{name: _mean(nats, later) for name, nats in disagreement.items()},
         "act_log_probs": _mean(_kl(frames.log_probs[num_init:], answer.logits.log_softmax(-1)), later),
         "done": _mean(outcomes[..., 0], mask),
         "reward": _mean(outcomes[..., 1], mask),
         "kl": _mean(_balanced(simulated.posterior, simulated.prior), mask),
-        "begin": _mean(guess_error, frames.mask[num_init]),
+        "begin": _mean(first_error, frames.mask[num_init]),
     }
 
 

@@ -24,7 +24,7 @@ NUM_CELLS = VIEW_SIZE * VIEW_SIZE
 CELL_CATEGORIES = sum(CATEGORIES)
 
 
-def soften(obs: np.ndarray | Tensor) -> Tensor:
+def to_simplex(obs: np.ndarray | Tensor) -> Tensor:
     """Observations (..., O) of any number type as soft ones (..., X) float32, ones and zeros.
 
     Raises ValueError for a category that Minigrid does not have.
@@ -39,7 +39,7 @@ def soften(obs: np.ndarray | Tensor) -> Tensor:
     return soft
 
 
-def harden(soft: Tensor) -> Tensor:
+def discretise(soft: Tensor) -> Tensor:
     """The likeliest observation (..., O) float32 of a soft one (..., X)."""
     parts = soft[..., :IMAGE_COLUMNS].split(np.diff(EDGES).tolist(), -1)
     image = torch.stack([part.argmax(-1) for part in parts], -1).float()

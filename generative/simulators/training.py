@@ -11,7 +11,7 @@ from named streams and the number of the update.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,18 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.base import BABYAI, Domain, domain_of
-from generative.domains.coinrun.policy import FrozenAgent
+from generative.domains.base import Domain, Policy
 from generative.recordings.format import Recording, Windows
 from generative.simulators.losses import Frames, losses, simulate
+from generative.simulators.resuming import saved_state
 from generative.simulators.world_model import make_world_model
 from mop.common.configuration import integer, number
 from mop.common.errors import InputError
-from mop.common.files import file_digest
+from mop.common.files import claimed, file_digest, remove_leftovers
 from mop.common.seeding import stream_seed
 from mop.training.copies import copied_to_cpu
 from mop.training.log import Columns, Row
+from mop.training.loop import CURVE_NAME, FINAL_NAME, drive
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,6 @@ EVAL_INTERVAL = 250  # updates
 PATIENCE = 4  # evaluations without improvement after the curriculum; then the run is over
 NUM_ROWS = 20_000  # of which the variance of the memory is measured
 
-PRESETS = BABYAI.presets
 SETTINGS = {  # name -> default, what it accepts, what it means
     "num_initializing_steps": (3, integer(1, 1000), "frames that the model is shown before it simulates"),
     "num_sim_steps": (28, integer(2, 1000), "frames that it simulates"),
@@ -69,7 +68,7 @@ def hidden_variance(recording: Recording, domain: Domain, seed: int) -> Tensor:
     rows = recording.windows(1, "train")
     rng = np.random.default_rng(stream_seed(seed, "variance"))
     chosen = np.sort(rng.choice(len(rows), min(len(rows), NUM_ROWS), replace=False))
-    return domain.variance(torch.from_numpy(rows.batch(chosen, ["hidden"])["hidden"][:, 0]))
+    return domain.hidden_variance(torch.from_numpy(rows.batch(chosen, ["hidden"])["hidden"][:, 0]))
 
 
 def all_windows(recording: Recording, length: int, num_shown: int, split: str) -> Windows:
@@ -84,18 +83,28 @@ def all_windows(recording: Recording, length: int, num_shown: int, split: str) -
     return Windows(recording, length, np.repeat(episodes, counts), starts)
 
 
-def make_config(settings: dict, sizes: dict, recording: Recording, agent: Path) -> dict:
+def resolve_settings(domain: Domain, preset: str, given: Mapping[str, float]) -> dict[str, float]:
+    """The settings of a run: what is given, else the preset's, else the defaults."""
+    foreign = {name for name in SETTINGS if name.startswith("loss_scale_") and name[11:] not in domain.terms}
+    wrong = next((name for name in given if name in foreign), None)
+    if wrong is not None:
+        raise InputError(f"--{wrong}: there is no such term in the loss of this recording; leave it out")
+    defaults = {name: default for name, (default, _, _) in SETTINGS.items() if name not in foreign}
+    return defaults | dict((domain.settings or {}).get(preset, {})) | dict(given)
+
+
+def make_config(domain: Domain, settings: dict, preset: str, recording: Recording, agent: Path) -> dict:
     """What the checkpoints of the run carry: how to make the model, and what it was learned from."""
     encoding, checkpoint = recording.config["encoding"], recording.config["checkpoint"]
     return {
         "kind": "world_model",
-        "domain": domain_of(encoding).name,
+        "domain": domain.name,
         "task_id": encoding["task_id"],
         **({"actions": encoding["actions"]} if "actions" in encoding else {}),
         **({"lang_dim": encoding["lang_dim"]} if encoding["lang_dim"] else {}),
         "hidden_size": encoding["hidden_size"],
         "num_initializing_steps": settings["num_initializing_steps"],
-        "sizes": dict(sizes),
+        "sizes": dict(domain.presets[preset]),
         "settings": settings,
         "recording": {"path": str(recording.folder), "digest": file_digest(recording.folder / "config.json")},
         "agent": {"path": str(agent), "sha256": checkpoint["sha256"]},
@@ -106,22 +115,22 @@ def make_config(settings: dict, sizes: dict, recording: Recording, agent: Path) 
 class SimulatorRun:
     """World model, optimiser, the best weights so far, and counters of one run."""
 
-    def __init__(
-        self, config: dict, policy: FrozenPolicy | FrozenAgent, recording: Recording, device: torch.device = CPU
-    ):
-        """config: of `train_gen_model.make_config`; device: another one than the CPU only where the domain has it.
-
-        Raises InputError where the recording holds too few worlds.
-        """
-        self.domain, self.device = domain_of(config), device
-        self.config, self.settings, self.policy, self.recording = config, config["settings"], policy, recording
-        self.seed, self.num_init = self.settings["seed"], self.settings["num_initializing_steps"]
+    def __init__(self, domain: Domain, config: dict, policy: Policy, recording: Recording, device: torch.device = CPU):
+        """config: of `make_config`; device: another one than the CPU only where the domain has it."""
+        self.domain = domain
+        self.device = device
+        self.config = config
+        self.settings = config["settings"]
+        self.policy = policy
+        self.recording = recording
+        self.seed = self.settings["seed"]
+        self.num_init = self.settings["num_initializing_steps"]
         self.length = self.num_init + self.settings["num_sim_steps"]
-        units = self.domain.units(self.settings, config["hidden_size"])
+        units = self.domain.loss_units(self.settings, config["hidden_size"])
         self.scales = {name: self.settings[f"loss_scale_{name}"] * units.get(name, 1) for name in self.domain.terms}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(self.seed, "weights"))
-            self.model = make_world_model(config).to(device)
+            self.model = make_world_model(config, domain).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings["lr"], fused=True)
         self.windows = all_windows(recording, self.length, self.num_init, "train")
         has_rows = len(self.windows) > 0
@@ -130,7 +139,7 @@ class SimulatorRun:
         self.update, self.evaluations_since_best = 0, 0
         self.best: dict | None = None  # its weights, loss and update
         of_terms = (f"val_{name}" for name in ("loss", *self.domain.terms))
-        self.measured = dict.fromkeys((*of_terms, *self.domain.closeness_names), math.nan)
+        self.measured = dict.fromkeys((*of_terms, *self.domain.view_score.names), math.nan)
         self.columns = Columns((), {}, self._bar_text, self._closing_lines, _plot)
 
     def _held_out(self) -> Frames:
@@ -160,8 +169,8 @@ class SimulatorRun:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         simulated = simulate(self.model, frames, num_shown, is_free, noise)
-        found = losses(self.model, self.policy, frames, simulated, num_shown, self.variance)
-        loss = self.weighed(found)
+        terms = losses(self.model, self.policy, frames, simulated, num_shown, self.variance)
+        loss = self.weighed(terms)
         self.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
@@ -171,11 +180,11 @@ class SimulatorRun:
         self.update += 1
         if self.update % EVAL_INTERVAL == 0 or self.update == self.settings["num_updates"]:
             self.evaluate()
-        return {"loss": loss.item(), **{name: value.item() for name, value in found.items()}, "grad_norm": norm.item()}
+        return {"loss": loss.item(), **{name: value.item() for name, value in terms.items()}, "grad_norm": norm.item()}
 
-    def weighed(self, found: Mapping[str, Tensor]) -> Tensor:
+    def weighed(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The loss: the sum of the terms, each with its weight."""
-        return sum(self.scales[name] * value for name, value in found.items())
+        return sum(self.scales[name] * value for name, value in terms.items())
 
     @property
     def lr(self) -> float:
@@ -200,7 +209,7 @@ class SimulatorRun:
         return torch.from_numpy(np.arange(self.length)[:, None] >= ends - lengths).to(self.device)
 
     def draw_noise(self, shape: torch.Size) -> Tensor:
-        """Draws (T, N, groups, classes) of a standard exponential distribution, for `WorldModel.choose`."""
+        """Draws (T, N, groups, classes) of a standard exponential distribution, for `WorldModel.sample_latent`."""
         generator = torch.Generator().manual_seed(stream_seed(stream_seed(self.seed, "z"), str(self.update)))
         drawn = torch.empty(*shape, self.model.groups, self.model.classes).exponential_(generator=generator)
         return drawn.to(self.device)
@@ -215,13 +224,14 @@ class SimulatorRun:
         simulated = simulate(self.model, frames, self.num_init, torch.ones_like(frames.mask), None)
         is_simulated = torch.arange(self.length, device=self.device)[:, None] >= self.num_init
         frames = frames._replace(mask=frames.mask & is_simulated)
-        found = losses(self.model, self.policy, frames, simulated, self.num_init, self.variance)
-        loss = self.weighed(found).item()
+        terms = losses(self.model, self.policy, frames, simulated, self.num_init, self.variance)
+        loss = self.weighed(terms).item()
         if not math.isfinite(loss):
             raise InputError(f"the training diverged at update {self.update}; try a smaller --lr")
-        self.measured = {"val_loss": loss, **{f"val_{name}": value.item() for name, value in found.items()}}
+        self.measured = {"val_loss": loss, **{f"val_{name}": value.item() for name, value in terms.items()}}
         shown = self.model.views.decode(simulated.logits[self.num_init :])
-        self.measured |= self.domain.closeness(shown, *(part[self.num_init :] for part in (frames.soft, frames.mask)))
+        true, mask = frames.views[self.num_init :], frames.mask[self.num_init :]
+        self.measured |= self.domain.view_score.measure(shown, true, mask)
         if self.best is None or loss < self.best["loss"]:
             weights = copied_to_cpu(self.model.state_dict())
             self.best, self.evaluations_since_best = {"weights": weights, "loss": loss, "update": self.update}, 0
@@ -271,17 +281,53 @@ class SimulatorRun:
         self.evaluations_since_best = state["evaluations_since_best"]
 
     def _bar_text(self, row: Row) -> str:
-        close = self.domain.closeness_brief.format_map(row)
+        close = self.domain.view_score.brief.format_map(row)
         held_out = "" if math.isnan(row["val_loss"]) else f" held out {row['val_loss']:.2f} {close}"
         return f"loss {row['loss']:.2f} obs {row['obs']:.2f} nats free {row['horizon']:.0f}{held_out}"
 
     def _closing_lines(self, row: Row) -> dict[str, str]:
-        name, text = self.domain.closeness_text
+        score = self.domain.view_score
         return {
             "updates": f"{row['update']:.0f} ({row['seconds']:.0f} s)",
             "held out": f"loss {row['best_val_loss']:.2f} {self.domain.loss_unit} at best, running freely",
-            name: text.format_map(row),
+            score.title: score.text.format_map(row),
         }
+
+
+def train(
+    domain: Domain, config: dict, policy: Policy, recording: Recording, folder: Path, *, label: str,
+    device: torch.device = CPU, log_interval: int = 50, save_interval: int = 0, is_resumed: bool = False,
+    on_save: Callable[[], object] = lambda: None,
+) -> int:  # fmt: skip
+    """Train the simulator of a config in a folder; returns an exit code. on_save: as `drive`."""
+    num_updates = config["settings"]["num_updates"]
+    torch.set_num_threads(1)  # matrices are small: more threads wait for each other
+    with claimed(folder) as is_ours:
+        if not is_ours:
+            raise InputError(f"another process trains {folder}; choose another --tgm_exp_name")
+        saved = find_saved(folder, config, is_resumed)
+        remove_leftovers(folder.glob(".*.tmp"))
+        run = SimulatorRun(domain, config, policy, recording, device)
+        if saved is not None and saved["update"] == num_updates and (folder / CURVE_NAME).exists():
+            print(f"{label} is trained already: {folder / FINAL_NAME}")
+            return 0
+        try:
+            drive(
+                run, folder, num_updates, label, log_interval=log_interval, checkpoint_interval=save_interval,
+                saved=saved, on_save=on_save, is_over=run.is_over, checkpoint_on_interrupt=False,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            return 130
+    return 0
+
+
+def find_saved(folder: Path, config: dict, is_resumed: bool) -> dict | None:
+    """Find the state to continue from, of a run that learns from the same recording; None for a new run."""
+    in_the_way = "a simulator; go on with --resume, or choose another --tgm_exp_name"
+    saved = saved_state(folder, config, ("settings", "sizes"), is_resumed, in_the_way)
+    if saved is not None and saved["config"]["recording"]["digest"] != config["recording"]["digest"]:
+        raise InputError(f"the run in {folder} learns from another recording, {saved['config']['recording']['path']}")
+    return saved
 
 
 # --- how its log is shown ---------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from generative.attribution.closed_loop import roll_out
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.targets import Target
+from generative.domains.base import Target
 from generative.simulators.base import Simulator, State
 from generative.synthesis.levels import Draw, Level, SoftLevels
 from mop.common.seeding import stream_seed

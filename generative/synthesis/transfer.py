@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from generative.domains.babyai.causes import OWN_CELL
 from generative.domains.babyai.cells import BALL, BOX, DOOR, KEY, WALL
-from generative.domains.babyai.playing import play
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.targets import Target
+from generative.domains.babyai.rollouts import play
+from generative.domains.base import Target
 from generative.synthesis.levels import Level, ask_bot, build, level_of
 from generative.synthesis.search import READINGS
 from mop.envs.babyai import World

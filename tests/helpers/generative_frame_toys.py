@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from generative.agents.networks import Answer
-from generative.domains.babyai.scenes import VIEW
-from generative.domains.coinrun.causes import NUM_PATCHES, SIDE, kinds_of_patches
+from generative.attribution.scenes import VIEW, ViewScene
+from generative.domains.coinrun.causes import NUM_PATCHES, SIDE, patches_at
+from generative.domains.coinrun.domain import COINRUN
 from generative.domains.coinrun.games import ACTION_NAMES
 from generative.domains.coinrun.policy import FrozenAgent
-from generative.domains.coinrun.scenes import FrameScene
 from generative.recordings.format import Episode
 from generative.simulators.base import State
 
@@ -49,7 +49,7 @@ def reader(x: int, y: int, delay: int) -> FrozenAgent:
 class Still:
     """A simulator of a world that is nothing but its frame, in which nothing happens."""
 
-    def observe(self, state: State) -> Tensor:
+    def view(self, state: State) -> Tensor:
         return state["view"]
 
     def step(self, state: State, action: Tensor) -> State:
@@ -66,7 +66,7 @@ class Fading(Still):
 
 
 class ToyScenes:
-    """As `FrameScenes`, of episodes whose objects are given."""
+    """As `LearnedScenes`, of episodes whose objects are given."""
 
     kinds, max_beginnings = (VIEW,), 64
 
@@ -78,8 +78,8 @@ class ToyScenes:
         return self._objects
 
     def at(self, episode, step, kind):
-        kinds = kinds_of_patches(self._objects[step : step + 1])[0]
-        return FrameScene(episode["obs"][step], kinds, lambda views: {"view": views})
+        things = patches_at(self._objects, episode, step)
+        return ViewScene(COINRUN, episode["obs"][step], things, lambda views: {"view": views})
 
 
 def toy_episode(agent: FrozenAgent, frames: np.ndarray, seed: int = 5) -> Episode:

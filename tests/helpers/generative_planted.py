@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from generative.domains.babyai.cells import COLOR
-from generative.domains.babyai.policy import Answer
+from generative.domains.base import Answer
 from generative.simulators.relaxation import cells
 from mixture_of_experts import compute_lpc
 from mop.envs.babyai import NUM_ACTIONS

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.simulators.base import State
-from generative.simulators.relaxation import cells, join_cells, soften
+from generative.simulators.relaxation import cells, join_cells, to_simplex
 from mop.training.policies import build_policy
 
 TINY = {
@@ -38,9 +38,9 @@ class Corridor:
         obs[:, :49] = torch.randint(1, 8, (num_envs, 49), generator=generator).float()
         obs[:, 49:98] = torch.randint(0, 6, (num_envs, 49), generator=generator).float()
         obs[:, 148] = 1.0
-        return {"view": soften(obs)}
+        return {"view": to_simplex(obs)}
 
-    def observe(self, state: State) -> Tensor:
+    def view(self, state: State) -> Tensor:
         """The view itself."""
         return state["view"]
 

@@ -3,23 +3,26 @@
 Axis letters: C things, O = 152 numbers of an observation, H and W height and width of a grid.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 
-from mop.fast.grid import EMPTY, IMAGE_SIZE, VIEW_SIZE
+from generative.attribution.explanations import Explanation
+from generative.recordings.format import Episode
+from mop.fast.grid import EMPTY, IMAGE_SIZE, VIEW_SIZE, code_color, code_kind, code_state
+from mop.fast.minigrid_patches import DIRECTIONS
 
-PATHS = ("direct", "memory", "world", "mixed")  # along which a cause has its effect, see `generative.attribution`
 NUM_CHANNELS = 3  # type, colour, state
 OWN_CELL = (VIEW_SIZE // 2, VIEW_SIZE - 1)  # of the agent, in its view
 _UNSEEN, _WALL, _DOOR = (OBJECT_TO_IDX[name] for name in ("unseen", "wall", "door"))
 _TYPES, _COLORS, _STATES = (
     {number: name for name, number in table.items()} for table in (OBJECT_TO_IDX, COLOR_TO_IDX, STATE_TO_IDX)
 )
-_AHEAD = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # x, y of one step ahead, by direction
-_RIGHT = np.array([(0, 1), (-1, 0), (0, -1), (1, 0)])
+_AHEAD = np.array(DIRECTIONS)  # x, y of one step ahead, by direction
+_RIGHT = np.roll(_AHEAD, -1, axis=0)
 
 
 class Thing(NamedTuple):
@@ -31,6 +34,17 @@ class Thing(NamedTuple):
     ahead: int  # cells from the agent, negative behind it
     right: int  # negative to the left
     is_carried: bool = False
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> "Thing":
+        """The thing of `numbers`."""
+        x, y, *code, ahead, right, is_carried = map(int, numbers)
+        return cls(x, y, tuple(code), ahead, right, bool(is_carried))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """What a file holds: x, y, type, colour, state, ahead, right, is_carried."""
+        return (self.x, self.y, *self.code, self.ahead, self.right, self.is_carried)
 
     @property
     def kind(self) -> str:
@@ -63,6 +77,11 @@ def place_name(ahead: int, right: int) -> str:
     return " ".join(f"{cells} {word}" for cells, word in words if cells > 0) or "here"
 
 
+def find_causes(encoding: Mapping) -> Callable[[Episode, int], list[Thing]]:
+    """Return what finds the things in view at a step of an episode; encoding: of the recording's config."""
+    return lambda episode, step: things_in_view(episode["obs"][step])
+
+
 def things_in_view(obs: np.ndarray) -> list[Thing]:
     """What an observation (O,) shows, of which it would be known that it is not there: neither floor nor unseen."""
     image = np.asarray(obs)[:IMAGE_SIZE].astype(int).reshape(NUM_CHANNELS, VIEW_SIZE, VIEW_SIZE)
@@ -88,7 +107,7 @@ def views_without(obs: np.ndarray, things: Sequence[Thing]) -> np.ndarray:
 def things_in_world(codes: np.ndarray, position: Sequence[int], direction: int) -> list[Thing]:
     """What the cells of a grid (H, W) int32 of codes hold, apart from floor; the agent at x, y, facing `direction`."""
     codes = np.asarray(codes)
-    places = np.argwhere((codes & 255) != EMPTY)[:, ::-1]
+    places = np.argwhere(code_kind(codes) != EMPTY)[:, ::-1]
     return [
         Thing(
             int(x), int(y), code_of(codes[y, x]), int(_AHEAD[direction] @ (place - position)),
@@ -98,13 +117,38 @@ def things_in_world(codes: np.ndarray, position: Sequence[int], direction: int) 
     ]  # fmt: skip
 
 
-def worlds_without(codes: np.ndarray, things: Sequence[Thing]) -> np.ndarray:
-    """Grids (C, H, W) int32 with empty floor in the place of each thing."""
-    changed = np.repeat(np.asarray(codes)[None], len(things), 0)
-    changed[np.arange(len(things)), [thing.y for thing in things], [thing.x for thing in things]] = EMPTY
-    return changed
-
-
 def code_of(code: int) -> tuple[int, int, int]:
     """Type, colour and state of a cell's code of `mop.fast.grid`."""
-    return int(code) & 255, (int(code) >> 8) & 255, (int(code) >> 16) & 15
+    return int(code_kind(code)), int(code_color(code)), int(code_state(code))
+
+
+@dataclass(frozen=True, eq=False)
+class WorldExplanation(Explanation):
+    """The explanation of a step in BabyAI. things (R, 8): numbers of a `Thing`; channels: type, colour, state.
+
+    What is carried is in the agent's cell.
+    """
+
+    width: ClassVar[int] = 8
+
+    kind: np.ndarray  # () text: "view" or "world", what was varied
+    mission: np.ndarray  # () text
+    grid: np.ndarray  # (K, H, W) int32, the world at each lag
+    position: np.ndarray  # (K, 2) int16, x and y of the agent
+    carried: np.ndarray  # (K,) int32
+
+    def thing(self, row: int) -> Thing:
+        return Thing.of(self.things[row])
+
+    @property
+    def map_shape(self) -> tuple[int, int]:
+        """Of the view, [i, j], or of the world."""
+        return (VIEW_SIZE, VIEW_SIZE) if self.kind == "view" else self.grid.shape[:0:-1]
+
+    @property
+    def world(self) -> tuple[str, str]:
+        return f"“{self.mission}”", f"world {int(self.seed)}, {self.mission!s}"
+
+    def subject(self, lag: int) -> str:
+        what, carried = super().subject(lag) if self.kind == "view" else "the world", int(self.carried[lag])
+        return what if carried == EMPTY else f"{what}; in its hand: {thing_name(code_of(carried))}"

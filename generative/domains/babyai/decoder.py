@@ -1,8 +1,7 @@
-"""What a world model says of observations: how it reads them, how likely it finds them, what it shows to the policy.
+"""The observation model of BabyAI: how a world model encodes observations, how likely it finds them, what it shows.
 
-A domain is one class with the methods of `SymbolicViews`; the rest of `world_model` knows nothing of what an
-observation is. Axis letters: N environments (and steps), X numbers of a soft observation, F features, C numbers that
-are remembered of a cell, E numbers of an encoding; [i, j] are the axes of a view, see `soft.cells`.
+Axis letters: N environments (and steps), X numbers of a soft observation, F features, C numbers that are remembered of
+a cell, E numbers of an encoding; [i, j] are the axes of a view, see `relaxation.cells`.
 """
 
 import numpy as np
@@ -28,7 +27,7 @@ CHOICES = (*((NUM_CELLS, size) for size in CATEGORIES), (1, NUM_DIRECTIONS))
 # of CARRYING columns: so many choices side by side, each among so many; the last one is the direction
 
 
-class SymbolicViews(nn.Module):
+class SymbolicDecoder(nn.Module):
     """BabyAI's observations: 49 cells of three categories each, the direction, whether something is carried.
 
     Logits of N observations are (N, X): of each category its columns, of the direction four, of the carrying flag one.

@@ -4,23 +4,28 @@ Axis letters: N slots, O = 152 numbers of an observation, E experts of all layer
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
+import numba
 import numpy as np
 import torch
+from torch import Tensor
 
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.worlds import Start, Step
-from generative.recordings.behaviours import CHOOSE
-from generative.recordings.format import NOTHING, common_fields
+from generative.domains.base import Actor, Start, Step, Worlds
+from generative.recordings.format import NOTHING
 from mop.common.errors import InputError
-from mop.envs.babyai import MAX_FAILURES_IN_A_ROW, OBS_DIM, World, unteachable
+from mop.envs.babyai import MAX_FAILURES_IN_A_ROW, MINIGRID_VERSION, OBS_DIM, World, unteachable
 from mop.envs.teacher import TeacherFailure
 from mop.fast import dispatch
+from mop.fast.compile_cache import announce_compilation
 
 
 class BabyAIWorlds:
-    """`domains.Worlds` of a BabyAI task; the teacher is the bot. Raises InputError for an unknown task."""
+    """The `Worlds` of a BabyAI task; the teacher is the bot."""
+
+    versions: ClassVar[dict[str, str]] = {"minigrid": MINIGRID_VERSION, "numba": numba.__version__}
 
     def __init__(self, task_id: str, max_steps: int | None, num_slots: int):
         self.obs = np.zeros((num_slots, OBS_DIM), np.float32)
@@ -71,36 +76,26 @@ class BabyAIWorlds:
             grid[slot], position[slot], carried[slot] = world.codes, world.position, world.carried
 
 
-class PolicyActor:
-    """`domains.Actor` of a policy of BabyAI: a mixture of experts, or the baseline."""
+def open_worlds(config: Mapping, num_slots: int, max_steps: int | None) -> BabyAIWorlds:
+    """Open the task of a policy; config: of its checkpoint."""
+    announce_compilation()
+    return BabyAIWorlds(config["task_id"], max_steps or config.get("max_steps"), num_slots)
 
-    choose = CHOOSE
 
-    def __init__(self, policy: FrozenPolicy, num_slots: int):
-        self._policy, self._step, self.lang_dim = policy, dispatch.stepper(policy.policy), policy.policy.lang_dim
-        self._hidden = policy.initial_hidden(num_slots).numpy()
-        self._lang = np.zeros((num_slots, self.lang_dim), np.float32)
-        sizes = [size for sizes in policy.policy.expert_hidden_sizes for size in sizes]
+class PolicyActor(Actor):
+    """A mixture of experts, or the baseline, at its compiled speed."""
+
+    def __init__(self, policy: FrozenPolicy, worlds: Worlds, to_views: Callable[[np.ndarray], Tensor]):
+        super().__init__(policy, worlds, to_views)
+        self._step = dispatch.stepper(policy.policy)
+        sizes = [size for sizes in policy.expert_hidden_sizes for size in sizes]
         self._squares = np.square(np.array(sizes, np.float32))
-
-    def fields(self) -> list[tuple]:
-        inner = self._policy.policy
-        return [
-            *common_fields(inner.hidden_size, inner.num_actions),
-            ("routing", np.float32, (len(self._squares),)),  # all layers side by side
-            ("lpc", np.float32),
-        ]
-
-    def begin(self, slot: int, mission: str) -> None:
-        self._hidden[slot], self._lang[slot] = 0.0, self.lang_of(mission)
-
-    def lang_of(self, mission: str) -> np.ndarray:
-        return self._policy.embed([mission])[0].numpy()
+        self.extra_fields = [("routing", np.float32, (len(sizes),)), ("lpc", np.float32)]  # all layers side by side
 
     def ask(self, obs: np.ndarray, rows: np.ndarray, slots: Sequence[int]) -> None:
-        rows["hidden"] = self._hidden
-        logits, routing, hidden = self._step(*map(torch.from_numpy, (obs, self._lang, self._hidden)))
-        logits, weights, self._hidden = logits.numpy(), torch.cat(routing, -1).numpy(), hidden.numpy()
+        rows["hidden"] = self._hidden.numpy()
+        logits, routing, self._hidden = self._step(torch.from_numpy(obs), self._lang, self._hidden)
+        logits, weights = logits.numpy(), torch.cat(routing, -1).numpy()
         above = logits - logits.max(-1, keepdims=True)
         rows["log_probs"] = above - np.log(np.exp(above).sum(-1, keepdims=True))
         rows["routing"], rows["lpc"] = weights, (weights * self._squares).sum(-1)

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 
-from generative.domains.coinrun import labels as coinrun_labels
-from generative.domains.coinrun.objects import ENV_NAME
 from mop.envs.babyai import World
 from mop.fast.grid import VIEW_SIZE, code_kind, code_state
 
@@ -26,14 +24,7 @@ _GOAL = re.compile(rf"(?:({'|'.join(COLOR_TO_IDX)}) )?(ball|box|key|door|object)
 
 
 def labeller(encoding: Mapping) -> Callable[..., dict[str, np.ndarray]]:
-    """What labels an episode of a recording: `label_episode`, of CoinRun `game_labels`; of other worlds {}, nothing.
-
-    encoding: of the recording's config.
-    """
-    if encoding.get("env_name") == ENV_NAME:
-        return coinrun_labels.labeller(encoding)
-    if not str(encoding.get("task_id")).startswith("BabyAI-"):
-        return lambda episode: {}
+    """Return what labels an episode of a recording; encoding: of the recording's config."""
     room_size = World(encoding["task_id"]).env.room_size
     return lambda episode: label_episode(episode, episode.mission, room_size)
 

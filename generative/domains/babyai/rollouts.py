@@ -1,6 +1,6 @@
-"""Runs of a policy in worlds of BabyAI with its memory moved, and what is counted in them.
+"""Rollouts in BabyAI: from given states of worlds, as a recording has them, and with the hidden state moved.
 
-Axis letters: N environments, W worlds, T steps, L layers, E experts.
+Axis letters: N environments, W worlds, T steps, S hidden units, A actions, L layers, E experts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from generative.domains.babyai.labels import DOOR_STATES, phase_of
 from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.base import Target
 from generative.representations.effects import Measure, Table
 from generative.representations.steering import Move, Played
+from generative.simulators.relaxation import to_simplex
 from mixture_of_experts import compute_lpc, reset_hidden
 from mop.analysis.groups import PHASES
 from mop.analysis.routing_data import ACTION_NAMES
@@ -24,9 +26,10 @@ from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import EvalVectorEnv
 from mop.evaluation.evaluate import NUM_ENVS
 from mop.fast import dispatch
-from mop.fast.grid import EMPTY, code_color, code_kind, code_state
+from mop.fast.grid import EMPTY, cell_code, code_color, code_kind, code_state
 from mop.fast.minigrid_patches import DIRECTIONS
 
+Choose = Callable[[Tensor], Tensor]  # logits (N, A) -> actions (N,) int64
 EVENTS = ("pick-ups", "drops", "door toggles")
 MAIN = ("success", "path ratio", "steps", *EVENTS, "LPC", "moved")
 _PICK_UP, _DROP, _TOGGLE = int(Actions.pickup), int(Actions.drop), int(Actions.toggle)
@@ -34,8 +37,83 @@ _DOOR, _KEY, _LOCKED = OBJECT_TO_IDX["door"], OBJECT_TO_IDX["key"], DOOR_STATES.
 _MOVABLE = {OBJECT_TO_IDX[name] for name in ("key", "ball", "box")}
 
 
+def greedy(logits: Tensor) -> Tensor:
+    """The likeliest action of each world."""
+    return logits.argmax(-1)
+
+
+def sampler(seed: int) -> Choose:
+    """Actions drawn from the policy's distribution, by a random stream of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda logits: torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+
+
+@torch.no_grad()
+def play(
+    policy: FrozenPolicy,
+    worlds: Sequence[World],
+    num_steps: int | None = None,
+    choose: Choose = greedy,
+    hidden: Tensor | None = None,
+    lang: Tensor | None = None,
+    measure: Target | None = None,
+) -> list[dict[str, np.ndarray]]:
+    """Roll out the policy in each world from where it is, until its episode ends or `num_steps` actions are taken.
+
+    hidden (N, S): the memory to begin with, an empty one by default; lang (N, G): what is given of the missions, by
+    default what the policy's encoder makes of them.
+
+    Returns the T + 1 rows of each world under the names of a recording (`generative.recordings`), without the bot's;
+    the policy is asked about the last state, too. `action` is -1 there, and `reward` 0. With a measure, also `value`,
+    what it is at each row.
+    """
+    rows: list[list[dict]] = [[] for _ in worlds]
+    playing = list(range(len(worlds)))
+    hidden = policy.initial_hidden(len(worlds)) if hidden is None else hidden
+    lang = policy.embed([world.mission for world in worlds]) if lang is None else lang
+    ended = [False] * len(worlds)
+    for t_step in range((num_steps or np.iinfo(np.int64).max) + 1):
+        obs = torch.from_numpy(np.stack([worlds[n].obs for n in playing]))
+        answer = policy.step(to_simplex(obs), lang[playing], hidden)
+        columns = {
+            "obs": obs.numpy().astype(np.uint8),
+            "hidden": hidden.numpy(),
+            "log_probs": answer.logits.log_softmax(-1).numpy(),
+            "routing": torch.cat(answer.routing, -1).numpy(),
+            "lpc": policy.lpc(answer.routing).numpy(),
+            "student": answer.logits.argmax(-1).numpy(),
+        }
+        if measure is not None:
+            columns["value"] = measure(answer).numpy()
+        actions = choose(answer.logits).tolist()
+        for k, n in enumerate(playing):
+            is_last = ended[n] or t_step == num_steps
+            now = {name: column[k] for name, column in columns.items()} | _state_of(worlds[n])
+            reward, terminated, truncated = (0.0, False, False) if is_last else worlds[n].step(actions[k])
+            now |= {"action": -1 if is_last else actions[k], "reward": reward}
+            rows[n].append(now | {"terminated": terminated, "truncated": truncated})
+            ended[n] = terminated or truncated or is_last
+        kept = [k for k, n in enumerate(playing) if rows[n][-1]["action"] >= 0]
+        playing, hidden = [playing[k] for k in kept], answer.hidden[kept]
+        if not playing:
+            break
+    return [{name: np.stack([row[name] for row in of_world]) for name in of_world[0]} for of_world in rows]
+
+
+def _state_of(world: World) -> dict[str, np.ndarray]:
+    """What a recording holds of a world besides its view."""
+    return {
+        "position": np.array(world.position, np.int16),
+        "grid": world.codes.copy(),
+        "carried": np.int32(cell_code(world.env.carrying)),
+    }
+
+
+# --- with the hidden state moved --------------------------------------------------------------------------------------
+
+
 class BabyAIArena:
-    """`interventions.Arena` of a policy that acts greedily in worlds that the bot solves."""
+    """The `steering.Arena` of a policy that acts greedily in worlds that the bot solves."""
 
     main = MAIN
 
@@ -43,8 +121,13 @@ class BabyAIArena:
         self, policy: FrozenPolicy, config: Mapping, num_worlds: int, first_seed: int, num_envs: int, cache_dir: str
     ):
         """config: of the policy's checkpoint; cache_dir: where the bot's own results are kept."""
-        self._policy, self._task, self._num_envs = policy, (config["task_id"], config.get("max_steps")), num_envs
-        self._first_seed, self._cache_dir, self.num_worlds, self.settings = first_seed, cache_dir, num_worlds, {}
+        self._policy = policy
+        self._task = (config["task_id"], config.get("max_steps"))
+        self._num_envs = num_envs
+        self._first_seed = first_seed
+        self._cache_dir = cache_dir
+        self.num_worlds = num_worlds
+        self.settings = {}
         self.words = f"{config['task_id']}, {num_worlds} worlds"
 
     @cached_property
@@ -53,7 +136,7 @@ class BabyAIArena:
         return BotPaths(*self._task, self._cache_dir).solvable(self._first_seed, self.num_worlds)[0]
 
     def play(self, move: Move | None, progress: Callable[[int], object]) -> Played:
-        played = play(self._policy, *self._task, list(self._bot_steps), move, self._num_envs, progress)
+        played = play_moved(self._policy, *self._task, list(self._bot_steps), move, self._num_envs, progress)
         told = {name: played.table[name] for name in ("seed", "success", "steps")}
         told["bot_steps"] = np.array(list(self._bot_steps.values()), np.float64)
         return played._replace(table=told | played.table)
@@ -62,8 +145,22 @@ class BabyAIArena:
         return measures_of(plain, moved)
 
 
+def open_arena(
+    policy: FrozenPolicy,
+    config: Mapping,
+    *,
+    num_worlds: int,
+    first_seed: int,
+    num_envs: int,
+    cache_dir: str,
+    seed: int,
+) -> BabyAIArena:
+    """Open the worlds in which a policy acts with its hidden state moved; seed: of no meaning, as nothing is drawn."""
+    return BabyAIArena(policy, config, num_worlds, first_seed, num_envs, cache_dir)
+
+
 @torch.no_grad()
-def play(
+def play_moved(
     policy: FrozenPolicy,
     task_id: str,
     max_steps: int | None,

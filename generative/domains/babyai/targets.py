@@ -1,4 +1,4 @@
-"""What of a policy's answer is to be explained, as text and as a differentiable number; of a game's: `game_targets`.
+"""What of a policy's answer is to be explained, as text and as a differentiable number.
 
     action:forward   the logit of an action, minus the mean of all logits; a name of Minigrid's, or its number
     action:chosen    the same of the action that the policy chose at the recorded step
@@ -10,39 +10,26 @@ Axis letters: N environments, A actions, L layers, E experts, S hidden units.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from minigrid.core.actions import Actions
 from torch import Tensor
 
-from generative.domains.babyai.policy import Answer, FrozenPolicy
+from generative.attribution.targets import CHOSEN, direction_target, logit_of
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.base import Answer, Target
 from generative.representations.direction_sets import Directions
 from mop.analysis.routing_data import ACTION_NAMES
 from mop.common.errors import InputError
 
 _NAMES = [action.name for action in Actions]
 _NUMBERS = {name: k for names in (_NAMES, ACTION_NAMES, "0123456") for k, name in enumerate(names)}
-CHOSEN = "action:chosen"
 TARGETS_HELP = (
     "action:NAME, its logit minus the mean of the logits (left, right, forward, pickup, drop, toggle, done), or "
     "action:chosen, of the one that the policy chose; routing:L.E, the weight of expert E in layer L, both counted "
     "from 0; lpc, the layered parameter cost; entropy or entropy:L, of the router's weights in nats, the mean of the "
     "layers or of layer L; direction:K, the memory along direction K of a file"
 )
-
-
-@dataclass(frozen=True)
-class Target:
-    """A number (N,) of a policy's answer to N worlds, which is a differentiable function of it."""
-
-    name: str
-    of: Callable[[Answer], Tensor]
-
-    def __call__(self, answer: Answer) -> Tensor:
-        return self.of(answer)
 
 
 def parse_target(
@@ -83,17 +70,3 @@ def _weights(answer: Answer, text: str, layer: int, expert: int = 0) -> Tensor:
 def _entropy(weights: Tensor) -> Tensor:
     """Of router weights (N, E) in nats, (N,): `mop.statistics.information.entropy_nats` with gradients."""
     return torch.special.entr(weights.clamp_min(1e-30)).sum(-1)
-
-
-def logit_of(action: int) -> Callable[[Answer], Tensor]:
-    """The logit (N,) of an action minus the mean of all logits, as a function of an answer."""
-    return lambda answer: answer.logits[:, action] - answer.logits.mean(-1)
-
-
-def direction_target(word: str, directions: Directions | None) -> Target:
-    """The memory's coordinate along a direction. Raises InputError where there is no such direction, or no file."""
-    if directions is None:
-        raise InputError(f"direction:{word} is of a file of directions; give --directions")
-    number = directions.number(word)
-    dual, mean = (torch.from_numpy(np.array(part)) for part in (directions.duals[number], directions.mean))
-    return Target(f"direction:{directions.names[number]}", lambda answer: (answer.hidden - mean) @ dual)

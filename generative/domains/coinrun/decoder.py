@@ -1,4 +1,4 @@
-"""What a world model says of the frames of a game: the counterpart of `likelihood.SymbolicViews`.
+"""The observation model of a game's frames.
 
 Each point of a frame, from 0 to 1, is normally distributed around what the model says, with variance 1: the surprise in
 nats is half the squared error, without the constant. A frame is X = 12,288 numbers from 0 to 255, behind each other, as
@@ -7,6 +7,8 @@ nats is half the squared error, without the constant. A frame is X = 12,288 numb
 
 import math
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,12 +21,12 @@ LAST_SIDE = 4  # with which an encoder ends
 FIRST_LIGHT = 0.5  # of all points, before anything is learned
 
 
-def frame_views(obs: Tensor) -> Tensor:
+def frame_views(obs: np.ndarray | Tensor) -> Tensor:
     """Frames (..., 3, 64, 64) uint8 as views (..., X) float32."""
-    return obs.flatten(-3).float()
+    return torch.as_tensor(obs).flatten(-3).float()
 
 
-class PixelViews(nn.Module):
+class FrameDecoder(nn.Module):
     """The frames of a game. What stands for logits of N observations are the expected points (N, X), about 0 to 1."""
 
     def __init__(self, num_features: int, num_encoded: int, channels: int, frame_side: int):
@@ -52,16 +54,8 @@ class PixelViews(nn.Module):
         small = frames if self._shrink == 1 else F.avg_pool2d(frames, self._shrink)
         return self.encoder(small).unflatten(0, views.shape[:-1])
 
-    def remember(self, views: Tensor) -> tuple[None, None]:
-        """There are no cells."""
-        return None, None
-
-    def heading(self, views: Tensor) -> Tensor:
-        """There are no directions: (N, 0)."""
-        return views[..., :0]
-
-    def forward(self, features: Tensor, remembered: Tensor, heading: Tensor) -> Tensor:
-        """Expected points (N, X), of features (N, F); there is nothing else."""
+    def forward(self, features: Tensor) -> Tensor:
+        """Expected points (N, X), of features (N, F)."""
         first = self.spread(features).reshape(-1, *self._first)
         return self.decoder(first).flatten(1).unflatten(0, features.shape[:-1])
 

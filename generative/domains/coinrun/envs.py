@@ -6,22 +6,34 @@ since its beginning lead to the same frames again. Axis letters: N slots, S hidd
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from generative.agents.networks import GameAgent
-from generative.domains.coinrun.games import ALL_LEVELS, FRAME_SHAPE, GAMES, RIGHT, UNSEEN_LEVELS, GameEnvs, begin_level
-from generative.domains.worlds import Start, Step
+from generative.domains.base import Actor, Start, Step, Worlds
+from generative.domains.coinrun.games import (
+    ALL_LEVELS,
+    FRAME_SHAPE,
+    GAMES,
+    RIGHT,
+    UNSEEN_LEVELS,
+    GameEnvs,
+    begin_level,
+    check_playable,
+)
+from generative.domains.coinrun.policy import FrozenAgent
 from generative.recordings.behaviours import CHOOSE
-from generative.recordings.format import common_fields
+from generative.train_agent import check_preset
 
-DOMAIN = "game"  # of `adapters`, in the encoding of a recording
+DOMAIN = "game"  # in the encoding of a recording
+MAX_GAMES = 16  # side by side: each keeps the frames of its episode
 IDLE_PREFERENCE, RIGHT_PREFERENCE = -3.0, 0.1  # of the noisy behaviour: actions that do nothing, and right
 
 
 class GameWorlds:
-    """`domains.Worlds` of a game; there is no teacher. Raises InputError where the game cannot be had."""
+    """The `Worlds` of a game; there is no teacher."""
 
     def __init__(self, world: Mapping, actions: Sequence[int], max_steps: int | None, num_slots: int):
         """world: as in the config of an agent; actions: the game's numbers of its actions; max_steps: actions until an
@@ -30,6 +42,7 @@ class GameWorlds:
         A bounded number of levels are those from `start_level` on; ALL_LEVELS are those that no evaluation plays.
         """
         self.obs = np.zeros((num_slots, *FRAME_SHAPE), np.uint8)
+        self.versions = {"envpool": version("envpool")}
         self.encoding = {"domain": DOMAIN, "task_id": world["env_name"], **world}
         self.encoding |= {"actions": list(actions), "max_steps": max_steps}
         self._num_levels = world["num_levels"] if world["num_levels"] != ALL_LEVELS else UNSEEN_LEVELS
@@ -59,37 +72,39 @@ class GameWorlds:
         rows["obs"] = self.obs
 
 
-class AgentActor:
-    """`domains.Actor` of an agent of a game. Its actions are numbered as its logits are.
+def open_worlds(
+    config: Mapping, num_slots: int, max_steps: int | None, *, param_name: str | None = None, **world
+) -> GameWorlds:
+    """Open the levels of an agent's game; config: of its checkpoint; world: what differs from the agent's training."""
+    if param_name is not None:
+        check_preset(param_name, config, "the agent")
+    world = config["world"] | world
+    check_playable(world["env_name"], world["distribution_mode"])
+    torch.set_num_threads(1)  # so that the bytes are the same on any number of processors; one frame needs no more
+    return GameWorlds(world, config["shape"]["actions"], max_steps, min(num_slots, MAX_GAMES))
+
+
+class AgentActor(Actor):
+    """An agent of a game. Its actions are numbered as its logits are.
 
     Each frame is looked at alone: in a batch, what is beside it would change the last bits of the answer.
     """
 
-    lang_dim = 0  # there is no mission
+    extra_fields = (("value", np.float32),)  # the expected sum of discounted scaled rewards
 
-    def __init__(self, agent: GameAgent, env_name: str, num_slots: int):
-        self._agent, self._nothing = agent, np.zeros(0, np.float32)
-        self._hidden = agent.initial_hidden(num_slots).clone()
-        actions, useful = agent.actions.numpy(), GAMES[env_name].useful_actions
+    def __init__(self, policy: FrozenAgent, worlds: Worlds, to_views: Callable[[np.ndarray], Tensor]):
+        super().__init__(policy, worlds, to_views)
+        actions, useful = policy.agent.actions.numpy(), GAMES[worlds.encoding["env_name"]].useful_actions
         fixed = np.where(np.isin(actions, useful), np.nan, IDLE_PREFERENCE)
         fixed[actions == RIGHT] = RIGHT_PREFERENCE
         self.choose = {**CHOOSE, "noisy": partial(CHOOSE["noisy"], fixed=fixed)}
-
-    def fields(self) -> list[tuple]:
-        common = common_fields(self._agent.hidden_size, len(self._agent.actions))
-        return [*common, ("value", np.float32)]  # the expected sum of discounted scaled rewards
-
-    def begin(self, slot: int, mission: str) -> None:
-        self._hidden[slot] = self._agent.first_hidden
-
-    def lang_of(self, mission: str) -> np.ndarray:
-        return self._nothing
 
     @torch.no_grad()
     def ask(self, obs: np.ndarray, rows: np.ndarray, slots: Sequence[int]) -> None:
         rows["hidden"] = self._hidden.numpy()
         for slot in slots:
-            answer = self._agent.step(torch.from_numpy(obs[slot : slot + 1]), self._hidden[slot : slot + 1])
+            frame = torch.from_numpy(obs[slot : slot + 1])
+            answer = self._policy.agent.step(frame, self._hidden[slot : slot + 1])
             self._hidden[slot] = answer.hidden[0]
             rows["log_probs"][slot] = answer.logits[0].log_softmax(-1).numpy()
             rows["value"][slot] = answer.value[0]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from generative.domains.coinrun.games import check_playable
-from generative.domains.coinrun.objects import KINDS, objects_of
+from generative.domains.coinrun.objects import ENV_NAME, KINDS, objects_of
 
 AGENT_ROWS, AGENT_COLUMNS = slice(29, 35), slice(30, 34)
 AHEAD = 20  # points to the right of the agent: four tiles, what a jump takes
@@ -29,10 +29,9 @@ _AROUND = (
 
 
 def labeller(encoding: Mapping) -> Callable[..., dict[str, np.ndarray]]:
-    """What labels an episode of a recording by `labels_of`; encoding: of the recording's config.
-
-    Raises InputError where envpool, or the Qt that it needs, is missing.
-    """
+    """Return what labels an episode of a recording; encoding: of the recording's config. No labels but of CoinRun."""
+    if encoding["env_name"] != ENV_NAME:
+        return lambda episode: {}
     check_playable(encoding["env_name"], encoding["distribution_mode"])  # before a bar of progress is drawn
     numbers = np.array(encoding["actions"])
     return lambda episode: labels_of(objects_of(encoding, episode.seed, numbers[episode["action"][:-1]]))

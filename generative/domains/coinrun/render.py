@@ -10,17 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from generative.agents.level_play import AgentActor, LevelEpisode, play_levels
-from generative.agents.networks import GameAgent
+from generative.agents.networks import load_agent
 from generative.attribution.closed_loop import roll_out
-from generative.domains.babyai.render import Film
+from generative.attribution.scenes import LearnedScenes
 from generative.domains.coinrun.decoder import WHITE, frame_views
-from generative.domains.coinrun.games import ACTION_NAMES, FRAME_SHAPE
+from generative.domains.coinrun.games import ACTION_NAMES, FRAME_SHAPE, MAX_LEVEL
 from generative.domains.coinrun.policy import FrozenAgent
+from generative.figures.film import Film
 from generative.recordings.format import Episode
-from generative.simulators.world_model import WorldModel
+from generative.train_agent import check_preset
+from mop.common.errors import InputError
 
 STEPS_PER_SECOND = 15
 _HEIGHT_PX, _SMALL_PX = 448, 256  # of the pictures of a film, and of one of three beside each other
@@ -28,12 +29,18 @@ _ENLARGED = 7  # points of a film for one of the frame, in each direction
 _HEADING = "what the agent sees (all there is: 64 by 64 points)"
 
 
-def level_films(
-    agent: GameAgent, world: Mapping, levels: range, is_sampled: bool, seed: int, max_steps: int | None = None
-) -> Iterator[tuple[str, Film]]:
-    """A film of each level, with its name; world, max_steps: as `level_play.play_levels`."""
+def play_films(
+    path: str, encoder: str | None, *, task_id: str | None, seeds: range, is_sampled: bool, seed: int,
+    max_steps: int | None, param_name: str | None = None, distribution_mode: str | None = None,
+) -> Iterator[tuple[str, Film]]:  # fmt: skip
+    """Yield films of the levels `seeds` that the agent of a checkpoint plays now, with their names."""
+    agent, config = load_agent(path, task_id)
+    check_preset(param_name, config, path)
+    if seeds.stop > MAX_LEVEL:
+        raise InputError(f"--world_seed: a game has the levels 0 to {MAX_LEVEL - 1}")
+    world = config["world"] | ({"distribution_mode": distribution_mode} if distribution_mode else {})
     how = "sampled" if is_sampled else "argmax"
-    for level in levels:
+    for level in seeds:
         actor = AgentActor(agent, is_sampled, seed)
         (episode,) = play_levels(world, [level], actor, keeps_frames=True, max_steps=max_steps)
         title = [f"{world['env_name']} ({world['distribution_mode']}), level {level}, {how}"]
@@ -61,43 +68,52 @@ def enlarged(frame: np.ndarray) -> np.ndarray:
 # --- of recordings ----------------------------------------------------------------------------------------------------
 
 
-def recorded_film(episode: Episode, actions: Sequence[int], title: list[str]) -> Film:
-    """The film of a recorded episode; actions: the game's numbers of the agent's."""
+def recorded_film(encoding: Mapping, episode: Episode, title: str) -> Film:
+    """The film of a recorded episode; title: which it is."""
+    actions = encoding["actions"]
     names, shares = _names(episode["action"], actions), np.exp(episode["log_probs"])
     captions = []
     for t, name in enumerate(names):
         how = "" if episode["action"][t] < 0 else f" ({shares[t, episode['action'][t]]:.0%} by the agent)"
         captions.append([f"step {t}: {name}{how}", f"value {episode['value'][t]:.2f}"])
-    return Film(title, [(_HEADING, [enlarged(frame) for frame in episode["obs"]])], captions, [], _HEIGHT_PX)
+    return Film(
+        [_title(encoding, episode, title)],
+        [(_HEADING, [enlarged(frame) for frame in episode["obs"]])],
+        captions,
+        [],
+        _HEIGHT_PX,
+    )
+
+
+def _title(encoding: Mapping, episode: Episode, title: str) -> str:
+    return f"{encoding['task_id']}, {title}: level {episode.seed}, {episode.behaviour}"
 
 
 @torch.no_grad()
 def simulated_film(
-    agent: FrozenAgent, model: WorldModel, num_shown: int, episode: Episode, actions: Sequence[int], first: int,
-    num_states: int, is_own: bool, title: list[str],
+    policy: FrozenAgent, scenes: LearnedScenes, encoding: Mapping, episode: Episode, title: str, how: str, first: int,
+    num_states: int, is_own: bool,
 ) -> Film:  # fmt: skip
-    """A simulation beside the truth, from step `first` on for so many states, and how far the points are apart.
+    """The film of a simulation beside the truth, from step `first` on for so many states; how: which simulation it is.
 
-    The model is shown the `num_shown` frames up to there, or those that there are; is_own: the agent acts in the
-    simulation, else the recorded actions are executed.
+    Shown is also how far the points are apart. is_own: the agent acts in the simulation; else the recorded actions are
+    executed.
     """
-    shown = slice(max(0, first + 1 - num_shown), first + 1)
-    views = frame_views(torch.from_numpy(np.array(episode["obs"][shown])))
-    done = torch.from_numpy(np.array(episode["action"][shown], np.int64))[:-1]
-    lang = torch.zeros(1, 0)
-    state = model.begin(views[None], F.one_hot(done, len(actions)).float()[None], lang)
+    actions = encoding["actions"]
+    views = frame_views(np.array(episode["obs"][first : first + 1]))
+    state, lang = scenes.start_at(episode, first)(views), torch.zeros(1, 0)
     rows = slice(first, first + num_states)
     executed = torch.from_numpy(np.maximum(episode["action"][rows], 0).astype(np.int64))[None]
     hidden = torch.from_numpy(np.array(episode["hidden"][first]))[None]
     given = None if is_own else executed
-    trace = roll_out(agent, model, state, lang, hidden, num_states, given, first_view=views[-1:])
-    values = agent.run(trace.soft, lang, hidden).value[:, 0]
-    simulated, truth = _frames(trace.soft[:, 0]), np.array(episode["obs"][rows])
+    trace = roll_out(policy, scenes.simulator, state, lang, hidden, num_states, given, first_view=views)
+    values = policy.run(trace.views, lang, hidden).value[:, 0]
+    simulated, truth = _frames(trace.views[:, 0]), np.array(episode["obs"][rows])
     apart = np.abs(simulated.astype(int) - truth).astype(np.uint8)
     names = _names(episode["action"][rows], actions), _names(trace.actions[:, 0].numpy(), actions)
     would = _names(trace.logits[:, 0].argmax(-1).numpy(), actions)
     meant = _names(episode["student"][rows], actions)
-    ends = [torch.sigmoid(model.outcome(one))[0, 0].item() for one in trace.states]
+    ends = [torch.sigmoid(scenes.simulator.outcome(one))[0, 0].item() for one in trace.states]
     captions = [
         [
             f"step {first + t}, {t} after the simulation began; error {np.square(apart[t] / WHITE).mean():.4f}",
@@ -108,7 +124,8 @@ def simulated_film(
         for t in range(num_states)
     ]
     columns = [("the game", truth), ("the simulation", simulated), ("how far apart", apart)]
-    return Film(title, [(name, [enlarged(one) for one in frames]) for name, frames in columns], captions, [], _SMALL_PX)
+    lines = [_title(encoding, episode, title), how]
+    return Film(lines, [(name, [enlarged(one) for one in frames]) for name, frames in columns], captions, [], _SMALL_PX)
 
 
 def _frames(views: Tensor) -> np.ndarray:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from generative.agents.level_play import AgentActor, LevelEpisode, play_levels
 from generative.agents.networks import GameAgent
-from generative.domains.coinrun.games import ACTION_NAMES, JUMPS, MAX_LEVEL, UNSEEN_LEVELS
+from generative.domains.coinrun.games import ACTION_NAMES, JUMPS, MAX_LEVEL, UNSEEN_LEVELS, check_playable
 from generative.domains.coinrun.labels import CRATE, ENEMY, LAVA, ON_GROUND, SAW, labels_of, touches
 from generative.domains.coinrun.objects import ENV_NAME, objects_of
+from generative.domains.coinrun.policy import FrozenAgent
 from generative.representations.effects import Measure, Table
 from generative.representations.steering import Move, Played
 from mop.common.errors import InputError
@@ -27,7 +28,7 @@ MAIN = (
 
 
 class GameArena:
-    """`interventions.Arena` of an agent in levels that no training with a bounded number of levels draws."""
+    """The `steering.Arena` of an agent in levels that no training with a bounded number of levels draws."""
 
     main = MAIN
 
@@ -39,12 +40,10 @@ class GameArena:
 
         seed: of sampled actions; each level has a stream of its own, so that all runs share the noise. max_steps:
         actions until an episode is cut short, None for the game's limit. Raises InputError for another game than
-        CoinRun, an agent without memory, and where there are no such levels.
+        CoinRun, and where there are no such levels.
         """
         if world["env_name"] != ENV_NAME:
             raise InputError(f"what happens can be counted in {ENV_NAME} alone, not in {world['env_name']}")
-        if agent.memory is None:
-            raise InputError("the agent has no memory that could be moved; name one that has")
         first = UNSEEN_LEVELS + first_seed
         if first + num_worlds - 1 > MAX_LEVEL:
             raise InputError(f"--eval_seed and --num_worlds must be below {MAX_LEVEL - UNSEEN_LEVELS} together")
@@ -68,6 +67,20 @@ class GameArena:
 
     def measures(self, plain: Table, moved: Table) -> list[Measure]:
         return measures_of(plain, moved)
+
+
+def open_arena(
+    agent: FrozenAgent, config: Mapping, *, num_worlds: int, first_seed: int, num_envs: int, cache_dir: str, seed: int,
+    policy: str = "argmax", max_steps: int | None = None,
+) -> GameArena:  # fmt: skip
+    """Open the levels in which an agent acts with its hidden state moved; cache_dir: of no meaning here.
+
+    policy: argmax or sampled.
+    """
+    world = config["world"]
+    arena = GameArena(agent.agent, world, num_worlds, first_seed, num_envs, policy, max_steps, seed)
+    check_playable(world["env_name"], world["distribution_mode"])
+    return arena
 
 
 class _MovedActor(AgentActor):

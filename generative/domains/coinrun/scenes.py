@@ -1,74 +1,25 @@
-"""Moments of a recorded game as beginnings of closed loops in a learned simulator: `scenes` for frames.
+"""What patches truly contribute to a real agent of a game, as far as that can be known, and how attribution agrees.
 
-What was there is the frame: the agent's input at that step, and what the simulator makes its state of.
-Axis letters: M beginnings, C patches, X numbers of a view, S hidden units, P = 64 patches of a frame.
+A real game cannot be edited. What can be known: a patch is hidden from the real agent in one frame, and it watches the
+recorded frames that follow.
+Axis letters: C patches, S hidden units.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from generative.domains.babyai.policy import Answer
-from generative.domains.babyai.scenes import LearnedScenes
-from generative.domains.coinrun.causes import Patch, frames_without, kinds_of_patches, visible_patches
-from generative.domains.coinrun.decoder import frame_views
-from generative.domains.coinrun.objects import objects_of
+from generative.attribution.agreement import MIN_EDITS, compare
+from generative.attribution.explanations import PATHS
+from generative.attribution.scenes import Place, ViewScene
+from generative.domains.base import Answer, Target
+from generative.domains.coinrun.causes import FrameExplanation, without_each
 from generative.domains.coinrun.policy import FrozenAgent
-from generative.recordings.format import Episode
-from generative.simulators.base import State
-from generative.simulators.world_model import WorldModel
-
-
-class FrameScene:
-    """What the agent saw; its things are the patches that are not black."""
-
-    def __init__(self, frame: np.ndarray, kinds: np.ndarray, start: Callable[[Tensor], State]):
-        """frame (3, 64, 64) uint8; kinds (P,): what patches show; start: as of `LearnedScenes.start_at`."""
-        self.frame, self._start = np.array(frame), start
-        self.things = visible_patches(self.frame, kinds)
-        self.there = {"view": frame_views(torch.from_numpy(self.frame))[None]}
-
-    def begin(self, there: State) -> tuple[State, Tensor | None]:
-        return self._start(there["view"]), there["view"]
-
-    def without(self, things: Sequence[Patch]) -> State:
-        return {"view": frame_views(torch.from_numpy(self.frames_without(things)))}
-
-    def frames_without(self, things: Sequence[Patch]) -> np.ndarray:
-        """The frame with each of C patches black, (C, 3, 64, 64) uint8."""
-        return frames_without(self.frame, [[thing] for thing in things])
-
-    def by_channel(self, numbers: State) -> Tensor:
-        return numbers["view"].sum(-1, keepdim=True)
-
-    def fields(self) -> np.ndarray:
-        return np.array(self.things, np.int64).reshape(-1, len(Patch._fields))
-
-
-class FrameScenes(LearnedScenes):
-    """The scenes of recorded episodes of a game in a learned simulator."""
-
-    max_beginnings = 64  # a frame and what is computed of it are large
-
-    def __init__(self, model: WorldModel, num_frames: int, world: Mapping):
-        """world: the encoding of the recording, with `actions`, the game's numbers of the agent's."""
-        super().__init__(model, num_frames)
-        self._world, self._last = world, (None, None)
-
-    def at(self, episode, step, kind):
-        kinds = kinds_of_patches(self.objects(episode)[step][None])[0]
-        return FrameScene(episode["obs"][step], kinds, self.start_at(episode, step))
-
-    def objects(self, episode: Episode) -> np.ndarray:
-        """What was on screen in an episode of T actions, (T + 1, 64, 64), as `game_objects` has it."""
-        actions = episode["action"][:-1].astype(int).tolist()
-        key = (episode.seed, actions)
-        if self._last[0] != key:
-            done = [self._world["actions"][action] for action in actions]
-            self._last = key, objects_of(self._world, episode.seed, done)
-        return self._last[1]
+from generative.recordings.format import Recording
+from mop.statistics.bootstrap import bootstrap_means
 
 
 @torch.no_grad()
@@ -84,3 +35,50 @@ def answer_after(agent: FrozenAgent, frames: Sequence[np.ndarray], hidden: Tenso
         answer = agent.agent.answer(features.expand(num_films, -1), hidden)
         hidden = answer.hidden
     return Answer(answer.logits, [], answer.hidden, answer.value)
+
+
+def true_contributions(
+    policy: FrozenAgent, recording: Recording, place: Place, scene: ViewScene, hidden: Tensor, target: Target
+) -> np.ndarray:
+    """Return what each patch contributes, (C, 2), to the real agent: minus the change of the target where it is hidden.
+
+    It is hidden in that frame alone; all later frames are as they were recorded, so only what is seen in that frame and
+    remembered can differ. That is the second number; the first is NaN, as nobody can take a patch out of the real game
+    and see how it goes on. hidden (1, S): before the frame.
+    """
+    rows = recording.episode(place.episode)
+    later = [frame[None] for frame in np.array(rows["obs"][place.step - place.lag + 1 : place.step + 1])]
+    films = np.concatenate([scene.obs[None], without_each(scene.obs, scene.things)])
+    values = target(answer_after(policy, [films, *later], hidden)).numpy()
+    return np.stack([np.full(len(values) - 1, np.nan), values[0] - values[1:]], 1)
+
+
+def agreement_of_patches(explanations: Sequence[FrameExplanation]) -> pd.DataFrame:
+    """How well attribution ranks the patches of a frame by what hiding each alone does: Spearman's rho.
+
+    A case is a lag of a step, if there are MIN_EDITS patches and the truth differs between them. A line for each
+    prediction, truth and lag, and for all lags: columns prediction, truth, lag, rho, its 95 % interval over episodes,
+    cases, episodes. Truths: the real agent, from which a patch is hidden in that frame alone (nothing goes through the
+    world), and the simulator, in which it is absent from then on.
+    """
+    cases, at_once = [], [PATHS.index("direct"), PATHS.index("memory")]
+    for explanation in explanations:
+        for lag in range(len(explanation.obs)):
+            rows = explanation.lag == lag
+            total, real = explanation.total[rows], explanation.contribution[rows, 1]
+            simulated = total - explanation.gap[rows]
+            for prediction, truth, predicted, true in (
+                ("seen and remembered", "real agent", explanation.by_path[rows][:, at_once].sum(1), real),
+                ("all paths", "real agent", total, real),
+                ("all paths", "simulator", total, simulated),
+            ):
+                if rows.sum() >= MIN_EDITS and np.ptp(true) > 0:
+                    rho = compare(predicted, true)["rho"]
+                    cases.append((prediction, truth, lag, int(explanation.episode), rho))
+    table, lines = pd.DataFrame(cases, columns=["prediction", "truth", "lag", "episode", "rho"]), []
+    for (prediction, truth), of_pair in table.groupby(["prediction", "truth"], sort=False):
+        for lag, group in [("all", of_pair), *of_pair.groupby("lag")]:
+            means = bootstrap_means(group[["rho"]].to_numpy(), group["episode"].to_numpy()).numbers(0, 0, "rho")
+            means["cases"] = means.pop("steps")
+            lines.append({"prediction": prediction, "truth": truth, "lag": lag, **means})
+    return pd.DataFrame(lines)

@@ -1,4 +1,4 @@
-"""What of the answer of a game's agent is to be explained, as text and as a differentiable number: see `targets`.
+"""What of the answer of a game's agent is to be explained, as text and as a differentiable number.
 
 action:right     the logit of an action, minus the mean of all logits; a name of the game's, in words or with _
 action:chosen    the same of the agent's likeliest action at the recorded step
@@ -11,25 +11,25 @@ direction:4      the coordinate of the memory after the step along direction 4 o
 import torch
 from torch import Tensor
 
-from generative.domains.babyai.policy import Answer
-from generative.domains.babyai.targets import CHOSEN, Target, direction_target, logit_of
+from generative.attribution.targets import CHOSEN, direction_target, logit_of
+from generative.domains.base import Answer, Target
 from generative.domains.coinrun.games import ACTION_NAMES, JUMPS
 from generative.domains.coinrun.policy import FrozenAgent
 from generative.representations.direction_sets import Directions
 from mop.common.errors import InputError
 
 JUMP = "jump"
-GAME_TARGETS_HELP = (
+TARGETS_HELP = (
     "action:NAME, its logit minus the mean of the logits (right, right_and_jump, ...), or action:chosen, of the "
     "likeliest; jump, the log-odds of all actions with a jump; value; entropy, of the action probabilities in nats; "
     "direction:K, the memory along direction K of a file"
 )
 
 
-def parse_game_target(
+def parse_target(
     text: str, agent: FrozenAgent, directions: Directions | None = None, chosen: int | None = None
 ) -> Target:
-    """As `targets.parse_target`, of an agent of a game. Raises InputError for another text."""
+    """The target that a text names; chosen: an action, for action:chosen."""
     text = text.strip()
     kind, _, rest = text.partition(":")
     names = action_names(agent)
@@ -47,8 +47,8 @@ def parse_game_target(
     if kind == "direction" and rest:
         return direction_target(rest, directions)
     if kind in ("routing", "lpc") or (kind == "entropy" and rest):
-        raise InputError(f"the agent of a game has no routers, so there is no {text}; there are: {GAME_TARGETS_HELP}")
-    raise InputError(f"unknown target {text!r}; there are: {GAME_TARGETS_HELP}")
+        raise InputError(f"the agent of a game has no routers, so there is no {text}; there are: {TARGETS_HELP}")
+    raise InputError(f"unknown target {text!r}; there are: {TARGETS_HELP}")
 
 
 def action_names(agent: FrozenAgent) -> list[str]:

@@ -12,9 +12,10 @@ from generative_data import record_tiny, tiny_checkpoint
 from PIL import Image, ImageColor
 
 from generative import render
-from generative.domains.babyai.playing import greedy, play, sampler
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.render import Film, Strip, draw_frames, film_bytes, wrong_cells
+from generative.domains.babyai.render import wrong_cells
+from generative.domains.babyai.rollouts import greedy, play, sampler
+from generative.figures.film import Film, Strip, draw_frames, film_bytes
 from generative.recordings.format import open_recording
 from mop.common.errors import InputError, exit_code
 from mop.envs.babyai import World

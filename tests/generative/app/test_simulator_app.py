@@ -20,12 +20,14 @@ from generative.app.catalog import Filter
 from generative.app.recorded_step import NUM_POINTS, describe_edit, edit_words
 from generative.app.selection import OWN, RECORDED, Choices, Exhibit, cell_names, change_names, target_names
 from generative.attribution.counterfactuals import Case, effects, legal_edits, world_at
-from generative.attribution.integrated_gradients import PATHS, Loop, predict_effects
+from generative.attribution.explanations import PATHS
+from generative.attribution.integrated_gradients import ClosedLoopRollout, predict_effects
+from generative.attribution.scenes import WORLD
 from generative.domains.babyai.causes import thing_name
-from generative.domains.babyai.scenes import WORLD, ExactScenes
+from generative.domains.babyai.domain import BABYAI
+from generative.domains.babyai.scenes import ExactScenes
 from generative.domains.babyai.targets import parse_target
 from generative.recordings.format import open_recording
-from generative.simulators.training import PRESETS
 from generative.simulators.world_model import WorldModel
 from mop.apps.view import View
 from mop.artifacts.checkpoints import save_checkpoint
@@ -50,10 +52,10 @@ def write_simulator(folder: Path, recording, sha256: str) -> None:
     """An untrained world model."""
     encoding = recording.config["encoding"]
     config = {"kind": "world_model", **{name: encoding[name] for name in ("task_id", "lang_dim", "hidden_size")}}
-    config |= {"sizes": PRESETS["small"], "settings": {"num_initializing_steps": 2, "num_sim_steps": 4}}
+    config |= {"sizes": BABYAI.presets["small"], "settings": {"num_initializing_steps": 2, "num_sim_steps": 4}}
     config |= {"num_initializing_steps": 2, "agent": {"path": "", "sha256": sha256}}
     torch.manual_seed(0)
-    weights = WorldModel(config["lang_dim"], config["hidden_size"], config["sizes"]).state_dict()
+    weights = WorldModel(BABYAI, config["sizes"], config["hidden_size"], config["lang_dim"]).state_dict()
     folder.mkdir(parents=True)
     save_checkpoint(folder / "checkpoint_final.pt", {"policy_state_dict": weights, "config": config})
 
@@ -177,7 +179,7 @@ def test_causes_are_minus_the_effects_of_absence_by_path(exhibit):
     exhibit = chosen(exhibit, target="routing:0.2")
     episode, choices, policy = exhibit.episode, exhibit.choices, exhibit.laboratory.policy
     scenes, target = (
-        ExactScenes(exhibit.recording.config["encoding"]["grid_shape"]),
+        ExactScenes(BABYAI, exhibit.recording.config["encoding"]),
         parse_target("routing:0.2", policy),
     )
     compared = 0
@@ -187,8 +189,10 @@ def test_causes_are_minus_the_effects_of_absence_by_path(exhibit):
         things = [thing for thing in scene.things if not str(thing).startswith("wall")]
         actions = torch.from_numpy(episode["action"][step : choices.step + 1].astype(np.int64))[None]
         hidden = torch.from_numpy(episode["hidden"][step].copy())[None]
-        loop = Loop(policy, scenes.simulator, scene.begin, torch.from_numpy(episode.lang)[None], hidden, lag, actions)
-        (found,) = predict_effects(loop, scene.there, scene.without(things), [target], num_points=NUM_POINTS)
+        loop = ClosedLoopRollout(
+            policy, scenes.simulator, scene.begin, torch.from_numpy(episode.lang)[None], hidden, lag, actions
+        )
+        (found,) = predict_effects(loop, scene.inputs, scene.without(things), [target], num_points=NUM_POINTS)
         causes = [cause for cause in exhibit.causes if cause.lag == lag]
         assert [cause.thing for cause in causes] == things and len(things) >= 3
         for number, cause in enumerate(causes):
@@ -211,9 +215,9 @@ def test_the_prediction_is_the_gradient_along_the_edit(exhibit):
     moment = exhibit.moment(RECORDED)
     policy, scene = exhibit.laboratory.policy, exhibit.laboratory.imagined.at_world(moment.world)
     hidden = torch.from_numpy(exhibit.episode["hidden"][6].copy())[None]
-    loop = Loop(policy, exhibit.laboratory.imagined.simulator, scene.begin, moment.lang, hidden, 0)
+    loop = ClosedLoopRollout(policy, exhibit.laboratory.imagined.simulator, scene.begin, moment.lang, hidden, 0)
     changed = scene.edited([exhibit.edit])
-    (found,) = predict_effects(loop, scene.there, changed, [parse_target("lpc", policy)], num_points=NUM_POINTS)
+    (found,) = predict_effects(loop, scene.inputs, changed, [parse_target("lpc", policy)], num_points=NUM_POINTS)
     assert exhibit.prediction[0] == pytest.approx(float(found.total()), abs=1e-3)
     assert len(exhibit.prediction) == 5
 

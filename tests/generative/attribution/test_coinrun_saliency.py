@@ -18,21 +18,29 @@ from generative_game_data import call, flags, record_agent, skip_without_games, 
 from generative import fidelity, hazards, saliency, train_gen_model
 from generative.agents.networks import make_agent
 from generative.attribution.closed_loop import untrained
-from generative.attribution.explanations import FrameExplanation, load_explanation
+from generative.attribution.explanations import PATHS
 from generative.attribution.hazard_study import HazardMoment, find_moments, load_measured
-from generative.domains.babyai.causes import PATHS
-from generative.domains.babyai.policy import Answer
-from generative.domains.babyai.scenes import VIEW, memory_at
-from generative.domains.coinrun.causes import COLUMNS, SIDE, Patch, frames_without, kinds_of_patches, visible_patches
+from generative.attribution.saliency import explain, headline
+from generative.attribution.scenes import VIEW, Place, hidden_at
+from generative.attribution.targets import recorded_values
+from generative.domains.base import Answer
+from generative.domains.coinrun.causes import (
+    COLUMNS,
+    SIDE,
+    FrameExplanation,
+    Patch,
+    frames_without,
+    kinds_of_patches,
+    visible_patches,
+)
 from generative.domains.coinrun.decoder import frame_views
-from generative.domains.coinrun.explaining import agreement_of_patches, explain_frames
+from generative.domains.coinrun.domain import COINRUN
 from generative.domains.coinrun.games import RIGHT, RIGHT_AND_JUMP
 from generative.domains.coinrun.objects import KINDS
 from generative.domains.coinrun.policy import FrozenAgent
-from generative.domains.coinrun.scenes import answer_after
-from generative.domains.coinrun.targets import action_names, jumps_of, parse_game_target
-from generative.domains.inputs import open_scenes, recorded_values
-from generative.domains.registry import load_recorded_policy
+from generative.domains.coinrun.scenes import agreement_of_patches, answer_after
+from generative.domains.coinrun.targets import action_names, jumps_of, parse_target
+from generative.domains.registry import load_recorded_policy, open_scenes
 from generative.figures.saliency_figures import picture_at, plot_map, plot_strip
 from generative.recordings.format import Episode, open_recording
 from generative.simulators import evaluation
@@ -100,10 +108,10 @@ def test_targets_of_a_game_are_what_they_say():
         "entropy": -(shares * shares.log()).sum(),
     }
     for text, value in expected.items():
-        assert parse_game_target(text, agent)(answer).item() == pytest.approx(float(value), abs=1e-6), text
-    chosen = parse_game_target("action:chosen", agent, chosen=0)
+        assert parse_target(text, agent)(answer).item() == pytest.approx(float(value), abs=1e-6), text
+    chosen = parse_target("action:chosen", agent, chosen=0)
     assert chosen(answer).item() == pytest.approx(0.5 - logits.mean().item())
-    assert parse_game_target("action:right and jump", agent).name == "action:right and jump"
+    assert parse_target("action:right and jump", agent).name == "action:right and jump"
 
 
 @pytest.mark.parametrize(
@@ -115,25 +123,24 @@ def test_targets_of_a_game_are_what_they_say():
 )  # fmt: skip
 def test_what_an_agent_of_a_game_does_not_have_is_refused(text, message):
     with pytest.raises(InputError, match=message):
-        parse_game_target(text, random_agent())
+        parse_target(text, random_agent())
 
 
 # --- attribution ------------------------------------------------------------------------------------------------------
 
 
-def explain(agent, simulator, frames, step=6, horizon=5, num_points=2, target="jump") -> FrameExplanation:
+def explain_toy(agent, simulator, frames, step=6, horizon=5, num_points=2, target="jump") -> FrameExplanation:
     episode = toy_episode(agent, frames)
     scenes = ToyScenes(simulator, np.repeat(objects_with(saw=(16, 24, 40, 48))[None], len(frames), 0))
-    of = parse_game_target(target, agent)
-    return explain_frames(
-        agent, scenes, ToyRecording(episode), 0, step, horizon, of, VIEW, num_points=num_points, is_own=False
-    )
+    of = parse_target(target, agent)
+    recording, place = ToyRecording(episode), Place(0, step, horizon)
+    return explain(COINRUN, agent, scenes, recording, place, of, VIEW, num_points=num_points, is_own=False)
 
 
 @pytest.fixture(scope="module", name="planted")
 def _planted():
     """An agent that reads patch 5, 2 three steps earlier, in a world in which nothing happens."""
-    return explain(reader(5, 2, delay=3), Still(), lit_frames(9, seed=4))
+    return explain_toy(reader(5, 2, delay=3), Still(), lit_frames(9, seed=4))
 
 
 def test_a_planted_cause_is_found_at_its_patch_and_lag_and_nowhere_else(planted):
@@ -168,7 +175,7 @@ def test_attribution_is_complete_and_its_paths_add_up(target):
     """In a smooth world, of an agent as games have them: the predicted effects are those of the simulator."""
     agent = random_agent(1)
     frames = lit_frames(5, seed=1, num_black=58)
-    found = explain(agent, Fading(), frames, step=3, horizon=2, num_points=32, target=target)
+    found = explain_toy(agent, Fading(), frames, step=3, horizon=2, num_points=32, target=target)
     simulated = found.total - found.gap
     size = np.abs(simulated).max()
     assert size > 1e-4 and np.abs(found.gap).max() < 0.06 * size
@@ -183,8 +190,8 @@ def test_attribution_is_complete_and_its_paths_add_up(target):
 def test_what_is_hidden_is_what_the_agent_would_have_answered(planted):
     """By brute force: the agent, step by step, with one patch black in one frame."""
     agent, frames = random_agent(2), lit_frames(6, seed=2)
-    found, episode = explain(agent, Still(), frames, step=4, horizon=2, num_points=1), toy_episode(agent, frames)
-    target, row = parse_game_target("jump", agent), int(np.flatnonzero(found.lag == 2)[7])
+    found, episode = explain_toy(agent, Still(), frames, step=4, horizon=2, num_points=1), toy_episode(agent, frames)
+    target, row = parse_target("jump", agent), int(np.flatnonzero(found.lag == 2)[7])
     hidden = agent.initial_hidden(1)
     for t in range(5):
         (frame,) = frames_without(frames[t], [[found.thing(row)] if t == 2 else []])
@@ -201,7 +208,7 @@ def test_what_is_hidden_is_what_the_agent_would_have_answered(planted):
 
 def test_an_explanation_comes_back_from_its_file_and_is_told_in_words(planted, tmp_path):
     planted.write(tmp_path / "one.npz")
-    again = load_explanation(tmp_path / "one.npz")
+    again = FrameExplanation.load(tmp_path / "one.npz")
     assert isinstance(again, FrameExplanation) and np.array_equal(again.attribution, planted.attribution)
     sentences = list(again.sentences(10))
     assert len(sentences) == 3 and all("saw, column 6 row 3 of 8" in sentence for sentence in sentences)
@@ -209,7 +216,7 @@ def test_an_explanation_comes_back_from_its_file_and_is_told_in_words(planted, t
     light = f"{float(planted.value):+.3f}"
     assert f"memory {light}" in remembered and f"hidden from the real agent in that frame alone {light}" in remembered
     assert {row["cause"] for row in again.rows()} >= {"saw, column 6 row 3 of 8"}
-    assert saliency.headline(again).startswith("## jump at step 6 of episode 0 (level 5): ")
+    assert headline(again).startswith("## jump at step 6 of episode 0 (level 5): ")
 
 
 def test_pictures_show_each_patch_over_the_frame(planted):
@@ -266,10 +273,10 @@ def test_the_command_writes_what_it_says_and_goes_on(studied, tmp_path, capsys):
     causes = pd.read_csv(out / "causes.csv")
     assert causes["true_forced"].notna().all() and causes["true_acting"].isna().all()
     assert set(causes["kind"]) >= {"agent", "ground"} and set(causes["kind"]) <= set(KINDS)
-    found = load_explanation(out / files[0])
+    found = FrameExplanation.load(out / files[0])
     recording = open_recording(studied[0])
     episode, agent = recording.episode(int(found.episode)), load_recorded_policy(recording)[0]
-    values = recorded_values(episode, parse_game_target("jump", agent), [])
+    values = recorded_values(episode, parse_target("jump", agent), [])
     assert values.argmax() == found.step and values.max().item() == pytest.approx(float(found.value), abs=1e-5)
     assert found.simulated[0] == pytest.approx(float(found.value), abs=1e-3), "at the step itself, the frame is given"
     assert np.array_equal(found.obs[1], episode["obs"][int(found.step) - 1])
@@ -288,7 +295,7 @@ def test_another_agent_remembers_what_it_has_watched(studied):
     agent, config = load_recorded_policy(recording)[0], recording.config["checkpoint"]["config"]
     episode, step = recording.episode(0), 4
     twin = FrozenAgent(agent.agent)
-    watched = memory_at(twin, agent, episode, step, frame_views)
+    watched = hidden_at(twin, agent, episode, step, frame_views)
     assert torch.allclose(watched, torch.from_numpy(np.array(episode["hidden"][step]))[None], atol=1e-5)
     one, again, other = (untrained(agent, config, seed) for seed in (0, 0, 1))
     shared = [name for name, part in one.agent.state_dict().items() if part.numel() > 1 and part.std() > 0]
@@ -301,7 +308,7 @@ def test_another_agent_remembers_what_it_has_watched(studied):
 @pytest.mark.parametrize(
     "more, message",
     [
-        ({"simulator": "exact"}, "there is no exact simulator of a game"),
+        ({"simulator": "exact"}, "exact"),
         ({"of": "routing:0.1"}, "has no routers"),
         ({"of": "action:toggle"}, "unknown target"),
         ({"what": "world"}, "is for the exact simulator"),

@@ -20,10 +20,11 @@ from generative.attribution.counterfactuals import (
     world_at,
 )
 from generative.domains.babyai.cells import BALL, BOX, DOOR, KEY, cell_codes, cell_columns
-from generative.domains.babyai.policy import Answer, FrozenPolicy
+from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.targets import parse_target
+from generative.domains.base import Answer
 from generative.simulators.exact import ExactSimulator
-from generative.simulators.relaxation import soften
+from generative.simulators.relaxation import to_simplex
 from mixture_of_experts import MixtureOfExpertsPolicy
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
@@ -134,12 +135,12 @@ def test_every_edit_makes_the_same_world_of_the_real_one_and_the_exact_one(task)
                 if action is not None:
                     copy.step(action)
                     edited = simulator.step(edited, torch.eye(NUM_ACTIONS)[[action]])
-                assert torch.equal(simulator.observe(edited), soften(copy.obs[None]))
+                assert torch.equal(simulator.view(edited), to_simplex(copy.obs[None]))
                 assert (cell_codes(edited["grid"][0]).numpy() == plain(copy)).all()
             again = simulator.state_of_worlds([copy])
             for name, values in edited.items():  # with what is in the boxes
                 assert torch.equal(values[..., : again[name].shape[-1]], again[name])
-        assert torch.equal(simulator.observe(state), soften(world.obs[None])), "an edit changed what it was given"
+        assert torch.equal(simulator.view(state), to_simplex(world.obs[None])), "an edit changed what it was given"
     assert sum(counts[kind] for kind in KINDS) >= 60 and counts["put"] and counts["in hand"], counts
 
 
@@ -249,7 +250,7 @@ def test_values_without_an_edit_are_those_of_the_episode(policy, targets):
     for _ in range(7):
         memories.append(hidden[0])
         starts.append(clone(world))
-        answer = policy.step(soften(world.obs[None]), lang, hidden)
+        answer = policy.step(to_simplex(world.obs[None]), lang, hidden)
         answers.append(answer)
         hidden = answer.hidden
         world.step(int(answer.logits.argmax()))

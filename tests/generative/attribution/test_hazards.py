@@ -7,6 +7,7 @@ import torch
 from generative_frame_toys import Still, ToyRecording, ToyScenes, lit_frames, reader, toy_episode
 
 from generative.agents.networks import make_agent
+from generative.attribution.hazard_report import MEASURES, answer, before, frames_of, losses_of, measures_of, summarise
 from generative.attribution.hazard_study import (
     BLACK,
     HazardMoment,
@@ -21,7 +22,6 @@ from generative.attribution.hazard_study import (
 from generative.domains.coinrun.objects import KINDS
 from generative.domains.coinrun.policy import FrozenAgent
 from generative.figures.hazard_figures import plot_hazards
-from generative.hazards import MEASURES, answer, before, frames_of, losses_of, measures_of, summarise
 from mop.common.errors import InputError
 
 SAW, GROUND, AGENT = (KINDS.index(name) for name in ("saw", "ground", "agent"))
@@ -63,7 +63,7 @@ def test_moments_are_where_a_jump_begins_and_where_there_is_none():
     of_episode = np.stack([objects()] * 12)
     of_episode[5] = objects(ground_top=42)
     scenes = ToyScenes(Still(), of_episode)
-    found = find_moments(ToyRecording(episode), scenes, agent, [0], 2, 16)
+    found = find_moments(ToyRecording(episode), scenes.objects, agent, [0], 2, 16)
     assert [(one.step, one.has_jump) for one in found] == [
         *((2, True), (4, False), (8, False), (9, False), (10, True))
     ], "not the second step of a jump, not in the air nor on from there, not at the last frame"
@@ -85,7 +85,9 @@ def _measured():
     shown = np.zeros((8, 64, 64), np.uint8)
     shown[:, 16:24, 40:48] = SAW
     shown[:, 24:, :] = GROUND
-    study = Study(ToyRecording(toy_episode(agent, frames)), ToyScenes(Still(), shown), agent, {"shape": SHAPE}, 4, 1, 0)
+    scenes = ToyScenes(Still(), shown)
+    recording = ToyRecording(toy_episode(agent, frames))
+    study = Study(recording, scenes, scenes.objects, agent, {"shape": SHAPE}, 4, 1, 0)
     return study, frames, study.measure(HazardMoment(0, 6, 5, True))
 
 

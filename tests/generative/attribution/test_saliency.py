@@ -1,7 +1,6 @@
 """Attribution of recorded steps: scenes, explanations, their files and pictures, and the command."""
 
 import sys
-from argparse import Namespace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,18 +12,22 @@ from generative_data import record_tiny, tiny_checkpoint
 from generative import saliency, validate
 from generative.attribution.closed_loop import EVERY_PATH
 from generative.attribution.counterfactuals import Case, clone, edit_world, effects, legal_edits, world_at
-from generative.attribution.explanations import load_explanation, short_number
-from generative.attribution.integrated_gradients import NO_PATH, PATHS, attribute, predict_effects, total_of
-from generative.domains import inputs
-from generative.domains.babyai.causes import views_without
-from generative.domains.babyai.explaining import explain, true_contributions
+from generative.attribution.explanations import PATHS, short_number
+from generative.attribution.integrated_gradients import NO_PATH, attribute, predict_effects, total_of
+from generative.attribution.saliency import amounts_by_kind, explain, sizes_by_lag
+from generative.attribution.scenes import VIEW, WORLD, LearnedScenes, Place, closed_loop_from, hidden_at
+from generative.attribution.targets import recorded_values
+from generative.domains import registry
+from generative.domains.babyai.causes import WorldExplanation, views_without
+from generative.domains.babyai.domain import BABYAI
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.scenes import VIEW, WORLD, ExactScenes, LearnedScenes, Place, loop_from, memory_at
+from generative.domains.babyai.scenes import ExactScenes, true_contributions
 from generative.domains.babyai.targets import parse_target
-from generative.domains.inputs import open_scenes, recorded_values
+from generative.domains.registry import open_scenes
 from generative.figures.saliency_figures import picture_at, plot_horizon, plot_map, plot_strip
+from generative.representations import direction_sets
 from generative.representations.direction_sets import Directions, write_directions
-from generative.simulators.relaxation import harden, soften
+from generative.simulators.relaxation import discretise, to_simplex
 from generative.simulators.world_model import WorldModel
 from mop.common.errors import InputError, exit_code
 from mop.fast.grid import EMPTY
@@ -55,28 +58,28 @@ def test_a_scene_begins_as_it_was_recorded_and_the_loop_repeats_the_recording(re
         recorded_target = recorded_values(episode, target, policy.policy.expert_hidden_sizes)[place.step]
         for kind in (WORLD, VIEW):
             scene = scenes.at(episode, start, kind)
-            memory = memory_at(policy, policy, episode, start)
-            loop = loop_from(policy, scenes, scene, episode, memory, place, is_own=False)
-            (value,) = loop.values(scene.there, [target])
+            memory = hidden_at(policy, policy, episode, start, to_simplex)
+            loop = closed_loop_from(policy, scenes, scene, episode, memory, place, is_own=False)
+            (value,) = loop.values(scene.inputs, [target])
             assert torch.allclose(value, recorded_target, atol=1e-4)
-            state, first_view = scene.begin(scene.there)
-            seen = harden(scenes.simulator.observe(state) if first_view is None else first_view)[0].numpy()
+            state, first_view = scene.begin(scene.inputs)
+            seen = discretise(scenes.simulator.view(state) if first_view is None else first_view)[0].numpy()
             assert np.array_equal(seen, episode["obs"][start])
             cases += 1
-        watched = memory_at(FrozenPolicy(policy.policy, None, None), policy, episode, start)
+        watched = hidden_at(FrozenPolicy(policy.policy, None, None), policy, episode, start, to_simplex)
         assert torch.allclose(watched, memory, atol=1e-5), "another policy of the same weights remembers the same"
     assert cases == 6
 
 
 def test_a_scene_without_a_thing_is_that_of_the_edited_world(recorded):
     recording, _ = recorded
-    scenes, cases = ExactScenes(recording.config["encoding"]["grid_shape"]), 0
+    scenes, cases = ExactScenes(BABYAI, recording.config["encoding"]), 0
     for place in places_of(recording, 4):
         episode, encoding = recording.episode(place.episode), recording.config["encoding"]
         world = world_at(encoding["task_id"], encoding["max_steps"], episode.seed, episode["action"][: place.step])
         by_world, by_row = scenes.at_world(world), scenes.at(episode, place.step, WORLD)
         assert by_world.things == by_row.things and all(
-            torch.equal(part, by_row.there[name]) for name, part in by_world.there.items()
+            torch.equal(part, by_row.inputs[name]) for name, part in by_world.inputs.items()
         )
         removals = legal_edits(world, ["remove"])
         names = {(thing.x, thing.y): thing for thing in by_row.things if thing.code[0] not in (2, 4)}
@@ -88,14 +91,14 @@ def test_a_scene_without_a_thing_is_that_of_the_edited_world(recorded):
             copy = clone(world)
             edit_world(copy, edit)
             state, _ = by_row.begin({name: part[number : number + 1] for name, part in without.items()})
-            assert np.array_equal(harden(scenes.simulator.observe(state))[0].numpy(), copy.obs)
+            assert np.array_equal(discretise(scenes.simulator.view(state))[0].numpy(), copy.obs)
             cases += 1
     assert cases >= 8
 
 
 def test_a_thing_that_is_carried_is_a_cause_in_both_kinds_of_scene(recorded):
     recording, _ = recorded
-    scenes = ExactScenes(recording.config["encoding"]["grid_shape"])
+    scenes = ExactScenes(BABYAI, recording.config["encoding"])
     k = next(k for k in recording.episodes(behaviours=["bot"]) if (recording.episode(k)["carried"] != EMPTY).any())
     episode = recording.episode(k)
     step = int(np.argmax(episode["carried"] != EMPTY))
@@ -103,11 +106,11 @@ def test_a_thing_that_is_carried_is_a_cause_in_both_kinds_of_scene(recorded):
         scene = scenes.at(episode, step, kind)
         (thing,) = [thing for thing in scene.things if thing.is_carried]
         state, view = scene.begin(scene.without([thing]))
-        seen = scenes.simulator.observe(state) if view is None else view
+        seen = scenes.simulator.view(state) if view is None else view
         expected = views_without(
             episode["obs"][step], [one for one in scenes.at(episode, step, VIEW).things if one.is_carried]
         )
-        assert np.array_equal(harden(seen).numpy(), expected) and expected[0, -1] == 0
+        assert np.array_equal(discretise(seen).numpy(), expected) and expected[0, -1] == 0
 
 
 def test_removing_what_attribution_finds_changes_the_real_world_alike(recorded):
@@ -123,8 +126,8 @@ def test_removing_what_attribution_finds_changes_the_real_world_alike(recorded):
         (found,) = effects(
             policy, [Case(world, hidden, lang, episode["action"][start : place.step].tolist(), edits)], [target]
         )
-        loop = loop_from(policy, scenes, scene, episode, hidden[None], place, is_own=False)
-        (numbers,) = attribute(loop, scene.there, scene.edited(edits), [target])
+        loop = closed_loop_from(policy, scenes, scene, episode, hidden[None], place, is_own=False)
+        (numbers,) = attribute(loop, scene.inputs, scene.edited(edits), [target])
         true.append(found.forced[:, 0])
         predicted.append(total_of(numbers).numpy())
     true, predicted = np.concatenate(true), np.concatenate(predicted)
@@ -138,24 +141,30 @@ def test_in_a_learned_simulator_what_is_seen_goes_to_its_state_too(recorded):
     recording, policy = recorded
     encoding = recording.config["encoding"]
     torch.manual_seed(0)
-    model = WorldModel(encoding["lang_dim"], encoding["hidden_size"]).eval().requires_grad_(False)
-    scenes, target = LearnedScenes(model, 3), parse_target("action:forward", policy)
+    model = (
+        WorldModel(BABYAI, BABYAI.presets["small"], encoding["hidden_size"], encoding["lang_dim"])
+        .eval()
+        .requires_grad_(False)
+    )
+    scenes, target = LearnedScenes(model, 3, encoding), parse_target("action:forward", policy)
     place = places_of(recording, 1)[0]
     episode, start = recording.episode(place.episode), place.step - 2
     scene = scenes.at(episode, start, VIEW)
-    state, view = scene.begin(scene.there)
-    frames = soften(np.array(episode["obs"][start - 2 : start + 1]))[None]
+    state, view = scene.begin(scene.inputs)
+    frames = to_simplex(np.array(episode["obs"][start - 2 : start + 1]))[None]
     actions = torch.nn.functional.one_hot(torch.from_numpy(episode["action"][start - 2 : start].astype(int)), 7).float()
-    begun = model.begin(frames, actions[None], torch.from_numpy(np.array(episode.lang))[None])
+    begun = model.observe(frames, actions[None], torch.from_numpy(np.array(episode.lang))[None])
     assert all(torch.allclose(part, begun[name], atol=1e-5) for name, part in state.items())
     assert torch.equal(view, frames[:, -1])
     for lag in (0, 2):
-        memory = memory_at(policy, policy, episode, start)
-        loop = loop_from(policy, scenes, scene, episode, memory, Place(place.episode, start + lag, lag), is_own=False)
-        (found,) = predict_effects(loop, scene.there, scene.without(scene.things), [target], num_points=4)
+        memory = hidden_at(policy, policy, episode, start, to_simplex)
+        loop = closed_loop_from(
+            policy, scenes, scene, episode, memory, Place(place.episode, start + lag, lag), is_own=False
+        )
+        (found,) = predict_effects(loop, scene.inputs, scene.without(scene.things), [target], num_points=4)
         assert (found.total("world").abs().max() > 0) == (lag > 0) and len(found.after) == len(scene.things)
     first = scenes.at(episode, 0, VIEW)
-    assert len(first.begin(first.there)[0]["mission"]) == 1, "the first step of an episode has no action before it"
+    assert len(first.begin(first.inputs)[0]["mission"]) == 1, "the first step of an episode has no action before it"
 
 
 def test_a_cut_loop_has_no_cause_in_a_recorded_world(recorded):
@@ -166,10 +175,10 @@ def test_a_cut_loop_has_no_cause_in_a_recorded_world(recorded):
     episode = recording.episode(place.episode)
     for lag in (0, 3):
         scene = scenes.at(episode, place.step - lag, WORLD)
-        memory = memory_at(policy, policy, episode, place.step - lag)
-        loop = loop_from(policy, scenes, scene, episode, memory, place._replace(lag=lag), is_own=True)
+        memory = hidden_at(policy, policy, episode, place.step - lag, to_simplex)
+        loop = closed_loop_from(policy, scenes, scene, episode, memory, place._replace(lag=lag), is_own=True)
         changed = scene.without(scene.things)
-        (whole,), (cut,) = (attribute(loop, scene.there, changed, [target], paths) for paths in (EVERY_PATH, NO_PATH))
+        (whole,), (cut,) = (attribute(loop, scene.inputs, changed, [target], paths) for paths in (EVERY_PATH, NO_PATH))
         assert total_of(whole).abs().max() > 0
         assert torch.equal(total_of(whole), total_of(cut)) if lag == 0 else total_of(cut).abs().max() == 0
 
@@ -177,10 +186,10 @@ def test_a_cut_loop_has_no_cause_in_a_recorded_world(recorded):
 def test_a_learned_simulator_of_another_policy_is_refused(recorded, monkeypatch):
     recording, _ = recorded
     encoding = recording.config["encoding"]
-    model = WorldModel(encoding["lang_dim"], encoding["hidden_size"])
+    model = WorldModel(BABYAI, BABYAI.presets["small"], encoding["hidden_size"], encoding["lang_dim"])
     config = {"task_id": encoding["task_id"], "agent": {"sha256": recording.config["checkpoint"]["sha256"]}}
     config |= {"settings": {"num_initializing_steps": 3}}
-    monkeypatch.setattr(inputs, "load_world_model", lambda path: (model, config))
+    monkeypatch.setattr(registry, "load_simulator", lambda path: (model, config))
     scenes = open_scenes("simulators/one", recording)
     assert scenes.simulator is model and scenes.kinds == (VIEW,)
     config["agent"]["sha256"] = "0" * 64
@@ -192,12 +201,12 @@ def test_directions_of_another_policy_are_refused(recorded, monkeypatch):
     recording, _ = recorded
     sha256 = recording.config["checkpoint"]["sha256"]
     found = SimpleNamespace(checkpoint=np.array(sha256))
-    monkeypatch.setattr(inputs, "load_directions", lambda path: found)
-    assert inputs.open_directions(None, sha256, "mine") is None
-    assert inputs.open_directions("directions.npz", sha256, "mine") is found
+    monkeypatch.setattr(direction_sets, "load_directions", lambda path: found)
+    assert direction_sets.open_directions(None, sha256, "mine") is None
+    assert direction_sets.open_directions("directions.npz", sha256, "mine") is found
     found.checkpoint = np.array("0" * 64)
-    with pytest.raises(InputError, match="another policy than that of mine"):
-        inputs.open_directions("directions.npz", sha256, "mine")
+    with pytest.raises(InputError, match="another policy"):
+        direction_sets.open_directions("directions.npz", sha256, "mine")
 
 
 @pytest.mark.parametrize(
@@ -225,8 +234,6 @@ def test_a_folder_is_of_the_directions_that_it_was_made_with(recorded, tmp_path,
         monkeypatch.setattr(sys, "argv", ["command", *map(str, flags), "--directions", str(name)])
         codes.append(exit_code(command.main))
     assert codes == [0, 0, 2] and "other settings" in capsys.readouterr().err
-    settings = inputs.settings_of(Namespace(of="lpc", out="here", directions=None), ["out"])
-    assert settings == {"of": "lpc"}, "folders that were made before go on"
 
 
 # --- explanations ---------------------------------------------------------------------------------------------------
@@ -237,10 +244,8 @@ def explanation(recorded):
     recording, policy = recorded
     place = places_of(recording, 1)[0]
     target = parse_target("routing:1.1", policy)
-    return explain(
-        policy, open_scenes("exact", recording), recording, place.episode, place.step, 4, target, WORLD, num_points=4,
-        is_own=False,
-    )  # fmt: skip
+    scenes, here = open_scenes("exact", recording), place._replace(lag=4)
+    return explain(BABYAI, policy, scenes, recording, here, target, WORLD, num_points=4, is_own=False)
 
 
 def test_an_explanation_holds_every_thing_at_every_lag(recorded, explanation):
@@ -281,8 +286,9 @@ def test_what_can_be_removed_has_its_true_contribution_beside_it(recorded, expla
     case = Case(world, hidden, lang, episode["action"][start : place.step].tolist(), edits)
     (true,) = effects(policy, [case], [target])
     assert np.allclose(explanation.contribution[here, 1], -true.forced[:, 0])
-    seen = scenes.at(episode, start, VIEW).things
-    by_view = true_contributions(policy, recording, place, seen, target)
+    scene = scenes.at(episode, start, VIEW)
+    seen = scene.things
+    by_view = true_contributions(policy, recording, place, scene, hidden, target)
     known = {(thing.x, thing.y): value for thing, value in zip(things, explanation.contribution[here, 1], strict=True)}
     pairs = [
         (value, known[thing.place_in_world(world.position, world.direction)])
@@ -312,11 +318,11 @@ def test_the_largest_causes_are_told_in_words(explanation):
 
 def test_an_explanation_comes_back_from_its_file(explanation, tmp_path):
     explanation.write(tmp_path / "one.npz")
-    again = load_explanation(tmp_path / "one.npz")
+    again = WorldExplanation.load(tmp_path / "one.npz")
     assert np.array_equal(again.attribution, explanation.attribution) and str(again.mission) == str(explanation.mission)
     (tmp_path / "two.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:100])
     with pytest.raises(InputError, match="is no file of"):
-        load_explanation(tmp_path / "two.npz")
+        WorldExplanation.load(tmp_path / "two.npz")
 
 
 def test_pictures_show_the_attribution_of_each_cell(explanation):
@@ -332,7 +338,7 @@ def test_pictures_show_the_attribution_of_each_cell(explanation):
     ]
     for ax, lag in zip(panels[5:10], (4, 3, 2, 1, 0), strict=True):
         assert np.allclose(ax.images[1].get_array(), explanation.maps(PATHS.index("memory"), lag).T)
-    curve = plot_horizon(saliency.sizes_by_lag([explanation, explanation]), saliency.amounts_by_kind([explanation]))
+    curve = plot_horizon(sizes_by_lag([explanation, explanation]), amounts_by_kind([explanation]))
     total = np.abs(explanation.by_path[explanation.lag == 3]).sum(0)
     lines = {line.get_label(): dict(zip(*line.get_data(), strict=True)) for line in curve.axes[0].lines}
     assert lines["memory"][3] == pytest.approx(total[PATHS.index("memory")], rel=1e-5) and set(lines["direct"]) == {0}
@@ -369,7 +375,7 @@ def test_the_command_writes_what_it_says_and_goes_on(recorded, tmp_path, monkeyp
     assert 0 < len(checked) == causes["true_forced"].notna().sum() < len(causes) and checked["value"].notna().all()
     sizes = pd.read_csv(tmp_path / "out" / "sizes.csv")
     assert len(sizes) == 2 * len(PATHS) and sizes.groupby("lag")["share"].sum().tolist() == pytest.approx([1, 1])
-    found = load_explanation(tmp_path / "out" / npz[0])
+    found = WorldExplanation.load(tmp_path / "out" / npz[0])
     episode = recording.episode(int(found.episode))
     assert episode.behaviour == "argmax" and episode["lpc"][: len(episode["action"]) - 1].argmax() == found.step
     before = (tmp_path / "out" / npz[0]).read_bytes()

@@ -15,7 +15,14 @@ from generative import validate
 from generative.attribution.agreement import RANDOM, SHUFFLED, compare, count_outcomes, rank_cases, summarise
 from generative.attribution.closed_loop import untrained
 from generative.attribution.counterfactuals import Case, Edit, effects, legal_edits, world_at
-from generative.attribution.integrated_gradients import MEMORY_ONLY, Loop, attribute, predict_effects, total_of
+from generative.attribution.integrated_gradients import (
+    MEMORY_ONLY,
+    ClosedLoopRollout,
+    attribute,
+    predict_effects,
+    total_of,
+)
+from generative.attribution.scenes import WORLD, Place
 from generative.attribution.validation import (
     ALL,
     WITHOUT_WORLD,
@@ -27,10 +34,11 @@ from generative.attribution.validation import (
     read_rows,
     row_bytes,
 )
+from generative.domains.babyai.domain import BABYAI
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.scenes import WORLD, ExactScenes, Place
+from generative.domains.babyai.scenes import ExactScenes
 from generative.domains.babyai.targets import parse_target
-from generative.domains.inputs import open_scenes
+from generative.domains.registry import open_scenes
 from generative.figures.agreement_figures import plot_agreement
 from mop.common.errors import InputError, exit_code
 
@@ -93,10 +101,10 @@ def test_a_case_holds_true_effects_beside_predicted_ones(recorded):
     assert np.allclose(row["acting"], true.acting.T, atol=1e-6) and np.allclose(row["forced"], true.forced.T, atol=1e-6)
     scene = open_scenes("exact", recording).at_world(world)
     simulator = study.predictors[0].scenes.simulator
-    loop = Loop(policy, simulator, scene.begin, lang[None], hidden[None], 2, torch.tensor([[*actions, 0]]))
+    loop = ClosedLoopRollout(policy, simulator, scene.begin, lang[None], hidden[None], 2, torch.tensor([[*actions, 0]]))
     changed = scene.edited(edits)
     for name, paths in ((ALL, ()), (WITHOUT_WORLD, (MEMORY_ONLY,))):
-        found = attribute(loop, scene.there, changed, targets, *paths, num_points=NUM_POINTS)
+        found = attribute(loop, scene.inputs, changed, targets, *paths, num_points=NUM_POINTS)
         expected = torch.stack([total_of(numbers) for numbers in found])
         assert np.allclose(row["predicted"]["own"][name], expected, atol=1e-5)
 
@@ -118,7 +126,7 @@ def test_a_planted_cause_is_the_top_attribution_in_a_real_world_and_nowhere_else
     is through the world. All of it as the cloned real world says.
     """
     world = world_at("BabyAI-UnlockPickup-v0", None, 3, [])
-    scenes, cell = ExactScenes(world.codes.shape), None
+    scenes, cell = ExactScenes(BABYAI, {"grid_shape": world.codes.shape}), None
     scene = scenes.at_world(world)
     for thing in scene.things:  # a coloured thing in the agent's view
         i, j = 3 + thing.right, 6 - thing.ahead
@@ -137,10 +145,12 @@ def test_a_planted_cause_is_the_top_attribution_in_a_real_world_and_nowhere_else
     for lag in (0, 3, 5, 7):
         hidden, lang = torch.full((5,), 1.0), torch.zeros(1)
         (true,) = effects(planted, [Case(world, hidden, lang, [6] * lag, edits)], [target])
-        loop = Loop(planted, scenes.simulator, scene.begin, lang[None], hidden[None], lag, torch.full((1, lag + 1), 6))
-        (found,) = predict_effects(loop, scene.there, scene.edited(edits), [target], num_points=2)
+        loop = ClosedLoopRollout(
+            planted, scenes.simulator, scene.begin, lang[None], hidden[None], lag, torch.full((1, lag + 1), 6)
+        )
+        (found,) = predict_effects(loop, scene.inputs, scene.edited(edits), [target], num_points=2)
         assert np.allclose(found.total(), true.forced[:, 0], atol=1e-5)
-        (without,) = predict_effects(loop, scene.there, scene.without(scene.things), [target], num_points=2)
+        (without,) = predict_effects(loop, scene.inputs, scene.without(scene.things), [target], num_points=2)
         sizes |= {(lag, thing): abs(float(value)) for thing, value in zip(scene.things, without.total(), strict=True)}
         for path in ("memory", "world", "mixed"):
             is_it = path == {5: "memory", 7: "mixed"}.get(lag)

@@ -28,8 +28,9 @@ from generative import evaluate_agent, plot_training_csv, render, train_agent, t
 from generative.agents.agent_training import RENEWAL_INTERVAL, AgentRun
 from generative.agents.level_play import AgentActor, ConstantActor, play_levels
 from generative.agents.networks import load_agent
-from generative.domains.base import GAMES as GAME_DOMAIN
+from generative.domains.coinrun.domain import COINRUN
 from generative.domains.coinrun.games import GAMES, NUM_ACTIONS, RIGHT_AND_JUMP, GameEnvs
+from generative.simulators.training import resolve_settings
 from mop.artifacts.checkpoints import load_checkpoint, save_checkpoint
 from mop.common.errors import exit_code
 from mop.training.loop import STATE_NAME
@@ -265,7 +266,8 @@ def test_every_command_of_the_page_is_understood():
             kept = train_agent.checkpoint_updates(updates, args.num_checkpoints)
             assert len(kept) == args.num_checkpoints and kept[-1] == updates and len(set(np.diff(kept))) <= 2
         if name == "train_gen_model":
-            assert train_gen_model.settle(args, GAME_DOMAIN)["num_updates"] > 1000
+            given = train_gen_model.check_given(args)
+            assert resolve_settings(COINRUN, args.param_name or "small", given)["num_updates"] > 1000
     every = {"train_agent", "plot_training_csv", "evaluate_agent", "render", "record", "train_gen_model", "fidelity"}
     every |= {"directions", "intervene", "saliency", "hazards"}
     assert len(commands) == 18 and {name for name, _ in commands} == every

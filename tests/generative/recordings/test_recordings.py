@@ -21,7 +21,7 @@ from generative.domains.babyai.policy import FrozenPolicy
 from generative.recordings import format, recorder
 from generative.recordings.behaviours import CHOOSE
 from generative.recordings.format import BEHAVIOURS, SPLITS, Recording, open_recording, split_of
-from generative.simulators.relaxation import soften
+from generative.simulators.relaxation import to_simplex
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import World
@@ -111,7 +111,7 @@ def check_replay(recording: Recording, tolerance: float) -> int:
         lang = policy.embed([episode.mission])
         assert (lang[0].numpy() == episode.lang).all()
         hidden = torch.from_numpy(episode["hidden"])
-        answer = policy.step(soften(episode["obs"]), lang.expand(len(hidden), -1), hidden)
+        answer = policy.step(to_simplex(episode["obs"]), lang.expand(len(hidden), -1), hidden)
         assert np.abs(answer.hidden[:-1] - hidden[1:]).max() <= tolerance
         routing = torch.cat(answer.routing, -1).numpy()
         assert np.abs(episode["routing"] - routing).max() <= tolerance

@@ -19,8 +19,7 @@ from scripts import REPOSITORY, script_environment
 from generative import directions, intervene
 from generative.agents.level_play import AgentActor, Chosen, LevelEpisode, play_levels
 from generative.agents.networks import load_agent, make_agent
-from generative.domains.babyai import labels
-from generative.domains.coinrun import rollouts
+from generative.domains.coinrun import labels, rollouts
 from generative.domains.coinrun.games import ACTION_NAMES, RIGHT, RIGHT_AND_JUMP, UNSEEN_LEVELS
 from generative.domains.coinrun.labels import (
     AGENT_COLUMNS,
@@ -383,5 +382,3 @@ def test_agents_and_games_of_which_nothing_can_be_told_are_refused():
     how = {"num_worlds": 5, "first_seed": 0, "num_envs": 4, "policy": "argmax", "max_steps": None, "seed": 0}
     with pytest.raises(InputError, match="can be counted in coinrun alone, not in caveflyer"):
         GameArena(make_agent(TINY), WORLD | {"env_name": "caveflyer"}, **how)
-    with pytest.raises(InputError, match="no memory that could be moved"):
-        GameArena(make_agent(TINY | {"is_recurrent": False}), WORLD, **how)

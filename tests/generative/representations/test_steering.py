@@ -14,7 +14,7 @@ from generative import directions as directions_command
 from generative import intervene as command
 from generative.domains.babyai import rollouts
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.rollouts import EVENTS, MAIN, column_names, event_of, measures_of, play
+from generative.domains.babyai.rollouts import EVENTS, MAIN, column_names, event_of, measures_of, play_moved
 from generative.figures.direction_figures import plot_effects
 from generative.representations import sparse_autoencoder
 from generative.representations.direction_sets import Directions, load_directions
@@ -181,7 +181,7 @@ def test_nulling_the_planted_direction_changes_the_behaviour_and_no_other_does()
     policy.initial_hidden = policy.policy.initial_hidden
 
     def actions_of(move):
-        table = play(policy, GOTO, 12, range(6), move, num_envs=4).table
+        table = play_moved(policy, GOTO, 12, range(6), move, num_envs=4).table
         by_action = np.stack([sum(table[f"{p}: {a}"] for p in PHASES) for a in ACTION_NAMES], 1)
         assert (by_action.sum(1) == table["steps"]).all()
         return by_action
@@ -218,7 +218,7 @@ def test_without_a_move_the_run_is_plain_evaluation_bit_for_bit(trained):
     size = frozen(trained).policy.hidden_size
     still = make_directions(np.eye(size)[:1], np.eye(size)[:1], np.zeros(size))
     for move in (None, Operation("swap", 0, to=0).move(still)):
-        table = play(frozen(trained), UNLOCK, None, seeds, move, num_envs=5).table
+        table = play_moved(frozen(trained), UNLOCK, None, seeds, move, num_envs=5).table
         for name in ("seed", "success", "steps"):
             assert table[name].tolist() == [episode[name] for episode in evaluation.episodes]
         columns = {"lpc": steps.lpc}
@@ -241,16 +241,16 @@ def test_a_move_changes_the_memory_by_what_it_says(trained):
     policy = frozen(trained)
     size = policy.policy.hidden_size
     directions = make_directions(np.eye(size)[:1], np.eye(size)[:1], np.zeros(size))
-    plain = play(policy, UNLOCK, 20, range(4), None).table
+    plain = play_moved(policy, UNLOCK, 20, range(4), None).table
     operation = Operation("add", 0, value=3.0)
-    pushed = play(policy, UNLOCK, 20, range(4), operation.move(directions))
+    pushed = play_moved(policy, UNLOCK, 20, range(4), operation.move(directions))
     step = 3 * float(directions.sd[0])
     np.testing.assert_allclose(pushed.table["moved"], step * pushed.table["steps"], rtol=1e-5)
     assert not np.array_equal(pushed.table["lpc"], plain["lpc"])
     for row, steps in zip(pushed.amounts, pushed.table["steps"].astype(int), strict=True):
         np.testing.assert_allclose(row[:steps], step, rtol=1e-6)
         assert not row[steps:].any()
-    copied = play(policy, UNLOCK, 20, range(4), Move(pushed.replay(), operation.move(directions).way))
+    copied = play_moved(policy, UNLOCK, 20, range(4), Move(pushed.replay(), operation.move(directions).way))
     assert all(np.array_equal(copied.table[name], pushed.table[name]) for name in copied.table)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from generative.domains.babyai.cells import COLOR, DOOR, STATE, TYPE, WALL, cell_codes, cell_columns
 from generative.simulators.exact import ExactSimulator
-from generative.simulators.relaxation import CELL_CATEGORIES, NUM_CELLS, cells, harden, soften
+from generative.simulators.relaxation import CELL_CATEGORIES, NUM_CELLS, cells, discretise, to_simplex
 from generative.simulators.visibility import Sight
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import NUM_ACTIONS, World, bot_steps
@@ -98,7 +98,7 @@ def test_equals_the_environment_on_100000_transitions_of_five_tasks():
             actions = [act(world, n % 2 == 0, rng, counts) for n, world in enumerate(worlds)]
             state = simulator.step(state, one_hot(actions))
             assert_same(state, state_of_arrays(simulator, worlds))
-            assert torch.equal(simulator.observe(state), soften(np.stack([world.obs for world in worlds])))
+            assert torch.equal(simulator.view(state), to_simplex(np.stack([world.obs for world in worlds])))
         for found, expected in zip(simulator.codes_of(state), arrays_of(worlds), strict=True):
             assert (found == expected).all()
     needed = {"pick-up": 1500, "drop": 1500, "toggle": 1000, "unlock": 200, "locked": 100, "box opened": 200}
@@ -122,7 +122,7 @@ def test_a_box_gives_what_it_holds_wherever_it_was_carried():
     for action in (PICKUP, LEFT, LEFT, DROP, TOGGLE, PICKUP, TOGGLE, DROP):
         world.step(action)
         state = simulator.step(state, one_hot([action]))
-        assert torch.equal(simulator.observe(state), soften(world.obs[None]))
+        assert torch.equal(simulator.view(state), to_simplex(world.obs[None]))
         assert torch.equal(cell_codes(state["grid"][0]), torch.from_numpy(world.codes & (1 << 20) - 1))
         shown.append(None if world.env.carrying is None else world.env.carrying.type)
     assert shown == ["box", "box", "box", None, None, "key", "key", None]
@@ -142,7 +142,7 @@ def test_step_changes_nothing_of_what_it_is_given():
     simulator = ExactSimulator(worlds[0].codes.shape)
     state = simulator.state_of_worlds(worlds)
     before = {name: values.clone() for name, values in state.items()}
-    simulator.observe(simulator.step(state, one_hot(np.arange(8) % 7)))
+    simulator.view(simulator.step(state, one_hot(np.arange(8) % 7)))
     assert_same(state, before)
 
 
@@ -243,8 +243,8 @@ def test_a_gradient_of_a_view_is_the_difference_that_another_category_makes():
     rng = np.random.default_rng(stream_seed(0, "view"))
     state = random_state(rng, 100)
     simulator = ExactSimulator((6, 5))
-    weights = torch.from_numpy(rng.normal(size=simulator.observe(state).shape)).float()
-    changed = assert_linear(lambda given: (simulator.observe(given) * weights).sum(-1), state, replacements(rng, state))
+    weights = torch.from_numpy(rng.normal(size=simulator.view(state).shape)).float()
+    changed = assert_linear(lambda given: (simulator.view(given) * weights).sum(-1), state, replacements(rng, state))
     assert all(changed[name] > 50 for name in state), changed
 
 
@@ -275,7 +275,7 @@ def test_finite_differences_between_ones_and_zeros():
     """A step is smooth everywhere; a view in the cells it shows, unless they become opaque or clear."""
     rng = np.random.default_rng(stream_seed(0, "soft"))
     state, simulator = random_state(rng, 50), ExactSimulator((6, 5))
-    view_weights = torch.from_numpy(rng.normal(size=simulator.observe(state).shape)).float()
+    view_weights = torch.from_numpy(rng.normal(size=simulator.view(state).shape)).float()
     weights = {name: torch.from_numpy(rng.normal(size=values.shape)).float() for name, values in state.items()}
     soft = {name: torch.cat([spread(state[name][..., block], rng) for block in BLOCKS], -1) for name in CELLS}
     soft |= {"position": spread(state["position"].flatten(1), rng).view(50, 6, 5)}
@@ -290,7 +290,7 @@ def test_finite_differences_between_ones_and_zeros():
     is_clear[[WALL, DOOR]] = 0.0
 
     def total_of_view(given):
-        return (simulator.observe({**given, "grid": given["grid"] * is_clear}) * view_weights).sum(-1)
+        return (simulator.view({**given, "grid": given["grid"] * is_clear}) * view_weights).sum(-1)
 
     assert_slopes(total_of_view, {**soft, "position": state["position"]}, CELLS, rng)
 
@@ -328,7 +328,7 @@ def test_a_colour_matters_to_a_later_view_exactly_where_it_is_seen():
         for action in actions[start : start + 5]:
             world.step(action)
             state = simulator.step(state, one_hot([action]))
-        shown = cells(simulator.observe(state))[..., COLOR]
+        shown = cells(simulator.view(state))[..., COLOR]
         (gradient,) = torch.autograd.grad((shown * torch.rand(shown.shape) + shown).sum(), first["grid"])
         seen, numbers = seen_now(world), world.codes >> 20
         expected = seen.copy()
@@ -351,7 +351,7 @@ def test_a_closed_door_matters_to_what_is_behind_it():
         simulator = ExactSimulator(world.codes.shape)
         state = simulator.state_of_worlds([world])
         state["grid"].requires_grad_()
-        shown = simulator.observe(state)
+        shown = simulator.view(state)
         dark = cells(shown)[..., 0].detach() == 1.0
         weights = torch.rand(dark.shape, generator=torch.Generator().manual_seed(0)) * dark
         (gradient,) = torch.autograd.grad((cells(shown)[..., 0] * weights).sum(), state["grid"])
@@ -361,7 +361,7 @@ def test_a_closed_door_matters_to_what_is_behind_it():
             opened[y, x] &= 0xFFFF
             place, way = np.array([world.position]), np.array([world.direction])
             other = simulator.state_of(opened[None], place, way, np.array([EMPTY]))
-            difference = ((cells(simulator.observe(other))[..., 0] - cells(shown)[..., 0]) * weights).sum()
+            difference = ((cells(simulator.view(other))[..., 0] - cells(shown)[..., 0]) * weights).sum()
             by_gradient = gradient[0, y, x, STATE] @ torch.tensor([1.0, -1.0, 0.0])
             torch.testing.assert_close(by_gradient, difference.detach(), atol=1e-4, rtol=1e-4)
             num_doors += int(difference.abs() > 0.1)
@@ -378,7 +378,7 @@ def test_an_action_has_a_gradient_on_a_later_view():
         after = simulator.step(state, action)
         for later in (LEFT, FORWARD):
             after = simulator.step(after, one_hot([later]))
-        shown = simulator.observe(after)
+        shown = simulator.view(after)
         (gradient,) = torch.autograd.grad(
             (shown * torch.from_numpy(rng.normal(size=shown.shape)).float()).sum(), action
         )
@@ -391,4 +391,4 @@ def test_codes_and_columns_are_inverse():
     codes = np.array([EMPTY, GREY_WALL, DOOR + (1 << 16), 0, 7 + (3 << 8) + (9 << 20)])
     assert cell_codes(cell_columns(codes)).tolist() == [*codes[:-1], 7 + (3 << 8)]
     assert cell_columns(codes).shape == (5, sum(CATEGORIES))
-    assert harden(soften(np.zeros((1, 152)))).shape == (1, 152)
+    assert discretise(to_simplex(np.zeros((1, 152)))).shape == (1, 152)

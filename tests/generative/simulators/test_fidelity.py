@@ -14,15 +14,23 @@ from generative_data import tiny_pair
 
 from generative import fidelity, train_gen_model
 from generative.attribution.closed_loop import untrained
+from generative.domains.babyai.domain import BABYAI
+from generative.domains.babyai.fidelity import ACTORS, AHEAD, MEASURES, Markov, by_exact, run_trials, sums_of
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.trials import ACTORS, AHEAD, choose_moments, run_trials
 from generative.figures.training_curves import plot_fidelity
 from generative.simulators import evaluation
-from generative.simulators.evaluation import MEASURES, check_fidelity, interval_of_ratio, measure, sums_of
+from generative.simulators.evaluation import (
+    Forecast,
+    by_copy,
+    by_model,
+    by_shuffled,
+    check_fidelity,
+    choose_moments,
+    interval_of_ratio,
+    measure,
+)
 from generative.simulators.exact import ExactSimulator
-from generative.simulators.forecasts import Markov, by_copy, by_exact, by_model, by_shuffled
-from generative.simulators.relaxation import NUM_CELLS, harden
-from generative.simulators.training import PRESETS
+from generative.simulators.relaxation import NUM_CELLS, discretise
 from generative.simulators.world_model import WorldModel
 from mop.common.configuration import as_flags
 from mop.common.errors import InputError
@@ -53,7 +61,7 @@ def trials(tiny):
 def test_minigrids_own_rules_are_always_right(tiny, trials):
     exact = ExactSimulator(tuple(tiny[0].config["encoding"]["grid_shape"]))
     for of_actor in trials[0].values():
-        found = measure(of_actor, by_exact(exact, of_actor))
+        found = measure(of_actor, by_exact(exact, of_actor), sums_of)
         assert set(found) == set(MEASURES)
         for name, parts in found.items():
             known = np.array(parts["mean"])[~np.isnan(parts["mean"])]
@@ -84,7 +92,7 @@ def test_a_trial_is_what_happens_in_the_real_world(tiny, trials):
             _, terminated, truncated = world.step(action)
             is_over = terminated or truncated
             if i >= 0:
-                assert np.array_equal(harden(one.frames[3 + i, n]).numpy(), world.obs)
+                assert np.array_equal(discretise(one.frames[3 + i, n]).numpy(), world.obs)
                 seen_now = np.zeros_like(shown)
                 image = np.zeros(OBS_DIM, np.float32)
                 observe(world.codes, *world.position, world.direction, world.carried, image, seen_now)
@@ -108,7 +116,7 @@ def test_measures_of_what_is_right_and_of_what_is_wrong(trials):
     one = trials[0]["trained"]
     right = one.frames[3:]
     wrong = right.roll(1, -1)  # every category another one
-    best, worst = (sums_of(one, forecast) for forecast in (right, wrong))
+    best, worst = (sums_of(one, Forecast(views)) for views in (right, wrong))
     for name in ("cells", "seen_cells", "new_cells", "exact_view", "action", "routing"):
         assert np.array_equal(*best[name]), name
     for name in ("seen_cells", "exact_view"):
@@ -136,18 +144,18 @@ def test_intervals_are_those_of_the_bootstrap_over_episodes():
 
 def test_baselines_know_little(tiny, trials):
     recording, one = tiny[0], trials[0]["trained"]
-    assert torch.equal(by_copy(one), one.frames[2].expand(T, -1, -1))
+    assert torch.equal(by_copy(one).views, one.frames[2].expand(T, -1, -1))
     markov = Markov.of(recording)
     assert np.array_equal(markov.directions[:, 0], [3, 0, 1, 2]) and np.array_equal(
         markov.directions[:, 1], [1, 2, 3, 0]
     )
     assert np.array_equal(markov.directions[:, 2], range(4)) and markov.flags[0, 2] == 0
-    first, counts = harden(markov(one)[0]).numpy(), {}
+    first, counts = discretise(markov(one).views[0]).numpy(), {}
     for k in recording.episodes("train"):
         episode = recording.episode(k)
         obs, actions = np.asarray(episode["obs"], int), episode["action"]
         for t in np.flatnonzero(actions[:-1] == one.actions[2, 0].item()):
-            if np.array_equal(obs[t][[24, 73, 122]], harden(one.frames[2, 0])[[24, 73, 122]].int().numpy()):
+            if np.array_equal(obs[t][[24, 73, 122]], discretise(one.frames[2, 0])[[24, 73, 122]].int().numpy()):
                 after = tuple(obs[t + 1][[24, 73, 122]])
                 counts[after] = counts.get(after, 0) + 1
     assert counts and counts[tuple(first[0][[24, 73, 122]].astype(int))] == max(counts.values())
@@ -157,12 +165,12 @@ def test_shuffled_actions_are_other_actions(tiny, trials):
     one = trials[0]["trained"]
     torch.manual_seed(0)
     encoding = tiny[0].config["encoding"]
-    model = WorldModel(encoding["lang_dim"], encoding["hidden_size"], PRESETS["small"])
+    model = WorldModel(BABYAI, BABYAI.presets["small"], encoding["hidden_size"], encoding["lang_dim"])
     told, shuffled = by_model(model, one), by_shuffled(model, one)
-    assert told.shape == shuffled.shape == (T, 8, 985)
+    assert told.views.shape == shuffled.views.shape == (T, 8, 985)
     own = by_model(model, one, one.one_hot_actions[2:])
-    assert torch.equal(own, told)
-    assert not torch.equal(shuffled, told)
+    assert torch.equal(own.views, told.views)
+    assert not torch.equal(shuffled.views, told.views)
 
 
 # --- the gate and the command -----------------------------------------------------------------------------------------

@@ -12,20 +12,21 @@ from generative_data import tiny_checkpoint, tiny_pair
 from torch.nn import functional as F
 
 from generative import plot_training_csv, train_gen_model
-from generative.domains.babyai.decoder import SymbolicViews
-from generative.domains.registry import load_recorded_policy
+from generative.domains.babyai.decoder import SymbolicDecoder
+from generative.domains.babyai.domain import BABYAI
+from generative.domains.registry import load_recorded_policy, load_simulator
 from generative.figures.training_curves import plot_log
-from generative.simulators.losses import ARRAYS, TERMS, Frames, losses, simulate
-from generative.simulators.relaxation import CARRYING, DIRECTION, SOFT_DIM, harden, soften
-from generative.simulators.training import PRESETS, SETTINGS, SimulatorRun, all_windows, make_config
-from generative.simulators.world_model import WorldModel, load_world_model
+from generative.simulators.losses import Frames, losses, simulate
+from generative.simulators.relaxation import CARRYING, DIRECTION, SOFT_DIM, discretise, to_simplex
+from generative.simulators.training import SimulatorRun, all_windows, make_config, resolve_settings
+from generative.simulators.world_model import WorldModel
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.configuration import as_flags
 from mop.common.errors import InputError
 from mop.envs.babyai import NUM_ACTIONS, World
 from mop.training.loop import CURVE_NAME, FINAL_NAME, LOG_NAME
 
-SMALL = PRESETS["small"]
+SMALL = BABYAI.presets["small"]
 FLAGS = {"batch_size": 4, "num_sim_steps": 4, "num_initializing_steps": 2, "param_name": "small", "log_interval": 1}
 
 
@@ -41,11 +42,11 @@ def parts(tiny):
     recording, checkpoint = tiny
     policy, _ = load_recorded_policy(recording, str(checkpoint))
     torch.manual_seed(0)
-    model = WorldModel(policy.policy.lang_dim, policy.policy.hidden_size, SMALL)
+    model = WorldModel(BABYAI, SMALL, policy.hidden_size, policy.lang_dim)
     windows = all_windows(recording, 7, 3, "train")
     of_all = windows.batch(np.arange(len(windows)))
     ending, short = (np.flatnonzero(one)[:2] for one in (of_all["terminated"].any(1), ~of_all["mask"].all(1)))
-    return model, policy, Frames.of(windows.batch([0, 2, 4, 6, *ending, *short], ARRAYS))
+    return model, policy, Frames.of(windows.batch([0, 2, 4, 6, *ending, *short], BABYAI.arrays), BABYAI)
 
 
 def train(tiny, folder, *switches, **flags) -> int:
@@ -69,22 +70,22 @@ def random_obs(num: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_surprise_is_the_sum_of_the_surprises_at_all_parts():
-    views, obs = SymbolicViews(5, 3, 4), random_obs(6)
+    views, obs = SymbolicDecoder(5, 3, 4), random_obs(6)
     logits = 3 * torch.randn(6, SOFT_DIM, generator=torch.Generator().manual_seed(1))
     planes, expected = logits[:, :980].split([539, 294, 147], 1), torch.zeros(6)
     for plane, part, size in zip(planes, obs[:, :147].long().split(49, 1), (11, 6, 3), strict=True):
         expected += F.cross_entropy(plane.reshape(-1, size), part.reshape(-1), reduction="none").view(6, -1).sum(1)
     expected += F.cross_entropy(logits[:, DIRECTION], obs[:, 147:151].argmax(1), reduction="none")
     expected += F.binary_cross_entropy(logits[:, CARRYING].sigmoid(), obs[:, 151].float(), reduction="none")
-    assert torch.allclose(views.nats(logits, soften(obs)), expected, rtol=1e-5)
+    assert torch.allclose(views.nats(logits, to_simplex(obs)), expected, rtol=1e-5)
     assert torch.allclose(views.probabilities(logits)[:, :980].sum(1), torch.full((6,), 147.0))
 
 
 def test_the_likeliest_observation_is_shown_with_gradients_of_its_probabilities():
-    views, obs = SymbolicViews(5, 3, 4), random_obs(6)
-    logits = (4 * soften(obs) - 2).requires_grad_()
+    views, obs = SymbolicDecoder(5, 3, 4), random_obs(6)
+    logits = (4 * to_simplex(obs) - 2).requires_grad_()
     shown = views.decode(logits)
-    assert torch.equal(harden(shown.detach()), obs.float()) and set(shown.detach().unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(discretise(shown.detach()), obs.float()) and set(shown.detach().unique().tolist()) == {0.0, 1.0}
     weights = torch.randn(SOFT_DIM, generator=torch.Generator().manual_seed(2))
     (through,) = torch.autograd.grad((shown * weights).sum(), logits)
     (expected,) = torch.autograd.grad((views.probabilities(logits) * weights).sum(), logits)
@@ -94,14 +95,15 @@ def test_the_likeliest_observation_is_shown_with_gradients_of_its_probabilities(
 def test_the_map_moves_as_the_agent_does():
     """With the codes of the real grid as the map, its view is the real one wherever nothing is hidden."""
     world, num_checked = World("BabyAI-UnlockPickup-v0"), {0: 0, 1: 0, 2: 0, 4: 0}
-    model, hand = WorldModel(3, 5, SMALL | {"map_channels": 1}), torch.full((1, 1), 9.0)
+    model, hand = WorldModel(BABYAI, SMALL | {"map_channels": 1}, 5, 3), torch.full((1, 1), 9.0)
     places, rng = model.places, np.random.default_rng(0)
     motion = {0: 1, 1: 2, 2: 3, 4: 0}  # action -> stay, left, right, ahead
     for seed in range(20):
         world.reset(seed)
-        around, heading = torch.full((1, 13, 13, 1), -1.0), torch.eye(4)[None, world.direction]
+        heading = torch.eye(4)[None, world.direction]
+        state = {"places": torch.full((1, 13, 13, 1), -1.0), "heading": heading, "hand": hand}
         for action in rng.choice([0, 1, 2, 2, 4], 12).tolist():
-            around, _ = places.written(around, hand, places.view(around, hand), *known(world))
+            state = {**places.written(state, places.view(state), *known(world)), "hand": hand}
             before = world.position
             world.step(action)
             kind = 0 if action == 2 and world.position == before else motion[action]
@@ -109,14 +111,13 @@ def test_the_map_moves_as_the_agent_does():
                 for parameter in places.motion[-1].parameters():
                     parameter.zero_()
                 places.motion[-1].bias[kind] = 1e3
-                weights = places.motions(around, torch.zeros(1, model.gru.hidden_size + NUM_ACTIONS))
-                around, heading = places.moved(around, weights), places.turned(heading, weights)
-            assert int(heading.argmax()) == world.direction
-            told, (true, visible) = places.view(around, hand), known(world)
-            compared = (visible > 0) & (told > 0)
-            assert told[0, 3, 6] == 9.0  # the agent's own cell shows what it carries
+                state = places.moved(state, torch.zeros(1, model.gru.hidden_size + NUM_ACTIONS))
+            assert int(state["heading"].argmax()) == world.direction
+            remembered, (true, visible) = places.view(state), known(world)
+            compared = (visible > 0) & (remembered > 0)
+            assert remembered[0, 3, 6] == 9.0  # the agent's own cell shows what it carries
             compared[:, 3, 6] = False
-            assert torch.equal(told[compared], true[compared])
+            assert torch.equal(remembered[compared], true[compared])
             num_checked[action] += int(compared.sum())
     assert all(number > 200 for number in num_checked.values())
 
@@ -156,28 +157,28 @@ def test_simulating_windows_is_stepping_the_simulator(parts):
     model, _, frames = parts
     with torch.no_grad():
         simulated = simulate(model, frames, 3, torch.ones_like(frames.mask), None)
-        state = model.begin(frames.soft[:3].transpose(0, 1), frames.actions[1:3].transpose(0, 1), frames.lang)
+        state = model.observe(frames.views[:3].transpose(0, 1), frames.actions[1:3].transpose(0, 1), frames.lang)
         copy = {name: part.clone() for name, part in state.items()}
         for t in range(3, 7):
             after = model.step(state, frames.actions[t])
             assert all(torch.equal(state[name], copy[name]) for name in copy)  # functional
             state, copy = after, {name: part.clone() for name, part in after.items()}
-            shown = model.observe(state)
+            shown = model.view(state)
             assert torch.equal(shown, model.views.decode(simulated.logits[t])) and shown.shape == (
                 len(frames.lang),
                 985,
             )
             assert torch.allclose(model.outcome(state), simulated.outcomes[t], atol=1e-5)
-        blank = model.begin(frames.soft[:0].transpose(0, 1), frames.actions[:0].transpose(0, 1), frames.lang)
+        blank = model.observe(frames.views[:0].transpose(0, 1), frames.actions[:0].transpose(0, 1), frames.lang)
         assert all(torch.equal(part, model.blank(frames.lang)[name]) for name, part in blank.items())
 
 
 def test_gradients_reach_first_frames_and_actions(parts):
     model, _, frames = parts
-    first = frames.soft[:2].transpose(0, 1).clone().requires_grad_()
+    first = frames.views[:2].transpose(0, 1).clone().requires_grad_()
     action = frames.actions[2].clone().requires_grad_()
-    state = model.begin(first, frames.actions[1:2].transpose(0, 1), frames.lang)
-    shown = model.observe(model.step(model.step(state, action), frames.actions[3]))
+    state = model.observe(first, frames.actions[1:2].transpose(0, 1), frames.lang)
+    shown = model.view(model.step(model.step(state, action), frames.actions[3]))
     weights = torch.randn(985, generator=torch.Generator().manual_seed(0))
     for gradient in torch.autograd.grad((shown * weights).sum(), (first, action)):
         assert (gradient.flatten(1).abs().sum(1) > 0).all()
@@ -188,7 +189,9 @@ def test_what_is_after_the_end_of_an_episode_changes_nothing(parts):
     is_over = ~frames.mask
     assert is_over.any() and frames.outcomes[..., 0].any()
     noisy = frames._replace(
-        soft=torch.where(is_over[..., None], soften(random_obs(is_over.numel())).view(frames.soft.shape), frames.soft),
+        views=torch.where(
+            is_over[..., None], to_simplex(random_obs(is_over.numel())).view(frames.views.shape), frames.views
+        ),
         outcomes=torch.where(is_over[..., None], 1.0, frames.outcomes),
         hidden=torch.where(is_over[..., None], 3.0, frames.hidden),
     )
@@ -197,8 +200,8 @@ def test_what_is_after_the_end_of_an_episode_changes_nothing(parts):
         losses(model, policy, given, simulate(model, given, 2, torch.zeros_like(given.mask), None), 2, variance)
         for given in (frames, noisy)
     ]
-    assert set(found[0]) == set(TERMS)
-    for name in TERMS:
+    assert set(found[0]) == set(BABYAI.terms)
+    for name in BABYAI.terms:
         assert found[0][name].item() == pytest.approx(found[1][name].item(), rel=1e-6), name
         assert found[0][name].item() > 0, name
 
@@ -208,9 +211,9 @@ def test_terms_are_zero_where_the_simulation_is_the_truth(parts):
     whole = frames._replace(
         **{name: getattr(frames, name)[:, :4] for name in Frames._fields[:-1]}, lang=frames.lang[:4]
     )
-    answer = policy.run(whole.soft[2:], whole.lang, whole.hidden[2])
+    answer = policy.run(whole.views[2:], whole.lang, whole.hidden[2])
     simulated = simulate(model, whole, 2, torch.ones_like(whole.mask), None)
-    perfect = simulated._replace(logits=60 * whole.soft - 30, prior=simulated.posterior)
+    perfect = simulated._replace(logits=60 * whole.views - 30, prior=simulated.posterior)
     found = losses(model, policy, whole, perfect, 2, torch.ones(policy.policy.hidden_size))
     for name in ("obs", "hx", "routing", "act_log_probs"):
         assert abs(found[name].item()) < 1e-4, name
@@ -222,10 +225,10 @@ def test_terms_are_zero_where_the_simulation_is_the_truth(parts):
 
 def run_of(tiny, **settings) -> SimulatorRun:
     recording, checkpoint = tiny
-    defaults = {name: default for name, (default, _, _) in SETTINGS.items()}
     small = {"num_initializing_steps": 2, "num_sim_steps": 6, "batch_size": 8}
     policy, agent = load_recorded_policy(recording, str(checkpoint))
-    return SimulatorRun(make_config(defaults | small | settings, SMALL, recording, agent), policy, recording)
+    config = make_config(BABYAI, resolve_settings(BABYAI, "small", small | settings), "small", recording, agent)
+    return SimulatorRun(BABYAI, config, policy, recording)
 
 
 def test_the_loss_of_a_tiny_recording_falls(tiny):
@@ -239,7 +242,7 @@ def test_told_the_actions_of_others_it_is_clearly_worse(parts):
     """In a toy world every cell shows what was done last."""
     rng, frames = np.random.default_rng(0), parts[2]
     torch.manual_seed(0)
-    model = WorldModel(frames.lang.shape[1], 5, SMALL)
+    model = WorldModel(BABYAI, SMALL, 5, frames.lang.shape[1])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 
     def toy(num: int = 16) -> Frames:
@@ -248,7 +251,9 @@ def test_told_the_actions_of_others_it_is_clearly_worse(parts):
         obs[..., :49], obs[..., 147] = torch.from_numpy(actions)[..., None], 1
         hot = F.one_hot(torch.from_numpy(actions), NUM_ACTIONS).float()
         blank = frames.lang.new_zeros(num, frames.lang.shape[1])
-        return frames._replace(soft=soften(obs), actions=hot, mask=torch.ones(7, num, dtype=torch.bool), lang=blank)
+        return frames._replace(
+            views=to_simplex(obs), actions=hot, mask=torch.ones(7, num, dtype=torch.bool), lang=blank
+        )
 
     def nats(given: Frames, soft: torch.Tensor) -> torch.Tensor:
         simulated = simulate(model, given, 2, torch.ones_like(given.mask), None)
@@ -256,14 +261,14 @@ def test_told_the_actions_of_others_it_is_clearly_worse(parts):
 
     for _ in range(50):
         given = toy()
-        loss = nats(given, given.soft)
+        loss = nats(given, given.views)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     given = toy(64)
     others = given._replace(actions=torch.cat([given.actions[:2], given.actions[2:, torch.randperm(64)]]))
     with torch.no_grad():
-        assert nats(given, given.soft) < 0.3 * nats(others, given.soft)
+        assert nats(given, given.views) < 0.3 * nats(others, given.views)
 
 
 def test_the_model_runs_freely_further_and_further(tiny):
@@ -317,7 +322,7 @@ def test_interrupted_and_resumed_it_is_the_same_run(tiny, tmp_path, capsys):
     capsys.readouterr()
     assert train(tiny, tmp_path, "--resume", num_updates=6, tgm_exp_name="broken") == 0
     assert "is trained already" in capsys.readouterr().out
-    model, config = load_world_model(tmp_path / "straight")
+    model, config = load_simulator(tmp_path / "straight")
     assert config["num_initializing_steps"] == 2 and not any(p.requires_grad for p in model.parameters())
     assert all(torch.equal(value, one["policy_state_dict"][name]) for name, value in model.state_dict().items())
 
@@ -356,9 +361,9 @@ def test_what_cannot_be_is_refused(tiny, tmp_path, flags, message):
 
 def test_a_policy_is_no_simulator(tiny, tmp_path):
     with pytest.raises(InputError, match="but of no simulator"):
-        load_world_model(tiny[1])
+        load_simulator(tiny[1])
     with pytest.raises(InputError, match="train a simulator"):
-        load_world_model(tmp_path)
+        load_simulator(tmp_path)
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from generative import visualise
 from generative.attribution.closed_loop import roll_out
 from generative.domains.babyai.cells import BALL, BOX, COLOR, DOOR, KEY, TYPE, WALL
-from generative.domains.babyai.policy import Answer
+from generative.domains.babyai.domain import BABYAI
 from generative.domains.babyai.targets import parse_target
+from generative.domains.base import Answer
 from generative.simulators.exact import ExactSimulator
 from generative.simulators.relaxation import cells
-from generative.simulators.training import PRESETS
 from generative.simulators.world_model import WorldModel
 from generative.synthesis.levels import Level, SoftLevels, ask_bot, build, clauses_of, estimate_prior, level_of
 from generative.synthesis.search import Search, search_levels
@@ -183,11 +183,11 @@ def test_levels_are_optimised_through_a_learned_simulator():
     """It begins with what is seen of a level: gradients reach what is seen, and nothing else."""
     prior, worlds, policy = estimate_prior(levels_of(UNLOCK, 40)), worlds_of(UNLOCK, range(3)), tiny_policy(0)
     torch.manual_seed(0)
-    model, exact, lang = WorldModel(5, 36, PRESETS["small"]), ExactSimulator((6, 11)), torch.zeros(3, 5)
+    model, exact, lang = WorldModel(BABYAI, BABYAI.presets["small"], 36, 5), ExactSimulator((6, 11)), torch.zeros(3, 5)
     levels, begin = SoftLevels(prior, worlds, 0.95), visualise.begin_learned(model, exact, lang)
     draw = levels.draw(2.0, torch.Generator().manual_seed(0))
     state, first_view = begin(levels.state(draw))
-    torch.testing.assert_close(first_view, exact.observe(levels.state(draw)))
+    torch.testing.assert_close(first_view, exact.view(levels.state(draw)))
     trace = roll_out(policy, model, state, lang, policy.initial_hidden(3), 3, first_view=first_view)
     gradient = torch.autograd.grad(trace.routing[1][-1, :, 1].sum(), draw.cells)[0]
     is_reached = (gradient != 0).any(-1).any(0).view(6, 11)

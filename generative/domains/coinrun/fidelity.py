@@ -1,16 +1,12 @@
-"""Trials of simulators of a game: real levels in which somebody acts on from a recorded moment, and what the agent that
-watches makes of it; forecasts of them, and their measures.
+"""Fidelity in games: trials in real levels, baselines of simulators, and what is measured.
 
-A trial begins with some frames of a recorded history of an unseen level: what a simulator is shown. The level is played
-again up to there, as envpool cannot save one. Forecasts are of frames, and of the end of the episode and the reward.
+A trial begins in a recorded level, which is played again up to there, as envpool cannot save one.
 Axis letters: N trials, I frames that are shown, T frames that follow, A actions of the agent, X numbers of a view, S
 hidden units.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,13 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from generative.domains.babyai.trials import Moments
+from generative.domains.base import FidelityProtocol, Sums
 from generative.domains.coinrun.decoder import WHITE, frame_views
 from generative.domains.coinrun.games import RIGHT_AND_JUMP, begin_level, check_playable
 from generative.domains.coinrun.policy import FrozenAgent
 from generative.recordings.format import Recording
-from generative.simulators.fidelity_protocol import Judge, Sums, load_judged, shuffled_actions
-from generative.simulators.world_model import WorldModel
+from generative.simulators.evaluation import COPY, Forecast, Moments, Trials
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
 
@@ -44,35 +39,14 @@ _NUM_ROWS = 5000  # of training levels, of which the mean picture is taken
 
 
 @dataclass(frozen=True)
-class GameTrials:
-    """N trials with one actor."""
+class GameTrials(Trials):
+    """Trials in a game; frames (I + T, N, 3, 64, 64) uint8, zeros after the end of the episode."""
 
-    frames: Tensor  # (I + T, N, 3, 64, 64) uint8; zeros after the end of the episode
-    actions: Tensor  # (I + T - 1, N) int64; of no meaning after the end of the episode
-    mask: np.ndarray  # (T, N) bool, False after the end of the episode
     is_end: np.ndarray  # (T, N) bool: the episode was over with this frame, not for its length
     reward: np.ndarray  # (T, N) float32, on arrival at the frame
-    policy: FrozenAgent  # who watches, and acts where the actor is `trained`
-    hidden: Tensor  # (N, S), its memory before the first frame that follows
 
-    @property
-    def num_shown(self) -> int:
-        """I."""
-        return len(self.frames) - len(self.mask)
-
-    def views(self, t: int) -> Tensor:
-        """(N, X) of frame t that follows; negative: that was shown."""
-        return frame_views(self.frames[self.num_shown + t])
-
-    @property
-    def one_hot_actions(self) -> Tensor:
-        """(I + T - 1, N, A) float32."""
-        return F.one_hot(self.actions, len(self.policy.agent.actions)).float()
-
-    @property
-    def lang(self) -> Tensor:
-        """(N, 0)."""
-        return torch.zeros(len(self.hidden), 0)
+    def views(self, which: int | slice) -> Tensor:
+        return frame_views(self.frames[which])
 
 
 @torch.no_grad()
@@ -93,14 +67,21 @@ def run_trials(moments: Moments, actor: str, policy: FrozenAgent, num_steps: int
         "constant": lambda logits: names.index(RIGHT_AND_JUMP),
     }[actor]
     pairs = list(zip(moments.numbers.tolist(), moments.rows.tolist(), strict=True))
-    found = [
+    trials = [
         _run_trial(moments, number, row, choose, policy, num_steps)
         for number, row in tqdm(pairs, desc=f"actor: {actor}", leave=False, dynamic_ncols=True)
     ]
-    frames, actions, mask, is_end, reward, hidden = zip(*found, strict=True)
-    arrays = [np.stack(part, 1) for part in (mask, is_end, reward)]
-    by_time = [torch.from_numpy(np.stack(part, 1)) for part in (frames, actions)]
-    return GameTrials(*by_time, *arrays, policy, torch.cat(hidden))
+    frames, actions, mask, is_end, reward, hidden = zip(*trials, strict=True)
+    return GameTrials(
+        frames=torch.from_numpy(np.stack(frames, 1)),
+        actions=torch.from_numpy(np.stack(actions, 1)),
+        mask=np.stack(mask, 1),
+        lang=torch.zeros(len(trials), 0),
+        policy=policy,
+        hidden=torch.cat(hidden),
+        is_end=np.stack(is_end, 1),
+        reward=np.stack(reward, 1),
+    )
 
 
 def _run_trial(
@@ -136,34 +117,6 @@ def _run_trial(
 # --- forecasts --------------------------------------------------------------------------------------------------------
 
 
-class Forecasted(NamedTuple):
-    """What is said of the frames that follow."""
-
-    views: Tensor  # (T, N, X)
-    end: Tensor  # (T, N), the log-odds that the episode is over with the frame
-    reward: Tensor  # (T, N)
-
-
-@torch.no_grad()
-def by_model(model: WorldModel, trials: GameTrials, actions: Tensor | None = None) -> Forecasted:
-    """A learned simulator, with the likeliest z. actions (T, N, A): what follows, if not what was truly done."""
-    num_shown, every = trials.num_shown, trials.one_hot_actions
-    shown = frame_views(trials.frames[:num_shown]).transpose(0, 1)
-    state = model.begin(shown, every[: num_shown - 1].transpose(0, 1), trials.lang)
-    views, outcomes = [], []
-    for action in every[num_shown - 1 :] if actions is None else actions:
-        state = model.step(state, action)
-        views.append(model.observe(state))
-        outcomes.append(model.outcome(state))
-    end, reward = torch.stack(outcomes).unbind(-1)
-    return Forecasted(torch.stack(views), end, reward)
-
-
-def by_shuffled(model: WorldModel, trials: GameTrials) -> Forecasted:
-    """A learned simulator that is told what was done in another trial: all but what follows from actions."""
-    return by_model(model, trials, shuffled_actions(trials))
-
-
 @dataclass(frozen=True)
 class Usual:
     """What is usual in training levels: the mean picture (X,), the share of steps that end an episode, mean reward."""
@@ -183,49 +136,33 @@ class Usual:
         share = np.clip(ends.mean(), 1e-4, 1 - 1e-4)
         return cls(frame_views(torch.from_numpy(total)), float(np.log(share / (1 - share))), float(rewards.mean()))
 
-    def copy(self, trials: GameTrials) -> Forecasted:
+    def copy(self, trials: GameTrials) -> Forecast:
         """The last frame that was shown, again and again."""
-        return self._forecast(trials, trials.views(-1))
+        return self._forecast(trials, trials.views(trials.num_shown - 1))
 
-    def mean(self, trials: GameTrials) -> Forecasted:
+    def mean(self, trials: GameTrials) -> Forecast:
         """The mean picture of training levels."""
         return self._forecast(trials, self.picture)
 
-    def _forecast(self, trials: GameTrials, views: Tensor) -> Forecasted:
+    def _forecast(self, trials: GameTrials, views: Tensor) -> Forecast:
         shape = trials.mask.shape
         same = views.expand(*shape, views.shape[-1])
-        return Forecasted(same, torch.full(shape, self.end), torch.full(shape, self.reward))
-
-
-def load_forecasts(simulator: str, recording: Recording) -> tuple[dict[str, Callable], dict, int]:
-    """The forecasts to be compared, by name; what is written of the simulator; the frames that it is shown.
-
-    Raises InputError where there is no such simulator, or it is of another agent.
-    """
-    if simulator == "exact":
-        raise InputError("--simulator exact: there is no exact simulator of a game; name the folder of a learned one")
-    model, known, num_shown = load_judged(simulator, recording)
-    usual = Usual.of(recording)
-    forecasts = {
-        "simulator": functools.partial(by_model, model),
-        "shuffled": functools.partial(by_shuffled, model),
-        "copy_last": usual.copy,
-        "mean_picture": usual.mean,
-    }
-    return forecasts, known, num_shown
+        outcomes = torch.tensor([self.end, self.reward]).expand(*shape, 2)
+        return Forecast(same, outcomes)
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def sums_of(trials: GameTrials, forecast: Forecasted) -> Sums:
+def sums_of(trials: GameTrials, forecast: Forecast) -> Sums:
     """Of each measure what each trial brings, and of how many: two arrays (T, N) float64, 0 after an episode's end."""
-    last = trials.views(-1)
+    last = trials.views(trials.num_shown - 1)
     true_hidden = own_hidden = trials.hidden
     steps: list[Mapping[str, tuple[Tensor, Tensor]]] = []
-    for t, (view, end, reward) in enumerate(zip(*forecast, strict=True)):
-        true_view, mask = trials.views(t), torch.from_numpy(trials.mask[t])
+    for t, (view, outcomes) in enumerate(zip(*forecast, strict=True)):
+        (end, reward), true_view = outcomes.unbind(-1), trials.views(trials.num_shown + t)
+        mask = torch.from_numpy(trials.mask[t])
         true, own = (
             trials.policy.step(seen, trials.lang, hidden)
             for seen, hidden in ((true_view, true_hidden), (view, own_hidden))
@@ -257,12 +194,17 @@ def sums_of(trials: GameTrials, forecast: Forecasted) -> Sums:
     }
 
 
-def _explained(true: Tensor, told: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def _explained(true: Tensor, predicted: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """What of the variance of numbers (N, K) is explained, (N,), and the variance, around their mean in the mask."""
     weights = mask.float()[:, None]
     mean = (true * weights).sum(0) / weights.sum().clamp(min=1)
     variance = (true - mean).square().sum(-1)
-    return variance - (true - told).square().sum(-1), variance
+    return variance - (true - predicted).square().sum(-1), variance
 
 
-JUDGE = Judge(MEASURES, ACTORS, run_trials, load_forecasts, sums_of)
+def _baselines(recording: Recording) -> dict[str, Callable]:
+    usual = Usual.of(recording)
+    return {COPY: usual.copy, "mean_picture": usual.mean}
+
+
+PROTOCOL = FidelityProtocol(MEASURES, ACTORS, run_trials, _baselines, None, sums_of)

@@ -1,0 +1,70 @@
+"""BabyAI as a `Domain`: observations of cells; all terms of a simulator's loss count in nats."""
+
+from collections.abc import Mapping
+
+import torch
+
+from generative.domains.babyai.causes import WorldExplanation, find_causes, views_without
+from generative.domains.babyai.decoder import SymbolicDecoder
+from generative.domains.babyai.egocentric_map import EgocentricMap
+from generative.domains.babyai.envs import PolicyActor, open_worlds
+from generative.domains.babyai.fidelity import PROTOCOL
+from generative.domains.babyai.labels import labeller
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.babyai.render import play_films, recorded_film, simulated_film
+from generative.domains.babyai.rollouts import open_arena
+from generative.domains.babyai.scenes import ExactScenes, sum_channels, true_contributions
+from generative.domains.babyai.targets import TARGETS_HELP, parse_target
+from generative.domains.base import Domain, ViewScore
+from generative.simulators.relaxation import to_simplex
+
+_SIZES = {"deterministic": 192, "groups": 12, "classes": 12, "map_channels": 12, "width": 128, "encoded": 128}
+
+
+def _make_decoder(sizes: Mapping[str, int]) -> SymbolicDecoder:
+    return SymbolicDecoder(sizes["width"], sizes["map_channels"], sizes["encoded"])
+
+
+def _make_memory(sizes: Mapping[str, int], num_inputs: int) -> EgocentricMap:
+    return EgocentricMap(sizes["map_channels"], num_inputs, sizes["width"])
+
+
+def _is_exact(simulated: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    return (simulated == true).all(-1).float()
+
+
+BABYAI = Domain(
+    name="babyai",
+    title="BabyAI",
+    load_policy=FrozenPolicy.load,
+    open_worlds=open_worlds,
+    actor=PolicyActor,
+    behaviours=("argmax", "sampled", "epsilon", "bot", "random"),
+    start_arrays=("obs", "position", "grid", "carried"),
+    to_views=to_simplex,
+    make_decoder=_make_decoder,
+    make_memory=_make_memory,
+    presets={"babyai": _SIZES, "small": _SIZES | {"deterministic": 64, "width": 48, "encoded": 48, "map_channels": 6}},
+    extra_arrays=("routing",),
+    view_score=ViewScore(
+        of=_is_exact,
+        names=("val_exact_1", "val_exact"),
+        brief="exact {val_exact:.1%}",
+        title="exact views",
+        text="{val_exact_1:.1%} one step ahead, {val_exact:.1%} of all steps, at the end",
+    ),
+    fidelity=PROTOCOL,
+    find_causes=find_causes,
+    remove_causes=views_without,
+    sum_channels=sum_channels,
+    true_contributions=true_contributions,
+    explanation=WorldExplanation,
+    exact_scenes=ExactScenes,
+    parse_target=parse_target,
+    targets_help=TARGETS_HELP,
+    labeller=labeller,
+    open_arena=open_arena,
+    play_films=play_films,
+    recorded_film=recorded_film,
+    simulated_film=simulated_film,
+)
