@@ -32,7 +32,7 @@ class FrozenPolicy(Policy):
         self.num_actions = policy.num_actions
         self.lang_dim = policy.lang_dim
         self.expert_hidden_sizes = policy.expert_hidden_sizes
-        self._missions = Missions(encoder, lang_proj)
+        self.missions = Missions(encoder, lang_proj)
         self._decoding = None if policy.obs_encoding == "one_hot" else decoding()
 
     @classmethod
@@ -52,7 +52,7 @@ class FrozenPolicy(Policy):
 
     def embed(self, missions: Sequence[str]) -> Tensor:
         """Of each mission the same, whatever is beside it."""
-        return self._missions.lang(missions)
+        return self.missions.lang(missions)
 
     def initial_hidden(self, num_envs: int) -> Tensor:
         return self.policy.initial_hidden(num_envs)

@@ -18,14 +18,15 @@ from generative.domains.base import Target
 from generative.representations.effects import Measure, Table
 from generative.representations.steering import Move, Played
 from generative.simulators.relaxation import to_simplex
-from mixture_of_experts import compute_lpc, reset_hidden
+from mixture_of_experts import compute_lpc
 from mop.analysis.groups import PHASES
 from mop.analysis.routing_data import ACTION_NAMES
 from mop.envs.babyai import World
 from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import EvalVectorEnv
 from mop.evaluation.evaluate import NUM_ENVS
-from mop.fast import dispatch
+from mop.evaluation.rollout import Answer, WorldPolicy, rollout
+from mop.evaluation.rollout import greedy as choose_greedily
 from mop.fast.grid import EMPTY, cell_code, code_color, code_kind, code_state
 from mop.fast.minigrid_patches import DIRECTIONS
 
@@ -175,21 +176,17 @@ def play_moved(
     (length of the moves), "weight <layer>.<expert>", "<phase>: <action>" (how often it was taken).
     progress: called with the number of episodes just finished.
     """
-    env, tally = EvalVectorEnv(task_id, list(seeds), num_envs, max_steps), _Tally(policy, len(seeds))
-    step, hidden = dispatch.stepper(policy.policy), policy.initial_hidden(len(env.worlds))
-    obs, lang = torch.from_numpy(env.obs), policy.embed(env.missions)  # obs shares the memory of env.obs
-    while env.active.any():
-        logits, routing, after = step(obs, lang, hidden)
-        actions, amounts = logits.numpy().argmax(-1), torch.zeros(len(logits))
-        if move is not None:
-            amounts = move.amounts(hidden, after, env.state)
-            after = after + amounts[:, None] * move.way
-        tally.add(env, actions, routing, amounts.numpy(), 0.0 if move is None else float(move.way.norm()))
-        done = env.step(actions)
-        hidden = reset_hidden(after, torch.from_numpy(done))
-        if done.any():
-            lang = policy.embed(env.missions)
-            progress(int(done.sum()))
+    env = EvalVectorEnv(task_id, list(seeds), num_envs, max_steps, progress=progress)
+    tally = _Tally(policy, len(seeds))
+
+    def modify(env: EvalVectorEnv, hidden: Tensor, answer: Answer) -> Tensor:
+        amounts = torch.zeros(len(hidden)) if move is None else move.amounts(hidden, answer.hidden, env.state)
+        tally.add(env, choose_greedily(env, answer), answer.routing, amounts.numpy(), move)
+        return answer.hidden if move is None else answer.hidden + amounts[:, None] * move.way
+
+    hidden = policy.initial_hidden(len(env.worlds))
+    for _ in rollout(WorldPolicy(policy.policy, policy.missions), env, hidden, modify=modify):
+        pass
     return tally.played(env.episodes)
 
 
@@ -201,8 +198,9 @@ class _Tally:
         self._names = column_names(self._sizes)
         self._sums, self._moves = np.zeros((num_worlds, len(self._names))), []
 
-    def add(self, env: EvalVectorEnv, actions: np.ndarray, routing: list[Tensor], amounts: np.ndarray, length: float):
-        """What the active slots show, and what is about to be done there; length: of the way of the move."""
+    def add(self, env: EvalVectorEnv, actions: np.ndarray, routing: Sequence[Tensor], amounts: np.ndarray, move):
+        """Count what the active slots show, and what is about to be done there; amounts (N,): of the move."""
+        length = 0.0 if move is None else float(move.way.norm())
         slots = np.flatnonzero(env.active)
         state, actions, amounts = env.state[slots], actions[slots], amounts[slots]
         lpc, weights = compute_lpc(routing, self._sizes).numpy(), torch.cat(list(routing), -1).numpy()
