@@ -16,7 +16,7 @@ from mop.statistics.bootstrap import Means, bootstrap_shares
 
 
 def compute_action_shares(routing_data: RoutingData, groups: Groups, num_actions: int) -> Means:
-    """The share of each action in the steps of each group, with its interval. Raises InputError as `chosen_actions`."""
+    """The share of each action in the steps of each group, with its interval."""
     actions, episode = chosen_actions(routing_data), index_episodes(routing_data)
     return bootstrap_shares(actions, num_actions, episode, groups.index, len(groups))
 
@@ -24,8 +24,7 @@ def compute_action_shares(routing_data: RoutingData, groups: Groups, num_actions
 def hold_action(routing_data: RoutingData, action: str | int) -> RoutingData:
     """The steps in which this action was chosen, by its name or number in ACTION_NAMES: `RoutingCache.where`.
 
-    What still differs between places and phases among them is not the action. Raises InputError if there is no such
-    action, it was never chosen, or the steps do not tell (`chosen_actions`).
+    What still differs between places and phases among them is not the action.
     """
     names = dict(enumerate(ACTION_NAMES)) | {name: name for name in ACTION_NAMES}
     if action not in names:
@@ -71,8 +70,7 @@ DEFAULT_STATE = ("cell", "direction", "phase")
 def index_states(routing_data: RoutingData, parts: Sequence[str] = DEFAULT_STATE, phases: str | None = None):
     """The state of each step, (S,) int64 from 0 without gaps: steps are in one state if all `parts` are equal.
 
-    parts: of STATE_PARTS; phases: a name of GROUPINGS, for the part "phase". Raises InputError if a part is unknown or
-    the data lacks what it needs.
+    parts: of STATE_PARTS; phases: a name of GROUPINGS, for the part "phase".
     """
     check_not_empty(routing_data.steps.episode)
     columns = []
@@ -113,10 +111,7 @@ def find_loop(position: np.ndarray, direction: np.ndarray, action: np.ndarray) -
 
 
 def compute_loops(routing_data: RoutingData) -> list[Loop | None]:
-    """The loop in which each of the B episodes ends; None for one that ends in none or has no steps.
-
-    Raises InputError if the steps lack a column that it needs, or two episodes have one number, as before version 4.
-    """
+    """The loop in which each of the B episodes ends; None for one that ends in none or has no steps."""
     for field in ("t_step", "position", "direction"):
         routing_data.require(field)
     steps, action = routing_data.steps, chosen_actions(routing_data)

@@ -61,8 +61,7 @@ class Explained:
 def compute_layer_costs(routing_data: RoutingData) -> tuple[list[str], np.ndarray]:
     """The LPC of each step and, with more than one layer of known sizes, that of each layer: names, values (S, K).
 
-    What is the same in every step is left out. Raises InputError if the steps have no LPC, one is not finite, or
-    nothing is left.
+    What is the same in every step is left out.
     """
     routing_data.require("lpc")
     steps, sizes = routing_data.steps, routing_data.header.get("expert_hidden_sizes")
@@ -82,7 +81,7 @@ def compute_layer_costs(routing_data: RoutingData) -> tuple[list[str], np.ndarra
 def gate_values(routing_data: RoutingData) -> tuple[list[str], np.ndarray]:
     """The gates, which are the weights of all experts: names such as "layer 0 skip", "layer 2 GRU 32", values (S, K).
 
-    What is the same in every step is left out. Raises InputError as `checked_weights`, or if nothing is left.
+    What is the same in every step is left out.
     """
     layers, sizes = checked_weights(routing_data.steps), routing_data.header.get("expert_hidden_sizes")
     gates = {}
@@ -105,7 +104,7 @@ def index_factors(routing_data: RoutingData, phases: str | None = None) -> dict[
 
     Cell; action; phase; time since start in bins that begin at TIME_BINS. The phase is the grouping `phases` of
     GROUPINGS under its title; without one, key phase, where there is no key the bot's sub-goal, in older caches
-    carrying. Raises InputError if there is none.
+    carrying.
     """
     found = {}
     of_phase = FACTORS["phase"] if phases is None else [(_phase_name(phases), _grouping(phases))]
@@ -124,7 +123,7 @@ def index_factors(routing_data: RoutingData, phases: str | None = None) -> dict[
 
 
 def _phase_name(phases: str) -> str:
-    """The name of the factor of a grouping. Raises InputError if there is no such grouping."""
+    """The name of the factor of a grouping."""
     if phases not in GROUPINGS:
         raise InputError(f"there is no grouping {phases!r}; choose one of {', '.join(GROUPINGS)}")
     return GROUPINGS[phases].title
@@ -185,8 +184,7 @@ def explain_beyond(
 
     share = 1 - SSE(held x factor) / SSE(held), with the errors out of episode of `explain_variance`, and its interval:
     a partial R2. Where phases differ only in which actions are taken in them, the share of the phase with the action
-    held fixed is 0, or a little below, as its groups are smaller. Raises InputError as `explain_variance`, or if the
-    data lacks a factor.
+    held fixed is 0, or a little below, as its groups are smaller.
     """
     values, episode = _checked_values(routing_data, values)
     factors = index_factors(routing_data, phases)
@@ -204,10 +202,7 @@ def explain_beyond(
 
 
 def _checked_values(routing_data: RoutingData, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """values (S, K) minus their means, so that sums lose no digits, and the episode of each step without gaps (S,).
-
-    Raises InputError if there is only one episode, or a value is the same in every step.
-    """
+    """values (S, K) minus their means, so that sums lose no digits, and the episode of each step without gaps (S,)."""
     _, episode = np.unique(index_episodes(routing_data), return_inverse=True)
     if not episode.max():
         raise InputError("each episode is predicted from the others here: it takes at least two episodes")

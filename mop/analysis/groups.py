@@ -30,9 +30,8 @@ def key_phases(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
 
     Until a door is unlocked: without a key in the hand, with one; from then on: with it, without it. Another object in
     the hand is no key. A key is known by the place where it was picked up (`is_key_held`); where the steps do not tell
-    it, by the time (`_is_key_held_by_time`).
-    episodes: with `t_unlocked`, actions taken when a door was first unlocked, None where none was.
-    Raises InputError if steps or episodes lack what is needed.
+    it, by the time (`_is_key_held_by_time`). episodes: with `t_unlocked`, actions taken when a door was first unlocked,
+    None where none was.
     """
     for name in ("episode", "t_step", "carrying"):
         if getattr(steps, name) is None:
@@ -183,7 +182,6 @@ def room_labels_for_groups(sorted_keys: Sequence[Sequence[int]], room_grid_shape
     sorted_keys: G rooms [column, row]; room_grid_shape: [columns, rows] of the world, so that the name of a room does
     not depend on the other rooms in `sorted_keys`. A side with one room has no name, one with more than three is
     numbered.
-    Raises InputError if a room is not in that grid.
     """
     num_columns, num_rows = room_grid_shape
     columns = _side_names(num_columns, ("Left", "Center", "Right"), "Column")
@@ -315,11 +313,7 @@ class Groups:
 
 
 def group_routing_data(routing_data: RoutingData, group_by: str) -> Groups:
-    """Split the steps by one of GROUPINGS.
-
-    Raises InputError if there is no such grouping, the data lacks a field that it needs or does not suit it, or there
-    are no steps.
-    """
+    """Split the steps by one of GROUPINGS."""
     grouping, keys = _keys(routing_data, group_by)
     low, span = keys.min(0), np.ptp(keys, axis=0) + 1
     flat = (keys - low) @ np.concatenate([[1], np.cumprod(span[:-1])])

@@ -56,7 +56,6 @@ def phases_of_both(intact: RoutingData, changed: RoutingData, group_by: str) -> 
     """The phases of two evaluations together, and that of each step (S,) int of the one and of the other.
 
     Together, because one alone may not show how its worlds can be split: if no door is ever unlocked, for instance.
-    Raises InputError as `group_routing_data`.
     """
     groups = group_routing_data(join(intact, changed), group_by)
     first, second = np.split(groups.index, [len(intact.steps.episode)])
@@ -72,7 +71,6 @@ def measure_effects(intact: RoutingData, changed: RoutingData, agrees: np.ndarra
     the steps. In a phase, `delta_success`: minus the change of the share of all worlds that are failed with the last
     step in this phase; `delta_path_ratio`: of the steps in this phase alone. So those of the phases sum to the row's.
     `use`: mean weights in this phase, L lists of E_l. Intervals are `_low` and `_high`, NaN of fewer than 5 worlds.
-    Raises InputError as `group_routing_data`.
     """
     groups, before, after = phases_of_both(intact, changed, group_by)
     num_phases, num_worlds = len(groups), len(intact.episodes)

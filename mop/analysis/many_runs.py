@@ -219,10 +219,7 @@ class SeedCells:
 
 
 def mean_cells(parts: Sequence[Part], name: str) -> SeedCells:
-    """The cells of the same part of several runs, each run counting alike; name: of `Part.cell_means`.
-
-    Raises InputError if none has cells with this value.
-    """
+    """The cells of the same part of several runs, each run counting alike; name: of `Part.cell_means`."""
     parts = [part for part in parts if part.cells is not None and name in part.cell_means]
     if not parts:
         raise InputError(f"no run tells in which cells its {name} is how large")

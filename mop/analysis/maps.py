@@ -34,7 +34,7 @@ class CellIndex:
     index: np.ndarray  # (S,) int64, cell of each step
 
     def has_steps(self, min_steps: int) -> np.ndarray:
-        """The cells (C,) bool with so many steps. Raises InputError as `enough_steps`."""
+        """The cells (C,) bool with so many steps."""
         return enough_steps(self.counts, min_steps)
 
     def mean(self, values: np.ndarray) -> np.ndarray:
@@ -49,7 +49,7 @@ class CellIndex:
 
 
 def index_cells(positions: np.ndarray) -> CellIndex:
-    """The visited cells of positions (S, 2) int. Raises InputError if there are none."""
+    """The visited cells of positions (S, 2) int."""
     positions = checked_positions(positions)
     x_min, y_min = positions.min(0)
     width = positions[:, 0].max() - x_min + 1
@@ -59,10 +59,7 @@ def index_cells(positions: np.ndarray) -> CellIndex:
 
 
 def index_filtered_cells(steps: Steps, filter_fn: StepFilter = None) -> tuple[np.ndarray, CellIndex]:
-    """The mask (S,) bool of the steps that a filter leaves, and the cells that these visit.
-
-    Raises InputError if no steps are left or they have no positions, ValueError if the mask is not (S,) bool.
-    """
+    """The mask (S,) bool of the steps that a filter leaves, and the cells that these visit."""
     positions = checked_positions(steps.position)
     mask = step_mask(steps, filter_fn, len(positions))
     return mask, index_cells(positions[mask])
@@ -82,7 +79,7 @@ class RoutingByPosition:
         return int(self.counts.sum())
 
     def with_steps(self, min_steps: int) -> "RoutingByPosition":
-        """Without the cells that have fewer steps. Raises InputError as `enough_steps`."""
+        """Without the cells that have fewer steps."""
         kept = enough_steps(self.counts, min_steps)
         routing = None if self.routing is None else [weights[kept] for weights in self.routing]
         return RoutingByPosition(
@@ -93,9 +90,8 @@ class RoutingByPosition:
 def aggregate_routing_by_position(steps: Steps, filter_fn: StepFilter = None) -> RoutingByPosition:
     """Mean router weights and LPC of each cell that the agent stood on.
 
-    filter_fn: the steps that count, as a mask (S,) bool or a function from the steps to one; None counts all.
-    Raises InputError if no steps are left, they have no positions, or a router weight is not finite; ValueError if the
-    mask is not (S,) bool.
+    filter_fn: the steps that count, as a mask (S,) bool or a function from the steps to one; None counts all. Raises
+    ValueError if the mask is not (S,) bool.
     """
     mask, cells = index_filtered_cells(steps, filter_fn)
     routing = None
@@ -106,7 +102,7 @@ def aggregate_routing_by_position(steps: Steps, filter_fn: StepFilter = None) ->
 
 
 def enough_steps(counts: np.ndarray, min_steps: int) -> np.ndarray:
-    """Which of counts (C,) are at least `min_steps`, (C,) bool. Raises InputError if none is."""
+    """Which of counts (C,) are at least `min_steps`, (C,) bool."""
     kept = counts >= min_steps
     if not kept.any():
         most = int(counts.max(initial=0))
@@ -138,9 +134,8 @@ def rank_experts(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def compute_grid_bounds(positions: np.ndarray, grid_size: Sequence[int] | None = None) -> dict[str, int]:
     """The rectangle of cells to draw: `x_min, x_max, y_min, y_max` (all inclusive), `grid_width, grid_height`.
 
-    positions: (S, 2) int. With `grid_size` (width, height) it is the whole world, walls included;
-    without, the smallest rectangle that holds every position.
-    Raises InputError if there are no positions or one lies outside the world.
+    positions: (S, 2) int. With `grid_size` (width, height) it is the whole world, walls included; without, the smallest
+    rectangle that holds every position.
     """
     positions = checked_positions(positions)
     if grid_size is None:
@@ -165,7 +160,7 @@ def compute_confidence(weight: np.ndarray, num_experts: int) -> np.ndarray:
 
 
 def check_inside(cells: np.ndarray, grid_info: dict[str, int]) -> None:
-    """Raises InputError if one of cells (C, 2) lies outside; an index below 0 would paint the opposite side."""
+    """Check that all cells (C, 2) lie inside: an index below 0 would paint the opposite side."""
     low, high = (grid_info["x_min"], grid_info["y_min"]), (grid_info["x_max"], grid_info["y_max"])
     is_outside = ((cells < low) | (cells > high)).any(1)
     if is_outside.any():
@@ -196,7 +191,6 @@ def free_cells(routing_data: RoutingData) -> np.ndarray:
     PutNext, MoveTwoAcross) a wall between two rooms is missing, and the episodes do not say so. Minigrid removes such a
     wall whole, at the same place in every world; so one step of any episode where this wall would be, and no door is,
     shows that it is missing. Objects move, and do not count as obstacles.
-    Raises InputError if the episodes lack a field, or their grids differ in size.
     """
     for field in WORLD_FIELDS:
         routing_data.require(field)
@@ -270,7 +264,6 @@ def distances_to_objects(routing_data: RoutingData) -> dict[str, np.ndarray]:
     """Kind of OBJECT_KINDS -> walking distance (S,) float64 from each step to where the nearest one was at the start.
 
     NaN where the world has none or it cannot be reached; a kind that no world has is left out.
-    Raises InputError as `free_cells`, or if the episodes lack 'keys' or 'target_pos'.
     """
     for field in ("keys", "target_pos"):
         routing_data.require(field)

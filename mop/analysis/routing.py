@@ -23,7 +23,7 @@ def compute_layer_lpc(weights: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
 
 
 def mean_weights_by_group(routing_data: RoutingData, groups: Groups) -> list[Means]:
-    """Mean router weights of each group, L means of G groups and E_l values. Raises InputError as `checked_weights`."""
+    """Mean router weights of each group, L means of G groups and E_l values."""
     layers = checked_weights(routing_data.steps)
     return bootstrap_layers(layers, index_episodes(routing_data), groups.index, len(groups))
 
@@ -31,8 +31,7 @@ def mean_weights_by_group(routing_data: RoutingData, groups: Groups) -> list[Mea
 def mean_weights_by_distance(routing_data: RoutingData, distance: np.ndarray) -> list[Means]:
     """Mean router weights at each distance, L means of the groups 0..D-1 and E_l values.
 
-    distance: (S,) float of whole numbers, NaN where it is unknown. Raises InputError as `checked_weights`, or if no
-    distance is known.
+    distance: (S,) float of whole numbers, NaN where it is unknown.
     """
     is_known = np.isfinite(distance)
     if not is_known.any():
@@ -45,10 +44,9 @@ def mean_weights_by_distance(routing_data: RoutingData, distance: np.ndarray) ->
 def undecided_experts(routing_data: RoutingData, groups: Groups) -> list[np.ndarray]:
     """The experts of which more than one may be the dominant one of a group, L arrays (G, E_l) bool.
 
-    They are the one with the largest mean weight, and those whose distance to it has a 95 % interval that reaches 0;
-    in a row without True it is decided, or there are too few episodes for an interval (`MIN_EPISODES`). The interval is
+    They are the one with the largest mean weight, and those whose distance to it has a 95 % interval that reaches 0; in
+    a row without True it is decided, or there are too few episodes for an interval (`MIN_EPISODES`). The interval is
     that of the difference, step by step: weights of one step sum to 1, so two means side by side would say too little.
-    Raises InputError as `checked_weights`.
     """
     layers, episode = checked_weights(routing_data.steps), index_episodes(routing_data)
     first = [mean_by(groups.index, weights, groups.counts).argmax(1) for weights in layers]
@@ -87,7 +85,6 @@ def compute_pathways(routing_data: RoutingData) -> Pathways:
     """The pathway of each step, the argmax of each layer's weights, and what follows what within an episode.
 
     Of a part of the steps (`RoutingCache.where`), transitions are those between two of them without another in between.
-    Raises InputError if there are no steps or they lack 't_step' or 'layer_routing'.
     """
     layers, follows = checked_weights(routing_data.steps), follows_on(routing_data)
     shape = tuple(weights.shape[1] for weights in layers)
@@ -121,7 +118,6 @@ def compute_routing_over_progress(routing_data: RoutingData, num_bins: int = 20)
     """Router weights against progress, t_step / steps of the whole episode; step 0 is in the first part.
 
     An episode of fewer than `num_bins` steps has no step in some parts, so the parts differ in their counts.
-    Raises InputError if there are no steps or they lack 't_step' or 'layer_routing'.
     """
     routing_data.require("t_step")
     layers, episode = checked_weights(routing_data.steps), index_episodes(routing_data)
@@ -142,10 +138,7 @@ class EpisodeRouting:
 
 
 def select_episode(routing_data: RoutingData, episode: int) -> EpisodeRouting:
-    """All steps of one episode, of restricted data too, as each weight counts until the next step.
-
-    Raises InputError if it has none, or the steps lack 't_step' or 'layer_routing'.
-    """
+    """All steps of one episode, of restricted data too, as each weight counts until the next step."""
     routing_data.require("t_step")
     steps = whole_of(routing_data).steps
     chosen = np.flatnonzero(np.asarray(steps.episode) == episode)

@@ -62,13 +62,13 @@ StepFilter = np.ndarray | Callable[[Steps], np.ndarray] | None  # a mask (S,) bo
 
 
 def check_not_empty(steps: np.ndarray) -> None:
-    """Raises InputError unless a column (S, ...) of the steps has entries."""
+    """Check that a column (S, ...) of the steps has entries."""
     if not len(steps):
         raise InputError("there are no steps: the routing data is empty")
 
 
 def checked_positions(positions: np.ndarray | None) -> np.ndarray:
-    """positions (S, 2) as int64. Raises InputError if they are missing or S is 0."""
+    """Positions (S, 2) as int64, checked: they are there, and S is not 0."""
     if positions is None:
         raise InputError("these steps have no 'position'")
     positions = np.asarray(positions)
@@ -77,7 +77,7 @@ def checked_positions(positions: np.ndarray | None) -> np.ndarray:
 
 
 def checked_weights(steps: Steps) -> list[np.ndarray]:
-    """Router weights, L arrays (S, E_l). Raises InputError if they are missing or one is not finite."""
+    """Router weights, L arrays (S, E_l), checked: they are there, and finite."""
     if steps.layer_routing is None:
         raise InputError("these steps have no 'layer_routing'")
     layers = [np.asarray(weights) for weights in steps.layer_routing]
@@ -88,10 +88,7 @@ def checked_weights(steps: Steps) -> list[np.ndarray]:
 
 
 def step_mask(steps: Steps, filter_fn: StepFilter, num_steps: int) -> np.ndarray:
-    """The steps that a filter leaves, (S,) bool.
-
-    Raises InputError if it leaves none, ValueError if it is not (S,) bool.
-    """
+    """The steps that a filter leaves, (S,) bool."""
     if filter_fn is None:
         return np.ones(num_steps, bool)
     mask = np.asarray(filter_fn(steps) if callable(filter_fn) else filter_fn)
@@ -103,10 +100,7 @@ def step_mask(steps: Steps, filter_fn: StepFilter, num_steps: int) -> np.ndarray
 
 
 def chosen_actions(routing_data: RoutingData) -> np.ndarray:
-    """The action of each step (S,) int64; of older caches, which have logits alone, the likeliest: they are greedy.
-
-    Raises InputError if the steps have neither 'action' nor 'action_logits'.
-    """
+    """The action of each step (S,) int64; of older caches, which have logits alone, the likeliest: they are greedy."""
     steps = routing_data.steps
     if steps.action is None and steps.action_logits is not None:
         return np.asarray(steps.action_logits).argmax(-1)
@@ -127,7 +121,7 @@ def index_episodes(routing_data: RoutingData) -> np.ndarray:
     """(S,) int64: which of the episodes that were played each step belongs to, counted from 0 in the order of steps.
 
     The steps of an episode are neighbours in a cache. In one before v4, two episodes in a row may have the same number;
-    `t_step`, where it is there, tells them apart. Raises InputError if there are no steps.
+    `t_step`, where it is there, tells them apart.
     """
 
     def index(whole: RoutingData) -> np.ndarray:
@@ -142,7 +136,7 @@ def index_episodes(routing_data: RoutingData) -> np.ndarray:
 
 
 def follows_on(routing_data: RoutingData) -> np.ndarray:
-    """(S - 1,) bool: the next row is the next step of the same episode. Raises InputError if there are no steps."""
+    """(S - 1,) bool: the next row is the next step of the same episode."""
     routing_data.require("t_step")
     episode, t_step = index_episodes(routing_data), np.asarray(routing_data.steps.t_step)
     return (episode[1:] == episode[:-1]) & (t_step[1:] == t_step[:-1] + 1)

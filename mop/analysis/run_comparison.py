@@ -101,8 +101,7 @@ def compare_cells(
 ) -> CellContrast:
     """Compare values (S,) of the steps of each side that a mask (S,) bool leaves, cell by cell.
 
-    Values that are not finite are left out. Raises InputError if no step of either side is left, or one side has no
-    positions.
+    Values that are not finite are left out.
     """
     sides = [
         (pair.left, pair.left_world, left_values, left_mask),
@@ -129,10 +128,7 @@ def compare_cells(
 
 
 def weights_by_size(data: RoutingData, layer: int) -> dict[int, np.ndarray]:
-    """The weight (S,) float64 of each size of expert in a layer, sizes ascending; equal sizes are added.
-
-    Raises InputError if the weights or the sizes are not known.
-    """
+    """The weight (S,) float64 of each size of expert in a layer, sizes ascending; equal sizes are added."""
     sizes, weights = known_sizes(data.header)[layer], checked_weights(data.steps)[layer].astype(np.float64)
     if len(sizes) != weights.shape[1]:
         raise InputError(f"layer {layer} has {weights.shape[1]} experts, and {len(sizes)} sizes are given")
@@ -140,10 +136,7 @@ def weights_by_size(data: RoutingData, layer: int) -> dict[int, np.ndarray]:
 
 
 def common_sizes(left: Mapping, right: Mapping) -> list[list[int]]:
-    """The sizes of experts that both headers have in each layer, ascending; nothing if the numbers of layers differ.
-
-    Raises InputError if the sizes of one are not known.
-    """
+    """The sizes of experts that both headers have in each layer, ascending; nothing if the numbers of layers differ."""
     layers = [known_sizes(header) for header in (left, right)]
     if len(layers[0]) != len(layers[1]):
         return []
@@ -151,7 +144,7 @@ def common_sizes(left: Mapping, right: Mapping) -> list[list[int]]:
 
 
 def known_sizes(header: Mapping) -> Sequence[Sequence[int]]:
-    """`expert_hidden_sizes`. Raises InputError if the header has none."""
+    """`expert_hidden_sizes`."""
     if header.get("expert_hidden_sizes") is None:
         way_out = "make a new cache with `python batch_eval.py --force`"
         raise InputError(f"this routing data has no 'expert_hidden_sizes', by which experts are matched: {way_out}")

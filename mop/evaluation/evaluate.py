@@ -73,7 +73,7 @@ class _Recorder:
 def prepare(
     checkpoint: Mapping, encoder: MissionEncoder, device: torch.device | str = "cpu"
 ) -> tuple[RecurrentPolicy, Missions]:
-    """The policy of a checkpoint, ready to act. Raises InputError where checkpoint and encoder do not fit together."""
+    """The policy of a checkpoint, ready to act."""
     policy, lang_proj = policy_from_checkpoint(checkpoint)
     if lang_proj.in_features != encoder.dim:
         raise InputError(
@@ -109,7 +109,7 @@ def evaluate(
 
     checkpoint: of `load_checkpoint`, mixture or baseline; encoder: of `encoder_for`; bot_paths: results of the task and
     step limit to evaluate on; with_phases: recorded steps have `subgoal` and `instruction` of the bot, which follows
-    the policy. Raises InputError where checkpoint, encoder and task do not fit together.
+    the policy.
     """
     policy, missions = prepare(checkpoint, encoder, device)
     solved, bot_plan_failures = bot_paths.solvable(eval_seed, num_episodes)
@@ -155,10 +155,7 @@ def evaluate_bot(
 
 
 def load_for_evaluation(path: str | Path) -> dict:
-    """A checkpoint with its number of updates, None if the file does not tell.
-
-    Raises InputError, naming the file, where it cannot be used.
-    """
+    """A checkpoint with its number of updates, None if the file does not tell."""
     checkpoint = load_checkpoint(path)
     kind = checkpoint["config"].get("kind")  # of what is made in generative/, such as world_model; a policy has none
     if kind is not None:
@@ -173,7 +170,7 @@ def load_for_evaluation(path: str | Path) -> dict:
 def encoder_for(checkpoint: Mapping, location: str | None = None) -> MissionEncoder:
     """The mission encoder that a checkpoint was trained with; `location`: where it lies on this machine.
 
-    Checkpoints made elsewhere name none and used DistilBERT. Raises InputError where it cannot be had.
+    Checkpoints made elsewhere name none and used DistilBERT.
     """
     config = checkpoint["config"]
     encoder = _load_encoder_once(config.get("lang_encoder", DEFAULT_MODEL), location)

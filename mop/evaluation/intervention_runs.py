@@ -23,14 +23,14 @@ from mop.envs.episodes import EvalVectorEnv
 from mop.envs.missions import MissionEncoder
 from mop.evaluation.evaluate import NUM_ENVS, Progress, play, prepare
 from mop.evaluation.rollout import Answer, Policy, WorldPolicy, rollout
-from mop.evaluation.routing_gates import Gates, experts_of_units, hold_memory
+from mop.evaluation.routing_gates import Gates, apply_state_policy, experts_of_units
 from mop.fast import dispatch
 
 When = Callable[[np.ndarray, np.ndarray], np.ndarray]  # worlds and steps (N,) -> where an intervention is made, bool
 
 
 def with_routers_of(policy: RecurrentPolicy, other: RecurrentPolicy) -> RecurrentPolicy:
-    """A copy of a policy with the routers of another. Raises InputError where they do not fit."""
+    """A copy of a policy with the routers of another."""
     changed = deepcopy(policy)
     try:
         if policy.expert_hidden_sizes != other.expert_hidden_sizes or policy.equations != other.equations:
@@ -52,13 +52,13 @@ class Actor:
         device: torch.device | str = "cpu",
         path: str | None = None,
     ):
-        """path: see `dispatch.stepper`. Raises InputError where checkpoint and encoder do not fit together."""
+        """path: see `dispatch.stepper`."""
         self.policy, self._missions = prepare(checkpoint, encoder, device)
         self._experts = experts_of_units(self.policy.hidden_layout, self.policy.expert_hidden_sizes)
         self._path, self._act = path, WorldPolicy(self.policy, self._missions, dispatch.stepper(self.policy, path))
 
     def with_routers_of(self, other: RecurrentPolicy) -> "Actor":
-        """The same policy with the routers of another. Raises InputError if they do not fit."""
+        """The same policy with the routers of another."""
         actor = copy(self)
         step = dispatch.stepper(with_routers_of(self.policy, other), self._path)
         actor._act = WorldPolicy(self.policy, self._missions, step)
@@ -80,7 +80,9 @@ class Actor:
             world = world if numbers is None else numbers[world]
             is_on = None if when is None else when(world, t_step)
             answer = self._act(envs, hidden, gates.at(world, t_step, is_on))
-            return answer._replace(hidden=hold_memory(variant, self._experts, answer.routing, hidden, answer.hidden))
+            return answer._replace(
+                hidden=apply_state_policy(variant, self._experts, answer.routing, hidden, answer.hidden)
+            )
 
         return act
 
@@ -137,8 +139,6 @@ class Study:
     ):
         """Plays the intact episodes. group_by: of GROUPINGS, what is a phase; None: `phase_grouping`; path: see
         `dispatch.stepper`; progress: called with the number of episodes just finished.
-
-        Raises InputError where checkpoint, encoder, task and grouping do not fit together.
         """
         self._actor = Actor(checkpoint, encoder, device, path)
         self.policy = self._actor.policy
@@ -160,7 +160,7 @@ class Study:
     # --- an intervention ----------------------------------------------------------------------------------------------
 
     def check(self, intervention: Intervention) -> None:
-        """Raises InputError where this policy or these worlds have not what an intervention names."""
+        """Check that this policy and these worlds have what an intervention names."""
         if intervention.phase is not None and intervention.phase not in self.phases:
             raise InputError(
                 f"{intervention}: the phases of these worlds ({self.group_by}) are {', '.join(map(repr, self.phases))}"
@@ -193,7 +193,7 @@ class Study:
         """The episodes with an intervention, in the worlds of `intact`.
 
         routers: for `swap`, the policy whose routers are taken; progress: called with the number of episodes just
-        finished, more than there are worlds where they are played several times. Raises InputError as `check`.
+        finished, more than there are worlds where they are played several times.
         """
         gates, actor = self._prepare(intervention, routers)
         if intervention.phase is not None:
@@ -249,7 +249,6 @@ class Study:
         The phase of a step is known only when its episode is complete. But an episode does not depend on what would be
         done later: each is played again with one more change, at the first step at which the intervention was not made
         in the phase or made outside of it, until there is none. So as many times as the phase begins and ends.
-        Raises InputError if the phase of a step depends on what comes after.
         """
         changed, waiting = self.intact, np.arange(len(self._solved))
         turns: list[list[int]] = [[] for _ in self._solved]  # the steps at which it is turned on, off, on, ...

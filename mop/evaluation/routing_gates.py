@@ -16,25 +16,25 @@ from mop.common.routing_edits import FROZEN, GATE_ONLY, NONE, Intervention
 from mop.common.seeding import stream_seed
 
 Weights = TypeVar("Weights", np.ndarray, Tensor)
-_TINY = 1e-30  # where a router gives all but this to what is left out, the rest shares it equally
+_TINY = 1e-30  # where a router gives all but this to ablated experts, the rest shares it equally
 
 
-def leave_out(weights: Weights, is_out: Weights) -> Weights:
-    """Weights (N, E) without the experts of is_out (..., E) bool, of which no row holds all."""
+def ablate(weights: Weights, is_out: Weights) -> Weights:
+    """Set the weights (N, E) of the experts of is_out (..., E) bool to 0; no row of it holds all."""
     rest = weights * ~is_out
     rest = rest + ~is_out * (rest.sum(-1, keepdims=True) < _TINY)
     return rest * (weights.sum(-1, keepdims=True) / rest.sum(-1, keepdims=True))
 
 
-def give(weights: Weights, is_given: np.ndarray, values: np.ndarray) -> Weights:
-    """Weights (N, E) where the experts of is_given (E,) bool have `values` (E,) float64 of the sum; the rest is scaled.
+def clamp(weights: Weights, is_set: np.ndarray, values: np.ndarray) -> Weights:
+    """Set the weights (N, E) of the experts of is_set (E,) bool to `values` (E,) float64 of the sum; scale the rest.
 
     Values that leave no rest, or less than none, are scaled to the sum themselves; they are not all 0 then.
     """
     share, total = float(values.sum()), weights.sum(-1, keepdims=True)
-    if is_given.all() or share > 1:
+    if is_set.all() or share > 1:
         return weights * 0 + _like(weights, values / share) * total
-    return leave_out(weights, _like(weights, is_given)) * (1 - share) + _like(weights, values) * total
+    return ablate(weights, _like(weights, is_set)) * (1 - share) + _like(weights, values) * total
 
 
 class Gates:
@@ -47,24 +47,21 @@ class Gates:
         pool: Sequence[np.ndarray] | None = None,
         seed: int = 0,
     ):
-        """pool: the weights of all steps of the evaluation without it, L arrays (M, E_l), for `mean` and `shuffle`.
-
-        Raises InputError where the policy has no such layer, expert or size, or nothing would be left of a layer.
-        """
+        """pool: the weights of all steps of the evaluation without it, L arrays (M, E_l), for `mean` and `shuffle`."""
         self._parts = intervention.singles
         for part in self._parts:
             _check(part, expert_hidden_sizes)
-        self._given = [_given_in(layer, sizes, self._parts) for layer, sizes in enumerate(expert_hidden_sizes)]
+        self._set = [_set_in(layer, sizes, self._parts) for layer, sizes in enumerate(expert_hidden_sizes)]
         self.intervention, self.sizes, self.pool, self.seed = intervention, expert_hidden_sizes, pool, seed
         self._drawn = np.empty((0, 0), np.int32)  # episode, step -> the step of the pool, see `_draw`
 
     def at(
         self, episode: np.ndarray, t_step: np.ndarray, is_on: np.ndarray | None = None
     ) -> Callable[[int, Weights], Weights]:
-        """What replaces the weights of the routers at one step of N samples: see `mixture_of_experts.Intervention`.
+        """The `mixture_of_experts.Intervention` at one step of N samples.
 
-        episode, t_step (N,) int: which step of which episode each of them is, by which `shuffle` draws; is_on (N,)
-        bool: where it is made, None for everywhere.
+        episode, t_step (N,) int: of the samples, by which `shuffle` draws; is_on (N,) bool: where to intervene, None
+        for everywhere.
         """
 
         def intervene(layer: int, weights: Weights) -> Weights:
@@ -78,7 +75,7 @@ class Gates:
         return intervene
 
     def _change(self, layer: int, weights: Weights, episode: np.ndarray, t_step: np.ndarray) -> Weights:
-        """The weights (N, E) of a layer as the intervention has them, at every sample."""
+        """Intervene on the weights (N, E) of a layer, at every sample."""
         kinds = {part.kind: part for part in self._parts if part.layer in (None, layer)}
         if "uniform" in kinds:
             weights = weights * 0 + 1 / weights.shape[-1]
@@ -86,19 +83,19 @@ class Gates:
             weights = weights * 0 + _like(weights, self.pool[layer].mean(0, np.float64).astype(np.float32))
         if "shuffle" in kinds:
             weights = _like(weights, self.pool[layer][self._draw(episode, t_step)])
-        is_given, values = self._given[layer]
-        if is_given.any():
-            weights = give(weights, is_given, values)
+        is_set, values = self._set[layer]
+        if is_set.any():
+            weights = clamp(weights, is_set, values)
         if "threshold" in kinds:
-            weights = leave_out(weights, (weights < kinds["threshold"].value) & ~_is_heaviest(weights))
+            weights = ablate(weights, (weights < kinds["threshold"].value) & ~_is_heaviest(weights))
         if "argmax" in kinds:
-            weights = leave_out(weights, ~_is_heaviest(weights))
+            weights = ablate(weights, ~_is_heaviest(weights))
         return weights
 
     def _draw(self, episode: np.ndarray, t_step: np.ndarray) -> np.ndarray:
-        """(N,) int, a step of the pool for each sample: a number of episode and step alone.
+        """A step of the pool for each sample, (N,) int, which depends on its episode and step alone.
 
-        Drawn in blocks, each with a stream of its own, as nobody knows before how many episodes and steps there are.
+        Drawn in blocks with a random stream each, as the number of episodes and steps is not known before.
         """
         found, needed = self._drawn.shape, (int(episode.max()) + 1, int(t_step.max()) + 1)
         if needed[0] > found[0] or needed[1] > found[1]:
@@ -114,24 +111,21 @@ class Gates:
 _BLOCK = 128  # episodes, and steps of each
 
 
-def _given_in(layer: int, sizes: Sequence[int], parts: Sequence[Intervention]) -> tuple[np.ndarray, np.ndarray]:
-    """Which experts of a layer are left out or clamped (E,) bool, and their weights (E,) float64.
-
-    Raises InputError where an expert is so twice, or nothing would be left of the layer.
-    """
-    is_given, values = np.zeros(len(sizes), bool), np.zeros(len(sizes))
+def _set_in(layer: int, sizes: Sequence[int], parts: Sequence[Intervention]) -> tuple[np.ndarray, np.ndarray]:
+    """Which experts of a layer are ablated or clamped (E,) bool, and their weights (E,) float64."""
+    is_set, values = np.zeros(len(sizes), bool), np.zeros(len(sizes))
     for part in parts:
         is_it = np.zeros(len(sizes), bool)
         if part.kind == "lesion_size":
             is_it = np.asarray(sizes) == part.size
         elif part.kind in ("lesion", "clamp") and part.layer == layer:
             is_it = np.arange(len(sizes)) == part.expert
-        if (is_given & is_it).any():
+        if (is_set & is_it).any():
             raise InputError(f"{part}: another of these already gives a weight to such an expert of layer {layer}")
-        is_given, values = is_given | is_it, values + (part.value or 0.0) * is_it
-    if is_given.all() and not values.any():
+        is_set, values = is_set | is_it, values + (part.value or 0.0) * is_it
+    if is_set.all() and not values.any():
         raise InputError(f"nothing would be left of layer {layer}: leave one expert its weight")
-    return is_given, values
+    return is_set, values
 
 
 def _is_heaviest(weights: Weights) -> Weights:
@@ -182,11 +176,13 @@ def experts_of_units(hidden_layout: Mapping[str, slice], expert_hidden_sizes: Se
     return experts
 
 
-def hold_memory(variant: str, experts: Tensor, routing: Sequence[Tensor], before: Tensor, after: Tensor) -> Tensor:
-    """The hidden state (N, S) after a step, where the memory of an expert of weight 0 follows a variant.
+def apply_state_policy(
+    variant: str, experts: Tensor, routing: Sequence[Tensor], before: Tensor, after: Tensor
+) -> Tensor:
+    """The hidden state (N, S) after a step in which experts of weight 0 are running, frozen or zeroed, by the variant.
 
     experts (S,): of `experts_of_units`; routing: the weights that were used, L x (N, E_l); before, after (N, S): the
-    step. In a step without weight nothing reads an expert's state, so it can be set when the step is done.
+    step. Nothing reads an expert's state in a step in which its weight is 0, so it can be set when the step is done.
     """
     if variant == GATE_ONLY:
         return after

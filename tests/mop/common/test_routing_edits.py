@@ -17,7 +17,7 @@ from mop.envs.missions import load_encoder
 from mop.evaluation.evaluate import evaluate
 from mop.evaluation.intervention_batch import standard_battery
 from mop.evaluation.intervention_runs import Study, with_routers_of
-from mop.evaluation.routing_gates import Gates, experts_of_units, hold_memory
+from mop.evaluation.routing_gates import Gates, apply_state_policy, experts_of_units
 from mop.fast import dispatch
 from mop.training.policies import build_policy, policy_from_checkpoint
 
@@ -193,7 +193,7 @@ def test_the_memory_of_an_expert_without_weight_goes_on_or_is_frozen_or_zeroed()
     assert experts.tolist() == [-1] * 6 + [1] * 8 + [2] * 16 + [-1] * 6 + [3] * 24
     before, after = torch.rand(2, size) + 1, torch.rand(2, size) + 3
     routing = [torch.tensor([[0.5, 0.0, 0.5], [0.2, 0.3, 0.5]]), torch.tensor([[0.4, 0.6], [0.0, 1.0]])]
-    held = {variant: hold_memory(variant, experts, routing, before, after) for variant in VARIANTS}
+    held = {variant: apply_state_policy(variant, experts, routing, before, after) for variant in VARIANTS}
     assert torch.equal(held["gate-only"], after)
     is_out = torch.zeros(2, size, dtype=torch.bool)
     is_out[0, 6:14] = is_out[1, 36:60] = True
