@@ -14,51 +14,35 @@ or a result cannot be read (they are listed, the others' results stand), or ther
 processes are doing; 2: the command itself cannot be carried out.
 """
 
+from dataclasses import dataclass
+
 from mop.artifacts.run_paths import DEFAULT_ROOTS, RESULTS_TABLE
-from mop.common.cli import Parser
-from mop.common.configuration import check_flags
+from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
-from mop.common.values import MAX_ENVS, MAX_EPISODES, integer, optional
-from mop.evaluation.batch import Filters, Settings, evaluate_missing, from_flags
+from mop.evaluation import settings
+from mop.evaluation.batch import evaluate_missing
 
 
-def parser() -> Parser:
-    """The command line of this script."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("--checkpoint_dir", help=f"tree of checkpoints (default: {' and '.join(DEFAULT_ROOTS)})")
-    parser.add_argument("--results_path", default=RESULTS_TABLE, help="the table (default: %(default)s)")
-    parser.add_argument("--cache_dir", default=Settings.cache_dir, help="results and caches (default: %(default)s)")
-    parser.add_argument("--num_episodes", default=Settings.num_episodes, help="one per world (default: %(default)s)")
-    parser.add_argument("--num_envs", default=Settings.num_envs, help="episodes side by side (default: %(default)s)")
-    parser.add_argument("--eval_seed", default=Settings.eval_seed, help="the first world (default: %(default)s)")
-    parser.add_argument("--task", help="only this task id, or policies of several tasks by name, or NAME/ID")
-    parser.add_argument("--trial", help="only this trial")
-    parser.add_argument("--seed", help="only this seed (where a path names none, the seed is the trial number)")
-    parser.add_argument("--update", help="only checkpoints of this update")
-    parser.add_argument("--final_only", action="store_true", help="no periodic checkpoints")
-    parser.add_argument("--force", action="store_true", help="evaluate again what has a result")
-    parser.add_argument("--skip_routing", action="store_true", help="write no routing caches")
-    parser.add_argument("--plots", action="store_true", help="draw a routing heatmap of each checkpoint asked for")
-    parser.add_argument("--plots_dir", default=Settings.plots_dir, help="where it goes (default: %(default)s)")
-    parser.add_argument("--jobs", default=1, help="processes, a checkpoint each (default: %(default)s)")
-    parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
-    parser.add_argument("--device", default=Settings.device, help="auto (cuda if there is one), cpu, cuda, ...")
-    return parser
+@dataclass(frozen=True)
+class Settings(settings.Filters, settings.Settings):
+    """The flags."""
+
+    checkpoint_dir: str | None = setting(None, f"tree of checkpoints (default: {' and '.join(DEFAULT_ROOTS)})")
+    results_path: str = setting(RESULTS_TABLE, "the table")
+    force: bool = setting(False, "evaluate again what has a result")
+    plots: bool = setting(False, "draw a routing heatmap of each checkpoint asked for")
+    jobs: int = setting(1, "processes, a checkpoint each", low=1, high=1024)
+
+    def __post_init__(self):
+        if self.plots and self.skip_routing:
+            raise InputError("--plots draws the routing that --skip_routing leaves out; give one of them")
 
 
 def main() -> int:
-    """Check the flags, evaluate what is missing, and print the table."""
-    args = parser().parse_args()
-    number = optional(integer(0))
-    check_flags(
-        args, num_episodes=integer(1, MAX_EPISODES), num_envs=integer(1, MAX_ENVS), jobs=integer(1, 1024),
-        eval_seed=integer(0, 2**32 - 1), trial=number, seed=number, update=number,
-    )  # fmt: skip
-    if args.plots and args.skip_routing:
-        raise InputError("--plots draws the routing that --skip_routing leaves out; give one of them")
-    roots = [args.checkpoint_dir] if args.checkpoint_dir else DEFAULT_ROOTS
-    filters, settings = from_flags(Filters, args), from_flags(Settings, args)
-    return evaluate_missing(roots, filters, settings, args.results_path, args.force, args.jobs, args.plots)
+    """Evaluate what is missing, and print the table."""
+    flags = parse(Settings, __doc__)
+    roots = [flags.checkpoint_dir] if flags.checkpoint_dir else DEFAULT_ROOTS
+    return evaluate_missing(roots, flags, flags, flags.results_path, flags.force, flags.jobs, flags.plots)
 
 
 if __name__ == "__main__":

@@ -28,46 +28,36 @@ Use against need is drawn in plots/<run>/use_and_need.png. A policy of several t
 <run>/<task>/. See docs/interventions.md.
 """
 
-from mop.common.cli import Parser
-from mop.common.configuration import check_flags
+from dataclasses import dataclass
+
+from mop.common.cli import parse, required, setting
 from mop.common.errors import InputError, run_script
-from mop.common.routing_edits import GATE_ONLY, VARIANTS, parse, parse_variants
-from mop.common.values import MAX_ENVS, MAX_EPISODES, integer
-from mop.evaluation.batch import from_flags
-from mop.evaluation.intervention_batch import Settings, intervene
+from mop.common.routing_edits import GATE_ONLY, VARIANTS, parse_variants
+from mop.common.routing_edits import parse as parse_intervention
+from mop.evaluation.intervention_batch import intervene
+from mop.evaluation.settings import InterventionSettings
 
 
-def parser() -> Parser:
-    """The command line of this script."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("--checkpoint", required=True, help="checkpoint_final.pt or checkpoint_<U>.pt of a mixture")
-    parser.add_argument("--task", help="of a policy that was trained on several (default: each of them)")
-    parser.add_argument("--what", nargs="+", action="extend", metavar="TEXT", help="interventions (default: a battery)")
-    parser.add_argument("--variants", help=f"with --what: of {', '.join(VARIANTS)} (default: {GATE_ONLY})")
-    parser.add_argument("--phases", help="what is a phase, such as by_key_phase or by_carrying (default: the task's)")
-    parser.add_argument("--num_episodes", default=Settings.num_episodes, help="one per world (default: %(default)s)")
-    parser.add_argument("--num_envs", default=Settings.num_envs, help="episodes side by side (default: %(default)s)")
-    parser.add_argument("--eval_seed", default=Settings.eval_seed, help="the first world (default: %(default)s)")
-    parser.add_argument("--force", action="store_true", help="make again what has been made")
-    parser.add_argument("--results_path", default=Settings.results_path, help="the table (default: %(default)s)")
-    parser.add_argument("--cache_dir", default=Settings.cache_dir, help="where the lines go (default: %(default)s)")
-    parser.add_argument("--plots_dir", default=Settings.plots_dir, help="where the figure goes (default: %(default)s)")
-    parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
-    parser.add_argument("--device", default=Settings.device, help="auto (cuda if there is one), cpu, cuda, ...")
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class Settings(InterventionSettings):
+    """The flags."""
+
+    checkpoint: str = required("checkpoint_final.pt or checkpoint_<U>.pt of a mixture", metavar="FILE")
+    what: tuple[str, ...] | None = setting(None, "interventions (default: a battery)")
+    variants: str | None = setting(None, f"with --what: of {', '.join(VARIANTS)} (default: {GATE_ONLY})")
+    force: bool = setting(False, "make again what has been made")
+
+    def __post_init__(self):
+        if self.what is None and self.variants is not None:
+            raise InputError("--variants is for --what: the standard battery has its own")
 
 
 def main() -> int:
-    """Check the flags, make what is missing, and print the table."""
-    args = parser().parse_args()
-    check_flags(
-        args, num_episodes=integer(1, MAX_EPISODES), num_envs=integer(1, MAX_ENVS), eval_seed=integer(0, 2**32 - 1)
-    )
-    if args.what is None and args.variants is not None:
-        raise InputError("--variants is for --what: the standard battery has its own")
-    variants = parse_variants(args.variants or GATE_ONLY)
-    what = args.what and [(intervention, variant) for variant in variants for intervention in map(parse, args.what)]
-    return intervene(args.checkpoint, what and list(dict.fromkeys(what)), from_flags(Settings, args), args.force)
+    """Make what is missing, and print the table."""
+    flags = parse(Settings, __doc__)
+    variants = parse_variants(flags.variants or GATE_ONLY)
+    what = flags.what and [(edit, variant) for variant in variants for edit in map(parse_intervention, flags.what)]
+    return intervene(flags.checkpoint, what and list(dict.fromkeys(what)), flags, flags.force)
 
 
 if __name__ == "__main__":

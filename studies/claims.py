@@ -13,6 +13,7 @@ and pictures.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from typing import BinaryIO, NamedTuple
@@ -31,15 +32,13 @@ from mop.artifacts.intervention_rows import load_rows
 from mop.artifacts.results import load_result
 from mop.artifacts.routing_cache import RoutingCache, load_cache
 from mop.artifacts.run_paths import cache_path, interventions_path, result_path
-from mop.common.cli import Parser
-from mop.common.configuration import check_flags
+from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_together
 from mop.common.routing_edits import GATE_ONLY
 from mop.common.seeding import stream_seed
 from mop.common.subgoals import SUBGOALS
 from mop.common.task_mix import task_name
-from mop.common.values import integer
 from mop.envs.babyai import NO_LABEL
 from mop.envs.trajectories import Trajectories, bot_trajectories
 from mop.evaluation.evaluate import encoder_for
@@ -304,19 +303,18 @@ def compare(
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
-def parser() -> Parser:
-    """The command line."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("--jobs", default=1, help="trainings at a time; 0: none (default: %(default)s)")
-    parser.add_argument("--report", action="store_true", help="measure nothing, write tables and pictures again")
-    parser.add_argument("--dry_run", action="store_true", help="print the commands of the missing trainings")
-    return parser
+@dataclass(frozen=True)
+class Settings:
+    """The flags."""
+
+    jobs: int = setting(1, "trainings at a time; 0: none", low=0)
+    report: bool = setting(False, "measure nothing, write tables and pictures again")
+    dry_run: bool = setting(False, "print the commands of the missing trainings")
 
 
 def main() -> int:
     """Train what is missing, evaluate, measure, write."""
-    args = parser().parse_args()
-    check_flags(args, jobs=integer(0))
+    args = parse(Settings, __doc__)
     if not args.report:
         every = [*baselines(), *policies()]
         if args.dry_run:

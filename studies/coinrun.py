@@ -8,9 +8,10 @@ is passed over where its result is there. Agent, recordings and simulator lie be
 logs/, recordings/ and simulators/ (not in git); what is small and says something is copied to results/coinrun/<stage>/.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from mop.common.cli import Parser
+from mop.common.cli import parse, setting
 from mop.common.errors import run_script
 from studies.stages import ROOT, Stage, fidelity_stage, run_stages
 
@@ -69,16 +70,16 @@ def _to_out(stage: str, words: list[str], result: str | None = None) -> Stage:
     return Stage([*words, "--out", folder], folder, result)
 
 
-def parser() -> Parser:
-    """The command line."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("--dry_run", action="store_true", help="print the commands")
-    return parser
+@dataclass(frozen=True)
+class Settings:
+    """The flags."""
+
+    dry_run: bool = setting(False, "print the commands")
 
 
 def main() -> int:
     """Run what is missing, and publish after each stage."""
-    args = parser().parse_args()
+    args = parse(Settings, __doc__)
     run_stages("CoinRun", stages(), ROOT / "results" / NAME, args.dry_run)
     return 0
 

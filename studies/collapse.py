@@ -9,6 +9,7 @@ results/collapse.md, their summary. Finished trainings are kept under results/ru
 
 import multiprocessing
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +18,10 @@ import torch
 from tqdm import tqdm
 
 from mixture_of_experts import MixtureOfExpertsPolicy
-from mop.common.cli import Parser, as_flags
-from mop.common.configuration import check_flags
+from mop.common.cli import as_flags, parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_csv, write_figure
 from mop.common.train_config import parse_config
-from mop.common.values import integer
 from mop.envs.missions import load_encoder
 from mop.training.devices import use_device
 from mop.training.imitation import ImitationRun
@@ -127,17 +126,16 @@ def summary(table: pd.DataFrame) -> str:
     return markdown_table(head, lines)
 
 
-def parser() -> Parser:
-    """The command line."""
-    parser = Parser(description=__doc__, epilog="Ctrl-C at any time: the same command goes on.")
-    parser.add_argument("--jobs", default=1, help="trainings at a time; 0: none (default: %(default)s)")
-    return parser
+@dataclass(frozen=True)
+class Settings:
+    """The flags."""
+
+    jobs: int = setting(1, "trainings at a time; 0: none", low=0)
 
 
 def main() -> int:
     """Train what is missing, write the summary."""
-    args = parser().parse_args()
-    check_flags(args, jobs=integer(0))
+    args = parse(Settings, __doc__)
     every = [(name, seed) for seed in SEEDS for name in CHANGES]
     missing = [one for one in every if not log_path(*one).exists()]
     if args.jobs > 0 and missing:

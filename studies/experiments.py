@@ -29,13 +29,12 @@ from mop.apps.statistics_page import Asked, analyse
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.artifacts.routing_cache import RoutingCache, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
-from mop.common.cli import Parser, as_flags
-from mop.common.configuration import check_flags
+from mop.common import cli
+from mop.common.cli import as_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.task_mix import task_name
 from mop.common.train_config import RUNTIME_KEYS, parse_config
-from mop.common.values import integer
 from mop.fast.autograd import num_threads
 from mop.plotting.alphas import plot_measures_against_alpha
 from plotting_utils import (
@@ -402,19 +401,18 @@ def markdown_of_phases(phases: pd.DataFrame) -> str:
     )
 
 
-def parser() -> Parser:
-    """The command line."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("experiment", choices=EXPERIMENTS)
-    parser.add_argument("--jobs", default=1, help="trainings at a time; 0: none (default: %(default)s)")
-    parser.add_argument("--dry_run", action="store_true", help="print the commands of the missing trainings")
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The flags."""
+
+    experiment: str = cli.required("which experiment", positional=True, choices=EXPERIMENTS)
+    jobs: int = cli.setting(1, "trainings at a time; 0: none", low=0)
+    dry_run: bool = cli.setting(False, "print the commands of the missing trainings")
 
 
 def main() -> int:
     """Train what is missing, evaluate, write the tables."""
-    args = parser().parse_args()
-    check_flags(args, jobs=integer(0))
+    args = cli.parse(Settings, __doc__)
     trainings = list(EXPERIMENTS[args.experiment]())
     if args.dry_run:
         print("\n".join(training.text for training in trainings if not training.is_finished))

@@ -34,11 +34,9 @@ from lmc_rl.reports import report
 from lmc_rl.settings import settle
 from lmc_rl.studies import ALL, LineStudy, ReturnStudy, Study, load_study
 from lmc_rl.views import SHARE, SHARE_OF_LOSS, plot_beside
-from mop.common.cli import Parser, as_flags
-from mop.common.configuration import check_flags
+from mop.common.cli import as_flags, parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_figure
-from mop.common.values import integer
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "lmc"
@@ -248,25 +246,22 @@ def draw_both(studies: Sequence[Study]) -> Figure:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def parser() -> Parser:
-    """The command line."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("families", nargs="*", metavar="rl|mop", help="which experiments (default: both)")
-    parser.add_argument("--jobs", default=1, help="processes of an experiment (default: %(default)s)")
-    parser.add_argument("--dry_run", action="store_true", help="print the commands")
-    parser.add_argument("--report", action="store_true", help="run nothing more: keep and draw what is finished")
-    parser.add_argument(
-        "--also", nargs="+", default=[], metavar="DIR", help="keep what other clones have finished, too"
+@dataclass(frozen=True)
+class Settings:
+    """The flags."""
+
+    families: tuple[str, ...] = setting(
+        (), "which experiments (default: both)", positional=True, nargs="*", choices=FAMILIES
     )
-    return parser
+    jobs: int = setting(1, "processes of an experiment", low=1)
+    dry_run: bool = setting(False, "print the commands")
+    report: bool = setting(False, "run nothing more: keep and draw what is finished")
+    also: tuple[str, ...] = setting((), "keep what other clones have finished, too", metavar="DIR")
 
 
 def main() -> int:
     """Run what is missing, and report after each experiment."""
-    args = parser().parse_args()
-    check_flags(args, jobs=integer(1))
-    if unknown := [name for name in args.families if name not in FAMILIES]:
-        raise InputError(f"there is no family {unknown[0]}; there are {', '.join(FAMILIES)}")
+    args = parse(Settings, __doc__)
     if missing := [name for name in args.also if not (Path(name) / "results" / "lmc").is_dir()]:
         raise InputError(f"--also: {missing[0]} has no folder results/lmc")
     roots = [ROOT, *map(Path, args.also)]

@@ -11,8 +11,10 @@ is there. A simulator that is not true enough leaves out what needs it. Recordin
 and simulators/ (not in git); what is small and says something is copied to results/generative/<policy>/<stage>/.
 """
 
-from mop.common.cli import Parser
-from mop.common.errors import InputError, run_script
+from dataclasses import dataclass
+
+from mop.common.cli import parse, setting
+from mop.common.errors import run_script
 from studies.stages import ROOT, Stage, fidelity_stage, run_stages
 
 MAIN = "UnlockPickup"  # the policy of which all is measured
@@ -93,19 +95,17 @@ def checkpoint_of(name: str) -> str:
     return f"results/zoo/{POLICIES[name]}/checkpoint_final.pt"
 
 
-def parser() -> Parser:
-    """The command line."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("--only", help=f"one of {', '.join(POLICIES)} (default: all)")
-    parser.add_argument("--dry_run", action="store_true", help="print the commands")
-    return parser
+@dataclass(frozen=True)
+class Settings:
+    """The flags."""
+
+    only: str | None = setting(None, "this policy alone (default: all)", choices=POLICIES)
+    dry_run: bool = setting(False, "print the commands")
 
 
 def main() -> int:
     """Run what is missing, and publish after each stage."""
-    args = parser().parse_args()
-    if args.only is not None and args.only not in POLICIES:
-        raise InputError(f"--only must be one of {', '.join(POLICIES)}, not {args.only!r}")
+    args = parse(Settings, __doc__)
     for name in [args.only] if args.only else POLICIES:
         run_stages(name, stages(name), ROOT / "results" / "generative" / name, args.dry_run)
     return 0

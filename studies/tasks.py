@@ -20,6 +20,7 @@ import math
 import shlex
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -27,12 +28,11 @@ import pandas as pd
 from mop.artifacts.checkpoints import load_checkpoint, save_checkpoint
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import cache_path
-from mop.common.cli import Parser, as_flags
-from mop.common.configuration import check_flags
+from mop.common import cli
+from mop.common.cli import as_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.task_mix import task_name
-from mop.common.values import integer, words
 from mop.statistics.bootstrap import mean_over_seeds
 from mop.statistics.intervals import interval_of_mean, interval_of_rate, rank_correlation
 from mop.statistics.variance import intraclass_correlation
@@ -396,24 +396,27 @@ def modal_commands(trainings: list[Training]) -> list[str]:
     return lines
 
 
-def parser() -> Parser:
-    """The command line."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("--tasks", default=",".join(TASKS), help="with commas (default: all)")
-    parser.add_argument("--settings", default=",".join(POLICIES), help="with commas (default: all)")
-    parser.add_argument("--jobs", default=1, help="trainings at a time (default: %(default)s)")
-    parser.add_argument("--dry_run", action="store_true", help="print the commands of what is not published")
-    parser.add_argument("--modal", action="store_true", help="with --dry_run: those for Modal")
-    parser.add_argument("--report", action="store_true", help="train nothing: write table and figure anew")
-    return parser
+@dataclass(frozen=True)
+class Settings:
+    """The flags."""
+
+    tasks: tuple[str, ...] = cli.setting(tuple(TASKS), "with commas (default: all)", choices=TASKS, commas=True)
+    settings: tuple[str, ...] = cli.setting(
+        tuple(POLICIES), "with commas (default: all)", choices=POLICIES, commas=True
+    )
+    jobs: int = cli.setting(1, "trainings at a time", low=1)
+    dry_run: bool = cli.setting(False, "print the commands of what is not published")
+    modal: bool = cli.setting(False, "with --dry_run: those for Modal")
+    report: bool = cli.setting(False, "train nothing: write table and figure anew")
+
+    def __post_init__(self):
+        if (self.report and self.dry_run) or (self.modal and not self.dry_run):
+            raise InputError("give --report alone, and --modal with --dry_run")
 
 
 def main() -> int:
     """Train what is not published, task after task; publish; tell."""
-    args = parser().parse_args()
-    check_flags(args, jobs=integer(1), tasks=words(*TASKS), settings=words(*POLICIES))
-    if (args.report and args.dry_run) or (args.modal and not args.dry_run):
-        raise InputError("give --report alone, and --modal with --dry_run")
+    args = cli.parse(Settings, __doc__)
     published = set(load_published()[-1]["command"])
     asked = [t for t in task_table() if t.task_id in args.tasks and t.setting in args.settings]
     missing = [training for training in asked if training.text not in published]

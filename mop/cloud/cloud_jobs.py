@@ -40,8 +40,8 @@ from mop.evaluation.batch import (
     select,
     vouches_for,
 )
-from mop.evaluation.intervention_batch import Settings as InterventionSettings
 from mop.evaluation.intervention_batch import has_battery, make_missing
+from mop.evaluation.settings import InterventionSettings
 from mop.evaluation.summary import format_table, note_other_worlds
 
 CHECKPOINTS_VOLUME, RESULTS_VOLUME, LMC_VOLUME = "rl-mop", "rl-mop-eval", "rl-mop-lmc"

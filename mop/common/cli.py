@@ -194,16 +194,23 @@ def parser_of(
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     prog = f"python -m {spec.name}" if spec is not None and spec.name.split(".")[0] != "pytest" else None
     parser = Parser(description=description, prog=prog)
-    groups: dict[str | None, Any] = {None: parser}
     if config:
         parser.add_argument("--config", metavar="YAML", help=config)
-    for field in declared(settings):
+    return add_settings(parser, settings, defaults=defaults)
+
+
+def add_settings(
+    parser: Parser, settings: type, names: Collection[str] | None = None, defaults: Mapping[str, Any] | None = None
+) -> Parser:
+    """The parser with further settings; names: only these."""
+    groups: dict[str | None, Any] = {None: parser}
+    for field in (field for field in declared(settings) if names is None or field.name in names):
         group = field.metadata["group"]
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
         default = (defaults or {}).get(field.name, default_of(field))
-        names, options = _argument(settings, field, default)
-        groups[group].add_argument(*names, **options)
+        words, options = _argument(settings, field, default)
+        groups[group].add_argument(*words, **options)
     return parser
 
 
@@ -235,7 +242,8 @@ def _help(field: dataclasses.Field, kind: type, default: Any) -> str:
     limits = values.limits(meta["low"], meta["high"], meta["above"])
     if meta["choices"] and len("|".join(map(str, meta["choices"]))) > 30:
         limits = ", ".join(map(str, meta["choices"]))
-    text += f"; {limits}" if limits else ""
+    text, own_default, rest = text.partition(" (default:")
+    text += (f"; {limits}" if limits else "") + own_default + rest
     is_shown = default not in (None, (), dataclasses.MISSING) and not (kind is bool and default is False)
     if is_shown and "(default:" not in text:
         joint = "," if meta["commas"] else " "

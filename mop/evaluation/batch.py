@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import traceback
 import warnings
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -18,11 +17,12 @@ from tqdm import tqdm
 from mop.artifacts.checkpoints import FoundCheckpoint, by_task, check_trained_on, find_checkpoints, update_of
 from mop.artifacts.results import load_result, merge_results, result_file
 from mop.artifacts.routing_cache import RoutingCache, cache_files
-from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR, cache_path, result_path
+from mop.artifacts.run_paths import cache_path, result_path
 from mop.common.errors import InputError
 from mop.common.files import check_writable, claimed, file_digest, find_files, remove_leftovers, write_together
 from mop.common.workers import end_with_parent
 from mop.evaluation.heatmap_files import print_heatmaps
+from mop.evaluation.settings import Filters, Settings
 from mop.evaluation.summary import format_table, note_other_worlds
 
 if TYPE_CHECKING:
@@ -35,40 +35,6 @@ CONFIG_COLUMNS = (
     "obs_encoding", "expert_gain", "teacher_mix", "replay", "replay_size", "lr_decay", "expert_dropout",
     "expert_dropout_below",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How each checkpoint is evaluated, and where its files go."""
-
-    num_episodes: int = 1000
-    num_envs: int = 64
-    eval_seed: int = 0
-    skip_routing: bool = False
-    cache_dir: str = CACHE_DIR
-    plots_dir: str = PLOTS_DIR
-    lang_encoder: str | None = None
-    device: str = "auto"
-    teacher_dir: str | None = None  # where the bot's own results are kept; None: in cache_dir
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Which checkpoints are asked for; None: any. `seed` is the trial number where a path names no seed.
-
-    task: a task, a list of tasks by its name, or `<list>/<task>`.
-    """
-
-    task: str | None = None
-    trial: int | None = None
-    seed: int | None = None
-    update: int | None = None
-    final_only: bool = False
-
-
-def from_flags(kind: type, args: Namespace):
-    """Settings or Filters (`kind`) with the values of the flags that have the names of their fields."""
-    return kind(**{name: getattr(args, name) for name in kind.__dataclass_fields__ if hasattr(args, name)})
 
 
 def evaluate_missing(

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,11 +12,12 @@ from tqdm import tqdm
 from mop.analysis.groups import GROUPINGS
 from mop.artifacts.checkpoints import FoundCheckpoint, by_task, check_trained_on, load_checkpoint
 from mop.artifacts.intervention_rows import SAME, add_row, comparable, in_words, load_rows, merge_rows
-from mop.artifacts.run_paths import CACHE_DIR, INTERVENTIONS_TABLE, PLOTS_DIR, RunKey, interventions_path
-from mop.common.configuration import shown
+from mop.artifacts.run_paths import RunKey, interventions_path
 from mop.common.errors import InputError
 from mop.common.files import check_writable, claimed, file_digest, remove_leftovers, write_figure
 from mop.common.routing_edits import GATE_ONLY, NONE, VARIANTS, Intervention
+from mop.common.values import shown
+from mop.evaluation.settings import InterventionSettings
 
 if TYPE_CHECKING:
     from mixture_of_experts import RecurrentPolicy
@@ -25,23 +25,6 @@ if TYPE_CHECKING:
 
 Asked = tuple[Intervention, str]  # with its memory variant
 THRESHOLDS = (0.05, 0.1, 0.2, 0.33)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """In which worlds the interventions of a checkpoint are made, and where their files go."""
-
-    num_episodes: int = 1000
-    num_envs: int = 64
-    eval_seed: int = 0
-    cache_dir: str = CACHE_DIR
-    plots_dir: str = PLOTS_DIR
-    results_path: str = INTERVENTIONS_TABLE
-    lang_encoder: str | None = None
-    device: str = "auto"
-    phases: str | None = None  # of GROUPINGS
-    teacher_dir: str | None = None  # where the bot's own results are kept; None: in cache_dir
-    task: str | None = None  # of a policy of several tasks; None: each
 
 
 def standard_battery(
@@ -70,7 +53,9 @@ def standard_battery(
     ]
 
 
-def intervene(checkpoint: str, what: Sequence[Asked] | None, settings: Settings, force: bool = False) -> int:
+def intervene(
+    checkpoint: str, what: Sequence[Asked] | None, settings: InterventionSettings, force: bool = False
+) -> int:
     """Make the rows that are missing of the interventions asked for, tell them all, draw use against need.
 
     Of a policy of several tasks, for each of them, or for `settings.task`. Arguments and errors as `make_missing`.
@@ -87,7 +72,9 @@ def intervene(checkpoint: str, what: Sequence[Asked] | None, settings: Settings,
     return 0
 
 
-def _intervene_on(key: RunKey, checkpoint: str, what: Sequence[Asked] | None, settings: Settings, force: bool) -> None:
+def _intervene_on(
+    key: RunKey, checkpoint: str, what: Sequence[Asked] | None, settings: InterventionSettings, force: bool
+) -> None:
     """`intervene` in the worlds of one task."""
     _prepare_places(settings, key)
     rows_path = interventions_path(settings.cache_dir, key)
@@ -116,7 +103,7 @@ def make_missing(
     key: RunKey,
     checkpoint: str,
     what: Sequence[Asked] | None,
-    settings: Settings,
+    settings: InterventionSettings,
     force: bool = False,
     on_row: Callable[[], object] = lambda: None,
 ) -> Made:
@@ -137,7 +124,7 @@ def make_missing(
     return Made(asked, about, make_rows(study, missing, rows_path, about, swaps, force, on_row))
 
 
-def open_study(path: Path, key: RunKey, settings: Settings) -> "tuple[Study, dict]":
+def open_study(path: Path, key: RunKey, settings: InterventionSettings) -> "tuple[Study, dict]":
     """The intact episodes of a checkpoint, and what every row of it says of where it comes from.
 
     Raises InputError where the checkpoint cannot be used.
@@ -183,7 +170,7 @@ def _battery_of(row: Mapping) -> list[Asked]:
     return standard_battery(row["expert_hidden_sizes"], row["phases"] if row["phases_by"] != "overall" else [])
 
 
-def has_battery(rows: Sequence[Mapping], digest: str, settings: Settings) -> bool:
+def has_battery(rows: Sequence[Mapping], digest: str, settings: InterventionSettings) -> bool:
     """Whether rows hold the standard battery of the checkpoint with this digest, in the worlds of the settings."""
     wanted = {"checkpoint_sha256": digest, "num_episodes": settings.num_episodes, "eval_seed": settings.eval_seed}
     for row in rows:
@@ -247,7 +234,7 @@ def _open_swaps(study: "Study", files: set[str]) -> dict[str, Swap]:
     return swaps
 
 
-def _prepare_places(settings: Settings, key: RunKey) -> None:
+def _prepare_places(settings: InterventionSettings, key: RunKey) -> None:
     """Raises InputError where something could not be written, before any work."""
     place = Path(settings.results_path).resolve()
     if place.suffix != ".csv" or (place.exists() and not place.is_file()):
@@ -259,7 +246,7 @@ def _prepare_places(settings: Settings, key: RunKey) -> None:
     remove_leftovers(key.artefacts(settings.cache_dir).glob(".*.tmp"))
 
 
-def _draw(rows: Sequence[Mapping], about: Mapping, key: RunKey, settings: Settings) -> None:
+def _draw(rows: Sequence[Mapping], about: Mapping, key: RunKey, settings: InterventionSettings) -> None:
     """Draw use against need where lesions and the intact policy have rows, of each variant that was made in a phase."""
     rows = comparable(rows, about)
     if not any(row["intervention"] == NONE for row in rows):

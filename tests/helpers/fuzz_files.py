@@ -17,6 +17,7 @@ import tempfile
 import traceback
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a damaged name of an encoder is not looked for elsewhere
@@ -29,17 +30,9 @@ from scripts import TINY_FLAGS, TINY_TASK
 from mop.artifacts.checkpoints import find_checkpoints
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
-from mop.common.configuration import (
-    DEFAULTS_FILE,
-    FLAGS,
-    Parser,
-    as_flags,
-    check_flags,
-    integer,
-    parse_config,
-    read_config,
-)
+from mop.common.cli import as_flags, parse, setting
 from mop.common.errors import InputError, run_script
+from mop.common.train_config import DEFAULTS_FILE, FLAGS, parse_config, read_config
 from mop.evaluation.batch import Settings, evaluate_checkpoint
 from mop.evaluation.evaluate import encoder_for, load_for_evaluation
 from mop.training.memory import check_memory
@@ -316,14 +309,16 @@ def run_cases(files: Fuzzer, kind: str, seed: int, first: int, count: int) -> tu
     return refused, wrong
 
 
+@dataclass(frozen=True)
+class Flags:
+    kinds: tuple[str, ...] = setting(tuple(KINDS), "of files", choices=KINDS)
+    cases: int = setting(100, "of each kind", low=1)
+    first: int = setting(0, "number of the first case", low=0)
+    seed: int = setting(0, "of the damage", low=0)
+
+
 def main() -> int:
-    parser = Parser(description=__doc__)
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--cases", default=100, help="of each kind (default: %(default)s)")
-    parser.add_argument("--first", default=0, help="number of the first case (default: %(default)s)")
-    parser.add_argument("--seed", default=0)
-    args = parser.parse_args()
-    check_flags(args, cases=integer(1), first=integer(0), seed=integer(0))
+    args = parse(Flags, __doc__)
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         files = Fuzzer(Path(folder))

@@ -20,6 +20,7 @@ from mop.apps.run_selection import Run
 from mop.artifacts.intervention_rows import add_row
 from mop.artifacts.routing_cache import RoutingCache, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path, interventions_path
+from mop.common import cli
 from mop.common.errors import InputError
 from mop.common.routing_edits import FROZEN, GATE_ONLY, NONE, Intervention, parse
 
@@ -117,15 +118,14 @@ def test_experts_are_named_as_in_the_figures(data):
     assert told[3] == f"always {experts[1, 0].mean:.2f}" and told[6] == "shuffle"
 
 
-def test_the_command_is_one_that_the_script_takes(data, monkeypatch):
+def test_the_command_is_one_that_the_script_takes(data):
     run = Run(KEY, "caches", Path("some place") / KEY.checkpoint("x"))
     asked = parse("lesion 0.1 + clamp 2.0=0.5")
     words = shlex.split(intervention_page.command_of(run, data, asked, FROZEN))
     assert words[:2] == ["python", "intervene.py"]
-    monkeypatch.setattr("sys.argv", words[1:])
-    args = intervene.parser().parse_args()
+    args = cli.parse(intervene.Settings, "", words[2:])
     assert args.checkpoint == run.checkpoint.as_posix() and args.variants == FROZEN and args.cache_dir == "caches"
-    assert [parse(text) for text in args.what] == [asked] and args.num_episodes == str(data.header["num_episodes"])
+    assert [parse(text) for text in args.what] == [asked] and args.num_episodes == data.header["num_episodes"]
     assert "--what" not in intervention_page.command_of(run, data, None)
 
 

@@ -36,12 +36,12 @@ from mop.artifacts.checkpoints import FoundCheckpoint, save_checkpoint
 from mop.artifacts.results import write_result
 from mop.artifacts.routing_cache import RoutingCache
 from mop.artifacts.run_paths import RunKey, cache_path, result_path
-from mop.common.configuration import check_flags, optional
+from mop.common import cli
 from mop.common.errors import InputError
 from mop.common.files import file_digest
 from mop.envs.render import render_world
 from mop.evaluation import batch
-from mop.evaluation.batch import Filters, Settings, evaluate_checkpoint, from_flags, select
+from mop.evaluation.batch import Settings, evaluate_checkpoint, select
 
 ZOO = REPOSITORY / "results" / "zoo"
 KEY = RunKey(TASK, 0, 0)
@@ -126,14 +126,13 @@ def test_no_run_at_all(tmp_path):
 def test_the_command_in_messages_selects_the_run(key, root, monkeypatch):
     run = Run(key, "elsewhere", None if root is None else key.checkpoint(root))
     script, *flags = shlex.split(run.remake)[1:]
-    args = batch_eval.parser().parse_args(flags)
+    args = cli.parse(batch_eval.Settings, "", flags)
     assert script == "batch_eval.py" and args.force and args.cache_dir == "elsewhere"
     assert args.checkpoint_dir == ("results/zoo" if root == "results/zoo" else None)
-    check_flags(args, trial=int, seed=optional(int), update=optional(int))
     others = [replace(key, trial=9), replace(key, task_id="X"), replace(key, update=77)]
     found = [FoundCheckpoint(k, Path("x.pt")) for k in (key, *others)]
     monkeypatch.setattr(batch, "find_checkpoints", lambda roots: found)
-    assert [item.key for item in select(["here"], from_flags(Filters, args), "no way out")] == [key]
+    assert [item.key for item in select(["here"], args, "no way out")] == [key]
 
 
 def test_choose_run():
