@@ -70,10 +70,10 @@ def test_columns_that_the_data_lacks(steps):
     steps.lpc = None
     assert aggregate_routing_by_position(steps).lpc is None
     steps.layer_routing = None
-    with pytest.raises(InputError, match="no 'layer_routing'"):
+    with pytest.raises(InputError, match="layer_routing"):
         plot_overall_routing(make_data(steps))
     steps.position = None
-    with pytest.raises(InputError, match="no 'position'"):
+    with pytest.raises(InputError, match="position"):
         aggregate_routing_by_position(steps)
 
 
@@ -84,15 +84,15 @@ def test_empty_steps_are_one_clear_sentence(steps):
         lambda: compute_grid_bounds(empty.position),
         lambda: plot_overall_routing(make_data(empty)),
     ):
-        with pytest.raises(InputError, match=r"^there are no steps: the routing data is empty$"):
+        with pytest.raises(InputError, match="no steps"):
             call()
-    with pytest.raises(InputError, match="the filter leaves none"):
+    with pytest.raises(InputError, match="filter"):
         aggregate_routing_by_position(steps, np.zeros(3, bool))
 
 
 def test_weights_of_a_diverged_policy_name_the_layer(steps):
     steps.layer_routing[1][2] = np.nan
-    with pytest.raises(InputError, match="layer 1 has router weights that are not finite"):
+    with pytest.raises(InputError, match="layer 1"):
         aggregate_routing_by_position(steps)
 
 
@@ -101,7 +101,7 @@ def test_grid_bounds_of_positions_and_of_a_known_world(steps):
     assert compute_grid_bounds(steps.position) == visited
     world = {"x_min": 0, "x_max": 10, "y_min": 0, "y_max": 5, "grid_width": 11, "grid_height": 6}
     assert compute_grid_bounds(steps.position, (11, 6)) == world
-    with pytest.raises(InputError, match="x 4, y 1 is outside the grid of x 0 to 3, y 0 to 5"):
+    with pytest.raises(InputError, match="x 4, y 1"):
         compute_grid_bounds(steps.position, (4, 6))
 
 
@@ -135,5 +135,5 @@ def test_cells_with_fewer_steps_are_left_out(steps):
     assert kept.cells.tolist() == [[4, 1]] and kept.counts.tolist() == [2] and kept.lpc.tolist() == [150]
     assert [weights.shape for weights in kept.routing] == [(1, 3), (1, 2)]
     assert averaged.with_steps(1).cells.tolist() == averaged.cells.tolist()
-    with pytest.raises(InputError, match="no cell has 3 steps, the most are 2"):
+    with pytest.raises(InputError, match="3 steps"):
         averaged.with_steps(3)

@@ -30,7 +30,7 @@ def test_phases_need_carrying_and_unlocking():
     with pytest.raises(InputError, match="t_unlocked"):
         key_phases(steps, [{}] * 3)
     steps.carrying = None
-    with pytest.raises(InputError, match="'carrying'"):
+    with pytest.raises(InputError, match="carrying"):
         key_phases(steps, [{"t_unlocked": None}] * 3)
 
 

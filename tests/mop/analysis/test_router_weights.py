@@ -47,7 +47,7 @@ def test_weights_at_distances():
     (means,) = mean_weights_by_distance(data, np.array([2, 2, 0, np.nan]))
     assert means.steps.tolist() == [1, 0, 2]
     np.testing.assert_allclose(means.mean, [[1, 0], [np.nan, np.nan], [0.3, 0.7]], atol=1e-6)
-    with pytest.raises(InputError, match="no step has a known distance"):
+    with pytest.raises(InputError, match="distance"):
         mean_weights_by_distance(data, np.full(4, np.nan))
 
 
@@ -115,7 +115,7 @@ def test_weights_against_the_walking_distance(data):
     np.testing.assert_allclose(second.lines[0].get_ydata(), 1)
     assert [bar.get_height() for bar in counts.patches] == [1, 1, 1, 3] and counts.get_xlabel() == "cells to the target"
     assert plot_routing_near_objects(data, min_steps=2).axes[0].lines[0].get_xdata().tolist() == [4]
-    with pytest.raises(InputError, match="no distance to a door, key or target has 4 steps: evaluate more"):
+    with pytest.raises(InputError, match="4 steps"):
         plot_routing_near_objects(data, min_steps=4)
 
 
@@ -131,7 +131,7 @@ def test_specialisation_is_a_matrix_with_counts(data):
     assert texts(outcomes.get_xticklabels()) == ["skip", "GRU 16"]
     assert all(image.get_clim() == (0, 1) for ax in figure.axes[:4] for image in ax.images)
     assert len(plot_specialisation(data).axes) == 2 * 3 + 1  # by action, carrying, outcome: no keys, no key phases
-    with pytest.raises(InputError, match="no grouping 'by_moon'"):
+    with pytest.raises(InputError, match="by_moon"):
         plot_specialisation(data, ["by_moon"])
 
 

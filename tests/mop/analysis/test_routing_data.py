@@ -27,7 +27,7 @@ def num_named(data: RoutingCache, users: dict[str, tuple]) -> int:
         kept = getattr(data.steps, column)
         setattr(data.steps, column, None)
         for function in functions:
-            with pytest.raises(InputError, match=f"no '{column}'"):
+            with pytest.raises(InputError, match=column):
                 function(data)
             count += 1
         setattr(data.steps, column, kept)
@@ -45,7 +45,7 @@ def test_numbers_name_a_missing_column():
     assert num_named(data, users) == 7
     empty = make_data(make_steps([], np.empty((0, 2)), t_step=[]), [])
     for compute in (compute_routing_over_progress, compute_pathways):
-        with pytest.raises(InputError, match="there are no steps"):
+        with pytest.raises(InputError, match="no steps"):
             compute(empty)
 
 
@@ -59,7 +59,7 @@ def test_figures_name_a_missing_column():
     }
     assert num_named(two_episodes_in_a_corridor(), users) == 9
     for plot in of_weights:
-        with pytest.raises(InputError, match="there are no steps"):
+        with pytest.raises(InputError, match="no steps"):
             plot(make_data(make_steps([], np.empty((0, 2)), t_step=[]), []))
 
 
@@ -78,7 +78,7 @@ def test_a_part_of_the_steps_says_so_and_keeps_the_whole():
     title = "BabyAI-UnlockPickup-v0, odd ones, later, 3 steps of 2 episodes"
     assert describe(smaller.header, smaller.steps.episode) == title
     assert "restricted_to" not in data.header and len(data.steps) == 6
-    with pytest.raises(InputError, match="no step is left: there is none with nothing at all"):
+    with pytest.raises(InputError, match="nothing at all"):
         part.where(np.zeros(4, bool), "nothing at all")
     with pytest.raises(ValueError, match="a part of a cache is not written"):
         cache_files("nowhere", RunKey("BabyAI-UnlockPickup-v0", 0, None, None), part)

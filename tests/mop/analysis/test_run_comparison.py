@@ -173,7 +173,7 @@ def test_experts_of_one_size_are_added():
     found = weights_by_size(data, 0)
     assert list(found) == [0, 8] and found[8] == pytest.approx(0.7)
     assert common_sizes(data.header, {"expert_hidden_sizes": [[0, 4, 8]]}) == [[0, 8]]
-    with pytest.raises(InputError, match="no 'expert_hidden_sizes'"):
+    with pytest.raises(InputError, match="expert_hidden_sizes"):
         weights_by_size(make_data(make_steps([[1, 1]], [[1.0]])), 0)
 
 
@@ -238,9 +238,9 @@ def test_groups_that_both_have_are_rows(left, right):
     assert figure.get_suptitle().startswith(f"{TASK}, paired in 30 worlds, by carrying phase")
     steps = [row["left_steps"] for row in values_of(figure) if row.get("expert") == "skip" and "left_steps" in row]
     assert sum(steps) == len(data.steps), "every step is in one group"
-    with pytest.raises(InputError, match="there is no grouping"):
+    with pytest.raises(InputError, match="grouping"):
         plot_difference(data, other, group_by="by_nothing", measure="LPC")
-    with pytest.raises(InputError, match="layer 7 of the two cannot be compared; what can is LPC, layer 0"):
+    with pytest.raises(InputError, match="layer 7"):
         plot_difference(data, other, measure="layer 7")
 
 
@@ -250,8 +250,8 @@ def test_other_layers_leave_lpc_and_other_grids_nothing(left, right):
     assert [ax.get_title() for ax in figure.axes if "difference" in ax.get_title()] == ["LPC, difference"]
     for episode in right.episodes:
         episode["grid_size"] = [6, 3]
-    with pytest.raises(InputError, match="the worlds have 5 x 3 and 6 x 3 cells"):
+    with pytest.raises(InputError, match="5 x 3"):
         plot_difference(left, right)
     left.steps.lpc = None
-    with pytest.raises(InputError, match="nothing of the two can be compared"):
+    with pytest.raises(InputError, match="compared"):
         plot_difference(left, baseline)

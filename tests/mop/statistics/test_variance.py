@@ -20,7 +20,7 @@ def test_intraclass_correlation_at_its_ends():
     same = intraclass_correlation(np.array([[1.0, 3], [3, 1], [1, 3]]))
     assert same[0] == pytest.approx(-1.0), "no difference between tasks, all between seeds: -1 / (K - 1)"
     for shape in ((1, 3), (3, 1)):
-        with pytest.raises(ValueError, match="needs two tasks and two seeds"):
+        with pytest.raises(ValueError, match="seeds"):
             intraclass_correlation(np.zeros(shape))
 
 
