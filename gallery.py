@@ -1,32 +1,32 @@
-"""Runs as a static site, for people without this repository: python gallery.py, then open site/index.html."""
+"""Runs as a static site, for people without this repository: python gallery.py, then open site/index.html.
+
+Writes a site of every run with a routing cache: a front page with a card for each, and for each a page of its figures.
+The pages need no server and no network: open them from the disk, or upload them anywhere.
+"""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from mop.apps import comparison_page, flags, gallery, run_selection
-from mop.common.cli import Parser
+from mop.common.cli import parse, setting
 from mop.common.errors import run_script
 from mop.common.files import check_writable
 
 
-def parser() -> Parser:
-    """The command line of this script."""
-    added = flags.parser(
-        "Writes a site of every run with a routing cache: a front page with a card for each, and for each a page of "
-        "its figures. The pages need no server and no network: open them from the disk, or upload them anywhere."
-    )
-    added.add_argument(
-        "--results_path", nargs="+", default=flags.RESULTS_PATHS, metavar="CSV", help="tables of results"
-    )
-    added.add_argument("--site_dir", default="site", help="where the pages go (default: %(default)s)")
-    return added
+@dataclass(frozen=True)
+class Settings(flags.CacheSettings):
+    """The flags."""
+
+    results_path: tuple[str, ...] = setting(flags.RESULTS_PATHS, "tables of results", metavar="CSV")
+    site_dir: str = setting("site", "where the pages go")
 
 
 def main() -> int:
     """Write the site. Returns 1 if a run has no page or a result cannot be read, 0 otherwise."""
-    args = flags.parse(parser())
+    args = parse(Settings, __doc__)
     check_writable(args.site_dir, "--site_dir")
     found = list(run_selection.find_cached_runs(args.checkpoint_dir, args.cache_dir).values())
     table, problems = comparison_page.load_table(args.cache_dir, args.results_path)

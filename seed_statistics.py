@@ -16,8 +16,8 @@ Exit code 0: everything asked for is written; 1: a task has no run that can be a
 
 import functools
 import sys
-from argparse import Namespace
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from tqdm import tqdm
 
@@ -28,47 +28,39 @@ from mop.apps.export import Export
 from mop.apps.run_figures import chosen, save_figures
 from mop.apps.statistics_page import Asked, Tables
 from mop.artifacts.run_paths import CACHE_DIR
-from mop.common.cli import Parser
-from mop.common.configuration import check_flags
+from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, claimed, write_together
-from mop.common.values import choice, integer, optional
+
+PHASES = tuple(statistics_page.phase_words().values())
 
 
-def parser() -> Parser:
-    """The command line of this script."""
-    added = flags.saving_parser(__doc__)
-    added.add_argument("--cache_dir", default=CACHE_DIR, help="results and caches (default: %(default)s)")
-    added.add_argument("--task", nargs="+", metavar="TASK_ID", help="only these (of several: NAME, NAME/ID)")
-    added.add_argument(
-        "--phases", default=statistics_page.AUTO_PHASES,
-        help="how the steps are split: by_key_phase, by_carrying, ..., none; auto: what suits the task (default)",
-    )  # fmt: skip
-    added.add_argument(
-        "--state", nargs="+", default=list(DEFAULT_STATE), metavar="PART",
-        help=f"what the S of I(S; A) is made of: {', '.join(STATE_PARTS)} (default: {' '.join(DEFAULT_STATE)})",
-    )  # fmt: skip
-    added.add_argument("--action", help="only the steps of this action: forward, toggle, ...")
-    added.add_argument("--update", help="the periodic checkpoints of this update (default: the final ones)")
-    added.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="only runs with these settings")
-    return added
+@dataclass(frozen=True)
+class Settings(flags.SavingSettings):
+    """The flags."""
+
+    cache_dir: str = setting(CACHE_DIR, "results and caches")
+    task: tuple[str, ...] | None = setting(None, "only these (of several: NAME, NAME/ID)", metavar="TASK_ID")
+    phases: str = setting(
+        statistics_page.AUTO_PHASES, "how the steps are split; auto: what suits the task", choices=PHASES
+    )
+    state: tuple[str, ...] = setting(
+        tuple(DEFAULT_STATE), "what the S of I(S; A) is made of", choices=STATE_PARTS, metavar="PART"
+    )
+    action: str | None = setting(None, "only the steps of this action", choices=ACTION_NAMES)
+    update: int | None = setting(None, "the periodic checkpoints of this update (default: the final ones)", low=0)
+    where: tuple[str, ...] = setting((), "only runs with these settings", metavar="KEY=VALUE")
 
 
 def main() -> int:
     """Analyse each task, write its tables and figures, and print what was found."""
-    args = flags.parse(parser())
-    check_flags(args, action=optional(choice(*ACTION_NAMES)), update=optional(integer(0)))
-    if args.phases not in (words := statistics_page.phase_words().values()):
-        raise InputError(f"--phases must be one of {', '.join(words)}, not {args.phases!r:.60}")
-    for part in args.state:
-        if part not in STATE_PARTS:
-            raise InputError(f"--state is made of {', '.join(STATE_PARTS)}, not {part!r:.40}")
+    args = parse(Settings, __doc__)
     chosen(statistics_page.FIGURES, args.only)  # raises before the work if there is no such figure
     check_writable(args.plots_dir, "--plots_dir")
     where, problems = statistics_page.parse_where(args.where), []
     tasks = statistics_page.tasks_asked(args.cache_dir, args.task)
     for task_id in tasks:
-        asked = Asked(task_id, args.phases, tuple(args.state), args.action, args.update, where, args.cache_dir)
+        asked = Asked(task_id, args.phases, args.state, args.action, args.update, where, args.cache_dir)
         try:
             write(statistics_page.analyse(asked, functools.partial(with_bar, task_id)), args)
         except InputError as error:
@@ -84,7 +76,7 @@ def with_bar(task_id: str, found: Iterator, total: int) -> Iterable:
     return tqdm(found, total=total, desc=task_id, unit="run", dynamic_ncols=True)
 
 
-def write(tables: Tables, args: Namespace) -> None:
+def write(tables: Tables, args: Settings) -> None:
     """Write tables and figures, and print what was found and where it is."""
     folder = statistics_page.folder_of(tables.asked, args.plots_dir)
     drawings, export = statistics_page.drawings_of(tables, args.width), Export(args.format, args.width)

@@ -6,11 +6,12 @@
 Reads the routing caches of these evaluations. docs/learning_speed.md has the figures.
 """
 
-import argparse
+from dataclasses import dataclass
 
 import numpy as np
 
 from mop.artifacts.routing_cache import load_cache
+from mop.common.cli import parse
 from mop.common.errors import run_script
 
 AHEAD = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])  # by direction
@@ -49,14 +50,14 @@ def failures(cache) -> tuple[list[int], list[bool]]:
     return rooms, is_beside
 
 
-def parser() -> argparse.ArgumentParser:
+@dataclass(frozen=True)
+class Settings:
     """No flags but --help."""
-    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def main() -> int:
     """Print a line for each task."""
-    parser().parse_args()
+    parse(Settings, __doc__)
     right, by_chance = first_keys(load_cache(CACHE.format("Unlock", 1)))
     print(f"Unlock: {np.mean(right):.3f} of {len(right)} first keys, by chance {np.mean(by_chance):.3f}")
     for task, seed in (("GoTo", 1), ("Pickup", 2)):

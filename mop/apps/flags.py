@@ -2,14 +2,39 @@
 
 import sys
 from argparse import Namespace
+from dataclasses import dataclass
 
 from mop.analysis.routing_data import ACTION_NAMES
 from mop.apps.export import FORMATS, LARGEST_WIDTH_IN, LEAST_WIDTH_IN
 from mop.artifacts.run_paths import CACHE_DIR, DEFAULT_ROOTS, PLOTS_DIR, RESULTS_TABLE
+from mop.common.cli import setting
 from mop.common.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, choice, integer, number, optional
 
 CHECKPOINT_DIRS = (*DEFAULT_ROOTS, "results/zoo")
 RESULTS_PATHS = (RESULTS_TABLE, "results/tasks.csv", "results/alpha.csv")
+
+
+@dataclass(frozen=True)
+class SavingSettings:
+    """Which figures are saved, how and where."""
+
+    plots_dir: str = setting(PLOTS_DIR, "where pictures go")
+    only: tuple[str, ...] | None = setting(
+        None, "save these figures alone, named as their files", metavar="FIGURE", group="as a script"
+    )
+    format: str = setting("png", "of the files", choices=FORMATS, group="as a script")
+    width: float | None = setting(
+        None, "of the figures; null: as they are drawn for a screen", low=LEAST_WIDTH_IN, high=LARGEST_WIDTH_IN,
+        metavar="INCHES", group="as a script",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CacheSettings(SavingSettings):
+    """Where checkpoints, results and routing caches are."""
+
+    checkpoint_dir: tuple[str, ...] = setting(CHECKPOINT_DIRS, "trees of checkpoints", metavar="DIR")
+    cache_dir: str = setting(CACHE_DIR, "results and caches")
 
 
 def parser(description: str) -> Parser:

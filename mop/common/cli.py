@@ -218,8 +218,8 @@ def _argument(settings: type, field: dataclasses.Field, default: Any) -> tuple[l
     """The names and options of a field's argument."""
     meta, (kind, item, _) = field.metadata, _type_of(settings, field.name)
     options: dict[str, Any] = {"help": _help(field, kind, default), "default": argparse.SUPPRESS}
-    choices = "|".join(map(str, meta["choices"] or ()))
-    options["metavar"] = meta["metavar"] or (choices if 0 < len(choices) <= 30 else _METAVARS.get(item, "VALUE"))
+    short = _short_choices(meta)
+    options["metavar"] = meta["metavar"] or short or _METAVARS.get(item, "VALUE")
     alone = meta["alone"] or ("true" if kind is bool else None)
     if alone is not None:
         options |= {"nargs": "?", "const": alone}
@@ -233,6 +233,12 @@ def _argument(settings: type, field: dataclasses.Field, default: Any) -> tuple[l
     return [f"--{name}" for name in (meta["flag"] or field.name, *meta["also"])], options | {"dest": field.name}
 
 
+def _short_choices(meta: Mapping[str, Any]) -> str:
+    """The choices as one word, empty if there are none or many."""
+    word = "|".join(map(str, meta["choices"] or ()))
+    return word if len(word) <= 30 else ""
+
+
 _METAVARS = {int: "INTEGER", float: "NUMBER", bool: "true|false", str: "TEXT", Path: "PATH"}
 
 
@@ -240,7 +246,7 @@ def _help(field: dataclasses.Field, kind: type, default: Any) -> str:
     """The help of a field with its range, its choices and its default."""
     meta, text = field.metadata, field.metadata["help"]
     limits = values.limits(meta["low"], meta["high"], meta["above"])
-    if meta["choices"] and len("|".join(map(str, meta["choices"]))) > 30:
+    if meta["choices"] and (meta["metavar"] or not _short_choices(meta)):
         limits = ", ".join(map(str, meta["choices"]))
     text, own_default, rest = text.partition(" (default:")
     text += (f"; {limits}" if limits else "") + own_default + rest

@@ -34,6 +34,7 @@ from mop.apps.statistics_page import (
 from mop.artifacts.results import write_result
 from mop.artifacts.routing_cache import write_cache
 from mop.artifacts.run_paths import RunKey, cache_path
+from mop.common.cli import parse
 from mop.common.errors import InputError, exit_code
 from mop.common.files import claimed
 from mop.plotting.alphas import AlphaAxis, plot_lpc_with_action_held, plot_measures_against_alpha
@@ -276,7 +277,7 @@ def test_script_writes_tables_figures_and_what_is_left_out(cache_dir, tables, tm
     caption = (folder / "lpc_maps.txt").read_text().splitlines()
     words = shlex.split(next(line for line in caption if line.startswith("Command: "))[9:])
     assert words[:2] == ["python", "seed_statistics.py"]
-    seed_statistics.parser().parse_args(words[2:])
+    parse(seed_statistics.Settings, "", words[2:])
     assert caption[0] == f"{drawings_of(tables)['lpc_maps'].about}."
     shown = caption_of(tables, "lpc_maps", "x", Export("svg"))
     assert "Runs: 3 at lpc_alpha 0, 3 at lpc_alpha 1e-05, 3 at lpc_alpha 0.001" in shown
