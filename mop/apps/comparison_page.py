@@ -23,7 +23,7 @@ from mop.artifacts.results import load_results
 from mop.artifacts.routing_cache import RoutingCache
 from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR
-from mop.common.configuration import Parser
+from mop.common.cli import Parser
 from mop.common.errors import InputError
 from mop.common.task_mix import task_name
 from mop.plotting.compared_runs import ALL_MEASURES, difference_measures, plot_difference

@@ -19,8 +19,8 @@ from mop.apps.run_caches import describe_metrics, evaluate_now, load_routing, no
 from mop.apps.run_selection import FINAL, Run, Runs, choose_run, label_of, last_cached
 from mop.apps.view import View
 from mop.artifacts.routing_cache import RoutingCache
-from mop.common.configuration import MAX_EPISODES
 from mop.common.errors import InputError
+from mop.common.values import MAX_EPISODES
 from mop.plotting.hover import Box, boxes_of, values_of
 from mop.plotting.resize import smallest_text_pt
 

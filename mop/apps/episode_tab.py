@@ -24,9 +24,11 @@ from mop.apps.flags import parse
 from mop.apps.run_figures import routing_figures, run_of_script, save_figures_of_run
 from mop.apps.view import View
 from mop.artifacts.routing_cache import RoutingCache
-from mop.common.configuration import Parser, check_flags, integer, optional
+from mop.common.cli import Parser
+from mop.common.configuration import check_flags
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_figure
+from mop.common.values import integer, optional
 from mop.plotting.progress_curves import plot_episode_routing
 
 _HEIGHT_PX = 720  # until the player has measured itself

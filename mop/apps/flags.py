@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from mop.analysis.routing_data import ACTION_NAMES
 from mop.apps.export import FORMATS, LARGEST_WIDTH_IN, LEAST_WIDTH_IN
 from mop.artifacts.run_paths import CACHE_DIR, DEFAULT_ROOTS, PLOTS_DIR, RESULTS_TABLE
-from mop.common.cli import setting
-from mop.common.configuration import MAX_ENVS, MAX_EPISODES, Parser, check_flags, choice, integer, number, optional
+from mop.common.cli import Parser, setting
+from mop.common.configuration import check_flags, number
+from mop.common.values import MAX_ENVS, MAX_EPISODES, choice, integer, optional
 
 CHECKPOINT_DIRS = (*DEFAULT_ROOTS, "results/zoo")
 RESULTS_PATHS = (RESULTS_TABLE, "results/tasks.csv", "results/alpha.csv")

@@ -18,7 +18,7 @@ from mop.apps.flags import parse
 from mop.apps.run_caches import evaluate_now, load_routing, other_checkpoint
 from mop.apps.run_selection import Run, choose_run, find_runs
 from mop.artifacts.routing_cache import RoutingCache
-from mop.common.configuration import Parser
+from mop.common.cli import Parser
 from mop.common.errors import InputError
 from mop.plotting.action_bars import plot_action_frequency
 from mop.plotting.explained_bars import plot_variance_explained

@@ -14,8 +14,8 @@ from mixture_of_experts import RecurrentPolicy, compute_lpc
 from mop.analysis.metrics import compute_metrics
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.artifacts.routing_cache import RoutingSteps
-from mop.common.configuration import MAX_INTEGER, shown
 from mop.common.errors import InputError
+from mop.common.values import MAX_INTEGER, shown
 from mop.envs.babyai import OBS_DIM
 from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import GIVE_UP, EvalVectorEnv

@@ -8,8 +8,8 @@ import pytest
 from scripts import REPOSITORY
 
 from benchmarks import time_to_mastery as mastery
-from mop.common.configuration import parse_config
 from mop.common.errors import InputError
+from mop.common.train_config import parse_config
 
 GO_TO_OBJ = "BabyAI-GoToObj-v0"
 

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from mop.artifacts.checkpoints import save_checkpoint
 from mop.artifacts.run_paths import RunKey
-from mop.common.configuration import complete
 from mop.common.errors import run_script
+from mop.common.train_config import complete
 from mop.envs.missions import load_encoder
 from mop.training.policies import build_policy
 

@@ -8,7 +8,7 @@ from eval_helpers import UNLOCK, put, random_checkpoint
 
 from generative import record
 from generative.recordings.format import Recording, open_recording
-from mop.common.configuration import as_flags
+from mop.common.cli import as_flags
 
 FLAGS = {"num_steps": 900, "num_envs": 6, "max_steps": 24}
 

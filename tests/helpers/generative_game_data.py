@@ -11,7 +11,7 @@ from generative import record, train_agent
 from generative.agents.networks import make_agent
 from generative.domains.coinrun.games import RIGHT, RIGHT_AND_JUMP, check_playable
 from mop.artifacts.checkpoints import save_checkpoint
-from mop.common.configuration import as_flags
+from mop.common.cli import as_flags
 from mop.common.errors import InputError, exit_code
 
 RECORDING = {"num_steps": 960, "max_steps": 60, "num_levels": 60, "num_envs": 5}

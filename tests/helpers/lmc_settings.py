@@ -4,7 +4,7 @@ import torch
 
 from lmc_rl.learners.rl import Learner
 from lmc_rl.settings import settle
-from mop.common.configuration import as_flags
+from mop.common.cli import as_flags
 from mop.training.devices import choose_device
 
 TINY = {  # a run of 240 steps

@@ -24,7 +24,7 @@ from lmc_rl.learners.rl import Learner
 from lmc_rl.records import ROWS_NAME, Places, read_rows
 from lmc_rl.settings import STRATEGIES, settle
 from mop.artifacts.checkpoints import load_checkpoint
-from mop.common.configuration import as_flags
+from mop.common.cli import as_flags
 from mop.common.errors import InputError, exit_code
 from mop.plotting.hover import values_of
 

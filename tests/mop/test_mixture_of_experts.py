@@ -20,8 +20,8 @@ from mixture_of_experts import (
     reset_hidden,
     routing_measures,
 )
-from mop.common.configuration import complete
 from mop.common.errors import InputError
+from mop.common.train_config import complete
 from mop.training.policies import build_policy
 
 SIZES = [[0, 16, 32], [0, 8], [12]]

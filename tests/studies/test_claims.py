@@ -14,8 +14,8 @@ import studies.claims_report as report
 import studies.experiments as experiments
 from mop.artifacts.intervention_rows import add_row
 from mop.artifacts.run_paths import interventions_path
-from mop.common.configuration import parse_config
 from mop.common.errors import InputError
+from mop.common.train_config import parse_config
 
 TINY = {
     "num_updates": 2, "num_envs": 4, "unroll_len": 8, "max_steps": 12, "log_interval": 1, "replay": 0,

@@ -9,8 +9,8 @@ from scripts import REPOSITORY, TINY_TASK, run_here, run_script
 
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import cache_path
-from mop.common.configuration import parse_config
 from mop.common.errors import InputError
+from mop.common.train_config import parse_config
 from studies import experiments
 
 TINY = {"num_envs": 4, "unroll_len": 8, "num_updates": 3, "log_interval": 1, "expert_hidden_sizes": "0,4"}

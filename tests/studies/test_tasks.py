@@ -12,8 +12,8 @@ from scripts import REPOSITORY, TINY_TASK, run_here, run_script
 
 import modal_app
 from mop.artifacts.checkpoints import load_checkpoint
-from mop.common.configuration import parse_config
 from mop.common.errors import InputError
+from mop.common.train_config import parse_config
 from mop.statistics.intervals import wilson_interval
 from mop.training.policies import count_weights
 from studies import experiments, tasks

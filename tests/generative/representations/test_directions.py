@@ -36,7 +36,7 @@ from generative.representations.probes import (
 )
 from generative.representations.sparse_autoencoder import train_sparse
 from mop.analysis.groups import key_phases
-from mop.common.configuration import as_flags
+from mop.common.cli import as_flags
 from mop.common.errors import InputError
 from mop.envs.babyai import World
 from mop.fast.grid import code_color, code_kind, code_state

@@ -24,7 +24,7 @@ from mixture_of_experts import RecurrentPolicy
 from mop.analysis.groups import PHASES, key_phases
 from mop.analysis.routing_data import ACTION_NAMES
 from mop.artifacts.checkpoints import load_checkpoint
-from mop.common.configuration import as_flags
+from mop.common.cli import as_flags
 from mop.common.files import settle_folder
 from mop.envs.babyai import World
 from mop.envs.bot_paths import BotPaths

@@ -32,7 +32,7 @@ from generative.simulators.evaluation import (
 from generative.simulators.exact import ExactSimulator
 from generative.simulators.relaxation import NUM_CELLS, discretise
 from generative.simulators.world_model import WorldModel
-from mop.common.configuration import as_flags
+from mop.common.cli import as_flags
 from mop.common.errors import InputError
 from mop.envs.babyai import OBS_DIM, World
 from mop.fast.grid import observe

@@ -21,7 +21,7 @@ from generative.simulators.relaxation import CARRYING, DIRECTION, SOFT_DIM, disc
 from generative.simulators.training import SimulatorRun, all_windows, make_config, resolve_settings
 from generative.simulators.world_model import WorldModel
 from mop.artifacts.checkpoints import load_checkpoint
-from mop.common.configuration import as_flags
+from mop.common.cli import as_flags
 from mop.common.errors import InputError
 from mop.envs.babyai import NUM_ACTIONS, World
 from mop.training.loop import CURVE_NAME, FINAL_NAME, LOG_NAME

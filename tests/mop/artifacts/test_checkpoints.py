@@ -25,8 +25,8 @@ from mop.artifacts.checkpoints import (
     save_training_state,
 )
 from mop.artifacts.run_paths import RunKey
-from mop.common.configuration import complete
 from mop.common.errors import InputError
+from mop.common.train_config import complete
 
 TASK = "BabyAI-GoToObj-v0"
 

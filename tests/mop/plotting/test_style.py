@@ -8,8 +8,8 @@ from matplotlib.colors import to_rgb
 from scripts import REPOSITORY
 
 from mop.analysis.maps import compute_confidence
-from mop.common.configuration import expert_sizes, read_config
 from mop.common.errors import InputError
+from mop.common.train_config import expert_sizes, read_config
 from mop.plotting.style import (
     BASELINE_HUE,
     SIZE_HUES,
