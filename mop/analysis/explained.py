@@ -14,7 +14,7 @@ from mop.analysis.maps import index_cells
 from mop.analysis.routing import compute_layer_lpc
 from mop.analysis.routing_data import RoutingData, check_not_empty, checked_positions, checked_weights, index_episodes
 from mop.common.errors import InputError
-from mop.statistics.variance import bounds_of_shares, errors_out_of_episode, eta_squared
+from mop.statistics.variance import errors_out_of_episode, eta_squared, explained_shares
 
 TIME_BINS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)  # first step of each bin: a policy changes most at the start
 
@@ -151,18 +151,10 @@ def explain_variance(routing_data: RoutingData, values: np.ndarray, phases: str 
     groups = [_joint(factors[name] for name in of) for of in chosen]
     null, _ = errors_out_of_episode(values, episode, np.zeros(len(values), np.int64))
     errors, unseen = zip(*(errors_out_of_episode(values, episode, group) for group in groups), strict=True)
-    low, high = bounds_of_shares(null, errors)
+    r2 = zip(*explained_shares(null, errors), strict=True)
     return [
-        Explained(
-            of,
-            1 - errors[place].sum(0) / null.sum(0),
-            low[place],
-            high[place],
-            eta_squared(values, groups[place]),
-            np.bincount(groups[place]),
-            unseen[place],
-        )
-        for place, of in enumerate(chosen)
+        Explained(of, *interval, eta_squared(values, group), np.bincount(group), share)
+        for of, interval, group, share in zip(chosen, r2, groups, unseen, strict=True)
     ]
 
 
@@ -196,9 +188,8 @@ def explain_beyond(
         for of in (tuple(held), (*held, factor))
     )
     is_left = less.sum(0) > 1e-12 * np.square(values).sum(0)
-    share = np.divide(more.sum(0), less.sum(0), out=np.full(values.shape[1], np.nan), where=is_left)
-    ((low,), (high,)) = bounds_of_shares(np.where(is_left, less, np.nan), [more])
-    return Beyond(factor, tuple(held), 1 - share, low, high)
+    interval = explained_shares(np.where(is_left, less, np.nan), [more])
+    return Beyond(factor, tuple(held), *(part[0] for part in interval))
 
 
 def _checked_values(routing_data: RoutingData, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

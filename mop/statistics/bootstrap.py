@@ -49,16 +49,17 @@ def bounds(samples: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_interval(sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
-    """A statistic of sums over episodes, with its 95 % interval; the latter is NaN for fewer than MIN_EPISODES.
+    """A statistic of sums over episodes, with its 95 % interval, which is NaN for fewer than MIN_EPISODES episodes.
 
-    sums: what each episode brings, (B, M) float64; statistic: sums (..., M) -> (...), NaN where it is not defined.
+    sums: what each episode brings, (B, M) float64; statistic: sums (..., M) -> (..., *shape), NaN where it is not
+    defined. Returns floats, or arrays of that shape.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = float(statistic(sums.sum(0)))
-        if len(sums) < MIN_EPISODES:
-            return Interval(value, np.nan, np.nan)
-        low, high = bounds(statistic(resample(sums)))
-    return Interval(value, float(low), float(high))
+        value = np.asarray(statistic(sums.sum(0)))
+        low = high = np.full(value.shape, np.nan)
+        if len(sums) >= MIN_EPISODES:
+            low, high = bounds(statistic(resample(sums)))
+    return Interval(*(part if value.ndim else float(part) for part in (value, low, high)))
 
 
 # --- means over steps -------------------------------------------------------------------------------------------------

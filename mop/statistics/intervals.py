@@ -47,7 +47,7 @@ def interval_of_mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values.mean(axis=0), half
 
 
-def mean_over_pairs(pairs: np.ndarray) -> tuple[float, float, float]:
+def mean_over_pairs(pairs: np.ndarray) -> Interval:
     """The mean over the pairs of K policies, with its 95 % interval; pairs: (K, K), of which the upper half is read.
 
     Pairs that share a policy are no independent samples. So policies are left out one at a time, and the interval is
@@ -57,10 +57,10 @@ def mean_over_pairs(pairs: np.ndarray) -> tuple[float, float, float]:
     num = len(pairs)
     mean = _mean_of_pairs(pairs)
     if num < 3:
-        return mean, float("nan"), float("nan")
+        return Interval(mean, np.nan, np.nan)
     left = np.array([_mean_of_pairs(np.delete(np.delete(pairs, k, 0), k, 1)) for k in range(num)])
     half = t_quantile(num - 1) * np.sqrt((num - 1) / num * np.square(left - left.mean()).sum())
-    return mean, mean - float(half), mean + float(half)
+    return Interval(mean, mean - float(half), mean + float(half))
 
 
 def _mean_of_pairs(pairs: np.ndarray) -> float:
@@ -89,12 +89,11 @@ def difference_of_rates(left: tuple[int, int], right: tuple[int, int], phi: floa
     phi: correlation of paired outcomes. Method 10 of Newcombe 1998, Statistics in Medicine 17: 873-890 (independent)
     and 2635-2650 (paired); unlike that of a bootstrap, it is not of width 0 where all succeed.
     """
-    (p_left, p_right), (one, other) = (
-        [successes / trials for successes, trials in (left, right)],
-        [wilson_interval(*side) for side in (left, right)],
-    )
-    down, up = ((p_right - other[0], one[1] - p_left), (other[1] - p_right, p_left - one[0]))
-    low, high = (math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0)) for a, b in (down, up))
+    p_left, p_right = (successes / trials for successes, trials in (left, right))
+    low_left, high_left = wilson_interval(*left)
+    low_right, high_right = wilson_interval(*right)
+    ends = (p_right - low_right, high_left - p_left), (high_right - p_right, p_left - low_left)
+    low, high = (math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0)) for a, b in ends)
     difference = p_right - p_left
     return Interval(difference, difference - low, difference + high)
 
@@ -150,11 +149,10 @@ def compare_means(left: Sums, right: Sums, is_paired: bool) -> Contrast:
     paired difference, the differences of these residuals are squared. The interval uses Student's t with k - 1 degrees
     of freedom, of two sides the smaller; it is infinite where k is 1.
     """
-    (mean_left, residual_left, k_left), (mean_right, residual_right, k_right) = map(_linearised, (left, right))
-    half_left, half_right = (
-        _half(_variance(residual_left, k_left), k_left),
-        _half(_variance(residual_right, k_right), k_right),
-    )
+    mean_left, residual_left, k_left = _linearised(left)
+    mean_right, residual_right, k_right = _linearised(right)
+    half_left = _half(_variance(residual_left, k_left), k_left)
+    half_right = _half(_variance(residual_right, k_right), k_right)
     if is_paired:
         k = ((left.count > 0) | (right.count > 0)).sum(-1)
         variance = _variance(residual_right - residual_left, k)
@@ -190,7 +188,7 @@ def fisher_z(r: np.ndarray | float) -> np.ndarray:
     return np.arctanh(np.clip(r, -_NEAR_1, _NEAR_1))
 
 
-def rank_correlation(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> Interval:
     """Spearman's correlation of two numbers (N,) of each task, N at least 4; and its 95 % interval.
 
     The interval is that of Fisher's z with the variance of Bonett and Wright 2000 (Psychometrika 65: 23-28). NaN where
@@ -201,7 +199,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> tuple[float, floa
 
     ranks = np.stack([rankdata(first), rankdata(second)])
     if (ranks.std(axis=1) == 0).any():
-        return np.nan, np.nan, np.nan
+        return Interval(np.nan, np.nan, np.nan)
     rho = float(np.corrcoef(ranks)[0, 1])
     half = ndtri(0.975) * np.sqrt((1 + rho**2 / 2) / (len(ranks[0]) - 3))
-    return rho, *(float(np.tanh(fisher_z(rho) + end)) for end in (-half, half))
+    return Interval(rho, *(float(np.tanh(fisher_z(rho) + end)) for end in (-half, half)))

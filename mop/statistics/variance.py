@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
+from mop.statistics.bootstrap import bootstrap_interval
+from mop.statistics.intervals import Interval
 
 
-def intraclass_correlation(values: np.ndarray) -> tuple[float, float, float]:
+def intraclass_correlation(values: np.ndarray) -> Interval:
     """The share of the variance of values (N, K) that is between tasks, not between seeds; and its 95 % interval.
 
     ICC(1,1), one-way and of single values, with the interval of the F distribution (Shrout and Fleiss 1979,
@@ -26,11 +27,12 @@ def intraclass_correlation(values: np.ndarray) -> tuple[float, float, float]:
     between = num_seeds * values.mean(axis=1).var(ddof=1)
     within = values.var(axis=1, ddof=1).mean()
     if within == 0:
-        return (1.0, 1.0, 1.0) if between > 0 else (np.nan, np.nan, np.nan)
+        share = 1.0 if between > 0 else np.nan
+        return Interval(share, share, share)
     ratio = between / within
     low = ratio / fdtri(free_between, free_within, 0.975)
     high = ratio * fdtri(free_within, free_between, 0.975)
-    return tuple(float((f - 1) / (f + num_seeds - 1)) for f in (ratio, low, high))
+    return Interval(*(float((f - 1) / (f + num_seeds - 1)) for f in (ratio, low, high)))
 
 
 # --- explained variance -----------------------------------------------------------------------------------------------
@@ -61,14 +63,18 @@ def errors_out_of_episode(values: np.ndarray, episode: np.ndarray, group: np.nda
     return errors, float(count[~is_seen].sum() / len(values))
 
 
-def bounds_of_shares(null: np.ndarray, errors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The 95 % intervals, low and high (F, K), of 1 - errors / null for the errors (B, K) of F predictions."""
-    if len(null) < MIN_EPISODES:
-        nothing = np.full((len(errors), null.shape[1]), np.nan)
-        return nothing, nothing
-    drawn = resample(np.concatenate([null, *errors], axis=1)).reshape(-1, 1 + len(errors), null.shape[1])
-    low, high = bounds(1 - drawn[:, 1:] / drawn[:, :1])
-    return low, high
+def explained_shares(null: np.ndarray, errors: Sequence[np.ndarray]) -> Interval:
+    """The shares (F, K) that F predictions explain, 1 - errors / null, with their 95 % intervals over episodes.
+
+    null, errors: squared errors of each episode (B, K), without and with a prediction.
+    """
+    num_values = null.shape[1]
+
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        sums = sums.reshape(*sums.shape[:-1], 1 + len(errors), num_values)
+        return 1 - sums[..., 1:, :] / sums[..., :1, :]
+
+    return bootstrap_interval(np.concatenate([null, *errors], axis=1), statistic)
 
 
 def eta_squared(values: np.ndarray, group: np.ndarray) -> np.ndarray:
