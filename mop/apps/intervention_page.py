@@ -28,7 +28,7 @@ from mop.plotting.intervention_bars import matrix_title, plot_use_and_need
 from mop.plotting.style import counted, expert_hues, expert_names, short_name
 
 if TYPE_CHECKING:
-    from mop.evaluation.one_world import OneWorld
+    from mop.evaluation.intervention_runs import OneWorld
 
 LEARNED = "learned"
 SOURCES = (LEARNED, "mean", "uniform", "shuffle")  # of the weights of a layer
@@ -203,7 +203,7 @@ def open_world(run: Run, data: RoutingCache) -> "OneWorld":
             "policy itself: copy it there (`python modal_app.py download` brings what the cloud trained), or name the "
             "folder that has it with `--checkpoint_dir`"
         )
-    from mop.evaluation.one_world import open_world
+    from mop.evaluation.intervention_runs import open_world
 
     stat = run.checkpoint.stat()
     return open_world(run.checkpoint, data, stat.st_mtime_ns, stat.st_ino)

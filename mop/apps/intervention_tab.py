@@ -22,7 +22,7 @@ from mop.common.routing_edits import GATE_ONLY, NONE, Intervention
 from mop.plotting.intervention_bars import lesioned_variants
 
 if TYPE_CHECKING:
-    from mop.evaluation.one_world import OneWorld
+    from mop.evaluation.intervention_runs import OneWorld
 
 TAB = "Interventions"
 ABOUT = "Other weights in place of the routers': what the policy does then, in one world and in all."

@@ -36,13 +36,14 @@ from mop.evaluation.batch import (
     Settings,
     evaluate_checkpoint,
     evaluate_found,
+    format_table,
     is_evaluated,
+    is_up_to_date,
+    note_other_worlds,
     select,
-    vouches_for,
 )
 from mop.evaluation.intervention_batch import has_battery, make_missing
 from mop.evaluation.settings import InterventionSettings
-from mop.evaluation.summary import format_table, note_other_worlds
 
 CHECKPOINTS_VOLUME, RESULTS_VOLUME, LMC_VOLUME = "rl-mop", "rl-mop-eval", "rl-mop-lmc"
 AGENTS_VOLUME, RECORDINGS_VOLUME, SIMULATORS_VOLUME = "rl-mop-logs", "rl-mop-recordings", "rl-mop-simulators"
@@ -261,7 +262,7 @@ def _has_row(found: FoundCheckpoint, rows: dict[RunKey | str, dict], settings: S
     if row.get("success_rate") is None:  # there is none, or it is cut short
         return False
     unrecorded = {"checkpoint_sha256": file_digest(found.path), "has_routing_cache": True}
-    return vouches_for(unrecorded | row, found, settings)  # older tables lack these columns
+    return is_up_to_date(unrecorded | row, found, settings)  # older tables lack these columns
 
 
 def evaluate(path: str, digest: str, settings: Settings, force: bool, task_id: str | None = None) -> Result:

@@ -10,22 +10,33 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
 
 from mop.artifacts.checkpoints import FoundCheckpoint, by_task, check_trained_on, find_checkpoints, update_of
 from mop.artifacts.results import load_result, merge_results, result_file
-from mop.artifacts.routing_cache import RoutingCache, cache_files
+from mop.artifacts.routing_cache import RoutingCache, cache_files, load_cache
 from mop.artifacts.run_paths import cache_path, result_path
 from mop.common.errors import InputError
-from mop.common.files import check_writable, claimed, file_digest, find_files, remove_leftovers, write_together
+from mop.common.files import (
+    check_writable,
+    claimed,
+    file_digest,
+    find_files,
+    remove_leftovers,
+    write_figure,
+    write_together,
+)
 from mop.common.workers import end_with_parent
-from mop.evaluation.heatmap_files import print_heatmaps
-from mop.evaluation.settings import Filters, Settings
-from mop.evaluation.summary import format_table, note_other_worlds
+from mop.evaluation.settings import Filters, InterventionSettings, Settings
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from mop.envs.bot_paths import BotPaths
+    from mop.envs.missions import MissionEncoder
     from mop.evaluation.evaluate import Evaluation
 
 # Keys of a run's config that are columns of the results table, under the same names.
@@ -136,14 +147,14 @@ def is_evaluated(found: FoundCheckpoint, settings: Settings) -> bool:
     """Whether a result (with its routing cache, unless skipped) is there and was made from this very file."""
     try:
         row = load_result(result_path(settings.cache_dir, found.key))
-        is_done = vouches_for(row, found, settings)
+        is_done = is_up_to_date(row, found, settings)
     except (InputError, OSError):
         return False
     return is_done and (settings.skip_routing or cache_path(settings.cache_dir, found.key).exists())
 
 
-def vouches_for(row: Mapping, found: FoundCheckpoint, settings: Settings) -> bool:
-    """Whether a result row says that it was made from this very file, with a routing cache where one is wanted."""
+def is_up_to_date(row: Mapping, found: FoundCheckpoint, settings: Settings) -> bool:
+    """Whether a result row was made from this very file, with a routing cache where one is wanted."""
     has_cache = settings.skip_routing or bool(row.get("has_routing_cache"))
     return has_cache and row.get("checkpoint_sha256") == file_digest(found.path)
 
@@ -151,37 +162,58 @@ def vouches_for(row: Mapping, found: FoundCheckpoint, settings: Settings) -> boo
 # --- one checkpoint ---------------------------------------------------------------------------------------------------
 
 
-def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) -> tuple[dict, "Evaluation"]:
-    """Evaluate one checkpoint and write nothing: the header of its routing cache, and the evaluation.
+class Opened(NamedTuple):
+    """A checkpoint, and what its evaluation in the worlds of a task needs."""
 
-    progress: called with the number of episodes just finished. Raises InputError where the checkpoint cannot be used.
-    """
+    checkpoint: dict
+    encoder: "MissionEncoder"
+    bot_paths: "BotPaths"
+    device: "torch.device"
+    about: dict  # what every result says of its checkpoint and its worlds
+
+
+def open_checkpoint(found: FoundCheckpoint, settings: Settings | InterventionSettings) -> Opened:
+    """Open a checkpoint to evaluate it. Raises InputError where it cannot be used."""
     # imported here, so that a process that finds nothing missing does not wait for torch
     from mop.envs.babyai import MINIGRID_VERSION
     from mop.envs.bot_paths import BotPaths
-    from mop.evaluation.evaluate import encoder_for, evaluate, load_for_evaluation
+    from mop.evaluation.evaluate import encoder_for, load_for_evaluation
     from mop.training.devices import use_device
 
-    checkpoint = load_for_evaluation(found.path)
-    config, key = checkpoint["config"], found.key
-    check_trained_on(config, key, found.path)
-    bot_paths = BotPaths(key.task_id, config["max_steps"], settings.teacher_dir or settings.cache_dir)
-    evaluation = evaluate(
-        checkpoint, encoder_for(checkpoint, settings.lang_encoder), bot_paths, settings.num_episodes,
-        settings.eval_seed, settings.num_envs, not settings.skip_routing, use_device(settings.device), progress,
-    )  # fmt: skip
-    header = {
+    key, checkpoint = found.key, load_for_evaluation(found.path)
+    check_trained_on(checkpoint["config"], key, found.path)
+    about = {
         "checkpoint_path": Path(found.path).as_posix(),
         "num_episodes": settings.num_episodes,
-        "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "eval_seed": settings.eval_seed,
         "task_id": key.task_id,
         "trained_on": key.trained_on,
         "trial": key.trial,
         "seed": key.seed,
         "update": checkpoint["update"],
-        "is_final": key.update is None,
-        "eval_seed": settings.eval_seed,
         "minigrid_version": MINIGRID_VERSION,
+    }
+    bot_paths = BotPaths(key.task_id, checkpoint["config"]["max_steps"], settings.teacher_dir or settings.cache_dir)
+    encoder = encoder_for(checkpoint, settings.lang_encoder)
+    return Opened(checkpoint, encoder, bot_paths, use_device(settings.device), about)
+
+
+def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) -> tuple[dict, "Evaluation"]:
+    """Evaluate one checkpoint and write nothing: the header of its routing cache, and the evaluation.
+
+    progress: called with the number of episodes just finished. Raises InputError where the checkpoint cannot be used.
+    """
+    from mop.evaluation.evaluate import evaluate
+
+    checkpoint, encoder, bot_paths, device, about = open_checkpoint(found, settings)
+    evaluation = evaluate(
+        checkpoint, encoder, bot_paths, settings.num_episodes, settings.eval_seed, settings.num_envs,
+        not settings.skip_routing, device, progress,
+    )  # fmt: skip
+    config = checkpoint["config"]
+    header = about | {
+        "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "is_final": found.key.update is None,
         "policy": config["policy"],
         "metrics": evaluation.metrics,
         "expert_hidden_sizes": evaluation.expert_hidden_sizes,
@@ -270,3 +302,73 @@ def _attempt_in_pool(
             except BrokenProcessPool:
                 lost.append(futures[future])
     return outcomes, lost
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def format_table(table: "pd.DataFrame") -> str:
+    """The results table for a terminal."""
+    if table.empty:
+        return "no results yet"
+    import pandas as pd
+
+    names = ("success_rate", "success_low", "success_high", "path_ratio", "mean_lpc")
+    # rows of other programs may hold anything
+    table = table.assign(**{name: pd.to_numeric(table[name], errors="coerce").astype(float) for name in names})
+    bounds = zip(table["success_low"], table["success_high"], strict=True)
+    shown = pd.DataFrame(
+        {
+            "task": table["task_id"],
+            **({"trained on": table["trained_on"].fillna("-")} if table["trained_on"].notna().any() else {}),
+            "trial": table["trial"],
+            "seed": table["seed"].astype(object).where(table["seed"].notna(), "-"),
+            "update": table["update"],
+            "policy": table["policy"],
+            "success": [f"{rate:.1%}" for rate in table["success_rate"]],
+            "95 % interval": [f"{low:.1%} to {high:.1%}" for low, high in bounds],
+            "path ratio": [f"{ratio:.3f}" for ratio in table["path_ratio"]],
+            "mean LPC": [f"{lpc:.1f}" for lpc in table["mean_lpc"]],
+            "episodes": table["num_episodes"],
+        }
+    )
+    return shown.to_string(index=False)
+
+
+def note_other_worlds(table: "pd.DataFrame", num_episodes: int, eval_seed: int) -> None:
+    """Print how many rows were made in other worlds than those that are asked for now."""
+    import pandas as pd
+
+    asked = {"num_episodes": num_episodes, "eval_seed": eval_seed}
+    known = [name for name in asked if name in table]
+    num_others = int((table[known] != pd.Series(asked)[known]).any(axis=1).sum())
+    if num_others:
+        print(f"{num_others} of these were made with other --num_episodes or --eval_seed; --force makes them anew")
+
+
+def print_heatmaps(evaluated: Sequence[FoundCheckpoint], cache_dir: str, plots_dir: str) -> None:
+    """Draw each heatmap that is not drawn yet and print where it is, or why it cannot be drawn."""
+    for found in evaluated:
+        try:
+            print(f"heatmap: {write_heatmap(found, cache_dir, plots_dir)}")
+        except (InputError, OSError) as error:
+            print(f"no heatmap of {found.key.label}: {error}")
+
+
+def write_heatmap(found: FoundCheckpoint, cache_dir: str, plots_dir: str) -> Path:
+    """Draw the routing of every layer beside the first world, unless the picture is newer than the cache; its path.
+
+    Raises InputError where the cache cannot be read or drawn.
+    """
+    path, cached = found.key.artefacts(plots_dir) / "routing_heatmap.png", cache_path(cache_dir, found.key)
+    if path.exists() and cached.exists() and path.stat().st_mtime_ns > cached.stat().st_mtime_ns:
+        return path
+    from mop.envs.render import render_world
+    from mop.plotting.maps import plot_overall_routing
+
+    cache = load_cache(cached)
+    for field in ("position", "layer_routing", "seed", "mission"):
+        cache.require(field)
+    first = cache.episodes[0]
+    figure = plot_overall_routing(cache, render_world(found.key.task_id, first["seed"]), first["mission"])
+    return write_figure(path, figure)

@@ -10,13 +10,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from mop.analysis.groups import GROUPINGS
-from mop.artifacts.checkpoints import FoundCheckpoint, by_task, check_trained_on, load_checkpoint
+from mop.artifacts.checkpoints import FoundCheckpoint, by_task, load_checkpoint
 from mop.artifacts.intervention_rows import SAME, add_row, comparable, in_words, load_rows, merge_rows
 from mop.artifacts.run_paths import RunKey, interventions_path
 from mop.common.errors import InputError
 from mop.common.files import check_writable, claimed, file_digest, remove_leftovers, write_figure
 from mop.common.routing_edits import GATE_ONLY, NONE, VARIANTS, Intervention
 from mop.common.values import shown
+from mop.evaluation.batch import open_checkpoint
 from mop.evaluation.settings import InterventionSettings
 
 if TYPE_CHECKING:
@@ -129,37 +130,20 @@ def open_study(path: Path, key: RunKey, settings: InterventionSettings) -> "tupl
 
     Raises InputError where the checkpoint cannot be used.
     """
-    from mop.envs.babyai import MINIGRID_VERSION
-    from mop.envs.bot_paths import BotPaths
-    from mop.evaluation.evaluate import encoder_for, load_for_evaluation
     from mop.evaluation.intervention_runs import Study
-    from mop.training.devices import use_device
 
     if settings.phases is not None and settings.phases not in GROUPINGS:
         raise InputError(f"--phases: there is no grouping {shown(settings.phases)}; choose from {', '.join(GROUPINGS)}")
-    checkpoint = load_for_evaluation(path)
-    config = checkpoint["config"]
-    check_trained_on(config, key, path)
-    bot_paths = BotPaths(key.task_id, config["max_steps"], settings.teacher_dir or settings.cache_dir)
-    encoder, device = encoder_for(checkpoint, settings.lang_encoder), use_device(settings.device)
+    checkpoint, encoder, bot_paths, device, about = open_checkpoint(FoundCheckpoint(key, path), settings)
     with tqdm(total=settings.num_episodes, desc="intact", leave=False, delay=1, dynamic_ncols=True) as bar:
         study = Study(
             checkpoint, encoder, bot_paths, settings.num_episodes, settings.eval_seed, settings.num_envs, device,
             settings.phases, progress=bar.update,
         )  # fmt: skip
-    about = {
-        "checkpoint_path": path.as_posix(),
-        "task_id": key.task_id,
-        "trained_on": key.trained_on,
-        "trial": key.trial,
-        "seed": key.seed,
-        "update": checkpoint["update"],
-        "lpc_alpha": config.get("lpc_alpha"),
-        "num_episodes": settings.num_episodes,
-        "eval_seed": settings.eval_seed,
+    about |= {
+        "lpc_alpha": checkpoint["config"].get("lpc_alpha"),
         "phases_by": study.group_by,
         "expert_hidden_sizes": study.policy.expert_hidden_sizes,
-        "minigrid_version": MINIGRID_VERSION,
         "checkpoint_sha256": file_digest(path),
     }
     return study, about

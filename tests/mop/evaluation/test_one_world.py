@@ -10,9 +10,8 @@ from mop.common.errors import InputError
 from mop.common.routing_edits import FROZEN, GATE_ONLY, NONE, ZEROED, Intervention, parse
 from mop.envs.bot_paths import BotPaths
 from mop.envs.missions import load_encoder
-from mop.evaluation import one_world
-from mop.evaluation.intervention_runs import Study
-from mop.evaluation.one_world import OneWorld
+from mop.evaluation import intervention_runs
+from mop.evaluation.intervention_runs import OneWorld, Study
 
 SEED, NUM_WORLDS = 3, 6
 ASKED = (
@@ -66,7 +65,7 @@ def test_what_was_played_is_not_played_again(study, monkeypatch):
     assert played == [[2], [1, 3]] and found[1] is first
     world.episode(2, Intervention(NONE), FROZEN)
     assert len(played) == 3
-    monkeypatch.setattr(one_world, "_NUM_KEPT", 2)
+    monkeypatch.setattr(intervention_runs, "_NUM_KEPT", 2)
     world.episode(0, Intervention("argmax"))
     world.episode(1, Intervention(NONE))
     assert played[3:] == [[0], [1]], "the oldest are forgotten"
