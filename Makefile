@@ -47,22 +47,8 @@ lint: $(VENV)/.installed  ## check style
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-bench: $(VENV)/.installed  ## training and evaluation speed beside a plain loop's
-	$(RUN) benchmarks/throughput.py
-	$(RUN) benchmarks/scaling.py
-	$(RUN) benchmarks/cache_speed.py
-	$(RUN) benchmarks/compile_time.py
-	$(RUN) benchmarks/first_figure.py
-	$(RUN) benchmarks/lmc_speed.py
-	$(RUN) benchmarks/recording_speed.py
-	$(RUN) benchmarks/exact_speed.py
-	$(RUN) benchmarks/simulator_speed.py
-	$(RUN) benchmarks/attribution_speed.py
-	$(RUN) benchmarks/intervention_speed.py
-	$(RUN) benchmarks/routing_intervention_speed.py
-	$(RUN) benchmarks/phase_speed.py
-	$(RUN) benchmarks/several_tasks_speed.py
-	$(RUN) benchmarks/coinrun_speed.py
+bench: $(VENV)/.installed  ## every benchmark but time_to_mastery.py: how long things take, as ratios (half an hour)
+	$(RUN) benchmarks/bench.py
 
 results: $(VENV)/.installed  ## the tables of tasks, settings, alphas and collapse (about a day; goes on where it was stopped)
 	$(RUN) studies/experiments.py settings --jobs 2

@@ -10,10 +10,10 @@ A policy is a stack of layers; each has experts of different sizes and a router.
     LPC     = sum over layers and experts of weights_e size_e^2, the layered parameter cost of the step
 
 and GRU is `gru_step`. These equations are written below in plain torch, one step at a time: `step`, `forward_encoded`.
-They run on any device, have derivatives with respect to everything that goes in, and take interventions on the router's
-weights. `get_routing_info` gives the same numbers many times faster, because `mop.fast.dispatch` knows these equations
-too. To change an equation, change it here and give `MixtureOfExpertsPolicy.equations` another name, or put it into a
-class of your own: everything that is compiled then refuses the policy, which learns and acts by its own plain torch.
+They run on any device, have derivatives with respect to all inputs, and take interventions on the router's weights.
+Training and evaluation call `mop.training.execution`, which gives the same numbers faster on a CPU. To change an
+equation, change it here and give `MixtureOfExpertsPolicy.equations` another name, or put it into a class of your own:
+the compiled code then refuses the policy, which learns and acts by the torch code of this file.
 
 Axis letters: T steps of an unroll, N environments, D width, H hidden units of a layer, E experts of a layer, L layers,
 A actions, S all hidden units of a policy; I numbers of an observation, G of a mission, K of an encoded observation.
@@ -27,11 +27,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mop.fast import dispatch
-from mop.fast.grid import encoded_dim, obs_edges
-
 # (layer, the router's weights (N, E)) -> the weights (N, E) to mix the experts with in their place
 Intervention = Callable[[int, Tensor], Tensor]
+
+NUM_CELLS = 49  # of the agent's view, 7 x 7
+CATEGORIES = (11, 6, 3)  # Minigrid's object types, colours and states: the channels of the image, one after the other
+
+
+def category_edges(obs_encoding: str) -> Tensor:
+    """First one-hot column of each integer of an observation that is encoded, then their number: int64.
+
+    "raw": none is encoded, [0]. "one_hot": the 147 integers of the image; integer k of value v is a one in column
+    edges[k] + v of 980.
+    """
+    sizes = {"raw": (), "one_hot": CATEGORIES}[obs_encoding]
+    return torch.tensor([0, *(size for size in sizes for _ in range(NUM_CELLS))]).cumsum(0)
+
+
+def encoded_dim(input_dim: int, obs_encoding: str) -> int:
+    """Number of inputs that an observation of `input_dim` numbers becomes."""
+    edges = category_edges(obs_encoding)
+    if input_dim < len(edges) - 1:
+        raise ValueError(f"observations of {input_dim} numbers have no image of {len(edges) - 1} integers to encode")
+    return int(edges[-1]) + input_dim - (len(edges) - 1)
 
 
 def gru_step(gru: nn.GRU, x: Tensor, state: Tensor) -> Tensor:
@@ -144,12 +162,12 @@ class MoELayer(nn.Module):
 
 
 class RecurrentPolicy(nn.Module):
-    """What both policies share: input projection, head, one hidden tensor, one interface.
+    """The shared part of both policies: input projection, head, one hidden state, one interface.
 
     The hidden state is one float tensor (N, S), so that it can be saved, copied and reset as a whole. A subclass sets
-    `hidden_layout` (the name of each GRU -> its columns of the hidden state), `expert_hidden_sizes` and `layers`, the
-    modules between input projection and head, says in `recur` what these compute, and names that in `equations`, for
-    those who compute the same elsewhere.
+    `hidden_layout` (the name of each GRU -> its columns of the hidden state), `expert_hidden_sizes` and `layers` (the
+    modules between input projection and head), computes these in `recur`, and names its equations in `equations`, by
+    which `mop.fast` recognises them.
     """
 
     equations: str
@@ -168,12 +186,12 @@ class RecurrentPolicy(nn.Module):
         if obs_encoding != "raw":  # torch's default for as many inputs as differ from zero at once
             bound = (input_dim + lang_dim) ** -0.5
             nn.init.uniform_(self.input_projection.weight, -bound, bound)
-        self.register_buffer("edges", torch.from_numpy(obs_edges(obs_encoding)), persistent=False)
+        self.register_buffer("edges", category_edges(obs_encoding), persistent=False)
         self.num_columns = int(self.edges[-1])  # of the one-hot categories
         self.head = nn.Linear(head_dim, num_actions)
 
     def encode(self, obs: Tensor, lang: Tensor) -> Tensor:
-        """What the input projection sees, (..., K + G): obs (..., I) with its categories as ones and zeros, then lang.
+        """Input of the projection (..., K + G): obs (..., I) with its categories as ones and zeros, then lang.
 
         lang (..., G). Raises ValueError for categories that Minigrid does not have.
         """
@@ -192,7 +210,7 @@ class RecurrentPolicy(nn.Module):
             raise ValueError("an observation has a category that Minigrid does not have")
 
     def recur(self, x: Tensor, hidden: Tensor, intervene: Intervention | None) -> tuple[Tensor, list[Tensor], Tensor]:
-        """What is between input projection and head, at one step.
+        """The layers between input projection and head, at one step.
 
         x (N, D), hidden (N, S) -> input of the head (N, ...), router weights L x (N, E_l), hidden (N, S).
         """
@@ -241,10 +259,8 @@ class RecurrentPolicy(nn.Module):
         obs (N, I) or (T, N, I) float; lang (N, G) or (T, N, G) float; hidden (N, S) float; keep (T, N) bool, only
         with a sequence: False where an episode begins, so that step starts from a zero state; intervene: see
         `Intervention`. Returns logits ([T,] N, A), a list over L of router weights ([T,] N, E_l), hidden (N, S) after
-        the last step. The same as `forward_encoded` of `encode`, and computed so where it cannot be had faster.
+        the last step.
         """
-        if intervene is None and dispatch.refusal(self) is None:
-            return dispatch.run(self, obs, lang, hidden, keep)
         return self.forward_encoded(self.encode(obs, lang), hidden, keep, intervene)
 
     def forward(self, obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -284,9 +300,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         dropout: ExpertDropout | None = None,
         expert_gain: float = 1.0,
     ):
-        """expert_hidden_sizes: one list of sizes for each layer, a flat list means one layer; expert_gain: how much
-        the untrained experts say, see `Expert`.
-        """
+        """expert_hidden_sizes: a list for each layer, a flat list means one layer; expert_gain: see `Expert`."""
         super().__init__(input_dim, lang_dim, intermediate_dim, intermediate_dim, num_actions, obs_encoding)
         is_flat = all(isinstance(size, int) for size in expert_hidden_sizes)
         self.expert_hidden_sizes = [

@@ -31,7 +31,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from benchmarks.throughput import spread
+from benchmarks.bench import spread
 from mop.analysis.routing import compute_pathways
 from mop.artifacts.routing_cache import RoutingCache, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path

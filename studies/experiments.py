@@ -33,9 +33,9 @@ from mop.common import cli
 from mop.common.cli import as_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
+from mop.common.speed import num_threads
 from mop.common.task_mix import task_name
 from mop.common.train_config import RUNTIME_KEYS, parse_config
-from mop.fast.autograd import num_threads
 from mop.plotting.alphas import plot_measures_against_alpha
 from plotting_utils import (
     PHASES,

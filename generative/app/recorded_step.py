@@ -33,9 +33,8 @@ from generative.simulators.exact import cell_codes
 from generative.simulators.relaxation import discretise
 from mop.common.errors import InputError
 from mop.envs.babyai import World
+from mop.envs.geometry import DIRECTIONS, EMPTY
 from mop.evaluation.evaluate import load_for_evaluation
-from mop.fast.grid import EMPTY
-from mop.fast.minigrid_patches import DIRECTIONS
 from mop.training.policies import policy_from_checkpoint
 
 NUM_POINTS = 8  # of an integral: twice as many change an attribution by some percent

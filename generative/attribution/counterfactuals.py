@@ -26,8 +26,8 @@ from generative.domains.base import Answer, Target
 from generative.simulators.base import State
 from generative.simulators.exact import ExactSimulator
 from generative.simulators.relaxation import to_simplex
-from mop.envs.babyai import NUM_ACTIONS, World
-from mop.fast.grid import EMPTY, IMAGE_SIZE, cell_code, observe
+from mop.envs.babyai import NUM_ACTIONS, World, observe
+from mop.envs.geometry import EMPTY, IMAGE_SIZE, cell_code
 
 KINDS = ("remove", "color", "type", "state", "put")
 COLORS = range(len(COLOR_TO_IDX))
@@ -37,7 +37,7 @@ _FREE = -1  # an action that the policy chooses
 
 
 class Edit(NamedTuple):
-    """Another thing in a cell: codes of `mop.fast.grid` before and after, without numbers of objects.
+    """Another thing in a cell: codes of `mop.envs.geometry` before and after, without numbers of objects.
 
     The agent's own cell stands for its hand, as in its view. before = after: nothing is changed.
     """

@@ -46,7 +46,7 @@ from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import World
-from mop.fast.grid import EMPTY
+from mop.envs.geometry import EMPTY
 from mop.plotting.style import counted
 
 ALL, WITHOUT_WORLD = "all", "without world"  # the paths that attribution goes along: both, or the memory alone

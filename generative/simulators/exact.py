@@ -42,8 +42,7 @@ from generative.simulators.base import State
 from generative.simulators.relaxation import CELL_CATEGORIES, join_cells
 from generative.simulators.visibility import cells_in_view, view
 from mop.envs.babyai import World
-from mop.fast.grid import EMPTY, VIEW_SIZE, cell_code
-from mop.fast.minigrid_patches import DIRECTIONS
+from mop.envs.geometry import DIRECTIONS, EMPTY, VIEW_SIZE, cell_code
 
 _EMPTY = cell_columns(EMPTY)
 _IS_FREE, _IS_PORTABLE, _IS_EMPTY, _IS_BOX = (

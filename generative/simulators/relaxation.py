@@ -1,8 +1,8 @@
 """Observations as points of a simplex, through which gradients flow, and back to the numbers that a policy was given.
 
 A BabyAI observation is 147 categories of cells, the direction and whether something is carried. As a soft observation
-it is X = 985 numbers: for each category its columns of ones and zeros in the order of `grid.one_hot_edges` (980), then
-the direction (4) and the carrying flag (1). A category may be spread over its columns; they sum to 1.
+it is X = 985 numbers: for each category its columns of ones and zeros in the order of `one_hot_edges` (980), then the
+direction (4) and the carrying flag (1). A category may be spread over its columns; they sum to 1.
 Axis letters: N environments, O = 152 numbers of an observation, X = 985 of a soft one, K categories of a cell (20).
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mop.envs.babyai import OBS_DIM
-from mop.fast.grid import CATEGORIES, IMAGE_SIZE, VIEW_SIZE, one_hot_edges
+from mop.envs.geometry import CATEGORIES, IMAGE_SIZE, VIEW_SIZE, one_hot_edges
 
 EDGES = one_hot_edges()  # (148,) where the columns of each category of the image begin
 IMAGE_COLUMNS = int(EDGES[-1])

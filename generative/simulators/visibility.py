@@ -14,9 +14,18 @@ from torch import Tensor
 
 from generative.domains.babyai.cells import COLOR, DOOR, OPEN, STATE, WALL, cell_codes, cell_columns
 from generative.simulators.relaxation import NUM_CELLS
-from mop.fast.compile_cache import kernel
-from mop.fast.grid import GREY_WALL, IMAGE_SIZE, VIEW_SIZE, observe
-from mop.fast.minigrid_patches import DIRECTIONS
+from mop.common.speed import IS_FAST
+from mop.envs.babyai import observe
+from mop.envs.geometry import DIRECTIONS, GREY_WALL, IMAGE_SIZE, VIEW_SIZE
+
+if IS_FAST:
+    from mop.fast.compile_cache import kernel
+else:
+
+    def kernel(function):
+        """The function, in plain Python."""
+        return function
+
 
 _LAST, _HALF = VIEW_SIZE - 1, VIEW_SIZE // 2
 _OWN = _HALF * VIEW_SIZE + _LAST  # the agent's cell in its view
@@ -102,7 +111,7 @@ def _value_of_view(image, weights):
 
 
 class Sight(torch.autograd.Function):
-    """Which cells of a view light reaches: opaque (N, 49) -> (N, 49), ones and zeros, as `mop.fast.grid.observe`.
+    """Which cells of a view light reaches: opaque (N, 49) -> (N, 49), ones and zeros, as `mop.envs.geometry.observe`.
 
     A cell counts as opaque from 0.5 on. The gradient with respect to a cell is the difference between the visible cells
     with this one opaque and with it clear, the others as they are.

@@ -22,8 +22,8 @@ from generative.simulators.base import State
 from generative.simulators.relaxation import straight_through
 from mop.common.errors import InputError
 from mop.envs.babyai import World, solve_with_bot
+from mop.envs.geometry import EMPTY
 from mop.envs.teacher import TeacherFailure
-from mop.fast.grid import EMPTY
 
 PSEUDO_WORLDS = 1.0  # worlds with the average content in every cell, beside those counted: nothing legal is impossible
 NUM_DIRECTIONS = 4

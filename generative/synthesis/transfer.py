@@ -18,7 +18,7 @@ from generative.domains.base import Target
 from generative.synthesis.levels import Level, ask_bot, build, level_of
 from generative.synthesis.search import READINGS
 from mop.envs.babyai import World
-from mop.fast.grid import EMPTY, VIEW_SIZE
+from mop.envs.geometry import EMPTY, VIEW_SIZE
 
 _AT_ONCE = 256  # worlds that are played together
 _SHOWN_STEPS = 60  # of an episode, at most

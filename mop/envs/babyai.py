@@ -8,10 +8,7 @@ Axis letter: O = 152 numbers of an observation.
 import contextlib
 import difflib
 import io
-import os
 from collections.abc import Sequence
-
-os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # minigrid imports pygame, which greets on stdout
 
 import gymnasium
 import minigrid  # registers the environments
@@ -19,14 +16,26 @@ import numpy as np
 from minigrid.core.actions import Actions
 
 from mop.common.errors import InputError
-from mop.envs.teacher import FAILURE_KINDS, Teacher, TeacherFailure
-from mop.fast.grid import IMAGE_SIZE, cell_code, grid_codes, observe
-from mop.fast.minigrid_patches import DIRECTIONS, make_quick
+from mop.common.speed import IS_FAST
+from mop.envs.geometry import DIRECTIONS, IMAGE_SIZE, cell_code, grid_codes
+from mop.envs.teacher import FAILURE_KINDS, TeacherFailure
+
+if IS_FAST:
+    from mop.fast.grid import observe
+    from mop.fast.teacher import Teacher
+    from mop.fast.worlds import make_env
+else:
+    from mop.envs.geometry import observe
+    from mop.envs.teacher import Teacher
+
+    def make_env(task_id: str, **kwargs):
+        """Minigrid's environment of a registered id, without wrappers."""
+        return gymnasium.make(task_id, disable_env_checker=True, **kwargs).unwrapped
+
 
 OBS_DIM = IMAGE_SIZE + 4 + 1  # image, direction one-hot, carrying flag
 NUM_ACTIONS = len(Actions)
 NO_LABEL = -1
-DROP = int(Actions.drop)
 MINIGRID_VERSION = minigrid.__version__
 
 # A task is given up if its bot fails in so many worlds in a row (of the solvable tasks the worst, UnlockToUnlock, fails
@@ -55,10 +64,10 @@ def training_seed(run_seed: int, slot: int, k: int) -> int:
 
 
 class World:
-    """One BabyAI environment: Minigrid's rules, a compiled view, the events of the episode and, if asked for, the bot.
+    """One BabyAI environment: Minigrid's rules, the view, the events of the episode and, if asked for, the bot.
 
     obs (O,) float32 is written in place; it may be given as a row of a larger array. codes (height, width) int32 is the
-    grid, carried the code of what is carried, `mop.fast.grid.EMPTY` for nothing. t_pick, t_opened, t_unlocked and
+    grid, carried the code of what is carried, `geometry.EMPTY` for nothing. t_pick, t_opened, t_unlocked and
     t_drop count the actions taken when something was first picked up, opened, unlocked or dropped; None before.
     Raises InputError for an unknown task.
     """
@@ -66,7 +75,7 @@ class World:
     def __init__(self, task_id: str, max_steps: int | None = None, obs: np.ndarray | None = None):
         check_task_id(task_id)
         limit = {} if max_steps is None else {"max_steps": max_steps}
-        self.env = make_quick(task_id, **limit)
+        self.env = make_env(task_id, **limit)
         self.env.gen_obs = self._observe  # called by Minigrid at the end of each reset and step
         self.obs = np.zeros(OBS_DIM, np.float32) if obs is None else obs
         self.seen = np.zeros((self.env.width, self.env.height), bool)
@@ -109,12 +118,9 @@ class World:
 
     def label(self) -> int:
         """The bot's action for the present state; call it once after each reset and step. Raises TeacherFailure."""
-        last_action = self.actions[-1] if self.actions else None
         if self.teacher is None:
-            self.teacher = Teacher(self.env, self.codes, self.seen)
-        elif last_action == DROP:  # after each drop Minigrid looks for the objects of the mission
-            self.teacher.update_positions()
-        return self.teacher.label(last_action, *self.position, *DIRECTIONS[self.direction], self.carried)
+            self.teacher = Teacher(self)
+        return self.teacher.label(self)
 
     @property
     def num_steps(self) -> int:

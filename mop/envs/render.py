@@ -1,17 +1,14 @@
 """Pictures of worlds, from their seed and the actions taken: one, or all of an episode as tiles.
 
-They are made by Minigrid's own environments, which make the same world of a seed as `World`, without the compiled
-kernels: a page that shows a picture opens half a second sooner.
+They are made by Minigrid's own environments, which make the same world of a seed as `World`, without compiled code: a
+page that shows a picture opens half a second sooner.
 """
 
 import contextlib
 import io
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # minigrid imports pygame, which greets on stdout
 
 import gymnasium
 import minigrid  # noqa: F401, registers the environments

@@ -26,7 +26,6 @@ from mop.envs.missions import MissionEncoder
 from mop.evaluation.evaluate import NUM_ENVS, Progress, encoder_for, load_for_evaluation, play, prepare
 from mop.evaluation.rollout import Answer, Policy, WorldPolicy, rollout
 from mop.evaluation.routing_gates import Gates, apply_state_policy, experts_of_units
-from mop.fast import dispatch
 
 When = Callable[[np.ndarray, np.ndarray], np.ndarray]  # worlds and steps (N,) -> where an intervention is made, bool
 
@@ -52,18 +51,15 @@ class Actor:
         checkpoint: Mapping,
         encoder: MissionEncoder,
         device: torch.device | str = "cpu",
-        path: str | None = None,
     ):
-        """path: see `dispatch.stepper`."""
         self.policy, self._missions = prepare(checkpoint, encoder, device)
         self._experts = experts_of_units(self.policy.hidden_layout, self.policy.expert_hidden_sizes)
-        self._path, self._act = path, WorldPolicy(self.policy, self._missions, dispatch.stepper(self.policy, path))
+        self._act = WorldPolicy(self.policy, self._missions)
 
     def with_routers_of(self, other: RecurrentPolicy) -> "Actor":
         """The same policy with the routers of another."""
         actor = copy(self)
-        step = dispatch.stepper(with_routers_of(self.policy, other), self._path)
-        actor._act = WorldPolicy(self.policy, self._missions, step)
+        actor._act = WorldPolicy(with_routers_of(self.policy, other), self._missions)
         return actor
 
     def under(
@@ -136,13 +132,12 @@ class Study:
         num_envs: int = NUM_ENVS,
         device: torch.device | str = "cpu",
         group_by: str | None = None,
-        path: str | None = None,
         progress: Progress | None = None,
     ):
-        """Plays the intact episodes. group_by: of GROUPINGS, what is a phase; None: `phase_grouping`; path: see
-        `dispatch.stepper`; progress: called with the number of episodes just finished.
+        """Plays the intact episodes. group_by: of GROUPINGS, what is a phase; None: `phase_grouping`;
+        progress: called with the number of episodes just finished.
         """
-        self._actor = Actor(checkpoint, encoder, device, path)
+        self._actor = Actor(checkpoint, encoder, device)
         self.policy = self._actor.policy
         self._bot_paths, self._num_envs, self._eval_seed = bot_paths, num_envs, eval_seed
         self._solved, self._bot_plan_failures = bot_paths.solvable(eval_seed, num_episodes)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mixture_of_experts import RecurrentPolicy, reset_hidden
 from mop.envs.missions import MissionEncoder
-from mop.fast import dispatch
+from mop.training.execution import stepper
 
 
 class Environments(Protocol):
@@ -104,9 +104,8 @@ class Missions:
 class WorldPolicy:
     """A policy in environments with `obs` (N, I) float32 and `missions` (N texts), for `rollout`."""
 
-    def __init__(self, policy: RecurrentPolicy, missions: Missions, step: Callable | None = None):
-        """step: of `dispatch.stepper`; None: the policy's own."""
-        self._policy, self._missions, self._step = policy, missions, step or dispatch.stepper(policy)
+    def __init__(self, policy: RecurrentPolicy, missions: Missions):
+        self._missions, self._step = missions, stepper(policy)
         self._shown, self._lang = None, None
 
     def __call__(self, envs, hidden: Tensor, intervene: Callable | None = None) -> Answer:

@@ -8,7 +8,6 @@ from mop.common.task_mix import tasks_of
 from mop.envs.bot_paths import BotPaths
 from mop.evaluation.evaluate import encoder_for, evaluate, evaluate_bot, load_for_evaluation
 from mop.evaluation.settings import WorldSettings
-from mop.fast.compile_cache import announce_compilation
 from mop.training.devices import use_device
 
 
@@ -22,7 +21,7 @@ def evaluate_one(
     """
     check_writable(cache_dir, "--cache_dir")
     if path is None:
-        announce_compilation()
+        use_device("cpu")
         bot_paths = BotPaths(task_id, max_steps, cache_dir)
         evaluation = evaluate_bot(bot_paths, worlds.num_episodes, worlds.eval_seed, worlds.num_envs)
         print(f"the BabyAI bot on {task_id}")

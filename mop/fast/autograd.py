@@ -18,18 +18,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mop.common.speed import num_threads
 from mop.fast import sequence
 from mop.fast.policy_step import Place, PolicyShape, zeros
 
 _ENVS_OF_A_PART = 8  # at least: below it, a thread saves less than it takes
 _MOST_PARTS = 8
-
-
-def num_threads() -> int:
-    """The cores that this process may use, or fewer: OMP_NUM_THREADS, if it is set."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(asked)) if asked.isdecimal() and int(asked) > 0 else cores
 
 
 def parts_of(num_envs: int) -> list[slice]:

@@ -13,8 +13,11 @@ from minigrid.core.actions import Actions
 from minigrid.core.constants import OBJECT_TO_IDX, STATE_TO_IDX
 from minigrid.utils.baby_ai_bot import DisappearedBoxError
 
+from mop.envs.geometry import EMPTY, VIEW_SIZE
+from mop.envs.teacher import MAX_PASSES, EndlessPlanning
 from mop.fast.compile_cache import kernel
-from mop.fast.grid import EMPTY, VIEW_SIZE, code_color, code_kind, code_number, code_state
+from mop.fast.grid import code_color, code_kind, code_number, code_state
+from mop.fast.search import NO_CELL, NOT_VISITED, search, search_freely, shortest_path, steps_back
 
 BOT = np.dtype(
     [(name, np.int32) for name in ("x", "y", "dx", "dy", "carried", "depth", "num_items", "old_x", "old_y")]
@@ -27,9 +30,6 @@ NO_REASON, TO_PUT_NEXT, TO_EXPLORE, TO_OPEN, TO_UNLOCK, KEEP_KEY = range(6)  # r
 NOTHING, CELL, DOOR, DESCRIPTION = range(4)  # datum: (a, b) is a cell (of a door), or `b` items from row `a` on
 WALL_ITEM = -1
 
-# A legitimate call needs at most 4 passes of the planning loop (3,290 episodes); a call that passes this bound would
-# never return. A bound on passes needs no thread and no clock, so it finds the same failures on every machine.
-MAX_PASSES = 64
 MAX_PUSHES = 8 * (MAX_PASSES + 1)  # subgoals that one call can add
 
 _LEFT, _RIGHT, _FORWARD = int(Actions.left), int(Actions.right), int(Actions.forward)
@@ -37,110 +37,10 @@ _PICK, _PUT, _TOGGLE, DONE = int(Actions.pickup), int(Actions.drop), int(Actions
 NO_ACTION, NO_ROOM = -1, -2
 _WALL, _DOOR, _KEY, _BOX = (OBJECT_TO_IDX[kind] for kind in ("wall", "door", "key", "box"))
 _IS_OPEN, _IS_LOCKED = STATE_TO_IDX["open"], STATE_TO_IDX["locked"]
-_NO_CELL = (-1, -1)
-_NOT_VISITED = -2
-
-
-class EndlessPlanning(Exception):
-    """The planning loop passed MAX_PASSES."""
 
 
 class NowhereToGo(Exception):
     """A cell that the bot looked for in vain is to be gone to; Minigrid's bot ends with a TypeError here."""
-
-
-# --- searches ---
-
-
-@kernel
-def search(codes, seen, starts, start_dx, start_dy, ignore_blockers, wanted):
-    """Breadth-first search from `starts` in the order of the bot, which prefers to go straight.
-
-    codes (height, width) int32; seen (width, height) bool: unseen cells are reached but not left; starts (K, 2) int32
-    cells, all entered in direction (start_dx, start_dy); ignore_blockers: pass through objects too; wanted: a cell at
-    which to stop, or (-1, -1). Returns order (V, 2) int32, the cells in the order of their visit, and previous
-    (width * height,) int32: for cell x * height + y the index of the cell before it, negative for a start (-1) and for
-    a cell out of reach (-2).
-    """
-    height, width = codes.shape
-    previous = np.full(width * height, _NOT_VISITED, np.int32)
-    order = np.empty((width * height, 2), np.int32)
-    queue = np.empty((len(starts) + 4 * width * height, 5), np.int32)  # x, y, dx, dy, previous
-    tail = len(starts)
-    for k in range(tail):
-        queue[k, 0], queue[k, 1] = starts[k, 0], starts[k, 1]
-        queue[k, 2], queue[k, 3], queue[k, 4] = start_dx, start_dy, -1
-    head = count = 0
-    while head < tail:
-        x, y, dx, dy = queue[head, 0], queue[head, 1], queue[head, 2], queue[head, 3]
-        here, came_from = x * height + y, queue[head, 4]
-        head += 1
-        if previous[here] != _NOT_VISITED:
-            continue
-        previous[here] = came_from
-        order[count, 0], order[count, 1] = x, y
-        count += 1
-        if x == wanted[0] and y == wanted[1]:
-            break
-        code = codes[y, x]
-        kind = code_kind(code)
-        if not seen[x, y] or kind == _WALL or (kind == _DOOR and code_state(code) != _IS_OPEN):
-            continue
-        if kind != EMPTY and kind != _DOOR and not ignore_blockers:
-            continue
-        for turn in range(4):  # straight on (dx, dy), (dy, dx), (-dy, -dx), back
-            sign = 1 if turn < 2 else -1
-            step_x = sign * (dy if turn == 1 or turn == 2 else dx)
-            step_y = sign * (dx if turn == 1 or turn == 2 else dy)
-            is_inside = 0 <= x + step_x < width and 0 <= y + step_y < height
-            if is_inside and previous[(x + step_x) * height + y + step_y] == _NOT_VISITED:
-                queue[tail, 0], queue[tail, 1] = x + step_x, y + step_y
-                queue[tail, 2], queue[tail, 3], queue[tail, 4] = step_x, step_y, here
-                tail += 1
-    return order[:count], previous
-
-
-@kernel
-def _search_freely(bot, codes, seen, wanted=_NO_CELL):
-    """The bot's first search: from the agent, around all objects."""
-    start = np.empty((1, 2), np.int32)
-    start[0, 0], start[0, 1] = bot.x, bot.y
-    return search(codes, seen, start, bot.dx, bot.dy, False, wanted)
-
-
-@kernel
-def _steps_back(previous, x, y, height):
-    """Moves from the start of a search to (x, y), the cell after the start (the start itself if no move), the start."""
-    steps, at = 0, x * height + y
-    first = at
-    while previous[at] >= 0:
-        first = at
-        at = previous[at]
-        steps += 1
-    return steps, first, at
-
-
-@kernel
-def shortest_path(bot, codes, seen, x, y, try_with_blockers):
-    """Moves from the agent to (x, y) or -1, the first cell of that path, and whether it leads through objects."""
-    height, width = codes.shape
-    nowhere = (np.int32(-1), np.int32(-1))
-    if not (0 <= x < width and 0 <= y < height):
-        return -1, nowhere, try_with_blockers
-    order, free = _search_freely(bot, codes, seen, (x, y))
-    if free[x * height + y] != _NOT_VISITED:
-        steps, first, _ = _steps_back(free, x, y, height)
-        return steps, (np.int32(first // height), np.int32(first % height)), False
-    if not try_with_blockers:
-        return -1, nowhere, False
-    _, beyond = search(codes, seen, order, 1, 0, True, (x, y))
-    if beyond[x * height + y] == _NOT_VISITED:
-        return -1, nowhere, True
-    more, first, exit_ = _steps_back(beyond, x, y, height)
-    steps, first_free, _ = _steps_back(free, exit_ // height, exit_ % height, height)
-    if steps > 0:
-        first = first_free
-    return steps + more, (np.int32(first // height), np.int32(first % height)), True
 
 
 @kernel
@@ -193,10 +93,10 @@ def _fits_drop(bot, codes, seen, x, y, except_x, except_y, keep_ways_open):
 @kernel
 def _find_drop_pos(bot, codes, seen, except_x, except_y):
     """Where to put a thing: rather reached freely than beyond objects, where it blocks no way; (-1, -1): nowhere."""
-    order, _ = _search_freely(bot, codes, seen)
+    order, _ = search_freely(bot, codes, seen)
     for beyond in (False, True):
         if beyond:
-            order, _ = search(codes, seen, order, 1, 0, True, _NO_CELL)
+            order, _ = search(codes, seen, order, 1, 0, True, NO_CELL)
         for keep_ways_open in (True, False):
             for n in range(len(order)):
                 if _fits_drop(bot, codes, seen, order[n, 0], order[n, 1], except_x, except_y, keep_ways_open):
@@ -225,20 +125,20 @@ def _find_item(bot, codes, seen, items, first, count, adjacent):
         first, count = first + 1, count - 1
     if count == 0:
         return best_x, best_y
-    order, free = _search_freely(bot, codes, seen)
+    order, free = search_freely(bot, codes, seen)
     beyond, has_beyond = free, False
     for n in range(first, first + count):
         if not _is_wanted(bot, seen, items[n]):
             continue
         x, y = items[n].x, items[n].y
-        steps, _, exit_ = _steps_back(free, x, y, height)
-        if free[x * height + y] == _NOT_VISITED:
+        steps, _, exit_ = steps_back(free, x, y, height)
+        if free[x * height + y] == NOT_VISITED:
             if not has_beyond:
-                _, beyond = search(codes, seen, order, 1, 0, True, _NO_CELL)
+                _, beyond = search(codes, seen, order, 1, 0, True, NO_CELL)
                 has_beyond = True
-            assert beyond[x * height + y] != _NOT_VISITED
-            steps, _, exit_ = _steps_back(beyond, x, y, height)
-            steps += _steps_back(free, exit_ // height, exit_ % height, height)[0]
+            assert beyond[x * height + y] != NOT_VISITED
+            steps, _, exit_ = steps_back(beyond, x, y, height)
+            steps += steps_back(free, exit_ // height, exit_ % height, height)[0]
             steps += 7 if bot.carried != EMPTY else 4  # at least so many steps clear the way
         if steps == 0:
             steps = 3 if adjacent else 2
@@ -485,10 +385,10 @@ def _first_closed_door(codes, order, locked_too):
 @kernel
 def _explore(bot, stack, codes, seen):
     """`ExploreSubgoal.replan_before_action`: to the nearest unseen cell, else to a closed door, else a locked one."""
-    order, _ = _search_freely(bot, codes, seen)
+    order, _ = search_freely(bot, codes, seen)
     beyond, (x, y) = order, _first_unseen(seen, order)
     if x < 0:
-        beyond, _ = search(codes, seen, order, 1, 0, True, _NO_CELL)
+        beyond, _ = search(codes, seen, order, 1, 0, True, NO_CELL)
         x, y = _first_unseen(seen, beyond)
     if x >= 0:
         _go(bot, stack, x, y, TO_EXPLORE)

@@ -1,8 +1,8 @@
-"""Where numba keeps the compiled kernels: one folder for each state of their sources.
+"""Folder of the compiled kernels: one for each state of their sources.
 
-numba itself asks only whether the file of a function has changed, not those of the functions that it calls: a change of
-one kernel file would leave old code in the kernels of another. Every compiled function is made by `kernel`, so that
-none can be compiled before numba knows that folder.
+numba itself checks only whether the file of a function has changed, not the files of the functions that it calls: a
+change of one kernel file would leave old code in the kernels of another. Every compiled function is made by `kernel`,
+so that none can be compiled before numba knows that folder.
 """
 
 import functools
@@ -15,12 +15,19 @@ from pathlib import Path
 import numba
 
 HERE = Path(__file__).resolve().parent
+# whose constants and functions are compiled into the kernels
+PLAIN = [HERE.parent / "envs" / name for name in ("geometry.py", "teacher.py")]
+
+
+def kernel_files() -> list[Path]:
+    """The files whose text decides what is compiled."""
+    own = (path for path in sorted(HERE.glob("*.py")) if "compile_cache import kernel" in path.read_text())
+    return [*own, *PLAIN]
 
 
 def _folder() -> Path:
     """Beside the sources (or under NUMBA_CACHE_DIR), in the user's cache where these may not be written to."""
-    files = (path.read_bytes() for path in sorted(HERE.glob("*.py")))
-    sources = b"".join(source for source in files if b"compile_cache import kernel" in source)
+    sources = b"".join(path.read_bytes() for path in kernel_files())
     home = Path(os.environ.get("NUMBA_CACHE_DIR") or HERE / "__pycache__")
     if not os.access(home if home.exists() else home.parent, os.W_OK):
         home = Path.home() / ".cache" / "rl-mop"

@@ -1,7 +1,7 @@
-"""The GRUs of a layer side by side in plain torch, for devices where a call takes longer than multiplying by zeros.
+"""The GRUs of a layer side by side, for devices where launching a kernel takes longer than multiplying by zeros.
 
-What is computed is what `mixture_of_experts` says; `fast` chooses when it is computed here. Axis letters as in
-`policy`.
+An unroll of 32 steps launches 1,800 kernels in place of 15,600 (benchmarks/README.md). Axis letters as in
+`mixture_of_experts`.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 class PackedGRUs(NamedTuple):
-    """GRUs with a common input as one GRU: one matrix product where several modules would be called."""
+    """GRUs with a common input as one GRU: one matrix product in place of several."""
 
     input_weight: Tensor  # (3H, D) gates r, z, n; within a gate the rows of each GRU in turn
     input_bias: Tensor  # (3H,)
@@ -23,12 +23,12 @@ class PackedGRUs(NamedTuple):
 
 
 class PackedMix(NamedTuple):
-    """What follows the GRUs of a layer: the router's weights, and the experts' projections as one matrix."""
+    """The rest of a layer behind its GRUs: the router's weights, and the experts' projections as one matrix."""
 
     router_weight: Tensor  # (E, R)
     router_bias: Tensor  # (E,)
     spread: Tensor  # (E, H - R) 0/1: repeats an expert's weight over its hidden units
-    projection: Tensor  # (D, H - R + E), of `join_projections`
+    projection: Tensor  # (D, H - R + E): the projections of the experts side by side, then all biases
     is_skip: Tensor | None  # (E, 1) 0/1; None if there is no skip expert
 
 
@@ -46,22 +46,16 @@ def pack_grus(grus: Sequence[nn.GRU]) -> PackedGRUs:
     )
 
 
-def join_projections(projections: Sequence[nn.Linear | None], no_bias: Tensor) -> Tensor:
-    """(D, H - R + E): the experts' projections side by side, then their biases.
-
-    None is a skip, which has no columns; its bias is no_bias, zeros (D,).
-    """
-    weights = [projection.weight for projection in projections if projection is not None]
-    biases = [no_bias if projection is None else projection.bias for projection in projections]
-    return torch.cat([*weights, torch.stack(biases, 1)], 1)
-
-
-def pack_mix(fc: nn.Linear, sizes: Sequence[int], projection: Tensor) -> PackedMix:
-    """fc: from the router's state to its logits; sizes (E,) of the experts; projection: of `join_projections`."""
-    size_of = torch.tensor(sizes, device=fc.weight.device)
-    spread = torch.eye(len(sizes), device=fc.weight.device, dtype=fc.weight.dtype).repeat_interleave(size_of, 1)
-    is_skip = (size_of == 0).to(fc.weight.dtype).unsqueeze(-1) if 0 in sizes else None
-    return PackedMix(fc.weight, fc.bias, spread, projection, is_skip)
+def pack_mix(router: nn.Linear, sizes: Sequence[int], projections: Sequence[nn.Linear], width: int) -> PackedMix:
+    """router: from its state to logits; sizes (E,) of the experts, 0 = skip; projections: of the others; width: D."""
+    real = iter(projections)
+    no_bias = router.weight.new_zeros(width)  # of a skip
+    biases = torch.stack([no_bias if size == 0 else next(real).bias for size in sizes], 1)
+    projection = torch.cat([*(projection.weight for projection in projections), biases], 1)
+    size_of = torch.tensor(sizes, device=biases.device)
+    spread = torch.eye(len(sizes), device=biases.device, dtype=biases.dtype).repeat_interleave(size_of, 1)
+    is_skip = (size_of == 0).to(biases.dtype).unsqueeze(-1) if 0 in sizes else None
+    return PackedMix(router.weight, router.bias, spread, projection, is_skip)
 
 
 def mix(packed: PackedMix, x: Tensor, states: Tensor, dropout: Callable | None = None) -> tuple[Tensor, Tensor]:
@@ -76,10 +70,41 @@ def mix(packed: PackedMix, x: Tensor, states: Tensor, dropout: Callable | None =
     return (y if packed.is_skip is None else torch.addcmul(y, x, used @ packed.is_skip)), weights
 
 
-def run_grus(packed: PackedGRUs, x: Tensor, hidden: Tensor, keep: Tensor | None) -> Tensor:
-    """x (T, N, D), hidden (N, H), keep (T, N) bool or None -> the hidden states (T, N, H); see `gru_scan`."""
-    gates_in = F.linear(x, packed.input_weight, packed.input_bias)
-    return gru_scan(gates_in, hidden, keep, packed.hidden_weight, packed.hidden_bias)
+class PackedLayer(NamedTuple):
+    """A layer of a policy for `run`; the baseline's has GRUs alone."""
+
+    grus: PackedGRUs
+    mix: PackedMix | None
+    norm: nn.Module | None
+    dropout: Callable[[Tensor], Tensor] | None
+
+
+def pack(layer) -> PackedLayer:
+    """layer: of `mop.fast.policy`; differentiable in its parameters."""
+    mix = None
+    if layer.router is not None:
+        mix = pack_mix(layer.router, layer.sizes, layer.projections, layer.grus[0].input_size)
+    return PackedLayer(pack_grus(layer.grus), mix, layer.norm, layer.dropout)
+
+
+def run(layers: Sequence[PackedLayer], x: Tensor, hidden: Tensor, keep: Tensor | None):
+    """x (T, N, D) of the input projection, hidden (N, S), keep (T, N) bool or None: see `gru_scan`.
+
+    Returns input of the head (T, N, ...), router weights L x (T, N, E_l), hidden states (T, N, S).
+    """
+    routing, after = [], []
+    num_units = [layer.grus.hidden_weight.shape[1] for layer in layers]
+    for layer, before in zip(layers, hidden.split(num_units, -1), strict=True):
+        gates_in = F.linear(x, layer.grus.input_weight, layer.grus.input_bias)
+        states = gru_scan(gates_in, before, keep, layer.grus.hidden_weight, layer.grus.hidden_bias)
+        if layer.mix is None:
+            x, weights = states, states.new_ones(*states.shape[:2], 1)
+        else:
+            y, weights = mix(layer.mix, x, states, layer.dropout)
+            x = y if layer.norm is None else layer.norm(x + y)
+        routing.append(weights)
+        after.append(states)
+    return x, routing, torch.cat(after, -1)
 
 
 def _scan(gates_in: Tensor, hidden: Tensor, keep: Tensor | None, weight: Tensor, bias: Tensor, saved: dict | None):
@@ -110,7 +135,7 @@ def _scan(gates_in: Tensor, hidden: Tensor, keep: Tensor | None, weight: Tensor,
 
 
 class _GRUScan(torch.autograd.Function):
-    """Back-propagation through `_scan` by hand: two small products a step in place of a graph of small modules."""
+    """Back-propagation through `_scan` by hand: one small product a step in place of a graph of small modules."""
 
     @staticmethod
     def forward(ctx, gates_in, hidden, keep, weight, bias):

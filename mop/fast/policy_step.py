@@ -22,7 +22,7 @@ from numba.extending import overload
 
 from mop.common.workers import Layout as SharedLayout
 from mop.fast.compile_cache import kernel
-from mop.fast.grid import encoded_dim, obs_edges
+from mop.fast.grid import obs_edges
 from mop.fast.product import add_product
 
 # contract: a product and the sum it goes into are one instruction, in every loop alike. error_model numpy: x / 0 is no
@@ -294,7 +294,8 @@ class PolicyShape(NamedTuple):
     @property
     def num_inputs(self) -> int:
         """Numbers that the input projection sees: the encoded observation and the mission."""
-        return encoded_dim(self.input_dim, self.obs_encoding) + self.lang_dim
+        edges = obs_edges(self.obs_encoding)
+        return int(edges[-1]) + self.input_dim - (len(edges) - 1) + self.lang_dim
 
     @property
     def num_weights(self) -> int:

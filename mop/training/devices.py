@@ -3,14 +3,16 @@
 import torch
 
 from mop.common.errors import InputError
+from mop.common.speed import IS_FAST
 
 
 def use_device(name: str) -> torch.device:
-    """`choose_device`, for policies of compiled kernels: says so where this installation has none yet."""
-    from mop.fast.compile_cache import announce_compilation  # here: numba takes a while to load
-
+    """`choose_device`, for what compiles: announces the compilation of a new installation."""
     device = choose_device(name)
-    announce_compilation()
+    if IS_FAST:
+        from mop.fast.compile_cache import announce_compilation  # here: numba takes a while to load
+
+        announce_compilation()
     return device
 
 
@@ -27,5 +29,5 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
     if device.type == "cpu":
-        torch.set_num_threads(1)  # matrices are small: a second thread costs more than it does, and workers need it
+        torch.set_num_threads(1)  # matrices are small: a second thread costs more than it saves, and workers need it
     return device

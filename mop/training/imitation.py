@@ -22,9 +22,7 @@ from mop.common.train_config import check_declared
 from mop.common.values import shown
 from mop.envs.babyai import MINIGRID_VERSION, NO_LABEL
 from mop.envs.missions import MissionEncoder
-from mop.fast import dispatch
-from mop.training import imitation_log
-from mop.training.adam import FlatAdam
+from mop.training import execution, imitation_log
 from mop.training.copies import copied_to_cpu
 from mop.training.episode_stats import Tallies
 from mop.training.loss import ComplexityPrice, loss_of_tasks
@@ -97,13 +95,9 @@ class ImitationRun:
             self.lang_proj = nn.Linear(encoder.dim, config["lang_dim"]).to(device)
         self.lang_proj.requires_grad_(config["train_lang_proj"])
         self.parameters = [p for p in (*self.policy.parameters(), *self.lang_proj.parameters()) if p.requires_grad]
-        self.flat = dispatch.flat_weights(self.policy)
-        if self.flat is None:
-            self.optimizer = torch.optim.Adam(self.parameters, lr=config["lr"], fused=True)
-        else:
-            others = [p for p in self.lang_proj.parameters() if p.requires_grad]
-            self.optimizer = FlatAdam(self.flat, others, lr=config["lr"])
-        student = dispatch.student_of(self.policy, self.lang_proj, config["num_workers"])
+        others = [p for p in self.lang_proj.parameters() if p.requires_grad]
+        self._run, self.optimizer = execution.prepare_learning(self.policy, others, config["lr"])
+        student = execution.student_of(self.policy, self.lang_proj, config["num_workers"])
         task_ids = [task.task_id for task in self.tasks for _ in range(config["num_envs"])[task.slots]]
         self.rollouts = Rollouts(
             task_ids, config["num_envs"], config["seed"], config["max_steps"], config["num_workers"],
@@ -126,7 +120,7 @@ class ImitationRun:
         """
         self._start_worlds()
         first_hidden = detach_hidden(self.hidden).to(self.device, copy=True)
-        dispatch.refresh_student(self.rollouts.student, self.policy, self.lang_proj)
+        execution.refresh_student(self.rollouts.student, self.policy, self.lang_proj)
         bot_acts = self.rollouts.bot_acts
         bot_acts[:] = self._rng("turns").random(bot_acts.shape) < self.bot_share
         unroll = self.rollouts.unroll(lambda mission: self.encoder.embed([mission])[0].numpy())
@@ -156,10 +150,7 @@ class ImitationRun:
         obs, labels, keep, mission, first_hidden = (tensor.to(self.device) for tensor in batch[:-1])
         obs, labels, mission = obs.float(), labels.long(), mission.long()
         lang = self.lang_proj(self.encoder.embed(batch.missions).to(self.device))[mission]
-        if self.flat is None:
-            logits, routing, _ = self.policy.get_routing_info(obs, lang, first_hidden, keep)
-        else:
-            logits, routing, _ = dispatch.run(self.policy, obs, lang, first_hidden, keep, weights=self.flat.weights)
+        logits, routing, _ = self._run(obs, lang, first_hidden, keep)
         lpc = compute_lpc(routing, self.policy.expert_hidden_sizes)
         loss, cross_entropies = loss_of_tasks(logits, labels, lpc, self.tasks, self.price)
         self.optimizer.zero_grad(set_to_none=True)

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mixture_of_experts import ExpertDropout, GRUPolicy, MixtureOfExpertsPolicy, RecurrentPolicy
+from mixture_of_experts import ExpertDropout, GRUPolicy, MixtureOfExpertsPolicy, RecurrentPolicy, encoded_dim
 from mop.common.errors import InputError
-from mop.fast.grid import encoded_dim
 
 
 def build_policy(config: Mapping) -> RecurrentPolicy:

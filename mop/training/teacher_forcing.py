@@ -15,6 +15,7 @@ from mixture_of_experts import compute_lpc
 from mop.envs.babyai import NO_LABEL
 from mop.envs.missions import MissionEncoder
 from mop.envs.trajectories import Trajectories
+from mop.training.execution import run
 from mop.training.policies import policy_from_checkpoint
 
 
@@ -33,7 +34,7 @@ def force(checkpoint: Mapping, trajectories: Trajectories, encoder: MissionEncod
     policy, lang_proj = policy_from_checkpoint(checkpoint)
     labels, obs = trajectories.labels, trajectories.obs
     lang = lang_proj(encoder.embed(trajectories.missions)).expand(len(obs), -1, -1)
-    logits, routing, _ = policy.get_routing_info(obs, lang, policy.initial_hidden(obs.shape[1]))
+    logits, routing, _ = run(policy, obs, lang, policy.initial_hidden(obs.shape[1]))
     known = labels != NO_LABEL
     losses = F.cross_entropy(logits.double().flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="none")
     values = (

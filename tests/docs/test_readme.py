@@ -19,7 +19,6 @@ import modal_app
 import routing_viz
 import seed_statistics
 import simulator_viz
-from benchmarks import throughput
 from mop.common.cli import given_values
 from mop.common.task_mix import is_task_id, tasks_of
 from mop.common.train_config import DEFAULTS_FILE, check_recorded, parse_config, read_config
@@ -42,7 +41,6 @@ SCRIPTS = {
     "simulator_viz.py": simulator_viz,
     "gallery.py": gallery,
     "seed_statistics.py": seed_statistics,
-    "benchmarks/throughput.py": throughput,
     "studies/experiments.py": experiments,
     "studies/claims.py": claims,
     "studies/coinrun.py": coinrun,
@@ -52,9 +50,7 @@ SCRIPTS = {
     "studies/simulator.py": simulator,
     "studies/tasks.py": tasks,
 }
-BENCHMARKS = {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")} - {
-    "benchmarks/naive_training.py"
-}
+BENCHMARKS = {"benchmarks/bench.py", "benchmarks/time_to_mastery.py"}
 
 
 def commands() -> list[list[str]]:
@@ -138,9 +134,7 @@ def test_make_targets_and_the_plain_commands_agree():
     named = {first or second for first, second in named}
     assert {"demo", "app", "test", "bench", "results"} <= named
     assert [target for target in named if f"\n{target}:" not in makefile] == []
-    bench = set(re.findall(r"benchmarks/\w+\.py", makefile))
-    apart = {"benchmarks/profile_update.py", "benchmarks/time_to_mastery.py"}  # as benchmarks/README.md says
-    assert apart == BENCHMARKS - bench
+    assert "benchmarks/bench.py" in makefile
 
 
 def test_every_table_that_the_studies_wrote_is_linked_from_a_page():

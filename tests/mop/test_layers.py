@@ -8,10 +8,13 @@ from pathlib import Path
 from scripts import PATIENCE_S, REPOSITORY
 
 LAYERS = (  # a file imports from its own package, and from the packages of lower layers
-    *(["mop.common"], ["mop.artifacts", "mop.statistics", "mop.fast"], ["mop.envs", "mop.analysis"], ["mop.plotting"]),
-    *(["mixture_of_experts", "plotting_utils"], ["mop.training"], ["mop.evaluation"], ["mop.apps", "mop.cloud"]),
-    *(["lmc_rl", "generative"], ["studies", "a script"]),
+    *(["mop.common"], ["mop.artifacts", "mop.statistics"], ["mop.envs", "mop.analysis"], ["mop.plotting"]),
+    *(["mixture_of_experts", "plotting_utils"], ["mop.fast"], ["mop.training"], ["mop.evaluation"]),
+    *(["mop.apps", "mop.cloud"], ["lmc_rl", "generative"], ["studies", "a script"]),
 )
+FAST_SITES = {  # the files that may import mop.fast, each behind `IS_FAST`
+    *("mop.envs.babyai", "mop.training.execution", "mop.training.devices", "generative.simulators.visibility"),
+}
 LAYER_OF = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 FILES = {
     path.relative_to(REPOSITORY).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
@@ -42,10 +45,21 @@ def test_no_file_imports_from_its_own_layer_or_above():
         (module, name)
         for module, path in FILES.items()
         for name in imported_by(path)
-        if (other := package_of(name)) not in (None, packages[module]) and LAYER_OF[other] >= LAYER_OF[packages[module]]
+        if (other := package_of(name)) not in (None, "mop.fast", packages[module])
+        and LAYER_OF[other] >= LAYER_OF[packages[module]]
     ]
     assert wrong == []
     assert len(FILES) >= 80 and set(packages.values()) >= {package for package in LAYER_OF if package not in LAYERS[-2]}
+
+
+def test_what_is_compiled_is_used_in_few_places():
+    of_fast = {module for module, path in FILES.items() for name in imported_by(path) if package_of(name) == "mop.fast"}
+    assert {module for module in of_fast if package_of(module) != "mop.fast"} == FAST_SITES
+
+
+def test_the_equations_need_torch_alone():
+    names = {name.split(".")[0] for name in imported_by(FILES["mixture_of_experts"])}
+    assert names - {"torch"} <= sys.stdlib_module_names
 
 
 def test_pages_open_without_torch_and_numba():

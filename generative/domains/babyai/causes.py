@@ -12,8 +12,7 @@ from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 
 from generative.attribution.explanations import Explanation
 from generative.recordings.format import Episode
-from mop.fast.grid import EMPTY, IMAGE_SIZE, VIEW_SIZE, code_color, code_kind, code_state
-from mop.fast.minigrid_patches import DIRECTIONS
+from mop.envs.geometry import DIRECTIONS, EMPTY, IMAGE_SIZE, VIEW_SIZE, code_color, code_kind, code_state
 
 NUM_CHANNELS = 3  # type, colour, state
 OWN_CELL = (VIEW_SIZE // 2, VIEW_SIZE - 1)  # of the agent, in its view
@@ -118,7 +117,7 @@ def things_in_world(codes: np.ndarray, position: Sequence[int], direction: int) 
 
 
 def code_of(code: int) -> tuple[int, int, int]:
-    """Type, colour and state of a cell's code of `mop.fast.grid`."""
+    """Type, colour and state of a cell's code of `mop.envs.geometry`."""
     return int(code_kind(code)), int(code_color(code)), int(code_state(code))
 
 

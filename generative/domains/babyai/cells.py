@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
-from mop.fast.grid import CATEGORIES
+from mop.envs.geometry import CATEGORIES
 
 NUM_TYPES = CATEGORIES[0]
 TYPE, COLOR, STATE = (slice(end - size, end) for size, end in zip(CATEGORIES, np.cumsum(CATEGORIES), strict=True))
@@ -23,7 +23,7 @@ OPEN = STATE.start + STATE_TO_IDX["open"]  # the column
 
 
 def cell_columns(codes: ArrayLike) -> Tensor:
-    """Cells (..., K) float32, ones and zeros, of codes (...) of `mop.fast.grid`; numbers of objects are dropped."""
+    """Cells (..., K) float32, ones and zeros, of codes (...) of `mop.envs.geometry`; numbers of objects are dropped."""
     codes = torch.from_numpy(np.array(codes, np.int64))
     categories = (codes & 255, codes >> 8 & 255, codes >> 16 & 15)
     return torch.cat([F.one_hot(k, size) for k, size in zip(categories, CATEGORIES, strict=True)], -1).float()

@@ -18,7 +18,7 @@ from generative.simulators.relaxation import (
     cells,
     join_cells,
 )
-from mop.fast.grid import CATEGORIES
+from mop.envs.geometry import CATEGORIES
 
 MAX_LOGIT = 30.0  # beyond it a category is certain; so exponentials stay finite
 READ_GAIN = 6.0  # logits that a category has at first where it was written

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from generative.domains.babyai.decoder import NUM_DIRECTIONS
 from generative.simulators.base import State
 from generative.simulators.relaxation import NUM_CELLS
-from mop.fast.grid import VIEW_SIZE
+from mop.envs.geometry import VIEW_SIZE
 
 SIDE = VIEW_SIZE // 2  # cells of a view to each side of the agent
 OWN = SIDE * VIEW_SIZE + VIEW_SIZE - 1  # the agent's own cell among those of a view

@@ -18,8 +18,8 @@ from generative.recordings.format import NOTHING
 from mop.common.errors import InputError
 from mop.envs.babyai import MAX_FAILURES_IN_A_ROW, MINIGRID_VERSION, OBS_DIM, World, unteachable
 from mop.envs.teacher import TeacherFailure
-from mop.fast import dispatch
-from mop.fast.compile_cache import announce_compilation
+from mop.training.devices import use_device
+from mop.training.execution import stepper
 
 
 class BabyAIWorlds:
@@ -39,7 +39,7 @@ class BabyAIWorlds:
         return [
             ("obs", np.uint8, (OBS_DIM,)),
             ("position", np.int16, (2,)),  # x, y of the agent
-            ("grid", np.int32, tuple(self.encoding["grid_shape"])),  # codes of `mop.fast.grid`, with object numbers
+            ("grid", np.int32, tuple(self.encoding["grid_shape"])),  # codes of `mop.envs.geometry`, with object numbers
             ("carried", np.int32),  # code of what is carried
             ("bot", np.int8),
         ]
@@ -78,7 +78,7 @@ class BabyAIWorlds:
 
 def open_worlds(config: Mapping, num_slots: int, max_steps: int | None) -> BabyAIWorlds:
     """Open the task of a policy; config: of its checkpoint."""
-    announce_compilation()
+    use_device("cpu")
     return BabyAIWorlds(config["task_id"], max_steps or config.get("max_steps"), num_slots)
 
 
@@ -87,7 +87,7 @@ class PolicyActor(Actor):
 
     def __init__(self, policy: FrozenPolicy, worlds: Worlds, to_views: Callable[[np.ndarray], Tensor]):
         super().__init__(policy, worlds, to_views)
-        self._step = dispatch.stepper(policy.policy)
+        self._step = stepper(policy.policy)
         sizes = [size for sizes in policy.expert_hidden_sizes for size in sizes]
         self._squares = np.square(np.array(sizes, np.float32))
         self.extra_fields = [("routing", np.float32, (len(sizes),)), ("lpc", np.float32)]  # all layers side by side

@@ -21,8 +21,7 @@ from generative.simulators.exact import ExactSimulator
 from generative.simulators.relaxation import NUM_CELLS, discretise, to_simplex
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import NUM_ACTIONS, World
-from mop.fast.grid import CATEGORIES, IMAGE_SIZE, VIEW_SIZE
-from mop.fast.minigrid_patches import DIRECTIONS
+from mop.envs.geometry import CATEGORIES, DIRECTIONS, IMAGE_SIZE, VIEW_SIZE
 
 MARKOV = "markov"
 ACTORS = ("trained", "untrained", "constant")
@@ -159,7 +158,7 @@ class _Places:
         return is_visible & was_shown, is_visible & ~was_shown
 
     def _index(self, positions, directions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where the cells (N, 49) of views are in `_was_shown`; as `mop.fast.grid.observe` has them."""
+        """Where the cells (N, 49) of views are in `_was_shown`; as `mop.envs.geometry.observe` has them."""
         x, y = np.asarray(positions).T[:, :, None] + VIEW_SIZE
         dx, dy = np.array(DIRECTIONS)[np.asarray(directions)].T[:, :, None]
         right, back = np.divmod(np.arange(NUM_CELLS), VIEW_SIZE)

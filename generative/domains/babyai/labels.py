@@ -10,7 +10,7 @@ import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 
 from mop.envs.babyai import World
-from mop.fast.grid import VIEW_SIZE, code_kind, code_state
+from mop.envs.geometry import VIEW_SIZE, code_kind, code_state
 
 UNKNOWN = -1
 DOOR_STATES = ("open", "closed", "locked")  # by Minigrid's number

@@ -14,7 +14,7 @@ from mop.common.errors import InputError
 from mop.envs.missions import MissionEncoder
 from mop.evaluation.evaluate import encoder_for, load_for_evaluation
 from mop.evaluation.rollout import Missions
-from mop.fast import dispatch
+from mop.training.execution import run_projected
 from mop.training.policies import build_policy, policy_from_checkpoint
 
 
@@ -64,13 +64,11 @@ class FrozenPolicy(Policy):
 
     def run(self, views: Tensor, lang: Tensor, hidden: Tensor) -> Answer:
         """Many times faster than T steps where the policy's equations are compiled. No second derivatives."""
-        if dispatch.refusal(self.policy) is not None:
-            return super().run(views, lang, hidden)
         linear = self.policy.input_projection
         of_obs, of_lang = linear.weight.split([linear.in_features - lang.shape[-1], lang.shape[-1]], 1)
         of_obs = of_obs.t() if self._decoding is None else self._decoding @ of_obs.t()
         x = views @ of_obs + torch.nn.functional.linear(lang, of_lang, linear.bias)
-        return Answer(*dispatch.run_projected(self.policy, x, hidden))
+        return Answer(*run_projected(self.policy, x, hidden))
 
     def disagreement(self, answer: Answer, recorded: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """routing: KL of the router's weights, the true from these, the sum over layers."""

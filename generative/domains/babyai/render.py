@@ -22,9 +22,8 @@ from mop.apps.episode_records import EpisodeRecord
 from mop.common.seeding import stream_seed
 from mop.common.task_mix import task_name
 from mop.envs.babyai import World
+from mop.envs.geometry import DIRECTIONS, EMPTY, IMAGE_SIZE, VIEW_SIZE, code_color, code_kind, code_state
 from mop.envs.render import draw_cells, draw_view
-from mop.fast.grid import EMPTY, IMAGE_SIZE, VIEW_SIZE, code_color, code_kind, code_state
-from mop.fast.minigrid_patches import DIRECTIONS
 
 WRONG_HUE = "#ff0000"
 DIRECTION_COLUMNS = slice(IMAGE_SIZE, IMAGE_SIZE + 4)  # of an observation
@@ -193,7 +192,7 @@ def _record(rows: Mapping[str, np.ndarray], expert_hidden_sizes, outcome: str) -
 
 
 def _seen(shape: tuple[int, int], x: int, y: int, direction: int, obs: np.ndarray) -> np.ndarray:
-    """Which cells of the grid (H, W) the view shows: (H, W) bool; geometry as in `mop.fast.grid.observe`."""
+    """Which cells of the grid (H, W) the view shows: (H, W) bool; geometry as in `mop.envs.geometry.observe`."""
     seen = np.zeros(shape, bool)
     dx, dy = DIRECTIONS[direction]
     i, j = np.nonzero(obs[: VIEW_SIZE**2].reshape(VIEW_SIZE, VIEW_SIZE))  # unseen is type 0

@@ -24,11 +24,10 @@ from mop.analysis.routing_data import ACTION_NAMES
 from mop.envs.babyai import World
 from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import EvalVectorEnv
+from mop.envs.geometry import DIRECTIONS, EMPTY, cell_code, code_color, code_kind, code_state
 from mop.evaluation.evaluate import NUM_ENVS
 from mop.evaluation.rollout import Answer, WorldPolicy, rollout
 from mop.evaluation.rollout import greedy as choose_greedily
-from mop.fast.grid import EMPTY, cell_code, code_color, code_kind, code_state
-from mop.fast.minigrid_patches import DIRECTIONS
 
 Choose = Callable[[Tensor], Tensor]  # logits (N, A) -> actions (N,) int64
 EVENTS = ("pick-ups", "drops", "door toggles")

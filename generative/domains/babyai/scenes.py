@@ -20,7 +20,7 @@ from generative.simulators.base import State
 from generative.simulators.exact import ExactSimulator, cell_columns
 from generative.simulators.relaxation import DIRECTION, cells, to_simplex
 from mop.envs.babyai import World
-from mop.fast.grid import CATEGORIES, EMPTY
+from mop.envs.geometry import CATEGORIES, EMPTY
 
 _EMPTY_FLOOR = cell_columns(np.array(EMPTY))
 _ARRAYS = ("obs", "grid", "position", "carried")
@@ -30,7 +30,7 @@ class WorldScene:
     """What lay in the world and in the hand, in the exact simulator."""
 
     def __init__(self, state: State, codes: np.ndarray, carried: int, position: np.ndarray, direction: int):
-        """state (1, ...) of the exact simulator; codes (H, W) and carried: of `mop.fast.grid`."""
+        """state (1, ...) of the exact simulator; codes (H, W) and carried: of `mop.envs.geometry`."""
         self.inputs = {name: state[name] for name in ("grid", "carried")}
         self._rest = {name: part for name, part in state.items() if name not in self.inputs}
         self.things = things_in_world(codes, position, direction)

@@ -29,7 +29,7 @@ from mixture_of_experts import MixtureOfExpertsPolicy
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import NUM_ACTIONS, World
-from mop.fast.grid import EMPTY, cell_code
+from mop.envs.geometry import EMPTY, cell_code
 
 LANG_DIM = 4
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE, DONE = map(int, Actions)

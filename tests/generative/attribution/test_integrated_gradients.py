@@ -22,7 +22,7 @@ from generative.domains.babyai.targets import parse_target
 from generative.representations.direction_sets import Directions
 from generative.simulators.relaxation import discretise, to_simplex
 from mop.common.errors import InputError
-from mop.fast.grid import EMPTY, GREY_WALL
+from mop.envs.geometry import EMPTY, GREY_WALL
 
 
 class View:

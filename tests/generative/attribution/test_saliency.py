@@ -30,7 +30,7 @@ from generative.representations.direction_sets import Directions, write_directio
 from generative.simulators.relaxation import discretise, to_simplex
 from generative.simulators.world_model import WorldModel
 from mop.common.errors import InputError, exit_code
-from mop.fast.grid import EMPTY
+from mop.envs.geometry import EMPTY
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from generative.recordings.format import find_policy
 from generative.simulators.relaxation import SOFT_DIM
 from mop.common.errors import InputError
 from mop.common.files import whole_digest
-from mop.fast import dispatch
+from mop.training import execution
 
 POLICIES = [
     {"policy": "mop", "obs_encoding": "raw"},
@@ -29,7 +29,7 @@ POLICIES = [
 def test_a_sequence_is_step_after_step(tmp_path, monkeypatch, config, is_compiled):
     policy, _ = FrozenPolicy.load(put(tmp_path, random_checkpoint(**config)))
     if not is_compiled:
-        monkeypatch.setattr(dispatch, "refusal", lambda policy: "not today")
+        monkeypatch.setattr(execution, "refusal", lambda policy: "not today")
     rng, inner = np.random.default_rng(0), policy.policy
     soft = torch.from_numpy(rng.random((5, 3, SOFT_DIM), np.float32)).requires_grad_()
     lang, hidden = (torch.from_numpy(rng.normal(size=(3, n)).astype(np.float32)) for n in (8, inner.hidden_size))

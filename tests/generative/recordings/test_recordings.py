@@ -25,8 +25,8 @@ from generative.simulators.relaxation import to_simplex
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import World
+from mop.envs.geometry import EMPTY, cell_code, grid_codes
 from mop.envs.teacher import TeacherFailure
-from mop.fast.grid import EMPTY, cell_code, grid_codes
 
 SOMETIMES, AT_ONCE = "BabyAI-UnlockToUnlock-v0", "BabyAI-KeyInBox-v0"  # where the bot fails
 FEW_WORLDS = "BabyAI-GoToRedBallNoDists-v0"

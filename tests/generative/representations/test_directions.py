@@ -39,7 +39,7 @@ from mop.analysis.groups import key_phases
 from mop.common.cli import as_flags
 from mop.common.errors import InputError
 from mop.envs.babyai import World
-from mop.fast.grid import code_color, code_kind, code_state
+from mop.envs.geometry import code_color, code_kind, code_state
 from mop.plotting.hover import values_of
 
 RNG = np.random.default_rng

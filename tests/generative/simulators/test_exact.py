@@ -14,9 +14,9 @@ from generative.simulators.exact import ExactSimulator
 from generative.simulators.relaxation import CELL_CATEGORIES, NUM_CELLS, cells, discretise, to_simplex
 from generative.simulators.visibility import Sight
 from mop.common.seeding import stream_seed
-from mop.envs.babyai import NUM_ACTIONS, World, bot_steps
+from mop.envs.babyai import NUM_ACTIONS, World, bot_steps, observe
+from mop.envs.geometry import CATEGORIES, EMPTY, GREY_WALL, IMAGE_SIZE
 from mop.envs.teacher import TeacherFailure
-from mop.fast.grid import CATEGORIES, EMPTY, GREY_WALL, IMAGE_SIZE, observe
 
 TASKS = ("UnlockPickup", "BlockedUnlockPickup", "KeyCorridorS3R2", "PutNextLocal", "GoToSeqS5R2")
 NUM_WORLDS, NUM_STEPS = 200, 100  # of each task: 20,000 transitions

@@ -34,8 +34,7 @@ from generative.simulators.relaxation import NUM_CELLS, discretise
 from generative.simulators.world_model import WorldModel
 from mop.common.cli import as_flags
 from mop.common.errors import InputError
-from mop.envs.babyai import OBS_DIM, World
-from mop.fast.grid import observe
+from mop.envs.babyai import OBS_DIM, World, observe
 from mop.statistics.bootstrap import bootstrap_means
 from mop.training.loop import FINAL_NAME
 

@@ -29,8 +29,8 @@ from generative.synthesis.study import run_study
 from generative.synthesis.transfer import Reader, percentile_of, travel
 from mop.common.errors import InputError, exit_code
 from mop.envs.babyai import NUM_ACTIONS, World
+from mop.envs.geometry import EMPTY
 from mop.envs.teacher import FAILURE_KINDS
-from mop.fast.grid import EMPTY
 
 LOCAL = "BabyAI-GoToLocal-v0"
 TASKS = (UNLOCK, GOTO, LOCAL, "BabyAI-PutNextLocal-v0", "BabyAI-KeyCorridorS3R2-v0", "BabyAI-OpenTwoDoors-v0")

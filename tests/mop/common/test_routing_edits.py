@@ -18,7 +18,8 @@ from mop.evaluation.evaluate import evaluate
 from mop.evaluation.intervention_batch import standard_battery
 from mop.evaluation.intervention_runs import Study, with_routers_of
 from mop.evaluation.routing_gates import Gates, apply_state_policy, experts_of_units
-from mop.fast import dispatch
+from mop.fast import policy as fast
+from mop.training import execution
 from mop.training.policies import build_policy, policy_from_checkpoint
 
 ENCODER = load_encoder("vocab")
@@ -234,7 +235,7 @@ def test_weights_clamped_to_what_was_learned_change_nothing(taught, bot_paths):
             assert changed.episodes == study.intact.episodes
         assert study.episodes(parse(f"mean {layer}")).episodes == study.intact.episodes
     policy, _ = policy_from_checkpoint(taught)
-    compiled, rng = dispatch.compile_policy(policy), np.random.default_rng(0)
+    compiled, rng = fast.compile_policy(policy), np.random.default_rng(0)
     given = [rng.normal(size=(5, n)).astype(np.float32) for n in (152, 8, policy.hidden_size)]
     logits, routing, after = compiled.step(*given)
     for intervene in (lambda layer, weights: weights, lambda layer, weights: routing[layer]):
@@ -268,18 +269,26 @@ def test_plain_and_compiled_agree_for_each_intervention(taught, bot_paths, name)
     """Every kind, in every memory variant; in a phase of worlds that have it."""
     checkpoint = taught if name == "taught" else random_checkpoint(1, UNLOCK, residual=True)
     other = policy_from_checkpoint(random_checkpoint(2, UNLOCK, residual=name == "residual"))[0]
-    compiled, plain = (make_study(checkpoint, bot_paths, 4, path=path) for path in ("compiled", "packed"))
+    compiled = make_study(checkpoint, bot_paths, 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution, "refusal", lambda policy: "not today")
+        plain = make_study(checkpoint, bot_paths, 4)
     cases = [(text, variant) for text in EVERY_KIND for variant in VARIANTS if "in " not in text or name == "taught"]
     asked, original = [], MixtureOfExpertsPolicy.forward_encoded
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MixtureOfExpertsPolicy, "forward_encoded", lambda *given: asked.append(1) or original(*given))
         for text, variant in cases:
-            ways = [study.episodes(parse(text), variant, other) for study in (compiled, plain)]
+            patch.setattr(execution, "refusal", lambda policy: None)  # with the routers of another policy
+            ways = [compiled.episodes(parse(text), variant, other)]
+            patch.setattr(execution, "refusal", lambda policy: "not today")
+            ways.append(plain.episodes(parse(text), variant, other))
             assert ways[0].episodes == ways[1].episodes, (text, variant)
             assert np.array_equal(ways[0].steps.action, ways[1].steps.action)
             for one, two in zip(ways[0].steps.layer_routing, ways[1].steps.layer_routing, strict=True):
                 np.testing.assert_allclose(one, two, atol=1e-4)
-            assert np.array_equal(*(study.agrees(parse(text), variant, other) for study in (compiled, plain)))
+            agree = [plain.agrees(parse(text), variant, other)]
+            patch.setattr(execution, "refusal", lambda policy: None)
+            assert np.array_equal(agree[0], compiled.agrees(parse(text), variant, other))
     assert len(cases) == (45 if name == "taught" else 36) and len(asked) > 1000
 
 

@@ -28,11 +28,12 @@ from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
 from mop.common.errors import InputError
 from mop.common.subgoals import SUBGOALS
 from mop.envs.babyai import NUM_ACTIONS, World, babyai_task_ids, bot_steps, check_teachable, training_seed
-from mop.envs.teacher import FAILURE_KINDS, TeacherFailure
+from mop.envs.geometry import DIRECTIONS, grid_codes
+from mop.envs.teacher import FAILURE_KINDS, EndlessPlanning, TeacherFailure
 from mop.envs.vector_env import BabyAIVectorEnv
-from mop.fast.bot import BOT, DONE, EndlessPlanning, NowhereToGo, shortest_path
-from mop.fast.grid import grid_codes
-from mop.fast.minigrid_patches import DIRECTIONS, QuickLevel, QuickRandom, make_quick
+from mop.fast import bot as bot_kernels
+from mop.fast import search
+from mop.fast.worlds import FastLevel, FastRandom, make_env
 
 TASK_IDS = babyai_task_ids()
 NUM_TASKS = 96
@@ -141,13 +142,13 @@ def test_searches_of_the_bot(level):
                 env.grid.set(*at, Ball("red"))
         codes, seen = grid_codes(env.grid), rng.random(world.seen.shape) < 0.9
         env.agent_dir, bot.vis_mask = seed % 4, seen
-        ours = np.zeros(1, BOT)[0]
+        ours = np.zeros(1, bot_kernels.BOT)[0]
         (ours["x"], ours["y"]), (ours["dx"], ours["dy"]) = env.agent_pos, DIRECTIONS[env.agent_dir]
         for target in [cells[n] for n in rng.permutation(len(cells))[:60]]:
             for with_blockers in (False, True):
                 # Minigrid's search has no public name
                 path, _, is_beyond = bot._shortest_path(lambda pos, cell, at=target: pos == at, with_blockers)
-                steps, first, ours_is_beyond = shortest_path(ours, codes, seen, *target, with_blockers)
+                steps, first, ours_is_beyond = search.shortest_path(ours, codes, seen, *target, with_blockers)
                 assert (steps, ours_is_beyond) == (-1 if path is None else len(path), is_beyond), seed
                 if path:
                     assert first == path[0], seed
@@ -205,7 +206,7 @@ def test_lockstep_in_crowded_worlds():
 def test_random_draws_of_world_generation():
     covered = 0
     for seed in range(20):
-        ours, numpys = QuickRandom(np.random.PCG64(seed)), np.random.Generator(np.random.PCG64(seed))
+        ours, numpys = FastRandom(np.random.PCG64(seed)), np.random.Generator(np.random.PCG64(seed))
         choice = np.random.default_rng(seed)
         for _ in range(200):
             count = int(choice.choice([1, choice.integers(2, 9), choice.integers(2, 2**32), 3 * 2**30]))
@@ -225,18 +226,18 @@ def test_plain_environments_are_left_alone(monkeypatch):
         return get(grid, *position)
 
     monkeypatch.setattr(Grid, "get", count)
-    env, quick = bare_env("BabyAI-GoToLocal-v0"), make_quick("BabyAI-GoToLocal-v0")
+    env, fast = bare_env("BabyAI-GoToLocal-v0"), make_env("BabyAI-GoToLocal-v0")
     bare_reset(env, 0)
-    bare_reset(quick, 0)
+    bare_reset(fast, 0)
     looks = []
-    for searched in (env, quick):
+    for searched in (env, fast):
         num_looks = 0
         searched.instrs.desc.find_matching_objs(searched)
         looks.append(num_looks)
     assert looks[0] >= env.width * env.height and looks[1] == 0
     for action in (LEFT, FORWARD, Actions.drop, TOGGLE):
         env.step(action)
-    assert not isinstance(env, QuickLevel) and env.step_count == 4
+    assert not isinstance(env, FastLevel) and env.step_count == 4
     assert isinstance(env.np_random, np.random.Generator)
 
 
@@ -337,7 +338,7 @@ def test_teacher_keeps_the_kind_of_every_failure(monkeypatch):
     world, covered = World("BabyAI-GoToObj-v0"), 0
     for error, kind in (
         (AssertionError(), "assertion"),
-        (NowhereToGo(), "error"),
+        (bot_kernels.NowhereToGo(), "error"),
         (EndlessPlanning(), "loop"),
         (DisappearedBoxError("box"), "disappeared_box"),
         (TypeError(), None),
@@ -346,7 +347,7 @@ def test_teacher_keeps_the_kind_of_every_failure(monkeypatch):
         def raise_it(*_, error=error):
             raise error
 
-        monkeypatch.setattr("mop.envs.teacher.replan", raise_it)
+        monkeypatch.setattr("mop.fast.bot.replan", raise_it)
         world.reset(0)
         if kind is None:
             with pytest.raises(TypeError):
@@ -354,7 +355,7 @@ def test_teacher_keeps_the_kind_of_every_failure(monkeypatch):
         else:
             assert label_or_kind(world) == kind
         covered += 1
-    monkeypatch.setattr("mop.envs.teacher.replan", lambda *_: DONE)
+    monkeypatch.setattr("mop.fast.bot.replan", lambda *_: bot_kernels.DONE)
     world.reset(0)
     assert label_or_kind(world) == "unsolved"
     assert covered == 5

@@ -1,5 +1,6 @@
 """Every fast path against the policy's own plain torch: steps, sequences, gradients; no sample depends on its batch."""
 
+import functools
 import pickle
 from collections import deque
 
@@ -11,9 +12,11 @@ from torch import nn
 
 from mixture_of_experts import ExpertDropout, GRUPolicy, MixtureOfExpertsPolicy, Router
 from mop.common.errors import InputError
-from mop.fast import autograd, dispatch, packed, sequence
-from mop.fast.grid import CATEGORIES
+from mop.envs.geometry import CATEGORIES
+from mop.fast import autograd, sequence
+from mop.fast import policy as fast
 from mop.fast.policy_step import CompiledPolicy, PolicyShape, _tanh  # private: it exists inside kernels only
+from mop.training import execution
 
 SMALL = {"input_dim": 10, "lang_dim": 3, "intermediate_dim": 13, "num_actions": 5}
 ARCHITECTURES = {
@@ -90,7 +93,7 @@ def learned(policy, path: str, given, keep, parameters):
     if path == "plain":
         logits, routing, after = plain(policy, *given, keep)
     else:
-        logits, routing, after = dispatch.run(policy, *given, keep, path=path)
+        logits, routing, after = fast.run(policy, *given, keep, is_packed=path == "packed")
     loss = logits.square().sum() + after.sin().sum() + sum((weights**3).sum() for weights in routing)
     grads = torch.autograd.grad(loss, [*given, *parameters])
     by_obs = grads[0][..., len(policy.edges) - 1 :]  # the categories of one-hot observations have no gradient
@@ -101,10 +104,7 @@ def test_a_step_equals_the_equations():
     checked = 0
     for name in ARCHITECTURES:
         policy = make(name)
-        compiled, steppers = (
-            dispatch.compile_policy(policy),
-            [dispatch.stepper(policy), dispatch.stepper(policy, "packed")],
-        )
+        compiled, step = fast.compile_policy(policy), fast.stepper(policy)
         for num_envs in (1, 3, 4, 16, 41):
             obs, lang, hidden, _ = inputs(policy, num_envs)
             logits, routing, after = compiled.step(obs[0].numpy(), lang[0].numpy(), hidden.numpy())
@@ -114,10 +114,8 @@ def test_a_step_equals_the_equations():
                 logits, routing, after = plain(policy, obs[0], lang[0], hidden, None)
             for one, other in zip(own, (logits, after, *routing), strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6)
-            for step in steppers:
-                logits, routing, after = step(obs[0], lang[0], hidden)
-                for one, other in zip((logits, after, *routing), own, strict=True):
-                    torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6)
+            logits, routing, after = step(obs[0], lang[0], hidden)
+            assert all(torch.equal(*pair) for pair in zip((logits, after, *routing), own, strict=True))
             checked += 1
     assert checked == 5 * len(ARCHITECTURES) == 50
 
@@ -127,7 +125,7 @@ def test_a_sample_does_not_depend_on_its_batch_bit_for_bit():
     for name in ARCHITECTURES:
         policy = make(name)
         lang_proj = nn.Linear(50, policy.lang_dim)
-        compiled = dispatch.compile_policy(policy, lang_proj)
+        compiled = fast.compile_policy(policy, lang_proj)
         obs, lang, hidden, _ = (tensor.numpy() for tensor in inputs(policy, 23))
         missions = torch.randn(23, 50).numpy()
         logits, routing, after = compiled.step(obs[0], lang[0], hidden)
@@ -225,8 +223,8 @@ def test_random_shapes_equal_the_equations(path):
 def test_float32_learns_the_same_within_rounding(name):
     policy = make(name)
     given, results = inputs(policy, 16, 32), []
-    for run in (policy.get_routing_info, lambda *given: plain(policy, *given)):
-        logits, routing, _ = run(*given)
+    for run in (fast.run, plain):
+        logits, routing, _ = run(policy, *given)
         loss = logits.log_softmax(-1)[..., 0].mean() + sum(weights[..., 0].mean() for weights in routing)
         results.append([loss, *torch.autograd.grad(loss, list(policy.parameters()), allow_unused=True)])
     for own, other in zip(*results, strict=True):
@@ -234,14 +232,8 @@ def test_float32_learns_the_same_within_rounding(name):
 
 
 def test_gradients_by_finite_differences():
-    """Of the functions that carry them."""
     torch.manual_seed(0)
     keep = torch.tensor([[True, False, True], [True, True, True], [False, True, True], [True, True, False]])
-    shapes = [(4, 3, 3 * 5), (3, 5), (3 * 5, 5), (3 * 5,)]
-    scanned = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
-    for mask in (keep, None):
-        scan = lambda gates, hidden, *rest, mask=mask: packed.gru_scan(gates, hidden, mask, *rest)  # noqa: E731
-        assert torch.autograd.gradcheck(scan, scanned)
     tiny, checked = {"input_dim": 3, "lang_dim": 2, "intermediate_dim": 4, "num_actions": 2}, 0
     for policy in (
         MixtureOfExpertsPolicy(**tiny, expert_hidden_sizes=[[0, 3, 2], [4]], router_hidden_size=2, residual=True),
@@ -258,7 +250,7 @@ def test_gradients_by_finite_differences():
             )
             return logits, after, *routing
 
-        policy.forward = policy.get_routing_info
+        policy.forward = functools.partial(fast.run, policy)
         assert torch.autograd.gradcheck(run, [*(tensor.requires_grad_() for tensor in given), *parameters])
         checked += 1
     assert checked == 3
@@ -272,7 +264,7 @@ def test_dropped_experts_are_left_out_of_the_equations(path):
     policy = MixtureOfExpertsPolicy(**SMALL, expert_hidden_sizes=[[0, 6, 5], [4, 0]], residual=True, dropout=dropout)
     obs, lang, hidden, keep = inputs(policy, 5, 4)
     torch.manual_seed(1)
-    logits, routing, after = dispatch.run(policy, obs, lang, hidden, keep, path=path)
+    logits, routing, after = fast.run(policy, obs, lang, hidden, keep, is_packed=path == "packed")
     torch.manual_seed(1)  # the same numbers again, drawn in the same order
     kept = [(dropout(weights.detach()) > 0).float() for weights in routing]
     assert len(kept) == 2 and all(0.1 < layer.mean() < 0.9 for layer in kept)
@@ -301,31 +293,33 @@ def test_nan_in_a_state_that_is_reset_does_not_leak():
         obs, lang, hidden, keep = inputs(policy, 5, 4)
         hidden[1], hidden[3] = torch.nan, torch.inf
         keep[0] = torch.tensor([True, False, True, False, True])
-        logits, routing, after = policy.get_routing_info(obs, lang, hidden, keep)
+        logits, routing, after = fast.run(policy, obs, lang, hidden, keep)
         (logits.sum() + after.sum() + sum((weights**2).sum() for weights in routing)).backward()
         assert all(torch.isfinite(tensor).all() for tensor in (logits, after, *routing))
         assert all(torch.isfinite(parameter.grad).all() for parameter in policy.parameters())
         fresh = hidden.nan_to_num(0.0, 0.0) * keep[0].unsqueeze(-1)
-        torch.testing.assert_close(policy.get_routing_info(obs, lang, fresh, keep)[0], logits, rtol=0, atol=0)
+        torch.testing.assert_close(fast.run(policy, obs, lang, fresh, keep)[0], logits, rtol=0, atol=0)
         hidden[1] = torch.nan  # one that is not reset stays visible, in its own row alone
-        logits, _, _ = dispatch.stepper(policy)(obs[0], lang[0], hidden)
+        logits, _, _ = fast.stepper(policy)(obs[0], lang[0], hidden)
         assert torch.isfinite(logits[[0, 2, 4]]).all() and torch.isnan(logits[1]).all()
 
 
-def test_a_stepper_has_no_gradients_and_keeps_its_weights():
+def test_a_stepper_has_no_gradients_and_keeps_its_weights(monkeypatch):
     checked = 0
     for name in ARCHITECTURES:
-        for path in ("compiled", "packed"):
+        for path in ("compiled", "packed", "plain"):
+            monkeypatch.setattr(fast, "is_on_cpu", lambda policy, path=path: path != "packed")
+            monkeypatch.setattr(execution, "refusal", lambda policy, path=path: "no" if path == "plain" else None)
             policy = make(name)
             obs, lang, hidden, _ = inputs(policy, 5)
-            step = dispatch.stepper(policy, path)
+            step = execution.stepper(policy)
             logits, routing, after = step(obs[0], lang[0], hidden)
             assert not any(tensor.requires_grad for tensor in (logits, after, *routing))
             own = policy.get_routing_info(obs[0], lang[0], hidden)[0]
             assert own.requires_grad
             torch.testing.assert_close(own, logits, rtol=1e-5, atol=2e-6)
             if path == "compiled":
-                bits, _, _ = dispatch.compile_policy(policy).step(*(x.numpy() for x in (obs[0], lang[0], hidden)))
+                bits, _, _ = fast.compile_policy(policy).step(*(x.numpy() for x in (obs[0], lang[0], hidden)))
                 assert np.array_equal(logits.numpy(), bits)
             with torch.no_grad():
                 for parameter in policy.parameters():
@@ -333,15 +327,15 @@ def test_a_stepper_has_no_gradients_and_keeps_its_weights():
             assert torch.equal(step(obs[0], lang[0], hidden)[0], logits)
             assert not torch.allclose(policy.get_routing_info(obs[0], lang[0], hidden)[0], logits)
             checked += 1
-    assert checked == 2 * len(ARCHITECTURES)
+    assert checked == 3 * len(ARCHITECTURES)
 
 
 def test_refresh_writes_weights_in_place():
     """As worker processes use it: several compiled policies over one buffer, made from plain numbers alone."""
     for name in ("default", "residual", "small baseline"):
         policy, lang_proj = make(name), nn.Linear(20, make(name).lang_dim)
-        shape = pickle.loads(pickle.dumps(dispatch.shape_of(policy, mission_dim=20)))
-        assert isinstance(shape, PolicyShape) and shape == dispatch.shape_of(policy, 20)
+        shape = pickle.loads(pickle.dumps(fast.shape_of(policy, mission_dim=20)))
+        assert isinstance(shape, PolicyShape) and shape == fast.shape_of(policy, 20)
         assert shape.hidden_size == policy.hidden_size
         memory = {"weights": np.frombuffer(bytearray(4 * shape.num_weights), np.float32)}
         writer, reader = shape.attach(memory), shape.attach(memory)
@@ -349,9 +343,9 @@ def test_refresh_writes_weights_in_place():
         optimizer = torch.optim.SGD([*policy.parameters(), *lang_proj.parameters()], lr=0.1)
         last = None
         for _ in range(3):
-            dispatch.refresh(writer, policy, lang_proj)
+            fast.refresh(writer, policy, lang_proj)
             logits, _, _ = reader.step(obs[0].numpy(), lang[0].numpy(), hidden.numpy())
-            own, _, _ = policy.get_routing_info(obs, lang, hidden, torch.ones_like(keep))
+            own, _, _ = fast.run(policy, obs, lang, hidden, torch.ones_like(keep))
             torch.testing.assert_close(torch.from_numpy(logits), own[0], rtol=1e-5, atol=2e-6)
             mission = torch.randn(2, 20)
             projected = lang_proj(mission)
@@ -374,7 +368,7 @@ def test_every_number_of_the_flat_array_is_one_parameter():
     checked = 0
     for name in ARCHITECTURES:
         policy, lang_proj = make(name), nn.Linear(20, make(name).lang_dim)
-        compiled = dispatch.compile_policy(policy, lang_proj)
+        compiled = fast.compile_policy(policy, lang_proj)
         views = views_of(compiled.parameters)
         shapes = [tuple(p.shape) for module in (policy, lang_proj) for p in module.parameters()]
         assert sorted(view.shape for view in views) == sorted(shapes)
@@ -412,8 +406,8 @@ def test_gradients_do_not_depend_on_strides():
     lang = torch.from_numpy(rng.standard_normal((3, 5, 4)).astype(np.float32)).permute(2, 1, 0)
     scale = torch.from_numpy(rng.standard_normal((3, 4, 5)).astype(np.float32))
     gradients = []
-    for path in ("compiled", "packed"):
-        logits, routing, _ = dispatch.run(policy, obs, lang, policy.initial_hidden(5), None, path=path)
+    for run in (fast.run, plain):
+        logits, routing, _ = run(policy, obs, lang, policy.initial_hidden(5), None)
         loss = (routing[0].permute(2, 0, 1) * scale).sum() + logits.permute(2, 1, 0).square().sum()
         gradients.append(torch.autograd.grad(loss, list(policy.parameters())))
     assert len(gradients[0]) == len(gradients[1]) > 10
@@ -432,24 +426,22 @@ def test_other_equations_are_refused_and_run_by_the_plain_path(monkeypatch):
     router = type(policy.moe_layers[0].router)
     softmax = router.forward
     obs, lang, hidden, keep = inputs(policy, 5, 4)
-    before = policy.get_routing_info(obs, lang, hidden, keep)[0]
+    before = execution.run(policy, obs, lang, hidden, keep)[0]
     monkeypatch.setattr(router, "forward", top_1)
     monkeypatch.setattr(MixtureOfExpertsPolicy, "equations", "the largest expert alone")
-    logits, routing, _ = policy.get_routing_info(obs, lang, hidden, keep)
+    logits, routing, _ = execution.run(policy, obs, lang, hidden, keep)
     assert all((weights.amax(-1) == 1).all() for weights in routing) and not torch.allclose(logits, before)
     assert torch.equal(logits, plain(policy, obs, lang, hidden, keep)[0])
-    stepped = dispatch.stepper(policy)(obs[0], lang[0], hidden)
+    stepped = execution.stepper(policy)(obs[0], lang[0], hidden)
     assert torch.equal(stepped[0], plain(policy, obs[0], lang[0], hidden, None)[0])
-    with pytest.raises(InputError, match="the equations of this policy, 'the largest expert alone', are not among"):
-        dispatch.compile_policy(policy, lang_proj)
     with pytest.raises(InputError, match="leave out --num_workers"):
-        dispatch.student_of(policy, lang_proj, num_workers=1)
-    student = dispatch.student_of(policy, lang_proj, num_workers=0).attach({})
+        execution.student_of(policy, lang_proj, num_workers=1)
+    student = execution.student_of(policy, lang_proj, num_workers=0).attach({})
     acted = student.step(obs[0].numpy(), lang[0].numpy(), hidden.numpy())
     np.testing.assert_array_equal(acted[0], stepped[0].numpy())
     mission = torch.randn(2, 20)
     np.testing.assert_array_equal(student.project(mission.numpy()), lang_proj(mission).detach().numpy())
-    assert dispatch.refusal(make("baseline")) is None
+    assert fast.refusal(make("baseline")) is None
 
 
 def test_a_class_of_its_own_is_refused_without_a_word_from_its_author():
@@ -466,8 +458,8 @@ def test_a_class_of_its_own_is_refused_without_a_word_from_its_author():
     other_router, other_policy = make("uneven"), Doubled(**SMALL)
     other_router.moe_layers[0].router.__class__ = LargestAlone
     for policy, name in ((other_router, "LargestAlone"), (other_policy, "Doubled")):
-        assert name in dispatch.refusal(policy)
+        assert name in fast.refusal(policy)
         obs, lang, hidden, keep = inputs(policy, 3, 2)
-        own = policy.get_routing_info(obs, lang, hidden, keep)
+        own = execution.run(policy, obs, lang, hidden, keep)
         assert torch.equal(own[0], plain(policy, obs, lang, hidden, keep)[0])
-    assert dispatch.refusal(make("residual")) is None
+    assert fast.refusal(make("residual")) is None

@@ -14,8 +14,8 @@ import torch
 from mixture_of_experts import MixtureOfExpertsPolicy
 from mop.common.errors import InputError
 from mop.envs.vector_env import BabyAIVectorEnv, StepArrays
-from mop.fast import dispatch
 from mop.fast.policy_step import CompiledPolicy, PolicyShape
+from mop.training import execution
 from mop.training.unroll import Rollouts
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -178,9 +178,9 @@ def test_a_student_in_plain_torch_acts_as_the_compiled_one():
     """As where the equations of a policy are not compiled: in this process, with no memory shared."""
     policy, lang_proj = MixtureOfExpertsPolicy(expert_hidden_sizes=[0, 5]), torch.nn.Linear(MISSION_DIM, 32)
     unrolls = []
-    for student in (dispatch.student_of(policy, lang_proj, 0), dispatch.PlainStudent(policy, lang_proj)):
+    for student in (execution.student_of(policy, lang_proj, 0), execution.PlainStudent(policy, lang_proj)):
         rollouts = Rollouts("BabyAI-GoToObj-v0", NUM_ENVS, 3, 6, 0, student=student, num_steps=NUM_STEPS)
-        dispatch.refresh_student(rollouts.student, policy, lang_proj)
+        execution.refresh_student(rollouts.student, policy, lang_proj)
         rollouts.env.reset()
         unrolls.append([copied(rollouts.unroll(embed)) for _ in range(3)])
     for ours, theirs in zip(*unrolls, strict=True):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mop.fast.dispatch import FlatWeights
+from mop.fast.policy import FlatWeights
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -1,8 +1,8 @@
-"""Minigrid's slow spots, replaced for the environments of this project alone.
+"""Minigrid's environments with fast methods; those that `gymnasium.make` makes stay as they are.
 
 World generation and the check of the mission look at every cell through `Grid.get`, several times a world; here the
-same is found with a tenth of the work. Rules, random draws and their order stay Minigrid's, and environments that are
-made by `gymnasium.make` stay as they are: tests/mop/envs/test_babyai.py compares the two, step by step, on every task.
+same is done with a tenth of the work. Rules, random draws and their order stay Minigrid's:
+tests/mop/envs/test_babyai.py compares the two, step by step, on every task.
 """
 
 import copy
@@ -15,12 +15,11 @@ from gymnasium.envs.registration import load_env_creator
 from minigrid.envs.babyai.core.roomgrid_level import RejectSampling
 from minigrid.envs.babyai.core.verifier import GoToInstr, ObjDesc
 
+from mop.envs.geometry import DIRECTIONS
 from mop.fast.grid import flood
 
-DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up
 
-
-class QuickRandom:
+class FastRandom:
     """The random numbers that world generation draws, in Python: the same as NumPy's generator, six times as fast.
 
     Integers by Lemire's method ("Fast random integer generation in an interval", 2019) on halves of 64-bit words, the
@@ -59,12 +58,12 @@ class QuickRandom:
         return low + (high - low) * ((self._word() >> 11) * 2.0**-53)
 
 
-class QuickLevel:
-    """What `make_quick` mixes into the classes of its environments."""
+class FastLevel:
+    """What `make_env` mixes into the classes of its environments."""
 
     def reset(self, *, seed: int, **kwargs):
         """Begin world `seed`."""
-        self._np_random = QuickRandom(np.random.PCG64(seed))
+        self._np_random = FastRandom(np.random.PCG64(seed))
         self._rand_int = self._np_random.integers  # the most frequent call, without its detours
         return super().reset(**kwargs)
 
@@ -88,35 +87,35 @@ class QuickLevel:
         return True
 
 
-def make_quick(task_id: str, **kwargs):
-    """The unwrapped environment of a registered id with the quick methods; it behaves as Minigrid's own."""
+def make_env(task_id: str, **kwargs):
+    """The unwrapped environment of a registered id with the fast methods; it behaves as Minigrid's own."""
     spec = copy.deepcopy(gymnasium.spec(task_id))
     level = spec.entry_point if callable(spec.entry_point) else load_env_creator(spec.entry_point)
-    spec.entry_point = type(level.__name__, (QuickLevel, level), {})
+    spec.entry_point = type(level.__name__, (FastLevel, level), {})
     return gymnasium.make(spec, disable_env_checker=True, **kwargs).unwrapped
 
 
-def _for_quick_levels(owner: type, name: str):
-    """Decorator: replaces the method `name` of a class where its environment is a QuickLevel, and nowhere else."""
+def _only_for_fast_levels(owner: type, name: str):
+    """Decorator: replaces the method `name` of a class where its environment is a FastLevel, and nowhere else."""
     original = getattr(owner, name)
 
-    def decorate(quick):
+    def decorate(fast):
         @functools.wraps(original)
         def dispatch(self, first, *args, **kwargs):
             env = getattr(self, "env", first)  # an instruction knows its environment, a description is given it
-            return (quick if isinstance(env, QuickLevel) else original)(self, first, *args, **kwargs)
+            return (fast if isinstance(env, FastLevel) else original)(self, first, *args, **kwargs)
 
         setattr(owner, name, dispatch)
 
     return decorate
 
 
-@_for_quick_levels(GoToInstr, "verify_action")
+@_only_for_fast_levels(GoToInstr, "verify_action")
 def _verify_go_to(self, action) -> str:
     return "success" if self.env.front_pos in self.desc.obj_poss else "continue"
 
 
-@_for_quick_levels(ObjDesc, "find_matching_objs")
+@_only_for_fast_levels(ObjDesc, "find_matching_objs")
 def _find_matching_objs(self, env, use_location: bool = True):
     """The objects that fit a description, column by column; without `use_location` those of `obj_set`, moved or not."""
     width, height = env.grid.width, env.grid.height

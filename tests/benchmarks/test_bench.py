@@ -1,0 +1,48 @@
+"""The harness of the benchmarks: what it prints of a case, and what it refuses."""
+
+import subprocess
+import sys
+
+import pytest
+from scripts import PATIENCE_S, REPOSITORY
+
+from benchmarks import bench
+
+
+def test_a_case_is_measured_without_its_first_round(capsys):
+    ended = []
+
+    def toy(scale: int = 1):
+        """A toy.
+
+        More words.
+        """
+        try:
+            for k in range(9):
+                yield {"one": 1e-3 * (k + 1), "two": 2e-3 * scale * (k + 1)}
+        finally:
+            ended.append(True)
+
+    case = bench.Case(toy, "ms", rounds=3)
+    costs = case.measure(None, {"scale": 2})
+    assert costs["one"] == pytest.approx([2e-3, 3e-3, 4e-3]) and ended == [True]
+    assert len(case.measure(5, {})["two"]) == 5
+    bench.show("toy", case, costs)
+    title, one, two = capsys.readouterr().out.strip().splitlines()
+    assert title == "toy: A toy."
+    assert "3.00 (2.00 to 4.00) ms" in one and "1.00 (1.00 to 1.00) x" in one
+    assert "12.00 (8.00 to 16.00) ms" in two and "4.00 (4.00 to 4.00) x" in two
+
+
+def test_the_command_lists_cases_and_refuses_others():
+    def run(*words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "benchmarks/bench.py", *words]
+        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S)
+
+    listed = run("--list")
+    names = [line.split()[0] for line in listed.stdout.splitlines()]
+    assert {"training", "bot", "sequence", "recording"} <= set(names) and len(names) == len(set(names)) >= 20
+    unknown = run("nothing")
+    assert unknown.returncode == 2 and "no case nothing" in unknown.stderr
+    measured = run("view", "--rounds", "1", "steps=2")
+    assert measured.returncode == 0 and "NumPy" in measured.stdout, measured.stderr
