@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
+from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
 from mop.training.devices import use_device
 
@@ -79,28 +80,33 @@ def show(name: str, case: Case, costs: dict[str, list[float]]) -> None:
         print(f"  {run:<32}{spread(scaled, 2):>28} {case.unit:<3}{spread(ratios, 2):>26} x", flush=True)
 
 
+@dataclass(frozen=True)
+class Settings:
+    """The flags."""
+
+    words: tuple[str, ...] = setting((), "cases, and arguments as NAME=VALUE", positional=True, nargs="*")
+    rounds: int | None = setting(None, "after the warm-up (default: the case's)", low=1)
+    list_cases: bool = setting(False, "print the names of the cases and their arguments", flag="list")
+
+
 def main() -> int:
     """Run the cases that are named, or all."""
+    settings = parse(Settings, __doc__)
     for file in FILES:
         importlib.import_module(f"benchmarks.{file}")
-    words, rounds = sys.argv[1:], None
-    if "--list" in words:
+    if settings.list_cases:
         for name, one in CASES.items():
             print(f"{name:<18}{inspect.signature(one.function).replace(return_annotation=inspect.Signature.empty)}")
         return 0
-    if "--rounds" in words:
-        at = words.index("--rounds")
-        rounds = int(words[at + 1])
-        del words[at : at + 2]
-    arguments = dict(word.split("=", 1) for word in words if "=" in word)
-    names = [word for word in words if "=" not in word] or list(CASES)
+    arguments = dict(word.split("=", 1) for word in settings.words if "=" in word)
+    names = [word for word in settings.words if "=" not in word] or list(CASES)
     if unknown := [name for name in names if name not in CASES]:
         raise InputError(f"there is no case {unknown[0]}; there are {', '.join(CASES)}")
     use_device("cpu")
     for name in names:
         known = inspect.signature(CASES[name].function).parameters
         given = {key: type(known[key].default)(value) for key, value in arguments.items() if key in known}
-        show(name, CASES[name], CASES[name].measure(rounds, given))
+        show(name, CASES[name], CASES[name].measure(settings.rounds, given))
     return 0
 
 

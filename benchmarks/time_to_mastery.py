@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,12 +36,10 @@ from benchmarks.bench import spread
 from mop.analysis.routing import compute_pathways
 from mop.artifacts.routing_cache import RoutingCache, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
-from mop.common.cli import Parser, as_flags
-from mop.common.configuration import check_flags
+from mop.common.cli import as_flags, parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.task_mix import task_name
-from mop.common.values import integer, words
 from mop.plotting.style import HUES, open_frame, wrapped
 from mop.statistics.information import effective_number, entropy_nats
 from studies.experiments import NUM_EPISODES, RESULTS, ROOT, RUNS, markdown_table, read_published
@@ -208,9 +207,9 @@ def plot_mastery(rows: pd.DataFrame) -> Figure:
     axes = figure.subplots(2, 3, sharey=True)
     colors = dict(zip(SETTINGS, (HUES["vermilion"], HUES["blue"]), strict=True))
     for ax, (task_id, goal) in zip(axes.ravel(), GOALS.items(), strict=True):
-        for (setting, _), run in rows[rows["task_id"] == task_id].groupby(["setting", "seed"]):
+        for (name, _), run in rows[rows["task_id"] == task_id].groupby(["setting", "seed"]):
             failures = (100 * (1 - run["success_rate"])).clip(lower=NO_FAILURE)
-            ax.plot(run["seconds"] / 60, failures, color=colors[setting], marker=".", linewidth=1, label=setting)
+            ax.plot(run["seconds"] / 60, failures, color=colors[name], marker=".", linewidth=1, label=name)
         ax.axhline(100 * (1 - MASTERED), color="#777777", linewidth=0.8, linestyle="dashed")
         if goal is not None:
             ax.axvline(goal, color="#777777", linewidth=0.8, linestyle="dotted")
@@ -230,20 +229,19 @@ def plot_mastery(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def parser() -> Parser:
-    """The command line."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("--settings", default=",".join(SETTINGS), help="with commas (default: %(default)s)")
-    parser.add_argument("--tasks", default=",".join(GOALS), help="with commas (default: %(default)s)")
-    parser.add_argument("--seeds", default=NUM_SEEDS, help="how many (default: %(default)s)")
-    parser.add_argument("--report", action="store_true", help="run nothing: write the table of what is there")
-    return parser
+@dataclass(frozen=True)
+class Settings:
+    """The flags."""
+
+    settings: tuple[str, ...] = setting(tuple(SETTINGS), "with commas", choices=SETTINGS, commas=True)
+    tasks: tuple[str, ...] = setting(tuple(GOALS), "with commas", choices=GOALS, commas=True)
+    seeds: int = setting(NUM_SEEDS, "how many", low=1)
+    report: bool = setting(False, "run nothing: write the table of what is there")
 
 
 def main() -> int:
     """Time what is missing, one training after the other; tell."""
-    args = parser().parse_args()
-    check_flags(args, seeds=integer(1), settings=words(*SETTINGS), tasks=words(*GOALS))
+    args = parse(Settings, __doc__)
     asked = [Timing(s, task, seed) for seed in range(args.seeds) for task in args.tasks for s in args.settings]
     rows = load_rows()
     missing = [t for t in asked if not args.report and shlex.join(t.command) not in set(rows["command"])]
