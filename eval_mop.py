@@ -14,9 +14,8 @@ from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.values import MAX_EPISODES
 from mop.envs.episodes import EvalVectorEnv
-from mop.evaluation.evaluate import evaluate
+from mop.evaluation.evaluate import evaluate, evaluate_one
 from mop.evaluation.settings import WorldSettings
-from mop.evaluation.single import evaluate_one
 
 __all__ = ["EvalVectorEnv", "Settings", "evaluate", "main"]  # the first and the third are documented for this script
 

@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from mop.analysis.actions import DEFAULT_STATE, STATE_PARTS
-from mop.analysis.routing_data import ACTION_NAMES
 from mop.apps import flags, statistics_page
 from mop.apps.export import Export
 from mop.apps.run_figures import chosen, save_figures
 from mop.apps.statistics_page import Asked, Tables
 from mop.artifacts.run_paths import CACHE_DIR
 from mop.common.cli import parse, setting
+from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, claimed, write_together
 

@@ -18,7 +18,7 @@ from lmc_rl.imitation_settings import fork_updates, load_settings
 from lmc_rl.instability import Estimate, largest_drop, over_parents, verdict
 from lmc_rl.line_records import LineRecord, read_records
 from lmc_rl.settings import MIN_EPISODES
-from mop.analysis.routing_data import ACTION_NAMES
+from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.common.files import read_json, write_json
 

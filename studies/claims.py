@@ -33,11 +33,11 @@ from mop.artifacts.results import load_result
 from mop.artifacts.routing_cache import RoutingCache, load_cache
 from mop.artifacts.run_paths import cache_path, interventions_path, result_path
 from mop.common.cli import parse, setting
+from mop.common.conventions import SUBGOALS
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_together
 from mop.common.routing_edits import GATE_ONLY
 from mop.common.seeding import stream_seed
-from mop.common.subgoals import SUBGOALS
 from mop.common.task_mix import task_name
 from mop.envs.babyai import NO_LABEL
 from mop.envs.trajectories import Trajectories, bot_trajectories

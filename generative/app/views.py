@@ -17,7 +17,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from generative.domains.babyai.render import WRONG_HUE, action_names, view_pictures, world_pictures, wrong_cells
 from generative.figures.film import split_layers
-from mop.analysis.routing_data import ACTION_NAMES
+from mop.common.conventions import ACTION_NAMES
 from mop.plotting.hover import add_note
 from mop.plotting.panels import set_title, weights_text
 from mop.plotting.style import HUES, expert_hues, expert_names, open_frame, short_name

@@ -10,7 +10,8 @@ import numpy as np
 
 from mop.analysis.groups import Groups, group_routing_data
 from mop.analysis.maps import index_cells
-from mop.analysis.routing_data import ACTION_NAMES, RoutingData, check_not_empty, chosen_actions, index_episodes
+from mop.analysis.routing_data import RoutingData, check_not_empty, chosen_actions, index_episodes
+from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.statistics.bootstrap import Means, bootstrap_shares
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mop.analysis.routing_data import (
-    ACTION_NAMES,
     RoutingData,
     Steps,
     check_not_empty,
@@ -18,11 +17,10 @@ from mop.analysis.routing_data import (
     has_happened,
     in_whole_episodes,
 )
+from mop.common.conventions import ACTION_NAMES, DIRECTIONS, SUBGOALS
 from mop.common.errors import InputError
-from mop.common.subgoals import SUBGOALS
 
 PHASES = ("before the key", "carrying the key", "door unlocked", "key dropped")
-_AHEAD = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # x, y of the cell in front, by direction
 
 
 def key_phases(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
@@ -55,7 +53,7 @@ def is_key_held(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
     [x, y, color, is_open, is_locked]. What is in the hand from the first step on counts as a key.
     """
     carrying, episode = np.asarray(steps.carrying, bool), np.asarray(steps.episode)
-    in_front = np.asarray(steps.position) + _AHEAD[np.asarray(steps.direction, np.int64) % 4]
+    in_front = np.asarray(steps.position) + np.array(DIRECTIONS)[np.asarray(steps.direction, np.int64) % 4]
     is_last = np.append(episode[1:] != episode[:-1], True)
     changes = ~is_last & (carrying != np.append(carrying[1:], False))  # the hand is filled or emptied in this step
     is_held = np.zeros(len(carrying), bool)

@@ -10,8 +10,6 @@ import numpy as np
 
 from mop.common.errors import InputError
 
-ACTION_NAMES = ("turn left", "turn right", "forward", "pick up", "drop", "toggle", "done")  # Minigrid's, by number
-
 
 class Steps(Protocol):
     """The columns that are read, one entry per environment step; None where the data has no such column."""

@@ -12,13 +12,14 @@ import marimo as mo
 import numpy as np
 from matplotlib.figure import Figure
 
-from mop.analysis.routing_data import ACTION_NAMES, chosen_actions
+from mop.analysis.routing_data import chosen_actions
 from mop.apps.export import FORMATS, WIDTHS_IN, Export
 from mop.apps.export import save_figure as export_figure
 from mop.apps.run_caches import describe_metrics, evaluate_now, load_routing, no_cache, other_checkpoint
 from mop.apps.run_selection import FINAL, Run, Runs, choose_run, label_of, last_cached
 from mop.apps.view import View
 from mop.artifacts.routing_cache import RoutingCache
+from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.common.values import MAX_EPISODES
 from mop.plotting.hover import Box, boxes_of, values_of

@@ -18,8 +18,8 @@ from matplotlib import colormaps
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.image import imsave
 
-from mop.analysis.routing_data import ACTION_NAMES
 from mop.apps.episode_records import EpisodeRecord
+from mop.common.conventions import ACTION_NAMES
 from mop.plotting.heatmaps import LPC_CMAP
 
 _COLUMNS = 16  # tiles in a row of the picture that holds them all

@@ -13,11 +13,11 @@ import numpy as np
 from mop.analysis.actions import find_loop
 from mop.analysis.groups import group_routing_data
 from mop.analysis.routing import select_episode
-from mop.analysis.routing_data import ACTION_NAMES, whole_of
+from mop.analysis.routing_data import whole_of
 from mop.artifacts.routing_cache import RoutingCache
 from mop.artifacts.run_names import run_name
+from mop.common.conventions import ACTION_NAMES, SUBGOALS
 from mop.common.errors import InputError
-from mop.common.subgoals import SUBGOALS
 from mop.plotting.style import counted, expert_hues, expert_names
 
 OUTCOMES = {"all": (True, False, None), "success": (True,), "failure": (False,)}  # -> `success` of an episode

@@ -4,11 +4,11 @@ import sys
 from argparse import Namespace
 from dataclasses import dataclass
 
-from mop.analysis.routing_data import ACTION_NAMES
 from mop.apps.export import FORMATS, LARGEST_WIDTH_IN, LEAST_WIDTH_IN
 from mop.artifacts.run_paths import CACHE_DIR, DEFAULT_ROOTS, PLOTS_DIR, RESULTS_TABLE
 from mop.common.cli import Parser, setting
 from mop.common.configuration import check_flags, number
+from mop.common.conventions import ACTION_NAMES
 from mop.common.values import MAX_ENVS, MAX_EPISODES, choice, integer, optional
 
 CHECKPOINT_DIRS = (*DEFAULT_ROOTS, "results/zoo")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from mop.analysis.routing_data import ACTION_NAMES, checked_weights
+from mop.analysis.routing_data import checked_weights
 from mop.apps.episode_player import pair_document
 from mop.apps.episode_records import EpisodeRecord, episode_record
 from mop.apps.run_selection import Run
@@ -21,6 +21,7 @@ from mop.artifacts.intervention_rows import comparable, load_rows
 from mop.artifacts.routing_cache import RoutingCache
 from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import CACHE_DIR, interventions_path
+from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.common.files import file_digest
 from mop.common.routing_edits import FROZEN, GATE_ONLY, NONE, SWAP, ZEROED, Intervention, parse, together

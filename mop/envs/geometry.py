@@ -9,7 +9,8 @@ import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 from minigrid.core.world_object import Wall
 
-DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up
+from mop.common.conventions import DIRECTIONS
+
 VIEW_SIZE = 7
 IMAGE_SIZE = 3 * VIEW_SIZE * VIEW_SIZE
 CATEGORIES = (len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX))  # of each channel of an image

@@ -16,7 +16,7 @@ from minigrid.utils.baby_ai_bot import (
     Subgoal,
 )
 
-from mop.common.subgoals import SUBGOALS
+from mop.common.conventions import SUBGOALS
 
 # loop: planning never ends; disappeared_box: the student opened a box; assertion: no path or no free cell is left;
 # error: another exception inside the bot; unsolved: the bot gives up, fails the mission or runs out of steps

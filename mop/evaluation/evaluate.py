@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from mixture_of_experts import RecurrentPolicy, compute_lpc
-from mop.analysis.metrics import compute_metrics
+from mop.analysis.metrics import compute_metrics, format_metrics
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.artifacts.routing_cache import RoutingSteps
 from mop.common.errors import InputError
+from mop.common.files import check_writable
+from mop.common.task_mix import tasks_of
 from mop.common.values import MAX_INTEGER, shown
 from mop.envs.babyai import OBS_DIM
 from mop.envs.bot_paths import BotPaths
@@ -22,6 +25,8 @@ from mop.envs.episodes import GIVE_UP, EvalVectorEnv
 from mop.envs.missions import DEFAULT_MODEL, MissionEncoder, load_encoder
 from mop.envs.teacher import TeacherFailure
 from mop.evaluation.rollout import Answer, Missions, Policy, WorldPolicy, rollout
+from mop.evaluation.settings import WorldSettings
+from mop.training.devices import use_device
 from mop.training.policies import policy_from_checkpoint
 
 NUM_ENVS = 64
@@ -179,3 +184,33 @@ def encoder_for(checkpoint: Mapping, location: str | None = None) -> MissionEnco
 
 
 _load_encoder_once = functools.lru_cache(load_encoder)
+
+
+def evaluate_one(
+    path: str | None, task_id: str | None, max_steps: int | None, cache_dir: str, worlds: WorldSettings
+) -> int:
+    """Evaluate the checkpoint `path`, or the bot if there is none, and print the metrics; returns 0.
+
+    task_id, max_steps: of the worlds, by default the checkpoint's own, of all of its tasks; the bot needs a task.
+    cache_dir: where the bot's own results are kept.
+    """
+    check_writable(cache_dir, "--cache_dir")
+    if path is None:
+        use_device("cpu")
+        bot_paths = BotPaths(task_id, max_steps, cache_dir)
+        evaluation = evaluate_bot(bot_paths, worlds.num_episodes, worlds.eval_seed, worlds.num_envs)
+        print(f"the BabyAI bot on {task_id}")
+        print(format_metrics(evaluation.metrics, worlds.num_episodes))
+    else:
+        device = use_device(worlds.device)
+        checkpoint = load_for_evaluation(path)
+        config, encoder = checkpoint["config"], encoder_for(checkpoint, worlds.lang_encoder)
+        own = [name for name, _ in tasks_of(config)]
+        for name in own if task_id is None else [task_id]:
+            bot_paths = BotPaths(name, max_steps or (config.get("max_steps") if name in own else None), cache_dir)
+            asked = (worlds.num_episodes, worlds.eval_seed, worlds.num_envs)
+            with tqdm(total=worlds.num_episodes, desc=name, unit="episode", leave=False, dynamic_ncols=True) as bar:
+                evaluation = evaluate(checkpoint, encoder, bot_paths, *asked, False, device, bar.update)
+            print(f"{path} on {name}")
+            print(format_metrics(evaluation.metrics, worlds.num_episodes))
+    return 0

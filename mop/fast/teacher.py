@@ -6,7 +6,7 @@ from minigrid.core.world_object import WorldObj
 from minigrid.envs.babyai.core.verifier import GoToInstr, ObjDesc, OpenInstr, PickupInstr, PutNextInstr
 from minigrid.utils.baby_ai_bot import DisappearedBoxError
 
-from mop.common.subgoals import SUBGOALS
+from mop.common.conventions import SUBGOALS
 from mop.envs import teacher
 from mop.envs.geometry import DIRECTIONS, EMPTY, code_kind
 from mop.envs.teacher import TeacherFailure, clauses

@@ -5,7 +5,8 @@ from matplotlib.figure import Figure
 
 from mop.analysis.actions import compute_action_shares
 from mop.analysis.groups import group_routing_data
-from mop.analysis.routing_data import ACTION_NAMES, RoutingData
+from mop.analysis.routing_data import RoutingData
+from mop.common.conventions import ACTION_NAMES
 from mop.plotting.hover import add_note
 from mop.plotting.panels import (
     counts_text,

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from mop.analysis.many_runs import ALL_STEPS, ANY_ACTION, CORRELATIONS, MEASURES
-from mop.analysis.routing_data import ACTION_NAMES
+from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.plotting.hover import add_note
 from mop.plotting.panels import make_panels, render_matrix, set_title

@@ -17,8 +17,8 @@ from generative.domains.babyai.rollouts import greedy, play, sampler
 from generative.figures.film import Film, gate_strips
 from generative.recordings.format import Episode
 from generative.simulators.relaxation import discretise
-from mop.analysis.routing_data import ACTION_NAMES
 from mop.apps.episode_records import EpisodeRecord
+from mop.common.conventions import ACTION_NAMES
 from mop.common.seeding import stream_seed
 from mop.common.task_mix import task_name
 from mop.envs.babyai import World

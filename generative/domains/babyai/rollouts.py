@@ -20,7 +20,7 @@ from generative.representations.steering import Move, Played
 from generative.simulators.relaxation import to_simplex
 from mixture_of_experts import compute_lpc
 from mop.analysis.groups import PHASES
-from mop.analysis.routing_data import ACTION_NAMES
+from mop.common.conventions import ACTION_NAMES
 from mop.envs.babyai import World
 from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import EvalVectorEnv

@@ -19,7 +19,7 @@ from generative.attribution.targets import CHOSEN, direction_target, logit_of
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.base import Answer, Target
 from generative.representations.direction_sets import Directions
-from mop.analysis.routing_data import ACTION_NAMES
+from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 
 _NAMES = [action.name for action in Actions]

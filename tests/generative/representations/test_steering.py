@@ -22,9 +22,9 @@ from generative.representations.effects import effect_rows, random_effects
 from generative.representations.steering import Move, Operation, Replay
 from mixture_of_experts import RecurrentPolicy
 from mop.analysis.groups import PHASES, key_phases
-from mop.analysis.routing_data import ACTION_NAMES
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.cli import as_flags
+from mop.common.conventions import ACTION_NAMES
 from mop.common.files import settle_folder
 from mop.envs.babyai import World
 from mop.envs.bot_paths import BotPaths

@@ -9,7 +9,7 @@ from routing_data import random_data, two_episodes, two_episodes_in_a_corridor
 
 from mop.analysis.actions import compute_action_shares, compute_policy_entropy, hold_action
 from mop.analysis.groups import group_routing_data
-from mop.analysis.routing_data import ACTION_NAMES
+from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.plotting.action_bars import plot_action_frequency
 from mop.plotting.hover import values_of

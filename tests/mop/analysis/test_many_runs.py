@@ -17,7 +17,7 @@ from mop.analysis.many_runs import (
     measure_run,
 )
 from mop.analysis.maps import distances_to_objects
-from mop.analysis.routing_data import ACTION_NAMES
+from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 
 

@@ -25,8 +25,8 @@ from mop.apps.flags import run_parser
 from mop.apps.view import View
 from mop.artifacts.routing_cache import RoutingCache, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
+from mop.common.conventions import SUBGOALS
 from mop.common.errors import InputError
-from mop.common.subgoals import SUBGOALS
 from mop.envs.render import replay_world
 from mop.plotting.style import expert_hues
 

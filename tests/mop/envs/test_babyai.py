@@ -25,8 +25,8 @@ from minigrid.core.grid import Grid
 from minigrid.core.world_object import Ball, Box, Key
 from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
 
+from mop.common.conventions import SUBGOALS
 from mop.common.errors import InputError
-from mop.common.subgoals import SUBGOALS
 from mop.envs.babyai import NUM_ACTIONS, World, babyai_task_ids, bot_steps, check_teachable, training_seed
 from mop.envs.geometry import DIRECTIONS, grid_codes
 from mop.envs.teacher import FAILURE_KINDS, EndlessPlanning, TeacherFailure

@@ -10,8 +10,8 @@ from minigrid.core.actions import Actions
 from mop.analysis.groups import group_routing_data
 from mop.artifacts.routing_cache import RoutingCache, RoutingSteps, load_cache, write_cache
 from mop.artifacts.run_paths import RunKey, cache_path
+from mop.common.conventions import SUBGOALS
 from mop.common.errors import InputError
-from mop.common.subgoals import SUBGOALS
 from mop.envs.babyai import World, babyai_task_ids
 from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import EvalVectorEnv, split_mission

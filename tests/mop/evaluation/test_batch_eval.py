@@ -24,8 +24,8 @@ from mop.artifacts.checkpoints import find_checkpoints
 from mop.artifacts.results import load_result
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import RunKey, cache_path, result_path
+from mop.common.conventions import SUBGOALS
 from mop.common.files import claimed
-from mop.common.subgoals import SUBGOALS
 from mop.envs.babyai import MINIGRID_VERSION, World
 from mop.envs.episodes import episode_context
 from mop.evaluation import batch
