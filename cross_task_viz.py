@@ -10,43 +10,29 @@ with app.setup:
 
     import marimo as mo
 
-    from mop.apps import comparison_page, elements, flags, run_selection, statistics_page
-    from mop.apps.comparison_page import ALL, Choices
+    from mop.apps import comparison_page, elements, run_selection, statistics_page
+    from mop.apps.comparison_page import ALL, Choices, Settings
     from mop.apps.export import Export
     from mop.apps.run_caches import load_routing
+    from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
 
 
 @app.function
-def parser():
-    """The command line of this app."""
-    added = flags.parser(
+def given_settings():
+    """The flags of this app."""
+    return parse(
+        Settings,
         "Runs beside each other: results, tasks, success against cost, two runs compared. `marimo run "
         "cross_task_viz.py` opens the app (flags go behind a --); as a script, it saves its figures to plots/ and "
-        "prints their paths."
+        "prints their paths.",
     )
-    added.add_argument(
-        "--results_path",
-        nargs="+",
-        default=flags.RESULTS_PATHS,
-        metavar="CSV",
-        help="tables beside the cached results",
-    )
-    added.add_argument("--worlds", help="of the results, as EPISODES:EVAL_SEED, or all (default: the most frequent)")
-    added.add_argument("--env_steps", metavar="LOW:HIGH", help="results of runs with so many steps of training")
-    added.add_argument("--lpc_alpha", help="of mixtures by task, or all (default: the most frequent)")
-    added.add_argument("--policy", default=ALL, choices=("mop", "gru", ALL), help="of success against cost")
-    added.add_argument("--left", metavar="RUN", help="compare this run (<task_id>/trial_<N>[/seed_<S>]...)")
-    added.add_argument("--right", metavar="RUN", help="... with this one")
-    added.add_argument("--analysis", default="overall", help="how their steps are split: by_key_phase, ...")
-    added.add_argument("--map", help='what of them is compared: LPC, "layer 0", ...')
-    return added
 
 
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: comparison_page.save_comparison(parser()))
+        run_script(lambda: comparison_page.save_comparison(given_settings()))
     mo.md("# Runs beside each other")
     return
 
@@ -54,7 +40,7 @@ def _():
 @app.cell
 def _():
     try:
-        args = flags.parse(parser())
+        args = given_settings()
         results, unreadable = comparison_page.load_table(args.cache_dir, args.results_path)
         defaults = comparison_page.filters_of(args, results)
     except InputError as error:

@@ -8,18 +8,21 @@ app = marimo.App(width="full", app_title="Actions of a policy")
 with app.setup:
     import marimo as mo
 
-    from mop.apps import captions, elements, flags, run_figures, run_selection
+    from mop.apps import captions, elements, run_figures, run_selection
     from mop.apps.export import Export
+    from mop.apps.flags import RunSettings as Settings
+    from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
     from plotting_utils import plot_action_frequency
 
 
 @app.function
-def parser():
-    """The command line of this app."""
-    return flags.run_parser(
+def given_settings():
+    """The flags of this app."""
+    return parse(
+        Settings,
         "Which actions a policy chooses, and where it is uncertain. `marimo run logit_viz.py` opens the app "
-        "(flags go behind a --); as a script, it saves its figures to plots/<run key>/ and prints their paths."
+        "(flags go behind a --); as a script, it saves its figures to plots/<run key>/ and prints their paths.",
     )
 
 
@@ -35,7 +38,9 @@ def plot_view(data, tab: str, group_by: str, min_steps: int, width_in: float | N
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: run_figures.save_figures_of_run("logit_viz.py", parser(), run_figures.action_figures))
+        run_script(
+            lambda: run_figures.save_figures_of_run("logit_viz.py", given_settings(), run_figures.action_figures)
+        )
     mo.md("# What a policy does, and how sure it is")
     return
 
@@ -50,7 +55,7 @@ def _():
 def _(refresh_button):
     refresh_button.value  # pressed: look again
     try:
-        args = flags.parse(parser())
+        args = given_settings()
         view = elements.open_view()
         found_runs = run_selection.find_runs(args.checkpoint_dir, args.cache_dir)
         run_dropdown = elements.run_dropdown(found_runs, view, args)

@@ -13,25 +13,26 @@ with app.setup:
         elements,
         episode_records,
         episode_tab,
-        flags,
         intervention_page,
         intervention_tab,
         run_figures,
         run_selection,
     )
+    from mop.apps.episode_tab import Settings
     from mop.apps.export import Export
+    from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
     from mop.plotting.intervention_bars import matrix_name
 
 
 @app.function
-def parser():
-    """The command line of this app."""
-    added = flags.run_parser(
+def given_settings():
+    """The flags of this app."""
+    return parse(
+        Settings,
         "Where, when and for what a policy uses its experts. `marimo run routing_viz.py` opens the app "
-        "(flags go behind a --); as a script, it saves its figures to plots/<run key>/ and prints their paths."
+        "(flags go behind a --); as a script, it saves its figures to plots/<run key>/ and prints their paths.",
     )
-    return episode_tab.add_flags(added)
 
 
 @app.function
@@ -47,7 +48,7 @@ def plot_view(data, tab, measure, group_by, images, min_steps, width_in=None):
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: episode_tab.save_as_script("routing_viz.py", parser()))
+        run_script(lambda: episode_tab.save_as_script("routing_viz.py", given_settings()))
     mo.md("# How a policy routes its computation")
     return
 
@@ -62,7 +63,7 @@ def _():
 def _(refresh_button):
     refresh_button.value  # pressed: look again
     try:
-        args = flags.parse(parser())
+        args = given_settings()
         view = elements.open_view()
         found_runs = run_selection.find_runs(args.checkpoint_dir, args.cache_dir)
         run_dropdown = elements.run_dropdown(found_runs, view, args)

@@ -3,7 +3,6 @@
 import shlex
 import sys
 import warnings
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from mop.analysis.groups import GROUPINGS, get_available_analyses
 from mop.analysis.run_comparison import Pair, compare_metrics, pair_worlds
 from mop.apps.export import Export
-from mop.apps.flags import parse
+from mop.apps.flags import RESULTS_PATHS, CacheSettings
 from mop.apps.run_caches import load_routing
 from mop.apps.run_figures import Drawing, chosen, save_figures
 from mop.apps.run_selection import Run, find_cached_runs
@@ -23,7 +22,7 @@ from mop.artifacts.results import load_results
 from mop.artifacts.routing_cache import RoutingCache
 from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR
-from mop.common.cli import Parser
+from mop.common.cli import setting
 from mop.common.errors import InputError
 from mop.common.task_mix import task_name
 from mop.plotting.compared_runs import ALL_MEASURES, difference_measures, plot_difference
@@ -43,6 +42,23 @@ NUM_COMPARED = 3  # runs side by side at first
 COLORS = {"task": "task_id", "lpc_alpha": "lpc_alpha"}  # what points may be coloured by -> the column
 TRADEOFFS = ("failures", "success")  # what may be drawn against LPC
 ALL = "all"  # the word for no filter
+
+
+@dataclass(frozen=True)
+class Settings(CacheSettings):
+    """The flags of the app across runs."""
+
+    results_path: tuple[str, ...] = setting(RESULTS_PATHS, "tables beside the cached results", metavar="CSV")
+    worlds: str | None = setting(None, "of the results, as EPISODES:EVAL_SEED, or all (default: the most frequent)")
+    env_steps: str | None = setting(None, "results of runs with so many steps of training", metavar="LOW:HIGH")
+    lpc_alpha: str | None = setting(None, "of mixtures by task, or all (default: the most frequent)")
+    policy: str = setting(ALL, "of success against cost", choices=("mop", "gru", ALL))
+    left: str | None = setting(None, "compare this run (<task_id>/trial_<N>[/seed_<S>]...)", metavar="RUN")
+    right: str | None = setting(None, "... with this one", metavar="RUN")
+    analysis: str = setting("overall", "how their steps are split: by_key_phase, ...")
+    map: str | None = setting(None, 'what of them is compared: LPC, "layer 0", ...')
+
+
 DIFFERENCE_ABOUT = "Two runs, and right minus left in each cell; hatched where the 95 % interval holds 0"
 UNKNOWN = "unknown"
 
@@ -333,7 +349,7 @@ class Choices:
         return words + ([] if self.measure == ALL_MEASURES else ["--map", self.measure])
 
 
-def caption_of(args: Namespace, choices: Choices, name: str, about: str, export: Export) -> str:
+def caption_of(args: Settings, choices: Choices, name: str, about: str, export: Export) -> str:
     """The caption of a figure across runs: what it shows, in which worlds, and the command that makes it again."""
     words = ["python", "cross_task_viz.py", *choices.flags, "--results_path", *map(str, args.results_path)]
     words += [] if args.cache_dir == CACHE_DIR else ["--cache_dir", args.cache_dir]
@@ -353,7 +369,7 @@ def tradeoff_name(measure: str, color_by: str) -> str:
     return f"{measure}_against_lpc_by_{color_by}"
 
 
-def filters_of(args: Namespace, table: "pd.DataFrame") -> Filters:
+def filters_of(args: Settings, table: "pd.DataFrame") -> Filters:
     """The filters of the flags, by default the most frequent worlds and penalty. Raises InputError if one is wrong."""
     worlds, alphas = common_worlds(table), penalties(table)
     if args.worlds not in (None, ALL, *worlds):
@@ -376,12 +392,8 @@ def _number(text: str, flag: str) -> float:
         raise InputError(f"{flag} must be {form}, not {text!r:.40}") from None
 
 
-def save_comparison(parser: Parser) -> None:
-    """The app of many runs as a script: save the figures across runs.
-
-    Raises InputError if a flag is wrong, there is no result, or no figure can be drawn.
-    """
-    args = parse(parser)
+def save_comparison(args: Settings) -> None:
+    """Save the figures across runs, as the app of many runs does as a script."""
     table, problems = load_table(args.cache_dir, args.results_path)
     choices = Choices(filters_of(args, table), args.policy, None, None, args.analysis, args.map or ALL_MEASURES)
     of_tasks = choices.filters.apply(table)
@@ -398,7 +410,7 @@ def save_comparison(parser: Parser) -> None:
     )
 
 
-def _drawings(args: Namespace, choices: Choices, of_tasks: "pd.DataFrame", shown: "pd.DataFrame") -> dict[str, Drawing]:
+def _drawings(args: Settings, choices: Choices, of_tasks: "pd.DataFrame", shown: "pd.DataFrame") -> dict[str, Drawing]:
     """Every figure that the script can save."""
     policy = None if choices.policy == ALL else choices.policy
     drawings = {

@@ -4,7 +4,6 @@ import base64
 import html
 import io
 import re
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from mop.analysis.routing_data import chosen_actions
 from mop.apps.export import FORMATS, WIDTHS_IN, Export
 from mop.apps.export import save_figure as export_figure
+from mop.apps.flags import RunSettings, SavingSettings
 from mop.apps.run_caches import describe_metrics, evaluate_now, load_routing, no_cache, other_checkpoint
 from mop.apps.run_selection import FINAL, Run, Runs, choose_run, label_of, last_cached
 from mop.apps.view import View
@@ -59,7 +59,7 @@ def open_view() -> View:
     return View(mo.query_params())
 
 
-def run_dropdown(found_runs: Runs, view: View, args: Namespace):
+def run_dropdown(found_runs: Runs, view: View, args: RunSettings):
     """A dropdown of the runs, with the run of the address, else the one that the flags ask for."""
     labels = {label_of(runs): folder for folder, runs in found_runs.items()}
     first = choose_run(found_runs, args).folder
@@ -75,7 +75,7 @@ def run_dropdown(found_runs: Runs, view: View, args: Namespace):
     return mo.ui.dropdown(labels, label, label="Run", allow_select_none=False, on_change=keep)
 
 
-def update_slider(runs: Sequence[Run], view: View, args: Namespace):
+def update_slider(runs: Sequence[Run], view: View, args: RunSettings):
     """A slider over the checkpoints of a run, by their number in the order of updates, with that of the address."""
     words = [run.word for run in runs]
     asked = FINAL if args.update is None else str(args.update)
@@ -87,7 +87,7 @@ def update_slider(runs: Sequence[Run], view: View, args: Namespace):
     )  # fmt: skip
 
 
-def evaluation_controls(view: View, args: Namespace) -> tuple:
+def evaluation_controls(view: View, args: RunSettings) -> tuple:
     """A checkbox for the cache, sliders of a fresh evaluation's episodes and environments."""
     use_cache = view.pick("cached", ("yes", "no"), "no" if args.fresh else "yes") == "yes"
     num_episodes = view.pick_number("episodes", 1, MAX_EPISODES, args.num_episodes)
@@ -119,7 +119,7 @@ def num_fresh(run: Run, use_cache: bool, num_episodes: int) -> int | None:
     return None if use_cache and run.has_cache else num_episodes
 
 
-def action_dropdown(data: RoutingCache, view: View, args: Namespace):
+def action_dropdown(data: RoutingCache, view: View, args: RunSettings):
     """A dropdown that holds the action fixed; of data without actions, all steps are shown."""
     try:
         present = [ACTION_NAMES[action] for action in np.unique(chosen_actions(data))]
@@ -134,7 +134,7 @@ def action_dropdown(data: RoutingCache, view: View, args: Namespace):
     )
 
 
-def min_steps_control(view: View, args: Namespace):
+def min_steps_control(view: View, args: RunSettings):
     """The least number of steps in a cell of a map."""
     first = view.pick_number("min_steps", 1, MAX_MIN_STEPS, args.min_steps)
     keep = view.keep("min_steps", args.min_steps)
@@ -279,7 +279,7 @@ def _spot(box: Box, address: str) -> str:
     return f'<a tabindex="-1" href="{html.escape(address)}">{spot}</a>' if address else spot
 
 
-def save_controls(args: Namespace) -> tuple:
+def save_controls(args: SavingSettings) -> tuple:
     """Dropdowns of the format and the width in which figures are saved."""
     widths = {name if width is None else f"{name}, {width:g} in": width for name, width in WIDTHS_IN.items()}
     if args.width not in widths.values():

@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from urllib.parse import urlencode
@@ -20,15 +21,13 @@ from mop.apps.episode_records import (
     find_episodes,
     parse_cell,
 )
-from mop.apps.flags import parse
+from mop.apps.flags import RunSettings
 from mop.apps.run_figures import routing_figures, run_of_script, save_figures_of_run
 from mop.apps.view import View
 from mop.artifacts.routing_cache import RoutingCache
-from mop.common.cli import Parser
-from mop.common.configuration import check_flags
+from mop.common.cli import setting
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_figure
-from mop.common.values import integer, optional
 from mop.plotting.progress_curves import plot_episode_routing
 
 _HEIGHT_PX = 720  # until the player has measured itself
@@ -136,24 +135,20 @@ def write_episode(
     return path
 
 
-def add_flags(parser: Parser) -> Parser:
-    """The same command line, with what a script saves of single episodes."""
-    parser.add_argument("--episode", nargs="+", metavar="N", help="as a script, save these alone: player, film, still")
-    parser.add_argument("--film", nargs=2, metavar=("FIRST", "LAST"), help="... the film from and to these steps")
-    return parser
+@dataclass(frozen=True)
+class Settings(RunSettings):
+    """The flags of an app of one run, and which single episodes it saves as a script."""
+
+    episode: tuple[int, ...] | None = setting(
+        None, "as a script, save these alone: player, film, still", low=0, metavar="N"
+    )
+    film: tuple[int, ...] | None = setting(None, "... the film from and to these steps", low=0, nargs=2, metavar="STEP")
 
 
-def save_as_script(app: str, parser: Parser) -> None:
-    """The app as a script: the figures of a run, or, with --episode, the player, film and still of some episodes.
-
-    app, parser: of `save_figures_of_run`, with the flags of `add_flags`. Raises InputError as `save_figures_of_run`, or
-    if an episode cannot be shown.
-    """
-    args = parse(parser)
-    several = optional(lambda texts: [integer(0)(text) for text in texts])
-    check_flags(args, episode=several, film=several)
+def save_as_script(app: str, args: Settings) -> None:
+    """Save the figures of a run, or, with --episode, the player, film and still of some episodes."""
     if args.episode is None:
-        save_figures_of_run(app, parser, routing_figures)
+        save_figures_of_run(app, args, routing_figures)
         return
     run, data = run_of_script(args)
     for episode, ending in product(args.episode, ENDINGS.values()):

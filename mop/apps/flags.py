@@ -9,7 +9,7 @@ from mop.artifacts.run_paths import CACHE_DIR, DEFAULT_ROOTS, PLOTS_DIR, RESULTS
 from mop.common.cli import Parser, setting
 from mop.common.configuration import check_flags, number
 from mop.common.conventions import ACTION_NAMES
-from mop.common.values import MAX_ENVS, MAX_EPISODES, choice, integer, optional
+from mop.common.values import MAX_ENVS, MAX_EPISODES, choice, optional
 
 CHECKPOINT_DIRS = (*DEFAULT_ROOTS, "results/zoo")
 RESULTS_PATHS = (RESULTS_TABLE, "results/tasks.csv", "results/alpha.csv")
@@ -38,14 +38,19 @@ class CacheSettings(SavingSettings):
     cache_dir: str = setting(CACHE_DIR, "results and caches")
 
 
-def parser(description: str) -> Parser:
-    """The flags of an app over routing caches: where things are, and how figures are saved."""
-    added = saving_parser(description)
-    added.add_argument(
-        "--checkpoint_dir", nargs="+", default=CHECKPOINT_DIRS, metavar="DIR", help="trees of checkpoints"
-    )
-    added.add_argument("--cache_dir", default=CACHE_DIR, help="results and caches (default: %(default)s)")
-    return added
+@dataclass(frozen=True)
+class RunSettings(CacheSettings):
+    """Which run an app shows first, and how it is evaluated."""
+
+    task: str | None = setting(None, "begin with a run of this task id (of several: NAME, NAME/ID)")
+    trial: int | None = setting(None, "... of this trial", low=0)
+    seed: int | None = setting(None, "... of this seed", low=0)
+    update: int | None = setting(None, "... of this update (a periodic checkpoint)", low=0)
+    action: str | None = setting(None, "show only the steps of this action", choices=ACTION_NAMES)
+    min_steps: int = setting(1, "leave out cells with fewer steps", low=1)
+    fresh: bool = setting(False, "evaluate the checkpoint now, without the cache")
+    num_episodes: int = setting(100, "worlds of a fresh evaluation", low=1, high=MAX_EPISODES)
+    num_envs: int = setting(64, "of these, side by side", low=1, high=MAX_ENVS)
 
 
 def saving_parser(description: str) -> Parser:
@@ -61,30 +66,9 @@ def saving_parser(description: str) -> Parser:
     return parser
 
 
-def run_parser(description: str) -> Parser:
-    """The flags of an app that shows one run: where things are, which run is shown first, and how it is evaluated."""
-    added = parser(description)
-    added.add_argument("--task", help="begin with a run of this task id (of several: NAME, NAME/ID)")
-    added.add_argument("--trial", help="... of this trial")
-    added.add_argument("--seed", help="... of this seed")
-    added.add_argument("--update", help="... of this update (a periodic checkpoint)")
-    added.add_argument("--action", help="show only the steps of this action: forward, toggle, ...")
-    added.add_argument("--min_steps", default=1, help="leave out cells with fewer steps (default: %(default)s)")
-    added.add_argument("--fresh", action="store_true", help="evaluate the checkpoint now, without the cache")
-    added.add_argument("--num_episodes", default=100, help="worlds of a fresh evaluation (default: %(default)s)")
-    added.add_argument("--num_envs", default=64, help="of these, side by side (default: %(default)s)")
-    return added
-
-
 def parse(parser: Parser) -> Namespace:
     """The checked flags of this process; a "--" in front of them is left out. Raises InputError naming a wrong flag."""
     given = sys.argv[1:]
     args = parser.parse_args(given[1:] if given[:1] == ["--"] else given)
-    width = optional(number(LEAST_WIDTH_IN, high=LARGEST_WIDTH_IN))
-    check_flags(args, format=choice(*FORMATS), width=width)
-    if "num_episodes" in args:
-        index = optional(integer(0))
-        counts = {"num_episodes": integer(1, MAX_EPISODES), "num_envs": integer(1, MAX_ENVS)}
-        shown = {"action": optional(choice(*ACTION_NAMES)), "min_steps": integer(1)}
-        check_flags(args, **counts, **shown, trial=index, seed=index, update=index)
+    check_flags(args, format=choice(*FORMATS), width=optional(number(LEAST_WIDTH_IN, high=LARGEST_WIDTH_IN)))
     return args

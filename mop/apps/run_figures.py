@@ -1,7 +1,6 @@
 """The figures of one run: which there are, and how a script saves them."""
 
 import sys
-from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +13,10 @@ from mop.analysis.groups import GROUPINGS, get_available_analyses
 from mop.apps.captions import Shown, caption_of
 from mop.apps.episode_records import example_images
 from mop.apps.export import Export, save_figure
-from mop.apps.flags import parse
+from mop.apps.flags import RunSettings
 from mop.apps.run_caches import evaluate_now, load_routing, other_checkpoint
 from mop.apps.run_selection import Run, choose_run, find_runs
 from mop.artifacts.routing_cache import RoutingCache
-from mop.common.cli import Parser
 from mop.common.errors import InputError
 from mop.plotting.action_bars import plot_action_frequency
 from mop.plotting.explained_bars import plot_variance_explained
@@ -236,13 +234,11 @@ def save_figures(
     print(*reasons, sep="\n", end="\n" if reasons else "", file=sys.stderr)
 
 
-def save_figures_of_run(app: str, parser: Parser, figures_of: Callable[..., dict[str, Drawing]]) -> None:
-    """An app of one run as a script: save the figures of the run that the flags ask for.
+def save_figures_of_run(app: str, args: RunSettings, figures_of: Callable[..., dict[str, Drawing]]) -> None:
+    """Save the figures of the run that the flags ask for, as an app of one run does as a script.
 
-    app: the file of the app; figures_of: `routing_figures` or `action_figures`. Raises InputError if a flag is wrong,
-    there is no such run, or none of its figures can be drawn.
+    app: the file of the app; figures_of: `routing_figures` or `action_figures`.
     """
-    args = parse(parser)
     run, data = run_of_script(args)
     if not has_routing(data) and figures_of is routing_figures:
         print(f"note: {NO_ROUTERS}", file=sys.stderr)
@@ -257,7 +253,7 @@ def save_figures_of_run(app: str, parser: Parser, figures_of: Callable[..., dict
     )
 
 
-def run_of_script(args: Namespace) -> tuple[Run, RoutingCache]:
+def run_of_script(args: RunSettings) -> tuple[Run, RoutingCache]:
     """The run that the flags ask for, and its routing data. Raises InputError if there is no such run."""
     run = choose_run(find_runs(args.checkpoint_dir, args.cache_dir), args)
     if args.fresh:

@@ -2,11 +2,11 @@
 
 import functools
 import shlex
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mop.apps.flags import RunSettings
 from mop.artifacts.checkpoints import by_task, find_checkpoints, quick_config
 from mop.artifacts.results import load_result
 from mop.artifacts.run_names import run_name
@@ -135,7 +135,7 @@ def label_of(runs: Sequence[Run]) -> str:
     return label if any(run.checkpoint for run in runs) else f"{label} · no checkpoint"
 
 
-def choose_run(found: Runs, args: Namespace) -> Run:
+def choose_run(found: Runs, args: RunSettings) -> Run:
     """The first run that --task, --trial, --seed and --update ask for, else its last checkpoint with a cache, if any.
 
     Raises InputError if none fits.

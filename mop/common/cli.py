@@ -24,6 +24,7 @@ A wrong value, an unknown flag or key is an InputError of one line that names it
 """
 
 import argparse
+import copy
 import dataclasses
 import functools
 import sys
@@ -62,7 +63,7 @@ def setting(
         "positional": positional, "group": group, "replaces": replaces,
     }  # fmt: skip
     if isinstance(default, list | dict):
-        return dataclasses.field(default_factory=lambda: _copy(default), metadata=options | more)
+        return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=options | more)
     return dataclasses.field(default=default, metadata=options | more)
 
 
@@ -85,7 +86,9 @@ def given_values(
     defaults: values which count in place of the fields' defaults.
     """
     defaults = defaults or {}
-    flags = vars(parser_of(settings, description, config, defaults).parse_args(argv))
+    words = sys.argv[1:] if argv is None else list(argv)
+    words = words[1:] if words[:1] == ["--"] else words  # as in `marimo run app.py -- --flag`
+    flags = vars(parser_of(settings, description, config, defaults).parse_args(words))
     path = flags.pop("config", None) if config else None
     from_file = check_values(settings, read_yaml(path), str(path)) if path is not None else {}
     given = merged(settings, from_file, check_values(settings, flags))
@@ -317,13 +320,6 @@ _hints_of = functools.cache(typing.get_type_hints)
 def _name(field: dataclasses.Field) -> str:
     """A setting as the user writes it."""
     return field.name if field.metadata["positional"] else f"--{field.metadata['flag'] or field.name}"
-
-
-def _copy(value: Any) -> Any:
-    """A copy of nested lists and dicts."""
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

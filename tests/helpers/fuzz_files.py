@@ -33,7 +33,8 @@ from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.cli import as_flags, parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.train_config import DEFAULTS_FILE, FLAGS, parse_config, read_config
-from mop.evaluation.batch import Settings, evaluate_checkpoint
+from mop.evaluation import settings as of_evaluation
+from mop.evaluation.batch import evaluate_checkpoint
 from mop.evaluation.evaluate import encoder_for, load_for_evaluation
 from mop.training.memory import check_memory
 from mop.training.policies import policy_from_checkpoint
@@ -53,7 +54,7 @@ class Fuzzer:
         self.whole, self.copy = folder / "whole", folder / "copy"
         words = [*TINY_FLAGS, "--replay", "2", "--checkpoint_dir", str(self.whole / "checkpoints")]
         self.update = self.train(words)["num_updates"]
-        settings = Settings(num_episodes=4, cache_dir=str(self.whole / "cache"), device="cpu")
+        settings = of_evaluation.Settings(num_episodes=4, cache_dir=str(self.whole / "cache"), device="cpu")
         evaluate_checkpoint(find_checkpoints([self.whole / "checkpoints"])[0], settings)
 
     def fresh(self) -> None:
@@ -310,7 +311,7 @@ def run_cases(files: Fuzzer, kind: str, seed: int, first: int, count: int) -> tu
 
 
 @dataclass(frozen=True)
-class Flags:
+class Settings:
     kinds: tuple[str, ...] = setting(tuple(KINDS), "of files", choices=KINDS)
     cases: int = setting(100, "of each kind", low=1)
     first: int = setting(0, "number of the first case", low=0)
@@ -318,7 +319,7 @@ class Flags:
 
 
 def main() -> int:
-    args = parse(Flags, __doc__)
+    args = parse(Settings, __doc__)
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         files = Fuzzer(Path(folder))

@@ -11,12 +11,12 @@ import pytest
 from old_caches import CACHE, TASK
 from scripts import REPOSITORY, run_script
 
-import cross_task_viz
 from mop.apps.comparison_page import (
     ALL,
     DIFFERENCE_ABOUT,
     Choices,
     Filters,
+    Settings,
     as_shown,
     caption_of,
     choose_pair,
@@ -40,6 +40,7 @@ from mop.apps.export import Export
 from mop.apps.run_caches import load_routing
 from mop.apps.run_selection import find_cached_runs
 from mop.artifacts.run_paths import RunKey, cache_path
+from mop.common import cli
 from mop.common.errors import InputError
 from mop.plotting.compared_runs import ALL_MEASURES
 
@@ -201,7 +202,7 @@ def test_comparison_shows_a_column_for_each_run(cache_dir):
 
 def test_flags_of_the_filters(rows):
     def asked(*flags):
-        return filters_of(cross_task_viz.parser().parse_args([*map(str, flags)]), rows)
+        return filters_of(cli.parse(Settings, "", [*map(str, flags)]), rows)
 
     assert asked() == Filters("1000:0", None, 0.0)
     assert asked("--worlds", ALL, "--lpc_alpha", ALL, "--env_steps", "0:5000") == Filters(ALL, (0, 5000), None)

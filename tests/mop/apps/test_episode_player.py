@@ -20,11 +20,11 @@ from scripts import REPOSITORY, run_script
 from mop.apps.episode_film import episode_gif
 from mop.apps.episode_player import player_document
 from mop.apps.episode_records import EpisodeFilter, episode_labels, episode_record, find_episodes, parse_cell
-from mop.apps.episode_tab import add_flags, link_to_episodes, save_as_script
-from mop.apps.flags import run_parser
+from mop.apps.episode_tab import Settings, link_to_episodes
 from mop.apps.view import View
 from mop.artifacts.routing_cache import RoutingCache, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
+from mop.common import cli
 from mop.common.conventions import SUBGOALS
 from mop.common.errors import InputError
 from mop.envs.render import replay_world
@@ -263,10 +263,9 @@ def test_a_film_has_every_state(data):
 
 
 @pytest.mark.parametrize("flags", [["--episode", "first"], ["--episode", "3", "--film", "-1", "x"]])
-def test_flags_of_episodes_are_numbers(flags, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["routing_viz.py", *flags])
+def test_flags_of_episodes_are_numbers(flags):
     with pytest.raises(InputError, match=r"--(episode|film) must be "):
-        save_as_script("routing_viz.py", add_flags(run_parser("")))
+        cli.parse(Settings, "", flags)
 
 
 def test_a_script_saves_an_episode(tmp_path):

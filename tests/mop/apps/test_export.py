@@ -13,11 +13,12 @@ from old_caches import CACHE, TASK
 from mop.analysis.actions import hold_action
 from mop.apps.captions import Shown, caption_of
 from mop.apps.export import Export, as_csv, save_figure
-from mop.apps.flags import parse, run_parser
+from mop.apps.flags import RunSettings
 from mop.apps.run_caches import load_routing
 from mop.apps.run_figures import action_figures, routing_figures
 from mop.apps.run_selection import Run
 from mop.artifacts.run_paths import RunKey
+from mop.common.cli import parse
 from mop.common.files import figure_bytes
 from mop.plotting.hover import add_note
 from mop.plotting.resize import fit_to_width, smallest_text_pt
@@ -152,12 +153,11 @@ def test_the_command_of_a_caption_asks_for_the_same(monkeypatch):
     shown = Shown(run, 7, "turn left", 4)
     caption = caption_of("logit_viz.py", shown, data, "action_frequency", "about", export, "my plots")
     _, app, *flags = shlex.split(caption.rsplit("Command: ", 1)[1])
-    monkeypatch.setattr("sys.argv", [app, *flags])
-    args = parse(run_parser(""))
-    assert app == "logit_viz.py" and args.checkpoint_dir == ["some where"] and args.cache_dir == "elsewhere"
+    args = parse(RunSettings, "", flags)
+    assert app == "logit_viz.py" and args.checkpoint_dir == ("some where",) and args.cache_dir == "elsewhere"
     assert (args.task, args.trial, args.seed, args.update) == (TASK, 2, None, 50)
     assert (args.fresh, args.num_episodes, args.action, args.min_steps) == (True, 7, "turn left", 4)
-    assert (args.only, args.format, args.width, args.plots_dir) == (["action_frequency"], "pdf", 3.35, "my plots")
+    assert (args.only, args.format, args.width, args.plots_dir) == (("action_frequency",), "pdf", 3.35, "my plots")
     assert shown.part == "_turn_left_min_4_steps" and Shown(run).part == ""
     assert "evaluated for this figure, not kept," in caption and f"its SHA-256 begins with {'0' * 16}" in caption
 

@@ -20,7 +20,7 @@ from mop.analysis.actions import hold_action
 from mop.apps.elements import as_html, save_figure
 from mop.apps.episode_records import episode_frame, episode_labels, example_images
 from mop.apps.export import Export
-from mop.apps.flags import parse, run_parser
+from mop.apps.flags import RunSettings
 from mop.apps.run_caches import describe_metrics, evaluate_now, load_routing, other_checkpoint
 from mop.apps.run_figures import (
     action_figures,
@@ -152,21 +152,20 @@ def test_choose_run():
 
 
 def test_flags(monkeypatch):
-    parser = run_parser("about")
     for words in (["--", "--trial", "3", "--fresh"], ["--trial", "3", "--fresh"]):
         monkeypatch.setattr(sys, "argv", ["app.py", *words])
-        args = parse(parser)
+        args = cli.parse(RunSettings, "about")
         assert (args.trial, args.fresh, args.num_episodes, args.cache_dir) == (3, True, 100, "evaluation_cache")
         assert args.checkpoint_dir == ("checkpoints", "modal_checkpoints", "results/zoo")
     assert (args.only, args.format, args.width, args.action, args.min_steps) == (None, "png", None, None, 1)
     monkeypatch.setattr(sys, "argv", ["app.py", "--width", "3.35", "--action", "turn left", "--only", "a", "b"])
-    args = parse(parser)
-    assert (args.only, args.width, args.action) == (["a", "b"], 3.35, "turn left")
+    args = cli.parse(RunSettings, "about")
+    assert (args.only, args.width, args.action) == (("a", "b"), 3.35, "turn left")
     wrong = (["--format", "gif2"], ["--width", "0.1"], ["--action", "fly"], ["--min_steps", "0"])
     for words in (*wrong, ["--num_episodes", "0"], ["--trial", "x"], ["--nonsense"]):
         monkeypatch.setattr(sys, "argv", ["app.py", *words])
         with pytest.raises(InputError, match=words[0]):
-            parse(parser)
+            cli.parse(RunSettings, "about")
 
 
 def test_messages_are_no_markup():
