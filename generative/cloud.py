@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generative import train_agent, train_gen_model
+from generative.agents.config import Settings
 from generative.domains.coinrun.games import GAMES, MODES, check_playable
 from generative.recordings.format import CONFIG
 from mop.cloud.cloud_jobs import (
@@ -26,11 +27,16 @@ from mop.cloud.cloud_jobs import (
     Result,
 )
 from mop.cloud.hardware import parse_gpu
-from mop.common.configuration import Parser
+from mop.common.cli import Parser, as_dict, check_values, declared, parser_of
 from mop.common.errors import InputError
 
 SCRIPTS = {"train_agent": train_agent, "train_gen_model": train_gen_model}
-CHECKS = {"train_agent": train_agent.settle, "train_gen_model": train_gen_model.check_given}
+CHECKS = {
+    "train_agent": lambda args: Settings(
+        **check_values(Settings, {field.name: getattr(args, field.name) for field in declared(Settings)})
+    ),
+    "train_gen_model": train_gen_model.check_given,
+}
 VOLUMES = {RECORDINGS_DIR: RECORDINGS_VOLUME, AGENTS_DIR: AGENTS_VOLUME}  # on which recordings lie
 NOT_FREE = {  # flag -> why it cannot be given
     "output_dir": "what is made lies on its volume",
@@ -58,9 +64,18 @@ class Plan:
 
 def parser(name: str, default_gpu: str) -> Parser:
     """The command line of a script with the flags of the cloud."""
-    parser = SCRIPTS[name].parser()
+    parser = _parser_of(name)
     parser.prog = f"modal_app.py::{name}"
     _add_own_flags(parser.add_argument_group("in the cloud"), default_gpu)
+    return parser
+
+
+def _parser_of(name: str) -> Parser:
+    """The command line of a script."""
+    if name != "train_agent":
+        return SCRIPTS[name].parser()
+    parser = parser_of(Settings, train_agent.__doc__)
+    parser.set_defaults(**as_dict(Settings()))
     return parser
 
 
@@ -79,7 +94,7 @@ def plan(name: str, words: Sequence[str], default_gpu: str) -> Plan:
     args = parser(name, default_gpu).parse_args(words)
     gpu, device = parse_gpu(args.gpu), args.device
     CHECKS[name](args)
-    _check_for_container(args, SCRIPTS[name].parser())
+    _check_for_container(args, _parser_of(name))
     own = Parser(add_help=False)
     _add_own_flags(own, default_gpu)
     _, words = own.parse_known_args(words)
@@ -121,7 +136,7 @@ def _run_of(name: str, args: argparse.Namespace) -> tuple[str, str]:
 def train(name: str, label: str, folder: str, words: Sequence[str], on_save: Callable[[], object]) -> Result:
     """Train, or go on from the last state; `on_save` is called whenever the run's files are worth keeping."""
     try:
-        _check_on_volume(SCRIPTS[name].parser().parse_args(words))
+        _check_on_volume(_parser_of(name).parse_args(words))
         code = SCRIPTS[name].main([*words, "--resume"], on_save)
     except InputError as error:
         return Result(label, error=str(error))

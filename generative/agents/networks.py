@@ -1,27 +1,28 @@
-"""The agents of games as equations: an encoder of frames, a GRU as memory, an actor and a critic.
+"""Agents of games: an encoder of frames, a GRU, an actor and a critic; and how they are loaded.
 
 Axis letters: N environments, T steps, F features of a frame, S hidden units, A actions of the agent.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from generative.domains.coinrun.games import ACTION_SETS, FRAME_SHAPE, GAMES, MODES, NUM_ACTIONS, UNSEEN_LEVELS
+from generative.domains.coinrun.games import ACTION_SETS, FRAME_SHAPE, GAMES, MODES, UNSEEN_LEVELS
 from mop.artifacts.checkpoints import load_checkpoint
-from mop.common.configuration import choice, flag, integer, shown
+from mop.common.cli import check_of, check_values, declared, setting
 from mop.common.errors import InputError
 
 KIND = "game_agent"  # of a checkpoint's config
-FIRST_SCALE = 0.01  # of the random numbers with which the learned first memory begins
+FIRST_SCALE = 0.01  # of the random numbers that initialise the learned first hidden state
 IMPALA_CHANNELS = (16, 32, 32)
 
 
 class Answer(NamedTuple):
-    """What an agent says: of N frames at one step, or of (T, N) frames."""
+    """The output of an agent for N frames at one step, or for (T, N) frames."""
 
     logits: Tensor  # (..., A)
     value: Tensor  # (...), the expected sum of discounted scaled rewards
@@ -59,10 +60,10 @@ ENCODERS = {"impala": _impala, "nature": lambda: _nature(32, 64), "half-nature":
 
 
 class GameAgent(nn.Module):
-    """Frames and a memory to action preferences and a value. Frames are RGB from 0 to 255, uint8 or with gradients."""
+    """Frames and a hidden state to logits of actions and a value. Frames are RGB from 0 to 255, uint8 or float."""
 
     def __init__(self, encoder: str, num_features: int, hidden_size: int, actions: Sequence[int], is_recurrent: bool):
-        """actions: the game's numbers of the agent's A actions; hidden_size: ignored where there is no memory."""
+        """actions: the game's numbers of the agent's A actions; hidden_size: ignored without a GRU."""
         super().__init__()
         self.register_buffer("actions", torch.tensor(actions), persistent=False)
         self.encoder = nn.Sequential(*ENCODERS[encoder](), nn.Flatten())
@@ -74,9 +75,9 @@ class GameAgent(nn.Module):
         self.first_hidden = nn.Parameter(FIRST_SCALE * torch.randn(self.hidden_size))
         num_read = self.hidden_size or num_features
         self.actor, self.critic = nn.Linear(num_read, len(actions)), nn.Linear(num_read, 1)
-        self._begin_weights()
+        self._init_weights()
 
-    def _begin_weights(self) -> None:
+    def _init_weights(self) -> None:
         for module in (*self.encoder.modules(), self.project):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -86,11 +87,11 @@ class GameAgent(nn.Module):
             nn.init.zeros_(head.bias)
 
     def initial_hidden(self, num_envs: int) -> Tensor:
-        """The learned memory (N, S) at the beginning of every episode."""
+        """The learned hidden state (N, S) at the beginning of every episode."""
         return self.first_hidden.expand(num_envs, -1)
 
-    def began(self, hidden: Tensor, is_first: Tensor) -> Tensor:
-        """The memory (N, S) before a step, begun anew where the frame is the first of an episode, is_first (N,)."""
+    def reset_hidden(self, hidden: Tensor, is_first: Tensor) -> Tensor:
+        """The hidden state (N, S) before a step, reset where the frame is the first of an episode, is_first (N,)."""
         return torch.where(is_first[:, None], self.first_hidden, hidden)
 
     def features(self, frames: Tensor) -> Tensor:
@@ -98,7 +99,7 @@ class GameAgent(nn.Module):
         return torch.relu(self.project(self.encoder(frames.to(self.project.weight.dtype) / 255)))
 
     def step(self, frames: Tensor, hidden: Tensor) -> Answer:
-        """One step. frames (N, 3, 64, 64), hidden (N, S) before it, of `began` or `initial_hidden`."""
+        """One step. frames (N, 3, 64, 64), hidden (N, S) before it, of `reset_hidden` or `initial_hidden`."""
         return self.answer(self.features(frames), hidden)
 
     def answer(self, features: Tensor, hidden: Tensor) -> Answer:
@@ -113,14 +114,14 @@ class GameAgent(nn.Module):
         features = self.features(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         if self.memory is None:
             return Answer(self.actor(features), self.critic(features)[..., 0], hidden)
-        states = self.remember(features, hidden, is_first)
+        states = self.run_memory(features, hidden, is_first)
         return Answer(self.actor(states), self.critic(states)[..., 0], states[-1])
 
-    def remember(self, features: Tensor, hidden: Tensor, is_first: Tensor) -> Tensor:
-        """The memory (T, N, S) after each step. features (T, N, F).
+    def run_memory(self, features: Tensor, hidden: Tensor, is_first: Tensor) -> Tensor:
+        """The hidden state (T, N, S) after each step. features (T, N, F).
 
-        Each column is cut where an episode begins; the pieces lie side by side, padded to the longest, and the GRU
-        passes over them once. Nothing flows from one into another.
+        Each column is cut where an episode begins; the GRU runs once over all pieces, side by side and padded to the
+        longest, so that nothing flows from one episode into another.
         """
         num_steps, num_envs = is_first.shape
         begins = is_first.clone()
@@ -131,61 +132,65 @@ class GameAgent(nn.Module):
         padded = features.new_zeros(int(since.max()) + 1, int(piece.max()) + 1, features.shape[-1])
         padded[since, piece] = features
         first = self.first_hidden.expand(padded.shape[1], -1).clone()
-        first[piece[0]] = self.began(hidden, is_first[0])
+        first[piece[0]] = self.reset_hidden(hidden, is_first[0])
         return self.memory(padded, first[None])[0][since, piece]
 
 
 # --- agents on disk ---------------------------------------------------------------------------------------------------
 
-SHAPE = {  # what a checkpoint's config says under `shape`
-    "encoder": choice(*ENCODERS),
-    "num_features": integer(1, 2**16),
-    "hidden_size": integer(1, 2**16),
-    "actions": lambda value: [integer(0, NUM_ACTIONS - 1)(action) for action in value],
-    "is_recurrent": flag,
-}
-WORLD = {  # and under `world`: what it was trained in
-    "env_name": choice(*GAMES),
-    "distribution_mode": choice(*MODES),
-    "num_levels": integer(0, UNSEEN_LEVELS // 2),
-    "start_level": integer(0, UNSEEN_LEVELS // 2),
-    "use_backgrounds": flag,
-    "action_set": choice(*ACTION_SETS),
-}
+OF_PRESET = "in place of the preset's values"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """The network of an agent, but for its actions; with these, the part `shape` of a checkpoint's config."""
+
+    encoder: str = setting("half-nature", "convolutions", choices=ENCODERS, group=OF_PRESET)
+    num_features: int = setting(64, "features of a frame", low=1, high=2**16, group=OF_PRESET)
+    hidden_size: int = setting(64, "units of the hidden state", low=1, high=2**16, group=OF_PRESET)
+    is_recurrent: bool = setting(True, "whether there is a GRU", group=OF_PRESET)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelSettings:
+    """The levels of a training, the part `world` of a checkpoint's config."""
+
+    env_name: str = setting("coinrun", "the game", choices=GAMES)
+    distribution_mode: str = setting("easy", "how hard the levels are", choices=MODES)
+    num_levels: int = setting(0, "levels of the training; 0: all there are", low=0, high=UNSEEN_LEVELS // 2)
+    start_level: int = setting(0, "the first of them", low=0, high=UNSEEN_LEVELS // 2)
+    use_backgrounds: bool = setting(False, "whether the game shows its backgrounds", group=OF_PRESET)
+    action_set: str = setting(
+        "useful", "all 15 actions, or the useful ones, that do anything", choices=ACTION_SETS, group=OF_PRESET
+    )
+
+
+NETWORK = tuple(field.name for field in declared(NetworkSettings))
+SHAPE = (*NETWORK, "actions")
+WORLD = {field.name: check_of(LevelSettings, field.name) for field in declared(LevelSettings)}
 
 
 def make_agent(shape: Mapping) -> GameAgent:
-    """An agent of a shape, with weights drawn from torch's present generator."""
+    """An agent with the network and actions of SHAPE, its weights drawn from torch's present generator."""
     return GameAgent(**{name: shape[name] for name in SHAPE})
 
 
 def load_agent(path: str | Path, env_name: str | None = None) -> tuple[GameAgent, dict]:
-    """The agent of a checkpoint, without gradients of its own, and the checkpoint's config.
+    """Load the agent of a checkpoint, without gradients of its own, and the checkpoint's config.
 
-    env_name: the game that it must play. Raises InputError where it is of another game, or no agent of a game.
+    env_name: the game that it must play.
     """
     checkpoint = load_checkpoint(path)
     config = checkpoint["config"]
     if config.get("kind") != KIND:
         raise InputError(f"{path} is no agent of a game; name a model_<t>.pt of generative.train_agent")
-    for part, fields in (("shape", SHAPE), ("world", WORLD)):
-        _check(config.get(part), fields, f"{path}: its {part}")
+    try:
+        check_values(NetworkSettings, {name: config["shape"][name] for name in NETWORK}, str(path))
+        check_values(LevelSettings, {name: config["world"][name] for name in WORLD}, str(path))
+        agent = make_agent(config["shape"])
+        agent.load_state_dict(checkpoint["policy_state_dict"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is damaged, or no agent of a game ({' '.join(str(error).split())[:200]})") from None
     if env_name not in (None, config["world"]["env_name"]):
         raise InputError(f"{path} plays {config['world']['env_name']}, not {env_name}")
-    agent = make_agent(config["shape"])
-    try:
-        agent.load_state_dict(checkpoint["policy_state_dict"])
-    except RuntimeError as error:
-        raise InputError(f"{path}: its weights are of another shape ({str(error).splitlines()[1].strip()})") from None
     return agent.eval().requires_grad_(False), config
-
-
-def _check(values: object, fields: Mapping, source: str) -> None:
-    """Raises InputError, naming the source, unless a value of each field is there and can be."""
-    if not isinstance(values, dict) or fields.keys() - values.keys():
-        raise InputError(f"{source} is incomplete: {shown(values)}")
-    for name, parse in fields.items():
-        try:
-            parse(values[name])
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{source}: {name} {error}, not {shown(values[name])}") from None

@@ -7,7 +7,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from generative import record, train_agent
+from generative import record
+from generative.agents.config import IN_CONFIG, Settings, make_config
 from generative.agents.networks import make_agent
 from generative.domains.coinrun.games import RIGHT, RIGHT_AND_JUMP, check_playable
 from mop.artifacts.checkpoints import save_checkpoint
@@ -46,9 +47,8 @@ def flags(**values) -> list[str]:
 
 def tiny_agent(folder: Path, env_name: str = "coinrun", seed: int = 0) -> Path:
     """A checkpoint of an untrained agent with eight features and units, as generative.train_agent writes them."""
-    world = {"env_name": env_name, "distribution_mode": "easy", "num_levels": 20, "start_level": 0}
-    shape = {"num_features": 8, "hidden_size": 8}
-    config = train_agent.make_config(train_agent.PRESETS["small-rec"] | world | shape | {"seed": seed}, None)
+    settings = Settings(env_name=env_name, num_levels=20, num_features=8, hidden_size=8, seed=seed)
+    config = make_config({name: getattr(settings, name) for name in IN_CONFIG}, None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         agent = make_agent(config["shape"])

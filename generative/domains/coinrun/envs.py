@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generative.agents.config import check_preset
 from generative.domains.base import Actor, Start, Step, Worlds
 from generative.domains.coinrun.games import (
     ALL_LEVELS,
@@ -25,7 +26,6 @@ from generative.domains.coinrun.games import (
 )
 from generative.domains.coinrun.policy import FrozenAgent
 from generative.recordings.behaviours import CHOOSE
-from generative.train_agent import check_preset
 
 DOMAIN = "game"  # in the encoding of a recording
 MAX_GAMES = 16  # side by side: each keeps the frames of its episode

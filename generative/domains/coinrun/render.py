@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from generative.agents.config import check_preset
 from generative.agents.level_play import AgentActor, LevelEpisode, play_levels
 from generative.agents.networks import load_agent
 from generative.attribution.closed_loop import roll_out
@@ -20,7 +21,6 @@ from generative.domains.coinrun.games import ACTION_NAMES, FRAME_SHAPE, MAX_LEVE
 from generative.domains.coinrun.policy import FrozenAgent
 from generative.figures.film import Film
 from generative.recordings.format import Episode
-from generative.train_agent import check_preset
 from mop.common.errors import InputError
 
 STEPS_PER_SECOND = 15

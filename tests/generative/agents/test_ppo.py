@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from generative.agents.agent_training import RENEWAL_INTERVAL, AgentRun
+from generative.agents.config import Hyperparameters
 from generative.agents.networks import GameAgent, make_agent
-from generative.agents.ppo import RewardScale, Rollout, advantages, learn
+from generative.agents.ppo import RENEWAL_INTERVAL, AgentRun, RewardScale, Rollout, advantages, learn
 from generative.domains.coinrun.games import Moment
-from generative.train_agent import HYPERPARAMETERS, PRESETS
+from mop.common.cli import as_dict
 from mop.common.errors import InputError
 
 SHAPE = {"encoder": "half-nature", "num_features": 24, "hidden_size": 20, "is_recurrent": True, "actions": [7, 8, 4]}
@@ -148,7 +148,7 @@ def test_rewards_are_divided_by_the_deviation_of_discounted_sums():
 
 # --- an update --------------------------------------------------------------------------------------------------------
 
-SETTINGS = {name: PRESETS["small-rec"][name] for name in HYPERPARAMETERS} | {"num_epochs": 2, "num_batches": 3}
+SETTINGS = {"num_epochs": 2, "num_batches": 3}
 
 
 def rollout_of(agent: GameAgent, num_steps: int = 6, num_envs: int = 5) -> Rollout:
@@ -177,8 +177,8 @@ def learn_plainly(agent, optimizer, rollout: Rollout, settings, rng) -> None:
     """The same update, one step of one environment after the other; nothing is shared with generative.ppo."""
     kept = [rollout.advantage[t, n].item() for t, n in rollout.counts.nonzero().tolist()]
     mean, deviation = np.mean(kept), np.std(kept, ddof=1) + 1e-8
-    for _ in range(settings["num_epochs"]):
-        for batch in np.array_split(rng.permutation(rollout.action.shape[1]), settings["num_batches"]):
+    for _ in range(settings.num_epochs):
+        for batch in np.array_split(rng.permutation(rollout.action.shape[1]), settings.num_batches):
             terms = []
             for n in batch:
                 h = rollout.hidden[n : n + 1]
@@ -199,7 +199,7 @@ def learn_plainly(agent, optimizer, rollout: Rollout, settings, rng) -> None:
                     terms.append(-min(ratio * gain, clipped * gain) + 0.5 * of_value - 0.01 * policy.entropy())
             optimizer.zero_grad()
             torch.stack(terms).mean().backward()
-            torch.nn.utils.clip_grad_norm_(agent.parameters(), settings["grad_clip_norm"])
+            torch.nn.utils.clip_grad_norm_(agent.parameters(), settings.grad_clip_norm)
             optimizer.step()
 
 
@@ -207,7 +207,9 @@ def learn_plainly(agent, optimizer, rollout: Rollout, settings, rng) -> None:
 def test_an_update_is_what_a_plain_loop_computes(batch_limit, norm):
     mine, plain = agent_of(), agent_of()
     rollout, before = rollout_of(mine), copy.deepcopy(mine.state_dict())
-    settings = SETTINGS | {"batch_limit": batch_limit, "grad_clip_norm": norm}  # clipping would hide a wrong mean
+    settings = Hyperparameters(
+        **SETTINGS, batch_limit=batch_limit, grad_clip_norm=norm
+    )  # clipping would hide a wrong mean
     for agent, update in ((mine, learn), (plain, learn_plainly)):
         update(agent, torch.optim.SGD(agent.parameters(), 0.1), rollout, settings, np.random.default_rng(7))
     moved = {name: (value - before[name]).abs().max().item() for name, value in mine.state_dict().items()}
@@ -256,10 +258,12 @@ class Recall:
 
 
 def recall_run(num_updates: int, **changes) -> AgentRun:
-    settings = SETTINGS | {"num_envs": 16, "num_steps": 20, "num_val_envs": 2, "num_epochs": 3, "num_batches": 4}
-    settings |= {"lr": 2e-3, "batch_limit": 10**6, "gamma": 0.95, "reward_divisor": 0, "seed": 0}
+    values = {"num_envs": 16, "num_steps": 20, "num_val_envs": 2, "num_epochs": 3, "num_batches": 4}
+    values |= {"lr": 2e-3, "batch_limit": 10**6, "gamma": 0.95, "reward_divisor": 0}
+    values |= {name: value for name, value in changes.items() if name not in SHAPE}
     shape = SHAPE | {name: value for name, value in changes.items() if name in SHAPE}
-    config = {"shape": shape, "settings": settings | changes, "task_id": "recall"}
+    settings = as_dict(Hyperparameters(**values)) | {"seed": 0}
+    config = {"shape": shape, "settings": settings, "task_id": "recall"}
 
     def make_envs(kind: str, seed: int) -> Recall:
         return Recall(settings["num_envs" if kind == "training" else "num_val_envs"], seed)
@@ -280,7 +284,7 @@ def test_a_task_that_needs_a_memory_is_solved_with_one_and_only_with_one(is_recu
 def test_no_frame_is_seen_twice_where_one_rollout_ends_and_the_next_begins():
     run = recall_run(3, num_steps=10)  # episodes have five steps with the ignored one: so that this is within some
     run.step_update()
-    run.players[""].step(np.full(16, 4), run.players[""].hidden)
+    run.actors[""].step(np.full(16, 4), run.actors[""].hidden)
     parts = [run.collect(), run.collect()]
     frames, is_first, action = (
         torch.cat([getattr(part, name) for part in parts]) for name in ("frames", "is_first", "action")
