@@ -1,45 +1,53 @@
-"""Moving a policy's memory along directions while it acts in real worlds.
+"""Steering: move a policy's hidden state along directions while it acts in real worlds, and measure the effects.
 
-What it then does is counted by the `Arena` of a kind of world: `babyai_runs`, `game_runs`.
+Each domain has an `Arena` that plays the episodes and counts what happens (`rollouts.py` in domains/babyai, coinrun).
 
-After each step of the policy, its new memory h becomes h + a u, with an amount a in each world that is read off the
-memory; w and c(h) = w . (h - mean) are the dual and the coordinate of a direction
-(`generative.representations.direction_sets`):
+After each step of the policy, its new hidden state h becomes h + a u, with an amount a in each world that is read from
+the hidden state; w and c(h) = w . (h - mean) are the dual and the coordinate of a direction
+(`generative.representations.storage`):
 
-    swap    a = w_from . (h - memory before the step)    u = u_to - u_from      what is added goes elsewhere
-    null    a = -c(h)                                    u                      the coordinate is that of the mean
+    swap    a = w_from . (h - h before the step)         u = u_to - u_from      the step's addition goes elsewhere
+    null    a = -c(h)                                    u                      the coordinate is the one of the mean
     clamp   a = value - c(h)                             u                      the coordinate is a value
     add     a = value                                    u
     random  a of that run, world and step by step        random, as long        the control
 
 The action of the step is chosen before, so a move acts from the next step on. Axis letters: N environments, W worlds,
-T steps, S hidden units.
+T steps, S hidden units, R random directions.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from generative.representations.direction_sets import Directions, random_unit
-from generative.representations.effects import Measure, Table
+from generative.representations.storage import Directions, random_unit
+from mop.common.files import write_together
 from mop.common.seeding import stream_seed
+from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
+from mop.statistics.intervals import correlation_of_outcomes, difference_of_rates
 
-# memories (N, S) before and after a step, and `episode` and `t_step` (N,) of each by name -> amounts (N,) float32
+Table = Mapping[str, np.ndarray]  # columns (W,) of the episodes of a run
+PLAIN, MOVED = "plain", "moved"  # names of runs
+
+# hidden states (N, S) before and after a step, and `episode` and `t_step` (N,) of each by name -> amounts (N,) float32
 Amounts = Callable[[Tensor, Tensor, Mapping[str, np.ndarray]], Tensor]
 
 
 class Move(NamedTuple):
-    """What is done to the memory after a step: h + amount x way."""
+    """A change of the hidden state after a step: h + amount x way."""
 
     amounts: Amounts
     way: Tensor  # (S,) float32
 
 
 class Reading(NamedTuple):
-    """Amounts that are read off the memory: reads . (h - origin) + offset; origin None: the memory before the step."""
+    """Amounts read from the hidden state: reads . (h - origin) + offset; origin None: h before the step."""
 
     reads: Tensor  # (S,) float32
     origin: Tensor | None  # (S,) float32
@@ -50,7 +58,7 @@ class Reading(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """The amounts of another run in the same worlds at the same steps; where that run was shorter, from its start."""
+    """The amounts of another run in the same worlds at the same steps; repeated where that run was shorter."""
 
     recorded: np.ndarray  # (W, T) float32
     steps: np.ndarray  # (W,) int64, how many of them each world has
@@ -61,7 +69,7 @@ class Replay(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """What is to be done with a direction, given by its number."""
+    """An operation on a direction, given by its number."""
 
     kind: str  # swap, null, clamp, add
     number: int
@@ -69,7 +77,7 @@ class Operation(NamedTuple):
     value: float = 0.0  # of clamp and add, in standard deviations of the coordinate
 
     def move(self, directions: Directions) -> Move:
-        """The move along the direction itself."""
+        """The move along the direction."""
         dual, mean = _tensor(directions.duals[self.number]), _tensor(directions.mean)
         offset = self.value * float(directions.sd[self.number])
         if self.kind == "swap":
@@ -81,7 +89,7 @@ class Operation(NamedTuple):
         return Move(reading, _tensor(self._way(directions)))
 
     def random_move(self, directions: Directions, replay: Replay, seed: int, number: int) -> Move:
-        """The same amounts along a random way through the same blocks, as long; each number has a stream of its own."""
+        """The same amounts along a random way in the same blocks, as long; each number has its own random stream."""
         rng = np.random.default_rng(stream_seed(seed, f"random direction {number}"))
         numbers = [self.number] if self.to is None else [self.number, self.to]
         blocks = dict.fromkeys(directions.blocks[numbers].tolist())
@@ -93,7 +101,7 @@ class Operation(NamedTuple):
         return unit if self.to is None else directions.units[self.to] - unit
 
     def describe(self, directions: Directions) -> str:
-        """In words, for titles."""
+        """The operation in words, for titles."""
         name = directions.names[self.number]
         if self.kind == "swap":
             return f"{name} moved to {directions.names[self.to]}"
@@ -105,14 +113,106 @@ def _tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, np.float32))
 
 
+# --- effects ----------------------------------------------------------------------------------------------------------
+
+
+class Measure(NamedTuple):
+    """A ratio of sums over worlds: numerator / denominator, (W,) float64 each, of both runs."""
+
+    name: str
+    plain: tuple[np.ndarray, np.ndarray]
+    moved: tuple[np.ndarray, np.ndarray]
+    is_rate: bool = False  # a share of the worlds
+
+    @property
+    def values(self) -> tuple[float, float]:
+        """The measure of both runs, NaN where its denominator is 0."""
+        return tuple(float(_ratio(numerator.sum(), count.sum())) for numerator, count in (self.plain, self.moved))
+
+
+Measures = Callable[[Table, Table], list[Measure]]  # of two runs, the one without a move first
+
+
+def effect_rows(plain: Table, moved: Table, randoms: Sequence[Table], measures_of: Measures) -> list[dict]:
+    """A row for each measure of the runs: both values, the difference, and its place among random directions.
+
+    low, high: 95 % interval of the paired difference, by a bootstrap over worlds; for rates, of `difference_of_rates`,
+    whose width is never 0. random_low, random_high: the smallest and largest effect of the R random directions.
+    stronger: how many of these change the measure at least as much, in either direction. p = (1 + stronger) / (1 + R);
+    NaN, like the difference, where one of the two runs lacks the measure.
+    """
+    by_chance = random_effects(plain, randoms, measures_of)
+    rows = []
+    for measure in measures_of(plain, moved):
+        before, after = measure.values
+        if np.isnan(before) and np.isnan(after):
+            continue
+        low, high = _interval(measure)
+        others = by_chance[measure.name][np.isfinite(by_chance[measure.name])]
+        stronger = int((np.abs(others) >= abs(after - before) - 1e-12).sum())
+        row = {"measure": measure.name, "plain": before, "moved": after, "difference": after - before}
+        row |= {"low": low, "high": high, "random": len(others), "stronger": stronger}
+        ends = (others.min(), others.max()) if len(others) else (np.nan, np.nan)
+        row |= {"random_low": ends[0], "random_high": ends[1]}
+        p = np.nan if np.isnan(after - before) else (1 + stronger) / (1 + len(others))
+        rows.append(row | {"p": p})
+    return rows
+
+
+def effects_table(rows: Sequence[Mapping], main: Sequence[str]) -> str:
+    """The rows of the main measures, of router weights and of all that is not rare, for the screen."""
+    lines = [
+        {
+            "measure": row["measure"],
+            **{name: f"{row[name]:.4g}" for name in ("plain", "moved")},
+            "difference": f"{row['difference']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g})",
+            "random directions": f"{row['random_low']:+.3g} to {row['random_high']:+.3g}",
+            "as strong": f"{row['stronger']} of {row['random']}",
+            "p": f"{row['p']:.3f}",
+        }
+        for row in rows
+        if row["measure"] in main or row["measure"].startswith("weight") or max(row["plain"], row["moved"]) >= 0.01
+    ]
+    return pd.DataFrame(lines).to_string(index=False)
+
+
+def random_effects(plain: Table, randoms: Sequence[Table], measures_of: Measures) -> dict[str, np.ndarray]:
+    """The effect of each random direction on each measure, name -> (R,)."""
+    effects: dict[str, list[float]] = {measure.name: [] for measure in measures_of(plain, plain)}
+    for table in randoms:
+        for measure in measures_of(plain, table):
+            before, after = measure.values
+            effects[measure.name].append(after - before)
+    return {name: np.array(values) for name, values in effects.items()}
+
+
+def _interval(measure: Measure) -> tuple[float, float]:
+    """The 95 % interval of the paired difference."""
+    num_worlds = len(measure.plain[0])
+    if num_worlds < MIN_EPISODES:
+        return np.nan, np.nan
+    if measure.is_rate:
+        before, after = measure.plain[0] > 0, measure.moved[0] > 0
+        phi = correlation_of_outcomes(before, after)
+        _, low, high = difference_of_rates((int(before.sum()), num_worlds), (int(after.sum()), num_worlds), phi)
+        return low, high
+    drawn = resample(np.stack([*measure.plain, *measure.moved], 1))
+    low, high = bounds(_ratio(drawn[:, 2], drawn[:, 3]) - _ratio(drawn[:, 0], drawn[:, 1]))
+    return float(low), float(high)
+
+
+def _ratio(numerator: np.ndarray, count: np.ndarray) -> np.ndarray:
+    return np.divide(numerator, count, out=np.full(np.shape(numerator), np.nan), where=np.asarray(count) > 0)
+
+
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
 class Played(NamedTuple):
-    """One episode in each of W worlds."""
+    """A run: one episode in each of W worlds."""
 
     table: dict[str, np.ndarray]  # columns (W,) float64
-    amounts: np.ndarray  # (W, T) float32, of the move; 0 behind the end of an episode
+    amounts: np.ndarray  # (W, T) float32, of the move; 0 after the end of an episode
 
     def replay(self) -> Replay:
         """The amounts, for another run in the same worlds."""
@@ -120,19 +220,70 @@ class Played(NamedTuple):
 
 
 class Arena(Protocol):
-    """A policy in W worlds, the same in every run, and what is counted there."""
+    """A policy in W worlds, the same in every run, and its measures."""
 
-    main: tuple[str, ...]  # the measures of the figure, and the last one, how far the memory is moved
-    words: str  # where it plays
+    main: tuple[str, ...]  # the measures of the figure, and the last one, how far the hidden state is moved
+    words: str  # the worlds, in words
     num_worlds: int  # W
-    settings: dict  # that its episodes depend on, besides those of every arena
+    settings: dict  # of its episodes, besides those of every arena
 
     def play(self, move: Move | None, progress: Callable[[int], object]) -> Played:
-        """An episode in each world, with a move after each step.
+        """Play an episode in each world, with a move after each step.
 
         Columns of the table: "seed", "success", "steps", and what `measures` needs. progress: called with the number
-        of episodes just finished. Raises InputError where the worlds cannot be had.
+        of episodes just finished.
         """
 
     def measures(self, plain: Table, moved: Table) -> list[Measure]:
         """All measures of two runs."""
+
+
+class Runs:
+    """The runs without a move, with it and along random directions, with a table of episodes for each."""
+
+    def __init__(self, arena: Arena, folder: Path):
+        self.arena = arena
+        self.folder = folder
+
+    def play_missing(self, operation: Operation, directions: Directions, num_random: int, seed: int) -> None:
+        """Play each run that has no table yet; random directions after the run whose amounts they copy."""
+        names = [PLAIN, MOVED, *map(random_name, range(num_random))]
+        missing = [name for name in names if not self._path(name).exists()]
+        with tqdm(total=len(missing) * self.arena.num_worlds, unit="episode", dynamic_ncols=True) as bar:
+            for name, move in {PLAIN: None, MOVED: operation.move(directions)}.items():
+                if name in missing:
+                    self._play(name, move, bar)
+            replay = Replay(np.load(self._amounts, allow_pickle=False), self.read(MOVED)["steps"].astype(np.int64))
+            for k in range(num_random):
+                if random_name(k) in missing:
+                    self._play(random_name(k), operation.random_move(directions, replay, seed, k), bar)
+
+    def read(self, name: str) -> dict[str, np.ndarray]:
+        """Read the table of a run, name -> (W,) float64."""
+        table = pd.read_csv(self._path(name))
+        return {column: table[column].to_numpy(np.float64) for column in table}
+
+    def read_all(self, num_random: int) -> tuple[Table, Table, list[Table]]:
+        """The tables without the move, with it, and along random directions."""
+        return self.read(PLAIN), self.read(MOVED), [self.read(random_name(k)) for k in range(num_random)]
+
+    @property
+    def _amounts(self) -> Path:
+        return self.folder / f"{MOVED}_amounts.npy"
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.csv"
+
+    def _play(self, name: str, move: Move | None, bar: tqdm) -> None:
+        bar.set_description(name)
+        played = self.arena.play(move, bar.update)
+        content = pd.DataFrame(played.table).to_csv(index=False).encode()
+        files = [(self._path(name), lambda file: file.write(content))]  # the last one says that all are there
+        if name == MOVED:
+            files.insert(0, (self._amounts, lambda file: np.save(file, played.amounts, allow_pickle=False)))
+        write_together(files)
+
+
+def random_name(number: int) -> str:
+    """The name of the run along a random direction."""
+    return f"random_{number:03d}"

@@ -15,8 +15,7 @@ from torch import Tensor
 from generative.domains.babyai.labels import DOOR_STATES, phase_of
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.base import Target
-from generative.representations.effects import Measure, Table
-from generative.representations.steering import Move, Played
+from generative.representations.steering import Measure, Move, Played, Table
 from generative.simulators.relaxation import to_simplex
 from mixture_of_experts import compute_lpc
 from mop.analysis.groups import PHASES

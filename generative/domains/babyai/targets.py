@@ -18,7 +18,7 @@ from torch import Tensor
 from generative.attribution.targets import CHOSEN, direction_target, logit_of
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.base import Answer, Target
-from generative.representations.direction_sets import Directions
+from generative.representations.storage import Directions
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 

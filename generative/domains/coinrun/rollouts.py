@@ -14,8 +14,7 @@ from generative.domains.coinrun.games import ACTION_NAMES, JUMPS, MAX_LEVEL, UNS
 from generative.domains.coinrun.labels import CRATE, ENEMY, LAVA, ON_GROUND, SAW, labels_of, touches
 from generative.domains.coinrun.objects import ENV_NAME, objects_of
 from generative.domains.coinrun.policy import FrozenAgent
-from generative.representations.effects import Measure, Table
-from generative.representations.steering import Move, Played
+from generative.representations.steering import Measure, Move, Played, Table
 from mop.common.errors import InputError
 
 RATES = ("success", "touched", "fell", "out of time")  # shares of the levels
@@ -96,7 +95,7 @@ class _MovedActor(AgentActor):
         self._num_begun += len(levels)
         self._parts.append([])
 
-    def remembered(self, before: Tensor, after: Tensor) -> Tensor:
+    def next_hidden(self, before: Tensor, after: Tensor) -> Tensor:
         if self._move is None:
             return after
         t_step = np.full(len(after), len(self._parts[-1]))

@@ -15,7 +15,7 @@ from generative.attribution.targets import CHOSEN, direction_target, logit_of
 from generative.domains.base import Answer, Target
 from generative.domains.coinrun.games import ACTION_NAMES, JUMPS
 from generative.domains.coinrun.policy import FrozenAgent
-from generative.representations.direction_sets import Directions
+from generative.representations.storage import Directions
 from mop.common.errors import InputError
 
 JUMP = "jump"

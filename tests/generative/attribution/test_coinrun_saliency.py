@@ -41,7 +41,7 @@ from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.scenes import agreement_of_patches, answer_after
 from generative.domains.coinrun.targets import action_names, jumps_of, parse_target
 from generative.domains.registry import load_recorded_policy, open_scenes
-from generative.figures.saliency_figures import picture_at, plot_map, plot_strip
+from generative.figures.attribution import picture_at, plot_map, plot_strip
 from generative.recordings.format import Episode, open_recording
 from generative.simulators import evaluation
 from mop.common.errors import InputError

@@ -21,7 +21,7 @@ from generative.attribution.hazard_study import (
 )
 from generative.domains.coinrun.objects import KINDS
 from generative.domains.coinrun.policy import FrozenAgent
-from generative.figures.hazard_figures import plot_hazards
+from generative.figures.attribution import plot_hazards
 from mop.common.errors import InputError
 
 SAW, GROUND, AGENT = (KINDS.index(name) for name in ("saw", "ground", "agent"))

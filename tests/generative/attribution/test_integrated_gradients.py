@@ -19,7 +19,7 @@ from generative.domains.babyai.causes import (
     views_without,
 )
 from generative.domains.babyai.targets import parse_target
-from generative.representations.direction_sets import Directions
+from generative.representations.storage import Directions
 from generative.simulators.relaxation import discretise, to_simplex
 from mop.common.errors import InputError
 from mop.envs.geometry import EMPTY, GREY_WALL

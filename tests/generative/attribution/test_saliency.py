@@ -24,9 +24,9 @@ from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.scenes import ExactScenes, true_contributions
 from generative.domains.babyai.targets import parse_target
 from generative.domains.registry import open_scenes
-from generative.figures.saliency_figures import picture_at, plot_horizon, plot_map, plot_strip
+from generative.figures.attribution import picture_at, plot_horizon, plot_map, plot_strip
 from generative.representations import direction_sets
-from generative.representations.direction_sets import Directions, write_directions
+from generative.representations.storage import Directions, write_directions
 from generative.simulators.relaxation import discretise, to_simplex
 from generative.simulators.world_model import WorldModel
 from mop.common.errors import InputError, exit_code

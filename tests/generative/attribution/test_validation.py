@@ -39,7 +39,7 @@ from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.scenes import ExactScenes
 from generative.domains.babyai.targets import parse_target
 from generative.domains.registry import open_scenes
-from generative.figures.agreement_figures import plot_agreement
+from generative.figures.attribution import plot_agreement
 from mop.common.errors import InputError, exit_code
 
 NUM_POINTS = 4

@@ -34,10 +34,9 @@ from generative.domains.coinrun.labels import (
 from generative.domains.coinrun.objects import KINDS, objects_of
 from generative.domains.coinrun.rollouts import JUMPS, MAIN, RATES, GameArena, count_episode, measures_of
 from generative.recordings.format import open_recording
-from generative.representations import sparse_autoencoder
-from generative.representations.direction_sets import load_directions
-from generative.representations.effects import effect_rows
-from generative.representations.steering import Move, Operation
+from generative.representations import decompositions
+from generative.representations.steering import Move, Operation, effect_rows
+from generative.representations.storage import load_directions
 from mop.common.errors import InputError
 
 RNG = np.random.default_rng
@@ -72,7 +71,7 @@ def studied(recording, tmp_path_factory):
     """The folder that generative.directions writes of it."""
     out = tmp_path_factory.mktemp("studied")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sparse_autoencoder, "_NUM_UPDATES", 20)
+        patch.setattr(decompositions, "_NUM_UPDATES", 20)
         words = flags(data_dir=recording.folder, out=out, num_seeds=2, num_components=3)
         assert call(directions, *words) == 0
     return out
@@ -231,13 +230,13 @@ def test_without_a_move_a_run_is_plain_play_bit_for_bit(model, studied):
 
 def test_the_memory_of_each_level_is_moved_by_what_is_said(model, studied, monkeypatch):
     found, seen = load_directions(studied / "directions.npz"), []
-    real = rollouts._MovedActor.remembered
+    real = rollouts._MovedActor.next_hidden
 
     def spy(actor, before, after):
         seen.append((after, real(actor, before, after)))
         return seen[-1][1]
 
-    monkeypatch.setattr(rollouts._MovedActor, "remembered", spy)
+    monkeypatch.setattr(rollouts._MovedActor, "next_hidden", spy)
     number, arena = found.number("probe.crate ahead"), arena_of(model, policy="sampled", max_steps=100)
     nulled = play(arena, Operation("null", number).move(found))
     for after, moved in seen:

@@ -12,21 +12,10 @@ from generative_data import record_tiny, tiny_checkpoint
 
 from generative import directions as command
 from generative.domains.babyai.labels import CARRIED, DOOR_STATES, PROPERTIES, UNKNOWN, label_episode, labeller
-from generative.figures.direction_figures import plot_probes, plot_stability
+from generative.figures.representations import plot_probes, plot_stability
 from generative.recordings.format import SPLITS
-from generative.representations import sparse_autoencoder
-from generative.representations.decompositions import METHODS, matched_cosines
-from generative.representations.direction_sets import Directions, load_directions, random_unit, write_directions
-from generative.representations.direction_study import (
-    Rows,
-    Study,
-    _duals_of,
-    join_parts,
-    method_rows,
-    probe_rows,
-    read_rows,
-    variance_explained,
-)
+from generative.representations import decompositions, study
+from generative.representations.decompositions import METHODS, matched_cosines, train_sparse_autoencoder
 from generative.representations.probes import (
     Probe,
     accuracy_alone,
@@ -34,7 +23,18 @@ from generative.representations.probes import (
     class_differences,
     labels_of_others,
 )
-from generative.representations.sparse_autoencoder import train_sparse
+from generative.representations.storage import Directions, load_directions, random_unit, write_directions
+from generative.representations.study import (
+    Rows,
+    StudySettings,
+    _duals_of,
+    join_parts,
+    known_properties,
+    read_rows,
+    study_block,
+    variance_explained,
+)
+from generative.representations.tables import method_rows, probe_rows
 from mop.analysis.groups import key_phases
 from mop.common.cli import as_flags
 from mop.common.errors import InputError
@@ -53,7 +53,7 @@ def one_thread():
 @pytest.fixture
 def hasty(monkeypatch):
     """Sparse autoencoders that hardly learn, where nothing depends on what they learn."""
-    monkeypatch.setattr(sparse_autoencoder, "_NUM_UPDATES", 60)
+    monkeypatch.setattr(decompositions, "_NUM_UPDATES", 60)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_no_mean_gets_into_a_direction(method, hasty):
 def test_planted_directions_are_found_where_they_are_not_orthogonal():
     x, units = planted()
     assert matched_cosines(units, METHODS["ica"](x, 4, 0).units).min() > 0.98
-    model = train_sparse(x - x.mean(0), 4, 0, num_active=2)
+    model = train_sparse_autoencoder(x - x.mean(0), 4, 0, num_active=2)
     assert matched_cosines(units, model.units.numpy()).min() > 0.95
     codes = model.encode(torch.from_numpy((x - x.mean(0)).astype(np.float32)))
     assert (codes >= 0).all() and (codes > 0).sum(1).max() == 2
@@ -190,7 +190,7 @@ def test_units_that_never_move_and_blocks_of_one_unit_are_no_trouble(method, has
         fit = METHODS[method](still, num, 0)
         assert 1 <= len(fit.units) <= 2 * num and fit.units.shape == fit.duals.shape
         assert np.isfinite(fit.units).all() and np.abs(fit.duals).max() < 1e6
-        assert np.isfinite(fit.rebuild(still)).all()
+        assert np.isfinite(fit.reconstruct(still)).all()
 
 
 def test_variance_explained_is_that_of_other_worlds():
@@ -252,11 +252,12 @@ def synthetic(split: int, num_episodes: int = 60, length: int = 20) -> Rows:
 
 def test_the_direction_that_tells_is_found_and_what_nothing_tells_is_not(hasty):
     rows = {split: synthetic(k) for k, split in enumerate(SPLITS)}
-    study, blocks = Study(rows, 6, 1, 0), {"memory": slice(0, 10)}
-    assert study.properties == {"door": [0, 1], "carrying": [0, 1]}
+    settings, blocks = StudySettings(num_components=6, num_seeds=1), {"memory": slice(0, 10)}
+    properties = known_properties(rows)
+    assert properties == {"door": [0, 1], "carrying": [0, 1]}
     pieces = []
-    part = study.block("memory", blocks["memory"], lambda: pieces.append(1))
-    assert len(pieces) == study.num_pieces
+    part = study_block(rows, properties, "memory", blocks["memory"], settings, lambda: pieces.append(1))
+    assert len(pieces) == len(METHODS) * 2 + 2
     directions = join_parts({"memory": part}, blocks, rows["train"], "digest")
     door, carrying = probe_rows({"memory": part}, directions)
     assert door["accuracy"] > 0.98 and door["best_accuracy"] > 0.98 and door["selectivity"] > 0.8
@@ -294,7 +295,8 @@ def test_a_probe_of_several_classes_has_a_direction_for_each(hasty):
         hidden = centers[labels] + rng.standard_normal((len(episode), 5)) @ spread.T
         shown = np.where(rng.random(len(episode)) < 0.1, UNKNOWN, 2 * labels).astype(np.int8)  # classes 0, 2, 4
         rows[split] = Rows(hidden.astype(np.float32), {"room": shown}, episode, np.tile(np.arange(20), 60))
-    part = Study(rows, 3, 2, 0).block("memory", slice(0, 5), lambda: None)
+    settings = StudySettings(num_components=3, num_seeds=2)
+    part = study_block(rows, known_properties(rows), "memory", slice(0, 5), settings, lambda: None)
     directions = join_parts({"memory": part}, {"memory": slice(0, 5)}, rows["train"], "digest")
     numbers = [directions.number(f"probe.room:{room}") for room in (0, 2, 4)]
     assert numbers == list(range(len(directions) - 3, len(directions))) and part["room classes"].tolist() == [0, 2, 4]
@@ -448,7 +450,7 @@ def test_the_command_goes_on_where_it_was_cut_off_with_the_same_bytes(recording,
     assert in_process(command.main, *flags_of(recording, tmp_path / "whole", **blocks)) == 0
     told = capsys.readouterr().out
     assert "expert_1_0" in told and "carrying" in told and "directions.npz" in told
-    real, calls = command.write_part, []
+    real, calls = study.write_part, []
 
     def cut_off(path, part):
         calls.append(path)
@@ -457,7 +459,7 @@ def test_the_command_goes_on_where_it_was_cut_off_with_the_same_bytes(recording,
         real(path, part)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "write_part", cut_off)
+        patch.setattr(study, "write_part", cut_off)
         assert in_process(command.main, *flags_of(recording, tmp_path / "cut", **blocks)) == 2
     first = tmp_path / "cut" / "parts" / "router_0.npz"
     written = first.stat().st_mtime_ns
@@ -481,12 +483,12 @@ def test_bad_input_is_one_line_with_exit_code_2(recording, tmp_path, capsys):
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     cases = [
-        ({"blocks": "router_7"}, "--blocks must be some of router_0"),
-        ({"behaviours": "argmax,me"}, "--behaviours must be some of argmax"),
-        ({"num_components": 0}, "--num_components must be from 1"),
+        ({"blocks": "router_7"}, "--blocks"),
+        ({"behaviours": "argmax,me"}, "--behaviours"),
+        ({"num_components": 0}, "--num_components"),
         ({"data_dir": tmp_path}, "is no recording"),
         ({}, "holds something else"),
-        ({"max_rows": 100, "out": tmp_path / "few"}, "too few to judge by"),
+        ({"max_rows": 100, "out": tmp_path / "few"}, "--max_rows"),
     ]
     for flags, message in cases:
         assert in_process(command.main, *flags_of(recording, flags.pop("out", out), **flags)) == 2

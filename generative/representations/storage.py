@@ -1,14 +1,15 @@
-"""Directions of a policy's memory as a file: unit vectors, what reads the coordinate along each, and random ones.
+"""Directions of a policy's hidden state: unit vectors, duals that read the coordinates; their file; random directions.
 
-A direction has a unit vector u, along which the memory is moved, and a dual vector w with w . u = 1, which reads the
-coordinate w . (h - mean). Of an orthonormal set both are the same; of ICA and NMF they are not, and only the duals of a
-set tell one of its directions from the others. Neither has a mean in it.
+A direction has a unit vector u, along which the hidden state is moved, and a dual vector w with w . u = 1, which reads
+the coordinate w . (h - mean). In an orthonormal set both are the same; in those of ICA and NMF they are not, and only
+the duals of a set tell its directions apart. Neither contains a mean.
 
-The direction of a probe (`<block>.probe.<property>`) leads from the mean memory of one class to that of the other: u is
-what changes with the property, and w, the weights of logistic regression, what it is told by. Weights are no way to
-move the memory, as they also cancel what disturbs the reading (Haufe et al. 2014, NeuroImage 87). With w . u = 1, to
-remove the coordinate makes the means of both classes equal, so that no linear reading is left (Belrose et al. 2023,
-arXiv 2306.03819). Directions of several properties are no basis: to remove one's coordinate changes the others'.
+The direction of a probe (`<block>.probe.<property>`) leads from the mean hidden state of one class to the mean of the
+other: u is what changes with the property, and w, the weights of logistic regression, reads it. Moving the hidden state
+along the weights themselves would be wrong, as they also cancel noise of the reading (Haufe et al. 2014, NeuroImage
+87). With w . u = 1, removing the coordinate makes the means of both classes equal, so that no linear reading is left
+(Belrose et al. 2023, arXiv 2306.03819). Directions of several properties are no basis: removing the coordinate of one
+changes those of others.
 Axis letters: K directions, S hidden units.
 """
 
@@ -22,21 +23,22 @@ import numpy as np
 from mop.common.errors import InputError
 from mop.common.files import write_atomic
 
-ALL = "all"  # the block of the whole memory
-_SPACE_SHARE, _LEAST_SPACE = 0.95, 8  # of the variance, and of principal components, where random directions lie
+ALL = "all"  # the block of the whole hidden state
+_RANDOM_VARIANCE = 0.95  # share of the variance in the space of random directions
+_MIN_COMPONENTS = 8  # principal components of that space
 
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """K directions of the memory of one policy, with mean and covariance of that memory."""
+    """K directions of the hidden state of one policy, with the mean and covariance of the hidden state."""
 
     units: np.ndarray  # (K, S) float32, of length 1, zero outside the block
     duals: np.ndarray  # (K, S) float32, zero outside the block; dual . unit = 1
     names: np.ndarray  # (K,) texts, "router_0.pca.3"
     blocks: np.ndarray  # (K,) texts, a key of the policy's `hidden_layout`, or ALL
     methods: np.ndarray  # (K,) texts
-    mean: np.ndarray  # (S,) float32, of the memory after a step
-    covariance: np.ndarray  # (S, S) float32, of the memory after a step
+    mean: np.ndarray  # (S,) float32, of the hidden state after a step
+    covariance: np.ndarray  # (S, S) float32
     block_names: np.ndarray  # (blocks,) texts
     block_columns: np.ndarray  # (blocks, 2) int64, first column and end of each
     checkpoint: np.ndarray  # () text: SHA-256 of the policy's file
@@ -51,18 +53,18 @@ class Directions:
         return np.sqrt(np.maximum(((duals @ covariance) * duals).sum(1), 0.0))
 
     def columns(self, block: str) -> slice:
-        """The columns of the memory that a block has."""
+        """The columns of a block in the hidden state."""
         start, end = self.block_columns[self.block_names.tolist().index(block)].tolist()
         return slice(start, end)
 
     def coordinates(self, hidden: np.ndarray) -> np.ndarray:
-        """Coordinates (..., K) float32 of memories (..., S)."""
+        """Coordinates (..., K) float32 of hidden states (..., S)."""
         return (hidden - self.mean) @ self.duals.T
 
     def number(self, text: str) -> int:
-        """The index of a direction, given as that index, by its name, or by the end of its name if no other has it.
+        """The index of a direction, given as that index, by its name, or by a unique end of its name.
 
-        Ends begin behind a point: "probe.saw ahead". Raises InputError where there is none.
+        Ends begin after a point: "probe.saw ahead".
         """
         names = self.names.tolist()
         if text in names:
@@ -78,13 +80,13 @@ class Directions:
 
 
 def write_directions(path: str | Path, directions: Directions) -> None:
-    """Write a file that `load_directions` reads. Raises OSError."""
+    """Write a file for `load_directions`."""
     arrays = {field.name: getattr(directions, field.name) for field in fields(Directions)}
     write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 def load_directions(path: str | Path) -> Directions:
-    """The directions of a file. Raises InputError where it is none."""
+    """Load the directions of a file."""
     try:
         with np.load(path, allow_pickle=False) as file:
             directions = Directions(**{field.name: file[field.name] for field in fields(Directions)})
@@ -122,7 +124,7 @@ def _check(path: str | Path, directions: Directions) -> None:
 
 
 def block_slices(hidden_layout: Mapping[str, slice]) -> dict[str, slice]:
-    """The blocks of a memory, name -> columns: each GRU's, and all of them where there are several."""
+    """The blocks of a hidden state, name -> columns: one for each GRU, and ALL if there are several."""
     whole = {ALL: slice(0, max(columns.stop for columns in hidden_layout.values()))}
     return {**hidden_layout, **(whole if len(hidden_layout) > 1 else {})}
 
@@ -131,14 +133,14 @@ def block_slices(hidden_layout: Mapping[str, slice]) -> dict[str, slice]:
 
 
 def random_unit(directions: Directions, block: str, rng: np.random.Generator) -> np.ndarray:
-    """A unit vector (S,) float64 in a block, random among the leading principal components that hold 95 % of it.
+    """A random unit vector (S,) float64 in the leading principal components that hold 95 % of a block's variance.
 
-    A direction elsewhere, where the memory never is, would be a weak control.
+    A direction elsewhere, where the hidden state never is, would be a weak control.
     """
     columns = directions.columns(block)
     values, vectors = np.linalg.eigh(directions.covariance[columns, columns].astype(np.float64))
     held = np.cumsum(values[::-1]) / max(values.sum(), 1e-300)
-    num = min(max(int(np.searchsorted(held, _SPACE_SHARE)) + 1, _LEAST_SPACE), len(values))
+    num = min(max(int(np.searchsorted(held, _RANDOM_VARIANCE)) + 1, _MIN_COMPONENTS), len(values))
     drawn = rng.standard_normal(num)
     unit = np.zeros(len(directions.mean))
     unit[columns] = vectors[:, ::-1][:, :num] @ drawn / np.linalg.norm(drawn)
