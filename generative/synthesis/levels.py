@@ -1,4 +1,4 @@
-"""Levels of a task: what stands where in its worlds, levels as distributions that can be optimised, and back to worlds.
+"""Levels of a task: the prior over its worlds, levels as distributions that can be optimised, and levels as worlds.
 
 A level is a world of the task at its beginning with other things in it: walls, places of doors, mission and step limit
 are those of that world, its base. Free cells hold what free cells of the task's worlds hold, and doors are doors that
@@ -47,7 +47,7 @@ class Level(NamedTuple):
 
 
 class Clause(NamedTuple):
-    """What a mission says there is: things of a type and a colour, one ("the") or several ("a")."""
+    """Things of a mission, of a type and a colour: one ("the") or several ("a")."""
 
     kind: int | None  # Minigrid's number; None: any
     color: int | None
@@ -55,10 +55,7 @@ class Clause(NamedTuple):
 
 
 def level_of(world: World) -> Level:
-    """The level that a world is which has just begun. Raises InputError where a level cannot say what is in the world.
-
-    It cannot say what is in a box or in the agent's hand.
-    """
+    """The level of a world that has just begun; a level has no room for things in boxes or in the agent's hand."""
     env = world.env
     if env.carrying is not None or any(getattr(cell, "contains", None) is not None for cell in env.grid.grid):
         raise InputError("worlds of this task begin with things in boxes or in the hand; choose another task")
@@ -66,15 +63,15 @@ def level_of(world: World) -> Level:
 
 
 def clauses_of(world: World) -> list[Clause]:
-    """What the mission of a world says there is; where it is to be from the agent is left out."""
-    instructions, found = [world.env.instrs], []
+    """The things in the mission of a world, without their places relative to the agent."""
+    instructions, clauses = [world.env.instrs], []
     for instruction in instructions:
         instructions += [getattr(instruction, name) for name in ("instr_a", "instr_b") if hasattr(instruction, name)]
         for name in ("desc", "desc_move", "desc_fixed"):
             if (desc := getattr(instruction, name, None)) is not None:
                 kind, color = OBJECT_TO_IDX.get(desc.type), COLOR_TO_IDX.get(desc.color)
-                found.append(Clause(kind, color, len(desc.obj_set) == 1))
-    return found
+                clauses.append(Clause(kind, color, len(desc.obj_set) == 1))
+    return clauses
 
 
 # --- what stands where ------------------------------------------------------------------------------------------------
@@ -82,7 +79,7 @@ def clauses_of(world: World) -> list[Clause]:
 
 @dataclass(frozen=True)
 class LevelPrior:
-    """Log probabilities of what is where in the worlds of a task, given their walls and the places of their doors.
+    """Log probabilities of the contents of cells in the worlds of a task, given the places of walls and doors.
 
     Places are taken as independent; every direction is as likely as another.
     """
@@ -199,14 +196,15 @@ class SoftLevels:
 
     def missing(self, draw: Draw) -> Tensor:
         """How many things (N,) are missing, or too many, for the missions to read as they do."""
-        counts, amiss = draw.cells.masked_fill(self.is_wall[..., None], 0.0).sum(1), []
+        counts = draw.cells.masked_fill(self.is_wall[..., None], 0.0).sum(1)
+        missing = []
         for of_level, clauses in zip(counts, self._clauses, strict=True):
-            found = [(of_level[matches].sum(), is_unique) for matches, is_unique in clauses]
-            amiss.append(sum((count - 1).abs() if is_unique else (2 - count).relu() for count, is_unique in found))
-        return torch.stack(amiss)
+            sums = [(of_level[matches].sum(), is_unique) for matches, is_unique in clauses]
+            missing.append(sum((count - 1).abs() if is_unique else (2 - count).relu() for count, is_unique in sums))
+        return torch.stack(missing)
 
-    def likeness(self) -> Tensor:
-        """How like each level is to the others, (N,): the mean cosine of their probabilities of things and places."""
+    def similarity(self) -> Tensor:
+        """The similarity of each level to the others, (N,): mean cosine of their probabilities of things and places."""
         cells, place, direction = (logits.softmax(-1) for logits in self.parameters)
         is_thing = torch.arange(cells.shape[-1]) != self._empty
         things = (cells * is_thing).masked_fill(self.is_wall[..., None], 0.0).flatten(1)
@@ -244,9 +242,9 @@ def _draw(logits: Tensor, temperature: float, generator: torch.Generator | None)
 
 
 def build(world: World, level: Level) -> str:
-    """Make a world that of a level, at its beginning; returns why it is no legal level of the task, "" if it is one.
+    """Turn a world into a level, at its beginning; returns why it is no legal level of the task, "" if it is one.
 
-    The mission is that of the base: it must read the same of what is there now.
+    The mission is the one of the base: with the new contents it must read the same.
     """
     world.reset(level.seed)
     env, before = world.env, level_of(world).codes
@@ -271,7 +269,7 @@ def build(world: World, level: Level) -> str:
 
 
 def _why_not(env, mission: str) -> str:
-    """Why the generator of a task would not have made this world with this mission; "" where it could have."""
+    """Why the task could not generate this world with this mission; "" where it could."""
     try:
         if env.instrs.surface(env) != mission:
             return "its mission would read otherwise"
@@ -284,7 +282,7 @@ def _why_not(env, mission: str) -> str:
 
 
 def ask_bot(world: World) -> int | str:
-    """How many steps the bot needs from the beginning of a world, or how it fails."""
+    """The number of steps that the bot needs from the beginning of a world, or how it fails."""
     try:
         return solve_with_bot(world)
     except TeacherFailure as failure:

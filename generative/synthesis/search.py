@@ -1,13 +1,13 @@
-"""The search for levels that excite a quantity of the policy, by gradients through policy and world.
+"""Activation maximisation over levels: search by gradients through policy and world.
 
-Of each level, values = the quantity at steps 0 ... T - 1 of the closed loop that begins in it, and what is maximised is
+For each level, values = the quantity at steps 0 ... T - 1 of the closed loop that begins in it. The objective is
 
-    J = read(values) / sd + prior log p(level) - mission missing - diversity likeness
+    J = read(values) / sd + prior log p(level) - mission missing - diversity similarity
 
 read: their mean, or the last one; sd: the standard deviation over random levels of the task; log p: `LevelPrior`, in
-nats; missing: things that the mission speaks of and are not there; likeness to the other levels. Levels are drawn
-by straight-through Gumbel-softmax at a temperature that falls, so the policy sees legal worlds only, and of all that
-were drawn the best with nothing missing is kept. Adam moves the logits.
+nats; missing: things that the mission speaks of and are not there; similarity to the other levels. Levels are drawn
+by straight-through Gumbel-softmax at a falling temperature, so the policy sees legal worlds only; the best draw with
+nothing missing is kept. Adam moves the logits.
 Axis letters: N levels, T steps, I iterations.
 """
 
@@ -24,8 +24,12 @@ from generative.attribution.closed_loop import roll_out
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.base import Target
 from generative.simulators.base import Simulator, State
+from generative.simulators.exact import ExactSimulator
+from generative.simulators.world_model import WorldModel
 from generative.synthesis.levels import Draw, Level, SoftLevels
+from mop.common.cli import setting
 from mop.common.seeding import stream_seed
+from mop.envs.babyai import NUM_ACTIONS
 
 # the beginning of a level in the exact simulator -> the simulator's own, and what the policy sees first (N, X), None
 # for what the simulator shows
@@ -36,24 +40,26 @@ READINGS: dict[str, Callable[[Tensor], Tensor]] = {  # values (T, N) -> (N,)
 }
 
 
-@dataclass(frozen=True)
+TEMPERATURES = (2.0, 0.3)  # first and last
+
+
+@dataclass(frozen=True, kw_only=True)
 class Search:
-    """How levels are optimised."""
+    """Settings of the search."""
 
-    num_steps: int = 4  # T
-    read: str = "mean"  # of READINGS
-    iterations: int = 300
-    lr: float = 0.1
-    prior: float = 0.005  # standard deviations of the quantity for a nat
-    mission: float = 1.0  # ... for a thing that is missing
-    diversity: float = 0.5  # ... for levels that are all the same
-    sureness: float = 0.95  # the probability, at first, of each thing of a level's base
-    temperatures: tuple[float, float] = (2.0, 0.3)
-    seed: int = 0
+    num_steps: int = setting(4, "steps over which the quantity is read", low=1, high=100)  # T
+    read: str = setting("mean", "how it is read from these steps", choices=READINGS)
+    iterations: int = setting(300, "iterations of the search", low=1, high=10**6)
+    lr: float = setting(0.1, "learning rate of Adam on the logits", low=0)
+    prior: float = setting(0.005, "weight of a nat of a level's log prior, in sd of the quantity", low=0)
+    mission: float = setting(1.0, "weight of a thing of the mission that is missing", low=0)
+    diversity: float = setting(0.5, "weight of the levels' similarity", low=0)
+    sureness: float = setting(0.95, "initial probability of the contents of a level's base", low=0.05, high=0.999)
+    seed: int = setting(0, "seed of worlds, search and controls", low=0)
 
 
-class Found(NamedTuple):
-    """What a search has found of N levels."""
+class SearchResult(NamedTuple):
+    """N optimised levels."""
 
     levels: list[Level]
     predicted: np.ndarray  # (N,) the quantity in the simulator
@@ -69,50 +75,64 @@ def search_levels(
     target: Target,
     search: Search,
     sd: float,
-) -> Found:
+) -> SearchResult:
     """Optimise the levels, which are changed; lang (N, G), sd: of the quantity over random levels."""
     generator = torch.Generator().manual_seed(stream_seed(search.seed, "search of levels"))
     optimizer = torch.optim.Adam(levels.parameters, search.lr)
-    hidden, best = policy.initial_hidden(len(lang)), _Best(levels, len(lang))
+    hidden = policy.initial_hidden(len(lang))
+    best = _Best(levels, len(lang))
 
-    def excite(draw: Draw) -> tuple[Tensor, Tensor]:
-        """The quantity (N,), and what it is worth with its prior (N,)."""
+    def objective(draw: Draw) -> tuple[Tensor, Tensor]:
+        """The quantity (N,), and the objective with the log-prior (N,)."""
         state, first_view = begin(levels.state(draw))
         trace = roll_out(policy, simulator, state, lang, hidden, search.num_steps, first_view=first_view)
         values = torch.stack([target(trace.answer(t)) for t in range(search.num_steps)])
         value = READINGS[search.read](values)
         return value, value / sd + search.prior * levels.log_prior(draw)
 
-    curve, (hot, cold), is_climbing = [], search.temperatures, search.lr > 0
+    curve = []
+    hot, cold = TEMPERATURES
+    is_climbing = search.lr > 0
     name = "optimising" if is_climbing else "searching without gradients"
     for i in tqdm(range(search.iterations), name, leave=False, dynamic_ncols=True):
         with torch.set_grad_enabled(is_climbing):
             draw = levels.draw(hot * (cold / hot) ** (i / max(1, search.iterations - 1)), generator)
-            (value, worth), missing = excite(draw), levels.missing(draw)
-            loss = search.mission * missing + search.diversity * levels.likeness() - worth
+            (value, score), missing = objective(draw), levels.missing(draw)
+            loss = search.mission * missing + search.diversity * levels.similarity() - score
         if is_climbing:
             optimizer.zero_grad()
             loss.sum().backward()
             optimizer.step()
-        best.note(draw, value, worth, missing)
+        best.note(draw, value, score, missing)
         curve.append(value.detach().numpy())
     with torch.no_grad():
         draw = levels.draw(1.0, None)
-        best.note(draw, *excite(draw), levels.missing(draw))
-    return Found(levels.decode(best.draw), best.value.numpy(), np.stack(curve))
+        best.note(draw, *objective(draw), levels.missing(draw))
+    return SearchResult(levels.decode(best.draw), best.value.numpy(), np.stack(curve))
+
+
+def begin_learned(model: WorldModel, exact: ExactSimulator, lang: Tensor) -> Begin:
+    """How levels begin in a learned simulator: it is shown the agent's first view, and no more."""
+
+    def begin(state):
+        views = exact.view(state)
+        return model.observe(views[:, None], views.new_zeros(len(views), 0, NUM_ACTIONS), lang), views
+
+    return begin
 
 
 class _Best:
-    """The best that was drawn of each level; what has nothing missing is better than what has."""
+    """The best draw of each level; draws with nothing missing come first."""
 
     def __init__(self, levels: SoftLevels, count: int):
-        self.draw, self.value = levels.draw(1.0, None), torch.full((count,), float("nan"))
-        self._worth = torch.full((count,), -np.inf)
+        self.draw = levels.draw(1.0, None)
+        self.value = torch.full((count,), float("nan"))
+        self._score = torch.full((count,), -np.inf)
 
-    def note(self, draw: Draw, value: Tensor, worth: Tensor, missing: Tensor) -> None:
-        worth = worth.detach() - 1e6 * missing.detach()
-        better = worth > self._worth
-        self._worth = torch.where(better, worth, self._worth)
+    def note(self, draw: Draw, value: Tensor, score: Tensor, missing: Tensor) -> None:
+        score = score.detach() - 1e6 * missing.detach()
+        better = score > self._score
+        self._score = torch.where(better, score, self._score)
         self.value = torch.where(better, value.detach(), self.value)
         self.draw = Draw(
             *(

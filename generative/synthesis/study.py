@@ -1,71 +1,170 @@
-"""A study of levels that excite a quantity: their search, their round trips, and the controls.
+"""Levels found in a simulator, replayed in the real world and compared with random levels of the task.
 
-Axis letters: N levels, M random levels, G numbers of a mission.
+Axis letters: N found levels, M random levels, T steps over which a quantity is read, G numbers of a mission.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
+from generative.domains.babyai.causes import OWN_CELL
+from generative.domains.babyai.cells import BALL, BOX, DOOR, KEY, WALL
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.babyai.rollouts import play
+from generative.domains.base import Target
 from generative.simulators.base import Simulator
-from generative.synthesis.levels import LevelPrior, SoftLevels, estimate_prior
-from generative.synthesis.search import Begin, Found, Search, search_levels
-from generative.synthesis.transfer import (
-    SIGHTS,
-    RandomLevels,
-    Reader,
-    Trip,
-    percentile_of,
-    play_random_levels,
-    sights_of,
-    travel,
-)
+from generative.synthesis.levels import Level, LevelPrior, SoftLevels, ask_bot, build, estimate_prior, level_of
+from generative.synthesis.search import READINGS, Begin, Search, SearchResult, search_levels
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import World
+from mop.envs.geometry import EMPTY, VIEW_SIZE
 from mop.statistics.intervals import interval_of_mean
 
 FIRST_SEED = 2**33  # of worlds: no evaluation and no training uses them
+FIRST_VIEW_FEATURES = ("a wall ahead", "a door", "a key", "a ball", "a box")
+_AT_ONCE = 256  # worlds that are played together
+_SHOWN_STEPS = 60  # of an episode, at most
+
+
+# --- in the real world ------------------------------------------------------------------------------------------------
+
+
+class Reader(NamedTuple):
+    """A policy and the quantity that is read from its episodes."""
+
+    policy: FrozenPolicy
+    target: Target
+    num_steps: int  # T
+    read: str  # of READINGS
+
+    def value_of(self, values: np.ndarray, has_ended: bool) -> float:
+        """The quantity of an episode with `values` at its rows; the last row is the episode's end if it has ended.
+
+        Where it ended before step T, a mean is over the steps that it had, and there is no last value: NaN.
+        """
+        values = values[: len(values) - has_ended][: self.num_steps]  # nobody acts on the state after the end
+        if self.read == "last" and len(values) < self.num_steps:
+            return float("nan")
+        return float(READINGS[self.read](torch.from_numpy(values).double()))
+
+    def of(self, rows: dict[str, np.ndarray]) -> float:
+        """The quantity of an episode; rows: of `play`, with `value`, of at least T - 1 actions or to its end."""
+        return self.value_of(rows["value"], bool((rows["terminated"] | rows["truncated"]).any()))
+
+
+class RandomLevels(NamedTuple):
+    """M random worlds of a task."""
+
+    levels: list[Level]
+    values: list[np.ndarray]  # of each reader, (M,)
+    features: np.ndarray  # (M, features) bool, of FIRST_VIEW_FEATURES
+
+
+def first_view_features(obs: np.ndarray) -> list[bool]:
+    """Which of FIRST_VIEW_FEATURES an observation (O,) shows; ahead is the next cell."""
+    kinds = np.array(obs[: VIEW_SIZE**2]).reshape(VIEW_SIZE, VIEW_SIZE)
+    kinds[OWN_CELL] = EMPTY  # what is carried
+    ahead = kinds[OWN_CELL[0], OWN_CELL[1] - 1]
+    return [bool(ahead == WALL), *(bool((kinds == kind).any()) for kind in (DOOR, KEY, BALL, BOX))]
+
+
+def play_random_levels(
+    make_world: Callable[[], World], seeds: Sequence[int], readers: Sequence[Reader]
+) -> RandomLevels:
+    """Play the worlds of these seeds with each reader's policy."""
+    worlds = [make_world() for _ in range(min(_AT_ONCE, len(seeds)))]
+    levels, features = [], []
+    values = [[] for _ in readers]
+    with tqdm(total=len(seeds), desc="random levels", unit="level", leave=False, dynamic_ncols=True) as bar:
+        for first in range(0, len(seeds), _AT_ONCE):
+            some = seeds[first : first + _AT_ONCE]
+            here = worlds[: len(some)]
+            for number, reader in enumerate(readers):
+                for world, seed in zip(here, some, strict=True):
+                    world.reset(seed)
+                if number == 0:
+                    levels += [level_of(world) for world in here]
+                    features += [first_view_features(world.obs) for world in here]
+                played = play(reader.policy, here, reader.num_steps - 1, measure=reader.target)
+                values[number] += [reader.of(rows) for rows in played]
+            bar.update(len(some))
+    return RandomLevels(levels, [np.array(of_reader) for of_reader in values], np.array(features))
+
+
+class RealRollout(NamedTuple):
+    """A found level, replayed in the real world."""
+
+    why_illegal: str  # "" where it is legal
+    bot: int | str  # steps that the bot needs, or how it fails
+    achieved: list[float]  # of each reader
+    rows: dict[str, np.ndarray]  # the episode of the first reader's policy, as of `play`
+
+
+def replay_in_env(world: World, level: Level, readers: Sequence[Reader]) -> RealRollout:
+    """Build a level as a real world, ask the bot, and let each reader's policy play it."""
+    why_illegal = build(world, level)
+    bot = ask_bot(world)
+    episodes = []
+    for number, reader in enumerate(readers):
+        build(world, level)
+        num_steps = reader.num_steps - 1 if number else max(_SHOWN_STEPS, reader.num_steps - 1)
+        episodes += play(reader.policy, [world], num_steps, measure=reader.target)
+    achieved = [reader.of(rows) for reader, rows in zip(readers, episodes, strict=True)]
+    return RealRollout(why_illegal, bot, achieved, episodes[0])
+
+
+def percentile_of(value: float, values: np.ndarray) -> float:
+    """The percentage of values (M,), NaN left out, that are below a value; NaN where that is NaN."""
+    known = values[np.isfinite(values)]
+    return float("nan") if np.isnan(value) or not len(known) else 100.0 * float((known < value).mean())
+
+
+# --- the study --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Study:
-    """Levels that were found of a task, and what became of them in the real world."""
+    """N levels of a task found by a search, and their rollouts in the real world."""
 
     search: Search
     prior: LevelPrior
     missions: list[str]
-    found: Found
-    without_gradients: Found
-    trips: list[Trip]
-    before: np.ndarray  # (N,) the quantity in the worlds that the levels began as
+    found: SearchResult
+    without_gradients: SearchResult
+    rollouts: list[RealRollout]
+    before: np.ndarray  # (N,) the quantity in the base worlds
     random: RandomLevels  # of the policy, and of the control if there is one
     min_percentile: float
 
     @property
     def percentiles(self) -> np.ndarray:
-        """(N,) of what is achieved, among random levels."""
-        return np.array([percentile_of(trip.achieved[0], self.random.values[0]) for trip in self.trips])
+        """(N,) of the achieved quantity, among random levels."""
+        return np.array([percentile_of(rollout.achieved[0], self.random.values[0]) for rollout in self.rollouts])
 
     @property
     def survives(self) -> np.ndarray:
         """(N,) bool: legal, and above the least percentile."""
-        is_legal = np.array([not trip.why_illegal for trip in self.trips])
+        is_legal = np.array([not rollout.why_illegal for rollout in self.rollouts])
         return is_legal & (self.percentiles >= self.min_percentile)
 
     def numbers(self) -> dict:
-        """What a summary tells. `gain`: of what is predicted, over the search without gradients, and half its interval.
+        """The numbers of a summary. `gain`: of the predicted quantity over the search without gradients.
 
-        `seen`: of SIGHTS, the share of survivors whose first view shows it, and that of random levels.
+        `seen`: of each of FIRST_VIEW_FEATURES, the shares of survivors and of random levels whose first view shows it.
         """
-        table, random = self.table(), self.random.values[0][np.isfinite(self.random.values[0])]
-        gap, gain = (table.achieved - table.predicted).abs(), (table.predicted - table.without_gradients).to_numpy()
-        is_legal, is_solved = table.legal == "yes", table.bot.map(lambda bot: isinstance(bot, int))
-        found = {
+        table = self.table()
+        random = self.random.values[0][np.isfinite(self.random.values[0])]
+        gap = (table.achieved - table.predicted).abs()
+        gain = (table.predicted - table.without_gradients).to_numpy()
+        is_legal = table.legal == "yes"
+        is_solved = table.bot.map(lambda bot: isinstance(bot, int))
+        numbers = {
             "num_levels": len(table),
             "num_random": len(random),
             "random_mean": random.mean(),
@@ -87,29 +186,36 @@ class Study:
             "low": (is_legal & ~table.survives).sum(),
         }
         if "untrained_percentile" in table:
-            found["untrained_percentile"] = table.untrained_percentile.mean()
-            found["untrained_survive"] = (table.untrained_percentile >= self.min_percentile).sum()
-        found = {name: value.item() if isinstance(value, np.generic) else value for name, value in found.items()}
-        seen = np.array([sights_of(trip.rows["obs"][0]) for trip in self.trips])[self.survives]
+            numbers["untrained_percentile"] = table.untrained_percentile.mean()
+            numbers["untrained_survive"] = (table.untrained_percentile >= self.min_percentile).sum()
+        numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in numbers.items()}
+        seen = np.array([first_view_features(rollout.rows["obs"][0]) for rollout in self.rollouts])[self.survives]
         if len(seen):
-            shares = zip(seen.mean(0).tolist(), self.random.sights.mean(0).tolist(), strict=True)
-            found["seen"] = dict(zip(SIGHTS, shares, strict=True))
-        return found
+            shares = zip(seen.mean(0).tolist(), self.random.features.mean(0).tolist(), strict=True)
+            numbers["seen"] = dict(zip(FIRST_VIEW_FEATURES, shares, strict=True))
+        return numbers
 
     def table(self) -> pd.DataFrame:
         """A row for each level."""
         priors = np.array([self.prior.log_probability(level) for level in self.random.levels])
+        percentiles, survives = self.percentiles, self.survives
         rows = []
-        for n, (level, trip) in enumerate(zip(self.found.levels, self.trips, strict=True)):
+        for n, (level, rollout) in enumerate(zip(self.found.levels, self.rollouts, strict=True)):
             log_prior = self.prior.log_probability(level)
-            row = {"level": n, "mission": self.missions[n], "before": self.before[n]}
-            row |= {"predicted": float(self.found.predicted[n]), "achieved": trip.achieved[0]}
-            row |= {"percentile": self.percentiles[n], "log_prior": log_prior}
-            row |= {"prior_percentile": percentile_of(log_prior, priors)}
-            row |= {"without_gradients": float(self.without_gradients.predicted[n])}
-            if len(trip.achieved) > 1:
-                row["untrained_percentile"] = percentile_of(trip.achieved[1], self.random.values[1])
-            row |= {"legal": trip.why_illegal or "yes", "bot": trip.bot, "survives": bool(self.survives[n])}
+            row = {
+                "level": n,
+                "mission": self.missions[n],
+                "before": self.before[n],
+                "predicted": float(self.found.predicted[n]),
+                "achieved": rollout.achieved[0],
+                "percentile": percentiles[n],
+                "log_prior": log_prior,
+                "prior_percentile": percentile_of(log_prior, priors),
+                "without_gradients": float(self.without_gradients.predicted[n]),
+            }
+            if len(rollout.achieved) > 1:
+                row["untrained_percentile"] = percentile_of(rollout.achieved[1], self.random.values[1])
+            row |= {"legal": rollout.why_illegal or "yes", "bot": rollout.bot, "survives": bool(survives[n])}
             rows.append(row | {"world_seed": level.seed})
         return pd.DataFrame(rows)
 
@@ -125,7 +231,8 @@ def run_study(
     min_percentile: float,
 ) -> Study:
     """Search levels for the first reader, and play them with all; make_begin: missions (N, G) -> `Begin`."""
-    reader, search = readers[0], replace(search, num_steps=readers[0].num_steps, read=readers[0].read)
+    reader = readers[0]
+    search = replace(search, num_steps=reader.num_steps, read=reader.read)
     random = play_random_levels(make_world, world_seeds(search.seed, "random levels", num_random), readers)
     known = random.values[0][np.isfinite(random.values[0])]
     if len(known) < 2 or (sd := float(known.std())) == 0:
@@ -135,21 +242,22 @@ def run_study(
     base_seeds = world_seeds(search.seed, "bases", num_restarts)
     for world, seed in zip(bases, base_seeds, strict=True):
         world.reset(seed)
-    lang, missions = reader.policy.embed([world.mission for world in bases]), [world.mission for world in bases]
-    found, without_gradients = (
-        search_levels(
-            reader.policy, simulator, make_begin(lang), SoftLevels(prior, bases, search.sureness), lang,
-            reader.target, replace(search, lr=lr), sd,
-        )
-        for lr in (search.lr, 0.0)
-    )  # fmt: skip
+    missions = [world.mission for world in bases]
+    lang = reader.policy.embed(missions)
+
+    def search_with(lr: float) -> SearchResult:
+        levels = SoftLevels(prior, bases, search.sureness)
+        how = replace(search, lr=lr)
+        return search_levels(reader.policy, simulator, make_begin(lang), levels, lang, reader.target, how, sd)
+
+    found, without_gradients = search_with(search.lr), search_with(0.0)
     world = make_world()
-    progress = tqdm(found.levels, "round trips", unit="level", leave=False, dynamic_ncols=True)
-    trips = [travel(world, level, readers) for level in progress]
+    progress = tqdm(found.levels, "replays", unit="level", leave=False, dynamic_ncols=True)
+    rollouts = [replay_in_env(world, level, readers) for level in progress]
     before = play_random_levels(make_world, base_seeds, readers[:1]).values[0]
-    return Study(search, prior, missions, found, without_gradients, trips, before, random, min_percentile)
+    return Study(search, prior, missions, found, without_gradients, rollouts, before, random, min_percentile)
 
 
 def world_seeds(seed: int, stream: str, count: int) -> list[int]:
-    """The seeds of some worlds, of a named stream."""
+    """World seeds from a named random stream."""
     return (FIRST_SEED + np.random.default_rng(stream_seed(seed, stream)).integers(2**32, size=count)).tolist()

@@ -1,4 +1,4 @@
-"""Levels of generative/: what they are, their search, a planted reason that is found, the round trip, the command."""
+"""Levels of generative/: what they are, their search, a planted reason that is found, replays, the command."""
 
 import sys
 from pathlib import Path
@@ -24,9 +24,8 @@ from generative.simulators.exact import ExactSimulator
 from generative.simulators.relaxation import cells
 from generative.simulators.world_model import WorldModel
 from generative.synthesis.levels import Level, SoftLevels, ask_bot, build, clauses_of, estimate_prior, level_of
-from generative.synthesis.search import Search, search_levels
-from generative.synthesis.study import run_study
-from generative.synthesis.transfer import Reader, percentile_of, travel
+from generative.synthesis.search import Search, begin_learned, search_levels
+from generative.synthesis.study import Reader, percentile_of, replay_in_env, run_study
 from mop.common.errors import InputError, exit_code
 from mop.envs.babyai import NUM_ACTIONS, World
 from mop.envs.geometry import EMPTY
@@ -169,7 +168,7 @@ def test_gradients_reach_all_that_is_optimised():
     trace = roll_out(
         policy, ExactSimulator((6, 11)), levels.state(draw), torch.zeros(3, 5), policy.initial_hidden(3), num_steps=3
     )
-    sums = [trace.routing[1][-1, :, 1].sum(), levels.log_prior(draw).sum(), levels.likeness().sum()]
+    sums = [trace.routing[1][-1, :, 1].sum(), levels.log_prior(draw).sum(), levels.similarity().sum()]
     for total in sums:
         gradients = torch.autograd.grad(total, levels.parameters, retain_graph=True, allow_unused=True)
         assert sum(bool(part is not None and (part != 0).any()) for part in gradients) >= 2
@@ -184,7 +183,7 @@ def test_levels_are_optimised_through_a_learned_simulator():
     prior, worlds, policy = estimate_prior(levels_of(UNLOCK, 40)), worlds_of(UNLOCK, range(3)), tiny_policy(0)
     torch.manual_seed(0)
     model, exact, lang = WorldModel(BABYAI, BABYAI.presets["small"], 36, 5), ExactSimulator((6, 11)), torch.zeros(3, 5)
-    levels, begin = SoftLevels(prior, worlds, 0.95), visualise.begin_learned(model, exact, lang)
+    levels, begin = SoftLevels(prior, worlds, 0.95), begin_learned(model, exact, lang)
     draw = levels.draw(2.0, torch.Generator().manual_seed(0))
     state, first_view = begin(levels.state(draw))
     torch.testing.assert_close(first_view, exact.view(levels.state(draw)))
@@ -256,10 +255,10 @@ def test_a_planted_reason_is_found_and_survives():
 
 def test_the_end_of_an_episode_ends_the_quantity():
     reader = Reader(None, None, 4, "mean")
-    assert reader.read_off(np.array([1.0, 2, 3, 4, 5]), has_ended=False) == 2.5
-    assert reader.read_off(np.array([1.0, 2, 9]), has_ended=True) == 1.5
-    assert np.isnan(reader._replace(read="last").read_off(np.array([1.0, 2, 9]), has_ended=True))
-    assert reader._replace(read="last").read_off(np.array([1.0, 2, 3, 4, 9]), has_ended=True) == 4
+    assert reader.value_of(np.array([1.0, 2, 3, 4, 5]), has_ended=False) == 2.5
+    assert reader.value_of(np.array([1.0, 2, 9]), has_ended=True) == 1.5
+    assert np.isnan(reader._replace(read="last").value_of(np.array([1.0, 2, 9]), has_ended=True))
+    assert reader._replace(read="last").value_of(np.array([1.0, 2, 3, 4, 9]), has_ended=True) == 4
 
 
 def test_percentiles_are_shares_below():
@@ -276,11 +275,11 @@ def test_a_trip_plays_the_level_and_not_its_base():
     policy.embed = lambda missions: torch.zeros(len(missions), 5)
     reader = Reader(policy, parse_target("entropy", policy), 3, "mean")
     level = base._replace(codes=codes, direction=(base.direction + 1) % 4)
-    trip = travel(World(UNLOCK, 20), level, [reader])
-    assert trip.why_illegal == "" and trip.bot in FAILURE_KINDS and len(trip.rows["action"]) == 21
-    np.testing.assert_array_equal(trip.rows["grid"][0] & 0xFFFFF, codes)
-    assert trip.rows["obs"][0, 147:151].argmax() == level.direction
-    assert trip.achieved == [reader.of(trip.rows)]
+    rollout = replay_in_env(World(UNLOCK, 20), level, [reader])
+    assert rollout.why_illegal == "" and rollout.bot in FAILURE_KINDS and len(rollout.rows["action"]) == 21
+    np.testing.assert_array_equal(rollout.rows["grid"][0] & 0xFFFFF, codes)
+    assert rollout.rows["obs"][0, 147:151].argmax() == level.direction
+    assert rollout.achieved == [reader.of(rollout.rows)]
 
 
 # --- the command ---
