@@ -90,30 +90,17 @@ def _outcome(episode: Mapping) -> str:
 # --- one episode ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class EpisodeRecord:
-    """One episode of T actions with all that is known of it: states 0 to T, steps 0 to T - 1.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EpisodeSteps:
+    """The states 0 to T of an episode of T actions, as far as captions name them; None: unknown."""
 
-    The world is None where the data do not tell it, or this machine's Minigrid makes another one; `no_world` says why.
-    """
-
-    number: int
-    title: str
-    mission: str
-    outcome: str  # "success", "failure", or "" if it is not known
     num_steps: int
-    names: list[list[str]]  # of the experts of each layer that has several
-    hues: list[list[str]]
-    layer_numbers: list[int]  # of these layers
-    weights: list[np.ndarray]  # their router weights, (T, E_l)
+    outcome: str  # "success", "failure", or "" if it is unknown
     lpc: np.ndarray | None  # (T,) float
     action: np.ndarray | None  # (T,) int
     probabilities: np.ndarray | None  # (T, A) float64 of the actions
-    subgoals: list[str] | None  # T: what the bot would be at, "open" or "open, instruction 2 of 3"
     carrying: list[str] | None  # T + 1, or T where the world is not known: what the agent holds, "" for nothing
-    events: list[tuple[int, str]]  # number of actions after which it was first true, and what happened
-    world: "Replay | None"  # noqa: F821, of mop.envs.render, which is only loaded where there are pictures
-    no_world: str
+    subgoals: list[str] | None = None  # T: the bot's, "open" or "open, instruction 2 of 3"
 
     def caption(self, t_step: int) -> str:
         """State `t_step` in words: 0 is the start, T the state after the last action."""
@@ -134,6 +121,25 @@ class EpisodeRecord:
         if self.lpc is not None and math.isfinite(self.lpc[t_step]):
             parts.append(f"LPC {self.lpc[t_step]:,.0f}")
         return " · ".join(parts)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EpisodeRecord(EpisodeSteps):
+    """One episode with all that is known of it: states 0 to T, steps 0 to T - 1.
+
+    The world is None where the data do not tell it, or this machine's Minigrid makes another one; `no_world` says why.
+    """
+
+    number: int
+    title: str
+    mission: str
+    names: list[list[str]]  # of the experts of each layer that has several
+    hues: list[list[str]]
+    layer_numbers: list[int]  # of these layers
+    weights: list[np.ndarray]  # their router weights, (T, E_l)
+    events: list[tuple[int, str]]  # number of actions after which it was first true, and what happened
+    world: "Replay | None"  # noqa: F821, of mop.envs.render, which is only loaded where there are pictures
+    no_world: str
 
 
 def episode_record(data: RoutingCache, episode: int, tile_size: int = 32) -> EpisodeRecord:

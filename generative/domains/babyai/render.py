@@ -7,28 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 
 from generative.attribution.closed_loop import roll_out
 from generative.attribution.scenes import Scenes
 from generative.domains.babyai.causes import code_of, thing_name
+from generative.domains.babyai.pictures import action_names, framed, view_pictures, world_pictures, wrong_cells
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.rollouts import greedy, play, sampler
 from generative.figures.film import Film, gate_strips
 from generative.recordings.format import Episode
 from generative.simulators.relaxation import discretise
-from mop.apps.episode_records import EpisodeRecord
-from mop.common.conventions import ACTION_NAMES
+from mop.apps.episode_records import EpisodeSteps
 from mop.common.seeding import stream_seed
 from mop.common.task_mix import task_name
 from mop.envs.babyai import World
-from mop.envs.geometry import DIRECTIONS, EMPTY, IMAGE_SIZE, VIEW_SIZE, code_color, code_kind, code_state
-from mop.envs.render import draw_cells, draw_view
-
-WRONG_HUE = "#ff0000"
-DIRECTION_COLUMNS = slice(IMAGE_SIZE, IMAGE_SIZE + 4)  # of an observation
-LAST, HALF = VIEW_SIZE - 1, VIEW_SIZE // 2
-_TILE_PX = 32
+from mop.envs.geometry import EMPTY, code_kind
 
 
 def play_films(
@@ -90,11 +83,11 @@ def simulated_film(
 
 def episode_film(rows: Mapping[str, np.ndarray], title: Sequence[str], expert_hidden_sizes, outcome: str = "") -> Film:
     """The film of an episode; rows: its T + 1 rows, arrays as a recording has them."""
-    record = _record(rows, expert_hidden_sizes, outcome)
+    steps = _steps_of(rows, expert_hidden_sizes, outcome)
     return Film(
         title=list(title),
         columns=[("the world", world_pictures(rows)), ("what the agent sees", view_pictures(rows["obs"]))],
-        captions=[record.caption(t).split(" · ") for t in range(record.num_steps + 1)],
+        captions=[steps.caption(t).split(" · ") for t in range(steps.num_steps + 1)],
         strips=gate_strips(rows["routing"], expert_hidden_sizes),
     )
 
@@ -125,7 +118,7 @@ def comparison_film(
     columns = [
         ("the world", world_pictures(truth)),
         ("what the agent sees", view_pictures(truth["obs"])),
-        ("what it sees in the simulation", [_framed(view, wrong) for view, wrong in zip(views, is_wrong, strict=True)]),
+        ("what it sees in the simulation", [framed(view, wrong) for view, wrong in zip(views, is_wrong, strict=True)]),
     ]
     strips = zip(
         gate_strips(truth["routing"], expert_hidden_sizes, ", truth"),
@@ -142,71 +135,13 @@ def outcome_of(rows) -> str:
     return "failure" + (": out of steps" if rows["truncated"].any() else "")
 
 
-def wrong_cells(true_obs: np.ndarray, simulated_obs: np.ndarray) -> np.ndarray:
-    """Which cells of views differ in type, colour or state: (T, 7, 7) bool, [j, i] as they are drawn; obs (T, 152)."""
-    differ = (true_obs[:, :IMAGE_SIZE] != simulated_obs[:, :IMAGE_SIZE]).reshape(-1, 3, VIEW_SIZE, VIEW_SIZE).any(1)
-    return differ.swapaxes(1, 2)
-
-
-def world_pictures(rows: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """The whole grid in each of T + 1 rows of a recording, with the agent; what it sees is brighter."""
-    pictures = []
-    for codes, (x, y), obs in zip(rows["grid"], rows["position"].tolist(), rows["obs"], strict=True):
-        cells = np.stack([code_kind(codes), code_color(codes), code_state(codes)], -1)
-        direction = int(obs[DIRECTION_COLUMNS].argmax())
-        pictures.append(draw_cells(cells, (x, y, direction), _seen(codes.shape, x, y, direction, obs), _TILE_PX))
-    return pictures
-
-
-def view_pictures(obs: np.ndarray) -> list[np.ndarray]:
-    """What the agent sees in each of the observations (T, 152), ahead upwards."""
-    return [draw_view(row[:IMAGE_SIZE], _TILE_PX) for row in obs]
-
-
-def action_names(actions: np.ndarray) -> list[str]:
-    """Minigrid's actions in words; -1, where there is none, as a dash."""
-    return [ACTION_NAMES[action] if action >= 0 else "-" for action in actions.tolist()]
-
-
-def _record(rows: Mapping[str, np.ndarray], expert_hidden_sizes, outcome: str) -> EpisodeRecord:
-    """The captions' source: an episode in words, without its world."""
-    return EpisodeRecord(
-        number=0,
-        title="",
-        mission="",
-        outcome=outcome,
+def _steps_of(rows: Mapping[str, np.ndarray], expert_hidden_sizes, outcome: str) -> EpisodeSteps:
+    """What captions name of an episode."""
+    return EpisodeSteps(
         num_steps=len(rows["action"]) - 1,
-        names=[],
-        hues=[],
-        layer_numbers=[],
-        weights=[],
+        outcome=outcome,
         lpc=rows["lpc"] if max(map(len, expert_hidden_sizes)) > 1 else None,
         action=rows["action"].astype(int),
         probabilities=np.exp(rows["log_probs"].astype(float)),
-        subgoals=None,  # a recording has none
         carrying=["" if code_kind(code) == EMPTY else thing_name(code_of(code)) for code in rows["carried"]],
-        events=[],
-        world=None,
-        no_world="",
     )
-
-
-def _seen(shape: tuple[int, int], x: int, y: int, direction: int, obs: np.ndarray) -> np.ndarray:
-    """Which cells of the grid (H, W) the view shows: (H, W) bool; geometry as in `mop.envs.geometry.observe`."""
-    seen = np.zeros(shape, bool)
-    dx, dy = DIRECTIONS[direction]
-    i, j = np.nonzero(obs[: VIEW_SIZE**2].reshape(VIEW_SIZE, VIEW_SIZE))  # unseen is type 0
-    columns, rows = x + dx * (LAST - j) - dy * (i - HALF), y + dy * (LAST - j) + dx * (i - HALF)
-    inside = (columns >= 0) & (columns < shape[1]) & (rows >= 0) & (rows < shape[0])
-    seen[rows[inside], columns[inside]] = True
-    return seen
-
-
-def _framed(view: np.ndarray, is_wrong: np.ndarray) -> np.ndarray:
-    """A view with a frame around the cells that are wrong."""
-    picture = Image.fromarray(view)
-    for j, i in np.argwhere(is_wrong).tolist():
-        corner = (i * _TILE_PX, j * _TILE_PX)
-        box = [*corner, corner[0] + _TILE_PX - 1, corner[1] + _TILE_PX - 1]
-        ImageDraw.Draw(picture).rectangle(box, outline=WRONG_HUE, width=3)
-    return np.asarray(picture)
