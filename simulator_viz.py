@@ -10,9 +10,8 @@ with app.setup:
 
     import marimo as mo
 
-    from generative.app import catalog, controls, page
-    from generative.app.page import parser
-    from generative.app.selection import Exhibit
+    from generative.app import catalog, controls, page, selection
+    from generative.app.selection import PageState
     from generative.recordings.format import open_recording
     from mop.apps import elements
     from mop.apps.export import Export
@@ -20,15 +19,15 @@ with app.setup:
 
 
 @app.function
-def show(exhibit, name, link=lambda values: ""):
+def show(state, name, link=lambda values: ""):
     """A figure, or why it cannot be drawn."""
-    return elements.drawn(lambda: page.drawings(exhibit)[name](), page.label_of(exhibit, name), link)
+    return elements.drawn(lambda: page.drawings(state)[name](), page.label_of(state, name), link)
 
 
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: page.save_as_script(parser()))
+        run_script(page.save_as_script)
     mo.md("# Why did it do that, and what if?")
     return
 
@@ -44,7 +43,7 @@ def _():
 def _(record_button, refresh_button):
     refresh_button.value  # pressed: look again
     try:
-        args = page.checked(parser())
+        args = page.parse_settings()
         view = elements.open_view()
         if record_button.value:
             with mo.status.spinner("Recording a policy of the zoo"):
@@ -90,14 +89,12 @@ def _(args, episode_dropdown, recording, view):
 @app.cell
 def _(args, episode_dropdown, recording, step_slider, view):
     try:
-        moment = Exhibit(
-            recording, controls.chosen_of(args, episode_dropdown.value, step_slider.value), args.checkpoint
-        )
+        present = PageState(recording, args.choices(episode_dropdown.value, step_slider.value), args.checkpoint)
     except InputError as error:
         mo.stop(True, elements.problem(error))
-    now = show(moment, "now", page.link_to_moment(moment, view))
+    now = show(present, "now", page.link_to_moment(present, view))
     mo.vstack([*filter(None, [elements.absent(view)]), now])
-    return (moment,)
+    return (present,)
 
 
 @app.cell
@@ -116,8 +113,8 @@ def _(args, recording, view):
     since_dropdown = elements.choice_dropdown(view, "since", page.ACTIONS, args.since, "Actions in between")
     actions_dropdown = elements.choice_dropdown(view, "actions", page.ACTIONS, args.actions, "Actions")
     pictures_dropdown = elements.choice_dropdown(view, "pictures", page.PICTURES, args.pictures, "Pictures")
-    horizon_slider = controls.number_slider(view, "horizon", 0, page.MAX_HORIZON, args.horizon, "Steps back")
-    steps_slider = controls.number_slider(view, "steps", 1, page.MAX_STEPS, args.num_sim_steps, "Steps ahead")
+    horizon_slider = controls.number_slider(view, "horizon", 0, selection.MAX_HORIZON, args.horizon, "Steps back")
+    steps_slider = controls.number_slider(view, "steps", 1, selection.MAX_STEPS, args.num_sim_steps, "Steps ahead")
     return actions_dropdown, horizon_slider, pictures_dropdown, since_dropdown, steps_slider, target_dropdown
 
 
@@ -146,7 +143,7 @@ def _(
     actions_dropdown,
     args,
     horizon_slider,
-    moment,
+    present,
     pictures_dropdown,
     recording,
     simulator_dropdown,
@@ -155,7 +152,7 @@ def _(
     target_dropdown,
 ):
     wanted = replace(
-        moment.choices,
+        present.choices,
         target=target_dropdown.value,
         horizon=horizon_slider.value,
         since=since_dropdown.value,
@@ -164,7 +161,7 @@ def _(
         actions=actions_dropdown.value,
         pictures=pictures_dropdown.value,
     )
-    asked = Exhibit(recording, wanted, args.checkpoint)
+    asked = PageState(recording, wanted, args.checkpoint)
     return asked, wanted
 
 
@@ -187,7 +184,7 @@ def _(asked, cell_dropdown, view):
 @app.cell
 def _(args, asked, cell_dropdown, change_dropdown, recording):
     edit = asked.choices.edit if cell_dropdown is None else f"{cell_dropdown.value}:{change_dropdown.value}"
-    shown = Exhibit(recording, replace(asked.choices, edit=edit), args.checkpoint)
+    shown = PageState(recording, replace(asked.choices, edit=edit), args.checkpoint)
     return (shown,)
 
 

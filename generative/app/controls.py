@@ -1,13 +1,12 @@
 """The controls of the page of the simulator; what is chosen with them stands in the address of the page."""
 
-from argparse import Namespace
 from collections.abc import Callable, Mapping
 
 import marimo as mo
 
 from generative.app import catalog, page
 from generative.app.catalog import ALL, Filter, num_steps_of
-from generative.app.selection import Choices, Exhibit, cell_names, change_names, target_names
+from generative.app.selection import PageState, cell_names, change_names, target_names
 from generative.recordings.format import BEHAVIOURS, SPLITS, Episode, Recording
 from generative.simulators.base import EXACT
 from mop.apps.elements import absent, choice_dropdown, problem
@@ -52,12 +51,12 @@ def filter_controls(view: View):
     )
 
 
-def episode_dropdown(recording: Recording, chosen: Mapping, view: View, args: Namespace):
+def episode_dropdown(recording: Recording, chosen: Mapping, view: View, settings: page.Settings):
     """A dropdown of the episodes that pass a filter, the value of `filter_controls`; None where none does."""
     listed = catalog.list_episodes(recording, Filter(**{**chosen, "least_steps": chosen["least_steps"] or 1}))
     if not len(listed):
         return None
-    asked = args.episode if args.episode is not None and args.episode in listed else None
+    asked = settings.episode if settings.episode is not None and settings.episode in listed else None
     first = catalog.first_episode(recording, listed) if asked is None else asked
     k = view.pick_number("episode", 0, len(recording) - 1, first)
     labels = catalog.episode_labels(recording, listed, k)
@@ -68,10 +67,10 @@ def episode_dropdown(recording: Recording, chosen: Mapping, view: View, args: Na
     )  # fmt: skip
 
 
-def step_slider(episode: Episode, view: View, args: Namespace):
+def step_slider(episode: Episode, view: View, settings: page.Settings):
     """A slider over the steps of an episode; the arrow keys move it."""
     last = num_steps_of(episode) - 1
-    first = args.step if args.step is not None and args.step <= last else catalog.first_step(episode)
+    first = settings.step if settings.step is not None and settings.step <= last else catalog.first_step(episode)
     return mo.ui.slider(
         0, max(last, 1), value=view.pick_number("step", 0, last, first), label="Step", full_width=True,
         include_input=True,
@@ -79,11 +78,11 @@ def step_slider(episode: Episode, view: View, args: Namespace):
     )  # fmt: skip
 
 
-def target_dropdown(recording: Recording, view: View, args: Namespace):
+def target_dropdown(recording: Recording, view: View, settings: page.Settings):
     """What is explained, and followed into the future."""
     sizes = recording.config["encoding"]["expert_hidden_sizes"]
-    words = view.words.get("target", args.target)
-    return choice_dropdown(view, "target", target_names(sizes, words), args.target, "Target")
+    words = view.words.get("target", settings.target)
+    return choice_dropdown(view, "target", target_names(sizes, words), settings.target, "Target")
 
 
 def number_slider(view: View, name: str, low: int, high: int, default: int, label: str):
@@ -94,21 +93,21 @@ def number_slider(view: View, name: str, low: int, high: int, default: int, labe
     )
 
 
-def cell_dropdown(exhibit: Exhibit, view: View):
+def cell_dropdown(state: PageState, view: View):
     """Which cell is edited: a thing, the hand, or free floor in view."""
-    cells = cell_names(exhibit)
-    asked = exhibit.choices.edit.split(":")[0]
+    cells = cell_names(state)
+    asked = state.choices.edit.split(":")[0]
     default = asked if asked in cells.values() else next(iter(cells.values()))
     return _edit_dropdown(view, "cell", cells, default, "Cell", _leaving(view, "cell", None, "change"))
 
 
-def change_dropdown(exhibit: Exhibit, cells, view: View):
+def change_dropdown(state: PageState, cells, view: View):
     """What is done with the cell of a `cell_dropdown`; None where there is none."""
     if cells is None:
         return None
     cell = cells.value
-    changes = change_names(exhibit, cell)
-    place, _, change = exhibit.choices.edit.partition(":")
+    changes = change_names(state, cell)
+    place, _, change = state.choices.edit.partition(":")
     is_asked = place == cell and change in changes.values()
     default = change if is_asked else next(iter(changes.values()))
     return _edit_dropdown(view, "change", changes, default, "Change", view.keep("change", None))
@@ -128,25 +127,19 @@ def _edit_dropdown(view: View, name: str, options: Mapping[str, str], default: s
     return mo.ui.dropdown(options, first, label=label, allow_select_none=False, on_change=keep)
 
 
-def beside_figures(tab: str, exhibit: Exhibit, view: View) -> dict[str, mo.Html]:
+def beside_figures(tab: str, state: PageState, view: View) -> dict[str, mo.Html]:
     """What stands above and below the figures of a tab. Raises InputError."""
     above, below = mo.Html(""), mo.Html("")
     notes = []
-    if exhibit.choices.simulator != EXACT:
-        line, is_enough = exhibit.fidelity
+    if state.choices.simulator != EXACT:
+        line, is_enough = state.fidelity
         notes.append(problem(line, "info" if is_enough else "warn"))
     if tab == "Why":
-        below = mo.Html(page.causes_table(exhibit, view))
+        below = mo.Html(page.causes_table(state, view))
     if tab == "Imagine":
-        stats = [mo.stat(value, name, remark, bordered=True) for value, name, remark in page.facts(exhibit)]
+        stats = [mo.stat(value, name, remark, bordered=True) for value, name, remark in page.facts(state)]
         above = mo.hstack(stats, justify="start", align="stretch", wrap=True)
     return {"above": mo.vstack([*notes, above]) if notes else above, "below": below}
-
-
-def chosen_of(args: Namespace, k: int, step: int, **chosen) -> Choices:
-    """What is chosen, on top of the flags."""
-    flags = {name: getattr(args, name) for name in Choices.__dataclass_fields__ if name not in _MOMENT}
-    return Choices(int(k), int(step), **{**flags, **chosen})
 
 
 def _leaving(view: View, name: str, default: object, *others: str) -> Callable[[object], None]:

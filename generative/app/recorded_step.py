@@ -1,13 +1,14 @@
-"""A moment of a recorded episode: why the policy answered as it did, and what came of it, also after an edit.
+"""A recorded step in the real world and in a simulator: causes of its answer, futures, and the effects of edits.
 
-What comes after a moment is a future: rows as a recording has them, of the real world or of a simulator. In both, the
-policy acts by its argmax, or what was recorded is done again. A future begins with what was there, or with one edit of
-it (`generative.attribution.counterfactuals`), and its row i is i steps later.
+A future is the rows that follow a step, as a recording has them, in the real world or in a simulator; row i is i steps
+later. In both, the policy acts by its argmax, or the recorded actions are repeated. A future begins with the recorded
+state, or with one edit of it (`generative.attribution.counterfactuals`).
 Axis letters: T rows of a future, N futures, S hidden units, G numbers of a mission, C things.
 """
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +21,13 @@ from generative.attribution.closed_loop import Trace, roll_out
 from generative.attribution.counterfactuals import Edit, clone, edit_world, legal_edits
 from generative.attribution.explanations import PATHS
 from generative.attribution.integrated_gradients import ClosedLoopRollout, predict_effects
-from generative.attribution.scenes import VIEW, Scene
+from generative.attribution.scenes import VIEW, Scene, Scenes
 from generative.domains.babyai.causes import Thing, code_of, place_name, thing_name
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.rollouts import greedy, play
 from generative.domains.babyai.scenes import WorldScene
-from generative.domains.base import Answer, Target
+from generative.domains.babyai.targets import parse_target
+from generative.domains.base import Answer
 from generative.domains.registry import open_scenes
 from generative.recordings.format import Episode, Recording, find_policy
 from generative.simulators.base import EXACT, State
@@ -45,7 +47,7 @@ _VERBS = {"open": "open", "closed": "close", "locked": "lock"}
 
 
 class Cause(NamedTuple):
-    """What a thing contributes to a target, `lag` steps later: minus the predicted effect of its absence, by path."""
+    """The contribution of a thing to a target `lag` steps later: minus the predicted effect of its absence, by path."""
 
     lag: int
     thing: Thing
@@ -58,27 +60,19 @@ class Cause(NamedTuple):
         return sum(self.by_path.values())
 
 
-class Laboratory:
-    """A recording's policy, its worlds, and a simulator of them."""
+@dataclass(frozen=True, eq=False)
+class RecordingContext:
+    """A recording with its policy and the scenes of a simulator."""
 
-    def __init__(self, recording: Recording, simulator: str = EXACT, checkpoint: str | Path | None = None):
-        """simulator: EXACT, or the folder of a learned one; checkpoint: where the policy lies now, if it was moved.
-
-        Raises InputError where the policy or the simulator is missing, or is another one.
-        """
-        self.recording, self.simulator = recording, simulator
-        encoding = recording.config["encoding"]
-        self.task_id, self.max_steps = encoding["task_id"], encoding["max_steps"]
-        self.policy = load_policy(recording, checkpoint)
-        self.imagined = open_scenes(simulator, recording)
-        self.is_exact = simulator == EXACT
+    recording: Recording
+    policy: FrozenPolicy
+    scenes: Scenes
+    is_exact: bool
 
     def worlds(self, episode: Episode, steps: range) -> Iterator[World]:
-        """The real world of an episode at some steps, one after the other; it goes on with the next.
-
-        Raises InputError where this Minigrid makes another world of the seed.
-        """
-        world = World(self.task_id, self.max_steps)
+        """The real world of an episode at some steps; it is the same object each time."""
+        encoding = self.recording.config["encoding"]
+        world = World(encoding["task_id"], encoding["max_steps"])
         world.reset(episode.seed)
         for step in range(steps.stop):
             if step in steps:
@@ -88,138 +82,183 @@ class Laboratory:
             if step + 1 < steps.stop:
                 world.step(int(episode["action"][step]))
 
-    def scenes(self, episode: Episode, steps: range) -> Iterator[tuple[World, Scene]]:
-        """The real world at some steps, and what the simulator begins with there."""
+    def scenes_at(self, episode: Episode, steps: range) -> Iterator[tuple[World, Scene]]:
+        """The real world at some steps, and the beginning of a simulation there."""
         for step, world in zip(steps, self.worlds(episode, steps), strict=True):
-            yield world, self.imagined.at_world(world) if self.is_exact else self.imagined.at(episode, step, VIEW)
+            yield world, self.scenes.at_world(world) if self.is_exact else self.scenes.at(episode, step, VIEW)
 
 
-class Moment:
-    """A step of an episode, in the real world and in a simulator. It is not changed by what is asked of it."""
+@dataclass(frozen=True, eq=False)
+class RecordedStep:
+    """A step of an episode, in the real world and in a simulator."""
 
-    def __init__(self, laboratory: Laboratory, episode: Episode, step: int, is_recorded: bool = False):
-        """is_recorded: what was recorded is done, rather than the policy's argmax."""
-        self.laboratory, self.policy, self.episode = laboratory, laboratory.policy, episode
-        self.step, self.is_recorded = step, is_recorded
-        self._simulator = laboratory.imagined.simulator
-        self.lang = torch.from_numpy(np.array(episode.lang))[None]
-        ((self.world, self._scene),) = laboratory.scenes(episode, range(step, step + 1))
-        self.steps_left = len(episode["action"]) - 1 - step
+    context: RecordingContext
+    episode: Episode
+    step: int
+    repeats_actions: bool  # the recorded actions are executed, rather than the policy's argmax
+    world: World  # copy it before it steps
+    scene: Scene
 
-    def causes(self, target: Target, horizon: int) -> list[Cause]:
-        """What each thing that was there up to `horizon` steps before contributes to the target, walls left out."""
-        found = []
-        steps = range(max(0, self.step - horizon), self.step + 1)
-        for step, (world, scene) in zip(steps, self.laboratory.scenes(self.episode, steps), strict=True):
-            things = [thing for thing in scene.things if thing.code[0] != _WALL]
-            if things:
-                loop, changed = self._loop(scene, step, self.step - step), scene.without(things)
-                (effects,) = predict_effects(loop, scene.inputs, changed, [target], num_points=NUM_POINTS)
-                by_path = {path: (-effects.total(path)).tolist() for path in PATHS}
-                for number, thing in enumerate(things):
-                    parts = {path: values[number] for path, values in by_path.items()}
-                    found.append(Cause(self.step - step, thing, _key(thing, scene, world), parts))
-        return found
+    @property
+    def lang(self) -> Tensor:
+        """The policy's mission vector (1, G)."""
+        return torch.from_numpy(np.array(self.episode.lang))[None]
 
-    def real_futures(self, edits: Sequence[Edit | None], num_steps: int) -> list[Rows]:
-        """What truly comes, up to `num_steps` steps later or to the end of the episode, after each edit or none."""
-        num_steps = self._limited(num_steps)
-        hidden = self._hidden(self.step).expand(len(edits), -1)
-        choose = self._as_recorded() if self.is_recorded else greedy
-        worlds = self._edited(edits)
-        return play(self.policy, worlds, num_steps, choose, hidden, self.lang.expand(len(edits), -1))
+    def hidden(self, step: int) -> Tensor:
+        """The recorded hidden state (1, S) before a step."""
+        return torch.from_numpy(np.array(self.episode["hidden"][step]))[None]
 
-    @torch.no_grad()
-    def simulated_futures(self, edits: Sequence[Edit | None], num_steps: int) -> list[Rows]:
-        """The same in the simulator, which knows no end of an episode."""
-        num_steps = self._limited(num_steps)
-        there = {name: torch.cat(parts) for name, *parts in _by_name([self._there(edit) for edit in edits])}
-        state, first_view = self._scene.begin(there)
-        hidden, lang = self._hidden(self.step), self.lang
-        actions = self._actions(self.step, num_steps)
-        trace = roll_out(
-            self.policy, self._simulator, state, lang.expand(len(edits), -1), hidden.expand(len(edits), -1),
-            num_steps + 1, None if actions is None else actions.expand(len(edits), -1), first_view=first_view,
-        )  # fmt: skip
-        return [_rows_of(trace, n, self.policy) for n in range(len(edits))]
+    def horizon(self, num_steps: int) -> int:
+        """A number of steps, at most the recorded ones if these are repeated."""
+        return min(num_steps, len(self.episode["action"]) - 1 - self.step) if self.repeats_actions else num_steps
 
-    def predicted(self, edit: Edit, target: Target, num_steps: int) -> np.ndarray:
-        """The change of the target that its gradients predict of an edit, 0, 1, ... steps later: (T,) float64."""
-        changed, num_steps = self._there(edit), self._limited(num_steps)
-        effects = []
-        for lag in range(num_steps + 1):
-            (effect,) = predict_effects(
-                self._loop(self._scene, self.step, lag), self._scene.inputs, changed, [target], num_points=NUM_POINTS
-            )
-            effects.append(effect.total())
-        return torch.cat(effects).double().numpy()
+    def actions(self, step: int, num_steps: int) -> Tensor | None:
+        """The repeated actions (1, num_steps + 1), of which the last one is not executed; None: the policy acts."""
+        if not self.repeats_actions:
+            return None
+        return torch.from_numpy(self.episode["action"][step : step + num_steps + 1].astype(np.int64)).clamp(0)[None]
 
-    def values(self, rows: Rows, target: Target) -> np.ndarray:
-        """The target (T,) float64 in each row of a future; NaN where the episode is over."""
-        sizes = [len(of_layer) for of_layer in self.policy.policy.expert_hidden_sizes]
-        routing = list(torch.from_numpy(np.array(rows["routing"])).split(sizes, -1))
-        values = target(Answer(torch.from_numpy(np.array(rows["log_probs"])), routing, None)).double().numpy()
-        is_over = np.roll(rows["terminated"] | rows["truncated"], 1)
-        return np.where(is_over, np.nan, values)
+    def loop(self, scene: Scene, step: int, lag: int) -> ClosedLoopRollout:
+        """The closed loop from a step on."""
+        simulator = self.context.scenes.simulator
+        actions = self.actions(step, lag)
+        return ClosedLoopRollout(
+            self.context.policy, simulator, scene.begin, self.lang, self.hidden(step), lag, actions
+        )
 
-    @functools.cached_property
-    def edits(self) -> list[Edit]:
-        """Every edit that can be made now, those of what is nearest first, free floor last."""
-        return sorted(legal_edits(self.world), key=lambda edit: (edit.before == EMPTY, self._distance(edit)))
-
-    def cell_name(self, edit: Edit) -> str:
-        """The cell of an edit in words: "red key, 2 ahead 1 left"."""
-        held = (edit.x, edit.y) == self.world.position
-        what = "nothing" if edit.before == EMPTY and held else "floor" if edit.before == EMPTY else _named(edit.before)
-        return f"{what}, {'in the hand' if held else place_name(*self._place(edit))}"
-
-    def _there(self, edit: Edit | None) -> State:
-        """What the scene varies, (1, ...), after an edit."""
-        if edit is None:
-            return self._scene.inputs
-        if self.laboratory.is_exact:
-            return self._scene.edited([edit])
-        return self._scene.seen(self._edited([edit])[0].obs[None].copy())
-
-    def _edited(self, edits: Sequence[Edit | None]) -> list[World]:
+    def edited_worlds(self, edits: Sequence[Edit | None]) -> list[World]:
+        """Copies of the world, each with an edit."""
         worlds = [clone(self.world) for _ in edits]
         for world, edit in zip(worlds, edits, strict=True):
             if edit is not None:
                 edit_world(world, edit)
         return worlds
 
-    def _loop(self, scene: Scene, step: int, lag: int) -> ClosedLoopRollout:
-        """The closed loop from a step on."""
-        actions = self._actions(step, lag)
-        return ClosedLoopRollout(self.policy, self._simulator, scene.begin, self.lang, self._hidden(step), lag, actions)
+    def inputs(self, edit: Edit | None) -> State:
+        """The inputs of the scene (1, ...), after an edit."""
+        if edit is None:
+            return self.scene.inputs
+        if self.context.is_exact:
+            return self.scene.edited([edit])
+        return self.scene.seen(self.edited_worlds([edit])[0].obs[None].copy())
 
-    def _actions(self, step: int, num_steps: int) -> Tensor | None:
-        """The actions (1, num_steps + 1) that are done again; the last one is not executed any more."""
-        if not self.is_recorded:
-            return None
-        return torch.from_numpy(self.episode["action"][step : step + num_steps + 1].astype(np.int64)).clamp(0)[None]
 
-    def _as_recorded(self) -> Callable[[Tensor], Tensor]:
-        """The same for the real world."""
-        left = iter(self.episode["action"][self.step :].tolist())
-        return lambda logits: torch.full((len(logits),), max(0, next(left)))
+@functools.lru_cache(maxsize=4)
+def open_context(recording: Recording, simulator: str, checkpoint: str | None) -> RecordingContext:
+    """Open policy and simulator of a recording.
 
-    def _hidden(self, step: int) -> Tensor:
-        return torch.from_numpy(np.array(self.episode["hidden"][step]))[None]
+    simulator: EXACT, or the folder of a learned one; checkpoint: where the policy lies now, if it was moved. The policy
+    needs no mission encoder: the recording holds the mission vectors.
+    """
+    torch.set_num_threads(1)  # matrices are small: more threads wait for each other
+    path = find_policy(recording, checkpoint, "--checkpoint")
+    policy = _load_policy(path, path.stat().st_mtime_ns)
+    return RecordingContext(recording, policy, open_scenes(simulator, recording), simulator == EXACT)
 
-    def _limited(self, num_steps: int) -> int:
-        return min(num_steps, self.steps_left) if self.is_recorded else num_steps
 
-    def _place(self, edit: Edit) -> tuple[int, int]:
-        """Cells ahead of the agent, and to its right."""
-        (x, y), (dx, dy) = self.world.position, DIRECTIONS[self.world.direction]
-        return dx * (edit.x - x) + dy * (edit.y - y), dx * (edit.y - y) - dy * (edit.x - x)
+@functools.lru_cache(maxsize=8)
+def _load_policy(path: Path, version: int) -> FrozenPolicy:
+    return FrozenPolicy(policy_from_checkpoint(load_for_evaluation(path))[0], None, None)
 
-    def _distance(self, edit: Edit) -> int:
-        return sum(map(abs, self._place(edit)))
+
+@functools.lru_cache(maxsize=16)
+def open_step(context: RecordingContext, k: int, step: int, repeats_actions: bool) -> RecordedStep:
+    """A step of episode k."""
+    episode = context.recording.episode(k)
+    ((world, scene),) = context.scenes_at(episode, range(step, step + 1))
+    return RecordedStep(context, episode, step, repeats_actions, world, scene)
+
+
+@functools.lru_cache(maxsize=64)
+def find_causes(at: RecordedStep, target: str, horizon: int) -> list[Cause]:
+    """The contributions to a target of all things but walls, at this step and up to `horizon` steps before."""
+    parsed = parse_target(target, at.context.policy)
+    causes = []
+    steps = range(max(0, at.step - horizon), at.step + 1)
+    for step, (world, scene) in zip(steps, at.context.scenes_at(at.episode, steps), strict=True):
+        things = [thing for thing in scene.things if thing.code[0] != _WALL]
+        if not things:
+            continue
+        loop = at.loop(scene, step, at.step - step)
+        (effects,) = predict_effects(loop, scene.inputs, scene.without(things), [parsed], num_points=NUM_POINTS)
+        by_path = {path: (-effects.total(path)).tolist() for path in PATHS}
+        for number, thing in enumerate(things):
+            parts = {path: values[number] for path, values in by_path.items()}
+            causes.append(Cause(at.step - step, thing, _key(thing, scene, world), parts))
+    return causes
+
+
+@functools.lru_cache(maxsize=64)
+def find_futures(at: RecordedStep, edit: Edit | None, num_steps: int) -> tuple[Rows, Rows]:
+    """The real and the simulated future after an edit, `num_steps` steps or to the end of the episode.
+
+    The simulator knows no end of an episode.
+    """
+    num_steps = at.horizon(num_steps)
+    hidden, lang, policy = at.hidden(at.step), at.lang, at.context.policy
+    choose = _repeat(at.episode["action"][at.step :]) if at.repeats_actions else greedy
+    (real,) = play(policy, at.edited_worlds([edit]), num_steps, choose, hidden, lang)
+    with torch.no_grad():
+        state, first_view = at.scene.begin(at.inputs(edit))
+        trace = roll_out(
+            policy, at.context.scenes.simulator, state, lang, hidden, num_steps + 1, at.actions(at.step, num_steps),
+            first_view=first_view,
+        )  # fmt: skip
+    return real, _rows_of(trace, policy)
+
+
+@functools.lru_cache(maxsize=64)
+def predict_effect(at: RecordedStep, edit: Edit, target: str, num_steps: int) -> np.ndarray:
+    """The effect of an edit on a target, predicted by gradients, 0, 1, ... steps later: (T,) float64."""
+    parsed = parse_target(target, at.context.policy)
+    changed = at.inputs(edit)
+    effects = []
+    for lag in range(at.horizon(num_steps) + 1):
+        loop = at.loop(at.scene, at.step, lag)
+        (effect,) = predict_effects(loop, at.scene.inputs, changed, [parsed], num_points=NUM_POINTS)
+        effects.append(effect.total())
+    return torch.cat(effects).double().numpy()
+
+
+def target_values(policy: FrozenPolicy, rows: Rows, target: str) -> np.ndarray:
+    """A target (T,) float64 in each row of a future; NaN after the end of the episode."""
+    sizes = [len(of_layer) for of_layer in policy.policy.expert_hidden_sizes]
+    routing = list(torch.from_numpy(np.array(rows["routing"])).split(sizes, -1))
+    answer = Answer(torch.from_numpy(np.array(rows["log_probs"])), routing, None)
+    values = parse_target(target, policy)(answer).double().numpy()
+    is_over = np.roll(rows["terminated"] | rows["truncated"], 1)
+    return np.where(is_over, np.nan, values)
+
+
+def _repeat(actions: np.ndarray) -> Callable[[Tensor], Tensor]:
+    """A choice of actions in the real world that repeats recorded ones."""
+    left = iter(actions.tolist())
+    return lambda logits: torch.full((len(logits),), max(0, next(left)))
 
 
 # --- edits in words ---------------------------------------------------------------------------------------------------
+
+
+def edits_at(at: RecordedStep) -> dict[str, Edit]:
+    """All legal edits, the nearest things first and free floor last, by their words (`edit_words`)."""
+    return edit_words(sorted(legal_edits(at.world), key=lambda edit: (edit.before == EMPTY, _distance(at, edit))))
+
+
+def cell_name(at: RecordedStep, edit: Edit) -> str:
+    """The cell of an edit in words: "red key, 2 ahead 1 left"."""
+    held = (edit.x, edit.y) == at.world.position
+    what = "nothing" if edit.before == EMPTY and held else "floor" if edit.before == EMPTY else _named(edit.before)
+    return f"{what}, {'in the hand' if held else place_name(*_place(at, edit))}"
+
+
+def _place(at: RecordedStep, edit: Edit) -> tuple[int, int]:
+    """Cells ahead of the agent, and to its right."""
+    (x, y), (dx, dy) = at.world.position, DIRECTIONS[at.world.direction]
+    return dx * (edit.x - x) + dy * (edit.y - y), dx * (edit.y - y) - dy * (edit.x - x)
+
+
+def _distance(at: RecordedStep, edit: Edit) -> int:
+    return sum(map(abs, _place(at, edit)))
 
 
 def edit_words(edits: Sequence[Edit]) -> dict[str, Edit]:
@@ -257,28 +296,12 @@ def _named(code: int) -> str:
     return thing_name(code_of(code))
 
 
-# --- what is loaded ---------------------------------------------------------------------------------------------------
-
-
-def load_policy(recording: Recording, checkpoint: str | Path | None = None) -> FrozenPolicy:
-    """The policy of a recording. It needs no mission encoder: the recording holds what it is given of its missions.
-
-    Raises InputError where it is missing, or another one.
-    """
-    path = find_policy(recording, checkpoint, "--checkpoint")
-    return _load_policy(path, path.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=8)
-def _load_policy(path: Path, version: int) -> FrozenPolicy:
-    return FrozenPolicy(policy_from_checkpoint(load_for_evaluation(path))[0], None, None)
-
-
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _rows_of(trace: Trace, n: int, policy: FrozenPolicy) -> Rows:
-    """The rows of world n of a trace."""
+def _rows_of(trace: Trace, policy: FrozenPolicy) -> Rows:
+    """The rows of the only world of a trace."""
+    n = 0
     routing = [weights[:, n] for weights in trace.routing]
     num_rows = len(trace.views)
     rows = {
@@ -300,12 +323,7 @@ def _rows_of(trace: Trace, n: int, policy: FrozenPolicy) -> Rows:
 
 
 def _key(thing: Thing, scene: Scene, world: World) -> object:
-    """What tells a thing from all others at every step: its number in its world; of a view, type and colour."""
+    """An identifier of a thing at all steps: its number in its world; in a view, type and colour."""
     if not isinstance(scene, WorldScene):
         return thing.code[:2]
     return (world.carried if thing.is_carried else int(world.codes[thing.y, thing.x])) >> 20
-
-
-def _by_name(states: Sequence[State]) -> Iterator[tuple]:
-    """name, part of the first state, part of the second, ... of each name."""
-    return ((name, *(state[name] for state in states)) for name in states[0])

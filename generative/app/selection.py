@@ -1,8 +1,4 @@
-"""What is chosen of a recording, and all that is to be shown of it, computed when it is asked for.
-
-Torch is only loaded once more is asked for than the moment itself: `generative.app.recorded_step`, which computes the
-rest.
-"""
+"""The selection of a page: a step of a recording, with everything that is shown of it, computed on demand."""
 
 import functools
 from dataclasses import dataclass
@@ -11,60 +7,69 @@ from typing import TYPE_CHECKING
 import numpy as np
 from minigrid.core.actions import Actions
 
-from generative.app import views
 from generative.app.catalog import num_steps_of
+from generative.app.future_figures import (
+    FUTURES,
+    MEASURED,
+    PREDICTED,
+    SIMULATED,
+    VIEW,
+    WORLD,
+    Agreement,
+    Rows,
+    Sizes,
+    compare,
+)
 from generative.recordings.format import Recording
 from generative.simulators.base import EXACT
+from mop.common.cli import as_dict, as_flags, setting
 from mop.common.errors import InputError
 from mop.plotting.style import expert_names, short_name
 
 if TYPE_CHECKING:
-    from generative.app.recorded_step import Cause, Laboratory, Moment
+    from generative.app.recorded_step import Cause, RecordedStep, RecordingContext
     from generative.attribution.counterfactuals import Edit
-    from generative.domains.base import Target
 
 TAKEN = "taken"  # the target: the action that was taken
 OWN, RECORDED = "own", "recorded"  # who acts: the policy by its argmax, or what was recorded is done
 
 
+MAX_HORIZON, MAX_STEPS = 16, 24
+
+
 @dataclass(frozen=True)
 class Choices:
-    """What a page or a script shows of a recording; the words are those of the flags and of the address."""
+    """What a page or a script shows of a recording, in the words of the flags and of the address."""
 
-    episode: int
-    step: int
-    target: str = TAKEN
-    horizon: int = 6
-    since: str = RECORDED  # what is done between a cause and the target
-    simulator: str = EXACT
-    num_sim_steps: int = 6
-    actions: str = OWN  # what is done in a future
-    edit: str = ""  # "" for the first
-    pictures: str = views.WORLD
+    episode: int | None = setting(None, "begin with this episode (default: one by argmax)", low=0)
+    step: int | None = setting(None, "... at this step (default: where LPC is largest)", low=0)
+    target: str = setting(TAKEN, "what is explained: action:forward, routing:2.1, lpc, entropy")
+    horizon: int = setting(6, "steps back at most", low=0, high=MAX_HORIZON)
+    since: str = setting(RECORDED, "actions between a cause and the target", choices=(OWN, RECORDED))
+    simulator: str = setting(EXACT, "exact, or the folder of a learned one")
+    num_sim_steps: int = setting(6, "steps ahead", low=1, high=MAX_STEPS)
+    actions: str = setting(OWN, "actions ahead", choices=(OWN, RECORDED))
+    edit: str = setting("", "such as 3,4:remove, 3,4:blue, 3,4:ball, 3,4:open, 3,4:red_key (default: the first)")
+    pictures: str = setting(WORLD, "pictures of futures", choices=(WORLD, VIEW))
 
     @property
     def flags(self) -> list[str]:
         """The flags that choose the same again."""
-        words = ["--episode", str(self.episode), "--step", str(self.step)]
-        for name, default in DEFAULTS.items():
-            if getattr(self, name) != default:
-                words += [f"--{name}", str(getattr(self, name))]
-        return words
+        words = as_dict(self, ("episode", "step"))
+        changed = {name: value for name, value in words.items() if value != getattr(Choices, name)}
+        return as_flags({"episode": self.episode, "step": self.step} | changed)
 
 
-DEFAULTS = {
-    name: field.default for name, field in Choices.__dataclass_fields__.items() if name not in ("episode", "step")
-}
-
-
-class Exhibit:
-    """A moment of a recording with all that is shown of it; what is slow is computed when it is asked for."""
+class PageState:
+    """A chosen step of a recording; everything slow is computed on demand, and cached by `recorded_step`."""
 
     def __init__(self, recording: Recording, choices: Choices, checkpoint: str | None = None):
-        """checkpoint: of the policy, where it was moved. Raises InputError where there is no such episode or step."""
+        """checkpoint: of the policy, where it was moved."""
         if not 0 <= choices.episode < len(recording):
             raise InputError(f"{recording.folder} has the episodes 0 to {len(recording) - 1}, no {choices.episode}")
-        self.recording, self.choices, self.episode = recording, choices, recording.episode(choices.episode)
+        self.recording = recording
+        self.choices = choices
+        self.episode = recording.episode(choices.episode)
         last = num_steps_of(self.episode) - 1
         if not 0 <= choices.step <= last:
             raise InputError(f"episode {choices.episode} has the steps 0 to {last}, no {choices.step}")
@@ -73,12 +78,12 @@ class Exhibit:
 
     @property
     def name(self) -> str:
-        """What the moment is called, in labels."""
+        """The name of the step, in labels."""
         return f"{self.recording.folder.name}: episode {self.choices.episode}, step {self.choices.step}"
 
     @property
     def title(self) -> str:
-        """The same for a figure."""
+        """The name of the step, in figures."""
         return f"Episode {self.choices.episode}, step {self.choices.step}"
 
     @property
@@ -89,36 +94,32 @@ class Exhibit:
         return f"action:{Actions(int(self.episode['action'][self.choices.step])).name}"
 
     @functools.cached_property
-    def laboratory(self) -> "Laboratory":
+    def context(self) -> "RecordingContext":
         """Policy and simulator."""
-        return _laboratory(self.recording, self.choices.simulator, self._checkpoint)
+        return _steps().open_context(self.recording, self.choices.simulator, self._checkpoint)
 
-    @functools.cached_property
-    def target(self) -> "Target":
-        """What is to be explained, and followed into the future."""
-        from generative.domains.babyai.targets import parse_target
+    def at(self, actions: str) -> "RecordedStep":
+        """The step, with these actions before or after it."""
+        return _steps().open_step(self.context, self.choices.episode, self.choices.step, actions == RECORDED)
 
-        return parse_target(self.target_word, self.laboratory.policy)
+    @property
+    def here(self) -> "RecordedStep":
+        """The step, with the actions of its futures."""
+        return self.at(self.choices.actions)
 
-    def moment(self, actions: str) -> "Moment":
-        """The moment, with these actions before or after it."""
-        return _moment(self.laboratory, self.choices.episode, self.choices.step, actions)
-
-    @functools.cached_property
+    @property
     def causes(self) -> list["Cause"]:
-        """What each thing contributes to the target, up to `horizon` steps before."""
-        return _causes(self.moment(self.choices.since), self.target_word, self.choices.horizon)
+        """The contributions of things to the target, up to `horizon` steps before."""
+        return _steps().find_causes(self.at(self.choices.since), self.target_word, self.choices.horizon)
 
     @functools.cached_property
     def edits(self) -> dict[str, "Edit"]:
-        """Every edit that can be made here, by its word."""
-        from generative.app.recorded_step import edit_words
-
-        return edit_words(self.moment(self.choices.actions).edits)
+        """All legal edits, by their words."""
+        return _steps().edits_at(self.here)
 
     @property
     def edit_word(self) -> str:
-        """The word of the chosen edit. Raises InputError where it cannot be made here."""
+        """The word of the chosen edit, which must be legal."""
         if self.choices.edit and self.choices.edit not in self.edits:
             words = ", ".join([*self.edits][:12])
             raise InputError(f"--edit: {self.choices.edit} is not to be had at {self.name}; there are {words}, ...")
@@ -126,23 +127,44 @@ class Exhibit:
 
     @property
     def edit(self) -> "Edit":
-        """The chosen edit. Raises InputError as `edit_word`."""
+        """The chosen edit."""
         return self.edits[self.edit_word]
 
-    def futures(self, is_edited: bool) -> tuple[views.Rows, views.Rows]:
-        """What really comes, and what the simulator says."""
-        edit = self.edit if is_edited else None
-        return _futures(self.moment(self.choices.actions), edit, self.choices.num_sim_steps)
+    def futures(self, is_edited: bool) -> tuple[Rows, Rows]:
+        """The real and the simulated future."""
+        return _steps().find_futures(self.here, self.edit if is_edited else None, self.choices.num_sim_steps)
+
+    @property
+    def all_futures(self) -> dict[str, Rows]:
+        """The four of FUTURES."""
+        real, simulated = self.futures(False)
+        real_edited, simulated_edited = self.futures(True)
+        return dict(zip(FUTURES, (real, real_edited, simulated, simulated_edited), strict=True))
+
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """The target in each of FUTURES, (T,) each; NaN after the end of an episode."""
+        policy, target = self.context.policy, self.target_word
+        return {name: _steps().target_values(policy, rows, target) for name, rows in self.all_futures.items()}
+
+    @property
+    def effects(self) -> dict[str, np.ndarray]:
+        """The effects of the edit on the target, step by step: EFFECTS, (T,) each."""
+        values = self.values
+        return {
+            MEASURED: _difference(values["real_edited"], values["real"]),
+            SIMULATED: _difference(values["simulated_edited"], values["simulated"]),
+            PREDICTED: self.prediction,
+        }
 
     @property
     def prediction(self) -> np.ndarray:
-        """What the gradients of the target predict of the edit, step by step."""
-        moment = self.moment(self.choices.actions)
-        return _predicted(moment, self.edit, self.target_word, self.choices.num_sim_steps)
+        """The effect of the edit on the target that gradients predict, step by step."""
+        return _steps().predict_effect(self.here, self.edit, self.target_word, self.choices.num_sim_steps)
 
     @functools.cached_property
     def fidelity(self) -> tuple[str, bool]:
-        """A line on how true the simulator is, and whether that is enough for what it is used for here."""
+        """A line on the fidelity of the simulator, and whether it is high enough."""
         from generative.simulators.evaluation import check_fidelity
 
         horizon = max(1, self.choices.horizon, self.choices.num_sim_steps)
@@ -153,53 +175,28 @@ class Exhibit:
             return f"do not rely on this: {error}", False
 
     @property
-    def agreement(self) -> views.Agreement:
-        """How the simulator agrees with what really comes."""
-        return views.compare(*self.futures(False))
+    def agreement(self) -> Agreement:
+        """How the simulated future agrees with the real one."""
+        return compare(*self.futures(False))
 
 
-@functools.lru_cache(maxsize=4)
-def _laboratory(recording: Recording, simulator: str, checkpoint: str | None) -> "Laboratory":
-    import torch
+def _steps():
+    """The module that computes: it loads torch, which the page of a step alone does not need."""
+    from generative.app import recorded_step
 
-    from generative.app.recorded_step import Laboratory
-
-    torch.set_num_threads(1)  # matrices are small: more threads wait for each other
-    return Laboratory(recording, simulator, checkpoint)
+    return recorded_step
 
 
-@functools.lru_cache(maxsize=16)
-def _moment(laboratory: "Laboratory", k: int, step: int, actions: str) -> "Moment":
-    from generative.app.recorded_step import Moment
-
-    return Moment(laboratory, laboratory.recording.episode(k), step, actions == RECORDED)
-
-
-@functools.lru_cache(maxsize=64)
-def _causes(moment: "Moment", target: str, horizon: int) -> list["Cause"]:
-    from generative.domains.babyai.targets import parse_target
-
-    return moment.causes(parse_target(target, moment.policy), horizon)
-
-
-@functools.lru_cache(maxsize=64)
-def _futures(moment: "Moment", edit: "Edit | None", num_steps: int) -> tuple[views.Rows, views.Rows]:
-    (real,), (simulated,) = moment.real_futures([edit], num_steps), moment.simulated_futures([edit], num_steps)
-    return real, simulated
-
-
-@functools.lru_cache(maxsize=64)
-def _predicted(moment: "Moment", edit: "Edit", target: str, num_steps: int) -> np.ndarray:
-    from generative.domains.babyai.targets import parse_target
-
-    return moment.predicted(edit, parse_target(target, moment.policy), num_steps)
+def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    num_steps = min(len(one), len(other))
+    return one[:num_steps] - other[:num_steps]
 
 
 # --- menus ------------------------------------------------------------------------------------------------------------
 
 
-def target_names(sizes: views.Sizes, asked: str = TAKEN) -> dict[str, str]:
-    """What a target is called in a menu -> its word; asked: one that is in the menu in any case."""
+def target_names(sizes: Sizes, asked: str = TAKEN) -> dict[str, str]:
+    """Names of targets in a menu -> their words; asked: one that is in the menu in any case."""
     names = {"the action that was taken": TAKEN}
     names |= {f"action: {action.name}": f"action:{action.name}" for action in Actions}
     experts = expert_names({"expert_hidden_sizes": sizes}, [np.zeros(len(of_layer)) for of_layer in sizes])
@@ -210,18 +207,19 @@ def target_names(sizes: views.Sizes, asked: str = TAKEN) -> dict[str, str]:
     return names if asked in names.values() else names | {asked: asked}
 
 
-def cell_names(exhibit: Exhibit) -> dict[str, str]:
-    """What can be edited, nearest things first, then free floor -> "x,y"."""
-    moment, names = exhibit.moment(exhibit.choices.actions), {}
-    for word, edit in exhibit.edits.items():
+def cell_names(state: PageState) -> dict[str, str]:
+    """Names of the cells that can be edited, nearest things first, then free floor -> "x,y"."""
+    names: dict[str, str] = {}
+    for word, edit in state.edits.items():
         cell = word.split(":")[0]
-        names.setdefault(cell, f"{moment.cell_name(edit)} ({cell})")
-    return {name: cell for cell, name in names.items()}
+        if cell not in names.values():
+            names[f"{_steps().cell_name(state.here, edit)} ({cell})"] = cell
+    return names
 
 
-def change_names(exhibit: Exhibit, cell: str) -> dict[str, str]:
-    """What can be done with a cell, in words -> the second half of the word of the edit."""
-    from generative.app.recorded_step import describe_edit
-
-    parts = {word: word.split(":") for word in exhibit.edits}
-    return {describe_edit(exhibit.edits[word]): change for word, (place, change) in parts.items() if place == cell}
+def change_names(state: PageState, cell: str) -> dict[str, str]:
+    """Changes of a cell in words -> the second half of the word of the edit."""
+    parts = {word: word.split(":") for word in state.edits}
+    return {
+        _steps().describe_edit(state.edits[word]): change for word, (place, change) in parts.items() if place == cell
+    }

@@ -19,7 +19,7 @@ import logit_viz
 import modal_app
 import routing_viz
 import seed_statistics
-import simulator_viz
+from generative.app import page as simulator_page
 from mop.common.cli import given_values
 from mop.common.task_mix import is_task_id, tasks_of
 from mop.common.train_config import DEFAULTS_FILE, check_recorded, parse_config, read_config
@@ -39,7 +39,7 @@ SCRIPTS = {
     "logit_viz.py": logit_viz,
     "cross_task_viz.py": cross_task_viz,
     "lmc_viz.py": lmc_viz,
-    "simulator_viz.py": simulator_viz,
+    "simulator_viz.py": simulator_page,
     "gallery.py": gallery,
     "seed_statistics.py": seed_statistics,
     "studies/experiments.py": experiments,

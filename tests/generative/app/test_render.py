@@ -12,8 +12,8 @@ from generative_data import record_tiny, tiny_checkpoint
 from PIL import Image, ImageColor
 
 from generative import render
+from generative.domains.babyai.pictures import wrong_cells
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.render import wrong_cells
 from generative.domains.babyai.rollouts import greedy, play, sampler
 from generative.figures.film import Film, Strip, draw_frames, film_bytes
 from generative.recordings.format import open_recording

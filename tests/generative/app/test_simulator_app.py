@@ -15,10 +15,11 @@ from browser import FIGURE, Page, opened, served
 from generative_data import record_tiny, tiny_checkpoint
 from scripts import PATIENCE_S, REPOSITORY, run_script
 
-from generative.app import catalog, page, views
+from generative.app import catalog, future_figures, page
 from generative.app.catalog import Filter
 from generative.app.recorded_step import NUM_POINTS, describe_edit, edit_words
-from generative.app.selection import OWN, RECORDED, Choices, Exhibit, cell_names, change_names, target_names
+from generative.app.selection import OWN, RECORDED, Choices, PageState, cell_names, change_names, target_names
+from generative.app.sheets import part
 from generative.attribution.counterfactuals import Case, effects, legal_edits, world_at
 from generative.attribution.explanations import PATHS
 from generative.attribution.integrated_gradients import ClosedLoopRollout, predict_effects
@@ -66,15 +67,15 @@ def recording(place):
 
 
 @pytest.fixture
-def exhibit(recording) -> Exhibit:
+def state(recording) -> PageState:
     """A moment in the middle of an episode in which the policy acts, with an edit of what it sees."""
     k = catalog.first_episode(recording, recording.episodes())
-    some = Exhibit(recording, Choices(k, 6, horizon=3, num_sim_steps=4))
+    some = PageState(recording, Choices(k, 6, horizon=3, num_sim_steps=4))
     return chosen(some, edit=[word for word, edit in some.edits.items() if edit.kind == "put"][1])
 
 
-def chosen(exhibit: Exhibit, **changes) -> Exhibit:
-    return Exhibit(exhibit.recording, replace(exhibit.choices, **changes))
+def chosen(state: PageState, **changes) -> PageState:
+    return PageState(state.recording, replace(state.choices, **changes))
 
 
 def long_episode(recording, behaviour: str) -> int:
@@ -135,9 +136,9 @@ def test_the_future_as_recorded_is_the_recording(recording):
         k = long_episode(recording, behaviour)
         episode = recording.episode(k)
         for step in (0, 5, catalog.num_steps_of(episode) - 1):
-            some = Exhibit(recording, Choices(k, step, actions=RECORDED, num_sim_steps=20))
+            some = PageState(recording, Choices(k, step, actions=RECORDED, num_sim_steps=20))
             real, simulated = some.futures(False)
-            truth = views.part(episode, slice(step, step + 21))
+            truth = part(episode, slice(step, step + 21))
             for name in ("obs", "grid", "carried", "position"):
                 np.testing.assert_array_equal(real[name], truth[name])
             np.testing.assert_array_equal(simulated["obs"], truth["obs"])
@@ -155,31 +156,31 @@ def test_the_future_as_recorded_is_the_recording(recording):
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("actions", [OWN, RECORDED])
-def test_changes_are_those_of_the_counterfactuals(exhibit, target, actions):
-    exhibit = chosen(exhibit, target=target, actions=actions)
-    episode, choices = exhibit.episode, exhibit.choices
-    laboratory = exhibit.laboratory
-    asked = parse_target(exhibit.target_word, laboratory.policy)
+def test_changes_are_those_of_the_counterfactuals(state, target, actions):
+    state = chosen(state, target=target, actions=actions)
+    episode, choices = state.episode, state.choices
+    context, encoding = state.context, state.recording.config["encoding"]
+    asked = parse_target(state.target_word, context.policy)
     before = episode["action"][: choices.step].tolist()
-    world = world_at(laboratory.task_id, laboratory.max_steps, episode.seed, before)
+    world = world_at(encoding["task_id"], encoding["max_steps"], episode.seed, before)
     hidden, lang = torch.from_numpy(episode["hidden"][choices.step].copy()), torch.from_numpy(episode.lang)
-    changes = page.changes_of(exhibit)
-    own = exhibit.futures(False)[0]["action"] if actions == OWN else episode["action"][choices.step :]
+    changes = state.effects
+    own = state.futures(False)[0]["action"] if actions == OWN else episode["action"][choices.step :]
     for later in range(5):
-        case = Case(world, hidden, lang, own[:later].tolist(), [exhibit.edit])
-        for name, simulator in ((views.MEASURED, None), (views.SIMULATED, laboratory.imagined.simulator)):
-            (found,) = effects(laboratory.policy, [case], [asked], simulator)
+        case = Case(world, hidden, lang, own[:later].tolist(), [state.edit])
+        for name, simulator in ((future_figures.MEASURED, None), (future_figures.SIMULATED, context.scenes.simulator)):
+            (found,) = effects(context.policy, [case], [asked], simulator)
             expected = (found.acting if actions == OWN else found.forced)[0, 0]
             scale = max(1.0, abs(found.acting_values[0]))
             assert changes[name][later] == pytest.approx(expected, abs=1e-5 * scale)
-    assert np.abs(changes[views.MEASURED]).max() > 0
+    assert np.abs(changes[future_figures.MEASURED]).max() > 0
 
 
-def test_causes_are_minus_the_effects_of_absence_by_path(exhibit):
-    exhibit = chosen(exhibit, target="routing:0.2")
-    episode, choices, policy = exhibit.episode, exhibit.choices, exhibit.laboratory.policy
+def test_causes_are_minus_the_effects_of_absence_by_path(state):
+    state = chosen(state, target="routing:0.2")
+    episode, choices, policy = state.episode, state.choices, state.context.policy
     scenes, target = (
-        ExactScenes(BABYAI, exhibit.recording.config["encoding"]),
+        ExactScenes(BABYAI, state.recording.config["encoding"]),
         parse_target("routing:0.2", policy),
     )
     compared = 0
@@ -193,33 +194,33 @@ def test_causes_are_minus_the_effects_of_absence_by_path(exhibit):
             policy, scenes.simulator, scene.begin, torch.from_numpy(episode.lang)[None], hidden, lag, actions
         )
         (found,) = predict_effects(loop, scene.inputs, scene.without(things), [target], num_points=NUM_POINTS)
-        causes = [cause for cause in exhibit.causes if cause.lag == lag]
+        causes = [cause for cause in state.causes if cause.lag == lag]
         assert [cause.thing for cause in causes] == things and len(things) >= 3
         for number, cause in enumerate(causes):
             for path in PATHS:
                 assert cause.by_path[path] == pytest.approx(-float(found.total(path)[number]), abs=1e-6)
             assert cause.total == pytest.approx(-float(found.total()[number]), abs=1e-6)
             compared += 1
-    assert compared >= 12 and max(abs(cause.total) for cause in exhibit.causes) > 0
-    rows = page.rows_of(exhibit.causes, 4)
+    assert compared >= 12 and max(abs(cause.total) for cause in state.causes) > 0
+    rows = page.rows_of(state.causes, 4)
     assert len({row.name for row in rows}) == len(rows) >= 3
     totals = np.nansum([row.totals for row in rows], 0)
-    figure = page.draw_why(exhibit)
+    figure = page.draw_why(state)
     bars = [row for row in values_of(figure) if "total" in row]
     assert [bar["step"] for bar in bars] == [3, 4, 5, 6]
     np.testing.assert_allclose([bar["total"] for bar in bars][::-1], totals, atol=1e-6)
 
 
-def test_the_prediction_is_the_gradient_along_the_edit(exhibit):
-    exhibit = chosen(exhibit, target="lpc", actions=RECORDED)
-    moment = exhibit.moment(RECORDED)
-    policy, scene = exhibit.laboratory.policy, exhibit.laboratory.imagined.at_world(moment.world)
-    hidden = torch.from_numpy(exhibit.episode["hidden"][6].copy())[None]
-    loop = ClosedLoopRollout(policy, exhibit.laboratory.imagined.simulator, scene.begin, moment.lang, hidden, 0)
-    changed = scene.edited([exhibit.edit])
+def test_the_prediction_is_the_gradient_along_the_edit(state):
+    state = chosen(state, target="lpc", actions=RECORDED)
+    step = state.at(RECORDED)
+    policy, scene = state.context.policy, state.context.scenes.at_world(step.world)
+    hidden = torch.from_numpy(state.episode["hidden"][6].copy())[None]
+    loop = ClosedLoopRollout(policy, state.context.scenes.simulator, scene.begin, step.lang, hidden, 0)
+    changed = scene.edited([state.edit])
     (found,) = predict_effects(loop, scene.inputs, changed, [parse_target("lpc", policy)], num_points=NUM_POINTS)
-    assert exhibit.prediction[0] == pytest.approx(float(found.total()), abs=1e-3)
-    assert len(exhibit.prediction) == 5
+    assert state.prediction[0] == pytest.approx(float(found.total()), abs=1e-3)
+    assert len(state.prediction) == 5
 
 
 def test_agreement_by_hand():
@@ -235,24 +236,23 @@ def test_agreement_by_hand():
         "routing": np.full((4, 2), 0.25),
         "lpc": np.full(4, 7.0),
     }
-    found = views.compare(truth, simulated)
-    assert found == views.Agreement(3, 1 - 3 / (3 * 49), 1.0, 1 / 3, 2 / 3, 0.25, 3.0)
-    assert views.compare(simulated, simulated).copied_cells == 1 - 3 / (3 * 49)
-    assert views.compare(truth, views.part(simulated, slice(1))).num_steps == 0
+    found = future_figures.compare(truth, simulated)
+    assert found == future_figures.Agreement(3, 1 - 3 / (3 * 49), 1.0, 1 / 3, 2 / 3, 0.25, 3.0)
+    assert future_figures.compare(simulated, simulated).copied_cells == 1 - 3 / (3 * 49)
+    assert future_figures.compare(truth, part(simulated, slice(1))).num_steps == 0
 
 
 # --- edits and targets in words ---------------------------------------------------------------------------------------
 
 
-def test_every_legal_edit_has_a_word_of_its_own(exhibit):
-    moment = exhibit.moment(OWN)
-    legal = legal_edits(moment.world)
-    assert sorted(exhibit.edits.values()) == sorted(legal) and len(edit_words(legal)) == len(legal) > 50
+def test_every_legal_edit_has_a_word_of_its_own(state):
+    legal = legal_edits(state.at(OWN).world)
+    assert sorted(state.edits.values()) == sorted(legal) and len(edit_words(legal)) == len(legal) > 50
     kinds = {edit.kind for edit in legal}
     assert kinds >= {"remove", "color", "type", "state", "put"}
-    cells = cell_names(exhibit)
-    listed = [f"{cell}:{change}" for cell in cells.values() for change in change_names(exhibit, cell).values()]
-    assert sorted(listed) == sorted(exhibit.edits)
+    cells = cell_names(state)
+    listed = [f"{cell}:{change}" for cell in cells.values() for change in change_names(state, cell).values()]
+    assert sorted(listed) == sorted(state.edits)
     said = {edit.kind: describe_edit(edit) for edit in legal}
     door = next(edit for edit in legal if edit.kind == "state" and edit.after >> 16 == 0)
     assert (
@@ -260,48 +260,48 @@ def test_every_legal_edit_has_a_word_of_its_own(exhibit):
     )
     assert said["remove"].startswith("remove the ") and said["put"].startswith("put a ")
     with pytest.raises(InputError, match=r"--edit: 0,0:remove is not to be had at tiny: episode \d+, step 6"):
-        chosen(exhibit, edit="0,0:remove").edit  # noqa: B018
+        chosen(state, edit="0,0:remove").edit  # noqa: B018
 
 
-def test_every_target_of_the_menu_is_one(exhibit):
-    words = [*target_names(exhibit.sizes).values()]
+def test_every_target_of_the_menu_is_one(state):
+    words = [*target_names(state.sizes).values()]
     assert words[0] == "taken" and "routing:1.1" in words and len(words) == 1 + 7 + 5 + 2
     for word in words[1:]:
-        assert parse_target(word, exhibit.laboratory.policy).name == word
-    action = exhibit.episode["action"][6]
-    assert exhibit.target_word == f"action:{['left', 'right', 'forward', 'pickup', 'drop', 'toggle', 'done'][action]}"
+        assert parse_target(word, state.context.policy).name == word
+    action = state.episode["action"][6]
+    assert state.target_word == f"action:{['left', 'right', 'forward', 'pickup', 'drop', 'toggle', 'done'][action]}"
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def test_figures_hold_the_numbers(exhibit):
-    episode, step = exhibit.episode, exhibit.choices.step
-    now = values_of(page.draw_now(exhibit))
+def test_figures_hold_the_numbers(state):
+    episode, step = state.episode, state.choices.step
+    now = values_of(page.draw_now(state))
     probabilities = [row["probability"] for row in now if "probability" in row]
     np.testing.assert_allclose(probabilities, np.exp(episode["log_probs"][step]), rtol=1e-6)
     weights = [row["weight"] for row in now if "weight" in row]
     np.testing.assert_allclose(weights, episode["routing"][step], atol=1e-6)
     assert [row["lpc"] for row in now if "lpc" in row] == episode["lpc"].tolist()
-    edited = values_of(page.draw_edited(exhibit))
-    futures = page.all_futures(exhibit)
-    assert [*futures] == [*views.FUTURES]
+    edited = values_of(page.draw_edited(state))
+    futures = state.all_futures
+    assert [*futures] == [*future_figures.FUTURES]
     for name, rows in futures.items():
         shown = [row["lpc"] for row in edited if row.get("future") == name]
         assert shown == pytest.approx(rows["lpc"].tolist())
-    effect = values_of(page.draw_effect(exhibit))
-    for name, numbers in page.changes_of(exhibit).items():
+    effect = values_of(page.draw_effect(state))
+    for name, numbers in state.effects.items():
         shown = [row["value"] for row in effect if row["line"] == name]
         assert shown == pytest.approx(numbers[np.isfinite(numbers)].tolist())
-    imagined = values_of(page.draw_imagined(exhibit))
+    imagined = values_of(page.draw_imagined(state))
     assert [row["wrong_cells"] for row in imagined if "wrong_cells" in row] == [0] * 5
 
 
 def test_every_figure_is_drawn_at_the_ends_too(recording):
     drawn, k = 0, long_episode(recording, "bot")
     last = catalog.num_steps_of(recording.episode(k)) - 1
-    for step, pictures, actions in ((0, views.WORLD, OWN), (last, views.VIEW, RECORDED)):
-        some = Exhibit(recording, Choices(k, step, pictures=pictures, actions=actions, horizon=2, num_sim_steps=12))
+    for step, pictures, actions in ((0, future_figures.WORLD, OWN), (last, future_figures.VIEW, RECORDED)):
+        some = PageState(recording, Choices(k, step, pictures=pictures, actions=actions, horizon=2, num_sim_steps=12))
         for name, draw in page.drawings(some).items():
             figure = draw()
             figure.draw_without_rendering()
@@ -311,31 +311,31 @@ def test_every_figure_is_drawn_at_the_ends_too(recording):
     assert drawn == 10
 
 
-def test_links_lead_to_steps_edits_and_futures_without_a_thing(exhibit):
+def test_links_lead_to_steps_edits_and_futures_without_a_thing(state):
     view = View({"tab": "Why", "horizon": "3", "change": "blue"})
-    k = exhibit.choices.episode
-    link = page.link_to_moment(exhibit, view)
+    k = state.choices.episode
+    link = page.link_to_moment(state, view)
     assert link({"step": 2, "lpc": 1.0}) == f"?tab=Why&horizon=3&change=blue&recording=tiny&episode={k}&step=2"
-    last = catalog.num_steps_of(exhibit.episode)
+    last = catalog.num_steps_of(state.episode)
     assert link({"step": last, "lpc": 1.0}) == link({"x": 1, "y": 2, "can_be_edited": False}) == ""
     place = link({"x": 1, "y": 2, "can_be_edited": True})
     assert place == f"?tab=Edit&horizon=3&recording=tiny&episode={k}&step=6&cell=1,2"
-    table = page.causes_table(exhibit, view)
-    cause = max(exhibit.causes, key=lambda cause: abs(cause.total))
+    table = page.causes_table(state, view)
+    cause = max(state.causes, key=lambda cause: abs(cause.total))
     assert str(cause.thing) in table and f"{cause.total:+.3g}" in table
     words = {}
-    for cause in exhibit.causes:
-        word, address = page.link_to_edit(exhibit, view, cause)
+    for cause in state.causes:
+        word, address = page.link_to_edit(state, view, cause)
         words[word] = address
         assert f"step={6 - cause.lag}&" in address and f"cell={cause.thing.x},{cause.thing.y}" in address
-        assert f"target={exhibit.target_word}" in address and "actions=recorded" in address
+        assert f"target={state.target_word}" in address and "actions=recorded" in address
     assert words.keys() == {"without it", "if it were open"}
     assert "change=remove" in words["without it"] and "change=open" in words["if it were open"]
 
 
-def test_a_learned_simulator_is_shown_what_was_seen(place, exhibit):
+def test_a_learned_simulator_is_shown_what_was_seen(place, state):
     simulator = (place / "simulators" / "untrained").as_posix()
-    learned = chosen(exhibit, simulator=simulator, num_sim_steps=3, horizon=2)
+    learned = chosen(state, simulator=simulator, num_sim_steps=3, horizon=2)
     real, simulated = learned.futures(False)
     np.testing.assert_array_equal(simulated["obs"][0], real["obs"][0])  # the first view is the true one
     assert "grid" not in simulated and learned.agreement.cells < 1.0 and len(simulated["obs"]) == 4
@@ -344,40 +344,40 @@ def test_a_learned_simulator_is_shown_what_was_seen(place, exhibit):
         assert values_of(draw()), name
     line, is_enough = learned.fidelity
     assert not is_enough and "it is not known how true the simulator" in line
-    assert exhibit.fidelity == ("exact simulator: Minigrid's own rules", True)
+    assert state.fidelity == ("exact simulator: Minigrid's own rules", True)
     with pytest.raises(InputError, match="of another policy or task"):
-        chosen(exhibit, simulator=(place / "simulators" / "of_another").as_posix()).laboratory  # noqa: B018
+        chosen(state, simulator=(place / "simulators" / "of_another").as_posix()).context  # noqa: B018
 
 
-def test_another_policy_is_refused(recording, exhibit, tmp_path):
+def test_another_policy_is_refused(recording, state, tmp_path):
     other = tiny_checkpoint(tmp_path / "checkpoints", "BabyAI-GoToObj-v0")
     with pytest.raises(InputError, match=r"is not the policy of .*tiny; say where that is with --checkpoint"):
-        Exhibit(recording, exhibit.choices, str(other)).laboratory  # noqa: B018
+        PageState(recording, state.choices, str(other)).context  # noqa: B018
     with pytest.raises(InputError, match=r"x\.pt, the policy of .*tiny, is missing"):
-        Exhibit(recording, exhibit.choices, "x.pt").laboratory  # noqa: B018
+        PageState(recording, state.choices, "x.pt").context  # noqa: B018
 
 
 # --- as a script ------------------------------------------------------------------------------------------------------
 
 
-def test_figures_are_saved_and_a_caption_makes_them_again(place, exhibit, tmp_path):
-    k = exhibit.choices.episode
+def test_figures_are_saved_and_a_caption_makes_them_again(place, state, tmp_path):
+    k = state.choices.episode
     flags = ("--data_dir", place / "recordings" / "tiny", "--episode", k, "--step", 6, "--target", "lpc")
-    flags += ("--edit", exhibit.edit_word)
+    flags += ("--edit", state.edit_word)
     result = run_script(APP, *flags, "--num_sim_steps", 3, "--only", "effect", "now", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    stem = f"effect_episode_{k}_step_6_lpc_{exhibit.edit_word}".replace(":", "_").replace(",", "_")
+    stem = f"effect_episode_{k}_step_6_lpc_{state.edit_word}".replace(":", "_").replace(",", "_")
     folder = tmp_path / "plots" / "generative" / "tiny"
     assert result.stdout.split() == [
         f"plots/generative/tiny/{stem}.png", f"plots/generative/tiny/now_episode_{k}_step_6.png",
     ]  # fmt: skip
     with (folder / f"{stem}.csv").open(newline="") as file:
-        lines = [row for row in csv.DictReader(file) if row["line"] == views.MEASURED]
-    asked = chosen(exhibit, target="lpc", num_sim_steps=3)
-    expected = page.changes_of(asked)[views.MEASURED]
+        lines = [row for row in csv.DictReader(file) if row["line"] == future_figures.MEASURED]
+    asked = chosen(state, target="lpc", num_sim_steps=3)
+    expected = asked.effects[future_figures.MEASURED]
     assert [float(row["value"]) for row in lines] == pytest.approx(expected[np.isfinite(expected)].tolist(), abs=0.02)
     caption = (folder / f"{stem}.txt").read_text()
-    assert f"Episode: {k} of tiny, world {exhibit.episode.seed} (" in caption
+    assert f"Episode: {k} of tiny, world {state.episode.seed} (" in caption
     numbers = (folder / f"{stem}.csv").read_bytes()
     (command,) = (line for line in caption.splitlines() if line.startswith("Command: "))
     shutil.rmtree(tmp_path / "plots")
@@ -408,7 +408,7 @@ def test_bad_flags_are_one_line(place, monkeypatch, flags, message):
     monkeypatch.chdir(place)
     monkeypatch.setattr("sys.argv", [APP, *flags])
     with pytest.raises(InputError) as caught:
-        page.save_as_script(page.parser())
+        page.save_as_script()
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -435,31 +435,31 @@ def test_marimo_finds_nothing_to_complain_about():
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 
-def test_in_a_browser(place, exhibit, browser):
-    k = exhibit.choices.episode
+def test_in_a_browser(place, state, browser):
+    k = state.choices.episode
     with served(REPOSITORY / APP, place, zoo=False) as address:
         with opened(browser, f"{address}/?episode={k}&step=5&horizon=2&steps=3") as shown:
-            link = walk_through(shown, place, exhibit)
+            link = walk_through(shown, place, state)
         with opened(browser, link) as shown:  # another profile: the link opens the same view
             edited = shown.page.locator(f"{FIGURE}[alt^='tiny: episode {k}, step 6: edited ']")
             edited.wait_for()
-            assert edited.get_attribute("alt").endswith(exhibit.edit_word)
+            assert edited.get_attribute("alt").endswith(state.edit_word)
             assert shown.chosen("Target") == "LPC" and shown.chosen("Actions") == "as recorded"
         with opened(browser, f"{address}/?episode=99999&step=x&target=lpc&tab=Imagine") as shown:
             shown.see("episode '99999' is no number from 0 to")
             shown.page.locator(f"{FIGURE}[alt*=': imagined']").wait_for()
 
 
-def walk_through(shown: Page, place: Path, exhibit: Exhibit) -> str:
+def walk_through(shown: Page, place: Path, state: PageState) -> str:
     """Steps by arrow key and by link, causes, what the simulator imagines, an edit of both futures; the address."""
-    k = exhibit.choices.episode
+    k = state.choices.episode
     name = f"tiny: episode {k}, step"
     shown.shows(f"{name} 5: now")
     shown.page.locator("marimo-slider[data-label*='Step'] [role=slider]").first.focus()
     shown.page.keyboard.press("ArrowRight")
     shown.shows(f"{name} 6: now")
     assert "step=6" in shown.page.url
-    shown.page.locator(f"{FIGURE}[alt^='{name} 6: why {exhibit.target_word}']").wait_for()
+    shown.page.locator(f"{FIGURE}[alt^='{name} 6: why {state.target_word}']").wait_for()
     shown.choose("Target", "LPC")
     shown.shows(f"{name} 6: why lpc")
     shown.page.locator("table.causes a", has_text="it").first.wait_for()
@@ -469,32 +469,32 @@ def walk_through(shown: Page, place: Path, exhibit: Exhibit) -> str:
     shown.open_tab("Edit")
     shown.page.locator(f"{FIGURE}[alt^='{name} 6: edited ']").wait_for()
     before = shown.page.locator(f"{FIGURE}[alt^='{name} 6: edited ']").get_attribute("src")
-    cell, change = exhibit.edit_word.split(":")
-    shown.choose("Cell", next(called for called, word in cell_names(exhibit).items() if word == cell))
+    cell, change = state.edit_word.split(":")
+    shown.choose("Cell", next(called for called, word in cell_names(state).items() if word == cell))
     shown.page.locator(f"{FIGURE}[alt^='{name} 6: edited {cell}:']").wait_for()
-    shown.choose("Change", describe_edit(exhibit.edit))
+    shown.choose("Change", describe_edit(state.edit))
     shown.choose("Actions", "as recorded")
-    shown.shows(f"{name} 6: edited {exhibit.edit_word}")
-    shown.shows(f"{name} 6: effect {exhibit.edit_word} on lpc")
+    shown.shows(f"{name} 6: edited {state.edit_word}")
+    shown.shows(f"{name} 6: effect {state.edit_word} on lpc")
     shown.page.wait_for_function(
         "asked => document.querySelector(asked[0])?.src !== asked[1]", arg=[f"{FIGURE}[alt*=': edited ']", before]
     )
-    assert_futures(shown.shown_texts(), chosen(exhibit, actions=RECORDED, num_sim_steps=3))
-    file_name = f"effect_episode_{k}_step_6_lpc_{exhibit.edit_word}.png".replace(":", "_").replace(",", "_")
+    assert_futures(shown.shown_texts(), chosen(state, actions=RECORDED, num_sim_steps=3))
+    file_name = f"effect_episode_{k}_step_6_lpc_{state.edit_word}.png".replace(":", "_").replace(",", "_")
     with shown.save(file_name, place).with_suffix(".csv").open(newline="") as file:
-        changes = [float(row["value"]) for row in csv.DictReader(file) if row["line"] == views.MEASURED]
-    asked = chosen(exhibit, target="lpc", actions=RECORDED, num_sim_steps=3)
-    assert changes == pytest.approx(page.changes_of(asked)[views.MEASURED].tolist(), abs=0.02)
+        changes = [float(row["value"]) for row in csv.DictReader(file) if row["line"] == future_figures.MEASURED]
+    asked = chosen(state, target="lpc", actions=RECORDED, num_sim_steps=3)
+    assert changes == pytest.approx(asked.effects[future_figures.MEASURED].tolist(), abs=0.02)
     for choice in (f"episode={k}", "step=6", "tab=Edit", "target=lpc", "actions=recorded", "cell=", f"change={change}"):
         assert choice in shown.page.url
     return shown.page.url
 
 
-def assert_futures(texts: list[str], exhibit: Exhibit) -> None:
+def assert_futures(texts: list[str], state: PageState) -> None:
     """All four futures are told under the mouse, and the edit changes what the policy spends in both edited ones."""
-    futures = page.all_futures(exhibit)
+    futures = state.all_futures
     for name, rows in futures.items():
-        called = views.FUTURES[name].replace("\n", " ")
+        called = future_figures.FUTURES[name].replace("\n", " ")
         told = [text.split("LPC ")[1] for text in texts if text.startswith(f"{called}, step ") and ", LPC " in text]
         assert told == [f"{cost:,.0f}" for cost in rows["lpc"]]
     for name in ("real", "simulated"):
