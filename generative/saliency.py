@@ -38,7 +38,7 @@ from generative.attribution.scenes import VIEW, WORLD, Place
 from generative.attribution.targets import CHOSEN
 from generative.domains.registry import DOMAINS, domain_of_recording, load_recorded_policy, open_scenes
 from generative.recordings.format import BEHAVIOURS, SPLITS, Recording, open_recording
-from generative.representations.direction_sets import open_directions
+from generative.representations.storage import open_directions
 from generative.simulators.base import EXACT
 from generative.simulators.evaluation import MIN_FIDELITY, check_fidelity
 from mop.common.configuration import Parser, check_flags, choice, integer, number, optional

@@ -28,7 +28,7 @@ from generative.attribution.validation import Study, make_predictors, measure, p
 from generative.domains.babyai.targets import TARGETS_HELP
 from generative.domains.registry import domain_of_recording, load_recorded_policy, open_scenes
 from generative.recordings.format import BEHAVIOURS, SPLITS, open_recording
-from generative.representations.direction_sets import open_directions
+from generative.representations.storage import open_directions
 from generative.simulators.base import EXACT
 from generative.simulators.evaluation import MIN_FIDELITY, check_fidelity
 from mop.common.configuration import Parser, check_flags, choice, integer, number, words

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from generative.attribution.agreement import as_markdown
 from generative.attribution.hazard_study import BLACK, Measured
 from generative.domains.coinrun.causes import HAZARD_NUMBERS
-from generative.figures.hazard_figures import plot_hazards
+from generative.figures.attribution import plot_hazards
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.seeding import stream_seed
 from mop.statistics.bootstrap import MIN_EPISODES, bootstrap_means, bounds, resample

@@ -19,7 +19,7 @@ from generative.attribution.integrated_gradients import predict_effects
 from generative.attribution.scenes import Place, Scenes, closed_loop_from
 from generative.attribution.targets import recorded_values
 from generative.domains.base import Domain, Policy, Target
-from generative.figures.saliency_figures import plot_horizon, plot_map, plot_strip
+from generative.figures.attribution import plot_horizon, plot_map, plot_strip
 from generative.recordings.format import Recording
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_csv, write_figure

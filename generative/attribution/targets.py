@@ -8,7 +8,7 @@ from torch import Tensor
 
 from generative.domains.base import Answer, Target
 from generative.recordings.format import Episode
-from generative.representations.direction_sets import Directions
+from generative.representations.storage import Directions
 from mop.common.errors import InputError
 
 CHOSEN = "action:chosen"  # the logit of the action that the policy chose at the recorded step

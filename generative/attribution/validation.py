@@ -38,7 +38,7 @@ from generative.domains.babyai.causes import code_of, thing_name
 from generative.domains.babyai.scenes import real_case, real_world
 from generative.domains.babyai.targets import parse_target
 from generative.domains.base import Policy
-from generative.figures.agreement_figures import plot_agreement
+from generative.figures.attribution import plot_agreement
 from generative.recordings.format import Episode, Recording
 from generative.simulators.base import EXACT
 from generative.simulators.relaxation import to_simplex

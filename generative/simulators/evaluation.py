@@ -329,7 +329,7 @@ def _markdown(table: pd.DataFrame, command: str, measures: Mapping[str, str]) ->
 
 def write_fidelity(folder: Path, result: dict, command: str, title: str, measures: Mapping[str, str]) -> None:
     """Write a result and its table and figure to a folder, and print the table of the first actor."""
-    from generative.figures.training_curves import plot_fidelity  # here: matplotlib takes most of a second to load
+    from generative.figures.simulators import plot_fidelity  # here: matplotlib takes most of a second to load
 
     horizons = tuple(h for h in (1, 2, 4, 8, 16, 24) if h in result["horizons"]) or (1,)
     table = table_of(result["actors"], horizons)

@@ -334,6 +334,6 @@ def find_saved(folder: Path, config: dict, is_resumed: bool) -> dict | None:
 
 
 def _plot(table: "pd.DataFrame", label: str) -> "Figure":
-    from generative.figures.training_curves import plot_log  # here: matplotlib takes most of a second to load
+    from generative.figures.simulators import plot_log  # here: matplotlib takes most of a second to load
 
     return plot_log(table, label)

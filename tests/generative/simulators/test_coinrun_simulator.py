@@ -28,7 +28,7 @@ from generative.domains.coinrun.fidelity import ACTORS, MEASURES, Usual, run_tri
 from generative.domains.coinrun.games import RIGHT_AND_JUMP, begin_level
 from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.registry import load_recorded_policy, load_simulator
-from generative.figures.training_curves import plot_fidelity
+from generative.figures.simulators import plot_fidelity
 from generative.recordings.format import open_recording
 from generative.simulators.evaluation import Forecast, by_model, by_shuffled, check_fidelity, choose_moments, measure
 from generative.simulators.losses import Frames, losses, simulate

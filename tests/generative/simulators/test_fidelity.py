@@ -17,7 +17,7 @@ from generative.attribution.closed_loop import untrained
 from generative.domains.babyai.domain import BABYAI
 from generative.domains.babyai.fidelity import ACTORS, AHEAD, MEASURES, Markov, by_exact, run_trials, sums_of
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.figures.training_curves import plot_fidelity
+from generative.figures.simulators import plot_fidelity
 from generative.simulators import evaluation
 from generative.simulators.evaluation import (
     Forecast,

@@ -15,7 +15,7 @@ from generative import plot_training_csv, train_gen_model
 from generative.domains.babyai.decoder import SymbolicDecoder
 from generative.domains.babyai.domain import BABYAI
 from generative.domains.registry import load_recorded_policy, load_simulator
-from generative.figures.training_curves import plot_log
+from generative.figures.simulators import plot_log
 from generative.simulators.losses import Frames, losses, simulate
 from generative.simulators.relaxation import CARRYING, DIRECTION, SOFT_DIM, discretise, to_simplex
 from generative.simulators.training import SimulatorRun, all_windows, make_config, resolve_settings

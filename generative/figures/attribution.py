@@ -1,4 +1,4 @@
-"""Figures of attribution: over the view or the world, as a strip over time, and by how much earlier a cause was."""
+"""Figures of attribution: as maps and over time, against true effects, and of hazards before a jump."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -8,6 +8,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from generative.attribution.agreement import RANDOM, SHUFFLED
 from generative.attribution.explanations import PATHS, Explanation, short_number
 from generative.domains.coinrun.causes import SIDE, FrameExplanation
 from mop.envs.render import draw_cells, draw_view
@@ -187,3 +188,111 @@ def _title(explanation: Explanation) -> str:
 
 def _when(lag: int) -> str:
     return "at this step" if lag == 0 else f"{lag} step{'s' * (lag > 1)} earlier"
+
+
+# --- agreement with true effects --------------------------------------------------------------------------------------
+
+_PANELS = {"acting": "the policy acts on what it sees", "forced": "the recorded actions are executed"}  # by truth
+_LOOPS = (
+    "recorded actions",
+    "own actions",
+)  # that attribution goes through; the first of them is drawn, if it is there
+
+_LOOKS = [(color, marker, line) for marker, line in (("o", "-"), ("s", "--"), ("D", "-.")) for color in HUES.values()]
+
+
+def plot_agreement(by_lag: "pd.DataFrame", title: str = "") -> Figure:
+    """Mean rank correlation with 95 % intervals over the lag, a panel for each truth, a line for each predictor.
+
+    by_lag: of `agreement.summarise` by truth, predictor, lag. Drawn are the predictors with the recorded actions in the
+    loop or, where there are none, with the policy's own; and those without a loop.
+    """
+    loops = [words for words in _LOOPS if by_lag["predictor"].str.contains(words).any()]
+    lines = by_lag[[not any(words in name for words in loops[1:]) for name in by_lag["predictor"]]]
+    lines = lines.assign(name=[_short(name) for name in lines["predictor"]])
+    names, lags = list(dict.fromkeys(lines["name"])), sorted(set(lines["lag"]))
+    figure = Figure(figsize=(10.4, 0.12 * len(names) + 4.1), layout="constrained")
+    controls = [name for name in names if name in (RANDOM, SHUFFLED) or "untrained" in name]
+    looks = dict(zip([name for name in names if name not in controls], _LOOKS, strict=False))
+    looks |= {name: ("0.55", marker, ":") for name, marker in zip(controls, "osD^vP", strict=False)}
+    for ax, (truth, heading) in zip(figure.subplots(1, len(_PANELS), sharey=True), _PANELS.items(), strict=True):
+        for number, name in enumerate(names):
+            line = lines[(lines["truth"] == truth) & (lines["name"] == name)].sort_values("lag")
+            x = np.array([lags.index(lag) for lag in line["lag"]]) + 0.4 * ((number + 0.5) / len(names) - 0.5)
+            y, low, high = (line[column].to_numpy(float) for column in ("rho", "low", "high"))
+            ax.errorbar(
+                x, y, np.nan_to_num([y - low, high - y]), label=name, color=looks[name][0], marker=looks[name][1],
+                linestyle=looks[name][2], markersize=4, linewidth=1.1, elinewidth=0.9,
+            )  # fmt: skip
+        ax.axhline(0, color="0.6", linewidth=0.8)
+        ax.set_xticks(range(len(lags)), lags)
+        ax.set_xlabel("steps between change and target")
+        ax.set_title(heading, fontsize="medium", loc="left")
+        open_frame(ax)
+    figure.axes[0].set_ylabel("Spearman's rank correlation")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    if title:
+        set_title(figure, title)
+    return figure
+
+
+def _short(name: str) -> str:
+    """A predictor without the actions of its loop, which are the same in all."""
+    return ", ".join(part for part in name.split(", ") if part not in _LOOPS)
+
+
+# --- hazards ----------------------------------------------------------------------------------------------------------
+
+_LEFT = {  # reader -> name, colour, width, line
+    "trained": ("before a jump", HUES["blue"], 2.4, "-"),
+    "without world": ("the same without the world's path", HUES["sky"], 1.2, "--"),
+    "no jump": ("where it does not jump", HUES["orange"], 1.2, "-"),
+    "untrained": ("an untrained agent", "0.5", 1.2, "-"),
+    "shuffled": ("shuffled patches", "0.5", 1.2, ":"),
+}
+_RIGHT = {
+    "hazard hidden": ("the hazard is hidden", HUES["vermilion"], 2.4, "-"),
+    "other patches hidden": ("as many other patches are", "0.5", 1.2, "-"),
+}
+_LEAST = 0.1  # of an axis that doubles
+
+
+def plot_hazards(table: "pd.DataFrame", title: str = "") -> Figure:
+    """Enrichment of hazards by lag, and what the real agent's log-odds of a jump lose without them.
+
+    table: of `hazards.summarise`.
+    """
+    figure = Figure(figsize=(11.2, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    _plot_readers(left, table[table["measure"] == "enrichment"], _LEFT)
+    left.set_yscale("log", base=2)
+    left.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    left.set_ylim(bottom=max(_LEAST, left.get_ylim()[0]))
+    left.axhline(1, color="0.2", linewidth=0.8)
+    left.annotate("chance", (1, 1), (-2, 2), ("axes fraction", "data"), "offset points", ha="right", fontsize="small")
+    left.set_ylabel("hazards' share of attribution\nby their share of patches")
+    left.set_xlabel("steps before the jump")
+    left.set_title("does attribution find the hazard?", fontsize="medium", loc="left")
+    _plot_readers(right, table[table["measure"] == "loss"], _RIGHT)
+    right.axhline(0, color="0.2", linewidth=0.8)
+    right.set_ylabel("lost log-odds of a jump")
+    right.set_xlabel("hidden from so many steps before the jump on")
+    right.set_title("does the real agent need it?", fontsize="medium", loc="left")
+    if title:
+        set_title(figure, title)
+    return figure
+
+
+def _plot_readers(ax: Axes, table: "pd.DataFrame", looks: dict) -> None:
+    """Means over the lag with their intervals as bands, for each reader; time goes to the right."""
+    for reader, (name, color, width, line) in looks.items():
+        rows = table[(table["reader"] == reader) & (table["lag"] != "before")].sort_values("lag")
+        x, y, low, high = (rows[column].to_numpy(float) for column in ("lag", "mean", "low", "high"))
+        ax.plot(x, y, color=color, linewidth=width, linestyle=line, marker="o", markersize=3, label=name)
+        ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+    lags = table.loc[table["lag"] != "before", "lag"].astype(int)
+    last = int(lags.max()) if len(lags) else 1
+    ax.set_xlim(last + 0.3, -0.3)
+    ax.set_xticks(np.arange(0, last + 1, max(1, last // 8)))
+    ax.legend(frameon=False, fontsize="small")
+    open_frame(ax)
