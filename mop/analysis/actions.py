@@ -17,13 +17,13 @@ from mop.statistics.bootstrap import Means, bootstrap_shares
 
 
 def compute_action_shares(routing_data: RoutingData, groups: Groups, num_actions: int) -> Means:
-    """The share of each action in the steps of each group, with its interval."""
+    """Compute the share of each action in the steps of each group, with its interval."""
     actions, episode = chosen_actions(routing_data), index_episodes(routing_data)
     return bootstrap_shares(actions, num_actions, episode, groups.index, len(groups))
 
 
 def hold_action(routing_data: RoutingData, action: str | int) -> RoutingData:
-    """The steps in which this action was chosen, by its name or number in ACTION_NAMES: `RoutingCache.where`.
+    """Select the steps in which this action was chosen, by its name or number in ACTION_NAMES: `RoutingCache.where`.
 
     What still differs between places and phases among them is not the action.
     """
@@ -35,7 +35,7 @@ def hold_action(routing_data: RoutingData, action: str | int) -> RoutingData:
 
 
 def compute_policy_entropy(action_logits: np.ndarray) -> np.ndarray:
-    """Entropy in nats of the actions' probabilities, the softmax of logits (..., A): from 0 to ln A; float64 (...)."""
+    """Compute the entropy in nats of the softmax of logits (..., A): from 0 to ln A; float64 (...)."""
     logits = np.asarray(action_logits, np.float64)
     logits = logits - logits.max(-1, keepdims=True)
     weights = np.exp(logits)
@@ -44,7 +44,7 @@ def compute_policy_entropy(action_logits: np.ndarray) -> np.ndarray:
 
 
 def action_probabilities(action_logits: np.ndarray) -> np.ndarray:
-    """The softmax of logits (..., A): the probability of each action; float64 (..., A)."""
+    """Compute the softmax of logits (..., A), the probability of each action; float64 (..., A)."""
     logits = np.asarray(action_logits, np.float64)
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)
@@ -69,7 +69,7 @@ DEFAULT_STATE = ("cell", "direction", "phase")
 
 
 def index_states(routing_data: RoutingData, parts: Sequence[str] = DEFAULT_STATE, phases: str | None = None):
-    """The state of each step, (S,) int64 from 0 without gaps: steps are in one state if all `parts` are equal.
+    """Number the state of each step, (S,) int64 from 0 without gaps: steps are in one state if all `parts` are equal.
 
     parts: of STATE_PARTS; phases: a name of GROUPINGS, for the part "phase".
     """
@@ -98,7 +98,7 @@ class Loop:
 
 
 def find_loop(position: np.ndarray, direction: np.ndarray, action: np.ndarray) -> Loop | None:
-    """The loop of the least period in which an episode of T steps ends, if there is one of LEAST_REPEATS rounds.
+    """Find the loop of the least period in which an episode of T steps ends, if it has LEAST_REPEATS rounds.
 
     position: (T, 2) int; direction, action: (T,) int.
     """
@@ -112,7 +112,7 @@ def find_loop(position: np.ndarray, direction: np.ndarray, action: np.ndarray) -
 
 
 def compute_loops(routing_data: RoutingData) -> list[Loop | None]:
-    """The loop in which each of the B episodes ends; None for one that ends in none or has no steps."""
+    """Find the loop in which each of the B episodes ends; None for one that ends in none or has no steps."""
     for field in ("t_step", "position", "direction"):
         routing_data.require(field)
     steps, action = routing_data.steps, chosen_actions(routing_data)

@@ -59,7 +59,7 @@ class Explained:
 
 
 def compute_layer_costs(routing_data: RoutingData) -> tuple[list[str], np.ndarray]:
-    """The LPC of each step and, with more than one layer of known sizes, that of each layer: names, values (S, K).
+    """Compute the LPC of each step and, with more than one layer of known sizes, of each layer: names, values (S, K).
 
     What is the same in every step is left out.
     """
@@ -79,7 +79,7 @@ def compute_layer_costs(routing_data: RoutingData) -> tuple[list[str], np.ndarra
 
 
 def gate_values(routing_data: RoutingData) -> tuple[list[str], np.ndarray]:
-    """The gates, which are the weights of all experts: names such as "layer 0 skip", "layer 2 GRU 32", values (S, K).
+    """Name the gates, the weights of all experts: "layer 0 skip", "layer 2 GRU 32", ..., values (S, K).
 
     What is the same in every step is left out.
     """
@@ -100,7 +100,7 @@ def gate_values(routing_data: RoutingData) -> tuple[list[str], np.ndarray]:
 
 
 def index_factors(routing_data: RoutingData, phases: str | None = None) -> dict[str, np.ndarray]:
-    """The factors that the data has and that split its steps: name -> group of each step, (S,) int.
+    """Find the factors that the data has and that split its steps: name -> group of each step, (S,) int.
 
     Cell; action; phase; time since start in bins that begin at TIME_BINS. The phase is the grouping `phases` of
     GROUPINGS under its title; without one, key phase, where there is no key the bot's sub-goal, in older caches
@@ -123,14 +123,14 @@ def index_factors(routing_data: RoutingData, phases: str | None = None) -> dict[
 
 
 def _phase_name(phases: str) -> str:
-    """The name of the factor of a grouping."""
+    """Name the factor of a grouping."""
     if phases not in GROUPINGS:
         raise InputError(f"there is no grouping {phases!r}; choose one of {', '.join(GROUPINGS)}")
     return GROUPINGS[phases].title
 
 
 def explain_variance(routing_data: RoutingData, values: np.ndarray, phases: str | None = None) -> list[Explained]:
-    """What explains values (S, K) of the steps: each factor of `index_factors` alone, in pairs, and all together.
+    """Explain values (S, K) of the steps by each factor of `index_factors` alone, in pairs, and all together.
 
     Each step is predicted by the mean of its group over all *other* episodes; r2 = 1 - sum of squared errors / that of
     the mean of all steps of other episodes, which is also the prediction where no other episode has the group. It is
@@ -172,7 +172,7 @@ class Beyond:
 def explain_beyond(
     routing_data: RoutingData, values: np.ndarray, factor: str, held: Sequence[str], phases: str | None = None
 ) -> Beyond:
-    """What `factor` explains of values (S, K) where `held` do not differ: both names of `index_factors`.
+    """Explain values (S, K) by `factor` where `held` do not differ: both names of `index_factors`.
 
     share = 1 - SSE(held x factor) / SSE(held), with the errors out of episode of `explain_variance`, and its interval:
     a partial R2. Where phases differ only in which actions are taken in them, the share of the phase with the action
@@ -193,7 +193,7 @@ def explain_beyond(
 
 
 def _checked_values(routing_data: RoutingData, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """values (S, K) minus their means, so that sums lose no digits, and the episode of each step without gaps (S,)."""
+    """Centre values (S, K), so that sums lose no digits; also returns the episode of each step without gaps (S,)."""
     _, episode = np.unique(index_episodes(routing_data), return_inverse=True)
     if not episode.max():
         raise InputError("each episode is predicted from the others here: it takes at least two episodes")
@@ -203,7 +203,7 @@ def _checked_values(routing_data: RoutingData, values: np.ndarray) -> tuple[np.n
 
 
 def _joint(indices: Iterable[np.ndarray]) -> np.ndarray:
-    """The number (S,) int64, from 0 without gaps, of the combination of the numbers of several factors (S,)."""
+    """Number (S,) int64, from 0 without gaps, the combinations of the numbers of several factors (S,)."""
     joint = np.int64(0)
     for index in indices:
         joint = joint * (np.int64(index.max()) + 1) + index

@@ -24,7 +24,7 @@ PHASES = ("before the key", "carrying the key", "door unlocked", "key dropped")
 
 
 def key_phases(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
-    """The phase of each step (S,) int64, index into PHASES: what is true at the step, however often a key is picked up.
+    """Find the phase of each step (S,) int64, index into PHASES: what is true then, however often a key is picked up.
 
     Until a door is unlocked: without a key in the hand, with one; from then on: with it, without it. Another object in
     the hand is no key. A key is known by the place where it was picked up (`is_key_held`); where the steps do not tell
@@ -46,7 +46,7 @@ def key_phases(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
 
 
 def is_key_held(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
-    """(S,) bool: the agent carries one of the keys that open a locked door of its world, or any if none is locked.
+    """Mark (S,) bool where the agent carries a key that opens a locked door of its world, or any if none is locked.
 
     The objects are followed from their places at the start: what is picked up is what lies in front of the agent, and
     what is dropped lies there from then on. episodes: with `keys` [x, y, color] and, where known, `doors`
@@ -75,19 +75,19 @@ def is_key_held(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
 
 
 def _stretches(episode: np.ndarray) -> list[tuple[int, int]]:
-    """First step and end of each episode; the steps of an episode are neighbours."""
+    """Find the first step and the end of each episode; the steps of an episode are neighbours."""
     starts = np.flatnonzero(np.diff(episode, prepend=-1)).tolist()
     return list(zip(starts, [*starts[1:], len(episode)], strict=True))
 
 
 def _key_cells(episode: Mapping) -> set[tuple[int, int]]:
-    """Where the keys lie that open a locked door; all keys, where no door is known to be locked."""
+    """Find the cells of the keys that open a locked door; of all keys, where no door is known to be locked."""
     colors = {door[2] for door in episode.get("doors", ()) if len(door) > 4 and door[4]}
     return {(x, y) for x, y, *color in episode["keys"] if not colors or not color or color[0] in colors}
 
 
 def _is_key_held_by_time(steps: Steps, is_unlocked: np.ndarray, num_episodes: int) -> np.ndarray:
-    """(S,) bool, without places: what is carried when the door is unlocked is the key.
+    """Mark (S,) bool, without places: what is carried when the door is unlocked is the key.
 
     It is held from the last time before that the hands were empty until they are empty again; where no door is
     unlocked, what is carried at the end counts as the key.
@@ -109,13 +109,13 @@ _VERBS = ("go to", "pick up", "open", "put")
 
 
 def _of_episode(routing_data: RoutingData, key: Callable[[Mapping], Sequence[int]]) -> np.ndarray:
-    """(S, K) int64: `key(episode)`, K integers, for the episode of each step."""
+    """Return `key(episode)`, K integers, for the episode of each step, (S, K) int64."""
     keys = np.array([key(episode) for episode in routing_data.episodes], np.int64)
     return keys[np.asarray(routing_data.steps.episode)]
 
 
 def _the_door(episode: Mapping) -> Sequence | None:
-    """The only door, or of several the only locked one; None if there is no such door."""
+    """Return the only door, or of several the only locked one; None if there is no such door."""
     doors = episode["doors"]
     locked = [door for door in doors if len(door) > 4 and door[4]]
     return doors[0] if len(doors) == 1 else locked[0] if len(locked) == 1 else None
@@ -139,18 +139,18 @@ def _has_targets(routing_data: RoutingData) -> bool:
 
 
 def _quadrant(position: Sequence[int], grid_size: Sequence[int]) -> int:
-    """Index into _QUADRANTS; a middle column or row counts as left or top."""
+    """Return the index into _QUADRANTS; a middle column or row counts as left or top."""
     is_right, is_bottom = (2 * place >= size for place, size in zip(position, grid_size, strict=True))
     return 2 * is_bottom + is_right
 
 
 def _verbs(mission: str) -> int:
-    """The verbs of a mission as bits, the first of _VERBS lowest."""
+    """Return the verbs of a mission as bits, the first of _VERBS lowest."""
     return sum(1 << index for index, verb in enumerate(_VERBS) if re.search(rf"\b{verb}\b", mission))
 
 
 def _unknown_last(numbers: np.ndarray) -> np.ndarray:
-    """(S,) int64: the numbers of a column, with _UNKNOWN, which is larger than all, for those below 0."""
+    """Replace numbers (S,) int64 below 0 by _UNKNOWN, which is larger than all."""
     numbers = np.asarray(numbers, np.int64)
     return np.where(numbers < 0, _UNKNOWN, numbers)
 
@@ -175,7 +175,7 @@ def _instruction_label(key: tuple[int, ...], routing_data: RoutingData) -> str:
 
 
 def room_labels_for_groups(sorted_keys: Sequence[Sequence[int]], room_grid_shape: Sequence[int]) -> list[str]:
-    """The place of each room in the real grid of rooms: "Top-Left", "Middle-Center", "Right", "Row 2-Column 4".
+    """Name each room by its place in the grid of rooms: "Top-Left", "Middle-Center", "Right", "Row 2-Column 4".
 
     sorted_keys: G rooms [column, row]; room_grid_shape: [columns, rows] of the world, so that the name of a room does
     not depend on the other rooms in `sorted_keys`. A side with one room has no name, one with more than three is
@@ -302,11 +302,11 @@ class Groups:
         return len(self.keys)
 
     def mask(self, group: int) -> np.ndarray:
-        """(S,) bool, the steps of one group; a `filter_fn`."""
+        """Mark (S,) bool the steps of one group; a `filter_fn`."""
         return self.index == group
 
     def largest(self, max_groups: int) -> list[int]:
-        """The groups with the most steps, at most so many, in the order of the groups."""
+        """List the groups with the most steps, at most so many, in the order of the groups."""
         return sorted(np.argsort(-self.counts, kind="stable")[:max_groups].tolist())
 
 
@@ -325,7 +325,7 @@ def group_routing_data(routing_data: RoutingData, group_by: str) -> Groups:
 
 
 def get_available_analyses(routing_data: RoutingData) -> list[str]:
-    """Names of GROUPINGS: "overall", and those whose fields are there and that make two groups or more."""
+    """List GROUPINGS: "overall", and those whose fields are there and that make two groups or more."""
     names = ["overall"]
     for name in GROUPINGS:
         try:
@@ -337,7 +337,7 @@ def get_available_analyses(routing_data: RoutingData) -> list[str]:
 
 
 def _keys(routing_data: RoutingData, group_by: str) -> tuple[Grouping, np.ndarray]:
-    """The grouping of that name and the keys (S, K) int64 of the steps. Raises as `group_routing_data`."""
+    """Look up a grouping and the keys (S, K) int64 of the steps."""
     grouping = GROUPINGS.get(group_by)
     if grouping is None:
         raise InputError(f"there is no grouping {group_by!r}; choose one of {', '.join(GROUPINGS)}")

@@ -18,13 +18,13 @@ PHASE_GROUPINGS = ("by_key_phase", "by_subgoal", "by_door_unlocked", "by_carryin
 
 
 def phase_grouping(routing_data: RoutingData) -> str:
-    """The first of PHASE_GROUPINGS that an evaluation can be split by."""
+    """Choose the first of PHASE_GROUPINGS that an evaluation can be split by."""
     available = get_available_analyses(routing_data)
     return next(name for name in PHASE_GROUPINGS if name in GROUPINGS and name in available)
 
 
 def join(one: RoutingData, other: RoutingData) -> RoutingData:
-    """The episodes of two evaluations in one, those of `other` behind; columns that both have."""
+    """Append the episodes of `other` to an evaluation; columns that both have."""
     columns, more = one.steps.columns(), other.steps.columns()
     more = more | {"episode": np.asarray(more["episode"]) + len(one.episodes)}
     joined = {
@@ -38,7 +38,7 @@ def join(one: RoutingData, other: RoutingData) -> RoutingData:
 
 
 def exchange(data: RoutingData, part: RoutingData, places: np.ndarray) -> RoutingData:
-    """An evaluation with other episodes in some places: places (W',) int, where each episode of `part` belongs."""
+    """Replace episodes of an evaluation: places (W',) int, where each episode of `part` belongs."""
     joined, count = join(data, part), len(data.episodes)
     target = np.concatenate([np.arange(count), places])  # of each of the joined episodes
     is_kept = np.concatenate([~np.isin(np.arange(count), places), np.ones(len(places), bool)])
@@ -53,7 +53,7 @@ def exchange(data: RoutingData, part: RoutingData, places: np.ndarray) -> Routin
 
 
 def phases_of_both(intact: RoutingData, changed: RoutingData, group_by: str) -> tuple[Groups, np.ndarray, np.ndarray]:
-    """The phases of two evaluations together, and that of each step (S,) int of the one and of the other.
+    """Find the phases of two evaluations together, and the phase of each step (S,) int of either.
 
     Together, because one alone may not show how its worlds can be split: if no door is ever unlocked, for instance.
     """
@@ -63,7 +63,7 @@ def phases_of_both(intact: RoutingData, changed: RoutingData, group_by: str) -> 
 
 
 def measure_effects(intact: RoutingData, changed: RoutingData, agrees: np.ndarray, group_by: str) -> dict:
-    """Every difference of an intervention as one flat row, and a list of rows for its phases as `phases`.
+    """Measure every effect of an intervention: one flat row, and a list of rows for its phases as `phases`.
 
     intact, changed: the same worlds in the same order, with `expert_steps`; agrees (S,) bool, of the steps of `intact`:
     the intervened policy takes the same action there. In the row, `delta_success`: change of the share of worlds that
@@ -108,7 +108,7 @@ def measure_effects(intact: RoutingData, changed: RoutingData, agrees: np.ndarra
 
 
 def _failed(data: RoutingData, phase: np.ndarray, solved: np.ndarray, num_phases: int) -> np.ndarray:
-    """(W, P): 1 where a world is failed with its last step in the phase."""
+    """Mark (W, P) with 1 where a world is failed with its last step in the phase."""
     episode = np.asarray(data.steps.episode)
     last = np.flatnonzero(np.append(episode[1:] != episode[:-1], True))
     failed = np.zeros((len(solved), num_phases))
@@ -117,19 +117,19 @@ def _failed(data: RoutingData, phase: np.ndarray, solved: np.ndarray, num_phases
 
 
 def _counts(data: RoutingData, phase: np.ndarray, num_phases: int) -> np.ndarray:
-    """(W, P): steps of each world in each phase."""
+    """Count the steps of each world in each phase, (W, P)."""
     shape = (len(data.episodes), num_phases)
     flat = np.asarray(data.steps.episode, np.int64) * num_phases + phase
     return np.bincount(flat, minlength=np.prod(shape)).reshape(shape).astype(np.float64)
 
 
 def _with_sum(values: np.ndarray) -> np.ndarray:
-    """(W, P) -> (W, 1 + P), the sum of all in front."""
+    """Put the sum in front: (W, P) -> (W, 1 + P)."""
     return np.column_stack([values.sum(1), values])
 
 
 def _numbers(name: str, means: Means | None, group: int, value: int) -> dict[str, float | None]:
-    """A mean under a name, with its interval; None where there is none."""
+    """Return a mean under a name, with its interval; None where there is none."""
     parts = (None,) * 3 if means is None else (means.mean, means.low, means.high)
     found = [np.nan if part is None else float(part[group, value]) for part in parts]
     return {f"{name}{end}": number + 0.0 for end, number in zip(("", "_low", "_high"), found, strict=True)}

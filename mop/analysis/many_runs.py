@@ -55,7 +55,7 @@ class Part:
 
 
 def default_phases(runs_analyses: Sequence[Sequence[str]]) -> str | None:
-    """The first of PHASE_GROUPINGS that some runs have, by the `get_available_analyses` of each; None if there is none.
+    """Choose the first of PHASE_GROUPINGS that some runs have, by the `get_available_analyses` of each; or None.
 
     It is taken if half of the runs have it: a policy that never unlocks a door has no phases of the key.
     """
@@ -68,7 +68,7 @@ def default_phases(runs_analyses: Sequence[Sequence[str]]) -> str | None:
 def measure_run(
     routing_data: RoutingData, phases: str | None = None, state: Sequence[str] = DEFAULT_STATE
 ) -> tuple[list[Part], list[str]]:
-    """The parts of a run: all steps, each phase, each with every action held fixed; and what cannot be measured.
+    """Measure the parts of a run: all steps, each phase, each with every action held fixed; why others are missing.
 
     phases: of GROUPINGS, None for none; state: of STATE_PARTS, for the complexity. Of data restricted to one action
     (`hold_action`), what needs whole episodes is left out: success, path ratio, complexity.
@@ -161,7 +161,7 @@ def _part(columns: _Columns, mask: np.ndarray, phase: str, action: str) -> Part:
 
 
 def _states(routing_data: RoutingData, state: Sequence[str], phases: str | None, reasons: list[str]):
-    """The state of each step, None where there is none; then the reasons say why."""
+    """Number the state of each step; None, with a reason added, where there is none."""
     if routing_data is not whole_of(routing_data) or routing_data.steps.action_logits is None:
         return None
     try:
@@ -189,7 +189,7 @@ def _complexity(columns: _Columns, states: np.ndarray, mask: np.ndarray) -> dict
 def _outcomes(
     routing_data: RoutingData, columns: _Columns, mask: np.ndarray, is_all: bool, reasons: list[str]
 ) -> dict[str, EpisodeSums]:
-    """Success of all steps, and the path ratio or the part of it."""
+    """Measure the success of all steps, and the path ratio or the part of it."""
     episodes = routing_data.episodes
     if not all({"success", "steps", "expert_steps"} <= episode.keys() for episode in episodes):
         reasons.append("no success and no path ratio: the episodes do not tell their outcome")
@@ -205,7 +205,7 @@ def _outcomes(
 
 
 def available_phases(routing_data: RoutingData) -> list[str]:
-    """The names of GROUPINGS that can be phases of this data: those that split its steps, but not by the action."""
+    """List the GROUPINGS that can be phases of this data: those that split its steps, but not by the action."""
     return [name for name in get_available_analyses(routing_data) if name not in NOT_PHASES]
 
 
@@ -220,7 +220,7 @@ class SeedCells:
 
 
 def mean_cells(parts: Sequence[Part], name: str) -> SeedCells:
-    """The cells of the same part of several runs, each run counting alike; name: of `Part.cell_means`."""
+    """Average the cells of the same part of several runs, each run counting alike; name: of `Part.cell_means`."""
     parts = [part for part in parts if part.cells is not None and name in part.cell_means]
     if not parts:
         raise InputError(f"no run tells in which cells its {name} is how large")

@@ -34,11 +34,11 @@ class CellIndex:
     index: np.ndarray  # (S,) int64, cell of each step
 
     def has_steps(self, min_steps: int) -> np.ndarray:
-        """The cells (C,) bool with so many steps."""
+        """Mark the cells (C,) bool with so many steps."""
         return enough_steps(self.counts, min_steps)
 
     def mean(self, values: np.ndarray) -> np.ndarray:
-        """Mean (C,) float64 of values (S,) over the steps in each cell; values that are not finite are left out."""
+        """Average values (S,) over the steps in each cell, (C,) float64; values that are not finite are left out."""
         is_known = np.isfinite(values)
         num_known = self._total(is_known)
         mean = np.full(len(self.cells), np.nan)
@@ -49,7 +49,7 @@ class CellIndex:
 
 
 def index_cells(positions: np.ndarray) -> CellIndex:
-    """The visited cells of positions (S, 2) int."""
+    """Find the visited cells of positions (S, 2) int."""
     positions = checked_positions(positions)
     x_min, y_min = positions.min(0)
     width = positions[:, 0].max() - x_min + 1
@@ -59,7 +59,7 @@ def index_cells(positions: np.ndarray) -> CellIndex:
 
 
 def index_filtered_cells(steps: Steps, filter_fn: StepFilter = None) -> tuple[np.ndarray, CellIndex]:
-    """The mask (S,) bool of the steps that a filter leaves, and the cells that these visit."""
+    """Apply a filter: the mask (S,) bool of the steps that it leaves, and the cells that these visit."""
     positions = checked_positions(steps.position)
     mask = step_mask(steps, filter_fn, len(positions))
     return mask, index_cells(positions[mask])
@@ -79,7 +79,7 @@ class RoutingByPosition:
         return int(self.counts.sum())
 
     def with_steps(self, min_steps: int) -> "RoutingByPosition":
-        """Without the cells that have fewer steps."""
+        """Leave out the cells that have fewer steps."""
         kept = enough_steps(self.counts, min_steps)
         routing = None if self.routing is None else [weights[kept] for weights in self.routing]
         return RoutingByPosition(
@@ -88,7 +88,7 @@ class RoutingByPosition:
 
 
 def aggregate_routing_by_position(steps: Steps, filter_fn: StepFilter = None) -> RoutingByPosition:
-    """Mean router weights and LPC of each cell that the agent stood on.
+    """Average router weights and LPC in each cell that the agent stood on.
 
     filter_fn: the steps that count, as a mask (S,) bool or a function from the steps to one; None counts all. Raises
     ValueError if the mask is not (S,) bool.
@@ -102,7 +102,7 @@ def aggregate_routing_by_position(steps: Steps, filter_fn: StepFilter = None) ->
 
 
 def enough_steps(counts: np.ndarray, min_steps: int) -> np.ndarray:
-    """Which of counts (C,) are at least `min_steps`, (C,) bool."""
+    """Mark (C,) bool which of counts (C,) are at least `min_steps`."""
     kept = counts >= min_steps
     if not kept.any():
         most = int(counts.max(initial=0))
@@ -111,7 +111,7 @@ def enough_steps(counts: np.ndarray, min_steps: int) -> np.ndarray:
 
 
 def visit_strength(counts: np.ndarray) -> np.ndarray:
-    """How much of its colour a cell with counts (...) steps has: sqrt(min(1, n / FULL_STEPS)), float64 (...).
+    """Compute the colour strength of a cell with counts (...) steps: sqrt(min(1, n / FULL_STEPS)), float64 (...).
 
     The inverse of the standard error of its mean, relative to that of FULL_STEPS steps.
     """
@@ -119,7 +119,7 @@ def visit_strength(counts: np.ndarray) -> np.ndarray:
 
 
 def rank_experts(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of mean weights (C, E): the first expert and the runner-up, (C,) int64 each, and the margin (C,) between them.
+    """Rank mean weights (C, E): the first expert and the runner-up, (C,) int64 each, and the margin (C,) between them.
 
     Of equal weights the first one counts. A single expert has no runner-up: it is -1, and the margin is NaN.
     """
@@ -132,7 +132,7 @@ def rank_experts(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def compute_grid_bounds(positions: np.ndarray, grid_size: Sequence[int] | None = None) -> dict[str, int]:
-    """The rectangle of cells to draw: `x_min, x_max, y_min, y_max` (all inclusive), `grid_width, grid_height`.
+    """Compute the rectangle to draw: `x_min, x_max, y_min, y_max` (all inclusive), `grid_width, grid_height`.
 
     positions: (S, 2) int. With `grid_size` (width, height) it is the whole world, walls included; without, the smallest
     rectangle that holds every position.
@@ -149,7 +149,7 @@ def compute_grid_bounds(positions: np.ndarray, grid_size: Sequence[int] | None =
 
 
 def compute_confidence(weight: np.ndarray, num_experts: int) -> np.ndarray:
-    """The largest weight (...) rescaled to float64 (...): 0 where all experts have 1/E, 1 where one has all.
+    """Rescale the largest weight (...) to float64 (...): 0 where all experts have 1/E, 1 where one has all.
 
     Of a single expert it is always 1.
     """
@@ -185,7 +185,7 @@ WORLD_FIELDS = ("position", "grid_size", "room_bounds", "doors")  # what tells w
 
 
 def free_cells(routing_data: RoutingData) -> np.ndarray:
-    """The cells (B, H, W) bool that are no wall, in the world of each episode.
+    """Find the cells (B, H, W) bool that are no wall, in the world of each episode.
 
     The inside of each room is free, and so are doors, as a locked one can be unlocked. In some tasks (KeyCorridor,
     PutNext, MoveTwoAcross) a wall between two rooms is missing, and the episodes do not say so. Minigrid removes such a
@@ -198,7 +198,7 @@ def free_cells(routing_data: RoutingData) -> np.ndarray:
 
 
 def wall_cells(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray | None:
-    """The cells (H, W) bool that are a wall in the world of every episode, as `free_cells`; None where none can tell.
+    """Find the cells (H, W) bool that are walls in the worlds of all episodes, as `free_cells`; None where unknown.
 
     The data do not tell if they lack a field of WORLD_FIELDS or the worlds differ in size or rooms.
     """
@@ -235,7 +235,7 @@ def _free_cells(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
 
 
 def walking_distances(free: np.ndarray, sources: np.ndarray) -> np.ndarray:
-    """Steps (B, H, W) int64 from each cell to the nearest source of its world, -1 where none can be reached.
+    """Count the steps (B, H, W) int64 from each cell to the nearest source of its world, -1 where there is no path.
 
     free, sources: (B, H, W) bool. A breadth-first search in all worlds at once, over the four neighbours of a cell; a
     source counts as free. Raises ValueError if an outermost cell of a grid is free or a source: from there the search
@@ -261,7 +261,7 @@ def walking_distances(free: np.ndarray, sources: np.ndarray) -> np.ndarray:
 
 
 def distances_to_objects(routing_data: RoutingData) -> dict[str, np.ndarray]:
-    """Kind of OBJECT_KINDS -> walking distance (S,) float64 from each step to where the nearest one was at the start.
+    """Measure walking distances (S,) float64 to the nearest object of each of OBJECT_KINDS, where it was at the start.
 
     NaN where the world has none or it cannot be reached; a kind that no world has is left out.
     """
@@ -282,7 +282,7 @@ def distances_to_objects(routing_data: RoutingData) -> dict[str, np.ndarray]:
 
 
 def _walls_between(rooms: np.ndarray) -> list[tuple[slice, slice]]:
-    """Rows and columns of each wall that two of the rooms (R, 4) [x_min, y_min, x_max, y_max] share; no corners."""
+    """List rows and columns of each wall that two rooms (R, 4) [x_min, y_min, x_max, y_max] share, without corners."""
     walls = []
     for x_min, y_min, x_max, y_max in rooms.tolist():
         if ((rooms[:, 0] == x_max) & (rooms[:, 1] == y_min)).any():
@@ -293,6 +293,6 @@ def _walls_between(rooms: np.ndarray) -> list[tuple[slice, slice]]:
 
 
 def _cells(episodes, cells_of) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """World, x, y of every object, one array each."""
+    """List world, x, y of every object, one array each."""
     found = [(world, cell[0], cell[1]) for world, episode in enumerate(episodes) for cell in cells_of(episode)]
     return tuple(np.array(found, np.int64).reshape(-1, 3).T)

@@ -9,7 +9,7 @@ from mop.statistics.intervals import wilson_interval
 
 
 def compute_metrics(episodes: Sequence[Mapping], lpc: np.ndarray | None, bot_plan_failures: int) -> dict[str, float]:
-    """The measures of an evaluation.
+    """Compute the measures of an evaluation.
 
     episodes: with `success` (reward > 0), `steps`, and the bot's steps in the same world as `expert_steps`; lpc: of all
     S steps of all episodes, (S,) float, or None.
@@ -33,7 +33,7 @@ def compute_metrics(episodes: Sequence[Mapping], lpc: np.ndarray | None, bot_pla
 
 
 def format_metrics(metrics: Mapping[str, float], num_episodes: int) -> str:
-    """The metrics as lines for a person."""
+    """Format the metrics as lines."""
     interval = f"95 % interval {metrics['success_low']:.1%} to {metrics['success_high']:.1%}, {num_episodes} episodes"
     lines = {
         "success rate": f"{metrics['success_rate']:.1%}  ({interval})",

@@ -15,7 +15,7 @@ from mop.statistics.bootstrap import Means, bootstrap_layers, bootstrap_shares
 
 
 def compute_layer_lpc(weights: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-    """A layer's part of the layered parameter cost: sum over its experts of weight x size^2; float64 (...).
+    """Compute a layer's part of the layered parameter cost: sum over experts of weight x size^2; float64 (...).
 
     weights: (..., E); sizes: of the E experts. The sum over the layers is the LPC, as `mixture_of_experts.compute_lpc`.
     """
@@ -23,13 +23,13 @@ def compute_layer_lpc(weights: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
 
 
 def mean_weights_by_group(routing_data: RoutingData, groups: Groups) -> list[Means]:
-    """Mean router weights of each group, L means of G groups and E_l values."""
+    """Average the router weights of each group, L means of G groups and E_l values."""
     layers = checked_weights(routing_data.steps)
     return bootstrap_layers(layers, index_episodes(routing_data), groups.index, len(groups))
 
 
 def mean_weights_by_distance(routing_data: RoutingData, distance: np.ndarray) -> list[Means]:
-    """Mean router weights at each distance, L means of the groups 0..D-1 and E_l values.
+    """Average the router weights at each distance, L means of the groups 0..D-1 and E_l values.
 
     distance: (S,) float of whole numbers, NaN where it is unknown.
     """
@@ -42,7 +42,7 @@ def mean_weights_by_distance(routing_data: RoutingData, distance: np.ndarray) ->
 
 
 def undecided_experts(routing_data: RoutingData, groups: Groups) -> list[np.ndarray]:
-    """The experts of which more than one may be the dominant one of a group, L arrays (G, E_l) bool.
+    """Find the groups with more than one possible dominant expert, and these experts: L arrays (G, E_l) bool.
 
     They are the one with the largest mean weight, and those whose distance to it has a 95 % interval that reaches 0; in
     a row without True it is decided, or there are too few episodes for an interval (`MIN_EPISODES`). The interval is
@@ -59,7 +59,7 @@ def undecided_experts(routing_data: RoutingData, groups: Groups) -> list[np.ndar
 
 
 def mean_by(index: np.ndarray, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Mean (K, E) float64 of values (S, E) over the steps of each index (S,) from 0 to K-1; NaN where counts (K,) is 0.
+    """Average values (S, E) over the steps of each index (S,) below K: (K, E) float64, NaN where counts (K,) is 0.
 
     counts: how often each index occurs.
     """
@@ -82,7 +82,7 @@ class Pathways:
 
 
 def compute_pathways(routing_data: RoutingData) -> Pathways:
-    """The pathway of each step, the argmax of each layer's weights, and what follows what within an episode.
+    """Find the pathway of each step, the argmax of each layer's weights, and the transitions within an episode.
 
     Of a part of the steps (`RoutingCache.where`), transitions are those between two of them without another in between.
     """
@@ -115,7 +115,7 @@ class RoutingOverProgress:
 
 
 def compute_routing_over_progress(routing_data: RoutingData, num_bins: int = 20) -> RoutingOverProgress:
-    """Router weights against progress, t_step / steps of the whole episode; step 0 is in the first part.
+    """Average router weights against progress, t_step / steps of the whole episode; step 0 is in the first part.
 
     An episode of fewer than `num_bins` steps has no step in some parts, so the parts differ in their counts.
     """
@@ -138,7 +138,7 @@ class EpisodeRouting:
 
 
 def select_episode(routing_data: RoutingData, episode: int) -> EpisodeRouting:
-    """All steps of one episode, of restricted data too, as each weight counts until the next step."""
+    """Select all steps of one episode, of restricted data too, as each weight counts until the next step."""
     routing_data.require("t_step")
     steps = whole_of(routing_data).steps
     chosen = np.flatnonzero(np.asarray(steps.episode) == episode)

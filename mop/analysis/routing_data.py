@@ -38,17 +38,17 @@ class RoutingData(Protocol):
         """Raise InputError unless `field` is a column of the steps or a key of every episode."""
 
     def where(self, mask: np.ndarray, note: str) -> "RoutingData":
-        """The part with the steps of mask (S,) bool; it keeps the data with every step as `whole`, and `rows` of it."""
+        """Select the steps of mask (S,) bool; the part keeps the data with every step as `whole`, and `rows` of it."""
 
 
 def whole_of(routing_data: RoutingData) -> RoutingData:
-    """The data with every step of its episodes, of which `routing_data` may be a part (`RoutingCache.where`)."""
+    """Return the data with every step, of which `routing_data` may be a part (`RoutingCache.where`)."""
     whole = getattr(routing_data, "whole", None)
     return routing_data if whole is None else whole
 
 
 def in_whole_episodes(compute: Callable[[RoutingData], np.ndarray], routing_data: RoutingData) -> np.ndarray:
-    """compute(data) (S, ...), found where every step of an episode is there, of the steps of `routing_data`.
+    """Compute (S, ...) from whole episodes, and take the rows of the steps of `routing_data`.
 
     For what depends on the steps before.
     """
@@ -66,7 +66,7 @@ def check_not_empty(steps: np.ndarray) -> None:
 
 
 def checked_positions(positions: np.ndarray | None) -> np.ndarray:
-    """Positions (S, 2) as int64, checked: they are there, and S is not 0."""
+    """Return positions (S, 2) as int64, checked: they are there, and S is not 0."""
     if positions is None:
         raise InputError("these steps have no 'position'")
     positions = np.asarray(positions)
@@ -75,7 +75,7 @@ def checked_positions(positions: np.ndarray | None) -> np.ndarray:
 
 
 def checked_weights(steps: Steps) -> list[np.ndarray]:
-    """Router weights, L arrays (S, E_l), checked: they are there, and finite."""
+    """Return router weights, L arrays (S, E_l), checked: they are there, and finite."""
     if steps.layer_routing is None:
         raise InputError("these steps have no 'layer_routing'")
     layers = [np.asarray(weights) for weights in steps.layer_routing]
@@ -86,7 +86,7 @@ def checked_weights(steps: Steps) -> list[np.ndarray]:
 
 
 def step_mask(steps: Steps, filter_fn: StepFilter, num_steps: int) -> np.ndarray:
-    """The steps that a filter leaves, (S,) bool."""
+    """Apply a filter: the steps that it leaves, (S,) bool."""
     if filter_fn is None:
         return np.ones(num_steps, bool)
     mask = np.asarray(filter_fn(steps) if callable(filter_fn) else filter_fn)
@@ -98,7 +98,7 @@ def step_mask(steps: Steps, filter_fn: StepFilter, num_steps: int) -> np.ndarray
 
 
 def chosen_actions(routing_data: RoutingData) -> np.ndarray:
-    """The action of each step (S,) int64; of older caches, which have logits alone, the likeliest: they are greedy."""
+    """Return the action of each step (S,) int64; in older caches, which have logits alone, the likeliest."""
     steps = routing_data.steps
     if steps.action is None and steps.action_logits is not None:
         return np.asarray(steps.action_logits).argmax(-1)
@@ -107,7 +107,7 @@ def chosen_actions(routing_data: RoutingData) -> np.ndarray:
 
 
 def has_happened(steps: Steps, episodes: Sequence[Mapping], event: str) -> np.ndarray:
-    """(S,) bool: an event (`t_pick`, `t_opened`, ...) of the step's episode has happened before the step.
+    """Mark (S,) bool the steps before which an event (`t_pick`, `t_opened`, ...) of their episode has happened.
 
     episodes: with the event's key, the number of actions taken when it was first true, None where it never was.
     """
@@ -116,7 +116,7 @@ def has_happened(steps: Steps, episodes: Sequence[Mapping], event: str) -> np.nd
 
 
 def index_episodes(routing_data: RoutingData) -> np.ndarray:
-    """(S,) int64: which of the episodes that were played each step belongs to, counted from 0 in the order of steps.
+    """Number the episode of each step, (S,) int64, from 0 in the order of steps.
 
     The steps of an episode are neighbours in a cache. In one before v4, two episodes in a row may have the same number;
     `t_step`, where it is there, tells them apart.
@@ -134,7 +134,7 @@ def index_episodes(routing_data: RoutingData) -> np.ndarray:
 
 
 def follows_on(routing_data: RoutingData) -> np.ndarray:
-    """(S - 1,) bool: the next row is the next step of the same episode."""
+    """Mark (S - 1,) bool the rows whose next row is the next step of the same episode."""
     routing_data.require("t_step")
     episode, t_step = index_episodes(routing_data), np.asarray(routing_data.steps.t_step)
     return (episode[1:] == episode[:-1]) & (t_step[1:] == t_step[:-1] + 1)

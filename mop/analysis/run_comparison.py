@@ -41,14 +41,14 @@ class Pair:
         return int(self.left_world.max(initial=-1)) + 1, int(self.right_world.max(initial=-1)) + 1
 
     def masks(self) -> tuple[np.ndarray, np.ndarray]:
-        """The steps (S,) bool that count, left and right."""
+        """Mark the steps (S,) bool that count, left and right."""
         return tuple(
             world[np.asarray(data.steps.episode)] >= 0
             for data, world in ((self.left, self.left_world), (self.right, self.right_world))
         )
 
     def notes(self) -> list[str]:
-        """What to know before the two are compared, a sentence each."""
+        """List what to know before the two are compared, a sentence each."""
         notes, (num_left, num_right) = [], self.num_worlds
         tasks = [data.header.get("task_id") for data in (self.left, self.right)]
         if tasks[0] != tasks[1]:
@@ -64,7 +64,7 @@ class Pair:
 
 
 def pair_worlds(left: RoutingData, right: RoutingData) -> Pair:
-    """The episodes of two evaluations by world.
+    """Pair the episodes of two evaluations by world.
 
     They are paired if they are of one task and one was evaluated in all worlds of the other; then only the common
     worlds count. Else every episode counts, as a world of its own. Episodes before schema version 4, which have no
@@ -128,7 +128,7 @@ def compare_cells(
 
 
 def weights_by_size(data: RoutingData, layer: int) -> dict[int, np.ndarray]:
-    """The weight (S,) float64 of each size of expert in a layer, sizes ascending; equal sizes are added."""
+    """Add the weights (S,) float64 of equal sizes of experts in a layer; sizes ascending."""
     sizes, weights = known_sizes(data.header)[layer], checked_weights(data.steps)[layer].astype(np.float64)
     if len(sizes) != weights.shape[1]:
         raise InputError(f"layer {layer} has {weights.shape[1]} experts, and {len(sizes)} sizes are given")
@@ -136,7 +136,7 @@ def weights_by_size(data: RoutingData, layer: int) -> dict[int, np.ndarray]:
 
 
 def common_sizes(left: Mapping, right: Mapping) -> list[list[int]]:
-    """The sizes of experts that both headers have in each layer, ascending; nothing if the numbers of layers differ."""
+    """List the sizes of experts that both headers have in each layer, ascending; [] if the numbers of layers differ."""
     layers = [known_sizes(header) for header in (left, right)]
     if len(layers[0]) != len(layers[1]):
         return []
@@ -144,7 +144,7 @@ def common_sizes(left: Mapping, right: Mapping) -> list[list[int]]:
 
 
 def known_sizes(header: Mapping) -> Sequence[Sequence[int]]:
-    """`expert_hidden_sizes`."""
+    """Return `expert_hidden_sizes`, checked: they are there."""
     if header.get("expert_hidden_sizes") is None:
         way_out = "make a new cache with `python batch_eval.py --force`"
         raise InputError(f"this routing data has no 'expert_hidden_sizes', by which experts are matched: {way_out}")
@@ -152,7 +152,7 @@ def known_sizes(header: Mapping) -> Sequence[Sequence[int]]:
 
 
 def _architecture_notes(left: Mapping, right: Mapping) -> list[str]:
-    """What of the router weights cannot be compared."""
+    """List the differences of two architectures that forbid comparing router weights."""
     if any(header.get("expert_hidden_sizes") is None for header in (left, right)):
         return ["the sizes of the experts are not known: router weights cannot be compared, only LPC"]
     one, other = known_sizes(left), known_sizes(right)
@@ -178,7 +178,7 @@ class Compared(NamedTuple):
 
 
 def compare_metrics(pair: Pair) -> list[Compared]:
-    """Success, path ratio and mean LPC of two evaluations, of those that the data has.
+    """Compare success, path ratio and mean LPC of two evaluations, where the data has them.
 
     As `compute_metrics`, except that a paired path ratio is over the worlds that both solve. Success has Wilson
     intervals, and their difference that of `difference_of_rates`; the others those of `compare_means`.
@@ -206,7 +206,7 @@ def _sides(pair: Pair) -> list[tuple[RoutingData, np.ndarray, int]]:
 
 
 def _by_world(values: np.ndarray, world: np.ndarray, num_worlds: int) -> np.ndarray:
-    """Sums (W,) of values (N,) whose world is not -1."""
+    """Sum values (N,) over each world (W,), without those of world -1."""
     counts = world >= 0
     return np.bincount(world[counts], weights=np.asarray(values, np.float64)[counts], minlength=num_worlds)
 

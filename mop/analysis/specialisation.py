@@ -15,7 +15,7 @@ from mop.statistics.permutation import NUM_PERMUTATIONS, chance_level, groups_of
 
 
 def step_correlation(first: np.ndarray, second: np.ndarray, group: np.ndarray | None = None) -> float:
-    """Pearson's correlation of the weights (S, G) of two policies over the steps and gates, within [-1, 1].
+    """Correlate (Pearson) the weights (S, G) of two policies over the steps and gates, within [-1, 1].
 
     Each gate's mean is taken out first, in each policy and, with `group` (S,) int from 0, in each group of steps: what
     is left says *when* a gate is used, not how much. NaN where the weights of a policy do not vary.
@@ -25,12 +25,12 @@ def step_correlation(first: np.ndarray, second: np.ndarray, group: np.ndarray | 
 
 
 def group_means(weights: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Mean weights (groups, G) float64 over the steps of each group, a task, say; every group from 0 on has steps."""
+    """Average weights over the steps of each group, (groups, G) float64; every group from 0 on has steps."""
     return _sums(weights, group) / np.bincount(group)[:, None]
 
 
 def _sums(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Sums (groups, G) float64 of values (S, G) over the steps of each group."""
+    """Sum values (S, G) over the steps of each group, (groups, G) float64."""
     return np.stack([np.bincount(group, column) for column in np.asarray(values, np.float64).T], axis=1)
 
 
@@ -40,7 +40,7 @@ def _centred(weights: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Of two arrays whose mean is 0 along their first axis. NaN where one does not vary but for rounding."""
+    """Correlate two arrays of mean 0 along their first axis. NaN where one does not vary but for rounding."""
     squares = [float(np.square(values).sum()) for values in (first, second)]
     if min(squares) <= 1e-12 * first.size:
         return float("nan")
@@ -48,7 +48,7 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def stacked(layers: Sequence[np.ndarray]) -> np.ndarray:
-    """Router weights of L layers, each (S, E_l), as one array (S, G), as gates of equal place and size are compared."""
+    """Stack the router weights of L layers, each (S, E_l), to (S, G): gates of equal place and size are compared."""
     return np.concatenate([np.asarray(weights) for weights in layers], axis=1)
 
 
@@ -64,7 +64,7 @@ class Distinctness:
 
 
 def pathway_shares(pathway: np.ndarray, group: np.ndarray, num_pathways: int, num_groups: int) -> np.ndarray:
-    """Share (G, P) of each group's steps that take each pathway, float64; pathway, group: (S,) int from 0.
+    """Compute the share (G, P) of each group's steps that take each pathway, float64; pathway, group: (S,) int.
 
     NaN in the row of a group without steps.
     """
@@ -77,7 +77,7 @@ def pathway_shares(pathway: np.ndarray, group: np.ndarray, num_pathways: int, nu
 def distinctness(
     pathway: np.ndarray, group: np.ndarray, episode: np.ndarray, name: str = "tasks", within: np.ndarray | None = None
 ) -> Distinctness:
-    """How far the pathways of the groups differ, with a null in which whole episodes change their groups.
+    """Measure how far the pathways of the groups differ, with a null in which whole episodes change their groups.
 
     pathway, group, episode: (S,) int from 0. An episode may have steps of several groups (sub-goals): then the groups
     of its steps are handed to another episode, cut or repeated to its length. within: (S,) int, the same in all steps

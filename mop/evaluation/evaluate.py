@@ -62,7 +62,7 @@ class _Recorder:
         self._outputs.append([answer.logits, *answer.routing])
 
     def steps(self, expert_hidden_sizes: Sequence[Sequence[int]]) -> RoutingSteps:
-        """Those of the active slots, in the order of episodes and steps."""
+        """Return the steps of the active slots, in the order of episodes and steps."""
         rows, state = np.flatnonzero(np.concatenate(self._active)), np.concatenate(self._states)
         rows = rows[np.argsort(state["episode"][rows], kind="stable")]  # the steps of an episode came in their order
         logits, *routing = (torch.cat(parts).numpy()[rows] for parts in zip(*self._outputs, strict=True))
@@ -78,7 +78,7 @@ class _Recorder:
 def prepare(
     checkpoint: Mapping, encoder: MissionEncoder, device: torch.device | str = "cpu"
 ) -> tuple[RecurrentPolicy, Missions]:
-    """The policy of a checkpoint, ready to act."""
+    """Build the policy of a checkpoint, ready to act."""
     policy, lang_proj = policy_from_checkpoint(checkpoint)
     if lang_proj.in_features != encoder.dim:
         raise InputError(
@@ -91,7 +91,7 @@ def prepare(
 
 
 def play(policy: RecurrentPolicy, act: Policy, env: EvalVectorEnv) -> RoutingSteps:
-    """The steps of a policy's greedy episodes in the worlds of `env`, which holds them then; act: for `rollout`."""
+    """Play greedy episodes in the worlds of `env`, which holds them then; returns their steps. act: for `rollout`."""
     recorder = _Recorder()
     for step in rollout(act, env, policy.initial_hidden(len(env.worlds))):
         recorder.add(env, step.answer)
@@ -110,7 +110,7 @@ def evaluate(
     progress: Progress | None = None,
     with_phases: bool = True,
 ) -> Evaluation:
-    """One greedy episode of a checkpoint's policy in each of the first `num_episodes` worlds that the bot solves.
+    """Play one greedy episode of a policy in each of the first `num_episodes` worlds that the bot solves.
 
     checkpoint: of `load_checkpoint`, mixture or baseline; encoder: of `encoder_for`; bot_paths: results of the task and
     step limit to evaluate on; with_phases: recorded steps have `subgoal` and `instruction` of the bot, which follows
@@ -131,7 +131,7 @@ def evaluate(
 def evaluate_bot(
     bot_paths: BotPaths, num_episodes: int = 1000, eval_seed: int = 0, num_envs: int = NUM_ENVS
 ) -> Evaluation:
-    """The bot's own episodes in exactly the worlds eval_seed ... eval_seed + num_episodes - 1; none is replaced.
+    """Play the bot's own episodes in exactly the worlds eval_seed ... eval_seed + num_episodes - 1; none is replaced.
 
     Its failures to plan are episodes without success here, and are counted in bot_plan_failures.
     """
@@ -160,7 +160,7 @@ def evaluate_bot(
 
 
 def load_for_evaluation(path: str | Path) -> dict:
-    """A checkpoint with its number of updates, None if the file does not tell."""
+    """Load a checkpoint with its number of updates, None if the file does not say."""
     checkpoint = load_checkpoint(path)
     kind = checkpoint["config"].get("kind")  # of what is made in generative/, such as world_model; a policy has none
     if kind is not None:
@@ -173,7 +173,7 @@ def load_for_evaluation(path: str | Path) -> dict:
 
 
 def encoder_for(checkpoint: Mapping, location: str | None = None) -> MissionEncoder:
-    """The mission encoder that a checkpoint was trained with; `location`: where it lies on this machine.
+    """Load the mission encoder that a checkpoint was trained with; `location`: where it lies on this machine.
 
     Checkpoints made elsewhere name none and used DistilBERT.
     """

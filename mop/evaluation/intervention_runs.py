@@ -65,7 +65,7 @@ class Actor:
     def under(
         self, gates: Gates, variant: str = GATE_ONLY, numbers: np.ndarray | None = None, when: When | None = None
     ) -> Policy:
-        """The policy for `rollout`, with an intervention.
+        """Make the policy for `rollout`, with an intervention.
 
         numbers (W,) int: of the worlds in the evaluation, None for 0, 1, ...; when: where it is made, None for
         everywhere.
@@ -171,7 +171,7 @@ class Study:
         routers: RecurrentPolicy | None = None,
         progress: Progress | None = None,
     ) -> dict:
-        """Metrics and effects of an intervention, a row of `mop.artifacts.intervention_rows` without its names.
+        """Measure metrics and effects of an intervention: a row of `mop.artifacts.intervention_rows` without its names.
 
         Arguments and errors as `episodes`.
         """
@@ -200,7 +200,7 @@ class Study:
     def agrees(
         self, intervention: Intervention, variant: str = GATE_ONLY, routers: RecurrentPolicy | None = None
     ) -> np.ndarray:
-        """Where the policy with an intervention takes the intact policy's action, on the intact episodes: (S,) bool.
+        """Mark the steps (S,) bool of the intact episodes at which the changed policy takes the same action.
 
         It is shown their observations, step by step, and carries its own memory along, as the intervention makes it;
         but the actions that are taken in the world are those of the intact policy. Arguments and errors as `episodes`.
@@ -222,14 +222,14 @@ class Study:
         return agrees
 
     def _prepare(self, intervention: Intervention, routers: RecurrentPolicy | None) -> tuple[Gates, Actor]:
-        """The gates, and the actor that they change."""
+        """Make the gates, and the actor that they change."""
         self.check(intervention)
         gates = Gates(intervention, self.policy.expert_hidden_sizes, self.intact.steps.layer_routing, self._eval_seed)
         is_swap = intervention.kind == SWAP and routers is not None
         return gates, self._actor.with_routers_of(routers) if is_swap else self._actor
 
     def _play(self, act: Policy, worlds: np.ndarray, progress: Progress | None) -> RoutingCache:
-        """The episodes in some of the worlds (W,), in their order."""
+        """Play the episodes in some of the worlds (W,), in their order."""
         seeds = np.array(list(self._solved))[worlds].tolist()
         env = EvalVectorEnv(self._bot_paths.task_id, seeds, self._num_envs, self._bot_paths.max_steps, True, progress)
         steps = play(self.policy, act, env)
@@ -241,7 +241,7 @@ class Study:
     # --- in a phase ---------------------------------------------------------------------------------------------------
 
     def _play_in_phase(self, gates: Gates, variant: str, actor: Actor, progress: Progress | None) -> RoutingCache:
-        """The episodes with an intervention at the steps in a phase, and at no other.
+        """Play the episodes with an intervention at the steps in a phase, and at no other.
 
         The phase of a step is known only when its episode is complete. But an episode does not depend on what would be
         done later: each is played again with one more change, at the first step at which the intervention was not made
@@ -267,7 +267,7 @@ class Study:
             changed = exchange(changed, part, waiting)
 
     def _first_wrong(self, changed: RoutingCache, phase: str, is_on: Callable) -> np.ndarray:
-        """The first step (W,) int of each world that is in the phase without the intervention or the reverse, or -1."""
+        """Find the first step (W,) int of each world in the phase but not intervened on, or the reverse; or -1."""
         groups, _, of_step = phases_of_both(self.intact, changed, self.group_by)
         steps = changed.steps
         is_in = of_step == groups.labels.index(phase)
@@ -305,7 +305,7 @@ class OneWorld:
         self._gates(intervention)
 
     def episode(self, number: int, intervention: Intervention, variant: str = GATE_ONLY) -> RoutingCache:
-        """Episode `number` of the evaluation, with an intervention that is in no phase, as data of one episode.
+        """Play episode `number` of the evaluation, with an intervention that is in no phase, as data of one episode.
 
         Raises InputError as `check`.
         """
@@ -344,7 +344,7 @@ class OneWorld:
 
 
 def _one_of(data: RoutingCache, episode: int) -> RoutingCache:
-    """One episode of some data, as data of their own."""
+    """Cut one episode out of some data."""
     rows = np.flatnonzero(data.steps.episode == episode)
     steps = data.steps.take(rows)
     steps.episode = np.zeros_like(steps.episode)
@@ -353,5 +353,5 @@ def _one_of(data: RoutingCache, episode: int) -> RoutingCache:
 
 @functools.lru_cache(maxsize=2)  # visitors of one server share them
 def open_world(path: Path, data: RoutingCache, *version: int) -> OneWorld:
-    """`OneWorld`, once for a file as it is; version: of the file."""
+    """Open a `OneWorld`, once for a file as it is; version: of the file."""
     return OneWorld(path, data)

@@ -57,7 +57,7 @@ Modify = Callable[[Any, Any, Any], Any]  # (environments, hidden, answer) -> hid
 
 
 def greedy(envs: Environments, answer: Answer) -> np.ndarray:
-    """The likeliest action of each environment, of equal ones the first."""
+    """Choose the likeliest action of each environment, of equal ones the first."""
     return answer.logits.numpy().argmax(-1)
 
 
@@ -94,7 +94,7 @@ class Missions:
 
     @torch.no_grad()
     def lang(self, missions: Sequence[str]) -> Tensor:
-        """(N, G), on the device of the projection."""
+        """Embed and project missions: (N, G), on the device of the projection."""
         for mission in set(missions) - self._known.keys():
             embedding = self._encoder.embed([mission]).to(self._lang_proj.weight.device)
             self._known[mission] = self._lang_proj(embedding)
@@ -119,7 +119,7 @@ class WorldPolicy:
 
 
 def _on_cpu(logits: Tensor, routing: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
-    """Logits (N, A) and router weights L x (N, E_l) in one transfer."""
+    """Move logits (N, A) and router weights L x (N, E_l) to the CPU in one transfer."""
     if logits.device.type == "cpu":
         return logits, routing
     parts = [logits, *routing]

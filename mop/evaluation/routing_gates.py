@@ -58,7 +58,7 @@ class Gates:
     def at(
         self, episode: np.ndarray, t_step: np.ndarray, is_on: np.ndarray | None = None
     ) -> Callable[[int, Weights], Weights]:
-        """The `mixture_of_experts.Intervention` at one step of N samples.
+        """Make the `mixture_of_experts.Intervention` for one step of N samples.
 
         episode, t_step (N,) int: of the samples, by which `shuffle` draws; is_on (N,) bool: where to intervene, None
         for everywhere.
@@ -93,7 +93,7 @@ class Gates:
         return weights
 
     def _draw(self, episode: np.ndarray, t_step: np.ndarray) -> np.ndarray:
-        """A step of the pool for each sample, (N,) int, which depends on its episode and step alone.
+        """Draw a step of the pool for each sample, (N,) int, which depends on its episode and step alone.
 
         Drawn in blocks with a random stream each, as the number of episodes and steps is not known before.
         """
@@ -112,7 +112,7 @@ _BLOCK = 128  # episodes, and steps of each
 
 
 def _set_in(layer: int, sizes: Sequence[int], parts: Sequence[Intervention]) -> tuple[np.ndarray, np.ndarray]:
-    """Which experts of a layer are ablated or clamped (E,) bool, and their weights (E,) float64."""
+    """Find the experts of a layer that are ablated or clamped (E,) bool, and their weights (E,) float64."""
     is_set, values = np.zeros(len(sizes), bool), np.zeros(len(sizes))
     for part in parts:
         is_it = np.zeros(len(sizes), bool)
@@ -129,13 +129,13 @@ def _set_in(layer: int, sizes: Sequence[int], parts: Sequence[Intervention]) -> 
 
 
 def _is_heaviest(weights: Weights) -> Weights:
-    """(N, E) bool: the expert with the largest weight of each row, of equal ones the first."""
+    """Mark (N, E) bool the expert with the largest weight of each row, of equal ones the first."""
     numbers = _like(weights, np.arange(weights.shape[-1]))
     return weights.argmax(-1, keepdims=True) == numbers
 
 
 def _like(weights: Weights, values: np.ndarray) -> Weights:
-    """An array as what the weights are; floats get their dtype."""
+    """Convert an array to the type of the weights; floats get their dtype."""
     is_float = values.dtype.kind == "f"
     if isinstance(weights, np.ndarray):
         return values.astype(weights.dtype) if is_float else values
@@ -162,7 +162,7 @@ def _check(intervention: Intervention, expert_hidden_sizes: Sequence[Sequence[in
 
 
 def experts_of_units(hidden_layout: Mapping[str, slice], expert_hidden_sizes: Sequence[Sequence[int]]) -> Tensor:
-    """The expert of each hidden unit (S,) int64, counted through all layers; -1: a router's, or the baseline's.
+    """Map hidden units to experts, (S,) int64, counted through all layers; -1: a router's, or the baseline's.
 
     hidden_layout: of `mixture_of_experts.RecurrentPolicy`.
     """
@@ -179,7 +179,7 @@ def experts_of_units(hidden_layout: Mapping[str, slice], expert_hidden_sizes: Se
 def apply_state_policy(
     variant: str, experts: Tensor, routing: Sequence[Tensor], before: Tensor, after: Tensor
 ) -> Tensor:
-    """The hidden state (N, S) after a step in which experts of weight 0 are running, frozen or zeroed, by the variant.
+    """Keep, freeze or zero the hidden state (N, S) of experts of weight 0 after a step, by the variant.
 
     experts (S,): of `experts_of_units`; routing: the weights that were used, L x (N, E_l); before, after (N, S): the
     step. Nothing reads an expert's state in a step in which its weight is 0, so it can be set when the step is done.

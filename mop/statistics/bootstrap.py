@@ -19,13 +19,13 @@ _BOUNDS = (0.025, 0.975)  # of a 95 % interval
 
 
 def resample(sums: np.ndarray) -> np.ndarray:
-    """Sums (R, M) float64 over the episodes of each resample, of what each episode brings, (B, M)."""
+    """Draw episodes with replacement: sums (R, M) float64 over those of each resample, of what each brings, (B, M)."""
     return _times_drawn(len(sums)) @ sums
 
 
 @functools.lru_cache(maxsize=1)  # the measures of a run come one after the other, and of runs in the same worlds too
 def _times_drawn(num_episodes: int) -> np.ndarray:
-    """How often each episode is in each resample, (R, B) float64."""
+    """Count how often each episode is in each resample, (R, B) float64."""
     rng = np.random.default_rng(stream_seed(0, "bootstrap"))
     drawn = rng.integers(num_episodes, size=(NUM_RESAMPLES, num_episodes))
     flat = drawn + num_episodes * np.arange(NUM_RESAMPLES)[:, None]
@@ -34,7 +34,7 @@ def _times_drawn(num_episodes: int) -> np.ndarray:
 
 
 def bounds(samples: np.ndarray) -> np.ndarray:
-    """The 95 % interval of samples (R, ...), (2, ...) float64: their quantiles, without those that are NaN."""
+    """Take the 95 % interval of samples (R, ...), (2, ...) float64: their quantiles, without NaN."""
     ordered = np.sort(samples, axis=0)  # NaN comes last
     last = np.maximum(np.isfinite(samples).sum(0) - 1, 0)
     found = []
@@ -49,7 +49,7 @@ def bounds(samples: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_interval(sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
-    """A statistic of sums over episodes, with its 95 % interval, which is NaN for fewer than MIN_EPISODES episodes.
+    """Compute a statistic of sums over episodes with its 95 % interval, NaN for fewer than MIN_EPISODES episodes.
 
     sums: what each episode brings, (B, M) float64; statistic: sums (..., M) -> (..., *shape), NaN where it is not
     defined. Returns floats, or arrays of that shape.
@@ -76,7 +76,7 @@ class Means:
     episodes: np.ndarray  # (G,) int64, episodes with a step in the group
 
     def numbers(self, group: int, value: int, name: str = "mean") -> dict[str, float | int]:
-        """One mean under a name of your choice, its interval, and what they stand on."""
+        """Return one mean under a name of your choice, its interval and its counts."""
         mean, low, high = (float(part[group, value]) for part in (self.mean, self.low, self.high))
         counts = {"steps": int(self.steps[group]), "episodes": int(self.episodes[group])}
         return {name: mean, "low": low, "high": high, **counts}
@@ -85,7 +85,7 @@ class Means:
 def bootstrap_means(
     values: np.ndarray, episode: np.ndarray, group: np.ndarray | None = None, num_groups: int = 1
 ) -> Means:
-    """Mean of values (S, K) over the steps of each group, with its 95 % interval.
+    """Average values (S, K) over the steps of each group, with 95 % intervals.
 
     episode: (S,) int from 0, of `index_episodes`; group: (S,) int from 0 to num_groups - 1, without it all steps are
     one. Episodes are drawn with replacement, as many as there are, NUM_RESAMPLES times; a drawn one brings all of its
@@ -121,7 +121,7 @@ def bootstrap_means(
 def bootstrap_layers(
     layers: Sequence[np.ndarray], episode: np.ndarray, group: np.ndarray | None = None, num_groups: int = 1
 ) -> list[Means]:
-    """`bootstrap_means` of the router weights of each layer, L arrays (S, E_l), with the same draws for all."""
+    """Average the router weights of each layer, L arrays (S, E_l), as `bootstrap_means` with the same draws for all."""
     every = bootstrap_means(np.concatenate(layers, axis=1), episode, group, num_groups)
     ends = np.cumsum([weights.shape[1] for weights in layers])[:-1]
     parts = zip(*(np.split(part, ends, axis=1) for part in (every.mean, every.low, every.high)), strict=True)
@@ -131,7 +131,7 @@ def bootstrap_layers(
 def bootstrap_shares(
     kind: np.ndarray, num_kinds: int, episode: np.ndarray, group: np.ndarray | None = None, num_groups: int = 1
 ) -> Means:
-    """Share of the steps of each group that is of each kind, (G, K), as `bootstrap_means`.
+    """Compute the share of each group's steps that is of each kind, (G, K), as `bootstrap_means`.
 
     kind: (S,) int; numbers outside 0 to num_kinds - 1 are of none.
     """
@@ -139,7 +139,7 @@ def bootstrap_shares(
 
 
 def _ratio(totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """totals / counts, NaN where a count is 0."""
+    """Divide totals by counts, NaN where a count is 0."""
     counts = np.broadcast_to(counts, totals.shape)
     return np.divide(totals, counts, out=np.full(totals.shape, np.nan), where=counts > 0)
 
@@ -163,14 +163,14 @@ class EpisodeSums:
         return float(self._of(self.sums.sum(0)))
 
     def draws(self) -> np.ndarray:
-        """The measure in each resample of the episodes, (R,). Runs of equally many episodes draw the same of them.
+        """Compute the measure in each resample of the episodes, (R,); runs of equally many episodes draw alike.
 
         So where runs were evaluated in the same worlds, these are drawn alike, as they are shared.
         """
         return self._of(resample(self.sums))
 
     def minus(self, other: "EpisodeSums") -> "EpisodeSums":
-        """The difference of two means of one run, whose episodes are drawn together."""
+        """Subtract another mean of the same run, whose episodes are drawn together with these."""
         return EpisodeSums(np.concatenate([self.sums, other.sums], axis=1))
 
     def _of(self, sums: np.ndarray) -> np.ndarray:
@@ -186,13 +186,13 @@ class EpisodeSums:
 
 
 def sums_of_mean(values: np.ndarray, episode: np.ndarray, num_episodes: int) -> EpisodeSums:
-    """The mean of values (S,) over steps; those that are not finite do not count. episode: (S,) int below B."""
+    """Average values (S,) over steps; values that are not finite do not count. episode: (S,) int below B."""
     is_known = np.isfinite(values)
     return _summed([np.where(is_known, values, 0.0), is_known], episode, num_episodes)
 
 
 def sums_of_correlation(x: np.ndarray, y: np.ndarray, episode: np.ndarray, num_episodes: int) -> EpisodeSums:
-    """Pearson's correlation of x and y (S,) over the steps in which both are finite, as `sums_of_mean`.
+    """Correlate x and y (S,) (Pearson) over the steps in which both are finite, as `sums_of_mean`.
 
     The sums are: count, x, y, x^2, y^2, xy, of x and y minus their means over all these steps.
     """
@@ -202,7 +202,7 @@ def sums_of_correlation(x: np.ndarray, y: np.ndarray, episode: np.ndarray, num_e
 
 
 def _centred(values: np.ndarray, is_known: np.ndarray) -> np.ndarray:
-    """values (S,) minus their mean, 0 where they are not known, and where they only differ by rounding."""
+    """Subtract the mean of values (S,), 0 where they are unknown, and where they only differ by rounding."""
     mean = values[is_known].mean() if is_known.any() else 0.0
     centred = np.where(is_known, values, mean) - mean
     return np.where(np.abs(centred) > 1e-12 * abs(mean), centred, 0.0)
@@ -228,7 +228,7 @@ class OverSeeds:
 def mean_over_seeds(
     measures: Sequence[EpisodeSums | float], limits: tuple[float, float] = (-np.inf, np.inf)
 ) -> OverSeeds:
-    """The mean of one measure over K runs, with the interval of Student's t, and a bootstrap.
+    """Average one measure over K runs, with the interval of Student's t and a bootstrap.
 
     limits: between which the measure lies; an end of an interval beyond them is cut to them.
 
@@ -254,7 +254,7 @@ def mean_over_seeds(
 
 
 def _bootstrap(draws: np.ndarray) -> np.ndarray:
-    """The 95 % interval (2,) of the mean over runs, from each run's own resamples (K, R)."""
+    """Compute the 95 % interval (2,) of the mean over runs, from each run's own resamples (K, R)."""
     rng = np.random.default_rng(stream_seed(0, "seeds"))
     chosen = rng.integers(len(draws), size=(NUM_RESAMPLES, len(draws) - 1))
     taken = draws[chosen, np.arange(NUM_RESAMPLES)[:, None]]

@@ -11,18 +11,18 @@ _MOST_BY_CHANCE = 0.9  # of the largest information that there can be: above it 
 
 
 def entropy_nats(shares: np.ndarray) -> np.ndarray:
-    """Entropy in nats of shares (..., E), rows that sum to 1: from 0 to ln E; float64 (...)."""
+    """Compute the entropy in nats of shares (..., E), rows that sum to 1: from 0 to ln E; float64 (...)."""
     shares = np.asarray(shares, np.float64)
     return -np.sum(shares * np.log(np.where(shares > 0, shares, 1)), axis=-1)  # 0 ln 0 = 0
 
 
 def effective_number(shares: np.ndarray) -> np.ndarray:
-    """How many pathways there would be if all were used equally: e to the entropy of distributions (..., P)."""
+    """Compute how many equally frequent pathways would have the entropy of distributions (..., P): e to the entropy."""
     return np.exp(entropy_nats(shares))
 
 
 def jensen_shannon_bits(shares: np.ndarray) -> float:
-    """Generalised Jensen-Shannon divergence of G distributions (G, P), all of the same weight, in bits.
+    """Compute the generalised Jensen-Shannon divergence of G distributions (G, P) of equal weight, in bits.
 
     H(mean) - mean H (Lin 1991, IEEE Transactions on Information Theory 37): 0 where all are alike, log2 G where no two
     overlap. Rows of NaN are left out.
@@ -46,7 +46,7 @@ class MutualInformation:
 
 
 def mutual_information(probabilities: np.ndarray, state: np.ndarray, episode: np.ndarray) -> MutualInformation:
-    """How much the states tell of the policy's actions, and how much of it is chance.
+    """Estimate the mutual information of states and the policy's actions, corrected for chance.
 
     probabilities: of the actions at each step, (S, A), rows that sum to 1; state: (S,) int; episode: (S,) int, equal
     numbers are neighbours. With p(s) the share of the steps in state s, pi_s the mean probabilities there and P those

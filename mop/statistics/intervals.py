@@ -25,14 +25,14 @@ class Interval(NamedTuple):
 
 
 def t_quantile(freedom: np.ndarray | float) -> np.ndarray:
-    """97.5 % quantile of Student's t distribution; freedom: degrees of freedom, at least 1, of any shape."""
+    """Compute the 97.5 % quantile of Student's t; freedom: degrees of freedom, at least 1, of any shape."""
     from scipy.special import stdtrit  # here: it takes a quarter of a second to load
 
     return stdtrit(freedom, 0.975)
 
 
 def t_widened(quantile: float, freedom: float) -> float:
-    """The quantile of Student's t distribution that is as rare as one of the normal distribution.
+    """Convert a quantile of the normal distribution to the equally rare one of Student's t distribution.
 
     freedom: degrees of freedom, at least 1.
     """
@@ -42,13 +42,13 @@ def t_widened(quantile: float, freedom: float) -> float:
 
 
 def interval_of_mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (...) of independent values (K, ...), K at least 2, and half of its 95 % interval: Student's t."""
+    """Average independent values (K, ...), K at least 2; returns mean and half of its 95 % interval (Student's t)."""
     half = t_quantile(len(values) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(values))
     return values.mean(axis=0), half
 
 
 def mean_over_pairs(pairs: np.ndarray) -> Interval:
-    """The mean over the pairs of K policies, with its 95 % interval; pairs: (K, K), of which the upper half is read.
+    """Average over the pairs of K policies, with a 95 % interval; pairs: (K, K), of which the upper half is read.
 
     Pairs that share a policy are no independent samples. So policies are left out one at a time, and the interval is
     Student's t with the standard error of that jackknife (Arvesen 1969, Annals of Mathematical Statistics 40). NaN for
@@ -71,7 +71,7 @@ def _mean_of_pairs(pairs: np.ndarray) -> float:
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a success probability (Wilson 1927: the score interval, without continuity correction)."""
+    """Compute the 95 % interval of a success probability (Wilson 1927: the score interval, uncorrected)."""
     z = 1.959963984540054
     centre = (successes + z * z / 2) / (trials + z * z)
     half = z / (trials + z * z) * math.sqrt(successes * (trials - successes) / trials + z * z / 4)
@@ -79,12 +79,12 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def interval_of_rate(success_rate: float, num_episodes: int) -> tuple[float, float]:
-    """`wilson_interval` of a success rate among so many episodes."""
+    """Compute the `wilson_interval` of a success rate among so many episodes."""
     return wilson_interval(round(success_rate * num_episodes), num_episodes)
 
 
 def difference_of_rates(left: tuple[int, int], right: tuple[int, int], phi: float = 0.0) -> Interval:
-    """Right minus left of two shares, each (successes, trials), with its 95 % interval from their Wilson intervals.
+    """Subtract the left of two shares (successes, trials) from the right, with a 95 % interval from Wilson's intervals.
 
     phi: correlation of paired outcomes. Method 10 of Newcombe 1998, Statistics in Medicine 17: 873-890 (independent)
     and 2635-2650 (paired); unlike that of a bootstrap, it is not of width 0 where all succeed.
@@ -99,7 +99,7 @@ def difference_of_rates(left: tuple[int, int], right: tuple[int, int], phi: floa
 
 
 def correlation_of_outcomes(left: np.ndarray, right: np.ndarray) -> float:
-    """Phi of paired outcomes (W,) bool, with Newcombe's continuity correction; 0 if one is constant."""
+    """Compute phi of paired outcomes (W,) bool, with Newcombe's continuity correction; 0 if one is constant."""
     both, neither = int((left & right).sum()), int((~left & ~right).sum())
     only_left, only_right = int((left & ~right).sum()), int((~left & right).sum())
     margins = (both + only_left) * (neither + only_right) * (both + only_right) * (neither + only_left)
@@ -133,16 +133,16 @@ class Contrast:
     right_worlds: np.ndarray
 
     def is_clear(self, min_episodes: int = MIN_WORLDS) -> np.ndarray:
-        """(...) bool: the interval does not hold 0, and each side has so many episodes."""
+        """Mark (...) bool where the interval excludes 0 and each side has so many episodes."""
         return self.is_known(min_episodes) & (np.abs(self.difference) > self.half)
 
     def is_known(self, min_episodes: int = MIN_WORLDS) -> np.ndarray:
-        """(...) bool: each side has so many episodes, one at least."""
+        """Mark (...) bool where each side has so many episodes, one at least."""
         return np.minimum(self.left_worlds, self.right_worlds) >= max(min_episodes, 1)
 
 
 def compare_means(left: Sums, right: Sums, is_paired: bool) -> Contrast:
-    """Mean over all steps of each side and their difference, with intervals by worlds.
+    """Compare the means over all steps of two sides, with intervals over worlds.
 
     A mean is a ratio of sums over worlds, so its variance is k / (k - 1) times the sum of the squares of
     (total - mean x count) / (sum of counts) over its k worlds (Cochran 1977, Sampling Techniques, chapter 6); of a
@@ -164,7 +164,7 @@ def compare_means(left: Sums, right: Sums, is_paired: bool) -> Contrast:
 
 
 def _linearised(sums: Sums) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mean (...), the part of each world in its error (..., W), and the number of worlds with a step (...)."""
+    """Compute the mean (...), each world's part in its error (..., W), and the number of worlds with a step (...)."""
     num_steps = sums.count.sum(-1)
     some = np.maximum(num_steps, 1)
     mean = np.where(num_steps > 0, sums.total.sum(-1) / some, np.nan)
@@ -184,12 +184,12 @@ def _half(variance: np.ndarray, k: np.ndarray) -> np.ndarray:
 
 
 def fisher_z(r: np.ndarray | float) -> np.ndarray:
-    """artanh of correlations (...): about normal, whatever the correlation is (Fisher 1921, Metron 1: 3-32)."""
+    """Transform correlations (...) by artanh: about normal for every correlation (Fisher 1921, Metron 1: 3-32)."""
     return np.arctanh(np.clip(r, -_NEAR_1, _NEAR_1))
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> Interval:
-    """Spearman's correlation of two numbers (N,) of each task, N at least 4; and its 95 % interval.
+    """Compute Spearman's correlation of two numbers (N,) of each task, N at least 4, with its 95 % interval.
 
     The interval is that of Fisher's z with the variance of Bonett and Wright 2000 (Psychometrika 65: 23-28). NaN where
     one of the two is the same in all tasks.

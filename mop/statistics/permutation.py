@@ -20,14 +20,14 @@ class ChanceLevel(NamedTuple):
 
 
 def chance_level(permuted: Iterable[float]) -> ChanceLevel:
-    """The chance level of a statistic, of its values under permutations."""
+    """Compute the chance level of a statistic from its values under permutations."""
     values = np.fromiter(permuted, np.float64)
     low, high = bounds(values)
     return ChanceLevel(float(values.mean()), float(low), float(high))
 
 
 def permute_within(values: np.ndarray, group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Values (S, ...) in a random order within each group (S,) int: how often something occurs stays, not when."""
+    """Permute values (S, ...) within each group (S,) int: how often a value occurs stays, when does not."""
     permuted = np.empty_like(values)
     permuted[np.argsort(group, kind="stable")] = values[np.lexsort((rng.random(len(group)), group))]
     return permuted
@@ -36,7 +36,7 @@ def permute_within(values: np.ndarray, group: np.ndarray, rng: np.random.Generat
 def groups_of_other_episodes(
     group: np.ndarray, episode: np.ndarray, rng: np.random.Generator, within: np.ndarray | None = None
 ) -> np.ndarray:
-    """The groups (S,) of the steps after each episode took those of another, at the same share of its way.
+    """Give each episode the groups (S,) of another, at the same share of its length.
 
     episode (S,) int: the steps of one are neighbours; within (S,) int, the same in all steps of an episode: episodes
     change with those of the same number alone.
@@ -51,7 +51,7 @@ def groups_of_other_episodes(
 
 
 def rows_of_other_episodes(episode: np.ndarray) -> Iterator[np.ndarray]:
-    """NUM_PERMUTATIONS times: for each step the row (S,) of another one, whose action it gets.
+    """Draw NUM_PERMUTATIONS times a row (S,) for each step, the row of an unrelated step.
 
     The episodes are permuted. One that is laid along another begins anywhere, and is mirrored at its ends until it is
     long enough: so no two steps become neighbours that were none, but for a step and itself, and what merely happens at

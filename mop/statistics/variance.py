@@ -12,7 +12,7 @@ from mop.statistics.intervals import Interval
 
 
 def intraclass_correlation(values: np.ndarray) -> Interval:
-    """The share of the variance of values (N, K) that is between tasks, not between seeds; and its 95 % interval.
+    """Compute the share of the variance of values (N, K) that is between tasks, with its 95 % interval.
 
     ICC(1,1), one-way and of single values, with the interval of the F distribution (Shrout and Fleiss 1979,
     Psychological Bulletin 86: 420-428). It is below 0 where tasks differ less than their seeds would have it. NaN where
@@ -39,7 +39,7 @@ def intraclass_correlation(values: np.ndarray) -> Interval:
 
 
 def errors_out_of_episode(values: np.ndarray, episode: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, float]:
-    """Squared errors of each episode (B, K), when a step is predicted from other episodes, and the share of the unseen.
+    """Predict each step from the other episodes: squared errors of each episode (B, K), share of unseen groups.
 
     values: (S, K); episode, group: (S,) int from 0 without gaps.
     """
@@ -64,7 +64,7 @@ def errors_out_of_episode(values: np.ndarray, episode: np.ndarray, group: np.nda
 
 
 def explained_shares(null: np.ndarray, errors: Sequence[np.ndarray]) -> Interval:
-    """The shares (F, K) that F predictions explain, 1 - errors / null, with their 95 % intervals over episodes.
+    """Compute the shares (F, K) that F predictions explain, 1 - errors / null, with 95 % intervals over episodes.
 
     null, errors: squared errors of each episode (B, K), without and with a prediction.
     """
@@ -78,7 +78,7 @@ def explained_shares(null: np.ndarray, errors: Sequence[np.ndarray]) -> Interval
 
 
 def eta_squared(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Share (K,) of the variance of values (S, K), of mean 0, that is between the means of the groups."""
+    """Compute the share (K,) of the variance of values (S, K), of mean 0, that is between the means of the groups."""
     count = np.bincount(group)
     between = [np.sum(np.square(np.bincount(group, column)) / count) for column in values.T]
     return np.array(between) / np.square(values).sum(0)
