@@ -8,7 +8,7 @@ app = marimo.App(width="full", app_title="Linear mode connectivity")
 with app.setup:
     import marimo as mo
 
-    from lmc_rl import page, studies, views
+    from lmc_rl.app import catalog, figures, page
     from mop.apps import elements, flags
     from mop.apps.export import Export
     from mop.common.errors import InputError, run_script
@@ -33,7 +33,7 @@ def parser():
 @app.function
 def show(choices, draw, name, view):
     """A figure whose fork points lead to their paths, or why it cannot be drawn."""
-    return elements.drawn(draw, f"{choices.study.name}: {name}", page.link_to_fork(view))
+    return elements.drawn(draw, f"{choices.shown.title}: {name}", page.link_to_fork(view))
 
 
 @app.cell
@@ -56,7 +56,7 @@ def _(refresh_button):
     try:
         args = flags.parse(parser())
         view = elements.open_view()
-        found = studies.find_studies(args.results_dir)
+        found = catalog.find_experiments(args.results_dir)
         first_run = page.choose_runs(found, [args.run] if args.run else None, next(iter(found.values())))[0]
     except (InputError, OSError) as error:
         mo.stop(True, elements.problem(error))
@@ -68,45 +68,46 @@ def _(refresh_button):
 @app.cell
 def _(args, run_dropdown):
     try:
-        study = studies.load_study(args.results_dir, run_dropdown.value)
+        shown = catalog.load_shown(args.results_dir, run_dropdown.value)
     except InputError as error:
         mo.stop(True, elements.problem(error))
-    facts = [mo.stat(value, name, remark, bordered=True) for value, name, remark in page.facts(study)]
-    notes = [elements.problem(study.note, "warn")] if study.note else []
+    facts = [mo.stat(value, name, remark, bordered=True) for value, name, remark in page.facts(shown)]
+    notes = [elements.problem(shown.note, "warn")] if shown.note else []
     mo.vstack([*notes, mo.hstack(facts, justify="start", align="stretch", wrap=True)])
-    return (study,)
+    return (shown,)
 
 
 @app.cell
-def _(args, first_run, study, view):
+def _(args, first_run, shown, view):
     try:
-        asked_fork, asked_part = (args.fork, args.part) if study.word == first_run else (None, None)
-        first_path, first_part = page.choose_path(study, asked_fork), page.choose_part(study, asked_part)
+        asked_fork, asked_part = (args.fork, args.part) if shown.word == first_run else (None, None)
+        first_path, first_part = page.choose_path(shown, asked_fork), page.choose_part(shown, asked_part)
     except InputError as error:
         mo.stop(True, elements.problem(error))
-    curves = {curve.replace("_", " "): curve for curve in views.curves_of(study.log)} or {"none": ""}
+    curves = {curve.replace("_", " "): curve for curve in figures.curves_of(shown.log)} or {"none": ""}
     curve_dropdown = elements.choice_dropdown(view, "curve", curves, next(iter(curves.values())), "Curve")
-    paths = page.path_names(study) or {"none yet": ""}
+    paths = page.path_names(shown) or {"none yet": ""}
     path_dropdown = elements.choice_dropdown(view, "fork", paths, first_path, "Path")
-    moving = page.part_names(study)
+    moving = page.part_names(shown)
     part_dropdown = elements.choice_dropdown(view, "part", moving, first_part, "What moves") if moving else None
     return curve_dropdown, part_dropdown, path_dropdown
 
 
 @app.cell
-def _(found, study, view):
-    several_select, unknown_runs = page.runs_select(found, study.word, view)
-    kind_dropdown = elements.choice_dropdown(view, "show", page.several_of(study), "barrier", "Show")
+def _(found, shown, view):
+    several_select, unknown_runs = page.runs_select(found, shown.word, view)
+    kinds = {several.title: name for name, several in page.several_of(shown).items()}
+    kind_dropdown = elements.choice_dropdown(view, "show", kinds, "barrier", "Show")
     seeds_dropdown = elements.choice_dropdown(view, "seeds", page.SEEDS, page.POOLED, "Seeds")
     return kind_dropdown, seeds_dropdown, several_select, unknown_runs
 
 
 @app.cell
-def _(args, part_dropdown, path_dropdown, several_select, study, unknown_runs):
-    several, several_problems = page.load_several(args.results_dir, several_select.value, study)
+def _(args, part_dropdown, path_dropdown, several_select, shown, unknown_runs):
+    several, several_problems = page.load_several(args.results_dir, several_select.value, shown)
     several_problems = [*unknown_runs, *several_problems]
     part = part_dropdown.value if part_dropdown else ""
-    choices = page.Choices(args.results_dir, study, path_dropdown.value, several, part)
+    choices = page.Choices(args.results_dir, shown, path_dropdown.value, several, part)
     drawings = page.drawings(choices)
     return choices, drawings, several_problems
 
@@ -120,9 +121,9 @@ def _(args):
 @app.cell
 def _(choices, curve_dropdown, drawings, format_dropdown, kind_dropdown, seeds_dropdown, width_dropdown):
     export = Export(format_dropdown.value, width_dropdown.value)
-    path_name = page.path_file(choices)
+    path_name = choices.path_file
     training_name = f"training_{curve_dropdown.value}"
-    several_name = page.several_name(choices, kind_dropdown.value, seeds_dropdown.value)
+    several_name = choices.several_file(kind_dropdown.value, seeds_dropdown.value)
     names = [training_name, f"path_{path_name}", f"measures_{path_name}", several_name]
     save_training, save_path, save_measures, save_several = (
         mo.ui.run_button(label=f"Save {export.stem(name)}.{export.format}", disabled=name not in drawings)

@@ -107,7 +107,6 @@ image = (
 lmc_image = (
     base_image.env(NO_SCREEN)
     .add_local_python_source(*LIBRARY, "lmc_rl", copy=True)
-    .add_local_dir(HERE / "lmc_rl" / "configs", f"{HOME}/lmc_rl/configs", copy=True)
     .run_commands("python -c 'import lmc_rl.cloud'")
 )
 simulator_image = (

@@ -26,15 +26,15 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from lmc_rl.paths import Weights, check_same_shapes, distance
-from lmc_rl.pathways import MISSION
+from lmc_rl.interpolation import Weights, check_same_shapes, distance
 
+MISSION = "lang_proj."  # of the names of the mission projection's weights, next to those of the policy
 _MAX_ROUNDS = 50  # of the coordinate ascent; it stops earlier, when nothing gets nearer
 _GAIN = 1e-7  # a step must gain this share of the inner product
 _GRU_WEIGHTS = ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0", "weight_hh_l0")
 
 
-class Anatomy:
+class PolicyStructure:
     """What names and shapes of a policy's weights tell: its GRUs, its experts, and which streams are tied."""
 
     def __init__(self, weights: Weights):
@@ -72,17 +72,17 @@ class Symmetry:
     experts: list[list[int]]  # of each layer: number of the expert that takes this place
 
     @classmethod
-    def identity(cls, anatomy: Anatomy) -> "Symmetry":
+    def identity(cls, structure: PolicyStructure) -> "Symmetry":
         """The one that changes nothing."""
         return cls(
-            _eye(anatomy.lang_dim),
-            [_eye(anatomy.width) for _ in range(anatomy.stream_of[-1] + 1)],
-            {gru: (_eye(size), _eye(size)) for gru, size in anatomy.units.items()},
-            [list(range(len(sizes))) for sizes in anatomy.sizes],
+            _eye(structure.lang_dim),
+            [_eye(structure.width) for _ in range(structure.stream_of[-1] + 1)],
+            {gru: (_eye(size), _eye(size)) for gru, size in structure.units.items()},
+            [list(range(len(sizes))) for sizes in structure.sizes],
         )
 
     @classmethod
-    def random(cls, anatomy: Anatomy, seed: int) -> "Symmetry":
+    def random(cls, structure: PolicyStructure, seed: int) -> "Symmetry":
         """One drawn at random: any units, signs, experts of equal size, and bases."""
         rng = torch.Generator().manual_seed(seed)
 
@@ -92,13 +92,13 @@ class Symmetry:
         def basis(size: int) -> Tensor:
             return torch.linalg.qr(torch.randn(size, size, generator=rng, dtype=torch.float64))[0]
 
-        self = cls.identity(anatomy)
-        self.mission = basis(anatomy.lang_dim)
-        self.streams = [(permutation if anatomy.has_norm else basis)(anatomy.width) for _ in self.streams]
-        for gru, size in anatomy.units.items():
+        self = cls.identity(structure)
+        self.mission = basis(structure.lang_dim)
+        self.streams = [(permutation if structure.has_norm else basis)(structure.width) for _ in self.streams]
+        for gru, size in structure.units.items():
             signs = torch.randint(2, (size, 1), generator=rng) * 2.0 - 1.0
             self.units[gru] = (p := permutation(size), signs * p)
-        for order, sizes in zip(self.experts, anatomy.sizes, strict=True):
+        for order, sizes in zip(self.experts, structure.sizes, strict=True):
             for size in set(sizes):
                 places = [e for e, other in enumerate(sizes) if other == size]
                 for place, k in zip(places, torch.randperm(len(places), generator=rng).tolist(), strict=True):
@@ -110,9 +110,9 @@ def _eye(size: int) -> Tensor:
     return torch.eye(size, dtype=torch.float64)
 
 
-def transformed(weights: Weights, symmetry: Symmetry, anatomy: Anatomy) -> dict[str, Tensor]:
+def transformed(weights: Weights, symmetry: Symmetry, structure: PolicyStructure) -> dict[str, Tensor]:
     """The weights (float64) after a symmetry; the policy computes what it did."""
-    streams, out = [symmetry.streams[number] for number in anatomy.stream_of], {}
+    streams, out = [symmetry.streams[number] for number in structure.stream_of], {}
 
     def move_gru(to: str, source: str, stream: Tensor) -> Tensor:
         permutation, signed = symmetry.units[to]
@@ -131,7 +131,7 @@ def transformed(weights: Weights, symmetry: Symmetry, anatomy: Anatomy) -> dict[
         for name in ("weight", "bias"):
             out[f"{to}.{name}"] = basis @ weights[f"{source}.{name}"]
 
-    of_obs, of_mission = weights["input_projection.weight"].tensor_split([anatomy.num_obs], 1)
+    of_obs, of_mission = weights["input_projection.weight"].tensor_split([structure.num_obs], 1)
     move_outputs("input_projection", "input_projection", streams[0])
     out["input_projection.weight"] = streams[0] @ torch.cat([of_obs, of_mission @ symmetry.mission.T], 1)
     move_outputs("lang_proj", "lang_proj", symmetry.mission)
@@ -141,14 +141,14 @@ def transformed(weights: Weights, symmetry: Symmetry, anatomy: Anatomy) -> dict[
         out[f"{router}.fc.weight"] = weights[f"{router}.fc.weight"][order] @ signed.T
         out[f"{router}.fc.bias"] = weights[f"{router}.fc.bias"][order]
         for place, own in enumerate(order):
-            if anatomy.sizes[layer][place] > 0:
-                to, source = anatomy.expert(layer, place), anatomy.expert(layer, own)
+            if structure.sizes[layer][place] > 0:
+                to, source = structure.expert(layer, place), structure.expert(layer, own)
                 signed = move_gru(f"{to}.gru", f"{source}.gru", streams[layer])
                 move_outputs(f"{to}.projection", f"{source}.projection", streams[layer + 1])
                 out[f"{to}.projection.weight"] = out[f"{to}.projection.weight"] @ signed.T
-        if anatomy.has_norm:
+        if structure.has_norm:
             move_outputs(f"moe_layers.{layer}.norm", f"moe_layers.{layer}.norm", streams[layer + 1])
-    read = streams[-1] if anatomy.sizes else move_gru("gru", "gru", streams[0])
+    read = streams[-1] if structure.sizes else move_gru("gru", "gru", streams[0])
     out["head.weight"], out["head.bias"] = weights["head.weight"] @ read.T, weights["head.bias"]
     return out
 
@@ -176,26 +176,26 @@ class Alignment:
             "distance_after": self.distance_after,
             "moved_units": 1 - kept.double().mean().item(),
             "moved_experts": sum(own != place for order in self.symmetry.experts for place, own in enumerate(order)),
-            "stream_turn": max(map(_turn, self.symmetry.streams)),
-            "mission_turn": _turn(self.symmetry.mission),
+            "stream_turn": max(map(_rotation_angle, self.symmetry.streams)),
+            "mission_turn": _rotation_angle(self.symmetry.mission),
         }
 
 
-def _turn(basis: Tensor) -> float:
+def _rotation_angle(basis: Tensor) -> float:
     return float(torch.linalg.matrix_norm(basis - _eye(len(basis))) / len(basis) ** 0.5)
 
 
 def align(first: Weights, second: Weights) -> Alignment:
     """The symmetry of the second policy that brings its weights nearest to those of the first, as far as it is found.
 
-    first, second: of `pathways.load_pathways`. Raises InputError where their shapes differ.
+    first, second: of `learners.imitation.load_pathways`.
     """
     check_same_shapes(first, second)
     match = _Match(first, second)
     best = match.from_inputs()
     if not match.is_perfect(best):  # else it is a transformed copy, and nothing is nearer
-        best = max(match.climb(Symmetry.identity(match.anatomy)), match.climb(best), key=match.inner_product)
-    moved = transformed(match.second, best, match.anatomy)
+        best = max(match.climb(Symmetry.identity(match.structure)), match.climb(best), key=match.inner_product)
+    moved = transformed(match.second, best, match.structure)
     weights = {name: moved[name].to(value.dtype) for name, value in second.items()}
     return Alignment(weights, best, distance(first, second), distance(match.first, moved))
 
@@ -204,14 +204,14 @@ class _Match:
     """Two policies, and how near a symmetry of the second brings it to the first."""
 
     def __init__(self, first: Weights, second: Weights):
-        self.anatomy = Anatomy(first)
+        self.structure = PolicyStructure(first)
         self.first = {name: value.double() for name, value in first.items()}
         self.second = {name: value.double() for name, value in second.items()}
         self.is_frozen = torch.equal(first[f"{MISSION}weight"], second[f"{MISSION}weight"])
 
     def inner_product(self, symmetry: Symmetry, names: Collection[str] | None = None) -> Tensor:
         """Of the first policy's weights with the transformed ones of the second; names: only of these weights."""
-        moved = transformed(self.second, symmetry, self.anatomy)
+        moved = transformed(self.second, symmetry, self.structure)
         return sum((self.first[name] * moved[name]).sum() for name in (moved if names is None else names))
 
     def is_perfect(self, symmetry: Symmetry) -> bool:
@@ -234,18 +234,18 @@ class _Match:
 
     def from_inputs(self) -> Symmetry:
         """A match made from the inputs onwards: each by what ties it to what is matched already."""
-        symmetry, anatomy = Symmetry.identity(self.anatomy), self.anatomy
+        symmetry, structure = Symmetry.identity(self.structure), self.structure
         symmetry = self.better_mission(symmetry, [f"{MISSION}weight", f"{MISSION}bias"])
         symmetry = self.better_stream(symmetry, 0, ["input_projection.weight", "input_projection.bias"])
-        if not anatomy.sizes:
+        if not structure.sizes:
             return self._match_gru(symmetry, "gru")
-        for layer, sizes in enumerate(anatomy.sizes):
+        for layer, sizes in enumerate(structure.sizes):
             symmetry = self._match_gru(symmetry, f"moe_layers.{layer}.router.gru")
             symmetry = self._match_experts(symmetry, layer)
-            if anatomy.stream_of[layer + 1] != anatomy.stream_of[layer]:
-                real = [anatomy.expert(layer, e) for e, size in enumerate(sizes) if size > 0]
+            if structure.stream_of[layer + 1] != structure.stream_of[layer]:
+                real = [structure.expert(layer, e) for e, size in enumerate(sizes) if size > 0]
                 names = [f"{name}.projection.{kind}" for name in real for kind in ("weight", "bias")]
-                symmetry = self.better_stream(symmetry, anatomy.stream_of[layer + 1], names)
+                symmetry = self.better_stream(symmetry, structure.stream_of[layer + 1], names)
         return symmetry
 
     def _match_gru(self, symmetry: Symmetry, gru: str) -> Symmetry:
@@ -255,13 +255,13 @@ class _Match:
 
     def _match_experts(self, symmetry: Symmetry, layer: int) -> Symmetry:
         """The experts of a layer among those of equal size, then their units."""
-        sizes, fc = self.anatomy.sizes[layer], f"moe_layers.{layer}.router.fc"
-        read = transformed(self.second, symmetry, self.anatomy)
+        sizes, fc = self.structure.sizes[layer], f"moe_layers.{layer}.router.fc"
+        read = transformed(self.second, symmetry, self.structure)
         ours, theirs = (weights[f"{fc}.weight"] for weights in (self.first, read))
         scores = ours @ (theirs - theirs.mean(0)).T  # a constant in all rows says nothing
         matched = {}
         for place, size in enumerate(sizes):
-            gru = self.anatomy.expert(layer, place) + ".gru"
+            gru = self.structure.expert(layer, place) + ".gru"
             for own in (e for e, other in enumerate(sizes) if other == size > 0):
                 order = [own if e == place else e for e in range(len(sizes))]
                 experts = [order if k == layer else old for k, old in enumerate(symmetry.experts)]
@@ -271,7 +271,7 @@ class _Match:
         is_equal = torch.tensor([[ours == theirs for theirs in sizes] for ours in sizes])
         _, order = linear_sum_assignment(scores.where(is_equal, -1e9).numpy(), maximize=True)
         experts = [order.tolist() if k == layer else old for k, old in enumerate(symmetry.experts)]
-        units = {self.anatomy.expert(layer, p) + ".gru": matched[p, o] for p, o in enumerate(order) if sizes[p] > 0}
+        units = {self.structure.expert(layer, p) + ".gru": matched[p, o] for p, o in enumerate(order) if sizes[p] > 0}
         return replace(symmetry, experts=experts, units=symmetry.units | units)
 
     def better_mission(self, symmetry: Symmetry, names: Collection[str] | None = None) -> Symmetry:
@@ -284,7 +284,7 @@ class _Match:
     def better_stream(self, symmetry: Symmetry, number: int, names: Collection[str] | None = None) -> Symmetry:
         """With a better basis of a stream, if there is one."""
         (slope,) = self._slopes(symmetry, [symmetry.streams[number]], names)
-        stream = _permutation(slope) if self.anatomy.has_norm else _rotation(slope)
+        stream = _permutation(slope) if self.structure.has_norm else _rotation(slope)
         streams = [stream if k == number else old for k, old in enumerate(symmetry.streams)]
         return self._nearer(symmetry, replace(symmetry, streams=streams), names)
 

@@ -9,53 +9,47 @@ all of lmc_rl.run_env, or all of lmc_rl.run_mop, which adds rise_by_part.png.
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
-from lmc_rl.analysis import load_experiment
-from lmc_rl.imitation_settings import load_settings
-from lmc_rl.line_analysis import load_line_experiment
-from lmc_rl.line_reports import report_lines
-from lmc_rl.reports import report
-from mop.common.configuration import Parser, check_flags, integer, optional
+from lmc_rl.analysis.report import write_report, write_summaries
+from lmc_rl.analysis.results import load_experiment
+from mop.common.cli import parse, required, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable
 
 
-def parser() -> Parser:
-    """The command line."""
-    parser = Parser(prog="python -m lmc_rl.analyze", description=__doc__)
-    parser.add_argument("--results_dir", nargs="+", required=True, metavar="DIR", help="folders of experiments")
-    parser.add_argument(
-        "--total_steps", help="fork points are shown as fractions of these steps (default: those of the run)"
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is analyzed, and where the figures go."""
+
+    results_dir: tuple[str, ...] = required("folders of experiments", metavar="DIR")
+    total_steps: int | None = setting(
+        None, "fork points are shown as fractions of these steps (default: those of the run)", low=1
     )
-    parser.add_argument(
-        "--out", help="folder of the figures (default: <results_dir>/fork_analysis, of several their common folder's)"
+    out: str | None = setting(
+        None, "folder of the figures (default: <results_dir>/fork_analysis, of several their common folder's)"
     )
-    return parser
 
 
 def main() -> int:
-    """Load, draw, tell."""
-    args = parser().parse_args()
-    check_flags(args, total_steps=optional(integer(1)))
+    """Load, draw, print."""
+    args = parse(Settings, __doc__)
     folders = sorted({Path(folder).resolve() for folder in args.results_dir})
-    of_imitation = [folder for folder in folders if load_settings(folder) is not None]
-    if 0 < len(of_imitation) < len(folders):
+    experiments = [load_experiment(folder, args.total_steps) for folder in folders]
+    kinds = {experiment.is_rl for experiment in experiments}
+    if len(kinds) > 1:
         raise InputError(
             "--results_dir: some folders are of run_env and some of run_mop; analyze them one kind at a time"
         )
-    if of_imitation and args.total_steps is not None:
+    if args.total_steps is not None and kinds == {False}:
         raise InputError("--total_steps is for experiments of run_env alone; leave it out")
-    if of_imitation:
-        experiments = [load_line_experiment(folder) for folder in folders]
-    else:
-        experiments = [load_experiment(folder, args.total_steps) for folder in folders]
     out = Path(args.out) if args.out else Path(os.path.commonpath(folders)) / "fork_analysis"
     check_writable(out, "--out" if args.out else "--results_dir")
     for experiment in experiments:
         if args.total_steps is None:
-            experiment.write()
-    (report_lines if of_imitation else report)(experiments, out)
+            write_summaries(experiment)
+    write_report(experiments, out)
     return 0
 
 

@@ -8,62 +8,58 @@ Writes learning_curves.png, wall_clock.png and check_run.md to results/check_run
 model_weights/. Each run is one of lmc_rl.run_env with no forks and no controls, in an experiment named check_run.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from lmc_rl.analysis import as_markdown, as_text
+from lmc_rl.analysis.figures import plot_learning_curves, plot_wall_clock
+from lmc_rl.analysis.report import as_markdown, as_text
+from lmc_rl.config import ALGORITHM_DEFAULTS, RLRunSettings, resolve_rl
 from lmc_rl.experiment import run
-from lmc_rl.figures import plot_learning_curves, plot_wall_clock
-from lmc_rl.settings import ALGORITHM_DEFAULTS, add_flags, settle
-from mop.common.configuration import Parser
-from mop.common.errors import InputError, run_script
+from mop.common.cli import as_dict, parse, setting
+from mop.common.errors import run_script
 from mop.common.files import write_atomic, write_figure
 from mop.training.loop import LOG_NAME
 
-DEFAULTS = {"total_steps": 10_000, "learning_starts": 1000, "eval_freq": 500}  # quick, and enough to begin to balance
-FLAGS = (
-    *("env", "total_steps", "max_episode_steps", "train_freq", "learning_starts", "buffer_size", "eval_freq"),
-    *("eval_episodes", "output_dir", "jobs", "resume", "device", "batch_size", "gamma", "tau", "hidden_sizes"),
-)
 HEAD = ("run", "return at the end", "best", "seconds", "steps/s")
 
 
-def parser() -> Parser:
-    """The command line."""
-    quick = ", ".join(f"{name} {value}" for name, value in DEFAULTS.items())
-    parser = Parser(prog="python -m lmc_rl.check_run", description=f"{__doc__}\nDefaults of its own: {quick}.\n")
-    parser.add_argument("--seeds", default="0,1,2", help="one run of each algorithm for each (default: %(default)s)")
-    parser.add_argument("--config", metavar="YAML", help="file with settings that differ from the defaults")
-    add_flags(parser, FLAGS)
-    return parser
+def seeds_of(value: str) -> tuple[int, ...]:
+    """Seeds with commas between them."""
+    if not all(part.strip().isdigit() for part in str(value).split(",")):
+        raise ValueError("must be integers with commas between them")
+    return tuple(int(part) for part in str(value).split(","))
 
 
-def seeds_of(text: str) -> list[int]:
-    """Seeds with commas between them. Raises InputError."""
-    if not all(part.strip().isdigit() for part in text.split(",")):
-        raise InputError(f"--seeds must be integers with commas between them, not {text!r}")
-    return [int(part) for part in text.split(",")]
+@dataclass(frozen=True, kw_only=True)
+class Settings(RLRunSettings):
+    """Runs that are quick, and long enough to begin to balance."""
+
+    seeds: tuple[int, ...] = setting(
+        (0, 1, 2), "one run of each algorithm for each", parse=seeds_of, commas=True, metavar="SEEDS"
+    )
+    total_steps: int = setting(10_000, "environment steps of each run", low=1)
+    learning_starts: int = setting(1000, "transitions in the buffer before the first gradient step", low=1)
+    eval_freq: int = setting(500, "environment steps between evaluations; 0: none", low=0)
 
 
 def main() -> int:
-    """Train what is missing, draw, tell."""
-    flags = vars(parser().parse_args())
-    seeds, config_path = seeds_of(flags.pop("seeds")), flags.pop("config")
+    """Train what is missing, draw, print."""
+    settings = parse(Settings, __doc__, config="file with settings that differ from the defaults")
     fixed = {"experiment_name": "check_run", "fork_points": "none", "controls": "none", "num_eval_episodes": 2}
     logs, rows = {}, []
     for algo in ALGORITHM_DEFAULTS:
-        for seed in seeds:
-            own = {**DEFAULTS, **flags, **fixed, "algo": algo, "seed": seed}
-            settings, given = settle(own, config_path)
-            table = pd.read_csv(run(settings, given) / "training" / "parent" / LOG_NAME)
+        for seed in settings.seeds:
+            config = resolve_rl({**as_dict(settings, ("seeds",)), **fixed, "algo": algo, "seed": seed})
+            table = pd.read_csv(run(config) / "training" / "parent" / LOG_NAME)
             label = f"{algo}, seed {seed}"
             logs[label] = table
             last = table.iloc[-1]
             numbers = (last["eval_return"], table["eval_return"].max(), last["seconds"])
             rows.append((label, *(f"{x:,.0f}" for x in numbers), f"{last['env_steps'] / last['seconds']:,.0f}"))
-    folder = Path(settings["output_dir"]) / "results" / "check_run" / settings["env"]
-    title = f"{settings['env']}, {settings['total_steps']:,} steps"
+    folder = Path(config.output_dir) / "results" / "check_run" / config.env
+    title = f"{config.env}, {config.total_steps:,} steps"
     write_figure(folder / "learning_curves.png", plot_learning_curves(logs, title))
     write_figure(folder / "wall_clock.png", plot_wall_clock(logs, title))
     write_atomic(folder / "check_run.md", lambda file: file.write(as_markdown(HEAD, rows).encode()))

@@ -16,15 +16,15 @@ from typing import NamedTuple
 
 import orjson
 
-from lmc_rl import run_env
-from lmc_rl.analysis import load_experiment
-from lmc_rl.experiment import RLTraining, recorded, trainings, walk_all, walks_of_experiment
+from lmc_rl.analysis.report import write_report, write_summaries
+from lmc_rl.analysis.results import ExperimentPaths, load_experiment
+from lmc_rl.config import CONFIG_NAME, RLConfig, resolve_rl
+from lmc_rl.experiment import Training, measure_all, pairs_of, plan_trainings, recorded
 from lmc_rl.learners.mujoco import Body
-from lmc_rl.records import CONFIG_NAME, Places
-from lmc_rl.reports import report
-from lmc_rl.settings import RUNTIME_KEYS, settle
-from lmc_rl.stages import Workers
+from lmc_rl.learners.rl import RLLearner
+from lmc_rl.workers import Workers
 from mop.cloud.cloud_jobs import LMC_DIR, Job, Result, parse_list
+from mop.common.cli import parser_of
 from mop.common.errors import InputError
 from mop.common.files import write_json
 from mop.training.devices import choose_device
@@ -74,11 +74,11 @@ def plan(env: str, algo: str, seeds: str, fork_points: str, extra_args: str) -> 
     config = flags.pop("config", None)
     found = Plan([], [], [], [])
     for seed in parse_list("seeds", seeds, _seed):
-        settings, _ = settle(flags | {"seed": seed, "output_dir": LMC_DIR}, config)
+        settings = resolve_rl(flags | {"seed": seed, "output_dir": LMC_DIR}, config)
         if not found.parents:
-            Body(settings["env"], settings["max_episode_steps"])  # raises where there is no such environment
+            Body(settings.env, settings.max_episode_steps)  # raises where there is no such environment
         _add(found, settings)
-    folders = [piece.job.arguments[1].results for piece in found.paths]
+    folders = [piece.job.arguments[0].paths.results for piece in found.paths]
     if len(folders) > 1:
         whole = folders[0].parent.joinpath(f"all_{_digest([str(folder) for folder in folders])}")
         label = f"all seeds of {_on_volume(folders[0].parent)}"
@@ -95,7 +95,7 @@ def _seed(text: str) -> int:
 
 def _parse_extra_args(extra_args: str) -> dict:
     try:
-        flags = vars(run_env.parser().parse_args(shlex.split(extra_args)))
+        flags = vars(parser_of(RLConfig, "", "YAML").parse_args(shlex.split(extra_args)))
     except (InputError, ValueError) as error:
         raise InputError(f"--extra-args: {error}; its flags are those of `python -m lmc_rl.run_env --help`") from None
     taken = sorted(OWN_FLAGS & flags.keys())
@@ -107,23 +107,22 @@ def _parse_extra_args(extra_args: str) -> dict:
     return flags
 
 
-def _add(found: Plan, settings: dict) -> None:
+def _add(found: Plan, config: RLConfig) -> None:
     """Add the pieces of one experiment."""
-    kept = {name: value for name, value in settings.items() if name not in RUNTIME_KEYS}
-    folder = f"seed_{settings['seed']}_{_digest(kept)}"
-    name = Path(settings["experiment_name"], settings["env"], settings["algo"], folder)
-    places = Places.of(LMC_DIR, name)
-    first, later = trainings(settings, places)
+    folder = f"seed_{config.seed}_{_digest(config.recorded())}"
+    name = config.folder / folder
+    learner = RLLearner(config, ExperimentPaths.of(LMC_DIR, name))
+    first, later = plan_trainings(learner)
     for training in first:
-        snapshots = [places.snapshot(fork) for fork in range(len(settings["fork_points"]))]
+        snapshots = list(learner.snapshots.values())
         made = [*training.targets, *(snapshots if training.kind == "parent" else [])]
         found.parents.append(_piece(f"{name} {training.label}", (training,), made, []))
     for training in later:
-        needs = [places.weights / "final.pt", places.snapshot(training.fork)]
+        needs = [learner.paths.weights / "final.pt", learner.paths.snapshot(training.fork)]
         found.children.append(_piece(f"{name} {training.label}", (training,), training.targets, needs))
-    ends = [path for walk in walks_of_experiment(settings, places) for path in (walk.first, walk.second) if path]
+    ends = [path for pair in pairs_of(learner) for path in (pair.first, pair.second)]
     if ends:
-        found.paths.append(_piece(f"{name} paths", (settings, places), [places.results / TABLE], ends))
+        found.paths.append(_piece(f"{name} paths", (learner,), [learner.paths.results / TABLE], ends))
 
 
 def _piece(label: str, arguments: tuple, makes: Sequence[Path], needs: Sequence[Path]) -> Piece:
@@ -141,21 +140,22 @@ def _digest(value) -> str:
 # --- in containers --------------------------------------------------------------------------------------------------
 
 
-def train(training: RLTraining, on_save: Callable[[], object]) -> Result:
+def train(training: Training, on_save: Callable[[], object]) -> Result:
     """Train one run, or go on with it from its last state; `on_save` is called when its files are worth keeping."""
-    label = _label(training.places, training.label)
+    learner = training.learner
+    label = _label(learner.paths, training.label)
     try:
         if training.kind == "parent":
-            write_json(training.places.results / CONFIG_NAME, recorded(training.settings), orjson.OPT_INDENT_2)
+            write_json(learner.paths.results / CONFIG_NAME, recorded(learner), orjson.OPT_INDENT_2)
         training.train(on_save)
     except InputError as error:
         return Result(label, error=str(error))
     return Result(label, tuple(map(_on_volume, training.targets)))
 
 
-def walk(settings: dict, places: Places, on_save: Callable[[], object]) -> Result:
-    """Walk along all paths of an experiment, or go on with it; then its summaries and figures."""
-    saved_at = time.monotonic()
+def walk(learner: RLLearner, on_save: Callable[[], object]) -> Result:
+    """Measure all lines of an experiment, or go on with it; then its summaries and figures."""
+    saved_at, results = time.monotonic(), learner.paths.results
 
     def save_now_and_then() -> None:
         nonlocal saved_at
@@ -166,24 +166,24 @@ def walk(settings: dict, places: Places, on_save: Callable[[], object]) -> Resul
     try:
         choose_device("cpu")
         with Workers(1) as workers:
-            walk_all(settings, places, workers, save_now_and_then)
-        experiment = load_experiment(places.results)
-        experiment.write()
-        report([experiment], places.results / "fork_analysis")
+            measure_all(learner, pairs_of(learner), workers, save_now_and_then)
+        experiment = load_experiment(results)
+        write_summaries(experiment)
+        write_report([experiment], results / "fork_analysis")
     except InputError as error:
-        return Result(_label(places, "paths"), error=str(error))
-    return Result(_label(places, "paths"), (_on_volume(places.results / TABLE),))
+        return Result(_label(learner.paths, "paths"), error=str(error))
+    return Result(_label(learner.paths, "paths"), (_on_volume(results / TABLE),))
 
 
 def analyze(folders: Sequence[Path], out: Path) -> Result:
-    """Draw and tell several parents together."""
+    """Draw several parents together."""
     label = f"all seeds of {_on_volume(folders[0].parent)}"
     try:
-        report([load_experiment(folder) for folder in folders], out)
+        write_report([load_experiment(folder) for folder in folders], out)
     except InputError as error:
         return Result(label, error=str(error))
     return Result(label, (_on_volume(out / "instability.md"),))
 
 
-def _label(places: Places, what: str) -> str:
-    return f"{_on_volume(places.results).removeprefix('results/')} {what}"
+def _label(paths: ExperimentPaths, what: str) -> str:
+    return f"{_on_volume(paths.results).removeprefix('results/')} {what}"

@@ -1,191 +1,283 @@
-"""One experiment: a run, its forks, their children, the paths between these, and what was lost on them.
+"""One experiment: a run, its forks, their children, and what is measured on the lines between these.
 
 Each stage is a list of pieces of work. A piece that has its result is left out, so an experiment that was cut off goes
 on where it was; pieces are done here, or in several processes, with the same results.
 """
 
+import dataclasses
 import os
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from lmc_rl import walks
-from lmc_rl.forking import LockStep, child_of
-from lmc_rl.learners.mujoco import Body
-from lmc_rl.learners.rl import Learner
-from lmc_rl.paths import alphas
-from lmc_rl.policies import common_config, load_policy
-from lmc_rl.probes import measure
-from lmc_rl.records import CONFIG_NAME, ROWS_NAME, Places, Walk, load_settings, read_rows
-from lmc_rl.settings import RUNTIME_KEYS, fork_steps
-from lmc_rl.stages import Workers, at_work, latest, new_name, versions_of
-from lmc_rl.trainings import Training, plan, train_stages, walks_between
-from lmc_rl.walks import Stretch, cut_to_whole, rows_of, stretches
-from mop.artifacts.checkpoints import load_training_state, save_training_state
-from mop.common.files import check_writable, write_json
-from mop.common.seeding import stream_seed
-from mop.training.devices import choose_device
-from mop.training.loop import drive
-
-PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "stable-baselines3")
+from lmc_rl.analysis.results import ExperimentPaths
+from lmc_rl.analysis.table import count_rows, cut_to_whole
+from lmc_rl.config import CONFIG_NAME, ExperimentConfig, RLConfig, load_config
+from lmc_rl.learners.base import Learner, Line, PolicyPair, WorkItem
+from lmc_rl.workers import Workers
+from mop.artifacts.checkpoints import load_training_state, save_checkpoint
+from mop.common.errors import InputError
+from mop.common.files import check_writable, claimed, remove_leftovers, write_json
+from mop.training.loop import FINAL_NAME, STATE_NAME, Trainable
 
 
-# --- training -------------------------------------------------------------------------------------------------------
+def learner_class(config: ExperimentConfig) -> type[Learner]:
+    """The kind of learner of an experiment; what the other kind needs is not loaded."""
+    if isinstance(config, RLConfig):
+        from lmc_rl.learners.rl import RLLearner
+
+        return RLLearner
+    from lmc_rl.learners.imitation import ImitationLearner
+
+    return ImitationLearner
 
 
-class Parent(Learner):
-    """A learner that leaves a snapshot of itself at each fork; apart from that it learns as one without forks."""
-
-    def __init__(self, settings: dict, device, places: Places):
-        super().__init__(settings, device)
-        self._snapshots = {step: places.snapshot(k) for k, step in enumerate(fork_steps(settings))}
-
-    def after_update(self) -> None:
-        super().after_update()
-        if self.env_steps in self._snapshots:
-            save_training_state(self._snapshots[self.env_steps], self.state())
-
-
-class RLTraining(Training):
-    """A run of reinforcement learning to be trained."""
-
-    @property
-    def has_curve(self) -> bool:
-        return self.fork is None
-
-    def make(self) -> Learner | LockStep:
-        device = choose_device(self.settings["device"])
-        if self.kind == "parent":
-            return Parent(self.settings, device, self.places)
-        if self.kind == "independent":
-            return Learner(self.settings | {"seed": stream_seed(self.settings["seed"], "independent run")}, device)
-        snapshot = load_training_state(self.places.snapshot(self.fork))
-        step = fork_steps(self.settings)[self.fork]
-        if self.settings["fork_buffer_strategy"] == "shared":
-            return LockStep(self.settings, snapshot, step, device)
-        return child_of(self.settings, snapshot, step, (self.child or 1) - 1, device)
-
-    def drive(self, run: Learner | LockStep, saved: dict | None, on_save: Callable[[], object]) -> None:
-        every, total_steps = self.settings["train_freq"], self.settings["total_steps"]
-        interval = max(1, (self.settings["eval_freq"] or total_steps // 100) // every)
-        drive(
-            run, self.folder, total_steps // every, self.label, log_interval=interval, saved=saved,
-            checkpoint_on_interrupt=False, on_save=on_save,
-        )  # fmt: skip
-
-    def report(self, run: Learner | LockStep) -> str:
-        return f"return {run.summary()['eval_return']:.1f} after {run.env_steps:,} steps"
-
-
-def trainings(settings: dict, places: Places) -> tuple[list[RLTraining], list[RLTraining]]:
-    """`trainings.plan` of an experiment."""
-    return plan(RLTraining, settings, places, settings["fork_buffer_strategy"] == "shared")
-
-
-# --- paths ----------------------------------------------------------------------------------------------------------
-
-
-def walks_of_experiment(settings: dict, places: Places) -> list[Walk]:
-    """The random policy, the controls, and a path for each fork and pair of children."""
-    return [Walk("random"), *walks_between(settings, places)]
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The measures of a path besides its return."""
-
-    walk: Walk
-    path: Path
-    alpha_points: int
-
-    def run(self) -> None:
-        """Take them, and write them."""
-        first, second = load_policy(self.walk.first), load_policy(self.walk.second)
-        config = common_config(first, second)
-        measures = measure(config, first.weights, second.weights, alphas(self.alpha_points))
-        write_json(self.path, self.walk.identity | measures, orjson.OPT_INDENT_2)
-
-
-# --- all of it ------------------------------------------------------------------------------------------------------
-
-
-def run(settings: dict, given: set[str]) -> Path:
+def run(config: ExperimentConfig) -> Path:
     """Do what is missing of an experiment; the folder of its results.
 
-    settings: of `settings.settle`; given: the names of those that the user gave. Raises InputError; KeyboardInterrupt
-    after a signal, when what is being trained is saved.
+    Raises KeyboardInterrupt after a signal, when what is being trained is saved.
     """
-    Body(settings["env"], settings["max_episode_steps"])  # raises where there is no such environment, ...
-    choose_device(settings["device"])  # ... or device: before anything is written
-    check_writable(Path(settings["output_dir"]) / "results", "--output_dir")
-    settings, places = _begin_or_continue(settings, given)
-    with at_work(places, settings["jobs"], lambda: recorded(settings)) as workers:
-        train_stages(trainings(settings, places), workers)
-        walk_all(settings, places, workers)
-    return places.results
+    kind = learner_class(config)
+    config = kind.prepare(config)
+    check_writable(Path(config.output_dir) / "results", "--output_dir")
+    config, paths = begin_or_resume(config)
+    learner = kind(config, paths)
+    with _at_work(learner) as workers:
+        for stage in plan_trainings(learner):
+            train_all(stage, workers)
+        measure_all(learner, pairs_of(learner), workers)
+    return paths.results
 
 
-def recorded(settings: dict) -> dict:
+# --- its folder -------------------------------------------------------------------------------------------------------
+
+
+def begin_or_resume(config: ExperimentConfig) -> tuple[ExperimentConfig, ExperimentPaths]:
+    """The settings with a seed, and the paths of a new experiment or, with `resume`, of the latest such one."""
+    root = Path(config.output_dir) / "results" / config.folder
+    old = _latest(root, config) if config.resume else None
+    if config.seed is None:
+        seed = int.from_bytes(os.urandom(4), "little") % 1_000_000 + 1
+        config = dataclasses.replace(config, seed=load_config(old).seed if old else seed)
+    name = old.name if old else f"seed_{config.seed}_{datetime.now():%Y%m%d_%H%M%S}"
+    if old is None and (root / name).exists():
+        raise InputError(f"{root / name} was begun in this second; try again")
+    return config, ExperimentPaths.of(config.output_dir, config.folder / name)
+
+
+def _latest(root: Path, config: ExperimentConfig) -> Path | None:
+    """The latest experiment below a folder with the same settings; one that cannot be read is passed over."""
+    for folder in sorted(root.glob("seed_*"), key=lambda folder: folder.name.split("_")[2:], reverse=True):
+        try:
+            if config.is_same(load_config(folder)):
+                return folder
+        except InputError as error:
+            print(f"passed over: {error}")
+    print(f"nothing to resume in {root}: beginning a new experiment")
+    return None
+
+
+def recorded(learner: Learner) -> dict[str, Any]:
     """What config.json holds: the settings of the experiment, and the versions that it was made with."""
-    return {"settings": _lasting(settings), "versions": versions_of(PACKAGES)}
+    versions = {name: version(name) for name in learner.PACKAGES} | {"python": platform.python_version()}
+    return {learner.config.SECTION: learner.config.recorded(), "versions": versions}
 
 
-def _lasting(settings: dict) -> dict:
-    """The settings of the experiment, without those of the machine and the moment."""
-    return {name: value for name, value in settings.items() if name not in RUNTIME_KEYS}
-
-
-def _begin_or_continue(settings: dict, given: set[str]) -> tuple[dict, Places]:
-    """The settings with a seed, and the places of a new experiment or, with `resume`, of the latest such one."""
-    kind = Path(settings["experiment_name"], settings["env"], settings["algo"])
-    root, own = Path(settings["output_dir"]) / "results" / kind, _lasting(settings)
-
-    def is_same(folder: Path) -> bool:
-        old = load_settings(folder) if (folder / CONFIG_NAME).exists() else {}
-        return bool(old) and own | ({} if "seed" in given else {"seed": old["seed"]}) == old
-
-    name = latest(root, "seed_*", is_same) if settings["resume"] else None
-    if name is not None:
-        return settings | load_settings(root / name), Places.of(settings["output_dir"], kind / name)
-    if settings["seed"] is None:
-        settings = settings | {"seed": int.from_bytes(os.urandom(4), "little") % 1_000_000 + 1}
-    return settings, Places.of(settings["output_dir"], kind / new_name(root, settings["seed"]))
+@contextmanager
+def _at_work(learner: Learner) -> Iterator[Workers]:
+    """The workers of an experiment whose folder no other process may use meanwhile."""
+    results = learner.paths.results
+    with claimed(results) as is_ours:
+        if not is_ours:
+            raise InputError(f"another process works on {results}; wait for it, or take another --seed")
+        if not (results / CONFIG_NAME).exists():
+            learner.check_teaching()
+            write_json(results / CONFIG_NAME, recorded(learner), orjson.OPT_INDENT_2)
+        print(f"experiment {results}")
+        try:
+            with Workers(learner.config.jobs) as workers:
+                yield workers
+        except KeyboardInterrupt:
+            print("interrupted: all is saved; the same command with --resume goes on")
+            raise
 
 
 def is_finished(results: Path) -> bool:
-    """Whether an experiment has walked along all of its paths. Raises InputError where it is damaged."""
-    settings, places = load_settings(results), Places.of_results(results)
-    paths = walks_of_experiment(settings, places)
-    num_rows = sum(stretch.num_rows for stretch in _stretches(settings, paths))
-    is_measured = all(places.probe(walk).exists() for walk in paths if walk.kind != "random")
-    return is_measured and len(read_rows(results / ROWS_NAME)) == num_rows
+    """Whether all that an experiment measures is there."""
+    config, paths = load_config(results), ExperimentPaths.of_results(results)
+    learner = learner_class(config)(config, paths)
+    lines = [learner.lines(pair) for pair in pairs_of(learner)]
+    work = learner.work([line for own in lines for line in own])
+    is_measured = all(_measures_path(results, own).exists() for own in lines)
+    return is_measured and all(count_rows(results / n) == sum(i.num_rows for i in items) for n, items in work.items())
 
 
-def _stretches(settings: dict, paths: list[Walk]) -> list[Stretch]:
-    names = ("env", "max_episode_steps", "alpha_points", "num_eval_episodes")
-    return list(stretches(paths, *(settings[name] for name in names)))
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
-def walk_all(settings: dict, places: Places, workers: Workers, on_save: Callable[[], object] = lambda: None) -> None:
-    """Walk along all paths, or go on with it: first their returns, row by row, then the other measures.
+@dataclass(frozen=True)
+class Training:
+    """A run to be trained: the parent, an independent one, a child, or all children of a fork together."""
+
+    learner: Learner
+    kind: str  # parent, independent, child, children, self
+    fork: int | None = None
+    child: int | None = None  # from 1 on
+
+    @property
+    def label(self) -> str:
+        """Its name in what is printed, and of its folder."""
+        return "_".join(str(part) for part in (self.kind, self.fork, self.child) if part is not None)
+
+    @property
+    def folder(self) -> Path:
+        """Where its log is, and its state while it is trained."""
+        return self.learner.paths.results / "training" / self.label
+
+    @property
+    def targets(self) -> list[Path]:
+        """The files of its final weights."""
+        paths = self.learner.paths
+        names = {"parent": "final", "independent": "independent", "self": f"self_{self.fork}"}
+        if self.kind in names:
+            return [paths.weights / f"{names[self.kind]}.pt"]
+        children = [self.child] if self.kind == "child" else range(1, self.learner.config.children + 1)
+        return [paths.child(self.fork, child) for child in children]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all of its weights are there."""
+        return all(path.exists() for path in self.targets)
+
+    def make(self) -> Trainable:
+        """The run at its beginning."""
+        if self.kind == "parent":
+            return self.learner.parent()
+        if self.kind == "independent":
+            return self.learner.independent()
+        if self.kind == "children" or (self.kind == "self" and self.learner.trains_forks_together):
+            return self.learner.fork_together(self.fork)
+        return self.learner.fork(self.fork, self.child or 1)
+
+    def train(self, on_save: Callable[[], object] = lambda: None) -> None:
+        """Train it to its end, from its last state if there is one; then only its weights and its log stay.
+
+        on_save: called when its files are a state to continue from.
+        """
+        state_path = self.folder / STATE_NAME
+        if not self.is_finished:
+            remove_leftovers(self.folder.glob(".*.tmp"))
+            run = self.make()
+            try:
+                if self.kind not in self.learner.DRAWN:
+                    run.columns = dataclasses.replace(run.columns, plot=None)
+                saved = load_training_state(state_path) if state_path.exists() else None
+                with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+                    self.learner.train(run, self.folder, self.label, saved, on_save)
+                for path, own in zip(self.targets, getattr(run, "runs", [run]), strict=False):
+                    save_checkpoint(path, own.checkpoint())
+                print(f"{self.label}: {self.learner.report(run)}")
+            finally:
+                getattr(run, "close", lambda: None)()
+        state_path.unlink(missing_ok=True)
+        (self.folder / FINAL_NAME).unlink(missing_ok=True)
+
+
+def plan_trainings(learner: Learner) -> tuple[list[Training], list[Training]]:
+    """The runs that depend on nothing, and those that need the snapshots of the parent."""
+    config = learner.config
+    first = [Training(learner, "parent")]
+    if "independent" in config.controls:
+        first.append(Training(learner, "independent"))
+    forks, children = range(len(config.fork_points)), range(1, config.children + 1)
+    if learner.trains_forks_together:
+        later = [Training(learner, "children", fork) for fork in forks]
+    else:
+        later = [Training(learner, "child", fork, child) for fork in forks for child in children]
+    if "self" in config.controls and config.fork_points:
+        later.append(Training(learner, "self", len(config.fork_points) - 1))
+    return first, later
+
+
+def train_all(stage: Sequence[Training], workers: Workers) -> None:
+    """Train what is not trained."""
+    waiting = [training for training in stage if not training.is_finished]
+    for training in stage:
+        if training.is_finished:
+            training.train()  # removes what a kill has left
+    workers.do(Training.train, waiting, "training")
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+def pairs_of(learner: Learner) -> list[PolicyPair]:
+    """The controls, and a pair for each fork and two of its children."""
+    config, paths = learner.config, learner.paths
+    last, found = len(config.fork_points) - 1, []
+    if "self" in config.controls and last >= 0:
+        found.append(PolicyPair("self", last, None, paths.child(last, 1), paths.weights / f"self_{last}.pt"))
+    if "independent" in config.controls:
+        ends = paths.weights / "final.pt", paths.weights / "independent.pt"
+        found.append(PolicyPair("independent", None, None, *ends))
+    pairs = list(combinations(range(1, config.children + 1), 2))
+    for fork in range(last + 1):
+        found += [PolicyPair("fork", fork, pair, *(paths.child(fork, child) for child in pair)) for pair in pairs]
+    return found
+
+
+def measure_all(
+    learner: Learner, pairs: Sequence[PolicyPair], workers: Workers, on_save: Callable[[], object] = lambda: None
+) -> None:
+    """Measure what is missing of the lines between these policies: once for each pair, then each alpha and episode.
 
     on_save: called when more rows are on the disk.
     """
-    paths = walks_of_experiment(settings, places)
-    planned = _stretches(settings, paths)
-    rows_path = places.results / ROWS_NAME
-    missing = planned[cut_to_whole(rows_path, planned) :]
-    if missing:
-        with rows_path.open("ab") as file:
-            results = workers.in_order(walks.play, missing, "walking along paths")
-            for stretch, played in zip(missing, results, strict=True):
-                file.write(rows_of(stretch, played, places.results.name))
-                file.flush()
-                os.fsync(file.fileno())
-                on_save()
-    probes = [Probe(walk, places.probe(walk), settings["alpha_points"]) for walk in paths if walk.kind != "random"]
-    waiting = [probe for probe in probes if not probe.path.exists()]
-    for _ in workers.in_order(Probe.run, waiting, "measuring paths"):
-        pass
+    results = learner.paths.results
+    lines = [learner.lines(pair) for pair in pairs]
+    waiting = [(learner, own) for own in lines if not _is_measured(results, own)]
+    workers.do(_measure_pair, waiting, "measuring pairs of policies")
+    for name, items in learner.work([line for own in lines for line in own]).items():
+        _append_rows(results / name, items, workers, on_save)
+
+
+def _measures_path(results: Path, lines: Sequence[Line]) -> Path:
+    return results / "paths" / f"{lines[0].pair.name}.json"
+
+
+def _is_measured(results: Path, lines: Sequence[Line]) -> bool:
+    aligned = [line.pair.second for line in lines if line.is_aligned]
+    return all(path.exists() for path in (_measures_path(results, lines), *aligned))
+
+
+def _measure_pair(work: tuple[Learner, Sequence[Line]]) -> None:
+    learner, lines = work
+    found = lines[0].pair.identity | dict(learner.measures(lines))
+    write_json(_measures_path(learner.paths.results, lines), found, orjson.OPT_INDENT_2)
+
+
+def _append_rows(path: Path, items: Sequence[WorkItem], workers: Workers, on_save: Callable[[], object]) -> None:
+    """Add the rows of the items that the file lacks."""
+    missing = items[cut_to_whole(path, [item.num_rows for item in items]) :]
+    if not missing:
+        return
+    missing[0].prepare()
+    with path.open("ab") as file:
+        for rows in workers.in_order(_rows_of, missing, path.stem):
+            rows = [{"run": path.parent.name} | row for row in rows]
+            file.write(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
+            on_save()
+
+
+def _rows_of(item: WorkItem) -> list[Mapping[str, Any]]:
+    return item.rows()

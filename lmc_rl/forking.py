@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from lmc_rl.learners.replay_buffer import ReplayMemory
-from lmc_rl.learners.rl import Learner
+from lmc_rl.config import RLConfig
+from lmc_rl.learners.replay_buffer import ReplayBuffer
+from lmc_rl.learners.sac_ddpg import RLRun
 from mop.common.seeding import stream_seed
 
 
@@ -20,39 +21,39 @@ def child_streams(streams: Mapping[str, int], split_noise: Sequence[str], step: 
 
 
 def child_of(
-    settings: dict, snapshot: Mapping, step: int, child: int, device: torch.device, shared: ReplayMemory | None = None
-) -> Learner:
-    """A learner that continues from a snapshot, `Learner.state()` of its parent at this step.
+    config: RLConfig, snapshot: Mapping, step: int, child: int, device: torch.device, shared: ReplayBuffer | None = None
+) -> RLRun:
+    """A learner that continues from a snapshot, `RLRun.state()` of its parent at this step.
 
     Its buffer is one of five, by `fork_buffer_strategy`. `copy`: all that the parent had. `fresh`: none. `split`: a
     random part of it, disjoint from those of the other children. `frozen`: a copy to which nothing is added, as the
     child does not act. `shared`: the one that is given, to which all children add.
     """
-    learner = Learner(settings, device, snapshot["streams"])
-    learner.load_state(snapshot)
-    strategy = settings["fork_buffer_strategy"]
+    run = RLRun(config, device, snapshot["streams"])
+    run.load_state(snapshot)
+    strategy = config.fork_buffer_strategy
     if strategy == "fresh":
-        learner.memory = learner.memory.empty()
+        run.buffer = run.buffer.empty()
     elif strategy == "split":
         rng = np.random.default_rng(stream_seed(snapshot["streams"]["replay"], f"split at step {step}"))
-        learner.memory = learner.memory.part(child, settings["children"], rng)
+        run.buffer = run.buffer.part(child, config.children, rng)
     else:
-        learner.memory = learner.memory.fork() if shared is None else shared
-    learner.collects = strategy != "frozen"
-    learner.draw_from(child_streams(snapshot["streams"], settings["split_noise"], step, child))
-    if settings["perturb"] > 0 and child > 0:
-        perturb(learner, settings["perturb"], stream_seed(settings["seed"], f"perturb at step {step}, child {child}"))
-    return learner
+        run.buffer = run.buffer.fork() if shared is None else shared
+    run.collects = strategy != "frozen"
+    run.draw_from(child_streams(snapshot["streams"], config.split_noise, step, child))
+    if config.perturb > 0 and child > 0:
+        perturb(run, config.perturb, stream_seed(config.seed, f"perturb at step {step}, child {child}"))
+    return run
 
 
-def perturb(learner: Learner, share: float, seed: int) -> None:
+def perturb(run: RLRun, share: float, seed: int) -> None:
     """Move the weights of actor and critics, not those of their targets, by Gaussian noise.
 
     Its standard deviation is this share of the root mean square of each tensor, so that layers are moved alike.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for network in (learner.model.actor, learner.model.critic):
+        for network in (run.model.actor, run.model.critic):
             for weight in network.parameters():
                 noise = torch.randn(weight.shape, generator=generator).to(weight.device)
                 weight += share * weight.square().mean().sqrt() * noise
@@ -64,53 +65,53 @@ class LockStep:
     The buffer is a fork of the parent's; that of the parent is never written to.
     """
 
-    def __init__(self, settings: dict, snapshot: Mapping, step: int, device: torch.device):
-        first = child_of(settings, snapshot, step, 0, device)
-        more = range(1, settings["children"])
-        self.learners = [first, *(child_of(settings, snapshot, step, k, device, first.memory) for k in more)]
+    def __init__(self, config: RLConfig, snapshot: Mapping, step: int, device: torch.device):
+        first = child_of(config, snapshot, step, 0, device)
+        more = range(1, config.children)
+        self.runs = [first, *(child_of(config, snapshot, step, k, device, first.buffer) for k in more)]
         self.columns = first.columns
 
     @property
     def update(self) -> int:
         """Updates done, by each child."""
-        return self.learners[0].update
+        return self.runs[0].update
 
     @property
     def env_steps(self) -> int:
         """Environment steps of each child, the parent's included."""
-        return self.learners[0].env_steps
+        return self.runs[0].env_steps
 
     @property
     def gradient_steps(self) -> int:
         """Gradient steps of each child, the parent's included."""
-        return self.learners[0].gradient_steps
+        return self.runs[0].gradient_steps
 
     def step_update(self) -> dict[str, float]:
         """An update of each child. Returns the means of their losses."""
-        for learner in self.learners:
-            learner.collect()
-        losses = [learner.learn() for learner in self.learners]
-        for learner in self.learners:
-            learner.update += 1
-            learner.after_update()
+        for run in self.runs:
+            run.collect()
+        losses = [run.learn() for run in self.runs]
+        for run in self.runs:
+            run.update += 1
+            run.after_update()
         return {name: float(np.mean([loss[name] for loss in losses])) for name in losses[0]}
 
     def summary(self) -> dict[str, float]:
-        """The means of what the children tell."""
-        told = [learner.summary() for learner in self.learners]
-        return {name: float(np.mean([numbers[name] for numbers in told])) for name in told[0]}
+        """The means over the children."""
+        summaries = [run.summary() for run in self.runs]
+        return {name: float(np.mean([one[name] for one in summaries])) for name in summaries[0]}
 
     def warnings(self, measures: Mapping[str, float]) -> dict[str, str]:
         """None."""
         return {}
 
     def checkpoint(self) -> dict:
-        """That of the first child."""
-        return self.learners[0].checkpoint()
+        """The one of the first child."""
+        return self.runs[0].checkpoint()
 
     def state(self) -> dict:
         """The states of all children, and once what they share."""
-        states = [learner.state() for learner in self.learners]
+        states = [run.state() for run in self.runs]
         memory = states[0]["memory"]
         for state in states:
             del state["memory"]
@@ -118,6 +119,6 @@ class LockStep:
 
     def load_state(self, state: Mapping) -> None:
         """Continue where `state()` was taken."""
-        self.learners[0].memory.load_state(state["memory"])
-        for learner, own in zip(self.learners, state["children"], strict=True):
-            learner.load_all_but_memory(own)
+        self.runs[0].buffer.load_state(state["memory"])
+        for run, own in zip(self.runs, state["children"], strict=True):
+            run.load_all_but_buffer(own)

@@ -15,33 +15,22 @@ is below --tolerance, `barrier` where it is above, else `undecided`.
 Writes results/<experiment_name>/<env>/<algo>/seed_<seed>_<time>/ and model_weights/<the same>/; see docs/lmc.md.
 """
 
-from pathlib import Path
-
-from lmc_rl.analysis import load_experiment
+from lmc_rl.analysis.report import report_of
+from lmc_rl.config import RLConfig, resolve_rl
 from lmc_rl.experiment import run
-from lmc_rl.reports import report
-from lmc_rl.settings import add_flags, settle
-from mop.common.configuration import Parser
+from mop.common.cli import Parser, parser_of
 from mop.common.errors import run_script
 
 
 def parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="python -m lmc_rl.run_env", description=__doc__)
-    parser.add_argument("--config", metavar="YAML", help="file with settings that differ from the defaults")
-    add_flags(parser)
-    return parser
+    return parser_of(RLConfig, __doc__, "file with settings that differ from the defaults")
 
 
 def main() -> int:
     """Run one experiment, and report it."""
     flags = vars(parser().parse_args())
-    settings, given = settle(flags, flags.pop("config"))
-    results = run(settings, given)
-    experiment = load_experiment(results)
-    experiment.write()
-    if experiment.forks or experiment.controls:
-        report([experiment], Path(results) / "fork_analysis")
+    report_of(run(resolve_rl(flags, flags.pop("config"))))
     return 0
 
 

@@ -14,22 +14,23 @@ success in fixed worlds. B is the largest loss against the chord between the end
 Writes results/<experiment_name>/<task_id>/mop/seed_<seed>_<time>/ and model_weights/<the same>/; see docs/lmc.md.
 """
 
-from lmc_rl.imitation import run
-from lmc_rl.imitation_settings import parser, settle
-from lmc_rl.line_analysis import load_line_experiment
-from lmc_rl.line_reports import report_lines
+from lmc_rl.analysis.report import report_of
+from lmc_rl.config import MopFlags, resolve_mop
+from lmc_rl.experiment import run
+from mop.common.cli import Parser, parser_of
 from mop.common.errors import run_script
+from mop.common.train_config import DEFAULTS_FILE, read_config
+
+
+def parser() -> Parser:
+    """The command line."""
+    return parser_of(MopFlags, __doc__, "file with settings that differ from the defaults", read_config(DEFAULTS_FILE))
 
 
 def main() -> int:
     """Run one experiment, and report it."""
-    flags = vars(parser(__doc__).parse_args())
-    settings, given = settle(flags, flags.pop("config"))
-    results = run(settings, given)
-    if settings["fork_points"] or "independent" in settings["controls"]:
-        experiment = load_line_experiment(results)
-        experiment.write()
-        report_lines([experiment], results / "fork_analysis")
+    flags = vars(parser().parse_args())
+    report_of(run(resolve_mop(flags, flags.pop("config"))))
     return 0
 
 

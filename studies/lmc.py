@@ -20,20 +20,16 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from lmc_rl import experiment, imitation
-from lmc_rl import imitation_settings as settings_of_imitation
-from lmc_rl.analysis import as_markdown
-from lmc_rl.archive import keep, keep_lines
-from lmc_rl.compare import compare_imitation
-from lmc_rl.line_analysis import HEAD, load_lines, pool_lines, table_of
-from lmc_rl.line_records import TRAJECTORIES_NAME
-from lmc_rl.line_reports import report_lines
-from lmc_rl.page import POOLED, Choices, lines_of
-from lmc_rl.records import CONFIG_NAME, Places
-from lmc_rl.reports import report
-from lmc_rl.settings import settle
-from lmc_rl.studies import ALL, LineStudy, ReturnStudy, Study, load_study
-from lmc_rl.views import SHARE, SHARE_OF_LOSS, plot_beside
+from lmc_rl.analysis.archive import archive
+from lmc_rl.analysis.report import as_markdown, table_of, write_report
+from lmc_rl.analysis.results import ExperimentPaths, load_lines, pool
+from lmc_rl.analysis.table import has_rows
+from lmc_rl.app.catalog import ALL, ShownExperiment, load_shown
+from lmc_rl.app.figures import SHARE, SHARE_OF_LOSS, plot_beside
+from lmc_rl.app.page import POOLED, Choices, curves_of_groups
+from lmc_rl.comparison import compare
+from lmc_rl.config import CONFIG_NAME, load_config, resolve_mop, resolve_rl
+from lmc_rl.experiment import is_finished, run
 from mop.common.cli import as_flags, parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_figure
@@ -72,13 +68,10 @@ class Experiment:
         """As it is typed."""
         return shlex.join(["python", "-m", f"lmc_rl.{self.module}", *as_flags(self.flags), "--resume"])
 
-    def run(self, jobs: str) -> None:
+    def run(self, jobs: int) -> None:
         """Do what is missing of it."""
-        flags = self.flags | {"output_dir": str(ROOT), "jobs": jobs, "resume": True, "device": "cpu"}
-        if self.module == "run_env":
-            experiment.run(*settle(flags))
-        else:
-            imitation.run(*settings_of_imitation.settle(flags))
+        resolve = resolve_rl if self.module == "run_env" else resolve_mop
+        run(resolve(self.flags | {"output_dir": str(ROOT), "jobs": jobs, "resume": True, "device": "cpu"}))
 
 
 @dataclass(frozen=True)
@@ -109,13 +102,10 @@ class Comparison:
         ]
         return " ".join(["python -m lmc_rl.compare", *files, *sizes])
 
-    def run(self, jobs: str) -> None:
-        """Walk along it. Raises InputError where one of the two is not trained yet."""
-        flags = {name: OF_MOP[name] for name in ("num_trajectories", "num_eval_episodes")}
-        settings, _ = settings_of_imitation.settle(flags | {"jobs": jobs})
-        compare_imitation(
-            *(_final(self.task, *end) for end in self._ends), OUT / self.task / "between" / self.name, settings
-        )
+    def run(self, jobs: int) -> None:
+        """Measure it, where both of the two are trained."""
+        flags = {name: OF_MOP[name] for name in ("num_trajectories", "num_eval_episodes")} | {"jobs": jobs}
+        compare(*(_final(self.task, *end) for end in self._ends), OUT / self.task / "between" / self.name, flags)
 
     @property
     def _ends(self) -> list[tuple[int, str]]:
@@ -124,8 +114,8 @@ class Comparison:
 
 def _final(task: str, seed: int, alpha: str) -> Path:
     for path in sorted((OUT / task / "mop").glob(f"seed_{seed}_*/{CONFIG_NAME}")):
-        if settings_of_imitation.load_settings(path.parent)["run"]["lpc_alpha"] == float(alpha):
-            return Places.of_results(path.parent).weights / "final.pt"
+        if load_config(path.parent).run["lpc_alpha"] == float(alpha):
+            return ExperimentPaths.of_results(path.parent).weights / "final.pt"
     raise InputError(f"there is no run of {task} with seed {seed} and lpc_alpha {alpha}; `python studies/lmc.py mop`")
 
 
@@ -159,122 +149,111 @@ def comparisons(task: str) -> list[Comparison]:
 FAMILIES = {"rl": of_rl, "mop": of_mop}
 
 
-# --- what is kept -----------------------------------------------------------------------------------------------------
+# --- the archive ------------------------------------------------------------------------------------------------------
 
 
-def keep_finished(roots: Iterable[Path]) -> None:
-    """Keep what is finished below results/lmc of these folders and is not kept yet."""
+def archive_finished(roots: Iterable[Path]) -> None:
+    """Archive what is finished below results/lmc of these folders and is not archived yet."""
     for below in (root / "results" / "lmc" for root in roots):
-        for path in sorted(below.glob(f"*/*/seed_*/{CONFIG_NAME}")):
-            folder = KEPT / path.parent.relative_to(below)
-            if not (folder / CONFIG_NAME).exists() and _is_finished(path.parent):
-                keep(path.parent, folder)
-                print(f"kept: {folder}")
-        for path in sorted(below.glob("*/between/seed_*")):
+        experiments = [path.parent for path in sorted(below.glob(f"*/*/seed_*/{CONFIG_NAME}"))]
+        for path in [*experiments, *sorted(below.glob("*/between/seed_*"))]:
             folder = KEPT / path.relative_to(below)
-            if not (folder / "paths").exists() and _is_compared(path):
-                keep_lines(path, folder, NUM_PLACES)
+            is_new = not (folder / CONFIG_NAME).exists() and not (path not in experiments and has_rows(folder))
+            if is_new and (is_finished(path) if path in experiments else _is_compared(path)):
+                archive(path, folder, NUM_PLACES)
                 print(f"kept: {folder}")
-
-
-def _is_finished(results: Path) -> bool:
-    is_of_mop = settings_of_imitation.load_settings(results) is not None
-    return (imitation if is_of_mop else experiment).is_finished(results)
 
 
 def _is_compared(folder: Path) -> bool:
     """Whether a comparison is finished: the line to the aligned end is the last that is played."""
-    if not (folder / TRAJECTORIES_NAME).exists():
-        return False
-    return any(line.is_aligned and line.success is not None for line in load_lines(folder, (), NUM_PLACES, TOLERANCE))
+    lines = load_lines(folder, (), NUM_PLACES, TOLERANCE) if has_rows(folder) else ()
+    return any(line.is_aligned and "success" in line.profiles for line in lines)
 
 
-def kept_studies() -> list[Study]:
-    """All that is kept of experiments. Raises InputError where there is nothing."""
+def archived() -> list[ShownExperiment]:
+    """All archived experiments."""
     words = [path.parent.relative_to(KEPT).as_posix() for path in sorted(KEPT.glob(f"*/*/seed_*/{CONFIG_NAME}"))]
     if not words:
         raise InputError("no experiment is finished; leave --report out")
-    return [load_study(KEPT, word) for word in words]
+    return [load_shown(KEPT, word) for word in words]
 
 
 # --- what is published ------------------------------------------------------------------------------------------------
 
 
-def write_report() -> None:
-    """Write tables and figures from what is kept."""
-    by_task: dict[str, list[Study]] = {}
-    for study in kept_studies():
-        by_task.setdefault(study.word.split("/")[0], []).append(study)
-    for task, studies in by_task.items():
-        is_of_mop = isinstance(studies[0], LineStudy)
-        (report_lines if is_of_mop else report)([study.experiment for study in studies], OUT / task)
-        of_single_ones = ["interp_*.png", *(["all_interpolations*.png"] if is_of_mop else [])]  # the page shows them
+def publish() -> None:
+    """Write tables and figures from the archive."""
+    by_task: dict[str, list[ShownExperiment]] = {}
+    for shown in archived():
+        by_task.setdefault(shown.word.split("/")[0], []).append(shown)
+    for task, several in by_task.items():
+        write_report([shown.experiment for shown in several], OUT / task)
+        of_single_ones = ["interp_*.png", *([] if several[0].is_rl else ["all_interpolations*.png"])]
         for path in (path for pattern in of_single_ones for path in (OUT / task).glob(pattern)):
-            path.unlink()
+            path.unlink()  # the page shows them
     for task in NUM_UPDATES:
-        write_comparisons(task)
-    figure = draw_both([study for studies in by_task.values() for study in studies])
+        publish_comparisons(task)
+    figure = draw_both([shown for several in by_task.values() for shown in several])
     print(f"both curves: {write_figure(ROOT / 'docs' / 'lmc.png', figure)}")
 
 
-def write_comparisons(task: str) -> None:
-    """The table of the lines between values of lpc_alpha, as far as they are kept."""
+def publish_comparisons(task: str) -> None:
+    """The table of the lines between values of lpc_alpha, as far as they are archived."""
     groups: dict[str, dict] = {}
     for comparison in comparisons(task):
         folder = KEPT / task / "between" / comparison.name
-        if folder.exists():
-            for line in load_lines(folder, (), NUM_PLACES, TOLERANCE):
-                groups.setdefault(comparison.group, {}).setdefault(line.key, []).append(line)
+        for line in load_lines(folder, (), NUM_PLACES, TOLERANCE) if has_rows(folder) else ():
+            groups.setdefault(comparison.group, {}).setdefault(line.key, []).append(line)
     if groups:
-        rows = table_of({name: [pool_lines(own) for own in lines.values()] for name, lines in groups.items()})
-        write_atomic(OUT / task / "between.md", lambda file: file.write(as_markdown(HEAD, rows).encode()))
+        table = table_of({name: [pool(own) for own in lines.values()] for name, lines in groups.items()})
+        write_atomic(OUT / task / "between.md", lambda file: file.write(as_markdown(*table).encode()))
 
 
-def draw_both(studies: Sequence[Study]) -> Figure:
+def draw_both(several: Sequence[ShownExperiment]) -> Figure:
     """B against the fork point, of reinforcement learners and of pathways policies, as shares of what was learned."""
     panels = {}
-    for title, kind, unit in (
-        ("return of SAC and DDPG", ReturnStudy, SHARE),
-        ("cross-entropy of pathways policies", LineStudy, SHARE_OF_LOSS),
+    for title, is_rl, unit in (
+        ("return of SAC and DDPG", True, SHARE),
+        ("cross-entropy of pathways policies", False, SHARE_OF_LOSS),
     ):
-        own = tuple(study for study in studies if isinstance(study, kind))
+        own = tuple(shown for shown in several if shown.is_rl == is_rl)
         if own:
-            panels[title] = lines_of(Choices(str(KEPT), own[0], "", own, ALL), POOLED), unit
+            panels[title] = curves_of_groups(Choices(str(KEPT), own[0], "", own, ALL), POOLED, unit), unit
     return plot_beside(panels)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The flags."""
+    """What is done."""
 
     families: tuple[str, ...] = setting(
-        (), "which experiments (default: both)", positional=True, nargs="*", choices=FAMILIES
+        tuple(FAMILIES), "which experiments", choices=tuple(FAMILIES), positional=True, nargs="*", metavar="rl|mop"
     )
     jobs: int = setting(1, "processes of an experiment", low=1)
     dry_run: bool = setting(False, "print the commands")
-    report: bool = setting(False, "run nothing more: keep and draw what is finished")
-    also: tuple[str, ...] = setting((), "keep what other clones have finished, too", metavar="DIR")
+    report: bool = setting(False, "run nothing more: archive and draw what is finished")
+    also: tuple[str, ...] = setting((), "archive what other clones have finished, too", metavar="DIR")
 
 
 def main() -> int:
     """Run what is missing, and report after each experiment."""
-    args = parse(Settings, __doc__)
-    if missing := [name for name in args.also if not (Path(name) / "results" / "lmc").is_dir()]:
+    settings = parse(Settings, __doc__)
+    if missing := [name for name in settings.also if not (Path(name) / "results" / "lmc").is_dir()]:
         raise InputError(f"--also: {missing[0]} has no folder results/lmc")
-    roots = [ROOT, *map(Path, args.also)]
-    for work in (work for name in args.families or FAMILIES for work in FAMILIES[name]()):
-        if args.dry_run:
+    roots = [ROOT, *map(Path, settings.also)]
+    for work in (work for name in settings.families or FAMILIES for work in FAMILIES[name]()):
+        if settings.dry_run:
             print(work.command)
-        elif not args.report:
-            work.run(args.jobs)
-            keep_finished(roots)
-            write_report()
-    if args.report:
-        keep_finished(roots)
-        write_report()
+        elif not settings.report:
+            work.run(settings.jobs)
+            archive_finished(roots)
+            publish()
+    if settings.report:
+        archive_finished(roots)
+        publish()
     return 0
 
 

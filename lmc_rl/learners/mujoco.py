@@ -14,9 +14,9 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from mop.common.configuration import shown
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
+from mop.common.values import shown
 
 EVALUATION_SEEDS = 1_000_000  # episode k of an evaluation along a path begins with this seed plus k
 PROGRESS_SEEDS = 2_000_000  # the same of evaluations during training

@@ -14,7 +14,7 @@ from lmc_rl.learners.mujoco import Transition
 BLOCK_ROWS = 2**16
 
 
-class ReplayMemory:
+class ReplayBuffer:
     """The latest `capacity` transitions. A copy costs nothing; it copies the last block when it first writes there."""
 
     def __init__(self, obs_dim: int, action_dim: int, capacity: int):
@@ -69,27 +69,27 @@ class ReplayMemory:
             rows[here] = self._blocks[number][offsets[here]]
         return rows
 
-    def fork(self) -> "ReplayMemory":
+    def fork(self) -> "ReplayBuffer":
         """A copy that goes its own way; it shares what is written so far."""
-        fork = ReplayMemory(self.obs_dim, self.action_dim, self.capacity)
+        fork = ReplayBuffer(self.obs_dim, self.action_dim, self.capacity)
         fork.end = fork.inherited = self.end
         fork._blocks, fork._owns_last = list(self._blocks), False
         return fork
 
-    def part(self, index: int, num_parts: int, rng: np.random.Generator) -> "ReplayMemory":
+    def part(self, index: int, num_parts: int, rng: np.random.Generator) -> "ReplayBuffer":
         """One of `num_parts` disjoint random parts, equally large but for one transition, in the order of time.
 
         rng: in the same state for all parts, which together are the whole.
         """
         numbers = np.sort(rng.permutation(np.arange(self.first, self.end))[index::num_parts])
-        part = ReplayMemory(self.obs_dim, self.action_dim, self.capacity)
+        part = ReplayBuffer(self.obs_dim, self.action_dim, self.capacity)
         part.append(self.rows(numbers))
         part.inherited = part.end
         return part
 
-    def empty(self) -> "ReplayMemory":
+    def empty(self) -> "ReplayBuffer":
         """A buffer of this size without a transition."""
-        return ReplayMemory(self.obs_dim, self.action_dim, self.capacity)
+        return ReplayBuffer(self.obs_dim, self.action_dim, self.capacity)
 
     def state(self) -> dict:
         """The transitions that are not inherited, as a tensor, and their numbers."""

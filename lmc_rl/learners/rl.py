@@ -1,268 +1,325 @@
-"""SAC and DDPG as runs that `mop.training.loop.drive` can train: a `Learner` is the whole state of one.
+"""SAC and DDPG in an experiment: their runs and forks, and what is measured on the lines between their policies.
 
-Networks, losses and optimisers are those of stable-baselines3. Random numbers come from named streams, each number from
-the seed of its stream and the number of the update, so that no generator has a state that could be forgotten.
-Axis letters: O numbers of an observation, D of an action.
+Axis letters: A alphas, E episodes, B transitions, O numbers of an observation, D of an action, W of a row.
 """
 
-import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box
-from stable_baselines3 import DDPG, SAC
-from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
 
-from lmc_rl.actors import StackedActor
-from lmc_rl.learners.mujoco import PROGRESS_SEEDS, EvaluationWorlds, TrainingWorld
-from lmc_rl.learners.replay_buffer import ReplayMemory
-from lmc_rl.settings import NOISES
+from lmc_rl.analysis.table import ROWS_NAME
+from lmc_rl.config import RLConfig
+from lmc_rl.forking import LockStep, child_of
+from lmc_rl.interpolation import (
+    StackedActor,
+    Weights,
+    alphas_of,
+    check_same_shapes,
+    distance,
+    interpolate,
+    is_sac,
+    stacked_mlp,
+)
+from lmc_rl.learners.base import Learner, Line, PolicyPair, SnapshotsAtForks
+from lmc_rl.learners.mujoco import EVALUATION_SEEDS, PROBE_SEEDS, Body, EvaluationWorlds, Transition
+from lmc_rl.learners.sac_ddpg import OF_THE_POLICY, RLRun, samples_of
+from mop.artifacts.checkpoints import load_checkpoint, load_training_state
+from mop.common.cli import check_values
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
-from mop.training.copies import copied_to_cpu
-from mop.training.log import Columns, Row
+from mop.training.devices import choose_device
+from mop.training.loop import drive
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
-OF_THE_POLICY = ("algo", "hidden_sizes", "max_episode_steps", "gamma", "noise_std", "ent_coef")  # what evaluation needs
+NUM_EPISODES = 4  # of each end, that the held-out batch is taken from
+NUM_TRANSITIONS = 512  # of the held-out batch
+_MAX_WORLDS = 256  # environments side by side
 
 
-class _Spaces(gymnasium.Env):
-    """An environment that is never played: stable-baselines3 reads the shapes from it."""
-
-    def __init__(self, obs_dim: int, action_dim: int):
-        self.observation_space = Box(-np.inf, np.inf, (obs_dim,), np.float32)
-        self.action_space = Box(-1.0, 1.0, (action_dim,), np.float32)
-
-
-def build_model(settings: Mapping, obs_dim: int, action_dim: int, device: torch.device) -> SAC | DDPG:
-    """The networks and optimisers of a learner, with weights drawn from torch's present generator."""
-    shared = {name: settings[name] for name in ("learning_rate", "batch_size", "tau", "gamma")}
-    shared |= {"buffer_size": 1, "device": device}  # the buffer is replaced
-    shared["policy_kwargs"] = {"net_arch": list(settings["hidden_sizes"])}
-    if device.type == "cpu":
-        shared["policy_kwargs"]["optimizer_kwargs"] = {"fused": True}
-    spaces = _Spaces(obs_dim, action_dim)
-    if settings["algo"] == "SAC":
-        model = SAC("MlpPolicy", spaces, ent_coef=settings["ent_coef"], **shared)
-    else:
-        model = DDPG("MlpPolicy", spaces, **shared)
-    model.set_logger(Logger(None, []))  # one of `configure` would leave a folder in /tmp
-    return model
-
-
-class Learner:
-    """A run of SAC or DDPG. An update is `train_freq` environment steps, and then a gradient step.
-
-    There is no gradient step while the buffer is filled and holds fewer than `learning_starts` transitions, and actions
-    are random in the first `learning_starts` steps of the run. `streams` holds the seed of each random stream:
-    `exploration` of the noise on actions, `replay` of what a gradient step samples (transitions, and the actions in the
-    losses of SAC), `environment` of the worlds in which episodes begin.
-    """
-
-    def __init__(self, settings: dict, device: torch.device, streams: Mapping[str, int] | None = None):
-        """settings: those of an experiment, with an integer `seed`; streams: None for those of that seed."""
-        self.settings, self.device = settings, device
-        self.streams = dict(streams or {name: stream_seed(settings["seed"], name) for name in NOISES})
-        self.world = TrainingWorld(settings["env"], settings["max_episode_steps"], self.streams["environment"])
-        sizes = (self.world.obs_dim, self.world.action_dim)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(settings["seed"], "weights"))
-            self.model = build_model(settings, *sizes, device)
-        self.model.replay_buffer = self  # it is asked for a `sample`
-        self.memory = ReplayMemory(*sizes, settings["buffer_size"])
-        self.update = self.env_steps = self.gradient_steps = 0
-        self.collects = True  # whether it acts; with a frozen buffer it only learns
-        self.eval_return = self.eval_std = math.nan
-        self._evaluation = EvaluationWorlds(settings["env"], settings["max_episode_steps"])
-        self.columns = _columns(settings["algo"])
+class Parent(SnapshotsAtForks, RLRun):
+    """A run that is forked."""
 
     @property
-    def policy(self):
-        """The networks, as one module."""
-        return self.model.policy
+    def position(self) -> int:
+        """Environment steps."""
+        return self.env_steps
 
-    # --- an update ---------------------------------------------------------------------------------------------------
 
-    def step_update(self) -> dict[str, float]:
-        """Act, learn, and evaluate the policy where that is due. Returns the losses, NaN without a gradient step."""
-        if self.collects:
-            self.collect()
-        losses = self.learn()
-        self.update += 1
-        self.after_update()
-        return losses
+class RLLearner(Learner[RLConfig]):
+    """SAC or DDPG."""
 
-    def collect(self) -> None:
-        """Take `train_freq` environment steps."""
-        rng = self._rng("exploration")
-        for _ in range(self.settings["train_freq"]):
-            if self.env_steps < self.settings["learning_starts"]:
-                action = rng.uniform(-1, 1, self.world.action_dim).astype(np.float32)
-            else:
-                action = self.explore(self.world.obs, rng.standard_normal(self.world.action_dim, np.float32))
-            self.memory.add(self.world.step(action))
-            self.env_steps += 1
+    PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "stable-baselines3")
+    DRAWN = ("parent", "independent")
 
-    def explore(self, obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """The action (D,) float32 for an observation (O,), with noise (D,) of a standard normal distribution."""
-        with torch.no_grad():
-            observation = torch.from_numpy(obs).to(self.device).unsqueeze(0)
-            if self.settings["algo"] == "SAC":
-                mean, log_std, _ = self.model.actor.get_action_dist_params(observation)
-                raw = mean.cpu().numpy()[0] + np.exp(log_std.cpu().numpy()[0]) * noise
-                return np.tanh(raw)
-            action = self.model.actor(observation).cpu().numpy()[0]
-        return np.clip(action + np.float32(self.settings["noise_std"]) * noise, -1, 1)
+    @classmethod
+    def prepare(cls, config: RLConfig) -> RLConfig:
+        """Refuse an environment or a device that is not there."""
+        Body(config.env, config.max_episode_steps)
+        choose_device(config.device)
+        return config
 
-    def learn(self) -> dict[str, float]:
-        """A gradient step of stable-baselines3; its losses."""
-        names = ("critic_loss", "actor_loss") + (("ent_coef",) if self.settings["algo"] == "SAC" else ())
-        if self.collects and len(self.memory) < self.settings["learning_starts"]:
-            return dict.fromkeys(names, math.nan)
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(stream_seed(self.streams["replay"], f"actions {self.update}"))
-            self.model.train(gradient_steps=1, batch_size=self.settings["batch_size"])
-        self.gradient_steps += 1
-        return {name: float(self.model.logger.name_to_value[f"train/{name}"]) for name in names}
+    @property
+    def trains_forks_together(self) -> bool:
+        """Where children share a buffer."""
+        return self.config.fork_buffer_strategy == "shared"
 
-    def sample(self, batch_size: int, env=None) -> ReplayBufferSamples:
-        """Transitions of the buffer, drawn with replacement; stable-baselines3 asks for them."""
-        numbers = self._rng("replay").integers(self.memory.first, self.memory.end, batch_size)
-        rows = torch.from_numpy(self.memory.rows(numbers)).to(self.device)
-        return samples_of(rows, self.world.obs_dim, self.world.action_dim)
+    def parent(self) -> Parent:
+        """The run that is forked."""
+        run = Parent(self.config, choose_device(self.config.device))
+        run.snapshots = self.snapshots
+        return run
 
-    def _rng(self, name: str) -> np.random.Generator:
-        return np.random.default_rng((self.streams[name], self.update))
+    def independent(self) -> RLRun:
+        """A run from other weights."""
+        seed = stream_seed(self.config.seed, "independent run")
+        return RLRun(dataclasses.replace(self.config, seed=seed), choose_device(self.config.device))
 
-    def after_update(self) -> None:
-        """Evaluate the policy, in environments of its own, where `eval_freq` says so."""
-        every = self.settings["eval_freq"] // self.settings["train_freq"]
-        if every and self.update % every == 0:
-            seeds = range(PROGRESS_SEEDS, PROGRESS_SEEDS + self.settings["eval_episodes"])
-            actor = StackedActor.of_policies([self.policy.state_dict()], self.device)
-            returns = self._evaluation.play(actor, 1, seeds).returns
-            self.eval_return, self.eval_std = float(returns.mean()), float(returns.std())
+    def fork(self, fork: int, child: int) -> RLRun:
+        """A child that continues from the snapshot of a fork."""
+        return child_of(self.config, *self._at(fork), child - 1, choose_device(self.config.device))
 
-    # --- what the loop asks for --------------------------------------------------------------------------------------
+    def fork_together(self, fork: int) -> LockStep:
+        """All children of a fork, which act in turn."""
+        return LockStep(self.config, *self._at(fork), choose_device(self.config.device))
 
-    def summary(self) -> dict[str, float]:
-        """Episodes so far, the mean return of the latest 20, and the last evaluation; NaN where there was none."""
-        finished = self.world.finished
-        return {
-            "episodes": self.world.episode,
-            "recent_return": float(np.mean(finished)) if finished else math.nan,
-            "eval_return": self.eval_return,
-            "eval_std": self.eval_std,
-        }
+    def _at(self, fork: int) -> tuple[dict, int]:
+        return load_training_state(self.paths.snapshot(fork)), self.config.fork_steps[fork]
 
-    def warnings(self, measures: Mapping[str, float]) -> dict[str, str]:
-        """Nothing: a learner that diverges is refused where it is saved."""
-        return {}
+    def train(
+        self, run: RLRun | LockStep, folder: Path, label: str, saved: Mapping | None, on_save: Callable[[], object]
+    ) -> None:
+        """Train a run to its end."""
+        every, total_steps = self.config.train_freq, self.config.total_steps
+        drive(
+            run,
+            folder,
+            total_steps // every,
+            label,
+            log_interval=max(1, (self.config.eval_freq or total_steps // 100) // every),
+            saved=saved,
+            checkpoint_on_interrupt=False,
+            on_save=on_save,
+        )
 
-    def checkpoint(self) -> dict:
-        """The networks, and the settings without which they cannot be evaluated.
+    def report(self, run: RLRun | LockStep) -> str:
+        """The last evaluation."""
+        return f"return {run.summary()['eval_return']:.1f} after {run.env_steps:,} steps"
 
-        Raises InputError where the training has diverged.
+    def measures(self, lines: Sequence[Line]) -> Iterator[tuple[str, Any]]:
+        """What `measures_of_line` yields."""
+        (line,) = lines
+        first, second = load_policy(line.pair.first), load_policy(line.pair.second)
+        config, alphas = common_config(first, second), alphas_of(self.config.alpha_points)
+        return measures_of_line(config, first.weights, second.weights, alphas)
+
+    def work(self, lines: Sequence[Line]) -> dict[str, list["PathSegment"]]:
+        """The returns of all policies of all lines, and of the policy that acts at random.
+
+        Lines are cut by these settings alone: results depend neither on processes nor on interruptions.
         """
-        weights = {name: value.detach().cpu().clone() for name, value in self.policy.state_dict().items()}
-        broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
-        if broken:
-            raise InputError(f"the training diverged: {broken[0]} is not finite; try a smaller --learning_rate")
-        config = {name: self.settings[name] for name in OF_THE_POLICY if name in self.settings}
-        config |= {"task_id": self.settings["env"], "lmc_seed": self.settings["seed"]}
-        if self._log_ent_coef is not None:  # learned: as it is now
-            config["ent_coef"] = float(self._log_ent_coef.detach().exp())
-        return {"policy_state_dict": weights, "update": self.update, "config": config}
+        config, segments = self.config, []
+        for pair in (PolicyPair("random"), *(line.pair for line in lines)):
+            size = max(1, _MAX_WORLDS // (1 if pair.kind == "random" else config.alpha_points))
+            for start in range(0, config.num_eval_episodes, size):
+                episodes = range(start, min(start + size, config.num_eval_episodes))
+                segments.append(PathSegment(pair, config.alpha_points, episodes, config.env, config.max_episode_steps))
+        return {ROWS_NAME: segments}
 
-    def state(self) -> dict:
-        """The whole run: networks, targets, optimisers, buffer, simulator, counters, and the seeds of its streams."""
-        return {
-            "policy_state_dict": self.checkpoint()["policy_state_dict"],
-            "optimizers": {
-                name: copied_to_cpu(optimizer.state_dict()) for name, optimizer in self.optimizers().items()
-            },
-            "log_ent_coef": None if self._log_ent_coef is None else self._log_ent_coef.detach().cpu().clone(),
-            "memory": self.memory.state(),
-            "world": self.world.state(),
-            "streams": dict(self.streams),
-            "update": self.update,
-            "env_steps": self.env_steps,
-            "gradient_steps": self.gradient_steps,
-            "evaluated": [self.eval_return, self.eval_std],
-        }
 
-    def load_state(self, state: Mapping) -> None:
-        """Continue where `state()` was taken: the same updates follow, bit for bit on the same machine."""
-        self.memory.load_state(state["memory"])
-        self.load_all_but_memory(state)
+# --- policies ---------------------------------------------------------------------------------------------------------
 
-    def load_all_but_memory(self, state: Mapping) -> None:
-        """`load_state` without the transitions."""
-        self.policy.load_state_dict(state["policy_state_dict"])
-        for name, optimizer in self.optimizers().items():
-            optimizer.load_state_dict(copied_to_cpu(state["optimizers"][name]))  # a copy: Adam changes it in place
-        if self._log_ent_coef is not None:
-            with torch.no_grad():
-                self._log_ent_coef.copy_(state["log_ent_coef"])
-        self.streams = dict(state["streams"])
-        self.world.stream = self.streams["environment"]
-        self.world.load_state(state["world"])
-        self.update, self.env_steps = state["update"], state["env_steps"]
-        self.gradient_steps = state["gradient_steps"]
-        self.eval_return, self.eval_std = state["evaluated"]
 
-    def draw_from(self, streams: Mapping[str, int]) -> None:
-        """Take random numbers from other streams from now on; the episode in progress goes on as it is."""
-        self.streams |= streams
-        self.world.stream = self.streams["environment"]
+class RLPolicy(NamedTuple):
+    """A trained policy."""
+
+    weights: Weights  # of all networks
+    config: dict[str, Any]  # what evaluation needs; `task_id` is the environment
+    update: int
+
+
+def load_policy(path: str | Path) -> RLPolicy:
+    """Read a checkpoint of SAC or DDPG."""
+    checkpoint = load_checkpoint(path)
+    known = {name: checkpoint["config"][name] for name in OF_THE_POLICY if name in checkpoint["config"]}
+    needed = {"algo", "hidden_sizes", "max_episode_steps", "gamma"}
+    if not needed <= known.keys() or not any(name.startswith("actor.") for name in checkpoint["policy_state_dict"]):
+        raise InputError(f"{path}: it is no policy of lmc_rl (a checkpoint of SAC or DDPG)")
+    config = check_values(RLConfig, known, str(path)) | {"task_id": checkpoint["config"]["task_id"]}
+    return RLPolicy(checkpoint["policy_state_dict"], config, checkpoint.get("update", 0))
+
+
+def common_config(first: RLPolicy, second: RLPolicy) -> dict[str, Any]:
+    """The config under which two policies are compared; of entropy coefficients that differ it has the mean."""
+    for name in ("task_id", "algo", "max_episode_steps"):
+        if first.config[name] != second.config[name]:
+            raise InputError(f"the policies differ in {name}: {first.config[name]} and {second.config[name]}")
+    check_same_shapes(first.weights, second.weights)
+    if "ent_coef" not in first.config:
+        return first.config
+    return first.config | {"ent_coef": (first.config["ent_coef"] + second.config["ent_coef"]) / 2}
+
+
+# --- returns ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PathSegment:
+    """Some episodes of all policies of a line, which are played at once, in the same worlds."""
+
+    pair: PolicyPair
+    alpha_points: int
+    episodes: range
+    env: str
+    max_episode_steps: int
 
     @property
-    def _log_ent_coef(self) -> Tensor | None:
-        return getattr(self.model, "log_ent_coef", None)
+    def alphas(self) -> list[float | None]:
+        """The policies of the line; the random policy has no alpha."""
+        return [None] if self.pair.kind == "random" else alphas_of(self.alpha_points).tolist()
 
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """By the names of what they change."""
-        found = {"actor": self.model.actor.optimizer, "critic": self.model.critic.optimizer}
-        of_entropy = getattr(self.model, "ent_coef_optimizer", None)
-        return found if of_entropy is None else found | {"ent_coef": of_entropy}
+    @property
+    def num_rows(self) -> int:
+        """One for each policy and episode."""
+        return len(self.alphas) * len(self.episodes)
+
+    def prepare(self) -> None:
+        """Nothing."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows, by alpha, then by episode."""
+        measured = dict(self.measures())
+        return [
+            self.pair.identity
+            | {"alpha": alpha, "episode": episode, "seed": EVALUATION_SEEDS + episode}
+            | {name: values[k, e].item() for name, values in measured.items()}
+            for k, alpha in enumerate(self.alphas)
+            for e, episode in enumerate(self.episodes)
+        ]
+
+    def measures(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Name and values (A, E) of what is measured of each episode."""
+        worlds = _worlds(self.env, self.max_episode_steps)
+        seeds = [EVALUATION_SEEDS + episode for episode in self.episodes]
+        if self.pair.kind == "random":
+            actor = random_actions(worlds.action_dim, seeds)
+        else:
+            actor = _actor(self.pair, self.alpha_points)
+        played = worlds.play(actor, len(self.alphas), seeds)
+        yield "return", played.returns
+        yield "length", played.lengths
 
 
-def samples_of(rows: Tensor, obs_dim: int, action_dim: int) -> ReplayBufferSamples:
-    """Rows (B, W) of a `ReplayMemory` as stable-baselines3 takes them; `dones` are terminal states, not time limits."""
-    obs, next_obs, action, reward, terminal = rows.split([obs_dim, obs_dim, action_dim, 1, 1], dim=1)
-    return ReplayBufferSamples(obs, action, next_obs, terminal, reward)
+def random_actions(action_dim: int, seeds: Sequence[int]):
+    """A policy (1, E, O) -> (1, E, D) of actions drawn evenly from all; each episode has a stream of its own."""
+    rngs = [np.random.default_rng(stream_seed(seed, "random policy")) for seed in seeds]
+    return lambda obs: np.stack([rng.uniform(-1, 1, action_dim) for rng in rngs])[None].astype(np.float32)
 
 
-# --- how its log is shown -------------------------------------------------------------------------------------------
+@lru_cache(maxsize=1)
+def _worlds(env: str, max_episode_steps: int) -> EvaluationWorlds:
+    """The environments of this process, which serve one segment after the other."""
+    return EvaluationWorlds(env, max_episode_steps)
 
 
-def _columns(algo: str) -> Columns:
-    def plot(table: "pd.DataFrame", label: str) -> "Figure":
-        from lmc_rl.figures import plot_learning_curves  # here: matplotlib takes most of a second to load
-
-        return plot_learning_curves({label: table})
-
-    counters = ("env_steps", "gradient_steps")
-    return Columns(counters, {"steps_per_s": "env_steps"}, _bar_text, _closing_lines, plot)
+@lru_cache(maxsize=1)
+def _actor(pair: PolicyPair, alpha_points: int) -> StackedActor:
+    first, second = load_policy(pair.first), load_policy(pair.second)
+    common_config(first, second)
+    return StackedActor(interpolate(first.weights, second.weights, alphas_of(alpha_points)))
 
 
-def _bar_text(row: Row) -> str:
-    return (
-        f"{row['steps_per_s']:.0f} steps/s return {row['eval_return']:.1f} training {row['recent_return']:.1f} "
-        f"critic loss {row['critic_loss']:.3g}"
-    )
+# --- other measures ---------------------------------------------------------------------------------------------------
 
 
-def _closing_lines(row: Row) -> dict[str, str]:
-    return {
-        "steps": f"{row['env_steps']:,.0f} ({row['gradient_steps']:,.0f} gradient steps, {row['seconds']:.0f} s)",
-        "return": f"{row['eval_return']:.1f} in the last evaluation",
-    }
+def measures_of_line(
+    config: Mapping[str, Any], first: Weights, second: Weights, alphas: np.ndarray
+) -> Iterator[tuple[str, Any]]:
+    """Name and value of each measure of the line between two policies, a list of A numbers but for the distances.
+
+    config: of their checkpoints, with a number as `ent_coef` where they are of SAC. `td_error`: root mean square of
+    r + gamma (1 - d) Q'(s', a') - Q(s, a), where a' is the policy's, as in the loss of the algorithm. `kl_to_first`,
+    `kl_to_second`: the mean Kullback-Leibler divergence, in nats, of the policy from that end. Policies of DDPG have no
+    distribution; theirs is the one of their exploration, a Gaussian of standard deviation `noise_std`. `distance`,
+    `actor_distance`: between the ends, Euclidean.
+    """
+    rows, weights = held_out_batch(config, first, second), interpolate(first, second, alphas)
+    actor = StackedActor(weights)
+    obs_dim = weights["actor.latent_pi.0.weight" if is_sac(weights) else "actor.mu.0.weight"].shape[-1]
+    batch = samples_of(rows, obs_dim, rows.shape[1] - 2 * obs_dim - 2)
+    yield "places", alphas.tolist()
+    with torch.no_grad():
+        mean, log_std = _distribution(actor, batch.observations, len(alphas), config)
+        yield "td_error", _td_error(actor, weights, batch, config).tolist()
+        yield "kl_to_first", _gaussian_kl(mean, log_std, 0).tolist()
+        yield "kl_to_second", _gaussian_kl(mean, log_std, -1).tolist()
+    yield "distance", distance(first, second)
+    yield "actor_distance", distance(first, second, lambda name: name.startswith("actor."))
+
+
+def held_out_batch(config: Mapping[str, Any], first: Weights, second: Weights) -> Tensor:
+    """Transitions (B, W) that no learner has seen, float32: half of the steps are of either end's policy."""
+    rows: list[list[np.ndarray]] = [[], []]
+
+    def record(policy: int, episode: int, transition: Transition) -> None:
+        obs, action, reward, next_obs, is_terminal = transition
+        rows[policy].append(np.concatenate([obs, next_obs, action, [reward, is_terminal]], dtype=np.float32))
+
+    actor = StackedActor.of_policies([first, second])
+    worlds = EvaluationWorlds(config["task_id"], config["max_episode_steps"])
+    worlds.play(actor, 2, range(PROBE_SEEDS, PROBE_SEEDS + NUM_EPISODES), record)
+    rng = np.random.default_rng(stream_seed(0, "held-out batch"))
+    chosen = [rng.choice(len(of_end), min(NUM_TRANSITIONS // 2, len(of_end)), replace=False) for of_end in rows]
+    return torch.from_numpy(np.stack([of_end[k] for of_end, index in zip(rows, chosen, strict=True) for k in index]))
+
+
+def _distribution(actor: StackedActor, obs: Tensor, num: int, config: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Mean and logarithm of the standard deviation (A, B, D) of the Gaussian that the actions come from.
+
+    The actions of SAC are squashed afterwards, which does not change divergences.
+    """
+    obs = obs.expand(num, *obs.shape)
+    if actor.log_std is not None:
+        return actor.mean(obs), actor.log_std(obs).clamp(-20, 2)
+    mean = actor.mean(obs).tanh()
+    return mean, torch.full_like(mean, float(np.log(max(config["noise_std"], 1e-6))))
+
+
+def _gaussian_kl(mean: Tensor, log_std: Tensor, end: int) -> Tensor:
+    """KL (A,) in nats of the Gaussians at each alpha from those at one end; mean over the observations."""
+    ratio = (2 * (log_std - log_std[end])).exp()
+    squares = ((mean - mean[end]) / log_std[end].exp()).square()
+    return ((ratio + squares - 1) / 2 - (log_std - log_std[end])).sum(-1).mean(-1)
+
+
+def _td_error(actor: StackedActor, weights: Weights, batch, config: Mapping[str, Any]) -> Tensor:
+    """Root mean square (A,) of the temporal-difference errors of all critics."""
+    num = len(weights["critic.qf0.0.weight"])
+    next_obs = batch.next_observations.expand(num, *batch.next_observations.shape)
+    mean, log_std = _distribution(actor, batch.next_observations, num, config)
+    bonus = torch.zeros(1)
+    if actor.log_std is None:
+        next_actions = stacked_mlp(weights, "actor_target.mu")(next_obs).tanh()
+    else:  # a sample, of the same noise at each alpha
+        noise = torch.randn(mean.shape[1:], generator=torch.Generator().manual_seed(0))
+        next_actions = (mean + log_std.exp() * noise).tanh()
+        log_density = (-0.5 * noise.square() - log_std - 0.5 * np.log(2 * np.pi)).sum(-1, keepdim=True)
+        log_density -= (1 - next_actions.square() + 1e-6).log().sum(-1, keepdim=True)
+        bonus = -config["ent_coef"] * log_density
+    values = torch.cat(_values(weights, "critic_target", next_obs, next_actions), dim=-1).amin(-1, keepdim=True)
+    target = batch.rewards + (1 - batch.dones) * config["gamma"] * (values + bonus)
+    inputs = [part.expand(num, *part.shape) for part in (batch.observations, batch.actions)]
+    errors = torch.cat([target - value for value in _values(weights, "critic", *inputs)], dim=-1)
+    return errors.square().mean(dim=(1, 2)).sqrt()
+
+
+def _values(weights: Weights, network: str, obs: Tensor, actions: Tensor) -> list[Tensor]:
+    """The values (A, B, 1) that each critic gives."""
+    inputs = torch.cat([obs, actions], dim=-1)
+    names = sorted({name.split(".")[1] for name in weights if name.startswith(f"{network}.")})
+    return [stacked_mlp(weights, f"{network}.{name}")(inputs) for name in names]

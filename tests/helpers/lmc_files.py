@@ -7,10 +7,8 @@ import numpy as np
 import orjson
 from lmc_settings import tiny
 
-from lmc_rl import imitation_settings
-from lmc_rl.line_records import TRAJECTORIES_NAME
-from lmc_rl.records import CONFIG_NAME, ROWS_NAME
-from lmc_rl.settings import RUNTIME_KEYS
+from lmc_rl.analysis.table import ROWS_NAME, TRAJECTORIES_NAME
+from lmc_rl.config import CONFIG_NAME, resolve_mop
 
 FORKS = {0.1: 60.0, 0.25: 30.0, 0.5: 1.0, 0.8: 0.5}  # fork point -> depth of the dip, of 90 that are learned
 INDEPENDENT = 80.0
@@ -24,10 +22,9 @@ def write_experiment(root: Path, algo: str = "SAC", seed: int = 1, scale: float 
     """An experiment below `root`, as `run_env` leaves it; its folder. scale: of the dips."""
     forks = FORKS if forks is None else forks
     settings = tiny(**SETTINGS, **{"algo": algo, "seed": seed, "fork_points": list(forks) or "none"} | changes)
-    folder = root / "demo" / settings["env"] / algo / f"seed_{seed}_20260101_00000{seed}"
+    folder = root / "demo" / settings.env / algo / f"seed_{seed}_20260101_00000{seed}"
     (folder / "paths").mkdir(parents=True)
-    kept = {name: value for name, value in settings.items() if name not in RUNTIME_KEYS}
-    (folder / CONFIG_NAME).write_bytes(orjson.dumps({"settings": kept, "versions": {"python": "3"}}))
+    (folder / CONFIG_NAME).write_bytes(orjson.dumps({"settings": settings.recorded(), "versions": {"python": "3"}}))
     _write_log(folder, "parent", 0, settings)
     rng = np.random.default_rng(seed)
     walks = [("random", None, None, 0.0), ("self", len(forks) - 1, None, 0.0)]
@@ -35,7 +32,7 @@ def write_experiment(root: Path, algo: str = "SAC", seed: int = 1, scale: float 
     for number, (fraction, depth) in enumerate(forks.items()):
         walks.append(("fork", number, [1, 2], depth * scale))
         for child in (1, 2):
-            _write_log(folder, f"child_{number}_{child}", fraction * settings["total_steps"], settings)
+            _write_log(folder, f"child_{number}_{child}", fraction * settings.total_steps, settings)
     lines = []
     for kind, fork, children, depth in walks:
         lines += _rows(folder.name, kind, fork, children, depth, settings, rng)
@@ -46,8 +43,8 @@ def write_experiment(root: Path, algo: str = "SAC", seed: int = 1, scale: float 
 
 
 def _rows(run, kind, fork, children, depth, settings, rng) -> list[dict]:
-    places = [None] if kind == "random" else np.linspace(0, 1, settings["alpha_points"]).tolist()
-    worlds = rng.normal(0, 3, settings["num_eval_episodes"])  # what is hard in a world is so at all places
+    places = [None] if kind == "random" else np.linspace(0, 1, settings.alpha_points).tolist()
+    worlds = rng.normal(0, 3, settings.num_eval_episodes)  # what is hard in a world is so at all places
     rows = []
     for alpha in places:
         level = RANDOM if alpha is None else BEST - depth * 4 * alpha * (1 - alpha)
@@ -58,10 +55,10 @@ def _rows(run, kind, fork, children, depth, settings, rng) -> list[dict]:
     return rows
 
 
-def _write_log(folder: Path, run: str, start: float, settings: dict) -> None:
+def _write_log(folder: Path, run: str, start: float, settings) -> None:
     rows = []
-    for steps in range(settings["eval_freq"], settings["total_steps"] + 1, settings["eval_freq"]):
-        share = steps / settings["total_steps"]
+    for steps in range(settings.eval_freq, settings.total_steps + 1, settings.eval_freq):
+        share = steps / settings.total_steps
         level = RANDOM + (BEST - RANDOM) * share**0.5 - 2 * run.endswith("_2")
         row = {"update": steps // 2, "env_steps": steps, "gradient_steps": max(0, steps - 1000) // 2}
         row |= {"critic_loss": 50 * (1 - share) if steps > 1000 else "", "actor_loss": -level, "episodes": steps // 50}
@@ -76,7 +73,7 @@ def _write_log(folder: Path, run: str, start: float, settings: dict) -> None:
 
 
 def _write_measures(folder: Path, kind, fork, children, depth, settings) -> None:
-    places = np.linspace(0, 1, settings["alpha_points"])
+    places = np.linspace(0, 1, settings.alpha_points)
     bulge = depth * places * (1 - places)
     measures = {"places": places.tolist(), "td_error": (5 + bulge).tolist(), "kl_to_first": (places * depth).tolist()}
     measures |= {"kl_to_second": ((1 - places) * depth).tolist(), "distance": 7.5, "actor_distance": 4.0}
@@ -101,11 +98,10 @@ OF_LINES = {
 def write_line_experiment(root: Path, seed: int = 1, lpc_alpha: float = 0.0, scale: float = 1.0) -> Path:
     """An experiment below `root`, as `run_mop` leaves it; its folder. scale: of the bumps."""
     flags = OF_LINES | {"seed": seed, "lpc_alpha": lpc_alpha, "fork_points": list(HEIGHTS)}
-    settings = imitation_settings.settle(flags)[0]
     time = f"20260101_{round(1e5 * lpc_alpha):04d}{seed:02d}"
     folder = root / "demo" / OF_LINES["task_id"] / "mop" / f"seed_{seed}_{time}"
     (folder / "paths").mkdir(parents=True)
-    config = {"imitation": imitation_settings.lasting(settings), "versions": {"python": "3"}}
+    config = {"imitation": resolve_mop(flags).recorded(), "versions": {"python": "3"}}
     (folder / CONFIG_NAME).write_bytes(orjson.dumps(config))
     walks = [("self", len(HEIGHTS) - 1, None, 0.0), ("independent", None, None, BETWEEN_RUNS)]
     walks += [("fork", number, [1, 2], scale * height) for number, height in enumerate(HEIGHTS.values())]

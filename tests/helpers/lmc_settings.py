@@ -2,8 +2,8 @@
 
 import torch
 
-from lmc_rl.learners.rl import Learner
-from lmc_rl.settings import settle
+from lmc_rl.config import RLConfig, resolve_rl
+from lmc_rl.learners.sac_ddpg import RLRun
 from mop.common.cli import as_flags
 from mop.training.devices import choose_device
 
@@ -14,14 +14,14 @@ TINY = {  # a run of 240 steps
 FLAGS = as_flags(TINY)
 
 
-def tiny(**changes) -> dict:
+def tiny(**changes) -> RLConfig:
     """Settings of an experiment of a second."""
-    return settle({**TINY, **changes})[0]
+    return resolve_rl({**TINY, **changes})
 
 
-def learner(settings: dict, num_updates: int = 0) -> Learner:
+def learner(settings: RLConfig, num_updates: int = 0) -> RLRun:
     """A learner of these settings after some updates."""
-    made = Learner(settings, choose_device("cpu"))
+    made = RLRun(settings, choose_device("cpu"))
     for _ in range(num_updates):
         made.step_update()
     return made

@@ -14,14 +14,22 @@ from browser import FIGURE, Page, opened, served
 from lmc_files import BEST, BETWEEN_RUNS, FORKS, HEIGHTS, OF_LINES, RANDOM, write_experiment, write_line_experiment
 from scripts import PATIENCE_S, REPOSITORY, run_script
 
-from lmc_rl import page, views
-from lmc_rl.studies import find_studies, load_study, read_log
+from lmc_rl.app import figures as views
+from lmc_rl.app import page
+from lmc_rl.app.catalog import find_experiments, load_shown, read_log
 from mop.apps.view import View
 from mop.common.errors import InputError
 from mop.plotting.hover import boxes_of, values_of
 
 APP = "lmc_viz.py"
 LEARNED = BEST - RANDOM
+SEVERAL = (
+    ("chord barrier B", "barrier"),
+    ("instability I", "instability"),
+    ("B and I, groups side by side", "side_by_side"),
+    ("return along the path", "paths"),
+    ("learning curves", "curves"),
+)
 ENV = "demo/InvertedDoublePendulum-v5"
 SAC_1 = f"{ENV}/SAC/seed_1_20260101_000001"
 DDPG_2 = f"{ENV}/DDPG/seed_2_20260101_000002"
@@ -57,17 +65,17 @@ def place(tmp_path_factory) -> Path:
 def choices(place) -> page.Choices:
     """The first run of SAC at its first fork, beside all that can be pooled."""
     results = place / "results"
-    study = load_study(results, SAC_1)
-    several, problems = page.load_several(results, [SAC_1, DDPG_2], study)
+    shown = load_shown(results, SAC_1)
+    several, problems = page.load_several(results, [SAC_1, DDPG_2], shown)
     assert problems == []
-    return page.Choices(str(results), study, "0", several)
+    return page.Choices(str(results), shown, "0", several)
 
 
 # --- what there is ----------------------------------------------------------------------------------------------------
 
 
 def test_experiments_are_found_and_what_they_lack_is_said(place):
-    found = find_studies(place / "results")
+    found = find_experiments(place / "results")
     words = {word: label for label, word in found.items()}
     assert len(words) == 6 + 3 and "zoo" not in words
     assert words[MOP_PENALISED] == "BabyAI-GoToObj-v0, lpc_alpha 1e-05, seed 1 · demo 20260101_000101"
@@ -76,32 +84,34 @@ def test_experiments_are_found_and_what_they_lack_is_said(place):
     damaged = "demo/Swimmer-v5/SAC/seed_5_20260101_000005"
     assert words[damaged] == f"{damaged} · damaged"
     with pytest.raises(InputError, match=r"seed_5_.* holds no experiment of lmc_rl"):
-        load_study(place / "results", damaged)
-    at_work = load_study(place / "results", f"{ENV}/SAC/seed_3_20260101_000003")
+        load_shown(place / "results", damaged)
+    at_work = load_shown(place / "results", f"{ENV}/SAC/seed_3_20260101_000003")
     assert "forks are not measured yet: the experiment is at work" in at_work.note and 0 < len(at_work.paths) < 6
     assert views.NOT_MEASURED in {mark.verdict for mark in at_work.marks}
-    early = load_study(place / "results", "demo/Hopper-v5/SAC/seed_4_20260101_000004")
+    early = load_shown(place / "results", "demo/Hopper-v5/SAC/seed_4_20260101_000004")
     assert early.paths == {} and "no path was walked along yet" in early.note and len(early.log["env_steps"]) == 20
     with pytest.raises(InputError, match=r"no experiment .* under .*nowhere/: `python -m lmc_rl\.run_env` makes one"):
-        find_studies(place / "nowhere")
+        find_experiments(place / "nowhere")
 
 
 def test_a_result_that_has_changed_is_read_again(tmp_path):
     folder = write_experiment(tmp_path)
     word = folder.relative_to(tmp_path).as_posix()
-    assert len(load_study(tmp_path, word).experiment.forks) == len(FORKS)
+    assert len(load_shown(tmp_path, word).paths) == len(FORKS) + 2
     rows = folder / "episodes.jsonl"
     rows.write_bytes(b"".join(line for line in rows.read_bytes().splitlines(True) if b'"fork":3' not in line))
-    again = load_study(tmp_path, word)
-    assert len(again.experiment.forks) == 3 and again.note.startswith("1 of 4 forks")
+    again = load_shown(tmp_path, word)
+    assert len(again.paths) == 3 + 1 and again.note.startswith("1 of 4 forks")
     (folder / "training" / "parent" / "training_log.csv").write_text("update,env_steps\n1,x\n")
     with pytest.raises(InputError, match=r"training_log\.csv is damaged"):
-        load_study(tmp_path, word)
+        load_shown(tmp_path, word)
     assert read_log(tmp_path / "none.csv") == {}
 
 
 def test_the_page_opens_without_torch():
-    program = "import sys, lmc_viz, lmc_rl.page; print({'torch', 'numba', 'pandas', 'mujoco'} & set(sys.modules) or 0)"
+    program = (
+        "import sys, lmc_viz, lmc_rl.app.page; print({'torch', 'numba', 'pandas', 'mujoco'} & set(sys.modules) or 0)"
+    )
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (result.stdout, result.stderr) == ("0\n", "")
@@ -119,7 +129,7 @@ def test_a_path_shows_every_episode_and_the_planted_dip(choices):
     figure = page.draw_path(choices)
     episodes = [row for row in values_of(figure) if "episode" in row]
     assert len(episodes) == 11 * 12 and {row["episode"] for row in episodes} == set(range(12))
-    returns = choices.result.returns[0]
+    returns = choices.line.main.gains[0]
     for row in episodes:
         assert row["return"] == returns[row["episode"], round(row["alpha"] * 10)]
     (middle,) = [row for row in values_of(figure) if row["alpha"] == 0.5 and "mean_return" in row]
@@ -127,8 +137,9 @@ def test_a_path_shows_every_episode_and_the_planted_dip(choices):
     assert middle["chord"] - middle["mean_return"] == pytest.approx(FORKS[0.1], abs=1)
     texts = " ".join(box.text for box in boxes_of(figure))
     assert all(f"episode {number}" in texts for number in range(12))
-    barrier = choices.result.barrier.over(choices.result.scale)
-    assert choices.result.barrier.low < FORKS[0.1] < choices.result.barrier.high
+    profile = choices.line.main
+    barrier = profile.barrier.over(profile.scale)
+    assert profile.barrier.low < FORKS[0.1] < profile.barrier.high
     assert 0.6 < barrier.low < barrier.value < barrier.high < 0.75
     title = " ".join(figure.get_suptitle().split())
     assert f"barrier: B {100 * barrier.value:.1f} % (95 %: {100 * barrier.low:.1f} to" in title
@@ -143,7 +154,7 @@ def test_a_training_marks_its_forks_and_their_children(choices):
     children = rows_of(figure, line="child 2")
     assert children[0]["env_steps"] == 3000 and len(children) == 18
     assert len(rows_of(figure, line="run")) == 20
-    assert views.curves_of(choices.study.log) == ["return", "critic_loss", "actor_loss"]
+    assert views.curves_of(choices.shown.log) == ["return", "critic_loss", "actor_loss"]
     losses = page.draw_training(choices, "critic_loss")
     assert rows_of(losses, line="run")[0] == {"panel": "", "line": "run", "env_steps": 2000, "critic_loss": 45.0}
     with pytest.raises(InputError, match="the training log has no ent coef"):
@@ -153,17 +164,17 @@ def test_a_training_marks_its_forks_and_their_children(choices):
 def test_several_runs_pooled_and_single(place):
     results = place / "results"
     words = [f"{ENV}/SAC/seed_{seed}_20260101_00000{seed}" for seed in (1, 2)] + [DDPG_2]
-    several, _ = page.load_several(results, words, load_study(results, SAC_1))
+    several, _ = page.load_several(results, words, load_shown(results, SAC_1))
     choices = page.Choices(str(results), several[0], "0", several)
-    pooled, single = (page.lines_of(choices, seeds) for seeds in (page.POOLED, page.EACH))
+    pooled, single = (page.curves_of_groups(choices, seeds) for seeds in (page.POOLED, page.EACH))
     sac = "InvertedDoublePendulum-v5 SAC, copy"
     assert [line.label for line in pooled] == [f"{sac}, 2 seeds", "InvertedDoublePendulum-v5 DDPG, copy, 1 seed"]
     assert [line.label for line in single][:2] == [f"{sac}, seed 1", f"{sac}, seed 2"]
     assert single[0].hue == single[1].hue != single[2].hue and single[0].marker != single[1].marker
     figure = page.draw_several(choices, "barrier", page.POOLED)
     first = rows_of(figure, line=pooled[0].label, kind="fork")
-    values = [load_study(results, word).paths["0"] for word in words[:2]]
-    shares = [result.barrier.value / result.scale for result in values]
+    values = [load_shown(results, word).paths["0"].main for word in words[:2]]
+    shares = [profile.barrier.value / profile.scale for profile in values]
     assert first[0]["value"] == pytest.approx(np.mean(shares)) and first[0]["parents"] == 2
     half = 12.7062 * np.std(shares, ddof=1) / 2**0.5  # Student's t with one degree of freedom
     assert first[0]["high"] - first[0]["value"] == pytest.approx(half, rel=1e-5)
@@ -192,22 +203,22 @@ def test_several_runs_pooled_and_single(place):
 def of_lines(place) -> page.Choices:
     """The first imitation run at its first fork, every part, beside all of its task."""
     results = place / "results"
-    study = load_study(results, MOP_1)
-    several, problems = page.load_several(results, [MOP_1, MOP_2, MOP_PENALISED, SAC_1], study)
+    shown = load_shown(results, MOP_1)
+    several, problems = page.load_several(results, [MOP_1, MOP_2, MOP_PENALISED, SAC_1], shown)
     assert len(several) == 3 and len(problems) == 1 and "is of another kind than" in problems[0]
-    return page.Choices(str(results), study, "0", several, "every")
+    return page.Choices(str(results), shown, "0", several, "every")
 
 
 def test_an_imitation_run_marks_its_forks(of_lines):
     """Fork points in environment steps, with B in nats and in points; the curve and that of the children."""
-    assert [mark.step for mark in of_lines.study.marks] == [0, 64, 320]
-    assert [mark.verdict for mark in of_lines.study.marks] == ["barrier", "barrier", "connected"]
-    first = of_lines.study.marks[0].text
+    assert [mark.step for mark in of_lines.shown.marks] == [0, 64, 320]
+    assert [mark.verdict for mark in of_lines.shown.marks] == ["barrier", "barrier", "connected"]
+    first = of_lines.shown.marks[0].text
     assert "fork 0, at 0% (step 0): barrier, B 0.79" in first and "of success 27.6 points (95 %: " in first
     figure = page.draw_training(replace(of_lines, path="1"), views.LOSS)
     assert len(rows_of(figure, line="run")) == 10 and len(rows_of(figure, line="child 2")) == 9
-    assert views.curves_of(of_lines.study.log) == ["cross_entropy", "accuracy", "success_rate", "loss"]
-    assert dict((name, value) for value, name, _ in page.facts(of_lines.study))["connected from"] == "50%"
+    assert views.curves_of(of_lines.shown.log) == ["cross_entropy", "accuracy", "success_rate", "loss"]
+    assert dict((name, value) for value, name, _ in page.facts(of_lines.shown))["connected from"] == "50%"
 
 
 def test_the_lines_of_a_fork_and_of_one_part(of_lines):
@@ -224,13 +235,13 @@ def test_the_lines_of_a_fork_and_of_one_part(of_lines):
     assert {row["name"] for row in values_of(alone)} == {"all, aligned", "layer 0", "layer 1"}
     title = " ".join(alone.get_suptitle().split())
     assert "to the aligned second end, barrier: B 0.89" in title and "undecided: B 41.4 points" in title
-    assert page.path_file(replace(of_lines, path="independent", part="aligned")) == "independent_aligned"
-    assert page.path_file(of_lines) == "fork_0"
+    assert replace(of_lines, path="independent", part="aligned").path_file == "independent_aligned"
+    assert of_lines.path_file == "fork_0"
 
 
 def test_several_imitation_runs(of_lines):
     """Seeds pooled in nats and in points, the penalised run apart, each part; every figure can be drawn."""
-    names = [line.label for line in page.lines_of(of_lines, page.POOLED)]
+    names = [line.label for line in page.curves_of_groups(of_lines, page.POOLED)]
     assert names == ["BabyAI-GoToObj-v0, lpc_alpha 0, 2 seeds", "BabyAI-GoToObj-v0, lpc_alpha 1e-05, 1 seed"]
     heights = {}
     for figure, part in (("barrier", "every"), ("barrier", "routers"), ("success", "all"), ("share", "all")):
@@ -245,7 +256,7 @@ def test_several_imitation_runs(of_lines):
     independent = rows_of(page.draw_several(of_lines, "barrier", page.EACH), kind="independent")
     assert [row["value"] for row in independent] == pytest.approx([BETWEEN_RUNS] * 3, abs=0.02)
     covered = 0
-    for part in of_lines.study.parts:
+    for part in of_lines.shown.parts:
         for name, drawing in page.drawings(replace(of_lines, part=part)).items():
             if part in ("every", "aligned") or name.startswith("path_"):
                 figure = drawing()
@@ -376,7 +387,7 @@ def walk_through(shown: Page, place: Path) -> str:
     assert "--fork independent --runs" in path.with_suffix(".txt").read_text()
     shown.choose("Path", "control: self (connected)")
     shown.page.get_by_alt_text(f"{name}: measures_self").wait_for()
-    for option, figure in [*page.SEVERAL.items()][:0:-1]:  # the first is shown already
+    for option, figure in SEVERAL[:0:-1]:  # the first is shown already
         shown.choose("Show", option)
         shown.page.locator(f"{FIGURE}[alt^='{name}: several_{figure}, ']").wait_for()
     shown.choose("Seeds", "each by itself, 95 % over episodes")

@@ -4,17 +4,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import orjson
 import pytest
 from lmc_files import HEIGHTS, OF_LINES, write_experiment, write_line_experiment
 
-from lmc_rl import analysis, imitation_settings, line_analysis
-from lmc_rl.analysis import load_experiment, pooled_groups
-from lmc_rl.archive import keep
-from lmc_rl.line_analysis import load_line_experiment, pooled_lines
-from lmc_rl.line_records import PACKED_NAME, STEP_NATS, read_packed, read_records, write_packed
-from lmc_rl.records import read_rows
-from lmc_rl.studies import LineStudy, find_studies, load_study
+from lmc_rl.analysis.archive import archive
+from lmc_rl.analysis.report import alignments_of, table_of
+from lmc_rl.analysis.results import load_experiment, pooled_groups
+from lmc_rl.analysis.table import ARCHIVE_NAME, STEP_NATS, LineKey, read_archive, read_rows, read_table, write_archive
+from lmc_rl.app.catalog import find_experiments, load_shown
+from lmc_rl.config import resolve_mop, resolve_rl
 from mop.common.errors import InputError, exit_code
 from studies import lmc
 
@@ -30,16 +28,16 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def test_rows_of_returns_are_kept_as_they_are(tmp_path):
     whole = write_experiment(tmp_path)
-    keep(whole, tmp_path / "kept")
+    archive(whole, tmp_path / "kept", NUM_PLACES)
     kept = files_of(tmp_path / "kept")
     paths = {f"paths/{path.name}" for path in (whole / "paths").iterdir()}
     assert len(paths) == 6
     assert kept.keys() == {"config.json", "episodes.jsonl.gz", "training/parent/training_log.csv"} | paths
     assert read_rows(tmp_path / "kept" / "episodes.jsonl") == read_rows(whole / "episodes.jsonl")
     assert len(kept["episodes.jsonl.gz"]) < (whole / "episodes.jsonl").stat().st_size / 5
-    ours, theirs = (analysis.table_of(pooled_groups([load_experiment(f)])) for f in (tmp_path / "kept", whole))
-    assert ours == theirs and len(ours) == 6
-    keep(whole, tmp_path / "kept")
+    ours, theirs = (table_of(pooled_groups([load_experiment(f)])) for f in (tmp_path / "kept", whole))
+    assert ours == theirs and len(ours[1]) == 6
+    archive(whole, tmp_path / "kept", NUM_PLACES)
     assert files_of(tmp_path / "kept") == kept
 
 
@@ -48,39 +46,43 @@ def test_rows_of_returns_are_kept_as_they_are(tmp_path):
 
 def test_lines_are_kept_within_the_rounding(tmp_path):
     whole = write_line_experiment(tmp_path)
-    keep(whole, tmp_path / "kept")
+    archive(whole, tmp_path / "kept", NUM_PLACES)
     kept = files_of(tmp_path / "kept")
-    assert {name for name in kept if "/" not in name} == {"config.json", PACKED_NAME} and len(kept) == 2 + 1 + 5
-    ours, theirs = read_records(tmp_path / "kept", NUM_PLACES), read_records(whole, NUM_PLACES)
-    assert ours.lines.keys() == theirs.lines.keys() and len(ours.lines) == 5 * 4 and ours.chance == theirs.chance == 0
-    for key, line in theirs.lines.items():
-        mine = ours.lines[key]
-        assert np.abs(mine.cross_entropy - line.cross_entropy).max() <= STEP_NATS / 2 + 1e-12
-        for name in ("places", "accuracy", "lpc", "kl"):
-            assert getattr(mine, name) == pytest.approx(getattr(line, name), rel=1e-6)
-        assert (mine.success is None) == (line.success is None) == (key.part != "all")
-        if line.success is not None:
-            assert np.array_equal(mine.success, line.success)
-            assert mine.path_ratio == pytest.approx(line.path_ratio, nan_ok=True)
-    keep(whole, tmp_path / "kept")
+    assert {name for name in kept if "/" not in name} == {"config.json", ARCHIVE_NAME} and len(kept) == 2 + 1 + 5
+    ours, theirs = (_by_key(read_table(folder, NUM_PLACES)) for folder in (tmp_path / "kept", whole))
+    assert ours.keys() == theirs.keys() and len({line for line, _ in ours}) == 5 * 4 + 1
+    assert ours[LineKey("random"), "success"].mean() == 0
+    for (line, measure), values in theirs.items():
+        mine = ours[line, measure]
+        if measure == "cross_entropy":
+            assert np.abs(mine - values).max() <= STEP_NATS / 2 + 1e-12
+        elif measure == "success" and line.kind != "random":
+            assert np.array_equal(mine, values) and line.part == "all"
+        elif line.kind != "random":
+            assert mine.mean(0) == pytest.approx(values.mean(0), rel=1e-6, nan_ok=True)
+    archive(whole, tmp_path / "kept", NUM_PLACES)
     assert files_of(tmp_path / "kept") == kept
+
+
+def _by_key(table) -> dict:
+    known = [series for series in table if (series.line.kind, series.measure) != ("random", "path_ratio")]
+    return {(series.line, series.measure): series.values for series in known}
 
 
 def test_results_of_what_is_kept_are_those_of_the_whole(tmp_path):
     """Pooled barriers within the rounding, the same verdicts, the alignments; nothing but what is kept is read."""
     wholes = [write_line_experiment(tmp_path / "whole", seed) for seed in (1, 2)]
     for whole in wholes:
-        keep(whole, tmp_path / "kept" / whole.name)
+        archive(whole, tmp_path / "kept" / whole.name, NUM_PLACES)
     ours, theirs = (
-        pooled_lines([load_line_experiment(folder) for folder in folders])
+        pooled_groups([load_experiment(folder) for folder in folders])
         for folders in ([tmp_path / "kept" / whole.name for whole in wholes], wholes)
     )
     shutil.rmtree(tmp_path / "whole")
     num_lines = 0
     for mine, line in zip(*(lines for groups in (ours, theirs) for lines in groups.values()), strict=True):
-        assert mine.first.key == line.first.key and (mine.verdict, mine.success_verdict) == (
-            line.verdict, line.success_verdict,
-        )  # fmt: skip
+        assert mine.first.key == line.first.key and mine.verdict == line.verdict
+        assert mine.of("success").is_known == line.of("success").is_known == (line.first.part == "all")
         for name in ("value", "low", "high"):
             assert getattr(mine.barrier, name) == pytest.approx(getattr(line.barrier, name), abs=20 * STEP_NATS)
         num_lines += 1
@@ -88,46 +90,47 @@ def test_results_of_what_is_kept_are_those_of_the_whole(tmp_path):
     by_key = {line.first.key: line for line in ours["BabyAI-GoToObj-v0, lpc_alpha 0"]}
     height = by_key["fork", 0.0, "all", False].barrier.value
     assert height == pytest.approx(HEIGHTS[0.0], abs=0.02)
-    assert load_line_experiment(tmp_path / "kept" / wholes[0].name).alignments["independent"]["distance"] == 3.0
+    assert load_experiment(tmp_path / "kept" / wholes[0].name).lines[0].facts[0]["distance"] == 3.0
 
 
 def test_lines_that_nobody_played_are_kept(tmp_path):
     whole = write_line_experiment(tmp_path)
     (whole / "episodes.jsonl").unlink()
-    records = read_records(whole, NUM_PLACES)
-    write_packed(tmp_path / "lines.npz", records)
-    again = read_packed(tmp_path / "lines.npz")
-    assert again.lines.keys() == records.lines.keys() and np.isnan(again.chance)
-    assert all(line.success is None for line in again.lines.values())
+    table = read_table(whole, NUM_PLACES)
+    write_archive(tmp_path / "lines.npz", table)
+    again = read_archive(tmp_path / "lines.npz")
+    assert _by_key(again).keys() == _by_key(table).keys()
+    assert {series.measure for series in again} == {"cross_entropy", "accuracy", "lpc", "kl_to_first", "kl_to_second"}
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    keep(write_line_experiment(tmp_path), tmp_path / "kept")
-    path, cases = tmp_path / "kept" / PACKED_NAME, 0
+    archive(write_line_experiment(tmp_path), tmp_path / "kept", NUM_PLACES)
+    path, cases = tmp_path / "kept" / ARCHIVE_NAME, 0
     content = path.read_bytes()
     for damaged in (b"", b"PK", content[: len(content) // 2], content.replace(b"keys", b"kees")):
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"lines\.npz is damaged"):
-            load_line_experiment(path.parent)
+        with pytest.raises(InputError, match=r"lines\.npz"):
+            load_experiment(path.parent)
         cases += 1
     assert cases == 4
-    keep(write_experiment(tmp_path), tmp_path / "returns")
+    archive(write_experiment(tmp_path), tmp_path / "returns", NUM_PLACES)
     path = tmp_path / "returns" / "episodes.jsonl.gz"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match=r"episodes\.jsonl\.gz is damaged"):
+    with pytest.raises(InputError, match=r"episodes\.jsonl\.gz"):
         load_experiment(path.parent)
 
 
 def test_the_page_shows_what_is_kept(tmp_path):
     for seed in (1, 2):
         whole = write_line_experiment(tmp_path / "whole", seed)
-        keep(whole, tmp_path / "kept" / "task" / "mop" / whole.name)
-    keep(write_experiment(tmp_path / "whole"), tmp_path / "kept" / "env" / "SAC" / "seed_1_x")
-    found = find_studies(tmp_path / "kept")
+        archive(whole, tmp_path / "kept" / "task" / "mop" / whole.name, NUM_PLACES)
+    archive(write_experiment(tmp_path / "whole"), tmp_path / "kept" / "env" / "SAC" / "seed_1_x", NUM_PLACES)
+    found = find_experiments(tmp_path / "kept")
     assert len(found) == 3 and not any("no path" in name for name in found)
-    studies = [load_study(tmp_path / "kept", word) for word in found.values()]
-    assert sum(isinstance(study, LineStudy) for study in studies) == 2
-    assert all(study.note == "" and study.log and len(study.paths) > 3 for study in studies)
+    several = [load_shown(tmp_path / "kept", word) for word in found.values()]
+    assert sum(not shown.is_rl for shown in several) == 2
+    assert all(shown.note == "" and shown.log and len(shown.paths) > 3 for shown in several)
+    assert len(alignments_of([shown.experiment for shown in several])) == 2 * 5
 
 
 # --- the driver -------------------------------------------------------------------------------------------------------
@@ -143,19 +146,21 @@ def clone(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(lmc, "NUM_PLACES", NUM_PLACES)
     for number, (seed, alpha) in enumerate(((1, 0.0), (2, 0.0), (1, 1e-5))):
         whole = write_line_experiment(tmp_path / "whole", seed, alpha)
-        keep(whole, lmc.KEPT / OF_LINES["task_id"] / "mop" / f"seed_{seed}_{number}")
-    keep(write_experiment(tmp_path / "whole"), lmc.KEPT / "InvertedDoublePendulum-v5" / "SAC" / "seed_1_x")
+        archive(whole, lmc.KEPT / OF_LINES["task_id"] / "mop" / f"seed_{seed}_{number}", NUM_PLACES)
+    archive(
+        write_experiment(tmp_path / "whole"), lmc.KEPT / "InvertedDoublePendulum-v5" / "SAC" / "seed_1_x", NUM_PLACES
+    )
     between = lmc.KEPT / OF_LINES["task_id"] / "between" / lmc.comparisons(OF_LINES["task_id"])[0].name
-    write_packed(between / PACKED_NAME, _as_compared(whole))
+    write_archive(between / ARCHIVE_NAME, _as_compared(read_table(whole, NUM_PLACES)))
     shutil.rmtree(tmp_path / "whole")
     return tmp_path
 
 
-def _as_compared(whole: Path):
+def _as_compared(table):
     """The line between independent runs as `lmc_rl.compare` would have it."""
-    records = read_records(whole, NUM_PLACES)
-    own = {key._replace(kind="other"): line for key, line in records.lines.items() if key.kind == "independent"}
-    return records._replace(lines=own)
+    own = [series for series in table if series.line.kind in ("independent", "random")]
+    as_other = {"independent": "other", "random": "random"}
+    return [series._replace(line=series.line._replace(kind=as_other[series.line.kind])) for series in own]
 
 
 def call(monkeypatch, *words) -> int:
@@ -180,7 +185,7 @@ def test_a_fresh_clone_reports(clone, monkeypatch, capsys):
 
 def test_what_another_clone_has_finished_is_kept_once(tmp_path, clone, monkeypatch):
     """An experiment at work is left out; one that is finished is kept under its name."""
-    monkeypatch.setattr(lmc, "write_report", lambda: None)
+    monkeypatch.setattr(lmc, "publish", lambda: None)
     other = clone / "other"
     done, at_work = (
         write_line_experiment(other / "results", seed).rename(other / "results" / f"moved_{seed}") for seed in (7, 8)
@@ -193,9 +198,9 @@ def test_what_another_clone_has_finished_is_kept_once(tmp_path, clone, monkeypat
     assert call(monkeypatch, "--report", "--also", other) == 0
     kept = {path.name for path in (lmc.KEPT / OF_LINES["task_id"] / "mop").iterdir()}
     assert kept == {"seed_1_0", "seed_2_1", "seed_1_2", "seed_7_a"}
-    before = (lmc.KEPT / OF_LINES["task_id"] / "mop" / "seed_7_a" / PACKED_NAME).stat().st_mtime_ns
+    before = (lmc.KEPT / OF_LINES["task_id"] / "mop" / "seed_7_a" / ARCHIVE_NAME).stat().st_mtime_ns
     assert call(monkeypatch, "--report", "--also", other) == 0
-    assert (lmc.KEPT / OF_LINES["task_id"] / "mop" / "seed_7_a" / PACKED_NAME).stat().st_mtime_ns == before
+    assert (lmc.KEPT / OF_LINES["task_id"] / "mop" / "seed_7_a" / ARCHIVE_NAME).stat().st_mtime_ns == before
 
 
 def test_commands_of_the_driver_are_understood(monkeypatch, capsys):
@@ -204,17 +209,17 @@ def test_commands_of_the_driver_are_understood(monkeypatch, capsys):
     assert len(printed) == 12 + 2 * (6 + 6)
     settled = [work for name in lmc.FAMILIES for work in lmc.FAMILIES[name]() if isinstance(work, lmc.Experiment)]
     for work in settled:
-        settle = lmc.settle if work.module == "run_env" else imitation_settings.settle
-        assert settle(work.flags)[0]["alpha_points"] == lmc.NUM_PLACES
+        resolve = resolve_rl if work.module == "run_env" else resolve_mop
+        assert resolve(work.flags).alpha_points == lmc.NUM_PLACES
     assert len(settled) == 24 and len({comparison.name for comparison in lmc.comparisons("x")}) == 6
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("rll",), "there is no family rll"),
-        (("--also", "nowhere", "--report"), "--also: nowhere has no folder results/lmc"),
-        (("--jobs", "0"), "--jobs must be"),
+        (("rll",), "rll"),
+        (("--also", "nowhere", "--report"), "--also: nowhere"),
+        (("--jobs", "0"), "--jobs"),
     ],
 )
 def test_bad_flags_are_one_line(monkeypatch, capsys, words, says):
@@ -228,12 +233,3 @@ def test_without_anything_finished_it_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(lmc, "KEPT", tmp_path / "kept")
     assert call(monkeypatch, "--report") == 2
     assert "no experiment is finished" in capsys.readouterr().err
-
-
-def test_labels_tell_what_differs(tmp_path):
-    """Experiments of another size are another group, and its name says in what it differs."""
-    one, other = (load_line_experiment(write_line_experiment(tmp_path / str(k))) for k in range(2))
-    other.settings["run"]["num_updates"] = 40
-    labels = line_analysis.labels_of_groups([one, other])
-    assert labels == [f"BabyAI-GoToObj-v0, lpc_alpha 0, num_updates {n}" for n in (20, 40)]
-    assert orjson.loads((one.results / "config.json").read_bytes())["imitation"]["run"]["num_updates"] == 20

@@ -5,10 +5,10 @@ import pytest
 import torch
 from lmc_settings import assert_equal_states, learner, tiny
 
-from lmc_rl.experiment import Parent
+from lmc_rl.analysis.results import ExperimentPaths
+from lmc_rl.config import NOISES, STRATEGIES
 from lmc_rl.forking import LockStep, child_of, child_streams
-from lmc_rl.records import Places
-from lmc_rl.settings import NOISES, STRATEGIES
+from lmc_rl.learners.rl import RLLearner
 from mop.artifacts.checkpoints import load_training_state
 from mop.training.devices import choose_device
 
@@ -29,7 +29,7 @@ def child(parent: dict, index: int = 0, num_updates: int = 0, **changes):
 
 
 def content(run) -> np.ndarray:
-    return run.memory.rows(np.arange(run.memory.first, run.memory.end))
+    return run.buffer.rows(np.arange(run.buffer.first, run.buffer.end))
 
 
 def weights(run) -> torch.Tensor:
@@ -37,7 +37,7 @@ def weights(run) -> torch.Tensor:
 
 
 def test_the_parent_is_bit_identical_with_and_without_forks(tmp_path):
-    forked = Parent(tiny(), CPU, Places(tmp_path / "results", tmp_path / "weights"))
+    forked = RLLearner(tiny(), ExperimentPaths(tmp_path / "results", tmp_path / "weights")).parent()
     plain = learner(tiny(fork_points="none"), 120)
     for _ in range(120):
         forked.step_update()
@@ -111,8 +111,8 @@ def test_the_buffers_of_the_children():
         settings = {"fork_buffer_strategy": strategy}
         if strategy == "shared":
             pair = LockStep(tiny(**settings), parent, STEP, CPU)
-            children = pair.learners
-            assert children[0].memory is children[1].memory
+            children = pair.runs
+            assert children[0].buffer is children[1].buffer
         else:
             pair, children = None, [child(parent, k, **settings) for k in range(2)]
         begun = [content(one) for one in children]

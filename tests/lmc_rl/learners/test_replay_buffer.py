@@ -5,7 +5,7 @@ import pytest
 
 from lmc_rl.learners import replay_buffer
 from lmc_rl.learners.mujoco import Transition
-from lmc_rl.learners.replay_buffer import ReplayMemory
+from lmc_rl.learners.replay_buffer import ReplayBuffer
 
 
 @pytest.fixture(autouse=True)
@@ -19,18 +19,18 @@ def rows(start: int, count: int) -> np.ndarray:
     return np.arange(start, start + count, dtype=np.float32)[:, None] + np.zeros(7, np.float32)
 
 
-def filled(count: int, capacity: int = 1000) -> ReplayMemory:
-    made = ReplayMemory(2, 1, capacity)
+def filled(count: int, capacity: int = 1000) -> ReplayBuffer:
+    made = ReplayBuffer(2, 1, capacity)
     made.append(rows(0, count))
     return made
 
 
-def content(of: ReplayMemory) -> np.ndarray:
+def content(of: ReplayBuffer) -> np.ndarray:
     return of.rows(np.arange(of.first, of.end))
 
 
 def test_a_transition_is_a_row():
-    made = ReplayMemory(2, 1, 10)
+    made = ReplayBuffer(2, 1, 10)
     made.add(Transition(np.array([1, 2], "f4"), np.array([0.5], "f4"), -3.0, np.array([4, 5], "f4"), True))
     assert content(made).tolist() == [[1, 2, 4, 5, 0.5, -3, 1]] and content(made).dtype == np.float32
 

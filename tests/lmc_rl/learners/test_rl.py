@@ -5,7 +5,7 @@ import pytest
 import torch
 from lmc_settings import assert_equal_states, learner, tiny
 
-from lmc_rl.learners.rl import Learner, samples_of
+from lmc_rl.learners.sac_ddpg import RLRun, samples_of
 from mop.artifacts.checkpoints import load_training_state, save_training_state
 from mop.common.errors import InputError
 from mop.training.loop import Trainable, drive
@@ -49,7 +49,7 @@ def test_an_update_learns_what_it_should(changes):
 def test_the_target_bootstraps_unless_the_state_is_terminal(is_terminal):
     """The critic of DDPG is fitted to r where a state is terminal, and to r + gamma Q' where it is not: by hand."""
     run = learner(tiny(algo="DDPG", gamma=0.9), 45)
-    rows = torch.from_numpy(run.memory.rows(np.arange(8)))
+    rows = torch.from_numpy(run.buffer.rows(np.arange(8)))
     rows[:, -1] = is_terminal
     batch = samples_of(rows, run.world.obs_dim, 1)
     run.sample = lambda batch_size, env=None: batch
@@ -69,15 +69,15 @@ def test_rows_become_batches_and_time_limits_are_no_terminal_states():
     assert batch.actions.tolist() == [[0.5]] * 2 and batch.rewards.tolist() == [[-1]] * 2
     assert batch.dones.tolist() == [[0], [1]]
     run = learner(tiny(env="Reacher-v5", learning_starts=60), 50)  # every episode ends by time
-    ends = run.memory.rows(np.array([49, 99]))
+    ends = run.buffer.rows(np.array([49, 99]))
     assert run.world.episode == 2 and (ends[:, -1] == 0).all()
-    assert (learner(tiny(), 50).memory.rows(np.arange(100))[:, -1] == 1).sum() >= 5  # falls
+    assert (learner(tiny(), 50).buffer.rows(np.arange(100))[:, -1] == 1).sum() >= 5  # falls
 
 
 def test_no_gradient_step_before_the_warm_up():
     run = learner(tiny(), 19)
     assert run.gradient_steps == 0 and all(np.isnan(value) for value in run.learn().values())
-    actions = run.memory.rows(np.arange(38))[:, -3]
+    actions = run.buffer.rows(np.arange(38))[:, -3]
     assert actions.min() < -0.8 and actions.max() > 0.8  # evenly drawn from all actions
 
 
@@ -93,11 +93,11 @@ def test_streams_are_apart():
     """Another exploration stream changes the actions and not the numbers of the transitions that are sampled."""
     settings = tiny()
     streams = learner(settings).streams
-    other = Learner(settings, torch.device("cpu"), streams | {"exploration": 1})
+    other = RLRun(settings, torch.device("cpu"), streams | {"exploration": 1})
     one = learner(settings)
     for _ in range(30):
         one.step_update(), other.step_update()
-    assert not np.array_equal(one.memory.rows(np.arange(60)), other.memory.rows(np.arange(60)))
+    assert not np.array_equal(one.buffer.rows(np.arange(60)), other.buffer.rows(np.arange(60)))
     assert np.array_equal(one._rng("replay").integers(0, 60, 9), other._rng("replay").integers(0, 60, 9))
 
 
@@ -115,9 +115,9 @@ def test_explored_actions_are_those_of_the_algorithm():
 
 def test_the_loop_drives_a_learner(tmp_path, capsys):
     offered = {name for name in vars(Trainable) if not name.startswith("_")}
-    assert all(callable(getattr(Learner, name)) for name in offered)
+    assert all(callable(getattr(RLRun, name)) for name in offered)
     settings = tiny()
-    drive(learner(settings), tmp_path, settings["total_steps"] // 2, "a learner", log_interval=20)
+    drive(learner(settings), tmp_path, settings.total_steps // 2, "a learner", log_interval=20)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"checkpoint_final.pt", "training_state.pt", "training_log.csv", "training_curve.png"}
     assert "240 (101 gradient steps" in capsys.readouterr().out

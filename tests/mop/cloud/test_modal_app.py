@@ -31,10 +31,11 @@ from modal_cloud import (
 from scripts import PATIENCE_S, REPOSITORY, TINY_FLAGS, TINY_TASK, run_script
 
 import batch_eval
+from lmc_rl.analysis.results import ExperimentPaths
+from lmc_rl.analysis.table import ROWS_NAME, read_rows
+from lmc_rl.app.catalog import find_experiments
 from lmc_rl.cloud import plan
 from lmc_rl.experiment import run
-from lmc_rl.records import ROWS_NAME, Places, read_rows
-from lmc_rl.studies import find_studies
 from mop.artifacts.checkpoints import load_checkpoint, load_training_state
 from mop.artifacts.results import load_result
 from mop.artifacts.run_paths import RunKey
@@ -985,17 +986,15 @@ def test_linear_mode_connectivity(remote, tmp_path):
     copied = remote.download()
     assert not any("snapshot_" in name or "training_state" in name for name in copied)
     (cloud_results,) = (remote.here / "results").glob("c/*/SAC/seed_5_*")
-    places = Places.of_results(
-        run(tiny(fork_points="0.5", controls="self", output_dir=str(tmp_path / "own")), {"seed"})
-    )
-    theirs = Places.of_results(cloud_results)
+    places = ExperimentPaths.of_results(run(tiny(fork_points="0.5", controls="self", output_dir=str(tmp_path / "own"))))
+    theirs = ExperimentPaths.of_results(cloud_results)
     for name in ("final.pt", "fork1_0.pt", "fork2_0.pt", "self_0.pt"):
         assert_same_weights(theirs.weights / name, places.weights / name)
     rows = [read_rows(folder / ROWS_NAME) for folder in (theirs.results, places.results)]
     assert [row | {"run": ""} for row in rows[0]] == [row | {"run": ""} for row in rows[1]]
     (table,) = (remote.here / "results").glob("c/*/SAC/all_*/instability.md")
     assert "| 50% | 2 |" in table.read_text() and (table.parent / "instability_over_time.png").exists()
-    assert len(find_studies(remote.here / "results")) == 2
+    assert len(find_experiments(remote.here / "results")) == 2
 
 
 def test_what_an_experiment_needs_and_lacks_is_not_started(remote):

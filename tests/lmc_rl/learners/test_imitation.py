@@ -1,6 +1,7 @@
-"""Linear mode connectivity of imitation runs: lines, parts, symmetries, and experiments from beginning to end."""
+"""Pathways policies in experiments: parts, measures, forks, and experiments from beginning to end."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,36 +10,34 @@ import pytest
 import torch
 from lmc_dying import Died, dying
 from scripts import TINY_FLAGS
-from torch import nn
 
-from lmc_rl import analyze, compare, imitation, imitation_settings, run_mop
-from lmc_rl.alignment import Anatomy, Symmetry, align, transformed
-from lmc_rl.imitation import ImitationTraining, run
-from lmc_rl.imitation_settings import fork_updates, settle
-from lmc_rl.line_analysis import load_line_experiment, pooled_lines
-from lmc_rl.line_figures import plot_line_instability, plot_lines, plot_parts
-from lmc_rl.line_records import TRAJECTORIES_NAME
-from lmc_rl.lines import Played, Seen
-from lmc_rl.pathways import (
-    MISSION,
+from lmc_rl import analyze, compare, run_mop
+from lmc_rl.alignment import MISSION
+from lmc_rl.analysis.figures import plot_alignment, plot_lines, plot_parts
+from lmc_rl.analysis.results import ExperimentPaths, load_experiment, pooled_groups
+from lmc_rl.analysis.table import ROWS_NAME, TRAJECTORIES_NAME, read_rows
+from lmc_rl.config import load_config, resolve_mop
+from lmc_rl.experiment import is_finished, pairs_of, run
+from lmc_rl.learners import imitation
+from lmc_rl.learners.imitation import (
+    ImitationLearner,
+    RolloutReturn,
+    TrajectoryLoss,
     as_checkpoint,
     check_comparable,
-    divergence,
     load_pathways,
     moves_of,
     on_line,
     parts_of,
+    routing_kl,
 )
-from lmc_rl.records import ROWS_NAME, Places, read_rows
-from lmc_rl.trainings import walks_between
-from mixture_of_experts import GRUPolicy, MixtureOfExpertsPolicy, compute_lpc
+from mixture_of_experts import MixtureOfExpertsPolicy, compute_lpc
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.errors import InputError, exit_code
 from mop.envs.babyai import NO_LABEL, World
 from mop.envs.missions import load_encoder
 from mop.envs.trajectories import Trajectories, bot_trajectories
 from mop.plotting.hover import values_of
-from mop.training.devices import choose_device
 from mop.training.imitation import ImitationRun
 from mop.training.teacher_forcing import force
 
@@ -50,111 +49,20 @@ TINY = OF_RUN | {
 PARTS = ["all", "routers", "experts", "ends", "layer_0", "layer_1"]
 
 
-def tiny(**changes) -> dict:
+def tiny(**changes):
     """Settings of an experiment of seconds."""
-    return settle({**TINY, **changes})[0]
+    return resolve_mop({**TINY, **changes})
 
 
-def do(folder: Path, **changes) -> Places:
+def do(folder: Path, **changes) -> ExperimentPaths:
     """An experiment of tiny settings below a folder."""
-    return Places.of_results(run(tiny(output_dir=str(folder), **changes), set()))
+    return ExperimentPaths.of_results(run(tiny(output_dir=str(folder), **changes)))
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Places:
+def whole(tmp_path_factory) -> ExperimentPaths:
     """A finished experiment that nobody interrupted; change only copies."""
     return do(tmp_path_factory.mktemp("whole"))
-
-
-# --- symmetries -----------------------------------------------------------------------------------------------------
-
-POLICIES = {
-    "skips": lambda: MixtureOfExpertsPolicy(intermediate_dim=24, lang_dim=6, router_hidden_size=16),
-    "norm": lambda: MixtureOfExpertsPolicy(intermediate_dim=24, lang_dim=6, router_hidden_size=16, residual=True),
-    "equal experts, no skip between": lambda: MixtureOfExpertsPolicy(
-        intermediate_dim=24, lang_dim=6, router_hidden_size=16, expert_hidden_sizes=[[8, 8, 0, 0], [12, 12], [0, 4, 4]]
-    ),
-    "baseline": lambda: GRUPolicy(intermediate_dim=24, lang_dim=6, gru_hidden_size=16),
-}
-
-
-def random_policy(name: str, seed: int = 0) -> tuple[nn.Module, nn.Linear, dict]:
-    """An untrained policy, its mission projection, and a copy of their weights, float64."""
-    torch.manual_seed(seed)
-    policy, mission = POLICIES[name]().double(), nn.Linear(20, 6).double()
-    named = {**policy.state_dict(), **{f"{MISSION}{key}": value for key, value in mission.state_dict().items()}}
-    return policy, mission, {key: value.clone() for key, value in named.items()}
-
-
-@torch.no_grad()
-def logits(name: str, weights: dict) -> torch.Tensor:
-    """What the plain equations answer to a fixed sequence, (T, N, A)."""
-    policy, mission, _ = random_policy(name)
-    checkpoint = as_checkpoint({}, weights)
-    policy.load_state_dict(checkpoint["policy_state_dict"])
-    mission.load_state_dict(checkpoint["lang_proj_state_dict"])
-    torch.manual_seed(1)
-    obs, lang = torch.randn(10, 4, 152).double(), mission(torch.randn(10, 4, 20).double())
-    return policy.forward_encoded(policy.encode(obs, lang), policy.initial_hidden(4).double())[0]
-
-
-def middle(first: dict, second: dict) -> dict:
-    return {key: torch.lerp(value, second[key], 0.5) for key, value in first.items()}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As every command sets it: matrices are small."""
-    choose_device("cpu")
-
-
-@pytest.mark.parametrize("name", POLICIES)
-def test_a_symmetry_keeps_the_function_and_alignment_undoes_it(name):
-    """The line to a transformed copy leaves the function; the line to the aligned copy does not."""
-    _, _, weights = random_policy(name)
-    expected = logits(name, weights)
-    symmetry = Symmetry.random(Anatomy(weights), seed=3)
-    other = transformed(weights, symmetry, Anatomy(weights))
-    assert other.keys() == weights.keys()
-    assert (logits(name, other) - expected).abs().max() < 1e-10
-    assert (logits(name, middle(weights, other)) - expected).abs().max() > 0.01
-    found = align(weights, other)
-    assert found.distance_before > 5 and found.distance_after < 1e-4
-    for place in (middle(weights, found.weights), found.weights):
-        assert (logits(name, place) - expected).abs().max() < 1e-10
-    if name.startswith("equal"):
-        assert found.summary()["moved_experts"] > 0
-
-
-def test_signs_move_candidates_and_states_alone():
-    """One unit with the other sign, by hand: gates keep their rows, candidate, state and read-out change sign."""
-    _, _, weights = random_policy("skips")
-    symmetry, gru = Symmetry.identity(Anatomy(weights)), "moe_layers.0.router.gru"
-    sign = torch.eye(16, dtype=torch.float64)
-    sign[2, 2] = -1
-    symmetry.units[gru] = (torch.eye(16, dtype=torch.float64), sign)
-    moved = transformed(weights, symmetry, Anatomy(weights))
-    rows = [16 * 2 + 2]  # of the candidate gate
-    kept = [row for row in range(48) if row not in rows]
-    for key in ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0"):
-        assert torch.equal(moved[f"{gru}.{key}"][kept], weights[f"{gru}.{key}"][kept])
-        assert torch.equal(moved[f"{gru}.{key}"][rows], -weights[f"{gru}.{key}"][rows])
-    fc = "moe_layers.0.router.fc.weight"
-    assert torch.equal(moved[fc][:, 2], -weights[fc][:, 2]) and torch.equal(moved[fc][:, 3], weights[fc][:, 3])
-    changed = {key for key, value in moved.items() if not torch.equal(value, weights[key])}
-    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    assert changed == {fc, *(f"{gru}.{key}" for key in names)}
-
-
-def test_a_copy_is_aligned_as_it_is_and_a_frozen_mission_stays():
-    _, _, weights = random_policy("skips")
-    found = align(weights, {key: value.clone() for key, value in weights.items()}).summary()
-    assert found == {name: 0 for name in found}
-    _, _, other = random_policy("skips", seed=1)
-    other |= {key: weights[key].clone() for key in weights if key.startswith(MISSION)}
-    found = align(weights, other)
-    assert found.summary()["mission_turn"] == 0 and 0 < found.distance_after < found.distance_before
-    assert (logits("skips", found.weights) - logits("skips", other)).abs().max() < 1e-10
 
 
 # --- parts and measures ---------------------------------------------------------------------------------------------
@@ -162,7 +70,8 @@ def test_a_copy_is_aligned_as_it_is_and_a_frozen_mission_stays():
 
 def test_parts_divide_the_weights():
     """Routers, experts and ends are all weights but norms, each once; layers and ends are all of them, each once."""
-    _, _, weights = random_policy("norm")
+    policy = MixtureOfExpertsPolicy(intermediate_dim=24, lang_dim=6, router_hidden_size=16, residual=True)
+    weights = {*policy.state_dict(), f"{MISSION}weight", f"{MISSION}bias"}
     config = {"policy": "mop", "expert_hidden_sizes": [[0, 16, 32]] * 3}
     assert parts_of(config, ["all", "layers"]) == ["all", "layer_0", "layer_1", "layer_2"]
     assert parts_of({"policy": "gru"}, ["all", "routers", "layers"]) == ["all"]
@@ -208,7 +117,7 @@ def test_measures_are_those_of_the_plain_equations(whole):
     encoder = load_encoder("vocab")
     seen = bot_trajectories(given.config["task_id"], None, 4)
     found = force(as_checkpoint(given.config, given.weights), seen, encoder)
-    parts, places = imitation.run_config(tiny()), 0
+    parts, places = ImitationLearner(tiny(), whole).run_config, 0
     policy = MixtureOfExpertsPolicy(
         lang_dim=parts["lang_dim"], intermediate_dim=parts["intermediate_dim"], obs_encoding="raw",
         expert_hidden_sizes=parts["expert_hidden_sizes"], router_hidden_size=parts["router_hidden_size"],
@@ -232,13 +141,13 @@ def test_measures_are_those_of_the_plain_equations(whole):
     assert places == seen.lengths.sum() > 8
 
 
-def test_divergence_by_hand():
+def test_routing_kl_by_hand():
     """KL of (1/2, 1/2) from (1/4, 3/4) is ln 2 / 2 + ln(2/3) / 2; the second of two steps is after the end."""
     here, there = torch.tensor([[[0.5, 0.5]], [[0.9, 0.1]]]), torch.tensor([[[0.25, 0.75]], [[0.1, 0.9]]])
     labels = torch.tensor([[2], [NO_LABEL]])
     expected = 0.5 * np.log(2) + 0.5 * np.log(2 / 3)
-    assert divergence([here], [there], labels) == pytest.approx(np.array([[expected]]))
-    assert divergence([here], [here], labels) == pytest.approx(0)
+    assert routing_kl([here], [there], labels) == pytest.approx(np.array([[expected]]))
+    assert routing_kl([here], [here], labels) == pytest.approx(0)
 
 
 # --- experiments ----------------------------------------------------------------------------------------------------
@@ -271,15 +180,15 @@ def test_children_share_what_they_should(whole):
     one, twin, other = (load_pathways(whole.weights / n).weights for n in ("fork1_1.pt", "self_1.pt", "fork2_1.pt"))
     assert all(torch.equal(one[name], twin[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
-    own = [line for line in load_line_experiment(whole.results).lines if line.kind == "self"]
+    assert is_finished(whole.results)
+    own = [line for line in load_experiment(whole.results).lines if line.kind == "self"]
     assert len(own) == 7
     for line in own:
-        for path in filter(None, (line.loss, line.success)):
-            assert (path.barrier.value, path.barrier.low, path.barrier.high, line.bulge) == (0, 0, 0, 0)
-    settings = imitation_settings.load_settings(whole.results) | {"output_dir": str(whole.results.parents[4])}
-    settings["run"] = tiny()["run"] | {"lang_encoder": "vocab"}
-    makes = [ImitationTraining(settings, whole, "child", 0, 1), ImitationTraining(settings, whole, "child", 0, 2)]
-    parent, first, second = (t.make() for t in (ImitationTraining(settings, whole, "parent"), *makes))
+        for profile in line.profiles.values():
+            assert (profile.barrier.value, profile.barrier.low, profile.barrier.high, line.excess_lpc) == (0, 0, 0, 0)
+    config = replace(load_config(whole.results), run=tiny().run | {"lang_encoder": "vocab"})
+    learner = ImitationLearner(config, whole)
+    parent, first, second = learner.parent(), learner.fork(0, 1), learner.fork(0, 2)
     worlds = []
     for child in (parent, first, second):
         assert torch.equal(child.policy.head.weight, parent.policy.head.weight)
@@ -290,17 +199,15 @@ def test_children_share_what_they_should(whole):
 
 
 def test_a_frozen_mission_projection_is_the_parents_everywhere(tmp_path):
-    settings = tiny(train_lang_proj="false", output_dir=str(tmp_path))
-    settings["run"] |= {"lang_encoder": "vocab"}
-    places = Places.of(tmp_path, Path("a"))
-    runs = [ImitationTraining(settings, places, kind).make() for kind in ("parent", "independent")]
+    learner = ImitationLearner(tiny(train_lang_proj="false"), ExperimentPaths(tmp_path, tmp_path))
+    runs = [learner.parent(), learner.independent()]
     assert torch.equal(runs[0].lang_proj.weight, runs[1].lang_proj.weight)
     assert not torch.equal(runs[0].policy.head.weight, runs[1].policy.head.weight)
     for made in runs:
         made.close()
 
 
-def outcome(places: Places) -> dict[str, bytes]:
+def outcome(places: ExperimentPaths) -> dict[str, bytes]:
     """What must not depend on interruptions: weights, snapshots, rows, distances."""
     files = [*places.weights.iterdir(), *places.results.glob("forks/*.pt"), *places.results.glob("paths/*.json")]
     files += [places.results / ROWS_NAME, places.results / TRAJECTORIES_NAME]
@@ -311,8 +218,8 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whol
     """It dies in the parent, in a child, on the trajectories and in a world; each time it goes on."""
     monkeypatch.setattr("mop.training.loop.STATE_INTERVAL_S", 0.0)
     monkeypatch.setattr(ImitationRun, "learn", dying(ImitationRun.learn, (5, 27)))
-    monkeypatch.setattr(Seen, "run", dying(Seen.run, (9,)))
-    monkeypatch.setattr(Played, "run", dying(Played.run, (7,)))
+    monkeypatch.setattr(TrajectoryLoss, "rows", dying(TrajectoryLoss.rows, (9,)))
+    monkeypatch.setattr(RolloutReturn, "rows", dying(RolloutReturn.rows, (7,)))
     deaths = 0
     for _ in range(6):
         try:
@@ -335,7 +242,7 @@ def test_several_processes_end_with_the_same_bytes(tmp_path, whole):
 # --- what is shown --------------------------------------------------------------------------------------------------
 
 
-def planted(folder: Path, whole: Places, height: float) -> Path:
+def planted(folder: Path, whole: ExperimentPaths, height: float) -> Path:
     """A copy of an experiment with a bump of the cross-entropy of a height in the middle of the lines of fork 0."""
     results = folder / "results" / Path(*whole.results.parts[-4:])
     shutil.copytree(whole.results, results)
@@ -351,28 +258,47 @@ def planted(folder: Path, whole: Places, height: float) -> Path:
 
 def test_a_planted_bump_is_found_with_its_height(tmp_path, whole):
     """B is the height above the chord, whatever the ends; I is against their mean; the rise against the first."""
-    experiment = load_line_experiment(planted(tmp_path, whole, 0.7))
+    experiment = load_experiment(planted(tmp_path, whole, 0.7))
     found = [line for line in experiment.lines if line.key == ("fork", 0.0, "all", False)]
     assert len(found) == 1 and found[0].fork == 0
-    assert found[0].loss.barrier.value == pytest.approx(0.7, abs=0.05)
-    assert found[0].rise.value == pytest.approx(1.2, abs=0.1) and found[0].bulge == pytest.approx(-4)
-    assert found[0].loss.verdict == "barrier" and found[0].loss.instability.value == pytest.approx(0.7, abs=0.1)
+    assert found[0].main.barrier.value == pytest.approx(0.7, abs=0.05)
+    assert found[0].main.rise.value == pytest.approx(1.2, abs=0.1) and found[0].excess_lpc == pytest.approx(-4)
+    assert found[0].main.verdict == "barrier" and found[0].main.instability.value == pytest.approx(0.7, abs=0.1)
     lengths = [row["length"] for row in read_rows(experiment.results / TRAJECTORIES_NAME, ()) if row["fork"] == 0]
     share = np.array(lengths[:5]) / np.mean(lengths[:5])
-    assert found[0].end_loss == pytest.approx(np.mean(share * (1.5 + 0.1 * np.arange(5))))
+    assert -found[0].main.end_mean == pytest.approx(np.mean(share * (1.5 + 0.1 * np.arange(5))))
+
+
+def test_a_new_measure_is_one_yield(tmp_path, monkeypatch, whole):
+    """What `measures_of_trajectories` yields is in the rows, in the summary, and a panel of the figure."""
+    original = imitation.measures_of_trajectories
+
+    def more(forced, ends, labels):
+        yield from original(forced, ends, labels)
+        yield "error", 1 - np.asarray(forced.accuracy, float)
+
+    monkeypatch.setattr(imitation, "measures_of_trajectories", more)
+    results = tmp_path / "results" / Path(*whole.results.parts[-4:])
+    shutil.copytree(whole.results, results)
+    shutil.copytree(whole.weights, tmp_path / "model_weights" / Path(*whole.results.parts[-4:]))
+    (results / TRAJECTORIES_NAME).unlink()
+    run(tiny(output_dir=str(tmp_path), resume="true"))
+    line = load_experiment(results).lines[0]
+    assert line.means["error"] == pytest.approx(1 - line.means["accuracy"])
+    assert {row["panel"] for row in values_of(plot_lines([line]))} > {"error", "accuracy", "mean LPC"}
 
 
 def test_parents_are_pooled_and_drawn(tmp_path, whole):
     """Seeds alone differ: one panel with an interval over parents. The numbers of a figure are those of the table."""
-    both = [load_line_experiment(planted(tmp_path / str(k), whole, height)) for k, height in enumerate((0.5, 0.9))]
-    both[1].settings["run"]["seed"] = 6
-    groups = pooled_lines(both)
+    both = [load_experiment(planted(tmp_path / str(k), whole, height)) for k, height in enumerate((0.5, 0.9))]
+    both[1].config.run["seed"] = 6
+    groups = pooled_groups(both)
     assert list(groups) == ["BabyAI-GoToObj-v0, lpc_alpha 0"]
     of_all = {line.first.key: line for line in groups["BabyAI-GoToObj-v0, lpc_alpha 0"]}
     line = of_all["fork", 0.0, "all", False]
-    assert len(line.results) == 2 and line.barrier.value == pytest.approx(0.7, abs=0.05)
+    assert len(line.lines) == 2 and line.barrier.value == pytest.approx(0.7, abs=0.05)
     assert line.barrier.high > 0.9 and line.barrier.low == 0  # Student's t of two parents
-    rows = [row for row in values_of(plot_line_instability(groups)) if row.get("measure") == "barrier"]
+    rows = [row for row in values_of(plot_alignment(groups)) if row.get("measure") == "barrier"]
     shown = {(row["fraction"], row["aligned"]): row["value"] for row in rows}
     assert shown == {(key[1], key[3]): of_all[key].barrier.value for key in of_all if key[::2] == ("fork", "all")}
     assert len(shown) == 4
@@ -430,11 +356,11 @@ def test_bad_flags_end_with_one_line(flags, says, monkeypatch, capsys):
 
 
 def test_other_files_are_refused(tmp_path, whole):
-    with pytest.raises(InputError, match=r"holds no experiment of lmc_rl\.run_mop"):
-        load_line_experiment(tmp_path)
+    with pytest.raises(InputError, match="holds no experiment of lmc_rl"):
+        load_experiment(tmp_path)
     first, second = (load_pathways(whole.weights / "final.pt") for _ in range(2))
     second.config["task_id"] = "BabyAI-GoToLocal-v0"
     with pytest.raises(InputError, match="differ in task_id"):
         check_comparable(first, second)
-    assert fork_updates(tiny()) == [0, 3] and len(walks_between(tiny(), whole)) == 4
+    assert tiny().fork_steps == [0, 3] and len(pairs_of(ImitationLearner(tiny(), whole))) == 4
     assert isinstance(bot_trajectories("BabyAI-GoToObj-v0", None, 1), Trajectories)

@@ -3,16 +3,35 @@
 import numpy as np
 import pytest
 
-from lmc_rl.analysis import PathResult, pool
-from lmc_rl.instability import Estimate, drops_below_chord, drops_below_ends, largest_drop, over_parents, verdict
+from lmc_rl.analysis.barrier import (
+    Estimate,
+    Profile,
+    drops_below_chord,
+    drops_below_ends,
+    largest_drop,
+    over_parents,
+    verdict,
+)
+from lmc_rl.analysis.report import summary_of_returns
+from lmc_rl.analysis.results import LineResult, Pooled, pool
 
 PLACES = np.linspace(0, 1, 21)
 NUM_TRIALS = 200
 
 
-def result(returns: np.ndarray, random_return: float = 0.0, tolerance: float = 0.05) -> PathResult:
+def result(returns: np.ndarray, random_return: float = 0.0, tolerance: float = 0.05) -> Profile:
     """Of returns (E, A) of one pair."""
-    return PathResult("fork", 0, 0.5, ((1, 2),), PLACES, returns[None], random_return, tolerance)
+    return Profile(PLACES, returns[None], random_return, tolerance)
+
+
+def line(profile: Profile) -> LineResult:
+    """Of all weights between the children of a fork."""
+    return LineResult("fork", 2, 0.3, "all", False, ((1, 2),), PLACES, {"return": profile}, {}, (None,))
+
+
+def pooled(*profiles: Profile) -> Pooled:
+    """Of several parents."""
+    return pool([line(profile) for profile in profiles])
 
 
 def noise(rng, shared: float, num_episodes: int = 50) -> np.ndarray:
@@ -139,9 +158,9 @@ def test_parents_that_agree_know_no_more_than_their_episodes():
 
 def test_pooled_parents():
     flat, broken = np.full((10, 21), 9000.0), np.tile(9000 - 9000 * np.sin(np.pi * PLACES), (10, 1))
-    assert pool([result(flat)] * 3).verdict == "connected"
-    assert pool([result(broken)] * 3).verdict == "barrier"
-    assert pool([result(flat), result(broken)]).verdict == "undecided"
+    assert pooled(*[result(flat)] * 3).verdict == "connected"
+    assert pooled(*[result(broken)] * 3).verdict == "barrier"
+    assert pooled(result(flat), result(broken)).verdict == "undecided"
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5])
@@ -153,9 +172,9 @@ def test_pooled_parents_are_calibrated_under_noise(spread):
     rng, height, num_trials = np.random.default_rng(6), 0.06 * 9000, 150
     flat, bumps = [], []
     for _ in range(num_trials):
-        flat.append(pool([result(noise(rng, 0.3, 16), tolerance=1e-9) for _ in range(3)]))
+        flat.append(pooled(*(result(noise(rng, 0.3, 16), tolerance=1e-9) for _ in range(3))))
         heights = height * (1 + spread * rng.uniform(-1, 1, 3))
-        bumps.append(pool([result(noise(rng, 0.3, 16) - bump(own)) for own in heights]))
+        bumps.append(pooled(*(result(noise(rng, 0.3, 16) - bump(own)) for own in heights)))
     is_covered = [one.barrier.low <= 0.06 <= one.barrier.high for one in bumps]
     assert len(is_covered) == num_trials and sum(is_covered) >= 0.95 * num_trials
     assert sum(one.verdict == "connected" for one in bumps) <= 0.05 * num_trials
@@ -165,9 +184,17 @@ def test_pooled_parents_are_calibrated_under_noise(spread):
 
 def test_the_summary_is_plain_and_whole():
     returns = np.tile(9000 - 900 * np.sin(np.pi * PLACES), (10, 1))
-    made = PathResult("fork", 2, 0.3, ((1, 2),), PLACES, returns[None], 50.0, 0.05, (None,)).summary()
+    made = summary_of_returns(line(result(returns, random_return=50.0)))
     assert made["fork_id"] == 2 and made["fork_point"] == 0.3 and made["is_stable"] is False
     assert made["paths"][0]["children"] == (1, 2) and len(made["paths"][0]["interpolation"]) == 21
     middle = made["paths"][0]["interpolation"][10]
     assert (middle["alpha"], middle["mean_return"], middle["std_return"]) == pytest.approx((0.5, 8100, 0))
     assert made["barrier"]["value"] == pytest.approx(900)
+
+
+def test_the_drawn_band_is_students_t():
+    """With five episodes it is 2.78 standard errors wide, not 1.96."""
+    returns = np.random.default_rng(8).normal(size=(5, PLACES.size))
+    mean, half = result(returns).mean_and_half()
+    assert mean == pytest.approx(returns.mean(0))
+    assert half == pytest.approx(2.7764 * returns.std(0, ddof=1) / np.sqrt(5), rel=1e-4)

@@ -5,17 +5,19 @@ import pytest
 import torch
 from lmc_settings import learner, tiny
 
-from lmc_rl import probes, walks
-from lmc_rl.actors import StackedActor, stack
-from lmc_rl.paths import alphas, distance, interpolate
-from lmc_rl.policies import common_config, load_policy
-from lmc_rl.records import Walk, read_rows, walks_of
-from lmc_rl.walks import cut_to_whole, play, rows_of, stretches
+from lmc_rl.analysis.results import ExperimentPaths
+from lmc_rl.analysis.table import LineKey, read_rows, read_table
+from lmc_rl.experiment import measure_all
+from lmc_rl.interpolation import StackedActor, alphas_of, distance, interpolate, stack
+from lmc_rl.learners import rl
+from lmc_rl.learners.base import Line, PolicyPair
+from lmc_rl.learners.rl import RLLearner, common_config, load_policy
+from lmc_rl.workers import Workers
 from mop.artifacts.checkpoints import save_checkpoint
 from mop.common.errors import InputError
 
 ALGORITHMS = ["SAC", "DDPG"]
-PLACES = alphas(5)
+PLACES = alphas_of(5)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def test_interpolation_is_exact_where_it_must_be():
     assert distance({"a": torch.tensor([0.0, 3.0])}, {"a": torch.tensor([4.0, 3.0])}) == 4
     with pytest.raises(InputError, match=r"no line between the policies: b is \(\) and missing"):
         interpolate(first, {"a": second["a"]}, PLACES)
-    with pytest.raises(InputError, match="do not have the same weights"):
+    with pytest.raises(InputError, match="no line between the policies"):
         stack([first, {"a": second["a"]}])
 
 
@@ -69,69 +71,101 @@ def saved(runs, folder) -> list:
     return paths
 
 
-def planned(first, second, num_episodes: int = 7) -> list:
-    pair = Walk("fork", 3, (1, 2), first, second)
-    return list(stretches([Walk("random"), pair], "InvertedDoublePendulum-v5", 200, 5, num_episodes))
+def planned(first, second) -> list:
+    """The segments of the random policy, and those of a line."""
+    (segments,) = learner_in(".").work([Line(pair_of(first, second))]).values()
+    return segments
+
+
+def learner_in(folder) -> RLLearner:
+    config = tiny(alpha_points=5, num_eval_episodes=7, max_episode_steps=200)
+    return RLLearner(config, ExperimentPaths(folder, folder))
+
+
+def pair_of(first, second) -> PolicyPair:
+    return PolicyPair("fork", 3, (1, 2), first, second)
+
+
+def play(segment) -> np.ndarray:
+    """Returns (A, E)."""
+    return dict(segment.measures())["return"]
 
 
 def test_a_walk_plays_all_places_in_the_same_worlds(runs, tmp_path, monkeypatch):
     """Returns are those of each policy alone; a policy and itself have the same everywhere; parts do not matter."""
     paths = saved(runs, tmp_path)
     random, whole = planned(*paths[:2])
-    assert (random.places, len(whole.places), whole.num_rows, random.num_rows) == ([None], 5, 35, 7)
+    assert (random.alphas, len(whole.alphas), whole.num_rows, random.num_rows) == ([None], 5, 35, 7)
     played = play(whole)
-    assert played.returns.shape == (5, 7)
+    assert played.shape == (5, 7)
     for place, run in ((0, runs["SAC"][0]), (4, runs["SAC"][1])):
         actor = StackedActor.of_policies([weights_of(run)])
-        alone = walks.EvaluationWorlds(whole.env, 200).play(actor, 1, range(10**6, 10**6 + 7))
-        assert played.returns[place] == pytest.approx(alone.returns[0], rel=1e-3)
+        alone = rl.EvaluationWorlds(whole.env, 200).play(actor, 1, range(10**6, 10**6 + 7))
+        assert played[place] == pytest.approx(alone.returns[0], rel=1e-3)
     (still,) = planned(paths[0], paths[0])[1:]
-    same = play(still).returns
+    same = play(still)
     assert (same == same[:1]).all() and len(np.unique(same[0])) == 7
-    monkeypatch.setattr(walks, "_MAX_WORLDS", 10)
+    monkeypatch.setattr(rl, "_MAX_WORLDS", 10)
     parts = planned(*paths[:2])
     assert [len(part.episodes) for part in parts] == [7, 2, 2, 2, 1]
-    together = np.concatenate([play(part).returns for part in parts[1:]], axis=1)
-    assert together == pytest.approx(played.returns, rel=1e-3)
-    assert play(parts[0]).returns == pytest.approx(play(random).returns, rel=1e-12)
+    together = np.concatenate([play(part) for part in parts[1:]], axis=1)
+    assert together == pytest.approx(played, rel=1e-3)
+    assert play(parts[0]) == pytest.approx(play(random), rel=1e-12)
 
 
-def test_rows_are_added_and_a_file_that_was_cut_off_tells_where_to_go_on(tmp_path, monkeypatch, runs):
-    monkeypatch.setattr(walks, "_MAX_WORLDS", 10)
+def test_rows_are_added_and_a_file_that_was_cut_off_goes_on(tmp_path, monkeypatch, runs):
+    """Wherever it was cut, it ends with the same bytes; the table reads it, but for a row that is being written."""
+    monkeypatch.setattr(rl, "_MAX_WORLDS", 10)
     paths = saved(runs, tmp_path)
-    parts = planned(*paths[:2])
-    pieces = [rows_of(part, play(part), "a run") for part in parts]
-    path = tmp_path / "episodes.jsonl"
-    assert cut_to_whole(path, parts) == 0
-    whole, covered = b"".join(pieces), 0
-    ends = np.cumsum([0, *map(len, pieces)])
-    for cut in (0, 1, ends[1] - 1, ends[1], ends[2] + 5, ends[3], ends[5] - 1, ends[5]):
+    path, learner = tmp_path / "episodes.jsonl", learner_in(tmp_path)
+
+    def measure() -> bytes:
+        with Workers(1) as workers:
+            measure_all(learner, [pair_of(*paths[:2])], workers)
+        return path.read_bytes()
+
+    whole, covered = measure(), 0
+    assert whole.count(b"\n") == 7 + 5 * 7
+    for cut in (0, 1, len(whole) // 3, len(whole) // 2, len(whole) - 1, len(whole)):
         path.write_bytes(whole[:cut])
-        done = cut_to_whole(path, parts)
-        assert ends[done] <= cut and (done == 5 or cut < ends[done + 1])
-        with path.open("ab") as file:
-            for part in parts[done:]:
-                file.write(rows_of(part, play(part), "a run"))
-        assert path.read_bytes() == whole
+        assert measure() == whole
         covered += 1
-    assert covered == 8
+    assert covered == 6
     rows = read_rows(path)
     assert rows[7] == {
-        "run": "a run", "kind": "fork", "fork": 3, "children": [1, 2], "alpha": 0.0, "episode": 0, "seed": 10**6,
+        "run": tmp_path.name, "kind": "fork", "fork": 3, "children": [1, 2], "alpha": 0.0, "episode": 0, "seed": 10**6,
         "return": rows[7]["return"], "length": rows[7]["length"],
     }  # fmt: skip
-    found = walks_of(rows, PLACES.size)
-    assert list(found) == [("random", None, None), ("fork", 3, (1, 2))]
-    places, returns = found["fork", 3, (1, 2)]
-    assert places.tolist() == PLACES.tolist() and returns.shape == (7, 5)
-    assert found["random", None, None][1].shape == (7, 1)
-    assert returns[0, 0] == rows[7]["return"]
+    table = {(series.line, series.measure): series for series in read_table(tmp_path, PLACES.size)}
+    line = LineKey("fork", 3, (1, 2))
+    assert table.keys() == {(key, name) for key in (line, LineKey("random")) for name in ("return", "length")}
+    assert table[line, "return"].alphas.tolist() == PLACES.tolist() and table[line, "return"].values.shape == (7, 5)
+    assert table[LineKey("random"), "return"].values.shape == (7, 1)
+    assert table[line, "return"].values[0, 0] == rows[7]["return"]
     with path.open("ab") as file:
         file.write(b'{"run": "a run", "ki')  # still being written
     assert read_rows(path) == rows
     path.write_text("{}\n")
-    with pytest.raises(InputError, match="line 1 is no row"):
+    with pytest.raises(InputError, match="line 1"):
         read_rows(path)
+
+
+def test_a_new_measure_is_one_yield(tmp_path, monkeypatch, runs):
+    """What `measures` yields is in the rows, and in the table, without another line of code."""
+    original = rl.PathSegment.measures
+
+    def more(segment):
+        for name, values in original(segment):
+            yield name, values
+            if name == "return":
+                yield "squared_return", values**2
+
+    monkeypatch.setattr(rl.PathSegment, "measures", more)
+    paths = saved(runs, tmp_path)
+    with Workers(1) as workers:
+        measure_all(learner_in(tmp_path), [pair_of(*paths[:2])], workers)
+    table = {series.measure: series.values for series in read_table(tmp_path, 5) if series.line.kind == "fork"}
+    assert table["squared_return"] == pytest.approx(table["return"] ** 2)
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
@@ -139,12 +173,12 @@ def test_measures_along_the_line(runs, algo):
     """KL is 0 at its own end and that of two Gaussians by hand at the other; the TD error is that of each end alone."""
     first, second = map(weights_of, runs[algo])
     config = runs[algo][0].checkpoint()["config"]
-    found = probes.measure(config, first, second, PLACES)
+    found = dict(rl.measures_of_line(config, first, second, PLACES))
     assert found["kl_to_first"][0] == found["kl_to_second"][-1] == 0 and min(found["td_error"]) > 0
     assert all(value > 0 for value in (*found["kl_to_first"][1:], *found["kl_to_second"][:-1]))
     assert found["distance"] == pytest.approx(distance(first, second)) and found["actor_distance"] < found["distance"]
-    batch = probes.held_out_batch(config, first, second)
-    assert batch.shape[1] == 2 * 9 + 1 + 2 and 20 < len(batch) <= probes.NUM_TRANSITIONS
+    batch = rl.held_out_batch(config, first, second)
+    assert batch.shape[1] == 2 * 9 + 1 + 2 and 20 < len(batch) <= rl.NUM_TRANSITIONS
     obs = batch[:, :9]
     means, stds = [], []
     with torch.no_grad():

@@ -1,22 +1,22 @@
-"""How much is lost on the line between two policies, with intervals, and what that says. NumPy and SciPy.
+"""What is lost on the line between two policies, with intervals, and the verdict. NumPy and SciPy.
 
-Two measures of a path with returns R(a): the chord barrier B = max_a [(1 - a) R(0) + a R(1) - R(a)] (Entezari et al.
+Two measures of a line with returns R(a): the chord barrier B = max_a [(1 - a) R(0) + a R(1) - R(a)] (Entezari et al.
 2022, with the loss -R), and the instability I = (R(0) + R(1)) / 2 - min_a R(a) (Frankle et al. 2020, with the error
 -R). I is at least |R(0) - R(1)| / 2 even on a straight path; B is 0 there.
 
 The largest of noisy means is too large on average, so it is cross-fitted: half of the episodes choose the place, the
 others say how large the drop is there, over many splits and both ways. On a path without a drop this is 0 on average.
-The lower bound is that of the place where it is highest. It allows for the choice: the noise of the means is drawn by a
-multiplier bootstrap over episodes with the maximum over the places inside (Chernozhukov, Chetverikov, Kato 2013), each
-place in units of its own standard error, so that a noisy place far from the maximum does not matter. The upper bound is
-the highest one of any place: wherever the maximum is, it is below that. Both are widened as Student's t widens the
-normal distribution. What none of the episodes showed is in no interval.
-Axis letters: P pairs of children, E episodes, A places on the line, S splits, D draws.
+The lower bound is the one of the place where it is highest. It allows for the choice: the noise of the means is drawn
+by a multiplier bootstrap over episodes with the maximum over the places inside (Chernozhukov, Chetverikov, Kato 2013),
+each place in units of its own standard error, so that a noisy place far from the maximum does not matter. The upper
+bound is the highest one of any place: wherever the maximum is, it is below that. Both are widened as Student's t widens
+the normal distribution. What none of the episodes showed is in no interval.
+Axis letters: P pairs of children, E episodes, A alphas, S splits, D draws.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Estimate:
 
     @property
     def value(self) -> float:
-        """The number to tell, which lies in its interval."""
+        """The number to show, which lies in its interval."""
         return float(np.clip(self.unclipped, self.low, self.high))
 
     def over(self, scale: float) -> "Estimate":
@@ -52,18 +52,62 @@ class Estimate:
         return {"value": self.value, **asdict(self)}
 
 
-def drops_below_chord(returns: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """How far each episode is below the chord between its ends, (..., E, A), of returns (..., E, A) at places (A,).
+@dataclass(frozen=True)
+class Profile:
+    """A measure along the lines between the children of a fork, with the sign at which more is better."""
 
-    Exactly 0 where all places have the same return.
+    alphas: np.ndarray  # (A,)
+    gains: np.ndarray  # (P, E, A)
+    chance: float  # mean gain of the policy that acts at random
+    tolerance: float
+
+    @property
+    def end_mean(self) -> float:
+        """Mean gain of the ends."""
+        return float(self.gains[..., [0, -1]].mean())
+
+    @property
+    def scale(self) -> float:
+        """What was learned: how much better the ends are than a policy that acts at random."""
+        return self.end_mean - self.chance
+
+    @cached_property
+    def barrier(self) -> Estimate:
+        """B, in units of the measure."""
+        return largest_drop(drops_below_chord(self.gains, self.alphas))
+
+    @cached_property
+    def instability(self) -> Estimate:
+        """I, in units of the measure."""
+        return largest_drop(drops_below_ends(self.gains))
+
+    @cached_property
+    def rise(self) -> Estimate:
+        """How far it falls below the first end: what moving a part of the weights does to a trained policy."""
+        return largest_drop(self.gains[..., :1] - self.gains)
+
+    @property
+    def verdict(self) -> str:
+        """Of the barrier as a share of what was learned; undecided too where the ends are no better than chance."""
+        return verdict(self.barrier.over(self.scale), self.tolerance)
+
+    def mean_and_half(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean gain (A,) over pairs and episodes, and half of its 95 % interval (Student's t) over episodes."""
+        return interval_of_mean(self.gains.mean(axis=0))
+
+
+def drops_below_chord(gains: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+    """How far each episode is below the chord between its ends, (..., E, A), of gains (..., E, A) at alphas (A,).
+
+    Exactly 0 where all places have the same gain.
     """
-    start, end = returns[..., :1], returns[..., -1:]
-    return start + places * (end - start) - returns
+    start, end = gains[..., :1], gains[..., -1:]
+    return start + alphas * (end - start) - gains
 
 
-def drops_below_ends(returns: np.ndarray) -> np.ndarray:
-    """How far each episode is below the mean of its ends, (..., E, A), of returns (..., E, A)."""
-    return (returns[..., :1] + returns[..., -1:]) / 2 - returns
+def drops_below_ends(gains: np.ndarray) -> np.ndarray:
+    """How far each episode is below the mean of its ends, (..., E, A), of gains (..., E, A)."""
+    return (gains[..., :1] + gains[..., -1:]) / 2 - gains
 
 
 def largest_drop(drops: np.ndarray) -> Estimate:
@@ -134,7 +178,7 @@ def over_parents(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def verdict(barrier: Estimate, tolerance: float) -> str:
-    """What a normalised barrier says: all of its interval is above the tolerance, or below it, or it is undecided."""
+    """Whether all of the interval of a normalised barrier is above the tolerance, or below it, or neither."""
     if barrier.low > tolerance:
         return BARRIER
     return CONNECTED if barrier.high < tolerance else UNDECIDED

@@ -1,0 +1,1 @@
+"""From what was measured on lines to barriers, tables and figures."""

@@ -1,0 +1,252 @@
+"""All that was measured on lines, as one long table, and the files that hold it. NumPy alone.
+
+A row of the table is a `Series`: one measure at all places of one line. In the files, a line of JSON holds all measures
+of one policy in one episode; whatever key it has besides those that say where it belongs is a measure. Lines are only
+ever added.
+Axis letters: E episodes or trajectories, A alphas, L layers, n lines, m lines that were played, W worlds.
+"""
+
+import gzip
+import math
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+import orjson
+
+from mop.common.errors import InputError
+from mop.common.files import write_atomic
+
+ROWS_NAME = "episodes.jsonl"
+TRAJECTORIES_NAME = "trajectories.jsonl"
+ARCHIVE_NAME = "lines.npz"
+STEP_NATS = 1e-4  # to which an archived cross-entropy is rounded
+_IDENTITY = {"run", "kind", "fork", "children", "part", "aligned", "alpha", "episode", "seed"}
+_ARCHIVED_MEANS = ("accuracy", "lpc")
+
+
+class LineKey(NamedTuple):
+    """A line between two policies on which a part of the weights moves; kind random: the policy that acts at random."""
+
+    kind: str  # fork, self, independent, other, random
+    fork: int | None = None
+    pair: tuple[int, int] | None = None  # the children of that fork, from 1 on
+    part: str = "all"
+    is_aligned: bool = False  # whether the second end is the aligned one
+
+
+class Series(NamedTuple):
+    """A row of the long table."""
+
+    line: LineKey
+    measure: str
+    alphas: np.ndarray  # (A,); NaN of the random policy
+    values: np.ndarray  # (E, A), of each layer (E, A, L); E = 1 where only the mean is known
+
+
+Table = list[Series]
+
+
+def read_table(folder: str | Path, num_alphas: int) -> Table:
+    """The table of an experiment, of a comparison, or of the archive of one.
+
+    A line that was not evaluated at all alphas yet is left out, and so are episodes that lack some of them.
+    """
+    folder = Path(folder)
+    seen, rows = folder / TRAJECTORIES_NAME, folder / ROWS_NAME
+    if not seen.exists() and (folder / ARCHIVE_NAME).exists():
+        return read_archive(folder / ARCHIVE_NAME)
+    if not seen.exists():
+        return _series(rows, num_alphas, ("return",))
+    table = _over_steps(_series(seen, num_alphas, ("cross_entropy", "accuracy", "lpc", "length")))
+    if rows.exists():
+        table += _successes(_series(rows, num_alphas, ("return", "length", "bot_length")))
+    return table
+
+
+def _over_steps(table: Table) -> Table:
+    """Measures of trajectories times their share of all steps, so that a mean over trajectories is one over steps."""
+    lengths = {series.line: series.values for series in table if series.measure == "length"}
+    weighted = []
+    for series in table:
+        length = lengths[series.line]
+        share = (length / length.mean(axis=0)).reshape(length.shape + (1,) * (series.values.ndim - 2))
+        if series.measure != "length":
+            weighted.append(series._replace(values=share * series.values))
+    return weighted
+
+
+def _successes(table: Table) -> Table:
+    """Success of each episode in worlds, and the mean ratio of its steps to the bot's over the successes."""
+    by_line: dict[LineKey, dict[str, Series]] = {}
+    for series in table:
+        by_line.setdefault(series.line, {})[series.measure] = series
+    found = []
+    for line, own in by_line.items():
+        success, steps, bot_steps = (own[name].values for name in ("return", "length", "bot_length"))
+        num = success.sum(axis=0)
+        ratio = np.where(num > 0, (success * steps / bot_steps).sum(axis=0) / np.maximum(num, 1), np.nan)
+        alphas = own["return"].alphas
+        found += [Series(line, "success", alphas, success), Series(line, "path_ratio", alphas, ratio[None])]
+    return found
+
+
+def _series(path: Path, num_alphas: int, needed: Sequence[str]) -> Table:
+    """The table of a file of rows as they are."""
+    lines: dict[LineKey, dict[float | None, dict[int, dict]]] = {}
+    for row in read_rows(path, needed):
+        pair = tuple(row["children"]) if row["children"] else None
+        key = LineKey(row["kind"], row["fork"], pair, row.get("part", "all"), row.get("aligned", False))
+        lines.setdefault(key, {}).setdefault(row["alpha"], {})[row["episode"]] = row
+    table = []
+    for key, by_alpha in lines.items():
+        is_random = key.kind == "random"
+        if len(by_alpha) != (1 if is_random else num_alphas):
+            continue
+        alphas = [None] if is_random else sorted(by_alpha)
+        episodes = sorted(set.intersection(*map(set, by_alpha.values())))
+        cells = [[by_alpha[alpha][episode] for alpha in alphas] for episode in episodes]
+        known = set.intersection(*(set(cell) for row in cells for cell in row)) if cells else set()
+        for name in (name for name in next(iter(by_alpha[alphas[0]].values())) if name in known - _IDENTITY):
+            try:
+                values = np.array([[cell[name] for cell in row] for row in cells], float)
+            except (TypeError, ValueError):
+                raise InputError(f"{path}: {name} is no number everywhere") from None
+            table.append(Series(key, name, np.array([math.nan if is_random else a for a in alphas]), values))
+    return table
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def read_rows(path: str | Path, needed: Sequence[str] = ("return",)) -> list[dict]:
+    """The rows of a file, or of its compressed form, but for a last one that is still being written.
+
+    needed: numbers without which a line is no row; the error names file and line.
+    """
+    rows = []
+    for number, line in enumerate(_whole_lines(Path(path)), 1):
+        try:
+            row = orjson.loads(line)
+            row["kind"], row["fork"], row["children"], row["alpha"], row["episode"]
+            if not all(math.isfinite(row[name]) for name in needed):
+                raise ValueError
+        except (ValueError, TypeError, KeyError):
+            raise InputError(f"{path}: line {number} is no row of an episode") from None
+        rows.append(row)
+    return rows
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    packed = path.with_name(f"{path.name}.gz")
+    try:
+        is_packed = packed.exists() and not path.exists()
+        content = gzip.decompress(packed.read_bytes()) if is_packed else path.read_bytes()
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InputError(f"{packed} is damaged; take it from the repository again") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; the experiment has measured no line yet") from None
+    return content[: content.rfind(b"\n") + 1].splitlines()
+
+
+def count_rows(path: Path) -> int:
+    """The number of whole rows of a file, 0 where there is none."""
+    return len(_whole_lines(path)) if path.exists() else 0
+
+
+def has_rows(folder: Path) -> bool:
+    """Whether anything was measured, by an experiment or in the archive of one."""
+    return any((folder / name).exists() for name in (ROWS_NAME, f"{ROWS_NAME}.gz", TRAJECTORIES_NAME, ARCHIVE_NAME))
+
+
+def cut_to_whole(path: Path, sizes: Sequence[int]) -> int:
+    """How many pieces of these numbers of rows the file holds as a whole; what follows them in the file is cut off."""
+    if not path.exists():
+        return 0
+    ends = [0]
+    with path.open("rb") as file:
+        while (line := file.readline()).endswith(b"\n"):
+            ends.append(ends[-1] + len(line))
+    counts = np.cumsum([0, *sizes])
+    whole = int(np.searchsorted(counts, len(ends) - 1, side="right")) - 1
+    with path.open("r+b") as file:
+        file.truncate(ends[counts[whole]])
+    return whole
+
+
+# --- the archive ------------------------------------------------------------------------------------------------------
+
+
+def archive_measurements(results: Path, folder: Path, num_alphas: int) -> None:
+    """Write what figures and tables need of the table, in some 100 kB; the same bytes for the same table.
+
+    Returns are compressed as they are. Of imitation runs the cross-entropies are rounded, and what has no interval is
+    kept as a mean; the lines have the same alphas, and those that were played the same worlds.
+    """
+    if (results / TRAJECTORIES_NAME).exists():
+        write_archive(folder / ARCHIVE_NAME, read_table(results, num_alphas))
+        return
+    content = gzip.compress((results / ROWS_NAME).read_bytes(), mtime=0)
+    write_atomic(folder / f"{ROWS_NAME}.gz", lambda file: file.write(content))
+
+
+def write_archive(path: Path, table: Table) -> None:
+    """The compact form of a table of imitation runs."""
+    lines: dict[LineKey, dict[str, np.ndarray]] = {}
+    for series in table:
+        lines.setdefault(series.line, {})[series.measure] = series.values
+    chance = lines.pop(LineKey("random"), {}).get("success", np.array(math.nan)).mean()
+    lines = {key: own for key, own in lines.items() if "cross_entropy" in own}
+    played = [own for own in lines.values() if "success" in own]
+
+    def stack(arrays: Iterable[np.ndarray]) -> np.ndarray:
+        return np.stack(list(arrays), dtype=np.float32, casting="same_kind")
+
+    arrays = {
+        "keys": np.array(orjson.dumps([list(key) for key in lines]).decode()),
+        "places": next(series.alphas for series in table if series.measure == "cross_entropy"),
+        "cross_entropy": np.rint(np.stack([own["cross_entropy"] for own in lines.values()]) / STEP_NATS).astype(
+            np.int32
+        ),
+        **{name: stack(own[name].mean(0) for own in lines.values()) for name in _ARCHIVED_MEANS},
+        "kl": stack(np.stack([own[f"kl_to_{end}"].mean(0) for end in ("first", "second")]) for own in lines.values()),
+        "is_played": np.array(["success" in own for own in lines.values()]),
+        "chance": np.array(chance),
+    }
+    if played:
+        success = np.stack([own["success"] for own in played])
+        arrays |= {"worlds": np.array(success.shape), "success": np.packbits(success.astype(bool))}
+        arrays["path_ratio"] = stack(own["path_ratio"][0] for own in played)
+    write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def read_archive(path: Path) -> Table:
+    """The table that `write_archive` wrote, float64."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return list(_archived({name: file[name] for name in file.files}))
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, EOFError, BadZipFile):
+        raise InputError(f"{path} is damaged; take it from the repository again") from None
+
+
+def _archived(arrays: Mapping[str, np.ndarray]) -> Iterator[Series]:
+    alphas, played = arrays["places"], iter(range(len(arrays["is_played"])))
+    if "success" in arrays:
+        shape = tuple(arrays["worlds"].tolist())  # (m, W, A)
+        success = np.unpackbits(arrays["success"], count=math.prod(shape)).reshape(shape).astype(float)
+    if not math.isnan(float(arrays["chance"])):
+        yield Series(LineKey("random"), "success", np.array([math.nan]), arrays["chance"].reshape(1, 1))
+    for n, (kind, fork, pair, part, is_aligned) in enumerate(orjson.loads(str(arrays["keys"]))):
+        line = LineKey(kind, fork, tuple(pair) if pair else None, part, is_aligned)
+        yield Series(line, "cross_entropy", alphas, arrays["cross_entropy"][n] * STEP_NATS)
+        for name in _ARCHIVED_MEANS:
+            yield Series(line, name, alphas, arrays[name][n][None].astype(float))
+        for end, values in zip(("first", "second"), arrays["kl"][n], strict=True):
+            yield Series(line, f"kl_to_{end}", alphas, values[None].astype(float))
+        if arrays["is_played"][n]:
+            m = next(played)
+            yield Series(line, "success", alphas, success[m])
+            yield Series(line, "path_ratio", alphas, arrays["path_ratio"][m][None].astype(float))

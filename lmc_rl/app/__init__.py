@@ -1,0 +1,1 @@
+"""What the page of linear mode connectivity shows."""

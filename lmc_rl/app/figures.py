@@ -1,0 +1,500 @@
+"""Figures of the page: a training with its forks, a path with its episodes, several runs over each other.
+
+Axis letters: P pairs of children, E episodes, A alphas.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from lmc_rl.analysis.barrier import BARRIER, CONNECTED, VERDICTS, Estimate, Profile
+from lmc_rl.analysis.figures import (
+    GREY,
+    alpha_axis,
+    chord_of,
+    draw_intervals,
+    draw_returns,
+    fork_axis,
+    mean_of,
+    steps_axis,
+)
+from lmc_rl.analysis.results import LineResult, Pooled
+from mop.common.errors import InputError
+from mop.plotting.hover import add_note
+from mop.plotting.panels import make_panels, set_title
+from mop.plotting.style import HUES, counted, wrapped
+from mop.statistics.intervals import interval_of_mean
+
+Log = Mapping[str, np.ndarray]  # a training log: name of a column -> its numbers, NaN where there is none
+VERDICT_HUES = {CONNECTED: HUES["green"], BARRIER: HUES["vermilion"]}  # undecided, or not measured yet: grey
+NOT_MEASURED = "not measured yet"
+RETURN = "return"  # the curve of evaluations over that of the training episodes
+LOSS = "cross_entropy"  # the first curve of an imitation run
+ESTIMATES = {"barrier": "chord barrier B", "instability": "instability I"}
+_MARKERS = "osD^vP*X"
+_WIDTH_IN, _HEIGHT_IN = 8.2, 3.6
+_STRIP = 0.012  # of the width of the axes, that shows the text of a fork point
+_CLICK = "; click for its path"
+_BINS = 40  # over the height of the axes: episodes that are nearer to each other share a text
+_LISTED = 6  # episodes that a text names
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A measure of lines, and the unit of its barrier."""
+
+    measure: str
+    name: str
+    factor: float
+    digits: int
+    about: str  # for the title of a figure
+    is_share: bool = False  # of what was learned
+
+    def of(self, profile: Profile, name: str = "barrier") -> Estimate:
+        """An estimate of a path in this unit but for the factor; NaN where the ends are no better than chance."""
+        estimate = getattr(profile, name)
+        return estimate.over(profile.scale) if self.is_share else estimate
+
+
+SHARE = Unit("return", "%", 100, 1, "% of (return of the ends - random policy)", True)
+SHARE_OF_LOSS = Unit("cross_entropy", "%", 100, 1, "% of (chance - cross-entropy of the ends)", True)
+NATS = Unit("cross_entropy", "nats", 1, 3, "of the cross-entropy on the bot's trajectories")
+POINTS = Unit("success", "points", 100, 1, "of success, % of the episodes")
+
+
+def lost_text(name: str, estimate: Estimate, unit: Unit = SHARE) -> str:
+    """ "B 12.3 % (95 %: 4.0 to 20.1)"."""
+    if not np.isfinite(estimate.value):
+        return f"no {name}, as its ends are no better than chance"
+    value, low, high = (f"{unit.factor * n:.{unit.digits}f}" for n in (estimate.value, estimate.low, estimate.high))
+    return f"{name} {value} {unit.name} (95 %: {low} to {high})"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A fork point of a run; line: of all weights between its children, None where it was not measured yet."""
+
+    fork: int
+    step: int  # of the environment
+    fraction: float  # of the training
+    line: LineResult | None
+
+    @property
+    def verdict(self) -> str:
+        """Of its line."""
+        return NOT_MEASURED if self.line is None else self.line.main.verdict
+
+    @property
+    def text(self) -> str:
+        """All of it in a line."""
+        words = [f"fork {self.fork}, at {self.fraction:.0%} (step {self.step:,}): {self.verdict}"]
+        for unit, name in ((SHARE, "B"), (NATS, "B"), (POINTS, "of success")):
+            if self.line is not None and unit.measure in self.line.profiles:
+                words.append(lost_text(name, unit.of(self.line.profiles[unit.measure]), unit))
+        return ", ".join(words)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A run, or several that differ in their seeds alone, as one line of a figure."""
+
+    label: str
+    hue: str
+    marker: str
+    points: Sequence[Pooled]
+    logs: Sequence[Log]  # of the parents
+    run: str = ""  # the word of the run, where it is one
+
+
+# --- one run ----------------------------------------------------------------------------------------------------------
+
+
+def curves_of(log: Log) -> list[str]:
+    """What can be drawn of a training log: how good it is, then every other column but counters and clocks."""
+    counters = {"update", "env_steps", "gradient_steps", "episodes", "steps_per_s", "seconds", "eval_std"}
+    counters |= {"student_episodes", "bot_plan_failures", *(name for name in log if name.startswith("failures_"))}
+    returns = {"eval_return", "recent_return"}
+    columns = [name for name in log if name not in counters | returns and np.isfinite(log[name]).any()]
+    first = [name for name in (LOSS, "accuracy", "success_rate") if name in columns]
+    return [RETURN] * bool(returns & log.keys()) + first + [name for name in columns if name not in first]
+
+
+def plot_training(
+    parent: Log,
+    marks: Sequence[Mark],
+    children: Mapping[str, Log],
+    curve: str = RETURN,
+    chosen: int | None = None,
+    title: str = "",
+) -> Figure:
+    """A curve of the training over environment steps, with the fork points in the colours of their verdicts.
+
+    children: name -> log of the children of the chosen fork, which continue the line.
+    """
+    figure, ax = _one_panel()
+    columns = _curve_columns(parent, curve)
+    for name, column, style in columns:
+        _draw_log(ax, "run" if name == "evaluation" else name, parent, column, **style)
+    shown = columns[-1][1]
+    for (name, log), hue in zip(children.items(), cycle(["sky", "purple", "orange", "green"]), strict=False):
+        if shown in log:
+            _draw_log(ax, name, log, shown, color=HUES[hue], linewidth=1.2)
+    right = max([ax.get_xlim()[1], *(mark.step for mark in marks)])
+    ax.set_xlim(0, right)
+    bottom, top = ax.get_ylim()
+    for mark in marks:
+        _draw_mark(ax, mark, mark.fork == chosen, (bottom, top), right)
+    ax.set_ylim(bottom, top)
+    ax.set_ylabel(curve.replace("_", " "))
+    steps_axis(ax)
+    return _with_legend(figure, ax, title)
+
+
+def _curve_columns(log: Log, curve: str) -> list[tuple[str, str, dict]]:
+    """Name, column and style of the lines of a curve, the one that children continue last."""
+    if curve != RETURN:
+        lines = [("run", curve, {"color": HUES["blue"]})]
+    else:
+        lines = [
+            ("run, last 20 training episodes", "recent_return", {"color": "#bbbbbb", "linewidth": 1}),
+            ("evaluation", "eval_return", {"color": HUES["blue"]}),
+        ]
+    lines = [line for line in lines if line[1] in log and np.isfinite(log[line[1]]).any()]
+    if not lines:
+        raise InputError(f"the training log has no {curve.replace('_', ' ')}")
+    return lines
+
+
+def _draw_log(ax: Axes, name: str, log: Log, column: str, **style) -> None:
+    is_there = np.isfinite(log[column])
+    steps, values = log["env_steps"][is_there], log[column][is_there]
+    ax.plot(steps, values, label=name, **style)
+    for x, y in zip(steps.tolist(), values.tolist(), strict=True):
+        text = f"{name}, step {x:,.0f}: {column.replace('_', ' ')} {y:,.4g}"
+        add_note(ax, x, x, y, y, text, line=name, env_steps=int(x), **{column: y})
+
+
+def _draw_mark(ax: Axes, mark: Mark, is_chosen: bool, limits: tuple[float, float], right: float) -> None:
+    """A line over the whole height with a text, and a name above it."""
+    hue = VERDICT_HUES.get(mark.verdict, GREY)
+    label = f"fork: {mark.verdict}"
+    known = ax.get_legend_handles_labels()[1]
+    style = {"linewidth": 3 if is_chosen else 1.4, "linestyle": "solid" if mark.line else "dotted", "zorder": 0}
+    ax.axvline(mark.step, color=hue, label=label if label not in known else None, **style)
+    weight = "bold" if is_chosen else "normal"
+    at_top = {"xycoords": ("data", "axes fraction"), "xytext": (0, 3), "textcoords": "offset points"}
+    ax.annotate(str(mark.fork), (mark.step, 1), ha="center", color=hue, weight=weight, fontsize="small", **at_top)
+    values = {"fork": mark.fork, "env_steps": mark.step, "fraction": mark.fraction, "verdict": mark.verdict}
+    if mark.line is not None:
+        barrier = SHARE.of(mark.line.main)
+        values |= {"barrier": barrier.value, "low": barrier.low, "high": barrier.high}
+    half = _STRIP * right / 2
+    add_note(ax, mark.step - half, mark.step + half, *limits, mark.text + _CLICK * (mark.line is not None), **values)
+
+
+def plot_episodes(line: LineResult, title: str = "") -> Figure:
+    """The return of each episode along the line of one fork or control, and their mean with its 95 % interval.
+
+    Dashed: the chord between the ends; dotted: the policy that acts at random.
+    """
+    figure, ax = _one_panel()
+    profile, alphas = line.main, line.alphas
+    _draw_dots(ax, line)
+    if len(line.pairs) > 1:
+        for pair_means in profile.gains.mean(axis=1):
+            ax.plot(alphas, pair_means, color=HUES["sky"], linewidth=0.9)
+    draw_returns(ax, line)
+    means = mean_of(line, "return")
+    chord = chord_of(means, alphas)
+    ax.plot(alphas[[0, -1]], means[[0, -1]], "o", color=HUES["blue"], markersize=7, label="ends")
+    deepest = int((chord - means).argmax())
+    if chord[deepest] > means[deepest]:
+        ends = [alphas[deepest]] * 2, [means[deepest], chord[deepest]]
+        ax.plot(*ends, color=HUES["vermilion"], linewidth=2, label="largest drop below the chord")
+    alpha_axis(ax, _ends_of(line))
+    ax.set_ylabel("return")
+    about = f"{profile.verdict}: {lost_text('B', SHARE.of(profile))}"
+    about += f" of {profile.scale:,.1f} above chance" if profile.scale > 0 else ""
+    return _with_legend(figure, ax, ", ".join([*filter(None, [title]), about]))
+
+
+def _draw_dots(ax: Axes, line: LineResult) -> None:
+    """A dot for each episode; those that lie on each other share a text, which names some of them."""
+    returns = line.main.gains
+    low, high = float(returns.min()), float(returns.max())
+    bins = np.minimum((returns - low) / max(high - low, 1e-9) * _BINS, _BINS - 1).astype(int)
+    for k, a in enumerate(line.alphas.tolist()):
+        values = returns[..., k]  # (P, E)
+        label = "an episode" if k == 0 else None
+        ax.plot(np.full(values.size, a), values.ravel(), ".", color="#86a9c2", markersize=4, zorder=1, label=label)
+        for number in np.unique(bins[..., k]):
+            members = np.argwhere(bins[..., k] == number)
+            names = [_episode_name(line, p, e) for p, e in members[:_LISTED]]
+            more = f" and {len(members) - _LISTED} more" if len(members) > _LISTED else ""
+            least, most = (float(f(values[tuple(members.T)])) for f in (np.min, np.max))
+            spread = f"{least:,.1f}" if least == most else f"{least:,.1f} to {most:,.1f}"
+            text = f"alpha {a:.2f}, {'; '.join(names)}{more}: return {spread}"
+            for rank, (p, e) in enumerate(members):
+                row = {"children": _pair_name(line.pairs[p]), "episode": int(e), "alpha": a}
+                y = (least + most) / 2
+                add_note(ax, a, a, y, y, "" if rank else text, **row, **{"return": float(values[p, e])})
+
+
+def _episode_name(line: LineResult, pair: int, episode: int) -> str:
+    more = f" of children {_pair_name(line.pairs[pair])}" if len(line.pairs) > 1 else ""
+    return f"episode {episode}{more}"
+
+
+def _pair_name(pair: tuple[int, int] | None) -> str:
+    return "" if pair is None else f"{pair[0]} and {pair[1]}"
+
+
+def _ends_of(line: LineResult) -> str:
+    """Where the line begins and ends."""
+    if line.kind == "self":
+        return "from a child to its twin of the same noise"
+    if line.kind == "independent":
+        return "from the run to one from other weights"
+    if line.pairs[0] is None:
+        return "from one end to the other"
+    first, second = line.pairs[0]
+    return f"from child {first} to child {second}" + (", and other pairs" if len(line.pairs) > 1 else "")
+
+
+MEASURES = {  # panel -> name in the file: what the line is called
+    "TD error (root mean square)": {"td_error": ""},
+    "KL of the policy, nats": {"kl_to_first": "from the first end", "kl_to_second": "from the second end"},
+}
+
+
+def plot_measures(line: LineResult, title: str = "") -> Figure:
+    """What else was measured along the line of an RL run, a panel for each measure; of several pairs, the mean."""
+    found = [facts for facts in line.facts if facts]
+    if not found:
+        raise InputError("nothing but the return was measured along this path; continue the experiment with --resume")
+    alphas = np.array(found[0]["places"])
+    known = {name for names in MEASURES.values() for name in names}
+    others = [name for name, value in found[0].items() if isinstance(value, list) and len(value) == len(alphas)]
+    panels = {panel: names for panel, names in MEASURES.items() if names.keys() & set(others)}
+    panels |= {name.replace("_", " "): {name: ""} for name in others if name not in known | {"places"}}
+    figure, axes = make_panels(1, len(panels), _WIDTH_IN / max(2, len(panels)), 2.9, 0.6)
+    for ax, (panel, names) in zip(axes[0], panels.items(), strict=True):
+        for (name, label), hue in zip(names.items(), ("blue", "orange"), strict=False):
+            values = np.mean([facts[name] for facts in found], axis=0)
+            ax.plot(alphas, values, color=HUES[hue], marker=".", label=label or None)
+            for a, value in zip(alphas.tolist(), values.tolist(), strict=True):
+                text = f"alpha {a:.2f}: {panel} {label} {value:.4g}".replace("  ", " ")
+                add_note(ax, a, a, value, value, text, measure=name, alpha=a, value=value)
+        alpha_axis(ax, "between the ends")
+        ax.set_ylabel(panel)
+        ax.set_ylim(0, max(1.08 * ax.dataLim.ymax, 1e-9))
+        if any(names.values()):
+            ax.legend(frameon=False, fontsize="small")
+    if "distance" in found[0]:
+        distance = np.mean([facts["distance"] for facts in found])
+        title = ", ".join([*filter(None, [title]), f"distance of the ends {distance:.3g}"])
+    set_title(figure, title)
+    return figure
+
+
+# --- several runs -----------------------------------------------------------------------------------------------------
+
+
+def plot_lost(curves: Sequence[Curve], unit: Unit, estimate: str = "barrier", title: str = "") -> Figure:
+    """B or I against the fork point with 95 % intervals, a line for each run or group of runs, on one axis.
+
+    estimate: a key of ESTIMATES. Dotted: the same between independent runs.
+    """
+    figure, ax = _one_panel()
+    _draw_lost(ax, curves, unit, estimate)
+    return _with_legend(figure, ax, ", ".join([*filter(None, [title]), unit.about]))
+
+
+def plot_beside(panels: Mapping[str, tuple[Sequence[Curve], Unit]], title: str = "") -> Figure:
+    """B against the fork point, a panel for each family of runs, all on one scale.
+
+    panels: title -> its curves, and the share of what was learned.
+    """
+    figure, axes = make_panels(1, len(panels), 5.0, _HEIGHT_IN, 0.6, sharey=True)
+    for ax, (name, (curves, unit)) in zip(axes[0], panels.items(), strict=True):
+        _draw_lost(ax, curves, unit, "barrier")
+        ax.set_title(name, loc="left", fontsize="medium")
+        ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.17))
+    # an interval of two seeds can be many times as long as all that can be lost
+    axes[0, 0].set_ylim(-0.03, min(1.05 * max(ax.dataLim.ymax for ax in axes[0]), 1.5))
+    axes[0, 0].set_ylabel("lost on the line, % of what was learned")
+    for ax in axes[0, 1:]:
+        ax.set_ylabel("")
+    if title:
+        set_title(figure, title)
+    return figure
+
+
+def _draw_lost(ax: Axes, curves: Sequence[Curve], unit: Unit, estimate: str) -> None:
+    forks = {curve.label: _known(curve, "fork", estimate) for curve in curves}
+    if not any(forks.values()):
+        raise InputError("no fork point was measured whose children are better than chance: train for longer")
+    if unit.is_share:
+        tolerance = next(point for curve in curves for point in curve.points).profiles[0].tolerance
+        ax.axhline(tolerance, color=GREY, linestyle="dashed", linewidth=1, label="tolerance")
+    shifts = np.linspace(-0.008, 0.008, len(curves)) if len(curves) > 1 else np.zeros(1)
+    for curve, shift in zip(curves, shifts, strict=True):
+        points = forks[curve.label]
+        found = [getattr(point, estimate) for point in points]
+        places = np.array([point.first.fraction for point in points]) + shift
+        style = {"color": curve.hue, "marker": curve.marker, "markersize": 5, "linewidth": 1.4, "label": curve.label}
+        draw_intervals(ax, places, found, **style)
+        for place, point, one in zip(places.tolist(), points, found, strict=True):
+            _note_lost(ax, curve, point, one, lost_text(ESTIMATES[estimate], one, unit), place)
+    _draw_independent(ax, curves, unit, estimate)
+    ax.set_xlim(-0.02, 1.0)
+    ax.set_ylim(bottom=-0.03 * ax.get_ylim()[1])  # a marker at 0 is whole
+    if unit.factor == 100:
+        ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
+    fork_axis(ax)
+    ax.set_ylabel(ESTIMATES[estimate] + (f", {unit.name}" if unit.name != "%" else ""))
+
+
+def _known(curve: Curve, kind: str, estimate: str) -> list[Pooled]:
+    of_kind = [point for point in curve.points if point.first.kind == kind]
+    return [point for point in of_kind if np.isfinite(getattr(point, estimate).value)]
+
+
+def _note_lost(ax: Axes, curve: Curve, point: Pooled, found: Estimate, lost: str, place: float) -> None:
+    says = [point.verdict] if point.verdict in VERDICTS else []
+    told = ", ".join([lost, *says, counted(len(point.lines), "parent")])
+    values = {"line": curve.label, "kind": "fork", "fraction": point.first.fraction, "value": found.value}
+    values |= {"low": found.low, "high": found.high, "verdict": point.verdict, "parents": len(point.lines)}
+    values |= {"run": curve.run, "fork": point.first.fork} if curve.run else {}
+    text = f"{curve.label}, forked at {point.first.fraction:.0%}: {told}{_CLICK if curve.run else ''}"
+    add_note(ax, place, place, found.value, found.value, text, **values)
+
+
+def _draw_independent(ax: Axes, curves: Sequence[Curve], unit: Unit, estimate: str) -> None:
+    """What is lost between independent runs, a dotted line in the hue of each, and one name for all."""
+    known = [(curve, point) for curve in curves for point in _known(curve, "independent", estimate)]
+    for curve, point in known:
+        found = getattr(point, estimate)
+        ax.axhline(found.value, color=curve.hue, linestyle="dotted", linewidth=1)
+        text = f"{curve.label}: {lost_text(ESTIMATES[estimate], found, unit)} between independent runs"
+        values = {"line": curve.label, "kind": "independent", "value": found.value}
+        add_note(ax, 0.97, 1.0, found.value, found.value, text, **values)
+    if known:
+        ax.plot([], [], color=GREY, linestyle="dotted", linewidth=1, label="between independent runs")
+
+
+def plot_paths(curves: Sequence[Curve], like: LineResult, title: str = "", what: str = "return") -> Figure:
+    """A measure along the path of one fork point or control, as a share of what was learned.
+
+    A line for each run or group; 0 is the policy that acts at random, 1 the mean of the ends. Bands: 95 %, over parents
+    where there are several, else over episodes. like: a line of that fork point or control.
+    """
+    figure, ax = _one_panel()
+    shown = 0
+    for curve in curves:
+        point = next((point for point in curve.points if _is_same_place(point.first, like)), None)
+        profiles = [profile for profile in (point.profiles if point else ()) if profile.scale > 0]
+        if not profiles:
+            continue
+        shown += 1
+        mean, half = _pooled_path(profiles)
+        alphas, low, high = profiles[0].alphas, mean - half, mean + half
+        ax.plot(alphas, mean, color=curve.hue, marker=curve.marker, markersize=3, label=curve.label)
+        ax.fill_between(alphas, low, high, color=curve.hue, alpha=0.15, linewidth=0)
+        for a, m, bottom, top in zip(*(x.tolist() for x in (alphas, mean, low, high)), strict=True):
+            text = f"{curve.label}, alpha {a:.2f}: {m:.0%} (95 %: {bottom:.0%} to {top:.0%}) of what was learned"
+            values = {"line": curve.label, "alpha": a, "share": m, "low": bottom, "high": top}
+            add_note(ax, a, a, m, m, text, **values, parents=len(profiles))
+    if not shown:
+        raise InputError("none of these runs has this path, with ends that are better than chance")
+    ax.axhline(0, color="#aaaaaa", linestyle="dotted", linewidth=1, label="random policy")
+    alpha_axis(ax, "between the ends")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
+    ax.set_ylabel(f"{what}, % of what was learned")
+    return _with_legend(figure, ax, title)
+
+
+def _is_same_place(line: LineResult, other: LineResult) -> bool:
+    if line.kind != other.kind or line.fraction is None or other.fraction is None:
+        return line.kind == other.kind and line.fraction is other.fraction
+    return abs(line.fraction - other.fraction) < 1e-9
+
+
+def _pooled_path(profiles: Sequence[Profile]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean share (A,) of what was learned, and half of its interval."""
+    alike = [profile for profile in profiles if len(profile.alphas) == len(profiles[0].alphas)]
+    found = [profile.mean_and_half() for profile in alike]
+    shares = np.array([(mean - own.chance) / own.scale for (mean, _), own in zip(found, alike, strict=True)])
+    return interval_of_mean(shares) if len(shares) > 1 else (shares[0], found[0][1] / alike[0].scale)
+
+
+def plot_curves(curves: Sequence[Curve], column: str = "eval_return", title: str = "") -> Figure:
+    """A column of the logs of the runs over environment steps; of several seeds, the mean and a 95 % band."""
+    figure, ax = _one_panel()
+    called = {"eval_return": "return of evaluations"}.get(column, column.replace("_", " "))
+    for curve in curves:
+        logs = [log for log in curve.logs if column in log and np.isfinite(log[column]).any()]
+        if not logs:
+            continue
+        steps, values = _common_steps(logs, column)
+        mean, half = interval_of_mean(values) if len(logs) > 1 else (values[0], np.zeros(len(steps)))
+        ax.plot(steps, mean, color=curve.hue, marker=curve.marker, markersize=3, label=curve.label)
+        ax.fill_between(steps, mean - half, mean + half, color=curve.hue, alpha=0.15, linewidth=0)
+        for x, m, h in zip(*(values.tolist() for values in (steps, mean, half)), strict=True):
+            spread = f" (95 %: {_short(m - h)} to {_short(m + h)})" if len(logs) > 1 else ""
+            text = f"{curve.label}, step {x:,.0f}: {called} {_short(m)}{spread}"
+            numbers = {"env_steps": int(x), column: m}
+            numbers |= {"low": m - h, "high": m + h} if len(logs) > 1 else {}
+            add_note(ax, x, x, m, m, text, line=curve.label, **numbers, parents=len(logs))
+    if not ax.lines:
+        raise InputError(f"none of these runs has the {called} in its training log; of run_env, set --eval_freq")
+    steps_axis(ax)
+    ax.set_ylabel(called)
+    return _with_legend(figure, ax, title)
+
+
+def _short(number: float) -> str:
+    """With one decimal, or three digits of a small one."""
+    return f"{number:,.1f}" if abs(number) >= 10 else f"{number:.3g}"
+
+
+def _common_steps(logs: Sequence[Log], column: str) -> tuple[np.ndarray, np.ndarray]:
+    """The steps (S,) at which all of them have the column, and its values (parents, S)."""
+    found = [{s: v for s, v in zip(log["env_steps"], log[column], strict=True) if np.isfinite(v)} for log in logs]
+    steps = sorted(set.intersection(*map(set, found)))
+    return np.array(steps), np.array([[of_one[step] for step in steps] for of_one in found])
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def looks(num_curves: int) -> list[tuple[str, str]]:
+    """A hue and a marker for each of some curves."""
+    hues = list(HUES.values())
+    return [(hues[k % len(hues)], marker(k // len(hues))) for k in range(num_curves)]
+
+
+def marker(number: int) -> str:
+    """The marker of the n-th seed."""
+    return _MARKERS[number % len(_MARKERS)]
+
+
+def _one_panel() -> tuple[Figure, Axes]:
+    figure, axes = make_panels(1, 1, _WIDTH_IN, _HEIGHT_IN, 0.0)
+    return figure, axes[0, 0]
+
+
+def _with_legend(figure: Figure, ax: Axes, title: str) -> Figure:
+    """The figure with its title, and a legend below the axes in as many columns as have room."""
+    handles, labels = ax.get_legend_handles_labels()
+    labels = [wrapped(label, _WIDTH_IN / 2) for label in labels]
+    columns = max(1, min(len(labels), int((_WIDTH_IN + 0.6) / (0.6 + 0.08 * max(map(len, labels))))))
+    figure.set_figheight(_HEIGHT_IN + 0.2 * -(-len(labels) // columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
+    set_title(figure, title)
+    return figure

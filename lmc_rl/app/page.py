@@ -1,0 +1,459 @@
+"""The page of linear mode connectivity: what is chosen, its numbers and figures, and what a script saves."""
+
+import shlex
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+import numpy as np
+
+from lmc_rl.analysis.barrier import CONNECTED
+from lmc_rl.analysis.figures import plot_alignment, plot_instability, plot_lines, plot_parts
+from lmc_rl.analysis.report import as_markdown, percent, table_of
+from lmc_rl.analysis.results import Experiment, LineResult, by_group, pooled_groups, pooled_lines
+from lmc_rl.app.catalog import ALL, EVERY, ShownExperiment, find_experiments, load_shown
+from lmc_rl.app.figures import (
+    LOSS,
+    NATS,
+    NOT_MEASURED,
+    POINTS,
+    SHARE,
+    SHARE_OF_LOSS,
+    Curve,
+    Mark,
+    Unit,
+    curves_of,
+    looks,
+    lost_text,
+    marker,
+    plot_curves,
+    plot_episodes,
+    plot_lost,
+    plot_measures,
+    plot_paths,
+    plot_training,
+)
+from lmc_rl.config import names_of
+from mop.apps.export import Export
+from mop.apps.flags import parse
+from mop.apps.run_figures import Drawing, chosen, save_figures
+from mop.apps.view import View
+from mop.artifacts.run_paths import PLOTS_DIR
+from mop.common.cli import Parser
+from mop.common.errors import InputError
+from mop.plotting.style import counted
+
+RESULTS_DIR = "results"
+POOLED, EACH = "pooled", "each"  # words for how seeds are shown
+SEEDS = {"pooled, 95 % over parents": POOLED, "each by itself, 95 % over episodes": EACH}
+_MAX_CURVES = 18  # of a figure; more cannot be told apart
+
+
+class Several(NamedTuple):
+    """A figure of several runs."""
+
+    name: str  # of the file
+    title: str
+    unit: Unit | None = None  # of what is lost on lines, against the fork point
+    estimate: str = "barrier"
+    is_of_groups: bool = False  # a panel for each group, whose seeds are always pooled
+
+
+_SEVERAL = {  # main measure of the runs -> what is drawn of several
+    "return": (
+        Several("barrier", "chord barrier B", SHARE),
+        Several("instability", "instability I", SHARE, "instability"),
+        Several("side_by_side", "B and I, groups side by side", is_of_groups=True),
+        Several("paths", "return along the path"),
+        Several("curves", "learning curves"),
+    ),
+    "cross_entropy": (
+        Several("barrier", "barrier B, nats", NATS),
+        Several("instability", "instability I, nats", NATS, "instability"),
+        Several("share", "barrier B, % of what was learned", SHARE_OF_LOSS),
+        Several("success", "barrier of success, points", POINTS),
+        Several("parts", "rise by the part that moves", is_of_groups=True),
+        Several("side_by_side", "before and after alignment, groups side by side", is_of_groups=True),
+        Several("paths", "cross-entropy along the path"),
+        Several("curves", "learning curves"),
+    ),
+}
+
+
+def several_of(shown: ShownExperiment) -> dict[str, Several]:
+    """What can be drawn of several such runs, by name."""
+    return {several.name: several for several in _SEVERAL[shown.experiment.config.MAIN]}
+
+
+# --- what is chosen ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a page or a script shows."""
+
+    results_dir: str
+    shown: ShownExperiment
+    path: str  # the word of a fork or control, "" where there is none
+    several: tuple[ShownExperiment, ...]
+    part: str = ""  # a word of `ShownExperiment.parts`, "" where there is none
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags that choose the same again."""
+        words = [] if self.results_dir == RESULTS_DIR else ["--results_dir", self.results_dir]
+        words += ["--run", self.shown.word]
+        words += ["--fork", self.path] if self.path else []
+        words += ["--part", self.part] if self.part not in ("", EVERY) else []
+        return [*words, "--runs", *(other.word for other in self.several)]
+
+    @property
+    def line(self) -> LineResult:
+        """The chosen path, with all weights moving."""
+        if self.path not in self.shown.paths:
+            raise InputError(f"{self.shown.title} has no path yet")
+        return self.shown.paths[self.path]
+
+    @property
+    def measured(self) -> list[Experiment]:
+        """Those of the several runs that have a path."""
+        return [other.experiment for other in self.several if other.experiment.lines]
+
+    @property
+    def moving(self) -> str:
+        """The part whose barrier is shown."""
+        return ALL if self.part in ("", EVERY) else self.part
+
+    @property
+    def suffix(self) -> str:
+        """Of the names of files that depend on the part."""
+        return f"_{self.part}" if self.part not in ("", EVERY) else ""
+
+    @property
+    def path_file(self) -> str:
+        """The name of files of the chosen path."""
+        return (f"fork_{self.path}" if self.path.isdigit() else self.path) + self.suffix
+
+    @property
+    def path_title(self) -> str:
+        """The chosen path in words."""
+        line = self.line
+        return f"forked at {line.fraction:.0%}" if line.kind == "fork" else f"control: {line.kind}"
+
+    def part_words(self, part: str) -> str:
+        """What moves, in words."""
+        return next((called for called, word in part_names(self.shown).items() if word == part), "")
+
+    def several_file(self, figure: str, seeds: str) -> str:
+        """The name of the file of `draw_several`."""
+        is_of_groups = several_of(self.shown)[figure].is_of_groups
+        each = "" if seeds == POOLED or is_of_groups else "_each_seed"
+        return f"several_{figure}{'' if is_of_groups or figure == 'curves' else self.suffix}{each}"
+
+
+def path_names(shown: ShownExperiment) -> dict[str, str]:
+    """The name of each path on the page -> its word."""
+    names = {}
+    for word, line in shown.paths.items():
+        called = f"fork {word}, at {line.fraction:.0%}" if line.kind == "fork" else f"control: {word}"
+        names[f"{called} ({line.main.verdict})"] = word
+    return names
+
+
+def part_names(shown: ShownExperiment) -> dict[str, str]:
+    """The name of each part that can move along a line -> its word; none of `run_env`."""
+    called = {EVERY: "every part, over each other", ALL: "all weights", "ends": "input and head"}
+    called |= {"aligned": "all weights, to the aligned second end"}
+    return {called.get(word, word.replace("_", " ")): word for word in shown.parts}
+
+
+def choose_part(shown: ShownExperiment, asked: str | None) -> str:
+    """The word of a part: the one that is asked for, else the first."""
+    if asked is not None and asked not in shown.parts:
+        known = f"it has {', '.join(shown.parts)}" if shown.parts else "it has none"
+        raise InputError(f"--part: {shown.title} has no part {asked}; {known}")
+    return asked or next(iter(shown.parts), "")
+
+
+def choose_path(shown: ShownExperiment, asked: str | None) -> str:
+    """The word of a path: the one that is asked for, else the first fork with a path, else a control."""
+    if asked is not None and asked not in shown.paths:
+        raise InputError(f"--fork: {shown.title} has no path {asked}; it has {', '.join(shown.paths) or 'none yet'}")
+    return asked or next(iter(shown.paths), "")
+
+
+def default_runs(found: Mapping[str, str], word: str) -> list[str]:
+    """The words of the runs that are shown with one at first: those next to it, below the same environment."""
+    root = word.split("/")[:-2]
+    others = [other for other in found.values() if other.split("/")[:-2] == root and other != word]
+    return [word, *others][:_MAX_CURVES]
+
+
+def choose_runs(found: Mapping[str, str], asked: Sequence[str] | None, word: str) -> list[str]:
+    """The words of several runs: those that are asked for, else `default_runs`."""
+    for other in asked or ():
+        if other not in found.values():
+            raise InputError(f"there is no experiment {other}; there are {', '.join(found.values())}")
+    return list(asked) if asked else default_runs(found, word)
+
+
+def load_several(
+    results_dir: str, words: Sequence[str], like: ShownExperiment
+) -> tuple[tuple[ShownExperiment, ...], list[str]]:
+    """The experiments of these words, and what is wrong with those that cannot be shown with another one."""
+    several, problems = [], []
+    for word in words:
+        try:
+            other = load_shown(results_dir, word)
+            if other.is_rl != like.is_rl:
+                raise InputError(f"{other.title} is of another kind than {like.title}: they share no scale")
+            by_group(own.experiment for own in (*several, other) if own.experiment.lines)  # may raise
+            several.append(other)
+        except InputError as error:
+            problems.append(str(error))
+    return tuple(several), problems
+
+
+def runs_select(found: Mapping[str, str], word: str, view: View) -> tuple:
+    """A choice of several runs, with those of the address, else `default_runs`; and a line for each that is not there.
+
+    In the address, their words have commas between them.
+    """
+    import marimo as mo
+
+    default = default_runs(found, word)
+    asked = list(filter(None, view.words.get("runs", "").split(",")))
+    unknown = [f"there is no run {other!r:.60} here" for other in asked if other not in found.values()]
+    words = [other for other in asked if other in found.values()] or default
+    called = {other: name for name, other in found.items()}
+    select = mo.ui.multiselect(
+        dict(found),
+        [called[other] for other in words],
+        label="Runs",
+        full_width=True,
+        on_change=lambda picked: view.put("runs", ",".join(picked), ",".join(default)),
+    )
+    return select, unknown
+
+
+def link_to_fork(view: View) -> Callable[[Mapping], str]:
+    """For `show_figure`: from a fork point in a figure to its path; what else the address says stays."""
+
+    def address(values: Mapping) -> str:
+        if "fork" not in values or values["verdict"] == NOT_MEASURED:
+            return ""
+        run = {"run": values["run"]} if values.get("run") else {}
+        return "?" + urlencode({**view.words, **run, "fork": str(values["fork"])}, safe="/,")
+
+    return address
+
+
+# --- in numbers -------------------------------------------------------------------------------------------------------
+
+
+def facts(shown: ShownExperiment) -> list[tuple[str, str, str]]:
+    """The numbers of an experiment at first sight: value, name, remark."""
+    columns = {"eval_return": "return"} if shown.is_rl else {"success_rate": "success", "accuracy": "accuracy"}
+    what = "last evaluation" if shown.is_rl else "last episodes"
+    found = []
+    for column, name in columns.items():
+        values = shown.log.get(column, np.array([]))
+        if np.isfinite(values).any():
+            last = np.flatnonzero(np.isfinite(values))[-1]
+            number = f"{values[last]:,.1f}" if shown.is_rl else f"{values[last]:.1%}"
+            found.append((number, name, f"{what}, step {shown.log['env_steps'][last]:,.0f}"))
+    paths = shown.paths
+    if not shown.experiment.lines:
+        return found
+    if shown.is_rl:
+        chance = next(iter(paths.values())).main.chance
+        found.append((f"{chance:,.1f}", "random policy", "return by chance"))
+    found.append((_connected_from(shown.marks), "connected from", "and at every later fork point"))
+    for kind in ("independent", "self"):
+        if kind in paths:
+            share = percent(SHARE.of(paths[kind].main))
+            found.append((share, f"B, {kind}, %", f"control: {paths[kind].main.verdict}"))
+    return found
+
+
+def _connected_from(marks: Sequence[Mark]) -> str:
+    """The earliest fork point from which on every path is connected."""
+    first = None
+    for mark in reversed(marks):
+        if mark.verdict != CONNECTED:
+            break
+        first = mark
+    return "no fork point" if first is None else f"{first.fraction:.0%}"
+
+
+def as_table(choices: Choices) -> str:
+    """A Markdown table of the fork points and controls of several runs; those that differ in their seeds are pooled."""
+    return as_markdown(*table_of(pooled_groups(choices.measured, [choices.moving]))) if choices.measured else ""
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def curves_of_groups(choices: Choices, seeds: str, unit: Unit | None = None) -> list[Curve]:
+    """The curves of a figure of several runs: one for each group that differs in its seeds alone, or for each run.
+
+    unit: of what is lost; None: the share of what was learned. Runs of a group have its hue, and a marker each.
+    """
+    unit = unit or (SHARE if choices.shown.is_rl else SHARE_OF_LOSS)
+    shown_of = {id(other.experiment): other for other in choices.several}
+    groups = by_group(choices.measured)
+    if not groups:
+        raise InputError("choose at least one run that has walked along a path")
+
+    def curve(label: str, hue: str, sign: str, members: Sequence[Experiment], run: str = "") -> Curve:
+        points = [point.of(unit.measure, unit.is_share) for point in pooled_lines(members, [choices.moving])]
+        logs = [shown_of[id(member)].log for member in members]
+        return Curve(label, hue, sign, [point for point in points if point.is_known], logs, run)
+
+    names = names_of([members[0].config for members in groups])
+    curves = []
+    for name, members, (hue, of_group) in zip(names, groups, looks(len(groups)), strict=True):
+        if seeds == POOLED:
+            curves.append(curve(f"{name}, {counted(len(members), 'seed')}", hue, of_group, members))
+            continue
+        for number, member in enumerate(members):
+            label, word = f"{name}, seed {member.config.seed}", shown_of[id(member)].word
+            curves.append(curve(label, hue, marker(number), [member], word))
+    if len(curves) > _MAX_CURVES:
+        raise InputError(f"{len(curves)} lines cannot be told apart: choose at most {_MAX_CURVES} runs, or pool them")
+    return curves
+
+
+def drawings(choices: Choices) -> dict[str, Drawing]:
+    """Every figure of the chosen run and of several, by the name of its file."""
+    shown, found = choices.shown, {}
+    for curve in curves_of(shown.log):
+        about = f"The {curve.replace('_', ' ')} of the run over its training, with its fork points"
+        found[f"training_{curve}"] = Drawing(about, partial(draw_training, choices, curve))
+    for word, line in shown.paths.items():
+        called = f"fork {word}" if line.kind == "fork" else f"the control: {word}"
+        own = replace(choices, path=word)
+        about = f"The return of each episode along the line of {called}"
+        if shown.is_rl:
+            more = f"What else was measured along the line of {called}"
+            found[f"measures_{own.path_file}"] = Drawing(more, partial(draw_measures, own))
+        else:
+            about = f"What happens along the line of {called}, {choices.part_words(choices.part)}"
+        found[f"path_{own.path_file}"] = Drawing(about, partial(draw_path, own))
+    for several in several_of(shown).values():
+        for seeds in (POOLED,) if several.is_of_groups else (POOLED, EACH):
+            title = f"{several.title[0].upper()}{several.title[1:]}"
+            about = f"{title}, seeds {'pooled' if seeds == POOLED else 'each by itself'}"
+            draw = partial(draw_several, choices, several.name, seeds)
+            found[choices.several_file(several.name, seeds)] = Drawing(about, draw)
+    return found
+
+
+def draw_training(choices: Choices, curve: str):
+    """`plot_training` of the chosen run, with the children of the chosen fork."""
+    shown = choices.shown
+    if not shown.log:
+        raise InputError(f"{shown.title} has no training log yet")
+    fork = int(choices.path) if choices.path.isdigit() else None
+    return plot_training(shown.log, shown.marks, shown.children_of(choices.path), curve, fork, shown.title)
+
+
+def draw_path(choices: Choices):
+    """`plot_episodes` of the chosen path, of an imitation run `plot_lines`."""
+    title = f"{choices.shown.title}, {choices.path_title}"
+    if choices.shown.is_rl:
+        return plot_episodes(choices.line, title)
+    lines = choices.shown.lines_of(choices.path, choices.part)
+    if len(lines) > 1:
+        return plot_lines(lines, title)
+    (line,) = lines
+    said = []
+    for unit, more in ((NATS, ""), (POINTS, " of success")):
+        if unit.measure in line.profiles:
+            lost = lost_text("B", unit.of(line.profiles[unit.measure]), unit) + more
+            said.append(f"{line.verdict_of(unit.measure)}: {lost}" if line.has_verdict else lost)
+    return plot_lines(lines, f"{title}, {choices.part_words(choices.part)}, {'; '.join(said)}")
+
+
+def draw_measures(choices: Choices):
+    """`plot_measures` of the chosen path."""
+    return plot_measures(choices.line, f"{choices.shown.title}, {choices.path_title}")
+
+
+def draw_several(choices: Choices, figure: str, seeds: str):
+    """One of `several_of`."""
+    several, is_rl = several_of(choices.shown)[figure], choices.shown.is_rl
+    if several.is_of_groups:
+        return _draw_groups(choices, figure)
+    curves = curves_of_groups(choices, seeds, several.unit)
+    if figure == "curves":
+        return plot_curves(curves, "eval_return" if is_rl else LOSS)
+    if figure == "paths":
+        what = "return" if is_rl else "cross-entropy below chance"
+        return plot_paths(curves, choices.line, choices.path_title, what)
+    moving = "" if is_rl else choices.part_words(choices.moving)
+    if not any(curve.points for curve in curves):
+        raise InputError(f"no line on which {moving} moves was played in worlds; see --played_parts of run_mop")
+    return plot_lost(curves, several.unit, several.estimate, moving)
+
+
+def _draw_groups(choices: Choices, figure: str):
+    """A panel for each group of runs that differ in their seeds alone."""
+    words = [ALL, "aligned"] if figure == "side_by_side" else None
+    groups = pooled_groups(choices.measured, words)
+    forked = {name: own for name, own in groups.items() if any(point.first.kind == "fork" for point in own)}
+    if not forked:
+        raise InputError("choose at least one run with a fork point that was measured")
+    if figure == "parts":
+        return plot_parts(forked)
+    return (plot_instability if choices.shown.is_rl else plot_alignment)(forked)
+
+
+# --- saving -----------------------------------------------------------------------------------------------------------
+
+
+def folder_of(args: Namespace, choices: Choices) -> Path:
+    """Where the figures of the chosen run go."""
+    return Path(args.plots_dir) / "lmc" / choices.shown.word
+
+
+def caption_of(args: Namespace, choices: Choices, name: str, about: str, export: Export) -> str:
+    """The caption of a figure, in lines; the last but one is what makes it again."""
+    words = ["python", "lmc_viz.py", *choices.flags, "--only", name, *export.flags]
+    words += [] if args.plots_dir == PLOTS_DIR else ["--plots_dir", args.plots_dir]
+    named = choices.several if name.startswith("several_") else (choices.shown,)
+    lines = [f"{about.rstrip('.')}."]
+    lines += [f"Run: {shown.title} ({shown.word}), {_describe(shown)}." for shown in named]
+    return "\n".join([*lines, f"Command: {shlex.join(words)}"])
+
+
+def _describe(shown: ShownExperiment) -> str:
+    config = shown.experiment.config
+    parts = [config.size]
+    if config.fork_points:
+        parts.append(f"{config.alpha_points:,} policies along each line")
+        parts.append(f"{counted(config.num_eval_episodes, 'episode')} of each")
+    return ", ".join(parts)
+
+
+def save_as_script(parser: Parser) -> None:
+    """The app as a script: save every figure of a run and of several, or those that --only names."""
+    args = parse(parser)
+    found = find_experiments(args.results_dir)
+    (word,) = choose_runs(found, [args.run] if args.run else None, next(iter(found.values())))[:1]
+    shown = load_shown(args.results_dir, word)
+    several, problems = load_several(args.results_dir, choose_runs(found, args.runs, word), shown)
+    for problem in [*problems, *([f"{shown.title}: {shown.note}"] if shown.note else [])]:
+        print(f"note: {problem}")
+    choices = Choices(args.results_dir, shown, choose_path(shown, args.fork), several, choose_part(shown, args.part))
+    available, export = drawings(choices), Export(args.format, args.width)
+    save_figures(
+        chosen(available, args.only),
+        folder_of(args, choices),
+        export,
+        lambda name: caption_of(args, choices, name, available[name].about, export),
+    )

@@ -1,0 +1,150 @@
+"""What an experiment asks of a kind of learner: runs that can be forked, and measures of the lines between policies."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from lmc_rl.analysis.results import ExperimentPaths, pair_name
+from lmc_rl.config import ExperimentConfig
+from mop.artifacts.checkpoints import save_training_state
+from mop.training.loop import Trainable
+
+Config = TypeVar("Config", bound=ExperimentConfig)
+
+
+@dataclass(frozen=True)
+class PolicyPair:
+    """Two policies in files; kind random: the policy that acts at random, which has none."""
+
+    kind: str  # fork, self, independent, other, random
+    fork: int | None = None
+    children: tuple[int, int] | None = None  # of that fork, from 1 on
+    first: Path | None = None
+    second: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return pair_name(self.kind, self.fork, self.children)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """How rows name it."""
+        return {"kind": self.kind, "fork": self.fork, "children": list(self.children) if self.children else None}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line between two policies on which a part of the weights moves."""
+
+    pair: PolicyPair
+    part: str = "all"
+    is_aligned: bool = False  # whether the second end is the aligned one
+    is_played: bool = True
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """How rows name it."""
+        return self.pair.identity | {"part": self.part, "aligned": self.is_aligned}
+
+
+class WorkItem(Protocol):
+    """Rows of a file that are measured at once, in this process or in another."""
+
+    @property
+    def num_rows(self) -> int:
+        """Known before they are measured, so that a file that was cut off can be continued."""
+        ...
+
+    def prepare(self) -> None:
+        """Do once what several processes would do each."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Measure."""
+        ...
+
+
+class Learner(Generic[Config]):
+    """A kind of learner with the settings and files of an experiment; it can be sent to another process."""
+
+    PACKAGES: ClassVar[tuple[str, ...]]  # whose versions config.json names
+    DRAWN: ClassVar[tuple[str, ...]]  # kinds of trainings whose curve is drawn; of the others the log is enough
+
+    def __init__(self, config: Config, paths: ExperimentPaths):
+        self.config, self.paths = config, paths
+
+    @classmethod
+    def prepare(cls, config: Config) -> Config:
+        """The settings with what this machine decides. Refuses what cannot be trained, before anything is written."""
+        raise NotImplementedError
+
+    def check_teaching(self) -> None:
+        """Refuse a task that cannot be learned, where finding out takes seconds."""
+
+    @property
+    def snapshots(self) -> dict[int, Path]:
+        """Where in the training the parent leaves its state."""
+        return {step: self.paths.snapshot(fork) for fork, step in enumerate(self.config.fork_steps)}
+
+    # --- training ---
+
+    @property
+    def trains_forks_together(self) -> bool:
+        """Whether the children of a fork are one run."""
+        return False
+
+    def parent(self) -> Trainable:
+        """The run that is forked. It leaves a snapshot at each fork; apart from that it learns as one without forks."""
+        raise NotImplementedError
+
+    def independent(self) -> Trainable:
+        """A run from other weights."""
+        raise NotImplementedError
+
+    def fork(self, fork: int, child: int) -> Trainable:
+        """A child, from 1 on, that continues from the snapshot of a fork with noise of its own."""
+        raise NotImplementedError
+
+    def fork_together(self, fork: int) -> Trainable:
+        """All children of a fork as one run, where `trains_forks_together`."""
+        raise NotImplementedError
+
+    def train(self, run: Trainable, folder: Path, label: str, saved: Mapping | None, on_save: Callable) -> None:
+        """Train a run to its end, by `mop.training.loop.drive`."""
+        raise NotImplementedError
+
+    def report(self, run: Trainable) -> str:
+        """How a trained run ended, in words."""
+        raise NotImplementedError
+
+    # --- lines ---
+
+    def lines(self, pair: PolicyPair) -> list[Line]:
+        """The lines between two policies that are measured."""
+        return [Line(pair)]
+
+    def measures(self, lines: Sequence[Line]) -> Iterator[tuple[str, Any]]:
+        """Name and value of what is measured once for the lines between two policies; also writes an aligned end."""
+        raise NotImplementedError
+
+    def work(self, lines: Sequence[Line]) -> dict[str, list[WorkItem]]:
+        """What is measured at each alpha and episode of all lines of an experiment: name of a file -> its pieces."""
+        raise NotImplementedError
+
+
+class SnapshotsAtForks:
+    """Mixin of a run that is forked: it writes its state when it comes to a fork, and learns as one without forks."""
+
+    snapshots: Mapping[int, Path] = {}  # position -> file
+
+    @property
+    def position(self) -> int:
+        """How far the run is, in what `fork_steps` counts."""
+        raise NotImplementedError
+
+    def step_update(self) -> dict[str, float]:
+        """Write the state where a fork is; then an update."""
+        if self.position in self.snapshots:
+            save_training_state(self.snapshots[self.position], self.state())
+        return super().step_update()

@@ -1,0 +1,98 @@
+"""Symmetries of pathways policies: they keep the function, and alignment finds them again."""
+
+import pytest
+import torch
+from torch import nn
+
+from lmc_rl.alignment import MISSION, PolicyStructure, Symmetry, align, transformed
+from lmc_rl.learners.imitation import as_checkpoint
+from mixture_of_experts import GRUPolicy, MixtureOfExpertsPolicy
+from mop.training.devices import choose_device
+
+POLICIES = {
+    "skips": lambda: MixtureOfExpertsPolicy(intermediate_dim=24, lang_dim=6, router_hidden_size=16),
+    "norm": lambda: MixtureOfExpertsPolicy(intermediate_dim=24, lang_dim=6, router_hidden_size=16, residual=True),
+    "equal experts, no skip between": lambda: MixtureOfExpertsPolicy(
+        intermediate_dim=24, lang_dim=6, router_hidden_size=16, expert_hidden_sizes=[[8, 8, 0, 0], [12, 12], [0, 4, 4]]
+    ),
+    "baseline": lambda: GRUPolicy(intermediate_dim=24, lang_dim=6, gru_hidden_size=16),
+}
+
+
+def random_policy(name: str, seed: int = 0) -> tuple[nn.Module, nn.Linear, dict]:
+    """An untrained policy, its mission projection, and a copy of their weights, float64."""
+    torch.manual_seed(seed)
+    policy, mission = POLICIES[name]().double(), nn.Linear(20, 6).double()
+    named = {**policy.state_dict(), **{f"{MISSION}{key}": value for key, value in mission.state_dict().items()}}
+    return policy, mission, {key: value.clone() for key, value in named.items()}
+
+
+@torch.no_grad()
+def logits(name: str, weights: dict) -> torch.Tensor:
+    """What the plain equations answer to a fixed sequence, (T, N, A)."""
+    policy, mission, _ = random_policy(name)
+    checkpoint = as_checkpoint({}, weights)
+    policy.load_state_dict(checkpoint["policy_state_dict"])
+    mission.load_state_dict(checkpoint["lang_proj_state_dict"])
+    torch.manual_seed(1)
+    obs, lang = torch.randn(10, 4, 152).double(), mission(torch.randn(10, 4, 20).double())
+    return policy.forward_encoded(policy.encode(obs, lang), policy.initial_hidden(4).double())[0]
+
+
+def middle(first: dict, second: dict) -> dict:
+    return {key: torch.lerp(value, second[key], 0.5) for key, value in first.items()}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As every command sets it: matrices are small."""
+    choose_device("cpu")
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_symmetry_keeps_the_function_and_alignment_undoes_it(name):
+    """The line to a transformed copy leaves the function; the line to the aligned copy does not."""
+    _, _, weights = random_policy(name)
+    expected = logits(name, weights)
+    symmetry = Symmetry.random(PolicyStructure(weights), seed=3)
+    other = transformed(weights, symmetry, PolicyStructure(weights))
+    assert other.keys() == weights.keys()
+    assert (logits(name, other) - expected).abs().max() < 1e-10
+    assert (logits(name, middle(weights, other)) - expected).abs().max() > 0.01
+    found = align(weights, other)
+    assert found.distance_before > 5 and found.distance_after < 1e-4
+    for place in (middle(weights, found.weights), found.weights):
+        assert (logits(name, place) - expected).abs().max() < 1e-10
+    if name.startswith("equal"):
+        assert found.summary()["moved_experts"] > 0
+
+
+def test_signs_move_candidates_and_states_alone():
+    """One unit with the other sign, by hand: gates keep their rows, candidate, state and read-out change sign."""
+    _, _, weights = random_policy("skips")
+    symmetry, gru = Symmetry.identity(PolicyStructure(weights)), "moe_layers.0.router.gru"
+    sign = torch.eye(16, dtype=torch.float64)
+    sign[2, 2] = -1
+    symmetry.units[gru] = (torch.eye(16, dtype=torch.float64), sign)
+    moved = transformed(weights, symmetry, PolicyStructure(weights))
+    rows = [16 * 2 + 2]  # of the candidate gate
+    kept = [row for row in range(48) if row not in rows]
+    for key in ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0"):
+        assert torch.equal(moved[f"{gru}.{key}"][kept], weights[f"{gru}.{key}"][kept])
+        assert torch.equal(moved[f"{gru}.{key}"][rows], -weights[f"{gru}.{key}"][rows])
+    fc = "moe_layers.0.router.fc.weight"
+    assert torch.equal(moved[fc][:, 2], -weights[fc][:, 2]) and torch.equal(moved[fc][:, 3], weights[fc][:, 3])
+    changed = {key for key, value in moved.items() if not torch.equal(value, weights[key])}
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    assert changed == {fc, *(f"{gru}.{key}" for key in names)}
+
+
+def test_a_copy_is_aligned_as_it_is_and_a_frozen_mission_stays():
+    _, _, weights = random_policy("skips")
+    found = align(weights, {key: value.clone() for key, value in weights.items()}).summary()
+    assert found == {name: 0 for name in found}
+    _, _, other = random_policy("skips", seed=1)
+    other |= {key: weights[key].clone() for key in weights if key.startswith(MISSION)}
+    found = align(weights, other)
+    assert found.summary()["mission_turn"] == 0 and 0 < found.distance_after < found.distance_before
+    assert (logits("skips", found.weights) - logits("skips", other)).abs().max() < 1e-10
