@@ -45,7 +45,7 @@ from mop.evaluation.evaluate import encoder_for
 from mop.statistics.information import effective_number
 from mop.statistics.permutation import permute_within
 from mop.training.policies import build_policy
-from mop.training.teacher_forcing import force
+from mop.training.teacher_forcing import teacher_force
 from studies.claims_report import COMMANDS, DIFFICULTY, FOLDER, PAIRS, UNTRAINED, VALUES, write_report
 from studies.experiments import ROOT, RUNS, Training, check_commands, run_stage, train_missing
 
@@ -231,7 +231,7 @@ def route(checkpoint: dict, inputs: Inputs) -> np.ndarray:
     """Router weights (S, G) of a policy that is shown the bot's episodes, its memory carried."""
     encoder, parts = encoder_for(checkpoint, None), []
     for of_task in inputs.trajectories.values():
-        routing = force(checkpoint, of_task, encoder).routing
+        routing = teacher_force(checkpoint, of_task, encoder).routing
         parts.append(stacked([weights.transpose(0, 1)[_known(of_task)].double().numpy() for weights in routing]))
     return np.concatenate(parts)
 

@@ -37,7 +37,7 @@ from mop.training.imitation import ImitationRun
 from mop.training.loop import STATE_NAME, drive
 from mop.training.policies import policy_from_checkpoint
 from mop.training.states import check_state
-from mop.training.teacher_forcing import force, mean_over_steps
+from mop.training.teacher_forcing import teacher_force, mean_over_steps
 
 PLAY_SEEDS = 1_000_000  # the worlds that are played begin here
 _cached_encoder = functools.lru_cache(load_encoder)
@@ -281,7 +281,7 @@ class TrajectoryLoss:
         encoder = encoder_for(as_checkpoint(first.config, first.weights))
 
         def forced_at(alpha: float):
-            return force(on_line(first, second, self.line.part, alpha), seen, encoder)
+            return teacher_force(on_line(first, second, self.line.part, alpha), seen, encoder)
 
         ends, rows = (forced_at(0.0).routing, forced_at(1.0).routing), []
         for alpha in alphas_of(self.alpha_points).tolist():

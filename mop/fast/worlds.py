@@ -19,53 +19,8 @@ from mop.envs.geometry import DIRECTIONS
 from mop.fast.grid import flood
 
 
-class FastRandom:
-    """The random numbers that world generation draws, in Python: the same as NumPy's generator, six times as fast.
-
-    Integers by Lemire's method ("Fast random integer generation in an interval", 2019) on halves of 64-bit words, the
-    lower half first, and floats from the upper 53 bits, as `numpy.random.Generator` over PCG64 makes them.
-    """
-
-    def __init__(self, bit_generator: np.random.PCG64):
-        self._draw, self._words, self._half = bit_generator.random_raw, [], None
-
-    def _word(self) -> int:
-        if not self._words:
-            self._words = self._draw(64).tolist()[::-1]
-        return self._words.pop()
-
-    def _half_word(self) -> int:
-        if self._half is not None:
-            half, self._half = self._half, None
-            return half
-        word = self._word()
-        self._half = word >> 32
-        return word & 0xFFFFFFFF
-
-    def integers(self, low: int, high: int) -> np.int64:
-        """Uniform in [low, high), at most 2**32 - 1 values; an np.int64, as a level compares its draws by `is`."""
-        count = int(high) - int(low)
-        if count == 1:
-            return np.int64(low)
-        product = self._half_word() * count
-        if product & 0xFFFFFFFF < count:
-            while product & 0xFFFFFFFF < (2**32 - count) % count:
-                product = self._half_word() * count
-        return np.int64(low + (product >> 32))
-
-    def uniform(self, low: float, high: float) -> float:
-        """Uniform in [low, high)."""
-        return low + (high - low) * ((self._word() >> 11) * 2.0**-53)
-
-
 class FastLevel:
-    """What `make_env` mixes into the classes of its environments."""
-
-    def reset(self, *, seed: int, **kwargs):
-        """Begin world `seed`."""
-        self._np_random = FastRandom(np.random.PCG64(seed))
-        self._rand_int = self._np_random.integers  # the most frequent call, without its detours
-        return super().reset(**kwargs)
+    """Fast methods that `make_env` mixes into the classes of its environments."""
 
     @property
     def front_pos(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""How the episodes of a training run ended: counters since its beginning, and rates over the latest episodes."""
+"""Outcomes of the episodes of a training run: counters since its beginning, and rates over the latest episodes."""
 
 import math
 from collections import deque
@@ -13,7 +13,7 @@ from mop.envs.vector_env import StepArrays
 RECENT_EPISODES = 100  # the rates are over so many
 
 
-class EpisodeTally:
+class EpisodeStats:
     """Counters of episodes and of the bot's failures. Episodes that ended by a failure do not count in the rates."""
 
     def __init__(self, num_envs: int):
@@ -68,7 +68,7 @@ class EpisodeTally:
         return rates | turns | {"counts": dict(self.counts)}
 
     def load_state(self, state: dict, has_teacher: bool) -> None:
-        """Go on from what `state()` returned; other keys are left alone.
+        """Restore what `state()` returned; other keys are ignored.
 
         has_teacher: whether the bot acts at all in this run; an older state does not tell in which episodes it did.
         """
@@ -80,38 +80,38 @@ class EpisodeTally:
         self.counts = dict(state["counts"])
 
 
-class Tallies(EpisodeTally):
-    """A tally of all slots and, where they are of several tasks, one of the slots of each."""
+class TaskStats(EpisodeStats):
+    """Statistics of all slots and, where they are of several tasks, of the slots of each."""
 
     def __init__(self, num_envs: int, tasks: Sequence[TaskSlots]):
         super().__init__(num_envs)
         slots = [range(num_envs)[task.slots] for task in tasks]
-        self.by_task = [(task, EpisodeTally(len(of_task))) for task, of_task in zip(tasks, slots, strict=True)]
+        self.by_task = [(task, EpisodeStats(len(of_task))) for task, of_task in zip(tasks, slots, strict=True)]
         self.by_task = self.by_task if len(tasks) > 1 else []
 
     def reset(self, arrays: StepArrays) -> None:
         super().reset(arrays)
-        for task, tally in self.by_task:
-            tally.reset(arrays.of(task.slots))
+        for task, stats in self.by_task:
+            stats.reset(arrays.of(task.slots))
 
     def add(self, arrays: StepArrays, bot_acts: np.ndarray) -> None:
         super().add(arrays, bot_acts)
-        for task, tally in self.by_task:
-            tally.add(arrays.of(task.slots), bot_acts[:, task.slots])
+        for task, stats in self.by_task:
+            stats.add(arrays.of(task.slots), bot_acts[:, task.slots])
 
     def summary(self) -> dict[str, float]:
-        """As of one tally, and of each task `success_rate_<name>`, of its own latest episodes."""
-        rates = {f"success_rate_{task.name}": tally.summary()["success_rate"] for task, tally in self.by_task}
+        """As of one `EpisodeStats`, and of each task `success_rate_<name>`, of its own latest episodes."""
+        rates = {f"success_rate_{task.name}": stats.summary()["success_rate"] for task, stats in self.by_task}
         return super().summary() | rates
 
     def state(self) -> dict:
-        by_task = {"by_task": {task.task_id: tally.state() for task, tally in self.by_task}}
+        by_task = {"by_task": {task.task_id: stats.state() for task, stats in self.by_task}}
         return super().state() | (by_task if self.by_task else {})
 
     def load_state(self, state: dict, has_teacher: bool) -> None:
         super().load_state(state, has_teacher)
-        for task, tally in self.by_task:
-            tally.load_state(state["by_task"][task.task_id], has_teacher)
+        for task, stats in self.by_task:
+            stats.load_state(state["by_task"][task.task_id], has_teacher)
 
 
 def _mean(values: Collection[float]) -> float:

@@ -24,8 +24,8 @@ from mop.envs.babyai import MINIGRID_VERSION, NO_LABEL
 from mop.envs.missions import MissionEncoder
 from mop.training import execution, imitation_log
 from mop.training.copies import copied_to_cpu
-from mop.training.episode_stats import Tallies
-from mop.training.loss import ComplexityPrice, loss_of_tasks
+from mop.training.episode_stats import TaskStats
+from mop.training.loss import ComplexityPenalty, loss_of_tasks
 from mop.training.memory import check_memory
 from mop.training.policies import build_policy
 from mop.training.replay import Batch, Replay
@@ -33,7 +33,7 @@ from mop.training.states import check_state
 from mop.training.unroll import Rollouts, Unroll
 
 
-class Decline(NamedTuple):
+class LinearDecay(NamedTuple):
     """A number that is `first` up to update `start`, and falls linearly to 0 in update `end`."""
 
     first: float
@@ -80,13 +80,13 @@ class ImitationRun:
         check_memory(config, encoder.dim)
         self.config, self.encoder, self.device = config, encoder, device
         self.stream_seed: int = config["seed"]
-        self.price = ComplexityPrice(
+        self.penalty = ComplexityPenalty(
             config["lpc_alpha"], config["normalize_lpc"], config["lpc_eps"], config["lpc_detach"]
         )
         scheduled = config["scheduled_updates"]
-        self._bot_shares = Decline(1.0, 0, config["teacher_mix"] * scheduled)
+        self._bot_shares = LinearDecay(1.0, 0, config["teacher_mix"] * scheduled)
         falls = (1.0 - config["lr_decay"]) * scheduled if config["lr_decay"] else math.inf
-        self._lrs = Decline(config["lr"], falls, scheduled)
+        self._lrs = LinearDecay(config["lr"], falls, scheduled)
         self._max_grad_norm = config["grad_clip"] or math.inf
         self._num_replayed, self._steps_of_update = config["replay"], config["unroll_len"] * config["num_envs"]
         with torch.random.fork_rng(devices=[]):
@@ -106,7 +106,7 @@ class ImitationRun:
         self.hidden = torch.from_numpy(self.rollouts.hidden)  # on the CPU, where the student acts
         self.replay = Replay(config["replay_size"])
         self.update = 0
-        self.tally = Tallies(config["num_envs"], self.tasks)
+        self.tally = TaskStats(config["num_envs"], self.tasks)
         self._is_started = False
 
     def step_update(self) -> dict[str, float]:
@@ -152,7 +152,7 @@ class ImitationRun:
         lang = self.lang_proj(self.encoder.embed(batch.missions).to(self.device))[mission]
         logits, routing, _ = self._run(obs, lang, first_hidden, keep)
         lpc = compute_lpc(routing, self.policy.expert_hidden_sizes)
-        loss, cross_entropies = loss_of_tasks(logits, labels, lpc, self.tasks, self.price)
+        loss, cross_entropies = loss_of_tasks(logits, labels, lpc, self.tasks, self.penalty)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         (group,) = self.optimizer.param_groups
@@ -228,11 +228,13 @@ class ImitationRun:
         num_layers = len(self.policy.expert_hidden_sizes)
         skip_shares = [measures.get(f"skip_share_{layer}", 0.0) for layer in range(num_layers)]
         texts = {
-            "collapse": imitation_log.collapse(skip_shares, measures["lpc"], self.config["residual"], self.price.alpha)
+            "collapse": imitation_log.collapse(
+                skip_shares, measures["lpc"], self.config["residual"], self.penalty.alpha
+            )
         }
         for name in [task.name for task in self.tasks] if len(self.tasks) > 1 else [""]:
             entropy, lpc = (measures[imitation_log.column(what, name)] for what in ("cross_entropy", "lpc"))
-            text = imitation_log.reward_for_errors(entropy, lpc, self.price)
+            text = imitation_log.reward_for_errors(entropy, lpc, self.penalty)
             texts[f"errors {name}"] = text and (f"of {name}, {text}" if name else text)
         return {kind: text for kind, text in texts.items() if text is not None}
 

@@ -10,7 +10,7 @@ import pandas as pd
 from mop.envs.teacher import FAILURE_KINDS
 from mop.training.episode_stats import RECENT_EPISODES
 from mop.training.log import Columns, Row
-from mop.training.loss import ComplexityPrice
+from mop.training.loss import ComplexityPenalty
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,14 +102,14 @@ def _plot(table: pd.DataFrame, label: str) -> "Figure":
 COLUMNS = Columns(("env_steps",), {"steps_per_s": "env_steps"}, bar_text, closing_lines, _plot)
 
 
-def reward_for_errors(cross_entropy: float, lpc: float, price: ComplexityPrice) -> str | None:
+def reward_for_errors(cross_entropy: float, lpc: float, penalty: ComplexityPenalty) -> str | None:
     """The warning that a rise of the cross-entropy now lowers the loss.
 
     If gradients flow through the denominator, this is so below cross-entropy = sqrt(alpha x LPC) - eps. lpc: the mean.
     """
-    if not price.normalize or price.detach or price.alpha == 0.0:
+    if not penalty.normalize or penalty.detach or penalty.alpha == 0.0:
         return None
-    threshold = math.sqrt(price.alpha * lpc) - price.eps
+    threshold = math.sqrt(penalty.alpha * lpc) - penalty.eps
     if cross_entropy >= threshold:
         return None
     return (

@@ -1,4 +1,4 @@
-"""Unrolls of earlier updates, to be learned from again: the aggregated data of DAgger, bounded in size.
+"""Replay of earlier unrolls: the aggregated data of DAgger, bounded in size.
 
 Ross, Gordon and Bagnell (2011), "A Reduction of Imitation Learning and Structured Prediction to No-Regret Online
 Learning". Axis letters: K unrolls kept, T steps, N environments, O numbers of an observation, S hidden units.
@@ -15,13 +15,13 @@ from mop.training.unroll import Unroll
 
 
 class Batch(NamedTuple):
-    """What one optimiser step learns from."""
+    """Data of one optimiser step."""
 
     obs: Tensor  # (T, N, O) float32, or integers of fewer bits
     label: Tensor  # (T, N) integers, NO_LABEL where the teacher is silent
     keep: Tensor  # (T, N) bool: False where an episode begins
     mission: Tensor  # (T, N) integers, index into `missions`
-    first_hidden: Tensor  # (N, S) float32, the student's memory when it acted
+    first_hidden: Tensor  # (N, S) float32, the student's hidden state when it acted
     missions: list[str]
 
     @classmethod
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
         return cls(*map(torch.from_numpy, arrays), first_hidden, unroll.missions)
 
 
-# Small types for what is kept: observations are integers below 256, an unroll has fewer missions than 2^31.
+# Small types of stored batches: observations are integers below 256, an unroll has fewer missions than 2^31.
 KEPT_AS = {"obs": torch.uint8, "label": torch.int8, "keep": torch.bool, "mission": torch.int32}
 KEPT_AS |= {"first_hidden": torch.float32}
 
@@ -62,7 +62,7 @@ class Replay:
         return stacked | {"missions": [list(batch.missions) for batch in self._batches]}
 
     def load_state(self, state: dict) -> None:
-        """Go on with the batches that `state()` returned, in place of one's own."""
+        """Restore the buffer from `state()`."""
         self._batches.clear()
         for k, missions in enumerate(state.get("missions", ())):
             kept = {name: state[name][k].clone() for name in KEPT_AS}

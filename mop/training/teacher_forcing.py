@@ -1,4 +1,4 @@
-"""Teacher forcing: what a policy answers where the bot has been, through its own memory.
+"""Teacher forcing: a policy answers along trajectories of the bot, with its own hidden state.
 
 Axis letters: T steps, E trajectories, L layers, E_l experts of a layer.
 """
@@ -19,8 +19,8 @@ from mop.training.execution import run
 from mop.training.policies import policy_from_checkpoint
 
 
-class Forced(NamedTuple):
-    """A policy that saw the bot's trajectories: means over the steps of each, (E,) float64."""
+class TeacherForced(NamedTuple):
+    """Answers of a policy along the bot's trajectories: means over the steps of each, (E,) float64."""
 
     cross_entropy: np.ndarray  # nats of the bot's actions
     accuracy: np.ndarray  # share of steps in which the likeliest action is the bot's
@@ -29,8 +29,8 @@ class Forced(NamedTuple):
 
 
 @torch.no_grad()
-def force(checkpoint: Mapping, trajectories: Trajectories, encoder: MissionEncoder) -> Forced:
-    """What a policy answers along trajectories of the bot, through its recurrence; nothing of it is random."""
+def teacher_force(checkpoint: Mapping, trajectories: Trajectories, encoder: MissionEncoder) -> TeacherForced:
+    """Run a policy along trajectories of the bot, through its recurrence; nothing is random."""
     policy, lang_proj = policy_from_checkpoint(checkpoint)
     labels, obs = trajectories.labels, trajectories.obs
     lang = lang_proj(encoder.embed(trajectories.missions)).expand(len(obs), -1, -1)
@@ -42,7 +42,7 @@ def force(checkpoint: Mapping, trajectories: Trajectories, encoder: MissionEncod
         (logits.argmax(-1) == labels).double(),
         compute_lpc([weights.double() for weights in routing], policy.expert_hidden_sizes),
     )
-    return Forced(*(mean_over_steps(value, known) for value in values), routing)
+    return TeacherForced(*(mean_over_steps(value, known) for value in values), routing)
 
 
 def mean_over_steps(values: Tensor, known: Tensor) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""The student acts, or the bot in its place, in the student's worlds, here or in worker processes with its weights.
+"""Unrolls: the student, or the bot in its place, acts in N environments, here or in worker processes.
 
-A whole unroll is one command to a worker, not one for each step: nothing waits for the slowest world but at its end.
-Axis letters: T steps of an unroll, N environments, O numbers of an observation, S hidden units, P weights.
+A whole unroll is one command to a worker, not one for each step, so that workers wait for each other once an unroll.
+Axis letters: T steps of an unroll, N environments, O numbers of an observation, S hidden units.
 """
 
 import functools
@@ -25,7 +25,7 @@ Embed = Callable[[str], np.ndarray]  # a mission -> its embedding (mission_dim,)
 
 @dataclass
 class Unroll:
-    """What the student saw and did in T steps. Arrays are overwritten by the next unroll."""
+    """T steps of the student in N environments. Arrays are overwritten by the next unroll."""
 
     steps: StepArrays  # (T, N, ...): obs and label before step t, the other fields after it
     keep: np.ndarray  # (T, N) bool: False where step t is the first of an episode
@@ -34,20 +34,20 @@ class Unroll:
 
 
 class Student(Protocol):
-    """What acts in the worlds, without its weights: `policy.PolicyShape`, or `fast.PlainStudent` without workers."""
+    """A policy that acts in the worlds: `mop.fast.policy_step.PolicyShape`, or `execution.PlainStudent`."""
 
     hidden_size: int  # S
     layout: Layout  # the memory that holds its weights
 
     def attach(self, memory: dict[str, np.ndarray]):
-        """What has `step` and `project`, as `policy.CompiledPolicy`, with the weights of that memory."""
+        """The policy with `step` and `project`, as `execution.PlainStudent`, and the weights of that memory."""
 
 
 class Rollouts:
     """A student in a vector environment, in which it acts by itself.
 
-    `env` (BabyAIVectorEnv) has the worlds, `student` the weights, `hidden` (N, S) float32 the state of the student's
-    memory, and `bot_acts` (T, N) bool says at which steps of an unroll the bot's label is taken instead of the
+    `env` (BabyAIVectorEnv) has the worlds, `student` the weights, `hidden` (N, S) float32 the student's hidden
+    state, and `bot_acts` (T, N) bool says at which steps of an unroll the bot's label is taken instead of the
     student's action, where there is one. All may be written between unrolls. Results do not depend on `num_workers`.
     """
 

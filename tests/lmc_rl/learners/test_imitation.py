@@ -39,7 +39,7 @@ from mop.envs.missions import load_encoder
 from mop.envs.trajectories import Trajectories, bot_trajectories
 from mop.plotting.hover import values_of
 from mop.training.imitation import ImitationRun
-from mop.training.teacher_forcing import force
+from mop.training.teacher_forcing import teacher_force
 
 OF_RUN = {name.removeprefix("--"): value for name, value in zip(TINY_FLAGS[::2], TINY_FLAGS[1::2], strict=True)}
 TINY = OF_RUN | {
@@ -116,8 +116,13 @@ def test_measures_are_those_of_the_plain_equations(whole):
     given = load_pathways(whole.weights / "final.pt")
     encoder = load_encoder("vocab")
     seen = bot_trajectories(given.config["task_id"], None, 4)
-    found = force(as_checkpoint(given.config, given.weights), seen, encoder)
+<<<<<<< HEAD:tests/lmc_rl/learners/test_imitation.py
+    found = teacher_force(as_checkpoint(given.config, given.weights), seen, encoder)
     parts, places = ImitationLearner(tiny(), whole).run_config, 0
+=======
+    found = teacher_force(as_checkpoint(given.config, given.weights), seen, encoder)
+    parts, places = imitation.run_config(tiny()), 0
+>>>>>>> 35d89c4 (Names of training in the field's words; worlds draw NumPy's own random numbers):tests/lmc_rl/test_pathways.py
     policy = MixtureOfExpertsPolicy(
         lang_dim=parts["lang_dim"], intermediate_dim=parts["intermediate_dim"], obs_encoding="raw",
         expert_hidden_sizes=parts["expert_hidden_sizes"], router_hidden_size=parts["router_hidden_size"],

@@ -29,7 +29,7 @@ from mop.training.episode_stats import RECENT_EPISODES
 from mop.training.imitation import ImitationRun, stream_seed
 from mop.training.imitation_log import bar_text, closing_lines, reward_for_errors
 from mop.training.log import TrainingLog
-from mop.training.loss import ComplexityPrice, imitation_loss
+from mop.training.loss import ComplexityPenalty, imitation_loss
 from mop.training.replay import Batch
 from mop.training.train import train
 
@@ -126,7 +126,7 @@ def test_loss_by_hand():
     }
     for (alpha, normalize), value in expected.items():
         for detach in (False, True):  # the value is the same, the gradient is not
-            price = ComplexityPrice(alpha, normalize, 0.25, detach)
+            price = ComplexityPenalty(alpha, normalize, 0.25, detach)
             loss, cross_entropy = imitation_loss(logits, labels, lpc, price)
             assert loss.item() == pytest.approx(value, abs=1e-6)
             assert cross_entropy.item() == pytest.approx(ce, abs=1e-6)
@@ -147,7 +147,7 @@ def test_positions_without_a_label_have_no_influence():
     silent = torch.full_like(labels, NO_LABEL)
     for normalize in (False, True):
         logits, lpc = logits.detach().requires_grad_(), lpc.detach().requires_grad_()
-        loss, cross_entropy = imitation_loss(logits, silent, lpc, ComplexityPrice(0.5, normalize, 0.25))
+        loss, cross_entropy = imitation_loss(logits, silent, lpc, ComplexityPenalty(0.5, normalize, 0.25))
         loss.backward()
         assert cross_entropy.item() == 0.0 and loss.item() == pytest.approx(0.5 * 10.0 / (0.25 if normalize else 1.0))
         assert (logits.grad == 0).all() and torch.isfinite(lpc.grad).all() and (lpc.grad > 0).all()
@@ -164,7 +164,7 @@ def test_gradient_of_live_and_detached_denominator():
     factors = {False: 1 - alpha * 10.0 / (ce + eps) ** 2, True: 1.0}
     for detach, factor in factors.items():
         lpc = lpc.detach().requires_grad_()
-        loss, _ = imitation_loss(logits, labels, lpc, ComplexityPrice(alpha, True, eps, detach))
+        loss, _ = imitation_loss(logits, labels, lpc, ComplexityPenalty(alpha, True, eps, detach))
         of_logits, of_lpc = torch.autograd.grad(loss, (logits, lpc))
         assert torch.allclose(of_logits, factor * by_logits, rtol=1e-6, atol=1e-9)
         assert torch.allclose(of_lpc, torch.full_like(of_lpc, alpha / (ce + eps) / 4))
@@ -809,7 +809,7 @@ def test_the_warning_comes_exactly_where_the_loss_rewards_errors():
     """That is: where the derivative of the loss by the cross-entropy is negative."""
     cases = warned = 0
     for alpha, eps, lpc in itertools.product((0.0, 1e-4, 1e-2), (0.01, 0.5), (0.0, 10.0, 75.0)):
-        price = ComplexityPrice(alpha, normalize=True, eps=eps)
+        price = ComplexityPenalty(alpha, normalize=True, eps=eps)
         ce = torch.linspace(0.0, 1.2, 14, dtype=torch.float64, requires_grad=True)  # none of them on the border
         (slopes,) = torch.autograd.grad((ce + alpha * lpc / (ce + eps)).sum(), ce)
         assert (slopes.abs() > 1e-6).all()
@@ -821,8 +821,8 @@ def test_the_warning_comes_exactly_where_the_loss_rewards_errors():
 
 
 def test_no_other_form_of_the_loss_is_warned_of():
-    assert reward_for_errors(0.0, 75.0, ComplexityPrice(1.0, normalize=True))
-    others = [ComplexityPrice(0.0, normalize=True), ComplexityPrice(1.0), ComplexityPrice(1.0, True, detach=True)]
+    assert reward_for_errors(0.0, 75.0, ComplexityPenalty(1.0, normalize=True))
+    others = [ComplexityPenalty(0.0, normalize=True), ComplexityPenalty(1.0), ComplexityPenalty(1.0, True, detach=True)]
     for price in others:
         assert reward_for_errors(0.0, 75.0, price) is None
     assert len(others) == 3

@@ -22,7 +22,7 @@ from mop.envs.babyai import NO_LABEL, babyai_task_ids
 from mop.envs.vector_env import BabyAIVectorEnv
 from mop.plotting.curves import plot_training_curve
 from mop.training.imitation_log import bar_text, closing_lines
-from mop.training.loss import ComplexityPrice, imitation_loss, loss_of_tasks
+from mop.training.loss import ComplexityPenalty, imitation_loss, loss_of_tasks
 from mop.training.train import train
 
 TASKS = ("BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0", "BabyAI-GoToLocal-v0")
@@ -270,17 +270,17 @@ def test_the_loss_is_that_of_each_task_by_hand(normalize):
         cost = sum(lpc[t, i].item() for t in range(5) for i in columns) / (5 * len(columns))
         expected += share * (entropy + 1e-3 * cost / (entropy + 0.01 if normalize else 1.0))
         by_hand.append(entropy)
-    loss, entropies = loss_of_tasks(logits, labels, lpc, tasks, ComplexityPrice(1e-3, normalize))
+    loss, entropies = loss_of_tasks(logits, labels, lpc, tasks, ComplexityPenalty(1e-3, normalize))
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert [entropy.item() for entropy in entropies] == pytest.approx(by_hand, rel=1e-5)
-    together = imitation_loss(logits, labels, lpc, ComplexityPrice(1e-3, normalize))[0].item()
+    together = imitation_loss(logits, labels, lpc, ComplexityPenalty(1e-3, normalize))[0].item()
     assert abs(together - expected) > 1e-3  # it is not the loss of all slots together
 
 
 @pytest.mark.parametrize("detach", [False, True])
 def test_of_one_task_it_is_the_loss_of_one_task_to_the_last_bit(detach):
     logits, labels, lpc = random_batch()
-    tasks, price = slots_by_task({"task_id": "A", "num_envs": 6}), ComplexityPrice(1e-3, True, 0.01, detach)
+    tasks, price = slots_by_task({"task_id": "A", "num_envs": 6}), ComplexityPenalty(1e-3, True, 0.01, detach)
     results = []
     for compute in (lambda *batch: loss_of_tasks(*batch, tasks, price), lambda *batch: imitation_loss(*batch, price)):
         leaves = logits.clone().requires_grad_(), lpc.clone().requires_grad_()
