@@ -27,29 +27,29 @@ from mop.envs.teacher import FAILURE_KINDS, TeacherFailure
 REPLAY_EVERY = 8
 
 
-class Place(NamedTuple):
-    """What a slot shows: worlds of a task, and the number of the slot among those of the task, which their seeds have.
+class SlotTask(NamedTuple):
+    """The task of a slot, and the slot's number among those of the task.
 
-    So a slot's worlds are the same whichever other tasks there are.
+    Seeds are made of that number, so that a slot's worlds are the same whichever other tasks there are.
     """
 
     task_id: str
     number: int
 
 
-def places_of(task_ids: Sequence[str]) -> list[Place]:
-    """The place of each slot, given its task."""
+def slot_tasks_of(task_ids: Sequence[str]) -> list[SlotTask]:
+    """Number the slots of each task."""
     counts: Counter[str] = Counter()
-    places = []
+    slot_tasks = []
     for task_id in task_ids:
-        places.append(Place(task_id, counts[task_id]))
+        slot_tasks.append(SlotTask(task_id, counts[task_id]))
         counts[task_id] += 1
-    return places
+    return slot_tasks
 
 
 @dataclass
 class StepArrays:
-    """What all slots show after a reset or step; plain arrays, or views of memory shared with the workers.
+    """The present of all slots after a reset or step: plain arrays, or views of memory shared with the workers.
 
     Where an episode ended, obs and label belong to the next world already, and the other fields to the ended one.
     """
@@ -88,13 +88,13 @@ class Slots:
     """Some consecutive slots of a vector environment, stepped in one process."""
 
     def __init__(
-        self, places: Sequence[Place], seed: int, max_steps: int | None, share: Sequence[int], arrays: StepArrays
+        self, slot_tasks: Sequence[SlotTask], seed: int, max_steps: int | None, share: Sequence[int], arrays: StepArrays
     ):
-        """places, arrays: of all slots; share: the numbers of these slots, whose rows this object owns."""
+        """slot_tasks, arrays: of all slots; share: the numbers of these slots, whose rows this object owns."""
         self.seed, self.max_steps, self.arrays = seed, max_steps, arrays
         self.first, self.rows = share[0], slice(share[0], share[-1] + 1)
-        self.places = [places[row] for row in share]
-        self.worlds = [World(places[row].task_id, max_steps, arrays.obs[row]) for row in share]
+        self.slot_tasks = [slot_tasks[row] for row in share]
+        self.worlds = [World(slot_tasks[row].task_id, max_steps, arrays.obs[row]) for row in share]
         self.k = [-1] * len(self.worlds)  # index of each slot's present world
         self.seeds = [seed] * len(self.worlds)  # run seed of each slot's present world; `seed` is the next one's
         self._replays: dict[str, World] = {}  # of each task, for the path ratio; made when first needed
@@ -122,7 +122,7 @@ class Slots:
             if terminated or truncated:
                 arrays.steps[row] = world.num_steps
                 if reward > 0 and self.k[i] % REPLAY_EVERY == 0:
-                    arrays.bot_steps[row] = self._bot_steps(self.places[i].task_id, world.seed)
+                    arrays.bot_steps[row] = self._bot_steps(self.slot_tasks[i].task_id, world.seed)
                 missions[row] = self._begin(i, self.k[i] + 1)
         return missions
 
@@ -136,7 +136,7 @@ class Slots:
         for i, (seed, k, actions) in enumerate(saved):
             row, world = self.first + i, self.worlds[i]
             self.seeds[i], self.k[i] = seed, k
-            world.reset(training_seed(seed, self.places[i].number, k))
+            world.reset(training_seed(seed, self.slot_tasks[i].number, k))
             try:
                 label = world.label()
                 for action in actions:
@@ -150,7 +150,7 @@ class Slots:
         return {self.first + i: world.mission for i, world in enumerate(self.worlds)}
 
     def reseed(self, seed: int) -> None:
-        """Take the worlds that begin from now on from another run seed; those in progress stay what they are."""
+        """Draw the worlds that begin from now on from another run seed; those in progress stay as they are."""
         self.seed = seed
 
     def _clear(self) -> None:
@@ -163,7 +163,7 @@ class Slots:
         """Start the first world from the k-th on that the bot can begin; count those that it cannot."""
         row, world, failures = self.first + i, self.worlds[i], []
         for attempt in range(MAX_FAILURES_IN_A_ROW):
-            world.reset(training_seed(self.seed, self.places[i].number, k + attempt))
+            world.reset(training_seed(self.seed, self.slot_tasks[i].number, k + attempt))
             try:
                 self.arrays.label[row] = world.label()
             except TeacherFailure as failure:
@@ -173,7 +173,7 @@ class Slots:
             self.arrays.label_valid[row] = True
             self.seeds[i], self.k[i] = self.seed, k + attempt
             return world.mission
-        raise InputError(unteachable(self.places[i].task_id, failures))
+        raise InputError(unteachable(self.slot_tasks[i].task_id, failures))
 
     def _bot_steps(self, task_id: str, seed: int) -> int:
         if task_id not in self._replays:
@@ -205,17 +205,15 @@ class BabyAIVectorEnv:
         """task_id: one for all slots, or that of each; max_steps: for all of them, None for each task's own.
 
         shared: further arrays in `memory`, which this process and the workers share.
-
-        make_commands: what makes the commands of some slots, as `slot_commands`, which it replaces, with the same
-        arguments; where there are workers, it must be picklable.
+        make_commands: replaces `slot_commands`, with the same arguments; must be picklable where there are workers.
         """
-        places = places_of([task_id] * num_envs if isinstance(task_id, str) else task_id)
-        for name in dict.fromkeys(place.task_id for place in places):
+        slot_tasks = slot_tasks_of([task_id] * num_envs if isinstance(task_id, str) else task_id)
+        for name in dict.fromkeys(slot_task.task_id for slot_task in slot_tasks):
             check_task_id(name)
         self.num_envs, self.seed, self.missions = num_envs, seed, [""] * num_envs
         self._answer, self._is_interrupted, self._pool = None, False, None
         num_workers, make_commands = min(num_workers, num_envs), make_commands or slot_commands
-        arguments = (places, seed, max_steps)
+        arguments = (slot_tasks, seed, max_steps)
         layout = {**StepArrays.layout(num_envs), "actions": ((num_envs,), np.dtype("i8")), **(shared or {})}
         if num_workers == 0:
             self.memory = carve(bytearray(num_bytes(layout)), layout)
@@ -268,7 +266,7 @@ class BabyAIVectorEnv:
         return self.arrays
 
     def reseed(self, seed: int) -> None:
-        """Take the worlds that begin from now on from another seed; those in progress stay what they are.
+        """Draw the worlds that begin from now on from another seed; those in progress stay as they are.
 
         `save` keeps the seeds of worlds in progress, not this one: call `reseed` after `restore` again.
         """
@@ -280,7 +278,7 @@ class BabyAIVectorEnv:
             self._pool.close()
 
     def call(self, command: str, by_slot: list | None = None, answer: Callable | None = None) -> list:
-        """Carry out a command for all slots, here or in the workers; what it returns for each share of them.
+        """Carry out a command for all slots, here or in the workers. Returns its result for each share of them.
 
         by_slot: arguments, one for each slot; answer: replies to the questions that are asked while it is carried out.
         """

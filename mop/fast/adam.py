@@ -20,15 +20,15 @@ class FlatAdam(torch.optim.Adam):
     def __init__(self, flat: FlatWeights, others: Sequence[Tensor], lr: float):
         """others: parameters that are not the policy's."""
         super().__init__([flat.weights, *others], lr=lr, fused=True)
-        self._flat = flat
+        self.flat = flat
 
     def state_dict(self) -> dict:
         """As of one parameter each; moments are views."""
-        own, last = super().state_dict(), self._flat.num_parameters - 1
+        own, last = super().state_dict(), self.flat.num_parameters - 1
         state = {}
         for number, moments in own["state"].items():
             if number == 0:
-                parts = zip(*(self._flat.views(moments[name]) for name in _MOMENTS), strict=True)
+                parts = zip(*(self.flat.views(moments[name]) for name in _MOMENTS), strict=True)
                 for i, part in enumerate(parts):
                     state[i] = {"step": moments["step"], **dict(zip(_MOMENTS, part, strict=True))}
             else:
@@ -39,13 +39,13 @@ class FlatAdam(torch.optim.Adam):
 
     def load_state_dict(self, state_dict: dict) -> None:
         """A state as of one parameter each."""
-        given, last = state_dict["state"], self._flat.num_parameters - 1
+        given, last = state_dict["state"], self.flat.num_parameters - 1
         state = {}
         if 0 in given:
             state[0] = {"step": given[0]["step"]}
             for name in _MOMENTS:
-                state[0][name] = torch.zeros_like(self._flat.weights.detach())
-                for number, view in enumerate(self._flat.views(state[0][name])):
+                state[0][name] = torch.zeros_like(self.flat.weights.detach())
+                for number, view in enumerate(self.flat.views(state[0][name])):
                     view.copy_(given[number][name])
         state |= {
             number - last: moments for number, moments in given.items() if number > last

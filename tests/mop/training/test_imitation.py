@@ -697,7 +697,7 @@ def test_the_state_of_one_tensor_is_that_of_its_parameters(make_run):
         for _ in range(3):
             losses(run, 1)
             flat, *own = run.optimizer.param_groups[0]["params"]
-            grads = [*run.flat.views(flat.grad), *(p.grad for p in own)]
+            grads = [*run.optimizer.flat.views(flat.grad), *(p.grad for p in own)]
             for parameter, grad in zip(apart, grads, strict=True):
                 parameter.grad = grad.clone(memory_format=torch.contiguous_format)
             adam.step()
