@@ -37,7 +37,7 @@ from mop.training.imitation import ImitationRun
 from mop.training.loop import STATE_NAME, drive
 from mop.training.policies import policy_from_checkpoint
 from mop.training.states import check_state
-from mop.training.teacher_forcing import teacher_force, mean_over_steps
+from mop.training.teacher_forcing import mean_over_steps, teacher_force
 
 PLAY_SEEDS = 1_000_000  # the worlds that are played begin here
 _cached_encoder = functools.lru_cache(load_encoder)
@@ -297,7 +297,7 @@ def measures_of_trajectories(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Name and values (E,), of each layer (E, L), of what is measured of one policy on each trajectory.
 
-    forced: of `teacher_forcing.force`; ends: the router weights of both ends of the line.
+    forced: of `teacher_forcing.teacher_force`; ends: the router weights of both ends of the line.
     """
     yield "cross_entropy", np.asarray(forced.cross_entropy, float)
     yield "accuracy", np.asarray(forced.accuracy, float)

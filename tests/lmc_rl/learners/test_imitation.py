@@ -116,13 +116,8 @@ def test_measures_are_those_of_the_plain_equations(whole):
     given = load_pathways(whole.weights / "final.pt")
     encoder = load_encoder("vocab")
     seen = bot_trajectories(given.config["task_id"], None, 4)
-<<<<<<< HEAD:tests/lmc_rl/learners/test_imitation.py
     found = teacher_force(as_checkpoint(given.config, given.weights), seen, encoder)
     parts, places = ImitationLearner(tiny(), whole).run_config, 0
-=======
-    found = teacher_force(as_checkpoint(given.config, given.weights), seen, encoder)
-    parts, places = imitation.run_config(tiny()), 0
->>>>>>> 35d89c4 (Names of training in the field's words; worlds draw NumPy's own random numbers):tests/lmc_rl/test_pathways.py
     policy = MixtureOfExpertsPolicy(
         lang_dim=parts["lang_dim"], intermediate_dim=parts["intermediate_dim"], obs_encoding="raw",
         expert_hidden_sizes=parts["expert_hidden_sizes"], router_hidden_size=parts["router_hidden_size"],
