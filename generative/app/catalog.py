@@ -1,4 +1,4 @@
-"""Which recordings, episodes and simulators a page can show, which it shows first, and where a policy is found."""
+"""The recordings, episodes and simulators of a page, and which are shown first."""
 
 import os
 import subprocess
@@ -17,17 +17,14 @@ REPOSITORY = Path(__file__).parents[2]
 RECORDINGS_DIR, SIMULATORS_DIR = "recordings", "simulators"
 ZOO = "results/zoo/BabyAI-UnlockPickup-v0/trial_0/seed_0/checkpoint_final.pt"
 SMALL = {"num_steps": 4000, "name": "UnlockPickup"}  # the recording that the page offers to make
-BABYAI = "babyai"  # of `adapters`
+BABYAI = "babyai"  # the domain of recordings that the page shows
 ALL = "all"
 OUTCOMES = {"succeeded": True, "failed": False}
 _LISTED = 300  # episodes in the menu
 
 
 def find_recordings(data_dir: str | None) -> dict[str, str]:
-    """The recordings that can be shown: name -> folder; the one that is asked for is the first, then those beside it.
-
-    Raises InputError where there is none.
-    """
+    """The recordings that can be shown: name -> folder; the requested one first, then those next to it."""
     asked = Path(data_dir or RECORDINGS_DIR)
     root = asked.parent if (asked / CONFIG).is_file() else asked
     found = sorted(path.parent for path in root.glob(f"*/{CONFIG}")) if root.is_dir() else []
@@ -45,7 +42,7 @@ def find_recordings(data_dir: str | None) -> dict[str, str]:
 
 
 def _is_of_game(folder: Path) -> bool:
-    """Whether a recording is of a game, which the page does not show; False where its config is damaged."""
+    """Whether a recording is of a game, which the page does not show; False if its config is damaged."""
     try:
         return load_config(folder)["encoding"].get("domain", BABYAI) != BABYAI
     except InputError:
@@ -53,7 +50,7 @@ def _is_of_game(folder: Path) -> bool:
 
 
 def record_small(data_dir: str | None) -> str:
-    """Make the small recording, in a process of its own; its folder. Raises InputError where that fails."""
+    """Make the small recording, in a process of its own; its folder."""
     folder = Path(data_dir or RECORDINGS_DIR) / SMALL["name"]
     flags = ["--checkpoint", REPOSITORY / ZOO, "--num_steps", SMALL["num_steps"], "--data_dir", folder.absolute()]
     again = ["--resume"] if (folder / CONFIG).is_file() else []

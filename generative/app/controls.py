@@ -1,6 +1,6 @@
-"""The controls of the page of the simulator; what is chosen with them stands in the address of the page."""
+"""The controls of the page of the simulator; the address of the page has their choices."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import marimo as mo
 
@@ -12,7 +12,7 @@ from generative.simulators.base import EXACT
 from mop.apps.elements import absent, choice_dropdown, problem
 from mop.apps.view import View
 
-_MOMENT = ("episode", "step")  # words of the address that another recording or another filter takes away
+_STEP = ("episode", "step")  # words of the address that another recording or another filter removes
 TABS = {
     "Why": "What the things of earlier steps contribute: at this step, remembered, or still in the world.",
     "Imagine": "What the simulator shows from this step on, with the policy inside it, beside what really comes.",
@@ -21,24 +21,37 @@ TABS = {
 FIGURES = {"Why": ("why",), "Imagine": ("imagined",), "Edit": ("effect", "edited")}  # of a tab
 
 
+def _keep(view: View, name: str, default: object, forgets: Sequence[str] = _STEP) -> Callable[[object], None]:
+    """A callback that puts a choice into the address, and removes choices that lose their sense with it."""
+
+    def keep(value: object) -> None:
+        for other in forgets:
+            view.put(other, None, None)
+        view.put(name, value, default)
+
+    return keep
+
+
+def _dropdown(view: View, name: str, options: Mapping[str, str], default: str, label: str, keep: Callable):
+    """A dropdown of names of words, set to the word in the address."""
+    chosen = view.pick(name, options.values(), default)
+    first = next(called for called, word in options.items() if word == chosen)
+    return mo.ui.dropdown(options, first, label=label, allow_select_none=False, on_change=keep)
+
+
 def recording_dropdown(found: Mapping[str, str], view: View):
     """A dropdown of recordings."""
-    names = {name: name for name in found}
-    first = next(iter(names))
-    chosen = view.pick("recording", names, first)
-    return mo.ui.dropdown(
-        names, chosen, label="Recording", allow_select_none=False, on_change=_leaving(view, "recording", first)
+    first = next(iter(found))
+    return _dropdown(
+        view, "recording", {name: name for name in found}, first, "Recording", _keep(view, "recording", first)
     )
 
 
 def filter_controls(view: View):
     """Which episodes are listed."""
 
-    def dropdown(name: str, options, label: str):
-        chosen = view.pick(name, [ALL, *options], ALL)
-        return mo.ui.dropdown(
-            [ALL, *options], chosen, label=label, allow_select_none=False, on_change=_leaving(view, name, ALL)
-        )
+    def dropdown(name: str, options: Iterable[str], label: str):
+        return _dropdown(view, name, {word: word for word in (ALL, *options)}, ALL, label, _keep(view, name, ALL))
 
     least = view.pick_number("least", 1, 10**6, 1)
     return mo.md("{split} {behaviour} {outcome} {least_steps}").batch(
@@ -46,7 +59,7 @@ def filter_controls(view: View):
         behaviour=dropdown("behaviour", BEHAVIOURS, "Who acts"),
         outcome=dropdown("outcome", catalog.OUTCOMES, "Outcome"),
         least_steps=mo.ui.number(
-            1, 10**6, value=least, label="Least steps", debounce=True, on_change=_leaving(view, "least", 1)
+            1, 10**6, value=least, label="Least steps", debounce=True, on_change=_keep(view, "least", 1)
         ),
     )
 
@@ -63,7 +76,7 @@ def episode_dropdown(recording: Recording, chosen: Mapping, view: View, settings
     label = next(name for name, number in labels.items() if number == k)
     return mo.ui.dropdown(
         labels, label, label=f"Episode ({len(listed):,} of {len(recording):,})", allow_select_none=False,
-        searchable=True, on_change=_leaving(view, "episode", None, "step"),
+        searchable=True, on_change=_keep(view, "episode", None, ["step"]),
     )  # fmt: skip
 
 
@@ -79,7 +92,7 @@ def step_slider(episode: Episode, view: View, settings: page.Settings):
 
 
 def target_dropdown(recording: Recording, view: View, settings: page.Settings):
-    """What is explained, and followed into the future."""
+    """A dropdown of targets."""
     sizes = recording.config["encoding"]["expert_hidden_sizes"]
     words = view.words.get("target", settings.target)
     return choice_dropdown(view, "target", target_names(sizes, words), settings.target, "Target")
@@ -94,15 +107,15 @@ def number_slider(view: View, name: str, low: int, high: int, default: int, labe
 
 
 def cell_dropdown(state: PageState, view: View):
-    """Which cell is edited: a thing, the hand, or free floor in view."""
+    """A dropdown of cells to edit: things, the hand, free floor in view."""
     cells = cell_names(state)
     asked = state.choices.edit.split(":")[0]
     default = asked if asked in cells.values() else next(iter(cells.values()))
-    return _edit_dropdown(view, "cell", cells, default, "Cell", _leaving(view, "cell", None, "change"))
+    return _dropdown(view, "cell", cells, default, "Cell", _keep(view, "cell", None, ["change"]))
 
 
 def change_dropdown(state: PageState, cells, view: View):
-    """What is done with the cell of a `cell_dropdown`; None where there is none."""
+    """A dropdown of changes of a cell; None without a `cell_dropdown`."""
     if cells is None:
         return None
     cell = cells.value
@@ -110,25 +123,19 @@ def change_dropdown(state: PageState, cells, view: View):
     place, _, change = state.choices.edit.partition(":")
     is_asked = place == cell and change in changes.values()
     default = change if is_asked else next(iter(changes.values()))
-    return _edit_dropdown(view, "change", changes, default, "Change", view.keep("change", None))
+    return _dropdown(view, "change", changes, default, "Change", view.keep("change", None))
 
 
 def edit_row(cells, changes, view: View) -> mo.Html | None:
-    """Both of these, below what the address asks for in vain."""
+    """Both dropdowns, below a note on what the address asks for in vain."""
     if cells is None:
         return None
     row = mo.hstack([cells, changes], justify="start", gap=2, wrap=True)
     return mo.vstack([*filter(None, [absent(view)]), row])
 
 
-def _edit_dropdown(view: View, name: str, options: Mapping[str, str], default: str, label: str, keep: Callable):
-    chosen = view.pick(name, options.values(), default)
-    first = next(called for called, word in options.items() if word == chosen)
-    return mo.ui.dropdown(options, first, label=label, allow_select_none=False, on_change=keep)
-
-
 def beside_figures(tab: str, state: PageState, view: View) -> dict[str, mo.Html]:
-    """What stands above and below the figures of a tab. Raises InputError."""
+    """Elements above and below the figures of a tab."""
     above, below = mo.Html(""), mo.Html("")
     notes = []
     if state.choices.simulator != EXACT:
@@ -140,14 +147,3 @@ def beside_figures(tab: str, state: PageState, view: View) -> dict[str, mo.Html]
         stats = [mo.stat(value, name, remark, bordered=True) for value, name, remark in page.facts(state)]
         above = mo.hstack(stats, justify="start", align="stretch", wrap=True)
     return {"above": mo.vstack([*notes, above]) if notes else above, "below": below}
-
-
-def _leaving(view: View, name: str, default: object, *others: str) -> Callable[[object], None]:
-    """What keeps a choice with which others lose their sense: `_MOMENT`, if none are named."""
-
-    def keep(value: object) -> None:
-        for other in others or _MOMENT:
-            view.put(other, None, None)
-        view.put(name, value, default)
-
-    return keep

@@ -10,24 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from generative.app.sheets import (
-    LABEL_STYLE,
-    STRIP_IN,
-    WIDTH_IN,
-    Rows,
-    Sizes,
-    draw_pictures,
-    draw_strips,
-    gaps_below,
-    height_of,
-    label_steps,
-    layers_of,
-    make_sheet,
-    part,
-    shown_columns,
-    write_actions,
-)
+from generative.app import sheets
+from generative.app.sheets import Rows, Sizes
 from generative.domains.babyai.pictures import action_names, view_pictures, world_pictures, wrong_cells
+from generative.figures.film import gate_strips
 from mop.plotting.hover import add_note
 from mop.plotting.panels import set_title
 from mop.plotting.style import HUES, open_frame
@@ -69,26 +55,28 @@ def compare(truth: Rows, simulated: Rows) -> Agreement:
 def plot_imagined(truth: Rows, simulated: Rows, step: int, sizes: Sizes, title: str) -> Figure:
     """A simulated future below the real one: views, whose wrong cells are framed, and router weights."""
     num_columns = len(truth["obs"])
-    simulated = part(simulated, slice(num_columns))
-    shown = shown_columns(num_columns)
+    simulated = sheets.part(simulated, slice(num_columns))
+    shown = sheets.shown_columns(num_columns)
     is_wrong = wrong_cells(truth["obs"], simulated["obs"])
-    layers = [layers_of(rows["routing"], sizes) for rows in (truth, simulated)]
-    view_in = height_of(np.zeros((1, 1)), len(shown))
-    heights_in = [view_in, view_in, *([2 * STRIP_IN] * len(layers[0]))]
-    figure, (true, imagined, *strips) = make_sheet(num_columns, heights_in, gaps_below(2, len(layers[0])), 0.55)
+    layers = [gate_strips(rows["routing"], sizes) for rows in (truth, simulated)]
+    view_in = sheets.height_of(np.zeros((1, 1)), len(shown))
+    heights_in = [view_in, view_in, *([2 * sheets.STRIP_IN] * len(layers[0]))]
+    figure, (true, imagined, *strips) = sheets.make_sheet(
+        num_columns, heights_in, sheets.gaps_below(2, len(layers[0])), 0.55
+    )
     names = [action_names(rows["student"]) for rows in (truth, simulated)]
-    draw_pictures(true, view_pictures(truth["obs"]), shown)
-    draw_pictures(imagined, view_pictures(simulated["obs"]), shown, is_wrong)
+    sheets.draw_pictures(true, view_pictures(truth["obs"]), shown)
+    sheets.draw_pictures(imagined, view_pictures(simulated["obs"]), shown, is_wrong)
     for ax, actions, name in zip((true, imagined), names, ("truth", "simulation"), strict=True):
-        ax.set_ylabel(f"{name}:\nview, and what\nthe policy does", **LABEL_STYLE)
-        write_actions(ax, actions, shown, step, names[0])
+        ax.set_ylabel(f"{name}:\nview, and what\nthe policy does", **sheets.LABEL_STYLE)
+        sheets.write_actions(ax, actions, shown, step, names[0])
     for place, wrong in enumerate(is_wrong.sum((1, 2)).tolist()):
         text = f"step {step + place}: {wrong} of 49 cells wrong; truth {names[0][place]}, simulation {names[1][place]}"
         numbers = {"action_in_truth": names[0][place], "action_in_simulation": names[1][place]}
         add_note(imagined, place - 0.5, place + 0.5, 0, 1, text, step=step + place, wrong_cells=wrong, **numbers)
     for ax, *both in zip(strips, *layers, strict=True):
-        draw_strips(ax, both, ("truth", "simulation"), step)
-    label_steps(figure, (strips or [imagined])[-1], step, num_columns, layers[0])
+        sheets.draw_strips(ax, both, ("truth", "simulation"), step)
+    sheets.label_steps(figure, (strips or [imagined])[-1], step, num_columns, layers[0])
     set_title(figure, title)
     return figure
 
@@ -107,21 +95,21 @@ def plot_futures(futures: Mapping[str, Rows], step: int, sizes: Sizes, pictures:
     futures: of FUTURES; pictures: WORLD or VIEW. A real future ends with its episode.
     """
     num_columns = max(len(rows["obs"]) for rows in futures.values())
-    shown = shown_columns(num_columns)
+    shown = sheets.shown_columns(num_columns)
     drawn = {}
     for name, rows in futures.items():
         in_world = pictures == WORLD and "grid" in rows
         drawn[name] = world_pictures(rows) if in_world else view_pictures(rows["obs"])
-    heights = [height_of(some[0], len(shown)) for some in drawn.values()]
-    layers = {name: layers_of(rows["routing"], sizes) for name, rows in futures.items()}
+    heights = [sheets.height_of(some[0], len(shown)) for some in drawn.values()]
+    layers = {name: gate_strips(rows["routing"], sizes) for name, rows in futures.items()}
     num_layers = len(layers["real"])
-    heights += [len(futures) * 0.8 * STRIP_IN] * num_layers
-    figure, axes = make_sheet(num_columns, heights, gaps_below(len(futures), num_layers), 0.55)
+    heights += [len(futures) * 0.8 * sheets.STRIP_IN] * num_layers
+    figure, axes = sheets.make_sheet(num_columns, heights, sheets.gaps_below(len(futures), num_layers), 0.55)
     for ax, (name, rows) in zip(axes, futures.items(), strict=False):
-        draw_pictures(ax, drawn[name], shown)
-        ax.set_ylabel(FUTURES[name], **LABEL_STYLE)
+        sheets.draw_pictures(ax, drawn[name], shown)
+        ax.set_ylabel(FUTURES[name], **sheets.LABEL_STYLE)
         names = _acts(rows)
-        write_actions(ax, names, shown, step, _acts(futures["real"]))
+        sheets.write_actions(ax, names, shown, step, _acts(futures["real"]))
         for place, action in enumerate(names):
             text = (
                 f"{FUTURES[name].replace(chr(10), ' ')}, step {step + place}: {action}, LPC {rows['lpc'][place]:,.0f}"
@@ -130,8 +118,8 @@ def plot_futures(futures: Mapping[str, Rows], step: int, sizes: Sizes, pictures:
             add_note(ax, place - 0.5, place + 0.5, 0, 1, text, **numbers)
     for number, ax in enumerate(axes[len(futures) :]):
         words = [FUTURES[name].replace("\n", " ") for name in futures]
-        draw_strips(ax, [of_one[number] for of_one in layers.values()], words, step)
-    label_steps(figure, axes[-1], step, num_columns, layers["real"])
+        sheets.draw_strips(ax, [of_one[number] for of_one in layers.values()], words, step)
+    sheets.label_steps(figure, axes[-1], step, num_columns, layers["real"])
     set_title(figure, title)
     return figure
 
@@ -160,7 +148,7 @@ def plot_effect(
     values: of FUTURES, (T,) each; changes: of EFFECTS, (T,) each; NaN where an episode is over. What is predicted may
     be far beyond what is measured: the axis ends where that would shrink to a line.
     """
-    figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
+    figure = Figure(figsize=(sheets.WIDTH_IN, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     styles = {"real": "-o", "real_edited": "--o", "simulated": "-x", "simulated_edited": "--x"}
     for name, numbers in values.items():

@@ -7,19 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from minigrid.core.actions import Actions
 
+from generative.app import future_figures
 from generative.app.catalog import num_steps_of
-from generative.app.future_figures import (
-    FUTURES,
-    MEASURED,
-    PREDICTED,
-    SIMULATED,
-    VIEW,
-    WORLD,
-    Agreement,
-    Rows,
-    Sizes,
-    compare,
-)
+from generative.app.future_figures import FUTURES, VIEW, WORLD, Agreement
+from generative.app.sheets import Rows, Sizes
 from generative.recordings.format import Recording
 from generative.simulators.base import EXACT
 from mop.common.cli import as_dict, as_flags, setting
@@ -152,9 +143,9 @@ class PageState:
         """The effects of the edit on the target, step by step: EFFECTS, (T,) each."""
         values = self.values
         return {
-            MEASURED: _difference(values["real_edited"], values["real"]),
-            SIMULATED: _difference(values["simulated_edited"], values["simulated"]),
-            PREDICTED: self.prediction,
+            future_figures.MEASURED: _difference(values["real_edited"], values["real"]),
+            future_figures.SIMULATED: _difference(values["simulated_edited"], values["simulated"]),
+            future_figures.PREDICTED: self.prediction,
         }
 
     @property
@@ -177,7 +168,7 @@ class PageState:
     @property
     def agreement(self) -> Agreement:
         """How the simulated future agrees with the real one."""
-        return compare(*self.futures(False))
+        return future_figures.compare(*self.futures(False))
 
 
 def _steps():

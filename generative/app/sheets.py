@@ -4,19 +4,17 @@ Axis letters: T steps, L layers, E experts.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from generative.domains.babyai.pictures import WRONG_HUE
-from generative.figures.film import split_layers
+from generative.figures.film import Strip
 from mop.plotting.hover import add_note
 from mop.plotting.panels import weights_text
-from mop.plotting.style import HUES, expert_hues, expert_names, short_name
+from mop.plotting.style import HUES, short_name
 
 Rows = Mapping[str, np.ndarray]  # arrays as a recording has them, (T, ...)
 Sizes = Sequence[Sequence[int]]  # of the experts of each layer
@@ -27,26 +25,6 @@ GAP_IN, TEXT_IN, TITLE_IN, LEGEND_IN = 0.1, 0.22, 0.6, 0.24  # between panels; a
 STRIP_IN = 0.22
 _STRIP_ROWS = 40
 LABEL_STYLE = {"rotation": 0, "ha": "right", "va": "center", "fontsize": "small", "labelpad": 8}
-
-
-class Layer(NamedTuple):
-    """The weights of one router over time."""
-
-    name: str
-    weights: np.ndarray  # (T, E)
-    names: list[str]
-    hues: list[str]
-
-
-def layers_of(routing: np.ndarray, sizes: Sizes) -> list[Layer]:
-    """The layers that have a choice of experts; routing (T, sum of E_l), the layers side by side."""
-    layers, header = split_layers(routing, sizes), {"expert_hidden_sizes": sizes}
-    named = zip(layers, expert_names(header, layers), expert_hues(header, layers), strict=True)
-    return [
-        Layer(f"layer {number}", weights, names, hues)
-        for number, (weights, names, hues) in enumerate(named)
-        if weights.shape[1] > 1
-    ]
 
 
 def part(rows: Rows, steps: slice) -> Rows:
@@ -131,30 +109,30 @@ def write_actions(ax: Axes, names: Sequence[str], shown: Sequence[int], step: in
             )  # fmt: skip
 
 
-def draw_strips(ax: Axes, layers: Sequence[Layer], words: Sequence[str], step: int) -> None:
+def draw_strips(ax: Axes, layers: Sequence[Strip], words: Sequence[str], step: int) -> None:
     """The weights of one layer over time, of several futures below each other."""
     for place, (layer, word) in enumerate(zip(layers, words, strict=True)):
-        num_steps = len(layer.weights)
-        ends = np.cumsum(layer.weights, 1)[:, :-1]
-        heights = (np.arange(_STRIP_ROWS) + 0.5) / _STRIP_ROWS
-        expert = (ends[:, None, :] <= heights[:, None]).sum(-1)  # (T, rows)
-        colors = np.array([to_rgb(hue) for hue in layer.hues])[expert.T]
         low, high = place + 0.06, place + 0.94
-        ax.imshow(colors, extent=(-0.5, num_steps - 0.5, high, low), aspect="auto", interpolation="nearest")
+        ax.imshow(
+            layer.colors(_STRIP_ROWS),
+            extent=(-0.5, len(layer.weights) - 0.5, high, low),
+            aspect="auto",
+            interpolation="nearest",
+        )
         for at, weights in enumerate(layer.weights):
-            text = f"{layer.name}, {word}, step {step + at}: {weights_text(layer.names, weights)}"
+            text = f"{layer.label}, {word}, step {step + at}: {weights_text(layer.names, weights)}"
             values = dict(zip(map(short_name, layer.names), weights.tolist(), strict=True))
-            numbers = {"layer": layer.name, "future": word, "step": step + at, **values}
+            numbers = {"layer": layer.label, "future": word, "step": step + at, **values}
             add_note(ax, at - 0.5, at + 0.5, low, high, text, **numbers)
     ax.set_xlim(-0.5, ax.get_xlim()[1] if len(layers) == 0 else max(len(layer.weights) for layer in layers) - 0.5)
     ax.set_ylim(len(layers), 0)
     ax.set_yticks(np.arange(len(layers)) + 0.5, words, fontsize="x-small")
-    ax.set_title(layers[0].name, loc="left", fontsize="small", pad=1)
+    ax.set_title(layers[0].label, loc="left", fontsize="small", pad=1)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
 
 
-def label_steps(figure: Figure, ax: Axes, step: int, num_columns: int, layers: Sequence[Layer]) -> None:
+def label_steps(figure: Figure, ax: Axes, step: int, num_columns: int, layers: Sequence[Strip]) -> None:
     """Steps below the last panel, and a legend of the experts; nothing where no layer is drawn."""
     if not layers:
         return
@@ -164,6 +142,6 @@ def label_steps(figure: Figure, ax: Axes, step: int, num_columns: int, layers: S
     figure.legend(handles=patches, loc="lower right", ncols=6, frameon=False, fontsize="small", handlelength=1)
 
 
-def expert_patches(layers: Sequence[Layer]) -> list[Patch]:
+def expert_patches(layers: Sequence[Strip]) -> list[Patch]:
     hues = {short_name(name): hue for layer in layers for name, hue in zip(layer.names, layer.hues, strict=True)}
     return [Patch(color=hue, label=name) for name, hue in hues.items()]

@@ -11,23 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from generative.app.sheets import (
-    GAP_IN,
-    LABEL_STYLE,
-    LEGEND_IN,
-    TITLE_IN,
-    WIDTH_IN,
-    Layer,
-    Rows,
-    Sizes,
-    draw_pictures,
-    expert_patches,
-    height_of,
-    layers_of,
-    make_sheet,
-    part,
-)
+from generative.app import sheets
+from generative.app.sheets import Rows, Sizes
 from generative.domains.babyai.pictures import DIRECTION_COLUMNS, action_names, view_pictures, world_pictures
+from generative.figures.film import Strip, gate_strips
 from mop.common.conventions import ACTION_NAMES
 from mop.plotting.hover import add_note
 from mop.plotting.panels import set_title
@@ -46,10 +33,10 @@ PATH_WORDS = {
 
 def plot_now(rows: Rows, step: int, sizes: Sizes, title: str) -> Figure:
     """The world, what the agent sees of it, what the policy does and how it routes; below, LPC over the episode."""
-    picture = world_pictures(part(rows, slice(step, step + 1)))[0]
+    picture = world_pictures(sheets.part(rows, slice(step, step + 1)))[0]
     aspect = min(2.2, picture.shape[1] / picture.shape[0])
-    layers = layers_of(rows["routing"][step : step + 1], sizes)
-    figure = Figure(figsize=(WIDTH_IN, 5.4), layout="constrained")
+    layers = gate_strips(rows["routing"][step : step + 1], sizes)
+    figure = Figure(figsize=(sheets.WIDTH_IN, 5.4), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[2.3, 1])
     widths = [1.15 * aspect, 1.15, 0.95, *([1.05] if layers else [])]
     world, view, actions, *routers = top.subplots(1, len(widths), width_ratios=widths)
@@ -104,7 +91,7 @@ def _draw_probabilities(ax: Axes, rows: Rows, step: int) -> None:
     ax.set_title("probability of each action", fontsize="medium")
 
 
-def _draw_weights(ax: Axes, layers: Sequence[Layer]) -> None:
+def _draw_weights(ax: Axes, layers: Sequence[Strip]) -> None:
     """The weights of each router as a bar."""
     for place, layer in enumerate(layers):
         ends = np.cumsum([0, *layer.weights[0]])
@@ -113,17 +100,17 @@ def _draw_weights(ax: Axes, layers: Sequence[Layer]) -> None:
             if right - left > 0.17:
                 middle = (left + right) / 2
                 ax.text(middle, place, f"{right - left:.2f}", color="white", ha="center", va="center", fontsize="small")
-            text = f"{layer.name}, {short_name(name)}: {right - left:.3f}"
-            values = {"layer": layer.name, "expert": short_name(name), "weight": right - left}
+            text = f"{layer.label}, {short_name(name)}: {right - left:.3f}"
+            values = {"layer": layer.label, "expert": short_name(name), "weight": right - left}
             add_note(ax, left, right, place - 0.31, place + 0.31, text, **values)
-    ax.set_yticks(range(len(layers)), [layer.name for layer in layers])
+    ax.set_yticks(range(len(layers)), [layer.label for layer in layers])
     ax.set_xlim(0, 1)
     ax.set_xticks([])
     ax.set_ylim(len(layers) - 0.4, -0.6)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     ax.set_title("router weights", fontsize="medium")
-    ax.legend(handles=expert_patches(layers), loc="upper center", bbox_to_anchor=(0.45, 0.02), ncols=3,
+    ax.legend(handles=sheets.expert_patches(layers), loc="upper center", bbox_to_anchor=(0.45, 0.02), ncols=3,
               frameon=False, fontsize="small", handlelength=1)  # fmt: skip
 
 
@@ -164,18 +151,20 @@ def plot_causes(
     """
     num_columns = len(next(iter(by_path.values())))
     earlier = np.arange(num_columns)[::-1]  # lag of each column
-    pictures = world_pictures(part(rows, slice(step - num_columns + 1, step + 1)))
+    pictures = world_pictures(sheets.part(rows, slice(step - num_columns + 1, step + 1)))
     table_in = max(0.3 * len(things), 0.3)
-    heights_in = [1.9, table_in, height_of(pictures[0], num_columns)]
-    figure, (bars, table, worlds) = make_sheet(num_columns, heights_in, [GAP_IN] * 2, 0.5, TITLE_IN + LEGEND_IN)
+    heights_in = [1.9, table_in, sheets.height_of(pictures[0], num_columns)]
+    above_in = sheets.TITLE_IN + sheets.LEGEND_IN
+    gaps_in = [sheets.GAP_IN] * 2
+    figure, (bars, table, worlds) = sheets.make_sheet(num_columns, heights_in, gaps_in, 0.5, above_in)
     _draw_paths(bars, {path: values[::-1] for path, values in by_path.items()}, step - earlier)
     bars.set_ylabel(f"contribution\nto {target}", fontsize="small")
     _draw_table(table, things, earlier, step)
-    draw_pictures(worlds, pictures, range(num_columns))
+    sheets.draw_pictures(worlds, pictures, range(num_columns))
     names = action_names(rows["action"][step - num_columns + 1 : step + 1])
     labels = [f"{'now' if lag == 0 else f'{lag} earlier'}\n{name}" for lag, name in zip(earlier, names, strict=True)]
     worlds.set_xticks(range(num_columns), labels)
-    worlds.set_ylabel("the world,\nand what was\ndone in it", **LABEL_STYLE)
+    worlds.set_ylabel("the world,\nand what was\ndone in it", **sheets.LABEL_STYLE)
     set_title(figure, title)
     return figure
 

@@ -27,6 +27,13 @@ class Strip:
     names: list[str]
     hues: list[str]
 
+    def colors(self, height: int) -> np.ndarray:
+        """The weights of each state as a column of colours, the first expert on top: (height, T + 1, 3) uint8."""
+        ends = np.cumsum(self.weights, 1)[:, :-1]  # where the next expert begins
+        heights = (np.arange(height) + 0.5) / height
+        expert = (ends[:, None, :] <= heights[:, None]).sum(-1)  # (T + 1, height)
+        return np.array([ImageColor.getrgb(hue) for hue in self.hues], np.uint8)[expert.T]
+
 
 @dataclass(frozen=True)
 class Film:
@@ -127,7 +134,8 @@ def _draw_strips(page: Image.Image, strips: Sequence[Strip], first: int) -> Box 
     left, top, width, pen = _MARGIN_PX + _LABEL_PX, first, page.width - 2 * _MARGIN_PX - _LABEL_PX, ImageDraw.Draw(page)
     for strip in strips:
         pen.text((_MARGIN_PX, top + 6), strip.label, fill="black", font=font(11))
-        page.paste(_strip_picture(strip, width), (left, top))
+        state = np.arange(width) * len(strip.weights) // width
+        page.paste(Image.fromarray(strip.colors(_STRIP_PX)[:, state]), (left, top))
         top += _STRIP_STEP_PX
     box = (left, first, left + width, top - _STRIP_STEP_PX + _STRIP_PX)
     legend = {name: hue for strip in strips for name, hue in zip(strip.names, strip.hues, strict=True)}
@@ -136,16 +144,6 @@ def _draw_strips(page: Image.Image, strips: Sequence[Strip], first: int) -> Box 
         pen.text((left + 16, top), short_name(name), fill="black", font=font())
         left += 30 + round(font().getlength(short_name(name)))
     return box
-
-
-def _strip_picture(strip: Strip, width: int) -> Image.Image:
-    """The weights of each state as a column of colours, from the first expert at the top to the last."""
-    ends = np.cumsum(strip.weights, 1)[:, :-1]  # where the next expert begins
-    heights = (np.arange(_STRIP_PX) + 0.5) / _STRIP_PX
-    expert = (ends[:, None, :] <= heights[:, None]).sum(-1)  # (T + 1, height)
-    colors = np.array([ImageColor.getrgb(hue) for hue in strip.hues], np.uint8)[expert.T]
-    state = np.arange(width) * len(strip.weights) // width
-    return Image.fromarray(colors[:, state])
 
 
 def _write(page: Image.Image, lines: Sequence[str], top: float) -> None:
