@@ -75,10 +75,11 @@ class AgentActor:
         return after
 
 
-class RandomActor:
-    """All of the game's 15 actions, equally often."""
+class BlindActor:
+    """Some of the game's actions, equally often, whatever the frames show."""
 
-    def __init__(self, seed: int = 0):
+    def __init__(self, actions: Sequence[int], seed: int = 0):
+        self._actions = np.array(actions)
         self._seed = stream_seed(seed, "random actions in levels")
 
     def begin(self, levels: Sequence[int]) -> None:
@@ -86,23 +87,10 @@ class RandomActor:
         self._rngs = [np.random.default_rng((self._seed, level)) for level in levels]
 
     def act(self, frames: np.ndarray) -> Chosen:
-        """A random action in each level."""
-        actions = np.array([rng.integers(NUM_ACTIONS) for rng in self._rngs])
-        return Chosen(actions, np.full(len(actions), 1 / NUM_ACTIONS), np.full(len(actions), np.nan))
-
-
-class ConstantActor:
-    """Always the same action."""
-
-    def __init__(self, action: int):
-        self._action = action
-
-    def begin(self, levels: Sequence[int]) -> None:
-        """Nothing to reset."""
-
-    def act(self, frames: np.ndarray) -> Chosen:
-        """The action in each level."""
-        return Chosen(np.full(len(frames), self._action), np.ones(len(frames)), np.full(len(frames), np.nan))
+        """An action in each level."""
+        count = len(self._actions)
+        chosen = self._actions[[rng.integers(count) for rng in self._rngs]]
+        return Chosen(chosen, np.full(len(chosen), 1 / count), np.full(len(chosen), np.nan))
 
 
 # --- episodes ---------------------------------------------------------------------------------------------------------
@@ -194,8 +182,8 @@ def evaluate(agent: GameAgent, world: Mapping, count: int, max_steps: int | None
     actors: dict[str, Actor] = {
         "agent, sampled": AgentActor(agent, True, seed),
         "agent, greedy": AgentActor(agent, False),
-        "right and jump": ConstantActor(RIGHT_AND_JUMP),
-        RANDOM: RandomActor(seed),
+        "right and jump": BlindActor([RIGHT_AND_JUMP]),
+        RANDOM: BlindActor(range(NUM_ACTIONS), seed),
     }
     sets = level_sets(world, count, seed)
     rows = []

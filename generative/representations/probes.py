@@ -1,4 +1,4 @@
-"""Linear probes: whether a property of the world can be read off numbers of the memory, judged in other worlds.
+"""Linear probes: how well a property of the world can be read from the hidden state, evaluated in other worlds.
 
 Axis letters: M rows, D numbers of a row, C classes, B episodes.
 """
@@ -10,7 +10,6 @@ from sklearn.linear_model import LogisticRegression
 
 from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
 from mop.statistics.intervals import Interval
-from mop.statistics.permutation import permute_within
 
 
 class Probe:
@@ -54,29 +53,23 @@ def class_differences(x: np.ndarray, labels: np.ndarray, classes: Sequence[int])
 
 
 def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray, episode: np.ndarray) -> Interval:
-    """Mean over the classes of labels (M,) of the share found, with its 95 % interval from a bootstrap over episodes.
+    """Balanced accuracy of predictions of labels (M,), with its 95 % interval from a bootstrap over episodes (M,) int.
 
-    episode: (M,) int. 1 / C by chance, also for who always names the commonest class. The interval is NaN for fewer
-    than MIN_EPISODES episodes, and leaves out resamples in which a class is missing.
+    1 / C by chance, also if the commonest class is always predicted. The interval is NaN for fewer than MIN_EPISODES
+    episodes, and leaves out resamples in which a class is missing.
     """
-    found, total = _counts(predicted, labels, episode)
-    value = float((found.sum(0) / total.sum(0)).mean())
-    if len(found) < MIN_EPISODES:
+    correct, total = _counts(predicted, labels, episode)
+    value = float((correct.sum(0) / total.sum(0)).mean())
+    if len(correct) < MIN_EPISODES:
         return Interval(value, np.nan, np.nan)
-    drawn = resample(np.concatenate([found, total], 1)).reshape(-1, 2, found.shape[1])
+    drawn = resample(np.concatenate([correct, total], 1)).reshape(-1, 2, correct.shape[1])
     with np.errstate(invalid="ignore"):
         low, high = bounds((drawn[:, 0] / drawn[:, 1]).mean(1))
     return Interval(value, float(low), float(high))
 
 
-def accuracy_alone(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """The value of `balanced_accuracy`, in a hundredth of the time."""
-    found, total = _counts(predicted, labels, np.zeros(len(labels), np.int64))
-    return float((found / total).mean())
-
-
 def _counts(predicted: np.ndarray, labels: np.ndarray, episode: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many rows of each class an episode has: those found and all, (B, C) float64 each."""
+    """The numbers of correct rows and of all rows of each class in each episode, (B, C) float64 each."""
     classes, index = np.unique(labels, return_inverse=True)
     numbers, episode = np.unique(episode, return_inverse=True)
     flat, shape = episode * len(classes) + index, (len(numbers), len(classes))
@@ -84,15 +77,6 @@ def _counts(predicted: np.ndarray, labels: np.ndarray, episode: np.ndarray) -> t
     return tuple(of_kind.reshape(shape).astype(np.float64) for of_kind in counts)
 
 
-def labels_of_others(labels: np.ndarray, t_step: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Labels (M,) drawn anew, without replacement, from those of all rows of the same t_step (M,) int: the control.
-
-    A probe that is taught and judged by these finds what the time alone tells (a control task, Hewitt and Liang 2019,
-    arXiv 1909.03368).
-    """
-    return permute_within(labels, t_step, rng)
-
-
 def above_chance(accuracy: float, num_classes: int) -> float:
-    """A balanced accuracy from 0, chance, to 1, all right; below 0 where it is worse than chance."""
+    """Rescale a balanced accuracy: 0 is chance, 1 perfect."""
     return (accuracy - 1 / num_classes) / (1 - 1 / num_classes)

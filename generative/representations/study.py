@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.metrics import balanced_accuracy_score
 from tqdm import tqdm
 
 from generative.domains.babyai.labels import UNKNOWN
@@ -16,10 +17,8 @@ from generative.recordings.format import SPLITS
 from generative.representations.decompositions import METHODS, Fit, matched_cosines
 from generative.representations.probes import (
     Probe,
-    accuracy_alone,
     balanced_accuracy,
     class_differences,
-    labels_of_others,
 )
 from generative.representations.storage import Directions
 from mop.common.cli import setting
@@ -28,6 +27,7 @@ from mop.common.files import write_atomic
 from mop.common.seeding import stream_seed
 from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
 from mop.statistics.intervals import Interval
+from mop.statistics.permutation import permute_within
 
 PROBE = "probe"  # in place of a method's name: directions from one class of a property to another
 Part = Mapping[str, np.ndarray]  # results of a block, as `study_block` returns them
@@ -120,8 +120,13 @@ class ProbeFit(NamedTuple):
 
     @property
     def accuracy(self) -> Interval:
-        """Balanced accuracy in the test worlds."""
+        """Balanced accuracy in the test worlds, with its interval."""
         return balanced_accuracy(*self.predictions["test"])
+
+    def score(self, split: str) -> float:
+        """Balanced accuracy in a split."""
+        predicted, labels, _ = self.predictions[split]
+        return float(balanced_accuracy_score(labels, predicted))
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,9 +150,13 @@ class DirectionScores:
 def probe_data(
     rows: Mapping[str, Rows], x: dict[str, np.ndarray], name: str, classes: list[int], rng: np.random.Generator
 ) -> ProbeData:
-    """The labels of a property for hidden states x of each split (M, D)."""
+    """The labels of a property for hidden states x of each split (M, D).
+
+    The control's labels are drawn from all rows of the same t_step: a probe of them reads time alone (a control task,
+    Hewitt and Liang 2019, arXiv 1909.03368).
+    """
     labels = {split: part.labels[name] for split, part in rows.items()}
-    control = {split: labels_of_others(part.labels[name], part.t_step, rng) for split, part in rows.items()}
+    control = {split: permute_within(part.labels[name], part.t_step, rng) for split, part in rows.items()}
     return ProbeData(x, labels, control, {split: part.episode for split, part in rows.items()}, classes)
 
 
@@ -193,7 +202,7 @@ def class_stability(data: ProbeData, directions: ClassDirections, draws: Sequenc
 def score_directions(data: ProbeData, duals: np.ndarray, num_fitted: int, rng: np.random.Generator) -> DirectionScores:
     """Probe each coordinate of duals (K, D) alone; best: of the first `num_fitted`, which no label was used for."""
     fits = [fit_probe(data, data.labels, rng, _SINGLE_ROWS, dual) for dual in duals]
-    accuracies = [[accuracy_alone(*fit.predictions[split][:2]) for split in SPLITS[1:]] for fit in fits]
+    accuracies = [[fit.score(split) for split in SPLITS[1:]] for fit in fits]
     best = int(np.argmax([validation for validation, _ in accuracies[:num_fitted]]))
     return DirectionScores(accuracies, best, fits[best].accuracy)
 

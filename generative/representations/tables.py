@@ -12,14 +12,8 @@ from generative.representations.storage import Directions
 from generative.representations.study import PROBE, Part
 from mop.statistics.intervals import Interval
 
-METHOD_COLUMNS = (
-    *("block", "units", "method", "directions", "explained", "low", "high", "stability", "chance"),
-    *("converged", "fits"),
-)
-PROBE_COLUMNS = (
-    *("property", "block", "chance", "shuffled", "accuracy", "accuracy_low", "accuracy_high"),
-    *("best", "best_accuracy", "best_accuracy_low", "best_accuracy_high", "selectivity"),
-)
+METHOD_COLUMNS = ("block", "units", "method", "directions", "explained", "stability", "chance", "converged", "fits")
+PROBE_COLUMNS = ("property", "block", "chance", "shuffled", "accuracy", "best", "best_accuracy", "selectivity")
 
 
 def method_rows(parts: Mapping[str, Part]) -> list[dict]:
@@ -84,17 +78,14 @@ def direction_rows(parts: Mapping[str, Part], directions: Directions) -> list[di
 
 
 def screen_table(table: pd.DataFrame, columns: tuple[str, ...]) -> str:
-    """Some columns of a table for the screen; an interval stands behind its value."""
-    shown_columns = {}
+    """Some columns of a table for the screen, with their intervals."""
+    shown = {}
     for name in columns:
-        prefix, _, end = name.rpartition("_")
-        if name in ("low", "high") or (end in ("low", "high") and prefix in columns):
-            continue
-        low, high = ("low", "high") if name == "explained" else (f"{name}_low", f"{name}_high")
         values = table[name]
-        if low in columns:
+        low, high = ("low", "high") if name == "explained" else (f"{name}_low", f"{name}_high")
+        if low in table:
             ends = zip(values, table[low], table[high], strict=True)
-            shown_columns[name] = [f"{value:.3f} ({a:.3f} to {b:.3f})" for value, a, b in ends]
+            shown[name] = [f"{value:.3f} ({a:.3f} to {b:.3f})" for value, a, b in ends]
         else:
-            shown_columns[name] = [f"{v:.3f}" for v in values] if values.dtype.kind == "f" else values
-    return pd.DataFrame(shown_columns).to_string(index=False)
+            shown[name] = [f"{value:.3f}" for value in values] if values.dtype.kind == "f" else values
+    return pd.DataFrame(shown).to_string(index=False)

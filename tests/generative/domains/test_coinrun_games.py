@@ -27,7 +27,7 @@ from scripts import REPOSITORY, script_environment
 from generative import evaluate_agent, plot_training_csv, render, train_agent, train_gen_model
 from generative.agents import load_agent
 from generative.agents.config import IN_CONFIG, PRESETS, Settings, make_config, make_envs, parse_settings
-from generative.agents.level_play import AgentActor, ConstantActor, play_levels
+from generative.agents.level_play import AgentActor, BlindActor, play_levels
 from generative.agents.ppo import RENEWAL_INTERVAL, AgentRun
 from generative.domains.coinrun.domain import COINRUN
 from generative.domains.coinrun.games import GAMES, NUM_ACTIONS, RIGHT_AND_JUMP, GameEnvs
@@ -102,8 +102,8 @@ def test_threads_change_nothing_and_a_level_is_the_same_wherever_it_is_played(ga
         return shown
 
     assert all(np.array_equal(one, two) for one, two in zip(played(1), played(3), strict=True))
-    alone = play_levels(EASY, [7], ConstantActor(RIGHT_AND_JUMP), keeps_frames=True)[0]
-    beside = play_levels(EASY, [3, 7, 9], ConstantActor(RIGHT_AND_JUMP), keeps_frames=True)[1]
+    alone = play_levels(EASY, [7], BlindActor([RIGHT_AND_JUMP]), keeps_frames=True)[0]
+    beside = play_levels(EASY, [3, 7, 9], BlindActor([RIGHT_AND_JUMP]), keeps_frames=True)[1]
     assert beside.level == 7 and np.array_equal(alone.frames, beside.frames) and len(alone.frames) > 10
 
 

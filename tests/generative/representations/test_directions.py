@@ -18,10 +18,8 @@ from generative.representations import decompositions, study
 from generative.representations.decompositions import METHODS, matched_cosines, train_sparse_autoencoder
 from generative.representations.probes import (
     Probe,
-    accuracy_alone,
     balanced_accuracy,
     class_differences,
-    labels_of_others,
 )
 from generative.representations.storage import Directions, load_directions, random_unit, write_directions
 from generative.representations.study import (
@@ -220,21 +218,11 @@ def test_balanced_accuracy_by_hand():
     labels, predicted = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 0, 1, 1, 0])
     few = balanced_accuracy(predicted, labels, np.zeros(6, int))
     assert few.value == pytest.approx((3 / 4 + 1 / 2) / 2) and np.isnan(few.low)
-    assert accuracy_alone(np.zeros(6), labels) == 0.5
     many = balanced_accuracy(np.tile(predicted, 50), np.tile(labels, 50), np.repeat(np.arange(50), 6))
     assert many.value == few.value and many.low == pytest.approx(many.value) == many.high  # all episodes alike
     mixed = np.where(RNG(0).random(3000) < 0.7, labels.repeat(500), 1 - labels.repeat(500))
     found = balanced_accuracy(mixed, labels.repeat(500), RNG(1).integers(100, size=3000))
     assert found.low < 0.7 < found.high and found.high - found.low < 0.08
-
-
-def test_labels_of_others_are_of_the_same_step():
-    rng, t_step = RNG(4), np.concatenate([np.arange(n) for n in (5, 9, 3, 9, 7)])
-    labels = rng.integers(4, size=len(t_step))
-    mixed = labels_of_others(labels, t_step, rng)
-    assert (mixed != labels).any()
-    for t in range(9):
-        assert sorted(mixed[t_step == t]) == sorted(labels[t_step == t])
 
 
 def synthetic(split: int, num_episodes: int = 60, length: int = 20) -> Rows:
