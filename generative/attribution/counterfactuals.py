@@ -20,19 +20,19 @@ from minigrid.core.world_object import WorldObj
 from torch import Tensor
 from torch.nn import functional as F
 
-from generative.domains.babyai.cells import DOOR, PORTABLE, cell_codes, cell_columns
+from generative.domains.babyai.causes import code_of
+from generative.domains.babyai.cells import DOOR, PORTABLE, cell_codes, cell_columns, make_code, plain_code
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.base import Answer, Target
 from generative.simulators.base import State
 from generative.simulators.exact import ExactSimulator
 from generative.simulators.relaxation import to_simplex
 from mop.envs.babyai import NUM_ACTIONS, World, observe
-from mop.envs.geometry import EMPTY, IMAGE_SIZE, cell_code
+from mop.envs.geometry import EMPTY, IMAGE_SIZE, cell_code, code_color, code_kind, code_number, code_state
 
 KINDS = ("remove", "color", "type", "state", "put")
 COLORS = range(len(COLOR_TO_IDX))
 _STATES = range(3)  # of a door: open, closed, locked
-_PLAIN = (1 << 20) - 1  # a code without the number of its object
 _FREE = -1  # an action that the policy chooses
 
 
@@ -54,8 +54,9 @@ class Edit(NamedTuple):
             return "none"
         if EMPTY in (self.before, self.after):
             return "put" if self.before == EMPTY else "remove"
-        changed = self.before ^ self.after
-        return "type" if changed & 255 else "color" if changed & 0xFF00 else "state"
+        if code_kind(self.before) != code_kind(self.after):
+            return "type"
+        return "color" if code_color(self.before) != code_color(self.after) else "state"
 
 
 class Case(NamedTuple):
@@ -78,7 +79,7 @@ class Effects(NamedTuple):
 
 
 def world_at(task_id: str, max_steps: int | None, seed: int, actions: Sequence[int]) -> World:
-    """World `seed` after these actions. Raises InputError for an unknown task, ValueError beyond the episode's end."""
+    """World `seed` after these actions. Raises ValueError beyond the episode's end."""
     world = World(task_id, max_steps)
     world.reset(seed)
     for at, action in enumerate(actions):
@@ -105,22 +106,22 @@ def legal_edits(world: World, kinds: Sequence[str] = KINDS) -> list[Edit]:
     edits, sees = [], _visible(world)
     for y, x in itertools.product(*map(range, world.codes.shape)):
         code = world.carried if (x, y) == world.position else world.codes[y, x]
-        before = int(code) & _PLAIN
+        before = plain_code(code)
         edits += [Edit(x, y, before, after) for after in _others(before, bool(sees[x, y]))]
     return [edit for edit in edits if edit.kind in kinds]
 
 
 def _others(code: int, is_visible: bool) -> list[int]:
     """The codes that may take the place of one."""
-    kind, color, state = code & 255, code >> 8 & 255, code >> 16
-    things = [other + (dye << 8) for other in PORTABLE for dye in COLORS]
+    kind, color, state = code_of(code)
+    things = [make_code(other, dye) for other in PORTABLE for dye in COLORS]
     if code == EMPTY:
         return things if is_visible else []
     if kind in PORTABLE:
-        return [EMPTY, *(other for other in things if (other & 255 == kind) != (other >> 8 == color))]
+        return [EMPTY, *(other for other in things if (code_kind(other) == kind) != (code_color(other) == color))]
     if kind == DOOR:
-        dyed = [kind + (other << 8) + (state << 16) for other in COLORS if other != color]
-        return dyed + [kind + (color << 8) + (other << 16) for other in _STATES if other != state]
+        dyed = [make_code(kind, other, state) for other in COLORS if other != color]
+        return dyed + [make_code(kind, color, other) for other in _STATES if other != state]
     return []
 
 
@@ -143,10 +144,10 @@ def edit_world(world: World, edit: Edit) -> None:
     if edit.kind == "none":
         return
     if edit.kind == "state":
-        new, state = old, edit.after >> 16
+        new, state = old, code_state(edit.after)
         new.is_open, new.is_locked = state == 0, state == 2
     else:
-        new = WorldObj.decode(edit.after & 255, edit.after >> 8 & 255, edit.after >> 16)
+        new = WorldObj.decode(*code_of(edit.after))
     if old is not None and new is not old:
         old.cur_pos = (-1, -1)  # as of what is carried
     if new is not None:
@@ -164,13 +165,13 @@ def edit_world(world: World, edit: Edit) -> None:
 
 
 def _check_fits(edit: Edit, code: int) -> None:
-    if code & _PLAIN != edit.before:
-        raise ValueError(f"{edit} does not fit: the cell's code is {code & _PLAIN}")
+    if plain_code(code) != edit.before:
+        raise ValueError(f"{edit} does not fit: the cell's code is {plain_code(code)}")
 
 
 def _free_number(world: World) -> int:
     """A number that no object of the world has."""
-    return 1 + int(max((world.codes >> 20).max(), world.carried >> 20))
+    return 1 + int(max(code_number(world.codes).max(), code_number(world.carried)))
 
 
 def edit_state(state: State, edits: Sequence[Edit]) -> State:
@@ -204,7 +205,7 @@ def effects(
     """
     rows, forced = [], []  # (case, edit) of each world, and its actions
     for case in cases:
-        unchanged = Edit(*case.world.position, *[case.world.carried & _PLAIN] * 2)
+        unchanged = Edit(*case.world.position, *[plain_code(case.world.carried)] * 2)
         for actions in ([_FREE] * len(case.actions), case.actions):
             rows += [(case, edit) for edit in (unchanged, *case.edits)]
             forced += [list(map(int, actions))] * (1 + len(case.edits))

@@ -12,6 +12,7 @@ from generative.attribution.agreement import RANDOM, SHUFFLED
 from generative.attribution.explanations import PATHS, Explanation, short_number
 from generative.domains.coinrun.causes import SIDE, FrameExplanation
 from mop.envs.render import draw_cells, draw_view
+from mop.envs.geometry import code_color, code_kind, code_state
 from mop.plotting.panels import set_title
 from mop.plotting.style import HUES, open_frame
 
@@ -42,7 +43,7 @@ def picture_at(explanation: Explanation, lag: int) -> np.ndarray:
     if explanation.kind == "view":
         return draw_view(obs[:-5], _TILE_PX)
     codes = explanation.grid[lag]
-    cells = np.stack([codes & 255, codes >> 8 & 255, codes >> 16 & 15], -1)
+    cells = np.stack([code_kind(codes), code_color(codes), code_state(codes)], -1)
     agent = (*explanation.position[lag].tolist(), int(obs[-5:-1].argmax()))
     return draw_cells(cells, agent, tile_size=_TILE_PX)
 

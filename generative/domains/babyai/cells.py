@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
-from mop.envs.geometry import CATEGORIES
+from mop.envs.geometry import CATEGORIES, code_color, code_kind, code_state
 
 NUM_TYPES = CATEGORIES[0]
 TYPE, COLOR, STATE = (slice(end - size, end) for size, end in zip(CATEGORIES, np.cumsum(CATEGORIES), strict=True))
@@ -23,13 +23,20 @@ OPEN = STATE.start + STATE_TO_IDX["open"]  # the column
 
 
 def cell_columns(codes: ArrayLike) -> Tensor:
-    """Cells (..., K) float32, ones and zeros, of codes (...) of `mop.envs.geometry`; numbers of objects are dropped."""
-    codes = torch.from_numpy(np.array(codes, np.int64))
-    categories = (codes & 255, codes >> 8 & 255, codes >> 16 & 15)
-    return torch.cat([F.one_hot(k, size) for k, size in zip(categories, CATEGORIES, strict=True)], -1).float()
+from mop.envs.geometry import CATEGORIES, code_color, code_kind, code_state
 
 
 def cell_codes(cells: Tensor) -> Tensor:
     """The likeliest codes (...) int32 of cells (..., C), without numbers of objects: the inverse of `cell_columns`."""
     kind, color, state = (cells[..., block].argmax(-1) for block in (TYPE, COLOR, STATE))
-    return (kind + (color << 8) + (state << 16)).int()
+    return make_code(kind, color, state).int()
+
+
+def make_code(kind: ArrayLike, color: ArrayLike = 0, state: ArrayLike = 0) -> ArrayLike:
+    """The code of an object without a number: the inverse of `code_kind`, `code_color` and `code_state`."""
+    return kind + (color << 8) + (state << 16)
+
+
+def plain_code(code: int) -> int:
+    """A code without the number of its object."""
+    return make_code(int(code_kind(code)), int(code_color(code)), int(code_state(code)))
