@@ -74,7 +74,7 @@ def parser() -> Parser:
 
 
 def checked(args: Namespace) -> Namespace:
-    """The flags, parsed. Raises InputError where they are wrong, or do not go together."""
+    """The flags, parsed."""
     check_flags(
         args,
         world_seed=integer(0),

@@ -20,7 +20,7 @@ def logit_of(action: int) -> Callable[[Answer], Tensor]:
 
 
 def direction_target(word: str, directions: Directions | None) -> Target:
-    """The memory's coordinate along a direction. Raises InputError where there is no such direction, or no file."""
+    """The memory's coordinate along a direction."""
     if directions is None:
         raise InputError(f"direction:{word} is of a file of directions; give --directions")
     number = directions.number(word)

@@ -96,7 +96,7 @@ class Target:
         return self.of(answer)
 
 
-# --- worlds and who acts in them, for the recorder --------------------------------------------------------------------
+# --- worlds and actors, for the recorder ------------------------------------------------------------------------------
 
 
 class Start(NamedTuple):
@@ -218,7 +218,7 @@ class FidelityProtocol:
     """How simulators of a kind of world are measured in real worlds; see `generative.simulators.evaluation`."""
 
     measures: Mapping[str, str]  # name -> what it is
-    actors: tuple[str, ...]  # who may act in trials
+    actors: tuple[str, ...]  # of trials
     run_trials: Callable[..., Any]  # (moments, actor, policy, num_steps, seed) -> Trials
     baselines: Callable[..., Mapping[str, Callable]]  # recording -> forecasts that need no simulator, by name
     exact: Callable[..., Callable] | None  # recording -> the forecast of the exact simulator
@@ -269,7 +269,7 @@ class Domain:
     checkpoint_kind: str | None = None  # `kind` in the config of a policy's checkpoint
     world_flags: tuple[str, ...] = ()  # flags of generative.record that only these worlds have
     actor: type[Actor] = Actor  # the policy in the slots of a recorder
-    behaviours: tuple[str, ...] = ("argmax", "sampled", "epsilon", "random")  # who acts, by default
+    behaviours: tuple[str, ...] = ("argmax", "sampled", "epsilon", "random")  # of a recording, by default
     start_arrays: tuple[str, ...] = ()  # arrays whose first rows tell worlds apart; (): only their seeds do
 
     make_memory: Callable[..., nn.Module] | None = None  # (sizes, num_inputs) -> an egocentric map; None: no map
@@ -304,7 +304,7 @@ class Domain:
     arena_flags: tuple[str, ...] = ()  # flags of generative.intervene that only these worlds have
     play_films: Callable[..., Iterator] | None = None  # films of what a policy does now
     recorded_film: Callable[..., Any] | None = None  # the film of a recorded episode
-    simulated_film: Callable[..., Any] | None = None  # of a simulation beside the truth
+    simulated_film: Callable[..., Any] | None = None  # of a simulation next to the truth
     steps_per_second: float = 4
 
     @property

@@ -17,7 +17,7 @@ OF_ACTIONS = ("action", "reward", "terminated", "truncated")  # the terminal row
 
 
 def import_minari():
-    """The module minari. Raises InputError where it is not installed."""
+    """The module minari."""
     try:
         import h5py  # noqa: F401, what its files are written with
         import minari
@@ -27,7 +27,7 @@ def import_minari():
 
 
 def export(recording: Recording, dataset_id: str) -> Path:
-    """Write a recording as a Minari dataset, as a whole; its folder. Raises InputError where there is one already."""
+    """Write a recording as a Minari dataset, as a whole; its folder."""
     minari = import_minari()
     from minari.storage import get_dataset_path
 

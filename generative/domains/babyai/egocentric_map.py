@@ -27,7 +27,7 @@ class EgocentricMap(nn.Module):
     """
 
     def __init__(self, channels: int, num_inputs: int, num_features: int):
-        """num_inputs: of what tells the motion; num_features: of what tells the changes in view."""
+        """num_inputs: from which the motion is predicted; num_features: from which the changes in view are."""
         super().__init__()
         self.channels = channels
         self.motion = nn.Sequential(nn.Linear(num_inputs + channels, 64), nn.ELU(), nn.Linear(64, 4))

@@ -58,7 +58,7 @@ class BabyAITrials(Trials):
 def run_trials(moments: Moments, actor: str, policy: FrozenPolicy, num_steps: int, seed: int) -> BabyAITrials:
     """Let one of ACTORS act on in real worlds for `num_steps` = T steps.
 
-    policy: who watches, and acts where the actor is no constant; its hidden state follows the whole history. The
+    policy: the watcher, which also acts unless the actor is constant; its hidden state follows the whole history. The
     trained actor takes the likeliest action, the untrained one draws from its probabilities.
     """
     recording, rng = moments.recording, np.random.default_rng(stream_seed(seed, f"actor {actor}"))

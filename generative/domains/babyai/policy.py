@@ -51,7 +51,7 @@ class FrozenPolicy(Policy):
         return twin
 
     def embed(self, missions: Sequence[str]) -> Tensor:
-        """Of each mission the same, whatever is beside it."""
+        """Embed each mission alone, so that no batch changes it."""
         return self.missions.lang(missions)
 
     def initial_hidden(self, num_envs: int) -> Tensor:

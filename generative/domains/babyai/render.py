@@ -58,7 +58,7 @@ def simulated_film(
     policy: FrozenPolicy, scenes: Scenes, encoding: Mapping, episode: Episode, title: str, how: str, first: int,
     num_states: int, is_own: bool,
 ) -> Film:  # fmt: skip
-    """The film of a simulation beside the truth, from step `first` on for so many states; how: which simulation it is.
+    """The film of a simulation next to the truth, from step `first` on for so many states; how: which simulation it is.
 
     is_own: the policy acts in the simulation; else the recorded actions are executed.
     """
@@ -99,7 +99,7 @@ def comparison_film(
     expert_hidden_sizes,
     first: int,
 ) -> Film:
-    """Simulation beside truth, state by state; rows: of both, obs, routing and action; of truth all of a recording.
+    """Compare a simulation with the truth, state by state; rows: of both, obs, routing and action; of truth all arrays.
 
     Of the simulated view, the cells that differ from the true one have a red frame. first: the step of the first state.
     """

@@ -35,10 +35,7 @@ TARGETS_HELP = (
 def parse_target(
     text: str, policy: FrozenPolicy, directions: Directions | None = None, chosen: int | None = None
 ) -> Target:
-    """The target that a text names; chosen: an action, for action:chosen.
-
-    Raises InputError for another text; the target does where the policy has no such layer or expert.
-    """
+    """The target that a text names; chosen: an action, for action:chosen."""
     text = text.strip()
     kind, _, rest = text.partition(":")
     if text == CHOSEN and chosen is not None:
@@ -60,7 +57,7 @@ def parse_target(
 
 
 def _weights(answer: Answer, text: str, layer: int, expert: int = 0) -> Tensor:
-    """The router's weights (N, E) in a layer. Raises InputError where there is no such layer, or no such expert."""
+    """The router's weights (N, E) in a layer."""
     sizes = [weights.shape[-1] for weights in answer.routing]
     if layer >= len(sizes) or expert >= sizes[layer]:
         raise InputError(f"no {text}: the policy has layers 0 to {len(sizes) - 1}, of {sizes} experts, counted from 0")

@@ -1,8 +1,8 @@
 """The observation model of a game's frames.
 
 Each point of a frame, from 0 to 1, is normally distributed around what the model says, with variance 1: the surprise in
-nats is half the squared error, without the constant. A frame is X = 12,288 numbers from 0 to 255, behind each other, as
-`frozen_agents` has it. Axis letters: N environments (and steps), F features, E numbers of an encoding.
+nats is half the squared error, without the constant. A frame is X = 12,288 numbers from 0 to 255, one after the
+other. Axis letters: N environments (and steps), F features, E numbers of an encoding.
 """
 
 import math

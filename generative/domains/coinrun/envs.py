@@ -87,7 +87,7 @@ def open_worlds(
 class AgentActor(Actor):
     """An agent of a game. Its actions are numbered as its logits are.
 
-    Each frame is looked at alone: in a batch, what is beside it would change the last bits of the answer.
+    Each frame is looked at alone: in a batch, the others would change the last bits of the answer.
     """
 
     extra_fields = (("value", np.float32),)  # the expected sum of discounted scaled rewards

@@ -51,7 +51,7 @@ class GameTrials(Trials):
 
 @torch.no_grad()
 def run_trials(moments: Moments, actor: str, policy: FrozenAgent, num_steps: int, seed: int) -> GameTrials:
-    """Let one of ACTORS act on in real levels for `num_steps` = T steps; policy: who watches.
+    """Let one of ACTORS act on in real levels for `num_steps` = T steps; policy: the watcher.
 
     The trained actor takes the likeliest action, the random one any, the constant one goes right and jumps. Raises
     InputError where that is no action of the agent, or the game cannot be had.

@@ -68,8 +68,6 @@ class GameEnvs:
     ):  # fmt: skip
         """num_levels: how many are drawn from, from start_level on; ALL_LEVELS: any. seed: of the draws.
         is_plain: each kind of thing is drawn as rectangles of one colour, all in one theme.
-
-        Raises InputError where envpool or the Qt that it needs is missing.
         """
         try:
             import envpool
@@ -111,7 +109,7 @@ def begin_level(world: Mapping, level: int, is_plain: bool = False) -> GameEnvs:
     """One environment, in one level.
 
     world: `env_name`, `distribution_mode`, `use_backgrounds`, as in the config of an agent; is_plain: drawn as
-    `GameEnvs` says, without backgrounds. Raises InputError as `GameEnvs`.
+    `GameEnvs` says, without backgrounds.
     """
     return GameEnvs(
         world["env_name"], world["distribution_mode"], 1, num_levels=1, start_level=level, seed=0,
@@ -120,7 +118,7 @@ def begin_level(world: Mapping, level: int, is_plain: bool = False) -> GameEnvs:
 
 
 def check_playable(env_name: str, mode: str) -> None:
-    """Raises InputError where envpool, or the Qt that it needs, is missing."""
+    """Check that envpool, and the Qt that it needs, are there."""
     GameEnvs(env_name, mode, 1, num_levels=1, start_level=0, seed=0).close()
 
 

@@ -1,7 +1,7 @@
 """What is around the agent in frames of CoinRun: the labels that probes of its memory are to find, and how it ends.
 
 The picture moves with the agent, which is always drawn at AGENT_ROWS and AGENT_COLUMNS, and a tile is about 5 points
-wide. Axis letter: M frames, each as `game_objects.objects_of` has it.
+wide. Axis letter: M frames, each as `objects.objects_of` has it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +51,7 @@ def labels_of(objects: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def touches(objects: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
-    """Whether things of some of KINDS are at the agent, or right beside it, in frames (M, 64, 64): (M,) bool."""
+    """Whether things of some of KINDS are at the agent, or right next to it, in frames (M, 64, 64): (M,) bool."""
     return _shows(objects, _AROUND, kinds)
 
 

@@ -30,8 +30,7 @@ _COLORS = {  # red, green, blue
 def objects_of(world: Mapping, level: int, actions: Sequence[int]) -> np.ndarray:
     """What is at each point of the frames of an episode: (T + 1, 64, 64) uint8, numbers into KINDS.
 
-    world: as in the config of an agent; actions: the game's numbers, from the beginning of the level. Raises InputError
-    for another game than CoinRun, where envpool is missing, and where the episode ends before its last action.
+    world: as in the config of an agent; actions: the game's numbers, from the beginning of the level.
     """
     if world["env_name"] != ENV_NAME:
         raise InputError(f"what is on screen is known of {ENV_NAME} alone, not of {world['env_name']}")

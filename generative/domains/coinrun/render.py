@@ -1,4 +1,4 @@
-"""Films of an agent of a game: levels that it plays, recorded episodes, simulations beside the truth.
+"""Films of an agent of a game: levels that it plays, recorded episodes, simulations next to the truth.
 
 envpool draws a game at 64 by 64 points and in no other size (its `render` enlarges that picture), which is what the
 agent sees: films show these points, enlarged. Axis letters: T actions of an episode, N = 1 episode, X numbers of a
@@ -24,7 +24,7 @@ from generative.recordings.format import Episode
 from mop.common.errors import InputError
 
 STEPS_PER_SECOND = 15
-_HEIGHT_PX, _SMALL_PX = 448, 256  # of the pictures of a film, and of one of three beside each other
+_HEIGHT_PX, _SMALL_PX = 448, 256  # of the pictures of a film, and of one of three side by side
 _ENLARGED = 7  # points of a film for one of the frame, in each direction
 _HEADING = "what the agent sees (all there is: 64 by 64 points)"
 
@@ -94,7 +94,7 @@ def simulated_film(
     policy: FrozenAgent, scenes: LearnedScenes, encoding: Mapping, episode: Episode, title: str, how: str, first: int,
     num_states: int, is_own: bool,
 ) -> Film:  # fmt: skip
-    """The film of a simulation beside the truth, from step `first` on for so many states; how: which simulation it is.
+    """The film of a simulation next to the truth, from step `first` on for so many states; how: which simulation it is.
 
     Shown is also how far the points are apart. is_own: the agent acts in the simulation; else the recorded actions are
     executed.

@@ -38,8 +38,7 @@ class GameArena:
         """world: of the agent's config; first_seed: counted from UNSEEN_LEVELS; policy: argmax or sampled.
 
         seed: of sampled actions; each level has a stream of its own, so that all runs share the noise. max_steps:
-        actions until an episode is cut short, None for the game's limit. Raises InputError for another game than
-        CoinRun, and where there are no such levels.
+        actions until an episode is cut short, None for the game's limit.
         """
         if world["env_name"] != ENV_NAME:
             raise InputError(f"what happens can be counted in {ENV_NAME} alone, not in {world['env_name']}")
@@ -118,9 +117,9 @@ class _MovedActor(AgentActor):
 def count_episode(world: Mapping, episode: LevelEpisode, actions: Sequence[int]) -> dict[str, float]:
     """The row of a table of an episode: how it ended, jumps and where, how often each of the agent's actions was taken.
 
-    jumps: actions with a jump while the agent is on the ground; at a saw: where one is ahead (`game_labels.labels_of`);
+    jumps: actions with a jump while the agent is on the ground; at a saw: where one is ahead (`labels.labels_of`);
     elsewhere: where no saw, enemy, lava or crate is. stands: steps on the ground at such a place. touched, fell: it
-    died, and a saw or an enemy, or else lava, is at it in the last frame. Raises InputError where envpool is missing.
+    died, and a saw or an enemy, or else lava, is at it in the last frame.
     """
     objects = objects_of(world, episode.level, episode.actions)
     labels = {name: values[:-1] > 0 for name, values in labels_of(objects).items()}  # of what each action was chosen by

@@ -57,7 +57,7 @@ def action_names(agent: FrozenAgent) -> list[str]:
 
 
 def jumps_of(agent: FrozenAgent) -> Tensor:
-    """Which of an agent's actions have a jump: (A,) bool. Raises InputError where none has, or all."""
+    """Which of an agent's actions have a jump: (A,) bool."""
     found = torch.isin(agent.agent.actions.cpu(), torch.tensor(JUMPS))
     if not found.any() or found.all():
         raise InputError("this agent has no choice between actions with a jump and without one")
