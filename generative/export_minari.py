@@ -8,10 +8,11 @@ metadata. The dataset comes to MINARI_DATASETS_PATH, or to Minari's own folder (
 """
 
 import re
+from dataclasses import dataclass
 
 from generative.recordings.format import open_recording
 from generative.recordings.minari import export, import_minari
-from mop.common.configuration import Parser, check_flags
+from mop.common.cli import parse, required
 from mop.common.errors import run_script
 
 
@@ -22,21 +23,20 @@ def dataset_name(value: str) -> str:
     return value
 
 
-def parser() -> Parser:
-    """The command line."""
-    parser = Parser(prog="python -m generative.export_minari", description=__doc__)
-    parser.add_argument("--data_dir", required=True, help="folder of a finished recording")
-    parser.add_argument("--dataset_id", required=True, help="name of the dataset, with its version: NAME-v0")
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of an export."""
+
+    data_dir: str = required("folder of a finished recording")
+    dataset_id: str = required("name of the dataset, with its version: NAME-v0", parse=dataset_name)
 
 
 def main() -> int:
-    """Check the flags, copy, tell."""
-    args = parser().parse_args()
-    check_flags(args, dataset_id=dataset_name)
+    """Copy a recording, and print where it is."""
+    settings = parse(Settings, __doc__)
     import_minari()
-    recording = open_recording(args.data_dir)
-    print(f"{len(recording):,} episodes: {export(recording, args.dataset_id)}")
+    recording = open_recording(settings.data_dir)
+    print(f"{len(recording):,} episodes: {export(recording, settings.dataset_id)}")
     return 0
 
 

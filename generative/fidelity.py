@@ -16,9 +16,8 @@ one, and refuse a simulator that is not good enough. They ask for the trained ac
 more; what has less goes to --out.
 """
 
-import argparse
-import functools
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,80 +34,63 @@ from generative.simulators.evaluation import (
     view_share,
     write_fidelity,
 )
-from mop.common.configuration import Parser, check_flags, choice, integer, number
-from mop.common.errors import run_script
+from mop.common.cli import as_flags, given_values, required, setting
+from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, whole_digest
 
-
-def parser() -> Parser:
-    """The command line."""
-    parser = Parser(prog="python -m generative.fidelity", description=__doc__)
-    parser.add_argument("--simulator", required=True, help="folder of a learned simulator, or exact")
-    parser.add_argument("--data_dir", required=True, help="folder of the recording of the policy's worlds")
-    parser.add_argument("--agent_file", help="checkpoint of the recorded policy (default: the one that was recorded)")
-    parser.add_argument("--num_trials", default=300, help="episodes, each once (default: %(default)s)")
-    parser.add_argument("--num_horizons", default=24, help="steps (default: %(default)s)")
-    parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: %(default)s)")
-    everyone = "; ".join(f"{','.join(one.fidelity.actors)} (of {one.name})" for one in DOMAINS.values())
-    parser.add_argument("--actors", help=f"who acts, with commas (default: {everyone})")
-    parser.add_argument("--seed", default=0, help="of moments and random actions (default: %(default)s)")
-    parser.add_argument(
-        "--min_fidelity", default=0.0, help="refuse what is below, as analyses do (default: %(default)s)"
-    )
-    parser.add_argument("--horizon", default=8, help="steps ahead up to which that is asked (default: %(default)s)")
-    parser.add_argument("--out", help="folder of what is written (default: the simulator's; plots/fidelity_exact/X)")
-    parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
-    return parser
+EVERYONE = "; ".join(f"{','.join(domain.fidelity.actors)} (of {domain.title})" for domain in DOMAINS.values())
 
 
-def _actors_of(everyone: tuple[str, ...], value: str) -> list[str]:
-    """Names of some actors with commas between them, in their order. Raises ValueError."""
-    names = [name.strip() for name in value.split(",")]
-    if not names or not set(names) <= set(everyone):
-        raise ValueError(f"must be some of {', '.join(everyone)} with commas between them")
-    return [name for name in everyone if name in names]
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of a measurement."""
 
-
-def command_of(args: argparse.Namespace, parser: Parser) -> str:
-    """The command with all flags that are not at their defaults, as they were given."""
-    words = ["python", "-m", "generative.fidelity"]
-    for name, value in vars(args).items():
-        words += [] if str(value) == str(parser.get_default(name)) else [f"--{name}", str(value)]
-    return shlex.join(words)
+    simulator: str = required("folder of a learned simulator, or exact")
+    data_dir: str = required("folder of the recording of the policy's worlds")
+    agent_file: str | None = setting(None, "checkpoint of the recorded policy (default: the one that was recorded)")
+    num_trials: int = setting(300, "episodes, each once", low=2, high=100_000)
+    num_horizons: int = setting(24, "steps", low=1, high=1000)
+    split: str = setting("test", "split of the episodes", choices=SPLITS)
+    actors: tuple[str, ...] | None = setting(None, f"who acts, with commas (default: {EVERYONE})", commas=True)
+    seed: int = setting(0, "of moments and random actions", low=0)
+    min_fidelity: float = setting(0.0, "refuse what is below, as analyses do", low=0, high=1)
+    horizon: int = setting(8, "steps ahead up to which that is asked", low=1)
+    out: Path | None = setting(None, "folder of what is written (default: the simulator's; plots/fidelity_exact/X)")
+    lang_encoder: Path | None = setting(None, "where the recorded mission encoder lies on this machine")
 
 
 def main() -> int:
     """Run the trials, write and print what they show."""
-    args = parser().parse_args()
-    command = command_of(args, parser())
-    recording = open_recording(args.data_dir)
+    given = given_values(Settings, __doc__)
+    settings = Settings(**given)
+    recording = open_recording(settings.data_dir)
     domain = domain_of_recording(recording)
-    args.actors = args.actors or ",".join(domain.fidelity.actors)
-    check_flags(
-        args, num_trials=integer(2, 100_000), num_horizons=integer(1, 1000), split=choice(*SPLITS), seed=integer(0),
-        actors=functools.partial(_actors_of, domain.fidelity.actors), min_fidelity=number(0, high=1),
-        horizon=integer(1),
-    )  # fmt: skip
-    args.horizon = min(args.horizon, args.num_horizons)
+    everyone = domain.fidelity.actors
+    if not set(settings.actors or ()) <= set(everyone):
+        raise InputError(f"--actors must be some of {', '.join(everyone)} with commas between them")
+    actors = [name for name in everyone if settings.actors is None or name in settings.actors]
     of_exact = Path("plots/fidelity_exact", recording.folder.resolve().name)
-    folder = Path(args.out or (of_exact if args.simulator == EXACT else args.simulator))
-    policy, agent = load_recorded_policy(recording, args.agent_file, args.lang_encoder)
-    learned = load_simulator_of(recording, args.simulator)
+    folder = settings.out or (of_exact if settings.simulator == EXACT else Path(settings.simulator))
+    policy, agent = load_recorded_policy(recording, settings.agent_file, settings.lang_encoder)
+    learned = load_simulator_of(recording, settings.simulator)
     check_writable(folder, "--out")
     torch.set_num_threads(1)
     result = evaluate(
-        domain, args.simulator, learned, recording, policy, actors=args.actors, num_horizons=args.num_horizons,
-        split=args.split, num_trials=args.num_trials, seed=args.seed,
-        must_be_reliable=folder.resolve() == Path(args.simulator).resolve(),
+        domain, settings.simulator, learned, recording, policy, actors=actors, num_horizons=settings.num_horizons,
+        split=settings.split, num_trials=settings.num_trials, seed=settings.seed,
+        must_be_reliable=folder.resolve() == Path(settings.simulator).resolve(),
     )  # fmt: skip
     result["agent_sha256"] = whole_digest(agent)
-    what = f"simulator {Path(args.simulator).name}, recording {recording.folder.name}"
-    title = f"{what}, {result['settings']['num_trials']} episodes of the {args.split} split"
+    what = f"simulator {Path(settings.simulator).name}, recording {recording.folder.name}"
+    title = f"{what}, {result['settings']['num_trials']} episodes of the {settings.split} split"
+    words = {name: ",".join(value) if name == "actors" else value for name, value in given.items()}
+    command = shlex.join(["python", "-m", "generative.fidelity", *as_flags(words)])
     write_fidelity(folder, result, f"`{command}`", title, domain.fidelity.measures)
     if "trained" in result["actors"]:
         numbers = result["actors"]["trained"][MODEL]
+        horizon = min(settings.horizon, settings.num_horizons)
         views = VIEW_SHARES[view_share(numbers)]
-        print(fidelity_line(args.simulator, shares_of(numbers), args.horizon, args.min_fidelity, views))
+        print(fidelity_line(settings.simulator, shares_of(numbers), horizon, settings.min_fidelity, views))
     return 0
 
 

@@ -16,8 +16,8 @@ beside a simulation, how far its points are from the true ones.
 Writes <vid_dir>/<what it shows>.gif or .mp4; an MP4 needs ffmpeg.
 """
 
-from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -32,134 +32,119 @@ from generative.domains.registry import (
 )
 from generative.figures.film import WRITERS, Film, film_bytes
 from generative.recordings.format import Recording, open_recording
-from mop.common.configuration import Parser, check_flags, choice, integer, number, optional, text
+from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, write_atomic
 from mop.plotting.film import find_encoder
 from mop.plotting.style import counted
 
-_WHO_ACTS = {"recorded": "the actions of the recording", "own": "the policy's own actions"}
-MAX_SEED = 2**63 - 1
-OF_GAMES = ("distribution_mode", "param_name")  # flags
+_ACTIONS = {"recorded": "the actions of the recording", "own": "the policy's own actions"}
+OF_GAMES = "of agents of games"
 
 
-def parser() -> Parser:
-    """The command line."""
-    parser = Parser(prog="python -m generative.render", description=__doc__)
-    add = parser.add_argument
-    add("--checkpoint", "--model_file", metavar="FILE", help="the policy that plays (of a recording: its own)")
-    add("--lang_encoder", metavar="FOLDER", help="where the checkpoint's mission encoder lies on this machine")
-    add("--task_id", "--env_name", metavar="TASK", help="the task that it plays (default: the one it was trained on)")
-    add("--world_seed", default="0", metavar="N", help="the first world that it plays (default: %(default)s)")
-    add("--policy", default="argmax", metavar="argmax|sampled", help="how it acts (default: %(default)s)")
-    add("--seed", default="0", metavar="N", help="of the actions that are sampled (default: %(default)s)")
-    add("--max_steps", metavar="N", help="actions until an episode is cut short (default: the task's limit)")
-    add("--data_dir", metavar="DIR", help="a recording, of generative.record")
-    add("--episode", metavar="K", help="the first episode of the recording to show (default: 0)")
-    add("--num_eps", default="1", metavar="N", help="how many, one file each (default: %(default)s)")
-    add("--simulator", metavar="exact|DIR", help="show the simulation of a recorded episode beside it")
-    add("--step", default="0", metavar="T", help="where the simulation begins (default: %(default)s)")
-    add("--num_sim_steps", metavar="N", help="how many states it shows (default: to the end of the episode)")
-    add("--actions", default="recorded", metavar="recorded|own", help="what is done in it (default: %(default)s)")
-    add("--format", default="gif", metavar="gif|mp4", help="of the films (default: %(default)s)")
-    add("--steps_per_second", metavar="X", help="how fast they play (default: 4, of a game 15)")
-    add("--vid_dir", default="plots/films", metavar="DIR", help="where they are written (default: %(default)s)")
-    of_game = parser.add_argument_group("of agents of games")
-    add = of_game.add_argument
-    add("--distribution_mode", metavar="MODE", help="easy or hard levels (default: those of the training)")
-    add("--param_name", metavar="PRESET", help="of generative.train_agent, to make sure (default: the agent's own)")
-    add("--exp_name", metavar="NAME", help="in the names of the films (default: none)")
-    add("--device", default="cpu", metavar="cpu", help="one agent in one level is fastest on the cpu (default)")
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of films."""
 
-
-def checked(args: Namespace) -> Namespace:
-    """The flags, parsed."""
-    check_flags(
-        args,
-        world_seed=integer(0),
-        policy=choice("argmax", "sampled"),
-        seed=integer(0, MAX_SEED),
-        max_steps=optional(integer(1, 10**6)),
-        episode=optional(integer(0)),
-        num_eps=integer(1, 1000),
-        simulator=optional(text),
-        step=integer(0),
-        num_sim_steps=optional(integer(1)),
-        actions=choice("recorded", "own"),
-        format=choice(*WRITERS),
-        steps_per_second=optional(number(0.1, high=50)),
-        distribution_mode=optional(choice(*MODES)),
-        param_name=optional(text),
-        exp_name=optional(text),
-        device=choice("cpu"),
+    checkpoint: str | None = setting(
+        None, "the policy that plays (of a recording: its own)", also=["model_file"], metavar="FILE"
     )
-    if args.data_dir is None and args.checkpoint is None:
-        raise InputError("give --checkpoint, a policy that is to play, or --data_dir, a recording")
-    if args.data_dir is None and (args.simulator is not None or args.episode is not None):
-        raise InputError("--episode and --simulator are of a recording: give --data_dir")
-    if args.format == "mp4":
-        find_encoder()
-    check_writable(args.vid_dir, "--vid_dir")
-    return args
+    lang_encoder: Path | None = setting(None, "where the checkpoint's mission encoder lies on this machine")
+    task_id: str | None = setting(None, "the task that it plays (default: its training's)", also=["env_name"])
+    world_seed: int = setting(0, "the first world that it plays", low=0)
+    policy: str = setting("argmax", "how it acts", choices=("argmax", "sampled"))
+    seed: int = setting(0, "of the actions that are sampled", low=0, high=2**63 - 1)
+    max_steps: int | None = setting(
+        None, "actions until an episode is cut short (default: the task's limit)", low=1, high=10**6
+    )
+    data_dir: str | None = setting(None, "a recording, of generative.record")
+    episode: int | None = setting(None, "the first episode of the recording to show (default: 0)", low=0)
+    num_eps: int = setting(1, "how many, one file each", low=1, high=1000)
+    simulator: str | None = setting(None, "show a simulation of the recorded episode, too", metavar="exact|DIR")
+    step: int = setting(0, "where the simulation begins", low=0)
+    num_sim_steps: int | None = setting(None, "how many states it shows (default: to the end of the episode)", low=1)
+    actions: str = setting("recorded", "actions in it", choices=("recorded", "own"))
+    format: str = setting("gif", "of the films", choices=tuple(WRITERS))
+    steps_per_second: float | None = setting(None, "how fast they play (default: 4, of a game 15)", low=0.1, high=50)
+    vid_dir: Path = setting(Path("plots/films"), "where they are written")
+    distribution_mode: str | None = setting(None, "levels (default: the training's)", choices=MODES, group=OF_GAMES)
+    param_name: str | None = setting(
+        None, "preset of generative.train_agent, to make sure (default: the agent's own)", group=OF_GAMES
+    )
+    exp_name: str | None = setting(None, "in the names of the films (default: none)", group=OF_GAMES)
+    device: str = setting("cpu", "one agent in one level is fastest on the cpu", choices=("cpu",), group=OF_GAMES)
+
+    def __post_init__(self):
+        if self.data_dir is None and self.checkpoint is None:
+            raise InputError("give --checkpoint, a policy that is to play, or --data_dir, a recording")
+        if self.data_dir is None and (self.simulator is not None or self.episode is not None):
+            raise InputError("--episode and --simulator are of a recording: give --data_dir")
+        if self.format == "mp4":
+            find_encoder()
 
 
-def played_films(domain: Domain, args: Namespace) -> Iterator[tuple[str, Film]]:
+def played_films(domain: Domain, settings: Settings) -> Iterator[tuple[str, Film]]:
     """Yield films of what a policy plays now, with their names."""
-    given = {name: getattr(args, name) for name in OF_GAMES if getattr(args, name) is not None}
+    names = ("distribution_mode", "param_name")
+    given = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
     foreign = next((name for name in given if name not in domain.world_flags), None)
     if foreign is not None:
         raise InputError(
-            f"--{foreign} is no flag of {domain.title}, and {args.checkpoint} is a policy of {domain.title}"
+            f"--{foreign} is no flag of {domain.title}, and {settings.checkpoint} is a policy of {domain.title}"
         )
-    seeds = range(args.world_seed, args.world_seed + args.num_eps)
-    is_sampled = args.policy == "sampled"
+    seeds = range(settings.world_seed, settings.world_seed + settings.num_eps)
+    is_sampled = settings.policy == "sampled"
     films = domain.play_films(
-        args.checkpoint, args.lang_encoder, task_id=args.task_id, seeds=seeds, is_sampled=is_sampled, seed=args.seed,
-        max_steps=args.max_steps, **given,
+        settings.checkpoint, settings.lang_encoder, task_id=settings.task_id, seeds=seeds, is_sampled=is_sampled,
+        seed=settings.seed, max_steps=settings.max_steps, **given,
     )  # fmt: skip
     for name, film in films:
-        yield "_".join(filter(None, (args.exp_name, name))), film
+        yield "_".join(filter(None, (settings.exp_name, name))), film
 
 
-def recorded_films(domain: Domain, recording: Recording, args: Namespace) -> Iterator[tuple[str, Film]]:
+def recorded_films(domain: Domain, recording: Recording, settings: Settings) -> Iterator[tuple[str, Film]]:
     """Yield films of a recording's episodes, or of simulations of them, with their names."""
-    first = args.episode or 0
-    if first + args.num_eps > len(recording):
-        raise InputError(f"{args.data_dir} has the episodes 0 to {len(recording) - 1}, not {first + args.num_eps - 1}")
-    encoding, folder = recording.config["encoding"], Path(args.data_dir).name
-    if args.simulator is not None:
-        policy, _ = load_recorded_policy(recording, args.checkpoint, args.lang_encoder)
-        scenes = open_scenes(args.simulator, recording)
-    for k in range(first, first + args.num_eps):
+    first = settings.episode or 0
+    if first + settings.num_eps > len(recording):
+        raise InputError(
+            f"{settings.data_dir} has the episodes 0 to {len(recording) - 1}, not {first + settings.num_eps - 1}"
+        )
+    encoding, folder = recording.config["encoding"], Path(settings.data_dir).name
+    if settings.simulator is not None:
+        policy, _ = load_recorded_policy(recording, settings.checkpoint, settings.lang_encoder)
+        scenes = open_scenes(settings.simulator, recording)
+    for k in range(first, first + settings.num_eps):
         episode, title, name = recording.episode(k), f"episode {k} of {folder}", f"{folder}_episode_{k}"
-        if args.simulator is None:
+        if settings.simulator is None:
             yield name, domain.recorded_film(encoding, episode, title)
             continue
-        left = len(episode["action"]) - args.step
+        left = len(episode["action"]) - settings.step
         if left < 1:
-            raise InputError(f"--step {args.step}: episode {k} has the states 0 to {len(episode['action']) - 1}")
-        num_states = min(left, args.num_sim_steps or left)
-        how = f"simulator: {args.simulator}, {_WHO_ACTS[args.actions]} from step {args.step} on"
-        is_own = args.actions == "own"
-        film = domain.simulated_film(policy, scenes, encoding, episode, title, how, args.step, num_states, is_own)
-        yield f"{name}_step_{args.step}_{Path(args.simulator).name}_{args.actions}", film
+            raise InputError(f"--step {settings.step}: episode {k} has the states 0 to {len(episode['action']) - 1}")
+        num_states = min(left, settings.num_sim_steps or left)
+        how = f"simulator: {settings.simulator}, {_ACTIONS[settings.actions]} from step {settings.step} on"
+        is_own = settings.actions == "own"
+        film = domain.simulated_film(policy, scenes, encoding, episode, title, how, settings.step, num_states, is_own)
+        yield f"{name}_step_{settings.step}_{Path(settings.simulator).name}_{settings.actions}", film
 
 
 def main() -> int:
     """Make the films, and print where they are."""
-    args = checked(parser().parse_args())
-    if args.data_dir is not None:
-        recording = open_recording(args.data_dir)
+    settings = parse(Settings, __doc__)
+    check_writable(settings.vid_dir, "--vid_dir")
+    if settings.data_dir is not None:
+        recording = open_recording(settings.data_dir)
         domain = domain_of_recording(recording)
-        films = recorded_films(domain, recording, args)
+        films = recorded_films(domain, recording, settings)
     else:
-        domain = domain_of_checkpoint(args.checkpoint)
-        films = played_films(domain, args)
-    steps_per_second = args.steps_per_second or domain.steps_per_second
-    for name, film in tqdm(films, "films", args.num_eps, leave=False, disable=args.num_eps == 1, dynamic_ncols=True):
-        content = film_bytes(film, args.format, steps_per_second)
-        path = Path(args.vid_dir) / f"{name}.{args.format}"
+        domain = domain_of_checkpoint(settings.checkpoint)
+        films = played_films(domain, settings)
+    steps_per_second = settings.steps_per_second or domain.steps_per_second
+    for name, film in tqdm(
+        films, "films", settings.num_eps, leave=False, disable=settings.num_eps == 1, dynamic_ncols=True
+    ):
+        content = film_bytes(film, settings.format, steps_per_second)
+        path = settings.vid_dir / f"{name}.{settings.format}"
         write_atomic(path, lambda file, content=content: file.write(content))
         tqdm.write(f"{path}: {counted(len(film.captions), 'state')}, {len(content) / 1e6:.1f} MB")
     return 0

@@ -28,6 +28,7 @@ Steps that are there already are not computed again.
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -35,105 +36,83 @@ from tqdm import tqdm
 from generative.attribution.integrated_gradients import METHODS
 from generative.attribution.saliency import choose_steps, explain, report
 from generative.attribution.scenes import VIEW, WORLD, Place
+from generative.attribution.settings import AnalysisSettings, open_results
 from generative.attribution.targets import CHOSEN
 from generative.domains.registry import DOMAINS, domain_of_recording, load_recorded_policy, open_scenes
-from generative.recordings.format import BEHAVIOURS, SPLITS, Recording, open_recording
+from generative.recordings.format import BEHAVIOURS, Recording, open_recording
 from generative.representations.storage import open_directions
 from generative.simulators.base import EXACT
-from generative.simulators.evaluation import MIN_FIDELITY, check_fidelity
-from mop.common.configuration import Parser, check_flags, choice, integer, number, optional
+from generative.simulators.evaluation import check_fidelity
+from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable, claimed, settle_folder, whole_digest
 
-_RUNTIME = ("out", "data_dir", "checkpoint", "lang_encoder", "min_fidelity", "num_causes", "num_episodes")
-
-
-def parser() -> Parser:
-    """The command line."""
-    points = ", ".join(f"{one.num_points} in {one.title}" for one in DOMAINS.values())
-    targets = " ".join(f"Targets in {one.title}: {one.targets_help}." for one in DOMAINS.values())
-    parser = Parser(
-        prog="python -m generative.saliency",
-        description=__doc__.format(targets=targets),
-    )
-    parser.add_argument("--data_dir", required=True, help="folder of a recording (python -m generative.record)")
-    parser.add_argument("--checkpoint", help="the recorded policy, if it lies elsewhere now")
-    parser.add_argument("--of", default=CHOSEN, help="the target (default: %(default)s)")
-    parser.add_argument("--horizon", default=8, help="steps back (default: %(default)s)")
-    parser.add_argument("--simulator", default=EXACT, help="exact, or the folder of a learned one (default: exact)")
-    parser.add_argument("--min_fidelity", default=MIN_FIDELITY, help="of a learned one (default: %(default)s)")
-    parser.add_argument("--what", help="world or view is varied (default: world if exact, else view)")
-    parser.add_argument("--method", default="integrated", help=f"{', '.join(METHODS)} (default: %(default)s)")
-    parser.add_argument("--num_points", help=f"of the integral (default: {points})")
-    parser.add_argument("--actions", default="recorded", help="of the loop, own or recorded (default: %(default)s)")
-    parser.add_argument("--episode", help="number of an episode (default: of the test split, in their order)")
-    parser.add_argument("--num_episodes", default=1, help="without --episode, how many (default: %(default)s)")
-    parser.add_argument("--step", help="of the episode, from 0 (default: where the target is largest)")
-    parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: %(default)s)")
-    parser.add_argument("--policy", default="argmax", help=f"who acted: {', '.join(BEHAVIOURS)} (default: %(default)s)")
-    parser.add_argument("--directions", help="file of directions, for direction:K")
-    parser.add_argument("--num_causes", default=10, help="of each step that are told (default: %(default)s)")
-    parser.add_argument("--lang_encoder", help="where the recorded mission encoder lies on this machine")
-    parser.add_argument("--out", help="folder of the results (default: plots/saliency/<recording>_<target>)")
-    return parser
+POINTS = ", ".join(f"{domain.num_points} in {domain.title}" for domain in DOMAINS.values())
+TARGETS = " ".join(f"Targets in {domain.title}: {domain.targets_help}." for domain in DOMAINS.values())
 
 
-def episodes_of(args, recording: Recording) -> list[int]:
-    """The episodes that are asked for."""
-    if args.episode is None:
-        episodes = recording.distinct(recording.episodes(args.split, [args.policy]))[: args.num_episodes]
-        if not episodes:
-            raise InputError(f"{args.data_dir} has no episode of --split {args.split} and --policy {args.policy}")
-        return episodes
-    if args.episode >= len(recording):
-        raise InputError(f"--episode {args.episode}: {args.data_dir} has the episodes 0 to {len(recording) - 1}")
-    return [args.episode]
+@dataclass(frozen=True, kw_only=True)
+class Settings(AnalysisSettings):
+    """The settings of a saliency analysis."""
+
+    of: str = setting(CHOSEN, "the target")
+    horizon: int = setting(8, "steps back", low=0, high=1000)
+    simulator: str = setting(EXACT, "exact, or the folder of a learned one")
+    what: str | None = setting(None, "what is varied (default: world if exact, else view)", choices=(WORLD, VIEW))
+    method: str = setting("integrated", "method of attribution", choices=METHODS)
+    num_points: int | None = setting(None, f"of the integral (default: {POINTS})", low=1, high=1024)
+    actions: str = setting("recorded", "actions of the loop", choices=("own", "recorded"))
+    episode: int | None = setting(None, "number of an episode (default: of the test split, in their order)", low=0)
+    num_episodes: int = setting(1, "without --episode, how many", low=1)
+    step: int | None = setting(None, "of the episode, from 0 (default: where the target is largest)", low=0)
+    policy: str = setting("argmax", "who acted", choices=BEHAVIOURS)
+    directions: str | None = setting(None, "file of directions, for direction:K")
+    num_causes: int = setting(10, "of each step that are printed", low=1)
+    lang_encoder: Path | None = setting(None, "where the recorded mission encoder lies on this machine")
+
+    def episodes(self, recording: Recording) -> list[int]:
+        """The episodes that are asked for."""
+        if self.episode is None:
+            episodes = recording.distinct(recording.episodes(self.split, [self.policy]))[: self.num_episodes]
+            if not episodes:
+                raise InputError(f"{self.data_dir} has no episode of --split {self.split} and --policy {self.policy}")
+            return episodes
+        if self.episode >= len(recording):
+            raise InputError(f"--episode {self.episode}: {self.data_dir} has the episodes 0 to {len(recording) - 1}")
+        return [self.episode]
 
 
 def main() -> int:
     """Explain what is missing, then report all."""
-    args = parser().parse_args()
-    check_flags(
-        args, horizon=integer(0, 1000), min_fidelity=number(0, high=1), what=optional(choice(WORLD, VIEW)),
-        method=choice(*METHODS), num_points=optional(integer(1, 1024)), actions=choice("own", "recorded"),
-        episode=optional(integer(0)), num_episodes=integer(1), step=optional(integer(0)), split=choice(*SPLITS),
-        policy=choice(*BEHAVIOURS), num_causes=integer(1),
-    )  # fmt: skip
-    recording = open_recording(args.data_dir)
+    settings = parse(Settings, __doc__.format(targets=TARGETS))
+    recording = open_recording(settings.data_dir)
     domain = domain_of_recording(recording)
     digest = recording.config["checkpoint"]["sha256"]
-    policy, _ = load_recorded_policy(recording, args.checkpoint, args.lang_encoder)
-    directions = open_directions(args.directions, digest, recording.folder)
-    fidelity = check_fidelity(args.simulator, max(1, args.horizon), args.min_fidelity, digest)
-    scenes = open_scenes(args.simulator, recording)
-    args.what = args.what or scenes.kinds[0]
-    args.num_points = args.num_points or domain.num_points
-    if args.what not in scenes.kinds:
-        raise InputError(f"--what {args.what} is for the exact simulator; a learned one is given what is seen: view")
+    policy, _ = load_recorded_policy(recording, settings.checkpoint, settings.lang_encoder)
+    directions = open_directions(settings.directions, digest, recording.folder)
+    fidelity = check_fidelity(settings.simulator, max(1, settings.horizon), settings.min_fidelity, digest)
+    scenes = open_scenes(settings.simulator, recording)
+    kind = settings.what or scenes.kinds[0]
+    num_points = settings.num_points or domain.num_points
+    if kind not in scenes.kinds:
+        raise InputError(f"--what {kind} is for the exact simulator; a learned one is given what is seen: view")
     steps = choose_steps(
-        recording, episodes_of(args, recording), args.step,
-        lambda chosen: domain.parse_target(args.of, policy, directions, chosen),
+        recording, settings.episodes(recording), settings.step,
+        lambda chosen: domain.parse_target(settings.of, policy, directions, chosen),
     )  # fmt: skip
-    name = f"{recording.folder.resolve().name}_{re.sub('[^a-z0-9]+', '_', args.of.lower())}"
-    out = Path(args.out or Path("plots") / "saliency" / name)
-    check_writable(out, "--out")
-    settings = {name: value for name, value in vars(args).items() if name not in (*_RUNTIME, "directions")}
-    if args.directions is not None:
-        settings["directions"] = whole_digest(args.directions)
-    with claimed(out) as is_ours:
-        if not is_ours:
-            raise InputError(f"another process works in {out}; choose another --out")
-        settle_folder(out, {"settings": settings, "checkpoint": digest, "fidelity": fidelity})
+    name = f"{recording.folder.resolve().name}_{re.sub('[^a-z0-9]+', '_', settings.of.lower())}"
+    out = settings.out or Path("plots") / "saliency" / name
+    of = settings.recorded("num_causes", "num_episodes") | {"what": kind, "num_points": num_points}
+    with open_results(out, {"settings": of, "checkpoint": digest, "fidelity": fidelity}):
         print(fidelity)
         paths = []
         for episode, step, target in tqdm(steps, unit="step", disable=len(steps) == 1):
             paths.append(out / f"episode_{episode:06d}_step_{step:04d}.npz")
             if not paths[-1].exists():
-                place, is_own = Place(episode, step, args.horizon), args.actions == "own"
-                how = (args.what, args.method, args.num_points, is_own)
+                place = Place(episode, step, settings.horizon)
+                how = (kind, settings.method, num_points, settings.actions == "own")
                 explain(domain, policy, scenes, recording, place, target, *how).write(paths[-1])
         explanations = [domain.explanation.load(path) for path in paths]
-        report(domain, explanations, paths, out, args.num_causes, fidelity)
+        report(domain, explanations, paths, out, settings.num_causes, fidelity)
     return 0
 
 

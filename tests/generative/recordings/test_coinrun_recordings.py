@@ -26,6 +26,7 @@ from generative.domains.coinrun.policy import FrozenAgent
 from generative.recordings import recorder
 from generative.recordings.behaviours import CHOOSE
 from generative.recordings.format import SPLITS, open_recording, split_of
+from mop.common.cli import parse
 from mop.common.errors import InputError
 
 
@@ -157,7 +158,7 @@ def test_the_command_of_the_paper_records(model, tmp_path):
     found = open_recording(tmp_path / "data")
     assert found.config["encoding"]["distribution_mode"] == "hard" and found.index["seed"].max() > 60
     assert found.index["seed"].max() < 1_000_000
-    assert record.parser().parse_args([*words, "--param_name", "hard-rec"]).param_name == "hard-rec"
+    assert parse(record.Settings, "", [*words, "--param_name", "hard-rec"]).param_name == "hard-rec"
     everywhere = open_recording(record_agent(model, tmp_path / "all", num_levels=0, num_steps=40))
     assert 2**20 < everywhere.index["seed"].max() < UNSEEN_LEVELS
     assert {SPLITS[split_of(level)] for level in everywhere.index["seed"]} <= set(SPLITS)
