@@ -33,11 +33,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from generative.attribution.common_targets import CHOSEN
 from generative.attribution.integrated_gradients import METHODS
-from generative.attribution.saliency import choose_steps, explain, report
-from generative.attribution.scenes import VIEW, WORLD, Place
+from generative.attribution.loop_inputs import VIEW, WORLD, Place
+from generative.attribution.recorded_steps import choose_steps, explain, report
 from generative.attribution.settings import AnalysisSettings, open_results
-from generative.attribution.targets import CHOSEN
 from generative.domains.registry import DOMAINS, domain_of_recording, load_recorded_policy, open_scenes
 from generative.recordings.format import BEHAVIOURS, Recording, open_recording
 from generative.representations.storage import open_directions

@@ -21,7 +21,7 @@ from generative.attribution.closed_loop import Trace, roll_out
 from generative.attribution.counterfactuals import Edit, clone, edit_world, legal_edits
 from generative.attribution.explanations import PATHS
 from generative.attribution.integrated_gradients import ClosedLoopRollout, predict_effects
-from generative.attribution.scenes import VIEW, Scene, Scenes
+from generative.attribution.loop_inputs import VIEW, Scene, Scenes
 from generative.domains.babyai.causes import Thing, code_of, place_name, thing_name
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.rollouts import greedy, play

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from generative.attribution.closed_loop import untrained
 from generative.attribution.integrated_gradients import EVERY_PATH, MEMORY_ONLY, attribute
-from generative.attribution.scenes import VIEW, Place, Scenes, closed_loop_from
+from generative.attribution.loop_inputs import VIEW, Place, Scenes, closed_loop_from
 from generative.domains.coinrun.causes import (
     AGENT,
     COLUMNS,

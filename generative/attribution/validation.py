@@ -33,7 +33,7 @@ from generative.attribution.agreement import (
 from generative.attribution.closed_loop import untrained
 from generative.attribution.counterfactuals import Edit, clone, edit_world, effects, legal_edits
 from generative.attribution.integrated_gradients import EVERY_PATH, MEMORY_ONLY, attribute, total_of
-from generative.attribution.scenes import VIEW, Place, Scenes, closed_loop_from, hidden_at
+from generative.attribution.loop_inputs import VIEW, Place, Scenes, closed_loop_from, hidden_at
 from generative.domains.babyai.causes import code_of, thing_name
 from generative.domains.babyai.scenes import real_case, real_world
 from generative.domains.babyai.targets import parse_target

@@ -289,7 +289,7 @@ class Domain:
     find_causes: Callable[..., Callable[..., list[Cause]]] | None = None  # encoding -> (episode, step) -> causes
     remove_causes: Callable[..., np.ndarray] | None = None  # (obs, causes) -> observations (C, ...), each without one
     sum_channels: Callable[[Tensor], Tensor] = _sum_of_view  # numbers (C, X) of a view -> sums (C, channels)
-    true_contributions: Callable[..., np.ndarray] | None = None  # (C, 2), see `generative.attribution.saliency`
+    true_contributions: Callable[..., np.ndarray] | None = None  # (C, 2), see `generative.attribution.recorded_steps`
     explanation: type[Explanation] = Explanation
     agreement: Callable[[Sequence[Explanation]], Any] | None = None  # a table of attribution against the truth
     exact_scenes: Callable[..., Any] | None = None  # (domain, encoding) -> scenes in an exact simulator

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from generative.attribution.scenes import LearnedScenes, Scenes
+from generative.attribution.loop_inputs import LearnedScenes, Scenes
 from generative.domains.babyai.domain import BABYAI
 from generative.domains.base import Domain, Policy
 from generative.domains.coinrun.domain import COINRUN

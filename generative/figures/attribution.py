@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from generative.attribution.agreement import RANDOM, SHUFFLED
 from generative.attribution.explanations import PATHS, Explanation, short_number
 from generative.domains.coinrun.causes import SIDE, FrameExplanation
-from mop.envs.render import draw_cells, draw_view
 from mop.envs.geometry import code_color, code_kind, code_state
+from mop.envs.render import draw_cells, draw_view
 from mop.plotting.panels import set_title
 from mop.plotting.style import HUES, open_frame
 

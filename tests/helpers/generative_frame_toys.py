@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from generative.agents.networks import Answer
-from generative.attribution.scenes import VIEW, ViewScene
+from generative.attribution.loop_inputs import VIEW, ViewScene
 from generative.domains.coinrun.causes import NUM_PATCHES, SIDE, patches_at
 from generative.domains.coinrun.domain import COINRUN
 from generative.domains.coinrun.games import ACTION_NAMES

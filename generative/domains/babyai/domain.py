@@ -8,13 +8,13 @@ from generative.domains.babyai.causes import WorldExplanation, find_causes, view
 from generative.domains.babyai.decoder import SymbolicDecoder
 from generative.domains.babyai.egocentric_map import EgocentricMap
 from generative.domains.babyai.envs import PolicyActor, open_worlds
-from generative.domains.babyai.fidelity import PROTOCOL
 from generative.domains.babyai.labels import labeller
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.render import play_films, recorded_film, simulated_film
 from generative.domains.babyai.rollouts import open_arena
 from generative.domains.babyai.scenes import ExactScenes, sum_channels, true_contributions
 from generative.domains.babyai.targets import TARGETS_HELP, parse_target
+from generative.domains.babyai.trials import PROTOCOL
 from generative.domains.base import Domain, ViewScore
 from generative.simulators.relaxation import to_simplex
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from generative.attribution.closed_loop import roll_out
-from generative.attribution.scenes import Scenes
+from generative.attribution.loop_inputs import Scenes
 from generative.domains.babyai.causes import code_of, thing_name
 from generative.domains.babyai.pictures import action_names, framed, view_pictures, world_pictures, wrong_cells
 from generative.domains.babyai.policy import FrozenPolicy

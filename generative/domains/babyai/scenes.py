@@ -12,7 +12,7 @@ from torch import Tensor
 
 from generative.attribution.closed_loop import repeat_state
 from generative.attribution.counterfactuals import Case, Edit, edit_state, effects, legal_edits, world_at
-from generative.attribution.scenes import VIEW, WORLD, Place, Scene, ViewScene, hidden_at
+from generative.attribution.loop_inputs import VIEW, WORLD, Place, Scene, ViewScene, hidden_at
 from generative.domains.babyai.causes import Thing, code_of, things_in_view, things_in_world
 from generative.domains.base import Domain, Policy, Target
 from generative.recordings.format import Episode, Recording

@@ -15,7 +15,7 @@ import torch
 from minigrid.core.actions import Actions
 from torch import Tensor
 
-from generative.attribution.targets import CHOSEN, direction_target, logit_of
+from generative.attribution.common_targets import CHOSEN, direction_target, logit_of
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.base import Answer, Target
 from generative.representations.storage import Directions

@@ -15,13 +15,13 @@ from generative.domains.base import Domain, ViewScore
 from generative.domains.coinrun.causes import FrameExplanation, find_causes, without_each
 from generative.domains.coinrun.decoder import NUM_POINTS, WHITE, FrameDecoder, frame_views
 from generative.domains.coinrun.envs import DOMAIN, AgentActor, open_worlds
-from generative.domains.coinrun.fidelity import PROTOCOL
 from generative.domains.coinrun.labels import labeller
 from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.render import STEPS_PER_SECOND, play_films, recorded_film, simulated_film
 from generative.domains.coinrun.rollouts import open_arena
 from generative.domains.coinrun.scenes import agreement_of_patches, true_contributions
 from generative.domains.coinrun.targets import TARGETS_HELP, parse_target
+from generative.domains.coinrun.trials import PROTOCOL
 
 KL_DIMENSIONS = 128  # over which the paper's model takes the mean of its KL
 

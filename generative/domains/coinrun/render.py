@@ -15,7 +15,7 @@ from generative.agents.config import check_preset
 from generative.agents.level_play import AgentActor, LevelEpisode, play_levels
 from generative.agents.networks import load_agent
 from generative.attribution.closed_loop import roll_out
-from generative.attribution.scenes import LearnedScenes
+from generative.attribution.loop_inputs import LearnedScenes
 from generative.domains.coinrun.decoder import WHITE, frame_views
 from generative.domains.coinrun.games import ACTION_NAMES, FRAME_SHAPE, MAX_LEVEL
 from generative.domains.coinrun.policy import FrozenAgent

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from generative.attribution.agreement import MIN_EDITS, compare
 from generative.attribution.explanations import PATHS
-from generative.attribution.scenes import Place, ViewScene
+from generative.attribution.loop_inputs import Place, ViewScene
 from generative.domains.base import Answer, Target
 from generative.domains.coinrun.causes import FrameExplanation, without_each
 from generative.domains.coinrun.policy import FrozenAgent

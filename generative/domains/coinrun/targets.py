@@ -11,7 +11,7 @@ direction:4      the coordinate of the memory after the step along direction 4 o
 import torch
 from torch import Tensor
 
-from generative.attribution.targets import CHOSEN, direction_target, logit_of
+from generative.attribution.common_targets import CHOSEN, direction_target, logit_of
 from generative.domains.base import Answer, Target
 from generative.domains.coinrun.games import ACTION_NAMES, JUMPS
 from generative.domains.coinrun.policy import FrozenAgent

@@ -23,7 +23,7 @@ from generative.app.sheets import part
 from generative.attribution.counterfactuals import Case, effects, legal_edits, world_at
 from generative.attribution.explanations import PATHS
 from generative.attribution.integrated_gradients import ClosedLoopRollout, predict_effects
-from generative.attribution.scenes import WORLD
+from generative.attribution.loop_inputs import WORLD
 from generative.domains.babyai.causes import thing_name
 from generative.domains.babyai.domain import BABYAI
 from generative.domains.babyai.scenes import ExactScenes

@@ -18,11 +18,11 @@ from generative_game_data import call, flags, record_agent, skip_without_games, 
 from generative import fidelity, hazards, saliency, train_gen_model
 from generative.agents.networks import make_agent
 from generative.attribution.closed_loop import untrained
+from generative.attribution.common_targets import recorded_values
 from generative.attribution.explanations import PATHS
 from generative.attribution.hazard_study import HazardMoment, find_moments, load_measured
-from generative.attribution.saliency import explain, headline
-from generative.attribution.scenes import VIEW, Place, hidden_at
-from generative.attribution.targets import recorded_values
+from generative.attribution.loop_inputs import VIEW, Place, hidden_at
+from generative.attribution.recorded_steps import explain, headline
 from generative.domains.base import Answer
 from generative.domains.coinrun.causes import (
     COLUMNS,

@@ -11,12 +11,12 @@ from generative_data import record_tiny, tiny_checkpoint
 
 from generative import saliency, validate
 from generative.attribution.closed_loop import EVERY_PATH
+from generative.attribution.common_targets import recorded_values
 from generative.attribution.counterfactuals import Case, clone, edit_world, effects, legal_edits, world_at
 from generative.attribution.explanations import PATHS, short_number
 from generative.attribution.integrated_gradients import NO_PATH, attribute, predict_effects, total_of
-from generative.attribution.saliency import amounts_by_kind, explain, sizes_by_lag
-from generative.attribution.scenes import VIEW, WORLD, LearnedScenes, Place, closed_loop_from, hidden_at
-from generative.attribution.targets import recorded_values
+from generative.attribution.loop_inputs import VIEW, WORLD, LearnedScenes, Place, closed_loop_from, hidden_at
+from generative.attribution.recorded_steps import amounts_by_kind, explain, sizes_by_lag
 from generative.domains import registry
 from generative.domains.babyai.causes import WorldExplanation, views_without
 from generative.domains.babyai.domain import BABYAI

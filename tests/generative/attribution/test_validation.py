@@ -22,7 +22,7 @@ from generative.attribution.integrated_gradients import (
     predict_effects,
     total_of,
 )
-from generative.attribution.scenes import WORLD, Place
+from generative.attribution.loop_inputs import WORLD, Place
 from generative.attribution.validation import (
     ALL,
     WITHOUT_WORLD,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from generative.attribution.saliency import explain
-from generative.attribution.scenes import VIEW, LearnedScenes, Place
+from generative.attribution.loop_inputs import VIEW, LearnedScenes, Place
+from generative.attribution.recorded_steps import explain
 from generative.domains import registry
 from generative.domains.base import Answer, Domain, Policy, Start, Step, Target
 from generative.recordings.session import open_source, record

@@ -24,9 +24,9 @@ from torch.nn import functional as F
 from generative import fidelity, render, train_gen_model
 from generative.domains.coinrun.decoder import NUM_POINTS, WHITE, FrameDecoder, frame_views
 from generative.domains.coinrun.domain import COINRUN
-from generative.domains.coinrun.fidelity import ACTORS, MEASURES, Usual, run_trials, sums_of
 from generative.domains.coinrun.games import RIGHT_AND_JUMP, begin_level
 from generative.domains.coinrun.policy import FrozenAgent
+from generative.domains.coinrun.trials import ACTORS, MEASURES, Usual, run_trials, sums_of
 from generative.domains.registry import load_recorded_policy, load_simulator
 from generative.figures.simulators import plot_fidelity
 from generative.recordings.format import open_recording

@@ -15,7 +15,6 @@ from generative_data import tiny_pair
 from generative import fidelity, train_gen_model
 from generative.attribution.closed_loop import untrained
 from generative.domains.babyai.domain import BABYAI
-from generative.domains.babyai.fidelity import ACTORS, AHEAD, MEASURES, Markov, by_exact, run_trials, sums_of
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.figures.simulators import plot_fidelity
 from generative.simulators import evaluation

@@ -14,10 +14,10 @@ import pandas as pd
 import torch
 
 from generative.attribution.agreement import as_markdown
+from generative.attribution.common_targets import recorded_values
 from generative.attribution.explanations import PATHS, Explanation, short_number
 from generative.attribution.integrated_gradients import predict_effects
-from generative.attribution.scenes import Place, Scenes, closed_loop_from
-from generative.attribution.targets import recorded_values
+from generative.attribution.loop_inputs import Place, Scenes, closed_loop_from
 from generative.domains.base import Domain, Policy, Target
 from generative.figures.attribution import plot_horizon, plot_map, plot_strip
 from generative.recordings.format import Recording
