@@ -5,10 +5,7 @@ What needs a recording is skipped where envpool or the Qt that it needs is missi
 
 import dataclasses
 import shutil
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import orjson
@@ -18,7 +15,6 @@ from checks import strict_json
 from generative_data import tiny_pair
 from generative_game_data import call, flags, record_agent, skip_without_games, tiny_agent, told
 from PIL import Image
-from scripts import REPOSITORY, script_environment
 from torch.nn import functional as F
 
 from generative import fidelity, render, train_gen_model
@@ -34,9 +30,7 @@ from generative.simulators.evaluation import Forecast, by_model, by_shuffled, ch
 from generative.simulators.losses import Frames, losses, simulate
 from generative.simulators.training import SimulatorRun, all_windows, make_config, resolve_settings
 from generative.simulators.world_model import WorldModel
-from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.errors import InputError
-from mop.training.loop import FINAL_NAME, STATE_NAME
 
 TINY = COINRUN.presets["tiny"]
 PAPER = [  # the flags of the paper's command, but for its two paths
@@ -148,45 +142,6 @@ def test_the_agent_remembers_recorded_frames_as_it_did(recording, model_file):
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
-def test_every_head_varies_with_its_input_and_passes_gradient_to_the_trunk(parts):
-    model, agent, frames = parts
-    simulated = simulate(model, frames, 3, torch.ones_like(frames.mask), None)
-    heads = {
-        "frame": simulated.logits,
-        "end": simulated.outcomes[..., :1],
-        "reward": simulated.outcomes[..., 1:],
-        "memory": simulated.memory[None],
-    }
-    for name, values in heads.items():
-        assert values.std(1).max() > 1e-5, name
-        for weights in (model.trunk.weight, model.gru.weight_hh):
-            (gradient,) = torch.autograd.grad(values.square().sum(), weights, retain_graph=True)
-            assert gradient.abs().max() > 0, name
-    found = losses(model, agent, frames, simulated, 3, torch.ones(8))
-    for name in ("hx", "value", "act_log_probs"):  # what the agent makes of frames reaches what made them
-        (gradient,) = torch.autograd.grad(found[name], model.views.decoder[-1].weight, retain_graph=True)
-        assert gradient.abs().max() > 0, name
-
-
-def test_simulated_step_by_step_it_shows_what_the_whole_window_shows(parts):
-    model, _, frames = parts
-    with torch.no_grad():
-        simulated = simulate(model, frames, 3, torch.ones_like(frames.mask), None)
-        state = model.observe(frames.views[:3].transpose(0, 1), frames.actions[1:3].transpose(0, 1), frames.lang)
-        for t in range(3, 7):
-            state = model.step(state, frames.actions[t])
-            assert torch.allclose(model.view(state), model.views.decode(simulated.logits[t]), atol=1e-3)
-            assert torch.allclose(model.outcome(state), simulated.outcomes[t], atol=1e-5)
-    first, action = (
-        frames.views[:3].transpose(0, 1).clone().requires_grad_(),
-        frames.actions[3].clone().requires_grad_(),
-    )
-    state = model.observe(first, frames.actions[1:3].transpose(0, 1), frames.lang)
-    shown = model.view(model.step(model.step(state, action), frames.actions[4]))
-    for gradient in torch.autograd.grad(shown.square().sum(), (first, action)):
-        assert (gradient.flatten(1).abs().sum(1) > 0).all()
-
-
 def test_terms_are_those_of_the_steps_before_the_end_one_by_one(parts):
     """By brute force: each term as a mean over single steps."""
     model, agent, frames = parts
@@ -218,24 +173,6 @@ def test_terms_are_those_of_the_steps_before_the_end_one_by_one(parts):
     assert checked.keys() == {"obs", "hx", "value", "act_log_probs", "done", "reward"}
     for name, expected in checked.items():
         assert found[name].item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-6), name
-
-
-def test_what_is_after_the_end_of_an_episode_changes_nothing(parts):
-    model, agent, frames = parts
-    is_over = ~frames.mask
-    noisy = frames._replace(
-        views=torch.where(is_over[..., None], random_views(*is_over.shape), frames.views),
-        outcomes=torch.where(is_over[..., None], 7.0, frames.outcomes),
-        hidden=torch.where(is_over[..., None], 3.0, frames.hidden),
-        value=torch.where(is_over, 5.0, frames.value),
-    )
-    one, other = (
-        losses(model, agent, given, simulate(model, given, 3, torch.zeros_like(is_over), None), 3, torch.ones(8))
-        for given in (frames, noisy)
-    )
-    assert tuple(one) == COINRUN.terms
-    for name in COINRUN.terms:
-        assert one[name].item() == pytest.approx(other[name].item(), rel=1e-6), name
 
 
 def test_weights_count_as_in_the_loss_of_the_paper(recording, parts):
@@ -299,25 +236,6 @@ def test_the_command_of_the_paper_trains(recording, model_file, tmp_path, monkey
     model, config = load_simulator(tmp_path / "trainable_hx")
     assert config["domain"] == "game" and config["task_id"] == "coinrun" and model.num_actions == 9
     assert config["settings"]["batch_size"] == 28 and config["num_initializing_steps"] == 3
-
-
-def test_killed_and_resumed_it_is_the_same_run(recording, simulator, tmp_path):
-    words = flags(
-        data_dir=recording.folder, output_dir=tmp_path, param_name="tiny", tgm_exp_name="s", batch_size=4,
-        num_sim_steps=4, num_updates=6, log_interval=1, save_interval=1,
-    )  # fmt: skip
-    with subprocess.Popen(
-        [sys.executable, "-m", "generative.train_gen_model", *words], cwd=REPOSITORY,
-        env=script_environment({"OMP_NUM_THREADS": "1"}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
-        state, deadline = tmp_path / "s" / STATE_NAME, time.monotonic() + 200
-        while not state.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL and state.exists()
-    assert train(recording, tmp_path, "--resume", num_updates=6, log_interval=1, save_interval=1) == 0
-    one, other = (load_checkpoint(folder / FINAL_NAME)["policy_state_dict"] for folder in (tmp_path / "s", simulator))
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_what_cannot_be_learned_is_refused_in_one_line(recording, simulator, model_file, tmp_path, capsys):
