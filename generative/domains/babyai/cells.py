@@ -23,7 +23,10 @@ OPEN = STATE.start + STATE_TO_IDX["open"]  # the column
 
 
 def cell_columns(codes: ArrayLike) -> Tensor:
-from mop.envs.geometry import CATEGORIES, code_color, code_kind, code_state
+    """Cells (..., K) float32, ones and zeros, of codes (...) of `mop.envs.geometry`; numbers of objects are dropped."""
+    codes = torch.from_numpy(np.array(codes, np.int64))
+    parts = [part(codes) for part in (code_kind, code_color, code_state)]
+    return torch.cat([F.one_hot(part, size) for part, size in zip(parts, CATEGORIES, strict=True)], -1).float()
 
 
 def cell_codes(cells: Tensor) -> Tensor:
