@@ -6,12 +6,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mop.common.conventions import ACTION_NAMES
-from mop.envs.geometry import DIRECTIONS, IMAGE_SIZE, VIEW_SIZE, code_color, code_kind, code_state
+from mop.envs.geometry import DIRECTIONS, HALF, IMAGE_SIZE, LAST, VIEW_SIZE, code_color, code_kind, code_state
 from mop.envs.render import draw_cells, draw_view
 
 WRONG_HUE = "#ff0000"
 DIRECTION_COLUMNS = slice(IMAGE_SIZE, IMAGE_SIZE + 4)  # of an observation
-LAST, HALF = VIEW_SIZE - 1, VIEW_SIZE // 2
+
 _TILE_PX = 32
 
 

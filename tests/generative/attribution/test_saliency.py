@@ -25,7 +25,7 @@ from generative.domains.babyai.scenes import ExactScenes, true_contributions
 from generative.domains.babyai.targets import parse_target
 from generative.domains.registry import open_scenes
 from generative.figures.attribution import picture_at, plot_horizon, plot_map, plot_strip
-from generative.representations import direction_sets
+from generative.representations import storage
 from generative.representations.storage import Directions, write_directions
 from generative.simulators.relaxation import discretise, to_simplex
 from generative.simulators.world_model import WorldModel
@@ -201,12 +201,12 @@ def test_directions_of_another_policy_are_refused(recorded, monkeypatch):
     recording, _ = recorded
     sha256 = recording.config["checkpoint"]["sha256"]
     found = SimpleNamespace(checkpoint=np.array(sha256))
-    monkeypatch.setattr(direction_sets, "load_directions", lambda path: found)
-    assert direction_sets.open_directions(None, sha256, "mine") is None
-    assert direction_sets.open_directions("directions.npz", sha256, "mine") is found
+    monkeypatch.setattr(storage, "load_directions", lambda path: found)
+    assert storage.open_directions(None, sha256, "mine") is None
+    assert storage.open_directions("directions.npz", sha256, "mine") is found
     found.checkpoint = np.array("0" * 64)
     with pytest.raises(InputError, match="another policy"):
-        direction_sets.open_directions("directions.npz", sha256, "mine")
+        storage.open_directions("directions.npz", sha256, "mine")
 
 
 @pytest.mark.parametrize(

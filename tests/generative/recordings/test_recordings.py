@@ -17,10 +17,12 @@ from generative_data import record_command, record_tiny, tiny_checkpoint
 from scripts import PATIENCE_S, REPOSITORY
 
 from generative import export_minari, record
+from generative.domains.babyai.domain import BABYAI
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.recordings import format, recorder
 from generative.recordings.behaviours import CHOOSE
 from generative.recordings.format import BEHAVIOURS, SPLITS, Recording, open_recording, split_of
+from generative.recordings.session import count_known_starts
 from generative.simulators.relaxation import to_simplex
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
@@ -54,7 +56,7 @@ def contents(folder) -> dict[str, bytes]:
 
 def test_a_recording_has_whole_episodes_of_every_behaviour(recording):
     settings, steps = recording.config["settings"], recording.index["num_rows"] - 1
-    behaviours = record.DEFAULT_BEHAVIOURS["babyai"]
+    behaviours = BABYAI.behaviours
     assert settings["policies"] == list(behaviours)
     assert len(recording.shards) == recording.config["num_shards"] >= 2
     assert set(recording.index["shard"]) == set(range(len(recording.shards)))
@@ -240,7 +242,7 @@ def test_test_episodes_that_begin_as_a_training_episode_are_counted(tmp_path, re
             agent = (*episode["position"][0], *episode["obs"][0, 147:151])
             starts[episode.split].append((*episode["grid"][0].ravel(), *agent, episode.mission))
         num_known = sum(start in starts["train"] for start in starts["test"])
-        assert record.count_known_starts(one, names) == (num_known, len(starts["test"]))
+        assert count_known_starts(one, names) == (num_known, len(starts["test"]))
         found.append(num_known)
     assert found[0] >= 3 and found[1] == 0
 
@@ -533,7 +535,7 @@ def test_a_shard_without_an_episode_can_be_read(tmp_path, recording):
     (folder / "shard_00002" / "episodes.json").write_bytes(b"[]")
     found = open_recording(folder)
     assert len(found) == len(recording) and len(found.windows(5)) == len(recording.windows(5))
-    assert record.count_known_starts(found, ["obs", "grid"]) == record.count_known_starts(recording, ["obs", "grid"])
+    assert count_known_starts(found, ["obs", "grid"]) == count_known_starts(recording, ["obs", "grid"])
 
 
 def test_a_shard_in_which_no_episode_begins_is_told_in_one_line(tmp_path, checkpoint, capsys, monkeypatch):

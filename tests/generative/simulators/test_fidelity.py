@@ -16,6 +16,7 @@ from generative import fidelity, train_gen_model
 from generative.attribution.closed_loop import untrained
 from generative.domains.babyai.domain import BABYAI
 from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.babyai.trials import ACTORS, AHEAD, MEASURES, Markov, by_exact, run_trials, sums_of
 from generative.figures.simulators import plot_fidelity
 from generative.simulators import evaluation
 from generative.simulators.evaluation import (
@@ -311,8 +312,8 @@ def test_others_are_refused(measured, tmp_path):
     "flags, message",
     [
         ({"simulator": "nowhere"}, "nowhere is missing; train a simulator"),
-        ({"actors": "trained,bot"}, "--actors must be some of trained, untrained, constant"),
-        ({"num_trials": 1}, "--num_trials must be from 2"),
+        ({"actors": "trained,bot"}, "--actors must be some of"),
+        ({"num_trials": 1}, "--num_trials must be"),
         ({"data_dir": "."}, "is no recording"),
     ],
 )
