@@ -1,607 +1,285 @@
-"""Train and evaluate on Modal's machines: one container for each run, one for each checkpoint without a result.
+"""Train and evaluate on Modal's machines: the scripts of this repository in containers, with its folders on volumes.
 
     modal run --detach modal_app.py::main --task-ids "BabyAI-GoToObj-v0,BabyAI-UnlockPickup-v0" --trials "0,1,2"
     modal run modal_app.py::eval_parallel          what modal_checkpoints/ holds and evaluation_results.csv lacks
     modal run modal_app.py::eval_main              the same, one container at a time
     modal run modal_app.py::eval_parallel --interventions    without an expert, what fails?
-    python modal_app.py eval_parallel --dry-run    the jobs of any of these, without an account
-
-    modal run modal_app.py::lmc --env Hopper-v5 --seeds "1,2,3"     forks, and the paths between their children
-
+    modal run --detach modal_app.py::lmc --env Hopper-v5 --seeds "1,2,3"     linear mode connectivity
     modal run --detach modal_app.py::train_agent --gpu A10G --exp_name mine --param_name hard-rec     a game's agent
     modal run --detach modal_app.py::train_gen_model --data_dir recordings/X     a simulator of a recording's worlds
 
-    python modal_app.py download                   what is new on the volumes, to modal_checkpoints/ and here
+    python modal_app.py eval_parallel --dry-run    the command lines of any of these, without an account
+    python modal_app.py download                   what is new on the volumes, to the same folders here
 
-Checkpoints go to the volume rl-mop, results to rl-mop-eval, linear mode connectivity to rl-mop-lmc, agents of games to
-rl-mop-logs, simulators to rl-mop-simulators. A command that is given again while its jobs are running waits for them
-and starts none of them anew. Exit code 0: every job is done; 1: some failed, or nobody knows (they are listed, the
-others' files stand); 2: nothing was started.
+Exit code 0: every job is done; 1: some failed (they are listed, the others' files stand); 2: nothing was started.
 """
 
-import argparse
+import contextlib
 import functools
-import inspect
+import shlex
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import click
 import modal
 import modal.exception
 
-from mop.cloud import calls, cloud_jobs
-from mop.cloud.cloud_jobs import (
-    AGENTS_DIR,
-    AGENTS_VOLUME,
-    CHECKPOINT_DIR,
-    CHECKPOINTS_VOLUME,
-    LMC_DIR,
-    LMC_VOLUME,
-    RECORDINGS_DIR,
-    RECORDINGS_VOLUME,
-    RESULTS_DIR,
-    RESULTS_VOLUME,
-    SIMULATORS_DIR,
-    SIMULATORS_VOLUME,
-    ZOO_DIR,
-    Job,
-    Result,
-)
-from mop.cloud.hardware import Machine, cost_lines, parse_gpu
-from mop.common.configuration import Parser
+from mop import cloud
+from mop.cloud import CloudSettings, EvalSettings, Job, TrainSettings
+from mop.common.cli import Parser, add_settings, parse, setting
 from mop.common.errors import InputError, exit_code, run_script
-from mop.evaluation.batch import Filters
-
-TRAIN_GPU = "T4"  # unless --gpu says otherwise
-EVAL_GPU = "none"  # as on most people's machines, and so with the same rounding
-GPU_OF_SCRIPT = {"train_agent": TRAIN_GPU, "train_gen_model": EVAL_GPU}  # of generative/
-# One core each: all of it is one thread. Peaks: a default training 1.0 GiB, the largest evaluation measured 1.4.
-CPUS, MEMORY_MIB = 1.0, 3072
-MERGE_CPUS, MERGE_MEMORY_MIB = 0.25, 512  # it waits for most of its time
-GAME_CPUS, GAME_MEMORY_MIB = 4.0, 8192  # a game has 8 threads, and a rollout of hard-rec is 0.8 GiB of frames
-# of one attempt; a day is the longest that Modal allows, and a run that needs more goes on in its next attempt
-TRAIN_TIMEOUT_S, EVAL_TIMEOUT_S, MERGE_TIMEOUT_S = 24 * 60 * 60, 60 * 60, 24 * 60 * 60
-STARTUP_TIMEOUT_S = 10 * 60
-RETRIES = modal.Retries(max_retries=3, initial_delay=10.0, backoff_coefficient=2.0)
-REGISTER = "rl-mop-calls"  # the modal.Dict of what is at work on what
 
 HERE = Path(__file__).resolve().parent
-HOME = "/root"  # of a container: where Modal puts modules
-LIBRARY = ("mop", "mixture_of_experts", "plotting_utils")  # what jobs import; Modal adds this file itself
-# What fetching DistilBERT needs, so that a change of other code does not fetch it again.
-FETCHING = ("mop/__init__.py", "mop/common/__init__.py", "mop/common/errors.py", "mop/envs/__init__.py")
-FETCHING += ("mop/envs/missions.py",)
+HOME = "/root"  # of a container
+CPUS, MEMORY_MIB = 1.0, 3072  # peaks: a default training 1.0 GiB, the largest evaluation measured 1.4
+GAME_CPUS, GAME_MEMORY_MIB = 4.0, 8192  # a game has 8 threads, and a rollout of hard-rec is 0.8 GiB of frames
+LMC_CPUS = 4  # children of a fork side by side
+TIMEOUT_S = 24 * 60 * 60  # the longest that Modal allows; what needs more goes on in the next attempt
+COMMIT_S = 60.0
+TO_BE_TRIED_AGAIN = {130, 143, -2, -9, -15}  # exit codes of scripts which were stopped
+WANDB = "wandb==0.31.0"  # for --extra-args "--wandb_project ...", with --secrets
 # Kernels are compiled where the image is built and run on other processors: they are compiled for the oldest of these.
 ANY_PROCESSOR = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"}
 # `modal app logs` shows the last 100 entries, and each refresh of a progress bar is one.
 FEW_LINES = {"TQDM_MININTERVAL": "60", "TQDM_MAXINTERVAL": "60"}
-NO_SCREEN = {"MUJOCO_GL": "disable"}  # nothing is rendered, and a container has no libraries for it
-QT = "libqt5gui5"  # for envpool's games
-WANDB = "wandb==0.31.0"  # for --extra-args "--wandb_project ...", with --secrets
+FOLDERS = {  # of a container -> the volume, and the folder here
+    cloud.CHECKPOINT_DIR: ("rl-mop", cloud.CHECKPOINT_DIR),
+    cloud.RESULTS_DIR: ("rl-mop-eval", "."),
+    "lmc": ("rl-mop-lmc", "."),
+    "logs": ("rl-mop-logs", "logs"),
+    "simulators": ("rl-mop-simulators", "simulators"),
+    "recordings": ("rl-mop-recordings", None),  # these are uploaded
+}
+FETCH_ENCODER = "from transformers import AutoModel, AutoTokenizer as T; n = 'distilbert-base-uncased'; "
+FETCH_ENCODER += "AutoModel.from_pretrained(n); T.from_pretrained(n)"
 
-
-def with_files(image: modal.Image, *names: str) -> modal.Image:
-    """An image with files of the repository at the same places below HOME."""
-    for name in names:
-        image = image.add_local_file(HERE / name, f"{HOME}/{name}", copy=True)
-    return image
-
-
-base_image = (
-    modal.Image.debian_slim(python_version="3.11")
-    .uv_pip_install(requirements=[str(HERE / "requirements.txt")])
-    .uv_pip_install(WANDB)
-    .env({"HF_HOME": "/opt/huggingface", **ANY_PROCESSOR, **FEW_LINES})
-    .workdir(HOME)
-)
 image = (
-    with_files(base_image, *FETCHING)
-    .run_commands("python -c 'import mop.envs.missions as m; m.load_encoder(m.DEFAULT_MODEL)'")
-    .add_local_python_source(*LIBRARY, copy=True)
-    .add_local_file(HERE / "config.yaml", f"{HOME}/config.yaml", copy=True)
-    .run_commands("python -c 'import mop.cloud.cloud_jobs as jobs; jobs.warm_up()'")
+    modal.Image.debian_slim(python_version="3.11")
+    .apt_install("libqt5gui5")  # for envpool's games
+    .uv_pip_install(requirements=[str(HERE / "requirements.txt"), str(HERE / "requirements-coinrun.txt")])
+    .uv_pip_install(WANDB)
+    .env({"HF_HOME": "/opt/huggingface", "MUJOCO_GL": "disable", **ANY_PROCESSOR, **FEW_LINES})
+    .workdir(HOME)
+    .run_commands(f'python -c "{FETCH_ENCODER}"')
 )
-lmc_image = (
-    base_image.env(NO_SCREEN)
-    .add_local_python_source(*LIBRARY, "lmc_rl", copy=True)
-    .run_commands("python -c 'import lmc_rl.cloud'")
-)
-simulator_image = (
-    image.add_local_dir(HERE / ZOO_DIR, f"{HOME}/{ZOO_DIR}", copy=True)
-    .add_local_python_source("generative", copy=True)
-    .run_commands("python -c 'import generative.cloud'")
-)
-game_image = (
-    base_image.apt_install(QT)
-    .uv_pip_install(requirements=[str(HERE / "requirements-coinrun.txt")])
-    .add_local_python_source(*LIBRARY, "generative", copy=True)
-    .run_commands("python -c 'import generative.cloud as jobs; jobs.check_games()'")
-)
-checkpoints = modal.Volume.from_name(CHECKPOINTS_VOLUME, create_if_missing=True)
-results = modal.Volume.from_name(RESULTS_VOLUME, create_if_missing=True)
-lmc_volume = modal.Volume.from_name(LMC_VOLUME, create_if_missing=True)
-agents = modal.Volume.from_name(AGENTS_VOLUME, create_if_missing=True)
-recordings = modal.Volume.from_name(RECORDINGS_VOLUME, create_if_missing=True)
-simulators = modal.Volume.from_name(SIMULATORS_VOLUME, create_if_missing=True)
-checkpoints_to_read, agents_to_read, recordings_to_read = (
-    volume.with_mount_options(read_only=True) for volume in (checkpoints, agents, recordings)
-)
-register = modal.Dict.from_name(REGISTER, create_if_missing=True)
+for name in ("config.yaml", *sorted(path.name for path in HERE.glob("*.py"))):
+    image = image.add_local_file(HERE / name, f"{HOME}/{name}", copy=True)
+for name in ("mop", "lmc_rl", "generative", "results/zoo"):
+    image = image.add_local_dir(HERE / name, f"{HOME}/{name}", copy=True, ignore=["**/__pycache__"])
+image = image.run_commands(*(f"cd {HOME} && python {shlex.join(job)}" for job in cloud.WARM_UP))
+image = image.run_commands(f"rm -r {HOME}/checkpoints {HOME}/evaluation_cache {HOME}/evaluation_results.csv")
+VOLUMES = {folder: modal.Volume.from_name(name, create_if_missing=True) for folder, (name, _) in FOLDERS.items()}
 app = modal.App("rl-mop", image=image)
-on_machines = functools.partial(
-    app.function, cpu=CPUS, memory=MEMORY_MIB, retries=RETRIES, startup_timeout=STARTUP_TIMEOUT_S
-)
-WRITES_CHECKPOINTS = {f"{HOME}/{CHECKPOINT_DIR}": checkpoints}
-WRITES_RESULTS = {f"{HOME}/{RESULTS_DIR}": results}
-WRITES_LMC = {f"{HOME}/{LMC_DIR}": lmc_volume}
-WRITES_AGENTS = {f"{HOME}/{AGENTS_DIR}": agents}
-WRITES_SIMULATORS = {f"{HOME}/{SIMULATORS_DIR}": simulators}
-READS_CHECKPOINTS = {f"{HOME}/{CHECKPOINT_DIR}": checkpoints_to_read}
-READS_RECORDINGS = {f"{HOME}/{RECORDINGS_DIR}": recordings_to_read, f"{HOME}/{AGENTS_DIR}": agents_to_read}
 
 
-# --- in containers --------------------------------------------------------------------------------------------------
-
-
-@on_machines(timeout=TRAIN_TIMEOUT_S, volumes=WRITES_CHECKPOINTS, single_use_containers=True)
-def train(config: dict, given: list[str]) -> Result:
-    checkpoints.reload()
-    return cloud_jobs.train(config, given, on_save=checkpoints.commit)
-
-
-@on_machines(timeout=EVAL_TIMEOUT_S, volumes=READS_CHECKPOINTS | WRITES_RESULTS)
-def evaluate(*arguments) -> Result:
-    return _evaluate(*arguments)
-
-
-@on_machines(timeout=EVAL_TIMEOUT_S, volumes=READS_CHECKPOINTS | WRITES_RESULTS, max_containers=1)
-def evaluate_in_turn(*arguments) -> Result:
-    return _evaluate(*arguments)
-
-
-def _evaluate(*arguments) -> Result:
-    checkpoints_to_read.reload()
-    results.reload()
-    result = cloud_jobs.evaluate(*arguments)
-    results.commit()
-    return result
-
-
-@on_machines(timeout=TRAIN_TIMEOUT_S, volumes=READS_CHECKPOINTS | WRITES_RESULTS)
-def intervene(*arguments) -> Result:
-    checkpoints_to_read.reload()
-    results.reload()
-    return cloud_jobs.intervene(*arguments, on_row=results.commit)
-
-
-@on_machines(cpu=MERGE_CPUS, memory=MERGE_MEMORY_MIB, timeout=MERGE_TIMEOUT_S, volumes=WRITES_RESULTS)
-def merge(call_ids: list[str]) -> str:
-    """Wait for evaluations, however they end, then merge all results of the volume; the table as text."""
-    for _ in calls.answers({call_id: modal.FunctionCall.from_id(call_id) for call_id in call_ids}):
-        pass
-    results.reload()
-    table = cloud_jobs.merge()
-    results.commit()
-    return table
-
-
-@on_machines(image=lmc_image, timeout=TRAIN_TIMEOUT_S, volumes=WRITES_LMC, single_use_containers=True)
-def train_fork(*arguments) -> Result:
-    return _on_lmc(lambda jobs: jobs.train(*arguments, lmc_volume.commit))
-
-
-@on_machines(image=lmc_image, timeout=TRAIN_TIMEOUT_S, volumes=WRITES_LMC, single_use_containers=True)
-def walk_paths(*arguments) -> Result:
-    return _on_lmc(lambda jobs: jobs.walk(*arguments, lmc_volume.commit))
-
-
-@on_machines(image=lmc_image, timeout=EVAL_TIMEOUT_S, volumes=WRITES_LMC)
-def analyze_seeds(*arguments) -> Result:
-    return _on_lmc(lambda jobs: jobs.analyze(*arguments))
-
-
-def _on_lmc(work: Callable[[Any], Any]) -> Any:
-    from lmc_rl import cloud as jobs  # here: other commands do without MuJoCo
-
-    lmc_volume.reload()
-    result = work(jobs)
-    lmc_volume.commit()
-    return result
-
-
-@on_machines(
-    image=game_image, cpu=GAME_CPUS, memory=GAME_MEMORY_MIB, timeout=TRAIN_TIMEOUT_S, volumes=WRITES_AGENTS,
+@app.function(
+    volumes={f"{HOME}/{folder}": volume for folder, volume in VOLUMES.items()},
+    cpu=CPUS,
+    memory=MEMORY_MIB,
+    timeout=TIMEOUT_S,
+    retries=modal.Retries(max_retries=3, initial_delay=10.0, backoff_coefficient=2.0),
     single_use_containers=True,
-)  # fmt: skip
-def learn_game(*arguments) -> Result:
-    from generative import cloud as jobs  # here: other images lack it
-
-    agents.reload()
-    return jobs.train(*arguments, agents.commit)
-
-
-@on_machines(
-    image=simulator_image, timeout=TRAIN_TIMEOUT_S, single_use_containers=True,
-    volumes=READS_CHECKPOINTS | READS_RECORDINGS | WRITES_SIMULATORS,
-)  # fmt: skip
-def learn_worlds(*arguments) -> Result:
-    from generative import cloud as jobs
-
-    for volume in (checkpoints_to_read, agents_to_read, recordings_to_read, simulators):
+)
+def run(job: Job) -> int:
+    """Run one command line of this repository; returns its exit code, and is tried again where it was stopped."""
+    for volume in VOLUMES.values():
         volume.reload()
-    return jobs.train(*arguments, simulators.commit)
+    with committing():
+        code = subprocess.run([sys.executable, *job]).returncode
+    if code in TO_BE_TRIED_AGAIN:
+        raise InterruptedError(f"exit code {code}; the next attempt goes on")
+    return code
 
 
-# --- entry points ---------------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def committing() -> Iterator[None]:
+    """Commit all volumes every minute, and at the end."""
+    is_over = threading.Event()
+
+    def commit_all() -> None:
+        for volume in VOLUMES.values():
+            volume.commit()
+
+    def commit_now_and_then() -> None:
+        while not is_over.wait(COMMIT_S):
+            commit_all()
+
+    thread = threading.Thread(target=commit_now_and_then, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        commit_all()
 
 
-ENTRY_POINTS: dict[str, Callable[..., int]] = {}
+# --- commands ---------------------------------------------------------------------------------------------------------
 
 
-def entry_point(function: Callable[..., int]) -> modal.app.LocalEntrypoint:
-    """Make a function a command of `modal run`: its parameters are the flags, and it returns the exit code."""
-    ENTRY_POINTS[function.__name__] = function
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The jobs of a command, the flags of the cloud, and what their containers get."""
 
-    @functools.wraps(function)
-    def command(*words, **flags) -> None:
-        code = exit_code(functools.partial(function, *words, **flags))
-        if code:  # Modal takes even an exit with 0 for an error
+    jobs: list[Job]
+    settings: CloudSettings
+    cpus: float = CPUS
+    memory_mib: int = MEMORY_MIB
+    in_turn: bool = False
+    afterwards: Job | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMCSettings(CloudSettings):
+    """The flags of `lmc`."""
+
+    env: str = setting("InvertedDoublePendulum-v5", "of MuJoCo")
+    algo: str = setting("SAC", "SAC or DDPG")
+    seeds: str = setting("1", "such as 1,2,3: a parent each")
+    fork_points: str = setting("", "such as 0.1,0.5 (default: those of lmc_rl)")
+    extra_args: str = setting("", "other flags of lmc_rl.run_env")
+
+
+def plan_main(words: Sequence[str]) -> Plan:
+    """Train every task x trial [x seed] in a container of its own."""
+    settings = parse(TrainSettings, plan_main.__doc__, words)
+    return Plan(jobs=cloud.training_jobs(settings), settings=settings)
+
+
+def plan_eval_parallel(words: Sequence[str]) -> Plan:
+    """Evaluate every checkpoint without a result in a container of its own, then merge all results."""
+    settings = parse(EvalSettings, plan_eval_parallel.__doc__, words)
+    if settings.interventions:
+        return Plan(jobs=cloud.intervention_jobs(settings), settings=settings)
+    jobs = cloud.evaluation_jobs(settings)
+    return Plan(jobs=jobs, settings=settings, afterwards=cloud.merging_job(settings) if jobs else None)
+
+
+def plan_eval_main(words: Sequence[str]) -> Plan:
+    """The same, one container at a time."""
+    plan = plan_eval_parallel(words)
+    return Plan(jobs=plan.jobs, settings=plan.settings, afterwards=plan.afterwards, in_turn=True)
+
+
+def plan_lmc(words: Sequence[str]) -> Plan:
+    """Fork a run of each seed, train the children, and evaluate the lines between them, a container for each seed."""
+    settings = parse(LMCSettings, plan_lmc.__doc__, words)
+    given = ["--fork_points", settings.fork_points] if settings.fork_points else []
+    given += ["--output_dir", "lmc", "--jobs", str(LMC_CPUS), "--resume", *shlex.split(settings.extra_args)]
+    jobs = [
+        ["-m", "lmc_rl.run_env", "--env", settings.env, "--algo", settings.algo, "--seed", seed, *given]
+        for seed in cloud.split(settings.seeds)
+    ]
+    return Plan(jobs=jobs, settings=settings, cpus=LMC_CPUS, memory_mib=LMC_CPUS * MEMORY_MIB)
+
+
+def plan_generative(name: str, words: Sequence[str], **machine) -> Plan:
+    """Train with a script of generative/: its own flags, and those of the cloud."""
+    parser = add_settings(Parser(prog=f"modal_app.py::{name}", add_help=False), CloudSettings)
+    given, own = parser.parse_known_args(words)
+    settings = CloudSettings(**vars(given))
+    own = [word for word in own if word != "--resume"]
+    device = [] if settings.gpu == "none" or "--device" in own else ["--device", "gpu"]
+    return Plan(jobs=[["-m", f"generative.{name}", *own, *device, "--resume"]], settings=settings, **machine)
+
+
+PLANS: dict[str, Callable[[Sequence[str]], Plan]] = {
+    "main": plan_main,
+    "eval_parallel": plan_eval_parallel,
+    "eval_main": plan_eval_main,
+    "lmc": plan_lmc,
+    "train_agent": functools.partial(plan_generative, "train_agent", cpus=GAME_CPUS, memory_mib=GAME_MEMORY_MIB),
+    "train_gen_model": functools.partial(plan_generative, "train_gen_model"),
+}
+
+
+def start(name: str, words: Sequence[str]) -> int:
+    """Carry out a command: print its jobs, or run each in a container; returns the exit code."""
+    plan = PLANS[name](cloud.flags_of(words))
+    settings = plan.settings
+    print(*(f"python {shlex.join(job)}" for job in plan.jobs), sep="\n")
+    if settings.dry_run or not plan.jobs:
+        print(f"{len(plan.jobs)} jobs; none is started")
+        return 0
+    options = {"cpu": plan.cpus, "memory": plan.memory_mib}
+    options |= {} if settings.gpu == "none" else {"gpu": settings.gpu}
+    options |= {"secrets": [modal.Secret.from_name(secret) for secret in cloud.split(settings.secrets)]}
+    on_machine = run.with_options(**options, **({"max_containers": 1} if plan.in_turn else {}))
+    calls = [on_machine.spawn(job) for job in plan.jobs]
+    print(f"app {app.app_id}: modal app logs -f {app.app_id}; to end all jobs: modal app stop {app.app_id}")
+    failed = [line for job, call in zip(plan.jobs, calls, strict=True) if (line := failure(job, call))]
+    if plan.afterwards and (line := failure(plan.afterwards, run.spawn(plan.afterwards))):
+        failed.append(line)
+    print(*failed, f"{len(plan.jobs)} jobs, {len(failed)} failed; python modal_app.py download", sep="\n")
+    return 1 if failed else 0
+
+
+def failure(job: Job, call: modal.FunctionCall) -> str | None:
+    """Wait for a job; a line that says why it failed, or None."""
+    try:
+        code = call.get()
+    except Exception as error:  # whatever went wrong there is raised here; the other jobs go on
+        return f"failed: {shlex.join(job)}: {' '.join(f'{type(error).__name__}: {error}'.split())}"
+    print(f"{'done' if code == 0 else f'exit code {code}'}: {shlex.join(job)}", flush=True)
+    return f"failed: {shlex.join(job)}: exit code {code}, see the log" if code else None
+
+
+def _entry_point(name: str) -> modal.app.LocalEntrypoint:
+    def command(*words: str) -> None:
+        if code := exit_code(functools.partial(start, name, words)):  # Modal takes even an exit with 0 for an error
             sys.exit(code)
 
-    return app.local_entrypoint()(command)
+    command.__name__ = command.__qualname__ = name
+    command.__doc__ = PLANS[name].__doc__
+    return app.local_entrypoint(name=name)(command)
 
 
-@entry_point
-def main(
-    task_ids: str,
-    trials: str = "0",
-    seeds: str = "",
-    script: str = "train_mop.py",
-    extra_args: str = "",
-    gpu: str = TRAIN_GPU,
-    secrets: str = "",
-    dry_run: bool = False,
-) -> int:
-    """Train every task x trial [x seed] in a container of its own."""
-    machine, names = Machine(parse_gpu(gpu), CPUS, MEMORY_MIB), split(secrets)
-    jobs = cloud_jobs.plan_trainings(script, task_ids, trials, seeds, extra_args, machine.gpu, names)
-    if jobs[0].arguments[0]["device"] == "cpu":
-        machine = Machine(None, CPUS, MEMORY_MIB)  # the GPU would be idle
-    announce(machine, TRAIN_GPU)
-    if dry_run:
-        return show(jobs, f"{script} on {machine.gpu or 'no GPU'}")
-    return cloud_jobs.report(wait(start("training", on(train, machine, names), jobs)), way_to_download())
+main, eval_parallel, eval_main = map(_entry_point, ("main", "eval_parallel", "eval_main"))
+lmc, train_agent, train_gen_model = map(_entry_point, ("lmc", "train_agent", "train_gen_model"))
 
 
-@entry_point
-def eval_parallel(
-    num_episodes: int = 1000,
-    force: bool = False,
-    task: str | None = None,
-    trial: int | None = None,
-    seed: int | None = None,
-    update: int | None = None,
-    final_only: bool = False,
-    skip_routing: bool = False,
-    interventions: bool = False,
-    gpu: str = EVAL_GPU,
-    secrets: str = "",
-    dry_run: bool = False,
-) -> int:
-    """Evaluate every checkpoint that has no result, each in a container of its own, then merge all results.
-
-    With --interventions, instead: the standard battery of intervene.py, of every mixture that lacks some of it.
-    """
-    filters = Filters(task, trial, seed, update, final_only)
-    if interventions:
-        jobs = cloud_jobs.plan_interventions(filters, num_episodes, force)
-        return intervene_on_all(jobs, gpu, secrets, dry_run)
-    jobs = cloud_jobs.plan_evaluations(filters, num_episodes, force, skip_routing)
-    return evaluate_all(evaluate, jobs, "a container each", gpu, secrets, dry_run)
+# --- python modal_app.py ----------------------------------------------------------------------------------------------
 
 
-@entry_point
-def eval_main(
-    num_episodes: int = 1000,
-    force: bool = False,
-    task: str | None = None,
-    trial: int | None = None,
-    seed: int | None = None,
-    update: int | None = None,
-    final_only: bool = False,
-    skip_routing: bool = False,
-    gpu: str = EVAL_GPU,
-    secrets: str = "",
-    dry_run: bool = False,
-) -> int:
-    """Evaluate every checkpoint that has no result, in one container at a time, then merge all results."""
-    filters = Filters(task, trial, seed, update, final_only)
-    jobs = cloud_jobs.plan_evaluations(filters, num_episodes, force, skip_routing)
-    return evaluate_all(evaluate_in_turn, jobs, "one container for all", gpu, secrets, dry_run)
+@dataclass(frozen=True)
+class DownloadSettings:
+    """The flags of `download`."""
+
+    env: str | None = setting(None, "environment of your account")
 
 
-@entry_point
-def lmc(
-    env: str = "InvertedDoublePendulum-v5",
-    algo: str = "SAC",
-    seeds: str = "1",
-    fork_points: str = "",
-    extra_args: str = "",
-    gpu: str = EVAL_GPU,
-    secrets: str = "",
-    dry_run: bool = False,
-) -> int:
-    """Train a parent for each seed, its children in a container each, walk the paths between them, tell what is lost.
-
-    A stage begins when the one before it has ended. What the volume holds is not done again.
-    """
-    from lmc_rl.cloud import plan
-
-    machine = Machine(parse_gpu(gpu), CPUS, MEMORY_MIB)
-    stages = plan(env, algo, seeds, fork_points, extra_args)
-    announce(machine, TRAIN_GPU)
-    if dry_run:
-        return show([piece.job for stage in stages for piece in stage], f"on {machine.gpu or 'no GPU'}")
-    outcomes: list[Result] = []
-    for function, pieces in zip((train_fork, train_fork, walk_paths, analyze_seeds), stages, strict=True):
-        files = {entry.path.lstrip("/") for entry in lmc_volume.listdir("/", recursive=True)}
-        missing = [piece for piece in pieces if not piece.is_done(files)]
-        waiting = [piece for piece in missing if piece.lacks(files)]
-        print(f"{len(pieces)} of this stage, {len(pieces) - len(missing)} on the volume", flush=True)
-        jobs = [piece.job for piece in missing if piece not in waiting]
-        outcomes += wait(start("connectivity", on(function, machine, split(secrets)), jobs))
-        outcomes += [Result(piece.job.label, error=f"it needs {piece.lacks(files)[0]}") for piece in waiting]
-    return cloud_jobs.report(outcomes, way_to_download())
-
-
-@entry_point
-def train_agent(*words: str) -> int:
-    """Train an agent of a game: the flags of generative.train_agent, and --gpu, --secrets, --dry-run."""
-    return train_one(learn_game, "train_agent", words, GAME_CPUS, GAME_MEMORY_MIB)
-
-
-@entry_point
-def train_gen_model(*words: str) -> int:
-    """Learn a simulator: the flags of generative.train_gen_model, and --gpu, --secrets, --dry-run."""
-    return train_one(learn_worlds, "train_gen_model", words, CPUS, MEMORY_MIB)
-
-
-def train_one(function: modal.Function, name: str, words: Sequence[str], cpus: float, memory_mib: int) -> int:
-    """Train what a script of generative/ trains, in one container."""
-    from generative.cloud import plan
-
-    planned = plan(name, words, GPU_OF_SCRIPT[name])
-    machine = Machine(planned.gpu, cpus, memory_mib)
-    announce(machine, TRAIN_GPU)
-    if planned.is_dry_run:
-        return show([planned.job], f"on {machine.gpu or 'no GPU'}")
-    outcomes = wait(start("training", on(function, machine, split(planned.secrets)), [planned.job]))
-    return cloud_jobs.report(outcomes, way_to_download())
-
-
-def evaluate_all(function: modal.Function, jobs: list[Job], where: str, gpu: str, secrets: str, dry_run: bool) -> int:
-    """Evaluate, and have the results merged in the cloud when all are there, whether or not anybody waits here."""
-    machine = Machine(parse_gpu(gpu), CPUS, MEMORY_MIB)
-    if jobs:
-        announce(machine, TRAIN_GPU)
-    if dry_run:
-        return show(jobs, where)
-    started = start("evaluation", on(function, machine, split(secrets)), jobs)
-    ids = [entry[0].object_id for entry in started.values() if not isinstance(entry, Result)]
-    if not ids:
-        return cloud_jobs.report(wait(started), way_to_download())
-    label = "merging the results"
-    merging = attempt(label, functools.partial(merge.spawn, ids))
-    outcomes = wait(started)
-    merged = merging if isinstance(merging, Result) else dict(calls.answers({label: merging}))[label]
-    if isinstance(merged, str):
-        print(merged)
-    else:
-        outcomes.append(outcome(label, merged, merging))
-    return cloud_jobs.report(outcomes, way_to_download())
-
-
-def intervene_on_all(jobs: list[Job], gpu: str, secrets: str, dry_run: bool) -> int:
-    """Make the rows of the jobs' checkpoints; the tables are merged where they are downloaded."""
-    machine = Machine(parse_gpu(gpu), CPUS, MEMORY_MIB)
-    if jobs:
-        announce(machine, TRAIN_GPU)
-    if dry_run:
-        return show(jobs, "interventions, a container each")
-    return cloud_jobs.report(
-        wait(start("interventions", on(intervene, machine, split(secrets)), jobs)), way_to_download()
-    )
-
-
-def split(names: str) -> list[str]:
-    """The entries of "a,b"."""
-    return [name.strip() for name in names.split(",") if name.strip()]
-
-
-def announce(machine: Machine, other_gpu: str) -> None:
-    """Print what the jobs run on, and what that costs."""
-    print(*cost_lines(machine, other_gpu), sep="\n")
-
-
-def show(jobs: list[Job], where: str) -> int:
-    """Print the jobs instead of starting them."""
-    print(*(f"{job.label} ({where})" for job in jobs), f"{len(jobs)} jobs; none is started", sep="\n")
-    return 0
-
-
-# --- calls ----------------------------------------------------------------------------------------------------------
-
-
-# Label of a job -> its call and whether this command started it, or why there is none.
-Started = dict[str, tuple[modal.FunctionCall, bool] | Result]
-
-
-def on(function: modal.Function, machine: Machine, secrets: Sequence[str]) -> modal.Function:
-    """The function on a machine with a GPU, where one is asked for, and with secrets of the account.
-
-    Raises InputError where a secret is missing.
-    """
-    options: dict[str, Any] = {}
-    if machine.gpu is not None:  # all of them: it is not documented that a GPU alone keeps the others
-        options |= {"gpu": machine.gpu, "cpu": machine.cpus, "memory": machine.memory_mib}
-    if secrets:
-        options["secrets"] = [modal.Secret.from_name(name) for name in secrets]
-        for secret, name in zip(options["secrets"], secrets, strict=True):
-            try:
-                secret.hydrate()
-            except modal.exception.NotFoundError as error:
-                raise InputError(
-                    f"--secrets: {name}: {error}; create it: modal secret create {name} KEY=VALUE"
-                ) from None
-    return function.with_options(**options) if options else function
-
-
-def start(kind: str, function: modal.Function, jobs: list[Job]) -> Started:
-    """Start the jobs that are not running already. They are calls of their own, which go on if detached."""
-    if jobs:
-        print(
-            f"app {app.app_id}; its logs: modal app logs{env_flag()} -f {app.app_id}; to end all jobs: modal app stop"
-            f"{env_flag()} {app.app_id}"
-        )
-    started: Started = {}
-    for job in jobs:
-        work = f"{kind} of {job.label}"
-        begin = functools.partial(calls.start, work, function.spawn, job.arguments, register, app.app_id)
-        started[job.label] = answer = attempt(job.label, begin)
-        if not isinstance(answer, Result):
-            call, is_new = answer
-            print(f"{'started' if is_new else 'running already:'} {job.label} ({call.object_id})", flush=True)
-    return started
-
-
-def attempt(label: str, ask: Callable[[], Any]) -> Any:
-    """What Modal answers, or a `Result` that says why it does not."""
-    try:
-        return ask()
-    except InputError as error:
-        return Result(label, error=str(error))
-    except Exception as error:
-        return Result(label, error=one_line(error))
-
-
-def wait(started: Started) -> list[Result]:
-    """What became of each job, in their order; printed as they end."""
-    outcomes = {label: call for label, call in started.items() if isinstance(call, Result)}
-    waiting = {label: call for label, call in started.items() if label not in outcomes}
-    for label, answer in calls.answers({label: call for label, (call, _) in waiting.items()}):
-        outcomes[label] = outcome(label, answer, *waiting[label])
-        is_done = outcomes[label].error is None
-        print(f"{'done' if is_done else 'not done'} {len(outcomes)}/{len(started)}: {label}", flush=True)
-    return [outcomes[label] for label in started]
-
-
-def outcome(label: str, answer: Any, call: modal.FunctionCall, is_new: bool = True) -> Result:
-    """A call's answer as a result: its own, or that of an exception or of silence."""
-    if isinstance(answer, Result):
-        return answer
-    if not isinstance(answer, calls.Unanswered):
-        return Result(label, error=one_line(answer))
-    if run_option("detach") or not is_new:
-        fate = f"call {call.object_id} may still be running, and the same command waits for it"
-    else:
-        fate = "without --detach it ends with this command; the same command starts it again, where it was saved"
-    return Result(label, error=f"{one_line(answer.error)}; {fate}", is_lost=True)
-
-
-def one_line(error: BaseException) -> str:
-    """An exception in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def run_option(name: str) -> Any:
-    """What an option of `modal run` itself was given, None outside of it."""
-    context = click.get_current_context(silent=True)
-    context = context and context.parent  # an entry point may have a flag of the same name
-    while context is not None and name not in context.params:
-        context = context.parent
-    return context and context.params[name]
-
-
-def env_flag() -> str:
-    """` -e ENV` as it was given to `modal run`, for the commands that are printed."""
-    env = run_option("env")
-    return f" -e {env}" if env else ""
-
-
-def way_to_download() -> str:
-    """The command that downloads what is new."""
-    env = run_option("env")
-    return cloud_jobs.DOWNLOAD + (f" --env {env}" if env else "")
-
-
-# --- python modal_app.py --------------------------------------------------------------------------------------------
-
-
-def download(env: str | None = None) -> int:
-    """Copy what is new on the volumes to this folder, file by file; nothing is removed, no newer file replaced."""
-    copies = {CHECKPOINTS_VOLUME: cloud_jobs.download_checkpoints, RESULTS_VOLUME: cloud_jobs.download_results}
-    copies |= {LMC_VOLUME: cloud_jobs.download_lmc}
-    copies |= {AGENTS_VOLUME: cloud_jobs.download_agents, SIMULATORS_VOLUME: cloud_jobs.download_simulators}
-    for name, copy in copies.items():
+def download(words: Sequence[str]) -> int:
+    """Copy what is new on the volumes to the same folders here; nothing is removed, no newer file replaced."""
+    settings = parse(DownloadSettings, download.__doc__, words)
+    for name, folder in FOLDERS.values():
+        if folder is None:
+            continue
         try:
-            copy(modal.Volume.from_name(name, environment_name=env))
+            volume = modal.Volume.from_name(name, environment_name=settings.env)
+            print(f"{name}: {cloud.download(volume, folder, skip=cloud.RESULTS_TABLE)} files were new")
         except modal.exception.NotFoundError as error:
             print(f"{name}: nothing to download ({error})")
         except modal.exception.Error as error:
-            raise InputError(f"volume {name}: {one_line(error)}; the same command goes on where it was") from None
+            raise InputError(f"volume {name}: {error}; the same command goes on where it was") from None
+    cloud.merge()
     return 0
 
 
-def parser(name: str) -> Parser:
-    """A command line with the flags that `modal run` gives an entry point; that of `download`, too."""
-    if takes_words(name):
-        from generative import cloud as jobs
-
-        return jobs.parser(name, GPU_OF_SCRIPT[name])
-    parser = Parser(prog=f"modal_app.py {name}", description=__doc__)
-    for parameter in inspect.signature(COMMANDS[name]).parameters.values():
-        options: dict = {"action": argparse.BooleanOptionalAction} if parameter.annotation is bool else {}
-        if parameter.annotation in (int, int | None):
-            options["type"] = int
-        options |= {"required": True} if parameter.default is parameter.empty else {"default": parameter.default}
-        parser.add_argument(f"--{parameter.name.replace('_', '-')}", **options)
-    return parser
-
-
 def run_command() -> int:
-    """`python modal_app.py download`, or `python modal_app.py [ENTRY POINT] --dry-run ...`: print its jobs."""
+    """`python modal_app.py download`, or `python modal_app.py [ENTRY POINT] --dry-run ...`."""
     words = sys.argv[1:]
-    if "--extra-args" in words[:-1]:  # argparse, unlike `modal run`, would take a value such as --residual for a flag
-        place = words.index("--extra-args")
-        words[place : place + 2] = ["=".join(words[place : place + 2])]
-    name = command_of(words)
-    if name in words:
-        words.remove(name)
-    flags = vars(parser(name).parse_args(words))
-    if name in ENTRY_POINTS and not flags["dry_run"]:
+    name = words.pop(0) if words and not words[0].startswith("-") else "main"
+    if name == "download":
+        return download(cloud.flags_of(words))
+    if name not in PLANS:
+        raise InputError(f"unknown entry point {name!r}; it must be {', '.join(PLANS)} or download")
+    if "--help" not in words and "-h" not in words and "--dry_run" not in cloud.flags_of(words):
         raise InputError(f"add --dry-run to see the jobs; to start them: modal run modal_app.py::{name} ...")
-    return COMMANDS[name](*words) if takes_words(name) else COMMANDS[name](**flags)
+    return start(name, words)
 
-
-def takes_words(name: str) -> bool:
-    """Whether a command has the flags of a script of generative/."""
-    return "words" in inspect.signature(COMMANDS[name]).parameters
-
-
-def command_of(words: list[str]) -> str:
-    """The command that a command line names; main if none. Raises InputError where it names another."""
-    for before, word in pairwise(["--dry-run", *words]):
-        if word in COMMANDS:
-            return word
-        if before == "--dry-run" and not word.startswith("-"):
-            raise InputError(f"unknown entry point {word!r}; it must be {', '.join(COMMANDS)}")
-    return "main"
-
-
-COMMANDS: dict[str, Callable[..., int]] = {**ENTRY_POINTS, "download": download}
 
 if __name__ == "__main__":
     run_script(run_command)

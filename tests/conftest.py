@@ -1,14 +1,16 @@
 """Fixtures that several test files share: a browser, a tiny trained run, a stand-in for the cloud."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from scripts import REPOSITORY, TINY_FLAGS, run_script
+
+from mop.cloud import WARM_UP
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core: more threads would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,8 +24,10 @@ CHROMIUM_FLAGS = (
 def pytest_configure(config) -> None:
     """Compile the kernels before worker processes begin: numba's files are not made for several writers."""
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
-        code = "from mop.cloud.cloud_jobs import warm_up; warm_up()"
-        subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True)
+        with tempfile.TemporaryDirectory() as folder:
+            for script, *flags in WARM_UP:
+                command = [sys.executable, str(REPOSITORY / script), *flags]
+                subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
@@ -58,26 +62,6 @@ def tiny_run(tmp_path_factory, tiny_flags) -> Path:
     result = run_script("train_mop.py", *tiny_flags, cwd=root)
     assert result.returncode == 0, result.stderr
     return root
-
-
-@pytest.fixture(scope="session")
-def modal_server(tmp_path_factory):
-    """Folder and address of the running stand-in for Modal's servers."""
-    modal = pytest.importorskip("modal")
-    from modal_cloud import PIN, serve
-
-    if modal.__version__ != PIN:
-        pytest.skip(f"modal {modal.__version__} is here, the stand-in is for {PIN}")
-    yield from serve(tmp_path_factory.mktemp("stand_in"))
-
-
-@pytest.fixture
-def remote(modal_server, tmp_path, request):
-    """A Modal environment of its own, and a folder on "this machine" that it is used from."""
-    from modal_cloud import Cloud
-
-    name = re.sub(r"[^a-z]+", "-", request.node.name.removeprefix("test_"))
-    return Cloud(*modal_server, name, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ The config of a checkpoint is a plain dict with the keys of `RunConfig`.
 """
 
 import ast
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -68,9 +69,11 @@ def task_weights(value: Any) -> list[list]:
 
 
 def tasks_or_file(value: Any) -> list[list]:
-    """`task_weights` of a value, or of the YAML file which it names."""
+    """`task_weights` of a value, of a JSON text, or of the YAML file which a text names."""
     try:
-        return task_weights(cli.load_yaml(value) if isinstance(value, str) else value)
+        if isinstance(value, str):
+            value = json.loads(value) if value[:1] in ("[", "{") else cli.load_yaml(value)
+        return task_weights(value)
     except ValueError as error:
         raise InputError(f"--tasks {value if isinstance(value, str) else ''}: it {error}") from None
 

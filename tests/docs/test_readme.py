@@ -20,7 +20,8 @@ import modal_app
 import routing_viz
 import seed_statistics
 from generative.app import page as simulator_page
-from mop.common.cli import given_values
+from mop import cloud
+from mop.common.cli import given_values, parse
 from mop.common.task_mix import is_task_id, tasks_of
 from mop.common.train_config import DEFAULTS_FILE, check_recorded, parse_config, read_config
 from studies import claims, coinrun, collapse, experiments, failures, lmc, simulator, tasks
@@ -97,13 +98,13 @@ def test_every_command_is_understood_by_its_script(monkeypatch):
         elif script == "volume":
             volume_cli.commands[flags[0]].make_context(flags[0], flags[1:])
         elif script.startswith("modal_app.py"):
-            entry_point = script.partition("::")[2] or modal_app.command_of(flags)
-            flags = [flag for flag in flags if flag != entry_point]
-            arguments = vars(modal_app.parser(entry_point).parse_args(flags))
-            if modal_app.takes_words(entry_point):
-                assert modal_app.ENTRY_POINTS[entry_point](*flags, "--dry-run") == 0
-            elif entry_point == "main":  # the others look for checkpoints
-                assert modal_app.ENTRY_POINTS[entry_point](**arguments | {"dry_run": True}) == 0
+            entry_point = script.partition("::")[2] or (flags.pop(0) if not flags[0].startswith("-") else "main")
+            if entry_point == "download":
+                parse(modal_app.DownloadSettings, "", cloud.flags_of(flags))
+            elif entry_point.startswith("eval"):  # these look for checkpoints
+                parse(cloud.EvalSettings, "", cloud.flags_of(flags))
+            else:
+                assert modal_app.start(entry_point, [*flags, "--dry-run"]) == 0
         elif script in SCRIPTS:
             understand(SCRIPTS[script], flags)
         else:
@@ -120,7 +121,7 @@ def test_every_command_is_understood_by_its_script(monkeypatch):
         *SCRIPTS,
         *BENCHMARKS,
     }
-    scripts |= {f"modal_app.py::{name}" for name in modal_app.ENTRY_POINTS}
+    scripts |= {f"modal_app.py::{name}" for name in modal_app.PLANS}
     assert len(checked) >= 40 and set(checked) == scripts
 
 

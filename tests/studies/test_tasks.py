@@ -290,7 +290,7 @@ def test_modal_trains_the_same_list(chosen):
     for line in tasks.modal_commands(trainings):
         command, _, _, _, *flags = shlex.split(line)
         given = dict(zip((flag.lstrip("-").replace("-", "_") for flag in flags[::2]), flags[1::2], strict=True))
-        assert command == "modal" and modal_app.ENTRY_POINTS["main"](**given, dry_run=True) == 0
+        assert command == "modal" and modal_app.start("main", [*flags, "--dry-run"]) == 0
         for task_id, seed in itertools.product(given["task_ids"].split(","), given["seeds"].split(",")):
             words = f"--task_id {task_id} --trial {given['trials']} --seed {seed} {given['extra_args']}"
             planned.append((given["script"], parse_config("", shlex.split(words))[0] | {"checkpoint_dir": None}))

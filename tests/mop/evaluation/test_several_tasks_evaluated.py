@@ -24,7 +24,6 @@ from mop.artifacts.results import ADDED_COLUMNS, load_result, merge_results
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import RunKey, cache_path, find_caches, result_path, task_folder
-from mop.cloud import cloud_jobs
 from mop.common.errors import InputError
 from mop.evaluation import batch
 
@@ -235,44 +234,6 @@ def test_interventions_are_made_on_each_task(tree, capsys):
     assert "was trained on" not in the_error_line(capsys.readouterr().err)
 
 
-# --- the cloud --------------------------------------------------------------------------------------------------------
-
-
-def test_cloud_jobs_are_planned_by_task(tree, monkeypatch, capsys):
-    Path("checkpoints").rename("modal_checkpoints")
-    jobs = cloud_jobs.plan_evaluations(batch.Filters(final_only=True), 3, False, False)
-    labels = [f"{GOTO} trial 0", f"two trial 0 seed 3 on {GOTO}", f"two trial 0 seed 3 on {UNLOCK}"]
-    assert [job.label for job in jobs] == labels and [job.arguments[4:] for job in jobs] == [(), (GOTO,), (UNLOCK,)]
-    result = cloud_jobs.evaluate(*jobs[2].arguments)
-    folder = f"evaluation_cache/two/trial_0/seed_3/{UNLOCK}"
-    names = ("result.json", "routing_data.json", "routing_data.npz")
-    assert result.files == tuple(f"{folder}/{name}" for name in names)
-    merge_results("evaluation/evaluation_cache", "evaluation_results.csv")
-    jobs = cloud_jobs.plan_evaluations(batch.Filters(final_only=True), 3, False, False)
-    assert [job.label for job in jobs] == labels[:2]
-    jobs = cloud_jobs.plan_interventions(batch.Filters(task="two", final_only=True), 3, False)
-    assert [(job.label, job.arguments[4:]) for job in jobs] == [(labels[1], (GOTO,)), (labels[2], (UNLOCK,))]
-    capsys.readouterr()
-
-
-def test_cloud_trainings_of_a_list(tmp_path):
-    path = tmp_path / "tasks.yaml"
-    path.write_text(json.dumps(dict(LIST)))
-    (job,) = cloud_jobs.plan_trainings("train_mop.py", "two", "1", "", f"--tasks {path} --lr 1e-4")
-    config, given = job.arguments
-    assert (config["task_id"], config["tasks"], job.label) == ("two", LIST, "two trial 1")
-    assert given == ["lr", "task_id", "tasks", "trial"] and json.loads(json.dumps(config)) == config
-    for task_ids in ("two,three", GOTO):
-        with pytest.raises(InputError, match="--tasks"):
-            cloud_jobs.plan_trainings("train_mop.py", task_ids, "1", "", f"--tasks {path}")
-    assert cloud_jobs.plan_trainings("train_mop.py", "two", "1", "", f"--tasks {path} --name two")[0].label == job.label
-    with pytest.raises(InputError, match="--name"):
-        cloud_jobs.plan_trainings("train_mop.py", "two", "1", "", f"--tasks {path} --name other")
-    path.write_text("[BabyAI-Nothing-v0, BabyAI-GoToObj-v0]")
-    with pytest.raises(InputError, match="BabyAI-Nothing-v0"):
-        cloud_jobs.plan_trainings("train_mop.py", "two", "1", "", f"--tasks {path}")
-
-
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
@@ -336,7 +297,6 @@ def test_names_that_look_like_something_else(tmp_path, monkeypatch, name):
     assert in_process(batch_eval.main, *FEW, "--skip_routing") == 0
     rows, problems = load_table("evaluation_cache", ["evaluation_results.csv"])
     assert problems == [] and rows["trained_on"].tolist() == [name, name]  # the table's are the same two
-    assert set(cloud_jobs.read_rows("evaluation_results.csv")) == {RunKey(name, 0).on(GOTO), RunKey(name, 0).on(UNLOCK)}
 
 
 def test_the_table_of_all_tasks_names_the_policy(evaluated, monkeypatch):
