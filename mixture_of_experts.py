@@ -46,10 +46,11 @@ def category_edges(obs_encoding: str) -> Tensor:
 
 def encoded_dim(input_dim: int, obs_encoding: str) -> int:
     """Number of inputs that an observation of `input_dim` numbers becomes."""
-    edges = category_edges(obs_encoding)
-    if input_dim < len(edges) - 1:
-        raise ValueError(f"observations of {input_dim} numbers have no image of {len(edges) - 1} integers to encode")
-    return int(edges[-1]) + input_dim - (len(edges) - 1)
+    sizes = {"raw": (), "one_hot": CATEGORIES}[obs_encoding]
+    num_encoded = NUM_CELLS * len(sizes)
+    if input_dim < num_encoded:
+        raise ValueError(f"observations of {input_dim} numbers have no image of {num_encoded} integers to encode")
+    return NUM_CELLS * sum(sizes) + input_dim - num_encoded
 
 
 def gru_step(gru: nn.GRU, x: Tensor, state: Tensor) -> Tensor:
@@ -187,7 +188,8 @@ class RecurrentPolicy(nn.Module):
             bound = (input_dim + lang_dim) ** -0.5
             nn.init.uniform_(self.input_projection.weight, -bound, bound)
         self.register_buffer("edges", category_edges(obs_encoding), persistent=False)
-        self.num_columns = int(self.edges[-1])  # of the one-hot categories
+        num_encoded = len(self.edges) - 1
+        self.num_columns = encoded_dim(input_dim, obs_encoding) - input_dim + num_encoded  # of the one-hot categories
         self.head = nn.Linear(head_dim, num_actions)
 
     def encode(self, obs: Tensor, lang: Tensor) -> Tensor:

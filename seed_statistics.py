@@ -30,7 +30,7 @@ from mop.artifacts.run_paths import CACHE_DIR
 from mop.common.cli import parse, setting
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable, claimed, write_together
+from mop.common.files import check_writable, only_process, write_together
 
 PHASES = tuple(statistics_page.phase_words().values())
 
@@ -81,9 +81,7 @@ def write(tables: Tables, args: Settings) -> None:
     folder = statistics_page.folder_of(tables.asked, args.plots_dir)
     drawings, export = statistics_page.drawings_of(tables, args.width), Export(args.format, args.width)
     figures = chosen(drawings, args.only)
-    with claimed(folder) as is_mine:
-        if not is_mine:
-            raise InputError(f"another process is writing to {folder}: wait for it, or name another --plots_dir")
+    with only_process(folder, "another --plots_dir"):
         write_together(statistics_page.table_files(tables, folder))
         print(f"{tables.asked.task_id}\n{statistics_page.format_tables(tables)}")
         print(*(f"note: {note}" for note in tables.notes), sep="\n", end="\n" if tables.notes else "")

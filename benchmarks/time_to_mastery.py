@@ -39,10 +39,11 @@ from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.cli import as_flags, parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
+from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
 from mop.plotting.style import HUES, open_frame, wrapped
 from mop.statistics.information import effective_number, entropy_nats
-from studies.experiments import NUM_EPISODES, RESULTS, ROOT, RUNS, markdown_table, read_published
+from studies.experiments import NUM_EPISODES, RESULTS, ROOT, RUNS, read_published
 from studies.tasks import RECIPE, keep_all
 
 GOALS = {  # task -> minutes that were aimed at; None: it is only compared
@@ -182,7 +183,8 @@ def as_table(rows: pd.DataFrame) -> str:
         for task_id, setting in itertools.product(GOALS, SETTINGS)
         if not (group := rows[(rows["task_id"] == task_id) & (rows["setting"] == setting)]).empty
     ]
-    return markdown_table(f"{head} | path ratio | mean LPC | router entropy, nats | pathways in use", lines)
+    head += " | path ratio | mean LPC | router entropy, nats | pathways in use"
+    return markdown_table(head.split(" | "), lines)
 
 
 def _line(task_id: str, setting: str, rows: pd.DataFrame) -> list[str]:

@@ -37,7 +37,7 @@ from generative.representations.tables import (
 )
 from mop.common.cli import parse, required, setting
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable, claimed, settle_folder, write_csv, write_figure
+from mop.common.files import check_writable, open_output_dir, write_csv, write_figure
 from mop.common.values import shown
 from mop.training.devices import choose_device
 
@@ -97,11 +97,8 @@ def main() -> int:
     }
     check_writable(out, "--out")
     choose_device("cpu")  # one thread
-    with claimed(out) as is_ours:
-        if not is_ours:
-            raise InputError(f"another process works on {out}; choose another --out")
-        record = {"recording": recording.config["checkpoint"], "of": recording.config["settings"]}
-        settle_folder(out, {"settings": chosen, "methods": [*METHODS, PROBE], **record})
+    record = {"recording": recording.config["checkpoint"], "of": recording.config["settings"]}
+    with open_output_dir(out, {"settings": chosen, "methods": [*METHODS, PROBE], **record}):
         label = domain_of_recording(recording).labeller(recording.config["encoding"])
         rows = {
             split: read_rows(recording, split, chosen["behaviours"], settings.max_rows, settings.seed, label)

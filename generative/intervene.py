@@ -36,7 +36,7 @@ from generative.representations.storage import Directions, open_directions
 from mop.common.cli import parse, required, setting
 from mop.common.configuration import MAX_ENVS
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable, claimed, settle_folder, whole_digest, write_csv, write_figure
+from mop.common.files import check_writable, open_output_dir, whole_digest, write_csv, write_figure
 from mop.common.values import number, shown
 from mop.evaluation.evaluate import NUM_ENVS
 from mop.training.devices import use_device
@@ -137,12 +137,9 @@ def main() -> int:
     slug = re.sub(r"[^\w.+-]+", "_", title)
     out = Path(settings.out or Path("plots/intervene") / Path(settings.directions).resolve().parent.name / slug)
     check_writable(out, "--out")
-    with claimed(out) as is_ours:
-        if not is_ours:
-            raise InputError(f"another process works on {out}; choose another --out")
-        numbers = {name: getattr(settings, name) for name in ("num_worlds", "num_random", "eval_seed", "seed")}
-        record = {"operation": operation._asdict(), "words": title, "settings": numbers | arena.settings}
-        settle_folder(out, record | {"checkpoint": digest, "directions": whole_digest(settings.directions)})
+    numbers = {name: getattr(settings, name) for name in ("num_worlds", "num_random", "eval_seed", "seed")}
+    record = {"operation": operation._asdict(), "words": title, "settings": numbers | arena.settings}
+    with open_output_dir(out, record | {"checkpoint": digest, "directions": whole_digest(settings.directions)}):
         runs = Runs(arena, out / "episodes")
         runs.play_missing(operation, directions, settings.num_random, settings.seed)
         heading = f"{title}\n{arena.words}: differences from the run without it"

@@ -10,12 +10,11 @@ Writes plot.png, a panel for each measure, and plot_for_fig.png, with the measur
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from generative.figures.simulators import plot_log
 from mop.common.cli import parse, required, setting
-from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable, read_bytes, write_figure
+from mop.common.errors import run_script
+from mop.common.files import check_writable, write_figure
+from mop.common.reading import read_csv
 from mop.training.loop import LOG_NAME
 
 LOG_NAMES = (LOG_NAME, "log.csv")  # the second one of agents of games
@@ -30,22 +29,13 @@ class Settings:
     out: str | None = setting(None, "folder of the pictures (default: the one of the log)")
 
 
-def read_log(path: Path) -> pd.DataFrame:
-    """Read the rows of a training log."""
-    read_bytes(path)
-    try:
-        return pd.read_csv(path)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} is no training log ({' '.join(str(error).split())[:200]})") from None
-
-
 def main() -> int:
     """Draw both pictures."""
     settings = parse(Settings, __doc__)
     path = Path(settings.datapath)
     if path.is_dir():
         path = next((path / name for name in LOG_NAMES if (path / name).exists()), path / LOG_NAME)
-    table = read_log(path)
+    table = read_csv(path, "training log")
     folder = Path(settings.out or path.parent)
     check_writable(folder, "--out")
     title = path.resolve().parent.name

@@ -23,7 +23,7 @@ from generative.agents.ppo import AgentRun
 from generative.domains.coinrun.games import check_playable
 from generative.simulators.resuming import saved_state
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable, claimed, remove_leftovers
+from mop.common.files import check_writable, only_process, remove_leftovers
 from mop.training.devices import choose_device
 from mop.training.loop import CURVE_NAME, FileNames, drive
 
@@ -108,9 +108,7 @@ def main(words: Sequence[str] | None = None, on_save: Callable[[], object] = lam
     run = make_run(settings)
     folder = Path(settings.output_dir) / "procgen" / settings.env_name / settings.exp_name / f"seed_{settings.seed}"
     check_writable(folder, "--output_dir")
-    with claimed(folder) as is_ours:
-        if not is_ours:
-            raise InputError(f"another process trains {folder}; choose another --exp_name or --seed")
+    with only_process(folder, "another --exp_name or --seed"):
         try:
             path = train(settings, run, folder, on_save)
         except KeyboardInterrupt:

@@ -38,7 +38,7 @@ from generative.synthesis.search import Search, begin_learned
 from generative.synthesis.study import Reader, run_study
 from mop.common.cli import as_dict, parse, required, setting
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable, claimed, file_digest, settle_folder, whole_digest
+from mop.common.files import check_writable, file_digest, open_output_dir, whole_digest
 from mop.common.task_mix import task_name
 from mop.envs.babyai import World
 from mop.plotting.film import find_encoder
@@ -100,10 +100,7 @@ def main() -> int:
     check_writable(out, "--out")
     record = as_dict(settings, NOT_IN_RECORD) | {"task_id": task_id, "checkpoint": file_digest(settings.checkpoint)}
     record |= {} if settings.directions is None else {"directions": whole_digest(settings.directions)}
-    with claimed(out) as is_ours:
-        if not is_ours:
-            raise InputError(f"another process works in {out}; choose another --out")
-        settle_folder(out, record)
+    with open_output_dir(out, record):
         study = run_study(
             lambda: World(task_id, max_steps),
             readers,

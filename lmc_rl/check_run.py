@@ -11,15 +11,14 @@ model_weights/. Each run is one of lmc_rl.run_env with no forks and no controls,
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from lmc_rl.analysis.figures import plot_learning_curves, plot_wall_clock
-from lmc_rl.analysis.report import as_markdown, as_text
 from lmc_rl.config import ALGORITHM_DEFAULTS, RLRunSettings, resolve_rl
 from lmc_rl.experiment import run
 from mop.common.cli import as_dict, parse, setting
 from mop.common.errors import run_script
 from mop.common.files import write_atomic, write_figure
+from mop.common.reading import read_csv
+from mop.common.tables import markdown_table, text_table
 from mop.training.loop import LOG_NAME
 
 HEAD = ("run", "return at the end", "best", "seconds", "steps/s")
@@ -52,7 +51,7 @@ def main() -> int:
     for algo in ALGORITHM_DEFAULTS:
         for seed in settings.seeds:
             config = resolve_rl({**as_dict(settings, ("seeds",)), **fixed, "algo": algo, "seed": seed})
-            table = pd.read_csv(run(config) / "training" / "parent" / LOG_NAME)
+            table = read_csv(run(config) / "training" / "parent" / LOG_NAME)
             label = f"{algo}, seed {seed}"
             logs[label] = table
             last = table.iloc[-1]
@@ -62,8 +61,8 @@ def main() -> int:
     title = f"{config.env}, {config.total_steps:,} steps"
     write_figure(folder / "learning_curves.png", plot_learning_curves(logs, title))
     write_figure(folder / "wall_clock.png", plot_wall_clock(logs, title))
-    write_atomic(folder / "check_run.md", lambda file: file.write(as_markdown(HEAD, rows).encode()))
-    print(as_text(HEAD, rows))
+    write_atomic(folder / "check_run.md", lambda file: file.write(markdown_table(HEAD, rows).encode()))
+    print(text_table(HEAD, rows))
     print(f"figures and table: {folder}")
     return 0
 

@@ -16,13 +16,14 @@ from pathlib import Path
 import orjson
 
 from lmc_rl.analysis.figures import plot_lines, plot_path
-from lmc_rl.analysis.report import as_text, summary_of_part, summary_of_returns, table_of
+from lmc_rl.analysis.report import summary_of_part, summary_of_returns, table_of
 from lmc_rl.analysis.results import pool
 from lmc_rl.comparison import compare
 from lmc_rl.config import MAX_ALPHAS
 from mop.common.cli import as_dict, parse, required, setting
 from mop.common.errors import run_script
 from mop.common.files import check_writable, read_json, write_figure, write_json
+from mop.common.tables import text_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def main() -> int:
         figure = plot_lines(lines, " to ".join("/".join(path.parts[-2:]) for path in files))
     write_json(out / "compare.json", summary, orjson.OPT_INDENT_2)
     write_figure(out / "path.png", figure)
-    print(as_text(*table_of({"the line": [pool([line]) for line in lines]})))
+    print(text_table(*table_of({"the line": [pool([line]) for line in lines]})))
     found = read_json(out / "paths" / "other.json")
     if is_rl:
         print(f"distance {found['distance']:.2f}, of the actors {found['actor_distance']:.2f}")

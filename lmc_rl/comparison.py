@@ -12,7 +12,7 @@ from lmc_rl.learners.base import PolicyPair
 from lmc_rl.workers import Workers
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.errors import InputError
-from mop.common.files import claimed, file_digest, settle_folder
+from mop.common.files import file_digest, open_output_dir
 from mop.training.devices import choose_device
 
 
@@ -22,10 +22,7 @@ def compare(first: Path, second: Path, out: Path, flags: Mapping[str, Any]) -> t
     names = ("alpha_points", "num_trajectories", "num_eval_episodes")
     record = {name: getattr(config, name) for name in names if hasattr(config, name)}
     record |= {"files": [str(first), str(second)], "digests": [file_digest(first), file_digest(second)]}
-    with claimed(out) as is_ours:
-        if not is_ours:
-            raise InputError(f"another process works on {out}; choose another --out")
-        settle_folder(out, record, "compared.json")
+    with open_output_dir(out, record, "compared.json"):
         learner = learner_class(config)(config, ExperimentPaths(out, out))
         with Workers(config.jobs) as workers:
             measure_all(learner, [PolicyPair("other", None, None, first, second)], workers)

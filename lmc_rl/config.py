@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import orjson
-
 from mop.common.cli import as_dict, check_values, declared, merged, read_yaml, setting
 from mop.common.errors import InputError
+from mop.common.reading import read_json, reading
 from mop.common.train_config import DEFAULTS_FILE, RUNTIME_KEYS, TrainConfig, check_recorded, read_config
 from mop.common.values import MAX_EPISODES, folder_name, integer, number
 from mop.plotting.style import counted
@@ -468,15 +467,13 @@ def resolve_mop(flags: Mapping[str, Any], config_path: str | None = None) -> Mop
 def load_config(results: str | Path) -> ExperimentConfig:
     """The settings of an experiment, from its config.json."""
     path = Path(results) / CONFIG_NAME
-    try:
-        content = orjson.loads(path.read_bytes())
+    with reading(path, "config of an experiment", "name the folder of one"):
+        content = read_json(path)
         (section,) = content.keys() & {RLConfig.SECTION, MopConfig.SECTION}
         values = dict(content[section])
         run = values.pop("run") if section == MopConfig.SECTION else values
         needed = ("task_id", "num_updates", "seed") if section == MopConfig.SECTION else ("env", "algo", "seed")
         {name: run[name] for name in (*needed,)}, values["fork_points"]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        raise InputError(f"{results} holds no experiment of lmc_rl (no {CONFIG_NAME} of one)") from None
     if section == RLConfig.SECTION:
         return RLConfig(**check_values(RLConfig, values, str(path)))
     return MopConfig(**check_values(MopConfig, values, str(path)), run=check_recorded(run, str(path)))

@@ -19,13 +19,13 @@ from typing import Any
 import orjson
 
 from lmc_rl.analysis.results import ExperimentPaths
-from lmc_rl.analysis.table import count_rows, cut_to_whole
+from lmc_rl.analysis.table import count_rows, cut_to_whole, rows_file
 from lmc_rl.config import CONFIG_NAME, ExperimentConfig, RLConfig, load_config
 from lmc_rl.learners.base import Learner, Line, PolicyPair, WorkItem
 from lmc_rl.workers import Workers
 from mop.artifacts.checkpoints import load_training_state, save_checkpoint
 from mop.common.errors import InputError
-from mop.common.files import check_writable, claimed, remove_leftovers, write_json
+from mop.common.files import check_writable, only_process, remove_leftovers, write_json
 from mop.training.loop import FINAL_NAME, STATE_NAME, Trainable
 
 
@@ -95,9 +95,7 @@ def recorded(learner: Learner) -> dict[str, Any]:
 def _at_work(learner: Learner) -> Iterator[Workers]:
     """The workers of an experiment whose folder no other process may use meanwhile."""
     results = learner.paths.results
-    with claimed(results) as is_ours:
-        if not is_ours:
-            raise InputError(f"another process works on {results}; wait for it, or take another --seed")
+    with only_process(results, "another --seed, or wait for it"):
         if not (results / CONFIG_NAME).exists():
             learner.check_teaching()
             write_json(results / CONFIG_NAME, recorded(learner), orjson.OPT_INDENT_2)
@@ -270,13 +268,9 @@ def _append_rows(path: Path, items: Sequence[WorkItem], workers: Workers, on_sav
     if not missing:
         return
     missing[0].prepare()
-    with path.open("ab") as file:
-        for rows in workers.in_order(_rows_of, missing, path.stem):
-            rows = [{"run": path.parent.name} | row for row in rows]
-            file.write(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
-            file.flush()
-            os.fsync(file.fileno())
-            on_save()
+    for rows in workers.in_order(_rows_of, missing, path.stem):
+        rows_file(path).append(*({"run": path.parent.name} | row for row in rows))
+        on_save()
 
 
 def _rows_of(item: WorkItem) -> list[Mapping[str, Any]]:

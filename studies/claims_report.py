@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_csv, write_figure
+from mop.common.tables import markdown_table
 from mop.plotting.style import HUES, open_frame
 from mop.statistics.bootstrap import mean_over_seeds
 from mop.statistics.intervals import fisher_z, mean_over_pairs
-from studies.experiments import markdown_table
 
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "claims"
 VALUES, PAIRS, DIFFICULTY, COMMANDS = "values.csv", "pairs.csv", "difficulty.csv", "commands.csv"
@@ -148,7 +148,7 @@ def markdown(summary: pd.DataFrame) -> str:
         name = measure if pd.isna(num_tasks) else f"{measure}, {num_tasks:.0f} tasks"
         cells = [_cell(of_kind[kind]) if kind in of_kind else "" for kind in kinds]
         rows.append([claim, name, *cells, PAPER.get((claim, measure), "")])
-    return markdown_table(" | ".join(["claim", "measure", *kinds, "paper"]), rows)
+    return markdown_table(["claim", "measure", *kinds, "paper"], rows)
 
 
 def _cell(row) -> str:

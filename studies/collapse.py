@@ -21,13 +21,14 @@ from mixture_of_experts import MixtureOfExpertsPolicy
 from mop.common.cli import as_flags, parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_csv, write_figure
+from mop.common.tables import markdown_table
 from mop.common.train_config import parse_config
 from mop.envs.missions import load_encoder
 from mop.training.devices import use_device
 from mop.training.imitation import ImitationRun
 from mop.training.replay import Batch
 from plotting_utils import plot_curves_by
-from studies.experiments import BASE, LAST_ROWS, RESULTS, RUNS, SEEDS, SETTINGS, markdown_table, spread, write_table
+from studies.experiments import BASE, LAST_ROWS, RESULTS, RUNS, SEEDS, SETTINGS, spread, write_table
 
 TASK, NUM_UPDATES, INTERVAL = "BabyAI-UnlockPickup-v0", 400, 10
 
@@ -123,7 +124,7 @@ def summary(table: pd.DataFrame) -> str:
         cells = [name, ", ".join(f"{value:.2f}" for value in signal), spread(by_seed["lpc"].min())]
         cells += [spread(at_end["lpc"]), spread(at_end["accuracy"], 2), spread(100 * at_end["success_rate"])]
         lines.append(cells)
-    return markdown_table(head, lines)
+    return markdown_table(head.split(" | "), lines)
 
 
 @dataclass(frozen=True)

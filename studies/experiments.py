@@ -16,7 +16,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from mop.common.cli import as_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.speed import num_threads
+from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
 from mop.common.train_config import RUNTIME_KEYS, parse_config
 from mop.plotting.alphas import plot_measures_against_alpha
@@ -294,12 +295,6 @@ def ratio(rows: pd.DataFrame) -> str:
     return "–" if math.isnan(mean) else f"{mean:.2f}"
 
 
-def markdown_table(head: str, rows: Iterable[Sequence[str]]) -> str:
-    """head: the columns' names with " | " between them; rows: their cells."""
-    lines = [f"| {head} |", "|---" * (1 + head.count(" | ")) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)]) + "\n"
-
-
 def write_table(name: str, table: pd.DataFrame, text: str) -> None:
     """results/<name>.csv, and `text`, which is printed too, as results/<name>.md."""
     write_csv(RESULTS / f"{name}.csv", table)
@@ -328,7 +323,8 @@ def markdown(table: pd.DataFrame) -> str:
         cells = [task_name(task_id), setting, str(len(rows)), f"{rows['seconds'].median() / 60:.1f}", percent(rows)]
         cells += [ratio(rows), f"{rows['accuracy'].mean():.3f}", cost(rows)]
         lines.append(cells)
-    return markdown_table("task | setting | seeds | minutes | success, % | path ratio | accuracy | mean LPC", lines)
+    head = "task | setting | seeds | minutes | success, % | path ratio | accuracy | mean LPC"
+    return markdown_table(head.split(" | "), lines)
 
 
 # --- what belongs to one experiment ---------------------------------------------------------------------------------
@@ -397,7 +393,7 @@ def markdown_of_phases(phases: pd.DataFrame) -> str:
     names = [name for name in PHASES if name in phases]
     by_alpha = phases.groupby("lpc_alpha", sort=False)
     return markdown_table(
-        " | ".join(["lpc_alpha", *names]), ([str(alpha), *(spread(rows[n]) for n in names)] for alpha, rows in by_alpha)
+        ["lpc_alpha", *names], ([str(alpha), *(spread(rows[n]) for n in names)] for alpha, rows in by_alpha)
     )
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lmc_rl.analysis.archive import archive
-from lmc_rl.analysis.report import as_markdown, table_of, write_report
+from lmc_rl.analysis.report import table_of, write_report
 from lmc_rl.analysis.results import ExperimentPaths, load_lines, pool
 from lmc_rl.analysis.table import has_rows
 from lmc_rl.app.catalog import ALL, ShownExperiment, load_shown
@@ -33,6 +33,7 @@ from lmc_rl.experiment import is_finished, run
 from mop.common.cli import as_flags, parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_figure
+from mop.common.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "lmc"
@@ -206,7 +207,7 @@ def publish_comparisons(task: str) -> None:
             groups.setdefault(comparison.group, {}).setdefault(line.key, []).append(line)
     if groups:
         table = table_of({name: [pool(own) for own in lines.values()] for name, lines in groups.items()})
-        write_atomic(OUT / task / "between.md", lambda file: file.write(as_markdown(*table).encode()))
+        write_atomic(OUT / task / "between.md", lambda file: file.write(markdown_table(*table).encode()))
 
 
 def draw_both(several: Sequence[ShownExperiment]) -> Figure:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mop.common.errors import InputError
-from mop.common.files import file_digest, read_json, whole_digest
+from mop.common.files import file_digest, whole_digest
+from mop.common.reading import read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = {  # command -> what is copied of its folder

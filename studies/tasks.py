@@ -32,13 +32,14 @@ from mop.common import cli
 from mop.common.cli import as_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
+from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
 from mop.statistics.bootstrap import mean_over_seeds
 from mop.statistics.intervals import interval_of_mean, interval_of_rate, rank_correlation
 from mop.statistics.variance import intraclass_correlation
 from plotting_utils import plot_by_task
 from studies import experiments
-from studies.experiments import SEEDS, Training, markdown_table
+from studies.experiments import SEEDS, Training
 
 TASKS = {  # updates of 512 environment steps
     "BabyAI-GoToObj-v0": 100,
@@ -222,7 +223,7 @@ def as_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
         lines.append(cells)
     head = "task | steps | seeds | mixture: success, % | GRU: success, % | mixture minus GRU, points | path ratio, "
     head += "mixture and GRU | minutes, mixture and GRU | mean LPC of the mixture | BabyAI, %"
-    return markdown_table(head, lines)
+    return markdown_table(head.split(" | "), lines)
 
 
 def as_cost_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
@@ -245,7 +246,7 @@ def as_cost_table(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
     names = ("lpc_alpha 0", COSTS[1])
     head = ["task", "seeds", *(f"{name}: success, %" for name in names), "difference, points", "path ratio of both"]
     head += [*(f"{name}: mean LPC" for name in names), "LPC that is left, %"]
-    parts = [markdown_table(" | ".join(head), lines), what_lpc_tells(table)] if lines else []
+    parts = [markdown_table(head, lines), what_lpc_tells(table)] if lines else []
     return "\n".join(part for part in parts if part)
 
 
@@ -271,7 +272,7 @@ def what_lpc_tells(table: pd.DataFrame) -> str:
         found += [rank_correlation(means["mean_lpc"], means[name]) for name in names]
         for line, (value, low, high) in zip(lines, found, strict=True):
             line.append("–" if math.isnan(value) else f"{value:.2f} ({low:.2f} to {high:.2f})")
-    return markdown_table(" | ".join([f"over {len(means)} tasks", "lpc_alpha 0", COSTS[1]]), lines)
+    return markdown_table([f"over {len(means)} tasks", "lpc_alpha 0", COSTS[1]], lines)
 
 
 def success_of(

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from mop.common.seeding import stream_seed
+from mop.common.tables import markdown_table
 from mop.statistics.bootstrap import bootstrap_means
 
 BY, MEASURES = ("truth", "predictor"), ("rho", "low", "high", "top", "cases", "episodes", "constant")
@@ -104,5 +105,4 @@ def as_markdown(table: pd.DataFrame) -> str:
     cells = [
         [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row] for row in table.to_numpy(object)
     ]
-    lines = [list(table.columns), ["---"] * len(table.columns), *cells]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return markdown_table(list(table.columns), cells)

@@ -7,14 +7,14 @@ Axis letters: R causes (a thing at a lag), P = 4 paths, K lags, H, W sides of th
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from mop.common.errors import InputError
-from mop.common.files import write_atomic
+from mop.common.files import write_record
+from mop.common.reading import read_record
 
 PATHS = ("direct", "memory", "world", "mixed")  # along which a cause has its effect, see `integrated_gradients`
 
@@ -118,18 +118,12 @@ class Explanation:
 
     def write(self, path: Path) -> None:
         """Write a file that `load` reads."""
-        arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
-        write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
+        write_record(path, self)
 
     @classmethod
     def load(cls, path: str | Path) -> "Explanation":
         """Read the explanation in a file."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls(**{field.name: file[field.name] for field in fields(cls)})
-        except Exception as error:  # a damaged archive raises nearly anything
-            reason = f"{path} is no file of generative.saliency ({type(error).__name__}); make it anew"
-            raise InputError(reason) from None
+        return read_record(path, cls, kind="file of generative.saliency")
 
 
 def digits_of(value: float, significant: int = 3) -> int:

@@ -7,7 +7,7 @@ Axis letters: K lags, from 0 on, P = 64 patches of a frame, row by row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,8 +34,8 @@ from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.scenes import answer_after
 from generative.domains.coinrun.targets import JUMP, jumps_of, parse_target
 from generative.recordings.format import Episode, Recording
-from mop.common.errors import InputError
-from mop.common.files import write_atomic
+from mop.common.files import write_record
+from mop.common.reading import read_record
 from mop.common.seeding import stream_seed
 
 Objects = Callable[[Episode], np.ndarray]  # what is on screen in an episode, as `EpisodeObjects`
@@ -71,17 +71,13 @@ class Measured:
 
     def write(self, path: Path) -> None:
         """Write a file that `load_measured` reads."""
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
+        write_record(path, self)
 
 
 def load_measured(path: Path) -> Measured:
     """What is in a file. Raises InputError where it holds none."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return Measured(**{field.name: file[field.name] for field in fields(Measured)})
-    except Exception as error:  # a damaged archive raises nearly anything
-        raise InputError(f"{path} is damaged ({type(error).__name__}); delete it and give the command again") from None
+    way_out = "delete it and give the command again"
+    return read_record(path, Measured, kind="file of generative.hazards", way_out=way_out)
 
 
 # --- moments ----------------------------------------------------------------------------------------------------------

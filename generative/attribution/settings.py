@@ -9,8 +9,7 @@ from typing import Any
 from generative.recordings.format import SPLITS
 from generative.simulators.evaluation import MIN_FIDELITY
 from mop.common.cli import as_dict, required, setting
-from mop.common.errors import InputError
-from mop.common.files import check_writable, claimed, settle_folder, whole_digest
+from mop.common.files import check_writable, open_output_dir, whole_digest
 
 RUNTIME = ("out", "data_dir", "checkpoint", "lang_encoder", "min_fidelity")  # results do not depend on them
 
@@ -37,8 +36,5 @@ class AnalysisSettings:
 def open_results(out: Path, record: dict[str, Any]) -> Iterator[None]:
     """Hold the folder of an analysis, and write what it is made with, or check that it is the same."""
     check_writable(out, "--out")
-    with claimed(out) as is_ours:
-        if not is_ours:
-            raise InputError(f"another process works in {out}; choose another --out")
-        settle_folder(out, record)
+    with open_output_dir(out, record):
         yield

@@ -8,13 +8,11 @@ A row of the file is one case; E edits, Q targets. Rows are only ever added, in 
 """
 
 import functools
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import orjson
 import pandas as pd
 import torch
 from torch import Tensor
@@ -44,6 +42,7 @@ from generative.simulators.base import EXACT
 from generative.simulators.relaxation import to_simplex
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_csv, write_figure
+from mop.common.json_lines import JsonLines
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import World
 from mop.envs.geometry import EMPTY
@@ -192,55 +191,32 @@ def _rounded(values: np.ndarray) -> list:
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
-def row_bytes(row: dict) -> bytes:
-    """A row as a line of JSON; what is not defined is null."""
-    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+def cases_file(path: str | Path) -> JsonLines:
+    """Open the file of cases, a row each."""
+    return JsonLines(path, _check_row, "row of generative.validate", "make it with python -m generative.validate")
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of a file, but for a last one that is still being written. Raises InputError where a line is no row."""
-    return list(_rows(path))
+    """Read the cases of a file."""
+    return cases_file(path).read()
 
 
-def _rows(path: Path) -> Iterator[dict]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; make it with python -m generative.validate") from None
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
-        try:
-            row = orjson.loads(line)
-            is_row = _is_row(row)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            is_row = False
-        if not is_row:
-            raise InputError(f"{path}: line {number} is no row of generative.validate")
-        yield row
-
-
-def _is_row(row: dict) -> bool:
-    """Whether what is read of a line is of the right types and sizes; any error of a part says that it is not."""
-    said = [table for paths in row["predicted"].values() for table in paths.values()]
-    tables = [row["acting"], row["forced"], *said]
-    values = {type(value) for table in tables for values in table for value in values}
-    sizes = {tuple(len(values) for values in table) for table in tables}  # of each: E for each of Q targets
+def _check_row(row: dict) -> None:
+    predicted = [table for paths in row["predicted"].values() for table in paths.values()]
+    tables = [row["acting"], row["forced"], *predicted]
+    (shape,) = {np.array(table, float).shape for table in tables}  # (Q, E): of Q targets and E edits; (0,) of no edit
     is_named = isinstance(row["targets"], list) and all(isinstance(name, str) for name in row["targets"])
-    is_placed = all(type(row[name]) is int for name in ("episode", "step", "lag"))
-    (size,) = sizes
-    is_whole = not said if size == () else len(said) > 0 and len(size) == len(row["targets"]) and len(set(size)) == 1
-    return is_named and is_placed and is_whole and values <= {int, float, type(None)}
+    is_placed = all(type(row[name]) is int for name in Place._fields)
+    is_whole = not predicted if shape == (0,) else bool(predicted) and shape[0] == len(row["targets"])
+    if not (is_named and is_placed and is_whole):
+        raise ValueError("its names, its place or its numbers do not fit together")
 
 
-def cut_to_whole(path: Path, places: Sequence[Place]) -> int:
-    """How many of the planned cases a file holds; a last line that was cut off is removed.
-
-    Raises InputError where its rows are others than those of the plan.
-    """
+def count_done(path: Path, places: Sequence[Place]) -> int:
+    """Count the planned cases that a file has already; other cases than these are refused."""
     if not path.exists():
         return 0
-    with path.open("r+b") as file:
-        file.truncate(path.read_bytes().rfind(b"\n") + 1)
-    found = [Place(row["episode"], row["step"], row["lag"]) for row in _rows(path)]
+    found = [Place(row["episode"], row["step"], row["lag"]) for row in read_rows(path)]
     if found != list(places[: len(found)]):
         raise InputError(f"{path} holds other cases than these settings plan; give another --out")
     return len(found)
@@ -248,12 +224,10 @@ def cut_to_whole(path: Path, places: Sequence[Place]) -> int:
 
 def measure(study: Study, places: Sequence[Place], path: Path) -> None:
     """Add the rows that a file lacks, each as soon as it is measured."""
-    done = cut_to_whole(path, places)
-    with path.open("ab") as file:
-        for place in tqdm(places[done:], initial=done, total=len(places), unit="case", smoothing=0.02):
-            file.write(row_bytes(study.measure(place)))
-            file.flush()
-            os.fsync(file.fileno())
+    done = count_done(path, places)
+    cases = cases_file(path)
+    for place in tqdm(places[done:], initial=done, total=len(places), unit="case", smoothing=0.02):
+        cases.append(study.measure(place))
 
 
 def report(rows: Sequence[dict], out: Path, title: str) -> None:

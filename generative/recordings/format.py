@@ -19,7 +19,8 @@ import numpy as np
 import orjson
 
 from mop.common.errors import InputError
-from mop.common.files import json_bytes, read_json, whole_digest, write_atomic, write_together
+from mop.common.files import json_bytes, whole_digest, write_atomic, write_together
+from mop.common.reading import read_array, read_json, read_npz
 
 SPLITS = ("train", "validation", "test")
 BEHAVIOURS = ("argmax", "sampled", "epsilon", "bot", "random", "noisy")  # who acts, see `behaviours`
@@ -110,8 +111,8 @@ def write_part(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[d
 def read_part(path: Path, dtype: np.dtype) -> list[tuple[np.ndarray, dict]]:
     """Rows of a dtype and what is known of each episode of a part; nothing where it is damaged: it is made again."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            rows, episodes = archive["rows"], orjson.loads(archive["episodes"].tobytes())
+        archive = read_npz(path)
+        rows, episodes = archive["rows"], orjson.loads(archive["episodes"].tobytes())
         ends = np.cumsum([episode["steps"] + 1 for episode in episodes])
         if rows.dtype != dtype or len(rows) != ends[-1]:
             return []
@@ -141,10 +142,13 @@ def _is_episode(one: Mapping) -> bool:
     )
 
 
+_read_array = functools.partial(read_array, way_out="record anew")
+
+
 def _map_arrays(shard: Path) -> dict[str, np.ndarray]:
     """The arrays of a shard, by name, memory-mapped; what is written to them stays in memory. Raises InputError."""
     # not read-only: torch would warn of such arrays, and die where it writes to one
-    arrays = {path.stem: _load_array(path, "c") for path in sorted(shard.glob("*.npy")) if path.name != LANG}
+    arrays = {path.stem: _read_array(path, mmap_mode="c") for path in sorted(shard.glob("*.npy")) if path.name != LANG}
     if not arrays or not all(array.ndim for array in arrays.values()) or len(set(map(len, arrays.values()))) != 1:
         raise InputError(f"{shard} is damaged: its arrays differ in length; record anew")
     return arrays
@@ -167,13 +171,6 @@ def _kinds(arrays: Mapping[str, np.ndarray]) -> dict:
     return {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
 
 
-def _load_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); record anew") from None
-
-
 # --- the index --------------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +183,7 @@ def make_index(folder: Path) -> Table:
     All three are written, too, where the folder can be written to. Raises InputError for a damaged shard.
     """
     shards = find_shards(folder)
-    of_shards, of_episodes = [read_episodes(shard) for shard in shards], [_load_array(shard / LANG) for shard in shards]
+    of_shards, of_episodes = [read_episodes(shard) for shard in shards], [_read_array(shard / LANG) for shard in shards]
     for shard, some, lang in zip(shards, of_shards, of_episodes, strict=True):
         if lang.ndim != 2 or len(lang) != len(some):
             raise InputError(f"{shard / LANG} is damaged: it has no row for each episode; record anew")
@@ -218,9 +215,9 @@ def make_index(folder: Path) -> Table:
 def _read_index(folder: Path, num_rows: Sequence[int]) -> Table | None:
     """What `make_index` wrote, if it is there and of shards of so many rows; else None."""
     try:
-        with np.load(folder / INDEX, allow_pickle=False) as archive:
-            index = {name: archive[name] for name in _INDEX}
-        missions, lang = read_json(folder / MISSIONS), _load_array(folder / LANG)
+        archive = read_npz(folder / INDEX)
+        index = {name: archive[name] for name in _INDEX}
+        missions, lang = read_json(folder / MISSIONS), _read_array(folder / LANG)
         return (index, missions, lang) if find_fault(index, missions, lang, num_rows) is None else None
     except Exception:  # a damaged archive raises nearly anything, and all of it can be made again
         return None

@@ -16,7 +16,7 @@ from generative.recordings.format import CONFIG, Recording, find_shards, load_co
 from generative.recordings.recorder import Plan, Recorder, plan_shards, row_dtype
 from mop.common.configuration import shown
 from mop.common.errors import InputError
-from mop.common.files import claimed, remove_leftovers, whole_digest, write_json
+from mop.common.files import only_process, remove_leftovers, whole_digest, write_json
 
 
 class Source(NamedTuple):
@@ -97,9 +97,7 @@ def record(source: Source, folder: Path, settings: Mapping[str, Any], is_resumed
     """Record what a folder lacks of a recording; settings: as of `make_config`."""
     if "bot" in settings["policies"] and "bot" not in row_dtype(source.actor, source.worlds).names:
         raise InputError(f"--policies: there is no bot in {source.worlds.encoding['task_id']}; leave it out")
-    with claimed(folder) as is_ours:
-        if not is_ours:
-            raise InputError(f"another process works on {folder}; choose another --data_dir")
+    with only_process(folder, "another --data_dir"):
         num_shards = open_folder(folder, make_config(source, settings), is_resumed)["num_shards"]
         num_steps = settings["num_steps"]
         plan = Plan(settings["policies"], num_steps, num_shards, settings["seed"], settings["epsilon"])

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from generative.representations.storage import Directions, random_unit
 from mop.common.files import write_together
+from mop.common.reading import read_array, read_csv, reading
 from mop.common.seeding import stream_seed
 from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
 from mop.statistics.intervals import correlation_of_outcomes, difference_of_rates
@@ -253,15 +254,17 @@ class Runs:
             for name, move in {PLAIN: None, MOVED: operation.move(directions)}.items():
                 if name in missing:
                     self._play(name, move, bar)
-            replay = Replay(np.load(self._amounts, allow_pickle=False), self.read(MOVED)["steps"].astype(np.int64))
+            replay = Replay(read_array(self._amounts), self.read(MOVED)["steps"].astype(np.int64))
             for k in range(num_random):
                 if random_name(k) in missing:
                     self._play(random_name(k), operation.random_move(directions, replay, seed, k), bar)
 
     def read(self, name: str) -> dict[str, np.ndarray]:
         """Read the table of a run, name -> (W,) float64."""
-        table = pd.read_csv(self._path(name))
-        return {column: table[column].to_numpy(np.float64) for column in table}
+        path = self._path(name)
+        table = read_csv(path)
+        with reading(path, "table of a run"):
+            return {column: table[column].to_numpy(np.float64) for column in table}
 
     def read_all(self, num_random: int) -> tuple[Table, Table, list[Table]]:
         """The tables without the move, with it, and along random directions."""

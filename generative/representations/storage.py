@@ -15,13 +15,14 @@ Axis letters: K directions, S hidden units.
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mop.common.errors import InputError
-from mop.common.files import write_atomic
+from mop.common.files import write_record
+from mop.common.reading import read_record, reading
 
 ALL = "all"  # the block of the whole hidden state
 _RANDOM_VARIANCE = 0.95  # share of the variance in the space of random directions
@@ -81,20 +82,15 @@ class Directions:
 
 def write_directions(path: str | Path, directions: Directions) -> None:
     """Write a file for `load_directions`."""
-    arrays = {field.name: getattr(directions, field.name) for field in fields(Directions)}
-    write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
+    write_record(path, directions)
 
 
 def load_directions(path: str | Path) -> Directions:
     """Load the directions of a file."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            directions = Directions(**{field.name: file[field.name] for field in fields(Directions)})
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}; make one with python -m generative.directions") from None
-    except Exception:  # a damaged zip raises nearly anything
-        raise InputError(f"{path} is no file of directions; make one with python -m generative.directions") from None
-    _check(path, directions)
+    way_out = "make one with python -m generative.directions"
+    directions = read_record(path, Directions, kind="file of directions", way_out=way_out)
+    with reading(path, "file of directions", way_out):
+        _check(path, directions)
     return directions
 
 

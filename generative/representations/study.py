@@ -24,6 +24,7 @@ from generative.representations.storage import Directions
 from mop.common.cli import setting
 from mop.common.errors import InputError
 from mop.common.files import write_atomic
+from mop.common.reading import read_npz
 from mop.common.seeding import stream_seed
 from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
 from mop.statistics.intervals import Interval
@@ -410,8 +411,4 @@ def write_part(path: Path, part: Part) -> None:
 
 def read_part(path: Path) -> dict[str, np.ndarray]:
     """Read what `write_part` wrote."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except Exception:  # a damaged zip raises nearly anything
-        raise InputError(f"{path} is damaged; remove it, and it is made again") from None
+    return read_npz(path, way_out="remove it, and it is made again")

@@ -24,8 +24,10 @@ from generative.recordings.format import Recording
 from generative.simulators.base import EXACT
 from generative.simulators.world_model import WorldModel
 from mop.common.errors import InputError
-from mop.common.files import file_digest, read_bytes, write_atomic, write_figure, write_json
+from mop.common.files import file_digest, write_atomic, write_figure, write_json
+from mop.common.reading import read_json, reading
 from mop.common.seeding import stream_seed
+from mop.common.tables import markdown_table
 from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
 from mop.training.loop import FINAL_NAME
 
@@ -192,15 +194,13 @@ def check_fidelity(
     again = f"give python -m generative.fidelity --simulator {folder} --data_dir ..."
     if not path.is_file():
         raise InputError(f"it is not known how true the simulator in {folder} is; {again}")
-    try:
-        found = orjson.loads(read_bytes(path))
+    with reading(path, "measure of fidelity", again):
+        found = read_json(path)
         lacking = find_lack(found)
         numbers = None if lacking else found["actors"]["trained"][MODEL]
         shares = None if lacking else shares_of(numbers)
         is_of_this = found["simulator"]["digest"] == file_digest(folder / FINAL_NAME)
         agent, num_horizons = found["agent_sha256"], len(found["horizons"])
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is damaged; {again}") from None
     if lacking is not None:
         raise InputError(f"{path} is no measure of unseen worlds: it {lacking}; {again}")
     if not is_of_this:
@@ -322,9 +322,8 @@ def _markdown(table: pd.DataFrame, command: str, measures: Mapping[str, str]) ->
     """The table with what its columns are, as a file."""
     lines = ["# Fidelity", "", command, "", "Columns: steps ahead; 95 % intervals over episodes.", ""]
     lines += [f"- `{name}`: {meaning}" for name, meaning in measures.items()]
-    lines += ["", "| " + " | ".join(table) + " |", "|" + "---|" * table.shape[1]]
-    lines += ["| " + " | ".join(row) + " |" for row in table.astype(str).itertuples(index=False)]
-    return ("\n".join(lines) + "\n").encode()
+    rows = table.astype(str).itertuples(index=False)
+    return "\n".join([*lines, "", markdown_table(list(table), rows)]).encode()
 
 
 def write_fidelity(folder: Path, result: dict, command: str, title: str, measures: Mapping[str, str]) -> None:

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from generative.domains.base import Domain, Policy
 from generative.simulators.world_model import WorldModel
+from mop.common.torch_utils import kl_divergence
 
 FREE_NATS = 1.0
 PRIOR_SHARE = 0.8  # of the KL that moves the prior; the rest moves the posterior (Hafner et al. 2021)
@@ -134,7 +135,7 @@ def losses(
         "obs": _mean(model.views.nats(simulated.logits, frames.views), mask),
         "hx": _mean(hidden_error, later[1:]),
         **{name: _mean(nats, later) for name, nats in disagreement.items()},
-        "act_log_probs": _mean(_kl(frames.log_probs[num_init:], answer.logits.log_softmax(-1)), later),
+        "act_log_probs": _mean(kl_divergence(frames.log_probs[num_init:], answer.logits.log_softmax(-1)), later),
         "done": _mean(outcomes[..., 0], mask),
         "reward": _mean(outcomes[..., 1], mask),
         "kl": _mean(_balanced(simulated.posterior, simulated.prior), mask),
@@ -142,15 +143,10 @@ def losses(
     }
 
 
-def _kl(true: Tensor, other: Tensor) -> Tensor:
-    """KL (...) in nats of log-probabilities (..., K), the other from the true."""
-    return (true.exp() * (true - other)).sum(-1)
-
-
 def _balanced(posterior: Tensor, prior: Tensor) -> Tensor:
     """KL (T, N) of the prior from the posterior, with more weight on the prior's side; both (T, N, groups, classes)."""
-    of_prior = _kl(posterior.detach(), prior).sum(-1).clamp(min=FREE_NATS)
-    of_posterior = _kl(posterior, prior.detach()).sum(-1).clamp(min=FREE_NATS)
+    of_prior = kl_divergence(posterior.detach(), prior).sum(-1).clamp(min=FREE_NATS)
+    of_posterior = kl_divergence(posterior, prior.detach()).sum(-1).clamp(min=FREE_NATS)
     return PRIOR_SHARE * of_prior + (1 - PRIOR_SHARE) * of_posterior
 
 

@@ -26,7 +26,7 @@ from generative.simulators.resuming import saved_state
 from generative.simulators.world_model import make_world_model
 from mop.common.configuration import integer, number
 from mop.common.errors import InputError
-from mop.common.files import claimed, file_digest, remove_leftovers
+from mop.common.files import file_digest, only_process, remove_leftovers
 from mop.common.seeding import stream_seed
 from mop.training.copies import copied_to_cpu
 from mop.training.log import Columns, Row
@@ -302,9 +302,7 @@ def train(
     """Train the simulator of a config in a folder; returns an exit code. on_save: as `drive`."""
     num_updates = config["settings"]["num_updates"]
     torch.set_num_threads(1)  # matrices are small: more threads wait for each other
-    with claimed(folder) as is_ours:
-        if not is_ours:
-            raise InputError(f"another process trains {folder}; choose another --tgm_exp_name")
+    with only_process(folder, "another --tgm_exp_name"):
         saved = find_saved(folder, config, is_resumed)
         remove_leftovers(folder.glob(".*.tmp"))
         run = SimulatorRun(domain, config, policy, recording, device)

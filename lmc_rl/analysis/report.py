@@ -14,6 +14,7 @@ from lmc_rl.analysis.table import has_rows
 from lmc_rl.config import names_of
 from mop.common.errors import InputError
 from mop.common.files import read_json, write_atomic, write_figure, write_json
+from mop.common.tables import markdown_table, text_table
 
 # --- summaries --------------------------------------------------------------------------------------------------------
 
@@ -148,19 +149,6 @@ def alignments_of(experiments: Sequence[Experiment]) -> list[Cells]:
     return rows
 
 
-def as_text(head: Cells, rows: Sequence[Cells]) -> str:
-    """A table for the screen, in columns."""
-    widths = [max(len(line[k]) for line in (head, *rows)) for k in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in (head, *rows)]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def as_markdown(head: Cells, rows: Sequence[Cells]) -> str:
-    """A table for a page."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -184,9 +172,9 @@ def write_report(experiments: Sequence[Experiment], folder: Path, say: Callable[
         write_figure(folder / f"{name}.png", figure)
     head, rows = table_of(groups)
     aligned = [] if is_rl else alignments_of(experiments)
-    text = as_markdown(head, rows) + ("\n" + as_markdown(ALIGNMENT_HEAD, aligned) if aligned else "")
+    text = markdown_table(head, rows) + ("\n" + markdown_table(ALIGNMENT_HEAD, aligned) if aligned else "")
     write_atomic(folder / "instability.md", lambda file: file.write(text.encode()))
-    say(as_text(head, rows))
+    say(text_table(head, rows))
     say(f"figures and {'table' if is_rl else 'tables'}: {folder}")
 
 

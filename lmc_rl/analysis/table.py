@@ -8,17 +8,17 @@ Axis letters: E episodes or trajectories, A alphas, L layers, n lines, m lines t
 
 import gzip
 import math
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import orjson
 
 from mop.common.errors import InputError
 from mop.common.files import write_atomic
+from mop.common.json_lines import JsonLines
+from mop.common.reading import read_npz, reading
 
 ROWS_NAME = "episodes.jsonl"
 TRAJECTORIES_NAME = "trajectories.jsonl"
@@ -122,39 +122,25 @@ def _series(path: Path, num_alphas: int, needed: Sequence[str]) -> Table:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
+def rows_file(path: str | Path, needed: Sequence[str] = ()) -> JsonLines:
+    """Open a file of rows; needed: numbers without which a line is no row."""
+
+    def check(row: dict) -> None:
+        row["kind"], row["fork"], row["children"], row["alpha"], row["episode"]
+        if not all(math.isfinite(row[name]) for name in needed):
+            raise ValueError("a number is not finite")
+
+    return JsonLines(path, check, "row of an episode", "the experiment has not measured it, or take it from a copy")
+
+
 def read_rows(path: str | Path, needed: Sequence[str] = ("return",)) -> list[dict]:
-    """The rows of a file, or of its compressed form, but for a last one that is still being written.
-
-    needed: numbers without which a line is no row; the error names file and line.
-    """
-    rows = []
-    for number, line in enumerate(_whole_lines(Path(path)), 1):
-        try:
-            row = orjson.loads(line)
-            row["kind"], row["fork"], row["children"], row["alpha"], row["episode"]
-            if not all(math.isfinite(row[name]) for name in needed):
-                raise ValueError
-        except (ValueError, TypeError, KeyError):
-            raise InputError(f"{path}: line {number} is no row of an episode") from None
-        rows.append(row)
-    return rows
-
-
-def _whole_lines(path: Path) -> list[bytes]:
-    packed = path.with_name(f"{path.name}.gz")
-    try:
-        is_packed = packed.exists() and not path.exists()
-        content = gzip.decompress(packed.read_bytes()) if is_packed else path.read_bytes()
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise InputError(f"{packed} is damaged; take it from the repository again") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; the experiment has measured no line yet") from None
-    return content[: content.rfind(b"\n") + 1].splitlines()
+    """Read the rows of a file, or of its compressed form, but for a last one that is still being written."""
+    return rows_file(path, needed).read()
 
 
 def count_rows(path: Path) -> int:
-    """The number of whole rows of a file, 0 where there is none."""
-    return len(_whole_lines(path)) if path.exists() else 0
+    """Count the whole rows of a file, 0 where there is none."""
+    return rows_file(path).count()
 
 
 def has_rows(folder: Path) -> bool:
@@ -163,17 +149,11 @@ def has_rows(folder: Path) -> bool:
 
 
 def cut_to_whole(path: Path, sizes: Sequence[int]) -> int:
-    """How many pieces of these numbers of rows the file holds as a whole; what follows them in the file is cut off."""
-    if not path.exists():
-        return 0
-    ends = [0]
-    with path.open("rb") as file:
-        while (line := file.readline()).endswith(b"\n"):
-            ends.append(ends[-1] + len(line))
-    counts = np.cumsum([0, *sizes])
-    whole = int(np.searchsorted(counts, len(ends) - 1, side="right")) - 1
-    with path.open("r+b") as file:
-        file.truncate(ends[counts[whole]])
+    """Count the pieces of these numbers of rows that a file holds as a whole; what follows them is cut off."""
+    ends = np.cumsum([0, *sizes])
+    whole = int(np.searchsorted(ends, count_rows(path), side="right")) - 1
+    if path.exists():
+        rows_file(path).cut(int(ends[whole]))
     return whole
 
 
@@ -225,11 +205,10 @@ def write_archive(path: Path, table: Table) -> None:
 
 def read_archive(path: Path) -> Table:
     """The table that `write_archive` wrote, float64."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return list(_archived({name: file[name] for name in file.files}))
-    except (OSError, ValueError, KeyError, TypeError, StopIteration, EOFError, BadZipFile):
-        raise InputError(f"{path} is damaged; take it from the repository again") from None
+    way_out = "take it from the repository again"
+    arrays = read_npz(path, way_out=way_out)
+    with reading(path, "archive of an experiment", way_out):
+        return list(_archived(arrays))
 
 
 def _archived(arrays: Mapping[str, np.ndarray]) -> Iterator[Series]:

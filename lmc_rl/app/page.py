@@ -13,7 +13,7 @@ import numpy as np
 
 from lmc_rl.analysis.barrier import CONNECTED
 from lmc_rl.analysis.figures import plot_alignment, plot_instability, plot_lines, plot_parts
-from lmc_rl.analysis.report import as_markdown, percent, table_of
+from lmc_rl.analysis.report import percent, table_of
 from lmc_rl.analysis.results import Experiment, LineResult, by_group, pooled_groups, pooled_lines
 from lmc_rl.app.catalog import ALL, EVERY, ShownExperiment, find_experiments, load_shown
 from lmc_rl.app.figures import (
@@ -45,6 +45,7 @@ from mop.apps.view import View
 from mop.artifacts.run_paths import PLOTS_DIR
 from mop.common.cli import Parser
 from mop.common.errors import InputError
+from mop.common.tables import markdown_table
 from mop.plotting.style import counted
 
 RESULTS_DIR = "results"
@@ -292,7 +293,7 @@ def _connected_from(marks: Sequence[Mark]) -> str:
 
 def as_table(choices: Choices) -> str:
     """A Markdown table of the fork points and controls of several runs; those that differ in their seeds are pooled."""
-    return as_markdown(*table_of(pooled_groups(choices.measured, [choices.moving]))) if choices.measured else ""
+    return markdown_table(*table_of(pooled_groups(choices.measured, [choices.moving]))) if choices.measured else ""
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

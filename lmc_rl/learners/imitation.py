@@ -24,6 +24,7 @@ from lmc_rl.interpolation import Weights, alphas_of, check_same_shapes, distance
 from lmc_rl.learners.base import Learner, Line, PolicyPair, SnapshotsAtForks
 from mop.artifacts.checkpoints import load_checkpoint, load_training_state, save_checkpoint
 from mop.common.errors import InputError
+from mop.common.reading import reading
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import NO_LABEL, NUM_ACTIONS, check_task_id, check_teachable
 from mop.envs.bot_paths import BotPaths
@@ -34,9 +35,8 @@ from mop.evaluation.evaluate import encoder_for, evaluate
 from mop.evaluation.rollout import rollout
 from mop.training.devices import choose_device, use_device
 from mop.training.imitation import ImitationRun
-from mop.training.loop import STATE_NAME, drive
+from mop.training.loop import drive
 from mop.training.policies import policy_from_checkpoint
-from mop.training.states import check_state
 from mop.training.teacher_forcing import mean_over_steps, teacher_force
 
 PLAY_SEEDS = 1_000_000  # the worlds that are played begin here
@@ -104,7 +104,9 @@ class ImitationLearner(Learner[MopConfig]):
         """A child that continues from the snapshot of a fork; from update 0 it has the parent's weights alone."""
         update, run = self.config.fork_steps[fork], self._new()
         if update > 0:
-            run.load_state(load_training_state(self.paths.snapshot(fork)))
+            snapshot = self.paths.snapshot(fork)
+            with reading(snapshot, "snapshot of this experiment", "remove the experiment, and begin it anew"):
+                run.load_state(load_training_state(snapshot))
         run.draw_from(stream_seed(self.config.seed, f"fork at update {update}, child {child}"))
         return run
 
@@ -113,8 +115,6 @@ class ImitationLearner(Learner[MopConfig]):
     ) -> None:
         """Train a run to its end."""
         config = self.config.run
-        if saved is not None:
-            check_state(saved, run, str(folder / STATE_NAME))
         drive(
             run,
             folder,

@@ -24,6 +24,7 @@ from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR
 from mop.common.cli import setting
 from mop.common.errors import InputError
+from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
 from mop.plotting.compared_runs import ALL_MEASURES, difference_measures, plot_difference
 from mop.plotting.maps import plot_routing_side_by_side
@@ -276,16 +277,14 @@ def plot_pair(
 def compare_in_numbers(left: RoutingCache, right: RoutingCache) -> tuple[str, list[str]]:
     """A Markdown table with a row for each measure, and what to know before they are compared, a sentence each."""
     pair = pair_worlds(left, right)
-    lines = [
-        f"| | left: {short_name(left)} | right: {short_name(right)} | right minus left | 95 % intervals |",
-        "|---" * 5 + "|",
-    ]
+    head = ["", f"left: {short_name(left)}", f"right: {short_name(right)}", "right minus left", "95 % intervals"]
+    rows = []
     for measure in compare_metrics(pair):
         title, form = _SHOWN[measure.name]
         cells = [_as_text(measure.left, form), _as_text(measure.right, form)]
         cells += [f"**{_as_text(measure.difference, form.replace(':', ':+'))}**", _basis(pair, measure)]
-        lines.append(f"| {' | '.join([title, *cells])} |")
-    return "\n".join(lines) if len(lines) > 2 else "", pair.notes()
+        rows.append([title, *cells])
+    return markdown_table(head, rows).rstrip() if rows else "", pair.notes()
 
 
 _SHOWN = {

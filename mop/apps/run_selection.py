@@ -160,7 +160,7 @@ def last_cached(runs: Sequence[Run]) -> Run:
 
 def _list_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> list[Run]:
     cached = find_caches(cache_dir)
-    files = find_checkpoints(checkpoint_dirs, is_quick=True)
+    files = find_checkpoints(checkpoint_dirs)
     checkpoints = {found.key: found.path for file in files for found in by_task(file)}
     keys = [*cached, *(key for key in checkpoints if key not in cached)]
     return [Run(key, cache_dir, checkpoints.get(key)) for key in keys]

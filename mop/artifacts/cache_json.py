@@ -1,13 +1,12 @@
-"""Routing caches as JSON: version 5 is written, versions 1 to 5 are read and checked.
+"""Routing caches as JSON: version 5 is written, versions 1 to 5 are read.
 
 A file holds the header's keys, `episodes` (context and outcome of each) and `routing_data`, one object for each step.
 Axis letters: S steps, E experts.
 """
 
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, groupby
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby, islice, repeat
 from operator import itemgetter
 from typing import Any
 
@@ -36,9 +35,7 @@ _VALUES = {  # of columns that hold an index: what a file has for 0, 1, ..., and
     "subgoal": (*SUBGOALS, None),
     "instruction": (*range(100), None),
 }
-_BATCH_STEPS = 1024  # converted at a time: all their values stay in the processor's cache, which saves a third
-# Names of a step's index into `episodes`. Before v4 it is the index of a context, so names that say so come first.
-_EPISODE_KEYS = ("context_idx", "env_context_idx", "episode_index", "episode_idx", "episode", "env_context")
+_BATCH_STEPS = 1024  # made into objects at a time, which stay in the processor's cache
 _MAX_WORLD_SIZE = 1000  # cells; a figure of a larger world would take the memory of the machine
 
 Columns = Mapping[str, Any]  # name -> array (S, ...); "layer_routing" -> L arrays (S, E_l)
@@ -75,52 +72,28 @@ def _rounded(values: np.ndarray, decimals: int) -> np.ndarray:
 
 
 def format_cache(content: Mapping, columns: Columns) -> bytes:
-    """The bytes of a file with `content` (all but the steps) and the steps in `rounded` columns; NaN becomes null.
-
-    Raises ValueError if the columns differ in length.
-    """
-    return json_bytes({**content, "routing_data": _records(columns)})
-
-
-def _records(columns: Columns) -> orjson.Fragment:
-    """The list of one object per step."""
-    # As text: each column is written at once and cut into its rows, which takes half the time of a dict per step.
-    members, arrays, texts = [], [], []
-    for name, values in columns.items():
-        if name == "layer_routing":
-            layers = ",".join(f'"{layer}":[%b]' for layer in layer_names(len(values)))
-            members.append(f'"layer_routing":{{{layers}}}')
-            arrays += values
-            texts += [_json_rows] * len(values)
-        else:
-            members.append(f'"{name}":[%b]' if COLUMNS[name][1] else f'"{name}":%b')
-            arrays.append(values)
-            texts.append(_json_values(name) if name in _VALUES else _json_rows)
-    record = f"{{{','.join(members)}}}".encode()
+    """Make the bytes of a file: `content`, all but the steps, and the steps in `rounded` columns; NaN becomes null."""
     num_steps = len(columns["episode"])
-    if any(len(array) != num_steps for array in arrays):
-        raise ValueError("the columns of the steps have different lengths")
-    records = []
-    for batch in _batches(num_steps):
-        rows = [text_of(array[batch]) for text_of, array in zip(texts, arrays, strict=True)]
-        records += [record % step for step in zip(*rows, strict=True)]
-    return orjson.Fragment(b"[" + b",".join(records) + b"]")
+    starts = range(0, num_steps, _BATCH_STEPS)
+    batches = [orjson.dumps(_rows(columns, slice(start, start + _BATCH_STEPS)))[1:-1] for start in starts]
+    return json_bytes({**content, "routing_data": orjson.Fragment(b"[" + b",".join(batches) + b"]")})
 
 
-def _json_rows(values: np.ndarray) -> list[bytes]:
-    """JSON text of each of S entries of `values` (S,) or (S, K), without the brackets around K numbers; S > 0."""
-    text = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
-    return text[1:-1].split(b",") if values.ndim == 1 else text[2:-2].split(b"],[")
-
-
-def _json_values(name: str) -> Callable[[np.ndarray], list[bytes]]:
-    """What makes the JSON text of each entry of a column of _VALUES."""
-    texts = [orjson.dumps(value) for value in _VALUES[name]]
-    return lambda numbers: [texts[number] for number in numbers.tolist()]
-
-
-def _batches(num_steps: int) -> list[slice]:
-    return [slice(start, start + _BATCH_STEPS) for start in range(0, num_steps, _BATCH_STEPS)]
+def _rows(columns: Columns, batch: slice) -> list[dict]:
+    """Make the objects of some steps."""
+    num_steps = len(columns["episode"][batch])
+    values = []
+    for name, column in columns.items():
+        if name == "layer_routing":
+            layers = zip(*(weights[batch].tolist() for weights in column), strict=True) if column else repeat(())
+            names = layer_names(len(column))
+            values.append([dict(zip(names, weights, strict=False)) for weights in islice(layers, num_steps)])
+        elif name in _VALUES:
+            values.append([_VALUES[name][number] for number in column[batch].tolist()])
+        else:
+            values.append(column[batch].tolist())
+    names = list(columns)
+    return [dict(zip(names, row, strict=False)) for row in zip(*values, strict=True)]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -129,56 +102,74 @@ def _batches(num_steps: int) -> list[slice]:
 def parse_cache(data: bytes) -> tuple[dict, list[dict], dict[str, Any]]:
     """Header, episodes, and columns of the steps, of a file of version 1 to 5 (`schema_version` in the header).
 
-    A v1 cache holds no episodes: each stretch of steps with an equal context is taken for one. That is a guess, as
-    two episodes in a row may have the same layout. The columns are those of the first step; other keys are left out.
-    Raises ValueError, with the reason in a line, if the file is broken or holds something else.
+    The columns are those of the first step; other keys are left out. What is no cache raises nearly anything.
     """
     try:
-        return _parse_content(_parse_json(data))
-    except KeyError as error:
-        raise ValueError(f"a step has no {error}") from error
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(str(error).splitlines()[0]) from error
-    except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
-
-
-def _parse_json(data: bytes) -> Any:
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        # Older caches were written by Python's json, which writes NaN; it is null today.
-        return json.loads(data, parse_constant=lambda token: None)
-
-
-def _parse_content(content: Any) -> tuple[dict, list[dict], dict[str, Any]]:
-    if not isinstance(content, dict) or not isinstance(content.get("routing_data"), list):
-        raise ValueError("it has no list 'routing_data'")
+        content = orjson.loads(data)
+    except orjson.JSONDecodeError:  # older caches were written by Python's json, which writes NaN; it is null today
+        content = json.loads(data, parse_constant=lambda token: None)
     steps = content.pop("routing_data")
-    if set(map(type, steps)) - {dict}:
-        raise ValueError("a step is no object")
     version = content.setdefault("schema_version", 1)
     if version not in range(1, SCHEMA_VERSION + 1):
         raise ValueError(f"its schema version is {version!r}, and this program knows 1 to {SCHEMA_VERSION}")
-    episodes, episode = _parse_episodes(content, steps)
-    columns = {"episode": episode, **_parse_columns(steps)}
+    if "episodes" not in content:
+        _convert_version_1(content, steps)
+    elif version < 4 and steps:
+        _convert_versions_2_and_3(steps)
+    episodes = content.pop("episodes")
+    for number, episode in enumerate(episodes):
+        _check_episode(episode, number)
+    columns = _parse_columns(steps)
     check_columns(columns, episodes)
     return content, episodes, columns
 
 
+def _convert_version_1(content: dict, steps: list[dict]) -> None:
+    """Take each stretch of steps with an equal context for an episode.
+
+    That is a guess, as two episodes in a row may have the same layout.
+    """
+    content["episodes"] = []
+    for context, same in groupby(steps, itemgetter("env_context")):
+        for step in same:
+            step["episode"] = len(content["episodes"])
+        content["episodes"].append(context)
+
+
+def _convert_versions_2_and_3(steps: list[dict]) -> None:
+    """Give the index of a step's context, which episodes of one layout share and which had several names, its own."""
+    names = ("context_idx", "env_context_idx", "episode_index", "episode_idx", "episode", "env_context")
+    key = next(name for name in names if name in steps[0])
+    for step in steps:
+        step["episode"] = step[key]
+
+
 def _parse_columns(steps: list[dict]) -> dict[str, Any]:
-    """The columns, but for `episode`, that the first step has; all of them where there is no step."""
+    """The columns that the first step has; all of them where there is no step."""
     first = steps[0] if steps else {**COLUMNS, "layer_routing": {}}
-    names = [name for name in COLUMNS if name in first and name != "episode"]
-    layers = None
+    columns = {name: _column([step[name] for step in steps], name) for name in COLUMNS if name in first}
     if "layer_routing" in first:
-        layers = {name: len(first["layer_routing"][name]) for name in layer_names(len(first["layer_routing"]))}
-        _check_sizes(layers.values())
-    batches = [_parse_batch(steps[batch], names, layers) for batch in _batches(len(steps)) or [slice(0)]]
-    columns = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    if layers is not None:
-        columns["layer_routing"] = [columns.pop(name) for name in layers]
+        names = layer_names(len(first["layer_routing"]))
+        routing = [step["layer_routing"] for step in steps]
+        if any(len(weights) != len(names) for weights in routing):
+            raise ValueError("its steps have different numbers of layers")
+        _check_sizes(len(first["layer_routing"][name]) for name in names)
+        columns["layer_routing"] = [np.array([step[name] for step in routing], np.float32) for name in names]
     return columns
+
+
+def _column(values: list, name: str) -> np.ndarray:
+    """Make a column (S, ...) of the values of its steps."""
+    dtype, shape = COLUMNS[name]
+    if name in _VALUES:
+        known = {value: index for index, value in enumerate(_VALUES[name][:-1])} | {None: -1}
+        return np.array([known[value] for value in values], dtype)
+    numbers = np.array(values, np.float64).reshape(len(values), *shape)
+    with np.errstate(invalid="ignore", over="ignore"):
+        array = numbers.astype(dtype)
+    if dtype != np.float32 and (array != numbers).any():
+        raise ValueError(f"'{name}' is not {np.dtype(dtype).name} in every step")
+    return array
 
 
 def check_columns(columns: Columns, episodes: Sequence[Mapping]) -> None:
@@ -214,77 +205,6 @@ def _check_sizes(num_experts: Iterable[int]) -> None:
     sizes = list(num_experts)
     if len(sizes) > MAX_LAYERS or max(sizes, default=0) > MAX_EXPERTS:
         raise ValueError(f"it has more than {MAX_LAYERS} layers, or more than {MAX_EXPERTS} experts in one")
-
-
-def _parse_batch(steps: list[dict], names: Sequence[str], layers: dict[str, int] | None) -> dict[str, np.ndarray]:
-    """Columns `names` of some steps, and the weights of each layer of `layers` (its name -> E_l), (S, E_l) float32."""
-    columns = {name: _column(steps, name, name) for name in names}
-    if layers is None:
-        return columns
-    routing = list(map(itemgetter("layer_routing"), steps))
-    if set(map(len, routing)) - {len(layers)}:
-        raise ValueError("its steps have different numbers of layers")
-    for name, size in layers.items():
-        columns[name] = _numbers(list(map(itemgetter(name), routing)), name, size).astype(np.float32)
-    return columns
-
-
-def _column(steps: list[dict], key: str, name: str) -> np.ndarray:
-    """Column `name` (S, ...) from `key` of each step. Raises KeyError or ValueError if one is missing or misfit."""
-    dtype, entry_shape = COLUMNS[name]
-    if name in _VALUES:
-        return np.array(_indices([step[key] for step in steps], name), dtype)
-    numbers = _numbers(list(map(itemgetter(key), steps)), key, *entry_shape)
-    with np.errstate(invalid="ignore", over="ignore"):
-        array = numbers.astype(dtype)
-    if dtype != np.float32 and (array != numbers).any():
-        raise ValueError(f"'{key}' is not {np.dtype(dtype).name} in every step")
-    return array
-
-
-def _indices(entries: list, name: str) -> list[int]:
-    """The index of each entry in a column of _VALUES, -1 for null. Raises ValueError if one is something else."""
-    known = {value: index for index, value in enumerate(_VALUES[name][:-1])} | {None: -1}
-    try:
-        return [known[entry] for entry in entries]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"a step's '{name}' is neither null nor one of those that are known") from error
-
-
-def _numbers(entries: list, key: str, size: int | None = None) -> np.ndarray:
-    """Entries that are a number or null (NaN), or with `size` a list of so many, as float64 (S,) or (S, size)."""
-    try:
-        if size is None:
-            return _floats(entries)
-        if set(map(len, entries)) <= {size}:
-            return _floats(list(chain.from_iterable(entries))).reshape(len(entries), size)
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(f"'{key}' is not {'a number' if size is None else f'{size} numbers'} in every step")
-
-
-def _floats(numbers: list) -> np.ndarray:
-    try:
-        return np.fromiter(numbers, np.float64, len(numbers))
-    except TypeError:  # perhaps at a null
-        return np.fromiter((math.nan if x is None else x for x in numbers), np.float64, len(numbers))
-
-
-def _parse_episodes(content: dict, steps: list[dict]) -> tuple[list[dict], np.ndarray]:
-    """The episodes, which are taken out of `content`, and the index (S,) int32 of each step's episode."""
-    if "episodes" in content:
-        episodes = content.pop("episodes")
-        key = next((key for key in _EPISODE_KEYS if steps and key in steps[0]), "episode")
-        index = _column(steps, key, "episode")
-    else:
-        stretches = [(context, len(list(same))) for context, same in groupby(steps, itemgetter("env_context"))]
-        episodes = [context for context, _ in stretches]
-        index = np.array([i for i, (_, length) in enumerate(stretches) for _ in range(length)], np.int32)
-    if not isinstance(episodes, list) or not all(isinstance(episode, dict) for episode in episodes):
-        raise ValueError("its episodes are no list of objects")
-    for number, episode in enumerate(episodes):
-        _check_episode(episode, number)
-    return episodes, index
 
 
 def _is_place(value: Any, length: int = 2) -> bool:

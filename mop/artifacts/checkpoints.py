@@ -1,30 +1,25 @@
 """Checkpoints and training states: written as a whole, read without running what they hold, found by their paths."""
 
-import collections
 import io
-import pickle
-import re
 import warnings
-import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mop.artifacts.archives import check_sums, open_archive
 from mop.artifacts.run_paths import RunKey
+from mop.artifacts.torch_files import read_torch
 from mop.common.configuration import check_recorded, shown, task_weights
 from mop.common.errors import InputError
-from mop.common.files import find_files, read_bytes, write_atomic
+from mop.common.files import find_files, write_atomic
+from mop.common.reading import read_bytes, reading
 from mop.common.task_mix import is_task_id, tasks_of
 
 if TYPE_CHECKING:
-    import torch
-
-_MAX_PICKLE = 2**22  # bytes of what a checkpoint holds beside its tensors
-_MAX_DEPTH = 50  # of dictionaries and lists in one another
+    pass
 
 
 def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
@@ -32,70 +27,33 @@ def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
     save_training_state(path, checkpoint | {"config": _plain(checkpoint["config"])})
 
 
-def load_checkpoint(path: str | Path, device: str = "cpu") -> dict:
+def load_checkpoint(path: str | Path) -> dict:
     """Read a checkpoint: at least `policy_state_dict` (name -> tensor) and `config` (plain Python, with `task_id`).
 
     The config is checked and completed by `configuration.check_recorded`; other keys that an older checkpoint lacks
-    stay absent. Only tensors, plain Python values and numpy scalars are loaded; every tensor's numbers are finite.
-    Raises InputError, naming file and reason, if the file is missing, cut short or damaged, is no checkpoint, or holds
-    anything else.
+    stay absent.
     """
-    checkpoint = _load_torch(path, device, allowed=_numpy_scalar_globals())
-    for key in ("policy_state_dict", "config"):
-        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(key), dict):
-            raise InputError(f"{path}: it is no checkpoint (it has no dictionary '{key}')")
-    for name, value in checkpoint["policy_state_dict"].items():
-        if not isinstance(name, str) or not hasattr(value, "untyped_storage"):
-            raise InputError(f"{path}: it is no checkpoint ({shown(name)} in its policy_state_dict is no tensor)")
-    if not isinstance(checkpoint["config"].get("task_id"), str):
-        raise InputError(f"{path}: it is no checkpoint (its config has no 'task_id')")
-    plain = {key: _plain(checkpoint[key]) for key in ("config", "update") if key in checkpoint}
-    return checkpoint | plain | {"config": check_recorded(plain["config"], str(path))}
+    checkpoint = read_torch(path, "checkpoint")
+    with reading(path, "checkpoint"):
+        config = checkpoint["config"]
+        for name, weight in checkpoint["policy_state_dict"].items():
+            if not isinstance(name, str) or not hasattr(weight, "dtype"):
+                raise InputError(f"{shown(name)} in its policy_state_dict is no tensor")
+        if not isinstance(config["task_id"], str):
+            raise InputError("the 'task_id' of its config is no text")
+        return checkpoint | {"config": check_recorded(config, str(path))}
 
 
 def quick_config(path: str | Path) -> dict:
-    """What a checkpoint says of itself, read in milliseconds, without torch and without its tensors: for names alone.
+    """Read what a checkpoint says of itself, in milliseconds, without torch and its tensors: for names alone.
 
     Its `config` and `update`, as they stand in the file, neither checked nor completed; empty where the file cannot be
-    read so. Nothing that the file names is imported or run: it stands for nothing here.
+    read.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-            if archive.getinfo(name).file_size > _MAX_PICKLE:
-                return {}
-            content = _Skimmer(io.BytesIO(archive.read(name))).load()
-        config = content["config"]
-        plain = {key: value for key, value in config.items() if not isinstance(value, _Unknown)}
-        return plain | ({"update": content["update"]} if type(content.get("update")) is int else {})
-    except Exception:  # a damaged pickle raises nearly anything, and a name can do without
-        return {}
-
-
-class _Unknown:
-    """What stands for an object of a checkpoint that only torch could make."""
-
-    def __new__(cls, *_, **__):
-        return object.__new__(cls)
-
-    def __init__(self, *_, **__):
-        pass
-
-    def __call__(self, *_, **__) -> "_Unknown":
-        return self
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _Skimmer(pickle.Unpickler):
-    """Reads plain Python values, and puts `_Unknown` in place of all else."""
-
-    def find_class(self, module: str, name: str) -> type:
-        return collections.OrderedDict if (module, name) == ("collections", "OrderedDict") else _Unknown
-
-    def persistent_load(self, pid: Any) -> None:
-        return None
+    with suppress(InputError), reading(path):
+        checkpoint = read_torch(path, "checkpoint", has_tensors=False)
+        return {**checkpoint["config"], **({"update": checkpoint["update"]} if "update" in checkpoint else {})}
+    return {}
 
 
 def save_training_state(path: str | Path, state: dict) -> None:
@@ -110,17 +68,15 @@ def save_training_state(path: str | Path, state: dict) -> None:
     write_atomic(path, lambda file: file.write(buffer.getbuffer()))
 
 
-def load_training_state(path: str | Path, device: str = "cpu") -> dict:
-    """Read what `save_training_state` wrote; its config, if it has one, is completed as that of a checkpoint.
-
-    Raises InputError, naming file and reason, if it is anything else, or damaged, or its numbers are not finite.
-    """
-    state = _load_torch(path, device)
-    if not isinstance(state, dict):
-        raise InputError(f"{path}: it is no training state (it holds a {type(state).__name__})")
-    if isinstance(state.get("config"), dict):
-        state["config"] = check_recorded(state["config"], str(path))
-    return state
+def load_training_state(path: str | Path) -> dict:
+    """Read what `save_training_state` wrote; its config, if it has one, is completed as that of a checkpoint."""
+    state = read_torch(path, "training state")
+    with reading(path, "training state"):
+        if not isinstance(state, dict):
+            raise InputError(f"it is no training state (it holds a {type(state).__name__})")
+        if "config" in state:
+            state["config"] = check_recorded(state["config"], str(path))
+        return state
 
 
 @dataclass(frozen=True)
@@ -131,13 +87,12 @@ class FoundCheckpoint:
     path: Path
 
 
-def find_checkpoints(roots: Sequence[str | Path], is_quick: bool = False) -> list[FoundCheckpoint]:
+def find_checkpoints(roots: Sequence[str | Path]) -> list[FoundCheckpoint]:
     """Every checkpoint below `roots`, once, sorted by key; files of another layout and missing roots are ignored.
 
     Links to folders are followed, see `find_files`.
     Where two roots have a checkpoint of the same key, that of the first root is taken, with a warning if the files
-    differ. A periodic checkpoint is left out if the final one of its run is of the same update. To know that update,
-    the final one is opened, which needs torch; with `is_quick` it is not, and the periodic one stays.
+    differ. A periodic checkpoint is left out if the final one of its run is of the same update.
     """
     found: dict[RunKey, Path] = {}
     for root in map(Path, roots):
@@ -149,7 +104,7 @@ def find_checkpoints(roots: Sequence[str | Path], is_quick: bool = False) -> lis
             first = found.setdefault(key, path) if path.is_file() else path
             if first != path and read_bytes(first) != read_bytes(path):
                 warnings.warn(f"{path} differs from {first}, which is used for the same run", stacklevel=2)
-    final_ones = set() if is_quick else {replace(key, update=None) for key in found if key.update is not None}
+    final_ones = {replace(key, update=None) for key in found if key.update is not None}
     for final in final_ones & found.keys():
         update = update_of(FoundCheckpoint(final, found[final]))
         if update is not None:
@@ -185,89 +140,9 @@ def update_of(found: FoundCheckpoint) -> int | None:
     """The update that a checkpoint was saved at; None for a final one whose file is broken or does not tell."""
     if found.key.update is not None:
         return found.key.update
-    try:
-        checkpoint = load_checkpoint(found.path)
-    except InputError:
-        return None  # not reported here: whoever evaluates the file will
-    update = checkpoint.get("update", checkpoint["config"].get("num_updates"))
+    config = quick_config(found.path)
+    update = config.get("update", config.get("num_updates"))
     return update if type(update) is int and update >= 0 else None
-
-
-def _load_torch(path: str | Path, device: str, allowed: Sequence = ()) -> Any:
-    import torch
-
-    data = read_bytes(path)
-    try:
-        if data.startswith(b"PK"):  # torch.save writes a zip archive; before torch 1.6 it did not
-            check_sums(open_archive(data))
-        with torch.serialization.safe_globals(list(allowed)):
-            content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-    except Exception as error:  # on a bad file torch raises nearly anything, KeyError('101') for a text among it
-        raise InputError(f"{path}: {_reason_not_loaded(data, error)}") from error
-    try:
-        _check_content(content, max_items=len(data))
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
-    return content
-
-
-def _reason_not_loaded(data: bytes, error: Exception) -> str:
-    forbidden = re.search(r"GLOBAL (\S+)", str(error))
-    if forbidden:
-        return f"it holds {forbidden[1]!r}, which no checkpoint needs; nothing of it was loaded"
-    if not data:
-        return "the file is empty"
-    if not data.startswith(b"PK"):
-        return "it is no checkpoint (torch.save did not write it)"
-    if not zipfile.is_zipfile(io.BytesIO(data)):  # the table of contents stands at the end
-        return "the file is cut short"
-    if "weights_only" in str(error):  # torch's advice to load it unsafely is none for a file that is damaged
-        return "torch cannot load it (it holds something that is no tensor, number or text)"
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return reason if type(error) is ValueError and reason.startswith("it ") else f"torch cannot load it ({reason})"
-
-
-def _check_content(content: Any, max_items: int) -> None:
-    """Raises ValueError for tensors that are not what they seem, or lists in lists without end.
-
-    max_items: a file has at least a byte for each item, unless an item stands in several places; then a few bytes can
-    be so many items that nothing that looks at each of them would come to an end.
-    """
-    import torch
-
-    waiting, num_items = [("", content, 0)], 0
-    while waiting:
-        name, value, depth = waiting.pop()
-        num_items += 1
-        if num_items > max_items or depth > _MAX_DEPTH:
-            raise ValueError("its dictionaries and lists hold each other without end")
-        if isinstance(value, dict):
-            waiting += [(f"{name}.{shown(key)}" if depth else str(key), item, depth + 1) for key, item in value.items()]
-        elif isinstance(value, list | tuple):
-            waiting += [(name, item, depth + 1) for item in value]
-        elif isinstance(value, torch.Tensor):
-            is_dense = value.layout is torch.strided and not (value.is_quantized or value.is_meta)
-            if not is_dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
-                raise ValueError(f"the tensor {name} is not stored number by number")
-            if value.is_floating_point() and not _is_finite(value):
-                raise ValueError(f"{name} holds weights that are no finite numbers: its training diverged")
-
-
-def _is_finite(values: "torch.Tensor") -> bool:
-    values = values.detach().cpu()
-    if values.element_size() == 2:  # numpy does not know bfloat16
-        values = values.float()
-    return bool(np.isfinite(values.numpy()).all())  # torch would wake its threads for each of many small tensors
-
-
-def _numpy_scalar_globals() -> list:
-    """What the pickle of a numpy scalar refers to; `num_actions` is one in older checkpoints.
-
-    Its constructor moved from `numpy.core` to `numpy._core` in numpy 2.0, and files name it by either.
-    """
-    scalar = np.int64(0).__reduce__()[0]
-    dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdU"]
-    return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *dtypes]
 
 
 def _plain(value: Any) -> Any:

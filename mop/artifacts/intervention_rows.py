@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from mop.common.errors import InputError
-from mop.common.files import claimed, find_files, json_bytes, read_bytes, write_atomic, write_csv
+from mop.common.files import find_files, folder_lock, json_bytes, write_atomic, write_csv
+from mop.common.json_lines import JsonLines
+from mop.common.reading import read_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,19 +28,15 @@ _WAIT_S = 60.0  # for another process that writes a file, which takes it a momen
 
 
 def load_rows(path: str | Path) -> list[dict]:
-    """The rows of one file, none if there is no file. Raises InputError, naming file and line, where one is damaged."""
-    if not Path(path).exists():
-        return []
-    rows = []
-    for number, line in enumerate(read_bytes(path).splitlines(), 1):
-        try:
-            row = orjson.loads(line)
-            if not all(isinstance(row[name], str) for name in ("checkpoint_path", "intervention", "variant")):
-                raise ValueError("a name is no text")
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}, line {number}: it is no row of an intervention ({error})") from None
-        rows.append(row)
-    return rows
+    """Read the rows of one file, none if there is no file."""
+    rows = JsonLines(path, _check_row, "row of an intervention")
+    return rows.read() if rows.path.exists() else []
+
+
+def _check_row(row: dict) -> None:
+    if not all(isinstance(row[name], str) for name in ("checkpoint_path", "intervention", "variant")):
+        raise ValueError("a name is no text")
+    in_words(row)
 
 
 def comparable(rows: Iterable[Mapping], about: Mapping) -> list[Mapping]:
@@ -76,7 +72,7 @@ def add_row(path: str | Path, row: Mapping[str, Any]) -> None:
     Whatever other processes add meanwhile stays. Raises InputError if the file is damaged, OSError if the disk refuses.
     """
     path = Path(path)
-    with claimed(path.with_name(f".{path.name}.claim"), _WAIT_S):
+    with folder_lock(path, _WAIT_S):
         rows = {(other["intervention"], other["variant"]): other for other in load_rows(path)}
         rows[row["intervention"], row["variant"]] = dict(row)
         data = b"".join(json_bytes(other) for other in rows.values())
@@ -92,7 +88,7 @@ def merge_rows(cache_dir: str | Path, table_path: str | Path, tell: Callable[[st
     import pandas as pd
 
     place = Path(table_path).resolve()
-    with claimed(place.with_name(f".{place.name}.claim"), _WAIT_S):
+    with folder_lock(place, _WAIT_S):
         if place.exists() and not read_bytes(place).startswith(",".join(COLUMNS[:6]).encode()):
             raise InputError(f"{table_path} was not made by this program; move it, or name another --results_path")
         rows = []

@@ -16,7 +16,8 @@ import orjson
 
 from mop.artifacts.run_paths import RunKey, result_path
 from mop.common.errors import InputError
-from mop.common.files import claimed, find_files, json_bytes, read_bytes, write_csv, write_together
+from mop.common.files import find_files, folder_lock, json_bytes, write_csv, write_together
+from mop.common.reading import read_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +119,7 @@ def merge_results(
     place = place.resolve() if place.is_symlink() else place
     # Several processes may merge at once, each after it has written its results. One after the other, each finds what
     # was written before it, and the rows that the one before it has put into the table.
-    with claimed(place.with_name(f".{place.name}.claim"), _WAIT_S):
+    with folder_lock(place, _WAIT_S):
         try:
             columns, old = read_table(place)
         except InputError as error:

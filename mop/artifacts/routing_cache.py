@@ -7,9 +7,8 @@ Axis letters: S steps, L layers, E experts, A actions.
 
 import gc
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +16,6 @@ from typing import BinaryIO
 import numpy as np
 import orjson
 
-from mop.artifacts.archives import check_array_headers, open_archive
 from mop.artifacts.cache_json import (
     COLUMNS,
     SCHEMA_VERSION,
@@ -30,7 +28,8 @@ from mop.artifacts.cache_json import (
 )
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.errors import InputError
-from mop.common.files import json_bytes, read_bytes, write_together
+from mop.common.files import json_bytes, write_together
+from mop.common.reading import read_bytes, read_npz, reading
 
 REMAKE = "python batch_eval.py --force"
 
@@ -125,6 +124,18 @@ class RoutingCache:
         )
 
 
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A cache is millions of small objects and no garbage: looking for some would double the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def write_cache(cache_dir: str | Path, key: RunKey, cache: RoutingCache) -> None:
     """Write a routing cache, schema version 5: weights rounded to 5 decimals, logits and LPC to 4, NaN as null.
 
@@ -134,6 +145,7 @@ def write_cache(cache_dir: str | Path, key: RunKey, cache: RoutingCache) -> None
     write_together(cache_files(cache_dir, key, cache))
 
 
+@_no_garbage_collection()
 def cache_files(
     cache_dir: str | Path, key: RunKey, cache: RoutingCache
 ) -> list[tuple[Path, Callable[[BinaryIO], None]]]:
@@ -150,18 +162,6 @@ def cache_files(
     return files
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A cache is millions of small objects and no garbage: looking for some would double the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 @_no_garbage_collection()
 def load_cache(path: str | Path, remake: str | None = None) -> RoutingCache:
     """Read a routing cache of schema version 1 to 5; the header keeps the version of the file (1 if it has none).
@@ -170,15 +170,13 @@ def load_cache(path: str | Path, remake: str | None = None) -> RoutingCache:
     read.
     Raises InputError, naming file and reason, if the file is missing, broken or no routing cache.
     """
-    data = read_bytes(path)
+    way_out = f"`{remake or REMAKE}` makes a new one"
+    data = read_bytes(path, way_out)
     if (cache := _load_arrays(Path(path), data)) is not None:
         return replace(cache, remake=remake)
-    try:
+    with reading(path, "routing cache", way_out):
         header, episodes, columns = parse_cache(data)
-    except ValueError as error:
-        way_out = f"`{remake or REMAKE}` makes a new one"
-        raise InputError(f"{path}: it is no routing cache, or a broken one ({error}); {way_out}") from error
-    return RoutingCache(header, episodes, RoutingSteps(**columns), remake)
+        return RoutingCache(header, episodes, RoutingSteps(**columns), remake)
 
 
 # --- the arrays beside the JSON ---------------------------------------------------------------------------------------
@@ -196,21 +194,16 @@ def _write_arrays(file: BinaryIO, data: bytes, content: Mapping, columns: Column
 
 def _load_arrays(path: Path, data: bytes) -> RoutingCache | None:
     """What `_write_arrays` has written; None if there is no such file, or it is broken or not of this `data`."""
-    try:
-        stored = read_bytes(_arrays_path(path))
-        with open_archive(stored) as archive:
-            check_array_headers(archive)
-        with np.load(io.BytesIO(stored), allow_pickle=False) as file:  # it looks at the checksums
-            if not np.array_equal(file["digest"], _digest(data)):
-                return None
-            arrays = {name: file[name] for name in file.files if name != "digest"}
+    with suppress(InputError), reading(path):  # whatever is wrong with them: `data` holds all that they do
+        arrays = read_npz(_arrays_path(path))
+        if not np.array_equal(arrays.pop("digest"), _digest(data)):
+            return None
         content = orjson.loads(arrays.pop("content").tobytes())
         if "num_layers" in arrays:
             arrays["layer_routing"] = [arrays.pop(name) for name in layer_names(arrays.pop("num_layers"))]
         check_columns(arrays, content["episodes"])
         return RoutingCache(content, content.pop("episodes"), RoutingSteps(**arrays))
-    except Exception:  # whatever is wrong with them: `data` holds all that they do
-        return None
+    return None
 
 
 def _arrays_path(path: Path) -> Path:

@@ -36,10 +36,11 @@ from typing import Any, NoReturn, TypeVar
 
 from mop.common import values
 from mop.common.errors import InputError
+from mop.common.reading import check_nesting, read_bytes, reading
 from mop.common.values import is_null, shown
 
 T = TypeVar("T")
-_MAX_YAML_CHARACTERS = 2**20
+_MAX_YAML_BYTES = 2**20
 
 
 def setting(
@@ -158,19 +159,13 @@ def load_yaml(path: str | Path) -> Any:
     """What a YAML file holds."""
     import yaml
 
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            content = file.read(_MAX_YAML_CHARACTERS + 1)
-        if len(content) > _MAX_YAML_CHARACTERS:
-            raise InputError(f"{path} holds no settings: it has more than a million characters")
-        return yaml.safe_load(content)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except InputError:
-        raise
-    except Exception as error:  # where a value does not fit its tag, yaml raises nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is no valid YAML: {reason[:300]}") from None
+    with reading(path, "valid YAML"):
+        content = read_bytes(path)
+        if len(content) > _MAX_YAML_BYTES:
+            raise InputError("it holds no settings: it has more than a million bytes")
+        settings = yaml.safe_load(content)
+        check_nesting(settings, max_items=len(content) + 1)  # an alias stands for as much as it likes
+        return settings
 
 
 class Parser(argparse.ArgumentParser):

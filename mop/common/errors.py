@@ -9,6 +9,14 @@ class InputError(Exception):
     """Something that the user gave (a flag, a key, a file) cannot be used; the message names it and the way out."""
 
 
+def one_line(error: BaseException) -> str:
+    """Describe an exception in a line of at most 300 characters."""
+    words = " ".join(str(error).split())
+    if isinstance(error, KeyError):  # whose message is the key alone
+        words = f"it has no {words}"
+    return (words or type(error).__name__)[:300]
+
+
 def exit_code(main: Callable[[], int | None]) -> int:
     """What `main` returns, 0 for None; 2 after an `InputError`, `OSError` or `MemoryError`, one line on stderr.
 

@@ -1,6 +1,5 @@
-"""Files that are replaced as a whole, and claims that keep two processes from the same work."""
+"""Files that are replaced as a whole, and locks that keep two processes from the same work."""
 
-import errno
 import fcntl
 import fnmatch
 import hashlib
@@ -12,18 +11,19 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 import orjson
 
 from mop.common.errors import InputError
+from mop.common.reading import read_bytes, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-_CLAIM = ".claim"  # in a folder, where the folder itself cannot be locked
 
 
 def write_atomic(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -80,14 +80,12 @@ def _written(path: Path, write: Callable[[BinaryIO], Any]) -> Iterator[Path]:
 
 
 def _open_locked(temporary: Path) -> BinaryIO:
-    """A new file in a folder that is made if it is missing, locked where the file system can lock. Raises OSError."""
-    for _ in range(2):  # the claim of another process may end in between, and remove the empty folder
-        with suppress(OSError):
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            while (descriptor := _lock(temporary, os.O_RDWR | os.O_CREAT)) is None:
-                pass  # `remove_leftovers` looks at it, for a moment
-            return os.fdopen(descriptor, "wb")
+    """Make a new file, locked where the file system can lock, and its folder if it is missing."""
     temporary.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):
+        while (descriptor := _lock(temporary, os.O_RDWR | os.O_CREAT)) is None:
+            pass  # `remove_leftovers` looks at it, for a moment
+        return os.fdopen(descriptor, "wb")
     return temporary.open("wb")  # no locks here, or no file: then this says so
 
 
@@ -180,35 +178,10 @@ def figure_bytes(figure: "Figure", file_format: str, dpi: int = 100) -> bytes:
     return file.getvalue()
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """What a file holds. Raises InputError, naming the file, if it cannot be read."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
-
-
-def read_json(path: str | Path) -> Any:
-    """What a JSON file says. Raises InputError, naming the file, if it cannot be read or is no JSON."""
-    try:
-        return orjson.loads(read_bytes(path))
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error}); make it anew, or remove it") from None
-
-
-def settle_folder(folder: Path, settings: dict, name: str = "config.json") -> None:
-    """Make a folder that of one piece of work: write its settings there, or find the same. For who has claimed it.
-
-    Raises InputError where the folder is of other settings, or holds something else.
-    """
-    path = folder / name
-    if path.exists():
-        if read_json(path) != orjson.loads(orjson.dumps(settings)):
-            raise InputError(f"{folder} was made with other settings; choose another --out, or remove it")
-    elif any(folder.glob("*")):
-        raise InputError(f"{folder} holds something else; choose another --out")
-    else:
-        write_json(path, settings, orjson.OPT_INDENT_2)
+def write_record(path: str | Path, record: Any) -> None:
+    """Write a dataclass of arrays, for `reading.read_record`."""
+    arrays = {field.name: np.asarray(getattr(record, field.name)) for field in fields(record)}
+    write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 def whole_digest(path: str | Path) -> str:
@@ -221,21 +194,48 @@ def file_digest(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
-@contextmanager
-def claimed(folder: str | Path, wait_s: float = 0.0) -> Iterator[bool]:
-    """Whether only this process may work on `folder`, existing or not, until the block ends.
+# --- one process at a time --------------------------------------------------------------------------------------------
 
-    wait_s: how long to wait for a process that has it. A process that ends, however it ends, gives its claim back. The
-    claim is a lock on the folder itself, so nothing is left in the tree, and the environment does not matter; it holds
-    between the processes of one machine. A folder that is empty at the end is removed, with the parents made for it.
+
+@contextmanager
+def open_output_dir(folder: Path, settings: dict, name: str = "config.json") -> Iterator[None]:
+    """Hold the lock of an output folder, in which a file of settings is written, or found to be the same."""
+    path = folder / name
+    with only_process(folder, "another --out"):
+        if path.exists():
+            if read_json(path) != orjson.loads(orjson.dumps(settings)):
+                raise InputError(f"{folder} was made with other settings; choose another --out, or remove it")
+        elif any(folder.glob("*")):
+            raise InputError(f"{folder} holds something else; choose another --out")
+        else:
+            write_json(path, settings, orjson.OPT_INDENT_2)
+        yield
+
+
+@contextmanager
+def only_process(folder: str | Path, other: str) -> Iterator[None]:
+    """Hold the lock of a folder, or refuse to work in it; other: what the user may choose instead, "another --out"."""
+    with folder_lock(folder) as acquired:
+        if not acquired:
+            raise InputError(f"another process works in {folder}; choose {other}")
+        yield
+
+
+@contextmanager
+def folder_lock(folder: str | Path, wait_s: float = 0.0) -> Iterator[bool]:
+    """Hold an exclusive lock on a folder or a file, whether it exists or not; yields whether it was acquired.
+
+    wait_s: how long to wait for the process that has it. The lock is a file beside the folder, `.<name>.lock`, locked
+    between the processes of one machine: it ends with its process, however that ends.
     """
     folder = Path(folder).resolve()
-    missing = [parent for parent in folder.parents if not parent.exists()]
+    path = folder.with_name(f".{folder.name}.lock")
     end = time.monotonic() + wait_s
     try:
-        while (descriptor := _lock_folder(folder)) is None and time.monotonic() < end:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while (descriptor := _lock(path, os.O_RDWR | os.O_CREAT)) is None and time.monotonic() < end:
             time.sleep(0.02)
-    except OSError:  # not writable, or no locks here: go on without a claim, though work may be done twice
+    except OSError:  # not writable, or no locks here: go on without one, though work may be done twice
         yield True
         return
     if descriptor is None:
@@ -245,29 +245,8 @@ def claimed(folder: str | Path, wait_s: float = 0.0) -> Iterator[bool]:
         yield True
     finally:
         with suppress(OSError):
-            (folder / _CLAIM).unlink(missing_ok=True)
-        for empty in (folder, *missing):  # while it is locked: who waits for it then sees that it is another one
-            with suppress(OSError):
-                empty.rmdir()
+            path.unlink()  # before the lock ends: a process that waits for it then sees that it is another file
         os.close(descriptor)
-
-
-def _lock_folder(folder: Path) -> int | None:
-    """`_lock` of a folder, which is made if it is missing."""
-    for attempts_left in range(100, -1, -1):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return _lock(folder, os.O_RDONLY)
-        except FileNotFoundError:  # another process has just removed it, or nothing can be made there, as in /proc
-            if not attempts_left:
-                raise
-        except FileExistsError as error:  # a file, or a folder that was removed before Python looked at it
-            if os.path.isfile(error.filename) or not attempts_left:
-                raise
-        except OSError as error:
-            if error.errno != errno.EBADF:
-                raise
-            return _lock(folder / _CLAIM, os.O_RDWR | os.O_CREAT)  # NFS locks only what is open for writing
 
 
 def _lock(path: Path, flags: int) -> int | None:

@@ -21,9 +21,9 @@ from mop.artifacts.run_paths import cache_path, result_path
 from mop.common.errors import InputError
 from mop.common.files import (
     check_writable,
-    claimed,
     file_digest,
     find_files,
+    folder_lock,
     remove_leftovers,
     write_figure,
     write_together,
@@ -258,7 +258,7 @@ class Outcome:
 def attempt(found: FoundCheckpoint, settings: Settings, force: bool, progress=None) -> Outcome:
     """Evaluate one checkpoint unless another process has done so or is doing it; an exception becomes the message."""
     try:
-        with claimed(found.key.artefacts(settings.cache_dir)) as is_ours:
+        with folder_lock(found.key.artefacts(settings.cache_dir)) as is_ours:
             if not is_ours:
                 return Outcome(found, "elsewhere")
             if force or not is_evaluated(found, settings):

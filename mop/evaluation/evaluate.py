@@ -17,6 +17,7 @@ from mop.artifacts.checkpoints import load_checkpoint
 from mop.artifacts.routing_cache import RoutingSteps
 from mop.common.errors import InputError
 from mop.common.files import check_writable
+from mop.common.reading import reading
 from mop.common.task_mix import tasks_of
 from mop.common.values import MAX_INTEGER, shown
 from mop.envs.babyai import OBS_DIM
@@ -27,7 +28,7 @@ from mop.envs.teacher import TeacherFailure
 from mop.evaluation.rollout import Answer, Missions, Policy, WorldPolicy, rollout
 from mop.evaluation.settings import WorldSettings
 from mop.training.devices import use_device
-from mop.training.policies import policy_from_checkpoint
+from mop.training.policies import check_weights, policy_from_checkpoint
 
 NUM_ENVS = 64
 
@@ -169,6 +170,8 @@ def load_for_evaluation(path: str | Path) -> dict:
     update = checkpoint.get("update", checkpoint["config"].get("num_updates"))
     if update is not None and (type(update) is not int or not 0 <= update <= MAX_INTEGER):
         raise InputError(f"{path}: 'update' must be a number of updates, not {shown(update)}")
+    with reading(path, "checkpoint"):
+        check_weights(checkpoint["config"], checkpoint["policy_state_dict"])
     return checkpoint | {"update": update}
 
 

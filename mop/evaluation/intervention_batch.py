@@ -14,7 +14,7 @@ from mop.artifacts.checkpoints import FoundCheckpoint, by_task, load_checkpoint
 from mop.artifacts.intervention_rows import SAME, add_row, comparable, in_words, load_rows, merge_rows
 from mop.artifacts.run_paths import RunKey, interventions_path
 from mop.common.errors import InputError
-from mop.common.files import check_writable, claimed, file_digest, remove_leftovers, write_figure
+from mop.common.files import check_writable, file_digest, folder_lock, remove_leftovers, write_figure
 from mop.common.routing_edits import GATE_ONLY, NONE, VARIANTS, Intervention
 from mop.common.values import shown
 from mop.evaluation.batch import open_checkpoint
@@ -182,7 +182,7 @@ def make_rows(
         for intervention, variant in bar:
             bar.set_description(f"{intervention} ({variant})")
             name = hashlib.sha256(f"{intervention}\n{variant}".encode()).hexdigest()[:16]
-            with claimed(path.parent / f".intervention-{name}.claim") as is_ours:
+            with folder_lock(path.with_name(f"intervention-{name}")) as is_ours:
                 if not is_ours:
                     elsewhere.append((intervention, variant))
                 elif force or not is_done(load_rows(path), (intervention, variant), about, swaps):

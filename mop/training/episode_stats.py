@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from mop.common.errors import InputError
 from mop.common.task_mix import TaskSlots
 from mop.envs.teacher import FAILURE_KINDS
 from mop.envs.vector_env import StepArrays
@@ -67,6 +68,12 @@ class EpisodeStats:
         turns = {"recent_alone": list(self.recent_alone), "bot_acted": self._bot_acted.tolist()}
         return rates | turns | {"counts": dict(self.counts)}
 
+    def form(self, state: dict) -> dict:
+        """Make the form of `state` for `states.check_form`; older states lack some keys."""
+        form = {"counts": self.counts, "recent_success": [0.0], "recent_path_ratio": [0.0]}
+        later = {"recent_alone": [False], "bot_acted": [False]}
+        return form | {name: like for name, like in later.items() if name in state}
+
     def load_state(self, state: dict, has_teacher: bool) -> None:
         """Restore what `state()` returned; other keys are ignored.
 
@@ -76,7 +83,10 @@ class EpisodeStats:
         self.recent_path_ratio = deque(state["recent_path_ratio"], RECENT_EPISODES)
         alone = state.get("recent_alone", [not has_teacher] * len(self.recent_success))
         self.recent_alone = deque(alone, RECENT_EPISODES)
-        self._bot_acted = np.array(state.get("bot_acted", [has_teacher] * len(self._bot_acted)))
+        bot_acted = state.get("bot_acted", [has_teacher] * len(self._bot_acted))
+        if len(alone) != len(self.recent_success) or len(bot_acted) != len(self._bot_acted):
+            raise InputError("'recent_alone' or 'bot_acted' has not an item for each episode or environment")
+        self._bot_acted = np.array(bot_acted)
         self.counts = dict(state["counts"])
 
 
@@ -107,6 +117,10 @@ class TaskStats(EpisodeStats):
     def state(self) -> dict:
         by_task = {"by_task": {task.task_id: stats.state() for task, stats in self.by_task}}
         return super().state() | (by_task if self.by_task else {})
+
+    def form(self, state: dict) -> dict:
+        by_task = {task.task_id: tally.form(state["by_task"][task.task_id]) for task, tally in self.by_task}
+        return super().form(state) | ({"by_task": by_task} if by_task else {})
 
     def load_state(self, state: dict, has_teacher: bool) -> None:
         super().load_state(state, has_teacher)

@@ -29,7 +29,7 @@ from mop.training.loss import ComplexityPenalty, loss_of_tasks
 from mop.training.memory import check_memory
 from mop.training.policies import build_policy
 from mop.training.replay import Batch, Replay
-from mop.training.states import check_state
+from mop.training.states import check_form
 from mop.training.unroll import Rollouts, Unroll
 
 
@@ -77,7 +77,7 @@ class ImitationRun:
         Raises InputError where the run needs more memory than this machine has.
         """
         config, self.tasks = _carried(config, encoder), slots_by_task(config)
-        check_memory(config, encoder.dim)
+        check_memory(config)
         self.config, self.encoder, self.device = config, encoder, device
         self.stream_seed: int = config["seed"]
         self.penalty = ComplexityPenalty(
@@ -264,25 +264,47 @@ class ImitationRun:
             "minigrid_version": MINIGRID_VERSION,
         }  # fmt: skip
 
+    def _form(self, state: Mapping) -> dict:
+        """Make what `state`, from which this run is to continue, must look like; older states lack some keys."""
+        num_envs = self.config["num_envs"]
+        numbers = torch.zeros(num_envs, dtype=torch.int64)
+        form = {
+            "update": 0,
+            "minigrid_version": "",
+            "hidden": self.hidden,
+            "policy_state_dict": self.policy.state_dict(),
+            "lang_proj_state_dict": self.lang_proj.state_dict(),
+            "optimizer_state_dict": {"state": {}, "param_groups": [{"lr": 0.0}]},
+            "env": {name: numbers for name in ("world", "length", "seed") if name != "seed" or name in state["env"]},
+            **self.tally.form(state),
+        }
+        if state["optimizer_state_dict"]["state"]:  # empty before the first update
+            form["optimizer_state_dict"]["state"] = {
+                number: {"step": torch.zeros(()), "exp_avg": parameter.cpu(), "exp_avg_sq": parameter.cpu()}
+                for number, parameter in enumerate(self.parameters)
+            }
+        optional = {"stream_seed": 0, "replay": {}}
+        return form | {name: like for name, like in optional.items() if name in state}
+
     def load_state(self, state: dict) -> None:
         """Continue where `state()` was taken: the same updates follow, bit for bit on the same machine.
 
-        Raises InputError for a state of another run (see `states.check_state`), for one of another version of Minigrid,
-        whose worlds may differ, and for one whose worlds cannot be replayed.
+        A state of another run is refused, one of another version of Minigrid, whose worlds may differ, and one whose
+        worlds cannot be replayed.
         """
-        check_state(state, self, "the state")
+        check_form(state, self._form(state), "state")
         if state["minigrid_version"] != MINIGRID_VERSION:
             raise InputError(f"the state is of minigrid {shown(state['minigrid_version'])}, here is {MINIGRID_VERSION}")
         self.policy.load_state_dict(state["policy_state_dict"])
         self.lang_proj.load_state_dict(state["lang_proj_state_dict"])
-        self.optimizer.load_state_dict(copied_to_cpu(state["optimizer_state_dict"]))  # a copy: Adam changes it in place
-        for group in self.optimizer.param_groups:
-            group["fused"] = True  # states of earlier versions are not
+        moments = copied_to_cpu(state["optimizer_state_dict"]["state"])  # a copy: Adam changes it in place
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        self.optimizer.param_groups[0]["lr"] = state["optimizer_state_dict"]["param_groups"][0]["lr"]
         self.rollouts.env.restore({name: tensor.numpy() for name, tensor in state["env"].items()})
         self._is_started = True
         self.draw_from(state.get("stream_seed", self.config["seed"]))
         self.hidden.copy_(state["hidden"])
-        self.replay.load_state(state.get("replay", {}))
+        self.replay.load_state(state.get("replay", {}), self.config["unroll_len"], self.hidden)
         self.update = state["update"]
         self.tally.load_state(state, has_teacher=self.config["teacher_mix"] > 0)
 

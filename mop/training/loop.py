@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 from mop.artifacts.checkpoints import save_checkpoint, save_training_state
 from mop.common.files import write_figure
+from mop.common.reading import reading
 from mop.training.log import Columns, TrainingLog
+from mop.training.states import check_form
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,10 +86,14 @@ def drive(
     the state; is_over: asked after each update, whether the run ends here, before `num_updates`. Raises
     KeyboardInterrupt after SIGINT or SIGTERM, when everything is saved.
     """
+    unfinished_row = None
     if saved is not None:
-        run.load_state(saved)
+        with reading(folder / STATE_NAME, "training state of this run", "train anew"):
+            run.load_state(saved)
+            unfinished_row = saved.get("unfinished_row") or {}
+            check_form(list(unfinished_row.values()), [0.0], "unfinished_row")
         print(f"resuming {label} at update {run.update} of {num_updates}")
-    log = TrainingLog(folder / names.log, run, (saved or {}).get("unfinished_row"))
+    log = TrainingLog(folder / names.log, run, unfinished_row)
     files = _Files(run, folder, log, on_save)
     files.save_state()  # at once: it marks the folder as in use, and a run can be resumed from its first second on
     told: set[str] = set()

@@ -3,29 +3,27 @@
 import os
 from collections.abc import Mapping
 
+import torch
+
 from mop.common.errors import InputError
 from mop.common.workers import num_bytes
 from mop.envs.babyai import OBS_DIM
 from mop.envs.vector_env import StepArrays
-from mop.training.policies import count_weights, hidden_units
+from mop.training.policies import build_policy
 
-_COPIES = 4  # of each weight: itself, its gradient, and Adam's two means
+_BYTES_PER_WEIGHT = 4 * 4  # itself, its gradient, and Adam's two means
 _KEPT_PER_STEP = OBS_DIM + 1 + 1 + 4  # bytes of a step in the replay: observation, label, keep, mission
 
 
-def needed_memory(config: Mapping, encoder_dim: int) -> int:
-    """Bytes of weights, optimiser, one unroll and a full replay; a run needs these and more."""
-    num_envs, num_steps = config["num_envs"], config["unroll_len"]
-    weights = count_weights(config) + (encoder_dim + 1) * config["lang_dim"]
-    hidden = 4 * num_envs * hidden_units(config)
+def check_memory(config: Mapping) -> None:
+    """Refuse a run whose weights, unroll and replay are larger than the memory of this machine."""
+    with torch.device("meta"):
+        num_weights = sum(parameter.numel() for parameter in build_policy(config).parameters())
+    num_steps = config["num_envs"] * config["unroll_len"]
     num_kept = min(config["replay_size"], config["num_updates"]) if config["replay"] > 0 else 0
-    kept = num_kept * (num_envs * num_steps * _KEPT_PER_STEP + hidden)
-    return 4 * _COPIES * weights + num_bytes(StepArrays.layout(num_steps, num_envs)) + hidden + kept
-
-
-def check_memory(config: Mapping, encoder_dim: int) -> None:
-    """Raises InputError where a run of this config needs more memory than this machine has."""
-    needed, there = needed_memory(config, encoder_dim), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    needed = _BYTES_PER_WEIGHT * num_weights + num_kept * num_steps * _KEPT_PER_STEP
+    needed += num_bytes(StepArrays.layout(config["unroll_len"], config["num_envs"]))
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there:
         raise InputError(
             f"the run needs at least {needed / 1e9:,.0f} GB of memory, this machine has {there / 1e9:,.0f}: lower "

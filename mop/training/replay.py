@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mop.common.errors import InputError
+from mop.envs.babyai import NO_LABEL, NUM_ACTIONS, OBS_DIM
+from mop.training.states import check_form
 from mop.training.unroll import Unroll
 
 
@@ -61,9 +64,19 @@ class Replay:
         stacked = {name: torch.stack([getattr(batch, name) for batch in self._batches]) for name in KEPT_AS}
         return stacked | {"missions": [list(batch.missions) for batch in self._batches]}
 
-    def load_state(self, state: dict) -> None:
-        """Restore the buffer from `state()`."""
+    def load_state(self, state: dict, num_steps: int, hidden: Tensor) -> None:
+        """Restore the batches that `state()` returned; num_steps, hidden: T, and (N, S) of the run."""
         self._batches.clear()
-        for k, missions in enumerate(state.get("missions", ())):
+        if not state:
+            return
+        axes = (len(state["missions"]), num_steps, len(hidden))
+        shapes = {"obs": (*axes, OBS_DIM), "first_hidden": (axes[0], *hidden.shape)}
+        form = {name: torch.empty(shapes.get(name, axes), dtype=KEPT_AS[name], device="meta") for name in KEPT_AS}
+        check_form(state, form | {"missions": [[""]]}, "replay")
+        num_missions = torch.tensor([len(missions) for missions in state["missions"]]).view(-1, 1, 1)
+        for name, low, end in (("mission", 0, num_missions), ("label", NO_LABEL, NUM_ACTIONS)):
+            if not ((state[name] >= low) & (state[name] < end)).all():
+                raise InputError(f"'replay.{name}' has a number that stands for nothing")
+        for k, missions in enumerate(state["missions"]):
             kept = {name: state[name][k].clone() for name in KEPT_AS}
             self._batches.append(Batch(**kept, missions=list(missions)))

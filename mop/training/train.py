@@ -1,22 +1,24 @@
 """From a config to the final checkpoint of an imitation run, a new one or one that is continued."""
 
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 from mop.artifacts.checkpoints import load_training_state
 from mop.artifacts.run_paths import RunKey
 from mop.common.errors import InputError
-from mop.common.files import check_writable, claimed, remove_leftovers
+from mop.common.files import check_writable, only_process, remove_leftovers
+from mop.common.reading import reading
 from mop.common.task_mix import slots_by_task
-from mop.common.train_config import RUNTIME_KEYS, parse_config
+from mop.common.train_config import KEYS, RUNTIME_KEYS, parse_config
 from mop.envs.babyai import check_teachable
 from mop.envs.missions import load_encoder
 from mop.training.devices import use_device
 from mop.training.imitation import ImitationRun
 from mop.training.log import Columns, TrainingLog
 from mop.training.loop import CURVE_NAME, FINAL_NAME, LOG_NAME, STATE_NAME, draw_curve, drive
-from mop.training.states import check_settings, check_state
+from mop.training.policies import check_weights
 
 
 def train_from_command_line(policy: str, description: str) -> int:
@@ -35,16 +37,14 @@ def train(
 ) -> Path:  # fmt: skip
     """Train one run to its final checkpoint and return the checkpoint's path.
 
-    config: of `configuration.parse_config`, with `policy` ("mop" or "gru"); given: the keys that the user gave, which a
+    config: of `train_config.parse_config`, with `policy` ("mop" or "gru"); given: the keys that the user gave, which a
     resumed run must not contradict; what was not given stays as the run had it; on_save: called whenever the files on
     disk are a state to continue from, and at the end; checkpoint_on_interrupt: of `drive`. Raises InputError;
     KeyboardInterrupt after a signal, when everything is saved.
     """
     key = RunKey(config["task_id"], config["trial"], config["seed"])
     folder = key.folder(config["checkpoint_dir"])
-    with claimed(folder) as is_ours:
-        if not is_ours:
-            raise InputError(f"another process is training the run in {folder}; choose another --trial or --seed")
+    with only_process(folder, "another --trial or --seed"):
         saved = _saved_state(folder, config, set(given))
         location = None  # of the encoder, where it is not the one that is recorded
         if saved is not None:
@@ -60,7 +60,9 @@ def train(
                 check_teachable(task.task_id, config["seed"], config["max_steps"])
         encoder = load_encoder(config["lang_encoder"], location)
         encoder.check_fingerprint(config.get("encoder_fingerprint"))
-        return _train(ImitationRun(config, encoder, device), key, folder, saved, on_save, checkpoint_on_interrupt)
+        with nullcontext() if saved is None else reading(folder / STATE_NAME, "training state"):
+            run = ImitationRun(config, encoder, device)
+        return _train(run, key, folder, saved, on_save, checkpoint_on_interrupt)
 
 
 def _train(
@@ -70,8 +72,6 @@ def _train(
     """Drive a run that was just made, and end its workers."""
     config = run.config
     try:
-        if saved is not None:
-            check_state(saved, run, str(folder / STATE_NAME))
         if len(run.tasks) > 1:
             slots = ((task.name, range(config["num_envs"])[task.slots]) for task in run.tasks)
             print("slots:", ", ".join(f"{name} {of_task[0]} to {of_task[-1]}" for name, of_task in slots))
@@ -128,8 +128,16 @@ def _saved_state(folder: Path, config: dict, given: set[str]) -> dict | None:
             raise InputError(f"there is no run in {folder}; to begin one of this --name, add --task_id or --tasks")
         print(f"nothing to resume in {folder}: starting anew")
         return None
-    state = load_training_state(state_path)
-    check_settings(state, str(state_path))
+    with reading(state_path, "training state", "train anew with --overwrite"):
+        state = load_training_state(state_path)
+        keys = state["config"].keys()
+        odd = (config.keys() - keys - {"resume", "overwrite", "checkpoint_dir"}) | (keys - set(KEYS))
+        if odd:
+            names = ", ".join(sorted(odd))
+            raise InputError(f"it is of another version ({names} of its config); train anew with --overwrite")
+        if len(state["hidden"]) != state["config"]["num_envs"] or type(state["update"]) is not int:
+            raise InputError("it is no training state; train anew with --overwrite")
+        check_weights(state["config"], state["policy_state_dict"])
     _check_given(state["config"], config, given, folder)
     return state
 

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scripts import REPOSITORY, TINY_TASK, run_here, run_script
 
 import modal_app
@@ -15,7 +16,7 @@ from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.errors import InputError
 from mop.common.train_config import parse_config
 from mop.statistics.intervals import wilson_interval
-from mop.training.policies import count_weights
+from mop.training.policies import build_policy
 from studies import experiments, tasks
 
 TINY = {"num_envs": 4, "unroll_len": 8, "expert_hidden_sizes": "0,4", "intermediate_dim": 8}
@@ -33,7 +34,9 @@ def test_every_command_is_understood_and_the_gru_has_as_many_weights():
         config, _ = parse_config("", flags)
         assert script == {"mop": "train_mop.py", "gru": "train.py"}[training.policy]
         assert (config["task_id"], config["trial"], config["seed"]) == (training.task_id, training.trial, training.seed)
-        weights[training.setting] = count_weights(config | {"policy": training.policy})
+        weights[training.setting] = sum(
+            map(torch.numel, build_policy(config | {"policy": training.policy}).parameters())
+        )
     assert weights == {"mixture": 190_704, "GRU": 191_657, "lpc_alpha 1e-5": 190_704}
 
 

@@ -11,6 +11,7 @@ from generative.domains.base import Answer, Policy
 from generative.simulators.relaxation import decoding
 from mixture_of_experts import Intervention, RecurrentPolicy, compute_lpc
 from mop.common.errors import InputError
+from mop.common.torch_utils import kl_divergence
 from mop.envs.missions import MissionEncoder
 from mop.evaluation.evaluate import encoder_for, load_for_evaluation
 from mop.evaluation.rollout import Missions
@@ -76,7 +77,7 @@ class FrozenPolicy(Policy):
         true_routing = recorded["routing"].clamp(min=1e-8).log().split(sizes, -1)
         own_routing = [weights.clamp(min=1e-8).log() for weights in answer.routing]
         parts = zip(true_routing, own_routing, strict=True)
-        return {"routing": sum((true.exp() * (true - own)).sum(-1) for true, own in parts)}
+        return {"routing": sum(kl_divergence(true, own) for true, own in parts)}
 
     @property
     def hidden_layout(self) -> dict[str, list[int]]:

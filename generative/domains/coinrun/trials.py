@@ -22,6 +22,7 @@ from generative.recordings.format import Recording
 from generative.simulators.evaluation import COPY, Forecast, Moments, Trials
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
+from mop.common.torch_utils import kl_divergence
 
 ACTORS = ("trained", "random", "constant")
 MEASURES = {
@@ -178,7 +179,7 @@ def sums_of(trials: GameTrials, forecast: Forecast) -> Sums:
                 "picture_r2": _explained(true_view / WHITE, view / WHITE, mask),
                 "nearer": ((errors < of_last).float(), one),
                 "action": ((logs.argmax(-1) == own_logs.argmax(-1)).float(), one),
-                "action_kl": ((logs.exp() * (logs - own_logs)).sum(-1).clamp(min=0), one),
+                "action_kl": (kl_divergence(logs, own_logs).clamp(min=0), one),
                 "hidden_r2": _explained(true.hidden, own.hidden, mask),
                 "value_r2": _explained(true.value[:, None], own.value[:, None], mask),
                 "done": (F.binary_cross_entropy_with_logits(end, is_end, reduction="none"), one),

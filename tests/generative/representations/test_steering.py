@@ -24,7 +24,7 @@ from mop.analysis.groups import PHASES, key_phases
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.cli import as_flags
 from mop.common.conventions import ACTION_NAMES
-from mop.common.files import settle_folder
+from mop.common.files import open_output_dir
 from mop.envs.babyai import World
 from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import SLOT_STATE
@@ -428,6 +428,7 @@ def test_bad_input_is_one_line_with_exit_code_2(studied, tmp_path, capsys):
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("error: ") and message in error, (operation, flags, error)
     assert len(cases) == 14
-    settle_folder(tmp_path / "out", {"another": "run"})
+    with open_output_dir(tmp_path / "out", {"another": "run"}):
+        pass
     assert in_process(command.main, *flags_of(studied, tmp_path / "out", "--null", "0")) == 2
     assert "made with other settings" in capsys.readouterr().err

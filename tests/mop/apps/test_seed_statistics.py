@@ -36,7 +36,7 @@ from mop.artifacts.routing_cache import write_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.cli import parse
 from mop.common.errors import InputError, exit_code
-from mop.common.files import claimed
+from mop.common.files import folder_lock
 from mop.plotting.alphas import AlphaAxis, plot_lpc_with_action_held, plot_measures_against_alpha
 from mop.plotting.hover import values_of
 
@@ -322,9 +322,9 @@ def test_bad_input_is_one_line(cache_dir, tmp_path, monkeypatch, capsys):
 def test_two_processes_do_not_write_at_once(cache_dir, tmp_path, monkeypatch, capsys):
     """The table that another one writes is not touched."""
     flags = ("--cache_dir", cache_dir, "--plots_dir", tmp_path, "--only", "lpc_maps")
-    with claimed(tmp_path / TASK / "statistics") as is_mine:
+    with folder_lock(tmp_path / TASK / "statistics") as is_mine:
         assert is_mine and called(monkeypatch, *flags) == 2
-        assert "another process is writing to" in capsys.readouterr().err
+        assert "another process works in" in capsys.readouterr().err
     assert called(monkeypatch, *flags) == 0
     first = {path.name: path.read_bytes() for path in (tmp_path / TASK / "statistics").iterdir()}
     assert called(monkeypatch, *flags) == 0

@@ -152,7 +152,7 @@ def test_every_step_of_a_long_cache_is_written_and_read(tmp_path):
     assert np.argwhere(np.isnan(loaded.layer_routing[1])).tolist() == [[1500, 2]]
 
     steps.action = steps.action[:-1]
-    with pytest.raises(ValueError, match="different lengths"):
+    with pytest.raises(ValueError, match="shorter"):
         write_cache(tmp_path, key, cache)
     assert len(load_cache(cache_path(tmp_path, key)).steps) == num_steps, "the old file is still there"
 
@@ -197,7 +197,7 @@ def test_arrays_are_read_only_where_they_are_those_of_the_json(tmp_path, monkeyp
     path.write_bytes(text.replace(b'"mission":"go"', b'"mission":"no"', 1))
     assert load_cache(path).episodes[0]["mission"] == "no", "the file was changed by hand: it counts"
     path.write_bytes(text[:-9])
-    with pytest.raises(InputError, match="a broken one"):
+    with pytest.raises(InputError, match="routing_data"):
         load_cache(path)
     path.write_bytes(text)
     with np.load(arrays) as file:

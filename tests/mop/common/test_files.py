@@ -1,11 +1,9 @@
-"""Files are replaced as a whole, and a claim is one process's only."""
+"""Files are replaced as a whole, and a lock is one process's only."""
 
 import errno
-import fcntl
 import itertools
 import os
 import signal
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +15,11 @@ from scripts import PATIENCE_S, REPOSITORY
 from mop.common.errors import InputError
 from mop.common.files import (
     check_writable,
-    claimed,
     file_digest,
     find_files,
+    folder_lock,
+    open_output_dir,
     remove_leftovers,
-    settle_folder,
     whole_digest,
     write_atomic,
     write_together,
@@ -188,22 +186,23 @@ def test_links_are_followed_and_each_folder_is_searched_once(tmp_path):
     assert named == {str(tree / "a_again"), str(tree / "linked" / "cycle")}
 
 
-# --- claims ---------------------------------------------------------------------------------------------------------
+# --- locks  ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_folder_belongs_to_the_settings_that_it_was_begun_with(tmp_path):
     folder, settings = tmp_path / "out", {"seed": 3, "sizes": (1, 2)}
     for _ in range(2):  # made, and found again
-        settle_folder(folder, settings)
-    (folder / "rows.csv").write_text("mine")
-    settle_folder(folder, settings)
-    with pytest.raises(InputError, match="made with other settings"):
-        settle_folder(folder, settings | {"seed": 4})
-    with pytest.raises(InputError, match="holds something else"):
-        settle_folder(folder, settings, "compared.json")
+        with open_output_dir(folder, settings):
+            (folder / "rows.csv").write_text("mine")
+            with pytest.raises(InputError, match="another process"), open_output_dir(folder, settings):
+                pass
+    refused = ((settings | {"seed": 4}, "config.json", "other settings"), (settings, "other.json", "something else"))
+    for other, name, reason in refused:
+        with pytest.raises(InputError, match=reason), open_output_dir(folder, other, name):
+            pass
     (folder / "config.json").write_text('{"seed": 3, "si')
-    with pytest.raises(InputError, match=r"config\.json is damaged \(.*\); make it anew, or remove it"):
-        settle_folder(folder, settings)
+    with pytest.raises(InputError, match=r"config\.json"), open_output_dir(folder, settings):
+        pass
 
 
 def test_digests_are_sha256(tmp_path):
@@ -216,68 +215,51 @@ def test_digests_are_sha256(tmp_path):
         file_digest(tmp_path / "b")
 
 
-def test_a_claim_is_one_process_only_and_leaves_nothing(tmp_path):
+def test_a_lock_is_one_process_only_and_leaves_nothing(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "a run")
-    with claimed(tmp_path / "a run") as first, claimed(tmp_path / "link") as second, claimed(tmp_path / "b/c") as other:
-        assert (first, second, other) == (True, False, True)
-        assert files_below(tmp_path) == [] and (tmp_path / "b" / "c").is_dir()
-    with claimed(tmp_path / "a run") as again:
-        assert again
-        (tmp_path / "a run" / "file").write_bytes(b"")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a run", "link"]
-    for nowhere in (Path("/proc/x/run"), tmp_path / "a run" / "file" / "below"):
-        with claimed(nowhere) as is_ours:  # who cannot write there will be told so by the writing
-            assert is_ours
+    with folder_lock(tmp_path / "a run") as first, folder_lock(tmp_path / "link") as second:
+        assert (first, second) == (True, False) and files_below(tmp_path) == [".a run.lock"]
+    with folder_lock(tmp_path / "a run") as again, folder_lock(tmp_path / "b" / "c") as other:
+        assert again and other
+    assert files_below(tmp_path) == []
+    (tmp_path / "file").write_bytes(b"")
+    for nowhere in (Path("/proc/x/run"), tmp_path / "file" / "below"):
+        with folder_lock(nowhere) as acquired:  # who cannot write there will be told so by the writing
+            assert acquired
 
 
 HOLDS = """
 import sys
-from mop.common.files import claimed
-with claimed(sys.argv[1]) as is_ours:
+from mop.common.files import folder_lock
+with folder_lock(sys.argv[1]) as is_ours:
     print(is_ours, flush=True)
     sys.stdin.read()
 """
 
 
-def test_a_claim_holds_whatever_the_environment_and_ends_with_its_process(tmp_path):
+def test_a_lock_holds_whatever_the_environment_and_ends_with_its_process(tmp_path):
     run, other = tmp_path / "run", tmp_path / "other"
     other.mkdir()
     command, pipes = [sys.executable, "-c", HOLDS, str(run)], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     environment = os.environ | {"TMPDIR": str(other), "HOME": str(other)}
     with subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipes) as process:
         assert process.stdout.readline() == b"True\n"
-        with claimed(run) as is_ours:
+        with folder_lock(run) as is_ours:
             assert not is_ours
         process.send_signal(signal.SIGKILL)
-    with claimed(run, wait_s=10) as is_ours:
+    with folder_lock(run, wait_s=10) as is_ours:
         assert is_ours
     assert not run.exists() and list(other.iterdir()) == []
 
 
-def test_where_folders_cannot_be_locked_a_file_is(tmp_path, monkeypatch):
-    flock = fcntl.flock
-
-    def flock_of_nfs(descriptor, operation):
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        flock(descriptor, operation)
-
-    monkeypatch.setattr(fcntl, "flock", flock_of_nfs)
-    with claimed(tmp_path / "a run") as first, claimed(tmp_path / "a run") as second:
-        assert (first, second) == (True, False) and files_below(tmp_path) == ["a run/.claim"]
-    with claimed(tmp_path / "a run") as again:
-        assert again
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_claims_of_many_processes_never_overlap(tmp_path):
+def test_locks_of_many_processes_never_overlap(tmp_path):
     program = """
 import sys, time
-from mop.common.files import claimed
+from mop.common.files import folder_lock
 num_claims = 0
 end = time.monotonic() + 2
 while time.monotonic() < end:
-    with claimed(sys.argv[1] + "/task/run") as is_ours:
+    with folder_lock(sys.argv[1] + "/task/run") as is_ours:
         if is_ours:
             with open(sys.argv[1] + "/owner", "x"):  # fails if another process is in here
                 pass
@@ -289,4 +271,4 @@ print(num_claims)
     processes = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     counts = [int(process.communicate(timeout=PATIENCE_S)[0]) for process in processes]
     assert len(counts) == 3 and sum(counts) > 100 and all(process.returncode == 0 for process in processes)
-    assert list(tmp_path.glob("*/*")) == [] == files_below(tmp_path)
+    assert files_below(tmp_path) == []

@@ -25,7 +25,7 @@ from mop.artifacts.results import load_result
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import RunKey, cache_path, result_path
 from mop.common.conventions import SUBGOALS
-from mop.common.files import claimed
+from mop.common.files import folder_lock
 from mop.envs.babyai import MINIGRID_VERSION, World
 from mop.envs.episodes import episode_context
 from mop.evaluation import batch
@@ -549,7 +549,7 @@ def test_workers_end_with_their_parent_and_release_their_claims(tree, evaluated,
 
 def test_a_checkpoint_that_another_process_evaluates_is_left_to_it(tree, evaluated, capsys):
     paths = [put(tree / "checkpoints", random_checkpoint(k), trial=k) for k in (0, 1)]
-    with claimed(RunKey(GOTO, 0).artefacts("evaluation_cache")) as is_ours:
+    with folder_lock(RunKey(GOTO, 0).artefacts("evaluation_cache")) as is_ours:
         assert is_ours
         assert run(evaluated) == [paths[1].relative_to(tree).as_posix()]
         assert f"{GOTO} trial 0: another process is evaluating it" in capsys.readouterr().out

@@ -251,7 +251,7 @@ def test_a_run_has_one_trainer_and_keeps_its_settings(tmp_path):
         wait_for((folder_of(tmp_path) / "checkpoint_5.pt").exists, process)
         commands = [("train_mop.py", *FLAGS, *flags) for flags in ((), ("--overwrite",), ("--resume",))]
         for answer in run_all(tmp_path, commands):
-            assert_one_line(answer, "another process is training the run")
+            assert_one_line(answer, "another process", "trial_0", "--trial")
         assert process.poll() is None
         process.kill()
     update = load_training_state(folder_of(tmp_path) / "training_state.pt")["update"]

@@ -1,0 +1,71 @@
+"""Files of rows, a line of JSON each, that only grow: what was appended stays, whenever the writer is killed."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mop.common.errors import InputError, one_line
+from mop.common.reading import REMAKE, read_bytes, read_gzip
+
+
+class JsonLines:
+    """The rows of a file. A last line that a kill has cut off counts for nothing, and gives way to the next row.
+
+    The file may lie there as <name>.gz instead, to be read alone.
+    """
+
+    def __init__(self, path: str | Path, check: Callable[[Any], object], kind: str = "row", way_out: str = REMAKE):
+        """check: raises what it likes where a row is none; kind: what a row is, in words."""
+        self.path = Path(path)
+        self._check = check
+        self._kind = kind
+        self._way_out = way_out
+
+    def _lines(self) -> list[bytes]:
+        packed = self.path.with_name(f"{self.path.name}.gz")
+        if packed.exists() and not self.path.exists():
+            content = read_gzip(packed, self._way_out)
+        else:
+            content = read_bytes(self.path, self._way_out)
+        return content[: content.rfind(b"\n") + 1].splitlines()
+
+    def count(self) -> int:
+        """Count the rows, none where there is no file."""
+        return len(self._lines()) if self.path.exists() else 0
+
+    def read(self) -> list[dict]:
+        """Read all rows."""
+        rows = []
+        for line in self._lines():
+            try:
+                row = orjson.loads(line)
+                self._check(row)
+            except Exception as error:  # a check raises what it likes
+                where = f"{self.path}, line {len(rows) + 1}"
+                raise InputError(f"{where}: it is no {self._kind} ({one_line(error)}); {self._way_out}") from error
+            rows.append(row)
+        return rows
+
+    def cut(self, num_rows: int) -> None:
+        """Remove all rows but the first ones."""
+        with self.path.open("r+b") as file:
+            for _ in range(num_rows):
+                file.readline()
+            file.truncate(file.tell())
+
+    def append(self, *rows: Mapping) -> None:
+        """Add rows, which are on the disk when this returns; what is no JSON number becomes null."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+        with self.path.open("a+b") as file:
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(b"".join(orjson.dumps(row, option=options) for row in rows))
+            file.flush()
+            os.fsync(file.fileno())

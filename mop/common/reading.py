@@ -1,0 +1,135 @@
+"""The boundary to files: whatever a damaged or foreign one raises becomes one InputError that names it.
+
+`reading` is put around all that looks at the content of a file, before anything is trained or replaced because of it.
+The readers run nothing that a file holds, and unpack no more than `MAX_UNPACKED` bytes of a compressed one. Files of
+torch are read by `mop.artifacts.torch_files`.
+"""
+
+import io
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+
+from mop.common.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+MAX_UNPACKED = 2**28  # bytes that a compressed file may become, unless it has as many itself
+MAX_DEPTH = 50  # of dictionaries and lists in one another
+REMAKE = "make it anew, or remove it"
+Record = TypeVar("Record")
+
+
+@contextmanager
+def reading(path: str | Path, kind: str = "whole file", way_out: str = REMAKE) -> Iterator[None]:
+    """Turn what the block raises about the content of a file into one InputError: the file, the reason, the way out.
+
+    kind: what the file should be, in words.
+    """
+    try:
+        yield
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged file raises nearly anything
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(f"{path}: {error.strerror}; {way_out}") from error
+        raise InputError(f"{path}: it is damaged, or no {kind} ({one_line(error)}); {way_out}") from error
+
+
+def read_bytes(path: str | Path, way_out: str = REMAKE) -> bytes:
+    """Read a file, whatever it holds. A folder or a pipe is refused."""
+    with reading(path, way_out=way_out):
+        check_regular(path)
+        return Path(path).read_bytes()
+
+
+def check_regular(path: str | Path) -> None:
+    """Refuse a pipe, which may be waited for without end, and a folder."""
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise InputError("it is a folder or a pipe, not a file")
+
+
+def check_nesting(content: Any, max_items: int) -> None:
+    """Refuse lists in lists without end.
+
+    max_items: a file has at least a byte for each item, unless an item stands in several places; then a few bytes can
+    be so many items that nothing that looks at each of them would come to an end.
+    """
+    waiting = [(content, 0)]
+    num_items = 0
+    while waiting:
+        value, depth = waiting.pop()
+        num_items += 1
+        if num_items > max_items or depth > MAX_DEPTH:
+            raise InputError("its dictionaries and lists hold each other without end")
+        if isinstance(value, dict):
+            waiting += [(item, depth + 1) for item in value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += [(item, depth + 1) for item in value]
+
+
+def read_json(path: str | Path, kind: str = "JSON", way_out: str = REMAKE) -> Any:
+    """Read a JSON file."""
+    with reading(path, kind, way_out):
+        return orjson.loads(read_bytes(path, way_out))
+
+
+def read_gzip(path: str | Path, way_out: str = REMAKE) -> bytes:
+    """Read the content of a file of gzip."""
+    with reading(path, "file of gzip", way_out):
+        unpacker = zlib.decompressobj(wbits=31)
+        content = unpacker.decompress(read_bytes(path, way_out), MAX_UNPACKED)
+        if not unpacker.eof:
+            raise InputError(f"it is cut short, or holds more than {MAX_UNPACKED:,} bytes")
+        return content
+
+
+def read_npz(path: str | Path, kind: str = "file of arrays", way_out: str = REMAKE) -> "dict[str, np.ndarray]":
+    """Read all arrays of a .npz file; Python objects are refused."""
+    import numpy as np
+
+    with reading(path, kind, way_out):
+        data = read_bytes(path, way_out)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > max(len(data), MAX_UNPACKED):
+                raise InputError(f"it unpacks to more than {MAX_UNPACKED:,} bytes")
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+
+def read_array(path: str | Path, way_out: str = REMAKE, mmap_mode: str | None = None) -> "np.ndarray":
+    """Read a .npy file, or map it into memory (`mmap_mode` of `numpy.load`); Python objects are refused."""
+    import numpy as np
+
+    with reading(path, "array", way_out):
+        check_regular(path)
+        array = np.load(path, mmap_mode, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise InputError("it is an archive")
+        return array
+
+
+def read_csv(path: str | Path, kind: str = "table", way_out: str = REMAKE, **options: Any) -> "pd.DataFrame":
+    """Read a table of CSV with the options of `pandas.read_csv`."""
+    import pandas as pd
+
+    with reading(path, kind, way_out):
+        return pd.read_csv(io.BytesIO(read_bytes(path, way_out)), **options)
+
+
+def read_record(path: str | Path, record: type[Record], kind: str, way_out: str = REMAKE) -> Record:
+    """Read a dataclass of arrays that `files.write_record` wrote."""
+    arrays = read_npz(path, kind, way_out)
+    with reading(path, kind, way_out):
+        return record(**{field.name: arrays[field.name] for field in fields(record)})

@@ -1,0 +1,52 @@
+"""Rows that were appended stay; one that a kill has cut off gives way to the next."""
+
+import gzip
+
+import pytest
+from checks import one_line
+
+from mop.common import reading
+from mop.common.errors import InputError
+from mop.common.json_lines import JsonLines
+
+
+def rows_in(path) -> JsonLines:
+    return JsonLines(path, lambda row: row["n"] + 0, "row of numbers", "count again")
+
+
+def test_a_torn_last_row_counts_for_nothing_and_gives_way(tmp_path):
+    rows = rows_in(tmp_path / "new" / "rows.jsonl")
+    rows.append({"n": 0}, {"n": float("nan")} | {"n": 1})
+    whole = rows.path.read_bytes()
+    cases = 0
+    for length in range(whole.index(b"\n") + 1, len(whole)):
+        rows.path.write_bytes(whole[:length])
+        assert rows.read() == [{"n": 0}]
+        rows.append({"n": 2})
+        assert rows.read() == [{"n": 0}, {"n": 2}]
+        cases += 1
+    assert cases == 8
+    rows.cut(1)
+    assert rows.read() == [{"n": 0}]
+    rows.cut(0)
+    assert rows.path.read_bytes() == b""
+
+
+def test_the_file_may_lie_there_packed(tmp_path, monkeypatch):
+    rows = rows_in(tmp_path / "rows.jsonl")
+    packed = tmp_path / "rows.jsonl.gz"
+    packed.write_bytes(gzip.compress(b'{"n": 3}\n' * 1000))
+    assert rows.read() == [{"n": 3}] * 1000
+    monkeypatch.setattr(reading, "MAX_UNPACKED", 8999)
+    with pytest.raises(InputError, match="gz"):
+        rows.read()
+
+
+@pytest.mark.parametrize("line", [b"{", b"[]", b'{"n": null}', b"\xff", b'{"m": 1}', b"3"])
+def test_what_is_no_row_names_the_file_the_line_and_the_way_out(tmp_path, line):
+    rows = rows_in(tmp_path / "rows.jsonl")
+    rows.path.write_bytes(b'{"n": 0}\n' + line + b'\n{"n": 0}\n')
+    with pytest.raises(InputError) as error:
+        rows.read()
+    assert one_line(error).startswith(f"{rows.path}, line 2: it is no row of numbers (")
+    assert one_line(error).endswith("; count again")
