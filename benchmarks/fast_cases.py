@@ -18,7 +18,6 @@ from mop.envs.babyai import World, bot_steps
 from mop.envs.teacher import Teacher as PlainTeacher
 from mop.envs.teacher import TeacherFailure
 from mop.fast import grid, policy, product, worlds
-from mop.fast.adam import FlatAdam
 from mop.fast.teacher import Teacher
 from mop.training.policies import build_policy
 
@@ -154,7 +153,7 @@ def optimiser_step(repeats: int = 20) -> Costs:
     many, given = make_policy()
     one, _ = make_policy()
     flat = policy.FlatWeights(one)
-    adams = torch.optim.Adam(many.parameters(), fused=True), FlatAdam(flat, [], lr=1e-3)
+    adams = torch.optim.Adam(many.parameters(), fused=True), policy.FlatAdam(flat, [], lr=1e-3)
 
     def learn(optimiser, run) -> None:
         optimiser.zero_grad(set_to_none=True)

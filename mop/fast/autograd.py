@@ -20,7 +20,8 @@ from torch.autograd.function import once_differentiable
 
 from mop.common.speed import num_threads
 from mop.fast import sequence
-from mop.fast.policy_step import Place, PolicyShape, zeros
+from mop.fast.policy_step import PolicyShape
+from mop.fast.weights import ViewSpec, zeros
 
 _ENVS_OF_A_PART = 8  # at least: below it, a thread saves less than it takes
 _MOST_PARTS = 8
@@ -56,15 +57,15 @@ class Call(NamedTuple):
     """What a sequence is computed of beside tensors that have gradients."""
 
     shape: PolicyShape
-    places: Sequence[Place] | None  # of each parameter in the flat array; None: that is the only parameter
+    specs: Sequence[ViewSpec] | None  # of each parameter in the flat array; None: that is the only parameter
     keep: Tensor  # (T, N) bool
     dropouts: list[tuple[Tensor, float, float] | None]  # of each layer, see `sequence.Dropout`
     num_states: int  # of the last so many steps the states are returned
 
 
-def views_of(places: Sequence[Place], flat: Tensor) -> list[Tensor]:
-    """What lies at these places of a flat tensor, in the shapes that torch gives it."""
-    return [flat.as_strided(place.shape, place.strides, place.start) for place in places]
+def views_of(specs: Sequence[ViewSpec], flat: Tensor) -> list[Tensor]:
+    """Views of a flat tensor, in the shapes that torch gives its parameters."""
+    return [flat.as_strided(spec.shape, spec.strides, spec.start) for spec in specs]
 
 
 def _of_part(array: np.ndarray | None, part: slice) -> np.ndarray | None:
@@ -87,9 +88,9 @@ class CompiledSequence(torch.autograd.Function):
     def forward(ctx, call, obs, lang, x, hidden, *parameters):
         (num_steps, num_envs), shape = call.keep.shape, call.shape
         flat = parameters[0]
-        if call.places is not None:
+        if call.specs is not None:
             flat = torch.from_numpy(zeros(shape.num_weights, _numpy(hidden).dtype))
-            torch._foreach_copy_(views_of(call.places, flat), parameters)
+            torch._foreach_copy_(views_of(call.specs, flat), parameters)
         ctx.save_for_backward(flat)  # which notices a change in between
         ctx.call, ctx.parts, weights = call, parts_of(num_envs), _numpy(flat)
         arrays, (hidden, keep) = [_numpy(tensor) for tensor in (obs, lang, x)], map(_numpy, (hidden, call.keep))
@@ -112,7 +113,7 @@ class CompiledSequence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads):
-        arrays, (shape, places, *_), weights = [_numpy(grad) for grad in grads], ctx.call, _numpy(*ctx.saved_tensors)
+        arrays, (shape, specs, *_), weights = [_numpy(grad) for grad in grads], ctx.call, _numpy(*ctx.saved_tensors)
 
         def run(work: tuple[slice, sequence.Tape]) -> tuple[np.ndarray, ...]:
             part, tape = work
@@ -126,7 +127,7 @@ class CompiledSequence(torch.autograd.Function):
         flat, by_given, by_hidden = map(
             torch.from_numpy, (flat, np.concatenate(by_given, 1), np.concatenate(by_hidden))
         )
-        by_parameters = (flat,) if places is None else views_of(places, flat)
+        by_parameters = (flat,) if specs is None else views_of(specs, flat)
         if ctx.tapes[0].obs is None:
             return None, None, None, by_given, by_hidden, *by_parameters
         by_obs, by_lang = by_given.split([by_given.shape[-1] - shape.lang_dim, shape.lang_dim], -1)

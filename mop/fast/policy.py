@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from mixture_of_experts import Expert, GRUPolicy, MixtureOfExpertsPolicy, MoELayer, RecurrentPolicy, Router
 from mop.fast import autograd, packed
-from mop.fast.policy_step import CompiledPolicy, GRUPlaces, LinearPlaces, PolicyPlaces, PolicyShape, lay_out, zeros
-from mop.fast.sequence import are_categories
+from mop.fast.policy_step import CompiledPolicy, PolicyShape
+from mop.fast.sequence_kernels import are_categories
+from mop.fast.weights import GRUViews, LinearViews, PolicyViews, lay_out, zeros
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 # What is compiled: the names of the equations, and the classes that they are made of.
 KNOWN_EQUATIONS = (MixtureOfExpertsPolicy.equations, GRUPolicy.equations)
@@ -133,10 +136,10 @@ def _run(policy, obs, lang, x, hidden: Tensor, keep: Tensor | None, num_states: 
         uniform = rates and torch.rand(*num_steps_and_envs, len(layer.sizes), dtype=hidden.dtype)
         dropouts.append(rates and (uniform, *rates))
     if weights is None:
-        places, parameters = zip(*_placed(lay_out(shape).places, policy, layers), strict=True)
+        specs, parameters = zip(*_placed(lay_out(shape).specs, policy, layers), strict=True)
     else:
-        places, parameters = None, (weights,)
-    call = autograd.Call(shape, places, keep, dropouts, num_states)
+        specs, parameters = None, (weights,)
+    call = autograd.Call(shape, specs, keep, dropouts, num_states)
     logits, states, *routing = autograd.CompiledSequence.apply(call, obs, lang, x, hidden, *parameters)
     return logits, routing, states
 
@@ -150,8 +153,8 @@ class FlatWeights:
     def __init__(self, policy: RecurrentPolicy):
         layers = _layers(policy)
         shape = _shape_of(policy, layers, 0)
-        place_of = {id(parameter): place for place, parameter in _placed(lay_out(shape).places, policy, layers)}
-        self._places = [place_of[id(parameter)] for parameter in policy.parameters()]
+        spec_of = {id(parameter): spec for spec, parameter in _placed(lay_out(shape).specs, policy, layers)}
+        self._specs = [spec_of[id(parameter)] for parameter in policy.parameters()]
         self.weights = torch.from_numpy(zeros(shape.num_weights, _dtype_of(policy)))  # (shape.num_weights,)
         for parameter, view in zip(policy.parameters(), self.views(self.weights), strict=True):
             view.copy_(parameter.detach())
@@ -161,11 +164,56 @@ class FlatWeights:
     @property
     def num_parameters(self) -> int:
         """Number of the policy's parameters."""
-        return len(self._places)
+        return len(self._specs)
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """The part of each of the policy's parameters, in its shape; flat (shape.num_weights,)."""
-        return autograd.views_of(self._places, flat)
+        return autograd.views_of(self._specs, flat)
+
+
+class FlatAdam(torch.optim.Adam):
+    """`torch.optim.Adam` on the weights of a policy and on other parameters.
+
+    Its state is that of Adam on the policy's parameters and then the others: it does not tell how weights lie in
+    memory.
+    """
+
+    def __init__(self, flat: FlatWeights, others: Sequence[Tensor], lr: float):
+        """others: parameters that are not the policy's."""
+        super().__init__([flat.weights, *others], lr=lr, fused=True)
+        self.flat = flat
+
+    def state_dict(self) -> dict:
+        """As of one parameter each; moments are views."""
+        own, last = super().state_dict(), self.flat.num_parameters - 1
+        state = {}
+        for number, moments in own["state"].items():
+            if number == 0:
+                parts = zip(*(self.flat.views(moments[name]) for name in _MOMENTS), strict=True)
+                for i, part in enumerate(parts):
+                    state[i] = {"step": moments["step"], **dict(zip(_MOMENTS, part, strict=True))}
+            else:
+                # under the same names, not equal ones of a loaded file: pickle tells these apart
+                state[number + last] = {name: moments[name] for name in ("step", *_MOMENTS)}
+        (group,) = own["param_groups"]
+        return {"state": state, "param_groups": [group | {"params": list(range(len(group["params"]) + last))}]}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """A state as of one parameter each."""
+        given, last = state_dict["state"], self.flat.num_parameters - 1
+        state = {}
+        if 0 in given:
+            state[0] = {"step": given[0]["step"]}
+            for name in _MOMENTS:
+                state[0][name] = torch.zeros_like(self.flat.weights.detach())
+                for number, view in enumerate(self.flat.views(state[0][name])):
+                    view.copy_(given[number][name])
+        state |= {
+            number - last: moments for number, moments in given.items() if number > last
+        }  # in order, as files are
+        (group,) = state_dict["param_groups"]
+        own = group | {"params": list(range(len(group["params"]) - last))}
+        super().load_state_dict({"state": state, "param_groups": [own]})
 
 
 # --- a copy that steps without torch ----------------------------------------------------------------------------------
@@ -231,25 +279,25 @@ def _dtype_of(policy: RecurrentPolicy):
 
 
 def _placed(
-    places: PolicyPlaces, policy: RecurrentPolicy, layers: Sequence[_Layer], lang_proj: nn.Linear | None = None
+    specs: PolicyViews, policy: RecurrentPolicy, layers: Sequence[_Layer], lang_proj: nn.Linear | None = None
 ) -> Iterator[tuple[Any, nn.Parameter]]:
-    """The place, or the view that stands for it, of each parameter."""
-    yield from _of_module(places.input_projection, policy.input_projection)
-    for place, layer in zip(places.layers, layers, strict=True):
-        for gru_place, gru in zip(place.grus, layer.grus, strict=True):
-            yield from _of_module(gru_place, gru, "_l0")
+    """The spec, or the view that stands for it, of each parameter."""
+    yield from _of_module(specs.input_projection, policy.input_projection)
+    for spec, layer in zip(specs.layers, layers, strict=True):
+        for gru_spec, gru in zip(spec.grus, layer.grus, strict=True):
+            yield from _of_module(gru_spec, gru, "_l0")
         if layer.router is not None:
-            yield from _of_module(place.router, layer.router)
-            for projection_place, projection in zip(place.projections, layer.projections, strict=True):
-                yield from _of_module(projection_place, projection)
+            yield from _of_module(spec.router, layer.router)
+            for projection_spec, projection in zip(spec.projections, layer.projections, strict=True):
+                yield from _of_module(projection_spec, projection)
         if layer.norm is not None:
-            yield from _of_module(place.norm, layer.norm)
-    yield from _of_module(places.head, policy.head)
+            yield from _of_module(spec.norm, layer.norm)
+    yield from _of_module(specs.head, policy.head)
     if lang_proj is not None:
-        yield from _of_module(places.lang_proj, lang_proj)
+        yield from _of_module(specs.lang_proj, lang_proj)
 
 
-def _of_module(places: LinearPlaces | GRUPlaces, module: nn.Module, suffix: str = "") -> Iterator:
-    """The fields of places have the names that torch gives the parameters."""
-    for name, place in places._asdict().items():
-        yield place, getattr(module, f"{name}{suffix}")
+def _of_module(specs: LinearViews | GRUViews, module: nn.Module, suffix: str = "") -> Iterator:
+    """The fields of specs have the names that torch gives the parameters."""
+    for name, spec in specs._asdict().items():
+        yield spec, getattr(module, f"{name}{suffix}")

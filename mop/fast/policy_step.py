@@ -10,11 +10,10 @@ rows. The hidden units of a layer are the router's, then each expert's. Its gate
 GRUs, then r, z, n of the next, so that the matrices of a GRU are blocks as they are.
 """
 
-import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numba import types
@@ -24,6 +23,7 @@ from mop.common.workers import Layout as SharedLayout
 from mop.fast.compile_cache import kernel
 from mop.fast.grid import obs_edges
 from mop.fast.product import add_product
+from mop.fast.weights import PolicyViews, lay_out, make_views, zeros
 
 # contract: a product and the sum it goes into are one instruction, in every loop alike. error_model numpy: x / 0 is no
 # exception, so that loops with a division can be vectorised. Loops run over slices that begin at 0, because numba
@@ -318,176 +318,10 @@ class PolicyShape(NamedTuple):
         policy.project(np.zeros((1, self.mission_dim)))
 
 
-# --- where the parameters lie in the flat array -----------------------------------------------------------------------
-
-
-class Place(NamedTuple):
-    """Where one parameter lies, in the shape that torch gives it; strides in numbers, not bytes."""
-
-    start: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-class LinearPlaces(NamedTuple):
-    """Where the parameters of an `nn.Linear` or `nn.LayerNorm` lie, under the names that torch gives them."""
-
-    weight: Any
-    bias: Any
-
-
-class GRUPlaces(NamedTuple):
-    """Where the parameters of an `nn.GRU` of one layer lie, under torch's names without `_l0`."""
-
-    weight_ih: Any
-    weight_hh: Any
-    bias_ih: Any
-    bias_hh: Any
-
-
-class LayerPlaces(NamedTuple):
-    """Where the parts of a layer lie; the baseline's layer has one GRU and nothing else."""
-
-    grus: tuple[GRUPlaces, ...]  # the router's, then those of the experts that are no skips
-    router: LinearPlaces | None = None  # from the router's state to the logits of its weights
-    projections: tuple[LinearPlaces, ...] = ()  # of the experts that are no skips
-    norm: LinearPlaces | None = None  # of the residual block
-
-
-class PolicyPlaces(NamedTuple):
-    """Where all parameters lie; a `CompiledPolicy` has a view of the array instead of each `Place`."""
-
-    input_projection: LinearPlaces
-    layers: tuple[LayerPlaces, ...]
-    head: LinearPlaces
-    lang_proj: LinearPlaces | None
-
-
-LAYER = np.dtype(
-    [(name, np.int64) for name in ("at_input", "at_hidden", "at_router", "at_mix", "at_norm")]
-    + [(name, np.int64) for name in ("first_unit", "num_units", "first_weight", "num_experts")]
-)  # at_*: index of the first weight of that part; units are columns of the hidden state, weights those of the routing
-
-
-class Layout(NamedTuple):
-    """What the kernels and the copying of parameters need to know of a flat array."""
-
-    num_weights: int
-    places: PolicyPlaces
-    layers: np.ndarray  # (L,) of LAYER
-    sizes: np.ndarray  # (L, most experts + 1) int64: units of the router, then sizes of the experts
-    at_input: int  # index of the first weight of the input projection
-    at_head: int
-    at_lang_proj: int
-
-
-class _Allocator:
-    """Gives out stretches of a flat array one after the other."""
-
-    def __init__(self):
-        self.end = 0
-
-    def take(self, count: int) -> int:
-        """The first index of the next `count` numbers, where a cache line begins: a product that does not begin on a
-        line takes 1.4 times as long.
-        """
-        start = -(-self.end // 16) * 16
-        self.end = start + count
-        return start
-
-    def linear(self, inputs: int, outputs: int) -> tuple[int, LinearPlaces]:
-        """The bias, then the weight transposed: (inputs, outputs)."""
-        start = self.take((1 + inputs) * outputs)
-        weight = Place(start + outputs, (outputs, inputs), (1, outputs))
-        return start, LinearPlaces(weight, Place(start, (outputs,), (1,)))
-
-    def grus(self, sizes: Sequence[int], inputs: int) -> tuple[int, int, tuple[GRUPlaces, ...]]:
-        """GRUs side by side: all input biases, then one matrix of their input weights; all hidden biases, then the
-        hidden matrix of each.
-        """
-        width = 3 * sum(sizes)
-        at_input = self.take((1 + inputs) * width)
-        at_hidden = self.take(width + sum(3 * size * size for size in sizes))
-        places, column, block = [], 0, at_hidden + width
-        for size in sizes:
-            weight_ih = Place(at_input + width + column, (3 * size, inputs), (1, width))
-            weight_hh = Place(block, (3 * size, size), (1, 3 * size))
-            biases = (Place(start + column, (3 * size,), (1,)) for start in (at_input, at_hidden))
-            places.append(GRUPlaces(weight_ih, weight_hh, *biases))
-            column += 3 * size
-            block += 3 * size * size
-        return at_input, at_hidden, tuple(places)
-
-    def projections(self, sizes: Sequence[int], width: int) -> tuple[int, tuple[LinearPlaces, ...]]:
-        """The projections of a layer's experts below each other, then their biases; that of a skip is never set."""
-        start = self.take((sum(sizes) + len(sizes)) * width)
-        places, row, bias = [], start, start + sum(sizes) * width
-        for size in sizes:
-            if size > 0:
-                places.append(LinearPlaces(Place(row, (width, size), (1, width)), Place(bias, (width,), (1,))))
-            row += size * width
-            bias += width
-        return start, tuple(places)
-
-    def norm(self, width: int) -> tuple[int, LinearPlaces]:
-        """Weight, then bias."""
-        start = self.take(2 * width)
-        return start, LinearPlaces(Place(start, (width,), (1,)), Place(start + width, (width,), (1,)))
-
-
-@functools.lru_cache
-def lay_out(shape: PolicyShape) -> Layout:
-    """Where everything of a policy lies in its flat array. Matrices lie transposed, (inputs, outputs)."""
-    memory, sizes = _Allocator(), np.zeros((len(shape.layers), max(map(len, shape.layers))), np.int64)
-    layers, places = np.zeros(len(shape.layers), LAYER), []
-    at_input, input_projection = memory.linear(shape.num_inputs, shape.width)
-    first_unit = first_weight = 0
-    for layer, row, (num_router_units, *experts) in zip(layers, sizes, shape.layers, strict=True):
-        row[: 1 + len(experts)] = num_router_units, *experts
-        units = [num_router_units, *(size for size in experts if size > 0)]
-        layer["at_input"], layer["at_hidden"], grus = memory.grus(units, shape.width)
-        layer["first_unit"], layer["num_units"] = first_unit, sum(units)
-        layer["first_weight"], layer["num_experts"] = first_weight, len(experts)
-        first_unit, first_weight = first_unit + sum(units), first_weight + len(experts)
-        router = projections = norm = None
-        if experts:
-            layer["at_router"], router = memory.linear(num_router_units, len(experts))
-            layer["at_mix"], projections = memory.projections(experts, shape.width)
-        if experts and shape.is_residual:
-            layer["at_norm"], norm = memory.norm(shape.width)
-        places.append(LayerPlaces(grus, router, projections or (), norm))
-    is_baseline = len(shape.layers[-1]) == 1
-    at_head, head = memory.linear(shape.layers[-1][0] if is_baseline else shape.width, shape.num_actions)
-    at_lang_proj, lang_proj = (0, None)
-    if shape.mission_dim > 0:
-        at_lang_proj, lang_proj = memory.linear(shape.mission_dim, shape.lang_dim)
-    all_places = PolicyPlaces(input_projection, tuple(places), head, lang_proj)
-    return Layout(memory.end, all_places, layers, sizes, at_input, at_head, at_lang_proj)
-
-
-def _views(places, weights: np.ndarray):
-    """The same nested structure with the array that each `Place` stands for, a view of `weights`."""
-    if places is None:
-        return None
-    if isinstance(places, Place):
-        size = weights.itemsize
-        strides = tuple(size * stride for stride in places.strides)
-        return np.ndarray(places.shape, weights.dtype, weights, places.start * size, strides)
-    views = [_views(part, weights) for part in places]
-    return tuple(views) if type(places) is tuple else type(places)(*views)
-
-
-def zeros(num_weights: int, dtype=np.float32) -> np.ndarray:
-    """A flat array for weights that begins at a multiple of 64 bytes."""
-    memory = np.zeros(num_weights * np.dtype(dtype).itemsize + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : len(memory) - 64 + start].view(dtype)
-
-
 class CompiledPolicy:
     """A policy for stepping, without torch: its shape, and one flat array of weights that may be shared memory.
 
-    `parameters` (PolicyPlaces) holds the views of `weights` that are to be filled with a policy's parameters; what is
+    `parameters` (PolicyViews) holds the views of `weights` that are to be filled with a policy's parameters; what is
     written into them counts from the next step on.
     """
 
@@ -497,7 +331,7 @@ class CompiledPolicy:
         self.weights = zeros(self._layout.num_weights) if weights is None else weights
         if self.weights.shape != (self._layout.num_weights,):
             raise ValueError(f"weights of shape {self.weights.shape}; this policy has {self._layout.num_weights}")
-        self.parameters: PolicyPlaces = _views(self._layout.places, self.weights)
+        self.parameters: PolicyViews = make_views(self._layout.specs, self.weights)
         self._routing = np.cumsum([0, *shape.num_routes])
 
     def step(
@@ -511,7 +345,7 @@ class CompiledPolicy:
 
         obs (N, I), lang (N, G), hidden (N, S) of the weights' dtype; with one-hot encoding the categories in obs must
         be Minigrid's, which is not checked; intervene: (layer, the router's weights (N, E)) -> those to mix with in
-        their place. Returns logits (N, A), a list over L of the weights used (N, E_l), which are columns of one array,
+        their spec. Returns logits (N, A), a list over L of the weights used (N, E_l), which are columns of one array,
         and the new hidden (N, S).
         """
         layout, dtype, num_samples = self._layout, self.weights.dtype, len(obs)

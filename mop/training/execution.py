@@ -19,7 +19,6 @@ from mop.training.unroll import Student
 
 if IS_FAST:
     from mop.fast import policy as fast
-    from mop.fast.adam import FlatAdam
     from mop.fast.policy_step import CompiledPolicy
 
 # obs ([T,] N, I), lang ([T,] N, G), hidden (N, S), ... -> logits ([T,] N, A), router weights L x ([T,] N, E_l), hidden
@@ -71,7 +70,7 @@ def prepare_learning(policy: RecurrentPolicy, others: Sequence[Tensor], lr: floa
     def run_flat(obs: Tensor, lang: Tensor, hidden: Tensor, keep: Tensor):
         return fast.run(policy, obs, lang, hidden, keep, flat.weights)
 
-    return run_flat, FlatAdam(flat, others, lr=lr)
+    return run_flat, fast.FlatAdam(flat, others, lr=lr)
 
 
 def stepper(policy: RecurrentPolicy) -> Run:

@@ -13,7 +13,7 @@ from torch import nn
 from mixture_of_experts import ExpertDropout, GRUPolicy, MixtureOfExpertsPolicy, Router
 from mop.common.errors import InputError
 from mop.envs.geometry import CATEGORIES
-from mop.fast import autograd, sequence
+from mop.fast import autograd, sequence_kernels
 from mop.fast import policy as fast
 from mop.fast.policy_step import CompiledPolicy, PolicyShape, _tanh  # private: it exists inside kernels only
 from mop.training import execution
@@ -200,7 +200,7 @@ def test_sums_do_not_depend_on_where_arrays_lie():
             for k in rng.permutation(5):
                 places[k] = given[k].copy() if k < 4 else np.zeros((2, width), np.float32)
             norm, x, mixture, grad_y, grad_norm = places
-            sequence._normalise_backward(norm, x, mixture, grad_y, grad_norm)
+            sequence_kernels.normalise_backward(norm, x, mixture, grad_y, grad_norm)
             seen.add((grad_y.tobytes(), grad_norm.tobytes()))
         assert len(seen) == 1, width
 
