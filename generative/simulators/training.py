@@ -11,9 +11,10 @@ from named streams and the number of the update.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from generative.recordings.format import Recording, Windows
 from generative.simulators.losses import Frames, losses, simulate
 from generative.simulators.resuming import saved_state
 from generative.simulators.world_model import make_world_model
-from mop.common.configuration import integer, number
+from mop.common.cli import as_dict, setting
 from mop.common.errors import InputError
 from mop.common.files import file_digest, only_process, remove_leftovers
 from mop.common.seeding import stream_seed
@@ -44,23 +45,26 @@ EVAL_INTERVAL = 250  # updates
 PATIENCE = 4  # evaluations without improvement after the curriculum; then the run is over
 NUM_ROWS = 20_000  # of which the variance of the memory is measured
 
-SETTINGS = {  # name -> default, what it accepts, what it means
-    "num_initializing_steps": (3, integer(1, 1000), "frames that the model is shown before it simulates"),
-    "num_sim_steps": (28, integer(2, 1000), "frames that it simulates"),
-    "batch_size": (28, integer(1, 2**16), "windows of an update"),
-    "lr": (1.5e-3, number(0, above=True), "learning rate, after 100 updates of warm-up; it falls to 0 at the end"),
-    "num_updates": (4000, integer(1), "updates of the whole run"),
-    "seed": (0, integer(0), "of all random numbers"),
-    "loss_scale_obs": (1.0, number(0), "weight of the surprise at observations"),
-    "loss_scale_hx": (0.02, number(0), "weight of the error of the policy's memory"),
-    "loss_scale_routing": (1.0, number(0), "weight of the KL of the router's weights"),
-    "loss_scale_value": (0.0, number(0), "weight of the error of the agent's value"),
-    "loss_scale_act_log_probs": (1.0, number(0), "weight of the KL of the policy's actions"),
-    "loss_scale_done": (1.0, number(0), "weight of the surprise at the end of the episode"),
-    "loss_scale_reward": (1.0, number(0), "weight of the surprise at success"),
-    "loss_scale_kl": (1.0, number(0), "weight of the KL of the prior from the posterior"),
-    "loss_scale_begin": (0.01, number(0), "weight of the error of the guess of the policy's first memory"),
-}
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatorSettings:
+    """What a simulator depends on; the presets of games have other defaults (`Domain.settings`)."""
+
+    num_initializing_steps: int = setting(3, "frames that the model is shown before it simulates", low=1, high=1000)
+    num_sim_steps: int = setting(28, "frames that it simulates", low=2, high=1000)
+    batch_size: int = setting(28, "windows of an update", low=1, high=2**16)
+    lr: float = setting(1.5e-3, "learning rate, after 100 updates of warm-up; it falls to 0 at the end", above=0)
+    num_updates: int = setting(4000, "updates of the whole run", low=1)
+    seed: int = setting(0, "of all random numbers", low=0)
+    loss_scale_obs: float = setting(1.0, "weight of the surprise at observations", low=0)
+    loss_scale_hx: float = setting(0.02, "weight of the error of the policy's memory", low=0)
+    loss_scale_routing: float = setting(1.0, "weight of the KL of the router's weights", low=0)
+    loss_scale_value: float = setting(0.0, "weight of the error of the agent's value", low=0)
+    loss_scale_act_log_probs: float = setting(1.0, "weight of the KL of the policy's actions", low=0)
+    loss_scale_done: float = setting(1.0, "weight of the surprise at the end of the episode", low=0)
+    loss_scale_reward: float = setting(1.0, "weight of the surprise at success", low=0)
+    loss_scale_kl: float = setting(1.0, "weight of the KL of the prior from the posterior", low=0)
+    loss_scale_begin: float = setting(0.01, "weight of the error of the guess of the policy's first memory", low=0)
 
 
 def hidden_variance(recording: Recording, domain: Domain, seed: int) -> Tensor:
@@ -83,14 +87,16 @@ def all_windows(recording: Recording, length: int, num_shown: int, split: str) -
     return Windows(recording, length, np.repeat(episodes, counts), starts)
 
 
-def resolve_settings(domain: Domain, preset: str, given: Mapping[str, float]) -> dict[str, float]:
-    """The settings of a run: what is given, else the preset's, else the defaults."""
-    foreign = {name for name in SETTINGS if name.startswith("loss_scale_") and name[11:] not in domain.terms}
-    wrong = next((name for name in given if name in foreign), None)
+def resolve_settings(domain: Domain, preset: str, given: Mapping[str, Any]) -> dict[str, float]:
+    """The settings of a run: what is given of `SimulatorSettings`, else the preset's, else the defaults."""
+    defaults = as_dict(SimulatorSettings())
+    foreign = {name for name in defaults if name.startswith("loss_scale_") and name[11:] not in domain.terms}
+    chosen = {name: value for name, value in given.items() if name in defaults}
+    wrong = next((name for name in chosen if name in foreign), None)
     if wrong is not None:
         raise InputError(f"--{wrong}: there is no such term in the loss of this recording; leave it out")
-    defaults = {name: default for name, (default, _, _) in SETTINGS.items() if name not in foreign}
-    return defaults | dict((domain.settings or {}).get(preset, {})) | dict(given)
+    settings = defaults | dict((domain.settings or {}).get(preset, {})) | chosen
+    return {name: value for name, value in settings.items() if name not in foreign}
 
 
 def make_config(domain: Domain, settings: dict, preset: str, recording: Recording, agent: Path) -> dict:
@@ -297,9 +303,8 @@ class SimulatorRun:
 def train(
     domain: Domain, config: dict, policy: Policy, recording: Recording, folder: Path, *, label: str,
     device: torch.device = CPU, log_interval: int = 50, save_interval: int = 0, is_resumed: bool = False,
-    on_save: Callable[[], object] = lambda: None,
 ) -> int:  # fmt: skip
-    """Train the simulator of a config in a folder; returns an exit code. on_save: as `drive`."""
+    """Train the simulator of a config in a folder; returns an exit code."""
     num_updates = config["settings"]["num_updates"]
     torch.set_num_threads(1)  # matrices are small: more threads wait for each other
     with only_process(folder, "another --tgm_exp_name"):
@@ -312,7 +317,7 @@ def train(
         try:
             drive(
                 run, folder, num_updates, label, log_interval=log_interval, checkpoint_interval=save_interval,
-                saved=saved, on_save=on_save, is_over=run.is_over, checkpoint_on_interrupt=False,
+                saved=saved, is_over=run.is_over, checkpoint_on_interrupt=False,
             )  # fmt: skip
         except KeyboardInterrupt:
             return 130

@@ -24,7 +24,7 @@ from generative_data import tiny_checkpoint
 from PIL import Image
 from scripts import REPOSITORY, script_environment
 
-from generative import evaluate_agent, plot_training_csv, render, train_agent, train_gen_model
+from generative import evaluate_agent, plot_training_csv, render, train_agent
 from generative.agents import load_agent
 from generative.agents.config import IN_CONFIG, PRESETS, Settings, make_config, make_envs, parse_settings
 from generative.agents.level_play import AgentActor, BlindActor, play_levels
@@ -268,13 +268,9 @@ def test_every_command_of_the_page_is_understood():
             kept = train_agent.checkpoint_updates(updates, settings.num_checkpoints)
             assert len(kept) == settings.num_checkpoints and kept[-1] == updates and len(set(np.diff(kept))) <= 2
             continue
-        if hasattr(module, "Settings"):
-            given_values(module.Settings, "", shlex.split(flags))
-            continue
-        args = module.parser().parse_args(shlex.split(flags))
+        given = given_values(module.Settings, "", shlex.split(flags))
         if name == "train_gen_model":
-            given = train_gen_model.check_given(args)
-            assert resolve_settings(COINRUN, args.param_name or "small", given)["num_updates"] > 1000
+            assert resolve_settings(COINRUN, given.get("param_name", "small"), given)["num_updates"] > 1000
     every = {"train_agent", "plot_training_csv", "evaluate_agent", "render", "record", "train_gen_model", "fidelity"}
     every |= {"directions", "intervene", "saliency", "hazards"}
     assert len(commands) == 18 and {name for name, _ in commands} == every

@@ -30,6 +30,7 @@ from generative.simulators.evaluation import Forecast, by_model, by_shuffled, ch
 from generative.simulators.losses import Frames, losses, simulate
 from generative.simulators.training import SimulatorRun, all_windows, make_config, resolve_settings
 from generative.simulators.world_model import WorldModel
+from mop.common.cli import given_values
 from mop.common.errors import InputError
 
 TINY = COINRUN.presets["tiny"]
@@ -222,7 +223,7 @@ def simulator(recording, tmp_path_factory):
 
 def test_the_command_of_the_paper_trains(recording, model_file, tmp_path, monkeypatch, capsys):
     words = [*PAPER, "--agent_file", str(model_file), "--data_dir", str(recording.folder)]
-    given = train_gen_model.check_given(train_gen_model.parser().parse_args(words))
+    given = given_values(train_gen_model.Settings, "", words)
     settings = resolve_settings(COINRUN, "hard-rec", given)
     assert settings["loss_scale_obs"] == 1000 and settings["num_updates"] == 200_000 and settings["lr"] == 1e-4
     full = WorldModel(COINRUN, COINRUN.presets["hard-rec"], 64, num_actions=15)
