@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
+from mop.statistics.bootstrap import bootstrap_interval
 from mop.statistics.intervals import Interval
 
 
@@ -59,13 +59,12 @@ def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray, episode: np.nda
     episodes, and leaves out resamples in which a class is missing.
     """
     correct, total = _counts(predicted, labels, episode)
-    value = float((correct.sum(0) / total.sum(0)).mean())
-    if len(correct) < MIN_EPISODES:
-        return Interval(value, np.nan, np.nan)
-    drawn = resample(np.concatenate([correct, total], 1)).reshape(-1, 2, correct.shape[1])
-    with np.errstate(invalid="ignore"):
-        low, high = bounds((drawn[:, 0] / drawn[:, 1]).mean(1))
-    return Interval(value, float(low), float(high))
+    num_classes = correct.shape[1]
+
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        return (sums[..., :num_classes] / sums[..., num_classes:]).mean(-1)
+
+    return bootstrap_interval(np.concatenate([correct, total], 1), statistic)
 
 
 def _counts(predicted: np.ndarray, labels: np.ndarray, episode: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

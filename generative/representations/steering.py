@@ -30,7 +30,7 @@ from generative.representations.storage import Directions, random_unit
 from mop.common.files import write_together
 from mop.common.reading import read_array, read_csv, reading
 from mop.common.seeding import stream_seed
-from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
+from mop.statistics.bootstrap import MIN_EPISODES, bootstrap_interval, ratio
 from mop.statistics.intervals import correlation_of_outcomes, difference_of_rates
 
 Table = Mapping[str, np.ndarray]  # columns (W,) of the episodes of a run
@@ -128,7 +128,7 @@ class Measure(NamedTuple):
     @property
     def values(self) -> tuple[float, float]:
         """The measure of both runs, NaN where its denominator is 0."""
-        return tuple(float(_ratio(numerator.sum(), count.sum())) for numerator, count in (self.plain, self.moved))
+        return tuple(float(ratio(numerator.sum(), count.sum())) for numerator, count in (self.plain, self.moved))
 
 
 Measures = Callable[[Table, Table], list[Measure]]  # of two runs, the one without a move first
@@ -190,20 +190,12 @@ def random_effects(plain: Table, randoms: Sequence[Table], measures_of: Measures
 def _interval(measure: Measure) -> tuple[float, float]:
     """The 95 % interval of the paired difference."""
     num_worlds = len(measure.plain[0])
-    if num_worlds < MIN_EPISODES:
-        return np.nan, np.nan
-    if measure.is_rate:
+    if measure.is_rate and num_worlds >= MIN_EPISODES:
         before, after = measure.plain[0] > 0, measure.moved[0] > 0
         phi = correlation_of_outcomes(before, after)
-        _, low, high = difference_of_rates((int(before.sum()), num_worlds), (int(after.sum()), num_worlds), phi)
-        return low, high
-    drawn = resample(np.stack([*measure.plain, *measure.moved], 1))
-    low, high = bounds(_ratio(drawn[:, 2], drawn[:, 3]) - _ratio(drawn[:, 0], drawn[:, 1]))
-    return float(low), float(high)
-
-
-def _ratio(numerator: np.ndarray, count: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, count, out=np.full(np.shape(numerator), np.nan), where=np.asarray(count) > 0)
+        return difference_of_rates((int(before.sum()), num_worlds), (int(after.sum()), num_worlds), phi)[1:]
+    sums = np.stack([*measure.plain, *measure.moved], 1)
+    return bootstrap_interval(sums, lambda s: ratio(s[..., 2], s[..., 3]) - ratio(s[..., 0], s[..., 1]))[1:]
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from mop.common.errors import InputError
 from mop.common.files import write_atomic
 from mop.common.reading import read_npz
 from mop.common.seeding import stream_seed
-from mop.statistics.bootstrap import MIN_EPISODES, bounds, resample
+from mop.statistics.bootstrap import MIN_EPISODES, bootstrap_interval
 from mop.statistics.intervals import Interval
 from mop.statistics.permutation import permute_within
 
@@ -359,10 +359,7 @@ def variance_explained(fit: Fit, mean: np.ndarray, x: np.ndarray, episode: np.nd
     """
     errors = np.square(x - fit.reconstruct(x)).sum(1), np.square(x - mean).sum(1)
     sums = np.stack([np.bincount(episode, values) for values in errors], 1)
-    error, total = sums.sum(0)
-    drawn = resample(sums)
-    low, high = bounds(1 - drawn[:, 0] / drawn[:, 1])
-    return Interval(float(1 - error / total), float(low), float(high))
+    return bootstrap_interval(sums, lambda sums: 1 - sums[..., 0] / sums[..., 1])
 
 
 def _chance(units: np.ndarray, rng: np.random.Generator) -> float:

@@ -107,10 +107,10 @@ def bootstrap_means(
     steps, episodes = counts.sum(0), (counts > 0).sum(0)
     drawn = resample(np.concatenate([totals, counts[:, :, None]], axis=2).reshape(num_episodes, -1))
     drawn = drawn.reshape(-1, num_groups, num_values + 1)
-    low, high = bounds(_ratio(drawn[..., :-1], drawn[..., -1:]))
+    low, high = bounds(ratio(drawn[..., :-1], drawn[..., -1:]))
     is_enough = (episodes >= MIN_EPISODES)[:, None]
     return Means(
-        _ratio(totals.sum(0), steps[:, None]),
+        ratio(totals.sum(0), steps[:, None]),
         np.where(is_enough, low, np.nan),
         np.where(is_enough, high, np.nan),
         steps,
@@ -138,10 +138,10 @@ def bootstrap_shares(
     return bootstrap_means(np.asarray(kind)[:, None] == np.arange(num_kinds), episode, group, num_groups)
 
 
-def _ratio(totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def ratio(totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Divide totals by counts, NaN where a count is 0."""
-    counts = np.broadcast_to(counts, totals.shape)
-    return np.divide(totals, counts, out=np.full(totals.shape, np.nan), where=counts > 0)
+    counts = np.broadcast_to(counts, np.shape(totals))
+    return np.divide(totals, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
 
 
 # --- means over runs --------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class EpisodeSums:
     def _of(self, sums: np.ndarray) -> np.ndarray:
         if not self.is_correlation:
             total, count = np.moveaxis(sums[..., :2], -1, 0)
-            mean = np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+            mean = ratio(total, count)
             return mean if sums.shape[-1] == 2 else mean - EpisodeSums(self.sums[:, 2:])._of(sums[..., 2:])
         count, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
         product = (count * xx - x * x) * (count * yy - y * y)
@@ -260,7 +260,7 @@ def _bootstrap(draws: np.ndarray) -> np.ndarray:
     taken = draws[chosen, np.arange(NUM_RESAMPLES)[:, None]]
     count = np.isfinite(taken).sum(1)  # a resample may have no step of a rare phase
     total = np.nansum(taken, axis=1)
-    return bounds(np.divide(total, count, out=np.full(NUM_RESAMPLES, np.nan), where=count > 0))
+    return bounds(ratio(total, count))
 
 
 def _value(measure: EpisodeSums | float) -> float:
