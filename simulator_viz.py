@@ -191,10 +191,10 @@ def _(args, asked, cell_dropdown, change_dropdown, recording):
 @app.cell
 def _(shown, tabs, view):
     try:
-        beside = controls.beside_figures(tabs.value, shown, view)
+        around = controls.around_figures(tabs.value, shown, view)
     except InputError as error:
         mo.stop(True, elements.problem(error))
-    mo.vstack([beside["above"], *(show(shown, name) for name in controls.FIGURES[tabs.value]), beside["below"]])
+    mo.vstack([around["above"], *(show(shown, name) for name in controls.FIGURES[tabs.value]), around["below"]])
     return
 
 

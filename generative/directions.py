@@ -10,7 +10,7 @@ small sparse autoencoder. On worlds of the test split: the variance they explain
 door, hand, goal in view, phase and room from the block, and from the one direction that reads it best in the validation
 worlds; in CoinRun: saw, enemy, lava or crate ahead, coin in view, on the ground. Stability: |cosine| of each direction
 with its partner in a fit on other episodes, from another seed. For each property there is also a direction `probe`,
-from the mean hidden state of one class to that of another: "router_0.probe.goal in view", "memory.probe.saw ahead".
+from the mean hidden state of one class to the mean of another: "router_0.probe.goal in view", "memory.probe.saw ahead".
 
 Writes directions.npz, which generative.intervene and direction:K take, methods.csv, probes.csv, directions.csv and two
 figures. An interrupted run continues with the next block when the command is given again. See docs/generative.md.
@@ -50,7 +50,7 @@ class Settings(StudySettings):
     """The flags."""
 
     data_dir: str = required("folder of a recording (generative.record)")
-    out: str | None = setting(None, "folder of what is written (default: plots/directions/<the recording's name>)")
+    out: str | None = setting(None, "output folder (default: plots/directions/<the recording's name>)")
     blocks: str = setting(EVERY, "some of them, with commas (default: every block)")
     behaviours: str = setting(EVERY, "whose episodes, with commas (default: all)")
     max_rows: int = setting(20_000, "steps of each split at most", low=100)

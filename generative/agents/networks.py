@@ -15,6 +15,7 @@ from generative.domains.coinrun.games import ACTION_SETS, FRAME_SHAPE, GAMES, MO
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.cli import check_of, check_values, declared, setting
 from mop.common.errors import InputError
+from mop.common.reading import reading
 
 KIND = "game_agent"  # of a checkpoint's config
 FIRST_SCALE = 0.01  # of the random numbers that initialise the learned first hidden state
@@ -30,7 +31,7 @@ class Answer(NamedTuple):
 
 
 class Residual(nn.Module):
-    """Two convolutions beside the identity (Espeholt et al. 2018, figure 3)."""
+    """Two convolutions and a skip connection (Espeholt et al. 2018, figure 3)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -184,13 +185,11 @@ def load_agent(path: str | Path, env_name: str | None = None) -> tuple[GameAgent
     config = checkpoint["config"]
     if config.get("kind") != KIND:
         raise InputError(f"{path} is no agent of a game; name a model_<t>.pt of generative.train_agent")
-    try:
+    with reading(path, "agent of a game"):
         check_values(NetworkSettings, {name: config["shape"][name] for name in NETWORK}, str(path))
         check_values(LevelSettings, {name: config["world"][name] for name in WORLD}, str(path))
         agent = make_agent(config["shape"])
         agent.load_state_dict(checkpoint["policy_state_dict"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} is damaged, or no agent of a game ({' '.join(str(error).split())[:200]})") from None
     if env_name not in (None, config["world"]["env_name"]):
         raise InputError(f"{path} plays {config['world']['env_name']}, not {env_name}")
     return agent.eval().requires_grad_(False), config

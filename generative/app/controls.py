@@ -134,7 +134,7 @@ def edit_row(cells, changes, view: View) -> mo.Html | None:
     return mo.vstack([*filter(None, [absent(view)]), row])
 
 
-def beside_figures(tab: str, state: PageState, view: View) -> dict[str, mo.Html]:
+def around_figures(tab: str, state: PageState, view: View) -> dict[str, mo.Html]:
     """Elements above and below the figures of a tab."""
     above, below = mo.Html(""), mo.Html("")
     notes = []

@@ -81,7 +81,7 @@ def plot_imagined(truth: Rows, simulated: Rows, step: int, sizes: Sizes, title: 
     return figure
 
 
-FUTURES = {  # name -> what it is called beside its pictures
+FUTURES = {  # name -> its label next to the pictures
     "real": "real,\nas it was",
     "real_edited": "real,\nedited",
     "simulated": "simulated,\nas it was",
@@ -146,7 +146,7 @@ def plot_effect(
     """A target over the steps after the present one, with and without an edit, and the change that the edit makes.
 
     values: of FUTURES, (T,) each; changes: of EFFECTS, (T,) each; NaN where an episode is over. What is predicted may
-    be far beyond what is measured: the axis ends where that would shrink to a line.
+    be far beyond the measured effect: the axis ends where the latter would shrink to a line.
     """
     figure = Figure(figsize=(sheets.WIDTH_IN, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -190,7 +190,7 @@ def _draw_line(
 
 
 def _limits(true: np.ndarray) -> tuple[float, float]:
-    """Of what is true, and of predictions up to twice as far from 0."""
+    """Limits of an axis: of true effects, and of predictions up to twice as far from 0."""
     least, most = min(0.0, true.min(initial=0)), max(0.0, true.max(initial=0))
     reach = max(most - least, 1e-3)
     return least - 0.5 * reach, most + 0.5 * reach

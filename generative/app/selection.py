@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from generative.attribution.counterfactuals import Edit
 
 TAKEN = "taken"  # the target: the action that was taken
-OWN, RECORDED = "own", "recorded"  # who acts: the policy by its argmax, or what was recorded is done
+OWN, RECORDED = "own", "recorded"  # actions: the policy's argmax, or the recorded ones
 
 
 MAX_HORIZON, MAX_STEPS = 16, 24

@@ -18,7 +18,7 @@ from mop.plotting.style import HUES, short_name
 
 Rows = Mapping[str, np.ndarray]  # arrays as a recording has them, (T, ...)
 Sizes = Sequence[Sequence[int]]  # of the experts of each layer
-MAX_PICTURES = 9  # beside each other; of more steps, some are left out
+MAX_PICTURES = 9  # side by side; of more steps, some are left out
 WIDTH_IN = 11.5
 LEFT_IN, RIGHT_IN = 1.85, 0.25
 GAP_IN, TEXT_IN, TITLE_IN, LEGEND_IN = 0.1, 0.22, 0.6, 0.24  # between panels; a line of text; above all panels
@@ -38,7 +38,7 @@ def shown_columns(num_columns: int) -> list[int]:
 
 
 def gaps_below(num_pictures: int, num_strips: int) -> list[float]:
-    """Below rows of pictures there is room for what is done, above strips for the name of a layer."""
+    """Room below panels: for actions below rows of pictures, for the name of a layer above strips."""
     gaps = [TEXT_IN + GAP_IN] * num_pictures + [TEXT_IN] * num_strips
     return [*gaps[: num_pictures - 1], TEXT_IN * 2, *gaps[num_pictures + 1 :]]
 

@@ -35,7 +35,7 @@ _OF_FRAMES = _Look("RdBu_r", 5.0, 1.6)  # red, blue: games have much that is ora
 
 
 def picture_at(explanation: Explanation, lag: int) -> np.ndarray:
-    """What was varied at a lag, (height, width, 3) uint8: the view or the world as Minigrid draws it, or the frame."""
+    """The varied input at a lag, (height, width, 3) uint8: the view or the world as Minigrid draws it, or the frame."""
     obs = explanation.obs[lag]
     if isinstance(explanation, FrameExplanation):
         enlarged = _TILE_PX // SIDE
@@ -49,9 +49,9 @@ def picture_at(explanation: Explanation, lag: int) -> np.ndarray:
 
 
 def plot_map(explanation: Explanation, lag: int | None = None) -> Figure:
-    """What was there beside the same with the attribution of each cell over it, at a lag.
+    """The varied input at a lag, without and with the attribution of each cell over it.
 
-    lag: by default that of the largest cause.
+    lag: None for the one of the largest cause.
     """
     if lag is None:
         top = explanation.top(1)
@@ -80,7 +80,7 @@ def plot_map(explanation: Explanation, lag: int | None = None) -> Figure:
 def plot_strip(explanation: Explanation) -> Figure:
     """The attribution over time: a panel for each lag, the earliest first, and a row for each path.
 
-    Of more lags than fit beside each other, those with the largest attribution.
+    If too many lags for one row, those with the largest attribution.
     """
     lags, look = np.arange(len(explanation.obs)), _look_of(explanation)
     height, width = (side / _TILE_PX for side in picture_at(explanation, 0).shape[:2])

@@ -1,4 +1,4 @@
-"""Figures of directions of the memory: what they hold and tell, and what happens where one is moved."""
+"""Figures of directions of the hidden state: variance, stability, probes, and effects of steering."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -54,7 +54,7 @@ def plot_probes(table: "pd.DataFrame", title: str = "") -> Figure:
 
 
 def plot_stability(table: "pd.DataFrame", title: str = "") -> Figure:
-    """Above, variance explained in other worlds; below, how much of the directions comes back; a column for a method.
+    """Above, variance explained in other worlds; below, stability of the directions; a column for a method.
 
     table: rows of `direction_study.method_rows`.
     """
@@ -85,15 +85,15 @@ def plot_stability(table: "pd.DataFrame", title: str = "") -> Figure:
 
 
 def plot_effects(rows: Sequence[Mapping], randoms: Mapping[str, np.ndarray], title: str = "") -> Figure:
-    """Differences from the run without an intervention, beside those along random directions; a panel for each measure.
+    """Effects of a move and of moves along random directions; a panel for each measure.
 
-    rows: of `interventions.effect_rows`, those to be shown; randoms: measure -> effects of R random directions (R,).
+    rows: of `steering.effect_rows`, those to be shown; randoms: measure -> effects of R random directions (R,).
     """
     num_columns = min(4, len(rows))
     figure, axes = make_panels(-(-len(rows) // num_columns), num_columns, 2.9, 1.7, 0.9)
     for ax, row in zip(axes.ravel(), rows, strict=False):
         values = randoms[row["measure"]]
-        jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))  # of the places, so that dots can be told
+        jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))  # so that dots do not overlap
         ax.axvline(0, color=_GREY, linewidth=0.8)
         ax.plot(values, jitter, ".", color=_GREY, markersize=4, label="moved as far along random directions")
         if np.isfinite(row["difference"]):

@@ -1,4 +1,4 @@
-"""Figures of generative: training logs, and how true simulators are."""
+"""Figures of training logs, and of the fidelity of simulators."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -21,8 +21,7 @@ _MAX_COLUMNS = 4
 def plot_log(table: "pd.DataFrame", title: str = "", only: tuple[str, ...] | None = None) -> Figure:
     """A panel for each column of a training log, with its held-out namesake in the same panel.
 
-    only: these columns alone, those of them that there are. Where a value is missing the line has a gap. Raises
-    InputError where there is nothing to draw.
+    only: these columns alone, as far as they exist. Missing values are gaps of a line.
     """
     over = next((name for name in AXES if name in table), None)
     if over is None:
@@ -53,7 +52,7 @@ def plot_log(table: "pd.DataFrame", title: str = "", only: tuple[str, ...] | Non
 
 
 def _panels(table: "pd.DataFrame", left_out: set[str]) -> dict[str, list[str]]:
-    """The columns with a finite number, by panel: the name of the column, or that of its namesake of training."""
+    """The columns with a finite number, by panel: the name of the column, or of its namesake of training."""
     panels: dict[str, list[str]] = {}
     for name, column in table.items():
         is_number = column.dtype.kind in "iuf" and np.isfinite(column.to_numpy(float)).any()
@@ -98,7 +97,7 @@ def plot_fidelity(result: Mapping, title: str = "") -> Figure:
             if is_share:
                 ax.set_ylim(ALL_OF_0_TO_1)
             elif measure.endswith("_r2"):
-                ax.set_ylim(-1.0, 1.05)  # what is worse than its mean is bad enough
+                ax.set_ylim(-1.0, 1.05)  # anything below is worse than the mean
             open_frame(ax)
             if number == 0:
                 ax.set_title(f"actor: {actor}", fontsize="medium", loc="left")

@@ -21,7 +21,7 @@ def plot_search(
     survives: np.ndarray,
     quantity: str,
 ) -> Figure:
-    """Left, the quantity of the levels drawn (I, N) over the search, means of 15 iterations, beside a search without
+    """Left, the quantity of the levels drawn (I, N) over the search, means of 15 iterations, and of a search without
     gradients (I, N); right, random levels (M,) and what the levels that were found achieve (N,), survives (N,) bool.
     """
     figure, axes = make_panels(1, 2, 5.0, 3.0, extra_height=1.3)

@@ -34,15 +34,15 @@ class Probe:
 
     @property
     def contrasts(self) -> np.ndarray:
-        """The weights (C, D) of each class against the mean of the others; (1, D) of the second of two classes."""
+        """The weights (C, D) of each class against the mean of the others; of two classes, only the second, (1, D)."""
         weights = self._model.coef_ / self._sd
         return weights if len(weights) == 1 else (weights - weights.mean(0)) * len(weights) / (len(weights) - 1)
 
 
 def class_differences(x: np.ndarray, labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
-    """For each class (C,), the mean of its rows of x (M, D), with labels (M,), minus that of the others': (C, D).
+    """The mean of the rows x (M, D) of each class, labels (M,), minus the mean of all other rows: (C, D).
 
-    Of two classes, that of the second alone, (1, D). 0 where there is no row of it, or no other.
+    Of two classes, only the second, (1, D). 0 where a class, or all others, have no row.
     """
     differences = np.zeros((len(classes), x.shape[1]))
     for k, number in enumerate(classes):

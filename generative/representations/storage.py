@@ -97,18 +97,18 @@ def load_directions(path: str | Path) -> Directions:
 def open_directions(path: str | None, sha256: str, policy: str | Path) -> Directions | None:
     """Load the directions of a file; None where none is named.
 
-    sha256: of the checkpoint whose memory they must have been found in; policy: what a person calls it.
+    sha256: of the checkpoint of their policy; policy: its name for a person.
     """
     if path is None:
         return None
     directions = load_directions(path)
     if str(directions.checkpoint) != sha256:
-        raise InputError(f"--directions {path}: found in the memory of another policy than that of {policy}")
+        raise InputError(f"--directions {path}: found in the hidden state of another policy than {policy}")
     return directions
 
 
 def _check(path: str | Path, directions: Directions) -> None:
-    """Raises InputError where the arrays do not fit together."""
+    """Refuse arrays that do not fit together."""
     num, size, blocks = len(directions.names), len(directions.mean), len(directions.block_names)
     shapes = {"units": (num, size), "duals": (num, size), "covariance": (size, size)}
     shapes |= {"blocks": (num,), "methods": (num,), "block_columns": (blocks, 2), "checkpoint": ()}

@@ -25,7 +25,7 @@ from mop.envs.babyai import World, solve_with_bot
 from mop.envs.geometry import EMPTY
 from mop.envs.teacher import TeacherFailure
 
-PSEUDO_WORLDS = 1.0  # worlds with the average content in every cell, beside those counted: nothing legal is impossible
+PSEUDO_WORLDS = 1.0  # worlds of average contents added to those counted: no legal level has probability 0
 NUM_DIRECTIONS = 4
 _WITHOUT_NUMBER = 0xFFFFF  # of a code
 _THINGS = [OBJECT_TO_IDX[name] for name in ("door", "key", "ball", "box")]  # what a mission can speak of
@@ -84,9 +84,9 @@ class LevelPrior:
     Places are taken as independent; every direction is as likely as another.
     """
 
-    contents: np.ndarray  # (C,) int32, sorted codes of what was in some cell of some world, walls apart
+    contents: np.ndarray  # (C,) int32, sorted codes of the contents of cells in all worlds, without walls
     free: np.ndarray  # (P, C) float64, of a free cell; -inf for doors
-    doors: np.ndarray  # (P, C) float64, of a door's cell; -inf for what is no door
+    doors: np.ndarray  # (P, C) float64, of a door's cell; -inf for other contents
     places: np.ndarray  # (P,) float64, of the agent's
 
     def table(self, codes: np.ndarray) -> np.ndarray:
@@ -146,7 +146,7 @@ class SoftLevels:
     """
 
     def __init__(self, prior: LevelPrior, worlds: Sequence[World], sureness: float):
-        """worlds: the bases, at their beginning; sureness: the probability of what is in them, at first."""
+        """worlds: the bases, at their beginning; sureness: the initial probability of their contents."""
         self.prior, self.bases = prior, [level_of(world) for world in worlds]
         self.codes = torch.from_numpy(np.stack([base.codes for base in self.bases]))
         self.is_wall = (self.codes.flatten(1) & 255) == WALL

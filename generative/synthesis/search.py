@@ -63,7 +63,7 @@ class SearchResult(NamedTuple):
 
     levels: list[Level]
     predicted: np.ndarray  # (N,) the quantity in the simulator
-    curve: np.ndarray  # (I, N) the quantity of what was drawn
+    curve: np.ndarray  # (I, N) the quantity of the draws
 
 
 def search_levels(

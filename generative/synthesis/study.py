@@ -69,7 +69,7 @@ class RandomLevels(NamedTuple):
 def first_view_features(obs: np.ndarray) -> list[bool]:
     """Which of FIRST_VIEW_FEATURES an observation (O,) shows; ahead is the next cell."""
     kinds = np.array(obs[: VIEW_SIZE**2]).reshape(VIEW_SIZE, VIEW_SIZE)
-    kinds[OWN_CELL] = EMPTY  # what is carried
+    kinds[OWN_CELL] = EMPTY  # the carried thing
     ahead = kinds[OWN_CELL[0], OWN_CELL[1] - 1]
     return [bool(ahead == WALL), *(bool((kinds == kind).any()) for kind in (DOOR, KEY, BALL, BOX))]
 

