@@ -213,13 +213,15 @@ class _Launches(TorchDispatchMode):
 
 @case("s", rounds=1)
 def launches() -> Costs:
-    """Kernels that plain torch launches (a count, no time): a step; forward and backward over an unroll of 32."""
-    plain, (obs, lang, hidden, keep) = make_policy()
-    with torch.no_grad(), _Launches() as step:
-        plain.get_routing_info(obs[0], lang[0], hidden)
-    with _Launches() as forward:
-        loss = loss_of(*plain.get_routing_info(obs, lang, hidden, keep))
-    with _Launches() as backward:
-        loss.backward()
+    """Kernels that would be launched, a count and no time: an unroll of 32, forward and backward, plain and packed."""
+    made, given = make_policy()
+    runs = {"plain": made.get_routing_info, "packed": lambda *given: policy.run(made, *given, is_packed=True)}
+    counts = {}
+    for name, run in runs.items():
+        with _Launches() as forward:
+            loss = loss_of(*run(*given))
+        with _Launches() as backward:
+            loss.backward()
+        counts |= {f"{name}, forward": forward.count, f"{name}, backward": backward.count}
     while True:
-        yield {"step": step.count, "forward": forward.count, "backward": backward.count}
+        yield counts

@@ -44,5 +44,5 @@ def test_the_command_lists_cases_and_refuses_others():
     assert {"training", "bot", "sequence", "recording"} <= set(names) and len(names) == len(set(names)) >= 20
     unknown = run("nothing")
     assert unknown.returncode == 2 and "no case nothing" in unknown.stderr
-    measured = run("view", "--rounds", "1", "steps=2")
+    measured = run("view", "steps=2", "--rounds", "1")
     assert measured.returncode == 0 and "NumPy" in measured.stdout, measured.stderr
