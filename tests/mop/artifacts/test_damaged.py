@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from checks import one_line
+from fuzz_files import FOREIGN, KINDS, finished_run, resume, run_cases, train_with
 
 from mop.artifacts.checkpoints import load_checkpoint, load_training_state, quick_config
 from mop.artifacts.results import load_result
@@ -28,7 +29,6 @@ from mop.evaluation.evaluate import load_for_evaluation
 from mop.training.imitation import ImitationRun
 from mop.training.memory import check_memory
 from mop.training.policies import policy_from_checkpoint
-from tests.fuzz_files import FOREIGN, KINDS, finished_run, resume, run_cases, train_with
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Damages files at random: whatever reads them must read them, or refuse them in one line that names them.
 
-    python tests/fuzz_files.py                                             a hundred cases of each kind: some minutes
-    python tests/fuzz_files.py --kinds state --cases 5000 --seed 7
+    python tests/helpers/fuzz_files.py                                     a hundred cases of each kind: some minutes
+    python tests/helpers/fuzz_files.py --kinds state --cases 5000 --seed 7
 
 A case is its kind, the seed and its number, which are printed with what went wrong. Exit code 1 where something else
 than one line came, nothing within a minute, or more than a gigabyte of memory was taken.
@@ -14,7 +14,6 @@ import random
 import resource
 import shutil
 import signal
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a damaged name of an encoder is not looked for elsewhere
-sys.path.append(str(Path(__file__).parent / "helpers"))
 import numpy as np
 import orjson
 import torch
