@@ -50,7 +50,7 @@ def babyai_task_ids() -> list[str]:
 
 
 def check_task_id(task_id: str) -> None:
-    """Raises InputError, with near matches, unless `task_id` is a registered BabyAI task."""
+    """Refuse an id that is not of a registered BabyAI task; names near matches."""
     if not (str(task_id).startswith("BabyAI-") and task_id in gymnasium.registry):
         known = babyai_task_ids()
         near = difflib.get_close_matches(str(task_id), known, n=3, cutoff=0.4)
@@ -69,7 +69,6 @@ class World:
     obs (O,) float32 is written in place; it may be given as a row of a larger array. codes (height, width) int32 is the
     grid, carried the code of what is carried, `geometry.EMPTY` for nothing. t_pick, t_opened, t_unlocked and
     t_drop count the actions taken when something was first picked up, opened, unlocked or dropped; None before.
-    Raises InputError for an unknown task.
     """
 
     def __init__(self, task_id: str, max_steps: int | None = None, obs: np.ndarray | None = None):
@@ -179,7 +178,7 @@ def solve_with_bot(world: World) -> int:
 
 
 def check_teachable(task_id: str, run_seed: int, max_steps: int | None = None) -> None:
-    """Raises InputError unless the bot solves one of the first worlds of a run; as a rule it solves the first.
+    """Refuse a task unless the bot solves one of the first worlds of a run; as a rule it solves the first.
 
     max_steps: the step limit of the run, None for the task's own. With a limit of the user's, it must solve MIN_SOLVED
     of them: where it solves fewer, evaluation would come to MAX_FAILURES_IN_A_ROW sooner or later, and refuse.

@@ -18,8 +18,7 @@ SAVE_INTERVAL_S = 5.0  # between writes of the bot's results while they are comp
 class BotPaths:
     """The bot's result in each fixed world of a task and step limit: its steps, or the kind of its failure.
 
-    Results are kept under `cache_dir`, so that the bot is asked once for many checkpoints. Raises InputError for an
-    unknown task.
+    Results are kept under `cache_dir`, so that the bot is asked once for many checkpoints.
     """
 
     def __init__(self, task_id: str, max_steps: int | None, cache_dir: str | Path | None):
@@ -43,10 +42,7 @@ class BotPaths:
         return self._results[seed]
 
     def solvable(self, first_seed: int, count: int) -> tuple[dict[int, int], int]:
-        """The first `count` worlds from `first_seed` on that the bot solves (seed -> its steps); how many it cannot.
-
-        Raises InputError where it fails in too many worlds in a row.
-        """
+        """The first `count` worlds from `first_seed` on that the bot solves (seed -> its steps); how many it cannot."""
         solved, failures, in_a_row, seed, saved_at = {}, 0, [], first_seed, time.monotonic()
         with tqdm(total=count, desc="the bot's paths", unit="world", leave=False, delay=2, dynamic_ncols=True) as bar:
             while len(solved) < count:

@@ -64,10 +64,7 @@ class MissionEncoder:
         return [round(float(x), 4) for x in self._probe[:8]]
 
     def check_fingerprint(self, recorded: list[float] | None) -> None:
-        """Compare with the fingerprint in a checkpoint; None (a checkpoint without one) passes.
-
-        Raises InputError where a number differs by more than 0.01.
-        """
+        """Compare with the fingerprint in a checkpoint; None (a checkpoint without one) passes."""
         if recorded is None:
             return
         own = self.fingerprint()
@@ -85,7 +82,6 @@ def load_encoder(name: str, location: str | None = None) -> MissionEncoder:
     "auto" is DEFAULT_MODEL where it can be had, else "vocab" with a warning.
     location: the folder or id under which a recorded Hugging Face encoder is found on this machine. The encoder keeps
     its recorded `name`; "auto" does not fall back to "vocab" then; "vocab" needs no files and ignores it.
-    Raises InputError where the encoder cannot be had or is not usable; the message names it and the way out.
     """
     if name == "vocab":
         return MissionEncoder("vocab", encode_by_codes)
@@ -120,7 +116,7 @@ class _ClsVector:
     """mission -> last hidden state (D,) of the [CLS] token of a frozen Hugging Face model."""
 
     def __init__(self, where: str):
-        """where: folder or id. Raises InputError where it cannot be found, lacks weights, or lacks its vocabulary."""
+        """where: folder or id."""
         self.where = where
         folder = find_model_folder(where)
         transformers = _import_quietly()
@@ -170,8 +166,7 @@ def is_folder(where: str) -> bool:
 def find_model_folder(where: str) -> Path:
     """The folder on this machine that holds the model `where` (folder or id), downloaded if need be.
 
-    An id is looked up on this machine, then on the hub if that answers within PROBE_TIMEOUT_S. Raises InputError where
-    the model cannot be had or is incomplete.
+    An id is looked up on this machine, then on the hub if that answers within PROBE_TIMEOUT_S.
     """
     if is_folder(where):
         folder = Path(where).expanduser()

@@ -43,10 +43,7 @@ class Replay:
 
 
 def replay_episode(task_id: str, seed: int, actions: Sequence[int], tile_size: int = 32) -> Replay:
-    """Play `actions` in world `seed`, with a picture of every state; the time grows with the number of actions.
-
-    Raises InputError as `replay_world`.
-    """
+    """Play `actions` in world `seed`, with a picture of every state; the time grows with the number of actions."""
     env, numbers = replay_world(task_id, seed, []), {}
     frames, position, carrying, events = [], [], [_named(env.carrying)], []
     for taken, action in enumerate([*actions, None]):
@@ -71,7 +68,7 @@ def replay_episode(task_id: str, seed: int, actions: Sequence[int], tile_size: i
 
 
 def replay_world(task_id: str, seed: int, actions: Sequence[int]) -> MiniGridEnv:
-    """Minigrid's world `seed` after `actions`. Raises InputError if there is no such task, or no such seed."""
+    """Minigrid's world `seed` after `actions`."""
     if task_id not in gymnasium.registry:
         raise InputError(f"there is no task {task_id!r} in this Minigrid: no picture of its worlds")
     if type(seed) is not int or seed < 0:

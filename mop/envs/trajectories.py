@@ -33,10 +33,7 @@ class Trajectories:
 
 
 def bot_trajectories(task_id: str, max_steps: int | None, count: int, first_seed: int = TRAJECTORY_SEEDS):
-    """The bot's own episodes in the first `count` worlds from a seed on that it solves, as `Trajectories`.
-
-    Raises InputError where it fails in too many worlds in a row.
-    """
+    """The bot's own episodes in the first `count` worlds from a seed on that it solves, as `Trajectories`."""
     world, episodes, failures, seed = World(task_id, max_steps), [], [], first_seed
     while len(episodes) < count:
         try:

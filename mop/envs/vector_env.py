@@ -253,10 +253,7 @@ class BabyAIVectorEnv:
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> StepArrays:
-        """Back into a saved state, of an environment with the same task, seed, step limit and number of slots.
-
-        Raises InputError for what `save` cannot have returned, as far as that can be known.
-        """
+        """Back into a saved state, of an environment with the same task, seed, step limit and number of slots."""
         length = state["length"]
         if not len(state["world"]) == len(length) == self.num_envs:
             raise InputError(f"the saved state has {len(length)} environments, this run has {self.num_envs}")

@@ -17,10 +17,7 @@ def use_device(name: str) -> torch.device:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device `auto` (cuda if there is one), `cpu`, `cuda`, `cuda:1`, ...; on the CPU, torch is set to one thread.
-
-    Raises InputError for a device that this machine lacks.
-    """
+    """The device `auto` (cuda if there is one), `cpu`, `cuda:1`, ...; on the CPU, torch is set to one thread."""
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
         if device.type not in ("cpu", "cuda"):

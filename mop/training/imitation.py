@@ -72,10 +72,7 @@ class ImitationRun:
     columns = imitation_log.COLUMNS
 
     def __init__(self, config: dict, encoder: MissionEncoder, device: torch.device):
-        """config: the flags of config.yaml, `policy` and an integer `seed`; the run adds the other declared keys.
-
-        Raises InputError where the run needs more memory than this machine has.
-        """
+        """config: the flags of config.yaml, `policy` and an integer `seed`; the run adds the other declared keys."""
         config, self.tasks = _carried(config, encoder), slots_by_task(config)
         check_memory(config)
         self.config, self.encoder, self.device = config, encoder, device
@@ -164,7 +161,7 @@ class ImitationRun:
         return Step(loss, cross_entropies, lpc, grad_norm, logits, routing)
 
     def _check_finite(self) -> None:
-        """Raises InputError where a step left weights that are no numbers: nothing of them is saved.
+        """Refuse weights that are not finite, so that they are not saved.
 
         Checked when the run is saved; before that, the gradient of the next step says so.
         """
@@ -239,10 +236,7 @@ class ImitationRun:
         return {kind: text for kind, text in texts.items() if text is not None}
 
     def checkpoint(self) -> dict:
-        """What evaluation needs, in the documented format: weights, optimiser, number of updates, config.
-
-        Raises InputError where the training has diverged.
-        """
+        """What evaluation needs, in the documented format: weights, optimiser, number of updates, config."""
         self._check_finite()
         config = {key: value for key, value in self.config.items() if key not in ("resume", "overwrite")}
         return {

@@ -12,8 +12,7 @@ from mop.common.errors import InputError, one_line
 def build_policy(config: Mapping) -> RecurrentPolicy:
     """The untrained policy that a run's config describes; `policy` is "mop" or "gru".
 
-    config: with every key, as that of a run and of a loaded checkpoint. Raises InputError where one is missing that the
-    policy needs.
+    config: with every key, as that of a run and of a loaded checkpoint.
     """
     try:
         keys = ("input_dim", "lang_dim", "intermediate_dim", "num_actions", "obs_encoding")
