@@ -1,7 +1,7 @@
-"""Symmetries of a pathways policy: other weights that compute the same, and those of them nearest to another policy.
+"""Symmetries of a pathways policy: other weights that compute the same, and the nearest of them to another policy.
 
-A barrier between two policies says little where one of them has the hidden units of the other in another order. What
-can change without any change of the function:
+A barrier between two policies means little if one of them has the other's hidden units in another order. What can
+change without any change of the function:
 
     units    of each GRU, by a permutation P and signs S. tanh is odd, so the state may be S P h: candidate rows,
              columns of the state and read-outs take S P; reset and update gates take P alone, as they are not odd.
@@ -35,7 +35,7 @@ _GRU_WEIGHTS = ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0", "weight_hh_l0")
 
 
 class PolicyStructure:
-    """What names and shapes of a policy's weights tell: its GRUs, its experts, and which streams are tied."""
+    """The structure of a policy, from names and shapes of its weights: GRUs, experts, and tied streams."""
 
     def __init__(self, weights: Weights):
         self.width, inputs = weights["input_projection.weight"].shape
@@ -158,7 +158,7 @@ def transformed(weights: Weights, symmetry: Symmetry, structure: PolicyStructure
 
 @dataclass(frozen=True)
 class Alignment:
-    """What aligning one policy with another has found."""
+    """A policy aligned with another."""
 
     weights: dict[str, Tensor]  # of the second, aligned, in the dtypes that it had
     symmetry: Symmetry
@@ -166,9 +166,9 @@ class Alignment:
     distance_after: float
 
     def summary(self) -> dict:
-        """What moved: share of hidden units at another place or with another sign, experts, turns of the bases.
+        """What moved: share of hidden units at another place or with another sign, experts, rotation of the bases.
 
-        A turn is the root mean square of what a basis does to a unit vector along an axis, from 0 to 2.
+        A rotation is the root mean square of what a basis does to a unit vector along an axis, from 0 to 2.
         """
         kept = torch.cat([signed.diagonal() == 1 for _, signed in self.symmetry.units.values()])
         return {
@@ -186,7 +186,7 @@ def _rotation_angle(basis: Tensor) -> float:
 
 
 def align(first: Weights, second: Weights) -> Alignment:
-    """The symmetry of the second policy that brings its weights nearest to those of the first, as far as it is found.
+    """Find a symmetry of the second policy that brings its weights near to the first.
 
     first, second: of `learners.imitation.load_pathways`.
     """
@@ -249,7 +249,7 @@ class _Match:
         return symmetry
 
     def _match_gru(self, symmetry: Symmetry, gru: str) -> Symmetry:
-        """By its inputs and biases first, as W_hh says nothing before units are matched; then by all."""
+        """Match by inputs and biases first, as W_hh is uninformative before units are matched; then by all."""
         names = [f"{gru}.{name}" for name in _GRU_WEIGHTS]
         return self.better_units(self.better_units(symmetry, gru, names[:-1]), gru, names)
 
@@ -258,7 +258,7 @@ class _Match:
         sizes, fc = self.structure.sizes[layer], f"moe_layers.{layer}.router.fc"
         read = transformed(self.second, symmetry, self.structure)
         ours, theirs = (weights[f"{fc}.weight"] for weights in (self.first, read))
-        scores = ours @ (theirs - theirs.mean(0)).T  # a constant in all rows says nothing
+        scores = ours @ (theirs - theirs.mean(0)).T  # a constant in all rows changes nothing
         matched = {}
         for place, size in enumerate(sizes):
             gru = self.structure.expert(layer, place) + ".gru"

@@ -23,11 +23,11 @@ def child_streams(streams: Mapping[str, int], split_noise: Sequence[str], step: 
 def child_of(
     config: RLConfig, snapshot: Mapping, step: int, child: int, device: torch.device, shared: ReplayBuffer | None = None
 ) -> RLRun:
-    """A learner that continues from a snapshot, `RLRun.state()` of its parent at this step.
+    """Continue from a snapshot, the `RLRun.state()` of a parent at this step.
 
-    Its buffer is one of five, by `fork_buffer_strategy`. `copy`: all that the parent had. `fresh`: none. `split`: a
-    random part of it, disjoint from those of the other children. `frozen`: a copy to which nothing is added, as the
-    child does not act. `shared`: the one that is given, to which all children add.
+    Its buffer, by `fork_buffer_strategy`. `copy`: a copy of the parent's. `fresh`: empty. `split`: a random part,
+    disjoint from the parts of other children. `frozen`: a copy to which nothing is added, as the child does not act.
+    `shared`: the given one, to which all children add.
     """
     run = RLRun(config, device, snapshot["streams"])
     run.load_state(snapshot)
@@ -47,7 +47,7 @@ def child_of(
 
 
 def perturb(run: RLRun, share: float, seed: int) -> None:
-    """Move the weights of actor and critics, not those of their targets, by Gaussian noise.
+    """Add Gaussian noise to the weights of actor and critics, but not of their targets.
 
     Its standard deviation is this share of the root mean square of each tensor, so that layers are moved alike.
     """
@@ -62,7 +62,7 @@ def perturb(run: RLRun, share: float, seed: int) -> None:
 class LockStep:
     """The children of a fork that share a replay buffer: in each update all of them act, then all of them learn.
 
-    The buffer is a fork of the parent's; that of the parent is never written to.
+    The buffer is a fork of the parent's, which is never written to.
     """
 
     def __init__(self, config: RLConfig, snapshot: Mapping, step: int, device: torch.device):

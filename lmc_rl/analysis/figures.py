@@ -24,8 +24,8 @@ _MAX_COLUMNS = 3
 _WIDTH = 3.9  # of a panel, in inches
 _FRACTIONS = colormaps["viridis"]
 _LAYERS = colormaps["plasma"]
-_PART_HUES = {"all": "black", "all, aligned": GREY, "routers": HUES["orange"], "experts": HUES["blue"],
-              "ends": HUES["green"]}  # fmt: skip
+_PART_HUES = {"all": "black", "all, aligned": GREY}
+_PART_HUES |= {"routers": HUES["orange"], "experts": HUES["blue"], "ends": HUES["green"]}
 MEASURE_NAMES = {"cross_entropy": "cross-entropy, nats", "lpc": "mean LPC"}
 
 
@@ -126,8 +126,8 @@ def plot_all_lines(runs: "Mapping[str, Sequence[LineResult]]", title: str = "") 
 def plot_lines(lines: "Sequence[LineResult]", title: str = "") -> Figure:
     """Every measure of imitation runs along the lines of one fork or control: a curve for each part that moves.
 
-    The routing is that of all weights. Of a single line there are chords, 95 % intervals over trajectories and worlds,
-    and its own routing.
+    The routing is shown for all weights. A single line has chords, 95 % intervals over trajectories and worlds, and its
+    own routing.
     """
     shown = next((line for line in lines if line.name == "all"), lines[0])
     routing = [name for name, values in shown.means.items() if values.ndim == 3]
@@ -168,7 +168,7 @@ def _draw_spread(ax: Axes, line: "LineResult", measure: str) -> None:
 
 
 def _draw_routing(ax: Axes, line: "LineResult", measure: str) -> None:
-    """How far the routing of each layer is from that of one end."""
+    """KL divergence of the routing of each layer from one end."""
     end, num_layers = measure.removeprefix("kl_to_"), line.means[measure].shape[-1]
     for layer in range(num_layers):
         hue = _LAYERS(0.85 * layer / max(1, num_layers - 1))
@@ -274,9 +274,15 @@ def _draw_aligned(ax: Axes, points: "Sequence[Pooled]", unit: str, factor: float
 
 
 def _draw_estimates(
-    ax: Axes, points: "Sequence[Pooled]", key: str, text: "Callable[[Pooled, Estimate], str]", shift: float,
-    factor: float = 1, more: Mapping = {}, **style,
-) -> None:  # fmt: skip
+    ax: Axes,
+    points: "Sequence[Pooled]",
+    key: str,
+    text: "Callable[[Pooled, Estimate], str]",
+    shift: float,
+    factor: float = 1,
+    more: Mapping | None = None,
+    **style,
+) -> None:
     """Estimates of fork points with their intervals; shift: to the side, so that several can be told apart."""
     if not points:
         return
@@ -286,7 +292,7 @@ def _draw_estimates(
     for place, point, estimate in zip(x, points, estimates, strict=True):
         value = factor * estimate.value
         name = "success_barrier" if point.measure == "success" else key
-        values = {"measure": name, "fraction": point.first.fraction, **more, "value": value}
+        values = {"measure": name, "fraction": point.first.fraction, **(more or {}), "value": value}
         values |= {"low": factor * estimate.low, "high": factor * estimate.high, "parents": len(point.lines)}
         add_note(ax, place, place, value, value, text(point, estimate), **values)
 

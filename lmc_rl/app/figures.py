@@ -366,12 +366,12 @@ def _known(curve: Curve, kind: str, estimate: str) -> list[Pooled]:
 
 
 def _note_lost(ax: Axes, curve: Curve, point: Pooled, found: Estimate, lost: str, place: float) -> None:
-    says = [point.verdict] if point.verdict in VERDICTS else []
-    told = ", ".join([lost, *says, counted(len(point.lines), "parent")])
+    verdicts = [point.verdict] if point.verdict in VERDICTS else []
+    about = ", ".join([lost, *verdicts, counted(len(point.lines), "parent")])
     values = {"line": curve.label, "kind": "fork", "fraction": point.first.fraction, "value": found.value}
     values |= {"low": found.low, "high": found.high, "verdict": point.verdict, "parents": len(point.lines)}
     values |= {"run": curve.run, "fork": point.first.fork} if curve.run else {}
-    text = f"{curve.label}, forked at {point.first.fraction:.0%}: {told}{_CLICK if curve.run else ''}"
+    text = f"{curve.label}, forked at {point.first.fraction:.0%}: {about}{_CLICK if curve.run else ''}"
     add_note(ax, place, place, found.value, found.value, text, **values)
 
 

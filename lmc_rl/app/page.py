@@ -222,7 +222,7 @@ def load_several(
 def runs_select(found: Mapping[str, str], word: str, view: View) -> tuple:
     """A choice of several runs, with those of the address, else `default_runs`; and a line for each that is not there.
 
-    In the address, their words have commas between them.
+    In the address, their words are separated by commas.
     """
     import marimo as mo
 
@@ -372,12 +372,12 @@ def draw_path(choices: Choices):
     if len(lines) > 1:
         return plot_lines(lines, title)
     (line,) = lines
-    said = []
+    lost = []
     for unit, more in ((NATS, ""), (POINTS, " of success")):
         if unit.measure in line.profiles:
-            lost = lost_text("B", unit.of(line.profiles[unit.measure]), unit) + more
-            said.append(f"{line.verdict_of(unit.measure)}: {lost}" if line.has_verdict else lost)
-    return plot_lines(lines, f"{title}, {choices.part_words(choices.part)}, {'; '.join(said)}")
+            text = lost_text("B", unit.of(line.profiles[unit.measure]), unit) + more
+            lost.append(f"{line.verdict_of(unit.measure)}: {text}" if line.has_verdict else text)
+    return plot_lines(lines, f"{title}, {choices.part_words(choices.part)}, {'; '.join(lost)}")
 
 
 def draw_measures(choices: Choices):

@@ -1,8 +1,7 @@
-"""MuJoCo environments: the one in which a learner acts, which can be saved in the midst of an episode, and many side by
-side, in which policies are evaluated.
+"""MuJoCo environments: one for a learner, which can be saved at any step, and many side by side for evaluation.
 
-Actions are numbers from -1 to 1 everywhere in this package; here they become those of the environment, its bounds
-included. Time limits are kept here too, so that the end of an episode by time is never taken for a terminal state.
+Actions are numbers from -1 to 1 everywhere in this package; here they become actions of the environment, its
+bounds included. Time limits are kept here too, so that an episode cut off by time never ends in a terminal state.
 Axis letters: A policies, E episodes, O numbers of an observation, D of an action.
 """
 
@@ -37,10 +36,10 @@ class Body:
     """One environment: bare, with its bounds of actions and its time limit."""
 
     def __init__(self, env_id: str, max_episode_steps: int):
-        """Raises InputError where there is no such MuJoCo environment, or no MuJoCo."""
+        """Refuses what is no MuJoCo environment."""
         spec = _spec(env_id)
         try:
-            _hear_mujoco()
+            _redirect_warnings()
             self.env = gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True).unwrapped
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
             reason = str(error).splitlines()[0]
@@ -68,12 +67,12 @@ class Body:
         return np.clip(self.low + 0.5 * (action + 1) * (self.high - self.low), self.low, self.high, dtype=np.float32)
 
 
-def _hear_mujoco() -> None:
-    """Make MuJoCo's warnings those of Python, not lines on the screen and in a file. Raises ImportError without it."""
+def _redirect_warnings() -> None:
+    """Turn MuJoCo's warnings into warnings of Python. Raises ImportError without MuJoCo."""
     import mujoco
 
     def warn(message: str) -> None:
-        if "deprecated" not in message:  # that is said of Gymnasium's own files, for each environment that is made
+        if "deprecated" not in message:  # of Gymnasium's own files, once for each environment
             warnings.warn(f"MuJoCo: {message}", stacklevel=2)
 
     mujoco.set_mju_user_warning(warn)
@@ -90,7 +89,7 @@ class TrainingWorld:
     """The environment of a learner. Its k-th episode begins with a seed drawn from a named stream, for each k."""
 
     def __init__(self, env_id: str, max_episode_steps: int, stream: int):
-        """stream: the seed of the stream that the episodes come from; it may be set anew, for later episodes."""
+        """stream: the seed of the stream that the episodes come from; it may be replaced, for later episodes."""
         self._body = Body(env_id, max_episode_steps)
         self.stream, self.episode = stream, -1
         self.obs_dim, self.action_dim = self._body.obs_dim, self._body.action_dim
@@ -152,7 +151,7 @@ def _set_physics(env, state: np.ndarray) -> None:
     mujoco.mj_setState(env.model, env.data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
 
 
-class Played(NamedTuple):
+class RolloutReturns(NamedTuple):
     """Episodes of several policies in the same worlds."""
 
     returns: np.ndarray  # (A, E) float64, sums of rewards, not discounted
@@ -167,13 +166,16 @@ class EvaluationWorlds:
         self.action_dim = self._bodies[0].action_dim
 
     def play(
-        self, act: Callable[[np.ndarray], np.ndarray], num_policies: int, seeds: Sequence[int],
+        self,
+        act: Callable[[np.ndarray], np.ndarray],
+        num_policies: int,
+        seeds: Sequence[int],
         record: Callable[[int, int, Transition], object] | None = None,
-    ) -> Played:  # fmt: skip
+    ) -> RolloutReturns:
         """Play an episode of each policy from each seed, all of them at once.
 
-        act: observations (A, E, O) float32 -> actions (A, E, D) from -1 to 1; those of episodes that have ended are not
-        looked at. record: called with policy, episode and transition at each step.
+        act: observations (A, E, O) float32 -> actions (A, E, D) from -1 to 1, ignored where an episode has ended.
+        record: called with policy, episode and transition at each step.
         """
         shape = (num_policies, len(seeds))
         while len(self._bodies) < num_policies * len(seeds):
@@ -194,4 +196,4 @@ class EvaluationWorlds:
                 lengths[place] += 1
                 if is_terminal or lengths[place] >= body.limit:
                     del bodies[place]
-        return Played(returns, lengths)
+        return RolloutReturns(returns, lengths)

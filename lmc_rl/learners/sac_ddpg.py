@@ -1,6 +1,6 @@
 """SAC and DDPG as runs that `mop.training.loop.drive` can train: an `RLRun` is the whole state of one.
 
-Networks, losses and optimisers are those of stable-baselines3. Random numbers come from named streams, each number from
+Networks, losses and optimisers come from stable-baselines3. Random numbers come from named streams, each number from
 the seed of its stream and the number of the update, so that no generator has a state that could be forgotten.
 Axis letters: O numbers of an observation, D of an action.
 """
@@ -143,7 +143,7 @@ class RLRun:
         return np.random.default_rng((self.streams[name], self.update))
 
     def after_update(self) -> None:
-        """Evaluate the policy, in environments of its own, where `eval_freq` says so."""
+        """Evaluate the policy in separate environments, every `eval_freq` steps."""
         every = self.config.eval_freq // self.config.train_freq
         if every and self.update % every == 0:
             seeds = range(PROGRESS_SEEDS, PROGRESS_SEEDS + self.config.eval_episodes)
@@ -170,7 +170,7 @@ class RLRun:
     def checkpoint(self) -> dict:
         """The networks, and the settings without which they cannot be evaluated.
 
-        Raises InputError where the training has diverged.
+        Refuses a training that has diverged.
         """
         weights = {name: value.detach().cpu().clone() for name, value in self.policy.state_dict().items()}
         broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
