@@ -9,25 +9,21 @@ with app.setup:
     import marimo as mo
 
     from lmc_rl.app import catalog, figures, page
-    from mop.apps import elements, flags
+    from mop.apps import elements
     from mop.apps.export import Export
+    from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
 
 
 @app.function
-def parser():
-    """The command line of this app."""
-    added = flags.saving_parser(
+def given_settings():
+    """The flags of this app."""
+    return parse(
+        page.Settings,
         "When does a run commit to its basin? Trainings, their forks, the paths between children, several runs. "
         "`marimo run lmc_viz.py` opens the app (flags go behind a --); as a script, it saves its figures to "
-        "plots/lmc/<run>/ and prints their paths."
+        "plots/lmc/<run>/ and prints their paths.",
     )
-    added.add_argument("--results_dir", default=page.RESULTS_DIR, help="with experiments below (default: %(default)s)")
-    added.add_argument("--run", metavar="FOLDER", help="begin with this experiment, by its folder below --results_dir")
-    added.add_argument("--fork", metavar="N", help="... at this fork, or at a control: self, independent")
-    added.add_argument("--part", help="... with this part of the weights moving: all, aligned, routers (of run_mop)")
-    added.add_argument("--runs", nargs="+", metavar="FOLDER", help="show these over each other")
-    return added
 
 
 @app.function
@@ -39,7 +35,7 @@ def show(choices, draw, name, view):
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: page.save_as_script(parser()))
+        run_script(lambda: page.save_as_script(given_settings()))
     mo.md("# When does a run commit to its basin?")
     return
 
@@ -54,7 +50,7 @@ def _():
 def _(refresh_button):
     refresh_button.value  # pressed: look again
     try:
-        args = flags.parse(parser())
+        args = given_settings()
         view = elements.open_view()
         found = catalog.find_experiments(args.results_dir)
         first_run = page.choose_runs(found, [args.run] if args.run else None, next(iter(found.values())))[0]
@@ -177,7 +173,7 @@ def _(
             show(
                 choices,
                 lambda: page.draw_several(choices, kind_dropdown.value, seeds_dropdown.value),
-                page.several_label(choices, names[3]),
+                ", ".join([names[3], *(other.word for other in choices.several)]),
                 view,
             ),
             save_several,

@@ -102,7 +102,7 @@ def plot_all_lines(runs: "Mapping[str, Sequence[LineResult]]", title: str = "") 
     A panel for each run and measure.
     """
     panels = [(label, name, lines) for label, lines in runs.items() for name in lines[0].profiles]
-    figure, axes = _panels(len(panels))
+    figure, axes = _panels(len(panels), 2.7 if panels[0][1] == "return" else 2.9)
     for ax, (label, name, lines) in zip(axes, panels, strict=True):
         for line in lines:
             if name in line.profiles:
@@ -265,7 +265,8 @@ def _draw_aligned(ax: Axes, points: "Sequence[Pooled]", unit: str, factor: float
             return said + "{:.3g} {} ({:.3g} to {:.3g})".format(numbers[0], unit, *numbers[1:])
 
         style = {"color": HUES[hue], "marker": marker, "label": f"children, {name}"}
-        _draw_estimates(ax, forks, "barrier", text, shift, factor, {"aligned": is_aligned}, **style)
+        if forks:
+            _draw_estimates(ax, forks, "barrier", text, shift, factor, {"aligned": is_aligned}, **style)
         for point in own:
             if point.first.kind == "independent":
                 value = factor * point.barrier.value
@@ -284,8 +285,6 @@ def _draw_estimates(
     **style,
 ) -> None:
     """Estimates of fork points with their intervals; shift: to the side, so that several can be told apart."""
-    if not points:
-        return
     estimates = [getattr(point, key) for point in points]
     x = np.array([point.first.fraction for point in points]) + shift
     draw_intervals(ax, x, estimates, factor, markersize=4, linewidth=1.2, **style)
@@ -368,10 +367,10 @@ def _room_below_zero(ax: Axes) -> None:
     ax.set_ylim(-0.04 * top, top)
 
 
-def _panels(count: int, **sharing) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, height: float = 2.7, **sharing) -> tuple[Figure, list[Axes]]:
     columns = min(_MAX_COLUMNS, count)
     rows = -(-count // columns)
-    figure, axes = make_panels(rows, columns, _WIDTH, 2.7, 0.6, **sharing)
+    figure, axes = make_panels(rows, columns, _WIDTH, height, 0.6, **sharing)
     remove_empty(axes, count)
     return figure, list(axes.ravel()[:count])
 

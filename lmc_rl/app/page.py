@@ -1,7 +1,6 @@
 """The page of linear mode connectivity: what is chosen, its numbers and figures, and what a script saves."""
 
 import shlex
-from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,11 +38,11 @@ from lmc_rl.app.figures import (
 )
 from lmc_rl.config import names_of
 from mop.apps.export import Export
-from mop.apps.flags import parse
+from mop.apps.flags import SavingSettings
 from mop.apps.run_figures import Drawing, chosen, save_figures
 from mop.apps.view import View
 from mop.artifacts.run_paths import PLOTS_DIR
-from mop.common.cli import Parser
+from mop.common.cli import setting
 from mop.common.errors import InputError
 from mop.common.tables import markdown_table
 from mop.plotting.style import counted
@@ -52,6 +51,17 @@ RESULTS_DIR = "results"
 POOLED, EACH = "pooled", "each"  # words for how seeds are shown
 SEEDS = {"pooled, 95 % over parents": POOLED, "each by itself, 95 % over episodes": EACH}
 _MAX_CURVES = 18  # of a figure; more cannot be told apart
+
+
+@dataclass(frozen=True)
+class Settings(SavingSettings):
+    """What the page shows first, and what a script saves."""
+
+    results_dir: str = setting(RESULTS_DIR, "folder with experiments below")
+    run: str | None = setting(None, "begin with this experiment, by its folder below --results_dir", metavar="FOLDER")
+    fork: str | None = setting(None, "... at this fork, or at a control: self, independent", metavar="N")
+    part: str | None = setting(None, "... with this part of the weights moving: all, aligned, routers (of run_mop)")
+    runs: tuple[str, ...] | None = setting(None, "show these over each other", metavar="FOLDER")
 
 
 class Several(NamedTuple):
@@ -417,12 +427,12 @@ def _draw_groups(choices: Choices, figure: str):
 # --- saving -----------------------------------------------------------------------------------------------------------
 
 
-def folder_of(args: Namespace, choices: Choices) -> Path:
+def folder_of(args: Settings, choices: Choices) -> Path:
     """Where the figures of the chosen run go."""
     return Path(args.plots_dir) / "lmc" / choices.shown.word
 
 
-def caption_of(args: Namespace, choices: Choices, name: str, about: str, export: Export) -> str:
+def caption_of(args: Settings, choices: Choices, name: str, about: str, export: Export) -> str:
     """The caption of a figure, in lines; the last but one is what makes it again."""
     words = ["python", "lmc_viz.py", *choices.flags, "--only", name, *export.flags]
     words += [] if args.plots_dir == PLOTS_DIR else ["--plots_dir", args.plots_dir]
@@ -441,9 +451,8 @@ def _describe(shown: ShownExperiment) -> str:
     return ", ".join(parts)
 
 
-def save_as_script(parser: Parser) -> None:
+def save_as_script(args: Settings) -> None:
     """The app as a script: save every figure of a run and of several, or those that --only names."""
-    args = parse(parser)
     found = find_experiments(args.results_dir)
     (word,) = choose_runs(found, [args.run] if args.run else None, next(iter(found.values())))[:1]
     shown = load_shown(args.results_dir, word)

@@ -318,7 +318,7 @@ def test_figures_of_an_imitation_run_are_saved(place, tmp_path):
             "--fork: InvertedDoublePendulum-v5 SAC, copy, seed 1 has no path 9; it has 0,",
         ),
         (("--run", SAC_1, "--only", "map"), "--only: there is no figure 'map' here; there are training_return,"),
-        (("--width", "x"), "--width must be"),
+        (("--width", "x"), "--width"),
         (("--run", SAC_1, "--part", "routers"), "--part: InvertedDoublePendulum-v5 SAC, copy, seed 1 has no part"),
         (("--run", MOP_1, "--part", "ends"), "has no part ends; it has every, all, routers, experts, aligned"),
     ],
@@ -329,7 +329,7 @@ def test_bad_flags_are_one_line(place, monkeypatch, flags, message):
     import lmc_viz
 
     with pytest.raises(InputError) as caught:
-        page.save_as_script(lmc_viz.parser())
+        page.save_as_script(lmc_viz.given_settings())
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
