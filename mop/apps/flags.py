@@ -1,15 +1,12 @@
 """The command line of the apps."""
 
-import sys
-from argparse import Namespace
 from dataclasses import dataclass
 
 from mop.apps.export import FORMATS, LARGEST_WIDTH_IN, LEAST_WIDTH_IN
 from mop.artifacts.run_paths import CACHE_DIR, DEFAULT_ROOTS, PLOTS_DIR, RESULTS_TABLE
-from mop.common.cli import Parser, setting
-from mop.common.configuration import check_flags, number
+from mop.common.cli import setting
 from mop.common.conventions import ACTION_NAMES
-from mop.common.values import MAX_ENVS, MAX_EPISODES, choice, optional
+from mop.common.values import MAX_ENVS, MAX_EPISODES
 
 CHECKPOINT_DIRS = (*DEFAULT_ROOTS, "results/zoo")
 RESULTS_PATHS = (RESULTS_TABLE, "results/tasks.csv", "results/alpha.csv")
@@ -51,24 +48,3 @@ class RunSettings(CacheSettings):
     fresh: bool = setting(False, "evaluate the checkpoint now, without the cache")
     num_episodes: int = setting(100, "worlds of a fresh evaluation", low=1, high=MAX_EPISODES)
     num_envs: int = setting(64, "of these, side by side", low=1, high=MAX_ENVS)
-
-
-def saving_parser(description: str) -> Parser:
-    """The flags that all apps share: where figures go, which, and how."""
-    parser = Parser(description=description)
-    parser.add_argument("--plots_dir", default=PLOTS_DIR, help="where pictures go (default: %(default)s)")
-    saving = parser.add_argument_group("as a script")
-    saving.add_argument("--only", nargs="+", metavar="FIGURE", help="save these figures alone, named as their files")
-    saving.add_argument(
-        "--format", default="png", metavar="|".join(FORMATS), help="of the files (default: %(default)s)"
-    )
-    saving.add_argument("--width", metavar="INCHES", help="of the figures; null: as they are drawn for a screen")
-    return parser
-
-
-def parse(parser: Parser) -> Namespace:
-    """The checked flags of this process; a "--" in front of them is left out. Raises InputError naming a wrong flag."""
-    given = sys.argv[1:]
-    args = parser.parse_args(given[1:] if given[:1] == ["--"] else given)
-    check_flags(args, format=choice(*FORMATS), width=optional(number(LEAST_WIDTH_IN, high=LARGEST_WIDTH_IN)))
-    return args
