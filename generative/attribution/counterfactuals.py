@@ -11,7 +11,7 @@ Axis letters: N worlds, S hidden units, G numbers of a mission, X numbers of a s
 import copy
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from generative.simulators.exact import ExactSimulator
 from generative.simulators.relaxation import to_simplex
 from mop.envs.babyai import NUM_ACTIONS, World, observe
 from mop.envs.geometry import EMPTY, IMAGE_SIZE, cell_code, code_color, code_kind, code_number, code_state
+from mop.evaluation.rollout import greedy, rollout
 
 KINDS = ("remove", "color", "type", "state", "put")
 COLORS = range(len(COLOR_TO_IDX))
@@ -209,9 +210,9 @@ def effects(
         for actions in ([_FREE] * len(case.actions), case.actions):
             rows += [(case, edit) for edit in (unchanged, *case.edits)]
             forced += [list(map(int, actions))] * (1 + len(case.edits))
-    worlds = _RealWorlds(rows) if simulator is None else _SimulatedWorlds(simulator, rows)
+    worlds = _RealWorlds(rows, forced) if simulator is None else _SimulatedWorlds(rows, forced, simulator)
     lang, hidden = (torch.stack([getattr(case, name) for case, _ in rows]) for name in ("lang", "hidden"))
-    values = _values_at_the_end(policy, worlds, lang, hidden, forced, targets)
+    values = _values_at_the_end(policy, worlds, lang, hidden, targets)
     parts = np.split(values, np.cumsum([2 * (1 + len(case.edits)) for case in cases])[:-1])
     return [_effects(*np.split(part, 2)) for part in parts]
 
@@ -221,24 +222,42 @@ def _effects(acting: np.ndarray, forced: np.ndarray) -> Effects:
     return Effects(acting[1:] - acting[0], forced[1:] - forced[0], acting[0], forced[0])
 
 
-class _Worlds(Protocol):
-    """N worlds that go on side by side, each until its own last step."""
+class _Worlds:
+    """N worlds side by side as environments for `rollout`, in each of which some actions are given."""
+
+    def __init__(self, num_worlds: int, forced: Sequence[Sequence[int]]):
+        """forced: the actions of each world, _FREE where the policy chooses; after the last one it stands still."""
+        self.num_steps = np.array([len(actions) for actions in forced])
+        padded = itertools.zip_longest(*forced, [_FREE] * (self.num_steps.max() + 1), fillvalue=_FREE)
+        self._forced = np.array(list(padded), np.int64)[:, :-1]
+        self.active, self.has_ended = np.ones(num_worlds, bool), np.zeros(num_worlds, bool)
+        self.t_step = 0
+
+    def choose(self, answer: Answer) -> np.ndarray:
+        """Take the likeliest action where none is given."""
+        forced = self._forced[self.t_step]
+        return np.where(forced == _FREE, greedy(self, answer), forced)
+
+    def step(self, actions: np.ndarray) -> np.ndarray:
+        self.act(actions, self.num_steps > self.t_step)
+        self.t_step += 1
+        return np.zeros(len(actions), bool)
 
     def observe(self) -> Tensor:
         """Soft observations (N, X)."""
+        raise NotImplementedError
 
     def act(self, actions: np.ndarray, is_going: np.ndarray) -> None:
-        """Actions (N,) in those worlds that go on (N,) bool."""
+        """Execute actions (N,) in those worlds that continue (N,) bool."""
+        raise NotImplementedError
 
-    has_ended: np.ndarray  # (N,) bool: the episode is over
 
-
-class _RealWorlds:
-    def __init__(self, rows: Sequence[tuple[Case, Edit]]):
+class _RealWorlds(_Worlds):
+    def __init__(self, rows: Sequence[tuple[Case, Edit]], forced: Sequence[Sequence[int]]):
+        super().__init__(len(rows), forced)
         self._worlds = [clone(case.world) for case, _ in rows]
         for world, (_, edit) in zip(self._worlds, rows, strict=True):
             edit_world(world, edit)
-        self.has_ended = np.zeros(len(rows), bool)
 
     def observe(self) -> Tensor:
         return to_simplex(np.stack([world.obs for world in self._worlds]))
@@ -249,13 +268,13 @@ class _RealWorlds:
             self.has_ended[n] = terminated or truncated
 
 
-class _SimulatedWorlds:
-    """A simulator knows no end of an episode: its worlds go on."""
+class _SimulatedWorlds(_Worlds):
+    """Worlds of a simulator, which knows no end of an episode."""
 
-    def __init__(self, simulator: ExactSimulator, rows: Sequence[tuple[Case, Edit]]):
+    def __init__(self, rows: Sequence[tuple[Case, Edit]], forced: Sequence[Sequence[int]], simulator: ExactSimulator):
+        super().__init__(len(rows), forced)
         state = simulator.state_of_worlds([case.world for case, _ in rows])
         self._simulator, self._state = simulator, edit_state(state, [edit for _, edit in rows])
-        self.has_ended = np.zeros(len(rows), bool)
 
     def observe(self) -> Tensor:
         return self._simulator.view(self._state)
@@ -266,25 +285,18 @@ class _SimulatedWorlds:
 
 @torch.no_grad()
 def _values_at_the_end(
-    policy: FrozenPolicy,
-    worlds: _Worlds,
-    lang: Tensor,
-    hidden: Tensor,
-    forced: Sequence[Sequence[int]],
-    targets: Sequence[Target],
+    policy: FrozenPolicy, worlds: _Worlds, lang: Tensor, hidden: Tensor, targets: Sequence[Target]
 ) -> np.ndarray:
     """The targets (N, Q) float64 of the policy's answer after each world's actions; NaN where the episode had ended."""
-    num_steps = np.array([len(actions) for actions in forced])
-    forced = np.array(list(itertools.zip_longest(*forced, fillvalue=_FREE)), np.int64).reshape(-1, len(num_steps))
-    values = np.full((len(num_steps), len(targets)), np.nan)
-    for step in range(num_steps.max() + 1):
-        answer = _ask(policy, worlds.observe(), lang, hidden)
-        is_last = (num_steps == step) & ~worlds.has_ended
-        values[is_last] = torch.stack([target(answer) for target in targets], -1).double().numpy()[is_last]
-        if step < len(forced):
-            chosen = answer.logits.argmax(-1).numpy()
-            worlds.act(np.where(forced[step] == _FREE, chosen, forced[step]), num_steps > step)
-            hidden = answer.hidden
+
+    def ask(worlds: _Worlds, hidden: Tensor) -> Answer:
+        return _ask(policy, worlds.observe(), lang, hidden)
+
+    values = np.full((len(worlds.num_steps), len(targets)), np.nan)
+    steps = rollout(ask, worlds, hidden, choose=_Worlds.choose)
+    for step in itertools.islice(steps, worlds.num_steps.max() + 1):
+        is_last = (worlds.num_steps == worlds.t_step) & ~worlds.has_ended
+        values[is_last] = torch.stack([target(step.answer) for target in targets], -1).double().numpy()[is_last]
     return values
 
 

@@ -62,8 +62,7 @@ def evaluate_missing(
     force: those with a result too; jobs: processes; plots: draw the heatmap of each checkpoint that is asked for.
     Returns 0 if every checkpoint asked for has its result or another process is making it, and this one did something
     or had nothing to do; 1 if some could not be evaluated, a result cannot be read (both are printed), or all that is
-    missing was left to other processes. Raises InputError where no checkpoint is asked for, or nothing could be
-    written; OSError if the disk refuses the table.
+    missing was left to other processes. Raises OSError if the disk refuses the table.
     """
     warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}")
     selected = select(roots, filters, "train one with train_mop.py")
@@ -99,7 +98,7 @@ def evaluate_missing(
 
 
 def _prepare_places(results_path: Path, settings: Settings, plots: bool) -> None:
-    """Remove what killed processes left. Raises InputError where something could not be written, before any work."""
+    """Remove what killed processes left, and check that everything can be written."""
     if results_path.suffix != ".csv" or (results_path.exists() and not results_path.is_file()):
         raise InputError(f"--results_path must name a .csv file, not {results_path}")
     if results_path.exists() and not (results_path.stat().st_mode & 0o222 and os.access(results_path, os.W_OK)):
@@ -118,9 +117,9 @@ def _prepare_places(results_path: Path, settings: Settings, plots: bool) -> None
 
 
 def select(roots: Sequence[str], filters: Filters, way_out: str) -> list[FoundCheckpoint]:
-    """The checkpoints below `roots` that are asked for, once for each task that they were trained on.
+    """Find the checkpoints below `roots` that are asked for, once for each task that they were trained on.
 
-    Raises InputError where there is none; if there is no checkpoint at all, the message ends in `way_out`.
+    way_out: the end of the message if there is no checkpoint at all.
     """
 
     def wanted(item: FoundCheckpoint) -> bool:
@@ -173,7 +172,7 @@ class Opened(NamedTuple):
 
 
 def open_checkpoint(found: FoundCheckpoint, settings: Settings | InterventionSettings) -> Opened:
-    """Open a checkpoint to evaluate it. Raises InputError where it cannot be used."""
+    """Open a checkpoint to evaluate it."""
     # imported here, so that a process that finds nothing missing does not wait for torch
     from mop.envs.babyai import MINIGRID_VERSION
     from mop.envs.bot_paths import BotPaths
@@ -201,7 +200,7 @@ def open_checkpoint(found: FoundCheckpoint, settings: Settings | InterventionSet
 def evaluate_found(found: FoundCheckpoint, settings: Settings, progress=None) -> tuple[dict, "Evaluation"]:
     """Evaluate one checkpoint and write nothing: the header of its routing cache, and the evaluation.
 
-    progress: called with the number of episodes just finished. Raises InputError where the checkpoint cannot be used.
+    progress: called with the number of episodes just finished.
     """
     from mop.evaluation.evaluate import evaluate
 
@@ -356,10 +355,7 @@ def print_heatmaps(evaluated: Sequence[FoundCheckpoint], cache_dir: str, plots_d
 
 
 def write_heatmap(found: FoundCheckpoint, cache_dir: str, plots_dir: str) -> Path:
-    """Draw the routing of every layer beside the first world, unless the picture is newer than the cache; its path.
-
-    Raises InputError where the cache cannot be read or drawn.
-    """
+    """Draw the routing of every layer next to the first world, unless the picture is newer than the cache."""
     path, cached = found.key.artefacts(plots_dir) / "routing_heatmap.png", cache_path(cache_dir, found.key)
     if path.exists() and cached.exists() and path.stat().st_mtime_ns > cached.stat().st_mtime_ns:
         return path

@@ -163,10 +163,9 @@ def evaluate_bot(
 def load_for_evaluation(path: str | Path) -> dict:
     """Load a checkpoint with its number of updates, None if the file does not say."""
     checkpoint = load_checkpoint(path)
-    kind = checkpoint["config"].get("kind")  # of what is made in generative/, such as world_model; a policy has none
+    kind = checkpoint["config"].get("kind")  # a policy has none
     if kind is not None:
-        what = kind.replace("_", " ") if isinstance(kind, str) else "something else"
-        raise InputError(f"{path} is a checkpoint of a {what}, not of a policy; name one of those")
+        raise InputError(f"{path} is a checkpoint of a {str(kind).replace('_', ' ')}, not of a policy")
     update = checkpoint.get("update", checkpoint["config"].get("num_updates"))
     if update is not None and (type(update) is not int or not 0 <= update <= MAX_INTEGER):
         raise InputError(f"{path}: 'update' must be a number of updates, not {shown(update)}")

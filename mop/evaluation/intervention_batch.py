@@ -111,8 +111,7 @@ def make_missing(
     """Make the rows of a checkpoint that are missing.
 
     key: of its evaluation, with the task in whose worlds it is; what: None for `standard_battery`; force: also those
-    that have a row; on_row: called after each. Raises InputError where something cannot be used, before any work is
-    done for it.
+    that have a row; on_row: called after each.
     """
     rows_path = interventions_path(settings.cache_dir, key)
     study, about = open_study(Path(checkpoint), key, settings)
@@ -126,10 +125,7 @@ def make_missing(
 
 
 def open_study(path: Path, key: RunKey, settings: InterventionSettings) -> "tuple[Study, dict]":
-    """The intact episodes of a checkpoint, and what every row of it says of where it comes from.
-
-    Raises InputError where the checkpoint cannot be used.
-    """
+    """Play the intact episodes of a checkpoint; also returns the columns that all of its rows share."""
     from mop.evaluation.intervention_runs import Study
 
     if settings.phases is not None and settings.phases not in GROUPINGS:
@@ -205,7 +201,7 @@ _NO_SWAP = Swap(None, None)
 
 
 def _open_swaps(study: "Study", files: set[str]) -> dict[str, Swap]:
-    """The checkpoints whose routers are taken. Raises InputError where one cannot be read, or does not fit."""
+    """Open the checkpoints whose routers are taken."""
     from mop.evaluation.evaluate import load_for_evaluation
     from mop.evaluation.intervention_runs import with_routers_of
     from mop.training.policies import policy_from_checkpoint
@@ -219,7 +215,7 @@ def _open_swaps(study: "Study", files: set[str]) -> dict[str, Swap]:
 
 
 def _prepare_places(settings: InterventionSettings, key: RunKey) -> None:
-    """Raises InputError where something could not be written, before any work."""
+    """Check, before any work, that everything can be written."""
     place = Path(settings.results_path).resolve()
     if place.suffix != ".csv" or (place.exists() and not place.is_file()):
         raise InputError(f"--results_path must name a .csv file, not {settings.results_path}")

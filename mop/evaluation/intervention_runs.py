@@ -290,10 +290,7 @@ class OneWorld:
     """
 
     def __init__(self, path: str | Path, data: RoutingCache, lang_encoder: str | None = None):
-        """data: the whole intact evaluation, whose worlds these are; `mean` and `shuffle` take weights from its steps.
-
-        Raises InputError where the checkpoint cannot be used, or an episode of the data lacks its seed.
-        """
+        """data: the intact evaluation of all worlds; `mean` and `shuffle` take weights from its steps."""
         data.require("seed")
         checkpoint = load_for_evaluation(path)
         self._data, self._max_steps = data, checkpoint["config"]["max_steps"]
@@ -301,14 +298,11 @@ class OneWorld:
         self._kept: dict[tuple[Intervention, str, int], RoutingCache] = {}
 
     def check(self, intervention: Intervention) -> None:
-        """Raises InputError where the policy has not what an intervention names."""
+        """Check that the policy has what an intervention names."""
         self._gates(intervention)
 
     def episode(self, number: int, intervention: Intervention, variant: str = GATE_ONLY) -> RoutingCache:
-        """Play episode `number` of the evaluation, with an intervention that is in no phase, as data of one episode.
-
-        Raises InputError as `check`.
-        """
+        """Play episode `number` of the evaluation, with an intervention that is in no phase, as data of one episode."""
         (found,) = self.episodes([number], intervention, variant)
         return found
 
