@@ -59,10 +59,9 @@ class EpisodeStats:
     def columns(self, prefix: str) -> dict[str, float]:
         """Columns of the log; NaN before the first episode."""
         rows = np.array(self.recent or [(math.nan,) * 3])
-        columns: dict[str, float] = {f"{prefix}num_episodes": self.count}
-        for column, name in enumerate(("episode_rewards", "episode_len")):
-            for kind in ("max", "mean", "min"):
-                columns[f"{prefix}{kind}_{name}"] = float(getattr(rows[:, column], kind)())
+        columns = {f"{prefix}num_episodes": self.count}
+        for values, name in zip(rows.T, ("episode_rewards", "episode_len"), strict=False):
+            columns |= {f"{prefix}{kind}_{name}": float(getattr(values, kind)()) for kind in ("max", "mean", "min")}
         return columns | {f"{prefix}success_rate": float(rows[:, 2].mean())}
 
 
@@ -70,17 +69,16 @@ class Actors:
     """N environments with an agent in each: the frames they show now, and the hidden states before these."""
 
     def __init__(self, envs: GameEnvs, agent: GameAgent, device: torch.device, stats: EpisodeStats):
-        num_envs = envs.num_envs
         self.envs = envs
         self.device = device
         self.stats = stats
         self.frames, _ = envs.begin()
-        self.hidden = agent.initial_hidden(num_envs).detach().clone()
-        self.is_first = np.full(num_envs, True)
-        self.is_last = np.full(num_envs, False)
-        self.is_cut = np.full(num_envs, False)
-        self._returns = np.zeros(num_envs)
-        self._lengths = np.zeros(num_envs, int)
+        self.hidden = agent.initial_hidden(envs.num_envs).detach().clone()
+        self.is_first = np.full(envs.num_envs, True)
+        self.is_last = np.full(envs.num_envs, False)
+        self.is_cut = np.full(envs.num_envs, False)
+        self._returns = np.zeros(envs.num_envs)
+        self._lengths = np.zeros(envs.num_envs, int)
 
     def inputs(self, agent: GameAgent) -> tuple[Tensor, Tensor]:
         """Frames and hidden states of the agent's next step."""
@@ -196,11 +194,6 @@ class RewardScale:
     def load_state(self, state: Mapping) -> None:
         """Restore the moments of `state`."""
         self.count, self.mean, self.squares = (state[name] for name in ("count", "mean", "squares"))
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin new episodes in all environments."""
-        self.sums[:] = 0.0
 
 
 def loss_sums(agent: GameAgent, part: Rollout, eps_clip: float, mean: float, deviation: float) -> dict[str, Tensor]:
@@ -376,7 +369,7 @@ class AgentRun:
     def _renew_envs(self) -> None:
         """Replace the environments; new episodes begin in all of them."""
         self.close()
-        self.scale.reset()
+        self.scale.sums[:] = 0.0
         for prefix, kind in SIDES.items():
             if kind == "training" or self.settings.num_val_envs:
                 envs = self._make_envs(kind, stream_seed(self.seed, f"{kind} levels {self.update}"))
@@ -393,8 +386,6 @@ class AgentRun:
         start = time.perf_counter()
         yield
         self.seconds[part] += time.perf_counter() - start
-
-    # --- what the training loop asks for ---
 
     def summary(self) -> dict[str, float]:
         """Time so far, statistics of the latest episodes in training and validation levels, learning rate."""
