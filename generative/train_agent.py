@@ -13,7 +13,7 @@ Writes logs/procgen/<env_name>/<exp_name>/seed_<seed>/: log.csv, model_<timestep
 training_curve.png, training_state.pt; and TensorBoard's events where it is installed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -61,16 +61,15 @@ def make_run(settings: Settings) -> AgentRun:
     if settings.model_file is not None:
         agent, other = load_agent(settings.model_file, settings.env_name)
         if other["shape"] != config["shape"]:
-            raise InputError(
-                f"--model_file: {settings.model_file} is of another shape; give its --param_name and sizes"
-            )
+            way_out = "give its --param_name and sizes"
+            raise InputError(f"--model_file: {settings.model_file} is of another shape; {way_out}")
         weights = agent.state_dict()
     check_playable(settings.env_name, settings.distribution_mode)  # before anything is written
     num_updates = -(-settings.num_timesteps // (settings.num_envs * settings.num_steps))
     return AgentRun(config, num_updates, partial(make_envs, named, settings.num_threads), device, weights)
 
 
-def train(settings: Settings, run: AgentRun, folder: Path, on_save: Callable[[], object]) -> Path | None:
+def train(settings: Settings, run: AgentRun, folder: Path) -> Path | None:
     """Train, or continue; the path of the last model, None where the run was over already."""
     in_the_way = "a run; go on with --resume, or choose another --exp_name or --seed"
     saved = saved_state(folder, run.config, ("settings",), settings.resume, in_the_way)
@@ -98,19 +97,18 @@ def train(settings: Settings, run: AgentRun, folder: Path, on_save: Callable[[],
         checkpoint_updates=checkpoint_updates(run.num_updates, settings.num_checkpoints),
         checkpoint_on_interrupt=False,
         names=FileNames(LOG_NAME, name_of, name_of),
-        on_save=on_save,
     )
 
 
-def main(words: Sequence[str] | None = None, on_save: Callable[[], object] = lambda: None) -> int:
-    """Train an agent; words: the flags, None for those of this process; on_save: as `drive`."""
-    settings = parse_settings(__doc__, words)
+def main() -> int:
+    """Train an agent."""
+    settings = parse_settings(__doc__)
     run = make_run(settings)
     folder = Path(settings.output_dir) / "procgen" / settings.env_name / settings.exp_name / f"seed_{settings.seed}"
     check_writable(folder, "--output_dir")
     with only_process(folder, "another --exp_name or --seed"):
         try:
-            path = train(settings, run, folder, on_save)
+            path = train(settings, run, folder)
         except KeyboardInterrupt:
             return 130
         finally:
