@@ -7,12 +7,14 @@ same tree, so give it trial numbers of its own.
 """
 
 from mop.common.errors import run_script
+from mop.common.train_config import parse_config
 
 
 def main() -> int:
-    from mop.training.train import train_from_command_line
+    config, given = parse_config(__doc__)
+    from mop.training.train import train_script  # here: PyTorch takes a while to load, and --help needs none
 
-    return train_from_command_line("gru", __doc__)
+    return train_script(config | {"policy": "gru"}, given)
 
 
 if __name__ == "__main__":

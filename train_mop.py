@@ -9,12 +9,14 @@ Writes checkpoint_final.pt, training_log.csv and training_curve.png to checkpoin
 """
 
 from mop.common.errors import run_script
+from mop.common.train_config import parse_config
 
 
 def main() -> int:
-    from mop.training.train import train_from_command_line
+    config, given = parse_config(__doc__)
+    from mop.training.train import train_script  # here: PyTorch takes a while to load, and --help needs none
 
-    return train_from_command_line("mop", __doc__)
+    return train_script(config | {"policy": "mop"}, given)
 
 
 if __name__ == "__main__":

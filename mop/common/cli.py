@@ -26,6 +26,7 @@ A wrong value, an unknown flag or key is an InputError of one line that names it
 import argparse
 import copy
 import dataclasses
+import difflib
 import functools
 import sys
 import types
@@ -111,7 +112,8 @@ def check_values(settings: type, given: Mapping[str, Any], source: str | None = 
     checked = {}
     for key, value in given.items():
         if (field := names.get(key)) is None:
-            raise InputError(f"{source}: unknown key {shown(key)}; the keys are {', '.join(names)}")
+            near = difflib.get_close_matches(str(key), names, 1)
+            raise InputError(f"{source}: unknown key {shown(key)}{f'; did you mean {near[0]}?' if near else ''}")
         label = _name(field) if source is None else f"{source}: {key}"
         if field.name in checked:
             raise InputError(f"{label} gives {field.name} a second time; keep one of them")

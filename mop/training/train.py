@@ -1,17 +1,17 @@
 """From a config to the final checkpoint of an imitation run, a new one or one that is continued."""
 
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 from mop.artifacts.checkpoints import load_training_state
 from mop.artifacts.run_paths import RunKey
 from mop.common.errors import InputError
-from mop.common.files import check_writable, only_process, remove_leftovers
+from mop.common.output_dir import open_output_dir
 from mop.common.reading import reading
-from mop.common.task_mix import slots_by_task
-from mop.common.train_config import KEYS, RUNTIME_KEYS, parse_config
+from mop.common.task_mix import tasks_of
+from mop.common.train_config import KEYS, RUNTIME_KEYS
 from mop.envs.babyai import check_teachable
 from mop.envs.missions import load_encoder
 from mop.training.devices import use_device
@@ -21,11 +21,10 @@ from mop.training.loop import CURVE_NAME, FINAL_NAME, LOG_NAME, STATE_NAME, draw
 from mop.training.policies import check_weights
 
 
-def train_from_command_line(policy: str, description: str) -> int:
-    """The body of a training script: `policy` is "mop" or "gru". Returns the exit code, 130 after Ctrl-C."""
-    config, given = parse_config(description)
+def train_script(config: dict, given: Collection[str]) -> int:
+    """`train` as a script; returns its exit code, 130 after Ctrl-C, when everything is saved."""
     try:
-        train(config | {"policy": policy}, given)
+        train(config, given)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -37,68 +36,53 @@ def train(
 ) -> Path:  # fmt: skip
     """Train one run to its final checkpoint and return the checkpoint's path.
 
-    config: of `train_config.parse_config`, with `policy` ("mop" or "gru"); given: the keys that the user gave, which a
-    resumed run must not contradict; what was not given stays as the run had it; on_save: called whenever the files on
-    disk are a state to continue from, and at the end; checkpoint_on_interrupt: of `drive`. Raises InputError;
-    KeyboardInterrupt after a signal, when everything is saved.
+    config: of `parse_config`, with `policy` ("mop" or "gru"); given: the settings that the user gave, which a resumed
+    run must not contradict; on_save: called whenever the files on disk are a state to continue from, and at the end;
+    checkpoint_on_interrupt: of `drive`. Raises KeyboardInterrupt after a signal, when everything is saved.
     """
     key = RunKey(config["task_id"], config["trial"], config["seed"])
-    folder = key.folder(config["checkpoint_dir"])
-    with only_process(folder, "another --trial or --seed"):
-        saved = _saved_state(folder, config, set(given))
-        location = None  # of the encoder, where it is not the one that is recorded
-        if saved is not None:
-            location = _other_location(saved["config"], config, given)
-            config = _continued(saved, config, set(given), folder)
+    root = key.folder(config["checkpoint_dir"])
+    with open_output_dir(root, "--checkpoint_dir", "another --trial or --seed") as folder:
+        saved, location = _saved_state(folder, config, given), None
+        if saved is None:
+            config = config | {"seed": key.trial if key.seed is None else key.seed}
+            for task_id, _ in tasks_of(config):
+                check_teachable(task_id, config["seed"], config["max_steps"])
+        else:
+            location = _encoder_location(saved["config"], config, given)
+            config = _continued(saved["config"], saved["update"], config, given, folder)
             if saved["update"] == config["num_updates"] and (folder / FINAL_NAME).exists():
                 return _finished(folder, key, saved["update"], on_save)
         device = use_device(config["device"])
-        if saved is None:
-            config = config | {"seed": key.trial if key.seed is None else key.seed}
-            check_writable(folder, "--checkpoint_dir")
-            for task in slots_by_task(config):
-                check_teachable(task.task_id, config["seed"], config["max_steps"])
         encoder = load_encoder(config["lang_encoder"], location)
         encoder.check_fingerprint(config.get("encoder_fingerprint"))
         with nullcontext() if saved is None else reading(folder / STATE_NAME, "training state"):
-            run = ImitationRun(config, encoder, device)
-        return _train(run, key, folder, saved, on_save, checkpoint_on_interrupt)
-
-
-def _train(
-    run: ImitationRun, key: RunKey, folder: Path, saved: dict | None, on_save: Callable[[], object],
-    checkpoint_on_interrupt: bool,
-) -> Path:  # fmt: skip
-    """Drive a run that was just made, and end its workers."""
-    config = run.config
-    try:
-        if len(run.tasks) > 1:
-            slots = ((task.name, range(config["num_envs"])[task.slots]) for task in run.tasks)
-            print("slots:", ", ".join(f"{name} {of_task[0]} to {of_task[-1]}" for name, of_task in slots))
-        wandb_run = _start_wandb(config, key)
-        remove_leftovers(folder.glob(".*.tmp"))
-        if saved is None and config["overwrite"]:
-            _remove_old_run(folder)
-
-        def on_row(row: dict[str, float]) -> None:
+            new_run = ImitationRun(config, encoder, device)
+        with closing(new_run) as run:
+            _tell_slots(run)
+            wandb_run = _start_wandb(config["wandb_project"], key.label, run.config)
+            if saved is None and config["overwrite"]:
+                _remove_old_run(folder)
+            final_path = drive(
+                run, folder, config["num_updates"], key.label, log_interval=config["log_interval"],
+                checkpoint_interval=config["checkpoint_interval"], saved=saved, on_save=on_save,
+                on_row=lambda row: wandb_run and wandb_run.log(row, step=run.update),
+                checkpoint_on_interrupt=checkpoint_on_interrupt,
+            )  # fmt: skip
             if wandb_run is not None:
-                wandb_run.log(row, step=run.update)
+                wandb_run.finish()
+            return final_path
 
-        final_path = drive(
-            run, folder, config["num_updates"], key.label, log_interval=config["log_interval"],
-            checkpoint_interval=config["checkpoint_interval"], saved=saved, on_save=on_save, on_row=on_row,
-            checkpoint_on_interrupt=checkpoint_on_interrupt,
-        )  # fmt: skip
-        if wandb_run is not None:
-            wandb_run.finish()
-        return final_path
-    finally:
-        run.close()
+
+def _tell_slots(run: ImitationRun) -> None:
+    """Print which environments have which task, where there are several tasks."""
+    slots = [(task.name, range(run.config["num_envs"])[task.slots]) for task in run.tasks]
+    if len(slots) > 1:
+        print("slots:", ", ".join(f"{name} {of_task[0]} to {of_task[-1]}" for name, of_task in slots))
 
 
 def _finished(folder: Path, key: RunKey, update: int, on_save: Callable[[], object]) -> Path:
     """The final checkpoint of a run that is trained already; draws its curve if it was killed before it had one."""
-    remove_leftovers(folder.glob(".*.tmp"))
     if not (folder / CURVE_NAME).exists() and (folder / LOG_NAME).exists():
         log = TrainingLog(folder / LOG_NAME, SimpleNamespace(update=update, columns=Columns()))
         draw_curve(folder, ImitationRun.columns, log.table(), key.label)
@@ -110,69 +94,66 @@ def _finished(folder: Path, key: RunKey, update: int, on_save: Callable[[], obje
 # --- a run that is continued ----------------------------------------------------------------------------------------
 
 
-def _saved_state(folder: Path, config: dict, given: set[str]) -> dict | None:
-    """The state to continue from, None for a new run. Raises InputError where files or settings are in the way."""
-    state_path, final_path = folder / STATE_NAME, folder / FINAL_NAME
+def _saved_state(folder: Path, config: dict, given: Collection[str]) -> dict | None:
+    """The state to continue from; None for a new run, whose folder must be free."""
+    state_path = folder / STATE_NAME
+    has_checkpoint = any(folder.glob("checkpoint_*.pt"))
     if not config["resume"]:
-        exists = state_path.exists() or any(folder.glob("checkpoint_*.pt"))
-        if exists and not config["overwrite"]:
+        if (state_path.exists() or has_checkpoint) and not config["overwrite"]:
             raise InputError(
                 f"{folder} holds a run already; continue it with --resume, replace it with --overwrite, "
                 "or choose another --trial or --seed"
             )
         return None
-    if not state_path.exists():
-        if final_path.exists():
-            raise InputError(f"{folder} has a final checkpoint but no {STATE_NAME} to continue from")
-        if "name" in given and not {"task_id", "tasks"} & given:  # a name alone, mistyped?
-            raise InputError(f"there is no run in {folder}; to begin one of this --name, add --task_id or --tasks")
-        print(f"nothing to resume in {folder}: starting anew")
-        return None
-    with reading(state_path, "training state", "train anew with --overwrite"):
-        state = load_training_state(state_path)
-        keys = state["config"].keys()
-        odd = (config.keys() - keys - {"resume", "overwrite", "checkpoint_dir"}) | (keys - set(KEYS))
-        if odd:
+    if state_path.exists():
+        return _load_state(state_path, set(config) - {"resume", "overwrite", "checkpoint_dir"})
+    if (folder / FINAL_NAME).exists():
+        raise InputError(f"{folder} has a final checkpoint but no {STATE_NAME} to continue from")
+    if "name" in given and "task_id" not in given and "tasks" not in given:  # a name alone, mistyped?
+        raise InputError(f"there is no run in {folder}; to begin one of this --name, add --task_id or --tasks")
+    print(f"nothing to resume in {folder}: starting anew")
+    return None
+
+
+def _load_state(path: Path, needed: set[str]) -> dict:
+    """A state of this version, with the needed keys in its config and with the weights which its config describes."""
+    with reading(path, "training state", "train anew with --overwrite"):
+        state = load_training_state(path)
+        keys = set(state["config"])
+        if odd := (needed - keys) | (keys - set(KEYS)):
             names = ", ".join(sorted(odd))
             raise InputError(f"it is of another version ({names} of its config); train anew with --overwrite")
         if len(state["hidden"]) != state["config"]["num_envs"] or type(state["update"]) is not int:
             raise InputError("it is no training state; train anew with --overwrite")
         check_weights(state["config"], state["policy_state_dict"])
-    _check_given(state["config"], config, given, folder)
-    return state
+        return state
 
 
-def _check_given(old: dict, config: dict, given: set[str], folder: Path) -> None:
-    """Raises InputError where what the user gave contradicts the run's own config `old`."""
-    if old["policy"] != config["policy"]:
-        raise InputError(f"{folder} holds a {old['policy']!r} run, not {config['policy']!r}; use the other script")
-    may_differ = {*RUNTIME_KEYS, "seed"}
-    if config["lang_encoder"] == "auto" or old["lang_encoder"] != "vocab":
-        may_differ.add("lang_encoder")  # it may lie elsewhere on this machine; its fingerprint is checked
-    if "task_id" in given and config["tasks"] is not None:  # it named several; `task_id` is the folder's now
-        given = given | {"tasks"}
-    wrong = sorted(name for name in given - may_differ if name in old and old[name] != config[name])
-    if wrong:
-        differences = ", ".join(f"{name} {old[name]}, not {config[name]}" for name in wrong)
-        raise InputError(f"the run in {folder} has {differences}; leave these flags out to resume it")
+def _encoder_location(old: dict, asked: dict, given: Collection[str]) -> str | None:
+    """Where the run's encoder lies on this machine, if the user says so; its fingerprint is checked.
 
-
-def _other_location(old: dict, config: dict, given: Collection[str]) -> str | None:
-    """Where the run's encoder lies on this machine, if the user says so; None: it is found by its recorded name."""
-    is_other = "lang_encoder" in given and config["lang_encoder"] not in ("auto", old["lang_encoder"])
-    return config["lang_encoder"] if is_other else None
-
-
-def _continued(saved: dict, config: dict, given: set[str], folder: Path) -> dict:
-    """The run's own config with the changes that the user may make and made.
-
-    Raises InputError where the run cannot be continued to the number of updates asked for.
+    old: the run's own config. None: the encoder is found by its recorded name.
     """
-    now = {"resume", "overwrite", "checkpoint_dir"} | (given & set(RUNTIME_KEYS))
-    config = saved["config"] | {name: config[name] for name in now}
+    name = asked["lang_encoder"] if "lang_encoder" in given else "auto"
+    return None if name in ("auto", old["lang_encoder"]) else name
+
+
+def _continued(old: dict, update: int, asked: dict, given: Collection[str], folder: Path) -> dict:
+    """The run's own config `old` with the settings of the machine that the user gave; other changes are refused."""
+    if old["policy"] != asked["policy"]:
+        raise InputError(f"{folder} holds a {old['policy']!r} run, not {asked['policy']!r}; use the other script")
+    fixed = {*given, "tasks"} if "task_id" in given and asked["tasks"] is not None else {*given}  # it named several
+    fixed -= {*RUNTIME_KEYS, "seed"} | ({"lang_encoder"} if old["lang_encoder"] != "vocab" else set())
+    fixed -= {"lang_encoder"} if asked["lang_encoder"] == "auto" else set()
+    wrong = sorted(name for name in fixed & old.keys() if old[name] != asked[name])
+    if wrong:
+        differences = ", ".join(f"{name} {old[name]}, not {asked[name]}" for name in wrong)
+        raise InputError(f"the run in {folder} has {differences}; leave these flags out to resume it")
+    now = {"resume", "overwrite", "checkpoint_dir"} | (set(given) & set(RUNTIME_KEYS))
+    config = old | {name: asked[name] for name in now}
     num_updates, scheduled = config["num_updates"], config["scheduled_updates"]
-    if saved["update"] > num_updates:
-        raise InputError(f"{folder} is at update {saved['update']}, past --num_updates {num_updates}")
+    if update > num_updates:
+        raise InputError(f"{folder} is at update {update}, past --num_updates {num_updates}")
     if config["lr_decay"] and num_updates > scheduled:
         raise InputError(
             f"the learning rate of the run in {folder} falls to 0 at update {scheduled}; to train on to "
@@ -188,12 +169,12 @@ def _remove_old_run(folder: Path) -> None:
             path.unlink()
 
 
-def _start_wandb(config: dict, key: RunKey):
-    """A run of Weights & Biases, None where none is asked for. Raises InputError where it is not installed."""
-    if config["wandb_project"] is None:
+def _start_wandb(project: str | None, name: str, config: dict):
+    """A run of Weights & Biases, None where no project is named."""
+    if project is None:
         return None
     try:
         import wandb
     except ImportError:
         raise InputError("--wandb_project needs Weights & Biases: pip install wandb") from None
-    return wandb.init(project=config["wandb_project"], name=key.label, config=config)
+    return wandb.init(project=project, name=name, config=config)
