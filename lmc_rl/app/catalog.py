@@ -1,6 +1,7 @@
 """The experiments that the page can show, those that are still at work too; read without PyTorch."""
 
 import csv
+import io
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from lmc_rl.app.figures import Log, Mark
 from lmc_rl.config import CONFIG_NAME, load_config
 from mop.common.errors import InputError
 from mop.common.files import find_files
+from mop.common.reading import read_bytes, reading
 from mop.plotting.style import counted
 
 EVERY, ALL = "every", "all"  # parts: each as a curve, all weights together
@@ -117,14 +119,11 @@ def _load_shown(word: str, folder: Path, versions: tuple) -> ShownExperiment:
 
 def read_log(path: Path) -> Log:
     """The columns of a training log, float64, NaN where there is no number; empty where there is no log yet."""
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+    if not path.exists():
+        return {}
+    with reading(path, "training log", "remove it, and make the experiment anew"):
+        rows = list(csv.DictReader(io.StringIO(read_bytes(path).decode(), newline="")))
         columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else ())}
         if columns:
             columns["env_steps"]
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, KeyError, csv.Error):
-        raise InputError(f"{path} is damaged; remove it, and make the experiment anew") from None
-    return columns
+        return columns

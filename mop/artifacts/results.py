@@ -16,8 +16,8 @@ import orjson
 
 from mop.artifacts.run_paths import RunKey, result_path
 from mop.common.errors import InputError
-from mop.common.files import find_files, folder_lock, json_bytes, write_csv, write_together
-from mop.common.reading import read_bytes
+from mop.common.files import find_files, folder_lock, json_bytes, write_csv
+from mop.common.reading import read_bytes, read_json, reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,30 +46,19 @@ _KINDS = (
 _WAIT_S = 60.0  # for another process that writes the table, which takes it a moment
 
 
-def write_result(cache_dir: str | Path, key: RunKey, row: dict) -> None:
-    """Write the result row of one evaluation, column -> plain Python value; NaN becomes null.
-
-    Raises InputError if the row does not name its checkpoint, OSError if the disk refuses.
-    """
-    write_together([result_file(cache_dir, key, row)])
-
-
 def result_file(cache_dir: str | Path, key: RunKey, row: dict) -> tuple[Path, Callable[[BinaryIO], Any]]:
-    """What `write_result` writes, for `write_together`. Raises InputError if the row does not name its checkpoint."""
+    """Make the result row of an evaluation, column -> plain Python value, for `write_together`; NaN becomes null."""
     _result_key(row)
     data = json_bytes(row, orjson.OPT_INDENT_2)
     return result_path(cache_dir, key), lambda file: file.write(data)
 
 
 def load_result(path: str | Path) -> dict:
-    """Read one result row. Raises InputError, naming file and reason, if it is missing or no result."""
-    data = read_bytes(path)
-    try:
-        row = orjson.loads(data)
+    """Read one result row."""
+    row = read_json(path, "result")
+    with reading(path, "result"):
         _result_key(row)
         _check_values(row)
-    except (ValueError, InputError) as error:
-        raise InputError(f"{path}: it is no result ({error})") from error
     return row
 
 
@@ -140,14 +129,12 @@ def read_table(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
 
     Raises InputError if it is not one of this program: not a CSV table with the documented and added columns.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+    if not Path(path).exists():
+        return [], []
+    with reading(path, "results table"):
+        text = read_bytes(path).decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
         rows = list(reader)
-    except FileNotFoundError:
-        return [], []
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"{path} is no results table ({error})") from None
     columns = list(reader.fieldnames or [])
     is_ours = set(ADDED_COLUMNS) - _SINCE <= set(columns) and len(set(columns)) == len(columns)
     if not is_ours or any(None in row for row in rows):  # None: cells past the last column

@@ -1,14 +1,15 @@
 """The bot's own path in each fixed world of a task: computed once, and kept in a file."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
-import orjson
 from tqdm import tqdm
 
 from mop.artifacts.run_paths import bot_paths_file
 from mop.common.errors import InputError
 from mop.common.files import write_json
+from mop.common.reading import read_json, reading
 from mop.envs.babyai import MAX_FAILURES_IN_A_ROW, MINIGRID_VERSION, World, bot_steps, check_task_id, unteachable
 from mop.envs.teacher import TeacherFailure
 
@@ -81,12 +82,11 @@ class BotPaths:
         """
         if self._path is None:
             return {}
-        try:
-            content = orjson.loads(self._path.read_bytes())
+        with suppress(InputError), reading(self._path):
+            content = read_json(self._path)
             if content["minigrid_version"] != MINIGRID_VERSION:
                 return {}
             results = {int(seed): result for seed, result in content["results"].items()}
             is_whole = all(type(result) is str or (type(result) is int and result > 0) for result in results.values())
             return results if is_whole else {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}
+        return {}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
 
-from mop.common.errors import InputError
 from mop.common.files import write_csv
+from mop.common.reading import read_csv, reading
 from mop.common.values import shown
 
 if TYPE_CHECKING:
@@ -113,9 +113,9 @@ def _counters(run: Logged) -> dict[str, float]:
 
 
 def _read_rows(path: Path, update: int) -> list[dict[str, float]]:
-    """The rows up to an update, each a number in every column. Raises InputError where the file is no training log."""
-    try:
-        old = pd.read_csv(path)
+    """Read the rows up to an update, each a number in every column."""
+    with reading(path, "training log", "move it away to resume without it"):
+        old = read_csv(path)
         missing = {"update", "seconds"} - set(old)
         if missing:
             raise ValueError(f"it has no column {' and no column '.join(sorted(missing))}")
@@ -124,7 +124,4 @@ def _read_rows(path: Path, update: int) -> list[dict[str, float]]:
             raise ValueError(f"its column {shown(textual[0])} holds something else than numbers")
         if not old["update"].is_monotonic_increasing or old["seconds"].isna().any():
             raise ValueError("its rows are not in the order of updates, each with its seconds")
-    except (ValueError, OSError) as error:
-        why = " ".join(str(error).split())
-        raise InputError(f"{path} is no training log ({why}); move it away to resume without it") from None
-    return old[old["update"] <= update].to_dict("records")
+        return old[old["update"] <= update].to_dict("records")

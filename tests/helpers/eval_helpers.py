@@ -14,13 +14,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from mop.artifacts.checkpoints import save_checkpoint
+from mop.artifacts.results import result_file
 from mop.artifacts.run_paths import RunKey
 from mop.common.errors import run_script
+from mop.common.files import write_together
 from mop.common.train_config import complete
 from mop.envs.missions import load_encoder
 from mop.training.policies import build_policy
 
 GOTO, UNLOCK = "BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0"
+
+
+def write_result(cache_dir: str | Path, key: RunKey, row: dict) -> None:
+    """Write the result row of an evaluation."""
+    write_together([result_file(cache_dir, key, row)])
 
 
 def toy_config(task_id: str = GOTO, **changes) -> dict:

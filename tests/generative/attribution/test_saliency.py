@@ -321,7 +321,7 @@ def test_an_explanation_comes_back_from_its_file(explanation, tmp_path):
     again = WorldExplanation.load(tmp_path / "one.npz")
     assert np.array_equal(again.attribution, explanation.attribution) and str(again.mission) == str(explanation.mission)
     (tmp_path / "two.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:100])
-    with pytest.raises(InputError, match="is no file of"):
+    with pytest.raises(InputError, match="no file of"):
         WorldExplanation.load(tmp_path / "two.npz")
 
 

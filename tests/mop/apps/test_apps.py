@@ -418,7 +418,7 @@ def many_seeds(page: Page, place: Path) -> None:
     """Trials 0 and 7 are two trainings with one lpc_alpha; what cannot be read is counted."""
     page.choose("Task", TASK)
     page.page.get_by_alt_text(f"measures_against_alpha of {TASK}").wait_for()
-    page.see("left out, 1 run: it cannot be read: it is no routing cache, or a broken one")
+    page.see("left out, 1 run: it cannot be read: it is damaged, or no routing cache")
     assert any(text.startswith("lpc_alpha 0: mean of 2 seeds") for text in page.shown_texts())
     page.choose("Figure", "measures by phase")
     page.page.get_by_alt_text(f"measures_by_phase of {TASK}").wait_for()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from eval_helpers import random_checkpoint
+from eval_helpers import random_checkpoint, write_result
 from old_caches import CACHE, TASK, as_version_1, write_variants
 from routing_data import make_data, make_steps
 from scripts import REPOSITORY
@@ -33,7 +33,6 @@ from mop.apps.run_figures import (
 )
 from mop.apps.run_selection import Run, choose_run, find_cached_runs, find_runs, label_of, last_cached
 from mop.artifacts.checkpoints import FoundCheckpoint, save_checkpoint
-from mop.artifacts.results import write_result
 from mop.artifacts.routing_cache import RoutingCache
 from mop.artifacts.run_paths import RunKey, cache_path, result_path
 from mop.common import cli

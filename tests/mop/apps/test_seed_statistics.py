@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from eval_helpers import write_result
 from figure_contents import check_labels, texts
 from routing_data import TASK, random_data
 from scripts import REPOSITORY, run_script
@@ -31,7 +32,6 @@ from mop.apps.statistics_page import (
     tasks_with_runs,
     title_of,
 )
-from mop.artifacts.results import write_result
 from mop.artifacts.routing_cache import write_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.cli import parse

@@ -9,9 +9,10 @@ import warnings
 import pandas as pd
 import pytest
 from checks import files_below, one_line
+from eval_helpers import write_result
 from scripts import REPOSITORY
 
-from mop.artifacts.results import ADDED_COLUMNS, DOCUMENTED_COLUMNS, load_result, merge_results, write_result
+from mop.artifacts.results import ADDED_COLUMNS, DOCUMENTED_COLUMNS, load_result, merge_results
 from mop.artifacts.run_paths import RunKey, cache_path, find_caches, result_path
 from mop.common.errors import InputError
 from mop.common.files import write_atomic
@@ -201,14 +202,15 @@ def test_four_processes_merge_at_once_and_no_row_is_lost(tmp_path):
     cache, results = tmp_path / "cache", tmp_path / "evaluation_results.csv"
     code = f"""
 import sys
-from mop.artifacts.results import merge_results, write_result
+from mop.artifacts.results import merge_results, result_file
+from mop.common.files import write_together
 from mop.artifacts.run_paths import RunKey
 print("ready", flush=True); sys.stdin.readline()
 for trial in range(5):
     key = RunKey("task_" + sys.argv[1], trial)
     row = {{"checkpoint_path": key.task_id + str(trial), "task_id": key.task_id, "trial": trial}}
     cache = {str(cache)!r} + str(int(sys.argv[1]) % 2)
-    write_result(cache, key, row)
+    write_together([result_file(cache, key, row)])
     merge_results(cache, {str(results)!r})
 """
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": REPOSITORY}
