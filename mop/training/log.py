@@ -114,8 +114,9 @@ def _counters(run: Logged) -> dict[str, float]:
 
 def _read_rows(path: Path, update: int) -> list[dict[str, float]]:
     """Read the rows up to an update, each a number in every column."""
-    with reading(path, "training log", "move it away to resume without it"):
-        old = read_csv(path)
+    about = ("training log", "move it away to resume without it")
+    old = read_csv(path, *about)
+    with reading(path, *about):
         missing = {"update", "seconds"} - set(old)
         if missing:
             raise ValueError(f"it has no column {' and no column '.join(sorted(missing))}")

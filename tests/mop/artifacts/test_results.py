@@ -112,7 +112,7 @@ def test_a_result_with_values_of_another_kind_is_named_and_left_out(tmp_path):
         unread = []
         table = merge_results(cache, results, unread.append)
         assert list(table["trial"]) == [0] and len(unread) == 1, name
-        assert unread[0].startswith(f"{result_path(cache, bad)}: it is no result (") and name in unread[0]
+        assert unread[0].startswith(f"{result_path(cache, bad)}: ") and name in unread[0]
         assert "left out" in unread[0] and "\n" not in unread[0]
     assert len(wrong) == 12
 

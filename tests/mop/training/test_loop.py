@@ -208,7 +208,7 @@ def test_what_is_no_log_is_named(tmp_path):
     run.step_update()
     for content in ("", "no,log\n1,2\n"):
         log_path(tmp_path).write_text(content)
-        with pytest.raises(InputError, match=r"training_log\.csv is no training log .*move it away"):
+        with pytest.raises(InputError, match=r"training_log\.csv.* no training log .*move it away"):
             drive_walk(Walk(), tmp_path, saved=run.state())
 
 
