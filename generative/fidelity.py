@@ -34,7 +34,7 @@ from generative.simulators.evaluation import (
     view_share,
     write_fidelity,
 )
-from mop.common.cli import as_flags, given_values, required, setting
+from mop.common.cli import as_flags, declared, parse, required, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, whole_digest
 
@@ -61,8 +61,7 @@ class Settings:
 
 def main() -> int:
     """Run the trials, write and print what they show."""
-    given = given_values(Settings, __doc__)
-    settings = Settings(**given)
+    settings = parse(Settings, __doc__)
     recording = open_recording(settings.data_dir)
     domain = domain_of_recording(recording)
     everyone = domain.fidelity.actors
@@ -83,7 +82,9 @@ def main() -> int:
     result["agent_sha256"] = whole_digest(agent)
     what = f"simulator {Path(settings.simulator).name}, recording {recording.folder.name}"
     title = f"{what}, {result['settings']['num_trials']} episodes of the {settings.split} split"
-    words = {name: ",".join(value) if name == "actors" else value for name, value in given.items()}
+    changed = [field.name for field in declared(Settings) if getattr(settings, field.name) != field.default]
+    words = {name: getattr(settings, name) for name in changed}
+    words |= {"actors": ",".join(actors)} if settings.actors else {}
     command = shlex.join(["python", "-m", "generative.fidelity", *as_flags(words)])
     write_fidelity(folder, result, f"`{command}`", title, domain.fidelity.measures)
     if "trained" in result["actors"]:

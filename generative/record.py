@@ -97,7 +97,7 @@ def main() -> int:
     folder = settings.folder(task_id, source.digest)
     check_writable(folder, "--data_dir")
     chosen = {name: getattr(settings, name) for name in ("num_steps", "seed", "epsilon")}
-    chosen["policies"] = [name for name in BEHAVIOURS if name in (settings.policies or domain.behaviours)]
+    chosen["policies"] = [name for name in BEHAVIOURS if name in (settings.policies or ())] or list(domain.behaviours)
     recording = record(source, folder, chosen, settings.resume)
     print(table_of(folder, row_dtype(source.actor, source.worlds)).to_string(index=False))
     print(f"{folder}: {len(recording):,} episodes, {len(recording.missions)} missions, {len(recording.shards)} shards")
