@@ -34,10 +34,9 @@ from generative.figures.representations import plot_effects
 from generative.representations.steering import Arena, Operation, Runs, effect_rows, effects_table, random_effects
 from generative.representations.storage import Directions, open_directions
 from mop.common.cli import parse, required, setting
-from mop.common.configuration import MAX_ENVS
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, open_output_dir, whole_digest, write_csv, write_figure
-from mop.common.values import number, shown
+from mop.common.values import MAX_ENVS, number, shown
 from mop.evaluation.evaluate import NUM_ENVS
 from mop.training.devices import use_device
 

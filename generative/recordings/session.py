@@ -14,9 +14,9 @@ from tqdm import tqdm
 from generative.domains.base import Actor, Domain, Policy, Worlds
 from generative.recordings.format import CONFIG, Recording, find_shards, load_config, open_recording, read_episodes
 from generative.recordings.recorder import Plan, Recorder, plan_shards, row_dtype
-from mop.common.configuration import shown
 from mop.common.errors import InputError
 from mop.common.files import only_process, remove_leftovers, whole_digest, write_json
+from mop.common.values import shown
 
 
 class Source(NamedTuple):

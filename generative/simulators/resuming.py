@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mop.artifacts.checkpoints import load_training_state
-from mop.common.configuration import shown
 from mop.common.errors import InputError
+from mop.common.values import shown
 from mop.training.loop import FINAL_NAME, STATE_NAME
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from mop.common.configuration import MAX_EXPERTS, MAX_LAYERS
 from mop.common.conventions import SUBGOALS
 from mop.common.files import json_bytes
+from mop.common.train_config import MAX_EXPERTS, MAX_LAYERS
 
 SCHEMA_VERSION = 5
 COLUMNS = {  # of the steps, but for the layers' weights: name -> dtype, shape of one entry

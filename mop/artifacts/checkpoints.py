@@ -12,11 +12,12 @@ import numpy as np
 
 from mop.artifacts.run_paths import RunKey
 from mop.artifacts.torch_files import read_torch
-from mop.common.configuration import check_recorded, shown, task_weights
 from mop.common.errors import InputError
 from mop.common.files import find_files, write_atomic
 from mop.common.reading import read_bytes, reading
 from mop.common.task_mix import is_task_id, tasks_of
+from mop.common.train_config import check_recorded, task_weights
+from mop.common.values import shown
 
 if TYPE_CHECKING:
     pass
@@ -30,7 +31,7 @@ def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
 def load_checkpoint(path: str | Path) -> dict:
     """Read a checkpoint: at least `policy_state_dict` (name -> tensor) and `config` (plain Python, with `task_id`).
 
-    The config is checked and completed by `configuration.check_recorded`; other keys that an older checkpoint lacks
+    The config is checked and completed by `train_config.check_recorded`; other keys that an older checkpoint lacks
     stay absent.
     """
     checkpoint = read_torch(path, "checkpoint")

@@ -6,10 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mop.common.configuration import MAX_INTEGER, is_plain, shown
 from mop.common.errors import InputError
 from mop.common.files import find_files
 from mop.common.task_mix import is_task_id
+from mop.common.values import MAX_INTEGER, is_plain, shown
 
 DEFAULT_ROOTS = ("checkpoints", "modal_checkpoints")
 CACHE_DIR = "evaluation_cache"

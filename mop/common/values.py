@@ -122,8 +122,6 @@ def integer(low: int | None = None, high: int | None = None) -> Callable[[Any], 
 
 def number(low: float | None = None, high: float | None = None, above: float | None = None) -> Callable[[Any], float]:
     """A check for finite numbers within [low, high], or greater than `above`. `1e-4`, a text to YAML, is a number."""
-    if isinstance(above, bool):
-        raise TypeError("above: a number")
 
     def parse(value: Any) -> float:
         try:

@@ -31,13 +31,12 @@ from mop.artifacts.checkpoints import find_checkpoints, quick_config
 from mop.artifacts.intervention_rows import load_rows
 from mop.artifacts.results import load_result
 from mop.artifacts.routing_cache import load_cache
-from mop.common.cli import Parser
-from mop.common.configuration import check_flags
+from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.reading import read_csv, read_gzip, read_npz, reading
 from mop.common.train_config import parse_config
-from mop.common.values import integer
-from mop.evaluation.batch import Settings, evaluate_checkpoint
+from mop.evaluation import settings as of_evaluation
+from mop.evaluation.batch import evaluate_checkpoint
 from mop.evaluation.evaluate import encoder_for, load_for_evaluation
 from mop.training.policies import policy_from_checkpoint
 from mop.training.train import train
@@ -147,7 +146,7 @@ def finished_run() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         train_with(*TINY_FLAGS, "--replay", "2", "--checkpoint_dir", str(folder / "checkpoints"))
-        settings = Settings(num_episodes=4, cache_dir=str(folder / "cache"), device="cpu")
+        settings = of_evaluation.Settings(num_episodes=4, cache_dir=str(folder / "cache"), device="cpu")
         evaluate_checkpoint(find_checkpoints([folder / "checkpoints"])[0], settings)
         save_json(intervention_row(), folder / "rows.jsonl")
         write_directions(folder / "directions.npz", toy_directions())
@@ -245,14 +244,18 @@ def run_cases(folder: Path, name: str, seed: int, count: int) -> tuple[int, list
     return refused, wrong
 
 
+@dataclass(frozen=True)
+class Settings:
+    """The flags."""
+
+    kinds: tuple[str, ...] = setting(tuple(KINDS), "of files", choices=KINDS)
+    cases: int = setting(100, "of each kind", low=1)
+    seed: int = setting(0, "of the damage", low=0)
+
+
 def main() -> int:
     """Run the cases, and say what went wrong."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--cases", default=100, help="of each kind (default: %(default)s)")
-    parser.add_argument("--seed", default=0)
-    args = parser.parse_args()
-    check_flags(args, cases=integer(1), seed=integer(0))
+    args = parse(Settings, __doc__)
     failed = 0
     with finished_run() as folder:
         for kind in args.kinds:
