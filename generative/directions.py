@@ -50,7 +50,7 @@ class Settings(StudySettings):
     """The flags."""
 
     data_dir: str = required("folder of a recording (generative.record)")
-    out: str | None = setting(None, "output folder (default: plots/directions/<the recording's name>)")
+    out: str = setting("", "output folder (default: plots/directions/<the recording's name>)")
     blocks: str = setting(EVERY, "some of them, with commas (default: every block)")
     behaviours: str = setting(EVERY, "whose episodes, with commas (default: all)")
     max_rows: int = setting(20_000, "steps of each split at most", low=100)

@@ -35,7 +35,7 @@ class Settings:
         None, "actions until an episode is cut short (default: the game's limit, 1000)", low=1
     )
     seed: int = setting(0, "of sampled actions, and of which training levels", low=0)
-    out: str | None = setting(None, "folder of the tables (default: evaluation/ in the model's folder)", metavar="DIR")
+    out: str = setting("", "folder of the tables (default: evaluation/ in the model's folder)", metavar="DIR")
 
 
 def as_text(summary: pd.DataFrame) -> str:

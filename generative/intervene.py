@@ -61,7 +61,7 @@ class Settings:
     eval_seed: int = setting(0, "seed of the first world; of levels, counted from 2^30", low=0, high=2**32 - 1)
     seed: int = setting(0, "of random directions, and of sampled actions", low=0)
     num_envs: int = setting(NUM_ENVS, "side by side: speed and rounding", low=1, high=MAX_ENVS)
-    out: str | None = setting(None, "output folder (default: plots/intervene/<the operation>)")
+    out: str = setting("", "output folder (default: plots/intervene/<the operation>)")
     lang_encoder: str | None = setting(None, "where the recorded mission encoder lies on this machine")
     cache_dir: str = setting("evaluation_cache", "where the bot's own results are kept")
     policy: str | None = setting(

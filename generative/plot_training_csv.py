@@ -26,7 +26,7 @@ class Settings:
     """The flags."""
 
     datapath: str = required(f"folder of a run, or its {' or '.join(LOG_NAMES)}")
-    out: str | None = setting(None, "folder of the pictures (default: the one of the log)")
+    out: str = setting("", "folder of the pictures (default: the one of the log)")
 
 
 def main() -> int:

@@ -61,7 +61,7 @@ class Settings(Search):
     min_percentile: float = setting(95.0, "of these, that a survivor is above", low=0, high=100)
     films: str | None = setting(None, "also a film of each survivor", choices=WRITERS)
     lang_encoder: str | None = setting(None, "where the checkpoint's mission encoder lies on this machine")
-    out: str | None = setting(None, "output folder (default: plots/visualise/<task>/<target>)")
+    out: str = setting("", "output folder (default: plots/visualise/<task>/<target>)")
 
 
 def open_simulator(settings: Settings, task_id: str, grid_shape: tuple[int, int]):

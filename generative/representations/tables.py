@@ -83,7 +83,7 @@ def screen_table(table: pd.DataFrame, columns: tuple[str, ...]) -> str:
     for name in columns:
         values = table[name]
         low, high = ("low", "high") if name == "explained" else (f"{name}_low", f"{name}_high")
-        if low in table:
+        if low in table and name != "shuffled":
             ends = zip(values, table[low], table[high], strict=True)
             shown[name] = [f"{value:.3f} ({a:.3f} to {b:.3f})" for value, a, b in ends]
         else:
