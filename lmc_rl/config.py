@@ -469,7 +469,9 @@ def load_config(results: str | Path) -> ExperimentConfig:
     path = Path(results) / CONFIG_NAME
     with reading(path, "config of an experiment", "name the folder of one"):
         content = read_json(path)
-        (section,) = content.keys() & {RLConfig.SECTION, MopConfig.SECTION}
+        section = next((name for name in (RLConfig.SECTION, MopConfig.SECTION) if name in content), None)
+        if section is None:
+            raise ValueError("no settings of lmc_rl")
         values = dict(content[section])
         run = values.pop("run") if section == MopConfig.SECTION else values
         needed = ("task_id", "num_updates", "seed") if section == MopConfig.SECTION else ("env", "algo", "seed")

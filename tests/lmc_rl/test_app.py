@@ -437,7 +437,7 @@ def missing_and_damaged(shown: Page) -> None:
     shown.page.get_by_text("has no path yet").first.wait_for()
     shown.page.locator(f"{FIGURE}[alt^='Hopper-v5 SAC, copy, seed 4: training_']").wait_for()
     shown.choose("Run", "demo/Swimmer-v5/SAC/seed_5_20260101_000005 · damaged")
-    shown.see("holds no experiment of lmc_rl")
+    shown.see("no config of an experiment")
     shown.refresh()
     shown.choose("Run", "InvertedDoublePendulum-v5 SAC, copy, seed 2 · demo 20260101_000002")
     shown.page.locator(f"{FIGURE}[alt^='InvertedDoublePendulum-v5 SAC, copy, seed 2: path_']").wait_for()
