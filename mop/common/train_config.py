@@ -21,7 +21,6 @@ from mop.common.values import MAX_ENVS, folder_name, integer, number, or_word, s
 DEFAULTS_FILE = Path(__file__).parents[2] / "config.yaml"
 MAX_LAYERS = MAX_EXPERTS = 256  # of a policy, of a layer: far more than a figure can show
 PAPER_EXPERT_DROPOUT = 0.8  # arXiv 2506.02813: 0.8 (1 - w / 0.1) where w < 0.1
-UNKNOWN = object()  # nothing follows from a key's absence
 
 
 def expert_sizes(value: Any) -> list[list[int]]:

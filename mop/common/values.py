@@ -73,19 +73,6 @@ def choice(*allowed: Any) -> Callable[[Any], Any]:
     return parse
 
 
-def words(*allowed: str) -> Callable[[Any], list[str]]:
-    """A check for some different words with commas between them; of any words where none are named."""
-
-    def parse(value: Any) -> list[str]:
-        found = [word.strip() for word in (value.split(",") if isinstance(value, str) else value)]
-        if not all(found) or len(set(found)) < len(found) or (allowed and not set(found) <= set(allowed)):
-            kind = f"some of {', '.join(allowed)}" if allowed else "words"
-            raise ValueError(f"must be {kind} with commas between them, each once")
-        return found
-
-    return parse
-
-
 def limits(low: float | None = None, high: float | None = None, above: float | None = None) -> str:
     """A range in words: "from 1 to 8", "at least 1", "above 0 and at most 1"; empty for no limit."""
     if low is not None and high is not None:
@@ -136,11 +123,6 @@ def number(low: float | None = None, high: float | None = None, above: float | N
         return result
 
     return parse
-
-
-def optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """`parse`, or null ("null" or "none" on the command line)."""
-    return lambda value: None if value is None or is_null(value) else parse(value)
 
 
 def is_null(value: Any) -> bool:

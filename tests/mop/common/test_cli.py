@@ -8,7 +8,6 @@ import pytest
 from mop.common import cli
 from mop.common.cli import required, setting
 from mop.common.errors import InputError
-from mop.common.values import words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +26,7 @@ class Toy(Base):
     what: tuple[str, ...] | None = setting(None, "interventions")
     film: tuple[int, ...] | None = setting(None, "from and to", nargs=2)
     sizes: list[list[int]] = setting([[0, 16]], "layers", parse=json.loads)
-    names: list[str] = setting(["x"], "names", parse=words())
+    names: list[str] = setting(["x"], "names", parse=lambda text: [str(int(text))])
     source: str | None = setting(None, "a direction", flag="from")
     families: tuple[str, ...] = setting((), "which", positional=True, nargs="*", choices=("rl", "mop"))
     lr_decay: float = setting(0.0, "share of the updates, 100 % is all", alone="1", low=0, high=1)
@@ -57,7 +56,7 @@ def test_defaults_and_given():
         ("--max_steps null", "max_steps", None), ("--policy sampled", "policy", "sampled"),
         ("--policies c,a", "policies", ("c", "a")), ("--what x y --what z", "what", ("x", "y", "z")),
         ("--film 3 9", "film", (3, 9)), ("--sizes [[1],[2]]", "sizes", [[1], [2]]),
-        ("--names p,q", "names", ["p", "q"]),
+        ("--names 7", "names", ["7"]),
         ("--from k", "source", "k"), ("rl mop", "families", ("rl", "mop")), ("--lr_decay", "lr_decay", 1.0),
         ("--lr_decay 0.5", "lr_decay", 0.5), ("--resume", "resume", True), ("--resume false", "resume", False),
         ("--detach false", "detach", False), ("--device cpu", "device", "cpu"),
@@ -117,7 +116,7 @@ def test_help_has_ranges_choices_and_defaults():
     text = " ".join(cli.parser_of(Toy, "What it does.", config="a file").format_help().split())
     for part in (
         "What it does.", "--config YAML", "--num_envs INTEGER environments side by side; from 1 to 64 (default: 16)",
-        "machine:", "learning rate; above 0 (default: 0.001)", "step limit (default: the task's)",
+        "machine:", "learning rate; above 0 (default: 0.001)", "step limit; at least 1 (default: the task's)",
         "--policy argmax|sampled", "(default: a,b)", "--resume [true|false] go on", "cut the graph (default: true)",
         "--checkpoint FILE", "--model_file FILE", "100 % is all", "--from TEXT",
     ):  # fmt: skip
