@@ -376,7 +376,7 @@ def test_a_run_that_is_cut_off_goes_on_with_the_same_bytes(studied, tmp_path, ca
     assert in_process(command.main, *flags_of(studied, tmp_path / "whole", *operation)) == 0
     told = capsys.readouterr().out
     assert "expert_1_0.ica.1 held at 2 sd" in told and "LPC" in told and "of 20" in told
-    real, calls = rollouts.play, []
+    real, calls = rollouts.play_moved, []
 
     def cut_off(*arguments):
         calls.append(arguments)
@@ -385,7 +385,7 @@ def test_a_run_that_is_cut_off_goes_on_with_the_same_bytes(studied, tmp_path, ca
         return real(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollouts, "play", cut_off)
+        patch.setattr(rollouts, "play_moved", cut_off)
         assert in_process(command.main, *flags_of(studied, tmp_path / "cut", *operation)) == 2
     assert len(list((tmp_path / "cut" / "episodes").glob("*.csv"))) == 3
     assert in_process(command.main, *flags_of(studied, tmp_path / "cut", *operation)) == 0
