@@ -108,10 +108,13 @@ def test_killed_and_taken_up_by_two_processes_no_row_is_lost(checkpoint):
 
 
 def test_rows_that_are_added_at_once_are_all_there(tmp_path):
-    program = "import sys; from mop.artifacts.intervention_rows import add_row\nfor n in range(20):\n    add_row("
-    program += (
-        "'rows/interventions.jsonl', {'checkpoint_path': 'x', 'intervention': f'{sys.argv[1]} {n}', 'variant': 'v'})"
-    )
+    program = """
+import sys
+from mop.artifacts.intervention_rows import COLUMNS, add_row
+for n in range(20):
+    names = {"checkpoint_path": "x", "intervention": f"{sys.argv[1]} {n}", "variant": "v"}
+    add_row("rows/interventions.jsonl", dict.fromkeys(COLUMNS, 0.5) | names)
+"""
     (tmp_path / "add.py").write_text(program)
     both = [start(tmp_path / "add.py", name, cwd=tmp_path, PYTHONPATH=str(REPOSITORY)) for name in "ab"]
     assert [process.wait(60) for process in both] == [0, 0], [process.communicate() for process in both]
@@ -121,7 +124,8 @@ def test_rows_that_are_added_at_once_are_all_there(tmp_path):
 
 def test_tables_of_several_checkpoints_damaged_files_and_foreign_tables(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    row = {"task_id": UNLOCK, "variant": "frozen", "phases": [{"phase": "early"}], "delta_success": float("nan")}
+    row = dict.fromkeys(COLUMNS, 0.5) | {"task_id": UNLOCK, "variant": "frozen", "phases": [{"phase": "early"}]}
+    row |= {"update": None, "delta_success": float("nan")}
     for trial in range(3):
         path = Path("cache") / UNLOCK / f"trial_{trial}" / "interventions.jsonl"
         add_row(path, row | {"checkpoint_path": f"c{trial}", "intervention": "argmax", "trial": trial, "seed": None})
@@ -129,7 +133,7 @@ def test_tables_of_several_checkpoints_damaged_files_and_foreign_tables(tmp_path
     told = []
     table = merge_rows("cache", "table.csv", told.append)
     assert len(table) == 6 and not told and pd.read_csv("table.csv")["delta_success"].isna().all()
-    path.write_bytes(path.read_bytes()[:-20])
+    path.write_bytes(path.read_bytes()[:-20] + b"\n")
     assert len(merge_rows("cache", "table.csv", told.append)) == 4
     assert len(told) == 1 and f"{path}, line 2" in told[0]
     with pytest.raises(InputError, match="line 2") as error:
