@@ -426,7 +426,7 @@ def test_a_state_whose_tallies_do_not_fit_is_refused(tmp_path, damage, whole):
     else:
         by_task[TASKS[2]]["bot_acted"] = [False]
     save_training_state(tmp_path / "three" / "trial_0" / "training_state.pt", state)
-    with pytest.raises(InputError, match="it is no training state of this run and version"):
+    with pytest.raises(InputError, match=r"training_state\.pt: "):
         trained(tmp_path, *SEVERAL, "--name", "three", "--resume", "--num_updates", 2)
 
 
