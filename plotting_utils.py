@@ -1,6 +1,7 @@
 """The names of figures and of the numbers behind them, in one place; mop.analysis and mop.plotting do the work."""
 
 from mop.analysis.actions import compute_loops, hold_action, index_states
+from mop.analysis.cells import aggregate_routing_by_position, compute_confidence, compute_grid_bounds
 from mop.analysis.explained import compute_layer_costs, explain_beyond, explain_variance, gate_values
 from mop.analysis.groups import (
     GROUPINGS,
@@ -11,10 +12,7 @@ from mop.analysis.groups import (
     room_labels_for_groups,
 )
 from mop.analysis.many_runs import measure_run
-from mop.analysis.maps import aggregate_routing_by_position, compute_confidence, compute_grid_bounds
 from mop.analysis.routing_data import index_episodes
-from mop.plotting.action_bars import plot_action_frequency
-from mop.plotting.alpha_maps import plot_phase_maps
 from mop.plotting.alphas import (
     plot_correlations_by_phase,
     plot_explained_over_seeds,
@@ -22,10 +20,19 @@ from mop.plotting.alphas import (
     plot_lpc_with_action_held,
     plot_measures_against_alpha,
     plot_measures_by_phase,
+    plot_phase_maps,
+)
+from mop.plotting.bars import (
+    BEHAVIOURS,
+    plot_action_frequency,
+    plot_pathways,
+    plot_routing_distributions,
+    plot_routing_near_objects,
+    plot_specialisation,
+    plot_variance_explained,
 )
 from mop.plotting.compared_runs import plot_difference
-from mop.plotting.curves import plot_curves_by, plot_training_curve
-from mop.plotting.explained_bars import plot_variance_explained
+from mop.plotting.curves import plot_curves_by, plot_episode_routing, plot_routing_over_progress, plot_training_curve
 from mop.plotting.heatmaps import LPC_CMAP, LogScale, render_lpc_heatmap, render_routing_heatmap
 from mop.plotting.maps import (
     lpc_scale,
@@ -37,16 +44,8 @@ from mop.plotting.maps import (
     plot_overall_routing,
     plot_routing_side_by_side,
 )
-from mop.plotting.pathway_bars import plot_pathways
-from mop.plotting.progress_curves import plot_episode_routing, plot_routing_over_progress
 from mop.plotting.style import UNVISITED_COLOR, WALL_COLOR, expert_cmap, expert_hues, size_hue
 from mop.plotting.task_bars import plot_by_task, plot_success_against_lpc
-from mop.plotting.weight_bars import (
-    BEHAVIOURS,
-    plot_routing_distributions,
-    plot_routing_near_objects,
-    plot_specialisation,
-)
 from mop.statistics.bootstrap import bootstrap_means, mean_over_seeds
 from mop.statistics.information import mutual_information as compute_complexity
 

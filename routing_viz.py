@@ -22,7 +22,7 @@ with app.setup:
     from mop.apps.export import Export
     from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
-    from mop.plotting.intervention_bars import matrix_name
+    from mop.plotting.bars import matrix_name
 
 
 @app.function

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mop.analysis.cells import index_cells
 from mop.analysis.groups import Groups, group_routing_data
-from mop.analysis.maps import index_cells
 from mop.analysis.routing_data import RoutingData, check_not_empty, chosen_actions, index_episodes
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError

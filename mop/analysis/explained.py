@@ -9,8 +9,8 @@ from itertools import combinations
 
 import numpy as np
 
+from mop.analysis.cells import index_cells
 from mop.analysis.groups import GROUPINGS, group_routing_data
-from mop.analysis.maps import index_cells
 from mop.analysis.routing import compute_layer_lpc
 from mop.analysis.routing_data import RoutingData, check_not_empty, checked_positions, checked_weights, index_episodes
 from mop.common.errors import InputError

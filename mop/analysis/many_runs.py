@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mop.analysis.actions import DEFAULT_STATE, action_probabilities, compute_policy_entropy, index_states
+from mop.analysis.cells import CellIndex, distances_to_objects, index_cells
 from mop.analysis.groups import get_available_analyses, group_routing_data
-from mop.analysis.maps import CellIndex, distances_to_objects, index_cells
 from mop.analysis.routing_data import RoutingData, chosen_actions, index_episodes, whole_of
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mop.analysis.maps import index_cells
+from mop.analysis.cells import index_cells
 from mop.analysis.routing_data import RoutingData, checked_positions, checked_weights
 from mop.common.errors import InputError
 from mop.statistics.intervals import (

@@ -72,7 +72,7 @@ def load_table(cache_dir: str, results_paths: Sequence[str | Path]) -> tuple["pd
 
     An evaluation is a checkpoint in certain worlds: first the results below `cache_dir`, then the rows of the tables
     that are not there. Where a table does not name its worlds, only checkpoints without another row count. The
-    intervals and the training lengths that older tables lack are filled in. Raises InputError if there is no row.
+    intervals and the training lengths that older tables lack are filled in.
     """
     import pandas as pd
 
@@ -124,7 +124,7 @@ class Filters:
     lpc_alpha: float | None = None  # of mixtures; None: any
 
     def apply(self, table: "pd.DataFrame") -> "pd.DataFrame":
-        """The rows that are shown. Raises InputError if none is left."""
+        """The rows that are shown."""
         is_shown = worlds_of(table).eq(self.worlds) | (self.worlds == ALL)
         if self.env_steps is not None:
             is_shown &= table["env_steps"].astype(float).between(*self.env_steps)
@@ -191,7 +191,6 @@ def plot_tradeoff(table: "pd.DataFrame", color_by: str, policy: str | None, meas
     """Success, or failures, against LPC, coloured by one of COLORS, of one policy ("mop" or "gru") or of all.
 
     Rows without a value of the column are left out; so are tasks with a single value if other tasks have several.
-    Raises InputError if no row is left.
     """
     column = COLORS[color_by]
     rows = table if policy is None else table[table["policy"] == policy]
@@ -222,7 +221,7 @@ def word_of(run: Run) -> str:
 
 
 def choose_pair(cached: Mapping[str, Run], left: str | None, right: str | None) -> tuple[Run, Run]:
-    """The runs of two words, by default the first two of one task. Raises InputError if there are no such two."""
+    """The runs of two words, by default the first two of one task."""
     by_word = {word_of(run): run for run in cached.values()}
     for word in filter(None, (left, right)):
         if word not in by_word:
@@ -234,7 +233,7 @@ def choose_pair(cached: Mapping[str, Run], left: str | None, right: str | None) 
 
 
 def first_pair(cached: Mapping[str, Run]) -> tuple[str, str]:
-    """The names of the first two runs of one task, else of the first two. Raises InputError if there is one alone."""
+    """The names of the first two runs of one task, else of the first two."""
     names = list(cached)
     if len(names) < 2:
         raise InputError(
@@ -311,10 +310,7 @@ def _basis(pair: Pair, measure) -> str:
 
 
 def plot_comparison(chosen: Sequence[Run], width_in: float | None = None) -> Figure:
-    """The routing of some cached runs side by side.
-
-    Raises InputError as `load_routing` and `plot_routing_side_by_side`.
-    """
+    """The routing of some cached runs side by side."""
     caches = [load_routing(run) for run in chosen]
     return plot_routing_side_by_side(
         {f"{data.header['task_id']}\n{short_name(data)}": data for data in caches}, width_in=width_in
@@ -369,7 +365,7 @@ def tradeoff_name(measure: str, color_by: str) -> str:
 
 
 def filters_of(args: Settings, table: "pd.DataFrame") -> Filters:
-    """The filters of the flags, by default the most frequent worlds and penalty. Raises InputError if one is wrong."""
+    """The filters of the flags, by default the most frequent worlds and penalty."""
     worlds, alphas = common_worlds(table), penalties(table)
     if args.worlds not in (None, ALL, *worlds):
         raise InputError(f"--worlds: there is no result in {args.worlds}; there are {', '.join([*worlds, ALL])}")

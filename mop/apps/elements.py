@@ -193,10 +193,7 @@ def absent(view: View) -> mo.Html | None:
 
 
 def load_or_evaluate(run: Run, num_episodes: int | None, num_envs: int) -> RoutingCache:
-    """Cached routing data, or those of a fresh evaluation of some episodes with a progress bar.
-
-    Raises InputError as `load_routing` and `evaluate_now`.
-    """
+    """Cached routing data, or those of a fresh evaluation of some episodes with a progress bar."""
     if num_episodes is None:
         return load_routing(run)
     with mo.status.progress_bar(

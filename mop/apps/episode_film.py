@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from mop.apps.episode_records import EpisodeRecord, episode_record
 from mop.artifacts.routing_cache import RoutingCache
 from mop.common.errors import InputError
+from mop.plotting.curves import plot_episode_routing
 from mop.plotting.film import LINE_PX, draw_bar, font, gif_bytes, mark_part, rasterise
-from mop.plotting.progress_curves import plot_episode_routing
 
 STEPS_PER_SECOND = 4
 _WORLD_PX, _MARGIN_PX = 300, 10
@@ -29,7 +29,6 @@ def episode_gif(
     """A GIF of one episode, a frame for the state before each action and one for the state after the last.
 
     steps_per_second: how fast it plays, to a hundredth of a second; first, last: the states to show, if not all.
-    Raises InputError as `episode_record`, if the world of the episode cannot be made again, or it has no such states.
     """
     record = episode_record(data, episode)
     if record.world is None:

@@ -38,10 +38,7 @@ class EpisodeFilter:
 
 
 def find_episodes(data: RoutingCache, wanted: EpisodeFilter) -> list[int]:
-    """The episodes that pass a filter, in its order; only those that have a step in the data.
-
-    Raises InputError if the data lacks what the filter looks at.
-    """
+    """The episodes that pass a filter, in its order; only those that have a step in the data."""
     if wanted.outcome != "all":
         data.require("success")
     num_steps = np.bincount(data.steps.episode, minlength=len(data.episodes))
@@ -62,7 +59,7 @@ def find_episodes(data: RoutingCache, wanted: EpisodeFilter) -> list[int]:
 
 
 def parse_cell(text: str) -> tuple[int, int] | None:
-    """The cell of a text such as "3, 4"; None if it is empty. Raises InputError if it is something else."""
+    """The cell of a text such as "3, 4"; None if it is empty."""
     if not text.strip():
         return None
     numbers = re.fullmatch(r"\s*(\d{1,4})\s*[,; ]\s*(\d{1,4})\s*", text)
@@ -143,10 +140,7 @@ class EpisodeRecord(EpisodeSteps):
 
 
 def episode_record(data: RoutingCache, episode: int, tile_size: int = 32) -> EpisodeRecord:
-    """Everything that the data tell of one episode, with its world where that can be made again.
-
-    Raises InputError as `select_episode`, or if the steps of the episode are not all there, from 0 on.
-    """
+    """Everything that the data tell of one episode, with its world where that can be made again."""
     data = whole_of(data)
     chosen, context, steps = select_episode(data, episode), data.episodes[episode], data.steps
     num_steps = len(chosen.t_step)
@@ -197,7 +191,7 @@ def episode_rows(data: RoutingCache, episode: int) -> np.ndarray:
 
 
 def _replay(data: RoutingCache, episode: int, rows: np.ndarray, tile_size: int):
-    """The episode played again. Raises InputError if the data lack what it takes, or the world is another one here."""
+    """The episode played again."""
     from mop.envs.render import replay_episode
 
     _require_pictures(data)
@@ -256,10 +250,7 @@ def _seed(context: Mapping) -> str:
 
 
 def episode_frame(data: RoutingCache, episode: int, t_step: int, tile_size: int = 32) -> np.ndarray:
-    """A picture (height, width, 3) uint8 of an episode's world before action `t_step`, from its seed and its actions.
-
-    Raises InputError if the cache lacks what is needed, or this machine's Minigrid makes another world of the seed.
-    """
+    """A picture (height, width, 3) uint8 of the world of an episode before action `t_step`, made from its seed."""
     from mop.envs.render import replay_world
 
     _require_pictures(data)
@@ -289,6 +280,6 @@ def example_images(data: RoutingCache, group_by: str, max_groups: int = 16) -> d
 
 
 def _require_pictures(data: RoutingCache) -> None:
-    """Raises InputError if the data lacks what a picture of a world at some step is made from."""
+    """Refuse data that lacks what a picture of a world at some step is made from."""
     for field in ("seed", "action", "t_step", "position"):
         data.require(field)

@@ -28,7 +28,7 @@ from mop.artifacts.routing_cache import RoutingCache
 from mop.common.cli import setting
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_figure
-from mop.plotting.progress_curves import plot_episode_routing
+from mop.plotting.curves import plot_episode_routing
 
 _HEIGHT_PX = 720  # until the player has measured itself
 ENDINGS = {"player (html)": "html", "film (gif)": "gif", "still (png)": "png"}  # what can be saved of an episode
@@ -120,7 +120,7 @@ def write_episode(
 ) -> Path:
     """Write `<folder>/episode_<N>.<ending>`, one of ENDINGS, and return its path.
 
-    first, last: the states that a film shows, if not all. Raises InputError, OSError.
+    first, last: the states that a film shows, if not all.
     """
     path = Path(folder) / f"episode_{episode}.{ending}"
     if ending == "png":

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from mop.analysis.cells import aggregate_routing_by_position, compute_grid_bounds
 from mop.analysis.groups import GROUPINGS
-from mop.analysis.maps import aggregate_routing_by_position, compute_grid_bounds
 from mop.apps import comparison_page, elements
 from mop.apps.captions import Shown, caption_of
 from mop.apps.episode_player import player_document
@@ -48,8 +48,7 @@ _TITLES = {  # file name of a figure -> its title; an analysis is added to it
 def write_gallery(found: Sequence[Run], table: "pd.DataFrame", folder: Path) -> Iterator[str | None]:
     """Write a page for each run, then index.html; yields None for each page, and why a run can have none.
 
-    found: runs with routing caches; table: of `comparison_page.load_table`. Raises InputError if no run can have a
-    page.
+    found: runs with routing caches; table: of `comparison_page.load_table`.
     """
     reasons = {run: reason for run in found if (reason := _unreadable(run)) is not None}
     shown, cards = [run for run in found if run not in reasons], []

@@ -25,7 +25,7 @@ from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.common.files import file_digest
 from mop.common.routing_edits import FROZEN, GATE_ONLY, NONE, SWAP, ZEROED, Intervention, parse, together
-from mop.plotting.intervention_bars import matrix_title, plot_use_and_need
+from mop.plotting.bars import matrix_title, plot_use_and_need
 from mop.plotting.style import counted, expert_hues, expert_names, short_name
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ Experts = Mapping[Place, Expert]
 
 
 def experts_of(data: RoutingCache) -> dict[Place, Expert]:
-    """All experts of the layers that have several. Raises InputError as `checked_weights`."""
+    """All experts of the layers that have several."""
     layers = checked_weights(data.steps)
     names, hues = expert_names(data.header, layers), expert_hues(data.header, layers)
     sizes = data.header.get("expert_hidden_sizes") or [[None] * weights.shape[1] for weights in layers]
@@ -94,7 +94,7 @@ def homes_of(experts: Experts, begun: Intervention) -> dict[Place, float]:
 
 
 def begin(text: str, experts: Experts) -> Intervention:
-    """The intervention of a text, where the controls can show it. Raises InputError where they cannot."""
+    """The intervention of a text, where the controls can show it."""
     intervention = parse(text)
     if intervention.phase is not None or intervention.kind == SWAP:
         raise InputError(
@@ -194,10 +194,7 @@ class Pair(NamedTuple):
 
 
 def open_world(run: Run, data: RoutingCache) -> "OneWorld":
-    """The policy of a run in the worlds of its evaluation.
-
-    Raises InputError, naming the file and the way to it, where the checkpoint is not here or cannot be used.
-    """
+    """The policy of a run in the worlds of its evaluation."""
     if run.checkpoint is None or not run.checkpoint.is_file():
         raise InputError(
             f"`{_checkpoint_name(run, data)}` is not on this machine, and episodes with an intervention need the "
@@ -211,7 +208,7 @@ def open_world(run: Run, data: RoutingCache) -> "OneWorld":
 
 
 def play_pair(world: "OneWorld", number: int, intervention: Intervention, variant: str = GATE_ONLY) -> Pair:
-    """Episode `number` of the evaluation, intact and with an intervention. Raises InputError as `OneWorld.check`."""
+    """Episode `number` of the evaluation, intact and with an intervention."""
     intact = world.episode(number, Intervention(NONE))
     return Pair(intact, world.episode(number, intervention, variant), intervention)
 
@@ -246,7 +243,7 @@ def tell(pair: Pair) -> str:
 
 
 def document_of(pair: Pair) -> str:
-    """The HTML of a player of both, with the step marked at which they first differ. Raises InputError."""
+    """The HTML of a player of both, with the step marked at which they first differ."""
     intact, changed = _record(pair.intact), _record(pair.changed)
     context = pair.intact.episodes[0]
     both = "nothing is changed" if pair.intervention.kind == NONE else f"intact, and with {pair.intervention}"
@@ -309,10 +306,7 @@ def _checkpoint_name(run: Run, data: RoutingCache) -> str:
 
 
 def rows_of(run: Run, data: RoutingCache) -> list[Mapping]:
-    """The rows of a run that belong together: those of the worlds and the checkpoint of its intact row.
-
-    Raises InputError, naming file and command, where there is none, or the file is damaged.
-    """
+    """The rows of a run that belong together: those of the worlds and the checkpoint of its intact row."""
     path = interventions_path(run.cache_dir, run.key)
     rows = load_rows(path)
     intact = next((row for row in rows if row["intervention"] == NONE), None)
@@ -333,7 +327,7 @@ def other_checkpoint(run: Run, rows: list[Mapping], data: RoutingCache) -> str |
 
 
 def plot_matrix(run: Run, rows: list[Mapping], variant: str) -> Figure:
-    """`plot_use_and_need` of the rows of a run. Raises InputError as that."""
+    """`plot_use_and_need` of the rows of a run."""
     return plot_use_and_need(rows, matrix_title(run.name, rows[0]["num_episodes"], variant), variant)
 
 

@@ -19,7 +19,7 @@ from mop.artifacts.routing_cache import RoutingCache
 from mop.common.errors import InputError
 from mop.common.files import write_atomic
 from mop.common.routing_edits import GATE_ONLY, NONE, Intervention
-from mop.plotting.intervention_bars import lesioned_variants
+from mop.plotting.bars import lesioned_variants
 
 if TYPE_CHECKING:
     from mop.evaluation.intervention_runs import OneWorld

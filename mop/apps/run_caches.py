@@ -11,10 +11,7 @@ from mop.common.files import file_digest
 
 
 def load_routing(run: Run) -> RoutingCache:
-    """The cached routing data of a run; the header of an older cache is completed from the run's key.
-
-    Raises InputError, naming the file and the command that makes it, if it is missing, broken or without steps.
-    """
+    """The cached routing data of a run; the header of an older cache is completed from the run's key."""
     if not run.has_cache:
         raise InputError(f"{no_cache(run)}; `--fresh` does without")
     try:
@@ -27,7 +24,7 @@ def load_routing(run: Run) -> RoutingCache:
 def evaluate_now(run: Run, num_episodes: int, num_envs: int, progress: Callable[[int], None]) -> RoutingCache:
     """The routing data of a fresh evaluation, which are not written anywhere.
 
-    progress: called with the number of episodes just finished. Raises InputError if the checkpoint cannot be used.
+    progress: called with the number of episodes just finished.
     """
     if run.checkpoint is None:
         raise InputError(f"the checkpoint of {run.key.label} is not on this machine: only its cached data can be shown")

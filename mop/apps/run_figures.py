@@ -18,8 +18,15 @@ from mop.apps.run_caches import evaluate_now, load_routing, other_checkpoint
 from mop.apps.run_selection import Run, choose_run, find_runs
 from mop.artifacts.routing_cache import RoutingCache
 from mop.common.errors import InputError
-from mop.plotting.action_bars import plot_action_frequency
-from mop.plotting.explained_bars import plot_variance_explained
+from mop.plotting.bars import (
+    plot_action_frequency,
+    plot_pathways,
+    plot_routing_distributions,
+    plot_routing_near_objects,
+    plot_specialisation,
+    plot_variance_explained,
+)
+from mop.plotting.curves import plot_episode_routing, plot_routing_over_progress
 from mop.plotting.maps import (
     plot_action_entropy,
     plot_grouped_lpc,
@@ -27,9 +34,6 @@ from mop.plotting.maps import (
     plot_overall_lpc,
     plot_overall_routing,
 )
-from mop.plotting.pathway_bars import plot_pathways
-from mop.plotting.progress_curves import plot_episode_routing, plot_routing_over_progress
-from mop.plotting.weight_bars import plot_routing_distributions, plot_routing_near_objects, plot_specialisation
 
 TEXT_SHARE = 0.6  # maps for a narrow column are drawn for a page this much wider, which brings 10 points to 6
 SCREEN_IN = 12.0  # the widest such page
@@ -42,7 +46,7 @@ class Drawing(NamedTuple):
     draw: Callable[[], Figure]
 
     def __call__(self) -> Figure:
-        """Draw it. Raises InputError where the data does not support it."""
+        """Draw it."""
         return self.draw()
 
 
@@ -115,8 +119,7 @@ def plot_map(
 ) -> Figure:
     """One of MAPS; images: of `example_images`; cells with fewer than min_steps steps are left out.
 
-    width_in: the width that the figure will be brought to, None: that of a screen. Raises InputError as the functions
-    of MAPS.
+    width_in: the width that the figure will be brought to, None: that of a screen.
     """
     _, plot_overall, plot_grouped, _ = MAPS[measure]
     options = _map_options(min_steps, width_in)
@@ -195,15 +198,12 @@ def _first_world(data: RoutingCache, images: Mapping[str, np.ndarray]) -> tuple[
 
 
 def hold(data: RoutingCache, action: str | None) -> RoutingCache:
-    """The data, or its steps of one action alone. Raises InputError as `hold_action`."""
+    """The data, or its steps of one action alone."""
     return data if action is None else hold_action(data, action)
 
 
 def chosen(figures: Figures, only: Sequence[str] | None) -> Figures:
-    """The figures that a script saves: those that --only names, else all, but of the episodes only the first.
-
-    Raises InputError if a name is none of theirs.
-    """
+    """The figures that a script saves: those that --only names, else all, but of the episodes only the first."""
     others = [name for name in figures if not name.startswith("episode_")]
     first = [name for name in figures if name.startswith("episode_")][:1]
     for name in only or ():
@@ -221,7 +221,7 @@ def save_figures(
 ) -> None:
     """Save each figure as `export.save_figure`, and print the path of its picture; on stderr, say why one cannot be.
 
-    caption: name of a figure -> its caption. Raises InputError if none can be drawn.
+    caption: name of a figure -> its caption.
     """
     reasons = []
     for name, draw in figures.items():
@@ -254,7 +254,7 @@ def save_figures_of_run(app: str, args: RunSettings, figures_of: Callable[..., d
 
 
 def run_of_script(args: RunSettings) -> tuple[Run, RoutingCache]:
-    """The run that the flags ask for, and its routing data. Raises InputError if there is no such run."""
+    """The run that the flags ask for, and its routing data."""
     run = choose_run(find_runs(args.checkpoint_dir, args.cache_dir), args)
     if args.fresh:
         return run, evaluate_now(run, args.num_episodes, args.num_envs, lambda num_done: None)

@@ -99,8 +99,7 @@ def find_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str
     """Every run with a routing cache or a checkpoint, by `Run.folder`; those with a cache first.
 
     A policy of several tasks is there once for each. The checkpoints of a run are in the order of their updates, the
-    final one last; a periodic one of the same update as the final one is left out, unless it alone has a cache. Raises
-    InputError if there is no run.
+    final one last; a periodic one of the same update as the final one is left out, unless it alone has a cache.
     """
     found: dict[str, list[Run]] = {}
     for run in _list_runs(checkpoint_dirs, cache_dir):
@@ -115,7 +114,7 @@ def find_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str
 
 
 def find_cached_runs(checkpoint_dirs: Sequence[str | Path], cache_dir: str) -> dict[str, Run]:
-    """Every run with a routing cache, by its name. Raises InputError if there is none."""
+    """Every run with a routing cache, by its name."""
     cached = {run.name: run for run in _list_runs(checkpoint_dirs, cache_dir) if run.has_cache}
     if not cached:
         raise InputError(f"there is no routing cache under {cache_dir}/: `python batch_eval.py` makes some")
@@ -136,10 +135,7 @@ def label_of(runs: Sequence[Run]) -> str:
 
 
 def choose_run(found: Runs, args: RunSettings) -> Run:
-    """The first run that --task, --trial, --seed and --update ask for, else its last checkpoint with a cache, if any.
-
-    Raises InputError if none fits.
-    """
+    """The first run that --task, --trial, --seed and --update ask for; of its checkpoints, the last with a cache."""
     asked = {"trial": args.trial, "seed": args.seed, "update": args.update}
     asked = {name: value for name, value in asked.items() if value is not None}
     # a policy of several tasks is not taken for one of this task alone, wherever its name stands in the order

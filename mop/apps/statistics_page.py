@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mop.analysis.actions import DEFAULT_STATE, hold_action
+from mop.analysis.cells import wall_cells
 from mop.analysis.explained import compute_layer_costs, explain_beyond, explain_variance, gate_values, index_factors
 from mop.analysis.groups import GROUPINGS
 from mop.analysis.many_runs import (
@@ -27,7 +28,6 @@ from mop.analysis.many_runs import (
     mean_cells,
     measure_run,
 )
-from mop.analysis.maps import wall_cells
 from mop.analysis.routing_data import whole_of
 from mop.apps.export import Export
 from mop.apps.run_caches import load_routing
@@ -39,7 +39,6 @@ from mop.common.errors import InputError
 from mop.common.files import find_files
 from mop.common.task_mix import task_name
 from mop.common.train_config import FLAGS, RUNTIME_KEYS, complete
-from mop.plotting.alpha_maps import plot_phase_maps
 from mop.plotting.alphas import (
     plot_correlations_by_phase,
     plot_explained_over_seeds,
@@ -47,6 +46,7 @@ from mop.plotting.alphas import (
     plot_lpc_with_action_held,
     plot_measures_against_alpha,
     plot_measures_by_phase,
+    plot_phase_maps,
 )
 from mop.plotting.style import counted
 from mop.statistics.bootstrap import EpisodeSums, OverSeeds, mean_over_seeds
@@ -107,10 +107,7 @@ class Unit(NamedTuple):
 
 
 def analyse(asked: Asked, progress: Callable[[Iterator, int], Iterable] = lambda found, total: found) -> "Tables":
-    """The tables of a task; progress: shows how far an iterator of so many runs has come.
-
-    Raises InputError if no run of it can be analysed.
-    """
+    """The tables of a task; progress: shows how far an iterator of so many runs has come."""
     units, left_out = choose_units(asked)
     phases = choose_phases(units, asked)
     measured = list(progress(measure_units(units, asked, left_out, phases), len(units)))
@@ -148,7 +145,7 @@ def choose_units(asked: Asked) -> tuple[list[Unit], list[LeftOut]]:
 
     They are evaluated mixtures with equal settings but for lpc_alpha, trial and seed, in equal worlds; of several such
     samples the one with the most runs, and `Asked.where` chooses another. A run with the same settings and seed as
-    another one is a copy of it, no further sample. Raises InputError if no run is left.
+    another one is a copy of it, no further sample.
     """
     left_out, fitting = [], []
     for key in _keys(asked):
@@ -227,7 +224,7 @@ def _as_text(value: object) -> str:
 
 
 def parse_where(words: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Settings that are asked for, from words such as "num_updates=300". Raises InputError if one is none."""
+    """Settings that are asked for, from words such as "num_updates=300"."""
     found = []
     for word in words:
         name, separator, value = word.partition("=")
@@ -388,7 +385,7 @@ class Tables:
 def make_tables(
     asked: Asked, measured: Sequence[Measured | None], left_out: list[LeftOut], phases: str | None
 ) -> Tables:
-    """The tables of the runs that could be measured. Raises InputError if there is none."""
+    """The tables of the runs that could be measured."""
     import pandas as pd
 
     measured = [found for found in measured if found is not None]

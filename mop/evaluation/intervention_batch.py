@@ -231,7 +231,7 @@ def _draw(rows: Sequence[Mapping], about: Mapping, key: RunKey, settings: Interv
     rows = comparable(rows, about)
     if not any(row["intervention"] == NONE for row in rows):
         return
-    from mop.plotting import intervention_bars as figures  # here: who only plans rows does not wait for matplotlib
+    from mop.plotting import bars as figures  # here: who only plans rows does not wait for matplotlib
 
     for variant in figures.lesioned_variants(rows):
         title = figures.matrix_title(key.label, about["num_episodes"], variant)

@@ -1,11 +1,11 @@
-"""Measures of many runs against lpc_alpha -> figures: one dot for each seed, means over seeds with intervals.
+"""Measures of many runs against lpc_alpha -> figures: one dot for each seed, means over seeds, maps of their cells.
 
 Tables: `seeds` has a row for each part of each run (`lpc_alpha`, `seed`, `phase`, `action`, and the measures as
 columns); `summary` one for each measure of each part at each lpc_alpha (`OverSeeds` as columns). Where there is an
 interval it is that of Student's t over seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,11 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from mop.analysis.many_runs import ALL_STEPS, ANY_ACTION, CORRELATIONS, MEASURES
+from mop.analysis.cells import compute_grid_bounds
+from mop.analysis.many_runs import ALL_STEPS, ANY_ACTION, CORRELATIONS, MEASURES, SeedCells
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
+from mop.plotting.heatmaps import LPC_CMAP, LogScale, Scale, render_values, render_walls, value_range
 from mop.plotting.hover import add_note
+from mop.plotting.maps import ENTROPY_CMAP
 from mop.plotting.panels import make_panels, render_matrix, set_title
+from mop.plotting.sheets import LABEL_IN, Panel, draw_sheet, marks_legend, scale_legend
 from mop.plotting.style import HUES, counted, open_frame, wrapped
 
 if TYPE_CHECKING:
@@ -26,9 +30,16 @@ if TYPE_CHECKING:
 _DOT, _MEAN = {"color": HUES["blue"], "alpha": 0.6}, {"color": "black"}
 _ZERO_APART = 1.0  # decades between the least lpc_alpha above 0 and the place of 0
 _MARGIN = 0.45  # beyond the first and the last, in decades
-_LABEL_IN = (0.6, 0.17)  # width and height that the name of an lpc_alpha needs
+_ALPHA_LABEL_IN = (0.6, 0.17)  # width and height that the name of an lpc_alpha needs
 _SPREAD = 0.12  # of the dots around their lpc_alpha, in decades
 _WIDTH_IN, _HEIGHT_IN = 2.3, 1.75  # of a panel
+
+
+_MAPPED = {  # value of a cell -> colours, text under the mouse, what the scale is called
+    "lpc": (LPC_CMAP, "mean LPC {:.0f}", "mean LPC, mean over seeds"),
+    "entropy_nats": (ENTROPY_CMAP, "mean entropy {:.3f} nats", "policy entropy in nats,\nmean over seeds"),
+}
+_LOG_FROM = 5.0  # ratio of the ends of a scale from which on it is logarithmic
 
 
 class _Field(NamedTuple):
@@ -40,7 +51,7 @@ class _Field(NamedTuple):
 
 
 def plot_measures_against_alpha(seeds: "pd.DataFrame", summary: "pd.DataFrame", title: str = "") -> Figure:
-    """A panel for each of MEASURES that is known, of all steps. Raises InputError if there is nothing to draw."""
+    """A panel for each of MEASURES that is known, of all steps."""
     fields = [_Field(measure) for measure in MEASURES if _is_known(seeds, _Field(measure))]
     if not fields:
         raise InputError("no measure of these runs is known")
@@ -55,7 +66,7 @@ def plot_measures_against_alpha(seeds: "pd.DataFrame", summary: "pd.DataFrame", 
 def plot_measures_by_phase(seeds: "pd.DataFrame", summary: "pd.DataFrame", title: str = "") -> Figure:
     """A row for each measure, a column for each phase, the first one all steps.
 
-    The path ratio of a phase is its part of the whole; it has no success. Raises InputError if there are no phases.
+    The path ratio of a phase is its part of the whole; it has no success.
     """
     phases = [ALL_STEPS, *_phases(seeds)]
     rows = {name: label for name, label in MEASURES.items() if _is_known(seeds, _Field(name, phases[1]))}
@@ -66,7 +77,7 @@ def plot_measures_by_phase(seeds: "pd.DataFrame", summary: "pd.DataFrame", title
 def plot_correlations_by_phase(seeds: "pd.DataFrame", summary: "pd.DataFrame", title: str = "") -> Figure:
     """Correlation of LPC with each of CORRELATIONS over the steps of a run: rows; all steps and each phase: columns.
 
-    Means and intervals are of Fisher's z over seeds. Raises InputError if no correlation is known.
+    Means and intervals are of Fisher's z over seeds.
     """
     rows = {name: label for name, label in CORRELATIONS.items() if name in seeds and seeds[name].notna().any()}
     if not rows:
@@ -84,7 +95,7 @@ def plot_lpc_with_action_held(seeds: "pd.DataFrame", summary: "pd.DataFrame", ti
     """What a phase (columns) changes in the LPC of the steps with one action (rows): minus that in the other phases.
 
     Each seed is compared with itself, and what differs is not the action. Actions that occur in one phase only are
-    left out, which the title says. Raises InputError if none is left.
+    left out, which the title says.
     """
     phases, name = _phases(seeds), "lpc_difference"
     in_phases = seeds[(seeds["phase"] != ALL_STEPS) & (seeds["action"] != ANY_ACTION)]
@@ -189,10 +200,10 @@ class AlphaAxis:
         """Ticks at the values that occur, named where there is room, and a break between 0 and the others."""
         places = [self.place(alpha) for alpha in self.alphas]
         span = max(places) - min(places) + 2 * _MARGIN
-        is_crowded = np.diff(places).min(initial=span) < _LABEL_IN[0] / _WIDTH_IN * span
+        is_crowded = np.diff(places).min(initial=span) < _ALPHA_LABEL_IN[0] / _WIDTH_IN * span
         labels, last = [], -np.inf
         for alpha, place in zip(self.alphas, places, strict=True):
-            has_room = place - last >= _LABEL_IN[1] / _WIDTH_IN * span
+            has_room = place - last >= _ALPHA_LABEL_IN[1] / _WIDTH_IN * span
             labels.append(f"{alpha:g}".replace("e-0", "e-") if has_room else "")
             last = place if has_room else last
         ax.set_xticks(places, labels, rotation=90 if is_crowded else 0)
@@ -294,7 +305,7 @@ def _labelled(figure: Figure, axes: np.ndarray, rows: Sequence[str], columns: Se
 
 
 def _phases(seeds: "pd.DataFrame", is_needed: bool = True) -> list[str]:
-    """The phases in the order of the table. Raises InputError if they are needed and there are not two or more."""
+    """The phases in the order of the table."""
     phases = [phase for phase in dict.fromkeys(seeds["phase"]) if phase != ALL_STEPS]
     if is_needed and len(phases) < 2:
         found = "no phases" if not phases else f"one phase alone, {phases[0]!r}"
@@ -333,3 +344,61 @@ def _draw_shares(ax: Axes, place: int, rows: "pd.DataFrame", over: "pd.DataFrame
         if np.isfinite(found["low"]):
             ends = np.clip([found["low"], found["high"]], -0.05, 1.03)
             ax.plot(ends, [place + 0.25] * 2, linewidth=1.2, **_MEAN)
+
+
+def plot_phase_maps(
+    maps: Mapping[str, Mapping[float, SeedCells]],
+    value: str,
+    grid_size: tuple[int, int] | None = None,
+    walls: np.ndarray | None = None,
+    title: str = "",
+    width_in: float | None = None,
+) -> Figure:
+    """A row for each phase, a column for each lpc_alpha, all maps on one scale.
+
+    maps: phase -> lpc_alpha -> what is in each cell; value: "lpc" (on a log scale where it spans more than a factor of
+    5) or "entropy_nats"; grid_size: (width, height) of the worlds; walls: (H, W) bool, None where they are not known.
+    """
+    alphas = sorted({alpha for of_phase in maps.values() for alpha in of_phase})
+    found = [cells for of_phase in maps.values() for cells in of_phase.values()]
+    if not found:
+        raise InputError("there is no phase with a map: the steps have no positions, or not this value")
+    cmap, _, label = _MAPPED[value]
+    scale = value_range([cells.values for cells in found], [cells.counts for cells in found])
+    if value == "lpc" and 0 < _LOG_FROM * scale[0] < scale[1]:
+        scale = LogScale(scale)
+    grid_info = compute_grid_bounds(np.concatenate([cells.cells for cells in found]), grid_size)
+    rows = []
+    for phase, of_phase in maps.items():
+        panels = []
+        for alpha in alphas:
+            head = f"lpc_alpha {alpha:g}" if phase == next(iter(maps)) else ""
+            draw = _drawing(of_phase.get(alpha), grid_info, scale, walls, value, phase, alpha)
+            panels.append(Panel(head, draw) if alpha in of_phase else None)
+        rows.append(panels)
+    labels = [
+        f"{wrapped(phase, LABEL_IN)}\n{counted(sum(int(c.counts.sum()) for c in of_phase.values()), 'step')}"
+        for phase, of_phase in maps.items()
+    ]
+    legends = [scale_legend(scale, cmap, label, [cells.values for cells in found])]
+    legends.append(marks_legend(1, walls is not None, False))
+    return draw_sheet(rows, labels, grid_info, legends, title, width_in=width_in)
+
+
+def _drawing(
+    cells: SeedCells,
+    grid_info: dict[str, int],
+    scale: Scale,
+    walls: np.ndarray | None,
+    value: str,
+    phase: str,
+    alpha: float,
+) -> Callable[[Axes], None]:
+    cmap, text, _ = _MAPPED[value]
+
+    def draw(ax: Axes) -> None:
+        more = {"phase": phase, "lpc_alpha": alpha}
+        render_values(ax, cells.cells, cells.counts, cells.values, grid_info, scale, cmap, text, value, **more)
+        render_walls(ax, walls)
+
+    return draw

@@ -13,8 +13,8 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 
+from mop.analysis.cells import RoutingByPosition, aggregate_routing_by_position, compute_grid_bounds, wall_cells
 from mop.analysis.groups import GROUPINGS, group_routing_data
-from mop.analysis.maps import RoutingByPosition, aggregate_routing_by_position, compute_grid_bounds, wall_cells
 from mop.analysis.routing_data import RoutingData, checked_positions
 from mop.analysis.run_comparison import CellContrast, Pair, common_sizes, compare_cells, pair_worlds, weights_by_size
 from mop.common.errors import InputError
@@ -96,7 +96,6 @@ def plot_difference(
     at the largest of a cell with enough episodes; they are hatched where their 95 % interval holds 0 or a side has
     fewer than min_episodes episodes, and a triangle points to the side that alone was there. Worlds are paired as
     `pair_worlds` says. Of more than max_groups groups the largest are shown. width_in: of the figure, as `draw_sheet`.
-    Raises InputError if the grids differ, there is no such measure or no common group, or as `group_routing_data`.
     """
     possible = difference_measures(left, right)
     if not possible:
@@ -126,7 +125,7 @@ def plot_difference(
 
 
 def _common_grid(left: RoutingData, right: RoutingData) -> dict[str, int]:
-    """The grid of both. Raises InputError if they have grids of their own."""
+    """The grid of both."""
     sizes = [
         {tuple(episode["grid_size"]) for episode in data.episodes if episode.get("grid_size")} for data in (left, right)
     ]

@@ -41,7 +41,7 @@ def gif_bytes(frames: Sequence[Image.Image], steps_per_second: float, samples: S
 
 
 def mp4_bytes(frames: Sequence[Image.Image], steps_per_second: float) -> bytes:
-    """The same as MP4 (H.264), by an ffmpeg of this machine. Raises InputError where there is none or it fails."""
+    """The same as MP4 (H.264), by an ffmpeg of this machine."""
     encoder = find_encoder()
     width, height = (side + side % 2 for side in frames[0].size)  # H.264 stores colours for two by two pixels
     stays = round(LAST_MS / 1000 * steps_per_second)
@@ -58,7 +58,7 @@ def mp4_bytes(frames: Sequence[Image.Image], steps_per_second: float) -> bytes:
 
 
 def find_encoder() -> str:
-    """The path of an ffmpeg, the system's or that of the package imageio-ffmpeg. Raises InputError without one."""
+    """The path of an ffmpeg, the system's or that of the package imageio-ffmpeg."""
     if (found := shutil.which("ffmpeg")) is not None:
         return found
     try:

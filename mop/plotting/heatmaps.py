@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import LogNorm, Normalize, to_rgb, to_rgba
 from matplotlib.image import AxesImage
 
-from mop.analysis.maps import (
+from mop.analysis.cells import (
     CLOSE,
     FULL_STEPS,
     RoutingByPosition,
@@ -51,7 +51,6 @@ def render_routing_heatmap(
     grid_info: the cells to show, of `compute_grid_bounds`; names, hues: of the E experts, from `expert_names` and
     `expert_hues`; without, those of experts whose sizes are not known. Intensity runs from 1/E (pale) to 1 (the full
     hue), by `expert_cmap`; of experts with equal weights the first one counts.
-    Raises InputError as `layer_weights`, or if a cell is off the grid.
     """
     weights = layer_weights(averaged, layer)
     names, hues = names or expert_names({}, [weights])[0], hues or expert_hues({}, [weights])[0]
@@ -82,8 +81,7 @@ def render_lpc_heatmap(
 ) -> AxesImage:
     """Draw the mean LPC of each cell, on a colour scale from `low` to `high`; a cell without known LPC is unvisited.
 
-    Without `low` or `high`, the scale ends where `value_range` of this map ends. Raises InputError if the steps have no
-    LPC or a cell is off the grid.
+    Without `low` or `high`, the scale ends where `value_range` of this map ends.
     """
     least, greatest = value_range([known_lpc(averaged)], [averaged.counts])
     scale = (least if low is None else low, greatest if high is None else high)
@@ -112,7 +110,6 @@ def render_values(
 
     Values beyond the scale have the colour of its end. text: what to show of a value under the mouse, a format with one
     place; name: of the values among the numbers of the figure, beside which `more` stands in each row.
-    Raises InputError if a cell is off the grid.
     """
     is_known = np.isfinite(values)
     known, counts = values[is_known], counts[is_known]
@@ -147,10 +144,7 @@ def render_env_image(ax: Axes, env_image: np.ndarray, grid_info: dict[str, int])
 
 
 def layer_weights(averaged: RoutingByPosition, layer: int) -> np.ndarray:
-    """Mean weights (C, E) of one layer.
-
-    Raises InputError if there are none, or the layer does not exist.
-    """
+    """Mean weights (C, E) of one layer."""
     if averaged.routing is None:
         raise InputError("these steps have no 'layer_routing'")
     num_layers = len(averaged.routing)
@@ -160,7 +154,7 @@ def layer_weights(averaged: RoutingByPosition, layer: int) -> np.ndarray:
 
 
 def known_lpc(averaged: RoutingByPosition) -> np.ndarray:
-    """Mean LPC (C,) of the cells. Raises InputError if it is known of none."""
+    """Mean LPC (C,) of the cells."""
     if averaged.lpc is None or not np.isfinite(averaged.lpc).any():
         raise InputError("these steps have no 'lpc'")
     return averaged.lpc

@@ -17,8 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mop.analysis.actions import compute_policy_entropy
-from mop.analysis.groups import PHASES, group_routing_data, key_phases
-from mop.analysis.maps import (
+from mop.analysis.cells import (
     RoutingByPosition,
     aggregate_routing_by_position,
     compute_grid_bounds,
@@ -26,6 +25,7 @@ from mop.analysis.maps import (
     index_filtered_cells,
     wall_cells,
 )
+from mop.analysis.groups import PHASES, group_routing_data, key_phases
 from mop.analysis.routing import compute_layer_lpc
 from mop.analysis.routing_data import RoutingData, StepFilter, Steps, check_not_empty, step_mask, whole_of
 from mop.common.errors import InputError
@@ -110,7 +110,6 @@ def plot_overall_routing(
     """A picture of a world (H, W, 3) uint8, if given, the dominant expert in each cell of each layer, and mean LPC.
 
     filter_fn: the steps that count, as `aggregate_routing_by_position`. Without LPC there is no map of it.
-    Raises InputError as `aggregate_routing_by_position`, or if the steps have no router weights or no cell has enough.
     """
     look = _Look(min_steps, scale, width_in)
     part = _overall_part(routing_data, env_image, env_mission, filter_fn, title_suffix, look)
@@ -131,7 +130,6 @@ def plot_grouped_routing(
 
     env_images: label of a group -> a picture of a world in it. Of more than max_groups groups the largest are shown; a
     group without a cell of enough steps is not.
-    Raises InputError as `group_routing_data` and `plot_overall_routing`.
     """
     look = _Look(min_steps, scale, width_in)
     parts = _grouped_parts(routing_data, group_by, env_images, title_suffix, max_groups, look)
@@ -150,8 +148,7 @@ def plot_overall_lpc(
 ) -> Figure:
     """Mean LPC of each cell, in total and of each layer, where the layers share a colour scale; `scale` is the total's.
 
-    Arguments and errors as `plot_overall_routing`. Raises InputError too if LPC or the sizes of the experts are not
-    known.
+    Arguments and errors as `plot_overall_routing`.
     """
     look = _Look(min_steps, scale, width_in)
     part = _overall_part(routing_data, env_image, env_mission, filter_fn, title_suffix, look)
@@ -186,8 +183,7 @@ def plot_action_entropy(
     """Mean entropy of the action's probabilities in each cell, in nats: high where the policy is uncertain.
 
     The scale is absolute: from 0 (certain) to ln A, which equal probabilities of all actions have; the largest mean of
-    a cell is marked. Arguments as `plot_overall_routing`. Raises InputError if there are no steps, or they have no
-    'action_logits'.
+    a cell is marked. Arguments as `plot_overall_routing`.
     """
     routing_data.require("action_logits")
     mask, cells = index_filtered_cells(routing_data.steps, filter_fn)
@@ -214,8 +210,7 @@ def plot_action_entropy(
 def lpc_scale(runs: Iterable[RoutingData], group_by: str = "overall") -> Scale:
     """Least and greatest mean LPC of all runs' cells with FULL_STEPS steps or more: one `scale` for their figures.
 
-    group_by: of GROUPINGS, as the figures are grouped; then cells count in each group. Raises InputError as
-    `group_routing_data`, or if there is no run or one lacks LPC.
+    group_by: of GROUPINGS, as the figures are grouped; then cells count in each group.
     """
     averaged = []
     for data in runs:
@@ -235,7 +230,6 @@ def plot_routing_side_by_side(
     """A column for each run, with the dominant expert of each layer and mean LPC below each other.
 
     runs: what a run is called -> its routing data. Each run has the grid of its own world; the scale of LPC is shared.
-    Raises InputError if there is no run, or one lacks router weights or LPC.
     """
     if not runs:
         raise InputError("there is no run to show: choose at least one")
@@ -270,8 +264,7 @@ def plot_lpc_by_phase(
 ) -> Figure:
     """Where the policy spends its computation in each phase of the task: mean LPC of each cell, one colour scale.
 
-    Phases that no step is in, or that have no cell of enough steps, are left out. Raises InputError as `key_phases`, or
-    if the steps have no LPC.
+    Phases that no step is in, or that have no cell of enough steps, are left out.
     """
     phase = key_phases(steps, episodes)
     check_not_empty(phase)
@@ -442,14 +435,14 @@ def _marks(look: _Look, grid: _Grid, has_ties: bool) -> Legend:
 
 
 def _experts(routing_data: RoutingData, averaged: RoutingByPosition) -> list[_Experts]:
-    """What the experts of each layer are called, and their hues. Raises InputError as `_mean_weights`."""
+    """What the experts of each layer are called, and their hues."""
     layers = _mean_weights(routing_data, averaged)
     pairs = zip(expert_names(routing_data.header, layers), expert_hues(routing_data.header, layers), strict=True)
     return [_Experts(*of_layer) for of_layer in pairs]
 
 
 def _mean_weights(routing_data: RoutingData, averaged: RoutingByPosition) -> list[np.ndarray]:
-    """L arrays (C, E_l). Raises InputError, in the words of the data, if the steps have no router weights."""
+    """L arrays (C, E_l)."""
     if averaged.routing is None:
         routing_data.require("layer_routing")
     return averaged.routing

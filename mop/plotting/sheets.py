@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
-from mop.analysis.maps import CLOSE, FULL_STEPS, compute_confidence, visit_strength
+from mop.analysis.cells import CLOSE, FULL_STEPS, compute_confidence, visit_strength
 from mop.plotting.heatmaps import GRID_COLOR, HATCH_COLOR, LogScale, Scale, norm_of
 from mop.plotting.style import SKIP_HUE, UNVISITED_COLOR, WALL_COLOR, counted, expert_cmap, wrapped
 

@@ -82,8 +82,7 @@ def expert_names(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[str
     """What the experts of each layer are called: by their sizes, or by their numbers where no sizes are known.
 
     header: of the routing data, with the sizes as `expert_hidden_sizes`; layers: L arrays (..., E_l). Several experts
-    of one size in a layer are "GRU 32a", "GRU 32b". Raises InputError if a layer has another number of experts than of
-    sizes.
+    of one size in a layer are "GRU 32a", "GRU 32b".
     """
     sizes = _sizes(header, layers)
     if sizes is None:
@@ -110,7 +109,7 @@ def is_baseline(header: Mapping) -> bool:
 
 
 def _sizes(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[int]] | None:
-    """The sizes of the experts of each layer, None where they are not known. Raises InputError as `expert_names`."""
+    """The sizes of the experts of each layer, None where they are not known."""
     sizes = header.get("expert_hidden_sizes")
     if sizes is None:
         return None

@@ -76,7 +76,6 @@ def plot_by_task(
     their mean. Rows without a value are left out.
     names: of the column `policy`, the two that are compared, and what they are called. tasks: from top to bottom;
     None: those with most failures first.
-    Raises InputError if there is no such measure, no row or a column is missing.
     """
     what = _measure(measure)
     check_columns(table, {"task_id", "success_rate", *_columns(what)}, "the results table has")
@@ -115,7 +114,7 @@ def plot_success_against_lpc(
 
     table: `success_rate`, `success_low`, `success_high` (shares), `mean_lpc`, and the column `color_by`; where it has
     `policy`, the points of GRU baselines are hollow. measure: "success", or "failures" on a log axis that has few at
-    its top. Raises InputError if there is no row or a column is missing.
+    its top.
     """
     what = _measure(measure)
     check_columns(table, {*_columns(what), "mean_lpc", color_by}, "the results table has")

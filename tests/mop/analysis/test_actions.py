@@ -11,7 +11,7 @@ from mop.analysis.actions import compute_action_shares, compute_policy_entropy, 
 from mop.analysis.groups import group_routing_data
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
-from mop.plotting.action_bars import plot_action_frequency
+from mop.plotting.bars import plot_action_frequency
 from mop.plotting.hover import values_of
 
 

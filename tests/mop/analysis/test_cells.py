@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from routing_data import make_data, make_steps, three_visits
 
-from mop.analysis.maps import (
+from mop.analysis.cells import (
     aggregate_routing_by_position,
     compute_confidence,
     compute_grid_bounds,

@@ -15,7 +15,7 @@ from mop.analysis.explained import (
     index_factors,
 )
 from mop.common.errors import InputError
-from mop.plotting.explained_bars import plot_variance_explained
+from mop.plotting.bars import plot_variance_explained
 from mop.plotting.hover import values_of
 
 

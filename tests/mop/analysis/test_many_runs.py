@@ -5,6 +5,7 @@ import pytest
 from routing_data import make_data, make_steps, random_data, two_episodes
 
 from mop.analysis.actions import compute_policy_entropy, hold_action
+from mop.analysis.cells import distances_to_objects
 from mop.analysis.groups import group_routing_data
 from mop.analysis.many_runs import (
     ALL_STEPS,
@@ -16,7 +17,6 @@ from mop.analysis.many_runs import (
     mean_cells,
     measure_run,
 )
-from mop.analysis.maps import distances_to_objects
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 

@@ -6,8 +6,8 @@ from figure_contents import matrix_texts, texts
 from routing_data import make_data, make_steps, random_data, two_episodes_in_a_corridor
 
 from mop.analysis.routing import compute_pathways
+from mop.plotting.bars import plot_pathways
 from mop.plotting.hover import values_of
-from mop.plotting.pathway_bars import plot_pathways
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from routing_data import (
 
 from mop.analysis.routing import compute_pathways, compute_routing_over_progress, select_episode
 from mop.common.errors import InputError
+from mop.plotting.curves import plot_episode_routing, plot_routing_over_progress
 from mop.plotting.hover import values_of
-from mop.plotting.progress_curves import plot_episode_routing, plot_routing_over_progress
 from mop.plotting.style import size_hue
 
 

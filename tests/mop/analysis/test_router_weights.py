@@ -12,8 +12,8 @@ from mixture_of_experts import compute_lpc, routing_measures
 from mop.analysis.groups import group_routing_data
 from mop.analysis.routing import compute_layer_lpc, mean_weights_by_distance, mean_weights_by_group, undecided_experts
 from mop.common.errors import InputError
+from mop.plotting.bars import plot_routing_distributions, plot_routing_near_objects, plot_specialisation
 from mop.plotting.hover import values_of
-from mop.plotting.weight_bars import plot_routing_distributions, plot_routing_near_objects, plot_specialisation
 from mop.statistics.information import entropy_nats
 
 

@@ -5,19 +5,23 @@ import pytest
 from routing_data import make_data, make_steps, random_data, two_episodes, two_episodes_in_a_corridor
 
 from mop.analysis.actions import compute_action_shares, hold_action
+from mop.analysis.cells import distances_to_objects
 from mop.analysis.groups import group_routing_data
-from mop.analysis.maps import distances_to_objects
 from mop.analysis.routing import compute_pathways, compute_routing_over_progress, select_episode
 from mop.analysis.routing_data import index_episodes, whole_of
 from mop.artifacts.routing_cache import RoutingCache, cache_files
 from mop.artifacts.run_paths import RunKey
 from mop.common.errors import InputError
-from mop.plotting.action_bars import plot_action_frequency
+from mop.plotting.bars import (
+    plot_action_frequency,
+    plot_pathways,
+    plot_routing_distributions,
+    plot_routing_near_objects,
+    plot_specialisation,
+)
+from mop.plotting.curves import plot_episode_routing, plot_routing_over_progress
 from mop.plotting.maps import plot_action_entropy, plot_overall_lpc, plot_overall_routing
-from mop.plotting.pathway_bars import plot_pathways
-from mop.plotting.progress_curves import plot_episode_routing, plot_routing_over_progress
 from mop.plotting.style import describe
-from mop.plotting.weight_bars import plot_routing_distributions, plot_routing_near_objects, plot_specialisation
 
 
 def num_named(data: RoutingCache, users: dict[str, tuple]) -> int:

@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgba
 from old_caches import CACHE, TASK
 from routing_data import make_data, make_steps, random_data
 
-from mop.analysis.maps import visit_strength
+from mop.analysis.cells import visit_strength
 from mop.analysis.run_comparison import common_sizes, compare_cells, compare_metrics, pair_worlds, weights_by_size
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import RunKey, cache_path

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from routing_data import make_data, make_steps
 
-from mop.analysis.maps import distances_to_objects, free_cells, walking_distances
+from mop.analysis.cells import distances_to_objects, free_cells, walking_distances
 from mop.common.errors import InputError
 from mop.envs.babyai import World
 from mop.envs.episodes import episode_context

@@ -17,8 +17,8 @@ from mop.artifacts.intervention_rows import COLUMNS, add_row, load_rows, merge_r
 from mop.common.errors import InputError
 from mop.common.routing_edits import GRAMMAR, NONE
 from mop.evaluation.intervention_runs import Study
+from mop.plotting.bars import plot_use_and_need, use_and_need
 from mop.plotting.hover import values_of
-from mop.plotting.intervention_bars import plot_use_and_need, use_and_need
 
 FEW = ("--num_episodes", 8, "--device", "cpu", "--num_envs", 4)
 RUN = Path(UNLOCK) / "trial_0"

@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgba
 from routing_data import make_steps, three_visits
 
-from mop.analysis.maps import aggregate_routing_by_position, compute_grid_bounds
+from mop.analysis.cells import aggregate_routing_by_position, compute_grid_bounds
 from mop.common.errors import InputError
 from mop.plotting.heatmaps import (
     LPC_CMAP,

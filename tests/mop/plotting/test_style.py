@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from scripts import REPOSITORY
 
-from mop.analysis.maps import compute_confidence
+from mop.analysis.cells import compute_confidence
 from mop.common.errors import InputError
 from mop.common.train_config import expert_sizes, read_config
 from mop.plotting.style import (
