@@ -1,7 +1,9 @@
 """The apps in a real browser: how an app is served to it, where its figures are."""
 
 import contextlib
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -140,3 +142,16 @@ def opened(browser, address: str):
     page = Page(browser, address)
     yield page
     page.close()
+
+
+def page_of(document: str) -> dict:
+    """The JSON in a player's document."""
+    return json.loads(re.search(r'<script id="episode" type="application/json">(.*?)</script>', document, re.S)[1])
+
+
+def wait_for(page, condition: str) -> None:
+    """Wait until a condition holds in the page; its own rules forbid Playwright's `wait_for_function`."""
+    deadline = time.monotonic() + 30
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, condition
+        page.wait_for_timeout(20)

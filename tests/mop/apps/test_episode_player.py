@@ -2,16 +2,14 @@
 
 import base64
 import io
-import json
 import re
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import served
+from browser import page_of, served, wait_for
 from old_caches import CACHE, TASK
 from PIL import Image
 from routing_data import random_data, two_episodes_in_a_corridor
@@ -37,11 +35,6 @@ PLOTS = Path("plots") / TASK / "trial_0" / "seed_0"
 @pytest.fixture(scope="module")
 def data() -> RoutingCache:
     return load_cache(cache_path(CACHE, RunKey(TASK, 0, 0)))
-
-
-def page_of(document: str) -> dict:
-    """The JSON in a player's document."""
-    return json.loads(re.search(r'<script id="episode" type="application/json">(.*?)</script>', document, re.S)[1])
 
 
 def content_of(document: str) -> dict:
@@ -285,14 +278,6 @@ def shown_steps(player) -> set[int]:
     """The steps that world, cursors and slider of a player show: one, if they agree."""
     parts = player.locator(".world, .cursor").evaluate_all("parts => parts.map(part => Number(part.dataset.step))")
     return {*parts, int(player.locator("#step").input_value())}
-
-
-def wait_for(page, condition: str) -> None:
-    """Wait until a condition holds in the page; its own rules forbid Playwright's `wait_for_function`."""
-    deadline = time.monotonic() + 30
-    while not page.evaluate(condition):
-        assert time.monotonic() < deadline, condition
-        page.wait_for_timeout(20)
 
 
 def test_the_saved_player_stands_alone(browser, data, tmp_path):

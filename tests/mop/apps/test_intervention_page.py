@@ -7,11 +7,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from browser import Page, opened, served
+from browser import Page, opened, page_of, served, wait_for
 from old_caches import CACHE, TASK
 from routing_data import make_data, make_steps
 from scripts import REPOSITORY
-from test_player import page_of, wait_for
 
 import intervene
 from mop.apps import intervention_page
