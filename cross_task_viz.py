@@ -10,10 +10,10 @@ with app.setup:
 
     import marimo as mo
 
-    from mop.apps import comparison_page, elements, run_selection, statistics_page
+    from mop.apps import comparison_page, elements, runs, samples, statistics_page
     from mop.apps.comparison_page import ALL, Choices, Settings
     from mop.apps.export import Export
-    from mop.apps.run_caches import load_routing
+    from mop.apps.runs import load_routing
     from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
 
@@ -60,7 +60,7 @@ def _(defaults, results, view):
     steps_slider = elements.range_slider(
         view, "env_steps", comparison_page.training_lengths(results), defaults.env_steps, "Steps of training"
     )
-    mo.hstack([worlds_dropdown, steps_slider, alpha_dropdown], justify="start", align="center", gap=2, wrap=True)
+    elements.in_a_row(worlds_dropdown, steps_slider, alpha_dropdown)
     return alpha_dropdown, steps_slider, worlds_dropdown
 
 
@@ -107,9 +107,9 @@ def _(color_dropdown, filters, format_dropdown, policy_dropdown, scale_dropdown,
     export = Export(format_dropdown.value, width_dropdown.value)
     choices = Choices(filters, policy_dropdown.value)
     tasks_name = comparison_page.tasks_name(task_dropdown.value)
-    save_tasks = mo.ui.run_button(label=f"Save {export.stem(tasks_name)}.{export.format}")
+    save_tasks = elements.save_button(export, tasks_name)
     tradeoff_name = comparison_page.tradeoff_name(scale_dropdown.value, color_dropdown.value)
-    save_tradeoff = mo.ui.run_button(label=f"Save {export.stem(tradeoff_name)}.{export.format}")
+    save_tradeoff = elements.save_button(export, tradeoff_name)
     return choices, export, save_tasks, save_tradeoff, tasks_name, tradeoff_name
 
 
@@ -183,7 +183,7 @@ def _(args, choices, draw_tradeoff, export, save_tradeoff, tradeoff_name):
 @app.cell
 def _(args, view):
     try:
-        cached_runs = run_selection.find_cached_runs(args.checkpoint_dir, args.cache_dir)
+        cached_runs = runs.find_cached_runs(args.checkpoint_dir, args.cache_dir)
         first_left, first_right = comparison_page.choose_pair(cached_runs, args.left, args.right)
     except InputError as error:
         mo.stop(True, mo.vstack([mo.md("## Two runs"), elements.problem(error)]))
@@ -197,7 +197,7 @@ def _(args, view):
 @app.cell
 def _(args, left_dropdown, right_dropdown, view):
     left_run, right_run = comparison_page.choose_pair(
-        run_selection.find_cached_runs(args.checkpoint_dir, args.cache_dir), left_dropdown.value, right_dropdown.value
+        runs.find_cached_runs(args.checkpoint_dir, args.cache_dir), left_dropdown.value, right_dropdown.value
     )
     try:
         left_data, right_data = load_routing(left_run), load_routing(right_run)
@@ -242,7 +242,7 @@ def _(analysis_dropdown, left_data, left_run, measure_dropdown, right_data, righ
 @app.cell
 def _(draw_difference, export):
     mo.stop(not draw_difference)  # nor is there a button where two runs cannot be read
-    save_difference = mo.ui.run_button(label=f"Save {export.stem('difference')}.{export.format}")
+    save_difference = elements.save_button(export, "difference")
     save_difference
     return (save_difference,)
 
@@ -276,7 +276,7 @@ def _(
 @app.cell
 def _(args, view):
     try:
-        all_runs = run_selection.find_cached_runs(args.checkpoint_dir, args.cache_dir)
+        all_runs = runs.find_cached_runs(args.checkpoint_dir, args.cache_dir)
     except InputError:
         mo.stop(True)  # said above
     words_of_all = comparison_page.run_words(all_runs)
@@ -300,7 +300,7 @@ def _(all_runs, runs_choice):
 
 @app.cell
 def _(export, format_dropdown, width_dropdown):
-    save_heatmap = mo.ui.run_button(label=f"Save {export.stem('routing_side_by_side')}.{export.format}")
+    save_heatmap = elements.save_button(export, "routing_side_by_side")
     saving = mo.hstack([format_dropdown, width_dropdown, mo.md("of every saved figure")], justify="start", gap=2)
     mo.vstack([save_heatmap, saving])
     return (save_heatmap,)
@@ -322,10 +322,10 @@ def _(args, choices, chosen_runs, draw_side_by_side, export, save_heatmap):
 
 @app.cell
 def _(args, view):
-    seed_tasks = {name: name for name in (statistics_page.NO_TASK, *statistics_page.tasks_with_runs(args.cache_dir))}
+    seed_tasks = {name: name for name in (statistics_page.NO_TASK, *samples.tasks_with_runs(args.cache_dir))}
     seeds_dropdown = elements.choice_dropdown(view, "seeds_of", seed_tasks, statistics_page.NO_TASK, "Task")
-    phase_words = statistics_page.phase_words()
-    phases_dropdown = elements.choice_dropdown(view, "phases", phase_words, statistics_page.AUTO_PHASES, "Phases")
+    phase_words = samples.phase_words()
+    phases_dropdown = elements.choice_dropdown(view, "phases", phase_words, samples.AUTO_PHASES, "Phases")
     mo.vstack(
         [
             mo.md("## Many seeds\n\nThe runs of a task as a sample of trainings: intervals are over seeds."),
@@ -338,7 +338,7 @@ def _(args, view):
 @app.cell
 def _(args, phases_dropdown, seeds_dropdown):
     mo.stop(seeds_dropdown.value == statistics_page.NO_TASK)
-    asked = statistics_page.Asked(seeds_dropdown.value, phases_dropdown.value, cache_dir=args.cache_dir)
+    asked = samples.Asked(seeds_dropdown.value, phases_dropdown.value, cache_dir=args.cache_dir)
     try:
         seed_tables = statistics_page.analyse(asked, elements.with_bar)
     except InputError as error:
@@ -360,7 +360,7 @@ def _(export, seed_tables, view):
 @app.cell
 def _(export, figure_dropdown, seed_drawings, seed_tables):
     seed_name = figure_dropdown.value
-    save_seeds = mo.ui.run_button(label=f"Save {export.stem(seed_name)}.{export.format}")
+    save_seeds = elements.save_button(export, seed_name)
     mo.vstack([elements.drawn(seed_drawings[seed_name], f"{seed_name} of {seed_tables.asked.task_id}"), save_seeds])
     return save_seeds, seed_name
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mop.apps import comparison_page, flags, gallery, run_selection
+from mop.apps import comparison_page, flags, gallery, runs
 from mop.common.cli import parse, setting
 from mop.common.errors import run_script
 from mop.common.files import check_writable
@@ -28,7 +28,7 @@ def main() -> int:
     """Write the site. Returns 1 if a run has no page or a result cannot be read, 0 otherwise."""
     args = parse(Settings, __doc__)
     check_writable(args.site_dir, "--site_dir")
-    found = list(run_selection.find_cached_runs(args.checkpoint_dir, args.cache_dir).values())
+    found = list(runs.find_cached_runs(args.checkpoint_dir, args.cache_dir).values())
     table, problems = comparison_page.load_table(args.cache_dir, args.results_path)
     pages = gallery.write_gallery(found, table, Path(args.site_dir))
     for problem in tqdm(pages, total=len(found) + 1, desc="site", unit="page", dynamic_ncols=True):

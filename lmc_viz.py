@@ -57,7 +57,7 @@ def _(refresh_button):
     except (InputError, OSError) as error:
         mo.stop(True, elements.problem(error))
     run_dropdown = elements.choice_dropdown(view, "run", found, first_run, "Run")
-    mo.hstack([run_dropdown, refresh_button], justify="start", align="center", gap=2, wrap=True)
+    elements.in_a_row(run_dropdown, refresh_button)
     return args, first_run, found, run_dropdown, view
 
 

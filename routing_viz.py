@@ -9,17 +9,15 @@ with app.setup:
     import marimo as mo
 
     from mop.apps import (
-        captions,
         elements,
         episode_records,
         episode_tab,
         intervention_page,
         intervention_tab,
         run_figures,
-        run_selection,
     )
     from mop.apps.episode_tab import Settings
-    from mop.apps.export import Export
+    from mop.apps.export import Export, Shown, caption_of
     from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
     from mop.plotting.bars import matrix_name
@@ -62,13 +60,7 @@ def _():
 @app.cell
 def _(refresh_button):
     refresh_button.value  # pressed: look again
-    try:
-        args = given_settings()
-        view = elements.open_view()
-        found_runs = run_selection.find_runs(args.checkpoint_dir, args.cache_dir)
-        run_dropdown = elements.run_dropdown(found_runs, view, args)
-    except InputError as error:
-        mo.stop(True, mo.vstack([elements.problem(error), refresh_button]))
+    args, view, found_runs, run_dropdown = elements.choose_from_runs(given_settings, refresh_button)
     return args, found_runs, run_dropdown, view
 
 
@@ -95,11 +87,7 @@ def _(checkpoints, num_envs_slider, num_episodes_slider, refresh_button, run_dro
 
 @app.cell
 def _(num_envs_slider, num_episodes_slider, run, use_cache_toggle):
-    num_fresh = elements.num_fresh(run, use_cache_toggle.value, num_episodes_slider.value)
-    try:
-        routing_data = elements.load_or_evaluate(run, num_fresh, num_envs_slider.value)
-    except (InputError, OSError) as error:
-        mo.stop(True, elements.problem(error))
+    num_fresh, routing_data = elements.load_or_evaluate(run, use_cache_toggle, num_episodes_slider, num_envs_slider)
     elements.metrics_row(run, routing_data, num_fresh is not None)
     return num_fresh, routing_data
 
@@ -164,7 +152,7 @@ def _(action_dropdown, min_steps_number, num_fresh, routing_data, run, view_tabs
     is_map = view_tabs.value == "Spatial"
     has_figure = view_tabs.value not in ("Episodes", intervention_tab.TAB)
     action = action_dropdown.value if has_figure else None
-    shown = captions.Shown(run, num_fresh, action, int(min_steps_number.value or 1) if is_map else 1)
+    shown = Shown(run, num_fresh, action, int(min_steps_number.value or 1) if is_map else 1)
     shown_data = run_figures.hold(routing_data, action)
     return has_figure, shown, shown_data
 
@@ -256,7 +244,7 @@ def _(find_button, routing_data, run, world_dropdown):
             one_world = intervention_page.open_world(run, routing_data)
     except (InputError, OSError) as error:
         mo.stop(True, elements.problem(error, "warn"))
-    mo.hstack([world_dropdown, find_button], justify="start", align="center", gap=2, wrap=True)
+    elements.in_a_row(world_dropdown, find_button)
     return (one_world,)
 
 
@@ -319,8 +307,8 @@ def _(gate_elements, gates, intervention_rows, routing_data, run):
 def _(format_dropdown, intervention_rows, matrix_variant, width_dropdown):
     matrix_export = Export(format_dropdown.value, width_dropdown.value)
     matrix_file = matrix_name(matrix_variant)
-    save_matrix_button = mo.ui.run_button(label=f"Save {matrix_export.stem(matrix_file)}.{matrix_export.format}")
-    mo.hstack([save_matrix_button, format_dropdown, width_dropdown], justify="start", align="center", gap=2, wrap=True)
+    save_matrix_button = elements.save_button(matrix_export, matrix_file)
+    elements.in_a_row(save_matrix_button, format_dropdown, width_dropdown)
     return matrix_export, matrix_file, save_matrix_button
 
 
@@ -368,8 +356,8 @@ def _(args):
 @app.cell
 def _(figure_name, format_dropdown, shown, width_dropdown):
     export = Export(format_dropdown.value, width_dropdown.value, shown.part)
-    save_button = mo.ui.run_button(label=f"Save {export.stem(figure_name)}.{export.format}")
-    mo.hstack([save_button, format_dropdown, width_dropdown], justify="start", align="center", gap=2, wrap=True)
+    save_button = elements.save_button(export, figure_name)
+    elements.in_a_row(save_button, format_dropdown, width_dropdown)
     return export, save_button
 
 
@@ -377,7 +365,7 @@ def _(figure_name, format_dropdown, shown, width_dropdown):
 def _(args, chosen_view, export, figure_name, save_button, shown, shown_data):
     mo.stop(not save_button.value)
     about = run_figures.routing_figures(shown_data)[figure_name].about
-    caption = captions.caption_of("routing_viz.py", shown, shown_data, figure_name, about, export, args.plots_dir)
+    caption = caption_of("routing_viz.py", shown, shown_data, figure_name, about, export, args.plots_dir)
     folder = shown.run.key.artefacts(args.plots_dir)
     elements.save_figure(
         lambda: plot_view(*chosen_view, width_in=export.width_in)[1], folder, figure_name, export, caption

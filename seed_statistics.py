@@ -22,17 +22,18 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from mop.analysis.actions import DEFAULT_STATE, STATE_PARTS
-from mop.apps import flags, statistics_page
+from mop.apps import flags, samples, statistics_page
 from mop.apps.export import Export
 from mop.apps.run_figures import chosen, save_figures
-from mop.apps.statistics_page import Asked, Tables
+from mop.apps.samples import Asked
+from mop.apps.statistics_page import Tables
 from mop.artifacts.run_paths import CACHE_DIR
 from mop.common.cli import parse, setting
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, only_process, write_together
 
-PHASES = tuple(statistics_page.phase_words().values())
+PHASES = tuple(samples.phase_words().values())
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,7 @@ class Settings(flags.SavingSettings):
 
     cache_dir: str = setting(CACHE_DIR, "results and caches")
     task: tuple[str, ...] | None = setting(None, "only these (of several: NAME, NAME/ID)", metavar="TASK_ID")
-    phases: str = setting(
-        statistics_page.AUTO_PHASES, "how the steps are split; auto: what suits the task", choices=PHASES
-    )
+    phases: str = setting(samples.AUTO_PHASES, "how the steps are split; auto: what suits the task", choices=PHASES)
     state: tuple[str, ...] = setting(
         tuple(DEFAULT_STATE), "what the S of I(S; A) is made of", choices=STATE_PARTS, metavar="PART"
     )
@@ -57,8 +56,8 @@ def main() -> int:
     args = parse(Settings, __doc__)
     chosen(statistics_page.FIGURES, args.only)  # raises before the work if there is no such figure
     check_writable(args.plots_dir, "--plots_dir")
-    where, problems = statistics_page.parse_where(args.where), []
-    tasks = statistics_page.tasks_asked(args.cache_dir, args.task)
+    where, problems = samples.parse_where(args.where), []
+    tasks = samples.tasks_asked(args.cache_dir, args.task)
     for task_id in tasks:
         asked = Asked(task_id, args.phases, args.state, args.action, args.update, where, args.cache_dir)
         try:

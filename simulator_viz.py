@@ -68,7 +68,7 @@ def _(filter_controls, found, recording_dropdown, refresh_button):
         recording = open_recording(found[recording_dropdown.value])
     except InputError as error:
         mo.stop(True, mo.vstack([recording_dropdown, elements.problem(error), refresh_button]))
-    mo.hstack([recording_dropdown, filter_controls, refresh_button], justify="start", align="center", gap=2, wrap=True)
+    elements.in_a_row(recording_dropdown, filter_controls, refresh_button)
     return (recording,)
 
 
@@ -134,7 +134,7 @@ def _(
         "Imagine": [steps_slider, actions_dropdown, simulator_dropdown],
         "Edit": [target_dropdown, steps_slider, actions_dropdown, simulator_dropdown, pictures_dropdown],
     }
-    mo.hstack(tab_controls[tabs.value], justify="start", align="center", gap=2, wrap=True)
+    elements.in_a_row(*tab_controls[tabs.value])
     return
 
 

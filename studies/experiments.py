@@ -25,7 +25,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from mop.apps.episode_records import example_images
-from mop.apps.statistics_page import Asked, analyse
+from mop.apps.samples import Asked
+from mop.apps.statistics_page import analyse
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.artifacts.routing_cache import RoutingCache, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path

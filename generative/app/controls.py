@@ -9,8 +9,7 @@ from generative.app.catalog import ALL, Filter, num_steps_of
 from generative.app.selection import PageState, cell_names, change_names, target_names
 from generative.recordings.format import BEHAVIOURS, SPLITS, Episode, Recording
 from generative.simulators.base import EXACT
-from mop.apps.elements import absent, choice_dropdown, problem
-from mop.apps.view import View
+from mop.apps.elements import View, absent, choice_dropdown, problem
 
 _STEP = ("episode", "step")  # words of the address that another recording or another filter removes
 TABS = {

@@ -20,9 +20,10 @@ from generative.app.step_figures import PATH_HUES, PATH_WORDS, Row, plot_causes,
 from generative.domains.babyai.causes import thing_name
 from generative.recordings.format import open_recording
 from generative.simulators.base import EXACT
-from mop.apps.export import FORMATS, LARGEST_WIDTH_IN, LEAST_WIDTH_IN, Export
+from mop.apps.elements import View
+from mop.apps.export import Export
+from mop.apps.flags import FORMATS, LARGEST_WIDTH_IN, LEAST_WIDTH_IN
 from mop.apps.run_figures import Drawing, chosen, save_figures
-from mop.apps.view import View
 from mop.artifacts.run_paths import PLOTS_DIR
 from mop.common.cli import parse, setting
 from mop.common.errors import InputError

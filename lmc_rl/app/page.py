@@ -37,10 +37,10 @@ from lmc_rl.app.figures import (
     plot_training,
 )
 from lmc_rl.config import names_of
+from mop.apps.elements import View
 from mop.apps.export import Export
 from mop.apps.flags import SavingSettings
 from mop.apps.run_figures import Drawing, chosen, save_figures
-from mop.apps.view import View
 from mop.artifacts.run_paths import PLOTS_DIR
 from mop.common.cli import setting
 from mop.common.errors import InputError

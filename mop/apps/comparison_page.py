@@ -15,9 +15,8 @@ from mop.analysis.groups import GROUPINGS, get_available_analyses
 from mop.analysis.run_comparison import Pair, compare_metrics, pair_worlds
 from mop.apps.export import Export
 from mop.apps.flags import RESULTS_PATHS, CacheSettings
-from mop.apps.run_caches import load_routing
 from mop.apps.run_figures import Drawing, chosen, save_figures
-from mop.apps.run_selection import Run, find_cached_runs
+from mop.apps.runs import Run, find_cached_runs, load_routing
 from mop.artifacts.results import load_results
 from mop.artifacts.routing_cache import RoutingCache
 from mop.artifacts.run_names import run_name

@@ -1,23 +1,35 @@
-"""The pieces of a page that the apps share: marimo around what the other files of this room give."""
+"""The pieces of a page that the apps share: marimo around what the other files of this package give."""
 
 import base64
 import html
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import marimo as mo
 import numpy as np
 from matplotlib.figure import Figure
 
 from mop.analysis.routing_data import chosen_actions
-from mop.apps.export import FORMATS, WIDTHS_IN, Export
+from mop.apps.export import WIDTHS_IN, Export
 from mop.apps.export import save_figure as export_figure
-from mop.apps.flags import RunSettings, SavingSettings
-from mop.apps.run_caches import describe_metrics, evaluate_now, load_routing, no_cache, other_checkpoint
-from mop.apps.run_selection import FINAL, Run, Runs, choose_run, label_of, last_cached
-from mop.apps.view import View
+from mop.apps.flags import FORMATS, RunSettings, SavingSettings
+from mop.apps.runs import (
+    FINAL,
+    Run,
+    Runs,
+    choose_run,
+    describe_metrics,
+    evaluate_now,
+    find_runs,
+    label_of,
+    last_cached,
+    load_routing,
+    no_cache,
+    other_checkpoint,
+)
 from mop.artifacts.routing_cache import RoutingCache
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
@@ -44,6 +56,81 @@ _STYLE = """
 """
 
 
+class View:
+    """What a visitor has chosen on a page: it stands in the address, so that a link opens the same view again.
+
+    Choices by name, each a word of the address; a choice that is the default is not in it. Controls are made anew where
+    another run has other choices. What was chosen is kept here meanwhile, also through a run that does not have it.
+
+    params: of the address, as `mo.query_params()`: word by name; a list of words if the address has several.
+    """
+
+    def __init__(self, params: MutableMapping[str, Any]):
+        self._params = params
+        self._absent: dict[str, str] = {}
+
+    def pick(self, name: str, options: Collection[str], default: str) -> str:
+        """The word that is chosen, or the default: where none is chosen, or where it is none of the options.
+
+        Of the latter case, `absent` tells from then on.
+        """
+        word = self._word(name)
+        self._absent.pop(name, None)
+        if word is None or word in options:
+            return default if word is None else word
+        self._absent[name] = f"there is no {name} {word!r:.60} here: shown is {default!r:.60}"
+        return default
+
+    def pick_number(self, name: str, low: int, high: int, default: int) -> int:
+        """The same for an integer from low to high."""
+        word = self._word(name)
+        self._absent.pop(name, None)
+        if word is None:
+            return default
+        if word.isascii() and word.isdigit() and len(word) < 19 and low <= int(word) <= high:
+            return int(word)
+        self._absent[name] = f"{name} {word!r:.60} is no number from {low:,} to {high:,}: shown is {default:,}"
+        return default
+
+    def pick_several(self, name: str, options: Collection[str], default: Sequence[str]) -> list[str]:
+        """The words that are chosen, joined by commas in the address; those that are no options are left out."""
+        word = self._word(name)
+        self._absent.pop(name, None)
+        if word is None:
+            return list(default)
+        words = word.split(",")
+        missing = [word for word in words if word not in options]
+        if missing:
+            self._absent[name] = f"there is no {missing[0]!r:.60} among the {name} here"
+        return [word for word in words if word in options]
+
+    def keep(self, name: str, default: object) -> Callable[[object], None]:
+        """What puts a choice into the address: the `on_change` of its control."""
+        return lambda value: self.put(name, value, default)
+
+    def put(self, name: str, value: object, default: object) -> None:
+        """Put a choice into the address, or take it out if it is the default."""
+        self._absent.pop(name, None)
+        if value is not None and value != default:
+            self._params[name] = str(value)
+        elif name in self._params:
+            del self._params[name]
+
+    @property
+    def words(self) -> dict[str, str]:
+        """All that stands in the address: word by name."""
+        return {name: word for name in self._params if (word := self._word(name)) is not None}
+
+    @property
+    def absent(self) -> list[str]:
+        """A line for each choice of the address that is not to be had here."""
+        return list(self._absent.values())
+
+    def _word(self, name: str) -> str | None:
+        value = self._params.get(name)
+        return value[-1] if isinstance(value, list) and value else value or None
+
+
 def problem(error: Exception | str, kind: str = "danger") -> mo.Html:
     """What cannot be shown, and the way out."""
     return mo.callout(mo.Html(as_html(str(error))), kind=kind)
@@ -57,6 +144,20 @@ def as_html(message: str) -> str:
 def open_view() -> View:
     """What the address of this page asks for."""
     return View(mo.query_params())
+
+
+def choose_from_runs(read_flags: Callable[[], RunSettings], refresh) -> tuple:
+    """The flags, the view, the runs on this machine, and their dropdown; the cell stops at the reason if there is none.
+
+    refresh: the button that looks again, which is shown beside the reason.
+    """
+    try:
+        args = read_flags()
+        view = open_view()
+        found = find_runs(args.checkpoint_dir, args.cache_dir)
+        return args, view, found, run_dropdown(found, view, args)
+    except InputError as error:
+        mo.stop(True, mo.vstack([problem(error), refresh]))
 
 
 def run_dropdown(found_runs: Runs, view: View, args: RunSettings):
@@ -82,9 +183,13 @@ def update_slider(runs: Sequence[Run], view: View, args: RunSettings):
     default = asked if args.update is not None and asked in words else last_cached(runs).word
     first = words.index(view.pick("update", words, default))
     return mo.ui.slider(
-        0, max(len(runs) - 1, 1), value=first, label="Training", debounce=True,
+        0,
+        max(len(runs) - 1, 1),
+        value=first,
+        label="Training",
+        debounce=True,
         on_change=lambda number: view.put("update", words[min(number, len(words) - 1)], None),
-    )  # fmt: skip
+    )
 
 
 def evaluation_controls(view: View, args: RunSettings) -> tuple:
@@ -111,12 +216,7 @@ def controls_row(runs: Sequence[Run], run: Run, dropdown, slider, refresh, toggl
         update, number = run.about.get("update"), runs.index(run) + 1
         place = "final" if update is None else f"update {update}"
         training = [mo.hstack([slider, mo.md(f"**{place}** ({number} of {len(runs)})")], justify="start")]
-    return mo.hstack([dropdown, *training, toggle, *shown, refresh], justify="start", align="center", gap=2, wrap=True)
-
-
-def num_fresh(run: Run, use_cache: bool, num_episodes: int) -> int | None:
-    """How many episodes of a run are to be evaluated now; None: its routing cache is shown."""
-    return None if use_cache and run.has_cache else num_episodes
+    return in_a_row(dropdown, *training, toggle, *shown, refresh)
 
 
 def action_dropdown(data: RoutingCache, view: View, args: RunSettings):
@@ -154,9 +254,12 @@ def several_dropdown(view: View, name: str, options: Mapping[str, str], default:
     chosen = view.pick_several(name, called, default)
     keep = view.keep(name, ",".join(default))
     return mo.ui.multiselect(
-        options, [called[word] for word in chosen], label=label, full_width=True,
+        options,
+        [called[word] for word in chosen],
+        label=label,
+        full_width=True,
         on_change=lambda words: keep(",".join(words) or None),
-    )  # fmt: skip
+    )
 
 
 def range_slider(view: View, name: str, steps: Sequence[int], default: tuple[int, int] | None, label: str):
@@ -169,9 +272,13 @@ def range_slider(view: View, name: str, steps: Sequence[int], default: tuple[int
     low, high = known.get(view.pick(name, known.keys() | {first}, first), whole)
     keep = view.keep(name, first)
     return mo.ui.range_slider(
-        steps=ends, value=[low, high], label=label, debounce=True, show_value=True,
+        steps=ends,
+        value=[low, high],
+        label=label,
+        debounce=True,
+        show_value=True,
         on_change=lambda value: keep(f"{value[0]}:{value[1]}"),
-    )  # fmt: skip
+    )
 
 
 def chosen_range(slider) -> tuple[int, int] | None:
@@ -192,17 +299,24 @@ def absent(view: View) -> mo.Html | None:
     return mo.vstack([problem(line, "warn") for line in view.absent]) if view.absent else None
 
 
-def load_or_evaluate(run: Run, num_episodes: int | None, num_envs: int) -> RoutingCache:
-    """Cached routing data, or those of a fresh evaluation of some episodes with a progress bar."""
-    if num_episodes is None:
-        return load_routing(run)
-    with mo.status.progress_bar(
-        total=num_episodes,
-        title=f"Evaluating {run.name}",
-        subtitle="after the bot's own paths; a new installation compiles for a minute first",
-        remove_on_exit=True,
-    ) as bar:
-        return evaluate_now(run, num_episodes, num_envs, lambda num_done: bar.update(increment=num_done))
+def load_or_evaluate(run: Run, use_cache, num_episodes, num_envs) -> tuple[int | None, RoutingCache]:
+    """The routing data that the controls ask for, and the number of episodes evaluated now; None: the cache is shown.
+
+    A fresh evaluation shows a progress bar. The cell stops at the reason where there is no data.
+    """
+    try:
+        if use_cache.value and run.has_cache:
+            return None, load_routing(run)
+        with mo.status.progress_bar(
+            total=num_episodes.value,
+            title=f"Evaluating {run.name}",
+            subtitle="after the bot's own paths; a new installation compiles for a minute first",
+            remove_on_exit=True,
+        ) as bar:
+            count = num_episodes.value
+            return count, evaluate_now(run, count, num_envs.value, lambda num_done: bar.update(increment=num_done))
+    except (InputError, OSError) as error:
+        mo.stop(True, problem(error))
 
 
 def with_bar(found: Iterator, total: int) -> Iterator:
@@ -286,6 +400,16 @@ def save_controls(args: SavingSettings) -> tuple:
         mo.ui.dropdown([*FORMATS], args.format, label="Format", allow_select_none=False),
         mo.ui.dropdown(widths, first, label="Width", allow_select_none=False),
     )
+
+
+def save_button(export: Export, name: str):
+    """The button that saves a figure, with the name of its file."""
+    return mo.ui.run_button(label=f"Save {export.stem(name)}.{export.format}")
+
+
+def in_a_row(*items) -> mo.Html:
+    """Controls beside each other, as many as fit."""
+    return mo.hstack(items, justify="start", align="center", gap=2, wrap=True)
 
 
 def save_figure(draw: Callable[[], Figure], folder: str | Path, name: str, export: Export, caption: str) -> mo.Html:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import marimo as mo
 import numpy as np
 
-from mop.apps.elements import as_html, problem
+from mop.apps.elements import View, as_html, problem
 from mop.apps.episode_player import player_document
 from mop.apps.episode_records import (
     ORDERS,
@@ -23,7 +23,6 @@ from mop.apps.episode_records import (
 )
 from mop.apps.flags import RunSettings
 from mop.apps.run_figures import routing_figures, run_of_script, save_figures_of_run
-from mop.apps.view import View
 from mop.artifacts.routing_cache import RoutingCache
 from mop.common.cli import setting
 from mop.common.errors import InputError
@@ -128,7 +127,7 @@ def write_episode(
     if ending == "html":
         content = player_document(episode_record(data, episode)).encode()
     else:
-        from mop.apps.episode_film import episode_gif  # what draws films takes a moment to load
+        from mop.apps.episode_player import episode_gif  # what draws films takes a moment to load
 
         content = episode_gif(data, episode, first=first, last=last)
     write_atomic(path, lambda file: file.write(content))

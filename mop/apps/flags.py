@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from mop.apps.export import FORMATS, LARGEST_WIDTH_IN, LEAST_WIDTH_IN
 from mop.artifacts.run_paths import CACHE_DIR, DEFAULT_ROOTS, PLOTS_DIR, RESULTS_TABLE
 from mop.common.cli import setting
 from mop.common.conventions import ACTION_NAMES
 from mop.common.values import MAX_ENVS, MAX_EPISODES
 
+FORMATS = ("png", "svg", "pdf")
+LEAST_WIDTH_IN, LARGEST_WIDTH_IN = 2.0, 30.0
 CHECKPOINT_DIRS = (*DEFAULT_ROOTS, "results/zoo")
 RESULTS_PATHS = (RESULTS_TABLE, "results/tasks.csv", "results/alpha.csv")
 
@@ -22,9 +23,13 @@ class SavingSettings:
     )
     format: str = setting("png", "of the files", choices=FORMATS, group="as a script")
     width: float | None = setting(
-        None, "of the figures; null: as they are drawn for a screen", low=LEAST_WIDTH_IN, high=LARGEST_WIDTH_IN,
-        metavar="INCHES", group="as a script",
-    )  # fmt: skip
+        None,
+        "of the figures; null: as they are drawn for a screen",
+        low=LEAST_WIDTH_IN,
+        high=LARGEST_WIDTH_IN,
+        metavar="INCHES",
+        group="as a script",
+    )
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,11 @@ from matplotlib.figure import Figure
 from mop.analysis.cells import aggregate_routing_by_position, compute_grid_bounds
 from mop.analysis.groups import GROUPINGS
 from mop.apps import comparison_page, elements
-from mop.apps.captions import Shown, caption_of
 from mop.apps.episode_player import player_document
 from mop.apps.episode_records import episode_record
-from mop.apps.export import Export
-from mop.apps.run_caches import describe_metrics, load_routing
+from mop.apps.export import Export, Shown, caption_of
 from mop.apps.run_figures import CHARTS, Drawing, action_figures, routing_figures
-from mop.apps.run_selection import Run
+from mop.apps.runs import Run, describe_metrics, load_routing
 from mop.artifacts.routing_cache import RoutingCache
 from mop.artifacts.run_names import run_name
 from mop.common.errors import InputError

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from mop.analysis.routing_data import checked_weights
 from mop.apps.episode_player import pair_document
 from mop.apps.episode_records import EpisodeRecord, episode_record
-from mop.apps.run_selection import Run
+from mop.apps.runs import Run
 from mop.artifacts.intervention_rows import comparable, load_rows
 from mop.artifacts.routing_cache import RoutingCache
 from mop.artifacts.run_names import run_name

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import marimo as mo
 
 from mop.apps import intervention_page
-from mop.apps.elements import as_html, problem, show_figure
+from mop.apps.elements import View, as_html, in_a_row, problem, show_figure
 from mop.apps.episode_records import episode_labels
 from mop.apps.episode_tab import frame
 from mop.apps.intervention_page import AFTER, MEMORIES, SOURCES, Experts, Pair, Place
-from mop.apps.run_selection import Run
-from mop.apps.view import View
+from mop.apps.runs import Run
 from mop.artifacts.intervention_rows import in_words
 from mop.artifacts.routing_cache import RoutingCache
 from mop.common.errors import InputError
@@ -107,7 +106,7 @@ def controls_shown(made: Controls) -> mo.Html:
         sections.append(f"<section><div><strong>layer {layer}</strong>{given[f'from {layer}']}</div>{rows}</section>")
     last = [given["after"], *([given["threshold"]] if values["after"] == "threshold" else []), given["memory"]]
     grid = mo.Html(f'<style>{_STYLE}</style><div class="gates">{"".join(sections)}</div>')
-    return mo.vstack([grid, mo.hstack(last, justify="start", align="center", gap=2, wrap=True)])
+    return mo.vstack([grid, in_a_row(*last)])
 
 
 def text_field(made: Controls, view: View, on_text: Callable[[str], None]):
@@ -137,9 +136,13 @@ def world_dropdown(data: RoutingCache, view: View):
     number = view.pick_number(WORLD, 0, len(data.episodes) - 1, default)
     first = next((name for name, index in labels.items() if index == number), next(iter(labels)))
     return mo.ui.dropdown(
-        labels, first, label="World", allow_select_none=False, searchable=len(labels) > 20,
+        labels,
+        first,
+        label="World",
+        allow_select_none=False,
+        searchable=len(labels) > 20,
         on_change=view.keep(WORLD, default),
-    )  # fmt: skip
+    )
 
 
 def find_button():
@@ -194,9 +197,13 @@ def matrix_shown(run: Run, data: RoutingCache, rows: list[Mapping], variant: str
     except InputError as error:
         shown = problem(error, "warn")
     table = mo.ui.table(
-        [*map(in_words, rows)], selection=None, page_size=10, show_column_summaries=False, show_data_types=False,
+        [*map(in_words, rows)],
+        selection=None,
+        page_size=10,
+        show_column_summaries=False,
+        show_data_types=False,
         label="**Interventions in all worlds**: differences paired by world, with 95 % intervals",
-    )  # fmt: skip
+    )
     return mo.vstack([*notes, shown, table])
 
 

@@ -10,12 +10,10 @@ from matplotlib.figure import Figure
 
 from mop.analysis.actions import hold_action
 from mop.analysis.groups import GROUPINGS, get_available_analyses
-from mop.apps.captions import Shown, caption_of
 from mop.apps.episode_records import example_images
-from mop.apps.export import Export, save_figure
+from mop.apps.export import Export, Shown, caption_of, save_figure
 from mop.apps.flags import RunSettings
-from mop.apps.run_caches import evaluate_now, load_routing, other_checkpoint
-from mop.apps.run_selection import Run, choose_run, find_runs
+from mop.apps.runs import Run, choose_run, evaluate_now, find_runs, load_routing, other_checkpoint
 from mop.artifacts.routing_cache import RoutingCache
 from mop.common.errors import InputError
 from mop.plotting.bars import (

@@ -17,7 +17,7 @@ from scripts import PATIENCE_S, REPOSITORY, run_script
 from lmc_rl.app import figures as views
 from lmc_rl.app import page
 from lmc_rl.app.catalog import find_experiments, load_shown, read_log
-from mop.apps.view import View
+from mop.apps.elements import View
 from mop.common.errors import InputError
 from mop.plotting.hover import boxes_of, values_of
 

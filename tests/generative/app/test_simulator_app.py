@@ -30,7 +30,7 @@ from generative.domains.babyai.scenes import ExactScenes
 from generative.domains.babyai.targets import parse_target
 from generative.recordings.format import open_recording
 from generative.simulators.world_model import WorldModel
-from mop.apps.view import View
+from mop.apps.elements import View
 from mop.artifacts.checkpoints import save_checkpoint
 from mop.common.errors import InputError
 from mop.plotting.hover import boxes_of, values_of

@@ -65,7 +65,7 @@ def test_script_saves_the_figures_across_runs(place):
     names = [f"{measure}_by_task" for measure in ("failures", "success", "path_ratio", "mean_lpc")]
     names += [f"{y}_against_lpc_by_{color}" for y in ("failures", "success") for color in ("task", "lpc_alpha")]
     assert result.stdout.split() == [f"plots/{name}.png" for name in [*names, "difference"]]
-    assert "no routing_side_by_side.png: " in result.stderr and "a broken one" in result.stderr
+    assert "no routing_side_by_side.png: " in result.stderr and "it is damaged" in result.stderr
     for name in names:
         assert (place / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (place / "plots" / f"{name}.csv").read_text().startswith("panel,task_id,")

@@ -37,8 +37,7 @@ from mop.apps.comparison_page import (
     worlds_of,
 )
 from mop.apps.export import Export
-from mop.apps.run_caches import load_routing
-from mop.apps.run_selection import find_cached_runs
+from mop.apps.runs import find_cached_runs, load_routing
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common import cli
 from mop.common.errors import InputError

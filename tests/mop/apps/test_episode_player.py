@@ -15,11 +15,10 @@ from PIL import Image
 from routing_data import random_data, two_episodes_in_a_corridor
 from scripts import REPOSITORY, run_script
 
-from mop.apps.episode_film import episode_gif
-from mop.apps.episode_player import player_document
+from mop.apps.elements import View
+from mop.apps.episode_player import episode_gif, player_document
 from mop.apps.episode_records import EpisodeFilter, episode_labels, episode_record, find_episodes, parse_cell
 from mop.apps.episode_tab import Settings, link_to_episodes
-from mop.apps.view import View
 from mop.artifacts.routing_cache import RoutingCache, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common import cli

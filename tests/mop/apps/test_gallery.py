@@ -11,7 +11,7 @@ from scripts import run_script
 
 from mop.apps.comparison_page import load_table
 from mop.apps.gallery import write_gallery
-from mop.apps.run_selection import Run
+from mop.apps.runs import Run
 from mop.artifacts.routing_cache import load_cache, write_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.errors import InputError

@@ -15,7 +15,7 @@ from scripts import REPOSITORY
 import intervene
 from mop.apps import intervention_page
 from mop.apps.intervention_page import Expert, Pair, Place
-from mop.apps.run_selection import Run
+from mop.apps.runs import Run
 from mop.artifacts.intervention_rows import add_row
 from mop.artifacts.routing_cache import RoutingCache, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path, interventions_path

@@ -21,7 +21,6 @@ from mop.apps.elements import as_html, save_figure
 from mop.apps.episode_records import episode_frame, episode_labels, example_images
 from mop.apps.export import Export
 from mop.apps.flags import RunSettings
-from mop.apps.run_caches import describe_metrics, evaluate_now, load_routing, other_checkpoint
 from mop.apps.run_figures import (
     action_figures,
     analyses,
@@ -31,7 +30,18 @@ from mop.apps.run_figures import (
     routing_figures,
     save_figures,
 )
-from mop.apps.run_selection import Run, choose_run, find_cached_runs, find_runs, label_of, last_cached
+from mop.apps.runs import (
+    Run,
+    choose_run,
+    describe_metrics,
+    evaluate_now,
+    find_cached_runs,
+    find_runs,
+    label_of,
+    last_cached,
+    load_routing,
+    other_checkpoint,
+)
 from mop.artifacts.checkpoints import FoundCheckpoint, save_checkpoint
 from mop.artifacts.routing_cache import RoutingCache
 from mop.artifacts.run_paths import RunKey, cache_path, result_path
@@ -177,7 +187,7 @@ def test_messages_are_no_markup():
 def test_broken_and_missing_caches_name_file_and_command(cache_dir):
     write_variants(cache_dir)
     reasons = {
-        1: "unexpected end of data|broken one",
+        1: "it is damaged",
         3: "it holds no steps",
         4: "there is no routing cache",
         5: "there is no routing cache",

@@ -1,6 +1,6 @@
 """What a visitor has chosen: words of the address, kept through runs that do not have them."""
 
-from mop.apps.view import View
+from mop.apps.elements import View
 
 ANALYSES = ("overall", "by_carrying")
 

@@ -14,11 +14,10 @@ from eval_helpers import GOTO, UNLOCK, in_process, put, random_checkpoint, start
 import batch_eval
 import eval_mop
 import intervene
-from mop.apps import statistics_page
+from mop.apps import samples
 from mop.apps.comparison_page import as_shown, load_table, result_notes, short_name
 from mop.apps.intervention_page import command_of
-from mop.apps.run_caches import load_routing
-from mop.apps.run_selection import choose_run, find_cached_runs, find_runs
+from mop.apps.runs import choose_run, find_cached_runs, find_runs, load_routing
 from mop.artifacts.checkpoints import FoundCheckpoint, by_task, find_checkpoints
 from mop.artifacts.results import ADDED_COLUMNS, load_result, merge_results
 from mop.artifacts.routing_cache import load_cache
@@ -315,11 +314,11 @@ def test_the_table_of_all_tasks_names_the_policy(evaluated, monkeypatch):
 
 def test_statistics_keep_policies_of_several_tasks_apart(evaluated):
     cache_dir = str(evaluated / "evaluation_cache")
-    assert statistics_page.tasks_with_runs(cache_dir) == [GOTO, f"two/{GOTO}", f"two/{UNLOCK}"]
+    assert samples.tasks_with_runs(cache_dir) == [GOTO, f"two/{GOTO}", f"two/{UNLOCK}"]
     asked = {GOTO: [GOTO], "two": [f"two/{GOTO}", f"two/{UNLOCK}"], f"two/{GOTO}": [f"two/{GOTO}"], "no": ["no"]}
     for name, tasks in asked.items():
-        assert statistics_page.tasks_asked(cache_dir, [name]) == tasks
-    assert statistics_page.tasks_asked(cache_dir, ["two", f"two/{GOTO}"]) == asked["two"]
+        assert samples.tasks_asked(cache_dir, [name]) == tasks
+    assert samples.tasks_asked(cache_dir, ["two", f"two/{GOTO}"]) == asked["two"]
     for task, seeds in ((GOTO, [0]), (f"two/{GOTO}", [3, 4]), (f"two/{UNLOCK}", [3, 4])):
-        units, left_out = statistics_page.choose_units(statistics_page.Asked(task, cache_dir=cache_dir))
+        units, left_out = samples.choose_units(samples.Asked(task, cache_dir=cache_dir))
         assert [unit.seed for unit in units] == seeds and left_out == []
