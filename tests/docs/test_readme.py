@@ -14,12 +14,12 @@ import cross_task_viz
 import eval_mop
 import gallery
 import intervene
-import lmc_viz
 import logit_viz
 import modal_app
 import routing_viz
 import seed_statistics
 from generative.app import page as simulator_page
+from lmc_rl.app import page as lmc_page
 from mop import cloud
 from mop.common.cli import given_values, parse
 from mop.common.task_mix import is_task_id, tasks_of
@@ -39,7 +39,7 @@ SCRIPTS = {
     "routing_viz.py": routing_viz,
     "logit_viz.py": logit_viz,
     "cross_task_viz.py": cross_task_viz,
-    "lmc_viz.py": lmc_viz,
+    "lmc_viz.py": lmc_page,
     "simulator_viz.py": simulator_page,
     "gallery.py": gallery,
     "seed_statistics.py": seed_statistics,
