@@ -351,7 +351,7 @@ def test_one_bad_checkpoint_among_good_ones(tree, capsys):
     out = capsys.readouterr().out
     failed = [line for line in out.splitlines() if line.startswith("failed: ")]
     reasons = {
-        1: "the file is cut short",
+        1: "cut short",
         2: f"was trained on {UNLOCK}, not on {GOTO}",
         3: "weights and config of the checkpoint disagree",
         4: "768 numbers",
