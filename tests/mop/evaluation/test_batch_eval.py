@@ -531,7 +531,7 @@ def test_workers_end_with_their_parent_and_release_their_claims(tree, evaluated,
     flags = ("--num_episodes", 100_000, "--device", "cpu", "--jobs", 2)  # longer than the test
     with start("batch_eval.py", *flags, cwd=tree) as process:
         end = time.monotonic() + 60
-        while len(list(tree.glob("evaluation_cache/*/trial_*"))) < 2:  # both have a claim
+        while len(list(tree.glob("evaluation_cache/*/.trial_*.lock"))) < 2:  # both have a lock
             assert time.monotonic() < end and process.poll() is None
             time.sleep(0.05)
         workers = children_of(process.pid)
