@@ -170,7 +170,7 @@ def fresh_evaluation(page: Page) -> None:
 
 def faulty_caches(page: Page) -> None:
     page.picture()
-    for trial, words in ((1, "a broken one"), (3, "it holds no steps")):
+    for trial, words in ((1, "it is damaged"), (3, "it holds no steps")):
         page.choose("Run", f"{TASK} trial {trial} · no checkpoint")
         page.see(words)
         page.see(f"trial_{trial}/routing_data.json")
@@ -350,7 +350,7 @@ def test_logit_viz(place, browser):
         page.see("(schema version 1) has no 'action_logits'")
         page.see(f"python batch_eval.py --force --task {TASK} --trial 2")
         page.choose("Run", f"{TASK} trial 1 · no checkpoint")
-        page.see("a broken one")
+        page.see("it is damaged")
 
 
 def test_cross_task_viz(place, browser):
@@ -390,7 +390,7 @@ def results_and_filters(page: Page, place: Path) -> None:
 
 
 def two_runs(page: Page, place: Path, address: str) -> None:
-    page.see("a broken one")  # the first two runs of a task
+    page.see("it is damaged")  # the first two runs of a task
     assert page.page.get_by_role("button", name="Save difference.png").count() == 0
     name = f"{TASK} mixture lpc_alpha 0 trial"
     page.choose("Right", f"{name} 7")
