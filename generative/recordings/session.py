@@ -87,7 +87,7 @@ def open_folder(folder: Path, config: dict, is_resumed: bool) -> dict:
         if not is_resumed:
             raise InputError(f"{folder} holds this recording; go on with --resume, or choose another --data_dir")
         return old
-    if any(folder.iterdir()):
+    if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} holds something else; choose another --data_dir")
     write_json(folder / CONFIG, config, orjson.OPT_INDENT_2)
     return config

@@ -557,7 +557,7 @@ def test_bad_flags_are_answered_in_one_line(tmp_path, checkpoint, recording, cap
         ({"checkpoint": tmp_path / "no.pt"}, "no.pt"),
         ({"checkpoint": tmp_path / "file"}, "file"),
         ({"policies": "argmax,bold"}, "--policies"),
-        ({"policies": "bot,bot"}, "each once"),
+        ({"policies": "bot,bot"}, "--policies"),
         ({"policies": ""}, "--policies"),
         ({"num_steps": 0}, "--num_steps"),
         ({"epsilon": 1.5}, "--epsilon"),

@@ -176,7 +176,8 @@ class Counter(RecurrentPolicy):
 def test_nulling_the_planted_direction_changes_the_behaviour_and_no_other_does():
     units = biorthogonal().units
     directions = make_directions(units, np.linalg.pinv(units).T, np.zeros(6))
-    policy = SimpleNamespace(policy=Counter(directions), embed=lambda missions: torch.zeros(len(missions), 4))
+    missions = SimpleNamespace(lang=lambda texts: torch.zeros(len(texts), 4))
+    policy = SimpleNamespace(policy=Counter(directions), missions=missions)
     policy.initial_hidden = policy.policy.initial_hidden
 
     def actions_of(move):

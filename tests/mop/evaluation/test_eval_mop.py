@@ -172,7 +172,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
         ("--checkpoint", "text.pt"): ("text.pt",),
         ("--checkpoint", "malicious.pt"): ("malicious.pt",),
         ("--checkpoint", "pickle.pt"): ("pickle.pt",),
-        ("--checkpoint", "other.pt"): ("other.pt", "policy_state_dict"),
+        ("--checkpoint", "other.pt"): ("other.pt", "config"),
         ("--checkpoint", "mismatch.pt"): ("config",),
         ("--checkpoint", "incomplete.pt"): ("router_hidden_size",),
         ("--checkpoint", "no_projection.pt"): ("lang_proj_state_dict",),
