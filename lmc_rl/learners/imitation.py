@@ -185,11 +185,6 @@ class Pathways(NamedTuple):
     update: int
 
 
-def is_imitation(path: str | Path) -> bool:
-    """Whether a checkpoint is one of an imitation run."""
-    return "lang_proj_state_dict" in load_checkpoint(path)
-
-
 def load_pathways(path: str | Path) -> Pathways:
     """Read a checkpoint of train_mop.py, train.py or run_mop."""
     checkpoint = load_checkpoint(path)

@@ -150,16 +150,6 @@ def _battery_of(row: Mapping) -> list[Asked]:
     return standard_battery(row["expert_hidden_sizes"], row["phases"] if row["phases_by"] != "overall" else [])
 
 
-def has_battery(rows: Sequence[Mapping], digest: str, settings: InterventionSettings) -> bool:
-    """Whether rows hold the standard battery of the checkpoint with this digest, in the worlds of the settings."""
-    wanted = {"checkpoint_sha256": digest, "num_episodes": settings.num_episodes, "eval_seed": settings.eval_seed}
-    for row in rows:
-        if row["intervention"] == NONE and all(row.get(name) == value for name, value in wanted.items()):
-            battery = _battery_of(row | {"phases": [phase["phase"] for phase in row["phases"]]})
-            return all(is_done(rows, asked, row, {}) for asked in battery)
-    return False
-
-
 def is_done(rows: Sequence[Mapping], asked: Asked, about: Mapping, swaps: "Mapping[str, Swap]") -> bool:
     """Whether there is a row of an intervention from this very checkpoint, in these worlds, with these phases."""
     intervention, variant = asked
