@@ -43,9 +43,10 @@ coinrun: $(VENV)/.installed  ## envpool and the Qt 5 that it needs, for the game
 test: $(VENV)/.installed browser  ## run every test
 	$(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-lint: $(VENV)/.installed  ## check style
+lint: $(VENV)/.installed  ## check style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m ty check --python $(VENV)
 
 bench: $(VENV)/.installed  ## every benchmark but time_to_mastery.py: how long things take, as ratios (half an hour)
 	$(RUN) benchmarks/bench.py

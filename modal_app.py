@@ -20,7 +20,7 @@ import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def run(job: Job) -> int:
 
 
 @contextlib.contextmanager
-def committing() -> Iterator[None]:
+def committing() -> Generator[None]:
     """Commit all volumes every minute, and at the end."""
     is_over = threading.Event()
 

@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from benchmarks.bench import spread
 from mop.analysis.routing import compute_pathways
-from mop.artifacts.routing_cache import RoutingCache, load_cache
+from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.cli import as_flags, parse, setting
 from mop.common.errors import InputError, run_script
@@ -123,7 +123,7 @@ class Timing(NamedTuple):
         return named.assign(command=shlex.join(self.command)).sort_values("update")
 
 
-def measure_routing(cache: RoutingCache) -> dict[str, float]:
+def measure_routing(cache: RoutingData) -> dict[str, float]:
     """What tells whether routing means anything, of the steps of one evaluation.
 
     router_entropy: nats, mean over steps and layers; skip_weight: the router's weight on the experts of size 0, mean

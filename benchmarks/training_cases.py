@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.bench import Costs, case, seconds
-from mop.artifacts.routing_cache import RoutingCache, RoutingSteps, load_cache, write_cache
+from mop.artifacts.routing_cache import RoutingData, Steps, load_cache, write_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.routing_edits import GATE_ONLY, ZEROED, parse
 from mop.common.train_config import parse_config
@@ -225,11 +225,11 @@ def routing_edits(task_id: str = UNLOCK, num_worlds: int = 300) -> Costs:
         yield costs
 
 
-def make_cache(num_steps: int) -> RoutingCache:
+def make_cache(num_steps: int) -> RoutingData:
     """A routing cache of random numbers: a room task, episodes of 40 steps, three layers of three experts."""
     rng = np.random.default_rng(0)
     routing = [rng.dirichlet(np.ones(3), num_steps).astype(np.float32) for _ in range(3)]
-    steps = RoutingSteps(
+    steps = Steps(
         episode=np.arange(num_steps, dtype=np.int32) // 40,
         t_step=np.arange(num_steps, dtype=np.int32) % 40,
         position=rng.integers(1, 22, (num_steps, 2), dtype=np.int32),
@@ -244,7 +244,7 @@ def make_cache(num_steps: int) -> RoutingCache:
     bounds = [[7 * x, 7 * y, 7 * x + 7, 7 * y + 7] for y in range(3) for x in range(3)]
     objects = {"doors": [[7, 3, "red", False, True]] * 10, "keys": [], "balls": [[10, 6, "blue"]] * 6, "boxes": []}
     episode = {"grid_size": [22, 22], "room_bounds": bounds, **objects, "mission": "go to the blue ball"}
-    return RoutingCache({"num_episodes": 1}, [episode | {"t_pick": None}] * -(-num_steps // 40), steps)
+    return RoutingData({"num_episodes": 1}, [episode | {"t_pick": None}] * -(-num_steps // 40), steps)
 
 
 @case("s")

@@ -30,7 +30,7 @@ from mop.analysis.specialisation import distinctness, group_means, stacked, step
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.artifacts.intervention_rows import load_rows
 from mop.artifacts.results import load_result
-from mop.artifacts.routing_cache import RoutingCache, load_cache
+from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_paths import cache_path, interventions_path, result_path
 from mop.common.cli import parse, setting
 from mop.common.conventions import SUBGOALS
@@ -158,7 +158,7 @@ def change_of_lpc(log: pd.DataFrame, task_id: str) -> float:
     return float(lpc[-count:].mean() - lpc[:count].mean())
 
 
-def measure_pathways(caches: list[RoutingCache]) -> dict[str, float]:
+def measure_pathways(caches: list[RoutingData]) -> dict[str, float]:
     """How distinct the pathways of tasks and of sub-goals are, and how evenly the pathways of one policy are used.
 
     caches: of one policy, a task each. Each task counts alike, whatever its number of steps; of a sub-goal, each step.

@@ -28,7 +28,7 @@ from mop.apps.episode_records import example_images
 from mop.apps.samples import Asked
 from mop.apps.statistics_page import analyse
 from mop.artifacts.checkpoints import load_checkpoint
-from mop.artifacts.routing_cache import RoutingCache, load_cache
+from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common import cli
 from mop.common.cli import as_flags
@@ -370,7 +370,7 @@ def write_phases(trainings: list[Training]) -> None:
     write_table("alpha_phases", phases, markdown_of_phases(phases))
 
 
-def write_phase_pictures(caches: Mapping[str, RoutingCache]) -> None:
+def write_phase_pictures(caches: Mapping[str, RoutingData]) -> None:
     """Draw the mean LPC of each cell in each phase of the task, and the routing of each layer in each phase.
 
     results/README.md calls it with those of the zoo. caches: lpc_alpha -> the evaluation of one policy. All pictures

@@ -28,7 +28,7 @@ from mop.common.files import file_digest, write_atomic, write_figure, write_json
 from mop.common.reading import read_json, reading
 from mop.common.seeding import stream_seed
 from mop.common.tables import markdown_table
-from mop.statistics.bootstrap import MIN_EPISODES, bootstrap_interval
+from mop.statistics.bootstrap import MIN_EPISODES, bootstrap_intervals
 from mop.training.loop import FINAL_NAME
 
 RESULT = "fidelity.json"
@@ -167,7 +167,7 @@ def interval_of_ratio(brought: np.ndarray, counts: np.ndarray) -> dict[str, list
     """The ratio of the sums over trials of brought (T, N) to those of counts (T, N), with its 95 % interval."""
     num_steps = len(brought)
     sums = np.concatenate([brought, counts]).T
-    mean, low, high = bootstrap_interval(sums, lambda sums: sums[..., :num_steps] / sums[..., num_steps:])
+    mean, low, high = bootstrap_intervals(sums, lambda sums: sums[..., :num_steps] / sums[..., num_steps:])
     is_enough = (counts > 0).sum(1) >= MIN_EPISODES
     low, high = (np.where(is_enough, bound, np.nan) for bound in (low, high))
     return {"mean": mean.tolist(), "low": low.tolist(), "high": high.tolist()}

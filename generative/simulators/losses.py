@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from generative.domains.base import Domain, Policy
 from generative.simulators.world_model import WorldModel
-from mop.common.torch_utils import kl_divergence
+from mop.statistics.information import kl_divergence
 
 FREE_NATS = 1.0
 PRIOR_SHARE = 0.8  # of the KL that moves the prior; the rest moves the posterior (Hafner et al. 2021)

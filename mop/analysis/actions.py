@@ -10,7 +10,8 @@ import numpy as np
 
 from mop.analysis.cells import index_cells
 from mop.analysis.groups import Groups, group_routing_data
-from mop.analysis.routing_data import RoutingData, check_not_empty, chosen_actions, index_episodes
+from mop.analysis.routing_data import check_not_empty, chosen_actions, index_episodes
+from mop.artifacts.routing_cache import RoutingData
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.statistics.bootstrap import Means, bootstrap_shares
@@ -23,7 +24,7 @@ def compute_action_shares(routing_data: RoutingData, groups: Groups, num_actions
 
 
 def hold_action(routing_data: RoutingData, action: str | int) -> RoutingData:
-    """Select the steps in which this action was chosen, by its name or number in ACTION_NAMES: `RoutingCache.where`.
+    """Select the steps in which this action was chosen, by its name or number in ACTION_NAMES: `RoutingData.where`.
 
     What still differs between places and phases among them is not the action.
     """

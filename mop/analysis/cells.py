@@ -10,15 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mop.analysis.routing import mean_by
-from mop.analysis.routing_data import (
-    RoutingData,
-    StepFilter,
-    Steps,
-    checked_positions,
-    checked_weights,
-    step_mask,
-    whole_of,
-)
+from mop.analysis.routing_data import StepFilter, checked_positions, checked_weights, step_mask, whole_of
+from mop.artifacts.routing_cache import RoutingData, Steps
 from mop.common.errors import InputError
 
 FULL_STEPS = 10  # from so many steps on, a mean counts fully

@@ -12,7 +12,8 @@ import numpy as np
 from mop.analysis.cells import index_cells
 from mop.analysis.groups import GROUPINGS, group_routing_data
 from mop.analysis.routing import compute_layer_lpc
-from mop.analysis.routing_data import RoutingData, check_not_empty, checked_positions, checked_weights, index_episodes
+from mop.analysis.routing_data import check_not_empty, checked_positions, checked_weights, index_episodes
+from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.statistics.variance import errors_out_of_episode, eta_squared, explained_shares
 
@@ -150,11 +151,11 @@ def explain_variance(routing_data: RoutingData, values: np.ndarray, phases: str 
     chosen = [(name,) for name in names] + list(combinations(names, 2)) + ([tuple(names)] if len(names) > 2 else [])
     groups = [_joint(factors[name] for name in of) for of in chosen]
     null, _ = errors_out_of_episode(values, episode, np.zeros(len(values), np.int64))
-    errors, unseen = zip(*(errors_out_of_episode(values, episode, group) for group in groups), strict=True)
-    r2 = zip(*explained_shares(null, errors), strict=True)
+    predictions = [errors_out_of_episode(values, episode, group) for group in groups]
+    r2, low, high = explained_shares(null, [errors for errors, _ in predictions])
     return [
-        Explained(of, *interval, eta_squared(values, group), np.bincount(group), share)
-        for of, interval, group, share in zip(chosen, r2, groups, unseen, strict=True)
+        Explained(of, r2[i], low[i], high[i], eta_squared(values, group), np.bincount(group), unseen)
+        for i, (of, group, (_, unseen)) in enumerate(zip(chosen, groups, predictions, strict=True))
     ]
 
 
@@ -188,8 +189,8 @@ def explain_beyond(
         for of in (tuple(held), (*held, factor))
     )
     is_left = less.sum(0) > 1e-12 * np.square(values).sum(0)
-    interval = explained_shares(np.where(is_left, less, np.nan), [more])
-    return Beyond(factor, tuple(held), *(part[0] for part in interval))
+    share, low, high = explained_shares(np.where(is_left, less, np.nan), [more])[:, 0]
+    return Beyond(factor, tuple(held), share, low, high)
 
 
 def _checked_values(routing_data: RoutingData, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

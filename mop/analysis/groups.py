@@ -9,14 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mop.analysis.routing_data import (
-    RoutingData,
-    Steps,
-    check_not_empty,
-    chosen_actions,
-    has_happened,
-    in_whole_episodes,
-)
+from mop.analysis.routing_data import check_not_empty, chosen_actions, has_happened, in_whole_episodes
+from mop.artifacts.routing_cache import RoutingData, Steps
 from mop.common.conventions import ACTION_NAMES, DIRECTIONS, SUBGOALS
 from mop.common.errors import InputError
 

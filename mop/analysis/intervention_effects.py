@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from mop.analysis.groups import GROUPINGS, Groups, get_available_analyses, group_routing_data
-from mop.analysis.routing_data import RoutingData
+from mop.artifacts.routing_cache import RoutingData
 from mop.statistics.bootstrap import Means, bootstrap_layers, bootstrap_means
 
 # The groupings that are phases of a task, the one that tells most first. What a step's phase is must be known before

@@ -11,7 +11,8 @@ import numpy as np
 from mop.analysis.actions import DEFAULT_STATE, action_probabilities, compute_policy_entropy, index_states
 from mop.analysis.cells import CellIndex, distances_to_objects, index_cells
 from mop.analysis.groups import get_available_analyses, group_routing_data
-from mop.analysis.routing_data import RoutingData, chosen_actions, index_episodes, whole_of
+from mop.analysis.routing_data import chosen_actions, index_episodes, whole_of
+from mop.artifacts.routing_cache import RoutingData
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.statistics.bootstrap import EpisodeSums, sums_of_correlation, sums_of_mean

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mop.analysis.groups import Groups
-from mop.analysis.routing_data import RoutingData, checked_weights, follows_on, index_episodes, whole_of
+from mop.analysis.routing_data import checked_weights, follows_on, index_episodes, whole_of
+from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.statistics.bootstrap import Means, bootstrap_layers, bootstrap_shares
 
@@ -84,7 +85,7 @@ class Pathways:
 def compute_pathways(routing_data: RoutingData) -> Pathways:
     """Find the pathway of each step, the argmax of each layer's weights, and the transitions within an episode.
 
-    Of a part of the steps (`RoutingCache.where`), transitions are those between two of them without another in between.
+    Of a part of the steps (`RoutingData.where`), transitions are those between two of them without another in between.
     """
     layers, follows = checked_weights(routing_data.steps), follows_on(routing_data)
     shape = tuple(weights.shape[1] for weights in layers)

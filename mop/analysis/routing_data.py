@@ -1,50 +1,19 @@
-"""What the measures read of an evaluation, and its checks.
+"""Checked columns of routing data, and what the measures derive of them.
 
 Axis letters: S steps, L layers, E experts, A actions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 
+from mop.artifacts.routing_cache import RoutingData, Steps
 from mop.common.errors import InputError
 
 
-class Steps(Protocol):
-    """The columns that are read, one entry per environment step; None where the data has no such column."""
-
-    episode: np.ndarray | None  # (S,) int, index into the episodes
-    t_step: np.ndarray | None  # (S,) int, actions taken before this one
-    position: np.ndarray | None  # (S, 2) int, x and y
-    layer_routing: Sequence[np.ndarray] | None  # L arrays (S, E_l) float, rows sum to 1
-    lpc: np.ndarray | None  # (S,) float
-    carrying: np.ndarray | None  # (S,) bool
-    door_unlocked: np.ndarray | None  # (S,) bool
-    action_logits: np.ndarray | None  # (S, A) float
-    action: np.ndarray | None  # (S,) int
-    subgoal: np.ndarray | None  # (S,) int, what the bot would be at: index into SUBGOALS, -1 where it is silent
-    instruction: np.ndarray | None  # (S,) int, the part of the mission that it would be at, -1 where it is silent
-
-
-class RoutingData(Protocol):
-    """One evaluation, as `mop.artifacts.routing_cache.RoutingCache` holds it."""
-
-    header: Mapping  # `expert_hidden_sizes` is read where it is there
-    episodes: Sequence[Mapping]  # context and outcome of each
-    steps: Steps
-
-    def require(self, field: str) -> None:
-        """Raise InputError unless `field` is a column of the steps or a key of every episode."""
-
-    def where(self, mask: np.ndarray, note: str) -> "RoutingData":
-        """Select the steps of mask (S,) bool; the part keeps the data with every step as `whole`, and `rows` of it."""
-
-
 def whole_of(routing_data: RoutingData) -> RoutingData:
-    """Return the data with every step, of which `routing_data` may be a part (`RoutingCache.where`)."""
-    whole = getattr(routing_data, "whole", None)
-    return routing_data if whole is None else whole
+    """Return the data with every step, of which `routing_data` may be a part (`RoutingData.where`)."""
+    return routing_data.whole or routing_data
 
 
 def in_whole_episodes(compute: Callable[[RoutingData], np.ndarray], routing_data: RoutingData) -> np.ndarray:
@@ -52,8 +21,8 @@ def in_whole_episodes(compute: Callable[[RoutingData], np.ndarray], routing_data
 
     For what depends on the steps before.
     """
-    whole = whole_of(routing_data)
-    return compute(whole) if whole is routing_data else compute(whole)[routing_data.rows]
+    values = compute(whole_of(routing_data))
+    return values if routing_data.rows is None else values[routing_data.rows]
 
 
 StepFilter = np.ndarray | Callable[[Steps], np.ndarray] | None  # a mask (S,) bool, or what makes it from the steps

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mop.analysis.cells import index_cells
-from mop.analysis.routing_data import RoutingData, checked_positions, checked_weights
+from mop.analysis.routing_data import checked_positions, checked_weights
+from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.statistics.intervals import (
     Contrast,

@@ -18,7 +18,7 @@ from mop.apps.flags import RESULTS_PATHS, CacheSettings
 from mop.apps.run_figures import Drawing, chosen, save_figures
 from mop.apps.runs import Run, find_cached_runs, load_routing
 from mop.artifacts.results import load_results
-from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR
 from mop.common.cli import setting
@@ -246,33 +246,33 @@ def first_pair(cached: Mapping[str, Run]) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def short_name(data: RoutingCache) -> str:
+def short_name(data: RoutingData) -> str:
     """The name of a run without its task, which is the head of its maps."""
     return run_name(data.header, with_task=False)
 
 
-def common_analyses(left: RoutingCache, right: RoutingCache) -> dict[str, str]:
+def common_analyses(left: RoutingData, right: RoutingData) -> dict[str, str]:
     """The analyses that both support: what each is called on a page -> its name in GROUPINGS."""
     of_right = get_available_analyses(right)
     names = [name for name in get_available_analyses(left) if name in of_right]
     return {"overall" if name == "overall" else f"by {GROUPINGS[name].title}": name for name in names}
 
 
-def measures_of(left: RoutingCache, right: RoutingCache, group_by: str) -> list[str]:
+def measures_of(left: RoutingData, right: RoutingData, group_by: str) -> list[str]:
     """What the maps of two runs can show, the first choice first: of all steps everything, of groups one measure."""
     measures = difference_measures(left, right)
     return [ALL_MEASURES, *measures] if group_by == "overall" and len(measures) > 1 else measures
 
 
 def plot_pair(
-    left: RoutingCache, right: RoutingCache, group_by: str, measure: str, width_in: float | None = None
+    left: RoutingData, right: RoutingData, group_by: str, measure: str, width_in: float | None = None
 ) -> Figure:
     """`plot_difference` under the names of the runs."""
     names = short_name(left), short_name(right)
     return plot_difference(left, right, names, group_by, measure, width_in=width_in)
 
 
-def compare_in_numbers(left: RoutingCache, right: RoutingCache) -> tuple[str, list[str]]:
+def compare_in_numbers(left: RoutingData, right: RoutingData) -> tuple[str, list[str]]:
     """A Markdown table with a row for each measure, and what to know before they are compared, a sentence each."""
     pair = pair_worlds(left, right)
     head = ["", f"left: {short_name(left)}", f"right: {short_name(right)}", "right minus left", "95 % intervals"]

@@ -30,7 +30,7 @@ from mop.apps.runs import (
     no_cache,
     other_checkpoint,
 )
-from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.routing_cache import RoutingData
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.common.values import MAX_EPISODES
@@ -219,7 +219,7 @@ def controls_row(runs: Sequence[Run], run: Run, dropdown, slider, refresh, toggl
     return in_a_row(dropdown, *training, toggle, *shown, refresh)
 
 
-def action_dropdown(data: RoutingCache, view: View, args: RunSettings):
+def action_dropdown(data: RoutingData, view: View, args: RunSettings):
     """A dropdown that holds the action fixed; of data without actions, all steps are shown."""
     try:
         present = [ACTION_NAMES[action] for action in np.unique(chosen_actions(data))]
@@ -299,7 +299,7 @@ def absent(view: View) -> mo.Html | None:
     return mo.vstack([problem(line, "warn") for line in view.absent]) if view.absent else None
 
 
-def load_or_evaluate(run: Run, use_cache, num_episodes, num_envs) -> tuple[int | None, RoutingCache]:
+def load_or_evaluate(run: Run, use_cache, num_episodes, num_envs) -> tuple[int | None, RoutingData]:
     """The routing data that the controls ask for, and the number of episodes evaluated now; None: the cache is shown.
 
     A fresh evaluation shows a progress bar. The cell stops at the reason where there is no data.
@@ -327,7 +327,7 @@ def with_bar(found: Iterator, total: int) -> Iterator:
             yield one
 
 
-def metrics_row(run: Run, data: RoutingCache, is_fresh: bool) -> mo.Html:
+def metrics_row(run: Run, data: RoutingData, is_fresh: bool) -> mo.Html:
     """What was measured, below a note if the run has no cache or one of another checkpoint."""
     note = None if is_fresh else other_checkpoint(run)
     if not run.has_cache:

@@ -21,7 +21,7 @@ from matplotlib.image import imsave
 from PIL import Image, ImageDraw
 
 from mop.apps.episode_records import EpisodeRecord, episode_record
-from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.routing_cache import RoutingData
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.plotting.curves import plot_episode_routing
@@ -142,7 +142,7 @@ _WORLD_PX, _MARGIN_PX = 300, 10
 
 
 def episode_gif(
-    data: RoutingCache,
+    data: RoutingData,
     episode: int,
     steps_per_second: float = STEPS_PER_SECOND,
     first: int = 0,

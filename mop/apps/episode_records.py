@@ -14,7 +14,7 @@ from mop.analysis.actions import find_loop
 from mop.analysis.groups import group_routing_data
 from mop.analysis.routing import select_episode
 from mop.analysis.routing_data import whole_of
-from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
 from mop.common.conventions import ACTION_NAMES, SUBGOALS
 from mop.common.errors import InputError
@@ -37,7 +37,7 @@ class EpisodeFilter:
     order: str = "number"  # one of ORDERS
 
 
-def find_episodes(data: RoutingCache, wanted: EpisodeFilter) -> list[int]:
+def find_episodes(data: RoutingData, wanted: EpisodeFilter) -> list[int]:
     """The episodes that pass a filter, in its order; only those that have a step in the data."""
     if wanted.outcome != "all":
         data.require("success")
@@ -68,7 +68,7 @@ def parse_cell(text: str) -> tuple[int, int] | None:
     return int(numbers[1]), int(numbers[2])
 
 
-def episode_labels(data: RoutingCache, listed: Sequence[int] | None = None) -> dict[str, int]:
+def episode_labels(data: RoutingData, listed: Sequence[int] | None = None) -> dict[str, int]:
     """The `listed` episodes, or all that have a step in the data: a line that describes each -> its index."""
     counts = np.bincount(data.steps.episode, minlength=len(data.episodes)).tolist()
     labels = {}
@@ -139,7 +139,7 @@ class EpisodeRecord(EpisodeSteps):
     no_world: str
 
 
-def episode_record(data: RoutingCache, episode: int, tile_size: int = 32) -> EpisodeRecord:
+def episode_record(data: RoutingData, episode: int, tile_size: int = 32) -> EpisodeRecord:
     """Everything that the data tell of one episode, with its world where that can be made again."""
     data = whole_of(data)
     chosen, context, steps = select_episode(data, episode), data.episodes[episode], data.steps
@@ -184,13 +184,13 @@ def episode_record(data: RoutingCache, episode: int, tile_size: int = 32) -> Epi
     )
 
 
-def episode_rows(data: RoutingCache, episode: int) -> np.ndarray:
+def episode_rows(data: RoutingData, episode: int) -> np.ndarray:
     """The rows (T,) of an episode's steps, in their order."""
     rows = np.flatnonzero(data.steps.episode == episode)
     return rows[np.argsort(data.steps.t_step[rows], kind="stable")]
 
 
-def _replay(data: RoutingCache, episode: int, rows: np.ndarray, tile_size: int):
+def _replay(data: RoutingData, episode: int, rows: np.ndarray, tile_size: int):
     """The episode played again."""
     from mop.envs.render import replay_episode
 
@@ -202,7 +202,7 @@ def _replay(data: RoutingCache, episode: int, rows: np.ndarray, tile_size: int):
     return world
 
 
-def _other_world(data: RoutingCache, seed: int) -> InputError:
+def _other_world(data: RoutingData, seed: int) -> InputError:
     made_with = data.header.get("minigrid_version")
     return InputError(f"world {seed} is another one here than where the cache was made (with Minigrid {made_with})")
 
@@ -215,7 +215,7 @@ def _probabilities(logits: np.ndarray | None, rows: np.ndarray) -> np.ndarray | 
     return exponents / exponents.sum(1, keepdims=True)
 
 
-def _subgoals(data: RoutingCache, episode: int, rows: np.ndarray) -> list[str] | None:
+def _subgoals(data: RoutingData, episode: int, rows: np.ndarray) -> list[str] | None:
     """The bot's sub-goal at each step in words, with its instruction where the mission has several; None in old caches.
 
     Where the bot is silent it is "unknown".
@@ -233,7 +233,7 @@ def _subgoals(data: RoutingCache, episode: int, rows: np.ndarray) -> list[str] |
     ]
 
 
-def _loop_event(data: RoutingCache, rows: np.ndarray) -> list[tuple[int, str]]:
+def _loop_event(data: RoutingData, rows: np.ndarray) -> list[tuple[int, str]]:
     """The loop in which an episode ends, as an event, where there is one and the data tell it."""
     steps = data.steps
     if steps.position is None or steps.direction is None or steps.action is None:
@@ -249,7 +249,7 @@ def _seed(context: Mapping) -> str:
 # --- pictures of single steps -----------------------------------------------------------------------------------------
 
 
-def episode_frame(data: RoutingCache, episode: int, t_step: int, tile_size: int = 32) -> np.ndarray:
+def episode_frame(data: RoutingData, episode: int, t_step: int, tile_size: int = 32) -> np.ndarray:
     """A picture (height, width, 3) uint8 of the world of an episode before action `t_step`, made from its seed."""
     from mop.envs.render import replay_world
 
@@ -262,7 +262,7 @@ def episode_frame(data: RoutingCache, episode: int, t_step: int, tile_size: int 
     return world.get_frame(tile_size=tile_size)
 
 
-def example_images(data: RoutingCache, group_by: str, max_groups: int = 16) -> dict[str, np.ndarray]:
+def example_images(data: RoutingData, group_by: str, max_groups: int = 16) -> dict[str, np.ndarray]:
     """A picture of the first step of each group, of the largest if there are more: label -> (height, width, 3) uint8.
 
     Empty if the cache lacks what is needed, as figures can do without.
@@ -279,7 +279,7 @@ def example_images(data: RoutingCache, group_by: str, max_groups: int = 16) -> d
         return {}
 
 
-def _require_pictures(data: RoutingCache) -> None:
+def _require_pictures(data: RoutingData) -> None:
     """Refuse data that lacks what a picture of a world at some step is made from."""
     for field in ("seed", "action", "t_step", "position"):
         data.require(field)

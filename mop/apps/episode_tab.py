@@ -23,7 +23,7 @@ from mop.apps.episode_records import (
 )
 from mop.apps.flags import RunSettings
 from mop.apps.run_figures import routing_figures, run_of_script, save_figures_of_run
-from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.routing_cache import RoutingData
 from mop.common.cli import setting
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_figure
@@ -35,7 +35,7 @@ _FILTER = ("outcome", "least", "mission", "order", "episode")  # words of the ad
 CELL = "cell"  # in the address of a page: the cell that listed episodes pass, as "x,y"
 
 
-def filter_controls(data: RoutingCache, view: View):
+def filter_controls(data: RoutingData, view: View):
     """The controls of a filter, in a row, as the address of the page has them."""
     longest = int(np.bincount(data.steps.episode).max())
     words = view.words
@@ -73,7 +73,7 @@ def link_to_episodes(view: View) -> Callable[[Mapping], str]:
     return address
 
 
-def list_episodes(data: RoutingCache, chosen: Mapping, view: View) -> tuple:
+def list_episodes(data: RoutingData, chosen: Mapping, view: View) -> tuple:
     """A dropdown of the episodes that pass a filter, which says how many they are, and why there is none, or "".
 
     chosen: the value of `filter_controls`. Where no episode passes, the value of the dropdown is None.
@@ -92,7 +92,7 @@ def list_episodes(data: RoutingCache, chosen: Mapping, view: View) -> tuple:
     return dropdown, "" if labels else reason
 
 
-def show_player(data: RoutingCache, episode: int | None, reason: str = "") -> mo.Html:
+def show_player(data: RoutingData, episode: int | None, reason: str = "") -> mo.Html:
     """The player of an episode, or a line that says why there is none: `reason`, where no episode is chosen."""
     try:
         if episode is None:
@@ -115,7 +115,7 @@ def frame(document: str, title: str) -> mo.Html:
 
 
 def write_episode(
-    data: RoutingCache, episode: int, folder: str | Path, ending: str, first: int = 0, last: int | None = None
+    data: RoutingData, episode: int, folder: str | Path, ending: str, first: int = 0, last: int | None = None
 ) -> Path:
     """Write `<folder>/episode_<N>.<ending>`, one of ENDINGS, and return its path.
 
@@ -154,7 +154,7 @@ def save_as_script(app: str, args: Settings) -> None:
         print(write_episode(data, episode, run.key.artefacts(args.plots_dir), ending, *(args.film or ())))
 
 
-def save_episode(data: RoutingCache, episode: int, folder: str | Path, ending: str) -> mo.Html:
+def save_episode(data: RoutingData, episode: int, folder: str | Path, ending: str) -> mo.Html:
     """`write_episode`, and where the file is."""
     try:
         path = write_episode(data, episode, folder, ending)

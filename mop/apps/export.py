@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mop.apps.runs import Run
-from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import PLOTS_DIR
 from mop.common.files import figure_bytes, file_digest, write_together
@@ -111,7 +111,7 @@ class Shown:
 
 
 def caption_of(
-    app: str, shown: Shown, data: RoutingCache, name: str, about: str, export: Export, plots_dir: str = PLOTS_DIR
+    app: str, shown: Shown, data: RoutingData, name: str, about: str, export: Export, plots_dir: str = PLOTS_DIR
 ) -> str:
     """The caption of a figure of one run, in lines.
 
@@ -130,7 +130,7 @@ def caption_of(
     return "\n".join(lines)
 
 
-def _describe_run(shown: Shown, data: RoutingCache) -> str:
+def _describe_run(shown: Shown, data: RoutingData) -> str:
     header, run = data.header, shown.run
     digest = run.result.get("checkpoint_sha256") if shown.num_fresh is None else file_digest(run.checkpoint)
     parts = [run_name({**header, "is_final": True})]
@@ -139,7 +139,7 @@ def _describe_run(shown: Shown, data: RoutingCache) -> str:
     return ", ".join([*parts, *([] if digest is None else [f"its SHA-256 begins with {digest}"])])
 
 
-def _describe_data(shown: Shown, whole: RoutingCache) -> str:
+def _describe_data(shown: Shown, whole: RoutingData) -> str:
     header = whole.header
     parts = [
         f"{counted(len(whole.steps), 'step')} in {counted(header.get('num_episodes', len(whole.episodes)), 'world')}"
@@ -151,7 +151,7 @@ def _describe_data(shown: Shown, whole: RoutingCache) -> str:
     return ", ".join(parts)
 
 
-def _describe_part(shown: Shown, data: RoutingCache) -> str:
+def _describe_part(shown: Shown, data: RoutingData) -> str:
     steps = (
         "all steps" if shown.action is None else f"the {counted(len(data.steps), 'step')} with action: {shown.action}"
     )

@@ -21,7 +21,7 @@ from mop.apps.episode_records import episode_record
 from mop.apps.export import Export, Shown, caption_of
 from mop.apps.run_figures import CHARTS, Drawing, action_figures, routing_figures
 from mop.apps.runs import Run, describe_metrics, load_routing
-from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
 from mop.common.errors import InputError
 from mop.common.files import write_atomic
@@ -72,7 +72,7 @@ def _unreadable(run: Run) -> str | None:
     return None
 
 
-def _page_of_run(run: Run, data: RoutingCache, found: Sequence[Run]) -> str:
+def _page_of_run(run: Run, data: RoutingData, found: Sequence[Run]) -> str:
     """The page of a run, which links to the others of its task."""
 
     def captioned(app: str, drawings: Mapping[str, Drawing]) -> tuple[list[dict[str, str]], list[str]]:
@@ -151,7 +151,7 @@ def _figures_of_all(table: "pd.DataFrame") -> dict[str, Drawing]:
     }
 
 
-def _examples(data: RoutingCache) -> list[int]:
+def _examples(data: RoutingData) -> list[int]:
     """Up to three episodes to play: the first that succeeds, the longest that does, and the first that fails."""
     lengths = np.bincount(data.steps.episode, minlength=len(data.episodes))
     present = [number for number in range(len(data.episodes)) if lengths[number]]
@@ -161,7 +161,7 @@ def _examples(data: RoutingCache) -> list[int]:
     return list(dict.fromkeys(chosen))
 
 
-def _player(data: RoutingCache, number: int) -> dict[str, str]:
+def _player(data: RoutingData, number: int) -> dict[str, str]:
     """What a page shows of an episode."""
     record = episode_record(data, number)
     about = [f"world {data.episodes[number].get('seed', number)}", record.mission, record.outcome]
@@ -169,7 +169,7 @@ def _player(data: RoutingCache, number: int) -> dict[str, str]:
     return {"title": " · ".join(filter(None, about)), "document": player_document(record)}
 
 
-def _card(run: Run, data: RoutingCache) -> dict[str, str]:
+def _card(run: Run, data: RoutingData) -> dict[str, str]:
     """What the front page shows of a run."""
     values = {name: (value, remark) for name, value, remark in describe_metrics(data)}
     numbers = [f"{name} {values[name][0]}" for name in ("success", "mean LPC", "path ratio") if name in values]
@@ -183,7 +183,7 @@ def _card(run: Run, data: RoutingCache) -> dict[str, str]:
     }
 
 
-def _picture(data: RoutingCache) -> str:
+def _picture(data: RoutingData) -> str:
     """Small maps of the dominant expert in each layer, as the source of an image; "" where there are none."""
     with suppress(InputError):
         averaged = aggregate_routing_by_position(data.steps)

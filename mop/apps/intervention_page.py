@@ -18,7 +18,7 @@ from mop.apps.episode_player import pair_document
 from mop.apps.episode_records import EpisodeRecord, episode_record
 from mop.apps.runs import Run
 from mop.artifacts.intervention_rows import comparable, load_rows
-from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import CACHE_DIR, interventions_path
 from mop.common.conventions import ACTION_NAMES
@@ -63,7 +63,7 @@ class Expert(NamedTuple):
 Experts = Mapping[Place, Expert]
 
 
-def experts_of(data: RoutingCache) -> dict[Place, Expert]:
+def experts_of(data: RoutingData) -> dict[Place, Expert]:
     """All experts of the layers that have several."""
     layers = checked_weights(data.steps)
     names, hues = expert_names(data.header, layers), expert_hues(data.header, layers)
@@ -155,7 +155,7 @@ def state_of(place: Place, expert: Expert, values: Mapping[str, Any], homes: Map
     return {LEARNED: f"learned, mean {expert.mean:.2f}", "mean": f"always {expert.mean:.2f}"}.get(source, source)
 
 
-def command_of(run: Run, data: RoutingCache, intervention: Intervention | None, variant: str = GATE_ONLY) -> str:
+def command_of(run: Run, data: RoutingData, intervention: Intervention | None, variant: str = GATE_ONLY) -> str:
     """The command that makes the row of an intervention in these worlds, or of the standard battery (None)."""
     checkpoint = _checkpoint_name(run, data)
     words = ["python", "intervene.py", "--checkpoint", checkpoint]
@@ -174,8 +174,8 @@ def command_of(run: Run, data: RoutingCache, intervention: Intervention | None, 
 class Pair(NamedTuple):
     """An episode of the intact policy, and that of the same world with an intervention."""
 
-    intact: RoutingCache
-    changed: RoutingCache
+    intact: RoutingData
+    changed: RoutingData
     intervention: Intervention
 
     @property
@@ -193,7 +193,7 @@ class Pair(NamedTuple):
         return all(np.array_equal(mine, other) for mine, other in pairs)
 
 
-def open_world(run: Run, data: RoutingCache) -> "OneWorld":
+def open_world(run: Run, data: RoutingData) -> "OneWorld":
     """The policy of a run in the worlds of its evaluation."""
     if run.checkpoint is None or not run.checkpoint.is_file():
         raise InputError(
@@ -271,7 +271,7 @@ def file_of(pair: Pair, variant: str) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _record(data: RoutingCache) -> EpisodeRecord:
+def _record(data: RoutingData) -> EpisodeRecord:
     return episode_record(data, 0)
 
 
@@ -280,7 +280,7 @@ def _with_event(record: EpisodeRecord, step: int, text: str) -> EpisodeRecord:
     return replace(record, events=events)
 
 
-def _outcome(data: RoutingCache) -> str:
+def _outcome(data: RoutingData) -> str:
     episode, steps = data.episodes[0], counted(len(data.steps), "step")
     return f"solved in {steps}" if episode["success"] else f"not solved in {steps}"
 
@@ -290,12 +290,12 @@ def _actions_at(pair: Pair) -> tuple[str, str]:
     return tuple(ACTION_NAMES[data.steps.action[pair.first]] for data in (pair.intact, pair.changed))
 
 
-def _columns(data: RoutingCache) -> list[np.ndarray]:
+def _columns(data: RoutingData) -> list[np.ndarray]:
     columns = [values for name, values in data.steps.columns().items() if name != "layer_routing"]
     return [*columns, *data.steps.layer_routing]
 
 
-def _checkpoint_name(run: Run, data: RoutingCache) -> str:
+def _checkpoint_name(run: Run, data: RoutingData) -> str:
     """Where the checkpoint is, or was when it was evaluated, or would be."""
     if run.checkpoint is not None:
         return run.checkpoint.as_posix()
@@ -305,7 +305,7 @@ def _checkpoint_name(run: Run, data: RoutingCache) -> str:
 # --- use against need -------------------------------------------------------------------------------------------------
 
 
-def rows_of(run: Run, data: RoutingCache) -> list[Mapping]:
+def rows_of(run: Run, data: RoutingData) -> list[Mapping]:
     """The rows of a run that belong together: those of the worlds and the checkpoint of its intact row."""
     path = interventions_path(run.cache_dir, run.key)
     rows = load_rows(path)
@@ -317,7 +317,7 @@ def rows_of(run: Run, data: RoutingCache) -> list[Mapping]:
     return comparable(rows, intact)
 
 
-def other_checkpoint(run: Run, rows: list[Mapping], data: RoutingCache) -> str | None:
+def other_checkpoint(run: Run, rows: list[Mapping], data: RoutingData) -> str | None:
     """What to say of rows that were made of another file than the checkpoint here; None if they were not."""
     if run.checkpoint is None or rows[0]["checkpoint_sha256"] == file_digest(run.checkpoint):
         return None
@@ -331,7 +331,7 @@ def plot_matrix(run: Run, rows: list[Mapping], variant: str) -> Figure:
     return plot_use_and_need(rows, matrix_title(run.name, rows[0]["num_episodes"], variant), variant)
 
 
-def matrix_caption(run: Run, rows: list[Mapping], data: RoutingCache, variant: str) -> str:
+def matrix_caption(run: Run, rows: list[Mapping], data: RoutingData, variant: str) -> str:
     """The caption of a saved matrix, in lines."""
     row = rows[0]
     return "\n".join(

@@ -14,7 +14,7 @@ from mop.apps.episode_tab import frame
 from mop.apps.intervention_page import AFTER, MEMORIES, SOURCES, Experts, Pair, Place
 from mop.apps.runs import Run
 from mop.artifacts.intervention_rows import in_words
-from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.common.files import write_atomic
 from mop.common.routing_edits import GATE_ONLY, NONE, Intervention
@@ -56,7 +56,7 @@ class Controls(NamedTuple):
         return MEMORIES[self.given.value["memory"]]
 
 
-def controls(data: RoutingCache, view: View) -> tuple[Controls, str]:
+def controls(data: RoutingData, view: View) -> tuple[Controls, str]:
     """The controls as the address of the page has them, and why they cannot show what it asks for, or ""."""
     experts, reason = intervention_page.experts_of(data), ""
     try:
@@ -119,7 +119,7 @@ def text_field(made: Controls, view: View, on_text: Callable[[str], None]):
     return mo.ui.text(str(made.asked), label="As a text", full_width=True, on_change=keep)
 
 
-def text_shown(field, made: Controls, run: Run, data: RoutingCache, reason: str) -> mo.Html:
+def text_shown(field, made: Controls, run: Run, data: RoutingData, reason: str) -> mo.Html:
     """The field, why it could not be shown by the controls, and the command that measures the same in all worlds."""
     command = intervention_page.command_of(run, data, made.asked, made.variant)
     line = mo.Html(as_html(f"In all worlds: `{command}`"))
@@ -129,7 +129,7 @@ def text_shown(field, made: Controls, run: Run, data: RoutingCache, reason: str)
 # --- one world --------------------------------------------------------------------------------------------------------
 
 
-def world_dropdown(data: RoutingCache, view: View):
+def world_dropdown(data: RoutingData, view: View):
     """A dropdown of the worlds of the evaluation, with that of the address."""
     labels = episode_labels(data)
     default = next(iter(labels.values()))
@@ -152,7 +152,7 @@ def find_button():
     )
 
 
-def find_world(world: "OneWorld", data: RoutingCache, made: Controls, after: int, view: View) -> int | None:
+def find_world(world: "OneWorld", data: RoutingData, made: Controls, after: int, view: View) -> int | None:
     """The number of such a world, which the address then has; None if there is none."""
     with mo.status.spinner("Playing other worlds", remove_on_exit=True):
         found = intervention_page.find_changed(world, len(data.episodes), after, made.asked, made.variant)
@@ -184,7 +184,7 @@ def save_pair(pair: Pair, variant: str, folder: str | Path) -> mo.Html:
 # --- use against need -------------------------------------------------------------------------------------------------
 
 
-def matrix_shown(run: Run, data: RoutingCache, rows: list[Mapping], variant: str) -> mo.Html:
+def matrix_shown(run: Run, data: RoutingData, rows: list[Mapping], variant: str) -> mo.Html:
     """The matrix of a memory variant with the table of all rows below."""
     notes = [problem(note, "warn") for note in [intervention_page.other_checkpoint(run, rows, data)] if note]
     try:

@@ -14,7 +14,7 @@ from mop.apps.episode_records import example_images
 from mop.apps.export import Export, Shown, caption_of, save_figure
 from mop.apps.flags import RunSettings
 from mop.apps.runs import Run, choose_run, evaluate_now, find_runs, load_routing, other_checkpoint
-from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.plotting.bars import (
     plot_action_frequency,
@@ -108,7 +108,7 @@ def grouped_name(name: str, group_by: str) -> str:
 
 
 def plot_map(
-    data: RoutingCache,
+    data: RoutingData,
     measure: str,
     group_by: str,
     images: Mapping[str, np.ndarray],
@@ -132,7 +132,7 @@ def _map_options(min_steps: int, width_in: float | None) -> dict[str, float]:
     return options if width_in is None else options | {"width_in": min(SCREEN_IN, width_in / TEXT_SHARE)}
 
 
-def analyses(data: RoutingCache) -> dict[str, str]:
+def analyses(data: RoutingData) -> dict[str, str]:
     """The analyses that the data supports: what each is called on a page -> its name in GROUPINGS.
 
     Those by the bot's phases are there for older caches too: their figures say what is missing and how to get it.
@@ -142,13 +142,13 @@ def analyses(data: RoutingCache) -> dict[str, str]:
     return {"overall" if name == "overall" else f"by {GROUPINGS[name].title}": name for name in names}
 
 
-def has_routing(data: RoutingCache) -> bool:
+def has_routing(data: RoutingData) -> bool:
     """Whether there is anything to route: not in the GRU baseline, whose only expert has all the weight."""
     layers = data.steps.layer_routing
     return layers is None or any(weights.shape[1] > 1 for weights in layers)
 
 
-def routing_figures(data: RoutingCache, min_steps: int = 1, width_in: float | None = None) -> dict[str, Drawing]:
+def routing_figures(data: RoutingData, min_steps: int = 1, width_in: float | None = None) -> dict[str, Drawing]:
     """What routing_viz can save: every map by every analysis, every chart, every episode; min_steps: of `plot_map`.
 
     Of a policy without routers it is the episodes alone.
@@ -171,7 +171,7 @@ def routing_figures(data: RoutingCache, min_steps: int = 1, width_in: float | No
     return drawings
 
 
-def action_figures(data: RoutingCache, min_steps: int = 1, width_in: float | None = None) -> dict[str, Drawing]:
+def action_figures(data: RoutingData, min_steps: int = 1, width_in: float | None = None) -> dict[str, Drawing]:
     """What logit_viz can save: how often each action was chosen, by every analysis, and the entropy of the policy."""
     named = {"overall": "overall", "by carrying phase": "by_carrying"} | analyses(data)
     drawings = {}
@@ -184,18 +184,18 @@ def action_figures(data: RoutingCache, min_steps: int = 1, width_in: float | Non
     return drawings | {"action_entropy_heatmap": Drawing(about, lambda: plot_entropy(data, min_steps, width_in))}
 
 
-def plot_entropy(data: RoutingCache, min_steps: int = 1, width_in: float | None = None) -> Figure:
+def plot_entropy(data: RoutingData, min_steps: int = 1, width_in: float | None = None) -> Figure:
     """The entropy of the action in each cell, beside the first world; arguments as `plot_map`."""
     images = example_images(data, "overall")
     return plot_action_entropy(data, *_first_world(data, images), **_map_options(min_steps, width_in))
 
 
-def _first_world(data: RoutingCache, images: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, str]:
+def _first_world(data: RoutingData, images: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, str]:
     """The picture of the first world, if there is one, and its mission."""
     return next(iter(images.values()), None), data.episodes[0].get("mission", "")
 
 
-def hold(data: RoutingCache, action: str | None) -> RoutingCache:
+def hold(data: RoutingData, action: str | None) -> RoutingData:
     """The data, or its steps of one action alone."""
     return data if action is None else hold_action(data, action)
 
@@ -251,7 +251,7 @@ def save_figures_of_run(app: str, args: RunSettings, figures_of: Callable[..., d
     )
 
 
-def run_of_script(args: RunSettings) -> tuple[Run, RoutingCache]:
+def run_of_script(args: RunSettings) -> tuple[Run, RoutingData]:
     """The run that the flags ask for, and its routing data."""
     run = choose_run(find_runs(args.checkpoint_dir, args.cache_dir), args)
     if args.fresh:

@@ -9,7 +9,7 @@ from pathlib import Path
 from mop.apps.flags import RunSettings
 from mop.artifacts.checkpoints import FoundCheckpoint, by_task, find_checkpoints, quick_config
 from mop.artifacts.results import load_result
-from mop.artifacts.routing_cache import RoutingCache, load_cache
+from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import CACHE_DIR, DEFAULT_ROOTS, RunKey, cache_path, find_caches, result_path
 from mop.common.errors import InputError
@@ -186,7 +186,7 @@ def _config_of(path: Path, *version: int) -> dict:
     return quick_config(path)
 
 
-def load_routing(run: Run) -> RoutingCache:
+def load_routing(run: Run) -> RoutingData:
     """The cached routing data of a run; the header of an older cache is completed from the run's key."""
     if not run.has_cache:
         raise InputError(f"{no_cache(run)}; `--fresh` does without")
@@ -197,7 +197,7 @@ def load_routing(run: Run) -> RoutingCache:
     return _load(run, stat.st_mtime_ns, stat.st_ino)
 
 
-def evaluate_now(run: Run, num_episodes: int, num_envs: int, progress: Callable[[int], None]) -> RoutingCache:
+def evaluate_now(run: Run, num_episodes: int, num_envs: int, progress: Callable[[int], None]) -> RoutingData:
     """The routing data of a fresh evaluation, which are not written anywhere.
 
     progress: called with the number of episodes just finished.
@@ -208,7 +208,7 @@ def evaluate_now(run: Run, num_episodes: int, num_envs: int, progress: Callable[
 
     settings = Settings(num_episodes=num_episodes, num_envs=num_envs, cache_dir=run.cache_dir)
     header, evaluation = evaluate_found(FoundCheckpoint(run.key, run.checkpoint), settings, progress)
-    return RoutingCache(header, evaluation.episodes, evaluation.steps, run.remake)
+    return RoutingData(header, evaluation.episodes, evaluation.steps, run.remake)
 
 
 def no_cache(run: Run) -> str:
@@ -227,7 +227,7 @@ def other_checkpoint(run: Run) -> str | None:
     return f"{run.cache_path} was made from another checkpoint than {run.checkpoint}; `{run.remake}` makes a new one"
 
 
-def describe_metrics(data: RoutingCache) -> list[tuple[str, str, str]]:
+def describe_metrics(data: RoutingData) -> list[tuple[str, str, str]]:
     """What was measured: name, value and remark of each number to show; unknown values are left out."""
     metrics = {name: value for name, value in (data.header.get("metrics") or {}).items() if value is not None}
     interval, failures = "", metrics.get("bot_plan_failures", 0)
@@ -248,7 +248,7 @@ def describe_metrics(data: RoutingCache) -> list[tuple[str, str, str]]:
 
 
 @functools.lru_cache(maxsize=4)  # visitors of one server share them
-def _load(run: Run, *version: int) -> RoutingCache:
+def _load(run: Run, *version: int) -> RoutingData:
     cache = load_cache(run.cache_path, run.remake)
     if not len(cache.steps):
         raise InputError(f"{run.cache_path}: it holds no steps; `{run.remake}` makes a new one")

@@ -41,7 +41,7 @@ from mop.apps.samples import (
     count_reasons,
     reason_of,
 )
-from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_paths import PLOTS_DIR, task_folder
 from mop.common.errors import InputError
 from mop.common.task_mix import task_name
@@ -147,7 +147,7 @@ def _measured(unit: Unit, phases: str | None, state: tuple[str, ...], action: st
     return Measured(unit, parts, shares, notes, size, walls)
 
 
-def _explain(data: RoutingCache, phases: str | None) -> list[dict[str, object]]:
+def _explain(data: RoutingData, phases: str | None) -> list[dict[str, object]]:
     """Rows of what explains LPC, that of each layer, and each gate: factors alone and together, and beyond others."""
     pieces = [compute_layer_costs(data)]
     if data.steps.layer_routing is not None:

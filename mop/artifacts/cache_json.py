@@ -18,7 +18,9 @@ from mop.common.files import json_bytes
 from mop.common.train_config import MAX_EXPERTS, MAX_LAYERS
 
 SCHEMA_VERSION = 5
-COLUMNS = {  # of the steps, but for the layers' weights: name -> dtype, shape of one entry
+COLUMNS: dict[
+    str, tuple[type[np.generic], tuple[int, ...]]
+] = {  # of the steps, but for the layers' weights: name -> dtype, shape of one entry
     "episode": (np.int32, ()),
     "t_step": (np.int32, ()),
     "position": (np.int32, (2,)),
@@ -146,14 +148,14 @@ def _convert_versions_2_and_3(steps: list[dict]) -> None:
 
 def _parse_columns(steps: list[dict]) -> dict[str, Any]:
     """The columns that the first step has; all of them where there is no step."""
-    first = steps[0] if steps else {**COLUMNS, "layer_routing": {}}
-    columns = {name: _column([step[name] for step in steps], name) for name in COLUMNS if name in first}
+    first = set(steps[0] if steps else (*COLUMNS, "layer_routing"))
+    columns: dict[str, Any] = {name: _column([step[name] for step in steps], name) for name in COLUMNS if name in first}
     if "layer_routing" in first:
-        names = layer_names(len(first["layer_routing"]))
         routing = [step["layer_routing"] for step in steps]
+        names = layer_names(len(routing[0]) if routing else 0)
         if any(len(weights) != len(names) for weights in routing):
             raise ValueError("its steps have different numbers of layers")
-        _check_sizes(len(first["layer_routing"][name]) for name in names)
+        _check_sizes(len(routing[0][name]) for name in names)
         columns["layer_routing"] = [np.array([step[name] for step in routing], np.float32) for name in names]
     return columns
 

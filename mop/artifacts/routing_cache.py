@@ -7,11 +7,11 @@ Axis letters: S steps, L layers, E experts, A actions.
 
 import gc
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -35,7 +35,7 @@ REMAKE = "python batch_eval.py --force"
 
 
 @dataclass(eq=False)
-class RoutingSteps:
+class Steps:
     """One entry per environment step, in episode order: arrays (S, ...); a column that an older cache lacks is None.
 
     `episode` is an index into the episodes of the cache. Before v4 these are contexts, which episodes of the same
@@ -58,23 +58,21 @@ class RoutingSteps:
     def __len__(self) -> int:
         return len(self.episode)
 
-    def columns(self) -> dict[str, np.ndarray | list[np.ndarray]]:
-        """The columns that are there, by name."""
+    def columns(self) -> dict[str, Any]:
+        """The columns that are there, by name: arrays (S, ...), the list of them for `layer_routing`."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: values for name, values in columns.items() if values is not None}
 
-    def take(self, rows: np.ndarray) -> "RoutingSteps":
+    def take(self, rows: np.ndarray) -> "Steps":
         """These rows (S',) int of all columns, in this order."""
-        return RoutingSteps(
-            **{
-                name: [weights[rows] for weights in values] if name == "layer_routing" else values[rows]
-                for name, values in self.columns().items()
-            }
-        )
+        columns = self.columns()
+        layers = columns.pop("layer_routing", None)
+        taken = {name: values[rows] for name, values in columns.items()}
+        return Steps(**taken, layer_routing=layers and [weights[rows] for weights in layers])
 
 
 @dataclass(eq=False)
-class RoutingCache:
+class RoutingData:
     """One evaluation: `header` (every top-level key but the next two), one dict per episode, and the steps.
 
     remake: the command that makes the cache anew, for messages; where it is None, they name a more general one.
@@ -82,12 +80,12 @@ class RoutingCache:
 
     header: dict
     episodes: list[dict]
-    steps: RoutingSteps
+    steps: Steps
     remake: str | None = None
-    whole: "RoutingCache | None" = None  # of a part: the cache with every step of its episodes
+    whole: "RoutingData | None" = None  # of a part: the cache with every step of its episodes
     rows: np.ndarray | None = None  # of a part: (S,) int64, which of the steps of `whole` it has, in their order
 
-    def where(self, mask: np.ndarray, note: str) -> "RoutingCache":
+    def where(self, mask: np.ndarray, note: str) -> "RoutingData":
         """The part of this cache with the steps of mask (S,) bool: the same episodes, all columns.
 
         note: what these steps have in common; titles say it, from the header's `restricted_to`. What depends on the
@@ -103,12 +101,17 @@ class RoutingCache:
         steps = self.steps.take(rows)
         notes = ", ".join(filter(None, (self.header.get("restricted_to"), note)))
         header = self.header | {"restricted_to": notes}
-        whole, rows = (self, rows) if self.whole is None else (self.whole, self.rows[rows])
-        return RoutingCache(header, self.episodes, steps, self.remake, whole, rows)
+        rows = rows if self.rows is None else self.rows[rows]
+        return RoutingData(header, self.episodes, steps, self.remake, self.whole or self, rows)
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a column (S, ...) of the steps; refuse a cache that lacks it."""
+        self.require(name)
+        return getattr(self.steps, name)
 
     def require(self, field: str) -> None:
         """Raise InputError unless `field` is a column of the steps or a key of every episode."""
-        is_column = field in RoutingSteps.__dataclass_fields__
+        is_column = field in Steps.__dataclass_fields__
         is_there = getattr(self.steps, field) is not None if is_column else all(field in e for e in self.episodes)
         if is_there:
             return
@@ -125,7 +128,7 @@ class RoutingCache:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def _no_garbage_collection() -> Generator[None]:
     """A cache is millions of small objects and no garbage: looking for some would double the time."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -136,7 +139,7 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def write_cache(cache_dir: str | Path, key: RunKey, cache: RoutingCache) -> None:
+def write_cache(cache_dir: str | Path, key: RunKey, cache: RoutingData) -> None:
     """Write a routing cache, schema version 5: weights rounded to 5 decimals, logits and LPC to 4, NaN as null.
 
     Raises ValueError if the columns of the steps differ in length or the cache is a part (`where`), OSError if the disk
@@ -147,7 +150,7 @@ def write_cache(cache_dir: str | Path, key: RunKey, cache: RoutingCache) -> None
 
 @_no_garbage_collection()
 def cache_files(
-    cache_dir: str | Path, key: RunKey, cache: RoutingCache
+    cache_dir: str | Path, key: RunKey, cache: RoutingData
 ) -> list[tuple[Path, Callable[[BinaryIO], None]]]:
     """What `write_cache` writes, for `write_together`. Raises ValueError as it does."""
     if cache.whole is not None:
@@ -163,7 +166,7 @@ def cache_files(
 
 
 @_no_garbage_collection()
-def load_cache(path: str | Path, remake: str | None = None) -> RoutingCache:
+def load_cache(path: str | Path, remake: str | None = None) -> RoutingData:
     """Read a routing cache of schema version 1 to 5; the header keeps the version of the file (1 if it has none).
 
     remake: the command that makes this cache anew, for messages. `cache_json.parse_cache` says how older versions are
@@ -176,7 +179,7 @@ def load_cache(path: str | Path, remake: str | None = None) -> RoutingCache:
         return replace(cache, remake=remake)
     with reading(path, "routing cache", way_out):
         header, episodes, columns = parse_cache(data)
-        return RoutingCache(header, episodes, RoutingSteps(**columns), remake)
+        return RoutingData(header, episodes, Steps(**columns), remake)
 
 
 # --- the arrays beside the JSON ---------------------------------------------------------------------------------------
@@ -192,17 +195,17 @@ def _write_arrays(file: BinaryIO, data: bytes, content: Mapping, columns: Column
     np.savez(file, allow_pickle=False, **arrays)
 
 
-def _load_arrays(path: Path, data: bytes) -> RoutingCache | None:
+def _load_arrays(path: Path, data: bytes) -> RoutingData | None:
     """What `_write_arrays` has written; None if there is no such file, or it is broken or not of this `data`."""
     with suppress(InputError), reading(path):  # whatever is wrong with them: `data` holds all that they do
-        arrays = read_npz(_arrays_path(path))
+        arrays: dict[str, Any] = read_npz(_arrays_path(path))
         if not np.array_equal(arrays.pop("digest"), _digest(data)):
             return None
         content = orjson.loads(arrays.pop("content").tobytes())
         if "num_layers" in arrays:
             arrays["layer_routing"] = [arrays.pop(name) for name in layer_names(arrays.pop("num_layers"))]
         check_columns(arrays, content["episodes"])
-        return RoutingCache(content, content.pop("episodes"), RoutingSteps(**arrays))
+        return RoutingData(content, content.pop("episodes"), Steps(**arrays))
     return None
 
 

@@ -117,7 +117,7 @@ class RunKey:
         if any(len(digits or "") > 19 for digits in match.group("trial", "seed", "update")):  # those of MAX_INTEGER
             raise InputError(f"{path}: a number of the path is past 64 bits")
         numbers = {name: match[name] and int(match[name]) for name in ("trial", "seed", "update")}
-        key = cls(match["task_id"], **numbers)
+        key = cls(match["task_id"], numbers["trial"], numbers["seed"], numbers["update"])
         return key if match.groupdict().get("evaluated") is None else key.on(match["evaluated"])
 
     def __lt__(self, other: "RunKey") -> bool:

@@ -9,8 +9,9 @@ import io
 import math
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -106,6 +107,9 @@ _OPCODES = (  # of protocol 2, which torch.save writes
 class _Unpickler(pickle._Unpickler):  # Python's own: its memo is a dictionary, no table
     """Makes what stands in `_KNOWN`, and tensors; anything else is refused before it is looked for."""
 
+    stack: list[Any]  # of the base class, which declares neither
+    pop_mark: Callable[[], list]
+
     def __init__(self, pickled: bytes, archive: zipfile.ZipFile, folder: str, has_tensors: bool):
         super().__init__(io.BytesIO(pickled))
         self._archive = archive
@@ -165,9 +169,10 @@ class _Unpickler(pickle._Unpickler):  # Python's own: its memo is a dictionary, 
             raise InputError("the keys of a dictionary are neither texts nor integers")
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
-    dispatch = {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in _OPCODES} | {
-        pickle.BUILD[0]: load_build, pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems,
-    }  # fmt: skip
+    dispatch: ClassVar[dict[int, Callable]] = {
+        **{opcode: pickle._Unpickler.dispatch[opcode] for opcode in (getattr(pickle, name)[0] for name in _OPCODES)},
+        **{pickle.BUILD[0]: load_build, pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems},
+    }
 
 
 def _itself(data: Any, *_: Any) -> Any:

@@ -128,7 +128,7 @@ def check_values(settings: type, given: Mapping[str, Any], source: str | None = 
     return checked
 
 
-def declared(settings: type) -> list[dataclasses.Field]:
+def declared(settings: type[Any]) -> list[dataclasses.Field]:
     """The fields which are settings."""
     return [field for field in dataclasses.fields(settings) if "help" in field.metadata]
 
@@ -188,7 +188,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser_of(
-    settings: type, description: str, config: str | None = None, defaults: Mapping[str, Any] | None = None
+    settings: type,
+    description: str,
+    config: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Parser:
     """The parser of the settings; what the user does not give is absent from its result. See `given_values`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
@@ -200,7 +203,10 @@ def parser_of(
 
 
 def add_settings(
-    parser: Parser, settings: type, names: Collection[str] | None = None, defaults: Mapping[str, Any] | None = None
+    parser: Parser,
+    settings: type,
+    names: Collection[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Parser:
     """The parser with further settings; names: only these."""
     groups: dict[str | None, Any] = {None: parser}
@@ -262,7 +268,7 @@ def _help(field: dataclasses.Field, kind: type, default: Any) -> str:
 @functools.cache
 def check_of(settings: type, name: str) -> Callable[[Any], Any]:
     """The check of one setting: a function of a flag's or a file's value, which raises ValueError."""
-    meta = next(field.metadata for field in dataclasses.fields(settings) if field.name == name)
+    meta = next(field.metadata for field in declared(settings) if field.name == name)
     kind, item, is_optional = _type_of(settings, name)
     check = meta["parse"]
     if check is None:
@@ -276,13 +282,14 @@ def check_of(settings: type, name: str) -> Callable[[Any], Any]:
 
 def _check_of_type(kind: type, meta: Mapping[str, Any]) -> Callable[[Any], Any]:
     """The check of a value of a plain type."""
-    check = {
+    checks: dict[type, Callable[[Any], Any]] = {
         int: values.integer(meta["low"], meta["high"]),
         float: values.number(meta["low"], meta["high"], meta["above"]),
         bool: values.flag,
         str: values.text,
         Path: lambda value: Path(values.text(str(value))),
-    }[kind]
+    }
+    check = checks[kind]
     allowed = values.choice(*meta["choices"]) if meta["choices"] else None
     return check if allowed is None else lambda value: allowed(check(value))
 

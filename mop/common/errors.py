@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 
 class InputError(Exception):
@@ -23,7 +24,7 @@ def exit_code(main: Callable[[], int | None]) -> int:
     An `OSError` is a folder that cannot be written or a full disk. Other exceptions are bugs and keep their traceback.
     Warnings are printed as one line each, without the place in the code.
     """
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    show_warnings(partial(print, file=sys.stderr))
     try:
         return main() or 0
     except (InputError, OSError) as error:
@@ -32,6 +33,12 @@ def exit_code(main: Callable[[], int | None]) -> int:
     except MemoryError as error:
         print(f"error: there is not enough memory {error}".rstrip(), file=sys.stderr)
         return 2
+
+
+def show_warnings(write: Callable[[str], object]) -> None:
+    """Write each warning as one line, without the place in the code."""
+    # the module's documentation offers this function for replacement
+    warnings.showwarning = lambda message, *_, **__: write(f"warning: {message}")  # ty: ignore[invalid-assignment]
 
 
 def run_script(main: Callable[[], int | None]) -> None:

@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -52,7 +52,7 @@ def write_together(files: Sequence[tuple[str | Path, Callable[[BinaryIO], Any]]]
 
 
 @contextmanager
-def _written(path: Path, write: Callable[[BinaryIO], Any]) -> Iterator[Path]:
+def _written(path: Path, write: Callable[[BinaryIO], Any]) -> Generator[Path]:
     """A temporary file beside `path`, whole on the disk; what is not moved away is removed when the block ends.
 
     It is locked meanwhile, so that `remove_leftovers` sees that somebody writes it.
@@ -135,13 +135,13 @@ def check_writable(folder: str | Path, flag: str) -> None:
         raise InputError(f"{flag}: {folder} cannot be written to ({reason}); name another folder") from None
 
 
-def write_json(path: Path, content: dict, option: int = 0) -> None:
+def write_json(path: Path, content: Any, option: int = 0) -> None:
     """Write `json_bytes(content, option)` as a whole. Raises OSError."""
     data = json_bytes(content, option)
     write_atomic(path, lambda file: file.write(data))
 
 
-def json_bytes(content: dict, option: int = 0) -> bytes:
+def json_bytes(content: Any, option: int = 0) -> bytes:
     """Strict JSON, NaN and infinities as null; `option` is added to orjson's options."""
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE | option)
 
@@ -171,7 +171,7 @@ def figure_bytes(figure: "Figure", file_format: str, dpi: int = 100) -> bytes:
     """
     import matplotlib
 
-    settings = {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "figure"}
+    settings: Any = {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "figure"}
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(file_format)
     with matplotlib.rc_context(settings):
         figure.savefig(file := io.BytesIO(), format=file_format, dpi=dpi, metadata=metadata)
@@ -181,7 +181,7 @@ def figure_bytes(figure: "Figure", file_format: str, dpi: int = 100) -> bytes:
 def write_record(path: str | Path, record: Any) -> None:
     """Write a dataclass of arrays, for `reading.read_record`."""
     arrays = {field.name: np.asarray(getattr(record, field.name)) for field in fields(record)}
-    write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
+    write_atomic(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
 
 
 def whole_digest(path: str | Path) -> str:
@@ -198,22 +198,43 @@ def file_digest(path: str | Path) -> str:
 
 
 @contextmanager
-def open_output_dir(folder: Path, settings: dict, name: str = "config.json") -> Iterator[None]:
-    """Hold the lock of an output folder, in which a file of settings is written, or found to be the same."""
-    path = folder / name
-    with only_process(folder, "another --out"):
-        if path.exists():
-            if read_json(path) != orjson.loads(orjson.dumps(settings)):
-                raise InputError(f"{folder} was made with other settings; choose another --out, or remove it")
-        elif any(folder.glob("*")):
-            raise InputError(f"{folder} holds something else; choose another --out")
-        else:
-            write_json(path, settings, orjson.OPT_INDENT_2)
-        yield
+def open_output_dir(
+    folder: str | Path, settings: dict | None = None, name: str = "config.json", flag: str = "--out",
+    other: str | None = None,
+) -> Generator[Path]:  # fmt: skip
+    """Hold a writable folder for this process alone; new ones that are empty at the end are removed.
+
+    settings: written to `name`, or compared with what is there, so that results of other settings are not mixed;
+    flag: names the folder; other: what the user may choose instead, by default another `flag`.
+    """
+    folder, other = Path(folder), other or f"another {flag}"
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        with only_process(folder, other):
+            check_writable(folder, flag)
+            remove_leftovers(folder.glob(".*.tmp"))
+            if settings is not None:
+                _match(folder / name, settings, other)
+            yield folder
+    finally:
+        for place in missing:
+            with suppress(OSError):  # it is not empty, or not there
+                place.rmdir()
+
+
+def _match(path: Path, settings: dict, other: str) -> None:
+    """Write settings to an empty folder, or refuse a folder of other settings."""
+    if path.exists():
+        if read_json(path) != orjson.loads(orjson.dumps(settings)):
+            raise InputError(f"{path.parent} was made with other settings; choose {other}, or remove it")
+    elif any(path.parent.iterdir()):
+        raise InputError(f"{path.parent} holds something else; choose {other}")
+    else:
+        write_json(path, settings, orjson.OPT_INDENT_2)
 
 
 @contextmanager
-def only_process(folder: str | Path, other: str) -> Iterator[None]:
+def only_process(folder: str | Path, other: str) -> Generator[None]:
     """Hold the lock of a folder, or refuse to work in it; other: what the user may choose instead, "another --out"."""
     with folder_lock(folder) as acquired:
         if not acquired:
@@ -222,7 +243,7 @@ def only_process(folder: str | Path, other: str) -> Iterator[None]:
 
 
 @contextmanager
-def folder_lock(folder: str | Path, wait_s: float = 0.0) -> Iterator[bool]:
+def folder_lock(folder: str | Path, wait_s: float = 0.0) -> Generator[bool]:
     """Hold an exclusive lock on a folder or a file, whether it exists or not; yields whether it was acquired.
 
     wait_s: how long to wait for the process that has it. The lock is a file beside the folder, `.<name>.lock`, locked

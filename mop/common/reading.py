@@ -9,11 +9,11 @@ import io
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import orjson
 
@@ -22,15 +22,16 @@ from mop.common.errors import InputError, one_line
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from _typeshed import DataclassInstance
 
 MAX_UNPACKED = 2**28  # bytes that a compressed file may become, unless it has as many itself
 MAX_DEPTH = 50  # of dictionaries and lists in one another
 REMAKE = "make it anew, or remove it"
-Record = TypeVar("Record")
+Record = TypeVar("Record", bound="DataclassInstance")
 
 
 @contextmanager
-def reading(path: str | Path, kind: str = "whole file", way_out: str = REMAKE) -> Iterator[None]:
+def reading(path: str | Path, kind: str = "whole file", way_out: str = REMAKE) -> Generator[None]:
     """Turn what the block raises about the content of a file into one InputError: the file, the reason, the way out.
 
     kind: what the file should be, in words.
@@ -108,7 +109,7 @@ def read_npz(path: str | Path, kind: str = "file of arrays", way_out: str = REMA
             return {name: arrays[name] for name in arrays.files}
 
 
-def read_array(path: str | Path, way_out: str = REMAKE, mmap_mode: str | None = None) -> "np.ndarray":
+def read_array(path: str | Path, way_out: str = REMAKE, mmap_mode: Literal["r", "c"] | None = None) -> "np.ndarray":
     """Read a .npy file, or map it into memory (`mmap_mode` of `numpy.load`); Python objects are refused."""
     import numpy as np
 

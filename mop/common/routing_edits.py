@@ -5,7 +5,8 @@ An intervention puts other weights in the place of a router's. What each of them
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from mop.common.errors import InputError
@@ -74,33 +75,28 @@ _KINDS = {  # kind -> what stands behind it
     SWAP: r" +(?P<file>\S.*)",
 }
 _ORDER = {kind: place for place, kind in enumerate(_KINDS)}
-_FIELDS: dict[str, Callable[[str], Any]] = {"layer": int, "expert": int, "size": int, "value": _share}
+_FIELDS: dict[str, Callable[[str], Any]] = {"layer": int, "expert": int, "size": int, "value": _share, "file": str}
 
 
 def parse(text: str) -> Intervention:
     """The intervention of a text. Raises InputError, which names the grammar, where it is none."""
     words = text.strip() if isinstance(text, str) and is_plain(text) else ""
     if words == NONE or words.startswith(f"{SWAP} "):
-        found, phase = [_parse_one(words)], None
-    else:
-        what, phase = re.fullmatch(r"(.*?)(?: +in +(\S.*))?", words).groups()
-        found = [_parse_one(part) for part in re.split(" *[+] *", what)]
-        found = [None if part is None or part.kind in (NONE, SWAP) else part for part in found]
-    if None in found:
-        raise InputError(f"{shown(text)} is no intervention; the grammar: {GRAMMAR}")
-    return together(found, phase)
+        return _parse_one(words, _KINDS, text)
+    what, *phase = re.split(r" +in +(?=\S)", words, maxsplit=1)
+    kinds = [kind for kind in _KINDS if kind not in (NONE, SWAP)]
+    parts = [_parse_one(part, kinds, text) for part in re.split(" *[+] *", what)]
+    return together(parts, phase[0] if phase else None)
 
 
-def _parse_one(text: str) -> Intervention | None:
-    """What stands between two pluses; None where it is no intervention."""
-    kind = text.split(" ")[0]
-    match = re.fullmatch(kind + _KINDS[kind], text) if kind in _KINDS else None
-    try:
-        return match and Intervention(
-            kind, **{name: _FIELDS.get(name, str)(word) for name, word in match.groupdict().items()}
-        )
-    except ValueError:  # a share past 1
-        return None
+def _parse_one(words: str, kinds: Collection[str], text: str) -> Intervention:
+    """Parse what stands between two pluses; text: the whole, for the message."""
+    kind = words.split(" ")[0]
+    match = re.fullmatch(kind + _KINDS[kind], words) if kind in kinds else None
+    with suppress(ValueError):  # a share past 1
+        if match:
+            return Intervention(kind, **{name: _FIELDS[name](word) for name, word in match.groupdict().items()})
+    raise InputError(f"{shown(text)} is no intervention; the grammar: {GRAMMAR}")
 
 
 def together(parts: Iterable[Intervention], phase: str | None = None) -> Intervention:

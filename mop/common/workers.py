@@ -15,6 +15,8 @@ import traceback
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+from typing import Any, cast
 
 import numpy as np
 
@@ -44,19 +46,20 @@ def _padded(shape: tuple[int, ...], dtype: np.dtype) -> int:
 
 
 class WorkerPool:
-    """W processes that carry out commands by name, and that read and write one shared buffer.
+    """Processes that carry out commands by name, and that read and write one shared buffer.
 
     An InputError of a worker is raised again here; a worker that dies is reported at once, not waited for. Workers end
     when this process ends, however it ends.
     """
 
-    def __init__(self, num_workers: int, num_bytes: int, preload: Sequence[str] = ()):
+    def __init__(self, num_bytes: int, preload: Sequence[str] = ()):
         """preload: modules that are imported once, by the process that workers are forked from: they start sooner."""
         self._context = multiprocessing.get_context(_METHOD)
         if _METHOD == "forkserver":
             self._context.set_forkserver_preload(list(preload))
         self._memory = self._context.RawArray("B", num_bytes)  # anonymous: nothing is left behind by a kill
-        self._processes, self._pipes = [None] * num_workers, [None] * num_workers
+        self._processes: list[BaseProcess] = []
+        self._pipes: list[connection.Connection] = []
         # before multiprocessing's own, which would wait for ever for workers that ignore its SIGTERM
         atexit.register(_close, weakref.ref(self))
 
@@ -65,8 +68,8 @@ class WorkerPool:
         """The shared memory, writable."""
         return memoryview(self._memory).cast("B")
 
-    def start(self, index: int, make: Callable, arguments: tuple) -> None:
-        """Start worker `index`; `make(buffer, ask, *arguments)` in the worker returns its commands: name -> function.
+    def start(self, make: Callable, arguments: tuple) -> None:
+        """Start a worker; `make(buffer, ask, *arguments)` in the worker returns its commands: name -> function.
 
         ask(question) in the worker returns what the `answer` of the pending `call` makes of the question.
         """
@@ -74,7 +77,8 @@ class WorkerPool:
         process = self._context.Process(target=_serve, args=(there, self._memory, make, arguments), daemon=True)
         process.start()
         there.close()
-        self._processes[index], self._pipes[index] = process, here
+        self._processes.append(process)
+        self._pipes.append(here)
 
     def call(self, command: str, arguments: Sequence | None = None, answer: Callable | None = None) -> list:
         """Send one command to every worker, each with its own argument; returns their answers in order.
@@ -99,25 +103,28 @@ class WorkerPool:
             raise
 
     def _collect(self, answer: Callable | None) -> list:
-        answers, pending = [None] * len(self._pipes), {pipe: index for index, pipe in enumerate(self._pipes)}
+        answers: dict[int, tuple[str, Any]] = {}
+        pending = {pipe: index for index, pipe in enumerate(self._pipes)}
         while pending:
-            for pipe in connection.wait(list(pending)):
+            for pipe in cast("list[connection.Connection]", connection.wait(list(pending))):
                 index = pending[pipe]
                 try:
                     kind, value = pipe.recv()
                 except (EOFError, OSError):  # OSError: it ended in the middle of a message
                     raise self._death(index) from None
                 if kind == "question":
+                    assert answer is not None, f"{value} is asked, and nobody answers"
                     self._send(index, pipe, answer(value))
                 else:
                     answers[index] = (kind, value)
                     del pending[pipe]
-        for kind, value in answers:
+        in_order = [answers[index] for index in range(len(self._pipes))]
+        for kind, value in in_order:
             if kind == "input_error":
                 raise InputError(value)
             if kind == "bug":
                 raise RuntimeError(f"in an environment worker:\n{value}")
-        return [value for _, value in answers]
+        return [value for _, value in in_order]
 
     def _send(self, index: int, pipe, message) -> None:
         try:
@@ -128,13 +135,11 @@ class WorkerPool:
     def close(self) -> None:
         """End the workers."""
         for pipe in self._pipes:
-            if pipe is not None:
-                pipe.close()
+            pipe.close()
         for process in self._processes:
-            if process is not None:
-                process.join(timeout=5)
-                if process.is_alive():
-                    process.kill()
+            process.join(timeout=5)
+            if process.is_alive():
+                process.kill()
 
     def _death(self, index: int) -> InputError:
         self._processes[index].join(timeout=5)
@@ -152,10 +157,11 @@ def _close(reference: weakref.ref) -> None:
 
 def end_with_parent() -> None:
     """End this process of `multiprocessing` as soon as the one that started it is gone, in the midst of its work."""
-    parent = multiprocessing.parent_process().sentinel
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this is no process of multiprocessing"
 
     def watch() -> None:
-        connection.wait([parent])
+        connection.wait([parent.sentinel])
         os._exit(1)  # nobody is there who could be told why
 
     threading.Thread(target=watch, daemon=True).start()

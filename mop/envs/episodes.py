@@ -11,7 +11,7 @@ from mop.envs.babyai import OBS_DIM, World
 from mop.envs.teacher import TeacherFailure
 
 GIVE_UP = -1  # in place of an action: the episode ends here without success
-# What a slot shows before its next action: columns of RoutingSteps, by the same names.
+# What a slot shows before its next action: columns of Steps, by the same names.
 SLOT_STATE = np.dtype(
     [
         ("episode", np.int32),  # index into `episodes`

@@ -210,7 +210,9 @@ class BabyAIVectorEnv:
         for name in dict.fromkeys(slot_task.task_id for slot_task in slot_tasks):
             check_task_id(name)
         self.num_envs, self.seed, self.missions = num_envs, seed, [""] * num_envs
-        self._answer, self._is_interrupted, self._pool = None, False, None
+        self._answer: Callable | None = None
+        self._is_interrupted = False
+        self._pool: WorkerPool | None = None
         num_workers, make_commands = min(num_workers, num_envs), make_commands or slot_commands
         arguments = (slot_tasks, seed, max_steps)
         layout = {**StepArrays.layout(num_envs), "actions": ((num_envs,), np.dtype("i8")), **(shared or {})}
@@ -219,11 +221,11 @@ class BabyAIVectorEnv:
             self._commands, _ = make_commands(self.memory, self._ask, range(num_envs), *arguments)
         else:
             module = getattr(make_commands, "func", make_commands).__module__  # of a partial function, or of itself
-            self._pool = WorkerPool(num_workers, num_bytes(layout), preload=[module])
+            self._pool = WorkerPool(num_bytes(layout), preload=[module])
             self.memory = carve(self._pool.buffer, layout)
             self._shares = [list(share) for share in np.array_split(range(num_envs), num_workers)]
-            for index, share in enumerate(self._shares):
-                self._pool.start(index, _commands_in_worker, (make_commands, layout, share, *arguments))
+            for share in self._shares:
+                self._pool.start(_commands_in_worker, (make_commands, layout, share, *arguments))
             self._pool.collect()
         self.arrays = StepArrays(**{name: self.memory[name] for name in StepArrays.layout()})
 
@@ -294,6 +296,7 @@ class BabyAIVectorEnv:
         return answers
 
     def _ask(self, question):
+        assert self._answer is not None, f"{question} is asked, and nobody answers"
         return self._answer(question)
 
     def _begin_missions(self, replies: list[dict[int, str]]) -> None:

@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from mop.artifacts.checkpoints import FoundCheckpoint, by_task, check_trained_on, find_checkpoints, update_of
 from mop.artifacts.results import load_result, merge_results, result_file
-from mop.artifacts.routing_cache import RoutingCache, cache_files, load_cache
+from mop.artifacts.routing_cache import RoutingData, cache_files, load_cache
 from mop.artifacts.run_paths import cache_path, result_path
-from mop.common.errors import InputError
+from mop.common.errors import InputError, show_warnings
 from mop.common.files import (
     check_writable,
     file_digest,
@@ -64,7 +64,7 @@ def evaluate_missing(
     or had nothing to do; 1 if some could not be evaluated, a result cannot be read (both are printed), or all that is
     missing was left to other processes. Raises OSError if the disk refuses the table.
     """
-    warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}")
+    show_warnings(tqdm.write)
     selected = select(roots, filters, "train one with train_mop.py")
     _prepare_places(Path(results_path), settings, plots)
     missing = selected if force else [item for item in selected if not is_evaluated(item, settings)]
@@ -237,7 +237,7 @@ def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=Non
     row["has_routing_cache"] = evaluation.steps is not None
     files = []
     if evaluation.steps is not None:
-        files += cache_files(settings.cache_dir, key, RoutingCache(header, evaluation.episodes, evaluation.steps))
+        files += cache_files(settings.cache_dir, key, RoutingData(header, evaluation.episodes, evaluation.steps))
     write_together([*files, result_file(settings.cache_dir, key, row)])  # last: a result says that the rest is there
     return row
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mixture_of_experts import RecurrentPolicy, compute_lpc
 from mop.analysis.metrics import compute_metrics, format_metrics
 from mop.artifacts.checkpoints import load_checkpoint
-from mop.artifacts.routing_cache import RoutingSteps
+from mop.artifacts.routing_cache import Steps
 from mop.common.errors import InputError
 from mop.common.files import check_writable
 from mop.common.reading import reading
@@ -44,7 +44,7 @@ class Evaluation:
 
     metrics: dict[str, float]
     episodes: list[dict]
-    steps: RoutingSteps | None
+    steps: Steps | None
     expert_hidden_sizes: list[list[int]] | None = None  # of the policy; the bot has none
     bot_failures: dict[str, int] | None = None
 
@@ -62,12 +62,12 @@ class _Recorder:
         self._states.append(env.state.copy())
         self._outputs.append([answer.logits, *answer.routing])
 
-    def steps(self, expert_hidden_sizes: Sequence[Sequence[int]]) -> RoutingSteps:
+    def steps(self, expert_hidden_sizes: Sequence[Sequence[int]]) -> Steps:
         """Return the steps of the active slots, in the order of episodes and steps."""
         rows, state = np.flatnonzero(np.concatenate(self._active)), np.concatenate(self._states)
         rows = rows[np.argsort(state["episode"][rows], kind="stable")]  # the steps of an episode came in their order
         logits, *routing = (torch.cat(parts).numpy()[rows] for parts in zip(*self._outputs, strict=True))
-        return RoutingSteps(
+        return Steps(
             **{name: state[name][rows] for name in state.dtype.names},
             layer_routing=routing,
             lpc=compute_lpc(list(map(torch.from_numpy, routing)), expert_hidden_sizes).numpy(),
@@ -91,7 +91,7 @@ def prepare(
     return policy.to(device), Missions(encoder, lang_proj.to(device))
 
 
-def play(policy: RecurrentPolicy, act: Policy, env: EvalVectorEnv) -> RoutingSteps:
+def play(policy: RecurrentPolicy, act: Policy, env: EvalVectorEnv) -> Steps:
     """Play greedy episodes in the worlds of `env`, which holds them then; returns their steps. act: for `rollout`."""
     recorder = _Recorder()
     for step in rollout(act, env, policy.initial_hidden(len(env.worlds))):

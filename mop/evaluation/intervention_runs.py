@@ -17,7 +17,7 @@ from torch import Tensor
 from mixture_of_experts import RecurrentPolicy
 from mop.analysis.intervention_effects import exchange, measure_effects, phase_grouping, phases_of_both
 from mop.analysis.metrics import compute_metrics
-from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.common.routing_edits import GATE_ONLY, NONE, SWAP, Intervention
 from mop.envs.bot_paths import BotPaths
@@ -88,7 +88,7 @@ class Actor:
 class RecordedEpisodes:
     """Episodes of an evaluation as environments for `rollout`: they show what was seen then, whatever is done."""
 
-    def __init__(self, data: RoutingCache, obs: np.ndarray, num_envs: int):
+    def __init__(self, data: RoutingData, obs: np.ndarray, num_envs: int):
         """obs (S, I) uint8: of the steps of the data."""
         self._obs, self._missions = obs, [episode["mission"] for episode in data.episodes]
         self._lengths = np.bincount(data.steps.episode)
@@ -186,7 +186,7 @@ class Study:
         variant: str = GATE_ONLY,
         routers: RecurrentPolicy | None = None,
         progress: Progress | None = None,
-    ) -> RoutingCache:
+    ) -> RoutingData:
         """The episodes with an intervention, in the worlds of `intact`.
 
         routers: for `swap`, the policy whose routers are taken; progress: called with the number of episodes just
@@ -228,7 +228,7 @@ class Study:
         is_swap = intervention.kind == SWAP and routers is not None
         return gates, self._actor.with_routers_of(routers) if is_swap else self._actor
 
-    def _play(self, act: Policy, worlds: np.ndarray, progress: Progress | None) -> RoutingCache:
+    def _play(self, act: Policy, worlds: np.ndarray, progress: Progress | None) -> RoutingData:
         """Play the episodes in some of the worlds (W,), in their order."""
         seeds = np.array(list(self._solved))[worlds].tolist()
         env = EvalVectorEnv(self._bot_paths.task_id, seeds, self._num_envs, self._bot_paths.max_steps, True, progress)
@@ -236,11 +236,11 @@ class Study:
         for episode in env.episodes:
             episode["expert_steps"] = self._solved[episode["seed"]]
         header = {"task_id": self._bot_paths.task_id, "expert_hidden_sizes": self.policy.expert_hidden_sizes}
-        return RoutingCache(header, env.episodes, steps)
+        return RoutingData(header, env.episodes, steps)
 
     # --- in a phase ---------------------------------------------------------------------------------------------------
 
-    def _play_in_phase(self, gates: Gates, variant: str, actor: Actor, progress: Progress | None) -> RoutingCache:
+    def _play_in_phase(self, gates: Gates, variant: str, actor: Actor, progress: Progress | None) -> RoutingData:
         """Play the episodes with an intervention at the steps in a phase, and at no other.
 
         The phase of a step is known only when its episode is complete. But an episode does not depend on what would be
@@ -266,7 +266,7 @@ class Study:
             part = self._play(actor.under(gates, variant, waiting, is_on), waiting, progress)
             changed = exchange(changed, part, waiting)
 
-    def _first_wrong(self, changed: RoutingCache, phase: str, is_on: Callable) -> np.ndarray:
+    def _first_wrong(self, changed: RoutingData, phase: str, is_on: Callable) -> np.ndarray:
         """Find the first step (W,) int of each world in the phase but not intervened on, or the reverse; or -1."""
         groups, _, of_step = phases_of_both(self.intact, changed, self.group_by)
         steps = changed.steps
@@ -289,26 +289,26 @@ class OneWorld:
     The episodes are those of a `Study` in the same worlds, bit for bit, without playing all of them.
     """
 
-    def __init__(self, path: str | Path, data: RoutingCache, lang_encoder: str | None = None):
+    def __init__(self, path: str | Path, data: RoutingData, lang_encoder: str | None = None):
         """data: the intact evaluation of all worlds; `mean` and `shuffle` take weights from its steps."""
         data.require("seed")
         checkpoint = load_for_evaluation(path)
         self._data, self._max_steps = data, checkpoint["config"]["max_steps"]
         self._actor = Actor(checkpoint, encoder_for(checkpoint, lang_encoder))
-        self._kept: dict[tuple[Intervention, str, int], RoutingCache] = {}
+        self._kept: dict[tuple[Intervention, str, int], RoutingData] = {}
 
     def check(self, intervention: Intervention) -> None:
         """Check that the policy has what an intervention names."""
         self._gates(intervention)
 
-    def episode(self, number: int, intervention: Intervention, variant: str = GATE_ONLY) -> RoutingCache:
+    def episode(self, number: int, intervention: Intervention, variant: str = GATE_ONLY) -> RoutingData:
         """Play episode `number` of the evaluation, with an intervention that is in no phase, as data of one episode."""
         (found,) = self.episodes([number], intervention, variant)
         return found
 
     def episodes(
         self, numbers: Sequence[int], intervention: Intervention, variant: str = GATE_ONLY
-    ) -> list[RoutingCache]:
+    ) -> list[RoutingData]:
         """The same of several episodes, side by side."""
         names = [(intervention, variant, number) for number in numbers]
         missing = [name for name in names if name not in self._kept]
@@ -324,7 +324,7 @@ class OneWorld:
         pool, seed = self._data.steps.layer_routing, self._data.header.get("eval_seed") or 0
         return Gates(intervention, self._actor.policy.expert_hidden_sizes, pool, seed)
 
-    def _play(self, numbers: Sequence[int], intervention: Intervention, variant: str) -> list[RoutingCache]:
+    def _play(self, numbers: Sequence[int], intervention: Intervention, variant: str) -> list[RoutingData]:
         header, known = self._data.header, [self._data.episodes[number] for number in numbers]
         act = self._actor.under(self._gates(intervention), variant, np.asarray(numbers))
         seeds = [episode["seed"] for episode in known]
@@ -333,19 +333,19 @@ class OneWorld:
         for episode, of_data in zip(env.episodes, known, strict=True):
             episode["expert_steps"] = of_data.get("expert_steps")
         sizes = self._actor.policy.expert_hidden_sizes
-        whole = RoutingCache(header | {"expert_hidden_sizes": sizes}, env.episodes, steps)
+        whole = RoutingData(header | {"expert_hidden_sizes": sizes}, env.episodes, steps)
         return [_one_of(whole, place) for place in range(len(seeds))]
 
 
-def _one_of(data: RoutingCache, episode: int) -> RoutingCache:
+def _one_of(data: RoutingData, episode: int) -> RoutingData:
     """Cut one episode out of some data."""
     rows = np.flatnonzero(data.steps.episode == episode)
     steps = data.steps.take(rows)
     steps.episode = np.zeros_like(steps.episode)
-    return RoutingCache(data.header, [data.episodes[episode]], steps)
+    return RoutingData(data.header, [data.episodes[episode]], steps)
 
 
 @functools.lru_cache(maxsize=2)  # visitors of one server share them
-def open_world(path: Path, data: RoutingCache, *version: int) -> OneWorld:
+def open_world(path: Path, data: RoutingData, *version: int) -> OneWorld:
     """Open a `OneWorld`, once for a file as it is; version: of the file."""
     return OneWorld(path, data)

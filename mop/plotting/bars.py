@@ -17,7 +17,8 @@ from mop.analysis.cells import distances_to_objects
 from mop.analysis.explained import Explained, compute_layer_costs, explain_variance
 from mop.analysis.groups import Groups, group_routing_data
 from mop.analysis.routing import compute_pathways, mean_weights_by_distance, mean_weights_by_group, undecided_experts
-from mop.analysis.routing_data import RoutingData, check_not_empty, checked_weights
+from mop.analysis.routing_data import check_not_empty, checked_weights
+from mop.artifacts.routing_cache import RoutingData
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.common.routing_edits import GATE_ONLY, NONE, VARIANTS, Intervention

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 
 from mop.analysis.cells import RoutingByPosition, aggregate_routing_by_position, compute_grid_bounds, wall_cells
 from mop.analysis.groups import GROUPINGS, group_routing_data
-from mop.analysis.routing_data import RoutingData, checked_positions
+from mop.analysis.routing_data import checked_positions
 from mop.analysis.run_comparison import CellContrast, Pair, common_sizes, compare_cells, pair_worlds, weights_by_size
+from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.plotting.heatmaps import (
     LPC_CMAP,

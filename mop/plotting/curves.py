@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from mop.analysis.routing import compute_routing_over_progress, select_episode
-from mop.analysis.routing_data import RoutingData
+from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.plotting.hover import add_note
 from mop.plotting.panels import (

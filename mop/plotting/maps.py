@@ -27,7 +27,8 @@ from mop.analysis.cells import (
 )
 from mop.analysis.groups import PHASES, group_routing_data, key_phases
 from mop.analysis.routing import compute_layer_lpc
-from mop.analysis.routing_data import RoutingData, StepFilter, Steps, check_not_empty, step_mask, whole_of
+from mop.analysis.routing_data import StepFilter, check_not_empty, step_mask, whole_of
+from mop.artifacts.routing_cache import RoutingData, Steps
 from mop.common.errors import InputError
 from mop.plotting.heatmaps import (
     LPC_CMAP,

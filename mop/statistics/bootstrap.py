@@ -48,18 +48,23 @@ def bounds(samples: np.ndarray) -> np.ndarray:
     return np.stack(found)
 
 
-def bootstrap_interval(sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
+def bootstrap_intervals(sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Compute a statistic of sums over episodes with its 95 % interval, NaN for fewer than MIN_EPISODES episodes.
 
     sums: what each episode brings, (B, M) float64; statistic: sums (..., M) -> (..., *shape), NaN where it is not
-    defined. Returns floats, or arrays of that shape.
+    defined. Returns value, low and high, (3, *shape) float64.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.asarray(statistic(sums.sum(0)))
         low = high = np.full(value.shape, np.nan)
         if len(sums) >= MIN_EPISODES:
             low, high = bounds(statistic(resample(sums)))
-    return Interval(*(part if value.ndim else float(part) for part in (value, low, high)))
+    return np.stack([value, low, high])
+
+
+def bootstrap_interval(sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
+    """Compute the `bootstrap_intervals` of a statistic that is one number."""
+    return Interval(*bootstrap_intervals(sums, statistic).tolist())
 
 
 # --- means over steps -------------------------------------------------------------------------------------------------

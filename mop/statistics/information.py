@@ -2,10 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mop.statistics.permutation import chance_level, rows_of_other_episodes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MOST_BY_CHANCE = 0.9  # of the largest information that there can be: above it the correction divides by almost nothing
 
@@ -14,6 +18,11 @@ def entropy_nats(shares: np.ndarray) -> np.ndarray:
     """Compute the entropy in nats of shares (..., E), rows that sum to 1: from 0 to ln E; float64 (...)."""
     shares = np.asarray(shares, np.float64)
     return -np.sum(shares * np.log(np.where(shares > 0, shares, 1)), axis=-1)  # 0 ln 0 = 0
+
+
+def kl_divergence(log_p: "Tensor", log_q: "Tensor") -> "Tensor":
+    """Compute KL(p || q) (...) in nats of log-probabilities (..., K), all of them finite."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 def effective_number(shares: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mop.statistics.bootstrap import bootstrap_interval
+from mop.statistics.bootstrap import bootstrap_intervals
 from mop.statistics.intervals import Interval
 
 
@@ -63,8 +63,8 @@ def errors_out_of_episode(values: np.ndarray, episode: np.ndarray, group: np.nda
     return errors, float(count[~is_seen].sum() / len(values))
 
 
-def explained_shares(null: np.ndarray, errors: Sequence[np.ndarray]) -> Interval:
-    """Compute the shares (F, K) that F predictions explain, 1 - errors / null, with 95 % intervals over episodes.
+def explained_shares(null: np.ndarray, errors: Sequence[np.ndarray]) -> np.ndarray:
+    """Compute the shares that F predictions explain, 1 - errors / null, with 95 % intervals over episodes: (3, F, K).
 
     null, errors: squared errors of each episode (B, K), without and with a prediction.
     """
@@ -74,7 +74,7 @@ def explained_shares(null: np.ndarray, errors: Sequence[np.ndarray]) -> Interval
         sums = sums.reshape(*sums.shape[:-1], 1 + len(errors), num_values)
         return 1 - sums[..., 1:, :] / sums[..., :1, :]
 
-    return bootstrap_interval(np.concatenate([null, *errors], axis=1), statistic)
+    return bootstrap_intervals(np.concatenate([null, *errors], axis=1), statistic)
 
 
 def eta_squared(values: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from mop.artifacts.checkpoints import load_training_state
 from mop.artifacts.run_paths import RunKey
 from mop.common.errors import InputError
-from mop.common.output_dir import open_output_dir
+from mop.common.files import open_output_dir
 from mop.common.reading import reading
 from mop.common.task_mix import tasks_of
 from mop.common.train_config import KEYS, RUNTIME_KEYS
@@ -42,7 +42,7 @@ def train(
     """
     key = RunKey(config["task_id"], config["trial"], config["seed"])
     root = key.folder(config["checkpoint_dir"])
-    with open_output_dir(root, "--checkpoint_dir", "another --trial or --seed") as folder:
+    with open_output_dir(root, flag="--checkpoint_dir", other="another --trial or --seed") as folder:
         saved, location = _saved_state(folder, config, given), None
         if saved is None:
             config = config | {"seed": key.trial if key.seed is None else key.seed}

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from mop.artifacts.routing_cache import RoutingCache, RoutingSteps
+from mop.artifacts.routing_cache import RoutingData, Steps
 
 TASK = "BabyAI-UnlockPickup-v0"
 
 
-def make_steps(position, *layers, lpc=None, **columns) -> RoutingSteps:
+def make_steps(position, *layers, lpc=None, **columns) -> Steps:
     """Steps with these columns only, all of episode 0 where no `episode` is given."""
     position = np.array(position, np.int32).reshape(-1, 2)
-    return RoutingSteps(
+    return Steps(
         np.array(columns.pop("episode", np.zeros(len(position))), np.int32),
         position=position,
         layer_routing=[np.array(weights, np.float32) for weights in layers],
@@ -19,13 +19,13 @@ def make_steps(position, *layers, lpc=None, **columns) -> RoutingSteps:
     )
 
 
-def make_data(steps: RoutingSteps, episodes=({},), sizes=None, **header) -> RoutingCache:
+def make_data(steps: Steps, episodes=({},), sizes=None, **header) -> RoutingData:
     """Routing data of version 5; sizes: `expert_hidden_sizes` of the header."""
     header = {"schema_version": 5, "task_id": TASK, **header}
-    return RoutingCache(header if sizes is None else header | {"expert_hidden_sizes": sizes}, list(episodes), steps)
+    return RoutingData(header if sizes is None else header | {"expert_hidden_sizes": sizes}, list(episodes), steps)
 
 
-def three_visits(**columns) -> RoutingSteps:
+def three_visits(**columns) -> Steps:
     """Three visits of two cells: (4, 1) at first and last, (2, 3) in between; two layers of 3 and 2 experts."""
     return make_steps(
         [[4, 1], [2, 3], [4, 1]],
@@ -36,7 +36,7 @@ def three_visits(**columns) -> RoutingSteps:
     )
 
 
-def random_data(num_episodes=30, num_layers=3, num_experts=3, grid=(11, 6), rooms=(2, 1), seed=0) -> RoutingCache:
+def random_data(num_episodes=30, num_layers=3, num_experts=3, grid=(11, 6), rooms=(2, 1), seed=0) -> RoutingData:
     """Episodes of a task with key, door and box, whose steps lie anywhere in the rooms, with every column there is."""
     rng = np.random.default_rng(seed)
     (width, height), size = grid, ((grid[0] - 1) // rooms[0], (grid[1] - 1) // rooms[1])
@@ -81,14 +81,14 @@ FIRST_WEIGHTS = np.array([0.0, 0.1, 0.2, 0.3, 0.6, 1.0])  # of expert 0 in layer
 _TWO_EPISODES = {"episode": [0, 0, 0, 0, 1, 1], "t_step": [0, 1, 2, 3, 0, 1], "action": [2, 2, 2, 5, 0, 2]}
 
 
-def two_episodes() -> RoutingCache:
+def two_episodes() -> RoutingData:
     """Episodes of 4 and 2 steps; a layer of two experts, of which the first has FIRST_WEIGHTS."""
     steps = make_steps(np.ones((6, 2)), np.stack([FIRST_WEIGHTS, 1 - FIRST_WEIGHTS], axis=1), **_TWO_EPISODES)
     outcomes = [{"success": True, "t_pick": 2, "t_opened": None}, {"success": False, "t_pick": None, "t_opened": 1}]
     return make_data(steps, outcomes)
 
 
-def two_episodes_in_a_corridor() -> RoutingCache:
+def two_episodes_in_a_corridor() -> RoutingData:
     """Episodes of 4 and 2 steps; the layer of `two_episodes`, and one whose first expert has all."""
     layers = [np.stack([FIRST_WEIGHTS, 1 - FIRST_WEIGHTS], axis=1), np.eye(2)[[0] * 6]]
     position = [[1, 1], [2, 1], [3, 1], [4, 1], [1, 1], [1, 1]]

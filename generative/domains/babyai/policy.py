@@ -11,10 +11,10 @@ from generative.domains.base import Answer, Policy
 from generative.simulators.relaxation import decoding
 from mixture_of_experts import Intervention, RecurrentPolicy, compute_lpc
 from mop.common.errors import InputError
-from mop.common.torch_utils import kl_divergence
 from mop.envs.missions import MissionEncoder
 from mop.evaluation.evaluate import encoder_for, load_for_evaluation
 from mop.evaluation.rollout import Missions
+from mop.statistics.information import kl_divergence
 from mop.training.execution import run_projected
 from mop.training.policies import build_policy, policy_from_checkpoint
 

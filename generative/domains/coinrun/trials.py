@@ -22,7 +22,7 @@ from generative.recordings.format import Recording
 from generative.simulators.evaluation import COPY, Forecast, Moments, Trials
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
-from mop.common.torch_utils import kl_divergence
+from mop.statistics.information import kl_divergence
 
 ACTORS = ("trained", "random", "constant")
 MEASURES = {

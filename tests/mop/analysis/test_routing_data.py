@@ -9,7 +9,7 @@ from mop.analysis.cells import distances_to_objects
 from mop.analysis.groups import group_routing_data
 from mop.analysis.routing import compute_pathways, compute_routing_over_progress, select_episode
 from mop.analysis.routing_data import index_episodes, whole_of
-from mop.artifacts.routing_cache import RoutingCache, cache_files
+from mop.artifacts.routing_cache import RoutingData, cache_files
 from mop.artifacts.run_paths import RunKey
 from mop.common.errors import InputError
 from mop.plotting.bars import (
@@ -24,7 +24,7 @@ from mop.plotting.maps import plot_action_entropy, plot_overall_lpc, plot_overal
 from mop.plotting.style import describe
 
 
-def num_named(data: RoutingCache, users: dict[str, tuple]) -> int:
+def num_named(data: RoutingData, users: dict[str, tuple]) -> int:
     """How many functions of routing data raise one clear sentence about each column, once it is missing."""
     count = 0
     for column, functions in users.items():

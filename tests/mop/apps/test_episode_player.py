@@ -19,7 +19,7 @@ from mop.apps.elements import View
 from mop.apps.episode_player import episode_gif, player_document
 from mop.apps.episode_records import EpisodeFilter, episode_labels, episode_record, find_episodes, parse_cell
 from mop.apps.episode_tab import Settings, link_to_episodes
-from mop.artifacts.routing_cache import RoutingCache, load_cache
+from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common import cli
 from mop.common.conventions import SUBGOALS
@@ -32,7 +32,7 @@ PLOTS = Path("plots") / TASK / "trial_0" / "seed_0"
 
 
 @pytest.fixture(scope="module")
-def data() -> RoutingCache:
+def data() -> RoutingData:
     return load_cache(cache_path(CACHE, RunKey(TASK, 0, 0)))
 
 
@@ -169,10 +169,10 @@ def test_texts_are_never_markup(data):
     evil = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> %episode%"
     header = data.header | {"task_id": data.header["task_id"]}
     episodes = [episode | {"mission": evil} for episode in data.episodes]
-    document = player_document(episode_record(RoutingCache(header, episodes, data.steps), EPISODE))
+    document = player_document(episode_record(RoutingData(header, episodes, data.steps), EPISODE))
     assert page_of(document)["subtitle"] == f"{evil} · success"
     assert "<img" not in document and document.count("</script>") == 2
-    named = RoutingCache(data.header | {"task_id": "</title><script>"}, episodes, data.steps)
+    named = RoutingData(data.header | {"task_id": "</title><script>"}, episodes, data.steps)
     assert "</title><script>" not in player_document(episode_record(named, EPISODE))
 
 

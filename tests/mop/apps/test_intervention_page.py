@@ -17,7 +17,7 @@ from mop.apps import intervention_page
 from mop.apps.intervention_page import Expert, Pair, Place
 from mop.apps.runs import Run
 from mop.artifacts.intervention_rows import add_row
-from mop.artifacts.routing_cache import RoutingCache, load_cache
+from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path, interventions_path
 from mop.common import cli
 from mop.common.errors import InputError
@@ -34,7 +34,7 @@ EXPERTS = {
 
 
 @pytest.fixture(scope="module")
-def data() -> RoutingCache:
+def data() -> RoutingData:
     return load_cache(cache_path(CACHE, KEY))
 
 
@@ -131,7 +131,7 @@ def test_the_command_is_one_that_the_script_takes(data):
 # --- one world --------------------------------------------------------------------------------------------------------
 
 
-def played(actions: list[int], success: bool, weight: float = 0.5) -> RoutingCache:
+def played(actions: list[int], success: bool, weight: float = 0.5) -> RoutingData:
     """One episode with these actions."""
     weights = np.full((len(actions), 2), weight, np.float32)
     steps = make_steps([[1, 1]] * len(actions), weights, action=np.array(actions))

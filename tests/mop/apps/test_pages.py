@@ -43,7 +43,7 @@ from mop.apps.runs import (
     other_checkpoint,
 )
 from mop.artifacts.checkpoints import FoundCheckpoint, save_checkpoint
-from mop.artifacts.routing_cache import RoutingCache
+from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_paths import RunKey, cache_path, result_path
 from mop.common import cli
 from mop.common.errors import InputError
@@ -63,7 +63,7 @@ def cache_dir(tmp_path) -> Path:
 
 
 @pytest.fixture
-def data() -> RoutingCache:
+def data() -> RoutingData:
     return load_routing(Run(KEY, str(CACHE)))
 
 
@@ -333,7 +333,7 @@ def test_example_images_show_the_first_step_of_each_group(data):
 # --- figures and tables ---
 
 
-def some_figures(data: RoutingCache) -> dict:
+def some_figures(data: RoutingData) -> dict:
     drawings = action_figures(data)
     return {name: drawings[name] for name in ("action_frequency", "action_entropy_heatmap")}
 

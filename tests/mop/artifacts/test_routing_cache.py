@@ -10,7 +10,7 @@ import pytest
 from checks import one_line
 
 from mop.artifacts import routing_cache
-from mop.artifacts.routing_cache import RoutingCache, RoutingSteps, load_cache, write_cache
+from mop.artifacts.routing_cache import RoutingData, Steps, load_cache, write_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.errors import InputError
 
@@ -22,10 +22,10 @@ STEP_COLUMNS = (
 )
 
 
-def toy_steps(num_steps=6, num_layers=3, num_experts=3) -> RoutingSteps:
+def toy_steps(num_steps=6, num_layers=3, num_experts=3) -> Steps:
     rng = np.random.default_rng(0)
     weights = [rng.dirichlet(np.ones(num_experts), num_steps).astype(np.float32) for _ in range(num_layers)]
-    return RoutingSteps(
+    return Steps(
         episode=(np.arange(num_steps) // 3).astype(np.int32),
         t_step=(np.arange(num_steps) % 3).astype(np.int32),
         position=rng.integers(0, 25, (num_steps, 2), dtype=np.int32),
@@ -41,14 +41,14 @@ def toy_steps(num_steps=6, num_layers=3, num_experts=3) -> RoutingSteps:
     )
 
 
-def toy_cache(num_steps=6, **sizes) -> RoutingCache:
+def toy_cache(num_steps=6, **sizes) -> RoutingData:
     header = {"checkpoint_path": f"checkpoints/{TASK}/trial_0/checkpoint_final.pt", "task_id": TASK, "trial": 0}
     header |= {"num_episodes": 2, "metrics": {"success_rate": 0.5, "path_ratio": float("nan")}, "config": {"lr": 0.1}}
     episodes = [{"seed": i, "mission": "go", "goals": [[1, 2, "green"]], "t_drop": None} for i in range(num_steps // 3)]
-    return RoutingCache(header, episodes, toy_steps(num_steps, **sizes))
+    return RoutingData(header, episodes, toy_steps(num_steps, **sizes))
 
 
-def load_both_ways(folder: Path, key: RunKey) -> RoutingCache:
+def load_both_ways(folder: Path, key: RunKey) -> RoutingData:
     """A cache read from its arrays, after a look whether its JSON alone says the same."""
     path = cache_path(folder, key)
     cache = load_cache(path)
@@ -59,10 +59,10 @@ def load_both_ways(folder: Path, key: RunKey) -> RoutingCache:
     return cache
 
 
-def assert_same_caches(one: RoutingCache, other: RoutingCache) -> None:
+def assert_same_caches(one: RoutingData, other: RoutingData) -> None:
     assert (one.header, one.episodes) == (other.header, other.episodes)
     count = 0
-    for name in (field.name for field in fields(RoutingSteps)):
+    for name in (field.name for field in fields(Steps)):
         values = [getattr(cache.steps, name) for cache in (one, other)]
         pairs = zip(*values, strict=True) if name == "layer_routing" and values[0] is not None else [values]
         for first, second in pairs:

@@ -18,7 +18,6 @@ from mop.common.files import (
     file_digest,
     find_files,
     folder_lock,
-    open_output_dir,
     remove_leftovers,
     whole_digest,
     write_atomic,
@@ -187,22 +186,6 @@ def test_links_are_followed_and_each_folder_is_searched_once(tmp_path):
 
 
 # --- locks  ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_folder_belongs_to_the_settings_that_it_was_begun_with(tmp_path):
-    folder, settings = tmp_path / "out", {"seed": 3, "sizes": (1, 2)}
-    for _ in range(2):  # made, and found again
-        with open_output_dir(folder, settings):
-            (folder / "rows.csv").write_text("mine")
-            with pytest.raises(InputError, match="another process"), open_output_dir(folder, settings):
-                pass
-    refused = ((settings | {"seed": 4}, "config.json", "other settings"), (settings, "other.json", "something else"))
-    for other, name, reason in refused:
-        with pytest.raises(InputError, match=reason), open_output_dir(folder, other, name):
-            pass
-    (folder / "config.json").write_text('{"seed": 3, "si')
-    with pytest.raises(InputError, match=r"config\.json"), open_output_dir(folder, settings):
-        pass
 
 
 def test_digests_are_sha256(tmp_path):

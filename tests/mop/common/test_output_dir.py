@@ -3,7 +3,7 @@
 import pytest
 
 from mop.common.errors import InputError
-from mop.common.output_dir import open_output_dir
+from mop.common.files import open_output_dir
 
 
 def refused(folder, words, **options):
@@ -14,12 +14,12 @@ def refused(folder, words, **options):
 def test_settings_are_kept_and_compared(tmp_path):
     out = tmp_path / "out"
     for _ in range(2):
-        with open_output_dir(out, config={"lr": 1, "sizes": (1, 2)}) as folder:
+        with open_output_dir(out, settings={"lr": 1, "sizes": (1, 2)}) as folder:
             assert folder == out and (out / "config.json").exists()
-    refused(out, "out was made with other settings; choose another --out", config={"lr": 2, "sizes": (1, 2)})
+    refused(out, "out was made with other settings; choose another --out", settings={"lr": 2, "sizes": (1, 2)})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").touch()
-    refused(tmp_path / "other", "other holds something else", config={})
+    refused(tmp_path / "other", "other holds something else", settings={})
 
 
 def test_one_process_at_a_time_and_only_where_one_can_write(tmp_path):

@@ -69,9 +69,9 @@ def refuses_to_start(buffer, ask, text):
 
 @pytest.fixture
 def pool():
-    pool = WorkerPool(2, 8)
-    for index, name in enumerate(("first", "second")):
-        pool.start(index, commands_of_a_worker, (name,))
+    pool = WorkerPool(8)
+    for name in ("first", "second"):
+        pool.start(commands_of_a_worker, (name,))
     assert pool.collect() == [None, None]
     yield pool
     pool.close()
@@ -141,8 +141,8 @@ def test_bug_in_a_worker_arrives_with_its_traceback(pool):
 
 
 def test_input_error_at_the_start_arrives():
-    pool = WorkerPool(1, 8)
-    pool.start(0, refuses_to_start, ("no such thing",))
+    pool = WorkerPool(8)
+    pool.start(refuses_to_start, ("no such thing",))
     with pytest.raises(InputError, match=r"^no such thing$"):
         pool.collect()
     pool.close()
@@ -157,9 +157,9 @@ def test_worker_that_dies_at_work_is_reported(pool, command, arguments, code):
 
 
 def test_close_twice_and_before_start():
-    pool = WorkerPool(2, 8)
+    pool = WorkerPool(8)
     pool.close()
-    pool.start(0, commands_of_a_worker, ("first",))
+    pool.start(commands_of_a_worker, ("first",))
     pool.close()
     pool.close()
     assert not multiprocessing.active_children()

@@ -8,7 +8,7 @@ from eval_helpers import UNLOCK, random_checkpoint
 from minigrid.core.actions import Actions
 
 from mop.analysis.groups import group_routing_data
-from mop.artifacts.routing_cache import RoutingCache, RoutingSteps, load_cache, write_cache
+from mop.artifacts.routing_cache import RoutingData, Steps, load_cache, write_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.conventions import SUBGOALS
 from mop.common.errors import InputError
@@ -139,7 +139,7 @@ def test_what_is_unknown_is_counted_and_is_null_in_the_file(opened_box, tmp_path
     env, states = opened_box
     columns = {name: np.ascontiguousarray(states[name]) for name in states.dtype.names}
     header = {"task_id": UNLOCK, "checkpoint_path": "a/b.pt"}
-    write_cache(tmp_path, key := RunKey(UNLOCK, 0), RoutingCache(header, env.episodes, RoutingSteps(**columns)))
+    write_cache(tmp_path, key := RunKey(UNLOCK, 0), RoutingData(header, env.episodes, Steps(**columns)))
     path = cache_path(tmp_path, key)
     content = json.loads(path.read_bytes())
     rows = [(step["subgoal"], step["instruction"]) for step in content["routing_data"]]
