@@ -2,7 +2,7 @@
 
 A policy is a stack of layers; each has experts of different sizes and a router. At each step,
 
-    x       = W_in [observation, mission] + b_in     the input of the first layer
+    x       = W_in [observation, mission] + b_in     the input of the first layer, or `FilmProjection`
     weights = softmax(W_r router_state + b_r)        router_state = GRU(x, router_state)
     E_e(x)  = P_e state_e + b_e                      state_e = GRU_e(x, state_e);  E_e(x) = x for a skip, size 0
     y       = sum over experts e of weights_e E_e(x) the input of the next layer; with `residual`, LayerNorm(x + y)
@@ -16,10 +16,12 @@ equation, change it here and give `MixtureOfExpertsPolicy.equations` another nam
 the compiled code then refuses the policy, which learns and acts by the torch code of this file.
 
 Axis letters: T steps of an unroll, N environments, D width, H hidden units of a layer, E experts of a layer, L layers,
-A actions, S all hidden units of a policy; I numbers of an observation, G of a mission, K of an encoded observation.
+A actions, S all hidden units of a policy; I numbers of an observation, G of a mission, K of an encoded observation;
+C numbers of a cell's embedding, F of its features.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -41,7 +43,7 @@ def category_edges(obs_encoding: str) -> Tensor:
     edges[k] + v of 980.
     """
     sizes = {"raw": (), "one_hot": CATEGORIES}[obs_encoding]
-    return torch.tensor([0, *(size for size in sizes for _ in range(NUM_CELLS))]).cumsum(0)
+    return torch.tensor([0, *itertools.accumulate(size for size in sizes for _ in range(NUM_CELLS))])
 
 
 def encoded_dim(input_dim: int, obs_encoding: str) -> int:
@@ -63,6 +65,47 @@ def gru_step(gru: nn.GRU, x: Tensor, state: Tensor) -> Tensor:
     r, z = torch.sigmoid(input_r + state_r), torch.sigmoid(input_z + state_z)
     n = torch.tanh(input_n + r * state_n)
     return (1 - z) * n + z * state
+
+
+class Film(NamedTuple):
+    """Sizes of a `FilmProjection`."""
+
+    cell_dim: int = 32
+    num_features: int = 8
+
+
+class FilmProjection(nn.Module):
+    """An input projection in which the mission says what to look for in each cell (FiLM: Perez et al. 2018).
+
+        e           = W_cells [type, colour, state]        of each of the 49 cells
+        gamma, beta = W_film mission + b_film
+        f           = relu(W_f relu((1 + gamma) * e + beta) + b_f)
+        x           = W_out [f of all cells, direction, carrying, mission] + b_out
+
+    A cell whose categories are spread over several columns has the mean of their embeddings.
+    """
+
+    def __init__(self, num_others: int, lang_dim: int, width: int, sizes: Film):
+        """num_others: numbers of an observation that are no cells; sizes: C and F."""
+        super().__init__()
+        self.num_others, self.lang_dim = num_others, lang_dim
+        self.cells = nn.Linear(sum(CATEGORIES), sizes.cell_dim, bias=False)
+        self.film = nn.Linear(lang_dim, 2 * sizes.cell_dim)
+        self.features = nn.Linear(sizes.cell_dim, sizes.num_features)
+        self.output = nn.Linear(NUM_CELLS * sizes.num_features + num_others + lang_dim, width)
+        nn.init.uniform_(self.cells.weight, -0.5, 0.5)
+        bound = (NUM_CELLS + num_others + lang_dim) ** -0.5
+        nn.init.uniform_(self.output.weight, -bound, bound)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """inputs (..., K + G) of one-hot observations and the mission, or soft ones -> x (..., D)."""
+        planes = [NUM_CELLS * size for size in CATEGORIES]
+        *planes, others, lang = inputs.split([*planes, self.num_others, self.lang_dim], -1)
+        by_cell = [plane.unflatten(-1, (NUM_CELLS, size)) for plane, size in zip(planes, CATEGORIES, strict=True)]
+        cells = self.cells(torch.cat(by_cell, -1))
+        gamma, beta = self.film(lang).unsqueeze(-2).chunk(2, -1)
+        features = F.relu(self.features(F.relu((1 + gamma) * cells + beta)))
+        return self.output(torch.cat([features.flatten(-2), others, lang], -1))
 
 
 class Expert(nn.Module):
@@ -177,20 +220,40 @@ class RecurrentPolicy(nn.Module):
     layers: Sequence[nn.Module]
 
     def __init__(
-        self, input_dim: int, lang_dim: int, width: int, head_dim: int, num_actions: int, obs_encoding: str = "raw"
+        self,
+        input_dim: int,
+        lang_dim: int,
+        width: int,
+        head_dim: int,
+        num_actions: int,
+        obs_encoding: str = "raw",
+        film: Film | None = None,
     ):
-        """obs_encoding: "raw", or "one_hot" for each category of the image as a column of ones and zeros."""
+        """Set up what both policies share.
+
+        obs_encoding: "raw", or "one_hot" for each category of the image as a column of ones and zeros; film: sizes of a
+        `FilmProjection`, which needs one-hot observations, None for a linear input projection.
+        """
         super().__init__()
-        self.input_dim, self.lang_dim, self.num_actions = input_dim, lang_dim, num_actions
-        self.obs_encoding = obs_encoding
-        self.input_projection = nn.Linear(encoded_dim(input_dim, obs_encoding) + lang_dim, width)
-        if obs_encoding != "raw":  # torch's default for as many inputs as differ from zero at once
-            bound = (input_dim + lang_dim) ** -0.5
-            nn.init.uniform_(self.input_projection.weight, -bound, bound)
+        self.input_dim, self.lang_dim, self.width, self.num_actions = input_dim, lang_dim, width, num_actions
+        self.obs_encoding, self.film = obs_encoding, film
+        self.input_projection = self._input_projection()
         self.register_buffer("edges", category_edges(obs_encoding), persistent=False)
         num_encoded = len(self.edges) - 1
         self.num_columns = encoded_dim(input_dim, obs_encoding) - input_dim + num_encoded  # of the one-hot categories
         self.head = nn.Linear(head_dim, num_actions)
+
+    def _input_projection(self) -> nn.Module:
+        if self.film is not None:
+            if self.obs_encoding != "one_hot":
+                raise ValueError(f"the FiLM projection needs one-hot observations, not {self.obs_encoding} ones")
+            num_others = self.input_dim - NUM_CELLS * len(CATEGORIES)
+            return FilmProjection(num_others, self.lang_dim, self.width, self.film)
+        linear = nn.Linear(encoded_dim(self.input_dim, self.obs_encoding) + self.lang_dim, self.width)
+        if self.obs_encoding != "raw":  # torch's default for as many inputs as differ from zero at once
+            bound = (self.input_dim + self.lang_dim) ** -0.5
+            nn.init.uniform_(linear.weight, -bound, bound)
+        return linear
 
     def encode(self, obs: Tensor, lang: Tensor) -> Tensor:
         """Input of the projection (..., K + G): obs (..., I) with its categories as ones and zeros, then lang.
@@ -301,9 +364,10 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
         obs_encoding: str = "raw",
         dropout: ExpertDropout | None = None,
         expert_gain: float = 1.0,
+        film: Film | None = None,
     ):
         """expert_hidden_sizes: a list for each layer, a flat list means one layer; expert_gain: see `Expert`."""
-        super().__init__(input_dim, lang_dim, intermediate_dim, intermediate_dim, num_actions, obs_encoding)
+        super().__init__(input_dim, lang_dim, intermediate_dim, intermediate_dim, num_actions, obs_encoding, film)
         is_flat = all(isinstance(size, int) for size in expert_hidden_sizes)
         self.expert_hidden_sizes = [
             list(sizes) for sizes in ([expert_hidden_sizes] if is_flat else expert_hidden_sizes)
@@ -350,8 +414,9 @@ class GRUPolicy(RecurrentPolicy):
         gru_hidden_size: int = 64,
         num_actions: int = 7,
         obs_encoding: str = "raw",
+        film: Film | None = None,
     ):
-        super().__init__(input_dim, lang_dim, intermediate_dim, gru_hidden_size, num_actions, obs_encoding)
+        super().__init__(input_dim, lang_dim, intermediate_dim, gru_hidden_size, num_actions, obs_encoding, film)
         self.gru = nn.GRU(intermediate_dim, gru_hidden_size)
         self.expert_hidden_sizes = [[gru_hidden_size]]
         self.hidden_layout = {"gru": slice(0, gru_hidden_size)}

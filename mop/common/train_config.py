@@ -152,6 +152,12 @@ class TrainConfig:
         "one_hot", "raw: Minigrid's integers as numbers; one_hot: each type, colour and state a column",
         choices=("raw", "one_hot"), before="raw",
     )  # fmt: skip
+    input_encoder: str = setting(
+        "linear", "film: the mission scales and shifts the features of each cell; linear: both in one linear map",
+        choices=("film", "linear"), before="linear",
+    )  # fmt: skip
+    film_cell_dim: int = setting(32, "of film: numbers of a cell's embedding", low=1, high=4096, before=32)
+    film_features: int = setting(8, "of film: numbers that become of a cell", low=1, high=4096, before=8)
     residual: bool = setting(
         False, "true: the paper's block, LayerNorm(x + layer(x)); false: layer(x) alone", before=False
     )

@@ -44,7 +44,7 @@ CONFIG_COLUMNS = (
     "num_updates", "unroll_len", "lr", "lpc_alpha", "expert_hidden_sizes", "intermediate_dim", "router_hidden_size",
     "max_steps", "lang_dim", "normalize_lpc", "lang_encoder", "num_envs", "grad_clip", "residual", "train_lang_proj",
     "obs_encoding", "expert_gain", "teacher_mix", "replay", "replay_size", "lr_decay", "expert_dropout",
-    "expert_dropout_below",
+    "expert_dropout_below", "input_encoder", "film_cell_dim", "film_features",
 )  # fmt: skip
 
 

@@ -12,11 +12,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mixture_of_experts import Expert, GRUPolicy, MixtureOfExpertsPolicy, MoELayer, RecurrentPolicy, Router
+from mixture_of_experts import (
+    Expert,
+    FilmProjection,
+    GRUPolicy,
+    MixtureOfExpertsPolicy,
+    MoELayer,
+    RecurrentPolicy,
+    Router,
+)
 from mop.fast import autograd, packed
 from mop.fast.policy_step import CompiledPolicy, PolicyShape
 from mop.fast.sequence_kernels import are_categories
-from mop.fast.weights import GRUViews, LinearViews, PolicyViews, lay_out, zeros
+from mop.fast.weights import CellViews, GRUViews, LinearViews, PolicyViews, lay_out, zeros
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -24,7 +32,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 KNOWN_EQUATIONS = (MixtureOfExpertsPolicy.equations, GRUPolicy.equations)
 KNOWN_CLASSES = {
     *(nn.GRU, nn.LayerNorm, nn.Linear, nn.ModuleList),
-    *(Expert, GRUPolicy, MixtureOfExpertsPolicy, MoELayer, Router),
+    *(Expert, FilmProjection, GRUPolicy, MixtureOfExpertsPolicy, MoELayer, Router),
 }
 
 
@@ -256,8 +264,8 @@ def shape_of(policy: RecurrentPolicy, mission_dim: int = 0) -> PolicyShape:
 
 def _shape_of(policy: RecurrentPolicy, layers: Sequence[_Layer], mission_dim: int) -> PolicyShape:
     sizes = tuple((layer.grus[0].hidden_size, *layer.sizes) for layer in layers)
-    dims = (policy.input_dim, policy.lang_dim, policy.input_projection.out_features, policy.num_actions)
-    return PolicyShape(*dims, sizes, layers[0].norm is not None, mission_dim, policy.obs_encoding)
+    dims = (policy.input_dim, policy.lang_dim, policy.width, policy.num_actions)
+    return PolicyShape(*dims, sizes, layers[0].norm is not None, mission_dim, policy.obs_encoding, policy.film)
 
 
 def compile_policy(policy: RecurrentPolicy, lang_proj: nn.Linear | None = None) -> CompiledPolicy:
@@ -282,7 +290,12 @@ def _placed(
     specs: PolicyViews, policy: RecurrentPolicy, layers: Sequence[_Layer], lang_proj: nn.Linear | None = None
 ) -> Iterator[tuple[Any, nn.Parameter]]:
     """The spec, or the view that stands for it, of each parameter."""
-    yield from _of_module(specs.input_projection, policy.input_projection)
+    projection = policy.input_projection
+    if isinstance(projection, FilmProjection):
+        for name, spec in specs.input_projection._asdict().items():
+            yield from _of_module(spec, getattr(projection, name))
+    else:
+        yield from _of_module(specs.input_projection, projection)
     for spec, layer in zip(specs.layers, layers, strict=True):
         for gru_spec, gru in zip(spec.grus, layer.grus, strict=True):
             yield from _of_module(gru_spec, gru, "_l0")
@@ -297,7 +310,7 @@ def _placed(
         yield from _of_module(specs.lang_proj, lang_proj)
 
 
-def _of_module(specs: LinearViews | GRUViews, module: nn.Module, suffix: str = "") -> Iterator:
+def _of_module(specs: CellViews | LinearViews | GRUViews, module: nn.Module, suffix: str = "") -> Iterator:
     """The fields of specs have the names that torch gives the parameters."""
     for name, spec in specs._asdict().items():
         yield spec, getattr(module, f"{name}{suffix}")

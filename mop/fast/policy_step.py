@@ -20,16 +20,13 @@ from numba import types
 from numba.extending import overload
 
 from mop.common.workers import Layout as SharedLayout
+from mop.envs.geometry import VIEW_SIZE
 from mop.fast.compile_cache import kernel
 from mop.fast.grid import obs_edges
-from mop.fast.product import add_product
+from mop.fast.inputs import project_input
+from mop.fast.product import OPTIONS, add_product, linear
 from mop.fast.weights import PolicyViews, lay_out, make_views, zeros
 
-# contract: a product and the sum it goes into are one instruction, in every loop alike. error_model numpy: x / 0 is no
-# exception, so that loops with a division can be vectorised. Loops run over slices that begin at 0, because numba
-# vectorises no others. Rows are copied by loops, which compile seconds faster than `a[i] = b`. Zeros that are arguments
-# are np.int64(0), because numba compiles a function anew for a constant.
-OPTIONS = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}}
 _kernel = kernel(**OPTIONS)
 
 _BOUND = np.float32(7.90531110763549805)
@@ -63,22 +60,6 @@ def _compile_tanh(x):
         return p / (((_Q6 * s + _Q4) * s + _Q2) * s + _Q0)
 
     return rational
-
-
-@_kernel
-def linear(weights, at, x, x_at, num_terms, out, out_at, width):
-    """Columns of out (N, ...) become bias + columns of x (N, ...) @ weight.
-
-    At `at` lie the bias (width,), then the weight (num_terms, width).
-    """
-    bias = weights[at:]
-    for n in range(len(out)):
-        y = out[n, out_at:]
-        for j in range(width):
-            y[j] = bias[j]
-    start = at + width
-    block = weights[start : start + num_terms * width].reshape(num_terms, width)
-    add_product(x, x_at, block, np.int64(0), width, out, out_at)
 
 
 @_kernel
@@ -170,43 +151,6 @@ def normalise(weights, at, x, y):
 
 
 @_kernel
-def gather_others(num_categorical, obs, lang):
-    """(N, I - num_categorical + G): what of obs (N, I) is no category, then lang (N, G)."""
-    num_others = obs.shape[1] - num_categorical
-    others = np.empty((len(obs), num_others + lang.shape[1]), obs.dtype)
-    for n in range(len(obs)):
-        for j in range(num_others):
-            others[n, j] = obs[n, num_categorical + j]
-        for j in range(lang.shape[1]):
-            others[n, num_others + j] = lang[n, j]
-    return others
-
-
-@_kernel
-def project_input(weights, at, edges, obs, lang, x):
-    """x (N, D) becomes bias + the encoded obs (N, I) and lang (N, G) @ weight; edges: `obs_edges`.
-
-    At `at` lie the bias (D,), then the weight (K + G, D).
-    """
-    num_categorical, num_columns, width, zero = len(edges) - 1, edges[-1], x.shape[1], np.int64(0)
-    others, start = gather_others(num_categorical, obs, lang), at + width
-    bias, table = weights[at:], weights[start:]
-    for n in range(len(obs)):
-        y = x[n]
-        for j in range(width):
-            y[j] = bias[j]
-        for k in range(0, num_categorical, 3):  # images have three channels; y is loaded and stored less often
-            row_0 = table[(edges[k] + int(obs[n, k])) * width :]
-            row_1 = table[(edges[k + 1] + int(obs[n, k + 1])) * width :]
-            row_2 = table[(edges[k + 2] + int(obs[n, k + 2])) * width :]
-            for j in range(width):
-                y[j] = ((y[j] + row_0[j]) + row_1[j]) + row_2[j]
-    start += num_columns * width
-    block = weights[start : start + others.shape[1] * width].reshape(others.shape[1], width)
-    add_product(others, zero, block, zero, width, x, zero)
-
-
-@_kernel
 def _route(weights, layer, grus, x, hidden, routing, after):
     """The GRUs of a layer, and its router's weights: into its columns of after (N, S) and of routing (N, ...)."""
     zero = np.int64(0)
@@ -280,6 +224,7 @@ class PolicyShape(NamedTuple):
     is_residual: bool = False
     mission_dim: int = 0  # numbers of a mission embedding, 0: without the projection of missions
     obs_encoding: str = "raw"  # see `obs_edges`
+    film: tuple[int, int] | None = None  # C and F of a FiLM projection; None: linear
 
     @property
     def hidden_size(self) -> int:
@@ -293,9 +238,14 @@ class PolicyShape(NamedTuple):
 
     @property
     def num_inputs(self) -> int:
-        """Numbers that the input projection sees: the encoded observation and the mission."""
-        edges = obs_edges(self.obs_encoding)
-        return int(edges[-1]) + self.input_dim - (len(edges) - 1) + self.lang_dim
+        """Numbers that are mapped to the first layer's input: of cells, then `num_others`."""
+        num_cells = int(obs_edges(self.obs_encoding)[-1]) if self.film is None else VIEW_SIZE * VIEW_SIZE * self.film[1]
+        return num_cells + self.num_others
+
+    @property
+    def num_others(self) -> int:
+        """Numbers of an observation that are not encoded, and of the mission."""
+        return self.input_dim - (len(obs_edges(self.obs_encoding)) - 1) + self.lang_dim
 
     @property
     def num_weights(self) -> int:

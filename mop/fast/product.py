@@ -1,4 +1,4 @@
-"""Sums of products of small matrices, compiled: the arithmetic that takes most of the time.
+"""Sums of products of small matrices, and linear maps, compiled: the arithmetic that takes most of the time.
 
 A tile of the result, 4 rows by 16 columns, stays in the processor's registers while all its terms are added. Loops that
 numba vectorises by itself load and store the result for every few terms, and take twice as long. Every sum adds its
@@ -13,7 +13,13 @@ from numba.extending import intrinsic
 
 from mop.fast.compile_cache import kernel
 
+# contract: a product and the sum it goes into are one instruction, in every loop alike. error_model numpy: x / 0 is no
+# exception, so that loops with a division can be vectorised. Loops run over slices that begin at 0, because numba
+# vectorises no others. Rows are copied by loops, which compile seconds faster than `a[i] = b`. Zeros that are arguments
+# are np.int64(0), because numba compiles a function anew for a constant.
+OPTIONS = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}}
 _kernel = kernel(error_model="numpy", nogil=True)
+_kernel_of_maps = kernel(**OPTIONS)
 _TERMS = 64  # at a time: as many rows of a weight stay in the first cache
 
 
@@ -65,7 +71,8 @@ def _add_tile(num_rows: int, num_columns: int):
     return add_tile
 
 
-_add_4_by_16, _add_4_by_1, _add_1_by_16, _add_1_by_1 = (_add_tile(r, c) for r in (4, 1) for c in (16, 1))
+_add_4_by_16, _add_4_by_8, _add_4_by_1 = (_add_tile(4, columns) for columns in (16, 8, 1))
+_add_1_by_16, _add_1_by_8, _add_1_by_1 = (_add_tile(1, columns) for columns in (16, 8, 1))
 
 
 @_kernel
@@ -83,7 +90,17 @@ def _add_tiles(x, x_at, x_row, x_term, w, w_at, out, out_at, num_rows, num_terms
                 _add_1_by_16(
                     x, i + n * x_row, x_row, x_term, w, j + column, w_row, out, o + n * out_row + column, out_row, terms
                 )
-        for column in range(whole_columns, width):
+        if width - whole_columns >= 8:
+            column = whole_columns
+            for n in range(0, whole_rows, 4):
+                _add_4_by_8(
+                    x, i + n * x_row, x_row, x_term, w, j + column, w_row, out, o + n * out_row + column, out_row, terms
+                )
+            for n in range(whole_rows, num_rows):
+                _add_1_by_8(
+                    x, i + n * x_row, x_row, x_term, w, j + column, w_row, out, o + n * out_row + column, out_row, terms
+                )
+        for column in range(width // 8 * 8, width):
             for n in range(0, whole_rows, 4):
                 _add_4_by_1(
                     x, i + n * x_row, x_row, x_term, w, j + column, w_row, out, o + n * out_row + column, out_row, terms
@@ -104,3 +121,58 @@ def add_product(x, at, weight, column, width, out, to):
 def add_transposed_product(x, at, y, column, width, out, to):
     """out[:, to : to + width] += x[:, at : at + K].T @ y[:, column : column + width]; out (K, ...)."""
     _add_tiles(x, at, np.int64(1), x.shape[1], y, column, out, to, len(out), len(x), width)
+
+
+@_kernel_of_maps
+def linear(weights, at, x, x_at, num_terms, out, out_at, width):
+    """Columns of out (N, ...) become bias + columns of x (N, ...) @ weight.
+
+    At `at` lie the bias (width,), then the weight (num_terms, width).
+    """
+    bias = weights[at:]
+    for n in range(len(out)):
+        y = out[n, out_at:]
+        for j in range(width):
+            y[j] = bias[j]
+    start = at + width
+    block = weights[start : start + num_terms * width].reshape(num_terms, width)
+    add_product(x, x_at, block, np.int64(0), width, out, out_at)
+
+
+@_kernel_of_maps
+def transposed(x, first, num_columns):
+    """(num_columns, M) of columns of x (M, ...), from `first` on."""
+    out = np.empty((num_columns, len(x)), x.dtype)
+    for start in range(0, len(x), 16):  # so many that their lines stay in the first cache
+        stop = min(start + 16, len(x))
+        for k in range(num_columns):
+            row = out[k]
+            for n in range(start, stop):
+                row[n] = x[n, first + k]
+    return out
+
+
+@_kernel_of_maps
+def add_gradient(x, first, grad_out, grad):
+    """The gradient of out = bias + columns of x (M, ...) @ weight is added to grad (1 + K, J); grad_out (M, J)."""
+    bias, zero = grad[0], np.int64(0)
+    for n in range(len(grad_out)):
+        row = grad_out[n]
+        for j in range(len(bias)):
+            bias[j] += row[j]
+    add_transposed_product(x, first, grad_out, zero, grad_out.shape[1], grad[1:], zero)
+
+
+@_kernel_of_maps
+def linear_forward(matrix, x, out):
+    """out (M, J) = bias + x (M, K) @ weight; matrix (1 + K, J)."""
+    zero = np.int64(0)
+    linear(matrix.reshape(-1), zero, x, zero, x.shape[1], out, zero, out.shape[1])
+
+
+@_kernel_of_maps
+def linear_backward(matrix, x, grad_out, grad_matrix, grad_x):
+    """The gradient of `linear_forward`, added to grad_matrix and grad_x."""
+    zero = np.int64(0)
+    add_gradient(x, zero, grad_out, grad_matrix)
+    add_product(grad_out, zero, transposed(matrix[1:], zero, matrix.shape[1]), zero, x.shape[1], grad_x, zero)

@@ -15,16 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mop.fast.grid import obs_edges
-from mop.fast.policy_step import PolicyShape, project_input
-from mop.fast.sequence_kernels import (
-    grus_backward,
-    grus_forward,
-    input_backward,
-    linear_backward,
-    linear_forward,
-    mixture_backward,
-    mixture_forward,
-)
+from mop.fast.inputs import input_backward, project_input
+from mop.fast.policy_step import PolicyShape
+from mop.fast.product import linear_backward, linear_forward
+from mop.fast.sequence_kernels import grus_backward, grus_forward, mixture_backward, mixture_forward
 from mop.fast.weights import lay_out
 
 
@@ -40,15 +34,14 @@ class LayerArrays(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """The weights of a policy, or the gradients by them, as views of a flat array."""
+    """The weights of a policy behind its input projection, or the gradients by them, as views of a flat array."""
 
-    matrix: np.ndarray  # (1 + K + G, D), of the input projection
     layers: list[LayerArrays]
     head: np.ndarray  # (1 + D or units of the baseline, A)
 
 
 @functools.lru_cache
-def _spans(shape: PolicyShape) -> tuple[tuple, list[tuple], tuple]:
+def _spans(shape: PolicyShape) -> tuple[list[tuple], tuple]:
     """First index, rows and columns of each matrix of `Arrays`, the layers' in the order of their fields."""
     layout, width, layers = lay_out(shape), shape.width, []
     for layer, sizes in zip(layout.layers, shape.layers, strict=True):
@@ -62,7 +55,7 @@ def _spans(shape: PolicyShape) -> tuple[tuple, list[tuple], tuple]:
         layers.append(tuple(spans))
     head_inputs = width if len(shape.layers[-1]) > 1 else shape.layers[-1][0]
     head = (layout.at_head, 1 + head_inputs, shape.num_actions)
-    return (layout.at_input, 1 + shape.num_inputs, width), layers, head
+    return layers, head
 
 
 def arrays_of(shape: PolicyShape, flat: np.ndarray) -> Arrays:
@@ -71,10 +64,10 @@ def arrays_of(shape: PolicyShape, flat: np.ndarray) -> Arrays:
     def view(span: tuple[int, int, int] | None) -> np.ndarray | None:
         return span and flat[span[0] : span[0] + span[1] * span[2]].reshape(span[1:])
 
-    matrix, layers, head = _spans(shape)
+    layers, head = _spans(shape)
     sizes = (row[: len(own)] for row, own in zip(lay_out(shape).sizes, shape.layers, strict=True))
     by_layer = [LayerArrays(own, *map(view, spans)) for own, spans in zip(sizes, layers, strict=True)]
-    return Arrays(view(matrix), by_layer, view(head))
+    return Arrays(by_layer, view(head))
 
 
 class LayerTape(NamedTuple):
@@ -95,6 +88,7 @@ class Tape(NamedTuple):
 
     obs: np.ndarray | None  # (M, I); None: the sequence began behind the input projection
     lang: np.ndarray | None
+    of_input: tuple[np.ndarray, ...]  # of `project_input`
     keep: np.ndarray  # (T, N)
     layers: list[LayerTape]
     output: np.ndarray  # (M, ...), what the head saw
@@ -140,10 +134,12 @@ def forward(shape: PolicyShape, weights: np.ndarray, given: Given, num_states: i
     """
     num_steps, num_envs = given.keep.shape
     num_rows, dtype, arrays = num_steps * num_envs, weights.dtype, arrays_of(shape, weights)
-    keep, obs, lang, first = np.ascontiguousarray(given.keep), None, None, 0
+    keep, first = np.ascontiguousarray(given.keep), 0
+    obs = lang = None
+    of_input = ()
     if given.x is None:
         obs, lang, x = _rows(given.obs), _rows(given.lang), np.empty((num_rows, shape.width), dtype)
-        project_input(arrays.matrix.reshape(-1), 0, obs_edges(shape.obs_encoding), obs, lang, x)
+        of_input = project_input(weights, lay_out(shape).at_input, obs_edges(shape.obs_encoding), obs, lang, x)
     else:
         x = _rows(given.x)
     tapes, states = [], np.empty((num_states, num_envs, shape.hidden_size), dtype)
@@ -164,7 +160,7 @@ def forward(shape: PolicyShape, weights: np.ndarray, given: Given, num_states: i
     linear_forward(arrays.head, x, logits)
     routing = [np.ones((num_rows, 1), dtype) if tape.routing is None else tape.routing for tape in tapes]
     logits, *routing = (array.reshape(num_steps, num_envs, -1) for array in (logits, *routing))
-    return Results(logits, states, routing), Tape(obs, lang, keep, tapes, x)
+    return Results(logits, states, routing), Tape(obs, lang, of_input, keep, tapes, x)
 
 
 def _mix(layer: LayerArrays, tape: LayerTape, dropout: Dropout | None) -> tuple[np.ndarray, LayerTape]:
@@ -212,9 +208,9 @@ def backward(shape: PolicyShape, weights: np.ndarray, tape: Tape, grads: Results
         )  # fmt: skip
         grad_hidden[:, columns] = to_hidden
     if tape.obs is not None:
-        edges, projected = obs_edges(shape.obs_encoding), grad_x
-        grad_x = np.zeros((len(projected), shape.num_inputs - int(edges[-1])), weights.dtype)
-        input_backward(arrays.matrix, edges, tape.obs, tape.lang, projected, grad_arrays.matrix, grad_x)
+        at, edges, projected = lay_out(shape).at_input, obs_edges(shape.obs_encoding), grad_x
+        grad_x = np.zeros((len(projected), shape.num_others), weights.dtype)
+        input_backward(weights, at, edges, tape.obs, tape.lang, tape.of_input, projected, flat, grad_x)
     return flat, grad_x.reshape(num_steps, num_envs, -1), grad_hidden
 
 

@@ -8,77 +8,20 @@ import math
 import numpy as np
 
 from mop.fast.compile_cache import kernel
-from mop.fast.policy_step import (
+from mop.fast.policy_step import normalise, recur, softmax, weigh
+from mop.fast.product import (
     OPTIONS,
-    gather_others,
+    add_gradient,
+    add_product,
+    add_transposed_product,
     linear,
-    normalise,
-    recur,
-    softmax,
-    weigh,
+    linear_backward,
+    linear_forward,
+    transposed,
 )
-from mop.fast.product import add_product, add_transposed_product
 
 _kernel = kernel(**OPTIONS)
 _kernel_of_sums = kernel(**(OPTIONS | {"fastmath": {"contract", "reassoc"}}))  # sums in any order
-
-
-@_kernel
-def _transposed(x, first, num_columns):
-    """(num_columns, M) of columns of x (M, ...), from `first` on."""
-    out = np.empty((num_columns, len(x)), x.dtype)
-    for start in range(0, len(x), 16):  # so many that their lines stay in the first cache
-        stop = min(start + 16, len(x))
-        for k in range(num_columns):
-            row = out[k]
-            for n in range(start, stop):
-                row[n] = x[n, first + k]
-    return out
-
-
-@_kernel
-def _add_gradient(x, first, grad_out, grad):
-    """The gradient of out = bias + columns of x (M, ...) @ weight is added to grad (1 + K, J); grad_out (M, J)."""
-    bias, zero = grad[0], np.int64(0)
-    for n in range(len(grad_out)):
-        row = grad_out[n]
-        for j in range(len(bias)):
-            bias[j] += row[j]
-    add_transposed_product(x, first, grad_out, zero, grad_out.shape[1], grad[1:], zero)
-
-
-@_kernel
-def linear_forward(matrix, x, out):
-    """out (M, J) = bias + x (M, K) @ weight; matrix (1 + K, J)."""
-    zero = np.int64(0)
-    linear(matrix.reshape(-1), zero, x, zero, x.shape[1], out, zero, out.shape[1])
-
-
-@_kernel
-def linear_backward(matrix, x, grad_out, grad_matrix, grad_x):
-    """The gradient of `linear_forward`, added to grad_matrix and grad_x."""
-    zero = np.int64(0)
-    _add_gradient(x, zero, grad_out, grad_matrix)
-    add_product(grad_out, zero, _transposed(matrix[1:], zero, matrix.shape[1]), zero, x.shape[1], grad_x, zero)
-
-
-@_kernel
-def input_backward(matrix, edges, obs, lang, grad_x, grad_matrix, grad_others):
-    """The gradient of `project_input`, added to grad_matrix (1 + K + G, D) and, by what is no category, grad_others."""
-    num_categorical, num_columns, zero = len(edges) - 1, edges[-1], np.int64(0)
-    for n in range(len(obs)):
-        for k in range(num_categorical):
-            row, g = grad_matrix[1 + edges[k] + int(obs[n, k])], grad_x[n]
-            for j in range(len(g)):
-                row[j] += g[j]
-    bias, others = grad_matrix[0], gather_others(num_categorical, obs, lang)
-    for n in range(len(obs)):
-        row = grad_x[n]
-        for j in range(len(bias)):
-            bias[j] += row[j]
-    dense, grad_dense = matrix[1 + num_columns :], grad_matrix[1 + num_columns :]
-    add_transposed_product(others, zero, grad_x, zero, grad_x.shape[1], grad_dense, zero)
-    add_product(grad_x, zero, _transposed(dense, zero, dense.shape[1]), zero, len(dense), grad_others, zero)
 
 
 @_kernel
@@ -170,7 +113,7 @@ def grus_backward(
     back, at = np.empty(len(recurrent) - width, x.dtype), width
     for size in sizes:
         num = 3 * size * size
-        turned = _transposed(recurrent[at : at + num].reshape(size, 3 * size), zero, 3 * size)
+        turned = transposed(recurrent[at : at + num].reshape(size, 3 * size), zero, 3 * size)
         back[at - width : at - width + num] = turned.reshape(-1)
         at += num
     grad_gates, grad_candidate = np.empty_like(gates), np.empty_like(inner)
@@ -314,14 +257,14 @@ def mixture_backward(
         normalise_backward(norm, x, mixture, grad_y, grad_norm)
     add_transposed_product(mixed, zero, grad_y, zero, grad_y.shape[1], grad_mix, zero)
     grad_mixed = np.zeros_like(mixed)
-    add_product(grad_y, zero, _transposed(mix, zero, mix.shape[1]), zero, len(mix), grad_mixed, zero)
+    add_product(grad_y, zero, transposed(mix, zero, mix.shape[1]), zero, len(mix), grad_mixed, zero)
     mix_backward(sizes[1:], states, num_units, x, routing, mixed, grad_mixed, grad_y, grad_routing, grad_states, grad_x)
     if len(norm) > 0:
         for n in range(len(x)):
             for j in range(x.shape[1]):
                 grad_x[n, j] += grad_y[n, j]
-    _add_gradient(states, zero, grad_routing, grad_router)
-    add_product(grad_routing, zero, _transposed(router[1:], zero, router.shape[1]), zero, num_units, grad_states, zero)
+    add_gradient(states, zero, grad_routing, grad_router)
+    add_product(grad_routing, zero, transposed(router[1:], zero, router.shape[1]), zero, num_units, grad_states, zero)
 
 
 @_kernel

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mop.envs.geometry import CATEGORIES
+
 if TYPE_CHECKING:
     from mop.fast.policy_step import PolicyShape
 
@@ -28,6 +30,21 @@ class LinearViews(NamedTuple):
 
     weight: Any
     bias: Any
+
+
+class CellViews(NamedTuple):
+    """Where the embeddings of a cell's categories lie, an `nn.Linear` without bias."""
+
+    weight: Any
+
+
+class FilmViews(NamedTuple):
+    """Where the parts of a `FilmProjection` lie, under the names of its modules."""
+
+    cells: CellViews
+    film: LinearViews
+    features: LinearViews
+    output: LinearViews
 
 
 class GRUViews(NamedTuple):
@@ -51,7 +68,7 @@ class LayerViews(NamedTuple):
 class PolicyViews(NamedTuple):
     """Where all parameters lie; a `CompiledPolicy` has a view of the array instead of each `ViewSpec`."""
 
-    input_projection: LinearViews
+    input_projection: LinearViews | FilmViews
     layers: tuple[LayerViews, ...]
     head: LinearViews
     lang_proj: LinearViews | None
@@ -70,7 +87,7 @@ class Layout(NamedTuple):
     specs: PolicyViews
     layers: np.ndarray  # (L,) of LAYER
     sizes: np.ndarray  # (L, most experts + 1) int64: units of the router, then sizes of the experts
-    at_input: int  # index of the first weight of the input projection
+    at_input: np.ndarray  # int64, see `mop.fast.inputs`
     at_head: int
     at_lang_proj: int
 
@@ -94,6 +111,20 @@ class _Allocator:
         start = self.take((1 + inputs) * outputs)
         weight = ViewSpec(start + outputs, (outputs, inputs), (1, outputs))
         return start, LinearViews(weight, ViewSpec(start, (outputs,), (1,)))
+
+    def input_projection(self, shape: "PolicyShape") -> tuple[np.ndarray, LinearViews | FilmViews]:
+        """A linear map, or the four parts of a FiLM projection."""
+        if shape.film is None:
+            at_output, output = self.linear(shape.num_inputs, shape.width)
+            return np.array([at_output]), output
+        num, num_features = shape.film
+        at_cells = self.take(sum(CATEGORIES) * num)
+        cells = CellViews(ViewSpec(at_cells, (num, sum(CATEGORIES)), (1, num)))
+        at_film, film = self.linear(shape.lang_dim, 2 * num)
+        at_features, features = self.linear(num, num_features)
+        at_output, output = self.linear(shape.num_inputs, shape.width)
+        at_input = np.array([at_cells, at_film, at_features, at_output, num, num_features])
+        return at_input, FilmViews(cells, film, features, output)
 
     def grus(self, sizes: Sequence[int], inputs: int) -> tuple[int, int, tuple[GRUViews, ...]]:
         """GRUs side by side: all input biases, then one matrix of their input weights; all hidden biases, then the
@@ -134,7 +165,7 @@ def lay_out(shape: "PolicyShape") -> Layout:
     """Where everything of a policy lies in its flat array."""
     memory, sizes = _Allocator(), np.zeros((len(shape.layers), max(map(len, shape.layers))), np.int64)
     layers, specs = np.zeros(len(shape.layers), LAYER), []
-    at_input, input_projection = memory.linear(shape.num_inputs, shape.width)
+    at_input, input_projection = memory.input_projection(shape)
     first_unit = first_weight = 0
     for layer, row, (num_router_units, *experts) in zip(layers, sizes, shape.layers, strict=True):
         row[: 1 + len(experts)] = num_router_units, *experts

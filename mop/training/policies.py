@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mixture_of_experts import ExpertDropout, GRUPolicy, MixtureOfExpertsPolicy, RecurrentPolicy
+from mixture_of_experts import ExpertDropout, Film, GRUPolicy, MixtureOfExpertsPolicy, RecurrentPolicy
 from mop.common.errors import InputError, one_line
 
 
@@ -17,6 +17,10 @@ def build_policy(config: Mapping) -> RecurrentPolicy:
     try:
         keys = ("input_dim", "lang_dim", "intermediate_dim", "num_actions", "obs_encoding")
         shared = {key: config[key] for key in keys}
+        if config["input_encoder"] == "film":
+            if config["obs_encoding"] != "one_hot":
+                raise InputError("--input_encoder film needs --obs_encoding one_hot")
+            shared["film"] = Film(config["film_cell_dim"], config["film_features"])
         if config["policy"] == "gru":
             return GRUPolicy(gru_hidden_size=config["gru_hidden_size"], **shared)
         rate = config["expert_dropout"]

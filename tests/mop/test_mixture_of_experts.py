@@ -11,11 +11,13 @@ from torch import nn
 from mixture_of_experts import (
     Expert,
     ExpertDropout,
+    Film,
     GRUPolicy,
     MixtureOfExpertsPolicy,
     MoELayer,
     compute_lpc,
     detach_hidden,
+    encoded_dim,
     gru_step,
     reset_hidden,
     routing_measures,
@@ -223,23 +225,50 @@ def test_input_projection_and_head_by_hand():
     assert logits[0, :2].tolist() == [0.0, (1 + 6 + 15) + 10 * (3 + 7)]  # a skip alone hands on its input
 
 
+def test_the_mission_scales_and_shifts_the_features_of_a_cell_by_hand():
+    """C = 2 and F = 1: gamma and beta from a mission of two numbers; a type is 1, a colour 10, a state 100."""
+    policy = GRUPolicy(input_dim=148, lang_dim=2, intermediate_dim=1, obs_encoding="one_hot", film=Film(2, 1))
+    front = policy.input_projection
+    with torch.no_grad():
+        for parameter in front.parameters():
+            parameter.zero_()
+        front.cells.weight[0] = torch.tensor([1.0] * 11 + [10.0] * 6 + [100.0] * 3)
+        front.cells.weight[1, 4] = 7.0  # of the fourth type alone
+        front.film.weight[0, 0] = front.film.weight[2, 1] = 1.0  # gamma_0 and beta_0
+        front.features.weight.copy_(torch.tensor([[1.0, 2.0]]))
+        front.features.bias.fill_(-1.0)
+        front.output.weight[0, 3], front.output.weight[0, 49:] = 1.0, torch.tensor([0.1, 0.01, 0.001])
+    obs = torch.zeros(4, 148)
+    obs[1, 3], obs[:, 147] = 4.0, 5.0
+    lang = torch.tensor([[0.5, 3.0], [0.5, 3.0], [-2.0, 0.0], [-1.0, 0.25]])
+    x = front(policy.encode(obs, lang))[:, 0]
+    features = torch.tensor([1.5 * 111 + 3 - 1, 1.5 * 111 + 3 + 2 * 7 - 1, 0.0, 0.0])  # the last: 0.25 - 1 < 0
+    torch.testing.assert_close(x, features + 0.5 + 0.01 * lang[:, 0] + 0.001 * lang[:, 1])
+    with pytest.raises(ValueError, match="one-hot"):
+        GRUPolicy(film=Film())
+
+
 def soft_inputs(policy, num_steps=3, num_envs=2):
     """Inputs that are no ones and zeros, hidden state, keep; float64."""
     generator = torch.Generator().manual_seed(5)
-    inputs = torch.rand(num_steps, num_envs, policy.input_projection.in_features, generator=generator).double()
+    num_inputs = encoded_dim(policy.input_dim, policy.obs_encoding) + policy.lang_dim
+    inputs = torch.rand(num_steps, num_envs, num_inputs, generator=generator).double()
     hidden = torch.randn(num_envs, policy.hidden_size, generator=generator).double()
     return inputs, hidden, torch.tensor([[True, True], [False, True], [True, True]])
 
 
-@pytest.mark.parametrize("residual", [False, True, None], ids=["mop", "residual", "gru"])
-def test_derivatives_by_soft_inputs_and_state_by_finite_differences(residual):
+@pytest.mark.parametrize("kind", ["mop", "residual", "gru", "film"])
+def test_derivatives_by_soft_inputs_and_state_by_finite_differences(kind):
     torch.manual_seed(0)
     dims = {"input_dim": 3, "lang_dim": 2, "intermediate_dim": 4, "num_actions": 3}
-    if residual is None:
+    if kind == "gru":
         policy = GRUPolicy(**dims, gru_hidden_size=3).double()
+    elif kind == "film":
+        front = {"input_dim": 147, "obs_encoding": "one_hot", "film": Film(3, 1)}
+        policy = GRUPolicy(**dims | front, gru_hidden_size=2).double()
     else:
         sizes = {"expert_hidden_sizes": [[0, 2], [1, 0]], "router_hidden_size": 2}
-        policy = MixtureOfExpertsPolicy(**dims, **sizes, residual=residual).double()
+        policy = MixtureOfExpertsPolicy(**dims, **sizes, residual=kind == "residual").double()
     inputs, hidden, keep = soft_inputs(policy)
 
     def outputs(inputs, hidden):
@@ -247,9 +276,9 @@ def test_derivatives_by_soft_inputs_and_state_by_finite_differences(residual):
         return logits, after, *routing
 
     given = inputs.requires_grad_(), hidden.requires_grad_()
-    assert torch.autograd.gradcheck(outputs, given)
+    assert torch.autograd.gradcheck(outputs, given, fast_mode=True)
     assert torch.autograd.gradgradcheck(
-        lambda x: policy.step(x, hidden[:1])[0], (inputs[0, :1],)
+        lambda x: policy.step(x, hidden[:1])[0], (inputs[0, :1],), fast_mode=True
     )  # as saliency may ask
 
 

@@ -60,16 +60,17 @@ class FrozenPolicy(Policy):
 
     def step(self, views: Tensor, lang: Tensor, hidden: Tensor, intervene: Intervention | None = None) -> Answer:
         """intervene: see `mixture_of_experts.Intervention`."""
-        obs = views if self._decoding is None else views @ self._decoding
-        return Answer(*self.policy.step(torch.cat([obs, lang], -1), hidden, intervene))
+        return Answer(*self.policy.step(self._inputs(views, lang), hidden, intervene))
 
     def run(self, views: Tensor, lang: Tensor, hidden: Tensor) -> Answer:
         """Many times faster than T steps where the policy's equations are compiled. No second derivatives."""
-        linear = self.policy.input_projection
-        of_obs, of_lang = linear.weight.split([linear.in_features - lang.shape[-1], lang.shape[-1]], 1)
-        of_obs = of_obs.t() if self._decoding is None else self._decoding @ of_obs.t()
-        x = views @ of_obs + torch.nn.functional.linear(lang, of_lang, linear.bias)
+        x = self.policy.input_projection(self._inputs(views, lang))
         return Answer(*run_projected(self.policy, x, hidden))
+
+    def _inputs(self, views: Tensor, lang: Tensor) -> Tensor:
+        """([T,] N, K + G) of soft observations ([T,] N, X) and lang (N, G)."""
+        obs = views if self._decoding is None else views @ self._decoding
+        return torch.cat([obs, lang.expand(*obs.shape[:-1], -1)], -1)
 
     def disagreement(self, answer: Answer, recorded: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """routing: KL of the router's weights, the true from these, the sum over layers."""

@@ -21,6 +21,7 @@ POLICIES = [
     {"policy": "mop", "obs_encoding": "raw"},
     {"policy": "mop", "obs_encoding": "one_hot", "residual": True},
     {"policy": "gru", "obs_encoding": "one_hot"},
+    {"policy": "mop", "obs_encoding": "one_hot", "input_encoder": "film"},
 ]
 
 

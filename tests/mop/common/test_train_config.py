@@ -161,6 +161,7 @@ ABSENCE_MEANS = {
     "policy": "mop", "seed": None, "max_steps": None, "wandb_project": None, "scheduled_updates": 20,
     "obs_encoding": "raw", "residual": False, "expert_gain": 1.0, "expert_dropout": 0.0, "expert_dropout_below": 0.1,
     "teacher_mix": 0.0, "replay": 0, "replay_size": 1, "lr_decay": False,
+    "input_encoder": "linear", "film_cell_dim": 32, "film_features": 8,
 }  # fmt: skip
 
 

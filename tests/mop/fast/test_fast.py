@@ -10,7 +10,7 @@ import torch
 from numba import njit
 from torch import nn
 
-from mixture_of_experts import ExpertDropout, GRUPolicy, MixtureOfExpertsPolicy, Router
+from mixture_of_experts import ExpertDropout, Film, GRUPolicy, MixtureOfExpertsPolicy, Router
 from mop.common.errors import InputError
 from mop.envs.geometry import CATEGORIES
 from mop.fast import autograd, sequence_kernels
@@ -23,6 +23,7 @@ ARCHITECTURES = {
     "default": lambda: MixtureOfExpertsPolicy(),
     "default, residual": lambda: MixtureOfExpertsPolicy(residual=True),
     "one-hot": lambda: MixtureOfExpertsPolicy(residual=True, obs_encoding="one_hot"),
+    "film": lambda: MixtureOfExpertsPolicy(residual=True, obs_encoding="one_hot", film=Film()),
     "uneven": lambda: MixtureOfExpertsPolicy(**SMALL, expert_hidden_sizes=[[0, 5, 9], [4], [8, 0, 3, 1]]),
     "one layer": lambda: MixtureOfExpertsPolicy(**SMALL, expert_hidden_sizes=[6, 0], router_hidden_size=7),
     "skip only": lambda: MixtureOfExpertsPolicy(**SMALL, expert_hidden_sizes=[[0], [0, 0]], router_hidden_size=2),
@@ -31,6 +32,7 @@ ARCHITECTURES = {
     ),
     "baseline": lambda: GRUPolicy(),
     "one-hot baseline": lambda: GRUPolicy(obs_encoding="one_hot"),
+    "film baseline": lambda: GRUPolicy(obs_encoding="one_hot", film=Film(7, 3)),
     "small baseline": lambda: GRUPolicy(**SMALL, gru_hidden_size=7),
 }
 
@@ -54,6 +56,8 @@ def random_policy(seed: int, dtype=torch.float64):
     rng = np.random.default_rng(seed)
     dims = {"lang_dim": int(rng.integers(1, 6)), "intermediate_dim": int(rng.integers(1, 20))}
     dims |= {"num_actions": int(rng.integers(2, 9)), "obs_encoding": ["raw", "one_hot"][rng.integers(2)]}
+    if dims["obs_encoding"] == "one_hot" and rng.integers(2):
+        dims["film"] = Film(*(int(size) for size in rng.integers(1, 20, 2)))
     dims["input_dim"] = int(rng.integers(147, 155)) if dims["obs_encoding"] == "one_hot" else int(rng.integers(1, 30))
     sizes = [[int(s) for s in rng.choice([0, 0, 1, 2, 5, 9], rng.integers(1, 5))] for _ in range(rng.integers(1, 5))]
     with torch.random.fork_rng(devices=[]):
@@ -117,7 +121,7 @@ def test_a_step_equals_the_equations():
             logits, routing, after = step(obs[0], lang[0], hidden)
             assert all(torch.equal(*pair) for pair in zip((logits, after, *routing), own, strict=True))
             checked += 1
-    assert checked == 5 * len(ARCHITECTURES) == 50
+    assert checked == 5 * len(ARCHITECTURES) == 60
 
 
 def test_a_sample_does_not_depend_on_its_batch_bit_for_bit():
