@@ -117,7 +117,12 @@ class Curve:
 def curves_of(log: Log) -> list[str]:
     """What can be drawn of a training log: how good it is, then every other column but counters and clocks."""
     counters = {"update", "env_steps", "gradient_steps", "episodes", "steps_per_s", "seconds", "eval_std"}
-    counters |= {"student_episodes", "bot_plan_failures", *(name for name in log if name.startswith("failures_"))}
+    counters |= {
+        "recent_episodes",
+        "student_episodes",
+        "bot_plan_failures",
+        *(name for name in log if name.startswith("failures_")),
+    }
     returns = {"eval_return", "recent_return"}
     columns = [name for name in log if name not in counters | returns and np.isfinite(log[name]).any()]
     first = [name for name in (LOSS, "accuracy", "success_rate") if name in columns]

@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,64 +15,88 @@ from mop.envs.vector_env import StepArrays
 RECENT_EPISODES = 100  # the rates are over so many
 
 
+class Episode(NamedTuple):
+    """An episode that has ended."""
+
+    success: float  # 0 or 1
+    path_ratio: float  # its steps over the bot's; 0 where it failed, or the bot's are not known
+    is_own: bool  # whether the bot could not act in it
+
+
 class EpisodeStats:
-    """Counters of episodes and of the bot's failures. Episodes that ended by a failure do not count in the rates."""
+    """Counters of episodes and of the bot's failures, and rates over the latest episodes.
+
+    The rates are over the episodes that began last among those before which no episode is still in progress. Episodes
+    that ended last would be short ones while long ones go on, and most of these fail. Episodes that ended by a failure
+    of the bot do not count in the rates.
+    """
 
     def __init__(self, num_envs: int):
         self.counts = {name: 0 for name in ("episodes", "bot_plan_failures", *FAILURE_KINDS)}
-        self.recent_success: deque[float] = deque(maxlen=RECENT_EPISODES)
-        self.recent_path_ratio: deque[float] = deque(maxlen=RECENT_EPISODES)
-        self.recent_alone: deque[bool] = deque(maxlen=RECENT_EPISODES)  # whether the student acted throughout
-        self._bot_acted = np.zeros(num_envs, bool)  # in the episodes in progress
+        self.recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)  # in the order in which they began
+        self._waiting: list[tuple[int, int, Episode]] = []  # step of the beginning, slot: an earlier one goes on
+        self._step = 0  # steps of a slot so far
+        self._begun = np.zeros(num_envs, np.int64)  # step at which the episode in progress began
+        self._has_bot = np.zeros(num_envs, bool)  # whether the bot could act in the episode in progress
 
     def reset(self, arrays: StepArrays) -> None:
         """Count the worlds that were passed over in a reset."""
         self.counts["bot_plan_failures"] += int(arrays.fresh_failures.sum())
 
-    def add(self, arrays: StepArrays, bot_acts: np.ndarray) -> None:
-        """Count the episodes that ended in an unroll (T, N, ...); bot_acts (T, N) bool: the bot's turns."""
+    def add(self, arrays: StepArrays, bot_may_act: bool) -> None:
+        """Count the episodes that ended in an unroll (T, N, ...), in which the bot could act in the student's place."""
         self.counts["bot_plan_failures"] += int(arrays.fresh_failures.sum())
-        bot_acted = self._follow(arrays.done, bot_acts)
-        for i in zip(*np.nonzero(arrays.done), strict=True):  # in the order of time
-            if arrays.failure[i] >= 0:
-                self.counts[FAILURE_KINDS[arrays.failure[i]]] += 1
-                continue
-            self.counts["episodes"] += 1
-            self.recent_success.append(float(arrays.reward[i] > 0))
-            self.recent_alone.append(not bot_acted[i])
-            if arrays.bot_steps[i] > 0:
-                self.recent_path_ratio.append(float(arrays.steps[i] / arrays.bot_steps[i]))
+        self._has_bot |= bot_may_act
+        for t, slot in zip(*np.nonzero(arrays.done), strict=True):  # in the order of time
+            self._end(arrays, int(t), int(slot))
+            self._begun[slot], self._has_bot[slot] = self._step + t + 1, bot_may_act
+        self._step += len(arrays.done)
+        earliest = self._begun.min()
+        self.recent.extend(episode for begun, _, episode in sorted(self._waiting) if begun < earliest)
+        self._waiting = [waiting for waiting in self._waiting if waiting[0] >= earliest]
 
-    def _follow(self, done: np.ndarray, bot_acts: np.ndarray) -> np.ndarray:
-        """(T, N) bool: whether the bot has acted in the episode, up to each step of an unroll."""
-        bot_acted = np.empty_like(bot_acts)
-        for t, turns in enumerate(bot_acts):
-            bot_acted[t] = self._bot_acted | turns
-            self._bot_acted = bot_acted[t] & ~done[t]
-        return bot_acted
+    def _end(self, arrays: StepArrays, t: int, slot: int) -> None:
+        if (failure := arrays.failure[t, slot]) >= 0:
+            self.counts[FAILURE_KINDS[failure]] += 1
+            return
+        self.counts["episodes"] += 1
+        bot_steps = int(arrays.bot_steps[t, slot])
+        path_ratio = int(arrays.steps[t, slot]) / bot_steps if bot_steps > 0 else 0.0
+        episode = Episode(float(arrays.reward[t, slot] > 0), path_ratio, not self._has_bot[slot])
+        self._waiting.append((int(self._begun[slot]), slot, episode))
 
     def summary(self) -> dict[str, float]:
         """Success rate and path ratio of the latest episodes, NaN before the first, and the counters.
 
-        Of the same episodes, `student_episodes` are those in which the student acted throughout, the bot never;
+        Of the same `recent_episodes`, `student_episodes` are those in which the bot could not act;
         `student_success_rate` is theirs, NaN where there is none.
         `bot_plan_failures` are worlds that the bot could not begin, `failures_<kind>` episodes that it could not end.
         """
-        recent = {"success_rate": _mean(self.recent_success), "path_ratio": _mean(self.recent_path_ratio)}
-        own = [success for success, is_alone in zip(self.recent_success, self.recent_alone, strict=True) if is_alone]
+        ratios = [episode.path_ratio for episode in self.recent if episode.path_ratio > 0]
+        own = [episode.success for episode in self.recent if episode.is_own]
+        recent = {"success_rate": _mean([episode.success for episode in self.recent]), "path_ratio": _mean(ratios)}
         recent |= {f"failures_{k}" if k in FAILURE_KINDS else k: v for k, v in self.counts.items()}
-        return recent | {"student_success_rate": _mean(own), "student_episodes": len(own)}
+        return recent | {
+            "student_success_rate": _mean(own),
+            "student_episodes": len(own),
+            "recent_episodes": len(self.recent),
+        }
 
     def state(self) -> dict:
         """Lists and numbers, for `load_state`."""
-        rates = {"recent_success": list(self.recent_success), "recent_path_ratio": list(self.recent_path_ratio)}
-        turns = {"recent_alone": list(self.recent_alone), "bot_acted": self._bot_acted.tolist()}
-        return rates | turns | {"counts": dict(self.counts)}
+        waiting = [[begun - self._step, slot, *map(float, episode)] for begun, slot, episode in self._waiting]
+        return {
+            "counts": dict(self.counts),
+            "recent": [list(map(float, episode)) for episode in self.recent],
+            "waiting": waiting,
+            "begun": (self._begun - self._step).tolist(),
+            "has_bot": self._has_bot.tolist(),
+        }
 
     def form(self, state: dict) -> dict:
-        """Make the form of `state` for `states.check_form`; older states lack some keys."""
-        form = {"counts": self.counts, "recent_success": [0.0], "recent_path_ratio": [0.0]}
-        later = {"recent_alone": [False], "bot_acted": [False]}
+        """Make the form of `state` for `states.check_form`; older states have other rates, which begin anew."""
+        form = {"counts": self.counts}
+        later = {"recent": [[0.0]], "waiting": [[0.0]], "begun": [0], "has_bot": [False]}
         return form | {name: like for name, like in later.items() if name in state}
 
     def load_state(self, state: dict, has_teacher: bool) -> None:
@@ -79,15 +104,21 @@ class EpisodeStats:
 
         has_teacher: whether the bot acts at all in this run; an older state does not tell in which episodes it did.
         """
-        self.recent_success = deque(state["recent_success"], RECENT_EPISODES)
-        self.recent_path_ratio = deque(state["recent_path_ratio"], RECENT_EPISODES)
-        alone = state.get("recent_alone", [not has_teacher] * len(self.recent_success))
-        self.recent_alone = deque(alone, RECENT_EPISODES)
-        bot_acted = state.get("bot_acted", [has_teacher] * len(self._bot_acted))
-        if len(alone) != len(self.recent_success) or len(bot_acted) != len(self._bot_acted):
-            raise InputError("'recent_alone' or 'bot_acted' has not an item for each episode or environment")
-        self._bot_acted = np.array(bot_acted)
+        num_envs = len(self._begun)
         self.counts = dict(state["counts"])
+        begun, has_bot = state.get("begun", [0] * num_envs), state.get("has_bot", [has_teacher] * num_envs)
+        if len(begun) != num_envs or len(has_bot) != num_envs:
+            raise InputError("'begun' or 'has_bot' has not an item for each environment")
+        self._step, self._begun, self._has_bot = 0, np.array(begun), np.array(has_bot)
+        try:
+            self.recent = deque((_episode(*row) for row in state.get("recent", [])), RECENT_EPISODES)
+            self._waiting = [(start, slot, _episode(*row)) for start, slot, *row in state.get("waiting", [])]
+        except (TypeError, ValueError):
+            raise InputError("'recent' or 'waiting' holds no episodes") from None
+
+
+def _episode(success: float, path_ratio: float, is_own: float) -> Episode:
+    return Episode(success, path_ratio, bool(is_own))
 
 
 class TaskStats(EpisodeStats):
@@ -104,10 +135,10 @@ class TaskStats(EpisodeStats):
         for task, stats in self.by_task:
             stats.reset(arrays.of(task.slots))
 
-    def add(self, arrays: StepArrays, bot_acts: np.ndarray) -> None:
-        super().add(arrays, bot_acts)
+    def add(self, arrays: StepArrays, bot_may_act: bool) -> None:
+        super().add(arrays, bot_may_act)
         for task, stats in self.by_task:
-            stats.add(arrays.of(task.slots), bot_acts[:, task.slots])
+            stats.add(arrays.of(task.slots), bot_may_act)
 
     def summary(self) -> dict[str, float]:
         """As of one `EpisodeStats`, and of each task `success_rate_<name>`, of its own latest episodes."""

@@ -121,7 +121,7 @@ class ImitationRun:
         bot_acts = self.rollouts.bot_acts
         bot_acts[:] = self._rng("turns").random(bot_acts.shape) < self.bot_share
         unroll = self.rollouts.unroll(lambda mission: self.encoder.embed([mission])[0].numpy())
-        self.tally.add(unroll.steps, bot_acts)
+        self.tally.add(unroll.steps, self.bot_share > 0)
         return unroll, first_hidden
 
     def learn(self, unroll: Unroll, first_hidden: Tensor) -> dict[str, float]:
@@ -204,6 +204,11 @@ class ImitationRun:
     def lr(self) -> float:
         """The learning rate of the next update; it falls linearly over the last part, `lr_decay`, to 0."""
         return self._lrs.at(self.update)
+
+    @property
+    def decay_update(self) -> int | None:
+        """The last update before the learning rate falls; None where it never does."""
+        return None if math.isinf(self._lrs.start) else int(self._lrs.start)
 
     def _start_worlds(self) -> None:
         """Begin the first world of every slot, unless there is one already."""

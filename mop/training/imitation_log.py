@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mop.envs.teacher import FAILURE_KINDS
-from mop.training.episode_stats import RECENT_EPISODES
 from mop.training.log import Columns, Row
 from mop.training.loss import ComplexityPenalty
 
@@ -54,18 +53,18 @@ def bar_text(row: Row) -> str:
 
 def _has_bot(row: Row) -> bool:
     """Whether the bot acted in some of the latest episodes; False where an older log does not tell."""
-    return row["student_episodes"] < min(row["episodes"], RECENT_EPISODES)
+    return row["student_episodes"] < row["recent_episodes"]
 
 
 def _recent_success(row: Row) -> str:
     """Whose success it is, and in how many episodes."""
-    if row["episodes"] == 0:
-        return "not known: no episode has ended"
+    num_recent, num_own = row["recent_episodes"], row["student_episodes"]
+    if num_recent == 0:
+        return "not known: no episode that began early enough has ended"
     if not _has_bot(row):
-        return f"{row['success_rate']:.1%} of the last {RECENT_EPISODES} episodes"
-    num_recent, num_own = min(row["episodes"], RECENT_EPISODES), row["student_episodes"]
+        return f"{row['success_rate']:.1%} of the last {num_recent:.0f} episodes"
     if num_own == 0:
-        return f"not known: the bot acted in each of the last {num_recent:.0f} episodes ({row['success_rate']:.1%})"
+        return f"not known: the bot acted in the last {num_recent:.0f} episodes ({row['success_rate']:.1%} with it)"
     return (
         f"{row['student_success_rate']:.1%} of the {num_own:.0f} of the last {num_recent:.0f} episodes "
         f"in which the bot did not act ({row['success_rate']:.1%} of all)"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LOG_NAME = "training_log.csv"
 STATE_NAME = "training_state.pt"
+BRANCH_NAME = "state_before_decay.pt"  # the state from which a longer run branches off
 FINAL_NAME = "checkpoint_final.pt"
 CURVE_NAME = "training_curve.png"
 STATE_INTERVAL_S = 120.0  # time between states on disk from which a killed run continues
@@ -71,7 +72,7 @@ _USUAL = FileNames()
 
 def drive(
     run: Trainable, folder: Path, num_updates: int, label: str, *, log_interval: int = 10, checkpoint_interval: int = 0,
-    checkpoint_updates: Container[int] = (), names: FileNames = _USUAL,
+    checkpoint_updates: Container[int] = (), branch_update: int | None = None, names: FileNames = _USUAL,
     saved: dict | None = None, on_save: Callable[[], object] = lambda: None,
     on_row: Callable[[dict[str, float]], object] = lambda row: None, checkpoint_on_interrupt: bool = True,
     is_over: Callable[[], bool] = lambda: False,
@@ -80,10 +81,11 @@ def drive(
 
     label: the name of the run in what is printed; log_interval: updates between rows of training_log.csv;
     checkpoint_interval: updates between checkpoints checkpoint_<U>.pt, 0 for none; checkpoint_updates: further updates
-    after which there is one; names: of files that are called otherwise; saved: what training_state.pt holds,
-    to continue from it; on_save: called whenever the files are a state to continue from, and at the end; on_row: called
-    with each new row of the log; checkpoint_on_interrupt: whether an interruption leaves a checkpoint_<U>.pt besides
-    the state; is_over: asked after each update, whether the run ends here, before `num_updates`. Raises
+    after which there is one; branch_update: after it, the state is also kept as BRANCH_NAME; names: of files that are
+    called otherwise; saved: what training_state.pt holds, to continue from it; on_save: called whenever the files are a
+    state to continue from, and at the end; on_row: called with each new row of the log; checkpoint_on_interrupt:
+    whether an interruption leaves a checkpoint_<U>.pt besides the state; is_over: asked after each update, whether the
+    run ends here, before `num_updates`. Raises
     KeyboardInterrupt after SIGINT or SIGTERM, when everything is saved.
     """
     unfinished_row = None
@@ -95,6 +97,13 @@ def drive(
         print(f"resuming {label} at update {run.update} of {num_updates}")
     log = TrainingLog(folder / names.log, run, unfinished_row)
     files = _Files(run, folder, log, on_save)
+
+    def is_due() -> bool:
+        at_interval = checkpoint_interval and run.update % checkpoint_interval == 0
+        return bool(at_interval) or run.update in checkpoint_updates
+
+    if saved is not None and checkpoint_on_interrupt and not is_due():
+        (folder / names.periodic(run)).unlink(missing_ok=True)  # of the interruption
     files.save_state()  # at once: it marks the folder as in use, and a run can be resumed from its first second on
     told: set[str] = set()
     with (
@@ -106,6 +115,8 @@ def drive(
             log.add(measures)
             bar.update()
             _tell(run.warnings(measures), told, run.update)
+            if run.update == branch_update:
+                files.save_state(BRANCH_NAME)
             is_last = run.update == num_updates or is_over()
             if is_last or run.update % log_interval == 0:
                 row = log.write_row(run)
@@ -118,8 +129,7 @@ def drive(
                 bar.close()
                 print(f"interrupted: saved {path}; the same command with --resume goes on")
                 raise KeyboardInterrupt
-            is_due = checkpoint_interval and run.update % checkpoint_interval == 0
-            if is_due or run.update in checkpoint_updates:
+            if is_due():
                 files.save_checkpoint(names.periodic(run))
             elif time.monotonic() - files.saved_at > STATE_INTERVAL_S:
                 files.save_state()
@@ -143,15 +153,15 @@ class _Files:
     def __init__(self, run: Trainable, folder: Path, log: TrainingLog, on_save: Callable[[], object]):
         self._run, self._folder, self._log, self._on_save = run, folder, log, on_save
 
-    def save_state(self) -> Path:
+    def save_state(self, name: str = STATE_NAME) -> Path:
         """Write log and state, which belong together; the state's path."""
         if self._log.rows:
             self._log.save()
         state = self._run.state() | {"unfinished_row": self._log.unfinished_row}
-        save_training_state(self._folder / STATE_NAME, state)
+        save_training_state(self._folder / name, state)
         self._on_save()
         self.saved_at = time.monotonic()
-        return self._folder / STATE_NAME
+        return self._folder / name
 
     def save_checkpoint(self, name: str) -> Path:
         """Write a checkpoint, then the state; a run that is killed in between continues from the state before."""

@@ -17,7 +17,7 @@ from mop.envs.missions import load_encoder
 from mop.training.devices import use_device
 from mop.training.imitation import ImitationRun
 from mop.training.log import Columns, TrainingLog
-from mop.training.loop import CURVE_NAME, FINAL_NAME, LOG_NAME, STATE_NAME, draw_curve, drive
+from mop.training.loop import BRANCH_NAME, CURVE_NAME, FINAL_NAME, LOG_NAME, STATE_NAME, draw_curve, drive
 from mop.training.policies import check_weights
 
 
@@ -43,13 +43,16 @@ def train(
     key = RunKey(config["task_id"], config["trial"], config["seed"])
     root = key.folder(config["checkpoint_dir"])
     with open_output_dir(root, flag="--checkpoint_dir", other="another --trial or --seed") as folder:
-        saved, location = _saved_state(folder, config, given), None
+        saved, location, ended_at = _saved_state(folder, config, given), None, None
         if saved is None:
             config = config | {"seed": key.trial if key.seed is None else key.seed}
             for task_id, _ in tasks_of(config):
                 check_teachable(task_id, config["seed"], config["max_steps"])
         else:
             location = _encoder_location(saved["config"], config, given)
+            if _is_longer(saved["config"], config, given):
+                ended_at = saved["config"]["scheduled_updates"]
+                saved = _branch(folder, saved["config"], config["num_updates"])
             config = _continued(saved["config"], saved["update"], config, given, folder)
             if saved["update"] == config["num_updates"] and (folder / FINAL_NAME).exists():
                 return _finished(folder, key, saved["update"], on_save)
@@ -63,10 +66,13 @@ def train(
             wandb_run = _start_wandb(config["wandb_project"], key.label, run.config)
             if saved is None and config["overwrite"]:
                 _remove_old_run(folder)
+            if ended_at is not None and (folder / FINAL_NAME).exists():
+                end = (folder / FINAL_NAME).rename(folder / f"checkpoint_{ended_at}.pt")
+                print(f"going on from update {saved['update']}, before the learning rate fell; the end so far is {end}")
             final_path = drive(
                 run, folder, config["num_updates"], key.label, log_interval=config["log_interval"],
                 checkpoint_interval=config["checkpoint_interval"], saved=saved, on_save=on_save,
-                on_row=lambda row: wandb_run and wandb_run.log(row, step=run.update),
+                branch_update=run.decay_update, on_row=lambda row: wandb_run and wandb_run.log(row, step=run.update),
                 checkpoint_on_interrupt=checkpoint_on_interrupt,
             )  # fmt: skip
             if wandb_run is not None:
@@ -151,20 +157,32 @@ def _continued(old: dict, update: int, asked: dict, given: Collection[str], fold
         raise InputError(f"the run in {folder} has {differences}; leave these flags out to resume it")
     now = {"resume", "overwrite", "checkpoint_dir"} | (set(given) & set(RUNTIME_KEYS))
     config = old | {name: asked[name] for name in now}
-    num_updates, scheduled = config["num_updates"], config["scheduled_updates"]
-    if update > num_updates:
-        raise InputError(f"{folder} is at update {update}, past --num_updates {num_updates}")
-    if config["lr_decay"] and num_updates > scheduled:
-        raise InputError(
-            f"the learning rate of the run in {folder} falls to 0 at update {scheduled}; to train on to "
-            f"{num_updates}, train anew with --overwrite, or another --trial"
-        )
+    if update > config["num_updates"]:
+        raise InputError(f"{folder} is at update {update}, past --num_updates {config['num_updates']}")
     return config
+
+
+def _is_longer(old: dict, asked: dict, given: Collection[str]) -> bool:
+    """Whether more updates are asked for than the learning rate falls over."""
+    return bool(old["lr_decay"]) and "num_updates" in given and asked["num_updates"] > old["scheduled_updates"]
+
+
+def _branch(folder: Path, old: dict, num_updates: int) -> dict:
+    """The state before the learning rate fell, as that of a run of more updates."""
+    path, scheduled = folder / BRANCH_NAME, old["scheduled_updates"]
+    if not path.exists():
+        raise InputError(
+            f"the learning rate of the run in {folder} falls to 0 at update {scheduled}, and there is no {BRANCH_NAME} "
+            f"from which to go on to {num_updates}: train anew with --overwrite, or another --trial"
+        )
+    state = _load_state(path, set(old))
+    state["config"]["scheduled_updates"] = num_updates
+    return state
 
 
 def _remove_old_run(folder: Path) -> None:
     """Remove the files of an old run that could be taken for those of the new one; `TrainingLog` removes the log."""
-    for name in (STATE_NAME, "checkpoint_*.pt", CURVE_NAME):
+    for name in (STATE_NAME, BRANCH_NAME, "checkpoint_*.pt", CURVE_NAME):
         for path in folder.glob(name):
             path.unlink()
 

@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,11 +22,11 @@ from mop.common.train_config import BEFORE, KEYS, parse_config
 from mop.envs.babyai import NO_LABEL, World, training_seed
 from mop.envs.missions import load_encoder
 from mop.envs.teacher import FAILURE_KINDS, TeacherFailure
-from mop.envs.vector_env import BabyAIVectorEnv, Slots
+from mop.envs.vector_env import BabyAIVectorEnv, Slots, StepArrays
 from mop.fast import autograd
 from mop.training.copies import copied_to_cpu
 from mop.training.devices import use_device
-from mop.training.episode_stats import RECENT_EPISODES
+from mop.training.episode_stats import RECENT_EPISODES, EpisodeStats
 from mop.training.imitation import ImitationRun, stream_seed
 from mop.training.imitation_log import bar_text, closing_lines, reward_for_errors
 from mop.training.log import TrainingLog
@@ -351,58 +352,78 @@ def test_failures_of_the_teacher_are_counted_and_outside_the_success_rate(make_r
     assert len(failed) == sum(id(world) in own for world in later) > 0
     assert run.tally.counts["disappeared_box"] == len(failed)
     assert run.tally.counts["bot_plan_failures"] == sum(id(world) in own for world in fresh) > 0
-    assert run.tally.counts["episodes"] == len(ended) - len(failed) == len(run.tally.recent_success) > 0
-    assert list(run.tally.recent_success) == [float(reward > 0) for failure, reward in ended if failure < 0]
+    assert run.tally.counts["episodes"] == len(ended) - len(failed) > 0
     assert sum(run.tally.counts[kind] for kind in FAILURE_KINDS) == len(failed)
     assert all(valid for *_, valid, _ in seen)  # a failed world makes room at once: none of its states is left
     assert all(steps == 3 for done, failure, _, _, steps in seen if failure >= 0)
     summary = run.summary()
     assert summary["failures_disappeared_box"] == len(failed) and summary["episodes"] == run.tally.counts["episodes"]
-    assert summary["success_rate"] == pytest.approx(sum(run.tally.recent_success) / len(run.tally.recent_success))
 
 
 # --- whose success it is --------------------------------------------------------------------------------------------
 
 
 def test_the_student_s_own_episodes_are_told_from_those_with_the_bot(make_run):
-    """Counted by hand from the turns, over unrolls that end in the midst of episodes; a resumed run goes on alike."""
+    """Counted by hand, over unrolls that end in the midst of episodes; a resumed run goes on alike."""
     run = make_run(max_steps=5, unroll_len=7, teacher_mix=0.6, num_updates=20)
-    acted, own, resumed = np.zeros(4, bool), [], None
+    begun, has_bot, ended, resumed = np.zeros(4, int), np.zeros(4, bool), [], None
     for update in range(20):
+        bot_may_act = run.bot_share > 0
         unroll, first_hidden = run.act()
-        for t in range(7):
-            acted |= run.rollouts.bot_acts[t]
-            for i in np.flatnonzero(unroll.steps.done[t]):
-                if unroll.steps.failure[t, i] < 0:
-                    own.append((not acted[i], float(unroll.steps.reward[t, i] > 0)))
-                acted[i] = False
+        has_bot |= bot_may_act
+        for t, i in zip(*np.nonzero(unroll.steps.done), strict=True):
+            if unroll.steps.failure[t, i] < 0:
+                ended.append((begun[i], i, not has_bot[i], float(unroll.steps.reward[t, i] > 0)))
+            begun[i], has_bot[i] = 7 * update + t + 1, bot_may_act
         run.learn(unroll, first_hidden)
         if resumed is not None:
             resumed.step_update()
-        latest = own[-RECENT_EPISODES:]
-        alone = [success for is_alone, success in latest if is_alone]
+        latest = sorted(episode for episode in ended if episode[0] < begun.min())[-RECENT_EPISODES:]
+        own = [success for *_, is_own, success in latest if is_own]
         for of_run in filter(None, (run, resumed)):
             summary = of_run.summary()
-            assert summary["student_episodes"] == len(alone)
-            assert summary["student_success_rate"] == pytest.approx(np.mean(alone) if alone else math.nan, nan_ok=True)
+            assert summary["student_episodes"] == len(own)
+            assert summary["student_success_rate"] == pytest.approx(np.mean(own) if own else math.nan, nan_ok=True)
+            successes = [success for *_, success in latest]
+            assert summary["success_rate"] == pytest.approx(np.mean(successes) if latest else math.nan, nan_ok=True)
         if update == 8:
             resumed = make_run(max_steps=5, unroll_len=7, teacher_mix=0.6, num_updates=20)
             resumed.load_state(run.state())
-    assert sum(is_alone for is_alone, _ in own[:10]) == 0 and all(is_alone for is_alone, _ in own[-20:])
-    assert 0 < sum(is_alone for is_alone, _ in own) < len(own)
+    assert 0 < len(own) < sum(is_own for *_, is_own, _ in ended) + RECENT_EPISODES
 
 
-def test_an_older_state_does_not_tell_who_acted(make_run):
-    for mix, own in ((1.0, 0), (0.0, None)):
-        run = make_run(max_steps=5, teacher_mix=mix)
-        losses(run, 3)
-        state = run.state()
-        del state["recent_alone"], state["bot_acted"]
-        resumed = make_run(max_steps=5, teacher_mix=mix)
-        resumed.load_state(state)
-        expected = len(run.tally.recent_success) if own is None else own
-        assert resumed.summary()["student_episodes"] == expected and len(run.tally.recent_success) > 0
-        assert losses(resumed, 2) == losses(run, 2)
+def test_success_while_training_is_that_of_the_policy_where_failures_take_longer():
+    """A policy of known success, 1/2: its successes take 3 steps, its failures 60. A run of 4 updates, many times."""
+    rng, early, naive = np.random.default_rng(0), [], []
+    for _ in range(300):
+        stats, left, success = EpisodeStats(16), np.zeros(16, int), np.zeros(16, bool)
+        ended: list[float] = []
+        for _ in range(4):
+            steps = StepArrays(**{name: np.zeros(*form) for name, form in StepArrays.layout(32, 16).items()})
+            steps.failure[:] = -1
+            for t in range(32):
+                is_new = left == 0
+                success[is_new] = rng.random(is_new.sum()) < 0.5
+                left[is_new] = np.where(success[is_new], 3, 60)
+                left -= 1
+                steps.terminated[t], steps.reward[t] = left == 0, success & (left == 0)
+                ended += success[left == 0].astype(float).tolist()
+            stats.add(steps, bot_may_act=False)
+        early.append(stats.summary()["success_rate"])
+        naive.append(np.mean(ended[-100:]))
+    assert abs(np.mean(early) - 0.5) < 0.03 and np.mean(naive) > 0.55
+
+
+def test_the_rates_of_an_older_state_begin_anew(make_run):
+    run = make_run(max_steps=5, teacher_mix=0.0)
+    losses(run, 3)
+    state = run.state()
+    for name in ("recent", "waiting", "begun", "has_bot"):
+        del state[name]
+    resumed = make_run(max_steps=5, teacher_mix=0.0)
+    resumed.load_state(state)
+    assert math.isnan(resumed.summary()["success_rate"]) and resumed.summary()["episodes"] > 0
+    assert losses(resumed, 2) == losses(run, 2)
 
 
 ROW = {
@@ -419,8 +440,8 @@ SUMMARIES = [  # episodes, success, of the student's own, their number -> bar, c
         "success 50% of 12 alone, 95% with the bot",
         "50.0% of the 12 of the last 100 episodes in which",
     ),
-    (30, 1.0, math.nan, 0, "success 100% with the bot", "not known: the bot acted in each of the last 30 episodes"),
-    (0, math.nan, math.nan, 0, "success nan%", "not known: no episode has ended"),
+    (30, 1.0, math.nan, 0, "success 100% with the bot", "not known: the bot acted in the last 30 episodes"),
+    (0, math.nan, math.nan, 0, "success nan%", "not known: no episode"),
 ]
 
 
@@ -431,12 +452,13 @@ def test_a_summary_says_whose_success_it_is(episodes, success, own, num_own, bar
         "success_rate": success,
         "student_success_rate": own,
         "student_episodes": num_own,
+        "recent_episodes": min(episodes, RECENT_EPISODES),
     }
     assert bar in bar_text(row) and closing_lines(row)["recent success"].startswith(closing)
     assert "teacher" not in closing_lines(row)
     assert closing_lines(row | {"bot_share": 0.25})["teacher"].startswith("the bot still acted in 25.0% of the steps")
-    older = {name: value for name, value in row.items() if name not in ("student_success_rate", "student_episodes")}
-    assert "of the last 100" in closing_lines(older | {"episodes": 9})["recent success"]
+    older = {name: value for name, value in row.items() if not name.startswith(("student", "recent"))}
+    assert f"{success:.1%} of the last" in closing_lines(older)["recent success"]
 
 
 # --- golden record, resume, fork ------------------------------------------------------------------------------------
@@ -481,7 +503,7 @@ def test_a_copy_goes_on_alike_and_shares_nothing(make_run, settings):
     with torch.no_grad():
         for tensor in (*fork.policy.parameters(), *fork.lang_proj.parameters(), fork.hidden):
             tensor.fill_(1.0)
-    fork.tally.recent_success.clear()
+    fork.tally.recent.clear()
     fork.tally.counts["episodes"] = -1
     assert_same_state(run.state(), before)
     assert losses(run, 4) == losses(twin, 4) == of_fork
@@ -616,6 +638,38 @@ def test_schedules_end_and_are_kept_by_a_longer_run(make_run):
     longer, continued = (make_run(teacher_mix=0.5, num_updates=8, **more) for more in ({}, {"scheduled_updates": 4}))
     longer.update = continued.update = 3
     assert longer.bot_share == 0.25 and continued.bot_share == 0.0
+
+
+def test_a_longer_run_branches_off_before_the_learning_rate_fell(tmp_path, capsys):
+    """As if the run had been asked for that many updates when its rate began to fall."""
+
+    def trained(name: str, *more) -> Path:
+        argv = [*TINY_FLAGS, "--lr_decay", "0.5", "--teacher_mix", "0.5", "--log_interval", "1", *map(str, more)]
+        config, given = parse_config("a test", [*argv, "--checkpoint_dir", str(tmp_path / name)])
+        return train(config | {"policy": "mop"}, given).parent
+
+    short = trained("run", "--num_updates", 6)
+    end = load_checkpoint(short / "checkpoint_final.pt")
+    branch = load_training_state(short / "state_before_decay.pt")
+    assert branch["update"] == 3 and branch["config"]["scheduled_updates"] == 6
+    trained("run", "--num_updates", 10, "--resume")
+    assert "from update 3" in capsys.readouterr().out
+    final, log = load_checkpoint(short / "checkpoint_final.pt"), pd.read_csv(short / "training_log.csv")
+    assert final["update"] == final["config"]["scheduled_updates"] == 10 and log["update"].tolist() == [*range(1, 11)]
+    assert log["lr"].tolist() == pytest.approx([1e-3] * 6 + [1e-3 * share for share in (0.8, 0.6, 0.4, 0.2)])
+    assert_same_state(load_checkpoint(short / "checkpoint_6.pt"), end)
+    assert load_training_state(short / "state_before_decay.pt")["update"] == 5
+
+    run = ImitationRun(branch["config"] | {"scheduled_updates": 10}, ENCODER, use_device("cpu"))
+    run.load_state(branch)
+    losses(run, 7)
+    kept = ("policy_state_dict", "optimizer_state_dict")
+    assert_same_state(*({name: checkpoint[name] for name in kept} for checkpoint in (run.checkpoint(), final)))
+    run.close()
+
+    (short / "state_before_decay.pt").unlink()
+    with pytest.raises(InputError, match="state_before_decay"):
+        trained("run", "--num_updates", 12, "--resume")
 
 
 def test_a_state_of_an_earlier_version_goes_on_as_it_was(tmp_path):

@@ -173,6 +173,7 @@ def test_a_signal_ends_the_run_after_its_update(whole, tmp_path, capsys, number)
     assert load_checkpoint(path)["update"] == load_training_state(tmp_path / "training_state.pt")["update"] == 5
     drive_walk(Walk(), tmp_path, saved=load_training_state(tmp_path / "training_state.pt"))
     assert_same_end(tmp_path, whole)
+    assert names(tmp_path) == names(whole)  # the checkpoint of the interruption is not taken for one more policy
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path):

@@ -424,7 +424,7 @@ def test_a_state_whose_tallies_do_not_fit_is_refused(tmp_path, damage, whole):
     elif damage == "no counts":
         del by_task[TASKS[1]]["counts"]
     else:
-        by_task[TASKS[2]]["bot_acted"] = [False]
+        by_task[TASKS[2]]["has_bot"] = [False]
     save_training_state(tmp_path / "three" / "trial_0" / "training_state.pt", state)
     with pytest.raises(InputError, match=r"training_state\.pt: "):
         trained(tmp_path, *SEVERAL, "--name", "three", "--resume", "--num_updates", 2)
