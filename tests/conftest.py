@@ -23,6 +23,7 @@ CHROMIUM_FLAGS = (
 
 def pytest_configure(config) -> None:
     """Compile the kernels before worker processes begin: numba's files are not made for several writers."""
+    config.addinivalue_line("markers", "slow: kills and starts processes, drives a browser or measures many episodes")
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         with tempfile.TemporaryDirectory() as folder:
             for script, *flags in WARM_UP:

@@ -19,15 +19,16 @@ TIMEOUT_MS = 120_000  # the first fresh evaluation of an installation compiles i
 
 
 @contextlib.contextmanager
-def served(app: Path, place: Path, *flags, mode: str = "run", zoo: bool = True):
+def served(app: Path, place: Path, *flags, mode: str = "run", zoo: bool = True, ttl_s: int = 120):
     """The address of an app that is served from `place`; its processes end with the block, whatever happens in it.
 
-    zoo: whether it is to offer the checkpoints of results/zoo.
+    zoo: whether it is to offer the checkpoints of results/zoo. ttl_s: when a visitor who has left is forgotten.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "marimo", "-q", "-y", mode, app, "--headless", "--no-token", "--host", "127.0.0.1"]
+    command += ["--session-ttl", str(ttl_s)] if mode == "run" else []
     given = ("--checkpoint_dir", REPOSITORY / "results" / "zoo") if zoo else ()
     log = place / f"{app.stem}.log"
     with log.open("w") as output:

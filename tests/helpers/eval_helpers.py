@@ -1,22 +1,16 @@
 """For the tests of evaluation: checkpoints of policies that do something, and the scripts' command lines."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from bare_minigrid import bare_bot, bare_env, bare_reset, bounded_label, observation_vector
-from scripts import REPOSITORY
 from torch import nn
 from torch.nn import functional as F
 
 from mop.artifacts.checkpoints import save_checkpoint
 from mop.artifacts.results import result_file
 from mop.artifacts.run_paths import RunKey
-from mop.common.errors import run_script
 from mop.common.files import write_together
 from mop.common.train_config import complete
 from mop.envs.missions import load_encoder
@@ -101,31 +95,3 @@ def put(root: Path, checkpoint: dict, trial: int = 0, seed: int | None = None, u
     path = RunKey(checkpoint["config"]["task_id"], trial, seed, update).checkpoint(root)
     save_checkpoint(path, checkpoint)
     return path
-
-
-def in_process(main, *arguments) -> int:
-    """A script's exit code; what it writes goes to pytest's capture."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
-        patch.setattr(sys, "argv", ["script", *map(str, arguments)])
-        run_script(main)
-    return ended.value.code
-
-
-def start(script: str, *arguments, cwd: Path, **environment) -> subprocess.Popen:
-    """A script of the repository in its own process."""
-    return subprocess.Popen(
-        [sys.executable, REPOSITORY / script, *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def the_error_line(stderr: str) -> str:
-    """The one line that a script wrote to stderr, apart from a progress bar that was wiped out before it."""
-    assert stderr.count("\n") == 1 and stderr.endswith("\n"), stderr
-    line = stderr.rstrip("\n").split("\r")[-1]
-    assert line.startswith("error: "), stderr
-    return line

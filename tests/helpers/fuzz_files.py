@@ -25,6 +25,7 @@ import numpy as np
 import orjson
 import torch
 from scripts import REPOSITORY, TINY_FLAGS, TINY_TASK
+from training import train_with
 
 from generative.representations.storage import Directions, load_directions, write_directions
 from mop.artifacts.checkpoints import find_checkpoints, quick_config
@@ -34,12 +35,10 @@ from mop.artifacts.routing_cache import load_cache
 from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.reading import read_csv, read_gzip, read_npz, reading
-from mop.common.train_config import parse_config
 from mop.evaluation import settings as of_evaluation
 from mop.evaluation.batch import evaluate_checkpoint
 from mop.evaluation.evaluate import encoder_for, load_for_evaluation
 from mop.training.policies import policy_from_checkpoint
-from mop.training.train import train
 
 LIMIT_S = 60
 LIMIT_BYTES = 2**30
@@ -62,12 +61,6 @@ class Kind:
     read: Callable[[Path], object]
     load: Callable[[Path], object] | None = None
     save: Callable[[object, Path], object] | None = None
-
-
-def train_with(*words: str) -> None:
-    """Train as train_mop.py does with these flags."""
-    config, given = parse_config("", words)
-    train(config | {"policy": "mop"}, given)
 
 
 def read_checkpoint(path: Path) -> None:

@@ -1,11 +1,10 @@
 """A tiny agent of a game and a recording of it for the tests of generative/, through the real recorder."""
 
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from scripts import in_process
 
 from generative import record
 from generative.agents.config import IN_CONFIG, Settings, make_config
@@ -13,7 +12,7 @@ from generative.agents.networks import make_agent
 from generative.domains.coinrun.games import RIGHT, RIGHT_AND_JUMP, check_playable
 from mop.artifacts.checkpoints import save_checkpoint
 from mop.common.cli import as_flags
-from mop.common.errors import InputError, exit_code
+from mop.common.errors import InputError
 
 RECORDING = {"num_steps": 960, "max_steps": 60, "num_levels": 60, "num_envs": 5}
 
@@ -24,20 +23,6 @@ def skip_without_games() -> None:
         check_playable("coinrun", "easy")
     except InputError as error:
         pytest.skip(str(error))
-
-
-def call(module: ModuleType, *words) -> int:
-    """The exit code of a command with these arguments, in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [module.__name__, *map(str, words)])
-        return exit_code(module.main)
-
-
-def told(capsys) -> str:
-    """The error that a command has printed, which must be one line."""
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: "), lines
-    return lines[0]
 
 
 def flags(**values) -> list[str]:
@@ -64,5 +49,5 @@ def tiny_agent(folder: Path, env_name: str = "coinrun", seed: int = 0) -> Path:
 def record_agent(model: Path, data_dir: Path, *switches: str, **values) -> Path:
     """Record some episodes; the folder."""
     chosen = {"model_file": model, "data_dir": data_dir, **RECORDING, **values}
-    assert call(record, *flags(**chosen), *switches) == 0
+    assert in_process(record.main, *flags(**chosen), *switches) == 0
     return data_dir

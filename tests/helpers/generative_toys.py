@@ -6,18 +6,18 @@ from torch import Tensor
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.simulators.base import State
 from generative.simulators.relaxation import cells, join_cells, to_simplex
+from mop.common.train_config import complete
 from mop.training.policies import build_policy
 
 TINY = {
     "policy": "mop", "input_dim": 152, "lang_dim": 5, "intermediate_dim": 12, "num_actions": 7, "obs_encoding": "raw",
-    "expert_hidden_sizes": [[0, 4], [0, 8]], "router_hidden_size": 6, "residual": False, "expert_gain": 1.0,
-    "expert_dropout": 0.0, "expert_dropout_below": 0.0,
+    "expert_hidden_sizes": [[0, 4], [0, 8]], "router_hidden_size": 6, "residual": False,
 }  # fmt: skip
 
 
 def tiny_policy(seed: int, **changes) -> FrozenPolicy:
     """An untrained mixture, given missions as numbers (N, 5)."""
-    config = TINY | changes
+    config = complete(TINY | changes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         policy = FrozenPolicy(build_policy(config), None, None)

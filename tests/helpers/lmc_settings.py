@@ -1,7 +1,5 @@
 """Settings of tiny experiments of lmc_rl, and learners made of them, for the tests."""
 
-import torch
-
 from lmc_rl.config import RLConfig, resolve_rl
 from lmc_rl.learners.sac_ddpg import RLRun
 from mop.common.cli import as_flags
@@ -25,20 +23,3 @@ def learner(settings: RLConfig, num_updates: int = 0) -> RLRun:
     for _ in range(num_updates):
         made.step_update()
     return made
-
-
-def assert_equal_states(ours, theirs, where: str = "state") -> None:
-    """Two nested states are equal to the last bit; NaN equals NaN."""
-    assert type(ours) is type(theirs), where
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys(), where
-        for key in ours:
-            assert_equal_states(ours[key], theirs[key], f"{where}.{key}")
-    elif isinstance(ours, list | tuple):
-        assert len(ours) == len(theirs), where
-        for k, pair in enumerate(zip(ours, theirs, strict=True)):
-            assert_equal_states(*pair, f"{where}[{k}]")
-    elif isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs), where
-    else:
-        assert ours == theirs or (ours != ours and theirs != theirs), where

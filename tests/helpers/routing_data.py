@@ -5,6 +5,11 @@ import numpy as np
 from mop.artifacts.routing_cache import RoutingData, Steps
 
 TASK = "BabyAI-UnlockPickup-v0"
+EVERY_KIND = (
+    *("none", "lesion 0.1", "lesion 1.0", "lesion_size 16", "threshold 0.3", "argmax", "clamp 0.2=0.7", "mean 1"),
+    *("uniform 0", "shuffle 0", "swap other.pt", "lesion 0.1 in carrying", "argmax in hands empty"),
+    *("lesion 0.1 + clamp 0.2=0.7 + mean 1 + argmax", "lesion 0.0 + threshold 0.3 in hands empty"),
+)
 
 
 def make_steps(position, *layers, lpc=None, **columns) -> Steps:

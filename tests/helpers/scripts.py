@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+
+from mop.common.errors import exit_code
 
 PATIENCE_S = 300.0  # with what takes seconds where nothing else runs
 _ONE_AT_A_TIME = threading.Lock()
@@ -73,3 +75,41 @@ def run_here(
             except SystemExit as end:
                 code = end.code or 0
     return subprocess.CompletedProcess(command, code)
+
+
+def start(script: str | Path, *args, cwd: Path, **environment) -> subprocess.Popen:
+    """Start a script of the repository in a process of its own."""
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    command = [sys.executable, REPOSITORY / script, *map(str, args)]
+    return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def in_process(main: Callable[[], int | None], *args) -> int:
+    """Run a command's `main` with these arguments in this process; its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["command", *map(str, args)])
+        patch.setattr(warnings, "showwarning", warnings.showwarning)
+        return exit_code(main)
+
+
+def the_error_line(stderr: str) -> str:
+    """The one line that a command wrote to stderr, apart from a progress bar that was wiped out before it."""
+    assert stderr.count("\n") == 1 and stderr.endswith("\n") and len(stderr) < 2000, stderr
+    line = stderr.rstrip("\n").split("\r")[-1]
+    assert line.startswith("error: "), stderr
+    return line
+
+
+def refused(capsys, main: Callable[[], int | None], *args) -> str:
+    """The one line with which a command refuses these arguments."""
+    capsys.readouterr()
+    assert in_process(main, *args) == 2, args
+    return the_error_line(capsys.readouterr().err)
+
+
+def check_refused(capsys, main: Callable[[], int | None], cases: Mapping[tuple, str | tuple], *always) -> None:
+    """Each case's arguments, after those of all, are refused in one line that holds the case's words."""
+    for args, words in cases.items():
+        line = refused(capsys, main, *always, *args)
+        for word in (words,) if isinstance(words, str) else words:
+            assert word in line, (args, line)

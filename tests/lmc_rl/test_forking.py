@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from lmc_settings import assert_equal_states, learner, tiny
+from checks import assert_same
+from lmc_settings import learner, tiny
 
 from lmc_rl.analysis.results import ExperimentPaths
 from lmc_rl.config import NOISES, STRATEGIES
@@ -41,10 +42,10 @@ def test_the_parent_is_bit_identical_with_and_without_forks(tmp_path):
     plain = learner(tiny(fork_points="none"), 120)
     for _ in range(120):
         forked.step_update()
-    assert_equal_states(forked.state(), plain.state())
+    assert_same(forked.state(), plain.state())
     saved = [load_training_state(tmp_path / "results" / "forks" / f"snapshot_{k}.pt") for k in range(2)]
     assert [state["env_steps"] for state in saved] == [60, 120]
-    assert_equal_states(saved[1], learner(tiny(), 60).state())
+    assert_same(saved[1], learner(tiny(), 60).state())
 
 
 @pytest.mark.parametrize("strategy", ["copy", "fresh", "split", "frozen"])
@@ -52,7 +53,7 @@ def test_children_with_identical_noise_are_identical(strategy):
     parent = snapshot()
     same = {"fork_buffer_strategy": strategy, "split_noise": "none"}
     one, two = (child(parent, 0, 40, **same) for _ in range(2))
-    assert_equal_states(one.state(), two.state())
+    assert_same(one.state(), two.state())
     split = {"fork_buffer_strategy": strategy}
     other, again = (child(parent, k, 40, **split) for k in range(2))
     assert not torch.equal(weights(other), weights(again)), "the noise is split, and they are equal"
@@ -65,7 +66,7 @@ def test_without_split_noise_a_copy_goes_on_as_its_parent():
         parent.step_update()
     ours, theirs = one.state(), parent.state()
     del ours["memory"], theirs["memory"]  # the child's holds what it added itself
-    assert_equal_states(ours, theirs)
+    assert_same(ours, theirs)
     assert np.array_equal(content(one), content(parent))
 
 
@@ -165,5 +166,5 @@ def test_an_interrupted_child_goes_on(strategy):
     two.load_state(one.state())
     for _ in range(12):
         assert one.step_update() == two.step_update()
-    assert_equal_states(one.state(), two.state())
+    assert_same(one.state(), two.state())
     assert one.summary() == two.summary()

@@ -1,6 +1,5 @@
 """The equations of both policies: contracts, known answers, derivatives, interventions."""
 
-import copy
 import math
 
 import numpy as np
@@ -16,15 +15,11 @@ from mixture_of_experts import (
     MixtureOfExpertsPolicy,
     MoELayer,
     compute_lpc,
-    detach_hidden,
     encoded_dim,
     gru_step,
     reset_hidden,
     routing_measures,
 )
-from mop.common.errors import InputError
-from mop.common.train_config import complete
-from mop.training.policies import build_policy
 
 SIZES = [[0, 16, 32], [0, 8], [12]]
 
@@ -87,13 +82,6 @@ def test_names_of_the_hidden_state():
         "router_1": (1, 3, 9), "expert_1_1": (1, 3, 8),
         "router_2": (1, 3, 9), "expert_2_0": (1, 3, 12),
     }  # fmt: skip
-
-
-def test_named_view_is_a_view():
-    policy = policies()["mop"]
-    hidden = policy.initial_hidden(2)
-    policy.hidden_by_name(hidden)["expert_0_2"][0, 1] = 3.0
-    assert hidden.sum() == 32 * 3.0 and (hidden[0] == 0).all()
 
 
 def test_whole_sequence_equals_single_steps(policy):
@@ -342,15 +330,6 @@ def test_lpc_known_answers(weights, expected):
     torch.testing.assert_close(lpc, torch.full((2,), expected), rtol=1e-6, atol=1e-3)
 
 
-def test_lpc_is_per_sample_and_baseline_costs_its_square():
-    routing = [torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])]
-    assert compute_lpc(routing, [[0, 10]]).tolist() == [0.0, 100.0, 50.0]
-    policy = policies()["gru"]
-    obs, lang, _ = sequence()
-    _, routing, _ = policy.get_routing_info(obs, lang, policy.initial_hidden(5))
-    assert (compute_lpc(routing, policy.expert_hidden_sizes) == 121.0).all()
-
-
 def test_routing_measures_by_hand():
     half, sure = torch.tensor([0.5, 0.0, 0.5]), torch.tensor([1.0, 0.0, 0.0])
     routing = [torch.stack([half, sure])[None], torch.tensor([[[0.25, 0.75]] * 2]), torch.ones(1, 2, 1)]
@@ -436,23 +415,3 @@ def test_skip_expert_has_no_parameters_and_flat_list_is_one_layer():
     x, nothing = torch.randn(3, 8), torch.zeros(3, 0)
     assert Expert(8, 0)(x, nothing)[0] is x
     assert MixtureOfExpertsPolicy(expert_hidden_sizes=[0, 16]).expert_hidden_sizes == [[0, 16]]
-
-
-def test_detach_and_copy():
-    policy = policies()["mop"]
-    obs, lang, keep = sequence()
-    _, after = policy(obs, lang, policy.initial_hidden(5), keep)
-    assert after.requires_grad and not detach_hidden(after).requires_grad
-    twin = copy.deepcopy(policy)
-    torch.testing.assert_close(
-        twin(obs, lang, policy.initial_hidden(5))[0], policy(obs, lang, policy.initial_hidden(5))[0]
-    )
-
-
-def test_build_policy():
-    config = complete({"input_dim": 152, "lang_dim": 32, "intermediate_dim": 64, "num_actions": 7})
-    mop = build_policy(config | {"expert_hidden_sizes": [0, 16], "router_hidden_size": 8})
-    assert isinstance(mop, MixtureOfExpertsPolicy) and mop.moe_layers[0].norm is None
-    assert isinstance(build_policy(config | {"policy": "gru", "gru_hidden_size": 20}), GRUPolicy)
-    with pytest.raises(InputError, match="router_hidden_size"):
-        build_policy(config | {"expert_hidden_sizes": [0, 16]})

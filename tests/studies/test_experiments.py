@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from checks import refusal
 from scripts import REPOSITORY, TINY_TASK, run_here, run_script
 
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import cache_path
-from mop.common.errors import InputError
 from mop.common.train_config import parse_config
 from studies import experiments
 
@@ -75,8 +75,7 @@ def call(monkeypatch, *arguments) -> int:
 
 
 def test_from_training_to_table(tiny, tmp_path, monkeypatch, capsys):
-    with pytest.raises(InputError, match="no training is finished"):
-        call(monkeypatch, "settings", "--jobs", "0")
+    refusal(call, monkeypatch, "settings", "--jobs", "0")
     assert call(monkeypatch, "settings", "--dry_run") == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert call(monkeypatch, "settings", "--jobs", "2") == 0
@@ -101,8 +100,7 @@ def test_from_training_to_table(tiny, tmp_path, monkeypatch, capsys):
     assert call(monkeypatch, "settings") == 0
     changed = [replace(training, flags=training.flags | {"lr": 0.5}) for training in tiny]
     monkeypatch.setattr(experiments, "EXPERIMENTS", {"settings": lambda: iter(changed)})
-    with pytest.raises(InputError, match="was trained with other lr;"):
-        call(monkeypatch, "settings")
+    refusal(call, monkeypatch, "settings")
 
 
 def test_pictures_of_the_study_and_of_the_price(tiny, tmp_path, monkeypatch):
@@ -129,8 +127,7 @@ def test_pictures_of_the_study_and_of_the_price(tiny, tmp_path, monkeypatch):
 def test_a_failed_training_is_named(tiny, monkeypatch):
     bad = experiments.Training("settings", "BabyAI-NoSuchTask-v0", "mop", 0, 0, TINY)
     monkeypatch.setattr(experiments, "EXPERIMENTS", {"settings": lambda: iter([bad])})
-    with pytest.raises(InputError, match=r"1 trainings failed.*NoSuchTask"):
-        call(monkeypatch, "settings")
+    assert "NoSuchTask" in refusal(call, monkeypatch, "settings")
 
 
 def test_bad_usage_is_one_line():

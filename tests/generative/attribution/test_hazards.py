@@ -3,10 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from checks import refusal
 from generative_frame_toys import Still, ToyRecording, ToyScenes, lit_frames, reader, toy_episode
 
-from generative.agents.networks import make_agent
 from generative.attribution.hazard_report import MEASURES, answer, before, frames_of, losses_of, measures_of, summarise
 from generative.attribution.hazard_study import (
     BLACK,
@@ -17,12 +16,9 @@ from generative.attribution.hazard_study import (
     find_moments,
     load_measured,
     stands_before_hazard,
-    watched,
 )
 from generative.domains.coinrun.objects import KINDS
-from generative.domains.coinrun.policy import FrozenAgent
 from generative.figures.attribution import plot_hazards
-from mop.common.errors import InputError
 
 SAW, GROUND, AGENT = (KINDS.index(name) for name in ("saw", "ground", "agent"))
 SHAPE = {"encoder": "half-nature", "num_features": 8, "hidden_size": 8, "actions": [7, 8, 5], "is_recurrent": True}
@@ -106,18 +102,9 @@ def test_a_planted_hazard_has_all_of_the_attribution(measured, tmp_path):
     again = load_measured(tmp_path / "one.npz")
     assert np.array_equal(again.trained, found.trained, equal_nan=True) and bool(again.has_jump)
     (tmp_path / "two.npz").write_bytes(b"no archive")
-    with pytest.raises(InputError, match="damaged"):
-        load_measured(tmp_path / "two.npz")
+    assert "damaged" in refusal(load_measured, tmp_path / "two.npz")
     control = study.measure(HazardMoment(0, 6, 5, False))
     assert np.isnan(control.untrained).all() and np.array_equal(control.trained, found.trained, equal_nan=True)
-
-
-def test_an_untrained_agent_remembers_what_it_has_watched():
-    torch.manual_seed(0)
-    agent, frames = FrozenAgent(make_agent(SHAPE)), np.random.default_rng(0).integers(0, 256, (6, 3, 64, 64), np.uint8)
-    episode = toy_episode(agent, frames)
-    assert torch.allclose(watched(agent, episode, 5), torch.from_numpy(episode["hidden"]), atol=1e-5)
-    assert torch.equal(watched(agent, episode, 0), agent.initial_hidden(1))
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------

@@ -1,13 +1,12 @@
 """Attribution of recorded steps: scenes, explanations, their files and pictures, and the command."""
 
-import sys
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from checks import refusal
 from generative_data import record_tiny, tiny_checkpoint
+from scripts import check_refused, in_process, refused
 
 from generative import saliency, validate
 from generative.attribution.closed_loop import EVERY_PATH
@@ -25,11 +24,9 @@ from generative.domains.babyai.scenes import ExactScenes, true_contributions
 from generative.domains.babyai.targets import parse_target
 from generative.domains.registry import open_scenes
 from generative.figures.attribution import picture_at, plot_horizon, plot_map, plot_strip
-from generative.representations import storage
 from generative.representations.storage import Directions, write_directions
 from generative.simulators.relaxation import discretise, to_simplex
 from generative.simulators.world_model import WorldModel
-from mop.common.errors import InputError, exit_code
 from mop.envs.geometry import EMPTY
 
 
@@ -193,20 +190,7 @@ def test_a_learned_simulator_of_another_policy_is_refused(recorded, monkeypatch)
     scenes = open_scenes("simulators/one", recording)
     assert scenes.simulator is model and scenes.kinds == (VIEW,)
     config["agent"]["sha256"] = "0" * 64
-    with pytest.raises(InputError, match="another policy or task"):
-        open_scenes("simulators/one", recording)
-
-
-def test_directions_of_another_policy_are_refused(recorded, monkeypatch):
-    recording, _ = recorded
-    sha256 = recording.config["checkpoint"]["sha256"]
-    found = SimpleNamespace(checkpoint=np.array(sha256))
-    monkeypatch.setattr(storage, "load_directions", lambda path: found)
-    assert storage.open_directions(None, sha256, "mine") is None
-    assert storage.open_directions("directions.npz", sha256, "mine") is found
-    found.checkpoint = np.array("0" * 64)
-    with pytest.raises(InputError, match="another policy"):
-        storage.open_directions("directions.npz", sha256, "mine")
+    refusal(open_scenes, "simulators/one", recording)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +200,7 @@ def test_directions_of_another_policy_are_refused(recorded, monkeypatch):
         (validate, ["--lags", 0, "--num_points", 1, "--split", "train", "--num_episodes", 2, "--max_edits", 4]),
     ],
 )
-def test_a_folder_is_of_the_directions_that_it_was_made_with(recorded, tmp_path, monkeypatch, capsys, command, flags):
+def test_a_folder_is_of_the_directions_that_it_was_made_with(recorded, tmp_path, capsys, command, flags):
     """Another file in the same --out is refused; without --directions, none is among the settings."""
     recording, policy = recorded
     size, names = policy.policy.hidden_size, [tmp_path / "one.npz", tmp_path / "two.npz"]
@@ -229,11 +213,9 @@ def test_a_folder_is_of_the_directions_that_it_was_made_with(recorded, tmp_path,
         )  # fmt: skip
         write_directions(name, found)
     flags = ["--data_dir", recording.folder, "--of", "direction:0", "--out", tmp_path / "out", *flags]
-    codes = []
-    for name in (names[0], names[0], names[1]):
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, flags), "--directions", str(name)])
-        codes.append(exit_code(command.main))
-    assert codes == [0, 0, 2] and "other settings" in capsys.readouterr().err
+    for _ in range(2):
+        assert in_process(command.main, *flags, "--directions", names[0]) == 0
+    assert str(tmp_path / "out") in refused(capsys, command.main, *flags, "--directions", names[1])
 
 
 # --- explanations ---------------------------------------------------------------------------------------------------
@@ -309,11 +291,6 @@ def test_the_largest_causes_are_told_in_words(explanation):
             str(explanation.thing(row)) in sentence and short_number(float(explanation.total[row]), 3, "+") in sentence
         )
         assert ("direct" in sentence) == (explanation.lag[row] == 0)
-    table = explanation.rows()
-    assert [row["total"] for row in table] == pytest.approx(
-        [sum(row[path] for path in PATHS) for row in table], abs=1e-6
-    )
-    assert [short_number(value) for value in (2276.3, 20.11, 0.01234, 0.0)] == ["2276", "20.1", "0.0123", "0"]
 
 
 def test_an_explanation_comes_back_from_its_file(explanation, tmp_path):
@@ -321,8 +298,7 @@ def test_an_explanation_comes_back_from_its_file(explanation, tmp_path):
     again = WorldExplanation.load(tmp_path / "one.npz")
     assert np.array_equal(again.attribution, explanation.attribution) and str(again.mission) == str(explanation.mission)
     (tmp_path / "two.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:100])
-    with pytest.raises(InputError, match="no file of"):
-        WorldExplanation.load(tmp_path / "two.npz")
+    refusal(WorldExplanation.load, tmp_path / "two.npz")
 
 
 def test_pictures_show_the_attribution_of_each_cell(explanation):
@@ -332,10 +308,7 @@ def test_pictures_show_the_attribution_of_each_cell(explanation):
     assert np.array_equal(figure.axes[0].images[0].get_array(), picture_at(explanation, 2))
     strip = plot_strip(explanation)
     panels = [ax for ax in strip.axes if len(ax.images) == 2]
-    assert len(panels) == 4 * 5 and [ax.get_title() for ax in panels[:5]] == [
-        *(f"{k} earlier" for k in (4, 3, 2, 1)),
-        "this step",
-    ]
+    assert len(panels) == 4 * 5
     for ax, lag in zip(panels[5:10], (4, 3, 2, 1, 0), strict=True):
         assert np.allclose(ax.images[1].get_array(), explanation.maps(PATHS.index("memory"), lag).T)
     curve = plot_horizon(sizes_by_lag([explanation, explanation]), amounts_by_kind([explanation]))
@@ -347,30 +320,18 @@ def test_pictures_show_the_attribution_of_each_cell(explanation):
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
-def run(monkeypatch, *flags) -> int:
-    monkeypatch.setattr(sys, "argv", ["saliency", *map(str, flags)])
-    return exit_code(saliency.main)
-
-
-def test_the_command_writes_what_it_says_and_goes_on(recorded, tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_the_command_writes_what_it_says_and_goes_on(recorded, tmp_path, capsys):
     recording, _ = recorded
     flags = ["--data_dir", recording.folder, "--of", "lpc", "--horizon", 1, "--num_points", 2, "--split", "train"]
     flags += ["--num_episodes", 2, "--out", tmp_path / "out"]
-    assert run(monkeypatch, *flags) == 0
+    assert in_process(saliency.main, *flags) == 0
     told = capsys.readouterr().out
     assert told.count("## lpc at step") == 2 and "exact simulator" in told and "through memory" in told
     files = {path.name for path in (tmp_path / "out").iterdir()}
     npz = sorted(name for name in files if name.endswith(".npz"))
-    assert len(npz) == 2 and files >= {
-        "config.json",
-        "causes.csv",
-        "causes.md",
-        "checked.csv",
-        "kinds.csv",
-        "sizes.csv",
-        "horizon.png",
-    }
-    assert len(files) == 7 + 3 * 2
+    assert len(npz) == 2 and len(files) == 7 + 3 * 2
+    assert files >= {"config.json", "causes.csv", "checked.csv", "kinds.csv", "sizes.csv", "horizon.png"}
     causes, checked = (pd.read_csv(tmp_path / "out" / f"{name}.csv") for name in ("causes", "checked"))
     assert 0 < len(checked) == causes["true_forced"].notna().sum() < len(causes) and checked["value"].notna().all()
     sizes = pd.read_csv(tmp_path / "out" / "sizes.csv")
@@ -381,36 +342,22 @@ def test_the_command_writes_what_it_says_and_goes_on(recorded, tmp_path, monkeyp
     before = (tmp_path / "out" / npz[0]).read_bytes()
     (tmp_path / "out" / npz[0]).unlink()
     stamp = (tmp_path / "out" / npz[1]).stat().st_mtime_ns
-    assert run(monkeypatch, *flags) == 0
+    assert in_process(saliency.main, *flags) == 0
     assert (tmp_path / "out" / npz[0]).read_bytes() == before, "the same bytes again"
     assert (tmp_path / "out" / npz[1]).stat().st_mtime_ns == stamp, "what is there is kept"
-    capsys.readouterr()
-    assert run(monkeypatch, *flags, "--method", "gradient") == 2
-    assert "other settings" in capsys.readouterr().err
+    assert str(tmp_path / "out") in refused(capsys, saliency.main, *flags, "--method", "gradient")
 
 
-@pytest.mark.parametrize(
-    "flags, message",
-    [
-        (["--of", "routing:9.9"], "layers 0 to 1"),
-        (["--of", "direction:1"], "give --directions"),
-        (["--of", "happiness"], "unknown target"),
-        (["--episode", "99999"], "has the episodes 0 to"),
-        (["--episode", "0", "--step", "9999"], "has the steps 0 to"),
-        (["--simulator", "nowhere"], "it is not known how true"),
-        (["--horizon", "-1"], "--horizon must be"),
-        (["--actions", "mine"], "--actions must be own or recorded"),
-        (["--policy", "random"], "no episode of --split"),
-        (["--num_points", "0"], "--num_points must be"),
-    ],
-)  # fmt: skip
-def test_bad_input_is_one_line_and_code_2(recorded, tmp_path, monkeypatch, capsys, flags, message):
-    recording, _ = recorded
-    assert run(monkeypatch, "--data_dir", recording.folder, "--out", tmp_path / "out", *flags) == 2
-    told = capsys.readouterr().err.strip()
-    assert message in told and "\n" not in told
-
-
-def test_no_recording_is_told(tmp_path, monkeypatch, capsys):
-    assert run(monkeypatch, "--data_dir", tmp_path) == 2
-    assert "is no recording" in capsys.readouterr().err
+def test_bad_input_is_one_line_and_code_2(recorded, tmp_path, capsys):
+    cases = {
+        ("--of", "routing:9.9"): "layers 0 to 1",
+        ("--of", "direction:1"): "--directions",
+        ("--of", "happiness"): "happiness",
+        ("--episode", "99999"): "episodes 0 to",
+        ("--episode", "0", "--step", "9999"): "steps 0 to",
+        ("--simulator", "nowhere"): "nowhere",
+        ("--horizon", "-1"): "--horizon",
+        ("--policy", "random"): "--split",
+        ("--data_dir", tmp_path): str(tmp_path),
+    }
+    check_refused(capsys, saliency.main, cases, "--data_dir", recorded[0].folder, "--out", tmp_path / "out")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from checks import one_line
+from checks import one_line, refusal
 from eval_helpers import put, random_checkpoint
 from scripts import REPOSITORY
 
@@ -73,8 +73,6 @@ def test_a_recorded_policy_is_found_from_another_directory(tmp_path, monkeypatch
     recording = SimpleNamespace(folder=tmp_path, config={"checkpoint": known})
     monkeypatch.chdir(tmp_path)
     assert find_policy(recording, None, "--here") == REPOSITORY / zoo
-    with pytest.raises(InputError, match=r"^gone.pt, the policy of .*, is missing; say where it is with --here$"):
-        find_policy(recording, "gone.pt", "--here")
+    assert "--here" in refusal(find_policy, recording, "gone.pt", "--here")
     (tmp_path / "other.pt").write_bytes(b"1")
-    with pytest.raises(InputError, match=r"^other.pt is not the policy of .*; say where that is with --here$"):
-        find_policy(recording, "other.pt", "--here")
+    assert "--here" in refusal(find_policy, recording, "other.pt", "--here")

@@ -3,18 +3,17 @@
 Skipped where envpool or the Qt that it needs is missing (`make coinrun`).
 """
 
-import signal
-import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from checks import contents, refusal
+from dying import Died, dying
 from generative_data import tiny_checkpoint
-from generative_game_data import RECORDING, call, flags, record_agent, skip_without_games, tiny_agent, told
-from scripts import REPOSITORY, script_environment
+from generative_game_data import RECORDING, flags, record_agent, skip_without_games, tiny_agent
+from scripts import check_refused, in_process, refused
 
 from generative import record, validate
 from generative.agents.networks import load_agent
@@ -27,7 +26,6 @@ from generative.recordings import recorder
 from generative.recordings.behaviours import CHOOSE
 from generative.recordings.format import SPLITS, open_recording, split_of
 from mop.common.cli import parse
-from mop.common.errors import InputError
 
 
 @pytest.fixture(scope="module", name="model")
@@ -39,11 +37,6 @@ def _model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recording(model, tmp_path_factory):
     return open_recording(record_agent(model, tmp_path_factory.mktemp("recording") / "tiny"))
-
-
-def contents(folder) -> dict:
-    """All that a folder holds, but for the versions in its config."""
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_levels_decide_about_splits_and_every_behaviour_has_its_share(recording):
@@ -132,20 +125,14 @@ def test_any_number_of_slots_gives_the_same_bytes(recording, model, tmp_path):
     assert contents(other) == contents(recording.folder)
 
 
-def test_killed_it_goes_on_to_the_same_bytes(recording, model, tmp_path, monkeypatch):
-    names = "from generative import record; from generative.recordings import recorder"
-    program = f"{names}; recorder._PART_STEPS = 60; record.run_script(record.main)"
-    folder, quiet = tmp_path / "killed", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    words = flags(model_file=model, data_dir=folder, **RECORDING)
-    environment = script_environment({"OMP_NUM_THREADS": "1"})
-    with subprocess.Popen([sys.executable, "-c", program, *words], cwd=REPOSITORY, env=environment, **quiet) as process:
-        deadline = time.monotonic() + 100
-        while not list(folder.glob("unfinished/*")) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.0005)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL and not (folder / "index.npz").exists()
+def test_stopped_it_goes_on_to_the_same_bytes(recording, model, tmp_path, monkeypatch):
+    folder = tmp_path / "stopped"
     monkeypatch.setattr(recorder, "_PART_STEPS", 60)
-    record_agent(model, folder, "--resume")
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(recorder.Recorder, "_step", dying(recorder.Recorder._step, (60,)))
+        record_agent(model, folder)
+    assert len(list(folder.glob("unfinished/*"))) > 1 and not (folder / "index.npz").exists()
+    record_agent(model, folder, "--resume", num_envs=2)
     assert contents(folder) == contents(recording.folder)
 
 
@@ -154,7 +141,7 @@ def test_the_command_of_the_paper_records(model, tmp_path):
         f"--exp_name recording_exp --env_name coinrun --num_levels 1000000 --distribution_mode hard "
         f"--num_checkpoints 200 --model_file={model} --logdir={tmp_path}/"
     ).split()
-    assert call(record, *words, "--num_steps", 40, "--max_steps", 10) == 0
+    assert in_process(record.main, *words, "--num_steps", 40, "--max_steps", 10) == 0
     found = open_recording(tmp_path / "data")
     assert found.config["encoding"]["distribution_mode"] == "hard" and found.index["seed"].max() > 60
     assert found.index["seed"].max() < 1_000_000
@@ -172,33 +159,22 @@ def test_a_second_game_is_recorded(model, tmp_path):
 
 
 def test_what_cannot_be_recorded_is_refused_in_one_line(recording, model, tmp_path, monkeypatch, capsys):
-    def refused(*words, **values) -> str:
-        capsys.readouterr()
-        assert (
-            call(record, *flags(**{"model_file": model, "data_dir": tmp_path / "x", **RECORDING, **values}), *words)
-            == 2
-        )
-        assert not list(tmp_path.glob("x/*"))
-        return told(capsys)
-
-    assert "coinrun" in refused(env_name="caveflyer")
-    assert "has not the network of hard-rec" in refused(param_name="hard-rec")
-    assert "--param_name must be" in refused(param_name="huge")
-    assert "there is no bot" in refused(policies="argmax,bot")
-    assert "--distribution_mode" in refused(distribution_mode="medium")
-    assert "--num_levels" in refused(num_levels=-1)
-    assert "was recorded with num_levels 60, not 50" in refused(data_dir=recording.folder, num_levels=50)
-    of_babyai = tiny_checkpoint(tmp_path / "checkpoints")
-    assert "--num_levels" in refused(model_file=of_babyai)
+    words = flags(model_file=model, data_dir=tmp_path / "x", **RECORDING)
+    cases = {
+        ("--env_name", "caveflyer"): "caveflyer",
+        ("--param_name", "hard-rec"): "hard-rec",
+        ("--param_name", "huge"): "--param_name",
+        ("--policies", "argmax,bot"): "bot",
+        ("--distribution_mode", "medium"): "--distribution_mode",
+        ("--num_levels", -1): "--num_levels",
+        ("--data_dir", recording.folder, "--num_levels", 50): "num_levels 60, not 50",
+        ("--model_file", tiny_checkpoint(tmp_path / "checkpoints")): "--num_levels",
+    }
+    check_refused(capsys, record.main, cases, *words)
     monkeypatch.setitem(sys.modules, "envpool", None)
-    assert "make coinrun" in refused()
+    assert "make coinrun" in refused(capsys, record.main, *words) and not list(tmp_path.glob("x/*"))
 
 
-def test_attribution_is_not_validated_where_real_worlds_cannot_be_edited(recording, capsys):
-    assert call(validate, "--data_dir", recording.folder) == 2
-    assert str(recording.folder) in told(capsys)
-
-
-def test_the_page_of_simulators_refuses_a_game(recording):
-    with pytest.raises(InputError, match="is a recording of a game; the page shows those of BabyAI's worlds"):
-        find_recordings(str(recording.folder))
+def test_what_real_worlds_that_cannot_be_edited_cannot_show_is_refused(recording, capsys):
+    assert str(recording.folder) in refused(capsys, validate.main, "--data_dir", recording.folder)
+    assert "game" in refusal(find_recordings, str(recording.folder))

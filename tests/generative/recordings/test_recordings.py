@@ -12,9 +12,8 @@ import orjson
 import pytest
 import torch
 from checks import files_below, one_line
-from eval_helpers import in_process
 from generative_data import record_command, record_tiny, tiny_checkpoint
-from scripts import PATIENCE_S, REPOSITORY
+from scripts import PATIENCE_S, REPOSITORY, in_process
 
 from generative import export_minari, record
 from generative.domains.babyai.domain import BABYAI

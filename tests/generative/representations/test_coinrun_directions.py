@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from checks import refusal
 from generative_data import tiny_checkpoint
-from generative_game_data import call, flags, record_agent, skip_without_games, tiny_agent, told
-from scripts import REPOSITORY, script_environment
+from generative_game_data import flags, record_agent, skip_without_games, tiny_agent
+from scripts import REPOSITORY, check_refused, in_process, refused, script_environment
 
 from generative import directions, intervene
 from generative.agents.level_play import AgentActor, Chosen, LevelEpisode, play_levels
@@ -37,7 +38,6 @@ from generative.recordings.format import open_recording
 from generative.representations import decompositions
 from generative.representations.steering import Move, Operation, effect_rows
 from generative.representations.storage import load_directions
-from mop.common.errors import InputError
 
 RNG = np.random.default_rng
 KIND = {kind: number for number, kind in enumerate(KINDS)}
@@ -73,7 +73,7 @@ def studied(recording, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decompositions, "_NUM_UPDATES", 20)
         words = flags(data_dir=recording.folder, out=out, num_seeds=2, num_components=3)
-        assert call(directions, *words) == 0
+        assert in_process(directions.main, *words) == 0
     return out
 
 
@@ -323,9 +323,10 @@ def words_of(model, studied, out, *operation: str, **changes) -> list[str]:
     return [*operation, *flags(**({"num_worlds": 5, "num_random": 20, "max_steps": 10} | values))]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_to_the_same_bytes(model, studied, tmp_path, capsys):
     operation = ("--add", "probe.crate ahead=3", "--policy", "sampled")
-    assert call(intervene, *words_of(model, studied, tmp_path / "whole", *operation)) == 0
+    assert in_process(intervene.main, *words_of(model, studied, tmp_path / "whole", *operation)) == 0
     shown = capsys.readouterr().out
     assert "+3 sd of memory.probe.crate ahead" in shown and "jumps elsewhere" in shown and "of 20" in shown
     words = words_of(model, studied, tmp_path / "cut", *operation)
@@ -338,7 +339,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(model, studied, tmp_path
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL and len(list(tables.glob("*.csv"))) < 22
-    assert call(intervene, *words) == 0
+    assert in_process(intervene.main, *words) == 0
     names = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file())
     assert len(names) == 22 + 1 + 3
     for name in names:
@@ -349,27 +350,21 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(model, studied, tmp_path
 
 
 def test_bad_input_is_one_line_with_exit_code_2(recording, model, studied, tmp_path, monkeypatch, capsys):
-    other, of_babyai = tiny_agent(tmp_path / "other", seed=1), tiny_checkpoint(tmp_path / "babyai")
-    cases = [
-        (("--null", "0"), {"checkpoint": other}, "--directions"),
-        (("--null", "0"), {"checkpoint": of_babyai}, "--directions"),
-        (("--null", "probe.goal in view"), {}, "there is no direction 'probe.goal in view'"),
-        (("--null", "0"), {"policy": "greedy"}, "--policy"),
-        (("--null", "0"), {"max_steps": 0}, "--max_steps"),
-        (("--null", "0"), {"eval_seed": 2**30 - 3}, "--eval_seed"),
-    ]
-    for operation, changes, message in cases:
-        assert call(intervene, *words_of(model, studied, tmp_path / "out", *operation, **changes)) == 2
-        assert message in told(capsys), (operation, changes)
-    assert len(cases) == 6
+    words = words_of(model, studied, tmp_path / "out", "--null", "0")
+    cases = {
+        ("--checkpoint", tiny_agent(tmp_path / "other", seed=1)): "--directions",
+        ("--checkpoint", tiny_checkpoint(tmp_path / "babyai")): "--directions",
+        ("--null", "probe.goal in view"): "probe.goal in view",
+        ("--policy", "greedy"): "--policy",
+        ("--eval_seed", 2**30 - 3): "--eval_seed",
+    }
+    check_refused(capsys, intervene.main, cases, *words)
     monkeypatch.setitem(sys.modules, "envpool", None)
-    assert call(intervene, *words_of(model, studied, tmp_path / "out", "--null", "0")) == 2
-    assert "make coinrun" in told(capsys) and not (tmp_path / "out").exists()
-    assert call(directions, "--data_dir", recording.folder, "--out", tmp_path / "found") == 2
-    assert "make coinrun" in told(capsys)
+    assert "make coinrun" in refused(capsys, intervene.main, *words) and not (tmp_path / "out").exists()
+    lost = ("--data_dir", recording.folder, "--out", tmp_path / "found")
+    assert "make coinrun" in refused(capsys, directions.main, *lost)
 
 
 def test_agents_and_games_of_which_nothing_can_be_told_are_refused():
     how = {"num_worlds": 5, "first_seed": 0, "num_envs": 4, "policy": "argmax", "max_steps": None, "seed": 0}
-    with pytest.raises(InputError, match="can be counted in coinrun alone, not in caveflyer"):
-        GameArena(make_agent(TINY), WORLD | {"env_name": "caveflyer"}, **how)
+    refusal(GameArena, make_agent(TINY), WORLD | {"env_name": "caveflyer"}, **how)

@@ -11,10 +11,11 @@ import numpy as np
 import orjson
 import pytest
 import torch
-from checks import strict_json
+from checks import refusal, strict_json
 from generative_data import tiny_pair
-from generative_game_data import call, flags, record_agent, skip_without_games, tiny_agent, told
+from generative_game_data import flags, record_agent, skip_without_games, tiny_agent
 from PIL import Image
+from scripts import check_refused, in_process, refused
 from torch.nn import functional as F
 
 from generative import fidelity, render, train_gen_model
@@ -31,7 +32,6 @@ from generative.simulators.losses import Frames, losses, simulate
 from generative.simulators.training import SimulatorRun, all_windows, make_config, resolve_settings
 from generative.simulators.world_model import WorldModel
 from mop.common.cli import given_values
-from mop.common.errors import InputError
 
 TINY = COINRUN.presets["tiny"]
 PAPER = [  # the flags of the paper's command, but for its two paths
@@ -114,12 +114,6 @@ def test_frames_are_read_and_made_with_gradients_at_every_size(side):
     assert torch.allclose(made[1, 2], views(features[1, 2][None])[0], atol=1e-5)
     of_frame, of_features = torch.autograd.grad(encoded.square().sum() + made.square().sum(), (seen, features))
     assert (of_frame != 0).float().mean() > 0.9 and (of_features != 0).all()
-
-
-def test_views_are_frames_behind_each_other():
-    frames = np.random.default_rng(0).integers(0, 256, (4, 3, 64, 64), dtype=np.uint8)
-    views = frame_views(torch.from_numpy(frames))
-    assert views.shape == (4, NUM_POINTS) and views[2, 64 * 64 + 64 * 5 + 7] == frames[2, 1, 5, 7]
 
 
 # --- the agent inside -------------------------------------------------------------------------------------------------
@@ -208,16 +202,16 @@ def test_the_loss_falls_and_frames_become_better_than_one_colour_on_unseen_level
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def train(recording, folder, *switches, **values) -> int:
+def learning(recording, folder, **values) -> list[str]:
     chosen = {"data_dir": recording.folder, "output_dir": folder, "param_name": "tiny", "tgm_exp_name": "s", **values}
-    return call(train_gen_model, *flags(**{"batch_size": 4, "num_sim_steps": 4, **chosen}), *switches)
+    return flags(**{"batch_size": 4, "num_sim_steps": 4, **chosen})
 
 
 @pytest.fixture(scope="module")
 def simulator(recording, tmp_path_factory):
     """The folder of a simulator of six updates."""
     folder = tmp_path_factory.mktemp("simulators")
-    assert train(recording, folder, num_updates=6, log_interval=1) == 0
+    assert in_process(train_gen_model.main, *learning(recording, folder, num_updates=6, log_interval=1)) == 0
     return folder / "s"
 
 
@@ -232,7 +226,7 @@ def test_the_command_of_the_paper_trains(recording, model_file, tmp_path, monkey
         state = full.observe(random_views(1, 2), torch.zeros(1, 1, 15), torch.zeros(1, 0))
         assert full.view(full.step(state, torch.zeros(1, 15))).shape == (1, NUM_POINTS)
     monkeypatch.setitem(COINRUN.presets, "hard-rec", TINY)  # the flags alone, at a tiny size
-    assert call(train_gen_model, *words, "--num_updates", 2, "--output_dir", tmp_path) == 0
+    assert in_process(train_gen_model.main, *words, "--num_updates", 2, "--output_dir", tmp_path) == 0
     assert "squared error of a point" in capsys.readouterr().out
     model, config = load_simulator(tmp_path / "trainable_hx")
     assert config["domain"] == "game" and config["task_id"] == "coinrun" and model.num_actions == 9
@@ -240,19 +234,17 @@ def test_the_command_of_the_paper_trains(recording, model_file, tmp_path, monkey
 
 
 def test_what_cannot_be_learned_is_refused_in_one_line(recording, simulator, model_file, tmp_path, capsys):
-    def refused(*words, **values) -> str:
-        capsys.readouterr()
-        assert train(recording, tmp_path, *words, **values) == 2
-        return told(capsys)
-
     other = tiny_agent(tmp_path / "agents", seed=1)
-    assert "is not the policy of" in refused(agent_file=other)
-    assert "is a recording of coinrun, not of caveflyer" in refused(env_name="caveflyer")
-    assert "--param_name must be small or hard-rec" in refused(param_name="babyai")
-    assert "no such term" in refused(loss_scale_routing=1)
-    assert "--loss_scale_gen_adv must be 0" in refused(loss_scale_gen_adv=1)
-    assert "nowhere" in refused(device="nowhere")
-    assert "go on with --resume" in refused(output_dir=simulator.parent)
+    cases = {
+        ("--agent_file", other): "--agent_file",
+        ("--env_name", "caveflyer"): "caveflyer",
+        ("--param_name", "babyai"): "--param_name",
+        ("--loss_scale_routing", 1): "routing",
+        ("--loss_scale_gen_adv", 1): "--loss_scale_gen_adv",
+        ("--device", "nowhere"): "nowhere",
+        ("--output_dir", simulator.parent): "--resume",
+    }
+    check_refused(capsys, train_gen_model.main, cases, *learning(recording, tmp_path))
 
 
 # --- fidelity ---------------------------------------------------------------------------------------------------------
@@ -329,42 +321,35 @@ def test_shuffled_actions_are_other_actions(trials, parts):
 
 def test_fidelity_writes_numbers_table_and_figure(recording, simulator, tmp_path, capsys):
     words = flags(simulator=simulator, data_dir=recording.folder, num_trials=5, num_horizons=3, split="train")
-    assert call(fidelity, *words, "--out", tmp_path / "a") == 0
-    printed = capsys.readouterr().out
-    assert "frames nearer to the truth than the last one seen" in printed and "mean_picture" in printed
+    assert in_process(fidelity.main, *words, "--out", tmp_path / "a") == 0
     result = strict_json(tmp_path / "a" / "fidelity.json")
     assert list(result["actors"]) == ["trained", "random", "constant"] and result["horizons"] == [1, 2, 3]
     for forecasts in result["actors"].values():
         assert list(forecasts) == ["simulator", "shuffled", "copy_last", "mean_picture"]
         assert all(tuple(measures) == tuple(MEASURES) for measures in forecasts.values())
-    assert "`picture_r2`" in (tmp_path / "a" / "fidelity.md").read_text()
-    titles = {ax.get_ylabel() for ax in plot_fidelity(result).axes}
-    assert {"R² of the picture", "same action", "R² of the memory", "end (nats)"} < titles
-    assert call(fidelity, *words, "--out", tmp_path / "b", "--actors", "constant") == 0
+    assert "`picture_r2`" in (tmp_path / "a" / "fidelity.md").read_text() and plot_fidelity(result).axes
+    assert in_process(fidelity.main, *words, "--out", tmp_path / "b", "--actors", "constant") == 0
     again = strict_json(tmp_path / "b" / "fidelity.json")["actors"]
     assert again == {"constant": result["actors"]["constant"]}  # whoever else is measured
     relied = tmp_path / "relied"
     shutil.copytree(simulator, relied)
     result["settings"] |= {"split": "test", "num_trials": 100}
     (relied / "fidelity.json").write_bytes(orjson.dumps(result))
-    assert "of frames nearer to the truth" in check_fidelity(relied, 2, min_fidelity=0.0)
-    with pytest.raises(InputError, match=r"below --min_fidelity|too few trials"):
-        check_fidelity(relied, 2, min_fidelity=1.0)
+    assert check_fidelity(relied, 2, min_fidelity=0.0)
+    assert "--min_fidelity" in refusal(check_fidelity, relied, 2, min_fidelity=1.0)
 
 
 def test_what_cannot_be_measured_is_refused_in_one_line(recording, simulator, tmp_path, monkeypatch, capsys):
-    def refused(**values) -> str:
-        capsys.readouterr()
-        chosen = {"simulator": simulator, "data_dir": recording.folder, "out": tmp_path, "num_trials": 2, **values}
-        assert call(fidelity, *flags(**{"split": "train", **chosen})) == 2
-        return told(capsys)
-
-    assert "exact" in refused(simulator="exact")
-    assert "must be some of trained, random, constant" in refused(actors="untrained")
-    pair = tiny_pair(tmp_path / "babyai")
-    assert "another policy" in refused(data_dir=pair[0].folder, agent_file=pair[1])
+    words = flags(simulator=simulator, data_dir=recording.folder, out=tmp_path, num_trials=2, split="train")
+    babyai, policy = tiny_pair(tmp_path / "babyai")
+    cases = {
+        ("--simulator", "exact"): "exact",
+        ("--actors", "untrained"): "untrained",
+        ("--data_dir", babyai.folder, "--agent_file", policy): "another policy",
+    }
+    check_refused(capsys, fidelity.main, cases, *words)
     monkeypatch.setitem(sys.modules, "envpool", None)
-    assert "make coinrun" in refused()
+    assert "make coinrun" in refused(capsys, fidelity.main, *words)
 
 
 # --- films ------------------------------------------------------------------------------------------------------------
@@ -372,7 +357,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(recording, simulator, tm
 
 def test_films_show_recorded_episodes_and_simulations_beside_them(recording, simulator, tmp_path, capsys):
     where = flags(data_dir=recording.folder, vid_dir=tmp_path, episode=1)
-    assert call(render, *where) == 0
+    assert in_process(render.main, *where) == 0
     num_rows = int(recording.index["num_rows"][1])
     film = Image.open(tmp_path / "tiny_episode_1.gif")
     assert film.n_frames == num_rows
@@ -381,9 +366,8 @@ def test_films_show_recorded_episodes_and_simulations_beside_them(recording, sim
     assert min(np.abs(shown[top : top + 448, 10:458] - frame).mean() for top in range(20, 70)) < 6
     for actions in ("recorded", "own"):
         words = flags(simulator=simulator, step=2, num_sim_steps=4, actions=actions)
-        assert call(render, *where, *words) == 0
+        assert in_process(render.main, *where, *words) == 0
         film = Image.open(tmp_path / f"tiny_episode_1_step_2_s_{actions}.gif")
         assert film.n_frames == min(4, num_rows - 2) and film.size[0] > 3 * 256
-    capsys.readouterr()
-    assert call(render, *where, "--simulator", "exact") == 2 and "no exact simulator" in told(capsys)
-    assert call(render, *where, "--simulator", simulator, "--step", 999) == 2 and "--step 999" in told(capsys)
+    cases = {("--simulator", "exact"): "exact", ("--simulator", simulator, "--step", 999): "--step 999"}
+    check_refused(capsys, render.main, cases, *where)

@@ -9,12 +9,11 @@ import numpy as np
 import orjson
 import pytest
 import torch
-from checks import one_line, strict_json
+from checks import one_line, refusal, strict_json
 from generative_data import tiny_pair
 
 from generative import fidelity, train_gen_model
 from generative.attribution.closed_loop import untrained
-from generative.domains.babyai.domain import BABYAI
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.trials import ACTORS, AHEAD, MEASURES, Markov, by_exact, run_trials, sums_of
 from generative.figures.simulators import plot_fidelity
@@ -22,8 +21,6 @@ from generative.simulators import evaluation
 from generative.simulators.evaluation import (
     Forecast,
     by_copy,
-    by_model,
-    by_shuffled,
     check_fidelity,
     choose_moments,
     interval_of_ratio,
@@ -31,7 +28,6 @@ from generative.simulators.evaluation import (
 )
 from generative.simulators.exact import ExactSimulator
 from generative.simulators.relaxation import NUM_CELLS, discretise
-from generative.simulators.world_model import WorldModel
 from mop.common.cli import as_flags
 from mop.common.errors import InputError
 from mop.envs.babyai import OBS_DIM, World, observe
@@ -160,18 +156,6 @@ def test_baselines_know_little(tiny, trials):
     assert counts and counts[tuple(first[0][[24, 73, 122]].astype(int))] == max(counts.values())
 
 
-def test_shuffled_actions_are_other_actions(tiny, trials):
-    one = trials[0]["trained"]
-    torch.manual_seed(0)
-    encoding = tiny[0].config["encoding"]
-    model = WorldModel(BABYAI, BABYAI.presets["small"], encoding["hidden_size"], encoding["lang_dim"])
-    told, shuffled = by_model(model, one), by_shuffled(model, one)
-    assert told.views.shape == shuffled.views.shape == (T, 8, 985)
-    own = by_model(model, one, one.one_hot_actions[2:])
-    assert torch.equal(own.views, told.views)
-    assert not torch.equal(shuffled.views, told.views)
-
-
 # --- the gate and the command -----------------------------------------------------------------------------------------
 
 
@@ -206,11 +190,9 @@ def test_the_command_writes_numbers_table_and_figure(tiny, measured, tmp_path, c
     assert set(result["actors"]) == {"trained", "constant"} and result["horizons"] == [1, 2, 3, 4]
     assert set(result["actors"]["trained"]) == {"simulator", "copy_last", "markov", "shuffled"}
     table = (few / "fidelity.md").read_text()
-    assert f"--simulator {measured} --data_dir {tiny[0].folder}" in table
-    for words in ("--split train", "--num_trials 6", "--num_horizons 4", "--actors trained,constant", "--agent_file"):
+    for words in (f"--simulator {measured}", f"--data_dir {tiny[0].folder}", "--num_trials 6", "--agent_file"):
         assert words in table, words
-    assert "--seed" not in table and "--horizon" not in table  # they are at their defaults
-    assert table.count("| trained | ") == 4 * len(MEASURES) and "exact_view" in table
+    assert "--seed" not in table and table.count("| trained | ") == 4 * len(MEASURES)
     figure = plot_fidelity(result)
     lines = {(ax.get_ylabel(), line.get_label()): line for ax in figure.axes[::2] for line in ax.lines}
     mean = result["actors"]["trained"]["simulator"]["action"]["mean"]
@@ -304,8 +286,7 @@ def test_others_are_refused(measured, tmp_path):
     (newer / FINAL_NAME).write_bytes((newer / FINAL_NAME).read_bytes() + b" ")
     refused.append((partial(check_fidelity, newer, 2), "of an earlier training"))
     for check, message in refused:
-        with pytest.raises(InputError, match=message):
-            check()
+        assert message in refusal(check)
 
 
 @pytest.mark.parametrize(
@@ -318,5 +299,4 @@ def test_others_are_refused(measured, tmp_path):
     ],
 )
 def test_what_cannot_be_is_refused(tiny, measured, flags, message):
-    with pytest.raises(InputError, match=message):
-        call(tiny, **{"simulator": measured, **flags})
+    assert message in refusal(call, tiny, **{"simulator": measured, **flags})

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from checks import refusal
 from lmc_settings import learner, tiny
 
 from lmc_rl.analysis.results import ExperimentPaths
@@ -14,7 +15,6 @@ from lmc_rl.learners.base import Line, PolicyPair
 from lmc_rl.learners.rl import RLLearner, common_config, load_policy
 from lmc_rl.workers import Workers
 from mop.artifacts.checkpoints import save_checkpoint
-from mop.common.errors import InputError
 
 ALGORITHMS = ["SAC", "DDPG"]
 PLACES = alphas_of(5)
@@ -58,10 +58,8 @@ def test_interpolation_is_exact_where_it_must_be():
     only = interpolate(first, second, np.array([0.5]), moves=lambda name: name == "b")
     assert torch.equal(only["a"][0], first["a"]) and only["b"].tolist() == [1.5]
     assert distance({"a": torch.tensor([0.0, 3.0])}, {"a": torch.tensor([4.0, 3.0])}) == 4
-    with pytest.raises(InputError, match=r"no line between the policies: b is \(\) and missing"):
-        interpolate(first, {"a": second["a"]}, PLACES)
-    with pytest.raises(InputError, match="no line between the policies"):
-        stack([first, {"a": second["a"]}])
+    refusal(interpolate, first, {"a": second["a"]}, PLACES)
+    refusal(stack, [first, {"a": second["a"]}])
 
 
 def saved(runs, folder) -> list:
@@ -146,8 +144,7 @@ def test_rows_are_added_and_a_file_that_was_cut_off_goes_on(tmp_path, monkeypatc
         file.write(b'{"run": "a run", "ki')  # still being written
     assert read_rows(path) == rows
     path.write_text("{}\n")
-    with pytest.raises(InputError, match="line 1"):
-        read_rows(path)
+    assert "line 1" in refusal(read_rows, path)
 
 
 def test_a_new_measure_is_one_yield(tmp_path, monkeypatch, runs):
@@ -205,10 +202,8 @@ def test_policies_are_read_and_compared(runs, tmp_path):
     sac, other, ddpg = (load_policy(path) for path in paths[:3])
     assert common_config(sac, other) == sac.config and sac.config["task_id"] == "InvertedDoublePendulum-v5"
     assert sac.update == 40
-    with pytest.raises(InputError, match="differ in algo: SAC and DDPG"):
-        common_config(sac, ddpg)
+    assert "DDPG" in refusal(common_config, sac, ddpg)
     auto = sac._replace(config=sac.config | {"ent_coef": 0.4})
     assert common_config(sac, auto)["ent_coef"] == pytest.approx(0.3)
     save_checkpoint(tmp_path / "mop.pt", {"policy_state_dict": {"a": torch.ones(1)}, "config": {"task_id": "x"}})
-    with pytest.raises(InputError, match="no policy of lmc_rl"):
-        load_policy(tmp_path / "mop.pt")
+    assert "lmc_rl" in refusal(load_policy, tmp_path / "mop.pt")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from checks import refusal
 from routing_data import make_data, make_steps, random_data, two_episodes, two_episodes_in_a_corridor
 
 from mop.analysis.actions import compute_action_shares, hold_action
@@ -11,7 +12,6 @@ from mop.analysis.routing import compute_pathways, compute_routing_over_progress
 from mop.analysis.routing_data import index_episodes, whole_of
 from mop.artifacts.routing_cache import RoutingData, cache_files
 from mop.artifacts.run_paths import RunKey
-from mop.common.errors import InputError
 from mop.plotting.bars import (
     plot_action_frequency,
     plot_pathways,
@@ -31,8 +31,7 @@ def num_named(data: RoutingData, users: dict[str, tuple]) -> int:
         kept = getattr(data.steps, column)
         setattr(data.steps, column, None)
         for function in functions:
-            with pytest.raises(InputError, match=column):
-                function(data)
+            assert column in refusal(function, data)
             count += 1
         setattr(data.steps, column, kept)
     return count
@@ -49,8 +48,7 @@ def test_numbers_name_a_missing_column():
     assert num_named(data, users) == 7
     empty = make_data(make_steps([], np.empty((0, 2)), t_step=[]), [])
     for compute in (compute_routing_over_progress, compute_pathways):
-        with pytest.raises(InputError, match="no steps"):
-            compute(empty)
+        assert "no steps" in refusal(compute, empty)
 
 
 def test_figures_name_a_missing_column():
@@ -63,8 +61,7 @@ def test_figures_name_a_missing_column():
     }
     assert num_named(two_episodes_in_a_corridor(), users) == 9
     for plot in of_weights:
-        with pytest.raises(InputError, match="no steps"):
-            plot(make_data(make_steps([], np.empty((0, 2)), t_step=[]), []))
+        assert "no steps" in refusal(plot, make_data(make_steps([], np.empty((0, 2)), t_step=[]), []))
 
 
 # --- a part of the steps ----------------------------------------------------------------------------------------------
@@ -82,8 +79,7 @@ def test_a_part_of_the_steps_says_so_and_keeps_the_whole():
     title = "BabyAI-UnlockPickup-v0, odd ones, later, 3 steps of 2 episodes"
     assert describe(smaller.header, smaller.steps.episode) == title
     assert "restricted_to" not in data.header and len(data.steps) == 6
-    with pytest.raises(InputError, match="nothing at all"):
-        part.where(np.zeros(4, bool), "nothing at all")
+    refusal(part.where, np.zeros(4, bool), "nothing at all")
     with pytest.raises(ValueError, match="a part of a cache is not written"):
         cache_files("nowhere", RunKey("BabyAI-UnlockPickup-v0", 0, None, None), part)
     for wrong in (np.arange(4), np.ones(6, bool)):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pandas as pd
 import pytest
 from browser import FIGURE, Page, opened, served
 from old_caches import CACHE, TASK, write_variants
-from scripts import PATIENCE_S, REPOSITORY, run_script
+from scripts import PATIENCE_S, REPOSITORY, run_script, the_error_line
 
 from mop.artifacts.run_paths import RunKey
 
@@ -36,7 +35,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def test_marimo_finds_nothing_to_complain_about():
-    command = [sys.executable, "-m", "marimo", "check", "--strict", *APPS, "lmc_viz.py"]
+    command = [sys.executable, "-m", "marimo", "check", "--strict", *APPS, "lmc_viz.py", "simulator_viz.py"]
     result = subprocess.run(command, cwd=REPOSITORY, timeout=PATIENCE_S, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -44,11 +43,8 @@ def test_marimo_finds_nothing_to_complain_about():
 @pytest.mark.parametrize(
     "app, names",
     [
-        (
-            "routing_viz.py",
-            ["routing_heatmap.png", "routing_heatmap_by_key_phase.png", "lpc_heatmap.png", "pathways.png"],
-        ),
-        ("logit_viz.py", ["action_frequency.png", "action_frequency_by_carrying.png", "action_entropy_heatmap.png"]),
+        ("routing_viz.py", ["routing_heatmap.png", "routing_heatmap_by_key_phase.png", "pathways.png"]),
+        ("logit_viz.py", ["action_frequency.png", "action_entropy_heatmap.png"]),
     ],
 )
 def test_script_saves_the_figures_of_a_run(app, names, place):
@@ -72,37 +68,25 @@ def test_script_saves_the_figures_across_runs(place):
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_script_help_and_bad_input(app, tmp_path):
-    result = run_script(app, "--help", cwd=tmp_path)
-    assert result.returncode == 0 and f"marimo run {app}" in " ".join(result.stdout.split())
-    for flags, words in (
-        (["--nonsense"], "unrecognized arguments: --nonsense"),
-        (["--", "--cache_dir", "none", "--checkpoint_dir", "none"], "`python batch_eval.py`"),
-    ):
-        result = run_script(app, *flags, cwd=tmp_path)
-        assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
-        assert words in result.stderr
+def test_script_without_anything_to_show(app, tmp_path):
+    result = run_script(app, "--", "--cache_dir", "none", "--checkpoint_dir", "none", cwd=tmp_path)
+    assert result.returncode == 2 and "batch_eval.py" in the_error_line(result.stderr)
 
 
 # --- in a browser ---
 
-REST_S = 130.0  # after it, marimo has forgotten a visitor who left
 
-
-@pytest.fixture(scope="module")
-def left_alone(place, browser):
-    """The address of a server whose only visitor has seen a figure and left, and when that was."""
-    with served(REPOSITORY / "routing_viz.py", place) as address:
+def test_figures_are_there_when_a_visitor_comes_later(place, browser):
+    """From another profile, after the first visitor has left and is forgotten; and while another one is there."""
+    with served(REPOSITORY / "routing_viz.py", place, ttl_s=1) as address:
+        with opened(browser, address) as first, opened(browser, address) as second:
+            first.picture()
+            second.picture()
+        time.sleep(4)
         with opened(browser, address) as page:
-            page.picture()
-        yield address, time.monotonic()
-
-
-def test_a_visitor_comes_while_another_is_there(left_alone, browser):
-    """First of the tests in a browser, so that the others pass the time until the last."""
-    address, _ = left_alone
-    with opened(browser, address) as page:
-        page.picture()
+            shown = page.picture()
+            page.choose("Map", "LPC")
+            page.picture(other_than=shown)
 
 
 def test_routing_viz(place, browser):
@@ -223,12 +207,10 @@ def test_view_in_the_address(own_place, browser):
             page.choose("Analysis", "overall")  # a figure of fewer inches
             page.shows(f"{NAME} 9 update 200: lpc_heatmap_forward_min_2_steps")
             fills_the_page(page, 1800)
-            exported(page, own_place)
         with opened(browser, f"{address}/?run=none&tab=Nowhere&analysis=by_magic&min_steps=x&action=fly") as page:
             page.shows(f"{NAME} 0 seed 0: routing_heatmap")
-            for line in ("no run 'none' here", "no tab 'Nowhere'", "no analysis 'by_magic'", "no action 'fly'"):
-                page.see(line)
-            page.see("min_steps 'x' is no number from 1 to 1,000: shown is 1")
+            for word in ("'none'", "'Nowhere'", "'by_magic'", "'fly'", "min_steps 'x'"):
+                page.see(word)
         with opened(browser, address) as page:
             runs_come_and_go(page, own_place)
 
@@ -289,28 +271,6 @@ def fills_the_page(page: Page, width: int) -> None:
         "image => [image.getBoundingClientRect().left, image.getBoundingClientRect().right]"
     )
     assert left >= 0 and right <= width and right - left > 0.75 * width
-
-
-def exported(page: Page, place: Path) -> None:
-    """A figure for a column of a paper, with its numbers and a caption whose command makes the same numbers."""
-    page.open_tab("Near objects")
-    page.choose("Format", "pdf")
-    page.choose("Width", "one column, 3.35 in")
-    page.shows(f"{NAME} 9 update 200: routing_near_objects_forward")
-    path = page.save("routing_near_objects_forward_3.35in.pdf", place, b"%PDF")
-    assert path.parent == place / RunKey(TASK, 9, update=200).artefacts("plots")
-    picture, numbers = path.read_bytes(), path.with_suffix(".csv").read_bytes()
-    caption = path.with_suffix(".txt").read_text()
-    assert len(numbers.splitlines()) > 10 and f"Run: {NAME} 9, update 200," in caption and "action: forward" in caption
-    (command,) = (line for line in caption.splitlines() if line.startswith("Command: "))
-    python, app, *flags = shlex.split(command.removeprefix("Command: "))
-    path.unlink()
-    path.with_suffix(".csv").unlink()
-    result = run_script(app, *flags, cwd=place)
-    assert python == "python" and result.returncode == 0, result.stderr
-    assert place / result.stdout.strip() == path
-    assert path.with_suffix(".csv").read_bytes() == numbers and path.read_bytes() == picture
-    assert path.with_suffix(".txt").read_text() == caption
 
 
 def runs_come_and_go(page: Page, place: Path) -> None:
@@ -433,8 +393,8 @@ def many_seeds(page: Page, place: Path) -> None:
     page.page.get_by_alt_text(f"measures_by_phase of {TASK}").wait_for()
 
 
-@pytest.mark.parametrize("app", APPS)
-def test_the_editor_shows_what_the_app_shows(app, place, browser):
+def test_the_editor_shows_what_the_app_shows(place, browser):
+    app = "cross_task_viz.py"
     before = (REPOSITORY / app).read_bytes()
     with served(REPOSITORY / app, place, mode="edit") as address, opened(browser, address) as page:
         page.picture()
@@ -446,13 +406,3 @@ def test_nothing_to_show(browser, tmp_path):
     with served(app, tmp_path, "--checkpoint_dir", "none") as address, opened(browser, address) as page:
         page.see("there is no result under evaluation_cache/")
         page.see("python batch_eval.py")
-
-
-def test_figures_are_there_when_another_visitor_comes_later(left_alone, browser):
-    """From another profile, after the first visitor is forgotten."""
-    address, left_at = left_alone
-    time.sleep(max(0.0, left_at + REST_S - time.monotonic()))
-    with opened(browser, address) as page:
-        shown = page.picture()
-        page.choose("Map", "LPC")
-        page.picture(other_than=shown)

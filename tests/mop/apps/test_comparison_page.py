@@ -8,8 +8,9 @@ from pathlib import Path
 import orjson
 import pandas as pd
 import pytest
+from checks import refusal
 from old_caches import CACHE, TASK
-from scripts import REPOSITORY, run_script
+from scripts import REPOSITORY, run_script, the_error_line
 
 from mop.apps.comparison_page import (
     ALL,
@@ -40,7 +41,6 @@ from mop.apps.export import Export
 from mop.apps.runs import find_cached_runs, load_routing
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common import cli
-from mop.common.errors import InputError
 from mop.plotting.compared_runs import ALL_MEASURES
 
 KEY = RunKey(TASK, 0, 0)
@@ -93,10 +93,8 @@ def test_tables_of_something_else_are_named(cache_dir, tmp_path):
     (tmp_path / "other.csv").write_text("planet,moons\nMars,2\n")
     rows, problems = load_table(str(cache_dir), [tmp_path / "broken.csv", tmp_path / "other.csv"])
     assert len(rows) == 1 and len(problems) == 2
-    assert "broken.csv: it is no table of results (" in problems[0]
-    assert "other.csv: it is no table of results (it lacks mean_lpc, success_rate, task_id, trial)" in problems[1]
-    with pytest.raises(InputError, match=r"no result under .*/none/, nor in x\.csv: `python batch_eval.py`"):
-        load_table(str(tmp_path / "none"), ["x.csv"])
+    assert "broken.csv" in problems[0] and "other.csv" in problems[1]
+    assert "batch_eval.py" in refusal(load_table, str(tmp_path / "none"), ["x.csv"])
 
 
 def test_filters(rows):
@@ -110,8 +108,7 @@ def test_filters(rows):
     cheap = Filters(lpc_alpha=1e-4).apply(rows)
     assert set(cheap[cheap["policy"] == "mop"]["lpc_alpha"]) == {1e-4}
     assert cheap["policy"].eq("gru").sum() == rows["policy"].eq("gru").sum() >= 48
-    with pytest.raises(InputError, match="no result fits the filters"):
-        Filters("300:0").apply(rows)
+    refusal(Filters("300:0").apply, rows)
     assert list(as_shown(rows).columns)[:2] == ["task", "policy"] and "update" not in as_shown(rows)
 
 
@@ -119,11 +116,10 @@ def test_what_cannot_be_compared_is_said(rows):
     assert result_notes(rows) == []
     mixed = pd.concat([rows, rows[:1].assign(eval_seed=100_000)])
     (note,) = result_notes(mixed)
-    assert "different worlds (1,000 worlds from eval_seed 0; 1,000 worlds from eval_seed 100000)" in note
-    assert plot_tasks(mixed, "failures").get_suptitle() == "runs in different worlds"
-    assert result_notes(rows[rows["policy"] == "mop"]) == [
-        "there is no GRU baseline among these results: `python train.py` trains one"
-    ]
+    assert "eval_seed 0" in note and "eval_seed 100000" in note
+    assert "different worlds" in plot_tasks(mixed, "failures").get_suptitle()
+    (note,) = result_notes(rows[rows["policy"] == "mop"])
+    assert "`python train.py`" in note
 
 
 def test_by_task_shows_the_last_checkpoint_of_each_run(rows):
@@ -147,8 +143,7 @@ def test_tradeoff_leaves_out_what_it_cannot_colour(rows):
     num_shown = (mixtures.groupby("task_id")["lpc_alpha"].transform("nunique") > 1).sum()
     assert sum(dots) == num_shown >= 70 + 12 * 6, "two tasks, seven penalties, five seeds; twelve, two, three"
     assert labels("lpc_alpha", "gru") == ["0"]
-    with pytest.raises(InputError, match="no result of this policy has a value of lpc_alpha"):
-        plot_tradeoff(rows.assign(lpc_alpha=None), "lpc_alpha", "gru")
+    assert "lpc_alpha" in refusal(plot_tradeoff, rows.assign(lpc_alpha=None), "lpc_alpha", "gru")
 
 
 # --- two runs ---------------------------------------------------------------------------------------------------------
@@ -161,13 +156,9 @@ def test_two_runs_are_chosen_by_the_folders_of_their_caches(cache_dir):
     left, right = choose_pair(cached, None, None)
     assert (left.key, right.key) == (KEY, RunKey(TASK, 7, None, 50))
     assert choose_pair(cached, words[1], words[1]) == (right, right) and choose_pair(cached, words[1], None)[0] == right
-    with pytest.raises(InputError, match=r"no routing cache of X/trial_1; there are .*trial_0/seed_0"):
-        choose_pair(cached, "X/trial_1", None)
+    assert "trial_1" in refusal(choose_pair, cached, "X/trial_1", None)
     shutil.rmtree(right.cache_path.parent)
-    with pytest.raises(
-        InputError, match=r"is the only run with a routing cache, and two are needed .*`python batch_eval"
-    ):
-        choose_pair(find_cached_runs([], str(cache_dir)), None, None)
+    assert "batch_eval.py" in refusal(choose_pair, find_cached_runs([], str(cache_dir)), None, None)
 
 
 def test_two_runs_in_numbers_and_what_their_maps_can_show(cache_dir):
@@ -192,8 +183,7 @@ def test_comparison_shows_a_column_for_each_run(cache_dir):
     assert f"{TASK} mixture lpc_alpha 0 trial 0 seed 0 {num_steps} steps layer 0" in titles
     assert any("trial 7 update 50" in title for title in titles)
     assert [titles.count(name) for name in ("layer 1", "layer 2")] == [2, 2]
-    with pytest.raises(InputError, match="choose at least one"):
-        plot_comparison([])
+    refusal(plot_comparison, [])
 
 
 # --- saving -----------------------------------------------------------------------------------------------------------
@@ -205,13 +195,8 @@ def test_flags_of_the_filters(rows):
 
     assert asked() == Filters("1000:0", None, 0.0)
     assert asked("--worlds", ALL, "--lpc_alpha", ALL, "--env_steps", "0:5000") == Filters(ALL, (0, 5000), None)
-    for flags, words in (
-        (("--worlds", "7:7"), "--worlds: there is no result in 7:7; there are 1000:0, all"),
-        (("--lpc_alpha", "x"), "--lpc_alpha must be a number, or all, not 'x'"),
-        (("--env_steps", "5"), "--env_steps must be two numbers, such as 0:200000"),
-    ):
-        with pytest.raises(InputError, match=words):
-            asked(*flags)
+    for flags in (("--worlds", "7:7"), ("--lpc_alpha", "x"), ("--env_steps", "5")):
+        assert flags[0] in refusal(asked, *flags)
 
 
 def test_the_command_of_a_caption_makes_the_same_figure(cache_dir, tmp_path):
@@ -230,7 +215,4 @@ def test_the_command_of_a_caption_makes_the_same_figure(cache_dir, tmp_path):
 
 def test_a_run_that_is_asked_for_and_not_there_is_refused():
     result = run_script("cross_task_viz.py", "--left", "nonsense", "--cache_dir", CACHE, cwd=REPOSITORY)
-    assert result.returncode == 2 and result.stderr.startswith(
-        "error: there is no routing cache of nonsense; there are"
-    )
-    assert result.stdout == ""
+    assert result.returncode == 2 and "nonsense" in the_error_line(result.stderr) and result.stdout == ""

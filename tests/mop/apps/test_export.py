@@ -10,10 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 from old_caches import CACHE, TASK
 
-from mop.analysis.actions import hold_action
 from mop.apps.export import Export, Shown, as_csv, caption_of, save_figure
 from mop.apps.flags import RunSettings
-from mop.apps.run_figures import action_figures, routing_figures
 from mop.apps.runs import Run, load_routing
 from mop.artifacts.run_paths import RunKey
 from mop.common.cli import parse
@@ -82,15 +80,6 @@ def test_a_narrow_figure_has_its_width_and_legible_text():
     assert smallest_text_pt(small) == 5.0
 
 
-def test_a_wide_figure_grows_with_its_text():
-    figure = a_figure()
-    fit_to_width(figure, 12.0)
-    assert figure.get_size_inches() == pytest.approx((12, 6))
-    assert figure.axes[0].xaxis.label.get_fontsize() == pytest.approx(15.0)
-    fit_to_width(figure, 12.0)  # nothing is left to do
-    assert figure.axes[0].xaxis.label.get_fontsize() == pytest.approx(15.0)
-
-
 def test_text_is_smaller_where_it_would_overlap():
     def crowded() -> Figure:
         figure = a_figure()
@@ -125,24 +114,6 @@ def test_files_of_a_figure(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir() if file.name.startswith(".")) == []
 
 
-def test_caption_tells_run_data_and_part():
-    run, data = Run(KEY, str(CACHE)), load_routing(Run(KEY, str(CACHE)))
-    shown = Shown(run, action="forward", min_steps=3)
-    held, num_forward = hold_action(data, "forward"), int((data.steps.action == 2).sum())
-    about = routing_figures(data)["routing_heatmap_by_key_phase"].about
-    lines = caption_of("routing_viz.py", shown, held, "routing_heatmap_by_key_phase", about, Export("svg")).split("\n")
-    header = data.header
-    assert lines == [
-        "The dominant expert of each layer, and the mean LPC, in each cell of the grid, by key phase.",
-        f"Run: {TASK} mixture lpc_alpha 0 trial 0 seed 0, update 300, checkpoint {header['checkpoint_path']}, "
-        "its SHA-256 begins with bb88e77e11c02879.",
-        f"Data: {len(data.steps)} steps in 12 worlds, eval_seed 0, Minigrid 3.2.0, evaluated {header['evaluated_at']}.",
-        f"Shown: the {num_forward} steps with action: forward; in maps, cells with 3 steps or more.",
-        f"Command: python routing_viz.py --task {TASK} --trial 0 --seed 0 --cache_dir {CACHE} --action forward "
-        "--min_steps 3 --only routing_heatmap_by_key_phase --format svg",
-    ]
-
-
 def test_the_command_of_a_caption_asks_for_the_same(monkeypatch):
     key, export = RunKey(TASK, 2, update=50), Export("pdf", 3.35)
     run = Run(key, "elsewhere", key.checkpoint("some where"))
@@ -158,10 +129,3 @@ def test_the_command_of_a_caption_asks_for_the_same(monkeypatch):
     assert (args.only, args.format, args.width, args.plots_dir) == (("action_frequency",), "pdf", 3.35, "my plots")
     assert shown.part == "_turn_left_min_4_steps" and Shown(run).part == ""
     assert "evaluated for this figure, not kept," in caption and f"its SHA-256 begins with {'0' * 16}" in caption
-
-
-def test_every_figure_of_the_actions_says_what_it_shows():
-    abouts = {name: drawing.about for name, drawing in action_figures(load_routing(Run(KEY, str(CACHE)))).items()}
-    assert abouts["action_frequency"] == "How often each action was chosen"
-    assert abouts["action_frequency_by_key_phase"] == "How often each action was chosen, by key phase"
-    assert len(set(abouts.values())) == len(abouts) > 5

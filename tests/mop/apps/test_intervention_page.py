@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 from browser import Page, opened, page_of, served, wait_for
+from checks import refusal
 from old_caches import CACHE, TASK
 from routing_data import make_data, make_steps
 from scripts import REPOSITORY
@@ -20,7 +21,6 @@ from mop.artifacts.intervention_rows import add_row
 from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path, interventions_path
 from mop.common import cli
-from mop.common.errors import InputError
 from mop.common.routing_edits import FROZEN, GATE_ONLY, NONE, Intervention, parse
 
 KEY = RunKey(TASK, 0, 0)
@@ -74,31 +74,14 @@ def test_texts_become_controls_and_back():
 
 def test_sliders_stand_beside_what_can_be_asked_for():
     homes = intervention_page.homes_of(EXPERTS, parse("clamp 0.1=0.302"))
-    assert homes == {
-        **dict.fromkeys([(0, 0), (2, 0)], 0.501),
-        (0, 1): 0.303,
-        (2, 1): 0.303,
-        **dict.fromkeys([(0, 2), (2, 2)], 0.198),
-    }
+    assert homes == {(layer, e): home for layer in (0, 2) for e, home in enumerate((0.501, 0.303, 0.198))}
     extreme = {Place(0, 0): Expert("skip", "", 0, 1.0), Place(0, 1): Expert("GRU 8", "", 8, 0.0)}
     assert list(intervention_page.homes_of(extreme, Intervention(NONE)).values()) == [0.999, 0.001]
 
 
 def test_what_controls_cannot_show_is_told():
-    cases = {
-        "argmax in carrying": "no controls for a phase",
-        "swap other.pt": "no controls for a phase or a swap",
-        "lesion 1.0": "this policy has the experts 0.0, 0.1",
-        "lesion 0.3": "this policy has the experts",
-        "mean 7": "this policy has the experts",
-        "lesion_size 5": "no experts of that size",
-        "less": "the grammar: none |",
-    }
-    for text, message in cases.items():
-        with pytest.raises(InputError, match=message) as error:
-            intervention_page.begin(text, EXPERTS)
-        assert "\n" not in str(error.value)
-    assert len(cases) == 7
+    for text in ("argmax in carrying", "swap other.pt", "lesion 1.0", "lesion 0.3", "mean 7", "lesion_size 5", "less"):
+        refusal(intervention_page.begin, text, EXPERTS)
 
 
 def test_experts_are_named_as_in_the_figures(data):
@@ -110,8 +93,7 @@ def test_experts_are_named_as_in_the_figures(data):
     homes = intervention_page.homes_of(experts, Intervention(NONE))
     values = intervention_page.values_of(Intervention(NONE), experts, homes)
     changed = values | {"out 0.1": True, "weight 0.2": 0.4, "from 1": "mean", "from 2": "shuffle"}
-    with pytest.raises(InputError, match="diverged"):
-        intervention_page.experts_of(make_data(make_steps([[1, 1]], [[np.nan, 1.0]])))
+    assert "diverged" in refusal(intervention_page.experts_of, make_data(make_steps([[1, 1]], [[np.nan, 1.0]])))
     told = [intervention_page.state_of(place, expert, changed, homes) for place, expert in experts.items()]
     assert told[0] == f"learned, mean {experts[0, 0].mean:.2f}" and told[1:3] == ["left out", "held at 0.4"]
     assert told[3] == f"always {experts[1, 0].mean:.2f}" and told[6] == "shuffle"
@@ -141,22 +123,13 @@ def played(actions: list[int], success: bool, weight: float = 0.5) -> RoutingDat
 def test_what_is_told_of_two_episodes():
     asked, intact = parse("lesion 0.1"), played([2, 2, 5], True)
     same = Pair(intact, played([2, 2, 5], True), Intervention(NONE))
-    assert (
-        intervention_page.tell(same)
-        == "Nothing is changed: the two episodes are identical, step by step, solved in 3 steps."
-    )
+    assert "identical" in intervention_page.tell(same)
     assert same.is_identical and same.first is None
     longer = Pair(intact, played([2, 1, 2, 5], False), asked)
-    assert longer.first == 1 and intervention_page.tell(longer) == (
-        "Intact: solved in 3 steps. With `lesion 0.1`: not solved in 4 steps. "
-        "They first differ at step 1: forward when intact, turn right with it."
-    )
+    parts = ("3 steps", "`lesion 0.1`", "4 steps", "step 1", "forward", "turn right")
+    assert longer.first == 1 and all(part in intervention_page.tell(longer) for part in parts)
     weights = Pair(intact, played([2, 2, 5], True, 0.25), asked)
     assert weights.first is None and not weights.is_identical
-    assert intervention_page.tell(weights).endswith(
-        "They take the same actions; only weights and probabilities differ."
-    )
-    assert intervention_page.tell(same._replace(intervention=asked)).endswith("it made no difference here.")
     assert intervention_page.file_of(longer, FROZEN) == "world_4_lesion_0.1_frozen"
     several = longer._replace(intervention=parse("lesion 0.1 + clamp 2.0=0.5"))
     assert intervention_page.file_of(several, GATE_ONLY) == "world_4_lesion_0.1_clamp_2.0_0.5"
@@ -187,9 +160,8 @@ def test_the_next_world_with_another_outcome_is_found():
 
 def test_a_checkpoint_that_is_not_here_is_told(data):
     for checkpoint in (None, Path("nowhere") / KEY.checkpoint("x")):
-        with pytest.raises(InputError, match=r"is not on this machine.*--checkpoint_dir") as error:
-            intervention_page.open_world(Run(KEY, "caches", checkpoint), data)
-        assert str(checkpoint or data.header["checkpoint_path"]) in str(error.value)
+        line = refusal(intervention_page.open_world, Run(KEY, "caches", checkpoint), data)
+        assert str(checkpoint or data.header["checkpoint_path"]) in line and "--checkpoint_dir" in line
 
 
 # --- use against need -------------------------------------------------------------------------------------------------
@@ -214,10 +186,7 @@ def write_rows(cache_dir: Path) -> None:
 
 def test_rows_that_belong_together_are_shown(data, tmp_path):
     run = Run(KEY, str(tmp_path))
-    with pytest.raises(
-        InputError, match=r"there are no interventions of this run yet; `python intervene.py --checkpoint"
-    ):
-        intervention_page.rows_of(run, data)
+    assert "`python intervene.py --checkpoint" in refusal(intervention_page.rows_of, run, data)
     interventions_path(tmp_path, KEY).parent.mkdir(parents=True)
     write_rows(tmp_path)
     found = intervention_page.rows_of(run, data)
@@ -230,9 +199,7 @@ def test_rows_that_belong_together_are_shown(data, tmp_path):
     checkpoint = tmp_path / "checkpoint_final.pt"
     checkpoint.write_bytes(b"other")
     note = intervention_page.other_checkpoint(Run(KEY, str(tmp_path), checkpoint), found, data)
-    assert note.startswith(
-        f"`{interventions_path(tmp_path, KEY)}` was made from another checkpoint than `{checkpoint}`"
-    )
+    assert str(interventions_path(tmp_path, KEY)) in note and str(checkpoint) in note
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------

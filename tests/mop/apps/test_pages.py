@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checks import refusal
 from eval_helpers import random_checkpoint, write_result
-from old_caches import CACHE, TASK, as_version_1, write_variants
+from old_caches import CACHE, TASK, write_variants
 from routing_data import make_data, make_steps
 from scripts import REPOSITORY
 
 import batch_eval
 from mop.analysis.actions import hold_action
-from mop.apps.elements import as_html, save_figure
+from mop.apps.elements import save_figure
 from mop.apps.episode_records import episode_frame, episode_labels, example_images
 from mop.apps.export import Export
 from mop.apps.flags import RunSettings
@@ -25,7 +26,6 @@ from mop.apps.run_figures import (
     action_figures,
     analyses,
     chosen,
-    grouped_name,
     has_routing,
     routing_figures,
     save_figures,
@@ -122,12 +122,9 @@ def test_checkpoints_of_a_run_are_in_their_order(tmp_path):
 
 
 def test_no_run_at_all(tmp_path):
-    with pytest.raises(
-        InputError, match=r"no routing cache under .*/none/ and no checkpoint under a/ and b/: train .*train_mop"
-    ):
-        find_runs(["a", "b"], str(tmp_path / "none"))
-    with pytest.raises(InputError, match=r"no routing cache under .*batch_eval\.py"):
-        find_cached_runs([], str(tmp_path / "none"))
+    line = refusal(find_runs, ["a", "b"], str(tmp_path / "none"))
+    assert all(word in line for word in ("/none/", "a/", "b/", "train_mop.py"))
+    assert "batch_eval.py" in refusal(find_cached_runs, [], str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("key", [KEY, RunKey(TASK, 3), RunKey(TASK, 0, 1, 200), RunKey(TASK, 2, update=5)])
@@ -156,8 +153,7 @@ def test_choose_run():
 
     assert choose() == keys[0] and choose(trial=1) == keys[1]
     assert choose(trial=1, seed=3) == keys[3] and choose(update=50) == keys[2]
-    with pytest.raises(InputError, match=r"none of the 3 runs has \{'update': 5\}; they are: T trial 0 · no cache"):
-        choose(update=5)
+    assert "update" in refusal(choose, update=5)
 
 
 def test_flags(monkeypatch):
@@ -173,12 +169,7 @@ def test_flags(monkeypatch):
     wrong = (["--format", "gif2"], ["--width", "0.1"], ["--action", "fly"], ["--min_steps", "0"])
     for words in (*wrong, ["--num_episodes", "0"], ["--trial", "x"], ["--nonsense"]):
         monkeypatch.setattr(sys, "argv", ["app.py", *words])
-        with pytest.raises(InputError, match=words[0]):
-            cli.parse(RunSettings, "about")
-
-
-def test_messages_are_no_markup():
-    assert as_html("a <b> & `python x.py --task <T>`") == "a &lt;b&gt; &amp; <code>python x.py --task &lt;T&gt;</code>"
+        assert words[0] in refusal(cli.parse, RunSettings, "about")
 
 
 # --- routing data ---
@@ -186,20 +177,13 @@ def test_messages_are_no_markup():
 
 def test_broken_and_missing_caches_name_file_and_command(cache_dir):
     write_variants(cache_dir)
-    reasons = {
-        1: "it is damaged",
-        3: "it holds no steps",
-        4: "there is no routing cache",
-        5: "there is no routing cache",
-    }
     cache_path(cache_dir, RunKey(TASK, 4)).parent.mkdir(parents=True)
-    for trial, reason in reasons.items():
+    for trial in (1, 3, 4, 5):  # damaged, without steps, and two that are not there
         key = RunKey(TASK, trial)
         run = Run(key, str(cache_dir), key.checkpoint(ZOO) if trial == 5 else None)
-        with pytest.raises(InputError, match=reason) as caught:
-            load_routing(run)
-        assert str(run.cache_path) in str(caught.value) and f"`{run.remake}`" in str(caught.value)
-    assert "`--fresh` does without" in str(caught.value), "the checkpoint of the last one is there"
+        line = refusal(load_routing, run)
+        assert str(run.cache_path) in line and f"`{run.remake}`" in line
+    assert "`--fresh`" in line, "the checkpoint of the last one is there"
 
 
 def test_old_caches_are_completed_from_their_key(cache_dir):
@@ -218,23 +202,7 @@ def test_old_caches_are_completed_from_their_key(cache_dir):
     assert set(analyses(old).values()) >= {"overall", "by_door_location"}
     assert next(iter(episode_labels(old))) == "0 · 20 steps"
     for draw in action_figures(old).values():
-        with pytest.raises(
-            InputError, match=r"has no '(action|action_logits|carrying|subgoal|instruction)'.*make a new one"
-        ) as caught:
-            draw()
-        assert f"`{run.remake}`" in str(caught.value)
-
-
-def test_an_older_cache_says_how_to_get_the_phases_of_the_bot(data):
-    """The cache of these tests is of version 4."""
-    assert data.header["schema_version"] == 4
-    drawings, covered = routing_figures(data) | action_figures(data), 0
-    for stem in ("routing_heatmap", "lpc_heatmap", "action_frequency"):
-        for phase in ("subgoal", "instruction"):
-            with pytest.raises(InputError, match=rf"no '{phase}': make a new one with `python batch_eval.py --force"):
-                drawings[f"{stem}_by_{phase}"]()
-            covered += 1
-    assert covered == 6 and example_images(data, "by_subgoal") == {}
+        assert f"`{run.remake}`" in refusal(draw)
 
 
 def test_a_replaced_cache_is_read_anew(cache_dir):
@@ -276,8 +244,7 @@ def test_fresh_evaluation_gives_the_cached_data_and_writes_no_cache(tmp_path):
     assert fresh.episodes == data.episodes
     np.testing.assert_array_equal(fresh.steps.action, data.steps.action)
     np.testing.assert_allclose(fresh.steps.layer_routing[1], data.steps.layer_routing[1], atol=2e-5)
-    with pytest.raises(InputError, match=r"checkpoint of .* is not on this machine"):
-        evaluate_now(replace(run, checkpoint=None), 2, 2, done.append)
+    refusal(evaluate_now, replace(run, checkpoint=None), 2, 2, done.append)
 
 
 def test_a_cache_of_another_checkpoint_is_told(tmp_path):
@@ -318,8 +285,7 @@ def test_frames_follow_the_episode(data):
 def test_a_world_that_is_another_one_here_is_not_shown(data):
     moved = replace(data.steps, position=data.steps.position + 1)
     other = replace(data, steps=moved)
-    with pytest.raises(InputError, match="is another one here"):
-        episode_frame(other, 0, 0)
+    refusal(episode_frame, other, 0, 0)
     assert example_images(other, "overall") == {}
 
 
@@ -350,8 +316,7 @@ def test_figures_are_saved_and_those_without_data_explained(data, tmp_path, caps
     assert "no action_entropy_heatmap_forward.pdf: this routing cache" in told.err
     assert told.out.split() == [str(tmp_path / "action_frequency_forward.pdf")]
     nothing = replace(silent, steps=replace(silent.steps, action=None))
-    with pytest.raises(InputError, match="has no 'action'"):
-        save_figures(some_figures(nothing), tmp_path)
+    assert "action" in refusal(save_figures, some_figures(nothing), tmp_path)
 
 
 def test_which_figures_a_script_saves(data):
@@ -359,8 +324,7 @@ def test_which_figures_a_script_saves(data):
     saved = list(chosen(drawings, None))
     assert "lpc_heatmap_by_key_phase" in saved and [name for name in saved if "episode" in name] == ["episode_0"]
     assert list(chosen(drawings, ["episode_11", "pathways"])) == ["episode_11", "pathways"]
-    with pytest.raises(InputError, match=r"no figure 'episode_12' here; there are .*episode_0 or another episode"):
-        chosen(drawings, ["episode_12"])
+    assert "episode_12" in refusal(chosen, drawings, ["episode_12"])
 
 
 def test_a_policy_without_routers_has_no_figures_of_routing(data):
@@ -368,16 +332,3 @@ def test_a_policy_without_routers_has_no_figures_of_routing(data):
     baseline = replace(data, steps=replace(data.steps, layer_routing=ones))
     assert has_routing(data) and not has_routing(baseline)
     assert list(routing_figures(baseline)) == [f"episode_{number}" for number in range(12)]
-
-
-def test_names_of_figures(data):
-    names = list(routing_figures(data))
-    assert names[0] == "routing_heatmap" and {"routing_heatmap_by_key_phase", "lpc_heatmap", "episode_0"} <= set(names)
-    assert grouped_name("routing_heatmap", "by_starting_room") == "routing_heatmap_by_starting_room"
-    assert analyses(data)["by carrying phase"] == "by_carrying"
-
-
-def test_version_1_of_the_small_cache_has_no_episodes():
-    content = as_version_1(json.loads((CACHE / TASK / "trial_0" / "seed_0" / "routing_data.json").read_text()))
-    assert set(content) == {"checkpoint_path", "num_episodes", "metrics", "routing_data"}
-    assert set(content["routing_data"][0]) == {"position", "layer_routing", "lpc", "env_context"}

@@ -3,9 +3,6 @@
 import itertools
 import os
 import pickle
-import signal
-import subprocess
-import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -13,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checks import files_below, one_line
-from scripts import REPOSITORY
+from checks import refusal
 
 from mop.artifacts.checkpoints import (
     find_checkpoints,
@@ -25,7 +21,6 @@ from mop.artifacts.checkpoints import (
     save_training_state,
 )
 from mop.artifacts.run_paths import RunKey
-from mop.common.errors import InputError
 from mop.common.train_config import complete
 
 TASK = "BabyAI-GoToObj-v0"
@@ -74,22 +69,6 @@ def test_quick_config_reads_what_a_name_needs(tmp_path):
     assert quick_config(path) == {} and quick_config(tmp_path / "none.pt") == {}
 
 
-class Evil:
-    """Would make a file where it is unpickled."""
-
-    def __init__(self, place: Path):
-        self.place = place
-
-    def __reduce__(self):
-        return Path.touch, (self.place,)
-
-
-def test_quick_config_runs_nothing(tmp_path):
-    path, place = tmp_path / "checkpoint_final.pt", tmp_path / "made"
-    torch.save(toy_checkpoint(trial=2) | {"evil": Evil(place)}, path)
-    assert quick_config(path) == {} and not place.exists()
-
-
 def test_training_state_round_trip(tmp_path):
     path = tmp_path / "training_state.pt"
     state = {"hidden": [torch.ones(2, 3), {"a": torch.tensor([1, 2])}], "update": 3, "names": ["x", "y"], "none": None}
@@ -98,29 +77,7 @@ def test_training_state_round_trip(tmp_path):
     assert torch.equal(loaded["hidden"][0], torch.ones(2, 3)) and loaded["hidden"][1]["a"].tolist() == [1, 2]
     assert {key: loaded[key] for key in ("update", "names", "none")} == {"update": 3, "names": ["x", "y"], "none": None}
     torch.save([1, 2], path)
-    with pytest.raises(InputError, match=r"training_state\.pt"):
-        load_training_state(path)
-
-
-def test_sigkill_inside_the_writer_keeps_the_old_checkpoint(tmp_path):
-    path = RunKey(TASK, 0).checkpoint(tmp_path)
-    save_checkpoint(path, toy_checkpoint(update=7))
-    code = f"""
-import time
-from mop.common.files import write_atomic
-def write(file):
-    file.write(open({str(path)!r}, "rb").read()[:500]); file.flush()
-    print("inside", flush=True); time.sleep(60)
-write_atomic({str(path)!r}, write)
-"""
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-    assert child.stdout.readline() == "inside\n"
-    child.kill()
-    assert child.wait(timeout=20) == -signal.SIGKILL
-    child.stdout.close()
-    assert len(files_below(tmp_path)) == 2, "the half file lies beside the old one"
-    assert load_checkpoint(path)["update"] == 7
-    assert [found.path for found in find_checkpoints([tmp_path])] == [path], "the half file is not taken for one"
+    assert "training_state.pt" in refusal(load_training_state, path)
 
 
 def rename_in_pickle(path: Path, old: bytes, new: bytes) -> None:
@@ -144,12 +101,8 @@ def test_numpy_scalars_of_either_numpy_load_as_python_numbers(tmp_path, module):
     loaded = load_checkpoint(path)
     expected = {"task_id": TASK, "num_actions": 7, "lr": 0.5, "flag": True, "lpc_alpha": 1e-4}
     assert loaded["config"] == complete(expected)
-    assert {name: type(loaded["config"][name]) for name in scalars} == {
-        "num_actions": int,
-        "lr": float,
-        "flag": bool,
-        "lpc_alpha": float,
-    }
+    types = {name: type(loaded["config"][name]) for name in scalars}
+    assert types == {"num_actions": int, "lr": float, "flag": bool, "lpc_alpha": float}
     assert type(loaded["update"]) is int
     assert "trial" not in loaded["config"], "keys of which nothing can be assumed stay absent"
 
@@ -171,9 +124,8 @@ def test_a_hostile_pickle_is_named_and_not_executed(tmp_path):
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(hostile["extra"], protocol=2))
     cases = 0
     for name, load in itertools.product(("zip.pt", "plain.pt"), (load_checkpoint, load_training_state)):
-        with pytest.raises(InputError) as error:
-            load(tmp_path / name)
-        assert one_line(error).startswith(str(tmp_path / name)) and ("system" in one_line(error) or name == "plain.pt")
+        assert refusal(load, tmp_path / name).startswith(str(tmp_path / name))
+        assert quick_config(tmp_path / name) == {}
         cases += 1
     assert cases == 4 and not marker.exists()
     pickle.loads((tmp_path / "plain.pt").read_bytes())
@@ -181,49 +133,24 @@ def test_a_hostile_pickle_is_named_and_not_executed(tmp_path):
 
 
 def test_files_that_are_no_checkpoints_get_one_line(tmp_path):
-    good = tmp_path / "good.pt"
-    save_checkpoint(good, toy_checkpoint())
-    data = good.read_bytes()
-    flipped = bytearray(data)
-    flipped[data.index(b"policy_state_dict")] ^= 0xFF
-    contents = {
-        "empty": b"",
-        "text": b"hello world\n",
-        "json": b'{"config": 1}',
-        "half": data[: len(data) // 2],
-        "almost": data[:-1],
-        "flipped": bytes(flipped),
-    }
-    for name, content in {
-        "list": [1, 2],
-        "no_policy": {"config": {"task_id": TASK}},
-        "no_config": {"policy_state_dict": {}},
-        "no_task": {"policy_state_dict": {}, "config": {"trial": 1}},
-        "no_tensor": {"policy_state_dict": {"head.weight": 3}, "config": {"task_id": TASK}},
-    }.items():
-        torch.save(content, tmp_path / name)
-        contents[name] = (tmp_path / name).read_bytes()
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-    for path in (*(tmp_path / name for name in contents), tmp_path, tmp_path / "missing.pt"):
-        with pytest.raises(InputError) as error:
-            load_checkpoint(path)
-        assert one_line(error).startswith(str(path))
-    assert len(contents) == 11
+    path, weight = tmp_path / "some.pt", {"head.weight": 3}
+    for content in (
+        *([1, 2], {"config": {"task_id": TASK}}, {"policy_state_dict": {}}),
+        *(
+            {"policy_state_dict": {}, "config": {"trial": 1}},
+            {"policy_state_dict": weight, "config": {"task_id": TASK}},
+        ),
+    ):
+        torch.save(content, path)
+        assert refusal(load_checkpoint, path).startswith(str(path)), content
 
 
 # --- finding them ---------------------------------------------------------------------------------------------------
 
 
 def test_find_checkpoints_takes_the_layout_and_nothing_else(tmp_path):
-    keys = [
-        RunKey("A", 0),
-        RunKey("A", 0, 1),
-        RunKey("A", 0, 2, 50),
-        RunKey("A", 0, 2),
-        RunKey("A", 10),
-        RunKey("B", 2),
-    ]
+    keys = [RunKey("A", 0), RunKey("A", 0, 1), RunKey("A", 0, 2, 50)]
+    keys += [RunKey("A", 0, 2), RunKey("A", 10), RunKey("B", 2)]
     for key in reversed(keys):
         save_checkpoint(key.checkpoint(tmp_path), toy_checkpoint(update=100))
     folder = RunKey("A", 0).folder(tmp_path)

@@ -3,11 +3,9 @@
 import itertools
 from pathlib import Path
 
-import pytest
-from checks import one_line
+from checks import refusal
 
 from mop.artifacts.run_paths import RunKey, cache_path, result_path
-from mop.common.errors import InputError
 
 TASK = "BabyAI-GoToObj-v0"
 
@@ -43,19 +41,15 @@ def test_paths_are_the_documented_ones():
 
 def test_bad_keys_and_foreign_paths_are_refused():
     bad_keys = [("", 0), (".", 0), ("..", 0), ("a/b", 0), (3, 0), ("T", -1), ("T", None), ("T", True), ("T", "0")]
-    bad_keys += [("T", 1.0), ("T", 0, -1), ("T", 0, "1"), ("T", 0, None, -5), ("T", 0, False)]
-    for arguments in bad_keys:
-        with pytest.raises(InputError):
-            RunKey(*arguments)
+    bad_keys += [("T", 1.0), ("T", 0, -1), ("T", 0, "1"), ("T", 0, None, -5), ("T", 0, False), ("T", 2**63)]
+    for arguments in (*bad_keys, ("a\0", 0), ("a\n", 0), ("\ud800", 0)):
+        refusal(RunKey, *arguments)
     foreign = ["checkpoint_final.pt", "trial_0/checkpoint_final.pt", "T/trial_0/checkpoint_5000.pth", "", "T/trial_0"]
     foreign += ["T/trial_00/checkpoint_final.pt", "T/trial_0/checkpoint_05.pt", "T/trial_x/checkpoint_final.pt"]
     foreign += ["T/trial_0/seed_/checkpoint_final.pt", "../trial_0/checkpoint_final.pt", "T/trial_²/checkpoint_1.pt"]
     foreign += ["T/trial_0/update_5/checkpoint_final.pt", "T/trial_0/.checkpoint_final.pt.1a.tmp"]
-    for path in foreign:
-        with pytest.raises(InputError, match="<task_id>/trial_<N>") as error:
-            RunKey.from_checkpoint(path)
-        assert str(Path(path)) in one_line(error) or path in one_line(error)
+    for path in (*foreign, f"a/trial_{'9' * 5000}/checkpoint_final.pt"):
+        line = refusal(RunKey.from_checkpoint, path)
+        assert str(Path(path)) in line or path in line or len(path) > 5000
     for folder in ("T", "trial_0", "T/trial_0/update_5/seed_1", "T/trial_0/update_", "T/trial_0/plots"):
-        with pytest.raises(InputError, match="<task_id>/trial_<N>"):
-            RunKey.from_artefacts(folder)
-    assert (len(bad_keys), len(foreign)) == (14, 13)
+        refusal(RunKey.from_artefacts, folder)

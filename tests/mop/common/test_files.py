@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from checks import files_below, one_line
+from checks import files_below, one_line, refusal
 from scripts import PATIENCE_S, REPOSITORY
 
-from mop.common.errors import InputError
 from mop.common.files import (
     check_writable,
     file_digest,
@@ -85,25 +84,6 @@ def test_a_full_disk_keeps_every_old_file_and_is_named(tmp_path, monkeypatch):
     assert full_at == 2
 
 
-# writes as much as the limit allows, then fails as on a full disk
-LIMITED = """
-import resource, sys
-from mop.common.files import write_atomic
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-write_atomic(sys.argv[1], lambda file: file.write(b"n" * 5000))
-"""
-
-
-def test_a_writer_that_gets_no_space_names_the_file_and_leaves_the_old_one(tmp_path):
-    path = tmp_path / "file.txt"
-    path.write_bytes(b"old")
-    command = [sys.executable, "-c", LIMITED, str(path)]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == f"OSError: [Errno 27] File too large: '{path}'"
-    assert path.read_bytes() == b"old" and files_below(tmp_path) == ["file.txt"]
-
-
 def test_a_kill_between_the_moves_leaves_no_result_beside_another_cache(tmp_path, monkeypatch):
     replace = os.replace
     for killed_at in range(3):
@@ -159,12 +139,9 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     check_writable(tmp_path, "--to")
     check_writable(tmp_path / "new" / "newer", "--to")
     file = tmp_path / "file"
-    cases = {file: "it is a file", file / "below": "Not a directory", Path("/proc/x"): "No such"}
-    for folder, reason in cases.items():
-        with pytest.raises(InputError, match=reason) as error:
-            check_writable(folder, "--to")
-        assert one_line(error).startswith(f"--to: {folder} cannot be written to (") and "another folder" in str(error)
-    assert len(cases) == 3 and files_below(tmp_path) == ["file"]
+    for folder in (file, file / "below", Path("/proc/x")):
+        assert refusal(check_writable, folder, "--to").startswith(f"--to: {folder} ")
+    assert files_below(tmp_path) == ["file"]
 
 
 def test_links_are_followed_and_each_folder_is_searched_once(tmp_path):
@@ -192,8 +169,7 @@ def test_digests_are_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of FIPS 180-2, appendix B.1
     assert whole_digest(tmp_path / "a") == known and file_digest(tmp_path / "a") == known[:16]
-    with pytest.raises(InputError, match="No such file"):
-        whole_digest(tmp_path / "b")
+    refusal(whole_digest, tmp_path / "b")
     with pytest.raises(FileNotFoundError):
         file_digest(tmp_path / "b")
 
@@ -240,7 +216,7 @@ def test_locks_of_many_processes_never_overlap(tmp_path):
 import sys, time
 from mop.common.files import folder_lock
 num_claims = 0
-end = time.monotonic() + 2
+end = time.monotonic() + 1
 while time.monotonic() < end:
     with folder_lock(sys.argv[1] + "/task/run") as is_ours:
         if is_ours:
@@ -253,5 +229,5 @@ print(num_claims)
     command = [sys.executable, "-c", program, str(tmp_path)]
     processes = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     counts = [int(process.communicate(timeout=PATIENCE_S)[0]) for process in processes]
-    assert len(counts) == 3 and sum(counts) > 100 and all(process.returncode == 0 for process in processes)
+    assert len(counts) == 3 and sum(counts) > 50 and all(process.returncode == 0 for process in processes)
     assert files_below(tmp_path) == []

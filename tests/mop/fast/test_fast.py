@@ -7,11 +7,11 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
+from checks import refusal
 from numba import njit
 from torch import nn
 
 from mixture_of_experts import ExpertDropout, Film, GRUPolicy, MixtureOfExpertsPolicy, Router
-from mop.common.errors import InputError
 from mop.envs.geometry import CATEGORIES
 from mop.fast import autograd, sequence_kernels
 from mop.fast import policy as fast
@@ -160,15 +160,6 @@ def test_a_sequence_and_its_gradient_equal_the_equations(name, path):
         torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-11)
 
 
-def test_threads_are_the_cores_or_as_many_as_are_asked_for(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    cores = autograd.num_threads()
-    assert cores >= 1
-    for asked, expected in (("1", 1), ("100000", cores), ("0", cores), ("", cores), ("2,1", cores)):
-        monkeypatch.setenv("OMP_NUM_THREADS", asked)
-        assert autograd.num_threads() == expected
-
-
 def test_parts_of_the_environments_are_the_whole_whatever_the_number_of_threads(monkeypatch):
     assert [len(autograd.parts_of(n)) for n in (1, 8, 15, 16, 31, 33, 1024)] == [1, 1, 1, 2, 2, 4, 8]
     for num_envs in range(1, 100):
@@ -221,18 +212,6 @@ def test_random_shapes_equal_the_equations(path):
                 torch.testing.assert_close(own, other, rtol=1e-8, atol=1e-10)
             checked += 1
     assert checked == 40
-
-
-@pytest.mark.parametrize("name", ["default", "default, residual", "one-hot", "uneven", "baseline"])
-def test_float32_learns_the_same_within_rounding(name):
-    policy = make(name)
-    given, results = inputs(policy, 16, 32), []
-    for run in (fast.run, plain):
-        logits, routing, _ = run(policy, *given)
-        loss = logits.log_softmax(-1)[..., 0].mean() + sum(weights[..., 0].mean() for weights in routing)
-        results.append([loss, *torch.autograd.grad(loss, list(policy.parameters()), allow_unused=True)])
-    for own, other in zip(*results, strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_by_finite_differences():
@@ -438,8 +417,7 @@ def test_other_equations_are_refused_and_run_by_the_plain_path(monkeypatch):
     assert torch.equal(logits, plain(policy, obs, lang, hidden, keep)[0])
     stepped = execution.stepper(policy)(obs[0], lang[0], hidden)
     assert torch.equal(stepped[0], plain(policy, obs[0], lang[0], hidden, None)[0])
-    with pytest.raises(InputError, match="leave out --num_workers"):
-        execution.student_of(policy, lang_proj, num_workers=1)
+    assert "--num_workers" in refusal(execution.student_of, policy, lang_proj, num_workers=1)
     student = execution.student_of(policy, lang_proj, num_workers=0).attach({})
     acted = student.step(obs[0].numpy(), lang[0].numpy(), hidden.numpy())
     np.testing.assert_array_equal(acted[0], stepped[0].numpy())

@@ -8,13 +8,10 @@ from matplotlib.colors import to_rgba
 from routing_data import make_steps, three_visits
 
 from mop.analysis.cells import aggregate_routing_by_position, compute_grid_bounds
-from mop.common.errors import InputError
 from mop.plotting.heatmaps import (
     LPC_CMAP,
-    LogScale,
     render_lpc_heatmap,
     render_routing_heatmap,
-    render_values,
     render_walls,
     value_range,
 )
@@ -63,17 +60,6 @@ def test_axes_show_absolute_grid_coordinates_with_y_downwards(steps):
     assert ax.get_xticks().tolist() == [2, 3, 4] and ax.get_yticks().tolist() == [1, 2, 3]
 
 
-def test_large_worlds_have_few_round_ticks(steps):
-    averaged = aggregate_routing_by_position(steps)
-    for world, x, y in (
-        ((22, 22), range(0, 22, 2), range(0, 22, 2)),
-        ((22, 100), [0, 10, 20], range(0, 100, 10)),  # narrow: no space for more
-    ):
-        ax = new_axes()
-        render_routing_heatmap(ax, averaged, compute_grid_bounds(steps.position, world), 0)
-        assert ax.get_xticks().tolist() == list(x) and ax.get_yticks().tolist() == list(y)
-
-
 def test_text_under_the_mouse_names_expert_weight_and_visits(steps):
     ax = new_axes()
     averaged = aggregate_routing_by_position(steps)
@@ -81,19 +67,6 @@ def test_text_under_the_mouse_names_expert_weight_and_visits(steps):
     assert hover_text(ax, 4.3, 0.8) == "x 4, y 1: expert 0 0.70, expert 1 0.20, 2 steps"
     assert hover_text(ax, 2.0, 3.0) == "x 2, y 3: expert 2 0.80, expert 0 0.10, 1 step"
     assert hover_text(ax, 0.2, 0.2) is None
-
-
-def test_cells_off_the_grid_are_not_painted_somewhere_else(steps):
-    averaged = aggregate_routing_by_position(steps)
-    with pytest.raises(InputError, match="x 2, y 3 is outside"):
-        render_routing_heatmap(new_axes(), averaged, compute_grid_bounds(np.array([[3, 0], [5, 4]])), 0)
-
-
-@pytest.mark.parametrize("layer", [2, -1])
-def test_a_layer_that_is_not_there_names_the_number_of_layers(steps, layer):
-    averaged = aggregate_routing_by_position(steps)
-    with pytest.raises(InputError, match=f"no layer {layer}: the policy has 2 layers, counted from 0"):
-        render_routing_heatmap(new_axes(), averaged, compute_grid_bounds(steps.position), layer)
 
 
 def test_lpc_colours_run_from_low_to_high(steps):
@@ -157,13 +130,3 @@ def test_numbers_of_a_map_are_those_that_it_shows(steps):
         | {"weight_skip": 0.7, "weight_GRU 16": 0.2, "weight_GRU 32": 0.1}
     )
     assert second["expert"] == "GRU 32" and second["margin"] == pytest.approx(0.7)
-
-
-def test_logarithmic_scale_has_equal_colours_for_equal_ratios():
-    averaged, ax = many_visits([10, 10, 10]), new_axes()
-    values = np.array([10.0, 100.0, 1000.0])
-    grid_info = compute_grid_bounds(averaged.cells)
-    scale = LogScale((10, 1000))
-    render_values(ax, averaged.cells, averaged.counts, values, grid_info, scale, LPC_CMAP, "{:.0f}", "lpc")
-    for x, share in enumerate((0.0, 0.5, 1.0)):
-        np.testing.assert_allclose(cell_color(ax, x, 0), colormaps[LPC_CMAP](share), atol=0.01)

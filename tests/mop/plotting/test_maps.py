@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from checks import refusal
 from figure_contents import cell_color, faded, has_wall, hover_text, texts
 from matplotlib import colormaps
 from matplotlib.colors import to_rgba
 from routing_data import make_data, make_steps, random_data, three_visits
 
-from mop.analysis.groups import PHASES, group_routing_data
-from mop.common.errors import InputError
+from mop.analysis.groups import PHASES
 from mop.plotting.heatmaps import LPC_CMAP
 from mop.plotting.hover import values_of
 from mop.plotting.maps import (
@@ -21,7 +21,7 @@ from mop.plotting.maps import (
     plot_overall_routing,
     plot_routing_side_by_side,
 )
-from mop.plotting.style import BASELINE_HUE, UNVISITED_COLOR, expert_cmap, size_hue
+from mop.plotting.style import UNVISITED_COLOR, expert_cmap, size_hue
 
 SIZES = [[0, 16, 32], [0, 8]]
 
@@ -66,20 +66,6 @@ def test_a_map_for_each_layer_then_lpc_then_what_the_colours_mean(steps):
     ]
 
 
-def test_layers_with_equal_experts_share_a_legend_and_unknown_sizes_are_numbers():
-    layers = [[[0.5, 0.5]], [[0.2, 0.8]]]
-    for sizes, names in ((None, ["expert 0", "expert 1"]), ([[0, 8]] * 2, ["skip (size 0)", "GRU 8"])):
-        *maps, legend, _ = plot_overall_routing(make_data(make_steps([[1, 1]], *layers), sizes=sizes)).axes
-        assert texts(legend.get_yticklabels()) == names and len(maps) == 2  # no LPC, no map of it
-
-
-@pytest.mark.parametrize("sizes", [[[0, 16], [0, 8]], [[0, 16, 32, 64]], []])
-@pytest.mark.parametrize("plot", [plot_overall_routing, plot_overall_lpc])
-def test_sizes_of_another_policy_are_one_clear_sentence(steps, plot, sizes):
-    with pytest.raises(InputError, match=r"layer 0 has 3 experts, and \d sizes are given"):
-        plot(make_data(steps, sizes=sizes))
-
-
 def test_picture_of_the_world_comes_first_under_its_mission_and_the_same_coordinates(steps):
     env_image = np.random.default_rng(0).integers(0, 256, (6 * 32, 11 * 32, 3), dtype=np.uint8)
     mission = "open the purple door on your left, then pick up the red ball and put it next to the grey box"
@@ -99,13 +85,6 @@ def test_a_filter_leaves_out_steps_of_the_map_and_of_the_title(steps):
     assert "1 step of 1 episode" in figure.get_suptitle()
 
 
-def test_single_step_of_a_policy_with_one_expert():
-    map_ax, legend_ax, marks = plot_overall_routing(make_data(make_steps([[3, 4]], [[1.0]]), sizes=[[64]])).axes
-    np.testing.assert_allclose(cell_color(map_ax, 3, 4), faded(BASELINE_HUE, 1))
-    assert map_ax.get_xticks().tolist() == [3] and map_ax.get_yticks().tolist() == [4]
-    assert texts(legend_ax.get_yticklabels()) == ["baseline GRU 64"] and "first two" not in marks.texts[0].get_text()
-
-
 def test_lpc_in_total_and_of_each_layer(steps):
     figure = plot_overall_lpc(make_data(steps, [WORLD], SIZES))
     total, first, second, total_bar, layer_bar, _ = figure.axes
@@ -119,11 +98,9 @@ def test_lpc_in_total_and_of_each_layer(steps):
     )
     assert hover_text(first, 2, 3) == "x 2, y 3: mean LPC of the layer 845, 1 step"
     assert hover_text(second, 4, 1) == "x 4, y 1: mean LPC of the layer 32, 2 steps"
-    with pytest.raises(InputError, match="expert_hidden_sizes"):
-        plot_overall_lpc(make_data(steps))
+    assert "expert_hidden_sizes" in refusal(plot_overall_lpc, make_data(steps))
     steps.lpc = None
-    with pytest.raises(InputError, match="no 'lpc'"):
-        plot_overall_lpc(make_data(steps, sizes=SIZES))
+    assert "lpc" in refusal(plot_overall_lpc, make_data(steps, sizes=SIZES))
 
 
 def test_entropy_of_the_action_in_each_cell():
@@ -138,8 +115,7 @@ def test_entropy_of_the_action_in_each_cell():
     assert bar.lines[-1].get_xdata()[0] == pytest.approx(np.log(7) / 2, abs=1e-6)
     assert map_ax.get_title() == "mean 0.65 nats"
     steps.action_logits = None
-    with pytest.raises(InputError, match=r"no 'action_logits': make a new one with `python batch_eval.py --force"):
-        plot_action_entropy(data)
+    assert "--force" in refusal(plot_action_entropy, data)
 
 
 # --- grouped --------------------------------------------------------------------------------------------------------
@@ -169,26 +145,6 @@ def test_a_row_for_each_group_on_one_scale(carried):
     assert positions[0].x0 == pytest.approx(positions[1].x0) and positions[0].y0 > positions[1].y1
 
 
-def test_grouped_lpc_by_hand(carried):
-    figure = plot_grouped_lpc(carried, "by_carrying")
-    totals, firsts = figure.axes[0:6:3], figure.axes[1:6:3]
-    assert [hover_text(ax, 4, 1) for ax in totals] == [f"x 4, y 1: mean LPC {v}, 1 step" for v in (100, 200)]
-    # 0.1 x 256 = 25.6, and 0.3 x 256 + 0.2 x 1024 = 281.6
-    expected = [f"x 4, y 1: mean LPC of the layer {value}, 1 step" for value in (26, 282)]
-    assert [hover_text(ax, 4, 1) for ax in firsts] == expected
-
-
-def test_of_many_groups_the_largest_are_shown():
-    data = random_data()
-    groups = group_routing_data(data, "by_door_location_and_box_row")
-    assert len(groups) == 4
-    figure = plot_grouped_routing(data, "by_door_location_and_box_row", max_groups=2)
-    assert "(the largest 2 of 4 groups)" in figure.get_suptitle().replace("\n", " ")
-    largest = sorted(np.argsort(-groups.counts)[:2])
-    for text, group in zip(figure.texts[1:], largest, strict=True):
-        assert f"{groups.counts[group]:,} steps" in text.get_text()
-
-
 def test_lpc_of_each_phase_is_drawn_on_one_scale():
     phased = make_steps(
         [[1, 1], [2, 1], [1, 1], [3, 1], [1, 1], [2, 1], [1, 1], [1, 1]],
@@ -215,8 +171,7 @@ def test_lpc_of_each_phase_is_drawn_on_one_scale():
     only_start = plot_lpc_by_phase(phased, [{"t_unlocked": None}] * 3)
     assert len(only_start.axes) == 3  # phases without steps have no panel
     phased.lpc = None
-    with pytest.raises(InputError, match="'lpc'"):
-        plot_lpc_by_phase(phased, episodes)
+    assert "lpc" in refusal(plot_lpc_by_phase, phased, episodes)
 
 
 # --- what the figures have in common --------------------------------------------------------------------------------
@@ -238,8 +193,7 @@ def test_cells_with_few_steps_can_be_left_out_of_every_figure():
         assert [row["steps"] for row in some] == [row["steps"] for row in everything if row["steps"] >= 5], name
         assert "fewer than 5 steps" in texts(plot(5).axes[-1].texts), name
         assert some and len(some) < len(everything), name
-        with pytest.raises(InputError, match="1000 steps"):
-            plot(1000)
+        assert "1000 steps" in refusal(plot, 1000)
     assert len(figures) == 7
 
 
@@ -279,8 +233,7 @@ def test_figures_that_are_compared_share_a_scale():
             (plot_routing_side_by_side({"a": data}, scale=scale), -2),
         ):
             assert figure.axes[bar].get_xlim() == pytest.approx(scale)
-    with pytest.raises(InputError, match="no run"):
-        lpc_scale([])
+    assert "no run" in refusal(lpc_scale, [])
 
 
 @pytest.mark.parametrize("width", [6.75, 10, 18])

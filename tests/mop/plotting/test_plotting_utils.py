@@ -68,13 +68,13 @@ FIGURES = {  # every figure of routing data
     "difference": lambda d: plot_difference(d, d, ("mixture lpc_alpha 1e-05 trial 2 seed 0", "mixture trial 1")),
 }
 DATA = {
-    "two rooms": lambda: random_data(),
     "nine rooms, six experts": lambda: random_data(40, 3, 6, (22, 22), (3, 3)),
     "one GRU, one cost": lambda: random_data(20, 1, 1),
     "a long corridor, one layer": lambda: random_data(20, 1, 2, (31, 4), (3, 1)),
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DATA)
 def test_labels_of_every_figure_stay_inside_and_apart(kind):
     data, num_texts = DATA[kind](), {}
@@ -97,7 +97,7 @@ def test_figures_need_no_pyplot():
         "import sys, types, numpy as np, plotting_utils as p;"
         "s = types.SimpleNamespace(episode=np.zeros(1, int), position=np.zeros((1, 2), int), lpc=None,"
         " layer_routing=[np.ones((1, 1))]);"
-        "d = types.SimpleNamespace(header={}, episodes=[{}], steps=s);"
+        "d = types.SimpleNamespace(header={}, episodes=[{}], steps=s, whole=None);"
         "p.plot_overall_routing(d).savefig('/dev/null', format='png');"
         "names = ('matplotlib.pyplot', 'torch', 'gymnasium', 'mop.artifacts.routing_cache');"
         "sys.exit(any(name in sys.modules for name in names))"

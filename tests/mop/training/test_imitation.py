@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 from copy import deepcopy
 from pathlib import Path
 
@@ -10,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scripts import TINY_FLAGS
+from checks import assert_same, refusal
+from scripts import TINY_FLAGS, TINY_TASK
 from torch import nn
+from training import train_with
 
 from mixture_of_experts import compute_lpc
 from mop.artifacts.checkpoints import load_checkpoint, load_training_state, save_training_state
 from mop.artifacts.run_paths import RunKey
-from mop.common.cli import as_flags
-from mop.common.errors import InputError
 from mop.common.train_config import BEFORE, KEYS, parse_config
 from mop.envs.babyai import NO_LABEL, World, training_seed
 from mop.envs.missions import load_encoder
@@ -28,11 +27,10 @@ from mop.training.copies import copied_to_cpu
 from mop.training.devices import use_device
 from mop.training.episode_stats import RECENT_EPISODES, EpisodeStats
 from mop.training.imitation import ImitationRun, stream_seed
-from mop.training.imitation_log import bar_text, closing_lines, reward_for_errors
+from mop.training.imitation_log import reward_for_errors
 from mop.training.log import TrainingLog
 from mop.training.loss import ComplexityPenalty, imitation_loss
 from mop.training.replay import Batch
-from mop.training.train import train
 
 ENCODER = load_encoder("vocab")
 
@@ -50,6 +48,9 @@ EVERYTHING = {
     "replay": 2, "replay_size": 2, "teacher_mix": 1.0, "lr_decay": True, "obs_encoding": "one_hot",
     "expert_dropout": 0.5, "expert_dropout_below": 0.9, "num_updates": 20,
 }  # fmt: skip
+
+
+FORK_SETTINGS = {"max_steps": 12, **EVERYTHING}
 
 
 def tiny_config(**changes) -> dict:
@@ -75,31 +76,6 @@ def make_run():
 
 def losses(run: ImitationRun, num_updates: int) -> list[float]:
     return [run.step_update()["loss"] for _ in range(num_updates)]
-
-
-def tensors(value, path="") -> dict[str, torch.Tensor]:
-    """Every tensor of a nested state by its path; numbers and texts become tensors and hashes too."""
-    if isinstance(value, torch.Tensor):
-        return {path: value}
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    else:
-        return {path: torch.tensor(value if isinstance(value, int | float) else hash(value))}
-    return {name: t for key, item in items for name, t in tensors(item, f"{path}.{key}").items()}
-
-
-def assert_same_state(one: dict, other: dict) -> None:
-    """Equal in every bit, config and all."""
-    one, other = tensors(one), tensors(other)
-    assert one.keys() == other.keys() and len(one) > 100
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
-
-
-def same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def weights(run: ImitationRun) -> torch.Tensor:
@@ -426,41 +402,6 @@ def test_the_rates_of_an_older_state_begin_anew(make_run):
     assert losses(resumed, 2) == losses(run, 2)
 
 
-ROW = {
-    "update": 3, "env_steps": 96, "seconds": 1.0, "steps_per_s": 96.0, "loss": 1.0, "accuracy": 0.5, "path_ratio": 1.0,
-    "lpc": 8.0, "bot_share": 0.0, "bot_plan_failures": 0, **{f"failures_{kind}": 0 for kind in FAILURE_KINDS},
-}  # fmt: skip
-SUMMARIES = [  # episodes, success, of the student's own, their number -> bar, closing line
-    (250, 0.95, 0.95, 100, "success 95% path", "95.0% of the last 100 episodes"),
-    (
-        250,
-        0.95,
-        0.5,
-        12,
-        "success 50% of 12 alone, 95% with the bot",
-        "50.0% of the 12 of the last 100 episodes in which",
-    ),
-    (30, 1.0, math.nan, 0, "success 100% with the bot", "not known: the bot acted in the last 30 episodes"),
-    (0, math.nan, math.nan, 0, "success nan%", "not known: no episode"),
-]
-
-
-@pytest.mark.parametrize(("episodes", "success", "own", "num_own", "bar", "closing"), SUMMARIES)
-def test_a_summary_says_whose_success_it_is(episodes, success, own, num_own, bar, closing):
-    row = ROW | {
-        "episodes": episodes,
-        "success_rate": success,
-        "student_success_rate": own,
-        "student_episodes": num_own,
-        "recent_episodes": min(episodes, RECENT_EPISODES),
-    }
-    assert bar in bar_text(row) and closing_lines(row)["recent success"].startswith(closing)
-    assert "teacher" not in closing_lines(row)
-    assert closing_lines(row | {"bot_share": 0.25})["teacher"].startswith("the bot still acted in 25.0% of the steps")
-    older = {name: value for name, value in row.items() if not name.startswith(("student", "recent"))}
-    assert f"{success:.1%} of the last" in closing_lines(older)["recent success"]
-
-
 # --- golden record, resume, fork ------------------------------------------------------------------------------------
 
 
@@ -479,7 +420,7 @@ def test_golden_losses_and_the_tail_after_a_resume(make_run, tmp_path, name):
         resumed = make_run(max_steps=12, **settings)
         resumed.load_state(state)
         assert resumed.update == 4 and losses(resumed, 4) == whole[4:]
-        assert_same_state(resumed.state(), run.state())
+        assert_same(resumed.state(), run.state())
         assert resumed.summary() == pytest.approx(run.summary(), nan_ok=True)
 
 
@@ -489,28 +430,24 @@ def test_a_state_before_the_first_update_is_a_state(make_run):
     assert losses(run, 2) == losses(resumed, 2)
 
 
-@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["plain", "everything"])
-def test_a_copy_goes_on_alike_and_shares_nothing(make_run, settings):
-    run = make_run(max_steps=12, **settings)
+def test_a_copy_goes_on_alike_and_shares_nothing(make_run):
+    run = make_run(**FORK_SETTINGS)
     losses(run, 3)
     before, config = run.state(), deepcopy(run.config)
     fork, twin = run.copy(), run.copy()
-    assert_same_state(fork.state(), before)
+    assert_same(fork.state(), before)
     fork.config["log_interval"] = 7
     fork.config["expert_hidden_sizes"][0][0] = 99
-    assert run.config == config and config.items() >= tiny_config(max_steps=12, **settings).items()
+    assert run.config == config and config.items() >= tiny_config(**FORK_SETTINGS).items()
     of_fork = losses(fork, 4)
     with torch.no_grad():
         for tensor in (*fork.policy.parameters(), *fork.lang_proj.parameters(), fork.hidden):
             tensor.fill_(1.0)
     fork.tally.recent.clear()
     fork.tally.counts["episodes"] = -1
-    assert_same_state(run.state(), before)
+    assert_same(run.state(), before)
     assert losses(run, 4) == losses(twin, 4) == of_fork
-    assert_same_state(run.state(), twin.state())
-
-
-FORK_SETTINGS = {"max_steps": 12, **EVERYTHING}
+    assert_same(run.state(), twin.state())
 
 
 def test_forks_with_seeds_differ_and_can_be_made_again(make_run):
@@ -522,10 +459,10 @@ def test_forks_with_seeds_differ_and_can_be_made_again(make_run):
         assert torch.equal(weights(fork), weights(run)) and torch.equal(fork.hidden, run.hidden)
         assert fork.state()["env"].keys() == before["env"].keys() and fork.config == run.config
     trained = {name: losses(fork, 5) for name, fork in forks.items()}
-    assert_same_state(run.state(), before)
+    assert_same(run.state(), before)
     assert trained["none"] == losses(run, 5) and trained["again"] == trained["1"]
-    assert_same_state(forks["none"].state(), run.state())
-    assert_same_state(forks["again"].state(), forks["1"].state())
+    assert_same(forks["none"].state(), run.state())
+    assert_same(forks["again"].state(), forks["1"].state())
     ends = [weights(forks[name]) for name in ("none", "1", "2", "own")]  # seed 0 is the run's own
     assert all(not torch.equal(one, other) for one, other in itertools.combinations(ends, 2))
     assert all(a["world"].tolist() != [0] * 4 for a in (fork.state()["env"] for fork in forks.values()))
@@ -545,7 +482,7 @@ def test_a_fork_with_a_seed_draws_everything_anew(make_run, drawn):
 
 
 def test_a_fork_with_a_seed_is_saved_and_goes_on(make_run, tmp_path):
-    """On disk, with workers, and forked once more."""
+    """On disk, and with workers."""
     run = make_run(**FORK_SETTINGS)
     losses(run, 2)
     fork = run.copy(seed=1)
@@ -554,38 +491,29 @@ def test_a_fork_with_a_seed_is_saved_and_goes_on(make_run, tmp_path):
     state = load_training_state(tmp_path / "training_state.pt")
     seeds = set(state["env"]["seed"].tolist())
     assert len(seeds) == 2, "some worlds are of the run, some of the fork: or this test shows less than it should"
-    again = fork.copy(seed=1)
     rest = losses(fork, 4)
     for num_workers in (0, 2):
         resumed = make_run(**FORK_SETTINGS, num_workers=num_workers)
         losses(resumed, num_workers)  # whatever it did before
         resumed.load_state(state)
-        assert_same_state(resumed.state() | {"config": None}, state | {"config": None})
+        assert_same(resumed.state() | {"config": None}, state | {"config": None})
         assert losses(resumed, 4) == rest
-        assert_same_state(resumed.state() | {"config": None}, fork.state() | {"config": None})
-    assert losses(again, 4) != rest
-    run.load_state(before := run.state())  # a state without the fork's keys
-    assert not {"stream_seed"} & before.keys() and "seed" not in before["env"]
-    resumed.load_state(before)
-    assert losses(resumed, 2) == losses(run, 2)
-    assert_same_state(resumed.state() | {"config": None}, run.state() | {"config": None})
+        assert_same(resumed.state() | {"config": None}, fork.state() | {"config": None})
 
 
 def test_a_fork_on_disk_is_resumed_by_the_same_command(tmp_path):
-    argv = [*TINY_FLAGS, "--checkpoint_dir", str(tmp_path), "--resume", "--max_steps", "4"]
-    config, given = parse_config("a test", [*argv, "--num_updates", "2"])
-    final_path = train(config | {"policy": "mop"}, given)
+    command = (*TINY_FLAGS, "--checkpoint_dir", tmp_path, "--resume", "--max_steps", 4)
+    final_path = train_with(*command, "--num_updates", 2)
     state_path = final_path.with_name("training_state.pt")
     run = ImitationRun(load_training_state(state_path)["config"] | {"num_updates": 5}, ENCODER, use_device("cpu"))
     run.load_state(load_training_state(state_path))
     fork = run.copy(seed=3)
     save_training_state(state_path, fork.state())
     losses(run, 3), losses(fork, 3)
-    config, given = parse_config("a test", [*argv, "--num_updates", "5"])
-    assert train(config | {"policy": "mop"}, given) == final_path
+    assert train_with(*command, "--num_updates", 5) == final_path
     state = load_training_state(state_path)
-    assert same_tensors(state["policy_state_dict"], fork.policy.state_dict())
-    assert not same_tensors(state["policy_state_dict"], run.policy.state_dict())
+    assert_same(state["policy_state_dict"], dict(fork.policy.state_dict()))
+    assert not torch.equal(weights(fork), weights(run))
     assert state["stream_seed"] == fork.stream_seed != run.stream_seed == 0
 
 
@@ -616,14 +544,8 @@ def test_the_state_is_plain(make_run, tmp_path):
     check(state)
     assert count > 100
     save_training_state(tmp_path / "state.pt", state)
-    assert_same_state(torch.load(tmp_path / "state.pt", weights_only=True), state)
+    assert_same(torch.load(tmp_path / "state.pt", weights_only=True), state)
     assert not {"resume", "overwrite"} & state["config"].keys()
-
-
-def test_a_state_of_another_size_is_refused(make_run):
-    run = make_run()
-    with pytest.raises(InputError, match="hidden"):
-        make_run(num_envs=3).load_state(run.state())
 
 
 def test_schedules_end_and_are_kept_by_a_longer_run(make_run):
@@ -644,9 +566,8 @@ def test_a_longer_run_branches_off_before_the_learning_rate_fell(tmp_path, capsy
     """As if the run had been asked for that many updates when its rate began to fall."""
 
     def trained(name: str, *more) -> Path:
-        argv = [*TINY_FLAGS, "--lr_decay", "0.5", "--teacher_mix", "0.5", "--log_interval", "1", *map(str, more)]
-        config, given = parse_config("a test", [*argv, "--checkpoint_dir", str(tmp_path / name)])
-        return train(config | {"policy": "mop"}, given).parent
+        flags = (*TINY_FLAGS, "--lr_decay", 0.5, "--teacher_mix", 0.5, "--log_interval", 1, *more)
+        return train_with(*flags, "--checkpoint_dir", tmp_path / name).parent
 
     short = trained("run", "--num_updates", 6)
     end = load_checkpoint(short / "checkpoint_final.pt")
@@ -657,52 +578,44 @@ def test_a_longer_run_branches_off_before_the_learning_rate_fell(tmp_path, capsy
     final, log = load_checkpoint(short / "checkpoint_final.pt"), pd.read_csv(short / "training_log.csv")
     assert final["update"] == final["config"]["scheduled_updates"] == 10 and log["update"].tolist() == [*range(1, 11)]
     assert log["lr"].tolist() == pytest.approx([1e-3] * 6 + [1e-3 * share for share in (0.8, 0.6, 0.4, 0.2)])
-    assert_same_state(load_checkpoint(short / "checkpoint_6.pt"), end)
+    assert_same(load_checkpoint(short / "checkpoint_6.pt"), end)
     assert load_training_state(short / "state_before_decay.pt")["update"] == 5
 
     run = ImitationRun(branch["config"] | {"scheduled_updates": 10}, ENCODER, use_device("cpu"))
     run.load_state(branch)
     losses(run, 7)
     kept = ("policy_state_dict", "optimizer_state_dict")
-    assert_same_state(*({name: checkpoint[name] for name in kept} for checkpoint in (run.checkpoint(), final)))
+    assert_same(*({name: checkpoint[name] for name in kept} for checkpoint in (run.checkpoint(), final)))
     run.close()
 
     (short / "state_before_decay.pt").unlink()
-    with pytest.raises(InputError, match="state_before_decay"):
-        trained("run", "--num_updates", 12, "--resume")
+    assert "state_before_decay" in refusal(trained, "run", "--num_updates", 12, "--resume")
 
 
 def test_a_state_of_an_earlier_version_goes_on_as_it_was(tmp_path):
     """Without the keys of later settings in its config, without a replay, with a row of fewer measures begun."""
-    argv = [*TINY_FLAGS, "--checkpoint_dir", str(tmp_path / "whole"), "--log_interval", "3"]
-    config, given = parse_config("a test", argv)
-    whole = train(config | {"policy": "mop"}, given)
-    part = [*argv, "--num_updates", "4"]
-    part[part.index("--checkpoint_dir") + 1] = str(tmp_path / "part")
-    config, given = parse_config("a test", part)
-    final = train(config | {"policy": "mop"}, given)
+    whole = train_with(*TINY_FLAGS, "--checkpoint_dir", tmp_path / "whole", "--log_interval", 3)
+    part = ("--checkpoint_dir", tmp_path / "part", "--log_interval", 3)
+    final = train_with(*TINY_FLAGS, *part, "--num_updates", 4)
     path = final.parent / "training_state.pt"
     state = load_training_state(path)
     for name in {*BEFORE, "scheduled_updates"} - {"seed"}:  # runs have always had one
         del state["config"][name]
-    state.pop("replay")
+    for name in ("replay", "recent_alone", "bot_acted"):
+        state.pop(name, None)
     state["unfinished_row"] = {"loss": 1.0, "count": 1}
     save_training_state(path, state)
     final.unlink()
-    words = ["--resume", "--num_updates", "6", "--checkpoint_dir", str(tmp_path / "part"), "--log_interval", "3"]
-    config, given = parse_config("a test", ["--task_id", config["task_id"], *words])
-    resumed = train(config | {"policy": "mop"}, given)
-    ours, theirs = (load_checkpoint(p)["policy_state_dict"] for p in (resumed, whole))
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    resumed = train_with("--task_id", TINY_TASK, *part, "--resume", "--num_updates", 6)
+    assert_same(*(load_checkpoint(path)["policy_state_dict"] for path in (resumed, whole)))
     logs = [pd.read_csv(p.parent / "training_log.csv").iloc[-1] for p in (resumed, whole)]
-    assert logs[0]["lr"] == logs[1]["lr"] == config["lr"]
+    assert logs[0]["lr"] == logs[1]["lr"] == state["config"]["lr"]
 
 
 # --- seeds and workers ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["plain", "everything"])
-def test_seed_decides_and_workers_do_not(make_run, settings):
+def test_seed_decides_and_workers_do_not(make_run):
     trained = {}
     for name, changes in {
         "one": {"seed": 5},
@@ -711,7 +624,7 @@ def test_seed_decides_and_workers_do_not(make_run, settings):
         "more workers than slots": {"seed": 5, "num_workers": 9},
         "other": {"seed": 6},
     }.items():
-        run = make_run(max_steps=12, **settings, **changes)
+        run = make_run(**FORK_SETTINGS, **changes)
         torch.rand(3), np.random.default_rng().random()  # other random streams have no say
         losses(run, 3)
         trained[name] = run
@@ -719,7 +632,7 @@ def test_seed_decides_and_workers_do_not(make_run, settings):
         assert torch.equal(weights(trained[name]), weights(trained["one"])), name
         assert torch.equal(trained[name].hidden, trained["one"].hidden)
         state, num_workers = trained[name].state(), trained[name].config["num_workers"]
-        assert_same_state(state, trained["one"].state() | {"config": state["config"]})
+        assert_same(state, trained["one"].state() | {"config": state["config"]})
         assert num_workers == {"again": 0, "workers": 2}.get(name, 9)
     assert not torch.equal(weights(trained["other"]), weights(trained["one"]))
     fork = trained["workers"].copy()
@@ -738,7 +651,7 @@ def test_the_number_of_threads_changes_nothing(make_run, monkeypatch):
         losses(trained[-1], 4)
     assert len(autograd.parts_of(16)) == 2 and len(trained[0].replay) > 0
     assert torch.equal(*map(weights, trained))
-    assert_same_state(*(run.state() for run in trained))
+    assert_same(*(run.state() for run in trained))
 
 
 def test_the_state_of_one_tensor_is_that_of_its_parameters(make_run):
@@ -757,11 +670,8 @@ def test_the_state_of_one_tensor_is_that_of_its_parameters(make_run):
             adam.step()
         one, other = (copied_to_cpu(optimizer.state_dict()) for optimizer in (run.optimizer, adam))
         assert one["param_groups"] == other["param_groups"] and len(one["state"]) == len(run.parameters) > 5
-        one, other = tensors(one["state"]), tensors(other["state"])
-        assert one.keys() == other.keys()
-        for name, tensor in one.items():
-            assert tensor.is_contiguous()
-            torch.testing.assert_close(tensor, other[name], rtol=1e-5, atol=1e-9)
+        assert all(tensor.is_contiguous() for moments in one["state"].values() for tensor in moments.values())
+        torch.testing.assert_close(one["state"], other["state"], rtol=1e-5, atol=1e-9)
         for parameter, own in zip(apart, run.parameters, strict=True):
             torch.testing.assert_close(own, parameter)
 
@@ -770,9 +680,8 @@ def test_without_a_seed_the_trial_is_the_seed(tmp_path):
     """Trial 3 equals trial 0 with seed 3; both differ from trial 0."""
     saved = {}
     for name, words in {"trial 3": "--trial 3", "seed 3": "--seed 3", "trial 0": "--trial 0"}.items():
-        argv = [*TINY_FLAGS, "--num_updates", "2", "--checkpoint_dir", str(tmp_path), *words.split()]
-        config, given = parse_config("a test", argv)
-        saved[name] = load_checkpoint(train(config | {"policy": "mop"}, given))
+        path = train_with(*TINY_FLAGS, "--num_updates", 1, "--checkpoint_dir", tmp_path, *words.split())
+        saved[name] = load_checkpoint(path)
     folder = tmp_path / "BabyAI-GoToObj-v0"
     assert [RunKey.from_checkpoint(p) for p in sorted(folder.rglob("*final.pt"))] == [
         RunKey("BabyAI-GoToObj-v0", 0),
@@ -838,8 +747,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(make_run):
     run = make_run()
     with torch.no_grad():
         run.policy.head.weight[0, 0] = math.nan
-    with pytest.raises(InputError, match=r"diverged at update 1.*--lr"):
-        run.step_update()
+    assert "--lr" in refusal(run.step_update)
 
 
 def test_weights_that_are_not_finite_are_not_saved(make_run):
@@ -852,8 +760,7 @@ def test_weights_that_are_not_finite_are_not_saved(make_run):
         run.checkpoint(), run.state()
         spoil(run)
         for save in (run.checkpoint, run.state):
-            with pytest.raises(InputError, match=r"diverged at update 1.*--lr"):
-                save()
+            assert "--lr" in refusal(save)
 
 
 # --- the warning about a loss that rewards errors -------------------------------------------------------------------
@@ -869,81 +776,32 @@ def test_the_warning_comes_exactly_where_the_loss_rewards_errors():
         assert (slopes.abs() > 1e-6).all()
         for x, slope in zip(ce.tolist(), slopes.tolist(), strict=True):
             warning = reward_for_errors(x, lpc, price)
-            assert (warning is not None) == (slope < 0) == ("rewards errors" in (warning or ""))
+            assert (warning is not None) == (slope < 0)
+            others = (ComplexityPenalty(alpha), ComplexityPenalty(alpha, True, eps, detach=True))
+            assert not any(reward_for_errors(x, lpc, other) for other in others)
             cases, warned = cases + 1, warned + (slope < 0)
     assert cases == 18 * 14 and warned >= 20, warned
 
 
-def test_no_other_form_of_the_loss_is_warned_of():
-    assert reward_for_errors(0.0, 75.0, ComplexityPenalty(1.0, normalize=True))
-    others = [ComplexityPenalty(0.0, normalize=True), ComplexityPenalty(1.0), ComplexityPenalty(1.0, True, detach=True)]
-    for price in others:
-        assert reward_for_errors(0.0, 75.0, price) is None
-    assert len(others) == 3
-
-
-def test_a_run_warns_once(tmp_path, capsys):
-    argv = [*TINY_FLAGS, "--num_updates", "4", "--checkpoint_dir", str(tmp_path), "--lpc_alpha", "1", "--normalize_lpc"]
-    config, given = parse_config("a test", argv)
-    train(config | {"policy": "mop"}, given)
-    out = capsys.readouterr().out
-    assert out.count("rewards errors") == 1
-    assert re.search(r"^warning: at update \d+ the cross-entropy ", out, re.MULTILINE)
-
-
 def test_a_collapse_is_every_layer_skipping(make_run):
     measures = {"skip_share_0": 0.99, "skip_share_1": 0.985, "lpc": 1.0, "cross_entropy": 1.0}
-    run, priced, residual = (
-        make_run(expert_hidden_sizes=[[0, 4], [0, 8]], **more) for more in ({}, {"lpc_alpha": 0.1}, {"residual": True})
-    )
-    warning = run.warnings(measures)["collapse"]
-    assert "98.5%" in warning and "collapsed" in warning and "--residual" in warning and "lpc_alpha" not in warning
-    assert "--lpc_alpha" in priced.warnings(measures)["collapse"]
-    assert "--residual" not in residual.warnings(measures)["collapse"]
+    run = make_run(expert_hidden_sizes=[[0, 4], [0, 8]])
+    assert run.warnings(measures).keys() == {"collapse"}
     assert run.warnings(measures | {"skip_share_0": 0.97}) == {}
     without_skip = make_run(expert_hidden_sizes=[[0, 4], [8]])  # the second layer cannot skip
     assert without_skip.warnings({"skip_share_0": 1.0, "lpc": 64.0, "cross_entropy": 1.0}) == {}
     assert make_run(policy="gru").warnings({"lpc": 1.0, "cross_entropy": 1.0}) == {}
-
-
-def test_a_run_that_collapses_says_so_once(tmp_path, capsys):
-    """The cost of everything but skipping is far above the cross-entropy here."""
-    flags = {"lpc_alpha": 1, "lr": 0.1, "num_updates": 60, "checkpoint_dir": tmp_path}
-    argv = [*TINY_FLAGS, *as_flags(flags)]
-    config, given = parse_config("a test", argv)
-    final = train(config | {"policy": "mop"}, given)
-    assert capsys.readouterr().out.count("the routing has collapsed") == 1
-    log = pd.read_csv(final.parent / "training_log.csv")
-    layers = range(len(config["expert_hidden_sizes"]))
-    assert all(log[f"skip_share_{layer}"].iloc[-1] > 0.98 for layer in layers)
-    assert all(0 <= log[f"router_entropy_{layer}"].iloc[-1] < 0.1 for layer in layers)
+    rewarding = make_run(lpc_alpha=1, normalize_lpc=True)
+    assert len(rewarding.warnings(measures | {"skip_share_0": 0.5, "lpc": 80.0, "cross_entropy": 0.1})) == 1
 
 
 # --- the log --------------------------------------------------------------------------------------------------------
 
 
-def test_the_log_keeps_its_own_rows_only(make_run, tmp_path):
-    """A log without a state is of another run; with one, rows after the state are taken again."""
-    run, path = make_run(), tmp_path / "training_log.csv"
+def test_a_log_without_a_state_is_of_another_run(make_run, tmp_path):
+    path = tmp_path / "training_log.csv"
     path.write_text("update,seconds,env_steps\n1,1.0,32\n")
-    log = TrainingLog(path, run)
-    assert log.rows == [] and not path.exists()
-    log.add(run.step_update())
-    log.write_row(run)
-    log.add(run.step_update())
-    log.add(measures := run.step_update())
-    unfinished, state = log.unfinished_row, run.state()
-    log.add(run.step_update())
-    log.write_row(run)
-    assert [row["update"] for row in log.rows] == [1, 4]
-
-    resumed = make_run()
-    resumed.load_state(state)
-    again = TrainingLog(path, resumed, unfinished)
-    assert [row["update"] for row in again.rows] == [1] and unfinished["count"] == 2
-    again.add(resumed.step_update())
-    row = again.write_row(resumed)
-    assert {name: row[name] for name in measures} == {name: log.rows[1][name] for name in measures}
+    assert TrainingLog(path, make_run()).rows == [] and not path.exists()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -1,21 +1,19 @@
 """Several tasks in one policy, while it learns: slots, worlds, the loss of each task, resume, lists that are bad."""
 
 import contextlib
-import math
-import os
-import signal
-import subprocess
+import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
-from scripts import TINY_FLAGS, run_script, script_command, script_environment
+from checks import assert_same, refusal
+from scripts import TINY_FLAGS
 from torch.nn import functional as F
+from training import train_with
 
 from mop.artifacts.checkpoints import load_checkpoint, load_training_state, save_training_state
-from mop.common.errors import InputError
 from mop.common.task_mix import is_task_id, name_of_list, share_out, slots_by_task
 from mop.common.train_config import DEFAULTS_FILE, parse_config
 from mop.envs.babyai import NO_LABEL, babyai_task_ids
@@ -23,7 +21,6 @@ from mop.envs.vector_env import BabyAIVectorEnv
 from mop.plotting.curves import plot_training_curve
 from mop.training.imitation_log import bar_text, closing_lines
 from mop.training.loss import ComplexityPenalty, imitation_loss, loss_of_tasks
-from mop.training.train import train
 
 TASKS = ("BabyAI-GoToObj-v0", "BabyAI-UnlockPickup-v0", "BabyAI-GoToLocal-v0")
 SEVERAL = (*TINY_FLAGS, "--task_id", ",".join(TASKS), "--num_envs", "6")  # given twice: the last one counts
@@ -37,38 +34,16 @@ def config_of(*flags) -> dict:
 
 def trained(folder, *flags, interrupt_at: int = 0) -> dict:
     """Train with these flags below a folder; its training state. interrupt_at: an update after which it is cut off."""
+    saves = itertools.count(1)
 
     def on_save() -> None:
-        nonlocal num_saved
-        num_saved += 1
-        if interrupt_at and num_saved > interrupt_at:
+        if next(saves) > interrupt_at > 0:
             raise ConnectionError("cut off")
 
-    config, given = parse_config("", [*map(str, flags), "--checkpoint_dir", str(folder)])
-    num_saved, place = 0, folder / config["task_id"] / f"trial_{config['trial']}"
-    if interrupt_at:
-        with pytest.raises(ConnectionError):
-            train(config | {"policy": "mop"}, given, on_save)
-    else:
-        train(config | {"policy": "mop"}, given, on_save)
-    return load_training_state(place / "training_state.pt")
-
-
-def assert_same(one, other, path="") -> None:
-    """Equal in every bit, nested."""
-    assert type(one) is type(other), path
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one:
-            assert_same(one[key], other[key], f"{path}.{key}")
-    elif isinstance(one, list):
-        assert len(one) == len(other), path
-        for k, pair in enumerate(zip(one, other, strict=True)):
-            assert_same(*pair, f"{path}.{k}")
-    elif isinstance(one, torch.Tensor):
-        assert one.dtype == other.dtype and torch.equal(one, other), path
-    else:
-        assert one == other or (one != one and other != other), path
+    with contextlib.suppress(*[ConnectionError] * (interrupt_at > 0)):
+        train_with(*flags, "--checkpoint_dir", folder, on_save=on_save)
+    config = config_of(*flags)
+    return load_training_state(folder / config["task_id"] / f"trial_{config['trial']}" / "training_state.pt")
 
 
 # --- which slots ------------------------------------------------------------------------------------------------------
@@ -113,8 +88,6 @@ def test_slots_are_contiguous_and_in_the_order_of_the_tasks():
     assert [task.share for task in tasks] == [3 / 6, 1 / 6, 2 / 6]
     (one,) = slots_by_task({"task_id": "A", "tasks": None, "num_envs": 12})
     assert one == ("A", 1.0, slice(0, 12))
-    with pytest.raises(InputError, match="3 tasks need at least 3 slots: --num_envs is 2"):
-        slots_by_task({"tasks": [["A", 1.0], ["B", 1.0], ["C", 1.0]], "num_envs": 2})
 
 
 # --- what they are called ---------------------------------------------------------------------------------------------
@@ -159,53 +132,30 @@ def test_a_long_list_gets_a_short_name_of_its_own():
     assert all(map(is_task_id, task_ids)) and len(task_ids) > 90
 
 
-BAD_LISTS = {
-    (("--task_id", "BabyAI-GoToObj-v0,BabyAI-GoToObject-v0"), None): "unknown task id 'BabyAI-GoToObject-v0'; did you",
-    (("--task_id", "BabyAI-GoToObj-v0,BabyAI-GoToObj-v0"), None): "--task_id must name each task once",
-    (("--task_id", "BabyAI-GoToObj-v0,"), None): "--task_id must be tasks with weights; of '', it must be a text",
-    (("--tasks", "FILE"), "BabyAI-GoToObj-v0: 0"): "a finite number above 0",
-    (("--tasks", "FILE"), "BabyAI-GoToObj-v0: -1"): "of 'BabyAI-GoToObj-v0', it must be a finite number above 0",
-    (("--tasks", "FILE"), "BabyAI-GoToObj-v0: .nan"): "a finite number above 0",
-    (("--tasks", "FILE"), "BabyAI-GoToObj-v0: many"): "must be a number",
-    (("--tasks", "FILE"), "[BabyAI-GoToObj-v0, BabyAI-GoToObj-v0]"): "is there 2 times",
-    (("--tasks", "FILE"), ""): "must be tasks with weights",
-    (("--tasks", "FILE"), "just words"): "must be tasks with weights",
-    (("--tasks", "FILE"), "[[BabyAI-GoToObj-v0]]"): "must be tasks with weights",
-    (("--tasks", "FILE"), "[BabyAI-Nothing-v0, BabyAI-GoToObj-v0]"): "unknown task id 'BabyAI-Nothing-v0'",
-    (("--tasks", "FILE", "--task_id", "BabyAI-GoToObj-v0"), "[A]"): "give --task_id or --tasks, not both",
-    (("--tasks", "missing.yaml"), None): "missing.yaml",
-    (("--task_id", ",".join(TASKS), "--num_envs", "2"), None): "3 tasks need at least 3 slots: --num_envs is 2",
-    (("--task_id", ",".join(TASKS), "--name", "a/b"), None): "--name|name must be a name that a folder can have",
-    (("--task_id", ",".join(TASKS), "--name", ".."), None): "name must be a name that a folder can have",
-    (("--task_id", ",".join(TASKS), "--name", "BabyAI-GoToObj-v0"), None): "--name must be no task's id",
-    (("--task_id", ",".join(TASKS), "--name", "a,b"), None): "--name must be no task's id, without commas",
-    (("--task_id", ",".join(TASKS), "--name", "x" * 201), None): "not longer than a folder's",
-    (("--task_id", "BabyAI-GoToObj-v0,BabyAI-KeyInBox-v0"), None): "cannot teach BabyAI-KeyInBox-v0",
-}
+LIST = ("--task_id", ",".join(TASKS))
+BAD_LISTS = [  # flags, the content of FILE, what the line names
+    (("--task_id", "BabyAI-GoToObj-v0,BabyAI-GoToObject-v0"), "", "BabyAI-GoToObject-v0"),
+    (("--task_id", "BabyAI-GoToObj-v0,BabyAI-GoToObj-v0"), "", "--task_id"),
+    (("--task_id", "BabyAI-GoToObj-v0,"), "", "--task_id"),
+    (("--task_id", "BabyAI-GoToObj-v0,BabyAI-KeyInBox-v0"), "", "BabyAI-KeyInBox-v0"),
+    (("--tasks", "FILE", "--task_id", "BabyAI-GoToObj-v0"), "[A]", "--task_id"),
+    (("--tasks", "missing.yaml"), "", "missing.yaml"),
+    *((("--tasks", "FILE"), f"BabyAI-GoToObj-v0: {value}", "number") for value in ("0", "-1", ".nan", "many")),
+    *((("--tasks", "FILE"), content, "tasks") for content in ("", "just words", "[[BabyAI-GoToObj-v0]]")),
+    (("--tasks", "FILE"), "[BabyAI-GoToObj-v0, BabyAI-GoToObj-v0]", "BabyAI-GoToObj-v0"),
+    (("--tasks", "FILE"), "[BabyAI-Nothing-v0, BabyAI-GoToObj-v0]", "BabyAI-Nothing-v0"),
+    ((*LIST, "--num_envs", "2"), "", "--num_envs"),
+    *(((*LIST, "--name", name), "", "name") for name in ("a/b", "..", "BabyAI-GoToObj-v0", "a,b", "x" * 201)),
+    (("--name", "thre", "--resume"), "", "thre"),  # mistyped: no run is begun
+]
 
 
-@pytest.mark.parametrize(("flags", "content"), BAD_LISTS, ids=lambda value: " ".join(value) if value else "")
-def test_bad_lists_are_refused_in_one_line(tmp_path, flags, content):
-    (tmp_path / "FILE").write_text(content or "")
-    words = [str(tmp_path / word) if word == "FILE" else word for word in flags]
-    with pytest.raises(InputError, match=BAD_LISTS[flags, content]) as raised:
-        config, given = parse_config("", ["--lang_encoder", "vocab", *words, "--checkpoint_dir", str(tmp_path / "c")])
-        train(config | {"policy": "mop"}, given)
-    assert len(str(raised.value).splitlines()) == 1
+@pytest.mark.parametrize(("flags", "content", "named"), BAD_LISTS)
+def test_bad_lists_are_refused_in_one_line(tmp_path, flags, content, named):
+    (tmp_path / "FILE").write_text(content)
+    words = [tmp_path / word if word == "FILE" else word for word in flags]
+    assert named in refusal(train_with, "--lang_encoder", "vocab", *words, "--checkpoint_dir", tmp_path)
     assert not list(tmp_path.rglob("*.pt"))
-
-
-def test_a_mistyped_name_begins_no_run(tmp_path):
-    config, given = parse_config("", ["--name", "thre", "--resume", "--checkpoint_dir", str(tmp_path)])
-    with pytest.raises(InputError, match=r"no run in .*/thre/trial_0; to begin one of this --name, add "):
-        train(config | {"policy": "mop"}, given)
-    assert not list(tmp_path.rglob("*.pt"))
-
-
-def test_the_script_says_it_in_one_line(tmp_path):
-    result = run_script("train_mop.py", "--task_id", "BabyAI-GoToObj-v0,BabyAI-Nothing-v0", cwd=tmp_path)
-    assert (result.returncode, result.stdout) == (2, "") and len(result.stderr.splitlines()) == 1
-    assert result.stderr.startswith("error: unknown task id 'BabyAI-Nothing-v0'")
 
 
 # --- worlds -----------------------------------------------------------------------------------------------------------
@@ -338,47 +288,6 @@ def test_a_run_that_is_cut_off_goes_on_to_the_same_bytes(tmp_path, whole, capsys
     pd.testing.assert_frame_equal(log.drop(columns=CLOCK), whole[1].drop(columns=CLOCK), rtol=1e-12)
 
 
-def test_states_from_before_there_were_lists_go_on(tmp_path):
-    whole = trained(tmp_path / "whole", *TINY_FLAGS, *EVERYTHING)
-    early = trained(tmp_path / "old", *TINY_FLAGS, *EVERYTHING, "--checkpoint_interval", 2, interrupt_at=2)
-    assert early["update"] == 4 and "by_task" not in early
-    del early["config"]["tasks"]
-    save_training_state(tmp_path / "old" / TASKS[0] / "trial_0" / "training_state.pt", early)
-    state = trained(tmp_path / "old", *TINY_FLAGS, *EVERYTHING, "--resume")
-    for name in ("checkpoint_dir", "checkpoint_interval"):
-        del state["config"][name], whole["config"][name]
-    assert_same(state, whole)
-
-
-def test_the_baseline_takes_lists_too(tmp_path):
-    config, given = parse_config("", [*SEVERAL, "--num_updates", "2", "--checkpoint_dir", str(tmp_path)])
-    path = train(config | {"policy": "gru"}, given)
-    assert path.parent.parent.name == "GoToObj+UnlockPickup+GoToLocal"
-    log = pd.read_csv(path.with_name("training_log.csv"))
-    assert {"cross_entropy_GoToObj", "cross_entropy_UnlockPickup", "success_rate_GoToLocal"} <= set(log)
-
-
-def test_after_kill_9_too(tmp_path):
-    flags = (*SEVERAL, *EVERYTHING, "--name", "three", "--num_updates", 2000)
-    folder = tmp_path / "checkpoints" / "three" / "trial_0"
-    command = script_command("train_mop.py", *flags, "--checkpoint_interval", 2)
-    with subprocess.Popen(command, cwd=tmp_path, env=script_environment(), stdout=-3, stderr=-3) as process:
-        while not (folder / "checkpoint_4.pt").exists():
-            assert process.poll() is None
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-    last = load_training_state(folder / "training_state.pt")["update"] + 1
-    resumed = trained(tmp_path / "checkpoints", "--name", "three", "--resume", "--num_updates", last)
-    never_cut_off = trained(tmp_path / "plain", *flags, "--checkpoint_interval", 1, interrupt_at=last)
-    assert resumed["update"] == never_cut_off["update"] == last
-    for state in (resumed, never_cut_off):
-        for name in ("num_updates", "checkpoint_dir", "checkpoint_interval"):
-            del state["config"][name]
-        del state["unfinished_row"]  # the one ended its log
-    assert_same(resumed, never_cut_off)
-
-
 def test_the_log_the_bar_and_the_curve_tell_each_task(whole):
     _, log, checkpoint = whole
     assert checkpoint["config"]["task_id"] == "three"
@@ -392,10 +301,8 @@ def test_the_log_the_bar_and_the_curve_tell_each_task(whole):
     row = log.iloc[-1].to_dict() | {
         f"success_rate_{name}": rate for name, rate in zip(names, (1, 0.5, 0.9), strict=True)
     }
-    assert "success mean 80% of 3 tasks, worst UnlockPickup 50%" in bar_text(row)
-    assert closing_lines(row)["by task"] == "mean 80.0% of 3, lowest: UnlockPickup 50%, GoToLocal 90%, GoToObj 100%"
-    unknown = {f"success_rate_{name}": math.nan for name in names}
-    assert "worst" not in bar_text(row | unknown) and "by task" not in closing_lines(row | unknown)
+    assert all(part in bar_text(row) for part in ("80%", "UnlockPickup 50%"))
+    assert all(part in closing_lines(row)["by task"] for part in ("80.0%", "UnlockPickup 50%", "GoToObj 100%"))
     axes = {ax.get_title("left"): ax for ax in plot_training_curve(log).axes}
     for measure, title in (("cross_entropy", "cross-entropy by task"), ("lpc", "LPC by task")):
         lines = {line.get_label(): line for line in axes[title].get_lines()}
@@ -405,29 +312,21 @@ def test_the_log_the_bar_and_the_curve_tell_each_task(whole):
 
 
 def test_a_run_with_other_tasks_is_not_continued(tmp_path):
-    flags = (*SEVERAL, "--name", "three", "--num_updates", 1, "--checkpoint_dir", tmp_path)
+    flags = (*SEVERAL, "--name", "three", "--num_updates", 1)
     trained(tmp_path, *flags)
     other = ",".join([*TASKS[:2], "BabyAI-GoToRedBall-v0"])
-    result = run_script("train_mop.py", *flags, "--task_id", other, "--resume", "--num_updates", 2)
-    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
-    assert "has tasks [['BabyAI-GoToObj-v0', 1.0], " in result.stderr and "BabyAI-GoToRedBall-v0" in result.stderr
+    assert "BabyAI-GoToRedBall-v0" in refusal(trained, tmp_path, *flags, "--task_id", other, "--resume")
 
 
-@pytest.mark.parametrize("damage", ["missing", "other tasks", "no counts", "wrong length"])
-def test_a_state_whose_tallies_do_not_fit_is_refused(tmp_path, damage, whole):
-    state = trained(tmp_path, *SEVERAL, "--name", "three", "--num_updates", 1)
-    by_task = state["by_task"]
-    if damage == "missing":
-        del state["by_task"]
-    elif damage == "other tasks":
-        by_task["BabyAI-GoToRedBall-v0"] = by_task.pop(TASKS[0])
-    elif damage == "no counts":
-        del by_task[TASKS[1]]["counts"]
-    else:
-        by_task[TASKS[2]]["has_bot"] = [False]
-    save_training_state(tmp_path / "three" / "trial_0" / "training_state.pt", state)
-    with pytest.raises(InputError, match=r"training_state\.pt: "):
-        trained(tmp_path, *SEVERAL, "--name", "three", "--resume", "--num_updates", 2)
+def test_a_state_whose_tallies_do_not_fit_is_refused(tmp_path):
+    flags = (*SEVERAL, "--name", "three")
+    whole = trained(tmp_path, *flags, "--num_updates", 1)
+    path = tmp_path / "three" / "trial_0" / "training_state.pt"
+    tallies = whole["by_task"]
+    damages = (None, {}, {**tallies, TASKS[1]: {}}, {**tallies, TASKS[2]: tallies[TASKS[2]] | {"has_bot": [False]}})
+    for by_task in damages:
+        save_training_state(path, whole | {"by_task": by_task})
+        assert "training_state.pt" in refusal(trained, tmp_path, *flags, "--resume", "--num_updates", 2)
 
 
 def test_the_papers_expert_dropout_has_a_name():
@@ -435,5 +334,4 @@ def test_the_papers_expert_dropout_has_a_name():
     config = config_of("--expert_dropout", "paper")
     assert (config["expert_dropout"], config["expert_dropout_below"]) == (0.8, 0.1)
     assert config_of("--expert_dropout", "0.3")["expert_dropout"] == 0.3
-    with pytest.raises(InputError, match="expert_dropout must be a number, or paper, not 'papers'"):
-        config_of("--expert_dropout", "papers")
+    assert "expert_dropout" in refusal(config_of, "--expert_dropout", "papers")

@@ -9,13 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from checks import refusal
 
-from mixture_of_experts import MixtureOfExpertsPolicy
-from mop.common.errors import InputError
 from mop.envs.vector_env import BabyAIVectorEnv, StepArrays
 from mop.fast.policy_step import CompiledPolicy, PolicyShape
-from mop.training import execution
 from mop.training.unroll import Rollouts
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -164,25 +161,10 @@ def test_killed_worker_is_reported_in_an_unroll():
     workers = multiprocessing.active_children()
     assert len(workers) == 2
     os.kill(workers[0].pid, signal.SIGKILL)
-    with pytest.raises(InputError, match=r"worker [01] ended with exit code -9 .*--resume"):
-        rollouts.unroll(embed)
+    assert "--resume" in refusal(rollouts.unroll, embed)
     assert not any(process.is_alive() for process in workers)
 
 
 def test_workers_need_no_torch():
     code = "import sys, mop.training.unroll; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-
-
-def test_a_student_in_plain_torch_acts_as_the_compiled_one():
-    """As where the equations of a policy are not compiled: in this process, with no memory shared."""
-    policy, lang_proj = MixtureOfExpertsPolicy(expert_hidden_sizes=[0, 5]), torch.nn.Linear(MISSION_DIM, 32)
-    unrolls = []
-    for student in (execution.student_of(policy, lang_proj, 0), execution.PlainStudent(policy, lang_proj)):
-        rollouts = Rollouts("BabyAI-GoToObj-v0", NUM_ENVS, 3, 6, 0, student=student, num_steps=NUM_STEPS)
-        execution.refresh_student(rollouts.student, policy, lang_proj)
-        rollouts.env.reset()
-        unrolls.append([copied(rollouts.unroll(embed)) for _ in range(3)])
-    for ours, theirs in zip(*unrolls, strict=True):
-        assert_same(ours, theirs)
-    assert len(unrolls[0]) == 3

@@ -4,10 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from routing_data import random_data
 
-from mop.analysis.actions import action_probabilities, index_states
-from mop.common.errors import InputError
 from mop.statistics.information import mutual_information
 
 EPISODE = np.repeat(np.arange(40), 20)  # of 800 steps
@@ -87,21 +84,3 @@ def test_what_has_no_information_or_no_answer():
     assert finest.plug_in_nats == pytest.approx(finest.null_nats, rel=0.01)
     same = [mutual_information(one_hot(np.arange(800) % 4), np.arange(800) % 9, EPISODE) for _ in range(2)]
     assert same[0] == same[1]
-
-
-def test_states_are_made_of_what_is_asked_for():
-    data = random_data()
-    cells = np.unique(data.steps.position, axis=0)
-    assert len(np.unique(index_states(data, ["cell"]))) == len(cells)
-    both = index_states(data, ["cell", "phase"], "by_carrying")
-    expected = np.unique(np.column_stack([data.steps.position, data.steps.carrying]), axis=0)
-    assert both.max() + 1 == len(expected)
-    with pytest.raises(InputError, match="smell"):
-        index_states(data, ["smell"])
-    with pytest.raises(InputError, match="direction"):
-        index_states(data, ["cell", "direction"])
-
-
-def test_probabilities_are_the_softmax():
-    logits = np.array([[0.0, math.log(3)], [1000.0, 0.0]])
-    np.testing.assert_allclose(action_probabilities(logits), [[0.25, 0.75], [1, 0]])

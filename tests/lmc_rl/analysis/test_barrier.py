@@ -156,13 +156,7 @@ def test_parents_that_agree_know_no_more_than_their_episodes():
     assert np.isnan([lost.value, lost.low, lost.high]).all() and verdict(lost, 0.05) == "undecided"
 
 
-def test_pooled_parents():
-    flat, broken = np.full((10, 21), 9000.0), np.tile(9000 - 9000 * np.sin(np.pi * PLACES), (10, 1))
-    assert pooled(*[result(flat)] * 3).verdict == "connected"
-    assert pooled(*[result(broken)] * 3).verdict == "barrier"
-    assert pooled(result(flat), result(broken)).verdict == "undecided"
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.5])
 def test_pooled_parents_are_calibrated_under_noise(spread):
     """Three parents of 16 episodes, 150 times: flat ones, and bumps of 6 % where 5 % are tolerated.

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checks import refusal
 from eval_helpers import UNLOCK
 from generative_data import record_tiny, tiny_checkpoint
 from PIL import Image, ImageColor
+from scripts import check_refused, in_process
 
 from generative import render
 from generative.domains.babyai.pictures import wrong_cells
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.rollouts import greedy, play, sampler
-from generative.figures.film import Film, Strip, draw_frames, film_bytes
+from generative.figures.film import Film, Strip, draw_frames
 from generative.recordings.format import open_recording
-from mop.common.errors import InputError, exit_code
 from mop.envs.babyai import World
 from mop.plotting.film import mp4_bytes
 
@@ -28,12 +29,6 @@ def shared_recording(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("recording")
     record_tiny(tiny_checkpoint(folder / "checkpoints"), folder / "recording", num_steps=120, max_steps=12)
     return folder / "recording"
-
-
-def command(monkeypatch, *words) -> int:
-    """The exit code of generative.render with these arguments, in this process."""
-    monkeypatch.setattr(sys, "argv", ["render", *map(str, words)])
-    return exit_code(render.main)
 
 
 def frames_of(content: bytes) -> list[np.ndarray]:
@@ -87,8 +82,7 @@ def test_an_mp4_needs_an_encoder_and_gives_it_every_frame(monkeypatch, tmp_path)
     frames = [Image.new("RGB", (5, 4), color) for color in ("red", "blue")]
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(InputError, match="needs the encoder ffmpeg"):
-        mp4_bytes(frames, 4)
+    refusal(mp4_bytes, frames, 4)
     stand_in = tmp_path / "ffmpeg"  # writes what it is given, behind its arguments
     stand_in.write_text(
         f"#!{sys.executable}\nimport sys\nopen(sys.argv[-1], 'wb').write(' '.join(sys.argv).encode() + b'|' + "
@@ -149,15 +143,15 @@ def test_sampled_actions_are_those_of_the_seed_and_of_the_probabilities():
 def test_films_of_a_recording_and_of_simulations(shared_recording, monkeypatch, tmp_path, capsys):
     recording, out = open_recording(shared_recording), tmp_path / "films"
     common = ("--data_dir", shared_recording, "--vid_dir", out)
-    assert command(monkeypatch, *common, "--episode", 1, "--num_eps", 2) == 0
+    assert in_process(render.main, *common, "--episode", 1, "--num_eps", 2) == 0
     for k in (1, 2):
         frames = frames_of((out / f"recording_episode_{k}.gif").read_bytes())
         assert len(frames) == len(recording.episode(k)["action"])
-    assert command(monkeypatch, *common, "--episode", 1, "--simulator", "exact", "--step", 3) == 0
+    assert in_process(render.main, *common, "--episode", 1, "--simulator", "exact", "--step", 3) == 0
     frames = frames_of((out / "recording_episode_1_step_3_exact_recorded.gif").read_bytes())
     assert len(frames) == len(recording.episode(1)["action"]) - 3
     flags = ("--simulator", "exact", "--actions", "own", "--num_sim_steps", 4)
-    assert command(monkeypatch, *common, "--episode", 1, *flags) == 0
+    assert in_process(render.main, *common, "--episode", 1, *flags) == 0
     assert len(frames_of((out / "recording_episode_1_step_0_exact_own.gif").read_bytes())) == 4
     assert "4 states" in capsys.readouterr().out
 
@@ -167,7 +161,7 @@ def test_a_simulation_of_recorded_actions_is_right_everywhere(shared_recording, 
     monkeypatch.setattr(render, "film_bytes", lambda film, *_: films.append(film) or b"film")
     for k in range(4):
         flags = ("--episode", k, "--simulator", "exact", "--step", k, "--vid_dir", shared_recording.parent)
-        assert command(monkeypatch, "--data_dir", shared_recording, *flags) == 0
+        assert in_process(render.main, "--data_dir", shared_recording, *flags) == 0
     for film in films:
         assert {lines[2] for lines in film.captions} == {"0 of 49 cells are wrong (red)"}
         strips = {strip.label: strip.weights for strip in film.strips}
@@ -183,7 +177,7 @@ def test_a_policy_plays_now(monkeypatch, tmp_path):
     contents = {}
     for number, flags in enumerate([(), (), ("--policy", "sampled"), ("--policy", "sampled", "--seed", 1)]):
         words = ("--model_file", checkpoint, "--max_steps", 9, "--world_seed", 4, "--vid_dir", tmp_path / str(number))
-        assert command(monkeypatch, *words, *flags) == 0
+        assert in_process(render.main, *words, *flags) == 0
         (path,) = (tmp_path / str(number)).glob("*.gif")
         contents[number] = path.read_bytes()
         assert path.name == f"UnlockPickup_world_4_{'sampled' if flags else 'argmax'}.gif"
@@ -191,31 +185,18 @@ def test_a_policy_plays_now(monkeypatch, tmp_path):
     assert contents[0] == contents[1] and len(set(contents.values())) == 3
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ([], "give --checkpoint"),
-        (["--checkpoint", "missing.pt"], "missing.pt"),
-        (["--checkpoint", "x.pt", "--simulator", "exact"], "give --data_dir"),
-        (["--data_dir", "nowhere"], "no recording"),
-        (["--data_dir", "RECORDING", "--episode", "999"], "has the episodes 0 to"),
-        (["--data_dir", "RECORDING", "--simulator", "exact", "--step", "999"], "--step 999"),
-        (["--data_dir", "RECORDING", "--simulator", "nowhere"], "nowhere"),
-        (["--checkpoint", "x.pt", "--format", "avi"], "--format must be"),
-        (["--checkpoint", "x.pt", "--policy", "bot"], "--policy must be"),
-        (["--checkpoint", "x.pt", "--world_seed", "-1"], "--world_seed"),
-        (["--checkpoint", "CHECKPOINT", "--task_id", "BabyAI-Nowhere-v0"], "unknown task"),
-    ],
-)
-def test_bad_input_is_one_line(flags, words, monkeypatch, tmp_path, capsys, shared_recording):
-    named = {"RECORDING": shared_recording, "CHECKPOINT": next(shared_recording.parent.rglob("checkpoint_final.pt"))}
+def test_bad_input_is_one_line(monkeypatch, tmp_path, capsys, shared_recording):
     monkeypatch.chdir(tmp_path)
-    assert command(monkeypatch, *(named.get(flag, flag) for flag in flags)) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and words in lines[0], lines
-
-
-def test_film_bytes_are_the_same_twice():
-    picture = np.arange(8 * 16 * 3, dtype=np.uint8).reshape(8, 16, 3)
-    film = Film(["t"], [("w", [picture])], [["c"]], [])
-    assert film_bytes(film, "gif") == film_bytes(film, "gif")
+    of, checkpoint = ("--data_dir", shared_recording), next(shared_recording.parent.rglob("checkpoint_final.pt"))
+    cases = {
+        (): "--checkpoint",
+        ("--checkpoint", "missing.pt"): "missing.pt",
+        ("--checkpoint", "x.pt", "--simulator", "exact"): "--data_dir",
+        ("--data_dir", "nowhere"): "nowhere",
+        (*of, "--episode", "999"): "episodes 0 to",
+        (*of, "--simulator", "exact", "--step", "999"): "--step 999",
+        (*of, "--simulator", "nowhere"): "nowhere",
+        ("--checkpoint", "x.pt", "--format", "avi"): "--format",
+        ("--checkpoint", checkpoint, "--task_id", "BabyAI-Nowhere-v0"): "BabyAI-Nowhere-v0",
+    }
+    check_refused(capsys, render.main, cases)
