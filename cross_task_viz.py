@@ -32,7 +32,7 @@ def given_settings():
 @app.cell
 def _():
     if mo.app_meta().mode == "script":
-        run_script(lambda: comparison_page.save_comparison(given_settings()))
+        run_script(lambda: comparison_page.save_as_script(given_settings()))
     mo.md("# Runs beside each other")
     return
 
@@ -44,7 +44,7 @@ def _():
         results, unreadable = comparison_page.load_table(args.cache_dir, args.results_path)
         defaults = comparison_page.filters_of(args, results)
     except InputError as error:
-        mo.stop(True, elements.problem(error))
+        elements.stop(error)
     view = elements.open_view()
     mo.vstack([elements.problem(message, "warn") for message in unreadable])
     return args, defaults, results, view
@@ -73,7 +73,7 @@ def _(alpha_dropdown, results, steps_slider, worlds_dropdown):
         shown_results = replace(filters, lpc_alpha=None).apply(results)
         task_results = filters.apply(results)
     except InputError as error:
-        mo.stop(True, elements.problem(error))
+        elements.stop(error)
     notes = [elements.problem(note, "warn") for note in comparison_page.result_notes(shown_results)]
     table = mo.ui.table(
         comparison_page.as_shown(shown_results),
@@ -103,35 +103,30 @@ def _(args, view):
 
 
 @app.cell
-def _(color_dropdown, filters, format_dropdown, policy_dropdown, scale_dropdown, task_dropdown, width_dropdown):
+def _(
+    args,
+    color_dropdown,
+    filters,
+    format_dropdown,
+    policy_dropdown,
+    results,
+    scale_dropdown,
+    task_dropdown,
+    width_dropdown,
+):
     export = Export(format_dropdown.value, width_dropdown.value)
     choices = Choices(filters, policy_dropdown.value)
+    page = comparison_page.page_of(args, choices, results)
     tasks_name = comparison_page.tasks_name(task_dropdown.value)
-    save_tasks = elements.save_button(export, tasks_name)
     tradeoff_name = comparison_page.tradeoff_name(scale_dropdown.value, color_dropdown.value)
-    save_tradeoff = elements.save_button(export, tradeoff_name)
-    return choices, export, save_tasks, save_tradeoff, tasks_name, tradeoff_name
-
-
-@app.cell
-def _(color_dropdown, policy_dropdown, scale_dropdown, shown_results, task_dropdown, task_results):
-    def draw_tasks():
-        """The tasks below each other. Raises InputError if there is nothing to draw."""
-        return comparison_page.plot_tasks(task_results, task_dropdown.value)
-
-    def draw_tradeoff():
-        """Success against cost. Raises InputError if there is nothing to draw."""
-        policy = None if policy_dropdown.value == ALL else policy_dropdown.value
-        return comparison_page.plot_tradeoff(shown_results, color_dropdown.value, policy, scale_dropdown.value)
-
-    return draw_tasks, draw_tradeoff
+    save_tasks, save_tradeoff = (elements.save_button(page, name, export) for name in (tasks_name, tradeoff_name))
+    return choices, export, page, save_tasks, save_tradeoff, tasks_name, tradeoff_name
 
 
 @app.cell
 def _(
     color_dropdown,
-    draw_tasks,
-    draw_tradeoff,
+    page,
     policy_dropdown,
     save_tasks,
     save_tradeoff,
@@ -141,12 +136,12 @@ def _(
     tradeoff_name,
 ):
     elements.beside(
-        mo.vstack([mo.md("## By task"), task_dropdown, elements.drawn(draw_tasks, tasks_name), save_tasks]),
+        mo.vstack([mo.md("## By task"), task_dropdown, elements.drawn(page, tasks_name), save_tasks]),
         mo.vstack(
             [
                 mo.md("## Success against cost"),
-                mo.hstack([color_dropdown, policy_dropdown, scale_dropdown], justify="start", gap=2, wrap=True),
-                elements.drawn(draw_tradeoff, tradeoff_name),
+                elements.in_a_row(color_dropdown, policy_dropdown, scale_dropdown),
+                elements.drawn(page, tradeoff_name),
                 save_tradeoff,
             ]
         ),
@@ -155,28 +150,9 @@ def _(
 
 
 @app.cell
-def _(args, choices, draw_tasks, export, save_tasks, tasks_name):
-    mo.stop(not save_tasks.value)
-    elements.save_figure(
-        draw_tasks,
-        args.plots_dir,
-        tasks_name,
-        export,
-        comparison_page.caption_of(args, choices, tasks_name, "The tasks below each other", export),
-    )
-    return
-
-
-@app.cell
-def _(args, choices, draw_tradeoff, export, save_tradeoff, tradeoff_name):
-    mo.stop(not save_tradeoff.value)
-    elements.save_figure(
-        draw_tradeoff,
-        args.plots_dir,
-        tradeoff_name,
-        export,
-        comparison_page.caption_of(args, choices, tradeoff_name, "Success against cost", export),
-    )
+def _(export, page, save_tasks, save_tradeoff, tasks_name, tradeoff_name):
+    mo.stop(not (save_tasks.value or save_tradeoff.value))
+    elements.save_figure(page, tasks_name if save_tasks.value else tradeoff_name, export)
     return
 
 
@@ -227,49 +203,27 @@ def _(analysis_dropdown, args, left_data, right_data, view):
 
 
 @app.cell
-def _(analysis_dropdown, left_data, left_run, measure_dropdown, right_data, right_run, view):
-    def draw_difference(width_in=None):
-        """Both runs and their difference. Raises InputError if they cannot be compared."""
-        return comparison_page.plot_pair(
-            left_data, right_data, analysis_dropdown.value, measure_dropdown.value, width_in
-        )
-
+def _(analysis_dropdown, args, choices, left_run, measure_dropdown, results, right_run, view):
+    pair_choices = replace(
+        choices, left=left_run, right=right_run, analysis=analysis_dropdown.value, measure=measure_dropdown.value
+    )
+    pair_page = comparison_page.page_of(args, pair_choices, results)
     shown_names = f"difference, {left_run.name}, {right_run.name}: {measure_dropdown.value}, {analysis_dropdown.value}"
-    mo.vstack(list(filter(None, [elements.absent(view), elements.drawn(draw_difference, shown_names)])))
-    return (draw_difference,)
+    mo.vstack(list(filter(None, [elements.absent(view), elements.drawn(pair_page, "difference", shown_names)])))
+    return (pair_page,)
 
 
 @app.cell
-def _(draw_difference, export):
-    mo.stop(not draw_difference)  # nor is there a button where two runs cannot be read
-    save_difference = elements.save_button(export, "difference")
+def _(export, pair_page):
+    save_difference = elements.save_button(pair_page, "difference", export)
     save_difference
     return (save_difference,)
 
 
 @app.cell
-def _(
-    analysis_dropdown,
-    args,
-    choices,
-    draw_difference,
-    export,
-    left_run,
-    measure_dropdown,
-    right_run,
-    save_difference,
-):
+def _(export, pair_page, save_difference):
     mo.stop(not save_difference.value)
-    pair_choices = replace(
-        choices, left=left_run, right=right_run, analysis=analysis_dropdown.value, measure=measure_dropdown.value
-    )
-    elements.save_figure(
-        lambda: draw_difference(export.width_in),
-        args.plots_dir,
-        "difference",
-        export,
-        comparison_page.caption_of(args, pair_choices, "difference", comparison_page.DIFFERENCE_ABOUT, export),
-    )
+    elements.save_figure(pair_page, "difference", export)
     return
 
 
@@ -287,36 +241,27 @@ def _(args, view):
 
 
 @app.cell
-def _(all_runs, runs_choice):
-    chosen_runs = [run for run in all_runs.values() if comparison_page.word_of(run) in runs_choice.value]
-
-    def draw_side_by_side(width_in=None):
-        """The maps of the chosen runs. Raises InputError if one has none."""
-        return comparison_page.plot_comparison(chosen_runs, width_in)
-
-    elements.drawn(draw_side_by_side, ", ".join(["routing_side_by_side", *(run.name for run in chosen_runs)]))
-    return chosen_runs, draw_side_by_side
+def _(all_runs, args, choices, results, runs_choice):
+    chosen_runs = tuple(run for run in all_runs.values() if comparison_page.word_of(run) in runs_choice.value)
+    side_page = comparison_page.page_of(args, replace(choices, compared=chosen_runs), results)
+    elements.drawn(
+        side_page, "routing_side_by_side", ", ".join(["routing_side_by_side", *(run.name for run in chosen_runs)])
+    )
+    return (side_page,)
 
 
 @app.cell
-def _(export, format_dropdown, width_dropdown):
-    save_heatmap = elements.save_button(export, "routing_side_by_side")
+def _(export, format_dropdown, side_page, width_dropdown):
+    save_heatmap = elements.save_button(side_page, "routing_side_by_side", export)
     saving = mo.hstack([format_dropdown, width_dropdown, mo.md("of every saved figure")], justify="start", gap=2)
     mo.vstack([save_heatmap, saving])
     return (save_heatmap,)
 
 
 @app.cell
-def _(args, choices, chosen_runs, draw_side_by_side, export, save_heatmap):
+def _(export, save_heatmap, side_page):
     mo.stop(not save_heatmap.value)
-    names = "; ".join(run.name for run in chosen_runs)
-    elements.save_figure(
-        lambda: draw_side_by_side(export.width_in),
-        args.plots_dir,
-        "routing_side_by_side",
-        export,
-        comparison_page.caption_of(args, choices, "routing_side_by_side", f"The routing of {names}", export),
-    )
+    elements.save_figure(side_page, "routing_side_by_side", export)
     return
 
 
@@ -342,39 +287,34 @@ def _(args, phases_dropdown, seeds_dropdown):
     try:
         seed_tables = statistics_page.analyse(asked, elements.with_bar)
     except InputError as error:
-        mo.stop(True, elements.problem(error))
+        elements.stop(error)
     seed_notes = [elements.problem(note, "warn") for note in seed_tables.notes]
     mo.vstack([*seed_notes, mo.accordion({"In numbers": mo.plain_text(statistics_page.format_tables(seed_tables))})])
     return (seed_tables,)
 
 
 @app.cell
-def _(export, seed_tables, view):
-    seed_drawings = statistics_page.drawings_of(seed_tables, export.width_in)
-    seed_names = {name.replace("_", " "): name for name in seed_drawings}
-    figure_dropdown = elements.choice_dropdown(view, "figure", seed_names, next(iter(seed_drawings)), "Figure")
+def _(args, seed_tables, view):
+    seed_page = statistics_page.page_of(seed_tables, args.plots_dir)
+    seed_names = {name.replace("_", " "): name for name in seed_page.figures}
+    figure_dropdown = elements.choice_dropdown(view, "figure", seed_names, next(iter(seed_names.values())), "Figure")
     figure_dropdown
-    return figure_dropdown, seed_drawings
+    return figure_dropdown, seed_page
 
 
 @app.cell
-def _(export, figure_dropdown, seed_drawings, seed_tables):
+def _(export, figure_dropdown, seed_page, seed_tables):
     seed_name = figure_dropdown.value
-    save_seeds = elements.save_button(export, seed_name)
-    mo.vstack([elements.drawn(seed_drawings[seed_name], f"{seed_name} of {seed_tables.asked.task_id}"), save_seeds])
+    save_seeds = elements.save_button(seed_page, seed_name, export)
+    seeds_label = f"{seed_name} of {seed_tables.asked.task_id}"
+    mo.vstack([elements.drawn(seed_page, seed_name, seeds_label), save_seeds])
     return save_seeds, seed_name
 
 
 @app.cell
-def _(args, export, save_seeds, seed_drawings, seed_name, seed_tables):
+def _(export, save_seeds, seed_name, seed_page):
     mo.stop(not save_seeds.value)
-    elements.save_figure(
-        seed_drawings[seed_name],
-        statistics_page.folder_of(seed_tables.asked, args.plots_dir),
-        seed_name,
-        export,
-        statistics_page.caption_of(seed_tables, seed_name, seed_drawings[seed_name].about, export, args.plots_dir),
-    )
+    elements.save_figure(seed_page, seed_name, export)
     return
 
 

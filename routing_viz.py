@@ -8,19 +8,12 @@ app = marimo.App(width="full", app_title="Routing of a policy")
 with app.setup:
     import marimo as mo
 
-    from mop.apps import (
-        elements,
-        episode_records,
-        episode_tab,
-        intervention_page,
-        intervention_tab,
-        run_figures,
-    )
+    from mop.apps import elements, episode_tab, intervention_page, intervention_tab, run_figures
     from mop.apps.episode_tab import Settings
-    from mop.apps.export import Export, Shown, caption_of
+    from mop.apps.export import Export
+    from mop.apps.run_figures import Shown
     from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
-    from mop.plotting.bars import matrix_name
 
 
 @app.function
@@ -31,16 +24,6 @@ def given_settings():
         "Where, when and for what a policy uses its experts. `marimo run routing_viz.py` opens the app "
         "(flags go behind a --); as a script, it saves its figures to plots/<run key>/ and prints their paths.",
     )
-
-
-@app.function
-def plot_view(data, tab, measure, group_by, images, min_steps, width_in=None):
-    """The name and the figure of a tab. Raises InputError where the data does not support it."""
-    if tab == "Spatial":
-        name = run_figures.grouped_name(run_figures.MAPS[measure][0], group_by)
-        return name, run_figures.plot_map(data, measure, group_by, images, min_steps, width_in)
-    name, plot, _ = run_figures.CHARTS[tab]
-    return name, plot(data)
 
 
 @app.cell
@@ -67,27 +50,20 @@ def _(refresh_button):
 @app.cell
 def _(args, found_runs, run_dropdown, view):
     checkpoints = found_runs[run_dropdown.value]
-    update_slider = elements.update_slider(checkpoints, view, args)
-    return checkpoints, update_slider
+    run_controls = elements.run_controls(checkpoints, view, args)
+    return checkpoints, run_controls
 
 
 @app.cell
-def _(args, view):
-    use_cache_toggle, num_episodes_slider, num_envs_slider = elements.evaluation_controls(view, args)
-    return num_envs_slider, num_episodes_slider, use_cache_toggle
-
-
-@app.cell
-def _(checkpoints, num_envs_slider, num_episodes_slider, refresh_button, run_dropdown, update_slider, use_cache_toggle):
-    run = checkpoints[min(update_slider.value, len(checkpoints) - 1)]
-    run_controls = run_dropdown, update_slider, refresh_button, use_cache_toggle, num_episodes_slider, num_envs_slider
-    elements.controls_row(checkpoints, run, *run_controls)
+def _(checkpoints, refresh_button, run_controls, run_dropdown):
+    run = elements.chosen_run(checkpoints, run_controls)
+    elements.controls_row(checkpoints, run_dropdown, run_controls, refresh_button)
     return (run,)
 
 
 @app.cell
-def _(num_envs_slider, num_episodes_slider, run, use_cache_toggle):
-    num_fresh, routing_data = elements.load_or_evaluate(run, use_cache_toggle, num_episodes_slider, num_envs_slider)
+def _(run, run_controls):
+    num_fresh, routing_data = elements.load_or_evaluate(run, run_controls)
     elements.metrics_row(run, routing_data, num_fresh is not None)
     return num_fresh, routing_data
 
@@ -148,19 +124,26 @@ def _(
 
 
 @app.cell
-def _(action_dropdown, min_steps_number, num_fresh, routing_data, run, view_tabs):
-    is_map = view_tabs.value == "Spatial"
-    has_figure = view_tabs.value not in ("Episodes", intervention_tab.TAB)
+def _(
+    action_dropdown,
+    analysis_dropdown,
+    args,
+    measure_dropdown,
+    min_steps_number,
+    num_fresh,
+    routing_data,
+    run,
+    view_tabs,
+):
+    tab = view_tabs.value
+    is_map, has_figure = tab == "Spatial", tab not in ("Episodes", intervention_tab.TAB)
     action = action_dropdown.value if has_figure else None
     shown = Shown(run, num_fresh, action, int(min_steps_number.value or 1) if is_map else 1)
     shown_data = run_figures.hold(routing_data, action)
-    return has_figure, shown, shown_data
-
-
-@app.cell
-def _(analysis_dropdown, shown_data):
-    room_env_images = episode_records.example_images(shown_data, analysis_dropdown.value)
-    return (room_env_images,)
+    page = run_figures.page_of("routing_viz.py", shown, shown_data, run_figures.routing_figures, args.plots_dir)
+    map_name = run_figures.grouped_name(run_figures.MAPS[measure_dropdown.value][0], analysis_dropdown.value)
+    figure_name = map_name if is_map else run_figures.CHARTS[tab][0] if has_figure else None
+    return figure_name, is_map, page, shown
 
 
 @app.cell
@@ -203,7 +186,7 @@ def _(get_text, routing_data, view, view_tabs):
     try:
         gates, not_shown = intervention_tab.controls(routing_data, view)
     except InputError as error:
-        mo.stop(True, elements.problem(error))
+        elements.stop(error)
     gate_elements = gates.given
     return gate_elements, gates, not_shown
 
@@ -243,7 +226,7 @@ def _(find_button, routing_data, run, world_dropdown):
         with mo.status.spinner("Loading the policy; a new installation compiles for a minute first"):
             one_world = intervention_page.open_world(run, routing_data)
     except (InputError, OSError) as error:
-        mo.stop(True, elements.problem(error, "warn"))
+        elements.stop(error, "warn")
     elements.in_a_row(world_dropdown, find_button)
     return (one_world,)
 
@@ -265,7 +248,7 @@ def _(gate_elements, gates, one_world, world_dropdown):
     try:
         pair = intervention_page.play_pair(one_world, world_dropdown.value, gates.asked, gates.variant)
     except InputError as error:
-        mo.stop(True, elements.problem(error, "warn"))
+        elements.stop(error, "warn")
     intervention_tab.pair_shown(pair)
     return (pair,)
 
@@ -291,7 +274,7 @@ def _(refresh_button, routing_data, run, view_tabs):
     try:
         intervention_rows = intervention_page.rows_of(run, routing_data)
     except (InputError, OSError) as error:
-        mo.stop(True, elements.problem(error, "info"))
+        elements.stop(error, "info")
     return (intervention_rows,)
 
 
@@ -304,46 +287,34 @@ def _(gate_elements, gates, intervention_rows, routing_data, run):
 
 
 @app.cell
-def _(format_dropdown, intervention_rows, matrix_variant, width_dropdown):
+def _(args, format_dropdown, intervention_rows, matrix_variant, routing_data, run, width_dropdown):
     matrix_export = Export(format_dropdown.value, width_dropdown.value)
-    matrix_file = matrix_name(matrix_variant)
-    save_matrix_button = elements.save_button(matrix_export, matrix_file)
+    matrix_page = intervention_page.matrix_page(run, intervention_rows, routing_data, matrix_variant, args.plots_dir)
+    matrix_file = next(iter(matrix_page.figures))
+    save_matrix_button = elements.save_button(matrix_page, matrix_file, matrix_export)
     elements.in_a_row(save_matrix_button, format_dropdown, width_dropdown)
-    return matrix_export, matrix_file, save_matrix_button
+    return matrix_export, matrix_file, matrix_page, save_matrix_button
 
 
 @app.cell
-def _(args, intervention_rows, matrix_export, matrix_file, matrix_variant, routing_data, run, save_matrix_button):
+def _(matrix_export, matrix_file, matrix_page, save_matrix_button):
     mo.stop(not save_matrix_button.value)
-    elements.save_figure(
-        lambda: intervention_page.plot_matrix(run, intervention_rows, matrix_variant),
-        run.key.artefacts(args.plots_dir),
-        matrix_file,
-        matrix_export,
-        intervention_page.matrix_caption(run, intervention_rows, routing_data, matrix_variant),
-    )
+    elements.save_figure(matrix_page, matrix_file, matrix_export)
     return
 
 
 @app.cell
-def _(analysis_dropdown, has_figure, measure_dropdown, room_env_images, shown, shown_data, view, view_tabs):
-    mo.stop(not has_figure)
-    chosen_view = (
-        *(shown_data, view_tabs.value, measure_dropdown.value, analysis_dropdown.value),
-        *(room_env_images, shown.min_steps),
-    )
-    try:
-        figure_name, fig_heatmap = plot_view(*chosen_view)
-    except InputError as error:
-        mo.stop(True, elements.problem(error))
+def _(figure_name, page, view):
+    mo.stop(figure_name is None)
+    fig_heatmap = elements.draw_or_stop(page, figure_name)
     elements.absent(view)
-    return chosen_view, fig_heatmap, figure_name
+    return (fig_heatmap,)
 
 
 @app.cell
-def _(fig_heatmap, figure_name, run, shown, view, view_tabs):
-    links = {"link": episode_tab.link_to_episodes(view)} if view_tabs.value == "Spatial" else {}
-    elements.show_figure(fig_heatmap, f"{run.name}: {figure_name}{shown.part}", **links)
+def _(fig_heatmap, figure_name, is_map, run, shown, view):
+    link = episode_tab.link_to_episodes(view) if is_map else None
+    elements.show_figure(fig_heatmap, f"{run.name}: {figure_name}{shown.part}", link)
     return
 
 
@@ -354,22 +325,18 @@ def _(args):
 
 
 @app.cell
-def _(figure_name, format_dropdown, shown, width_dropdown):
+def _(fig_heatmap, figure_name, format_dropdown, page, shown, width_dropdown):
+    mo.stop(not fig_heatmap)  # no button where there is no figure
     export = Export(format_dropdown.value, width_dropdown.value, shown.part)
-    save_button = elements.save_button(export, figure_name)
+    save_button = elements.save_button(page, figure_name, export)
     elements.in_a_row(save_button, format_dropdown, width_dropdown)
     return export, save_button
 
 
 @app.cell
-def _(args, chosen_view, export, figure_name, save_button, shown, shown_data):
+def _(export, figure_name, page, save_button):
     mo.stop(not save_button.value)
-    about = run_figures.routing_figures(shown_data)[figure_name].about
-    caption = caption_of("routing_viz.py", shown, shown_data, figure_name, about, export, args.plots_dir)
-    folder = shown.run.key.artefacts(args.plots_dir)
-    elements.save_figure(
-        lambda: plot_view(*chosen_view, width_in=export.width_in)[1], folder, figure_name, export, caption
-    )
+    elements.save_figure(page, figure_name, export)
     return
 
 

@@ -23,10 +23,9 @@ from tqdm import tqdm
 
 from mop.analysis.actions import DEFAULT_STATE, STATE_PARTS
 from mop.apps import flags, samples, statistics_page
-from mop.apps.export import Export
-from mop.apps.run_figures import chosen, save_figures
 from mop.apps.samples import Asked
 from mop.apps.statistics_page import Tables
+from mop.apps.template import chosen
 from mop.artifacts.run_paths import CACHE_DIR
 from mop.common.cli import parse, setting
 from mop.common.conventions import ACTION_NAMES
@@ -78,19 +77,12 @@ def with_bar(task_id: str, found: Iterator, total: int) -> Iterable:
 def write(tables: Tables, args: Settings) -> None:
     """Write tables and figures, and print what was found and where it is."""
     folder = statistics_page.folder_of(tables.asked, args.plots_dir)
-    drawings, export = statistics_page.drawings_of(tables, args.width), Export(args.format, args.width)
-    figures = chosen(drawings, args.only)
     with only_process(folder, "another --plots_dir"):
         write_together(statistics_page.table_files(tables, folder))
         print(f"{tables.asked.task_id}\n{statistics_page.format_tables(tables)}")
         print(*(f"note: {note}" for note in tables.notes), sep="\n", end="\n" if tables.notes else "")
         print(f"tables: {folder / '*.csv'}")
-        save_figures(
-            figures,
-            folder,
-            export,
-            lambda name: statistics_page.caption_of(tables, name, drawings[name].about, export, args.plots_dir),
-        )
+        statistics_page.page_of(tables, args.plots_dir).save_as_script(args)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,12 @@ with app.setup:
 
     import marimo as mo
 
-    from generative.app import catalog, controls, page, selection
+    from generative.app import catalog, controls, page
     from generative.app.selection import PageState
     from generative.recordings.format import open_recording
     from mop.apps import elements
     from mop.apps.export import Export
     from mop.common.errors import InputError, run_script
-
-
-@app.function
-def show(state, name, link=lambda values: ""):
-    """A figure, or why it cannot be drawn."""
-    return elements.drawn(lambda: page.drawings(state)[name](), page.label_of(state, name), link)
 
 
 @app.cell
@@ -91,78 +85,37 @@ def _(args, episode_dropdown, recording, step_slider, view):
     try:
         present = PageState(recording, args.choices(episode_dropdown.value, step_slider.value), args.checkpoint)
     except InputError as error:
-        mo.stop(True, elements.problem(error))
-    now = show(present, "now", page.link_to_moment(present, view))
+        elements.stop(error)
+    now = elements.drawn(
+        page.page_of(args, present), "now", page.label_of(present, "now"), page.link_to_moment(present, view)
+    )
     mo.vstack([*filter(None, [elements.absent(view)]), now])
     return (present,)
 
 
 @app.cell
-def _(args, view):
+def _(view):
     tabs = elements.tabs(view, controls.TABS)
-    simulator_dropdown = elements.choice_dropdown(
-        view, "simulator", catalog.find_simulators(args.simulator), args.simulator, "Simulator"
-    )
     tabs
-    return simulator_dropdown, tabs
+    return (tabs,)
 
 
 @app.cell
 def _(args, recording, view):
-    target_dropdown = controls.target_dropdown(recording, view, args)
-    since_dropdown = elements.choice_dropdown(view, "since", page.ACTIONS, args.since, "Actions in between")
-    actions_dropdown = elements.choice_dropdown(view, "actions", page.ACTIONS, args.actions, "Actions")
-    pictures_dropdown = elements.choice_dropdown(view, "pictures", page.PICTURES, args.pictures, "Pictures")
-    horizon_slider = controls.number_slider(view, "horizon", 0, selection.MAX_HORIZON, args.horizon, "Steps back")
-    steps_slider = controls.number_slider(view, "steps", 1, selection.MAX_STEPS, args.num_sim_steps, "Steps ahead")
-    return actions_dropdown, horizon_slider, pictures_dropdown, since_dropdown, steps_slider, target_dropdown
+    step_controls = controls.step_controls(recording, view, args)
+    return (step_controls,)
 
 
 @app.cell
-def _(
-    actions_dropdown,
-    horizon_slider,
-    pictures_dropdown,
-    simulator_dropdown,
-    since_dropdown,
-    steps_slider,
-    tabs,
-    target_dropdown,
-):
-    tab_controls = {
-        "Why": [target_dropdown, horizon_slider, since_dropdown, simulator_dropdown],
-        "Imagine": [steps_slider, actions_dropdown, simulator_dropdown],
-        "Edit": [target_dropdown, steps_slider, actions_dropdown, simulator_dropdown, pictures_dropdown],
-    }
-    elements.in_a_row(*tab_controls[tabs.value])
+def _(step_controls, tabs):
+    elements.in_a_row(*(step_controls[name] for name in controls.CONTROLS[tabs.value]))
     return
 
 
 @app.cell
-def _(
-    actions_dropdown,
-    args,
-    horizon_slider,
-    present,
-    pictures_dropdown,
-    recording,
-    simulator_dropdown,
-    since_dropdown,
-    steps_slider,
-    target_dropdown,
-):
-    wanted = replace(
-        present.choices,
-        target=target_dropdown.value,
-        horizon=horizon_slider.value,
-        since=since_dropdown.value,
-        simulator=simulator_dropdown.value,
-        num_sim_steps=steps_slider.value,
-        actions=actions_dropdown.value,
-        pictures=pictures_dropdown.value,
-    )
-    asked = PageState(recording, wanted, args.checkpoint)
-    return asked, wanted
+def _(args, present, recording, step_controls):
+    asked = PageState(recording, replace(present.choices, **step_controls.value), args.checkpoint)
+    return (asked,)
 
 
 @app.cell
@@ -170,7 +123,7 @@ def _(asked, tabs, view):
     try:
         cell_dropdown = controls.cell_dropdown(asked, view) if tabs.value == "Edit" else None
     except InputError as error:
-        mo.stop(True, elements.problem(error))
+        elements.stop(error)
     return (cell_dropdown,)
 
 
@@ -185,16 +138,19 @@ def _(asked, cell_dropdown, view):
 def _(args, asked, cell_dropdown, change_dropdown, recording):
     edit = asked.choices.edit if cell_dropdown is None else f"{cell_dropdown.value}:{change_dropdown.value}"
     shown = PageState(recording, replace(asked.choices, edit=edit), args.checkpoint)
-    return (shown,)
+    shown_page = page.page_of(args, shown)
+    return shown, shown_page
 
 
 @app.cell
-def _(shown, tabs, view):
+def _(shown, shown_page, tabs, view):
     try:
         around = controls.around_figures(tabs.value, shown, view)
+        labels = {name: page.label_of(shown, name) for name in controls.FIGURES[tabs.value]}
     except InputError as error:
-        mo.stop(True, elements.problem(error))
-    mo.vstack([around["above"], *(show(shown, name) for name in controls.FIGURES[tabs.value]), around["below"]])
+        elements.stop(error)
+    figures = (elements.drawn(shown_page, name, label) for name, label in labels.items())
+    mo.vstack([around["above"], *figures, around["below"]])
     return
 
 
@@ -207,25 +163,17 @@ def _(args, tabs):
 
 
 @app.cell
-def _(figure_dropdown, format_dropdown, shown, width_dropdown):
+def _(figure_dropdown, format_dropdown, shown_page, width_dropdown):
     export = Export(format_dropdown.value, width_dropdown.value)
-    file_name = f"{export.stem(page.file_of(shown, figure_dropdown.value))}.{export.format}"
-    save_button = mo.ui.run_button(label=f"Save {file_name}")
-    mo.hstack([figure_dropdown, save_button, format_dropdown, width_dropdown], justify="start", gap=2, wrap=True)
+    save_button = elements.save_button(shown_page, figure_dropdown.value, export)
+    elements.in_a_row(figure_dropdown, save_button, format_dropdown, width_dropdown)
     return export, save_button
 
 
 @app.cell
-def _(args, export, figure_dropdown, save_button, shown):
+def _(export, figure_dropdown, save_button, shown_page):
     mo.stop(not save_button.value)
-    name = figure_dropdown.value
-    elements.save_figure(
-        page.drawings(shown)[name],
-        page.folder_of(args, shown),
-        page.file_of(shown, name),
-        export,
-        page.caption_of(args, shown, name, export),
-    )
+    elements.save_figure(shown_page, figure_dropdown.value, export)
     return
 
 

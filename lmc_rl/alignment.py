@@ -21,6 +21,7 @@ Axis letters: D width, H units of a GRU, E experts of a layer.
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -212,12 +213,15 @@ class _Match:
     def inner_product(self, symmetry: Symmetry, names: Collection[str] | None = None) -> Tensor:
         """Of the first policy's weights with the transformed ones of the second; names: only of these weights."""
         moved = transformed(self.second, symmetry, self.structure)
-        return sum((self.first[name] * moved[name]).sum() for name in (moved if names is None else names))
+        names = moved if names is None else names
+        return reduce(torch.add, [(self.first[name] * moved[name]).sum() for name in names])
 
     def is_perfect(self, symmetry: Symmetry) -> bool:
         """Whether the inner product is as large as that of any weights of these norms."""
-        norms = [sum(value.square().sum() for value in weights.values()) for weights in (self.first, self.second)]
-        return bool(self.inner_product(symmetry) > (1 - 1e-12) * (norms[0] * norms[1]).sqrt())
+        norms = (
+            reduce(torch.add, [value.square().sum() for value in own.values()]) for own in (self.first, self.second)
+        )
+        return bool(self.inner_product(symmetry) > (1 - 1e-12) * reduce(torch.mul, norms).sqrt())
 
     def climb(self, symmetry: Symmetry) -> Symmetry:
         """Better one basis, then the units of one GRU after the other, until nothing gets nearer."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mop.common.cli import as_dict, check_values, declared, merged, read_yaml, setting
 from mop.common.errors import InputError
@@ -124,6 +124,18 @@ class ExperimentConfig(MachineSettings):
         commas=True,
     )
     experiment_name: str = setting("base", "folder below results/ and model_weights/", parse=folder_name)
+
+    if TYPE_CHECKING:  # a field of the one kind, part of `run` of the other
+
+        @property
+        def seed(self) -> int | None:
+            """Seed of the parent; None: it is drawn when the experiment begins."""
+
+    @property
+    def drawn_seed(self) -> int:
+        """The seed of an experiment that has begun."""
+        assert self.seed is not None, "it is drawn at the beginning"
+        return self.seed
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ on where it was; pieces are done here, or in several processes, with the same re
 import dataclasses
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,7 +66,7 @@ def begin_or_resume(config: ExperimentConfig) -> tuple[ExperimentConfig, Experim
     old = _latest(root, config) if config.resume else None
     if config.seed is None:
         seed = int.from_bytes(os.urandom(4), "little") % 1_000_000 + 1
-        config = dataclasses.replace(config, seed=load_config(old).seed if old else seed)
+        config = dataclasses.replace(config, seed=load_config(old).drawn_seed if old else seed)
     name = old.name if old else f"seed_{config.seed}_{datetime.now():%Y%m%d_%H%M%S}"
     if old is None and (root / name).exists():
         raise InputError(f"{root / name} was begun in this second; try again")
@@ -92,7 +92,7 @@ def recorded(learner: Learner) -> dict[str, Any]:
 
 
 @contextmanager
-def _at_work(learner: Learner) -> Iterator[Workers]:
+def _at_work(learner: Learner) -> Generator[Workers]:
     """The workers of an experiment whose folder no other process may use meanwhile."""
     results = learner.paths.results
     with only_process(results, "another --seed, or wait for it"):
@@ -147,8 +147,13 @@ class Training:
         names = {"parent": "final", "independent": "independent", "self": f"self_{self.fork}"}
         if self.kind in names:
             return [paths.weights / f"{names[self.kind]}.pt"]
-        children = [self.child] if self.kind == "child" else range(1, self.learner.config.children + 1)
-        return [paths.child(self.fork, child) for child in children]
+        children = range(1, self.learner.config.children + 1) if self.child is None else [self.child]
+        return [paths.child(self._fork, child) for child in children]
+
+    @property
+    def _fork(self) -> int:
+        assert self.fork is not None, f"a {self.kind} has no fork"
+        return self.fork
 
     @property
     def is_finished(self) -> bool:
@@ -162,8 +167,8 @@ class Training:
         if self.kind == "independent":
             return self.learner.independent()
         if self.kind == "children" or (self.kind == "self" and self.learner.trains_forks_together):
-            return self.learner.fork_together(self.fork)
-        return self.learner.fork(self.fork, self.child or 1)
+            return self.learner.fork_together(self._fork)
+        return self.learner.fork(self._fork, self.child or 1)
 
     def train(self, on_save: Callable[[], object] = lambda: None) -> None:
         """Train it to its end, from its last state if there is one; then only its weights and its log stay.
@@ -252,7 +257,7 @@ def _measures_path(results: Path, lines: Sequence[Line]) -> Path:
 
 
 def _is_measured(results: Path, lines: Sequence[Line]) -> bool:
-    aligned = [line.pair.second for line in lines if line.is_aligned]
+    aligned = [line.pair.ends[1] for line in lines if line.is_aligned]
     return all(path.exists() for path in (_measures_path(results, lines), *aligned))
 
 
@@ -273,5 +278,5 @@ def _append_rows(path: Path, items: Sequence[WorkItem], workers: Workers, on_sav
         on_save()
 
 
-def _rows_of(item: WorkItem) -> list[Mapping[str, Any]]:
+def _rows_of(item: WorkItem) -> list[dict[str, Any]]:
     return item.rows()

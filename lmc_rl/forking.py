@@ -42,7 +42,7 @@ def child_of(
     run.collects = strategy != "frozen"
     run.draw_from(child_streams(snapshot["streams"], config.split_noise, step, child))
     if config.perturb > 0 and child > 0:
-        perturb(run, config.perturb, stream_seed(config.seed, f"perturb at step {step}, child {child}"))
+        perturb(run, config.perturb, stream_seed(config.drawn_seed, f"perturb at step {step}, child {child}"))
     return run
 
 
@@ -70,11 +70,7 @@ class LockStep:
         more = range(1, config.children)
         self.runs = [first, *(child_of(config, snapshot, step, k, device, first.buffer) for k in more)]
         self.columns = first.columns
-
-    @property
-    def update(self) -> int:
-        """Updates done, by each child."""
-        return self.runs[0].update
+        self.update = first.update  # updates done, by each child
 
     @property
     def env_steps(self) -> int:
@@ -94,6 +90,7 @@ class LockStep:
         for run in self.runs:
             run.update += 1
             run.after_update()
+        self.update += 1
         return {name: float(np.mean([loss[name] for loss in losses])) for name in losses[0]}
 
     def summary(self) -> dict[str, float]:
@@ -122,3 +119,4 @@ class LockStep:
         self.runs[0].buffer.load_state(state["memory"])
         for run, own in zip(self.runs, state["children"], strict=True):
             run.load_all_but_buffer(own)
+        self.update = self.runs[0].update

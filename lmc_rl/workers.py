@@ -38,7 +38,7 @@ class Workers:
     def in_order(self, function: Callable, pieces: Sequence, label: str) -> Iterator:
         """The results of a function of pieces, in their order."""
         if self._jobs == 1 or len(pieces) < 2:
-            shows_bar = function.__name__ != "train"  # a training has a bar of its own
+            shows_bar = getattr(function, "__name__", "") != "train"  # a training has a bar of its own
             yield from tqdm(map(function, pieces), label, len(pieces), disable=not shows_bar, dynamic_ncols=True)
             return
         if self._pool is None:

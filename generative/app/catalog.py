@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from mop.plotting.style import counted
 REPOSITORY = Path(__file__).parents[2]
 RECORDINGS_DIR, SIMULATORS_DIR = "recordings", "simulators"
 ZOO = "results/zoo/BabyAI-UnlockPickup-v0/trial_0/seed_0/checkpoint_final.pt"
-SMALL = {"num_steps": 4000, "name": "UnlockPickup"}  # the recording that the page offers to make
+SMALL: dict[str, Any] = {"num_steps": 4000, "name": "UnlockPickup"}  # the recording that the page offers to make
 BABYAI = "babyai"  # the domain of recordings that the page shows
 ALL = "all"
 OUTCOMES = {"succeeded": True, "failed": False}
@@ -118,5 +119,5 @@ def first_step(episode: Episode) -> int:
 def find_simulators(asked: str | None) -> dict[str, str]:
     """What a page offers: name -> folder of a simulator, EXACT first."""
     folders = sorted(path.parent.as_posix() for path in Path(SIMULATORS_DIR).glob("*/checkpoint_final.pt"))
-    folders = [*([asked] if asked not in (None, EXACT, *folders) else []), *folders]
+    folders = [*([asked] if asked is not None and asked not in (EXACT, *folders) else []), *folders]
     return {"exact (Minigrid's rules)": EXACT} | {f"learned: {Path(folder).name}": folder for folder in folders}

@@ -1,12 +1,13 @@
 """The controls of the page of the simulator; the address of the page has their choices."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import marimo as mo
 
 from generative.app import catalog, page
 from generative.app.catalog import ALL, Filter, num_steps_of
-from generative.app.selection import PageState, cell_names, change_names, target_names
+from generative.app.selection import MAX_HORIZON, MAX_STEPS, PageState, cell_names, change_names, target_names
 from generative.recordings.format import BEHAVIOURS, SPLITS, Episode, Recording
 from generative.simulators.base import EXACT
 from mop.apps.elements import View, absent, choice_dropdown, problem
@@ -35,7 +36,7 @@ def _dropdown(view: View, name: str, options: Mapping[str, str], default: str, l
     """A dropdown of names of words, set to the word in the address."""
     chosen = view.pick(name, options.values(), default)
     first = next(called for called, word in options.items() if word == chosen)
-    return mo.ui.dropdown(options, first, label=label, allow_select_none=False, on_change=keep)
+    return mo.ui.dropdown(dict(options), first, label=label, allow_select_none=False, on_change=keep)
 
 
 def recording_dropdown(found: Mapping[str, str], view: View):
@@ -65,7 +66,7 @@ def filter_controls(view: View):
 
 def episode_dropdown(recording: Recording, chosen: Mapping, view: View, settings: page.Settings):
     """A dropdown of the episodes that pass a filter, the value of `filter_controls`; None where none does."""
-    listed = catalog.list_episodes(recording, Filter(**{**chosen, "least_steps": chosen["least_steps"] or 1}))
+    listed = catalog.list_episodes(recording, Filter(**dict[str, Any](chosen, least_steps=chosen["least_steps"] or 1)))
     if not len(listed):
         return None
     asked = settings.episode if settings.episode is not None and settings.episode in listed else None
@@ -86,15 +87,33 @@ def step_slider(episode: Episode, view: View, settings: page.Settings):
     return mo.ui.slider(
         0, max(last, 1), value=view.pick_number("step", 0, last, first), label="Step", full_width=True,
         include_input=True,
-        on_change=lambda step: view.put("step", min(step, last), None),
+        on_change=lambda step: view.put("step", min(int(step or 0), last), None),
     )  # fmt: skip
 
 
-def target_dropdown(recording: Recording, view: View, settings: page.Settings):
-    """A dropdown of targets."""
+def step_controls(recording: Recording, view: View, settings: page.Settings):
+    """The controls of what is asked about a step, by the names of `Choices`."""
     sizes = recording.config["encoding"]["expert_hidden_sizes"]
-    words = view.words.get("target", settings.target)
-    return choice_dropdown(view, "target", target_names(sizes, words), settings.target, "Target")
+    targets = target_names(sizes, view.words.get("target", settings.target))
+    simulators, actions = catalog.find_simulators(settings.simulator), page.ACTIONS
+    return mo.ui.dictionary(
+        {
+            "target": choice_dropdown(view, "target", targets, settings.target, "Target"),
+            "simulator": choice_dropdown(view, "simulator", simulators, settings.simulator, "Simulator"),
+            "since": choice_dropdown(view, "since", actions, settings.since, "Actions in between"),
+            "actions": choice_dropdown(view, "actions", actions, settings.actions, "Actions"),
+            "pictures": choice_dropdown(view, "pictures", page.PICTURES, settings.pictures, "Pictures"),
+            "horizon": number_slider(view, "horizon", 0, MAX_HORIZON, settings.horizon, "Steps back"),
+            "num_sim_steps": number_slider(view, "steps", 1, MAX_STEPS, settings.num_sim_steps, "Steps ahead"),
+        }
+    )
+
+
+CONTROLS = {  # of a tab
+    "Why": ("target", "horizon", "since", "simulator"),
+    "Imagine": ("num_sim_steps", "actions", "simulator"),
+    "Edit": ("target", "num_sim_steps", "actions", "simulator", "pictures"),
+}
 
 
 def number_slider(view: View, name: str, low: int, high: int, default: int, label: str):

@@ -2,12 +2,11 @@
 
 import functools
 import html
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import numpy as np
@@ -21,10 +20,8 @@ from generative.domains.babyai.causes import thing_name
 from generative.recordings.format import open_recording
 from generative.simulators.base import EXACT
 from mop.apps.elements import View
-from mop.apps.export import Export
-from mop.apps.flags import FORMATS, LARGEST_WIDTH_IN, LEAST_WIDTH_IN
-from mop.apps.run_figures import Drawing, chosen, save_figures
-from mop.artifacts.run_paths import PLOTS_DIR
+from mop.apps.flags import SavingSettings
+from mop.apps.template import Page, PageFigure, chosen
 from mop.common.cli import parse, setting
 from mop.common.errors import InputError
 from mop.common.task_mix import task_name
@@ -51,7 +48,7 @@ text-align: right; border-bottom: 1px solid #ddd } .causes th:nth-child(2), .cau
 
 def draw_now(state: PageState) -> Figure:
     """Draw the step."""
-    episode, step = state.episode, state.choices.step
+    episode, step = state.episode, state.step
     outcome = "success" if episode.success else "failed"
     task = task_name(state.recording.config["encoding"]["task_id"])
     title = f"{task}, {state.title.lower()} of {num_steps_of(episode)} · {episode.behaviour}, {outcome}"
@@ -61,7 +58,7 @@ def draw_now(state: PageState) -> Figure:
 
 def draw_why(state: PageState) -> Figure:
     """Draw the causes of the target."""
-    causes, num_lags = state.causes, min(state.choices.horizon, state.choices.step) + 1
+    causes, num_lags = state.causes, min(state.choices.horizon, state.step) + 1
     if not causes:
         raise InputError("nothing but floor and walls was there: no cause to name")
     sums = {path: np.zeros(num_lags) for path in PATH_HUES}
@@ -71,7 +68,7 @@ def draw_why(state: PageState) -> Figure:
     since = "actions as recorded" if state.choices.since == RECORDED else "the policy acts"
     title = f"{state.title}: what contributes to {state.target_word} · {simulator_name(state)}, {since}"
     rows = rows_of(causes, num_lags)[:_TOP]
-    return plot_causes(state.episode, state.choices.step, sums, rows, state.target_word, title)
+    return plot_causes(state.episode, state.step, sums, rows, state.target_word, title)
 
 
 def rows_of(causes: Sequence["Cause"], num_lags: int) -> list[Row]:
@@ -94,19 +91,19 @@ def rows_of(causes: Sequence["Cause"], num_lags: int) -> list[Row]:
 def draw_imagined(state: PageState) -> Figure:
     """Draw the simulated future below the real one."""
     title = f"{state.title}: {simulator_name(state)} beside the truth, {_acting(state)}"
-    return plot_imagined(*state.futures(False), state.choices.step, state.sizes, title)
+    return plot_imagined(*state.futures(False), state.step, state.sizes, title)
 
 
 def draw_edited(state: PageState) -> Figure:
     """Draw the futures with and without the edit."""
     title = f"{state.title}: {edit_name(state)} · {simulator_name(state)}, {_acting(state)}"
-    return plot_futures(state.all_futures, state.choices.step, state.sizes, state.choices.pictures, title)
+    return plot_futures(state.all_futures, state.step, state.sizes, state.choices.pictures, title)
 
 
 def draw_effect(state: PageState) -> Figure:
     """Draw the effect of the edit on the target."""
     title = f"{state.title}: {edit_name(state)}"
-    return plot_effect(state.values, state.effects, state.choices.step, state.target_word, title)
+    return plot_effect(state.values, state.effects, state.step, state.target_word, title)
 
 
 def edit_name(state: PageState) -> str:
@@ -126,31 +123,28 @@ def _acting(state: PageState) -> str:
     return "the policy acts" if state.choices.actions == OWN else "actions as recorded"
 
 
-FIGURES = {  # name -> what it shows, what draws it
-    "now": (
-        "The step: world, view, probabilities of the actions, router weights, and LPC over the episode",
-        draw_now,
+FIGURES = [  # they are drawn of a `PageState`
+    PageFigure(
+        "now", "The step: world, view, probabilities of the actions, router weights, and LPC over the episode", draw_now
     ),
-    "why": (
+    PageFigure(
+        "why",
         "What the things of earlier steps contribute to the target: minus the predicted effect of their absence, by "
         "path (integrated gradients; docs/generative.md), walls left out",
         draw_why,
     ),
-    "imagined": (
+    PageFigure(
+        "imagined",
         "What the simulator shows from this step on, below what really came; wrong cells are framed",
         draw_imagined,
     ),
-    "edited": ("Real and simulated futures of this step, as it was and after the edit", draw_edited),
-    "effect": (
+    PageFigure("edited", "Real and simulated futures of this step, as it was and after the edit", draw_edited),
+    PageFigure(
+        "effect",
         "The target over the steps after this one, with and without the edit, and the change it makes",
         draw_effect,
     ),
-}
-
-
-def drawings(state: PageState) -> dict[str, Drawing]:
-    """All figures of the step, by name."""
-    return {name: Drawing(about, functools.partial(draw, state)) for name, (about, draw) in FIGURES.items()}
+]
 
 
 def label_of(state: PageState, name: str) -> str:
@@ -206,7 +200,7 @@ def link_to_edit(state: PageState, view: View, cause: "Cause") -> tuple[str, str
     other_state = "closed" if thing.code[2] == 0 else "open"
     change = "remove" if thing.code[0] in PORTABLE else other_state
     asked = {
-        **{"recording": state.recording.folder.name, "episode": choices.episode, "step": choices.step - cause.lag},
+        **{"recording": state.recording.folder.name, "episode": choices.episode, "step": state.step - cause.lag},
         **{"tab": "Edit", "cell": f"{thing.x},{thing.y}", "change": change, "target": state.target_word},
         **{"steps": max(1, cause.lag), "actions": choices.since},
     }
@@ -222,7 +216,7 @@ def link_to_moment(state: PageState, view: View) -> Callable[[Mapping], str]:
         if "lpc" in values and values["step"] < num_steps_of(state.episode):
             return "?" + urlencode({**kept, "step": values["step"]}, safe=",:/")
         if {"x", "y"} <= values.keys() and values["can_be_edited"]:
-            here = {"step": state.choices.step, "tab": "Edit", "cell": f"{values['x']},{values['y']}"}
+            here = {"step": state.step, "tab": "Edit", "cell": f"{values['x']},{values['y']}"}
             kept.pop("change", None)
             return "?" + urlencode({**kept, **here}, safe=",:/")
         return ""
@@ -239,25 +233,16 @@ def _signed(value: float, largest: float) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Choices):
+class Settings(SavingSettings, Choices):
     """The flags of the app."""
 
     data_dir: str | None = setting(None, f"a recording, or a folder of some (default: {RECORDINGS_DIR})")
     checkpoint: str | None = setting(None, "the policy of the recording, where it was moved")
-    plots_dir: str = setting(PLOTS_DIR, "where pictures go")
-    only: tuple[str, ...] | None = setting(
-        None, "save these figures alone, named as their files", metavar="FIGURE", group="as a script"
-    )
-    format: str = setting("png", "of the files", choices=FORMATS, group="as a script")
-    width: float | None = setting(
-        None, "of the figures; null: as they are drawn for a screen", low=LEAST_WIDTH_IN, high=LARGEST_WIDTH_IN,
-        metavar="INCHES", group="as a script",
-    )  # fmt: skip
 
     def choices(self, k: int, step: int) -> Choices:
         """A step of episode k, with the other choices of the flags."""
         return Choices(
-            **{field.name: getattr(self, field.name) for field in fields(Choices)} | {"episode": k, "step": step}
+            **dict[str, Any]({field.name: getattr(self, field.name) for field in fields(Choices)}, episode=k, step=step)
         )
 
 
@@ -276,52 +261,41 @@ def state_of(settings: Settings) -> PageState:
     return PageState(recording, settings.choices(k, step), settings.checkpoint)
 
 
-def folder_of(settings: Settings, state: PageState) -> Path:
-    """The folder of a recording's figures."""
-    return Path(settings.plots_dir) / "generative" / state.recording.folder.name
-
-
 def file_of(state: PageState, name: str) -> str:
     """The name of a figure's files, with the step, the target and the edit."""
-    parts = [name, f"episode_{state.choices.episode}", f"step_{state.choices.step}"]
+    parts = [name, f"episode_{state.choices.episode}", f"step_{state.step}"]
     parts += [state.target_word] if name in ("why", "effect") else []
     parts += [state.edit_word] if name in ("edited", "effect") else []
     return "_".join(parts).replace(":", "_").replace(",", "_")
 
 
-def caption_of(settings: Settings, state: PageState, name: str, export: Export) -> str:
-    """The caption of a figure, in lines; the last one is the command that makes it again."""
-    recording, episode, choices = state.recording, state.episode, state.choices
-    words = ["python", APP, "--data_dir", recording.folder.as_posix(), *choices.flags, "--only", name, *export.flags]
-    words += [] if settings.plots_dir == PLOTS_DIR else ["--plots_dir", settings.plots_dir]
+def page_of(settings: Settings, state: PageState) -> Page:
+    """The page of a step."""
+    recording, folder = state.recording, state.recording.folder
+    words = ["--data_dir", folder.as_posix(), *state.choices.flags]
     words += [] if settings.checkpoint is None else ["--checkpoint", settings.checkpoint]
-    checkpoint = recording.config["checkpoint"]
-    outcome = "success" if episode.success else "failed"
-    lines = [
-        f"{FIGURES[name][0]}.",
-        f"Episode: {choices.episode} of {recording.folder.name}, world {episode.seed} ({episode.split}), "
-        f"{episode.behaviour}, {counted(num_steps_of(episode), 'step')}, {outcome}; mission: {episode.mission}.",
-        f"Policy: {checkpoint['path']}, its SHA-256 begins with {checkpoint['sha256'][:16]}.",
-    ]
-    if name != "now":
-        lines.append(f"Simulator: {choices.simulator}; target: {state.target_word}.")
-    if name in ("edited", "effect"):
-        lines.append(f"Edit: {edit_name(state)} ({state.edit_word}).")
-    return "\n".join([*lines, f"Command: {shlex.join(words)}"])
+
+    def describe(name: str) -> list[str]:
+        episode, choices, checkpoint = state.episode, state.choices, recording.config["checkpoint"]
+        outcome = "success" if episode.success else "failed"
+        lines = [
+            f"Episode: {choices.episode} of {folder.name}, world {episode.seed} ({episode.split}), "
+            f"{episode.behaviour}, {counted(num_steps_of(episode), 'step')}, {outcome}; mission: {episode.mission}.",
+            f"Policy: {checkpoint['path']}, its SHA-256 begins with {checkpoint['sha256'][:16]}.",
+        ]
+        lines += [] if name == "now" else [f"Simulator: {choices.simulator}; target: {state.target_word}."]
+        return lines + ([f"Edit: {edit_name(state)} ({state.edit_word})."] if name in ("edited", "effect") else [])
+
+    figures = [replace(figure.of(state), file=functools.partial(file_of, state, figure.name)) for figure in FIGURES]
+    place = Path(settings.plots_dir) / "generative" / folder.name
+    return Page(APP, words, place, figures, describe, settings.plots_dir)
 
 
 def save_as_script() -> None:
-    """The app as a script: save all figures of a step, or those that --only names."""
+    """Save all figures of a step, or those that --only names."""
     settings = parse_settings()
     state = state_of(settings)
-    export = Export(settings.format, settings.width)
-    wanted = chosen(drawings(state), settings.only)
-    if state.choices.simulator != EXACT and wanted.keys() != {"now"}:
+    names = chosen(FIGURES, settings.only)
+    if state.choices.simulator != EXACT and names != ["now"]:
         print(f"note: {state.fidelity[0]}", file=sys.stderr)
-    names = {file_of(state, name): name for name in wanted}
-    save_figures(
-        {file: wanted[name] for file, name in names.items()},
-        folder_of(settings, state),
-        export,
-        lambda file: caption_of(settings, state, names[file], export),
-    )
+    page_of(settings, state).save_as_script(settings)

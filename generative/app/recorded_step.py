@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -21,16 +21,16 @@ from generative.attribution.closed_loop import Trace, roll_out
 from generative.attribution.counterfactuals import Edit, clone, edit_world, legal_edits
 from generative.attribution.explanations import PATHS
 from generative.attribution.integrated_gradients import ClosedLoopRollout, predict_effects
-from generative.attribution.loop_inputs import VIEW, Scene, Scenes
+from generative.attribution.loop_inputs import VIEW, Scene, Scenes, ViewScene
 from generative.domains.babyai.causes import Thing, code_of, place_name, thing_name
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.rollouts import greedy, play
-from generative.domains.babyai.scenes import WorldScene
+from generative.domains.babyai.scenes import ExactScenes, WorldScene
 from generative.domains.babyai.targets import parse_target
 from generative.domains.base import Answer
 from generative.domains.registry import open_scenes
 from generative.recordings.format import Episode, Recording, find_policy
-from generative.simulators.base import EXACT, State
+from generative.simulators.base import State
 from generative.simulators.exact import cell_codes
 from generative.simulators.relaxation import discretise
 from mop.common.errors import InputError
@@ -67,7 +67,6 @@ class RecordingContext:
     recording: Recording
     policy: FrozenPolicy
     scenes: Scenes
-    is_exact: bool
 
     def worlds(self, episode: Episode, steps: range) -> Iterator[World]:
         """The real world of an episode at some steps; it is the same object each time."""
@@ -76,7 +75,7 @@ class RecordingContext:
         world.reset(episode.seed)
         for step in range(steps.stop):
             if step in steps:
-                if not np.array_equal(world.codes, episode["grid"][step]):
+                if world.codes is None or not np.array_equal(world.codes, episode["grid"][step]):
                     raise InputError(f"this Minigrid makes another world of seed {episode.seed}: record anew")
                 yield world
             if step + 1 < steps.stop:
@@ -84,8 +83,12 @@ class RecordingContext:
 
     def scenes_at(self, episode: Episode, steps: range) -> Iterator[tuple[World, Scene]]:
         """The real world at some steps, and the beginning of a simulation there."""
+        scenes = self.scenes
         for step, world in zip(steps, self.worlds(episode, steps), strict=True):
-            yield world, self.scenes.at_world(world) if self.is_exact else self.scenes.at(episode, step, VIEW)
+            if isinstance(scenes, ExactScenes):
+                yield world, cast(Scene, scenes.at_world(world))
+            else:
+                yield world, scenes.at(episode, step, VIEW)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +141,9 @@ class RecordedStep:
         """The inputs of the scene (1, ...), after an edit."""
         if edit is None:
             return self.scene.inputs
-        if self.context.is_exact:
+        if isinstance(self.scene, WorldScene):
             return self.scene.edited([edit])
+        assert isinstance(self.scene, ViewScene), "a learned simulator begins with a view"
         return self.scene.seen(self.edited_worlds([edit])[0].obs[None].copy())
 
 
@@ -153,7 +157,7 @@ def open_context(recording: Recording, simulator: str, checkpoint: str | None) -
     torch.set_num_threads(1)  # matrices are small: more threads wait for each other
     path = find_policy(recording, checkpoint, "--checkpoint")
     policy = _load_policy(path, path.stat().st_mtime_ns)
-    return RecordingContext(recording, policy, open_scenes(simulator, recording), simulator == EXACT)
+    return RecordingContext(recording, policy, open_scenes(simulator, recording))
 
 
 @functools.lru_cache(maxsize=8)
@@ -176,7 +180,7 @@ def find_causes(at: RecordedStep, target: str, horizon: int) -> list[Cause]:
     causes = []
     steps = range(max(0, at.step - horizon), at.step + 1)
     for step, (world, scene) in zip(steps, at.context.scenes_at(at.episode, steps), strict=True):
-        things = [thing for thing in scene.things if thing.code[0] != _WALL]
+        things = [thing for thing in scene.things if isinstance(thing, Thing) and thing.code[0] != _WALL]
         if not things:
             continue
         loop = at.loop(scene, step, at.step - step)
@@ -224,7 +228,7 @@ def target_values(policy: FrozenPolicy, rows: Rows, target: str) -> np.ndarray:
     """A target (T,) float64 in each row of a future; NaN after the end of the episode."""
     sizes = [len(of_layer) for of_layer in policy.policy.expert_hidden_sizes]
     routing = list(torch.from_numpy(np.array(rows["routing"])).split(sizes, -1))
-    answer = Answer(torch.from_numpy(np.array(rows["log_probs"])), routing, None)
+    answer = Answer(torch.from_numpy(np.array(rows["log_probs"])), routing, torch.empty(0))
     values = parse_target(target, policy)(answer).double().numpy()
     is_over = np.roll(rows["terminated"] | rows["truncated"], 1)
     return np.where(is_over, np.nan, values)
@@ -326,4 +330,5 @@ def _key(thing: Thing, scene: Scene, world: World) -> object:
     """An identifier of a thing at all steps: its number in its world; in a view, type and colour."""
     if not isinstance(scene, WorldScene):
         return thing.code[:2]
+    assert world.codes is not None, "the world was reset"
     return (world.carried if thing.is_carried else int(world.codes[thing.y, thing.x])) >> 20

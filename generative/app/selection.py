@@ -56,14 +56,16 @@ class PageState:
 
     def __init__(self, recording: Recording, choices: Choices, checkpoint: str | None = None):
         """checkpoint: of the policy, where it was moved."""
-        if not 0 <= choices.episode < len(recording):
-            raise InputError(f"{recording.folder} has the episodes 0 to {len(recording) - 1}, no {choices.episode}")
+        k, step = choices.episode, choices.step
+        if k is None or not 0 <= k < len(recording):
+            raise InputError(f"{recording.folder} has the episodes 0 to {len(recording) - 1}, no {k}")
         self.recording = recording
         self.choices = choices
-        self.episode = recording.episode(choices.episode)
+        self.episode = recording.episode(k)
         last = num_steps_of(self.episode) - 1
-        if not 0 <= choices.step <= last:
-            raise InputError(f"episode {choices.episode} has the steps 0 to {last}, no {choices.step}")
+        if step is None or not 0 <= step <= last:
+            raise InputError(f"episode {k} has the steps 0 to {last}, no {step}")
+        self.step = step
         self._checkpoint = checkpoint
         self.sizes = recording.config["encoding"]["expert_hidden_sizes"]
 

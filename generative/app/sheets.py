@@ -4,6 +4,7 @@ Axis letters: T steps, L layers, E experts.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from generative.domains.babyai.pictures import WRONG_HUE
 from generative.figures.film import Strip
+from mop.plotting.heatmaps import page_size_in
 from mop.plotting.hover import add_note
 from mop.plotting.panels import weights_text
 from mop.plotting.style import HUES, short_name
@@ -24,7 +26,8 @@ LEFT_IN, RIGHT_IN = 1.85, 0.25
 GAP_IN, TEXT_IN, TITLE_IN, LEGEND_IN = 0.1, 0.22, 0.6, 0.24  # between panels; a line of text; above all panels
 STRIP_IN = 0.22
 _STRIP_ROWS = 40
-LABEL_STYLE = {"rotation": 0, "ha": "right", "va": "center", "fontsize": "small", "labelpad": 8}
+_VIEW = (7, 7)
+LABEL_STYLE: dict[str, Any] = {"rotation": 0, "ha": "right", "va": "center", "fontsize": "small", "labelpad": 8}
 
 
 def part(rows: Rows, steps: slice) -> Rows:
@@ -44,11 +47,7 @@ def gaps_below(num_pictures: int, num_strips: int) -> list[float]:
 
 
 def make_sheet(
-    num_columns: int,
-    heights_in: Sequence[float],
-    gaps_in: Sequence[float],
-    below_in: float,
-    above_in: float = TITLE_IN,
+    num_columns: int, heights_in: Sequence[float], gaps_in: Sequence[float], below_in: float, above_in: float = TITLE_IN
 ) -> tuple[Figure, list[Axes]]:
     """A figure of panels of these heights below each other, with columns 0, 1, ... in the same places.
 
@@ -59,7 +58,7 @@ def make_sheet(
     axes, top = [], height - above_in
     for panel, gap in zip(heights_in, [*gaps_in, 0.0][: len(heights_in)], strict=True):
         box = (LEFT_IN, top - panel, WIDTH_IN - LEFT_IN - RIGHT_IN, panel)
-        ax = figure.add_axes([box[0] / WIDTH_IN, box[1] / height, box[2] / WIDTH_IN, box[3] / height])
+        ax = figure.add_axes((box[0] / WIDTH_IN, box[1] / height, box[2] / WIDTH_IN, box[3] / height))
         ax.set_xlim(-0.5, num_columns - 0.5)
         ax.set_xticks([])
         axes.append(ax)
@@ -79,15 +78,16 @@ def draw_pictures(
     """Pictures in some of the columns; is_wrong: (T, 7, 7), the cells of each that get a frame."""
     low, high = ax.get_xlim()
     box = ax.get_position()
-    width_in, height_in = ax.figure.get_figwidth() * box.width, ax.figure.get_figheight() * box.height
+    width_in, height_in = page_size_in(ax) * (box.width, box.height)
     for column in shown:
         if column >= len(pictures):
             continue
         picture = pictures[column]
         half = 0.5 * height_in * picture.shape[1] / picture.shape[0] * (high - low) / width_in
         ax.imshow(picture, extent=(column - half, column + half, 0, 1), aspect="auto", interpolation="antialiased")
-        for row, cell in np.argwhere(is_wrong[column]).tolist() if is_wrong is not None else ():
-            side = 2 * half / is_wrong.shape[2], 1 / is_wrong.shape[1]
+        wrong = np.zeros(_VIEW) if is_wrong is None else is_wrong[column]
+        for row, cell in np.argwhere(wrong).tolist():
+            side = 2 * half / wrong.shape[1], 1 / wrong.shape[0]
             corner = column - half + cell * side[0], 1 - (row + 1) * side[1]
             ax.add_patch(Rectangle(corner, *side, fill=False, edgecolor=WRONG_HUE, linewidth=1.6))
     ax.set_xlim(low, high)
@@ -102,7 +102,7 @@ def write_actions(ax: Axes, names: Sequence[str], shown: Sequence[int], step: in
     for column in shown:
         if column < len(names):
             is_other = column < len(plain) and names[column] != plain[column]
-            style = {"weight": "bold", "color": HUES["vermilion"]} if is_other else {"color": "#333333"}
+            style: dict[str, Any] = {"weight": "bold", "color": HUES["vermilion"]} if is_other else {"color": "#333333"}
             ax.annotate(
                 f"{step + column}: {names[column]}", (column, 0), xytext=(0, -2), textcoords="offset points",
                 ha="center", va="top", fontsize="small", **style,

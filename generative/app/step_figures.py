@@ -37,9 +37,9 @@ def plot_now(rows: Rows, step: int, sizes: Sizes, title: str) -> Figure:
     aspect = min(2.2, picture.shape[1] / picture.shape[0])
     layers = gate_strips(rows["routing"][step : step + 1], sizes)
     figure = Figure(figsize=(sheets.WIDTH_IN, 5.4), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[2.3, 1])
+    top, bottom = figure.subfigures(2, 1, height_ratios=[2.3, 1], squeeze=False)[:, 0]
     widths = [1.15 * aspect, 1.15, 0.95, *([1.05] if layers else [])]
-    world, view, actions, *routers = top.subplots(1, len(widths), width_ratios=widths)
+    world, view, actions, *routers = top.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0]
     _draw_picture(world, picture, "the world")
     _name_cells(world, rows, step)
     _draw_picture(view, view_pictures(rows["obs"][step : step + 1])[0], "what the agent sees")
@@ -62,7 +62,7 @@ def _name_cells(ax: Axes, rows: Rows, step: int) -> None:
     from generative.domains.babyai.causes import things_in_world
 
     direction = int(rows["obs"][step][DIRECTION_COLUMNS].argmax())
-    side = ax.images[0].get_array().shape[0] / rows["grid"].shape[1]
+    side = ax.images[0].get_size()[0] / rows["grid"].shape[1]
     for thing in things_in_world(rows["grid"][step], rows["position"][step], direction):
         left, top = thing.x * side, thing.y * side
         words = f"{thing} (cell {thing.x}, {thing.y})"

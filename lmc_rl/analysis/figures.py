@@ -108,7 +108,7 @@ def plot_all_lines(runs: "Mapping[str, Sequence[LineResult]]", title: str = "") 
             if name in line.profiles:
                 style = {"color": "black", "linestyle": "dashed" if line.kind == "self" else "dotted"}
                 if line.kind == "fork":
-                    style = {"color": _FRACTIONS(0.95 * line.fraction)}
+                    style = {"color": _FRACTIONS(0.95 * (line.fraction or 0.0))}
                 draw_curve(ax, line.alphas, mean_of(line, name), line.where, name.replace("_", " "), **style)
         if name == "return":
             ax.axhline(lines[0].main.chance, color=LIGHT_GREY, linewidth=1, linestyle="dotted")
@@ -257,7 +257,9 @@ def _draw_aligned(ax: Axes, points: "Sequence[Pooled]", unit: str, factor: float
     styles = {"as they are": ("blue", "o", False), "aligned": ("orange", "s", True)}
     for shift, (name, (hue, marker, is_aligned)) in zip((-0.004, 0.004), styles.items(), strict=True):
         own = [point for point in points if point.first.is_aligned == is_aligned]
-        forks = sorted((point for point in own if point.first.kind == "fork"), key=lambda point: point.first.fraction)
+        forks = sorted(
+            (point for point in own if point.first.kind == "fork"), key=lambda point: point.first.fraction or 0.0
+        )
 
         def text(point, estimate, name=name):
             numbers = [factor * number for number in (estimate.value, estimate.low, estimate.high)]
@@ -313,8 +315,8 @@ def plot_parts(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") -> Fig
         forks = [point for point in points if point.first.kind == "fork" and not point.first.is_aligned]
         names = list(dict.fromkeys(point.first.name for point in forks))
         for name in names:
-            own = sorted((p for p in forks if p.first.name == name), key=lambda point: point.first.fraction)
-            x, y = [point.first.fraction for point in own], [point.estimate("rise").value for point in own]
+            own = sorted((p for p in forks if p.first.name == name), key=lambda point: point.first.fraction or 0.0)
+            x, y = [point.first.fraction or 0.0 for point in own], [point.estimate("rise").value for point in own]
             ax.plot(x, y, label=_part_words(name), marker="o", markersize=3, **_part_style(name, names))
             for place, value in zip(x, y, strict=True):
                 text = f"{_part_words(name)}, forked at {place:.1%}: rises by {value:.3g} nats"

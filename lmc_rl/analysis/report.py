@@ -21,7 +21,7 @@ from mop.common.tables import markdown_table, text_table
 
 def write_summaries(experiment: Experiment) -> None:
     """Write forks/instability_<i>.json, all_forks_results.json and controls.json."""
-    by_fork: dict[int, list[LineResult]] = {}
+    by_fork: dict[int | None, list[LineResult]] = {}
     for line in experiment.lines:
         if line.kind == "fork":
             by_fork.setdefault(line.fork, []).append(line)
@@ -105,7 +105,7 @@ def table_of(groups: Mapping[str, Sequence[Pooled]]) -> tuple[Cells, list[Cells]
     """Head and rows of all groups, a row for each fork point and control, with each part."""
     is_rl = any(point.measure == "return" for points in groups.values() for point in points)
     row_of = _row_of_returns if is_rl else _row_of_part
-    rows = [(label, *row_of(point)) for label, points in groups.items() for point in points]
+    rows: list[Cells] = [(label, *row_of(point)) for label, points in groups.items() for point in points]
     return HEAD_OF_RETURNS if is_rl else HEAD_OF_PARTS, rows
 
 
@@ -185,12 +185,12 @@ def _with_forks(groups: Mapping[str, Sequence[Pooled]]) -> dict[str, Sequence[Po
 def _figures_of_returns(experiments: Sequence[Experiment], forked: Mapping[str, Sequence[Pooled]]):
     """Names and figures of RL runs: the lines of all forks, of each fork, and what is lost on them."""
     names = names_of([experiment.config for experiment in experiments])
-    by_name = {f"{name}, seed {own.config.seed}": own.lines for name, own in zip(names, experiments, strict=True)}
+    by_name = {f"{name}, seed {own.config.drawn_seed}": own.lines for name, own in zip(names, experiments, strict=True)}
     lines = {name: [line for line in own if line.kind != "self"] for name, own in by_name.items()}
     lines = {name: own for name, own in lines.items() if own}
     if lines:
         yield "all_interpolations", plot_all_lines(lines, "Return between the children of each fork")
-    for fork in sorted({line.fork for own in lines.values() for line in own if line.kind == "fork"}):
+    for fork in sorted({line.fork for own in lines.values() for line in own if line.fork is not None}):
         of_fork = {n: line for n, own in lines.items() for line in own if line.kind == "fork" and line.fork == fork}
         where = " and ".join(sorted({line.where for line in of_fork.values()}))
         title = f"Return between the children of fork {fork}, at {where} of the training"

@@ -180,7 +180,7 @@ class Experiment:
     @property
     def title(self) -> str:
         """The run in words."""
-        return f"{self.config.name}, seed {self.config.seed}"
+        return f"{self.config.name}, seed {self.config.drawn_seed}"
 
     @property
     def of_all_weights(self) -> list[LineResult]:
@@ -271,7 +271,7 @@ def by_group(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
     groups: dict[tuple, dict[int, Experiment]] = {}
     for experiment in experiments:
         members = groups.setdefault(tuple(experiment.config.group.items()), {})
-        other = members.setdefault(experiment.config.seed, experiment)
+        other = members.setdefault(experiment.config.drawn_seed, experiment)
         if other is not experiment:
             raise InputError(
                 f"{other.results} and {experiment.results} have the same seed and settings: they are one parent, not "

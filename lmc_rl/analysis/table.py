@@ -10,7 +10,7 @@ import gzip
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -106,7 +106,7 @@ def _series(path: Path, num_alphas: int, needed: Sequence[str]) -> Table:
         is_random = key.kind == "random"
         if len(by_alpha) != (1 if is_random else num_alphas):
             continue
-        alphas = [None] if is_random else sorted(by_alpha)
+        alphas = list(by_alpha) if is_random else sorted(alpha for alpha in by_alpha if alpha is not None)
         episodes = sorted(set.intersection(*map(set, by_alpha.values())))
         cells = [[by_alpha[alpha][episode] for alpha in alphas] for episode in episodes]
         known = set.intersection(*(set(cell) for row in cells for cell in row)) if cells else set()
@@ -200,7 +200,7 @@ def write_archive(path: Path, table: Table) -> None:
         success = np.stack([own["success"] for own in played])
         arrays |= {"worlds": np.array(success.shape), "success": np.packbits(success.astype(bool))}
         arrays["path_ratio"] = stack(own["path_ratio"][0] for own in played)
-    write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
+    write_atomic(path, lambda file: np.savez_compressed(file, **dict[str, Any](arrays)))
 
 
 def read_archive(path: Path) -> Table:

@@ -6,6 +6,7 @@ Axis letters: P pairs of children, E episodes, A alphas.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -189,10 +190,14 @@ def _draw_mark(ax: Axes, mark: Mark, is_chosen: bool, limits: tuple[float, float
     hue = VERDICT_HUES.get(mark.verdict, GREY)
     label = f"fork: {mark.verdict}"
     known = ax.get_legend_handles_labels()[1]
-    style = {"linewidth": 3 if is_chosen else 1.4, "linestyle": "solid" if mark.line else "dotted", "zorder": 0}
+    style: dict[str, Any] = {
+        "linewidth": 3 if is_chosen else 1.4,
+        "linestyle": "solid" if mark.line else "dotted",
+        "zorder": 0,
+    }
     ax.axvline(mark.step, color=hue, label=label if label not in known else None, **style)
     weight = "bold" if is_chosen else "normal"
-    at_top = {"xycoords": ("data", "axes fraction"), "xytext": (0, 3), "textcoords": "offset points"}
+    at_top: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (0, 3), "textcoords": "offset points"}
     ax.annotate(str(mark.fork), (mark.step, 1), ha="center", color=hue, weight=weight, fontsize="small", **at_top)
     values = {"fork": mark.fork, "env_steps": mark.step, "fraction": mark.fraction, "verdict": mark.verdict}
     if mark.line is not None:
@@ -352,7 +357,13 @@ def _draw_lost(ax: Axes, curves: Sequence[Curve], unit: Unit, estimate: str) -> 
         points = forks[curve.label]
         found = [getattr(point, estimate) for point in points]
         places = np.array([point.first.fraction for point in points]) + shift
-        style = {"color": curve.hue, "marker": curve.marker, "markersize": 5, "linewidth": 1.4, "label": curve.label}
+        style: dict[str, Any] = {
+            "color": curve.hue,
+            "marker": curve.marker,
+            "markersize": 5,
+            "linewidth": 1.4,
+            "label": curve.label,
+        }
         draw_intervals(ax, places, found, **style)
         for place, point, one in zip(places.tolist(), points, found, strict=True):
             _note_lost(ax, curve, point, one, lost_text(ESTIMATES[estimate], one, unit), place)

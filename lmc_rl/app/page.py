@@ -1,13 +1,13 @@
-"""The page of linear mode connectivity: what is chosen, its numbers and figures, and what a script saves."""
+"""The page of linear mode connectivity: what is chosen, its numbers and its figures."""
 
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+import marimo as mo
 import numpy as np
 
 from lmc_rl.analysis.barrier import CONNECTED
@@ -37,10 +37,9 @@ from lmc_rl.app.figures import (
     plot_training,
 )
 from lmc_rl.config import names_of
-from mop.apps.elements import View
-from mop.apps.export import Export
+from mop.apps.elements import View, choice_dropdown, several_dropdown
 from mop.apps.flags import SavingSettings
-from mop.apps.run_figures import Drawing, chosen, save_figures
+from mop.apps.template import Page, PageFigure
 from mop.artifacts.run_paths import PLOTS_DIR
 from mop.common.cli import setting
 from mop.common.errors import InputError
@@ -182,19 +181,24 @@ def part_names(shown: ShownExperiment) -> dict[str, str]:
     return {called.get(word, word.replace("_", " ")): word for word in shown.parts}
 
 
-def choose_part(shown: ShownExperiment, asked: str | None) -> str:
-    """The word of a part: the one that is asked for, else the first."""
-    if asked is not None and asked not in shown.parts:
-        known = f"it has {', '.join(shown.parts)}" if shown.parts else "it has none"
-        raise InputError(f"--part: {shown.title} has no part {asked}; {known}")
-    return asked or next(iter(shown.parts), "")
+def _choose(shown: ShownExperiment, flag: str, asked: str | None, words: Collection[str]) -> str:
+    """The word that is asked for, else the first; "" where there is none."""
+    if asked is not None and asked not in words:
+        known = f"it has {', '.join(words) or 'none yet'}"
+        raise InputError(f"--{flag}: {shown.title} has no {'path' if flag == 'fork' else flag} {asked}; {known}")
+    return asked or next(iter(words), "")
 
 
-def choose_path(shown: ShownExperiment, asked: str | None) -> str:
-    """The word of a path: the one that is asked for, else the first fork with a path, else a control."""
-    if asked is not None and asked not in shown.paths:
-        raise InputError(f"--fork: {shown.title} has no path {asked}; it has {', '.join(shown.paths) or 'none yet'}")
-    return asked or next(iter(shown.paths), "")
+def choose(
+    results_dir: str,
+    shown: ShownExperiment,
+    several: tuple[ShownExperiment, ...],
+    fork: str | None = None,
+    part: str | None = None,
+) -> "Choices":
+    """The choices of the flags: by default the first fork with a path, else a control, and the first part."""
+    path = _choose(shown, "fork", fork, shown.paths)
+    return Choices(results_dir, shown, path, several, _choose(shown, "part", part, shown.parts))
 
 
 def default_runs(found: Mapping[str, str], word: str) -> list[str]:
@@ -229,26 +233,28 @@ def load_several(
     return tuple(several), problems
 
 
-def runs_select(found: Mapping[str, str], word: str, view: View) -> tuple:
-    """A choice of several runs, with those of the address, else `default_runs`; and a line for each that is not there.
+def line_controls(shown: ShownExperiment, first: "Choices", view: View):
+    """Dropdowns of a curve of the training, of a path and, for an imitation run, of the part that moves."""
+    curves = {curve.replace("_", " "): curve for curve in curves_of(shown.log)} or {"none": ""}
+    controls = {
+        "curve": choice_dropdown(view, "curve", curves, next(iter(curves.values())), "Curve"),
+        "fork": choice_dropdown(view, "fork", path_names(shown) or {"none yet": ""}, first.path, "Path"),
+    }
+    if moving := part_names(shown):
+        controls["part"] = choice_dropdown(view, "part", moving, first.part, "What moves")
+    return mo.ui.dictionary(controls)
 
-    In the address, their words are separated by commas.
-    """
-    import marimo as mo
 
-    default = default_runs(found, word)
-    asked = list(filter(None, view.words.get("runs", "").split(",")))
-    unknown = [f"there is no run {other!r:.60} here" for other in asked if other not in found.values()]
-    words = [other for other in asked if other in found.values()] or default
-    called = {other: name for name, other in found.items()}
-    select = mo.ui.multiselect(
-        dict(found),
-        [called[other] for other in words],
-        label="Runs",
-        full_width=True,
-        on_change=lambda picked: view.put("runs", ",".join(picked), ",".join(default)),
+def several_controls(found: Mapping[str, str], shown: ShownExperiment, view: View):
+    """A choice of several runs, and dropdowns of what is shown of them."""
+    kinds = {several.title: name for name, several in several_of(shown).items()}
+    return mo.ui.dictionary(
+        {
+            "runs": several_dropdown(view, "runs", found, default_runs(found, shown.word), "Runs"),
+            "show": choice_dropdown(view, "show", kinds, "barrier", "Show"),
+            "seeds": choice_dropdown(view, "seeds", SEEDS, POOLED, "Seeds"),
+        }
     )
-    return select, unknown
 
 
 def link_to_fork(view: View) -> Callable[[Mapping], str]:
@@ -314,14 +320,14 @@ def curves_of_groups(choices: Choices, seeds: str, unit: Unit | None = None) -> 
 
     unit: of what is lost; None: the share of what was learned. Runs of a group have its hue, and a marker each.
     """
-    unit = unit or (SHARE if choices.shown.is_rl else SHARE_OF_LOSS)
+    shown_in = unit or (SHARE if choices.shown.is_rl else SHARE_OF_LOSS)
     shown_of = {id(other.experiment): other for other in choices.several}
     groups = by_group(choices.measured)
     if not groups:
         raise InputError("choose at least one run that has walked along a path")
 
     def curve(label: str, hue: str, sign: str, members: Sequence[Experiment], run: str = "") -> Curve:
-        points = [point.of(unit.measure, unit.is_share) for point in pooled_lines(members, [choices.moving])]
+        points = [point.of(shown_in.measure, shown_in.is_share) for point in pooled_lines(members, [choices.moving])]
         logs = [shown_of[id(member)].log for member in members]
         return Curve(label, hue, sign, [point for point in points if point.is_known], logs, run)
 
@@ -332,36 +338,36 @@ def curves_of_groups(choices: Choices, seeds: str, unit: Unit | None = None) -> 
             curves.append(curve(f"{name}, {counted(len(members), 'seed')}", hue, of_group, members))
             continue
         for number, member in enumerate(members):
-            label, word = f"{name}, seed {member.config.seed}", shown_of[id(member)].word
+            label, word = f"{name}, seed {member.config.drawn_seed}", shown_of[id(member)].word
             curves.append(curve(label, hue, marker(number), [member], word))
     if len(curves) > _MAX_CURVES:
         raise InputError(f"{len(curves)} lines cannot be told apart: choose at most {_MAX_CURVES} runs, or pool them")
     return curves
 
 
-def drawings(choices: Choices) -> dict[str, Drawing]:
-    """Every figure of the chosen run and of several, by the name of its file."""
-    shown, found = choices.shown, {}
+def figures_of(choices: Choices) -> list[PageFigure]:
+    """Every figure of the chosen run and of several."""
+    shown, figures = choices.shown, []
     for curve in curves_of(shown.log):
         about = f"The {curve.replace('_', ' ')} of the run over its training, with its fork points"
-        found[f"training_{curve}"] = Drawing(about, partial(draw_training, choices, curve))
+        figures.append(PageFigure(f"training_{curve}", about, partial(draw_training, choices, curve)))
     for word, line in shown.paths.items():
         called = f"fork {word}" if line.kind == "fork" else f"the control: {word}"
         own = replace(choices, path=word)
         about = f"The return of each episode along the line of {called}"
         if shown.is_rl:
             more = f"What else was measured along the line of {called}"
-            found[f"measures_{own.path_file}"] = Drawing(more, partial(draw_measures, own))
+            figures.append(PageFigure(f"measures_{own.path_file}", more, partial(draw_measures, own)))
         else:
             about = f"What happens along the line of {called}, {choices.part_words(choices.part)}"
-        found[f"path_{own.path_file}"] = Drawing(about, partial(draw_path, own))
+        figures.append(PageFigure(f"path_{own.path_file}", about, partial(draw_path, own)))
     for several in several_of(shown).values():
         for seeds in (POOLED,) if several.is_of_groups else (POOLED, EACH):
             title = f"{several.title[0].upper()}{several.title[1:]}"
             about = f"{title}, seeds {'pooled' if seeds == POOLED else 'each by itself'}"
             draw = partial(draw_several, choices, several.name, seeds)
-            found[choices.several_file(several.name, seeds)] = Drawing(about, draw)
-    return found
+            figures.append(PageFigure(choices.several_file(several.name, seeds), about, draw))
+    return figures
 
 
 def draw_training(choices: Choices, curve: str):
@@ -409,7 +415,7 @@ def draw_several(choices: Choices, figure: str, seeds: str):
     moving = "" if is_rl else choices.part_words(choices.moving)
     if not any(curve.points for curve in curves):
         raise InputError(f"no line on which {moving} moves was played in worlds; see --played_parts of run_mop")
-    return plot_lost(curves, several.unit, several.estimate, moving)
+    return plot_lost(curves, several.unit or SHARE, several.estimate, moving)
 
 
 def _draw_groups(choices: Choices, figure: str):
@@ -424,22 +430,18 @@ def _draw_groups(choices: Choices, figure: str):
     return (plot_instability if choices.shown.is_rl else plot_alignment)(forked)
 
 
-# --- saving -----------------------------------------------------------------------------------------------------------
+# --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def folder_of(args: Settings, choices: Choices) -> Path:
-    """Where the figures of the chosen run go."""
-    return Path(args.plots_dir) / "lmc" / choices.shown.word
+def page_of(choices: Choices, plots_dir: str = PLOTS_DIR) -> Page:
+    """The page of what is chosen."""
 
+    def describe(name: str) -> list[str]:
+        named = choices.several if name.startswith("several_") else (choices.shown,)
+        return [f"Run: {shown.title} ({shown.word}), {_describe(shown)}." for shown in named]
 
-def caption_of(args: Settings, choices: Choices, name: str, about: str, export: Export) -> str:
-    """The caption of a figure, in lines; the last but one is what makes it again."""
-    words = ["python", "lmc_viz.py", *choices.flags, "--only", name, *export.flags]
-    words += [] if args.plots_dir == PLOTS_DIR else ["--plots_dir", args.plots_dir]
-    named = choices.several if name.startswith("several_") else (choices.shown,)
-    lines = [f"{about.rstrip('.')}."]
-    lines += [f"Run: {shown.title} ({shown.word}), {_describe(shown)}." for shown in named]
-    return "\n".join([*lines, f"Command: {shlex.join(words)}"])
+    folder = Path(plots_dir) / "lmc" / choices.shown.word
+    return Page("lmc_viz.py", choices.flags, folder, figures_of(choices), describe, plots_dir)
 
 
 def _describe(shown: ShownExperiment) -> str:
@@ -451,19 +453,17 @@ def _describe(shown: ShownExperiment) -> str:
     return ", ".join(parts)
 
 
+def first_run(found: Mapping[str, str], asked: str | None) -> str:
+    """The word of the run of --run, else of the first."""
+    return choose_runs(found, [asked] if asked else None, next(iter(found.values())))[0]
+
+
 def save_as_script(args: Settings) -> None:
-    """The app as a script: save every figure of a run and of several, or those that --only names."""
+    """Save every figure of a run and of several, or those that --only names."""
     found = find_experiments(args.results_dir)
-    (word,) = choose_runs(found, [args.run] if args.run else None, next(iter(found.values())))[:1]
+    word = first_run(found, args.run)
     shown = load_shown(args.results_dir, word)
     several, problems = load_several(args.results_dir, choose_runs(found, args.runs, word), shown)
     for problem in [*problems, *([f"{shown.title}: {shown.note}"] if shown.note else [])]:
         print(f"note: {problem}")
-    choices = Choices(args.results_dir, shown, choose_path(shown, args.fork), several, choose_part(shown, args.part))
-    available, export = drawings(choices), Export(args.format, args.width)
-    save_figures(
-        chosen(available, args.only),
-        folder_of(args, choices),
-        export,
-        lambda name: caption_of(args, choices, name, available[name].about, export),
-    )
+    page_of(choose(args.results_dir, shown, several, args.fork, args.part), args.plots_dir).save_as_script(args)

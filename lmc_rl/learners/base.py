@@ -11,6 +11,7 @@ from mop.artifacts.checkpoints import save_training_state
 from mop.training.loop import Trainable
 
 Config = TypeVar("Config", bound=ExperimentConfig)
+Run = TypeVar("Run", bound=Trainable)
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,12 @@ class PolicyPair:
     def name(self) -> str:
         """What its files are called."""
         return pair_name(self.kind, self.fork, self.children)
+
+    @property
+    def ends(self) -> tuple[Path, Path]:
+        """Both files."""
+        assert self.first is not None and self.second is not None, "the random policy has no file"
+        return self.first, self.second
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -65,7 +72,7 @@ class WorkItem(Protocol):
         ...
 
 
-class Learner(Generic[Config]):
+class Learner(Generic[Config, Run]):
     """A kind of learner with the settings and files of an experiment; it can be sent to another process."""
 
     PACKAGES: ClassVar[tuple[str, ...]]  # whose versions config.json names
@@ -94,27 +101,27 @@ class Learner(Generic[Config]):
         """Whether the children of a fork are one run."""
         return False
 
-    def parent(self) -> Trainable:
+    def parent(self) -> Run:
         """The run that is forked. It leaves a snapshot at each fork; apart from that it learns as one without forks."""
         raise NotImplementedError
 
-    def independent(self) -> Trainable:
+    def independent(self) -> Run:
         """A run from other weights."""
         raise NotImplementedError
 
-    def fork(self, fork: int, child: int) -> Trainable:
+    def fork(self, fork: int, child: int) -> Run:
         """A child, from 1 on, that continues from the snapshot of a fork with noise of its own."""
         raise NotImplementedError
 
-    def fork_together(self, fork: int) -> Trainable:
+    def fork_together(self, fork: int) -> Run:
         """All children of a fork as one run, where `trains_forks_together`."""
         raise NotImplementedError
 
-    def train(self, run: Trainable, folder: Path, label: str, saved: Mapping | None, on_save: Callable) -> None:
+    def train(self, run: Run, folder: Path, label: str, saved: dict | None, on_save: Callable) -> None:
         """Train a run to its end, by `mop.training.loop.drive`."""
         raise NotImplementedError
 
-    def report(self, run: Trainable) -> str:
+    def report(self, run: Run) -> str:
         """How a trained run ended, in words."""
         raise NotImplementedError
 
@@ -128,7 +135,7 @@ class Learner(Generic[Config]):
         """Name and value of what is measured once for the lines between two policies; also writes an aligned end."""
         raise NotImplementedError
 
-    def work(self, lines: Sequence[Line]) -> dict[str, list[WorkItem]]:
+    def work(self, lines: Sequence[Line]) -> Mapping[str, Sequence[WorkItem]]:
         """What is measured at each alpha and episode of all lines of an experiment: name of a file -> its pieces."""
         raise NotImplementedError
 
@@ -143,8 +150,7 @@ class SnapshotsAtForks:
         """How far the run is, in what `fork_steps` counts."""
         raise NotImplementedError
 
-    def step_update(self) -> dict[str, float]:
-        """Write the state where a fork is; then an update."""
+    def at_fork(self, state: Callable[[], dict]) -> None:
+        """Write the state where a fork is; called before each update."""
         if self.position in self.snapshots:
-            save_training_state(self.snapshots[self.position], self.state())
-        return super().step_update()
+            save_training_state(self.snapshots[self.position], state())

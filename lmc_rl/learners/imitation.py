@@ -51,8 +51,13 @@ class Parent(SnapshotsAtForks, ImitationRun):
         """Updates."""
         return self.update
 
+    def step_update(self) -> dict[str, float]:
+        """Write the state where a fork is; then an update."""
+        self.at_fork(self.state)
+        return super().step_update()
 
-class ImitationLearner(Learner[MopConfig]):
+
+class ImitationLearner(Learner[MopConfig, ImitationRun]):
     """An imitation run of `train_mop.py`."""
 
     PACKAGES = ("torch", "numpy", "numba", "scipy", "minigrid")
@@ -81,28 +86,29 @@ class ImitationLearner(Learner[MopConfig]):
         """
         return json.loads(json.dumps(self.config.run | {"checkpoint_dir": "model_weights", "wandb_project": None}))
 
-    def _new(self, cls: type[ImitationRun] = ImitationRun, **changes) -> ImitationRun:
+    def _inputs(self, **changes) -> tuple:
+        """The arguments of a run, with changes of its config."""
         config = self.run_config | changes
-        return cls(config, _cached_encoder(config["lang_encoder"]), choose_device(config["device"]))
+        return config, _cached_encoder(config["lang_encoder"]), choose_device(config["device"])
 
     def parent(self) -> Parent:
         """The run that is forked."""
-        run = self._new(Parent)
+        run = Parent(*self._inputs())
         run.snapshots = self.snapshots
         return run
 
     def independent(self) -> ImitationRun:
         """A run from other weights. Where the mission projection is not trained, it has the parent's: what it sees."""
-        run = self._new(seed=stream_seed(self.config.seed, "independent run"))
+        run = ImitationRun(*self._inputs(seed=stream_seed(self.config.seed, "independent run")))
         if not self.config.run["train_lang_proj"]:
-            parent = self._new()
+            parent = ImitationRun(*self._inputs())
             run.lang_proj.load_state_dict(parent.lang_proj.state_dict())
             parent.close()
         return run
 
     def fork(self, fork: int, child: int) -> ImitationRun:
         """A child that continues from the snapshot of a fork; from update 0 it has the parent's weights alone."""
-        update, run = self.config.fork_steps[fork], self._new()
+        update, run = self.config.fork_steps[fork], ImitationRun(*self._inputs())
         if update > 0:
             snapshot = self.paths.snapshot(fork)
             with reading(snapshot, "snapshot of this experiment", "remove the experiment, and begin it anew"):
@@ -110,9 +116,7 @@ class ImitationLearner(Learner[MopConfig]):
         run.draw_from(stream_seed(self.config.seed, f"fork at update {update}, child {child}"))
         return run
 
-    def train(
-        self, run: ImitationRun, folder: Path, label: str, saved: Mapping | None, on_save: Callable[[], object]
-    ) -> None:
+    def train(self, run: ImitationRun, folder: Path, label: str, saved: dict | None, on_save: Callable) -> None:
         """Train a run to its end."""
         config = self.config.run
         drive(
@@ -146,7 +150,7 @@ class ImitationLearner(Learner[MopConfig]):
     def measures(self, lines: Sequence[Line]) -> Iterator[tuple[str, Any]]:
         """The distance of the ends, whole and in each part, and what aligning them finds; writes the aligned end."""
         pair = lines[0].pair
-        first, second = load_pathways(pair.first), load_pathways(pair.second)
+        first, second = map(load_pathways, pair.ends)
         check_comparable(first, second)
         parts = {line.part: distance(first.weights, second.weights, moves_of(line.part)) for line in lines}
         yield "distance", parts["all"]
@@ -154,10 +158,10 @@ class ImitationLearner(Learner[MopConfig]):
         for line in lines:
             if line.is_aligned:
                 alignment = align(first.weights, second.weights)
-                save_checkpoint(line.pair.second, as_checkpoint(second.config, alignment.weights, second.update))
+                save_checkpoint(line.pair.ends[1], as_checkpoint(second.config, alignment.weights, second.update))
                 yield "alignment", alignment.summary()
 
-    def work(self, lines: Sequence[Line]) -> dict[str, list["TrajectoryLoss | RolloutReturn"]]:
+    def work(self, lines: Sequence[Line]) -> dict[str, Sequence["TrajectoryLoss | RolloutReturn"]]:
         """All policies of all lines on the bot's trajectories; the random policy and those of some lines in worlds."""
         config, run = self.config, self.config.run
         shared = (run["task_id"], run["max_steps"])
@@ -271,7 +275,7 @@ class TrajectoryLoss:
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows, by alpha, then by trajectory."""
-        first, second = map(load_pathways, (self.line.pair.first, self.line.pair.second))
+        first, second = map(load_pathways, self.line.pair.ends)
         seen = _trajectories(self.task_id, self.max_steps, self.num_trajectories)
         encoder = encoder_for(as_checkpoint(first.config, first.weights))
 
@@ -350,7 +354,7 @@ class RolloutReturn:
         if self.alpha is None:
             episodes = play_at_random(self.bot_paths, self.num_worlds)
         else:
-            first, second = map(load_pathways, (self.line.pair.first, self.line.pair.second))
+            first, second = map(load_pathways, self.line.pair.ends)
             policy = on_line(first, second, self.line.part, self.alpha)
             episodes = evaluate(
                 policy, encoder_for(policy), self.bot_paths, self.num_worlds, PLAY_SEEDS, record_steps=False

@@ -46,11 +46,12 @@ class Body:
             raise InputError(f"{env_id} needs MuJoCo: pip install -r requirements.txt ({reason})") from None
         except gymnasium.error.Error as error:
             raise InputError(f"--env {env_id} cannot be made: {str(error).splitlines()[0]}") from None
-        spaces = (self.env.observation_space, self.env.action_space)
-        if not hasattr(self.env, "data") or not all(isinstance(s, Box) and len(s.shape) == 1 for s in spaces):
+        seen, acted = self.env.observation_space, self.env.action_space
+        is_vector = isinstance(seen, Box) and isinstance(acted, Box) and len(seen.shape) == len(acted.shape) == 1
+        if not hasattr(self.env, "data") or not is_vector:
             raise InputError(f"--env {env_id} is no MuJoCo environment with vectors as observations and actions")
-        self.obs_dim, self.action_dim = (space.shape[0] for space in spaces)
-        self.low, self.high = self.env.action_space.low, self.env.action_space.high
+        (self.obs_dim,), (self.action_dim,) = seen.shape, acted.shape
+        self.low, self.high = acted.low, acted.high
         self.limit = min(max_episode_steps, spec.max_episode_steps or max_episode_steps)
 
     def reset(self, seed: int) -> np.ndarray:

@@ -53,12 +53,14 @@ class ReplayBuffer:
         if number == len(self._blocks):
             # not filled with zeros: the system gives memory where it is written to
             self._blocks.append(np.empty((BLOCK_ROWS, 2 * self.obs_dim + self.action_dim + 2), np.float32))
-        elif not self._owns_last:
-            own = np.empty_like(self._blocks[-1])
-            own[:used] = self._blocks[-1][:used]
-            self._blocks[-1] = own
+        block = self._blocks[number]
+        assert block is not None, "only blocks before the first transition are gone"
+        if used and not self._owns_last:
+            shared, block = block, np.empty_like(block)
+            block[:used] = shared[:used]
+            self._blocks[number] = block
         self._owns_last = True
-        return self._blocks[number]
+        return block
 
     def rows(self, numbers: np.ndarray) -> np.ndarray:
         """The rows (B, W) of these numbers (B,), each from `first` to before `end`."""

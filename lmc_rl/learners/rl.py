@@ -50,8 +50,13 @@ class Parent(SnapshotsAtForks, RLRun):
         """Environment steps."""
         return self.env_steps
 
+    def step_update(self) -> dict[str, float]:
+        """Write the state where a fork is; then an update."""
+        self.at_fork(self.state)
+        return super().step_update()
 
-class RLLearner(Learner[RLConfig]):
+
+class RLLearner(Learner[RLConfig, RLRun | LockStep]):
     """SAC or DDPG."""
 
     PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "stable-baselines3")
@@ -77,7 +82,7 @@ class RLLearner(Learner[RLConfig]):
 
     def independent(self) -> RLRun:
         """A run from other weights."""
-        seed = stream_seed(self.config.seed, "independent run")
+        seed = stream_seed(self.config.drawn_seed, "independent run")
         return RLRun(dataclasses.replace(self.config, seed=seed), choose_device(self.config.device))
 
     def fork(self, fork: int, child: int) -> RLRun:
@@ -91,9 +96,7 @@ class RLLearner(Learner[RLConfig]):
     def _at(self, fork: int) -> tuple[dict, int]:
         return load_training_state(self.paths.snapshot(fork)), self.config.fork_steps[fork]
 
-    def train(
-        self, run: RLRun | LockStep, folder: Path, label: str, saved: Mapping | None, on_save: Callable[[], object]
-    ) -> None:
+    def train(self, run: RLRun | LockStep, folder: Path, label: str, saved: dict | None, on_save: Callable) -> None:
         """Train a run to its end."""
         every, total_steps = self.config.train_freq, self.config.total_steps
         drive(
@@ -114,16 +117,17 @@ class RLLearner(Learner[RLConfig]):
     def measures(self, lines: Sequence[Line]) -> Iterator[tuple[str, Any]]:
         """What `measures_of_line` yields."""
         (line,) = lines
-        first, second = load_policy(line.pair.first), load_policy(line.pair.second)
+        first, second = map(load_policy, line.pair.ends)
         config, alphas = common_config(first, second), alphas_of(self.config.alpha_points)
         return measures_of_line(config, first.weights, second.weights, alphas)
 
-    def work(self, lines: Sequence[Line]) -> dict[str, list["PathSegment"]]:
+    def work(self, lines: Sequence[Line]) -> dict[str, Sequence["PathSegment"]]:
         """The returns of all policies of all lines, and of the policy that acts at random.
 
         Lines are cut by these settings alone: results depend neither on processes nor on interruptions.
         """
-        config, segments = self.config, []
+        config = self.config
+        segments: list[PathSegment] = []
         for pair in (PolicyPair("random"), *(line.pair for line in lines)):
             size = max(1, _MAX_WORLDS // (1 if pair.kind == "random" else config.alpha_points))
             for start in range(0, config.num_eval_episodes, size):
@@ -229,7 +233,7 @@ def _worlds(env: str, max_episode_steps: int) -> EvaluationWorlds:
 
 @lru_cache(maxsize=1)
 def _actor(pair: PolicyPair, alpha_points: int) -> StackedActor:
-    first, second = load_policy(pair.first), load_policy(pair.second)
+    first, second = map(load_policy, pair.ends)
     common_config(first, second)
     return StackedActor(interpolate(first.weights, second.weights, alphas_of(alpha_points)))
 

@@ -7,7 +7,7 @@ Axis letters: O numbers of an observation, D of an action.
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium
 import numpy as np
@@ -44,16 +44,14 @@ class _Spaces(gymnasium.Env):
 
 def build_model(config: RLConfig, obs_dim: int, action_dim: int, device: torch.device) -> SAC | DDPG:
     """The networks and optimisers of a learner, with weights drawn from torch's present generator."""
-    shared = {name: getattr(config, name) for name in ("learning_rate", "batch_size", "tau", "gamma")}
+    shared: dict[str, Any] = {name: getattr(config, name) for name in ("learning_rate", "batch_size", "tau", "gamma")}
     shared |= {"buffer_size": 1, "device": device}  # the buffer is replaced
-    shared["policy_kwargs"] = {"net_arch": list(config.hidden_sizes)}
+    networks: dict[str, Any] = {"net_arch": list(config.hidden_sizes)}
     if device.type == "cpu":
-        shared["policy_kwargs"]["optimizer_kwargs"] = {"fused": True}
+        networks["optimizer_kwargs"] = {"fused": True}
     spaces = _Spaces(obs_dim, action_dim)
-    if config.algo == "SAC":
-        model = SAC("MlpPolicy", spaces, ent_coef=config.ent_coef, **shared)
-    else:
-        model = DDPG("MlpPolicy", spaces, **shared)
+    kind, own = (SAC, {"ent_coef": config.ent_coef}) if config.algo == "SAC" else (DDPG, {})
+    model = kind("MlpPolicy", spaces, policy_kwargs=networks, **shared, **own)
     model.set_logger(Logger(None, []))  # one of `configure` would leave a folder in /tmp
     return model
 
@@ -70,13 +68,13 @@ class RLRun:
     def __init__(self, config: RLConfig, device: torch.device, streams: Mapping[str, int] | None = None):
         """config: with an integer `seed`; streams: seed of each random stream, None: drawn from that seed."""
         self.config, self.device = config, device
-        self.streams = dict(streams or {name: stream_seed(config.seed, name) for name in NOISES})
+        self.streams = dict(streams or {name: stream_seed(config.drawn_seed, name) for name in NOISES})
         self.world = TrainingWorld(config.env, config.max_episode_steps, self.streams["environment"])
         sizes = (self.world.obs_dim, self.world.action_dim)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(config.seed, "weights"))
+            torch.manual_seed(stream_seed(config.drawn_seed, "weights"))
             self.model = build_model(config, *sizes, device)
-        self.model.replay_buffer = self  # it is asked for a `sample`
+        self.model.replay_buffer = cast(Any, self)  # it is asked for a `sample`
         self.buffer = ReplayBuffer(*sizes, config.buffer_size)
         self.update = self.env_steps = self.gradient_steps = 0
         self.collects = True  # whether it acts; with a frozen buffer it only learns
@@ -115,7 +113,7 @@ class RLRun:
         """The action (D,) float32 for an observation (O,), with noise (D,) of a standard normal distribution."""
         with torch.no_grad():
             observation = torch.from_numpy(obs).to(self.device).unsqueeze(0)
-            if self.config.algo == "SAC":
+            if isinstance(self.model, SAC):
                 mean, log_std, _ = self.model.actor.get_action_dist_params(observation)
                 raw = mean.cpu().numpy()[0] + np.exp(log_std.cpu().numpy()[0]) * noise
                 return np.tanh(raw)

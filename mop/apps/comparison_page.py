@@ -1,11 +1,11 @@
 """Runs beside each other: the table of results, the tasks, success against cost, two runs in numbers and maps."""
 
-import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +13,13 @@ from matplotlib.figure import Figure
 
 from mop.analysis.groups import GROUPINGS, get_available_analyses
 from mop.analysis.run_comparison import Pair, compare_metrics, pair_worlds
-from mop.apps.export import Export
 from mop.apps.flags import RESULTS_PATHS, CacheSettings
-from mop.apps.run_figures import Drawing, chosen, save_figures
 from mop.apps.runs import Run, find_cached_runs, load_routing
+from mop.apps.template import Page, PageFigure
 from mop.artifacts.results import load_results
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
-from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR
+from mop.artifacts.run_paths import CACHE_DIR
 from mop.common.cli import setting
 from mop.common.errors import InputError
 from mop.common.tables import markdown_table
@@ -59,7 +58,6 @@ class Settings(CacheSettings):
     map: str | None = setting(None, 'what of them is compared: LPC, "layer 0", ...')
 
 
-DIFFERENCE_ABOUT = "Two runs, and right minus left in each cell; hatched where the 95 % interval holds 0"
 UNKNOWN = "unknown"
 
 
@@ -264,14 +262,6 @@ def measures_of(left: RoutingData, right: RoutingData, group_by: str) -> list[st
     return [ALL_MEASURES, *measures] if group_by == "overall" and len(measures) > 1 else measures
 
 
-def plot_pair(
-    left: RoutingData, right: RoutingData, group_by: str, measure: str, width_in: float | None = None
-) -> Figure:
-    """`plot_difference` under the names of the runs."""
-    names = short_name(left), short_name(right)
-    return plot_difference(left, right, names, group_by, measure, width_in=width_in)
-
-
 def compare_in_numbers(left: RoutingData, right: RoutingData) -> tuple[str, list[str]]:
     """A Markdown table with a row for each measure, and what to know before they are compared, a sentence each."""
     pair = pair_worlds(left, right)
@@ -305,30 +295,20 @@ def _basis(pair: Pair, measure) -> str:
     return f"paired by world, {measure.left_episodes:,} worlds{solved}"
 
 
-# --- side by side -----------------------------------------------------------------------------------------------------
-
-
-def plot_comparison(chosen: Sequence[Run], width_in: float | None = None) -> Figure:
-    """The routing of some cached runs side by side."""
-    caches = [load_routing(run) for run in chosen]
-    return plot_routing_side_by_side(
-        {f"{data.header['task_id']}\n{short_name(data)}": data for data in caches}, width_in=width_in
-    )
-
-
-# --- saving -----------------------------------------------------------------------------------------------------------
+# --- the page ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What a page shows beside the figures' names, as flags of this app say it."""
+    """What is shown, in words that flags of this app have."""
 
     filters: Filters = Filters()
     policy: str = ALL
     left: Run | None = None
     right: Run | None = None
     analysis: str = "overall"
-    measure: str = ALL_MEASURES
+    measure: str | None = None  # of the difference; None: the first that suits
+    compared: tuple[Run, ...] | None = None  # side by side; None: the first ones
 
     @property
     def flags(self) -> list[str]:
@@ -340,17 +320,62 @@ class Choices:
         for name, run in (("--left", self.left), ("--right", self.right)):
             words += [] if run is None else [name, word_of(run)]
         words += [] if self.analysis == "overall" else ["--analysis", self.analysis]
-        return words + ([] if self.measure == ALL_MEASURES else ["--map", self.measure])
+        return words + ([] if self.measure in (None, ALL_MEASURES) else ["--map", self.measure])
 
 
-def caption_of(args: Settings, choices: Choices, name: str, about: str, export: Export) -> str:
-    """The caption of a figure across runs: what it shows, in which worlds, and the command that makes it again."""
-    words = ["python", "cross_task_viz.py", *choices.flags, "--results_path", *map(str, args.results_path)]
+def page_of(args: Settings, choices: Choices, table: "pd.DataFrame") -> Page:
+    """The figures across runs; table: of `load_table`."""
+    words = [*choices.flags, "--results_path", *map(str, args.results_path)]
     words += [] if args.cache_dir == CACHE_DIR else ["--cache_dir", args.cache_dir]
-    words += [] if args.plots_dir == PLOTS_DIR else ["--plots_dir", args.plots_dir]
-    lines = [f"{about}.", f"Results: {worlds_name(choices.filters.worlds)}."]
+    lines = [f"Results: {worlds_name(choices.filters.worlds)}."]
     lines += [f"{side}: {run.name}." for side, run in (("Left", choices.left), ("Right", choices.right)) if run]
-    return "\n".join([*lines, f"Command: {shlex.join([*words, '--only', name, *export.flags])}"])
+    figures = _figures(args, choices, table)
+    return Page("cross_task_viz.py", words, args.plots_dir, figures, lambda name: lines, args.plots_dir)
+
+
+def _figures(args: Settings, choices: Choices, table: "pd.DataFrame") -> list[PageFigure]:
+    of_tasks = choices.filters.apply(table)
+    shown = replace(choices.filters, lpc_alpha=None).apply(table)
+    policy = None if choices.policy == ALL else choices.policy
+    figures = [
+        PageFigure(tasks_name(name), f"{name.capitalize()} by task", partial(plot_tasks, of_tasks, name))
+        for name in MEASURES
+    ]
+    for measure in TRADEOFFS:
+        for color in COLORS:
+            about = f"{measure.capitalize()} against mean LPC, coloured by {color}"
+            draw = partial(plot_tradeoff, shown, color, policy, measure)
+            figures.append(PageFigure(tradeoff_name(measure, color), about, draw))
+    names = "; ".join(run.name for run in choices.compared or ()) or "several runs"
+    about = f"The dominant experts and the mean LPC of {names}"
+    figures.append(PageFigure("routing_side_by_side", about, partial(_compared, args, choices), fits_width=True))
+    about = "Two runs, and right minus left in each cell; hatched where the 95 % interval holds 0"
+    figures.append(PageFigure("difference", about, partial(_difference, args, choices), fits_width=True))
+    return figures
+
+
+def _compared(args: Settings, choices: Choices, width_in: float | None) -> Figure:
+    runs = choices.compared
+    if runs is None:
+        runs = [*find_cached_runs(args.checkpoint_dir, args.cache_dir).values()][:NUM_COMPARED]
+    return plot_comparison(runs, width_in)
+
+
+def plot_comparison(runs: Sequence[Run], width_in: float | None = None) -> Figure:
+    """The routing of some cached runs side by side."""
+    caches = [load_routing(run) for run in runs]
+    names = [f"{data.header['task_id']}\n{short_name(data)}" for data in caches]
+    return plot_routing_side_by_side(dict(zip(names, caches, strict=True)), width_in=width_in)
+
+
+def _difference(args: Settings, choices: Choices, width_in: float | None) -> Figure:
+    """Two runs and their difference, under their names."""
+    cached = find_cached_runs(args.checkpoint_dir, args.cache_dir)
+    words = [None if run is None else word_of(run) for run in (choices.left, choices.right)]
+    left, right = map(load_routing, choose_pair(cached, *words))
+    measure = choices.measure or measures_of(left, right, choices.analysis)[0]
+    names = short_name(left), short_name(right)
+    return plot_difference(left, right, names, choices.analysis, measure, width_in=width_in)
 
 
 def tasks_name(measure: str) -> str:
@@ -386,52 +411,16 @@ def _number(text: str, flag: str) -> float:
         raise InputError(f"{flag} must be {form}, not {text!r:.40}") from None
 
 
-def save_comparison(args: Settings) -> None:
-    """Save the figures across runs, as the app of many runs does as a script."""
+def save_as_script(args: Settings) -> None:
+    """Save the figures of the flags."""
     table, problems = load_table(args.cache_dir, args.results_path)
-    choices = Choices(filters_of(args, table), args.policy, None, None, args.analysis, args.map or ALL_MEASURES)
-    of_tasks = choices.filters.apply(table)
-    shown = replace(choices.filters, lpc_alpha=None).apply(table)
-    problems += result_notes(of_tasks)
+    choices = Choices(filters_of(args, table), args.policy, None, None, args.analysis, args.map)
+    problems += result_notes(choices.filters.apply(table))
     print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
     with nullcontext() if args.left or args.right else suppress(InputError):  # the figures of runs say what is missing
         left, right = choose_pair(find_cached_runs(args.checkpoint_dir, args.cache_dir), args.left, args.right)
         choices = replace(choices, left=left, right=right)
-    drawings = _drawings(args, choices, of_tasks, shown)
-    figures, export = chosen(drawings, args.only), Export(args.format, args.width)
-    save_figures(
-        figures, args.plots_dir, export, lambda name: caption_of(args, choices, name, drawings[name].about, export)
-    )
-
-
-def _drawings(args: Settings, choices: Choices, of_tasks: "pd.DataFrame", shown: "pd.DataFrame") -> dict[str, Drawing]:
-    """Every figure that the script can save."""
-    policy = None if choices.policy == ALL else choices.policy
-    drawings = {
-        tasks_name(name): Drawing(f"{name.capitalize()} by task", lambda name=name: plot_tasks(of_tasks, name))
-        for name in MEASURES
-    }
-    for measure in TRADEOFFS:
-        for color in COLORS:
-            drawings[tradeoff_name(measure, color)] = Drawing(
-                f"{measure.capitalize()} against mean LPC, coloured by {color}",
-                lambda measure=measure, color=color: plot_tradeoff(shown, color, policy, measure),
-            )
-
-    def cached() -> dict[str, Run]:
-        return find_cached_runs(args.checkpoint_dir, args.cache_dir)
-
-    def difference() -> Figure:
-        left, right = map(load_routing, choose_pair(cached(), args.left, args.right))
-        measure = args.map or measures_of(left, right, choices.analysis)[0]
-        return plot_pair(left, right, choices.analysis, measure, args.width)
-
-    drawings["routing_side_by_side"] = Drawing(
-        "The dominant experts and the mean LPC of several runs",
-        lambda: plot_comparison(list(cached().values())[:NUM_COMPARED], args.width),
-    )
-    drawings["difference"] = Drawing(DIFFERENCE_ABOUT, difference)
-    return drawings
+    page_of(args, choices, table).save_as_script(args)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -5,8 +5,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn, cast
 
 import marimo as mo
 import numpy as np
@@ -14,7 +13,6 @@ from matplotlib.figure import Figure
 
 from mop.analysis.routing_data import chosen_actions
 from mop.apps.export import WIDTHS_IN, Export
-from mop.apps.export import save_figure as export_figure
 from mop.apps.flags import FORMATS, RunSettings, SavingSettings
 from mop.apps.runs import (
     FINAL,
@@ -30,13 +28,15 @@ from mop.apps.runs import (
     no_cache,
     other_checkpoint,
 )
+from mop.apps.template import Page
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
-from mop.common.values import MAX_EPISODES
+from mop.common.values import MAX_ENVS, MAX_EPISODES
 from mop.plotting.hover import Box, boxes_of, values_of
 from mop.plotting.resize import smallest_text_pt
 
+Kind = Literal["neutral", "warn", "success", "info", "danger"]  # of a callout
 MAX_MIN_STEPS = 1000
 CSS_DPI = 96  # of a page
 PICTURE_DPI = 2 * CSS_DPI  # sharp on the screens of most visitors
@@ -102,7 +102,7 @@ class View:
         missing = [word for word in words if word not in options]
         if missing:
             self._absent[name] = f"there is no {missing[0]!r:.60} among the {name} here"
-        return [word for word in words if word in options]
+        return [word for word in words if word in options] or list(default)
 
     def keep(self, name: str, default: object) -> Callable[[object], None]:
         """What puts a choice into the address: the `on_change` of its control."""
@@ -131,9 +131,15 @@ class View:
         return value[-1] if isinstance(value, list) and value else value or None
 
 
-def problem(error: Exception | str, kind: str = "danger") -> mo.Html:
+def problem(error: Exception | str, kind: Kind = "danger") -> mo.Html:
     """What cannot be shown, and the way out."""
     return mo.callout(mo.Html(as_html(str(error))), kind=kind)
+
+
+def stop(error: Exception | str, kind: Kind = "danger", *below: Any) -> NoReturn:
+    """Stop a cell at what cannot be shown."""
+    mo.stop(True, mo.vstack([problem(error, kind), *below]) if below else problem(error, kind))
+    raise AssertionError("a cell stops there")
 
 
 def as_html(message: str) -> str:
@@ -143,7 +149,7 @@ def as_html(message: str) -> str:
 
 def open_view() -> View:
     """What the address of this page asks for."""
-    return View(mo.query_params())
+    return View(cast("MutableMapping[str, Any]", mo.query_params()))
 
 
 def choose_from_runs(read_flags: Callable[[], RunSettings], refresh) -> tuple:
@@ -157,7 +163,7 @@ def choose_from_runs(read_flags: Callable[[], RunSettings], refresh) -> tuple:
         found = find_runs(args.checkpoint_dir, args.cache_dir)
         return args, view, found, run_dropdown(found, view, args)
     except InputError as error:
-        mo.stop(True, mo.vstack([problem(error), refresh]))
+        stop(error, "danger", refresh)
 
 
 def run_dropdown(found_runs: Runs, view: View, args: RunSettings):
@@ -176,47 +182,58 @@ def run_dropdown(found_runs: Runs, view: View, args: RunSettings):
     return mo.ui.dropdown(labels, label, label="Run", allow_select_none=False, on_change=keep)
 
 
-def update_slider(runs: Sequence[Run], view: View, args: RunSettings):
-    """A slider over the checkpoints of a run, by their number in the order of updates, with that of the address."""
+def run_controls(runs: Sequence[Run], view: View, args: RunSettings):
+    """A slider over the checkpoints of a run, a checkbox for its cache, and sliders of a fresh evaluation."""
     words = [run.word for run in runs]
     asked = FINAL if args.update is None else str(args.update)
     default = asked if args.update is not None and asked in words else last_cached(runs).word
-    first = words.index(view.pick("update", words, default))
+    usual = "no" if args.fresh else "yes"
+    return mo.ui.dictionary(
+        {
+            "update": mo.ui.slider(
+                0,
+                max(len(runs) - 1, 1),
+                value=words.index(view.pick("update", words, default)),
+                label="Training",
+                debounce=True,
+                on_change=lambda number: view.put("update", words[min(int(number or 0), len(words) - 1)], None),
+            ),
+            "cached": mo.ui.checkbox(
+                view.pick("cached", ("yes", "no"), usual) == "yes",
+                label="Use cached routing data",
+                on_change=lambda value: view.put("cached", "yes" if value else "no", usual),
+            ),
+            "episodes": _count_slider(view, "episodes", "Episodes", args.num_episodes, 1000, MAX_EPISODES),
+            "environments": _count_slider(view, "environments", "Environments", args.num_envs, 128, MAX_ENVS),
+        }
+    )
+
+
+def _count_slider(view: View, name: str, label: str, default: int, stop: int, most: int):
+    """A slider from 1 to `stop`, or to its value if that is more; it only counts once it is let go."""
+    value = view.pick_number(name, 1, most, default)
+    keep = view.keep(name, default)
     return mo.ui.slider(
-        0,
-        max(len(runs) - 1, 1),
-        value=first,
-        label="Training",
-        debounce=True,
-        on_change=lambda number: view.put("update", words[min(number, len(words) - 1)], None),
+        1, max(stop, value), value=value, label=label, debounce=True, include_input=True, on_change=keep
     )
 
 
-def evaluation_controls(view: View, args: RunSettings) -> tuple:
-    """A checkbox for the cache, sliders of a fresh evaluation's episodes and environments."""
-    use_cache = view.pick("cached", ("yes", "no"), "no" if args.fresh else "yes") == "yes"
-    num_episodes = view.pick_number("episodes", 1, MAX_EPISODES, args.num_episodes)
-    return (
-        mo.ui.checkbox(
-            use_cache,
-            label="Use cached routing data",
-            on_change=lambda value: view.put("cached", "yes" if value else "no", "no" if args.fresh else "yes"),
-        ),
-        _count_slider("Episodes", num_episodes, 1000, view.keep("episodes", args.num_episodes)),
-        _count_slider("Environments", args.num_envs, 128),
-    )
+def chosen_run(runs: Sequence[Run], controls) -> Run:
+    """The checkpoint of a run at which its slider stands."""
+    return runs[min(controls.value["update"], len(runs) - 1)]
 
 
-def controls_row(runs: Sequence[Run], run: Run, dropdown, slider, refresh, toggle, *sliders) -> mo.Html:
-    """The controls of a run; a slider over training if it has several checkpoints, those of an evaluation if it will be
-    evaluated."""
-    shown = [] if toggle.value and run.has_cache else sliders
-    training = []
+def controls_row(runs: Sequence[Run], dropdown, controls, refresh) -> mo.Html:
+    """The controls of a run: the slider only of several checkpoints, those of an evaluation if there will be one."""
+    run, shown = chosen_run(runs, controls), []
     if len(runs) > 1:
         update, number = run.about.get("update"), runs.index(run) + 1
         place = "final" if update is None else f"update {update}"
-        training = [mo.hstack([slider, mo.md(f"**{place}** ({number} of {len(runs)})")], justify="start")]
-    return in_a_row(dropdown, *training, toggle, *shown, refresh)
+        text = mo.md(f"**{place}** ({number} of {len(runs)})")
+        shown = [mo.hstack([controls["update"], text], justify="start")]
+    is_fresh = not (controls.value["cached"] and run.has_cache)
+    names = ("cached", "episodes", "environments") if is_fresh else ("cached",)
+    return in_a_row(dropdown, *shown, *(controls[name] for name in names), refresh)
 
 
 def action_dropdown(data: RoutingData, view: View, args: RunSettings):
@@ -225,8 +242,8 @@ def action_dropdown(data: RoutingData, view: View, args: RunSettings):
         present = [ACTION_NAMES[action] for action in np.unique(chosen_actions(data))]
     except InputError:
         present = []
-    options = {"all actions": None} | {name: name for name in present}
-    default = args.action if args.action in present else "all actions"
+    options: dict[str, str | None] = {"all actions": None} | {name: name for name in present}
+    default = args.action if args.action is not None and args.action in present else "all actions"
     first = view.pick("action", options, default)
     keep = view.keep("action", default)
     return mo.ui.dropdown(
@@ -245,7 +262,9 @@ def choice_dropdown(view: View, name: str, options: Mapping[str, str], default: 
     """A dropdown of words by what they are called, with the word of the address, else the default."""
     chosen = view.pick(name, set(options.values()), default)
     first = next(called for called, word in options.items() if word == chosen)
-    return mo.ui.dropdown(options, first, label=label, allow_select_none=False, on_change=view.keep(name, default))
+    return mo.ui.dropdown(
+        dict(options), first, label=label, allow_select_none=False, on_change=view.keep(name, default)
+    )
 
 
 def several_dropdown(view: View, name: str, options: Mapping[str, str], default: Sequence[str], label: str):
@@ -254,11 +273,11 @@ def several_dropdown(view: View, name: str, options: Mapping[str, str], default:
     chosen = view.pick_several(name, called, default)
     keep = view.keep(name, ",".join(default))
     return mo.ui.multiselect(
-        options,
+        dict(options),
         [called[word] for word in chosen],
         label=label,
         full_width=True,
-        on_change=lambda words: keep(",".join(words) or None),
+        on_change=lambda words: keep(",".join(map(str, words)) or None),
     )
 
 
@@ -299,24 +318,25 @@ def absent(view: View) -> mo.Html | None:
     return mo.vstack([problem(line, "warn") for line in view.absent]) if view.absent else None
 
 
-def load_or_evaluate(run: Run, use_cache, num_episodes, num_envs) -> tuple[int | None, RoutingData]:
+def load_or_evaluate(run: Run, controls) -> tuple[int | None, RoutingData]:
     """The routing data that the controls ask for, and the number of episodes evaluated now; None: the cache is shown.
 
     A fresh evaluation shows a progress bar. The cell stops at the reason where there is no data.
     """
+    chosen = controls.value
     try:
-        if use_cache.value and run.has_cache:
+        if chosen["cached"] and run.has_cache:
             return None, load_routing(run)
+        count = chosen["episodes"]
         with mo.status.progress_bar(
-            total=num_episodes.value,
+            total=count,
             title=f"Evaluating {run.name}",
             subtitle="after the bot's own paths; a new installation compiles for a minute first",
             remove_on_exit=True,
         ) as bar:
-            count = num_episodes.value
-            return count, evaluate_now(run, count, num_envs.value, lambda num_done: bar.update(increment=num_done))
+            return count, evaluate_now(run, count, chosen["environments"], lambda done: bar.update(increment=done))
     except (InputError, OSError) as error:
-        mo.stop(True, problem(error))
+        stop(error)
 
 
 def with_bar(found: Iterator, total: int) -> Iterator:
@@ -337,7 +357,7 @@ def metrics_row(run: Run, data: RoutingData, is_fresh: bool) -> mo.Html:
     return mo.vstack([*notes, mo.hstack(stats, justify="start", align="stretch", wrap=True)])
 
 
-def show_figure(figure: Figure, label: str, link: Callable[[Mapping], str] = lambda values: "") -> mo.Html:
+def show_figure(figure: Figure, label: str, link: Callable[[Mapping], str] | None = None) -> mo.Html:
     """A figure as a still picture, with its texts under the mouse; label: what it shows of which run, for readers of
     the page that cannot see it.
 
@@ -349,19 +369,30 @@ def show_figure(figure: Figure, label: str, link: Callable[[Mapping], str] = lam
     """
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=PICTURE_DPI, pil_kwargs={"compress_level": 1})
-    spots = "".join(_spot(box, link(box.values)) for box in boxes_of(figure))
+    spots = "".join(_spot(box, link(box.values) if link else "") for box in boxes_of(figure))
     width = round(CSS_DPI * LARGEST_GROWTH * figure.get_figwidth())
     return mo.Html(
         f'<style>{_STYLE}</style><div class="figure" style="width:{width}px">{_image(file, label)}{spots}</div>'
     )
 
 
-def drawn(draw: Callable[[], Figure], label: str, link: Callable[[Mapping], str] = lambda values: "") -> mo.Html:
-    """`show_figure` of what a function draws, or why it cannot."""
+def draw_or_stop(page: Page, name: str) -> Figure:
+    """A figure of a page for a screen; the cell stops at the reason if it cannot be drawn."""
     try:
-        return show_figure(draw(), label, link)
+        return page.figures[name]()
+    except InputError as error:
+        stop(error)
+
+
+def drawn(page: Page, name: str, label: str = "", link: Callable[[Mapping], str] | None = None) -> mo.Html:
+    """`show_figure` of a figure of a page, or why it cannot be drawn."""
+    try:
+        if name not in page.figures:
+            raise InputError("there is nothing to draw yet")
+        figure = page.figures[name]()
     except InputError as error:
         return problem(error)
+    return show_figure(figure, label or name, link)
 
 
 def beside(*items: mo.Html) -> mo.Html:
@@ -402,9 +433,10 @@ def save_controls(args: SavingSettings) -> tuple:
     )
 
 
-def save_button(export: Export, name: str):
-    """The button that saves a figure, with the name of its file."""
-    return mo.ui.run_button(label=f"Save {export.stem(name)}.{export.format}")
+def save_button(page: Page, name: str, export: Export):
+    """The button that saves a figure of a page, with the name of its file."""
+    file = page.file_name(name, export) if name in page.figures else f"{export.stem(name)}.{export.format}"
+    return mo.ui.run_button(label=f"Save {file}", disabled=name not in page.figures)
 
 
 def in_a_row(*items) -> mo.Html:
@@ -412,21 +444,17 @@ def in_a_row(*items) -> mo.Html:
     return mo.hstack(items, justify="start", align="center", gap=2, wrap=True)
 
 
-def save_figure(draw: Callable[[], Figure], folder: str | Path, name: str, export: Export, caption: str) -> mo.Html:
-    """Save what a function draws as `export.save_figure`, and say where it is, or why there is none."""
+def save_figure(page: Page, name: str, export: Export) -> mo.Html:
+    """Save a figure of a page, and say where it is, or why there is none."""
     try:
-        figure = draw()
-        path = export_figure(figure, folder, name, export, caption)
+        path, figure = page.save(name, export)
     except (InputError, OSError) as error:
         return problem(error)
-    beside = [f"its numbers `{path.with_suffix('.csv')}`"] if values_of(figure) else []
-    beside += [f"its caption `{path.with_suffix('.txt')}`"]
-    message = f"saved: `{path}`, {', '.join(beside)}; the smallest text has {smallest_text_pt(figure):.1f} points"
+    files = [f"its numbers `{path.with_suffix('.csv')}`"] if values_of(figure) else []
+    files += [f"its caption `{path.with_suffix('.txt')}`"]
+    return told(f"saved: `{path}`, {', '.join(files)}; the smallest text has {smallest_text_pt(figure):.1f} points")
+
+
+def told(message: str) -> mo.Html:
+    """That something was done."""
     return mo.callout(mo.Html(as_html(message)), kind="success")
-
-
-def _count_slider(label: str, value: int, stop: int, keep: Callable | None = None):
-    """A slider from 1 to `stop`, or to `value` if that is more; it only counts once it is let go."""
-    return mo.ui.slider(
-        1, max(stop, value), value=value, label=label, debounce=True, include_input=True, on_change=keep
-    )

@@ -116,10 +116,7 @@ def _world(world) -> dict:
     sheet.reshape(-1, side, side, 3)[:num_tiles] = world.tiles
     imsave(file := io.BytesIO(), sheet.swapaxes(1, 2).reshape(num_rows * side, _COLUMNS * side, 3), format="png")
     flat = world.frames.reshape(num_states, -1)
-    changed = [
-        np.arange(flat.shape[1]),
-        *(np.flatnonzero(new != old) for old, new in pairwise(flat)),
-    ]
+    changed = [np.arange(flat.shape[1]), *(np.flatnonzero(new != old) for old, new in pairwise(flat))]
     changes = [np.stack([cells, tiles[cells]], 1).ravel().tolist() for cells, tiles in zip(changed, flat, strict=True)]
     return {
         "width": width,
@@ -142,11 +139,7 @@ _WORLD_PX, _MARGIN_PX = 300, 10
 
 
 def episode_gif(
-    data: RoutingData,
-    episode: int,
-    steps_per_second: float = STEPS_PER_SECOND,
-    first: int = 0,
-    last: int | None = None,
+    data: RoutingData, episode: int, steps_per_second: float = STEPS_PER_SECOND, first: int = 0, last: int | None = None
 ) -> bytes:
     """A GIF of one episode, a frame for the state before each action and one for the state after the last.
 
@@ -183,6 +176,7 @@ def draw_frames(record: EpisodeRecord, figure: Figure, states: Sequence[int]) ->
 def _draw_state(frame: Image.Image, record: EpisodeRecord, t_step: int) -> None:
     """The world, the caption, and a bar of the weights of each layer, in the left column."""
     pen, y = ImageDraw.Draw(frame), _MARGIN_PX
+    assert record.world is not None, "a film needs the world"
     picture = Image.fromarray(record.world.picture(t_step)).resize(_world_size(record), Image.Resampling.LANCZOS)
     frame.paste(picture, (_MARGIN_PX, y))
     y += picture.height + _MARGIN_PX
@@ -205,5 +199,6 @@ def _lines(record: EpisodeRecord, t_step: int) -> list[str]:
 
 def _world_size(record: EpisodeRecord) -> tuple[int, int]:
     """Width and height of the world in pixels: as wide as its column."""
+    assert record.world is not None, "a film needs the world"
     _, height, width = record.world.frames.shape
     return _WORLD_PX, round(_WORLD_PX * height / width)

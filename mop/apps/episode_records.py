@@ -3,10 +3,12 @@
 Axis letters: T steps of the episode, L layers, E experts, A actions.
 """
 
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +21,9 @@ from mop.artifacts.run_names import run_name
 from mop.common.conventions import ACTION_NAMES, SUBGOALS
 from mop.common.errors import InputError
 from mop.plotting.style import counted, expert_hues, expert_names
+
+if TYPE_CHECKING:  # it draws worlds, and is only loaded where there are pictures
+    from mop.envs.render import Replay
 
 OUTCOMES = {"all": (True, False, None), "success": (True,), "failure": (False,)}  # -> `success` of an episode
 ORDERS = ("number", "most steps first", "largest path ratio first")
@@ -135,7 +140,7 @@ class EpisodeRecord(EpisodeSteps):
     layer_numbers: list[int]  # of these layers
     weights: list[np.ndarray]  # their router weights, (T, E_l)
     events: list[tuple[int, str]]  # number of actions after which it was first true, and what happened
-    world: "Replay | None"  # noqa: F821, of mop.envs.render, which is only loaded where there are pictures
+    world: "Replay | None"
     no_world: str
 
 
@@ -187,7 +192,7 @@ def episode_record(data: RoutingData, episode: int, tile_size: int = 32) -> Epis
 def episode_rows(data: RoutingData, episode: int) -> np.ndarray:
     """The rows (T,) of an episode's steps, in their order."""
     rows = np.flatnonzero(data.steps.episode == episode)
-    return rows[np.argsort(data.steps.t_step[rows], kind="stable")]
+    return rows[np.argsort(data.column("t_step")[rows], kind="stable")]
 
 
 def _replay(data: RoutingData, episode: int, rows: np.ndarray, tile_size: int):
@@ -195,9 +200,9 @@ def _replay(data: RoutingData, episode: int, rows: np.ndarray, tile_size: int):
     from mop.envs.render import replay_episode
 
     _require_pictures(data)
-    steps, seed = data.steps, data.episodes[episode]["seed"]
-    world = replay_episode(data.header["task_id"], seed, steps.action[rows].tolist(), tile_size)
-    if not np.array_equal(world.position[:-1], steps.position[rows]):
+    seed = data.episodes[episode]["seed"]
+    world = replay_episode(data.header["task_id"], seed, data.column("action")[rows].tolist(), tile_size)
+    if not np.array_equal(world.position[:-1], data.column("position")[rows]):
         raise _other_world(data, seed)
     return world
 
@@ -255,13 +260,14 @@ def episode_frame(data: RoutingData, episode: int, t_step: int, tile_size: int =
 
     _require_pictures(data)
     data = whole_of(data)
-    steps, rows, seed = data.steps, episode_rows(data, episode), data.episodes[episode]["seed"]
-    world = replay_world(data.header["task_id"], seed, steps.action[rows[:t_step]].tolist())
-    if t_step < len(rows) and list(map(int, world.agent_pos)) != steps.position[rows[t_step]].tolist():
+    rows, seed = episode_rows(data, episode), data.episodes[episode]["seed"]
+    world = replay_world(data.header["task_id"], seed, data.column("action")[rows[:t_step]].tolist())
+    if t_step < len(rows) and list(map(int, world.agent_pos)) != data.column("position")[rows[t_step]].tolist():
         raise _other_world(data, seed)
     return world.get_frame(tile_size=tile_size)
 
 
+@functools.lru_cache(maxsize=4)  # of the runs and analyses that were shown last
 def example_images(data: RoutingData, group_by: str, max_groups: int = 16) -> dict[str, np.ndarray]:
     """A picture of the first step of each group, of the largest if there are more: label -> (height, width, 3) uint8.
 
@@ -272,7 +278,7 @@ def example_images(data: RoutingData, group_by: str, max_groups: int = 16) -> di
         _require_pictures(data)
         first = {groups.labels[group]: groups.first_steps[group] for group in groups.largest(max_groups)}
         return {
-            label: episode_frame(data, data.steps.episode[step], data.steps.t_step[step], tile_size=16)
+            label: episode_frame(data, data.steps.episode[step], data.column("t_step")[step], tile_size=16)
             for label, step in first.items()
         }
     except InputError:

@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 import marimo as mo
 import numpy as np
 
-from mop.apps.elements import View, as_html, problem
+from mop.apps import run_figures
+from mop.apps.elements import View, problem, told
 from mop.apps.episode_player import player_document
 from mop.apps.episode_records import (
     ORDERS,
@@ -22,7 +23,6 @@ from mop.apps.episode_records import (
     parse_cell,
 )
 from mop.apps.flags import RunSettings
-from mop.apps.run_figures import routing_figures, run_of_script, save_figures_of_run
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.cli import setting
 from mop.common.errors import InputError
@@ -80,7 +80,8 @@ def list_episodes(data: RoutingData, chosen: Mapping, view: View) -> tuple:
     """
     labels, reason = {}, "no episode passes this filter: ask for fewer things"
     try:
-        wanted = EpisodeFilter(**{**chosen, "cell": parse_cell(chosen["cell"]), "min_steps": chosen["min_steps"] or 1})
+        least, cell = chosen["min_steps"] or 1, parse_cell(chosen["cell"])
+        wanted = EpisodeFilter(chosen["outcome"], least, chosen["words"], cell, chosen["order"])
         labels = episode_labels(data, find_episodes(data, wanted))
     except InputError as error:
         reason = str(error)
@@ -141,17 +142,18 @@ class Settings(RunSettings):
     episode: tuple[int, ...] | None = setting(
         None, "as a script, save these alone: player, film, still", low=0, metavar="N"
     )
-    film: tuple[int, ...] | None = setting(None, "... the film from and to these steps", low=0, nargs=2, metavar="STEP")
+    film: tuple[int, int] | None = setting(None, "... the film from and to these steps", low=0, nargs=2, metavar="STEP")
 
 
 def save_as_script(app: str, args: Settings) -> None:
     """Save the figures of a run, or, with --episode, the player, film and still of some episodes."""
     if args.episode is None:
-        save_figures_of_run(app, args, routing_figures)
+        run_figures.save_as_script(app, args, run_figures.routing_figures)
         return
-    run, data = run_of_script(args)
+    run, data = run_figures.run_of_script(args)
+    folder, steps = run.key.artefacts(args.plots_dir), args.film or (0, None)
     for episode, ending in product(args.episode, ENDINGS.values()):
-        print(write_episode(data, episode, run.key.artefacts(args.plots_dir), ending, *(args.film or ())))
+        print(write_episode(data, episode, folder, ending, *steps))
 
 
 def save_episode(data: RoutingData, episode: int, folder: str | Path, ending: str) -> mo.Html:
@@ -160,4 +162,4 @@ def save_episode(data: RoutingData, episode: int, folder: str | Path, ending: st
         path = write_episode(data, episode, folder, ending)
     except (InputError, OSError) as error:
         return problem(error)
-    return mo.callout(mo.Html(as_html(f"saved: `{path}`")), kind="success")
+    return told(f"saved: `{path}`")

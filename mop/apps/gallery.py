@@ -5,7 +5,7 @@ The pages need no server and ask nobody for anything: pictures and players are i
 
 import base64
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,10 @@ from mop.analysis.groups import GROUPINGS
 from mop.apps import comparison_page, elements
 from mop.apps.episode_player import player_document
 from mop.apps.episode_records import episode_record
-from mop.apps.export import Export, Shown, caption_of
-from mop.apps.run_figures import CHARTS, Drawing, action_figures, routing_figures
+from mop.apps.export import Export
+from mop.apps.run_figures import CHARTS, Shown, action_figures, page_of, routing_figures
 from mop.apps.runs import Run, describe_metrics, load_routing
+from mop.apps.template import Page, PageFigure
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
 from mop.common.errors import InputError
@@ -58,7 +59,7 @@ def write_gallery(found: Sequence[Run], table: "pd.DataFrame", folder: Path) -> 
         _write(folder / _file_name(run), _page_of_run(run, data, shown))
         cards.append(_card(run, data))
         yield None
-    figures, missing = _shown(_figures_of_all(table), lambda name, about: about)
+    figures, missing = _shown(_page_of_all(table), has_captions=False)
     notes = [*reasons.values(), *missing]
     _write(folder / INDEX_NAME, _page("index", title="Trained policies", cards=cards, figures=figures, notes=notes))
     yield None
@@ -74,21 +75,19 @@ def _unreadable(run: Run) -> str | None:
 
 def _page_of_run(run: Run, data: RoutingData, found: Sequence[Run]) -> str:
     """The page of a run, which links to the others of its task."""
-
-    def captioned(app: str, drawings: Mapping[str, Drawing]) -> tuple[list[dict[str, str]], list[str]]:
-        shown = Shown(run)
-        return _shown(drawings, lambda name, about: caption_of(app, shown, data, name, about, Export()))
-
-    figures, missing = captioned("routing_viz.py", _chosen(routing_figures(data)))
-    of_actions, also_missing = captioned("logit_viz.py", _chosen(action_figures(data)))
+    figures, missing = [], []
+    for app, figures_of in (("routing_viz.py", routing_figures), ("logit_viz.py", action_figures)):
+        drawn, undrawn = _shown(page_of(app, Shown(run), data, figures_of))
+        figures += drawn
+        missing += undrawn
     others = [other for other in found if other.key.task_id == run.key.task_id and other != run]
     return _page(
         "run",
         title=run.name,
         numbers=describe_metrics(data),
         episodes=[_player(data, number) for number in _examples(data)],
-        figures=figures + of_actions,
-        notes=missing + also_missing,
+        figures=figures,
+        notes=missing,
         others=[{"href": _file_name(other), "name": other.name} for other in others],
     )
 
@@ -102,27 +101,26 @@ def _page(macro: str, **values: object) -> str:
     return getattr(environment.get_template("gallery.html").module, macro)(**values)
 
 
-def _shown(
-    drawings: Mapping[str, Drawing], caption: Callable[[str, str], str]
-) -> tuple[list[dict[str, str]], list[str]]:
-    """What a page shows of each figure, and why others cannot be drawn; caption: name and subject -> its lines."""
+def _shown(page: Page, has_captions: bool = True) -> tuple[list[dict[str, str]], list[str]]:
+    """What the site shows of each figure of a page, and why others cannot be drawn.
+
+    Of a run's figures it has those of all steps and of _ANALYSES, and no stills of episodes, which are played.
+    """
+    analyses = {f"{stem}_{name}" for stem in _TITLES for name in GROUPINGS if name not in _ANALYSES}
     figures, missing = [], []
-    for name, drawing in drawings.items():
+    for name, figure in page.figures.items():
+        if name in analyses or figure.is_episode:
+            continue
         title = _title(name)
         try:
-            picture = elements.show_figure(drawing(), title).text
+            picture = elements.show_figure(figure(), title).text
         except InputError as error:
             missing.append(f"{title}: {error}")
             continue
-        about, *more = caption(name, drawing.about).split("\n")
+        caption = page.caption(name, Export()) if has_captions else figure.about
+        about, *more = caption.split("\n")
         figures.append({"name": name, "title": title, "about": about, "more": "\n".join(more), "picture": picture})
     return figures, missing
-
-
-def _chosen(drawings: Mapping[str, Drawing]) -> dict[str, Drawing]:
-    """Of a run's figures those of all steps and of _ANALYSES, and no stills of episodes, which are played."""
-    analyses = {f"{stem}_{name}" for stem in _TITLES for name in GROUPINGS if name not in _ANALYSES}
-    return {name: draw for name, draw in drawings.items() if name not in analyses and not name.startswith("episode_")}
 
 
 def _title(name: str) -> str:
@@ -134,21 +132,26 @@ def _title(name: str) -> str:
     return f"{_TITLES[stem]} by {GROUPINGS[analysis].title}" if analysis in GROUPINGS else _TITLES[stem]
 
 
-def _figures_of_all(table: "pd.DataFrame") -> dict[str, Drawing]:
+def _page_of_all(table: "pd.DataFrame") -> Page:
     """Figures of many runs: those in the most frequent worlds; by task, mixtures with the most frequent penalty."""
     about, worlds = "Worlds that a policy fails in, with 95 % intervals", comparison_page.common_worlds(table)[0]
     alpha = next(iter(comparison_page.penalties(table)), None)
     by_task = comparison_page.Filters(worlds, lpc_alpha=alpha)
+    of_worlds = comparison_page.Filters(worlds)
     of_alpha = "" if alpha is None else f" Mixtures are those with lpc_alpha {alpha:g}."
-    return {
-        "tasks": Drawing(
-            f"{about}, task by task.{of_alpha}", lambda: comparison_page.plot_tasks(by_task.apply(table), "failures")
+    figures = [
+        PageFigure(
+            "tasks",
+            f"{about}, task by task.{of_alpha}",
+            lambda: comparison_page.plot_tasks(by_task.apply(table), "failures"),
         ),
-        "failures_against_cost": Drawing(
+        PageFigure(
+            "failures_against_cost",
             f"{about}, against its mean LPC.",
-            lambda: comparison_page.plot_tradeoff(comparison_page.Filters(worlds).apply(table), "lpc_alpha", None),
+            lambda: comparison_page.plot_tradeoff(of_worlds.apply(table), "lpc_alpha", None),
         ),
-    }
+    ]
+    return Page("cross_task_viz.py", (), "", figures)
 
 
 def _examples(data: RoutingData) -> list[int]:

@@ -17,15 +17,16 @@ from mop.analysis.routing_data import checked_weights
 from mop.apps.episode_player import pair_document
 from mop.apps.episode_records import EpisodeRecord, episode_record
 from mop.apps.runs import Run
+from mop.apps.template import Page, PageFigure
 from mop.artifacts.intervention_rows import comparable, load_rows
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
-from mop.artifacts.run_paths import CACHE_DIR, interventions_path
+from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR, interventions_path
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.common.files import file_digest
 from mop.common.routing_edits import FROZEN, GATE_ONLY, NONE, SWAP, ZEROED, Intervention, parse, together
-from mop.plotting.bars import matrix_title, plot_use_and_need
+from mop.plotting.bars import matrix_name, matrix_title, plot_use_and_need
 from mop.plotting.style import counted, expert_hues, expert_names, short_name
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class Pair(NamedTuple):
     @property
     def first(self) -> int | None:
         """The first step at which they choose another action, None if there is none."""
-        mine, other = self.intact.steps.action, self.changed.steps.action
+        mine, other = self.intact.column("action"), self.changed.column("action")
         common = min(len(mine), len(other))
         steps = np.flatnonzero(mine[:common] != other[:common])
         return int(steps[0]) if len(steps) else None
@@ -287,12 +288,13 @@ def _outcome(data: RoutingData) -> str:
 
 def _actions_at(pair: Pair) -> tuple[str, str]:
     """What the two do where they first differ."""
-    return tuple(ACTION_NAMES[data.steps.action[pair.first]] for data in (pair.intact, pair.changed))
+    intact, changed = (ACTION_NAMES[data.column("action")[pair.first]] for data in (pair.intact, pair.changed))
+    return intact, changed
 
 
 def _columns(data: RoutingData) -> list[np.ndarray]:
     columns = [values for name, values in data.steps.columns().items() if name != "layer_routing"]
-    return [*columns, *data.steps.layer_routing]
+    return [*columns, *checked_weights(data.steps)]
 
 
 def _checkpoint_name(run: Run, data: RoutingData) -> str:
@@ -331,16 +333,15 @@ def plot_matrix(run: Run, rows: list[Mapping], variant: str) -> Figure:
     return plot_use_and_need(rows, matrix_title(run.name, rows[0]["num_episodes"], variant), variant)
 
 
-def matrix_caption(run: Run, rows: list[Mapping], data: RoutingData, variant: str) -> str:
-    """The caption of a saved matrix, in lines."""
-    row = rows[0]
-    return "\n".join(
-        [
-            "Change of success without each expert in each phase, beside its mean weight there.",
-            f"Run: {run.name}, checkpoint {row['checkpoint_path']}, "
-            f"its SHA-256 begins with {row['checkpoint_sha256']}.",
-            f"Data: {counted(row['num_episodes'], 'world')}, eval_seed {row['eval_seed']}, "
-            f"Minigrid {row['minigrid_version']}, phases {row['phases_by']}, memory of what is left out: {variant}.",
-            f"Command: {command_of(run, data, None)}",
-        ]
-    )
+def matrix_page(run: Run, rows: list[Mapping], data: RoutingData, variant: str, plots_dir: str = PLOTS_DIR) -> Page:
+    """The page of the matrix alone."""
+    row, name = rows[0], matrix_name(variant)
+    about = "Change of success without each expert in each phase, beside its mean weight there"
+    lines = [
+        f"Run: {run.name}, checkpoint {row['checkpoint_path']}, its SHA-256 begins with {row['checkpoint_sha256']}.",
+        f"Data: {counted(row['num_episodes'], 'world')}, eval_seed {row['eval_seed']}, "
+        f"Minigrid {row['minigrid_version']}, phases {row['phases_by']}, memory of what is left out: {variant}.",
+    ]
+    draw = functools.partial(plot_matrix, run, rows, variant)
+    figure = PageFigure(name, about, draw, command=command_of(run, data, None))
+    return Page("routing_viz.py", (), run.key.artefacts(plots_dir), [figure], lambda name: lines)

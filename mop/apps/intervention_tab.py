@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import marimo as mo
 
 from mop.apps import intervention_page
-from mop.apps.elements import View, as_html, in_a_row, problem, show_figure
+from mop.apps.elements import View, as_html, in_a_row, problem, show_figure, told
 from mop.apps.episode_records import episode_labels
 from mop.apps.episode_tab import frame
 from mop.apps.intervention_page import AFTER, MEMORIES, SOURCES, Experts, Pair, Place
@@ -178,7 +178,7 @@ def save_pair(pair: Pair, variant: str, folder: str | Path) -> mo.Html:
         write_atomic(path, lambda file: file.write(content))
     except (InputError, OSError) as error:
         return problem(error)
-    return mo.callout(mo.Html(as_html(f"saved: `{path}`")), kind="success")
+    return told(f"saved: `{path}`")
 
 
 # --- use against need -------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
-"""The figures of one run: which there are, and how a script saves them."""
+"""The figures of one run: which there are, and the page of them."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 from mop.analysis.actions import hold_action
 from mop.analysis.groups import GROUPINGS, get_available_analyses
 from mop.apps.episode_records import example_images
-from mop.apps.export import Export, Shown, caption_of, save_figure
 from mop.apps.flags import RunSettings
 from mop.apps.runs import Run, choose_run, evaluate_now, find_runs, load_routing, other_checkpoint
+from mop.apps.template import Page, PageFigure
 from mop.artifacts.routing_cache import RoutingData
-from mop.common.errors import InputError
+from mop.artifacts.run_names import run_name
+from mop.artifacts.run_paths import PLOTS_DIR
+from mop.common.files import file_digest
 from mop.plotting.bars import (
     plot_action_frequency,
     plot_pathways,
@@ -32,25 +34,12 @@ from mop.plotting.maps import (
     plot_overall_lpc,
     plot_overall_routing,
 )
+from mop.plotting.style import counted
 
 TEXT_SHARE = 0.6  # maps for a narrow column are drawn for a page this much wider, which brings 10 points to 6
 SCREEN_IN = 12.0  # the widest such page
 
-
-class Drawing(NamedTuple):
-    """A figure that can be drawn: what it shows, for a caption, and what draws it."""
-
-    about: str
-    draw: Callable[[], Figure]
-
-    def __call__(self) -> Figure:
-        """Draw it."""
-        return self.draw()
-
-
-Figures = Mapping[str, Callable[[], Figure]]  # name of the file without its ending -> what draws it
-
-MAPS = {  # measure -> name of the file, the figure of all steps, that of groups of them, what it shows
+MAPS = {  # measure -> name of the file, the figure of all steps, the one of groups of them, what it shows
     "dominant expert": (
         "routing_heatmap",
         plot_overall_routing,
@@ -96,7 +85,6 @@ CHARTS = {  # tab -> name of the file, figure, what it shows
         "How much of the variance of LPC place, action, phase and time explain, alone and together.",
     ),
 }
-
 NO_ROUTERS = (
     "this is the GRU baseline: it has one expert and no router, so nothing is routed; `logit_viz.py` shows what it does"
 )
@@ -107,36 +95,69 @@ def grouped_name(name: str, group_by: str) -> str:
     return name if group_by == "overall" else f"{name}_{group_by}"
 
 
-def plot_map(
-    data: RoutingData,
-    measure: str,
-    group_by: str,
-    images: Mapping[str, np.ndarray],
-    min_steps: int = 1,
-    width_in: float | None = None,
-) -> Figure:
-    """One of MAPS; images: of `example_images`; cells with fewer than min_steps steps are left out.
+def routing_figures(data: RoutingData, min_steps: int = 1) -> list[PageFigure]:
+    """The figures of routing_viz: every map by every analysis, every chart, every episode.
 
-    width_in: the width that the figure will be brought to, None: that of a screen.
+    Of a policy without routers there are the episodes alone. min_steps: cells of maps with fewer steps are left out.
     """
+    figures = []
+    if has_routing(data):
+        for measure, (name, _, _, about) in MAPS.items():
+            for title, group_by in analyses(data).items():
+                words = about if group_by == "overall" else f"{about}, {title}"
+                draw = partial(plot_map, data, measure, group_by, min_steps)
+                figures.append(PageFigure(grouped_name(name, group_by), words, draw, fits_width=True))
+        figures += [PageFigure(name, about, partial(plot, data)) for name, plot, about in CHARTS.values()]
+    for episode in np.unique(data.steps.episode).tolist():
+        about = f"The router weights of each layer over episode {episode}"
+        draw = partial(plot_episode_routing, data, episode)
+        figures.append(PageFigure(f"episode_{episode}", about, draw, is_episode=True))
+    return figures
+
+
+def action_figures(data: RoutingData, min_steps: int = 1) -> list[PageFigure]:
+    """The figures of logit_viz: how often each action was chosen, by every analysis, and the policy's entropy."""
+    figures = []
+    for title, group_by in ({"overall": "overall", "by carrying phase": "by_carrying"} | analyses(data)).items():
+        about = "How often each action was chosen" + ("" if group_by == "overall" else f", {title}")
+        draw = partial(plot_action_frequency, data, group_by)
+        figures.append(PageFigure(grouped_name("action_frequency", group_by), about, draw))
+    about = "The mean entropy of the policy's action, in nats, in each cell of the grid"
+    draw = partial(plot_entropy, data, min_steps)
+    return [*figures, PageFigure("action_entropy_heatmap", about, draw, fits_width=True)]
+
+
+def plot_map(
+    data: RoutingData, measure: str, group_by: str, min_steps: int = 1, width_in: float | None = None
+) -> Figure:
+    """One of MAPS, with pictures of first worlds."""
     _, plot_overall, plot_grouped, _ = MAPS[measure]
-    options = _map_options(min_steps, width_in)
     if group_by != "overall":
-        return plot_grouped(data, group_by, images, **options)
-    return plot_overall(data, *_first_world(data, images), **options)
+        return plot_grouped(data, group_by, example_images(data, group_by), **_look(min_steps, width_in))
+    return plot_overall(data, *_first_world(data), **_look(min_steps, width_in))
 
 
-def _map_options(min_steps: int, width_in: float | None) -> dict[str, float]:
-    """What the functions of maps are told of the cells to leave out and of their width."""
-    options = {} if min_steps == 1 else {"min_steps": min_steps}
-    return options if width_in is None else options | {"width_in": min(SCREEN_IN, width_in / TEXT_SHARE)}
+def plot_entropy(data: RoutingData, min_steps: int = 1, width_in: float | None = None) -> Figure:
+    """The entropy of the action in each cell, beside the first world."""
+    return plot_action_entropy(data, *_first_world(data), **_look(min_steps, width_in))
+
+
+def _look(min_steps: int, width_in: float | None) -> dict:
+    width_in = None if width_in is None else min(SCREEN_IN, width_in / TEXT_SHARE)
+    return {"min_steps": min_steps, "width_in": width_in}
+
+
+def _first_world(data: RoutingData) -> tuple[np.ndarray | None, str]:
+    """The picture of the first world, if there is one, and its mission."""
+    return next(iter(example_images(data, "overall").values()), None), data.episodes[0].get("mission", "")
 
 
 def analyses(data: RoutingData) -> dict[str, str]:
-    """The analyses that the data supports: what each is called on a page -> its name in GROUPINGS.
+    """The analyses that the data supports: label on a page -> its name in GROUPINGS.
 
     Those by the bot's phases are there for older caches too: their figures say what is missing and how to get it.
     """
+    data = data if data.whole is None else data.whole  # a page of one action has the same menu
     names = get_available_analyses(data)
     names += [f"by_{phase}" for phase in ("subgoal", "instruction") if getattr(data.steps, phase) is None]
     return {"overall" if name == "overall" else f"by {GROUPINGS[name].title}": name for name in names}
@@ -148,107 +169,58 @@ def has_routing(data: RoutingData) -> bool:
     return layers is None or any(weights.shape[1] > 1 for weights in layers)
 
 
-def routing_figures(data: RoutingData, min_steps: int = 1, width_in: float | None = None) -> dict[str, Drawing]:
-    """What routing_viz can save: every map by every analysis, every chart, every episode; min_steps: of `plot_map`.
-
-    Of a policy without routers it is the episodes alone.
-    """
-    drawings = {}
-    if has_routing(data):
-        for measure, (name, _, _, about) in MAPS.items():
-            for title, group_by in analyses(data).items():
-                drawings[grouped_name(name, group_by)] = Drawing(
-                    about if group_by == "overall" else f"{about}, {title}",
-                    lambda measure=measure, group_by=group_by: plot_map(
-                        data, measure, group_by, example_images(data, group_by), min_steps, width_in
-                    ),
-                )
-        for name, plot, about in CHARTS.values():
-            drawings[name] = Drawing(about, lambda plot=plot: plot(data))
-    for episode in np.unique(data.steps.episode).tolist():
-        about = f"The router weights of each layer over episode {episode}"
-        drawings[f"episode_{episode}"] = Drawing(about, lambda episode=episode: plot_episode_routing(data, episode))
-    return drawings
-
-
-def action_figures(data: RoutingData, min_steps: int = 1, width_in: float | None = None) -> dict[str, Drawing]:
-    """What logit_viz can save: how often each action was chosen, by every analysis, and the entropy of the policy."""
-    named = {"overall": "overall", "by carrying phase": "by_carrying"} | analyses(data)
-    drawings = {}
-    for title, group_by in named.items():
-        about = "How often each action was chosen" + ("" if group_by == "overall" else f", {title}")
-        drawings[grouped_name("action_frequency", group_by)] = Drawing(
-            about, lambda group_by=group_by: plot_action_frequency(data, group_by)
-        )
-    about = "The mean entropy of the policy's action, in nats, in each cell of the grid"
-    return drawings | {"action_entropy_heatmap": Drawing(about, lambda: plot_entropy(data, min_steps, width_in))}
-
-
-def plot_entropy(data: RoutingData, min_steps: int = 1, width_in: float | None = None) -> Figure:
-    """The entropy of the action in each cell, beside the first world; arguments as `plot_map`."""
-    images = example_images(data, "overall")
-    return plot_action_entropy(data, *_first_world(data, images), **_map_options(min_steps, width_in))
-
-
-def _first_world(data: RoutingData, images: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, str]:
-    """The picture of the first world, if there is one, and its mission."""
-    return next(iter(images.values()), None), data.episodes[0].get("mission", "")
-
-
 def hold(data: RoutingData, action: str | None) -> RoutingData:
     """The data, or its steps of one action alone."""
     return data if action is None else hold_action(data, action)
 
 
-def chosen(figures: Figures, only: Sequence[str] | None) -> Figures:
-    """The figures that a script saves: those that --only names, else all, but of the episodes only the first."""
-    others = [name for name in figures if not name.startswith("episode_")]
-    first = [name for name in figures if name.startswith("episode_")][:1]
-    for name in only or ():
-        if name not in figures:
-            more = "" if len(figures) == len(others) + len(first) else " or another episode of the data"
-            raise InputError(f"--only: there is no figure {name!r} here; there are {', '.join(others + first)}{more}")
-    return {name: figures[name] for name in only or others + first}
+# --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def save_figures(
-    figures: Figures,
-    folder: str | Path,
-    export: Export = Export(),  # noqa: B008 - it is frozen
-    caption: Callable[[str], str] = str,
-) -> None:
-    """Save each figure as `export.save_figure`, and print the path of its picture; on stderr, say why one cannot be.
+@dataclass(frozen=True)
+class Shown:
+    """The data that a page or a script shows: a run, and a part of its steps."""
 
-    caption: name of a figure -> its caption.
-    """
-    reasons = []
-    for name, draw in figures.items():
-        try:
-            print(save_figure(draw(), folder, name, export, caption(name)))
-        except InputError as error:
-            reasons.append(f"no {export.stem(name)}.{export.format}: {error}")
-    if len(reasons) == len(figures):
-        raise InputError(reasons[0])
-    print(*reasons, sep="\n", end="\n" if reasons else "", file=sys.stderr)
+    run: Run
+    num_fresh: int | None = None  # episodes of a fresh evaluation; None: its routing cache
+    action: str | None = None  # the action of all steps; None: any
+    min_steps: int = 1  # of a cell
+
+    @property
+    def part(self) -> str:
+        """Suffix of file names: figures of other parts of the data are other files."""
+        part = "" if self.action is None else f"_{self.action.replace(' ', '_')}"
+        return part if self.min_steps == 1 else f"{part}_min_{self.min_steps}_steps"
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags of the apps that show the same."""
+        words = [*self.run.flags, *self.run.places]
+        words += [] if self.num_fresh is None else ["--fresh", "--num_episodes", str(self.num_fresh)]
+        words += [] if self.action is None else ["--action", self.action]
+        return words + ([] if self.min_steps == 1 else ["--min_steps", str(self.min_steps)])
 
 
-def save_figures_of_run(app: str, args: RunSettings, figures_of: Callable[..., dict[str, Drawing]]) -> None:
-    """Save the figures of the run that the flags ask for, as an app of one run does as a script.
+def page_of(
+    app: str,
+    shown: Shown,
+    data: RoutingData,
+    figures_of: Callable[[RoutingData, int], list[PageFigure]],
+    plots_dir: str = PLOTS_DIR,
+) -> Page:
+    """The page of a run. app: its file; data: the steps that are shown; figures_of: `routing_figures`, ..."""
+    folder = shown.run.key.artefacts(plots_dir)
+    figures = figures_of(data, shown.min_steps)
+    return Page(app, shown.flags, folder, figures, lambda name: _describe(shown, data), plots_dir)
 
-    app: the file of the app; figures_of: `routing_figures` or `action_figures`.
-    """
+
+def save_as_script(app: str, args: RunSettings, figures_of: Callable[..., list[PageFigure]]) -> None:
+    """Save the figures of the run of the flags; arguments as `page_of`."""
     run, data = run_of_script(args)
     if not has_routing(data) and figures_of is routing_figures:
         print(f"note: {NO_ROUTERS}", file=sys.stderr)
     shown = Shown(run, args.num_episodes if args.fresh else None, args.action, args.min_steps)
-    export, held = Export(args.format, args.width, shown.part), hold(data, args.action)
-    drawings = figures_of(held, args.min_steps, args.width)
-    save_figures(
-        chosen(drawings, args.only),
-        run.key.artefacts(args.plots_dir),
-        export,
-        lambda name: caption_of(app, shown, held, name, drawings[name].about, export, args.plots_dir),
-    )
+    page_of(app, shown, hold(data, args.action), figures_of, args.plots_dir).save_as_script(args, shown.part)
 
 
 def run_of_script(args: RunSettings) -> tuple[Run, RoutingData]:
@@ -260,3 +232,27 @@ def run_of_script(args: RunSettings) -> tuple[Run, RoutingData]:
     if (note := other_checkpoint(run)) is not None:
         print(f"note: {note}", file=sys.stderr)
     return run, data
+
+
+def _describe(shown: Shown, data: RoutingData) -> list[str]:
+    """The lines of a caption that say which run, evaluation and steps are shown."""
+    header, whole = data.header, data if data.whole is None else data.whole
+    about = [run_name({**header, "is_final": True})]
+    about += [f"update {header['update']}"] if header.get("update") is not None else []
+    about += [f"checkpoint {header['checkpoint_path']}"] if header.get("checkpoint_path") else []
+    if shown.num_fresh is None or shown.run.checkpoint is None:
+        digest, kind = shown.run.result.get("checkpoint_sha256"), "evaluated"
+    else:
+        digest, kind = file_digest(shown.run.checkpoint), "evaluated for this figure, not kept,"
+    about += [] if digest is None else [f"its SHA-256 begins with {digest}"]
+
+    num_worlds = whole.header.get("num_episodes", len(whole.episodes))
+    made = [f"{counted(len(whole.steps), 'step')} in {counted(num_worlds, 'world')}"]
+    for key, word in (("eval_seed", "eval_seed"), ("minigrid_version", "Minigrid"), ("evaluated_at", kind)):
+        made += [f"{word} {whole.header[key]}"] if whole.header.get(key) is not None else []
+
+    steps = "all steps"
+    if shown.action is not None:
+        steps = f"the {counted(len(data.steps), 'step')} with action: {shown.action}"
+    steps += "" if shown.min_steps == 1 else f"; in maps, cells with {shown.min_steps} steps or more"
+    return [f"Run: {', '.join(about)}.", f"Data: {', '.join(made)}.", f"Shown: {steps}."]

@@ -147,8 +147,8 @@ def choose_run(found: Runs, args: RunSettings) -> Run:
         if fitting:
             return last_cached(fitting)
     names = ", ".join(map(label_of, found.values()))
-    asked |= {} if args.task is None else {"task": args.task}
-    raise InputError(f"none of the {len(found)} runs has {asked}; they are: {names}")
+    words = asked | ({} if args.task is None else {"task": args.task})
+    raise InputError(f"none of the {len(found)} runs has {words}; they are: {names}")
 
 
 def last_cached(runs: Sequence[Run]) -> Run:
@@ -208,6 +208,7 @@ def evaluate_now(run: Run, num_episodes: int, num_envs: int, progress: Callable[
 
     settings = Settings(num_episodes=num_episodes, num_envs=num_envs, cache_dir=run.cache_dir)
     header, evaluation = evaluate_found(FoundCheckpoint(run.key, run.checkpoint), settings, progress)
+    assert evaluation.steps is not None, "the settings ask for them"
     return RoutingData(header, evaluation.episodes, evaluation.steps, run.remake)
 
 

@@ -8,9 +8,7 @@ from typing import NamedTuple
 
 from mop.analysis.actions import DEFAULT_STATE
 from mop.analysis.groups import GROUPINGS
-from mop.analysis.many_runs import (
-    NOT_PHASES,
-)
+from mop.analysis.many_runs import NOT_PHASES
 from mop.apps.runs import Run, load_routing
 from mop.artifacts.run_paths import CACHE_DIR, RunKey, find_caches, result_path, task_folder
 from mop.common.errors import InputError

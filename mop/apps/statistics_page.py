@@ -1,7 +1,6 @@
 """A sample of trainings (`samples`): what is measured of each run, tables and figures over seeds."""
 
 import functools
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -28,19 +27,9 @@ from mop.analysis.many_runs import (
     measure_run,
 )
 from mop.analysis.routing_data import whole_of
-from mop.apps.export import Export
-from mop.apps.run_figures import Drawing
 from mop.apps.runs import Run, load_routing
-from mop.apps.samples import (
-    AUTO_PHASES,
-    NO_PHASES,
-    Asked,
-    LeftOut,
-    Unit,
-    choose_units,
-    count_reasons,
-    reason_of,
-)
+from mop.apps.samples import AUTO_PHASES, NO_PHASES, Asked, LeftOut, Unit, choose_units, count_reasons, reason_of
+from mop.apps.template import Page, PageFigure
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_paths import PLOTS_DIR, task_folder
 from mop.common.errors import InputError
@@ -154,7 +143,8 @@ def _explain(data: RoutingData, phases: str | None) -> list[dict[str, object]]:
         pieces.append(gate_values(data))
     names = [name for of_piece, _ in pieces for name in of_piece]
     values = np.concatenate([of_piece for _, of_piece in pieces], axis=1)
-    found = [(e.factors, (), e.r2, e.low, e.high, e.in_sample) for e in explain_variance(data, values, phases)]
+    alone = explain_variance(data, values, phases)
+    found: list[tuple] = [(e.factors, (), e.r2, e.low, e.high, e.in_sample) for e in alone]
     factors = list(index_factors(data, phases))
     phase = next((name for name in factors if name not in ("cell", "action", "time since start")), None)
     held_sets = (("action",), ("action", "time since start"), ("cell", "action", "time since start"))
@@ -301,9 +291,17 @@ def table_files(tables: Tables, folder: Path) -> list[tuple[Path, Callable[[Bina
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def drawings_of(tables: Tables, width_in: float | None = None) -> dict[str, Drawing]:
-    """Every figure of a sample of runs, by the name of its file; width_in: of maps, as `draw_sheet`."""
-    return {name: Drawing(about, functools.partial(draw, tables, width_in)) for name, (about, draw) in FIGURES.items()}
+def page_of(tables: Tables, plots_dir: str = PLOTS_DIR) -> Page:
+    """The figures of a sample of runs."""
+    counts = tables.num_seeds.items()
+    runs = ", ".join(f"{count} at lpc_alpha {alpha:g}" for alpha, count in counts)
+    lines = [f"Runs: {runs}, of {tables.asked.task_id}."]
+    lines += [f"Phases: {tables.phases}."] if tables.phases else []
+    lines += [f"Note: {note}." for note in tables.notes]
+    folder = folder_of(tables.asked, plots_dir)
+    return Page(
+        SCRIPT, tables.asked.flags, folder, [figure.of(tables) for figure in FIGURES], lambda name: lines, plots_dir
+    )
 
 
 def title_of(tables: Tables, more: str = "", has_lines: bool = True) -> str:
@@ -321,11 +319,7 @@ def title_of(tables: Tables, more: str = "", has_lines: bool = True) -> str:
     return ", ".join(parts)
 
 
-def _state(tables: Tables) -> str:
-    return f"S: {' × '.join(tables.asked.state)}"
-
-
-def _plot_maps(tables: Tables, value: str, width_in: float | None) -> Figure:
+def _plot_maps(value: str, tables: Tables, width_in: float | None) -> Figure:
     alphas, maps = tables.num_seeds, {}
     for phase in dict.fromkeys(part.phase for found in tables.measured for part in found.parts):
         for alpha in alphas:
@@ -342,60 +336,62 @@ def _plot_maps(tables: Tables, value: str, width_in: float | None) -> Figure:
         maps.pop(ALL_STEPS)
     sizes = {found.grid_size for found in tables.measured}
     size = sizes.pop() if len(sizes) == 1 else None
-    known = [found.walls for found in tables.measured]
-    walls = None if size is None or any(part is None for part in known) else np.logical_and.reduce(known)
+    known = [found.walls for found in tables.measured if found.walls is not None]
+    is_known = size is not None and len(known) == len(tables.measured)
+    walls = np.logical_and.reduce(known) if is_known else None
     return plot_phase_maps(maps, value, size, walls, title_of(tables, has_lines=False), width_in)
 
 
-FIGURES: dict[str, tuple[str, Callable[[Tables, float | None], Figure]]] = {
-    # name of the file -> what it shows, what draws it
-    "measures_against_alpha": (
+def _plot_measures(plot: Callable[..., Figure], tables: Tables) -> Figure:
+    """A figure of the seeds, with the state of the policy complexity in its title."""
+    return plot(tables.seeds, tables.summary, title_of(tables, f"S: {' × '.join(tables.asked.state)}"))
+
+
+FIGURES = [  # they are drawn of `Tables`
+    PageFigure(
+        "measures_against_alpha",
         "Success, LPC, path ratio, policy entropy and policy complexity against lpc_alpha",
-        lambda tables, width: plot_measures_against_alpha(
-            tables.seeds, tables.summary, title_of(tables, _state(tables))
-        ),
+        functools.partial(_plot_measures, plot_measures_against_alpha),
     ),
-    "measures_by_phase": (
+    PageFigure(
+        "measures_by_phase",
         "LPC, path ratio (the part of each phase), policy entropy and policy complexity by phase. Other actions are "
         "taken in other phases: lpc_with_action_held shows what is left of the differences of LPC",
-        lambda tables, width: plot_measures_by_phase(tables.seeds, tables.summary, title_of(tables, _state(tables))),
+        functools.partial(_plot_measures, plot_measures_by_phase),
     ),
-    "lpc_with_action_held": (
+    PageFigure(
+        "lpc_with_action_held",
         "LPC of the steps with one action in one phase, minus that of the same action in the other phases",
-        lambda tables, width: plot_lpc_with_action_held(tables.seeds, tables.summary, title_of(tables)),
+        lambda tables: plot_lpc_with_action_held(tables.seeds, tables.summary, title_of(tables)),
     ),
-    "correlations_by_phase": (
+    PageFigure(
+        "correlations_by_phase",
         "Correlation of LPC with policy entropy and walking distances over the steps of each run; means of z",
-        lambda tables, width: plot_correlations_by_phase(tables.seeds, tables.summary, title_of(tables)),
+        lambda tables: plot_correlations_by_phase(tables.seeds, tables.summary, title_of(tables)),
     ),
-    "variance_over_seeds": (
+    PageFigure(
+        "variance_over_seeds",
         "How much of the variance of LPC cell, action, phase and time explain, for each seed",
-        lambda tables, width: plot_explained_over_seeds(tables.shares, tables.shares_summary, title_of(tables)),
+        lambda tables: plot_explained_over_seeds(tables.shares, tables.shares_summary, title_of(tables)),
     ),
-    "variance_of_gates": (
+    PageFigure(
+        "variance_of_gates",
         "How much of the variance of LPC and of each gate cell, action, phase and time explain, means over seeds",
-        lambda tables, width: plot_gates_explained(tables.shares_summary, title_of(tables, has_lines=False)),
+        lambda tables: plot_gates_explained(tables.shares_summary, title_of(tables, has_lines=False)),
     ),
-    "lpc_maps": (
+    PageFigure(
+        "lpc_maps",
         "Mean LPC in each cell, by phase and lpc_alpha, means over seeds",
-        lambda tables, width: _plot_maps(tables, "lpc", width),
+        functools.partial(_plot_maps, "lpc"),
+        fits_width=True,
     ),
-    "entropy_maps": (
+    PageFigure(
+        "entropy_maps",
         "Mean entropy of the policy in each cell, by phase and lpc_alpha, means over seeds",
-        lambda tables, width: _plot_maps(tables, "entropy_nats", width),
+        functools.partial(_plot_maps, "entropy_nats"),
+        fits_width=True,
     ),
-}
-
-
-def caption_of(tables: Tables, name: str, about: str, export: Export, plots_dir: str = PLOTS_DIR) -> str:
-    """The caption of a figure, in lines: what it shows, of which runs, what was left out, and its command."""
-    words = ["python", SCRIPT, *tables.asked.flags, "--only", name, *export.flags]
-    words += [] if plots_dir == PLOTS_DIR else ["--plots_dir", plots_dir]
-    runs = ", ".join(f"{count} at lpc_alpha {alpha:g}" for alpha, count in tables.num_seeds.items())
-    lines = [f"{about}.", f"Runs: {runs}, of {tables.asked.task_id}."]
-    lines += [f"Phases: {tables.phases}."] if tables.phases else []
-    lines += [f"Note: {note}." for note in tables.notes]
-    return "\n".join([*lines, f"Command: {shlex.join(words)}"])
+]
 
 
 def folder_of(asked: Asked, plots_dir: str) -> Path:

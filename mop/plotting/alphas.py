@@ -6,7 +6,7 @@ interval it is that of Student's t over seeds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,7 +27,8 @@ from mop.plotting.style import HUES, counted, open_frame, wrapped
 if TYPE_CHECKING:
     import pandas as pd
 
-_DOT, _MEAN = {"color": HUES["blue"], "alpha": 0.6}, {"color": "black"}
+_DOT: dict[str, Any] = {"color": HUES["blue"], "alpha": 0.6}
+_MEAN: dict[str, Any] = {"color": "black"}
 _ZERO_APART = 1.0  # decades between the least lpc_alpha above 0 and the place of 0
 _MARGIN = 0.45  # beyond the first and the last, in decades
 _ALPHA_LABEL_IN = (0.6, 0.17)  # width and height that the name of an lpc_alpha needs
@@ -370,11 +371,13 @@ def plot_phase_maps(
     grid_info = compute_grid_bounds(np.concatenate([cells.cells for cells in found]), grid_size)
     rows = []
     for phase, of_phase in maps.items():
-        panels = []
+        panels: list[Panel | None] = []
         for alpha in alphas:
             head = f"lpc_alpha {alpha:g}" if phase == next(iter(maps)) else ""
-            draw = _drawing(of_phase.get(alpha), grid_info, scale, walls, value, phase, alpha)
-            panels.append(Panel(head, draw) if alpha in of_phase else None)
+            panel, place = None, {"phase": phase, "lpc_alpha": alpha}
+            if (cells := of_phase.get(alpha)) is not None:
+                panel = Panel(head, _drawing(cells, grid_info, scale, walls, value, place))
+            panels.append(panel)
         rows.append(panels)
     labels = [
         f"{wrapped(phase, LABEL_IN)}\n{counted(sum(int(c.counts.sum()) for c in of_phase.values()), 'step')}"
@@ -386,19 +389,12 @@ def plot_phase_maps(
 
 
 def _drawing(
-    cells: SeedCells,
-    grid_info: dict[str, int],
-    scale: Scale,
-    walls: np.ndarray | None,
-    value: str,
-    phase: str,
-    alpha: float,
+    cells: SeedCells, grid_info: dict[str, int], scale: Scale, walls: np.ndarray | None, value: str, place: Mapping
 ) -> Callable[[Axes], None]:
     cmap, text, _ = _MAPPED[value]
 
     def draw(ax: Axes) -> None:
-        more = {"phase": phase, "lpc_alpha": alpha}
-        render_values(ax, cells.cells, cells.counts, cells.values, grid_info, scale, cmap, text, value, **more)
+        render_values(ax, cells.cells, cells.counts, cells.values, grid_info, scale, cmap, text, value, **place)
         render_walls(ax, walls)
 
     return draw

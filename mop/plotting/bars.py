@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patches import StepPatch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mop.analysis.actions import compute_action_shares
@@ -303,8 +304,9 @@ def plot_routing_distributions(routing_data: RoutingData, num_bins: int = 25) ->
 
 def _note_bins(ax: Axes, layer: int, measure: str, names: Sequence[str]) -> None:
     """Note the shares of the steps in each bin of the histograms of axes, which have these names."""
-    edges = ax.patches[0].get_data().edges.tolist()
-    shares = np.stack([patch.get_data().values for patch in ax.patches], axis=1)  # (bins, histograms)
+    histograms = [patch.get_data() for patch in ax.patches if isinstance(patch, StepPatch)]
+    edges = histograms[0][1].tolist()
+    shares = np.stack([values for values, *_ in histograms], axis=1)  # (bins, histograms)
     for low, high, of_bin in zip(edges[:-1], edges[1:], shares.tolist(), strict=True):
         named = dict(zip(map(short_name, names), of_bin, strict=True))
         text = " · ".join(f"{name} {share:.1%}" for name, share in named.items())

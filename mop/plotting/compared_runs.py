@@ -3,8 +3,9 @@
 Axis letters: S steps, C grid cells that one of the two visited, L layers, E experts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 
 from mop.analysis.cells import RoutingByPosition, aggregate_routing_by_position, compute_grid_bounds, wall_cells
 from mop.analysis.groups import GROUPINGS, group_routing_data
-from mop.analysis.routing_data import checked_positions
+from mop.analysis.routing_data import checked_positions, checked_weights
 from mop.analysis.run_comparison import CellContrast, Pair, common_sizes, compare_cells, pair_worlds, weights_by_size
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
@@ -25,10 +26,9 @@ from mop.plotting.heatmaps import (
     known_lpc,
     render_lpc_heatmap,
     render_routing_heatmap,
-    render_walls,
     value_range,
 )
-from mop.plotting.sheets import LABEL_IN, Legend, Panel, draw_sheet, expert_legend, marks_legend, scale_legend
+from mop.plotting.sheets import LABEL_IN, Legend, MapGrid, Panel, draw_sheet, expert_legend, marks_legend, scale_legend
 from mop.plotting.style import expert_hues, expert_names, wrapped
 from mop.statistics.intervals import MIN_WORLDS
 
@@ -38,7 +38,7 @@ DIFFERENCE_CMAP = LinearSegmentedColormap.from_list("difference", ["#006d66", "#
 ONE_SIDED_COLOR = "#7f7f7f"  # only one of the two was there: nothing to compare
 ALL_MEASURES = "LPC and all layers"
 _ROUNDING = 1e-3  # of a mean: smaller differences are pale
-_UNCLEAR = {"hatch": "/////", "facecolor": "none", "edgecolor": "#777777", "linewidth": 0}
+_UNCLEAR: dict[str, Any] = {"hatch": "/////", "facecolor": "none", "edgecolor": "#777777", "linewidth": 0}
 
 
 @dataclass(frozen=True)
@@ -47,28 +47,16 @@ class _Row:
 
     label: str
     measure: str  # "LPC" or "layer 0", ...
-    layer: int | None
+    layer: int  # -1 of the LPC
     sides: tuple[RoutingByPosition, RoutingByPosition]
     differences: dict[str, CellContrast]
 
 
-@dataclass(frozen=True)
-class _Frame:
+class _Frame(NamedTuple):
     """What all maps of the figure share."""
 
-    grid_info: dict[str, int]
-    walls: np.ndarray | None
+    grid: MapGrid
     names: tuple[str, str]
-    min_episodes: int
-
-    def map(self, title: str, render: Callable[[Axes, dict[str, int]], object]) -> Panel:
-        """A panel that draws a map, with the walls over it."""
-
-        def draw(ax: Axes) -> None:
-            render(ax, self.grid_info)
-            render_walls(ax, self.walls)
-
-        return Panel(title, draw)
 
 
 def difference_measures(left: RoutingData, right: RoutingData) -> list[str]:
@@ -86,7 +74,6 @@ def plot_difference(
     names: tuple[str, str] = ("left", "right"),
     group_by: str = "overall",
     measure: str = ALL_MEASURES,
-    min_episodes: int = MIN_WORLDS,
     max_groups: int = 8,
     width_in: float | None = None,
 ) -> Figure:
@@ -95,7 +82,7 @@ def plot_difference(
     A row for each measure, and for each group of `group_routing_data` that both have; measure: one of
     `difference_measures`, or all of them. Both sides share every scale. Differences are on a symmetric one, which ends
     at the largest of a cell with enough episodes; they are hatched where their 95 % interval holds 0 or a side has
-    fewer than min_episodes episodes, and a triangle points to the side that alone was there. Worlds are paired as
+    fewer than MIN_WORLDS episodes, and a triangle points to the side that alone was there. Worlds are paired as
     `pair_worlds` says. Of more than max_groups groups the largest are shown. width_in: of the figure, as `draw_sheet`.
     """
     possible = difference_measures(left, right)
@@ -106,20 +93,20 @@ def plot_difference(
     pair, chosen = pair_worlds(left, right), possible if measure == ALL_MEASURES else [measure]
     groups, remark = _common_groups(pair, group_by, max_groups)
     rows = [_make_row(pair, masks, name, label) for label, masks in groups for name in chosen]
-    frame = _Frame(_common_grid(left, right), _common_walls(left, right), names, min_episodes)
+    frame = _Frame(MapGrid(_common_grid(left, right), _common_walls(left, right)), names)
     panels, legends = {}, []
     for draw, is_lpc in ((_lpc_panels, True), (_weight_panels, False)):
-        if of_kind := [row for row in rows if (row.layer is None) == is_lpc]:
+        if of_kind := [row for row in rows if (row.layer < 0) == is_lpc]:
             drawn, their_legends = draw(of_kind, frame, pair)
             panels |= dict(zip(map(id, of_kind), drawn, strict=True))
             legends += their_legends
-    has_ties = any(row.layer is not None for row in rows)
-    legends.append(marks_legend(1, frame.walls is not None, has_ties))
+    has_ties = any(row.layer >= 0 for row in rows)
+    legends.append(marks_legend(1, frame.grid.walls is not None, has_ties))
     sheet = [panels[id(row)] for row in rows]
     for name, panel in zip(names, sheet[0], strict=False):
         sheet[0][sheet[0].index(panel)] = Panel(name, panel.draw)
-    title = _title(pair, remark, min_episodes)
-    return draw_sheet(sheet, [row.label for row in rows], frame.grid_info, legends, title, width_in=width_in)
+    title = _title(pair, remark)
+    return draw_sheet(sheet, [row.label for row in rows], frame.grid.info, legends, title, width_in=width_in)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -140,9 +127,8 @@ def _common_grid(left: RoutingData, right: RoutingData) -> dict[str, int]:
 def _common_walls(left: RoutingData, right: RoutingData) -> np.ndarray | None:
     """The cells (H, W) bool that are a wall in every world of both; None where that is not known, or sizes differ."""
     walls = [wall_cells(data.steps, data.episodes) for data in (left, right)]
-    if any(of_side is None for of_side in walls) or walls[0].shape != walls[1].shape:
-        return None
-    return walls[0] & walls[1]
+    first, second = walls
+    return None if first is None or second is None or first.shape != second.shape else first & second
 
 
 def _common_groups(
@@ -178,21 +164,19 @@ def _common_groups(
 
 
 def _make_row(pair: Pair, masks: tuple[np.ndarray, np.ndarray], measure: str, label: str) -> _Row:
-    sides = tuple(
-        aggregate_routing_by_position(data.steps, mask)
-        for data, mask in zip((pair.left, pair.right), masks, strict=True)
-    )
+    both = (pair.left, pair.right)
+    left, right = (aggregate_routing_by_position(data.steps, mask) for data, mask in zip(both, masks, strict=True))
     if measure == "LPC":
-        layer, values = None, {"LPC": (pair.left.steps.lpc, pair.right.steps.lpc)}
+        layer, values = -1, {"LPC": [data.column("lpc") for data in both]}
     else:
         layer = int(measure.removeprefix("layer "))
-        weights = [weights_by_size(data, layer) for data in (pair.left, pair.right)]
+        weights = [weights_by_size(data, layer) for data in both]
         common = common_sizes(pair.left.header, pair.right.header)[layer]
-        values = {_size_name(size): tuple(of_side[size] for of_side in weights) for size in common}
+        values = {_size_name(size): [of_side[size] for of_side in weights] for size in common}
     differences = {name: compare_cells(pair, *of_both, *masks) for name, of_both in values.items()}
-    steps = " / ".join(f"{side.num_steps:,}" for side in sides)
+    steps = " / ".join(f"{side.num_steps:,}" for side in (left, right))
     text = f"{wrapped(label, LABEL_IN)}\n{measure}\n{steps} steps" if label else measure
-    return _Row(text, measure, layer, sides, differences)
+    return _Row(text, measure, layer, (left, right), differences)
 
 
 def _size_name(size: int) -> str:
@@ -209,9 +193,9 @@ def _lpc_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[list[l
     scale = value_range(lpc, [side.counts for side in sides])
 
     def side_panel(side: RoutingByPosition) -> Panel:
-        return frame.map("", lambda ax, grid: render_lpc_heatmap(ax, side, grid, *scale))
+        return frame.grid.map("", lambda ax, grid: render_lpc_heatmap(ax, side, grid, scale))
 
-    limit = _limit(rows, frame.min_episodes)
+    limit = _limit(rows)
     legends = [scale_legend(scale, LPC_CMAP, "mean LPC", lpc), _difference_legend(limit, "mean LPC")]
     return [[*map(side_panel, row.sides), *_difference_panels(row, frame, limit)] for row in rows], legends
 
@@ -219,14 +203,16 @@ def _lpc_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[list[l
 def _weight_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[list[list[Panel]], list[Legend]]:
     """As `_lpc_panels`, of the router weights of layers."""
     data = (pair.left, pair.right)
-    names = [expert_names(of_side.header, of_side.steps.layer_routing) for of_side in data]
-    hues = [expert_hues(of_side.header, of_side.steps.layer_routing) for of_side in data]
+    names = [expert_names(of_side.header, checked_weights(of_side.steps)) for of_side in data]
+    hues = [expert_hues(of_side.header, checked_weights(of_side.steps)) for of_side in data]
 
     def side_panel(row: _Row, number: int) -> Panel:
         looks = names[number][row.layer], hues[number][row.layer]
-        return frame.map("", lambda ax, grid: render_routing_heatmap(ax, row.sides[number], grid, row.layer, *looks))
+        return frame.grid.map(
+            "", lambda ax, grid: render_routing_heatmap(ax, row.sides[number], grid, row.layer, *looks)
+        )
 
-    limit, panels, legends = _limit(rows, frame.min_episodes), [], {}
+    limit, panels, legends = _limit(rows), [], {}
     for row in rows:
         panels.append([side_panel(row, 0), side_panel(row, 1), *_difference_panels(row, frame, limit)])
         for of_names, of_hues in zip(names, hues, strict=True):
@@ -237,7 +223,7 @@ def _weight_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[lis
 
 def _difference_panels(row: _Row, frame: _Frame, limit: float) -> list[Panel]:
     return [
-        frame.map(
+        frame.grid.map(
             f"{name}, difference",
             lambda ax, grid, name=name, compared=compared: _render_difference(
                 ax, compared, frame, limit, name, row.layer
@@ -247,13 +233,13 @@ def _difference_panels(row: _Row, frame: _Frame, limit: float) -> list[Panel]:
     ]
 
 
-def _limit(rows: Sequence[_Row], min_episodes: int) -> float:
+def _limit(rows: Sequence[_Row]) -> float:
     """Where the symmetric scale ends: the largest difference of a cell with enough episodes, or of any.
 
     It is at least a share of the means: what rounding makes of one policy evaluated twice is no difference.
     """
     means = [compared.means for row in rows for compared in row.differences.values()]
-    for least in (min_episodes, 1):
+    for least in (MIN_WORLDS, 1):
         sizes = [np.abs(of_map.difference[of_map.is_known(least)]) for of_map in means]
         if any(map(len, sizes)):
             sides = np.concatenate([side for of_map in means for side in (of_map.left, of_map.right)])
@@ -262,20 +248,18 @@ def _limit(rows: Sequence[_Row], min_episodes: int) -> float:
     return 1.0  # no cell that both visited
 
 
-def _render_difference(
-    ax: Axes, compared: CellContrast, frame: _Frame, limit: float, name: str, layer: int | None
-) -> None:
+def _render_difference(ax: Axes, compared: CellContrast, frame: _Frame, limit: float, name: str, layer: int) -> None:
     """Draw right minus left of each cell; hatched where it is not clear, a triangle where only one side was."""
     means, cells = compared.means, compared.cells
-    is_both, is_clear = means.is_known(1), means.is_clear(frame.min_episodes)
+    is_both, is_clear = means.is_known(1), means.is_clear(MIN_WORLDS)
     colors = np.empty((len(cells), 3))
     colors[:] = to_rgb(ONE_SIDED_COLOR)
     colors[is_both] = DIFFERENCE_CMAP(Normalize(-limit, limit)(means.difference[is_both]))[:, :3]
     values = [_cell_values(compared, index) for index in range(len(cells))]
     texts = [_cell_text(name, of_cell, is_sure, frame) for of_cell, is_sure in zip(values, is_clear, strict=True)]
-    where = {} if layer is None else {"layer": layer, "expert": name}
+    where = {} if layer < 0 else {"layer": layer, "expert": name}
     counts = compared.left_steps + compared.right_steps
-    draw_cells(ax, cells, counts, colors, texts, [where | of_cell for of_cell in values], frame.grid_info)
+    draw_cells(ax, cells, counts, colors, texts, [where | of_cell for of_cell in values], frame.grid.info)
     corners = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
     ax.add_collection(PolyCollection(cells[is_both & ~is_clear][:, None] + corners, **_UNCLEAR), autolim=False)
     for marker, is_alone in (("<", compared.right_steps == 0), (">", compared.left_steps == 0)):
@@ -321,10 +305,10 @@ def _difference_legend(limit: float, label: str) -> Legend:
     return Legend(2.2, 0.2, 0.3, 0.35, draw)
 
 
-def _title(pair: Pair, remark: str, min_episodes: int) -> str:
+def _title(pair: Pair, remark: str) -> str:
     """What is compared, over how many worlds, and what the marks mean."""
     tasks = " and ".join(dict.fromkeys(str(data.header.get("task_id")) for data in (pair.left, pair.right)))
     left, right = pair.num_worlds
     worlds = f"paired in {left:,} worlds" if pair.is_paired else f"not paired: {left:,} and {right:,} worlds"
-    unclear = f"hatched difference: 95 % interval holds 0, or under {min_episodes} episodes"
+    unclear = f"hatched difference: 95 % interval holds 0, or under {MIN_WORLDS} episodes"
     return ", ".join(filter(None, (tasks, worlds, remark))) + f"\n{unclear}; triangle: only that side"

@@ -172,11 +172,8 @@ def _numbers(column: "pd.Series") -> np.ndarray:
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def plot_episode_routing(routing_data: RoutingData, episode: int, mark_step: int | None = None) -> Figure:
-    """The router weights of each layer over one episode, stacked to 1, with the events of the episode as lines.
-
-    mark_step: a step to mark.
-    """
+def plot_episode_routing(routing_data: RoutingData, episode: int) -> Figure:
+    """The router weights of each layer over one episode, stacked to 1, with the events of the episode as lines."""
     chosen, context = select_episode(routing_data, episode), routing_data.episodes[episode]
     names, hues = expert_names(routing_data.header, chosen.routing), expert_hues(routing_data.header, chosen.routing)
     figure, axes = make_panels(len(chosen.routing), 1, 7.2, 1.3, extra_height=1.4, sharex=True)
@@ -186,8 +183,6 @@ def plot_episode_routing(routing_data: RoutingData, episode: int, mark_step: int
         ax.stackplot(edges, held.T, step="post", labels=names[layer], colors=hues[layer])
         for (name, time), style in zip(_times(chosen.events).items(), LINES, strict=False):
             ax.axvline(time, color="black", linewidth=1.8, linestyle=style, label=f"{name} (step {time})")
-        if mark_step is not None:
-            ax.axvspan(mark_step, mark_step + 1, facecolor="none", edgecolor="black", linewidth=2, label="shown step")
         for left, right, shares in zip(edges[:-1], edges[1:], weights, strict=True):
             add_note(ax, left, right, 0, 1, f"step {left}, layer {layer}: {weights_text(names[layer], shares)}")
         ax.set(ylabel="weight", ylim=(0, 1), xlim=(edges[0], edges[-1]))

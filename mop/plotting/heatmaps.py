@@ -5,6 +5,7 @@ Cells stand at their absolute grid coordinates, y downwards. The fewer steps in 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -73,24 +74,11 @@ def render_routing_heatmap(
 
 
 def render_lpc_heatmap(
-    ax: Axes,
-    averaged: RoutingByPosition,
-    grid_info: dict[str, int],
-    low: float | None = None,
-    high: float | None = None,
+    ax: Axes, averaged: RoutingByPosition, grid_info: dict[str, int], scale: Scale | None = None
 ) -> AxesImage:
-    """Draw the mean LPC of each cell, on a colour scale from `low` to `high`; a cell without known LPC is unvisited.
-
-    Without `low` or `high`, the scale ends where `value_range` of this map ends.
-    """
-    least, greatest = value_range([known_lpc(averaged)], [averaged.counts])
-    scale = (least if low is None else low, greatest if high is None else high)
-    return render_lpc(ax, averaged, grid_info, scale)
-
-
-def render_lpc(ax: Axes, averaged: RoutingByPosition, grid_info: dict[str, int], scale: Scale) -> AxesImage:
-    """Draw the mean LPC of each cell on a scale. Errors as `render_lpc_heatmap`."""
+    """Draw the mean LPC of each cell on a scale, by default its `value_range`; one without known LPC is unvisited."""
     cells, counts, lpc = averaged.cells, averaged.counts, known_lpc(averaged)
+    scale = scale or value_range([lpc], [counts])
     return render_values(ax, cells, counts, lpc, grid_info, scale, LPC_CMAP, "mean LPC {:.0f}", "lpc")
 
 
@@ -128,8 +116,8 @@ def render_walls(ax: Axes, walls: np.ndarray | None) -> None:
     """Draw walls (H, W) bool of the whole world, of `wall_cells`, over a map; None: they are not known."""
     if walls is not None and walls.any():
         y, x = np.nonzero(walls)
-        style = {"facecolors": WALL_COLOR, "edgecolors": WALL_COLOR, "linewidths": 0.6}
-        ax.add_collection(PolyCollection(_corners(np.stack([x, y], axis=1)), **style, zorder=3), autolim=False)
+        style: dict[str, Any] = {"facecolors": WALL_COLOR, "edgecolors": WALL_COLOR, "linewidths": 0.6}
+        ax.add_collection(PolyCollection([*_corners(np.stack([x, y], axis=1))], **style, zorder=3), autolim=False)
 
 
 def render_env_image(ax: Axes, env_image: np.ndarray, grid_info: dict[str, int]) -> None:
@@ -165,11 +153,11 @@ def value_range(values: Sequence[np.ndarray], counts: Sequence[np.ndarray]) -> S
 
     counts: the steps (C,) of each cell. Where no cell has so many, all cells count.
     """
-    values, counts = np.concatenate(values), np.concatenate(counts)
-    is_known = np.isfinite(values)
-    is_sure = is_known & (counts >= FULL_STEPS)
-    values = values[is_sure if is_sure.any() else is_known]
-    return float(values.min()), float(values.max())
+    of_all = np.concatenate(values)
+    is_known = np.isfinite(of_all)
+    is_sure = is_known & (np.concatenate(counts) >= FULL_STEPS)
+    shown = of_all[is_sure if is_sure.any() else is_known]
+    return float(shown.min()), float(shown.max())
 
 
 def draw_cells(
@@ -213,7 +201,7 @@ def _hatch(ax: Axes, cells: np.ndarray) -> None:
     """Diagonals over cells (C, 2)."""
     ends = np.array([[[-0.5, 0.0], [0.0, -0.5]], [[-0.5, 0.5], [0.5, -0.5]], [[0.0, 0.5], [0.5, 0.0]]])
     lines = (cells[:, None, None] + ends).reshape(-1, 2, 2)
-    ax.add_collection(LineCollection(lines, colors=HATCH_COLOR, linewidths=0.6, label="hatched"), autolim=False)
+    ax.add_collection(LineCollection([*lines], colors=HATCH_COLOR, linewidths=0.6, label="hatched"), autolim=False)
 
 
 def _corners(cells: np.ndarray) -> np.ndarray:
@@ -230,7 +218,7 @@ def _extent(grid_info: dict[str, int]) -> tuple[float, float, float, float]:
 def _mark_coordinates(ax: Axes, grid_info: dict[str, int]) -> None:
     """Ticks at whole coordinates, on each axis that is visible: making ticks takes most of the time of a map."""
     box = ax.get_position()  # as a share of the figure
-    width, height = ax.figure.get_size_inches() * (box.width, box.height)
+    width, height = page_size_in(ax) * (box.width, box.height)
     if ax.xaxis.get_visible():
         ax.set_xticks(_integer_ticks(grid_info["x_min"], grid_info["x_max"], int(width / 0.22)))
         ax.set_xlabel("x")
@@ -239,6 +227,13 @@ def _mark_coordinates(ax: Axes, grid_info: dict[str, int]) -> None:
         ax.set_ylabel("y")
     ax.tick_params(labelsize="small")
     ax.spines[:].set_visible(False)
+
+
+def page_size_in(ax: Axes) -> np.ndarray:
+    """Width and height in inches of the figure that axes are of."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None, "the axes were removed"
+    return figure.get_size_inches()
 
 
 def _integer_ticks(low: int, high: int, space: int) -> list[int]:

@@ -46,9 +46,7 @@ def add_note(ax: Axes, left: float, right: float, bottom: float, top: float, tex
 
 def notes_of(ax: Axes) -> list[Note]:
     """The notes of axes, in the order in which they were added."""
-    if not hasattr(ax, "hover_notes"):
-        ax.hover_notes = []
-    return ax.hover_notes
+    return ax.__dict__.setdefault("hover_notes", [])
 
 
 def values_of(figure: Figure) -> list[dict[str, object]]:

@@ -1,16 +1,14 @@
 """Routing data -> figures over the grid of the world: experts, cost, entropy in each cell.
 
-All maps of a figure show the same cells in absolute grid coordinates, with one colour scale for each measure. What they
-have in common: `min_steps`, cells with fewer steps are left out; `scale`, least and greatest LPC of the colour scale,
-for figures that are compared (without, of the cells with FULL_STEPS steps or more: `lpc_scale`); `width_in`, the width
-of the figure in inches, as `draw_sheet`. Axis letters: S steps, C grid cells that were visited, L layers, E experts,
-A actions.
+All maps of a figure show the same cells in absolute grid coordinates, with one colour scale for each measure. All of
+them take `MapStyle` as keywords: `min_steps`, `scale`, `width_in`. Axis letters: S steps, C grid cells that were
+visited, L layers, E experts, A actions.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,15 +33,15 @@ from mop.plotting.heatmaps import (
     Scale,
     known_lpc,
     render_env_image,
-    render_lpc,
+    render_lpc_heatmap,
     render_routing_heatmap,
     render_values,
-    render_walls,
     value_range,
 )
 from mop.plotting.sheets import (
     LABEL_IN,
     Legend,
+    MapGrid,
     Panel,
     draw_sheet,
     expert_legend,
@@ -56,6 +54,23 @@ from mop.plotting.style import counted, describe, describe_groups, expert_hues, 
 ENTROPY_CMAP = "YlOrRd"  # its ends are far from the colours of unvisited cells and walls
 
 
+@dataclass(frozen=True)
+class MapStyle:
+    """How maps are drawn."""
+
+    min_steps: int = 1  # cells with fewer steps are left out
+    scale: Scale | None = None  # of LPC, for figures that are compared; None: as `lpc_scale` of this one
+    width_in: float | None = None  # of the figure, as `draw_sheet`
+
+    def sheet(self, rows: Sequence, labels: Sequence[str], grid: MapGrid, legends: list, title: str) -> Figure:
+        """`draw_sheet` of maps of one grid."""
+        return draw_sheet(rows, labels, grid.info, legends, title, width_in=self.width_in)
+
+    def marks(self, grid: MapGrid, has_ties: bool = False) -> Legend:
+        """`marks_legend` of a figure."""
+        return marks_legend(self.min_steps, grid.walls is not None, has_ties)
+
+
 class _Experts(NamedTuple):
     """The experts of a layer."""
 
@@ -63,33 +78,7 @@ class _Experts(NamedTuple):
     hues: list[str]
 
 
-class _Look(NamedTuple):
-    """What the caller of a figure chooses, as the first lines of this file say."""
-
-    min_steps: int = 1
-    scale: Scale | None = None
-    width_in: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class _Grid:
-    """The cells that every map of a figure shows, and which of the world's are walls (H, W) bool, if that is known."""
-
-    info: dict[str, int]
-    walls: np.ndarray | None
-
-    def map(self, title: str, render: Callable[[Axes, dict[str, int]], object]) -> Panel:
-        """A panel that draws a map, with the walls over it."""
-
-        def draw(ax: Axes) -> None:
-            render(ax, self.info)
-            render_walls(ax, self.walls)
-
-        return Panel(title, draw)
-
-
-@dataclass(frozen=True)
-class _Part:
+class _Part(NamedTuple):
     """What one row of a grouped figure, or the whole of an overall one, shows."""
 
     averaged: RoutingByPosition
@@ -98,23 +87,27 @@ class _Part:
     mission: str = ""
 
 
+class _Shown(NamedTuple):
+    """The parts of a figure, with its title."""
+
+    parts: list[_Part]
+    title: str
+    style: MapStyle
+
+
 def plot_overall_routing(
     routing_data: RoutingData,
     env_image: np.ndarray | None = None,
     env_mission: str = "",
     filter_fn: StepFilter = None,
     title_suffix: str = "",
-    min_steps: int = 1,
-    scale: Scale | None = None,
-    width_in: float | None = None,
+    **style: Any,
 ) -> Figure:
     """A picture of a world (H, W, 3) uint8, if given, the dominant expert in each cell of each layer, and mean LPC.
 
     filter_fn: the steps that count, as `aggregate_routing_by_position`. Without LPC there is no map of it.
     """
-    look = _Look(min_steps, scale, width_in)
-    part = _overall_part(routing_data, env_image, env_mission, filter_fn, title_suffix, look)
-    return _plot_routing(routing_data, *part, look)
+    return _plot_routing(routing_data, _overall(routing_data, env_image, env_mission, filter_fn, title_suffix, **style))
 
 
 def plot_grouped_routing(
@@ -123,53 +116,27 @@ def plot_grouped_routing(
     env_images: Mapping[str, np.ndarray] | None = None,
     title_suffix: str = "",
     max_groups: int = 16,
-    min_steps: int = 1,
-    scale: Scale | None = None,
-    width_in: float | None = None,
+    **style: Any,
 ) -> Figure:
     """A row for each group of `group_routing_data` with the maps of `plot_overall_routing`.
 
     env_images: label of a group -> a picture of a world in it. Of more than max_groups groups the largest are shown; a
     group without a cell of enough steps is not.
     """
-    look = _Look(min_steps, scale, width_in)
-    parts = _grouped_parts(routing_data, group_by, env_images, title_suffix, max_groups, look)
-    return _plot_routing(routing_data, *parts, look)
+    return _plot_routing(routing_data, _grouped(routing_data, group_by, env_images, title_suffix, max_groups, **style))
 
 
-def plot_overall_lpc(
-    routing_data: RoutingData,
-    env_image: np.ndarray | None = None,
-    env_mission: str = "",
-    filter_fn: StepFilter = None,
-    title_suffix: str = "",
-    min_steps: int = 1,
-    scale: Scale | None = None,
-    width_in: float | None = None,
-) -> Figure:
+def plot_overall_lpc(routing_data: RoutingData, *world: Any, **more: Any) -> Figure:
     """Mean LPC of each cell, in total and of each layer, where the layers share a colour scale; `scale` is the total's.
 
-    Arguments and errors as `plot_overall_routing`.
+    Arguments as `plot_overall_routing`.
     """
-    look = _Look(min_steps, scale, width_in)
-    part = _overall_part(routing_data, env_image, env_mission, filter_fn, title_suffix, look)
-    return _plot_lpc(routing_data, *part, look)
+    return _plot_lpc(routing_data, _overall(routing_data, *world, **more))
 
 
-def plot_grouped_lpc(
-    routing_data: RoutingData,
-    group_by: str,
-    env_images: Mapping[str, np.ndarray] | None = None,
-    title_suffix: str = "",
-    max_groups: int = 16,
-    min_steps: int = 1,
-    scale: Scale | None = None,
-    width_in: float | None = None,
-) -> Figure:
-    """A row for each group with the maps of `plot_overall_lpc`; arguments and errors as `plot_grouped_routing`."""
-    look = _Look(min_steps, scale, width_in)
-    parts = _grouped_parts(routing_data, group_by, env_images, title_suffix, max_groups, look)
-    return _plot_lpc(routing_data, *parts, look)
+def plot_grouped_lpc(routing_data: RoutingData, group_by: str, *worlds: Any, **more: Any) -> Figure:
+    """A row for each group with the maps of `plot_overall_lpc`; arguments as `plot_grouped_routing`."""
+    return _plot_lpc(routing_data, _grouped(routing_data, group_by, *worlds, **more))
 
 
 def plot_action_entropy(
@@ -178,8 +145,7 @@ def plot_action_entropy(
     env_mission: str = "",
     filter_fn: StepFilter = None,
     title_suffix: str = "",
-    min_steps: int = 1,
-    width_in: float | None = None,
+    **style: Any,
 ) -> Figure:
     """Mean entropy of the action's probabilities in each cell, in nats: high where the policy is uncertain.
 
@@ -187,25 +153,24 @@ def plot_action_entropy(
     a cell is marked. Arguments as `plot_overall_routing`.
     """
     routing_data.require("action_logits")
+    look = MapStyle(**style)
     mask, cells = index_filtered_cells(routing_data.steps, filter_fn)
     logits = np.asarray(routing_data.steps.action_logits)[mask]
     entropy = compute_policy_entropy(logits)
-    kept = cells.has_steps(min_steps)
+    kept = cells.has_steps(look.min_steps)
     means, counts, places = cells.mean(entropy)[kept], cells.counts[kept], cells.cells[kept]
     if not np.isfinite(means).any():
         raise InputError("the action logits are not finite: the policy has diverged")
-    grid, most = _grid(routing_data, cells.cells), math.log(logits.shape[1])
-    text, look = "mean entropy {:.2f} nats", _Look(min_steps, None, width_in)
-    panel = grid.map(
-        f"mean {np.nanmean(entropy):.2f} nats",
-        lambda ax, info: render_values(
-            ax, places, counts, means, info, (0.0, most), ENTROPY_CMAP, text, "entropy_nats"
-        ),
-    )
-    panels = [*_env_panels(env_image, env_mission, grid), panel]
+    grid, scale = _grid(routing_data, cells.cells), (0.0, math.log(logits.shape[1]))
+
+    def draw(ax: Axes, info: dict[str, int]) -> object:
+        text = "mean entropy {:.2f} nats"
+        return render_values(ax, places, counts, means, info, scale, ENTROPY_CMAP, text, "entropy_nats")
+
+    panels = [*_env_panels(env_image, env_mission, grid), grid.map(f"mean {np.nanmean(entropy):.2f} nats", draw)]
     label = f"entropy of the action, 0 to ln {logits.shape[1]} nats\nline: largest mean, {np.nanmax(means):.2f}"
-    legends = [scale_legend((0.0, most), ENTROPY_CMAP, label, [means], mark=True), _marks(look, grid, False)]
-    return draw_sheet([panels], [""], grid.info, legends, _title(routing_data, mask, title_suffix), width_in=width_in)
+    legends = [scale_legend(scale, ENTROPY_CMAP, label, [means], mark=True), look.marks(grid)]
+    return look.sheet([panels], [""], grid, legends, _title(routing_data, mask, title_suffix))
 
 
 def lpc_scale(runs: Iterable[RoutingData], group_by: str = "overall") -> Scale:
@@ -222,94 +187,89 @@ def lpc_scale(runs: Iterable[RoutingData], group_by: str = "overall") -> Scale:
     return _range_of_lpc(averaged)
 
 
-def plot_routing_side_by_side(
-    runs: Mapping[str, RoutingData],
-    min_steps: int = 1,
-    scale: Scale | None = None,
-    width_in: float | None = None,
-) -> Figure:
+def plot_routing_side_by_side(runs: Mapping[str, RoutingData], **style: Any) -> Figure:
     """A column for each run, with the dominant expert of each layer and mean LPC below each other.
 
-    runs: what a run is called -> its routing data. Each run has the grid of its own world; the scale of LPC is shared.
+    runs: label -> routing data. Each run has the grid of its own world; the scale of LPC is shared.
     """
     if not runs:
         raise InputError("there is no run to show: choose at least one")
-    averaged = {name: aggregate_routing_by_position(data.steps).with_steps(min_steps) for name, data in runs.items()}
-    lpc = [known_lpc(part) for part in averaged.values()]
-    scale = scale or _range_of_lpc(averaged.values())
-    grids = {name: _grid(data, np.asarray(data.steps.position)) for name, data in runs.items()}
-    largest = {side: max(grid.info[side] for grid in grids.values()) for side in ("grid_width", "grid_height")}
+    look = MapStyle(**style)
+    averaged = [aggregate_routing_by_position(data.steps).with_steps(look.min_steps) for data in runs.values()]
+    lpc, scale = [known_lpc(part) for part in averaged], look.scale or _range_of_lpc(averaged)
+    grids = [_grid(data, np.asarray(data.steps.position)) for data in runs.values()]
     columns, legends = [], {}
-    for name, data in runs.items():
-        part, grid = averaged[name], grids[name]
+    for (name, data), part, grid in zip(runs.items(), averaged, grids, strict=True):
         experts = _experts(data, part)
-        panels = _routing_panels(part, grid, scale, experts)
-        panels[0] = Panel(f"{name}\n{counted(len(data.steps.episode), 'step')}\n{panels[0].title}", panels[0].draw)
-        columns.append(panels)
+        first, *others = _routing_panels(part, grid, scale, experts)
+        head = f"{name}\n{counted(len(data.steps.episode), 'step')}\n{first.title}"
+        columns.append([Panel(head, first.draw), *others])
         for of_layer in experts:
             legends.setdefault((*of_layer.names, *of_layer.hues), expert_legend(*of_layer, "dominant expert"))
     rows = [[panels[row] if row < len(panels) else None for panels in columns] for row in range(max(map(len, columns)))]
-    look, any_walls = _Look(min_steps), next((grid for grid in grids.values() if grid.walls is not None), grid)
-    shown = [*legends.values(), scale_legend(scale, LPC_CMAP, "mean LPC", lpc), _marks(look, any_walls, True)]
-    return draw_sheet(rows, [""] * len(rows), largest, shown, "", has_own_axes=True, width_in=width_in)
+    any_walls = next((grid for grid in grids if grid.walls is not None), grids[0])
+    shown = [*legends.values(), scale_legend(scale, LPC_CMAP, "mean LPC", lpc), look.marks(any_walls, True)]
+    largest = {side: max(grid.info[side] for grid in grids) for side in ("grid_width", "grid_height")}
+    return draw_sheet(rows, [""] * len(rows), largest, shown, "", has_own_axes=True, width_in=look.width_in)
 
 
 def plot_lpc_by_phase(
-    steps: Steps,
-    episodes: Sequence[Mapping],
-    grid_size: Sequence[int] | None = None,
-    title: str = "",
-    min_steps: int = 1,
-    scale: Scale | None = None,
-    width_in: float | None = None,
+    steps: Steps, episodes: Sequence[Mapping], grid_size: Sequence[int] | None = None, title: str = "", **style: Any
 ) -> Figure:
     """Where the policy spends its computation in each phase of the task: mean LPC of each cell, one colour scale.
 
     Phases that no step is in, or that have no cell of enough steps, are left out.
     """
-    phase = key_phases(steps, episodes)
+    look, phase = MapStyle(**style), key_phases(steps, episodes)
     check_not_empty(phase)
     present = [number for number in range(len(PHASES)) if (phase == number).any()]
     averaged = [aggregate_routing_by_position(steps, phase == number) for number in present]
-    enough = enough_steps(np.array([part.counts.max() for part in averaged]), min_steps)
-    present = [number for number, is_enough in zip(present, enough, strict=True) if is_enough]
-    averaged = [part.with_steps(min_steps) for part, is_enough in zip(averaged, enough, strict=True) if is_enough]
-    lpc = [known_lpc(part) for part in averaged]
-    scale = scale or _range_of_lpc(averaged)
+    enough = enough_steps(np.array([part.counts.max() for part in averaged]), look.min_steps)
+    shown = {
+        number: part.with_steps(look.min_steps)
+        for number, part, is_enough in zip(present, averaged, enough, strict=True)
+        if is_enough
+    }
+    lpc, scale = [known_lpc(part) for part in shown.values()], look.scale or _range_of_lpc(shown.values())
     info = compute_grid_bounds(np.asarray(steps.position), grid_size)
-    grid = _Grid(info, None if grid_size is None else wall_cells(steps, episodes))
+    grid = MapGrid(info, None if grid_size is None else wall_cells(steps, episodes))
     panels = []
-    for number, part in zip(present, averaged, strict=True):
-        in_phase = phase == number
-        shown = f"mean {np.nanmean(np.asarray(steps.lpc)[in_phase]):.0f}, {counted(int(in_phase.sum()), 'step')}"
-        panels.append(grid.map(f"{PHASES[number]}\n{shown}", _lpc_map(part, scale)))
-    legends = [scale_legend(scale, LPC_CMAP, "mean LPC", lpc), _marks(_Look(min_steps), grid, False)]
-    return draw_sheet([panels], [""], info, legends, title, width_in=width_in)
+    for number, part in shown.items():
+        mean = np.nanmean(np.asarray(steps.lpc)[phase == number])
+        head = f"{PHASES[number]}\nmean {mean:.0f}, {counted(int((phase == number).sum()), 'step')}"
+        panels.append(grid.map(head, _lpc_map(part, scale)))
+    legends = [scale_legend(scale, LPC_CMAP, "mean LPC", lpc), look.marks(grid)]
+    return look.sheet([panels], [""], grid, legends, title)
 
 
-def _overall_part(
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _overall(
     routing_data: RoutingData,
-    env_image: np.ndarray | None,
-    env_mission: str,
-    filter_fn: StepFilter,
-    title_suffix: str,
-    look: _Look,
-) -> tuple[list[_Part], str]:
-    """The one part of an overall figure, and its title."""
+    env_image: np.ndarray | None = None,
+    env_mission: str = "",
+    filter_fn: StepFilter = None,
+    title_suffix: str = "",
+    **style: Any,
+) -> _Shown:
+    """All steps as one part."""
+    look = MapStyle(**style)
     averaged = aggregate_routing_by_position(routing_data.steps, filter_fn).with_steps(look.min_steps)
-    return [_Part(averaged, "", env_image, env_mission)], _title(routing_data, filter_fn, title_suffix)
+    part = _Part(averaged, "", env_image, env_mission)
+    return _Shown([part], _title(routing_data, filter_fn, title_suffix), look)
 
 
-def _grouped_parts(
+def _grouped(
     routing_data: RoutingData,
     group_by: str,
-    env_images: Mapping[str, np.ndarray] | None,
-    title_suffix: str,
-    max_groups: int,
-    look: _Look,
-) -> tuple[list[_Part], str]:
-    """The parts of a grouped figure, and its title."""
-    groups = group_routing_data(routing_data, group_by)
+    env_images: Mapping[str, np.ndarray] | None = None,
+    title_suffix: str = "",
+    max_groups: int = 16,
+    **style: Any,
+) -> _Shown:
+    """A part for each group."""
+    look, groups = MapStyle(**style), group_routing_data(routing_data, group_by)
     parts, shown = [], []
     for group in groups.largest(max_groups):
         averaged = aggregate_routing_by_position(routing_data.steps, groups.mask(group))
@@ -322,34 +282,27 @@ def _grouped_parts(
     if not parts:
         raise InputError(f"no group has a cell with {look.min_steps} steps: lower the least number of steps")
     title = _title(routing_data, None, describe_groups(groups, shown))
-    return parts, ", ".join(filter(None, (title, title_suffix)))
+    return _Shown(parts, ", ".join(filter(None, (title, title_suffix))), look)
 
 
-def _plot_routing(routing_data: RoutingData, parts: Sequence[_Part], title: str, look: _Look) -> Figure:
+def _plot_routing(routing_data: RoutingData, shown: _Shown) -> Figure:
     grid = _grid(routing_data, np.asarray(routing_data.steps.position))
-    first = parts[0].averaged
-    experts = _experts(routing_data, first)
+    averaged = [part.averaged for part in shown.parts]
+    experts, look = _experts(routing_data, averaged[0]), shown.style
     if all(of_layer == experts[0] for of_layer in experts):
         legends = [expert_legend(*experts[0], "dominant expert")]
     else:
-        legends = [
-            expert_legend(*of_layer, f"layer {layer}: dominant expert") for layer, of_layer in enumerate(experts)
-        ]
+        legends = [expert_legend(*own, f"layer {layer}: dominant expert") for layer, own in enumerate(experts)]
     scale = None
-    if first.lpc is not None:
-        lpc = [known_lpc(part.averaged) for part in parts]
-        scale = look.scale or _range_of_lpc([part.averaged for part in parts])
-        legends.append(scale_legend(scale, LPC_CMAP, "mean LPC", lpc))
-    legends.append(_marks(look, grid, any(len(of_layer.names) > 1 for of_layer in experts)))
-
-    def maps(part: _Part) -> list[Panel]:
-        return _routing_panels(part.averaged, grid, scale, experts)
-
-    return _arrange(parts, maps, grid, legends, title, look)
+    if averaged[0].lpc is not None:
+        scale = look.scale or _range_of_lpc(averaged)
+        legends.append(scale_legend(scale, LPC_CMAP, "mean LPC", [known_lpc(part) for part in averaged]))
+    legends.append(look.marks(grid, any(len(of_layer.names) > 1 for of_layer in experts)))
+    return _arrange(shown, [_routing_panels(part, grid, scale, experts) for part in averaged], grid, legends)
 
 
 def _routing_panels(
-    averaged: RoutingByPosition, grid: _Grid, lpc_scale: Scale | None, experts: Sequence[_Experts]
+    averaged: RoutingByPosition, grid: MapGrid, scale: Scale | None, experts: Sequence[_Experts]
 ) -> list[Panel]:
     """The dominant expert of each layer and mean LPC where there is a scale for it."""
 
@@ -359,71 +312,62 @@ def _routing_panels(
         )
 
     panels = [map_of(layer) for layer in range(len(experts))]
-    return panels if lpc_scale is None else [*panels, grid.map("mean LPC", _lpc_map(averaged, lpc_scale))]
+    return panels if scale is None else [*panels, grid.map("mean LPC", _lpc_map(averaged, scale))]
 
 
-def _plot_lpc(routing_data: RoutingData, parts: Sequence[_Part], title: str, look: _Look) -> Figure:
+def _plot_lpc(routing_data: RoutingData, shown: _Shown) -> Figure:
     sizes = routing_data.header.get("expert_hidden_sizes")
     if sizes is None:
         way_out = "make a new cache with `python batch_eval.py --force`"
         raise InputError(f"this routing data has no 'expert_hidden_sizes', which the LPC of a layer needs: {way_out}")
-    expert_names(routing_data.header, _mean_weights(routing_data, parts[0].averaged))  # raises if they do not fit
+    averaged, look = [part.averaged for part in shown.parts], shown.style
+    _experts(routing_data, averaged[0])  # raises if they do not fit
     grid = _grid(routing_data, np.asarray(routing_data.steps.position))
+    # the mean of a weighted sum is the weighted sum of the means
+    by_layer = [[*map(compute_layer_lpc, part.routing or (), sizes)] for part in averaged]
+    of_layers = [values for of_part in by_layer for values in of_part]
+    total, total_scale = [known_lpc(part) for part in averaged], look.scale or _range_of_lpc(averaged)
+    layer_scale = value_range(of_layers, [part.counts for part in averaged for _ in sizes])
 
-    def layer_lpc(part: _Part) -> list[np.ndarray]:  # the mean of a weighted sum is the weighted sum of the means
-        return [compute_layer_lpc(weights, sizes[layer]) for layer, weights in enumerate(part.averaged.routing)]
+    def map_of(part: RoutingByPosition, layer: int, values: np.ndarray) -> Panel:
+        cells = part.cells, part.counts, values
+        colors = layer_scale, LPC_CMAP, "mean LPC of the layer {:.0f}", "lpc"
+        return grid.map(f"layer {layer}", lambda ax, info: render_values(ax, *cells, info, *colors, layer=layer))
 
-    total = [known_lpc(part.averaged) for part in parts]
-    total_scale = look.scale or _range_of_lpc([part.averaged for part in parts])
-    of_layers = [values for part in parts for values in layer_lpc(part)]
-    layer_scale = value_range(of_layers, [part.averaged.counts for part in parts for _ in part.averaged.routing])
-
-    def map_of(part: _Part, layer: int, values: np.ndarray) -> Panel:
-        cells, counts, text = part.averaged.cells, part.averaged.counts, "mean LPC of the layer {:.0f}"
-        return grid.map(
-            f"layer {layer}",
-            lambda ax, info: render_values(
-                ax, cells, counts, values, info, layer_scale, LPC_CMAP, text, "lpc", layer=layer
-            ),
-        )
-
-    def maps(part: _Part) -> list[Panel]:
-        layers = [map_of(part, layer, values) for layer, values in enumerate(layer_lpc(part))]
-        return [grid.map("all layers", _lpc_map(part.averaged, total_scale)), *layers]
-
+    rows = [
+        [
+            grid.map("all layers", _lpc_map(part, total_scale)),
+            *(map_of(part, layer, values) for layer, values in enumerate(of_part)),
+        ]
+        for part, of_part in zip(averaged, by_layer, strict=True)
+    ]
     legends = [
         scale_legend(total_scale, LPC_CMAP, "mean LPC, all layers", total),
         scale_legend(layer_scale, LPC_CMAP, "mean LPC of a layer", of_layers),
-        _marks(look, grid, False),
+        look.marks(grid),
     ]
-    return _arrange(parts, maps, grid, legends, title, look)
+    return _arrange(shown, rows, grid, legends)
 
 
-def _arrange(
-    parts: Sequence[_Part],
-    maps: Callable[[_Part], list[Panel]],
-    grid: _Grid,
-    legends: Sequence[Legend],
-    title: str,
-    look: _Look,
-) -> Figure:
-    """A row for each part under titles of the columns, or the maps of a single part in several rows."""
+def _arrange(shown: _Shown, maps: Sequence[list[Panel]], grid: MapGrid, legends: list[Legend]) -> Figure:
+    """A row of maps for each part under titles of the columns, or the maps of a single part in several rows."""
+    parts, look = shown.parts, shown.style
     if len(parts) == 1 and not parts[0].label:
-        panels = [*_env_panels(parts[0].env_image, parts[0].mission, grid), *maps(parts[0])]
+        panels = [*_env_panels(parts[0].env_image, parts[0].mission, grid), *maps[0]]
         most = maps_in_a_row(look.width_in)
         rows = [panels[start : start + most] for start in range(0, len(panels), most)]
-        return draw_sheet(rows, [""] * len(rows), grid.info, legends, title, width_in=look.width_in)
+        return look.sheet(rows, [""] * len(rows), grid, legends, shown.title)
     has_images, rows = any(part.env_image is not None for part in parts), []
-    for part in parts:
+    for part, panels in zip(parts, maps, strict=True):
         env_panel = _env_panels(part.env_image, "an example", grid) or [None]
-        rows.append([*(env_panel if has_images else []), *maps(part)])
+        rows.append([*(env_panel if has_images else []), *panels])
     for row in rows[1:]:  # the first row names the columns
         row[:] = [panel and Panel("", panel.draw) for panel in row]
-    return draw_sheet(rows, [part.label for part in parts], grid.info, legends, title, width_in=look.width_in)
+    return look.sheet(rows, [part.label for part in parts], grid, legends, shown.title)
 
 
 def _lpc_map(averaged: RoutingByPosition, scale: Scale) -> Callable[[Axes, dict[str, int]], object]:
-    return lambda ax, info: render_lpc(ax, averaged, info, scale)
+    return lambda ax, info: render_lpc_heatmap(ax, averaged, info, scale)
 
 
 def _range_of_lpc(averaged: Iterable[RoutingByPosition]) -> Scale:
@@ -431,36 +375,25 @@ def _range_of_lpc(averaged: Iterable[RoutingByPosition]) -> Scale:
     return value_range([known_lpc(part) for part in averaged], [part.counts for part in averaged])
 
 
-def _marks(look: _Look, grid: _Grid, has_ties: bool) -> Legend:
-    return marks_legend(look.min_steps, grid.walls is not None, has_ties)
-
-
 def _experts(routing_data: RoutingData, averaged: RoutingByPosition) -> list[_Experts]:
-    """What the experts of each layer are called, and their hues."""
-    layers = _mean_weights(routing_data, averaged)
+    """Names and hues of the experts of each layer."""
+    if averaged.routing is None:
+        routing_data.require("layer_routing")
+    layers = averaged.routing or []
     pairs = zip(expert_names(routing_data.header, layers), expert_hues(routing_data.header, layers), strict=True)
     return [_Experts(*of_layer) for of_layer in pairs]
 
 
-def _mean_weights(routing_data: RoutingData, averaged: RoutingByPosition) -> list[np.ndarray]:
-    """L arrays (C, E_l)."""
-    if averaged.routing is None:
-        routing_data.require("layer_routing")
-    return averaged.routing
+def _env_panels(env_image: np.ndarray | None, title: str, grid: MapGrid) -> list[Panel]:
+    return [] if env_image is None else [Panel(title, lambda ax: render_env_image(ax, env_image, grid.info))]
 
 
-def _env_panels(env_image: np.ndarray | None, title: str, grid: _Grid) -> list[Panel]:
-    if env_image is None:
-        return []
-    return [Panel(title, lambda ax: render_env_image(ax, env_image, grid.info))]
-
-
-def _grid(routing_data: RoutingData, cells: np.ndarray) -> _Grid:
+def _grid(routing_data: RoutingData, cells: np.ndarray) -> MapGrid:
     """The whole world, if its size is known and the same in all episodes; else the cells (C, 2) that were visited."""
     steps, episodes = whole_of(routing_data).steps, routing_data.episodes  # a part may not pass a missing wall
     sizes = {tuple(episode.get("grid_size") or ()) for episode in episodes}
     size = sizes.pop() if len(sizes) == 1 and () not in sizes else None
-    return _Grid(compute_grid_bounds(cells, size), None if size is None else wall_cells(steps, episodes))
+    return MapGrid(compute_grid_bounds(cells, size), None if size is None else wall_cells(steps, episodes))
 
 
 def _title(routing_data: RoutingData, filter_fn: StepFilter, suffix: str) -> str:

@@ -1,6 +1,6 @@
 """Figures of several panels, and what their panels share: lines, legends, titles, matrices."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,13 +33,13 @@ def remove_empty(axes: np.ndarray, num_shown: int) -> list[Axes]:
     return list(axes.ravel()[max(0, num_shown - axes.shape[1]) : num_shown])
 
 
-def add_legend(figure: Figure, axes: Sequence[Axes], names: Sequence[Sequence[str]]) -> None:
+def add_legend(figure: Figure, axes: Iterable[Axes], names: Sequence[Sequence[str]]) -> None:
     """One legend below the panels where all layers have the same experts, else one in each panel."""
     if any(name != names[0] for name in names):
         for ax in axes:
             ax.legend(frameon=False, fontsize="small")
         return
-    handles, labels = axes[0].get_legend_handles_labels()
+    handles, labels = next(iter(axes)).get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=_num_columns(labels, figure), frameon=False)
 
 

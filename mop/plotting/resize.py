@@ -32,8 +32,8 @@ def fit_to_width(figure: Figure, width_in: float) -> None:
     has_layout = figure.get_layout_engine() is not None
     figure.set_size_inches(width_in, figure.get_figheight() * (share**0.5 if has_layout and share < 1 else share))
     for artist in figure.findobj(lambda artist: hasattr(artist, "set_linewidth") and hasattr(artist, "get_linewidth")):
-        if isinstance(artist.get_linewidth(), int | float):
-            artist.set_linewidth(artist.get_linewidth() * max(share, 0.5))
+        if isinstance(width := getattr(artist, "get_linewidth", str)(), int | float):
+            artist.set(linewidth=width * max(share, 0.5))
     for points in (line for part in (*figure.axes, *figure.legends) for line in part.get_lines()):
         points.set_markersize(points.get_markersize() * max(share, 0.4))
         points.set_markeredgewidth(points.get_markeredgewidth() * max(share, 0.5))
@@ -60,9 +60,12 @@ def _text_size(size: float, share: float, least: float) -> float:
 
 def _text_resizer(figure: Figure) -> Callable[[Callable[[float], float]], None]:
     """What gives each text of a figure the size that a function makes of its size now."""
-    texts = [(text, text.get_fontsize()) for text in figure.findobj(Text)]
+    texts = [(text, float(text.get_fontsize())) for text in figure.findobj(Text)]
     axes = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
-    ticks = [(axis, [label.get_fontsize() for label in axis.get_ticklabels()][:1], _tick_length(axis)) for axis in axes]
+    ticks = [
+        (axis, [float(label.get_fontsize()) for label in axis.get_ticklabels()][:1], _tick_length(axis))
+        for axis in axes
+    ]
 
     def resize(new_size: Callable[[float], float]) -> None:
         for text, size in texts:

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
 from mop.analysis.cells import CLOSE, FULL_STEPS, compute_confidence, visit_strength
-from mop.plotting.heatmaps import GRID_COLOR, HATCH_COLOR, LogScale, Scale, norm_of
+from mop.plotting.heatmaps import GRID_COLOR, HATCH_COLOR, LogScale, Scale, norm_of, render_walls
 from mop.plotting.style import SKIP_HUE, UNVISITED_COLOR, WALL_COLOR, counted, expert_cmap, wrapped
 
 LABEL_IN = 1.75  # width of a row's label
@@ -45,6 +45,23 @@ class Panel:
 
     title: str
     draw: Callable[[Axes], object]
+
+
+@dataclass(frozen=True, eq=False)
+class MapGrid:
+    """The cells that every map of a figure shows, and which are walls (H, W) bool, None where that is not known."""
+
+    info: dict[str, int]  # of `compute_grid_bounds`
+    walls: np.ndarray | None
+
+    def map(self, title: str, render: Callable[[Axes, dict[str, int]], object]) -> Panel:
+        """A panel that draws a map, with the walls over it."""
+
+        def draw(ax: Axes) -> None:
+            render(ax, self.info)
+            render_walls(ax, self.walls)
+
+        return Panel(title, draw)
 
 
 @dataclass(frozen=True)

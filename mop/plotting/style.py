@@ -57,7 +57,7 @@ def size_hue(size: int) -> str:
     if size in SIZE_HUES:
         return SIZE_HUES[size]
     turn, depth = size * (5**0.5 - 1) / 2 % 1, size * 2**0.5 % 1  # multiples of irrational numbers stay apart
-    return to_hex(hsv_to_rgb((turn, 0.85, 0.55 + 0.3 * depth)))
+    return to_hex(tuple(hsv_to_rgb((turn, 0.85, 0.55 + 0.3 * depth))))
 
 
 def expert_hues(header: Mapping, layers: Sequence[np.ndarray]) -> list[list[str]]:
@@ -126,7 +126,7 @@ def _ranked(sizes: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _darker(hue: str, share: float) -> str:
-    return to_hex((1 - 0.7 * share) * np.array(to_rgb(hue)))
+    return to_hex(tuple((1 - 0.7 * share) * np.array(to_rgb(hue))))
 
 
 def isolated(values: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ no episode failed, the line from there to the end of the 95 % interval says how 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,7 +28,10 @@ _TO_ZERO = 1.6  # the place of 0 on a log axis is the least number divided by th
 _SEEDS_APART = 0.11  # of the seeds of one policy, as a share of a row
 POLICIES = {"mop": "mixture", "gru": "GRU baseline"}  # name in the table -> what it is called
 _PLACES = (-0.17, 0.17)  # of the two that are compared, in the row of a task; the next line: how their points look
-_LOOKS = ({"color": "#222222", "marker": "o"}, {"color": HUES["vermilion"], "marker": "s", "markerfacecolor": "white"})
+_LOOKS: tuple[dict[str, Any], ...] = (
+    {"color": "#222222", "marker": "o"},
+    {"color": HUES["vermilion"], "marker": "s", "markerfacecolor": "white"},
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def plot_success_against_lpc(
     values = list(dict.fromkeys(table[color_by]))
     is_gru = _with_policy(table)["policy"].to_numpy() == "gru"
     for value, color, marker in zip(values, itertools.cycle(HUES.values()), itertools.cycle("osD^vPX<>*")):
-        style = {"fmt": marker, "color": color, "capsize": 2, "markersize": 6, "linewidth": 1, "alpha": 0.85}
+        style: dict[str, Any] = {"fmt": marker, "color": color, "markersize": 6, "alpha": 0.85}
         label = f"{value:g}" if isinstance(value, float) else str(value)
         for chosen, more in ((~is_gru, {}), (is_gru, {"markerfacecolor": "white"})):
             rows = table[(table[color_by] == value).to_numpy() & chosen]
@@ -131,7 +134,7 @@ def plot_success_against_lpc(
                 continue
             points, lpc = _points(rows, what, zero), rows["mean_lpc"].to_numpy(float)
             yerr = np.abs(np.stack([points.low, points.high]) - points.value)
-            ax.errorbar(lpc, points.value, yerr=yerr, label=label, **style, **more)
+            ax.errorbar(lpc, points.value, yerr=yerr, label=label, capsize=2, linewidth=1, **style, **more)
             label = "_again"  # one name in the legend
             _add_notes(ax, rows, lpc, points.value)
     if is_gru.any():
@@ -233,7 +236,7 @@ def _draw_seeds(
     """Draw the rows of one policy in one task around a height, and return where their mean is."""
     points, is_one = _points(rows, what, zero), len(rows) == 1
     heights = y + _SEEDS_APART * (np.arange(len(rows)) - (len(rows) - 1) / 2) / max(len(rows) - 1, 1)
-    faint = {} if is_one else {"alpha": 0.45}
+    faint: dict[str, Any] = {} if is_one else {"alpha": 0.45}
     ax.hlines(heights, points.low, points.high, color=look["color"], linewidth=1.2, **faint)
     ax.plot(points.value, heights, linestyle="none", markersize=7 if is_one else 3.5, **look, **faint)
     _add_notes(ax, rows, points.value, heights)

@@ -185,7 +185,7 @@ def test_several_runs_pooled_and_single(place):
     (middle,) = rows_of(paths, line=f"{sac}, seed 1", alpha=0.5)
     assert middle["share"] == pytest.approx(1 - FORKS[0.1] / LEARNED, abs=0.02)
     covered = 0
-    for name, drawing in page.drawings(choices).items():
+    for name, drawing in page.page_of(choices).figures.items():
         figure = drawing()
         assert values_of(figure) and boxes_of(figure), name
         covered += 1
@@ -253,7 +253,7 @@ def test_several_imitation_runs(of_lines):
     assert [row["value"] for row in independent] == pytest.approx([BETWEEN_RUNS] * 3, abs=0.02)
     covered = 0
     for part in of_lines.shown.parts:
-        for name, drawing in page.drawings(replace(of_lines, part=part)).items():
+        for name, drawing in page.page_of(replace(of_lines, part=part)).figures.items():
             if part in ("every", "aligned") or name.startswith("path_"):
                 figure = drawing()
                 assert values_of(figure) and boxes_of(figure), name
@@ -340,7 +340,7 @@ def test_in_a_browser(place, browser):
             assert shown.faults == []
         with opened(browser, f"{address}/?run={SAC_1}&fork=7&runs=nothing") as shown:
             shown.see("there is no fork '7' here: shown is '0'")
-            shown.see("there is no run 'nothing' here")
+            shown.see("there is no 'nothing' among the runs here")
 
 
 @pytest.mark.slow
@@ -420,7 +420,7 @@ def missing_and_damaged(shown: Page) -> None:
     shown.see("are not measured yet: the experiment is at work")
     shown.choose("Run", "Hopper-v5 SAC, copy, seed 4 · demo 20260101_000004 · no path yet")
     shown.see("no path was walked along yet")
-    shown.page.get_by_text("has no path yet").first.wait_for()
+    shown.page.get_by_text("there is nothing to draw yet").first.wait_for()
     shown.page.locator(f"{FIGURE}[alt^='Hopper-v5 SAC, copy, seed 4: training_']").wait_for()
     shown.choose("Run", "demo/Swimmer-v5/SAC/seed_5_20260101_000005 · damaged")
     shown.see("no config of an experiment")

@@ -290,7 +290,7 @@ def test_every_figure_is_drawn_at_the_ends_too(recording):
     last = catalog.num_steps_of(recording.episode(k)) - 1
     for step, pictures, actions in ((0, future_figures.WORLD, OWN), (last, future_figures.VIEW, RECORDED)):
         some = PageState(recording, Choices(k, step, pictures=pictures, actions=actions, horizon=2, num_sim_steps=12))
-        for name, draw in page.drawings(some).items():
+        for name, draw in page.page_of(page.Settings(), some).figures.items():
             figure = draw()
             figure.draw_without_rendering()
             assert values_of(figure) and boxes_of(figure), name
@@ -328,7 +328,7 @@ def test_a_learned_simulator_is_shown_what_was_seen(place, state):
     np.testing.assert_array_equal(simulated["obs"][0], real["obs"][0])  # the first view is the true one
     assert "grid" not in simulated and learned.agreement.cells < 1.0 and len(simulated["obs"]) == 4
     assert learned.causes and {cause.lag for cause in learned.causes} <= {0, 1, 2}
-    for name, draw in page.drawings(learned).items():
+    for name, draw in page.page_of(page.Settings(), learned).figures.items():
         assert values_of(draw()), name
     line, is_enough = learned.fidelity
     assert not is_enough and "it is not known how true the simulator" in line

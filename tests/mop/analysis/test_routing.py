@@ -131,7 +131,7 @@ def test_a_plain_loop_over_parts_agrees():
 
 
 def test_weights_over_an_episode_are_stacked_with_its_events(data):
-    figure = plot_episode_routing(data, 0, mark_step=1)
+    figure = plot_episode_routing(data, 0)
     assert figure.get_suptitle().replace("\n", " ") == "episode 0: open the door, 4 steps, success"
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["layer 0", "layer 1"]
     lower, upper = figure.axes[0].collections

@@ -14,12 +14,10 @@ from scripts import REPOSITORY, run_script, the_error_line
 
 from mop.apps.comparison_page import (
     ALL,
-    DIFFERENCE_ABOUT,
     Choices,
     Filters,
     Settings,
     as_shown,
-    caption_of,
     choose_pair,
     common_analyses,
     common_worlds,
@@ -27,6 +25,7 @@ from mop.apps.comparison_page import (
     filters_of,
     load_table,
     measures_of,
+    page_of,
     penalties,
     plot_comparison,
     plot_tasks,
@@ -203,7 +202,8 @@ def test_the_command_of_a_caption_makes_the_same_figure(cache_dir, tmp_path):
     left, right = find_cached_runs([], str(cache_dir)).values()
     choices = Choices(Filters("12:0", None, 0.0), "mop", left, right, "by_carrying", "layer 1")
     args = Namespace(results_path=["none.csv"], cache_dir="evaluation_cache", plots_dir="plots")
-    caption = caption_of(args, choices, "difference", DIFFERENCE_ABOUT, Export("svg"))
+    table, _ = load_table(str(cache_dir), [])
+    caption = page_of(args, choices, table).caption("difference", Export("svg"))
     command = shlex.split(caption.splitlines()[-1].removeprefix("Command: "))
     assert command[:2] == ["python", "cross_task_viz.py"] and "Right: " in caption
     result = run_script(command[1], *command[2:], cwd=tmp_path)

@@ -10,8 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 from old_caches import CACHE, TASK
 
-from mop.apps.export import Export, Shown, as_csv, caption_of, save_figure
+from mop.apps.export import Export, as_csv, save_figure
 from mop.apps.flags import RunSettings
+from mop.apps.run_figures import Shown, action_figures, page_of
 from mop.apps.runs import Run, load_routing
 from mop.artifacts.run_paths import RunKey
 from mop.common.cli import parse
@@ -118,9 +119,9 @@ def test_the_command_of_a_caption_asks_for_the_same(monkeypatch):
     key, export = RunKey(TASK, 2, update=50), Export("pdf", 3.35)
     run = Run(key, "elsewhere", key.checkpoint("some where"))
     data = load_routing(Run(KEY, str(CACHE)))
-    monkeypatch.setattr("mop.apps.export.file_digest", lambda path: "0" * 16)
+    monkeypatch.setattr("mop.apps.run_figures.file_digest", lambda path: "0" * 16)
     shown = Shown(run, 7, "turn left", 4)
-    caption = caption_of("logit_viz.py", shown, data, "action_frequency", "about", export, "my plots")
+    caption = page_of("logit_viz.py", shown, data, action_figures, "my plots").caption("action_frequency", export)
     _, app, *flags = shlex.split(caption.rsplit("Command: ", 1)[1])
     args = parse(RunSettings, "", flags)
     assert app == "logit_viz.py" and args.checkpoint_dir == ("some where",) and args.cache_dir == "elsewhere"

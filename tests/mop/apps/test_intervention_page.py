@@ -15,6 +15,7 @@ from scripts import REPOSITORY
 
 import intervene
 from mop.apps import intervention_page
+from mop.apps.export import Export
 from mop.apps.intervention_page import Expert, Pair, Place
 from mop.apps.runs import Run
 from mop.artifacts.intervention_rows import add_row
@@ -193,7 +194,9 @@ def test_rows_that_belong_together_are_shown(data, tmp_path):
     assert [row["intervention"] for row in found] == [NONE, "lesion 0.1", "lesion 0.2"]
     figure = intervention_page.plot_matrix(run, found, GATE_ONLY)
     assert [text.get_text() for text in figure.axes[0].texts].count("-50.0") == 2
-    caption = intervention_page.matrix_caption(run, found, data, GATE_ONLY)
+    page = intervention_page.matrix_page(run, found, data, GATE_ONLY)
+    (name,) = page.figures
+    caption = page.caption(name, Export())
     assert "12 worlds" in caption and "Command: python intervene.py" in caption
     assert intervention_page.other_checkpoint(run, found, data) is None, "nothing is known"
     checkpoint = tmp_path / "checkpoint_final.pt"

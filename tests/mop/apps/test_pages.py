@@ -25,10 +25,8 @@ from mop.apps.flags import RunSettings
 from mop.apps.run_figures import (
     action_figures,
     analyses,
-    chosen,
     has_routing,
     routing_figures,
-    save_figures,
 )
 from mop.apps.runs import (
     Run,
@@ -42,6 +40,7 @@ from mop.apps.runs import (
     load_routing,
     other_checkpoint,
 )
+from mop.apps.template import Page, PageFigure, chosen
 from mop.artifacts.checkpoints import FoundCheckpoint, save_checkpoint
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_paths import RunKey, cache_path, result_path
@@ -201,7 +200,7 @@ def test_old_caches_are_completed_from_their_key(cache_dir):
     assert example_images(old, "overall") == {}
     assert set(analyses(old).values()) >= {"overall", "by_door_location"}
     assert next(iter(episode_labels(old))) == "0 · 20 steps"
-    for draw in action_figures(old).values():
+    for draw in action_figures(old):
         assert f"`{run.remake}`" in refusal(draw)
 
 
@@ -220,7 +219,8 @@ def test_what_cannot_be_drawn_is_not_saved(tmp_path):
     def draw():
         raise InputError("one line of the `reason`")
 
-    assert "one line of the" in save_figure(draw, tmp_path / "plots", "name", Export(), "").text
+    page = Page("logit_viz.py", (), tmp_path / "plots", [PageFigure("name", "It is not there.", draw)])
+    assert "one line of the" in save_figure(page, "name", Export()).text
     assert not (tmp_path / "plots").exists()
 
 
@@ -299,36 +299,36 @@ def test_example_images_show_the_first_step_of_each_group(data):
 # --- figures and tables ---
 
 
-def some_figures(data: RoutingData) -> dict:
-    drawings = action_figures(data)
-    return {name: drawings[name] for name in ("action_frequency", "action_entropy_heatmap")}
+def page_of_actions(data: RoutingData, folder: Path) -> Page:
+    names = ("action_frequency", "action_entropy_heatmap")
+    return Page("logit_viz.py", (), folder, [figure for figure in action_figures(data) if figure.name in names])
 
 
 def test_figures_are_saved_and_those_without_data_explained(data, tmp_path, capsys):
-    figures = some_figures(data)
-    save_figures(figures, tmp_path)
+    page, args = page_of_actions(data, tmp_path), cli.parse(RunSettings, "", [])
+    page.save_as_script(args)
     written = capsys.readouterr().out.split()
-    assert written == [str(tmp_path / f"{name}.png") for name in figures]
+    assert written == [str(tmp_path / f"{name}.png") for name in page.figures]
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in written)
     silent = replace(data, steps=replace(data.steps, action_logits=None))
-    save_figures(some_figures(silent), tmp_path, Export("pdf", part="_forward"))
+    page_of_actions(silent, tmp_path).save_as_script(cli.parse(RunSettings, "", ["--format", "pdf"]), "_forward")
     told = capsys.readouterr()
     assert "no action_entropy_heatmap_forward.pdf: this routing cache" in told.err
     assert told.out.split() == [str(tmp_path / "action_frequency_forward.pdf")]
     nothing = replace(silent, steps=replace(silent.steps, action=None))
-    assert "action" in refusal(save_figures, some_figures(nothing), tmp_path)
+    assert "action" in refusal(page_of_actions(nothing, tmp_path).save_as_script, args)
 
 
 def test_which_figures_a_script_saves(data):
-    drawings = routing_figures(data)
-    saved = list(chosen(drawings, None))
+    figures = routing_figures(data)
+    saved = chosen(figures, None)
     assert "lpc_heatmap_by_key_phase" in saved and [name for name in saved if "episode" in name] == ["episode_0"]
-    assert list(chosen(drawings, ["episode_11", "pathways"])) == ["episode_11", "pathways"]
-    assert "episode_12" in refusal(chosen, drawings, ["episode_12"])
+    assert chosen(figures, ["episode_11", "pathways"]) == ["episode_11", "pathways"]
+    assert "episode_12" in refusal(chosen, figures, ["episode_12"])
 
 
 def test_a_policy_without_routers_has_no_figures_of_routing(data):
     ones = [np.ones((len(data.steps), 1), np.float32)]
     baseline = replace(data, steps=replace(data.steps, layer_routing=ones))
     assert has_routing(data) and not has_routing(baseline)
-    assert list(routing_figures(baseline)) == [f"episode_{number}" for number in range(12)]
+    assert [figure.name for figure in routing_figures(baseline)] == [f"episode_{number}" for number in range(12)]

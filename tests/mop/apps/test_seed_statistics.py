@@ -20,7 +20,7 @@ import seed_statistics
 from mop.analysis.many_runs import ALL_STEPS, ANY_ACTION
 from mop.apps.export import Export
 from mop.apps.samples import Asked, choose_units, count_reasons, parse_where, phase_words, tasks_with_runs
-from mop.apps.statistics_page import analyse, caption_of, drawings_of, format_tables, title_of
+from mop.apps.statistics_page import analyse, format_tables, page_of, title_of
 from mop.artifacts.routing_cache import write_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.cli import parse
@@ -162,7 +162,7 @@ def test_one_seed_gives_numbers_without_intervals_and_says_so(tmp_path):
     assert tables.summary["mean"].notna().any() and tables.summary["low"].isna().all()
     assert "one seed at lpc_alpha 0: numbers without intervals" in tables.notes[0]
     assert "one seed, so no intervals" in title_of(tables) and "(no interval)" in format_tables(tables)
-    for name, drawing in drawings_of(tables).items():
+    for name, drawing in page_of(tables).figures.items():
         assert drawing().axes, name
 
 
@@ -170,7 +170,7 @@ def test_one_seed_gives_numbers_without_intervals_and_says_so(tmp_path):
 
 
 def test_figures_have_a_dot_for_each_seed(tables):
-    drawings = drawings_of(tables)
+    drawings = page_of(tables).figures
     assert list(drawings) == [
         *("measures_against_alpha", "measures_by_phase", "lpc_with_action_held", "correlations_by_phase"),
         *("variance_over_seeds", "variance_of_gates", "lpc_maps", "entropy_maps"),
@@ -192,7 +192,7 @@ def test_figures_have_a_dot_for_each_seed(tables):
 
 def test_labels_stay_inside_and_apart(tables):
     """Also with many values of lpc_alpha, close to each other."""
-    drawings = drawings_of(tables)
+    drawings = page_of(tables).figures
     for name in ("measures_against_alpha", "variance_over_seeds", "variance_of_gates", "lpc_maps"):
         assert check_labels(drawings[name](), name) >= 10
     one = tables.seeds[tables.seeds["action"].isin([ANY_ACTION, "forward"])]
@@ -207,7 +207,7 @@ def test_labels_stay_inside_and_apart(tables):
 def test_figures_by_phase_have_its_columns(tables):
     phases = [phase for phase in dict.fromkeys(tables.seeds["phase"]) if phase != ALL_STEPS]
     assert len(phases) >= 3
-    drawings = drawings_of(tables)
+    drawings = page_of(tables).figures
     figure = drawings["measures_by_phase"]()
     assert len(figure.axes) == 4 * (1 + len(phases))
     assert [ax.get_title(loc="left") for ax in figure.axes][: 1 + len(phases)] == [ALL_STEPS, *phases]
@@ -230,8 +230,8 @@ def test_any_grouping_can_be_the_phases(cache_dir):
     none = analyse(Asked(TASK, "none", ("cell",), cache_dir=str(cache_dir)))
     assert set(none.seeds["phase"]) == {ALL_STEPS} and none.phases is None
     assert set(none.seeds["action"]) > {ANY_ACTION}
-    refusal(drawings_of(none)["measures_by_phase"])
-    assert len(drawings_of(none)["lpc_maps"]().axes) == 3 + 2
+    refusal(page_of(none).figures["measures_by_phase"])
+    assert len(page_of(none).figures["lpc_maps"]().axes) == 3 + 2
     assert phase_words()["by key phase"] == "by_key_phase" and "by_action" not in phase_words().values()
 
 
@@ -257,8 +257,8 @@ def test_script_writes_tables_figures_and_what_is_left_out(cache_dir, tables, tm
     words = shlex.split(next(line for line in caption if line.startswith("Command: "))[9:])
     assert words[:2] == ["python", "seed_statistics.py"]
     parse(seed_statistics.Settings, "", words[2:])
-    assert caption[0] == f"{drawings_of(tables)['lpc_maps'].about}."
-    shown = caption_of(tables, "lpc_maps", "x", Export("svg"))
+    assert caption[0] == f"{page_of(tables).figures['lpc_maps'].about}."
+    shown = page_of(tables).caption("lpc_maps", Export("svg"))
     assert "Runs: 3 at lpc_alpha 0, 3 at lpc_alpha 1e-05, 3 at lpc_alpha 0.001" in shown
 
 

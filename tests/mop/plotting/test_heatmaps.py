@@ -73,7 +73,7 @@ def test_lpc_colours_run_from_low_to_high(steps):
     averaged, grid_info = aggregate_routing_by_position(steps), compute_grid_bounds(steps.position)
     for limits, expected in (((), (0.0, 1.0)), ((0, 1400), (150 / 1400, 0.5))):
         ax = new_axes()
-        render_lpc_heatmap(ax, averaged, grid_info, *limits)
+        render_lpc_heatmap(ax, averaged, grid_info, limits or None)
         for cell, value, count in zip([(4, 1), (2, 3)], expected, (2, 1), strict=True):
             np.testing.assert_allclose(cell_color(ax, *cell), faded(colormaps[LPC_CMAP](value), count), atol=0.01)
     assert hover_text(ax, 4, 1) == "x 4, y 1: mean LPC 150, 2 steps"
