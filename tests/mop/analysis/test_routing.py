@@ -149,7 +149,6 @@ def test_weights_over_an_episode_are_stacked_with_its_events(data):
         "GRU 16",
         "picked up (step 2)",
         "opened, unlocked (step 3)",
-        "shown step",
     ]
     assert [line.get_xdata()[0] for line in figure.axes[1].lines] == [2, 3]
     assert "failure" in plot_episode_routing(data, 1).get_suptitle()
