@@ -149,9 +149,6 @@ def test_sub_goals_stand_beside_the_action(data):
     for t_step, words in enumerate(["unknown", "go next to", "open", "pick up", "drop", "explore"]):
         assert f"){first}{words} · " in captions[t_step], "beside the action"
     assert first not in captions[-1] and len(captions) == len(rows) + 1
-    several = [episode | {"instructions": ["open it", "pick it up"]} for episode in data.episodes]
-    captions = content_of(player_document(episode_record(replace(told, episodes=several), EPISODE)))["captions"]
-    assert f"{first}unknown · " in captions[0] and f"{first}go next to, instruction 2 of 2 · " in captions[1]
     older = replace(data, steps=replace(data.steps, subgoal=None, instruction=None))
     assert first not in player_document(episode_record(older, EPISODE))
 
