@@ -40,9 +40,6 @@ def frames_of(content: bytes) -> list[np.ndarray]:
     return shown
 
 
-# --- frames ---
-
-
 def test_strips_show_the_weights_and_a_frame_the_step():
     hues = ["#ff0000", "#00ff00"]
     weights = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
@@ -95,9 +92,6 @@ def test_an_mp4_needs_an_encoder_and_gives_it_every_frame(monkeypatch, tmp_path)
     assert pixels[:3] == bytes([255, 0, 0]) and pixels[-24:][:3] == bytes([0, 0, 255])
 
 
-# --- playing ---
-
-
 def test_playing_gives_what_a_recording_has(shared_recording):
     recording = open_recording(shared_recording)
     policy, config = FrozenPolicy.load(recording.config["checkpoint"]["path"])
@@ -135,9 +129,6 @@ def test_sampled_actions_are_those_of_the_seed_and_of_the_probabilities():
     assert torch.equal(first, again) and not torch.equal(first, other)
     np.testing.assert_allclose(np.bincount(first) / 20_000, [0.7, 0.2, 0.1], atol=0.02)
     assert greedy(logits[:2]).tolist() == [0, 0]
-
-
-# --- the command ---
 
 
 def test_films_of_a_recording_and_of_simulations(shared_recording, monkeypatch, tmp_path, capsys):

@@ -149,9 +149,6 @@ def finished_run() -> Iterator[Path]:
         yield folder
 
 
-# --- damage -----------------------------------------------------------------------------------------------------------
-
-
 def damage_bytes(data: bytes, rng: random.Random) -> bytes:
     """Flip some bits; lose, double or overwrite a stretch; or take something else."""
     start = rng.randrange(len(data))

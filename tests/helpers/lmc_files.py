@@ -82,8 +82,6 @@ def _write_measures(folder: Path, kind, fork, children, depth, settings) -> None
     (folder / "paths" / f"{name}.json").write_bytes(orjson.dumps(identity | measures))
 
 
-# --- imitation runs ---------------------------------------------------------------------------------------------------
-
 HEIGHTS = {0.0: 0.8, 0.1: 0.2, 0.5: 0.0}  # fork point -> bump of the cross-entropy in the middle, nats
 BETWEEN_RUNS = 1.5
 PARTS = {"all": 1.0, "routers": 0.25, "experts": 0.5}  # part -> share of the bump

@@ -114,9 +114,6 @@ def test_several_processes_end_with_the_same_bytes(tmp_path, whole):
     assert outcome(do(tmp_path, jobs=2)) == outcome(whole)
 
 
-# --- what is shown --------------------------------------------------------------------------------------------------
-
-
 def test_analysis_and_figures(whole):
     loaded = load_experiment(whole.results)
     assert is_finished(whole.results)
@@ -190,9 +187,6 @@ def test_check_run(tmp_path, capsys, monkeypatch):
     }  # fmt: skip
 
 
-# --- bad input ------------------------------------------------------------------------------------------------------
-
-
 def test_bad_flags_are_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cases = {
@@ -254,9 +248,6 @@ def test_the_documented_defaults():
         "num_eval_episodes": 100, "alpha_points": 101, "eval_episodes": 10,
     }  # fmt: skip
     assert {name: settings[name] for name in documented} == documented
-
-
-# --- as a process ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

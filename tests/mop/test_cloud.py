@@ -33,9 +33,6 @@ def run(job: list[str], folder: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_job_for_each_task_trial_and_seed():
     words = ("--task-ids", "BabyAI-GoToObj-v0,BabyAI-GoTo-v0", "--trials", "0,1", "--seeds", "3", "--gpu", "none")
     planned = plan("main", *words, "--extra-args", "--lpc_alpha 1e-5 --residual")
@@ -72,9 +69,6 @@ def test_several_tasks_take_their_file_along(tmp_path):
     assert job[1:3] == ["--name", "both"] and str(tmp_path) not in " ".join(job)
     assert json.loads(job[job.index("--tasks") + 1]) == [["BabyAI-GoToObj-v0", 2.0], ["BabyAI-GoTo-v0", 1.0]]
     assert "--task" in refusal(plan, "main", "--task-ids", "a,b", "--extra-args", f"--tasks {tmp_path}/tasks.yaml")
-
-
-# --- the whole way, with jobs as containers run them ------------------------------------------------------------------
 
 
 def test_jobs_train_evaluate_and_merge_in_folders_in_place_of_volumes(tmp_path, monkeypatch):
@@ -116,9 +110,6 @@ def test_a_function_runs_a_job_and_is_tried_again_where_it_was_stopped(monkeypat
         body(["-c", "raise SystemExit(130)"])
 
 
-# --- other commands ---------------------------------------------------------------------------------------------------
-
-
 def test_the_flags_of_scripts_are_passed_on():
     jobs = plan("lmc", "--env", "Hopper-v5", "--seeds", "1,2", "--fork-points", "0.1,0.5").jobs
     assert [job[job.index("--seed") + 1] for job in jobs] == ["1", "2"]
@@ -139,9 +130,6 @@ def test_jobs_are_shown_without_an_account(tmp_path):
     for refused, named in ((words[1:], "--dry-run"), (("nothing", "--dry-run"), "nothing")):
         answer = run_script("modal_app.py", *refused, cwd=tmp_path)
         assert answer.returncode == 2 and named in answer.stderr and answer.stderr.count("\n") == 1
-
-
-# --- download ---------------------------------------------------------------------------------------------------------
 
 
 class FakeVolume:

@@ -62,9 +62,6 @@ def by_steps(agent: GameAgent, frames, hidden, is_first) -> tuple[torch.Tensor, 
     return torch.stack(logits).unflatten(0, shape).transpose(0, 1), torch.stack(values).unflatten(0, shape).t()
 
 
-# --- the memory -------------------------------------------------------------------------------------------------------
-
-
 def test_a_whole_rollout_is_what_single_steps_are_and_nothing_passes_the_end_of_an_episode():
     rng, agent = np.random.default_rng(1), agent_of()
     is_first, _, _ = episodes_of(rng, 12, 4)
@@ -98,9 +95,6 @@ def test_an_agent_without_memory_forgets():
     frames = frames_of(np.random.default_rng(3), 1, 2).expand(5, -1, -1, -1, -1)
     answer = agent.run(frames, agent.initial_hidden(2), torch.zeros(5, 2, dtype=torch.bool))
     assert agent.hidden_size == 0 and torch.allclose(answer.value[0], answer.value[4])
-
-
-# --- advantages and rewards -------------------------------------------------------------------------------------------
 
 
 def test_advantages_are_the_weighted_sums_of_all_n_step_estimates():
@@ -145,8 +139,6 @@ def test_rewards_are_divided_by_the_deviation_of_discounted_sums():
     assert other.state() == scale.state() and not other.sums.any()
     assert np.abs(other(np.full((1, 3), 1e6), np.ones((1, 3), bool))).max() <= 10
 
-
-# --- an update --------------------------------------------------------------------------------------------------------
 
 SETTINGS = {"num_epochs": 2, "num_batches": 3}
 
@@ -216,9 +208,6 @@ def test_an_update_is_what_a_plain_loop_computes(batch_limit, norm):
     assert all(distance > 1e-5 for distance in moved.values()), moved
     for name, value in mine.state_dict().items():
         torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-3, atol=1e-6)
-
-
-# --- a task that needs a memory ---------------------------------------------------------------------------------------
 
 
 class Recall:

@@ -52,9 +52,6 @@ def trained(games, tmp_path_factory) -> Path:
     return root / "procgen" / "coinrun" / "tiny" / "seed_0"
 
 
-# --- what envpool gives -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("env_name", GAMES)
 def test_the_actions_that_are_left_out_do_nothing(games, env_name):
     def frames(level: int, action: int) -> bytes:
@@ -97,9 +94,6 @@ def test_threads_change_nothing_and_a_level_is_the_same_wherever_it_is_played(ga
     alone = play_levels(EASY, [7], BlindActor([RIGHT_AND_JUMP]), keeps_frames=True)[0]
     beside = play_levels(EASY, [3, 7, 9], BlindActor([RIGHT_AND_JUMP]), keeps_frames=True)[1]
     assert beside.level == 7 and np.array_equal(alone.frames, beside.frames) and len(alone.frames) > 10
-
-
-# --- the commands -----------------------------------------------------------------------------------------------------
 
 
 def test_training_writes_its_log_and_models_at_even_intervals(trained):
@@ -259,9 +253,6 @@ def test_every_command_of_the_page_is_understood():
     every = {"train_agent", "plot_training_csv", "evaluate_agent", "render", "record", "train_gen_model", "fidelity"}
     every |= {"directions", "intervene", "saliency", "hazards"}
     assert len(commands) == 18 and {name for name, _ in commands} == every
-
-
-# --- bad input --------------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_package_and_a_missing_qt_are_told_in_one_line(monkeypatch, capsys, tmp_path):

@@ -78,9 +78,6 @@ def memories(size: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(before), torch.from_numpy(after)
 
 
-# --- moves ------------------------------------------------------------------------------------------------------------
-
-
 def test_a_swap_is_the_formula():
     """h_old + delta - (delta . dual_from) u_from + (delta . dual_from) u_to."""
     directions, (before, after) = biorthogonal(), memories()
@@ -140,9 +137,6 @@ def test_a_replay_goes_by_world_and_step_and_begins_again():
     assert Replay(recorded, np.array([3, 2]))(None, None, state).tolist() == [3, 4, 1, 5, 4, 2]
 
 
-# --- the planted cause ------------------------------------------------------------------------------------------------
-
-
 class Counter(RecurrentPolicy):
     """Turns left until one coordinate of its memory has counted to three, then goes forward; another only counts."""
 
@@ -187,9 +181,6 @@ def test_nulling_the_planted_direction_changes_the_behaviour_and_no_other_does()
     assert not swapped[:, 2].any()
     back = actions_of(Operation("swap", 1, to=0).move(directions))  # it counts twice as fast
     assert (back[:, 0] == 2).all()
-
-
-# --- episodes ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -270,9 +261,6 @@ def _doors(world: World) -> list[tuple]:
     return [(c.is_open, c.is_locked) for c in world.env.grid.grid if c is not None and c.type == "door"]
 
 
-# --- effects ----------------------------------------------------------------------------------------------------------
-
-
 def a_table(num: int = 40, **changes) -> dict[str, np.ndarray]:
     names = [*EVENTS, "lpc", "moved", "weight 0.0", *column_names([[1]])[6:]]
     table = {name: np.zeros(num) for name in names}
@@ -327,9 +315,6 @@ def test_an_effect_that_is_not_defined_has_no_p():
     assert values_of(plot_effects([row], random_effects(plain, [moved] * 3, measures_of)))[0]["panel"].endswith(
         "nan → 1.00"
     )
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

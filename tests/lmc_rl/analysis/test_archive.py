@@ -20,9 +20,6 @@ from studies import lmc
 NUM_PLACES = OF_LINES["alpha_points"]
 
 
-# --- reinforcement learning -------------------------------------------------------------------------------------------
-
-
 def test_rows_of_returns_are_kept_as_they_are(tmp_path):
     whole = write_experiment(tmp_path)
     archive(whole, tmp_path / "kept", NUM_PLACES)
@@ -36,9 +33,6 @@ def test_rows_of_returns_are_kept_as_they_are(tmp_path):
     assert ours == theirs and len(ours[1]) == 6
     archive(whole, tmp_path / "kept", NUM_PLACES)
     assert contents(tmp_path / "kept") == kept
-
-
-# --- imitation runs ---------------------------------------------------------------------------------------------------
 
 
 def test_lines_are_kept_within_the_rounding(tmp_path):
@@ -116,9 +110,6 @@ def test_the_page_shows_what_is_kept(tmp_path):
     assert sum(not shown.is_rl for shown in several) == 2
     assert all(shown.note == "" and shown.log and len(shown.paths) > 3 for shown in several)
     assert len(alignments_of([shown.experiment for shown in several])) == 2 * 5
-
-
-# --- the driver -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

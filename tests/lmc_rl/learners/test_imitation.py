@@ -65,9 +65,6 @@ def whole(tmp_path_factory) -> ExperimentPaths:
     return do(tmp_path_factory.mktemp("whole"))
 
 
-# --- parts and measures ---------------------------------------------------------------------------------------------
-
-
 def test_parts_divide_the_weights():
     """Routers, experts and ends are all weights but norms, each once; layers and ends are all of them, each once."""
     policy = MixtureOfExpertsPolicy(intermediate_dim=24, lang_dim=6, router_hidden_size=16, residual=True)
@@ -150,9 +147,6 @@ def test_routing_kl_by_hand():
     assert routing_kl([here], [here], labels) == pytest.approx(0)
 
 
-# --- experiments ----------------------------------------------------------------------------------------------------
-
-
 def test_an_experiment_leaves_its_files(whole):
     children = {f"fork{child}_{fork}.pt" for fork in (0, 1) for child in (1, 2)}
     aligned = {f"aligned_{walk}.pt" for walk in ("self_1", "independent", "fork_0_1_2", "fork_1_1_2")}
@@ -229,9 +223,6 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whol
 @pytest.mark.slow
 def test_several_processes_end_with_the_same_bytes(tmp_path, whole):
     assert outcome(do(tmp_path, jobs=2)) == outcome(whole)
-
-
-# --- what is shown --------------------------------------------------------------------------------------------------
 
 
 def planted(folder: Path, whole: ExperimentPaths, height: float) -> Path:

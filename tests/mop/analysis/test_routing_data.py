@@ -64,9 +64,6 @@ def test_figures_name_a_missing_column():
         assert "no steps" in refusal(plot, make_data(make_steps([], np.empty((0, 2)), t_step=[]), []))
 
 
-# --- a part of the steps ----------------------------------------------------------------------------------------------
-
-
 def test_a_part_of_the_steps_says_so_and_keeps_the_whole():
     data = two_episodes()
     part = data.where(np.array([True, False, True, True, False, True]), "odd ones")

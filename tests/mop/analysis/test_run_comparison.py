@@ -43,9 +43,6 @@ def right():
     return evaluation([[1, 1], [3, 1], [1, 1], [1, 1]], weights, [400, 50, 500, 900], [0, 0, 1, 1])
 
 
-# --- worlds -----------------------------------------------------------------------------------------------------------
-
-
 def test_worlds_are_paired_where_one_side_has_all_of_the_other(left, right):
     assert pair_worlds(left, right).is_paired and pair_worlds(left, right).notes() == []
     swapped = evaluation([[1, 1]] * 3, np.eye(3), [1, 2, 3], [0, 1, 2], seeds=(1, 5, 0))
@@ -73,9 +70,6 @@ def test_what_of_the_architectures_cannot_be_compared_is_said(left):
     assert "0, 32, 64" in notes([[64, 16]]) and "1 and 2 layers" in notes([[0, 16], [0, 8]])
     unknown = make_data(make_steps([[1, 1]], [[1.0]], lpc=[1]))
     assert difference_measures(left, unknown) == ["LPC"]
-
-
-# --- numbers ----------------------------------------------------------------------------------------------------------
 
 
 def test_cells_by_hand(left, right):
@@ -171,9 +165,6 @@ def test_experts_of_one_size_are_added():
 def pale(color, num_steps):
     """A colour as it is drawn in a cell with so many steps, on a white page."""
     return 1 - visit_strength(num_steps) * (1 - np.asarray(color))
-
-
-# --- maps -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_difference_map_shows_each_cell(left, right):

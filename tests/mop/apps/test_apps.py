@@ -31,9 +31,6 @@ def place(tmp_path_factory) -> Path:
     return root
 
 
-# --- without a browser ---
-
-
 def test_marimo_finds_nothing_to_complain_about():
     command = [sys.executable, "-m", "marimo", "check", "--strict", *APPS, "lmc_viz.py", "simulator_viz.py"]
     result = subprocess.run(command, cwd=REPOSITORY, timeout=PATIENCE_S, capture_output=True, text=True)
@@ -71,9 +68,6 @@ def test_script_saves_the_figures_across_runs(place):
 def test_script_without_anything_to_show(app, tmp_path):
     result = run_script(app, "--", "--cache_dir", "none", "--checkpoint_dir", "none", cwd=tmp_path)
     assert result.returncode == 2 and "batch_eval.py" in the_error_line(result.stderr)
-
-
-# --- in a browser ---
 
 
 def test_figures_are_there_when_a_visitor_comes_later(place, browser):

@@ -33,9 +33,6 @@ def toy_checkpoint(update=None, **config) -> dict:
     return checkpoint if update is None else checkpoint | {"update": update}
 
 
-# --- reading and writing --------------------------------------------------------------------------------------------
-
-
 def test_checkpoint_round_trip_needs_no_allow_list(tmp_path):
     path = tmp_path / "deep" / "checkpoint_final.pt"
     checkpoint = toy_checkpoint(
@@ -143,9 +140,6 @@ def test_files_that_are_no_checkpoints_get_one_line(tmp_path):
     ):
         torch.save(content, path)
         assert refusal(load_checkpoint, path).startswith(str(path)), content
-
-
-# --- finding them ---------------------------------------------------------------------------------------------------
 
 
 def test_find_checkpoints_takes_the_layout_and_nothing_else(tmp_path):

@@ -52,8 +52,6 @@ def test_an_exception_in_the_writer_keeps_the_old_file(tmp_path):
     assert path.read_bytes() == b"old" and files_below(tmp_path) == ["file.txt"]
 
 
-# --- several files as one -------------------------------------------------------------------------------------------
-
 NAMES = ("a/cache.json", "a/cache.npz", "a/result.json")
 
 
@@ -131,9 +129,6 @@ def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not(t
     assert files_below(tmp_path) == [".mine.tmp"]
 
 
-# --- places ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     check_writable(tmp_path, "--to")
@@ -160,9 +155,6 @@ def test_links_are_followed_and_each_folder_is_searched_once(tmp_path):
         assert find_files(tree, "*.txt") == [tree / "b" / "one" / "x.txt", tree / "linked" / "two" / "x.txt"]
     named = {str(warning.message).split()[0] for warning in told}
     assert named == {str(tree / "a_again"), str(tree / "linked" / "cycle")}
-
-
-# --- locks  ---------------------------------------------------------------------------------------------------------
 
 
 def test_digests_are_sha256(tmp_path):

@@ -110,9 +110,6 @@ def test_bad_flags_and_files_name_the_key(tmp_path, name, value):
     assert name.lstrip("-") in line and "bad.yaml" in line
 
 
-# --- configs of files -----------------------------------------------------------------------------------------------
-
-
 OLDEST = {"task_id": "BabyAI-GoToObj-v0", "trial": 0, "num_updates": 20, "num_actions": np.int64(7)}
 ABSENCE_MEANS = {
     "tasks": None,

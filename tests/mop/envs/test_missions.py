@@ -44,9 +44,6 @@ def generated_missions() -> list[str]:
     return texts
 
 
-# --- the codes of "vocab" --------------------------------------------------------------------------------------------
-
-
 def test_vocab_known_answer():
     encoder = load_encoder("vocab")
     row = encoder.embed(["Go to the red ball, then open a door"])[0]
@@ -74,9 +71,6 @@ def test_vocab_tells_missions_apart():
     assert cosine.max() < 0.99
 
 
-# --- what is remembered ----------------------------------------------------------------------------------------------
-
-
 def test_embeddings_come_in_order_and_are_copies():
     encoder = load_encoder("vocab")
     rows = encoder.embed(["c", "a", "c"])
@@ -91,9 +85,6 @@ def test_an_empty_mission_is_an_error(mission):
     encoder = load_encoder("vocab")
     assert "empty mission" in refusal(encoder.embed, ["go to the red ball", mission])
     assert encoder.embed(["go"]).shape == (1, 512)
-
-
-# --- the path of a real model ----------------------------------------------------------------------------------------
 
 
 def test_folder_gives_the_cls_vector(tiny):
@@ -190,9 +181,6 @@ def test_a_path_is_never_sought_on_the_hub(name, monkeypatch):
     assert asked == []
 
 
-# --- the fingerprint -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["vocab", "tiny"])
 def test_fingerprint(name, tiny, tmp_path):
     encoder = load_encoder(str(tiny) if name == "tiny" else name)
@@ -207,8 +195,6 @@ def test_fingerprint(name, tiny, tmp_path):
         line = refusal(encoder.check_fingerprint, wrong)
         assert "--lang_encoder" in line and encoder.name in line
 
-
-# --- the decision without a hub --------------------------------------------------------------------------------------
 
 DECIDE = """
 import sys, warnings

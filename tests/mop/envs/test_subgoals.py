@@ -39,9 +39,6 @@ def follow(task_id: str, seed: int, num_steps: int = 100, instead=None) -> list[
     return found
 
 
-# --- known answers ----------------------------------------------------------------------------------------------------
-
-
 def test_sub_goals_of_an_episode_followed_by_hand():
     """World 0: look around for the box; key, locked door, put the key aside; then through the door to the box."""
     found = follow(UNLOCK, 0)
@@ -110,9 +107,6 @@ def test_texts_and_plan_have_the_same_instructions_in_every_task():
     assert covered == 4 * 96 and sequences > 40
 
 
-# --- where the bot is silent ------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def opened_box() -> tuple[EvalVectorEnv, np.ndarray]:
     """World 0 of UnlockPickup as the bot plays it, but for the last action, which toggles the box away; ten more steps.
@@ -159,9 +153,6 @@ def test_what_is_unknown_is_counted_and_is_null_in_the_file(opened_box, tmp_path
             "unknown (bot silent)": 10,
         }  # fmt: skip
         refusal(group_routing_data, cache, "by_instruction")
-
-
-# --- what must not change ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task_id", [UNLOCK, TWO_DOORS])

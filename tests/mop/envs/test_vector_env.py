@@ -56,9 +56,6 @@ def assert_same(ours: list[dict], theirs: list[dict], slots: int | None = None) 
             np.testing.assert_array_equal(a[name][:slots], b[name][:slots], err_msg=f"{name} at step {t}")
 
 
-# --- seeds, save and restore ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("level", ["UnlockToUnlock", "KeyInBox"])
 def test_same_seed_same_arrays_with_any_number_of_workers(level):
     runs = {}
@@ -166,9 +163,6 @@ def test_worlds_in_progress_stay_and_later_ones_come_from_the_new_seed(num_worke
     assert num_begun.min() >= 2 and set(env.save()["seed"]) == {77}
     assert not np.array_equal(env.arrays.obs, plain.arrays.obs)
     env.close()
-
-
-# --- a world of known length: events and their indices ----------------------------------------------------------------
 
 
 CORRIDOR = "BabyAI-TestCorridor-v0"

@@ -92,9 +92,6 @@ def run(evaluated: list[str], *flags) -> list[str]:
     return list(evaluated)
 
 
-# --- what is missing ------------------------------------------------------------------------------------------------
-
-
 def test_only_what_is_missing_is_evaluated(tree, evaluated, capsys):
     files = {
         put(tree / "checkpoints", random_checkpoint(0), trial=0): f"{GOTO}/trial_0",
@@ -130,7 +127,6 @@ def test_only_what_is_missing_is_evaluated(tree, evaluated, capsys):
     }
     for flags, expected in selections.items():
         assert sorted(run(evaluated, "--force", *flags)) == sorted(expected), flags
-    assert len(selections) == 10
     assert len(run(evaluated, "--force")) == 5 and len(table_rows()) == 5
 
     # another file in the same place, and a lost result or cache, count as missing
@@ -184,9 +180,6 @@ def test_nothing_to_evaluate_and_bad_flags_are_one_line(tree, capsys):
     }
     check_refused(capsys, batch_eval.main, cases)
     assert files_below(tree, "*.json") == []
-
-
-# --- the files ------------------------------------------------------------------------------------------------------
 
 
 def test_the_table(tree, evaluated):
@@ -266,7 +259,6 @@ def test_the_cache(tree, evaluated):
         assert len(silent) <= sum(cache["bot_failures"].values()) <= 7 and "bot_failures" not in row
         again = load_cache(cache_path("evaluation_cache", key))
         assert len(again.steps) == len(steps) > 50 and again.header["metrics"] == cache["metrics"]
-    assert len(cases) == 2
 
 
 def test_heatmaps(tree, capsys):
@@ -291,9 +283,6 @@ def test_heatmaps(tree, capsys):
     out = capsys.readouterr().out
     assert first.exists() and second.stat().st_mtime_ns == written and out.count("heatmap: plots/") == 2
     assert f"no heatmap of {GOTO} trial 5: " in out and len(table_rows()) == 3
-
-
-# --- bad checkpoints and foreign tables -----------------------------------------------------------------------------
 
 
 def test_one_bad_checkpoint_among_good_ones(tree, capsys):
@@ -343,9 +332,6 @@ def test_a_bug_in_one_evaluation_costs_no_other(tree, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert f"failed: checkpoints/{GOTO}/trial_1/checkpoint_final.pt: Traceback" in out and "a bug" in out
     assert [row["trial"] for row in table_rows()] == ["0", "2"]
-
-
-# --- nothing is lost ------------------------------------------------------------------------------------------------
 
 
 def test_a_full_disk_costs_no_result(tree, evaluated, monkeypatch, capsys):
@@ -439,9 +425,6 @@ def test_workers_end_with_their_parent_and_release_their_claims(tree, evaluated,
         assert time.monotonic() < end, "a worker outlives its parent"
         time.sleep(0.05)
     assert len(run(evaluated)) == 3 and len(table_rows()) == 3
-
-
-# --- several processes ----------------------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_that_another_process_evaluates_is_left_to_it(tree, evaluated, capsys):

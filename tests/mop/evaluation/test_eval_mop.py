@@ -42,9 +42,6 @@ def test_the_step_limit_is_the_checkpoints_unless_a_flag_is_given(tmp_path, monk
     assert capsys.readouterr().out.count("success rate       0.0%") == 5
 
 
-# --- checkpoints made elsewhere, encoders ---------------------------------------------------------------------------
-
-
 def foreign_checkpoint(encoder_dim: int = 32) -> dict:
     """A checkpoint as earlier programs wrote them: the documented keys and parameter names, nothing of ours."""
     width, weights = 20, {}
@@ -119,9 +116,6 @@ def test_an_encoder_that_does_not_fit_is_one_clear_line(tmp_path, tiny_folder, m
     check_refused(capsys, eval_mop.main, cases, "--num_episodes", 1, "--checkpoint")
     assert in_process(eval_mop.main, "--num_episodes", 1, "--checkpoint", "recorded.pt", "--lang_encoder", "other") == 0
     assert encoder_for(checkpoint, "other").name == "some/model"
-
-
-# --- the command line -----------------------------------------------------------------------------------------------
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):

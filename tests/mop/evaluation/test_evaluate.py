@@ -32,9 +32,6 @@ def goto_checkpoint() -> dict:
     return taught_checkpoint(GOTO, NUM_TAUGHT, num_fits=22)
 
 
-# --- the independent check ------------------------------------------------------------------------------------------
-
-
 class PlainPolicy:
     """A checkpoint's policy by its equations, in plain torch, one environment a call."""
 
@@ -168,9 +165,6 @@ def test_a_plain_loop_over_bare_minigrid_finds_the_same(caches, name):
         assert all(e["t_unlocked"] is None for e in cache["episodes"])
 
 
-# --- the bot --------------------------------------------------------------------------------------------------------
-
-
 def test_the_bot_through_our_evaluator():
     evaluation = evaluate_bot(BotPaths(UNLOCK, None, None), num_episodes=150)
     steps = [episode["steps"] for episode in evaluation.episodes]
@@ -211,9 +205,6 @@ def test_a_world_that_the_bot_cannot_solve_is_counted_and_replaced():
     evaluation = evaluate(random_checkpoint(task_id=task_id), VOCAB, BotPaths(task_id, None, None), 5)
     assert {e["seed"]: e["expert_steps"] for e in evaluation.episodes} == solved and len(evaluation.episodes) == 5
     assert evaluation.metrics["bot_plan_failures"] == failures
-
-
-# --- what results may depend on -------------------------------------------------------------------------------------
 
 
 def assert_same(one, other) -> None:

@@ -148,9 +148,6 @@ def test_bad_input_is_told_in_one_line(checkpoint, taught, capsys):
     assert not load_rows(ROWS)
 
 
-# --- the figure -------------------------------------------------------------------------------------------------------
-
-
 def hand_made_rows() -> list[dict]:
     """Two layers; expert 0.1 is needed late; of 1.0 nothing was measured."""
     phases = [

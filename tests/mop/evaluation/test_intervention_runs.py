@@ -53,8 +53,6 @@ def assert_same(one, other) -> None:
         assert all(np.array_equal(left, right) for left, right in pairs), name
 
 
-# --- weights ----------------------------------------------------------------------------------------------------------
-
 WEIGHTS = np.array([[0.2, 0.3, 0.5], [0.7, 0.2, 0.1], [1.0, 0.0, 0.0]], np.float32)
 KNOWN = {
     "none": [[0.2, 0.3, 0.5], [0.7, 0.2, 0.1], [1, 0, 0]],
@@ -153,9 +151,6 @@ def test_the_memory_of_an_expert_without_weight_goes_on_or_is_frozen_or_zeroed()
     assert torch.equal(held["zeroed"], torch.where(is_out, 0, after))
 
 
-# --- episodes ---------------------------------------------------------------------------------------------------------
-
-
 def test_what_does_nothing_gives_the_identical_episodes(taught, bot_paths):
     """None, a threshold that no weight is below, and the routers that the policy has."""
     study, plain = make_study(taught, bot_paths), evaluate(taught, ENCODER, bot_paths, 12, num_envs=5)
@@ -248,9 +243,6 @@ def test_routers_that_do_not_fit_are_refused():
     policy = build_policy(toy_config())
     for changes in ({"expert_hidden_sizes": [[0, 8, 16], [0, 24]]}, {"router_hidden_size": 7}, {"policy": "gru"}):
         refusal(with_routers_of, policy, build_policy(toy_config(**changes)))
-
-
-# --- phases -----------------------------------------------------------------------------------------------------------
 
 
 def with_an_expert_for_the_hands(checkpoint: dict) -> dict:

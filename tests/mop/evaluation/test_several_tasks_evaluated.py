@@ -44,9 +44,6 @@ def tree(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-# --- keys -------------------------------------------------------------------------------------------------------------
-
-
 def test_keys_of_tasks_of_a_list_and_their_folders_determine_each_other():
     paths, num_cases = set(), 0
     for name in ("three", "GoToObj+UnlockPickup", "trial_3", "update_1", "BabyAI", "a b"):
@@ -90,9 +87,6 @@ def test_a_checkpoint_is_found_once_for_each_of_its_tasks(tree):
     final.write_bytes(b"PK")  # whoever evaluates it reports that
     (item,) = by_task(FoundCheckpoint(RunKey("two", 0, 3), final))
     assert item.key == RunKey("two", 0, 3)
-
-
-# --- evaluation -------------------------------------------------------------------------------------------------------
 
 
 def test_a_row_and_a_cache_for_each_checkpoint_and_task(tree, capsys, monkeypatch):
@@ -181,9 +175,6 @@ def test_a_checkpoint_whose_list_is_none_is_refused_in_one_line(tmp_path, monkey
     assert len(failed) == 4 and all("tasks" in line for line in failed)
 
 
-# --- interventions ----------------------------------------------------------------------------------------------------
-
-
 def test_interventions_are_made_on_each_task(tree, capsys):
     run = Path("two/trial_0/seed_3")
     command = ("--checkpoint", "checkpoints" / run / "checkpoint_final.pt", *FEW, "--what", "none", "lesion 0.1")
@@ -205,9 +196,6 @@ def test_interventions_are_made_on_each_task(tree, capsys):
     check_refused(capsys, intervene.main, cases, *command)
     assert in_process(intervene.main, *command, "--task", f"two/{UNLOCK}") == 0
     assert f"two trial 0 seed 3 on {UNLOCK}: 2 interventions, 0 to make" in capsys.readouterr().out
-
-
-# --- pages ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -26,9 +26,6 @@ def test_curves_of_settings_lie_over_those_of_the_first():
     assert "no rows" in refusal(plot_curves_by, pd.DataFrame(rows).iloc[:0], "setting", "accuracy")
 
 
-# --- the training curve ---------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def log():
     return pd.DataFrame(

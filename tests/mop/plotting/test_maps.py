@@ -38,9 +38,6 @@ def steps():
     return three_visits()
 
 
-# --- overall --------------------------------------------------------------------------------------------------------
-
-
 def test_a_map_for_each_layer_then_lpc_then_what_the_colours_mean(steps):
     figure = plot_overall_routing(make_data(steps, [WORLD], SIZES, trial=0), title_suffix="after lunch")
     *maps, first_legend, second_legend, lpc_bar, marks = figure.axes
@@ -118,9 +115,6 @@ def test_entropy_of_the_action_in_each_cell():
     assert "--force" in refusal(plot_action_entropy, data)
 
 
-# --- grouped --------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def carried():
     """The three visits, the last of them with something in the hands, in two episodes."""
@@ -172,9 +166,6 @@ def test_lpc_of_each_phase_is_drawn_on_one_scale():
     assert len(only_start.axes) == 3  # phases without steps have no panel
     phased.lpc = None
     assert "lpc" in refusal(plot_lpc_by_phase, phased, episodes)
-
-
-# --- what the figures have in common --------------------------------------------------------------------------------
 
 
 def test_cells_with_few_steps_can_be_left_out_of_every_figure():

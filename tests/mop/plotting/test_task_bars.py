@@ -88,9 +88,6 @@ def test_tables_that_cannot_be_drawn_are_one_clear_sentence(table):
     refusal(plot_by_task, table.assign(path_ratio=None), "path ratio")
 
 
-# --- success against cost ---------------------------------------------------------------------------------------------
-
-
 def test_success_against_lpc_shows_each_row_with_its_interval():
     table = pd.DataFrame(
         {"success_rate": [0.9, 1.0, 0.5], "success_low": [0.8, 0.9, 0.4], "success_high": [0.95, 1.0, 0.7]}

@@ -46,9 +46,6 @@ def trained(folder, *flags, interrupt_at: int = 0) -> dict:
     return load_training_state(folder / config["task_id"] / f"trial_{config['trial']}" / "training_state.pt")
 
 
-# --- which slots ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("num_slots", "weights", "expected"),
     [
@@ -88,9 +85,6 @@ def test_slots_are_contiguous_and_in_the_order_of_the_tasks():
     assert [task.share for task in tasks] == [3 / 6, 1 / 6, 2 / 6]
     (one,) = slots_by_task({"task_id": "A", "tasks": None, "num_envs": 12})
     assert one == ("A", 1.0, slice(0, 12))
-
-
-# --- what they are called ---------------------------------------------------------------------------------------------
 
 
 def test_the_ways_to_name_tasks(tmp_path):
@@ -158,9 +152,6 @@ def test_bad_lists_are_refused_in_one_line(tmp_path, flags, content, named):
     assert not list(tmp_path.rglob("*.pt"))
 
 
-# --- worlds -----------------------------------------------------------------------------------------------------------
-
-
 def test_the_worlds_of_a_task_do_not_depend_on_the_others():
     """Two slots of one task between slots of another are the two slots of an environment of that task alone."""
     task_ids = [TASKS[1], TASKS[0], TASKS[1], TASKS[0], TASKS[2]]
@@ -195,9 +186,6 @@ def test_each_task_has_its_own_step_limit_or_one_for_all():
             for i in np.flatnonzero(env.arrays.truncated):
                 lengths[i] = lengths[i] or int(env.arrays.steps[i])
         assert lengths == expected
-
-
-# --- the loss ---------------------------------------------------------------------------------------------------------
 
 
 def random_batch(num_steps=5, num_envs=6):
@@ -239,9 +227,6 @@ def test_of_one_task_it_is_the_loss_of_one_task_to_the_last_bit(detach):
         results.append((loss.detach(), *(leaf.grad for leaf in leaves)))
     for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)
-
-
-# --- runs -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_list_of_one_task_is_a_run_of_this_task_bit_for_bit(tmp_path):

@@ -129,9 +129,6 @@ def resume(root: Path, *args) -> str:
     return out.getvalue()
 
 
-# --- what a run leaves ----------------------------------------------------------------------------------------------
-
-
 def check_files(root: Path, policy: str, updates: list[int]) -> dict:
     """The four files of a finished run; the config of its checkpoint."""
     folder = folder_of(root)
@@ -180,9 +177,6 @@ def test_files_of_the_baseline_and_its_settings_from_a_file(tmp_path):
     checkpoint = check_files(tmp_path, "gru", [3, 5])
     assert checkpoint["config"]["lr"] == 1e-4 and checkpoint["config"]["gru_hidden_size"] == 6
     assert checkpoint["policy_state_dict"]["gru.weight_hh_l0"].shape == (18, 6)
-
-
-# --- cut off and resumed --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -347,9 +341,6 @@ def test_a_kill_while_the_curve_is_drawn(tiny_run, tmp_path):
     (folder_of(tmp_path) / ".training_curve.png.0123456789ab.tmp").write_bytes(whole[:100])
     assert run_all(tmp_path, [("train_mop.py", *TINY_FLAGS, "--resume")])[0][0] == 0
     assert curve.read_bytes() == whole and contents(tmp_path).keys() == contents(tiny_run).keys()
-
-
-# --- many command lines ---------------------------------------------------------------------------------------------
 
 
 def run_all(root: Path, commands: Iterable[tuple]) -> list[tuple[int, str, str]]:
