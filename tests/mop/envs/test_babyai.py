@@ -178,7 +178,7 @@ def test_lockstep_in_crowded_worlds():
     kinds, labels = dict.fromkeys(FAILURE_KINDS, 0), 0
     for level in ("GoToLocal", "PutNextLocal", "UnlockPickup", "BlockedUnlockPickup", "KeyCorridorS4R3", "BossLevel"):
         world, env = World(f"BabyAI-{level}-v0"), bare_env(f"BabyAI-{level}-v0")
-        for seed in range(24):
+        for seed in range(48):
             rng = np.random.default_rng((seed, 5))
             bare_reset(env, seed)
             world.reset(seed)

@@ -157,7 +157,7 @@ def test_missing_weights_are_an_error_not_random_numbers(tmp_path):
     ("files", "named"),
     [
         ((), ()),
-        (("config.json", "pytorch_model.bin"), ("pytorch_model.bin",)),
+        (("config.json", "pytorch_model.bin"), ("safetensors",)),
         (("config.json", "vocab.txt"), ("weights",)),
         (("config.json", "model.safetensors"), ("vocabulary",)),
         (("config.json", "model.safetensors", "vocab.txt"), ()),
