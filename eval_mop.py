@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from mop.artifacts.run_paths import CACHE_DIR
 from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
+from mop.common.files import check_writable
 from mop.common.values import MAX_EPISODES
 from mop.envs.episodes import EvalVectorEnv
-from mop.evaluation.evaluate import evaluate, evaluate_one
+from mop.evaluation.evaluate import evaluate, print_bot_metrics, print_metrics
 from mop.evaluation.settings import WorldSettings
 
 __all__ = ["EvalVectorEnv", "Settings", "evaluate", "main"]  # the first and the third are documented for this script
@@ -41,7 +42,12 @@ class Settings(WorldSettings):
 def main() -> int:
     """Evaluate, and print the metrics."""
     flags = parse(Settings, __doc__)
-    return evaluate_one(flags.checkpoint, flags.task_id, flags.max_steps, flags.cache_dir, flags)
+    check_writable(flags.cache_dir, "--cache_dir")
+    if flags.checkpoint is not None:
+        print_metrics(flags.checkpoint, flags.task_id, flags.max_steps, flags.cache_dir, flags)
+    elif flags.task_id is not None:
+        print_bot_metrics(flags.task_id, flags.max_steps, flags.cache_dir, flags)
+    return 0
 
 
 if __name__ == "__main__":

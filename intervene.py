@@ -56,8 +56,11 @@ def main() -> int:
     """Make what is missing, and print the table."""
     flags = parse(Settings, __doc__)
     variants = parse_variants(flags.variants or GATE_ONLY)
-    what = flags.what and [(edit, variant) for variant in variants for edit in map(parse_intervention, flags.what)]
-    return intervene(flags.checkpoint, what and list(dict.fromkeys(what)), flags, flags.force)
+    if flags.what is None:
+        return intervene(flags.checkpoint, None, flags, flags.force)
+    edits = [parse_intervention(text) for text in flags.what]
+    asked = dict.fromkeys((edit, variant) for variant in variants for edit in edits)
+    return intervene(flags.checkpoint, list(asked), flags, flags.force)
 
 
 if __name__ == "__main__":

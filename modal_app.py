@@ -23,6 +23,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import modal
 import modal.exception
@@ -204,7 +205,7 @@ def start(name: str, words: Sequence[str]) -> int:
     if settings.dry_run or not plan.jobs:
         print(f"{len(plan.jobs)} jobs; none is started")
         return 0
-    options = {"cpu": plan.cpus, "memory": plan.memory_mib}
+    options: dict[str, Any] = {"cpu": plan.cpus, "memory": plan.memory_mib}
     options |= {} if settings.gpu == "none" else {"gpu": settings.gpu}
     options |= {"secrets": [modal.Secret.from_name(secret) for secret in cloud.split(settings.secrets)]}
     on_machine = run.with_options(**options, **({"max_containers": 1} if plan.in_turn else {}))

@@ -55,13 +55,12 @@ def action_probabilities(action_logits: np.ndarray) -> np.ndarray:
 
 
 def _direction(routing_data: RoutingData, phases: str | None) -> np.ndarray:
-    routing_data.require("direction")
-    return np.asarray(routing_data.steps.direction, np.int64)
+    return np.asarray(routing_data.column("direction"), np.int64)
 
 
 STATE_PARTS: dict[str, Callable[[RoutingData, str | None], np.ndarray]] = {
     # what a state may be made of -> the number of each step (S,) int; the second argument is a name of GROUPINGS
-    "cell": lambda data, phases: index_cells(data.steps.position).index,
+    "cell": lambda data, phases: index_cells(data.column("position")).index,
     "direction": _direction,
     "carrying": lambda data, phases: group_routing_data(data, "by_carrying").index,
     "phase": lambda data, phases: group_routing_data(data, phases or "overall").index,
@@ -114,14 +113,12 @@ def find_loop(position: np.ndarray, direction: np.ndarray, action: np.ndarray) -
 
 def compute_loops(routing_data: RoutingData) -> list[Loop | None]:
     """Find the loop in which each of the B episodes ends; None for one that ends in none or has no steps."""
-    for field in ("t_step", "position", "direction"):
-        routing_data.require(field)
-    steps, action = routing_data.steps, chosen_actions(routing_data)
-    order = np.lexsort((steps.t_step, steps.episode))
-    episode, t_step = np.asarray(steps.episode)[order], np.asarray(steps.t_step)[order]
+    t_step, position, direction = (routing_data.column(name) for name in ("t_step", "position", "direction"))
+    action = chosen_actions(routing_data)
+    order = np.lexsort((t_step, routing_data.steps.episode))
+    episode, t_step = routing_data.steps.episode[order], t_step[order]
     if ((episode[1:] == episode[:-1]) & (t_step[1:] == t_step[:-1])).any():
         raise InputError("this routing data does not tell its episodes apart: loops cannot be found")
     counts = np.bincount(episode, minlength=len(routing_data.episodes))
-    position, direction = np.asarray(steps.position), np.asarray(steps.direction)
     rows = np.split(order, np.cumsum(counts)[:-1])
     return [find_loop(position[chosen], direction[chosen], action[chosen]) for chosen in rows]

@@ -198,7 +198,7 @@ def wall_cells(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray | None:
     if steps.position is None or not all(field in episode for episode in episodes for field in WORLD_FIELDS[1:]):
         return None
     try:
-        walls = ~_free_cells(steps, episodes).any(0)
+        walls = np.logical_not(_free_cells(steps, episodes).any(0))
     except InputError:
         return None
     x, y = np.asarray(steps.position).T
@@ -288,4 +288,5 @@ def _walls_between(rooms: np.ndarray) -> list[tuple[slice, slice]]:
 def _cells(episodes, cells_of) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """List world, x, y of every object, one array each."""
     found = [(world, cell[0], cell[1]) for world, episode in enumerate(episodes) for cell in cells_of(episode)]
-    return tuple(np.array(found, np.int64).reshape(-1, 3).T)
+    world, x, y = np.array(found, np.int64).reshape(-1, 3).T
+    return world, x, y

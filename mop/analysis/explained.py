@@ -25,8 +25,7 @@ def _cell(routing_data: RoutingData) -> np.ndarray:
 
 
 def _time(routing_data: RoutingData) -> np.ndarray:
-    routing_data.require("t_step")
-    return np.searchsorted(TIME_BINS, np.asarray(routing_data.steps.t_step), side="right") - 1
+    return np.searchsorted(TIME_BINS, routing_data.column("t_step"), side="right") - 1
 
 
 def _grouping(name: str) -> Callable[[RoutingData], np.ndarray]:
@@ -64,10 +63,9 @@ def compute_layer_costs(routing_data: RoutingData) -> tuple[list[str], np.ndarra
 
     What is the same in every step is left out.
     """
-    routing_data.require("lpc")
+    costs = {"LPC": np.asarray(routing_data.column("lpc"), np.float64)}
     steps, sizes = routing_data.steps, routing_data.header.get("expert_hidden_sizes")
     check_not_empty(steps.episode)
-    costs = {"LPC": np.asarray(steps.lpc, np.float64)}
     if not np.isfinite(costs["LPC"]).all():
         raise InputError("some steps have an LPC that is not finite: the policy has diverged")
     if sizes is not None and steps.layer_routing is not None and len(sizes) > 1:
@@ -205,7 +203,7 @@ def _checked_values(routing_data: RoutingData, values: np.ndarray) -> tuple[np.n
 
 def _joint(indices: Iterable[np.ndarray]) -> np.ndarray:
     """Number (S,) int64, from 0 without gaps, the combinations of the numbers of several factors (S,)."""
-    joint = np.int64(0)
-    for index in indices:
-        joint = joint * (np.int64(index.max()) + 1) + index
+    joint, *others = (np.asarray(index, np.int64) for index in indices)
+    for index in others:
+        joint = joint * (index.max() + 1) + index
     return np.unique(joint, return_inverse=True)[1]

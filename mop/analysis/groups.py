@@ -31,7 +31,7 @@ def key_phases(steps: Steps, episodes: Sequence[Mapping]) -> np.ndarray:
     if not all("t_unlocked" in episode for episode in episodes):
         raise InputError("these episodes have no 't_unlocked', which the phases of the task need")
     is_unlocked = has_happened(steps, episodes, "t_unlocked")
-    can_be_followed = steps.position is not None and getattr(steps, "direction", None) is not None
+    can_be_followed = steps.position is not None and steps.direction is not None
     if can_be_followed and all("keys" in episode for episode in episodes):
         is_held = is_key_held(steps, episodes)
     else:
@@ -113,6 +113,13 @@ def _the_door(episode: Mapping) -> Sequence | None:
     doors = episode["doors"]
     locked = [door for door in doors if len(door) > 4 and door[4]]
     return doors[0] if len(doors) == 1 else locked[0] if len(locked) == 1 else None
+
+
+def _the_door_cell(episode: Mapping) -> Sequence[int]:
+    """Return x and y of the door, where there is one (`_has_the_door`)."""
+    door = _the_door(episode)
+    assert door is not None
+    return door[:2]
 
 
 def _has_the_door(routing_data: RoutingData) -> bool:
@@ -217,14 +224,14 @@ GROUPINGS = {
     "by_door_location": Grouping(
         "door location",
         ("doors",),
-        lambda d: _of_episode(d, lambda e: _the_door(e)[:2]),
+        lambda d: _of_episode(d, _the_door_cell),
         lambda key, d: f"door at x {key[0]}, y {key[1]}",
         _has_the_door,
     ),
     "by_door_location_and_box_row": Grouping(
         "door location and box row",
         ("doors", "boxes"),
-        lambda d: _of_episode(d, lambda e: [e["boxes"][0][1], *_the_door(e)[:2]]),
+        lambda d: _of_episode(d, lambda e: [e["boxes"][0][1], *_the_door_cell(e)]),
         lambda key, d: f"door at x {key[1]}, y {key[2]}; box in row {key[0]}",
         lambda d: _has_the_door(d) and _has_one_box(d),
     ),
@@ -262,11 +269,11 @@ GROUPINGS = {
         lambda d: np.asarray(d.steps.door_unlocked, np.int64),
         _named("no door unlocked yet", "a door unlocked"),
     ),
-    "by_subgoal": Grouping("sub-goal", ("subgoal",), lambda d: _unknown_last(d.steps.subgoal), _subgoal_label),
+    "by_subgoal": Grouping("sub-goal", ("subgoal",), lambda d: _unknown_last(d.column("subgoal")), _subgoal_label),
     "by_instruction": Grouping(
         "instruction",
         ("instruction", "instructions"),
-        lambda d: _unknown_last(d.steps.instruction),
+        lambda d: _unknown_last(d.column("instruction")),
         _instruction_label,
         lambda d: any(len(episode["instructions"]) > 1 for episode in d.episodes),
     ),

@@ -5,11 +5,13 @@ one of GROUPINGS. Axis letters: W worlds, S steps, P phases.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from mop.analysis.groups import GROUPINGS, Groups, get_available_analyses, group_routing_data
-from mop.artifacts.routing_cache import RoutingData
+from mop.analysis.routing_data import checked_weights
+from mop.artifacts.routing_cache import RoutingData, Steps
 from mop.statistics.bootstrap import Means, bootstrap_layers, bootstrap_means
 
 # The groupings that are phases of a task, the one that tells most first. What a step's phase is must be known before
@@ -27,14 +29,14 @@ def join(one: RoutingData, other: RoutingData) -> RoutingData:
     """Append the episodes of `other` to an evaluation; columns that both have."""
     columns, more = one.steps.columns(), other.steps.columns()
     more = more | {"episode": np.asarray(more["episode"]) + len(one.episodes)}
-    joined = {
+    joined: dict[str, Any] = {
         name: [np.concatenate(pair) for pair in zip(values, more[name], strict=True)]
         if name == "layer_routing"
         else np.concatenate([values, more[name]])
         for name, values in columns.items()
         if name in more
     }
-    return replace(one, episodes=[*one.episodes, *other.episodes], steps=type(one.steps)(**joined))
+    return replace(one, episodes=[*one.episodes, *other.episodes], steps=Steps(**joined))
 
 
 def exchange(data: RoutingData, part: RoutingData, places: np.ndarray) -> RoutingData:
@@ -83,7 +85,7 @@ def measure_effects(intact: RoutingData, changed: RoutingData, agrees: np.ndarra
     ratio = bootstrap_means(_with_sum(longer[both]), both) if len(both) else None
     values, episode = agrees[:, None].astype(np.float64), np.asarray(intact.steps.episode)
     agreement, by_phase = bootstrap_means(values, episode), bootstrap_means(values, episode, before, num_phases)
-    use = bootstrap_layers(changed.steps.layer_routing, np.asarray(changed.steps.episode), after, num_phases)
+    use = bootstrap_layers(checked_weights(changed.steps), np.asarray(changed.steps.episode), after, num_phases)
     row = {
         "worlds_lost": int((solved[0] & ~solved[1]).sum()),
         "worlds_gained": int((~solved[0] & solved[1]).sum()),

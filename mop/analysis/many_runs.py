@@ -102,9 +102,9 @@ def measure_run(
         for action in np.unique(columns.action[mask]).tolist():
             is_held = columns.action == action
             part = _part(columns, mask & is_held, label, ACTION_NAMES[action])
-            if "lpc" in part.measures and (is_held & ~mask).any():
-                other = _part(columns, is_held & ~mask, label, ACTION_NAMES[action])
-                part.measures["lpc_difference"] = part.measures["lpc"].minus(other.measures["lpc"])
+            if "lpc" in columns.values and (is_held & ~mask).any():
+                here, elsewhere = (_lpc_sums(columns, steps) for steps in (mask & is_held, is_held & ~mask))
+                part.measures["lpc_difference"] = here.minus(elsewhere)
             parts.append(part)
     return parts, list(dict.fromkeys(reasons))
 
@@ -142,6 +142,10 @@ def _columns(routing_data: RoutingData) -> tuple[_Columns, list[str]]:
     num_episodes = int(index_episodes(whole_of(routing_data)).max()) + 1
     episode = index_episodes(routing_data)
     return _Columns(episode, num_episodes, steps.position, action, values, correlates, probabilities), reasons
+
+
+def _lpc_sums(columns: _Columns, mask: np.ndarray) -> EpisodeSums:
+    return sums_of_mean(columns.values["lpc"][mask], columns.episode[mask], columns.num_episodes)
 
 
 def _part(columns: _Columns, mask: np.ndarray, phase: str, action: str) -> Part:
@@ -222,10 +226,10 @@ class SeedCells:
 
 def mean_cells(parts: Sequence[Part], name: str) -> SeedCells:
     """Average the cells of the same part of several runs, each run counting alike; name: of `Part.cell_means`."""
-    parts = [part for part in parts if part.cells is not None and name in part.cell_means]
-    if not parts:
+    known = [(part.cells, part.cell_means[name]) for part in parts if part.cells and name in part.cell_means]
+    if not known:
         raise InputError(f"no run tells in which cells its {name} is how large")
-    index = index_cells(np.concatenate([part.cells.cells for part in parts]))
-    values = np.concatenate([part.cell_means[name] for part in parts])
-    counts = np.bincount(index.index, np.concatenate([part.cells.counts for part in parts])).astype(np.int64)
+    index = index_cells(np.concatenate([visited.cells for visited, _ in known]))
+    values = np.concatenate([means for _, means in known])
+    counts = np.bincount(index.index, np.concatenate([visited.counts for visited, _ in known])).astype(np.int64)
     return SeedCells(index.cells, counts, index.counts, index.mean(values))

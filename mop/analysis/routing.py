@@ -120,10 +120,10 @@ def compute_routing_over_progress(routing_data: RoutingData, num_bins: int = 20)
 
     An episode of fewer than `num_bins` steps has no step in some parts, so the parts differ in their counts.
     """
-    routing_data.require("t_step")
+    t_step = np.asarray(routing_data.column("t_step"), np.int64)
     layers, episode = checked_weights(routing_data.steps), index_episodes(routing_data)
     length = np.bincount(index_episodes(whole_of(routing_data)))
-    part = np.asarray(routing_data.steps.t_step, np.int64) * num_bins // length[episode]
+    part = t_step * num_bins // length[episode]
     return RoutingOverProgress(
         (np.arange(num_bins) + 0.5) / num_bins, bootstrap_layers(layers, episode, part, num_bins)
     )

@@ -71,8 +71,7 @@ def chosen_actions(routing_data: RoutingData) -> np.ndarray:
     steps = routing_data.steps
     if steps.action is None and steps.action_logits is not None:
         return np.asarray(steps.action_logits).argmax(-1)
-    routing_data.require("action")
-    return np.asarray(steps.action, np.int64)
+    return np.asarray(routing_data.column("action"), np.int64)
 
 
 def has_happened(steps: Steps, episodes: Sequence[Mapping], event: str) -> np.ndarray:
@@ -104,6 +103,5 @@ def index_episodes(routing_data: RoutingData) -> np.ndarray:
 
 def follows_on(routing_data: RoutingData) -> np.ndarray:
     """Mark (S - 1,) bool the rows whose next row is the next step of the same episode."""
-    routing_data.require("t_step")
-    episode, t_step = index_episodes(routing_data), np.asarray(routing_data.steps.t_step)
+    episode, t_step = index_episodes(routing_data), routing_data.column("t_step")
     return (episode[1:] == episode[:-1]) & (t_step[1:] == t_step[:-1] + 1)

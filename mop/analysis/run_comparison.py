@@ -73,7 +73,7 @@ def pair_worlds(left: RoutingData, right: RoutingData) -> Pair:
     """
     seeds = [[episode.get("seed") for episode in data.episodes] for data in (left, right)]
     sets = [set(of_side) for of_side in seeds]
-    common = sorted(sets[0] & sets[1] - {None})
+    common = sorted(seed for seed in sets[0] & sets[1] if seed is not None)
     is_paired = (
         left.header.get("task_id") == right.header.get("task_id")
         and len(common) == min(map(len, sets)) > 0
@@ -206,7 +206,7 @@ def _sides(pair: Pair) -> list[tuple[RoutingData, np.ndarray, int]]:
     return [(pair.left, pair.left_world, left), (pair.right, pair.right_world, right)]
 
 
-def _by_world(values: np.ndarray, world: np.ndarray, num_worlds: int) -> np.ndarray:
+def _by_world(values: np.ndarray | Sequence[float], world: np.ndarray, num_worlds: int) -> np.ndarray:
     """Sum values (N,) over each world (W,), without those of world -1."""
     counts = world >= 0
     return np.bincount(world[counts], weights=np.asarray(values, np.float64)[counts], minlength=num_worlds)

@@ -21,8 +21,8 @@ from mop.envs.geometry import DIRECTIONS, IMAGE_SIZE, cell_code, grid_codes
 from mop.envs.teacher import FAILURE_KINDS, TeacherFailure
 
 if IS_FAST:
+    from mop.fast.compiled_teacher import Teacher
     from mop.fast.grid import observe
-    from mop.fast.teacher import Teacher
     from mop.fast.worlds import make_env
 else:
     from mop.envs.geometry import observe
@@ -98,7 +98,9 @@ class World:
         self.env.gen_obs()
 
     def _forget(self) -> None:
-        self.actions, self.codes, self.teacher = [], None, None
+        self.actions: list[int] = []
+        self.teacher: Teacher | None = None
+        self._is_unseen = True
         self.t_pick = self.t_opened = self.t_unlocked = self.t_drop = None
         self.seen[:] = False
 
@@ -137,8 +139,8 @@ class World:
         x, y = env.agent_pos
         self.position, self.direction = (int(x), int(y)), int(env.agent_dir)
         env.agent_pos, env.agent_dir = self.position, self.direction  # plain numbers: half the time of NumPy's
-        if self.codes is None:
-            self.codes = grid_codes(env.grid)
+        if self._is_unseen:
+            self.codes, self._is_unseen = grid_codes(env.grid), False
         else:
             x, y = self._front()
             self.codes[y, x] = cell_code(env.grid.grid[y * env.grid.width + x])

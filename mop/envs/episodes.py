@@ -102,7 +102,7 @@ class EvalVectorEnv:
         self.worlds = [World(task_id, max_steps, row) for row in self.obs]
         self.seeds, self.episodes, self.missions = list(seeds), [], [""] * num_envs
         self.active = np.ones(num_envs, bool)
-        self.state = np.zeros(num_envs, PHASED_STATE if with_phases else SLOT_STATE)
+        self.state: np.ndarray = np.zeros(num_envs, PHASED_STATE if with_phases else SLOT_STATE)
         self._with_phases, self.bot_failures = with_phases, {}
         self._progress = progress
         self._episode = [0] * num_envs  # of each slot

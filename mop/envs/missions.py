@@ -5,6 +5,7 @@ There are two kinds of encoder: a BERT-type model of Hugging Face (the [CLS] vec
 fingerprint. Axis letters: N missions, D numbers of an embedding.
 """
 
+import functools
 import hashlib
 import queue
 import threading
@@ -178,9 +179,10 @@ def find_model_folder(where: str) -> Path:
     from huggingface_hub import constants, snapshot_download
 
     # top level only: neither other formats' weights nor a repository's variants in subfolders
-    wanted = {"allow_patterns": ["*.json", "*.txt", "*.model", "*.safetensors"], "ignore_patterns": "*/*"}
+    formats = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    download = functools.partial(snapshot_download, where, allow_patterns=formats, ignore_patterns="*/*")
     try:
-        folder = Path(snapshot_download(where, local_files_only=True, **wanted))
+        folder = Path(download(local_files_only=True))
         lack = _lack(folder)
     except Exception:  # whatever the client says, it is not here; a malformed id is named by the probe
         lack = "is not on this machine"
@@ -190,7 +192,7 @@ def find_model_folder(where: str) -> Path:
         raise InputError(f"mission encoder {where!r} {lack}, and HF_HUB_OFFLINE forbids a download; {WAY_OUT}")
     try:
         _probe_hub(where)
-        folder = Path(snapshot_download(where, **wanted))
+        folder = Path(download())
     except Exception as error:  # the errors of the hub's client share no base class: network, HTTP, bad id, disk
         raise InputError(
             f"mission encoder {where!r} {lack}, and no download: {_first_line(error)}; {WAY_OUT}"

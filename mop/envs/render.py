@@ -15,7 +15,7 @@ import minigrid  # noqa: F401, registers the environments
 import numpy as np
 from minigrid.core.constants import OBJECT_TO_IDX
 from minigrid.core.grid import Grid
-from minigrid.core.world_object import WorldObj
+from minigrid.core.world_object import Box, Door, WorldObj
 from minigrid.minigrid_env import MiniGridEnv
 
 from mop.common.errors import InputError
@@ -74,6 +74,7 @@ def replay_world(task_id: str, seed: int, actions: Sequence[int]) -> MiniGridEnv
     if type(seed) is not int or seed < 0:
         raise InputError(f"{seed!r} is not the seed of a world: no picture of it")
     env = gymnasium.make(task_id, disable_env_checker=True).unwrapped
+    assert isinstance(env, MiniGridEnv)
     with contextlib.redirect_stdout(io.StringIO()):  # the world generator prints the worlds it rejects
         env.reset(seed=seed)
     for action in actions:
@@ -150,10 +151,10 @@ def _draw_tile(tile: _Tile, tile_size: int) -> np.ndarray:
 
 def _opening(before: WorldObj | None, state: tuple[bool, bool], after: WorldObj | None) -> str | None:
     """What an action has done to a door or box in front of the agent; state: whether it was locked, and open."""
-    if before is None or before.type not in ("door", "box"):
-        return None
-    if before.type == "box":
+    if isinstance(before, Box):
         return "opened" if after is not before else None
+    if not isinstance(before, Door):
+        return None
     if before.is_locked != state[0]:
         return "unlocked"
     return None if before.is_open == state[1] else "opened" if before.is_open else "closed"

@@ -1,7 +1,9 @@
 """The BabyAI bot as teacher: its planning is bounded, and each of its failures has a kind.
 
-`Teacher` is Minigrid's own bot; `mop.fast.teacher` has the compiled one, and `mop.envs.babyai` chooses.
+`Teacher` is Minigrid's own bot; `mop.fast.compiled_teacher` has the compiled one, and `mop.envs.babyai` chooses.
 """
+
+from typing import Any
 
 from minigrid.core.actions import Actions
 from minigrid.envs.babyai.core.verifier import ActionInstr, AfterInstr, Instr, SeqInstr
@@ -27,7 +29,7 @@ DROP_ACTION = int(Actions.drop)
 # never return. A bound on passes needs no thread and no clock, so it finds the same failures on every machine.
 MAX_PASSES = 64
 
-_NAMES = {
+_NAMES: dict[type[Subgoal], str] = {
     **{GoNextToSubgoal: "go_next_to", OpenSubgoal: "open", PickupSubgoal: "pick_up", DropSubgoal: "drop"},
     CloseSubgoal: "open",  # a door is closed only to be as it was, or open
 }
@@ -35,8 +37,9 @@ _NAMES = {
 
 def clauses(instruction: Instr) -> list[ActionInstr]:
     """The parts of a mission in the order in which the bot does them: "A after you B" is B, then A."""
-    if not isinstance(instruction, SeqInstr):
+    if isinstance(instruction, ActionInstr):
         return [instruction]
+    assert isinstance(instruction, SeqInstr)
     parts = [clauses(instruction.instr_a), clauses(instruction.instr_b)]
     first, second = reversed(parts) if isinstance(instruction, AfterInstr) else parts
     return first + second
@@ -59,14 +62,14 @@ class Teacher:
 
     def __init__(self, world):
         self._bot = BabyAIBot(world.env)
-        self._bot.stack = _Plan(self._bot.stack)
+        self._plan = self._bot.stack = _Plan(self._bot.stack)
 
     def label(self, world) -> int:
         """The bot's action in the present state; call it once after each reset and step.
 
         Raises TeacherFailure; after that the bot cannot be asked again in the episode.
         """
-        self._bot.stack.num_looks = 0
+        self._plan.num_looks = 0
         try:
             action = int(self._bot.replan(world.actions[-1] if world.actions else None))
         except EndlessPlanning:
@@ -87,9 +90,9 @@ class Teacher:
 
         Instructions are counted in the order in which the bot does them: "A after you B" is B, then A.
         """
-        top = self._bot.stack.top
+        top = self._plan.top
         name = "explore" if top.is_exploratory() else _NAMES[type(top)]
-        return SUBGOALS.index(name), top.instruction
+        return SUBGOALS.index(name), self._plan.instructions[top]
 
 
 class _Plan(list):
@@ -98,14 +101,15 @@ class _Plan(list):
     def __init__(self, subgoals: list[Subgoal]):
         """subgoals: the bot's first plan, each instruction of which begins by going somewhere."""
         super().__init__(subgoals)
+        self.instructions: dict[Subgoal, int] = {}
         instruction = -1
         for subgoal in reversed(subgoals):
             instruction += isinstance(subgoal, GoNextToSubgoal) and subgoal.reason != "PutNext"
-            subgoal.instruction = instruction
+            self.instructions[subgoal] = instruction
         self.num_looks = 0  # at the top, in one call: one for each pass, and a few before it
         self.top = subgoals[-1]
 
-    def __getitem__(self, index: int) -> Subgoal:
+    def __getitem__(self, index: Any) -> Any:
         self.num_looks += 1
         if self.num_looks > MAX_PASSES:
             raise EndlessPlanning
@@ -114,5 +118,5 @@ class _Plan(list):
 
     def append(self, subgoal: Subgoal) -> None:
         """Add a subgoal, which serves what the present top serves."""
-        subgoal.instruction = self.top.instruction
+        self.instructions[subgoal] = self.instructions[self.top]
         super().append(subgoal)

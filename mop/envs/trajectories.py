@@ -46,7 +46,7 @@ def bot_trajectories(task_id: str, max_steps: int | None, count: int, first_seed
         seed += 1
     obs, labels, subgoals, missions, seeds = zip(*episodes, strict=True)
     pad = torch.nn.utils.rnn.pad_sequence
-    padded = pad(obs), pad(labels, padding_value=NO_LABEL), pad(subgoals, padding_value=-1)
+    padded = pad(list(obs)), pad(list(labels), padding_value=NO_LABEL), pad(list(subgoals), padding_value=-1)
     return Trajectories(*padded, missions, seeds)
 
 
@@ -57,6 +57,7 @@ def _bot_episode(world: World, seed: int) -> tuple[np.ndarray, list[int], list[i
     while True:
         obs.append(world.obs.copy())
         labels.append(world.label())
+        assert world.teacher is not None  # `label` has made it
         subgoals.append(world.teacher.phase[0])
         reward, terminated, truncated = world.step(labels[-1])
         if reward > 0:

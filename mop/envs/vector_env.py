@@ -127,7 +127,8 @@ class Slots:
 
     def save(self) -> list[tuple[int, int, list[int]]]:
         """For each slot run seed and index of its world, and the actions in it: replaying them restores everything."""
-        return [(*slot, list(world.actions)) for *slot, world in zip(self.seeds, self.k, self.worlds, strict=True)]
+        slots = zip(self.seeds, self.k, self.worlds, strict=True)
+        return [(seed, k, list(world.actions)) for seed, k, world in slots]
 
     def restore(self, saved: Sequence[tuple[int, int, Sequence[int]]]) -> dict[int, str]:
         """Bring every world and its bot into the saved state. Returns the missions by slot."""

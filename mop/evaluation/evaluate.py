@@ -16,7 +16,6 @@ from mop.analysis.metrics import compute_metrics, format_metrics
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.artifacts.routing_cache import Steps
 from mop.common.errors import InputError
-from mop.common.files import check_writable
 from mop.common.reading import reading
 from mop.common.task_mix import tasks_of
 from mop.common.values import MAX_INTEGER, shown
@@ -68,7 +67,7 @@ class _Recorder:
         rows = rows[np.argsort(state["episode"][rows], kind="stable")]  # the steps of an episode came in their order
         logits, *routing = (torch.cat(parts).numpy()[rows] for parts in zip(*self._outputs, strict=True))
         return Steps(
-            **{name: state[name][rows] for name in state.dtype.names},
+            **{name: state[name][rows] for name in state.dtype.names or ()},
             layer_routing=routing,
             lpc=compute_lpc(list(map(torch.from_numpy, routing)), expert_hidden_sizes).numpy(),
             action_logits=logits,
@@ -188,31 +187,29 @@ def encoder_for(checkpoint: Mapping, location: str | None = None) -> MissionEnco
 _load_encoder_once = functools.lru_cache(load_encoder)
 
 
-def evaluate_one(
-    path: str | None, task_id: str | None, max_steps: int | None, cache_dir: str, worlds: WorldSettings
-) -> int:
-    """Evaluate the checkpoint `path`, or the bot if there is none, and print the metrics; returns 0.
+def print_bot_metrics(task_id: str, max_steps: int | None, cache_dir: str, worlds: WorldSettings) -> None:
+    """Evaluate the bot, and print its metrics; cache_dir: where the bot's own results are kept."""
+    use_device("cpu")
+    bot_paths = BotPaths(task_id, max_steps, cache_dir)
+    evaluation = evaluate_bot(bot_paths, worlds.num_episodes, worlds.eval_seed, worlds.num_envs)
+    print(f"the BabyAI bot on {task_id}")
+    print(format_metrics(evaluation.metrics, worlds.num_episodes))
 
-    task_id, max_steps: of the worlds, by default the checkpoint's own, of all of its tasks; the bot needs a task.
-    cache_dir: where the bot's own results are kept.
+
+def print_metrics(path: str, task_id: str | None, max_steps: int | None, cache_dir: str, worlds: WorldSettings) -> None:
+    """Evaluate a checkpoint, and print its metrics.
+
+    task_id, max_steps: of the worlds, by default the checkpoint's own, of all of its tasks; cache_dir: as
+    `print_bot_metrics`.
     """
-    check_writable(cache_dir, "--cache_dir")
-    if path is None:
-        use_device("cpu")
-        bot_paths = BotPaths(task_id, max_steps, cache_dir)
-        evaluation = evaluate_bot(bot_paths, worlds.num_episodes, worlds.eval_seed, worlds.num_envs)
-        print(f"the BabyAI bot on {task_id}")
+    device = use_device(worlds.device)
+    checkpoint = load_for_evaluation(path)
+    config, encoder = checkpoint["config"], encoder_for(checkpoint, worlds.lang_encoder)
+    own = [name for name, _ in tasks_of(config)]
+    for name in own if task_id is None else [task_id]:
+        bot_paths = BotPaths(name, max_steps or (config.get("max_steps") if name in own else None), cache_dir)
+        asked = (worlds.num_episodes, worlds.eval_seed, worlds.num_envs)
+        with tqdm(total=worlds.num_episodes, desc=name, unit="episode", leave=False, dynamic_ncols=True) as bar:
+            evaluation = evaluate(checkpoint, encoder, bot_paths, *asked, False, device, bar.update)
+        print(f"{path} on {name}")
         print(format_metrics(evaluation.metrics, worlds.num_episodes))
-    else:
-        device = use_device(worlds.device)
-        checkpoint = load_for_evaluation(path)
-        config, encoder = checkpoint["config"], encoder_for(checkpoint, worlds.lang_encoder)
-        own = [name for name, _ in tasks_of(config)]
-        for name in own if task_id is None else [task_id]:
-            bot_paths = BotPaths(name, max_steps or (config.get("max_steps") if name in own else None), cache_dir)
-            asked = (worlds.num_episodes, worlds.eval_seed, worlds.num_envs)
-            with tqdm(total=worlds.num_episodes, desc=name, unit="episode", leave=False, dynamic_ncols=True) as bar:
-                evaluation = evaluate(checkpoint, encoder, bot_paths, *asked, False, device, bar.update)
-            print(f"{path} on {name}")
-            print(format_metrics(evaluation.metrics, worlds.num_episodes))
-    return 0

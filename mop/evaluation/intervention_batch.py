@@ -175,7 +175,7 @@ def make_rows(
                     digest, routers = swaps.get(intervention.file, _NO_SWAP)
                     names = {"intervention": str(intervention), "variant": variant, "swap_sha256": digest}
                     now = {"evaluated_at": datetime.now(UTC).isoformat(timespec="seconds")}
-                    add_row(path, about | names | study.run(intervention, variant, routers) | now)
+                    add_row(path, {**about, **names, **study.run(intervention, variant, routers), **now})
                     on_row()
     return elsewhere
 

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixture_of_experts import RecurrentPolicy
+from mixture_of_experts import MoELayer, RecurrentPolicy
 from mop.analysis.intervention_effects import exchange, measure_effects, phase_grouping, phases_of_both
 from mop.analysis.metrics import compute_metrics
+from mop.analysis.routing_data import checked_weights
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.common.routing_edits import GATE_ONLY, NONE, SWAP, Intervention
@@ -37,8 +38,10 @@ def with_routers_of(policy: RecurrentPolicy, other: RecurrentPolicy) -> Recurren
         if policy.expert_hidden_sizes != other.expert_hidden_sizes or policy.equations != other.equations:
             raise RuntimeError
         for mine, theirs in zip(changed.layers, other.layers, strict=True):
+            if not (isinstance(mine, MoELayer) and isinstance(theirs, MoELayer)):
+                raise RuntimeError
             mine.router.load_state_dict(theirs.router.state_dict())
-    except (RuntimeError, AttributeError):
+    except RuntimeError:
         raise InputError("the routers of the two policies do not fit: their experts or widths differ") from None
     return changed
 
@@ -95,7 +98,7 @@ class RecordedEpisodes:
         self._first_rows = np.cumsum(self._lengths) - self._lengths
         self._waiting = np.argsort(self._lengths, kind="stable").tolist()  # the longest begin
         num_envs = min(num_envs, len(self._waiting))
-        self.state = np.zeros(num_envs, [("episode", np.int64), ("t_step", np.int64)])
+        self.state: np.ndarray = np.zeros(num_envs, [("episode", np.int64), ("t_step", np.int64)])
         self.active, self.missions = np.ones(num_envs, bool), [""] * num_envs
         self._begin(range(num_envs))
 
@@ -205,7 +208,8 @@ class Study:
         It is shown their observations, step by step, and carries its own memory along, as the intervention makes it;
         but the actions that are taken in the world are those of the intact policy. Arguments and errors as `episodes`.
         """
-        (gates, actor), steps, when = self._prepare(intervention, routers), self.intact.steps, None
+        gates, actor = self._prepare(intervention, routers)
+        steps, actions, when = self.intact.steps, self.intact.column("action"), None
         if intervention.phase is not None:
             is_in = self._phase == self.phases.index(intervention.phase)
             first_rows = np.searchsorted(steps.episode, np.arange(len(self._solved)))
@@ -218,13 +222,15 @@ class Study:
         hidden = self.policy.initial_hidden(len(envs.active))
         for step in rollout(actor.under(gates, variant, when=when), envs, hidden):
             rows = envs.rows[envs.active]
-            agrees[rows] = step.action[envs.active] == steps.action[rows]
+            agrees[rows] = step.action[envs.active] == actions[rows]
         return agrees
 
     def _prepare(self, intervention: Intervention, routers: RecurrentPolicy | None) -> tuple[Gates, Actor]:
         """Make the gates, and the actor that they change."""
         self.check(intervention)
-        gates = Gates(intervention, self.policy.expert_hidden_sizes, self.intact.steps.layer_routing, self._eval_seed)
+        gates = Gates(
+            intervention, self.policy.expert_hidden_sizes, checked_weights(self.intact.steps), self._eval_seed
+        )
         is_swap = intervention.kind == SWAP and routers is not None
         return gates, self._actor.with_routers_of(routers) if is_swap else self._actor
 
@@ -255,7 +261,7 @@ class Study:
             return np.array([bisect(turns[k], t) % 2 == 1 for k, t in pairs], bool)
 
         while True:
-            wrong = self._first_wrong(changed, gates.intervention.phase, is_on)
+            wrong = self._first_wrong(changed, gates.intervention.phase or "", is_on)
             waiting = waiting[wrong[waiting] >= 0]
             if not len(waiting):
                 return changed
@@ -269,12 +275,12 @@ class Study:
     def _first_wrong(self, changed: RoutingData, phase: str, is_on: Callable) -> np.ndarray:
         """Find the first step (W,) int of each world in the phase but not intervened on, or the reverse; or -1."""
         groups, _, of_step = phases_of_both(self.intact, changed, self.group_by)
-        steps = changed.steps
+        episode, t_step = changed.steps.episode, changed.column("t_step")
         is_in = of_step == groups.labels.index(phase)
-        rows = np.flatnonzero(is_in != is_on(steps.episode, steps.t_step))
-        worlds, first = np.unique(steps.episode[rows], return_index=True)
+        rows = np.flatnonzero(is_in != is_on(episode, t_step))
+        worlds, first = np.unique(episode[rows], return_index=True)
         wrong = np.full(len(changed.episodes), -1)
-        wrong[worlds] = steps.t_step[rows[first]]
+        wrong[worlds] = t_step[rows[first]]
         return wrong
 
 
@@ -321,7 +327,7 @@ class OneWorld:
         return found
 
     def _gates(self, intervention: Intervention) -> Gates:
-        pool, seed = self._data.steps.layer_routing, self._data.header.get("eval_seed") or 0
+        pool, seed = self._data.steps.layer_routing or (), self._data.header.get("eval_seed") or 0
         return Gates(intervention, self._actor.policy.expert_hidden_sizes, pool, seed)
 
     def _play(self, numbers: Sequence[int], intervention: Intervention, variant: str) -> list[RoutingData]:

@@ -65,7 +65,7 @@ def greedy(envs: Environments, answer: Answer) -> np.ndarray:
 def rollout(
     policy: Policy | None,
     envs: Environments,
-    hidden: Tensor | None = None,
+    hidden: Any = None,
     *,
     choose: Choose = greedy,
     modify: Modify | None = None,
@@ -79,10 +79,12 @@ def rollout(
         answer = None if policy is None else policy(envs, hidden)
         step = Step(hidden, answer, choose(envs, answer))
         yield step
-        if answer is not None:
-            hidden = answer.hidden if modify is None else modify(envs, hidden, answer)
+        if answer is None:
+            envs.step(step.action)
+            continue
+        hidden = answer.hidden if modify is None else modify(envs, hidden, answer)
         begun = envs.step(step.action)
-        if answer is not None and begun.any():
+        if begun.any():
             hidden = reset_hidden(hidden, torch.from_numpy(begun).to(hidden.device))
 
 

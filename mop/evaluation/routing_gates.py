@@ -1,11 +1,11 @@
-"""Interventions on the weights of the routers, for arrays and for tensors alike.
+"""Interventions on the weights of the routers.
 
 The rest of a layer's weights is scaled so that their sum stays what it was; where nothing changes, the weights are the
 same bit for bit. Axis letters: N samples, E experts of a layer, S hidden units of a policy, M steps of a pool.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,26 +15,25 @@ from mop.common.errors import InputError
 from mop.common.routing_edits import FROZEN, GATE_ONLY, NONE, Intervention
 from mop.common.seeding import stream_seed
 
-Weights = TypeVar("Weights", np.ndarray, Tensor)
 _TINY = 1e-30  # where a router gives all but this to ablated experts, the rest shares it equally
 
 
-def ablate(weights: Weights, is_out: Weights) -> Weights:
+def ablate(weights: np.ndarray, is_out: np.ndarray) -> np.ndarray:
     """Set the weights (N, E) of the experts of is_out (..., E) bool to 0; no row of it holds all."""
     rest = weights * ~is_out
     rest = rest + ~is_out * (rest.sum(-1, keepdims=True) < _TINY)
     return rest * (weights.sum(-1, keepdims=True) / rest.sum(-1, keepdims=True))
 
 
-def clamp(weights: Weights, is_set: np.ndarray, values: np.ndarray) -> Weights:
+def clamp(weights: np.ndarray, is_set: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Set the weights (N, E) of the experts of is_set (E,) bool to `values` (E,) float64 of the sum; scale the rest.
 
     Values that leave no rest, or less than none, are scaled to the sum themselves; they are not all 0 then.
     """
     share, total = float(values.sum()), weights.sum(-1, keepdims=True)
     if is_set.all() or share > 1:
-        return weights * 0 + _like(weights, values / share) * total
-    return ablate(weights, _like(weights, is_set)) * (1 - share) + _like(weights, values) * total
+        return weights * 0 + (values / share).astype(weights.dtype) * total
+    return ablate(weights, is_set) * (1 - share) + values.astype(weights.dtype) * total
 
 
 class Gates:
@@ -44,7 +43,7 @@ class Gates:
         self,
         intervention: Intervention,
         expert_hidden_sizes: Sequence[Sequence[int]],
-        pool: Sequence[np.ndarray] | None = None,
+        pool: Sequence[np.ndarray] = (),
         seed: int = 0,
     ):
         """pool: the weights of all steps of the evaluation without it, L arrays (M, E_l), for `mean` and `shuffle`."""
@@ -55,39 +54,35 @@ class Gates:
         self.intervention, self.sizes, self.pool, self.seed = intervention, expert_hidden_sizes, pool, seed
         self._drawn = np.empty((0, 0), np.int32)  # episode, step -> the step of the pool, see `_draw`
 
-    def at(
-        self, episode: np.ndarray, t_step: np.ndarray, is_on: np.ndarray | None = None
-    ) -> Callable[[int, Weights], Weights]:
-        """Make the `mixture_of_experts.Intervention` for one step of N samples.
+    def at(self, episode: np.ndarray, t_step: np.ndarray, is_on: np.ndarray | None = None) -> Callable[[int, Any], Any]:
+        """Make the `mixture_of_experts.Intervention` for one step of N samples; arrays become arrays, tensors tensors.
 
         episode, t_step (N,) int: of the samples, by which `shuffle` draws; is_on (N,) bool: where to intervene, None
         for everywhere.
         """
 
-        def intervene(layer: int, weights: Weights) -> Weights:
+        def intervene(layer: int, weights: Any) -> Any:
+            if isinstance(weights, Tensor):
+                return torch.from_numpy(intervene(layer, weights.detach().cpu().numpy())).to(weights.device)
             changed = self._change(layer, weights, episode, t_step)
-            if changed is weights or is_on is None or is_on.all():
-                return changed
-            if isinstance(weights, np.ndarray):
-                return np.where(is_on[:, None], changed, weights)
-            return torch.where(torch.as_tensor(is_on, device=weights.device)[:, None], changed, weights)
+            return changed if is_on is None else np.where(is_on[:, None], changed, weights)
 
         return intervene
 
-    def _change(self, layer: int, weights: Weights, episode: np.ndarray, t_step: np.ndarray) -> Weights:
+    def _change(self, layer: int, weights: np.ndarray, episode: np.ndarray, t_step: np.ndarray) -> np.ndarray:
         """Intervene on the weights (N, E) of a layer, at every sample."""
         kinds = {part.kind: part for part in self._parts if part.layer in (None, layer)}
         if "uniform" in kinds:
             weights = weights * 0 + 1 / weights.shape[-1]
         if "mean" in kinds:
-            weights = weights * 0 + _like(weights, self.pool[layer].mean(0, np.float64).astype(np.float32))
+            weights = weights * 0 + self.pool[layer].mean(0, np.float64).astype(np.float32)
         if "shuffle" in kinds:
-            weights = _like(weights, self.pool[layer][self._draw(episode, t_step)])
+            weights = self.pool[layer][self._draw(episode, t_step)].astype(weights.dtype)
         is_set, values = self._set[layer]
         if is_set.any():
             weights = clamp(weights, is_set, values)
         if "threshold" in kinds:
-            weights = ablate(weights, (weights < kinds["threshold"].value) & ~_is_heaviest(weights))
+            weights = ablate(weights, (weights < (kinds["threshold"].value or 0.0)) & ~_is_heaviest(weights))
         if "argmax" in kinds:
             weights = ablate(weights, ~_is_heaviest(weights))
         return weights
@@ -128,18 +123,9 @@ def _set_in(layer: int, sizes: Sequence[int], parts: Sequence[Intervention]) -> 
     return is_set, values
 
 
-def _is_heaviest(weights: Weights) -> Weights:
+def _is_heaviest(weights: np.ndarray) -> np.ndarray:
     """Mark (N, E) bool the expert with the largest weight of each row, of equal ones the first."""
-    numbers = _like(weights, np.arange(weights.shape[-1]))
-    return weights.argmax(-1, keepdims=True) == numbers
-
-
-def _like(weights: Weights, values: np.ndarray) -> Weights:
-    """Convert an array to the type of the weights; floats get their dtype."""
-    is_float = values.dtype.kind == "f"
-    if isinstance(weights, np.ndarray):
-        return values.astype(weights.dtype) if is_float else values
-    return torch.as_tensor(values, dtype=weights.dtype if is_float else None, device=weights.device)
+    return weights.argmax(-1, keepdims=True) == np.arange(weights.shape[-1])
 
 
 def _check(intervention: Intervention, expert_hidden_sizes: Sequence[Sequence[int]]) -> None:
@@ -147,12 +133,13 @@ def _check(intervention: Intervention, expert_hidden_sizes: Sequence[Sequence[in
     sizes = [list(of_layer) for of_layer in expert_hidden_sizes]
     if intervention.kind != NONE and all(len(of_layer) == 1 for of_layer in sizes):
         raise InputError(f"{intervention}: this policy has one expert in each layer, and no routing to intervene on")
-    if layer is not None and layer >= len(sizes):
-        raise InputError(f"{intervention}: this policy has the layers 0 to {len(sizes) - 1}")
-    if expert is not None and expert >= len(sizes[layer]):
-        raise InputError(f"{intervention}: layer {layer} has the experts 0 to {len(sizes[layer]) - 1}")
-    if expert is not None and len(sizes[layer]) == 1:
-        raise InputError(f"{intervention}: layer {layer} has no other expert")
+    if layer is not None:
+        if layer >= len(sizes):
+            raise InputError(f"{intervention}: this policy has the layers 0 to {len(sizes) - 1}")
+        if expert is not None and expert >= len(sizes[layer]):
+            raise InputError(f"{intervention}: layer {layer} has the experts 0 to {len(sizes[layer]) - 1}")
+        if expert is not None and len(sizes[layer]) == 1:
+            raise InputError(f"{intervention}: layer {layer} has no other expert")
     if size is not None:
         if not any(size in of_layer for of_layer in sizes):
             known = ", ".join(map(str, sorted({size for of_layer in sizes for size in of_layer})))
