@@ -22,7 +22,7 @@ C numbers of a cell's embedding, F of its features.
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -60,8 +60,9 @@ def gru_step(gru: nn.GRU, x: Tensor, state: Tensor) -> Tensor:
 
     x (N, D), state (N, H) -> state (N, H).
     """
-    input_r, input_z, input_n = F.linear(x, gru.weight_ih_l0, gru.bias_ih_l0).chunk(3, -1)
-    state_r, state_z, state_n = F.linear(state, gru.weight_hh_l0, gru.bias_hh_l0).chunk(3, -1)
+    weight_ih, weight_hh, bias_ih, bias_hh = gru.all_weights[0]
+    input_r, input_z, input_n = F.linear(x, weight_ih, bias_ih).chunk(3, -1)
+    state_r, state_z, state_n = F.linear(state, weight_hh, bias_hh).chunk(3, -1)
     r, z = torch.sigmoid(input_r + state_r), torch.sigmoid(input_z + state_z)
     n = torch.tanh(input_n + r * state_n)
     return (1 - z) * n + z * state
@@ -209,15 +210,14 @@ class RecurrentPolicy(nn.Module):
     """The shared part of both policies: input projection, head, one hidden state, one interface.
 
     The hidden state is one float tensor (N, S), so that it can be saved, copied and reset as a whole. A subclass sets
-    `hidden_layout` (the name of each GRU -> its columns of the hidden state), `expert_hidden_sizes` and `layers` (the
-    modules between input projection and head), computes these in `recur`, and names its equations in `equations`, by
-    which `mop.fast` recognises them.
+    `hidden_layout` (the name of each GRU -> its columns of the hidden state), `expert_hidden_sizes` and `layers`,
+    computes these in `recur`, and names its equations in `equations`, by which `mop.fast` recognises them.
     """
 
     equations: str
     hidden_layout: dict[str, slice]
     expert_hidden_sizes: list[list[int]]
-    layers: Sequence[nn.Module]
+    edges: Tensor
 
     def __init__(
         self,
@@ -273,6 +273,11 @@ class RecurrentPolicy(nn.Module):
         categories = obs[..., : len(self.edges) - 1]
         if not ((categories >= 0) & (categories < self.edges.diff())).all():
             raise ValueError("an observation has a category that Minigrid does not have")
+
+    @property
+    def layers(self) -> Iterable[nn.Module]:
+        """The modules between input projection and head."""
+        raise NotImplementedError
 
     def recur(self, x: Tensor, hidden: Tensor, intervene: Intervention | None) -> tuple[Tensor, list[Tensor], Tensor]:
         """The layers between input projection and head, at one step.
@@ -376,6 +381,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
             MoELayer(intermediate_dim, sizes, router_hidden_size, residual, dropout, expert_gain)
             for sizes in self.expert_hidden_sizes
         )
+        self.router_hidden_size = router_hidden_size
         self.hidden_layout, start = {}, 0
         for layer, sizes in enumerate(self.expert_hidden_sizes):
             named = {f"router_{layer}": router_hidden_size}
@@ -384,12 +390,12 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
                 self.hidden_layout[name] = slice(start, start := start + size)
 
     @property
-    def layers(self) -> nn.ModuleList:
-        return self.moe_layers
+    def layers(self) -> list[MoELayer]:
+        return [layer for layer in self.moe_layers if isinstance(layer, MoELayer)]
 
     def recur(self, x, hidden, intervene):
         routing, after = [], []
-        units = [layer.router.hidden_size + sum(layer.expert_sizes) for layer in self.moe_layers]
+        units = [self.router_hidden_size + sum(sizes) for sizes in self.expert_hidden_sizes]
         for number, (layer, states) in enumerate(zip(self.moe_layers, hidden.split(units, -1), strict=True)):
             of_layer = None if intervene is None else functools.partial(intervene, number)
             x, weights, states = layer(x, states, of_layer)
@@ -447,10 +453,11 @@ def compute_lpc(routing: Sequence[Tensor], expert_hidden_sizes: Sequence[Sequenc
     routing: list over L of (..., E_l); returns (...).
     Uniform routing over three layers of [0, 16, 32] costs 1280, all weight on the largest experts 3072.
     """
-    return sum(
+    costs = (
         weights @ weights.new_tensor([float(size) ** 2 for size in sizes])
         for weights, sizes in zip(routing, expert_hidden_sizes, strict=True)
     )
+    return functools.reduce(torch.add, costs)
 
 
 def routing_measures(routing: Sequence[Tensor], expert_hidden_sizes: Sequence[Sequence[int]]) -> dict[str, float]:

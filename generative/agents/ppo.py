@@ -31,8 +31,8 @@ from generative.agents.networks import Answer, GameAgent, make_agent
 from generative.domains.coinrun.games import GameEnvs
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
-from mop.training.copies import copied_to_cpu
 from mop.training.log import Columns, Row
+from mop.training.states import copied_to_cpu
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -29,9 +29,9 @@ from mop.common.cli import as_dict, setting
 from mop.common.errors import InputError
 from mop.common.files import file_digest, only_process, remove_leftovers
 from mop.common.seeding import stream_seed
-from mop.training.copies import copied_to_cpu
 from mop.training.log import Columns, Row
 from mop.training.loop import CURVE_NAME, FINAL_NAME, drive
+from mop.training.states import copied_to_cpu
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,8 +24,8 @@ from lmc_rl.learners.mujoco import PROGRESS_SEEDS, EvaluationWorlds, TrainingWor
 from lmc_rl.learners.replay_buffer import ReplayBuffer
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
-from mop.training.copies import copied_to_cpu
 from mop.training.log import Columns, Row
+from mop.training.states import copied_to_cpu
 
 if TYPE_CHECKING:
     import pandas as pd

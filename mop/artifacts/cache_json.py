@@ -18,9 +18,8 @@ from mop.common.files import json_bytes
 from mop.common.train_config import MAX_EXPERTS, MAX_LAYERS
 
 SCHEMA_VERSION = 5
-COLUMNS: dict[
-    str, tuple[type[np.generic], tuple[int, ...]]
-] = {  # of the steps, but for the layers' weights: name -> dtype, shape of one entry
+# columns of the steps, but for the layers' weights: name -> dtype, shape of one entry
+COLUMNS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "episode": (np.int32, ()),
     "t_step": (np.int32, ()),
     "position": (np.int32, (2,)),

@@ -128,7 +128,7 @@ def by_task(found: FoundCheckpoint) -> list[FoundCheckpoint]:
 
 
 def check_trained_on(config: dict, key: RunKey, path: str | Path) -> None:
-    """Raises InputError where a checkpoint's config is not that of its path, or lacks the task that is asked for."""
+    """Refuse a checkpoint whose config is not that of its path, or lacks the task that is asked for."""
     name = key.of_checkpoint.task_id
     if config["task_id"] != name:
         raise InputError(f"{path} was trained on {config['task_id']}, not on {name} as its path says")

@@ -69,7 +69,7 @@ def in_words(row: Mapping) -> dict[str, Any]:
 def add_row(path: str | Path, row: Mapping[str, Any]) -> None:
     """Add a row to a file, in the place of the one with the same intervention and variant; NaN becomes null.
 
-    Whatever other processes add meanwhile stays. Raises InputError if the file is damaged, OSError if the disk refuses.
+    Whatever other processes add meanwhile stays. Raises OSError if the disk refuses.
     """
     path = Path(path)
     with folder_lock(path, _WAIT_S):
@@ -82,8 +82,8 @@ def add_row(path: str | Path, row: Mapping[str, Any]) -> None:
 def merge_rows(cache_dir: str | Path, table_path: str | Path, tell: Callable[[str], object]) -> "pd.DataFrame":
     """Write the table (CSV) of all interventions below `cache_dir`, and return it; phases are JSON texts.
 
-    tell: called with a line about each file that cannot be read, which is left out. Raises InputError if a table of
-    another program is in the place, OSError if the disk refuses.
+    tell: called with a line about each file that cannot be read, which is left out. Raises OSError if the disk
+    refuses.
     """
     import pandas as pd
 

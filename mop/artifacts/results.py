@@ -63,10 +63,7 @@ def load_result(path: str | Path) -> dict:
 
 
 def _result_key(row: Any) -> RunKey:
-    """The key of the evaluation that a row is about, except that a final checkpoint has its update too.
-
-    Raises InputError if the row does not tell it.
-    """
+    """The key of the evaluation that a row is about, except that a final checkpoint has its update too."""
     missing = {"checkpoint_path", "task_id", "trial"} - (row.keys() if isinstance(row, dict) else set())
     if missing:
         raise InputError(f"the row lacks {', '.join(sorted(missing))}")
@@ -76,7 +73,7 @@ def _result_key(row: Any) -> RunKey:
 
 
 def _check_values(row: dict) -> None:
-    """Raises InputError where a value is not of the kind of its column, or an integer not of 64 bits."""
+    """Refuse a value that is not of the kind of its column, and an integer that is not of 64 bits."""
     for names, types, kind in _KINDS:
         for name in names & row.keys():
             if row[name] is not None and type(row[name]) not in types:
@@ -127,7 +124,7 @@ def load_results(cache_dir: str | Path) -> "pd.DataFrame":
 def read_table(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
     """Columns and rows of a results table, all as texts; nothing if there is no file.
 
-    Raises InputError if it is not one of this program: not a CSV table with the documented and added columns.
+    Refused if it is not one of this program: not a CSV table with the documented and added columns.
     """
     if not Path(path).exists():
         return [], []

@@ -90,7 +90,7 @@ class RoutingData:
 
         note: what these steps have in common; titles say it, from the header's `restricted_to`. What depends on the
         steps before (phases, progress, what follows what) is still found from the whole episodes.
-        Raises InputError if the mask leaves no step, ValueError if it is not (S,) bool.
+        Raises ValueError if the mask is not (S,) bool.
         """
         mask = np.asarray(mask)
         if mask.dtype != bool or mask.shape != (len(self.steps),):
@@ -110,7 +110,7 @@ class RoutingData:
         return getattr(self.steps, name)
 
     def require(self, field: str) -> None:
-        """Raise InputError unless `field` is a column of the steps or a key of every episode."""
+        """Refuse data of which `field` is neither a column of the steps nor a key of every episode."""
         is_column = field in Steps.__dataclass_fields__
         is_there = getattr(self.steps, field) is not None if is_column else all(field in e for e in self.episodes)
         if is_there:
@@ -171,7 +171,6 @@ def load_cache(path: str | Path, remake: str | None = None) -> RoutingData:
 
     remake: the command that makes this cache anew, for messages. `cache_json.parse_cache` says how older versions are
     read.
-    Raises InputError, naming file and reason, if the file is missing, broken or no routing cache.
     """
     way_out = f"`{remake or REMAKE}` makes a new one"
     data = read_bytes(path, way_out)

@@ -31,7 +31,6 @@ class RunKey:
     A policy of several tasks has the name of their list as its `task_id`; with `trained_on`, the key is that of its
     evaluation on one of them: `task_id` is the task, `trained_on` the name of the list.
     Keys sort by task or list, trial, seed (none first), update (the final checkpoint last), and the task of a list.
-    Raises InputError if `task_id` cannot be a folder name or a number is not an integer from 0 to 2^63 - 1.
     """
 
     task_id: str
@@ -101,12 +100,12 @@ class RunKey:
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> "RunKey":
-        """The key of a checkpoint file, from the end of its path. Raises InputError if the path has another layout."""
+        """The key of a checkpoint file, from the end of its path."""
         return cls._parse(_CHECKPOINT_PATH, path, "<task_id>/trial_<N>[/seed_<S>]/checkpoint_final.pt (or _<U>.pt)")
 
     @classmethod
     def from_artefacts(cls, folder: str | Path) -> "RunKey":
-        """The key of a folder of artefacts, from the end of its path. Raises InputError if it has another layout."""
+        """The key of a folder of artefacts, from the end of its path."""
         return cls._parse(_ARTEFACTS_PATH, folder, "<task_id>/trial_<N>[/seed_<S>][/update_<U>][/<task of a list>]")
 
     @classmethod

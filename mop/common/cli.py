@@ -74,13 +74,15 @@ def required(help: str, **options: Any) -> Any:
     return setting(dataclasses.MISSING, help, **options)
 
 
-def parse(settings: type[T], description: str, argv: Sequence[str] | None = None, config: str | None = None) -> T:
+def parse(
+    settings: type[T], description: str | None, argv: Sequence[str] | None = None, config: str | None = None
+) -> T:
     """The settings of a command line; config: the help of a flag --config for a YAML file, where there is one."""
     return settings(**given_values(settings, description, argv, config))
 
 
 def given_values(
-    settings: type, description: str, argv: Sequence[str] | None = None, config: str | None = None,
+    settings: type, description: str | None, argv: Sequence[str] | None = None, config: str | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The checked values that the user gave, flags before the file of --config.
@@ -188,10 +190,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser_of(
-    settings: type,
-    description: str,
-    config: str | None = None,
-    defaults: Mapping[str, Any] | None = None,
+    settings: type, description: str | None, config: str | None = None, defaults: Mapping[str, Any] | None = None
 ) -> Parser:
     """The parser of the settings; what the user does not give is absent from its result. See `given_values`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
@@ -203,10 +202,7 @@ def parser_of(
 
 
 def add_settings(
-    parser: Parser,
-    settings: type,
-    names: Collection[str] | None = None,
-    defaults: Mapping[str, Any] | None = None,
+    parser: Parser, settings: type, names: Collection[str] | None = None, defaults: Mapping[str, Any] | None = None
 ) -> Parser:
     """The parser with further settings; names: only these."""
     groups: dict[str | None, Any] = {None: parser}

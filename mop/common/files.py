@@ -125,7 +125,7 @@ def find_files(root: str | Path, pattern: str) -> list[Path]:
 
 
 def check_writable(folder: str | Path, flag: str) -> None:
-    """Raises InputError, naming `flag`, unless files can be written to a folder, which is made if it is missing."""
+    """Refuse a folder, named by `flag`, to which no file can be written; it is made if it is missing."""
     folder = Path(folder)
     try:
         with _written(folder / "writable", lambda file: None):
@@ -185,7 +185,7 @@ def write_record(path: str | Path, record: Any) -> None:
 
 
 def whole_digest(path: str | Path) -> str:
-    """The 64 hexadecimal digits of a file's SHA-256. Raises InputError, naming the file, if it cannot be read."""
+    """Compute the 64 hexadecimal digits of a file's SHA-256."""
     return hashlib.sha256(read_bytes(path)).hexdigest()
 
 

@@ -79,7 +79,7 @@ _FIELDS: dict[str, Callable[[str], Any]] = {"layer": int, "expert": int, "size":
 
 
 def parse(text: str) -> Intervention:
-    """The intervention of a text. Raises InputError, which names the grammar, where it is none."""
+    """Parse the text of an intervention; the message about another text names the grammar."""
     words = text.strip() if isinstance(text, str) and is_plain(text) else ""
     if words == NONE or words.startswith(f"{SWAP} "):
         return _parse_one(words, _KINDS, text)
@@ -103,8 +103,8 @@ def together(parts: Iterable[Intervention], phase: str | None = None) -> Interve
     """Several interventions as one, in the order in which they are made, whatever order they are given in.
 
     First `mean`, `uniform` and `shuffle` give a layer other weights; in these, all experts that are left out or clamped
-    get their weights at once, and the rest is scaled; then comes `threshold` or `argmax`. Raises InputError where two
-    of them give weights to one layer or expert, or there are two of the last kind.
+    get their weights at once, and the rest is scaled; then comes `threshold` or `argmax`. Two of
+    them must not give weights to one layer or expert, nor be of the last kind.
     """
     parts = sorted(parts, key=lambda part: (_ORDER[part.kind], part.layer or 0, part.expert or 0, part.size or 0))
     if len(parts) <= 1:
@@ -118,7 +118,7 @@ def together(parts: Iterable[Intervention], phase: str | None = None) -> Interve
 
 
 def parse_variants(text: str) -> list[str]:
-    """Memory variants from a list with commas. Raises InputError where one is unknown."""
+    """Parse a list of memory variants with commas."""
     names = [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in VARIANTS]
     if unknown:

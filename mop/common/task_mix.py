@@ -84,10 +84,7 @@ class TaskSlots(NamedTuple):
 
 
 def slots_by_task(config: Mapping) -> list[TaskSlots]:
-    """The tasks of a config in their order, each with the next of the slots 0 ... `num_envs` - 1.
-
-    Raises InputError where there are fewer slots than tasks.
-    """
+    """The tasks of a config in their order, each with the next of the slots 0 ... `num_envs` - 1."""
     tasks = tasks_of(config)
     if len(tasks) > config["num_envs"]:
         raise InputError(f"{len(tasks)} tasks need at least {len(tasks)} slots: --num_envs is {config['num_envs']}")

@@ -91,10 +91,10 @@ class WorkerPool:
         return self.collect(answer)
 
     def collect(self, answer: Callable | None = None) -> list:
-        """The pending answer of every worker.
+        """Wait for the pending answer of every worker.
 
-        Raises InputError where a worker raised one or died, RuntimeError with the traceback of any other exception. The
-        workers are ended then: a late answer to this command would pass for one to the next.
+        Where one of them fails, all are ended: a late answer to this command would pass for one to the next. An
+        exception that is a bug becomes a RuntimeError with its traceback.
         """
         try:
             return self._collect(answer)

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -93,7 +93,7 @@ class EpisodeStats:
             "has_bot": self._has_bot.tolist(),
         }
 
-    def form(self, state: dict) -> dict:
+    def form(self, state: Mapping) -> dict:
         """Make the form of `state` for `states.check_form`; older states have other rates, which begin anew."""
         form = {"counts": self.counts}
         later = {"recent": [[0.0]], "waiting": [[0.0]], "begun": [0], "has_bot": [False]}
@@ -149,7 +149,7 @@ class TaskStats(EpisodeStats):
         by_task = {"by_task": {task.task_id: stats.state() for task, stats in self.by_task}}
         return super().state() | (by_task if self.by_task else {})
 
-    def form(self, state: dict) -> dict:
+    def form(self, state: Mapping) -> dict:
         by_task = {task.task_id: tally.form(state["by_task"][task.task_id]) for task, tally in self.by_task}
         return super().form(state) | ({"by_task": by_task} if by_task else {})
 

@@ -100,6 +100,9 @@ class PlainStudent:
         self.hidden_size = policy.hidden_size
         self.layout: Layout = {}  # it shares no memory
 
+    def compile(self) -> None:
+        """Do nothing: torch compiles nothing here."""
+
     def attach(self, memory: dict[str, np.ndarray]) -> "PlainStudent":
         """The student itself: its weights are in this process already."""
         return self

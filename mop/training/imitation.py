@@ -6,6 +6,7 @@ Axis letters: T steps of an unroll, N environments, A actions, G numbers of the 
 """
 
 import math
+import os
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import NamedTuple
@@ -20,16 +21,16 @@ from mop.common.seeding import stream_seed
 from mop.common.task_mix import slots_by_task
 from mop.common.train_config import check_declared
 from mop.common.values import shown
-from mop.envs.babyai import MINIGRID_VERSION, NO_LABEL
+from mop.common.workers import num_bytes
+from mop.envs.babyai import MINIGRID_VERSION, NO_LABEL, OBS_DIM
 from mop.envs.missions import MissionEncoder
+from mop.envs.vector_env import StepArrays
 from mop.training import execution, imitation_log
-from mop.training.copies import copied_to_cpu
 from mop.training.episode_stats import TaskStats
 from mop.training.loss import ComplexityPenalty, loss_of_tasks
-from mop.training.memory import check_memory
 from mop.training.policies import build_policy
 from mop.training.replay import Batch, Replay
-from mop.training.states import check_form
+from mop.training.states import check_form, copied_to_cpu
 from mop.training.unroll import Rollouts, Unroll
 
 
@@ -339,3 +340,23 @@ def _carried(config: dict, encoder: MissionEncoder) -> dict:
     config |= {"lang_encoder": encoder.name, "encoder_dim": encoder.dim, "encoder_fingerprint": encoder.fingerprint()}
     check_declared(config)
     return config
+
+
+_BYTES_PER_WEIGHT = 4 * 4  # itself, its gradient, and Adam's two means
+_KEPT_PER_STEP = OBS_DIM + 1 + 1 + 4  # bytes of a step in the replay: observation, label, keep, mission
+
+
+def check_memory(config: Mapping) -> None:
+    """Refuse a run whose weights, unroll and replay are larger than the memory of this machine."""
+    with torch.device("meta"):
+        num_weights = sum(parameter.numel() for parameter in build_policy(config).parameters())
+    num_steps = config["num_envs"] * config["unroll_len"]
+    num_kept = min(config["replay_size"], config["num_updates"]) if config["replay"] > 0 else 0
+    needed = _BYTES_PER_WEIGHT * num_weights + num_kept * num_steps * _KEPT_PER_STEP
+    needed += num_bytes(StepArrays.layout(config["unroll_len"], config["num_envs"]))
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise InputError(
+            f"the run needs at least {needed / 1e9:,.0f} GB of memory, this machine has {there / 1e9:,.0f}: lower "
+            "--num_envs, --unroll_len, --replay_size or the sizes of the policy"
+        )

@@ -26,7 +26,7 @@ def column(measure: str, task: str = "") -> str:
 def success_by_task(row: Row) -> dict[str, float]:
     """The success rate of each task by its name, the worst first; empty where there is one, or no episode yet."""
     rates = {name: rate for name, rate in row.items() if name.startswith("success_rate_") and not math.isnan(rate)}
-    return {name.removeprefix("success_rate_"): rates[name] for name in sorted(rates, key=rates.get)}
+    return {name.removeprefix("success_rate_"): rates[name] for name in sorted(rates, key=lambda name: rates[name])}
 
 
 def _mean(rates: dict[str, float]) -> float:

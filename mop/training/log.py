@@ -47,8 +47,11 @@ class Columns:
 class Logged(Protocol):
     """What the log asks of a run."""
 
-    update: int  # updates done
-    columns: Columns
+    columns: Columns  # what its log shows besides, and how
+
+    @property
+    def update(self) -> int:
+        """Updates done."""
 
     def summary(self) -> dict[str, float]:
         """Numbers as they are at the moment of a row; the measures of updates are averaged instead."""
@@ -68,7 +71,7 @@ class TrainingLog:
         if run.update == 0:
             path.unlink(missing_ok=True)
         elif path.is_file():
-            self.rows = _read_rows(path, run.update)
+            self.rows = read_log(path, run.update).to_dict("records")
         self._seconds_before = self.rows[-1]["seconds"] if self.rows else 0.0
         self._counters_before = _counters(run)
         self._start = self._last = time.perf_counter()
@@ -112,7 +115,7 @@ def _counters(run: Logged) -> dict[str, float]:
     return {name: getattr(run, name) for name in run.columns.counters}
 
 
-def _read_rows(path: Path, update: int) -> list[dict[str, float]]:
+def read_log(path: Path, update: int) -> pd.DataFrame:
     """Read the rows up to an update, each a number in every column."""
     about = ("training log", "move it away to resume without it")
     old = read_csv(path, *about)
@@ -125,4 +128,4 @@ def _read_rows(path: Path, update: int) -> list[dict[str, float]]:
             raise ValueError(f"its column {shown(textual[0])} holds something else than numbers")
         if not old["update"].is_monotonic_increasing or old["seconds"].isna().any():
             raise ValueError("its rows are not in the order of updates, each with its seconds")
-        return old[old["update"] <= update].to_dict("records")
+        return old[old["update"] <= update]

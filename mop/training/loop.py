@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tqdm import tqdm
 
 from mop.artifacts.checkpoints import save_checkpoint, save_training_state
 from mop.common.files import write_figure
 from mop.common.reading import reading
-from mop.training.log import Columns, TrainingLog
+from mop.training.log import Columns, Logged, TrainingLog
 from mop.training.states import check_form
 
 if TYPE_CHECKING:
@@ -30,17 +30,11 @@ CURVE_NAME = "training_curve.png"
 STATE_INTERVAL_S = 120.0  # time between states on disk from which a killed run continues
 
 
-class Trainable(Protocol):
+class Trainable(Logged, Protocol):
     """A training run, as one object that can be stepped, shown, saved and restored."""
-
-    update: int  # updates done
-    columns: Columns  # what its log shows besides, and how
 
     def step_update(self) -> dict[str, float]:
         """Do one update. Returns measures of it, of the same names each time; the log shows their means."""
-
-    def summary(self) -> dict[str, float]:
-        """Numbers that the log shows as they are, not as means over updates: counters, or rates over more updates."""
 
     def warnings(self, measures: Mapping[str, float]) -> dict[str, str]:
         """What the user must know of the update with these measures: kind -> text. A kind is told once in a run."""
@@ -48,13 +42,13 @@ class Trainable(Protocol):
     def checkpoint(self) -> dict:
         """What is kept of the run: the result so far, with a dictionary `config` of plain values.
 
-        Raises InputError where the result is worth nothing: then nothing is written.
+        Refuse where the result is worth nothing: then nothing is written.
         """
 
     def state(self) -> dict:
         """Everything that the rest of the run depends on, as nested dictionaries and lists of tensors and numbers."""
 
-    def load_state(self, state: dict) -> None:
+    def load_state(self, state: Any) -> None:
         """Continue where `state()` was taken. Keys that it does not know are not its own, and it leaves them alone."""
 
 
@@ -73,7 +67,7 @@ _USUAL = FileNames()
 def drive(
     run: Trainable, folder: Path, num_updates: int, label: str, *, log_interval: int = 10, checkpoint_interval: int = 0,
     checkpoint_updates: Container[int] = (), branch_update: int | None = None, names: FileNames = _USUAL,
-    saved: dict | None = None, on_save: Callable[[], object] = lambda: None,
+    saved: Mapping | None = None, on_save: Callable[[], object] = lambda: None,
     on_row: Callable[[dict[str, float]], object] = lambda row: None, checkpoint_on_interrupt: bool = True,
     is_over: Callable[[], bool] = lambda: False,
 ) -> Path:  # fmt: skip

@@ -3,9 +3,11 @@
 Axis letters: T steps of an unroll, N environments, A actions.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,9 +40,9 @@ def imitation_loss(
     where the teacher is silent; lpc (T, N).
     """
     num_labels = (labels != NO_LABEL).sum().clamp(min=1)
-    cross_entropy = F.cross_entropy(
-        logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum"
-    ) / num_labels  # fmt: skip
+    cross_entropy = (
+        F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, reduction="sum") / num_labels
+    )
     if penalty.alpha == 0.0:
         return cross_entropy, cross_entropy
     denominator = 1.0
@@ -59,5 +61,5 @@ def loss_of_tasks(
     tasks: their slots are columns of these.
     """
     parts = [imitation_loss(logits[:, t.slots], labels[:, t.slots], lpc[:, t.slots], penalty) for t in tasks]
-    loss = sum(task.share * loss for task, (loss, _) in zip(tasks, parts, strict=True))
-    return loss, [cross_entropy for _, cross_entropy in parts]
+    losses = (task.share * loss for task, (loss, _) in zip(tasks, parts, strict=True))
+    return functools.reduce(torch.add, losses), [cross_entropy for _, cross_entropy in parts]

@@ -1,10 +1,23 @@
-"""The form of a training state: what the run that continues from it would write itself."""
+"""Training states as nested dictionaries: copies of what a run keeps changing, and the form of one to continue from."""
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mop.common.errors import InputError
+
+
+def copied_to_cpu(value: Any) -> Any:
+    """Copy nested dictionaries, lists and tuples, the latter as lists, with every tensor on the CPU.
+
+    Above all the states of optimisers, as Adam changes its own in place.
+    """
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    if isinstance(value, dict):
+        return {key: copied_to_cpu(item) for key, item in value.items()}
+    return [copied_to_cpu(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def check_form(value: Any, like: Any, name: str) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection
 from contextlib import closing, nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 
 from mop.artifacts.checkpoints import load_training_state
 from mop.artifacts.run_paths import RunKey
@@ -16,7 +15,7 @@ from mop.envs.babyai import check_teachable
 from mop.envs.missions import load_encoder
 from mop.training.devices import use_device
 from mop.training.imitation import ImitationRun
-from mop.training.log import Columns, TrainingLog
+from mop.training.log import read_log
 from mop.training.loop import BRANCH_NAME, CURVE_NAME, FINAL_NAME, LOG_NAME, STATE_NAME, draw_curve, drive
 from mop.training.policies import check_weights
 
@@ -66,7 +65,7 @@ def train(
             wandb_run = _start_wandb(config["wandb_project"], key.label, run.config)
             if saved is None and config["overwrite"]:
                 _remove_old_run(folder)
-            if ended_at is not None and (folder / FINAL_NAME).exists():
+            if saved is not None and ended_at is not None and (folder / FINAL_NAME).exists():
                 end = (folder / FINAL_NAME).rename(folder / f"checkpoint_{ended_at}.pt")
                 print(f"going on from update {saved['update']}, before the learning rate fell; the end so far is {end}")
             final_path = drive(
@@ -90,8 +89,8 @@ def _tell_slots(run: ImitationRun) -> None:
 def _finished(folder: Path, key: RunKey, update: int, on_save: Callable[[], object]) -> Path:
     """The final checkpoint of a run that is trained already; draws its curve if it was killed before it had one."""
     if not (folder / CURVE_NAME).exists() and (folder / LOG_NAME).exists():
-        log = TrainingLog(folder / LOG_NAME, SimpleNamespace(update=update, columns=Columns()))
-        draw_curve(folder, ImitationRun.columns, log.table(), key.label)
+        log = read_log(folder / LOG_NAME, update)
+        draw_curve(folder, ImitationRun.columns, log, key.label)
         on_save()
     print(f"{key.label} is trained already: {folder / FINAL_NAME} (more: --resume --num_updates N)")
     return folder / FINAL_NAME

@@ -7,7 +7,7 @@ Axis letters: T steps of an unroll, N environments, O numbers of an observation,
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -36,10 +36,18 @@ class Unroll:
 class Student(Protocol):
     """A policy that acts in the worlds: `mop.fast.policy_step.PolicyShape`, or `execution.PlainStudent`."""
 
-    hidden_size: int  # S
-    layout: Layout  # the memory that holds its weights
+    @property
+    def hidden_size(self) -> int:
+        """S."""
 
-    def attach(self, memory: dict[str, np.ndarray]):
+    @property
+    def layout(self) -> Layout:
+        """The memory that holds its weights."""
+
+    def compile(self) -> None:
+        """Compile what acts."""
+
+    def attach(self, memory: dict[str, np.ndarray]) -> Any:
         """The policy with `step` and `project`, as `execution.PlainStudent`, and the weights of that memory."""
 
 

@@ -25,8 +25,7 @@ from mop.common.reading import read_array, read_bytes, read_csv, read_gzip, read
 from mop.common.train_config import parse_config, read_config
 from mop.envs.missions import load_encoder
 from mop.evaluation.evaluate import load_for_evaluation
-from mop.training.imitation import ImitationRun
-from mop.training.memory import check_memory
+from mop.training.imitation import ImitationRun, check_memory
 from mop.training.policies import policy_from_checkpoint
 
 

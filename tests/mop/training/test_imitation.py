@@ -23,7 +23,6 @@ from mop.envs.missions import load_encoder
 from mop.envs.teacher import FAILURE_KINDS, TeacherFailure
 from mop.envs.vector_env import BabyAIVectorEnv, Slots, StepArrays
 from mop.fast import autograd
-from mop.training.copies import copied_to_cpu
 from mop.training.devices import use_device
 from mop.training.episode_stats import RECENT_EPISODES, EpisodeStats
 from mop.training.imitation import ImitationRun, stream_seed
@@ -31,6 +30,7 @@ from mop.training.imitation_log import reward_for_errors
 from mop.training.log import TrainingLog
 from mop.training.loss import ComplexityPenalty, imitation_loss
 from mop.training.replay import Batch
+from mop.training.states import copied_to_cpu
 
 ENCODER = load_encoder("vocab")
 
