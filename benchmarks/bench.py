@@ -14,16 +14,17 @@ import inspect
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
+from types import FunctionType
 
 from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
 from mop.training.devices import use_device
 
 FILES = ("fast_cases", "training_cases", "generative_cases")
-Costs = Iterator[dict[str, float]]
+Costs = Generator[dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ _SCALES = {"s": 1.0, "ms": 1e3, "us": 1e6}
 def case(unit: str = "ms", rounds: int = 5) -> Callable:
     """Decorator: a case of this name; its docstring says what is measured."""
 
-    def add(function: Callable[..., Costs]) -> Callable[..., Costs]:
+    def add(function: FunctionType) -> FunctionType:
         CASES[function.__name__] = Case(function, unit, rounds)
         return function
 
@@ -72,7 +73,8 @@ def spread(values: list[float], digits: int = 1) -> str:
 
 def show(name: str, case: Case, costs: dict[str, list[float]]) -> None:
     """Print the table of a case."""
-    print(f"\n{name}: {inspect.getdoc(case.function).splitlines()[0]}")
+    about, *_ = (inspect.getdoc(case.function) or name).splitlines()
+    print(f"\n{name}: {about}")
     first = next(iter(costs.values()))
     for run, values in costs.items():
         scaled = [_SCALES[case.unit] * value for value in values]

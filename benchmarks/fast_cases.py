@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -18,7 +19,7 @@ from mop.envs.babyai import World, bot_steps
 from mop.envs.teacher import Teacher as PlainTeacher
 from mop.envs.teacher import TeacherFailure
 from mop.fast import grid, policy, product, worlds
-from mop.fast.teacher import Teacher
+from mop.fast.compiled_teacher import Teacher
 from mop.training.policies import build_policy
 
 UNLOCK = "BabyAI-UnlockPickup-v0"
@@ -66,7 +67,7 @@ def both_envs(task_id: str) -> dict:
     """Minigrid's environment and the fast one, without their views."""
     made = {"Minigrid": gymnasium.make(task_id, disable_env_checker=True).unwrapped, "fast": worlds.make_env(task_id)}
     for env in made.values():
-        env.gen_obs = lambda: None
+        vars(env)["gen_obs"] = lambda: None
     return made
 
 
@@ -105,7 +106,7 @@ def world_step(task_id: str = UNLOCK, num_worlds: int = 20) -> Costs:
 
 def make_policy(**changes):
     """An untrained policy of default sizes, and inputs of an unroll: obs, lang, hidden, keep."""
-    config = parse_config("", ["--task_id", UNLOCK])[0] | {"policy": "mop"} | changes
+    config: dict[str, Any] = parse_config("", ["--task_id", UNLOCK])[0] | {"policy": "mop"} | changes
     torch.manual_seed(0)
     made, shape = build_policy(config), (config["unroll_len"], config["num_envs"])
     obs = torch.zeros(*shape, config["input_dim"])
@@ -164,7 +165,7 @@ def optimiser_step(repeats: int = 20) -> Costs:
     while True:
         yield {
             "parameter by parameter": seconds(lambda: learn(adams[0], lambda: policy.run(many, *given)), repeats),
-            "flat": seconds(lambda: learn(adams[1], lambda: policy.run(one, *given, flat.weights)), repeats),
+            "flat": seconds(lambda: learn(adams[1], lambda: policy.run(one, *given, weights=flat.weights)), repeats),
         }
 
 
@@ -205,10 +206,10 @@ class _Launches(TorchDispatchMode):
         super().__init__()
         self.count = 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket._qualified_op_name.split("::")[-1]
-        self.count += not (function.is_view or name in _FREE)
-        return function(*args, **(kwargs or {}))
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket._qualified_op_name.split("::")[-1]
+        self.count += not (func.is_view or name in _FREE)
+        return func(*args, **(kwargs or {}))
 
 
 @case("s", rounds=1)

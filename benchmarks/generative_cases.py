@@ -74,6 +74,7 @@ def exact_simulator(task_id: str = UNLOCK, num_worlds: int = 64) -> Costs:
 def attribution(task_id: str = UNLOCK) -> Costs:
     """One target attributed to all things of a world, by path, in the exact simulator; by the number of steps."""
     from generative.attribution.integrated_gradients import ClosedLoopRollout, predict_effects
+    from generative.domains.babyai.domain import BABYAI
     from generative.domains.babyai.policy import FrozenPolicy
     from generative.domains.babyai.scenes import ExactScenes
     from generative.domains.babyai.targets import parse_target
@@ -81,7 +82,7 @@ def attribution(task_id: str = UNLOCK) -> Costs:
 
     world, policy = World(task_id), FrozenPolicy(MixtureOfExpertsPolicy(), None, None)
     world.reset(0)
-    scenes = ExactScenes(world.codes.shape)
+    scenes = ExactScenes(BABYAI, {"grid_shape": world.codes.shape})
     scene, target = scenes.at_world(world), parse_target("lpc", policy)
     changed, lang = scene.without(scene.things), torch.zeros(1, policy.policy.lang_dim)
 

@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from benchmarks.bench import spread
 from mop.analysis.routing import compute_pathways
+from mop.analysis.routing_data import checked_weights
 from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common.cli import as_flags, parse, setting
@@ -85,12 +86,13 @@ class Timing(NamedTuple):
     @property
     def num_updates(self) -> int:
         """Of the whole training."""
-        return SETTINGS[self.setting][self.task_id]["num_updates"]
+        return int(SETTINGS[self.setting][self.task_id]["num_updates"])
 
     @property
     def command(self) -> list[str]:
         """As it is typed."""
-        given = {"task_id": self.task_id, "trial": 0, "seed": self.seed, "lang_encoder": "vocab", "device": "cpu"}
+        given: dict[str, object] = {"task_id": self.task_id, "trial": 0, "seed": self.seed}
+        given |= {"lang_encoder": "vocab", "device": "cpu"}
         interval = max(1, self.num_updates // NUM_CHECKPOINTS)
         given |= {"num_updates": self.num_updates, "checkpoint_interval": interval}
         given |= {"log_interval": math.gcd(interval, 10)}  # the log tells the seconds of a checkpoint
@@ -100,7 +102,7 @@ class Timing(NamedTuple):
         return ["python", "train_mop.py", *as_flags(given), "--overwrite"]
 
     def run(self) -> pd.DataFrame:
-        """Train, then evaluate: a row for each checkpoint. Raises InputError where one of the two fails."""
+        """Train, then evaluate: a row for each checkpoint."""
         shutil.rmtree(self.key.folder(self.folder), ignore_errors=True)
         start = time.perf_counter()
         call(self.command)
@@ -129,7 +131,7 @@ def measure_routing(cache: RoutingData) -> dict[str, float]:
     router_entropy: nats, mean over steps and layers; skip_weight: the router's weight on the experts of size 0, mean
     over steps and layers; pathways: e to the entropy of their shares of the steps, so 1 where all go one way.
     """
-    layers, sizes = cache.steps.layer_routing, cache.header["expert_hidden_sizes"]
+    layers, sizes = checked_weights(cache.steps), cache.header["expert_hidden_sizes"]
     skips = [weights[:, np.asarray(of_layer) == 0].sum(1) for weights, of_layer in zip(layers, sizes, strict=True)]
     return {
         "router_entropy": float(np.mean([entropy_nats(weights).mean() for weights in layers])),
@@ -139,7 +141,7 @@ def measure_routing(cache: RoutingData) -> dict[str, float]:
 
 
 def call(words: list[str]) -> None:
-    """Run a command that begins with python. Raises InputError with the last line that it said where it fails."""
+    """Run a command that begins with python; where it fails, the message is the last line that it said."""
     done = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
@@ -154,7 +156,7 @@ def warm_up() -> None:
 
 
 def load_rows() -> pd.DataFrame:
-    """What is timed already, whole, and with the flags that are asked for today. Raises InputError if damaged."""
+    """What is timed already, whole, and with the flags that are asked for today."""
     if not TABLE.exists():
         return pd.DataFrame(columns=[*Timing._fields, "command"])
     rows = read_published(TABLE, [*Timing._fields, "update", "command"])

@@ -78,10 +78,11 @@ def training(task_id: str = UNLOCK, updates: int = 20, num_envs: int = 16, num_e
         printed = subprocess.run([*map(str, command), "--num_envs", str(num_envs)], capture_output=True, text=True)
         run = make_run(task_id, *PLAINEST, "--num_envs", str(num_envs))  # new: who has learned begins more worlds
         update_cost(run, 3)
-        costs = {"plain loop": 1 / float(re.search(r"env steps/s (\d+)", printed.stdout)[1])}
+        costs = {"plain loop": 1 / float(re.findall(r"env steps/s (\d+)", printed.stdout)[0])}
         costs["training"] = update_cost(run, updates, of_processor=False)
         begin = time.perf_counter()
         result = evaluate(run.checkpoint(), run.encoder, bot_paths, num_episodes, with_phases=False)
+        assert result.steps is not None
         costs["evaluation"] = (time.perf_counter() - begin) / len(result.steps)
         run.close()
         yield costs

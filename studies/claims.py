@@ -26,6 +26,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mop.analysis.routing import compute_pathways
+from mop.analysis.routing_data import checked_weights
 from mop.analysis.specialisation import distinctness, group_means, stacked, step_correlation
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.artifacts.intervention_rows import load_rows
@@ -98,7 +99,7 @@ def task_ids() -> list[str]:
 
 
 def evaluate(trainings: list[Training], jobs: int) -> None:
-    """Evaluate what is not yet, in every task, intact and with each intervention. Raises InputError where it fails."""
+    """Evaluate what is not yet, in every task, intact and with each intervention."""
     folder = RUNS / "claims"
     where = ["--cache_dir", folder / "evaluation", "--num_episodes", NUM_EPISODES]
     table = ["--checkpoint_dir", folder, "--task", NAME, "--final_only", "--results_path", folder / "table.csv"]
@@ -165,9 +166,9 @@ def measure_pathways(caches: list[RoutingData]) -> dict[str, float]:
     By chance, a task's episodes are those of any task, but sub-goals change between episodes of one task alone: most
     sub-goals occur in some tasks only, so what is particular to a task would be taken for what is to its sub-goals.
     """
-    num_experts = [weights.shape[1] for weights in caches[0].steps.layer_routing]
+    num_experts = [weights.shape[1] for weights in checked_weights(caches[0].steps)]
     found = [compute_pathways(cache) for cache in caches]
-    pathway = np.concatenate([np.ravel_multi_index(p.experts.T, num_experts)[p.index] for p in found])
+    pathway = np.concatenate([np.ravel_multi_index(tuple(p.experts.T), num_experts)[p.index] for p in found])
     task = np.concatenate([np.full(len(p.index), number) for number, p in enumerate(found)])
     starts = np.cumsum([0, *(len(cache.episodes) for cache in caches)])
     episode = np.concatenate([c.steps.episode + start for c, start in zip(caches, starts, strict=False)])
@@ -328,7 +329,7 @@ def main() -> int:
 
 
 def measure(finished: list[Training], jobs: int) -> None:
-    """Write the numbers of the finished policies and baselines. Raises InputError where there is no policy."""
+    """Write the numbers of the finished policies and baselines."""
     check_commands(finished)
     of_tasks, alone = [t for t in finished if t.policy == "mop"], [t for t in finished if t.policy == "gru"]
     if not of_tasks or not alone:

@@ -33,7 +33,7 @@ _HUES = list(HUES.values())
 
 
 def write_report() -> None:
-    """Write summary.csv, summary.md and the pictures. Raises InputError where nothing is measured yet."""
+    """Write summary.csv, summary.md and the pictures."""
     if not all((FOLDER / name).exists() for name in (VALUES, PAIRS, DIFFICULTY)):
         raise InputError(f"{FOLDER} lacks its numbers; leave out --report")
     values, pairs, difficulty = (pd.read_csv(FOLDER / name) for name in (VALUES, PAIRS, DIFFICULTY))
@@ -67,9 +67,9 @@ def summarise(values: pd.DataFrame, pairs: pd.DataFrame, difficulty: pd.DataFram
         rows.append({"claim": claim, "measure": measure, "variant": variant, "mean": mean, "low": low, "high": high})
         rows[-1] |= {"seeds": count, "tasks": tasks}
 
-    def add_seeds(claim: str, measure: str, variant: str, numbers: Sequence[float], tasks: int | None = None) -> None:
+    def add_seeds(claim: str, measure: str, variant: str, numbers: np.ndarray, tasks: int | None = None) -> None:
         count = int(np.isfinite(numbers).sum())
-        add(claim, measure, variant, over_seeds(numbers, is_r=tasks is not None), count, tasks)
+        add(claim, measure, variant, over_seeds(np.asarray(numbers, float), is_r=tasks is not None), count, tasks)
 
     for (variant, measure), found in pairs.groupby(["variant", "measure"], sort=False):
         matrix = matrix_of(found)
@@ -129,12 +129,12 @@ def correlations(table: pd.DataFrame, difficulty: pd.DataFrame, measure: str = "
     )
 
 
-def over_seeds(numbers: Sequence[float], is_r: bool = False) -> tuple[float, float, float]:
+def over_seeds(numbers: np.ndarray, is_r: bool = False) -> tuple[float, float, float]:
     """Mean and 95 % interval of Student's t over seeds; is_r: of correlations, by Fisher's z."""
-    numbers = np.asarray(numbers, float)
     found = mean_over_seeds([float(number) for number in (fisher_z(numbers) if is_r else numbers)])
     ends = np.array([found.mean, found.low, found.high])
-    return tuple(np.tanh(ends) if is_r else ends)
+    mean, low, high = (np.tanh(ends) if is_r else ends).tolist()
+    return mean, low, high
 
 
 def markdown(summary: pd.DataFrame) -> str:

@@ -40,12 +40,13 @@ def head_times_27(policy: MixtureOfExpertsPolicy) -> None:
 
 def inputs_times_a_tenth(policy: MixtureOfExpertsPolicy) -> None:
     """Give integers up to 10 the scale of one-hot numbers."""
+    assert isinstance(policy.input_projection, torch.nn.Linear)
     policy.input_projection.weight.mul_(0.1)
 
 
 def bias_against_skips(policy: MixtureOfExpertsPolicy) -> None:
     """Let the skips begin with a weight of 0.02 instead of a third."""
-    for layer in policy.moe_layers:
+    for layer in policy.layers:
         for expert, size in enumerate(layer.expert_sizes):
             if size == 0:
                 layer.router.fc.bias[expert] -= 3
@@ -73,7 +74,7 @@ def signals(run: ImitationRun) -> dict[str, float]:
     fork = run.copy()
     acted = fork.act()
     seen: dict[str, list[torch.Tensor]] = {}
-    for layer, module in enumerate(fork.policy.moe_layers):
+    for layer, module in enumerate(fork.policy.layers):
         module.register_forward_pre_hook(partial(_note, seen.setdefault(f"signal_{layer}", [])))
     fork.policy.head.register_forward_pre_hook(partial(_note, seen.setdefault("signal_head", [])))
     batch, policy = Batch.of(*acted), fork.policy
@@ -99,7 +100,7 @@ def train(name: str, seed: int) -> None:
     encoder = load_encoder("vocab")
     config, _ = parse_config("", as_flags(flags))
     run = ImitationRun(config | {"policy": "mop", "encoder_dim": encoder.dim}, encoder, use_device("cpu"))
-    if change_weights is not None:
+    if change_weights is not None and isinstance(run.policy, MixtureOfExpertsPolicy):
         with torch.no_grad():
             change_weights(run.policy)
     rows, first = [], {"change": name, "seed": seed} | signals(run)

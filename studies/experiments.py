@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -74,7 +75,7 @@ class Training:
     setting: str
     trial: int
     seed: int
-    flags: dict[str, object]
+    flags: Mapping[str, object]
     policy: str = "mop"
     tasks: str | None = None  # a file of tasks, of which `task_id` is the name
 
@@ -91,8 +92,8 @@ class Training:
     @property
     def command(self) -> list[str]:
         """The words of its command line, for the root of the repository."""
-        given = {"task_id": self.task_id} if self.tasks is None else {"tasks": self.tasks, "name": self.task_id}
-        given |= {"trial": self.trial, "seed": self.seed, "lang_encoder": "vocab"} | self.flags
+        what = {"task_id": self.task_id} if self.tasks is None else {"tasks": self.tasks, "name": self.task_id}
+        given = {**what, "trial": self.trial, "seed": self.seed, "lang_encoder": "vocab", **self.flags}
         where = RUNS / self.experiment
         given["checkpoint_dir"] = (where.relative_to(ROOT) if where.is_relative_to(ROOT) else where).as_posix()
         script = "train_mop.py" if self.policy == "mop" else "train.py"
@@ -153,7 +154,7 @@ def settings_study() -> Iterator[Training]:
     for seed in SEEDS:
         for task_id, num_steps in STUDY_STEPS.items():
             for trial, (setting, changes) in enumerate(SETTINGS.items()):
-                flags = BASE | changes
+                flags: dict[str, Any] = BASE | changes
                 flags["num_updates"] = num_steps // (flags["num_envs"] * flags["unroll_len"])
                 flags["log_interval"] = max(1, flags["num_updates"] // CURVE_ROWS)
                 yield Training("settings", task_id, setting, trial, seed, flags)
@@ -183,7 +184,7 @@ EXPERIMENTS = {"settings": settings_study, "alpha": alpha_sweep}
 
 
 def train_missing(trainings: list[Training], jobs: int) -> None:
-    """Run the command of each that is not finished, `jobs` at a time. Raises InputError naming those that failed."""
+    """Run the command of each that is not finished, `jobs` at a time."""
     missing = [training for training in trainings if not training.is_finished]
     logs = RUNS / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -209,7 +210,7 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
 
 
 def check_commands(trainings: list[Training]) -> None:
-    """Raises InputError where a finished training is not what its command says: settings or defaults have changed."""
+    """Refuse a finished training that is not what its command says: settings or defaults have changed."""
     for training in trainings:
         recorded = load_checkpoint(training.folder / "checkpoint_final.pt")["config"]
         with contextlib.chdir(ROOT):  # which the files that a command names are given from
@@ -223,7 +224,7 @@ def check_commands(trainings: list[Training]) -> None:
 
 
 def run_stage(script: str, *words) -> None:
-    """Run a script of this repository, which says on the terminal what it does. Raises InputError where it fails."""
+    """Run a script of this repository, which says on the terminal what it does."""
     if subprocess.run([sys.executable, script, *map(str, words)], cwd=ROOT).returncode != 0:
         raise InputError(f"{script} failed; it says why above")
 
@@ -304,7 +305,7 @@ def write_table(name: str, table: pd.DataFrame, text: str) -> None:
 
 
 def read_published(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """A table of results/. Raises InputError where it is cut short, or lacks one of these columns."""
+    """Read a table of results/, which is whole and has these columns."""
     try:
         if not path.read_bytes().endswith(b"\n"):
             raise ValueError("it is cut short")
@@ -363,7 +364,7 @@ def write_phases(trainings: list[Training]) -> None:
         cache = load_cache(cache_path(RUNS / "alpha" / "evaluation", training.key))
         phase = key_phases(cache.steps, cache.episodes)
         means = {
-            PHASES[k]: round(float(cache.steps.lpc[phase == k].mean()), 1) for k in range(len(PHASES)) if k in phase
+            PHASES[k]: round(float(cache.column("lpc")[phase == k].mean()), 1) for k in range(len(PHASES)) if k in phase
         }
         rows.append({"lpc_alpha": training.setting, "seed": training.seed} | means)
     phases = pd.DataFrame(rows)

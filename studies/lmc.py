@@ -28,7 +28,7 @@ from lmc_rl.app.catalog import ALL, ShownExperiment, load_shown
 from lmc_rl.app.figures import SHARE, SHARE_OF_LOSS, plot_beside
 from lmc_rl.app.page import POOLED, Choices, curves_of_groups
 from lmc_rl.comparison import compare
-from lmc_rl.config import CONFIG_NAME, load_config, resolve_mop, resolve_rl
+from lmc_rl.config import CONFIG_NAME, MopConfig, load_config, resolve_mop, resolve_rl
 from lmc_rl.experiment import is_finished, run
 from mop.common.cli import as_flags, parse, setting
 from mop.common.errors import InputError, run_script
@@ -115,7 +115,8 @@ class Comparison:
 
 def _final(task: str, seed: int, alpha: str) -> Path:
     for path in sorted((OUT / task / "mop").glob(f"seed_{seed}_*/{CONFIG_NAME}")):
-        if load_config(path.parent).run["lpc_alpha"] == float(alpha):
+        config = load_config(path.parent)
+        if isinstance(config, MopConfig) and config.run["lpc_alpha"] == float(alpha):
             return ExperimentPaths.of_results(path.parent).weights / "final.pt"
     raise InputError(f"there is no run of {task} with seed {seed} and lpc_alpha {alpha}; `python studies/lmc.py mop`")
 

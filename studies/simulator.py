@@ -55,7 +55,7 @@ def stages(name: str) -> dict[str, Stage]:
         ),
         "directions": _to_out(name, "directions", ["generative.directions", *of_data]),
         "null": _to_out(name, "null", [*_intervene(name), "--null", NULLED[name]]),
-    }  # fmt: skip
+    }
     return found | (_stages_of_main(of_data) if name == MAIN else {})
 
 

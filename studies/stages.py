@@ -57,7 +57,7 @@ def fidelity_stage(simulator: str, of_data: list[str]) -> Stage:
 
 
 def run_stages(name: str, stages: Mapping[str, Stage], out: Path, is_dry_run: bool) -> None:
-    """Run what is missing of the stages of a policy, and publish to `out` after each. Raises InputError."""
+    """Run what is missing of the stages of a policy, and publish to `out` after each."""
     for stage, made in stages.items():
         print(shlex.join(["python", "-m", *made.words]), flush=True)
         if is_dry_run:
@@ -82,7 +82,7 @@ def refusal_of(stage: Stage) -> str | None:
     from generative.simulators.evaluation import MIN_FIDELITY, check_fidelity
 
     try:
-        if stage.simulator is not None:
+        if stage.simulator is not None and stage.policy is not None:
             digest = whole_digest(ROOT / stage.policy)
             check_fidelity(str(ROOT / stage.simulator), LARGEST_LAG, MIN_FIDELITY, digest)
     except InputError as error:

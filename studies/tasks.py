@@ -111,10 +111,7 @@ def keep_all(num_updates: int) -> dict[str, int]:
 
 
 def load_published() -> list[pd.DataFrame]:
-    """The tables of FILES, of the trainings that are in all of them and still asked for; empty where there is none.
-
-    Raises InputError where one of the files is lost or damaged.
-    """
+    """The tables of FILES, of the trainings that are in all of them and still asked for; empty where there is none."""
     lost = [name for name in FILES if not (experiments.RESULTS / name).exists()]
     if len(lost) == len(FILES):
         return [pd.DataFrame(columns=[*OF_A_TRAINING, "command"]) for _ in FILES]
@@ -313,7 +310,7 @@ def _shown(number: float, form: str) -> str:
 
 
 def write_report() -> str:
-    """Write table and figure of what is published; returns the text. Raises InputError where nothing is."""
+    """Write table and figure of what is published; returns the text."""
     worlds, _, table = load_published()
     if table.empty:
         raise InputError("nothing is published yet; leave --report out")
@@ -384,7 +381,7 @@ def modal_commands(trainings: list[Training]) -> list[str]:
     by_command: dict[tuple, dict[str, list[str]]] = {}
     for training in trainings:
         script = "train_mop.py" if training.policy == "mop" else "train.py"
-        extra = shlex.join(as_flags({"lang_encoder": "vocab"} | training.flags))
+        extra = shlex.join(as_flags({"lang_encoder": "vocab", **training.flags}))
         command = (script, str(training.trial), extra)
         by_command.setdefault(command, {}).setdefault(training.task_id, []).append(str(training.seed))
     lines = []
