@@ -10,16 +10,22 @@ change without any change of the function:
              head -> W Q'. A skip ties what enters a layer to what leaves it. Q is orthogonal, so that distances stay
              what they are; with LayerNorm it is a permutation, because the norm sees each number of its own.
     mission  the basis of the projected mission. Where the projection is the same at both ends (frozen), it stays.
+    cells    the units of a `FilmProjection`'s embedding e, by a permutation and two scales of each: any t != 0 of e,
+             s / t of 1 + gamma, s > 0 of beta, 1 / s of the features' columns, as relu(s a) = s relu(a).
+    features of a `FilmProjection`, by a permutation and a scale r > 0 of each; their columns of the output by 1 / r.
 
 Weight matching (Ainsworth et al. 2023, arXiv 2209.04836; signs as in docs/lmc.md): the inner product with the other
 policy's weights is linear in each of these but the units, where W_hh has them on both sides; so its gradient by one of
-them is what a linear assignment, or Procrustes for a basis, maximises. A step that lowers the inner product is undone.
-Two starts, the identity and a match from the inputs onwards, give two results, of which the nearer one is taken.
-A constant added to a router's read-out would be a symmetry too; it changes nothing on a line and is left alone.
-Axis letters: D width, H units of a GRU, E experts of a layer.
+them is what a linear assignment, or Procrustes for a basis, maximises. Cells and features change norms too: ratios of
+norms give the scales of each pair in closed form, and an assignment takes the nearest pairs. A step of the ascent that
+does not lower the distance is undone. Two starts, the identity and a match from the inputs onwards, give two results,
+of which the nearer one is taken. A constant added to a router's read-out would be a symmetry too, and one moved between
+the embeddings of types, colours and states; they change nothing on a line and are left alone.
+Axis letters: D width, H units of a GRU, E experts of a layer, G numbers of a mission, C of a cell's embedding, F of its
+features; N units of a part of the front, K blocks of their weights, S scales.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -28,20 +34,32 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from lmc_rl.interpolation import Weights, check_same_shapes, distance
+from mixture_of_experts import NUM_CELLS
 
 MISSION = "lang_proj."  # of the names of the mission projection's weights, next to those of the policy
 _MAX_ROUNDS = 50  # of the coordinate ascent; it stops earlier, when nothing gets nearer
-_GAIN = 1e-7  # a step must gain this share of the inner product
+_GAIN = 1e-7  # a step must gain this share of the nearness
+_FRONT = "input_projection"
+_POWERS = {  # (K, S): exponents of a unit's scales in each block of its weights, as `_front_blocks` has them
+    "cells": [[1, 0], [-1, 1], [0, 1], [0, -1]],  # t, s / t, s, 1 / s
+    "features": [[1], [-1]],  # r, 1 / r
+}
 _GRU_WEIGHTS = ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0", "weight_hh_l0")
 
 
+Blocks = Sequence[Tensor | int]  # of a block-diagonal matrix; a number is the size of an identity
+
+
 class PolicyStructure:
-    """The structure of a policy, from names and shapes of its weights: GRUs, experts, and tied streams."""
+    """The structure of a policy, from names and shapes of its weights: front, GRUs, experts, and tied streams."""
 
     def __init__(self, weights: Weights):
-        self.width, inputs = weights["input_projection.weight"].shape
+        is_film = f"{_FRONT}.cells.weight" in weights
+        self.front = {part: len(weights[f"{_FRONT}.{part}.weight"]) for part in _POWERS if is_film}  # -> C, F
+        self.reader = f"{_FRONT}.output" if is_film else _FRONT  # the linear map that gives the first stream
+        self.width, inputs = weights[f"{self.reader}.weight"].shape
         self.lang_dim = len(weights[f"{MISSION}weight"])
-        self.num_obs = inputs - self.lang_dim
+        self.num_others = inputs - self.lang_dim - NUM_CELLS * self.front.get("features", 0)
         self.units = {  # name of each GRU -> H
             name.removesuffix(".weight_hh_l0"): value.shape[1]
             for name, value in weights.items()
@@ -71,6 +89,7 @@ class Symmetry:
     streams: list[Tensor]  # (D, D) of each
     units: dict[str, tuple[Tensor, Tensor]]  # name of each GRU -> P and S P (H, H)
     experts: list[list[int]]  # of each layer: number of the expert that takes this place
+    front: dict[str, tuple[Tensor, ...]]  # cells -> t P, s P (C, C); features -> r P (F, F); empty if linear
 
     @classmethod
     def identity(cls, structure: PolicyStructure) -> "Symmetry":
@@ -80,11 +99,12 @@ class Symmetry:
             [_eye(structure.width) for _ in range(structure.stream_of[-1] + 1)],
             {gru: (_eye(size), _eye(size)) for gru, size in structure.units.items()},
             [list(range(len(sizes))) for sizes in structure.sizes],
+            {part: (_eye(size),) * len(_POWERS[part][0]) for part, size in structure.front.items()},
         )
 
     @classmethod
     def random(cls, structure: PolicyStructure, seed: int) -> "Symmetry":
-        """One drawn at random: any units, signs, experts of equal size, and bases."""
+        """One drawn at random: any units, signs, scales, experts of equal size, and bases."""
         rng = torch.Generator().manual_seed(seed)
 
         def permutation(size: int) -> Tensor:
@@ -104,6 +124,12 @@ class Symmetry:
                 places = [e for e, other in enumerate(sizes) if other == size]
                 for place, k in zip(places, torch.randperm(len(places), generator=rng).tolist(), strict=True):
                     order[place] = places[k]
+        for part, size in structure.front.items():
+            p = permutation(size)
+            scales = [torch.randn(size, 1, generator=rng, dtype=torch.float64).div(2).exp() for _ in self.front[part]]
+            if part == "cells":
+                scales[0] *= torch.randint(2, (size, 1), generator=rng) * 2 - 1
+            self.front[part] = tuple(scale * p for scale in scales)
         return self
 
 
@@ -115,43 +141,58 @@ def transformed(weights: Weights, symmetry: Symmetry, structure: PolicyStructure
     """The weights (float64) after a symmetry; the policy computes what it did."""
     streams, out = [symmetry.streams[number] for number in structure.stream_of], {}
 
+    def move(to: str, source: str, rows: Blocks, columns: Blocks = (), kind: str = "") -> None:
+        weight, bias = (_by_blocks(rows, weights[f"{source}.{name}{kind}"]) for name in ("weight", "bias"))
+        out[f"{to}.weight{kind}"] = _by_blocks(columns, weight.T).T if columns else weight
+        out[f"{to}.bias{kind}"] = bias
+
     def move_gru(to: str, source: str, stream: Tensor) -> Tensor:
         permutation, signed = symmetry.units[to]
-
-        def rows(value: Tensor) -> Tensor:
-            gates = zip((permutation, permutation, signed), value.chunk(3), strict=True)
-            return torch.cat([matrix @ gate for matrix, gate in gates])
-
-        for name in _GRU_WEIGHTS:
-            out[f"{to}.{name}"] = rows(weights[f"{source}.{name}"])
-        out[f"{to}.weight_ih_l0"] = out[f"{to}.weight_ih_l0"] @ stream.T
-        out[f"{to}.weight_hh_l0"] = out[f"{to}.weight_hh_l0"] @ signed.T
+        for kind, column in (("_ih_l0", stream), ("_hh_l0", signed)):
+            move(to, source, [permutation, permutation, signed], [column], kind)
         return signed
 
-    def move_outputs(to: str, source: str, basis: Tensor) -> None:
-        for name in ("weight", "bias"):
-            out[f"{to}.{name}"] = basis @ weights[f"{source}.{name}"]
-
-    of_obs, of_mission = weights["input_projection.weight"].tensor_split([structure.num_obs], 1)
-    move_outputs("input_projection", "input_projection", streams[0])
-    out["input_projection.weight"] = streams[0] @ torch.cat([of_obs, of_mission @ symmetry.mission.T], 1)
-    move_outputs("lang_proj", "lang_proj", symmetry.mission)
+    of_features = []
+    if structure.front:
+        embedding, shift = symmetry.front["cells"]
+        (features,) = symmetry.front["features"]
+        gain = shift * _dual(embedding)
+        out[f"{_FRONT}.cells.weight"] = embedding @ weights[f"{_FRONT}.cells.weight"]
+        move(f"{_FRONT}.film", f"{_FRONT}.film", [gain, shift], [symmetry.mission])
+        out[f"{_FRONT}.film.bias"][: len(gain)] += gain.sum(1) - 1  # 1 + gamma is what is scaled
+        move(f"{_FRONT}.features", f"{_FRONT}.features", [features], [_dual(shift)])
+        of_features = [_dual(features)] * NUM_CELLS
+    columns = [*of_features, structure.num_others, symmetry.mission]
+    move(structure.reader, structure.reader, [streams[0]], columns)
+    move("lang_proj", "lang_proj", [symmetry.mission])
     for layer, order in enumerate(symmetry.experts):
         router = f"moe_layers.{layer}.router"
         signed = move_gru(f"{router}.gru", f"{router}.gru", streams[layer])
-        out[f"{router}.fc.weight"] = weights[f"{router}.fc.weight"][order] @ signed.T
-        out[f"{router}.fc.bias"] = weights[f"{router}.fc.bias"][order]
+        move(f"{router}.fc", f"{router}.fc", [_eye(len(order))[order]], [signed])
         for place, own in enumerate(order):
             if structure.sizes[layer][place] > 0:
                 to, source = structure.expert(layer, place), structure.expert(layer, own)
                 signed = move_gru(f"{to}.gru", f"{source}.gru", streams[layer])
-                move_outputs(f"{to}.projection", f"{source}.projection", streams[layer + 1])
-                out[f"{to}.projection.weight"] = out[f"{to}.projection.weight"] @ signed.T
+                move(f"{to}.projection", f"{source}.projection", [streams[layer + 1]], [signed])
         if structure.has_norm:
-            move_outputs(f"moe_layers.{layer}.norm", f"moe_layers.{layer}.norm", streams[layer + 1])
+            move(f"moe_layers.{layer}.norm", f"moe_layers.{layer}.norm", [streams[layer + 1]])
     read = streams[-1] if structure.sizes else move_gru("gru", "gru", streams[0])
-    out["head.weight"], out["head.bias"] = weights["head.weight"] @ read.T, weights["head.bias"]
+    move("head", "head", (), [read])
     return out
+
+
+def _by_blocks(blocks: Blocks, value: Tensor) -> Tensor:
+    """The product of a block-diagonal matrix and a matrix or vector; without blocks the latter as it is."""
+    if not blocks:
+        return value
+    parts = value.split([block if isinstance(block, int) else len(block) for block in blocks])
+    moved = [part if isinstance(b, int) else b @ part for b, part in zip(blocks, parts, strict=True)]
+    return torch.cat(moved) if len(moved) > 1 else moved[0]
+
+
+def _dual(scaled: Tensor) -> Tensor:
+    """The inverse, transposed, of a permutation with scales: the permutation with their inverses."""
+    return scaled / scaled.square().sum(1, keepdim=True)
 
 
 # --- matching -------------------------------------------------------------------------------------------------------
@@ -169,10 +210,11 @@ class Alignment:
     def summary(self) -> dict:
         """What moved: share of hidden units at another place or with another sign, experts, rotation of the bases.
 
-        A rotation is the root mean square of what a basis does to a unit vector along an axis, from 0 to 2.
+        A rotation is the root mean square of what a basis does to a unit vector along an axis, from 0 to 2. With a FiLM
+        front also the share of its units that moved, and the root mean square of the logarithms of their scales.
         """
         kept = torch.cat([signed.diagonal() == 1 for _, signed in self.symmetry.units.values()])
-        return {
+        found = {
             "distance_before": self.distance_before,
             "distance_after": self.distance_after,
             "moved_units": 1 - kept.double().mean().item(),
@@ -180,6 +222,12 @@ class Alignment:
             "stream_turn": max(map(_rotation_angle, self.symmetry.streams)),
             "mission_turn": _rotation_angle(self.symmetry.mission),
         }
+        if front := self.symmetry.front:
+            kept = torch.cat([first.diagonal() > 0 for first, *_ in front.values()])
+            scales = torch.cat([matrix.sum(1).abs() for matrices in front.values() for matrix in matrices])
+            found["moved_front_units"] = 1 - kept.double().mean().item()
+            found["front_scales"] = scales.log().square().mean().sqrt().item()
+        return found
 
 
 def _rotation_angle(basis: Tensor) -> float:
@@ -195,7 +243,7 @@ def align(first: Weights, second: Weights) -> Alignment:
     match = _Match(first, second)
     best = match.from_inputs()
     if not match.is_perfect(best):  # else it is a transformed copy, and nothing is nearer
-        best = max(match.climb(Symmetry.identity(match.structure)), match.climb(best), key=match.inner_product)
+        best = max(match.climb(Symmetry.identity(match.structure)), match.climb(best), key=match.nearness)
     moved = transformed(match.second, best, match.structure)
     weights = {name: moved[name].to(value.dtype) for name, value in second.items()}
     return Alignment(weights, best, distance(first, second), distance(match.first, moved))
@@ -212,22 +260,26 @@ class _Match:
 
     def inner_product(self, symmetry: Symmetry, names: Collection[str] | None = None) -> Tensor:
         """Of the first policy's weights with the transformed ones of the second; names: only of these weights."""
+        return _inner_product(self.first, transformed(self.second, symmetry, self.structure), names)
+
+    def nearness(self, symmetry: Symmetry, names: Collection[str] | None = None) -> Tensor:
+        """The inner product, less half of what scales add to the squared norm: the nearer, the larger."""
         moved = transformed(self.second, symmetry, self.structure)
-        names = moved if names is None else names
-        return reduce(torch.add, [(self.first[name] * moved[name]).sum() for name in names])
+        grown = _inner_product(moved, moved, names) - _inner_product(self.second, self.second, names)
+        return _inner_product(self.first, moved, names) - grown / 2
 
     def is_perfect(self, symmetry: Symmetry) -> bool:
-        """Whether the inner product is as large as that of any weights of these norms."""
-        norms = (
-            reduce(torch.add, [value.square().sum() for value in own.values()]) for own in (self.first, self.second)
-        )
-        return bool(self.inner_product(symmetry) > (1 - 1e-12) * reduce(torch.mul, norms).sqrt())
+        """Whether nothing could be nearer: the distance is zero but for rounding."""
+        squares = _inner_product(self.first, self.first) + _inner_product(self.second, self.second)
+        return bool(self.nearness(symmetry) > (1 - 1e-12) * squares / 2)
 
     def climb(self, symmetry: Symmetry) -> Symmetry:
-        """Better one basis, then the units of one GRU after the other, until nothing gets nearer."""
+        """Better one basis or part of the front, then the units of one GRU after the other, until none gets nearer."""
         for _ in range(_MAX_ROUNDS):
             before = symmetry
             symmetry = self.better_mission(symmetry)
+            for part in symmetry.front:
+                symmetry = self._nearer(symmetry, self._match_front(symmetry, part))
             for number in range(len(symmetry.streams)):
                 symmetry = self.better_stream(symmetry, number)
             for gru in symmetry.units:
@@ -240,7 +292,9 @@ class _Match:
         """A match made from the inputs onwards: each by what ties it to what is matched already."""
         symmetry, structure = Symmetry.identity(self.structure), self.structure
         symmetry = self.better_mission(symmetry, [f"{MISSION}weight", f"{MISSION}bias"])
-        symmetry = self.better_stream(symmetry, 0, ["input_projection.weight", "input_projection.bias"])
+        for part in structure.front:
+            symmetry = self._match_front(symmetry, part, by_inputs=True)
+        symmetry = self.better_stream(symmetry, 0, [f"{structure.reader}.weight", f"{structure.reader}.bias"])
         if not structure.sizes:
             return self._match_gru(symmetry, "gru")
         for layer, sizes in enumerate(structure.sizes):
@@ -251,6 +305,15 @@ class _Match:
                 names = [f"{name}.projection.{kind}" for name in real for kind in ("weight", "bias")]
                 symmetry = self.better_stream(symmetry, structure.stream_of[layer + 1], names)
         return symmetry
+
+    def _match_front(self, symmetry: Symmetry, part: str, by_inputs: bool = False) -> Symmetry:
+        """Match the cells or features of a FiLM front; by_inputs: not by what leaves them, as that is not matched."""
+        plain = replace(symmetry, front=symmetry.front | {part: Symmetry.identity(self.structure).front[part]})
+        ours = _front_blocks(self.first, part)
+        theirs = _front_blocks(transformed(self.second, plain, self.structure), part)
+        if by_inputs:
+            ours, theirs = ours[:-1], theirs[:-1]
+        return replace(plain, front=plain.front | {part: _scaled_permutation(ours, theirs, part)})
 
     def _match_gru(self, symmetry: Symmetry, gru: str) -> Symmetry:
         """Match by inputs and biases first, as W_hh is uninformative before units are matched; then by all."""
@@ -313,9 +376,13 @@ class _Match:
             matrix.requires_grad_(False)
         return [torch.zeros_like(m) if s is None else s for m, s in zip(matrices, slopes, strict=True)]
 
-    def _nearer(self, old: Symmetry, new: Symmetry, names: Collection[str] | None) -> Symmetry:
-        before, after = self.inner_product(old, names), self.inner_product(new, names)
+    def _nearer(self, old: Symmetry, new: Symmetry, names: Collection[str] | None = None) -> Symmetry:
+        before, after = self.nearness(old, names), self.nearness(new, names)
         return new if after > before + _GAIN * before.abs() else old
+
+
+def _inner_product(first: Weights, second: Weights, names: Collection[str] | None = None) -> Tensor:
+    return reduce(torch.add, [(first[name] * second[name]).sum() for name in (second if names is None else names)])
 
 
 def _rotation(slope: Tensor) -> Tensor:
@@ -330,3 +397,33 @@ def _permutation(scores: Tensor) -> Tensor:
     matrix = torch.zeros_like(scores)
     matrix[rows, columns] = 1.0
     return matrix
+
+
+def _front_blocks(weights: Weights, part: str) -> list[Tensor]:
+    """The weights of the cells' units or features of a FiLM front, K blocks (N, ...): what enters them, then leaves."""
+    of = {name.removeprefix(f"{_FRONT}."): value for name, value in weights.items() if name.startswith(_FRONT)}
+    if part == "features":
+        to_cells = of["output.weight"][:, : NUM_CELLS * len(of["features.bias"])].unflatten(1, (NUM_CELLS, -1))
+        return [torch.cat([of["features.weight"], of["features.bias"][:, None]], 1), to_cells.flatten(0, 1).T]
+    gain, shift = torch.cat([of["film.weight"], of["film.bias"][:, None]], 1).chunk(2)
+    gain[:, -1] += 1
+    return [of["cells.weight"], gain, shift, of["features.weight"].T]
+
+
+def _scaled_permutation(ours: list[Tensor], theirs: list[Tensor], part: str) -> tuple[Tensor, ...]:
+    """The nearest permutation of units with scales; blocks of `_front_blocks`, the last of which may be missing.
+
+    Scales bring the norms of the blocks of each pair of units together (least squares of logarithms); only a cell's
+    first scale may be negative.
+    """
+    powers = torch.tensor(_POWERS[part], dtype=torch.float64)[: len(ours)]
+    norms = [torch.stack([block.norm(dim=1) for block in blocks]) for blocks in (ours, theirs)]  # (K, N)
+    ratios = (norms[0][:, :, None] / norms[1][:, None]).log().nan_to_num(0.0, 0.0, 0.0)  # a dead unit keeps its scales
+    logs = torch.tensordot(torch.linalg.pinv(powers), ratios, 1)  # (S, N, N)
+    factors = torch.tensordot(powers, logs, 1).exp()  # (K, N, N)
+    products = factors * torch.stack([our @ their.T for our, their in zip(ours, theirs, strict=True)])
+    is_signed = (powers[:, 0] != 0) & (part == "cells")
+    signed, grown = products[is_signed].sum(0), (factors * norms[1][:, None]).square().sum(0)
+    permutation = _permutation(signed.abs() + products[~is_signed].sum(0) - grown / 2)
+    first, *others = logs.exp() * permutation
+    return (torch.where((signed < 0) & (part == "cells"), -first, first), *others)

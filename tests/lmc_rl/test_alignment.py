@@ -6,9 +6,10 @@ from torch import nn
 
 from lmc_rl.alignment import MISSION, PolicyStructure, Symmetry, align, transformed
 from lmc_rl.learners.imitation import as_checkpoint
-from mixture_of_experts import GRUPolicy, MixtureOfExpertsPolicy
+from mixture_of_experts import Film, GRUPolicy, MixtureOfExpertsPolicy
 from mop.training.devices import choose_device
 
+FILM = dict(obs_encoding="one_hot", film=Film(cell_dim=12, num_features=5))
 POLICIES = {
     "skips": lambda: MixtureOfExpertsPolicy(intermediate_dim=24, lang_dim=6, router_hidden_size=16),
     "norm": lambda: MixtureOfExpertsPolicy(intermediate_dim=24, lang_dim=6, router_hidden_size=16, residual=True),
@@ -16,6 +17,13 @@ POLICIES = {
         intermediate_dim=24, lang_dim=6, router_hidden_size=16, expert_hidden_sizes=[[8, 8, 0, 0], [12, 12], [0, 4, 4]]
     ),
     "baseline": lambda: GRUPolicy(intermediate_dim=24, lang_dim=6, gru_hidden_size=16),
+    "film": lambda: MixtureOfExpertsPolicy(
+        intermediate_dim=24, lang_dim=6, router_hidden_size=16, expert_hidden_sizes=[[0, 8, 8], [12, 4]], **FILM
+    ),
+    "film, norm": lambda: MixtureOfExpertsPolicy(
+        intermediate_dim=24, lang_dim=6, router_hidden_size=16, residual=True, **FILM
+    ),
+    "film, baseline": lambda: GRUPolicy(intermediate_dim=24, lang_dim=6, gru_hidden_size=16, **FILM),
 }
 
 
@@ -36,6 +44,8 @@ def logits(name: str, weights: dict) -> torch.Tensor:
     mission.load_state_dict(checkpoint["lang_proj_state_dict"])
     torch.manual_seed(1)
     obs, lang = torch.randn(10, 4, 152).double(), mission(torch.randn(10, 4, 20).double())
+    if policy.obs_encoding == "one_hot":
+        obs[..., :147] = torch.randint(3, (10, 4, 147)).double()
     return policy.forward_encoded(policy.encode(obs, lang), policy.initial_hidden(4).double())[0]
 
 
@@ -88,11 +98,46 @@ def test_signs_move_candidates_and_states_alone():
 
 
 def test_a_copy_is_aligned_as_it_is_and_a_frozen_mission_stays():
-    _, _, weights = random_policy("skips")
-    found = align(weights, {key: value.clone() for key, value in weights.items()}).summary()
-    assert found == {name: 0 for name in found}
+    for name in ("film", "skips"):
+        _, _, weights = random_policy(name)
+        found = align(weights, {key: value.clone() for key, value in weights.items()}).summary()
+        assert found == {name: 0 for name in found}
     _, _, other = random_policy("skips", seed=1)
     other |= {key: weights[key].clone() for key in weights if key.startswith(MISSION)}
     found = align(weights, other)
     assert found.summary()["mission_turn"] == 0 and 0 < found.distance_after < found.distance_before
     assert (logits("skips", found.weights) - logits("skips", other)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("name", ["film", "film, baseline"])
+def test_different_film_policies_come_nearer_and_stay_what_they_are(name):
+    """Also where the second has other scales of its features, which its distance then does not show."""
+    _, _, weights = random_policy(name)
+    _, _, other = random_policy(name, seed=1)
+    near = align(weights, other)
+    assert near.distance_after < near.distance_before - 1 and near.summary()["moved_front_units"] > 0
+    symmetry = Symmetry.identity(PolicyStructure(other))
+    symmetry.front["features"] = (0.2 * symmetry.front["features"][0],)
+    found = align(weights, transformed(other, symmetry, PolicyStructure(other)))
+    assert found.distance_before > near.distance_before + 5 > found.distance_after + 5
+    for aligned in (near, found):
+        assert (logits(name, aligned.weights) - logits(name, other)).abs().max() < 1e-10
+
+
+def test_a_cell_of_a_film_policy_has_two_scales_and_one_sign():
+    """By hand: the embedding by t, 1 + gamma by s / t, beta by s, the features' column by 1 / s, and nothing else."""
+    _, _, weights = random_policy("film")
+    symmetry, front = Symmetry.identity(PolicyStructure(weights)), "input_projection"
+    embedding, shift = (matrix.clone() for matrix in symmetry.front["cells"])
+    embedding[2, 2], shift[2, 2] = -4, 2
+    symmetry.front["cells"] = (embedding, shift)
+    moved = transformed(weights, symmetry, PolicyStructure(weights))
+    expected = {key: value.clone() for key, value in weights.items()}
+    expected[f"{front}.cells.weight"][2] *= -4
+    expected[f"{front}.film.weight"][2] *= -0.5
+    expected[f"{front}.film.bias"][2] = -0.5 * (1 + weights[f"{front}.film.bias"][2]) - 1
+    expected[f"{front}.film.weight"][12 + 2] *= 2
+    expected[f"{front}.film.bias"][12 + 2] *= 2
+    expected[f"{front}.features.weight"][:, 2] /= 2
+    for key, value in expected.items():
+        assert (moved[key] - value).abs().max() < 1e-15, key
