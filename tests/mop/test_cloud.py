@@ -11,7 +11,16 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from checks import refusal
-from scripts import PATIENCE_S, REPOSITORY, TINY_FLAGS, TINY_TASK, run_script, script_environment
+from scripts import (
+    PATIENCE_S,
+    REPOSITORY,
+    TINY_FLAGS,
+    TINY_TASK,
+    run_here,
+    run_script,
+    script_command,
+    script_environment,
+)
 
 from mop import cloud
 from mop.common.cli import parse
@@ -26,8 +35,11 @@ def plan(name: str, *words: str) -> "modal_app.Plan":
 
 
 def run(job: list[str], folder: Path) -> subprocess.CompletedProcess:
-    """A job as a container runs it, with its folder in place of the volumes'."""
-    job = [str(REPOSITORY / job[0]), *job[1:]] if job[0].endswith(".py") else job
+    """A job as a container runs it, with its folder in place of the volumes'; a script in this process."""
+    if job[0].endswith(".py"):
+        out = io.StringIO()
+        code = run_here(script_command(*job), cwd=folder, stdout=out, stderr=subprocess.STDOUT).returncode
+        return subprocess.CompletedProcess(job, code, out.getvalue())
     environment = script_environment({"PYTHONPATH": str(REPOSITORY)})
     command = [sys.executable, *job]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
@@ -82,7 +94,7 @@ def test_jobs_train_evaluate_and_merge_in_folders_in_place_of_volumes(tmp_path, 
     planned = plan("eval_parallel", *words)
     (job,) = planned.jobs
     done = run(job, tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout
     assert len(list(tmp_path.glob("evaluation/evaluation_cache/*/trial_7/result.json"))) == 1
     assert run(planned.afterwards, tmp_path).returncode == 0
     table = pd.read_csv("evaluation/evaluation_results.csv")
