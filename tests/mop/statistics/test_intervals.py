@@ -13,7 +13,7 @@ from mop.statistics.bootstrap import (
     sums_of_correlation,
     sums_of_mean,
 )
-from mop.statistics.intervals import fisher_z
+from mop.statistics.intervals import fisher_z, wilson_interval
 
 SIMULATIONS = 200  # seeds 0 to 199 of numpy's default generator
 EPISODES, STEPS = 30, 10  # of a run
@@ -117,3 +117,19 @@ def test_the_bootstrap_draws_seeds_then_episodes():
     assert width(1, 0) < width(1, 5) == pytest.approx(math.hypot(width(1, 0), width(0, 5)), rel=0.25)
     plain = mean_over_seeds([0.0, 1.0, 2.0, 3.0, 4.0])
     assert plain.low < plain.drawn_low < 1 and 3 < plain.drawn_high < plain.high
+
+
+def test_wilson_interval_of_known_cases():
+    known = {(8, 10): (0.4902, 0.9433), (0, 10): (0.0, 0.2775), (10, 10): (0.7225, 1.0), (1, 1): (0.2065, 1.0)}
+    known |= {(50, 100): (0.4038, 0.5962), (0, 1): (0.0, 0.7935)}
+    for (successes, trials), interval in known.items():
+        assert wilson_interval(successes, trials) == pytest.approx(interval, abs=5e-5)
+    for trials in (1, 2, 7, 1000):
+        for successes in range(0, trials + 1, max(1, trials // 7)):
+            low, high = wilson_interval(successes, trials)
+            mirrored = wilson_interval(trials - successes, trials)
+            assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-12)
+            assert 0.0 <= low <= successes / trials <= high <= 1.0
+            # both ends are where the distance to the observed rate is 1.96 standard deviations of that end
+            for p in (low, high):
+                assert (p - successes / trials) ** 2 == pytest.approx(1.959964**2 * p * (1 - p) / trials, abs=1e-6)
