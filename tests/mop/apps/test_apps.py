@@ -72,11 +72,11 @@ def test_script_without_anything_to_show(app, tmp_path):
 
 def test_figures_are_there_when_a_visitor_comes_later(place, browser):
     """From another profile, after the first visitor has left and is forgotten; and while another one is there."""
-    with served(REPOSITORY / "routing_viz.py", place, ttl_s=1) as address:
+    with served(REPOSITORY / "routing_viz.py", place, ttl_s=2) as address:
         with opened(browser, address) as first, opened(browser, address) as second:
             first.picture()
             second.picture()
-        time.sleep(4)
+        time.sleep(6)
         with opened(browser, address) as page:
             shown = page.picture()
             page.choose("Map", "LPC")
@@ -88,8 +88,6 @@ def test_routing_viz(place, browser):
     with served(REPOSITORY / "routing_viz.py", place, *flags) as address:
         with opened(browser, address) as page:
             controls_of_routing_viz(page, place)
-        with opened(browser, address) as page:
-            quick_switches(page, place)
         with opened(browser, address) as page:
             fresh_evaluation(page)
         with opened(browser, address) as page:
@@ -118,19 +116,6 @@ def controls_of_routing_viz(page: Page, place: Path) -> None:
     page.open_tab("Pathways")
     page.choose("Run", f"{NAME} 7 · update 300 · no checkpoint")
     page.label(f"{NAME} 7: pathways")
-
-
-def quick_switches(page: Page, place: Path) -> None:
-    """Six choices of a run, half a second apart: what is shown at last belongs to the last one."""
-    page.picture()
-    names = (f"{NAME} 7 · update 300 · no checkpoint", f"{NAME} 0 seed 0 · update 300")
-    for number in range(6):
-        page.choose("Run", names[number % 2])
-        page.page.wait_for_timeout(500)
-    page.label(f"{NAME} 0 seed 0: routing_heatmap")
-    page.save("routing_heatmap.png", place)
-    page.choose("Run", names[0])
-    page.label(f"{NAME} 7: routing_heatmap")
 
 
 def fresh_evaluation(page: Page) -> None:

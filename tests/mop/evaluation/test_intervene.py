@@ -138,7 +138,7 @@ def test_bad_input_is_told_in_one_line(checkpoint, taught, capsys):
         ("--variants", "frozen"): "--variants",
         ("--phases", "by_moon"): "by_moon",
         ("--what", "swap nowhere.pt"): "nowhere.pt",
-        ("--what", f"swap {baseline}"): "checkpoint_final.pt",
+        ("--what", f"swap {baseline}"): "routers",
         ("--results_path", "table.txt"): "table.txt",
         ("--num_episodes", "0"): "num_episodes",
         ("--checkpoint", "checkpoints/x.pt"): "checkpoints/x.pt",
