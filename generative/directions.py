@@ -23,10 +23,10 @@ import pandas as pd
 
 from generative.domains.registry import domain_of_recording
 from generative.figures.representations import plot_probes, plot_stability
-from generative.recordings.format import BEHAVIOURS, SPLITS, Recording, open_recording
+from generative.recordings.format import BEHAVIOURS, SPLITS, open_recording
 from generative.representations.decompositions import METHODS
 from generative.representations.storage import Directions, block_slices, write_directions
-from generative.representations.study import PROBE, StudySettings, join_parts, read_rows, study_blocks
+from generative.representations.study import PROBE, Part, StudySettings, join_parts, read_rows, study_blocks
 from generative.representations.tables import (
     METHOD_COLUMNS,
     PROBE_COLUMNS,
@@ -37,7 +37,7 @@ from generative.representations.tables import (
 )
 from mop.common.cli import parse, required, setting
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable, open_output_dir, write_csv, write_figure
+from mop.common.files import open_output_dir, write_csv, write_figure
 from mop.common.values import shown
 from mop.training.devices import choose_device
 
@@ -64,12 +64,7 @@ def choose(text: str, known: list[str], flag: str) -> list[str]:
     return [name for name in known if name in names]
 
 
-def blocks_of(recording: Recording) -> dict[str, slice]:
-    """The blocks of the recorded hidden state, and their columns."""
-    return block_slices({name: slice(*ends) for name, ends in recording.config["encoding"]["hidden_layout"].items()})
-
-
-def write_report(out: Path, parts: dict[str, dict], directions: Directions, title: str) -> str:
+def write_report(out: Path, parts: dict[str, Part], directions: Directions, title: str) -> str:
     """Write tables and figures; the text for the screen."""
     methods, probes = pd.DataFrame(method_rows(parts)), pd.DataFrame(probe_rows(parts, directions))
     write_csv(out / "methods.csv", methods)
@@ -89,13 +84,13 @@ def main() -> int:
     recording = open_recording(settings.data_dir)
     name = Path(settings.data_dir).resolve().name
     out = Path(settings.out or Path("plots/directions") / name)
-    blocks = blocks_of(recording)
+    layout = recording.config["encoding"]["hidden_layout"]
+    blocks = block_slices({name: slice(*ends) for name, ends in layout.items()})
     chosen = {
         **{name: getattr(settings, name) for name in ("num_components", "num_seeds", "max_rows", "seed")},
         "blocks": choose(settings.blocks, list(blocks), "--blocks"),
         "behaviours": choose(settings.behaviours, list(BEHAVIOURS), "--behaviours"),
     }
-    check_writable(out, "--out")
     choose_device("cpu")  # one thread
     record = {"recording": recording.config["checkpoint"], "of": recording.config["settings"]}
     with open_output_dir(out, {"settings": chosen, "methods": [*METHODS, PROBE], **record}):

@@ -23,18 +23,10 @@ from pathlib import Path
 import torch
 
 from generative.domains.registry import DOMAINS, domain_of_recording, load_recorded_policy, load_simulator_of
-from generative.recordings.format import SPLITS, open_recording
+from generative.recordings.format import open_recording
 from generative.simulators.base import EXACT
-from generative.simulators.evaluation import (
-    MODEL,
-    VIEW_SHARES,
-    evaluate,
-    fidelity_line,
-    shares_of,
-    view_share,
-    write_fidelity,
-)
-from mop.common.cli import as_flags, declared, parse, required, setting
+from generative.simulators.evaluation import MODEL, TrialSettings, evaluate, fidelity_line, write_fidelity
+from mop.common.cli import as_flags, declared, parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, whole_digest
 
@@ -42,17 +34,11 @@ EVERYONE = "; ".join(f"{','.join(domain.fidelity.actors)} (of {domain.title})" f
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(TrialSettings):
     """The settings of a measurement."""
 
-    simulator: str = required("folder of a learned simulator, or exact")
-    data_dir: str = required("folder of the recording of the policy's worlds")
     agent_file: str | None = setting(None, "checkpoint of the recorded policy (default: the one that was recorded)")
-    num_trials: int = setting(300, "episodes, each once", low=2, high=100_000)
-    num_horizons: int = setting(24, "steps", low=1, high=1000)
-    split: str = setting("test", "split of the episodes", choices=SPLITS)
     actors: tuple[str, ...] | None = setting(None, f"who acts, with commas (default: {EVERYONE})", commas=True)
-    seed: int = setting(0, "of moments and random actions", low=0)
     min_fidelity: float = setting(0.0, "refuse what is below, as analyses do", low=0, high=1)
     horizon: int = setting(8, "steps ahead up to which that is asked", low=1)
     out: Path | None = setting(None, "folder of what is written (default: the simulator's; plots/fidelity_exact/X)")
@@ -74,11 +60,8 @@ def main() -> int:
     learned = load_simulator_of(recording, settings.simulator)
     check_writable(folder, "--out")
     torch.set_num_threads(1)
-    result = evaluate(
-        domain, settings.simulator, learned, recording, policy, actors=actors, num_horizons=settings.num_horizons,
-        split=settings.split, num_trials=settings.num_trials, seed=settings.seed,
-        must_be_reliable=folder.resolve() == Path(settings.simulator).resolve(),
-    )  # fmt: skip
+    is_gate = folder.resolve() == Path(settings.simulator).resolve()
+    result = evaluate(domain, learned, recording, policy, actors, settings, must_be_reliable=is_gate)
     result["agent_sha256"] = whole_digest(agent)
     what = f"simulator {Path(settings.simulator).name}, recording {recording.folder.name}"
     title = f"{what}, {result['settings']['num_trials']} episodes of the {settings.split} split"
@@ -90,8 +73,7 @@ def main() -> int:
     if "trained" in result["actors"]:
         numbers = result["actors"]["trained"][MODEL]
         horizon = min(settings.horizon, settings.num_horizons)
-        views = VIEW_SHARES[view_share(numbers)]
-        print(fidelity_line(settings.simulator, shares_of(numbers), horizon, settings.min_fidelity, views))
+        print(fidelity_line(settings.simulator, numbers, horizon, settings.min_fidelity))
     return 0
 
 

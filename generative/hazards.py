@@ -27,16 +27,18 @@ from tqdm import tqdm
 
 from generative.attribution.hazard_report import report
 from generative.attribution.hazard_study import Study, draw_moments, find_moments, load_measured
-from generative.attribution.settings import AnalysisSettings, open_results
-from generative.domains.coinrun.causes import EpisodeObjects
+from generative.attribution.settings import AnalysisSettings
+from generative.domains.coinrun.causes import episode_objects
 from generative.domains.coinrun.domain import COINRUN
 from generative.domains.coinrun.games import check_playable
+from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.targets import jumps_of
 from generative.domains.registry import domain_of_recording, load_recorded_policy, open_scenes
 from generative.recordings.format import BEHAVIOURS, open_recording
 from generative.simulators.evaluation import check_fidelity
 from mop.common.cli import parse, required, setting
 from mop.common.errors import InputError, run_script
+from mop.common.files import open_output_dir, write_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +64,17 @@ def main() -> int:
     encoding = recording.config["encoding"]
     check_playable(encoding["env_name"], encoding["distribution_mode"])
     agent, _ = load_recorded_policy(recording, settings.checkpoint)
+    assert isinstance(agent, FrozenAgent)  # the domain's
     jumps_of(agent)
     digest = recording.config["checkpoint"]["sha256"]
     scenes = open_scenes(settings.simulator, recording)
     fidelity = check_fidelity(settings.simulator, settings.horizon, settings.min_fidelity, digest)
     out = settings.out or Path("plots") / "hazards" / recording.folder.resolve().name
-    with open_results(out, {"settings": settings.recorded(), "checkpoint": digest, "fidelity": fidelity}):
+    with open_output_dir(out, {"settings": settings.recorded(), "checkpoint": digest, "fidelity": fidelity}):
         print(fidelity)
         numbers = recording.distinct(recording.episodes(settings.split, settings.policies))
         episodes = tqdm(numbers, desc="looking for hazards", unit="episode", leave=False)
-        objects_of = EpisodeObjects(encoding)
+        objects_of = episode_objects(encoding)
         candidates = find_moments(recording, objects_of, agent, episodes, settings.horizon, settings.ahead)
         moments = draw_moments(candidates, settings.num_moments, settings.per_level, settings.seed)
         if not any(moment.has_jump for moment in moments):
@@ -87,7 +90,7 @@ def main() -> int:
         paths = [out / "moments" / f"episode_{one.episode:06d}_step_{one.step:04d}.npz" for one in moments]
         for moment, path in zip(tqdm(moments, unit="moment"), paths, strict=True):
             if not path.exists():
-                study.measure(moment).write(path)
+                write_record(path, study.measure(moment))
         report([load_measured(path) for path in paths], out, settings.seed, fidelity)
     return 0
 

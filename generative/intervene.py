@@ -31,22 +31,28 @@ import pandas as pd
 
 from generative.domains.registry import domain_of_checkpoint
 from generative.figures.representations import plot_effects
-from generative.representations.steering import Arena, Operation, Runs, effect_rows, effects_table, random_effects
+from generative.representations.steering import (
+    Arena,
+    ArenaSettings,
+    Operation,
+    Runs,
+    effect_rows,
+    effects_table,
+    random_effects,
+)
 from generative.representations.storage import Directions, open_directions
 from mop.common.cli import parse, required, setting
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable, open_output_dir, whole_digest, write_csv, write_figure
-from mop.common.values import MAX_ENVS, number, shown
-from mop.evaluation.evaluate import NUM_ENVS
+from mop.common.files import open_output_dir, whole_digest, write_csv, write_figure
+from mop.common.values import number, shown
 from mop.training.devices import use_device
 
 LEAST_RANDOM = 20
 MOST_SD = 100.0  # standard deviations that a coordinate may be sent from its mean
-OF_GAMES = ("policy", "max_steps")  # flags
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(ArenaSettings):
     """The flags."""
 
     checkpoint: str = required("the policy or agent that was recorded", also=("model_file",), metavar="FILE")
@@ -56,20 +62,9 @@ class Settings:
     null: str | None = setting(None, "direction whose coordinate is removed", metavar="K")
     clamp: str | None = setting(None, "direction whose coordinate is held", metavar="K=VALUE")
     add: str | None = setting(None, "direction along which the hidden state is pushed", metavar="K=VALUE")
-    num_worlds: int = setting(500, "one episode each in every run", low=5, high=10**6)
     num_random: int = setting(50, "random directions", low=LEAST_RANDOM, high=10**4)
-    eval_seed: int = setting(0, "seed of the first world; of levels, counted from 2^30", low=0, high=2**32 - 1)
-    seed: int = setting(0, "of random directions, and of sampled actions", low=0)
-    num_envs: int = setting(NUM_ENVS, "side by side: speed and rounding", low=1, high=MAX_ENVS)
     out: str = setting("", "output folder (default: plots/intervene/<the operation>)")
     lang_encoder: str | None = setting(None, "where the recorded mission encoder lies on this machine")
-    cache_dir: str = setting("evaluation_cache", "where the bot's own results are kept")
-    policy: str | None = setting(
-        None, "how it acts (default: argmax)", choices=("argmax", "sampled"), group="of agents of games"
-    )
-    max_steps: int | None = setting(
-        None, "actions until an episode is cut short (default: 1000)", low=1, group="of agents of games"
-    )
 
 
 def operation_of(settings: Settings, directions: Directions) -> Operation:
@@ -79,7 +74,7 @@ def operation_of(settings: Settings, directions: Directions) -> Operation:
         raise InputError("give one of --from K --to K, --null K, --clamp K=VALUE, --add K=VALUE (see --help)")
     kind = asked[0]
     given = getattr(settings, kind)
-    if kind == "source":
+    if settings.to is not None:
         return Operation("swap", directions.number(given), directions.number(settings.to))
     if kind == "null":
         return Operation("null", directions.number(given))
@@ -96,21 +91,8 @@ def operation_of(settings: Settings, directions: Directions) -> Operation:
 def open_arena(settings: Settings) -> Arena:
     """The policy in its worlds."""
     domain = domain_of_checkpoint(settings.checkpoint)
-    given = {name: getattr(settings, name) for name in OF_GAMES if getattr(settings, name) is not None}
-    foreign = next((name for name in given if name not in domain.arena_flags), None)
-    if foreign is not None:
-        raise InputError(f"--{foreign}: {settings.checkpoint} is a policy of {domain.title}; leave it out")
-    policy, config = domain.load_policy(settings.checkpoint, settings.lang_encoder)
-    return domain.open_arena(
-        policy,
-        config,
-        num_worlds=settings.num_worlds,
-        first_seed=settings.eval_seed,
-        num_envs=settings.num_envs,
-        cache_dir=settings.cache_dir,
-        seed=settings.seed,
-        **given,
-    )
+    domain.given_flags(settings, ("policy", "max_steps"), domain.arena_flags)
+    return domain.open_arena(*domain.load_policy(settings.checkpoint, settings.lang_encoder), settings)
 
 
 def write_report(runs: Runs, num_random: int, out: Path, title: str) -> str:
@@ -129,16 +111,17 @@ def main() -> int:
     settings = parse(Settings, __doc__)
     digest = whole_digest(settings.checkpoint)
     directions = open_directions(settings.directions, digest, settings.checkpoint)
+    assert directions is not None  # the flag is required
     use_device("cpu")
     arena = open_arena(settings)
     operation = operation_of(settings, directions)
     title = operation.describe(directions)
     slug = re.sub(r"[^\w.+-]+", "_", title)
     out = Path(settings.out or Path("plots/intervene") / Path(settings.directions).resolve().parent.name / slug)
-    check_writable(out, "--out")
     numbers = {name: getattr(settings, name) for name in ("num_worlds", "num_random", "eval_seed", "seed")}
     record = {"operation": operation._asdict(), "words": title, "settings": numbers | arena.settings}
-    with open_output_dir(out, record | {"checkpoint": digest, "directions": whole_digest(settings.directions)}):
+    record |= {"checkpoint": digest, "directions": whole_digest(settings.directions)}
+    with open_output_dir(out, record):
         runs = Runs(arena, out / "episodes")
         runs.play_missing(operation, directions, settings.num_random, settings.seed)
         heading = f"{title}\n{arena.words}: differences from the run without it"

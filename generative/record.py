@@ -19,6 +19,7 @@ killed, it keeps what is finished, but for the episodes that ran, and after a ki
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from generative.domains.coinrun.games import MODES, UNSEEN_LEVELS
 from generative.domains.registry import DOMAINS, domain_of_checkpoint
@@ -27,11 +28,11 @@ from generative.recordings.recorder import row_dtype
 from generative.recordings.session import count_known_starts, open_source, record, table_of
 from mop.common.cli import parse, required, setting
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable
 from mop.common.values import MAX_ENVS
 
 EVERYONE = "; ".join(f"{','.join(domain.behaviours)} (of {domain.title})" for domain in DOMAINS.values())
 OF_GAMES = "of agents of games"
+_LEVELS: dict[str, Any] = {"low": 0, "high": UNSEEN_LEVELS // 2, "group": OF_GAMES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +59,9 @@ class Settings:
     lang_encoder: Path | None = setting(None, "where the recorded mission encoder lies on this machine")
     resume: bool = setting(False, "go on with the recording in the folder")
     num_levels: int | None = setting(
-        None, "levels that are drawn from; 0: all that no evaluation plays (default: the training's)", low=0,
-        high=UNSEEN_LEVELS // 2, group=OF_GAMES,
-    )  # fmt: skip
-    start_level: int | None = setting(
-        None, "the first of them (default: the training's)", low=0, high=UNSEEN_LEVELS // 2, group=OF_GAMES
+        None, "levels that are drawn from; 0: all that no evaluation plays (default: the training's)", **_LEVELS
     )
+    start_level: int | None = setting(None, "the first of them (default: the training's)", **_LEVELS)
     distribution_mode: str | None = setting(None, "levels (default: the training's)", choices=MODES, group=OF_GAMES)
     param_name: str | None = setting(
         None, "preset of generative.train_agent, to make sure (default: the agent's own)", group=OF_GAMES
@@ -71,12 +69,6 @@ class Settings:
     num_checkpoints: int = setting(
         0, "accepted, and of no meaning: a recording has no checkpoints", low=0, group=OF_GAMES
     )
-
-    @property
-    def world(self) -> dict:
-        """What is given of the world's flags."""
-        names = ("num_levels", "start_level", "distribution_mode", "param_name")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def folder(self, task_id: str, digest: str) -> Path:
         """The folder of the recording."""
@@ -88,14 +80,15 @@ def main() -> int:
     """Record what is missing, and print what there is."""
     settings = parse(Settings, __doc__)
     domain = domain_of_checkpoint(settings.checkpoint)
+    names = ("num_levels", "start_level", "distribution_mode", "param_name")
+    world = domain.given_flags(settings, names, domain.world_flags)
     source = open_source(
-        domain, settings.checkpoint, settings.lang_encoder, settings.num_envs, settings.max_steps, settings.world
+        domain, settings.checkpoint, settings.lang_encoder, settings.num_envs, settings.max_steps, world
     )
     task_id = source.worlds.encoding["task_id"]
     if settings.env_name not in (None, task_id):
         raise InputError(f"--env_name: {settings.checkpoint} is a policy of {task_id}, not of {settings.env_name}")
     folder = settings.folder(task_id, source.digest)
-    check_writable(folder, "--data_dir")
     chosen = {name: getattr(settings, name) for name in ("num_steps", "seed", "epsilon")}
     chosen["policies"] = [name for name in BEHAVIOURS if name in (settings.policies or ())] or list(domain.behaviours)
     recording = record(source, folder, chosen, settings.resume)

@@ -27,6 +27,7 @@ kinds.csv with sums by kind of thing and lag, sizes.csv with sizes by path and l
 Steps that are there already are not computed again.
 """
 
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ from generative.attribution.common_targets import CHOSEN
 from generative.attribution.integrated_gradients import METHODS
 from generative.attribution.loop_inputs import VIEW, WORLD, Place
 from generative.attribution.recorded_steps import choose_steps, explain, report
-from generative.attribution.settings import AnalysisSettings, open_results
+from generative.attribution.settings import AnalysisSettings
 from generative.domains.registry import DOMAINS, domain_of_recording, load_recorded_policy, open_scenes
 from generative.recordings.format import BEHAVIOURS, Recording, open_recording
 from generative.representations.storage import open_directions
@@ -45,6 +46,7 @@ from generative.simulators.base import EXACT
 from generative.simulators.evaluation import check_fidelity
 from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
+from mop.common.files import open_output_dir
 
 POINTS = ", ".join(f"{domain.num_points} in {domain.title}" for domain in DOMAINS.values())
 TARGETS = " ".join(f"Targets in {domain.title}: {domain.targets_help}." for domain in DOMAINS.values())
@@ -95,14 +97,12 @@ def main() -> int:
     num_points = settings.num_points or domain.num_points
     if kind not in scenes.kinds:
         raise InputError(f"--what {kind} is for the exact simulator; a learned one is given what is seen: view")
-    steps = choose_steps(
-        recording, settings.episodes(recording), settings.step,
-        lambda chosen: domain.parse_target(settings.of, policy, directions, chosen),
-    )  # fmt: skip
+    target_of = functools.partial(domain.parse_target, settings.of, policy, directions)
+    steps = choose_steps(recording, settings.episodes(recording), settings.step, target_of)
     name = f"{recording.folder.resolve().name}_{re.sub('[^a-z0-9]+', '_', settings.of.lower())}"
     out = settings.out or Path("plots") / "saliency" / name
     of = settings.recorded("num_causes", "num_episodes") | {"what": kind, "num_points": num_points}
-    with open_results(out, {"settings": of, "checkpoint": digest, "fidelity": fidelity}):
+    with open_output_dir(out, {"settings": of, "checkpoint": digest, "fidelity": fidelity}):
         print(fidelity)
         paths = []
         for episode, step, target in tqdm(steps, unit="step", disable=len(steps) == 1):

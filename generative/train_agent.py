@@ -23,9 +23,9 @@ from generative.agents.ppo import AgentRun
 from generative.domains.coinrun.games import check_playable
 from generative.simulators.resuming import saved_state
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable, only_process, remove_leftovers
+from mop.common.files import open_output_dir
 from mop.training.devices import choose_device
-from mop.training.loop import CURVE_NAME, FileNames, drive
+from mop.training.loop import CURVE_NAME, FileNames, Trainable, drive
 
 LOG_NAME = "log.csv"
 
@@ -73,7 +73,6 @@ def train(settings: Settings, run: AgentRun, folder: Path) -> Path | None:
     """Train, or continue; the path of the last model, None where the run was over already."""
     in_the_way = "a run; go on with --resume, or choose another --exp_name or --seed"
     saved = saved_state(folder, run.config, ("settings",), settings.resume, in_the_way)
-    remove_leftovers(folder.glob(".*.tmp"))
     if saved is not None and saved["update"] == run.num_updates and (folder / CURVE_NAME).exists():
         return None
     write = tensorboard_rows(folder)
@@ -83,7 +82,7 @@ def train(settings: Settings, run: AgentRun, folder: Path) -> Path | None:
         if settings.log_level <= 20:
             print(" ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
-    def name_of(run: AgentRun) -> str:
+    def name_of(_: Trainable) -> str:
         return f"model_{run.timesteps}.pt"
 
     return drive(
@@ -105,12 +104,9 @@ def main() -> int:
     settings = parse_settings(__doc__)
     run = make_run(settings)
     folder = Path(settings.output_dir) / "procgen" / settings.env_name / settings.exp_name / f"seed_{settings.seed}"
-    check_writable(folder, "--output_dir")
-    with only_process(folder, "another --exp_name or --seed"):
+    with open_output_dir(folder, flag="--output_dir", other="another --exp_name or --seed"):
         try:
             path = train(settings, run, folder)
-        except KeyboardInterrupt:
-            return 130
         finally:
             run.close()
     if path is None:

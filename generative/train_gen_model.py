@@ -18,10 +18,9 @@ from pathlib import Path
 
 from generative.domains.registry import DOMAINS, domain_of_recording, load_recorded_policy
 from generative.recordings.format import open_recording
-from generative.simulators.training import SimulatorSettings, make_config, resolve_settings, train
+from generative.simulators.training import SimulatorRun, SimulatorSettings, make_config, resolve_settings, train
 from mop.common.cli import given_values, required, setting
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable
 from mop.training.devices import choose_device
 
 SIZES = "; ".join(f"{' or '.join(domain.presets)} (of {domain.title})" for domain in DOMAINS.values())
@@ -62,18 +61,14 @@ def main() -> int:
     policy, agent = load_recorded_policy(recording, settings.agent_file, settings.lang_encoder)
     config = make_config(domain, resolve_settings(domain, preset, given), preset, recording, agent)
     device = choose_device("cuda" if settings.device == "gpu" else settings.device)
-    if device.type != "cpu":
-        policy.to(device)
+    policy.to(device)
     label = settings.tgm_exp_name or recording.folder.name
     folder = settings.output_dir / label
-    check_writable(folder, "--output_dir")
-    code = train(
-        domain, config, policy, recording, folder, label=label, device=device, log_interval=settings.log_interval,
-        save_interval=settings.save_interval, is_resumed=settings.resume,
-    )  # fmt: skip
-    if code == 0:
-        print(f"evaluate it: python -m generative.fidelity --simulator {folder} --data_dir {settings.data_dir}")
-    return code
+    run = SimulatorRun(domain, config, policy, recording, device)
+    intervals = {"log_interval": settings.log_interval, "save_interval": settings.save_interval}
+    train(run, folder, label, resume=settings.resume, **intervals)
+    print(f"evaluate it: python -m generative.fidelity --simulator {folder} --data_dir {settings.data_dir}")
+    return 0
 
 
 if __name__ == "__main__":

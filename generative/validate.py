@@ -19,67 +19,46 @@ Writes config.json, cases.jsonl (a line for each case, added as they are measure
 stopped), agreement.csv, agreement.md and agreement.png to --out.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from generative.attribution.agreement import MIN_EDITS
-from generative.attribution.counterfactuals import KINDS
-from generative.attribution.integrated_gradients import METHODS
-from generative.attribution.settings import AnalysisSettings, open_results
-from generative.attribution.validation import Study, make_predictors, measure, plan_cases, read_rows, report
+from generative.attribution.validation import (
+    Study,
+    ValidationSettings,
+    make_predictors,
+    measure,
+    plan_cases,
+    read_rows,
+    report,
+)
+from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.targets import TARGETS_HELP
 from generative.domains.registry import domain_of_recording, load_recorded_policy, open_scenes
-from generative.recordings.format import BEHAVIOURS, open_recording
+from generative.recordings.format import open_recording
 from generative.representations.storage import open_directions
-from generative.simulators.base import EXACT
 from generative.simulators.evaluation import check_fidelity
-from mop.common.cli import parse, setting
+from mop.common.cli import parse
 from mop.common.errors import InputError, run_script
-from mop.common.values import integer
+from mop.common.files import open_output_dir
 
 CASES = "cases.jsonl"
 
 
-def lags_of(value: str) -> tuple[int, ...]:
-    """Numbers of steps with commas between them, in their order."""
-    return tuple(sorted({integer(0, 1000)(word) for word in value.split(",")}))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(AnalysisSettings):
-    """The settings of a validation."""
-
-    of: tuple[str, ...] = setting(("action:chosen", "lpc"), "targets, with commas", commas=True)
-    simulators: tuple[str, ...] = setting((EXACT,), "exact, folders of learned ones, with commas", commas=True)
-    lags: tuple[int, ...] = setting((0, 1, 2, 4, 8), "steps before the step, with commas", parse=lags_of, commas=True)
-    num_episodes: int = setting(40, "episodes at most", low=1)
-    steps_per_episode: int = setting(2, "steps of each that are explained", low=1)
-    kinds: tuple[str, ...] = setting(("remove", "color", "type", "state"), "of edits", choices=KINDS, commas=True)
-    max_edits: int = setting(24, "of a case; of more, so many are drawn", low=MIN_EDITS)
-    num_points: int = setting(8, "of the integral of a gradient", low=1, high=1024)
-    methods: tuple[str, ...] = setting(METHODS, "of attribution", choices=METHODS, commas=True)
-    actions: tuple[str, ...] = setting(("own", "recorded"), "of the loop", choices=("own", "recorded"), commas=True)
-    policies: tuple[str, ...] = setting(("argmax",), "who acted, with commas", choices=BEHAVIOURS, commas=True)
-    directions: str | None = setting(None, "file of directions, for direction:K")
-    seed: int = setting(0, "of steps, edits and controls", low=0)
-    lang_encoder: Path | None = setting(None, "where the recorded mission encoder lies on this machine")
-
-
 def main() -> int:
     """Measure what is missing, then report all."""
-    settings = parse(Settings, __doc__.format(targets=f"Targets: {TARGETS_HELP}."))
+    settings = parse(ValidationSettings, __doc__.format(targets=f"Targets: {TARGETS_HELP}."))
     recording = open_recording(settings.data_dir)
     domain = domain_of_recording(recording)
     if domain.exact_scenes is None:
         raise InputError(f"{settings.data_dir} is a recording of {domain.title}, whose real worlds cannot be edited")
     policy, path = load_recorded_policy(recording, settings.checkpoint, settings.lang_encoder)
+    assert isinstance(policy, FrozenPolicy)  # the domain's
     digest = recording.config["checkpoint"]["sha256"]
     directions = open_directions(settings.directions, digest, recording.folder)
     horizon = max(1, *settings.lags)
     fidelity = [check_fidelity(name, horizon, settings.min_fidelity, digest) for name in settings.simulators]
     names = [domain.parse_target(text, policy, directions, chosen=0).name for text in settings.of]
     simulators = {name: open_scenes(name, recording) for name in settings.simulators}
-    predictors = make_predictors(simulators, policy, recording, settings.actions, settings.methods, settings.seed)
+    predictors = make_predictors(simulators, policy, recording, settings)
     episodes = recording.episodes(settings.split, settings.policies)[: settings.num_episodes]
     places = plan_cases(recording, episodes, settings.steps_per_episode, settings.lags, settings.seed)
     if not places:
@@ -88,12 +67,9 @@ def main() -> int:
     task_id = recording.config["encoding"]["task_id"]
     of = {"checkpoint": digest, "fidelity": fidelity, "task_id": task_id}
     record = {"settings": settings.recorded(), "targets": names, "num_cases": len(places), **of}
-    with open_results(out, record):
+    with open_output_dir(out, record):
         print("\n".join(fidelity))
-        study = Study(
-            recording, policy, settings.of, predictors, settings.kinds, settings.max_edits, settings.num_points,
-            settings.seed, directions,
-        )  # fmt: skip
+        study = Study(recording, policy, predictors, settings, directions)
         measure(study, places, out / CASES)
         title = f"{task_id}, {path.parent.parent.name}: rank correlation of attribution and true effect"
         report(read_rows(out / CASES), out, title)

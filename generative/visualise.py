@@ -34,11 +34,11 @@ from generative.simulators.base import EXACT
 from generative.simulators.evaluation import MIN_FIDELITY, check_fidelity
 from generative.simulators.exact import ExactSimulator
 from generative.synthesis.report import summary, write_study
-from generative.synthesis.search import Search, begin_learned
-from generative.synthesis.study import Reader, run_study
+from generative.synthesis.search import begin_learned
+from generative.synthesis.study import Reader, StudySettings, run_study
 from mop.common.cli import as_dict, parse, required, setting
 from mop.common.errors import InputError, run_script
-from mop.common.files import check_writable, file_digest, open_output_dir, whole_digest
+from mop.common.files import file_digest, open_output_dir, whole_digest
 from mop.common.task_mix import task_name
 from mop.envs.babyai import World
 from mop.plotting.film import find_encoder
@@ -47,7 +47,7 @@ NOT_IN_RECORD = ("out", "films", "lang_encoder", "checkpoint", "directions")  # 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Search):
+class Settings(StudySettings):
     """The flags."""
 
     checkpoint: str = required("the policy", also=("model_file",), metavar="FILE")
@@ -56,9 +56,6 @@ class Settings(Search):
     task_id: str | None = setting(None, "task of the levels (default: the task of the training)", metavar="TASK")
     simulator: str = setting(EXACT, "through which it is optimised", metavar="exact|DIR")
     min_fidelity: float = setting(MIN_FIDELITY, "of a learned simulator; 0: any", low=0, high=1)
-    num_restarts: int = setting(16, "levels that are optimised at once", low=1, high=1024)
-    num_random: int = setting(10_000, "random levels, for comparison", low=20, high=10**6)
-    min_percentile: float = setting(95.0, "of these, that a survivor is above", low=0, high=100)
     films: str | None = setting(None, "also a film of each survivor", choices=WRITERS)
     lang_encoder: str | None = setting(None, "where the checkpoint's mission encoder lies on this machine")
     out: str = setting("", "output folder (default: plots/visualise/<task>/<target>)")
@@ -97,20 +94,10 @@ def main() -> int:
     quantity = readers[0].target.name
     out = Path("plots", "visualise", task_name(task_id), re.sub(r"[^\w.-]+", "_", quantity))
     out = Path(settings.out or out)
-    check_writable(out, "--out")
     record = as_dict(settings, NOT_IN_RECORD) | {"task_id": task_id, "checkpoint": file_digest(settings.checkpoint)}
     record |= {} if settings.directions is None else {"directions": whole_digest(settings.directions)}
     with open_output_dir(out, record):
-        study = run_study(
-            lambda: World(task_id, max_steps),
-            readers,
-            simulator,
-            make_begin,
-            settings,
-            settings.num_restarts,
-            settings.num_random,
-            settings.min_percentile,
-        )
+        study = run_study(lambda: World(task_id, max_steps), readers, simulator, make_begin, settings)
         write_study(study, out, quantity, task_name(task_id), policy.policy.expert_hidden_sizes, settings.films)
     print(f"{line}\n{summary(study, quantity)}\ntable, arrays and pictures: {out}")
     return 0

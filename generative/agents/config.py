@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,23 +40,15 @@ class Hyperparameters:
     )
 
 
+_NUM_THREADS = min(8, os.cpu_count() or 1)
 PPO = tuple(field.name for field in declared(Hyperparameters))
 IN_CONFIG = (*PPO, *NETWORK, *WORLD, "seed", "num_timesteps", "param_name")  # settings that a checkpoint carries
-_HARD = {  # the seed's `hard-rec`
-    "num_envs": 256,
-    "num_val_envs": 256,
-    "num_steps": 256,
-    "gamma": 0.999,
-    "lr": 5e-4,
-    "reward_divisor": 0.0,
-    "encoder": "impala",
-    "use_backgrounds": True,
-    "action_set": "all",
-}
+_PLAIN: dict[str, Any] = {"encoder": "impala", "use_backgrounds": True, "action_set": "all", "reward_divisor": 0.0}
+_HARD = _PLAIN | {"num_envs": 256, "num_val_envs": 256, "num_steps": 256, "gamma": 0.999, "lr": 5e-4}
 _WITHOUT_GRU = {"is_recurrent": False, "num_features": 256}
 _EASY = {"num_envs": 64, "num_val_envs": 64}
 _LOCAL = {"num_envs": 16, "num_val_envs": 16}
-PRESETS = {  # in place of the defaults of Hyperparameters, NetworkSettings and LevelSettings
+PRESETS: dict[str, dict[str, Any]] = {  # in place of the defaults of Hyperparameters, NetworkSettings and LevelSettings
     "small-rec": {},
     "hard-rec": _HARD,
     "hard": _HARD | _WITHOUT_GRU,
@@ -81,9 +74,8 @@ class Settings(NetworkSettings, Hyperparameters, LevelSettings):
     device: str = setting("cpu", "cpu, gpu, auto, cuda:1, ...")
     gpu_device: int = setting(0, "which one `gpu` is", low=0, high=1023)
     num_threads: int = setting(
-        min(8, os.cpu_count() or 1),
-        "of the game; no result depends on it (default: the processors, 8 at most)", low=1, high=1024,
-    )  # fmt: skip
+        _NUM_THREADS, "of the game; no result depends on it (default: the processors, 8 at most)", low=1, high=1024
+    )
     log_level: int = setting(40, "20 or less: print each row of the log", low=0, high=1000)
     output_dir: str = setting("logs", "where logs and models are written")
     resume: bool = setting(False, "go on with the run of this name and seed")

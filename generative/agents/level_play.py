@@ -106,7 +106,7 @@ class LevelEpisode(NamedTuple):
     reward: float  # the sum
     is_success: bool
     is_cut: bool  # a time limit ended it, the game's or `max_steps`
-    frames: np.ndarray | None  # (T + 1, 3, 64, 64) uint8, where they are kept
+    frames: np.ndarray  # (T + 1, 3, 64, 64) uint8 where they are kept, else the first
 
 
 def play_levels(
@@ -155,7 +155,7 @@ def _play_together(world, levels, actor, keeps_frames, max_steps, on_episode) ->
     episodes = []
     for slot, level in enumerate(levels):
         actions, probabilities, values, rewards = map(np.array, zip(*steps[slot], strict=True))
-        kept = np.stack(shown[slot]) if keeps_frames else None
+        kept = np.stack(shown[slot])
         total = float(rewards.sum())
         episodes.append(LevelEpisode(int(level), actions.astype(int), probabilities, values, total, *ends[slot], kept))
     return episodes

@@ -6,11 +6,11 @@ Axis letters: N environments, T steps, F features of a frame, S hidden units, A 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from generative.domains.base import Answer
 from generative.domains.coinrun.games import ACTION_SETS, FRAME_SHAPE, GAMES, MODES, UNSEEN_LEVELS
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.cli import check_of, check_values, declared, setting
@@ -20,14 +20,6 @@ from mop.common.reading import reading
 KIND = "game_agent"  # of a checkpoint's config
 FIRST_SCALE = 0.01  # of the random numbers that initialise the learned first hidden state
 IMPALA_CHANNELS = (16, 32, 32)
-
-
-class Answer(NamedTuple):
-    """The output of an agent for N frames at one step, or for (T, N) frames."""
-
-    logits: Tensor  # (..., A)
-    value: Tensor  # (...), the expected sum of discounted scaled rewards
-    hidden: Tensor  # (N, S), after the (last) step
 
 
 class Residual(nn.Module):
@@ -63,6 +55,8 @@ ENCODERS = {"impala": _impala, "nature": lambda: _nature(32, 64), "half-nature":
 class GameAgent(nn.Module):
     """Frames and a hidden state to logits of actions and a value. Frames are RGB from 0 to 255, uint8 or float."""
 
+    actions: Tensor  # (A,) int64
+
     def __init__(self, encoder: str, num_features: int, hidden_size: int, actions: Sequence[int], is_recurrent: bool):
         """actions: the game's numbers of the agent's A actions; hidden_size: ignored without a GRU."""
         super().__init__()
@@ -82,7 +76,7 @@ class GameAgent(nn.Module):
         for module in (*self.encoder.modules(), self.project):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(module.get_parameter("bias"))
         for head, gain in ((self.actor, 0.01), (self.critic, 1.0)):
             nn.init.orthogonal_(head.weight, gain)
             nn.init.zeros_(head.bias)
@@ -108,15 +102,15 @@ class GameAgent(nn.Module):
         if self.memory is not None:
             hidden = self.memory(features[None], hidden[None].contiguous())[1][0]
         read = features if self.memory is None else hidden
-        return Answer(self.actor(read), self.critic(read)[..., 0], hidden)
+        return Answer(self.actor(read), [], hidden, self.critic(read)[..., 0])
 
     def run(self, frames: Tensor, hidden: Tensor, is_first: Tensor) -> Answer:
         """T steps at once: frames (T, N, 3, 64, 64), is_first (T, N); hidden (N, S) before the first of them."""
         features = self.features(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         if self.memory is None:
-            return Answer(self.actor(features), self.critic(features)[..., 0], hidden)
+            return Answer(self.actor(features), [], hidden, self.critic(features)[..., 0])
         states = self.run_memory(features, hidden, is_first)
-        return Answer(self.actor(states), self.critic(states)[..., 0], states[-1])
+        return Answer(self.actor(states), [], states[-1], self.critic(states)[..., 0])
 
     def run_memory(self, features: Tensor, hidden: Tensor, is_first: Tensor) -> Tensor:
         """The hidden state (T, N, S) after each step. features (T, N, F).
@@ -124,6 +118,7 @@ class GameAgent(nn.Module):
         Each column is cut where an episode begins; the GRU runs once over all pieces, side by side and padded to the
         longest, so that nothing flows from one episode into another.
         """
+        assert self.memory is not None
         num_steps, num_envs = is_first.shape
         begins = is_first.clone()
         begins[0] = True

@@ -16,10 +16,9 @@ Axis letters: N environments, T steps, S hidden units, A actions of the agent.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,16 +26,15 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from generative.agents.config import PPO, Hyperparameters
-from generative.agents.networks import Answer, GameAgent, make_agent
+from generative.agents.networks import GameAgent, make_agent
+from generative.domains.base import Answer
 from generative.domains.coinrun.games import GameEnvs
+from generative.simulators.resuming import plot_curve
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
 from mop.training.log import Columns, Row
+from mop.training.loop import Trainable
 from mop.training.states import copied_to_cpu
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
 
 LARGEST_REWARD = 10.0  # after scaling
 RENEWAL_INTERVAL = 16  # updates
@@ -59,7 +57,7 @@ class EpisodeStats:
     def columns(self, prefix: str) -> dict[str, float]:
         """Columns of the log; NaN before the first episode."""
         rows = np.array(self.recent or [(math.nan,) * 3])
-        columns = {f"{prefix}num_episodes": self.count}
+        columns: dict[str, float] = {f"{prefix}num_episodes": self.count}
         for values, name in zip(rows.T, ("episode_rewards", "episode_len"), strict=False):
             columns |= {f"{prefix}{kind}_{name}": float(getattr(values, kind)()) for kind in ("max", "mean", "min")}
         return columns | {f"{prefix}success_rate": float(rows[:, 2].mean())}
@@ -257,7 +255,7 @@ def learn(
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-class AgentRun:
+class AgentRun(Trainable):
     """Agent, optimiser, environments, statistics and counters of a training, for `mop.training.loop.drive`."""
 
     def __init__(
@@ -289,7 +287,7 @@ class AgentRun:
         self.actors: dict[str, Actors] = {}
         self.update = 0
         self.seconds = dict.fromkeys(("environment", "acting", "validation", "learning"), 0.0)
-        self.columns = Columns(("timesteps",), {"steps_per_s": "timesteps"}, _bar_text, _closing_lines, _plot)
+        self.columns = Columns(("timesteps",), {"steps_per_s": "timesteps"}, _bar_text, _closing_lines, plot_curve)
         self._saved = self._present_state()
 
     @property
@@ -357,8 +355,10 @@ class AgentRun:
     @torch.no_grad()
     def validate(self) -> None:
         """T steps in validation levels, for the statistics of episodes alone."""
-        actors, generator = self.actors.get("val_"), self._generator("val_")
-        for _ in range(self.settings.num_steps if actors else 0):
+        if "val_" not in self.actors:
+            return
+        actors, generator = self.actors["val_"], self._generator("val_")
+        for _ in range(self.settings.num_steps):
             chosen, _, answer = sample_actions(self.agent, *actors.inputs(self.agent), generator)
             actors.step(self.agent.actions[chosen].cpu().numpy(), answer.hidden)
 
@@ -382,7 +382,7 @@ class AgentRun:
         self.actors = {}
 
     @contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
+    def _timed(self, part: str) -> Generator[None]:
         start = time.perf_counter()
         yield
         self.seconds[part] += time.perf_counter() - start
@@ -393,10 +393,6 @@ class AgentRun:
         for prefix, stats in self.stats.items():
             columns |= stats.columns(prefix)
         return columns | {"lr": self.optimizer.param_groups[0]["lr"]}
-
-    def warnings(self, measures: Mapping[str, float]) -> dict[str, str]:
-        """None: a run that diverges is refused where it is saved."""
-        return {}
 
     def checkpoint(self) -> dict:
         """The agent and its config; refused where the training has diverged."""
@@ -430,12 +426,6 @@ class AgentRun:
         self.update = state["update"]
         self.close()
         self._saved = self._present_state()
-
-
-def _plot(table: "pd.DataFrame", label: str) -> "Figure":
-    from generative.figures.simulators import plot_log  # here: matplotlib takes most of a second to load
-
-    return plot_log(table, label)
 
 
 def _bar_text(row: Row) -> str:

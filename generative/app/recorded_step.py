@@ -23,6 +23,7 @@ from generative.attribution.explanations import PATHS
 from generative.attribution.integrated_gradients import ClosedLoopRollout, predict_effects
 from generative.attribution.loop_inputs import VIEW, Scene, Scenes, ViewScene
 from generative.domains.babyai.causes import Thing, code_of, place_name, thing_name
+from generative.domains.babyai.cells import cell_codes
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.rollouts import greedy, play
 from generative.domains.babyai.scenes import ExactScenes, WorldScene
@@ -31,7 +32,6 @@ from generative.domains.base import Answer
 from generative.domains.registry import open_scenes
 from generative.recordings.format import Episode, Recording, find_policy
 from generative.simulators.base import State
-from generative.simulators.exact import cell_codes
 from generative.simulators.relaxation import discretise
 from mop.common.errors import InputError
 from mop.envs.babyai import World

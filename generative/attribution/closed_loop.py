@@ -11,7 +11,7 @@ Axis letters: N worlds, T steps, A actions, X numbers of a soft observation, S h
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from generative.domains.base import Answer, Policy, stack_answers
 from generative.simulators.base import Simulator, State
 from generative.simulators.relaxation import straight_through
 from mop.common.seeding import stream_seed
+
+AnyPolicy = TypeVar("AnyPolicy", bound=Policy)
 
 
 class Paths(NamedTuple):
@@ -40,14 +42,13 @@ class Trace(NamedTuple):
     logits: Tensor  # (T, N, A)
     routing: list[Tensor]  # L x (T, N, E_l)
     hidden: Tensor  # (T, N, S), the hidden state after each step; a recording has it one row later
-    value: Tensor | None  # (T, N), of a policy with a critic
+    value: Tensor  # (T, N), of a policy with a critic; else (T, 0)
     actions: Tensor  # (T, N) int64, what was executed
     states: list[State]  # T, the state that each view is of
 
     def answer(self, i: int) -> Answer:
         """The policy's answer at step i."""
-        value = None if self.value is None else self.value[i]
-        return Answer(self.logits[i], [weights[i] for weights in self.routing], self.hidden[i], value)
+        return Answer(self.logits[i], [weights[i] for weights in self.routing], self.hidden[i], self.value[i])
 
 
 def roll_out(
@@ -82,14 +83,10 @@ def roll_out(
         states.append(state)
         hidden = answer.hidden if paths.memory else answer.hidden.detach()
         if i + 1 < num_steps:
-            before = (state, action) if paths.world else (detach_state(state), action.detach())
-            state = simulator.step(*before)
+            if not paths.world:
+                state, action = {name: part.detach() for name, part in state.items()}, action.detach()
+            state = simulator.step(state, action)
     return Trace(torch.stack(views), *stack_answers(answers), torch.stack(taken).argmax(-1), states)
-
-
-def detach_state(state: State) -> State:
-    """The state cut from the graph that made it."""
-    return {name: part.detach() for name, part in state.items()}
 
 
 def repeat_state(state: State, times: int) -> State:
@@ -97,7 +94,7 @@ def repeat_state(state: State, times: int) -> State:
     return {name: part.repeat_interleave(times, 0) for name, part in state.items()}
 
 
-def untrained(policy: Policy, config: Mapping, seed: int) -> Policy:
+def untrained(policy: AnyPolicy, config: Mapping, seed: int) -> AnyPolicy:
     """Return the policy as it could have been before training: a control. config: of its checkpoint."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "untrained policy"))

@@ -37,5 +37,5 @@ def recorded_values(episode: Episode, target: Target, expert_hidden_sizes: Seque
     parts = {name: torch.from_numpy(episode[name].copy()) for name in names}
     num_experts = [len(sizes) for sizes in expert_hidden_sizes]
     routing = [weights[:-1] for weights in parts["routing"].split(num_experts, -1)] if num_experts else []
-    value = parts["value"][:-1] if "value" in parts else None
+    value = parts["value"][:-1] if "value" in parts else torch.zeros(0)
     return target(Answer(parts["log_probs"][:-1], routing, parts["hidden"][1:], value))

@@ -10,26 +10,24 @@ Axis letters: N worlds, S hidden units, G numbers of a mission, X numbers of a s
 
 import copy
 import itertools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from minigrid.core.constants import COLOR_TO_IDX
 from minigrid.core.world_object import WorldObj
 from torch import Tensor
-from torch.nn import functional as F
 
 from generative.domains.babyai.causes import code_of
 from generative.domains.babyai.cells import DOOR, PORTABLE, cell_codes, cell_columns, make_code, plain_code
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.base import Answer, Target
 from generative.simulators.base import State
-from generative.simulators.exact import ExactSimulator
 from generative.simulators.relaxation import to_simplex
-from mop.envs.babyai import NUM_ACTIONS, World, observe
+from mop.envs.babyai import World, observe
 from mop.envs.geometry import EMPTY, IMAGE_SIZE, cell_code, code_color, code_kind, code_number, code_state
-from mop.evaluation.rollout import greedy, rollout
+from mop.evaluation.rollout import rollout
 
 KINDS = ("remove", "color", "type", "state", "put")
 COLORS = range(len(COLOR_TO_IDX))
@@ -79,7 +77,7 @@ class Effects(NamedTuple):
     forced_values: np.ndarray  # (Q,)
 
 
-def world_at(task_id: str, max_steps: int | None, seed: int, actions: Sequence[int]) -> World:
+def world_at(task_id: str, max_steps: int | None, seed: int, actions: Sequence[int] | np.ndarray) -> World:
     """World `seed` after these actions. Raises ValueError beyond the episode's end."""
     world = World(task_id, max_steps)
     world.reset(seed)
@@ -140,19 +138,20 @@ def edit_world(world: World, edit: Edit) -> None:
     """
     env, place = world.env, (edit.x, edit.y)
     in_hand = place == world.position
-    old = env.carrying if in_hand else env.grid.get(*place)
+    old: Any = env.carrying if in_hand else env.grid.get(*place)
     _check_fits(edit, cell_code(old))
     if edit.kind == "none":
         return
+    new: Any = old if edit.kind == "state" else WorldObj.decode(*code_of(edit.after))
     if edit.kind == "state":
-        new, state = old, code_state(edit.after)
-        new.is_open, new.is_locked = state == 0, state == 2
-    else:
-        new = WorldObj.decode(*code_of(edit.after))
+        state = code_state(edit.after)
+        new.is_open = state == 0
+        new.is_locked = state == 2
     if old is not None and new is not old:
         old.cur_pos = (-1, -1)  # as of what is carried
     if new is not None:
-        new.number = getattr(old, "number", 0) or _free_number(world)
+        taken = int(max(code_number(world.codes).max(), code_number(world.carried)))
+        new.number = getattr(old, "number", 0) or 1 + taken
         new.cur_pos = (-1, -1) if in_hand else place
         if edit.kind == "color":
             new.contains = old.contains
@@ -170,13 +169,8 @@ def _check_fits(edit: Edit, code: int) -> None:
         raise ValueError(f"{edit} does not fit: the cell's code is {plain_code(code)}")
 
 
-def _free_number(world: World) -> int:
-    """A number that no object of the world has."""
-    return 1 + int(max(code_number(world.codes).max(), code_number(world.carried)))
-
-
 def edit_state(state: State, edits: Sequence[Edit]) -> State:
-    """The state of an `ExactSimulator` with one edit in each of its N worlds, as `edit_world` makes it.
+    """The state of the exact simulator with one edit in each of its N worlds, as `edit_world` makes it.
 
     Raises ValueError where an edit does not fit.
     """
@@ -197,12 +191,12 @@ def effects(
     policy: FrozenPolicy,
     cases: Sequence[Case],
     targets: Sequence[Target],
-    simulator: ExactSimulator | None = None,
+    make_worlds: "Callable[..., RealWorlds] | None" = None,
 ) -> list[Effects]:
     """The effects of every edit of every case: the policy is asked for all worlds at once.
 
-    With a simulator, the same is done in its worlds rather than in the real ones. E edits of a case are 2 (E + 1)
-    worlds. Raises ValueError where an edit does not fit.
+    E edits of a case are 2 (E + 1) worlds. make_worlds: of `RealWorlds` (its arguments), if the worlds are others.
+    Raises ValueError where an edit does not fit.
     """
     rows, forced = [], []  # (case, edit) of each world, and its actions
     for case in cases:
@@ -210,33 +204,34 @@ def effects(
         for actions in ([_FREE] * len(case.actions), case.actions):
             rows += [(case, edit) for edit in (unchanged, *case.edits)]
             forced += [list(map(int, actions))] * (1 + len(case.edits))
-    worlds = _RealWorlds(rows, forced) if simulator is None else _SimulatedWorlds(rows, forced, simulator)
     lang, hidden = (torch.stack([getattr(case, name) for case, _ in rows]) for name in ("lang", "hidden"))
-    values = _values_at_the_end(policy, worlds, lang, hidden, targets)
-    parts = np.split(values, np.cumsum([2 * (1 + len(case.edits)) for case in cases])[:-1])
-    return [_effects(*np.split(part, 2)) for part in parts]
+    values = _values_at_the_end(policy, (make_worlds or RealWorlds)(rows, forced), lang, hidden, targets)
+    found = []
+    for part in np.split(values, np.cumsum([2 * (1 + len(case.edits)) for case in cases])[:-1]):
+        acting, of_forced = np.split(part, 2)  # (1 + E, Q), first without an edit
+        found.append(Effects(acting[1:] - acting[0], of_forced[1:] - of_forced[0], acting[0], of_forced[0]))
+    return found
 
 
-def _effects(acting: np.ndarray, forced: np.ndarray) -> Effects:
-    """The effects of values (1 + E, Q), first those without an edit."""
-    return Effects(acting[1:] - acting[0], forced[1:] - forced[0], acting[0], forced[0])
+class RealWorlds:
+    """N edited worlds side by side as environments for `rollout`, in each of which some actions are given."""
 
-
-class _Worlds:
-    """N worlds side by side as environments for `rollout`, in each of which some actions are given."""
-
-    def __init__(self, num_worlds: int, forced: Sequence[Sequence[int]]):
+    def __init__(self, rows: Sequence[tuple[Case, Edit]], forced: Sequence[Sequence[int]]):
         """forced: the actions of each world, _FREE where the policy chooses; after the last one it stands still."""
         self.num_steps = np.array([len(actions) for actions in forced])
         padded = itertools.zip_longest(*forced, [_FREE] * (self.num_steps.max() + 1), fillvalue=_FREE)
         self._forced = np.array(list(padded), np.int64)[:, :-1]
-        self.active, self.has_ended = np.ones(num_worlds, bool), np.zeros(num_worlds, bool)
+        self.active = np.ones(len(rows), bool)
+        self.has_ended = np.zeros(len(rows), bool)
         self.t_step = 0
+        self._worlds = [clone(case.world) for case, _ in rows]
+        for world, (_, edit) in zip(self._worlds, rows, strict=True):
+            edit_world(world, edit)
 
     def choose(self, answer: Answer) -> np.ndarray:
         """Take the likeliest action where none is given."""
         forced = self._forced[self.t_step]
-        return np.where(forced == _FREE, greedy(self, answer), forced)
+        return np.where(forced == _FREE, answer.logits.numpy().argmax(-1), forced)
 
     def step(self, actions: np.ndarray) -> np.ndarray:
         self.act(actions, self.num_steps > self.t_step)
@@ -245,55 +240,26 @@ class _Worlds:
 
     def observe(self) -> Tensor:
         """Soft observations (N, X)."""
-        raise NotImplementedError
-
-    def act(self, actions: np.ndarray, is_going: np.ndarray) -> None:
-        """Execute actions (N,) in those worlds that continue (N,) bool."""
-        raise NotImplementedError
-
-
-class _RealWorlds(_Worlds):
-    def __init__(self, rows: Sequence[tuple[Case, Edit]], forced: Sequence[Sequence[int]]):
-        super().__init__(len(rows), forced)
-        self._worlds = [clone(case.world) for case, _ in rows]
-        for world, (_, edit) in zip(self._worlds, rows, strict=True):
-            edit_world(world, edit)
-
-    def observe(self) -> Tensor:
         return to_simplex(np.stack([world.obs for world in self._worlds]))
 
     def act(self, actions: np.ndarray, is_going: np.ndarray) -> None:
+        """Execute actions (N,) in those worlds that continue (N,) bool."""
         for n in np.flatnonzero(is_going & ~self.has_ended):
             _, terminated, truncated = self._worlds[n].step(int(actions[n]))
             self.has_ended[n] = terminated or truncated
 
 
-class _SimulatedWorlds(_Worlds):
-    """Worlds of a simulator, which knows no end of an episode."""
-
-    def __init__(self, rows: Sequence[tuple[Case, Edit]], forced: Sequence[Sequence[int]], simulator: ExactSimulator):
-        super().__init__(len(rows), forced)
-        state = simulator.state_of_worlds([case.world for case, _ in rows])
-        self._simulator, self._state = simulator, edit_state(state, [edit for _, edit in rows])
-
-    def observe(self) -> Tensor:
-        return self._simulator.view(self._state)
-
-    def act(self, actions: np.ndarray, is_going: np.ndarray) -> None:
-        self._state = self._simulator.step(self._state, F.one_hot(torch.from_numpy(actions), NUM_ACTIONS).float())
-
-
 @torch.no_grad()
 def _values_at_the_end(
-    policy: FrozenPolicy, worlds: _Worlds, lang: Tensor, hidden: Tensor, targets: Sequence[Target]
+    policy: FrozenPolicy, worlds: RealWorlds, lang: Tensor, hidden: Tensor, targets: Sequence[Target]
 ) -> np.ndarray:
     """The targets (N, Q) float64 of the policy's answer after each world's actions; NaN where the episode had ended."""
 
-    def ask(worlds: _Worlds, hidden: Tensor) -> Answer:
+    def ask(worlds: RealWorlds, hidden: Tensor) -> Answer:
         return _ask(policy, worlds.observe(), lang, hidden)
 
     values = np.full((len(worlds.num_steps), len(targets)), np.nan)
-    steps = rollout(ask, worlds, hidden, choose=_Worlds.choose)
+    steps = rollout(ask, worlds, hidden, choose=RealWorlds.choose)
     for step in itertools.islice(steps, worlds.num_steps.max() + 1):
         is_last = (worlds.num_steps == worlds.t_step) & ~worlds.has_ended
         values[is_last] = torch.stack([target(step.answer) for target in targets], -1).double().numpy()[is_last]
@@ -307,6 +273,5 @@ def _ask(policy: FrozenPolicy, soft: Tensor, lang: Tensor, hidden: Tensor) -> An
     answer_of = torch.tensor([places.setdefault(row.tobytes(), len(places)) for row in inputs])
     first = torch.from_numpy(np.unique(answer_of.numpy(), return_index=True)[1])
     answer = policy.step(soft[first], lang[first], hidden[first])
-    return Answer(
-        answer.logits[answer_of], [weights[answer_of] for weights in answer.routing], answer.hidden[answer_of]
-    )
+    routing = [weights[answer_of] for weights in answer.routing]
+    return Answer(answer.logits[answer_of], routing, answer.hidden[answer_of])

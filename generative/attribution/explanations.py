@@ -16,6 +16,7 @@ import numpy as np
 from mop.common.files import write_record
 from mop.common.reading import read_record
 
+TILE_PX = 32  # a place of a picture
 PATHS = ("direct", "memory", "world", "mixed")  # along which a cause has its effect, see `integrated_gradients`
 
 
@@ -38,6 +39,9 @@ class Explanation:
     # absence, with the policy acting, and with the recorded actions
 
     width: ClassVar[int] = 2  # of `things`
+    colors: ClassVar[str] = "PuOr_r"  # orange raises the target, purple lowers it
+    map_in: ClassVar[float] = 3.2  # the height of a map, in inches
+    row_in: ClassVar[float] = 1.35  # and of a row of a strip
     truly: ClassVar[str] = "truly"  # before the truth of the recorded actions, in a sentence
 
     @property
@@ -73,7 +77,11 @@ class Explanation:
     @property
     def world(self) -> tuple[str, str]:
         """Which world it is of, in words: shortly, and for a headline."""
-        return (f"world {int(self.seed)}",) * 2
+        return f"world {int(self.seed)}", f"world {int(self.seed)}"
+
+    def picture(self, lag: int) -> np.ndarray:
+        """The varied input at a lag, (height, width, 3) uint8, TILE_PX for a place."""
+        raise NotImplementedError
 
     def subject(self, lag: int) -> str:
         """What a picture at a lag shows."""
@@ -101,12 +109,8 @@ class Explanation:
 
     def rows(self) -> list[dict]:
         """A row of a table for each cause."""
-        place = {
-            "episode": int(self.episode),
-            "step": int(self.step),
-            "target": str(self.target),
-            "value": float(self.value),
-        }
+        place: dict[str, Any] = {"episode": int(self.episode), "step": int(self.step)}
+        place |= {"target": str(self.target), "value": float(self.value)}
         return [
             place
             | {"lag": int(self.lag[row]), "cause": str(self.thing(row)), "total": float(self.total[row])}

@@ -13,7 +13,7 @@ from generative.domains.coinrun.causes import HAZARD_NUMBERS
 from generative.figures.attribution import plot_hazards
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.seeding import stream_seed
-from mop.statistics.bootstrap import MIN_EPISODES, bootstrap_means, bounds, resample
+from mop.statistics.bootstrap import MIN_EPISODES, bootstrap_interval, bootstrap_means
 
 MEASURES = ("enrichment", "rank", "signed")
 NUM_SHUFFLES = 32  # of a frame
@@ -141,7 +141,7 @@ def answer(frames: pd.DataFrame, losses: pd.DataFrame) -> str:
     differences = [f"{interval(part, '+')} from {_NAMES[name]}" for name, part in found.items() if part[0] == part[0]]
     sentences = [
         f"{word}: 1 to {last} steps before a jump, hazards have {interval(share)} times their share of the "
-        f"attribution ({len(trained)} moments in {trained['level'].nunique()} levels)",
+        f"attribution ({len(trained)} moments in {trained['level'].nunique()} levels)"
     ]
     if differences:
         sentences.append(f"The difference is {', '.join(differences)}")
@@ -173,18 +173,11 @@ def unpaired(by_moment: pd.DataFrame) -> tuple[float, float, float]:
     """By how much enrichment is larger before a jump than before none: mean, and its interval over levels."""
     kept = by_moment[by_moment["reader"].isin(["trained", "no jump"])]
     group = (kept["reader"] == "trained").to_numpy(int)
-    levels = np.unique(kept["level"], return_inverse=True)[1]
-    if min((group == 0).sum(), (group == 1).sum()) == 0 or len(np.unique(levels)) < MIN_EPISODES:
-        return np.nan, np.nan, np.nan
-    sums, counts = np.zeros((2, levels.max() + 1, 2))
-    np.add.at(sums, (levels, group), kept["enrichment"].to_numpy())
-    np.add.at(counts, (levels, group), 1)
-    drawn_sums, drawn_counts = resample(sums), resample(counts)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = drawn_sums / drawn_counts
-    low, high = bounds((means[:, 1] - means[:, 0])[:, None])[:, 0]
-    difference = sums[:, 1].sum() / counts[:, 1].sum() - sums[:, 0].sum() / counts[:, 0].sum()
-    return float(difference), float(low), float(high)
+    names, levels = np.unique(kept["level"], return_inverse=True)
+    sums = np.zeros((len(names), 2, 2))  # of each level and group: their enrichment, and how many there are
+    np.add.at(sums, (levels, group), np.stack([kept["enrichment"], np.ones(len(kept))], 1))
+    value, low, high = bootstrap_interval(sums.reshape(-1, 4), lambda s: s[..., 2] / s[..., 3] - s[..., 0] / s[..., 1])
+    return (value if len(names) >= MIN_EPISODES else np.nan), low, high
 
 
 def interval(part: tuple[float, float, float], sign: str = "") -> str:

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from generative.attribution.closed_loop import untrained
 from generative.attribution.integrated_gradients import EVERY_PATH, MEMORY_ONLY, attribute
-from generative.attribution.loop_inputs import VIEW, Place, Scenes, closed_loop_from
+from generative.attribution.loop_inputs import VIEW, Place, Scenes, closed_loop_from, watch
 from generative.domains.coinrun.causes import (
     AGENT,
-    COLUMNS,
     HAZARD_NUMBERS,
     NUM_PATCHES,
     Patch,
@@ -34,11 +33,10 @@ from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.scenes import answer_after
 from generative.domains.coinrun.targets import JUMP, jumps_of, parse_target
 from generative.recordings.format import Episode, Recording
-from mop.common.files import write_record
 from mop.common.reading import read_record
 from mop.common.seeding import stream_seed
 
-Objects = Callable[[Episode], np.ndarray]  # what is on screen in an episode, as `EpisodeObjects`
+Objects = Callable[[Episode], np.ndarray]  # what is on screen in an episode, as `episode_objects`
 BLACK = 255  # in place of a kind, of a patch in which nothing is seen
 NUM_DRAWS = 8  # of other patches to hide, as many as show a hazard
 SOLE_POINTS = 2  # below the agent, within which there must be something to stand on
@@ -69,13 +67,9 @@ class Measured:
     hidden: np.ndarray  # (K, 2): what the real agent's log-odds lose where hazards are hidden from it in the last k + 1
     # frames, and where as many other patches are, the mean of NUM_DRAWS draws; NaN where there are none
 
-    def write(self, path: Path) -> None:
-        """Write a file that `load_measured` reads."""
-        write_record(path, self)
-
 
 def load_measured(path: Path) -> Measured:
-    """What is in a file. Raises InputError where it holds none."""
+    """Read what `write_record` wrote."""
     way_out = "delete it and give the command again"
     return read_record(path, Measured, kind="file of generative.hazards", way_out=way_out)
 
@@ -150,18 +144,16 @@ class Study(NamedTuple):
     def measure(self, moment: HazardMoment) -> Measured:
         """What is measured at a moment; an untrained agent, another in each episode, is asked where there is a jump."""
         rows = self.recording.episode(moment.episode)
-        hidden = torch.from_numpy(np.array(rows["hidden"][: moment.step + 1]))
+        states = torch.from_numpy(np.array(rows["hidden"][: moment.step + 1]))
         kinds = self._kinds(rows, moment)
-        trained, without_world = self._attribute(self.agent, rows, hidden, moment, both=True)
+        trained, without_world = self._attribute(self.agent, rows, states, moment, both=True)
         control = np.full_like(trained, np.nan)
         if moment.has_jump:
             seed = stream_seed(self.seed, f"untrained agent of episode {moment.episode}")
             other = untrained(self.agent, self.config, seed)
-            control, _ = self._attribute(other, rows, watched(other, rows, moment.step), moment, both=False)
-        return Measured(
-            *(np.array(part) for part in moment), kinds, trained, without_world, control,
-            self._hide(rows, moment, kinds),
-        )  # fmt: skip
+            control, _ = self._attribute(other, rows, watch(other, rows, moment.step, frame_views), moment, both=False)
+        hidden = self._hide(rows, moment, kinds)
+        return Measured(*map(np.array, moment), kinds, trained, without_world, control, hidden)
 
     def _steps(self, moment: HazardMoment) -> np.ndarray:
         return moment.step - np.arange(self.horizon + 1)
@@ -171,7 +163,7 @@ class Study(NamedTuple):
         found = np.full_like(kinds, BLACK)
         for row, frame, of_frame in zip(found, np.array(rows["obs"])[self._steps(moment)], kinds, strict=True):
             for patch in visible_patches(frame, of_frame):
-                row[patch.index] = patch.number
+                row[patch.cell] = patch.number
         return found
 
     def _attribute(
@@ -183,7 +175,7 @@ class Study(NamedTuple):
             scene = self.scenes.at(rows, start, VIEW)
             place = Place(moment.episode, moment.step, lag)
             loop = closed_loop_from(agent, self.scenes, scene, rows, hidden[start][None], place, is_own=False)
-            places, without = [patch.index for patch in scene.things], scene.without(scene.things)
+            places, without = [patch.cell for patch in scene.things], scene.without(scene.things)
             for part, paths in zip(found, (EVERY_PATH, MEMORY_ONLY) if both else (EVERY_PATH,), strict=False):
                 (numbers,) = attribute(loop, scene.inputs, without, [target], paths, num_points=self.num_points)
                 part[lag, places] = -scene.by_channel(numbers)[:, 0].numpy()
@@ -196,9 +188,9 @@ class Study(NamedTuple):
         films = []  # by lag: (2 + draws, 3, 64, 64), as it was, hazards black, others black
         has_hazard, has_other = np.zeros((2, self.horizon + 1), bool)
         for lag, frame in enumerate(np.array(rows["obs"])[steps]):
-            patches = patches_where(kinds[lag] != BLACK)
-            hazards = [patch for patch in patches if kinds[lag, patch.index] in HAZARD_NUMBERS]
-            others = [patch for patch in patches if kinds[lag, patch.index] not in (*HAZARD_NUMBERS, AGENT)]
+            patches = [Patch.at(k, kinds[lag, k]) for k in np.flatnonzero(kinds[lag] != BLACK)]
+            hazards = [patch for patch in patches if patch.number in HAZARD_NUMBERS]
+            others = [patch for patch in patches if patch.number not in (*HAZARD_NUMBERS, AGENT)]
             draws = [[others[k] for k in rng.permutation(len(others))[: len(hazards)]] for _ in range(NUM_DRAWS)]
             films.append(frames_without(frame, [[], hazards, *draws]))
             has_hazard[lag], has_other[lag] = bool(hazards), bool(hazards) and len(others) >= len(hazards)
@@ -212,18 +204,3 @@ class Study(NamedTuple):
             if has_other[: lag + 1].any():
                 found[lag, 1] = lost[1:].mean()
         return found
-
-
-def watched(agent: FrozenAgent, rows: Episode, step: int) -> Tensor:
-    """The memory (step + 1, S) of an agent before each step up to one; it has watched the episode."""
-    first = agent.initial_hidden(1)
-    if step == 0:
-        return first
-    views = frame_views(torch.from_numpy(np.array(rows["obs"][:step])))[:, None]
-    with torch.no_grad():
-        return torch.cat([first, agent.run(views, agent.embed([""]), first).hidden[:, 0]])
-
-
-def patches_where(is_chosen: np.ndarray) -> list[Patch]:
-    """The patches of a frame at which an array (P,) is true."""
-    return [Patch(int(k) % COLUMNS, int(k) // COLUMNS, 0) for k in np.flatnonzero(is_chosen)]

@@ -34,6 +34,7 @@ of a cell (20), S hidden units, G of a mission.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -84,7 +85,7 @@ class Effects(NamedTuple):
 
     def total(self, path: str | None = None) -> Tensor:
         """The predicted effect (C,) of each change, along one path or all."""
-        return sum(total_of(self.by_path[name]) for name in (PATHS if path is None else (path,)))
+        return reduce(torch.add, [total_of(self.by_path[name]) for name in (PATHS if path is None else (path,))])
 
     @property
     def gap(self) -> Tensor:
@@ -150,8 +151,9 @@ def _attribute(
     found = []
     for value in rollout.values(points, targets, paths):
         if value.requires_grad:
-            ways = {"allow_unused": True, "materialize_grads": True, "retain_graph": True}
-            slopes = torch.autograd.grad(value.sum(), list(points.values()), **ways)
+            slopes = torch.autograd.grad(
+                value.sum(), list(points.values()), retain_graph=True, allow_unused=True, materialize_grads=True
+            )
         else:  # no cause travels along these paths: recorded actions, and a world that does not depend on what is seen
             slopes = [torch.zeros_like(part) for part in points.values()]
         means = [slope.unflatten(0, (len(shares), -1)).mean(0) for slope in slopes]
@@ -161,13 +163,13 @@ def _attribute(
 
 def total_of(numbers: State) -> Tensor:
     """Sums (C,) of numbers (C, ...) over all parts of what was there."""
-    return sum(part.flatten(1).sum(1) for part in numbers.values())
+    return reduce(torch.add, [part.flatten(1).sum(1) for part in numbers.values()])
 
 
 def _by_path(total: State, memory: State | None = None, world: State | None = None) -> dict[str, State]:
     """The parts of PATHS, from the sums along all paths and, where k >= 1, along each alone."""
     nothing = {name: torch.zeros_like(part) for name, part in total.items()}
-    if memory is None:
+    if memory is None or world is None:
         return {"direct": total, "memory": nothing, "world": nothing, "mixed": nothing}
     mixed = {name: total[name] - memory[name] - world[name] for name in total}
     return {"direct": nothing, "memory": memory, "world": world, "mixed": mixed}

@@ -6,7 +6,7 @@ Axis letters: M beginnings, C counterfactuals, X numbers of a view, G of a missi
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from generative.attribution.closed_loop import repeat_state
 from generative.attribution.integrated_gradients import ClosedLoopRollout
-from generative.domains.base import Cause, Domain, Policy
+from generative.domains.base import Domain, Policy
 from generative.recordings.format import Episode
 from generative.simulators.base import Simulator, State
 from generative.simulators.world_model import WorldModel
@@ -34,13 +34,13 @@ class Place(NamedTuple):
 class Scene(Protocol):
     """What was there at one moment of one world, and how closed loops begin with it or with something else."""
 
-    things: list[Cause]
+    things: list[Any]  # causes of the domain
     inputs: State  # (1, ...) of each part
 
     def begin(self, inputs: State) -> tuple[State, Tensor | None]:
         """The states of M worlds, and what the policy sees first (M, X) where it is not what the simulator shows."""
 
-    def without(self, things: Sequence[Cause]) -> State:
+    def without(self, things: Sequence[Any]) -> State:
         """The inputs without each of C things, (C, ...) of each part."""
 
     def by_channel(self, numbers: State) -> Tensor:
@@ -50,7 +50,7 @@ class Scene(Protocol):
 class ViewScene:
     """What the agent saw."""
 
-    def __init__(self, domain: Domain, obs: np.ndarray, things: list[Cause], start: Callable[[Tensor], State]):
+    def __init__(self, domain: Domain, obs: np.ndarray, things: list[Any], start: Callable[[Tensor], State]):
         """obs (O,) or of more axes; start: the states of M worlds, given what is seen in each, (M, X)."""
         self._domain = domain
         self._start = start
@@ -61,7 +61,7 @@ class ViewScene:
     def begin(self, inputs: State) -> tuple[State, Tensor | None]:
         return self._start(inputs["view"]), inputs["view"]
 
-    def without(self, things: Sequence[Cause]) -> State:
+    def without(self, things: Sequence[Any]) -> State:
         return self.seen(self._domain.remove_causes(self.obs, things))
 
     def seen(self, obs: np.ndarray) -> State:
@@ -75,9 +75,12 @@ class ViewScene:
 class Scenes(Protocol):
     """The scenes of recorded episodes in one simulator."""
 
-    simulator: Simulator
     kinds: tuple[str, ...]  # VIEW, WORLD; the first is the default
     max_beginnings: int  # of loops at once
+
+    @property
+    def simulator(self) -> Simulator:
+        """Through which they go on."""
 
     def at(self, episode: Episode, step: int, kind: str) -> Scene:
         """The scene of an episode at a step."""
@@ -86,7 +89,7 @@ class Scenes(Protocol):
 class LearnedScenes:
     """Scenes in a learned simulator, which is shown the last `num_frames` frames up to the step."""
 
-    kinds = (VIEW,)
+    kinds: tuple[str, ...] = (VIEW,)
 
     def __init__(self, model: WorldModel, num_frames: int, encoding: Mapping):
         """encoding: of the config of the recording."""
@@ -116,14 +119,21 @@ class LearnedScenes:
         return start
 
 
+def watch(policy: Policy, episode: Episode, num_steps: int, to_views: Callable) -> Tensor:
+    """The hidden states (num_steps + 1, S) of a policy that watches an episode, before each of its first steps."""
+    first = policy.initial_hidden(1)
+    if num_steps == 0:
+        return first
+    views, lang = to_views(np.array(episode["obs"][:num_steps])), torch.from_numpy(np.array(episode.lang)).float()
+    with torch.no_grad():
+        return torch.cat([first, policy.run(views[:, None], lang[None], first).hidden[:, 0]])
+
+
 def hidden_at(policy: Policy, recorded: Policy, episode: Episode, step: int, to_views: Callable) -> Tensor:
     """The hidden state (1, S) of a policy before a step: as recorded, or of another policy that has watched it."""
     if policy is recorded:
         return torch.from_numpy(np.array(episode["hidden"][step], np.float32))[None]
-    hidden, lang = policy.initial_hidden(1), torch.from_numpy(np.array(episode.lang))[None]
-    for obs in np.array(episode["obs"][:step]):
-        hidden = policy.step(to_views(obs)[None], lang, hidden).hidden
-    return hidden
+    return watch(policy, episode, step, to_views)[-1:]
 
 
 def closed_loop_from(

@@ -8,6 +8,7 @@ Axis letters: T actions of an episode, C causes.
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,7 +63,8 @@ def explain(
             }
         )
     value = float(recorded_values(rows, target, policy.expert_hidden_sizes)[place.step])
-    known = {"episode": place.episode, "seed": rows.seed, "step": place.step, "target": target.name, "value": value}
+    known: dict[str, Any] = {"episode": place.episode, "seed": rows.seed, "step": place.step}
+    known |= {"target": target.name, "value": value}
     known |= {name: np.concatenate([of_lag[name] for of_lag in by_lag]) for name in by_lag[0]}
     known |= {"kind": kind, "mission": rows.mission}
     steps = place.step - np.array(lags)
@@ -166,14 +168,9 @@ def sizes_by_lag(explanations: Sequence[Explanation]) -> pd.DataFrame:
     lag, episode, values = (np.array(part) for part in zip(*sums, strict=True))
     means = bootstrap_means(values, episode, lag, int(lag.max()) + 1)
     return pd.DataFrame(
-        {
-            "path": path,
-            "lag": k,
-            "mean": means.mean[k, p],
-            "low": means.low[k, p],
-            "high": means.high[k, p],
-            "share": means.mean[k, p] / means.mean[k].sum(),
-        }
+        {"path": path, "lag": k}
+        | {name: getattr(means, name)[k, p] for name in ("mean", "low", "high")}
+        | {"share": means.mean[k, p] / means.mean[k].sum()}
         for k in range(len(means.mean))
         for p, path in enumerate(PATHS)
     )

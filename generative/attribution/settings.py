@@ -1,7 +1,5 @@
-"""What the commands of attribution share: settings, and the folder of their results."""
+"""The settings that the commands of attribution share."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 from generative.recordings.format import SPLITS
 from generative.simulators.evaluation import MIN_FIDELITY
 from mop.common.cli import as_dict, required, setting
-from mop.common.files import check_writable, open_output_dir, whole_digest
+from mop.common.files import whole_digest
 
 RUNTIME = ("out", "data_dir", "checkpoint", "lang_encoder", "min_fidelity")  # results do not depend on them
 
@@ -27,14 +25,6 @@ class AnalysisSettings:
     def recorded(self, *leave_out: str) -> dict[str, Any]:
         """The settings that a folder of results is made with; directions by the digest of their file."""
         settings = as_dict(self, (*RUNTIME, *leave_out))
-        if settings.pop("directions", None) is not None:
-            settings["directions"] = whole_digest(self.directions)
+        if (directions := settings.pop("directions", None)) is not None:
+            settings["directions"] = whole_digest(directions)
         return settings
-
-
-@contextmanager
-def open_results(out: Path, record: dict[str, Any]) -> Iterator[None]:
-    """Hold the folder of an analysis, and write what it is made with, or check that it is the same."""
-    check_writable(out, "--out")
-    with open_output_dir(out, record):
-        yield

@@ -8,14 +8,14 @@ A row of the file is one case; E edits, Q targets. Rows are only ever added, in 
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from generative.attribution.agreement import (
@@ -29,21 +29,26 @@ from generative.attribution.agreement import (
     summarise,
 )
 from generative.attribution.closed_loop import untrained
-from generative.attribution.counterfactuals import Edit, clone, edit_world, effects, legal_edits
-from generative.attribution.integrated_gradients import EVERY_PATH, MEMORY_ONLY, attribute, total_of
+from generative.attribution.counterfactuals import KINDS, Edit, clone, edit_world, effects, legal_edits
+from generative.attribution.integrated_gradients import EVERY_PATH, MEMORY_ONLY, METHODS, attribute, total_of
 from generative.attribution.loop_inputs import VIEW, Place, Scenes, closed_loop_from, hidden_at
+from generative.attribution.settings import AnalysisSettings
 from generative.domains.babyai.causes import code_of, thing_name
-from generative.domains.babyai.scenes import real_case, real_world
+from generative.domains.babyai.policy import FrozenPolicy
+from generative.domains.babyai.scenes import ExactScenes, real_case, real_world
 from generative.domains.babyai.targets import parse_target
 from generative.domains.base import Policy
 from generative.figures.attribution import plot_agreement
-from generative.recordings.format import Episode, Recording
+from generative.recordings.format import BEHAVIOURS, Episode, Recording
+from generative.representations.storage import Directions
 from generative.simulators.base import EXACT
 from generative.simulators.relaxation import to_simplex
+from mop.common.cli import setting
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.json_lines import JsonLines
 from mop.common.seeding import stream_seed
+from mop.common.values import integer
 from mop.envs.babyai import World
 from mop.envs.geometry import EMPTY
 from mop.plotting.style import counted
@@ -51,6 +56,31 @@ from mop.plotting.style import counted
 ALL, WITHOUT_WORLD = "all", "without world"  # the paths that attribution goes along: both, or the memory alone
 WAYS = {ALL: EVERY_PATH, WITHOUT_WORLD: MEMORY_ONLY}
 _DIGITS = 6  # after the point: effects that differ by less are the same
+
+
+def lags_of(value: str) -> tuple[int, ...]:
+    """Numbers of steps with commas between them, in their order."""
+    return tuple(sorted({integer(0, 1000)(word) for word in value.split(",")}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationSettings(AnalysisSettings):
+    """The settings of a validation."""
+
+    of: tuple[str, ...] = setting(("action:chosen", "lpc"), "targets, with commas", commas=True)
+    simulators: tuple[str, ...] = setting((EXACT,), "exact, folders of learned ones, with commas", commas=True)
+    lags: tuple[int, ...] = setting((0, 1, 2, 4, 8), "steps before the step, with commas", parse=lags_of, commas=True)
+    num_episodes: int = setting(40, "episodes at most", low=1)
+    steps_per_episode: int = setting(2, "steps of each that are explained", low=1)
+    kinds: tuple[str, ...] = setting(("remove", "color", "type", "state"), "of edits", choices=KINDS, commas=True)
+    max_edits: int = setting(24, "of a case; of more, so many are drawn", low=MIN_EDITS)
+    num_points: int = setting(8, "of the integral of a gradient", low=1, high=1024)
+    methods: tuple[str, ...] = setting(METHODS, "of attribution", choices=METHODS, commas=True)
+    actions: tuple[str, ...] = setting(("own", "recorded"), "of the loop", choices=("own", "recorded"), commas=True)
+    policies: tuple[str, ...] = setting(("argmax",), "who acted, with commas", choices=BEHAVIOURS, commas=True)
+    directions: str | None = setting(None, "file of directions, for direction:K")
+    seed: int = setting(0, "of steps, edits and controls", low=0)
+    lang_encoder: Path | None = setting(None, "where the recorded mission encoder lies on this machine")
 
 
 @dataclass(frozen=True)
@@ -67,7 +97,7 @@ class Predictor:
 
 
 def plan_cases(
-    recording: Recording, episodes: Sequence[int], steps_per_episode: int, lags: Sequence[int], seed: int
+    recording: Recording, episodes: Iterable[int], steps_per_episode: int, lags: Sequence[int], seed: int
 ) -> list[Place]:
     """The cases: of each episode some steps t >= 1 drawn without replacement, and at each all lags k <= t."""
     places = []
@@ -80,9 +110,8 @@ def plan_cases(
 
 
 def make_predictors(
-    simulators: Mapping[str, Scenes], policy: Policy, recording: Recording, actions: Sequence[str],
-    methods: Sequence[str], seed: int,
-) -> list[Predictor]:  # fmt: skip
+    simulators: Mapping[str, Scenes], policy: Policy, recording: Recording, settings: ValidationSettings
+) -> list[Predictor]:
     """Make the predictors: each simulator in all ways, and in the first one untrained policies, another per episode.
 
     simulators: their scenes, by name.
@@ -91,20 +120,20 @@ def make_predictors(
     @functools.lru_cache(maxsize=1)
     def untrained_of(episode: int) -> Policy:
         config = recording.config["checkpoint"]["config"]
-        return untrained(policy, config, stream_seed(seed, f"control of episode {episode}"))
+        return untrained(policy, config, stream_seed(settings.seed, f"control of episode {episode}"))
 
     predictors = []
     for number, (name, scenes) in enumerate(simulators.items()):
         label = "exact" if name == EXACT else f"learned {Path(name).name}"
-        for acting in actions:
+        for acting in settings.actions:
             is_own = acting == "own"
-            for method in methods:
+            for method in settings.methods:
                 full = ", ".join([label, *(["gradient"] if method == "gradient" else []), f"{acting} actions"])
                 how = (scenes, scenes.kinds[0], method)
                 predictors.append(Predictor(full, lambda episode: policy, *how, False, is_own))
             if number == 0:
                 full = f"{label}, untrained policies, {acting} actions"
-                how = (scenes, scenes.kinds[0], methods[0])
+                how = (scenes, scenes.kinds[0], settings.methods[0])
                 predictors.append(Predictor(full, untrained_of, *how, True, is_own))
     return predictors
 
@@ -114,28 +143,23 @@ class Study:
     """What is measured of each case."""
 
     recording: Recording
-    policy: Policy  # the one that acts
-    targets: Sequence[str]  # texts
+    policy: FrozenPolicy  # the one that acts
     predictors: Sequence[Predictor]
-    kinds: Sequence[str]  # of edits
-    max_edits: int  # of more, so many are drawn
-    num_points: int
-    seed: int
-    directions: Tensor | None = None
+    settings: ValidationSettings
+    directions: Directions | None = None
 
     def measure(self, place: Place) -> dict:
         """The row of a case."""
         episode, world = self.recording.episode(place.episode), real_world(self.recording, place)
-        edits = self._draw(place, legal_edits(world, self.kinds))
-        row = {
-            **place._asdict(), "seed": episode.seed, "behaviour": episode.behaviour, "targets": list(self.targets),
-            "edits": [list(edit) for edit in edits], "kinds": [edit.kind for edit in edits],
-            "words": [edit_name(world, edit) for edit in edits], "acting": [], "forced": [], "predicted": {},
-        }  # fmt: skip
+        edits = self._draw(place, legal_edits(world, self.settings.kinds))
+        row: dict[str, Any] = place._asdict() | {"seed": episode.seed, "behaviour": episode.behaviour}
+        row |= {"targets": list(self.settings.of), "edits": [list(edit) for edit in edits]}
+        row |= {"kinds": [edit.kind for edit in edits], "words": [edit_name(world, edit) for edit in edits]}
+        row |= {"acting": [], "forced": [], "predicted": {}}
         if not edits:
             return row
         chosen = int(episode["student"][place.step])
-        targets = [parse_target(text, self.policy, self.directions, chosen) for text in self.targets]
+        targets = [parse_target(text, self.policy, self.directions, chosen) for text in self.settings.of]
         (true,) = effects(self.policy, [real_case(world, self.policy, episode, place, edits)], targets)
         row |= {name: _rounded(getattr(true, name).T) for name in ("acting", "forced")}
         seen = np.stack([_edited(world, edit).obs for edit in edits])
@@ -144,7 +168,9 @@ class Study:
             row["predicted"][predictor.name] = predicted = {}
             for name, paths in WAYS.items():
                 if name == ALL or not predictor.is_control:
-                    found = attribute(loop, inputs, counterfactuals, targets, paths, predictor.method, self.num_points)
+                    found = attribute(
+                        loop, inputs, counterfactuals, targets, paths, predictor.method, self.settings.num_points
+                    )
                     predicted[name] = _rounded(torch.stack([total_of(numbers) for numbers in found]).numpy())
         return row
 
@@ -153,8 +179,9 @@ class Study:
         scenes, start = predictor.scenes, place.step - place.lag
         if predictor.kind == VIEW:
             scene = scenes.at(episode, start, VIEW)
-            counterfactuals = scene.seen(seen)
+            counterfactuals = {VIEW: to_simplex(seen)}
         else:
+            assert isinstance(scenes, ExactScenes)
             scene = scenes.at_world(world)
             counterfactuals = scene.edited(edits)
         policy = predictor.policy_of(place.episode)
@@ -163,10 +190,10 @@ class Study:
         return loop, scene.inputs, counterfactuals
 
     def _draw(self, place: Place, edits: list[Edit]) -> list[Edit]:
-        if len(edits) <= self.max_edits:
+        if len(edits) <= self.settings.max_edits:
             return edits
-        rng = np.random.default_rng(stream_seed(self.seed, f"edits of {tuple(place)}"))
-        return [edits[k] for k in sorted(rng.permutation(len(edits))[: self.max_edits])]
+        rng = np.random.default_rng(stream_seed(self.settings.seed, f"edits of {tuple(place)}"))
+        return [edits[k] for k in sorted(rng.permutation(len(edits))[: self.settings.max_edits])]
 
 
 def _edited(world: World, edit: Edit) -> World:
@@ -193,7 +220,7 @@ def _rounded(values: np.ndarray) -> list:
 
 def cases_file(path: str | Path) -> JsonLines:
     """Open the file of cases, a row each."""
-    return JsonLines(path, _check_row, "row of generative.validate", "make it with python -m generative.validate")
+    return JsonLines(path, _place_of, "row of generative.validate", "make it with python -m generative.validate")
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -201,22 +228,15 @@ def read_rows(path: Path) -> list[dict]:
     return cases_file(path).read()
 
 
-def _check_row(row: dict) -> None:
-    predicted = [table for paths in row["predicted"].values() for table in paths.values()]
-    tables = [row["acting"], row["forced"], *predicted]
-    (shape,) = {np.array(table, float).shape for table in tables}  # (Q, E): of Q targets and E edits; (0,) of no edit
-    is_named = isinstance(row["targets"], list) and all(isinstance(name, str) for name in row["targets"])
-    is_placed = all(type(row[name]) is int for name in Place._fields)
-    is_whole = not predicted if shape == (0,) else bool(predicted) and shape[0] == len(row["targets"])
-    if not (is_named and is_placed and is_whole):
-        raise ValueError("its names, its place or its numbers do not fit together")
+def _place_of(row: Mapping) -> Place:
+    return Place(row["episode"], row["step"], row["lag"])
 
 
 def count_done(path: Path, places: Sequence[Place]) -> int:
     """Count the planned cases that a file has already; other cases than these are refused."""
     if not path.exists():
         return 0
-    found = [Place(row["episode"], row["step"], row["lag"]) for row in read_rows(path)]
+    found = list(map(_place_of, read_rows(path)))
     if found != list(places[: len(found)]):
         raise InputError(f"{path} holds other cases than these settings plan; give another --out")
     return len(found)

@@ -10,16 +10,17 @@ L layers, E experts, C causes.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from generative.attribution.explanations import Explanation
 from generative.recordings.behaviours import CHOOSE
 from generative.recordings.format import common_fields
+from mop.common.errors import InputError
 
 LEAST_VARIANCE = 1e-4  # of a hidden unit, so that one that never moves does not rule the loss
 
@@ -32,7 +33,7 @@ class Answer(NamedTuple):
     logits: Tensor  # (N, A)
     routing: list[Tensor]  # L x (N, E_l)
     hidden: Tensor  # (N, S), after the step
-    value: Tensor | None = None  # (N,), of a policy that has a critic
+    value: Tensor = torch.zeros(0)  # (N,), of a policy that has a critic; else empty
 
 
 class Policy:
@@ -63,9 +64,13 @@ class Policy:
         """Return the hidden state (N, S) at the beginning of an episode."""
         return torch.zeros(num_envs, self.hidden_size)
 
-    def untrained(self, config: Mapping) -> "Policy":
+    def untrained(self, config: Mapping) -> Self:
         """Build the policy before training, with weights of torch's present generator; config: its checkpoint's."""
         raise NotImplementedError
+
+    def to(self, device: torch.device) -> "Policy":
+        """Move the policy to a device; where the domain has no GPU, it stays."""
+        return self
 
     def disagreement(self, answer: Answer, recorded: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return, for each of `Domain.extra_arrays`, how far an answer is from what was recorded, in nats (T, N)."""
@@ -80,8 +85,8 @@ class Policy:
 def stack_answers(answers: Sequence[Answer]) -> Answer:
     """Join the answers of T steps into one with the axis T first."""
     routing = [torch.stack(weights) for weights in zip(*(answer.routing for answer in answers), strict=True)]
-    logits, hidden = (torch.stack([getattr(answer, name) for answer in answers]) for name in ("logits", "hidden"))
-    value = None if answers[0].value is None else torch.stack([answer.value for answer in answers])
+    names = ("logits", "hidden", "value")
+    logits, hidden, value = (torch.stack([getattr(answer, name) for answer in answers]) for name in names)
     return Answer(logits, routing, hidden, value)
 
 
@@ -213,6 +218,12 @@ class ViewScore:
 Sums = dict[str, tuple[np.ndarray, np.ndarray]]  # measure -> sum and count of each trial, two arrays (T, N) float64
 
 
+def masked_sums(sums: Mapping[str, Sequence[Any]], mask: np.ndarray) -> Sums:
+    """Sums and counts as numbers, 0 outside the mask (T, N)."""
+    brought, counts = ({k: np.where(mask, np.asarray(v[i], float), 0.0) for k, v in sums.items()} for i in (0, 1))
+    return {name: (brought[name], counts[name]) for name in sums}
+
+
 @dataclass(frozen=True)
 class FidelityProtocol:
     """How simulators of a kind of world are measured in real worlds; see `generative.simulators.evaluation`."""
@@ -225,28 +236,9 @@ class FidelityProtocol:
     sums_of: Callable[..., Sums]  # (trials, forecast) -> sums
 
 
-def _mean_squared_error(simulated: Tensor, true: Tensor) -> Tensor:
-    return (simulated - true).square().mean(-1)
-
-
-def _end_and_success(by_time: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([by_time["terminated"].float(), (by_time["reward"] > 0).float()], -1)
-
-
-def _binary_nats(predicted: Tensor, true: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(predicted, true, reduction="none")
-
-
-def _unit_variance(hidden: Tensor) -> Tensor:
-    return hidden.var(0).clamp(min=LEAST_VARIANCE)
-
-
-def _sum_of_view(numbers: Tensor) -> Tensor:
-    return numbers.sum(-1, keepdim=True)
-
-
-def _no_labels(encoding: Mapping) -> Callable[..., dict[str, np.ndarray]]:
-    return lambda episode: {}
+def lacks(*arguments: Any, **options: Any) -> Any:
+    """Stand for a part that a domain has not."""
+    raise InputError("there is nothing of this kind for these worlds")
 
 
 @dataclass(frozen=True)
@@ -257,11 +249,11 @@ class Domain:
     load_policy: Callable[..., tuple[Policy, dict]]  # (path, mission encoder) -> policy, config of its checkpoint
 
     # worlds of a recording
-    open_worlds: Callable[..., Worlds]  # (config of the checkpoint, num_slots, max_steps, **world_flags)
+    open_worlds: Callable[..., Any]  # `Worlds` of (config of the checkpoint, num_slots, max_steps, **world_flags)
     to_views: Callable[[np.ndarray | Tensor], Tensor]  # observations (..., O) -> views (..., X)
 
     # the simulator
-    make_decoder: Callable[[Mapping[str, int]], nn.Module]  # sizes -> how a world model encodes and decodes views
+    make_decoder: Callable[..., Any]  # sizes -> a module that encodes and decodes views, see `WorldModel`
     presets: Mapping[str, Mapping[str, int]]  # sizes of a world model by name, the default first
 
     # --- from here on, there are defaults ---
@@ -272,40 +264,54 @@ class Domain:
     behaviours: tuple[str, ...] = ("argmax", "sampled", "epsilon", "random")  # of a recording, by default
     start_arrays: tuple[str, ...] = ()  # arrays whose first rows tell worlds apart; (): only their seeds do
 
-    make_memory: Callable[..., nn.Module] | None = None  # (sizes, num_inputs) -> an egocentric map; None: no map
+    make_memory: Callable[..., Any] | None = None  # (sizes, num_inputs) -> an egocentric map; None: no map
     extra_arrays: tuple[str, ...] = ()  # answers of the policy besides its actions that a simulator must preserve
     settings: Mapping[str, Mapping[str, float]] | None = None  # of a preset, where they differ from the defaults
-    outcomes: Callable[[Mapping[str, Tensor]], Tensor] = _end_and_success  # recorded steps -> (T, N, 2), end and reward
-    outcome_nats: Callable[[Tensor, Tensor], Tensor] = _binary_nats  # predicted, true -> surprise (T, N, 2) in nats
-    hidden_variance: Callable[[Tensor], Tensor] = _unit_variance  # rows (M, S) -> scale of the hidden-state loss (S,)
+    outcomes: Callable[[Mapping[str, Tensor]], Tensor] = lambda by_time: torch.stack(
+        [by_time["terminated"].float(), (by_time["reward"] > 0).float()], -1
+    )  # recorded steps -> (T, N, 2), end and reward
+    outcome_nats: Callable[[Tensor, Tensor], Tensor] = lambda predicted, true: F.binary_cross_entropy_with_logits(
+        predicted, true, reduction="none"
+    )  # surprise (T, N, 2) in nats
+    hidden_variance: Callable[[Tensor], Tensor] = lambda hidden: hidden.var(0).clamp(min=LEAST_VARIANCE)
+    # rows (M, S) -> scale of the hidden-state loss (S,)
     loss_units: Callable[..., Mapping[str, float]] = lambda settings, hidden_size: {}  # term -> units per nat, if not 1
     loss_unit: str = "nats a step"  # of the sum of all terms
-    view_score: ViewScore = ViewScore(_mean_squared_error)
+    view_score: ViewScore = ViewScore(lambda simulated, true: (simulated - true).square().mean(-1))
     num_validation: int = 200  # windows
     has_gpu: bool = False  # whether the policies run on a GPU
-    fidelity: FidelityProtocol | None = None
+    fidelity: FidelityProtocol = FidelityProtocol({}, (), lacks, lacks, None, lacks)
 
     # attribution
-    find_causes: Callable[..., Callable[..., list[Cause]]] | None = None  # encoding -> (episode, step) -> causes
-    remove_causes: Callable[..., np.ndarray] | None = None  # (obs, causes) -> observations (C, ...), each without one
-    sum_channels: Callable[[Tensor], Tensor] = _sum_of_view  # numbers (C, X) of a view -> sums (C, channels)
+    find_causes: Callable[..., Callable[..., Any]] = lacks  # encoding -> (episode, step) -> causes
+    remove_causes: Callable[..., np.ndarray] = lacks  # (obs, causes) -> observations (C, ...), each without one
+    sum_channels: Callable[[Tensor], Tensor] = lambda numbers: numbers.sum(-1, keepdim=True)
+    # numbers (C, X) of a view -> sums (C, channels)
     true_contributions: Callable[..., np.ndarray] | None = None  # (C, 2), see `generative.attribution.recorded_steps`
     explanation: type[Explanation] = Explanation
-    agreement: Callable[[Sequence[Explanation]], Any] | None = None  # a table of attribution against the truth
+    agreement: Callable[..., Any] | None = None  # explanations -> a table of attribution against the truth
     exact_scenes: Callable[..., Any] | None = None  # (domain, encoding) -> scenes in an exact simulator
-    parse_target: Callable[..., Target] | None = None  # (text, policy, directions, chosen action) -> target
+    parse_target: Callable[..., Target] = lacks  # (text, policy, directions, chosen action) -> target
     targets_help: str = ""
     num_points: int = 16  # of the integral
     max_beginnings: int = 1024  # closed loops side by side
 
     # probes, steering, films
-    labeller: Callable[[Mapping], Callable[..., dict[str, np.ndarray]]] = _no_labels  # encoding -> episode -> labels
-    open_arena: Callable[..., Any] | None = None  # worlds for `generative.representations.steering`
+    labeller: Callable[[Mapping], Callable[..., dict[str, np.ndarray]]] = lambda encoding: lambda episode: {}
+    # encoding -> episode -> labels
+    open_arena: Callable[..., Any] = lacks  # (policy, config, settings) -> a `steering.Arena`
     arena_flags: tuple[str, ...] = ()  # flags of generative.intervene that only these worlds have
-    play_films: Callable[..., Iterator] | None = None  # films of what a policy does now
-    recorded_film: Callable[..., Any] | None = None  # the film of a recorded episode
-    simulated_film: Callable[..., Any] | None = None  # of a simulation next to the truth
+    play_films: Callable[..., Iterator] = lacks  # films of what a policy does now
+    recorded_film: Callable[..., Any] = lacks  # the film of a recorded episode
+    simulated_film: Callable[..., Any] = lacks  # of a simulation next to the truth
     steps_per_second: float = 4
+
+    def given_flags(self, settings: Any, names: Sequence[str], own: Sequence[str]) -> dict[str, Any]:
+        """The flags among `names` that the user gave; refused are those that are not this domain's own."""
+        given = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
+        for name in given.keys() - set(own):
+            raise InputError(f"--{name}: {settings.checkpoint} is a policy of {self.title}; leave it out")
+        return given
 
     @property
     def terms(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from generative.simulators.base import EXACT
 from generative.simulators.world_model import WorldModel, make_world_model
 from mop.artifacts.checkpoints import load_checkpoint, quick_config
 from mop.common.errors import InputError
+from mop.common.reading import reading
 from mop.training.loop import FINAL_NAME
 
 DOMAINS: dict[str, Domain] = {domain.name: domain for domain in (BABYAI, COINRUN)}
@@ -38,7 +39,7 @@ def domain_of_checkpoint(path: str | Path) -> Domain:
 
 
 def load_recorded_policy(
-    recording: Recording, path: str | Path | None = None, encoder: str | None = None
+    recording: Recording, path: str | Path | None = None, encoder: str | Path | None = None
 ) -> tuple[Policy, Path]:
     """Load the policy of a recording; returns it and the path of its checkpoint.
 
@@ -61,11 +62,9 @@ def load_simulator(path: str | Path) -> tuple[WorldModel, dict[str, Any]]:
     config = checkpoint["config"]
     if config.get("kind") != "world_model":
         raise InputError(f"{path} is a checkpoint, but of no simulator; train one with generative.train_gen_model")
-    try:
+    with reading(path, "simulator"):
         model = make_world_model(config, domain_of(config))
         model.load_state_dict(checkpoint["policy_state_dict"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path}: weights and config disagree ({' '.join(str(error).split())[:200]})") from None
     return model.eval().requires_grad_(False), config
 
 

@@ -1,6 +1,6 @@
 """Figures of attribution: as maps and over time, against true effects, and of hazards before a jump."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,43 +9,16 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from generative.attribution.agreement import RANDOM, SHUFFLED
-from generative.attribution.explanations import PATHS, Explanation, short_number
-from generative.domains.coinrun.causes import SIDE, FrameExplanation
-from mop.envs.geometry import code_color, code_kind, code_state
-from mop.envs.render import draw_cells, draw_view
+from generative.attribution.explanations import PATHS, TILE_PX, Explanation, short_number
 from mop.plotting.panels import set_title
 from mop.plotting.style import HUES, open_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TILE_PX, _STRIP_IN = 32, 15.0  # a place of a map; the width of all panels of a strip, in inches
+_STRIP_IN = 15.0  # the width of all panels of a strip, in inches
 _PALE = 0.45  # how much of the colours of a picture is left below a map
 _NAMES = {None: "all paths", "memory": "memory", "world": "world", "mixed": "both", "direct": "direct"}
-
-
-class _Look(NamedTuple):
-    colors: str  # the first raises the target, the second lowers it
-    map_in: float  # the height of a map, in inches
-    row_in: float  # and of a row of a strip
-
-
-_OF_WORLDS = _Look("PuOr_r", 3.2, 1.35)  # orange, purple
-_OF_FRAMES = _Look("RdBu_r", 5.0, 1.6)  # red, blue: games have much that is orange, and finer points
-
-
-def picture_at(explanation: Explanation, lag: int) -> np.ndarray:
-    """The varied input at a lag, (height, width, 3) uint8: the view or the world as Minigrid draws it, or the frame."""
-    obs = explanation.obs[lag]
-    if isinstance(explanation, FrameExplanation):
-        enlarged = _TILE_PX // SIDE
-        return obs.transpose(1, 2, 0).repeat(enlarged, 0).repeat(enlarged, 1)
-    if explanation.kind == "view":
-        return draw_view(obs[:-5], _TILE_PX)
-    codes = explanation.grid[lag]
-    cells = np.stack([code_kind(codes), code_color(codes), code_state(codes)], -1)
-    agent = (*explanation.position[lag].tolist(), int(obs[-5:-1].argmax()))
-    return draw_cells(cells, agent, tile_size=_TILE_PX)
 
 
 def plot_map(explanation: Explanation, lag: int | None = None) -> Figure:
@@ -56,23 +29,23 @@ def plot_map(explanation: Explanation, lag: int | None = None) -> Figure:
     if lag is None:
         top = explanation.top(1)
         lag = int(explanation.lag[top[0]]) if len(top) else 0
-    picture, values = picture_at(explanation, lag), explanation.maps(None, lag)
-    limit, look = _limit([values]), _look_of(explanation)
-    wide, high = picture.shape[1] / picture.shape[0], look.map_in
+    picture, values = explanation.picture(lag), explanation.maps(None, lag)
+    limit, colors = _limit([values]), explanation.colors
+    wide, high = picture.shape[1] / picture.shape[0], explanation.map_in
     figure = Figure(figsize=(2 * high * wide**0.5 + 1.0, high / wide**0.5 + 1.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.imshow(picture)
-    _draw(right, picture, values, limit, look.colors)
+    _draw(right, picture, values, limit, colors)
     for (x, y), value in np.ndenumerate(values):
         if abs(value) >= 0.05 * limit:
-            place = (np.array([x, y]) + 0.5) * _TILE_PX
+            place = (np.array([x, y]) + 0.5) * TILE_PX
             color = "white" if abs(value) > 0.6 * limit else "black"
             right.text(*place, short_number(value, 2, "+"), ha="center", va="center", fontsize=7, color=color)
     left.set_title(explanation.subject(lag), fontsize="medium", loc="left")
     right.set_title("attribution, all paths", fontsize="medium", loc="left")
     for ax in (left, right):
         ax.set_axis_off()
-    _add_scale(figure, [right], limit, look.colors)
+    _add_scale(figure, [right], limit, colors)
     set_title(figure, f"{_title(explanation)}: {_when(lag)}")
     return figure
 
@@ -82,15 +55,15 @@ def plot_strip(explanation: Explanation) -> Figure:
 
     If too many lags for one row, those with the largest attribution.
     """
-    lags, look = np.arange(len(explanation.obs)), _look_of(explanation)
-    height, width = (side / _TILE_PX for side in picture_at(explanation, 0).shape[:2])
-    scale = look.row_in / height
+    lags, colors = np.arange(len(explanation.obs)), explanation.colors
+    height, width = (side / TILE_PX for side in explanation.picture(0).shape[:2])
+    scale = explanation.row_in / height
     max_lags = max(2, int(_STRIP_IN / (scale * width)))
     if len(lags) > max_lags:
         sizes = np.bincount(explanation.lag, np.abs(explanation.total), len(lags))
         lags = np.sort(np.argsort(-sizes, kind="stable")[:max_lags])
     lags = lags[::-1]
-    rows = [None, *(path for path in ("memory", "world", "mixed"))]
+    rows = [None, "memory", "world", "mixed"]
     maps = {
         (path, lag): explanation.maps(None if path is None else PATHS.index(path), lag) for path in rows for lag in lags
     }
@@ -100,9 +73,9 @@ def plot_strip(explanation: Explanation) -> Figure:
     )
     axes = figure.subplots(len(rows), len(lags), squeeze=False)
     for column, lag in enumerate(lags):
-        picture = picture_at(explanation, lag)
+        picture = explanation.picture(lag)
         for ax, path in zip(axes[:, column], rows, strict=True):
-            _draw(ax, picture, maps[path, lag], limit, look.colors)
+            _draw(ax, picture, maps[path, lag], limit, colors)
             ax.set_xticks([])
             ax.set_yticks([])
             for spine in ax.spines.values():
@@ -110,7 +83,7 @@ def plot_strip(explanation: Explanation) -> Figure:
         axes[0, column].set_title("this step" if lag == 0 else f"{lag} earlier", fontsize="small")
     for ax, path in zip(axes[:, 0], rows, strict=True):
         ax.set_ylabel(_NAMES[path], fontsize="small")
-    _add_scale(figure, list(axes.ravel()), limit, look.colors)
+    _add_scale(figure, list(axes.ravel()), limit, colors)
     set_title(figure, _title(explanation))
     return figure
 
@@ -137,8 +110,7 @@ def plot_horizon(by_lag: "pd.DataFrame", by_kind: "pd.DataFrame", title: str = "
         ax.set_title(heading, fontsize="medium", loc="left")
         ax.legend(frameon=False, fontsize="small")
         open_frame(ax)
-    if title:
-        set_title(figure, title)
+    set_title(figure, title)
     return figure
 
 
@@ -155,28 +127,17 @@ def _draw(ax: Axes, picture: np.ndarray, values: np.ndarray, limit: float, color
     gray = picture.mean(-1, keepdims=True)
     ax.imshow((255 - _PALE * (255 - (0.6 * gray + 0.4 * picture))).astype(np.uint8))
     shares = np.clip(np.abs(values.T) / limit, 0, 1) ** 0.5
-    ax.imshow(
-        values.T,
-        cmap=colors,
-        vmin=-limit,
-        vmax=limit,
-        alpha=0.8 * shares,
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-    )
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    ax.imshow(values.T, cmap=colors, vmin=-limit, vmax=limit, alpha=0.8 * shares, extent=extent)
 
 
 def _limit(maps) -> float:
     return max(1e-9, *(float(np.abs(values).max(initial=0)) for values in maps))
 
 
-def _look_of(explanation: Explanation) -> _Look:
-    return _OF_FRAMES if isinstance(explanation, FrameExplanation) else _OF_WORLDS
-
-
 def _add_scale(figure: Figure, axes: list[Axes], limit: float, colors: str) -> None:
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(-limit, limit), colors), ax=axes, fraction=0.05, pad=0.01, shrink=0.7
-    )
+    scale = ScalarMappable(Normalize(-limit, limit), colors)
+    bar = figure.colorbar(scale, ax=axes, fraction=0.05, pad=0.01, shrink=0.7)
     bar.ax.tick_params(labelsize="small")
 
 
@@ -194,11 +155,8 @@ def _when(lag: int) -> str:
 # --- agreement with true effects --------------------------------------------------------------------------------------
 
 _PANELS = {"acting": "the policy acts on what it sees", "forced": "the recorded actions are executed"}  # by truth
-_LOOPS = (
-    "recorded actions",
-    "own actions",
-)  # that attribution goes through; the first of them is drawn, if it is there
-
+_LOOPS = ("recorded actions", "own actions")  # of attribution; the first of them is drawn, if it is there
+_THIN = {"markersize": 4, "linewidth": 1.1, "elinewidth": 0.9}
 _LOOKS = [(color, marker, line) for marker, line in (("o", "-"), ("s", "--"), ("D", "-.")) for color in HUES.values()]
 
 
@@ -221,10 +179,8 @@ def plot_agreement(by_lag: "pd.DataFrame", title: str = "") -> Figure:
             line = lines[(lines["truth"] == truth) & (lines["name"] == name)].sort_values("lag")
             x = np.array([lags.index(lag) for lag in line["lag"]]) + 0.4 * ((number + 0.5) / len(names) - 0.5)
             y, low, high = (line[column].to_numpy(float) for column in ("rho", "low", "high"))
-            ax.errorbar(
-                x, y, np.nan_to_num([y - low, high - y]), label=name, color=looks[name][0], marker=looks[name][1],
-                linestyle=looks[name][2], markersize=4, linewidth=1.1, elinewidth=0.9,
-            )  # fmt: skip
+            look = dict(zip(("color", "marker", "linestyle"), looks[name], strict=True)) | _THIN
+            ax.errorbar(x, y, np.nan_to_num([y - low, high - y]), label=name, **look)
         ax.axhline(0, color="0.6", linewidth=0.8)
         ax.set_xticks(range(len(lags)), lags)
         ax.set_xlabel("steps between change and target")
@@ -232,8 +188,7 @@ def plot_agreement(by_lag: "pd.DataFrame", title: str = "") -> Figure:
         open_frame(ax)
     figure.axes[0].set_ylabel("Spearman's rank correlation")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    if title:
-        set_title(figure, title)
+    set_title(figure, title)
     return figure
 
 
@@ -279,8 +234,7 @@ def plot_hazards(table: "pd.DataFrame", title: str = "") -> Figure:
     right.set_ylabel("lost log-odds of a jump")
     right.set_xlabel("hidden from so many steps before the jump on")
     right.set_title("does the real agent need it?", fontsize="medium", loc="left")
-    if title:
-        set_title(figure, title)
+    set_title(figure, title)
     return figure
 
 

@@ -5,13 +5,17 @@ Axis letters: T actions of an episode, which has the states 0 to T; E experts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
+from mop.common.cli import setting
 from mop.plotting.film import LINE_PX, Box, font, gif_bytes, mark_part, mp4_bytes
 from mop.plotting.style import expert_hues, expert_names, short_name
 
+OF_GAMES = "of agents of games"  # a group of flags
 WRITERS = {"gif": gif_bytes, "mp4": mp4_bytes}
 _PICTURE_PX, _MARGIN_PX = 224, 10  # a picture is as high as a view of 7 cells
 _STRIP_PX, _STRIP_STEP_PX, _LABEL_PX, _LEAST_PX = 26, 32, 110, 560
@@ -46,9 +50,42 @@ class Film:
     height_px: int = _PICTURE_PX  # of the pictures
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlaySettings:
+    """Settings of films of what a policy plays now."""
+
+    checkpoint: str | None = setting(
+        None, "the policy that plays (of a recording: its own)", also=["model_file"], metavar="FILE"
+    )
+    lang_encoder: Path | None = setting(None, "where the checkpoint's mission encoder lies on this machine")
+    task_id: str | None = setting(None, "the task that it plays (default: its training's)", also=["env_name"])
+    world_seed: int = setting(0, "the first world that it plays", low=0)
+    policy: str = setting("argmax", "how it acts", choices=("argmax", "sampled"))
+    seed: int = setting(0, "of the actions that are sampled", low=0, high=2**63 - 1)
+    max_steps: int | None = setting(
+        None, "actions until an episode is cut short (default: the task's limit)", low=1, high=10**6
+    )
+    num_eps: int = setting(1, "how many, one file each", low=1, high=1000)
+    distribution_mode: str | None = setting(
+        None, "levels (default: the training's)", choices=("easy", "hard"), group=OF_GAMES
+    )
+    param_name: str | None = setting(
+        None, "preset of generative.train_agent, to make sure (default: the agent's own)", group=OF_GAMES
+    )
+
+
+class Span(NamedTuple):
+    """The states of an episode that a simulation is shown of."""
+
+    first: int  # its step
+    num_states: int
+    is_own: bool  # the policy acts in the simulation; else the recorded actions are executed
+    how: str  # which simulation it is, in words
+
+
 def gate_strips(routing: np.ndarray, expert_hidden_sizes: Sequence[Sequence[int]], note: str = "") -> list[Strip]:
     """The strips of all layers with a choice; routing (T + 1, sum of E_l), the layers side by side."""
-    layers = split_layers(routing, expert_hidden_sizes)
+    layers = np.split(routing, np.cumsum([len(sizes) for sizes in expert_hidden_sizes])[:-1], axis=-1)
     header = {"expert_hidden_sizes": expert_hidden_sizes}
     named = zip(layers, expert_names(header, layers), expert_hues(header, layers), strict=True)
     return [
@@ -58,15 +95,9 @@ def gate_strips(routing: np.ndarray, expert_hidden_sizes: Sequence[Sequence[int]
     ]
 
 
-def split_layers(routing: np.ndarray, expert_hidden_sizes: Sequence[Sequence[int]]) -> list[np.ndarray]:
-    """L arrays (..., E_l) of (..., sum of E_l)."""
-    return np.split(routing, np.cumsum([len(sizes) for sizes in expert_hidden_sizes])[:-1], axis=-1)
-
-
 def film_bytes(film: Film, file_format: str, steps_per_second: float = 4) -> bytes:
-    """A film as a file of a format of WRITERS. Raises InputError where there is no encoder for it."""
-    frames = draw_frames(film)
-    return WRITERS[file_format](frames, steps_per_second)
+    """A film as a file of a format of WRITERS."""
+    return WRITERS[file_format](draw_frames(film), steps_per_second)
 
 
 def draw_frames(film: Film) -> list[Image.Image]:

@@ -99,22 +99,14 @@ def plot_effects(rows: Sequence[Mapping], randoms: Mapping[str, np.ndarray], tit
         if np.isfinite(row["difference"]):
             errors = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
             style = {"color": HUES["vermilion"], "marker": "D", "markersize": 5, "capsize": 3, "linestyle": "none"}
-            ax.errorbar(
-                [row["difference"]],
-                [0.6],
-                xerr=np.nan_to_num(errors),
-                label="along this direction, 95 % interval over worlds",
-                **style,
-            )
+            style["label"] = "along this direction, 95 % interval over worlds"
+            ax.errorbar([row["difference"]], [0.6], xerr=np.nan_to_num(errors), **style)
         text = f"{row['measure']}: {row['difference']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g}), p {row['p']:.2g}"
         add_note(ax, row["difference"], row["difference"], 0.6, 0.6, text, **row)
         ax.set(ylim=(-0.5, 0.9), yticks=[])
         ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.set_title(
-            f"{row['measure']}\n{short_number(row['plain'])} → {short_number(row['moved'])}",
-            fontsize="medium",
-            loc="left",
-        )
+        heading = f"{row['measure']}\n{short_number(row['plain'])} → {short_number(row['moved'])}"
+        ax.set_title(heading, fontsize="medium", loc="left")
         open_frame(ax)
     remove_empty(axes, len(rows))
     handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -46,8 +46,7 @@ def plot_log(table: "pd.DataFrame", title: str = "", only: tuple[str, ...] | Non
         open_frame(ax)
     for ax in remove_empty(axes, len(panels)):
         ax.set_xlabel(over.replace("_", " "))
-    if title:
-        set_title(figure, title)
+    set_title(figure, title)
     return figure
 
 
@@ -65,16 +64,24 @@ def _panels(table: "pd.DataFrame", left_out: set[str]) -> dict[str, list[str]]:
 
 # --- fidelity ---------------------------------------------------------------------------------------------------------
 
-FORECAST_HUES = {
-    "simulator": "blue", "shuffled": "vermilion", "markov": "orange", "copy_last": "green", "mean_picture": "orange",
-}  # fmt: skip
-_FIDELITY = {  # of `fidelity.MEASURES`: the title of a panel, and whether it is a share
-    "picture_r2": ("R² of the picture", False), "nearer": ("nearer than the last", True),
-    "exact_view": ("exact views", True), "cells": ("cells", True), "seen_cells": ("cells seen before", True),
-    "new_cells": ("newly revealed cells", True), "action": ("same action", True), "routing": ("same expert", True),
-    "routing_kl": ("KL of routing (nats)", False), "hidden_r2": ("R² of the memory", False),
-    "value_r2": ("R² of the value", False), "done": ("end (nats)", False), "reward": ("reward, squared error", False),
-}  # fmt: skip
+FORECAST_HUES = {"simulator": "blue", "shuffled": "vermilion", "markov": "orange", "copy_last": "green"}
+FORECAST_HUES["mean_picture"] = FORECAST_HUES["markov"]
+_SHARES = ("nearer", "exact_view", "cells", "seen_cells", "new_cells", "action", "routing")
+_TITLES = {  # of the panels of `FidelityProtocol.measures`
+    "picture_r2": "R² of the picture",
+    "nearer": "nearer than the last",
+    "exact_view": "exact views",
+    "cells": "cells",
+    "seen_cells": "cells seen before",
+    "new_cells": "newly revealed cells",
+    "action": "same action",
+    "routing": "same expert",
+    "routing_kl": "KL of routing (nats)",
+    "hidden_r2": "R² of the memory",
+    "value_r2": "R² of the value",
+    "done": "end (nats)",
+    "reward": "reward, squared error",
+}
 
 
 def plot_fidelity(result: Mapping, title: str = "") -> Figure:
@@ -84,17 +91,17 @@ def plot_fidelity(result: Mapping, title: str = "") -> Figure:
     """
     actors, horizons = result["actors"], result["horizons"]
     measured = next(iter(next(iter(actors.values())).values()))
-    panels = {measure: how for measure, how in _FIDELITY.items() if measure in measured}
+    panels = {measure: title for measure, title in _TITLES.items() if measure in measured}
     figure = Figure(figsize=(2.9 * len(actors) + 1.2, 1.5 * len(panels) + 1.2), layout="constrained")
     axes = figure.subplots(len(panels), len(actors), squeeze=False, sharex=True, sharey="row")
-    for number, (row, (measure, (name, is_share))) in enumerate(zip(axes, panels.items(), strict=True)):
+    for number, (row, (measure, name)) in enumerate(zip(axes, panels.items(), strict=True)):
         for ax, (actor, forecasts) in zip(row, actors.items(), strict=True):
             for forecast, measures in forecasts.items():
                 parts = {part: np.array(values, float) for part, values in measures[measure].items()}
                 color = HUES[FORECAST_HUES[forecast]]
                 ax.plot(horizons, parts["mean"], color=color, label=forecast.replace("_", " "), linewidth=1.4)
                 ax.fill_between(horizons, parts["low"], parts["high"], color=color, alpha=0.2, linewidth=0)
-            if is_share:
+            if measure in _SHARES:
                 ax.set_ylim(ALL_OF_0_TO_1)
             elif measure.endswith("_r2"):
                 ax.set_ylim(-1.0, 1.05)  # anything below is worse than the mean
@@ -106,6 +113,5 @@ def plot_fidelity(result: Mapping, title: str = "") -> Figure:
         ax.set_xlabel("steps ahead")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    if title:
-        set_title(figure, title)
+    set_title(figure, title)
     return figure

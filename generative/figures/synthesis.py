@@ -5,6 +5,7 @@ Axis letters: I iterations, N levels, M random levels.
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.lib.stride_tricks import sliding_window_view
 
 from mop.plotting.panels import make_panels, set_title
 from mop.plotting.style import HUES, open_frame
@@ -27,7 +28,7 @@ def plot_search(
     figure, axes = make_panels(1, 2, 5.0, 3.0, extra_height=1.3)
     left, right = axes[0]
     for values, hue, name in ((without_gradients, _WITHOUT, "drawn without gradients"), (curve, _LEVEL, "drawn")):
-        smooth = _smoothed(values)
+        smooth = sliding_window_view(values, min(_SMOOTHED, len(values)), axis=0).mean(-1)
         steps = np.arange(len(smooth)) + (len(values) - len(smooth)) / 2
         left.fill_between(steps, *np.quantile(smooth, [0.1, 0.9], axis=1), color=hue, alpha=0.25, linewidth=0)
         left.plot(steps, smooth.mean(1), color=hue, linewidth=1.8, label=f"{name}: mean, 80 % of the levels")
@@ -49,10 +50,3 @@ def plot_search(
         open_frame(ax)
     set_title(figure, f"{quantity}: the search, and {len(random):,} random levels")
     return figure
-
-
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Running means of values (I, N) over _SMOOTHED iterations, or over all if there are fewer."""
-    width = min(_SMOOTHED, len(values))
-    sums = np.cumsum(np.concatenate([np.zeros((1, values.shape[1])), values]), 0)
-    return (sums[width:] - sums[:-width]) / width

@@ -1,6 +1,6 @@
 """Recordings of one policy: every step of many episodes on disk, read as whole episodes or as windows of them.
 
-A recording is a folder: `config.json`, shards, and an index of all episodes, which is made of the shards. A shard is a
+A recording is a folder: `config.json`, shards, and an index of all episodes for other programs. A shard is a
 folder with a file for each array, which is memory-mapped, and `episodes.json`, `lang.npy` with a row an episode. An
 episode of T actions has T + 1 consecutive rows; the last one is what the last action led to, with action -1.
 Axis letters: M rows, T of them in an episode or a window, B windows, G numbers of a mission, S hidden units.
@@ -11,7 +11,7 @@ import os
 import re
 import resource
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import orjson
 
 from mop.common.errors import InputError
 from mop.common.files import json_bytes, whole_digest, write_atomic, write_together
-from mop.common.reading import read_array, read_json, read_npz
+from mop.common.reading import read_array, read_json, read_npz, reading
 
 SPLITS = ("train", "validation", "test")
 BEHAVIOURS = ("argmax", "sampled", "epsilon", "bot", "random", "noisy")  # who acts, see `behaviours`
@@ -29,6 +29,7 @@ CONFIG, INDEX, MISSIONS, LANG, EPISODES = "config.json", "index.npz", "missions.
 REPOSITORY = Path(__file__).parents[2]
 UNFINISHED = "unfinished"  # folder of the episodes that no shard has yet; gone when the recording is finished
 
+_WAY_OUT = "record anew"
 _OTHER_FILES = 512  # that a process may have open besides the arrays of a recording
 _PADDING = {"action": NOTHING, "bot": NOTHING, "student": NOTHING}  # of the other arrays: 0
 _INDEX = {
@@ -68,7 +69,7 @@ def shard_name(number: int) -> str:
 
 
 def find_shards(folder: Path) -> list[Path]:
-    """The whole shards of a recording in their order. Raises InputError where one is missing between them."""
+    """The whole shards of a recording in their order."""
     found = sorted(path for path in folder.glob("shard_*") if re.fullmatch(r"shard_\d{5,}", path.name))
     for number, path in enumerate(found):
         if path.name != shard_name(number):
@@ -89,7 +90,7 @@ def write_shard(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[
     for episode in episodes:
         records.append({**episode, "first_row": first, "num_rows": episode["steps"] + 1})
         first += episode["steps"] + 1
-    arrays = {f"{name}.npy": np.ascontiguousarray(rows[name]) for name in rows.dtype.names} | {LANG: lang}
+    arrays = {f"{name}.npy": np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()} | {LANG: lang}
     writers = {name: functools.partial(np.save, arr=array, allow_pickle=False) for name, array in arrays.items()}
     for name, write in {**writers, EPISODES: lambda file: file.write(json_bytes(records))}.items():
         write_atomic(temporary / name, write)
@@ -122,36 +123,19 @@ def read_part(path: Path, dtype: np.dtype) -> list[tuple[np.ndarray, dict]]:
 
 
 def read_episodes(shard: Path) -> list[dict]:
-    """What is known of each episode of a shard. Raises InputError."""
-    episodes = read_json(shard / EPISODES)
-    if not isinstance(episodes, list) or not all(isinstance(one, dict) and _is_episode(one) for one in episodes):
-        raise InputError(f"{shard / EPISODES} is damaged: it is no list of episodes; record anew")
-    return episodes
-
-
-def _is_episode(one: Mapping) -> bool:
-    """Whether all that is wanted of an episode is there, and of its kind."""
-    kinds = {"first_row": int, "num_rows": int, "steps": int, "seed": int, "mission": str, "success": bool}
-    return (
-        all(type(one.get(name)) is kind for name, kind in kinds.items())
-        and all(0 <= one[name] < 2**31 for name in ("first_row", "num_rows", "steps"))
-        and one["num_rows"] == one["steps"] + 1
-        and 0 <= one["seed"] < 2**63
-        and one.get("split") in SPLITS
-        and one.get("behaviour") in BEHAVIOURS
-    )
-
-
-_read_array = functools.partial(read_array, way_out="record anew")
+    """What is known of each episode of a shard."""
+    return read_json(shard / EPISODES, "list of episodes", _WAY_OUT)
 
 
 def _map_arrays(shard: Path) -> dict[str, np.ndarray]:
-    """The arrays of a shard, by name, memory-mapped; what is written to them stays in memory. Raises InputError."""
+    """The arrays of a shard by name, memory-mapped; what is written to them stays in memory."""
+    paths = [path for path in sorted(shard.glob("*.npy")) if path.name != LANG]
     # not read-only: torch would warn of such arrays, and die where it writes to one
-    arrays = {path.stem: _read_array(path, mmap_mode="c") for path in sorted(shard.glob("*.npy")) if path.name != LANG}
-    if not arrays or not all(array.ndim for array in arrays.values()) or len(set(map(len, arrays.values()))) != 1:
-        raise InputError(f"{shard} is damaged: its arrays differ in length; record anew")
-    return arrays
+    return {path.stem: read_array(path, _WAY_OUT, mmap_mode="c") for path in paths}
+
+
+def _forms(arrays: Mapping[str, np.ndarray]) -> dict:
+    return {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
 
 
 def _allow_files(count: int) -> None:
@@ -163,91 +147,37 @@ def _allow_files(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
-def _count_rows(arrays: Mapping[str, np.ndarray]) -> int:
-    return len(next(iter(arrays.values())))
-
-
-def _kinds(arrays: Mapping[str, np.ndarray]) -> dict:
-    return {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
-
-
 # --- the index --------------------------------------------------------------------------------------------------------
 
 
 Table = tuple[dict[str, np.ndarray], list[str], np.ndarray]  # index, missions, lang
 
 
-def make_index(folder: Path) -> Table:
+def make_index(shards: Sequence[Path], num_rows: Sequence[int]) -> Table:
     """The index of a recording's shards, its missions, and what the policy is given of each (missions, G) float32.
 
-    All three are written, too, where the folder can be written to. Raises InputError for a damaged shard.
+    num_rows: of each shard, whose episodes begin at row 0, follow each other and end with the last row.
     """
-    shards = find_shards(folder)
-    of_shards, of_episodes = [read_episodes(shard) for shard in shards], [_read_array(shard / LANG) for shard in shards]
-    for shard, some, lang in zip(shards, of_shards, of_episodes, strict=True):
-        if lang.ndim != 2 or len(lang) != len(some):
-            raise InputError(f"{shard / LANG} is damaged: it has no row for each episode; record anew")
-        if lang.shape[1] != of_episodes[0].shape[1]:
-            raise InputError(f"{shard / LANG} is damaged: its rows are not those of the first shard; record anew")
-    episodes = [{**episode, "shard": number} for number, some in enumerate(of_shards) for episode in some]
-    missions = sorted({episode["mission"] for episode in episodes})
-    numbers = {mission: number for number, mission in enumerate(missions)}
-    names = {"mission": numbers.get, "split": SPLITS.index, "behaviour": BEHAVIOURS.index}
-    index = {
-        name: np.array([names.get(name, lambda value: value)(episode[name]) for episode in episodes], dtype)
-        for name, dtype in _INDEX.items()
-    }
-    first = np.unique(index["mission"], return_index=True)[1]
-    lang = np.concatenate(of_episodes)[first]
-    wrong = find_fault(index, missions, lang, [_count_rows(_map_arrays(shard)) for shard in shards])
-    if wrong is not None:
-        raise InputError(f"{shards[wrong] / EPISODES} is damaged: its episodes do not make up its rows; record anew")
-    files = [
-        (folder / MISSIONS, lambda file: file.write(json_bytes(missions, orjson.OPT_INDENT_2))),
-        (folder / LANG, lambda file: np.save(file, lang, allow_pickle=False)),
-        (folder / INDEX, lambda file: np.savez(file, **index)),
-    ]
-    if os.access(folder, os.W_OK):
-        write_together(files)
-    return index, missions, lang
-
-
-def _read_index(folder: Path, num_rows: Sequence[int]) -> Table | None:
-    """What `make_index` wrote, if it is there and of shards of so many rows; else None."""
-    try:
-        archive = read_npz(folder / INDEX)
-        index = {name: archive[name] for name in _INDEX}
-        missions, lang = read_json(folder / MISSIONS), _read_array(folder / LANG)
-        return (index, missions, lang) if find_fault(index, missions, lang, num_rows) is None else None
-    except Exception:  # a damaged archive raises nearly anything, and all of it can be made again
-        return None
-
-
-def find_fault(index: Mapping[str, np.ndarray], missions: list[str], lang: np.ndarray, num_rows: Sequence[int]):
-    """The first shard that the episodes of an index do not make up; 0 where the index itself is no such table; or None.
-
-    num_rows: of each shard. Episodes stand in the order of their shards, and in each begin at row 0, follow each other
-    and end with its last row.
-    """
-    columns = [(index[name], dtype) for name, dtype in _INDEX.items()]
-    limits = {"split": len(SPLITS), "behaviour": len(BEHAVIOURS), "mission": len(missions), "shard": len(num_rows)}
-    if (
-        not all(column.dtype == dtype and column.shape == index["shard"].shape for column, dtype in columns)
-        or index["shard"].ndim != 1
-        or not all(((index[name] >= 0) & (index[name] < limit)).all() for name, limit in limits.items())
-        or not all(isinstance(mission, str) for mission in missions)
-        or lang.ndim != 2
-        or len(lang) != len(missions)
-        or (np.diff(index["shard"]) < 0).any()
-    ):
-        return 0
-    for shard, wanted in enumerate(num_rows):
-        here = index["shard"] == shard
-        first, ends = index["first_row"][here], np.cumsum(index["num_rows"][here], dtype=np.int64)
-        starts = np.append(0, ends)  # of the episodes, then the end of the shard
-        if starts[-1] != wanted or (first != starts[:-1]).any() or (index["num_rows"][here] < 2).any():
-            return shard
-    return None
+    episodes, langs = [], []
+    for number, (shard, wanted) in enumerate(zip(shards, num_rows, strict=True)):
+        with reading(shard / EPISODES, "list of episodes", _WAY_OUT):
+            some = read_episodes(shard)
+            first, sizes = np.array([(one["first_row"], one["num_rows"]) for one in some], int).reshape(-1, 2).T
+            if (first != np.cumsum(sizes) - sizes).any() or (sizes < 2).any() or sizes.sum() != wanted:
+                raise InputError("its episodes do not make up its rows")
+            for one in some:
+                split, behaviour = SPLITS.index(one["split"]), BEHAVIOURS.index(one["behaviour"])
+                episodes.append(one | {"shard": number, "split": split, "behaviour": behaviour})
+            langs.append(read_array(shard / LANG, _WAY_OUT))
+            if len(langs[-1]) != len(some):
+                raise InputError(f"{shard / LANG} has no row for each episode; {_WAY_OUT}")
+    with reading(shards[0].parent, "recording", _WAY_OUT):
+        texts = [one["mission"] for one in episodes]
+        missions, first, numbers = np.unique(texts, return_index=True, return_inverse=True)
+        for one, mission in zip(episodes, numbers.tolist(), strict=True):
+            one["mission"] = mission
+        index = {name: np.array([one[name] for one in episodes], dtype) for name, dtype in _INDEX.items()}
+        return index, missions.tolist(), np.concatenate(langs)[first]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -280,7 +210,7 @@ class Recording:
     """A finished recording. config: of config.json; index: arrays of a row an episode, `shard`, `first_row`, ...
 
     missions: the distinct texts, to which `index["mission"]` points; lang (missions, G) float32: what the policy is
-    given of each. Raises InputError where the folder holds none, or a damaged one.
+    given of each.
     """
 
     def __init__(self, folder: str | Path):
@@ -295,10 +225,20 @@ class Recording:
         _allow_files(sum(len(list(shard.glob("*.npy"))) for shard in shards))
         self.shards = [_map_arrays(shard) for shard in shards]
         for shard, arrays in zip(shards, self.shards, strict=True):
-            if _kinds(arrays) != _kinds(self.shards[0]):
-                raise InputError(f"{shard} is damaged: its arrays are not those of the first shard; record anew")
-        num_rows = [_count_rows(arrays) for arrays in self.shards]
-        self.index, self.missions, self.lang = _read_index(self.folder, num_rows) or make_index(self.folder)
+            with reading(shard, "shard of a recording", _WAY_OUT):
+                if len(set(map(len, arrays.values()))) != 1 or _forms(arrays) != _forms(self.shards[0]):
+                    raise InputError("its arrays differ in length, or from those of the first shard")
+        num_rows = [len(arrays["action"]) for arrays in self.shards]
+        self.index, self.missions, self.lang = make_index(shards, num_rows)
+
+    def write_index(self) -> None:
+        """Write what `make_index` found to the folder, for other programs."""
+        files = {
+            MISSIONS: lambda file: file.write(json_bytes(self.missions, orjson.OPT_INDENT_2)),
+            LANG: lambda file: np.save(file, self.lang, allow_pickle=False),
+            INDEX: lambda file: np.savez(file, allow_pickle=False, **self.index),
+        }
+        write_together([(self.folder / name, write) for name, write in files.items()])
 
     def __len__(self) -> int:
         """How many episodes there are."""
@@ -313,7 +253,7 @@ class Recording:
             wanted &= np.isin(self.index["behaviour"], [BEHAVIOURS.index(name) for name in behaviours])
         return np.flatnonzero(wanted)
 
-    def distinct(self, numbers: Sequence[int]) -> list[int]:
+    def distinct(self, numbers: Iterable[int]) -> list[int]:
         """These episodes without those that repeat an earlier one of them: the same world, and the same actions.
 
         So is every further greedy episode of an agent in the same level of a game.
@@ -338,20 +278,20 @@ class Recording:
         )
 
     def windows(
-        self, length: int, split: str | None = None, behaviours: Sequence[str] | None = None, stride: int = 1
+        self, length: int, split: str | None = None, behaviours: Sequence[str] | None = None, least: int | None = None
     ) -> "Windows":
-        """All windows of `length` consecutive rows of one episode, at every `stride`-th row of it and at its end.
+        """All windows of `length` consecutive rows of one episode; an episode of fewer rows is one, the rest padding.
 
-        An episode of fewer rows is one window, the rest of which is padding.
+        least: windows begin at every row that has so many rows from it on to the end of the episode; they reach beyond
+        the end, where they are padded.
         """
-        if length < 1 or stride < 1:
-            raise ValueError("length and stride of windows must be at least 1")
+        if length < 1:
+            raise ValueError("the length of windows must be at least 1")
         episodes = self.episodes(split, behaviours)
-        last = np.maximum(self.index["num_rows"][episodes] - length, 0)
-        counts = -(-last // stride) + 1
-        which = np.repeat(np.arange(len(episodes)), counts)
-        of_episode = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return Windows(self, length, episodes[which], np.minimum(of_episode * stride, last[which]))
+        num_rows = self.index["num_rows"][episodes]
+        counts = np.maximum(num_rows - length + 1, 1) if least is None else np.maximum(num_rows - least + 1, 0)
+        starts = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return Windows(self, length, np.repeat(episodes, counts), starts)
 
 
 class Windows:
@@ -389,27 +329,24 @@ class Windows:
 
 
 def load_config(folder: str | Path) -> dict:
-    """The config of a recording. Raises InputError where the folder holds none."""
+    """The config of a recording."""
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise InputError(f"{folder} is no recording (it has no {CONFIG}); make one with python -m generative.record")
-    config = read_json(path)
-    parts = {"settings": dict, "checkpoint": dict, "encoding": dict, "num_shards": int}
-    if not isinstance(config, dict) or not all(isinstance(config.get(key), kind) for key, kind in parts.items()):
-        raise InputError(f"{path} is not the config of a recording; name the folder of one")
-    return config
+    with reading(path, "config of a recording", "name the folder of one"):
+        config = read_json(path)
+        return config | {name: config[name] for name in ("settings", "checkpoint", "encoding", "num_shards")}
 
 
 def open_recording(folder: str | Path) -> Recording:
-    """The finished recording in a folder. Raises InputError where there is none."""
+    """The finished recording in a folder."""
     return Recording(folder)
 
 
 def find_policy(recording: Recording, path: str | Path | None, flag: str) -> Path:
     """The checkpoint of a recording's policy: at `path`, if it is given, else where it was when it was recorded.
 
-    A relative path is seen from here or from the repository. flag: which says where it is. Raises InputError where the
-    file is missing, or another policy's.
+    A relative path is seen from here or from the repository. flag: which says where it is.
     """
     told = Path(path or recording.config["checkpoint"]["path"])
     found = next((place for place in (told, REPOSITORY / told) if place.is_file()), None)

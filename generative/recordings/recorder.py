@@ -8,12 +8,11 @@ and those behind them, and ends with the same bytes, with any number of slots.
 Axis letters: N slots, A actions, S hidden units, E experts of all layers.
 """
 
-import functools
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +23,6 @@ from generative.recordings.format import (
     UNFINISHED,
     find_parts,
     find_shards,
-    make_index,
     read_episodes,
     read_part,
     shard_name,
@@ -39,8 +37,6 @@ from mop.training.loop import Interruption
 FIRST_SEED = 2**33  # of a recorded world: evaluation's are below 2**32, training's below this
 _SHARD_BYTES, _MAX_SHARDS = 64e6, 1024  # about; the files of all shards are open at once
 _PART_STEPS = 5000  # about: what a kill may lose of steps that are filed
-_FIRST_ROOM = 64  # rows of a slot, doubled where its episode is longer
-_DRAWS = 64  # steps whose random numbers are drawn at once
 
 
 class Plan(NamedTuple):
@@ -67,13 +63,8 @@ def world_seed(seed: int, behaviour: str, number: int, attempt: int) -> int:
 
     Each behaviour has worlds of its own.
     """
-    words = (_worlds_stream(seed, behaviour), number, attempt)
+    words = (stream_seed(seed, f"worlds of {behaviour}"), number, attempt)
     return FIRST_SEED + int(np.random.SeedSequence(words).generate_state(1)[0])
-
-
-@functools.lru_cache
-def _worlds_stream(seed: int, behaviour: str) -> int:
-    return stream_seed(seed, f"worlds of {behaviour}")
 
 
 @dataclass
@@ -82,32 +73,40 @@ class _Queue:
 
     behaviour: str
     num_filed: int = 0
-    num_kept: int = 0  # of these, in shards and parts
     steps_filed: int = 0
+    num_kept: int = 0  # episodes that are in shards and parts
     num_begun: int = 0
     steps_begun: int = 0  # of all episodes that have begun, so far
     finished: dict[int, tuple[np.ndarray, dict]] = field(default_factory=dict)  # those that cannot be filed yet
-    filed: list[tuple[int, np.ndarray, dict]] = field(default_factory=list)  # shard, rows, record; not yet written
+    filed: list["_Filed"] = field(default_factory=list)  # those that are in no shard yet
 
     def file(self, plan: Plan) -> None:
         """File what is next; what was begun and is not needed any more is left."""
         while self.num_filed in self.finished and (shard := plan.shard_of(self.steps_filed)) < plan.num_shards:
             rows, record = self.finished.pop(self.num_filed)
-            self.filed.append((shard, rows, record))
+            self.filed.append(_Filed(shard, rows, record))
             self.num_filed += 1
             self.steps_filed += record["steps"]
 
 
+class _Filed(NamedTuple):
+    """A finished episode."""
+
+    shard: int
+    rows: np.ndarray
+    record: dict
+
+
 @dataclass
-class _Slot:
-    """What runs in a slot."""
+class _Running:
+    """The episode in a slot."""
 
     queue: _Queue
     number: int
     record: dict
     generator: np.random.Generator
-    t_step: int = 0
-    is_over: bool = False  # what is left is to ask the policy about the last observation
+    rows: list[bytes] = field(default_factory=list)
+    is_over: bool = False  # only the policy's answer to the last observation is missing
 
 
 def row_dtype(actor: Actor, worlds: Worlds) -> np.dtype:
@@ -115,39 +114,29 @@ def row_dtype(actor: Actor, worlds: Worlds) -> np.dtype:
     return np.dtype(worlds.fields() + actor.fields())
 
 
-def _join(parts: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
-    """Rows behind each other; `np.concatenate` looks at every field of every part first."""
-    ends = np.cumsum([0, *map(len, parts)])
-    rows = np.empty(ends[-1], dtype)
-    for part, start in zip(parts, ends[:-1], strict=True):
-        rows[start : start + len(part)] = part
-    return rows
-
-
 class Recorder:
     """Makes the shards that a recording lacks."""
 
     def __init__(self, actor: Actor, worlds: Worlds, plan: Plan, folder: Path):
-        """actor, worlds: with a slot for each episode that is to run at once. Raises InputError for a damaged shard."""
-        self.plan, self.folder, self._actor, self._worlds = plan, folder, actor, worlds
-        num_slots = len(worlds.obs)
-        self._now = np.zeros(num_slots, row_dtype(actor, worlds))
-        self._rows = [np.zeros(_FIRST_ROOM, self._now.dtype) for _ in range(num_slots)]
-        self._draws = np.zeros((num_slots, 2))
-        self._behaviour = np.zeros(num_slots, np.int64)
-        self._slots: list[_Slot | None] = [None] * num_slots
-        self._blocks = np.zeros((num_slots, _DRAWS, 2))
-        self._queues = [_Queue(behaviour) for behaviour in plan.behaviours]
+        """actor, worlds: with a slot for each episode that is to run at once."""
+        self.plan = plan
+        self.folder = folder
+        self._actor = actor
+        self._worlds = worlds
+        self._now = np.zeros(len(worlds.obs), row_dtype(actor, worlds))
+        self._draws = np.zeros((len(worlds.obs), 2))
+        self._running: dict[int, _Running] = {}  # by slot
+        self._queues = {behaviour: _Queue(behaviour) for behaviour in plan.behaviours}
         self._parts: dict[Path, int] = {}  # those on the disk, and the last shard of which they have an episode
         self._num_parts = 0  # that were written
         shards = find_shards(folder)
         self._num_written = len(shards)
-        for queue in self._queues:
-            done = [episode for shard in shards for episode in read_episodes(shard)]
-            steps = [episode["steps"] for episode in done if episode["behaviour"] == queue.behaviour]
-            queue.num_filed, queue.steps_filed = len(steps), sum(steps)
+        for episode in (episode for shard in shards for episode in read_episodes(shard)):
+            queue = self._queues[episode["behaviour"]]
+            queue.num_filed += 1
+            queue.steps_filed += episode["steps"]
         self._take_parts()
-        for queue in self._queues:
+        for queue in self._queues.values():
             queue.num_kept = queue.num_begun = queue.num_filed
             queue.steps_begun = queue.steps_filed
         self._steps_kept = self.num_steps
@@ -155,17 +144,16 @@ class Recorder:
     @property
     def num_steps(self) -> int:
         """Steps that are recorded so far."""
-        return sum(queue.steps_filed for queue in self._queues)
+        return sum(queue.steps_filed for queue in self._queues.values())
 
     def run(self, progress: Callable[[int], None]) -> None:
-        """Record all that is missing, and make the index. progress: called with the number of new steps.
+        """Record all that is missing. progress: called with the number of new steps.
 
-        Raises InputError where the teacher fails at the beginning of too many worlds or no episode begins in a shard,
-        OSError, and KeyboardInterrupt after SIGINT or SIGTERM, when what is filed is kept.
+        Raises KeyboardInterrupt after SIGINT or SIGTERM, when what is filed is kept.
         """
         self._write()  # what was kept may be all that was missing
         with Interruption() as interruption:
-            for slot in range(len(self._slots)):
+            for slot in range(len(self._now)):
                 self._begin(slot)
             while self._num_written < self.plan.num_shards:
                 before = self.num_steps
@@ -177,102 +165,94 @@ class Recorder:
                 progress(self.num_steps - before)
                 if is_stopped:
                     raise KeyboardInterrupt
-        make_index(self.folder)
 
     def _begin(self, slot: int) -> None:
-        """The next episode of the behaviour of which the fewest run, if its steps are not enough yet."""
+        """Begin the next episode of the behaviour of which the fewest run, if its steps are not enough yet."""
+        self._running.pop(slot, None)
         end = self.plan.num_shards
-        waiting = [queue for queue in self._queues if self.plan.shard_of(queue.steps_begun) < end]
-        self._slots[slot] = None
+        waiting = [queue for queue in self._queues.values() if self.plan.shard_of(queue.steps_begun) < end]
         if not waiting:
             return
-        running = [other.queue.behaviour for other in self._slots if other is not None]
-        queue = min(waiting, key=lambda queue: running.count(queue.behaviour))
+        running = [other.queue for other in self._running.values()]
+        queue = min(waiting, key=lambda queue: sum(other is queue for other in running))
         number, behaviour = queue.num_begun, queue.behaviour
         start = self._worlds.begin(slot, lambda attempt: world_seed(self.plan.seed, behaviour, number, attempt))
         self._actor.begin(slot, start.mission)
-        record = {"seed": start.seed, "split": SPLITS[split_of(start.seed)], "behaviour": behaviour, "number": number}
-        record |= {"mission": start.mission, "passed_over": start.passed_over, "teacher_failure": None}
+        record: dict[str, Any] = {"seed": start.seed, "split": SPLITS[split_of(start.seed)], "behaviour": behaviour}
+        record |= {"number": number, "mission": start.mission, "passed_over": start.passed_over}
+        record["teacher_failure"] = None
         generator = np.random.default_rng(stream_seed(start.seed, f"actions of {behaviour}, {number}"))
         queue.num_begun += 1
-        self._slots[slot] = _Slot(queue, number, record, generator)
-        self._behaviour[slot] = self.plan.behaviours.index(behaviour)
+        self._running[slot] = _Running(queue, number, record, generator)
 
     def _step(self) -> None:
-        """One row in each slot, and one action where the episode goes on."""
-        running = [slot for slot, content in enumerate(self._slots) if content is not None]
-        now = self._now
-        self._worlds.show(now, running)
-        self._actor.ask(self._worlds.obs, now, running)
-        now["action"] = self._choose(running)
+        """Add a row in each slot, and execute one action where the episode goes on."""
+        slots, now = sorted(self._running), self._now
+        self._worlds.show(now, slots)
+        self._actor.ask(self._worlds.obs, now, slots)
+        self._choose(slots)
         for name in ("reward", "terminated", "truncated"):
             now[name] = 0
-        over = [slot for slot in running if self._slots[slot].is_over]
+        over = [slot for slot in slots if self._running[slot].is_over]
         now["action"][over] = NOTHING
-        for slot in running:
-            if not self._slots[slot].is_over:
-                self._act(slot)
-        self._keep(running)
+        for slot in slots:
+            episode = self._running[slot]
+            if not episode.is_over:
+                self._act(slot, episode)
+            episode.rows.append(now[slot].tobytes())
         for slot in over:
-            self._finish(slot)
+            self._finish(self._running[slot])
+            self._begin(slot)
 
-    def _choose(self, running: Sequence[int]) -> np.ndarray:
-        """What each slot's behaviour does: (N,) int64."""
-        for slot in running:
-            content = self._slots[slot]
-            at = content.t_step % _DRAWS
-            if at == 0:
-                content.generator.random(out=self._blocks[slot])
-            self._draws[slot] = self._blocks[slot, at]
-        given = self._now, self._draws, self.plan.epsilon
-        choices = np.stack([self._actor.choose[behaviour](*given) for behaviour in self.plan.behaviours])
-        return choices[self._behaviour, np.arange(len(self._slots))]
+    def _choose(self, slots: Sequence[int]) -> None:
+        """Write the actions that each slot's behaviour chooses."""
+        for slot in slots:
+            self._running[slot].generator.random(out=self._draws[slot])
+        for behaviour, queue in self._queues.items():
+            here = [slot for slot in slots if self._running[slot].queue is queue]
+            actions = self._actor.choose[behaviour](self._now, self._draws, self.plan.epsilon)
+            self._now["action"][here] = actions[here]
 
-    def _act(self, slot: int) -> None:
+    def _act(self, slot: int, episode: _Running) -> None:
         """Execute the action of a slot, and note what came of it."""
-        content, now = self._slots[slot], self._now
+        now = self._now
         reward, terminated, truncated, failure = self._worlds.step(slot, int(now["action"][slot]))
         if failure is not None:
-            content.record["teacher_failure"] = failure
-            truncated |= content.queue.behaviour == "bot"  # nobody is left who could act
+            episode.record["teacher_failure"] = failure
+            truncated |= episode.queue.behaviour == "bot"  # nobody is left to act
         now["reward"][slot], now["terminated"][slot], now["truncated"][slot] = reward, terminated, truncated
-        content.is_over = terminated or truncated
-        content.queue.steps_begun += 1
-        if content.is_over:
-            content.record |= {"success": reward > 0, "steps": content.t_step + 1}
+        episode.is_over = terminated or truncated
+        episode.queue.steps_begun += 1
+        if episode.is_over:
+            episode.record |= {"success": reward > 0, "steps": len(episode.rows) + 1}
 
-    def _keep(self, running: Sequence[int]) -> None:
-        """Put the rows behind those of their episodes."""
-        for slot in running:
-            content, rows = self._slots[slot], self._rows[slot]
-            if content.t_step == len(rows):
-                rows = self._rows[slot] = np.concatenate([rows, np.zeros_like(rows)])
-            rows[content.t_step] = self._now[slot]
-            content.t_step += 1
+    def _finish(self, episode: _Running) -> None:
+        rows = np.frombuffer(b"".join(episode.rows), self._now.dtype)
+        episode.queue.finished[episode.number] = rows, episode.record
+        episode.queue.file(self.plan)
 
-    def _finish(self, slot: int) -> None:
-        """File an episode that is over, and begin another in its place."""
-        content = self._slots[slot]
-        content.queue.finished[content.number] = (self._rows[slot][: content.t_step].copy(), content.record)
-        content.queue.file(self.plan)
-        self._begin(slot)
+    def _join(self, items: Sequence[_Filed]) -> tuple[np.ndarray, list[dict]]:
+        """The rows of episodes behind each other; `np.concatenate` looks at every field of every part first."""
+        rows = np.frombuffer(b"".join(item.rows.tobytes() for item in items), self._now.dtype)
+        return rows, [item.record for item in items]
 
     def _write(self) -> None:
         """Write the shards whose episodes are all filed."""
-        begun = min(self.plan.shard_of(queue.steps_filed) for queue in self._queues)  # what is before it is complete
+        queues = self._queues.values()
+        begun = min(self.plan.shard_of(queue.steps_filed) for queue in queues)  # those before it are complete
         for number in range(self._num_written, begun):
-            chosen = [item for queue in self._queues for item in queue.filed if item[0] == number]
+            chosen = [item for queue in queues for item in queue.filed if item.shard == number]
             if not chosen:
                 raise InputError(
                     f"no episode begins within {shard_name(number)}: episodes are longer than all its steps; choose a "
                     "lower --max_steps or more --num_steps, and another --data_dir"
                 )
-            rows, records = _join([rows for _, rows, _ in chosen], self._now.dtype), [record for *_, record in chosen]
+            rows, records = self._join(chosen)
             lang = [self._actor.lang_of(record["mission"]) for record in records]
             of_episodes = np.array(lang, np.float32).reshape(len(records), self._actor.lang_dim)
             write_shard(self.folder, number, rows, records, of_episodes)
-            for queue in self._queues:
-                queue.filed = [item for item in queue.filed if item[0] > number]
+            for queue in queues:
+                queue.filed = [item for item in queue.filed if item.shard > number]
         self._num_written = begun
         for path in [path for path, shard in self._parts.items() if shard < begun]:
             path.unlink()
@@ -282,24 +262,24 @@ class Recorder:
 
     def _keep_filed(self) -> None:
         """Write what is filed, and in no shard and no part yet, as one part."""
-        new = [item for queue in self._queues for item in queue.filed if item[2]["number"] >= queue.num_kept]
+        queues = self._queues.values()
+        new = [item for queue in queues for item in queue.filed if item.record["number"] >= queue.num_kept]
         if new:
-            rows, records = _join([rows for _, rows, _ in new], self._now.dtype), [record for *_, record in new]
-            self._parts[write_part(self.folder, self._num_parts, rows, records)] = max(shard for shard, *_ in new)
+            path = write_part(self.folder, self._num_parts, *self._join(new))
+            self._parts[path] = max(item.shard for item in new)
             self._num_parts += 1
-        for queue in self._queues:
+        for queue in queues:
             queue.num_kept = queue.num_filed
         self._steps_kept = self.num_steps
 
     def _take_parts(self) -> None:
         """File what was kept of shards that are not whole."""
-        queues = {queue.behaviour: queue for queue in self._queues}
         for path in find_parts(self.folder):
             for rows, record in read_part(path, self._now.dtype):
-                queue = queues[record["behaviour"]]
+                queue = self._queues[record["behaviour"]]
                 if record["number"] == queue.num_filed:  # else a shard has it, or one before it was lost
                     queue.finished[queue.num_filed] = rows, record
                     queue.file(self.plan)
-                    self._parts[path] = queue.filed[-1][0]
+                    self._parts[path] = queue.filed[-1].shard
             self._parts.setdefault(path, NOTHING)
             self._num_parts = int(path.stem) + 1

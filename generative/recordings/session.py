@@ -15,7 +15,7 @@ from generative.domains.base import Actor, Domain, Policy, Worlds
 from generative.recordings.format import CONFIG, Recording, find_shards, load_config, open_recording, read_episodes
 from generative.recordings.recorder import Plan, Recorder, plan_shards, row_dtype
 from mop.common.errors import InputError
-from mop.common.files import only_process, remove_leftovers, whole_digest, write_json
+from mop.common.files import open_output_dir, whole_digest, write_json
 from mop.common.values import shown
 
 
@@ -33,15 +33,12 @@ class Source(NamedTuple):
 def open_source(
     domain: Domain,
     path: str | Path,
-    encoder: str | None,
+    encoder: str | Path | None,
     num_slots: int,
     max_steps: int | None,
     world: Mapping[str, Any],
 ) -> Source:
     """Open a policy and its worlds; world: what is given of `Domain.world_flags`."""
-    foreign = next((name for name in world if name not in domain.world_flags), None)
-    if foreign is not None:
-        raise InputError(f"--{foreign}: {path} is a policy of {domain.title}; leave it out")
     policy, config = domain.load_policy(path, encoder)
     worlds = domain.open_worlds(config, num_slots, max_steps, **world)
     actor = domain.actor(policy, worlds, domain.to_views)
@@ -73,7 +70,6 @@ def make_config(source: Source, settings: Mapping[str, Any]) -> dict:
 
 def open_folder(folder: Path, config: dict, is_resumed: bool) -> dict:
     """Open the folder of a recording: write its config, or check that it holds this recording; returns the config."""
-    remove_leftovers(folder.glob(".*.tmp"))
     if (folder / CONFIG).exists():
         old = load_config(folder)
         for name, value in config["settings"].items():
@@ -95,9 +91,9 @@ def open_folder(folder: Path, config: dict, is_resumed: bool) -> dict:
 
 def record(source: Source, folder: Path, settings: Mapping[str, Any], is_resumed: bool = False) -> Recording:
     """Record what a folder lacks of a recording; settings: as of `make_config`."""
-    if "bot" in settings["policies"] and "bot" not in row_dtype(source.actor, source.worlds).names:
+    if "bot" in settings["policies"] and "bot" not in (row_dtype(source.actor, source.worlds).names or ()):
         raise InputError(f"--policies: there is no bot in {source.worlds.encoding['task_id']}; leave it out")
-    with only_process(folder, "another --data_dir"):
+    with open_output_dir(folder, flag="--data_dir"):
         num_shards = open_folder(folder, make_config(source, settings), is_resumed)["num_shards"]
         num_steps = settings["num_steps"]
         plan = Plan(settings["policies"], num_steps, num_shards, settings["seed"], settings["epsilon"])
@@ -110,12 +106,14 @@ def record(source: Source, folder: Path, settings: Mapping[str, Any], is_resumed
                 bar.close()
                 print(f"{recorder.num_steps:,} steps are kept in {folder}; the same command with --resume goes on")
                 raise
-    return open_recording(folder)
+    recording = open_recording(folder)
+    recording.write_index()
+    return recording
 
 
 def table_of(folder: Path, row: np.dtype) -> pd.DataFrame:
     """Tabulate what a finished recording holds, by behaviour; row: of `row_dtype`."""
-    has_teacher = "bot" in row.names
+    has_teacher = "bot" in (row.names or ())
     episodes = pd.DataFrame([episode for shard in find_shards(folder) for episode in read_episodes(shard)])
     episodes["at_start"] = [sum(counts.values()) for counts in episodes["passed_over"]]
     episodes["failed"] = episodes["teacher_failure"].notna()

@@ -47,13 +47,8 @@ def fit_ica(x: np.ndarray, num: int, seed: int) -> Fit:
     varies in fewer dimensions.
     """
     spreads = np.linalg.svd(np.cov(x.T).reshape(x.shape[1], -1), compute_uv=False)
-    ica = FastICA(
-        min(num, int((spreads > 1e-8 * spreads[0]).sum())),
-        whiten="unit-variance",
-        max_iter=500,
-        tol=1e-3,
-        random_state=seed,
-    )
+    num = min(num, int((spreads > 1e-8 * spreads[0]).sum()))
+    ica = FastICA(num, whiten="unit-variance", max_iter=500, tol=1e-3, random_state=seed)
     sources, has_converged = _watch(ica.fit_transform, x)
     lengths = np.linalg.norm(ica.mixing_, axis=0)
     signs = np.where((sources**3).mean(0) < 0, -1.0, 1.0)

@@ -58,8 +58,13 @@ def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray, episode: np.nda
     1 / C by chance, also if the commonest class is always predicted. The interval is NaN for fewer than MIN_EPISODES
     episodes, and leaves out resamples in which a class is missing.
     """
-    correct, total = _counts(predicted, labels, episode)
-    num_classes = correct.shape[1]
+    classes, index = np.unique(labels, return_inverse=True)
+    numbers, episode = np.unique(episode, return_inverse=True)
+    num_classes, shape = len(classes), (len(numbers), len(classes))
+    correct, total = (  # of each class in each episode, (B, C)
+        np.bincount(episode * num_classes + index, weights, np.prod(shape)).reshape(shape).astype(np.float64)
+        for weights in (predicted == labels, None)
+    )
 
     def statistic(sums: np.ndarray) -> np.ndarray:
         return (sums[..., :num_classes] / sums[..., num_classes:]).mean(-1)
@@ -67,15 +72,6 @@ def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray, episode: np.nda
     return bootstrap_interval(np.concatenate([correct, total], 1), statistic)
 
 
-def _counts(predicted: np.ndarray, labels: np.ndarray, episode: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of correct rows and of all rows of each class in each episode, (B, C) float64 each."""
-    classes, index = np.unique(labels, return_inverse=True)
-    numbers, episode = np.unique(episode, return_inverse=True)
-    flat, shape = episode * len(classes) + index, (len(numbers), len(classes))
-    counts = (np.bincount(flat, weights, np.prod(shape)) for weights in (predicted == labels, None))
-    return tuple(of_kind.reshape(shape).astype(np.float64) for of_kind in counts)
-
-
-def above_chance(accuracy: float, num_classes: int) -> float:
-    """Rescale a balanced accuracy: 0 is chance, 1 perfect."""
+def above_chance(accuracy: np.ndarray, num_classes: int) -> np.ndarray:
+    """Rescale balanced accuracies (K,): 0 is chance, 1 perfect."""
     return (accuracy - 1 / num_classes) / (1 - 1 / num_classes)

@@ -17,8 +17,9 @@ T steps, S hidden units, R random directions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -27,9 +28,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from generative.representations.storage import Directions, random_unit
+from mop.common.cli import setting
 from mop.common.files import write_together
 from mop.common.reading import read_array, read_csv, reading
 from mop.common.seeding import stream_seed
+from mop.common.values import MAX_ENVS
+from mop.evaluation.evaluate import NUM_ENVS
 from mop.statistics.bootstrap import MIN_EPISODES, bootstrap_interval, ratio
 from mop.statistics.intervals import correlation_of_outcomes, difference_of_rates
 
@@ -37,7 +41,7 @@ Table = Mapping[str, np.ndarray]  # columns (W,) of the episodes of a run
 PLAIN, MOVED = "plain", "moved"  # names of runs
 
 # hidden states (N, S) before and after a step, and `episode` and `t_step` (N,) of each by name -> amounts (N,) float32
-Amounts = Callable[[Tensor, Tensor, Mapping[str, np.ndarray]], Tensor]
+Amounts = Callable[[Tensor, Tensor, Any], Tensor]
 
 
 class Move(NamedTuple):
@@ -54,7 +58,7 @@ class Reading(NamedTuple):
     origin: Tensor | None  # (S,) float32
     offset: float
 
-    def __call__(self, before: Tensor, after: Tensor, state: Mapping[str, np.ndarray]) -> Tensor:
+    def __call__(self, before: Tensor, after: Tensor, state: Any) -> Tensor:
         return (after - (before if self.origin is None else self.origin)) @ self.reads + self.offset
 
 
@@ -64,7 +68,7 @@ class Replay(NamedTuple):
     recorded: np.ndarray  # (W, T) float32
     steps: np.ndarray  # (W,) int64, how many of them each world has
 
-    def __call__(self, before: Tensor, after: Tensor, state: Mapping[str, np.ndarray]) -> Tensor:
+    def __call__(self, before: Tensor, after: Tensor, state: Any) -> Tensor:
         episode = state["episode"]
         return torch.from_numpy(self.recorded[episode, state["t_step"] % self.steps[episode]])
 
@@ -128,7 +132,8 @@ class Measure(NamedTuple):
     @property
     def values(self) -> tuple[float, float]:
         """The measure of both runs, NaN where its denominator is 0."""
-        return tuple(float(ratio(numerator.sum(), count.sum())) for numerator, count in (self.plain, self.moved))
+        before, after = (float(ratio(numerator.sum(), count.sum())) for numerator, count in (self.plain, self.moved))
+        return before, after
 
 
 Measures = Callable[[Table, Table], list[Measure]]  # of two runs, the one without a move first
@@ -210,6 +215,23 @@ class Played(NamedTuple):
     def replay(self) -> Replay:
         """The amounts, for another run in the same worlds."""
         return Replay(self.amounts, self.table["steps"].astype(np.int64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArenaSettings:
+    """Settings of the episodes of an arena."""
+
+    num_worlds: int = setting(500, "one episode each in every run", low=5, high=10**6)
+    eval_seed: int = setting(0, "seed of the first world; of levels, counted from 2^30", low=0, high=2**32 - 1)
+    seed: int = setting(0, "of random directions, and of sampled actions", low=0)
+    num_envs: int = setting(NUM_ENVS, "side by side: speed and rounding", low=1, high=MAX_ENVS)
+    cache_dir: str = setting("evaluation_cache", "where the bot's own results are kept")
+    policy: str | None = setting(
+        None, "how it acts (default: argmax)", choices=("argmax", "sampled"), group="of agents of games"
+    )
+    max_steps: int | None = setting(
+        None, "actions until an episode is cut short (default: 1000)", low=1, group="of agents of games"
+    )
 
 
 class Arena(Protocol):

@@ -22,7 +22,7 @@ import numpy as np
 
 from mop.common.errors import InputError
 from mop.common.files import write_record
-from mop.common.reading import read_record, reading
+from mop.common.reading import read_record
 
 ALL = "all"  # the block of the whole hidden state
 _RANDOM_VARIANCE = 0.95  # share of the variance in the space of random directions
@@ -88,10 +88,7 @@ def write_directions(path: str | Path, directions: Directions) -> None:
 def load_directions(path: str | Path) -> Directions:
     """Load the directions of a file."""
     way_out = "make one with python -m generative.directions"
-    directions = read_record(path, Directions, kind="file of directions", way_out=way_out)
-    with reading(path, "file of directions", way_out):
-        _check(path, directions)
-    return directions
+    return read_record(path, Directions, kind="file of directions", way_out=way_out)
 
 
 def open_directions(path: str | None, sha256: str, policy: str | Path) -> Directions | None:
@@ -105,18 +102,6 @@ def open_directions(path: str | None, sha256: str, policy: str | Path) -> Direct
     if str(directions.checkpoint) != sha256:
         raise InputError(f"--directions {path}: found in the hidden state of another policy than {policy}")
     return directions
-
-
-def _check(path: str | Path, directions: Directions) -> None:
-    """Refuse arrays that do not fit together."""
-    num, size, blocks = len(directions.names), len(directions.mean), len(directions.block_names)
-    shapes = {"units": (num, size), "duals": (num, size), "covariance": (size, size)}
-    shapes |= {"blocks": (num,), "methods": (num,), "block_columns": (blocks, 2), "checkpoint": ()}
-    for name, shape in shapes.items():
-        if getattr(directions, name).shape != shape:
-            raise InputError(f"{path}: {name!r} has the shape {getattr(directions, name).shape}, not {shape}")
-    if not all(np.isfinite(getattr(directions, name)).all() for name in ("units", "duals", "mean", "covariance")):
-        raise InputError(f"{path}: some directions are not finite; make it anew with python -m generative.directions")
 
 
 def block_slices(hidden_layout: Mapping[str, slice]) -> dict[str, slice]:

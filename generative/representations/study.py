@@ -6,7 +6,7 @@ Axis letters: M rows, S hidden units, D units of a block, K directions, P proper
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import balanced_accuracy_score
@@ -15,11 +15,7 @@ from tqdm import tqdm
 from generative.domains.babyai.labels import UNKNOWN
 from generative.recordings.format import SPLITS
 from generative.representations.decompositions import METHODS, Fit, matched_cosines
-from generative.representations.probes import (
-    Probe,
-    balanced_accuracy,
-    class_differences,
-)
+from generative.representations.probes import Probe, balanced_accuracy, class_differences
 from generative.representations.storage import Directions
 from mop.common.cli import setting
 from mop.common.errors import InputError
@@ -139,15 +135,6 @@ class ClassDirections:
     duals: np.ndarray  # (K, D) float64
 
 
-@dataclass(frozen=True)
-class DirectionScores:
-    """Accuracies of probes of single coordinates."""
-
-    accuracies: list[list[float]]  # of each direction: validation worlds, test worlds
-    best: int  # in the validation worlds
-    best_accuracy: Interval  # in the test worlds
-
-
 def probe_data(
     rows: Mapping[str, Rows], x: dict[str, np.ndarray], name: str, classes: list[int], rng: np.random.Generator
 ) -> ProbeData:
@@ -200,12 +187,16 @@ def class_stability(data: ProbeData, directions: ClassDirections, draws: Sequenc
     return np.abs((others * directions.units).sum(-1)).mean(0)
 
 
-def score_directions(data: ProbeData, duals: np.ndarray, num_fitted: int, rng: np.random.Generator) -> DirectionScores:
-    """Probe each coordinate of duals (K, D) alone; best: of the first `num_fitted`, which no label was used for."""
+def score_directions(data: ProbeData, duals: np.ndarray, num_fitted: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Probe each coordinate of duals (K, D) alone, in validation and test worlds.
+
+    best: of the first `num_fitted`, which no label was used for, in the validation worlds; and its accuracy in the
+    others.
+    """
     fits = [fit_probe(data, data.labels, rng, _SINGLE_ROWS, dual) for dual in duals]
     accuracies = [[fit.score(split) for split in SPLITS[1:]] for fit in fits]
     best = int(np.argmax([validation for validation, _ in accuracies[:num_fitted]]))
-    return DirectionScores(accuracies, best, fits[best].accuracy)
+    return {"singles": accuracies, "best": best, "best accuracy": fits[best].accuracy}
 
 
 def _differences(data: ProbeData, rows: np.ndarray | slice) -> np.ndarray:
@@ -279,7 +270,7 @@ def study_block(
     """
     x = {split: part.hidden[:, columns].astype(np.float64) for split, part in rows.items()}
     draws = settings.draws(rows["train"].episode)
-    part: dict[str, object] = {}
+    part: dict[str, Any] = {}
     units, duals, methods, names = [], [], [], []
     for method in METHODS:
         fit, measures = _fit_method(method, name, x, rows["test"].episode, draws, settings, progress)
@@ -307,8 +298,7 @@ def study_block(
     part |= {"units": np.concatenate(units), "duals": np.concatenate(duals)}
     for label, of_label in data.items():
         scores = score_directions(of_label, part["duals"], num_fitted, rngs[label])
-        part |= {f"{label} singles": scores.accuracies, f"{label} best": scores.best}
-        part[f"{label} best accuracy"] = scores.best_accuracy
+        part |= {f"{label} {key}": value for key, value in scores.items()}
         progress()
     return {key: np.asarray(value) for key, value in part.items()}
 
@@ -403,7 +393,7 @@ def join_parts(parts: Mapping[str, Part], blocks: Mapping[str, slice], train: Ro
 
 def write_part(path: Path, part: Part) -> None:
     """Write the result of `study_block`."""
-    write_atomic(path, lambda file: np.savez_compressed(file, **part))
+    write_atomic(path, lambda file: np.savez_compressed(file, allow_pickle=False, **part))
 
 
 def read_part(path: Path) -> dict[str, np.ndarray]:

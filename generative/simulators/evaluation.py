@@ -20,9 +20,10 @@ from torch.nn import functional as F
 
 from generative.attribution.closed_loop import untrained
 from generative.domains.base import Domain, FidelityProtocol, Policy, Sums
-from generative.recordings.format import Recording
+from generative.recordings.format import SPLITS, Recording
 from generative.simulators.base import EXACT
 from generative.simulators.world_model import WorldModel
+from mop.common.cli import required, setting
 from mop.common.errors import InputError
 from mop.common.files import file_digest, write_atomic, write_figure, write_json
 from mop.common.reading import read_json, reading
@@ -52,10 +53,7 @@ class Moments:
 
 
 def choose_moments(recording: Recording, split: str, num_trials: int, num_shown: int, seed: int) -> Moments:
-    """A random moment in each of so many random episodes of a split, or of all that are long enough.
-
-    Raises InputError where there is none.
-    """
+    """A random moment in each of so many random episodes of a split, or of all that are long enough."""
     rng = np.random.default_rng(stream_seed(seed, "moments"))
     numbers = recording.episodes(split)
     numbers = numbers[recording.index["num_rows"][numbers] > num_shown]  # an action is left after what is shown
@@ -112,12 +110,8 @@ def by_model(model: WorldModel, trials: Trials, actions: Tensor | None = None) -
     num_shown, every = trials.num_shown, trials.one_hot_actions
     shown = trials.views(slice(num_shown)).transpose(0, 1)
     state = model.observe(shown, every[: num_shown - 1].transpose(0, 1), trials.lang)
-    views, outcomes = [], []
-    for action in every[num_shown - 1 :] if actions is None else actions:
-        state = model.step(state, action)
-        views.append(model.view(state))
-        outcomes.append(model.outcome(state))
-    return Forecast(torch.stack(views), torch.stack(outcomes))
+    states = model.imagine(state, every[num_shown - 1 :] if actions is None else actions)
+    return Forecast(torch.stack(list(map(model.view, states))), torch.stack(list(map(model.outcome, states))))
 
 
 def by_shuffled(model: WorldModel, trials: Trials) -> Forecast:
@@ -182,33 +176,28 @@ def check_fidelity(
     """A line on how true a simulator is, to be printed with what is computed in it.
 
     simulator: the folder of a learned one, or "exact", which needs no measuring; horizon: the steps over which it is
-    used; min_fidelity: as `fidelity_line`; agent_sha256: of the policy's file, to make sure. Refused
-    is a simulator that was not measured, too little or not in unseen worlds, was measured before it was trained on, is
-    of another policy, or is not good enough.
+    used; min_fidelity: as `fidelity_line`; agent_sha256: of the policy's file, to make sure. Refused is a simulator
+    that was not measured, too little or not in unseen worlds, or before its last training, that is of another policy,
+    or that is not good enough.
     """
     if str(simulator) == EXACT:
         return "exact simulator: Minigrid's own rules"
-    folder = Path(simulator)
-    path = folder / RESULT
-    again = f"give python -m generative.fidelity --simulator {folder} --data_dir ..."
+    path = Path(simulator) / RESULT
+    again = f"give python -m generative.fidelity --simulator {simulator} --data_dir ..."
     if not path.is_file():
-        raise InputError(f"it is not known how true the simulator in {folder} is; {again}")
+        raise InputError(f"it is not known how true the simulator in {simulator} is; {again}")
     with reading(path, "measure of fidelity", again):
-        found = read_json(path)
-        lacking = find_lack(found)
-        numbers = None if lacking else found["actors"]["trained"][MODEL]
-        shares = None if lacking else shares_of(numbers)
-        is_of_this = found["simulator"]["digest"] == file_digest(folder / FINAL_NAME)
-        agent, num_horizons = found["agent_sha256"], len(found["horizons"])
-    if lacking is not None:
-        raise InputError(f"{path} is no measure of unseen worlds: it {lacking}; {again}")
-    if not is_of_this:
-        raise InputError(f"{path} is of an earlier training of the simulator; {again}")
-    if agent_sha256 not in (None, agent):
-        raise InputError(f"the simulator in {folder} is of another policy; train one with generative.train_gen_model")
-    if not 1 <= horizon <= num_horizons:
-        raise InputError(f"{path} tells of horizons from 1 to {num_horizons}, not of {horizon}; {again}")
-    return fidelity_line(str(folder), shares, horizon, min_fidelity, VIEW_SHARES[view_share(numbers)])
+        result = read_json(path)
+        if (lacking := find_lack(result)) is not None:
+            raise InputError(f"{path} is no measure of unseen worlds: it {lacking}; {again}")
+        numbers, num_horizons = result["actors"]["trained"][MODEL], len(result["horizons"])
+        if result["simulator"]["digest"] != file_digest(path.with_name(FINAL_NAME)):
+            raise InputError(f"{path} is of an earlier training of the simulator; {again}")
+        if agent_sha256 not in (None, result["agent_sha256"]):
+            raise InputError(f"{path} is of another policy; train a simulator with generative.train_gen_model")
+        if not 1 <= horizon <= num_horizons:
+            raise InputError(f"{path} tells of horizons from 1 to {num_horizons}, not of {horizon}; {again}")
+    return fidelity_line(str(simulator), numbers, horizon, min_fidelity)
 
 
 def find_lack(result: Mapping) -> str | None:
@@ -223,29 +212,20 @@ def find_lack(result: Mapping) -> str | None:
     return None
 
 
-def view_share(numbers: Mapping[str, Mapping[str, list]]) -> str:
-    """Which of VIEW_SHARES a measurement has."""
-    return next(name for name in VIEW_SHARES if name in numbers)
-
-
-def shares_of(numbers: Mapping[str, Mapping[str, list]]) -> np.ndarray:
-    """Of what `measure` found, equal actions and good views: mean, low and high at each horizon, (2, 3, T) float64."""
-    parts = [[numbers[name][part] for part in ("mean", "low", "high")] for name in ("action", view_share(numbers))]
-    return np.array(parts, float)
-
-
-def fidelity_line(name: str, shares: np.ndarray, horizon: int, min_fidelity: float, views: str = "views exact") -> str:
+def fidelity_line(name: str, numbers: Mapping, horizon: int, min_fidelity: float) -> str:
     """The line on a simulator over 1 to `horizon` steps: the least share of equal actions, and of good views at once.
 
-    shares: of `shares_of`; views: what good ones are. With growing horizon the least share can only fall, however few
-    trials go on so long. Raises InputError where it, or the share of good views one step ahead, is below
-    `min_fidelity` or has no interval; 0 for any.
+    numbers: of `measure`. With growing horizon the least share can only fall, however few trials go on so long. Refused
+    where it, or the share of good views one step ahead, is below `min_fidelity` or has no interval; 0 for any.
     """
-    (mean, low, high), view = shares[0, :, :horizon], shares[1, 0, 0]
+    view = next(name for name in VIEW_SHARES if name in numbers)
+    mean, low, high = (np.array(numbers["action"][part], float)[:horizon] for part in ("mean", "low", "high"))
+    of_views = float(np.array(numbers[view]["mean"], float)[0])
     at = int(np.argmin(np.where(np.isnan(mean), np.inf, mean)))
     line = (
         f"simulator {name}: over 1 to {horizon} steps at least {_share(mean[at])} of the policy's actions are the same "
-        f"({at + 1} ahead, {_share(low[at])} to {_share(high[at])}), {_share(view)} of {views} 1 step ahead"
+        f"({at + 1} ahead, {_share(low[at])} to {_share(high[at])}), {_share(of_views)} of {VIEW_SHARES[view]} 1 step "
+        "ahead"
     )
     if min_fidelity and np.isnan(low).any():
         too_far = np.argmax(np.isnan(low)) + 1
@@ -253,7 +233,7 @@ def fidelity_line(name: str, shares: np.ndarray, horizon: int, min_fidelity: flo
             f"{line}: too few trials go on for {too_far} steps to tell; choose fewer steps, more --num_trials of "
             "generative.fidelity, or --min_fidelity 0"
         )
-    if min_fidelity and min(mean[at], view) < min_fidelity:
+    if min_fidelity and min(mean[at], of_views) < min_fidelity:
         raise InputError(f"{line}: below --min_fidelity {min_fidelity:g}; train it longer, or lower --min_fidelity")
     return line
 
@@ -265,19 +245,36 @@ def _share(share: float) -> str:
 # --- the whole measurement --------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrialSettings:
+    """Settings of the trials of a measurement."""
+
+    simulator: str = required("folder of a learned simulator, or exact")
+    data_dir: str = required("folder of the recording of the policy's worlds")
+    num_trials: int = setting(300, "episodes, each once", low=2, high=100_000)
+    num_horizons: int = setting(24, "steps", low=1, high=1000)
+    split: str = setting("test", "split of the episodes", choices=SPLITS)
+    seed: int = setting(0, "of moments and random actions", low=0)
+
+
 def evaluate(
-    domain: Domain, simulator: str, learned: tuple[WorldModel, dict] | None, recording: Recording, policy: Policy, *,
-    actors: Sequence[str], num_horizons: int, split: str, num_trials: int, seed: int,
+    domain: Domain,
+    learned: tuple[WorldModel, dict] | None,
+    recording: Recording,
+    policy: Policy,
+    actors: Sequence[str],
+    settings: TrialSettings,
     must_be_reliable: bool = False,
-) -> dict:  # fmt: skip
+) -> dict:
     """Measure a simulator in trials of each of some actors; returns the content of fidelity.json without the agent.
 
     must_be_reliable: refuse a measurement that analyses cannot rely on.
     """
-    forecasts, known, num_shown = make_forecasts(domain.fidelity, simulator, learned, recording)
-    moments = choose_moments(recording, split, num_trials, num_shown, seed)
-    settings = {"num_trials": len(moments.numbers), "split": split, "seed": seed, "shown": num_shown}
-    lacking = find_lack({"settings": settings, "actors": actors})
+    split, seed, num_horizons = settings.split, settings.seed, settings.num_horizons
+    forecasts, known, num_shown = make_forecasts(domain.fidelity, settings.simulator, learned, recording)
+    moments = choose_moments(recording, split, settings.num_trials, num_shown, seed)
+    done = {"num_trials": len(moments.numbers), "split": split, "seed": seed, "shown": num_shown}
+    lacking = find_lack({"settings": done, "actors": actors})
     if must_be_reliable and lacking is not None:
         reason = f"analyses cannot rely on this measurement: it {lacking}"
         raise InputError(f"{reason}; name another folder for it with --out")
@@ -293,7 +290,7 @@ def evaluate(
     return {
         "simulator": known,
         "recording": str(recording.folder),
-        "settings": settings,
+        "settings": done,
         "horizons": list(range(1, num_horizons + 1)),
         "actors": measured,
     }
@@ -317,21 +314,16 @@ def _text(mean: float, low: float, high: float) -> str:
     return "" if np.isnan(mean) else f"{mean:.3f}" + ("" if np.isnan(low) else f" ({low:.3f} to {high:.3f})")
 
 
-def _markdown(table: pd.DataFrame, command: str, measures: Mapping[str, str]) -> bytes:
-    """The table with what its columns are, as a file."""
-    lines = ["# Fidelity", "", command, "", "Columns: steps ahead; 95 % intervals over episodes.", ""]
-    lines += [f"- `{name}`: {meaning}" for name, meaning in measures.items()]
-    rows = table.astype(str).itertuples(index=False)
-    return "\n".join([*lines, "", markdown_table(list(table), rows)]).encode()
-
-
 def write_fidelity(folder: Path, result: dict, command: str, title: str, measures: Mapping[str, str]) -> None:
     """Write a result and its table and figure to a folder, and print the table of the first actor."""
     from generative.figures.simulators import plot_fidelity  # here: matplotlib takes most of a second to load
 
     horizons = tuple(h for h in (1, 2, 4, 8, 16, 24) if h in result["horizons"]) or (1,)
     table = table_of(result["actors"], horizons)
-    write_atomic(folder / "fidelity.md", lambda file: file.write(_markdown(table, f"{title}: {command}", measures)))
+    lines = ["# Fidelity", "", f"{title}: {command}", "", "Columns: steps ahead; 95 % intervals over episodes.", ""]
+    lines += [f"- `{name}`: {meaning}" for name, meaning in measures.items()]
+    page = "\n".join([*lines, "", markdown_table(list(table), table.astype(str).itertuples(index=False))])
+    write_atomic(folder / "fidelity.md", lambda file: file.write(page.encode()))
     write_figure(folder / "fidelity.png", plot_fidelity(result, title))
     write_json(folder / RESULT, result, orjson.OPT_INDENT_2)
     first = next(iter(result["actors"]))

@@ -16,6 +16,7 @@ soft observation (`generative.simulators.relaxation`).
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import torch
@@ -35,7 +36,6 @@ from generative.domains.babyai.cells import (
     PORTABLE,
     STATE,
     TYPE,
-    cell_codes,
     cell_columns,
 )
 from generative.simulators.base import State
@@ -79,17 +79,17 @@ class ExactSimulator:
             raise ValueError(f"worlds of {np.shape(grid)[1:]} cells; this simulator has {self.grid_shape}")
         height, width = self.grid_shape
         x, y = torch.from_numpy(np.array(position, np.int64)).unbind(-1)
-        grid, carried = cell_columns(grid), cell_columns(carried)
+        cells, hand = cell_columns(grid), cell_columns(carried)
         if contents is not None:
-            grid, carried = (
-                torch.cat([cells, cell_columns(inside)], -1)
-                for cells, inside in zip((grid, carried), contents, strict=True)
+            cells, hand = (
+                torch.cat([part, cell_columns(inside)], -1)
+                for part, inside in zip((cells, hand), contents, strict=True)
             )
         return {
-            "grid": grid,
+            "grid": cells,
             "position": F.one_hot(y * width + x, height * width).float().unflatten(-1, (height, width)),
             "direction": F.one_hot(torch.from_numpy(np.array(direction, np.int64)), 4).float(),
-            "carried": carried,
+            "carried": hand,
         }
 
     def state_of_worlds(self, worlds: Sequence[World]) -> State:
@@ -107,16 +107,6 @@ class ExactSimulator:
             (contents[:, :-1].reshape(-1, *self.grid_shape), contents[:, -1]) if (contents != EMPTY).any() else None,
         )
 
-    def codes_of(self, state: State) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The likeliest grid codes (N, H, W) int32, positions (N, 2) x, y, directions (N,) and carried codes (N,).
-
-        The inverse of `state_of`, without the numbers of objects and what boxes hold.
-        """
-        place = state["position"].flatten(1).argmax(-1).numpy()
-        position = np.stack([place % self.grid_shape[1], place // self.grid_shape[1]], -1)
-        grid, carried = (cell_codes(state[name]).numpy() for name in ("grid", "carried"))
-        return grid, position, state["direction"].argmax(-1).numpy(), carried
-
     def view(self, state: State) -> Tensor:
         """What the agents see: soft observations (N, X), ones and zeros where the state is."""
         grid, carried = state["grid"][..., :CELL_CATEGORIES], state["carried"][:, :CELL_CATEGORIES]
@@ -128,13 +118,13 @@ class ExactSimulator:
         """The state after an action (N, A), ones and zeros; a mixture of actions gives the mixture of what they do."""
         grid, position, direction, carried = (state[name] for name in ("grid", "position", "direction", "carried"))
         left, right, forward, pick_up, drop, toggle, _ = action.unbind(-1)
-        front = sum(_times(direction[:, d], _shift(position, d)) for d in range(4))
+        front = reduce(torch.add, [_times(direction[:, d], _shift(position, d)) for d in range(4)])
         is_free = grid[..., TYPE] @ _IS_FREE + grid[..., DOOR] * grid[..., OPEN]
-        is_free_ahead = sum(_times(direction[:, d], _shift(is_free, (d + 2) % 4)) for d in range(4))
+        ahead = [_times(direction[:, d], _shift(is_free, (d + 2) % 4)) for d in range(4)]
         pick_up, drop, toggle = (_times(gate, front) for gate in (pick_up, drop, toggle))
         return {
             "grid": _cells_after(grid, carried, pick_up, drop, toggle) + _doors_turned(grid, carried, toggle),
-            "position": position + _times(forward, front * is_free - position * is_free_ahead),
+            "position": position + _times(forward, front * is_free - position * reduce(torch.add, ahead)),
             "direction": direction
             + _times(left, direction.roll(-1, -1) - direction)
             + _times(right, direction.roll(1, -1) - direction),

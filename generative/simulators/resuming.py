@@ -1,19 +1,31 @@
-"""From where a training of this package goes on."""
+"""What the trainings of simulators and agents share: the state to resume from, and the curve."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mop.artifacts.checkpoints import load_training_state
 from mop.common.errors import InputError
 from mop.common.values import shown
 from mop.training.loop import FINAL_NAME, STATE_NAME
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def plot_curve(table: "pd.DataFrame", label: str) -> "Figure":
+    """Draw the log of a training."""
+    from generative.figures.simulators import plot_log  # here: matplotlib takes most of a second to load
+
+    return plot_log(table, label)
+
 
 def saved_state(folder: Path, config: Mapping, parts: Sequence[str], is_resumed: bool, in_the_way: str) -> dict | None:
     """The state to continue from; None for a new run.
 
-    Raises InputError where there is a run that is not to be resumed, with `in_the_way` for what it holds and the ways
-    out; and where the settings of the saved run, in these parts of its config, are others.
+    in_the_way: what is said of a run that is not to be resumed; parts: of its config, in which its settings must be
+    these.
     """
     path = folder / STATE_NAME
     if not is_resumed:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,19 +23,15 @@ from torch import Tensor
 from generative.domains.base import Domain, Policy
 from generative.recordings.format import Recording, Windows
 from generative.simulators.losses import Frames, losses, simulate
-from generative.simulators.resuming import saved_state
+from generative.simulators.resuming import plot_curve, saved_state
 from generative.simulators.world_model import make_world_model
 from mop.common.cli import as_dict, setting
 from mop.common.errors import InputError
-from mop.common.files import file_digest, only_process, remove_leftovers
+from mop.common.files import file_digest, open_output_dir
 from mop.common.seeding import stream_seed
 from mop.training.log import Columns, Row
-from mop.training.loop import CURVE_NAME, FINAL_NAME, drive
+from mop.training.loop import CURVE_NAME, FINAL_NAME, Trainable, drive
 from mop.training.states import copied_to_cpu
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
 
 CPU = torch.device("cpu")
 WARM_UP = 100  # updates in which the learning rate rises; then it falls to 0 at the end
@@ -75,18 +71,6 @@ def hidden_variance(recording: Recording, domain: Domain, seed: int) -> Tensor:
     return domain.hidden_variance(torch.from_numpy(rows.batch(chosen, ["hidden"])["hidden"][:, 0]))
 
 
-def all_windows(recording: Recording, length: int, num_shown: int, split: str) -> Windows:
-    """A window from every row of every episode of a split that has a row left after the `num_shown` first.
-
-    Most reach beyond the end of their episode, which is masked. So each step counts as much as any other, also those
-    shortly before success, of which windows that end with their episode would hold few.
-    """
-    episodes = recording.episodes(split)
-    counts = np.maximum(recording.index["num_rows"][episodes] - num_shown, 0)
-    starts = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return Windows(recording, length, np.repeat(episodes, counts), starts)
-
-
 def resolve_settings(domain: Domain, preset: str, given: Mapping[str, Any]) -> dict[str, float]:
     """The settings of a run: what is given of `SimulatorSettings`, else the preset's, else the defaults."""
     defaults = as_dict(SimulatorSettings())
@@ -118,11 +102,12 @@ def make_config(domain: Domain, settings: dict, preset: str, recording: Recordin
     }
 
 
-class SimulatorRun:
+class SimulatorRun(Trainable):
     """World model, optimiser, the best weights so far, and counters of one run."""
 
     def __init__(self, domain: Domain, config: dict, policy: Policy, recording: Recording, device: torch.device = CPU):
         """config: of `make_config`; device: another one than the CPU only where the domain has it."""
+        torch.set_num_threads(1)  # matrices are small: more threads wait for each other
         self.domain = domain
         self.device = device
         self.config = config
@@ -138,7 +123,7 @@ class SimulatorRun:
             torch.manual_seed(stream_seed(self.seed, "weights"))
             self.model = make_world_model(config, domain).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.settings["lr"], fused=True)
-        self.windows = all_windows(recording, self.length, self.num_init, "train")
+        self.windows = self._all_windows("train")
         has_rows = len(self.windows) > 0
         self.variance = hidden_variance(recording, self.domain, self.seed).to(device) if has_rows else torch.zeros(0)
         self.held_out = self._held_out()
@@ -146,11 +131,19 @@ class SimulatorRun:
         self.best: dict | None = None  # its weights, loss and update
         of_terms = (f"val_{name}" for name in ("loss", *self.domain.terms))
         self.measured = dict.fromkeys((*of_terms, *self.domain.view_score.names), math.nan)
-        self.columns = Columns((), {}, self._bar_text, self._closing_lines, _plot)
+        self.columns = Columns((), {}, self._bar_text, self._closing_lines, plot_curve)
+
+    def _all_windows(self, split: str) -> Windows:
+        """A window from every row that has a row left after the first frames: most reach beyond their episode's end.
+
+        So each step counts as much as any other, also those shortly before success, of which windows that end with
+        their episode would hold few.
+        """
+        return self.recording.windows(self.length, split, least=self.num_init + 1)
 
     def _held_out(self) -> Frames:
         """Windows of validation worlds."""
-        windows = all_windows(self.recording, self.length, self.num_init, "validation")
+        windows = self._all_windows("validation")
         if not len(windows) or not len(self.windows):
             raise InputError(
                 f"{self.recording.folder} has no training or no validation episode of more than {self.num_init} rows; "
@@ -166,7 +159,7 @@ class SimulatorRun:
     # --- an update ----------------------------------------------------------------------------------------------------
 
     def step_update(self) -> dict[str, float]:
-        """One Adam step on a batch of windows. Raises InputError where the training has diverged."""
+        """Take one Adam step on a batch of windows; refused where the training has diverged."""
         rng = np.random.default_rng((stream_seed(self.seed, "windows"), self.update))
         chosen = rng.integers(len(self.windows), size=self.settings["batch_size"])
         frames = self._frames(self.windows, chosen)
@@ -255,10 +248,6 @@ class SimulatorRun:
         best = math.nan if self.best is None else self.best["loss"]
         return {**self.measured, "best_val_loss": best, "horizon": self.horizon, "lr": self.lr}
 
-    def warnings(self, measures: Mapping[str, float]) -> dict[str, str]:
-        """Nothing: a run that diverges is refused where it does."""
-        return {}
-
     def checkpoint(self) -> dict:
         """The best model so far; before the first evaluation, the present one."""
         now = {"weights": self.model.state_dict(), "loss": math.nan, "update": self.update}
@@ -301,42 +290,20 @@ class SimulatorRun:
 
 
 def train(
-    domain: Domain, config: dict, policy: Policy, recording: Recording, folder: Path, *, label: str,
-    device: torch.device = CPU, log_interval: int = 50, save_interval: int = 0, is_resumed: bool = False,
-) -> int:  # fmt: skip
-    """Train the simulator of a config in a folder; returns an exit code."""
-    num_updates = config["settings"]["num_updates"]
-    torch.set_num_threads(1)  # matrices are small: more threads wait for each other
-    with only_process(folder, "another --tgm_exp_name"):
-        saved = find_saved(folder, config, is_resumed)
-        remove_leftovers(folder.glob(".*.tmp"))
-        run = SimulatorRun(domain, config, policy, recording, device)
+    run: SimulatorRun, folder: Path, label: str, *, log_interval: int = 50, save_interval: int = 0, resume: bool = False
+) -> None:
+    """Train a simulator in a folder; label: its name in what is printed."""
+    num_updates, recording = run.settings["num_updates"], run.config["recording"]
+    with open_output_dir(folder, flag="--output_dir", other="another --tgm_exp_name"):
+        in_the_way = "a simulator; go on with --resume, or choose another --tgm_exp_name"
+        saved = saved_state(folder, run.config, ("settings", "sizes"), resume, in_the_way)
+        if saved is not None and saved["config"]["recording"]["digest"] != recording["digest"]:
+            other = saved["config"]["recording"]["path"]
+            raise InputError(f"the run in {folder} learns from another recording, {other}")
         if saved is not None and saved["update"] == num_updates and (folder / CURVE_NAME).exists():
             print(f"{label} is trained already: {folder / FINAL_NAME}")
-            return 0
-        try:
-            drive(
-                run, folder, num_updates, label, log_interval=log_interval, checkpoint_interval=save_interval,
-                saved=saved, is_over=run.is_over, checkpoint_on_interrupt=False,
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            return 130
-    return 0
-
-
-def find_saved(folder: Path, config: dict, is_resumed: bool) -> dict | None:
-    """Find the state to continue from, of a run that learns from the same recording; None for a new run."""
-    in_the_way = "a simulator; go on with --resume, or choose another --tgm_exp_name"
-    saved = saved_state(folder, config, ("settings", "sizes"), is_resumed, in_the_way)
-    if saved is not None and saved["config"]["recording"]["digest"] != config["recording"]["digest"]:
-        raise InputError(f"the run in {folder} learns from another recording, {saved['config']['recording']['path']}")
-    return saved
-
-
-# --- how its log is shown ---------------------------------------------------------------------------------------------
-
-
-def _plot(table: "pd.DataFrame", label: str) -> "Figure":
-    from generative.figures.simulators import plot_log  # here: matplotlib takes most of a second to load
-
-    return plot_log(table, label)
+            return
+        drive(
+            run, folder, num_updates, label, log_interval=log_interval, checkpoint_interval=save_interval, saved=saved,
+            is_over=run.is_over, checkpoint_on_interrupt=False,
+        )  # fmt: skip

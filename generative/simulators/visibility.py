@@ -53,15 +53,11 @@ def view(grid: Tensor, position: Tensor, direction: Tensor, own: Tensor, in_view
     position, cells = position.flatten(1), torch.cat([grid.flatten(1, 2), _OUTSIDE.expand(len(grid), 1, -1)], 1)
     at = in_view[direction.argmax(-1), position.argmax(-1)]
     ahead = cells.gather(1, at[..., None].expand(-1, -1, cells.shape[-1]))
-    visible = Sight.apply(_opaque(ahead))[..., None]
+    opaque = ahead[..., WALL] + ahead[..., DOOR] * (1.0 - ahead[..., OPEN])
+    visible = Sight.apply(opaque)[..., None]
     is_own = (torch.arange(NUM_CELLS) == _OWN)[:, None]
     image = torch.where(is_own, own[:, None], visible * ahead + (1.0 - visible) * _UNSEEN)
     return image + _Elsewhere.apply(position, direction, grid.detach(), own.detach())
-
-
-def _opaque(cells: Tensor) -> Tensor:
-    """How opaque cells (..., K) are, (...)."""
-    return cells[..., WALL] + cells[..., DOOR] * (1.0 - cells[..., OPEN])
 
 
 class _Elsewhere(torch.autograd.Function):
@@ -77,9 +73,9 @@ class _Elsewhere(torch.autograd.Function):
         return grid.new_zeros(len(grid), NUM_CELLS, grid.shape[-1])
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple:
+    def backward(ctx, *gradients: Tensor) -> tuple:
         """gradient (N, 49, K) -> of every place, seen in the same direction, and of every direction, at this place."""
-        position, direction, grid, own = ctx.saved_tensors
+        (gradient,), (position, direction, grid, own) = gradients, ctx.saved_tensors
         codes, owns = cell_codes(grid).numpy(), cell_codes(own).numpy()
         place, way = position.argmax(-1).numpy(), direction.argmax(-1).numpy()
         of_position, of_direction = np.empty(position.shape, np.float32), np.empty(direction.shape, np.float32)
@@ -125,9 +121,9 @@ class Sight(torch.autograd.Function):
         return _spread_light(clear).to(opaque)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx, *gradients: Tensor) -> Tensor:
         """gradient (N, 49) with respect to the visible cells -> (N, 49) to the opaque ones."""
-        (clear,) = ctx.saved_tensors
+        (gradient,), (clear,) = gradients, ctx.saved_tensors
         flipped = clear[:, None] ^ _rows(torch.eye(NUM_CELLS, dtype=torch.bool))
         change = _spread_light(flipped).to(gradient) - _spread_light(clear)[:, None].to(gradient)
         was_clear = _cells_of(clear).to(gradient)

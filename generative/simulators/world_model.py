@@ -21,7 +21,7 @@ policy, Z = groups x classes of z, C numbers of a cell of the map.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,9 @@ class Prediction(NamedTuple):
 
 class WorldModel(nn.Module):
     """A simulator that is learned from a recording."""
+
+    views: Any  # the domain's decoder
+    places: Any  # the domain's map, or None
 
     def __init__(
         self, domain: Domain, sizes: Mapping[str, int], hidden_size: int, lang_dim: int = 0,

@@ -17,17 +17,17 @@ from minigrid.envs.babyai.core.roomgrid_level import RejectSampling
 from torch import Tensor
 from torch.nn import functional as F
 
-from generative.domains.babyai.cells import DOOR, WALL, cell_columns
+from generative.domains.babyai.causes import code_of
+from generative.domains.babyai.cells import DOOR, WALL, cell_columns, make_code
 from generative.simulators.base import State
 from generative.simulators.relaxation import straight_through
 from mop.common.errors import InputError
 from mop.envs.babyai import World, solve_with_bot
-from mop.envs.geometry import EMPTY
+from mop.envs.geometry import EMPTY, code_color, code_kind, code_state
 from mop.envs.teacher import TeacherFailure
 
 PSEUDO_WORLDS = 1.0  # worlds of average contents added to those counted: no legal level has probability 0
 NUM_DIRECTIONS = 4
-_WITHOUT_NUMBER = 0xFFFFF  # of a code
 _THINGS = [OBJECT_TO_IDX[name] for name in ("door", "key", "ball", "box")]  # what a mission can speak of
 _NEVER = -1e4  # logit of what cannot be in a place
 
@@ -59,7 +59,8 @@ def level_of(world: World) -> Level:
     env = world.env
     if env.carrying is not None or any(getattr(cell, "contains", None) is not None for cell in env.grid.grid):
         raise InputError("worlds of this task begin with things in boxes or in the hand; choose another task")
-    return Level(world.seed, world.codes & _WITHOUT_NUMBER, world.position, world.direction)
+    codes = make_code(code_kind(world.codes), code_color(world.codes), code_state(world.codes))
+    return Level(world.seed, codes, world.position, world.direction)
 
 
 def clauses_of(world: World) -> list[Clause]:
@@ -91,12 +92,12 @@ class LevelPrior:
 
     def table(self, codes: np.ndarray) -> np.ndarray:
         """Log probabilities (P, C) in the layout of codes (H, W); in the place of a wall -inf of everything."""
-        kind = codes.ravel()[:, None] & 255
+        kind = code_kind(codes.ravel()[:, None])
         return np.where(kind == WALL, -np.inf, np.where(kind == DOOR, self.doors, self.free))
 
     def log_probability(self, level: Level) -> float:
         """Of a level, in nats. The agent's cell counts as an empty one."""
-        inside = (level.codes.ravel() & 255) != WALL
+        inside = code_kind(level.codes.ravel()) != WALL
         of_cells = self.table(level.codes)[inside, self.numbers(level.codes)[inside]]
         return float(of_cells.sum() + self.places[level.place] - np.log(NUM_DIRECTIONS))
 
@@ -106,16 +107,16 @@ class LevelPrior:
 
     def matching(self, clause: Clause) -> np.ndarray:
         """Which contents (C,) bool are such as a clause speaks of."""
-        matches = np.isin(self.contents & 255, _THINGS if clause.kind is None else [clause.kind])
-        return matches if clause.color is None else matches & (self.contents >> 8 & 255 == clause.color)
+        matches = np.isin(code_kind(self.contents), _THINGS if clause.kind is None else [clause.kind])
+        return matches if clause.color is None else matches & (code_color(self.contents) == clause.color)
 
 
 def estimate_prior(levels: Sequence[Level]) -> LevelPrior:
     """The prior of a task whose worlds these are, at their beginning, all of one size."""
     codes = np.stack([level.codes.ravel() for level in levels])
-    contents = np.unique(codes[(codes & 255) != WALL])
+    contents = np.unique(codes[code_kind(codes) != WALL])
     counts = np.stack([(codes == content).sum(0) for content in contents], -1)  # (P, C)
-    is_door = (contents & 255) == DOOR
+    is_door = code_kind(contents) == DOOR
     agents = np.bincount([level.place for level in levels], minlength=codes.shape[1])
     free, doors = (_log_shares(counts * wanted, (counts * wanted).sum(0)) for wanted in (~is_door, is_door))
     return LevelPrior(contents, free, doors, _log_shares(agents, np.ones(len(agents))))
@@ -149,7 +150,7 @@ class SoftLevels:
         """worlds: the bases, at their beginning; sureness: the initial probability of their contents."""
         self.prior, self.bases = prior, [level_of(world) for world in worlds]
         self.codes = torch.from_numpy(np.stack([base.codes for base in self.bases]))
-        self.is_wall = (self.codes.flatten(1) & 255) == WALL
+        self.is_wall = code_kind(self.codes.flatten(1)) == WALL
         tables = np.stack([prior.table(base.codes) for base in self.bases])
         self._log_cells = torch.from_numpy(tables).float().clamp(min=_NEVER)  # (N, P, C)
         self._log_places = torch.from_numpy(prior.places).float()
@@ -158,7 +159,7 @@ class SoftLevels:
             [(torch.from_numpy(prior.matching(clause)), clause.is_unique) for clause in clauses_of(world)]
             for world in worlds
         ]
-        is_free = ~self.is_wall & ((self.codes.flatten(1) & 255) != DOOR)
+        is_free = ~self.is_wall & (code_kind(self.codes.flatten(1)) != DOOR)
         any_direction = torch.ones(len(worlds), NUM_DIRECTIONS, dtype=torch.bool)
         numbers = torch.from_numpy(np.stack([prior.numbers(base.codes) for base in self.bases]))
         self.parameters = [
@@ -248,7 +249,7 @@ def build(world: World, level: Level) -> str:
     """
     world.reset(level.seed)
     env, before = world.env, level_of(world).codes
-    kinds, kinds_before = level.codes & 255, before & 255
+    kinds, kinds_before = code_kind(level.codes), code_kind(before)
     if any(((kinds == kind) != (kinds_before == kind)).any() for kind in (WALL, DOOR)):
         return "its walls and doors are not where those of its base are"
     x, y = level.position
@@ -258,7 +259,7 @@ def build(world: World, level: Level) -> str:
         code = int(level.codes[y, x])
         env.grid.set(x, y, None)
         if code != EMPTY:
-            env.put_obj(WorldObj.decode(code & 255, code >> 8 & 255, code >> 16), x, y)
+            env.put_obj(WorldObj.decode(*code_of(code)), x, y)
     for room in (room for row in env.room_grid for room in row):
         for side, door in enumerate(room.doors):  # an opening without a door is True there
             if door is not None and door is not True:

@@ -1,6 +1,5 @@
 """Files and text of a study of levels: table, arrays, figure, pictures and films of survivors, summary."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ def write_study(study: Study, out: Path, quantity: str, title: str, sizes, film_
         "curve_without_gradients": study.without_gradients.curve,
         "random_values": study.random.values[0],  # (M,)
     }
-    write_atomic(out / "levels.npz", lambda file: np.savez_compressed(file, **arrays))
+    write_atomic(out / "levels.npz", lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
     curves = (study.found.curve, study.without_gradients.curve)
     figure = plot_search(*curves, arrays["random_values"], arrays["achieved"], study.survives, quantity)
     write_figure(out / "search.png", figure)
@@ -51,8 +50,8 @@ def _write_level(study: Study, row, out: Path, quantity: str, title: str, sizes,
         f"random levels ({row.before:.4g} in the world that it began as); {bot}",
     ]
     film = episode_film(rows, lines, sizes, outcome_of(rows))
-    draw_still(film, (0, study.search.num_steps)).save(content := io.BytesIO(), "PNG")
-    write_atomic(out / f"level_{row.level}.png", lambda file: file.write(content.getvalue()))
+    still = draw_still(film, (0, study.search.num_steps))
+    write_atomic(out / f"level_{row.level}.png", lambda file: still.save(file, "PNG"))
     if film_format is not None:
         content = film_bytes(film, film_format)
         write_atomic(out / f"level_{row.level}.{film_format}", lambda file: file.write(content))

@@ -20,6 +20,7 @@ from generative.domains.base import Target
 from generative.simulators.base import Simulator
 from generative.synthesis.levels import Level, LevelPrior, SoftLevels, ask_bot, build, estimate_prior, level_of
 from generative.synthesis.search import READINGS, Begin, Search, SearchResult, search_levels
+from mop.common.cli import setting
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import World
@@ -128,11 +129,20 @@ def percentile_of(value: float, values: np.ndarray) -> float:
 # --- the study --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudySettings(Search):
+    """Settings of a search and of what it is compared with."""
+
+    num_restarts: int = setting(16, "levels that are optimised at once", low=1, high=1024)
+    num_random: int = setting(10_000, "random levels, for comparison", low=20, high=10**6)
+    min_percentile: float = setting(95.0, "of these, that a survivor is above", low=0, high=100)
+
+
 @dataclass(frozen=True)
 class Study:
     """N levels of a task found by a search, and their rollouts in the real world."""
 
-    search: Search
+    search: StudySettings
     prior: LevelPrior
     missions: list[str]
     found: SearchResult
@@ -140,7 +150,6 @@ class Study:
     rollouts: list[RealRollout]
     before: np.ndarray  # (N,) the quantity in the base worlds
     random: RandomLevels  # of the policy, and of the control if there is one
-    min_percentile: float
 
     @property
     def percentiles(self) -> np.ndarray:
@@ -151,7 +160,7 @@ class Study:
     def survives(self) -> np.ndarray:
         """(N,) bool: legal, and above the least percentile."""
         is_legal = np.array([not rollout.why_illegal for rollout in self.rollouts])
-        return is_legal & (self.percentiles >= self.min_percentile)
+        return is_legal & (self.percentiles >= self.search.min_percentile)
 
     def numbers(self) -> dict:
         """The numbers of a summary. `gain`: of the predicted quantity over the search without gradients.
@@ -171,15 +180,13 @@ class Study:
             "random_sd": random.std(),
             "random_95": np.percentile(random, 95),
             "random_max": random.max(),
-            "before": table.before.mean(),
-            "predicted": table.predicted.mean(),
-            "achieved": table.achieved.mean(),
+            **{name: table[name].mean() for name in ("before", "predicted", "achieved")},
             "gap_median": gap.median(),
             "gap_max": gap.max(),
             "without_gradients": table.without_gradients.mean(),
             "gain": gain.mean(),
             "gain_half": interval_of_mean(gain)[1] if len(gain) > 1 else np.nan,
-            "min_percentile": self.min_percentile,
+            "min_percentile": self.search.min_percentile,
             "survive": table.survives.sum(),
             "unsolved": (table.survives & ~is_solved).sum(),
             "illegal": (~is_legal).sum(),
@@ -187,7 +194,7 @@ class Study:
         }
         if "untrained_percentile" in table:
             numbers["untrained_percentile"] = table.untrained_percentile.mean()
-            numbers["untrained_survive"] = (table.untrained_percentile >= self.min_percentile).sum()
+            numbers["untrained_survive"] = (table.untrained_percentile >= self.search.min_percentile).sum()
         numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in numbers.items()}
         seen = np.array([first_view_features(rollout.rows["obs"][0]) for rollout in self.rollouts])[self.survives]
         if len(seen):
@@ -225,21 +232,19 @@ def run_study(
     readers: Sequence[Reader],
     simulator: Simulator,
     make_begin: Callable[[torch.Tensor], Begin],
-    search: Search,
-    num_restarts: int,
-    num_random: int,
-    min_percentile: float,
+    settings: StudySettings,
 ) -> Study:
     """Search levels for the first reader, and play them with all; make_begin: missions (N, G) -> `Begin`."""
     reader = readers[0]
-    search = replace(search, num_steps=reader.num_steps, read=reader.read)
-    random = play_random_levels(make_world, world_seeds(search.seed, "random levels", num_random), readers)
+    search = replace(settings, num_steps=reader.num_steps, read=reader.read)
+    random_seeds = world_seeds(search.seed, "random levels", settings.num_random)
+    random = play_random_levels(make_world, random_seeds, readers)
     known = random.values[0][np.isfinite(random.values[0])]
     if len(known) < 2 or (sd := float(known.std())) == 0:
         raise InputError(f"{reader.target.name} is the same in all random levels: there is nothing to maximise")
     prior = estimate_prior(random.levels)
-    bases = [make_world() for _ in range(num_restarts)]
-    base_seeds = world_seeds(search.seed, "bases", num_restarts)
+    base_seeds = world_seeds(search.seed, "bases", settings.num_restarts)
+    bases = [make_world() for _ in base_seeds]
     for world, seed in zip(bases, base_seeds, strict=True):
         world.reset(seed)
     missions = [world.mission for world in bases]
@@ -255,7 +260,7 @@ def run_study(
     progress = tqdm(found.levels, "replays", unit="level", leave=False, dynamic_ncols=True)
     rollouts = [replay_in_env(world, level, readers) for level in progress]
     before = play_random_levels(make_world, base_seeds, readers[:1]).values[0]
-    return Study(search, prior, missions, found, without_gradients, rollouts, before, random, min_percentile)
+    return Study(search, prior, missions, found, without_gradients, rollouts, before, random)
 
 
 def world_seeds(seed: int, stream: str, count: int) -> list[int]:

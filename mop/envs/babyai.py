@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium
 import minigrid  # registers the environments
@@ -70,6 +71,8 @@ class World:
     grid, carried the code of what is carried, `geometry.EMPTY` for nothing. t_pick, t_opened, t_unlocked and
     t_drop count the actions taken when something was first picked up, opened, unlocked or dropped; None before.
     """
+
+    codes: Any  # an array, but at the beginning of an episode None
 
     def __init__(self, task_id: str, max_steps: int | None = None, obs: np.ndarray | None = None):
         check_task_id(task_id)

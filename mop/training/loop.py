@@ -38,6 +38,7 @@ class Trainable(Logged, Protocol):
 
     def warnings(self, measures: Mapping[str, float]) -> dict[str, str]:
         """What the user must know of the update with these measures: kind -> text. A kind is told once in a run."""
+        return {}
 
     def checkpoint(self) -> dict:
         """What is kept of the run: the result so far, with a dictionary `config` of plain values.

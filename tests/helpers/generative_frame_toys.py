@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generative.agents.networks import Answer
 from generative.attribution.loop_inputs import VIEW, ViewScene
+from generative.domains.base import Answer
 from generative.domains.coinrun.causes import NUM_PATCHES, SIDE, patches_at
 from generative.domains.coinrun.domain import COINRUN
 from generative.domains.coinrun.games import ACTION_NAMES
@@ -36,7 +36,7 @@ class Reader(nn.Module):
     def answer(self, features: Tensor, hidden: Tensor) -> Answer:
         memory = torch.cat([features, hidden], -1)  # the latest first
         logits = torch.stack([torch.zeros_like(memory[:, -1]), memory[:, -1], torch.full_like(memory[:, -1], -30)], -1)
-        return Answer(logits, memory[:, -1], memory[:, :-1])
+        return Answer(logits, [], memory[:, :-1], memory[:, -1])
 
     def step(self, frames: Tensor, hidden: Tensor) -> Answer:
         return self.answer(self.features(frames), hidden)

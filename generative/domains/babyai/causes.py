@@ -10,9 +10,10 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 
-from generative.attribution.explanations import Explanation
+from generative.attribution.explanations import TILE_PX, Explanation
 from generative.recordings.format import Episode
 from mop.envs.geometry import DIRECTIONS, EMPTY, IMAGE_SIZE, VIEW_SIZE, code_color, code_kind, code_state
+from mop.envs.render import draw_cells, draw_view
 
 NUM_CHANNELS = 3  # type, colour, state
 OWN_CELL = (VIEW_SIZE // 2, VIEW_SIZE - 1)  # of the agent, in its view
@@ -37,8 +38,8 @@ class Thing(NamedTuple):
     @classmethod
     def of(cls, numbers: Sequence[int]) -> "Thing":
         """The thing of `numbers`."""
-        x, y, *code, ahead, right, is_carried = map(int, numbers)
-        return cls(x, y, tuple(code), ahead, right, bool(is_carried))
+        x, y, kind, color, state, ahead, right, is_carried = map(int, numbers)
+        return cls(x, y, (kind, color, state), ahead, right, bool(is_carried))
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -84,13 +85,11 @@ def find_causes(encoding: Mapping) -> Callable[[Episode, int], list[Thing]]:
 def things_in_view(obs: np.ndarray) -> list[Thing]:
     """What an observation (O,) shows, of which it would be known that it is not there: neither floor nor unseen."""
     image = np.asarray(obs)[:IMAGE_SIZE].astype(int).reshape(NUM_CHANNELS, VIEW_SIZE, VIEW_SIZE)
-    return [
-        Thing(
-            int(x), int(y), tuple(image[:, x, y].tolist()), OWN_CELL[1] - int(y), int(x) - OWN_CELL[0],
-            (x, y) == OWN_CELL,
-        )
-        for x, y in np.argwhere((image[0] != EMPTY) & (image[0] != _UNSEEN))
-    ]  # fmt: skip
+    things = []
+    for x, y in np.argwhere((image[0] != EMPTY) & (image[0] != _UNSEEN)).tolist():
+        ahead, right = OWN_CELL[1] - y, x - OWN_CELL[0]
+        things.append(Thing.of((x, y, *image[:, x, y], ahead, right, (x, y) == OWN_CELL)))
+    return things
 
 
 def views_without(obs: np.ndarray, things: Sequence[Thing]) -> np.ndarray:
@@ -103,17 +102,15 @@ def views_without(obs: np.ndarray, things: Sequence[Thing]) -> np.ndarray:
     return changed
 
 
-def things_in_world(codes: np.ndarray, position: Sequence[int], direction: int) -> list[Thing]:
+def things_in_world(codes: np.ndarray, position: Sequence[int] | np.ndarray, direction: int) -> list[Thing]:
     """What the cells of a grid (H, W) int32 of codes hold, apart from floor; the agent at x, y, facing `direction`."""
     codes = np.asarray(codes)
-    places = np.argwhere(code_kind(codes) != EMPTY)[:, ::-1]
-    return [
-        Thing(
-            int(x), int(y), code_of(codes[y, x]), int(_AHEAD[direction] @ (place - position)),
-            int(_RIGHT[direction] @ (place - position)),
-        )
-        for (x, y), place in zip(places, places, strict=True)
-    ]  # fmt: skip
+    things = []
+    for place in np.argwhere(code_kind(codes) != EMPTY)[:, ::-1]:
+        x, y = place.tolist()
+        ahead, right = (int(way[direction] @ (place - position)) for way in (_AHEAD, _RIGHT))
+        things.append(Thing(x, y, code_of(codes[y, x]), ahead, right))
+    return things
 
 
 def code_of(code: int) -> tuple[int, int, int]:
@@ -147,6 +144,16 @@ class WorldExplanation(Explanation):
     @property
     def world(self) -> tuple[str, str]:
         return f"“{self.mission}”", f"world {int(self.seed)}, {self.mission!s}"
+
+    def picture(self, lag: int) -> np.ndarray:
+        """The view or the world, as Minigrid draws it."""
+        obs = self.obs[lag]
+        if self.kind == "view":
+            return draw_view(obs[:IMAGE_SIZE], TILE_PX)
+        codes = self.grid[lag]
+        cells = np.stack([code_kind(codes), code_color(codes), code_state(codes)], -1)
+        x, y = self.position[lag].tolist()
+        return draw_cells(cells, (x, y, int(obs[-5:-1].argmax())), tile_size=TILE_PX)
 
     def subject(self, lag: int) -> str:
         what, carried = super().subject(lag) if self.kind == "view" else "the world", int(self.carried[lag])

@@ -4,6 +4,8 @@ Axis letters: K columns of a cell (20: object types, colours, states, side by si
 K, or more behind them.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from minigrid.core.constants import OBJECT_TO_IDX, STATE_TO_IDX
@@ -35,8 +37,8 @@ def cell_codes(cells: Tensor) -> Tensor:
     return make_code(kind, color, state).int()
 
 
-def make_code(kind: ArrayLike, color: ArrayLike = 0, state: ArrayLike = 0) -> ArrayLike:
-    """The code of an object without a number: the inverse of `code_kind`, `code_color` and `code_state`."""
+def make_code(kind: Any, color: Any = 0, state: Any = 0) -> Any:
+    """The codes (numbers, arrays) of objects without a number: the inverse of `code_kind` and its like."""
     return kind + (color << 8) + (state << 16)
 
 

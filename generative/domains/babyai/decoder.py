@@ -34,6 +34,8 @@ class SymbolicDecoder(nn.Module):
     What is remembered of a cell and what the features say of it add up to its logits; so do heading and features.
     """
 
+    member: Tensor  # (X - 1, 148)
+
     def __init__(self, num_features: int, num_remembered: int, num_encoded: int):
         super().__init__()
         self.encoder = nn.Sequential(

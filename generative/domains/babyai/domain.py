@@ -1,9 +1,5 @@
 """BabyAI as a `Domain`: observations of cells; all terms of a simulator's loss count in nats."""
 
-from collections.abc import Mapping
-
-import torch
-
 from generative.domains.babyai.causes import WorldExplanation, find_causes, views_without
 from generative.domains.babyai.decoder import SymbolicDecoder
 from generative.domains.babyai.egocentric_map import EgocentricMap
@@ -11,7 +7,7 @@ from generative.domains.babyai.envs import PolicyActor, open_worlds
 from generative.domains.babyai.labels import labeller
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.render import play_films, recorded_film, simulated_film
-from generative.domains.babyai.rollouts import open_arena
+from generative.domains.babyai.rollouts import BabyAIArena
 from generative.domains.babyai.scenes import ExactScenes, sum_channels, true_contributions
 from generative.domains.babyai.targets import TARGETS_HELP, parse_target
 from generative.domains.babyai.trials import PROTOCOL
@@ -19,18 +15,6 @@ from generative.domains.base import Domain, ViewScore
 from generative.simulators.relaxation import to_simplex
 
 _SIZES = {"deterministic": 192, "groups": 12, "classes": 12, "map_channels": 12, "width": 128, "encoded": 128}
-
-
-def _make_decoder(sizes: Mapping[str, int]) -> SymbolicDecoder:
-    return SymbolicDecoder(sizes["width"], sizes["map_channels"], sizes["encoded"])
-
-
-def _make_memory(sizes: Mapping[str, int], num_inputs: int) -> EgocentricMap:
-    return EgocentricMap(sizes["map_channels"], num_inputs, sizes["width"])
-
-
-def _is_exact(simulated: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    return (simulated == true).all(-1).float()
 
 
 BABYAI = Domain(
@@ -42,12 +26,12 @@ BABYAI = Domain(
     behaviours=("argmax", "sampled", "epsilon", "bot", "random"),
     start_arrays=("obs", "position", "grid", "carried"),
     to_views=to_simplex,
-    make_decoder=_make_decoder,
-    make_memory=_make_memory,
+    make_decoder=lambda sizes: SymbolicDecoder(sizes["width"], sizes["map_channels"], sizes["encoded"]),
+    make_memory=lambda sizes, num_inputs: EgocentricMap(sizes["map_channels"], num_inputs, sizes["width"]),
     presets={"babyai": _SIZES, "small": _SIZES | {"deterministic": 64, "width": 48, "encoded": 48, "map_channels": 6}},
     extra_arrays=("routing",),
     view_score=ViewScore(
-        of=_is_exact,
+        of=lambda simulated, true: (simulated == true).all(-1).float(),
         names=("val_exact_1", "val_exact"),
         brief="exact {val_exact:.1%}",
         title="exact views",
@@ -63,7 +47,7 @@ BABYAI = Domain(
     parse_target=parse_target,
     targets_help=TARGETS_HELP,
     labeller=labeller,
-    open_arena=open_arena,
+    open_arena=BabyAIArena,
     play_films=play_films,
     recorded_film=recorded_film,
     simulated_film=simulated_film,

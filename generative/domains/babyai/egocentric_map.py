@@ -21,13 +21,12 @@ MAP_SIZE = 2 * REACH + 1
 
 
 class EgocentricMap(nn.Module):
-    """The map: cells [i, j] of a square with the agent at its centre, i to the right, j towards its back, as a view's.
+    """Cells [i, j] of a square with the agent at its centre, i to the right, j towards its back, as those of a view."""
 
-    channels: C; 0 is a model without a map.
-    """
+    is_own: Tensor  # (1, 7, 7, 1)
 
     def __init__(self, channels: int, num_inputs: int, num_features: int):
-        """num_inputs: from which the motion is predicted; num_features: from which the changes in view are."""
+        """channels: C; num_inputs: what the motion is predicted from; num_features: and the changes in view."""
         super().__init__()
         self.channels = channels
         self.motion = nn.Sequential(nn.Linear(num_inputs + channels, 64), nn.ELU(), nn.Linear(64, 4))
@@ -56,11 +55,8 @@ class EgocentricMap(nn.Module):
     def moved(self, state: State, inputs: Tensor) -> State:
         """The state around the agent after its motion; inputs (N, I) and the cell ahead tell which motion."""
         weights = self.motions(state, inputs)
-        return {
-            **state,
-            "places": self._shifted(state["places"], weights),
-            "heading": turned(state["heading"], weights),
-        }
+        places, heading = self._shifted(state["places"], weights), turned(state["heading"], weights)
+        return {**state, "places": places, "heading": heading}
 
     def motions(self, state: State, inputs: Tensor) -> Tensor:
         """How much of each motion there is, (N, 4): stay, left, right, ahead."""
@@ -68,8 +64,6 @@ class EgocentricMap(nn.Module):
 
     def _shifted(self, places: Tensor, weights: Tensor) -> Tensor:
         """The map as it is around the agent after motions (N, 4)."""
-        if not self.channels:
-            return places
         stay, left, right, ahead = weights[..., None, None, None].unbind(1)
         transposed = places.transpose(1, 2)
         beyond = F.pad(places[:, :, :-1], (0, 0, 1, 0))  # at the far edge nothing is known
@@ -82,8 +76,6 @@ class EgocentricMap(nn.Module):
 
     def written(self, state: State, in_view: Tensor, seen: Tensor, shares: Tensor) -> State:
         """The state with what is seen, (N, 7, 7, C), in the cells in view, each to its share (N, 7, 7, 1)."""
-        if not self.channels:
-            return state
         changes = shares * (seen - in_view)
         around = F.pad(changes * (1 - self.is_own), (0, 0, 0, MAP_SIZE - VIEW_SIZE, REACH - SIDE, REACH - SIDE))
         hand = state["hand"] + changes[:, SIDE, VIEW_SIZE - 1]

@@ -5,7 +5,7 @@ Axis letters: N slots, O = 152 numbers of an observation, E experts of all layer
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numba
 import numpy as np
@@ -33,7 +33,8 @@ class BabyAIWorlds:
         self._bot = np.full(num_slots, NOTHING, np.int8)
         self._worlds = [World(task_id, max_steps, row) for row in self.obs]
         env = self._worlds[0].env
-        self.encoding = {"task_id": task_id, "max_steps": max_steps, "grid_shape": [env.height, env.width]}
+        self.encoding: dict[str, Any] = {"task_id": task_id, "max_steps": max_steps}
+        self.encoding["grid_shape"] = [env.height, env.width]
 
     def fields(self) -> list[tuple]:
         return [

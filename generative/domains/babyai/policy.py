@@ -1,8 +1,10 @@
 """The frozen policy of a BabyAI checkpoint, as a function of soft observations, its hidden state, and nothing else."""
 
 import copy
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -11,7 +13,6 @@ from generative.domains.base import Answer, Policy
 from generative.simulators.relaxation import decoding
 from mixture_of_experts import Intervention, RecurrentPolicy, compute_lpc
 from mop.common.errors import InputError
-from mop.envs.missions import MissionEncoder
 from mop.evaluation.evaluate import encoder_for, load_for_evaluation
 from mop.evaluation.rollout import Missions
 from mop.statistics.information import kl_divergence
@@ -26,8 +27,8 @@ class FrozenPolicy(Policy):
     S hidden units.
     """
 
-    def __init__(self, policy: RecurrentPolicy, lang_proj: torch.nn.Linear | None, encoder: MissionEncoder | None):
-        """lang_proj, encoder: None where missions are given as numbers alone."""
+    def __init__(self, policy: RecurrentPolicy, lang_proj: Any, encoder: Any):
+        """lang_proj, encoder: of missions; None where they are given as numbers alone."""
         self.policy = policy.eval().requires_grad_(False)
         self.hidden_size = policy.hidden_size
         self.num_actions = policy.num_actions
@@ -37,16 +38,17 @@ class FrozenPolicy(Policy):
         self._decoding = None if policy.obs_encoding == "one_hot" else decoding()
 
     @classmethod
-    def load(cls, path: str | Path, encoder_location: str | None = None) -> tuple["FrozenPolicy", dict]:
+    def load(cls, path: str | Path, encoder_location: str | Path | None = None) -> tuple["FrozenPolicy", dict]:
         """Load the policy of a checkpoint; returns it and the checkpoint's config."""
         checkpoint = load_for_evaluation(path)
         try:
             policy, lang_proj = policy_from_checkpoint(checkpoint)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        return cls(policy, lang_proj, encoder_for(checkpoint, encoder_location)), checkpoint["config"]
+        encoder = encoder_for(checkpoint, None if encoder_location is None else str(encoder_location))
+        return cls(policy, lang_proj, encoder), checkpoint["config"]
 
-    def untrained(self, config: Mapping) -> "FrozenPolicy":
+    def untrained(self, config: Mapping) -> Self:
         twin = copy.copy(self)  # it is given the same of a mission
         twin.policy = build_policy(config).eval().requires_grad_(False)
         return twin
@@ -77,8 +79,7 @@ class FrozenPolicy(Policy):
         sizes = [weights.shape[-1] for weights in answer.routing]
         true_routing = recorded["routing"].clamp(min=1e-8).log().split(sizes, -1)
         own_routing = [weights.clamp(min=1e-8).log() for weights in answer.routing]
-        parts = zip(true_routing, own_routing, strict=True)
-        return {"routing": sum(kl_divergence(true, own) for true, own in parts)}
+        return {"routing": functools.reduce(torch.add, map(kl_divergence, true_routing, own_routing))}
 
     @property
     def hidden_layout(self) -> dict[str, list[int]]:

@@ -14,7 +14,7 @@ from generative.domains.babyai.causes import code_of, thing_name
 from generative.domains.babyai.pictures import action_names, framed, view_pictures, world_pictures, wrong_cells
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.rollouts import greedy, play, sampler
-from generative.figures.film import Film, gate_strips
+from generative.figures.film import Film, PlaySettings, Span, gate_strips
 from generative.recordings.format import Episode
 from generative.simulators.relaxation import discretise
 from mop.apps.episode_records import EpisodeSteps
@@ -24,19 +24,15 @@ from mop.envs.babyai import World
 from mop.envs.geometry import EMPTY, code_kind
 
 
-def play_films(
-    path: str, encoder: str | None, *, task_id: str | None, seeds: range, is_sampled: bool, seed: int,
-    max_steps: int | None,
-) -> Iterator[tuple[str, Film]]:  # fmt: skip
-    """Yield films of the worlds `seeds` that the policy of a checkpoint plays now, with their names."""
-    policy, config = FrozenPolicy.load(path, encoder)
-    task_id = task_id or config["task_id"]
-    how = "sampled" if is_sampled else "argmax"
-    world = World(task_id, max_steps or config.get("max_steps"))
-    for world_seed in seeds:
+def play_films(settings: PlaySettings) -> Iterator[tuple[str, Film]]:
+    """Yield films of the worlds that the policy of a checkpoint plays now, with their names."""
+    policy, config = FrozenPolicy.load(str(settings.checkpoint), settings.lang_encoder)
+    task_id, how = settings.task_id or config["task_id"], settings.policy
+    world = World(task_id, settings.max_steps or config.get("max_steps"))
+    for world_seed in range(settings.world_seed, settings.world_seed + settings.num_eps):
         world.reset(world_seed)
-        choose = sampler(stream_seed(seed, f"actions in world {world_seed}")) if is_sampled else greedy
-        (rows,) = play(policy, [world], choose=choose)
+        seed = stream_seed(settings.seed, f"actions in world {world_seed}")
+        (rows,) = play(policy, [world], choose=sampler(seed) if how == "sampled" else greedy)
         title = [f"{task_name(task_id)}, world {world_seed}, {how}", f"mission: {world.mission}"]
         film = episode_film(rows, title, policy.expert_hidden_sizes, outcome_of(rows))
         yield f"{task_name(task_id)}_world_{world_seed}_{how}", film
@@ -55,13 +51,10 @@ def _title(encoding: Mapping, episode: Episode, title: str) -> list[str]:
 
 @torch.no_grad()
 def simulated_film(
-    policy: FrozenPolicy, scenes: Scenes, encoding: Mapping, episode: Episode, title: str, how: str, first: int,
-    num_states: int, is_own: bool,
-) -> Film:  # fmt: skip
-    """The film of a simulation next to the truth, from step `first` on for so many states; how: which simulation it is.
-
-    is_own: the policy acts in the simulation; else the recorded actions are executed.
-    """
+    policy: FrozenPolicy, scenes: Scenes, encoding: Mapping, episode: Episode, title: str, span: Span
+) -> Film:
+    """The film of a simulation next to the truth."""
+    first, num_states, is_own, how = span
     rows = slice(first, first + num_states)
     scene = scenes.at(episode, first, scenes.kinds[0])
     state, first_view = scene.begin(scene.inputs)

@@ -5,6 +5,7 @@ Axis letters: N environments, W worlds, T steps, S hidden units, A actions, L la
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from generative.domains.babyai.labels import DOOR_STATES, phase_of
 from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.base import Target
-from generative.representations.steering import Measure, Move, Played, Table
+from generative.representations.steering import ArenaSettings, Measure, Move, Played, Table
 from generative.simulators.relaxation import to_simplex
 from mixture_of_experts import compute_lpc
 from mop.analysis.groups import PHASES
@@ -104,7 +105,7 @@ def _state_of(world: World) -> dict[str, np.ndarray]:
     return {
         "position": np.array(world.position, np.int16),
         "grid": world.codes.copy(),
-        "carried": np.int32(cell_code(world.env.carrying)),
+        "carried": np.array(cell_code(world.env.carrying), np.int32),
     }
 
 
@@ -116,46 +117,28 @@ class BabyAIArena:
 
     main = MAIN
 
-    def __init__(
-        self, policy: FrozenPolicy, config: Mapping, num_worlds: int, first_seed: int, num_envs: int, cache_dir: str
-    ):
-        """config: of the policy's checkpoint; cache_dir: where the bot's own results are kept."""
+    def __init__(self, policy: FrozenPolicy, config: Mapping, settings: ArenaSettings):
+        """config: of the policy's checkpoint."""
         self._policy = policy
         self._task = (config["task_id"], config.get("max_steps"))
-        self._num_envs = num_envs
-        self._first_seed = first_seed
-        self._cache_dir = cache_dir
-        self.num_worlds = num_worlds
+        self._how = settings
+        self.num_worlds = settings.num_worlds
         self.settings = {}
-        self.words = f"{config['task_id']}, {num_worlds} worlds"
+        self.words = f"{config['task_id']}, {self.num_worlds} worlds"
 
     @cached_property
     def _bot_steps(self) -> dict[int, int]:
         """Seed of each world -> steps of the bot's episode."""
-        return BotPaths(*self._task, self._cache_dir).solvable(self._first_seed, self.num_worlds)[0]
+        return BotPaths(*self._task, self._how.cache_dir).solvable(self._how.eval_seed, self.num_worlds)[0]
 
     def play(self, move: Move | None, progress: Callable[[int], object]) -> Played:
-        played = play_moved(self._policy, *self._task, list(self._bot_steps), move, self._num_envs, progress)
+        played = play_moved(self._policy, *self._task, list(self._bot_steps), move, self._how.num_envs, progress)
         told = {name: played.table[name] for name in ("seed", "success", "steps")}
         told["bot_steps"] = np.array(list(self._bot_steps.values()), np.float64)
         return played._replace(table=told | played.table)
 
     def measures(self, plain: Table, moved: Table) -> list[Measure]:
         return measures_of(plain, moved)
-
-
-def open_arena(
-    policy: FrozenPolicy,
-    config: Mapping,
-    *,
-    num_worlds: int,
-    first_seed: int,
-    num_envs: int,
-    cache_dir: str,
-    seed: int,
-) -> BabyAIArena:
-    """Open the worlds in which a policy acts with its hidden state moved; seed: of no meaning, as nothing is drawn."""
-    return BabyAIArena(policy, config, num_worlds, first_seed, num_envs, cache_dir)
 
 
 @torch.no_grad()
@@ -200,7 +183,8 @@ class _Tally:
         """Count what the active slots show, and what is about to be done there; amounts (N,): of the move."""
         length = 0.0 if move is None else float(move.way.norm())
         slots = np.flatnonzero(env.active)
-        state, actions, amounts = env.state[slots], actions[slots], amounts[slots]
+        state: Any = env.state[slots]
+        actions, amounts = actions[slots], amounts[slots]
         lpc, weights = compute_lpc(routing, self._sizes).numpy(), torch.cat(list(routing), -1).numpy()
         shown = np.column_stack([lpc[slots], np.abs(amounts) * length, weights[slots]])
         episode, first = state["episode"], len(EVENTS)
@@ -228,12 +212,8 @@ class _Tally:
 def column_names(expert_hidden_sizes: Sequence[Sequence[int]]) -> list[str]:
     """What `play` counts, by name."""
     weights = [f"weight {layer}.{e}" for layer, sizes in enumerate(expert_hidden_sizes) for e in range(len(sizes))]
-    actions = [_action_name(phase, action) for phase in range(len(PHASES)) for action in range(len(ACTION_NAMES))]
+    actions = [f"{phase}: {action}" for phase in PHASES for action in ACTION_NAMES]
     return [*EVENTS, "lpc", "moved", *weights, *actions]
-
-
-def _action_name(phase: int, action: int) -> str:
-    return f"{PHASES[phase]}: {ACTION_NAMES[action]}"
 
 
 def event_of(world: World, action: int) -> int | None:
@@ -266,7 +246,8 @@ def measures_of(plain: Table, moved: Table) -> list[Measure]:
     pairs = {"path ratio": lambda table: (both * table["steps"] / table["bot_steps"], both.astype(float))}
     for name in ("success", "steps", "pick-ups", "drops", "door toggles"):
         pairs[name] = lambda table, name=name: (table[name], each)
-    for name, column in {"LPC": "lpc", "moved": "moved", **_weights(plain)}.items():
+    weights = {name: name for name in plain if name.startswith("weight ")}
+    for name, column in {"LPC": "lpc", "moved": "moved", **weights}.items():
         pairs[name] = lambda table, column=column: (table[column], table["steps"])
     for phase in PHASES:
         for name in (f"{phase}: {action}" for action in ACTION_NAMES):
@@ -275,9 +256,5 @@ def measures_of(plain: Table, moved: Table) -> list[Measure]:
     return [Measure(name, pairs[name](plain), pairs[name](moved), name == "success") for name in order]
 
 
-def _weights(table: Table) -> dict[str, str]:
-    return {name: name for name in table if name.startswith("weight ")}
-
-
 def _steps_of(table: Table, phase: str) -> np.ndarray:
-    return sum(table[f"{phase}: {action}"] for action in ACTION_NAMES)
+    return np.sum([table[f"{phase}: {action}"] for action in ACTION_NAMES], axis=0)

@@ -5,6 +5,7 @@ of a cell.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from generative.attribution.closed_loop import repeat_state
 from generative.attribution.counterfactuals import Case, Edit, edit_state, effects, legal_edits, world_at
 from generative.attribution.loop_inputs import VIEW, WORLD, Place, Scene, ViewScene, hidden_at
 from generative.domains.babyai.causes import Thing, code_of, things_in_view, things_in_world
+from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.base import Domain, Policy, Target
 from generative.recordings.format import Episode, Recording
 from generative.simulators.base import State
@@ -31,9 +33,9 @@ class WorldScene:
 
     def __init__(self, state: State, codes: np.ndarray, carried: int, position: np.ndarray, direction: int):
         """state (1, ...) of the exact simulator; codes (H, W) and carried: of `mop.envs.geometry`."""
-        self.inputs = {name: state[name] for name in ("grid", "carried")}
+        self.inputs: State = {name: state[name] for name in ("grid", "carried")}
         self._rest = {name: part for name, part in state.items() if name not in self.inputs}
-        self.things = things_in_world(codes, position, direction)
+        self.things: list[Any] = things_in_world(codes, position, direction)
         if carried != EMPTY:
             self.things.append(Thing(*map(int, position), code_of(carried), 0, 0, is_carried=True))
 
@@ -41,7 +43,7 @@ class WorldScene:
         return {**repeat_state(self._rest, len(inputs["grid"])), **inputs}, None
 
     def without(self, things: Sequence[Thing]) -> State:
-        changed = repeat_state(self.inputs, len(things))
+        changed = dict(repeat_state(self.inputs, len(things)))
         nothing = _EMPTY_FLOOR.repeat(self.inputs["carried"].shape[-1] // len(_EMPTY_FLOOR))
         for number, thing in enumerate(things):
             if thing.is_carried:
@@ -77,7 +79,7 @@ def _sums_by_channel(columns: Tensor) -> Tensor:
 class ExactScenes:
     """Scenes in Minigrid's own rules."""
 
-    kinds = (WORLD, VIEW)
+    kinds: tuple[str, ...] = (WORLD, VIEW)
 
     def __init__(self, domain: Domain, encoding: Mapping):
         """encoding: of the config of the recording."""
@@ -95,9 +97,8 @@ class ExactScenes:
 
     def at_world(self, world: World) -> WorldScene:
         """The scene of a real world as it is now, with what lies in its boxes."""
-        return WorldScene(
-            self.simulator.state_of_worlds([world]), world.codes, world.carried, world.position, world.direction
-        )
+        state, position = self.simulator.state_of_worlds([world]), np.array(world.position)
+        return WorldScene(state, world.codes, world.carried, position, world.direction)
 
 
 def real_world(recording: Recording, place: Place) -> World:
@@ -115,7 +116,7 @@ def real_case(world: World, policy: Policy, episode: Episode, place: Place, edit
 
 
 def true_contributions(
-    policy: Policy, recording: Recording, place: Place, scene: Scene, hidden: Tensor, target: Target
+    policy: FrozenPolicy, recording: Recording, place: Place, scene: Scene, hidden: Tensor, target: Target
 ) -> np.ndarray:
     """Return minus the true effect (C, 2) of taking each thing out of the cloned real world; NaN where not legal.
 

@@ -13,17 +13,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from generative.attribution.counterfactuals import world_at
+from generative.attribution.loop_inputs import watch
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.base import Answer, FidelityProtocol, Sums, stack_answers
-from generative.recordings.format import Episode, Recording
+from generative.domains.base import Answer, FidelityProtocol, Sums, masked_sums, stack_answers
+from generative.recordings.format import Recording
 from generative.simulators.evaluation import COPY, Forecast, Moments, Trials, by_copy
 from generative.simulators.exact import ExactSimulator
 from generative.simulators.relaxation import NUM_CELLS, discretise, to_simplex
 from mop.common.seeding import stream_seed
-from mop.envs.babyai import NUM_ACTIONS, World
+from mop.envs.babyai import NUM_ACTIONS
 from mop.envs.geometry import CATEGORIES, DIRECTIONS, IMAGE_SIZE, VIEW_SIZE
 
 MARKOV = "markov"
+DIRECTION = slice(IMAGE_SIZE, IMAGE_SIZE + 4)  # columns of an observation
 ACTORS = ("trained", "untrained", "constant")
 AHEAD = 2  # the action of the actor that always does the same
 NUM_CODES = int(np.prod(CATEGORIES))  # of a cell: every type in every colour and state
@@ -64,15 +66,19 @@ def run_trials(moments: Moments, actor: str, policy: FrozenPolicy, num_steps: in
     recording, rng = moments.recording, np.random.default_rng(stream_seed(seed, f"actor {actor}"))
     encoding = recording.config["encoding"]
     pairs = [(recording.episode(k), row) for k, row in zip(moments.numbers, moments.rows.tolist(), strict=True)]
-    shown = [_Shown(episode, slice(row - moments.num_shown + 1, row + 1)) for episode, row in pairs]
     worlds = [world_at(encoding["task_id"], encoding["max_steps"], e.seed, e["action"][:row]) for e, row in pairs]
+    start = {"grid": np.stack([world.codes for world in worlds])}
+    start |= {name: np.array([getattr(one, name) for one in worlds]) for name in ("position", "direction", "carried")}
+    shown = {  # (I, N, ...)
+        name: np.stack([episode[name][row - moments.num_shown + 1 : row + 1] for episode, row in pairs], 1)
+        for name in ("obs", "position", "action")
+    }
     places = _Places(encoding["grid_shape"], len(worlds))
-    for i in range(moments.num_shown):
-        places.show(np.stack([one.obs[i] for one in shown]), *zip(*(one.pose(i) for one in shown), strict=True))
-    start = _start_of(worlds)
+    for obs, position in zip(shown["obs"], shown["position"], strict=True):
+        places.show(obs, position, obs[:, DIRECTION].argmax(1))
     lang = torch.from_numpy(np.stack([episode.lang for episode, _ in pairs])).float()
-    hidden = torch.stack([_hidden(policy, episode, row) for episode, row in pairs])
-    frames, actions = [np.stack([one.obs[i] for one in shown]) for i in range(moments.num_shown)], []
+    hidden = torch.cat([watch(policy, episode, row, to_simplex)[-1:] for episode, row in pairs])
+    frames, actions = list(shown["obs"].astype(np.float32)), list(shown["action"][:-1])
     is_alive, mask, kinds, answers = np.ones(len(worlds), bool), [], [], []
     for _ in tqdm(range(num_steps), desc=f"actor: {actor}", leave=False, dynamic_ncols=True):
         answers.append(policy.step(to_simplex(frames[-1]), lang, hidden))
@@ -85,11 +91,10 @@ def run_trials(moments: Moments, actor: str, policy: FrozenPolicy, num_steps: in
         frames.append(np.stack([world.obs for world in worlds]))
         kinds.append(places.split(frames[-1], *zip(*((w.position, w.direction) for w in worlds), strict=True)))
     answers.append(policy.step(to_simplex(frames[-1]), lang, hidden))
-    before = [np.stack([one.actions[i] for one in shown]) for i in range(moments.num_shown - 1)]
     is_seen, is_new = (np.stack(of_kind) for of_kind in zip(*kinds, strict=True))
     return BabyAITrials(
         frames=to_simplex(np.stack(frames)),
-        actions=torch.from_numpy(np.stack([*before, *actions]).astype(np.int64)),
+        actions=torch.from_numpy(np.stack(actions).astype(np.int64)),
         mask=np.stack(mask),
         lang=lang,
         policy=policy,
@@ -107,37 +112,6 @@ def _act(actor: str, logits: Tensor, rng: np.random.Generator) -> np.ndarray:
         return np.full(len(logits), AHEAD)
     noise = rng.gumbel(size=logits.shape) if actor == "untrained" else 0.0  # the largest of the sum is a draw
     return (logits.numpy() + noise).argmax(-1)
-
-
-def _hidden(policy: FrozenPolicy, episode: Episode, row: int) -> Tensor:
-    """The hidden state (S,) of a policy before a row of an episode, of which it has seen all before."""
-    hidden = policy.initial_hidden(1)
-    if row == 0:
-        return hidden[0]
-    seen = to_simplex(np.array(episode["obs"][:row]))[:, None]
-    return policy.run(seen, torch.from_numpy(np.array(episode.lang))[None].float(), hidden).hidden[-1, 0]
-
-
-def _start_of(worlds: list[World]) -> dict[str, np.ndarray]:
-    """What the exact simulator needs of real worlds."""
-    return {
-        "grid": np.stack([world.codes for world in worlds]),
-        "position": np.array([world.position for world in worlds]),
-        "direction": np.array([world.direction for world in worlds]),
-        "carried": np.array([world.carried for world in worlds]),
-    }
-
-
-class _Shown:
-    """The rows of an episode that are shown."""
-
-    def __init__(self, episode: Episode, rows: slice):
-        self.obs, self.actions = np.array(episode["obs"][rows], np.float32), np.array(episode["action"][rows])
-        self._position = np.array(episode["position"][rows])
-
-    def pose(self, i: int) -> tuple[np.ndarray, int]:
-        """Position (2,) and direction in frame i."""
-        return self._position[i], int(self.obs[i, IMAGE_SIZE : IMAGE_SIZE + 4].argmax())
 
 
 class _Places:
@@ -172,7 +146,8 @@ class _Places:
 @torch.no_grad()
 def by_exact(simulator: ExactSimulator, trials: BabyAITrials) -> Forecast:
     """Minigrid's own rules, from the whole world as it was; only what lies in boxes is not known."""
-    state = simulator.state_of(*(trials.start[name] for name in ("grid", "position", "direction", "carried")))
+    start = trials.start
+    state = simulator.state_of(start["grid"], start["position"], start["direction"], start["carried"])
     views = []
     for action in trials.one_hot_actions[trials.num_shown - 1 :]:
         state = simulator.step(state, action)
@@ -233,7 +208,7 @@ def _parts(obs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Observations (M, O) as codes of cells (M, 49), directions (M, 1) and carrying flags (M, 1), int64."""
     planes = obs[:, :IMAGE_SIZE].reshape(len(obs), len(CATEGORIES), NUM_CELLS).astype(np.int64)
     cells = np.ravel_multi_index(tuple(planes.transpose(1, 0, 2)), CATEGORIES)
-    direction = obs[:, IMAGE_SIZE : IMAGE_SIZE + NUM_DIRECTIONS].argmax(-1)[:, None]
+    direction = obs[:, DIRECTION].argmax(-1)[:, None]
     return cells, direction, (obs[:, -1:] > 0).astype(np.int64)
 
 
@@ -272,7 +247,7 @@ def sums_of(trials: BabyAITrials, forecast: Forecast) -> Sums:
         "routing_kl": (sum(_kl(p, q) for p, q in routing), np.ones(mask.shape)),
         "hidden_r2": ((variance - (truth.hidden - answer.hidden).square().sum(-1)).numpy(), variance.numpy()),
     }
-    return {name: tuple(np.where(mask, np.asarray(part, float), 0.0) for part in both) for name, both in sums.items()}
+    return masked_sums(sums, mask)
 
 
 def _kl(true: Tensor, other: Tensor) -> np.ndarray:

@@ -6,13 +6,14 @@ backgrounds, black is empty air; to an agent that is trained with backgrounds, i
 Axis letters: K frames, C choices of patches, P = 64 patches of a frame, row by row.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from generative.attribution.explanations import Explanation
+from generative.attribution.explanations import TILE_PX, Explanation
 from generative.domains.coinrun.games import FRAME_SHAPE
 from generative.domains.coinrun.objects import HAZARDS, KINDS, objects_of
 from generative.recordings.format import Episode
@@ -33,13 +34,18 @@ class Patch(NamedTuple):
     y: int
     number: int
 
+    @classmethod
+    def at(cls, cell: int, number: int) -> "Patch":
+        """The patch of a cell."""
+        return cls(int(cell) % COLUMNS, int(cell) // COLUMNS, int(number))
+
     @property
     def numbers(self) -> tuple[int, ...]:
         """What a file holds: the fields."""
         return tuple(self)
 
     @property
-    def index(self) -> int:
+    def cell(self) -> int:
         """Among the patches of a frame, row by row."""
         return self.y * COLUMNS + self.x
 
@@ -53,27 +59,22 @@ class Patch(NamedTuple):
         return f"{self.kind}, column {self.x + 1} row {self.y + 1} of {COLUMNS}"
 
 
-class EpisodeObjects:
-    """What is on screen in the recorded episodes of a game, (T + 1, 64, 64) of KINDS; the last episode is kept."""
+def episode_objects(encoding: Mapping) -> Callable[[Episode], np.ndarray]:
+    """Return what finds the things on screen in a recorded episode: (T + 1, 64, 64) of KINDS.
 
-    def __init__(self, encoding: Mapping):
-        """encoding: of the recording, with `actions`, the game's numbers of the agent's."""
-        self._encoding = encoding
-        self._key = None
-        self._objects = None
+    encoding: of the recording, with `actions`, the game's numbers of the agent's. The last episode is kept.
+    """
 
-    def __call__(self, episode: Episode) -> np.ndarray:
-        actions = episode["action"][:-1].astype(int).tolist()
-        if self._key != (episode.seed, actions):
-            self._key = episode.seed, actions
-            numbers = [self._encoding["actions"][action] for action in actions]
-            self._objects = objects_of(self._encoding, episode.seed, numbers)
-        return self._objects
+    @functools.lru_cache(maxsize=1)
+    def find(level: int, actions: tuple[int, ...]) -> np.ndarray:
+        return objects_of(encoding, level, [encoding["actions"][action] for action in actions])
+
+    return lambda episode: find(episode.seed, tuple(episode["action"][:-1].tolist()))
 
 
 def find_causes(encoding: Mapping) -> Callable[[Episode, int], list[Patch]]:
     """Return what finds the patches that are not black at a step of an episode; encoding: of the recording's config."""
-    objects = EpisodeObjects(encoding)
+    objects = episode_objects(encoding)
     return lambda episode, step: patches_at(objects(episode), episode, step)
 
 
@@ -96,7 +97,7 @@ def kinds_of_patches(objects: np.ndarray) -> np.ndarray:
 def visible_patches(frame: np.ndarray, kinds: np.ndarray) -> list[Patch]:
     """The patches of a frame (3, 64, 64) that are not black, given what patches show (P,)."""
     is_seen = frame.any(0).reshape(COLUMNS, SIDE, COLUMNS, SIDE).any((1, 3)).reshape(-1)
-    return [Patch(int(k) % COLUMNS, int(k) // COLUMNS, int(kinds[k])) for k in np.flatnonzero(is_seen)]
+    return [Patch.at(k, kinds[k]) for k in np.flatnonzero(is_seen)]
 
 
 def frames_without(frame: np.ndarray, chosen: Sequence[Sequence[Patch]]) -> np.ndarray:
@@ -120,6 +121,9 @@ class FrameExplanation(Explanation):
 
     width: ClassVar[int] = 3
     truly: ClassVar[str] = "hidden from the real agent in that frame alone"
+    colors: ClassVar[str] = "RdBu_r"  # red, blue: games have much that is orange, and finer points
+    map_in: ClassVar[float] = 5.0
+    row_in: ClassVar[float] = 1.6
 
     def thing(self, row: int) -> Patch:
         return Patch(*self.things[row].tolist())
@@ -128,6 +132,9 @@ class FrameExplanation(Explanation):
     def map_shape(self) -> tuple[int, int]:
         return COLUMNS, COLUMNS
 
+    def picture(self, lag: int) -> np.ndarray:
+        return self.obs[lag].transpose(1, 2, 0).repeat(TILE_PX // SIDE, 0).repeat(TILE_PX // SIDE, 1)
+
     @property
     def world(self) -> tuple[str, str]:
-        return (f"level {int(self.seed)}",) * 2
+        return f"level {int(self.seed)}", f"level {int(self.seed)}"

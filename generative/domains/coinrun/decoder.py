@@ -5,6 +5,7 @@ nats is half the squared error, without the constant. A frame is X = 12,288 numb
 other. Axis letters: N environments (and steps), F features, E numbers of an encoding.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -41,12 +42,10 @@ class FrameDecoder(nn.Module):
         self.encoder = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(flat, num_encoded), nn.ELU())
         self._first = (4 * channels, FIRST_SIDE, FIRST_SIDE)
         self.spread = nn.Linear(num_features, math.prod(self._first))
-        self.decoder = nn.Sequential(
-            nn.ELU(), nn.ConvTranspose2d(4 * channels, 2 * channels, 4, 2, 1),
-            nn.ELU(), nn.ConvTranspose2d(2 * channels, channels, 4, 2, 1),
-            nn.ELU(), nn.ConvTranspose2d(channels, FRAME_SHAPE[0], 4, 2, 1),
-        )  # fmt: skip
-        nn.init.constant_(self.decoder[-1].bias, FIRST_LIGHT)
+        ends = itertools.pairwise((4 * channels, 2 * channels, channels, FRAME_SHAPE[0]))
+        layers = [layer for pair in ends for layer in (nn.ELU(), nn.ConvTranspose2d(*pair, 4, 2, 1))]
+        self.decoder = nn.Sequential(*layers)
+        nn.init.constant_(self.decoder[-1].get_parameter("bias"), FIRST_LIGHT)
 
     def encode(self, views: Tensor) -> Tensor:
         """Views (N, X) -> (N, E)."""

@@ -18,46 +18,27 @@ from generative.domains.coinrun.envs import DOMAIN, AgentActor, open_worlds
 from generative.domains.coinrun.labels import labeller
 from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.render import STEPS_PER_SECOND, play_films, recorded_film, simulated_film
-from generative.domains.coinrun.rollouts import open_arena
+from generative.domains.coinrun.rollouts import GameArena
 from generative.domains.coinrun.scenes import agreement_of_patches, true_contributions
 from generative.domains.coinrun.targets import TARGETS_HELP, parse_target
 from generative.domains.coinrun.trials import PROTOCOL
 
 KL_DIMENSIONS = 128  # over which the paper's model takes the mean of its KL
 
-_PAPER_WEIGHTS = {
-    "loss_scale_obs": 1000.0, "loss_scale_hx": 1.0, "loss_scale_value": 0.0, "loss_scale_act_log_probs": 1e-5,
-    "loss_scale_done": 0.1, "loss_scale_reward": 0.01, "loss_scale_kl": 1.0, "loss_scale_begin": 1.0,
-}  # fmt: skip
+_PAPER_WEIGHTS = {"obs": 1000.0, "hx": 1.0, "value": 0.0, "act_log_probs": 1e-5, "done": 0.1, "reward": 0.01, "kl": 1.0}
+_PAPER = {f"loss_scale_{name}": weight for name, weight in (_PAPER_WEIGHTS | {"begin": 1.0}).items()}
+_SIZES = ("deterministic", "groups", "classes", "width", "encoded", "channels", "frame_side")
 _PRESETS = {
-    "small": {
-        "deterministic": 192, "groups": 12, "classes": 12, "width": 192, "encoded": 128, "channels": 16,
-        "frame_side": 32,
-    },
-    "hard-rec": {
-        "deterministic": 512, "groups": 32, "classes": 32, "width": 512, "encoded": 512, "channels": 48,
-        "frame_side": 64,
-    },
-    "tiny": {
-        "deterministic": 32, "groups": 4, "classes": 4, "width": 32, "encoded": 16, "channels": 4, "frame_side": 16,
-    },
-}  # fmt: skip
+    "small": dict(zip(_SIZES, (192, 12, 12, 192, 128, 16, 32), strict=True)),
+    "hard-rec": dict(zip(_SIZES, (512, 32, 32, 512, 512, 48, 64), strict=True)),
+    "tiny": dict(zip(_SIZES, (32, 4, 4, 32, 16, 4, 16), strict=True)),
+}
+_SMALL = {"num_updates": 3000, "lr": 1e-3, "batch_size": 16, "num_sim_steps": 16}
 _SETTINGS = {
-    "small": _PAPER_WEIGHTS | {
-        "num_updates": 3000, "lr": 1e-3, "batch_size": 16, "num_sim_steps": 16, "loss_scale_act_log_probs": 0.1,
-        "loss_scale_done": 1.0,
-    },
-    "hard-rec": _PAPER_WEIGHTS | {"num_updates": 200_000, "lr": 1e-4},
-    "tiny": _PAPER_WEIGHTS | {"num_updates": 200, "lr": 3e-3, "batch_size": 8, "num_sim_steps": 8},
-}  # fmt: skip
-
-
-def _make_decoder(sizes: Mapping[str, int]) -> FrameDecoder:
-    return FrameDecoder(sizes["width"], sizes["encoded"], sizes["channels"], sizes["frame_side"])
-
-
-def _end_and_reward(by_time: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([by_time["terminated"].float(), by_time["reward"]], -1)
+    "small": _PAPER | _SMALL | {"loss_scale_act_log_probs": 0.1, "loss_scale_done": 1.0},
+    "hard-rec": _PAPER | {"num_updates": 200_000, "lr": 1e-4},
+    "tiny": _PAPER | {"num_updates": 200, "lr": 3e-3, "batch_size": 8, "num_sim_steps": 8},
+}
 
 
 def _outcome_nats(predicted: Tensor, true: Tensor) -> Tensor:
@@ -73,10 +54,6 @@ def _loss_units(settings: Mapping[str, float], hidden_size: int) -> dict[str, fl
     return {"obs": 2 / NUM_POINTS, "hx": of_hidden, "begin": of_hidden, "reward": 2.0, "kl": of_kl}
 
 
-def _squared_error(simulated: Tensor, true: Tensor) -> Tensor:
-    return (simulated - true).div(WHITE).square().mean(-1)
-
-
 COINRUN = Domain(
     name=DOMAIN,
     title="games",
@@ -87,17 +64,17 @@ COINRUN = Domain(
     actor=AgentActor,
     behaviours=("argmax", "sampled", "noisy", "random"),
     to_views=frame_views,
-    make_decoder=_make_decoder,
+    make_decoder=lambda sizes: FrameDecoder(sizes["width"], sizes["encoded"], sizes["channels"], sizes["frame_side"]),
     presets=_PRESETS,
     settings=_SETTINGS,
     extra_arrays=("value",),
-    outcomes=_end_and_reward,
+    outcomes=lambda by_time: torch.stack([by_time["terminated"].float(), by_time["reward"]], -1),
     outcome_nats=_outcome_nats,
     hidden_variance=lambda hidden: torch.ones(hidden.shape[-1]),
     loss_units=_loss_units,
     loss_unit="(weighed)",
     view_score=ViewScore(
-        of=_squared_error,
+        of=lambda simulated, true: (simulated - true).div(WHITE).square().mean(-1),
         brief="error of points {val_error:.4f}",
         title="frames",
         text="squared error of a point {val_error_1:.5f} one step ahead, {val_error:.5f} in all",
@@ -115,7 +92,7 @@ COINRUN = Domain(
     num_points=2,
     max_beginnings=64,  # a frame and what is computed of it are large
     labeller=labeller,
-    open_arena=open_arena,
+    open_arena=GameArena,
     arena_flags=("policy", "max_steps"),
     play_films=play_films,
     recorded_film=recorded_film,

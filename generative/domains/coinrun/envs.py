@@ -7,6 +7,7 @@ since its beginning lead to the same frames again. Axis letters: N slots, S hidd
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from generative.domains.coinrun.games import (
     check_playable,
 )
 from generative.domains.coinrun.policy import FrozenAgent
-from generative.recordings.behaviours import CHOOSE
+from generative.recordings.behaviours import CHOOSE, noisy
 
 DOMAIN = "game"  # in the encoding of a recording
 MAX_GAMES = 16  # side by side: each keeps the frames of its episode
@@ -43,10 +44,10 @@ class GameWorlds:
         """
         self.obs = np.zeros((num_slots, *FRAME_SHAPE), np.uint8)
         self.versions = {"envpool": version("envpool")}
-        self.encoding = {"domain": DOMAIN, "task_id": world["env_name"], **world}
+        self.encoding: dict[str, Any] = {"domain": DOMAIN, "task_id": world["env_name"], **world}
         self.encoding |= {"actions": list(actions), "max_steps": max_steps}
         self._num_levels = world["num_levels"] if world["num_levels"] != ALL_LEVELS else UNSEEN_LEVELS
-        self._games: list[GameEnvs | None] = [None] * num_slots
+        self._games: dict[int, GameEnvs] = {}  # by slot
         self._num_actions = np.zeros(num_slots, np.int64)
 
     def fields(self) -> list[tuple]:
@@ -54,9 +55,10 @@ class GameWorlds:
 
     def begin(self, slot: int, seed_of: Callable[[int], int]) -> Start:
         level = self.encoding["start_level"] + seed_of(0) % self._num_levels
-        if self._games[slot] is not None:
+        if slot in self._games:
             self._games[slot].close()
-        self._games[slot], self._num_actions[slot] = begin_level(self.encoding, level), 0
+        self._games[slot] = begin_level(self.encoding, level)
+        self._num_actions[slot] = 0
         self.obs[slot] = self._games[slot].begin()[0][0]
         return Start(level, "", {})
 
@@ -90,6 +92,7 @@ class AgentActor(Actor):
     Each frame is looked at alone: in a batch, the others would change the last bits of the answer.
     """
 
+    _policy: FrozenAgent
     extra_fields = (("value", np.float32),)  # the expected sum of discounted scaled rewards
 
     def __init__(self, policy: FrozenAgent, worlds: Worlds, to_views: Callable[[np.ndarray], Tensor]):
@@ -97,7 +100,7 @@ class AgentActor(Actor):
         actions, useful = policy.agent.actions.numpy(), GAMES[worlds.encoding["env_name"]].useful_actions
         fixed = np.where(np.isin(actions, useful), np.nan, IDLE_PREFERENCE)
         fixed[actions == RIGHT] = RIGHT_PREFERENCE
-        self.choose = {**CHOOSE, "noisy": partial(CHOOSE["noisy"], fixed=fixed)}
+        self.choose = {**CHOOSE, "noisy": partial(noisy, fixed=fixed)}
 
     @torch.no_grad()
     def ask(self, obs: np.ndarray, rows: np.ndarray, slots: Sequence[int]) -> None:

@@ -22,10 +22,7 @@ _IN_FRONT = (
     slice(AGENT_COLUMNS.stop, AGENT_COLUMNS.stop + AHEAD),
 )
 _BELOW = slice(AGENT_ROWS.stop, AGENT_ROWS.stop + 1), AGENT_COLUMNS
-_AROUND = (
-    slice(AGENT_ROWS.start - 1, AGENT_ROWS.stop + 1),
-    slice(AGENT_COLUMNS.start - 1, AGENT_COLUMNS.stop + 1),
-)
+_AROUND = (slice(AGENT_ROWS.start - 1, AGENT_ROWS.stop + 1), slice(AGENT_COLUMNS.start - 1, AGENT_COLUMNS.stop + 1))
 
 
 def labeller(encoding: Mapping) -> Callable[..., dict[str, np.ndarray]]:
@@ -57,4 +54,4 @@ def touches(objects: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
 
 def _shows(objects: np.ndarray, place: tuple[slice, slice], kinds: Sequence[str]) -> np.ndarray:
     """Whether a point of a place in frames (M, 64, 64) is of some of KINDS: (M,) bool."""
-    return np.isin(objects[:, place[0], place[1]], [KINDS.index(kind) for kind in kinds]).any((1, 2))
+    return np.asarray(np.isin(objects[:, place[0], place[1]], [KINDS.index(kind) for kind in kinds]).any((1, 2)))

@@ -27,7 +27,7 @@ _COLORS = {  # red, green, blue
 }
 
 
-def objects_of(world: Mapping, level: int, actions: Sequence[int]) -> np.ndarray:
+def objects_of(world: Mapping, level: int, actions: Sequence[int] | np.ndarray) -> np.ndarray:
     """What is at each point of the frames of an episode: (T + 1, 64, 64) uint8, numbers into KINDS.
 
     world: as in the config of an agent; actions: the game's numbers, from the beginning of the level.

@@ -6,6 +6,7 @@ Axis letters: N environments, T steps, A actions of the agent, S hidden units.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -25,18 +26,17 @@ class FrozenAgent(Policy):
         self.num_actions = len(agent.actions)
 
     @classmethod
-    def load(cls, path: str | Path, encoder_location: str | None = None) -> tuple["FrozenAgent", dict]:
+    def load(cls, path: str | Path, encoder_location: str | Path | None = None) -> tuple["FrozenAgent", dict]:
         """Load the agent of a checkpoint; returns it and the checkpoint's config."""
         agent, config = load_agent(path)
         if agent.memory is None:
             raise InputError(f"{path} has no memory that could be recorded or moved; name an agent that has one")
         return cls(agent), config
 
-    def untrained(self, config: Mapping) -> "FrozenAgent":
-        return FrozenAgent(make_agent(config["shape"]))
+    def untrained(self, config: Mapping) -> Self:
+        return type(self)(make_agent(config["shape"]))
 
     def to(self, device: torch.device) -> "FrozenAgent":
-        """Move the agent to a device."""
         self.agent.to(device)
         return self
 
@@ -45,12 +45,12 @@ class FrozenAgent(Policy):
         return self.agent.initial_hidden(num_envs)
 
     def step(self, views: Tensor, lang: Tensor, hidden: Tensor) -> Answer:
-        answer = self.agent.step(views.unflatten(-1, FRAME_SHAPE), hidden)
-        return Answer(answer.logits, [], answer.hidden, answer.value)
+        return self.agent.step(views.unflatten(-1, FRAME_SHAPE), hidden)
 
     def run(self, views: Tensor, lang: Tensor, hidden: Tensor) -> Answer:
         """All frames are looked at together."""
         agent, shape = self.agent, views.shape[:2]
+        assert agent.memory is not None
         features = agent.features(views.reshape(-1, *FRAME_SHAPE)).unflatten(0, shape)
         states = agent.memory(features, hidden[None].contiguous())[0]
         return Answer(agent.actor(states), [], states, agent.critic(states)[..., 0])

@@ -19,7 +19,7 @@ from generative.attribution.loop_inputs import LearnedScenes
 from generative.domains.coinrun.decoder import WHITE, frame_views
 from generative.domains.coinrun.games import ACTION_NAMES, FRAME_SHAPE, MAX_LEVEL
 from generative.domains.coinrun.policy import FrozenAgent
-from generative.figures.film import Film
+from generative.figures.film import Film, PlaySettings, Span
 from generative.recordings.format import Episode
 from mop.common.errors import InputError
 
@@ -29,20 +29,19 @@ _ENLARGED = 7  # points of a film for one of the frame, in each direction
 _HEADING = "what the agent sees (all there is: 64 by 64 points)"
 
 
-def play_films(
-    path: str, encoder: str | None, *, task_id: str | None, seeds: range, is_sampled: bool, seed: int,
-    max_steps: int | None, param_name: str | None = None, distribution_mode: str | None = None,
-) -> Iterator[tuple[str, Film]]:  # fmt: skip
-    """Yield films of the levels `seeds` that the agent of a checkpoint plays now, with their names."""
-    agent, config = load_agent(path, task_id)
-    check_preset(param_name, config, path)
-    if seeds.stop > MAX_LEVEL:
+def play_films(settings: PlaySettings) -> Iterator[tuple[str, Film]]:
+    """Yield films of the levels that the agent of a checkpoint plays now, with their names."""
+    path, how = str(settings.checkpoint), settings.policy
+    agent, config = load_agent(path, settings.task_id)
+    check_preset(settings.param_name, config, path)
+    levels = range(settings.world_seed, settings.world_seed + settings.num_eps)
+    if levels.stop > MAX_LEVEL:
         raise InputError(f"--world_seed: a game has the levels 0 to {MAX_LEVEL - 1}")
-    world = config["world"] | ({"distribution_mode": distribution_mode} if distribution_mode else {})
-    how = "sampled" if is_sampled else "argmax"
-    for level in seeds:
-        actor = AgentActor(agent, is_sampled, seed)
-        (episode,) = play_levels(world, [level], actor, keeps_frames=True, max_steps=max_steps)
+    mode = settings.distribution_mode
+    world = config["world"] | ({"distribution_mode": mode} if mode else {})
+    for level in levels:
+        actor = AgentActor(agent, how == "sampled", settings.seed)
+        (episode,) = play_levels(world, [level], actor, keeps_frames=True, max_steps=settings.max_steps)
         title = [f"{world['env_name']} ({world['distribution_mode']}), level {level}, {how}"]
         yield f"{world['env_name']}_{world['distribution_mode']}_level_{level}_{how}", level_film(episode, title)
 
@@ -91,14 +90,10 @@ def _title(encoding: Mapping, episode: Episode, title: str) -> str:
 
 @torch.no_grad()
 def simulated_film(
-    policy: FrozenAgent, scenes: LearnedScenes, encoding: Mapping, episode: Episode, title: str, how: str, first: int,
-    num_states: int, is_own: bool,
-) -> Film:  # fmt: skip
-    """The film of a simulation next to the truth, from step `first` on for so many states; how: which simulation it is.
-
-    Shown is also how far the points are apart. is_own: the agent acts in the simulation; else the recorded actions are
-    executed.
-    """
+    policy: FrozenAgent, scenes: LearnedScenes, encoding: Mapping, episode: Episode, title: str, span: Span
+) -> Film:
+    """The film of a simulation next to the truth, and of how far the points are apart."""
+    first, num_states, is_own, how = span
     actions = encoding["actions"]
     views = frame_views(np.array(episode["obs"][first : first + 1]))
     state, lang = scenes.start_at(episode, first)(views), torch.zeros(1, 0)

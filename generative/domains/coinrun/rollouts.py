@@ -4,6 +4,7 @@ Axis letters: N levels side by side, W levels, T actions of an episode, S hidden
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -14,7 +15,7 @@ from generative.domains.coinrun.games import ACTION_NAMES, JUMPS, MAX_LEVEL, UNS
 from generative.domains.coinrun.labels import CRATE, ENEMY, LAVA, ON_GROUND, SAW, labels_of, touches
 from generative.domains.coinrun.objects import ENV_NAME, objects_of
 from generative.domains.coinrun.policy import FrozenAgent
-from generative.representations.steering import Measure, Move, Played, Table
+from generative.representations.steering import ArenaSettings, Measure, Move, Played, Table
 from mop.common.errors import InputError
 
 RATES = ("success", "touched", "fell", "out of time")  # shares of the levels
@@ -31,31 +32,32 @@ class GameArena:
 
     main = MAIN
 
-    def __init__(
-        self, agent: GameAgent, world: Mapping, num_worlds: int, first_seed: int, num_envs: int, policy: str,
-        max_steps: int | None, seed: int,
-    ):  # fmt: skip
-        """world: of the agent's config; first_seed: counted from UNSEEN_LEVELS; policy: argmax or sampled.
+    def __init__(self, agent: FrozenAgent, config: Mapping, settings: ArenaSettings):
+        """config: of the agent's checkpoint.
 
-        seed: of sampled actions; each level has a stream of its own, so that all runs share the noise. max_steps:
-        actions until an episode is cut short, None for the game's limit.
+        Levels are counted from UNSEEN_LEVELS; each has a stream of its own for sampled actions, so that all runs share
+        the noise.
         """
+        world = config["world"]
         if world["env_name"] != ENV_NAME:
             raise InputError(f"what happens can be counted in {ENV_NAME} alone, not in {world['env_name']}")
-        first = UNSEEN_LEVELS + first_seed
-        if first + num_worlds - 1 > MAX_LEVEL:
+        first = UNSEEN_LEVELS + settings.eval_seed
+        if first + settings.num_worlds - 1 > MAX_LEVEL:
             raise InputError(f"--eval_seed and --num_worlds must be below {MAX_LEVEL - UNSEEN_LEVELS} together")
-        self._agent, self._world, self._levels = agent, world, list(range(first, first + num_worlds))
-        self._num_envs, self._max_steps, self._is_sampled, self._seed = num_envs, max_steps, policy == "sampled", seed
-        self.num_worlds, self.settings = num_worlds, {"policy": policy, "max_steps": max_steps}
-        self.words = f"{ENV_NAME}, {world['distribution_mode']}, {num_worlds} unseen levels"
+        check_playable(world["env_name"], world["distribution_mode"])
+        self._agent = agent.agent
+        self._world = world
+        self._levels = range(first, first + settings.num_worlds)
+        self._how = settings
+        self.num_worlds = settings.num_worlds
+        self.settings = {"policy": settings.policy or "argmax", "max_steps": settings.max_steps}
+        self.words = f"{ENV_NAME}, {world['distribution_mode']}, {self.num_worlds} unseen levels"
 
     def play(self, move: Move | None, progress: Callable[[int], object]) -> Played:
-        actor = _MovedActor(self._agent, self._is_sampled, self._seed, move)
-        episodes = play_levels(
-            self._world, self._levels, actor, max_steps=self._max_steps, num_at_once=self._num_envs,
-            on_episode=lambda: progress(1),
-        )  # fmt: skip
+        how = self._how
+        actor = _MovedActor(self._agent, how.policy == "sampled", how.seed, move)
+        playing = partial(play_levels, max_steps=how.max_steps, num_at_once=how.num_envs)
+        episodes = playing(self._world, self._levels, actor, on_episode=lambda: progress(1))
         amounts = actor.amounts([len(episode.actions) for episode in episodes])
         numbers = self._agent.actions.tolist()
         rows = [count_episode(self._world, episode, numbers) for episode in episodes]
@@ -65,20 +67,6 @@ class GameArena:
 
     def measures(self, plain: Table, moved: Table) -> list[Measure]:
         return measures_of(plain, moved)
-
-
-def open_arena(
-    agent: FrozenAgent, config: Mapping, *, num_worlds: int, first_seed: int, num_envs: int, cache_dir: str, seed: int,
-    policy: str = "argmax", max_steps: int | None = None,
-) -> GameArena:  # fmt: skip
-    """Open the levels in which an agent acts with its hidden state moved; cache_dir: of no meaning here.
-
-    policy: argmax or sampled.
-    """
-    world = config["world"]
-    arena = GameArena(agent.agent, world, num_worlds, first_seed, num_envs, policy, max_steps, seed)
-    check_playable(world["env_name"], world["distribution_mode"])
-    return arena
 
 
 class _MovedActor(AgentActor):
@@ -125,7 +113,7 @@ def count_episode(world: Mapping, episode: LevelEpisode, actions: Sequence[int])
     labels = {name: values[:-1] > 0 for name, values in labels_of(objects).items()}  # of what each action was chosen by
     has_died = not (episode.is_success or episode.is_cut)
     is_touched, is_in_lava = (bool(touches(objects[-1:], kinds)[0]) for kinds in (["saw", "enemy"], ["lava"]))
-    row = {"seed": episode.level, "success": episode.is_success, "steps": len(episode.actions)}
+    row: dict[str, float] = {"seed": episode.level, "success": episode.is_success, "steps": len(episode.actions)}
     row |= {"return": episode.reward, "touched": has_died and is_touched}
     row |= {"fell": has_died and is_in_lava and not is_touched, "out of time": episode.is_cut}
     is_standing, is_jump = labels[ON_GROUND], np.isin(episode.actions, JUMPS)

@@ -6,6 +6,7 @@ Axis letters: C patches, S hidden units.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,12 +30,13 @@ def answer_after(agent: FrozenAgent, frames: Sequence[np.ndarray], hidden: Tenso
     frames: of each step (C, 3, 64, 64) uint8, or (1, 3, 64, 64) where all films show the same; hidden (1, S): before.
     """
     num_films = max(len(of_step) for of_step in frames)
-    hidden, answer = hidden.expand(num_films, -1), None
+    hidden = hidden.expand(num_films, -1)
+    answer: Any = None
     for of_step in frames:
         features = agent.agent.features(torch.from_numpy(np.asarray(of_step)))
         answer = agent.agent.answer(features.expand(num_films, -1), hidden)
         hidden = answer.hidden
-    return Answer(answer.logits, [], answer.hidden, answer.value)
+    return answer
 
 
 def true_contributions(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from generative.domains.base import FidelityProtocol, Sums
+from generative.domains.base import FidelityProtocol, Sums, masked_sums
 from generative.domains.coinrun.decoder import WHITE, frame_views
 from generative.domains.coinrun.games import RIGHT_AND_JUMP, begin_level, check_playable
 from generative.domains.coinrun.policy import FrozenAgent
@@ -161,7 +161,8 @@ def sums_of(trials: GameTrials, forecast: Forecast) -> Sums:
     last = trials.views(trials.num_shown - 1)
     true_hidden = own_hidden = trials.hidden
     steps: list[Mapping[str, tuple[Tensor, Tensor]]] = []
-    for t, (view, outcomes) in enumerate(zip(*forecast, strict=True)):
+    assert forecast.outcomes is not None
+    for t, (view, outcomes) in enumerate(zip(forecast.views, forecast.outcomes, strict=True)):
         (end, reward), true_view = outcomes.unbind(-1), trials.views(trials.num_shown + t)
         mask = torch.from_numpy(trials.mask[t])
         true, own = (
@@ -186,13 +187,8 @@ def sums_of(trials: GameTrials, forecast: Forecast) -> Sums:
                 "reward": ((reward - came).square(), one),
             }
         )
-    return {
-        name: tuple(
-            np.where(trials.mask, torch.stack([step[name][part] for step in steps]).double().numpy(), 0.0)
-            for part in (0, 1)
-        )
-        for name in MEASURES
-    }
+    pairs = {name: zip(*(step[name] for step in steps), strict=True) for name in MEASURES}
+    return masked_sums({name: [torch.stack(part).double() for part in of] for name, of in pairs.items()}, trials.mask)
 
 
 def _explained(true: Tensor, predicted: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

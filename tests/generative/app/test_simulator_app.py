@@ -14,6 +14,7 @@ import torch
 from browser import FIGURE, Page, opened, served
 from checks import refusal
 from generative_data import record_tiny, tiny_checkpoint
+from generative_simulated import simulated
 from scripts import PATIENCE_S, REPOSITORY, run_script, the_error_line
 
 from generative.app import catalog, future_figures, page
@@ -165,8 +166,9 @@ def test_changes_are_those_of_the_counterfactuals(state, target, actions):
     own = state.futures(False)[0]["action"] if actions == OWN else episode["action"][choices.step :]
     for later in range(5):
         case = Case(world, hidden, lang, own[:later].tolist(), [state.edit])
-        for name, simulator in ((future_figures.MEASURED, None), (future_figures.SIMULATED, context.scenes.simulator)):
-            (found,) = effects(context.policy, [case], [asked], simulator)
+        in_simulator = simulated(context.scenes.simulator)
+        for name, make_worlds in ((future_figures.MEASURED, None), (future_figures.SIMULATED, in_simulator)):
+            (found,) = effects(context.policy, [case], [asked], make_worlds)
             expected = (found.acting if actions == OWN else found.forced)[0, 0]
             scale = max(1.0, abs(found.acting_values[0]))
             assert changes[name][later] == pytest.approx(expected, abs=1e-5 * scale)

@@ -43,7 +43,7 @@ from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.scenes import agreement_of_patches, answer_after
 from generative.domains.coinrun.targets import action_names, jumps_of, parse_target
 from generative.domains.registry import load_recorded_policy
-from generative.figures.attribution import picture_at, plot_map, plot_strip
+from generative.figures.attribution import plot_map, plot_strip
 from generative.recordings.format import Episode, open_recording
 from generative.simulators import evaluation
 
@@ -81,13 +81,13 @@ def test_a_patch_shows_the_rarest_kind_of_which_enough_is_in_it():
 def test_a_frame_without_patches_is_black_there_alone_and_black_patches_are_no_things():
     frame = lit_frames(1)[0]
     seen = visible_patches(frame, np.arange(64) % len(KINDS))
-    assert len(seen) == 44 and all(patch.number == patch.index % len(KINDS) for patch in seen)
+    assert len(seen) == 44 and all(patch.number == patch.cell % len(KINDS) for patch in seen)
     one, both = frames_without(frame, [[seen[3]], [seen[0], seen[9]]])
     where = np.zeros((64, 64), bool)
     where[seen[3].y * SIDE : (seen[3].y + 1) * SIDE, seen[3].x * SIDE : (seen[3].x + 1) * SIDE] = True
     assert np.array_equal(one, np.where(where, 0, frame)) and (frame[:, where] > 0).all()
     left = visible_patches(both, np.zeros(64, int))
-    assert {patch.index for patch in left} == {patch.index for patch in seen} - {seen[0].index, seen[9].index}
+    assert {patch.cell for patch in left} == {patch.cell for patch in seen} - {seen[0].cell, seen[9].cell}
     assert str(Patch(4, 3, KINDS.index("saw"))) == "saw, column 5 row 4 of 8"
 
 
@@ -216,7 +216,7 @@ def test_an_explanation_comes_back_from_its_file_and_is_told_in_words(planted, t
 
 
 def test_pictures_show_each_patch_over_the_frame(planted):
-    picture = picture_at(planted, 3)
+    picture = planted.picture(3)
     assert picture.shape == (256, 256, 3) and np.array_equal(picture[::4, ::4].transpose(2, 0, 1), planted.obs[3])
     figure = plot_map(planted, lag=3)
     drawn = figure.axes[1].images[1].get_array()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from generative_planted import Planted
+from generative_simulated import simulated
 from minigrid.core.actions import Actions
 
 from generative.attribution.counterfactuals import (
@@ -227,7 +228,7 @@ def test_effects_in_the_exact_simulator_are_those_in_the_real_world(policy, targ
             picked = np.random.default_rng(seed).permutation(len(edits))[:12]
             cases.append(case_of(policy, world, [edits[k] for k in picked], seed, seed))
         real = effects(policy, cases, targets)
-        exact = effects(policy, cases, targets, ExactSimulator(world.codes.shape))
+        exact = effects(policy, cases, targets, simulated(ExactSimulator(world.codes.shape)))
         for case, one, other in zip(cases, real, exact, strict=True):
             for name in one._fields:
                 values, expected = getattr(one, name), getattr(other, name)

@@ -19,6 +19,7 @@ from generative.attribution.hazard_study import (
 )
 from generative.domains.coinrun.objects import KINDS
 from generative.figures.attribution import plot_hazards
+from mop.common.files import write_record
 
 SAW, GROUND, AGENT = (KINDS.index(name) for name in ("saw", "ground", "agent"))
 SHAPE = {"encoder": "half-nature", "num_features": 8, "hidden_size": 8, "actions": [7, 8, 5], "is_recurrent": True}
@@ -98,7 +99,7 @@ def test_a_planted_hazard_has_all_of_the_attribution(measured, tmp_path):
     assert (np.isnan(found.trained) == (found.kinds == BLACK)).all()
     assert np.isfinite(found.untrained[found.kinds != BLACK]).all() and np.nanmax(np.abs(found.untrained)) > 0
     assert np.allclose(found.hidden, [[0, 0]] * 2 + [[light, 0]] * 3, atol=1e-5), "needed two steps before, no other is"
-    found.write(tmp_path / "one.npz")
+    write_record(tmp_path / "one.npz", found)
     again = load_measured(tmp_path / "one.npz")
     assert np.array_equal(again.trained, found.trained, equal_nan=True) and bool(again.has_jump)
     (tmp_path / "two.npz").write_bytes(b"no archive")

@@ -23,7 +23,7 @@ from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.scenes import ExactScenes, true_contributions
 from generative.domains.babyai.targets import parse_target
 from generative.domains.registry import open_scenes
-from generative.figures.attribution import picture_at, plot_horizon, plot_map, plot_strip
+from generative.figures.attribution import plot_horizon, plot_map, plot_strip
 from generative.representations.storage import Directions, write_directions
 from generative.simulators.relaxation import discretise, to_simplex
 from generative.simulators.world_model import WorldModel
@@ -305,7 +305,7 @@ def test_pictures_show_the_attribution_of_each_cell(explanation):
     figure = plot_map(explanation, lag=2)
     drawn = figure.axes[1].images[1].get_array()
     assert np.allclose(drawn, explanation.maps(None, 2).T)
-    assert np.array_equal(figure.axes[0].images[0].get_array(), picture_at(explanation, 2))
+    assert np.array_equal(figure.axes[0].images[0].get_array(), explanation.picture(2))
     strip = plot_strip(explanation)
     panels = [ax for ax in strip.axes if len(ax.images) == 2]
     assert len(panels) == 4 * 5

@@ -12,7 +12,7 @@ from generative.attribution.recorded_steps import explain
 from generative.domains import registry
 from generative.domains.base import Answer, Domain, Policy, Start, Step, Target
 from generative.recordings.session import open_source, record
-from generative.simulators.training import make_config, resolve_settings, train
+from generative.simulators.training import SimulatorRun, make_config, resolve_settings, train
 
 NUM_STEPS = 8  # of an episode
 
@@ -116,7 +116,7 @@ def test_it_is_simulated_and_attributed(recording, tmp_path):
     given = {"num_updates": 60, "num_sim_steps": 5, "batch_size": 16, "lr": 1e-2, "loss_scale_obs": 20.0}
     settings = resolve_settings(RING, "tiny", given)
     config = make_config(RING, settings, "tiny", recording, tmp_path / "policy.pt")
-    assert train(RING, config, Follower(), recording, tmp_path / "ring", label="ring") == 0
+    train(SimulatorRun(RING, config, Follower(), recording), tmp_path / "ring", "ring")
     model, config = registry.load_simulator(tmp_path / "ring")
     assert config["domain"] == "ring" and model.num_actions == 2
 

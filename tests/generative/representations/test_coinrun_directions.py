@@ -33,10 +33,11 @@ from generative.domains.coinrun.labels import (
     touches,
 )
 from generative.domains.coinrun.objects import KINDS, objects_of
+from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.rollouts import JUMPS, MAIN, RATES, GameArena, count_episode, measures_of
 from generative.recordings.format import open_recording
 from generative.representations import decompositions
-from generative.representations.steering import Move, Operation, effect_rows
+from generative.representations.steering import ArenaSettings, Move, Operation, effect_rows
 from generative.representations.storage import load_directions
 
 RNG = np.random.default_rng
@@ -79,8 +80,8 @@ def studied(recording, tmp_path_factory):
 
 def arena_of(model, num_worlds: int = LEVELS, **changes) -> GameArena:
     agent, config = load_agent(model)
-    how = {"num_envs": 4, "policy": "argmax", "max_steps": 40, "seed": 0} | changes
-    return GameArena(agent, config["world"], num_worlds, 0, **how)
+    how = {"num_envs": 4, "policy": "argmax", "max_steps": 40} | changes
+    return GameArena(FrozenAgent(agent), config, ArenaSettings(num_worlds=num_worlds, **how))
 
 
 def play(arena: GameArena, move: Move | None = None):

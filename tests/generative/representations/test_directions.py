@@ -401,10 +401,6 @@ def test_a_damaged_file_of_directions_is_refused(tmp_path):
     for damaged in (b"", content[:200], content[:-60], b"x" * 500):
         path.write_bytes(damaged)
         refusal(load_directions, path)
-    directions = some_directions()
-    for change in ({"duals": directions.duals[:, :-1]}, {"units": np.full_like(directions.units, np.nan)}):
-        write_directions(path, Directions(**{**vars(directions), **change}))
-        assert "shape finite" in refusal(load_directions, path)
 
 
 def test_random_directions_lie_where_the_memory_varies():

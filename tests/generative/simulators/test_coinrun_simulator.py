@@ -29,7 +29,7 @@ from generative.figures.simulators import plot_fidelity
 from generative.recordings.format import open_recording
 from generative.simulators.evaluation import Forecast, by_model, by_shuffled, check_fidelity, choose_moments, measure
 from generative.simulators.losses import Frames, losses, simulate
-from generative.simulators.training import SimulatorRun, all_windows, make_config, resolve_settings
+from generative.simulators.training import SimulatorRun, make_config, resolve_settings
 from generative.simulators.world_model import WorldModel
 from mop.common.cli import given_values
 
@@ -61,7 +61,7 @@ def parts(recording):
     agent, _ = load_recorded_policy(recording)
     torch.manual_seed(0)
     model = WorldModel(COINRUN, TINY, 8, num_actions=9)
-    windows = all_windows(recording, 7, 3, "train")
+    windows = recording.windows(7, "train", least=4)
     of_all = windows.batch(np.arange(len(windows)), ["terminated"])
     ending, short = (np.flatnonzero(one)[:2] for one in (of_all["terminated"].any(1), ~of_all["mask"].all(1)))
     return model, agent, Frames.of(windows.batch([0, 30, *ending, *short], COINRUN.arrays), COINRUN)

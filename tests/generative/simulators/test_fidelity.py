@@ -276,7 +276,6 @@ def test_others_are_refused(measured, tmp_path):
         (partial(check_fidelity, with_shares(measured, tmp_path / "few", low=(0.8, None, 0, 0)), 2), "for 2 steps to"),
         (partial(check_fidelity, with_shares(measured, tmp_path / "train", split="train"), 1), "of the train split"),
         (partial(check_fidelity, with_shares(measured, tmp_path / "some", num_trials=99), 1), "of 99 episodes"),
-        (partial(check_fidelity, with_shares(measured, tmp_path / "short", (0.9, 0.9)), 1), "damaged"),
         (partial(check_fidelity, folder, 5), "horizons from 1 to 4, not of 5"),
         (partial(check_fidelity, folder, 2, agent_sha256="0" * 64), "is of another policy"),
         (partial(check_fidelity, damaged, 2), "damaged"),

@@ -7,7 +7,6 @@ from generative_domains import NAMES, tiny_recording, untrained_model
 
 from generative.domains.registry import domain_of_recording, load_recorded_policy
 from generative.simulators.losses import Frames, losses, simulate
-from generative.simulators.training import all_windows
 
 NUM_SHOWN = 3
 
@@ -19,7 +18,7 @@ def _parts(request, tmp_path_factory):
     domain = domain_of_recording(recording)
     torch.manual_seed(0)
     model = untrained_model(request.param, recording)
-    windows = all_windows(recording, 7, NUM_SHOWN, "train")
+    windows = recording.windows(7, "train", least=NUM_SHOWN + 1)
     of_all = windows.batch(np.arange(len(windows)), ["terminated"])
     ending, short = (np.flatnonzero(one)[:2] for one in (of_all["terminated"].any(1), ~of_all["mask"].all(1)))
     batch = windows.batch([0, 2, 4, 30, *ending, *short], domain.arrays)

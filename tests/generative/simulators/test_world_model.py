@@ -19,7 +19,7 @@ from generative.domains.registry import load_recorded_policy, load_simulator
 from generative.figures.simulators import plot_log
 from generative.simulators.losses import Frames, losses, simulate
 from generative.simulators.relaxation import CARRYING, DIRECTION, SOFT_DIM, discretise, to_simplex
-from generative.simulators.training import SimulatorRun, all_windows, make_config, resolve_settings
+from generative.simulators.training import SimulatorRun, make_config, resolve_settings
 from generative.simulators.world_model import WorldModel
 from mop.artifacts.checkpoints import load_checkpoint
 from mop.common.cli import as_flags
@@ -43,7 +43,7 @@ def parts(tiny):
     policy, _ = load_recorded_policy(recording, str(checkpoint))
     torch.manual_seed(0)
     model = WorldModel(BABYAI, SMALL, policy.hidden_size, policy.lang_dim)
-    windows = all_windows(recording, 7, 3, "train")
+    windows = recording.windows(7, "train", least=4)
     of_all = windows.batch(np.arange(len(windows)))
     ending, short = (np.flatnonzero(one)[:2] for one in (of_all["terminated"].any(1), ~of_all["mask"].all(1)))
     return model, policy, Frames.of(windows.batch([0, 2, 4, 6, *ending, *short], BABYAI.arrays), BABYAI)
@@ -233,7 +233,8 @@ def test_interrupted_and_resumed_it_is_the_same_run(tiny, tmp_path, capsys):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SimulatorRun, "step_update", interrupted)
-        assert train(tiny, tmp_path, num_updates=6, tgm_exp_name="broken") == 130
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny, tmp_path, num_updates=6, tgm_exp_name="broken")
     assert "0.0015" in refusal(train, tiny, tmp_path, "--resume", num_updates=6, tgm_exp_name="broken", lr=0.5)
     assert "--resume" in refusal(train, tiny, tmp_path, num_updates=6, tgm_exp_name="broken")
     assert train(tiny, tmp_path, "--resume", num_updates=6, tgm_exp_name="broken") == 0

@@ -26,7 +26,7 @@ from generative.simulators.relaxation import cells
 from generative.simulators.world_model import WorldModel
 from generative.synthesis.levels import Level, SoftLevels, ask_bot, build, clauses_of, estimate_prior, level_of
 from generative.synthesis.search import Search, begin_learned, search_levels
-from generative.synthesis.study import Reader, percentile_of, replay_in_env, run_study
+from generative.synthesis.study import Reader, StudySettings, percentile_of, replay_in_env, run_study
 from mop.envs.babyai import NUM_ACTIONS, World
 from mop.envs.geometry import EMPTY
 from mop.envs.teacher import FAILURE_KINDS
@@ -226,16 +226,9 @@ def test_a_planted_reason_is_found_and_survives():
     planted, control = CountsRedBalls(), tiny_policy(3)
     control.embed = lambda missions: torch.zeros(len(missions), 5)
     readers = [Reader(of, parse_target("routing:0.1", of), 2, "mean") for of in (planted, control)]
-    search = Search(iterations=100, lr=0.3, prior=0.0, seed=1)
+    settings = StudySettings(iterations=100, lr=0.3, prior=0.0, seed=1, num_restarts=6, num_random=200)
     study = run_study(
-        lambda: World(LOCAL),
-        readers,
-        ExactSimulator((8, 8)),
-        lambda lang: lambda state: (state, None),
-        search,
-        6,
-        200,
-        95,
+        lambda: World(LOCAL), readers, ExactSimulator((8, 8)), lambda lang: lambda state: (state, None), settings
     )
     table = study.table()
     np.testing.assert_allclose(table.predicted, table.achieved, atol=1e-5)
