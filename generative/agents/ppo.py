@@ -258,6 +258,8 @@ def learn(
 class AgentRun(Trainable):
     """Agent, optimiser, environments, statistics and counters of a training, for `mop.training.loop.drive`."""
 
+    update = 0  # updates done
+
     def __init__(
         self,
         config: dict,

@@ -105,6 +105,8 @@ def make_config(domain: Domain, settings: dict, preset: str, recording: Recordin
 class SimulatorRun(Trainable):
     """World model, optimiser, the best weights so far, and counters of one run."""
 
+    update = 0  # updates done
+
     def __init__(self, domain: Domain, config: dict, policy: Policy, recording: Recording, device: torch.device = CPU):
         """config: of `make_config`; device: another one than the CPU only where the domain has it."""
         torch.set_num_threads(1)  # matrices are small: more threads wait for each other
