@@ -266,22 +266,18 @@ class RLConfig(ExperimentConfig, RLRunSettings):
 
     @property
     def name(self) -> str:
-        """Environment, algorithm and buffer."""
         return f"{self.env} {self.algo}, {self.fork_buffer_strategy}"
 
     @property
     def size(self) -> str:
-        """The length of the training in words."""
         return counted(self.total_steps, "step")
 
     @property
     def folder(self) -> Path:
-        """<experiment_name>/<env>/<algo>."""
         return Path(self.experiment_name, self.env, self.algo)
 
     @property
     def total(self) -> int:
-        """Environment steps."""
         return self.total_steps
 
     @property
@@ -291,11 +287,9 @@ class RLConfig(ExperimentConfig, RLRunSettings):
         return [math.floor(step / self.train_freq + 1e-9) * self.train_freq for step in exact]
 
     def recorded(self) -> dict[str, Any]:
-        """The settings that config.json holds, without those of the other algorithm."""
         return {name: value for name, value in super().recorded().items() if value is not None or name == "seed"}
 
     def check_together(self) -> None:
-        """Refuse settings that are each possible, and not together."""
         if self.total_steps <= self.learning_starts:
             raise InputError(f"--total_steps must be more than the {self.learning_starts} of --learning_starts")
         if self.buffer_size < self.learning_starts:
@@ -357,27 +351,22 @@ class MopConfig(ExperimentConfig):
 
     @property
     def seed(self) -> int:
-        """Of the parent."""
         return self.run["seed"]
 
     @property
     def name(self) -> str:
-        """Task and price of computation."""
         return f"{self.run['task_id']}, lpc_alpha {self.run['lpc_alpha']:g}"
 
     @property
     def size(self) -> str:
-        """The length of the training in words."""
         return counted(self.total, "update")
 
     @property
     def folder(self) -> Path:
-        """<experiment_name>/<task_id>/mop."""
         return Path(self.experiment_name, self.run["task_id"], "mop")
 
     @property
     def total(self) -> int:
-        """Updates."""
         return self.run["num_updates"]
 
     @property
@@ -387,20 +376,16 @@ class MopConfig(ExperimentConfig):
 
     @property
     def env_steps_of_forks(self) -> list[int]:
-        """How many environment steps are done at each fork."""
         return [update * self.run["num_envs"] * self.run["unroll_len"] for update in self.fork_steps]
 
     def recorded(self) -> dict[str, Any]:
-        """The settings that config.json holds."""
         drop = set(RUNTIME_KEYS) - {"num_updates"}
         return super().recorded() | {"run": {name: value for name, value in self.run.items() if name not in drop}}
 
     def is_same(self, other: ExperimentConfig) -> bool:
-        """Whether an experiment of these settings can go on with one of the others."""
         return dataclasses.replace(self, run=check_recorded(self.run, "run")).recorded() == other.recorded()
 
     def check_together(self) -> None:
-        """Refuse settings that are each possible, and not together."""
         if "all" not in self.parts:
             raise InputError("--parts must have all: the barrier is that of all weights together")
         if missing := [part for part in self.played_parts if part not in self.parts]:

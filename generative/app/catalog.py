@@ -54,11 +54,10 @@ def record_small(data_dir: str | None) -> str:
     """Make the small recording, in a process of its own; its folder."""
     folder = Path(data_dir or RECORDINGS_DIR) / SMALL["name"]
     flags = ["--checkpoint", REPOSITORY / ZOO, "--num_steps", SMALL["num_steps"], "--data_dir", folder.absolute()]
-    again = ["--resume"] if (folder / CONFIG).is_file() else []
-    result = subprocess.run(
-        [sys.executable, "-m", "generative.record", *map(str, flags), *again], cwd=Path.cwd(), check=False,
-        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
+    flags += ["--resume"] if (folder / CONFIG).is_file() else []
+    words = [sys.executable, "-m", "generative.record", *map(str, flags)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run(words, check=False, capture_output=True, text=True, env=environment)
     if result.returncode:
         raise InputError(result.stderr.strip().splitlines()[-1].removeprefix("error: "))
     return folder.as_posix()

@@ -74,21 +74,20 @@ def episode_dropdown(recording: Recording, chosen: Mapping, view: View, settings
     k = view.pick_number("episode", 0, len(recording) - 1, first)
     labels = catalog.episode_labels(recording, listed, k)
     label = next(name for name, number in labels.items() if number == k)
-    return mo.ui.dropdown(
-        labels, label, label=f"Episode ({len(listed):,} of {len(recording):,})", allow_select_none=False,
-        searchable=True, on_change=_keep(view, "episode", None, ["step"]),
-    )  # fmt: skip
+    count, keep = f"Episode ({len(listed):,} of {len(recording):,})", _keep(view, "episode", None, ["step"])
+    return mo.ui.dropdown(labels, label, label=count, allow_select_none=False, searchable=True, on_change=keep)
 
 
 def step_slider(episode: Episode, view: View, settings: page.Settings):
     """A slider over the steps of an episode; the arrow keys move it."""
     last = num_steps_of(episode) - 1
     first = settings.step if settings.step is not None and settings.step <= last else catalog.first_step(episode)
-    return mo.ui.slider(
-        0, max(last, 1), value=view.pick_number("step", 0, last, first), label="Step", full_width=True,
-        include_input=True,
-        on_change=lambda step: view.put("step", min(int(step or 0), last), None),
-    )  # fmt: skip
+    value = view.pick_number("step", 0, last, first)
+
+    def keep(step: float | None) -> None:
+        view.put("step", min(int(step or 0), last), None)
+
+    return mo.ui.slider(0, max(last, 1), value=value, label="Step", full_width=True, include_input=True, on_change=keep)
 
 
 def step_controls(recording: Recording, view: View, settings: page.Settings):

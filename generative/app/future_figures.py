@@ -172,9 +172,14 @@ def plot_effect(
 
 
 def _draw_line(
-    ax: Axes, name: str, numbers: np.ndarray, step: int, style: str, hue: str,
+    ax: Axes,
+    name: str,
+    numbers: np.ndarray,
+    step: int,
+    style: str,
+    hue: str,
     limits: tuple[float, float] = (-np.inf, np.inf),
-) -> None:  # fmt: skip
+) -> None:
     """A line over steps; what lies beyond the limits is a triangle at the edge."""
     steps = step + np.arange(len(numbers))
     beyond = (numbers < limits[0]) | (numbers > limits[1])

@@ -204,10 +204,8 @@ def find_futures(at: RecordedStep, edit: Edit | None, num_steps: int) -> tuple[R
     (real,) = play(policy, at.edited_worlds([edit]), num_steps, choose, hidden, lang)
     with torch.no_grad():
         state, first_view = at.scene.begin(at.inputs(edit))
-        trace = roll_out(
-            policy, at.context.scenes.simulator, state, lang, hidden, num_steps + 1, at.actions(at.step, num_steps),
-            first_view=first_view,
-        )  # fmt: skip
+        simulator, actions = at.context.scenes.simulator, at.actions(at.step, num_steps)
+        trace = roll_out(policy, simulator, state, lang, hidden, num_steps + 1, actions, first_view=first_view)
     return real, _rows_of(trace, policy)
 
 

@@ -103,10 +103,8 @@ def write_actions(ax: Axes, names: Sequence[str], shown: Sequence[int], step: in
         if column < len(names):
             is_other = column < len(plain) and names[column] != plain[column]
             style: dict[str, Any] = {"weight": "bold", "color": HUES["vermilion"]} if is_other else {"color": "#333333"}
-            ax.annotate(
-                f"{step + column}: {names[column]}", (column, 0), xytext=(0, -2), textcoords="offset points",
-                ha="center", va="top", fontsize="small", **style,
-            )  # fmt: skip
+            style |= {"xytext": (0, -2), "textcoords": "offset points", "ha": "center", "va": "top"}
+            ax.annotate(f"{step + column}: {names[column]}", (column, 0), fontsize="small", **style)
 
 
 def draw_strips(ax: Axes, layers: Sequence[Strip], words: Sequence[str], step: int) -> None:

@@ -5,7 +5,7 @@ Axis letters: T steps, A actions.
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -110,8 +110,8 @@ def _draw_weights(ax: Axes, layers: Sequence[Strip]) -> None:
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     ax.set_title("router weights", fontsize="medium")
-    ax.legend(handles=sheets.expert_patches(layers), loc="upper center", bbox_to_anchor=(0.45, 0.02), ncols=3,
-              frameon=False, fontsize="small", handlelength=1)  # fmt: skip
+    style: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.45, 0.02), "ncols": 3, "handlelength": 1}
+    ax.legend(handles=sheets.expert_patches(layers), frameon=False, fontsize="small", **style)
 
 
 def _draw_cost(ax: Axes, rows: Rows, step: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from lmc_rl.analysis.results import ExperimentPaths, pair_name
 from lmc_rl.config import ExperimentConfig
@@ -56,20 +56,20 @@ class Line:
         return self.pair.identity | {"part": self.part, "aligned": self.is_aligned}
 
 
-class WorkItem(Protocol):
+class WorkItem:
     """Rows of a file that are measured at once, in this process or in another."""
 
     @property
     def num_rows(self) -> int:
         """Known before they are measured, so that a file that was cut off can be continued."""
-        ...
+        raise NotImplementedError
 
     def prepare(self) -> None:
         """Do once what several processes would do each."""
 
     def rows(self) -> list[dict[str, Any]]:
         """Measure."""
-        ...
+        raise NotImplementedError
 
 
 class Learner(Generic[Config, Run]):

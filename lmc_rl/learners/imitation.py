@@ -21,7 +21,7 @@ from lmc_rl.alignment import MISSION, align
 from lmc_rl.analysis.table import ROWS_NAME, TRAJECTORIES_NAME
 from lmc_rl.config import MopConfig
 from lmc_rl.interpolation import Weights, alphas_of, check_same_shapes, distance, interpolate
-from lmc_rl.learners.base import Learner, Line, PolicyPair, SnapshotsAtForks
+from lmc_rl.learners.base import Learner, Line, PolicyPair, SnapshotsAtForks, WorkItem
 from mop.artifacts.checkpoints import load_checkpoint, load_training_state, save_checkpoint
 from mop.common.errors import InputError
 from mop.common.reading import reading
@@ -52,7 +52,6 @@ class Parent(SnapshotsAtForks, ImitationRun):
         return self.update
 
     def step_update(self) -> dict[str, float]:
-        """Write the state where a fork is; then an update."""
         self.at_fork(self.state)
         return super().step_update()
 
@@ -65,14 +64,12 @@ class ImitationLearner(Learner[MopConfig, ImitationRun]):
 
     @classmethod
     def prepare(cls, config: MopConfig) -> MopConfig:
-        """The settings with the encoder that is there."""
         check_task_id(config.run["task_id"])
         use_device(config.run["device"])
         encoder = _cached_encoder(config.run["lang_encoder"])
         return dataclasses.replace(config, run=config.run | {"lang_encoder": encoder.name})
 
     def check_teaching(self) -> None:
-        """Refuse a task that the bot cannot teach."""
         check_teachable(*(self.config.run[name] for name in ("task_id", "seed", "max_steps")))
 
     # --- training ---
@@ -92,7 +89,6 @@ class ImitationLearner(Learner[MopConfig, ImitationRun]):
         return config, _cached_encoder(config["lang_encoder"]), choose_device(config["device"])
 
     def parent(self) -> Parent:
-        """The run that is forked."""
         run = Parent(*self._inputs())
         run.snapshots = self.snapshots
         return run
@@ -117,7 +113,6 @@ class ImitationLearner(Learner[MopConfig, ImitationRun]):
         return run
 
     def train(self, run: ImitationRun, folder: Path, label: str, saved: dict | None, on_save: Callable) -> None:
-        """Train a run to its end."""
         config = self.config.run
         drive(
             run,
@@ -256,7 +251,7 @@ def on_line(first: Pathways, second: Pathways, part: str, alpha: float) -> dict[
 
 
 @dataclass(frozen=True)
-class TrajectoryLoss:
+class TrajectoryLoss(WorkItem):
     """All policies of a line on the bot's trajectories."""
 
     line: Line
@@ -267,11 +262,7 @@ class TrajectoryLoss:
 
     @property
     def num_rows(self) -> int:
-        """One for each policy and trajectory."""
         return self.alpha_points * self.num_trajectories
-
-    def prepare(self) -> None:
-        """Nothing."""
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows, by alpha, then by trajectory."""
@@ -325,7 +316,7 @@ def _trajectories(task_id: str, max_steps: int | None, count: int) -> Trajectori
 
 
 @dataclass(frozen=True)
-class RolloutReturn:
+class RolloutReturn(WorkItem):
     """One policy of a line in the fixed worlds, or the policy that acts at random."""
 
     line: Line
@@ -337,7 +328,6 @@ class RolloutReturn:
 
     @property
     def num_rows(self) -> int:
-        """One for each world."""
         return self.num_worlds
 
     @property

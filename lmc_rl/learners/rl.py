@@ -27,7 +27,7 @@ from lmc_rl.interpolation import (
     is_sac,
     stacked_mlp,
 )
-from lmc_rl.learners.base import Learner, Line, PolicyPair, SnapshotsAtForks
+from lmc_rl.learners.base import Learner, Line, PolicyPair, SnapshotsAtForks, WorkItem
 from lmc_rl.learners.mujoco import EVALUATION_SEEDS, PROBE_SEEDS, Body, EvaluationWorlds, Transition
 from lmc_rl.learners.sac_ddpg import OF_THE_POLICY, RLRun, samples_of
 from mop.artifacts.checkpoints import load_checkpoint, load_training_state
@@ -51,7 +51,6 @@ class Parent(SnapshotsAtForks, RLRun):
         return self.env_steps
 
     def step_update(self) -> dict[str, float]:
-        """Write the state where a fork is; then an update."""
         self.at_fork(self.state)
         return super().step_update()
 
@@ -64,40 +63,33 @@ class RLLearner(Learner[RLConfig, RLRun | LockStep]):
 
     @classmethod
     def prepare(cls, config: RLConfig) -> RLConfig:
-        """Refuse an environment or a device that is not there."""
         Body(config.env, config.max_episode_steps)
         choose_device(config.device)
         return config
 
     @property
     def trains_forks_together(self) -> bool:
-        """Where children share a buffer."""
         return self.config.fork_buffer_strategy == "shared"
 
     def parent(self) -> Parent:
-        """The run that is forked."""
         run = Parent(self.config, choose_device(self.config.device))
         run.snapshots = self.snapshots
         return run
 
     def independent(self) -> RLRun:
-        """A run from other weights."""
         seed = stream_seed(self.config.drawn_seed, "independent run")
         return RLRun(dataclasses.replace(self.config, seed=seed), choose_device(self.config.device))
 
     def fork(self, fork: int, child: int) -> RLRun:
-        """A child that continues from the snapshot of a fork."""
         return child_of(self.config, *self._at(fork), child - 1, choose_device(self.config.device))
 
     def fork_together(self, fork: int) -> LockStep:
-        """All children of a fork, which act in turn."""
         return LockStep(self.config, *self._at(fork), choose_device(self.config.device))
 
     def _at(self, fork: int) -> tuple[dict, int]:
         return load_training_state(self.paths.snapshot(fork)), self.config.fork_steps[fork]
 
     def train(self, run: RLRun | LockStep, folder: Path, label: str, saved: dict | None, on_save: Callable) -> None:
-        """Train a run to its end."""
         every, total_steps = self.config.train_freq, self.config.total_steps
         drive(
             run,
@@ -115,7 +107,6 @@ class RLLearner(Learner[RLConfig, RLRun | LockStep]):
         return f"return {run.summary()['eval_return']:.1f} after {run.env_steps:,} steps"
 
     def measures(self, lines: Sequence[Line]) -> Iterator[tuple[str, Any]]:
-        """What `measures_of_line` yields."""
         (line,) = lines
         first, second = map(load_policy, line.pair.ends)
         config, alphas = common_config(first, second), alphas_of(self.config.alpha_points)
@@ -173,7 +164,7 @@ def common_config(first: RLPolicy, second: RLPolicy) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class PathSegment:
+class PathSegment(WorkItem):
     """Some episodes of all policies of a line, which are played at once, in the same worlds."""
 
     pair: PolicyPair
@@ -189,11 +180,7 @@ class PathSegment:
 
     @property
     def num_rows(self) -> int:
-        """One for each policy and episode."""
         return len(self.alphas) * len(self.episodes)
-
-    def prepare(self) -> None:
-        """Nothing."""
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows, by alpha, then by episode."""
