@@ -41,7 +41,7 @@ _ROUNDING = 1e-3  # of a mean: smaller differences are pale
 _UNCLEAR: dict[str, Any] = {"hatch": "/////", "facecolor": "none", "edgecolor": "#777777", "linewidth": 0}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Row:
     """One measure of one group of steps: both sides, and the differences, by what each is called."""
 
@@ -94,19 +94,18 @@ def plot_difference(
     groups, remark = _common_groups(pair, group_by, max_groups)
     rows = [_make_row(pair, masks, name, label) for label, masks in groups for name in chosen]
     frame = _Frame(MapGrid(_common_grid(left, right), _common_walls(left, right)), names)
-    panels, legends = {}, []
+    panels: dict[_Row, list[Panel]] = {}
+    legends: list[Legend] = []
     for draw, is_lpc in ((_lpc_panels, True), (_weight_panels, False)):
         if of_kind := [row for row in rows if (row.layer < 0) == is_lpc]:
             drawn, their_legends = draw(of_kind, frame, pair)
-            panels |= dict(zip(map(id, of_kind), drawn, strict=True))
+            panels |= drawn
             legends += their_legends
-    has_ties = any(row.layer >= 0 for row in rows)
-    legends.append(marks_legend(1, frame.grid.walls is not None, has_ties))
-    sheet = [panels[id(row)] for row in rows]
-    for name, panel in zip(names, sheet[0], strict=False):
-        sheet[0][sheet[0].index(panel)] = Panel(name, panel.draw)
-    title = _title(pair, remark)
-    return draw_sheet(sheet, [row.label for row in rows], frame.grid.info, legends, title, width_in=width_in)
+    legends.append(marks_legend(1, frame.grid.walls is not None, any(row.layer >= 0 for row in rows)))
+    sheet = [panels[row] for row in rows]
+    sheet[0][:2] = [Panel(name, panel.draw) for name, panel in zip(names, sheet[0], strict=False)]
+    title, labels = _title(pair, remark), [row.label for row in rows]
+    return draw_sheet(sheet, labels, frame.grid.info, legends, title, width_in=width_in)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -186,7 +185,7 @@ def _size_name(size: int) -> str:
 # --- the figure -------------------------------------------------------------------------------------------------------
 
 
-def _lpc_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[list[list[Panel]], list[Legend]]:
+def _lpc_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[dict[_Row, list[Panel]], list[Legend]]:
     """The maps of each row, both sides first, and what their colours mean."""
     sides = [side for row in rows for side in row.sides]
     lpc = [known_lpc(side) for side in sides]
@@ -197,10 +196,10 @@ def _lpc_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[list[l
 
     limit = _limit(rows)
     legends = [scale_legend(scale, LPC_CMAP, "mean LPC", lpc), _difference_legend(limit, "mean LPC")]
-    return [[*map(side_panel, row.sides), *_difference_panels(row, frame, limit)] for row in rows], legends
+    return {row: [*map(side_panel, row.sides), *_difference_panels(row, frame, limit)] for row in rows}, legends
 
 
-def _weight_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[list[list[Panel]], list[Legend]]:
+def _weight_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[dict[_Row, list[Panel]], list[Legend]]:
     """As `_lpc_panels`, of the router weights of layers."""
     data = (pair.left, pair.right)
     names = [expert_names(of_side.header, checked_weights(of_side.steps)) for of_side in data]
@@ -212,9 +211,9 @@ def _weight_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[lis
             "", lambda ax, grid: render_routing_heatmap(ax, row.sides[number], grid, row.layer, *looks)
         )
 
-    limit, panels, legends = _limit(rows), [], {}
+    limit, panels, legends = _limit(rows), {}, {}
     for row in rows:
-        panels.append([side_panel(row, 0), side_panel(row, 1), *_difference_panels(row, frame, limit)])
+        panels[row] = [side_panel(row, 0), side_panel(row, 1), *_difference_panels(row, frame, limit)]
         for of_names, of_hues in zip(names, hues, strict=True):
             looks = of_names[row.layer], of_hues[row.layer]
             legends[(*looks[0], *looks[1])] = expert_legend(*looks, "dominant expert")
@@ -222,15 +221,12 @@ def _weight_panels(rows: Sequence[_Row], frame: _Frame, pair: Pair) -> tuple[lis
 
 
 def _difference_panels(row: _Row, frame: _Frame, limit: float) -> list[Panel]:
-    return [
-        frame.grid.map(
-            f"{name}, difference",
-            lambda ax, grid, name=name, compared=compared: _render_difference(
-                ax, compared, frame, limit, name, row.layer
-            ),
+    def map_of(name: str, compared: CellContrast) -> Panel:
+        return frame.grid.map(
+            f"{name}, difference", lambda ax, grid: _render_difference(ax, compared, frame, limit, name, row.layer)
         )
-        for name, compared in row.differences.items()
-    ]
+
+    return [map_of(name, compared) for name, compared in row.differences.items()]
 
 
 def _limit(rows: Sequence[_Row]) -> float:
