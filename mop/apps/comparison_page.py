@@ -1,5 +1,6 @@
 """Runs beside each other: the table of results, the tasks, success against cost, two runs in numbers and maps."""
 
+import itertools
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -237,11 +238,9 @@ def first_pair(cached: Mapping[str, Run]) -> tuple[str, str]:
             f"{names[0]} is the only run with a routing cache, and two are needed to compare: "
             "`python batch_eval.py` makes more"
         )
-    for index, name in enumerate(names):
-        for other in names[index + 1 :]:
-            if cached[other].key.task_id == cached[name].key.task_id:
-                return name, other
-    return names[0], names[1]
+    pairs = itertools.combinations(names, 2)
+    alike = (pair for pair in pairs if len({cached[name].key.task_id for name in pair}) == 1)
+    return next(alike, (names[0], names[1]))
 
 
 def short_name(data: RoutingData) -> str:

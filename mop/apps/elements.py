@@ -369,11 +369,13 @@ def show_figure(figure: Figure, label: str, link: Callable[[Mapping], str] | Non
     """
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=PICTURE_DPI, pil_kwargs={"compress_level": 1})
+    source = base64.b64encode(
+        file.getvalue()
+    ).decode()  # in the page: a file could be gone before the browser asks for it
+    image = f'<img alt="{html.escape(label)}" src="data:image/png;base64,{source}">'
     spots = "".join(_spot(box, link(box.values) if link else "") for box in boxes_of(figure))
     width = round(CSS_DPI * LARGEST_GROWTH * figure.get_figwidth())
-    return mo.Html(
-        f'<style>{_STYLE}</style><div class="figure" style="width:{width}px">{_image(file, label)}{spots}</div>'
-    )
+    return mo.Html(f'<style>{_STYLE}</style><div class="figure" style="width:{width}px">{image}{spots}</div>')
 
 
 def draw_or_stop(page: Page, name: str) -> Figure:
@@ -400,12 +402,6 @@ def beside(*items: mo.Html) -> mo.Html:
     columns = "repeat(auto-fit, minmax(min(100%, 700px), 1fr))"
     cells = "".join(f'<div style="min-width: 0">{item.text}</div>' for item in items)
     return mo.Html(f'<div style="display: grid; grid-template-columns: {columns}; gap: 2rem">{cells}</div>')
-
-
-def _image(file: io.BytesIO, label: str) -> str:
-    """The element of a PNG with the picture in it: a file of its own could be gone before the browser asks for it."""
-    source = base64.b64encode(file.getvalue()).decode()
-    return f'<img alt="{html.escape(label)}" src="data:image/png;base64,{source}">'
 
 
 def _spot(box: Box, address: str) -> str:

@@ -49,7 +49,7 @@ class Run:
         """What is known of it without opening its cache: its result row, else what its checkpoint says; and its key."""
         known = self.result
         if not known and self.checkpoint is not None:
-            known = _config_of(self.checkpoint, *_version(self.checkpoint))
+            known = _config_of(self.checkpoint, *file_version(self.checkpoint))
         key = self.key
         numbers = {"task_id": key.task_id, "trial": key.trial, "seed": key.seed, "is_final": key.update is None}
         numbers |= {"trained_on": key.trained_on}
@@ -173,7 +173,8 @@ def _without_copies(runs: list[Run]) -> list[Run]:
     return [run for run in runs if run.key != copy or run is final or (run.has_cache and not final.has_cache)]
 
 
-def _version(path: Path) -> tuple[int, int]:
+def file_version(path: Path) -> tuple[int, int]:
+    """What tells a file from a later one at its place, for what is kept in memory; zeros where there is none."""
     try:
         stat = path.stat()
     except OSError:
@@ -190,11 +191,7 @@ def load_routing(run: Run) -> RoutingData:
     """The cached routing data of a run; the header of an older cache is completed from the run's key."""
     if not run.has_cache:
         raise InputError(f"{no_cache(run)}; `--fresh` does without")
-    try:
-        stat = run.cache_path.stat()
-    except OSError as error:
-        raise InputError(f"{run.cache_path}: {error.strerror}; `{run.remake}` makes a new one") from error
-    return _load(run, stat.st_mtime_ns, stat.st_ino)
+    return _load(run, *file_version(run.cache_path))
 
 
 def evaluate_now(run: Run, num_episodes: int, num_envs: int, progress: Callable[[int], None]) -> RoutingData:

@@ -3,7 +3,7 @@
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -27,7 +27,7 @@ from mop.analysis.many_runs import (
     measure_run,
 )
 from mop.analysis.routing_data import whole_of
-from mop.apps.runs import Run, load_routing
+from mop.apps.runs import Run, file_version, load_routing
 from mop.apps.samples import AUTO_PHASES, NO_PHASES, Asked, LeftOut, Unit, choose_units, count_reasons, reason_of
 from mop.apps.template import Page, PageFigure
 from mop.artifacts.routing_cache import RoutingData
@@ -87,7 +87,7 @@ def choose_phases(units: Sequence[Unit], asked: Asked) -> str | None:
         return None
     if asked.phases != AUTO_PHASES:
         return asked.phases
-    return default_phases([_phases_of(unit.run, *_version(unit.run)) for unit in units])
+    return default_phases([_phases_of(unit.run, *file_version(unit.run.cache_path)) for unit in units])
 
 
 def measure_units(
@@ -96,18 +96,10 @@ def measure_units(
     """Each run measured, one after the other; None for one that cannot be, which `left_out` then has."""
     for unit in units:
         try:
-            yield _measured(unit, phases, asked.state, asked.action, *_version(unit.run))
+            yield _measured(unit, phases, asked.state, asked.action, *file_version(unit.run.cache_path))
         except InputError as error:
             left_out.append(LeftOut(unit.run.key.label, f"it cannot be measured: {reason_of(error, unit.run)}"))
             yield None
-
-
-def _version(run: Run) -> tuple[int, int]:
-    try:
-        stat = run.cache_path.stat()
-    except OSError:
-        return 0, 0
-    return stat.st_mtime_ns, stat.st_ino
 
 
 @functools.lru_cache(maxsize=1024)
@@ -253,7 +245,7 @@ def _summary(measured: Sequence[Measured]) -> "pd.DataFrame":
                     continue
                 head = {"task_id": runs[0].unit.run.key.task_id, "lpc_alpha": alpha}
                 head |= {"phase": place[0], "action": place[1], "measure": name}
-                rows.append(head | _as_row(mean_over_seeds(values, LIMITS.get(name, _ANY))))
+                rows.append(head | asdict(mean_over_seeds(values, LIMITS.get(name, _ANY))))
     return pd.DataFrame(rows)
 
 
@@ -265,12 +257,8 @@ def _summary_of_shares(shares: "pd.DataFrame", measured: Sequence[Measured]) -> 
     for place, group in shares.groupby(names, sort=False):
         values = group["r2"].tolist()
         values += [np.nan] * (num_runs[place[1]] - len(values))
-        rows.append(dict(zip(names, place, strict=True)) | _as_row(mean_over_seeds(values, (-np.inf, 1.0))))
+        rows.append(dict(zip(names, place, strict=True)) | asdict(mean_over_seeds(values, (-np.inf, 1.0))))
     return pd.DataFrame(rows, columns=[*names, *(field.name for field in fields(OverSeeds))])
-
-
-def _as_row(over: OverSeeds) -> dict[str, float]:
-    return dict(zip((field.name for field in fields(over)), astuple(over), strict=True))
 
 
 def left_out_table(left_out: Sequence[LeftOut]) -> "pd.DataFrame":
