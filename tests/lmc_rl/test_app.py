@@ -71,9 +71,6 @@ def choices(place) -> page.Choices:
     return page.Choices(str(results), shown, "0", several)
 
 
-# --- what there is ----------------------------------------------------------------------------------------------------
-
-
 def test_experiments_are_found_and_what_they_lack_is_said(place):
     found = find_experiments(place / "results")
     words = {word: label for label, word in found.items()}
@@ -112,9 +109,6 @@ def test_the_page_opens_without_torch():
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (result.stdout, result.stderr) == ("0\n", "")
-
-
-# --- figures ----------------------------------------------------------------------------------------------------------
 
 
 def rows_of(figure, **fixed) -> list[dict]:
@@ -192,9 +186,6 @@ def test_several_runs_pooled_and_single(place):
     assert covered == 3 + 2 * 6 + 9
 
 
-# --- imitation runs ---------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def of_lines(place) -> page.Choices:
     """The first imitation run at its first fork, every part, beside all of its task."""
@@ -267,9 +258,6 @@ def test_links_keep_what_else_was_chosen():
     assert link({"fork": 1, "verdict": views.NOT_MEASURED}) == link({"alpha": 0.5}) == ""
 
 
-# --- as a script ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_figures_are_saved_and_a_caption_makes_them_again(place, tmp_path):
     only = ["training_return", "path_fork_3", "several_paths_each_seed"]
@@ -309,9 +297,6 @@ def test_bad_flags_are_one_line(place, monkeypatch):
         assert named in refusal(lambda: page.save_as_script(lmc_viz.given_settings())), flags
     result = run_script(APP, cwd=place / "results")
     assert result.returncode == 2 and "results/" in the_error_line(result.stderr)
-
-
-# --- in a browser -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

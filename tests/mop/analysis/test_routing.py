@@ -87,9 +87,6 @@ def test_shares_of_pathways_have_intervals():
     assert [row["steps"] for row in follows] == pathways.transitions[:3, :3].ravel().tolist()
 
 
-# --- numbers --------------------------------------------------------------------------------------------------------
-
-
 def test_weights_against_progress_by_hand():
     data = two_episodes()
     over = compute_routing_over_progress(data, 2)
@@ -115,9 +112,6 @@ def test_one_episode_and_its_events():
     assert chosen.t_step.tolist() == [0, 1] and chosen.events == {"opened": 1}
     np.testing.assert_allclose(chosen.routing[0], [[0.6, 0.4], [1, 0]], atol=1e-6)
     assert "episode 2" in refusal(select_episode, data, 2)
-
-
-# --- figures --------------------------------------------------------------------------------------------------------
 
 
 def test_weights_over_an_episode_are_stacked_with_its_events(data):
@@ -170,9 +164,6 @@ def test_bands_hold_the_means():
     assert figure.get_suptitle().replace("\n", " ").endswith("bands: 95 % over episodes")
 
 
-# --- numbers --------------------------------------------------------------------------------------------------------
-
-
 def test_weights_of_groups():
     data = two_episodes()
     groups = group_routing_data(data, "by_outcome")
@@ -218,9 +209,6 @@ def test_cost_and_entropy_are_those_of_training():
     measures = routing_measures(tensors, sizes)
     entropies = {f"router_entropy_{layer}": entropy_nats(routing[layer]).mean() for layer in (0, 2)}
     assert entropies == pytest.approx({name: measures[name] for name in measures if "entropy" in name}, rel=1e-12)
-
-
-# --- figures --------------------------------------------------------------------------------------------------------
 
 
 def test_distributions_are_shares_of_the_steps(data):

@@ -67,9 +67,6 @@ def rows() -> pd.DataFrame:
     return load_table("none", TABLES)[0]
 
 
-# --- the table --------------------------------------------------------------------------------------------------------
-
-
 def test_table_of_results_and_older_tables(cache_dir, tmp_path):
     table = tmp_path / "table.csv"
     old = {"task_id": ["BabyAI-GoTo-v0", TASK], "trial": [1, 0], "seed": [None, 0], "num_episodes": [1000, 1000]}
@@ -145,9 +142,6 @@ def test_tradeoff_leaves_out_what_it_cannot_colour(rows):
     assert "lpc_alpha" in refusal(plot_tradeoff, rows.assign(lpc_alpha=None), "lpc_alpha", "gru")
 
 
-# --- two runs ---------------------------------------------------------------------------------------------------------
-
-
 def test_two_runs_are_chosen_by_the_folders_of_their_caches(cache_dir):
     cached = find_cached_runs([], str(cache_dir))
     words = list(run_words(cached).values())
@@ -183,9 +177,6 @@ def test_comparison_shows_a_column_for_each_run(cache_dir):
     assert any("trial 7 update 50" in title for title in titles)
     assert [titles.count(name) for name in ("layer 1", "layer 2")] == [2, 2]
     refusal(plot_comparison, [])
-
-
-# --- saving -----------------------------------------------------------------------------------------------------------
 
 
 def test_flags_of_the_filters(rows):

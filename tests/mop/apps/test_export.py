@@ -35,9 +35,6 @@ def a_figure(text: str = "", **arguments) -> Figure:
     return figure
 
 
-# --- the numbers ---
-
-
 def test_table_of_numbers_by_hand():
     rows = [
         {"panel": "layer 0", "x": np.int64(3), "weight": np.float32(0.1)},
@@ -45,9 +42,6 @@ def test_table_of_numbers_by_hand():
     ]
     assert as_csv(rows).decode() == ('panel,x,weight,lpc,low,note\nlayer 0,3,0.1,,,\n"of ""x"", y",4,,256.5,,\n')
     assert as_csv([]) == b""
-
-
-# --- the picture ---
 
 
 def test_formats_have_real_text_and_no_time():
@@ -95,9 +89,6 @@ def test_text_is_smaller_where_it_would_overlap():
     figure.draw_without_rendering()
     ends = sorted((text.get_window_extent().x0, text.get_window_extent().x1) for text in figure.axes[0].texts)
     assert all(right <= left + 1 for (_, right), (left, _) in itertools.pairwise(ends))
-
-
-# --- both, with a caption ---
 
 
 def test_files_of_a_figure(tmp_path):

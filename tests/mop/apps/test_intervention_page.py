@@ -39,9 +39,6 @@ def data() -> RoutingData:
     return load_cache(cache_path(CACHE, KEY))
 
 
-# --- controls and texts -----------------------------------------------------------------------------------------------
-
-
 def test_texts_become_controls_and_back():
     texts = {
         "none": {},
@@ -111,9 +108,6 @@ def test_the_command_is_one_that_the_script_takes(data):
     assert "--what" not in intervention_page.command_of(run, data, None)
 
 
-# --- one world --------------------------------------------------------------------------------------------------------
-
-
 def played(actions: list[int], success: bool, weight: float = 0.5) -> RoutingData:
     """One episode with these actions."""
     weights = np.full((len(actions), 2), weight, np.float32)
@@ -165,9 +159,6 @@ def test_a_checkpoint_that_is_not_here_is_told(data):
         assert str(checkpoint or data.header["checkpoint_path"]) in line and "--checkpoint_dir" in line
 
 
-# --- use against need -------------------------------------------------------------------------------------------------
-
-
 def rows() -> list[dict]:
     """The intact policy and two lesions in 12 worlds, and one lesion in others."""
     known = {"checkpoint_path": "x.pt", "checkpoint_sha256": "0" * 16, "num_episodes": 12, "eval_seed": 0}
@@ -203,9 +194,6 @@ def test_rows_that_belong_together_are_shown(data, tmp_path):
     checkpoint.write_bytes(b"other")
     note = intervention_page.other_checkpoint(Run(KEY, str(tmp_path), checkpoint), found, data)
     assert str(interventions_path(tmp_path, KEY)) in note and str(checkpoint) in note
-
-
-# --- in a browser -----------------------------------------------------------------------------------------------------
 
 
 def test_the_tab_in_a_browser(browser, tmp_path):

@@ -65,9 +65,6 @@ def data() -> RoutingData:
     return load_routing(Run(KEY, str(CACHE)))
 
 
-# --- runs ---
-
-
 def test_runs_of_every_layout_are_found(tmp_path):
     cached = [RunKey("A", 1), RunKey("A", 1, 2), RunKey("B", 0, 3, 50), RunKey("B", 0, update=50)]
     for key in cached:
@@ -159,9 +156,6 @@ def test_flags(monkeypatch):
         assert words[0] in refusal(cli.parse, RunSettings, "about")
 
 
-# --- routing data ---
-
-
 def test_broken_and_missing_caches_name_file_and_command(cache_dir):
     write_variants(cache_dir)
     cache_path(cache_dir, RunKey(TASK, 4)).parent.mkdir(parents=True)
@@ -236,9 +230,6 @@ def test_a_cache_of_another_checkpoint_is_told(tmp_path):
     assert other_checkpoint(replace(other, checkpoint=None)) is None
 
 
-# --- pictures ---
-
-
 def test_frames_follow_the_episode(data):
     steps = data.steps
     actions = steps.action[steps.episode == 3].tolist()
@@ -266,9 +257,6 @@ def test_example_images_show_the_first_step_of_each_group(data):
     assert list(images) == ["before the key", "carrying the key", "door unlocked", "key dropped"]
     np.testing.assert_array_equal(images["before the key"], episode_frame(data, 0, 0, tile_size=16))
     assert len({image.tobytes() for image in images.values()}) == 4
-
-
-# --- figures and tables ---
 
 
 def page_of_actions(data: RoutingData, folder: Path) -> Page:

@@ -75,9 +75,6 @@ def tables(cache_dir):
     return analyse(Asked(TASK, cache_dir=str(cache_dir)))
 
 
-# --- which runs count -------------------------------------------------------------------------------------------------
-
-
 def test_every_run_counts_or_is_counted_with_its_reason(cache_dir, tables):
     units, left_out = choose_units(Asked(TASK, cache_dir=str(cache_dir)))
     assert [(unit.lpc_alpha, unit.seed) for unit in units] == sorted(
@@ -116,9 +113,6 @@ def test_other_settings_and_updates_can_be_asked_for(cache_dir):
     )
     refusal(choose_units, Asked("BabyAI-GoTo-v0", cache_dir=str(cache_dir)))
     assert tasks_with_runs(str(cache_dir)) == [TASK]
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def test_tables_have_every_seed_and_their_means(tables):
@@ -163,9 +157,6 @@ def test_one_seed_gives_numbers_without_intervals_and_says_so(tmp_path):
     assert "one seed, so no intervals" in title_of(tables) and "(no interval)" in format_tables(tables)
     for name, drawing in page_of(tables).figures.items():
         assert drawing().axes, name
-
-
-# --- figures ----------------------------------------------------------------------------------------------------------
 
 
 def test_figures_have_a_dot_for_each_seed(tables):
@@ -218,9 +209,6 @@ def test_any_grouping_can_be_the_phases(cache_dir):
     assert set(none.seeds["phase"]) == {ALL_STEPS} and none.phases is None
     assert set(none.seeds["action"]) > {ANY_ACTION}
     refusal(page_of(none).figures["measures_by_phase"])
-
-
-# --- the script -------------------------------------------------------------------------------------------------------
 
 
 def test_script_writes_tables_figures_and_what_is_left_out(cache_dir, tables, tmp_path):

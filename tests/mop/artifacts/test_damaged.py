@@ -101,8 +101,6 @@ def test_a_table_and_bytes_name_their_file(tmp_path):
     assert "a.csv" in refusal(read_csv, tmp_path / "a.csv")
 
 
-# --- flags, YAML ----------------------------------------------------------------------------------------------------
-
 FLAGS = {
     "--num_updates": "9" * 20, "--unroll_len": "9" * 5000, "--num_envs": "65537", "--trial": "010",
     "--expert_hidden_sizes": "[" * 100_000, "--mop_layers": "0;" * 300, "--checkpoint_dir": "a\nb",
@@ -133,9 +131,6 @@ def test_a_message_is_one_line_and_a_lack_of_memory_no_traceback(capsys):
     assert exit_code(lambda: fails(InputError("a\nb"))) == exit_code(lambda: fails(MemoryError())) == 2
     assert capsys.readouterr().err == "error: a b\nerror: there is not enough memory\n"
     assert "control" in refusal(Parser().parse_args, ["a\x1b"])
-
-
-# --- checkpoints and states -----------------------------------------------------------------------------------------
 
 
 def archive_of(pickled: bytes) -> bytes:
@@ -291,9 +286,6 @@ def test_a_world_that_ends_within_its_saved_actions_is_no_saved_world(run_folder
     run = ImitationRun(state["config"] | {"max_steps": 1}, load_encoder("vocab"), torch.device("cpu"))
     refusal(run.load_state, state)
     run.close()
-
-
-# --- logs -----------------------------------------------------------------------------------------------------------
 
 
 def test_damaged_logs_are_named(run_folder):

@@ -82,9 +82,6 @@ def weights(run: ImitationRun) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in (*run.policy.parameters(), *run.lang_proj.parameters())])
 
 
-# --- the loss -------------------------------------------------------------------------------------------------------
-
-
 def toy_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits (2, 2, 3) with probabilities known by hand, labels with one gap, LPC with mean 10."""
     probabilities = [[[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]], [[1 / 3, 1 / 3, 1 / 3], [0.2, 0.2, 0.6]]]
@@ -146,9 +143,6 @@ def test_gradient_of_live_and_detached_denominator():
         assert torch.allclose(of_logits, factor * by_logits, rtol=1e-6, atol=1e-9)
         assert torch.allclose(of_lpc, torch.full_like(of_lpc, alpha / (ce + eps) / 4))
     assert 0.1 < factors[False] < 0.9  # so that the two forms are told apart
-
-
-# --- one update against a plain implementation ----------------------------------------------------------------------
 
 
 class PlainTraining:
@@ -291,9 +285,6 @@ def test_an_unroll_without_any_label_changes_nothing(make_run, monkeypatch):
     assert torch.equal(weights(run), before) and run.update == 1
 
 
-# --- failures of the teacher ----------------------------------------------------------------------------------------
-
-
 def test_failures_of_the_teacher_are_counted_and_outside_the_success_rate(make_run, monkeypatch):
     """A teacher that fails at the beginning of each third world, and after three steps in each fourth."""
     answer, fresh, later, seen, slots_seen = World.label, [], [], [], []
@@ -334,9 +325,6 @@ def test_failures_of_the_teacher_are_counted_and_outside_the_success_rate(make_r
     assert all(steps == 3 for done, failure, _, _, steps in seen if failure >= 0)
     summary = run.summary()
     assert summary["failures_disappeared_box"] == len(failed) and summary["episodes"] == run.tally.counts["episodes"]
-
-
-# --- whose success it is --------------------------------------------------------------------------------------------
 
 
 def test_the_student_s_own_episodes_are_told_from_those_with_the_bot(make_run):
@@ -400,9 +388,6 @@ def test_the_rates_of_an_older_state_begin_anew(make_run):
     resumed.load_state(state)
     assert math.isnan(resumed.summary()["success_rate"]) and resumed.summary()["episodes"] > 0
     assert losses(resumed, 2) == losses(run, 2)
-
-
-# --- golden record, resume, fork ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", GOLDEN_LOSSES)
@@ -612,9 +597,6 @@ def test_a_state_of_an_earlier_version_goes_on_as_it_was(tmp_path):
     assert logs[0]["lr"] == logs[1]["lr"] == state["config"]["lr"]
 
 
-# --- seeds and workers ----------------------------------------------------------------------------------------------
-
-
 def test_seed_decides_and_workers_do_not(make_run):
     trained = {}
     for name, changes in {
@@ -695,9 +677,6 @@ def test_without_a_seed_the_trial_is_the_seed(tmp_path):
         assert not any(torch.equal(one[key], three[key]) for key in one)
 
 
-# --- what the settings do -------------------------------------------------------------------------------------------
-
-
 def test_the_mission_projection_is_trained_or_frozen(make_run):
     for is_trained in (True, False):
         run = make_run(train_lang_proj=is_trained)
@@ -763,9 +742,6 @@ def test_weights_that_are_not_finite_are_not_saved(make_run):
             assert "--lr" in refusal(save)
 
 
-# --- the warning about a loss that rewards errors -------------------------------------------------------------------
-
-
 def test_the_warning_comes_exactly_where_the_loss_rewards_errors():
     """That is: where the derivative of the loss by the cross-entropy is negative."""
     cases = warned = 0
@@ -793,9 +769,6 @@ def test_a_collapse_is_every_layer_skipping(make_run):
     assert make_run(policy="gru").warnings({"lpc": 1.0, "cross_entropy": 1.0}) == {}
     rewarding = make_run(lpc_alpha=1, normalize_lpc=True)
     assert len(rewarding.warnings(measures | {"skip_share_0": 0.5, "lpc": 80.0, "cross_entropy": 0.1})) == 1
-
-
-# --- the log --------------------------------------------------------------------------------------------------------
 
 
 def test_a_log_without_a_state_is_of_another_run(make_run, tmp_path):
