@@ -68,13 +68,13 @@ def views_of(specs: Sequence[ViewSpec], flat: Tensor) -> list[Tensor]:
     return [flat.as_strided(spec.shape, spec.strides, spec.start) for spec in specs]
 
 
-def _of_part(array: np.ndarray | None, part: slice) -> np.ndarray | None:
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().numpy()
+
+
+def _of_part(tensor: Tensor | None, part: slice) -> np.ndarray | None:
     """The environments of a part of (T, N, ...)."""
-    return None if array is None else array[:, part]
-
-
-def _numpy(tensor: Tensor | None) -> np.ndarray | None:
-    return None if tensor is None else tensor.detach().numpy()
+    return None if tensor is None else _numpy(tensor)[:, part]
 
 
 class CompiledSequence(torch.autograd.Function):
@@ -93,14 +93,15 @@ class CompiledSequence(torch.autograd.Function):
             torch._foreach_copy_(views_of(call.specs, flat), parameters)
         ctx.save_for_backward(flat)  # which notices a change in between
         ctx.call, ctx.parts, weights = call, parts_of(num_envs), _numpy(flat)
-        arrays, (hidden, keep) = [_numpy(tensor) for tensor in (obs, lang, x)], map(_numpy, (hidden, call.keep))
+        hidden, keep = _numpy(hidden), _numpy(call.keep)
         sizes = [(num_steps, shape.num_actions), (call.num_states, shape.hidden_size)]
         sizes += [(num_steps, num_experts) for num_experts in shape.num_routes]
         results = [np.empty((steps, num_envs, width), weights.dtype) for steps, width in sizes]
 
         def run(part: slice) -> sequence.Tape:
-            dropouts = [d and sequence.Dropout(_of_part(_numpy(d[0]), part), *d[1:]) for d in call.dropouts]
-            given = sequence.Given(*(_of_part(array, part) for array in arrays), hidden[part], keep[:, part], dropouts)
+            dropouts = [d and sequence.Dropout(_numpy(d[0])[:, part], *d[1:]) for d in call.dropouts]
+            inputs = (_of_part(tensor, part) for tensor in (obs, lang, x))
+            given = sequence.Given(*inputs, hidden[part], keep[:, part], dropouts)
             found, tape = sequence.forward(shape, weights, given, call.num_states)
             for result, own in zip(results, (found.logits, found.states, *found.routing), strict=True):
                 result[:, part] = own
@@ -113,11 +114,11 @@ class CompiledSequence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads):
-        arrays, (shape, specs, *_), weights = [_numpy(grad) for grad in grads], ctx.call, _numpy(*ctx.saved_tensors)
+        (shape, specs, *_), weights = ctx.call, _numpy(*ctx.saved_tensors)
 
         def run(work: tuple[slice, sequence.Tape]) -> tuple[np.ndarray, ...]:
             part, tape = work
-            logits, states, *routing = (_of_part(array, part) for array in arrays)
+            logits, states, *routing = (_of_part(grad, part) for grad in grads)
             return sequence.backward(shape, weights, tape, sequence.Results(logits, states, routing))
 
         of_parts = _in_threads(run, list(zip(ctx.parts, ctx.tapes, strict=True)))

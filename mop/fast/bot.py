@@ -16,13 +16,24 @@ from minigrid.utils.baby_ai_bot import DisappearedBoxError
 from mop.envs.geometry import EMPTY, VIEW_SIZE
 from mop.envs.teacher import MAX_PASSES, EndlessPlanning
 from mop.fast.compile_cache import kernel
-from mop.fast.grid import code_color, code_kind, code_number, code_state
-from mop.fast.search import NO_CELL, NOT_VISITED, search, search_freely, shortest_path, steps_back
+from mop.fast.grid import (
+    NO_CELL,
+    NOT_VISITED,
+    code_color,
+    code_kind,
+    code_number,
+    code_state,
+    search,
+    search_freely,
+    shortest_path,
+    steps_back,
+)
 
-BOT = np.dtype(
-    [(name, np.int32) for name in ("x", "y", "dx", "dy", "carried", "depth", "num_items", "old_x", "old_y")]
-    + [(name, np.int32) for name in ("old_carried", "old_front", "door_was_open", "aim", "instruction")]
-)  # the agent now; sizes of stack and items; what the bot remembers of its last call; what its last answer served
+BOT_FIELDS = (  # the agent now; sizes of stack and items; what the bot remembers of its last call, and what that served
+    *("x", "y", "dx", "dy", "carried", "depth", "num_items", "old_x", "old_y", "old_carried", "old_front"),
+    *("door_was_open", "aim", "instruction"),
+)
+BOT = np.dtype([(name, np.int32) for name in BOT_FIELDS])
 SUBGOAL = np.dtype([(name, np.int32) for name in ("kind", "reason", "datum", "a", "b", "instruction")])
 ITEM = np.dtype([(name, np.int32) for name in ("number", "x", "y")])  # `WALL_ITEM` as number; x < 0: not on the grid
 CLOSE, OPEN, DROP, PICKUP, GO_NEXT_TO, EXPLORE = range(6)  # kind; aim

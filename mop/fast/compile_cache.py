@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numba
 
@@ -34,10 +35,10 @@ def _folder() -> Path:
     return home / f"kernels-{hashlib.sha256(sources).hexdigest()[:16]}"
 
 
-numba.config.CACHE_DIR = str(_folder())
+CACHE_DIR = vars(numba.config)["CACHE_DIR"] = _folder().as_posix()
 
 
-def kernel(function: Callable | None = None, **options) -> Callable:
+def kernel(function: Callable | None = None, /, **options: Any) -> Callable:
     """Decorator: a function compiled by numba without Python objects, and kept on disk; options of `numba.njit`."""
     if function is None:
         return functools.partial(kernel, **options)
@@ -47,7 +48,7 @@ def kernel(function: Callable | None = None, **options) -> Callable:
 def announce_compilation() -> None:
     """Say once, on stderr, that the first run of an installation compiles."""
     try:
-        Path(numba.config.CACHE_DIR).mkdir(parents=True)
+        Path(CACHE_DIR).mkdir(parents=True)
     except FileExistsError:
         return
     print("compiling for this machine: about a minute, once for this installation", file=sys.stderr)

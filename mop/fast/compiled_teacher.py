@@ -13,6 +13,7 @@ from mop.envs.teacher import TeacherFailure, clauses
 from mop.fast import bot
 from mop.fast.bot import (
     BOT,
+    BOT_FIELDS,
     DESCRIPTION,
     DROP,
     GO_NEXT_TO,
@@ -27,7 +28,8 @@ from mop.fast.bot import (
     TO_PUT_NEXT,
 )
 
-_PLANS = {  # what the bot plans for a clause: kind and reason of each subgoal, and the clause's description; last first
+# what the bot plans for a clause: kind and reason of each subgoal, and the clause's description; last first
+_PLANS: dict[type, list[tuple[int, int, str | None]]] = {
     GoToInstr: [(GO_NEXT_TO, NO_REASON, "desc")],
     OpenInstr: [(OPEN, NO_REASON, None), (GO_NEXT_TO, TO_OPEN, "desc")],
     PickupInstr: [(DROP, NO_REASON, None), (PICKUP, NO_REASON, None), (GO_NEXT_TO, NO_REASON, "desc")],
@@ -39,7 +41,7 @@ _PLANS = {  # what the bot plans for a clause: kind and reason of each subgoal, 
     ],
 }
 _KEY = OBJECT_TO_IDX["key"]
-_AIM, _INSTRUCTION = BOT.names.index("aim"), BOT.names.index("instruction")
+_AIM, _INSTRUCTION = BOT_FIELDS.index("aim"), BOT_FIELDS.index("instruction")
 _NAMES = {
     **{GO_NEXT_TO: "go_next_to", OPEN: "open", PICKUP: "pick_up", DROP: "drop", bot.EXPLORE: "explore"},
     bot.CLOSE: "open",  # a door is closed only to be as it was, or open
@@ -67,16 +69,17 @@ class Teacher(teacher.Teacher):
         self._stack[: len(plan)] = plan
         num_keys = np.count_nonzero(code_kind(self.codes) == _KEY)
         self._item_room = bot.MAX_PASSES * (num_keys + 1)  # one key may be in a hand or in a box
-        self._items = np.zeros(len(items) + self._item_room, ITEM)
+        self._items: np.ndarray = np.zeros(len(items) + self._item_room, ITEM)
         self._items["number"][: len(items)] = items
         self._update_positions()
         begin = {"depth": len(plan), "num_items": len(items), "old_front": EMPTY, "old_carried": EMPTY}
-        self._bot = np.array([tuple(begin.get(name, 0) for name in BOT.names)], BOT)
+        self._bot = np.array([tuple(begin.get(name, 0) for name in BOT_FIELDS)], BOT)
         self._bot_numbers = self._bot.view(np.int32)
 
     def _update_positions(self) -> None:
         """Read where the objects of the mission are, whenever Minigrid has looked for them."""
-        cells = self._items.view(np.int32).reshape(-1, len(ITEM))[:, 1:]  # x, y of each; quicker than by their names
+        numbers = self._items.view(np.int32).reshape(len(self._items), -1)  # quicker than by their names
+        cells = numbers[:, 1:]  # x, y of each
         for description, first in self._descriptions:
             places = description.obj_poss[: len(description.obj_set)]
             cells[first : first + len(description.obj_set)] = -1

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mixture_of_experts import (
     Expert,
+    ExpertDropout,
     FilmProjection,
     GRUPolicy,
     MixtureOfExpertsPolicy,
@@ -24,7 +25,7 @@ from mixture_of_experts import (
 from mop.fast import autograd, packed
 from mop.fast.policy_step import CompiledPolicy, PolicyShape
 from mop.fast.sequence_kernels import are_categories
-from mop.fast.weights import CellViews, GRUViews, LinearViews, PolicyViews, lay_out, zeros
+from mop.fast.weights import CellViews, FilmViews, GRUViews, LinearViews, PolicyViews, lay_out, zeros
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -54,14 +55,15 @@ class _Layer(NamedTuple):
     router: nn.Linear | None = None
     projections: Sequence[nn.Linear] = ()  # of the experts that are no skips
     norm: nn.LayerNorm | None = None
-    dropout: Callable[[Tensor], Tensor] | None = None  # of experts, while learning
+    dropout: ExpertDropout | None = None  # while learning
 
 
 def _modules_of(layer: nn.Module) -> _Layer:
     """layer: a `MoELayer`, or the GRU of the baseline."""
     if isinstance(layer, nn.GRU):
         return _Layer([layer])
-    experts = [expert for expert in layer.experts if expert.hidden_size > 0]
+    assert isinstance(layer, MoELayer)
+    experts = [expert for expert in layer.experts if isinstance(expert, Expert) and expert.hidden_size > 0]
     return _Layer(
         grus=[layer.router.gru, *(expert.gru for expert in experts)],
         sizes=layer.expert_sizes,
@@ -140,9 +142,11 @@ def _run(policy, obs, lang, x, hidden: Tensor, keep: Tensor | None, num_states: 
     shape = _shape_of(policy, layers, 0)
     dropouts = []
     for layer in layers:
-        rates = layer.dropout and (layer.dropout.rate, layer.dropout.threshold)
-        uniform = rates and torch.rand(*num_steps_and_envs, len(layer.sizes), dtype=hidden.dtype)
-        dropouts.append(rates and (uniform, *rates))
+        if layer.dropout is None:
+            dropouts.append(None)
+        else:
+            uniform = torch.rand(*num_steps_and_envs, len(layer.sizes), dtype=hidden.dtype)
+            dropouts.append((uniform, *layer.dropout))
     if weights is None:
         specs, parameters = zip(*_placed(lay_out(shape).specs, policy, layers), strict=True)
     else:
@@ -290,27 +294,26 @@ def _placed(
     specs: PolicyViews, policy: RecurrentPolicy, layers: Sequence[_Layer], lang_proj: nn.Linear | None = None
 ) -> Iterator[tuple[Any, nn.Parameter]]:
     """The spec, or the view that stands for it, of each parameter."""
-    projection = policy.input_projection
-    if isinstance(projection, FilmProjection):
+    if isinstance(specs.input_projection, FilmViews):
         for name, spec in specs.input_projection._asdict().items():
-            yield from _of_module(spec, getattr(projection, name))
+            yield from _of_module(spec, getattr(policy.input_projection, name))
     else:
-        yield from _of_module(specs.input_projection, projection)
+        yield from _of_module(specs.input_projection, policy.input_projection)
     for spec, layer in zip(specs.layers, layers, strict=True):
         for gru_spec, gru in zip(spec.grus, layer.grus, strict=True):
             yield from _of_module(gru_spec, gru, "_l0")
-        if layer.router is not None:
-            yield from _of_module(spec.router, layer.router)
-            for projection_spec, projection in zip(spec.projections, layer.projections, strict=True):
-                yield from _of_module(projection_spec, projection)
-        if layer.norm is not None:
-            yield from _of_module(spec.norm, layer.norm)
+        yield from _of_module(spec.router, layer.router)
+        for projection_spec, projection in zip(spec.projections, layer.projections, strict=True):
+            yield from _of_module(projection_spec, projection)
+        yield from _of_module(spec.norm, layer.norm)
     yield from _of_module(specs.head, policy.head)
-    if lang_proj is not None:
-        yield from _of_module(specs.lang_proj, lang_proj)
+    yield from _of_module(specs.lang_proj, lang_proj)
 
 
-def _of_module(specs: CellViews | LinearViews | GRUViews, module: nn.Module, suffix: str = "") -> Iterator:
-    """The fields of specs have the names that torch gives the parameters."""
-    for name, spec in specs._asdict().items():
-        yield spec, getattr(module, f"{name}{suffix}")
+def _of_module(
+    specs: CellViews | LinearViews | GRUViews | None, module: nn.Module | None, suffix: str = ""
+) -> Iterator:
+    """Pair the fields of specs, which have torch's names, with the parameters; nothing where either is not there."""
+    if specs is not None and module is not None:
+        for name, spec in specs._asdict().items():
+            yield spec, getattr(module, f"{name}{suffix}")

@@ -264,7 +264,8 @@ class PolicyShape(NamedTuple):
     def compile(self) -> None:
         """Compile what steps a policy of this shape, so that workers need not."""
         policy = CompiledPolicy(self)
-        policy.step(*(np.zeros((1, n)) for n in (self.input_dim, self.lang_dim, self.hidden_size)))
+        obs, lang, hidden = (np.zeros((1, n)) for n in (self.input_dim, self.lang_dim, self.hidden_size))
+        policy.step(obs, lang, hidden)
         policy.project(np.zeros((1, self.mission_dim)))
 
 

@@ -5,6 +5,8 @@ numba vectorises by itself load and store the result for every few terms, and ta
 terms in one order, so that a row does not depend on the rows beside it, bit for bit.
 """
 
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -17,7 +19,7 @@ from mop.fast.compile_cache import kernel
 # exception, so that loops with a division can be vectorised. Loops run over slices that begin at 0, because numba
 # vectorises no others. Rows are copied by loops, which compile seconds faster than `a[i] = b`. Zeros that are arguments
 # are np.int64(0), because numba compiles a function anew for a constant.
-OPTIONS = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}}
+OPTIONS: Any = {"error_model": "numpy", "nogil": True, "fastmath": {"contract"}}
 _kernel = kernel(error_model="numpy", nogil=True)
 _kernel_of_maps = kernel(**OPTIONS)
 _TERMS = 64  # at a time: as many rows of a weight stay in the first cache

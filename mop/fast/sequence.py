@@ -28,9 +28,9 @@ class LayerArrays(NamedTuple):
     sizes: np.ndarray  # (1 + E,) units of the router, then sizes of the experts; the baseline: (1,)
     matrix: np.ndarray  # (1 + D, 3H), from the layer's input to the gates of its GRUs
     recurrent: np.ndarray  # (1, ...) the biases (3H,), then the matrix (h, 3h) of each GRU
-    router: np.ndarray | None  # (1 + R, E); None: the baseline
-    mix: np.ndarray | None  # (H - R + E, D), the experts' projections, then their biases
-    norm: np.ndarray | None  # (2, D) weight and bias, or (0, D)
+    router: np.ndarray  # (1 + R, E); the baseline: this and what follows (0, 0)
+    mix: np.ndarray  # (H - R + E, D), the experts' projections, then their biases
+    norm: np.ndarray  # (2, D) weight and bias, or (0, D)
 
 
 class Arrays(NamedTuple):
@@ -45,9 +45,9 @@ def _spans(shape: PolicyShape) -> tuple[list[tuple], tuple]:
     """First index, rows and columns of each matrix of `Arrays`, the layers' in the order of their fields."""
     layout, width, layers = lay_out(shape), shape.width, []
     for layer, sizes in zip(layout.layers, shape.layers, strict=True):
-        of = {name: int(layer[name]) for name in layout.layers.dtype.names}
+        of = {name: int(layer[name]) for name in layout.layers.dtype.names or ()}
         recurrent = (of["at_hidden"], 1, 3 * (sum(sizes) + sum(size * size for size in sizes)))
-        spans = [(of["at_input"], 1 + width, 3 * sum(sizes)), recurrent, None, None, None]
+        spans = [(of["at_input"], 1 + width, 3 * sum(sizes)), recurrent, *[(0, 0, 0)] * 3]
         if (num_experts := len(sizes) - 1) > 0:
             spans[2] = (of["at_router"], 1 + sizes[0], num_experts)
             spans[3] = (of["at_mix"], sum(sizes[1:]) + num_experts, width)
@@ -61,8 +61,8 @@ def _spans(shape: PolicyShape) -> tuple[list[tuple], tuple]:
 def arrays_of(shape: PolicyShape, flat: np.ndarray) -> Arrays:
     """Views of the flat array (shape.num_weights,), C-contiguous."""
 
-    def view(span: tuple[int, int, int] | None) -> np.ndarray | None:
-        return span and flat[span[0] : span[0] + span[1] * span[2]].reshape(span[1:])
+    def view(span: tuple[int, int, int]) -> np.ndarray:
+        return flat[span[0] : span[0] + span[1] * span[2]].reshape(span[1:])
 
     layers, head = _spans(shape)
     sizes = (row[: len(own)] for row, own in zip(lay_out(shape).sizes, shape.layers, strict=True))
@@ -138,6 +138,7 @@ def forward(shape: PolicyShape, weights: np.ndarray, given: Given, num_states: i
     obs = lang = None
     of_input = ()
     if given.x is None:
+        assert given.obs is not None and given.lang is not None
         obs, lang, x = _rows(given.obs), _rows(given.lang), np.empty((num_rows, shape.width), dtype)
         of_input = project_input(weights, lay_out(shape).at_input, obs_edges(shape.obs_encoding), obs, lang, x)
     else:
@@ -152,7 +153,7 @@ def forward(shape: PolicyShape, weights: np.ndarray, given: Given, num_states: i
         grus_forward(layer.matrix, layer.recurrent[0], layer.sizes, x, hidden, keep, gates, before, inner, after)
         states[..., columns] = after[num_steps - num_states :]
         tapes.append(LayerTape(x, gates, before, inner, after.reshape(num_rows, num_units)))
-        if layer.router is None:
+        if not len(layer.router):
             x = tapes[-1].states
         else:
             x, tapes[-1] = _mix(layer, tapes[-1], dropout)
@@ -196,7 +197,7 @@ def backward(shape: PolicyShape, weights: np.ndarray, tape: Tape, grads: Results
         grad_states = np.zeros_like(of_layer.states)
         if grads.states is not None:
             grad_states[len(grad_states) - len(grads.states) * num_envs :] = _rows(grads.states[..., columns])
-        if layer.router is None:
+        if not len(layer.router):
             grad_states, grad_x = grad_states + grad_x, np.zeros_like(of_layer.x)
         else:
             grad_x = _mix_backward(layer, to_layer, of_layer, grad_x, grad_routing, grad_states)

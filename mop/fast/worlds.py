@@ -12,6 +12,7 @@ import gymnasium
 import minigrid  # noqa: F401, registers the environments
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
+from minigrid.core.grid import Grid
 from minigrid.envs.babyai.core.roomgrid_level import RejectSampling
 from minigrid.envs.babyai.core.verifier import GoToInstr, ObjDesc
 
@@ -20,7 +21,11 @@ from mop.fast.grid import flood
 
 
 class FastLevel:
-    """Fast methods that `make_env` mixes into the classes of its environments."""
+    """Fast methods that `make_env` mixes into the classes of its environments, which have these attributes."""
+
+    agent_pos: tuple[int, int]
+    agent_dir: int
+    grid: Grid
 
     @property
     def front_pos(self) -> tuple[int, int]:
@@ -45,7 +50,8 @@ class FastLevel:
 def make_env(task_id: str, **kwargs):
     """The unwrapped environment of a registered id with the fast methods; it behaves as Minigrid's own."""
     spec = copy.deepcopy(gymnasium.spec(task_id))
-    level = spec.entry_point if callable(spec.entry_point) else load_env_creator(spec.entry_point)
+    level = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
+    assert isinstance(level, type)
     spec.entry_point = type(level.__name__, (FastLevel, level), {})
     return gymnasium.make(spec, disable_env_checker=True, **kwargs).unwrapped
 

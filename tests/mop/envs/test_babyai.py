@@ -33,7 +33,7 @@ from mop.envs.geometry import DIRECTIONS, grid_codes
 from mop.envs.teacher import FAILURE_KINDS, EndlessPlanning, TeacherFailure
 from mop.envs.vector_env import BabyAIVectorEnv
 from mop.fast import bot as bot_kernels
-from mop.fast import search
+from mop.fast import grid
 from mop.fast.worlds import FastLevel, make_env
 
 TASK_IDS = babyai_task_ids()
@@ -149,7 +149,7 @@ def test_searches_of_the_bot(level):
             for with_blockers in (False, True):
                 # Minigrid's search has no public name
                 path, _, is_beyond = bot._shortest_path(lambda pos, cell, at=target: pos == at, with_blockers)
-                steps, first, ours_is_beyond = search.shortest_path(ours, codes, seen, *target, with_blockers)
+                steps, first, ours_is_beyond = grid.shortest_path(ours, codes, seen, *target, with_blockers)
                 assert (steps, ours_is_beyond) == (-1 if path is None else len(path), is_beyond), seed
                 if path:
                     assert first == path[0], seed
