@@ -367,5 +367,4 @@ def test_bad_input_is_one_line_with_exit_code_2(recording, model, studied, tmp_p
 
 
 def test_agents_and_games_of_which_nothing_can_be_told_are_refused():
-    how = {"num_worlds": 5, "first_seed": 0, "num_envs": 4, "policy": "argmax", "max_steps": None, "seed": 0}
-    refusal(GameArena, make_agent(TINY), WORLD | {"env_name": "caveflyer"}, **how)
+    refusal(GameArena, FrozenAgent(make_agent(TINY)), {"world": WORLD | {"env_name": "caveflyer"}}, ArenaSettings())
