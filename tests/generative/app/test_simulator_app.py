@@ -84,9 +84,6 @@ def long_episode(recording, behaviour: str) -> int:
     return int(ks[recording.index["num_rows"][ks].argmax()])
 
 
-# --- what there is ----------------------------------------------------------------------------------------------------
-
-
 def test_episodes_are_listed_as_the_filter_asks(recording):
     index = recording.index
     everything = catalog.list_episodes(recording, Filter())
@@ -123,9 +120,6 @@ def test_a_small_recording_is_made(tmp_path, monkeypatch):
     folder = catalog.record_small(str(tmp_path / "recordings"))
     assert len(open_recording(folder)) >= 5 and folder.endswith("recordings/UnlockPickup")
     assert [*catalog.find_recordings(str(tmp_path / "recordings")).values()] == [folder]
-
-
-# --- futures, by hand -------------------------------------------------------------------------------------------------
 
 
 def test_the_future_as_recorded_is_the_recording(recording):
@@ -241,9 +235,6 @@ def test_agreement_by_hand():
     assert future_figures.compare(truth, part(simulated, slice(1))).num_steps == 0
 
 
-# --- edits and targets in words ---------------------------------------------------------------------------------------
-
-
 def test_every_legal_edit_has_a_word_of_its_own(state):
     legal = legal_edits(state.at(OWN).world)
     assert sorted(state.edits.values()) == sorted(legal) and len(edit_words(legal)) == len(legal) > 50
@@ -260,9 +251,6 @@ def test_every_target_of_the_menu_is_one(state):
     assert words[0] == "taken" and "routing:1.1" in words and len(words) == 1 + 7 + 5 + 2
     for word in words[1:]:
         assert parse_target(word, state.context.policy).name == word
-
-
-# --- figures ----------------------------------------------------------------------------------------------------------
 
 
 def test_figures_hold_the_numbers(state):
@@ -347,9 +335,6 @@ def test_another_policy_is_refused(recording, state, tmp_path):
         PageState(recording, state.choices, "x.pt").context  # noqa: B018
 
 
-# --- as a script ------------------------------------------------------------------------------------------------------
-
-
 def test_figures_are_saved_and_a_caption_makes_them_again(place, state, tmp_path):
     k = state.choices.episode
     flags = ("--data_dir", place / "recordings" / "tiny", "--episode", k, "--step", 6, "--target", "lpc")
@@ -403,9 +388,6 @@ def test_the_page_opens_without_torch():
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (result.stdout, result.stderr) == ("False\n", "")
-
-
-# --- in a browser -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -66,9 +66,6 @@ def random_agent(seed: int = 0) -> FrozenAgent:
     return FrozenAgent(agent)
 
 
-# --- patches ----------------------------------------------------------------------------------------------------------
-
-
 def test_a_patch_shows_the_rarest_kind_of_which_enough_is_in_it():
     objects = objects_with(ground=(32, 64, 0, 64), saw=(34, 36, 8, 10), coin=(34, 37, 16, 17), agent=(24, 32, 24, 32))
     shown = kinds_of_patches(objects[None])[0].reshape(COLUMNS, COLUMNS)
@@ -89,9 +86,6 @@ def test_a_frame_without_patches_is_black_there_alone_and_black_patches_are_no_t
     left = visible_patches(both, np.zeros(64, int))
     assert {patch.cell for patch in left} == {patch.cell for patch in seen} - {seen[0].cell, seen[9].cell}
     assert str(Patch(4, 3, KINDS.index("saw"))) == "saw, column 5 row 4 of 8"
-
-
-# --- targets ----------------------------------------------------------------------------------------------------------
 
 
 def test_targets_of_a_game_are_what_they_say():
@@ -124,9 +118,6 @@ def test_targets_of_a_game_are_what_they_say():
 )  # fmt: skip
 def test_what_an_agent_of_a_game_does_not_have_is_refused(text, message):
     assert message in refusal(parse_target, text, random_agent())
-
-
-# --- attribution ------------------------------------------------------------------------------------------------------
 
 
 def explain_toy(agent, simulator, frames, step=6, horizon=5, num_points=2, target="jump") -> FrameExplanation:
@@ -204,9 +195,6 @@ def test_what_is_hidden_is_what_the_agent_would_have_answered(planted):
     assert target(again).item() == pytest.approx(float(found.value), abs=1e-5)
 
 
-# --- explanations -----------------------------------------------------------------------------------------------------
-
-
 def test_an_explanation_comes_back_from_its_file_and_is_told_in_words(planted, tmp_path):
     planted.write(tmp_path / "one.npz")
     again = FrameExplanation.load(tmp_path / "one.npz")
@@ -225,9 +213,6 @@ def test_pictures_show_each_patch_over_the_frame(planted):
     panels = [ax for ax in plot_strip(planted).axes if len(ax.images) == 2]
     assert len(panels) == 4 * 6 and panels[0].get_title() == "5 earlier"
     assert panels[6 + 2].images[1].get_array()[2, 5] == pytest.approx(float(planted.value), abs=1e-5), "by memory"
-
-
-# --- on the real CoinRun ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -320,9 +305,6 @@ def test_a_simulator_of_another_agent_is_refused(studied, tmp_path, capsys):
     for command in (saliency, hazards):
         words = flags(data_dir=other, simulator=studied[1], out=tmp_path / "out", min_fidelity=0)
         assert "another policy" in refused(capsys, command.main, *words)
-
-
-# --- hazards ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

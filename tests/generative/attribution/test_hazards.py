@@ -72,9 +72,6 @@ def test_moments_are_where_a_jump_begins_and_where_there_is_none():
     assert drawn == draw_moments(many, 4, 2, seed=0) != draw_moments(many, 4, 2, seed=1)
 
 
-# --- measurements -----------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module", name="measured")
 def _measured():
     """An agent that reads the patch of the saw two steps earlier, in a world in which nothing happens."""
@@ -106,9 +103,6 @@ def test_a_planted_hazard_has_all_of_the_attribution(measured, tmp_path):
     assert "damaged" in refusal(load_measured, tmp_path / "two.npz")
     control = study.measure(HazardMoment(0, 6, 5, False))
     assert np.isnan(control.untrained).all() and np.array_equal(control.trained, found.trained, equal_nan=True)
-
-
-# --- numbers ----------------------------------------------------------------------------------------------------------
 
 
 def test_measures_of_a_frame_by_hand():

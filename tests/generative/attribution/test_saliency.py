@@ -218,9 +218,6 @@ def test_a_folder_is_of_the_directions_that_it_was_made_with(recorded, tmp_path,
     assert str(tmp_path / "out") in refused(capsys, command.main, *flags, "--directions", names[1])
 
 
-# --- explanations ---------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def explanation(recorded):
     recording, policy = recorded
@@ -315,9 +312,6 @@ def test_pictures_show_the_attribution_of_each_cell(explanation):
     total = np.abs(explanation.by_path[explanation.lag == 3]).sum(0)
     lines = {line.get_label(): dict(zip(*line.get_data(), strict=True)) for line in curve.axes[0].lines}
     assert lines["memory"][3] == pytest.approx(total[PATHS.index("memory")], rel=1e-5) and set(lines["direct"]) == {0}
-
-
-# --- the command ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

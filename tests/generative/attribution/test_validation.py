@@ -66,9 +66,6 @@ def study_of(recording, policy, targets=("action:chosen", "lpc"), num_controls: 
     return Study(recording, policy, predictors, ValidationSettings(data_dir="", of=targets, **changes))
 
 
-# --- cases ----------------------------------------------------------------------------------------------------------
-
-
 def test_cases_are_drawn_by_a_stream_of_each_episode(recorded):
     recording, _ = recorded
     episodes = recording.episodes(behaviours=["argmax"])[:6]
@@ -106,9 +103,6 @@ def test_a_case_holds_true_effects_beside_predicted_ones(recorded):
         found = attribute(loop, scene.inputs, changed, targets, *paths, num_points=NUM_POINTS)
         expected = torch.stack([total_of(numbers) for numbers in found])
         assert np.allclose(row["predicted"]["own"][name], expected, atol=1e-5)
-
-
-# --- a planted cause, in the real world -------------------------------------------------------------------------------
 
 
 def test_a_planted_cause_is_the_top_attribution_in_a_real_world_and_nowhere_else():
@@ -149,9 +143,6 @@ def test_a_planted_cause_is_the_top_attribution_in_a_real_world_and_nowhere_else
             assert (found.total(path).abs().max() > 0.1) == is_it, (lag, path)
     top = [lag for (lag, thing), size in sizes.items() if size > 1e-5]
     assert top == [5, 7] and all(sizes[lag, cause] > 0.1 for lag in top) and len(sizes) == 4 * len(scene.things)
-
-
-# --- rank correlations ------------------------------------------------------------------------------------------------
 
 
 def row_of(true, *, episode=0, lag=0, forced=None, **predicted) -> dict:
@@ -250,9 +241,6 @@ def test_a_line_of_something_else_is_no_row(tmp_path):
     assert read_rows(tmp_path / "cases.jsonl") == [row, empty]
     cases.append({name: value for name, value in row.items() if name != "lag"})
     assert "line 3" in refusal(read_rows, tmp_path / "cases.jsonl")
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
 
 
 def flags_of(recording, out) -> list:

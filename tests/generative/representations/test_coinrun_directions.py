@@ -88,9 +88,6 @@ def play(arena: GameArena, move: Move | None = None):
     return arena.play(move, lambda num_done: None)
 
 
-# --- labels -----------------------------------------------------------------------------------------------------------
-
-
 def frame(*things: tuple[str, int, int]) -> np.ndarray:
     """A frame with the agent and points (kind, row, column)."""
     drawn = np.zeros((1, 64, 64), np.uint8)
@@ -176,9 +173,6 @@ def test_episodes_are_labelled_by_their_level_and_actions(recording):
     assert labels.labeller({"env_name": "caveflyer", "task_id": "caveflyer", "actions": [0]})(None) == {}
 
 
-# --- the command directions -------------------------------------------------------------------------------------------
-
-
 def test_probes_of_what_is_on_screen_have_directions(studied, recording, model):
     found = load_directions(studied / "directions.npz")
     assert set(found.blocks) == {"memory"} and found.mean.shape == (8,)
@@ -205,9 +199,6 @@ def test_probes_of_what_is_on_screen_have_directions(studied, recording, model):
         "no linear reading is left"
     )
     assert table["name"].tolist() == found.names.tolist() and table["stability"].between(0, 1 + 1e-6).all()
-
-
-# --- runs -------------------------------------------------------------------------------------------------------------
 
 
 def test_without_a_move_a_run_is_plain_play_bit_for_bit(model, studied):
@@ -314,9 +305,6 @@ def test_measures_are_ratios_of_sums_and_rates_have_intervals(monkeypatch):
     seen = moved | {"stands at lava": np.ones(num), "jumps at lava": np.ones(num)}  # nowhere in the other runs
     row = {row["measure"]: row for row in effect_rows(table, seen, [table, table], measures_of)}["jumps at lava"]
     assert row["random"] == 0 and np.isnan([row[name] for name in ("plain", "random_low", "random_high", "p")]).all()
-
-
-# --- the command intervene --------------------------------------------------------------------------------------------
 
 
 def words_of(model, studied, out, *operation: str, **changes) -> list[str]:

@@ -63,9 +63,6 @@ def recording(tmp_path_factory):
     )
 
 
-# --- labels -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("task_id", ["BabyAI-UnlockPickup-v0", "BabyAI-KeyCorridorS3R2-v0"])
 def test_labels_are_what_minigrid_says(task_id):
     world, rng, seen = World(task_id), RNG(0), {name: set() for name in PROPERTIES}
@@ -131,9 +128,6 @@ def test_phases_are_those_of_the_measures(recording):
         assert found.tolist() == key_phases(steps, [about]).tolist()
         phases |= set(found.tolist())
     assert phases == {0, 1, 2, 3}
-
-
-# --- methods ----------------------------------------------------------------------------------------------------------
 
 
 def planted(
@@ -209,9 +203,6 @@ def test_partners_are_those_of_the_largest_sum():
     assert matched_cosines(units, others).sum() == pytest.approx(best)
     np.testing.assert_allclose(matched_cosines(units, -units[[2, 0, 3, 1]]), 1.0)
     assert (matched_cosines(units, units[:2]) > 0).sum() == 2
-
-
-# --- probes -----------------------------------------------------------------------------------------------------------
 
 
 def test_balanced_accuracy_by_hand():
@@ -327,9 +318,6 @@ def test_differences_of_classes_by_hand():
     ).contrasts.shape == (3, 2)
 
 
-# --- rows of a recording ----------------------------------------------------------------------------------------------
-
-
 def test_rows_pair_the_memory_after_a_step_with_what_it_saw(recording):
     seeds, label = {}, labeller(recording.config["encoding"])
     for split in SPLITS:
@@ -352,9 +340,6 @@ def test_rows_pair_the_memory_after_a_step_with_what_it_saw(recording):
     )
     assert "too few" in refusal(read_rows, recording, "train", ["epsilon"], 30, 0, label)
     assert read_rows(recording, "train", None, 500, 0, lambda episode: {}).labels == {}
-
-
-# --- files and random directions --------------------------------------------------------------------------------------
 
 
 def some_directions(num_units: int = 12) -> Directions:
@@ -413,9 +398,6 @@ def test_random_directions_lie_where_the_memory_varies():
     whole = random_unit(directions, "all", RNG(0))
     assert whole[:12].any() and whole[12:].any()
     assert not random_unit(directions, "second", RNG(0))[:12].any()
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
 
 
 def flags_of(recording, out, **flags) -> list[str]:

@@ -74,9 +74,6 @@ def run_of(recording, **settings) -> SimulatorRun:
     return SimulatorRun(COINRUN, config, agent, recording)
 
 
-# --- frames -----------------------------------------------------------------------------------------------------------
-
-
 def random_views(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, (*shape, NUM_POINTS), generator=torch.Generator().manual_seed(1)).float()
 
@@ -116,9 +113,6 @@ def test_frames_are_read_and_made_with_gradients_at_every_size(side):
     assert (of_frame != 0).float().mean() > 0.9 and (of_features != 0).all()
 
 
-# --- the agent inside -------------------------------------------------------------------------------------------------
-
-
 def test_the_agent_remembers_recorded_frames_as_it_did(recording, model_file):
     agent, _ = FrozenAgent.load(model_file)
     episode = recording.episode(0)
@@ -132,9 +126,6 @@ def test_the_agent_remembers_recorded_frames_as_it_did(recording, model_file):
     (gradient,) = torch.autograd.grad(answer.value[-1, 0], views)
     assert (gradient[0] != 0).any() and not any(p.requires_grad for p in agent.agent.parameters())
     assert torch.equal(agent.initial_hidden(1), hidden[:1])
-
-
-# --- the model --------------------------------------------------------------------------------------------------------
 
 
 def test_terms_are_those_of_the_steps_before_the_end_one_by_one(parts):
@@ -199,9 +190,6 @@ def test_the_loss_falls_and_frames_become_better_than_one_colour_on_unseen_level
     assert run.measured["val_error"] < 0.9 * one_colour.item() and run.best["loss"] == run.summary()["val_loss"]
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
-
-
 def learning(recording, folder, **values) -> list[str]:
     chosen = {"data_dir": recording.folder, "output_dir": folder, "param_name": "tiny", "tgm_exp_name": "s", **values}
     return flags(**{"batch_size": 4, "num_sim_steps": 4, **chosen})
@@ -245,9 +233,6 @@ def test_what_cannot_be_learned_is_refused_in_one_line(recording, simulator, mod
         ("--output_dir", simulator.parent): "--resume",
     }
     check_refused(capsys, train_gen_model.main, cases, *learning(recording, tmp_path))
-
-
-# --- fidelity ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -350,9 +335,6 @@ def test_what_cannot_be_measured_is_refused_in_one_line(recording, simulator, tm
     check_refused(capsys, fidelity.main, cases, *words)
     monkeypatch.setitem(sys.modules, "envpool", None)
     assert "make coinrun" in refused(capsys, fidelity.main, *words)
-
-
-# --- films ------------------------------------------------------------------------------------------------------------
 
 
 def test_films_show_recorded_episodes_and_simulations_beside_them(recording, simulator, tmp_path, capsys):

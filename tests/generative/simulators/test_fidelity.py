@@ -156,9 +156,6 @@ def test_baselines_know_little(tiny, trials):
     assert counts and counts[tuple(first[0][[24, 73, 122]].astype(int))] == max(counts.values())
 
 
-# --- the gate and the command -----------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def measured(tiny, tmp_path_factory):
     """A simulator of two updates, with a measurement that says of itself that analyses may rely on it; its folder."""

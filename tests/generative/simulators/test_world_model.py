@@ -58,9 +58,6 @@ def train(tiny, folder, *switches, **flags) -> int:
         return train_gen_model.main()
 
 
-# --- observations -----------------------------------------------------------------------------------------------------
-
-
 def random_obs(num: int, seed: int = 0) -> torch.Tensor:
     rng = np.random.default_rng(seed)
     image = np.concatenate([rng.integers(0, size, (num, 49)) for size in (11, 6, 3)], 1)
@@ -128,9 +125,6 @@ def known(world: World) -> tuple[torch.Tensor, torch.Tensor]:
     return kinds, (kinds > 0).float()
 
 
-# --- the model --------------------------------------------------------------------------------------------------------
-
-
 def test_terms_are_zero_where_the_simulation_is_the_truth(parts):
     model, policy, frames = parts
     whole = frames._replace(
@@ -143,9 +137,6 @@ def test_terms_are_zero_where_the_simulation_is_the_truth(parts):
     for name in ("obs", "hx", "routing", "act_log_probs"):
         assert abs(found[name].item()) < 1e-4, name
     assert torch.allclose(answer.hidden[:-1], whole.hidden[3:], atol=1e-5)
-
-
-# --- training ---------------------------------------------------------------------------------------------------------
 
 
 def run_of(tiny, **settings) -> SimulatorRun:
@@ -280,9 +271,6 @@ def test_what_cannot_be_is_refused(tiny, tmp_path):
 def test_a_policy_is_no_simulator(tiny, tmp_path):
     refusal(load_simulator, tiny[1])
     refusal(load_simulator, tmp_path)
-
-
-# --- logs -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_log_of_any_run_can_be_drawn(tmp_path, monkeypatch):

@@ -50,9 +50,6 @@ def levels_of(task_id: str, num: int) -> list[Level]:
     return found
 
 
-# --- levels ---
-
-
 @pytest.mark.parametrize("task_id", TASKS)
 def test_a_world_is_the_level_that_it_was(task_id):
     """Built from its own level and from another seed's state, a world is bit for bit the one of its seed."""
@@ -195,9 +192,6 @@ def test_levels_are_optimised_through_a_learned_simulator():
     assert len(found.levels) == 3 and np.isfinite(found.predicted).all() and found.curve.shape == (3, 3)
 
 
-# --- a planted reason ---
-
-
 class CountsRedBalls:
     """As a FrozenPolicy: it does nothing; the weight of expert 1 is 0.1 and 0.1 for each red ball in view, to 0.7."""
 
@@ -273,8 +267,6 @@ def test_a_trip_plays_the_level_and_not_its_base():
     assert rollout.rows["obs"][0, 147:151].argmax() == level.direction
     assert rollout.achieved == [reader.of(rollout.rows)]
 
-
-# --- the command ---
 
 SMALL = ("--num_restarts", 3, "--num_random", 30, "--iterations", 6, "--min_percentile", 20, "--num_steps", 2)
 
