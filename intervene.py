@@ -32,8 +32,8 @@ from dataclasses import dataclass
 
 from mop.common.cli import parse, required, setting
 from mop.common.errors import InputError, run_script
-from mop.common.routing_edits import GATE_ONLY, VARIANTS, parse_variants
-from mop.common.routing_edits import parse as parse_intervention
+from mop.common.intervention_grammar import GATE_ONLY, VARIANTS, parse_variants
+from mop.common.intervention_grammar import parse as parse_intervention
 from mop.evaluation.intervention_batch import intervene
 from mop.evaluation.settings import InterventionSettings
 

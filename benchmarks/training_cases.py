@@ -13,7 +13,7 @@ import torch
 from benchmarks.bench import Costs, case, seconds
 from mop.artifacts.routing_cache import RoutingData, Steps, load_cache, write_cache
 from mop.artifacts.run_paths import RunKey, cache_path
-from mop.common.routing_edits import GATE_ONLY, ZEROED, parse
+from mop.common.intervention_grammar import GATE_ONLY, ZEROED, parse
 from mop.common.train_config import parse_config
 from mop.envs.babyai import World
 from mop.envs.bot_paths import BotPaths

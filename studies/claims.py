@@ -37,7 +37,7 @@ from mop.common.cli import parse, setting
 from mop.common.conventions import SUBGOALS
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_together
-from mop.common.routing_edits import GATE_ONLY
+from mop.common.intervention_grammar import GATE_ONLY
 from mop.common.seeding import stream_seed
 from mop.common.task_mix import task_name
 from mop.envs.babyai import NO_LABEL

@@ -25,7 +25,7 @@ from mop.artifacts.run_paths import CACHE_DIR, PLOTS_DIR, interventions_path
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
 from mop.common.files import file_digest
-from mop.common.routing_edits import FROZEN, GATE_ONLY, NONE, SWAP, ZEROED, Intervention, parse, together
+from mop.common.intervention_grammar import FROZEN, GATE_ONLY, NONE, SWAP, ZEROED, Intervention, parse, together
 from mop.plotting.bars import matrix_name, matrix_title, plot_use_and_need
 from mop.plotting.style import counted, expert_hues, expert_names, short_name
 

@@ -17,7 +17,7 @@ from mop.artifacts.intervention_rows import in_words
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
 from mop.common.files import write_atomic
-from mop.common.routing_edits import GATE_ONLY, NONE, Intervention
+from mop.common.intervention_grammar import GATE_ONLY, NONE, Intervention
 from mop.plotting.bars import lesioned_variants
 
 if TYPE_CHECKING:

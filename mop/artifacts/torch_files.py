@@ -2,7 +2,8 @@
 
 `torch.load(weights_only=True)` runs nothing either, but a file of a hundred bytes can take all memory through it
 (`bytearray(10**10)`) or through the unpickler in C (the table of its memo), and it needs torch. Here nothing is larger
-than the file, and what it says of itself is read in milliseconds, without torch and without its tensors.
+than the file, and what it says of itself is read in milliseconds, without torch and without its tensors. The rule for
+files of every kind is in `mop/common/reading.py`.
 """
 
 import io

@@ -15,7 +15,7 @@ from mop.artifacts.intervention_rows import SAME, add_row, comparable, in_words,
 from mop.artifacts.run_paths import RunKey, interventions_path
 from mop.common.errors import InputError
 from mop.common.files import check_writable, file_digest, folder_lock, remove_leftovers, write_figure
-from mop.common.routing_edits import GATE_ONLY, NONE, VARIANTS, Intervention
+from mop.common.intervention_grammar import GATE_ONLY, NONE, VARIANTS, Intervention
 from mop.common.values import shown
 from mop.evaluation.batch import open_checkpoint
 from mop.evaluation.settings import InterventionSettings

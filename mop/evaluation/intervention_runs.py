@@ -20,7 +20,7 @@ from mop.analysis.metrics import compute_metrics
 from mop.analysis.routing_data import checked_weights
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.errors import InputError
-from mop.common.routing_edits import GATE_ONLY, NONE, SWAP, Intervention
+from mop.common.intervention_grammar import GATE_ONLY, NONE, SWAP, Intervention
 from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import EvalVectorEnv
 from mop.envs.missions import MissionEncoder

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mop.common.errors import InputError
-from mop.common.routing_edits import FROZEN, GATE_ONLY, NONE, Intervention
+from mop.common.intervention_grammar import FROZEN, GATE_ONLY, NONE, Intervention
 from mop.common.seeding import stream_seed
 
 _TINY = 1e-30  # where a router gives all but this to ablated experts, the rest shares it equally

@@ -22,7 +22,7 @@ from mop.analysis.routing_data import check_not_empty, checked_weights
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
-from mop.common.routing_edits import GATE_ONLY, NONE, VARIANTS, Intervention
+from mop.common.intervention_grammar import GATE_ONLY, NONE, VARIANTS, Intervention
 from mop.plotting.hover import add_note
 from mop.plotting.panels import (
     ALL_OF_0_TO_1,

@@ -22,7 +22,7 @@ from mop.artifacts.intervention_rows import add_row
 from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path, interventions_path
 from mop.common import cli
-from mop.common.routing_edits import FROZEN, GATE_ONLY, NONE, Intervention, parse
+from mop.common.intervention_grammar import FROZEN, GATE_ONLY, NONE, Intervention, parse
 
 KEY = RunKey(TASK, 0, 0)
 SIZES = [[0, 16, 32], [64], [0, 32, 32]]

@@ -14,7 +14,7 @@ from scripts import PATIENCE_S, check_refused, in_process, start
 
 import intervene
 from mop.artifacts.intervention_rows import COLUMNS, add_row, load_rows, merge_rows
-from mop.common.routing_edits import GRAMMAR, NONE
+from mop.common.intervention_grammar import GRAMMAR, NONE
 from mop.evaluation.intervention_runs import Study
 from mop.plotting.bars import plot_use_and_need, use_and_need
 from mop.plotting.hover import values_of

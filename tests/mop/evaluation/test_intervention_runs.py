@@ -10,7 +10,7 @@ from torch import nn
 
 from mixture_of_experts import MixtureOfExpertsPolicy
 from mop.analysis.intervention_effects import phases_of_both
-from mop.common.routing_edits import VARIANTS, Intervention, parse
+from mop.common.intervention_grammar import VARIANTS, Intervention, parse
 from mop.envs.bot_paths import BotPaths
 from mop.envs.missions import load_encoder
 from mop.evaluation.evaluate import evaluate

@@ -7,7 +7,7 @@ from checks import refusal
 from eval_helpers import UNLOCK, taught_checkpoint
 
 from mop.artifacts.checkpoints import save_checkpoint
-from mop.common.routing_edits import FROZEN, GATE_ONLY, NONE, ZEROED, Intervention, parse
+from mop.common.intervention_grammar import FROZEN, GATE_ONLY, NONE, ZEROED, Intervention, parse
 from mop.envs.bot_paths import BotPaths
 from mop.envs.missions import load_encoder
 from mop.evaluation import intervention_runs

@@ -3,7 +3,7 @@
 from checks import refusal
 from routing_data import EVERY_KIND
 
-from mop.common.routing_edits import GRAMMAR, Intervention, parse, parse_variants
+from mop.common.intervention_grammar import GRAMMAR, Intervention, parse, parse_variants
 
 
 def test_texts_are_read_and_written_alike():
