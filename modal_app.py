@@ -12,6 +12,7 @@
     python modal_app.py download                   what is new on the volumes, to the same folders here
 
 Exit code 0: every job is done; 1: some failed (they are listed, the others' files stand); 2: nothing was started.
+Jobs of training and evaluation: mop/cloud.py.
 """
 
 import contextlib

@@ -94,7 +94,7 @@ def recorded_films(domain: Domain, recording: Recording, settings: Settings) -> 
 
 
 def main() -> int:
-    """Make the films, and print where they are."""
+    """Render the films and print their paths."""
     settings = parse(Settings, __doc__)
     check_writable(settings.vid_dir, "--vid_dir")
     if settings.data_dir is not None:
@@ -111,7 +111,7 @@ def main() -> int:
         content = film_bytes(film, settings.format, steps_per_second)
         path = settings.vid_dir / f"{name}.{settings.format}"
         write_atomic(path, lambda file, content=content: file.write(content))
-        tqdm.write(f"{path}: {counted(len(film.captions), 'state')}, {len(content) / 1e6:.1f} MB")
+        tqdm.write(f"{path}: {counted(len(film.captions), 'frame')}, {len(content) / 1e6:.1f} MB")
     return 0
 
 

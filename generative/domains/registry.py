@@ -50,9 +50,9 @@ def load_recorded_policy(
 
 
 def load_simulator(path: str | Path) -> tuple[WorldModel, dict[str, Any]]:
-    """Load a trained world model, without gradients of its own; returns it and its config.
+    """Load a trained world model with frozen parameters; returns it and its config.
 
-    path: of its folder, or of a checkpoint.
+    path: the simulator's folder, or a checkpoint file.
     """
     path = Path(path)
     path = path / FINAL_NAME if path.is_dir() else path
@@ -61,9 +61,10 @@ def load_simulator(path: str | Path) -> tuple[WorldModel, dict[str, Any]]:
     checkpoint = load_checkpoint(path)
     config = checkpoint["config"]
     if config.get("kind") != "world_model":
-        raise InputError(f"{path} is a checkpoint, but of no simulator; train one with generative.train_gen_model")
+        raise InputError(f"{path} is a checkpoint, but not a simulator's; train one with generative.train_gen_model")
     with reading(path, "simulator"):
         model = make_world_model(config, domain_of(config))
+        # the training loop saves what it trains under one key, be it a policy or a world model
         model.load_state_dict(checkpoint["policy_state_dict"])
     return model.eval().requires_grad_(False), config
 

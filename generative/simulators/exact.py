@@ -115,15 +115,19 @@ class ExactSimulator:
         return join_cells(image.unflatten(1, (VIEW_SIZE, VIEW_SIZE)), others)
 
     def step(self, state: State, action: Tensor) -> State:
-        """The state after an action (N, A), ones and zeros; a mixture of actions gives the mixture of what they do."""
+        """The state after an action (N, A), one-hot.
+
+        Exactly linear in the action, so a weighted mix of actions gives the same mix of next states.
+        """
         grid, position, direction, carried = (state[name] for name in ("grid", "position", "direction", "carried"))
         left, right, forward, pick_up, drop, toggle, _ = action.unbind(-1)
         front = reduce(torch.add, [_times(direction[:, d], _shift(position, d)) for d in range(4)])
         is_free = grid[..., TYPE] @ _IS_FREE + grid[..., DOOR] * grid[..., OPEN]
+        # For each cell, whether the one ahead is free: is_free moved by a cell against direction d, (d + 2) % 4.
         ahead = [_times(direction[:, d], _shift(is_free, (d + 2) % 4)) for d in range(4)]
         pick_up, drop, toggle = (_times(gate, front) for gate in (pick_up, drop, toggle))
         return {
-            "grid": _cells_after(grid, carried, pick_up, drop, toggle) + _doors_turned(grid, carried, toggle),
+            "grid": _cells_after(grid, carried, pick_up, drop, toggle) + _doors_toggled(grid, carried, toggle),
             "position": position + _times(forward, front * is_free - position * reduce(torch.add, ahead)),
             "direction": direction
             + _times(left, direction.roll(-1, -1) - direction)
@@ -149,7 +153,7 @@ def _cells_after(grid: Tensor, carried: Tensor, pick_up: Tensor, drop: Tensor, t
     return left + picked[..., None] * nothing + filled[..., None] * held[:, None, None] + opened[..., None] * inside
 
 
-def _doors_turned(grid: Tensor, carried: Tensor, toggle: Tensor) -> Tensor:
+def _doors_toggled(grid: Tensor, carried: Tensor, toggle: Tensor) -> Tensor:
     """What is added to the cells (N, H, W, C) where doors are opened, closed, or unlocked by a key of their colour."""
     fits = _times(carried[:, KEY], torch.einsum("nyxk,nk->nyx", grid[..., COLOR], carried[:, COLOR]))
     is_open, is_closed, is_locked = grid[..., STATE].unbind(-1)

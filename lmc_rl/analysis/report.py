@@ -40,7 +40,7 @@ def write_summaries(experiment: Experiment) -> None:
 
 
 def summary_of_returns(line: LineResult) -> dict:
-    """What is lost on the lines of a fork or control of an RL run, as plain values."""
+    """Barriers along the lines of a fork or control of an RL run, as plain values."""
     profile, paths = line.main, []
     for pair, returns, facts in zip(line.pairs, profile.gains, line.facts, strict=True):
         rows = zip(line.alphas, returns.mean(axis=0), returns.std(axis=0), strict=True)
@@ -67,7 +67,7 @@ def summary_of_returns(line: LineResult) -> dict:
 
 
 def summary_of_part(line: LineResult) -> dict:
-    """What is lost on the lines of an imitation run on which a part moves, as plain values."""
+    """Barriers along the lines of an imitation run when one part of the weights is interpolated, as plain values."""
     along = dict(line.means)
     if "kl_to_first" in along:
         along["kl"] = np.stack([along.pop("kl_to_first"), along.pop("kl_to_second")], axis=1)

@@ -283,19 +283,19 @@ MEASURES = {  # panel -> name in the file: what the line is called
 
 
 def plot_measures(line: LineResult, title: str = "") -> Figure:
-    """What else was measured along the line of an RL run, a panel for each measure; of several pairs, the mean."""
-    found = [facts for facts in line.facts if facts]
-    if not found:
+    """Plot the other measures along the interpolation line of an RL run, a panel each; of several pairs, the mean."""
+    measured = [path_measures for path_measures in line.facts if path_measures]
+    if not measured:
         raise InputError("nothing but the return was measured along this path; continue the experiment with --resume")
-    alphas = np.array(found[0]["places"])
+    alphas = np.array(measured[0]["places"])
     known = {name for names in MEASURES.values() for name in names}
-    others = [name for name, value in found[0].items() if isinstance(value, list) and len(value) == len(alphas)]
+    others = [name for name, value in measured[0].items() if isinstance(value, list) and len(value) == len(alphas)]
     panels = {panel: names for panel, names in MEASURES.items() if names.keys() & set(others)}
     panels |= {name.replace("_", " "): {name: ""} for name in others if name not in known | {"places"}}
     figure, axes = make_panels(1, len(panels), _WIDTH_IN / max(2, len(panels)), 2.9, 0.6)
     for ax, (panel, names) in zip(axes[0], panels.items(), strict=True):
-        for (name, label), hue in zip(names.items(), ("blue", "orange"), strict=False):
-            values = np.mean([facts[name] for facts in found], axis=0)
+        for (name, label), hue in zip(names.items(), cycle(("blue", "orange", "green", "purple")), strict=False):
+            values = np.mean([path_measures[name] for path_measures in measured], axis=0)
             ax.plot(alphas, values, color=HUES[hue], marker=".", label=label or None)
             for a, value in zip(alphas.tolist(), values.tolist(), strict=True):
                 text = f"alpha {a:.2f}: {panel} {label} {value:.4g}".replace("  ", " ")
@@ -305,9 +305,9 @@ def plot_measures(line: LineResult, title: str = "") -> Figure:
         ax.set_ylim(0, max(1.08 * ax.dataLim.ymax, 1e-9))
         if any(names.values()):
             ax.legend(frameon=False, fontsize="small")
-    if "distance" in found[0]:
-        distance = np.mean([facts["distance"] for facts in found])
-        title = ", ".join([*filter(None, [title]), f"distance of the ends {distance:.3g}"])
+    if "distance" in measured[0]:
+        distance = np.mean([path_measures["distance"] for path_measures in measured])
+        title = ", ".join([*filter(None, [title]), f"distance between the endpoints {distance:.3g}"])
     set_title(figure, title)
     return figure
 

@@ -182,7 +182,10 @@ class RLRun:
         return {"policy_state_dict": weights, "update": self.update, "config": config}
 
     def state(self) -> dict:
-        """The whole run: networks, targets, optimisers, buffer, simulator, counters, and the seeds of its streams."""
+        """The whole run: networks, targets, optimisers, buffer, simulator, counters, and seeds of its random streams.
+
+        Refuses a training that has diverged, as `checkpoint` does.
+        """
         return {
             "policy_state_dict": self.checkpoint()["policy_state_dict"],
             "optimizers": {

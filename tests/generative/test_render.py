@@ -144,7 +144,7 @@ def test_films_of_a_recording_and_of_simulations(shared_recording, monkeypatch, 
     flags = ("--simulator", "exact", "--actions", "own", "--num_sim_steps", 4)
     assert in_process(render.main, *common, "--episode", 1, *flags) == 0
     assert len(frames_of((out / "recording_episode_1_step_0_exact_own.gif").read_bytes())) == 4
-    assert "4 states" in capsys.readouterr().out
+    assert "4 frames" in capsys.readouterr().out
 
 
 def test_a_simulation_of_recorded_actions_is_right_everywhere(shared_recording, monkeypatch):
