@@ -115,11 +115,11 @@ class Timing(NamedTuple):
         beside = seconds - log["seconds"].iloc[-1]  # start and end of the process
         rows = pd.read_csv(results)
         update = rows["update"].fillna(self.num_updates).astype(int)  # the final checkpoint's path names none
-        told = rows[["success_rate", "success_low", "success_high", "path_ratio", "mean_lpc"]]
+        measures = rows[["success_rate", "success_low", "success_high", "path_ratio", "mean_lpc"]]
         keys = [RunKey.from_checkpoint(path) for path in rows["checkpoint_path"]]
         routing = [measure_routing(load_cache(cache_path(results.parent / "cache", key))) for key in keys]
         named = pd.DataFrame({"setting": self.setting, "task_id": self.task_id, "seed": self.seed}, index=rows.index)
-        named = named.assign(update=update, env_steps=log["env_steps"].loc[update].to_numpy(), **told)
+        named = named.assign(update=update, env_steps=log["env_steps"].loc[update].to_numpy(), **measures)
         named = named.join(pd.DataFrame(routing, index=rows.index))
         named = named.assign(seconds=log["seconds"].loc[update].to_numpy() + beside, beside_seconds=beside)
         return named.assign(command=shlex.join(self.command)).sort_values("update")

@@ -22,7 +22,7 @@ does not lower the distance is undone. Two starts, the identity and a match from
 of which the nearer one is taken. A constant added to a router's read-out would be a symmetry too, and one moved between
 the embeddings of types, colours and states; they change nothing on a line and are left alone.
 Axis letters: D width, H units of a GRU, E experts of a layer, G numbers of a mission, C of a cell's embedding, F of its
-features; N units of a part of the front, K blocks of their weights, S scales.
+features; N units of a part of the film, K blocks of their weights, S scales.
 """
 
 from collections.abc import Collection, Sequence
@@ -39,8 +39,8 @@ from mixture_of_experts import NUM_CELLS
 MISSION = "lang_proj."  # of the names of the mission projection's weights, next to those of the policy
 _MAX_ROUNDS = 50  # of the coordinate ascent; it stops earlier, when nothing gets nearer
 _GAIN = 1e-7  # a step must gain this share of the nearness
-_FRONT = "input_projection"
-_POWERS = {  # (K, S): exponents of a unit's scales in each block of its weights, as `_front_blocks` has them
+_INPUT = "input_projection"
+_POWERS = {  # (K, S): exponents of a unit's scales in each block of its weights, as `_film_blocks` has them
     "cells": [[1, 0], [-1, 1], [0, 1], [0, -1]],  # t, s / t, s, 1 / s
     "features": [[1], [-1]],  # r, 1 / r
 }
@@ -51,15 +51,15 @@ Blocks = Sequence[Tensor | int]  # of a block-diagonal matrix; a number is the s
 
 
 class PolicyStructure:
-    """The structure of a policy, from names and shapes of its weights: front, GRUs, experts, and tied streams."""
+    """The structure of a policy, from names and shapes of its weights: film, GRUs, experts, and tied streams."""
 
     def __init__(self, weights: Weights):
-        is_film = f"{_FRONT}.cells.weight" in weights
-        self.front = {part: len(weights[f"{_FRONT}.{part}.weight"]) for part in _POWERS if is_film}  # -> C, F
-        self.reader = f"{_FRONT}.output" if is_film else _FRONT  # the linear map that gives the first stream
+        is_film = f"{_INPUT}.cells.weight" in weights
+        self.film = {part: len(weights[f"{_INPUT}.{part}.weight"]) for part in _POWERS if is_film}  # -> C, F
+        self.reader = f"{_INPUT}.output" if is_film else _INPUT  # the linear map that gives the first stream
         self.width, inputs = weights[f"{self.reader}.weight"].shape
         self.lang_dim = len(weights[f"{MISSION}weight"])
-        self.num_others = inputs - self.lang_dim - NUM_CELLS * self.front.get("features", 0)
+        self.num_others = inputs - self.lang_dim - NUM_CELLS * self.film.get("features", 0)
         self.units = {  # name of each GRU -> H
             name.removesuffix(".weight_hh_l0"): value.shape[1]
             for name, value in weights.items()
@@ -89,7 +89,7 @@ class Symmetry:
     streams: list[Tensor]  # (D, D) of each
     units: dict[str, tuple[Tensor, Tensor]]  # name of each GRU -> P and S P (H, H)
     experts: list[list[int]]  # of each layer: number of the expert that takes this place
-    front: dict[str, tuple[Tensor, ...]]  # cells -> t P, s P (C, C); features -> r P (F, F); empty if linear
+    film: dict[str, tuple[Tensor, ...]]  # FilmProjection: cells -> t P, s P (C, C); features -> r P (F, F); or empty
 
     @classmethod
     def identity(cls, structure: PolicyStructure) -> "Symmetry":
@@ -99,7 +99,7 @@ class Symmetry:
             [_eye(structure.width) for _ in range(structure.stream_of[-1] + 1)],
             {gru: (_eye(size), _eye(size)) for gru, size in structure.units.items()},
             [list(range(len(sizes))) for sizes in structure.sizes],
-            {part: (_eye(size),) * len(_POWERS[part][0]) for part, size in structure.front.items()},
+            {part: (_eye(size),) * len(_POWERS[part][0]) for part, size in structure.film.items()},
         )
 
     @classmethod
@@ -124,12 +124,12 @@ class Symmetry:
                 places = [e for e, other in enumerate(sizes) if other == size]
                 for place, k in zip(places, torch.randperm(len(places), generator=rng).tolist(), strict=True):
                     order[place] = places[k]
-        for part, size in structure.front.items():
+        for part, size in structure.film.items():
             p = permutation(size)
-            scales = [torch.randn(size, 1, generator=rng, dtype=torch.float64).div(2).exp() for _ in self.front[part]]
+            scales = [torch.randn(size, 1, generator=rng, dtype=torch.float64).div(2).exp() for _ in self.film[part]]
             if part == "cells":
                 scales[0] *= torch.randint(2, (size, 1), generator=rng) * 2 - 1
-            self.front[part] = tuple(scale * p for scale in scales)
+            self.film[part] = tuple(scale * p for scale in scales)
         return self
 
 
@@ -153,14 +153,14 @@ def transformed(weights: Weights, symmetry: Symmetry, structure: PolicyStructure
         return signed
 
     of_features = []
-    if structure.front:
-        embedding, shift = symmetry.front["cells"]
-        (features,) = symmetry.front["features"]
+    if structure.film:
+        embedding, shift = symmetry.film["cells"]
+        (features,) = symmetry.film["features"]
         gain = shift * _dual(embedding)
-        out[f"{_FRONT}.cells.weight"] = embedding @ weights[f"{_FRONT}.cells.weight"]
-        move(f"{_FRONT}.film", f"{_FRONT}.film", [gain, shift], [symmetry.mission])
-        out[f"{_FRONT}.film.bias"][: len(gain)] += gain.sum(1) - 1  # 1 + gamma is what is scaled
-        move(f"{_FRONT}.features", f"{_FRONT}.features", [features], [_dual(shift)])
+        out[f"{_INPUT}.cells.weight"] = embedding @ weights[f"{_INPUT}.cells.weight"]
+        move(f"{_INPUT}.film", f"{_INPUT}.film", [gain, shift], [symmetry.mission])
+        out[f"{_INPUT}.film.bias"][: len(gain)] += gain.sum(1) - 1  # 1 + gamma is what is scaled
+        move(f"{_INPUT}.features", f"{_INPUT}.features", [features], [_dual(shift)])
         of_features = [_dual(features)] * NUM_CELLS
     columns = [*of_features, structure.num_others, symmetry.mission]
     move(structure.reader, structure.reader, [streams[0]], columns)
@@ -210,8 +210,8 @@ class Alignment:
     def summary(self) -> dict:
         """What moved: share of hidden units at another place or with another sign, experts, rotation of the bases.
 
-        A rotation is the root mean square of what a basis does to a unit vector along an axis, from 0 to 2. With a FiLM
-        front also the share of its units that moved, and the root mean square of the logarithms of their scales.
+        A rotation is the root mean square of what a basis does to a unit vector along an axis, from 0 to 2. With a
+        `FilmProjection` also the share of its units that moved, and the root mean square of their scales' logarithms.
         """
         kept = torch.cat([signed.diagonal() == 1 for _, signed in self.symmetry.units.values()])
         found = {
@@ -222,9 +222,9 @@ class Alignment:
             "stream_turn": max(map(_rotation_angle, self.symmetry.streams)),
             "mission_turn": _rotation_angle(self.symmetry.mission),
         }
-        if front := self.symmetry.front:
-            kept = torch.cat([first.diagonal() > 0 for first, *_ in front.values()])
-            scales = torch.cat([matrix.sum(1).abs() for matrices in front.values() for matrix in matrices])
+        if film := self.symmetry.film:
+            kept = torch.cat([first.diagonal() > 0 for first, *_ in film.values()])
+            scales = torch.cat([matrix.sum(1).abs() for matrices in film.values() for matrix in matrices])
             found["moved_front_units"] = 1 - kept.double().mean().item()
             found["front_scales"] = scales.log().square().mean().sqrt().item()
         return found
@@ -241,9 +241,10 @@ def align(first: Weights, second: Weights) -> Alignment:
     """
     check_same_shapes(first, second)
     match = _Match(first, second)
-    best = match.from_inputs()
+    best = match.matched_from_inputs()
     if not match.is_perfect(best):  # else it is a transformed copy, and nothing is nearer
-        best = max(match.climb(Symmetry.identity(match.structure)), match.climb(best), key=match.nearness)
+        starts = (Symmetry.identity(match.structure), best)
+        best = max(map(match.coordinate_ascent, starts), key=match.nearness)
     moved = transformed(match.second, best, match.structure)
     weights = {name: moved[name].to(value.dtype) for name, value in second.items()}
     return Alignment(weights, best, distance(first, second), distance(match.first, moved))
@@ -273,13 +274,13 @@ class _Match:
         squares = _inner_product(self.first, self.first) + _inner_product(self.second, self.second)
         return bool(self.nearness(symmetry) > (1 - 1e-12) * squares / 2)
 
-    def climb(self, symmetry: Symmetry) -> Symmetry:
-        """Better one basis or part of the front, then the units of one GRU after the other, until none gets nearer."""
+    def coordinate_ascent(self, symmetry: Symmetry) -> Symmetry:
+        """Better one basis or part of the film, then the units of one GRU after the other, until none gets nearer."""
         for _ in range(_MAX_ROUNDS):
             before = symmetry
             symmetry = self.better_mission(symmetry)
-            for part in symmetry.front:
-                symmetry = self._nearer(symmetry, self._match_front(symmetry, part))
+            for part in symmetry.film:
+                symmetry = self._nearer(symmetry, self._match_film(symmetry, part))
             for number in range(len(symmetry.streams)):
                 symmetry = self.better_stream(symmetry, number)
             for gru in symmetry.units:
@@ -288,12 +289,12 @@ class _Match:
                 break
         return symmetry
 
-    def from_inputs(self) -> Symmetry:
-        """A match made from the inputs onwards: each by what ties it to what is matched already."""
+    def matched_from_inputs(self) -> Symmetry:
+        """Match layer by layer from the inputs: each part by its connections to parts already matched."""
         symmetry, structure = Symmetry.identity(self.structure), self.structure
         symmetry = self.better_mission(symmetry, [f"{MISSION}weight", f"{MISSION}bias"])
-        for part in structure.front:
-            symmetry = self._match_front(symmetry, part, by_inputs=True)
+        for part in structure.film:
+            symmetry = self._match_film(symmetry, part, by_inputs=True)
         symmetry = self.better_stream(symmetry, 0, [f"{structure.reader}.weight", f"{structure.reader}.bias"])
         if not structure.sizes:
             return self._match_gru(symmetry, "gru")
@@ -306,14 +307,14 @@ class _Match:
                 symmetry = self.better_stream(symmetry, structure.stream_of[layer + 1], names)
         return symmetry
 
-    def _match_front(self, symmetry: Symmetry, part: str, by_inputs: bool = False) -> Symmetry:
-        """Match the cells or features of a FiLM front; by_inputs: not by what leaves them, as that is not matched."""
-        plain = replace(symmetry, front=symmetry.front | {part: Symmetry.identity(self.structure).front[part]})
-        ours = _front_blocks(self.first, part)
-        theirs = _front_blocks(transformed(self.second, plain, self.structure), part)
+    def _match_film(self, symmetry: Symmetry, part: str, by_inputs: bool = False) -> Symmetry:
+        """Match the cells or features of a `FilmProjection`; by_inputs: not by the outgoing weights."""
+        plain = replace(symmetry, film=symmetry.film | {part: Symmetry.identity(self.structure).film[part]})
+        ours = _film_blocks(self.first, part)
+        theirs = _film_blocks(transformed(self.second, plain, self.structure), part)
         if by_inputs:
             ours, theirs = ours[:-1], theirs[:-1]
-        return replace(plain, front=plain.front | {part: _scaled_permutation(ours, theirs, part)})
+        return replace(plain, film=plain.film | {part: _scaled_permutation(ours, theirs, part)})
 
     def _match_gru(self, symmetry: Symmetry, gru: str) -> Symmetry:
         """Match by inputs and biases first, as W_hh is uninformative before units are matched; then by all."""
@@ -399,9 +400,9 @@ def _permutation(scores: Tensor) -> Tensor:
     return matrix
 
 
-def _front_blocks(weights: Weights, part: str) -> list[Tensor]:
-    """The weights of the cells' units or features of a FiLM front, K blocks (N, ...): what enters them, then leaves."""
-    of = {name.removeprefix(f"{_FRONT}."): value for name, value in weights.items() if name.startswith(_FRONT)}
+def _film_blocks(weights: Weights, part: str) -> list[Tensor]:
+    """The weights of a `FilmProjection`'s cells or features, K blocks (N, ...): incoming ones, then outgoing."""
+    of = {name.removeprefix(f"{_INPUT}."): value for name, value in weights.items() if name.startswith(_INPUT)}
     if part == "features":
         to_cells = of["output.weight"][:, : NUM_CELLS * len(of["features.bias"])].unflatten(1, (NUM_CELLS, -1))
         return [torch.cat([of["features.weight"], of["features.bias"][:, None]], 1), to_cells.flatten(0, 1).T]
@@ -411,7 +412,7 @@ def _front_blocks(weights: Weights, part: str) -> list[Tensor]:
 
 
 def _scaled_permutation(ours: list[Tensor], theirs: list[Tensor], part: str) -> tuple[Tensor, ...]:
-    """The nearest permutation of units with scales; blocks of `_front_blocks`, the last of which may be missing.
+    """The nearest permutation of units with scales; blocks of `_film_blocks`, the last of which may be missing.
 
     Scales bring the norms of the blocks of each pair of units together (least squares of logarithms); only a cell's
     first scale may be negative.

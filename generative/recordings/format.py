@@ -348,10 +348,10 @@ def find_policy(recording: Recording, path: str | Path | None, flag: str) -> Pat
 
     A relative path is seen from here or from the repository. flag: which says where it is.
     """
-    told = Path(path or recording.config["checkpoint"]["path"])
-    found = next((place for place in (told, REPOSITORY / told) if place.is_file()), None)
+    expected = Path(path or recording.config["checkpoint"]["path"])
+    found = next((place for place in (expected, REPOSITORY / expected) if place.is_file()), None)
     if found is None:
-        raise InputError(f"{told}, the policy of {recording.folder}, is missing; say where it is with {flag}")
+        raise InputError(f"{expected}, the policy of {recording.folder}, is missing; say where it is with {flag}")
     if whole_digest(found) != recording.config["checkpoint"]["sha256"]:
-        raise InputError(f"{told} is not the policy of {recording.folder}; say where that is with {flag}")
+        raise InputError(f"{expected} is not the policy of {recording.folder}; say where that is with {flag}")
     return found

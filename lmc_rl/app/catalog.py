@@ -107,7 +107,7 @@ def load_shown(results_dir: str | Path, word: str) -> ShownExperiment:
 
 @lru_cache(maxsize=64)
 def _load_shown(word: str, folder: Path, versions: tuple) -> ShownExperiment:
-    experiment, note = Experiment(folder, load_config(folder), ()), "no path was walked along yet"
+    experiment, note = Experiment(folder, load_config(folder), ()), "no path has been evaluated yet"
     if has_rows(folder):
         experiment = load_experiment(folder)
         marks = ShownExperiment(word, experiment, {}, "").marks

@@ -324,7 +324,7 @@ def curves_of_groups(choices: Choices, seeds: str, unit: Unit | None = None) -> 
     shown_of = {id(other.experiment): other for other in choices.several}
     groups = by_group(choices.measured)
     if not groups:
-        raise InputError("choose at least one run that has walked along a path")
+        raise InputError("choose at least one run with an evaluated path")
 
     def curve(label: str, hue: str, sign: str, members: Sequence[Experiment], run: str = "") -> Curve:
         points = [point.of(shown_in.measure, shown_in.is_share) for point in pooled_lines(members, [choices.moving])]

@@ -27,18 +27,18 @@ def write_experiment(root: Path, algo: str = "SAC", seed: int = 1, scale: float 
     (folder / CONFIG_NAME).write_bytes(orjson.dumps({"settings": settings.recorded(), "versions": {"python": "3"}}))
     _write_log(folder, "parent", 0, settings)
     rng = np.random.default_rng(seed)
-    walks = [("random", None, None, 0.0), ("self", len(forks) - 1, None, 0.0)]
-    walks += [("independent", None, None, INDEPENDENT)]
+    lines = [("random", None, None, 0.0), ("self", len(forks) - 1, None, 0.0)]
+    lines += [("independent", None, None, INDEPENDENT)]
     for number, (fraction, depth) in enumerate(forks.items()):
-        walks.append(("fork", number, [1, 2], depth * scale))
+        lines.append(("fork", number, [1, 2], depth * scale))
         for child in (1, 2):
             _write_log(folder, f"child_{number}_{child}", fraction * settings.total_steps, settings)
-    lines = []
-    for kind, fork, children, depth in walks:
-        lines += _rows(folder.name, kind, fork, children, depth, settings, rng)
+    rows = []
+    for kind, fork, children, depth in lines:
+        rows += _rows(folder.name, kind, fork, children, depth, settings, rng)
         if kind != "random":
             _write_measures(folder, kind, fork, children, depth, settings)
-    (folder / ROWS_NAME).write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    (folder / ROWS_NAME).write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     return folder
 
 
@@ -101,10 +101,10 @@ def write_line_experiment(root: Path, seed: int = 1, lpc_alpha: float = 0.0, sca
     (folder / "paths").mkdir(parents=True)
     config = {"imitation": resolve_mop(flags).recorded(), "versions": {"python": "3"}}
     (folder / CONFIG_NAME).write_bytes(orjson.dumps(config))
-    walks = [("self", len(HEIGHTS) - 1, None, 0.0), ("independent", None, None, BETWEEN_RUNS)]
-    walks += [("fork", number, [1, 2], scale * height) for number, height in enumerate(HEIGHTS.values())]
+    lines = [("self", len(HEIGHTS) - 1, None, 0.0), ("independent", None, None, BETWEEN_RUNS)]
+    lines += [("fork", number, [1, 2], scale * height) for number, height in enumerate(HEIGHTS.values())]
     rng, seen, played = np.random.default_rng(seed), [], _worlds("random", None, None, "all", False, None, 0.0)
-    for kind, fork, children, height in walks:
+    for kind, fork, children, height in lines:
         for part, share in [*PARTS.items(), ("all", ALIGNED)]:
             is_aligned, bump = share == ALIGNED, share * height
             identity = {"kind": kind, "fork": fork, "children": children, "part": part, "aligned": is_aligned}

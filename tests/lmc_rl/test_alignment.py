@@ -117,7 +117,7 @@ def test_different_film_policies_come_nearer_and_stay_what_they_are(name):
     near = align(weights, other)
     assert near.distance_after < near.distance_before - 1 and near.summary()["moved_front_units"] > 0
     symmetry = Symmetry.identity(PolicyStructure(other))
-    symmetry.front["features"] = (0.2 * symmetry.front["features"][0],)
+    symmetry.film["features"] = (0.2 * symmetry.film["features"][0],)
     found = align(weights, transformed(other, symmetry, PolicyStructure(other)))
     assert found.distance_before > near.distance_before + 5 > found.distance_after + 5
     for aligned in (near, found):
@@ -127,17 +127,17 @@ def test_different_film_policies_come_nearer_and_stay_what_they_are(name):
 def test_a_cell_of_a_film_policy_has_two_scales_and_one_sign():
     """By hand: the embedding by t, 1 + gamma by s / t, beta by s, the features' column by 1 / s, and nothing else."""
     _, _, weights = random_policy("film")
-    symmetry, front = Symmetry.identity(PolicyStructure(weights)), "input_projection"
-    embedding, shift = (matrix.clone() for matrix in symmetry.front["cells"])
+    symmetry, inputs = Symmetry.identity(PolicyStructure(weights)), "input_projection"
+    embedding, shift = (matrix.clone() for matrix in symmetry.film["cells"])
     embedding[2, 2], shift[2, 2] = -4, 2
-    symmetry.front["cells"] = (embedding, shift)
+    symmetry.film["cells"] = (embedding, shift)
     moved = transformed(weights, symmetry, PolicyStructure(weights))
     expected = {key: value.clone() for key, value in weights.items()}
-    expected[f"{front}.cells.weight"][2] *= -4
-    expected[f"{front}.film.weight"][2] *= -0.5
-    expected[f"{front}.film.bias"][2] = -0.5 * (1 + weights[f"{front}.film.bias"][2]) - 1
-    expected[f"{front}.film.weight"][12 + 2] *= 2
-    expected[f"{front}.film.bias"][12 + 2] *= 2
-    expected[f"{front}.features.weight"][:, 2] /= 2
+    expected[f"{inputs}.cells.weight"][2] *= -4
+    expected[f"{inputs}.film.weight"][2] *= -0.5
+    expected[f"{inputs}.film.bias"][2] = -0.5 * (1 + weights[f"{inputs}.film.bias"][2]) - 1
+    expected[f"{inputs}.film.weight"][12 + 2] *= 2
+    expected[f"{inputs}.film.bias"][12 + 2] *= 2
+    expected[f"{inputs}.features.weight"][:, 2] /= 2
     for key, value in expected.items():
         assert (moved[key] - value).abs().max() < 1e-15, key

@@ -85,7 +85,7 @@ def test_experiments_are_found_and_what_they_lack_is_said(place):
     assert "forks are not measured yet: the experiment is at work" in at_work.note and 0 < len(at_work.paths) < 6
     assert views.NOT_MEASURED in {mark.verdict for mark in at_work.marks}
     early = load_shown(place / "results", "demo/Hopper-v5/SAC/seed_4_20260101_000004")
-    assert early.paths == {} and "no path was walked along yet" in early.note and len(early.log["env_steps"]) == 20
+    assert early.paths == {} and "no path has been evaluated yet" in early.note and len(early.log["env_steps"]) == 20
     assert "lmc_rl.run_env" in refusal(find_experiments, place / "nowhere")
 
 
@@ -391,7 +391,7 @@ def missing_and_damaged(shown: Page) -> None:
     shown.choose("Run", "InvertedDoublePendulum-v5 SAC, copy, seed 3 · demo 20260101_000003")
     shown.see("are not measured yet: the experiment is at work")
     shown.choose("Run", "Hopper-v5 SAC, copy, seed 4 · demo 20260101_000004 · no path yet")
-    shown.see("no path was walked along yet")
+    shown.see("no path has been evaluated yet")
     shown.page.get_by_text("there is nothing to draw yet").first.wait_for()
     shown.page.locator(f"{FIGURE}[alt^='Hopper-v5 SAC, copy, seed 4: training_']").wait_for()
     shown.choose("Run", "demo/Swimmer-v5/SAC/seed_5_20260101_000005 · damaged")

@@ -88,7 +88,7 @@ def test_a_child_trained_twice_is_itself(whole):
 
 
 def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whole):
-    """It dies in the parent, in a child, while a path is walked, and while one is measured; each time it goes on."""
+    """It dies in the parent, in a child, while a path is evaluated, and while one is measured; each time it goes on."""
     monkeypatch.setattr("mop.training.loop.STATE_INTERVAL_S", 0.05)
     monkeypatch.setattr(RLRun, "learn", dying(RLRun.learn, (40, 110)))
     monkeypatch.setattr(PathSegment, "rows", dying(PathSegment.rows, (2,)))

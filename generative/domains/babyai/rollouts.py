@@ -133,9 +133,9 @@ class BabyAIArena:
 
     def play(self, move: Move | None, progress: Callable[[int], object]) -> Played:
         played = play_moved(self._policy, *self._task, list(self._bot_steps), move, self._how.num_envs, progress)
-        told = {name: played.table[name] for name in ("seed", "success", "steps")}
-        told["bot_steps"] = np.array(list(self._bot_steps.values()), np.float64)
-        return played._replace(table=told | played.table)
+        outcomes = {name: played.table[name] for name in ("seed", "success", "steps")}
+        outcomes["bot_steps"] = np.array(list(self._bot_steps.values()), np.float64)
+        return played._replace(table=outcomes | played.table)
 
     def measures(self, plain: Table, moved: Table) -> list[Measure]:
         return measures_of(plain, moved)
@@ -200,13 +200,13 @@ class _Tally:
 
     def played(self, episodes: Sequence[Mapping]) -> Played:
         """All of it; episodes: those of the environment, all over."""
-        told = {
+        outcomes = {
             key: np.array([episode[key] for episode in episodes], np.float64) for key in ("seed", "success", "steps")
         }
         episode, t_step, amounts = (np.concatenate(values) for values in zip(*self._moves, strict=True))
         recorded = np.zeros((len(episodes), t_step.max() + 1), np.float32)
         recorded[episode, t_step] = amounts
-        return Played(told | dict(zip(self._names, self._sums.T, strict=True)), recorded)
+        return Played(outcomes | dict(zip(self._names, self._sums.T, strict=True)), recorded)
 
 
 def column_names(expert_hidden_sizes: Sequence[Sequence[int]]) -> list[str]:
