@@ -98,21 +98,17 @@ def flags_of(words: Sequence[str]) -> list[str]:
 
 def training_jobs(settings: TrainSettings) -> list[Job]:
     """One job for each task, trial and seed; the flags of the script are checked here, before anything is started."""
-    from mop.envs.babyai import check_task_id
-
     extra = shlex.split(settings.extra_args)
     config, given = parse_config(settings.script, extra)
-    taken = sorted(given & OWN_FLAGS if config["tasks"] is None else given & OWN_FLAGS - {"task_id", "name"})
-    if taken:
-        raise InputError(f"--extra-args: {taken[0]} is not free: --task-ids, --trials and --seeds name the runs")
+    tasks = config["tasks"]  # of one policy; None: each task of --task-ids has a policy
     names = split(settings.task_ids)
-    if config["tasks"] is not None:
-        if len(names) != 1 or is_task_id(names[0]):
-            raise InputError(f"--task-ids: with several tasks it is the name of their list, not {settings.task_ids}")
-        extra = [*without(extra, "--tasks", "--task_id", "--name"), "--tasks", json.dumps(config["tasks"])]
-    for task_id in names if config["tasks"] is None else [task_id for task_id, _ in config["tasks"]]:
-        check_task_id(task_id)
-    which = "--task_id" if config["tasks"] is None else "--name"
+    fixed = OWN_FLAGS if tasks is None else OWN_FLAGS - {"task_id", "name"}  # those go away with --tasks
+    if taken := sorted(given & fixed):
+        raise InputError(f"{taken[0]} cannot be set in --extra-args: --task-ids, --trials and --seeds name the runs")
+    _check_tasks(settings, names, tasks)
+    if tasks is not None:
+        extra = [*without(extra, "--tasks", "--task_id", "--name"), "--tasks", json.dumps(tasks)]
+    which = "--task_id" if tasks is None else "--name"
     numbers = {flag: split(getattr(settings, flag)) for flag in ("trials", "seeds")}
     for flag, values in numbers.items():
         if not all(value.isdigit() for value in values):
@@ -123,6 +119,16 @@ def training_jobs(settings: TrainSettings) -> list[Job]:
         for trial in numbers["trials"]
         for seed in ([["--seed", seed] for seed in numbers["seeds"]] or [[]])
     ]
+
+
+def _check_tasks(settings: TrainSettings, names: Sequence[str], tasks: Sequence[Sequence] | None) -> None:
+    """Refuse unknown tasks, and for `tasks` of one policy anything but the name of their list in --task-ids."""
+    from mop.envs.babyai import check_task_id
+
+    if tasks is not None and (len(names) != 1 or is_task_id(names[0])):
+        raise InputError(f"--task-ids: with several tasks it is the name of their list, not {settings.task_ids}")
+    for task_id in names if tasks is None else [task_id for task_id, _ in tasks]:
+        check_task_id(task_id)
 
 
 def evaluation_jobs(settings: EvalSettings) -> list[Job]:

@@ -204,15 +204,8 @@ def as_checkpoint(config: Mapping[str, Any], weights: Weights, update: int = 0) 
 
 def check_comparable(first: Pathways, second: Pathways) -> None:
     """Refuse policies of different tasks, architectures or mission encoders."""
-    settings = (
-        "task_id",
-        "max_steps",
-        "policy",
-        "obs_encoding",
-        "input_encoder",
-        "expert_hidden_sizes",
-        "lang_encoder",
-    )
+    settings = ["task_id", "max_steps", "policy", "expert_hidden_sizes"]
+    settings += ["obs_encoding", "input_encoder", "lang_encoder"]
     for name in settings:
         ours, theirs = first.config.get(name), second.config.get(name)
         if ours != theirs:
