@@ -1,4 +1,4 @@
-"""Mixture-of-pathways policies: trained, evaluated, analysed, shown. A folder is a stage of the data's way.
+"""Mixture-of-pathways policies: trained, evaluated, analysed, shown. Each folder is one stage of the pipeline.
 
 common < artifacts, statistics, fast < envs, analysis < plotting < training < evaluation < apps, cloud
 """

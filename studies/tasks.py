@@ -283,7 +283,7 @@ def success_of(
 
 
 def where_they_differ(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
-    """Lines: the tasks where one policy solves more beyond chance, and those where all its seeds go shorter ways."""
+    """Lines: the tasks where one policy solves more beyond chance, and those where all its seeds take shorter paths."""
     more: dict[str, list[str]] = {setting: [] for setting in RIVALS}
     shorter: dict[str, list[str]] = {setting: [] for setting in RIVALS}
     num_tasks = 0
@@ -299,7 +299,7 @@ def where_they_differ(table: pd.DataFrame, worlds: pd.DataFrame) -> str:
             more[setting] += [task_name(task_id)] * ahead
             shorter[setting] += [task_name(task_id)] * bool(longest[setting] < shortest[other])
     lines = [f"Of {num_tasks} tasks with the same seeds of both policies:"]
-    for says, of_setting in (("solves more, beyond chance", more), ("goes shorter ways, each seed", shorter)):
+    for says, of_setting in (("solves more, beyond chance", more), ("takes shorter paths, each seed", shorter)):
         for setting, names in of_setting.items():
             lines.append(f"- the {setting} {says}, in {len(names)}{': ' * bool(names)}{', '.join(names)}")
     return "\n".join(lines) + "\n"

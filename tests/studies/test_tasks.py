@@ -170,8 +170,8 @@ def test_where_the_two_policies_differ():
         "Of 4 tasks with the same seeds of both policies:",
         "- the mixture solves more, beyond chance, in 1: A",
         "- the GRU solves more, beyond chance, in 1: C",
-        "- the mixture goes shorter ways, each seed, in 1: A",
-        "- the GRU goes shorter ways, each seed, in 1: C",
+        "- the mixture takes shorter paths, each seed, in 1: A",
+        "- the GRU takes shorter paths, each seed, in 1: C",
     ]
 
 
@@ -264,7 +264,7 @@ def task_names(text: str) -> list[str]:
 
 def test_the_median_is_in_the_middle():
     rows = pd.DataFrame({"seed": [0, 1, 2], "success_rate": [0.9, 0.9, 1.0], "path_ratio": [1.1, 1.2, 1.0]})
-    assert tasks.median_seed(rows) == 0  # of two as good, the one with shorter ways is better
+    assert tasks.median_seed(rows) == 0  # of two as good, the one with shorter paths is better
     assert tasks.median_seed(rows[1:]) == 1
     none = rows.assign(success_rate=0.0, path_ratio=[np.nan, 2.0, 1.0])
     assert tasks.median_seed(none) == 1
