@@ -3,12 +3,12 @@
     python studies/lmc.py rl                  SAC and DDPG on the double pendulum, buffers copied and frozen
     python studies/lmc.py mop                 pathways policies on two tasks, lpc_alpha 0 and 1e-5, and between these
     python studies/lmc.py rl mop --dry_run    prints the commands of the experiments, and runs nothing
-    python studies/lmc.py --report            keeps what is finished, and draws it; runs nothing
+    python studies/lmc.py --report            archives what is finished, and draws it; runs nothing
     python studies/lmc.py --report --also ../elsewhere      the same, with what another clone has finished
 
 Three parents each. Every experiment is one command; its files stay under results/lmc/<task>/ and model_weights/lmc/,
 which are not in git. Ctrl-C at any time: the same command goes on. Of each finished experiment, what figures and tables
-need is kept in results/lmc/kept/, 200 kB or less. From that alone come results/lmc/<task>/ (instability.md, figures,
+need lies in results/lmc/archive/, 200 kB or less. From that alone come results/lmc/<task>/ (instability.md, figures,
 and between.md of the lines between values of lpc_alpha) and docs/lmc.png, both curves beside each other.
 """
 
@@ -37,7 +37,7 @@ from mop.common.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "lmc"
-KEPT = OUT / "kept"
+ARCHIVE = OUT / "archive"
 SEEDS = (1, 2, 3)
 NUM_PLACES, TOLERANCE = 21, 0.05  # of each line; the default of both
 
@@ -159,11 +159,11 @@ def archive_finished(roots: Iterable[Path]) -> None:
     for below in (root / "results" / "lmc" for root in roots):
         experiments = [path.parent for path in sorted(below.glob(f"*/*/seed_*/{CONFIG_NAME}"))]
         for path in [*experiments, *sorted(below.glob("*/between/seed_*"))]:
-            folder = KEPT / path.relative_to(below)
+            folder = ARCHIVE / path.relative_to(below)
             is_new = not (folder / CONFIG_NAME).exists() and not (path not in experiments and has_rows(folder))
             if is_new and (is_finished(path) if path in experiments else _is_compared(path)):
                 archive(path, folder, NUM_PLACES)
-                print(f"kept: {folder}")
+                print(f"archived: {folder}")
 
 
 def _is_compared(folder: Path) -> bool:
@@ -174,10 +174,10 @@ def _is_compared(folder: Path) -> bool:
 
 def archived() -> list[ShownExperiment]:
     """All archived experiments."""
-    words = [path.parent.relative_to(KEPT).as_posix() for path in sorted(KEPT.glob(f"*/*/seed_*/{CONFIG_NAME}"))]
+    words = [path.parent.relative_to(ARCHIVE).as_posix() for path in sorted(ARCHIVE.glob(f"*/*/seed_*/{CONFIG_NAME}"))]
     if not words:
         raise InputError("no experiment is finished; leave --report out")
-    return [load_shown(KEPT, word) for word in words]
+    return [load_shown(ARCHIVE, word) for word in words]
 
 
 # --- what is published ------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def publish_comparisons(task: str) -> None:
     """The table of the lines between values of lpc_alpha, as far as they are archived."""
     groups: dict[str, dict] = {}
     for comparison in comparisons(task):
-        folder = KEPT / task / "between" / comparison.name
+        folder = ARCHIVE / task / "between" / comparison.name
         for line in load_lines(folder, (), NUM_PLACES, TOLERANCE) if has_rows(folder) else ():
             groups.setdefault(comparison.group, {}).setdefault(line.key, []).append(line)
     if groups:
@@ -220,7 +220,7 @@ def draw_both(several: Sequence[ShownExperiment]) -> Figure:
     ):
         own = tuple(shown for shown in several if shown.is_rl == is_rl)
         if own:
-            panels[title] = curves_of_groups(Choices(str(KEPT), own[0], "", own, ALL), POOLED, unit), unit
+            panels[title] = curves_of_groups(Choices(str(ARCHIVE), own[0], "", own, ALL), POOLED, unit), unit
     return plot_beside(panels)
 
 

@@ -117,16 +117,16 @@ def clone(tmp_path, monkeypatch) -> Path:
     """A fresh clone, whose results/lmc/ holds what is kept of three imitation runs, one RL run and a comparison."""
     monkeypatch.setattr(lmc, "ROOT", tmp_path)
     monkeypatch.setattr(lmc, "OUT", tmp_path / "results" / "lmc")
-    monkeypatch.setattr(lmc, "KEPT", tmp_path / "results" / "lmc" / "kept")
+    monkeypatch.setattr(lmc, "ARCHIVE", tmp_path / "results" / "lmc" / "archive")
     monkeypatch.setattr(lmc, "NUM_UPDATES", {OF_LINES["task_id"]: "20"})
     monkeypatch.setattr(lmc, "NUM_PLACES", NUM_PLACES)
     for number, (seed, alpha) in enumerate(((1, 0.0), (2, 0.0), (1, 1e-5))):
         whole = write_line_experiment(tmp_path / "whole", seed, alpha)
-        archive(whole, lmc.KEPT / OF_LINES["task_id"] / "mop" / f"seed_{seed}_{number}", NUM_PLACES)
+        archive(whole, lmc.ARCHIVE / OF_LINES["task_id"] / "mop" / f"seed_{seed}_{number}", NUM_PLACES)
     archive(
-        write_experiment(tmp_path / "whole"), lmc.KEPT / "InvertedDoublePendulum-v5" / "SAC" / "seed_1_x", NUM_PLACES
+        write_experiment(tmp_path / "whole"), lmc.ARCHIVE / "InvertedDoublePendulum-v5" / "SAC" / "seed_1_x", NUM_PLACES
     )
-    between = lmc.KEPT / OF_LINES["task_id"] / "between" / lmc.comparisons(OF_LINES["task_id"])[0].name
+    between = lmc.ARCHIVE / OF_LINES["task_id"] / "between" / lmc.comparisons(OF_LINES["task_id"])[0].name
     write_archive(between / ARCHIVE_NAME, _as_compared(read_table(whole, NUM_PLACES)))
     shutil.rmtree(tmp_path / "whole")
     return tmp_path
@@ -168,11 +168,11 @@ def test_what_another_clone_has_finished_is_kept_once(tmp_path, clone, monkeypat
     rows = (at_work / "episodes.jsonl").read_bytes().splitlines(keepends=True)
     (at_work / "episodes.jsonl").write_bytes(b"".join(rows[:-3]))
     assert in_process(lmc.main, "--report", "--also", other) == 0
-    kept = {path.name for path in (lmc.KEPT / OF_LINES["task_id"] / "mop").iterdir()}
+    kept = {path.name for path in (lmc.ARCHIVE / OF_LINES["task_id"] / "mop").iterdir()}
     assert kept == {"seed_1_0", "seed_2_1", "seed_1_2", "seed_7_a"}
-    before = (lmc.KEPT / OF_LINES["task_id"] / "mop" / "seed_7_a" / ARCHIVE_NAME).stat().st_mtime_ns
+    before = (lmc.ARCHIVE / OF_LINES["task_id"] / "mop" / "seed_7_a" / ARCHIVE_NAME).stat().st_mtime_ns
     assert in_process(lmc.main, "--report", "--also", other) == 0
-    assert (lmc.KEPT / OF_LINES["task_id"] / "mop" / "seed_7_a" / ARCHIVE_NAME).stat().st_mtime_ns == before
+    assert (lmc.ARCHIVE / OF_LINES["task_id"] / "mop" / "seed_7_a" / ARCHIVE_NAME).stat().st_mtime_ns == before
 
 
 def test_commands_of_the_driver_are_understood(monkeypatch, capsys):
