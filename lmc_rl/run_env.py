@@ -9,7 +9,7 @@
 The run is trained to its end; at each fork point it leaves a snapshot, from which its children continue to the same
 step, each with noise of its own. Then policies on the straight line between two children are played in the same worlds.
 B is the largest loss against the chord between the ends, I that against their mean (Frankle et al. 2020), both in
-percent of (return of the ends - random policy) with 95 % intervals. The verdict is `connected` where the interval of B
+percent of (return of the ends - random policy) with 95 % intervals. Connectivity: `connected` where the interval of B
 is below --tolerance, `barrier` where it is above, else `undecided`.
 
 Writes results/<experiment_name>/<env>/<algo>/seed_<seed>_<time>/ and model_weights/<the same>/; see docs/lmc.md.

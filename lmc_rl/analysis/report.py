@@ -93,10 +93,10 @@ def summary_of_part(line: LineResult) -> dict:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 Cells = Sequence[str]
-HEAD_OF_RETURNS = ("settings", "fork", "parents", "end return", "barrier (%)", "instability (%)", "verdict")
+HEAD_OF_RETURNS = ("settings", "fork", "parents", "end return", "barrier (%)", "instability (%)", "connectivity")
 HEAD_OF_PARTS = (
     *("run", "fork", "part", "parents", "cross-entropy of ends", "barrier (nats)", "instability (nats)"),
-    *("rise (nats)", "verdict", "success of ends (%)", "barrier (points)", "verdict", "excess LPC"),
+    *("rise (nats)", "connectivity", "success of ends (%)", "barrier (points)", "connectivity", "excess LPC"),
 )
 ALIGNMENT_HEAD = ("run", "line", "distance", "aligned", "units moved", "experts moved", "rotation of the stream")
 

@@ -80,18 +80,18 @@ def test_a_damaged_neighbour_does_not_keep_an_experiment_from_going_on(tmp_path,
     assert covered == 6 and capsys.readouterr().out.count("passed over: ") == 6
 
 
-def test_a_part_alone_has_no_verdict(tmp_path):
+def test_a_part_alone_has_no_connectivity(tmp_path):
     """Its second end is a hybrid that nobody trained. All weights, aligned or not, have one in every place."""
     folder = write_line_experiment(tmp_path)
     loaded = load_experiment(folder)
     head, rows = table_of(pooled_groups([loaded]))
-    column = [k for k, name in enumerate(head) if name == "verdict"]
-    part, told = head.index("part"), {}
+    column = [k for k, name in enumerate(head) if name == "connectivity"]
+    part, found = head.index("part"), {}
     for row in rows:
-        told.setdefault(row[part], set()).update(row[k] for k in column)
-    assert told.keys() == {"all", "all, aligned", "routers", "experts"}
-    assert told["routers"] == told["experts"] == {"–"}
-    assert told["all"] <= {*VERDICTS} and told["all, aligned"] <= {*VERDICTS}
+        found.setdefault(row[part], set()).update(row[k] for k in column)
+    assert found.keys() == {"all", "all, aligned", "routers", "experts"}
+    assert found["routers"] == found["experts"] == {"–"}
+    assert found["all"] <= {*VERDICTS} and found["all, aligned"] <= {*VERDICTS}
     for line in loaded.lines:
         says = summary_of_part(line)["cross_entropy_verdict"]
         assert (says == "–") == (line.part != "all")
