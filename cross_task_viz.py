@@ -12,8 +12,8 @@ with app.setup:
 
     from mop.apps import comparison_page, elements, runs, samples, statistics_page
     from mop.apps.comparison_page import ALL, Choices, Settings
-    from mop.apps.export import Export
     from mop.apps.runs import load_routing
+    from mop.apps.template import Export
     from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
 

@@ -11,7 +11,7 @@ with app.setup:
     from lmc_rl.app import catalog
     from lmc_rl.app import page as lmc
     from mop.apps import elements
-    from mop.apps.export import Export
+    from mop.apps.template import Export
     from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
 

@@ -9,9 +9,9 @@ with app.setup:
     import marimo as mo
 
     from mop.apps import elements, run_figures
-    from mop.apps.export import Export
     from mop.apps.flags import RunSettings as Settings
     from mop.apps.run_figures import Shown
+    from mop.apps.template import Export
     from mop.common.cli import parse
     from mop.common.errors import run_script
 

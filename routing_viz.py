@@ -10,8 +10,8 @@ with app.setup:
 
     from mop.apps import elements, episode_tab, intervention_page, intervention_tab, run_figures
     from mop.apps.episode_tab import Settings
-    from mop.apps.export import Export
     from mop.apps.run_figures import Shown
+    from mop.apps.template import Export
     from mop.common.cli import parse
     from mop.common.errors import InputError, run_script
 

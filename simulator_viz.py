@@ -14,7 +14,7 @@ with app.setup:
     from generative.app.selection import PageState
     from generative.recordings.format import open_recording
     from mop.apps import elements
-    from mop.apps.export import Export
+    from mop.apps.template import Export
     from mop.common.errors import InputError, run_script
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mop.analysis.routing_data import chosen_actions
-from mop.apps.export import WIDTHS_IN, Export
 from mop.apps.flags import FORMATS, RunSettings, SavingSettings
 from mop.apps.runs import (
     FINAL,
@@ -28,7 +27,7 @@ from mop.apps.runs import (
     no_cache,
     other_checkpoint,
 )
-from mop.apps.template import Page
+from mop.apps.template import WIDTHS_IN, Export, Page
 from mop.artifacts.routing_cache import RoutingData
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError

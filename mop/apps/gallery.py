@@ -18,10 +18,9 @@ from mop.analysis.groups import GROUPINGS
 from mop.apps import comparison_page, elements
 from mop.apps.episode_player import player_document
 from mop.apps.episode_records import episode_record
-from mop.apps.export import Export
 from mop.apps.run_figures import CHARTS, Shown, action_figures, page_of, routing_figures
 from mop.apps.runs import Run, describe_metrics, load_routing
-from mop.apps.template import Page, PageFigure
+from mop.apps.template import Export, Page, PageFigure
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
 from mop.common.errors import InputError

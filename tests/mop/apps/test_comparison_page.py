@@ -36,8 +36,8 @@ from mop.apps.comparison_page import (
     worlds_name,
     worlds_of,
 )
-from mop.apps.export import Export
 from mop.apps.runs import find_cached_runs, load_routing
+from mop.apps.template import Export
 from mop.artifacts.run_paths import RunKey, cache_path
 from mop.common import cli
 from mop.plotting.compared_runs import ALL_MEASURES

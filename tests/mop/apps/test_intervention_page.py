@@ -15,9 +15,9 @@ from scripts import REPOSITORY
 
 import intervene
 from mop.apps import intervention_page
-from mop.apps.export import Export
 from mop.apps.intervention_page import Expert, Pair, Place
 from mop.apps.runs import Run
+from mop.apps.template import Export
 from mop.artifacts.intervention_rows import add_row
 from mop.artifacts.routing_cache import RoutingData, load_cache
 from mop.artifacts.run_paths import RunKey, cache_path, interventions_path

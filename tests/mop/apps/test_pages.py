@@ -19,7 +19,6 @@ import batch_eval
 from mop.analysis.actions import hold_action
 from mop.apps.elements import save_figure
 from mop.apps.episode_records import episode_frame, episode_labels, example_images
-from mop.apps.export import Export
 from mop.apps.flags import RunSettings
 from mop.apps.run_figures import (
     action_figures,
@@ -39,7 +38,7 @@ from mop.apps.runs import (
     load_routing,
     other_checkpoint,
 )
-from mop.apps.template import Page, PageFigure, chosen
+from mop.apps.template import Export, Page, PageFigure, chosen
 from mop.artifacts.checkpoints import FoundCheckpoint, save_checkpoint
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_paths import RunKey, cache_path, result_path

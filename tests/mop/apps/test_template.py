@@ -10,10 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 from old_caches import CACHE, TASK
 
-from mop.apps.export import Export, as_csv, save_figure
 from mop.apps.flags import RunSettings
 from mop.apps.run_figures import Shown, action_figures, page_of
 from mop.apps.runs import Run, load_routing
+from mop.apps.template import Export, as_csv, save_figure
 from mop.artifacts.run_paths import RunKey
 from mop.common.cli import parse
 from mop.common.files import figure_bytes
