@@ -44,7 +44,7 @@ from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
 from mop.plotting.style import HUES, open_frame, wrapped
 from mop.statistics.information import effective_number, entropy_nats
-from studies.experiments import NUM_EPISODES, RESULTS, ROOT, RUNS, read_published
+from studies.experiments import NUM_EPISODES, OF_THE_STUDIES, RESULTS, ROOT, RUNS, read_published
 from studies.tasks import RECIPE, keep_all
 
 GOALS = {  # task -> minutes that were aimed at; None: it is only compared
@@ -57,12 +57,15 @@ NO_FAILURE = 0.05  # where 0 stands on the log axis of the figure, in percent
 TABLE, REPORT, FOLDER = RESULTS / "mastery.csv", RESULTS / "mastery.md", RUNS / "mastery"
 
 
-_DEFAULTS = {"lr": 1e-3, "lr_decay": 0.0, "teacher_mix": 0.5}
+_DEFAULTS = OF_THE_STUDIES | {"lr": 1e-3}
 _AS_EARLIER = (200, 300, 4000, 2000, 4000, 1200)  # updates of each task: of the policies that were published first
 _AS_AIMED = (100, 200, 2500, 3000, 5500, 1200)  # what the goals leave time for
 SETTINGS = {  # setting -> task -> flags
     "defaults": {task: {"num_updates": n} | _DEFAULTS for task, n in zip(GOALS, _AS_EARLIER, strict=True)},
-    "recipe": {task: {"num_updates": n} | keep_all(n) | RECIPE for task, n in zip(GOALS, _AS_AIMED, strict=True)},
+    "recipe": {
+        task: {"num_updates": n} | OF_THE_STUDIES | keep_all(n) | RECIPE
+        for task, n in zip(GOALS, _AS_AIMED, strict=True)
+    },
 }
 
 

@@ -29,7 +29,10 @@ from mop.training.imitation import ImitationRun
 HERE = Path(__file__).parent
 ZOO = HERE.parent / "results/zoo"
 UNLOCK = "BabyAI-UnlockPickup-v0"
-PLAINEST = ("--obs_encoding", "raw", "--residual", "false", "--expert_gain", "1", "--replay", "0", "--teacher_mix", "0")
+PLAINEST = (
+    *("--obs_encoding", "raw", "--input_encoder", "linear", "--residual", "false", "--expert_gain", "1"),
+    *("--replay", "0", "--teacher_mix", "0"),
+)
 TWELVE = (
     "GoToRedBallGrey", "GoToRedBall", "GoToObj", "GoToLocal", "PickupLoc", "PutNextLocal", "UnlockPickup",
     "UnlockLocal", "OpenRedDoor", "OpenDoor", "FindObjS5", "KeyCorridorS3R1",

@@ -48,12 +48,12 @@ from mop.statistics.permutation import permute_within
 from mop.training.policies import build_policy
 from mop.training.teacher_forcing import teacher_force
 from studies.claims_report import COMMANDS, DIFFICULTY, FOLDER, PAIRS, UNTRAINED, VALUES, write_report
-from studies.experiments import ROOT, RUNS, Training, check_commands, run_stage, train_missing
+from studies.experiments import OF_THE_STUDIES, ROOT, RUNS, Training, check_commands, run_stage, train_missing
 
 NAME = "claims"  # of the list of tasks
 TASKS_FILE = FOLDER / "tasks.yaml"
 SEEDS = (0, 1, 2, 3, 4)
-PLAIN = {"num_envs": 24, "num_updates": 800, "log_interval": 8}
+PLAIN = OF_THE_STUDIES | {"num_envs": 24, "num_updates": 800, "log_interval": 8}
 SCALED = {"lpc_alpha": 1e-6, "normalize_lpc": "true"}  # the price of `cost` where the cross-entropy is 0.09 nats
 VARIANTS = {  # kind of policy -> its flags
     "plain": PLAIN,
@@ -86,7 +86,7 @@ def policies() -> Iterator[Training]:
 def baselines() -> Iterator[Training]:
     """A GRU for each task, alone."""
     for task_id in task_ids():
-        flags = {"num_updates": BASELINE_UPDATES[task_id], "teacher_mix": 0.0, "log_interval": 2}
+        flags = OF_THE_STUDIES | {"num_updates": BASELINE_UPDATES[task_id], "teacher_mix": 0.0, "log_interval": 2}
         yield Training("claims", task_id, "baseline", 0, 0, flags, policy="gru")
 
 

@@ -112,8 +112,11 @@ class Training:
 
 # --- one change of the settings at a time ---------------------------------------------------------------------------
 
+# What was the default when the studies were made; their policies read the mission through a linear map alone.
+OF_THE_STUDIES = {"input_encoder": "linear", "lr_decay": 0.0, "teacher_mix": 0.5, "replay_size": 1000}
+
 STUDY_STEPS = {"BabyAI-UnlockPickup-v0": 64_000, "BabyAI-GoToLocal-v0": 128_000}  # environment steps of a training
-BASE = {
+BASE = OF_THE_STUDIES | {
     "num_envs": 16, "unroll_len": 32, "lr": 1e-3, "lr_decay": "true", "grad_clip": 0.5, "replay": 8, "replay_size": 200,
     "teacher_mix": 0.5, "obs_encoding": "one_hot", "residual": "true", "expert_gain": 1.0,
     "train_lang_proj": "true", "expert_dropout": 0.0,
@@ -170,11 +173,11 @@ ZOO_ALPHAS = ALPHAS[:4]  # of the zoo's policies of ALPHA_TASK, trials 0 to 3: a
 
 
 def alpha_sweep() -> Iterator[Training]:
-    """The defaults with a growing weight of the cost in the loss."""
+    """`OF_THE_STUDIES` with a growing weight of the cost in the loss."""
     for seed in ALPHA_SEEDS:
         for task_id, num_updates in ALPHA_UPDATES.items():
             for trial, alpha in enumerate(ALPHAS):
-                flags = {"num_updates": num_updates, "lpc_alpha": alpha}
+                flags = OF_THE_STUDIES | {"num_updates": num_updates, "lpc_alpha": alpha}
                 yield Training("alpha", task_id, f"{alpha:g}", trial, seed, flags)
 
 

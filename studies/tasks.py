@@ -39,7 +39,7 @@ from mop.statistics.intervals import interval_of_mean, interval_of_rate, rank_co
 from mop.statistics.variance import intraclass_correlation
 from plotting_utils import plot_by_task
 from studies import experiments
-from studies.experiments import SEEDS, Training
+from studies.experiments import OF_THE_STUDIES, SEEDS, Training
 
 TASKS = {  # updates of 512 environment steps
     "BabyAI-GoToObj-v0": 100,
@@ -98,12 +98,12 @@ def task_table() -> Iterator[Training]:
     for (task_id, num_updates), seed in itertools.product(TASKS.items(), SEEDS):
         for setting, (trial, policy, flags) in POLICIES.items():
             length = {"num_updates": num_updates, "log_interval": max(1, num_updates // CURVE_ROWS)}
-            flags = length | keep_all(num_updates) | RECIPE | flags
+            flags = OF_THE_STUDIES | length | keep_all(num_updates) | RECIPE | flags
             yield Training("tasks", task_id, setting, trial, seed, flags, policy)
 
 
 def keep_all(num_updates: int) -> dict[str, int]:
-    """The flag with which a training replays all that it saw; the default keeps what 1,000 updates see."""
+    """The flag with which a training replays all that it saw, beside those of `OF_THE_STUDIES`."""
     return {"replay_size": num_updates} if num_updates > 1000 else {}
 
 

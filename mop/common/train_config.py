@@ -122,18 +122,18 @@ class TrainConfig:
     unroll_len: int = setting(32, "environment steps between updates; back-propagation is truncated to them", low=1)
     lr: float = setting(0.001, "Adam's learning rate", above=0)
     lr_decay: float = setting(
-        0.0, "over this last part of the updates the learning rate falls linearly to 0; true: all", parse=share,
+        0.25, "over this last part of the updates the learning rate falls linearly to 0; true: all", parse=share,
         alone="true", metavar="SHARE", before=0.0,
     )  # fmt: skip
     teacher_mix: float = setting(
-        0.5, "the share of steps in which the bot acts falls from 1 to 0 over this part of the updates; 2: to 1/2",
+        2.0, "the share of steps in which the bot acts falls from 1 to 0 over this part of the updates; 2: to 1/2",
         low=0, high=1000, before=0.0,
     )  # fmt: skip
     replay: int = setting(
         8, "further optimiser steps of an update, each on the unroll of an earlier one", low=0, before=0
     )
     replay_size: int = setting(
-        1000, "unrolls kept for them, the latest: about 0.16 KB for each of their steps, also in the state", low=1,
+        6000, "unrolls kept for them, the latest: about 0.16 KB for each of their steps, also in the state", low=1,
         before=1,
     )  # fmt: skip
     grad_clip: float = setting(0.5, "the gradient's norm is clipped to this; 0: never", low=0)
@@ -153,7 +153,7 @@ class TrainConfig:
         choices=("raw", "one_hot"), before="raw",
     )  # fmt: skip
     input_encoder: str = setting(
-        "linear", "film: the mission scales and shifts the features of each cell; linear: both in one linear map",
+        "film", "film: the mission scales and shifts the features of each cell; linear: both in one linear map",
         choices=("film", "linear"), before="linear",
     )  # fmt: skip
     film_cell_dim: int = setting(32, "of film: numbers of a cell's embedding", low=1, high=4096, before=32)

@@ -240,8 +240,9 @@ def test_what_is_to_be_opened_is_there():
 DOCUMENTED = {
     "num_updates": 10_000, "num_envs": 16, "unroll_len": 32, "lr": 3e-4, "lr_decay": False, "teacher_mix": 0.0,
     "replay": 0, "grad_clip": 0.0, "input_dim": 152, "num_actions": 7, "intermediate_dim": 64,
-    "expert_hidden_sizes": [[0, 16, 32]] * 3, "router_hidden_size": 64, "obs_encoding": "raw", "residual": False,
-    "expert_gain": 1.0, "lang_encoder": "distilbert-base-uncased", "lang_dim": 32, "lpc_alpha": 0.0,
+    "expert_hidden_sizes": [[0, 16, 32]] * 3, "router_hidden_size": 64, "obs_encoding": "raw",
+    "input_encoder": "linear", "residual": False, "expert_gain": 1.0,
+    "lang_encoder": "distilbert-base-uncased", "lang_dim": 32, "lpc_alpha": 0.0,
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ TINY_FLAGS = (
     *("--expert_hidden_sizes", "0,4;0,8", "--router_hidden_size", "6", "--gru_hidden_size", "6"),
     *("--intermediate_dim", "12", "--lang_dim", "5", "--lang_encoder", "vocab", "--device", "cpu"),
     # the plainest training, whatever the defaults are
-    *("--obs_encoding", "raw", "--residual", "false", "--expert_gain", "1"),
+    *("--obs_encoding", "raw", "--input_encoder", "linear", "--residual", "false", "--expert_gain", "1"),
     *("--replay", "0", "--teacher_mix", "0", "--lr_decay", "false"),
 )
 

@@ -127,7 +127,7 @@ def test_any_number_of_slots_gives_the_same_bytes(recording, model, tmp_path):
 
 def test_stopped_it_goes_on_to_the_same_bytes(recording, model, tmp_path, monkeypatch):
     folder = tmp_path / "stopped"
-    monkeypatch.setattr(recorder, "_PART_STEPS", 60)
+    monkeypatch.setattr(recorder, "_PART_STEPS", 15)
     with monkeypatch.context() as patch, pytest.raises(Died):
         patch.setattr(recorder.Recorder, "_step", dying(recorder.Recorder._step, (60,)))
         record_agent(model, folder)

@@ -141,10 +141,11 @@ class Counter(RecurrentPolicy):
     """Turns left until one coordinate of its memory has counted to three, then goes forward; another only counts."""
 
     equations = "a counter"
+    layers = ()
 
     def __init__(self, directions: Directions):
         super().__init__(152, 4, 8, 1, 7)
-        self.hidden_layout, self.expert_hidden_sizes, self.layers = {"memory": slice(0, 6)}, [[6]], []
+        self.hidden_layout, self.expert_hidden_sizes = {"memory": slice(0, 6)}, [[6]]
         self.units, self.duals = torch.from_numpy(directions.units), torch.from_numpy(directions.duals)
 
     def recur(self, x, hidden, intervene):
@@ -387,5 +388,5 @@ def test_bad_input_is_one_line_with_exit_code_2(studied, tmp_path, capsys):
         ("--null", "0", "--num_random", 5): "--num_random",
     }
     check_refused(capsys, command.main, cases, *flags_of(studied, out))
-    assert in_process(command.main, *flags_of(studied, out, "--null", "0", num_worlds=2)) == 0
-    assert str(out) in refused(capsys, command.main, *flags_of(studied, out, "--null", "1", num_worlds=2))
+    assert in_process(command.main, *flags_of(studied, out, "--null", "0", num_worlds=5)) == 0
+    assert str(out) in refused(capsys, command.main, *flags_of(studied, out, "--null", "1", num_worlds=5))

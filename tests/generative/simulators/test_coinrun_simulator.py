@@ -329,7 +329,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(recording, simulator, tm
     babyai, policy = tiny_pair(tmp_path / "babyai")
     cases = {
         ("--simulator", "exact"): "exact",
-        ("--actors", "untrained"): "untrained",
+        ("--actors", "untrained"): "--actors",
         ("--data_dir", babyai.folder, "--agent_file", policy): "another policy",
     }
     check_refused(capsys, fidelity.main, cases, *words)

@@ -55,8 +55,8 @@ def test_defaults_are_the_documented_ones():
         "trial": 0, "lang_encoder": "auto", "lpc_eps": 1e-2, "num_actions": 7,
     }  # fmt: skip
     expected |= {  # found by measurement: studies/experiments.py
-        "obs_encoding": "one_hot", "residual": False, "expert_gain": 10.0, "replay": 8, "teacher_mix": 0.5,
-        "lr_decay": False,
+        "obs_encoding": "one_hot", "residual": False, "expert_gain": 10.0, "replay": 8, "teacher_mix": 2.0,
+        "lr_decay": 0.25, "input_encoder": "film", "replay_size": 6000,
     }  # fmt: skip
     config = config_of()
     assert {key: config[key] for key in expected} == expected
