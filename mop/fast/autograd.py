@@ -6,6 +6,8 @@ the number of environments alone, and their gradients are added in one order: so
 threads, to the last bit. There are no second derivatives. Axis letters as in `policy`.
 """
 
+import contextlib
+import ctypes
 import functools
 import itertools
 import os
@@ -22,6 +24,14 @@ from mop.common.speed import num_threads
 from mop.fast import sequence
 from mop.fast.policy_step import PolicyShape
 from mop.fast.weights import ViewSpec, zeros
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+with contextlib.suppress(AttributeError, OSError, TypeError):  # elsewhere memory is handled in other ways
+    # The tapes of a step lie where those of the last one lay. Memory that is given back and asked for again costs a
+    # fifth of learning, as threads wait for each other while it is mapped.
+    _mallopt = ctypes.CDLL(None).mallopt
+    _mallopt(_M_TRIM_THRESHOLD, 512 << 20)
+    _mallopt(_M_MMAP_THRESHOLD, 32 << 20)
 
 _ENVS_OF_A_PART = 8  # at least: below it, a thread saves less than it takes
 _MOST_PARTS = 8
