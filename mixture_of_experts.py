@@ -23,7 +23,7 @@ C numbers of a cell's embedding, F of its features.
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -391,7 +391,7 @@ class MixtureOfExpertsPolicy(RecurrentPolicy):
 
     @property
     def layers(self) -> list[MoELayer]:
-        return [layer for layer in self.moe_layers if isinstance(layer, MoELayer)]
+        return cast(list[MoELayer], list(self.moe_layers))
 
     def recur(self, x, hidden, intervene):
         routing, after = [], []

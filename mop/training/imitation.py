@@ -48,6 +48,11 @@ class LinearDecay(NamedTuple):
         return self.first * max(0.0, (self.end - update) / (self.end - self.start)) if self.end > self.start else 0.0
 
 
+def decay_start(config: Mapping) -> float:
+    """The last update before the learning rate falls, perhaps between two; infinite where it never does."""
+    return (1.0 - config["lr_decay"]) * config["scheduled_updates"] if config["lr_decay"] else math.inf
+
+
 class Step(NamedTuple):
     """What the policy did just before an optimiser step; the measures of an update are computed from it."""
 
@@ -83,8 +88,7 @@ class ImitationRun:
         )
         scheduled = config["scheduled_updates"]
         self._bot_shares = LinearDecay(1.0, 0, config["teacher_mix"] * scheduled)
-        falls = (1.0 - config["lr_decay"]) * scheduled if config["lr_decay"] else math.inf
-        self._lrs = LinearDecay(config["lr"], falls, scheduled)
+        self._lrs = LinearDecay(config["lr"], decay_start(config), scheduled)
         self._max_grad_norm = config["grad_clip"] or math.inf
         self._num_replayed, self._steps_of_update = config["replay"], config["unroll_len"] * config["num_envs"]
         with torch.random.fork_rng(devices=[]):

@@ -97,8 +97,8 @@ def drive(
         at_interval = checkpoint_interval and run.update % checkpoint_interval == 0
         return bool(at_interval) or run.update in checkpoint_updates
 
-    if saved is not None and checkpoint_on_interrupt and not is_due():
-        (folder / names.periodic(run)).unlink(missing_ok=True)  # of the interruption
+    if saved is not None and saved.get("is_interrupted") and not is_due():
+        (folder / names.periodic(run)).unlink(missing_ok=True)  # it was written for the interruption alone
     files.save_state()  # at once: it marks the folder as in use, and a run can be resumed from its first second on
     told: set[str] = set()
     with (
@@ -120,7 +120,10 @@ def drive(
             if is_last:
                 break
             if interruption.signal is not None:
-                path = files.save_checkpoint(names.periodic(run)) if checkpoint_on_interrupt else files.save_state()
+                is_asked = checkpoint_on_interrupt
+                path = (
+                    files.save_checkpoint(names.periodic(run), is_interrupted=True) if is_asked else files.save_state()
+                )
                 bar.close()
                 print(f"interrupted: saved {path}; the same command with --resume goes on")
                 raise KeyboardInterrupt
@@ -148,20 +151,24 @@ class _Files:
     def __init__(self, run: Trainable, folder: Path, log: TrainingLog, on_save: Callable[[], object]):
         self._run, self._folder, self._log, self._on_save = run, folder, log, on_save
 
-    def save_state(self, name: str = STATE_NAME) -> Path:
-        """Write log and state, which belong together; the state's path."""
+    def save_state(self, name: str = STATE_NAME, is_interrupted: bool = False) -> Path:
+        """Write log and state, which belong together; the state's path.
+
+        is_interrupted: whether there is a checkpoint of this update because the run was interrupted.
+        """
         if self._log.rows:
             self._log.save()
         state = self._run.state() | {"unfinished_row": self._log.unfinished_row}
+        state |= {"is_interrupted": True} if is_interrupted else {}
         save_training_state(self._folder / name, state)
         self._on_save()
         self.saved_at = time.monotonic()
         return self._folder / name
 
-    def save_checkpoint(self, name: str) -> Path:
+    def save_checkpoint(self, name: str, is_interrupted: bool = False) -> Path:
         """Write a checkpoint, then the state; a run that is killed in between continues from the state before."""
         save_checkpoint(self._folder / name, self._run.checkpoint())
-        self.save_state()
+        self.save_state(is_interrupted=is_interrupted)
         return self._folder / name
 
 

@@ -14,7 +14,7 @@ from mop.common.train_config import KEYS, RUNTIME_KEYS
 from mop.envs.babyai import check_teachable
 from mop.envs.missions import load_encoder
 from mop.training.devices import use_device
-from mop.training.imitation import ImitationRun
+from mop.training.imitation import ImitationRun, decay_start
 from mop.training.log import read_log
 from mop.training.loop import BRANCH_NAME, CURVE_NAME, FINAL_NAME, LOG_NAME, STATE_NAME, draw_curve, drive
 from mop.training.policies import check_weights
@@ -51,7 +51,7 @@ def train(
             location = _encoder_location(saved["config"], config, given)
             if _is_longer(saved["config"], config, given):
                 ended_at = saved["config"]["scheduled_updates"]
-                saved = _branch(folder, saved["config"], config["num_updates"])
+                saved = _before_decay(folder, saved, config["num_updates"])
             config = _continued(saved["config"], saved["update"], config, given, folder)
             if saved["update"] == config["num_updates"] and (folder / FINAL_NAME).exists():
                 return _finished(folder, key, saved["update"], on_save)
@@ -166,15 +166,17 @@ def _is_longer(old: dict, asked: dict, given: Collection[str]) -> bool:
     return bool(old["lr_decay"]) and "num_updates" in given and asked["num_updates"] > old["scheduled_updates"]
 
 
-def _branch(folder: Path, old: dict, num_updates: int) -> dict:
-    """The state before the learning rate fell, as that of a run of more updates."""
-    path, scheduled = folder / BRANCH_NAME, old["scheduled_updates"]
-    if not path.exists():
-        raise InputError(
-            f"the learning rate of the run in {folder} falls to 0 at update {scheduled}, and there is no {BRANCH_NAME} "
-            f"from which to go on to {num_updates}: train anew with --overwrite, or another --trial"
-        )
-    state = _load_state(path, set(old))
+def _before_decay(folder: Path, state: dict, num_updates: int) -> dict:
+    """The state, or the one before the learning rate fell, as that of a run of more updates."""
+    path, config = folder / BRANCH_NAME, state["config"]
+    if state["update"] > decay_start(config):
+        if not path.exists():
+            raise InputError(
+                f"the learning rate of the run in {folder} falls to 0 at update {config['scheduled_updates']}, and "
+                f"there is no {BRANCH_NAME} from which to go on to {num_updates}: train anew with --overwrite, or "
+                "another --trial"
+            )
+        state = _load_state(path, set(config))
     state["config"]["scheduled_updates"] = num_updates
     return state
 
