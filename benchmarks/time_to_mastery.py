@@ -29,7 +29,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks.bench import spread
@@ -42,7 +41,7 @@ from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
-from mop.plotting.style import HUES, open_frame, wrapped
+from mop.plotting.style import HUES, Figure, open_frame, wrapped
 from mop.statistics.information import effective_number, entropy_nats
 from studies.experiments import NUM_EPISODES, OF_THE_STUDIES, RESULTS, ROOT, RUNS, read_published
 from studies.tasks import RECIPE, keep_all

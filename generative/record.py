@@ -28,7 +28,7 @@ from generative.recordings.recorder import row_dtype
 from generative.recordings.session import count_known_starts, open_source, record, table_of
 from mop.common.cli import parse, required, setting
 from mop.common.errors import InputError, run_script
-from mop.common.values import MAX_ENVS
+from mop.common.values import MAX_ENVS, folder_name
 
 EVERYONE = "; ".join(f"{','.join(domain.behaviours)} (of {domain.title})" for domain in DOMAINS.values())
 OF_GAMES = "of agents of games"
@@ -48,7 +48,7 @@ class Settings:
         None, "folder of the recording (default: data in --logdir, or recordings/<task>_<digest or name>)"
     )
     logdir: Path | None = setting(None, "folder in whose folder data/ the recording is")
-    exp_name: str | None = setting(None, "name of the recording, in the default of --data_dir")
+    exp_name: str | None = setting(None, "name of the recording, in the default of --data_dir", parse=folder_name)
     seed: int = setting(0, "of the worlds and all random actions", low=0)
     epsilon: float = setting(0.2, "share of random actions in epsilon", low=0, high=1)
     num_envs: int = setting(64, "episodes side by side, of a game 16: speed alone", low=1, high=MAX_ENVS)

@@ -29,6 +29,7 @@ from generative.recordings.format import Recording, open_recording
 from mop.common.cli import parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import check_writable, write_atomic
+from mop.common.values import folder_name
 from mop.plotting.film import find_encoder
 from mop.plotting.style import counted
 
@@ -48,7 +49,7 @@ class Settings(PlaySettings):
     format: str = setting("gif", "of the films", choices=tuple(WRITERS))
     steps_per_second: float | None = setting(None, "how fast they play (default: 4, of a game 15)", low=0.1, high=50)
     vid_dir: Path = setting(Path("plots/films"), "where they are written")
-    exp_name: str | None = setting(None, "in the names of the films (default: none)", group=OF_GAMES)
+    exp_name: str | None = setting(None, "in the names of the films (default: none)", parse=folder_name)
     device: str = setting("cpu", "one agent in one level is fastest on the cpu", choices=("cpu",), group=OF_GAMES)
 
     def __post_init__(self):

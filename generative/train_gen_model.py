@@ -21,6 +21,7 @@ from generative.recordings.format import open_recording
 from generative.simulators.training import SimulatorRun, SimulatorSettings, make_config, resolve_settings, train
 from mop.common.cli import given_values, required, setting
 from mop.common.errors import InputError, run_script
+from mop.common.values import folder_name
 from mop.training.devices import choose_device
 
 SIZES = "; ".join(f"{' or '.join(domain.presets)} (of {domain.title})" for domain in DOMAINS.values())
@@ -37,7 +38,7 @@ class Settings(SimulatorSettings):
     loss_scale_gen_adv: float = setting(0.0, "there is no adversarial loss", choices=(0.0,))
     save_interval: int = setting(0, "updates between checkpoints besides the last; 0: none", low=0)
     log_interval: int = setting(50, "updates between rows of the log", low=1)
-    tgm_exp_name: str | None = setting(None, "name of the simulator (default: the recording's)")
+    tgm_exp_name: str | None = setting(None, "name of the simulator (default: the recording's)", parse=folder_name)
     output_dir: Path = setting(Path("simulators"), "where simulators are")
     lang_encoder: Path | None = setting(None, "where the recorded mission encoder lies on this machine")
     device: str = setting("cpu", "cpu, gpu, auto; of BabyAI cpu")

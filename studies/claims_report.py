@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_csv, write_figure
 from mop.common.tables import markdown_table
-from mop.plotting.style import HUES, open_frame
+from mop.plotting.style import HUES, Figure, open_frame, plain_number
 from mop.statistics.bootstrap import mean_over_seeds
 from mop.statistics.intervals import fisher_z, mean_over_pairs
 
@@ -259,4 +258,5 @@ def _scatter(ax: Axes, steps: pd.Series, table: pd.DataFrame, found: np.ndarray)
     interval = "" if np.isnan(low) else f" ({low:.2f} to {high:.2f})"
     ax.set_title(f"r {mean:.2f}{interval}", fontsize="small", loc="left")
     ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(plain_number)
     open_frame(ax)

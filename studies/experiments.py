@@ -40,6 +40,7 @@ from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
 from mop.common.train_config import RUNTIME_KEYS, parse_config
 from mop.plotting.alphas import plot_measures_against_alpha
+from mop.plotting.style import plain_number
 from plotting_utils import (
     PHASES,
     LogScale,
@@ -352,6 +353,7 @@ def write_alpha_pictures(trainings: list[Training], table: pd.DataFrame) -> None
         title = f"{task_name(task_id)}: success against cost"
         figure = plot_success_against_lpc(of_task, "alpha", "lpc_alpha", title=title)
         figure.axes[0].set_xscale("symlog", linthresh=1)  # LPC is thousands to none
+        figure.axes[0].xaxis.set_major_formatter(plain_number)
         write_figure(RESULTS / f"alpha_{task_name(task_id)}_cost.png", figure)
         tables = analyse(Asked(task_id, cache_dir=caches.as_posix()))
         write_figure(

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from generative.domains.coinrun.games import GameEnvs, actions_of
 from mop.common.cli import declared, given_values, setting
 from mop.common.errors import InputError
 from mop.common.files import whole_digest
-from mop.common.values import shown
+from mop.common.values import folder_name, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +64,7 @@ PRESETS: dict[str, dict[str, Any]] = {  # in place of the defaults of Hyperparam
 class Settings(NetworkSettings, Hyperparameters, LevelSettings):
     """The flags; those of a preset's group have its values unless they are given."""
 
-    exp_name: str = setting("test", "name of the experiment")
+    exp_name: str = setting("test", "name of the experiment", parse=folder_name)
     param_name: str = setting("small-rec", "preset", choices=PRESETS)
     num_timesteps: int = setting(4_000_000, "steps of the whole run, in all environments", low=1)
     num_checkpoints: int = setting(1, "models kept, at even intervals", low=1)
@@ -79,10 +78,6 @@ class Settings(NetworkSettings, Hyperparameters, LevelSettings):
     log_level: int = setting(40, "20 or less: print each row of the log", low=0, high=1000)
     output_dir: str = setting("logs", "where logs and models are written")
     resume: bool = setting(False, "go on with the run of this name and seed")
-
-    def __post_init__(self):
-        if Path(self.exp_name).name != self.exp_name:
-            raise InputError(f"--exp_name must be the name of a folder, not {shown(self.exp_name)}")
 
 
 def parse_settings(description: str, words: Sequence[str] | None = None) -> Settings:

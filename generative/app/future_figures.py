@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from generative.app import sheets
 from generative.app.sheets import Rows, Sizes
@@ -16,7 +15,7 @@ from generative.domains.babyai.pictures import action_names, view_pictures, worl
 from generative.figures.film import gate_strips
 from mop.plotting.hover import add_note
 from mop.plotting.panels import set_title
-from mop.plotting.style import HUES, open_frame
+from mop.plotting.style import HUES, Figure, open_frame
 
 WORLD, VIEW = "world", "view"
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from generative.domains.babyai.pictures import WRONG_HUE
@@ -16,7 +15,7 @@ from generative.figures.film import Strip
 from mop.plotting.heatmaps import page_size_in
 from mop.plotting.hover import add_note
 from mop.plotting.panels import weights_text
-from mop.plotting.style import HUES, short_name
+from mop.plotting.style import HUES, Figure, short_name
 
 Rows = Mapping[str, np.ndarray]  # arrays as a recording has them, (T, ...)
 Sizes = Sequence[Sequence[int]]  # of the experts of each layer

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from generative.app import sheets
 from generative.app.sheets import Rows, Sizes
@@ -18,7 +17,7 @@ from generative.figures.film import Strip, gate_strips
 from mop.common.conventions import ACTION_NAMES
 from mop.plotting.hover import add_note
 from mop.plotting.panels import set_title
-from mop.plotting.style import HUES, open_frame, short_name
+from mop.plotting.style import HUES, Figure, open_frame, short_name
 
 PATH_HUES = {"direct": HUES["green"], "memory": HUES["blue"], "world": HUES["orange"], "mixed": HUES["purple"]}
 PATH_WORDS = {

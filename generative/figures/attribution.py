@@ -6,12 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
 from generative.attribution.agreement import RANDOM, SHUFFLED
 from generative.attribution.explanations import PATHS, TILE_PX, Explanation, short_number
 from mop.plotting.panels import set_title
-from mop.plotting.style import HUES, open_frame
+from mop.plotting.style import HUES, Figure, open_frame, plain_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -222,7 +221,7 @@ def plot_hazards(table: "pd.DataFrame", title: str = "") -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     _plot_readers(left, table[table["measure"] == "enrichment"], _LEFT)
     left.set_yscale("log", base=2)
-    left.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    left.yaxis.set_major_formatter(plain_number)
     left.set_ylim(bottom=max(_LEAST, left.get_ylim()[0]))
     left.axhline(1, color="0.2", linewidth=0.8)
     left.annotate("chance", (1, 1), (-2, 2), ("axes fraction", "data"), "offset points", ha="right", fontsize="small")

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from mop.common.errors import InputError
 from mop.plotting.panels import ALL_OF_0_TO_1, remove_empty, set_title
-from mop.plotting.style import HUES, open_frame
+from mop.plotting.style import HUES, Figure, open_frame
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from mop.analysis.cells import aggregate_routing_by_position, compute_grid_bounds
 from mop.analysis.groups import GROUPINGS
@@ -27,7 +26,7 @@ from mop.common.errors import InputError
 from mop.common.files import write_atomic
 from mop.common.task_mix import task_name
 from mop.plotting.heatmaps import render_routing_heatmap
-from mop.plotting.style import counted, expert_hues
+from mop.plotting.style import Figure, counted, expert_hues
 
 if TYPE_CHECKING:
     import pandas as pd

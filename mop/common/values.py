@@ -12,6 +12,7 @@ from typing import Any
 MAX_INTEGER = 2**63 - 1  # what tables and JSON can hold
 MAX_ENVS = 2**16
 MAX_EPISODES = 10**6  # of an evaluation, which keeps them all in memory
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[1-9]|lpt[1-9])(?:\..*)?", re.IGNORECASE)
 
 
 def shown(value: Any) -> str:
@@ -38,10 +39,10 @@ def text(value: Any) -> str:
 
 
 def folder_name(value: Any) -> str:
-    """A text that can be the name of one folder."""
+    """A text that can be the name of one folder that is seen, on every system."""
     name = text(value)
-    if name in (".", "..") or re.search(r"[\\/]", name):
-        raise ValueError("must be a name that a folder can have, without slashes")
+    if name[0] == "." or name[-1] == "." or re.search(r"[\\/]", name) or _DEVICE.fullmatch(name):
+        raise ValueError("must be a name for a folder: no slash, no dot at either end, no device of Windows (CON, NUL)")
     return name
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import StepPatch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -42,6 +41,7 @@ from mop.plotting.panels import (
 )
 from mop.plotting.style import (
     HUES,
+    Figure,
     counted,
     describe,
     describe_groups,

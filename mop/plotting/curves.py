@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from mop.analysis.routing import compute_routing_over_progress, select_episode
@@ -24,7 +23,7 @@ from mop.plotting.panels import (
     set_title,
     weights_text,
 )
-from mop.plotting.style import HUES, counted, describe, expert_hues, expert_names, isolated, open_frame, wrapped
+from mop.plotting.style import HUES, Figure, counted, describe, expert_hues, expert_names, isolated, open_frame, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd

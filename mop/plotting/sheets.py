@@ -11,13 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
 from mop.analysis.cells import CLOSE, FULL_STEPS, compute_confidence, visit_strength
 from mop.plotting.heatmaps import GRID_COLOR, HATCH_COLOR, LogScale, Scale, norm_of, render_walls
-from mop.plotting.style import SKIP_HUE, UNVISITED_COLOR, WALL_COLOR, counted, expert_cmap, wrapped
+from mop.plotting.style import SKIP_HUE, UNVISITED_COLOR, WALL_COLOR, Figure, counted, expert_cmap, wrapped
 
 LABEL_IN = 1.75  # width of a row's label
 _LINE_IN = 0.19  # height of a line of text

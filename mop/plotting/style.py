@@ -7,9 +7,11 @@ server.
 import textwrap
 from collections.abc import Mapping, Sequence
 
+import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, hsv_to_rgb, to_hex, to_rgb
+from matplotlib.text import Text
 
 from mop.analysis.groups import Groups
 from mop.artifacts.run_names import run_name
@@ -39,6 +41,15 @@ UNVISITED_COLOR = "#ffffff"  # the page: the fewer steps in a cell, the nearer i
 WALL_COLOR = "#222222"
 _PALEST = 0.55  # share of the hue at confidence 0: a tie of two experts is still clearly coloured
 _BEND = 0.6  # below 1: the ramp falls most where most weights are, little above 1/E
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that shows its texts as they are: a "$" in the name of a run begins no formula."""
+
+    def draw(self, renderer) -> None:
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        super().draw(renderer)
 
 
 def expert_cmap(hue: str) -> LinearSegmentedColormap:
@@ -133,6 +144,11 @@ def isolated(values: np.ndarray) -> np.ndarray:
     """Which of values (S,) are finite without a finite neighbour, (S,) bool: a line does not show them."""
     padded = np.pad(np.isfinite(values), 1)
     return padded[1:-1] & ~padded[:-2] & ~padded[2:]
+
+
+def plain_number(value: float, _position: float = 0) -> str:
+    """A tick of a logarithmic axis, where matplotlib would write a formula: "1,000", "0.5"."""
+    return f"{value:,g}"
 
 
 def open_frame(ax: Axes) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
@@ -19,7 +18,7 @@ from mop.common.errors import InputError
 from mop.common.task_mix import task_name
 from mop.plotting.curves import check_columns
 from mop.plotting.hover import add_note
-from mop.plotting.style import HUES, open_frame, wrapped
+from mop.plotting.style import HUES, Figure, open_frame, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd

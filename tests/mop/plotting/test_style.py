@@ -1,19 +1,23 @@
 """The colours of experts: which expert has which, and how far apart they are for different eyes."""
 
+import re
 from itertools import combinations
 
 import numpy as np
 import pytest
 from checks import refusal
 from matplotlib.colors import to_rgb
+from scripts import REPOSITORY
 
 from mop.analysis.cells import compute_confidence
+from mop.common.files import figure_bytes
 from mop.plotting.style import (
     BASELINE_HUE,
     SIZE_HUES,
     SKIP_HUE,
     UNVISITED_COLOR,
     WALL_COLOR,
+    Figure,
     expert_cmap,
     expert_hues,
     expert_names,
@@ -158,3 +162,29 @@ def test_sizes_that_do_not_fit_are_one_clear_sentence():
     header, _ = of_sizes((0, 16))
     for function in (expert_hues, expert_names):
         refusal(function, header, [np.zeros((1, 3))])
+
+
+@pytest.mark.parametrize("name", ["a$^$b", r"$\foo{$ x", "$x$", r"a\$b"])
+def test_no_name_begins_a_formula(name):
+    figure = Figure(layout="constrained")
+    ax = figure.subplots()
+    figure.suptitle(name)
+    ax.set_title(name)
+    ax.set_xticks([0.5], [name])
+    ax.plot([0, 1], label=name)
+    ax.legend()
+    ax.text(0, 0, name)
+    assert figure_bytes(figure, "svg").decode().count(name) == 5
+
+
+def test_every_figure_is_one_without_formulas():
+    """Whoever makes a figure takes the class of mop/plotting/style.py, not that of matplotlib."""
+    makers = [
+        path
+        for folder in ("mop", "lmc_rl", "generative", "studies", "benchmarks", "docs")
+        for path in (REPOSITORY / folder).rglob("*.py")
+        if re.search(r"\bFigure\(|pyplot", path.read_text().split('"""', 2)[-1]) and path.name != "style.py"
+    ]
+    assert len(makers) >= 10
+    assert [path for path in makers if "from matplotlib.figure import Figure" in path.read_text()] == []
+    assert [path for path in makers if "pyplot" in path.read_text()] == []
