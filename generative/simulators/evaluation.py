@@ -197,7 +197,7 @@ def check_fidelity(
             raise InputError(f"{path} is of another policy; train a simulator with generative.train_gen_model")
         if not 1 <= horizon <= num_horizons:
             raise InputError(f"{path} tells of horizons from 1 to {num_horizons}, not of {horizon}; {again}")
-    return fidelity_line(str(simulator), numbers, horizon, min_fidelity)
+        return fidelity_line(str(simulator), numbers, horizon, min_fidelity)
 
 
 def find_lack(result: Mapping) -> str | None:
