@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from mop.plotting.hover import add_note
 from mop.plotting.panels import make_panels, remove_empty, set_title
-from mop.plotting.style import HUES, counted, open_frame, wrapped
+from mop.plotting.style import HUES, Figure, counted, open_frame, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd

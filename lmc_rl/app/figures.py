@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lmc_rl.analysis.barrier import BARRIER, CONNECTED, VERDICTS, Estimate, Profile
@@ -28,7 +27,7 @@ from lmc_rl.analysis.results import LineResult, Pooled
 from mop.common.errors import InputError
 from mop.plotting.hover import add_note
 from mop.plotting.panels import make_panels, set_title
-from mop.plotting.style import HUES, counted, wrapped
+from mop.plotting.style import HUES, Figure, counted, wrapped
 from mop.statistics.intervals import interval_of_mean
 
 Log = Mapping[str, np.ndarray]  # a training log: name of a column -> its numbers, NaN where there is none

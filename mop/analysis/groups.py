@@ -312,7 +312,7 @@ class Groups:
 
 
 def group_routing_data(routing_data: RoutingData, group_by: str) -> Groups:
-    """Split the steps by one of GROUPINGS."""
+    """Split the steps by one of GROUPINGS, or by a field of the episodes such as "mission"."""
     grouping, keys = _keys(routing_data, group_by)
     low, span = keys.min(0), np.ptp(keys, axis=0) + 1
     flat = (keys - low) @ np.concatenate([[1], np.cumprod(span[:-1])])
@@ -337,11 +337,29 @@ def get_available_analyses(routing_data: RoutingData) -> list[str]:
     return names
 
 
+def _by_field(routing_data: RoutingData, field: str) -> Grouping | None:
+    """Group by the value that a field of the episodes has; None where they have no such field."""
+    if field == "agent_start_room":  # whose rooms have names
+        return GROUPINGS["by_starting_room"]
+    texts = [str(episode[field]) for episode in routing_data.episodes if field in episode]
+    values = sorted(set(texts))
+    if not values or len(texts) < len(routing_data.episodes):
+        return None
+    return Grouping(
+        field.replace("_", " "),
+        (field,),
+        lambda d: _of_episode(d, lambda episode: [values.index(str(episode[field]))]),
+        lambda key, d: values[key[0]],
+    )
+
+
 def _keys(routing_data: RoutingData, group_by: str) -> tuple[Grouping, np.ndarray]:
     """Look up a grouping and the keys (S, K) int64 of the steps."""
-    grouping = GROUPINGS.get(group_by)
+    grouping = GROUPINGS.get(group_by) or _by_field(routing_data, group_by)
     if grouping is None:
-        raise InputError(f"there is no grouping {group_by!r}; choose one of {', '.join(GROUPINGS)}")
+        raise InputError(
+            f"there is no grouping {group_by!r}; choose one of {', '.join(GROUPINGS)}, or a field of the episodes"
+        )
     for field in grouping.fields:
         routing_data.require(field)
     check_not_empty(routing_data.steps.episode)

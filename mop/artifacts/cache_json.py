@@ -7,7 +7,6 @@ Axis letters: S steps, E experts.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby, islice, repeat
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -101,14 +100,20 @@ def _rows(columns: Columns, batch: slice) -> list[dict]:
 
 
 def parse_cache(data: bytes) -> tuple[dict, list[dict], dict[str, Any]]:
-    """Header, episodes, and columns of the steps, of a file of version 1 to 5 (`schema_version` in the header).
-
-    The columns are those of the first step; other keys are left out. What is no cache raises nearly anything.
-    """
+    """`parse_content` of the bytes of a file."""
     try:
         content = orjson.loads(data)
     except orjson.JSONDecodeError:  # older caches were written by Python's json, which writes NaN; it is null today
         content = json.loads(data, parse_constant=lambda token: None)
+    return parse_content(content)
+
+
+def parse_content(content: dict) -> tuple[dict, list[dict], dict[str, Any]]:
+    """Header, episodes, and columns of the steps, of content of version 1 to 5 (`schema_version` in the header).
+
+    The columns are those of the first step; other keys are left out. What is no cache raises nearly anything. What is
+    given becomes the header.
+    """
     steps = content.pop("routing_data")
     version = content.setdefault("schema_version", 1)
     if version not in range(1, SCHEMA_VERSION + 1):
@@ -131,7 +136,7 @@ def _convert_version_1(content: dict, steps: list[dict]) -> None:
     That is a guess, as two episodes in a row may have the same layout.
     """
     content["episodes"] = []
-    for context, same in groupby(steps, itemgetter("env_context")):
+    for context, same in groupby(steps, lambda step: step.get("env_context", {})):
         for step in same:
             step["episode"] = len(content["episodes"])
         content["episodes"].append(context)

@@ -7,7 +7,7 @@ Axis letters: S steps, L layers, E experts, A actions.
 
 import gc
 import hashlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from mop.artifacts.cache_json import (
     format_cache,
     layer_names,
     parse_cache,
+    parse_content,
     rounded,
 )
 from mop.artifacts.run_paths import RunKey, cache_path
@@ -179,6 +180,23 @@ def load_cache(path: str | Path, remake: str | None = None) -> RoutingData:
     with reading(path, "routing cache", way_out):
         header, episodes, columns = parse_cache(data)
         return RoutingData(header, episodes, Steps(**columns), remake)
+
+
+def as_routing_data(data: RoutingData | Mapping | Sequence[Mapping]) -> RoutingData:
+    """Routing data of a cache, of its JSON as `json.load` gives it, or of the list of steps in that JSON.
+
+    A list does not tell its episodes: those of schema version 4 and later then have no context.
+    """
+    if isinstance(data, RoutingData):
+        return data
+    with reading("these steps", "routing data", "give the content of a routing_data.json, or its list `routing_data`"):
+        content = dict(data) if isinstance(data, Mapping) else {"routing_data": data}
+        content["routing_data"] = [dict(step) for step in content["routing_data"]]
+        if "episodes" not in content and "episode" in content["routing_data"][0]:
+            num_episodes = 1 + max(step["episode"] for step in content["routing_data"])
+            content |= {"schema_version": SCHEMA_VERSION, "episodes": [{} for _ in range(num_episodes)]}
+        header, episodes, columns = parse_content(content)
+        return RoutingData(header, episodes, Steps(**columns))
 
 
 # --- the arrays beside the JSON ---------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from mop.analysis.cells import (
     rank_experts,
     visit_strength,
 )
+from mop.artifacts.cache_json import layer_names
 from mop.common.errors import InputError
 from mop.plotting.hover import add_note
 from mop.plotting.style import UNVISITED_COLOR, WALL_COLOR, counted, expert_cmap, expert_hues, expert_names, short_name
@@ -42,16 +43,16 @@ def render_routing_heatmap(
     ax: Axes,
     averaged: RoutingByPosition,
     grid_info: dict[str, int],
-    layer: int,
+    layer: int | str,
     names: Sequence[str] | None = None,
     hues: Sequence[str] | None = None,
 ) -> AxesImage:
     """Draw one layer: the hue of a cell is the expert with the largest mean weight, its intensity that weight.
 
     Cells whose first two experts are closer than CLOSE are hatched.
-    grid_info: the cells to show, of `compute_grid_bounds`; names, hues: of the E experts, from `expert_names` and
-    `expert_hues`; without, those of experts whose sizes are not known. Intensity runs from 1/E (pale) to 1 (the full
-    hue), by `expert_cmap`; of experts with equal weights the first one counts.
+    layer: its number or its name, "layer_0"; grid_info: the cells to show, of `compute_grid_bounds`; names, hues: of
+    the E experts, from `expert_names` and `expert_hues`; without, those of experts whose sizes are not known. Intensity
+    runs from 1/E (pale) to 1 (the full hue), by `expert_cmap`; of experts with equal weights the first one counts.
     """
     weights = layer_weights(averaged, layer)
     names, hues = names or expert_names({}, [weights])[0], hues or expert_hues({}, [weights])[0]
@@ -131,13 +132,15 @@ def render_env_image(ax: Axes, env_image: np.ndarray, grid_info: dict[str, int])
         ax.set_axis_off()
 
 
-def layer_weights(averaged: RoutingByPosition, layer: int) -> np.ndarray:
-    """Mean weights (C, E) of one layer."""
+def layer_weights(averaged: RoutingByPosition, layer: int | str) -> np.ndarray:
+    """Mean weights (C, E) of one layer, given by its number or as "layer_0"."""
     if averaged.routing is None:
         raise InputError("these steps have no 'layer_routing'")
     num_layers = len(averaged.routing)
-    if not 0 <= layer < num_layers:
-        raise InputError(f"there is no layer {layer}: the policy has {counted(num_layers, 'layer')}, counted from 0")
+    names = layer_names(num_layers)
+    layer = names.index(layer) if layer in names else layer
+    if not isinstance(layer, int) or not 0 <= layer < num_layers:
+        raise InputError(f"there is no layer {layer!r}: the policy has {counted(num_layers, 'layer')}, counted from 0")
     return averaged.routing[layer]
 
 

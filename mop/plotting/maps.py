@@ -126,12 +126,19 @@ def plot_grouped_routing(
     return _plot_routing(routing_data, _grouped(routing_data, group_by, env_images, title_suffix, max_groups, **style))
 
 
-def plot_overall_lpc(routing_data: RoutingData, *world: Any, **more: Any) -> Figure:
+def plot_overall_lpc(
+    routing_data: RoutingData,
+    env_image: np.ndarray | None = None,
+    env_mission: str = "",
+    filter_fn: StepFilter = None,
+    title_suffix: str = "",
+    **style: Any,
+) -> Figure:
     """Mean LPC of each cell, in total and of each layer, where the layers share a colour scale; `scale` is the total's.
 
     Arguments as `plot_overall_routing`.
     """
-    return _plot_lpc(routing_data, _overall(routing_data, *world, **more))
+    return _plot_lpc(routing_data, _overall(routing_data, env_image, env_mission, filter_fn, title_suffix, **style))
 
 
 def plot_grouped_lpc(routing_data: RoutingData, group_by: str, *worlds: Any, **more: Any) -> Figure:

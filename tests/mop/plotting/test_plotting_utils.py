@@ -1,17 +1,28 @@
 """What holds for every figure: the documented names are there, no pyplot, labels inside and apart."""
 
+import json
+import re
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
+from checks import refusal
 from figure_contents import check_labels
+from old_caches import CACHE, TASK, as_version_1
 from routing_data import random_data
 from scripts import PATIENCE_S, REPOSITORY
 
 import plotting_utils
+from mop.plotting.style import Figure
 from plotting_utils import (
+    EXPERT_CMAPS,
+    aggregate_routing_by_position,
+    get_available_analyses,
+    group_routing_data,
+    load_cache,
     plot_action_entropy,
     plot_action_frequency,
     plot_by_task,
@@ -30,6 +41,7 @@ from plotting_utils import (
     plot_specialisation,
     plot_success_against_lpc,
     plot_variance_explained,
+    render_routing_heatmap,
 )
 
 IMAGE = np.zeros((192, 352, 3), np.uint8)
@@ -103,3 +115,64 @@ def test_figures_need_no_pyplot():
         "sys.exit(any(name in sys.modules for name in names))"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=PATIENCE_S).returncode == 0
+
+
+CONTENT = json.loads((CACHE / TASK / "trial_0/seed_0/routing_data.json").read_text())
+FORMS = {"the content": CONTENT, "the list of steps": CONTENT["routing_data"]} | {
+    "the list of version 1": as_version_1(CONTENT)["routing_data"]
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_functions_take_the_json_as_they_take_the_cache(form):
+    before, given = json.dumps(FORMS[form]), FORMS[form]
+    cache = load_cache(CACHE / TASK / "trial_0/seed_0/routing_data.json")
+    for keep in (None, lambda step: step["position"][0] > 5):  # a step of the JSON
+        mask = None if keep is None else cache.steps.position[:, 0] > 5
+        one, other = aggregate_routing_by_position(given, keep), aggregate_routing_by_position(cache.steps, mask)
+        np.testing.assert_array_equal(one.cells, other.cells)
+        np.testing.assert_allclose(one.routing, other.routing)
+        np.testing.assert_allclose(one.lpc, other.lpc)
+        for plot in (plot_overall_routing, plot_overall_lpc):
+            if plot is plot_overall_routing or form == "the content":  # which tells the sizes of the experts
+                assert num_steps(plot(given, None, "", keep)) == num_steps(plot(cache, None, "", mask))
+    assert json.dumps(given) == before
+
+
+def num_steps(figure):
+    """How many steps a figure's title counts."""
+    return re.search(r"[\d,]+ steps", " ".join(figure.get_suptitle().split()))[0]
+
+
+@pytest.mark.parametrize("form", ["the content", "the list of version 1"])
+def test_steps_are_grouped_by_a_field_of_their_episodes(form):
+    given, cache = FORMS[form], load_cache(CACHE / TASK / "trial_0/seed_0/routing_data.json")
+    by_name, by_field = group_routing_data(cache, "by_starting_room"), group_routing_data(given, "agent_start_room")
+    assert by_field.labels == by_name.labels and by_field.counts.tolist() == by_name.counts.tolist()
+    groups = group_routing_data(given, "doors")
+    expected = Counter(str(cache.episodes[episode]["doors"]) for episode in cache.steps.episode)
+    assert dict(zip(groups.labels, groups.counts.tolist(), strict=True)) == expected
+    assert plot_grouped_routing(given, "agent_start_room").axes
+    assert "by_door_location" in get_available_analyses(given)
+    assert "agent_start_room" in refusal(group_routing_data, CONTENT["routing_data"], "agent_start_room")
+    assert "no_such" in refusal(group_routing_data, given, "no_such")
+
+
+def test_a_layer_has_a_name():
+    averaged = aggregate_routing_by_position(CONTENT)
+    grid, images = plotting_utils.compute_grid_bounds(averaged.cells), []
+    for layer in (1, "layer_1"):
+        images.append(render_routing_heatmap(Figure().subplots(), averaged, grid, layer).get_array())
+    np.testing.assert_array_equal(*images)
+    assert len(EXPERT_CMAPS) == 6 and EXPERT_CMAPS[0](1.0) == plotting_utils.expert_cmap(plotting_utils.size_hue(16))(
+        1.0
+    )
+    for layer in ("layer_9", "router"):
+        assert layer.removeprefix("layer_") in refusal(
+            render_routing_heatmap, Figure().subplots(), averaged, grid, layer
+        )
+
+
+def test_what_is_no_routing_data_is_refused():
+    for wrong in ([], {}, {"routing_data": 3}, [1, 2], {"routing_data": [{"episode": "x"}]}):
+        assert "routing_data.json" in refusal(plot_overall_routing, wrong), wrong
