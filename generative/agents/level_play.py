@@ -5,16 +5,26 @@ letters: N levels, T actions of an episode.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from generative.agents.networks import GameAgent
-from generative.domains.coinrun.games import ALL_LEVELS, NUM_ACTIONS, RIGHT_AND_JUMP, UNSEEN_LEVELS, begin_level
+from generative.domains.base import Answer
+from generative.domains.coinrun.games import (
+    ALL_LEVELS,
+    NUM_ACTIONS,
+    RIGHT_AND_JUMP,
+    UNSEEN_LEVELS,
+    Moment,
+    begin_level,
+)
 from mop.common.seeding import stream_seed
+from mop.evaluation.rollout import Modify, rollout
 from mop.statistics.bootstrap import bootstrap_means
 from mop.statistics.intervals import wilson_interval
 
@@ -22,75 +32,84 @@ NUM_AT_ONCE = 64
 RANDOM = "random"
 
 
-# --- actors -----------------------------------------------------------------------------------------------------------
+# --- levels and actors ------------------------------------------------------------------------------------------------
 
 
-class Chosen(NamedTuple):
-    """The actions of an actor in N levels."""
+class Levels:
+    """N levels side by side, as environments for `rollout`: an episode of each."""
 
-    action: np.ndarray  # (N,) int, the game's numbers
-    probability: np.ndarray  # (N,) of that action
-    value: np.ndarray  # (N,) expected return, NaN for an actor without one
+    def __init__(
+        self, world: Mapping, levels: Sequence[int], actions: np.ndarray, seed: int = 0, *,
+        max_steps: int | None = None, keeps_frames: bool = False, on_episode: Callable[[], object] = lambda: None,
+    ):  # fmt: skip
+        """Begin the levels.
 
+        world: `env_name`, `distribution_mode`, `use_backgrounds` of an agent's config; actions (A,): what the numbers
+        given to `step` are in the game; seed: of a random stream for each level; max_steps: actions until an episode
+        is cut short, None for the game's limit; on_episode: called after each.
+        """
+        self.levels = np.array(levels)
+        self.rngs = [np.random.default_rng((seed, level)) for level in levels]
+        self._games = [begin_level(world, level) for level in levels]
+        self.obs = np.concatenate([game.begin()[0] for game in self._games])
+        self.active = np.ones(len(levels), bool)
+        self.t_step = 0
+        self.frames = [[frame.copy()] for frame in self.obs]  # of each level, the first or all
+        self.moments: list[list[Moment]] = [[] for _ in levels]  # of each level, without frames
+        self._actions, self._max_steps = actions, max_steps
+        self._keeps_frames, self._on_episode = keeps_frames, on_episode
 
-class Actor(Protocol):
-    """A player of levels."""
-
-    def begin(self, levels: Sequence[int]) -> None:
-        """Begin N levels."""
-
-    def act(self, frames: np.ndarray) -> Chosen:
-        """Choose actions for frames (N, 3, 64, 64)."""
+    def step(self, actions: np.ndarray) -> np.ndarray:
+        self.t_step += 1
+        for slot in np.flatnonzero(self.active).tolist():
+            moment = self._games[slot].step(self._actions[actions[slot : slot + 1]])
+            self.obs[slot] = moment.frames[0]
+            if self._keeps_frames:
+                self.frames[slot].append(moment.frames[0].copy())
+            is_cut = ~moment.is_terminal & (moment.is_cut | (self.t_step == self._max_steps))
+            self.moments[slot].append(moment._replace(frames=moment.frames[:0], is_cut=is_cut))
+            if moment.is_terminal[0] or is_cut[0]:
+                self.active[slot] = False
+                self._games[slot].close()
+                self._on_episode()
+        return np.zeros(len(actions), bool)
 
 
 class AgentActor:
-    """An agent that samples its actions, or takes the likeliest."""
+    """An agent that samples its actions, or takes the likeliest, as `rollout` asks it."""
 
     def __init__(self, agent: GameAgent, is_sampled: bool, seed: int = 0):
         """seed: of the samples; each level has a stream of its own."""
-        self._agent = agent
-        self._is_sampled = is_sampled
-        self._seed = stream_seed(seed, "actions in levels")
+        self.actions, self.seed = agent.actions.numpy(), stream_seed(seed, "actions in levels")
+        self.initial_hidden = agent.initial_hidden
+        self._agent, self._is_sampled = agent, is_sampled
 
-    def begin(self, levels: Sequence[int]) -> None:
-        """Reset the hidden states and the random streams."""
-        self._hidden = self._agent.initial_hidden(len(levels))
-        self._rngs = [np.random.default_rng((self._seed, level)) for level in levels]
+    def __call__(self, envs: Levels, hidden: Tensor) -> Answer:
+        return self._agent.step(torch.from_numpy(envs.obs), hidden)
 
-    @torch.no_grad()
-    def act(self, frames: np.ndarray) -> Chosen:
-        """One step of the agent."""
-        answer = self._agent.step(torch.from_numpy(frames), self._hidden)
-        self._hidden = self.next_hidden(self._hidden, answer.hidden)
+    def choose(self, envs: Levels, answer: Answer) -> np.ndarray:
+        """Choose an action in each level, numbered as the logits are."""
         log_probs = answer.logits.log_softmax(-1).numpy()
         noise = 0.0
         if self._is_sampled:  # the Gumbel-max trick
-            noise = np.stack([rng.gumbel(size=log_probs.shape[1]) for rng in self._rngs])
-        index = (log_probs + noise).argmax(-1)
-        probability = np.exp(log_probs[np.arange(len(index)), index])
-        return Chosen(self._agent.actions.numpy()[index], probability, answer.value.numpy())
-
-    def next_hidden(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """The hidden states (N, S) of the next step, from those before and after a step."""
-        return after
+            noise = np.stack([rng.gumbel(size=log_probs.shape[1]) for rng in envs.rngs])
+        return (log_probs + noise).argmax(-1)
 
 
 class BlindActor:
     """Some of the game's actions, equally often, whatever the frames show."""
 
     def __init__(self, actions: Sequence[int], seed: int = 0):
-        self._actions = np.array(actions)
-        self._seed = stream_seed(seed, "random actions in levels")
+        self.actions, self.seed = np.array(actions), stream_seed(seed, "random actions in levels")
 
-    def begin(self, levels: Sequence[int]) -> None:
-        """Reset the random streams."""
-        self._rngs = [np.random.default_rng((self._seed, level)) for level in levels]
+    def initial_hidden(self, num_envs: int) -> Tensor:
+        return torch.zeros(num_envs, 0)
 
-    def act(self, frames: np.ndarray) -> Chosen:
-        """An action in each level."""
-        count = len(self._actions)
-        chosen = self._actions[[rng.integers(count) for rng in self._rngs]]
-        return Chosen(chosen, np.full(len(chosen), 1 / count), np.full(len(chosen), np.nan))
+    def __call__(self, envs: Levels, hidden: Tensor) -> Answer:
+        return Answer(torch.zeros(len(hidden), len(self.actions)), [], hidden, torch.full((len(hidden),), torch.nan))
+
+    def choose(self, envs: Levels, answer: Answer) -> np.ndarray:
+        return np.array([rng.integers(len(self.actions)) for rng in envs.rngs])
 
 
 # --- episodes ---------------------------------------------------------------------------------------------------------
@@ -100,9 +119,9 @@ class LevelEpisode(NamedTuple):
     """One level from its beginning to its end."""
 
     level: int
-    actions: np.ndarray  # (T,) int
-    probabilities: np.ndarray  # (T,) float
-    values: np.ndarray  # (T,) float
+    actions: np.ndarray  # (T,) int, the game's numbers
+    probabilities: np.ndarray  # (T,) float, of these actions
+    values: np.ndarray  # (T,) float, expected return; NaN for an actor without one
     reward: float  # the sum
     is_success: bool
     is_cut: bool  # a time limit ended it, the game's or `max_steps`
@@ -112,52 +131,28 @@ class LevelEpisode(NamedTuple):
 def play_levels(
     world: Mapping,
     levels: Sequence[int],
-    actor: Actor,
-    *,
-    keeps_frames: bool = False,
-    max_steps: int | None = None,
-    on_episode: Callable[[], object] = lambda: None,
+    actor: AgentActor | BlindActor,
     num_at_once: int = NUM_AT_ONCE,
+    modify: Modify | None = None,
+    **how: Any,
 ) -> list[LevelEpisode]:
     """Play an episode of each level, in their order.
 
-    world: `env_name`, `distribution_mode`, `use_backgrounds` of an agent's config; max_steps: actions until an episode
-    is cut short, None for the game's limit; on_episode: called after each; num_at_once: levels side by side.
+    num_at_once: levels side by side; modify: of `rollout`; how: max_steps, keeps_frames, on_episode of `Levels`.
     """
     episodes: list[LevelEpisode] = []
     for first in range(0, len(levels), num_at_once):
-        some = levels[first : first + num_at_once]
-        episodes += _play_together(world, some, actor, keeps_frames, max_steps, on_episode)
-    return episodes
-
-
-def _play_together(world, levels, actor, keeps_frames, max_steps, on_episode) -> list[LevelEpisode]:
-    games = [begin_level(world, level) for level in levels]
-    frames = np.concatenate([game.begin()[0] for game in games])
-    shown = [[frame.copy()] for frame in frames]
-    steps: list[list] = [[] for _ in levels]  # action, probability, value, reward
-    ends: dict[int, tuple[bool, bool]] = {}
-    actor.begin(levels)
-    while len(ends) < len(levels):
-        chosen = actor.act(frames)
-        for slot in (slot for slot in range(len(levels)) if slot not in ends):
-            moment = games[slot].step(chosen.action[slot : slot + 1])
-            steps[slot].append((*(part[slot] for part in chosen), moment.reward[0]))
-            frames[slot] = moment.frames[0]
-            if keeps_frames:
-                shown[slot].append(moment.frames[0].copy())
-            is_cut = not moment.is_terminal[0] and (bool(moment.is_cut[0]) or len(steps[slot]) == max_steps)
-            if moment.is_terminal[0] or is_cut:
-                ends[slot] = bool(moment.is_success[0]), is_cut
-                on_episode()
-    for game in games:
-        game.close()
-    episodes = []
-    for slot, level in enumerate(levels):
-        actions, probabilities, values, rewards = map(np.array, zip(*steps[slot], strict=True))
-        kept = np.stack(shown[slot])
-        total = float(rewards.sum())
-        episodes.append(LevelEpisode(int(level), actions.astype(int), probabilities, values, total, *ends[slot], kept))
+        envs, chosen = Levels(world, levels[first : first + num_at_once], actor.actions, actor.seed, **how), []
+        hidden = actor.initial_hidden(len(envs.levels))
+        for _, answer, action in rollout(actor, envs, hidden, choose=actor.choose, modify=modify):
+            log_probs = np.take_along_axis(answer.logits.log_softmax(-1).numpy(), action[:, None], 1)[:, 0]
+            chosen.append((actor.actions[action], np.exp(log_probs), answer.value.numpy()))
+        columns = [np.stack(parts, 1) for parts in zip(*chosen, strict=True)]  # (N, T)
+        for slot, moments in enumerate(envs.moments):
+            total, end = np.sum([moment.reward[0] for moment in moments]), moments[-1]
+            outcome = float(total), bool(end.is_success[0]), bool(end.is_cut[0])
+            of_level = [column[slot, : len(moments)] for column in columns]
+            episodes.append(LevelEpisode(int(envs.levels[slot]), *of_level, *outcome, np.stack(envs.frames[slot])))
     return episodes
 
 
@@ -179,7 +174,7 @@ def level_sets(world: Mapping, count: int, seed: int) -> dict[str, list[int]]:
 
 def evaluate(agent: GameAgent, world: Mapping, count: int, max_steps: int | None, seed: int) -> pd.DataFrame:
     """Play the levels of `level_sets` with the agent and three baselines; a row for each episode."""
-    actors: dict[str, Actor] = {
+    actors: dict[str, AgentActor | BlindActor] = {
         "agent, sampled": AgentActor(agent, True, seed),
         "agent, greedy": AgentActor(agent, False),
         "right and jump": BlindActor([RIGHT_AND_JUMP]),

@@ -7,7 +7,7 @@ Axis letters: T rows of a future, N futures, S hidden units, G numbers of a miss
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -25,7 +25,7 @@ from generative.attribution.loop_inputs import VIEW, Scene, Scenes, ViewScene
 from generative.domains.babyai.causes import Thing, code_of, place_name, thing_name
 from generative.domains.babyai.cells import cell_codes
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.rollouts import greedy, play
+from generative.domains.babyai.rollouts import play
 from generative.domains.babyai.scenes import ExactScenes, WorldScene
 from generative.domains.babyai.targets import parse_target
 from generative.domains.base import Answer
@@ -37,6 +37,7 @@ from mop.common.errors import InputError
 from mop.envs.babyai import World
 from mop.envs.geometry import DIRECTIONS, EMPTY
 from mop.evaluation.evaluate import load_for_evaluation
+from mop.evaluation.rollout import Choose, greedy
 from mop.training.policies import policy_from_checkpoint
 
 NUM_POINTS = 8  # of an integral: twice as many change an attribution by some percent
@@ -232,10 +233,10 @@ def target_values(policy: FrozenPolicy, rows: Rows, target: str) -> np.ndarray:
     return np.where(is_over, np.nan, values)
 
 
-def _repeat(actions: np.ndarray) -> Callable[[Tensor], Tensor]:
-    """A choice of actions in the real world that repeats recorded ones."""
+def _repeat(actions: np.ndarray) -> Choose:
+    """A choice of actions in one real world that repeats recorded ones."""
     left = iter(actions.tolist())
-    return lambda logits: torch.full((len(logits),), max(0, next(left)))
+    return lambda *_: np.array([max(0, next(left))])
 
 
 # --- edits in words ---------------------------------------------------------------------------------------------------

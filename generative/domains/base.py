@@ -144,45 +144,36 @@ class Worlds(Protocol):
         """Write what some slots show now to their rows; rows (N,) of a dtype with `fields`."""
 
 
+class Slots(Protocol):
+    """N episodes that are recorded side by side."""
+
+    obs: np.ndarray  # (N, ...)
+    missions: Sequence[str]  # N
+    active: np.ndarray  # (N,) bool: the others wait for nothing
+
+
 class Actor:
-    """A recorded policy in N slots: its answers, and its hidden state in each."""
+    """A recorded policy, as `mop.evaluation.rollout` asks it, and what is recorded of its answers."""
 
     choose: Mapping[str, Callable] = CHOOSE  # behaviour -> actions of rows, see `generative.recordings.behaviours`
     extra_fields: Sequence[tuple] = ()  # arrays of a recorded row that only this kind of policy has
 
     def __init__(self, policy: Policy, worlds: Worlds, to_views: Callable[[np.ndarray], Tensor]):
-        num_slots = len(worlds.obs)
-        self._policy = policy
+        self.policy = policy
         self._to_views = to_views
-        self._hidden = policy.initial_hidden(num_slots).clone()
-        self._lang = torch.zeros(num_slots, policy.lang_dim)
-
-    @property
-    def lang_dim(self) -> int:
-        """How many numbers the policy is given of a mission."""
-        return self._policy.lang_dim
 
     def fields(self) -> list[tuple]:
         """The arrays of a recorded row that are the policy's answers, as fields of a dtype."""
-        return [*common_fields(self._policy.hidden_size, self._policy.num_actions), *self.extra_fields]
+        return [*common_fields(self.policy.hidden_size, self.policy.num_actions), *self.extra_fields]
 
-    def begin(self, slot: int, mission: str) -> None:
-        """Begin an episode in a slot."""
-        self._hidden[slot] = self._policy.initial_hidden(1)[0]
-        self._lang[slot] = torch.from_numpy(self.lang_of(mission))
+    def __call__(self, slots: Slots, hidden: Tensor) -> Answer:
+        """Answer what the slots show; hidden (N, S)."""
+        return self.policy.step(self._to_views(slots.obs), self.policy.embed(slots.missions), hidden)
 
-    def lang_of(self, mission: str) -> np.ndarray:
-        """What the policy is given of a mission: (G,) float32."""
-        return self._policy.embed([mission])[0].numpy()
-
-    @torch.no_grad()
-    def ask(self, obs: np.ndarray, rows: np.ndarray, slots: Sequence[int]) -> None:
-        """Write the policy's answers in some slots to their rows (N,), and update the hidden state."""
-        rows["hidden"] = self._hidden.numpy()
-        answer = self._policy.step(self._to_views(obs), self._lang, self._hidden)
-        self._hidden = answer.hidden
-        rows["log_probs"] = answer.logits.log_softmax(-1).numpy()
-        rows["student"] = rows["log_probs"].argmax(-1)
+    def columns(self, answer: Any) -> dict[str, np.ndarray]:
+        """The arrays (N, ...) of `fields` that are made of an answer: all but the hidden state before it."""
+        log_probs = answer.logits.log_softmax(-1).numpy()
+        return {"log_probs": log_probs, "student": log_probs.argmax(-1)}
 
 
 # --- parts of a domain ------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from generative.recordings.format import (
 )
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
+from mop.evaluation.rollout import rollout
 from mop.training.loop import Interruption
 
 FIRST_SEED = 2**33  # of a recorded world: evaluation's are below 2**32, training's below this
@@ -106,7 +107,6 @@ class _Running:
     record: dict
     generator: np.random.Generator
     rows: list[bytes] = field(default_factory=list)
-    is_over: bool = False  # only the policy's answer to the last observation is missing
 
 
 def row_dtype(actor: Actor, worlds: Worlds) -> np.dtype:
@@ -115,7 +115,7 @@ def row_dtype(actor: Actor, worlds: Worlds) -> np.dtype:
 
 
 class Recorder:
-    """Makes the shards that a recording lacks."""
+    """Makes the shards that a recording lacks: its slots are the environments of a `rollout`."""
 
     def __init__(self, actor: Actor, worlds: Worlds, plan: Plan, folder: Path):
         """actor, worlds: with a slot for each episode that is to run at once."""
@@ -123,8 +123,11 @@ class Recorder:
         self.folder = folder
         self._actor = actor
         self._worlds = worlds
-        self._now = np.zeros(len(worlds.obs), row_dtype(actor, worlds))
-        self._draws = np.zeros((len(worlds.obs), 2))
+        num_slots = len(worlds.obs)
+        self.obs, self.missions, self.active = worlds.obs, [""] * num_slots, np.zeros(num_slots, bool)
+        self._is_over = np.zeros(num_slots, bool)  # only the policy's answer to the last observation is missing
+        self._now = np.zeros(num_slots, row_dtype(actor, worlds))
+        self._draws = np.zeros((num_slots, 2))
         self._running: dict[int, _Running] = {}  # by slot
         self._queues = {behaviour: _Queue(behaviour) for behaviour in plan.behaviours}
         self._parts: dict[Path, int] = {}  # those on the disk, and the last shard of which they have an episode
@@ -147,7 +150,7 @@ class Recorder:
         return sum(queue.steps_filed for queue in self._queues.values())
 
     def run(self, progress: Callable[[int], None]) -> None:
-        """Record all that is missing. progress: called with the number of new steps.
+        """Record all that is missing. progress: called with the number of steps that are recorded so far.
 
         Raises KeyboardInterrupt after SIGINT or SIGTERM, when what is filed is kept.
         """
@@ -155,20 +158,20 @@ class Recorder:
         with Interruption() as interruption:
             for slot in range(len(self._now)):
                 self._begin(slot)
-            while self._num_written < self.plan.num_shards:
-                before = self.num_steps
-                self._step()
-                self._write()
-                is_stopped = interruption.signal is not None
-                if is_stopped or self.num_steps >= self._steps_kept + _PART_STEPS:
+            self.missions = [mission or self.missions[0] for mission in self.missions]  # the policy is asked about all
+            hidden = self._actor.policy.initial_hidden(len(self._now))
+            for step in rollout(self._actor, self, hidden, choose=Recorder.choose):
+                self._now["hidden"] = step.hidden.numpy()
+                progress(self.num_steps)
+                if interruption.signal is not None:
                     self._keep_filed()
-                progress(self.num_steps - before)
-                if is_stopped:
                     raise KeyboardInterrupt
+        progress(self.num_steps)
 
     def _begin(self, slot: int) -> None:
         """Begin the next episode of the behaviour of which the fewest run, if its steps are not enough yet."""
         self._running.pop(slot, None)
+        self.active[slot] = self._is_over[slot] = False
         end = self.plan.num_shards
         waiting = [queue for queue in self._queues.values() if self.plan.shard_of(queue.steps_begun) < end]
         if not waiting:
@@ -177,7 +180,7 @@ class Recorder:
         queue = min(waiting, key=lambda queue: sum(other is queue for other in running))
         number, behaviour = queue.num_begun, queue.behaviour
         start = self._worlds.begin(slot, lambda attempt: world_seed(self.plan.seed, behaviour, number, attempt))
-        self._actor.begin(slot, start.mission)
+        self.active[slot], self.missions[slot] = True, start.mission
         record: dict[str, Any] = {"seed": start.seed, "split": SPLITS[split_of(start.seed)], "behaviour": behaviour}
         record |= {"number": number, "mission": start.mission, "passed_over": start.passed_over}
         record["teacher_failure"] = None
@@ -185,45 +188,53 @@ class Recorder:
         queue.num_begun += 1
         self._running[slot] = _Running(queue, number, record, generator)
 
-    def _step(self) -> None:
-        """Add a row in each slot, and execute one action where the episode goes on."""
-        slots, now = sorted(self._running), self._now
-        self._worlds.show(now, slots)
-        self._actor.ask(self._worlds.obs, now, slots)
-        self._choose(slots)
+    def choose(self, answer: Any) -> np.ndarray:
+        """Choose what the behaviour of each slot's episode does; the rows get what is shown, and the answer to it."""
+        now, running = self._now, self._running
+        self._worlds.show(now, list(running))
+        for name, column in self._actor.columns(answer).items():
+            now[name] = column
+        for slot, episode in running.items():
+            episode.generator.random(out=self._draws[slot])
+        actions = np.full(len(now), NOTHING)
+        for behaviour, queue in self._queues.items():
+            here = [slot for slot, episode in running.items() if episode.queue is queue]
+            actions[here] = self._actor.choose[behaviour](now, self._draws, self.plan.epsilon)[here]
+        return actions
+
+    def step(self, actions: np.ndarray) -> np.ndarray:
+        """Add a row in each slot, after its action (N,) where the episode goes on; file those that are over.
+
+        Returns (N,) bool: where another episode has begun.
+        """
+        now, over = self._now, self._is_over.copy()
+        now["action"] = np.where(over, NOTHING, actions)
         for name in ("reward", "terminated", "truncated"):
             now[name] = 0
-        over = [slot for slot in slots if self._running[slot].is_over]
-        now["action"][over] = NOTHING
-        for slot in slots:
-            episode = self._running[slot]
-            if not episode.is_over:
-                self._act(slot, episode)
-            episode.rows.append(now[slot].tobytes())
-        for slot in over:
+        for slot in np.flatnonzero(self.active).tolist():
+            if not over[slot]:
+                self._act(slot, self._running[slot])
+            self._running[slot].rows.append(now[slot].tobytes())
+        for slot in np.flatnonzero(over).tolist():
             self._finish(self._running[slot])
             self._begin(slot)
-
-    def _choose(self, slots: Sequence[int]) -> None:
-        """Write the actions that each slot's behaviour chooses."""
-        for slot in slots:
-            self._running[slot].generator.random(out=self._draws[slot])
-        for behaviour, queue in self._queues.items():
-            here = [slot for slot in slots if self._running[slot].queue is queue]
-            actions = self._actor.choose[behaviour](self._now, self._draws, self.plan.epsilon)
-            self._now["action"][here] = actions[here]
+        self._write()
+        if self.num_steps >= self._steps_kept + _PART_STEPS:
+            self._keep_filed()
+        self.active &= self._num_written < self.plan.num_shards
+        return over
 
     def _act(self, slot: int, episode: _Running) -> None:
-        """Execute the action of a slot, and note what came of it."""
+        """Execute the action of a slot, and note its outcome."""
         now = self._now
         reward, terminated, truncated, failure = self._worlds.step(slot, int(now["action"][slot]))
         if failure is not None:
             episode.record["teacher_failure"] = failure
             truncated |= episode.queue.behaviour == "bot"  # nobody is left to act
         now["reward"][slot], now["terminated"][slot], now["truncated"][slot] = reward, terminated, truncated
-        episode.is_over = terminated or truncated
+        self._is_over[slot] = terminated or truncated
         episode.queue.steps_begun += 1
-        if episode.is_over:
+        if self._is_over[slot]:
             episode.record |= {"success": reward > 0, "steps": len(episode.rows) + 1}
 
     def _finish(self, episode: _Running) -> None:
@@ -248,9 +259,8 @@ class Recorder:
                     "lower --max_steps or more --num_steps, and another --data_dir"
                 )
             rows, records = self._join(chosen)
-            lang = [self._actor.lang_of(record["mission"]) for record in records]
-            of_episodes = np.array(lang, np.float32).reshape(len(records), self._actor.lang_dim)
-            write_shard(self.folder, number, rows, records, of_episodes)
+            lang = self._actor.policy.embed([record["mission"] for record in records])
+            write_shard(self.folder, number, rows, records, lang.numpy())
             for queue in queues:
                 queue.filed = [item for item in queue.filed if item.shard > number]
         self._num_written = begun

@@ -101,7 +101,7 @@ def record(source: Source, folder: Path, settings: Mapping[str, Any], is_resumed
         done = min(recorder.num_steps, num_steps)
         with tqdm(total=num_steps, initial=done, unit="step", dynamic_ncols=True) as bar:
             try:
-                recorder.run(lambda steps: bar.update(min(steps, bar.total - bar.n)))  # the last episodes run past it
+                recorder.run(lambda steps: bar.update(min(steps, bar.total) - bar.n))  # the last episodes run past it
             except KeyboardInterrupt:
                 bar.close()
                 print(f"{recorder.num_steps:,} steps are kept in {folder}; the same command with --resume goes on")

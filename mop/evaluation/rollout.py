@@ -1,9 +1,9 @@
 """THE rollout: step a policy and N environments, for whoever keeps something of each step.
 
 Two rules are stated here and nowhere else. The hidden state follows the action: the one that a step ends with is the
-one that the next step begins with, and where another episode has begun it is zero. An episode's last step is the last
-one in which its environment is active: an environment that stays active when its episode is over is asked about its
-last observation, too, and ignores the action.
+one that the next step begins with, and where another episode has begun it is the one of the first step. An episode's
+last step is the last one in which its environment is active: an environment that stays active when its episode is over
+is asked about its last observation, too, and ignores the action.
 
 To keep columns, read the environments at each step, before its action is executed:
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixture_of_experts import RecurrentPolicy, reset_hidden
+from mixture_of_experts import RecurrentPolicy
 from mop.envs.missions import MissionEncoder
 from mop.training.execution import stepper
 
@@ -72,9 +72,11 @@ def rollout(
 ) -> Iterator[Step]:
     """Step N environments with a policy until none is active; yield each step before its action is executed.
 
-    policy: None if `choose` needs no answer; hidden: the state (N, S) to begin with; modify: replaces the hidden state
-    after each step. Take `itertools.islice(rollout(...), T + 1)` for T actions and the answer to what follows them.
+    policy: None if `choose` needs no answer; hidden: the state (N, S) that episodes begin with; modify: replaces the
+    hidden state after each step. Take `itertools.islice(rollout(...), T + 1)` for T actions and the answer to what
+    follows them.
     """
+    at_first = hidden
     while envs.active.any():
         answer = None if policy is None else policy(envs, hidden)
         step = Step(hidden, answer, choose(envs, answer))
@@ -85,7 +87,7 @@ def rollout(
         hidden = answer.hidden if modify is None else modify(envs, hidden, answer)
         begun = envs.step(step.action)
         if begun.any():
-            hidden = reset_hidden(hidden, torch.from_numpy(begun).to(hidden.device))
+            hidden = torch.where(torch.from_numpy(begun).to(hidden.device)[:, None], at_first, hidden)
 
 
 class Missions:

@@ -16,10 +16,11 @@ from scripts import check_refused, in_process
 from generative import render
 from generative.domains.babyai.pictures import wrong_cells
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.rollouts import greedy, play, sampler
+from generative.domains.babyai.rollouts import play, sampler
 from generative.figures.film import Film, Strip, draw_frames
 from generative.recordings.format import open_recording
 from mop.envs.babyai import World
+from mop.evaluation.rollout import Answer, greedy
 from mop.plotting.film import mp4_bytes
 
 
@@ -125,10 +126,10 @@ def test_sampled_actions_are_those_of_the_seed_and_of_the_probabilities():
     import torch
 
     logits = torch.log(torch.tensor([0.7, 0.2, 0.1])).expand(20_000, 3)
-    first, again, other = (sampler(seed)(logits) for seed in (0, 0, 1))
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    first, again, other = (sampler(seed)(None, Answer(logits, [], None)) for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
     np.testing.assert_allclose(np.bincount(first) / 20_000, [0.7, 0.2, 0.1], atol=0.02)
-    assert greedy(logits[:2]).tolist() == [0, 0]
+    assert greedy(None, Answer(logits[:2], [], None)).tolist() == [0, 0]
 
 
 def test_films_of_a_recording_and_of_simulations(shared_recording, monkeypatch, tmp_path, capsys):

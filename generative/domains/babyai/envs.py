@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.base import Actor, Start, Step, Worlds
+from generative.domains.base import Actor, Slots, Start, Step, Worlds
 from generative.recordings.format import NOTHING
 from mop.common.errors import InputError
 from mop.envs.babyai import MAX_FAILURES_IN_A_ROW, MINIGRID_VERSION, OBS_DIM, World, unteachable
 from mop.envs.teacher import TeacherFailure
+from mop.evaluation.rollout import WorldPolicy
 from mop.training.devices import use_device
-from mop.training.execution import stepper
 
 
 class BabyAIWorlds:
@@ -88,16 +88,17 @@ class PolicyActor(Actor):
 
     def __init__(self, policy: FrozenPolicy, worlds: Worlds, to_views: Callable[[np.ndarray], Tensor]):
         super().__init__(policy, worlds, to_views)
-        self._step = stepper(policy.policy)
+        self._act = WorldPolicy(policy.policy, policy.missions)
         sizes = [size for sizes in policy.expert_hidden_sizes for size in sizes]
         self._squares = np.square(np.array(sizes, np.float32))
         self.extra_fields = [("routing", np.float32, (len(sizes),)), ("lpc", np.float32)]  # all layers side by side
 
-    def ask(self, obs: np.ndarray, rows: np.ndarray, slots: Sequence[int]) -> None:
-        rows["hidden"] = self._hidden.numpy()
-        logits, routing, self._hidden = self._step(torch.from_numpy(obs), self._lang, self._hidden)
-        logits, weights = logits.numpy(), torch.cat(routing, -1).numpy()
+    def __call__(self, slots: Slots, hidden: Tensor) -> Any:
+        return self._act(slots, hidden)
+
+    def columns(self, answer: Any) -> dict[str, np.ndarray]:
+        logits, weights = answer.logits.numpy(), torch.cat(list(answer.routing), -1).numpy()
         above = logits - logits.max(-1, keepdims=True)
-        rows["log_probs"] = above - np.log(np.exp(above).sum(-1, keepdims=True))
-        rows["routing"], rows["lpc"] = weights, (weights * self._squares).sum(-1)
-        rows["student"] = logits.argmax(-1)
+        log_probs = above - np.log(np.exp(above).sum(-1, keepdims=True))
+        lpc = (weights * self._squares).sum(-1)
+        return {"log_probs": log_probs, "student": logits.argmax(-1), "routing": weights, "lpc": lpc}

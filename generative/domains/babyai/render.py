@@ -13,7 +13,7 @@ from generative.attribution.loop_inputs import Scenes
 from generative.domains.babyai.causes import code_of, thing_name
 from generative.domains.babyai.pictures import action_names, framed, view_pictures, world_pictures, wrong_cells
 from generative.domains.babyai.policy import FrozenPolicy
-from generative.domains.babyai.rollouts import greedy, play, sampler
+from generative.domains.babyai.rollouts import play, sampler
 from generative.figures.film import Film, PlaySettings, Span, gate_strips
 from generative.recordings.format import Episode
 from generative.simulators.relaxation import discretise
@@ -22,6 +22,7 @@ from mop.common.seeding import stream_seed
 from mop.common.task_mix import task_name
 from mop.envs.babyai import World
 from mop.envs.geometry import EMPTY, code_kind
+from mop.evaluation.rollout import greedy
 
 
 def play_films(settings: PlaySettings) -> Iterator[tuple[str, Film]]:

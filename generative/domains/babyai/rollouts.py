@@ -26,10 +26,8 @@ from mop.envs.bot_paths import BotPaths
 from mop.envs.episodes import EvalVectorEnv
 from mop.envs.geometry import DIRECTIONS, EMPTY, cell_code, code_color, code_kind, code_state
 from mop.evaluation.evaluate import NUM_ENVS
-from mop.evaluation.rollout import Answer, WorldPolicy, rollout
-from mop.evaluation.rollout import greedy as choose_greedily
+from mop.evaluation.rollout import Answer, Choose, WorldPolicy, greedy, rollout
 
-Choose = Callable[[Tensor], Tensor]  # logits (N, A) -> actions (N,) int64
 EVENTS = ("pick-ups", "drops", "door toggles")
 MAIN = ("success", "path ratio", "steps", *EVENTS, "LPC", "moved")
 _PICK_UP, _DROP, _TOGGLE = int(Actions.pickup), int(Actions.drop), int(Actions.toggle)
@@ -37,18 +35,36 @@ _DOOR, _KEY, _LOCKED = OBJECT_TO_IDX["door"], OBJECT_TO_IDX["key"], DOOR_STATES.
 _MOVABLE = {OBJECT_TO_IDX[name] for name in ("key", "ball", "box")}
 
 
-def greedy(logits: Tensor) -> Tensor:
-    """The likeliest action of each world."""
-    return logits.argmax(-1)
-
-
 def sampler(seed: int) -> Choose:
-    """Actions drawn from the policy's distribution, by a random stream of its own."""
+    """Choose actions drawn from the policy's distribution, by a random stream of its own."""
     generator = torch.Generator().manual_seed(seed)
-    return lambda logits: torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+    return lambda _, answer: torch.multinomial(answer.logits.softmax(-1), 1, generator=generator)[:, 0].numpy()
 
 
-@torch.no_grad()
+class _Worlds:
+    """N worlds from where they are, as environments for `rollout`, which asks about their last observations, too."""
+
+    def __init__(self, worlds: Sequence[World], num_steps: int | None):
+        self.rows: list[list[dict]] = [[] for _ in worlds]  # `play` adds what is shown, `step` what came of it
+        self.active, self._is_over = np.ones(len(worlds), bool), np.zeros(len(worlds), bool)
+        self._worlds, self._num_steps = worlds, num_steps
+
+    @property
+    def obs(self) -> np.ndarray:
+        """(N, I) float32."""
+        return np.stack([world.obs for world in self._worlds])
+
+    def step(self, actions: np.ndarray) -> np.ndarray:
+        for n in np.flatnonzero(self.active).tolist():
+            is_last = self._is_over[n] or len(self.rows[n]) - 1 == self._num_steps
+            outcome = (0.0, False, False) if is_last else self._worlds[n].step(int(actions[n]))
+            now = {"action": -1 if is_last else actions[n]}
+            now |= dict(zip(("reward", "terminated", "truncated"), outcome, strict=True))
+            self.rows[n][-1] |= now
+            self._is_over[n], self.active[n] = any(outcome[1:]), not is_last
+        return np.zeros(len(actions), bool)
+
+
 def play(
     policy: FrozenPolicy,
     worlds: Sequence[World],
@@ -67,17 +83,14 @@ def play(
     the policy is asked about the last state, too. `action` is -1 there, and `reward` 0. With a measure, also `value`,
     what it is at each row.
     """
-    rows: list[list[dict]] = [[] for _ in worlds]
-    playing = list(range(len(worlds)))
     hidden = policy.initial_hidden(len(worlds)) if hidden is None else hidden
-    lang = policy.embed([world.mission for world in worlds]) if lang is None else lang
-    ended = [False] * len(worlds)
-    for t_step in range((num_steps or np.iinfo(np.int64).max) + 1):
-        obs = torch.from_numpy(np.stack([worlds[n].obs for n in playing]))
-        answer = policy.step(to_simplex(obs), lang[playing], hidden)
+    given = policy.embed([world.mission for world in worlds]) if lang is None else lang
+    envs = _Worlds(worlds, num_steps)
+    steps = rollout(lambda _, hidden: policy.step(to_simplex(envs.obs), given, hidden), envs, hidden, choose=choose)
+    for before, answer, _ in steps:
         columns = {
-            "obs": obs.numpy().astype(np.uint8),
-            "hidden": hidden.numpy(),
+            "obs": envs.obs.astype(np.uint8),
+            "hidden": before.numpy(),
             "log_probs": answer.logits.log_softmax(-1).numpy(),
             "routing": torch.cat(answer.routing, -1).numpy(),
             "lpc": policy.lpc(answer.routing).numpy(),
@@ -85,19 +98,9 @@ def play(
         }
         if measure is not None:
             columns["value"] = measure(answer).numpy()
-        actions = choose(answer.logits).tolist()
-        for k, n in enumerate(playing):
-            is_last = ended[n] or t_step == num_steps
-            now = {name: column[k] for name, column in columns.items()} | _state_of(worlds[n])
-            reward, terminated, truncated = (0.0, False, False) if is_last else worlds[n].step(actions[k])
-            now |= {"action": -1 if is_last else actions[k], "reward": reward}
-            rows[n].append(now | {"terminated": terminated, "truncated": truncated})
-            ended[n] = terminated or truncated or is_last
-        kept = [k for k, n in enumerate(playing) if rows[n][-1]["action"] >= 0]
-        playing, hidden = [playing[k] for k in kept], answer.hidden[kept]
-        if not playing:
-            break
-    return [{name: np.stack([row[name] for row in of_world]) for name in of_world[0]} for of_world in rows]
+        for n in np.flatnonzero(envs.active).tolist():
+            envs.rows[n].append({name: column[n] for name, column in columns.items()} | _state_of(worlds[n]))
+    return [{name: np.stack([row[name] for row in of_world]) for name in of_world[0]} for of_world in envs.rows]
 
 
 def _state_of(world: World) -> dict[str, np.ndarray]:
@@ -162,7 +165,7 @@ def play_moved(
 
     def modify(env: EvalVectorEnv, hidden: Tensor, answer: Answer) -> Tensor:
         amounts = torch.zeros(len(hidden)) if move is None else move.amounts(hidden, answer.hidden, env.state)
-        tally.add(env, choose_greedily(env, answer), answer.routing, amounts.numpy(), move)
+        tally.add(env, greedy(env, answer), answer.routing, amounts.numpy(), move)
         return answer.hidden if move is None else answer.hidden + amounts[:, None] * move.way
 
     hidden = policy.initial_hidden(len(env.worlds))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from generative.agents.config import check_preset
-from generative.domains.base import Actor, Start, Step, Worlds
+from generative.domains.base import Actor, Answer, Slots, Start, Step, Worlds
 from generative.domains.coinrun.games import (
     ALL_LEVELS,
     FRAME_SHAPE,
@@ -92,7 +92,7 @@ class AgentActor(Actor):
     Each frame is looked at alone: in a batch, the others would change the last bits of the answer.
     """
 
-    _policy: FrozenAgent
+    policy: FrozenAgent
     extra_fields = (("value", np.float32),)  # the expected sum of discounted scaled rewards
 
     def __init__(self, policy: FrozenAgent, worlds: Worlds, to_views: Callable[[np.ndarray], Tensor]):
@@ -102,13 +102,15 @@ class AgentActor(Actor):
         fixed[actions == RIGHT] = RIGHT_PREFERENCE
         self.choose = {**CHOOSE, "noisy": partial(noisy, fixed=fixed)}
 
-    @torch.no_grad()
-    def ask(self, obs: np.ndarray, rows: np.ndarray, slots: Sequence[int]) -> None:
-        rows["hidden"] = self._hidden.numpy()
-        for slot in slots:
-            frame = torch.from_numpy(obs[slot : slot + 1])
-            answer = self._policy.agent.step(frame, self._hidden[slot : slot + 1])
-            self._hidden[slot] = answer.hidden[0]
-            rows["log_probs"][slot] = answer.logits[0].log_softmax(-1).numpy()
-            rows["value"][slot] = answer.value[0]
-        rows["student"] = rows["log_probs"].argmax(-1)
+    def __call__(self, slots: Slots, hidden: Tensor) -> Answer:
+        frames, active = torch.from_numpy(slots.obs).split(1), np.flatnonzero(slots.active).tolist()
+        before = hidden.split(1)
+        answers = {slot: self.policy.agent.step(frames[slot], before[slot]) for slot in active}
+        every = [answers.get(slot, answers[active[0]]) for slot in range(len(frames))]
+        logits, hidden, value = (
+            torch.cat([getattr(one, name) for one in every]) for name in ("logits", "hidden", "value")
+        )
+        return Answer(logits, [], hidden, value)
+
+    def columns(self, answer: Any) -> dict[str, np.ndarray]:
+        return super().columns(answer) | {"value": answer.value.numpy()}

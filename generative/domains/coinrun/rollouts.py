@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from generative.agents.level_play import AgentActor, LevelEpisode, play_levels
-from generative.agents.networks import GameAgent
+from generative.agents.level_play import AgentActor, LevelEpisode, Levels, play_levels
+from generative.domains.base import Answer
 from generative.domains.coinrun.games import ACTION_NAMES, JUMPS, MAX_LEVEL, UNSEEN_LEVELS, check_playable
 from generative.domains.coinrun.labels import CRATE, ENEMY, LAVA, ON_GROUND, SAW, labels_of, touches
 from generative.domains.coinrun.objects import ENV_NAME, objects_of
@@ -55,10 +55,10 @@ class GameArena:
 
     def play(self, move: Move | None, progress: Callable[[int], object]) -> Played:
         how = self._how
-        actor = _MovedActor(self._agent, how.policy == "sampled", how.seed, move)
-        playing = partial(play_levels, max_steps=how.max_steps, num_at_once=how.num_envs)
+        actor, mover = AgentActor(self._agent, how.policy == "sampled", how.seed), _Mover(move, self._levels.start)
+        playing = partial(play_levels, max_steps=how.max_steps, num_at_once=how.num_envs, modify=mover)
         episodes = playing(self._world, self._levels, actor, on_episode=lambda: progress(1))
-        amounts = actor.amounts([len(episode.actions) for episode in episodes])
+        amounts = mover.amounts(len(episodes), max(len(episode.actions) for episode in episodes))
         numbers = self._agent.actions.tolist()
         rows = [count_episode(self._world, episode, numbers) for episode in episodes]
         table = {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
@@ -69,33 +69,25 @@ class GameArena:
         return measures_of(plain, moved)
 
 
-class _MovedActor(AgentActor):
-    """An agent whose memory is moved after each step."""
+class _Mover:
+    """Moves the hidden state after each step of a `rollout`, and notes by how much."""
 
-    def __init__(self, agent: GameAgent, is_sampled: bool, seed: int, move: Move | None):
-        super().__init__(agent, is_sampled, seed)
-        self._move, self._num_begun, self._parts = move, 0, []
+    def __init__(self, move: Move | None, first_level: int):
+        self._move, self._first_level, self._moved = move, first_level, []
 
-    def begin(self, levels: Sequence[int]) -> None:
-        super().begin(levels)
-        self._episode = self._num_begun + np.arange(len(levels))
-        self._num_begun += len(levels)
-        self._parts.append([])
-
-    def next_hidden(self, before: Tensor, after: Tensor) -> Tensor:
+    def __call__(self, envs: Levels, hidden: Tensor, answer: Answer) -> Tensor:
         if self._move is None:
-            return after
-        t_step = np.full(len(after), len(self._parts[-1]))
-        amounts = self._move.amounts(before, after, {"episode": self._episode, "t_step": t_step})
-        self._parts[-1].append(amounts.numpy())
-        return after + amounts[:, None] * self._move.way
+            return answer.hidden
+        state = {"episode": envs.levels - self._first_level, "t_step": np.full(len(hidden), envs.t_step)}
+        amounts = self._move.amounts(hidden, answer.hidden, state)
+        self._moved.append([column[envs.active] for column in (*state.values(), amounts.numpy())])
+        return answer.hidden + amounts[:, None] * self._move.way
 
-    def amounts(self, num_steps: Sequence[int]) -> np.ndarray:
-        """Those of W episodes of so many steps, (W, T) float32; 0 behind the end, and where nothing is moved."""
-        found = np.zeros((len(num_steps), max(num_steps)), np.float32)
-        rows = [row for part in self._parts if part for row in np.stack(part, 1)]
-        for amounts, row, steps in zip(found, rows, num_steps, strict=False):
-            amounts[:steps] = row[:steps]
+    def amounts(self, num_levels: int, num_steps: int) -> np.ndarray:
+        """Those of W levels and T steps, (W, T) float32; 0 behind the end, and where nothing is moved."""
+        found = np.zeros((num_levels, num_steps), np.float32)
+        for episode, t_step, amounts in self._moved:
+            found[episode, t_step] = amounts
         return found
 
 

@@ -14,14 +14,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from generative.agents.level_play import AgentActor, Levels
 from generative.domains.base import FidelityProtocol, Sums, masked_sums
 from generative.domains.coinrun.decoder import WHITE, frame_views
-from generative.domains.coinrun.games import RIGHT_AND_JUMP, begin_level, check_playable
+from generative.domains.coinrun.games import FRAME_SHAPE, RIGHT_AND_JUMP, check_playable
 from generative.domains.coinrun.policy import FrozenAgent
 from generative.recordings.format import Recording
 from generative.simulators.evaluation import COPY, Forecast, Moments, Trials
 from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
+from mop.evaluation.rollout import Choose, greedy, rollout
 from mop.statistics.information import kl_divergence
 
 ACTORS = ("trained", "random", "constant")
@@ -63,9 +65,9 @@ def run_trials(moments: Moments, actor: str, policy: FrozenAgent, num_steps: int
         raise InputError("the agent cannot go right and jump at once: leave the actor `constant` out of --actors")
     rng = np.random.default_rng(stream_seed(seed, f"actor {actor}"))
     choose = {
-        "trained": lambda logits: int(logits.argmax()),
-        "random": lambda logits: int(rng.integers(len(names))),
-        "constant": lambda logits: names.index(RIGHT_AND_JUMP),
+        "trained": greedy,
+        "random": lambda *_: np.array([rng.integers(len(names))]),
+        "constant": lambda *_: np.array([names.index(RIGHT_AND_JUMP)]),
     }[actor]
     pairs = list(zip(moments.numbers.tolist(), moments.rows.tolist(), strict=True))
     trials = [
@@ -85,34 +87,24 @@ def run_trials(moments: Moments, actor: str, policy: FrozenAgent, num_steps: int
     )
 
 
-def _run_trial(
-    moments: Moments, number: int, row: int, choose: Callable[[Tensor], int], policy: FrozenAgent, num_steps: int
-) -> tuple:
+def _run_trial(moments: Moments, number: int, row: int, choose: Choose, policy: FrozenAgent, num_steps: int) -> tuple:
     """What `GameTrials` says of one trial."""
     episode, num_shown = moments.recording.episode(number), moments.num_shown
-    encoding, shown = moments.recording.config["encoding"], slice(row - num_shown + 1, row + 1)
-    game = begin_level(encoding, episode.seed)
-    game.begin()
-    done = np.array(episode["action"][:row], np.int64)
+    done, watcher = np.array(episode["action"][:row], np.int64), AgentActor(policy.agent, False)
+    encoding = moments.recording.config["encoding"]
+    envs = Levels(encoding, [episode.seed], watcher.actions, max_steps=row + num_steps, keeps_frames=True)
     for action in done:
-        game.step(np.array([encoding["actions"][action]]))
-    frames = np.zeros((num_shown + num_steps, *episode["obs"].shape[1:]), np.uint8)
-    actions, mask = np.zeros(num_shown + num_steps - 1, np.int64), np.zeros(num_steps, bool)
+        envs.step(action[None])
+    hidden = torch.from_numpy(np.array(episode["hidden"][row]))[None]
+    steps = list(rollout(watcher, envs, hidden, choose=choose))
+    frames = np.zeros((num_shown + num_steps, *FRAME_SHAPE), np.uint8)
+    actions, mask = np.zeros(num_shown + num_steps - 1, np.int64), np.arange(num_steps) < len(steps)
     is_end, reward = np.zeros(num_steps, bool), np.zeros(num_steps, np.float32)
-    frames[:num_shown], actions[: num_shown - 1] = episode["obs"][shown], done[shown.start :]
-    hidden, after = torch.from_numpy(np.array(episode["hidden"][row]))[None], None
-    for t in range(num_steps):
-        now = num_shown + t - 1
-        answer = policy.agent.step(torch.from_numpy(frames[now : now + 1]), hidden)
-        hidden, after = answer.hidden, answer.hidden if t == 0 else after
-        actions[now] = choose(answer.logits[0])
-        moment = game.step(np.array([encoding["actions"][actions[now]]]))
-        frames[now + 1], mask[t] = moment.frames[0], True
-        is_end[t], reward[t] = moment.is_terminal[0], moment.reward[0]
-        if moment.is_terminal[0] or moment.is_cut[0]:
-            break
-    game.close()
-    return frames, actions, mask, is_end, reward, after
+    frames[: num_shown + len(steps)] = envs.frames[0][row + 1 - num_shown :]
+    actions[: num_shown - 1 + len(steps)] = [*done[row + 1 - num_shown :], *(step.action[0] for step in steps)]
+    is_end[mask] = [moment.is_terminal[0] for moment in envs.moments[0][row:]]
+    reward[mask] = [moment.reward[0] for moment in envs.moments[0][row:]]
+    return frames, actions, mask, is_end, reward, steps[0].answer.hidden
 
 
 # --- forecasts --------------------------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def test_stopped_it_goes_on_to_the_same_bytes(recording, model, tmp_path, monkey
     folder = tmp_path / "stopped"
     monkeypatch.setattr(recorder, "_PART_STEPS", 15)
     with monkeypatch.context() as patch, pytest.raises(Died):
-        patch.setattr(recorder.Recorder, "_step", dying(recorder.Recorder._step, (60,)))
+        patch.setattr(recorder.Recorder, "step", dying(recorder.Recorder.step, (60,)))
         record_agent(model, folder)
     assert len(list(folder.glob("unfinished/*"))) > 1 and not (folder / "index.npz").exists()
     record_agent(model, folder, "--resume", num_envs=2)

@@ -374,14 +374,15 @@ def test_killed_it_goes_on_to_the_same_bytes(tmp_path, checkpoint, recording, mo
 
 def _stop_at_step(monkeypatch, number, stop):
     """Call `stop` in the step of this number of a recorder."""
-    steps, step = iter(range(10**9)), recorder.Recorder._step
+    steps, step = iter(range(10**9)), recorder.Recorder.step
 
-    def counted(self):
-        step(self)
+    def counted(self, actions):
+        over = step(self, actions)
         if next(steps) == number:
             stop()
+        return over
 
-    monkeypatch.setattr(recorder.Recorder, "_step", counted)
+    monkeypatch.setattr(recorder.Recorder, "step", counted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -396,18 +397,18 @@ def test_stopped_by_a_signal_it_keeps_what_is_finished(tmp_path, checkpoint, mon
     assert 300 < kept < 900 and "steps are kept" in out and not list(folder.glob("shard_*"))
     first = []
     with monkeypatch.context() as patch:
-        patch.setattr(recorder.Recorder, "_step", _noting(first))
+        patch.setattr(recorder.Recorder, "step", _noting(first))
         record_tiny(checkpoint, folder, "--resume", num_envs=3)
     assert first[0] == kept and contents(folder) == expected
 
 
 def _noting(first):
-    """`Recorder._step` that notes how many steps there were before it."""
-    step = recorder.Recorder._step
+    """`Recorder.step` that notes how many steps there were before it."""
+    step = recorder.Recorder.step
 
-    def noted(self):
+    def noted(self, actions):
         first.append(self.num_steps)
-        step(self)
+        return step(self, actions)
 
     return noted
 
@@ -419,7 +420,7 @@ def test_killed_between_shards_it_loses_a_few_steps(tmp_path, checkpoint, monkey
     begun = []
     for attempt in range(3):
         with monkeypatch.context() as patch, pytest.raises(SystemError):
-            patch.setattr(recorder.Recorder, "_step", _noting(begun))
+            patch.setattr(recorder.Recorder, "step", _noting(begun))
             _stop_at_step(patch, 60, lambda: (_ for _ in ()).throw(SystemError))  # nothing can be done any more
             record_tiny(checkpoint, folder, *["--resume"] * (attempt > 0))
         begun.append(-1)

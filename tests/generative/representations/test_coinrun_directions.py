@@ -18,7 +18,7 @@ from generative_game_data import flags, record_agent, skip_without_games, tiny_a
 from scripts import REPOSITORY, check_refused, in_process, refused, script_environment
 
 from generative import directions, intervene
-from generative.agents.level_play import AgentActor, Chosen, LevelEpisode, play_levels
+from generative.agents.level_play import AgentActor, LevelEpisode, play_levels
 from generative.agents.networks import load_agent, make_agent
 from generative.domains.coinrun import labels, rollouts
 from generative.domains.coinrun.games import ACTION_NAMES, RIGHT, RIGHT_AND_JUMP, UNSEEN_LEVELS
@@ -153,9 +153,8 @@ class _Runner(AgentActor):
     def __init__(self):
         super().__init__(make_agent(TINY), True)
 
-    def act(self, frames):
-        actions = np.array([RIGHT_AND_JUMP if rng.random() < 0.15 else RIGHT for rng in self._rngs])
-        return Chosen(actions, np.ones(len(frames)), np.zeros(len(frames)))
+    def choose(self, envs, answer):
+        return np.array([RIGHT_AND_JUMP if rng.random() < 0.15 else RIGHT for rng in envs.rngs])
 
 
 def test_episodes_are_labelled_by_their_level_and_actions(recording):
@@ -222,13 +221,13 @@ def test_without_a_move_a_run_is_plain_play_bit_for_bit(model, studied):
 
 def test_the_memory_of_each_level_is_moved_by_what_is_said(model, studied, monkeypatch):
     found, seen = load_directions(studied / "directions.npz"), []
-    real = rollouts._MovedActor.next_hidden
+    real = rollouts._Mover.__call__
 
-    def spy(actor, before, after):
-        seen.append((after, real(actor, before, after)))
+    def spy(mover, envs, before, answer):
+        seen.append((answer.hidden, real(mover, envs, before, answer)))
         return seen[-1][1]
 
-    monkeypatch.setattr(rollouts._MovedActor, "next_hidden", spy)
+    monkeypatch.setattr(rollouts._Mover, "__call__", spy)
     number, arena = found.number("probe.crate ahead"), arena_of(model, policy="sampled", max_steps=100)
     nulled = play(arena, Operation("null", number).move(found))
     for after, moved in seen:
