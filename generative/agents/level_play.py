@@ -145,9 +145,10 @@ def play_levels(
         envs, chosen = Levels(world, levels[first : first + num_at_once], actor.actions, actor.seed, **how), []
         hidden = actor.initial_hidden(len(envs.levels))
         for _, answer, action in rollout(actor, envs, hidden, choose=actor.choose, modify=modify):
-            log_probs = np.take_along_axis(answer.logits.log_softmax(-1).numpy(), action[:, None], 1)[:, 0]
-            chosen.append((actor.actions[action], np.exp(log_probs), answer.value.numpy()))
-        columns = [np.stack(parts, 1) for parts in zip(*chosen, strict=True)]  # (N, T)
+            chosen.append((torch.from_numpy(action), answer.logits, answer.value))
+        action, logits, value = (torch.stack(parts, 1) for parts in zip(*chosen, strict=True))  # (N, T), (N, T, A)
+        probability = logits.softmax(-1).gather(-1, action[..., None])[..., 0]
+        columns = actor.actions[action.numpy()], probability.numpy(), value.numpy()
         for slot, moments in enumerate(envs.moments):
             total, end = np.sum([moment.reward[0] for moment in moments]), moments[-1]
             outcome = float(total), bool(end.is_success[0]), bool(end.is_cut[0])

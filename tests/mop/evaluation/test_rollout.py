@@ -46,6 +46,12 @@ def test_the_hidden_state_follows_the_action_and_is_empty_when_an_episode_begins
     assert envs.taken == [[0, 1, 2, 0, 1], [0, 1, 2, 3, 4]]
 
 
+def test_every_episode_begins_with_the_hidden_state_that_is_given():
+    """As an agent's that has learned how to begin."""
+    steps = rollout(remember, Counters([[2, 1], [3]]), torch.tensor([[5], [7]]))
+    assert [step.hidden[:, 0].tolist() for step in steps] == [[5, 7], [6, 8], [5, 10]]
+
+
 def test_an_environment_that_stays_active_is_asked_about_its_last_observation():
     envs = Counters([[2], [3]], asks_at_the_end=True)
     steps = list(rollout(remember, envs, torch.zeros(2, 1)))
