@@ -1,8 +1,9 @@
 """Recordings of one policy: every step of many episodes on disk, read as whole episodes or as windows of them.
 
 A recording is a folder: `config.json`, shards, and an index of all episodes for other programs. A shard is a
-folder with a file for each array, which is memory-mapped, and `episodes.json`, `lang.npy` with a row an episode. An
-episode of T actions has T + 1 consecutive rows; the last one is what the last action led to, with action -1.
+folder with a file for each array, which is memory-mapped, `episodes.json` and `lang.npy` with a row an episode, and
+the sums of these files. An episode of T actions has T + 1 consecutive rows; the last one is what the last action led
+to, with action -1.
 Axis letters: M rows, T of them in an episode or a window, B windows, G numbers of a mission, S hidden units.
 """
 
@@ -18,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from generative.recordings.checks import check_forms, check_sums, check_values, has_sums, write_sums
 from mop.common.errors import InputError
 from mop.common.files import json_bytes, whole_digest, write_atomic, write_together
-from mop.common.reading import read_array, read_json, read_npz, reading
+from mop.common.reading import check_types, read_array, read_json, read_npz, reading
 
 SPLITS = ("train", "validation", "test")
 BEHAVIOURS = ("argmax", "sampled", "epsilon", "bot", "random", "noisy")  # who acts, see `behaviours`
@@ -32,6 +34,7 @@ UNFINISHED = "unfinished"  # folder of the episodes that no shard has yet; gone 
 _WAY_OUT = "record anew"
 _OTHER_FILES = 512  # that a process may have open besides the arrays of a recording
 _PADDING = {"action": NOTHING, "bot": NOTHING, "student": NOTHING}  # of the other arrays: 0
+_ENCODING = {"task_id": str, "max_steps": int | None, "hidden_size": int, "lang_dim": int, "expert_hidden_sizes": list}
 _INDEX = {
     **{"shard": np.int32, "first_row": np.int64, "num_rows": np.int32, "seed": np.int64, "split": np.int8},
     **{"behaviour": np.int8, "mission": np.int32, "success": np.bool_},
@@ -85,16 +88,21 @@ def write_shard(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[
     """
     temporary = folder / f".{shard_name(number)}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-    temporary.mkdir(parents=True)
     records, first = [], 0
     for episode in episodes:
         records.append({**episode, "first_row": first, "num_rows": episode["steps"] + 1})
         first += episode["steps"] + 1
     arrays = {f"{name}.npy": np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()} | {LANG: lang}
     writers = {name: functools.partial(np.save, arr=array, allow_pickle=False) for name, array in arrays.items()}
-    for name, write in {**writers, EPISODES: lambda file: file.write(json_bytes(records))}.items():
-        write_atomic(temporary / name, write)
-    os.rename(temporary, folder / shard_name(number))
+    try:
+        temporary.mkdir(parents=True)
+        for name, write in {**writers, EPISODES: lambda file: file.write(json_bytes(records))}.items():
+            write_atomic(temporary / name, write)
+        write_sums(temporary)
+        os.rename(temporary, folder / shard_name(number))
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)  # it would keep a full disk full
+        raise
 
 
 def find_parts(folder: Path) -> list[Path]:
@@ -226,10 +234,22 @@ class Recording:
         self.shards = [_map_arrays(shard) for shard in shards]
         for shard, arrays in zip(shards, self.shards, strict=True):
             with reading(shard, "shard of a recording", _WAY_OUT):
-                if len(set(map(len, arrays.values()))) != 1 or _forms(arrays) != _forms(self.shards[0]):
-                    raise InputError("its arrays differ in length, or from those of the first shard")
+                self._check(shard, arrays)
         num_rows = [len(arrays["action"]) for arrays in self.shards]
         self.index, self.missions, self.lang = make_index(shards, num_rows)
+        for number, shard in enumerate(shards):
+            if not has_sums(shard):
+                with reading(shard, "shard of a recording", _WAY_OUT):
+                    of_shard = self.index["num_rows"][self.index["shard"] == number]
+                    check_values(self.shards[number], of_shard, self.config["encoding"]["expert_hidden_sizes"])
+
+    def _check(self, shard: Path, arrays: Mapping[str, np.ndarray]) -> None:
+        if has_sums(shard):
+            check_sums(shard, _WAY_OUT)
+        num_actions = arrays["log_probs"].shape[1]
+        check_forms(arrays, common_fields(self.config["encoding"]["hidden_size"], num_actions))
+        if len(set(map(len, arrays.values()))) != 1 or _forms(arrays) != _forms(self.shards[0]):
+            raise InputError("its arrays differ in length, or from those of the first shard")
 
     def write_index(self) -> None:
         """Write what `make_index` found to the folder, for other programs."""
@@ -335,7 +355,10 @@ def load_config(folder: str | Path) -> dict:
         raise InputError(f"{folder} is no recording (it has no {CONFIG}); make one with python -m generative.record")
     with reading(path, "config of a recording", "name the folder of one"):
         config = read_json(path)
-        return config | {name: config[name] for name in ("settings", "checkpoint", "encoding", "num_shards")}
+        check_types(config, {"settings": dict, "checkpoint": dict, "encoding": dict, "num_shards": int})
+        check_types(config["checkpoint"], {"path": str, "sha256": str})
+        check_types(config["encoding"], _ENCODING)
+        return config
 
 
 def open_recording(folder: str | Path) -> Recording:

@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
@@ -19,7 +20,7 @@ import numpy as np
 import orjson
 
 from mop.common.errors import InputError
-from mop.common.reading import read_bytes, read_json
+from mop.common.reading import check_regular, read_bytes, read_json, reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,6 +193,17 @@ def whole_digest(path: str | Path) -> str:
 def file_digest(path: str | Path) -> str:
     """The first 16 hexadecimal digits of a file's SHA-256. Raises OSError."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+def checksum(path: str | Path) -> str:
+    """Compute the CRC-32 of a file of any size, 8 hexadecimal digits."""
+    crc = 0
+    with reading(path):
+        check_regular(path)
+        with open(path, "rb") as file:
+            while chunk := file.read(2**20):
+                crc = zlib.crc32(chunk, crc)
+    return f"{crc:08x}"
 
 
 # --- one process at a time --------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import io
 import stat
 import zipfile
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -78,6 +78,13 @@ def check_nesting(content: Any, max_items: int) -> None:
             waiting += [(item, depth + 1) for item in value.values()]
         elif isinstance(value, list | tuple):
             waiting += [(item, depth + 1) for item in value]
+
+
+def check_types(content: Any, kinds: Mapping[str, Any]) -> None:
+    """Refuse what is no dictionary with these keys, each with a value of its type or types; true is no number."""
+    for name, kind in kinds.items():
+        if not isinstance(content[name], kind) or (isinstance(content[name], bool) and kind is not bool):
+            raise InputError(f"its '{name}' cannot be {str(content[name])[:40]!r}")
 
 
 def read_json(path: str | Path, kind: str = "JSON", way_out: str = REMAKE) -> Any:

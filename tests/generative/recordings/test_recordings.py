@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -281,13 +282,69 @@ def test_damaged_episodes_are_refused_in_one_line(tmp_path, recording):
         lambda episodes, lang: (episodes, lang[:, 1:]),
     ]
     for number, change in enumerate(cases):
-        folder = tmp_path / str(number)
-        shutil.copytree(recording.folder, folder)
+        folder = older_copy(recording, tmp_path / str(number))
         shard = folder / "shard_00001"
         episodes, lang = change(orjson.loads((shard / "episodes.json").read_bytes()), np.load(shard / "lang.npy"))
         (shard / "episodes.json").write_bytes(orjson.dumps(episodes))
         np.save(shard / "lang.npy", lang)
         assert str(folder) in refusal(open_recording, folder)
+
+
+def older_copy(recording: Recording, folder: Path) -> Path:
+    """A copy of a recording as earlier recorders wrote it, without sums."""
+    shutil.copytree(recording.folder, folder)
+    for path in folder.glob("shard_*/sums.json"):
+        path.unlink()
+    return folder
+
+
+def test_whatever_byte_of_a_shard_changes_is_noticed(tmp_path, recording):
+    shutil.copytree(recording.folder, tmp_path / "copy")
+    paths = [path for path in sorted((tmp_path / "copy").glob("shard_*/*")) if path.name != "sums.json"]
+    for path in paths:
+        whole = path.read_bytes()
+        for place in (len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            assert path.name in refusal(open_recording, tmp_path / "copy")
+        path.write_bytes(whole)
+    assert len(paths) > 30
+    for path in (paths[0], paths[0].with_name("sums.json")):
+        whole = path.read_bytes()
+        for content in (None, b"{}", b"[1]"):
+            path.unlink(missing_ok=True)
+            if content is not None:
+                path.write_bytes(content)
+            if path.name == "sums.json" and content is None:
+                continue  # as in an older recording
+            assert str(path) in refusal(open_recording, tmp_path / "copy")
+        path.write_bytes(whole)
+    open_recording(tmp_path / "copy")
+
+
+def test_arrays_of_older_recordings_are_possible_ones(tmp_path, recording):
+    folder = older_copy(recording, tmp_path / "older")
+    assert len(open_recording(folder)) == len(recording)
+    changes = {
+        "action": [lambda a: a[::-1], lambda a: -a, lambda a: a + 7, lambda a: a.astype(np.int16)],
+        "hidden": [lambda h: np.where(h == h[5, 5], np.nan, h), lambda h: h[:, 1:], lambda h: h.astype("c8")],
+        "routing": [np.zeros_like, lambda w: w * 2, lambda w: w.astype(str)],
+        "log_probs": [np.zeros_like, lambda p: p * np.nan],
+        "obs": [lambda o: o | 64, lambda o: o.astype(np.float64)],
+        "terminated": [np.zeros_like, lambda t: ~t],
+        "reward": [lambda r: r + np.float32(np.inf)],
+        "lpc": [lambda c: c * np.float32(1e38) * np.float32(1e38)],
+    }
+    count = 0
+    for name, ways in changes.items():
+        path = folder / "shard_00001" / f"{name}.npy"
+        whole = path.read_bytes()
+        for change in ways:
+            with np.errstate(all="ignore"):
+                np.save(path, change(np.load(path)))
+            assert "shard_00001" in refusal(open_recording, folder), name
+            path.write_bytes(whole)
+            count += 1
+    assert count == 18 and len(open_recording(folder)) == len(recording)
 
 
 def _without_shards(folder):
@@ -450,8 +507,7 @@ def test_what_shards_hold_is_in_no_part(tmp_path, checkpoint, recording, monkeyp
 
 def test_a_shard_without_an_episode_can_be_read(tmp_path, recording):
     """Earlier recorders wrote such shards."""
-    folder = tmp_path / "copy"
-    shutil.copytree(recording.folder, folder)
+    folder = older_copy(recording, tmp_path / "copy")
     shutil.copytree(folder / "shard_00001", folder / "shard_00002")
     for path in (folder / "shard_00002").glob("*.npy"):
         np.save(path, np.load(path)[:0])
