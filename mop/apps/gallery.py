@@ -5,8 +5,10 @@ The pages need no server and ask nobody for anything: pictures and players are i
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 INDEX_NAME = "index.html"
 _ANALYSES = ("by_key_phase", "by_action")  # of the maps and of the actions; the apps have them all
+_MAX_NAME = 150  # characters; a file system takes 255
 _CARD_DPI = 90  # of the picture of a card
 _TITLES = {  # file name of a figure -> its title; an analysis is added to it
     "routing_heatmap": "Dominant expert",
@@ -52,15 +55,28 @@ def write_gallery(found: Sequence[Run], table: "pd.DataFrame", folder: Path) -> 
     if not shown:
         raise InputError(next(iter(reasons.values())))
     yield from reasons.values()
-    for run in shown:
+    pages = page_names(shown)
+    for run, name in pages.items():
         data = load_routing(run)
-        _write(folder / _file_name(run), _page_of_run(run, data, shown))
-        cards.append(_card(run, data))
+        _write(folder / name, _page_of_run(run, data, pages))
+        cards.append({"href": name} | _card(run, data))
         yield None
     figures, missing = _shown(_page_of_all(table), has_captions=False)
     notes = [*reasons.values(), *missing]
     _write(folder / INDEX_NAME, _page("index", title="Trained policies", cards=cards, figures=figures, notes=notes))
     yield None
+
+
+def page_names(found: Sequence[Run]) -> dict[Run, str]:
+    """The name of each run's file, which is its address: of plain letters, and no two alike, in capitals or not."""
+    names: dict[Run, str] = {}
+    taken = {INDEX_NAME}
+    for run in found:
+        stem = re.sub(r"[^\w.-]", "_", run.key.label, flags=re.ASCII)[:_MAX_NAME]
+        name = next(name for k in count(1) if (name := f"{stem}{f'_{k}' * (k > 1)}.html").lower() not in taken)
+        taken.add(name.lower())
+        names[run] = name
+    return names
 
 
 def _unreadable(run: Run) -> str | None:
@@ -71,14 +87,14 @@ def _unreadable(run: Run) -> str | None:
     return None
 
 
-def _page_of_run(run: Run, data: RoutingData, found: Sequence[Run]) -> str:
-    """The page of a run, which links to the others of its task."""
+def _page_of_run(run: Run, data: RoutingData, pages: Mapping[Run, str]) -> str:
+    """The page of a run, which links to the others of its task; pages: of `page_names`."""
     figures, missing = [], []
     for app, figures_of in (("routing_viz.py", routing_figures), ("logit_viz.py", action_figures)):
         drawn, undrawn = _shown(page_of(app, Shown(run), data, figures_of))
         figures += drawn
         missing += undrawn
-    others = [other for other in found if other.key.task_id == run.key.task_id and other != run]
+    others = [other for other in pages if other.key.task_id == run.key.task_id and other != run]
     return _page(
         "run",
         title=run.name,
@@ -86,7 +102,7 @@ def _page_of_run(run: Run, data: RoutingData, found: Sequence[Run]) -> str:
         episodes=[_player(data, number) for number in _examples(data)],
         figures=figures,
         notes=missing,
-        others=[{"href": _file_name(other), "name": other.name} for other in others],
+        others=[{"href": pages[other], "name": other.name} for other in others],
     )
 
 
@@ -175,7 +191,6 @@ def _card(run: Run, data: RoutingData) -> dict[str, str]:
     values = {name: (value, remark) for name, value, remark in describe_metrics(data)}
     numbers = [f"{name} {values[name][0]}" for name in ("success", "mean LPC", "path ratio") if name in values]
     return {
-        "href": _file_name(run),
         "task": task_name(run.key.task_id),
         "name": run_name(run.about, with_task=False),
         "numbers": " · ".join(numbers),
@@ -200,7 +215,3 @@ def _picture(data: RoutingData) -> str:
 
 def _write(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
-
-
-def _file_name(run: Run) -> str:
-    return run.key.label.replace(" ", "_") + ".html"

@@ -83,6 +83,7 @@ def parse(text: str) -> Intervention:
     words = text.strip() if isinstance(text, str) and is_plain(text) else ""
     if words == NONE or words.startswith(f"{SWAP} "):
         return _parse_one(words, _KINDS, text)
+    words = re.sub(" +", " ", words)  # the patterns look at a run of spaces once for each of them
     what, *phase = re.split(r" +in +(?=\S)", words, maxsplit=1)
     kinds = [kind for kind in _KINDS if kind not in (NONE, SWAP)]
     parts = [_parse_one(part, kinds, text) for part in re.split(" *[+] *", what)]

@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 import pytest
@@ -10,8 +11,8 @@ from checks import refusal
 from old_caches import CACHE, TASK
 from scripts import run_script
 
+from mop.apps import gallery
 from mop.apps.comparison_page import load_table
-from mop.apps.gallery import write_gallery
 from mop.apps.runs import Run
 from mop.artifacts.routing_cache import load_cache, write_cache
 from mop.artifacts.run_paths import RunKey, cache_path
@@ -58,12 +59,28 @@ def test_texts_of_a_cache_are_no_markup(tmp_path):
     for episode in cache.episodes:
         episode["mission"] = "<script>alert(1)</script>"
     write_cache(tmp_path, GOOD, cache)
-    list(write_gallery([Run(GOOD, str(tmp_path))], load_table(CACHE, [])[0], tmp_path))
+    list(gallery.write_gallery([Run(GOOD, str(tmp_path))], load_table(CACHE, [])[0], tmp_path))
     assert "<script>alert" not in (tmp_path / PAGE).read_text()
 
 
+def test_every_run_has_a_page_of_its_own_and_a_link_that_leads_there_and_nowhere_else(tmp_path, monkeypatch):
+    cache, names = (
+        load_cache(cache_path(CACHE, GOOD)),
+        ["a b", "a_b", "A B", "a%20b", "#?&", "javascript:alert(1)", "é"],
+    )
+    keys = [RunKey(TASK, 0, trained_on=name) for name in names]
+    for key in keys:
+        write_cache(tmp_path / "cache", key, cache)
+    monkeypatch.setattr(gallery, "_page_of_run", lambda run, data, pages: f"page of {run.key.trained_on}")
+    list(gallery.write_gallery([Run(key, str(tmp_path / "cache")) for key in keys], load_table(CACHE, [])[0], tmp_path))
+    hrefs = re.findall(r'<li><a href="([^"]+)"', (tmp_path / "index.html").read_text())
+    assert len({href.lower() for href in hrefs}) == len(names) and not any(urlsplit(href).scheme for href in hrefs)
+    pages = [(tmp_path / unquote(href)).read_text() for href in hrefs]
+    assert pages == [f"page of {name}" for name in names]
+
+
 def test_without_a_readable_run_there_is_no_site(tmp_path):
-    refusal(list, write_gallery([Run(GOOD, str(tmp_path))], pd.DataFrame(), tmp_path / "site"))
+    refusal(list, gallery.write_gallery([Run(GOOD, str(tmp_path))], pd.DataFrame(), tmp_path / "site"))
     assert not (tmp_path / "site").exists()
     result = run_script("gallery.py", cwd=tmp_path)
     assert result.returncode == 2 and "batch_eval.py" in result.stderr and result.stderr.count("\n") == 1
