@@ -10,11 +10,11 @@ from mop.common.errors import run_script
 from mop.common.train_config import parse_config
 
 
-def main() -> int:
+def main() -> None:
     config, given = parse_config(__doc__)
-    from mop.training.train import train_script  # here: PyTorch takes a while to load, and --help needs none
+    from mop.training.train import train  # here: PyTorch takes a while to load, and --help needs none
 
-    return train_script(config | {"policy": "gru"}, given)
+    train(config | {"policy": "gru"}, given)
 
 
 if __name__ == "__main__":

@@ -104,8 +104,7 @@ def _at_work(learner: Learner) -> Generator[Workers]:
             with Workers(learner.config.jobs) as workers:
                 yield workers
         except KeyboardInterrupt:
-            print("interrupted: all is saved; the same command with --resume goes on")
-            raise
+            raise KeyboardInterrupt("all is saved; the same command with --resume goes on") from None
 
 
 def is_finished(results: Path) -> bool:

@@ -1,17 +1,14 @@
 """Pieces of work, done here or in several processes."""
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 
 from tqdm import tqdm
 
 from mop.common.errors import InputError
-from mop.common.workers import end_with_parent
+from mop.common.workers import Died, JobPool
 from mop.training.devices import choose_device
 
 
@@ -20,15 +17,13 @@ class Workers:
 
     def __init__(self, jobs: int):
         self._jobs = jobs
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool = JobPool(jobs, partial(choose_device, "cpu"))  # one thread of torch
 
     def __enter__(self) -> "Workers":
         return self
 
-    def __exit__(self, *_) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            os.environ.pop("TQDM_DISABLE", None)
+    def __exit__(self, *exception) -> None:
+        self._pool.__exit__(*exception)
 
     def do(self, function: Callable, pieces: Sequence, label: str) -> None:
         """Call a function of each piece."""
@@ -41,24 +36,19 @@ class Workers:
             shows_bar = getattr(function, "__name__", "") != "train"  # a training has a bar of its own
             yield from tqdm(map(function, pieces), label, len(pieces), disable=not shows_bar, dynamic_ncols=True)
             return
-        if self._pool is None:
-            os.environ["TQDM_DISABLE"] = "1"  # of the processes: several bars would overwrite each other
-            context = multiprocessing.get_context("spawn")  # fork and torch's threads do not go together
-            self._pool = ProcessPoolExecutor(self._jobs, mp_context=context, initializer=_begin_worker)
-        try:
-            futures = [self._pool.submit(_quietly, function, piece) for piece in pieces]
-            for future in tqdm(futures, label, dynamic_ncols=True):
-                yield future.result()
-        except BrokenProcessPool:
-            raise InputError(f"a process died while {label} (out of memory?); go on with --resume") from None
-
-
-def _begin_worker() -> None:
-    end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the first process; a training saves itself
-    choose_device("cpu")  # one thread of torch
+        early, next_number = {}, 0
+        with tqdm(total=len(pieces), desc=label, dynamic_ncols=True) as bar:
+            for number, result in self._pool.run(partial(_quietly, function), pieces):
+                if isinstance(result, Died):
+                    raise InputError(f"a process died while {label} (out of memory?); go on with --resume")
+                bar.update()
+                early[number] = result
+                while next_number in early:
+                    yield early.pop(next_number)
+                    next_number += 1
 
 
 def _quietly(function: Callable, piece):
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+    """The result of a function of a piece; several processes that print, or show bars, overwrite each other."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         return function(piece)

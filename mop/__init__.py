@@ -2,3 +2,7 @@
 
 common < artifacts, statistics, fast < envs, analysis < plotting < training < evaluation < apps, cloud
 """
+
+from mop.common import interruption
+
+interruption.install()  # first: it is for Ctrl-C while all else is imported, too

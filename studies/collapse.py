@@ -7,7 +7,6 @@ results/collapse.md, their summary. Finished trainings are kept under results/ru
 "Signal" is what varies from step to step: the standard deviation over an unroll, mean over the units.
 """
 
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,7 @@ from mop.common.errors import InputError, run_script
 from mop.common.files import write_csv, write_figure
 from mop.common.tables import markdown_table
 from mop.common.train_config import parse_config
+from mop.common.workers import Died, JobPool
 from mop.envs.missions import load_encoder
 from mop.training.devices import use_device
 from mop.training.imitation import ImitationRun
@@ -141,9 +141,10 @@ def main() -> int:
     every = [(name, seed) for seed in SEEDS for name in CHANGES]
     missing = [one for one in every if not log_path(*one).exists()]
     if args.jobs > 0 and missing:
-        with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
-            for _ in tqdm(pool.imap_unordered(_train, missing), total=len(missing), unit="training"):
-                pass
+        with JobPool(args.jobs) as pool:
+            for _, result in tqdm(pool.run(_train, missing), total=len(missing), unit="training"):
+                if isinstance(result, Died):
+                    raise InputError("a training's process died (out of memory?); the same command goes on")
     logs = [log_path(*one) for one in every if log_path(*one).exists()]
     if not logs:
         raise InputError("no training is finished; give --jobs 1 or more")

@@ -39,6 +39,7 @@ from mop.common.speed import num_threads
 from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
 from mop.common.train_config import RUNTIME_KEYS, parse_config
+from mop.common.workers import run_command
 from mop.plotting.alphas import plot_measures_against_alpha
 from mop.plotting.style import plain_number
 from plotting_utils import (
@@ -205,10 +206,14 @@ def train_missing(trainings: list[Training], jobs: int) -> None:
 
     failed = []
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(missing), unit="training") as bar:
-        for training, is_good in zip(missing, pool.map(run, missing), strict=True):
-            bar.update()
-            if not is_good:
-                failed.append(training.text)
+        try:
+            for training, is_good in zip(missing, pool.map(run, missing), strict=True):
+                bar.update()
+                if not is_good:
+                    failed.append(training.text)
+        except KeyboardInterrupt:  # which the trainings in progress hear too, and save themselves
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if failed:
         raise InputError(f"{len(failed)} trainings failed, see {logs}: {'; '.join(failed)}")
 
@@ -229,7 +234,7 @@ def check_commands(trainings: list[Training]) -> None:
 
 def run_stage(script: str, *words) -> None:
     """Run a script of this repository, which says on the terminal what it does."""
-    if subprocess.run([sys.executable, script, *map(str, words)], cwd=ROOT).returncode != 0:
+    if run_command([sys.executable, script, *map(str, words)], cwd=ROOT) != 0:
         raise InputError(f"{script} failed; it says why above")
 
 

@@ -2,7 +2,6 @@
 
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from mop.common.errors import InputError
 from mop.common.files import file_digest, whole_digest
 from mop.common.reading import read_json
+from mop.common.workers import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = {  # command -> what is copied of its folder
@@ -65,7 +65,7 @@ def run_stages(name: str, stages: Mapping[str, Stage], out: Path, is_dry_run: bo
         if (why := refusal_of(made)) is not None:
             print(f"{stage} of {name} is left out: {why}", flush=True)
             continue
-        if not made.is_done() and subprocess.run([sys.executable, "-m", *made.words], cwd=ROOT).returncode != 0:
+        if not made.is_done() and run_command([sys.executable, "-m", *made.words], cwd=ROOT) != 0:
             raise InputError(f"{stage} of {name} was not finished; the same command goes on")
         publish(made, out / stage)
 

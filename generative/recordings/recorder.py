@@ -31,9 +31,9 @@ from generative.recordings.format import (
     write_shard,
 )
 from mop.common.errors import InputError
+from mop.common.interruption import Interruption
 from mop.common.seeding import stream_seed
 from mop.evaluation.rollout import rollout
-from mop.training.loop import Interruption
 
 FIRST_SEED = 2**33  # of a recorded world: evaluation's are below 2**32, training's below this
 _SHARD_BYTES, _MAX_SHARDS = 64e6, 1024  # about; the files of all shards are open at once

@@ -42,9 +42,5 @@ def show_warnings(write: Callable[[str], object]) -> None:
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run `main` as a script that ends with its `exit_code`; Ctrl-C ends it with 130."""
-    try:
-        sys.exit(exit_code(main))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    """Run `main` as a script that ends with its `exit_code`; Ctrl-C ends it as `mop.common.interruption` says."""
+    sys.exit(exit_code(main))

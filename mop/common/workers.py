@@ -1,28 +1,36 @@
-"""Worker processes over one block of shared memory.
+"""Processes that work for a command: over one block of shared memory, or at one piece of a long list after another.
 
-What the workers do is given to them as functions; only the error messages name their one use, the environments of a
+What they do is given to them as functions. They end with the command, however it ends, and Ctrl-C is for the command
+alone: see `mop.common.interruption`. Only the error messages of `WorkerPool` name its one use, the environments of a
 training run.
 """
 
 import atexit
+import contextlib
 import math
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
 import traceback
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from mop.common.errors import InputError
+from mop.common.interruption import repeat_swallowed, without_signal
 
 _METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+
+_STOP_S = 60.0  # for a training to finish its update and save its state
 
 Layout = Mapping[str, tuple[tuple[int, ...], np.dtype]]  # name -> shape and dtype of an array
 
@@ -75,7 +83,8 @@ class WorkerPool:
         """
         here, there = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(there, self._memory, make, arguments), daemon=True)
-        process.start()
+        with without_signal():
+            process.start()
         there.close()
         self._processes.append(process)
         self._pipes.append(here)
@@ -187,3 +196,109 @@ def _serve(pipe, memory, make: Callable, arguments: tuple) -> None:
         pipe.send(("input_error", str(error)))
     except Exception:
         pipe.send(("bug", traceback.format_exc()))
+
+
+# --- pieces of work ---------------------------------------------------------------------------------------------------
+
+
+class Died(NamedTuple):
+    """What a piece of work has in place of a result where its process died."""
+
+    exit_code: int | None
+
+
+class JobPool:
+    """Processes that take one piece of work after another; they begin with the first piece and end with the block.
+
+    Where the block ends with an exception, such as KeyboardInterrupt, no further piece is begun and the workers get
+    SIGTERM: a training saves its state, all else is cut off. A second Ctrl-C meanwhile kills them.
+    """
+
+    def __init__(self, jobs: int, prepare: Callable[[], object] | None = None):
+        """prepare: called first in each process."""
+        self._jobs, self._prepare = jobs, prepare
+        self._context = multiprocessing.get_context("spawn")  # fork and torch's threads do not go together
+        self._workers: dict[connection.Connection, BaseProcess] = {}
+
+    def __enter__(self) -> "JobPool":
+        return self
+
+    def __exit__(self, kind: type | None, *_) -> None:
+        for pipe, process in self._workers.items():
+            if kind is not None:
+                process.terminate()
+            pipe.close()  # one that waits for work ends
+        end = time.monotonic() + _STOP_S
+        try:
+            for process in self._workers.values():
+                process.join(timeout=max(0.0, end - time.monotonic()))
+        finally:
+            for process in self._workers.values():
+                process.kill()
+                process.join()
+
+    def run(self, function: Callable, pieces: Sequence) -> Iterator[tuple[int, Any]]:
+        """Number and result of each piece, as they come; `Died` in place of a result where the process died.
+
+        An exception of the function is raised again here.
+        """
+        waiting, busy = deque(enumerate(pieces)), {}
+        while waiting or busy:
+            while waiting and len(busy) < self._jobs:
+                pipe = next((pipe for pipe in self._workers if pipe not in busy), None) or self._start()
+                busy[pipe], piece = waiting.popleft()
+                with contextlib.suppress(OSError):  # it is dead already, as is noticed below
+                    pipe.send((function, piece))
+            for pipe in cast("list[connection.Connection]", connection.wait(list(busy))):
+                try:
+                    error, result = pipe.recv()
+                except (EOFError, OSError):
+                    process = self._workers.pop(pipe)
+                    process.join(timeout=5)
+                    error, result = None, Died(process.exitcode)
+                if error is not None:
+                    raise error
+                yield busy.pop(pipe), result
+
+    def _start(self) -> connection.Connection:
+        here, there = self._context.Pipe()
+        process = self._context.Process(target=_do_pieces, args=(there, self._prepare))
+        with without_signal():
+            process.start()
+        there.close()
+        self._workers[here] = process
+        return here
+
+
+def _do_pieces(pipe: connection.Connection, prepare: Callable[[], object] | None) -> None:
+    end_with_parent()
+    with contextlib.suppress(KeyboardInterrupt, EOFError, OSError):  # to stop; the pool is closed
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        repeat_swallowed(signal.SIGTERM)
+        if prepare is not None:
+            prepare()
+        while True:
+            function, piece = pipe.recv()
+            try:
+                answer = None, function(piece)
+            except Exception as error:
+                error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+                answer = error, None
+            pipe.send(answer)
+
+
+def run_command(command: Sequence[str], **options: Any) -> int:
+    """Run a command to its end; its exit code. options: of `subprocess.Popen`.
+
+    Ctrl-C in a terminal reaches it as well: it is waited for while it saves. A second one kills it.
+    """
+    with subprocess.Popen(command, **options) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_S)
+            process.terminate()
+            raise
+        finally:
+            process.kill()

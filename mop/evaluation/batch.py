@@ -1,14 +1,12 @@
 """Checkpoints without a result -> results and routing caches, and the table of all results."""
 
-import multiprocessing
 import os
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,7 +26,7 @@ from mop.common.files import (
     write_figure,
     write_together,
 )
-from mop.common.workers import end_with_parent
+from mop.common.workers import Died, JobPool
 from mop.evaluation.settings import Filters, InterventionSettings, Settings
 
 if TYPE_CHECKING:
@@ -74,9 +72,14 @@ def evaluate_missing(
 
         use_device(settings.device)  # an unusable one is reported here, not once for each checkpoint
     unread: list[str] = []
+    outcomes: list[Outcome] = []
     try:
-        outcomes = evaluate_all(missing, settings, force, jobs) if missing else []
-    finally:  # also after Ctrl-C: what is evaluated is in the table
+        if missing:
+            evaluate_all(missing, settings, force, jobs, outcomes)
+    except KeyboardInterrupt:
+        done = f"{len(outcomes)} of {len(missing)} checkpoints are evaluated, and their results in {results_path}"
+        raise KeyboardInterrupt(f"{done}; the same command goes on") from None
+    finally:  # what is evaluated is in the table, whatever happens
         table = merge_results(settings.cache_dir, results_path, unread.append)
     print(format_table(table))
     note_other_worlds(table, settings.num_episodes, settings.eval_seed)
@@ -269,38 +272,24 @@ def attempt(found: FoundCheckpoint, settings: Settings, force: bool, progress=No
         return Outcome(found, "failed", traceback.format_exc())
 
 
-def evaluate_all(missing: list[FoundCheckpoint], settings: Settings, force: bool, jobs: int) -> list[Outcome]:
-    """Evaluate the checkpoints, here or in `jobs` processes, with a progress bar."""
-    outcomes = []
+def evaluate_all(
+    missing: list[FoundCheckpoint], settings: Settings, force: bool, jobs: int, outcomes: list[Outcome]
+) -> None:
+    """Evaluate the checkpoints, here or in `jobs` processes, with a progress bar; outcomes: grows as they come."""
+    one = partial(attempt, settings=settings, force=force)
     with tqdm(total=len(missing), desc="checkpoints", unit="checkpoint", dynamic_ncols=True) as bar:
-        if jobs > 1:
-            outcomes, lost = _attempt_in_pool(missing, settings, force, jobs, bar)
-            for found in lost:  # a process died, and its pool with it: alone, only its own checkpoint fails
-                again, dead = _attempt_in_pool([found], settings, force, 1, bar)
-                outcomes += again + [Outcome(item, "failed", "its process died (out of memory?)") for item in dead]
-            return outcomes
-        for found in missing:
-            with tqdm(total=settings.num_episodes, desc=found.key.label, leave=False, dynamic_ncols=True) as inner:
-                outcomes.append(attempt(found, settings, force, inner.update))
-            bar.update()
-    return outcomes
-
-
-def _attempt_in_pool(
-    missing: list[FoundCheckpoint], settings: Settings, force: bool, jobs: int, bar: tqdm
-) -> tuple[list[Outcome], list[FoundCheckpoint]]:
-    """The outcomes, and the checkpoints that have none because the pool broke."""
-    outcomes, lost = [], []
-    context = multiprocessing.get_context("spawn")  # fork and torch's threads do not go together
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
-        futures = {pool.submit(attempt, found, settings, force): found for found in missing}
-        for future in as_completed(futures):
-            try:
-                outcomes.append(future.result())
+        if jobs == 1:
+            for found in missing:
+                with tqdm(total=settings.num_episodes, desc=found.key.label, leave=False, dynamic_ncols=True) as inner:
+                    outcomes.append(one(found, progress=inner.update))
                 bar.update()
-            except BrokenProcessPool:
-                lost.append(futures[future])
-    return outcomes, lost
+            return
+        with JobPool(jobs) as pool:
+            for number, outcome in pool.run(one, missing):
+                if isinstance(outcome, Died):
+                    outcome = Outcome(missing[number], "failed", "its process died (out of memory?)")
+                outcomes.append(outcome)
+                bar.update()
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------

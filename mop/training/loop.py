@@ -3,8 +3,6 @@
 What is learned, and from what, is the run's own affair: see `Trainable`, of which `imitation.ImitationRun` is one.
 """
 
-import contextlib
-import signal
 import time
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from tqdm import tqdm
 
 from mop.artifacts.checkpoints import save_checkpoint, save_training_state
 from mop.common.files import write_figure
+from mop.common.interruption import Interruption
 from mop.common.reading import reading
 from mop.training.log import Columns, Logged, TrainingLog
 from mop.training.states import check_form
@@ -81,7 +80,7 @@ def drive(
     state to continue from, and at the end; on_row: called with each new row of the log; checkpoint_on_interrupt:
     whether an interruption leaves a checkpoint_<U>.pt besides the state; is_over: asked after each update, whether the
     run ends here, before `num_updates`. Raises
-    KeyboardInterrupt after SIGINT or SIGTERM, when everything is saved.
+    KeyboardInterrupt after SIGINT or SIGTERM, when everything is saved; it says where.
     """
     unfinished_row = None
     if saved is not None:
@@ -125,8 +124,7 @@ def drive(
                     files.save_checkpoint(names.periodic(run), is_interrupted=True) if is_asked else files.save_state()
                 )
                 bar.close()
-                print(f"interrupted: saved {path}; the same command with --resume goes on")
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt(f"saved {path}; the same command with --resume goes on")
             if is_due():
                 files.save_checkpoint(names.periodic(run))
             elif time.monotonic() - files.saved_at > STATE_INTERVAL_S:
@@ -170,28 +168,6 @@ class _Files:
         save_checkpoint(self._folder / name, self._run.checkpoint())
         self.save_state(is_interrupted=is_interrupted)
         return self._folder / name
-
-
-class Interruption:
-    """Ctrl-C or SIGTERM: the step in progress is finished, then all is saved; a second one stops at once."""
-
-    def __init__(self):
-        self.signal: int | None = None
-
-    def __enter__(self) -> "Interruption":
-        self._previous = {}
-        with contextlib.suppress(ValueError):  # not in the main thread (a notebook): signals are somebody else's
-            self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = number
 
 
 def _tell(warnings: Mapping[str, str], told: set[str], update: int) -> None:

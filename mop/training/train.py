@@ -20,15 +20,6 @@ from mop.training.loop import BRANCH_NAME, CURVE_NAME, FINAL_NAME, LOG_NAME, STA
 from mop.training.policies import check_weights
 
 
-def train_script(config: dict, given: Collection[str]) -> int:
-    """`train` as a script; returns its exit code, 130 after Ctrl-C, when everything is saved."""
-    try:
-        train(config, given)
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
 def train(
     config: dict, given: Collection[str] = (), on_save: Callable[[], object] = lambda: None,
     checkpoint_on_interrupt: bool = True,

@@ -77,6 +77,14 @@ def run_here(
     return subprocess.CompletedProcess(command, code)
 
 
+def run_commands_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a study run its commands by `run_here`."""
+    monkeypatch.setattr("subprocess.run", run_here)
+    monkeypatch.setattr(
+        "studies.experiments.run_command", lambda words, **options: run_here(words, **options).returncode
+    )
+
+
 def start(script: str | Path, *args, cwd: Path, **environment) -> subprocess.Popen:
     """Start a script of the repository in a process of its own."""
     env = os.environ | {"OMP_NUM_THREADS": "1"} | environment

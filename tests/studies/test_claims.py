@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from checks import refusal
-from scripts import REPOSITORY, run_here
+from scripts import REPOSITORY, run_commands_here
 
 import studies.claims as claims
 import studies.claims_report as report
@@ -47,7 +47,7 @@ def tiny(tmp_path, monkeypatch):
     alone = [experiments.Training("claims", task, "baseline", 0, 0, of_gru, "gru") for task in TASKS]
     monkeypatch.setattr(claims, "policies", lambda: iter(policies))
     monkeypatch.setattr(claims, "baselines", lambda: iter(alone))
-    monkeypatch.setattr("subprocess.run", run_here)
+    run_commands_here(monkeypatch)
     return tmp_path
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from checks import refusal
-from scripts import REPOSITORY, TINY_TASK, run_here, run_script
+from scripts import REPOSITORY, TINY_TASK, run_commands_here, run_script
 
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import cache_path
@@ -88,7 +88,7 @@ def test_from_training_to_table(tiny, tmp_path, monkeypatch, capsys):
     assert text in capsys.readouterr().out and text.count("\n") == 4
     assert table["command"].tolist() == [training.text for training in tiny]
     before = (tmp_path / "settings.csv").read_bytes()
-    monkeypatch.setattr("subprocess.run", run_here)
+    run_commands_here(monkeypatch)
     assert call(monkeypatch, "settings") == 0  # nothing is trained again
     assert (tmp_path / "settings.csv").read_bytes() == before
     capsys.readouterr()
@@ -104,7 +104,7 @@ def test_from_training_to_table(tiny, tmp_path, monkeypatch, capsys):
 
 
 def test_pictures_of_the_study_and_of_the_price(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("subprocess.run", run_here)
+    run_commands_here(monkeypatch)
     settings = [replace(tiny[0], experiment="settings", setting=name, trial=k) for k, name in enumerate(("base", "b"))]
     task, flags = experiments.ALPHA_TASK, TINY | {"lpc_alpha": 1e-4}
     alpha = [experiments.Training("alpha", task, "0.0001", 0, 0, flags)]

@@ -35,12 +35,12 @@ def root(tmp_path, monkeypatch):
                 path.write_text(json.dumps({"simulator": {"digest": file_digest(tmp_path / stage.made_of)}}))
             elif file != "checkpoint_final.pt" or not path.exists():
                 path.write_text(file)
-        return SimpleNamespace(returncode=0)
+        return 0
 
     monkeypatch.setattr(simulator, "ROOT", tmp_path)
     monkeypatch.setattr(stages_module, "ROOT", tmp_path)
     monkeypatch.setattr(stages_module, "whole_digest", lambda path: "digest")
-    monkeypatch.setattr(stages_module.subprocess, "run", run)
+    monkeypatch.setattr(stages_module, "run_command", run)
     monkeypatch.setattr(sys, "argv", ["simulator"])
     return SimpleNamespace(path=tmp_path, ran=ran)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from checks import refusal
-from scripts import TINY_TASK, check_refused, run_here
+from scripts import TINY_TASK, check_refused, run_commands_here
 
 import modal_app
 from mop.artifacts.checkpoints import load_checkpoint
@@ -183,7 +183,7 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "TASKS", {TINY_TASK: 2, OTHER_TASK: 3})
     monkeypatch.setattr(tasks, "RECIPE", TINY)
     monkeypatch.setattr(tasks, "POLICIES", {"mixture": (10, "mop", {}), "GRU": (110, "gru", {"gru_hidden_size": 4})})
-    monkeypatch.setattr("subprocess.run", run_here)
+    run_commands_here(monkeypatch)
 
 
 def call(monkeypatch, *arguments) -> int:

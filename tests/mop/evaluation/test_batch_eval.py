@@ -18,7 +18,7 @@ import pytest
 from checks import files_below, strict_json
 from eval_helpers import GOTO, UNLOCK, put, random_checkpoint, taught_checkpoint
 from PIL import Image
-from scripts import check_refused, in_process, start
+from scripts import PATIENCE_S, check_refused, in_process, start
 
 import batch_eval
 from mop.artifacts.checkpoints import find_checkpoints
@@ -519,6 +519,23 @@ def test_a_process_that_dies_costs_its_own_checkpoint_only(tree):
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("failed: ")]
     assert "trial_1/checkpoint_final.pt" in line and "process died" in line
     assert [row["trial"] for row in table_rows(tree / "evaluation_results.csv")] == ["0", "2", "3"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_begins_no_further_checkpoint(tree):
+    """Not for the whole queue either, whether the terminal tells the workers too or only the first process hears it."""
+    for trial in range(6):
+        put(tree / "checkpoints", random_checkpoint(trial), trial=trial)
+    process = start("batch_eval.py", "--num_episodes", 300, "--device", "cpu", "--jobs", 2, cwd=tree)
+    while process.poll() is None and not files_below(tree, "result.json"):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    done = len(files_below(tree / "evaluation_cache", "result.json"))
+    assert process.returncode == 130 and "Traceback" not in out + err, err
+    assert 1 <= done <= 2 and err.count("interrupted") == 1 and f"{done} of 6" in err
+    assert len(table_rows(tree / "evaluation_results.csv")) == done
+    assert not files_below(tree, ".*.lock") and not files_below(tree, "*.tmp")
 
 
 @pytest.mark.slow

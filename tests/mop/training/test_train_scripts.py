@@ -262,7 +262,7 @@ def test_signals_save_and_the_run_goes_on(whole_run, tmp_path, number, num_worke
     names = {path.name for path in folder_of(tmp_path).iterdir()}
     assert 1 <= update < TOTAL
     assert names == {f"checkpoint_{update}.pt", "training_state.pt", "training_log.csv"}
-    assert f"checkpoint_{update}.pt" in out and "--resume" in out
+    assert f"checkpoint_{update}.pt" in err and "--resume" in err and (out + err).count("interrupted") == 1
     checkpoint = load_checkpoint(folder_of(tmp_path) / f"checkpoint_{update}.pt")
     assert checkpoint["update"] == update
     assert_same(checkpoint["policy_state_dict"], state["policy_state_dict"])

@@ -1,0 +1,137 @@
+"""Ctrl-C at any moment of a command is one line and exit code 130, and ends what the command has started."""
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from scripts import PATIENCE_S, REPOSITORY, script_environment
+
+from mop.common import interruption
+from mop.common.workers import Died, JobPool, run_command
+
+COMMANDS = [("train_mop.py",), ("-m", "lmc_rl.run_env"), ("-m", "generative.validate")]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[-1])
+@pytest.mark.parametrize("module", ["numpy", "numba", "torch"])
+def test_while_modules_are_imported(command, module, tmp_path):
+    """The moment is the import of a module, which the command's own process sends the signal at."""
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import os, signal, sys\nclass Finder:\n def find_spec(self, name, *_):\n"
+        f"  if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\nsys.meta_path.insert(0, Finder())\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
+    environment = script_environment({"PYTHONPATH": path})
+    words = [sys.executable, *command, "--help" if module == "numpy" else "--nonsense"]
+    result = subprocess.run(words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+    if result.returncode != 130:  # --help of some needs no torch
+        assert result.returncode in (0, 2) and "Traceback" not in result.stderr
+    else:
+        assert result.stderr == "interrupted\n"
+
+
+def test_what_it_says_is_said_once(capsys):
+    with pytest.raises(SystemExit) as end:
+        interruption._report(KeyboardInterrupt, KeyboardInterrupt("saved x"), None)
+    assert end.value.code == 130 and capsys.readouterr().err == "interrupted: saved x\n"
+    with pytest.raises(SystemExit):
+        try:
+            raise ImportError("initialization failed") from KeyboardInterrupt()
+        except ImportError as error:
+            interruption._report(ImportError, error, None)
+    interruption._report(ValueError, ValueError("a bug"), None)
+    assert re.search("ValueError: a bug", capsys.readouterr().err)
+    assert sys.excepthook is not interruption._report  # other people's programs have their own
+
+
+def test_what_c_code_drops_is_raised_again(monkeypatch):
+    """The compiler of numba calls Python from C, where an exception comes to nothing."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    interruption.repeat_swallowed()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        ctypes.CFUNCTYPE(None)(lambda: os.kill(os.getpid(), signal.SIGINT))()
+        time.sleep(20)
+    assert time.monotonic() - begun < 15
+
+
+# --- pieces of work in processes --------------------------------------------------------------------------------------
+
+
+def work(piece):
+    """What a worker does with a piece: (what, a number, a folder)."""
+    what, number, folder = piece
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "stumble":
+        return {}[number]
+    if what == "wait":
+        (folder / f"begun_{number}").touch()
+        try:
+            time.sleep(PATIENCE_S)
+        finally:
+            (folder / f"ended_{number}").touch()
+    return os.getpid(), number, signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_pieces_are_done_each_once_and_a_death_costs_its_own_piece_alone():
+    with JobPool(2) as pool:
+        pieces = [("die" if number == 1 else "go", number, None) for number in range(6)]
+        found = dict(pool.run(work, pieces))
+        assert found.pop(1) == Died(-signal.SIGKILL) and [found[n][1] for n in found] == list(found)
+        assert sorted(found) == [0, 2, 3, 4, 5] and all(is_deaf for _, _, is_deaf in found.values())
+        pids = {pid for pid, _, _ in found.values()}
+        assert len(pids) <= 3 and os.getpid() not in pids
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def test_a_bug_is_raised_with_its_place_and_ends_the_others(tmp_path):
+    with pytest.raises(KeyError) as bug, JobPool(2) as pool:
+        for _ in pool.run(work, [("wait", 0, tmp_path), ("stumble", 1, tmp_path), ("wait", 2, tmp_path)]):
+            pass
+    assert "in work" in bug.value.__notes__[0] and not (tmp_path / "begun_2").exists()
+
+
+def test_ctrl_c_cuts_off_what_is_in_work_and_begins_nothing(tmp_path):
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), JobPool(2) as pool:
+        for number, _ in pool.run(work, [("go", 0, tmp_path), *(("wait", n, tmp_path) for n in range(1, 6))]):
+            while len(list(tmp_path.glob("begun_*"))) < (number == 0):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    assert time.monotonic() - begun < PATIENCE_S / 2
+    names = {path.name for path in tmp_path.iterdir()}
+    assert 1 <= len(names) // 2 <= 2 and len([name for name in names if "ended" in name]) == len(names) // 2
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def test_a_command_has_the_time_to_save(tmp_path):
+    """It hears Ctrl-C as this process does, ends by itself, and is not killed meanwhile."""
+    saves = f"""if True:
+        import os, signal, time
+        try:
+            os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(0.2)
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            time.sleep(1)
+            open({str(tmp_path / "saved")!r}, "w").close()
+    """
+    with pytest.raises(KeyboardInterrupt):
+        run_command([sys.executable, "-c", saves])
+    assert (tmp_path / "saved").exists()
+    assert run_command([sys.executable, "-c", "raise SystemExit(3)"]) == 3
