@@ -24,9 +24,7 @@ class Settings:
     """What is analyzed, and where the figures go."""
 
     results_dir: tuple[str, ...] = required("folders of experiments", metavar="DIR")
-    total_steps: int | None = setting(
-        None, "fork points are shown as fractions of these steps (default: those of the run)", low=1
-    )
+    total_steps: int | None = setting(None, "steps of the runs, which their configs say: others are refused", low=1)
     out: str | None = setting(
         None, "folder of the figures (default: <results_dir>/fork_analysis, of several their common folder's)"
     )
@@ -36,19 +34,20 @@ def main() -> int:
     """Load, draw, print."""
     args = parse(Settings, __doc__)
     folders = sorted({Path(folder).resolve() for folder in args.results_dir})
-    experiments = [load_experiment(folder, args.total_steps) for folder in folders]
+    experiments = [load_experiment(folder) for folder in folders]
     kinds = {experiment.is_rl for experiment in experiments}
     if len(kinds) > 1:
         raise InputError(
             "--results_dir: some folders are of run_env and some of run_mop; analyze them one kind at a time"
         )
-    if args.total_steps is not None and kinds == {False}:
-        raise InputError("--total_steps is for experiments of run_env alone; leave it out")
+    for experiment in experiments:
+        if args.total_steps not in (None, experiment.config.total):
+            length = f"the run in {experiment.results} has {experiment.config.total}"
+            raise InputError(f"--total_steps {args.total_steps}: {length}; leave the flag out")
     out = Path(args.out) if args.out else Path(os.path.commonpath(folders)) / "fork_analysis"
     check_writable(out, "--out" if args.out else "--results_dir")
     for experiment in experiments:
-        if args.total_steps is None:
-            write_summaries(experiment)
+        write_summaries(experiment)
     write_report(experiments, out)
     return 0
 

@@ -7,6 +7,7 @@ on where it was; pieces are done here, or in several processes, with the same re
 import dataclasses
 import os
 import platform
+import shutil
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -19,13 +20,15 @@ from typing import Any
 import orjson
 
 from lmc_rl.analysis.results import ExperimentPaths
-from lmc_rl.analysis.table import count_rows, cut_to_whole, rows_file
+from lmc_rl.analysis.table import Kept, rows_file, rows_of_pieces
 from lmc_rl.config import CONFIG_NAME, ExperimentConfig, RLConfig, load_config
 from lmc_rl.learners.base import Learner, Line, PolicyPair, WorkItem
 from lmc_rl.workers import Workers
 from mop.artifacts.checkpoints import load_training_state, save_checkpoint
+from mop.artifacts.torch_files import read_torch
 from mop.common.errors import InputError
 from mop.common.files import check_writable, only_process, remove_leftovers, write_json
+from mop.common.reading import read_json
 from mop.training.loop import FINAL_NAME, STATE_NAME, Trainable
 
 
@@ -51,8 +54,10 @@ def run(config: ExperimentConfig) -> Path:
     config, paths = begin_or_resume(config)
     learner = kind(config, paths)
     with _at_work(learner) as workers:
-        for stage in plan_trainings(learner):
-            train_all(stage, workers)
+        first, later = plan_trainings(learner)
+        train_all(first, workers)
+        train_all(lost_snapshots(later), workers)
+        train_all(later, workers)
         measure_all(learner, pairs_of(learner), workers)
     return paths.results
 
@@ -74,13 +79,20 @@ def begin_or_resume(config: ExperimentConfig) -> tuple[ExperimentConfig, Experim
 
 
 def _latest(root: Path, config: ExperimentConfig) -> Path | None:
-    """The latest experiment below a folder with the same settings; one that cannot be read is passed over."""
+    """The latest experiment below a folder with the same settings.
+
+    Stops at one that cannot be read: it may be the one, with hours of work in it.
+    """
     for folder in sorted(root.glob("seed_*"), key=lambda folder: folder.name.split("_")[2:], reverse=True):
+        of_this_seed = config.seed is None or folder.name.startswith(f"seed_{config.seed}_")
+        if not of_this_seed or not any(folder.glob("[!.]*")):  # empty: killed before it had its settings
+            continue
         try:
             if config.is_same(load_config(folder)):
                 return folder
         except InputError as error:
-            print(f"passed over: {error}")
+            ways_out = f"put it back from a copy, or move {folder} away to begin anew"
+            raise InputError(f"{error}. It may be the experiment to go on with: {ways_out}") from None
     print(f"nothing to resume in {root}: beginning a new experiment")
     return None
 
@@ -113,8 +125,8 @@ def is_finished(results: Path) -> bool:
     learner = learner_class(config)(config, paths)
     lines = [learner.lines(pair) for pair in pairs_of(learner)]
     work = learner.work([line for own in lines for line in own])
-    is_measured = all(_measures_path(results, own).exists() for own in lines)
-    return is_measured and all(count_rows(results / n) == sum(i.num_rows for i in items) for n, items in work.items())
+    is_measured = all(_is_measured(results, own) for own in lines)
+    return is_measured and not any(_rows_on_disk(results / name, items).lacking for name, items in work.items())
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -122,10 +134,13 @@ def is_finished(results: Path) -> bool:
 
 @dataclass(frozen=True)
 class Training:
-    """A run to be trained: the parent, an independent one, a child, or all children of a fork together."""
+    """A run to be trained: the parent, an independent one, a child, or all children of a fork together.
+
+    Or the parent once more, as far as a snapshot of it is lost.
+    """
 
     learner: Learner
-    kind: str  # parent, independent, child, children, self
+    kind: str  # parent, independent, child, children, self, snapshots
     fork: int | None = None
     child: int | None = None  # from 1 on
 
@@ -143,6 +158,8 @@ class Training:
     def targets(self) -> list[Path]:
         """The files of its final weights."""
         paths = self.learner.paths
+        if self.kind == "snapshots":
+            return [paths.snapshot(self._fork)]
         names = {"parent": "final", "independent": "independent", "self": f"self_{self.fork}"}
         if self.kind in names:
             return [paths.weights / f"{names[self.kind]}.pt"]
@@ -159,10 +176,20 @@ class Training:
         """Whether all of its weights are there."""
         return all(path.exists() for path in self.targets)
 
+    def check_weights(self) -> None:
+        """Refuse weights of another run under the names of this one's."""
+        for path in self.targets if self.kind != "snapshots" else ():
+            says = read_torch(path, "checkpoint", has_tensors=False).get("weights_of", path.stem)
+            if says != path.stem:
+                raise InputError(f"{path} holds the weights {says}.pt: give the files their own names again")
+
     def make(self) -> Trainable:
         """The run at its beginning."""
         if self.kind == "parent":
-            return self.learner.parent()
+            return self.learner.parent_of(range(len(self.learner.config.fork_points)))
+        if self.kind == "snapshots":
+            lost = [fork for fork in range(self._fork + 1) if not self.learner.paths.snapshot(fork).exists()]
+            return self.learner.parent_of(lost, is_for_snapshots=True)
         if self.kind == "independent":
             return self.learner.independent()
         if self.kind == "children" or (self.kind == "self" and self.learner.trains_forks_together):
@@ -184,8 +211,11 @@ class Training:
                 saved = load_training_state(state_path) if state_path.exists() else None
                 with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
                     self.learner.train(run, self.folder, self.label, saved, on_save)
+                if self.kind == "snapshots":
+                    shutil.rmtree(self.folder)
+                    return
                 for path, own in zip(self.targets, getattr(run, "runs", [run]), strict=False):
-                    save_checkpoint(path, own.checkpoint())
+                    save_checkpoint(path, own.checkpoint() | {"weights_of": path.stem})
                 print(f"{self.label}: {self.learner.report(run)}")
             finally:
                 getattr(run, "close", lambda: None)()
@@ -209,11 +239,20 @@ def plan_trainings(learner: Learner) -> tuple[list[Training], list[Training]]:
     return first, later
 
 
+def lost_snapshots(later: Sequence[Training]) -> list[Training]:
+    """The training that makes again what trainings continue from and is not there."""
+    forks = [training.fork for training in later if not training.is_finished and training.fork is not None]
+    lost = [fork for fork in forks if later[0].learner.config.fork_steps[fork] > 0]
+    lost = [fork for fork in lost if not later[0].learner.paths.snapshot(fork).exists()]
+    return [Training(later[0].learner, "snapshots", max(lost))] if lost else []
+
+
 def train_all(stage: Sequence[Training], workers: Workers) -> None:
     """Train what is not trained."""
     waiting = [training for training in stage if not training.is_finished]
     for training in stage:
         if training.is_finished:
+            training.check_weights()
             training.train()  # removes what a kill has left
     workers.do(Training.train, waiting, "training")
 
@@ -256,8 +295,12 @@ def _measures_path(results: Path, lines: Sequence[Line]) -> Path:
 
 
 def _is_measured(results: Path, lines: Sequence[Line]) -> bool:
-    aligned = [line.pair.ends[1] for line in lines if line.is_aligned]
-    return all(path.exists() for path in (_measures_path(results, lines), *aligned))
+    aligned, path = [line.pair.ends[1] for line in lines if line.is_aligned], _measures_path(results, lines)
+    try:
+        is_of_pair = lines[0].pair.identity.items() <= read_json(path).items()
+    except (InputError, AttributeError):  # not there, or damaged
+        is_of_pair = False
+    return is_of_pair and all(end.exists() for end in aligned)
 
 
 def _measure_pair(work: tuple[Learner, Sequence[Line]]) -> None:
@@ -267,14 +310,22 @@ def _measure_pair(work: tuple[Learner, Sequence[Line]]) -> None:
 
 
 def _append_rows(path: Path, items: Sequence[WorkItem], workers: Workers, on_save: Callable[[], object]) -> None:
-    """Add the rows of the items that the file lacks."""
-    missing = items[cut_to_whole(path, [item.num_rows for item in items]) :]
-    if not missing:
+    """Add the rows of the items that the file lacks, and leave all rows in the order of the items."""
+    lines, lacking = _rows_on_disk(path, items)
+    rows_file(path).replace(lines)
+    if not lacking:
         return
+    missing = [items[number] for number in lacking]
     missing[0].prepare()
     for rows in workers.in_order(_rows_of, missing, path.stem):
         rows_file(path).append(*({"run": path.parent.name} | row for row in rows))
         on_save()
+    if lines and lacking[0] < len(items) - len(lacking):  # some were made again before others
+        rows_file(path).replace(_rows_on_disk(path, items).lines)
+
+
+def _rows_on_disk(path: Path, items: Sequence[WorkItem]) -> Kept:
+    return rows_of_pieces(path, [item.places() for item in items])
 
 
 def _rows_of(item: WorkItem) -> list[dict[str, Any]]:

@@ -188,16 +188,11 @@ class Experiment:
         return [line for line in self.lines if line.word == "all"]
 
 
-def load_experiment(results: str | Path, total_steps: int | None = None) -> Experiment:
-    """Read an experiment. total_steps: fork points are fractions of these steps; None: of those of the run."""
+def load_experiment(results: str | Path) -> Experiment:
+    """Read an experiment."""
     config = load_config(results)
-    total = total_steps or config.total
-    if total <= max(config.fork_steps, default=0):
-        raise InputError(
-            f"--total_steps must be more than {config.fork_steps[-1]}, where the last fork of {results} is"
-        )
-    fractions = [step / total for step in config.fork_steps]
-    return Experiment(Path(results), config, load_lines(results, fractions, config.alpha_points, config.tolerance))
+    lines = load_lines(results, config.fractions, config.alpha_points, config.tolerance)
+    return Experiment(Path(results), config, lines)
 
 
 # --- several parents --------------------------------------------------------------------------------------------------

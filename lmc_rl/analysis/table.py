@@ -24,6 +24,10 @@ ROWS_NAME = "episodes.jsonl"
 TRAJECTORIES_NAME = "trajectories.jsonl"
 ARCHIVE_NAME = "lines.npz"
 STEP_NATS = 1e-4  # to which an archived cross-entropy is rounded
+NEEDED = {  # file -> numbers without which a line of it is no row
+    ROWS_NAME: ("return",),
+    TRAJECTORIES_NAME: ("cross_entropy", "accuracy", "lpc", "length"),
+}
 _IDENTITY = {"run", "kind", "fork", "children", "part", "aligned", "alpha", "episode", "seed"}
 _ARCHIVED_MEANS = ("accuracy", "lpc")
 
@@ -60,8 +64,8 @@ def read_table(folder: str | Path, num_alphas: int) -> Table:
     if not seen.exists() and (folder / ARCHIVE_NAME).exists():
         return read_archive(folder / ARCHIVE_NAME)
     if not seen.exists():
-        return _series(rows, num_alphas, ("return",))
-    table = _over_steps(_series(seen, num_alphas, ("cross_entropy", "accuracy", "lpc", "length")))
+        return _series(rows, num_alphas, NEEDED[ROWS_NAME])
+    table = _over_steps(_series(seen, num_alphas, NEEDED[TRAJECTORIES_NAME]))
     if rows.exists():
         table += _successes(_series(rows, num_alphas, ("return", "length", "bot_length")))
     return table
@@ -138,23 +142,36 @@ def read_rows(path: str | Path, needed: Sequence[str] = ("return",)) -> list[dic
     return rows_file(path, needed).read()
 
 
-def count_rows(path: Path) -> int:
-    """Count the whole rows of a file, 0 where there is none."""
-    return rows_file(path).count()
-
-
 def has_rows(folder: Path) -> bool:
     """Whether anything was measured, by an experiment or in the archive of one."""
     return any((folder / name).exists() for name in (ROWS_NAME, f"{ROWS_NAME}.gz", TRAJECTORIES_NAME, ARCHIVE_NAME))
 
 
-def cut_to_whole(path: Path, sizes: Sequence[int]) -> int:
-    """Count the pieces of these numbers of rows that a file holds as a whole; what follows them is cut off."""
-    ends = np.cumsum([0, *sizes])
-    whole = int(np.searchsorted(ends, count_rows(path), side="right")) - 1
-    if path.exists():
-        rows_file(path).cut(int(ends[whole]))
-    return whole
+class Kept(NamedTuple):
+    """What a file holds of the rows of some pieces of work."""
+
+    lines: list[bytes]  # of the pieces that are there as a whole, in order
+    lacking: list[int]  # numbers of the other pieces
+
+
+def rows_of_pieces(path: Path, pieces: Sequence[Sequence[Mapping[str, Any]]]) -> Kept:
+    """Find the rows of pieces of work by what they say of themselves.
+
+    pieces: of each row of each piece, what it says of where it belongs. Whatever else is in the file counts for
+    nothing, and of two rows of one place the first one counts.
+    """
+    names = list(pieces[0][0]) if pieces else []
+    found: dict[bytes, bytes] = {}
+    for line, row in rows_file(path, NEEDED[path.name]).good_lines():
+        found.setdefault(orjson.dumps([row.get(name) for name in names]), line)
+    kept = Kept([], [])
+    for number, piece in enumerate(pieces):
+        lines = [found.get(orjson.dumps(list(place.values()))) for place in piece]
+        if None in lines:
+            kept.lacking.append(number)
+        else:
+            kept.lines.extend(line for line in lines if line is not None)
+    return kept
 
 
 # --- the archive ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from lmc_rl.config import ExperimentConfig
 from mop.artifacts.checkpoints import save_training_state
 from mop.training.loop import Trainable
 
+REMAKE = "remove it: with --resume the parent is trained once more, up to it"  # of a snapshot
 Config = TypeVar("Config", bound=ExperimentConfig)
 Run = TypeVar("Run", bound=Trainable)
 
@@ -59,9 +60,8 @@ class Line:
 class WorkItem:
     """Rows of a file that are measured at once, in this process or in another."""
 
-    @property
-    def num_rows(self) -> int:
-        """Known before they are measured, so that a file that was cut off can be continued."""
+    def places(self) -> list[dict[str, Any]]:
+        """What each of its rows says of where it belongs; known before they are measured."""
         raise NotImplementedError
 
     def prepare(self) -> None:
@@ -89,11 +89,6 @@ class Learner(Generic[Config, Run]):
     def check_teaching(self) -> None:
         """Refuse a task that cannot be learned, where finding out takes seconds."""
 
-    @property
-    def snapshots(self) -> dict[int, Path]:
-        """Where in the training the parent leaves its state."""
-        return {step: self.paths.snapshot(fork) for fork, step in enumerate(self.config.fork_steps)}
-
     # --- training ---
 
     @property
@@ -101,9 +96,19 @@ class Learner(Generic[Config, Run]):
         """Whether the children of a fork are one run."""
         return False
 
-    def parent(self) -> Run:
-        """The run that is forked. It leaves a snapshot at each fork; apart from that it learns as one without forks."""
+    def parent(self) -> Any:
+        """The run that is forked, which is one of `SnapshotsAtForks` too."""
         raise NotImplementedError
+
+    def parent_of(self, forks: Sequence[int], is_for_snapshots: bool = False) -> Run:
+        """The parent, which leaves a snapshot at these forks, and apart from that learns as a run without forks.
+
+        is_for_snapshots: whether it ends behind the last of them.
+        """
+        run = self.parent()
+        run.snapshots = {self.config.fork_steps[fork]: self.paths.snapshot(fork) for fork in forks}
+        run.is_for_snapshots = is_for_snapshots
+        return run
 
     def independent(self) -> Run:
         """A run from other weights."""
@@ -144,11 +149,17 @@ class SnapshotsAtForks:
     """Mixin of a run that is forked: it writes its state when it comes to a fork, and learns as one without forks."""
 
     snapshots: Mapping[int, Path] = {}  # position -> file
+    is_for_snapshots = False  # whether nothing else is wanted of it
 
     @property
     def position(self) -> int:
         """How far the run is, in what `fork_steps` counts."""
         raise NotImplementedError
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has gone as far as it is wanted."""
+        return self.is_for_snapshots and self.position > max(self.snapshots)
 
     def at_fork(self, state: Callable[[], dict]) -> None:
         """Write the state where a fork is; called before each update."""

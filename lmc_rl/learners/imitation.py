@@ -21,7 +21,7 @@ from lmc_rl.alignment import MISSION, align
 from lmc_rl.analysis.table import ROWS_NAME, TRAJECTORIES_NAME
 from lmc_rl.config import MopConfig
 from lmc_rl.interpolation import Weights, alphas_of, check_same_shapes, distance, interpolate
-from lmc_rl.learners.base import Learner, Line, PolicyPair, SnapshotsAtForks, WorkItem
+from lmc_rl.learners.base import REMAKE, Learner, Line, PolicyPair, SnapshotsAtForks, WorkItem
 from mop.artifacts.checkpoints import load_checkpoint, load_training_state, save_checkpoint
 from mop.common.errors import InputError
 from mop.common.reading import reading
@@ -89,9 +89,7 @@ class ImitationLearner(Learner[MopConfig, ImitationRun]):
         return config, _cached_encoder(config["lang_encoder"]), choose_device(config["device"])
 
     def parent(self) -> Parent:
-        run = Parent(*self._inputs())
-        run.snapshots = self.snapshots
-        return run
+        return Parent(*self._inputs())
 
     def independent(self) -> ImitationRun:
         """A run from other weights. Where the mission projection is not trained, it has the parent's: what it sees."""
@@ -107,7 +105,7 @@ class ImitationLearner(Learner[MopConfig, ImitationRun]):
         update, run = self.config.fork_steps[fork], ImitationRun(*self._inputs())
         if update > 0:
             snapshot = self.paths.snapshot(fork)
-            with reading(snapshot, "snapshot of this experiment", "remove the experiment, and begin it anew"):
+            with reading(snapshot, "snapshot of this experiment", REMAKE):
                 run.load_state(load_training_state(snapshot))
         run.draw_from(stream_seed(self.config.seed, f"fork at update {update}, child {child}"))
         return run
@@ -124,6 +122,7 @@ class ImitationLearner(Learner[MopConfig, ImitationRun]):
             saved=saved,
             checkpoint_on_interrupt=False,
             on_save=on_save,
+            is_over=lambda: isinstance(run, Parent) and run.is_over,
         )
 
     def report(self, run: ImitationRun) -> str:
@@ -262,9 +261,10 @@ class TrajectoryLoss(WorkItem):
     alpha_points: int
     num_trajectories: int
 
-    @property
-    def num_rows(self) -> int:
-        return self.alpha_points * self.num_trajectories
+    def places(self) -> list[dict[str, Any]]:
+        """By alpha, then by trajectory."""
+        alphas, episodes = alphas_of(self.alpha_points).tolist(), range(self.num_trajectories)
+        return [self.line.identity | {"alpha": alpha, "episode": e} for alpha in alphas for e in episodes]
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows, by alpha, then by trajectory."""
@@ -328,9 +328,9 @@ class RolloutReturn(WorkItem):
     cache: Path  # folder of the bot's results
     num_worlds: int
 
-    @property
-    def num_rows(self) -> int:
-        return self.num_worlds
+    def places(self) -> list[dict[str, Any]]:
+        """By world."""
+        return [self.line.identity | {"alpha": self.alpha, "episode": e} for e in range(self.num_worlds)]
 
     @property
     def bot_paths(self) -> BotPaths:

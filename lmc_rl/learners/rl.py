@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,16 +27,18 @@ from lmc_rl.interpolation import (
     is_sac,
     stacked_mlp,
 )
-from lmc_rl.learners.base import Learner, Line, PolicyPair, SnapshotsAtForks, WorkItem
+from lmc_rl.learners.base import REMAKE, Learner, Line, PolicyPair, SnapshotsAtForks, WorkItem
 from lmc_rl.learners.mujoco import EVALUATION_SEEDS, PROBE_SEEDS, Body, EvaluationWorlds, Transition
 from lmc_rl.learners.sac_ddpg import OF_THE_POLICY, RLRun, samples_of
 from mop.artifacts.checkpoints import load_checkpoint, load_training_state
 from mop.common.cli import check_values
 from mop.common.errors import InputError
+from mop.common.reading import reading
 from mop.common.seeding import stream_seed
 from mop.training.devices import choose_device
 from mop.training.loop import drive
 
+Made = TypeVar("Made")
 NUM_EPISODES = 4  # of each end, that the held-out batch is taken from
 NUM_TRANSITIONS = 512  # of the held-out batch
 _MAX_WORLDS = 256  # environments side by side
@@ -72,22 +74,27 @@ class RLLearner(Learner[RLConfig, RLRun | LockStep]):
         return self.config.fork_buffer_strategy == "shared"
 
     def parent(self) -> Parent:
-        run = Parent(self.config, choose_device(self.config.device))
-        run.snapshots = self.snapshots
-        return run
+        return Parent(self.config, choose_device(self.config.device))
 
     def independent(self) -> RLRun:
         seed = stream_seed(self.config.drawn_seed, "independent run")
         return RLRun(dataclasses.replace(self.config, seed=seed), choose_device(self.config.device))
 
     def fork(self, fork: int, child: int) -> RLRun:
-        return child_of(self.config, *self._at(fork), child - 1, choose_device(self.config.device))
+        return self._continued(fork, lambda state, step: child_of(self.config, state, step, child - 1, self._device))
 
     def fork_together(self, fork: int) -> LockStep:
-        return LockStep(self.config, *self._at(fork), choose_device(self.config.device))
+        return self._continued(fork, lambda state, step: LockStep(self.config, state, step, self._device))
 
-    def _at(self, fork: int) -> tuple[dict, int]:
-        return load_training_state(self.paths.snapshot(fork)), self.config.fork_steps[fork]
+    def _continued(self, fork: int, make: Callable[[dict, int], Made]) -> Made:
+        """What is made of the snapshot of a fork, and of its step."""
+        path = self.paths.snapshot(fork)
+        with reading(path, "snapshot of this experiment", REMAKE):
+            return make(load_training_state(path), self.config.fork_steps[fork])
+
+    @property
+    def _device(self) -> torch.device:
+        return choose_device(self.config.device)
 
     def train(self, run: RLRun | LockStep, folder: Path, label: str, saved: dict | None, on_save: Callable) -> None:
         every, total_steps = self.config.train_freq, self.config.total_steps
@@ -100,6 +107,7 @@ class RLLearner(Learner[RLConfig, RLRun | LockStep]):
             saved=saved,
             checkpoint_on_interrupt=False,
             on_save=on_save,
+            is_over=lambda: isinstance(run, Parent) and run.is_over,
         )
 
     def report(self, run: RLRun | LockStep) -> str:
@@ -178,19 +186,20 @@ class PathSegment(WorkItem):
         """The policies of the line; the random policy has no alpha."""
         return [None] if self.pair.kind == "random" else alphas_of(self.alpha_points).tolist()
 
-    @property
-    def num_rows(self) -> int:
-        return len(self.alphas) * len(self.episodes)
+    def places(self) -> list[dict[str, Any]]:
+        """By alpha, then by episode."""
+        return [
+            self.pair.identity | {"alpha": alpha, "episode": episode, "seed": EVALUATION_SEEDS + episode}
+            for alpha in self.alphas
+            for episode in self.episodes
+        ]
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows, by alpha, then by episode."""
-        measured = dict(self.measures())
+        measured = {name: values.ravel() for name, values in self.measures()}
         return [
-            self.pair.identity
-            | {"alpha": alpha, "episode": episode, "seed": EVALUATION_SEEDS + episode}
-            | {name: values[k, e].item() for name, values in measured.items()}
-            for k, alpha in enumerate(self.alphas)
-            for e, episode in enumerate(self.episodes)
+            place | {name: values[k].item() for name, values in measured.items()}
+            for k, place in enumerate(self.places())
         ]
 
     def measures(self) -> Iterator[tuple[str, np.ndarray]]:

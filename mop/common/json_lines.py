@@ -1,13 +1,15 @@
 """Files of rows, a line of JSON each, that only grow: what was appended stays, whenever the writer is killed."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from mop.common.errors import InputError, one_line
+from mop.common.files import write_atomic
 from mop.common.reading import REMAKE, read_bytes, read_gzip
 
 
@@ -32,9 +34,13 @@ class JsonLines:
             content = read_bytes(self.path, self._way_out)
         return content[: content.rfind(b"\n") + 1].splitlines()
 
-    def count(self) -> int:
-        """Count the rows, none where there is no file."""
-        return len(self._lines()) if self.path.exists() else 0
+    def good_lines(self) -> Iterator[tuple[bytes, dict]]:
+        """The lines that are rows, as they stand there and as what they say, none where there is no file."""
+        for line in self._lines() if self.path.exists() else ():
+            with suppress(Exception):  # a check raises what it likes
+                row = orjson.loads(line)
+                self._check(row)
+                yield line, row
 
     def read(self) -> list[dict]:
         """Read all rows."""
@@ -49,12 +55,11 @@ class JsonLines:
             rows.append(row)
         return rows
 
-    def cut(self, num_rows: int) -> None:
-        """Remove all rows but the first ones."""
-        with self.path.open("r+b") as file:
-            for _ in range(num_rows):
-                file.readline()
-            file.truncate(file.tell())
+    def replace(self, lines: Sequence[bytes]) -> None:
+        """Put these lines in place of those that are there."""
+        content = b"".join(line + b"\n" for line in lines)
+        if content != (read_bytes(self.path) if self.path.exists() else b""):
+            write_atomic(self.path, lambda file: file.write(content))
 
     def append(self, *rows: Mapping) -> None:
         """Add rows, which are on the disk when this returns; what is no JSON number becomes null."""

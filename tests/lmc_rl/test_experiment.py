@@ -2,10 +2,12 @@
 
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +29,7 @@ from lmc_rl.config import resolve_rl
 from lmc_rl.experiment import is_finished, run
 from lmc_rl.learners.rl import PathSegment, RLLearner
 from lmc_rl.learners.sac_ddpg import RLRun
-from mop.artifacts.checkpoints import load_checkpoint
+from mop.artifacts.checkpoints import load_checkpoint, save_checkpoint
 from mop.common.cli import as_flags, parser_of
 from mop.plotting.hover import values_of
 
@@ -99,6 +101,96 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whol
     assert do(tmp_path, resume=True) == places and outcome(places) == outcome(whole)  # nothing is left to do
 
 
+def copied(whole: ExperimentPaths, folder: Path) -> ExperimentPaths:
+    """A copy of a finished experiment, that `do(folder, resume=True)` goes on with."""
+    for place in (whole.results, whole.weights):
+        root = place.parents[4]
+        shutil.copytree(place, folder / place.relative_to(root))
+    return ExperimentPaths.of_results(folder / whole.results.relative_to(whole.results.parents[4]))
+
+
+def replaced(old: bytes, new: bytes, numbers: range) -> Callable[[list[bytes]], list[bytes]]:
+    """Rows of which some say something else."""
+    return lambda rows: [row.replace(old, new) if k in numbers else row for k, row in enumerate(rows)]
+
+
+ROWS_LOST = {
+    "one is lost": lambda rows: rows[:20] + rows[21:],
+    "one is there twice": lambda rows: rows[:30] + rows[29:],
+    "all are in reverse order": lambda rows: rows[::-1],
+    "one is torn": lambda rows: [*rows[:9], rows[9][:40], rows[9][40:], *rows[10:]],
+    "one says another fork": replaced(b'"fork":0', b'"fork":7', range(90, 91)),
+    "some say another world": replaced(b'"seed":1000002', b'"seed":4', range(30)),
+    "one has no return": replaced(b'"return"', b'"x"', range(40, 41)),
+    "most are lost": lambda rows: rows[-3:],
+}
+
+
+@pytest.mark.parametrize("change", ROWS_LOST.values(), ids=ROWS_LOST)
+def test_rows_are_known_by_what_they_say_and_made_again(tmp_path, whole, change):
+    places = copied(whole, tmp_path)
+    path = places.results / ROWS_NAME
+    path.write_bytes(b"".join(line + b"\n" for line in change(path.read_bytes().splitlines())))
+    assert path.read_bytes() != (whole.results / ROWS_NAME).read_bytes()
+    assert do(tmp_path, resume=True) == places and outcome(places) == outcome(whole)
+
+
+def test_a_lost_snapshot_is_made_again_where_a_child_needs_it(tmp_path, whole, monkeypatch):
+    """By training the parent once more, only up to it; a kill meanwhile costs nothing."""
+    monkeypatch.setattr("mop.training.loop.STATE_INTERVAL_S", 0.0)
+    places = copied(whole, tmp_path)
+    for lost in (places.snapshot(0), places.snapshot(1), places.child(1, 2)):
+        lost.unlink()
+    learned = []
+    after_update = RLRun.after_update
+    monkeypatch.setattr(RLRun, "after_update", lambda run: after_update(run) or learned.append(run.env_steps))
+    monkeypatch.setattr(RLRun, "learn", dying(RLRun.learn, (20,)))
+    _, deaths = run_until_it_lives(tmp_path, lambda: do(tmp_path, resume=True))
+    assert deaths == 1 and max(learned[: learned.index(64) + 1]) == 64 and outcome(places) == outcome(whole)
+    names = [{path.name for path in (one.results / "training").iterdir()} for one in (places, whole)]
+    assert names[0] == names[1]
+    places.snapshot(0).unlink()  # no child needs it
+    learned.clear()
+    do(tmp_path, resume=True)
+    assert learned == [] and not places.snapshot(0).exists()
+
+
+def test_weights_under_another_name_are_noticed(tmp_path, whole):
+    places = copied(whole, tmp_path)
+    one, other = places.child(0, 1), places.child(0, 2)
+    one.rename(tmp_path / "x")
+    other.rename(one)
+    (tmp_path / "x").rename(other)
+    line = refusal(do, tmp_path, resume=True)
+    assert one.name in line and other.name in line
+    old = load_checkpoint(whole.child(0, 1))
+    del old["weights_of"]  # of an earlier version, which does not say
+    save_checkpoint(one, old)
+    save_checkpoint(other, load_checkpoint(whole.child(0, 2)))
+    assert do(tmp_path, resume=True) == places
+
+
+def test_nothing_is_begun_anew_beside_a_config_that_cannot_be_read(tmp_path, whole):
+    places = copied(whole, tmp_path)
+    (places.results / "config.json").write_bytes(b"{")
+    line = refusal(do, tmp_path, resume=True)
+    assert str(places.results / "config.json") in line and "move" in line
+    (places.results / "config.json").unlink()
+    refusal(do, tmp_path, resume=True)
+    assert len(list(places.results.parent.iterdir())) == 1
+    shutil.rmtree(places.results)
+    places.results.mkdir()  # what a kill leaves in the first moment
+    assert do(tmp_path, resume=True, controls="none", fork_points="none") != places
+
+
+def test_a_damaged_measure_of_a_pair_is_made_again(tmp_path, whole):
+    places = copied(whole, tmp_path)
+    first, second, *_ = sorted((places.results / "paths").iterdir())
+    first.write_bytes(b"{")
+    shutil.copy(whole.results / "paths" / first.name, second)
+    assert do(tmp_path, resume=True) == places and outcome(places) == outcome(whole)
+
+
 @pytest.mark.parametrize("strategy", ["shared", "split"])
 def test_other_strategies_go_through(tmp_path, strategy):
     places = do(
@@ -119,7 +211,6 @@ def test_analysis_and_figures(whole):
     assert is_finished(whole.results)
     forks = [line for line in loaded.lines if line.kind == "fork"]
     assert [(line.fork, line.fraction) for line in forks] == [(0, 0.25), (1, 0.5)]
-    assert load_experiment(whole.results, total_steps=240).lines[1].fraction == 0.25
     write_summaries(loaded)
     written = orjson.loads((whole.results / "all_forks_results.json").read_bytes())["forks"]
     assert written[1] == orjson.loads((whole.results / "forks" / "instability_1.json").read_bytes())
@@ -157,9 +248,12 @@ def test_analyze_pools_seeds(tmp_path, capsys, monkeypatch, whole):
     names = {"all_interpolations.png", "interp_fork_0.png", "interp_fork_1.png", "instability_over_time.png"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names | {"instability.md"}
     given = ("--results_dir", other.results, "--total_steps")
-    assert in_process(analyze.main, *given, 240) == 0 and "12%" in capsys.readouterr().out
+    assert in_process(analyze.main, *given, 120) == 0 and "25%" in capsys.readouterr().out
     assert (other.results / "fork_analysis" / "interp_fork_1.png").exists()
-    assert "--total_steps" in refused(capsys, analyze.main, *given, 60)
+    summary = (other.results / "all_forks_results.json").read_bytes()
+    line = refused(capsys, analyze.main, *given, 240)  # forks at half of where they are
+    assert "--total_steps" in line and "120" in line and str(other.results) in line
+    assert (other.results / "all_forks_results.json").read_bytes() == summary
 
 
 def test_compare_two_policies(tmp_path, capsys, monkeypatch, whole):

@@ -38,7 +38,7 @@ def weights(run) -> torch.Tensor:
 
 
 def test_the_parent_is_bit_identical_with_and_without_forks(tmp_path):
-    forked = RLLearner(tiny(), ExperimentPaths(tmp_path / "results", tmp_path / "weights")).parent()
+    forked = RLLearner(tiny(), ExperimentPaths(tmp_path / "results", tmp_path / "weights")).parent_of([0, 1])
     plain = learner(tiny(fork_points="none"), 120)
     for _ in range(120):
         forked.step_update()

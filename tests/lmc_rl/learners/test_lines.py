@@ -93,7 +93,7 @@ def test_a_walk_plays_all_places_in_the_same_worlds(runs, tmp_path, monkeypatch)
     """Returns are those of each policy alone; a policy and itself have the same everywhere; parts do not matter."""
     paths = saved(runs, tmp_path)
     random, whole = planned(*paths[:2])
-    assert (random.alphas, len(whole.alphas), whole.num_rows, random.num_rows) == ([None], 5, 35, 7)
+    assert (random.alphas, len(whole.alphas), len(whole.places()), len(random.places())) == ([None], 5, 35, 7)
     played = play(whole)
     assert played.shape == (5, 7)
     for place, run in ((0, runs["SAC"][0]), (4, runs["SAC"][1])):

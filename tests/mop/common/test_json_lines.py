@@ -25,10 +25,15 @@ def test_a_torn_last_row_counts_for_nothing_and_gives_way(tmp_path):
         assert rows.read() == [{"n": 0}, {"n": 2}]
         cases += 1
     assert cases == 8
-    rows.cut(1)
-    assert rows.read() == [{"n": 0}]
-    rows.cut(0)
-    assert rows.path.read_bytes() == b""
+
+
+def test_what_is_no_row_can_be_left_out(tmp_path):
+    rows = rows_in(tmp_path / "rows.jsonl")
+    assert list(rows.good_lines()) == []
+    rows.path.write_bytes(b'{"n": 0}\n{"n":\n{"m": 1}\n\xff\n{"n":  2}\n{"n": 3')
+    assert list(rows.good_lines()) == [(b'{"n": 0}', {"n": 0}), (b'{"n":  2}', {"n": 2})]
+    rows.replace([line for line, _ in rows.good_lines()])
+    assert rows.path.read_bytes() == b'{"n": 0}\n{"n":  2}\n'
 
 
 def test_the_file_may_lie_there_packed(tmp_path, monkeypatch):
