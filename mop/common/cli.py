@@ -42,6 +42,9 @@ from mop.common.values import is_null, shown
 
 T = TypeVar("T")
 _MAX_YAML_BYTES = 2**20
+FORMER_FLAGS = {  # of a command that had another name (docs/from_earlier_documents.md) -> what to type
+    "--exp_name": "an agent of a game is trained by `python -m generative.train_agent --exp_name ...`",
+}
 
 
 def setting(
@@ -184,6 +187,15 @@ class Parser(argparse.ArgumentParser):
             if not values.is_plain(word):
                 self.error(f"{shown(word)} has a line break, a control character or half a character")
         return super().parse_known_args(words, namespace)
+
+    def parse_args(self, args=None, namespace=None):
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flag = unknown[0].partition("=")[0]
+            near = difflib.get_close_matches(flag, self._option_string_actions, 1)
+            hint = FORMER_FLAGS.get(flag) or (f"did you mean {near[0]}?" if near else "")
+            self.error("; ".join(filter(None, (f"there is no {shown(flag)}", hint))))
+        return found
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see --help)")

@@ -1,30 +1,15 @@
 """The documents' commands are commands, their tables those of results/, their files exist, every module is listed."""
 
 import ast
-import importlib
 import re
 import shlex
 from pathlib import Path
 
 import pytest
-from modal.cli.volume import volume_cli
+from commands import check_command
 
-import batch_eval
-import cross_task_viz
-import eval_mop
-import gallery
-import intervene
-import logit_viz
 import modal_app
-import routing_viz
-import seed_statistics
-from generative.app import page as simulator_page
-from lmc_rl.app import page as lmc_page
-from mop import cloud
-from mop.common.cli import given_values, parse
-from mop.common.task_mix import is_task_id, tasks_of
-from mop.common.train_config import DEFAULTS_FILE, check_recorded, parse_config, read_config
-from studies import claims, coinrun, collapse, experiments, failures, lmc, simulator, tasks
+from mop.common.train_config import DEFAULTS_FILE, parse_config, read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = [ROOT / "results" / name for name in ("README.md", "interventions.md", "loops.md")]
@@ -33,27 +18,20 @@ DOCUMENTS = {path: path.read_text(encoding="utf-8") for path in [*PAGES, *sorted
 README = DOCUMENTS[ROOT / "README.md"]
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 SCRIPTS = {
-    "batch_eval.py": batch_eval,
-    "eval_mop.py": eval_mop,
-    "intervene.py": intervene,
-    "routing_viz.py": routing_viz,
-    "logit_viz.py": logit_viz,
-    "cross_task_viz.py": cross_task_viz,
-    "lmc_viz.py": lmc_page,
-    "simulator_viz.py": simulator_page,
-    "gallery.py": gallery,
-    "seed_statistics.py": seed_statistics,
-    "studies/experiments.py": experiments,
-    "studies/claims.py": claims,
-    "studies/coinrun.py": coinrun,
-    "studies/failures.py": failures,
-    "studies/collapse.py": collapse,
-    "studies/lmc.py": lmc,
-    "studies/simulator.py": simulator,
-    "studies/tasks.py": tasks,
+    *(f"{name}.py" for name in ("batch_eval", "eval_mop", "intervene", "gallery", "seed_statistics")),
+    *(f"{name}_viz.py" for name in ("routing", "logit", "cross_task", "lmc", "simulator")),
+    *(
+        f"studies/{name}.py"
+        for name in ("experiments", "claims", "coinrun", "failures", "collapse", "lmc", "simulator")
+    ),
+    *(
+        "studies/tasks.py",
+        "tests/hostile/mutants.py",
+        "tests/hostile/flags.py",
+        "benchmarks/bench.py",
+        "benchmarks/time_to_mastery.py",
+    ),
 }
-HOSTILE = {"tests/hostile/mutants.py"}
-BENCHMARKS = {"benchmarks/bench.py", "benchmarks/time_to_mastery.py"}
 
 
 def commands() -> list[list[str]]:
@@ -76,53 +54,13 @@ def commands() -> list[list[str]]:
         )
     ]
     starts = r"(?:time )?(?:python|marimo run|marimo edit|modal run(?: --detach)?) (?=[\w/]+\.py)|modal (?=volume )"
-    found = [re.match(rf"(?:{starts})(.*)", line) for line in lines]
-    return [[word for word in shlex.split(match[1], comments=True) if word != "--"] for match in found if match]
-
-
-def understand(script, flags: list[str]) -> None:
-    """Parse a command line as its script does."""
-    if hasattr(script, "Settings"):
-        given_values(script.Settings, "", flags)
-    else:
-        script.parser().parse_args(flags)
+    return [shlex.split(line, comments=True) for line in lines if re.match(starts, line)]
 
 
 def test_every_command_is_understood_by_its_script(monkeypatch):
     monkeypatch.chdir(ROOT)  # where `--config` files lie
-    checked = []
-    for script, *flags in commands():
-        if script in ("train.py", "train_mop.py"):
-            config, given = parse_config("", flags)
-            assert all(is_task_id(task_id) for task_id, _ in tasks_of(check_recorded(config, script)))
-            assert "--config" in flags or len(given) <= len(flags)
-        elif script == "volume":
-            volume_cli.commands[flags[0]].make_context(flags[0], flags[1:])
-        elif script.startswith("modal_app.py"):
-            entry_point = script.partition("::")[2] or (flags.pop(0) if not flags[0].startswith("-") else "main")
-            if entry_point == "download":
-                parse(modal_app.DownloadSettings, "", cloud.flags_of(flags))
-            elif entry_point.startswith("eval"):  # these look for checkpoints
-                parse(cloud.EvalSettings, "", cloud.flags_of(flags))
-            else:
-                assert modal_app.start(entry_point, [*flags, "--dry-run"]) == 0
-        elif script in SCRIPTS:
-            understand(SCRIPTS[script], flags)
-        elif script in HOSTILE:
-            understand(importlib.import_module("cases"), flags)
-        else:
-            assert script in BENCHMARKS
-            understand(importlib.import_module(script.removesuffix(".py").replace("/", ".")), flags)
-        checked.append(script)
-    scripts = {
-        "train.py",
-        "train_mop.py",
-        *HOSTILE,
-        "volume",
-        "modal_app.py",
-        *SCRIPTS,
-        *BENCHMARKS,
-    }
+    checked = [check_command(words) for words in commands()]
+    scripts = {"train.py", "train_mop.py", "volume", "modal_app.py", *SCRIPTS}
     scripts |= {f"modal_app.py::{name}" for name in modal_app.PLANS}
     assert len(checked) >= 40 and set(checked) == scripts
 

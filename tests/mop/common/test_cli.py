@@ -83,6 +83,12 @@ def test_bad_flags_are_named_in_one_line(line, named):
     assert named in refusal(toy, line)
 
 
+def test_a_flag_that_is_not_there_is_answered_with_one_that_is():
+    assert "--num_envs?" in refusal(toy, "--num_env=4") and "--checkpoint?" in refusal(toy, "--chekpoint y")
+    assert "generative.train_agent" in refusal(toy, "--exp_name=x --env_name coinrun")
+    assert len(refusal(toy, "--" + 5000 * "9")) < 400 and len(refusal(toy, 5000 * "9")) < 400
+
+
 def test_what_is_required_is_named():
     assert "--checkpoint" in refusal(cli.parse, Toy, "a toy", [])
 

@@ -1,0 +1,6 @@
+"""`python -m generative.record` under its former name."""
+
+from runpy import run_module
+
+if __name__ == "__main__":
+    run_module("generative.record", run_name="__main__", alter_sys=True)
