@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from checks import refusal
-from scripts import REPOSITORY, TINY_TASK, run_commands_here, run_script
+from scripts import TINY_TASK, check_refused, run_commands_here
 
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import cache_path
@@ -75,6 +75,7 @@ def call(monkeypatch, *arguments) -> int:
 
 
 def test_from_training_to_table(tiny, tmp_path, monkeypatch, capsys):
+    run_commands_here(monkeypatch)
     refusal(call, monkeypatch, "settings", "--jobs", "0")
     assert call(monkeypatch, "settings", "--dry_run") == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
@@ -88,7 +89,6 @@ def test_from_training_to_table(tiny, tmp_path, monkeypatch, capsys):
     assert text in capsys.readouterr().out and text.count("\n") == 4
     assert table["command"].tolist() == [training.text for training in tiny]
     before = (tmp_path / "settings.csv").read_bytes()
-    run_commands_here(monkeypatch)
     assert call(monkeypatch, "settings") == 0  # nothing is trained again
     assert (tmp_path / "settings.csv").read_bytes() == before
     capsys.readouterr()
@@ -130,10 +130,8 @@ def test_a_failed_training_is_named(tiny, monkeypatch):
     assert "NoSuchTask" in refusal(call, monkeypatch, "settings")
 
 
-def test_bad_usage_is_one_line():
-    for arguments in (("nothing",), ("settings", "--jobs", "-1")):
-        result = run_script("studies/experiments.py", *arguments, cwd=REPOSITORY)
-        assert result.returncode == 2 and result.stderr.count("\n") == 1
+def test_bad_usage_is_one_line(capsys):
+    check_refused(capsys, experiments.main, {("nothing",): "nothing", ("settings", "--jobs", "-1"): "--jobs"})
 
 
 def test_markdown_of_phases_by_hand():

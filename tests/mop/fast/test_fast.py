@@ -203,7 +203,7 @@ def test_sums_do_not_depend_on_where_arrays_lie():
 @pytest.mark.parametrize("path", ["compiled", "packed"])
 def test_random_shapes_equal_the_equations(path):
     checked = 0
-    for seed in range(20):
+    for seed in range(10):
         policy = random_policy(seed)
         *given, keep = inputs(policy, 1 + seed % 4, 1 + seed % 6, torch.float64)
         for mask in (keep, None):
@@ -211,7 +211,7 @@ def test_random_shapes_equal_the_equations(path):
             for own, other in zip(*results, strict=True):
                 torch.testing.assert_close(own, other, rtol=1e-8, atol=1e-10)
             checked += 1
-    assert checked == 40
+    assert checked == 20
 
 
 def test_gradients_by_finite_differences():

@@ -96,6 +96,7 @@ def test_plain_code_gives_the_same_worlds_labels_and_weights(compiled, tmp_path)
     assert_same(compiled, results_of(tmp_path / "run", RL_MOP_FAST="0"))
 
 
+@pytest.mark.slow
 def test_a_checkout_without_the_folder_gives_the_same(compiled, tmp_path):
     copy = tmp_path / "repository"
     copy.mkdir()
