@@ -85,6 +85,13 @@ def run_commands_here(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def run_script_here(capsys, name: str, *args, cwd: str | Path) -> subprocess.CompletedProcess[str]:
+    """`run_script` without a process of its own, see `run_here`."""
+    capsys.readouterr()
+    done = run_here(script_command(name, *args), cwd=Path(cwd))
+    return subprocess.CompletedProcess(done.args, done.returncode, *capsys.readouterr())
+
+
 def start(script: str | Path, *args, cwd: Path, **environment) -> subprocess.Popen:
     """Start a script of the repository in a process of its own."""
     env = os.environ | {"OMP_NUM_THREADS": "1"} | environment

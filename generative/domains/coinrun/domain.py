@@ -14,7 +14,7 @@ from generative.agents.networks import KIND
 from generative.domains.base import Domain, ViewScore
 from generative.domains.coinrun.causes import FrameExplanation, find_causes, without_each
 from generative.domains.coinrun.decoder import NUM_POINTS, WHITE, FrameDecoder, frame_views
-from generative.domains.coinrun.envs import DOMAIN, AgentActor, open_worlds
+from generative.domains.coinrun.envs import DOMAIN, GameActor, open_worlds
 from generative.domains.coinrun.labels import labeller
 from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.render import STEPS_PER_SECOND, play_films, recorded_film, simulated_film
@@ -61,7 +61,7 @@ COINRUN = Domain(
     load_policy=FrozenAgent.load,
     open_worlds=open_worlds,
     world_flags=("num_levels", "start_level", "distribution_mode", "param_name"),
-    actor=AgentActor,
+    actor=GameActor,
     behaviours=("argmax", "sampled", "noisy", "random"),
     to_views=frame_views,
     make_decoder=lambda sizes: FrameDecoder(sizes["width"], sizes["encoded"], sizes["channels"], sizes["frame_side"]),

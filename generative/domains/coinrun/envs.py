@@ -86,7 +86,7 @@ def open_worlds(
     return GameWorlds(world, config["shape"]["actions"], max_steps, min(num_slots, MAX_GAMES))
 
 
-class AgentActor(Actor):
+class GameActor(Actor):
     """An agent of a game. Its actions are numbered as its logits are.
 
     Each frame is looked at alone: in a batch, the others would change the last bits of the answer.

@@ -19,7 +19,7 @@ from generative import record, validate
 from generative.agents.networks import load_agent
 from generative.app.catalog import find_recordings
 from generative.domains.coinrun.decoder import frame_views
-from generative.domains.coinrun.envs import IDLE_PREFERENCE, RIGHT_PREFERENCE, AgentActor
+from generative.domains.coinrun.envs import IDLE_PREFERENCE, RIGHT_PREFERENCE, GameActor
 from generative.domains.coinrun.games import RIGHT, UNSEEN_LEVELS, begin_level
 from generative.domains.coinrun.policy import FrozenAgent
 from generative.recordings import recorder
@@ -105,7 +105,7 @@ def test_noisy_actions_are_flat_go_right_and_are_never_idle_for_long(model):
     agent, _ = load_agent(model)
     agent.register_buffer("actions", torch.arange(15), persistent=False)
     worlds = SimpleNamespace(obs=np.zeros((1, 3, 64, 64), np.uint8), encoding={"env_name": "coinrun"})
-    noisy = AgentActor(FrozenAgent(agent), worlds, frame_views).choose["noisy"]
+    noisy = GameActor(FrozenAgent(agent), worlds, frame_views).choose["noisy"]
     logits = np.zeros(15)
     logits[[0, 1]] = 9.0, -9.0
     preferences = np.clip(0.7 * (logits - logits.mean()), -1.8, 0.8)

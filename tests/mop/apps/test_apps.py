@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from browser import FIGURE, Page, opened, served
 from old_caches import CACHE, TASK, write_variants
-from scripts import PATIENCE_S, REPOSITORY, run_script, the_error_line
+from scripts import PATIENCE_S, REPOSITORY, run_script_here, the_error_line
 
 from mop.artifacts.run_paths import RunKey
 
@@ -38,22 +38,27 @@ def test_marimo_finds_nothing_to_complain_about():
 
 
 @pytest.mark.parametrize(
-    "app, names",
+    "app, only, names",
     [
-        ("routing_viz.py", ["routing_heatmap.png", "routing_heatmap_by_key_phase.png", "pathways.png"]),
-        ("logit_viz.py", ["action_frequency.png", "action_entropy_heatmap.png"]),
+        (
+            "routing_viz.py",
+            ["--only", "routing_heatmap_by_key_phase", "pathways"],
+            ["routing_heatmap_by_key_phase", "pathways"],
+        ),
+        ("logit_viz.py", [], ["action_frequency", "action_entropy_heatmap"]),
     ],
 )
-def test_script_saves_the_figures_of_a_run(app, names, place):
-    result = run_script(app, "--", "--task", TASK, "--seed", 0, cwd=place)
+def test_script_saves_the_figures_of_a_run(app, only, names, place, capsys):
+    """Some of them, or all; tests/mop/apps/test_gallery.py draws all of the routing."""
+    result = run_script_here(capsys, app, "--", "--task", TASK, "--seed", 0, *only, cwd=place)
     assert result.returncode == 0, result.stderr
     written = result.stdout.split()
-    assert {str(PLOTS / name) for name in names} <= set(written)
+    assert {str(PLOTS / f"{name}.png") for name in names} <= set(written) and (not only or len(written) == len(names))
     assert all((place / path).read_bytes().startswith(b"\x89PNG") for path in written)
 
 
-def test_script_saves_the_figures_across_runs(place):
-    result = run_script("cross_task_viz.py", "--right", f"{TASK}/trial_7", cwd=place)
+def test_script_saves_the_figures_across_runs(place, capsys):
+    result = run_script_here(capsys, "cross_task_viz.py", "--right", f"{TASK}/trial_7", cwd=place)
     assert result.returncode == 0, result.stderr
     names = [f"{measure}_by_task" for measure in ("failures", "success", "path_ratio", "mean_lpc")]
     names += [f"{y}_against_lpc_by_{color}" for y in ("failures", "success") for color in ("task", "lpc_alpha")]
@@ -65,11 +70,12 @@ def test_script_saves_the_figures_across_runs(place):
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_script_without_anything_to_show(app, tmp_path):
-    result = run_script(app, "--", "--cache_dir", "none", "--checkpoint_dir", "none", cwd=tmp_path)
+def test_script_without_anything_to_show(app, tmp_path, capsys):
+    result = run_script_here(capsys, app, "--", "--cache_dir", "none", "--checkpoint_dir", "none", cwd=tmp_path)
     assert result.returncode == 2 and "batch_eval.py" in the_error_line(result.stderr)
 
 
+@pytest.mark.slow
 def test_figures_are_there_when_a_visitor_comes_later(place, browser):
     """From another profile, after the first visitor has left and is forgotten; and while another one is there."""
     with served(REPOSITORY / "routing_viz.py", place, ttl_s=2) as address:
@@ -83,6 +89,7 @@ def test_figures_are_there_when_a_visitor_comes_later(place, browser):
             page.picture(other_than=shown)
 
 
+@pytest.mark.slow
 def test_routing_viz(place, browser):
     flags = ("--num_episodes", 6, "--num_envs", 3)
     with served(REPOSITORY / "routing_viz.py", place, *flags) as address:
@@ -174,6 +181,7 @@ def own_place(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_view_in_the_address(own_place, browser):
     with served(REPOSITORY / "routing_viz.py", own_place, "--num_episodes", 6) as address:
         with opened(browser, address) as page:
@@ -270,6 +278,7 @@ def runs_come_and_go(page: Page, place: Path) -> None:
     assert page.chosen("Run").endswith("· no cache")
 
 
+@pytest.mark.slow
 def test_logit_viz(place, browser):
     with served(REPOSITORY / "logit_viz.py", place, "--num_episodes", 6) as address, opened(browser, address) as page:
         shown = page.picture()
@@ -292,6 +301,7 @@ def test_logit_viz(place, browser):
         page.see("it is damaged")
 
 
+@pytest.mark.slow
 def test_cross_task_viz(place, browser):
     tables = ("--results_path", REPOSITORY / "results" / "tasks.csv")
     with served(REPOSITORY / "cross_task_viz.py", place, *tables) as address:
@@ -372,6 +382,7 @@ def many_seeds(page: Page, place: Path) -> None:
     page.page.get_by_alt_text(f"measures_by_phase of {TASK}").wait_for()
 
 
+@pytest.mark.slow
 def test_the_editor_shows_what_the_app_shows(place, browser):
     app = "cross_task_viz.py"
     before = (REPOSITORY / app).read_bytes()

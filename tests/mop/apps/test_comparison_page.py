@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from checks import refusal
 from old_caches import CACHE, TASK
-from scripts import REPOSITORY, run_script, the_error_line
+from scripts import REPOSITORY, run_script_here, the_error_line
 
 from mop.apps.comparison_page import (
     ALL,
@@ -189,7 +189,7 @@ def test_flags_of_the_filters(rows):
         assert flags[0] in refusal(asked, *flags)
 
 
-def test_the_command_of_a_caption_makes_the_same_figure(cache_dir, tmp_path):
+def test_the_command_of_a_caption_makes_the_same_figure(cache_dir, tmp_path, capsys):
     left, right = find_cached_runs([], str(cache_dir)).values()
     choices = Choices(Filters("12:0", None, 0.0), "mop", left, right, "by_carrying", "layer 1")
     args = Namespace(results_path=["none.csv"], cache_dir="evaluation_cache", plots_dir="plots")
@@ -197,13 +197,13 @@ def test_the_command_of_a_caption_makes_the_same_figure(cache_dir, tmp_path):
     caption = page_of(args, choices, table).caption("difference", Export("svg"))
     command = shlex.split(caption.splitlines()[-1].removeprefix("Command: "))
     assert command[:2] == ["python", "cross_task_viz.py"] and "Right: " in caption
-    result = run_script(command[1], *command[2:], cwd=tmp_path)
+    result = run_script_here(capsys, command[1], *command[2:], cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["plots/difference.svg"]
     assert (tmp_path / "plots" / "difference.txt").read_text().splitlines()[:-1] == caption.splitlines()
     assert (tmp_path / "plots" / "difference.csv").read_text().startswith("panel,")
 
 
-def test_a_run_that_is_asked_for_and_not_there_is_refused():
-    result = run_script("cross_task_viz.py", "--left", "nonsense", "--cache_dir", CACHE, cwd=REPOSITORY)
+def test_a_run_that_is_asked_for_and_not_there_is_refused(capsys):
+    result = run_script_here(capsys, "cross_task_viz.py", "--left", "nonsense", "--cache_dir", CACHE, cwd=REPOSITORY)
     assert result.returncode == 2 and "nonsense" in the_error_line(result.stderr) and result.stdout == ""

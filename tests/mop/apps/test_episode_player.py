@@ -14,7 +14,7 @@ from checks import refusal
 from old_caches import CACHE, TASK
 from PIL import Image
 from routing_data import random_data, two_episodes_in_a_corridor
-from scripts import REPOSITORY, run_script
+from scripts import REPOSITORY, run_script_here
 
 from mop.apps.elements import View
 from mop.apps.episode_player import episode_gif, player_document
@@ -225,13 +225,13 @@ def test_a_film_has_every_state(data):
     refusal(episode_gif, data, EPISODE, first=5, last=4)
 
 
-def test_a_script_saves_an_episode(tmp_path):
+def test_a_script_saves_an_episode(tmp_path, capsys):
     flags = ("--cache_dir", CACHE, "--checkpoint_dir", "none", "--task", TASK)
-    result = run_script("routing_viz.py", *flags, "--episode", 3, "--film", 0, 4, cwd=tmp_path)
+    result = run_script_here(capsys, "routing_viz.py", *flags, "--episode", 3, "--film", 0, 4, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == [str(PLOTS / f"episode_3.{ending}") for ending in ("html", "gif", "png")]
     assert Image.open(tmp_path / PLOTS / "episode_3.gif").n_frames == 5
-    result = run_script("routing_viz.py", *flags, "--episode", "99", cwd=tmp_path)
+    result = run_script_here(capsys, "routing_viz.py", *flags, "--episode", "99", cwd=tmp_path)
     assert result.returncode == 2 and result.stderr == "error: there is no episode 99: they are counted from 0 to 11\n"
 
 
@@ -295,6 +295,7 @@ def test_the_saved_player_stands_alone(browser, data, tmp_path):
     page.close()
 
 
+@pytest.mark.slow
 def test_episodes_of_the_app(browser, tmp_path):
     """A cell of the map leads to its episodes; filter, player and saving; another visitor has them too."""
     shutil.copytree(CACHE, tmp_path / "evaluation_cache")

@@ -196,6 +196,7 @@ def test_rows_that_belong_together_are_shown(data, tmp_path):
     assert str(interventions_path(tmp_path, KEY)) in note and str(checkpoint) in note
 
 
+@pytest.mark.slow
 def test_the_tab_in_a_browser(browser, tmp_path):
     shutil.copytree(CACHE, tmp_path / "evaluation_cache")
     shutil.copytree(KEY.artefacts(CACHE), RunKey(TASK, 7).artefacts(tmp_path / "evaluation_cache"))

@@ -14,7 +14,7 @@ from checks import refusal
 from eval_helpers import write_result
 from figure_contents import check_labels
 from routing_data import TASK, random_data
-from scripts import check_refused, in_process, run_script
+from scripts import check_refused, in_process, run_script_here
 
 import seed_statistics
 from mop.analysis.many_runs import ALL_STEPS, ANY_ACTION
@@ -211,9 +211,9 @@ def test_any_grouping_can_be_the_phases(cache_dir):
     refusal(page_of(none).figures["measures_by_phase"])
 
 
-def test_script_writes_tables_figures_and_what_is_left_out(cache_dir, tables, tmp_path):
+def test_script_writes_tables_figures_and_what_is_left_out(cache_dir, tables, tmp_path, capsys):
     flags = ("--cache_dir", cache_dir, "--only", "measures_against_alpha", "lpc_maps", "--format", "svg")
-    result = run_script("seed_statistics.py", *flags, cwd=tmp_path)
+    result = run_script_here(capsys, "seed_statistics.py", *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "plots" / TASK / "statistics"
     assert {path.name for path in folder.iterdir()} == {
