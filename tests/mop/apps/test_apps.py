@@ -391,6 +391,7 @@ def test_the_editor_shows_what_the_app_shows(place, browser):
     assert (REPOSITORY / app).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_nothing_to_show(browser, tmp_path):
     app = REPOSITORY / "cross_task_viz.py"
     with served(app, tmp_path, "--checkpoint_dir", "none") as address, opened(browser, address) as page:

@@ -1,7 +1,9 @@
 """The static site: a page for each run, which stands alone, and a front page; in a browser without a server."""
 
+import io
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -9,7 +11,7 @@ import pandas as pd
 import pytest
 from checks import refusal
 from old_caches import CACHE, TASK
-from scripts import run_script, run_script_here
+from scripts import run_here, run_script_here, script_command
 
 from mop.apps import gallery
 from mop.apps.comparison_page import load_table
@@ -33,11 +35,12 @@ def place(tmp_path_factory) -> Path:
     broken = cache_path(root / "evaluation_cache", BROKEN)
     broken.parent.mkdir(parents=True)
     broken.write_text("{")
-    result = run_script("gallery.py", cwd=root)
-    assert result.returncode == 1 and result.stdout == "site: site/index.html\n"
-    assert [line for line in result.stderr.splitlines() if line.startswith("warning: ")] == [
-        line for line in result.stderr.splitlines() if str(broken.relative_to(root)) in line
-    ]
+    with io.StringIO() as told:
+        result = run_here(script_command("gallery.py"), cwd=root, stdout=told, stderr=subprocess.STDOUT)
+        lines = told.getvalue().splitlines()
+    assert result.returncode == 1 and "site: site/index.html" in lines
+    warned = [line for line in lines if line.startswith("warning: ")]
+    assert warned == [line for line in lines if str(broken.relative_to(root)) in line]
     return root / "site"
 
 
