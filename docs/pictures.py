@@ -1,10 +1,10 @@
-"""The pictures of README.md, from the evaluations of `make site`: python docs/pictures.py (needs chromium)."""
+"""The pictures of README.md and apps.md, from what `make site` evaluates: python docs/pictures.py (needs chromium)."""
 
 import shutil
 import tempfile
 from pathlib import Path
 
-from mop.apps.episode_player import player_document
+from mop.apps.episode_player import episode_gif, player_document
 from mop.apps.episode_records import episode_record
 from mop.artifacts.routing_cache import load_cache
 from mop.artifacts.run_paths import RunKey, cache_path
@@ -23,6 +23,8 @@ def main() -> None:
     """Draw them all."""
     data = load_cache(cache_path(CACHE_DIR, RUN), "make site")
     write_figure(DOCS / "specialisation.png", plot_specialisation(data, ["by_action", "by_key_phase"]))
+    film = episode_gif(data, EPISODE)
+    write_atomic(DOCS / "episode.gif", lambda file: file.write(film))
     screenshot = _screenshot(player_document(episode_record(data, EPISODE)))
     write_atomic(DOCS / "app.png", lambda file: file.write(screenshot))
 

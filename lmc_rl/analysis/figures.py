@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from mop.plotting.hover import add_note
-from mop.plotting.panels import make_panels, remove_empty, set_title
+from mop.plotting.panels import explain, make_panels, remove_empty, set_title
 from mop.plotting.style import HUES, Figure, counted, open_frame, wrapped
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _MAX_COLUMNS = 3
 _WIDTH = 3.9  # of a panel, in inches
 _FRACTIONS = colormaps["viridis"]
 _LAYERS = colormaps["plasma"]
+_EARLY, _LITTLE = 0.02, 0.02  # up to these shares, axes of fork points and of losses are about linear
 _PART_HUES = {"all": "black", "all, aligned": GREY}
 _PART_HUES |= {"routers": HUES["orange"], "experts": HUES["blue"], "ends": HUES["green"]}
 MEASURE_NAMES = {"cross_entropy": "cross-entropy, nats", "lpc": "mean LPC"}
@@ -200,7 +201,11 @@ def plot_instability(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") 
     """
     figure, axes = _panels(len(groups), sharey=True)
     for ax, (label, points) in zip(axes, groups.items(), strict=True):
-        forks = [point for point in points if point.first.kind == "fork" and np.isfinite(point.barrier.value)]
+        of_forks = [point for point in points if point.first.kind == "fork"]
+        forks = [point for point in of_forks if np.isfinite(point.barrier.value)]
+        if len(forks) < len(of_forks):
+            missing = f"{len(of_forks) - len(forks)} of {counted(len(of_forks), 'fork point')} not shown:"
+            explain(ax, f"{missing}\ntheir children are\nno better than chance")
         ax.axhline(points[0].profiles[0].tolerance, color=GREY, linestyle="dashed", linewidth=1, label="tolerance")
         shown = {"chord barrier B": ("barrier", "blue", "o"), "instability I": ("instability", "orange", "s")}
         for shift, (name, (key, hue, marker)) in zip((-0.006, 0.006), shown.items(), strict=True):
@@ -214,7 +219,6 @@ def plot_instability(groups: "Mapping[str, Sequence[Pooled]]", title: str = "") 
             if point.first.kind == "independent" and np.isfinite(point.barrier.value):
                 ax.axhline(point.barrier.value, color="black", linestyle="dotted", linewidth=1, label="B, independent")
         _name(ax, f"{label}, {_parents(points)}")
-        ax.set_xlim(-0.02, 1.0)
         ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
         fork_axis(ax)
     axes[0].set_ylabel("lost on the line")
@@ -287,7 +291,7 @@ def _draw_estimates(
 ) -> None:
     """Estimates of fork points with their intervals; shift: to the side, so that several can be told apart."""
     estimates = [getattr(point, key) for point in points]
-    x = np.array([point.first.fraction for point in points]) + shift
+    x = beside(np.array([point.first.fraction for point in points], float), shift)
     draw_intervals(ax, x, estimates, factor, markersize=4, linewidth=1.2, **style)
     for place, point, estimate in zip(x, points, estimates, strict=True):
         value = factor * estimate.value
@@ -356,10 +360,33 @@ def alpha_axis(ax: Axes, ends: str = "from one child to the other") -> None:
 
 
 def fork_axis(ax: Axes) -> None:
-    """Fork points on the x axis."""
-    ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    """Fork points on the x axis, on which early ones, where a run commits, have room: the axis is an arcsinh."""
+    ax.set_xscale("function", functions=(_room_of_forks, lambda place: _EARLY * np.sinh(place)))
+    ax.set_xlim(beside(0.0, -0.03), beside(1.0, 0.01))
+    ax.set_xticks([0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8])
+    ax.minorticks_off()
+    ax.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
     ax.set_xlabel("fork point, % of training")
     open_frame(ax)
+
+
+def beside(fraction: float | np.ndarray, shift: float) -> np.ndarray:
+    """The place beside fork points on a `fork_axis`; shift: a share of the axis."""
+    place = _room_of_forks(np.asarray(fraction, float)) + shift * _room_of_forks(np.ones(()))
+    return _EARLY * np.sinh(place)
+
+
+def _room_of_forks(fraction: np.ndarray) -> np.ndarray:
+    return np.arcsinh(fraction / _EARLY)
+
+
+def lost_axis(ax: Axes, top: float) -> None:
+    """Shares of what was learned on the y axis, up to `top`: little losses, up to the tolerance, have room too."""
+    ax.set_yscale("function", functions=(lambda lost: np.arcsinh(lost / _LITTLE), lambda y: _LITTLE * np.sinh(y)))
+    ax.set_ylim(-0.2 * _LITTLE, top)
+    ax.set_yticks([tick for tick in (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1.5) if tick <= top])
+    ax.minorticks_off()
+    ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
 
 
 def _room_below_zero(ax: Axes) -> None:

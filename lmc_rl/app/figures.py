@@ -16,10 +16,12 @@ from lmc_rl.analysis.barrier import BARRIER, CONNECTED, VERDICTS, Estimate, Prof
 from lmc_rl.analysis.figures import (
     GREY,
     alpha_axis,
+    beside,
     chord_of,
     draw_intervals,
     draw_returns,
     fork_axis,
+    lost_axis,
     mean_of,
     steps_axis,
 )
@@ -335,7 +337,7 @@ def plot_beside(panels: Mapping[str, tuple[Sequence[Curve], Unit]], title: str =
         ax.set_title(name, loc="left", fontsize="medium")
         ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.17))
     # an interval of two seeds can be many times as long as all that can be lost
-    axes[0, 0].set_ylim(-0.03, min(1.05 * max(ax.dataLim.ymax for ax in axes[0]), 1.5))
+    lost_axis(axes[0, 0], min(1.05 * max(ax.dataLim.ymax for ax in axes[0]), 1.5))
     axes[0, 0].set_ylabel("lost on the line, % of what was learned")
     for ax in axes[0, 1:]:
         ax.set_ylabel("")
@@ -351,28 +353,33 @@ def _draw_lost(ax: Axes, curves: Sequence[Curve], unit: Unit, estimate: str) -> 
     if unit.is_share:
         tolerance = next(point for curve in curves for point in curve.points).profiles[0].tolerance
         ax.axhline(tolerance, color=GREY, linestyle="dashed", linewidth=1, label="tolerance")
-    shifts = np.linspace(-0.008, 0.008, len(curves)) if len(curves) > 1 else np.zeros(1)
+    shifts = np.linspace(-0.015, 0.015, len(curves)) if len(curves) > 1 else np.zeros(1)
     for curve, shift in zip(curves, shifts, strict=True):
         points = forks[curve.label]
         found = [getattr(point, estimate) for point in points]
-        places = np.array([point.first.fraction for point in points]) + shift
+        places = beside(np.array([point.first.fraction for point in points], float), shift)
         style: dict[str, Any] = {
             "color": curve.hue,
             "marker": curve.marker,
             "markersize": 5,
             "linewidth": 1.4,
-            "label": curve.label,
+            "label": curve.label + _left_out(curve, len(points)),
         }
         draw_intervals(ax, places, found, **style)
         for place, point, one in zip(places.tolist(), points, found, strict=True):
             _note_lost(ax, curve, point, one, lost_text(ESTIMATES[estimate], one, unit), place)
     _draw_independent(ax, curves, unit, estimate)
-    ax.set_xlim(-0.02, 1.0)
     ax.set_ylim(bottom=-0.03 * ax.get_ylim()[1])  # a marker at 0 is whole
     if unit.factor == 100:
         ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
     fork_axis(ax)
     ax.set_ylabel(ESTIMATES[estimate] + (f", {unit.name}" if unit.name != "%" else ""))
+
+
+def _left_out(curve: Curve, num_shown: int) -> str:
+    """Why a curve has less points than forks; "" where it has all."""
+    num_forks = len({point.first.fraction for point in curve.points if point.first.kind == "fork"})
+    return f"; {num_shown} of {num_forks} forks learned" if num_shown < num_forks else ""
 
 
 def _known(curve: Curve, kind: str, estimate: str) -> list[Pooled]:

@@ -21,6 +21,7 @@ from mop.analysis.cells import (
     compute_grid_bounds,
     enough_steps,
     index_filtered_cells,
+    rank_experts,
     wall_cells,
 )
 from mop.analysis.groups import PHASES, group_routing_data, key_phases
@@ -32,6 +33,7 @@ from mop.plotting.heatmaps import (
     LPC_CMAP,
     Scale,
     known_lpc,
+    layer_weights,
     render_env_image,
     render_lpc_heatmap,
     render_routing_heatmap,
@@ -49,8 +51,9 @@ from mop.plotting.sheets import (
     marks_legend,
     scale_legend,
 )
-from mop.plotting.style import counted, describe, describe_groups, expert_hues, expert_names, wrapped
+from mop.plotting.style import counted, describe, describe_groups, expert_hues, expert_names, short_name, wrapped
 
+_NEARLY = 0.1  # up to this share of its scale, a map looks like an empty one
 ENTROPY_CMAP = "YlOrRd"  # its ends are far from the colours of unvisited cells and walls
 
 
@@ -174,7 +177,10 @@ def plot_action_entropy(
         text = "mean entropy {:.2f} nats"
         return render_values(ax, places, counts, means, info, scale, ENTROPY_CMAP, text, "entropy_nats")
 
-    panels = [*_env_panels(env_image, env_mission, grid), grid.map(f"mean {np.nanmean(entropy):.2f} nats", draw)]
+    name = f"mean {np.nanmean(entropy):.2f} nats"
+    if np.nanmax(means) < _NEARLY * scale[1]:
+        name += ": pale, as the policy is nearly certain in every cell"
+    panels = [*_env_panels(env_image, env_mission, grid), grid.map(name, draw)]
     label = f"entropy of the action, 0 to ln {logits.shape[1]} nats\nline: largest mean, {np.nanmax(means):.2f}"
     legends = [scale_legend(scale, ENTROPY_CMAP, label, [means], mark=True), look.marks(grid)]
     return look.sheet([panels], [""], grid, legends, _title(routing_data, mask, title_suffix))
@@ -305,18 +311,24 @@ def _plot_routing(routing_data: RoutingData, shown: _Shown) -> Figure:
         scale = look.scale or _range_of_lpc(averaged)
         legends.append(scale_legend(scale, LPC_CMAP, "mean LPC", [known_lpc(part) for part in averaged]))
     legends.append(look.marks(grid, any(len(of_layer.names) > 1 for of_layer in experts)))
-    return _arrange(shown, [_routing_panels(part, grid, scale, experts) for part in averaged], grid, legends)
+    rows = [_routing_panels(part, grid, scale, experts, len(averaged) == 1) for part in averaged]
+    return _arrange(shown, rows, grid, legends)
 
 
 def _routing_panels(
-    averaged: RoutingByPosition, grid: MapGrid, scale: Scale | None, experts: Sequence[_Experts]
+    averaged: RoutingByPosition, grid: MapGrid, scale: Scale | None, experts: Sequence[_Experts], is_alone: bool = False
 ) -> list[Panel]:
-    """The dominant expert of each layer and mean LPC where there is a scale for it."""
+    """The dominant expert of each layer and mean LPC where there is a scale for it.
+
+    is_alone: whether it has a title of its own, which says why a map is of one colour.
+    """
 
     def map_of(layer: int) -> Panel:
-        return grid.map(
-            f"layer {layer}", lambda ax, info: render_routing_heatmap(ax, averaged, info, layer, *experts[layer])
-        )
+        names, leading = experts[layer].names, np.unique(rank_experts(layer_weights(averaged, layer))[0])
+        title = f"layer {layer}"
+        if len(leading) == 1 and len(names) > 1 and is_alone:
+            title += f": {short_name(names[leading[0]])} leads in every cell"
+        return grid.map(title, lambda ax, info: render_routing_heatmap(ax, averaged, info, layer, *experts[layer]))
 
     panels = [map_of(layer) for layer in range(len(experts))]
     return panels if scale is None else [*panels, grid.map("mean LPC", _lpc_map(averaged, scale))]

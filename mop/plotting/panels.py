@@ -47,6 +47,11 @@ def set_title(figure: Figure, title: str) -> None:
     figure.suptitle(wrapped(title, figure.get_figwidth() / 1.2 - 0.3), fontsize="large")
 
 
+def explain(ax: Axes, text: str) -> None:
+    """Say in the picture why it is empty, or shows less than one expects."""
+    ax.text(0.97, 0.5, text, transform=ax.transAxes, ha="right", va="center", color="#555555", fontsize="small")
+
+
 def share_ticks(ax: Axes, largest: float) -> None:
     """Ticks of x in percent, up to the largest share: the room beyond is for the numbers beside the bars."""
     ticks = MaxNLocator(4).tick_values(0, largest)

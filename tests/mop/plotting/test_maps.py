@@ -105,6 +105,22 @@ def test_entropy_of_the_action_in_each_cell():
     assert "--force" in refusal(plot_action_entropy, data)
 
 
+def titles(figure):
+    return " ".join(" ".join(ax.get_title().split()) for ax in figure.axes)
+
+
+def test_a_map_of_one_colour_says_why():
+    even, certain = np.zeros(7), np.eye(7)[0] * 1000
+    for logits, is_said in (([certain] * 3, True), ([even, certain, certain], False)):
+        data = make_data(make_steps([[1, 1], [1, 1], [2, 1]], action_logits=logits), [{"grid_size": [4, 3]}])
+        assert ("nearly certain in every cell" in titles(plot_action_entropy(data))) == is_said
+    data = random_data()
+    assert "leads" not in titles(plot_overall_routing(data))
+    data.steps.layer_routing[1][:] = np.eye(data.steps.layer_routing[1].shape[1])[1]
+    told = titles(plot_overall_routing(data))
+    assert told.count("leads in every cell") == 1 and "layer 1: " in told
+
+
 @pytest.fixture
 def carried():
     """The three visits, the last of them with something in the hands, in two episodes."""
