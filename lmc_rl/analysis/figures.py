@@ -362,7 +362,7 @@ def alpha_axis(ax: Axes, ends: str = "from one child to the other") -> None:
 def fork_axis(ax: Axes) -> None:
     """Fork points on the x axis, on which early ones, where a run commits, have room: the axis is an arcsinh."""
     ax.set_xscale("function", functions=(_room_of_forks, lambda place: _EARLY * np.sinh(place)))
-    ax.set_xlim(beside(0.0, -0.03), beside(1.0, 0.01))
+    ax.set_xlim(float(beside(0.0, -0.03)), float(beside(1.0, 0.01)))
     ax.set_xticks([0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8])
     ax.minorticks_off()
     ax.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
