@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from generative.agents.config import IN_CONFIG, Settings, make_config, make_envs, parse_settings
+from generative.agents.config import IN_CONFIG, Settings, make_config, make_envs, parse_settings, warn_without_gpu
 from generative.agents.networks import load_agent
 from generative.agents.ppo import AgentRun
 from generative.domains.coinrun.games import check_playable
@@ -55,6 +55,7 @@ def tensorboard_rows(folder: Path) -> Callable[[dict[str, float]], object]:
 def make_run(settings: Settings) -> AgentRun:
     """The run, with the weights of --model_file if it is given."""
     device = choose_device(f"cuda:{settings.gpu_device}" if settings.device == "gpu" else settings.device)
+    warn_without_gpu(settings.param_name, device.type)
     named = {name: getattr(settings, name) for name in IN_CONFIG}
     config = make_config(named, settings.model_file)
     weights = None

@@ -16,6 +16,7 @@ Writes simulators/<tgm_exp_name>/: checkpoint_final.pt, training_log.csv, traini
 from dataclasses import dataclass
 from pathlib import Path
 
+from generative.agents.config import warn_without_gpu
 from generative.domains.registry import DOMAINS, domain_of_recording, load_recorded_policy
 from generative.recordings.format import open_recording
 from generative.simulators.training import SimulatorRun, SimulatorSettings, make_config, resolve_settings, train
@@ -62,6 +63,7 @@ def main() -> int:
     policy, agent = load_recorded_policy(recording, settings.agent_file, settings.lang_encoder)
     config = make_config(domain, resolve_settings(domain, preset, given), preset, recording, agent)
     device = choose_device("cuda" if settings.device == "gpu" else settings.device)
+    warn_without_gpu(preset, device.type)
     policy.to(device)
     label = settings.tgm_exp_name or recording.folder.name
     folder = settings.output_dir / label

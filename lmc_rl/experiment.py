@@ -29,6 +29,7 @@ from mop.artifacts.torch_files import read_torch
 from mop.common.errors import InputError
 from mop.common.files import check_writable, only_process, remove_leftovers, write_json
 from mop.common.reading import read_json
+from mop.plotting.style import counted
 from mop.training.loop import FINAL_NAME, STATE_NAME, Trainable
 
 
@@ -55,11 +56,22 @@ def run(config: ExperimentConfig) -> Path:
     learner = kind(config, paths)
     with _at_work(learner) as workers:
         first, later = plan_trainings(learner)
+        print(_announcement(learner, [*first, *later]))
         train_all(first, workers)
         train_all(lost_snapshots(later), workers)
         train_all(later, workers)
         measure_all(learner, pairs_of(learner), workers)
     return paths.results
+
+
+def _announcement(learner: Learner, trainings: Sequence["Training"]) -> str:
+    """How much there is to do, in words."""
+    work = learner.work([line for pair in pairs_of(learner) for line in learner.lines(pair)])
+    num_rows = sum(len(item.places()) for items in work.values() for item in items)
+    targets = [path for training in trainings for path in training.targets]
+    missing = sum(not path.exists() for path in targets)
+    pairs = f"{counted(len(pairs_of(learner)), 'pair')} of policies, {num_rows:,} episodes on the lines between them"
+    return f"{counted(len(targets), 'run')} of {learner.config.size} ({missing} to train), {pairs}"
 
 
 # --- its folder -------------------------------------------------------------------------------------------------------

@@ -97,6 +97,12 @@ def check_preset(param_name: str | None, config: Mapping, path: str) -> None:
         raise InputError(f"--param_name: {path} has not the network of {param_name}; leave it out")
 
 
+def warn_without_gpu(param_name: str, device_type: str) -> None:
+    """Say of sizes that were made for a GPU that this is none, before anything is begun."""
+    if param_name == "hard-rec" and device_type == "cpu":
+        print(f"warning: --param_name {param_name} needs a GPU: here it takes days, and minutes until its first update")
+
+
 def make_config(settings: Mapping, model_file: str | None) -> dict:
     """The config of a run's checkpoints: how to make the agent, and what it was trained in."""
     actions = actions_of(settings["env_name"], settings["action_set"])

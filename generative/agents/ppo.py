@@ -432,12 +432,15 @@ class AgentRun(Trainable):
 
 def _bar_text(row: Row) -> str:
     unseen = "" if math.isnan(row["val_mean_episode_rewards"]) else f" unseen {row['val_mean_episode_rewards']:.2f}"
-    return f"{row['steps_per_s']:.0f} steps/s return {row['mean_episode_rewards']:.2f}{unseen}"
+    mean = row["mean_episode_rewards"]
+    seen = "no episode has ended" if math.isnan(mean) else f"return {mean:.2f}"
+    return f"{seen}{unseen} {row['steps_per_s']:.0f} steps/s"
 
 
 def _closing_lines(row: Row) -> dict[str, str]:
     lines = {"steps": f"{row['timesteps']:,.0f} ({row['seconds']:.0f} s)"}
     for prefix, kind in SIDES.items():
         mean, share = row[f"{prefix}mean_episode_rewards"], row[f"{prefix}success_rate"]
-        lines[kind] = f"return {mean:.2f}, success {share:.0%} in the last episodes, actions sampled"
+        known = f"return {mean:.2f}, success {share:.0%} in the last episodes, actions sampled"
+        lines[kind] = "no episode has ended" if math.isnan(mean) else known
     return lines

@@ -257,10 +257,10 @@ def _columns(algo: str) -> Columns:
 
 
 def _bar_text(row: Row) -> str:
-    return (
-        f"{row['steps_per_s']:.0f} steps/s return {row['eval_return']:.1f} training {row['recent_return']:.1f} "
-        f"critic loss {row['critic_loss']:.3g}"
-    )
+    loss = "warm-up" if math.isnan(row["critic_loss"]) else f"critic loss {row['critic_loss']:.3g}"
+    shown = {"return": row["eval_return"], "training": row["recent_return"]}
+    returns = "".join(f"{name} {value:.1f} " for name, value in shown.items() if not math.isnan(value))
+    return f"{returns}{loss} {row['steps_per_s']:.0f} steps/s"
 
 
 def _closing_lines(row: Row) -> dict[str, str]:

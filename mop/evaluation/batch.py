@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mop.envs.missions import MissionEncoder
     from mop.evaluation.evaluate import Evaluation
 
+_BYTES_PER_STEP, _EXPECTED_MB = 350, 100  # of routing_data.json, about
 # Keys of a run's config that are columns of the results table, under the same names.
 CONFIG_COLUMNS = (
     "num_updates", "unroll_len", "lr", "lpc_alpha", "expert_hidden_sizes", "intermediate_dim", "router_hidden_size",
@@ -240,9 +241,17 @@ def evaluate_checkpoint(found: FoundCheckpoint, settings: Settings, progress=Non
     row["has_routing_cache"] = evaluation.steps is not None
     files = []
     if evaluation.steps is not None:
+        _announce_size(len(evaluation.steps.episode), found)
         files += cache_files(settings.cache_dir, key, RoutingData(header, evaluation.episodes, evaluation.steps))
     write_together([*files, result_file(settings.cache_dir, key, row)])  # last: a result says that the rest is there
     return row
+
+
+def _announce_size(num_steps: int, found: FoundCheckpoint) -> None:
+    """Say how large a routing cache becomes, where it is so large that nobody expects it."""
+    if (megabytes := num_steps * _BYTES_PER_STEP / 1e6) > _EXPECTED_MB:
+        size = f"{num_steps:,} steps are about {megabytes:,.0f} MB of routing_data.json"
+        warnings.warn(f"{found.key.label}: {size}; --skip_routing leaves it out", stacklevel=2)
 
 
 # --- many checkpoints -------------------------------------------------------------------------------------------------

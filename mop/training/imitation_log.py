@@ -34,9 +34,9 @@ def _mean(rates: dict[str, float]) -> float:
 
 
 def bar_text(row: Row) -> str:
-    """The latest row beside the progress bar."""
+    """The latest row beside the progress bar, the most important first: a narrow terminal cuts off its end."""
     bot = f" bot {row['bot_share']:.0%}" if row["bot_share"] > 0 else ""
-    success = f"{row['success_rate']:.0%}"
+    success = "warm-up" if math.isnan(row["success_rate"]) else f"{row['success_rate']:.0%}"
     if _has_bot(row):  # then this is not the student's alone
         num_own = row["student_episodes"]
         own = f"{row['student_success_rate']:.0%} of {num_own:.0f} alone, " if num_own else ""
@@ -45,9 +45,10 @@ def bar_text(row: Row) -> str:
         worst, rate = next(iter(rates.items()))
         success = f"mean {_mean(rates):.0%} of {len(rates)} tasks, worst {worst} {rate:.0%}"
         success += " with the bot" if _has_bot(row) else ""
+    path = "" if math.isnan(row["path_ratio"]) else f" path {row['path_ratio']:.2f}"
     return (
-        f"{row['steps_per_s']:.0f} steps/s loss {row['loss']:.3f} acc {row['accuracy']:.1%} "
-        f"success {success} path {row['path_ratio']:.2f} lpc {row['lpc']:.0f}{bot}"
+        f"success {success} loss {row['loss']:.3f} acc {row['accuracy']:.1%} lpc {row['lpc']:.0f}"
+        f"{path}{bot} {row['steps_per_s']:.0f} steps/s"
     )
 
 

@@ -62,6 +62,9 @@ class FileNames:
 
 
 _USUAL = FileNames()
+_LONG_S = 86_400.0  # which no user waits for unasked
+# short, so that 80 columns have room for the most important numbers
+_BAR = "{desc} {n_fmt}/{total_fmt} {remaining} left{postfix}"
 
 
 def drive(
@@ -102,13 +105,15 @@ def drive(
     told: set[str] = set()
     with (
         Interruption() as interruption,
-        tqdm(total=num_updates, initial=run.update, desc=label, unit="update", dynamic_ncols=True) as bar,
+        tqdm(total=num_updates, initial=run.update, desc=label, dynamic_ncols=True, bar_format=_BAR) as bar,
     ):
+        begun, first_update = time.monotonic(), run.update
         while run.update < num_updates and not is_over():
             measures = run.step_update()
             log.add(measures)
             bar.update()
-            _tell(run.warnings(measures), told, run.update)
+            left_s = (num_updates - run.update) * (time.monotonic() - begun) / (run.update - first_update)
+            _tell(run.warnings(measures) | _of_long_runs(left_s), told, run.update)
             if run.update == branch_update:
                 files.save_state(BRANCH_NAME)
             is_last = run.update == num_updates or is_over()
@@ -168,6 +173,14 @@ class _Files:
         save_checkpoint(self._folder / name, self._run.checkpoint())
         self.save_state(is_interrupted=is_interrupted)
         return self._folder / name
+
+
+def _of_long_runs(left_s: float) -> dict[str, str]:
+    """What the user must know of a run that takes days."""
+    if left_s < _LONG_S:
+        return {}
+    days = f"about {left_s / 86_400:.0f} days are left at this speed, on this machine"
+    return {"long": f"{days}; Ctrl-C and --resume lose nothing"}
 
 
 def _tell(warnings: Mapping[str, str], told: set[str], update: int) -> None:

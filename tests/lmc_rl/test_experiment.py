@@ -101,6 +101,14 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, whol
     assert do(tmp_path, resume=True) == places and outcome(places) == outcome(whole)  # nothing is left to do
 
 
+def test_it_says_how_much_there_is_to_do(tmp_path, whole, capsys):
+    capsys.readouterr()
+    do(tmp_path, controls="self", fork_points="0.5")
+    out = capsys.readouterr().out
+    rows = sum(len(path.read_bytes().splitlines()) for path in tmp_path.rglob(ROWS_NAME))
+    assert f"4 runs of 120 steps (4 to train), 2 pairs of policies, {rows} episodes" in out
+
+
 def copied(whole: ExperimentPaths, folder: Path) -> ExperimentPaths:
     """A copy of a finished experiment, that `do(folder, resume=True)` goes on with."""
     for place in (whole.results, whole.weights):

@@ -107,7 +107,7 @@ def test_a_run_is_shown_in_its_own_words(tmp_path, capfd):
         assert out.count(text) == out.count(f"warning: at update {update} {text}\n") == 1
     assert f"       position  {rows[-1]['position']:g}\n" in out and f"            log  {log_path(tmp_path)}\n" in out
     assert f"     checkpoint  {final_path}\n" in out
-    assert "a walk: 100%" in err and "is_left" in err
+    assert "a walk 11/11" in err and "is_left" in err
     assert not [word for word in ("loss", "success", "bot", "steps/s", "lpc") if word in out + err.lower()]
 
 
@@ -187,6 +187,16 @@ def test_a_step_that_takes_long_answers_meanwhile(tmp_path, monkeypatch, capsys)
     with pytest.raises(KeyboardInterrupt):
         drive_walk(Walk({4: signalled}), tmp_path)
     assert "Ctrl-C again" in told[0] and load_training_state(tmp_path / "training_state.pt")["update"] == 5
+
+
+def test_a_run_of_days_says_so_and_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mop.training.loop._LONG_S", 0.0)
+    drive_walk(Walk(), tmp_path / "long")
+    out, err = capsys.readouterr()
+    assert (out + err).count("days are left") == 1
+    monkeypatch.setattr("mop.training.loop._LONG_S", 86_400.0)
+    drive_walk(Walk(), tmp_path / "short")
+    assert "days are left" not in "".join(capsys.readouterr())
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path):

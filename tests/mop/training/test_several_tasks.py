@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 
 import numpy as np
 import pandas as pd
@@ -287,6 +288,11 @@ def test_the_log_the_bar_and_the_curve_tell_each_task(whole):
         f"success_rate_{name}": rate for name, rate in zip(names, (1, 0.5, 0.9), strict=True)
     }
     assert all(part in bar_text(row) for part in ("80%", "UnlockPickup 50%"))
+    of_one = {name: value for name, value in row.items() if not name.startswith("success_rate_")}
+    words = bar_text(of_one).split()
+    assert words[0] == "success" and "loss" in words[:4]  # a terminal of 80 columns shows them
+    early = bar_text(of_one | {"success_rate": math.nan, "path_ratio": math.nan})
+    assert "warm-up" in early and "nan" not in early
     assert all(part in closing_lines(row)["by task"] for part in ("80.0%", "UnlockPickup 50%", "GoToObj 100%"))
     axes = {ax.get_title("left"): ax for ax in plot_training_curve(log).axes}
     for measure, title in (("cross_entropy", "cross-entropy by task"), ("lpc", "LPC by task")):

@@ -1,0 +1,35 @@
+"""Long commands, killed and on full disks at random: a case of some; `kills.py` and `full_disks.py` run more."""
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+from cases import Settings, run_cases
+from full_disks import disk, full_disks
+from kills import killed_commands
+
+from mop.common.errors import InputError
+
+
+def check(cases: Callable, names: list[str], seed: int, capsys: pytest.CaptureFixture) -> None:
+    """Run a case of each."""
+    with cases(names) as of_names:
+        failed = run_cases(of_names, Settings(cases=len(names), seed=seed), 0)
+    told = capsys.readouterr().out
+    assert not failed, told
+    assert f"{len(names)} cases" in told
+
+
+@pytest.mark.slow
+def test_killed_anywhere_a_command_goes_on_to_the_same_end(capsys):
+    check(killed_commands, ["record", "train_mop"], 5, capsys)
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_nothing(tmp_path, capsys):
+    try:
+        with disk(tmp_path / "disk"):
+            pass
+    except (InputError, OSError, subprocess.SubprocessError):
+        pytest.skip("no disk can be mounted here")
+    check(full_disks, ["record", "train_mop"], 5, capsys)
