@@ -38,7 +38,8 @@ from generative.recordings.format import BEHAVIOURS, open_recording
 from generative.simulators.evaluation import check_fidelity
 from mop.common.cli import parse, required, setting
 from mop.common.errors import InputError, run_script
-from mop.common.files import open_output_dir, write_record
+from mop.common.files import open_output_dir
+from mop.common.records import write_record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mop.common.files import write_record
-from mop.common.reading import read_record
+from mop.common.errors import InputError
+from mop.common.records import array, read_record, write_record
 
 TILE_PX = 32  # a place of a picture
 PATHS = ("direct", "memory", "world", "mixed")  # along which a cause has its effect, see `integrated_gradients`
@@ -24,19 +24,19 @@ PATHS = ("direct", "memory", "world", "mixed")  # along which a cause has its ef
 class Explanation:
     """The causes of a target at step t of an episode, whatever the world. Rows of causes come by lag, from 0 on."""
 
-    episode: np.ndarray  # () int
-    seed: np.ndarray  # () int, of the world
-    step: np.ndarray  # () int, t
-    target: np.ndarray  # () text
-    value: np.ndarray  # () float, the target as it was recorded
-    simulated: np.ndarray  # (K,) the target at t in the simulator, from each lag on
-    obs: np.ndarray  # (K, ...) uint8, the observation at each lag
-    lag: np.ndarray  # (R,) int
-    things: np.ndarray  # (R, ...) int, the fields of the cause
-    attribution: np.ndarray  # (R, P, channels) float32, by path and channel
-    gap: np.ndarray  # (R,) float32: what completeness lacks, simulated minus predicted effect of its absence
-    contribution: np.ndarray  # (R, 2) the truth, where it can be had, else NaN: minus the change of the target in its
-    # absence, with the policy acting, and with the recorded actions
+    episode: np.ndarray = array("", "int")
+    seed: np.ndarray = array("", "int")  # of the world
+    step: np.ndarray = array("", "int")  # t
+    target: np.ndarray = array("", "text")
+    value: np.ndarray = array("", "float")  # the target as it was recorded
+    simulated: np.ndarray = array("K", "float")  # the target at t in the simulator, from each lag on
+    obs: np.ndarray = array("K ...", "int")  # the observation at each lag
+    lag: np.ndarray = array("R", "int")
+    things: np.ndarray = array("R ...", "int")  # the fields of the cause
+    attribution: np.ndarray = array("R 4 C", "float")  # by path and channel
+    gap: np.ndarray = array("R", "float")  # what completeness lacks: simulated minus predicted effect of its absence
+    contribution: np.ndarray = array("R 2", "float or nan")  # the truth, where it can be had: minus the change of the
+    # target in the cause's absence, with the policy acting, and with the recorded actions
 
     width: ClassVar[int] = 2  # of `things`
     colors: ClassVar[str] = "PuOr_r"  # orange raises the target, purple lowers it
@@ -127,7 +127,10 @@ class Explanation:
     @classmethod
     def load(cls, path: str | Path) -> "Explanation":
         """Read the explanation in a file."""
-        return read_record(path, cls, kind="file of generative.saliency")
+        found = read_record(path, cls, kind="file of generative.saliency")
+        if found.things.shape[1:] != (cls.width,) or not np.isin(found.lag, np.arange(len(found.obs))).all():
+            raise InputError(f"{path}: its causes are not of these worlds; make it anew, or remove it")
+        return found
 
 
 def digits_of(value: float, significant: int = 3) -> int:

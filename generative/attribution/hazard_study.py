@@ -33,7 +33,7 @@ from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.scenes import answer_after
 from generative.domains.coinrun.targets import JUMP, jumps_of, parse_target
 from generative.recordings.format import Episode, Recording
-from mop.common.reading import read_record
+from mop.common.records import array, read_record
 from mop.common.seeding import stream_seed
 
 Objects = Callable[[Episode], np.ndarray]  # what is on screen in an episode, as `episode_objects`
@@ -56,16 +56,16 @@ class HazardMoment(NamedTuple):
 class Measured:
     """What is measured at a moment. NaN, of patches: black; of agents: not asked."""
 
-    episode: np.ndarray  # () int
-    step: np.ndarray  # () int
-    level: np.ndarray  # () int
-    has_jump: np.ndarray  # () bool
-    kinds: np.ndarray  # (K, P) uint8 of KINDS, or BLACK
-    trained: np.ndarray  # (K, P) float32, what each patch contributes to the log-odds of a jump
-    without_world: np.ndarray  # (K, P), the same without the path through the world
-    untrained: np.ndarray  # (K, P), to those of an untrained agent in the same simulator
-    hidden: np.ndarray  # (K, 2): what the real agent's log-odds lose where hazards are hidden from it in the last k + 1
-    # frames, and where as many other patches are, the mean of NUM_DRAWS draws; NaN where there are none
+    episode: np.ndarray = array("", "int")
+    step: np.ndarray = array("", "int")
+    level: np.ndarray = array("", "int")
+    has_jump: np.ndarray = array("", "bool")
+    kinds: np.ndarray = array("K P", "int")  # of KINDS, or BLACK
+    trained: np.ndarray = array("K P", "float or nan")  # what each patch contributes to the log-odds of a jump
+    without_world: np.ndarray = array("K P", "float or nan")  # the same without the path through the world
+    untrained: np.ndarray = array("K P", "float or nan")  # to those of an untrained agent in the same simulator
+    hidden: np.ndarray = array("K 2", "float or nan")  # what the real agent's log-odds lose where hazards are hidden
+    # from it in the last k + 1 frames, and where as many other patches are, the mean of NUM_DRAWS draws
 
 
 def load_measured(path: Path) -> Measured:

@@ -29,8 +29,10 @@ from tqdm import tqdm
 
 from generative.representations.storage import Directions, random_unit
 from mop.common.cli import setting
+from mop.common.errors import InputError
 from mop.common.files import write_together
 from mop.common.reading import read_array, read_csv, reading
+from mop.common.records import check_arrays
 from mop.common.seeding import stream_seed
 from mop.common.values import MAX_ENVS
 from mop.evaluation.evaluate import NUM_ENVS
@@ -264,11 +266,12 @@ class Runs:
         """Play each run that has no table yet; random directions after the run whose amounts they copy."""
         names = [PLAIN, MOVED, *map(random_name, range(num_random))]
         missing = [name for name in names if not self._path(name).exists()]
-        with tqdm(total=len(missing) * self.arena.num_worlds, unit="episode", dynamic_ncols=True) as bar:
+        total = len(missing) * self.arena.num_worlds
+        with tqdm(total=total, unit="episode", dynamic_ncols=True, disable=not missing) as bar:
             for name, move in {PLAIN: None, MOVED: operation.move(directions)}.items():
                 if name in missing:
                     self._play(name, move, bar)
-            replay = Replay(read_array(self._amounts), self.read(MOVED)["steps"].astype(np.int64))
+            replay = self._read_replay()
             for k in range(num_random):
                 if random_name(k) in missing:
                     self._play(random_name(k), operation.random_move(directions, replay, seed, k), bar)
@@ -278,7 +281,21 @@ class Runs:
         path = self._path(name)
         table = read_csv(path)
         with reading(path, "table of a run"):
-            return {column: table[column].to_numpy(np.float64) for column in table}
+            if len(table) != self.arena.num_worlds or not table["steps"].between(1, 2**31).all():
+                raise InputError(f"it has {len(table)} episodes, not {self.arena.num_worlds}, or some without a step")
+            columns = {column: table[column].to_numpy(np.float64) for column in table}
+            self.arena.measures(columns, columns)  # it has the columns that are needed
+            return columns
+
+    def _read_replay(self) -> Replay:
+        """The amounts of the move."""
+        steps = self.read(MOVED)["steps"].astype(np.int64)
+        amounts = read_array(self._amounts)
+        with reading(self._amounts):
+            check_arrays({"amounts": amounts}, {"amounts": (f"{len(steps)} T", "float")})
+            if steps.max() > amounts.shape[1]:
+                raise InputError("it has fewer steps than the episodes")
+        return Replay(amounts.astype(np.float32), steps)
 
     def read_all(self, num_random: int) -> tuple[Table, Table, list[Table]]:
         """The tables without the move, with it, and along random directions."""

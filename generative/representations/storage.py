@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from mop.common.errors import InputError
-from mop.common.files import write_record
-from mop.common.reading import read_record
+from mop.common.records import array, read_record, write_record
 
 ALL = "all"  # the block of the whole hidden state
 _RANDOM_VARIANCE = 0.95  # share of the variance in the space of random directions
@@ -33,16 +32,23 @@ _MIN_COMPONENTS = 8  # principal components of that space
 class Directions:
     """K directions of the hidden state of one policy, with the mean and covariance of the hidden state."""
 
-    units: np.ndarray  # (K, S) float32, of length 1, zero outside the block
-    duals: np.ndarray  # (K, S) float32, zero outside the block; dual . unit = 1
-    names: np.ndarray  # (K,) texts, "router_0.pca.3"
-    blocks: np.ndarray  # (K,) texts, a key of the policy's `hidden_layout`, or ALL
-    methods: np.ndarray  # (K,) texts
-    mean: np.ndarray  # (S,) float32, of the hidden state after a step
-    covariance: np.ndarray  # (S, S) float32
-    block_names: np.ndarray  # (blocks,) texts
-    block_columns: np.ndarray  # (blocks, 2) int64, first column and end of each
-    checkpoint: np.ndarray  # () text: SHA-256 of the policy's file
+    units: np.ndarray = array("K S", "float")  # of length 1, zero outside the block
+    duals: np.ndarray = array("K S", "float")  # zero outside the block; dual . unit = 1
+    names: np.ndarray = array("K", "text")  # "router_0.pca.3"
+    blocks: np.ndarray = array("K", "text")  # a key of the policy's `hidden_layout`, or ALL
+    methods: np.ndarray = array("K", "text")
+    mean: np.ndarray = array("S", "float")  # of the hidden state after a step
+    covariance: np.ndarray = array("S S", "float")
+    block_names: np.ndarray = array("B", "text")
+    block_columns: np.ndarray = array("B 2", "int")  # first column and end of each
+    checkpoint: np.ndarray = array("", "text")  # SHA-256 of the policy's file
+
+    def __post_init__(self):
+        starts, ends = self.block_columns.T
+        if not set(self.blocks.tolist()) <= set(self.block_names.tolist()):
+            raise ValueError("a direction is of a block that there is not")
+        if not ((starts >= 0) & (starts < ends) & (ends <= len(self.mean))).all():
+            raise ValueError("a block lies outside of the hidden state")
 
     def __len__(self) -> int:
         return len(self.names)

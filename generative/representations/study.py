@@ -20,7 +20,8 @@ from generative.representations.storage import Directions
 from mop.common.cli import setting
 from mop.common.errors import InputError
 from mop.common.files import write_atomic
-from mop.common.reading import read_npz
+from mop.common.reading import read_npz, reading
+from mop.common.records import check_arrays
 from mop.common.seeding import stream_seed
 from mop.statistics.bootstrap import MIN_EPISODES, bootstrap_interval
 from mop.statistics.intervals import Interval
@@ -251,7 +252,7 @@ def study_blocks(
         for block in missing:
             bar.set_description(block)
             write_part(paths[block], study_block(rows, properties, block, blocks[block], settings, bar.update))
-    return {block: read_part(path) for block, path in paths.items()}
+    return {block: read_part(path, blocks[block].stop - blocks[block].start) for block, path in paths.items()}
 
 
 def study_block(
@@ -396,6 +397,29 @@ def write_part(path: Path, part: Part) -> None:
     write_atomic(path, lambda file: np.savez_compressed(file, allow_pickle=False, **part))
 
 
-def read_part(path: Path) -> dict[str, np.ndarray]:
-    """Read what `write_part` wrote."""
-    return read_npz(path, way_out="remove it, and it is made again")
+def read_part(path: Path, width: int) -> dict[str, np.ndarray]:
+    """Read what `write_part` wrote of a block of so many units."""
+    way_out = "remove it, and it is made again"
+    part = read_npz(path, way_out=way_out)
+    with reading(path, "study of a block", way_out):
+        check_arrays(part, _forms(part, width))
+        num_directions = len(part["names"])
+        if sum(len(part[f"{method} stability"]) for method in (*METHODS, PROBE)) != num_directions:
+            raise InputError("it has no stability for each direction")
+        if not all(0 <= best < num_directions for name, best in part.items() if name.endswith(" best")):
+            raise InputError("it has no direction that is the best")
+    return part
+
+
+def _forms(part: Part, width: int) -> dict[str, tuple[str, str]]:
+    """The forms of the arrays of a part, for `check_arrays`; its properties are those that have classes."""
+    vectors, texts = (f"K {width}", "float"), ("K", "text")
+    forms = {"units": vectors, "duals": vectors, "names": texts, "methods": texts}
+    forms[f"{PROBE} stability"] = ("P", "float or nan")
+    for method in METHODS:
+        forms |= {f"{method} explained": ("3", "float or nan"), f"{method} converged": ("F", "bool")}
+        forms |= {f"{method} stability": (method, "float or nan"), f"{method} chance": ("", "float or nan")}
+    for k, name in enumerate(key.removesuffix(" classes") for key in part if key.endswith(" classes")):
+        forms |= {f"{name} {key}": ("3", "float or nan") for key in ("accuracy", "shuffled", "best accuracy")}
+        forms |= {f"{name} classes": (f"C{k}", "int"), f"{name} best": ("", "int"), f"{name} singles": ("K 2", "float")}
+    return forms

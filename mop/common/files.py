@@ -12,11 +12,9 @@ import warnings
 import zlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
 import orjson
 
 from mop.common.errors import InputError
@@ -177,12 +175,6 @@ def figure_bytes(figure: "Figure", file_format: str, dpi: int = 100) -> bytes:
     with matplotlib.rc_context(settings):
         figure.savefig(file := io.BytesIO(), format=file_format, dpi=dpi, metadata=metadata)
     return file.getvalue()
-
-
-def write_record(path: str | Path, record: Any) -> None:
-    """Write a dataclass of arrays, for `reading.read_record`."""
-    arrays = {field.name: np.asarray(getattr(record, field.name)) for field in fields(record)}
-    write_atomic(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
 
 
 def whole_digest(path: str | Path) -> str:

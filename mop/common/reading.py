@@ -11,9 +11,8 @@ import zipfile
 import zlib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -22,12 +21,10 @@ from mop.common.errors import InputError, one_line
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from _typeshed import DataclassInstance
 
 MAX_UNPACKED = 2**28  # bytes that a compressed file may become, unless it has as many itself
 MAX_DEPTH = 50  # of dictionaries and lists in one another
 REMAKE = "make it anew, or remove it"
-Record = TypeVar("Record", bound="DataclassInstance")
 
 
 @contextmanager
@@ -134,10 +131,3 @@ def read_csv(path: str | Path, kind: str = "table", way_out: str = REMAKE, **opt
 
     with reading(path, kind, way_out):
         return pd.read_csv(io.BytesIO(read_bytes(path, way_out)), **options)
-
-
-def read_record(path: str | Path, record: type[Record], kind: str, way_out: str = REMAKE) -> Record:
-    """Read a dataclass of arrays that `files.write_record` wrote."""
-    arrays = read_npz(path, kind, way_out)
-    with reading(path, kind, way_out):
-        return record(**{field.name: arrays[field.name] for field in fields(record)})

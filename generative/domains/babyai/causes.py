@@ -12,6 +12,7 @@ from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 
 from generative.attribution.explanations import TILE_PX, Explanation
 from generative.recordings.format import Episode
+from mop.common.records import array
 from mop.envs.geometry import DIRECTIONS, EMPTY, IMAGE_SIZE, VIEW_SIZE, code_color, code_kind, code_state
 from mop.envs.render import draw_cells, draw_view
 
@@ -127,11 +128,11 @@ class WorldExplanation(Explanation):
 
     width: ClassVar[int] = 8
 
-    kind: np.ndarray  # () text: "view" or "world", what was varied
-    mission: np.ndarray  # () text
-    grid: np.ndarray  # (K, H, W) int32, the world at each lag
-    position: np.ndarray  # (K, 2) int16, x and y of the agent
-    carried: np.ndarray  # (K,) int32
+    kind: np.ndarray = array("", "text")  # "view" or "world", what was varied
+    mission: np.ndarray = array("", "text")
+    grid: np.ndarray = array("K H W", "int")  # the world at each lag
+    position: np.ndarray = array("K 2", "int")  # x and y of the agent
+    carried: np.ndarray = array("K", "int")
 
     def thing(self, row: int) -> Thing:
         return Thing.of(self.things[row])

@@ -1,5 +1,6 @@
 """Recordings: what is in them against the real world and the plain policy, windows, splits, crashes, command lines."""
 
+import errno
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ import numpy as np
 import orjson
 import pytest
 import torch
-from checks import contents, refusal
+from checks import contents, files_below, refusal
 from generative_data import record_command, record_tiny, tiny_checkpoint
 from scripts import PATIENCE_S, REPOSITORY, in_process, refused
 
@@ -24,6 +25,7 @@ from generative.recordings.behaviours import CHOOSE
 from generative.recordings.format import BEHAVIOURS, SPLITS, Recording, open_recording, split_of
 from generative.recordings.session import count_known_starts
 from generative.simulators.relaxation import to_simplex
+from mop.common.files import write_atomic
 from mop.common.seeding import stream_seed
 from mop.envs.babyai import World
 from mop.envs.geometry import EMPTY, cell_code, grid_codes
@@ -296,6 +298,20 @@ def older_copy(recording: Recording, folder: Path) -> Path:
     for path in folder.glob("shard_*/sums.json"):
         path.unlink()
     return folder
+
+
+def test_a_shard_that_cannot_be_written_leaves_nothing_behind(tmp_path, checkpoint, monkeypatch):
+    def full(path, write):
+        if path.name == "log_probs.npy":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomic(path, write)
+
+    monkeypatch.setattr(format, "write_atomic", full)
+    with pytest.raises(OSError, match="log_probs"):
+        record_tiny(checkpoint, tmp_path / "full")
+    assert files_below(tmp_path / "full") == ["config.json"]
+    monkeypatch.undo()
+    record_tiny(checkpoint, tmp_path / "full", "--resume")
 
 
 def test_whatever_byte_of_a_shard_changes_is_noticed(tmp_path, recording):

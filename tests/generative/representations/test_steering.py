@@ -366,6 +366,31 @@ def test_a_run_that_is_cut_off_goes_on_with_the_same_bytes(studied, tmp_path, ca
     assert table.loc["steps", "random"] == 20
 
 
+def test_a_half_made_run_that_is_damaged_is_named(studied, tmp_path, capsys):
+    flags = flags_of(studied, tmp_path, "--null", "0")
+    assert in_process(command.main, *flags) == 0
+    episodes = tmp_path / "episodes"
+    head, first, *more = (episodes / "plain.csv").read_text().splitlines()
+    text = "\n".join([head, first.replace(",", ",x", 1), *more])
+    damages = {
+        "plain.csv": [b"", b"x\n1\n", text.encode(), "\n".join([head, first]).encode()],
+        "moved.csv": [b"x", b"steps\n1\n1\n1\n1\n1\n"],
+        "random_004.csv": ["\n".join([head, first, *more, first]).encode()],
+        "moved_amounts.npy": [b"", (episodes / "moved_amounts.npy").read_bytes()[:-50], b"hello"],
+    }
+    count = 0
+    for name, contents in damages.items():
+        whole = (episodes / name).read_bytes()
+        for content in contents:
+            (episodes / name).write_bytes(content)
+            assert str(episodes / name) in refused(capsys, command.main, *flags)
+            count += 1
+        (episodes / name).write_bytes(whole)
+    np.save(episodes / "moved_amounts.npy", np.zeros((5, 1), np.float32))
+    assert "moved_amounts.npy" in refused(capsys, command.main, *flags)
+    assert count == 10
+
+
 def test_a_swap_to_itself_has_no_effect(studied, tmp_path):
     assert in_process(command.main, *flags_of(studied, tmp_path / "same", "--from", "3", "--to", "3")) == 0
     table = pd.read_csv(tmp_path / "same" / "effects.csv")
