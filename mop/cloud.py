@@ -16,14 +16,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
-import pandas as pd
-
 from mop.artifacts.checkpoints import FoundCheckpoint, quick_config
-from mop.artifacts.results import merge_results
+from mop.artifacts.results import load_table_rows, merge_results
 from mop.artifacts.run_paths import CACHE_DIR, RESULTS_TABLE, RunKey
 from mop.common.cli import required, setting
 from mop.common.errors import InputError
 from mop.common.files import file_digest, write_atomic
+from mop.common.reading import reading
 from mop.common.task_mix import is_task_id
 from mop.common.train_config import parse_config
 from mop.common.values import MAX_EPISODES
@@ -185,15 +184,11 @@ def _rows(path: str) -> dict[RunKey, dict[str, Any]]:
     """The rows of a results table by the keys of their checkpoints; none where there is no table."""
     if not Path(path).exists():
         return {}
-    try:
-        table = pd.read_csv(path, dtype={"checkpoint_sha256": str, "trained_on": str})
-        table = table.astype(object).where(table.notna(), None)
-        rows = {}
-        for row in table.to_dict("records"):
-            key = RunKey.from_checkpoint(str(row["checkpoint_path"]))
+    rows = {}
+    for row in load_table_rows(path, ("checkpoint_path",)):
+        with reading(path, "results table", "move it away"):
+            key = RunKey.from_checkpoint(row["checkpoint_path"])
             rows[key if row.get("trained_on") is None else key.on(row["task_id"])] = row
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path} is no results table ({str(error).splitlines()[0]}); move it away") from None
     return rows
 
 
@@ -201,7 +196,7 @@ def _has_row(found: FoundCheckpoint, rows: dict[RunKey, dict[str, Any]], skip_ro
     """Whether a row was made of this very file, with its routing cache unless that is skipped."""
     row = rows.get(found.key, {})
     has_cache = skip_routing or row.get("has_routing_cache") is not False
-    return row.get("success_rate") is not None and has_cache and row["checkpoint_sha256"] == file_digest(found.path)
+    return row.get("success_rate") is not None and has_cache and row.get("checkpoint_sha256") == file_digest(found.path)
 
 
 def _distinct(jobs: Iterable[Job]) -> list[Job]:

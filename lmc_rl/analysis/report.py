@@ -13,7 +13,8 @@ from lmc_rl.analysis.results import Experiment, LineResult, Pooled, load_experim
 from lmc_rl.analysis.table import has_rows
 from lmc_rl.config import names_of
 from mop.common.errors import InputError
-from mop.common.files import read_json, write_atomic, write_figure, write_json
+from mop.common.files import write_atomic, write_figure, write_json
+from mop.common.reading import read_json, reading
 from mop.common.tables import markdown_table, text_table
 
 # --- summaries --------------------------------------------------------------------------------------------------------
@@ -142,10 +143,11 @@ def alignments_of(experiments: Sequence[Experiment]) -> list[Cells]:
     rows = []
     for experiment in experiments:
         for path in sorted((experiment.results / "paths").glob("*.json")):
-            if (found := read_json(path).get("alignment")) is not None:
-                distances = [f"{found[f'distance_{when}']:.3f}" for when in ("before", "after")]
-                moved = (f"{found['moved_units']:.1%}", str(found["moved_experts"]), f"{found['stream_turn']:.3f}")
-                rows.append((experiment.title, path.stem, *distances, *moved))
+            with reading(path, "measures of two policies"):
+                if (found := read_json(path).get("alignment")) is not None:
+                    distances = [f"{found[f'distance_{when}']:.3f}" for when in ("before", "after")]
+                    moved = (f"{found['moved_units']:.1%}", str(found["moved_experts"]), f"{found['stream_turn']:.3f}")
+                    rows.append((experiment.title, path.stem, *distances, *moved))
     return rows
 
 

@@ -16,7 +16,7 @@ from lmc_rl.analysis.table import ROWS_NAME, LineKey, Series, read_table
 from lmc_rl.config import MIN_EPISODES, ExperimentConfig, RLConfig, load_config, names_of
 from mop.common.conventions import ACTION_NAMES
 from mop.common.errors import InputError
-from mop.common.files import read_json
+from mop.common.reading import read_json, reading
 
 CHANCE_NATS = math.log(len(ACTION_NAMES))  # cross-entropy of a policy that draws each action evenly
 SIGNS = {"return": 1, "cross_entropy": -1, "success": 1}  # measures that have a barrier: 1 where more is better
@@ -143,8 +143,13 @@ def load_lines(
                 gains = sign * values
                 profiles[measure] = Profile(_alphas(pairs), gains, sign * chance.get(measure, math.nan), tolerance)
         if profiles and next(iter(profiles)) != "success":
+            if key.fork is not None and key.fork >= len(fractions):
+                raise InputError(
+                    f"{folder}: something was measured at fork {key.fork}, of {len(fractions)} of its config"
+                )
             fraction = fractions[key.fork] if key.fork is not None else None
             facts = tuple(_facts(Path(folder), key._replace(pair=pair)) for pair in pairs)
+            _check_alike(Path(folder), facts)
             where = (key.kind, key.fork, fraction, key.part, key.is_aligned, tuple(pairs))
             lines.append(LineResult(*where, _alphas(pairs), profiles, means, facts))
     return tuple(sorted(lines, key=lambda line: line.kind != "fork"))
@@ -161,7 +166,23 @@ def pair_name(kind: str, fork: int | None, pair: tuple[int, int] | None) -> str:
 
 def _facts(folder: Path, line: LineKey) -> dict | None:
     path = folder / "paths" / f"{pair_name(line.kind, line.fork, line.pair)}.json"
-    return read_json(path) if path.exists() else None
+    if not path.exists():
+        return None
+    with reading(path, "measures of two policies", "remove it, and finish the experiment with --resume"):
+        found = read_json(path)
+        of_places = {name: value for name, value in found.items() if isinstance(value, list) and name != "children"}
+        if not all(np.isfinite(np.array(value, float)).all() for value in of_places.values()):
+            raise ValueError("a number is not finite")
+        if not math.isfinite(found.get("distance", 0)):
+            raise ValueError("the distance is no number")
+        return found
+
+
+def _check_alike(folder: Path, facts: Iterable[dict | None]) -> None:
+    """Refuse measures of several pairs of which some have what others lack."""
+    lengths = [{name: np.shape(value) for name, value in of_pair.items()} for of_pair in facts if of_pair]
+    if any(of_pair != lengths[0] for of_pair in lengths):
+        raise InputError(f"{folder / 'paths'}: the measures of several pairs differ; remove them, and use --resume")
 
 
 @dataclass(frozen=True)

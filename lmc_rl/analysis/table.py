@@ -19,10 +19,12 @@ from mop.common.errors import InputError
 from mop.common.files import write_atomic
 from mop.common.json_lines import JsonLines
 from mop.common.reading import read_npz, reading
+from mop.common.records import check_arrays
 
 ROWS_NAME = "episodes.jsonl"
 TRAJECTORIES_NAME = "trajectories.jsonl"
 ARCHIVE_NAME = "lines.npz"
+KINDS = ("fork", "self", "independent", "other", "random")
 STEP_NATS = 1e-4  # to which an archived cross-entropy is rounded
 NEEDED = {  # file -> numbers without which a line of it is no row
     ROWS_NAME: ("return",),
@@ -35,11 +37,27 @@ _ARCHIVED_MEANS = ("accuracy", "lpc")
 class LineKey(NamedTuple):
     """A line between two policies on which a part of the weights moves; kind random: the policy that acts at random."""
 
-    kind: str  # fork, self, independent, other, random
+    kind: str  # of KINDS
     fork: int | None = None
     pair: tuple[int, int] | None = None  # the children of that fork, from 1 on
     part: str = "all"
     is_aligned: bool = False  # whether the second end is the aligned one
+
+    @classmethod
+    def of(cls, kind: Any, fork: Any, pair: Any, part: Any = "all", is_aligned: Any = False) -> "LineKey":
+        """The line that a file tells of. Raises ValueError for what is none."""
+        pair = () if pair is None else pair
+        if kind not in KINDS or not isinstance(part, str) or not isinstance(is_aligned, bool):
+            raise ValueError("it is of no kind of line")
+        if not (fork is None or _is_count(fork)) or (kind == "fork" and fork is None):
+            raise ValueError("it is of no fork")
+        if not isinstance(pair, list | tuple) or len(pair) not in (0, 2) or not all(_is_count(k, 1) for k in pair):
+            raise ValueError("it is of no two children")
+        return cls(kind, fork, tuple(pair) or None, part, is_aligned)
+
+
+def _is_count(value: Any, low: int = 0) -> bool:
+    return type(value) is int and value >= low
 
 
 class Series(NamedTuple):
@@ -102,9 +120,7 @@ def _series(path: Path, num_alphas: int, needed: Sequence[str]) -> Table:
     """The table of a file of rows as they are."""
     lines: dict[LineKey, dict[float | None, dict[int, dict]]] = {}
     for row in read_rows(path, needed):
-        pair = tuple(row["children"]) if row["children"] else None
-        key = LineKey(row["kind"], row["fork"], pair, row.get("part", "all"), row.get("aligned", False))
-        lines.setdefault(key, {}).setdefault(row["alpha"], {})[row["episode"]] = row
+        lines.setdefault(_line_of(row), {}).setdefault(row["alpha"], {})[row["episode"]] = row
     table = []
     for key, by_alpha in lines.items():
         is_random = key.kind == "random"
@@ -130,11 +146,18 @@ def rows_file(path: str | Path, needed: Sequence[str] = ()) -> JsonLines:
     """Open a file of rows; needed: numbers without which a line is no row."""
 
     def check(row: dict) -> None:
-        row["kind"], row["fork"], row["children"], row["alpha"], row["episode"]
+        alpha = row["alpha"]
+        is_place = alpha is None if _line_of(row).kind == "random" else type(alpha) in (int, float) and 0 <= alpha <= 1
+        if not is_place or not _is_count(row["episode"]):
+            raise ValueError("it is of no place on a line, or of no episode")
         if not all(math.isfinite(row[name]) for name in needed):
             raise ValueError("a number is not finite")
 
     return JsonLines(path, check, "row of an episode", "the experiment has not measured it, or take it from a copy")
+
+
+def _line_of(row: Mapping[str, Any]) -> LineKey:
+    return LineKey.of(row["kind"], row["fork"], row["children"], row.get("part", "all"), row.get("aligned", False))
 
 
 def read_rows(path: str | Path, needed: Sequence[str] = ("return",)) -> list[dict]:
@@ -225,18 +248,29 @@ def read_archive(path: Path) -> Table:
     way_out = "take it from the repository again"
     arrays = read_npz(path, way_out=way_out)
     with reading(path, "archive of an experiment", way_out):
+        check_arrays(arrays, _ARCHIVED | (_PLAYED if "success" in arrays else {}))
         return list(_archived(arrays))
+
+
+_ARCHIVED = {  # n lines, A alphas
+    **{"keys": ("", "text"), "places": ("A", "float"), "is_played": ("n", "bool"), "chance": ("", "float or nan")},
+    **{"cross_entropy": ("n E A", "int"), "kl": ("n 2 A ...", "float or nan")},
+    **{name: ("n A", "float") for name in _ARCHIVED_MEANS},
+}
+_PLAYED = {"worlds": ("3", "int"), "success": ("bytes", "int"), "path_ratio": ("m A", "float or nan")}
 
 
 def _archived(arrays: Mapping[str, np.ndarray]) -> Iterator[Series]:
     alphas, played = arrays["places"], iter(range(len(arrays["is_played"])))
     if "success" in arrays:
         shape = tuple(arrays["worlds"].tolist())  # (m, W, A)
+        if shape[0] != len(arrays["path_ratio"]) or shape[2] != len(alphas) or min(shape) < 1:
+            raise ValueError("its episodes are not those of its lines")
         success = np.unpackbits(arrays["success"], count=math.prod(shape)).reshape(shape).astype(float)
     if not math.isnan(float(arrays["chance"])):
         yield Series(LineKey("random"), "success", np.array([math.nan]), arrays["chance"].reshape(1, 1))
     for n, (kind, fork, pair, part, is_aligned) in enumerate(orjson.loads(str(arrays["keys"]))):
-        line = LineKey(kind, fork, tuple(pair) if pair else None, part, is_aligned)
+        line = LineKey.of(kind, fork, pair, part, is_aligned)
         yield Series(line, "cross_entropy", alphas, arrays["cross_entropy"][n] * STEP_NATS)
         for name in _ARCHIVED_MEANS:
             yield Series(line, name, alphas, arrays[name][n][None].astype(float))

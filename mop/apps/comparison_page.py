@@ -17,7 +17,7 @@ from mop.analysis.run_comparison import Pair, compare_metrics, pair_worlds
 from mop.apps.flags import RESULTS_PATHS, CacheSettings
 from mop.apps.runs import Run, find_cached_runs, load_routing
 from mop.apps.template import Page, PageFigure
-from mop.artifacts.results import load_results
+from mop.artifacts.results import load_results, load_table_rows
 from mop.artifacts.routing_cache import RoutingData
 from mop.artifacts.run_names import run_name
 from mop.artifacts.run_paths import CACHE_DIR
@@ -81,9 +81,9 @@ def load_table(cache_dir: str, results_paths: Sequence[str | Path]) -> tuple["pd
     for path in map(Path, results_paths):
         try:
             if path.exists():
-                tables.append(_results_table(path))
-        except (ValueError, OSError) as error:
-            problems.append(f"{path}: it is no table of results ({error})")
+                tables.append(pd.DataFrame(load_table_rows(path, ("trial", "success_rate", "mean_lpc"))))
+        except InputError as error:
+            problems.append(str(error))
     rows = pd.concat([_comparable(table) for table in tables], ignore_index=True)
     run = ["task_id", "trained_on", "trial", "seed", "update"]
     rows = rows.drop_duplicates([*run, "num_episodes", "eval_seed"])
@@ -423,17 +423,6 @@ def save_as_script(args: Settings) -> None:
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def _results_table(path: Path) -> "pd.DataFrame":
-    """Raises ValueError if it is not one of results."""
-    import pandas as pd
-
-    table = pd.read_csv(path, dtype={"trained_on": str})  # a list may be called "3"
-    missing = {"task_id", "trial", "success_rate", "mean_lpc"} - set(table.columns)
-    if missing:
-        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-    return table
 
 
 def _comparable(table: "pd.DataFrame") -> "pd.DataFrame":

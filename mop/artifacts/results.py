@@ -35,10 +35,11 @@ _SINCE = {"trained_on"}  # added columns that older tables lack
 
 
 _TEXTS = {"checkpoint_path", "task_id", "evaluated_at", "policy", "lang_encoder", "minigrid_version", "trained_on"}
-_FLAGS = {"normalize_lpc"}
+_FLAGS = {"normalize_lpc", "is_final"}
 _LISTS = {"expert_hidden_sizes"}
-_NUMBERS = {"success_rate", "path_ratio", "mean_lpc", "lr", "lpc_alpha", "success_low", "success_high"}
-_INTEGERS = {*DOCUMENTED_COLUMNS, *ADDED_COLUMNS} - _TEXTS - _FLAGS - _LISTS - _NUMBERS
+_SHARES = {"success_rate", "success_low", "success_high"}
+_NUMBERS = _SHARES | {"path_ratio", "mean_lpc", "lr", "lpc_alpha"}
+_INTEGERS = {*DOCUMENTED_COLUMNS, *ADDED_COLUMNS, "num_envs", "env_steps"} - _TEXTS - _FLAGS - _LISTS - _NUMBERS
 _KINDS = (
     *((_TEXTS, (str,), "a text"), (_FLAGS, (bool,), "true or false"), (_LISTS, (list,), "a list")),
     *((_NUMBERS, (int, float), "a number"), (_INTEGERS, (int,), "an integer")),
@@ -81,6 +82,9 @@ def _check_values(row: dict) -> None:
     for name, value in row.items():
         if type(value) is int and abs(value) >= 2**63:
             raise InputError(f"{name} must be of 64 bits, not {value}")
+        is_number = type(value) in (int, float)
+        if is_number and ((name in _SHARES and not 0 <= value <= 1) or (name == "num_episodes" and value < 1)):
+            raise InputError(f"{name} cannot be {value}")
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -137,6 +141,33 @@ def read_table(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
     if not is_ours or any(None in row for row in rows):  # None: cells past the last column
         raise InputError(f"{path} was not made by this program")
     return columns, rows
+
+
+def load_table_rows(path: str | Path, needed: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Read a table of results, which may be an older one or a part of one: each row, column -> plain Python value.
+
+    needed: columns without which it is none. Lists stay texts.
+    """
+    with reading(path, "results table"):
+        text = read_bytes(path).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+        rows = [{name: _typed(name, cell) for name, cell in row.items()} for row in reader]
+        if missing := sorted({"task_id", *needed}.difference(reader.fieldnames or ())):
+            raise InputError(f"it lacks {', '.join(missing)}")
+        for row in rows:
+            _check_values({name: value for name, value in row.items() if name not in _LISTS})
+    return rows
+
+
+def _typed(name: str, cell: str) -> Any:
+    """The value of a cell, by its column; as it is where it is none of that column."""
+    if name in _TEXTS or name in _LISTS:
+        return cell or None
+    value = None if cell.lower() == "nan" else _value(cell)
+    if name in _NUMBERS | _INTEGERS and isinstance(value, str):  # such as 0.10
+        with suppress(ValueError):
+            value = float(cell)
+    return int(value) if name in _INTEGERS and isinstance(value, float) and value.is_integer() else value
 
 
 def _move_aside(path: Path, reason: InputError) -> None:

@@ -195,8 +195,8 @@ def read_experiment(root: Path, path: Path) -> None:
 
 
 def read_snapshot(root: Path, path: Path) -> None:
-    settings = tiny()
-    child_of(settings, load_training_state(path), 60, 0, torch.device("cpu"))
+    with reading(path):
+        child_of(tiny(), load_training_state(path), 60, 0, torch.device("cpu"))
 
 
 # --- generative -------------------------------------------------------------------------------------------------------

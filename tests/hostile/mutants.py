@@ -65,7 +65,7 @@ class Mutant:
         has_sums = damage(path, rng) and self.kind.has_sums
         try:
             found = self.read(path)
-        except InputError as error:
+        except (InputError, OSError) as error:  # a command ends with one line after either
             line = str(error)
             assert "\n" not in line and len(line) < 2000, f"no short line: {line[:3000]}"
             assert str(self.copy) in line, f"it does not name the file: {line}"

@@ -1,11 +1,13 @@
 """What is read of the rows of experiments, what is left out, and what is refused."""
 
+import numpy as np
 import orjson
 import pytest
 from checks import refusal
 from lmc_files import FORKS, HEIGHTS, OF_LINES, SETTINGS, write_experiment, write_line_experiment
 from lmc_settings import tiny
 
+from lmc_rl.analysis.archive import archive
 from lmc_rl.analysis.barrier import VERDICTS
 from lmc_rl.analysis.report import summary_of_part, table_of
 from lmc_rl.analysis.results import load_experiment, pooled_groups
@@ -78,6 +80,47 @@ def test_a_damaged_neighbour_does_not_keep_an_experiment_from_going_on(tmp_path,
         for config, folder in ((rl, whole), (resolve_mop(flags), whole_line)):
             assert begin_or_resume(config)[1].results.name == folder.name
     assert covered == 6 and capsys.readouterr().out.count("passed over: ") == 6
+
+
+def test_rows_that_are_of_no_line_are_refused_in_one_line(tmp_path):
+    folder = write_experiment(tmp_path)
+    path = folder / "episodes.jsonl"
+    lines = path.read_bytes().splitlines()
+    number = next(k for k, line in enumerate(lines) if b'"fork":0' in line)
+    row, count = orjson.loads(lines[number]), 0
+    changes = {"children": [True, -1, [1], [1, "x"], {}], "kind": [[], {}, None, "forks", "random"]}
+    changes |= {"alpha": [None, "x", -1, 2, True], "episode": ["x", None, 1.5, True], "fork": [True, "0", -1, None]}
+    changes |= {"return": [None, "x", 1e999], "part": [3, []], "aligned": [1, "x"]}
+    for name, values in changes.items():
+        for value in values:
+            changed = orjson.dumps(row | {name: value}).replace(b"null", b"1e999" if value == 1e999 else b"null")
+            path.write_bytes(b"\n".join([*lines[:number], changed, *lines[number + 1 :], b""]))
+            line = refusal(load_experiment, folder)
+            assert f"{path}, line {number + 1}" in line and len(line) < 700, (name, value)
+            count += 1
+    assert count == 30
+    rows = [orjson.loads(line) for line in lines]
+    moved = [row | {"fork": 99} if row["fork"] == 0 else row for row in rows]
+    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in moved))
+    assert str(folder) in refusal(load_experiment, folder)
+
+
+def test_an_archive_of_another_form_is_refused_in_one_line(tmp_path):
+    archive(write_line_experiment(tmp_path / "whole"), tmp_path / "kept", OF_LINES["alpha_points"])
+    path = tmp_path / "kept" / "lines.npz"
+    arrays, count = dict(np.load(path)), 0
+    changes = {"places": [arrays["places"][1:], arrays["places"] * np.nan, arrays["places"].astype(str)]}
+    changes |= {"worlds": [arrays["worlds"][:2], arrays["worlds"] + 1, -arrays["worlds"]]}
+    changes |= {
+        "keys": [np.array("[1]"), np.array("{"), np.array('[["fork", null, [1, 2], "all", false]]'), np.array(3)]
+    }
+    changes |= {"lpc": [arrays["lpc"][:, 1:], arrays["lpc"] * np.nan], "cross_entropy": [arrays["cross_entropy"][1:]]}
+    for name, ways in changes.items():
+        for changed in ways:
+            np.savez(path, **arrays | {name: changed})
+            assert str(path) in refusal(load_experiment, tmp_path / "kept"), name
+            count += 1
+    assert count == 13
 
 
 def test_a_part_alone_has_no_connectivity(tmp_path):

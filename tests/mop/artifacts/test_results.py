@@ -1,5 +1,6 @@
 """Result rows and the table of all of them, with several processes at once."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from checks import files_below, refusal
 from eval_helpers import write_result
 from scripts import REPOSITORY
 
-from mop.artifacts.results import ADDED_COLUMNS, DOCUMENTED_COLUMNS, load_result, merge_results
+from mop.artifacts.results import ADDED_COLUMNS, DOCUMENTED_COLUMNS, load_result, load_table_rows, merge_results
 from mop.artifacts.run_paths import RunKey, cache_path, find_caches, result_path
 from mop.common.files import write_atomic
 
@@ -198,3 +199,27 @@ for trial in range(5):
     expected = [(f"task_{number}", trial) for number in range(4) for trial in range(5)]
     assert list(zip(table["task_id"], table["trial"], strict=True)) == expected
     assert len(files_below(tmp_path)) == 20 + 1
+
+
+def test_a_table_is_read_by_the_kinds_of_its_columns(tmp_path):
+    path, count = tmp_path / "table.csv", 0
+    head = "task_id,trial,success_rate,mean_lpc,num_episodes,num_envs,is_final,expert_hidden_sizes,trained_on,mine"
+    whole = ["3", "0", "0.10", "12", "1000", "16.0", "True", "[[0, 16]]", "", "x"]
+
+    def write(cells):
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([head.split(","), cells])
+
+    write(whole)
+    (row,) = load_table_rows(path, ("trial",))
+    assert list(row.values()) == ["3", 0, 0.1, 12, 1000, 16, True, "[[0, 16]]", None, "x"]
+    bad = (("trial", "x"), ("success_rate", "7"), ("success_rate", "inf"), ("mean_lpc", "many"), ("num_episodes", "0"))
+    bad += (("num_episodes", "9" * 30), ("num_envs", "two"), ("num_envs", "1.5"), ("is_final", "perhaps"))
+    for name, value in bad:
+        write([value if name == column else cell for column, cell in zip(head.split(","), whole, strict=True)])
+        line = refusal(load_table_rows, path)
+        assert str(path) in line and name in line and len(line) < 300
+        count += 1
+    assert count == 9
+    write(whole)
+    assert "policy" in refusal(load_table_rows, path, ("policy",))
