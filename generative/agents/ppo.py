@@ -34,7 +34,7 @@ from mop.common.errors import InputError
 from mop.common.seeding import stream_seed
 from mop.training.log import Columns, Row
 from mop.training.loop import Trainable
-from mop.training.states import copied_to_cpu
+from mop.training.states import adam_form, check_form, copied_to_cpu
 
 LARGEST_REWARD = 10.0  # after scaling
 RENEWAL_INTERVAL = 16  # updates
@@ -418,6 +418,10 @@ class AgentRun(Trainable):
 
     def load_state(self, state: Mapping) -> None:
         """Continue where `state()` was taken: the same updates follow, bit for bit on the same CPU."""
+        form = {"policy_state_dict": copied_to_cpu(self.agent.state_dict()), "scale": self.scale.state(), "update": 0}
+        form |= {"optimizer": adam_form(self.agent.parameters(), state["optimizer"])}
+        form |= {"finished": {}, "seconds": dict.fromkeys(state["seconds"], 0.0)}
+        check_form(state, form, "state")
         self.agent.load_state_dict(state["policy_state_dict"])
         self.optimizer.load_state_dict(copied_to_cpu(state["optimizer"]))
         self.scale.load_state(state["scale"])

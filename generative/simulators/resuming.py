@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mop.artifacts.checkpoints import load_training_state
 from mop.common.errors import InputError
+from mop.common.reading import check_types, reading
 from mop.common.values import shown
 from mop.training.loop import FINAL_NAME, STATE_NAME
 
@@ -36,10 +37,11 @@ def saved_state(folder: Path, config: Mapping, parts: Sequence[str], is_resumed:
         print(f"nothing to resume in {folder}: starting anew")
         return None
     saved = load_training_state(path)
-    old = saved.get("config", {})
-    for part in parts:
-        for name, value in config[part].items():
-            was = old.get(part, {}).get(name)
-            if was != value:
-                raise InputError(f"the run in {folder} has {name} {shown(was)}, not {shown(value)}; keep its flags")
+    with reading(path, "training state of such a run", "train anew"):
+        check_types(saved, {"update": int, "config": dict})
+        for part in parts:
+            for name, value in config[part].items():
+                was = saved["config"].get(part, {}).get(name)
+                if was != value:
+                    raise InputError(f"the run in {folder} has {name} {shown(was)}, not {shown(value)}; keep its flags")
     return saved

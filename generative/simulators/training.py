@@ -28,10 +28,11 @@ from generative.simulators.world_model import make_world_model
 from mop.common.cli import as_dict, setting
 from mop.common.errors import InputError
 from mop.common.files import file_digest, open_output_dir
+from mop.common.reading import reading
 from mop.common.seeding import stream_seed
 from mop.training.log import Columns, Row
-from mop.training.loop import CURVE_NAME, FINAL_NAME, Trainable, drive
-from mop.training.states import copied_to_cpu
+from mop.training.loop import CURVE_NAME, FINAL_NAME, STATE_NAME, Trainable, drive
+from mop.training.states import adam_form, check_form, copied_to_cpu
 
 CPU = torch.device("cpu")
 WARM_UP = 100  # updates in which the learning rate rises; then it falls to 0 at the end
@@ -271,6 +272,13 @@ class SimulatorRun(Trainable):
 
     def load_state(self, state: Mapping) -> None:
         """Continue where `state()` was taken: the same updates follow, bit for bit on the same machine."""
+        weights = copied_to_cpu(self.model.state_dict())
+        form: dict[str, Any] = {"weights": weights, "update": 0, "evaluations_since_best": 0}
+        form["measured"] = dict.fromkeys(state["measured"], 0.0)
+        form["optimizer"] = adam_form(self.model.parameters(), state["optimizer"])
+        if state["best"] is not None:
+            form["best"] = {"weights": weights, "loss": 0.0, "update": 0}
+        check_form(state, form, "state")
         self.model.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(copied_to_cpu(state["optimizer"]))
         self.best, self.update = state["best"], state["update"]
@@ -299,9 +307,11 @@ def train(
     with open_output_dir(folder, flag="--output_dir", other="another --tgm_exp_name"):
         in_the_way = "a simulator; go on with --resume, or choose another --tgm_exp_name"
         saved = saved_state(folder, run.config, ("settings", "sizes"), resume, in_the_way)
-        if saved is not None and saved["config"]["recording"]["digest"] != recording["digest"]:
-            other = saved["config"]["recording"]["path"]
-            raise InputError(f"the run in {folder} learns from another recording, {other}")
+        if saved is not None:
+            with reading(folder / STATE_NAME, "training state of this run"):
+                old = saved["config"]["recording"]
+                if old["digest"] != recording["digest"]:
+                    raise InputError(f"the run in {folder} learns from another recording, {old['path']}")
         if saved is not None and saved["update"] == num_updates and (folder / CURVE_NAME).exists():
             print(f"{label} is trained already: {folder / FINAL_NAME}")
             return

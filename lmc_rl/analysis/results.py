@@ -180,8 +180,10 @@ def _facts(folder: Path, line: LineKey) -> dict | None:
 
 def _check_alike(folder: Path, facts: Iterable[dict | None]) -> None:
     """Refuse measures of several pairs of which some have what others lack."""
-    lengths = [{name: np.shape(value) for name, value in of_pair.items()} for of_pair in facts if of_pair]
-    if any(of_pair != lengths[0] for of_pair in lengths):
+    shapes = [
+        {name: np.shape(value) for name, value in of_pair.items() if name != "children"} for of_pair in facts if of_pair
+    ]
+    if any(of_pair != shapes[0] for of_pair in shapes):
         raise InputError(f"{folder / 'paths'}: the measures of several pairs differ; remove them, and use --resume")
 
 

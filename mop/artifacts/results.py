@@ -137,7 +137,8 @@ def read_table(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
         reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
         rows = list(reader)
     columns = list(reader.fieldnames or [])
-    is_ours = set(ADDED_COLUMNS) - _SINCE <= set(columns) and len(set(columns)) == len(columns)
+    needed = {*ADDED_COLUMNS, "checkpoint_path", "task_id"} - _SINCE
+    is_ours = needed <= set(columns) and len(set(columns)) == len(columns)
     if not is_ours or any(None in row for row in rows):  # None: cells past the last column
         raise InputError(f"{path} was not made by this program")
     return columns, rows

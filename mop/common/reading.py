@@ -6,13 +6,14 @@ torch are read by `mop.artifacts.torch_files`.
 """
 
 import io
+import math
 import stat
 import zipfile
 import zlib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -109,8 +110,21 @@ def read_npz(path: str | Path, kind: str = "file of arrays", way_out: str = REMA
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(member.file_size for member in archive.infolist()) > max(len(data), MAX_UNPACKED):
                 raise InputError(f"it unpacks to more than {MAX_UNPACKED:,} bytes")
+            for member in archive.infolist():
+                with archive.open(member) as file:
+                    _check_size(file, member.file_size)
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
+
+
+def _check_size(file: IO[bytes], size: int) -> None:
+    """Refuse an array of which a header tells more than a file of so many bytes can have: memory is asked for first."""
+    from numpy.lib import format as npy
+
+    is_first = npy.read_magic(file) == (1, 0)
+    shape, _, dtype = (npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0)(file)
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > size:
+        raise InputError(f"an array {shape} of {dtype} is cut short")
 
 
 def read_array(path: str | Path, way_out: str = REMAKE, mmap_mode: Literal["r", "c"] | None = None) -> "np.ndarray":
@@ -119,10 +133,9 @@ def read_array(path: str | Path, way_out: str = REMAKE, mmap_mode: Literal["r", 
 
     with reading(path, "array", way_out):
         check_regular(path)
-        array = np.load(path, mmap_mode, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise InputError("it is an archive")
-        return array
+        with open(path, "rb") as file:
+            _check_size(file, Path(path).stat().st_size)
+        return np.load(path, mmap_mode, allow_pickle=False)
 
 
 def read_csv(path: str | Path, kind: str = "table", way_out: str = REMAKE, **options: Any) -> "pd.DataFrame":

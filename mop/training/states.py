@@ -1,5 +1,6 @@
 """Training states as nested dictionaries: copies of what a run keeps changing, and the form of one to continue from."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,6 +19,15 @@ def copied_to_cpu(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: copied_to_cpu(item) for key, item in value.items()}
     return [copied_to_cpu(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def adam_form(parameters: Iterable[Tensor], state: Any) -> dict:
+    """Make what a state of Adam over these parameters must look like, for `check_form`; it is empty before a step."""
+    if not state["state"]:
+        return {"state": {}, "param_groups": [{"lr": 0.0}]}
+    moments = (parameter.detach().cpu() for parameter in parameters)
+    of_each = ({"step": torch.zeros(()), "exp_avg": like, "exp_avg_sq": like} for like in moments)
+    return {"state": dict(enumerate(of_each)), "param_groups": [{"lr": 0.0}]}
 
 
 def check_form(value: Any, like: Any, name: str) -> None:

@@ -15,7 +15,7 @@ from generative_data import record_tiny, tiny_checkpoint
 from generative_game_data import tiny_agent
 from lmc_files import OF_LINES, write_experiment, write_line_experiment
 from lmc_settings import learner, tiny
-from scripts import TINY_FLAGS, TINY_TASK
+from scripts import TINY_FLAGS, TINY_TASK, run_script, the_error_line
 from training import train_with
 
 from generative import directions as directions_command
@@ -120,6 +120,16 @@ def resume(root: Path, path: Path) -> object:
     words = ("--task_id", TINY_TASK, "--resume", "--num_updates", "7", "--num_workers", "0", "--device", "cpu")
     train_with(*words, "--checkpoint_dir", path.parents[2], "--wandb_project", "null")
     return load_training_state(path)
+
+
+def evaluate(root: Path, path: Path) -> None:
+    """The whole command, in a process of its own."""
+    result = run_script("eval_mop.py", "--checkpoint", path, "--num_episodes", 2, "--device", "cpu", cwd=root)
+    assert result.returncode in (0, 2), result.stderr
+    if result.returncode == 2:
+        line = the_error_line(result.stderr).removeprefix("error: ")
+        assert "not enough memory" not in line, line
+        raise InputError(line)
 
 
 def read_training_log(root: Path, path: Path) -> None:
@@ -294,6 +304,7 @@ def move_again(root: Path, path: Path) -> None:
 
 KINDS = {
     "checkpoint": Kind("run", f"{RUN}/checkpoint_final.pt", read_checkpoint, has_sums=True),
+    "command": Kind("run", f"{RUN}/checkpoint_final.pt", evaluate),
     "state": Kind("run", f"{RUN}/training_state.pt", resume),
     "log": Kind("run", f"{RUN}/training_log.csv", read_training_log),
     "cache": Kind("run", f"{CACHE}/routing_data.json", read_cache),
