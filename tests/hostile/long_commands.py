@@ -184,9 +184,9 @@ def _content(path: Path) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Without times; tensors as bytes."""
+    """Without times, keys in order; tensors as bytes."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if key not in TIMES}
+        return {key: _plain(value[key]) for key in sorted(value, key=str) if key not in TIMES}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return (str(value.dtype), value.numpy().tobytes()) if isinstance(value, torch.Tensor) else value
