@@ -139,7 +139,7 @@ def _run(policy, obs, lang, x, hidden: Tensor, keep: Tensor | None, num_states: 
     layers = _layers(policy)
     if keep is None:
         keep = torch.ones(num_steps_and_envs, dtype=torch.bool)
-    shape = _shape_of(policy, layers, 0)
+    shape = _shape_of(policy, layers)
     dropouts = []
     for layer in layers:
         if layer.dropout is None:
@@ -164,7 +164,7 @@ class FlatWeights:
 
     def __init__(self, policy: RecurrentPolicy):
         layers = _layers(policy)
-        shape = _shape_of(policy, layers, 0)
+        shape = _shape_of(policy, layers)
         spec_of = {id(parameter): spec for spec, parameter in _placed(lay_out(shape).specs, policy, layers)}
         self._specs = [spec_of[id(parameter)] for parameter in policy.parameters()]
         self.weights = torch.from_numpy(zeros(shape.num_weights, _dtype_of(policy)))  # (shape.num_weights,)
@@ -261,28 +261,28 @@ def _packed_stepper(policy: RecurrentPolicy) -> Callable[..., tuple[Tensor, list
     return step
 
 
-def shape_of(policy: RecurrentPolicy, mission_dim: int = 0) -> PolicyShape:
-    """The architecture in plain numbers; mission_dim: with a mission projection from so many numbers."""
-    return _shape_of(policy, _layers(policy), mission_dim)
+def shape_of(policy: RecurrentPolicy) -> PolicyShape:
+    """The architecture in plain numbers."""
+    return _shape_of(policy, _layers(policy))
 
 
-def _shape_of(policy: RecurrentPolicy, layers: Sequence[_Layer], mission_dim: int) -> PolicyShape:
+def _shape_of(policy: RecurrentPolicy, layers: Sequence[_Layer]) -> PolicyShape:
     sizes = tuple((layer.grus[0].hidden_size, *layer.sizes) for layer in layers)
     dims = (policy.input_dim, policy.lang_dim, policy.width, policy.num_actions)
-    return PolicyShape(*dims, sizes, layers[0].norm is not None, mission_dim, policy.obs_encoding, policy.film)
+    return PolicyShape(*dims, sizes, layers[0].norm is not None, policy.obs_encoding, policy.film)
 
 
-def compile_policy(policy: RecurrentPolicy, lang_proj: nn.Linear | None = None) -> CompiledPolicy:
-    """A copy of the policy, and of its mission projection, that steps without torch; see `refresh`."""
-    shape = shape_of(policy, 0 if lang_proj is None else lang_proj.in_features)
+def compile_policy(policy: RecurrentPolicy) -> CompiledPolicy:
+    """A copy of the policy that steps without torch; see `refresh`."""
+    shape = shape_of(policy)
     compiled = CompiledPolicy(shape, zeros(shape.num_weights, _dtype_of(policy)))
-    refresh(compiled, policy, lang_proj)
+    refresh(compiled, policy)
     return compiled
 
 
-def refresh(compiled: CompiledPolicy, policy: RecurrentPolicy, lang_proj: nn.Linear | None = None) -> None:
+def refresh(compiled: CompiledPolicy, policy: RecurrentPolicy) -> None:
     """Copy the present weights into a compiled policy."""
-    for view, parameter in _placed(compiled.parameters, policy, _layers(policy), lang_proj):
+    for view, parameter in _placed(compiled.parameters, policy, _layers(policy)):
         view[...] = parameter.detach().cpu().numpy()
 
 
@@ -291,7 +291,7 @@ def _dtype_of(policy: RecurrentPolicy):
 
 
 def _placed(
-    specs: PolicyViews, policy: RecurrentPolicy, layers: Sequence[_Layer], lang_proj: nn.Linear | None = None
+    specs: PolicyViews, policy: RecurrentPolicy, layers: Sequence[_Layer]
 ) -> Iterator[tuple[Any, nn.Parameter]]:
     """The spec, or the view that stands for it, of each parameter."""
     if isinstance(specs.input_projection, FilmViews):
@@ -307,7 +307,6 @@ def _placed(
             yield from _of_module(projection_spec, projection)
         yield from _of_module(spec.norm, layer.norm)
     yield from _of_module(specs.head, policy.head)
-    yield from _of_module(specs.lang_proj, lang_proj)
 
 
 def _of_module(

@@ -222,7 +222,6 @@ class PolicyShape(NamedTuple):
     num_actions: int
     layers: tuple[tuple[int, ...], ...]  # units of the router, then sizes of the experts; the baseline: ((units,),)
     is_residual: bool = False
-    mission_dim: int = 0  # numbers of a mission embedding, 0: without the projection of missions
     obs_encoding: str = "raw"  # see `obs_edges`
     film: tuple[int, int] | None = None  # C and F of a FiLM projection; None: linear
 
@@ -266,7 +265,6 @@ class PolicyShape(NamedTuple):
         policy = CompiledPolicy(self)
         obs, lang, hidden = (np.zeros((1, n)) for n in (self.input_dim, self.lang_dim, self.hidden_size))
         policy.step(obs, lang, hidden)
-        policy.project(np.zeros((1, self.mission_dim)))
 
 
 class CompiledPolicy:
@@ -320,11 +318,3 @@ class CompiledPolicy:
             x = _mix_layer(self.weights, layout.layers, layout.sizes, i, is_residual, x, routing, after)
         linear(self.weights, layout.at_head, x, 0, x.shape[1], logits, 0, logits.shape[1])
         return logits, by_layer, after
-
-    def project(self, missions: np.ndarray) -> np.ndarray:
-        """lang (N, G) of mission embeddings (N, mission_dim): the mission projection, row by row as in `step`."""
-        missions = np.require(missions, self.weights.dtype, "CAW")
-        lang = np.empty((len(missions), self.shape.lang_dim), self.weights.dtype)
-        inputs, outputs = self.shape.mission_dim, self.shape.lang_dim
-        linear(self.weights, self._layout.at_lang_proj, missions, 0, inputs, lang, 0, outputs)
-        return lang

@@ -71,7 +71,6 @@ class PolicyViews(NamedTuple):
     input_projection: LinearViews | FilmViews
     layers: tuple[LayerViews, ...]
     head: LinearViews
-    lang_proj: LinearViews | None
 
 
 LAYER = np.dtype(
@@ -89,7 +88,6 @@ class Layout(NamedTuple):
     sizes: np.ndarray  # (L, most experts + 1) int64: units of the router, then sizes of the experts
     at_input: np.ndarray  # int64, see `mop.fast.inputs`
     at_head: int
-    at_lang_proj: int
 
 
 class _Allocator:
@@ -183,11 +181,8 @@ def lay_out(shape: "PolicyShape") -> Layout:
         specs.append(LayerViews(grus, router, projections or (), norm))
     is_baseline = len(shape.layers[-1]) == 1
     at_head, head = memory.linear(shape.layers[-1][0] if is_baseline else shape.width, shape.num_actions)
-    at_lang_proj, lang_proj = (0, None)
-    if shape.mission_dim > 0:
-        at_lang_proj, lang_proj = memory.linear(shape.mission_dim, shape.lang_dim)
-    all_specs = PolicyViews(input_projection, tuple(specs), head, lang_proj)
-    return Layout(memory.end, all_specs, layers, sizes, at_input, at_head, at_lang_proj)
+    all_specs = PolicyViews(input_projection, tuple(specs), head)
+    return Layout(memory.end, all_specs, layers, sizes, at_input, at_head)
 
 
 def make_views(specs, weights: np.ndarray):

@@ -94,9 +94,8 @@ def stepper(policy: RecurrentPolicy) -> Run:
 class PlainStudent:
     """A policy that acts in this process by its own equations; its weights need no refreshing."""
 
-    def __init__(self, policy: RecurrentPolicy, lang_proj: nn.Linear):
+    def __init__(self, policy: RecurrentPolicy):
         self.policy = policy
-        self.lang_proj = lang_proj
         self.hidden_size = policy.hidden_size
         self.layout: Layout = {}  # it shares no memory
 
@@ -117,26 +116,21 @@ class PlainStudent:
         self.policy.train(was_training)
         return logits.cpu().numpy(), [weights.cpu().numpy() for weights in routing], hidden.cpu().numpy()
 
-    @torch.no_grad()
-    def project(self, missions: np.ndarray) -> np.ndarray:
-        """lang (N, G) of mission embeddings (N, mission_dim)."""
-        return self.lang_proj(self._tensor(missions)).cpu().numpy()
-
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.lang_proj.weight.device)
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.policy.head.weight.device)
 
 
-def student_of(policy: RecurrentPolicy, lang_proj: nn.Linear, num_workers: int) -> Student:
+def student_of(policy: RecurrentPolicy, num_workers: int) -> Student:
     """The form of a policy that acts in `unroll.Rollouts`, on the CPU; a plain one cannot act in worker processes."""
     reason = refusal(policy)
     if reason is None:
-        return fast.shape_of(policy, lang_proj.in_features)
+        return fast.shape_of(policy)
     if num_workers > 0:
         raise InputError(f"{reason}: worker processes cannot step it; leave out --num_workers")
-    return PlainStudent(policy, lang_proj)
+    return PlainStudent(policy)
 
 
-def refresh_student(student, policy: RecurrentPolicy, lang_proj: nn.Linear) -> None:
+def refresh_student(student, policy: RecurrentPolicy) -> None:
     """Copy the present weights into the student of a rollout."""
     if IS_FAST and isinstance(student, CompiledPolicy):
-        fast.refresh(student, policy, lang_proj)
+        fast.refresh(student, policy)

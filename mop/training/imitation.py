@@ -28,7 +28,7 @@ from mop.envs.vector_env import StepArrays
 from mop.training import execution, imitation_log
 from mop.training.episode_stats import TaskStats
 from mop.training.loss import ComplexityPenalty, loss_of_tasks
-from mop.training.policies import build_policy
+from mop.training.policies import build_policy, mission_map
 from mop.training.replay import Batch, Replay
 from mop.training.states import check_form, copied_to_cpu
 from mop.training.unroll import Rollouts, Unroll
@@ -94,12 +94,12 @@ class ImitationRun:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(config["seed"], "weights"))
             self.policy = build_policy(config).to(device)
-            self.lang_proj = nn.Linear(encoder.dim, config["lang_dim"]).to(device)
+            self.lang_proj = mission_map(encoder.name, encoder.dim, config["lang_dim"]).to(device)
         self.lang_proj.requires_grad_(config["train_lang_proj"])
         self.parameters = [p for p in (*self.policy.parameters(), *self.lang_proj.parameters()) if p.requires_grad]
         others = [p for p in self.lang_proj.parameters() if p.requires_grad]
         self._run, self.optimizer = execution.prepare_learning(self.policy, others, config["lr"])
-        student = execution.student_of(self.policy, self.lang_proj, config["num_workers"])
+        student = execution.student_of(self.policy, config["num_workers"])
         task_ids = [task.task_id for task in self.tasks for _ in range(config["num_envs"])[task.slots]]
         self.rollouts = Rollouts(
             task_ids, config["num_envs"], config["seed"], config["max_steps"], config["num_workers"],
@@ -122,10 +122,11 @@ class ImitationRun:
         """
         self._start_worlds()
         first_hidden = detach_hidden(self.hidden).to(self.device, copy=True)
-        execution.refresh_student(self.rollouts.student, self.policy, self.lang_proj)
+        execution.refresh_student(self.rollouts.student, self.policy)
         bot_acts = self.rollouts.bot_acts
         bot_acts[:] = self._rng("turns").random(bot_acts.shape) < self.bot_share
-        unroll = self.rollouts.unroll(lambda mission: self.encoder.embed([mission])[0].numpy())
+        with torch.no_grad():
+            unroll = self.rollouts.unroll(lambda mission: self._lang([mission])[0].cpu().numpy())
         self.tally.add(unroll.steps, self.bot_share > 0)
         return unroll, first_hidden
 
@@ -147,11 +148,15 @@ class ImitationRun:
         self.update += 1
         return measures
 
+    def _lang(self, missions: list[str]) -> Tensor:
+        """What the policy sees of missions: (N, G)."""
+        return self.lang_proj(self.encoder.embed(missions).to(self.device))
+
     def fit(self, batch: Batch) -> Step:
         """One Adam step on a batch. Returns what the policy did before it."""
         obs, labels, keep, mission, first_hidden = (tensor.to(self.device) for tensor in batch[:-1])
         obs, labels, mission = obs.float(), labels.long(), mission.long()
-        lang = self.lang_proj(self.encoder.embed(batch.missions).to(self.device))[mission]
+        lang = self._lang(batch.missions)[mission]
         logits, routing, _ = self._run(obs, lang, first_hidden, keep)
         lpc = compute_lpc(routing, self.policy.expert_hidden_sizes)
         loss, cross_entropies = loss_of_tasks(logits, labels, lpc, self.tasks, self.penalty)

@@ -14,13 +14,10 @@ import numpy as np
 from mop.common.workers import Layout
 from mop.envs.vector_env import BabyAIVectorEnv, Slots, StepArrays, slot_commands
 
-# Embeddings that a worker remembers, so that it need not ask again: some megabytes.
-NUM_REMEMBERED = 2048
-
 # Fields of a step that belong to the action just taken; obs and labels are those that the student acted on.
 _AFTER = [name for name in StepArrays.layout() if name not in ("obs", "label", "label_valid")]
 
-Embed = Callable[[str], np.ndarray]  # a mission -> its embedding (mission_dim,) float32
+Embed = Callable[[str], np.ndarray]  # a mission -> what the policy sees of it (G,) float32
 
 
 @dataclass
@@ -48,7 +45,7 @@ class Student(Protocol):
         """Compile what acts."""
 
     def attach(self, memory: dict[str, np.ndarray]) -> Any:
-        """The policy with `step` and `project`, as `execution.PlainStudent`, and the weights of that memory."""
+        """The policy with `step`, as `execution.PlainStudent`, and the weights of that memory."""
 
 
 class Rollouts:
@@ -106,10 +103,11 @@ def _recorded(memory: dict[str, np.ndarray]) -> StepArrays:
 def _student_commands(given: Student, memory: dict[str, np.ndarray], ask: Embed, share: Sequence[int], *world):
     """As `slot_commands`, with one more: "unroll", given the missions of the slots."""
     commands, slots = slot_commands(memory, ask, share, *world)
-    student, embed = given.attach(memory), functools.lru_cache(NUM_REMEMBERED)(ask)
+    student = given.attach(memory)
 
     def unroll(missions: Sequence[str]) -> list[tuple[int, int, str]]:
         hidden, record = memory["hidden"][slots.rows], _recorded(memory)
+        embed = functools.cache(ask)  # until the weights change
         return _unroll(slots, student, hidden, missions, embed, memory["bot_acts"], record)
 
     return commands | {"unroll": unroll}, slots
@@ -124,7 +122,7 @@ def _unroll(
     hidden (rows of `slots`, S) is carried on in place, missions are those of the slots at the beginning.
     """
     now, rows, begun = slots.arrays, slots.rows, []
-    lang = student.project(np.stack([embed(mission) for mission in missions]))
+    lang = np.stack([embed(mission) for mission in missions])
     for t in range(len(record.obs)):
         record.obs[t, rows], record.label[t, rows] = now.obs[rows], now.label[rows]
         record.label_valid[t, rows] = now.label_valid[rows]
@@ -133,7 +131,7 @@ def _unroll(
         actions[rows] = np.where(bot_acts[t, rows] & now.label_valid[rows], now.label[rows], logits.argmax(-1))
         for slot, mission in slots.step(actions).items():
             begun.append((t, slot, mission))
-            lang[slot - slots.first] = student.project(embed(mission)[None])[0]
+            lang[slot - slots.first] = embed(mission)
             hidden[slot - slots.first] = 0.0
         for name in _AFTER:
             getattr(record, name)[t, rows] = getattr(now, name)[rows]

@@ -128,13 +128,9 @@ def test_a_sample_does_not_depend_on_its_batch_bit_for_bit():
     checked = 0
     for name in ARCHITECTURES:
         policy = make(name)
-        lang_proj = nn.Linear(50, policy.lang_dim)
-        compiled = fast.compile_policy(policy, lang_proj)
+        compiled = fast.compile_policy(policy)
         obs, lang, hidden, _ = (tensor.numpy() for tensor in inputs(policy, 23))
-        missions = torch.randn(23, 50).numpy()
         logits, routing, after = compiled.step(obs[0], lang[0], hidden)
-        projected = compiled.project(missions)
-        np.testing.assert_allclose(projected, lang_proj(torch.from_numpy(missions)).detach(), rtol=1e-5, atol=1e-5)
         shuffled = np.random.default_rng(0).permutation(23)
         for rows in (*([i] for i in range(23)), range(8), range(8, 16), range(16, 23), range(1, 6), shuffled):
             rows = list(rows)
@@ -142,7 +138,6 @@ def test_a_sample_does_not_depend_on_its_batch_bit_for_bit():
             assert np.array_equal(part[0], logits[rows]) and np.array_equal(part[2], after[rows])
             for own, other in zip(part[1], routing, strict=True):
                 assert np.array_equal(own, other[rows])
-            assert np.array_equal(compiled.project(missions[rows]), projected[rows])
             checked += 1
     assert checked == 28 * len(ARCHITECTURES)
 
@@ -316,26 +311,23 @@ def test_a_stepper_has_no_gradients_and_keeps_its_weights(monkeypatch):
 def test_refresh_writes_weights_in_place():
     """As worker processes use it: several compiled policies over one buffer, made from plain numbers alone."""
     for name in ("default", "residual", "small baseline"):
-        policy, lang_proj = make(name), nn.Linear(20, make(name).lang_dim)
-        shape = pickle.loads(pickle.dumps(fast.shape_of(policy, mission_dim=20)))
-        assert isinstance(shape, PolicyShape) and shape == fast.shape_of(policy, 20)
+        policy = make(name)
+        shape = pickle.loads(pickle.dumps(fast.shape_of(policy)))
+        assert isinstance(shape, PolicyShape) and shape == fast.shape_of(policy)
         assert shape.hidden_size == policy.hidden_size
         memory = {"weights": np.frombuffer(bytearray(4 * shape.num_weights), np.float32)}
         writer, reader = shape.attach(memory), shape.attach(memory)
         obs, lang, hidden, keep = inputs(policy, 6)
-        optimizer = torch.optim.SGD([*policy.parameters(), *lang_proj.parameters()], lr=0.1)
+        optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
         last = None
         for _ in range(3):
-            fast.refresh(writer, policy, lang_proj)
+            fast.refresh(writer, policy)
             logits, _, _ = reader.step(obs[0].numpy(), lang[0].numpy(), hidden.numpy())
             own, _, _ = fast.run(policy, obs, lang, hidden, torch.ones_like(keep))
             torch.testing.assert_close(torch.from_numpy(logits), own[0], rtol=1e-5, atol=2e-6)
-            mission = torch.randn(2, 20)
-            projected = lang_proj(mission)
-            torch.testing.assert_close(torch.from_numpy(reader.project(mission.numpy())), projected)
             assert last is None or not np.allclose(last, logits, atol=1e-4)
             last = logits
-            (own.square().mean() + projected.square().mean()).backward()
+            own.square().mean().backward()
             optimizer.step()
         with pytest.raises(ValueError, match="has"):
             CompiledPolicy(shape, np.zeros(shape.num_weights + 1, np.float32))
@@ -350,10 +342,10 @@ def test_every_number_of_the_flat_array_is_one_parameter():
 
     checked = 0
     for name in ARCHITECTURES:
-        policy, lang_proj = make(name), nn.Linear(20, make(name).lang_dim)
-        compiled = fast.compile_policy(policy, lang_proj)
+        policy = make(name)
+        compiled = fast.compile_policy(policy)
         views = views_of(compiled.parameters)
-        shapes = [tuple(p.shape) for module in (policy, lang_proj) for p in module.parameters()]
+        shapes = [tuple(p.shape) for p in policy.parameters()]
         assert sorted(view.shape for view in views) == sorted(shapes)
         compiled.weights[:] = 0
         for view in views:
@@ -405,7 +397,7 @@ def test_other_equations_are_refused_and_run_by_the_plain_path(monkeypatch):
         weights, state = softmax(self, x, state)
         return nn.functional.one_hot(weights.argmax(-1), weights.shape[-1]).to(weights.dtype), state
 
-    policy, lang_proj = make("uneven"), nn.Linear(20, 3)
+    policy = make("uneven")
     router = type(policy.moe_layers[0].router)
     softmax = router.forward
     obs, lang, hidden, keep = inputs(policy, 5, 4)
@@ -417,12 +409,10 @@ def test_other_equations_are_refused_and_run_by_the_plain_path(monkeypatch):
     assert torch.equal(logits, plain(policy, obs, lang, hidden, keep)[0])
     stepped = execution.stepper(policy)(obs[0], lang[0], hidden)
     assert torch.equal(stepped[0], plain(policy, obs[0], lang[0], hidden, None)[0])
-    assert "--num_workers" in refusal(execution.student_of, policy, lang_proj, num_workers=1)
-    student = execution.student_of(policy, lang_proj, num_workers=0).attach({})
+    assert "--num_workers" in refusal(execution.student_of, policy, num_workers=1)
+    student = execution.student_of(policy, num_workers=0).attach({})
     acted = student.step(obs[0].numpy(), lang[0].numpy(), hidden.numpy())
     np.testing.assert_array_equal(acted[0], stepped[0].numpy())
-    mission = torch.randn(2, 20)
-    np.testing.assert_array_equal(student.project(mission.numpy()), lang_proj(mission).detach().numpy())
     assert fast.refusal(make("baseline")) is None
 
 
