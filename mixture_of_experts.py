@@ -16,8 +16,8 @@ equation, change it here and give `MixtureOfExpertsPolicy.equations` another nam
 the compiled code then refuses the policy, which learns and acts by the torch code of this file.
 
 Axis letters: T steps of an unroll, N environments, D width, H hidden units of a layer, E experts of a layer, L layers,
-A actions, S all hidden units of a policy; I numbers of an observation, G of a mission, K of an encoded observation;
-C numbers of a cell's embedding, F of its features.
+A actions, S all hidden units of a policy; I numbers of an observation, G of a mission (`lang`), K of an encoded
+observation; C numbers of a cell's embedding, F of its features.
 """
 
 import functools
@@ -107,6 +107,35 @@ class FilmProjection(nn.Module):
         gamma, beta = self.film(lang).unsqueeze(-2).chunk(2, -1)
         features = F.relu(self.features(F.relu((1 + gamma) * cells + beta)))
         return self.output(torch.cat([features.flatten(-2), others, lang], -1))
+
+
+class WordProjection(nn.Module):
+    """What a policy sees of a mission, read word by word; trained with the policy.
+
+    x_k  = W_words word_k + W_places place_k           of each word
+    y_k  = relu(W_near [x_k-1, x_k, x_k+1] + b_near)   as adjective and noun are neighbours
+    lang = W_out [sum over k of softmax_k(W_ask y_k + b_ask)_h y_k, of each head h] + b_out
+    """
+
+    def __init__(self, num_words: int, max_words: int, lang_dim: int, width: int = 64, num_heads: int = 4):
+        """num_words: of the vocabulary; max_words: of a mission."""
+        super().__init__()
+        self.in_features = max_words
+        self.words = nn.Embedding(1 + num_words, width)
+        self.places = nn.Embedding(max_words, width)
+        self.near = nn.Linear(3 * width, width)
+        self.ask = nn.Linear(width, num_heads)
+        self.output = nn.Linear(num_heads * width, lang_dim)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """numbers (N, max_words) float32: of each mission's words, from 1 on, 0 behind the last -> lang (N, G)."""
+        is_word = (numbers > 0).unsqueeze(-1)
+        length = int(is_word.sum(1).max())
+        numbers, is_word = numbers[:, :length].long(), is_word[:, :length]
+        x = F.pad((self.words(numbers) + self.places.weight[:length]) * is_word, (0, 0, 1, 1))
+        y = F.relu(self.near(torch.cat([x[:, :-2], x[:, 1:-1], x[:, 2:]], -1)))
+        weights = self.ask(y).masked_fill(~is_word, -torch.inf).softmax(1)
+        return self.output((weights.transpose(1, 2) @ y).flatten(1))
 
 
 class Expert(nn.Module):

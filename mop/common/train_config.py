@@ -174,7 +174,8 @@ class TrainConfig:
     gru_hidden_size: int = setting(64, "GRU units of the baseline (train.py)", low=1)
 
     lang_encoder: str = setting(
-        "auto", "Hugging Face id or folder, vocab (no download), or auto: DistilBERT if to be had, else vocab",
+        "words", "words: BabyAI's, which the policy learns to read; vocab: a code of any words; none: no mission; or a "
+        "Hugging Face id or folder, as distilbert-base-uncased",
         section="language",
     )  # fmt: skip
     lang_dim: int = setting(32, "numbers that the policy sees of the mission", low=1)

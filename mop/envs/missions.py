@@ -1,15 +1,15 @@
 """Mission text -> frozen sentence embedding: each distinct mission is encoded once and then remembered.
 
-There are two kinds of encoder: a BERT-type model of Hugging Face (the [CLS] vector of DistilBERT, D = 768), and `vocab`
-(D = 512), a hashed code of the mission's words in order that needs no download. A checkpoint records the choice and a
-fingerprint. Axis letters: N missions, D numbers of an embedding.
+`words` (D = 48) are the numbers of BabyAI's words, which the policy learns to read, see
+`mixture_of_experts.WordProjection`; `vocab` (D = 512) is a hashed code of any words in order; `none` (D = 1) is the same
+for every mission. Another name is a BERT-type model of Hugging Face (the [CLS] vector of DistilBERT, D = 768), which may
+need a download. A checkpoint records the choice and a fingerprint. Axis letters: N missions, D numbers of an embedding.
 """
 
 import functools
 import hashlib
 import queue
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,18 +20,25 @@ from mop.common.errors import InputError
 
 DEFAULT_MODEL = "distilbert-base-uncased"
 VOCAB_DIM = 512
+# All words of BabyAI's missions; checkpoints hold their numbers, so new ones go to the end.
+WORDS = (
+    *(",", "a", "after", "and", "ball", "behind", "blue", "box", "door", "front", "go", "green", "grey", "in", "key"),
+    *("left", "next", "object", "of", "on", "open", "pick", "purple", "put", "red", "right", "the", "then", "to", "up"),
+    *("yellow", "you", "your"),
+)
+MAX_WORDS = 48  # of a mission; the longest of BossLevel have 37
 
 PROBE_MISSION = "put the red ball next to the green box, then open the yellow door on your left"
 PROBE_TIMEOUT_S = 5.0
 MAX_REMEMBERED = 50_000  # distinct missions; 150 MB at D = 768
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-WAY_OUT = "give a model folder with --lang_encoder FOLDER, or use --lang_encoder vocab"
+WAY_OUT = "give a model folder with --lang_encoder FOLDER, or use --lang_encoder words"
 
 
 class MissionEncoder:
     """Mission text -> embedding (D,) float32 on the CPU, D = `dim`.
 
-    `name` is the choice that a checkpoint records: "vocab", a Hugging Face id, or a folder as given; never "auto".
+    `name` is the choice that a checkpoint records: one of EMBEDDED, a Hugging Face id, or a folder.
     `remembered` holds the embeddings of the missions that were encoded before.
     """
 
@@ -78,24 +85,32 @@ class MissionEncoder:
 
 
 def load_encoder(name: str, location: str | None = None) -> MissionEncoder:
-    """The encoder that `name` chooses: "vocab", "auto", a Hugging Face id, or a model folder.
+    """The encoder that `name` chooses: one of EMBEDDED, a Hugging Face id, or a model folder.
 
-    "auto" is DEFAULT_MODEL where it can be had, else "vocab" with a warning.
-    location: the folder or id under which a recorded Hugging Face encoder is found on this machine. The encoder keeps
-    its recorded `name`; "auto" does not fall back to "vocab" then; "vocab" needs no files and ignores it.
+    location: the folder or id under which a recorded Hugging Face encoder is found on this machine; the encoder keeps
+    its recorded `name`. Those that are embedded need no files and ignore it.
     """
-    if name == "vocab":
-        return MissionEncoder("vocab", encode_by_codes)
-    if location in ("vocab", "auto"):
+    if name in EMBEDDED:
+        return MissionEncoder(name, EMBEDDED[name])
+    if location in EMBEDDED:
         raise InputError(f"{location!r} cannot stand in for the mission encoder {name!r}; give its folder or id")
-    choice = DEFAULT_MODEL if name == "auto" else name
-    try:
-        return MissionEncoder(choice, _ClsVector(location or choice))
-    except InputError as error:
-        if name != "auto" or location is not None:
-            raise
-        warnings.warn(f'{error}. Going on with "vocab", and results are recorded with encoder "vocab"', stacklevel=2)
-        return MissionEncoder("vocab", encode_by_codes)
+    return MissionEncoder(name, _ClsVector(location or name))
+
+
+def split_words(mission: str) -> list[str]:
+    """Split a mission into its words; a comma is one."""
+    return mission.lower().replace(",", " , ").split()
+
+
+def number_words(mission: str) -> torch.Tensor:
+    """Number the words of a mission: (MAX_WORDS,) float32, place in WORDS from 1 on, 0 behind the last word."""
+    words = split_words(mission)
+    if len(words) > MAX_WORDS or (unknown := sorted(set(words) - set(WORDS))):
+        why = f"it has over {MAX_WORDS} words" if len(words) > MAX_WORDS else f"{unknown[0]!r} is no word of BabyAI's"
+        raise InputError(f"mission {mission!r} cannot be read by --lang_encoder words: {why}; vocab reads any text")
+    numbers = torch.zeros(MAX_WORDS)
+    numbers[: len(words)] = torch.tensor([1.0 + WORDS.index(word) for word in words])
+    return numbers
 
 
 def encode_by_codes(mission: str) -> torch.Tensor:
@@ -106,11 +121,15 @@ def encode_by_codes(mission: str) -> torch.Tensor:
     words or positions are nearly orthogonal, so word order counts. SHAKE-256 supplies the bits, so that any word has a
     code, the same on every machine. The root mean square is about 1, the scale of a DistilBERT vector.
     """
-    words = mission.lower().replace(",", " , ").split()
+    words = split_words(mission)
     hashes = [hashlib.shake_256(f"{k} {word}".encode()).digest(VOCAB_DIM // 8) for k, word in enumerate(words)]
     bits = np.unpackbits(np.frombuffer(b"".join(hashes), np.uint8)).reshape(len(words), VOCAB_DIM)
     codes = 2.0 * bits.astype(np.float32) - 1.0
     return torch.from_numpy(codes.sum(axis=0) / np.float32(np.sqrt(len(words))))
+
+
+# encoders that need no files; the last one does not show the mission
+EMBEDDED = {"words": number_words, "vocab": encode_by_codes, "none": lambda mission: torch.ones(1)}
 
 
 class _ClsVector:

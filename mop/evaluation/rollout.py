@@ -93,14 +93,14 @@ def rollout(
 class Missions:
     """A policy's input from missions: each is embedded and projected once, alone, so that no batch changes it."""
 
-    def __init__(self, encoder: MissionEncoder, lang_proj: nn.Linear):
+    def __init__(self, encoder: MissionEncoder, lang_proj: nn.Module):
         self._encoder, self._lang_proj, self._known = encoder, lang_proj, {}
 
     @torch.no_grad()
     def lang(self, missions: Sequence[str]) -> Tensor:
         """Embed and project missions: (N, G), on the device of the projection."""
         for mission in set(missions) - self._known.keys():
-            embedding = self._encoder.embed([mission]).to(self._lang_proj.weight.device)
+            embedding = self._encoder.embed([mission]).to(next(self._lang_proj.parameters()).device)
             self._known[mission] = self._lang_proj(embedding)
         return torch.cat([self._known[mission] for mission in missions])
 

@@ -9,7 +9,7 @@ from copy import deepcopy
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mixture_of_experts import RecurrentPolicy
 from mop.common.errors import InputError

@@ -28,7 +28,7 @@ from mop.envs.vector_env import StepArrays
 from mop.training import execution, imitation_log
 from mop.training.episode_stats import TaskStats
 from mop.training.loss import ComplexityPenalty, loss_of_tasks
-from mop.training.policies import build_policy, mission_map
+from mop.training.policies import build_lang_proj, build_policy
 from mop.training.replay import Batch, Replay
 from mop.training.states import check_form, copied_to_cpu
 from mop.training.unroll import Rollouts, Unroll
@@ -94,7 +94,7 @@ class ImitationRun:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(config["seed"], "weights"))
             self.policy = build_policy(config).to(device)
-            self.lang_proj = mission_map(encoder.name, encoder.dim, config["lang_dim"]).to(device)
+            self.lang_proj = build_lang_proj(encoder.name, encoder.dim, config["lang_dim"]).to(device)
         self.lang_proj.requires_grad_(config["train_lang_proj"])
         self.parameters = [p for p in (*self.policy.parameters(), *self.lang_proj.parameters()) if p.requires_grad]
         others = [p for p in self.lang_proj.parameters() if p.requires_grad]

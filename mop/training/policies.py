@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mixture_of_experts import ExpertDropout, Film, GRUPolicy, MixtureOfExpertsPolicy, RecurrentPolicy
+from mixture_of_experts import ExpertDropout, Film, GRUPolicy, MixtureOfExpertsPolicy, RecurrentPolicy, WordProjection
 from mop.common.errors import InputError, one_line
+from mop.envs.missions import WORDS
 
 
 def build_policy(config: Mapping) -> RecurrentPolicy:
@@ -36,7 +37,12 @@ def build_policy(config: Mapping) -> RecurrentPolicy:
         raise InputError(f"the config lacks {missing}, which the policy needs") from None
 
 
-def policy_from_checkpoint(checkpoint: Mapping) -> tuple[RecurrentPolicy, nn.Linear]:
+def build_lang_proj(encoder: str | None, encoder_dim: int, lang_dim: int) -> nn.Linear | WordProjection:
+    """The untrained map from an encoder's embedding of a mission to what the policy sees of it."""
+    return WordProjection(len(WORDS), encoder_dim, lang_dim) if encoder == "words" else nn.Linear(encoder_dim, lang_dim)
+
+
+def policy_from_checkpoint(checkpoint: Mapping) -> tuple[RecurrentPolicy, nn.Linear | WordProjection]:
     """Make the trained policy and its mission projection (encoder -> lang_dim), in evaluation mode on the CPU.
 
     checkpoint: of `load_checkpoint`, made here or elsewhere; one whose weights and config disagree is refused.
@@ -48,7 +54,9 @@ def policy_from_checkpoint(checkpoint: Mapping) -> tuple[RecurrentPolicy, nn.Lin
     policy.load_state_dict(weights)
     try:
         projection = checkpoint["lang_proj_state_dict"]
-        lang_proj = nn.Linear(projection["weight"].shape[-1], policy.lang_dim)
+        encoder = config.get("lang_encoder")
+        encoder_dim = len(projection["places.weight"] if encoder == "words" else projection["weight"].T)
+        lang_proj = build_lang_proj(encoder, encoder_dim, policy.lang_dim)
         lang_proj.load_state_dict(projection)
     except Exception as error:  # nearly anything may stand in a checkpoint from elsewhere
         raise InputError(f"the checkpoint has no lang_proj_state_dict of its config ({one_line(error)})") from error

@@ -12,7 +12,7 @@ from mop.common.reading import reading
 from mop.common.task_mix import tasks_of
 from mop.common.train_config import KEYS, RUNTIME_KEYS
 from mop.envs.babyai import check_teachable
-from mop.envs.missions import load_encoder
+from mop.envs.missions import EMBEDDED, load_encoder
 from mop.training.devices import use_device
 from mop.training.imitation import ImitationRun, decay_start
 from mop.training.log import read_log
@@ -130,8 +130,8 @@ def _encoder_location(old: dict, asked: dict, given: Collection[str]) -> str | N
 
     old: the run's own config. None: the encoder is found by its recorded name.
     """
-    name = asked["lang_encoder"] if "lang_encoder" in given else "auto"
-    return None if name in ("auto", old["lang_encoder"]) else name
+    name = asked["lang_encoder"]
+    return None if "lang_encoder" not in given or name == old["lang_encoder"] else name
 
 
 def _continued(old: dict, update: int, asked: dict, given: Collection[str], folder: Path) -> dict:
@@ -139,8 +139,7 @@ def _continued(old: dict, update: int, asked: dict, given: Collection[str], fold
     if old["policy"] != asked["policy"]:
         raise InputError(f"{folder} holds a {old['policy']!r} run, not {asked['policy']!r}; use the other script")
     fixed = {*given, "tasks"} if "task_id" in given and asked["tasks"] is not None else {*given}  # it named several
-    fixed -= {*RUNTIME_KEYS, "seed"} | ({"lang_encoder"} if old["lang_encoder"] != "vocab" else set())
-    fixed -= {"lang_encoder"} if asked["lang_encoder"] == "auto" else set()
+    fixed -= {*RUNTIME_KEYS, "seed"} | (set() if old["lang_encoder"] in EMBEDDED else {"lang_encoder"})
     wrong = sorted(name for name in fixed & old.keys() if old[name] != asked[name])
     if wrong:
         differences = ", ".join(f"{name} {old[name]}, not {asked[name]}" for name in wrong)
