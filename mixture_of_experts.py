@@ -114,7 +114,7 @@ class WordProjection(nn.Module):
 
     x_k  = W_words word_k + W_places place_k           of each word
     y_k  = relu(W_near [x_k-1, x_k, x_k+1] + b_near)   as adjective and noun are neighbours
-    lang = W_out [sum over k of softmax_k(W_ask y_k + b_ask)_h y_k, of each head h] + b_out
+    lang = W_out [sum over k of softmax_k(W_ask y_k)_h y_k, of each head h] + b_out
     """
 
     def __init__(self, num_words: int, max_words: int, lang_dim: int, width: int = 64, num_heads: int = 4):
@@ -124,7 +124,7 @@ class WordProjection(nn.Module):
         self.words = nn.Embedding(1 + num_words, width)
         self.places = nn.Embedding(max_words, width)
         self.near = nn.Linear(3 * width, width)
-        self.ask = nn.Linear(width, num_heads)
+        self.ask = nn.Linear(width, num_heads, bias=False)
         self.output = nn.Linear(num_heads * width, lang_dim)
 
     def forward(self, numbers: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ change without any change of the function:
     cells    the units of a `FilmProjection`'s embedding e, by a permutation and two scales of each: any t != 0 of e,
              s / t of 1 + gamma, s > 0 of beta, 1 / s of the features' columns, as relu(s a) = s relu(a).
     features of a `FilmProjection`, by a permutation and a scale r > 0 of each; their columns of the output by 1 / r.
+    words    the basis of a `WordProjection`'s words and places; its units `near`, as features are; its heads' order.
 
 Weight matching (Ainsworth et al. 2023, arXiv 2209.04836; signs as in docs/lmc.md): the inner product with the other
 policy's weights is linear in each of these but the units, where W_hh has them on both sides; so its gradient by one of
@@ -40,10 +41,13 @@ MISSION = "lang_proj."  # of the names of the mission projection's weights, next
 _MAX_ROUNDS = 50  # of the coordinate ascent; it stops earlier, when nothing gets nearer
 _GAIN = 1e-7  # a step must gain this share of the nearness
 _INPUT = "input_projection"
-_POWERS = {  # (K, S): exponents of a unit's scales in each block of its weights, as `_film_blocks` has them
+_POWERS = {  # (K, S): exponents of a unit's scales in each block of its weights, as `_front_blocks` has them
     "cells": [[1, 0], [-1, 1], [0, 1], [0, -1]],  # t, s / t, s, 1 / s
     "features": [[1], [-1]],  # r, 1 / r
+    "near": [[1], [-1]],
+    "heads": [[0], [0]],
 }
+_OF_WORDS = ("near", "heads")  # parts of a `WordProjection`; the others are of a `FilmProjection`
 _GRU_WEIGHTS = ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0", "weight_hh_l0")
 
 
@@ -51,15 +55,20 @@ Blocks = Sequence[Tensor | int]  # of a block-diagonal matrix; a number is the s
 
 
 class PolicyStructure:
-    """The structure of a policy, from names and shapes of its weights: film, GRUs, experts, and tied streams."""
+    """The structure of a policy, from names and shapes of its weights: front, GRUs, experts, and tied streams."""
 
     def __init__(self, weights: Weights):
         is_film = f"{_INPUT}.cells.weight" in weights
-        self.film = {part: len(weights[f"{_INPUT}.{part}.weight"]) for part in _POWERS if is_film}  # -> C, F
+        self.has_words = f"{MISSION}words.weight" in weights
+        parts = {"cells": f"{_INPUT}.cells", "features": f"{_INPUT}.features"} if is_film else {}
+        parts |= {"near": f"{MISSION}near", "heads": f"{MISSION}ask"} if self.has_words else {}
+        self.front = {part: len(weights[f"{name}.weight"]) for part, name in parts.items()}  # number of units of each
+        self.mission = f"{MISSION}output" if self.has_words else MISSION.removesuffix(".")  # the map that gives `lang`
+        self.word_dim = weights[f"{MISSION}words.weight"].shape[1] if self.has_words else 0
         self.reader = f"{_INPUT}.output" if is_film else _INPUT  # the linear map that gives the first stream
         self.width, inputs = weights[f"{self.reader}.weight"].shape
-        self.lang_dim = len(weights[f"{MISSION}weight"])
-        self.num_others = inputs - self.lang_dim - NUM_CELLS * self.film.get("features", 0)
+        self.lang_dim = len(weights[f"{self.mission}.weight"])
+        self.num_others = inputs - self.lang_dim - NUM_CELLS * self.front.get("features", 0)
         self.units = {  # name of each GRU -> H
             name.removesuffix(".weight_hh_l0"): value.shape[1]
             for name, value in weights.items()
@@ -89,7 +98,8 @@ class Symmetry:
     streams: list[Tensor]  # (D, D) of each
     units: dict[str, tuple[Tensor, Tensor]]  # name of each GRU -> P and S P (H, H)
     experts: list[list[int]]  # of each layer: number of the expert that takes this place
-    film: dict[str, tuple[Tensor, ...]]  # FilmProjection: cells -> t P, s P (C, C); features -> r P (F, F); or empty
+    front: dict[str, tuple[Tensor, ...]]  # cells -> t P, s P; features, near -> r P; heads -> P; of what is there
+    words: Tensor  # (W, W), or (0, 0)
 
     @classmethod
     def identity(cls, structure: PolicyStructure) -> "Symmetry":
@@ -99,7 +109,8 @@ class Symmetry:
             [_eye(structure.width) for _ in range(structure.stream_of[-1] + 1)],
             {gru: (_eye(size), _eye(size)) for gru, size in structure.units.items()},
             [list(range(len(sizes))) for sizes in structure.sizes],
-            {part: (_eye(size),) * len(_POWERS[part][0]) for part, size in structure.film.items()},
+            {part: (_eye(size),) * len(_POWERS[part][0]) for part, size in structure.front.items()},
+            _eye(structure.word_dim),
         )
 
     @classmethod
@@ -115,6 +126,7 @@ class Symmetry:
 
         self = cls.identity(structure)
         self.mission = basis(structure.lang_dim)
+        self.words = basis(structure.word_dim)
         self.streams = [(permutation if structure.has_norm else basis)(structure.width) for _ in self.streams]
         for gru, size in structure.units.items():
             signs = torch.randint(2, (size, 1), generator=rng) * 2.0 - 1.0
@@ -124,12 +136,14 @@ class Symmetry:
                 places = [e for e, other in enumerate(sizes) if other == size]
                 for place, k in zip(places, torch.randperm(len(places), generator=rng).tolist(), strict=True):
                     order[place] = places[k]
-        for part, size in structure.film.items():
+        for part, size in structure.front.items():
             p = permutation(size)
-            scales = [torch.randn(size, 1, generator=rng, dtype=torch.float64).div(2).exp() for _ in self.film[part]]
+            scales = [torch.randn(size, 1, generator=rng, dtype=torch.float64).div(2).exp() for _ in self.front[part]]
             if part == "cells":
                 scales[0] *= torch.randint(2, (size, 1), generator=rng) * 2 - 1
-            self.film[part] = tuple(scale * p for scale in scales)
+            if part == "heads":
+                scales = [torch.ones(1)]
+            self.front[part] = tuple(scale * p for scale in scales)
         return self
 
 
@@ -152,10 +166,10 @@ def transformed(weights: Weights, symmetry: Symmetry, structure: PolicyStructure
             move(to, source, [permutation, permutation, signed], [column], kind)
         return signed
 
-    of_features = []
-    if structure.film:
-        embedding, shift = symmetry.film["cells"]
-        (features,) = symmetry.film["features"]
+    of_features, of_heads = [], []
+    if "cells" in structure.front:
+        embedding, shift = symmetry.front["cells"]
+        (features,) = symmetry.front["features"]
         gain = shift * _dual(embedding)
         out[f"{_INPUT}.cells.weight"] = embedding @ weights[f"{_INPUT}.cells.weight"]
         move(f"{_INPUT}.film", f"{_INPUT}.film", [gain, shift], [symmetry.mission])
@@ -164,7 +178,14 @@ def transformed(weights: Weights, symmetry: Symmetry, structure: PolicyStructure
         of_features = [_dual(features)] * NUM_CELLS
     columns = [*of_features, structure.num_others, symmetry.mission]
     move(structure.reader, structure.reader, [streams[0]], columns)
-    move("lang_proj", "lang_proj", [symmetry.mission])
+    if structure.has_words:
+        (near,), (heads,) = symmetry.front["near"], symmetry.front["heads"]
+        for name in ("words", "places"):
+            out[f"{MISSION}{name}.weight"] = weights[f"{MISSION}{name}.weight"] @ symmetry.words.T
+        move(f"{MISSION}near", f"{MISSION}near", [near], [symmetry.words] * 3)
+        out[f"{MISSION}ask.weight"] = heads @ weights[f"{MISSION}ask.weight"] @ _dual(near).T
+        of_heads = [torch.kron(heads, _dual(near))]
+    move(structure.mission, structure.mission, [symmetry.mission], of_heads)
     for layer, order in enumerate(symmetry.experts):
         router = f"moe_layers.{layer}.router"
         signed = move_gru(f"{router}.gru", f"{router}.gru", streams[layer])
@@ -222,9 +243,9 @@ class Alignment:
             "stream_turn": max(map(_rotation_angle, self.symmetry.streams)),
             "mission_turn": _rotation_angle(self.symmetry.mission),
         }
-        if film := self.symmetry.film:
-            kept = torch.cat([first.diagonal() > 0 for first, *_ in film.values()])
-            scales = torch.cat([matrix.sum(1).abs() for matrices in film.values() for matrix in matrices])
+        if front := self.symmetry.front:
+            kept = torch.cat([first.diagonal() > 0 for first, *_ in front.values()])
+            scales = torch.cat([matrix.sum(1).abs() for matrices in front.values() for matrix in matrices])
             found["moved_front_units"] = 1 - kept.double().mean().item()
             found["front_scales"] = scales.log().square().mean().sqrt().item()
         return found
@@ -257,7 +278,7 @@ class _Match:
         self.structure = PolicyStructure(first)
         self.first = {name: value.double() for name, value in first.items()}
         self.second = {name: value.double() for name, value in second.items()}
-        self.is_frozen = torch.equal(first[f"{MISSION}weight"], second[f"{MISSION}weight"])
+        self.is_frozen = all(torch.equal(first[name], second[name]) for name in first if name.startswith(MISSION))
 
     def inner_product(self, symmetry: Symmetry, names: Collection[str] | None = None) -> Tensor:
         """Of the first policy's weights with the transformed ones of the second; names: only of these weights."""
@@ -278,9 +299,10 @@ class _Match:
         """Better one basis or part of the film, then the units of one GRU after the other, until none gets nearer."""
         for _ in range(_MAX_ROUNDS):
             before = symmetry
-            symmetry = self.better_mission(symmetry)
-            for part in symmetry.film:
-                symmetry = self._nearer(symmetry, self._match_film(symmetry, part))
+            for basis in ("words", "mission"):
+                symmetry = self.better_basis(symmetry, basis)
+            for part in symmetry.front:
+                symmetry = self._nearer(symmetry, self._match_front(symmetry, part))
             for number in range(len(symmetry.streams)):
                 symmetry = self.better_stream(symmetry, number)
             for gru in symmetry.units:
@@ -292,9 +314,14 @@ class _Match:
     def matched_from_inputs(self) -> Symmetry:
         """Match layer by layer from the inputs: each part by its connections to parts already matched."""
         symmetry, structure = Symmetry.identity(self.structure), self.structure
-        symmetry = self.better_mission(symmetry, [f"{MISSION}weight", f"{MISSION}bias"])
-        for part in structure.film:
-            symmetry = self._match_film(symmetry, part, by_inputs=True)
+        symmetry = self.better_basis(symmetry, "words", [f"{MISSION}words.weight", f"{MISSION}places.weight"])
+        for part in [part for part in structure.front if part in _OF_WORDS]:
+            symmetry = self._match_front(symmetry, part, by_inputs=True)
+        symmetry = self.better_basis(
+            symmetry, "mission", [f"{structure.mission}.{kind}" for kind in ("weight", "bias")]
+        )
+        for part in [part for part in structure.front if part not in _OF_WORDS]:
+            symmetry = self._match_front(symmetry, part, by_inputs=True)
         symmetry = self.better_stream(symmetry, 0, [f"{structure.reader}.weight", f"{structure.reader}.bias"])
         if not structure.sizes:
             return self._match_gru(symmetry, "gru")
@@ -307,14 +334,16 @@ class _Match:
                 symmetry = self.better_stream(symmetry, structure.stream_of[layer + 1], names)
         return symmetry
 
-    def _match_film(self, symmetry: Symmetry, part: str, by_inputs: bool = False) -> Symmetry:
-        """Match the cells or features of a `FilmProjection`; by_inputs: not by the outgoing weights."""
-        plain = replace(symmetry, film=symmetry.film | {part: Symmetry.identity(self.structure).film[part]})
-        ours = _film_blocks(self.first, part)
-        theirs = _film_blocks(transformed(self.second, plain, self.structure), part)
+    def _match_front(self, symmetry: Symmetry, part: str, by_inputs: bool = False) -> Symmetry:
+        """Match a part of what reads cells and words; by_inputs: not by the outgoing weights."""
+        if self.is_frozen and part in _OF_WORDS:
+            return symmetry
+        plain = replace(symmetry, front=symmetry.front | {part: Symmetry.identity(self.structure).front[part]})
+        ours = _front_blocks(self.first, part)
+        theirs = _front_blocks(transformed(self.second, plain, self.structure), part)
         if by_inputs:
             ours, theirs = ours[:-1], theirs[:-1]
-        return replace(plain, film=plain.film | {part: _scaled_permutation(ours, theirs, part)})
+        return replace(plain, front=plain.front | {part: _scaled_permutation(ours, theirs, part)})
 
     def _match_gru(self, symmetry: Symmetry, gru: str) -> Symmetry:
         """Match by inputs and biases first, as W_hh is uninformative before units are matched; then by all."""
@@ -342,12 +371,13 @@ class _Match:
         units = {self.structure.expert(layer, p) + ".gru": matched[p, o] for p, o in enumerate(order) if sizes[p] > 0}
         return replace(symmetry, experts=experts, units=symmetry.units | units)
 
-    def better_mission(self, symmetry: Symmetry, names: Collection[str] | None = None) -> Symmetry:
-        """With a better basis of the mission, if there is one."""
-        if self.is_frozen:
+    def better_basis(self, symmetry: Symmetry, basis: str, names: Collection[str] | None = None) -> Symmetry:
+        """With a better basis of the words or of the mission, if there is one."""
+        matrix = getattr(symmetry, basis)
+        if self.is_frozen or not len(matrix):
             return symmetry
-        (slope,) = self._slopes(symmetry, [symmetry.mission], names)
-        return self._nearer(symmetry, replace(symmetry, mission=_rotation(slope)), names)
+        (slope,) = self._slopes(symmetry, [matrix], names)
+        return self._nearer(symmetry, replace(symmetry, **{basis: _rotation(slope)}), names)
 
     def better_stream(self, symmetry: Symmetry, number: int, names: Collection[str] | None = None) -> Symmetry:
         """With a better basis of a stream, if there is one."""
@@ -400,8 +430,14 @@ def _permutation(scores: Tensor) -> Tensor:
     return matrix
 
 
-def _film_blocks(weights: Weights, part: str) -> list[Tensor]:
-    """The weights of a `FilmProjection`'s cells or features, K blocks (N, ...): incoming ones, then outgoing."""
+def _front_blocks(weights: Weights, part: str) -> list[Tensor]:
+    """The weights of a part of what reads cells and words, K blocks (N, ...): incoming ones, then outgoing."""
+    if part in _OF_WORDS:
+        ask, near, bias = (weights[f"{MISSION}{name}"] for name in ("ask.weight", "near.weight", "near.bias"))
+        by_head = weights[f"{MISSION}output.weight"].unflatten(1, (len(ask), -1))  # (G, heads, N)
+        if part == "heads":
+            return [ask, by_head.transpose(0, 1).flatten(1)]
+        return [torch.cat([near, bias[:, None]], 1), torch.cat([ask, by_head.flatten(0, 1)]).T]
     of = {name.removeprefix(f"{_INPUT}."): value for name, value in weights.items() if name.startswith(_INPUT)}
     if part == "features":
         to_cells = of["output.weight"][:, : NUM_CELLS * len(of["features.bias"])].unflatten(1, (NUM_CELLS, -1))
@@ -412,7 +448,7 @@ def _film_blocks(weights: Weights, part: str) -> list[Tensor]:
 
 
 def _scaled_permutation(ours: list[Tensor], theirs: list[Tensor], part: str) -> tuple[Tensor, ...]:
-    """The nearest permutation of units with scales; blocks of `_film_blocks`, the last of which may be missing.
+    """The nearest permutation of units with scales; blocks of `_front_blocks`, the last of which may be missing.
 
     Scales bring the norms of the blocks of each pair of units together (least squares of logarithms); only a cell's
     first scale may be negative.

@@ -1,9 +1,10 @@
 """Mission text -> frozen sentence embedding: each distinct mission is encoded once and then remembered.
 
 `words` (D = 48) are the numbers of BabyAI's words, which the policy learns to read, see
-`mixture_of_experts.WordProjection`; `vocab` (D = 512) is a hashed code of any words in order; `none` (D = 1) is the same
-for every mission. Another name is a BERT-type model of Hugging Face (the [CLS] vector of DistilBERT, D = 768), which may
-need a download. A checkpoint records the choice and a fingerprint. Axis letters: N missions, D numbers of an embedding.
+`mixture_of_experts.WordProjection`; `vocab` (D = 512) is a hashed code of any words in order; `none` (D = 1) is the
+same for every mission. Another name is a BERT-type model of Hugging Face (the [CLS] vector of DistilBERT, D = 768),
+which may need a download. A checkpoint records the choice and a fingerprint.
+Axis letters: N missions, D numbers of an embedding.
 """
 
 import functools

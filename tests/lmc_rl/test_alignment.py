@@ -6,7 +6,7 @@ from torch import nn
 
 from lmc_rl.alignment import MISSION, PolicyStructure, Symmetry, align, transformed
 from lmc_rl.learners.imitation import as_checkpoint
-from mixture_of_experts import Film, GRUPolicy, MixtureOfExpertsPolicy
+from mixture_of_experts import Film, GRUPolicy, MixtureOfExpertsPolicy, WordProjection
 from mop.training.devices import choose_device
 
 FILM = dict(obs_encoding="one_hot", film=Film(cell_dim=12, num_features=5))
@@ -23,6 +23,7 @@ POLICIES = {
     "film, norm": lambda: MixtureOfExpertsPolicy(
         intermediate_dim=24, lang_dim=6, router_hidden_size=16, residual=True, **FILM
     ),
+    "film, words": lambda: MixtureOfExpertsPolicy(intermediate_dim=24, lang_dim=6, router_hidden_size=16, **FILM),
     "film, baseline": lambda: GRUPolicy(intermediate_dim=24, lang_dim=6, gru_hidden_size=16, **FILM),
 }
 
@@ -30,7 +31,8 @@ POLICIES = {
 def random_policy(name: str, seed: int = 0) -> tuple[nn.Module, nn.Linear, dict]:
     """An untrained policy, its mission projection, and a copy of their weights, float64."""
     torch.manual_seed(seed)
-    policy, mission = POLICIES[name]().double(), nn.Linear(20, 6).double()
+    policy = POLICIES[name]().double()
+    mission = (WordProjection(33, 20, 6, width=12, num_heads=3) if "words" in name else nn.Linear(20, 6)).double()
     named = {**policy.state_dict(), **{f"{MISSION}{key}": value for key, value in mission.state_dict().items()}}
     return policy, mission, {key: value.clone() for key, value in named.items()}
 
@@ -43,7 +45,10 @@ def logits(name: str, weights: dict) -> torch.Tensor:
     policy.load_state_dict(checkpoint["policy_state_dict"])
     mission.load_state_dict(checkpoint["lang_proj_state_dict"])
     torch.manual_seed(1)
-    obs, lang = torch.randn(10, 4, 152).double(), mission(torch.randn(10, 4, 20).double())
+    obs, missions = torch.randn(10, 4, 152).double(), torch.randn(10, 4, 20).double()
+    if "words" in name:
+        missions = torch.randint(1, 34, (10, 4, 20)) * (torch.arange(20) < torch.randint(4, 20, (10, 4, 1)))
+    lang = mission(missions.flatten(0, 1)).unflatten(0, (10, 4))
     if policy.obs_encoding == "one_hot":
         obs[..., :147] = torch.randint(3, (10, 4, 147)).double()
     return policy.forward_encoded(policy.encode(obs, lang), policy.initial_hidden(4).double())[0]
@@ -117,7 +122,7 @@ def test_different_film_policies_come_nearer_and_stay_what_they_are(name):
     near = align(weights, other)
     assert near.distance_after < near.distance_before - 1 and near.summary()["moved_front_units"] > 0
     symmetry = Symmetry.identity(PolicyStructure(other))
-    symmetry.film["features"] = (0.2 * symmetry.film["features"][0],)
+    symmetry.front["features"] = (0.2 * symmetry.front["features"][0],)
     found = align(weights, transformed(other, symmetry, PolicyStructure(other)))
     assert found.distance_before > near.distance_before + 5 > found.distance_after + 5
     for aligned in (near, found):
@@ -128,9 +133,9 @@ def test_a_cell_of_a_film_policy_has_two_scales_and_one_sign():
     """By hand: the embedding by t, 1 + gamma by s / t, beta by s, the features' column by 1 / s, and nothing else."""
     _, _, weights = random_policy("film")
     symmetry, inputs = Symmetry.identity(PolicyStructure(weights)), "input_projection"
-    embedding, shift = (matrix.clone() for matrix in symmetry.film["cells"])
+    embedding, shift = (matrix.clone() for matrix in symmetry.front["cells"])
     embedding[2, 2], shift[2, 2] = -4, 2
-    symmetry.film["cells"] = (embedding, shift)
+    symmetry.front["cells"] = (embedding, shift)
     moved = transformed(weights, symmetry, PolicyStructure(weights))
     expected = {key: value.clone() for key, value in weights.items()}
     expected[f"{inputs}.cells.weight"][2] *= -4
