@@ -14,6 +14,7 @@ from mixture_of_experts import (
     GRUPolicy,
     MixtureOfExpertsPolicy,
     MoELayer,
+    WordProjection,
     compute_lpc,
     encoded_dim,
     gru_step,
@@ -415,3 +416,19 @@ def test_skip_expert_has_no_parameters_and_flat_list_is_one_layer():
     x, nothing = torch.randn(3, 8), torch.zeros(3, 0)
     assert Expert(8, 0)(x, nothing)[0] is x
     assert MixtureOfExpertsPolicy(expert_hidden_sizes=[0, 16]).expert_hidden_sizes == [[0, 16]]
+
+
+def test_a_mission_is_read_by_itself_and_in_order():
+    """Whatever is beside it in the batch; a word elsewhere changes it; the gradient reaches its words alone."""
+    torch.manual_seed(0)
+    reader, missions = WordProjection(33, 12, 6), torch.zeros(3, 12)
+    missions[0, :4], missions[1, :11], missions[2, :4] = torch.tensor([2, 5, 7, 9]), torch.arange(11) + 1, 4
+    together = reader(missions)
+    assert together.shape == (3, 6)
+    torch.testing.assert_close(torch.cat([reader(row[None]) for row in missions]), together)
+    swapped = missions[:1].clone()
+    swapped[0, 1:3] = missions[0, [2, 1]]
+    assert (reader(swapped) - together[:1]).abs().max() > 1e-3
+    reader(missions[:1]).sum().backward()
+    assert reader.words.weight.grad.any(1).nonzero().ravel().tolist() == [2, 5, 7, 9]
+    assert reader.places.weight.grad.any(1).nonzero().ravel().tolist() == [0, 1, 2, 3]

@@ -15,7 +15,7 @@ from scripts import PATIENCE_S, REPOSITORY, TINY_FLAGS
 TASK = "BabyAI-UnlockPickup-v0"
 FLAGS = (
     *(*TINY_FLAGS, "--task_id", TASK, "--num_updates", "4", "--seed", "3", "--obs_encoding", "one_hot"),
-    *("--input_encoder", "film"),
+    *("--input_encoder", "film", "--lang_encoder", "words"),
     *("--replay", "1", "--teacher_mix", "0.5", "--residual", "true"),
 )
 LABELS = """
