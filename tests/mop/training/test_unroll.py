@@ -121,7 +121,7 @@ def test_weights_and_hidden_state_count_when_they_are_written(num_workers):
     assert (other_hidden["obs"] != before["obs"]).any() and (other_weights["obs"] != before["obs"]).any()
 
 
-def test_missions_are_asked_for_once_by_each_worker():
+def test_missions_are_asked_for_once_an_unroll_by_each_worker():
     asked = []
 
     def answer(mission):
@@ -132,7 +132,7 @@ def test_missions_are_asked_for_once_by_each_worker():
     missions = {mission for _ in range(3) for mission in rollouts.unroll(answer).missions}
     rollouts.close()
     assert len(missions) > 8 and set(asked) == missions  # of the 18 missions of this task
-    assert max(asked.count(mission) for mission in missions) <= 2
+    assert max(asked.count(mission) for mission in missions) <= 2 * 3
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
