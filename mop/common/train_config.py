@@ -178,7 +178,7 @@ class TrainConfig:
         "Hugging Face id or folder, as distilbert-base-uncased",
         section="language",
     )  # fmt: skip
-    lang_dim: int = setting(32, "numbers that the policy sees of the mission", low=1)
+    lang_dim: int = setting(64, "numbers that the policy sees of the mission", low=1)
     train_lang_proj: bool = setting(
         True, "train the projection encoder -> lang_dim with the policy; false: frozen at random"
     )

@@ -50,7 +50,7 @@ def test_an_edited_config_yaml_counts(tmp_path, monkeypatch):
 
 def test_defaults_are_the_documented_ones():
     expected = {
-        "num_envs": 16, "unroll_len": 32, "lr": 1e-3, "grad_clip": 0.5, "intermediate_dim": 64, "lang_dim": 32,
+        "num_envs": 16, "unroll_len": 32, "lr": 1e-3, "grad_clip": 0.5, "intermediate_dim": 64, "lang_dim": 64,
         "expert_hidden_sizes": [[0, 16, 32]] * 3, "router_hidden_size": 64, "input_dim": 152, "lpc_alpha": 0.0,
         "trial": 0, "lang_encoder": "words", "lpc_eps": 1e-2, "num_actions": 7,
     }  # fmt: skip
