@@ -81,6 +81,7 @@ def matches(checkpoint: dict, bot_share: float, num_worlds: int) -> tuple[float,
                 break
             logits, _, hidden = step(torch.from_numpy(world.obs[None].copy()), lang, hidden)
             action = int(logits.argmax())
+            assert world.teacher is not None  # which gave the label
             found[SUBGOALS[world.teacher.phase[0]]].append(action == label)
             reward, *ended = world.step(label if rng.random() < bot_share else action)
             if any(ended):
