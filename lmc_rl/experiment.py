@@ -296,7 +296,9 @@ def measure_all(
     """
     results = learner.paths.results
     lines = [learner.lines(pair) for pair in pairs]
-    waiting = [(learner, own) for own in lines if not _is_measured(results, own)]
+    are_aligned = [all(line.pair.ends[1].exists() for line in own if line.is_aligned) for own in lines]
+    pairs_of_lines = zip(lines, are_aligned, strict=True)
+    waiting = [(learner, own) for own, is_there in pairs_of_lines if not (is_there and _is_measured(results, own))]
     workers.do(_measure_pair, waiting, "measuring pairs of policies")
     for name, items in learner.work([line for own in lines for line in own]).items():
         _append_rows(results / name, items, workers, on_save)
@@ -307,12 +309,11 @@ def _measures_path(results: Path, lines: Sequence[Line]) -> Path:
 
 
 def _is_measured(results: Path, lines: Sequence[Line]) -> bool:
-    aligned, path = [line.pair.ends[1] for line in lines if line.is_aligned], _measures_path(results, lines)
     try:
-        is_of_pair = lines[0].pair.identity.items() <= read_json(path).items()
+        found = read_json(_measures_path(results, lines))  # those of older experiments do not say whose they are
+        return all(found.get(name, value) == value for name, value in lines[0].pair.identity.items())
     except (InputError, AttributeError):  # not there, or damaged
-        is_of_pair = False
-    return is_of_pair and all(end.exists() for end in aligned)
+        return False
 
 
 def _measure_pair(work: tuple[Learner, Sequence[Line]]) -> None:

@@ -87,7 +87,7 @@ def limited(seconds: int, num_bytes: int) -> Iterator[None]:
     try:
         resource.setrlimit(resource.RLIMIT_DATA, (used + num_bytes, limits[1]))
         signal.alarm(seconds)
-        faulthandler.dump_traceback_later(seconds + 30, exit=True)
+        faulthandler.dump_traceback_later(seconds + 30, exit=True, file=sys.__stderr__)
         yield
     finally:
         signal.alarm(0)

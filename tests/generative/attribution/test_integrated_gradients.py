@@ -52,7 +52,8 @@ def toy_directions(policy) -> Directions:
     """The first three units of the memory, from a mean of 0.5."""
     size, dtype = policy.policy.hidden_size, str(policy.policy.head.weight.dtype).removeprefix("torch.")
     known = {"duals": np.eye(size, dtype=dtype)[:3], "mean": np.full(size, 0.5, dtype)}
-    known["names"] = np.array(["d0", "d1", "d2"])
+    known |= {"names": np.array(["d0", "d1", "d2"]), "blocks": np.array(["all"] * 3), "block_names": np.array(["all"])}
+    known["block_columns"] = np.array([[0, size]])
     return Directions(**{field.name: known.get(field.name) for field in dataclasses.fields(Directions)})
 
 
