@@ -55,7 +55,7 @@ def policy_from_checkpoint(checkpoint: Mapping) -> tuple[RecurrentPolicy, nn.Lin
     try:
         projection = checkpoint["lang_proj_state_dict"]
         encoder = config.get("lang_encoder")
-        encoder_dim = len(projection["places.weight"] if encoder == "words" else projection["weight"].T)
+        encoder_dim = projection["places.weight"].shape[0] if encoder == "words" else projection["weight"].shape[-1]
         lang_proj = build_lang_proj(encoder, encoder_dim, policy.lang_dim)
         lang_proj.load_state_dict(projection)
     except Exception as error:  # nearly anything may stand in a checkpoint from elsewhere
