@@ -27,7 +27,7 @@ from mop.envs.teacher import TeacherFailure
 from mop.evaluation.rollout import Answer, Missions, Policy, WorldPolicy, rollout
 from mop.evaluation.settings import WorldSettings
 from mop.training.devices import use_device
-from mop.training.policies import check_weights, policy_from_checkpoint
+from mop.training.policies import policy_from_checkpoint
 
 NUM_ENVS = 64
 
@@ -169,7 +169,7 @@ def load_for_evaluation(path: str | Path) -> dict:
     if update is not None and (type(update) is not int or not 0 <= update <= MAX_INTEGER):
         raise InputError(f"{path}: 'update' must be a number of updates, not {shown(update)}")
     with reading(path, "checkpoint"):
-        check_weights(checkpoint["config"], checkpoint["policy_state_dict"])
+        policy_from_checkpoint(checkpoint)  # what does not fit is refused here, where the file is known
     return checkpoint | {"update": update}
 
 

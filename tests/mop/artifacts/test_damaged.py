@@ -207,6 +207,7 @@ def checkpoint_changes() -> dict:
         "task": config(task_id="a\0b"),
         "name": lambda c: c["policy_state_dict"].update({7: torch.zeros(1)}),
         "no sizes": lambda c: c["config"].pop("expert_hidden_sizes"),
+        "mission": lambda c: c["lang_proj_state_dict"].update(weight=torch.zeros(1)),
     }
 
 
