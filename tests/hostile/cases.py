@@ -57,6 +57,13 @@ def run_cases(kinds: Mapping[str, Case], settings: Settings, full: int) -> int:
     return min(total["failed"], 1)
 
 
+def run_hostile(doc: str | None, kinds: Collection[str], make: Callable, full: int) -> int:
+    """Run a hostile script. make: (names, or None for all) -> a context of the cases of these kinds."""
+    settings = parse_flags(doc, kinds)
+    with make(settings.kinds) as cases:
+        return run_cases(cases, settings, full)
+
+
 def run_case(name: str, case: Case, seed: int, number: int) -> str:
     """Run one case; its word, "failed" for whatever it raises, which is printed."""
     try:

@@ -20,11 +20,11 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-from cases import Case, parse_flags, run_cases
+from cases import Case, run_hostile
 from scripts import REPOSITORY, TINY_FLAGS, TINY_TASK
 
 from mop.common.errors import run_script
@@ -156,12 +156,5 @@ def commands(names: Collection[str] | None = None) -> Iterator[dict[str, Case]]:
         }
 
 
-def main() -> int:
-    """Run the cases, and say what went wrong."""
-    settings = parse_flags(__doc__, COMMANDS)
-    with commands(settings.kinds) as cases:
-        return run_cases(cases, settings, FULL_COUNT)
-
-
 if __name__ == "__main__":
-    run_script(main)
+    run_script(partial(run_hostile, __doc__, COMMANDS, commands, FULL_COUNT))

@@ -19,7 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from cases import Case, parse_flags, run_cases
+from cases import Case, run_hostile
 from long_commands import COMMANDS, copy, differences, ended, leftovers, outcome, prepare, run, started
 
 from mop.common.errors import InputError, run_script
@@ -101,12 +101,5 @@ def _used(place: Path) -> int:
     return (room.f_blocks - room.f_bfree) * room.f_frsize
 
 
-def main() -> int:
-    """Run the cases."""
-    settings = parse_flags(__doc__, COMMANDS)
-    with full_disks() as cases:
-        return run_cases(cases, settings, FULL_COUNT)
-
-
 if __name__ == "__main__":
-    run_script(main)
+    run_script(partial(run_hostile, __doc__, COMMANDS, full_disks, FULL_COUNT))

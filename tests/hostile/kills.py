@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
-from cases import Case, parse_flags, run_cases
+from cases import Case, run_hostile
 from long_commands import COMMANDS, copy, differences, ended, leftovers, outcome, prepare, processes_of, run, started
 
 from mop.common.errors import run_script
@@ -124,12 +124,5 @@ WAYS: dict[str, Callable[[int, random.Random], None]] = {
 STOPS = set(WAYS) - {"KILL to one worker"}
 
 
-def main() -> int:
-    """Run the cases."""
-    settings = parse_flags(__doc__, COMMANDS)
-    with killed_commands() as cases:
-        return run_cases(cases, settings, FULL_COUNT)
-
-
 if __name__ == "__main__":
-    run_script(main)
+    run_script(partial(run_hostile, __doc__, COMMANDS, killed_commands, FULL_COUNT))

@@ -16,12 +16,13 @@ import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a damaged name of an encoder is not looked for elsewhere
 import torch
-from cases import Case, limited, parse_flags, run_cases
+from cases import Case, limited, run_hostile
 from damage import copy_folder, damage
 from file_kinds import KINDS, PREPARE, Kind, fingerprint
 
@@ -104,12 +105,5 @@ def _has_memory_error(error: BaseException | None) -> bool:
     return False
 
 
-def main() -> int:
-    """Run the cases, and say what went wrong."""
-    settings = parse_flags(__doc__, KINDS)
-    with mutants(settings.kinds) as cases:
-        return run_cases(cases, settings, FULL_COUNT)
-
-
 if __name__ == "__main__":
-    run_script(main)
+    run_script(partial(run_hostile, __doc__, KINDS, mutants, FULL_COUNT))
