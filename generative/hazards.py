@@ -36,10 +36,10 @@ from generative.domains.coinrun.targets import jumps_of
 from generative.domains.registry import domain_of_recording, load_recorded_policy, open_scenes
 from generative.recordings.format import BEHAVIOURS, open_recording
 from generative.simulators.evaluation import check_fidelity
+from mop.artifacts.records import write_record
 from mop.common.cli import parse, required, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import open_output_dir
-from mop.common.records import write_record
 
 
 @dataclass(frozen=True, kw_only=True)

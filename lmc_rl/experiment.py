@@ -296,9 +296,7 @@ def measure_all(
     """
     results = learner.paths.results
     lines = [learner.lines(pair) for pair in pairs]
-    are_aligned = [all(line.pair.ends[1].exists() for line in own if line.is_aligned) for own in lines]
-    pairs_of_lines = zip(lines, are_aligned, strict=True)
-    waiting = [(learner, own) for own, is_there in pairs_of_lines if not (is_there and _is_measured(results, own))]
+    waiting = [(learner, own) for own in lines if not (_is_measured(results, own) and _is_aligned(own))]
     workers.do(_measure_pair, waiting, "measuring pairs of policies")
     for name, items in learner.work([line for own in lines for line in own]).items():
         _append_rows(results / name, items, workers, on_save)
@@ -314,6 +312,10 @@ def _is_measured(results: Path, lines: Sequence[Line]) -> bool:
         return all(found.get(name, value) == value for name, value in lines[0].pair.identity.items())
     except (InputError, AttributeError):  # not there, or damaged
         return False
+
+
+def _is_aligned(lines: Sequence[Line]) -> bool:
+    return all(line.pair.ends[1].exists() for line in lines if line.is_aligned)
 
 
 def _measure_pair(work: tuple[Learner, Sequence[Line]]) -> None:

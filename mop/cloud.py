@@ -37,17 +37,7 @@ SCRIPTS = ("train_mop.py", "train.py")
 _TINY = "--num_updates 1 --num_envs 2 --unroll_len 4 --lang_encoder vocab --device cpu --replay 1 --overwrite"
 WARM_UP = (  # command lines which compile every kernel
     ["train_mop.py", *_TINY.split()],
-    [
-        "train_mop.py",
-        *_TINY.split(),
-        "--trial",
-        "1",
-        "--residual",
-        "--obs_encoding",
-        "raw",
-        "--input_encoder",
-        "linear",
-    ],
+    ["train_mop.py", *f"{_TINY} --trial 1 --residual --obs_encoding raw --input_encoder linear".split()],
     ["train.py", *_TINY.split(), "--trial", "2"],
     ["batch_eval.py", "--num_episodes", "1", "--device", "cpu", "--trial", "0"],
 )

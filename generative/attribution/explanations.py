@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mop.artifacts.records import array, read_record, write_record
 from mop.common.errors import InputError
-from mop.common.records import array, read_record, write_record
 
 TILE_PX = 32  # a place of a picture
 PATHS = ("direct", "memory", "world", "mixed")  # along which a cause has its effect, see `integrated_gradients`

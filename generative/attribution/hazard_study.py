@@ -33,7 +33,7 @@ from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.scenes import answer_after
 from generative.domains.coinrun.targets import JUMP, jumps_of, parse_target
 from generative.recordings.format import Episode, Recording
-from mop.common.records import array, read_record
+from mop.artifacts.records import array, read_record
 from mop.common.seeding import stream_seed
 
 Objects = Callable[[Episode], np.ndarray]  # what is on screen in an episode, as `episode_objects`

@@ -43,10 +43,10 @@ from generative.recordings.format import BEHAVIOURS, Episode, Recording
 from generative.representations.storage import Directions
 from generative.simulators.base import EXACT
 from generative.simulators.relaxation import to_simplex
+from mop.artifacts.json_lines import JsonLines
 from mop.common.cli import setting
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_csv, write_figure
-from mop.common.json_lines import JsonLines
 from mop.common.seeding import stream_seed
 from mop.common.values import integer
 from mop.envs.babyai import World

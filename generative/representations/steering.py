@@ -28,11 +28,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from generative.representations.storage import Directions, random_unit
+from mop.artifacts.records import check_arrays
 from mop.common.cli import setting
 from mop.common.errors import InputError
 from mop.common.files import write_together
 from mop.common.reading import read_array, read_csv, reading
-from mop.common.records import check_arrays
 from mop.common.seeding import stream_seed
 from mop.common.values import MAX_ENVS
 from mop.evaluation.evaluate import NUM_ENVS

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mop.artifacts.records import array, read_record, write_record
 from mop.common.errors import InputError
-from mop.common.records import array, read_record, write_record
 
 ALL = "all"  # the block of the whole hidden state
 _RANDOM_VARIANCE = 0.95  # share of the variance in the space of random directions

@@ -17,11 +17,11 @@ from generative.recordings.format import SPLITS
 from generative.representations.decompositions import METHODS, Fit, matched_cosines
 from generative.representations.probes import Probe, balanced_accuracy, class_differences
 from generative.representations.storage import Directions
+from mop.artifacts.records import check_arrays
 from mop.common.cli import setting
 from mop.common.errors import InputError
 from mop.common.files import write_atomic
 from mop.common.reading import read_npz, reading
-from mop.common.records import check_arrays
 from mop.common.seeding import stream_seed
 from mop.statistics.bootstrap import MIN_EPISODES, bootstrap_interval
 from mop.statistics.intervals import Interval

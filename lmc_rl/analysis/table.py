@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from mop.artifacts.json_lines import JsonLines
+from mop.artifacts.records import check_arrays
 from mop.common.errors import InputError
 from mop.common.files import write_atomic
-from mop.common.json_lines import JsonLines
 from mop.common.reading import read_npz, reading
-from mop.common.records import check_arrays
 
 ROWS_NAME = "episodes.jsonl"
 TRAJECTORIES_NAME = "trajectories.jsonl"

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mop.artifacts.json_lines import JsonLines
 from mop.common.errors import InputError
 from mop.common.files import find_files, folder_lock, json_bytes, write_atomic, write_csv
-from mop.common.json_lines import JsonLines
 from mop.common.reading import read_bytes
 
 if TYPE_CHECKING:

@@ -124,10 +124,10 @@ def drive(
             if is_last:
                 break
             if interruption.signal is not None:
-                is_asked = checkpoint_on_interrupt
-                path = (
-                    files.save_checkpoint(names.periodic(run), is_interrupted=True) if is_asked else files.save_state()
-                )
+                if checkpoint_on_interrupt:
+                    path = files.save_checkpoint(names.periodic(run), is_interrupted=True)
+                else:
+                    path = files.save_state()
                 bar.close()
                 raise KeyboardInterrupt(f"saved {path}; the same command with --resume goes on")
             if is_due():

@@ -12,7 +12,7 @@ from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 
 from generative.attribution.explanations import TILE_PX, Explanation
 from generative.recordings.format import Episode
-from mop.common.records import array
+from mop.artifacts.records import array
 from mop.envs.geometry import DIRECTIONS, EMPTY, IMAGE_SIZE, VIEW_SIZE, code_color, code_kind, code_state
 from mop.envs.render import draw_cells, draw_view
 

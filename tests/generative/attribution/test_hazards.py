@@ -19,7 +19,7 @@ from generative.attribution.hazard_study import (
 )
 from generative.domains.coinrun.objects import KINDS
 from generative.figures.attribution import plot_hazards
-from mop.common.records import write_record
+from mop.artifacts.records import write_record
 
 SAW, GROUND, AGENT = (KINDS.index(name) for name in ("saw", "ground", "agent"))
 SHAPE = {"encoder": "half-nature", "num_features": 8, "hidden_size": 8, "actions": [7, 8, 5], "is_recurrent": True}

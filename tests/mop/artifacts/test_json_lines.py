@@ -5,8 +5,8 @@ import gzip
 import pytest
 from checks import refusal
 
+from mop.artifacts.json_lines import JsonLines
 from mop.common import reading
-from mop.common.json_lines import JsonLines
 
 
 def rows_in(path) -> JsonLines:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from checks import refusal
 
-from mop.common.records import array, read_record, write_record
+from mop.artifacts.records import array, read_record, write_record
 
 
 @dataclass(frozen=True, eq=False)
