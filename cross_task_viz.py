@@ -1,5 +1,7 @@
 """Runs beside each other: results, tasks, success against cost, two runs, many seeds: marimo run cross_task_viz.py"""
 
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
+
 import marimo
 
 __generated_with = "0.25.2"

@@ -4,6 +4,8 @@ Writes a site of every run with a routing cache: a front page with a card for ea
 The pages need no server and no network: open them from the disk, or upload them anywhere.
 """
 
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path

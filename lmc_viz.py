@@ -1,5 +1,7 @@
 """When does a run commit to its basin? Trainings, their forks, the paths between children: marimo run lmc_viz.py"""
 
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
+
 import marimo
 
 __generated_with = "0.25.2"

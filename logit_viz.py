@@ -1,5 +1,7 @@
 """Which actions a policy chooses, and where it is uncertain: marimo run logit_viz.py"""
 
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
+
 import marimo
 
 __generated_with = "0.25.2"

@@ -15,6 +15,8 @@ Exit code 0: every job is done; 1: some failed (they are listed, the others' fil
 Jobs of training and evaluation: mop/cloud.py.
 """
 
+from mop import cloud  # first: it answers Ctrl-C while all else is imported
+
 import contextlib
 import functools
 import shlex
@@ -29,7 +31,6 @@ from typing import Any
 import modal
 import modal.exception
 
-from mop import cloud
 from mop.cloud import CloudSettings, EvalSettings, Job, TrainSettings
 from mop.common.cli import Parser, add_settings, parse, setting
 from mop.common.errors import InputError, exit_code, run_script

@@ -1,5 +1,7 @@
 """Where, when and for what a policy uses its experts: marimo run routing_viz.py"""
 
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
+
 import marimo
 
 __generated_with = "0.25.2"

@@ -14,6 +14,8 @@ Exit code 0: everything asked for is written; 1: a task has no run that can be a
 2: the command itself cannot be carried out.
 """
 
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
+
 import functools
 import sys
 from collections.abc import Iterable, Iterator

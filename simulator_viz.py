@@ -1,5 +1,7 @@
 """Why a policy did what it did, what a simulator imagines, what an edit changes: marimo run simulator_viz.py"""
 
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
+
 import marimo
 
 __generated_with = "0.25.2"

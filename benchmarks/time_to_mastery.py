@@ -15,6 +15,8 @@ their range; and results/mastery.png.
 Trainings stay under results/runs/mastery/ (not in git).
 """
 
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
+
 import itertools
 import math
 import shlex

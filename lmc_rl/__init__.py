@@ -3,4 +3,4 @@
 Stages run as `python -m lmc_rl.run_env`, `.check_run`, `.analyze` and `.compare`; see docs/lmc.md.
 """
 
-import mop.common.interruption  # noqa: F401  first: it answers Ctrl-C while all else is imported
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported

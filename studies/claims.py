@@ -12,6 +12,8 @@ difficulty.csv; and, from these, summary.csv and summary.md, means over seeds wi
 and pictures.
 """
 
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

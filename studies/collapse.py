@@ -7,6 +7,8 @@ results/collapse.md, their summary. Finished trainings are kept under results/ru
 "Signal" is what varies from step to step: the standard deviation over an unroll, mean over the units.
 """
 
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

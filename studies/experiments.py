@@ -11,6 +11,8 @@ Writes results/<experiment>.csv, a row for each training, results/<experiment>_c
 results/<experiment>.md, the table that the documentation shows; and pictures.
 """
 
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
+
 import contextlib
 import math
 import os

@@ -8,6 +8,8 @@ often a policy matches the bot by itself and while the bot acts in its place.
 The first two read the routing caches of these evaluations. docs/learning_speed.md has the figures.
 """
 
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
+
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path

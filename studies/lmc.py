@@ -12,6 +12,8 @@ need lies in results/lmc/archive/, 200 kB or less. From that alone come results/
 and between.md of the lines between values of lpc_alpha) and docs/lmc.png, both curves beside each other.
 """
 
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
+
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -14,6 +14,8 @@ while tasks.csv has a row with its command. Ctrl-C at any time: the same command
 from modal_checkpoints/ to results/runs/tasks/, counts as trained here.
 """
 
+import mop  # noqa: F401  first: it answers Ctrl-C while all else is imported
+
 import functools
 import itertools
 import math

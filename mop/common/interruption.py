@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 from collections.abc import Generator
-from multiprocessing import resource_tracker
 from pathlib import Path
 from types import TracebackType
 
@@ -59,6 +58,8 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 @contextlib.contextmanager
 def without_signal() -> Generator[None]:
     """Start processes of `multiprocessing` in the block: they never hear Ctrl-C, from their first moment on."""
+    from multiprocessing import resource_tracker  # here: this module comes first in every command, and is quick
+
     resource_tracker.ensure_running()  # where the block begins it, it unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -1,5 +1,7 @@
 """Command lines of the repository, parsed as their programs parse them; none is run."""
 
+from mop import cloud
+
 import importlib
 import re
 
@@ -9,7 +11,6 @@ import modal_app
 from generative.agents.config import parse_settings
 from lmc_rl.config import resolve_rl
 from lmc_rl.run_env import parser as lmc_parser
-from mop import cloud
 from mop.common.cli import given_values, parse
 from mop.common.task_mix import is_task_id, tasks_of
 from mop.common.train_config import check_recorded, parse_config

@@ -1,5 +1,7 @@
 """mop/cloud.py and modal_app.py: jobs are command lines which run here; downloads replace nothing newer."""
 
+from mop import cloud
+
 import io
 import json
 import shutil
@@ -22,7 +24,6 @@ from scripts import (
     script_environment,
 )
 
-from mop import cloud
 from mop.common.cli import parse
 
 modal_app = pytest.importorskip("modal_app")

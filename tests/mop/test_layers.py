@@ -25,6 +25,8 @@ FILES = {
 
 def package_of(module: str) -> str | None:
     """The package of a module, or of a name in it; None for what is not of this repository."""
+    if module == "mop":  # its first lines, which answer Ctrl-C
+        return "mop.common"
     top, *rest = module.split(".")
     package = ".".join([top, *rest[:1]]) if top == "mop" else top
     return package if package in LAYER_OF else "a script" if top in FILES else None

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from scripts import PATIENCE_S, REPOSITORY, script_environment
@@ -15,25 +16,47 @@ from scripts import PATIENCE_S, REPOSITORY, script_environment
 from mop.common import interruption
 from mop.common.workers import Died, JobPool, run_command
 
-COMMANDS = [("train_mop.py",), ("-m", "lmc_rl.run_env"), ("-m", "generative.validate")]
+PACKAGES = {"numpy", "numba", "torch", "pandas", "tqdm", "yaml", "scipy", "matplotlib", "minigrid", "marimo", "modal"}
+SCRIPTS = [
+    path.relative_to(REPOSITORY)
+    for pattern in ("*.py", "studies/*.py", "benchmarks/*.py", "lmc_rl/*.py", "generative/*.py")
+    for path in sorted(REPOSITORY.glob(pattern))
+    if '__name__ == "__main__"' in path.read_text() and path.stem != "naive_training"  # the yardstick stays as it is
+]
+EACH_KIND = {"train_mop.py", "modal_app.py", "routing_viz.py", "studies/claims.py", "lmc_rl/run_env.py"}
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[-1])
-@pytest.mark.parametrize("module", ["numpy", "numba", "torch"])
-def test_while_modules_are_imported(command, module, tmp_path):
-    """The moment is the import of a module, which the command's own process sends the signal at."""
-    (tmp_path / "sitecustomize.py").write_text(
-        f"import os, signal, sys\nclass Finder:\n def find_spec(self, name, *_):\n"
-        f"  if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\nsys.meta_path.insert(0, Finder())\n"
+def interrupted(path: Path, modules: set[str], folder: Path, *words: str) -> subprocess.CompletedProcess:
+    """A command whose own process sends itself the signal where it imports the first of some modules."""
+    (folder / "sitecustomize.py").write_text(
+        "import os, signal, sys\nclass Finder:\n def find_spec(self, name, *_):\n"
+        f"  if name in {modules!r}:\n   sys.meta_path.remove(self)\n   os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
     )
-    path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
-    environment = script_environment({"PYTHONPATH": path})
-    words = [sys.executable, *command, "--help" if module == "numpy" else "--nonsense"]
-    result = subprocess.run(words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
-    if result.returncode != 130:  # --help of some needs no torch
-        assert result.returncode in (0, 2) and "Traceback" not in result.stderr
+    environment = script_environment({"PYTHONPATH": os.pathsep.join([str(folder), str(REPOSITORY)])})
+    is_module = path.parts[0] in ("lmc_rl", "generative")
+    command = ["-m", ".".join(path.with_suffix("").parts)] if is_module else [str(path)]
+    words = (sys.executable, *command, *words)
+    return subprocess.run(words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[] if str(path) in EACH_KIND else pytest.mark.slow, id=str(path)) for path in SCRIPTS],
+)
+def test_while_other_packages_are_imported(path, tmp_path):
+    result = interrupted(path, PACKAGES, tmp_path, "--help")
+    if result.returncode != 130:  # --help of some needs none of them
+        assert result.returncode == 0 and result.stderr == "" and str(path) not in EACH_KIND - {"train_mop.py"}
     else:
         assert result.stderr == "interrupted\n"
+
+
+@pytest.mark.parametrize("module", ["numba", "torch"])
+def test_while_the_compiler_is_imported(module, tmp_path):
+    """Some of its modules make another error of whatever they meet."""
+    result = interrupted(Path("generative/validate.py"), {module}, tmp_path, "--nonsense")
+    assert (result.returncode, result.stderr) == (130, "interrupted\n")
 
 
 def test_what_it_says_is_said_once(capsys):
