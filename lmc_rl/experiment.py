@@ -25,7 +25,7 @@ from lmc_rl.config import CONFIG_NAME, ExperimentConfig, RLConfig, load_config
 from lmc_rl.learners.base import Learner, Line, PolicyPair, WorkItem
 from lmc_rl.workers import Workers
 from mop.artifacts.checkpoints import load_training_state, save_checkpoint
-from mop.artifacts.torch_files import read_torch
+from mop.artifacts.sums import SUMS, check_sum, has_sums, read_sums, write_sums
 from mop.common.errors import InputError
 from mop.common.files import check_writable, only_process, remove_leftovers, write_json
 from mop.common.reading import read_json
@@ -188,12 +188,18 @@ class Training:
         """Whether all of its weights are there."""
         return all(path.exists() for path in self.targets)
 
-    def check_weights(self) -> None:
-        """Refuse weights of another run under the names of this one's."""
-        for path in self.targets if self.kind != "snapshots" else ():
-            says = read_torch(path, "checkpoint", has_tensors=False).get("weights_of", path.stem)
-            if says != path.stem:
-                raise InputError(f"{path} holds the weights {says}.pt: give the files their own names again")
+    @property
+    def _kept(self) -> list[Path]:
+        """The files that are there of what others need of it: its final weights, and the parent's snapshots."""
+        forks = range(len(self.learner.config.fork_points)) if self.kind == "parent" else ()
+        return [path for path in (*self.targets, *map(self.learner.paths.snapshot, forks)) if path.exists()]
+
+    def check_kept(self) -> None:
+        """Refuse weights and snapshots that are not those that were written; an older experiment cannot tell."""
+        if has_sums(self.folder):
+            sums = read_sums(self.folder)
+            for path in self._kept:
+                check_sum(path, sums, "put it back from a copy, or remove it: with --resume it is trained again")
 
     def make(self) -> Trainable:
         """The run at its beginning."""
@@ -225,12 +231,17 @@ class Training:
                     self.learner.train(run, self.folder, self.label, saved, on_save)
                 if self.kind == "snapshots":
                     shutil.rmtree(self.folder)
+                    parent = Training(self.learner, "parent")
+                    write_sums(parent.folder, parent._kept)
                     return
                 for path, own in zip(self.targets, getattr(run, "runs", [run]), strict=False):
-                    save_checkpoint(path, own.checkpoint() | {"weights_of": path.stem})
+                    save_checkpoint(path, own.checkpoint())
+                (self.folder / SUMS).unlink(missing_ok=True)  # of weights that were removed
                 print(f"{self.label}: {self.learner.report(run)}")
             finally:
                 getattr(run, "close", lambda: None)()
+        if not has_sums(self.folder):
+            write_sums(self.folder, self._kept)
         state_path.unlink(missing_ok=True)
         (self.folder / FINAL_NAME).unlink(missing_ok=True)
 
@@ -264,7 +275,7 @@ def train_all(stage: Sequence[Training], workers: Workers) -> None:
     waiting = [training for training in stage if not training.is_finished]
     for training in stage:
         if training.is_finished:
-            training.check_weights()
+            training.check_kept()
             training.train()  # removes what a kill has left
     workers.do(Training.train, waiting, "training")
 

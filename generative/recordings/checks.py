@@ -1,6 +1,6 @@
 """Whether a shard holds what was recorded.
 
-Its sums tell: the CRC-32 of each of its files, written with it. A shard of an older recording has none. There, what can
+Its sums tell (`mop.artifacts.sums`), which are written with it. A shard of an older recording has none. There, what can
 be told without playing the episodes again is checked: that numbers are finite, actions possible, probabilities of sum
 1, and that episodes end where they do.
 Axis letters: M rows, A actions, E experts of all layers.
@@ -11,37 +11,22 @@ from pathlib import Path
 
 import numpy as np
 
+from mop.artifacts.sums import SUMS, check_sum, read_sums
 from mop.common.errors import InputError
-from mop.common.files import checksum, write_json
-from mop.common.reading import read_json
 from mop.envs.geometry import IMAGE_SIZE, one_hot_edges
 
-SUMS = "sums.json"
 _SYMBOLS = IMAGE_SIZE + 5  # numbers of an observation of BabyAI: cells, direction, whether something is carried
 _TOLERANCE = 1e-3  # of a sum of probabilities
 
 
-def write_sums(shard: Path) -> None:
-    """Write the sums of a shard's files; last, so that none is missed."""
-    write_json(shard / SUMS, {path.name: checksum(path) for path in sorted(shard.iterdir())})
-
-
-def has_sums(shard: Path) -> bool:
-    """Whether a shard is not of an older recording."""
-    return (shard / SUMS).exists()
-
-
 def check_sums(shard: Path, way_out: str) -> None:
     """Refuse a shard of which a file is not as it was written."""
-    expected = read_json(shard / SUMS, "list of sums", way_out)
-    if not isinstance(expected, dict) or not expected:
-        raise InputError(f"{shard / SUMS} is no list of sums; {way_out}")
+    sums = read_sums(shard, way_out)
     found = {path.name for path in shard.iterdir() if path.suffix in (".npy", ".json")} - {SUMS}
-    if different := sorted(found ^ expected.keys()):
+    if different := sorted(found ^ sums.keys()):
         raise InputError(f"{shard / different[0]} is missing, or was not recorded; {way_out}")
-    for name, value in expected.items():
-        if checksum(shard / name) != value:
-            raise InputError(f"{shard / name} differs from what was recorded; {way_out}")
+    for name in sums:
+        check_sum(shard / name, sums, way_out)
 
 
 def check_forms(arrays: Mapping[str, np.ndarray], fields: Sequence[tuple]) -> None:

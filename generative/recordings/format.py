@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from generative.recordings.checks import check_forms, check_sums, check_values, has_sums, write_sums
+from generative.recordings.checks import check_forms, check_sums, check_values
+from mop.artifacts.sums import has_sums, write_sums
 from mop.common.errors import InputError
 from mop.common.files import json_bytes, whole_digest, write_atomic, write_together
 from mop.common.reading import check_types, read_array, read_json, read_npz, reading
@@ -98,7 +99,7 @@ def write_shard(folder: Path, number: int, rows: np.ndarray, episodes: Sequence[
         temporary.mkdir(parents=True)
         for name, write in {**writers, EPISODES: lambda file: file.write(json_bytes(records))}.items():
             write_atomic(temporary / name, write)
-        write_sums(temporary)
+        write_sums(temporary, sorted(temporary.iterdir()))
         os.rename(temporary, folder / shard_name(number))
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)  # it would keep a full disk full

@@ -29,7 +29,7 @@ from lmc_rl.config import resolve_rl
 from lmc_rl.experiment import is_finished, run
 from lmc_rl.learners.rl import PathSegment, RLLearner
 from lmc_rl.learners.sac_ddpg import RLRun
-from mop.artifacts.checkpoints import load_checkpoint, save_checkpoint
+from mop.artifacts.checkpoints import load_checkpoint, load_training_state, save_checkpoint, save_training_state
 from mop.common.cli import as_flags, parser_of
 from mop.plotting.hover import values_of
 
@@ -65,7 +65,7 @@ def test_an_experiment_leaves_its_files(whole):
     for folder in folders:
         names = {path.name for path in (whole.results / "training" / folder).iterdir()}
         curve = {"training_curve.png"} if folder in ("parent", "independent") else set()
-        assert names == {"training_log.csv"} | curve
+        assert names == {"training_log.csv", "sums.json"} | curve
     log = pd.read_csv(whole.results / "training" / "parent" / "training_log.csv")
     assert log["env_steps"].tolist() == [40, 80, 120] and log["eval_return"].notna().all()
     config = orjson.loads((whole.results / "config.json").read_bytes())
@@ -163,19 +163,30 @@ def test_a_lost_snapshot_is_made_again_where_a_child_needs_it(tmp_path, whole, m
     assert learned == [] and not places.snapshot(0).exists()
 
 
-def test_weights_under_another_name_are_noticed(tmp_path, whole):
+def test_weights_and_snapshots_are_those_that_were_written(tmp_path, whole):
     places = copied(whole, tmp_path)
-    one, other = places.child(0, 1), places.child(0, 2)
-    one.rename(tmp_path / "x")
-    other.rename(one)
-    (tmp_path / "x").rename(other)
-    line = refusal(do, tmp_path, resume=True)
-    assert one.name in line and other.name in line
-    old = load_checkpoint(whole.child(0, 1))
-    del old["weights_of"]  # of an earlier version, which does not say
-    save_checkpoint(one, old)
-    save_checkpoint(other, load_checkpoint(whole.child(0, 2)))
-    assert do(tmp_path, resume=True) == places
+    child = load_checkpoint(places.child(0, 1))
+    next(iter(child["policy_state_dict"].values())).view(-1)[0] += 0.01
+    snapshot = load_training_state(places.snapshot(1))
+    snapshot["policy_state_dict"]["actor.mu.bias"] += 0.01
+    for path, save in (
+        (places.child(0, 1), lambda path: save_checkpoint(path, child)),
+        (places.child(0, 2), lambda path: shutil.copy(places.child(1, 2), path)),
+        (places.snapshot(1), lambda path: save_training_state(path, snapshot)),
+    ):
+        save(path)
+        assert str(path) in refusal(do, tmp_path, resume=True)
+        path.unlink()
+        do(tmp_path, resume=True)
+        if path != places.snapshot(1):  # which no child needs any more
+            assert outcome(places) == outcome(whole)
+
+
+def test_an_older_experiment_has_no_sums_and_gets_some(tmp_path, whole):
+    places = copied(whole, tmp_path)
+    for path in places.results.glob("training/*/sums.json"):
+        path.unlink()
+    assert do(tmp_path, resume=True) == places and outcome(places) == outcome(whole)
 
 
 def test_nothing_is_begun_anew_beside_a_config_that_cannot_be_read(tmp_path, whole):

@@ -1,0 +1,34 @@
+"""The sums of files, which tell whether these are as they were written; kept in a folder as `sums.json`."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from mop.common.errors import InputError
+from mop.common.files import checksum, write_json
+from mop.common.reading import REMAKE, read_json
+
+SUMS = "sums.json"
+
+
+def write_sums(folder: Path, files: Iterable[Path]) -> None:
+    """Write the CRC-32 of each file, by its name. Raises OSError."""
+    write_json(folder / SUMS, {path.name: checksum(path) for path in files})
+
+
+def has_sums(folder: Path) -> bool:
+    """Whether there are any; what an earlier version wrote has none."""
+    return (folder / SUMS).exists()
+
+
+def read_sums(folder: Path, way_out: str = REMAKE) -> dict[str, str]:
+    """The sums of files by their names."""
+    sums = read_json(folder / SUMS, "list of sums", way_out)
+    if not isinstance(sums, dict) or not sums:
+        raise InputError(f"{folder / SUMS} is no list of sums; {way_out}")
+    return sums
+
+
+def check_sum(path: Path, sums: Mapping[str, str], way_out: str) -> None:
+    """Refuse a file that is not as it was written."""
+    if checksum(path) != sums.get(path.name):
+        raise InputError(f"{path} differs from what was written; {way_out}")
