@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mop.evaluation.evaluate import Evaluation
 
 _BYTES_PER_STEP, _EXPECTED_MB = 350, 100  # of routing_data.json, about
+_NUM_LISTED = 6  # checkpoints in a message
 # Keys of a run's config that are columns of the results table, under the same names.
 CONFIG_COLUMNS = (
     "num_updates", "unroll_len", "lr", "lpc_alpha", "expert_hidden_sizes", "intermediate_dim", "router_hidden_size",
@@ -140,7 +141,9 @@ def select(roots: Sequence[str], filters: Filters, way_out: str) -> list[FoundCh
     found = [item for checkpoint in find_checkpoints(roots) for item in by_task(checkpoint)]
     selected = [item for item in found if wanted(item)]
     if not selected:
-        no_fit = f"none of the {len(found)} checkpoints fits the filters; change them"
+        named = [item.key.label for item in found]
+        listed = ", ".join(named[:_NUM_LISTED]) + (", ..." if len(named) > _NUM_LISTED else "")
+        no_fit = f"none of the {len(found)} checkpoints fits {filters.as_words()}; there are {listed}"
         why = no_fit if found else f"there is none; {way_out}"
         raise InputError(f"no checkpoint to evaluate under {', '.join(roots)}: {why}")
     return selected

@@ -1,9 +1,9 @@
 """Settings of evaluations: which worlds are played, where files go, and which checkpoints are asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from mop.artifacts.run_paths import CACHE_DIR, INTERVENTIONS_TABLE, PLOTS_DIR
-from mop.common.cli import setting
+from mop.common.cli import as_flags, setting
 from mop.common.values import MAX_ENVS, MAX_EPISODES
 
 
@@ -49,3 +49,10 @@ class Filters:
     seed: int | None = setting(None, "only this seed (where a path names none, the seed is the trial number)", low=0)
     update: int | None = setting(None, "only checkpoints of this update", low=0)
     final_only: bool = setting(False, "no periodic checkpoints")
+
+    def as_words(self) -> str:
+        """Those that are given, as they are typed."""
+        given = {field.name: getattr(self, field.name) for field in fields(Filters)}
+        return " ".join(
+            as_flags({name: value for name, value in given.items() if value is not None and value is not False})
+        )

@@ -117,3 +117,15 @@ def test_a_diverged_run_is_refused():
     with torch.no_grad():
         run.model.actor.mu.weight[0, 0] = torch.nan
     assert "actor.mu.weight" in refusal(run.checkpoint)
+
+
+def test_what_is_not_known_yet_is_in_words_in_the_bar():
+    """Before the first update there is no loss, before the first episode no return."""
+    run = learner(tiny())
+    measures = run.step_update()
+    row = {**measures, **run.summary(), "steps_per_s": 9.0}
+    assert np.isnan(row["critic_loss"]) and np.isnan(row["recent_return"])
+    text = run.columns.bar_text(row)
+    assert "warm-up" in text and "nan" not in text
+    known = run.columns.bar_text({**row, "critic_loss": 0.5, "recent_return": 7.0, "eval_return": 3.0})
+    assert "warm-up" not in known and "7.0" in known and "3.0" in known and len(known) < 80

@@ -139,7 +139,9 @@ def test_only_what_is_missing_is_evaluated(tree, evaluated, capsys):
     assert run(evaluated) == [unlock] and len(table_rows()) == 5
 
     filters = (("--task", "BabyAI-GoTo-v0"), ("--trial", 9), ("--seed", 9), ("--update", 9))
-    check_refused(capsys, batch_eval.main, dict.fromkeys(filters, "none of the 5 checkpoints"))
+    filters += (("--task", "BabyAI-GoTo-v0", "--trial", 0),)
+    named = {words: ("none of the 5 checkpoints", " ".join(map(str, words)), f"{GOTO} trial 0") for words in filters}
+    check_refused(capsys, batch_eval.main, named)
 
 
 def test_skip_routing_first_and_the_caches_later(tree, evaluated):
@@ -259,6 +261,19 @@ def test_the_cache(tree, evaluated):
         assert len(silent) <= sum(cache["bot_failures"].values()) <= 7 and "bot_failures" not in row
         again = load_cache(cache_path("evaluation_cache", key))
         assert len(again.steps) == len(steps) > 50 and again.header["metrics"] == cache["metrics"]
+
+
+def test_how_large_the_json_of_a_failing_policy_becomes_is_said(tree, evaluated, monkeypatch, capsys):
+    path = put(tree / "checkpoints", random_checkpoint(0, UNLOCK, max_steps=60), trial=3)
+    run(evaluated)
+    assert "routing_data.json" not in capsys.readouterr().out
+    cache = load_cache(cache_path("evaluation_cache", RunKey(UNLOCK, 3)))
+    size = cache_path("evaluation_cache", RunKey(UNLOCK, 3)).stat().st_size
+    assert size / 2 < len(cache.steps) * batch._BYTES_PER_STEP < size * 2 and len(cache.steps) > 100
+    monkeypatch.setattr(batch, "_EXPECTED_MB", size / 4e6)
+    assert run(evaluated, "--force") == [path.relative_to(tree).as_posix()]
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "routing_data.json" in line)
+    assert f"{len(cache.steps):,} steps" in line and f"{UNLOCK} trial 3" in line and "--skip_routing" in line
 
 
 def test_heatmaps(tree, capsys):

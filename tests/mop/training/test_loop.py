@@ -14,6 +14,7 @@ from checks import refusal
 from matplotlib.figure import Figure
 
 from mop.artifacts.checkpoints import load_checkpoint, load_training_state
+from mop.common import interruption
 from mop.training.log import Columns
 from mop.training.loop import Trainable, drive
 
@@ -176,6 +177,7 @@ def test_a_signal_ends_the_run_after_its_update(whole, tmp_path, number):
 
 def test_a_step_that_takes_long_answers_meanwhile(tmp_path, monkeypatch, capsys):
     """The first signal waits for the step; whoever waits is told so, and by whom not much is lost."""
+    assert interruption._PATIENCE_S <= 1.0
     monkeypatch.setattr("mop.common.interruption._PATIENCE_S", 0.05)
     told = []
 
