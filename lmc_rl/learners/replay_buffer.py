@@ -104,10 +104,9 @@ class ReplayBuffer:
             raise ValueError(f"{self.inherited} transitions were inherited, not {state['inherited']}")
         if self.end > self.inherited:
             raise ValueError("only a buffer without transitions of its own can be restored")
-        rows = state["rows"].numpy()
-        skipped = state["end"] - len(rows) - self.end  # written since, and forgotten: they have numbers but no rows
-        while skipped > 0:
-            count = min(skipped, BLOCK_ROWS - self.end % BLOCK_ROWS)
-            self._writable_block(*divmod(self.end, BLOCK_ROWS))
-            self.end, skipped = self.end + count, skipped - count
+        rows, num_kept = state["rows"].numpy(), min(state["end"] - self.inherited, self.capacity)
+        if len(rows) != num_kept:
+            raise ValueError(f"it holds {len(rows)} transitions of its own, not {num_kept}")
+        self.end = state["end"] - len(rows)  # what was written since, and forgotten, has numbers but no rows
+        self._blocks += [None] * (self.end // BLOCK_ROWS - len(self._blocks))
         self.append(rows)

@@ -36,6 +36,8 @@ def load_rows(path: str | Path) -> list[dict]:
 def _check_row(row: dict) -> None:
     if not all(isinstance(row[name], str) for name in ("checkpoint_path", "intervention", "variant")):
         raise ValueError("a name is no text")
+    if any(isinstance(value, int) and value >= 2**63 for value in row.values()):
+        raise ValueError("a number is too large for a table")
     in_words(row)
 
 

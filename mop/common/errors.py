@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 
+_MAX_LINE = 800  # of what an error says: a name that a user gives may be much longer
+
 
 class InputError(Exception):
     """Something that the user gave (a flag, a key, a file) cannot be used; the message names it and the way out."""
@@ -28,7 +30,8 @@ def exit_code(main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except (InputError, OSError) as error:
-        print("error:", *str(error).splitlines(), file=sys.stderr)
+        line = " ".join(["error:", *str(error).splitlines()])
+        print(line if len(line) <= _MAX_LINE else f"{line[:500]} ... {line[-200:]}", file=sys.stderr)
         return 2
     except MemoryError as error:
         print(f"error: there is not enough memory {error}".rstrip(), file=sys.stderr)

@@ -78,3 +78,6 @@ def test_the_state_holds_what_is_not_inherited(inherited, own, capacity):
     assert np.array_equal(content(again), content(made))
     with pytest.raises(ValueError, match="transitions"):
         again.load_state(state)
+    for other in (state | {"rows": state["rows"][1:]}, state | {"end": 2**60}):  # refused before memory is taken
+        with pytest.raises((ValueError, MemoryError)):
+            parent.fork().load_state(other)

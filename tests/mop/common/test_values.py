@@ -2,6 +2,7 @@
 
 import pytest
 
+from mop.common.errors import InputError, exit_code
 from mop.common.values import folder_name
 
 
@@ -14,3 +15,12 @@ def test_no_folder_is_hidden_or_a_device(name):
 @pytest.mark.parametrize("name", ["a$^$b", "console", "com10", "a.b", "mine 2", "ä", "nullable"])
 def test_other_names_stand_for_themselves(name):
     assert folder_name(name) == name
+
+
+def test_a_name_of_thousands_of_letters_is_not_printed_whole(capsys):
+    def main() -> int:
+        raise InputError(f"{'x' * 5000} is missing; make it")
+
+    assert exit_code(main) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: xxx") and line.endswith("is missing; make it\n") and len(line) < 1000

@@ -122,6 +122,8 @@ def test_tables_of_several_checkpoints_damaged_files_and_foreign_tables(tmp_path
     assert len(merge_rows("cache", "table.csv", told.append)) == 4
     assert len(told) == 1 and f"{path}, line 2" in told[0]
     assert "line 2" in refusal(add_row, path, row | {"checkpoint_path": "c", "intervention": "argmax"})
+    path.write_text(json.dumps(row | {"checkpoint_path": "c", "intervention": NONE, "trial": 2**63}) + "\n")
+    assert len(merge_rows("cache", "table.csv", told.append)) == 4 and f"{path}, line 1" in told[-1]
     Path("table.csv").write_text("mine,alone\n1,2\n")
     assert "table.csv" in refusal(merge_rows, "cache", "table.csv", told.append)
     assert Path("table.csv").read_text() == "mine,alone\n1,2\n"
