@@ -14,7 +14,7 @@ from generative.figures.simulators import plot_log
 from mop.common.cli import parse, required, setting
 from mop.common.errors import run_script
 from mop.common.files import check_writable, write_figure
-from mop.common.reading import read_csv
+from mop.common.reading import read_csv, reading
 from mop.training.loop import LOG_NAME
 
 LOG_NAMES = (LOG_NAME, "log.csv")  # the second one of agents of games
@@ -39,9 +39,10 @@ def main() -> int:
     folder = Path(settings.out or path.parent)
     check_writable(folder, "--out")
     title = path.resolve().parent.name
-    everything = write_figure(folder / "plot.png", plot_log(table, title))
     columns = [name for name in IN_FIGURE if name in table]
-    for_figure = write_figure(folder / "plot_for_fig.png", plot_log(table, title, tuple(columns) or None))
+    with reading(path, "training log"):
+        figures = plot_log(table, title), plot_log(table, title, tuple(columns) or None)
+    everything, for_figure = map(write_figure, (folder / "plot.png", folder / "plot_for_fig.png"), figures)
     print(f"{everything}, {for_figure}: {len(table)} rows")
     return 0
 

@@ -40,6 +40,7 @@ from mop.common.conventions import SUBGOALS
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_together
 from mop.common.intervention_grammar import GATE_ONLY
+from mop.common.reading import read_csv
 from mop.common.seeding import stream_seed
 from mop.common.task_mix import task_name
 from mop.envs.babyai import NO_LABEL
@@ -139,7 +140,7 @@ def measure_policy(training: Training) -> list[dict]:
             {"variant": training.setting, "seed": training.seed, "measure": measure, "task": task_id, "value": value}
         )
 
-    log = pd.read_csv(training.folder / "training_log.csv")
+    log = read_csv(training.folder / "training_log.csv")
     for task_id in task_ids():
         key = training.key.on(task_id)
         result = load_result(result_path(folder, key))
@@ -192,7 +193,7 @@ def measure_difficulty(trainings: list[Training], trajectories: Mapping[str, Tra
     """Environment steps until the GRU of each task first solves 90 %, NaN where it never does; the bot's mean steps."""
     rows = []
     for training in trainings:
-        log = pd.read_csv(training.folder / "training_log.csv")
+        log = read_csv(training.folder / "training_log.csv")
         reached = log[(log["success_rate"] >= MASTERED) & (log["episodes"] >= 100)]["env_steps"]
         bot_steps = float(trajectories[training.task_id].lengths.mean())
         rows.append(

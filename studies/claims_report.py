@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_csv, write_figure
+from mop.common.reading import read_csv
 from mop.common.tables import markdown_table
 from mop.plotting.style import HUES, Figure, open_frame, plain_number
 from mop.statistics.bootstrap import mean_over_seeds
@@ -35,7 +36,7 @@ def write_report() -> None:
     """Write summary.csv, summary.md and the pictures."""
     if not all((FOLDER / name).exists() for name in (VALUES, PAIRS, DIFFICULTY)):
         raise InputError(f"{FOLDER} lacks its numbers; leave out --report")
-    values, pairs, difficulty = (pd.read_csv(FOLDER / name) for name in (VALUES, PAIRS, DIFFICULTY))
+    values, pairs, difficulty = (read_csv(FOLDER / name) for name in (VALUES, PAIRS, DIFFICULTY))
     values["task"] = values["task"].fillna("")
     summary = pd.DataFrame(summarise(values, pairs, difficulty))
     write_csv(FOLDER / "summary.csv", summary)

@@ -22,6 +22,7 @@ from mixture_of_experts import MixtureOfExpertsPolicy
 from mop.common.cli import as_flags, parse, setting
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_csv, write_figure
+from mop.common.reading import read_csv
 from mop.common.tables import markdown_table
 from mop.common.train_config import parse_config
 from mop.common.workers import Died, JobPool
@@ -150,7 +151,7 @@ def main() -> int:
     logs = [log_path(*one) for one in every if log_path(*one).exists()]
     if not logs:
         raise InputError("no training is finished; give --jobs 1 or more")
-    table = pd.concat(map(pd.read_csv, logs))
+    table = pd.concat(map(read_csv, logs))
     write_table("collapse", table, summary(table))
     write_figure(RESULTS / "collapse.png", plot_curves_by(table, "change", "lpc", f"{TASK}, in grey: no change"))
     print(f"{len(logs)} of {len(every)} trainings: results/collapse.csv, .md, .png")

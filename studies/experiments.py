@@ -37,6 +37,7 @@ from mop.common import cli
 from mop.common.cli import as_flags
 from mop.common.errors import InputError, run_script
 from mop.common.files import write_atomic, write_csv, write_figure
+from mop.common.reading import read_csv
 from mop.common.speed import num_threads
 from mop.common.tables import markdown_table
 from mop.common.task_mix import task_name
@@ -249,7 +250,7 @@ def evaluate(experiment: str, jobs: int, *which: str) -> pd.DataFrame:
     routing = ("--skip_routing",) if experiment == "settings" else ()
     flags = (*where, "--final_only", "--num_episodes", str(NUM_EPISODES), "--jobs", str(jobs), *routing, *which)
     run_stage("batch_eval.py", *flags)
-    return pd.read_csv(folder / "table.csv")
+    return read_csv(folder / "table.csv")
 
 
 def tables_of(trainings: list[Training], evaluated: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -257,7 +258,7 @@ def tables_of(trainings: list[Training], evaluated: pd.DataFrame) -> tuple[pd.Da
     by_key = evaluated.set_index(["task_id", "trial", "seed"])
     rows, curves = [], []
     for training in trainings:
-        log = pd.read_csv(training.folder / "training_log.csv")
+        log = read_csv(training.folder / "training_log.csv")
         last, result = log.iloc[-1], by_key.loc[(training.task_id, training.trial, training.seed)]
         rows.append(
             {"task_id": training.task_id, "setting": training.setting, "policy": training.policy}
@@ -322,7 +323,7 @@ def read_published(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     try:
         if not path.read_bytes().endswith(b"\n"):
             raise ValueError("it is cut short")
-        table = pd.read_csv(path, dtype={"solved": str})
+        table = read_csv(path, dtype={"solved": str})
         if lacking := sorted(set(columns) - set(table)):
             raise ValueError(f"it lacks {', '.join(lacking)}")
     except (ValueError, OSError) as error:
@@ -347,7 +348,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 def write_settings_pictures() -> None:
     """Draw the curves of each setting of the study in a panel, over those of the base; two pictures for each task."""
-    curves = pd.read_csv(RESULTS / "settings_curves.csv")
+    curves = read_csv(RESULTS / "settings_curves.csv")
     for task_id, of_task in curves.groupby("task_id", sort=False):
         for measure in ("accuracy", "lpc"):
             figure = plot_curves_by(of_task, "setting", measure, f"{task_name(task_id)}, in grey: base")

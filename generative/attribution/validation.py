@@ -47,6 +47,7 @@ from mop.artifacts.json_lines import JsonLines
 from mop.common.cli import setting
 from mop.common.errors import InputError
 from mop.common.files import write_atomic, write_csv, write_figure
+from mop.common.reading import check_types
 from mop.common.seeding import stream_seed
 from mop.common.values import integer
 from mop.envs.babyai import World
@@ -220,12 +221,17 @@ def _rounded(values: np.ndarray) -> list:
 
 def cases_file(path: str | Path) -> JsonLines:
     """Open the file of cases, a row each."""
-    return JsonLines(path, _place_of, "row of generative.validate", "make it with python -m generative.validate")
+    return JsonLines(path, _check_case, "row of generative.validate", "make it with python -m generative.validate")
 
 
 def read_rows(path: Path) -> list[dict]:
     """Read the cases of a file."""
     return cases_file(path).read()
+
+
+def _check_case(row: Mapping) -> None:
+    check_types(row, dict.fromkeys(Place._fields, int))
+    rank_cases([row])  # whatever the report asks of it
 
 
 def _place_of(row: Mapping) -> Place:

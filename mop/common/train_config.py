@@ -69,10 +69,11 @@ def task_weights(value: Any) -> list[list]:
 
 def tasks_or_file(value: Any) -> list[list]:
     """`task_weights` of a value, of a JSON text, or of the YAML file which a text names."""
+    tasks = value
     try:
         if isinstance(value, str):
-            value = json.loads(value) if value[:1] in ("[", "{") else cli.load_yaml(value)
-        return task_weights(value)
+            tasks = json.loads(value) if value[:1] in ("[", "{") else cli.load_yaml(value)
+        return task_weights(tasks)
     except ValueError as error:
         raise InputError(f"--tasks {value if isinstance(value, str) else ''}: it {error}") from None
 

@@ -1,5 +1,7 @@
 """The kinds of files that are read: small finished work that has them, and what reads each."""
 
+from mop import cloud
+
 import hashlib
 import shutil
 import sys
@@ -19,9 +21,13 @@ from scripts import TINY_FLAGS, TINY_TASK, run_script, the_error_line
 from training import train_with
 
 from generative import directions as directions_command
-from generative import intervene, train_gen_model
+from generative import intervene, plot_training_csv, saliency, train_gen_model, validate
 from generative.agents.networks import load_agent
 from generative.app.catalog import find_recordings
+from generative.attribution.agreement import rank_cases
+from generative.attribution.hazard_study import Measured, load_measured
+from generative.attribution.validation import read_rows
+from generative.domains.babyai.causes import WorldExplanation
 from generative.domains.registry import load_simulator
 from generative.recordings import format as recordings
 from generative.recordings.session import table_of
@@ -38,10 +44,11 @@ from mop.apps import comparison_page, runs, samples
 from mop.apps.episode_records import episode_record
 from mop.artifacts.checkpoints import find_checkpoints, load_training_state, quick_config, save_training_state
 from mop.artifacts.intervention_rows import COLUMNS, in_words, load_rows, merge_rows
+from mop.artifacts.records import write_record
 from mop.artifacts.results import load_result, merge_results
 from mop.artifacts.routing_cache import load_cache
 from mop.common.errors import InputError
-from mop.common.files import file_digest, write_json
+from mop.common.files import file_digest, open_output_dir, write_json
 from mop.common.reading import read_csv, reading
 from mop.common.train_config import parse_config
 from mop.envs.bot_paths import BotPaths
@@ -103,6 +110,9 @@ def prepare_run(root: Path) -> None:
     rows = [numbers | {"intervention": name, "phases": [[1, 2]]} for name in ("none", "lesion")]
     (root / CACHE / "interventions.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     (root / "mine.yaml").write_text("lr: 0.001\ntrial: 2\nexpert_hidden_sizes:\n- [0, 16]\n- [0, 8]\n")
+    (root / "tasks.yaml").write_text("BabyAI-GoToObj-v0: 1\nBabyAI-OpenDoor-v0: 2.5\n")
+    with open_output_dir(root / "out", {"seed": 1}):
+        pass
     (root / "lmc.yaml").write_text("algo: DDPG\nseed: 3\nfork_points: [0.1, 0.5]\nhidden_sizes: [16, 16]\n")
 
 
@@ -179,6 +189,15 @@ def read_result(root: Path, path: Path) -> object:
 def read_bot_paths(root: Path, path: Path) -> None:
     """Everything in it can be found again."""
     BotPaths(TINY_TASK, None, root / "cache").solvable(0, 2)
+
+
+def draw_log(root: Path, path: Path) -> None:
+    call(plot_training_csv.main, "--datapath", path, "--out", root / "drawn")
+
+
+def go_on_in_folder(root: Path, path: Path) -> None:
+    with open_output_dir(path.parent, {"seed": 1}):
+        pass
 
 
 # --- linear mode connectivity -----------------------------------------------------------------------------------------
@@ -263,6 +282,28 @@ def _moving(root: Path) -> tuple[object, ...]:
     return *words, "--cache_dir", root / "cache"
 
 
+def prepare_answers(root: Path) -> None:
+    """What studies of a recording keep to go on from."""
+    prepare_recording(root)
+    words = ("--data_dir", root / "recording", "--checkpoint", next((root / "policy").rglob("*.pt")))
+    call(validate.main, *words, "--num_episodes", 4, "--steps_per_episode", 2, "--out", root / "validated")
+    call(saliency.main, *words, "--horizon", 3, "--num_points", 2, "--out", root / "salient")
+    scalars = {"episode": 3, "step": 5, "level": 9, "has_jump": True}
+    patches = dict.fromkeys(("trained", "without_world", "untrained"), np.ones((2, 4)))
+    measured = Measured(**scalars, kinds=np.ones((2, 4), int), **patches, hidden=np.ones((2, 2)))  # ty: ignore
+    write_record(root / "hazard.npz", measured)
+
+
+def read_cases(root: Path, path: Path) -> None:
+    rank_cases(read_rows(path))
+
+
+def read_explanation(root: Path, path: Path) -> None:
+    explanation = WorldExplanation.load(path)
+    with reading(path):
+        explanation.rows()
+
+
 def read_recording(root: Path, path: Path) -> object:
     """All that is read of a recording to learn from it."""
     folder = root / "recording"
@@ -314,6 +355,10 @@ KINDS = {
     "interventions": Kind("run", f"{CACHE}/interventions.jsonl", read_interventions),
     "bot_paths": Kind("run", f"cache/{TINY_TASK}/teacher.json", read_bot_paths),
     "config": Kind("run", "mine.yaml", lambda root, path: parse_config("", ["--config", str(path)])),
+    "tasks": Kind("run", "tasks.yaml", lambda root, path: parse_config("", ["--tasks", str(path), "--name", "two"])),
+    "drawn_log": Kind("run", f"{RUN}/training_log.csv", draw_log),
+    "cloud_results": Kind("run", "results.csv", lambda root, path: cloud._rows(str(path))),
+    "out_config": Kind("run", "out/config.json", go_on_in_folder),
     "lmc_settings": Kind("run", "lmc.yaml", lambda root, path: resolve_rl({}, str(path))),
     "lmc_config": Kind("lmc", "[wl]*/**/config.json", read_experiment),
     "lmc_rows": Kind("lmc", "[wl]*/**/*.jsonl", read_experiment),
@@ -334,8 +379,11 @@ KINDS = {
         "memory", "found/parts/*.npz", lambda root, path: call(directions_command.main, *_studying(root))
     ),
     "moved": Kind("memory", "moved/episodes/*[!9].*", move_again),
+    "cases": Kind("answers", "validated/cases.jsonl", read_cases),
+    "explanations": Kind("answers", "salient/**/*.npz", read_explanation),
+    "hazards": Kind("answers", "hazard.npz", lambda root, path: load_measured(path)),
 }
 PREPARE: dict[str, Callable[[Path], object]] = {
     "run": prepare_run, "lmc": prepare_lmc, "recording": prepare_recording, "agent": tiny_agent,
-    "simulator": prepare_simulator, "memory": prepare_memory,
+    "simulator": prepare_simulator, "memory": prepare_memory, "answers": prepare_answers,
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Run long commands on a disk with little room, then with enough, and compare with what a large disk holds.
 
-    python tests/hostile/full_disks.py                                    45 cases of 12 kinds: an hour
+    python tests/hostile/full_disks.py                                    45 cases of 14 kinds: an hour
     python tests/hostile/full_disks.py --cases 12 --seed 7 --kinds run_env,record
 
 The disk is a tmpfs, which it needs the right to mount. Where the room does not do, a command must end with one line and

@@ -1,6 +1,6 @@
 """Kill long commands at random moments in every way, give them again, and compare with what nobody killed.
 
-    python tests/hostile/kills.py                                    86 cases of 12 kinds: an hour
+    python tests/hostile/kills.py                                    86 cases of 14 kinds: an hour
     python tests/hostile/kills.py --cases 12 --seed 7 --kinds run_env,record
 
 A command is killed (SIGKILL), ended (SIGTERM) or interrupted (SIGINT, once or twice); the signal goes to its first

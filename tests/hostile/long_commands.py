@@ -62,6 +62,11 @@ COMMANDS = {  # what is resumed by --resume has it from the first time on
         *("-m", "generative.directions", "--data_dir", "recording", "--out", "found", "--num_seeds", "1"),
         *("--num_components", "3", "--max_rows", "300", "--blocks", "router_0"),
     ),
+    "claims": ("tests/helpers/tiny_claims.py", "--jobs", "2"),
+    "cloud": (
+        *("tests/hostile/cloud_list.py", "--task_ids", f"{UNLOCK},BabyAI-GoToObj-v0", "--trials", "8", "--extra_args"),
+        f"--num_updates 60 {' '.join(TINY)}",
+    ),
 }  # fmt: skip
 
 
@@ -91,7 +96,8 @@ def started(words: tuple[str, ...], root: Path, **environment: str) -> Iterator[
     """A command in a session of its own, in a folder; whatever of it still runs at the end is killed."""
     script, *rest = words
     command = [sys.executable, *([script] if script == "-m" else [str(REPOSITORY / script)]), *rest]
-    env = script_environment({"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment})
+    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "helpers")])
+    env = script_environment({"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment})
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=root, env=env, text=True, start_new_session=True, **pipes)  # ty: ignore
     try:
@@ -178,8 +184,8 @@ def _content(path: Path) -> Any:
     if path.suffix == ".npz":
         with np.load(path) as arrays:  # of a cache, the header and its digest know when it was made
             return [(name, arrays[name].tobytes()) for name in arrays.files if name not in ("content", "digest")]
-    if path.suffix in (".png", ".html", ".svg"):
-        return "a picture"
+    if path.suffix in (".png", ".html", ".svg", ".txt"):
+        return "a picture, or what a command has printed"
     return _timeless(path.read_bytes().decode("latin-1"))
 
 

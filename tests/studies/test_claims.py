@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from checks import refusal
 from scripts import REPOSITORY, run_commands_here
+from tiny_claims import TASKS, shrink_claims
 
 import studies.claims as claims
 import studies.claims_report as report
@@ -16,12 +16,6 @@ import studies.experiments as experiments
 from mop.artifacts.intervention_rows import add_row
 from mop.artifacts.run_paths import interventions_path
 from mop.common.train_config import parse_config
-
-TINY = {
-    "num_updates": 2, "num_envs": 4, "unroll_len": 8, "max_steps": 12, "log_interval": 1, "replay": 0,
-    "intermediate_dim": 8, "expert_hidden_sizes": "0,16,32;0,16,32", "router_hidden_size": 8, "lang_dim": 4,
-}  # fmt: skip
-TASKS = ("BabyAI-GoToObj-v0", "BabyAI-OpenRedDoor-v0")
 
 
 def call(monkeypatch, *flags: str) -> int:
@@ -32,21 +26,7 @@ def call(monkeypatch, *flags: str) -> int:
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A kind of policies with two seeds, two tasks, and files in a folder of their own."""
-    (tmp_path / "tasks.yaml").write_text(yaml.safe_dump(dict.fromkeys(TASKS, 1), sort_keys=False))
-    for module in (claims, report):
-        monkeypatch.setattr(module, "FOLDER", tmp_path)
-    for module in (claims, experiments):
-        monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
-        monkeypatch.setattr(module, "ROOT", REPOSITORY)
-    monkeypatch.setattr(claims, "NUM_EPISODES", 6)
-    monkeypatch.setattr(claims, "NUM_TRAJECTORIES", 3)
-    monkeypatch.setattr(claims, "task_ids", lambda: list(TASKS))
-    tasks = str(tmp_path / "tasks.yaml")
-    policies = [experiments.Training("claims", claims.NAME, "plain", 0, seed, TINY, tasks=tasks) for seed in (0, 1)]
-    of_gru = {name: value for name, value in TINY.items() if name not in experiments.OF_THE_MIXTURE}
-    alone = [experiments.Training("claims", task, "baseline", 0, 0, of_gru, "gru") for task in TASKS]
-    monkeypatch.setattr(claims, "policies", lambda: iter(policies))
-    monkeypatch.setattr(claims, "baselines", lambda: iter(alone))
+    shrink_claims(monkeypatch.setattr, tmp_path, tmp_path / "runs", REPOSITORY)
     run_commands_here(monkeypatch)
     return tmp_path
 

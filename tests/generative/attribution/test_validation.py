@@ -241,6 +241,9 @@ def test_a_line_of_something_else_is_no_row(tmp_path):
     assert read_rows(tmp_path / "cases.jsonl") == [row, empty]
     cases.append({name: value for name, value in row.items() if name != "lag"})
     assert "line 3" in refusal(read_rows, tmp_path / "cases.jsonl")
+    for wrong in ({"targets": None}, {"acting": [["x"] * 5]}, {"predicted": {"a": {"all": 7}}}, {"episode": "1"}):
+        cases.path.write_bytes(orjson.dumps(row | wrong) + b"\n")
+        assert "line 1" in refusal(read_rows, cases.path)
 
 
 def flags_of(recording, out) -> list:

@@ -295,4 +295,4 @@ def test_the_log_of_any_run_can_be_drawn(tmp_path, monkeypatch):
 def test_what_is_no_log_is_refused(tmp_path, monkeypatch, content):
     (tmp_path / LOG_NAME).write_bytes(content)
     monkeypatch.setattr(sys, "argv", ["plot", "--datapath", str(tmp_path)])
-    assert "training log" in refusal(plot_training_csv.main)
+    assert str(tmp_path / LOG_NAME) in refusal(plot_training_csv.main)

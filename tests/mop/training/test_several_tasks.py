@@ -136,7 +136,7 @@ BAD_LISTS = [  # flags, the content of FILE, what the line names
     (("--tasks", "FILE", "--task_id", "BabyAI-GoToObj-v0"), "[A]", "--task_id"),
     (("--tasks", "missing.yaml"), "", "missing.yaml"),
     *((("--tasks", "FILE"), f"BabyAI-GoToObj-v0: {value}", "number") for value in ("0", "-1", ".nan", "many")),
-    *((("--tasks", "FILE"), content, "tasks") for content in ("", "just words", "[[BabyAI-GoToObj-v0]]")),
+    *((("--tasks", "FILE"), content, "FILE") for content in ("", "just words", "[[BabyAI-GoToObj-v0]]")),
     (("--tasks", "FILE"), "[BabyAI-GoToObj-v0, BabyAI-GoToObj-v0]", "BabyAI-GoToObj-v0"),
     (("--tasks", "FILE"), "[BabyAI-Nothing-v0, BabyAI-GoToObj-v0]", "BabyAI-Nothing-v0"),
     ((*LIST, "--num_envs", "2"), "", "--num_envs"),
