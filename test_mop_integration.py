@@ -5,4 +5,4 @@ import sys
 if __name__ == "__main__":
     import pytest
 
-    sys.exit(pytest.main(["tests/mop/test_mixture_of_experts.py"]))
+    sys.exit(pytest.main(["tests/mop/test_mixture_of_experts.py", *sys.argv[1:]]))

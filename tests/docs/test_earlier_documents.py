@@ -4,10 +4,12 @@ They are in earlier_commands.txt, with the paths of their authors' machines shor
 system in front of a command.
 """
 
+import contextlib
 import os
 import shlex
 import subprocess
 import sys
+from glob import glob
 from pathlib import Path
 from runpy import run_module, run_path
 from typing import NamedTuple
@@ -15,7 +17,7 @@ from typing import NamedTuple
 import pytest
 from checks import refusal
 from commands import check_command
-from scripts import PATIENCE_S, REPOSITORY
+from scripts import PATIENCE_S, REPOSITORY, run_here
 
 
 class Row(NamedTuple):
@@ -41,6 +43,7 @@ def read_rows() -> list[Row]:
 
 ROWS = read_rows()
 PROGRAMS = ("python", "python3", "marimo", "modal")
+OF_NO_FLAGS = ("-c", "test_mop_integration.py")  # what such a program runs has no flags of ours
 
 
 def words_of(row: Row) -> list[str]:
@@ -52,7 +55,7 @@ def words_of(row: Row) -> list[str]:
 def test_every_command_is_understood(row, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     words = words_of(row)
-    if words[0] not in PROGRAMS or words[1] in ("-c", "test_mop_integration.py"):
+    if words[0] not in PROGRAMS or words[1] in OF_NO_FLAGS:
         pytest.skip("no program of this repository with flags")
     if row.answer == "train_agent":
         assert row.answer in refusal(check_command, words)
@@ -94,24 +97,30 @@ def clone(tmp_path_factory) -> Path:
     return folder
 
 
+def run_as_typed(row: Row, folder: Path, capsys) -> subprocess.CompletedProcess[str]:
+    """Run a row in a folder: a program of the repository in this process, anything else by a shell."""
+    line, words = f"{row.command} {row.short}", shlex.split(f"{row.command} {row.short}")
+    if words[0] in PROGRAMS and words[1] not in OF_NO_FLAGS:
+        with contextlib.chdir(folder):
+            words = [match for word in words for match in sorted(glob(word)) or [word]]
+        capsys.readouterr()
+        done = run_here([sys.executable, *words[1:]], cwd=folder)
+        return subprocess.CompletedProcess(line, done.returncode, *capsys.readouterr())
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    bash = {"shell": True, "executable": "/bin/bash"}
+    return subprocess.run(line, **bash, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
+
+
 @pytest.mark.slow
-def test_commands_run_as_they_were_typed(clone):
+def test_commands_run_as_they_were_typed(clone, capsys, monkeypatch):
     """One after the other, as later ones need what earlier ones wrote."""
-    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = os.environ | {"PATH": tools, "HF_HUB_OFFLINE": "1"}
-    env.pop("PYTHONPATH", None)
-    count = 0
-    for row in ROWS:
-        if row.short is None:
-            continue
-        end = subprocess.run(
-            f"{row.command} {row.short}", shell=True, cwd=clone, env=env, capture_output=True, text=True,
-            timeout=PATIENCE_S, check=False, executable="/bin/bash",
-        )  # fmt: skip
-        told = (row.command, end.stdout[-1000:], end.stderr[-2000:])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    rows = [row for row in ROWS if row.short is not None]
+    for row in rows:
+        done = run_as_typed(row, clone, capsys)
+        told = (row.command, done.stdout[-1000:], done.stderr[-2000:])
         if row.answer is None:
-            assert end.returncode == 0, told
+            assert done.returncode == 0, told
         else:
-            assert end.returncode == 2 and row.answer in end.stderr.splitlines()[0], told
-        count += 1
-    assert count >= 25 and len(ROWS) >= 50
+            assert done.returncode == 2 and row.answer in done.stderr.splitlines()[0], told
+    assert len(rows) >= 25 and len(ROWS) >= 50

@@ -1,6 +1,7 @@
 """Scripts of the repository as subprocesses or in this process, and the flags of a tiny run."""
 
 import contextlib
+import functools
 import os
 import runpy
 import subprocess
@@ -57,20 +58,23 @@ def run_script(
 def run_here(
     command: Sequence[str | Path], *, cwd: Path, env: dict[str, str] | None = None, stdout=None, stderr=None
 ) -> subprocess.CompletedProcess:
-    """`subprocess.run` of a script of the repository without the seconds that a process of its own takes to begin.
+    """`subprocess.run` of a script or module of the repository without the seconds that a process takes to begin.
 
     It takes part in nothing else of this process: one at a time, its arguments and its folder are its own. The
     environment stays this process's.
     """
-    python, script, *words = map(str, command)
+    python, *words = map(str, command)
     assert python == sys.executable and stderr in (None, subprocess.STDOUT)
+    is_module = words[0] == "-m"
+    words = words[is_module:]
+    run = functools.partial(runpy.run_module, alter_sys=True) if is_module else runpy.run_path
     with _ONE_AT_A_TIME, contextlib.chdir(cwd), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [script, *words])
+        patch.setattr(sys, "argv", words)
         told = contextlib.redirect_stdout(stdout) if stdout else contextlib.nullcontext()
         wrong = contextlib.redirect_stderr(stdout) if stderr else contextlib.nullcontext()
         with told, wrong, warnings.catch_warnings():
             try:
-                runpy.run_path(script, run_name="__main__")
+                run(words[0], run_name="__main__")
                 code = 0
             except SystemExit as end:
                 code = end.code or 0
