@@ -1,4 +1,4 @@
-"""Long commands, killed and on full disks at random: a case of some; `kills.py` and `full_disks.py` run more."""
+"""Long commands, killed and on full disks at random: a case of each; `kills.py` and `full_disks.py` run more."""
 
 import subprocess
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def check(cases: Callable, names: list[str], seed: int, capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 def test_killed_anywhere_a_command_goes_on_to_the_same_end(capsys):
-    check(killed_commands, ["record", "train_mop"], 5, capsys)
+    check(killed_commands, ["record"], 5, capsys)
 
 
 @pytest.mark.slow
@@ -32,4 +32,4 @@ def test_a_full_disk_costs_nothing(tmp_path, capsys):
             pass
     except (InputError, OSError, subprocess.SubprocessError):
         pytest.skip("no disk can be mounted here")
-    check(full_disks, ["record", "train_mop"], 5, capsys)
+    check(full_disks, ["train_mop"], 5, capsys)
