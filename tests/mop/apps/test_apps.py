@@ -309,10 +309,12 @@ def test_cross_task_viz(place, browser):
     with served(REPOSITORY / "cross_task_viz.py", place, *tables) as address:
         with opened(browser, address) as page:
             results_and_filters(page, place)
-        with opened(browser, address) as page:
-            two_runs(page, place, address)
-        with opened(browser, address) as page:
-            many_seeds(page, place)
+            difference = two_runs(page, place)
+            seeds = many_seeds(page, place)
+            link = page.page.url
+        with opened(browser, link) as page:  # it opens the same view
+            for shown in (difference, seeds):
+                page.page.get_by_alt_text(shown).wait_for()
 
 
 def results_and_filters(page: Page, place: Path) -> None:
@@ -340,7 +342,8 @@ def results_and_filters(page: Page, place: Path) -> None:
     page.see("these runs were evaluated in different worlds")
 
 
-def two_runs(page: Page, place: Path, address: str) -> None:
+def two_runs(page: Page, place: Path) -> str:
+    """Compare two runs, and several side by side; what the figure of the difference says that it shows."""
     page.see("it is damaged")  # the first two runs of a task
     assert page.page.get_by_role("button", name="Save difference.png").count() == 0
     name = f"{TASK} mixture lpc_alpha 0 trial"
@@ -354,19 +357,17 @@ def two_runs(page: Page, place: Path, address: str) -> None:
     page.choose("Map", "layer 1")
     page.page.get_by_alt_text(f"{label}: layer 1, by_key_phase").wait_for()
     page.save("difference.png", place)
-    link = page.page.url
-    page.page.goto(link, wait_until="domcontentloaded")  # the link opens the same view
-    page.page.get_by_alt_text(f"{label}: layer 1, by_key_phase").wait_for()
     page.page.locator("marimo-multiselect button").first.click()
     for trial in ("trial 1", "trial 2", "trial 7"):  # those that cannot be shown away, another one in
         page.page.get_by_role("option", name=re.compile(rf" {trial}( |$)")).first.click()
     page.page.keyboard.press("Escape")
     page.page.locator(f"{FIGURE}[alt^='routing_side_by_side, '][alt*='trial 7']").wait_for()
     page.save("routing_side_by_side.png", place)
+    return f"{label}: layer 1, by_key_phase"
 
 
-def many_seeds(page: Page, place: Path) -> None:
-    """Trials 0 and 7 are two trainings with one lpc_alpha; what cannot be read is counted."""
+def many_seeds(page: Page, place: Path) -> str:
+    """Trials 0 and 7 are two trainings with one lpc_alpha; what cannot be read is counted. What is shown last."""
     page.choose("Task", TASK)
     page.page.get_by_alt_text(f"measures_against_alpha of {TASK}").wait_for()
     page.see("left out, 1 run: it cannot be read: it is damaged, or no routing cache")
@@ -379,9 +380,7 @@ def many_seeds(page: Page, place: Path) -> None:
     page.see("these runs have one phase alone, 'success'")  # every episode succeeds
     page.choose("Phases", "by carrying phase")
     page.page.get_by_alt_text(f"measures_by_phase of {TASK}").wait_for()
-    link = page.page.url
-    page.page.goto(link, wait_until="domcontentloaded")
-    page.page.get_by_alt_text(f"measures_by_phase of {TASK}").wait_for()
+    return f"measures_by_phase of {TASK}"
 
 
 @pytest.mark.slow
