@@ -9,12 +9,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from scripts import REPOSITORY, TINY_FLAGS, run_script
+from scripts import REPOSITORY, TINY_FLAGS, run_here, script_command
 
 from mop.cloud import WARM_UP
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # one process for each core: more threads would wait for each other
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as every command has it: matrices are small
 
 # a shell that starts this in the background ignores Ctrl-C, and so would whatever the tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -48,24 +47,11 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="session", name="run_script")
-def run_script_fixture():
-    """`run_script` for tests that ask for it by name."""
-    return run_script
-
-
 @pytest.fixture(scope="session")
-def tiny_flags() -> list[str]:
-    """Flags of a run of a few seconds; a flag given once more after them wins."""
-    return list(TINY_FLAGS)
-
-
-@pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, tiny_flags) -> Path:
+def tiny_run(tmp_path_factory) -> Path:
     """A folder to run scripts in, with a finished run of a mixture, trial 0, in `checkpoints`; change only copies."""
     root = tmp_path_factory.mktemp("tiny_run")
-    result = run_script("train_mop.py", *tiny_flags, cwd=root)
-    assert result.returncode == 0, result.stderr
+    assert run_here(script_command("train_mop.py", *TINY_FLAGS), cwd=root).returncode == 0
     return root
 
 

@@ -1,10 +1,7 @@
 """The harness of the benchmarks: what it prints of a case, and what it refuses."""
 
-import subprocess
-import sys
-
 import pytest
-from scripts import PATIENCE_S, REPOSITORY
+from scripts import in_process, refused
 
 from benchmarks import bench
 
@@ -34,15 +31,10 @@ def test_a_case_is_measured_without_its_first_round(capsys):
     assert "12.00 (8.00 to 16.00) ms" in two and "4.00 (4.00 to 4.00) x" in two
 
 
-def test_the_command_lists_cases_and_refuses_others():
-    def run(*words: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "benchmarks/bench.py", *words]
-        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S)
-
-    listed = run("--list")
-    names = [line.split()[0] for line in listed.stdout.splitlines()]
+def test_the_command_lists_cases_and_refuses_others(capsys):
+    assert in_process(bench.main, "--list") == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert {"training", "bot", "sequence", "recording"} <= set(names) and len(names) == len(set(names)) >= 20
-    unknown = run("nothing")
-    assert unknown.returncode == 2 and "no case nothing" in unknown.stderr
-    measured = run("view", "steps=2", "--rounds", "1")
-    assert measured.returncode == 0 and "NumPy" in measured.stdout, measured.stderr
+    assert "no case nothing" in refused(capsys, bench.main, "nothing")
+    assert in_process(bench.main, "view", "steps=2", "--rounds", "1") == 0
+    assert "NumPy" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import pytest
 from browser import FIGURE, Page, opened, served
 from checks import refusal
 from lmc_files import BEST, BETWEEN_RUNS, FORKS, HEIGHTS, OF_LINES, RANDOM, write_experiment, write_line_experiment
-from scripts import PATIENCE_S, REPOSITORY, run_script, the_error_line
+from scripts import PATIENCE_S, REPOSITORY, run_script_here, the_error_line
 
 from lmc_rl.app import figures as views
 from lmc_rl.app import page
@@ -259,10 +259,10 @@ def test_links_keep_what_else_was_chosen():
 
 
 @pytest.mark.slow
-def test_figures_are_saved_and_a_caption_makes_them_again(place, tmp_path):
+def test_figures_are_saved_and_a_caption_makes_them_again(place, tmp_path, capsys):
     only = ["training_return", "path_fork_3", "several_paths_each_seed"]
     flags = ("--results_dir", place / "results", "--run", SAC_1, "--runs", SAC_1, DDPG_2)
-    result = run_script(APP, *flags, "--only", *only, cwd=tmp_path)
+    result = run_script_here(capsys, APP, *flags, "--only", *only, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "plots" / "lmc" / SAC_1
     assert result.stdout.split() == [f"plots/lmc/{SAC_1}/{name}.png" for name in only]
@@ -272,13 +272,13 @@ def test_figures_are_saved_and_a_caption_makes_them_again(place, tmp_path):
     (command,) = (line for line in caption.splitlines() if line.startswith("Command: "))
     shutil.rmtree(tmp_path / "plots")
     python, *words = shlex.split(command.removeprefix("Command: "))
-    result = run_script(*words, "--format", "svg", cwd=tmp_path)
+    result = run_script_here(capsys, *words, "--format", "svg", cwd=tmp_path)
     assert python == "python" and result.returncode == 0, result.stderr
     assert (folder / "several_paths_each_seed.csv").read_bytes() == numbers
     assert [path.suffix for path in sorted(folder.iterdir())] == [".csv", ".svg", ".txt"]
 
 
-def test_bad_flags_are_one_line(place, monkeypatch):
+def test_bad_flags_are_one_line(place, monkeypatch, capsys):
     import lmc_viz
 
     monkeypatch.chdir(place)
@@ -295,7 +295,7 @@ def test_bad_flags_are_one_line(place, monkeypatch):
     for flags, named in cases.items():
         monkeypatch.setattr("sys.argv", [APP, *flags])
         assert named in refusal(lambda: page.save_as_script(lmc_viz.given_settings())), flags
-    result = run_script(APP, cwd=place / "results")
+    result = run_script_here(capsys, APP, cwd=place / "results")
     assert result.returncode == 2 and "results/" in the_error_line(result.stderr)
 
 

@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,14 +13,11 @@ import pandas as pd
 import pytest
 from checks import refusal
 from scripts import (
-    PATIENCE_S,
-    REPOSITORY,
     TINY_FLAGS,
     TINY_TASK,
     run_here,
-    run_script,
+    run_script_here,
     script_command,
-    script_environment,
 )
 
 from mop.common.cli import parse
@@ -36,14 +32,10 @@ def plan(name: str, *words: str) -> "modal_app.Plan":
 
 
 def run(job: list[str], folder: Path) -> subprocess.CompletedProcess:
-    """A job as a container runs it, with its folder in place of the volumes'; a script in this process."""
-    if job[0].endswith(".py"):
-        out = io.StringIO()
-        code = run_here(script_command(*job), cwd=folder, stdout=out, stderr=subprocess.STDOUT).returncode
-        return subprocess.CompletedProcess(job, code, out.getvalue())
-    environment = script_environment({"PYTHONPATH": str(REPOSITORY)})
-    command = [sys.executable, *job]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+    """A job as a container runs it, with its folder in place of the volumes', but in this process."""
+    out = io.StringIO()
+    code = run_here(script_command(*job), cwd=folder, stdout=out, stderr=subprocess.STDOUT).returncode
+    return subprocess.CompletedProcess(job, code, out.getvalue())
 
 
 def test_a_job_for_each_task_trial_and_seed():
@@ -136,12 +128,12 @@ def test_the_flags_of_scripts_are_passed_on():
     assert job == ["-m", "generative.train_gen_model", "--data_dir", "recordings/X", "--resume"]
 
 
-def test_jobs_are_shown_without_an_account(tmp_path):
+def test_jobs_are_shown_without_an_account(tmp_path, capsys):
     words = ("--dry-run", "--task-ids", TINY_TASK, "--trials", "0,1")
-    shown = run_script("modal_app.py", *words, cwd=tmp_path)
+    shown = run_script_here(capsys, "modal_app.py", *words, cwd=tmp_path)
     assert shown.returncode == 0 and shown.stdout.count("python train_mop.py") == 2
     for refused, named in ((words[1:], "--dry-run"), (("nothing", "--dry-run"), "nothing")):
-        answer = run_script("modal_app.py", *refused, cwd=tmp_path)
+        answer = run_script_here(capsys, "modal_app.py", *refused, cwd=tmp_path)
         assert answer.returncode == 2 and named in answer.stderr and answer.stderr.count("\n") == 1
 
 

@@ -15,7 +15,7 @@ from browser import FIGURE, Page, opened, served
 from checks import refusal
 from generative_data import record_tiny, tiny_checkpoint
 from generative_simulated import simulated
-from scripts import PATIENCE_S, REPOSITORY, run_script, the_error_line
+from scripts import PATIENCE_S, REPOSITORY, run_script_here, the_error_line
 
 from generative.app import catalog, future_figures, page
 from generative.app.catalog import Filter
@@ -335,11 +335,11 @@ def test_another_policy_is_refused(recording, state, tmp_path):
         PageState(recording, state.choices, "x.pt").context  # noqa: B018
 
 
-def test_figures_are_saved_and_a_caption_makes_them_again(place, state, tmp_path):
+def test_figures_are_saved_and_a_caption_makes_them_again(place, state, tmp_path, capsys):
     k = state.choices.episode
     flags = ("--data_dir", place / "recordings" / "tiny", "--episode", k, "--step", 6, "--target", "lpc")
     flags += ("--edit", state.edit_word)
-    result = run_script(APP, *flags, "--num_sim_steps", 3, "--only", "effect", "now", cwd=tmp_path)
+    result = run_script_here(capsys, APP, *flags, "--num_sim_steps", 3, "--only", "effect", "now", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     stem = f"effect_episode_{k}_step_6_lpc_{state.edit_word}".replace(":", "_").replace(",", "_")
     folder = tmp_path / "plots" / "generative" / "tiny"
@@ -357,13 +357,13 @@ def test_figures_are_saved_and_a_caption_makes_them_again(place, state, tmp_path
     (command,) = (line for line in caption.splitlines() if line.startswith("Command: "))
     shutil.rmtree(tmp_path / "plots")
     python, *words = shlex.split(command.removeprefix("Command: "))
-    result = run_script(*words, "--format", "svg", "--width", 6.75, cwd=tmp_path)
+    result = run_script_here(capsys, *words, "--format", "svg", "--width", 6.75, cwd=tmp_path)
     assert python == "python" and result.returncode == 0, result.stderr
     assert (folder / f"{stem}_6.75in.csv").read_bytes() == numbers
     assert {path.suffix for path in folder.iterdir()} == {".csv", ".svg", ".txt"}
 
 
-def test_bad_flags_are_one_line(place, monkeypatch):
+def test_bad_flags_are_one_line(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     cases = {
         ("--data_dir", "nowhere"): "nowhere/",
@@ -379,7 +379,7 @@ def test_bad_flags_are_one_line(place, monkeypatch):
     for flags, named in cases.items():
         monkeypatch.setattr("sys.argv", [APP, *flags])
         assert named in refusal(page.save_as_script), flags
-    result = run_script(APP, cwd=place / "simulators")
+    result = run_script_here(capsys, APP, cwd=place / "simulators")
     assert result.returncode == 2 and "recordings/" in the_error_line(result.stderr)
 
 

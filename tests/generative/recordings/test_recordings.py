@@ -570,12 +570,8 @@ def test_bad_flags_are_answered_in_one_line(tmp_path, checkpoint, recording, cap
 
 def test_the_command_tells_what_it_recorded(tmp_path, checkpoint, capsys):
     command = record_command(checkpoint, tmp_path / "r", policies="bot,argmax", num_steps=200)
-    result = subprocess.run(
-        [sys.executable, "-m", "generative.record", *command],
-        cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    head, *rows = result.stdout.splitlines()
+    assert in_process(record.main, *command) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
     assert "behaviour" in head and [row.split()[0] for row in rows[:3]] == ["argmax", "bot", "all"]
     found = open_recording(tmp_path / "r")
     assert "share no seed, but 0 of" in rows[-1]

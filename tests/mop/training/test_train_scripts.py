@@ -23,6 +23,7 @@ from scripts import (
     TINY_TASK,
     run_here,
     run_script,
+    run_script_here,
     script_command,
     script_environment,
 )
@@ -115,8 +116,7 @@ def assert_same_run(root: Path, whole: Path, but: tuple[str, ...] = ()) -> None:
 def whole_run(tmp_path_factory) -> Path:
     """The run of FLAGS that nobody cut off."""
     root = tmp_path_factory.mktemp("whole_run")
-    result = run_script("train_mop.py", *FLAGS, cwd=root)
-    assert result.returncode == 0, result.stderr
+    assert run_here(script_command("train_mop.py", *FLAGS), cwd=root).returncode == 0
     return root
 
 
@@ -165,13 +165,13 @@ def test_files_of_a_mixture(tiny_run):
     assert not any(name.startswith("moe_layers.0.experts.0") for name in names)
 
 
-def test_files_of_the_baseline_and_its_settings_from_a_file(tmp_path):
+def test_files_of_the_baseline_and_its_settings_from_a_file(tmp_path, capsys):
     """train.py, with what it needs partly in a YAML file: an alias, and a number that YAML takes for a text."""
     (tmp_path / "mine.yaml").write_text("lr: 1e-4\nmop_layers: ['0,4', '0,8']\nnum_updates: 99\nlog_interval: 3\n")
     flags = [*TINY_FLAGS, "--num_updates", "5", "--gru_hidden_size", "6"]
     for name in ("--expert_hidden_sizes", "--log_interval"):
         del flags[flags.index(name) : flags.index(name) + 2]
-    result = run_script("train.py", *flags, "--config", "mine.yaml", cwd=tmp_path)
+    result = run_script_here(capsys, "train.py", *flags, "--config", "mine.yaml", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "recent success" in result.stdout and "Traceback" not in result.stderr
     checkpoint = check_files(tmp_path, "gru", [3, 5])
