@@ -7,7 +7,6 @@ from torch import nn
 from lmc_rl.alignment import MISSION, PolicyStructure, Symmetry, align, transformed
 from lmc_rl.learners.imitation import as_checkpoint
 from mixture_of_experts import Film, GRUPolicy, MixtureOfExpertsPolicy, WordProjection
-from mop.training.devices import choose_device
 
 FILM = dict(obs_encoding="one_hot", film=Film(cell_dim=12, num_features=5))
 POLICIES = {
@@ -56,12 +55,6 @@ def logits(name: str, weights: dict) -> torch.Tensor:
 
 def middle(first: dict, second: dict) -> dict:
     return {key: torch.lerp(value, second[key], 0.5) for key, value in first.items()}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As every command sets it: matrices are small."""
-    choose_device("cpu")
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -1,7 +1,6 @@
 """Agents of games without a game: memory, advantages and updates by brute force, and a task that needs a memory."""
 
 import copy
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,14 +14,6 @@ from generative.domains.coinrun.games import Moment
 from mop.common.cli import as_dict
 
 SHAPE = {"encoder": "half-nature", "num_features": 24, "hidden_size": 20, "is_recurrent": True, "actions": [7, 8, 4]}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def agent_of(seed: int = 0, **changes) -> GameAgent:

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 from checks import refusal
-from generative_data import record_tiny, tiny_checkpoint
 from scripts import check_refused, in_process, refused
 
 from generative import saliency, validate
@@ -28,15 +27,6 @@ from generative.representations.storage import Directions, write_directions
 from generative.simulators.relaxation import discretise, to_simplex
 from generative.simulators.world_model import WorldModel
 from mop.envs.geometry import EMPTY
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
-    """A recording of the argmax and the bot, its policy, the folder."""
-    folder = tmp_path_factory.mktemp("saliency")
-    checkpoint = tiny_checkpoint(folder / "checkpoints")
-    recording = record_tiny(checkpoint, folder / "recording", policies="argmax,bot", num_steps=600)
-    return recording, FrozenPolicy.load(checkpoint)[0]
 
 
 def places_of(recording, num: int, behaviour="bot", horizon=6) -> list[Place]:

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 import torch
 from checks import refusal
-from generative_data import record_tiny, tiny_checkpoint
 from generative_planted import Planted
 from scripts import check_refused, in_process, refused
 
@@ -35,22 +34,12 @@ from generative.attribution.validation import (
     read_rows,
 )
 from generative.domains.babyai.domain import BABYAI
-from generative.domains.babyai.policy import FrozenPolicy
 from generative.domains.babyai.scenes import ExactScenes
 from generative.domains.babyai.targets import parse_target
 from generative.domains.registry import open_scenes
 from generative.figures.attribution import plot_agreement
 
 NUM_POINTS = 4
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
-    """A recording of argmax and bot, and its policy."""
-    folder = tmp_path_factory.mktemp("validation")
-    checkpoint = tiny_checkpoint(folder / "checkpoints")
-    recording = record_tiny(checkpoint, folder / "recording", policies="argmax,bot", num_steps=700)
-    return recording, FrozenPolicy.load(checkpoint)[0]
 
 
 def study_of(recording, policy, targets=("action:chosen", "lpc"), num_controls: int = 0, **changes) -> Study:

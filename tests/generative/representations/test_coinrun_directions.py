@@ -49,11 +49,6 @@ TINY = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module", name="model")
 def _model(tmp_path_factory):
     return tiny_agent(tmp_path_factory.mktemp("agent"))

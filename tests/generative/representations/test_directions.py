@@ -43,11 +43,6 @@ from mop.plotting.hover import values_of
 RNG = np.random.default_rng
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def hasty(monkeypatch):
     """Sparse autoencoders that hardly learn, where nothing depends on what they learn."""

@@ -39,11 +39,6 @@ OPERATIONS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
 def make_directions(units: np.ndarray, duals: np.ndarray, mean: np.ndarray, blocks: dict | None = None) -> Directions:
     """Directions of memories of mean `mean` whose numbers vary independently, but for their lengths."""
     size, blocks = len(mean), blocks or {"memory": (0, len(mean))}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from checks import refusal, strict_json
 from generative_data import tiny_pair
-from generative_game_data import flags, record_agent, skip_without_games, tiny_agent
+from generative_game_data import flags, tiny_agent
 from PIL import Image
 from scripts import check_refused, in_process, refused
 from torch.nn import functional as F
@@ -26,7 +26,6 @@ from generative.domains.coinrun.policy import FrozenAgent
 from generative.domains.coinrun.trials import ACTORS, MEASURES, Usual, run_trials, sums_of
 from generative.domains.registry import load_recorded_policy, load_simulator
 from generative.figures.simulators import plot_fidelity
-from generative.recordings.format import open_recording
 from generative.simulators.evaluation import Forecast, by_model, by_shuffled, check_fidelity, choose_moments, measure
 from generative.simulators.losses import Frames, losses, simulate
 from generative.simulators.training import SimulatorRun, make_config, resolve_settings
@@ -44,34 +43,23 @@ PAPER = [  # the flags of the paper's command, but for its two paths
 T = 5
 
 
-@pytest.fixture(scope="module", name="model_file")
-def _model_file(tmp_path_factory):
-    skip_without_games()
-    return tiny_agent(tmp_path_factory.mktemp("agent"))
-
-
 @pytest.fixture(scope="module")
-def recording(model_file, tmp_path_factory):
-    return open_recording(record_agent(model_file, tmp_path_factory.mktemp("recording") / "tiny"))
-
-
-@pytest.fixture(scope="module")
-def parts(recording):
+def parts(game_recording):
     """A model, the agent, and six windows of seven frames, some of which end early."""
-    agent, _ = load_recorded_policy(recording)
+    agent, _ = load_recorded_policy(game_recording)
     torch.manual_seed(0)
     model = WorldModel(COINRUN, TINY, 8, num_actions=9)
-    windows = recording.windows(7, "train", least=4)
+    windows = game_recording.windows(7, "train", least=4)
     of_all = windows.batch(np.arange(len(windows)), ["terminated"])
     ending, short = (np.flatnonzero(one)[:2] for one in (of_all["terminated"].any(1), ~of_all["mask"].all(1)))
     return model, agent, Frames.of(windows.batch([0, 30, *ending, *short], COINRUN.arrays), COINRUN)
 
 
-def run_of(recording, **settings) -> SimulatorRun:
-    agent, path = load_recorded_policy(recording)
+def run_of(game_recording, **settings) -> SimulatorRun:
+    agent, path = load_recorded_policy(game_recording)
     small = {"num_initializing_steps": 3, "seed": 0, "num_sim_steps": 4, "batch_size": 6}
-    config = make_config(COINRUN, COINRUN.settings["tiny"] | small | settings, "tiny", recording, path)
-    return SimulatorRun(COINRUN, config, agent, recording)
+    config = make_config(COINRUN, COINRUN.settings["tiny"] | small | settings, "tiny", game_recording, path)
+    return SimulatorRun(COINRUN, config, agent, game_recording)
 
 
 def random_views(*shape: int) -> torch.Tensor:
@@ -113,9 +101,9 @@ def test_frames_are_read_and_made_with_gradients_at_every_size(side):
     assert (of_frame != 0).float().mean() > 0.9 and (of_features != 0).all()
 
 
-def test_the_agent_remembers_recorded_frames_as_it_did(recording, model_file):
-    agent, _ = FrozenAgent.load(model_file)
-    episode = recording.episode(0)
+def test_the_agent_remembers_recorded_frames_as_it_did(game_recording, game_model):
+    agent, _ = FrozenAgent.load(game_model)
+    episode = game_recording.episode(0)
     views = frame_views(torch.from_numpy(np.array(episode["obs"])))[:, None].requires_grad_()
     hidden = torch.from_numpy(np.array(episode["hidden"]))
     answer = agent.run(views, agent.embed([""]), hidden[:1])
@@ -161,12 +149,12 @@ def test_terms_are_those_of_the_steps_before_the_end_one_by_one(parts):
         assert found[name].item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-6), name
 
 
-def test_weights_count_as_in_the_loss_of_the_paper(recording, parts):
+def test_weights_count_as_in_the_loss_of_the_paper(game_recording, parts):
     """1000 times the mean squared error of a point, 1 times that of the memory, a KL of a window over 128, ..."""
     model, agent, frames = parts
     paper = dict(word.removeprefix("--").split("=") for word in PAPER)
     weights = {name: float(value) for name, value in paper.items() if name.startswith("loss_scale_")}
-    run = run_of(recording, **weights, num_sim_steps=28)
+    run = run_of(game_recording, **weights, num_sim_steps=28)
     simulated = simulate(model, frames, 3, torch.zeros_like(frames.mask), None)
     found, mask = losses(model, agent, frames, simulated, 3, torch.ones(8)), frames.mask
     squared = (simulated.logits - frames.views / 255).square().mean(-1)[mask].mean()
@@ -180,8 +168,8 @@ def test_weights_count_as_in_the_loss_of_the_paper(recording, parts):
     assert run.scales["kl"] / run.scales["obs"] == pytest.approx(1.344, abs=1e-3)  # beta of a unit variance
 
 
-def test_the_loss_falls_and_frames_become_better_than_one_colour_on_unseen_levels(recording):
-    run = run_of(recording, num_updates=120, lr=1e-2)
+def test_the_loss_falls_and_frames_become_better_than_one_colour_on_unseen_levels(game_recording):
+    run = run_of(game_recording, num_updates=120, lr=1e-2)
     first, *_, last = [run.step_update() for _ in range(120)]
     assert last["obs"] < 0.4 * first["obs"] and last["done"] < first["done"] and last["loss"] < 0.5 * first["loss"]
     frames, later = run.held_out, slice(run.num_init, None)
@@ -196,15 +184,15 @@ def learning(recording, folder, **values) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def simulator(recording, tmp_path_factory):
+def simulator(game_recording, tmp_path_factory):
     """The folder of a simulator of six updates."""
     folder = tmp_path_factory.mktemp("simulators")
-    assert in_process(train_gen_model.main, *learning(recording, folder, num_updates=6, log_interval=1)) == 0
+    assert in_process(train_gen_model.main, *learning(game_recording, folder, num_updates=6, log_interval=1)) == 0
     return folder / "s"
 
 
-def test_the_command_of_the_paper_trains(recording, model_file, tmp_path, monkeypatch, capsys):
-    words = [*PAPER, "--agent_file", str(model_file), "--data_dir", str(recording.folder)]
+def test_the_command_of_the_paper_trains(game_recording, game_model, tmp_path, monkeypatch, capsys):
+    words = [*PAPER, "--agent_file", str(game_model), "--data_dir", str(game_recording.folder)]
     given = given_values(train_gen_model.Settings, "", words)
     settings = resolve_settings(COINRUN, "hard-rec", given)
     assert settings["loss_scale_obs"] == 1000 and settings["num_updates"] == 200_000 and settings["lr"] == 1e-4
@@ -221,7 +209,7 @@ def test_the_command_of_the_paper_trains(recording, model_file, tmp_path, monkey
     assert config["settings"]["batch_size"] == 28 and config["num_initializing_steps"] == 3
 
 
-def test_what_cannot_be_learned_is_refused_in_one_line(recording, simulator, model_file, tmp_path, capsys):
+def test_what_cannot_be_learned_is_refused_in_one_line(game_recording, simulator, game_model, tmp_path, capsys):
     other = tiny_agent(tmp_path / "agents", seed=1)
     cases = {
         ("--agent_file", other): "--agent_file",
@@ -232,23 +220,23 @@ def test_what_cannot_be_learned_is_refused_in_one_line(recording, simulator, mod
         ("--device", "nowhere"): "nowhere",
         ("--output_dir", simulator.parent): "--resume",
     }
-    check_refused(capsys, train_gen_model.main, cases, *learning(recording, tmp_path))
+    check_refused(capsys, train_gen_model.main, cases, *learning(game_recording, tmp_path))
 
 
 @pytest.fixture(scope="module")
-def trials(recording):
-    agent, _ = load_recorded_policy(recording)
-    moments = choose_moments(recording, "train", 6, 3, seed=0)
+def trials(game_recording):
+    agent, _ = load_recorded_policy(game_recording)
+    moments = choose_moments(game_recording, "train", 6, 3, seed=0)
     return {actor: run_trials(moments, actor, agent, T, 0) for actor in ACTORS}, moments
 
 
-def test_a_trial_is_what_happens_in_the_real_level(recording, trials):
+def test_a_trial_is_what_happens_in_the_real_level(game_recording, trials):
     of_actor, moments = trials
     count = ends = 0
     for actor, found in of_actor.items():
         for n, (number, row) in enumerate(zip(moments.numbers, moments.rows, strict=True)):
-            episode = recording.episode(number)
-            game = begin_level(recording.config["encoding"], episode.seed)
+            episode = game_recording.episode(number)
+            game = begin_level(game_recording.config["encoding"], episode.seed)
             game.begin()
             for action in episode["action"][:row]:
                 game.step(np.array([action]))
@@ -274,8 +262,8 @@ def test_a_trial_is_what_happens_in_the_real_level(recording, trials):
     assert len(of_actor["random"].actions[2:].unique()) > 3
 
 
-def test_measures_of_the_truth_and_of_what_does_not_move(recording, trials):
-    one, usual = trials[0]["constant"], Usual.of(recording)
+def test_measures_of_the_truth_and_of_what_does_not_move(game_recording, trials):
+    one, usual = trials[0]["constant"], Usual.of(game_recording)
     views = one.views(slice(3, None))
     ends = torch.where(torch.from_numpy(one.is_end), 50.0, -50.0)
     perfect = Forecast(views, torch.stack([ends, torch.from_numpy(one.reward)], -1))
@@ -286,7 +274,7 @@ def test_measures_of_the_truth_and_of_what_does_not_move(recording, trials):
     assert tuple(of_truth) == tuple(MEASURES)
     error = [((views[t] - one.views(2)) / 255).square().mean(-1)[one.mask[t]].mean().item() for t in range(T)]
     assert np.allclose(of_copy["error"]["mean"], error, rtol=1e-4) and of_copy["nearer"]["mean"] == [0.0] * T
-    rows = recording.windows(1, "train").batch(np.arange(len(recording.windows(1, "train"))), ["obs"])["obs"]
+    rows = game_recording.windows(1, "train").batch(np.arange(len(game_recording.windows(1, "train"))), ["obs"])["obs"]
     assert torch.allclose(usual.picture, frame_views(torch.from_numpy(rows.astype(np.float64).mean((0, 1)))), atol=1e-3)
     assert max(measure(one, usual.mean(one), sums_of)["picture_r2"]["mean"]) < 0.2
     after = one.frames.clone()
@@ -304,8 +292,8 @@ def test_shuffled_actions_are_other_actions(trials, parts):
     assert not torch.equal(shuffled.views, told.views)
 
 
-def test_fidelity_writes_numbers_table_and_figure(recording, simulator, tmp_path, capsys):
-    words = flags(simulator=simulator, data_dir=recording.folder, num_trials=5, num_horizons=3, split="train")
+def test_fidelity_writes_numbers_table_and_figure(game_recording, simulator, tmp_path, capsys):
+    words = flags(simulator=simulator, data_dir=game_recording.folder, num_trials=5, num_horizons=3, split="train")
     assert in_process(fidelity.main, *words, "--out", tmp_path / "a") == 0
     result = strict_json(tmp_path / "a" / "fidelity.json")
     assert list(result["actors"]) == ["trained", "random", "constant"] and result["horizons"] == [1, 2, 3]
@@ -324,8 +312,8 @@ def test_fidelity_writes_numbers_table_and_figure(recording, simulator, tmp_path
     assert "--min_fidelity" in refusal(check_fidelity, relied, 2, min_fidelity=1.0)
 
 
-def test_what_cannot_be_measured_is_refused_in_one_line(recording, simulator, tmp_path, monkeypatch, capsys):
-    words = flags(simulator=simulator, data_dir=recording.folder, out=tmp_path, num_trials=2, split="train")
+def test_what_cannot_be_measured_is_refused_in_one_line(game_recording, simulator, tmp_path, monkeypatch, capsys):
+    words = flags(simulator=simulator, data_dir=game_recording.folder, out=tmp_path, num_trials=2, split="train")
     babyai, policy = tiny_pair(tmp_path / "babyai")
     cases = {
         ("--simulator", "exact"): "exact",
@@ -337,13 +325,13 @@ def test_what_cannot_be_measured_is_refused_in_one_line(recording, simulator, tm
     assert "make coinrun" in refused(capsys, fidelity.main, *words)
 
 
-def test_films_show_recorded_episodes_and_simulations_beside_them(recording, simulator, tmp_path, capsys):
-    where = flags(data_dir=recording.folder, vid_dir=tmp_path, episode=1)
+def test_films_show_recorded_episodes_and_simulations_beside_them(game_recording, simulator, tmp_path, capsys):
+    where = flags(data_dir=game_recording.folder, vid_dir=tmp_path, episode=1)
     assert in_process(render.main, *where) == 0
-    num_rows = int(recording.index["num_rows"][1])
+    num_rows = int(game_recording.index["num_rows"][1])
     film = Image.open(tmp_path / "tiny_episode_1.gif")
     assert film.n_frames == num_rows
-    frame = recording.episode(1)["obs"][0].transpose(1, 2, 0).repeat(7, 0).repeat(7, 1).astype(int)
+    frame = game_recording.episode(1)["obs"][0].transpose(1, 2, 0).repeat(7, 0).repeat(7, 1).astype(int)
     shown = np.asarray(film.convert("RGB")).astype(int)
     assert min(np.abs(shown[top : top + 448, 10:458] - frame).mean() for top in range(20, 70)) < 6
     for actions in ("recorded", "own"):

@@ -10,7 +10,6 @@ import orjson
 import pytest
 import torch
 from checks import one_line, refusal, strict_json
-from generative_data import tiny_pair
 
 from generative import fidelity, train_gen_model
 from generative.attribution.closed_loop import untrained
@@ -35,12 +34,6 @@ from mop.statistics.bootstrap import bootstrap_means
 from mop.training.loop import FINAL_NAME
 
 T = 6
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A recording and its policy, as `tiny_pair`."""
-    return tiny_pair(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

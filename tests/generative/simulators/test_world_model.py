@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from checks import refusal
-from generative_data import tiny_checkpoint, tiny_pair
+from generative_data import tiny_checkpoint
 from torch.nn import functional as F
 
 from generative import plot_training_csv, train_gen_model
@@ -28,12 +28,6 @@ from mop.training.loop import CURVE_NAME, FINAL_NAME, LOG_NAME
 
 SMALL = BABYAI.presets["small"]
 FLAGS = {"batch_size": 4, "num_sim_steps": 4, "num_initializing_steps": 2, "param_name": "small", "log_interval": 1}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A recording and its policy, as `tiny_pair`."""
-    return tiny_pair(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

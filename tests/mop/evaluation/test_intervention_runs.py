@@ -24,11 +24,6 @@ from mop.training.policies import build_policy, policy_from_checkpoint
 ENCODER = load_encoder("vocab")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def taught() -> dict:
     """A policy that solves some worlds of UnlockPickup, which it knows by heart."""

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from checks import refusal
 from eval_helpers import UNLOCK, taught_checkpoint
 
@@ -23,7 +22,6 @@ ASKED = (
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A study of a policy, and the path of its checkpoint."""
-    torch.set_num_threads(1)
     checkpoint = taught_checkpoint(UNLOCK, 12, 120)
     path = tmp_path_factory.mktemp("one_world") / "checkpoint_final.pt"
     save_checkpoint(path, checkpoint)
