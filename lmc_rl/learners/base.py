@@ -146,7 +146,7 @@ class Learner(Generic[Config, Run]):
 
 
 class SnapshotsAtForks:
-    """Mixin of a run that is forked: it writes its state when it comes to a fork, and learns as one without forks."""
+    """Mixin before a run that is forked: it writes its state when it comes to a fork, and learns as one without."""
 
     snapshots: Mapping[int, Path] = {}  # position -> file
     is_for_snapshots = False  # whether nothing else is wanted of it
@@ -161,7 +161,8 @@ class SnapshotsAtForks:
         """Whether it has gone as far as it is wanted."""
         return self.is_for_snapshots and self.position > max(self.snapshots)
 
-    def at_fork(self, state: Callable[[], dict]) -> None:
-        """Write the state where a fork is; called before each update."""
+    def step_update(self) -> dict[str, float]:
+        run: Any = super()
         if self.position in self.snapshots:
-            save_training_state(self.snapshots[self.position], state())
+            save_training_state(self.snapshots[self.position], run.state())
+        return run.step_update()

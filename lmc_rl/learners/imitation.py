@@ -51,10 +51,6 @@ class Parent(SnapshotsAtForks, ImitationRun):
         """Updates."""
         return self.update
 
-    def step_update(self) -> dict[str, float]:
-        self.at_fork(self.state)
-        return super().step_update()
-
 
 class ImitationLearner(Learner[MopConfig, ImitationRun]):
     """An imitation run of `train_mop.py`."""

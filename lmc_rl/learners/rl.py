@@ -52,10 +52,6 @@ class Parent(SnapshotsAtForks, RLRun):
         """Environment steps."""
         return self.env_steps
 
-    def step_update(self) -> dict[str, float]:
-        self.at_fork(self.state)
-        return super().step_update()
-
 
 class RLLearner(Learner[RLConfig, RLRun | LockStep]):
     """SAC or DDPG."""

@@ -104,6 +104,16 @@ def evaluate_missing(
 
 def _prepare_places(results_path: Path, settings: Settings, plots: bool) -> None:
     """Remove what killed processes left, and check that everything can be written."""
+    prepare_table(results_path)
+    folders = {"--cache_dir": settings.cache_dir} | ({"--plots_dir": settings.plots_dir} if plots else {})
+    for flag, folder in folders.items():
+        check_writable(folder, flag)
+        with warnings.catch_warnings(action="ignore"):  # of links: the search for results tells them
+            remove_leftovers(find_files(folder, ".*.tmp"))
+
+
+def prepare_table(results_path: Path) -> None:
+    """Refuse a --results_path that no table can be written to, and remove what killed processes left beside it."""
     if results_path.suffix != ".csv" or (results_path.exists() and not results_path.is_file()):
         raise InputError(f"--results_path must name a .csv file, not {results_path}")
     if results_path.exists() and not (results_path.stat().st_mode & 0o222 and os.access(results_path, os.W_OK)):
@@ -111,11 +121,6 @@ def _prepare_places(results_path: Path, settings: Settings, plots: bool) -> None
     place = results_path.resolve()  # a link is written through
     check_writable(place.parent, "--results_path")
     remove_leftovers(place.parent.glob(f".{place.name}.*"))
-    folders = {"--cache_dir": settings.cache_dir} | ({"--plots_dir": settings.plots_dir} if plots else {})
-    for flag, folder in folders.items():
-        check_writable(folder, flag)
-        with warnings.catch_warnings(action="ignore"):  # of links: the search for results tells them
-            remove_leftovers(find_files(folder, ".*.tmp"))
 
 
 # --- which are asked for, and which lack a result ---------------------------------------------------------------------

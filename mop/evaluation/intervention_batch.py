@@ -17,7 +17,7 @@ from mop.common.errors import InputError
 from mop.common.files import check_writable, file_digest, folder_lock, remove_leftovers, write_figure
 from mop.common.intervention_grammar import GATE_ONLY, NONE, VARIANTS, Intervention
 from mop.common.values import shown
-from mop.evaluation.batch import open_checkpoint
+from mop.evaluation.batch import open_checkpoint, prepare_table
 from mop.evaluation.settings import InterventionSettings
 
 if TYPE_CHECKING:
@@ -206,13 +206,9 @@ def _open_swaps(study: "Study", files: set[str]) -> dict[str, Swap]:
 
 def _prepare_places(settings: InterventionSettings, key: RunKey) -> None:
     """Check, before any work, that everything can be written."""
-    place = Path(settings.results_path).resolve()
-    if place.suffix != ".csv" or (place.exists() and not place.is_file()):
-        raise InputError(f"--results_path must name a .csv file, not {settings.results_path}")
-    check_writable(place.parent, "--results_path")
+    prepare_table(Path(settings.results_path))
     check_writable(settings.cache_dir, "--cache_dir")
     check_writable(settings.plots_dir, "--plots_dir")
-    remove_leftovers(place.parent.glob(f".{place.name}.*"))
     remove_leftovers(key.artefacts(settings.cache_dir).glob(".*.tmp"))
 
 

@@ -16,6 +16,7 @@ class WorldSettings:
     eval_seed: int = setting(0, "the first world", low=0, high=2**32 - 1)
     lang_encoder: str | None = setting(None, "where the recorded mission encoder lies on this machine")
     device: str = setting("auto", "auto (cuda if there is one), cpu, cuda, ...")
+    teacher_dir: str | None = None  # where the bot's own results are kept; None: in the folder of caches
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,6 @@ class Settings(WorldSettings):
     cache_dir: str = setting(CACHE_DIR, "results and caches")
     plots_dir: str = setting(PLOTS_DIR, "where pictures go")
     skip_routing: bool = setting(False, "write no routing caches")
-    teacher_dir: str | None = None  # where the bot's own results are kept; None: in cache_dir
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,6 @@ class InterventionSettings(WorldSettings):
     cache_dir: str = setting(CACHE_DIR, "where the lines go")
     plots_dir: str = setting(PLOTS_DIR, "where the figure goes")
     results_path: str = setting(INTERVENTIONS_TABLE, "the table")
-    teacher_dir: str | None = None  # where the bot's own results are kept; None: in cache_dir
 
 
 @dataclass(frozen=True)
